@@ -1,0 +1,1 @@
+//! Link cryptography, sans I/O.

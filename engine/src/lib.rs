@@ -1,0 +1,2 @@
+//! The switch.
+#![cfg_attr(not(feature = "std"), no_std)]
