@@ -1,0 +1,148 @@
+//! An allocator that counts, and on request forbids, allocation on worker threads (R13). It hands
+//! every request to the system allocator and never changes what is returned.
+//!
+//! Install it once in a binary or a test:
+//! ```
+//! #[global_allocator]
+//! static ALLOC: strowger_frame::alloc::GuardedAlloc = strowger_frame::alloc::GuardedAlloc;
+//!
+//! let guard = strowger_frame::alloc::forbid();
+//! let sum: u64 = (0..10).sum(); // fine: nothing is allocated
+//! assert_eq!(guard.seen(), 0);
+//! # assert_eq!(sum, 45);
+//! ```
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    io::Write as _,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+thread_local! {
+    static RULE: Cell<Rule> = const { Cell::new(Rule::Free) };
+    static SEEN: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Calls of the allocator seen on threads that counted or forbade them, since the process began.
+static SEEN_BY_ALL: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    Free,
+    Count,
+    Abort,
+}
+
+/// The system allocator behind a rule that each thread sets for itself.
+#[derive(Debug)]
+pub struct GuardedAlloc;
+
+/// While it lives, this thread's calls of the allocator are counted, and abort the process if the
+/// guard came from [`forbid`].
+#[derive(Debug)]
+pub struct Guard {
+    seen_before: u64,
+    rule_before: u8,
+    // A guard belongs to the thread that made it.
+    _not_send: std::marker::PhantomData<*const ()>,
+}
+
+/// Counts allocator calls on this thread.
+pub fn count() -> Guard {
+    begin(Rule::Count)
+}
+
+/// Aborts the process at the first allocator call on this thread, with a message on stderr.
+pub fn forbid() -> Guard {
+    begin(Rule::Abort)
+}
+
+/// Allocator calls seen by all guards of the process so far.
+pub fn seen_by_all() -> u64 {
+    SEEN_BY_ALL.load(Ordering::Relaxed)
+}
+
+/// Whether [`GuardedAlloc`] is this process's allocator; without it a guard proves nothing.
+pub fn installed() -> bool {
+    let guard = count();
+    drop(std::hint::black_box(Box::new(0_u8)));
+    let installed = guard.seen() > 0;
+    SEEN_BY_ALL.fetch_sub(guard.seen(), Ordering::Relaxed);
+    installed
+}
+
+fn begin(rule: Rule) -> Guard {
+    let rule_before = RULE.replace(rule) as u8;
+    Guard { seen_before: SEEN.get(), rule_before, _not_send: std::marker::PhantomData }
+}
+
+impl Guard {
+    /// Allocator calls on this thread since the guard was made.
+    pub fn seen(&self) -> u64 {
+        SEEN.get() - self.seen_before
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        RULE.set(match self.rule_before {
+            0 => Rule::Free,
+            1 => Rule::Count,
+            _ => Rule::Abort,
+        });
+    }
+}
+
+#[inline]
+fn note(what: &str, bytes: usize) {
+    // `try_with`: the allocator is also called while a thread's locals are torn down.
+    let rule = RULE.try_with(Cell::get).unwrap_or(Rule::Free);
+    if rule != Rule::Free {
+        noted(rule, what, bytes);
+    }
+}
+
+#[cold]
+fn noted(rule: Rule, what: &str, bytes: usize) {
+    let _ = SEEN.try_with(|seen| seen.set(seen.get() + 1));
+    SEEN_BY_ALL.fetch_add(1, Ordering::Relaxed);
+    if rule == Rule::Abort {
+        // Stop watching first: what follows may itself allocate.
+        let _ = RULE.try_with(|rule| rule.set(Rule::Free));
+        let _ = writeln!(
+            std::io::stderr(),
+            "strowger: a worker thread called the allocator ({what}, {bytes} bytes); R13 forbids it\n{}",
+            std::backtrace::Backtrace::force_capture()
+        );
+        std::process::abort();
+    }
+}
+
+// SAFETY: every method hands its arguments unchanged to `System`, which keeps the contract; `note`
+// never unwinds and never touches the memory.
+unsafe impl GlobalAlloc for GuardedAlloc {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note("alloc", layout.size());
+        // SAFETY: the caller keeps `GlobalAlloc::alloc`'s contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        note("alloc_zeroed", layout.size());
+        // SAFETY: the caller keeps `GlobalAlloc::alloc_zeroed`'s contract.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        note("realloc", bytes);
+        // SAFETY: the caller keeps `GlobalAlloc::realloc`'s contract.
+        unsafe { System.realloc(at, layout, bytes) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        note("dealloc", layout.size());
+        // SAFETY: the caller keeps `GlobalAlloc::dealloc`'s contract.
+        unsafe { System.dealloc(at, layout) }
+    }
+}

@@ -1,0 +1,210 @@
+//! Where frames come in and go out. A port knows addresses and marks; it never knows what a label,
+//! a link's key or a slot is.
+
+use std::{net::SocketAddr, os::fd::RawFd, sync::Arc};
+
+use crate::{Burst, Mark, Pool, tally::Counter};
+
+/// Where a neighbour is, in the words of its port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// The port has one neighbour and needs no address: memory, endpoint, unix.
+    Only,
+    /// A UDP socket address.
+    Udp(SocketAddr),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Only => f.write_str("-"),
+            Self::Udp(at) => at.fmt(f),
+        }
+    }
+}
+
+/// Why a port could not take a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdmitError {
+    /// The address is not of this port's kind (an IPv6 address for an IPv4 socket, say).
+    WrongKind,
+    /// Another mark already stands for this address.
+    Taken,
+    /// The port's table is full, or the mark lies beyond it.
+    Full,
+}
+
+impl std::fmt::Display for AdmitError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::WrongKind => "the address is not of this port's kind",
+            Self::Taken => "another neighbour has this address",
+            Self::Full => "the port's table of neighbours is full",
+        })
+    }
+}
+
+impl std::error::Error for AdmitError {}
+
+/// Why a frame that had reached a port went no further there. Closed; each is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Loss {
+    /// It came from an address that no neighbour has.
+    Stranger,
+    /// It was longer than the memory for it, and what arrived was cut off.
+    Truncated,
+    /// The kernel's message about it made no sense.
+    Malformed,
+    /// No neighbour stands under the mark it was to go to.
+    NoNeighbour,
+    /// The kernel said that it is too long for the path (`EMSGSIZE`).
+    PathTooNarrow,
+    /// The kernel refused to send it (no route, refused, no buffers).
+    SendRefused,
+    /// The far side of this port is gone (a closed endpoint, a dead process).
+    PeerGone,
+    /// The pool had no memory for it.
+    PoolEmpty,
+    /// A fault wrapper lost it on purpose.
+    Injected,
+}
+
+impl Loss {
+    /// How many there are.
+    pub const COUNT: usize = 9;
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Stranger,
+        Self::Truncated,
+        Self::Malformed,
+        Self::NoNeighbour,
+        Self::PathTooNarrow,
+        Self::SendRefused,
+        Self::PeerGone,
+        Self::PoolEmpty,
+        Self::Injected,
+    ];
+
+    /// Its name in counters and captures: lower case, underscores.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stranger => "stranger",
+            Self::Truncated => "truncated",
+            Self::Malformed => "malformed",
+            Self::NoNeighbour => "no_neighbour",
+            Self::PathTooNarrow => "path_too_narrow",
+            Self::SendRefused => "send_refused",
+            Self::PeerGone => "peer_gone",
+            Self::PoolEmpty => "pool_empty",
+            Self::Injected => "injected",
+        }
+    }
+}
+
+/// What a port counts. Written by the port's thread alone, read by anyone.
+///
+/// At rest `frames_in` = frames handed to `rx_burst`'s callers + losses on the way in, and
+/// frames taken by `tx_burst` = `frames_out` + losses on the way out.
+#[derive(Debug, Default)]
+pub struct PortTally {
+    /// Frames that arrived, lost ones included.
+    pub frames_in: Counter,
+    /// Their bytes.
+    pub bytes_in: Counter,
+    /// Frames that the far side of the port took.
+    pub frames_out: Counter,
+    /// Their bytes.
+    pub bytes_out: Counter,
+    /// Frames that the port made (a fault wrapper's duplicates): on the left side of R3's balance.
+    pub frames_made: Counter,
+    /// Receives that yielded something: trains, where the kernel coalesced.
+    pub trains_in: Counter,
+    /// Messages handed to the kernel: trains, where frames could ride together.
+    pub trains_out: Counter,
+    /// Datagrams that the kernel dropped before they became frames (`SO_RXQ_OVFL`); no part of
+    /// the balance, since we never had them.
+    pub kernel_drops: Counter,
+    losses: [Counter; Loss::COUNT],
+}
+
+impl PortTally {
+    /// Counts `n` frames lost for this reason.
+    #[inline]
+    pub fn lose(&self, loss: Loss, n: u64) {
+        self.losses[loss as usize].add(n);
+    }
+
+    /// Frames lost for this reason.
+    pub fn lost(&self, loss: Loss) -> u64 {
+        self.losses[loss as usize].read()
+    }
+
+    /// Frames lost for any reason.
+    pub fn lost_in_all(&self) -> u64 {
+        self.losses.iter().map(Counter::read).sum()
+    }
+}
+
+/// What a worker may do with a port before it blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arm {
+    /// Something may already be waiting: do not block.
+    Ready,
+    /// Nothing is waiting; this descriptor becomes readable when something is.
+    Wait(RawFd),
+    /// Nothing is waiting and nothing will wake the worker: it must poll, or be told otherwise.
+    Poll,
+}
+
+/// Where frames come in and go out: a UDP socket, a NIC queue, a unix socket, a ring of this
+/// process. Owned by one worker, called by no other thread.
+///
+/// The contract every backend passes (the conformance suite in `strowger-io`):
+/// - nothing here blocks, and after construction nothing allocates;
+/// - order is kept from each neighbour and to each neighbour;
+/// - every frame that the port took is either sent or counted as a [`Loss`];
+/// - a frame is received with its neighbour's mark, and payload is not copied in this process.
+pub trait Port: Send {
+    /// Moves what has arrived into `burst`, as far as there is room, taking memory from `pool`.
+    fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst);
+
+    /// Takes frames for neighbour `to` from the front of `frames`. Frames that it cannot take now
+    /// stay, in order, for the next call; frames that can never go are taken and counted as lost.
+    fn tx_burst(&mut self, to: Mark, frames: &mut Burst);
+
+    /// Lets go what `tx_burst` has taken: called once after a round of them.
+    fn flush(&mut self);
+
+    /// Whether `flush` has something to do, or sends are still in flight.
+    fn is_flushed(&self) -> bool {
+        true
+    }
+
+    /// From now on, frames from `at` carry `mark` and frames to `mark` go to `at`.
+    ///
+    /// # Errors
+    /// [`AdmitError`]; nothing has changed then.
+    fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError>;
+
+    /// The neighbour under `mark` is one no longer.
+    fn forget(&mut self, mark: Mark);
+
+    /// Called before the worker blocks: says what would wake it.
+    fn arm(&mut self) -> Arm;
+
+    /// Called after the worker has woken up.
+    fn disarm(&mut self) {}
+
+    /// The longest frame in bytes that can go out here.
+    fn frame_bytes_max(&self) -> usize;
+
+    /// The port's counters, to be kept by whoever shows them.
+    fn tally(&self) -> &Arc<PortTally>;
+
+    /// What it is, in a few words for people: `udp 127.0.0.1:7000 (io_uring)`.
+    fn describe(&self) -> &str;
+
+    /// Says why a frame that this port delivered last went no further; only a capture listens.
+    fn note_discard(&mut self, _frame: &crate::Frame, _reason: &'static str) {}
+}

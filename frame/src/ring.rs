@@ -1,0 +1,280 @@
+//! A ring of one producer and one consumer: ownership passes, nothing is overrun. It never blocks
+//! and never allocates after it is made; when it is full, pushing hands the item back.
+//!
+//! Each side keeps its own cursor and a stale copy of the other's, and looks at the shared one
+//! only when the copy says full or empty (as in DPDK's and Snabb's rings). A burst is published
+//! with one store.
+//!
+//! ```
+//! let (mut producer, mut consumer) = strowger_frame::ring::ring(2);
+//! assert_eq!(producer.push(1), Ok(()));
+//! assert_eq!(producer.push(2), Ok(()));
+//! assert_eq!(producer.push(3), Err(3));
+//! assert_eq!((consumer.pop(), consumer.pop(), consumer.pop()), (Some(1), Some(2), None));
+//! ```
+
+use std::mem::MaybeUninit;
+
+use arrayvec::ArrayVec;
+
+use crate::sync::{Arc, AtomicUsize, Ordering, UnsafeCell};
+
+/// Keeps the two cursors out of each other's cache lines, and out of the line that the hardware
+/// fetches along with it.
+#[repr(align(128))]
+struct Padded<T>(T);
+
+struct Shared<T> {
+    /// Items taken so far, wrapping. Written by the consumer.
+    head: Padded<AtomicUsize>,
+    /// Items put so far, wrapping. Written by the producer.
+    tail: Padded<AtomicUsize>,
+    slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
+}
+
+// SAFETY: a slot is touched only by the side that the cursors say owns it (see `push` and `pop`),
+// so sharing needs no more than that items may move between threads.
+unsafe impl<T: Send> Sync for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Shared<T> {}
+
+/// The side that puts.
+pub struct Producer<T> {
+    shared: Arc<Shared<T>>,
+    tail: usize,
+    head_seen: usize,
+}
+
+/// The side that takes.
+pub struct Consumer<T> {
+    shared: Arc<Shared<T>>,
+    head: usize,
+    tail_seen: usize,
+}
+
+impl<T> std::fmt::Debug for Producer<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer").finish_non_exhaustive()
+    }
+}
+
+impl<T> std::fmt::Debug for Consumer<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").finish_non_exhaustive()
+    }
+}
+
+/// A ring for `capacity` items, rounded up to a power of two.
+pub fn ring<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
+    let capacity = capacity.max(1).next_power_of_two();
+    let shared = Arc::new(Shared {
+        head: Padded(AtomicUsize::new(0)),
+        tail: Padded(AtomicUsize::new(0)),
+        slots: (0..capacity).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect(),
+    });
+    let producer = Producer { shared: shared.clone(), tail: 0, head_seen: 0 };
+    (producer, Consumer { shared, head: 0, tail_seen: 0 })
+}
+
+impl<T> Shared<T> {
+    #[inline]
+    fn slot(&self, cursor: usize) -> &UnsafeCell<MaybeUninit<T>> {
+        &self.slots[cursor & (self.slots.len() - 1)]
+    }
+}
+
+impl<T: Send> Producer<T> {
+    /// Room for this many items at least; looks at the consumer's cursor only if `wanted` is more
+    /// than the last look allows.
+    #[inline]
+    fn room(&mut self, wanted: usize) -> usize {
+        let capacity = self.shared.slots.len();
+        if capacity - self.tail.wrapping_sub(self.head_seen) < wanted {
+            // Acquire: pairs with Release in `pop`: the consumer is done with the slots it freed.
+            self.head_seen = self.shared.head.0.load(Ordering::Acquire);
+        }
+        capacity - self.tail.wrapping_sub(self.head_seen)
+    }
+
+    /// Puts an item.
+    ///
+    /// # Errors
+    /// The item itself, when the ring is full.
+    #[inline]
+    pub fn push(&mut self, item: T) -> Result<(), T> {
+        if self.room(1) == 0 {
+            return Err(item);
+        }
+        self.put(item);
+        self.publish();
+        Ok(())
+    }
+
+    /// Puts as many items from the front of `items` as there is room for; returns how many. The
+    /// consumer sees all of them at once.
+    #[inline]
+    pub fn push_burst<const N: usize>(&mut self, items: &mut ArrayVec<T, N>) -> usize {
+        let n = self.room(items.len()).min(items.len());
+        for item in items.drain(..n) {
+            self.put(item);
+        }
+        self.publish();
+        n
+    }
+
+    #[inline]
+    fn put(&mut self, item: T) {
+        self.shared.slot(self.tail).with_mut(|slot| {
+            // SAFETY: `room` said that the consumer has freed this slot, and it cannot see it again
+            // before `publish`.
+            unsafe { (*slot).write(item) };
+        });
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    #[inline]
+    fn publish(&mut self) {
+        // Release: pairs with Acquire in `pop`: the items are written before they are seen.
+        self.shared.tail.0.store(self.tail, Ordering::Release);
+    }
+
+    /// Whether the consumer has been dropped.
+    pub fn is_abandoned(&self) -> bool {
+        Arc::strong_count(&self.shared) == 1
+    }
+}
+
+impl<T: Send> Consumer<T> {
+    #[inline]
+    fn waiting(&mut self, wanted: usize) -> usize {
+        if self.tail_seen.wrapping_sub(self.head) < wanted {
+            // Acquire: pairs with Release in `publish`: the items are written before we read them.
+            self.tail_seen = self.shared.tail.0.load(Ordering::Acquire);
+        }
+        self.tail_seen.wrapping_sub(self.head)
+    }
+
+    /// Takes the oldest item.
+    #[inline]
+    pub fn pop(&mut self) -> Option<T> {
+        if self.waiting(1) == 0 {
+            return None;
+        }
+        let item = self.take();
+        self.release();
+        Some(item)
+    }
+
+    /// Takes as many items as `items` has room for; returns how many.
+    #[inline]
+    pub fn pop_burst<const N: usize>(&mut self, items: &mut ArrayVec<T, N>) -> usize {
+        let n = self.waiting(items.remaining_capacity()).min(items.remaining_capacity());
+        for _ in 0..n {
+            let item = self.take();
+            items.push(item);
+        }
+        self.release();
+        n
+    }
+
+    #[inline]
+    fn take(&mut self) -> T {
+        let item = self.shared.slot(self.head).with(|slot| {
+            // SAFETY: `waiting` said that the producer has written this slot; it will not write
+            // it again before `release`, and we read it once.
+            unsafe { slot.cast::<T>().read() }
+        });
+        self.head = self.head.wrapping_add(1);
+        item
+    }
+
+    #[inline]
+    fn release(&mut self) {
+        // Release: pairs with Acquire in `room`: we are done with the slots we freed.
+        self.shared.head.0.store(self.head, Ordering::Release);
+    }
+
+    /// Whether nothing is waiting, as far as can be seen now.
+    #[inline]
+    pub fn is_empty(&mut self) -> bool {
+        self.waiting(1) == 0
+    }
+
+    /// Whether the producer has been dropped. Items may still be waiting.
+    pub fn is_abandoned(&self) -> bool {
+        Arc::strong_count(&self.shared) == 1
+    }
+}
+
+impl<T> Drop for Shared<T> {
+    fn drop(&mut self) {
+        // Acquire: the last user of each side comes before us; Arc's own count gives that too.
+        let mut head = self.head.0.load(Ordering::Acquire);
+        let tail = self.tail.0.load(Ordering::Acquire);
+        while head != tail {
+            self.slot(head).with_mut(|slot| {
+                // SAFETY: between head and tail every slot holds an item, and nobody else is left.
+                unsafe { std::ptr::drop_in_place(slot.cast::<T>()) };
+            });
+            head = head.wrapping_add(1);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_come_out_in_order_across_threads() {
+        let (mut producer, mut consumer) = ring::<u32>(64);
+        const N: u32 = 200_000;
+        let taker = std::thread::spawn(move || {
+            let mut expected = 0;
+            while expected < N {
+                let mut burst = ArrayVec::<u32, 16>::new();
+                consumer.pop_burst(&mut burst);
+                for item in burst {
+                    assert_eq!(item, expected);
+                    expected += 1;
+                }
+            }
+        });
+        let mut next = 0;
+        let mut burst = ArrayVec::<u32, 24>::new();
+        while next < N || !burst.is_empty() {
+            while next < N && !burst.is_full() {
+                burst.push(next);
+                next += 1;
+            }
+            producer.push_burst(&mut burst);
+        }
+        taker.join().expect("in order");
+    }
+
+    #[test]
+    fn what_was_not_taken_is_dropped_once() {
+        let item = std::sync::Arc::new(());
+        let (mut producer, mut consumer) = ring(4);
+        for _ in 0..4 {
+            producer.push(item.clone()).expect("room for four");
+        }
+        assert!(producer.push(item.clone()).is_err());
+        drop(consumer.pop());
+        drop(producer);
+        assert!(consumer.is_abandoned());
+        drop(consumer);
+        assert_eq!(std::sync::Arc::strong_count(&item), 1);
+    }
+
+    #[test]
+    fn a_full_ring_takes_what_fits_and_leaves_the_rest_in_order() {
+        let (mut producer, mut consumer) = ring(2);
+        let mut items: ArrayVec<u8, 4> = [1, 2, 3].into_iter().collect();
+        assert_eq!(producer.push_burst(&mut items), 2);
+        assert_eq!(items.as_slice(), [3]);
+        assert_eq!(consumer.pop(), Some(1));
+        assert_eq!(producer.push_burst(&mut items), 1);
+        assert_eq!((consumer.pop(), consumer.pop(), consumer.pop()), (Some(2), Some(3), None));
+    }
+}
