@@ -11,6 +11,7 @@
 //! | [`frame`] | one packet in memory that we own; trains of frames that share a chunk |
 //! | [`burst`] | up to 64 frames handled together |
 //! | [`ring`] | one producer, one consumer, ownership passes |
+//! | [`sleep`] | whether a thread must be woken: the flag beside every doorbell |
 //! | [`port`] | where frames come in and go out: the trait every backend implements |
 //! | [`tally`] | counters with one writer |
 //! | [`alloc`] | the allocator that aborts when a worker thread allocates |
@@ -25,6 +26,7 @@ pub mod map;
 pub mod pool;
 pub mod port;
 pub mod ring;
+pub mod sleep;
 pub mod sync;
 pub mod tally;
 

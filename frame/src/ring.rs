@@ -138,6 +138,12 @@ impl<T: Send> Producer<T> {
         self.shared.tail.0.store(self.tail, Ordering::Release);
     }
 
+    /// Whether nothing can be put, as far as can be seen now.
+    #[inline]
+    pub fn is_full(&mut self) -> bool {
+        self.room(1) == 0
+    }
+
     /// Whether the consumer has been dropped.
     pub fn is_abandoned(&self) -> bool {
         Arc::strong_count(&self.shared) == 1
@@ -273,7 +279,9 @@ mod tests {
         let mut items: ArrayVec<u8, 4> = [1, 2, 3].into_iter().collect();
         assert_eq!(producer.push_burst(&mut items), 2);
         assert_eq!(items.as_slice(), [3]);
+        assert!(producer.is_full());
         assert_eq!(consumer.pop(), Some(1));
+        assert!(!producer.is_full());
         assert_eq!(producer.push_burst(&mut items), 1);
         assert_eq!((consumer.pop(), consumer.pop(), consumer.pop()), (Some(2), Some(3), None));
     }
