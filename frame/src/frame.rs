@@ -7,8 +7,32 @@ use crate::pool::ChunkRef;
 
 /// What a port's owner calls a neighbour behind that port: opaque to the port, which puts it on
 /// every frame that it receives from that neighbour.
+///
+/// The low 16 bits are an index that the owner keeps small, for tables; the high 16 bits tell one
+/// user of an index from the next, so that a frame still on its way under an old mark is never
+/// taken for one of the new neighbour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mark(pub u32);
+
+impl Mark {
+    /// The mark with this index and this generation.
+    #[inline]
+    pub const fn new(index: u16, generation: u16) -> Self {
+        Self((generation as u32) << 16 | index as u32)
+    }
+
+    /// Where a table keeps what belongs to this mark.
+    #[inline]
+    pub const fn index(self) -> usize {
+        (self.0 & 0xffff) as usize
+    }
+
+    /// How often the index had been used before.
+    #[inline]
+    pub const fn generation(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+}
 
 /// One packet in memory: a handle of 32 bytes. Dropping it gives its memory back.
 pub struct Frame {
