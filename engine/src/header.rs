@@ -1,0 +1,418 @@
+//! The switch header: what every packet begins with (wire.md 2). Lengths are checked here, once,
+//! and nowhere behind it; never looks at what a label means.
+//!
+//! ```text
+//!  0               1               2               3
+//! +-------+-------+-+-+-+---+-----+---------------+---------------+
+//! |version| width |E|C|T|ecn|  0  |  hops left    |  class        |
+//! +-------+-------+-+-+-+---+-----+---------------+---------------+
+//! |  shift (bits used so far)     |  flow                         |
+//! +-------------------------------+-------------------------------+
+//! |  label, 8, 16 or 32 bytes                                     |
+//! +---------------------------------------------------------------+
+//! ```
+//! Version is 1. Width is 0, 1, 2 for labels of 64, 128, 256 bits; other codes are refused. The
+//! three bits drawn as 0 are sent as zero, **ignored** on receipt, and passed on unchanged: a later
+//! use that switches must understand needs another version.
+
+use core::fmt;
+
+use crate::label::{Label, Register, U256};
+
+/// The version this code speaks; others are refused.
+pub const VERSION: u8 = 1;
+
+/// Bytes before the label.
+pub const FIXED_BYTES: usize = 8;
+
+/// Bytes of a header with a 64-bit label.
+pub const HEADER_64_BYTES: usize = header_bytes::<u64>();
+
+/// Bytes of the longest header, the one with a 256-bit label.
+pub const HEADER_BYTES_MAX: usize = header_bytes::<U256>();
+
+/// Bytes of a header with a label in this register.
+#[must_use]
+pub const fn header_bytes<R: Register>() -> usize {
+    FIXED_BYTES + R::BITS as usize / 8
+}
+
+/// Where each field lies: byte offsets, and masks within a byte.
+mod field {
+    pub(super) const VERSION_WIDTH: usize = 0;
+    pub(super) const VERSION_SHIFT: u32 = 4;
+    pub(super) const WIDTH_MASK: u8 = 0x0f;
+    pub(super) const FLAGS: usize = 1;
+    pub(super) const NO_ERRORS: u8 = 0x80;
+    pub(super) const CONTROL: u8 = 0x40;
+    pub(super) const TELEMETRY: u8 = 0x20;
+    pub(super) const ECN_SHIFT: u32 = 3;
+    pub(super) const ECN_MASK: u8 = 0b11 << ECN_SHIFT;
+    pub(super) const HOPS_LEFT: usize = 2;
+    pub(super) const CLASS: usize = 3;
+    pub(super) const SHIFT: (usize, usize) = (4, 5);
+    pub(super) const FLOW: (usize, usize) = (6, 7);
+}
+
+// The budget of wire.md 7: over an underlay of 1400 bytes with IPv6 and UDP an IPv6-minimum packet
+// of 1280 fits.
+const _: () = {
+    const LINK_BYTES: usize = 8 + 16;
+    const ENDPOINT_BYTES: usize = 4 + 4 + 1 + 16;
+    const OVERHEAD_BYTES_MAX: usize = 1400 - (40 + 8) - 1280;
+    assert!(HEADER_64_BYTES == 16 && HEADER_BYTES_MAX == 40);
+    assert!(OVERHEAD_BYTES_MAX == 72);
+    assert!(LINK_BYTES + HEADER_64_BYTES + ENDPOINT_BYTES == 65);
+    assert!(LINK_BYTES + HEADER_64_BYTES + ENDPOINT_BYTES <= OVERHEAD_BYTES_MAX);
+};
+
+/// Explicit congestion notification, with the values of RFC 3168.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Ecn {
+    /// The ends do not speak ECN.
+    #[default]
+    NotCapable = 0b00,
+    /// They do: ECT(1).
+    Capable1 = 0b01,
+    /// They do: ECT(0).
+    Capable0 = 0b10,
+    /// A switch on the way had a long egress queue.
+    Congested = 0b11,
+}
+
+impl Ecn {
+    /// The value of two bits; higher ones are not looked at.
+    #[inline]
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Ecn {
+        match bits & 0b11 {
+            0b00 => Ecn::NotCapable,
+            0b01 => Ecn::Capable1,
+            0b10 => Ecn::Capable0,
+            _ => Ecn::Congested,
+        }
+    }
+}
+
+/// The one-bit flags of a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Flags {
+    /// E: send no error about this packet.
+    pub no_errors: bool,
+    /// C: a control message.
+    pub control: bool,
+    /// T: stamp telemetry.
+    pub telemetry: bool,
+}
+
+/// A packet's header in the packet's own memory, with what follows it.
+///
+/// Made by [`AnyHeader::parse`], which checks all lengths; no accessor checks one again or can
+/// fail.
+#[derive(Debug)]
+pub struct Header<'a, R: Register = u64> {
+    fixed: &'a mut [u8; FIXED_BYTES],
+    label: &'a mut R::Bytes,
+    payload: &'a mut [u8],
+}
+
+/// A header of whichever width the packet says: match on it once, and the path behind is compiled
+/// for each.
+#[derive(Debug)]
+pub enum AnyHeader<'a> {
+    /// A 64-bit label.
+    W64(Header<'a, u64>),
+    /// A 128-bit label.
+    W128(Header<'a, u128>),
+    /// A 256-bit label.
+    W256(Header<'a, U256>),
+}
+
+impl<'a> AnyHeader<'a> {
+    /// Reads the header at the front of a packet.
+    ///
+    /// # Errors
+    /// A packet too short, of another version, of a width that does not exist, or with a shift
+    /// that its label has no room for. The bytes are not changed.
+    #[inline]
+    pub fn parse(packet: &'a mut [u8]) -> Result<AnyHeader<'a>, HeaderError> {
+        let (fixed, rest) = packet.split_first_chunk_mut().ok_or(HeaderError::TooShort)?;
+        let first = fixed[field::VERSION_WIDTH];
+        if first >> field::VERSION_SHIFT != VERSION {
+            return Err(HeaderError::Version);
+        }
+        match first & field::WIDTH_MASK {
+            u64::WIDTH_CODE => Ok(AnyHeader::W64(Header::over(fixed, rest)?)),
+            u128::WIDTH_CODE => Ok(AnyHeader::W128(Header::over(fixed, rest)?)),
+            U256::WIDTH_CODE => Ok(AnyHeader::W256(Header::over(fixed, rest)?)),
+            _ => Err(HeaderError::Width),
+        }
+    }
+}
+
+impl<'a, R: Register> Header<'a, R> {
+    #[inline]
+    fn over(fixed: &'a mut [u8; FIXED_BYTES], rest: &'a mut [u8]) -> Result<Self, HeaderError> {
+        let (label, payload) = R::split_first(rest).ok_or(HeaderError::TooShort)?;
+        let header = Header { fixed, label, payload };
+        if u32::from(header.shift()) >= R::BITS {
+            return Err(HeaderError::Shift);
+        }
+        Ok(header)
+    }
+
+    /// The label.
+    #[inline]
+    #[must_use]
+    pub fn label(&self) -> Label<R> {
+        Label::new(R::from_be_bytes(*self.label))
+    }
+
+    /// Bits of the label used so far; below the label's width.
+    #[inline]
+    #[must_use]
+    pub fn shift(&self) -> u16 {
+        let (high, low) = field::SHIFT;
+        u16::from_be_bytes([self.fixed[high], self.fixed[low]])
+    }
+
+    /// How many switches may still forward the packet.
+    #[inline]
+    #[must_use]
+    pub fn hops_left(&self) -> u8 {
+        self.fixed[field::HOPS_LEFT]
+    }
+
+    /// The traffic class.
+    #[inline]
+    #[must_use]
+    pub fn class(&self) -> u8 {
+        self.fixed[field::CLASS]
+    }
+
+    /// The sender's entropy, the same for all packets of a flow.
+    #[inline]
+    #[must_use]
+    pub fn flow(&self) -> u16 {
+        let (high, low) = field::FLOW;
+        u16::from_be_bytes([self.fixed[high], self.fixed[low]])
+    }
+
+    /// All three flags.
+    #[inline]
+    #[must_use]
+    pub fn flags(&self) -> Flags {
+        Flags {
+            no_errors: self.no_errors(),
+            control: self.is_control(),
+            telemetry: self.wants_telemetry(),
+        }
+    }
+
+    /// E: whether no error may be sent about this packet.
+    #[inline]
+    #[must_use]
+    pub fn no_errors(&self) -> bool {
+        self.fixed[field::FLAGS] & field::NO_ERRORS != 0
+    }
+
+    /// C: whether this is a control message.
+    #[inline]
+    #[must_use]
+    pub fn is_control(&self) -> bool {
+        self.fixed[field::FLAGS] & field::CONTROL != 0
+    }
+
+    /// T: whether switches shall stamp telemetry.
+    #[inline]
+    #[must_use]
+    pub fn wants_telemetry(&self) -> bool {
+        self.fixed[field::FLAGS] & field::TELEMETRY != 0
+    }
+
+    /// Explicit congestion notification.
+    #[inline]
+    #[must_use]
+    pub fn ecn(&self) -> Ecn {
+        Ecn::from_bits(self.fixed[field::FLAGS] >> field::ECN_SHIFT)
+    }
+
+    /// What follows the header.
+    #[inline]
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.payload
+    }
+
+    /// What follows the header, to write.
+    #[inline]
+    #[must_use]
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        self.payload
+    }
+
+    /// Writes what a step changes: label, shift, hops left. The size stays.
+    #[inline]
+    pub fn advance(&mut self, label: Label<R>, shift: u16, hops_left: u8) {
+        self.set_label(label);
+        self.set_shift(shift);
+        self.set_hops_left(hops_left);
+    }
+
+    /// Writes the label.
+    #[inline]
+    pub fn set_label(&mut self, label: Label<R>) {
+        *self.label = label.register().to_be_bytes();
+    }
+
+    /// Writes the shift.
+    #[inline]
+    pub fn set_shift(&mut self, shift: u16) {
+        let (high, low) = field::SHIFT;
+        [self.fixed[high], self.fixed[low]] = shift.to_be_bytes();
+    }
+
+    /// Writes the hops left.
+    #[inline]
+    pub fn set_hops_left(&mut self, hops_left: u8) {
+        self.fixed[field::HOPS_LEFT] = hops_left;
+    }
+
+    /// Writes the congestion notification. A switch with a long egress queue calls it with
+    /// [`Ecn::Congested`] where the ends are capable.
+    #[inline]
+    pub fn set_ecn(&mut self, ecn: Ecn) {
+        let flags = &mut self.fixed[field::FLAGS];
+        *flags = *flags & !field::ECN_MASK | (ecn as u8) << field::ECN_SHIFT;
+    }
+
+    /// The header's fields, in memory of their own.
+    #[must_use]
+    pub fn to_repr(&self) -> HeaderRepr<R> {
+        HeaderRepr {
+            flags: self.flags(),
+            ecn: self.ecn(),
+            hops_left: self.hops_left(),
+            class: self.class(),
+            shift: self.shift(),
+            flow: self.flow(),
+            label: self.label(),
+        }
+    }
+}
+
+/// How many hops a packet may make behind this switch: its own figure, capped by the local maximum,
+/// less one; `None` where none is left and the packet is discarded (wire.md 2).
+#[inline]
+#[must_use]
+pub fn hops_behind(hops_left: u8, hops_max: u8) -> Option<u8> {
+    hops_left.min(hops_max).checked_sub(1)
+}
+
+/// A header's fields: what an endpoint fills in and [`emit`](HeaderRepr::emit)s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeaderRepr<R: Register = u64> {
+    /// E, C, T.
+    pub flags: Flags,
+    /// Explicit congestion notification.
+    pub ecn: Ecn,
+    /// How many switches may forward the packet.
+    pub hops_left: u8,
+    /// The traffic class.
+    pub class: u8,
+    /// Bits of the label used so far.
+    pub shift: u16,
+    /// The sender's entropy.
+    pub flow: u16,
+    /// The label.
+    pub label: Label<R>,
+}
+
+impl<R: Register> HeaderRepr<R> {
+    /// A header for this label and shift, all else zero but the hops left, which are `hops_left`.
+    #[must_use]
+    pub fn new(label: Label<R>, shift: u16, hops_left: u8) -> HeaderRepr<R> {
+        HeaderRepr {
+            flags: Flags::default(),
+            ecn: Ecn::default(),
+            hops_left,
+            class: 0,
+            shift,
+            flow: 0,
+            label,
+        }
+    }
+
+    /// Its length on the wire, in bytes: 16, 24 or 40.
+    #[inline]
+    #[must_use]
+    pub const fn wire_bytes(&self) -> usize {
+        header_bytes::<R>()
+    }
+
+    /// Writes it to the front of a packet; gives back what lies behind it, untouched.
+    ///
+    /// # Errors
+    /// [`HeaderError::TooShort`], and [`HeaderError::Shift`] where the label has no room for the
+    /// shift; nothing is written then.
+    pub fn emit<'a>(&self, packet: &'a mut [u8]) -> Result<&'a mut [u8], HeaderError> {
+        if u32::from(self.shift) >= R::BITS {
+            return Err(HeaderError::Shift);
+        }
+        let (fixed, rest) =
+            packet.split_first_chunk_mut::<FIXED_BYTES>().ok_or(HeaderError::TooShort)?;
+        let (label, payload) = R::split_first(rest).ok_or(HeaderError::TooShort)?;
+        let flag = |set, bit| if set { bit } else { 0 };
+        *fixed = [0; FIXED_BYTES];
+        fixed[field::VERSION_WIDTH] = VERSION << field::VERSION_SHIFT | R::WIDTH_CODE;
+        fixed[field::FLAGS] = flag(self.flags.no_errors, field::NO_ERRORS)
+            | flag(self.flags.control, field::CONTROL)
+            | flag(self.flags.telemetry, field::TELEMETRY)
+            | (self.ecn as u8) << field::ECN_SHIFT;
+        fixed[field::HOPS_LEFT] = self.hops_left;
+        fixed[field::CLASS] = self.class;
+        [fixed[field::SHIFT.0], fixed[field::SHIFT.1]] = self.shift.to_be_bytes();
+        [fixed[field::FLOW.0], fixed[field::FLOW.1]] = self.flow.to_be_bytes();
+        *label = self.label.register().to_be_bytes();
+        Ok(payload)
+    }
+}
+
+/// Why bytes are no switch header, or no room for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HeaderError {
+    /// Fewer bytes than the header has.
+    TooShort,
+    /// A version other than [`VERSION`].
+    Version,
+    /// A width code other than 0, 1, 2.
+    Width,
+    /// A shift as wide as the label, or wider.
+    Shift,
+}
+
+impl HeaderError {
+    /// A stable name in snake_case.
+    #[must_use]
+    pub const fn kind(self) -> &'static str {
+        match self {
+            HeaderError::TooShort => "too_short",
+            HeaderError::Version => "version",
+            HeaderError::Width => "width",
+            HeaderError::Shift => "shift",
+        }
+    }
+}
+
+impl fmt::Display for HeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HeaderError::TooShort => "the packet is shorter than its header",
+            HeaderError::Version => "the header has another version",
+            HeaderError::Width => "the header names a label width that does not exist",
+            HeaderError::Shift => "the shift is as wide as the label",
+        })
+    }
+}
+
+impl core::error::Error for HeaderError {}

@@ -1,0 +1,613 @@
+//! How slot numbers are written as bits: schemes as data (wire.md 1.1). Never holds a label.
+//!
+//! A scheme is a set of forms, narrowest first. A form is some data bits with a prefix in the bits
+//! below them, and no prefix begins another, so the low bits of a label say which form they are in.
+//! The four schemes of the largest network of this kind (cjdns) are constants here; any other sane
+//! set of forms is built with [`Scheme::new`] or read with [`Scheme::parse`].
+//!
+//! **Numbers.** Slot 1, the switch itself, is always the director whose value is 1: `0001` and
+//! zeros above it. Where the bits `..01` leave no data (they are all prefix), the data 0 and 1
+//! therefore trade places, in one of two ways that cjdns fixed:
+//! - in `v3x5x8` they trade places in the narrow form, and the wider forms skip the number 1
+//!   (`n` is written `n - 1`);
+//! - in every other scheme the lowest data bit is inverted in every form (`n` is written `n ^ 1`),
+//!   as `v4x8` does, and the number 1 is no director in any form but its own.
+//!
+//! A scheme of one form without a prefix writes numbers as they are.
+
+use core::fmt;
+
+use crate::director::{Director, DirectorError, Slot};
+
+/// The most forms a scheme can have: data bits rise from form to form and lie between 1 and 31.
+pub const FORMS_MAX: usize = 31;
+
+/// The widest form, in bits, prefix and data together: a director must leave room in a 64-bit label
+/// for the end marker and the three zeros above it (wire.md 1.3; the bound is cjdns').
+pub const FORM_WIDTH_MAX: u8 = 59;
+
+/// The widest table a switch decodes with, in index bits (wire.md 1.1: "the label's low ten bits
+/// at most"). It is what `v3x5x8` needs.
+pub const INDEX_BITS_MAX: u32 = 10;
+
+/// The widest table of prefixes, in index bits, for schemes whose forms are too wide for one load:
+/// 256 entries, so that the table stays in four cache lines of bytes.
+pub const PREFIX_INDEX_BITS_MAX: u32 = 8;
+
+/// The longest serialisation of a scheme, in bytes: 31 forms of 10 bits and a prefix of 31.
+pub const SERIALIZED_BYTES_MAX: usize = (FORMS_MAX * (10 + 31)).div_ceil(8);
+
+/// One way of writing a slot number: data bits above a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Form {
+    /// Data bits: 1 to 31.
+    pub data_bits: u8,
+    /// Prefix bits, below the data: 1 to 31; 0 in a scheme of one form.
+    pub prefix_bits: u8,
+    /// The prefix; bits at and above `prefix_bits` are zero.
+    pub prefix: u32,
+}
+
+impl Form {
+    /// A form of `data_bits` above the `prefix_bits` low bits of `prefix`. Not checked here:
+    /// [`Scheme::new`] does.
+    #[must_use]
+    pub const fn new(data_bits: u8, prefix_bits: u8, prefix: u32) -> Form {
+        Form { data_bits, prefix_bits, prefix }
+    }
+
+    /// Prefix and data together, in bits: what a director in this form takes off a label.
+    #[inline]
+    #[must_use]
+    pub const fn width(&self) -> u8 {
+        self.data_bits.saturating_add(self.prefix_bits)
+    }
+
+    /// Whether these low bits of a label begin with this form's prefix.
+    #[inline]
+    const fn begins(&self, low: u64) -> bool {
+        low & low_mask(self.prefix_bits as u32) == self.prefix as u64
+    }
+
+    /// The largest value of the data bits.
+    const fn data_max(&self) -> u32 {
+        low_mask(self.data_bits as u32) as u32
+    }
+}
+
+/// The low `bits` of a word; all of them from 64 up.
+const fn low_mask(bits: u32) -> u64 {
+    if bits >= 64 { u64::MAX } else { (1 << bits) - 1 }
+}
+
+/// How the data bits of a form stand for a slot number; see the top of this file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Numbering {
+    /// `v3x5x8`: 0 and 1 trade places in form 0, the wider forms skip 1.
+    SkipOne,
+    /// All others: the number is the data, exclusive-or this (0 or 1).
+    Xor(u32),
+}
+
+/// A sane set of forms: prefix-free, narrowest first (wire.md 1.1).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Scheme {
+    forms: [Form; FORMS_MAX],
+    count: u8,
+    numbering: Numbering,
+    /// The form in which the value 1 is a director, if any: it spells slot 1.
+    self_form: Option<u8>,
+}
+
+/// Four bits, no prefix: slots 0 to 15 (cjdns' `f4`).
+pub const F4: Scheme = known(&[Form::new(4, 0, 0)]);
+
+/// Eight bits, no prefix: slots 0 to 255 (cjdns' `f8`).
+pub const F8: Scheme = known(&[Form::new(8, 0, 0)]);
+
+/// The default: `nnn1`, `nnnnn10`, `nnnnnnnn00`. Slots 0 to 7 take 4 bits, 8 to 32 take 7, 33 to
+/// 256 take 10 (cjdns' `v3x5x8`).
+pub const V3X5X8: Scheme = known(&FORMS_358);
+
+/// `nnnn1`, `nnnnnnnn0`: slots 0 to 15 take 5 bits, 16 to 255 take 9 (cjdns' `v4x8`).
+pub const V4X8: Scheme = known(&[Form::new(4, 1, 0b1), Form::new(8, 1, 0b0)]);
+
+/// The schemes that have a name, with it.
+pub const NAMED: [(&str, &Scheme); 4] =
+    [("f4", &F4), ("f8", &F8), ("v3x5x8", &V3X5X8), ("v4x8", &V4X8)];
+
+const FORMS_358: [Form; 3] = [Form::new(3, 1, 0b1), Form::new(5, 2, 0b10), Form::new(8, 2, 0b00)];
+
+/// Checked while compiling: the panic cannot be reached in a program that was built.
+const fn known(forms: &[Form]) -> Scheme {
+    match Scheme::new(forms) {
+        Ok(scheme) => scheme,
+        Err(_) => panic!("a named scheme is sane"),
+    }
+}
+
+impl Default for Scheme {
+    /// [`V3X5X8`].
+    fn default() -> Scheme {
+        V3X5X8
+    }
+}
+
+impl fmt::Debug for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheme").field("forms", &self.forms()).finish_non_exhaustive()
+    }
+}
+
+impl Scheme {
+    /// The scheme of these forms, which must stand narrowest first.
+    ///
+    /// # Errors
+    /// Says in which way the set is not sane. The rules are cjdns' (`EncodingScheme`): one form has
+    /// no prefix, several have each one, of 1 to 31 bits; data of 1 to 31 bits, rising; at most 59
+    /// bits together; and no prefix begins another.
+    pub const fn new(forms: &[Form]) -> Result<Scheme, SchemeError> {
+        if forms.is_empty() {
+            return Err(SchemeError::NoForms);
+        }
+        if forms.len() > FORMS_MAX {
+            return Err(SchemeError::TooManyForms);
+        }
+        let single = forms.len() == 1;
+        let mut kept = [Form::new(0, 0, 0); FORMS_MAX];
+        let mut self_form = None;
+        // `while` throughout: `for` is not const.
+        let mut i = 0;
+        while i < forms.len() {
+            let form = forms[i];
+            if single && form.prefix_bits != 0 {
+                return Err(SchemeError::NeedlessPrefix);
+            }
+            if !single && form.prefix_bits == 0 {
+                return Err(SchemeError::NoPrefix);
+            }
+            if form.prefix_bits > 31 || form.data_bits > 31 || form.width() > FORM_WIDTH_MAX {
+                return Err(SchemeError::FormTooWide);
+            }
+            if form.data_bits == 0 {
+                return Err(SchemeError::NoData);
+            }
+            if form.prefix as u64 > low_mask(form.prefix_bits as u32) {
+                return Err(SchemeError::PrefixTooWide);
+            }
+            if i > 0 && form.data_bits <= forms[i - 1].data_bits {
+                return Err(SchemeError::NotAscending);
+            }
+            let mut j = 0;
+            while j < i {
+                if form.begins(forms[j].prefix as u64) && form.prefix_bits <= forms[j].prefix_bits
+                    || forms[j].begins(form.prefix as u64)
+                        && forms[j].prefix_bits <= form.prefix_bits
+                {
+                    return Err(SchemeError::NotPrefixFree);
+                }
+                j += 1;
+            }
+            if form.begins(1) {
+                self_form = Some(i as u8);
+            }
+            kept[i] = form;
+            i += 1;
+        }
+        let numbering = if is_358(forms) {
+            Numbering::SkipOne
+        } else {
+            match self_form {
+                // The value 1 is all prefix: its data is 0, and must stand for slot 1.
+                Some(form) if kept[form as usize].prefix_bits > 0 => Numbering::Xor(1),
+                _ => Numbering::Xor(0),
+            }
+        };
+        Ok(Scheme { forms: kept, count: forms.len() as u8, numbering, self_form })
+    }
+
+    /// The scheme with this name: `f4`, `f8`, `v3x5x8` or `v4x8`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<&'static Scheme> {
+        NAMED.iter().find(|(known, _)| *known == name).map(|&(_, scheme)| scheme)
+    }
+
+    /// Its name, where it has one.
+    #[must_use]
+    pub fn name(&self) -> Option<&'static str> {
+        NAMED.iter().find(|(_, known)| *known == self).map(|&(name, _)| name)
+    }
+
+    /// Its forms, narrowest first; at most [`FORMS_MAX`].
+    #[inline]
+    #[must_use]
+    pub fn forms(&self) -> &[Form] {
+        self.forms.get(..usize::from(self.count)).unwrap_or(&[])
+    }
+
+    /// The width of the widest form, in bits.
+    #[must_use]
+    pub fn width_max(&self) -> u8 {
+        self.forms().iter().map(Form::width).max().unwrap_or(0)
+    }
+
+    /// The director of slot 1, `0001`, at its least width.
+    ///
+    /// # Errors
+    /// [`DirectorError::NoSelf`] where no form begins a director whose value is 1.
+    pub fn self_director(&self) -> Result<Director, DirectorError> {
+        let form = self.self_form.ok_or(DirectorError::NoSelf)?;
+        let width = self.form(form)?.width();
+        Ok(Director { slot: Slot::SWITCH, bits: 1, width, form })
+    }
+
+    /// Reads the director at the low end of a label's low 64 bits.
+    ///
+    /// # Errors
+    /// [`DirectorError::NoSuchDirector`].
+    pub fn decode(&self, low: u64) -> Result<Director, DirectorError> {
+        let form = self.form_at(low).ok_or(DirectorError::NoSuchDirector)?;
+        let Form { data_bits, prefix_bits, .. } = *self.form(form)?;
+        let data = (low >> prefix_bits & low_mask(u32::from(data_bits))) as u32;
+        let slot = self.slot_at(form, data).ok_or(DirectorError::NoSuchDirector)?;
+        let width = data_bits + prefix_bits;
+        Ok(Director { slot, bits: low & low_mask(u32::from(width)), width, form })
+    }
+
+    /// Writes a slot in exactly `width` bits. Slot 1 can be written in any width of the scheme that
+    /// is not below its own: the bits above `0001` are zero.
+    ///
+    /// # Errors
+    /// [`NoSuchWidth`](DirectorError::NoSuchWidth), [`SlotTooWide`](DirectorError::SlotTooWide), or
+    /// [`NoSelf`](DirectorError::NoSelf).
+    pub fn encode(&self, slot: Slot, width: u8) -> Result<Director, DirectorError> {
+        if !self.forms().iter().any(|form| form.width() == width) {
+            return Err(DirectorError::NoSuchWidth);
+        }
+        if slot.is_switch() {
+            let director = self.self_director()?;
+            if width < director.width {
+                return Err(DirectorError::SlotTooWide);
+            }
+            return Ok(Director { width, ..director });
+        }
+        // Two forms may be equally wide; the first that fits serves.
+        for (index, form) in (0u8..).zip(self.forms()) {
+            if form.width() == width
+                && let Ok(director) = self.encode_in(slot, index)
+            {
+                return Ok(director);
+            }
+        }
+        Err(DirectorError::SlotTooWide)
+    }
+
+    /// Writes a slot in the form with this index. Slot 1 has only its own form here.
+    ///
+    /// # Errors
+    /// [`NoSuchForm`](DirectorError::NoSuchForm), [`SlotTooWide`](DirectorError::SlotTooWide), or
+    /// [`NoSelf`](DirectorError::NoSelf).
+    pub fn encode_in(&self, slot: Slot, form: u8) -> Result<Director, DirectorError> {
+        let shape = *self.form(form)?;
+        if slot.is_switch() {
+            let director = self.self_director()?;
+            return if director.form == form {
+                Ok(director)
+            } else {
+                Err(DirectorError::SlotTooWide)
+            };
+        }
+        let data = self.data_at(form, slot).ok_or(DirectorError::SlotTooWide)?;
+        let bits = u64::from(data) << shape.prefix_bits | u64::from(shape.prefix);
+        Ok(Director { slot, bits, width: shape.width(), form })
+    }
+
+    /// Writes a slot in the fewest bits that hold it.
+    ///
+    /// # Errors
+    /// [`SlotTooWide`](DirectorError::SlotTooWide) or [`NoSelf`](DirectorError::NoSelf).
+    pub fn encode_least(&self, slot: Slot) -> Result<Director, DirectorError> {
+        if slot.is_switch() {
+            return self.self_director();
+        }
+        (0..self.count)
+            .filter_map(|form| self.encode_in(slot, form).ok())
+            .min_by_key(|director| director.width)
+            .ok_or(DirectorError::SlotTooWide)
+    }
+
+    /// The fewest bits in which both slots can be written: the width of a director to `egress` that
+    /// leaves room for `ingress` in the way back (wire.md 1.2).
+    ///
+    /// # Errors
+    /// [`SlotTooWide`](DirectorError::SlotTooWide) or [`NoSelf`](DirectorError::NoSelf).
+    pub fn width_for(&self, egress: Slot, ingress: Slot) -> Result<u8, DirectorError> {
+        if (egress.is_switch() || ingress.is_switch()) && self.self_form.is_none() {
+            return Err(DirectorError::NoSelf);
+        }
+        self.forms()
+            .iter()
+            .map(Form::width)
+            .filter(|&w| self.encode(egress, w).is_ok() && self.encode(ingress, w).is_ok())
+            .min()
+            .ok_or(DirectorError::SlotTooWide)
+    }
+
+    /// The bits that a step of a director in form `form` writes into the way back for a packet that
+    /// came in by `ingress`: reversed, at the **top** of the word, to be OR-ed into the label after
+    /// the shift (wire.md 1.2). `None` where the slot cannot be written in that form's width: the
+    /// packet is then discarded with a return-path error. For building tables.
+    #[must_use]
+    pub fn back_bits(&self, ingress: Slot, form: u8) -> Option<u64> {
+        let width = self.form(form).ok()?.width();
+        self.encode(ingress, width).ok().map(|director| director.back_bits())
+    }
+
+    /// How many low bits of a label index a table that gives slot and width at once: the width of
+    /// the widest form, if that is at most [`INDEX_BITS_MAX`]; otherwise `None`, and the switch
+    /// decodes with two loads ([`prefix_index_bits`](Scheme::prefix_index_bits)).
+    #[must_use]
+    pub fn index_bits(&self) -> Option<u32> {
+        let bits = u32::from(self.width_max());
+        (bits <= INDEX_BITS_MAX).then_some(bits)
+    }
+
+    /// The entry `index` of that table, of `1 << index_bits` entries; `None` where the bits are no
+    /// director, or where the scheme has no such table.
+    #[must_use]
+    pub fn decode_index(&self, index: u16) -> Option<Director> {
+        self.index_bits()?;
+        self.decode(u64::from(index)).ok()
+    }
+
+    /// How many low bits of a label tell the forms apart, for the first of two loads: a table of
+    /// `1 << prefix_index_bits` entries gives the form ([`form_near`](Scheme::form_near)), whose
+    /// whole prefix is then compared, and the form's data bits index the second table
+    /// ([`slot_at`](Scheme::slot_at)).
+    ///
+    /// # Errors
+    /// [`SchemeError::PrefixesTooAlike`] where that takes more than [`PREFIX_INDEX_BITS_MAX`] bits:
+    /// a switch cannot number its own slots so, though labels of such switches can be computed.
+    pub fn prefix_index_bits(&self) -> Result<u32, SchemeError> {
+        (0..=PREFIX_INDEX_BITS_MAX)
+            .find(|&bits| {
+                let forms = self.forms();
+                forms.iter().enumerate().all(|(i, a)| {
+                    forms.iter().skip(i + 1).all(|b| {
+                        let seen = bits.min(u32::from(a.prefix_bits)).min(u32::from(b.prefix_bits));
+                        u64::from(a.prefix ^ b.prefix) & low_mask(seen) != 0
+                    })
+                })
+            })
+            .ok_or(SchemeError::PrefixesTooAlike)
+    }
+
+    /// The entry `index` of the first table: the only form whose prefix agrees with these
+    /// [`prefix_index_bits`](Scheme::prefix_index_bits) as far as they go. The rest of the prefix,
+    /// if any, is still to be compared.
+    #[must_use]
+    pub fn form_near(&self, index: u8) -> Option<u8> {
+        let bits = self.prefix_index_bits().ok()?;
+        (0u8..)
+            .zip(self.forms())
+            .find(|(_, form)| {
+                let seen = low_mask(bits.min(u32::from(form.prefix_bits)));
+                u64::from(index) & seen == u64::from(form.prefix) & seen
+            })
+            .map(|(index, _)| index)
+    }
+
+    /// The form in which these low bits of a label begin.
+    #[must_use]
+    pub fn form_at(&self, low: u64) -> Option<u8> {
+        (0u8..).zip(self.forms()).find(|(_, form)| form.begins(low)).map(|(index, _)| index)
+    }
+
+    /// The slot that the data bits `data` stand for in form `form`: the second of two loads. `None`
+    /// where they stand for none.
+    #[must_use]
+    pub fn slot_at(&self, form: u8, data: u32) -> Option<Slot> {
+        if data > self.form(form).ok()?.data_max() {
+            return None;
+        }
+        let number = match (self.numbering, form, data) {
+            (Numbering::SkipOne, 0, 0 | 1) => data ^ 1,
+            (Numbering::SkipOne, 0, _) | (Numbering::SkipOne, _, 0) => data,
+            (Numbering::SkipOne, _, _) => data + 1,
+            (Numbering::Xor(flip), _, _) => data ^ flip,
+        };
+        // Slot 1 is spelled in one form only, so that it has one spelling.
+        (number != 1 || self.self_form == Some(form)).then_some(Slot::new(number))
+    }
+
+    /// The data bits that stand for a slot other than 1 in form `form`, if they hold it.
+    fn data_at(&self, form: u8, slot: Slot) -> Option<u32> {
+        let number = slot.number();
+        let data = match (self.numbering, form, number) {
+            (Numbering::SkipOne, 0, 0 | 1) => number ^ 1,
+            (Numbering::SkipOne, 0, _) | (Numbering::SkipOne, _, 0) => number,
+            (Numbering::SkipOne, _, _) => number - 1,
+            (Numbering::Xor(flip), _, _) => number ^ flip,
+        };
+        (data <= self.form(form).ok()?.data_max()).then_some(data)
+    }
+
+    fn form(&self, index: u8) -> Result<&Form, DirectorError> {
+        self.forms().get(usize::from(index)).ok_or(DirectorError::NoSuchForm)
+    }
+
+    /// Reads a serialisation (wire.md 1.1): for each form 5 bits of prefix width, 5 bits of data
+    /// width, and the prefix; bits go into bytes lowest first; zeros fill the last byte.
+    ///
+    /// # Errors
+    /// What [`read_forms`] or [`Scheme::new`] say.
+    pub fn parse(serialized: &[u8]) -> Result<Scheme, SchemeError> {
+        let (forms, count) = read_forms(serialized)?;
+        Scheme::new(forms.get(..count).unwrap_or(&[]))
+    }
+
+    /// Its serialisation; [`parse`](Scheme::parse) reads it.
+    #[must_use]
+    pub fn serialize(&self) -> Serialized {
+        let mut out = Serialized { bytes: [0; SERIALIZED_BYTES_MAX], bits: 0 };
+        for form in self.forms() {
+            out.push(u32::from(form.prefix_bits), 5);
+            out.push(u32::from(form.data_bits), 5);
+            out.push(form.prefix, u32::from(form.prefix_bits));
+        }
+        out
+    }
+}
+
+const fn is_358(forms: &[Form]) -> bool {
+    if forms.len() != FORMS_358.len() {
+        return false;
+    }
+    let mut i = 0;
+    while i < forms.len() {
+        let (a, b) = (forms[i], FORMS_358[i]);
+        if a.data_bits != b.data_bits || a.prefix_bits != b.prefix_bits || a.prefix != b.prefix {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}
+
+/// Reads the forms of a serialisation, sane or not: how many, at the front of the array.
+///
+/// # Errors
+/// [`Truncated`](SchemeError::Truncated) in the middle of a form,
+/// [`TooManyForms`](SchemeError::TooManyForms), or [`Trailing`](SchemeError::Trailing) where what
+/// fills the last byte is not zero, or is a byte and more.
+pub fn read_forms(serialized: &[u8]) -> Result<([Form; FORMS_MAX], usize), SchemeError> {
+    let mut forms = [Form::new(0, 0, 0); FORMS_MAX];
+    let mut count = 0;
+    let bits_end = serialized.len().saturating_mul(8);
+    let mut at = 0;
+    while bits_end - at >= 10 {
+        let prefix_bits = take(serialized, &mut at, 5);
+        let data_bits = take(serialized, &mut at, 5);
+        if bits_end - at < prefix_bits as usize {
+            return Err(SchemeError::Truncated);
+        }
+        let prefix = take(serialized, &mut at, prefix_bits);
+        *forms.get_mut(count).ok_or(SchemeError::TooManyForms)? =
+            Form::new(data_bits as u8, prefix_bits as u8, prefix);
+        count += 1;
+    }
+    let left = bits_end - at;
+    if left >= 8 || take(serialized, &mut at, left as u32) != 0 {
+        return Err(SchemeError::Trailing);
+    }
+    Ok((forms, count))
+}
+
+/// Takes `bits` (at most 31) from the bit position `at`, lowest first; zero past the end.
+fn take(bytes: &[u8], at: &mut usize, bits: u32) -> u32 {
+    let mut value = 0;
+    for i in 0..bits {
+        let byte = bytes.get(*at / 8).copied().unwrap_or(0);
+        value |= u32::from(byte >> (*at % 8) & 1) << i;
+        *at += 1;
+    }
+    value
+}
+
+/// The serialisation of a scheme, in memory of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Serialized {
+    bytes: [u8; SERIALIZED_BYTES_MAX],
+    bits: usize,
+}
+
+impl Serialized {
+    /// The bytes; at most [`SERIALIZED_BYTES_MAX`].
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.bits.div_ceil(8)).unwrap_or(&[])
+    }
+
+    fn push(&mut self, value: u32, bits: u32) {
+        for i in 0..bits {
+            if let Some(byte) = self.bytes.get_mut(self.bits / 8) {
+                *byte |= ((value >> i & 1) as u8) << (self.bits % 8);
+            }
+            self.bits += 1;
+        }
+    }
+}
+
+/// Why a set of forms is no scheme, or a serialisation no set of forms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SchemeError {
+    /// There is no form.
+    NoForms,
+    /// There are more than [`FORMS_MAX`].
+    TooManyForms,
+    /// The only form has a prefix, and so bits that say nothing.
+    NeedlessPrefix,
+    /// One of several forms has no prefix.
+    NoPrefix,
+    /// A prefix has bits at or above its width.
+    PrefixTooWide,
+    /// A form has no data bits.
+    NoData,
+    /// A form has more than 31 bits of prefix or of data, or more than [`FORM_WIDTH_MAX`] of both.
+    FormTooWide,
+    /// A form has no more data bits than the one before it.
+    NotAscending,
+    /// A prefix begins another.
+    NotPrefixFree,
+    /// The serialisation ends in the middle of a form.
+    Truncated,
+    /// The serialisation goes on after the last form.
+    Trailing,
+    /// More than [`PREFIX_INDEX_BITS_MAX`] bits are needed to tell the forms apart, so that no
+    /// switch can decode them with two loads.
+    PrefixesTooAlike,
+}
+
+impl SchemeError {
+    /// A stable name in snake_case, as `strowger conform` answers it.
+    #[must_use]
+    pub const fn kind(self) -> &'static str {
+        match self {
+            SchemeError::NoForms => "no_forms",
+            SchemeError::TooManyForms => "too_many_forms",
+            SchemeError::NeedlessPrefix => "needless_prefix",
+            SchemeError::NoPrefix => "no_prefix",
+            SchemeError::PrefixTooWide => "prefix_too_wide",
+            SchemeError::NoData => "no_data",
+            SchemeError::FormTooWide => "form_too_wide",
+            SchemeError::NotAscending => "not_ascending",
+            SchemeError::NotPrefixFree => "not_prefix_free",
+            SchemeError::Truncated => "truncated",
+            SchemeError::Trailing => "trailing",
+            SchemeError::PrefixesTooAlike => "prefixes_too_alike",
+        }
+    }
+}
+
+impl fmt::Display for SchemeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SchemeError::NoForms => "a scheme has at least one form",
+            SchemeError::TooManyForms => "a scheme has at most 31 forms",
+            SchemeError::NeedlessPrefix => "a scheme of one form has no prefix",
+            SchemeError::NoPrefix => "each of several forms has a prefix",
+            SchemeError::PrefixTooWide => "a prefix has more bits than its width says",
+            SchemeError::NoData => "a form has at least one data bit",
+            SchemeError::FormTooWide => {
+                "a form has at most 31 bits of prefix, 31 of data, 59 in all"
+            }
+            SchemeError::NotAscending => "each form has more data bits than the one before it",
+            SchemeError::NotPrefixFree => "no prefix may begin another",
+            SchemeError::Truncated => "the serialisation ends inside a form",
+            SchemeError::Trailing => "the serialisation goes on after the last form",
+            SchemeError::PrefixesTooAlike => "the prefixes differ only above their eighth bit",
+        })
+    }
+}
+
+impl core::error::Error for SchemeError {}
