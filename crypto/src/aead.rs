@@ -1,0 +1,409 @@
+//! The one narrow door to ChaCha20-Poly1305 (RFC 8439), and the providers behind it. Never picks a nonce.
+//!
+//! Two providers give the same bytes: [`Provider::Portable`] is pure Rust, always there, and what the
+//! others are compared with; `Provider::Ring` (feature `ring`, on by default) is C and assembly and
+//! three to eight times as fast in a default build. The figures are in this crate's README.
+//!
+//! # What the buffer holds after a failed open
+//! Nothing that may be used. The portable provider checks the tag first and leaves the ciphertext as
+//! it came; ring decrypts while it checks and may leave zeros. Neither leaves plaintext, and a
+//! test says so for both. Drop the packet; do not forward it, answer it, or try another key on it.
+
+use core::fmt;
+
+use chacha20poly1305::aead::AeadInOut;
+use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
+#[cfg(feature = "ring")]
+use ring::aead as ring_aead;
+
+use crate::limits::{KEY_BYTES, NONCE_BYTES, TAG_BYTES};
+use crate::secret::Secret;
+
+/// Four zero bytes and a counter, least significant byte first.
+pub type Nonce = [u8; NONCE_BYTES];
+
+/// What proves that a packet is what its sender sealed.
+pub type Tag = [u8; TAG_BYTES];
+
+/// The tag is wrong. Says no more, on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the tag is wrong")]
+pub struct BadTag;
+
+/// One packet of a batch to be sealed.
+#[derive(Debug)]
+pub struct SealJob<'a> {
+    /// Used once under this key.
+    pub nonce: Nonce,
+    /// Authenticated, not encrypted.
+    pub aad: &'a [u8],
+    /// Plaintext before, ciphertext after.
+    pub body: &'a mut [u8],
+    /// Where the tag goes.
+    pub tag: &'a mut Tag,
+}
+
+/// One packet of a batch to be opened.
+#[derive(Debug)]
+pub struct OpenJob<'a> {
+    /// The one it was sealed with.
+    pub nonce: Nonce,
+    /// Authenticated, not encrypted.
+    pub aad: &'a [u8],
+    /// Ciphertext before; plaintext after if the outcome is `Ok`, else nothing usable.
+    pub body: &'a mut [u8],
+    /// The tag that came with it.
+    pub tag: &'a Tag,
+    /// Written by [`Aead::open_batch`].
+    pub outcome: Result<(), BadTag>,
+}
+
+/// A key, ready for use: in place, tag detached, no allocation in any method.
+pub trait Aead: Send + Sync {
+    /// Encrypts `body` in place and returns the tag over `aad` and the ciphertext.
+    ///
+    /// The caller uses each nonce once under a key; [`Sealer`](crate::Sealer) sees to that by type.
+    fn seal(&self, nonce: &Nonce, aad: &[u8], body: &mut [u8]) -> Tag;
+
+    /// Decrypts `body` in place if `tag` is right. After an error `body` holds nothing usable.
+    fn open(&self, nonce: &Nonce, aad: &[u8], body: &mut [u8], tag: &Tag) -> Result<(), BadTag>;
+
+    /// Seals several packets. A provider that can work on them side by side overrides this.
+    fn seal_batch(&self, batch: &mut [SealJob<'_>]) {
+        for job in batch {
+            *job.tag = self.seal(&job.nonce, job.aad, job.body);
+        }
+    }
+
+    /// Opens several packets, each with its own outcome.
+    fn open_batch(&self, batch: &mut [OpenJob<'_>]) {
+        for job in batch {
+            job.outcome = self.open(&job.nonce, job.aad, job.body, job.tag);
+        }
+    }
+}
+
+/// Whose code does the work. All of them give the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Provider {
+    /// The `chacha20poly1305` crate: pure Rust, the reference.
+    Portable,
+    /// The `ring` crate.
+    #[cfg(feature = "ring")]
+    Ring,
+}
+
+impl Provider {
+    /// Every provider of this build, the reference first.
+    pub const ALL: &'static [Provider] = &[
+        Provider::Portable,
+        #[cfg(feature = "ring")]
+        Provider::Ring,
+    ];
+
+    /// The fastest of this build: ring where it is compiled in.
+    pub const DEFAULT: Provider = Provider::ALL[Provider::ALL.len() - 1];
+
+    /// Its name, as the bench prints it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Provider::Portable => "chacha20poly1305",
+            #[cfg(feature = "ring")]
+            Provider::Ring => "ring",
+        }
+    }
+
+    /// Makes a key ready for use.
+    pub fn key(self, secret: &Secret) -> AeadKey {
+        match self {
+            Provider::Portable => AeadKey(Inner::Portable(portable(secret.expose()))),
+            #[cfg(feature = "ring")]
+            Provider::Ring => AeadKey(Inner::Ring(RingKey(less_safe_key(secret.expose())))),
+        }
+    }
+}
+
+impl Default for Provider {
+    fn default() -> Self {
+        Provider::DEFAULT
+    }
+}
+
+/// A key of one provider: an enum, so that a call is a jump and not a look through a vtable.
+///
+/// Not `Clone`, erased when dropped, and its `Debug` shows the provider only.
+pub struct AeadKey(Inner);
+
+enum Inner {
+    Portable(ChaCha20Poly1305), // erases itself (feature `zeroize`)
+    #[cfg(feature = "ring")]
+    Ring(RingKey),
+}
+
+impl AeadKey {
+    /// Whose key it is.
+    pub const fn provider(&self) -> Provider {
+        match self.0 {
+            Inner::Portable(_) => Provider::Portable,
+            #[cfg(feature = "ring")]
+            Inner::Ring(_) => Provider::Ring,
+        }
+    }
+}
+
+impl fmt::Debug for AeadKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AeadKey({}, ..)", self.provider().name())
+    }
+}
+
+impl Aead for AeadKey {
+    #[inline]
+    fn seal(&self, nonce: &Nonce, aad: &[u8], body: &mut [u8]) -> Tag {
+        match &self.0 {
+            Inner::Portable(key) => key
+                .encrypt_inout_detached(&(*nonce).into(), aad, body.into())
+                .expect("a packet is shorter than the 256 GiB that one nonce allows")
+                .into(),
+            #[cfg(feature = "ring")]
+            Inner::Ring(key) => key.seal(nonce, aad, body),
+        }
+    }
+
+    #[inline]
+    fn open(&self, nonce: &Nonce, aad: &[u8], body: &mut [u8], tag: &Tag) -> Result<(), BadTag> {
+        match &self.0 {
+            Inner::Portable(key) => key
+                .decrypt_inout_detached(&(*nonce).into(), aad, body.into(), &(*tag).into())
+                .map_err(|_| BadTag),
+            #[cfg(feature = "ring")]
+            Inner::Ring(key) => key.open(nonce, aad, body, tag),
+        }
+    }
+}
+
+fn portable(key: &[u8; KEY_BYTES]) -> ChaCha20Poly1305 {
+    ChaCha20Poly1305::new(key.into())
+}
+
+/// ring does not erase its keys, so this overwrites one in place before it goes.
+#[cfg(feature = "ring")]
+struct RingKey(ring_aead::LessSafeKey);
+
+#[cfg(feature = "ring")]
+fn less_safe_key(key: &[u8; KEY_BYTES]) -> ring_aead::LessSafeKey {
+    let unbound = ring_aead::UnboundKey::new(&ring_aead::CHACHA20_POLY1305, key)
+        .expect("a ChaCha20-Poly1305 key is 32 bytes, and so is this");
+    ring_aead::LessSafeKey::new(unbound)
+}
+
+#[cfg(feature = "ring")]
+impl Drop for RingKey {
+    fn drop(&mut self) {
+        self.0 = less_safe_key(&[0; KEY_BYTES]);
+        core::hint::black_box(&mut self.0); // so that the write above is not taken for a dead one
+    }
+}
+
+#[cfg(feature = "ring")]
+impl RingKey {
+    #[inline]
+    fn seal(&self, nonce: &Nonce, aad: &[u8], body: &mut [u8]) -> Tag {
+        let nonce = ring_aead::Nonce::assume_unique_for_key(*nonce);
+        let tag = self
+            .0
+            .seal_in_place_separate_tag(nonce, ring_aead::Aad::from(aad), body)
+            .expect("a packet is shorter than the 256 GiB that one nonce allows");
+        let mut bytes = [0; TAG_BYTES];
+        bytes.copy_from_slice(tag.as_ref());
+        bytes
+    }
+
+    #[inline]
+    fn open(&self, nonce: &Nonce, aad: &[u8], body: &mut [u8], tag: &Tag) -> Result<(), BadTag> {
+        let nonce = ring_aead::Nonce::assume_unique_for_key(*nonce);
+        let tag = ring_aead::Tag::from(*tag);
+        match self.0.open_in_place_separate_tag(nonce, ring_aead::Aad::from(aad), tag, body, 0..) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(BadTag),
+        }
+    }
+}
+
+/// The nonce of a counter.
+#[inline]
+pub const fn nonce_of(counter: u64) -> Nonce {
+    let [a, b, c, d, e, f, g, h] = counter.to_le_bytes();
+    [0, 0, 0, 0, a, b, c, d, e, f, g, h]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::hex;
+
+    fn key_of(provider: Provider, bytes: [u8; 32]) -> AeadKey {
+        provider.key(&Secret::from_bytes(bytes))
+    }
+
+    /// RFC 8439, section 2.8.2: seal.
+    #[test]
+    fn rfc_8439_section_2_8_2() {
+        let key: [u8; 32] = core::array::from_fn(|place| 0x80 + place as u8);
+        let nonce: Nonce = hex("070000004041424344454647").try_into().expect("12 bytes");
+        let aad = hex("50515253c0c1c2c3c4c5c6c7");
+        let text = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it.";
+        let sealed = hex(
+            "d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d63dbea45e8ca9671282fafb69da92728b1a71de0a9e060b2905d6a5b67ecd3b3692ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc3ff4def08e4b7a9de576d26586cec64b6116",
+        );
+        let tag = hex("1ae10b594f09e26a7e902ecbd0600691");
+        for provider in Provider::ALL {
+            let aead = key_of(*provider, key);
+            let mut body = text.to_vec();
+            let got = aead.seal(&nonce, &aad, &mut body);
+            assert_eq!((&body, &got[..]), (&sealed, &tag[..]), "{}", provider.name());
+            assert_eq!(aead.open(&nonce, &aad, &mut body, &got), Ok(()));
+            assert_eq!(body, text);
+        }
+    }
+
+    /// RFC 8439, appendix A.5: open.
+    #[test]
+    fn rfc_8439_appendix_a_5() {
+        let key: [u8; 32] = hex("1c9240a5eb55d38af333888604f6b5f0473917c1402b80099dca5cbc207075c0")
+            .try_into()
+            .expect("32 bytes");
+        let nonce: Nonce = hex("000000000102030405060708").try_into().expect("12 bytes");
+        let aad = hex("f33388860000000000004e91");
+        let sealed = hex(
+            "64a0861575861af460f062c79be643bd5e805cfd345cf389f108670ac76c8cb24c6cfc18755d43eea09ee94e382d26b0bdb7b73c321b0100d4f03b7f355894cf332f830e710b97ce98c8a84abd0b948114ad176e008d33bd60f982b1ff37c8559797a06ef4f0ef61c186324e2b3506383606907b6a7c02b0f9f6157b53c867e4b9166c767b804d46a59b5216cde7a4e99040c5a40433225ee282a1b0a06c523eaf4534d7f83fa1155b0047718cbc546a0d072b04b3564eea1b422273f548271a0bb2316053fa76991955ebd63159434ecebb4e466dae5a1073a6727627097a1049e617d91d361094fa68f0ff77987130305beaba2eda04df997b714d6c6f2c29a6ad5cb4022b02709b",
+        );
+        let tag: Tag = hex("eead9d67890cbb22392336fea1851f38").try_into().expect("16 bytes");
+        let begins = "Internet-Drafts are draft documents valid for a maximum of six months";
+        for provider in Provider::ALL {
+            let mut body = sealed.clone();
+            assert_eq!(key_of(*provider, key).open(&nonce, &aad, &mut body, &tag), Ok(()));
+            assert!(body.starts_with(begins.as_bytes()), "{}", provider.name());
+        }
+    }
+
+    /// In the manner of Wycheproof: every bit that can be wrong, one at a time, and every cut.
+    #[test]
+    fn whatever_is_touched_is_refused_and_leaves_no_plaintext() {
+        let text: Vec<u8> = (0..75u8).collect();
+        let aad = *b"strowger";
+        let nonce = nonce_of(77);
+        for provider in Provider::ALL {
+            let aead = key_of(*provider, [5; 32]);
+            let mut sealed = text.clone();
+            let tag = aead.seal(&nonce, &aad, &mut sealed);
+            let refused = |nonce: &Nonce, aad: &[u8], body: &[u8], tag: &Tag, what: &str| {
+                let mut body = body.to_vec();
+                assert_eq!(aead.open(nonce, aad, &mut body, tag), Err(BadTag), "{what}");
+                let leaked = body.windows(8).any(|piece| text.windows(8).any(|t| t == piece));
+                assert!(!leaked, "{}: plaintext after a failed open, {what}", provider.name());
+            };
+            for place in 0..TAG_BYTES * 8 {
+                let mut tag = tag;
+                tag[place / 8] ^= 1 << (place % 8);
+                refused(&nonce, &aad, &sealed, &tag, "tag");
+            }
+            for place in 0..sealed.len() * 8 {
+                let mut sealed = sealed.clone();
+                sealed[place / 8] ^= 1 << (place % 8);
+                refused(&nonce, &aad, &sealed, &tag, "body");
+            }
+            for place in 0..aad.len() * 8 {
+                let mut aad = aad;
+                aad[place / 8] ^= 1 << (place % 8);
+                refused(&nonce, &aad, &sealed, &tag, "aad");
+            }
+            for place in 0..NONCE_BYTES * 8 {
+                let mut nonce = nonce;
+                nonce[place / 8] ^= 1 << (place % 8);
+                refused(&nonce, &aad, &sealed, &tag, "nonce");
+            }
+            for length in 0..sealed.len() {
+                refused(&nonce, &aad, &sealed[..length], &tag, "cut");
+            }
+            for length in 0..aad.len() {
+                refused(&nonce, &aad[..length], &sealed, &tag, "aad cut");
+            }
+            let mut longer = sealed.clone();
+            longer.push(0);
+            refused(&nonce, &aad, &longer, &tag, "one zero more");
+            for special in [[0; TAG_BYTES], [0xff; TAG_BYTES], [0x80; TAG_BYTES]] {
+                refused(&nonce, &aad, &sealed, &special, "special tag");
+            }
+            refused(&nonce, &sealed[..8], &sealed[8..], &tag, "aad moved into body");
+        }
+    }
+
+    #[test]
+    fn what_one_provider_seals_every_other_opens() {
+        let mut state = 1u64;
+        for length in (0..300).chain([575, 576, 1400, 8192]) {
+            let mut body = vec![0u8; length];
+            for byte in &mut body {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                *byte = (state >> 56) as u8;
+            }
+            let secret: [u8; 32] = core::array::from_fn(|place| place as u8 ^ length as u8);
+            let nonce = nonce_of(state);
+            let aad = &state.to_be_bytes()[..length % 9];
+            let reference = {
+                let mut reference = body.clone();
+                let tag = key_of(Provider::Portable, secret).seal(&nonce, aad, &mut reference);
+                (reference, tag)
+            };
+            for one in Provider::ALL {
+                let mut sealed = body.clone();
+                let tag = key_of(*one, secret).seal(&nonce, aad, &mut sealed);
+                assert_eq!((&sealed, tag), (&reference.0, reference.1), "{}", one.name());
+                for other in Provider::ALL {
+                    let mut sealed = sealed.clone();
+                    let opened = key_of(*other, secret).open(&nonce, aad, &mut sealed, &tag);
+                    assert_eq!(opened, Ok(()));
+                    assert_eq!(sealed, body);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_is_its_packets_one_by_one() {
+        for provider in Provider::ALL {
+            let aead = key_of(*provider, [9; 32]);
+            let mut bodies = [[1u8; 40], [2; 40], [3; 40]];
+            let mut tags = [[0; TAG_BYTES]; 3];
+            let mut jobs: Vec<SealJob<'_>> = bodies
+                .iter_mut()
+                .zip(&mut tags)
+                .enumerate()
+                .map(|(n, (body, tag))| SealJob { nonce: nonce_of(n as u64), aad: b"a", body, tag })
+                .collect();
+            aead.seal_batch(&mut jobs);
+            drop(jobs);
+            let mut alone = [2u8; 40];
+            assert_eq!(aead.seal(&nonce_of(1), b"a", &mut alone), tags[1]);
+            assert_eq!(alone, bodies[1]);
+            tags[2][0] ^= 1;
+            let mut jobs: Vec<OpenJob<'_>> = bodies
+                .iter_mut()
+                .zip(&tags)
+                .enumerate()
+                .map(|(n, (body, tag))| OpenJob {
+                    nonce: nonce_of(n as u64),
+                    aad: b"a",
+                    body,
+                    tag,
+                    outcome: Err(BadTag),
+                })
+                .collect();
+            aead.open_batch(&mut jobs);
+            let outcomes: Vec<bool> = jobs.iter().map(|job| job.outcome.is_ok()).collect();
+            assert_eq!(outcomes, [true, true, false]);
+            assert_eq!((bodies[0], bodies[1]), ([1; 40], [2; 40]));
+        }
+    }
+}

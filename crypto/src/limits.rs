@@ -1,0 +1,113 @@
+//! Every bound of this crate, its reason, and the asserts between them. Nothing here is computed at run time.
+
+use crate::time::Nanos;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Bytes of the authentication tag that ends every sealed packet (wire.md section 3).
+pub const TAG_BYTES: usize = 16;
+
+/// Bytes of a symmetric key, of an X25519 key and of an Ed25519 key.
+pub const KEY_BYTES: usize = 32;
+
+/// Bytes of an AEAD nonce: four zero bytes and the 64-bit counter, least significant byte first (RFC 8439).
+pub const NONCE_BYTES: usize = 12;
+
+/// Lanes a link can have in one direction: the lane is four bits of the link header.
+pub const LANES_MAX: usize = 16;
+
+/// Words of the replay bitmap. A power of two, so that the place of a counter is a mask away.
+pub const REPLAY_WORDS: usize = 64;
+
+/// Counters behind the newest that are still told apart. One word of the bitmap is always being
+/// cleared ahead of the newest counter, so it does not count. The least allowed is 2,048.
+pub const REPLAY_WINDOW_PACKETS: u64 = (REPLAY_WORDS as u64 - 1) * 64;
+
+/// Bytes behind the link header that header-only mode seals: the widest switch header (40) and the
+/// first 24 of the payload, which hold the endpoint session's index, counter and first ciphertext.
+/// 64 is also one ChaCha20 block, so a smaller number would save nothing.
+pub const SEALED_HEAD_BYTES: usize = 64;
+
+/// Age at which the initiator of a session asks for new keys.
+pub const REKEY_AFTER: Nanos = Nanos(120 * SECOND);
+
+/// Age at which the responder of a session asks, in case the initiator has forgotten it.
+pub const REKEY_AFTER_AS_RESPONDER: Nanos = Nanos(140 * SECOND);
+
+/// Packets on one lane after which new keys are asked for.
+pub const REKEY_AFTER_PACKETS: u64 = 1 << 60;
+
+/// Age at which a sealer refuses. It does not seal a single packet more.
+pub const SEAL_REFUSED_AFTER: Nanos = Nanos(180 * SECOND);
+
+/// Age at which an opener refuses: what was sealed in time may still be on its way.
+pub const OPEN_REFUSED_AFTER: Nanos = Nanos(190 * SECOND);
+
+/// Packets on one lane after which a sealer refuses. Far from 2^64, so that a counter cannot wrap
+/// and the receiver's reconstruction of its upper half always has room.
+pub const SEAL_REFUSED_AFTER_PACKETS: u64 = 1 << 61;
+
+/// Time between two attempts at a handshake while keys are still good. 60 attempts fit between the
+/// wish for new keys and the end of the old ones: at 30 % loss all of them fail once in 10^17.
+pub const RETRY_AFTER: Nanos = Nanos(SECOND);
+
+/// Longest time between two attempts when there are no keys at all and nobody answers.
+pub const RETRY_AFTER_MAX: Nanos = Nanos(16 * SECOND);
+
+/// New keys are not asked for sooner than this after the last ones: what was sealed under the
+/// generation before the last must have arrived before its openers are closed.
+pub const REKEY_SPACING: Nanos = Nanos(5 * SECOND);
+
+/// Confirmations a side sends at most, one every [`RETRY_AFTER`], until the peer is heard under the new keys.
+pub const CONFIRMS_MAX: u32 = 20;
+
+/// Life of a cookie secret; a cookie is good for one to two of these.
+pub const COOKIE_SECRET_LIFE: Nanos = Nanos(120 * SECOND);
+
+/// Bytes of every handshake initiation. Fixed, so that no reply can be larger than what asked for it,
+/// and so that its length tells nothing. Fits an IPv6 packet of 1280 with room for tunnels.
+pub const INITIATION_BYTES: usize = 896;
+
+/// Bytes of a network's name.
+pub const NETWORK_ID_BYTES_MAX: usize = 32;
+
+/// Bytes of a serialised scheme as it travels in the handshake.
+pub const SCHEME_BYTES_MAX: usize = 64;
+
+/// Bytes of a protocol table as it travels in the handshake.
+pub const PROTOCOLS_BYTES_MAX: usize = 512;
+
+/// Bytes of an encoded identity proof: the libp2p-noise payload with an Ed25519 key and signature.
+pub const IDENTITY_PROOF_BYTES: usize = 104;
+
+/// Bytes of a hello with all its fields at their longest.
+pub const HELLO_BYTES_MAX: usize =
+    2 + 23 + IDENTITY_PROOF_BYTES + 1 + SCHEME_BYTES_MAX + 2 + PROTOCOLS_BYTES_MAX;
+
+/// The smallest packet a link must carry, link header and tag included.
+pub const LINK_MTU_MIN: u16 = 576;
+
+/// Strangers' handshakes remembered per cookie secret, so that none of them is accepted twice.
+pub const STRANGERS_REMEMBERED_MAX: usize = 1024;
+
+/// Bytes of the two macs that end a handshake initiation and a response.
+pub(crate) const MACS_BYTES: usize = 32;
+
+const DH: usize = 32;
+const LINK_HEADER: usize = crate::link_header::LINK_HEADER_BYTES;
+
+const _: () = assert!(REPLAY_WORDS.is_power_of_two() && REPLAY_WINDOW_PACKETS >= 2_048);
+const _: () = assert!(REKEY_AFTER.0 < REKEY_AFTER_AS_RESPONDER.0);
+const _: () = assert!(REKEY_AFTER_AS_RESPONDER.0 + 30 * RETRY_AFTER.0 < SEAL_REFUSED_AFTER.0);
+const _: () = assert!(SEAL_REFUSED_AFTER.0 < OPEN_REFUSED_AFTER.0);
+const _: () = assert!(REKEY_AFTER_PACKETS < SEAL_REFUSED_AFTER_PACKETS);
+const _: () = assert!(SEAL_REFUSED_AFTER_PACKETS < u64::MAX - (1 << 33));
+// R8: the longest IK initiation fits, and no reply to an initiation is longer than it.
+const IK_INITIATION: usize =
+    LINK_HEADER + DH + DH + TAG_BYTES + HELLO_BYTES_MAX + TAG_BYTES + MACS_BYTES;
+const IK_RESPONSE: usize = LINK_HEADER + DH + HELLO_BYTES_MAX + TAG_BYTES + MACS_BYTES;
+const XX_RESPONSE: usize =
+    LINK_HEADER + DH + DH + TAG_BYTES + HELLO_BYTES_MAX + TAG_BYTES + MACS_BYTES;
+const _: () = assert!(IK_INITIATION <= INITIATION_BYTES);
+const _: () = assert!(IK_RESPONSE <= INITIATION_BYTES);
+const _: () = assert!(XX_RESPONSE <= INITIATION_BYTES);

@@ -1,0 +1,276 @@
+//! The eight bytes before every packet on a link: drawn, parsed and written here, and nowhere else.
+//!
+//! ```text
+//!  0               1               2               3
+//! +-------+-------+---------------+---------------+---------------+
+//! | kind  | lane  |  receiver's session index                     |
+//! +-------+-------+---------------+---------------+---------------+
+//! |  low 32 bits of the counter                                   |
+//! +---------------+---------------+---------------+---------------+
+//! ```
+//!
+//! Integers are big-endian (wire.md section 3). In a handshake message the lane nibble says which
+//! step it is ([`Step`]) and the last four bytes hold the *sender's* session index, so that a cookie
+//! can be addressed before anything is decrypted.
+
+use core::fmt;
+
+use crate::limits::LANES_MAX;
+
+/// Bytes of a link header.
+pub const LINK_HEADER_BYTES: usize = 8;
+
+/// What a link packet is. The numbers are those of the wire; 0 and 10 to 15 mean nothing yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// A handshake message of the initiator: the first, or in XX also the third.
+    Initiation = 1,
+    /// A handshake message of the responder.
+    Response = 2,
+    /// A cookie: "come again with this".
+    Cookie = 3,
+    /// Data, all of it sealed.
+    SealedData = 4,
+    /// Data of which link header, switch header and the payload's first bytes are sealed.
+    SealedHeaderData = 5,
+    /// Data as it is, on a port whose operator wrote so. This crate neither makes nor reads it.
+    PlainData = 6,
+    /// A link beacon: suggests a peer, proves nothing.
+    Beacon = 7,
+    /// "Are you there?", sealed, to an address that a peer seems to have moved to.
+    PathChallenge = 8,
+    /// The sealed answer to a path challenge.
+    PathAnswer = 9,
+}
+
+impl Kind {
+    /// All kinds, in the order of their numbers.
+    pub const ALL: [Kind; 9] = [
+        Kind::Initiation,
+        Kind::Response,
+        Kind::Cookie,
+        Kind::SealedData,
+        Kind::SealedHeaderData,
+        Kind::PlainData,
+        Kind::Beacon,
+        Kind::PathChallenge,
+        Kind::PathAnswer,
+    ];
+
+    /// The kind with this number, if it means anything.
+    #[inline]
+    pub const fn from_number(number: u8) -> Option<Kind> {
+        match number {
+            1 => Some(Kind::Initiation),
+            2 => Some(Kind::Response),
+            3 => Some(Kind::Cookie),
+            4 => Some(Kind::SealedData),
+            5 => Some(Kind::SealedHeaderData),
+            6 => Some(Kind::PlainData),
+            7 => Some(Kind::Beacon),
+            8 => Some(Kind::PathChallenge),
+            9 => Some(Kind::PathAnswer),
+            _ => None,
+        }
+    }
+
+    /// Whether a packet of this kind is opened by an [`Opener`](crate::Opener).
+    #[inline]
+    pub const fn is_sealed(self) -> bool {
+        matches!(
+            self,
+            Kind::SealedData | Kind::SealedHeaderData | Kind::PathChallenge | Kind::PathAnswer
+        )
+    }
+
+    /// Whether a packet of this kind belongs to the slow path's handshakes.
+    #[inline]
+    pub const fn is_handshake(self) -> bool {
+        matches!(self, Kind::Initiation | Kind::Response | Kind::Cookie)
+    }
+}
+
+/// Which handshake, and which message of it: the lane nibble of a handshake message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Step {
+    /// IKpsk2: the first message, its response, or a cookie for it.
+    Known = 0,
+    /// XX: the first message, its response, or a cookie for it.
+    Discover = 1,
+    /// XX: the third message.
+    Finish = 2,
+}
+
+impl Step {
+    /// The step that a lane nibble names.
+    pub const fn from_lane(lane: Lane) -> Option<Step> {
+        match lane.0 {
+            0 => Some(Step::Known),
+            1 => Some(Step::Discover),
+            2 => Some(Step::Finish),
+            _ => None,
+        }
+    }
+
+    /// The nibble.
+    pub const fn lane(self) -> Lane {
+        Lane(self as u8)
+    }
+}
+
+/// One worker's sending half of a link, 0 to 15.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane(u8);
+
+impl Lane {
+    /// The first lane.
+    pub const ZERO: Lane = Lane(0);
+
+    /// The lane with this number, below [`LANES_MAX`].
+    #[inline]
+    pub const fn new(number: u8) -> Option<Lane> {
+        if (number as usize) < LANES_MAX { Some(Lane(number)) } else { None }
+    }
+
+    /// Its number.
+    #[inline]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+/// The number by which a receiver finds its session: 24 bits, the receiver's choice.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionIndex(u32);
+
+impl SessionIndex {
+    /// No session yet: what an initiation is addressed to.
+    pub const NONE: SessionIndex = SessionIndex(0);
+
+    /// One more than the largest index.
+    pub const END: u32 = 1 << 24;
+
+    /// The index with this number, below [`SessionIndex::END`].
+    #[inline]
+    pub const fn new(number: u32) -> Option<SessionIndex> {
+        if number < SessionIndex::END { Some(SessionIndex(number)) } else { None }
+    }
+
+    /// Its number.
+    #[inline]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Debug for SessionIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// Why eight bytes are not a link header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum LinkHeaderError {
+    /// Fewer than eight bytes.
+    #[error("shorter than a link header")]
+    Runt,
+    /// A kind that means nothing.
+    #[error("unknown kind of link packet")]
+    UnknownKind,
+}
+
+/// A link header, field by field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LinkHeader {
+    /// What the packet is.
+    pub kind: Kind,
+    /// The sender's lane; in handshake messages the [`Step`].
+    pub lane: Lane,
+    /// The receiver's session.
+    pub index: SessionIndex,
+    /// The low half of the counter; in handshake messages the sender's session index.
+    pub low: u32,
+}
+
+impl LinkHeader {
+    /// Reads the header at the front of `packet`. Total: any bytes give a header or an error.
+    #[inline]
+    pub fn parse(packet: &[u8]) -> Result<LinkHeader, LinkHeaderError> {
+        let Some(bytes) = packet.first_chunk::<LINK_HEADER_BYTES>() else {
+            return Err(LinkHeaderError::Runt);
+        };
+        let first = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        let Some(kind) = Kind::from_number(bytes[0] >> 4) else {
+            return Err(LinkHeaderError::UnknownKind);
+        };
+        Ok(LinkHeader {
+            kind,
+            lane: Lane(bytes[0] & 0x0f),
+            index: SessionIndex(first & 0x00ff_ffff),
+            low: u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+        })
+    }
+
+    /// The eight bytes.
+    #[inline]
+    pub const fn to_bytes(self) -> [u8; LINK_HEADER_BYTES] {
+        let first = (self.kind as u32) << 28 | (self.lane.0 as u32) << 24 | self.index.0;
+        let [a, b, c, d] = first.to_be_bytes();
+        let [e, f, g, h] = self.low.to_be_bytes();
+        [a, b, c, d, e, f, g, h]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_first_byte_parses_to_itself_or_is_refused() {
+        for first in 0..=255u8 {
+            let bytes = [first, 1, 2, 3, 4, 5, 6, 7, 99];
+            match LinkHeader::parse(&bytes) {
+                Ok(header) => {
+                    assert_eq!(header.to_bytes(), bytes[..8]);
+                    assert_eq!(header.index.number(), 0x010203);
+                    assert_eq!(header.low, 0x04050607);
+                }
+                Err(error) => {
+                    assert_eq!(error, LinkHeaderError::UnknownKind);
+                    assert!(!(1..=9).contains(&(first >> 4)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn seven_bytes_are_a_runt() {
+        for length in 0..LINK_HEADER_BYTES {
+            assert_eq!(LinkHeader::parse(&[0x40; 8][..length]), Err(LinkHeaderError::Runt));
+        }
+    }
+
+    #[test]
+    fn numbers_of_kinds_are_those_of_the_wire() {
+        for (number, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, number + 1);
+            assert_eq!(Kind::from_number(kind as u8), Some(kind));
+            assert!(!(kind.is_sealed() && kind.is_handshake()));
+        }
+    }
+
+    #[test]
+    fn bounds_of_lane_and_index() {
+        assert_eq!(Lane::new(15).map(Lane::number), Some(15));
+        assert_eq!(Lane::new(16), None);
+        assert_eq!(SessionIndex::new(SessionIndex::END), None);
+        assert!(SessionIndex::new(SessionIndex::END - 1).is_some());
+        for step in [Step::Known, Step::Discover, Step::Finish] {
+            assert_eq!(Step::from_lane(step.lane()), Some(step));
+        }
+        assert_eq!(Step::from_lane(Lane(3)), None);
+    }
+}

@@ -1,0 +1,490 @@
+//! An opener: one lane's key and replay window, and the only door from bytes to authenticated bytes.
+
+use core::fmt;
+
+use crate::aead::{Aead, AeadKey, Provider, Tag, nonce_of};
+use crate::limits::{OPEN_REFUSED_AFTER, TAG_BYTES};
+use crate::link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, LinkHeaderError};
+use crate::replay::{Stale, Window};
+use crate::sealer::{SealMode, covered, lane_key};
+use crate::secret::Secret;
+use crate::time::Nanos;
+
+/// Why a packet was not opened. Closed, one byte: the data plane counts each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[repr(u8)]
+pub enum OpenRefused {
+    /// Shorter than a link header and a tag, or no link header.
+    #[error("shorter than a sealed packet")]
+    Runt,
+    /// Not a kind that these keys open: not sealed, or not in the mode that was agreed.
+    #[error("not a kind of packet that this session agreed on")]
+    WrongKind,
+    /// A lane that the peer did not announce.
+    #[error("a lane that the peer did not announce")]
+    NoSuchLane,
+    /// The keys are older than [`OPEN_REFUSED_AFTER`].
+    #[error("the keys are too old to open with")]
+    Expired,
+    /// Its counter was seen before.
+    #[error("seen before")]
+    Replayed,
+    /// Its counter lies behind the replay window.
+    #[error("older than the replay window")]
+    TooOld,
+    /// The tag is wrong.
+    #[error("the tag is wrong")]
+    Forged,
+}
+
+/// A packet whose tag was right, in the memory it came in.
+#[derive(Debug)]
+pub struct Opened<'a> {
+    body: &'a mut [u8],
+    counter: u64,
+    kind: Kind,
+    lane: Lane,
+    first: bool,
+}
+
+impl<'a> Opened<'a> {
+    /// What lies between link header and tag, in the clear. In header-only mode the bytes behind
+    /// the sealed head are as they came: the far end's seal is what proves them.
+    #[inline]
+    pub fn into_body(self) -> &'a mut [u8] {
+        self.body
+    }
+
+    /// The same, to look at.
+    #[inline]
+    pub fn body(&self) -> &[u8] {
+        self.body
+    }
+
+    /// The counter at full width.
+    #[inline]
+    pub const fn counter(&self) -> u64 {
+        self.counter
+    }
+
+    /// Data, path challenge or path answer.
+    #[inline]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The peer's lane.
+    #[inline]
+    pub const fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// Whether it is the first packet that these [`Openers`] opened: the peer has the keys. The
+    /// slow path wants to know (`Input::Opened` of [`session`](crate::session)).
+    #[inline]
+    pub const fn first(&self) -> bool {
+        self.first
+    }
+}
+
+/// One lane of one direction: its key and its window. Its single writer is the worker that owns it.
+struct Opener {
+    key: AeadKey,
+    window: Window,
+}
+
+/// Opens all lanes of one direction of one session.
+///
+/// Not `Clone`: a second copy of a replay window would let a replay through.
+///
+/// ```compile_fail,E0277
+/// fn needs_clone<T: Clone>() {}
+/// needs_clone::<strowger_crypto::Openers>();
+/// ```
+pub struct Openers {
+    lanes: Box<[Opener]>,
+    mode: SealMode,
+    refuse_at: Nanos,
+    heard: bool,
+}
+
+impl Openers {
+    pub(crate) fn new(
+        direction: &Secret,
+        lanes: u8,
+        mode: SealMode,
+        born: Nanos,
+        provider: Provider,
+    ) -> Openers {
+        let lanes = (0..lanes)
+            .filter_map(Lane::new)
+            .map(|lane| Opener {
+                key: provider.key(&lane_key(direction, lane)),
+                window: Window::new(),
+            })
+            .collect();
+        Openers { lanes, mode, refuse_at: born.plus(OPEN_REFUSED_AFTER), heard: false }
+    }
+
+    /// Opens `packet` in place: link header, body, tag. Nothing is allocated, and nothing moves.
+    ///
+    /// `now` is the burst's clock reading. After an error the packet's bytes are not to be used
+    /// ([`aead`](crate::aead) says what they hold), and the replay window has not moved.
+    #[inline]
+    pub fn open<'a>(
+        &mut self,
+        now: Nanos,
+        packet: &'a mut [u8],
+    ) -> Result<Opened<'a>, OpenRefused> {
+        let header = match LinkHeader::parse(packet) {
+            Ok(header) => header,
+            Err(LinkHeaderError::Runt) => return Err(OpenRefused::Runt),
+            Err(LinkHeaderError::UnknownKind) => return Err(OpenRefused::WrongKind),
+        };
+        let Some((header_bytes, rest)) = packet.split_first_chunk_mut::<LINK_HEADER_BYTES>() else {
+            return Err(OpenRefused::Runt);
+        };
+        let Some((body, tag)) = rest.split_last_chunk_mut::<TAG_BYTES>() else {
+            return Err(OpenRefused::Runt);
+        };
+        let agreed = match header.kind {
+            Kind::PathChallenge | Kind::PathAnswer => true,
+            kind => kind == self.mode.data_kind(),
+        };
+        if !agreed {
+            return Err(OpenRefused::WrongKind);
+        }
+        if now >= self.refuse_at {
+            return Err(OpenRefused::Expired);
+        }
+        let Some(lane) = self.lanes.get_mut(usize::from(header.lane.number())) else {
+            return Err(OpenRefused::NoSuchLane);
+        };
+        let counter = lane.open(&header, header_bytes, body, tag)?;
+        let first = !self.heard;
+        self.heard = true;
+        Ok(Opened { body, counter, kind: header.kind, lane: header.lane, first })
+    }
+
+    /// Lanes that the peer announced.
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Whether anything was opened yet.
+    pub const fn heard(&self) -> bool {
+        self.heard
+    }
+
+    /// The mode that data must come in.
+    pub const fn mode(&self) -> SealMode {
+        self.mode
+    }
+
+    /// From when on it refuses.
+    pub const fn refuses_at(&self) -> Nanos {
+        self.refuse_at
+    }
+}
+
+impl Opener {
+    #[inline]
+    fn open(
+        &mut self,
+        header: &LinkHeader,
+        header_bytes: &[u8; LINK_HEADER_BYTES],
+        body: &mut [u8],
+        tag: &Tag,
+    ) -> Result<u64, OpenRefused> {
+        let fresh = self.window.rebuild(header.low).map_err(refused)?;
+        let (head, aad) = covered(header.kind, header_bytes, body);
+        if self.key.open(&nonce_of(fresh.counter()), aad.bytes(), head, tag).is_err() {
+            return Err(OpenRefused::Forged);
+        }
+        self.window.accept(fresh).map_err(refused)?;
+        Ok(fresh.counter())
+    }
+}
+
+const fn refused(stale: Stale) -> OpenRefused {
+    match stale {
+        Stale::Replayed => OpenRefused::Replayed,
+        Stale::TooOld => OpenRefused::TooOld,
+    }
+}
+
+impl fmt::Debug for Openers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Openers")
+            .field("lanes", &self.lanes.len())
+            .field("mode", &self.mode)
+            .field("heard", &self.heard)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{
+        KEY_BYTES, REPLAY_WINDOW_PACKETS, SEAL_REFUSED_AFTER, SEAL_REFUSED_AFTER_PACKETS,
+        SEALED_HEAD_BYTES,
+    };
+    use crate::link_header::SessionIndex;
+    use crate::sealer::{SEALED_OVERHEAD_BYTES, SealRefused, Sealed, Sealer};
+
+    const NOW: Nanos = Nanos::from_secs(1);
+    const BORN: Nanos = Nanos::from_secs(1);
+
+    fn direction(seed: u8) -> Secret {
+        Secret::from_bytes([seed; KEY_BYTES])
+    }
+
+    fn sealer(lane: u8, mode: SealMode, provider: Provider) -> Sealer {
+        let to = SessionIndex::new(0xabcdef).expect("24 bits");
+        Sealer::new(&direction(7), Lane::new(lane).expect("a lane"), to, mode, BORN, provider)
+    }
+
+    fn openers(lanes: u8, mode: SealMode, provider: Provider) -> Openers {
+        Openers::new(&direction(7), lanes, mode, BORN, provider)
+    }
+
+    fn packet(body: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; LINK_HEADER_BYTES];
+        packet.extend_from_slice(body);
+        packet.extend_from_slice(&[0; TAG_BYTES]);
+        packet
+    }
+
+    fn body(length: usize) -> Vec<u8> {
+        (0..length).map(|place| (place * 7 + 3) as u8).collect()
+    }
+
+    const MODES: [SealMode; 2] = [SealMode::Full, SealMode::HeaderOnly];
+
+    #[test]
+    fn what_is_sealed_is_opened_in_place_by_every_provider_in_every_mode() {
+        for mode in MODES {
+            for one in Provider::ALL {
+                for other in Provider::ALL {
+                    let mut sealer = sealer(3, mode, *one);
+                    let mut openers = openers(4, mode, *other);
+                    for (sent, length) in (0..200).chain([1400, 9000]).enumerate() {
+                        let mut packet = packet(&body(length));
+                        let address = packet.as_ptr();
+                        assert_eq!(sealer.seal(NOW, Sealed::Data, &mut packet), Ok(sent as u64));
+                        assert_eq!(packet.len(), length + SEALED_OVERHEAD_BYTES);
+                        let opened = openers.open(NOW, &mut packet).expect("authentic");
+                        assert_eq!(opened.body(), body(length));
+                        assert_eq!(opened.body().as_ptr(), address.wrapping_add(8));
+                        assert_eq!(opened.counter(), sent as u64);
+                        assert_eq!((opened.kind(), opened.lane().number()), (mode.data_kind(), 3));
+                        assert_eq!(opened.first(), sent == 0);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn full_hides_all_and_header_only_hides_the_head() {
+        for mode in MODES {
+            let mut packet = packet(&body(300));
+            sealer(0, mode, Provider::DEFAULT)
+                .seal(NOW, Sealed::Data, &mut packet)
+                .expect("sealed");
+            let sealed = &packet[8..308];
+            let same = sealed.iter().zip(body(300)).map(|(a, b)| *a == b).collect::<Vec<_>>();
+            assert!(same[..SEALED_HEAD_BYTES].iter().filter(|same| **same).count() < 8);
+            let behind = same[SEALED_HEAD_BYTES..].iter().filter(|same| **same).count();
+            match mode {
+                SealMode::Full => assert!(behind < 20),
+                SealMode::HeaderOnly => assert_eq!(behind, 300 - SEALED_HEAD_BYTES),
+            }
+        }
+    }
+
+    #[test]
+    fn r6_a_replayed_packet_is_not_opened_twice() {
+        for mode in MODES {
+            let mut sealer = sealer(0, mode, Provider::DEFAULT);
+            let mut openers = openers(1, mode, Provider::DEFAULT);
+            let mut sent = Vec::new();
+            for _ in 0..3 * REPLAY_WINDOW_PACKETS {
+                let mut packet = packet(&body(32));
+                sealer.seal(NOW, Sealed::Data, &mut packet).expect("sealed");
+                sent.push(packet);
+            }
+            // Odd ones first, then all of them, then all again: each is opened once or is too old.
+            let mut opened = vec![0; sent.len()];
+            let odd = (1..sent.len()).step_by(2);
+            for place in odd.chain(0..sent.len()).chain(0..sent.len()) {
+                if openers.open(NOW, &mut sent[place].clone()).is_ok() {
+                    opened[place] += 1;
+                }
+            }
+            assert!(opened.iter().all(|times| *times <= 1));
+            assert!(opened.iter().skip(1).step_by(2).all(|times| *times == 1));
+            let late = sent.len() - REPLAY_WINDOW_PACKETS as usize;
+            assert!(opened[late..].iter().all(|times| *times == 1), "the window forgot one");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_refused_and_moves_nothing() {
+        for mode in MODES {
+            let mut sealer = sealer(0, mode, Provider::DEFAULT);
+            let mut openers = openers(16, mode, Provider::DEFAULT);
+            let mut sealed = packet(&body(100));
+            sealer.seal(NOW, Sealed::Data, &mut sealed).expect("sealed");
+            let protected = match mode {
+                SealMode::Full => sealed.len(),
+                SealMode::HeaderOnly => LINK_HEADER_BYTES + SEALED_HEAD_BYTES,
+            };
+            for place in (0..protected * 8).chain((sealed.len() - TAG_BYTES) * 8..sealed.len() * 8)
+            {
+                let mut touched = sealed.clone();
+                touched[place / 8] ^= 1 << (place % 8);
+                assert!(openers.open(NOW, &mut touched).is_err(), "{mode:?}: bit {place}");
+            }
+            for length in 0..sealed.len() {
+                let mut cut = sealed[..length].to_vec();
+                assert!(openers.open(NOW, &mut cut).is_err(), "{mode:?}: cut to {length}");
+                let mut inner = sealed.clone();
+                inner.drain(LINK_HEADER_BYTES..sealed.len().min(LINK_HEADER_BYTES + length));
+                if length > 0 {
+                    assert!(openers.open(NOW, &mut inner).is_err(), "{mode:?}: {length} less");
+                }
+            }
+            let mut grown = sealed.clone();
+            grown.insert(LINK_HEADER_BYTES + 80, 0);
+            assert!(openers.open(NOW, &mut grown).is_err(), "{mode:?}: grown");
+            assert!(!openers.heard());
+            assert!(openers.open(NOW, &mut sealed).is_ok());
+        }
+    }
+
+    #[test]
+    fn header_only_lets_the_far_end_judge_the_rest() {
+        let mut sealed = packet(&body(200));
+        sealer(0, SealMode::HeaderOnly, Provider::DEFAULT)
+            .seal(NOW, Sealed::Data, &mut sealed)
+            .expect("sealed");
+        sealed[8 + SEALED_HEAD_BYTES] ^= 1; // documented: only the end-to-end seal sees this
+        let mut openers = openers(1, SealMode::HeaderOnly, Provider::DEFAULT);
+        assert!(openers.open(NOW, &mut sealed).is_ok());
+    }
+
+    #[test]
+    fn a_mode_that_was_not_agreed_is_refused() {
+        for (sealed, agreed) in
+            [(SealMode::Full, SealMode::HeaderOnly), (SealMode::HeaderOnly, SealMode::Full)]
+        {
+            let mut packet = packet(&body(100));
+            sealer(0, sealed, Provider::DEFAULT)
+                .seal(NOW, Sealed::Data, &mut packet)
+                .expect("sealed");
+            let mut openers = openers(1, agreed, Provider::DEFAULT);
+            assert_eq!(
+                openers.open(NOW, &mut packet.clone()).map(|_| ()),
+                Err(OpenRefused::WrongKind)
+            );
+            // Nor does it help to rewrite the kind.
+            packet[0] = (agreed.data_kind() as u8) << 4;
+            assert_eq!(openers.open(NOW, &mut packet).map(|_| ()), Err(OpenRefused::Forged));
+        }
+        for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_sealed()) {
+            let mut packet = packet(&body(50));
+            packet[0] = (kind as u8) << 4;
+            let mut openers = openers(1, SealMode::Full, Provider::DEFAULT);
+            assert_eq!(openers.open(NOW, &mut packet).map(|_| ()), Err(OpenRefused::WrongKind));
+        }
+    }
+
+    #[test]
+    fn challenges_and_answers_are_sealed_in_full_in_either_mode() {
+        for mode in MODES {
+            let mut sealer = sealer(0, mode, Provider::DEFAULT);
+            let mut openers = openers(1, mode, Provider::DEFAULT);
+            for (what, kind) in [
+                (Sealed::PathChallenge, Kind::PathChallenge),
+                (Sealed::PathAnswer, Kind::PathAnswer),
+            ] {
+                let mut sealed = packet(&body(120));
+                sealer.seal(NOW, what, &mut sealed).expect("sealed");
+                let mut turned = sealed.clone();
+                turned[0] ^= (Kind::PathChallenge as u8 ^ Kind::PathAnswer as u8) << 4;
+                assert_eq!(openers.open(NOW, &mut turned).map(|_| ()), Err(OpenRefused::Forged));
+                assert_eq!(openers.open(NOW, &mut sealed).map(|opened| opened.kind()), Ok(kind));
+            }
+        }
+    }
+
+    #[test]
+    fn lanes_do_not_open_each_others_packets() {
+        let mut openers = openers(2, SealMode::Full, Provider::DEFAULT);
+        let mut sealed = packet(&body(10));
+        sealer(1, SealMode::Full, Provider::DEFAULT)
+            .seal(NOW, Sealed::Data, &mut sealed)
+            .expect("sealed");
+        let mut moved = sealed.clone();
+        moved[0] &= 0xf0; // lane 0
+        assert_eq!(openers.open(NOW, &mut moved).map(|_| ()), Err(OpenRefused::Forged));
+        let mut absent = sealed.clone();
+        absent[0] |= 0x0f;
+        assert_eq!(openers.open(NOW, &mut absent).map(|_| ()), Err(OpenRefused::NoSuchLane));
+        assert!(openers.open(NOW, &mut sealed).is_ok());
+    }
+
+    #[test]
+    fn a_sealer_refuses_by_age_and_by_count_and_then_leaves_the_packet_alone() {
+        let mut sealer = sealer(0, SealMode::Full, Provider::DEFAULT);
+        let mut bytes = packet(&body(10));
+        let before = bytes.clone();
+        let end = BORN.plus(SEAL_REFUSED_AFTER);
+        assert_eq!(sealer.refuses_at(), end);
+        assert_eq!(sealer.seal(end, Sealed::Data, &mut bytes), Err(SealRefused::Expired));
+        assert_eq!(bytes, before);
+        assert!(sealer.seal(Nanos(end.0 - 1), Sealed::Data, &mut bytes).is_ok());
+        for length in 0..SEALED_OVERHEAD_BYTES {
+            let mut short = vec![0; length];
+            assert_eq!(sealer.seal(NOW, Sealed::Data, &mut short), Err(SealRefused::NoRoom));
+        }
+        assert_eq!(sealer.packets(), 1, "a refusal spends no counter");
+        assert!(!sealer.wants_rekey());
+        sealer.skip_to(1 << 60);
+        assert!(sealer.wants_rekey());
+        sealer.skip_to(SEAL_REFUSED_AFTER_PACKETS - 1);
+        assert!(sealer.seal(NOW, Sealed::Data, &mut bytes).is_ok());
+        assert_eq!(sealer.seal(NOW, Sealed::Data, &mut bytes), Err(SealRefused::Exhausted));
+    }
+
+    #[test]
+    fn an_opener_refuses_by_age_later_than_a_sealer() {
+        let mut sealer = sealer(0, SealMode::Full, Provider::DEFAULT);
+        let mut openers = openers(1, SealMode::Full, Provider::DEFAULT);
+        let mut one = packet(&body(10));
+        let mut two = one.clone();
+        sealer.seal(NOW, Sealed::Data, &mut one).expect("sealed");
+        sealer.seal(NOW, Sealed::Data, &mut two).expect("sealed");
+        assert!(openers.open(BORN.plus(SEAL_REFUSED_AFTER), &mut one).is_ok());
+        let late = BORN.plus(OPEN_REFUSED_AFTER);
+        assert_eq!(openers.open(late, &mut two).map(|_| ()), Err(OpenRefused::Expired));
+    }
+
+    #[test]
+    fn counters_past_the_low_half_are_rebuilt() {
+        let mut sealer = sealer(0, SealMode::Full, Provider::DEFAULT);
+        let mut openers = openers(1, SealMode::Full, Provider::DEFAULT);
+        let turn = 1u64 << 32;
+        for counter in
+            [0, turn - 5_000, turn - 1, turn, turn + 1, 2 * turn - 5_000, 2 * turn + 5_000]
+        {
+            sealer.skip_to(counter);
+            let mut bytes = packet(&body(20));
+            sealer.seal(NOW, Sealed::Data, &mut bytes).expect("sealed");
+            let opened = openers.open(NOW, &mut bytes).expect("authentic");
+            assert_eq!(opened.counter(), counter);
+        }
+    }
+}

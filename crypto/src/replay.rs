@@ -1,0 +1,267 @@
+//! Which counters have been seen, and what the 32 bits on the wire stand for. Knows nothing of keys.
+//!
+//! One window has one writer: the worker that opens a lane. It is asked twice for each packet:
+//! [`Window::rebuild`] before anything is decrypted, and [`Window::accept`] after the tag was right,
+//! so a forged packet never moves it.
+
+use crate::limits::{REPLAY_WINDOW_PACKETS, REPLAY_WORDS};
+
+/// Why a counter is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stale {
+    /// It was seen before.
+    Replayed,
+    /// It lies behind the window, so nobody knows.
+    TooOld,
+}
+
+/// A counter rebuilt to 64 bits that the window has not seen. Made by [`Window::rebuild`] only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fresh(u64);
+
+impl Fresh {
+    /// The counter at its full width, for the nonce.
+    #[inline]
+    pub const fn counter(self) -> u64 {
+        self.0
+    }
+}
+
+/// A bitmap over the last [`REPLAY_WINDOW_PACKETS`] counters.
+#[derive(Debug)]
+pub struct Window {
+    /// One more than the newest counter accepted; 0 before the first.
+    edge: u64,
+    seen: [u64; REPLAY_WORDS],
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Window::new()
+    }
+}
+
+impl Window {
+    /// A window that has seen nothing: the first counter expected is 0.
+    pub const fn new() -> Window {
+        Window { edge: 0, seen: [0; REPLAY_WORDS] }
+    }
+
+    /// One more than the newest counter accepted.
+    #[inline]
+    pub const fn edge(&self) -> u64 {
+        self.edge
+    }
+
+    /// Rebuilds a counter from its low half and says whether it is new (RFC 4303, appendix A2).
+    ///
+    /// Of all counters with this low half, the one is meant that lies in
+    /// `lowest ..= lowest + 2^32 - 1`, where `lowest` is the oldest counter in the window. So a
+    /// sender may run ahead by almost 2^32 packets that were all lost.
+    #[inline]
+    pub fn rebuild(&self, low: u32) -> Result<Fresh, Stale> {
+        let lowest = self.edge.saturating_sub(REPLAY_WINDOW_PACKETS);
+        let ahead = low.wrapping_sub(lowest as u32);
+        let Some(counter) = lowest.checked_add(u64::from(ahead)) else {
+            return Err(Stale::TooOld); // above 2^64: no sealer goes there
+        };
+        if counter < self.edge && self.seen[word(counter)] & bit(counter) != 0 {
+            return Err(Stale::Replayed);
+        }
+        Ok(Fresh(counter))
+    }
+
+    /// Marks a counter as seen, once its packet has proved authentic.
+    ///
+    /// Fails only if the same counter was accepted since it was rebuilt, so one [`Fresh`] cannot be spent twice.
+    #[inline]
+    pub fn accept(&mut self, fresh: Fresh) -> Result<(), Stale> {
+        let counter = fresh.0;
+        if counter >= self.edge {
+            self.advance(counter);
+        } else if self.edge - counter > REPLAY_WINDOW_PACKETS {
+            return Err(Stale::TooOld);
+        } else if self.seen[word(counter)] & bit(counter) != 0 {
+            return Err(Stale::Replayed);
+        }
+        self.seen[word(counter)] |= bit(counter);
+        Ok(())
+    }
+
+    /// Moves the edge past `counter` and clears the words that come into the window.
+    /// Bounded: at most one turn around the bitmap.
+    fn advance(&mut self, counter: u64) {
+        // The word that holds `edge - 1` is in use; those after it are entered anew. Before the
+        // first packet every word is clear already.
+        let entered = (counter >> 6) - (self.edge.saturating_sub(1) >> 6);
+        for step in 0..entered.min(REPLAY_WORDS as u64) {
+            self.seen[word(counter.wrapping_sub(step << 6))] = 0;
+        }
+        self.edge = counter + 1;
+    }
+}
+
+#[inline]
+const fn word(counter: u64) -> usize {
+    (counter >> 6) as usize & (REPLAY_WORDS - 1)
+}
+
+#[inline]
+const fn bit(counter: u64) -> u64 {
+    1 << (counter & 63)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    const W: u64 = REPLAY_WINDOW_PACKETS;
+    const FAR: u64 = 1 << 32;
+
+    fn offer(window: &mut Window, counter: u64) -> Result<u64, Stale> {
+        let fresh = window.rebuild(counter as u32)?;
+        window.accept(fresh)?;
+        Ok(fresh.counter())
+    }
+
+    /// A window whose newest counter is `edge - 1`, as if it had got there packet by packet.
+    fn at(edge: u64) -> Window {
+        Window { edge, ..Window::new() }
+    }
+
+    #[test]
+    fn the_table_of_cases() {
+        // (edge before, already accepted, counter sent, what comes of it)
+        type Case = (u64, &'static [u64], u64, Result<u64, Stale>);
+        let cases: &[Case] = &[
+            // The beginning.
+            (0, &[], 0, Ok(0)),
+            (0, &[], 5, Ok(5)),
+            (0, &[0], 0, Err(Stale::Replayed)),
+            (0, &[5], 0, Ok(0)),
+            (0, &[5, 0], 0, Err(Stale::Replayed)),
+            (0, &[], FAR - 1, Ok(FAR - 1)),
+            // The oldest place of the window, and the one behind it (which is taken for a counter
+            // one turn of 2^32 ahead, and then fails its tag).
+            (0, &[W], 1, Ok(1)),
+            (0, &[W], 0, Ok(FAR)),
+            (0, &[W - 1], 0, Ok(0)),
+            // RFC 4303 A2, case A: the window does not span a turn of the low half.
+            (FAR + 10_000, &[], FAR + 10_000, Ok(FAR + 10_000)),
+            (FAR + 10_000, &[], FAR + 10_000 - W, Ok(FAR + 10_000 - W)),
+            (FAR + 10_000, &[], 2 * FAR + 7, Ok(2 * FAR + 7)),
+            // Case B: it does; low halves near 2^32 are from the turn before.
+            (FAR + 10, &[], FAR - 1, Ok(FAR - 1)),
+            (FAR + 10, &[], FAR + 10 - W, Ok(FAR + 10 - W)),
+            (FAR + 10, &[FAR - 1], FAR - 1, Err(Stale::Replayed)),
+            (FAR + 10, &[], 2 * FAR + 10 - W - 1, Ok(2 * FAR + 10 - W - 1)),
+            // The turn itself.
+            (FAR, &[], FAR, Ok(FAR)),
+            (FAR, &[], FAR - 1, Ok(FAR - 1)),
+            // A jump by more than the window forgets nothing it should know.
+            (0, &[0, 1, 2, 3 * W], 3 * W, Err(Stale::Replayed)),
+            (0, &[0, 1, 2, 3 * W], 3 * W - 1, Ok(3 * W - 1)),
+            (0, &[3 * W, 2 * W + 1], 2 * W + 1, Err(Stale::Replayed)),
+            // The end of all counters.
+            (u64::MAX, &[], u64::MAX - 1, Ok(u64::MAX - 1)),
+            (u64::MAX - 1, &[], 0, Err(Stale::TooOld)),
+        ];
+        for (number, (edge, before, counter, expected)) in cases.iter().enumerate() {
+            let mut window = at(*edge);
+            for counter in *before {
+                assert_eq!(offer(&mut window, *counter), Ok(*counter), "case {number}, before");
+            }
+            assert_eq!(offer(&mut window, *counter), *expected, "case {number}");
+        }
+    }
+
+    #[test]
+    fn a_forged_packet_does_not_move_the_window() {
+        let mut window = at(1000);
+        let before = window.edge();
+        let fresh = window.rebuild(4_000_000_000).expect("ahead");
+        assert_eq!(window.edge(), before);
+        assert_eq!(fresh.counter(), 4_000_000_000);
+        assert_eq!(offer(&mut window, 1000), Ok(1000));
+    }
+
+    #[test]
+    fn one_fresh_is_spent_once() {
+        let mut window = Window::new();
+        let fresh = window.rebuild(7).expect("new");
+        assert_eq!(window.accept(fresh), Ok(()));
+        assert_eq!(window.accept(fresh), Err(Stale::Replayed));
+        let old = at(1).rebuild(1).expect("new");
+        let mut moved = at(3 * W);
+        assert_eq!(moved.accept(old), Err(Stale::TooOld));
+    }
+
+    /// Against a set of everything ever accepted, over walks with a seed: small steps, jumps, echoes.
+    #[test]
+    fn agrees_with_a_set_that_forgets_nothing() {
+        for seed in 1..=40u64 {
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut random = move || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state
+            };
+            let start = match seed % 4 {
+                0 => 0,
+                1 => (1 << 32) - 3_000,
+                2 => (7 << 32) + 100,
+                _ => random() >> 4,
+            };
+            let mut window = at(start);
+            let mut model: HashSet<u64> = HashSet::new();
+            let mut newest = start;
+            for _ in 0..30_000 {
+                let counter = match random() % 8 {
+                    0..=3 => newest + random() % 4,
+                    4 => newest.saturating_sub(random() % 64),
+                    5 => newest.saturating_sub(random() % (W + 200)),
+                    6 => newest.saturating_sub(W - 3 + random() % 6),
+                    _ => newest + random() % (3 * W),
+                };
+                let behind = counter + W < window.edge();
+                let expected = if behind {
+                    None // rebuilt one turn ahead: the tag would fail, so it is not accepted
+                } else {
+                    Some(model.insert(counter))
+                };
+                let got = window.rebuild(counter as u32);
+                match expected {
+                    None => assert_ne!(got.map(Fresh::counter), Ok(counter), "seed {seed}"),
+                    Some(true) => {
+                        let fresh = got.expect("new in the model");
+                        assert_eq!(fresh.counter(), counter, "seed {seed}");
+                        assert_eq!(window.accept(fresh), Ok(()), "seed {seed}");
+                        newest = newest.max(counter);
+                    }
+                    Some(false) => assert_eq!(got, Err(Stale::Replayed), "seed {seed}"),
+                }
+            }
+        }
+    }
+
+    /// Every distance behind the edge, at edges that cover each phase of a word.
+    #[test]
+    fn every_place_of_the_window_is_told_apart() {
+        for edge in (5 * W)..(5 * W + 130) {
+            let mut window = at(edge);
+            for counter in edge - W..edge {
+                assert_eq!(offer(&mut window, counter), Ok(counter));
+            }
+            for counter in edge - W..edge {
+                assert_eq!(offer(&mut window, counter), Err(Stale::Replayed));
+            }
+            assert_eq!(offer(&mut window, edge), Ok(edge));
+            for counter in edge + 1 - W..=edge {
+                assert_eq!(offer(&mut window, counter), Err(Stale::Replayed));
+            }
+        }
+    }
+}
