@@ -1,1 +1,32 @@
-//! Ports.
+//! Where frames meet the outside: ports of the Strowger switch. A backend moves frames and counts
+//! what it could not move; it never knows what a label is.
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | [`memory`] | a wire inside this process: two ports, two rings |
+//! | [`endpoint`] | code of this process on a slot |
+//! | [`doorbell`] | waking a worker that sleeps, and only then |
+//! | [`wait`] | how a worker blocks once no port has anything to do |
+//! | [`cores`] | which cores there are, and tying a thread to one |
+//!
+//! **Marks.** A frame that [`rx_burst`](strowger_frame::Port::rx_burst) yields carries the mark
+//! under which its neighbour was admitted. A frame given to
+//! [`tx_burst`](strowger_frame::Port::tx_burst) carries the number of the slot by which the packet
+//! entered the switch; ports that end at a user (endpoint, unix) hand it up beside the packet,
+//! since the way back is computed from it, and the others ignore it.
+//!
+//! `unsafe` is allowed here (system calls), one operation to a block, each with its reason.
+
+pub mod cores;
+pub mod doorbell;
+pub mod endpoint;
+pub mod memory;
+pub mod wait;
+#[cfg(feature = "async")]
+mod waker;
+mod wire;
+
+pub use doorbell::{Doorbell, Ringer};
+pub use endpoint::{Endpoint, EndpointPort, EndpointSpec};
+pub use memory::MemoryPort;
+pub use wait::{Waited, Waiter};

@@ -1,0 +1,217 @@
+//! A doorbell: an eventfd and a flag that says whether anybody sleeps beside it. Ringing costs one
+//! fence and one load while the sleeper is awake, and a `write` only when it sleeps; it never
+//! blocks and never allocates.
+//!
+//! The protocol of the flag, and why no ring is lost, stands at [`strowger_frame::sleep`].
+//!
+//! ```
+//! let mut bell = strowger_io::Doorbell::new()?;
+//! let ringer = bell.ringer();
+//! bell.arm(); // then look for work once more, and only then poll the descriptor
+//! ringer.ring();
+//! bell.disarm();
+//! # Ok::<(), std::io::Error>(())
+//! ```
+
+use std::{
+    io,
+    os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd},
+    sync::Arc,
+};
+
+use strowger_frame::sleep::SleepFlag;
+
+#[cfg(feature = "async")]
+use crate::waker::WakerCell;
+
+#[derive(Debug)]
+struct Shared {
+    flag: SleepFlag,
+    event: OwnedFd,
+    #[cfg(feature = "async")]
+    waker: WakerCell,
+}
+
+/// The sleeper's half. Not `Clone`: one thread at a time sleeps beside a doorbell.
+#[derive(Debug)]
+pub struct Doorbell {
+    shared: Arc<Shared>,
+    armed: bool,
+}
+
+/// The half of those who wake the sleeper.
+#[derive(Clone, Debug)]
+pub struct Ringer {
+    shared: Arc<Shared>,
+}
+
+impl Doorbell {
+    /// A doorbell that nobody has rung.
+    ///
+    /// # Errors
+    /// The kernel's, when the process has no descriptor left.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: no pointers are passed.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was just made for us, and nobody else knows it.
+        let event = unsafe { OwnedFd::from_raw_fd(fd) };
+        let shared = Shared {
+            flag: SleepFlag::default(),
+            event,
+            #[cfg(feature = "async")]
+            waker: WakerCell::default(),
+        };
+        Ok(Self { shared: Arc::new(shared), armed: false })
+    }
+
+    /// One more who may ring.
+    pub fn ringer(&self) -> Ringer {
+        Ringer { shared: self.shared.clone() }
+    }
+
+    /// The sleeper is about to sleep: from here on a ring makes the descriptor readable. Look for
+    /// work once more after this, and block only if there is none.
+    #[inline]
+    pub fn arm(&mut self) {
+        self.silence();
+        self.armed = true;
+        self.shared.flag.fall_asleep();
+    }
+
+    /// The sleeper is awake: rings are cheap again, and the descriptor is no longer readable.
+    #[inline]
+    pub fn disarm(&mut self) {
+        if self.armed {
+            self.shared.flag.wake_up();
+            self.silence();
+        }
+    }
+
+    /// Whether [`arm`](Self::arm) was called and [`disarm`](Self::disarm) was not, since.
+    #[inline]
+    pub fn is_armed(&self) -> bool {
+        self.armed
+    }
+
+    /// Takes back the ring that the descriptor may hold. A ringer that has seen the flag may write
+    /// only after this; then the next sleep ends at once, and that ends it.
+    fn silence(&mut self) {
+        if !self.armed {
+            return;
+        }
+        self.armed = false;
+        let mut rung = 0_u64;
+        let fd = self.shared.event.as_raw_fd();
+        // SAFETY: `rung` is eight writable bytes, and outlives the call. An error means that it
+        // was not rung.
+        unsafe { libc::read(fd, (&raw mut rung).cast(), size_of::<u64>()) };
+    }
+
+    /// Where a task that sleeps here leaves its waker.
+    #[cfg(feature = "async")]
+    pub(crate) fn register(&self, waker: &std::task::Waker) {
+        self.shared.waker.register(waker);
+    }
+}
+
+impl AsRawFd for Doorbell {
+    fn as_raw_fd(&self) -> RawFd {
+        self.shared.event.as_raw_fd()
+    }
+}
+
+impl Ringer {
+    /// Wakes the sleeper, if it sleeps. Call it after the work has been published.
+    #[inline]
+    pub fn ring(&self) {
+        if self.shared.flag.must_wake() {
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        let one = 1_u64;
+        let fd = self.shared.event.as_raw_fd();
+        // SAFETY: `one` is eight readable bytes, and outlives the call. It cannot fail but for a
+        // counter that is full, and then the descriptor is readable already.
+        unsafe { libc::write(fd, (&raw const one).cast(), size_of::<u64>()) };
+        #[cfg(feature = "async")]
+        self.shared.waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use strowger_frame::port::Arm;
+
+    use super::*;
+    use crate::wait::{Waited, Waiter};
+
+    fn is_rung(bell: &Doorbell) -> bool {
+        let mut waiter = Waiter::with_capacity(1);
+        waiter.add(Arm::Wait(bell.as_raw_fd()));
+        waiter.wait(Some(Duration::ZERO)) == Waited::Ready
+    }
+
+    #[test]
+    fn a_ring_reaches_the_descriptor_only_while_armed() {
+        let mut bell = Doorbell::new().expect("a descriptor");
+        let ringer = bell.ringer();
+        ringer.ring();
+        assert!(!is_rung(&bell));
+        bell.arm();
+        ringer.ring();
+        assert!(is_rung(&bell));
+        bell.disarm();
+        assert!(!is_rung(&bell));
+    }
+
+    #[test]
+    fn arming_again_forgets_the_ring_before() {
+        let mut bell = Doorbell::new().expect("a descriptor");
+        let ringer = bell.ringer();
+        bell.arm();
+        ringer.ring();
+        bell.arm();
+        assert!(!is_rung(&bell));
+        ringer.clone().ring();
+        assert!(is_rung(&bell));
+    }
+
+    #[test]
+    fn no_ring_is_lost_between_threads() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        const ROUNDS: u32 = 20_000;
+        let mut bell = Doorbell::new().expect("a descriptor");
+        let ringer = bell.ringer();
+        let work = Arc::new(AtomicU32::new(0));
+        let given = work.clone();
+        let giver = std::thread::spawn(move || {
+            for n in 1..=ROUNDS {
+                given.store(n, Ordering::Release);
+                ringer.ring();
+            }
+        });
+        let mut waiter = Waiter::with_capacity(1);
+        let mut seen = 0;
+        while seen < ROUNDS {
+            bell.arm();
+            let now = work.load(Ordering::Acquire);
+            if now == seen {
+                waiter.begin();
+                waiter.add(Arm::Wait(bell.as_raw_fd()));
+                let woken = waiter.wait(Some(Duration::from_secs(10)));
+                assert_ne!(woken, Waited::TimedOut, "a ring was lost at {seen}");
+            }
+            bell.disarm();
+            seen = now;
+        }
+        giver.join().expect("no panic");
+    }
+}

@@ -1,0 +1,222 @@
+//! A wire inside this process: two ports joined by two rings. Frames pass by ownership and are
+//! never copied; a worker that sleeps at the far end is woken, one that is awake costs a load.
+//!
+//! Both ends may be polled by one thread, as benchmarks and simulators do, or by two.
+//!
+//! ```
+//! use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port as _};
+//!
+//! let (mut near, mut far) = strowger_io::memory::wire(64)?;
+//! near.admit(Mark(2), Address::Only)?; // the far end is slot 2 here
+//! far.admit(Mark(9), Address::Only)?; // and the near end is slot 9 there
+//! let mut pool = Pool::new(&PoolSpec { trains: 0, singles: 1, huge_pages: false })?;
+//!
+//! let mut burst = Burst::new();
+//! burst.push(pool.take(ChunkClass::Single).expect("one was asked for").into_frame(256, 100));
+//! near.tx_burst(Mark(2), &mut burst);
+//! near.flush();
+//! assert!(burst.is_empty());
+//!
+//! far.rx_burst(&mut pool, &mut burst);
+//! assert_eq!((burst.len(), burst[0].mark()), (1, Mark(9)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::{io, sync::Arc};
+
+use strowger_frame::{
+    Address, Burst, Loss, Mark, Pool, Port,
+    port::{AdmitError, Arm, PortTally},
+};
+
+use crate::wire::{self, End, Wanted, bytes_of};
+
+/// Bytes of a frame at most: what a frame can hold at all.
+const FRAME_BYTES_MAX: usize = u16::MAX as usize;
+
+/// One end of a wire inside this process.
+#[derive(Debug)]
+pub struct MemoryPort {
+    end: End,
+    mark: Option<Mark>,
+    /// Frames were put that the far end has not been woken to.
+    unflushed: bool,
+    name: &'static str,
+}
+
+/// A wire with room for `depth` frames each way, rounded up to a power of two, and its two ends.
+///
+/// # Errors
+/// The kernel's, when the process has no descriptors left for the doorbells.
+pub fn wire(depth: usize) -> io::Result<(MemoryPort, MemoryPort)> {
+    let (near, far) = wire::ends(depth)?;
+    Ok((MemoryPort::new(near, "memory"), MemoryPort::new(far, "memory")))
+}
+
+impl MemoryPort {
+    pub(crate) fn new(end: End, name: &'static str) -> Self {
+        Self { end, mark: None, unflushed: false, name }
+    }
+
+    /// Whether the far end has been dropped. Frames that it sent before may still be waiting;
+    /// frames sent to it from now on are counted as [`Loss::PeerGone`].
+    pub fn is_gone(&self) -> bool {
+        self.end.is_gone()
+    }
+
+    /// Nobody stands behind this port: what arrives comes from a stranger.
+    #[cold]
+    fn refuse_strangers(&mut self) {
+        let mut strangers = Burst::new();
+        if self.end.take(&mut strangers) > 0 {
+            let n = strangers.len() as u64;
+            self.end.count_in(n, bytes_of(&strangers));
+            self.end.tally.lose(Loss::Stranger, n);
+        }
+    }
+}
+
+impl Port for MemoryPort {
+    #[inline]
+    fn rx_burst(&mut self, _pool: &mut Pool, burst: &mut Burst) {
+        let Some(mark) = self.mark else { return self.refuse_strangers() };
+        let before = burst.len();
+        let n = self.end.take(burst);
+        if n > 0 {
+            let mut bytes = 0;
+            for frame in &mut burst[before..] {
+                frame.set_mark(mark);
+                bytes += frame.len() as u64;
+            }
+            self.end.count_in(n as u64, bytes);
+        }
+    }
+
+    #[inline]
+    fn tx_burst(&mut self, to: Mark, frames: &mut Burst) {
+        if self.mark == Some(to) {
+            self.unflushed |= self.end.put(frames) > 0;
+        } else {
+            self.end.tally.lose(Loss::NoNeighbour, frames.len() as u64);
+            frames.clear();
+        }
+    }
+
+    #[inline]
+    fn flush(&mut self) {
+        if self.unflushed {
+            self.unflushed = false;
+            self.end.ring();
+        }
+    }
+
+    fn is_flushed(&self) -> bool {
+        !self.unflushed
+    }
+
+    fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError> {
+        if at != Address::Only {
+            return Err(AdmitError::WrongKind);
+        }
+        if self.mark.is_some_and(|other| other != mark) {
+            return Err(AdmitError::Taken);
+        }
+        self.mark = Some(mark);
+        Ok(())
+    }
+
+    fn forget(&mut self, mark: Mark) {
+        if self.mark == Some(mark) {
+            self.mark = None;
+        }
+    }
+
+    fn arm(&mut self) -> Arm {
+        self.end.arm(Wanted::FramesOrRoom)
+    }
+
+    fn disarm(&mut self) {
+        self.end.disarm();
+    }
+
+    fn frame_bytes_max(&self) -> usize {
+        FRAME_BYTES_MAX
+    }
+
+    fn tally(&self) -> &Arc<PortTally> {
+        &self.end.tally
+    }
+
+    fn describe(&self) -> &str {
+        self.name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strowger_frame::{ChunkClass, PoolSpec};
+
+    use super::*;
+
+    fn pool() -> Pool {
+        Pool::new(&PoolSpec { trains: 0, singles: 64, huge_pages: false }).expect("memory")
+    }
+
+    fn frames(pool: &mut Pool, n: usize) -> Burst {
+        (0..n)
+            .map(|_| pool.take(ChunkClass::Single).expect("enough").into_frame(256, 100))
+            .collect()
+    }
+
+    fn joined(depth: usize) -> (MemoryPort, MemoryPort) {
+        let (mut near, mut far) = wire(depth).expect("descriptors");
+        near.admit(Mark(1), Address::Only).expect("free");
+        far.admit(Mark(2), Address::Only).expect("free");
+        (near, far)
+    }
+
+    #[test]
+    fn what_the_far_end_never_took_is_counted_when_it_goes() {
+        let mut pool = pool();
+        let (mut near, mut far) = joined(8);
+        near.tx_burst(Mark(1), &mut frames(&mut pool, 8));
+        let mut taken = Burst::new();
+        far.rx_burst(&mut pool, &mut taken);
+        near.tx_burst(Mark(1), &mut frames(&mut pool, 5));
+        assert!(!near.is_gone());
+        drop((far, taken));
+        assert!(near.is_gone());
+        near.tx_burst(Mark(1), &mut frames(&mut pool, 3));
+        let tally = near.tally();
+        assert_eq!((tally.frames_out.read(), tally.lost(Loss::PeerGone)), (8, 8));
+        assert_eq!(pool.free(ChunkClass::Single), 64);
+    }
+
+    #[test]
+    fn the_end_of_the_far_end_is_news_once() {
+        let (mut near, far) = joined(8);
+        assert!(matches!(near.arm(), Arm::Wait(_)));
+        near.disarm();
+        drop(far);
+        assert_eq!(near.arm(), Arm::Ready);
+        assert!(matches!(near.arm(), Arm::Wait(_)));
+    }
+
+    #[test]
+    fn a_sleeper_with_a_full_ring_is_woken_when_there_is_room() {
+        use crate::wait::{Waited, Waiter};
+        let mut pool = pool();
+        let (mut near, mut far) = joined(4);
+        let mut queue = frames(&mut pool, 6);
+        near.tx_burst(Mark(1), &mut queue);
+        assert_eq!(queue.len(), 2);
+        let mut waiter = Waiter::with_capacity(1);
+        waiter.add(near.arm());
+        assert_eq!(waiter.wait(Some(std::time::Duration::ZERO)), Waited::TimedOut);
+        far.rx_burst(&mut pool, &mut Burst::new());
+        assert_eq!(waiter.wait(Some(std::time::Duration::from_secs(5))), Waited::Ready);
+        near.disarm();
+        near.tx_burst(Mark(1), &mut queue);
+        assert!(queue.is_empty());
+    }
+}

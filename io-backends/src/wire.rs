@@ -1,0 +1,228 @@
+//! One end of a wire inside this process: a ring each way, a doorbell at each end, and the news
+//! that an end is gone. Frames pass by ownership; nothing is copied, and no frame that was put in
+//! is lost without the sender being able to say so.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    },
+};
+
+use arrayvec::ArrayVec;
+use strowger_frame::{
+    Frame, Loss,
+    port::{Arm, PortTally},
+    ring::{Consumer, Producer, ring},
+};
+
+use crate::doorbell::{Doorbell, Ringer};
+
+/// What one end tells the other, apart from frames. Written at most once a sleep, and when it ends.
+#[derive(Debug, Default)]
+struct Notice {
+    /// This end could not put all its frames and may sleep until there is room.
+    stuck: AtomicBool,
+    /// This end is gone; `taken` says how many frames it took in its life.
+    gone: AtomicBool,
+    taken: AtomicU64,
+}
+
+/// One end: what it sends and receives, what it sleeps beside, and what it counts.
+#[derive(Debug)]
+pub(crate) struct End {
+    /// `None` once the far end was found gone: what was left in the ring has been given back.
+    to: Option<Producer<Frame>>,
+    from: Consumer<Frame>,
+    bell: Doorbell,
+    far: Ringer,
+    here: Arc<Notice>,
+    there: Arc<Notice>,
+    put: u64,
+    taken: u64,
+    /// The last frames did not all go in.
+    stuck: bool,
+    /// Frames were taken, and the far end, if stuck, has not been told that there is room.
+    drained_untold: bool,
+    pub(crate) tally: Arc<PortTally>,
+}
+
+/// What a sleeper waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    FramesOrRoom,
+    Room,
+}
+
+/// Two ends of a new wire, with room for `depth` frames each way.
+pub(crate) fn ends(depth: usize) -> io::Result<(End, End)> {
+    let (there, back) = (ring(depth), ring(depth));
+    let (left, right) = (Doorbell::new()?, Doorbell::new()?);
+    let (left_ringer, right_ringer) = (left.ringer(), right.ringer());
+    let (left_says, right_says) = (Arc::<Notice>::default(), Arc::<Notice>::default());
+    let a = End::new((there.0, back.1), (left, right_ringer), (&left_says, &right_says));
+    let b = End::new((back.0, there.1), (right, left_ringer), (&right_says, &left_says));
+    Ok((a, b))
+}
+
+impl End {
+    fn new(
+        (to, from): (Producer<Frame>, Consumer<Frame>),
+        (bell, far): (Doorbell, Ringer),
+        (here, there): (&Arc<Notice>, &Arc<Notice>),
+    ) -> Self {
+        Self {
+            to: Some(to),
+            from,
+            bell,
+            far,
+            here: here.clone(),
+            there: there.clone(),
+            put: 0,
+            taken: 0,
+            stuck: false,
+            drained_untold: false,
+            tally: Arc::default(),
+        }
+    }
+
+    /// Puts frames from the front of `frames`, as far as there is room, and says how many; frames
+    /// that can never go are taken and counted. The far end is not woken until [`ring`](Self::ring).
+    #[inline]
+    pub(crate) fn put<const N: usize>(&mut self, frames: &mut ArrayVec<Frame, N>) -> usize {
+        // Acquire: pairs with Release in `drop`: `taken` is final.
+        if self.there.gone.load(Ordering::Acquire) {
+            self.settle();
+        }
+        let Some(to) = &mut self.to else {
+            self.tally.lose(Loss::PeerGone, frames.len() as u64);
+            frames.clear();
+            return 0;
+        };
+        let offered = bytes_of(frames);
+        let n = to.push_burst(frames);
+        self.stuck = !frames.is_empty();
+        let bytes = if self.stuck { offered - bytes_of(frames) } else { offered };
+        self.put += n as u64;
+        self.tally.frames_out.add(n as u64);
+        self.tally.bytes_out.add(bytes);
+        self.tally.trains_out.add(u64::from(n > 0));
+        n
+    }
+
+    /// Wakes the far end, if it sleeps, to what was put.
+    #[inline]
+    pub(crate) fn ring(&self) {
+        self.far.ring();
+    }
+
+    /// Takes as many frames as `frames` has room for, and says how many. Counting what arrived is
+    /// left to [`count_in`](Self::count_in).
+    #[inline]
+    pub(crate) fn take<const N: usize>(&mut self, frames: &mut ArrayVec<Frame, N>) -> usize {
+        let n = self.from.pop_burst(frames);
+        self.taken += n as u64;
+        self.drained_untold |= n > 0;
+        if self.drained_untold && !frames.is_full() {
+            self.tell_drained();
+        }
+        n
+    }
+
+    /// The ring is drained: if the far end sleeps because it was full, there is room now. One fence
+    /// a drain, which a busy wire's full bursts do not pay.
+    #[inline]
+    fn tell_drained(&mut self) {
+        self.drained_untold = false;
+        // SeqCst: pairs with the fence in `arm` (Dekker's pattern, as in `strowger_frame::sleep`):
+        // either the far end sees the room we made, or we see that it is stuck.
+        fence(Ordering::SeqCst);
+        // Relaxed: the fence orders it; the swap only clears a hint.
+        if self.there.stuck.load(Ordering::Relaxed)
+            && self.there.stuck.swap(false, Ordering::Relaxed)
+        {
+            self.far.ring();
+        }
+    }
+
+    /// Counts `n` frames that arrived.
+    #[inline]
+    pub(crate) fn count_in(&self, n: u64, bytes: u64) {
+        self.tally.frames_in.add(n);
+        self.tally.bytes_in.add(bytes);
+        self.tally.trains_in.add(u64::from(n > 0));
+    }
+
+    /// Falls asleep, unless there is something to do: frames to take (if those are `wanted`), room
+    /// after the last `put` had too little, or a far end that has just gone. The last two are said
+    /// once.
+    pub(crate) fn arm(&mut self, wanted: Wanted) -> Arm {
+        if self.stuck {
+            // Relaxed: the fence in the doorbell orders it.
+            self.here.stuck.store(true, Ordering::Relaxed);
+        }
+        self.bell.arm(); // SeqCst fence: pairs with those in `ring` and `tell_drained`
+        let wanted_room = self.stuck && self.to.as_mut().is_some_and(|to| !to.is_full());
+        let news = self.to.is_some() && self.there.gone.load(Ordering::Acquire);
+        let frames = wanted == Wanted::FramesOrRoom && !self.from.is_empty();
+        if !frames && !wanted_room && !news {
+            return Arm::Wait(std::os::fd::AsRawFd::as_raw_fd(&self.bell));
+        }
+        if news {
+            self.settle();
+        }
+        self.stuck &= !wanted_room;
+        self.disarm();
+        Arm::Ready
+    }
+
+    pub(crate) fn disarm(&mut self) {
+        // Relaxed: a stale hint costs the far end one ring too many.
+        self.here.stuck.store(false, Ordering::Relaxed);
+        self.bell.disarm();
+    }
+
+    pub(crate) fn bell(&self) -> &Doorbell {
+        &self.bell
+    }
+
+    pub(crate) fn is_armed(&self) -> bool {
+        self.bell.is_armed()
+    }
+
+    /// Whether the far end has been dropped. Frames that it sent may still be waiting.
+    pub(crate) fn is_gone(&self) -> bool {
+        // Acquire: pairs with Release in `drop`: what it put before is seen by a later `take`.
+        self.there.gone.load(Ordering::Acquire)
+    }
+
+    /// The far end is gone: what it left in the ring was not taken after all. Gives that memory
+    /// back and counts it as lost.
+    #[cold]
+    fn settle(&mut self) {
+        let Some(to) = self.to.take() else { return };
+        drop(to);
+        // Relaxed: `gone` was read with Acquire, and `taken` was written before it.
+        let left_behind = self.put - self.there.taken.load(Ordering::Relaxed);
+        self.stuck = false;
+        self.tally.frames_out.set(self.tally.frames_out.read() - left_behind);
+        self.tally.lose(Loss::PeerGone, left_behind);
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // Relaxed: published by the Release below.
+        self.here.taken.store(self.taken, Ordering::Relaxed);
+        // Release: pairs with Acquire in `put`, `arm` and `is_gone`.
+        self.here.gone.store(true, Ordering::Release);
+        self.far.ring();
+    }
+}
+
+/// Their bytes, added up.
+#[inline]
+pub(crate) fn bytes_of(frames: &[Frame]) -> u64 {
+    frames.iter().map(|frame| frame.len() as u64).sum()
+}
