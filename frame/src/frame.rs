@@ -177,6 +177,53 @@ impl Drop for Frame {
     }
 }
 
+/// Memory of frames that are on their way out: the kernel still reads it, and nobody else asks for
+/// the frames again. Frames of one chunk that leave together are held together, so that giving
+/// them up costs one atomic operation and not one each. Dropping it gives the memory back.
+pub struct Held {
+    chunk: ChunkRef,
+    refs: u32,
+}
+
+// SAFETY: it owns references of a chunk, which is all that frames share, and reads no byte.
+unsafe impl Send for Held {}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Held").field("frames", &self.refs).finish_non_exhaustive()
+    }
+}
+
+impl Held {
+    /// Holds a frame's memory.
+    #[inline]
+    pub fn new(frame: Frame) -> Self {
+        Self { chunk: mem::ManuallyDrop::new(frame).chunk, refs: 1 }
+    }
+
+    /// Holds one more frame of the same chunk.
+    ///
+    /// # Errors
+    /// The frame itself, when it lies in another chunk.
+    #[inline]
+    pub fn join(&mut self, frame: Frame) -> Result<(), Frame> {
+        if frame.chunk != self.chunk {
+            return Err(frame);
+        }
+        // Its reference is ours from here on: a chunk has fewer than 2^32 of them.
+        mem::forget(frame);
+        self.refs += 1;
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    #[inline]
+    fn drop(&mut self) {
+        self.chunk.release(self.refs);
+    }
+}
+
 /// What is left of a chunk that is being cut into frames. Dropping it gives up the rest.
 pub struct Train {
     chunk: ChunkRef,
@@ -364,6 +411,24 @@ mod tests {
         assert_eq!(pool.free(ChunkClass::Train), 1);
         drop(frames);
         assert_eq!(pool.free(ChunkClass::Train), 2);
+    }
+
+    #[test]
+    fn held_frames_give_their_chunk_back_together() {
+        let mut pool = pool();
+        let mut train = pool.take(ChunkClass::Train).expect("free").into_train(256, 300, 100);
+        let frames: Vec<_> = std::iter::from_fn(|| train.next_frame()).collect();
+        drop(train);
+        let stranger = pool.take(ChunkClass::Single).expect("free").into_frame(256, 9);
+        let mut frames = frames.into_iter();
+        let mut held = super::Held::new(frames.next().expect("three"));
+        assert!(held.join(frames.next().expect("three")).is_ok());
+        assert_eq!(held.join(stranger).map_err(|frame| frame.len()), Err(9));
+        let last = frames.next();
+        drop(held);
+        assert_eq!(pool.free(ChunkClass::Train), 1);
+        drop(last);
+        assert_eq!((pool.free(ChunkClass::Train), pool.free(ChunkClass::Single)), (2, 1));
     }
 
     #[test]
