@@ -1,6 +1,9 @@
 //! The label algebra against vectors from an independent implementation, row by row; never against
 //! itself. Where we differ on purpose, the row stands in a list here, with the reason.
 
+// Outside `#[test]` functions too, a row that is not as it should be is a failed test.
+#![allow(clippy::unwrap_used)]
+
 use serde_json::Value;
 use strowger_engine::director::Slot;
 use strowger_engine::label::{Hop, Label, LabelError, Step, StepError, step};
