@@ -1,7 +1,61 @@
-//! The switch.
+//! The Strowger switch: frames in, frames out. It never reads a clock or a socket: time, and
+//! whatever was received, come in as arguments, so the same code runs under a simulator.
+//!
+//! A packet's path, and the file of each step:
+//!
+//! | step | file |
+//! |---|---|
+//! | a burst is taken from a port, and each frame of it is switched | [`worker`] |
+//! | the link header is checked (and, once links are sealed, the frame opened in place) | [`link`] |
+//! | the switch header is parsed, once | [`header`] |
+//! | the label's low bits give the exit, by one load | [`slots`], from [`scheme`] |
+//! | the label is shifted, and the way back written at its top | [`label`] |
+//! | the frame waits at its exit, or is refused | [`egress`] |
+//! | or it ends, for a reason that is counted | [`discard`] |
+//!
+//! What is rare goes through one door, the punt, to the slow path, [`control`]; what the slow path
+//! decides comes back through one door, [`orders`]. Every bound stands in [`limits`].
+//!
+//! Without the `std` feature only the pure parts are built: `label`, `scheme`, `director`,
+//! `header`.
+//!
+//! ```
+//! use strowger_engine::{Now, control::{Switch, SwitchConfig}};
+//! use strowger_frame::{Pool, PoolSpec};
+//!
+//! let pool = Pool::new(&PoolSpec { trains: 4, singles: 0, huge_pages: false })?;
+//! let (mut switch, mut workers) = Switch::new(SwitchConfig::default(), vec![pool])?;
+//! // By hand: one breath of the only worker, one turn of the slow path.
+//! assert_eq!(workers[0].breathe(Now(1)), 0);
+//! assert!(switch.poll(Now(1)).is_empty());
+//! assert!(switch.balance().is_even());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![cfg_attr(not(feature = "std"), no_std)]
 
 pub mod director;
 pub mod header;
 pub mod label;
 pub mod scheme;
+
+#[cfg(feature = "std")]
+pub mod control;
+#[cfg(feature = "std")]
+pub mod discard;
+#[cfg(feature = "std")]
+pub mod egress;
+#[cfg(feature = "std")]
+pub mod limits;
+#[cfg(feature = "std")]
+pub mod link;
+#[cfg(feature = "std")]
+pub mod orders;
+#[cfg(feature = "std")]
+pub mod slots;
+#[cfg(feature = "std")]
+pub mod worker;
+
+/// A point in time: nanoseconds since some moment that the caller chose. The engine only compares
+/// and subtracts; it never asks what time it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now(pub u64);

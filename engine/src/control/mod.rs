@@ -1,0 +1,761 @@
+//! The slow path, sans I/O: what is attached to the switch, what each worker has been told, and
+//! what they said. It never touches a frame on its way through, and never reads a clock.
+//!
+//! Every change reaches the workers in steps, and the next step is taken when all of them have said
+//! that the one before is done:
+//!
+//! | change | first | then | last |
+//! |---|---|---|---|
+//! | attach | the link, everywhere | the table that names it | the event |
+//! | detach | the table that no longer names it | the link comes back, everywhere | its number rests in quarantine |
+//!
+//! So a worker never holds a table that names a link it does not have.
+
+mod view;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt, mem,
+    sync::Arc,
+};
+
+use crossbeam_queue::ArrayQueue;
+use strowger_frame::{
+    Loss, Mark, Pool, Port,
+    port::{Address, AdmitError, PortTally},
+    ring::{Consumer, Producer, ring},
+};
+
+pub use self::view::{Balance, PortView, QueueView, SlotState, SlotView};
+use crate::{
+    Now,
+    director::Slot,
+    discard::{Discard, DiscardTally},
+    egress::Egress,
+    limits::{ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX, ORDERS_MAX, PORTS_MAX, PUNTS_MAX},
+    link::{Behind, Link, SlotTally},
+    orders::{Bell, Order, PortSeat, Punt, Report},
+    scheme::{self, Scheme},
+    slots::{Exit, SlotTable, WayBack},
+    worker::{Exchange, Worker},
+};
+
+/// How a switch is to behave. Plain data; [`Switch::new`] checks it.
+#[derive(Clone, Copy, Debug)]
+pub struct SwitchConfig {
+    /// How slot numbers are written (wire.md 1.1).
+    pub scheme: Scheme,
+    /// The highest slot number that is given out.
+    pub slot_max: u32,
+    /// Hops that a frame may have left after this switch, whatever its sender wrote: 1 to
+    /// [`HOPS_MAX`].
+    pub hops_max: u8,
+    /// Whether a frame may leave by the slot that it came in by.
+    pub u_turns: bool,
+    /// How long a slot's number rests after it was detached, in nanoseconds: longer than a packet
+    /// with a label that names it can be on its way.
+    pub quarantine_ns: u64,
+}
+
+impl Default for SwitchConfig {
+    fn default() -> Self {
+        Self {
+            scheme: scheme::V3X5X8,
+            slot_max: 256,
+            hops_max: HOPS_MAX,
+            u_turns: false,
+            quarantine_ns: 60_000_000_000,
+        }
+    }
+}
+
+/// Why a switch could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// The scheme has no spelling for slot 1, so nobody could speak to the switch itself.
+    SchemeWithoutSelf,
+    /// The scheme's prefixes are too alike for a table: no switch can number its slots by it.
+    SchemeTooAlike,
+    /// `slot_max` is not writable in the scheme, or below 2; the highest that is, if any.
+    SlotMax(Option<u32>),
+    /// `hops_max` is 0 or above [`HOPS_MAX`].
+    HopsMax,
+    /// No worker, or more than 64.
+    Workers,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SchemeWithoutSelf => f.write_str("the scheme cannot spell slot 1"),
+            Self::SchemeTooAlike => f.write_str("the scheme's prefixes are too alike for a table"),
+            Self::SlotMax(Some(max)) => write!(f, "the highest slot number must be 2 to {max}"),
+            Self::SlotMax(None) => f.write_str("the scheme can write no slot but 1"),
+            Self::HopsMax => write!(f, "the hop limit must be 1 to {HOPS_MAX}"),
+            Self::Workers => f.write_str("a switch has 1 to 64 workers"),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// A port's number in its switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortId(pub u16);
+
+/// What is to be attached.
+#[derive(Clone, Debug)]
+pub struct Attach {
+    /// The port that it is behind.
+    pub port: PortId,
+    /// Where behind it.
+    pub at: Address,
+    /// Another switch, or a local user.
+    pub behind: Behind,
+    /// The slot number wanted; the lowest free one if none is named.
+    pub slot: Option<u32>,
+    /// What people call it.
+    pub name: String,
+}
+
+/// Why something could not be attached. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachError {
+    /// No such port.
+    NoPort,
+    /// The slot number is 1 (the switch itself), or above the highest that is given out.
+    NoSuchSlot(u32),
+    /// Something is attached to the slot.
+    SlotTaken(u32),
+    /// The slot's last user is gone, but labels that name it may still be on their way.
+    SlotQuarantined(u32),
+    /// No slot number is free.
+    SlotsFull,
+    /// The address already has a slot.
+    AddressTaken(u32),
+    /// [`ATTACHED_MAX`] things are attached.
+    Full,
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPort => f.write_str("there is no such port"),
+            Self::NoSuchSlot(1) => f.write_str("slot 1 is the switch itself"),
+            Self::NoSuchSlot(slot) => write!(f, "slot {slot} is above the highest given out"),
+            Self::SlotTaken(slot) => write!(f, "slot {slot} is taken"),
+            Self::SlotQuarantined(slot) => write!(
+                f,
+                "slot {slot} was given up a short while ago, and labels that name it may still be \
+                 on their way"
+            ),
+            Self::SlotsFull => f.write_str("no slot number is free"),
+            Self::AddressTaken(slot) => write!(f, "the address already has slot {slot}"),
+            Self::Full => write!(f, "{ATTACHED_MAX} links and endpoints are attached"),
+        }
+    }
+}
+
+impl std::error::Error for AttachError {}
+
+/// Why something could not be detached or unplugged. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DetachError {
+    /// Nothing is attached to the slot, or it is on its way out already.
+    EmptySlot(u32),
+    /// No such port, or it is on its way out already.
+    NoPort,
+    /// The port still has something attached to this slot.
+    PortInUse(u32),
+}
+
+impl fmt::Display for DetachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EmptySlot(slot) => write!(f, "nothing is attached to slot {slot}"),
+            Self::NoPort => f.write_str("there is no such port"),
+            Self::PortInUse(slot) => write!(f, "slot {slot} is still attached behind the port"),
+        }
+    }
+}
+
+impl std::error::Error for DetachError {}
+
+/// What has come true since the last [`Switch::poll`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Every worker forwards to the slot.
+    SlotAttached(u32),
+    /// A port would not have the neighbour; the slot is free again.
+    AttachRefused(u32, AdmitError),
+    /// No worker knows the slot's user any more; its number rests.
+    SlotDetached(u32),
+    /// The slot's number may be given again.
+    SlotFree(u32),
+    /// No worker has the port any more.
+    PortUnplugged(PortId),
+}
+
+/// One thing attached, as the slow path knows it.
+struct Attachment {
+    slot: u32,
+    port: PortId,
+    at: Address,
+    behind: Behind,
+    name: String,
+    state: SlotState,
+    tallies: Vec<Arc<SlotTally>>,
+    refused: Option<AdmitError>,
+}
+
+/// One port, as the slow path knows it.
+struct PortRecord {
+    describe: String,
+    /// By worker: `None` where the port has no queue there.
+    queues: Vec<Option<Queue>>,
+    leaving: bool,
+}
+
+struct Queue {
+    tally: Arc<PortTally>,
+    discards: Arc<DiscardTally>,
+}
+
+/// How the slow path reaches one worker.
+struct WorkerHandle {
+    orders: Producer<Order>,
+    reports: Consumer<Report>,
+    waiting: VecDeque<Order>,
+    given: u64,
+    reported: u64,
+    bell: Option<Arc<dyn Bell>>,
+}
+
+/// A step that is taken once every worker has reported what it was given before.
+struct Pending {
+    /// By worker: orders that must have been reported.
+    barrier: Vec<u64>,
+    next: Step,
+}
+
+#[derive(Clone, Copy)]
+enum Step {
+    Publish(Mark),
+    Announce(Mark),
+    Remove(Mark),
+    Rest(Mark),
+    Forget(PortId),
+}
+
+/// The slow path's half of a switch. One thread owns it.
+pub struct Switch {
+    config: SwitchConfig,
+    workers: Vec<WorkerHandle>,
+    /// By mark index, with the generation that the next user of the index will have.
+    attached: Vec<(u16, Option<Attachment>)>,
+    slots: BTreeMap<u32, SlotUse>,
+    ports: Vec<Option<PortRecord>>,
+    pending: VecDeque<Pending>,
+    punts: Arc<ArrayQueue<Punt>>,
+    /// Frames that ended here, on the slow path.
+    discards: DiscardTally,
+    /// What ports and slots that are gone had counted, so that totals never go backwards.
+    past: Balance,
+    events: Vec<Event>,
+}
+
+#[derive(Clone, Copy)]
+enum SlotUse {
+    Attached(Mark),
+    RestsUntil(Now),
+}
+
+impl fmt::Debug for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Switch")
+            .field("workers", &self.workers.len())
+            .field("slots", &self.slots.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Switch {
+    /// A switch with one worker for each pool. The workers are to be run by whoever called: each on
+    /// a thread of its own, or by hand.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn new(config: SwitchConfig, pools: Vec<Pool>) -> Result<(Self, Vec<Worker>), ConfigError> {
+        check(&config)?;
+        if pools.is_empty() || pools.len() > 64 {
+            return Err(ConfigError::Workers);
+        }
+        let count = pools.len();
+        let punts = Arc::new(ArrayQueue::new(PUNTS_MAX));
+        let mut exchanges = Exchange::between(count, EXCHANGE_FRAMES_MAX);
+        let mut handles = Vec::new();
+        let mut workers = Vec::new();
+        for (number, pool) in pools.into_iter().enumerate() {
+            let (orders, orders_taken) = ring(ORDERS_MAX);
+            let (reports_given, reports) = ring(ORDERS_MAX);
+            let table = Box::new(table(&config, &BTreeMap::new())?);
+            let exchange = mem::take(&mut exchanges[number]);
+            workers.push(Worker::new(
+                number as u8,
+                &config,
+                pool,
+                table,
+                orders_taken,
+                reports_given,
+                exchange,
+                punts.clone(),
+            ));
+            handles.push(WorkerHandle {
+                orders,
+                reports,
+                waiting: VecDeque::new(),
+                given: 0,
+                reported: 0,
+                bell: None,
+            });
+        }
+        let switch = Self {
+            config,
+            workers: handles,
+            attached: Vec::new(),
+            slots: BTreeMap::new(),
+            ports: Vec::new(),
+            pending: VecDeque::new(),
+            punts,
+            discards: DiscardTally::default(),
+            past: Balance::default(),
+            events: Vec::new(),
+        };
+        Ok((switch, workers))
+    }
+
+    /// What wakes worker `number` when it has been given orders.
+    pub fn set_bell(&mut self, number: usize, bell: Arc<dyn Bell>) {
+        if let Some(worker) = self.workers.get_mut(number) {
+            worker.bell = Some(bell);
+        }
+    }
+
+    /// How the switch was told to behave.
+    pub fn config(&self) -> &SwitchConfig {
+        &self.config
+    }
+
+    /// Plugs in a port that has a queue of its own on every worker, in the workers' order.
+    ///
+    /// # Errors
+    /// The ports themselves, when there are not as many as workers, or [`PORTS_MAX`] are plugged.
+    pub fn plug_everywhere(
+        &mut self,
+        ports: Vec<Box<dyn Port>>,
+    ) -> Result<PortId, Vec<Box<dyn Port>>> {
+        if ports.len() != self.workers.len() {
+            return Err(ports);
+        }
+        let Some(id) = self.free_port_id() else { return Err(ports) };
+        let describe = ports.first().map(|port| port.describe().to_owned()).unwrap_or_default();
+        self.record_port(id, describe);
+        for (worker, port) in ports.into_iter().enumerate() {
+            self.seat(id, worker, port);
+        }
+        Ok(id)
+    }
+
+    /// Plugs in a port that one worker owns; the others hand it frames over their exchange rings.
+    ///
+    /// # Errors
+    /// The port itself, when there is no such worker, or [`PORTS_MAX`] ports are plugged.
+    pub fn plug_at(&mut self, worker: usize, port: Box<dyn Port>) -> Result<PortId, Box<dyn Port>> {
+        if worker >= self.workers.len() {
+            return Err(port);
+        }
+        let Some(id) = self.free_port_id() else { return Err(port) };
+        self.record_port(id, port.describe().to_owned());
+        self.seat(id, worker, port);
+        Ok(id)
+    }
+
+    fn free_port_id(&self) -> Option<PortId> {
+        let free = self.ports.iter().position(Option::is_none).unwrap_or(self.ports.len());
+        (free < PORTS_MAX).then_some(PortId(free as u16))
+    }
+
+    fn record_port(&mut self, id: PortId, describe: String) {
+        let queues = (0..self.workers.len()).map(|_| None).collect();
+        let record = Some(PortRecord { describe, queues, leaving: false });
+        match self.ports.get_mut(usize::from(id.0)) {
+            Some(place) => *place = record,
+            None => self.ports.push(record),
+        }
+    }
+
+    fn seat(&mut self, id: PortId, worker: usize, port: Box<dyn Port>) {
+        let discards = Arc::new(DiscardTally::default());
+        if let Some(record) = self.ports.get_mut(usize::from(id.0)).and_then(Option::as_mut) {
+            record.queues[worker] =
+                Some(Queue { tally: port.tally().clone(), discards: discards.clone() });
+        }
+        let seat = PortSeat { number: id.0, port, discards };
+        self.give(worker, Order::Plug(Box::new(seat)));
+    }
+
+    /// Stops a port and gives its queues back (they are dropped by [`poll`](Self::poll)). Whatever
+    /// is attached behind it must be detached first.
+    ///
+    /// # Errors
+    /// [`DetachError`].
+    pub fn unplug(&mut self, id: PortId) -> Result<(), DetachError> {
+        if let Some(user) = self.attachments().find(|(_, user)| user.port == id) {
+            return Err(DetachError::PortInUse(user.1.slot));
+        }
+        let record = self.port_mut(id).ok_or(DetachError::NoPort)?;
+        record.leaving = true;
+        let owners: Vec<bool> = record.queues.iter().map(Option::is_some).collect();
+        for (worker, _) in owners.iter().enumerate().filter(|(_, owns)| **owns) {
+            self.give(worker, Order::Unplug(id.0));
+        }
+        self.after_all(Step::Forget(id));
+        Ok(())
+    }
+
+    fn port_mut(&mut self, id: PortId) -> Option<&mut PortRecord> {
+        let record = self.ports.get_mut(usize::from(id.0))?.as_mut()?;
+        (!record.leaving).then_some(record)
+    }
+
+    fn attachments(&self) -> impl Iterator<Item = (Mark, &Attachment)> {
+        self.attached.iter().enumerate().filter_map(|(index, (generation, attachment))| {
+            attachment.as_ref().map(|a| (Mark::new(index as u16, *generation), a))
+        })
+    }
+
+    /// Attaches a neighbour or an endpoint; says which slot it has. Frames flow once the event
+    /// [`Event::SlotAttached`] has come.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach(&mut self, attach: Attach) -> Result<u32, AttachError> {
+        if self.port_mut(attach.port).is_none() {
+            return Err(AttachError::NoPort);
+        }
+        let same = |user: &Attachment| user.port == attach.port && user.at == attach.at;
+        if let Some((_, user)) = self.attachments().find(|(_, user)| same(user)) {
+            return Err(AttachError::AddressTaken(user.slot));
+        }
+        let slot = match attach.slot {
+            Some(slot) => self.pinned_slot(slot)?,
+            None => self.lowest_free_slot()?,
+        };
+        let mark = self.free_mark()?;
+
+        let tallies: Vec<_> = self.workers.iter().map(|_| Arc::default()).collect();
+        let homes = self.homes(attach.port);
+        for (worker, tally) in tallies.iter().enumerate() {
+            let link = Link {
+                mark,
+                slot,
+                port: attach.port.0,
+                home: homes.filter(|&home| usize::from(home) != worker),
+                behind: attach.behind,
+                u_turns: self.config.u_turns,
+                way_back: WayBack::new(&self.config.scheme, Slot::new(slot)),
+                counter: 0,
+                egress: Egress::default(),
+                tally: Arc::clone(tally),
+            };
+            self.give(worker, Order::Attach(Box::new(link), attach.at));
+        }
+        self.attached[mark.index()].1 = Some(Attachment {
+            slot,
+            port: attach.port,
+            at: attach.at,
+            behind: attach.behind,
+            name: attach.name,
+            state: SlotState::Coming,
+            tallies,
+            refused: None,
+        });
+        self.slots.insert(slot, SlotUse::Attached(mark));
+        self.after_all(Step::Publish(mark));
+        Ok(slot)
+    }
+
+    /// The one worker that has this port, if not all of them have.
+    fn homes(&self, port: PortId) -> Option<u8> {
+        let record = self.ports.get(usize::from(port.0))?.as_ref()?;
+        let owners = record.queues.iter().filter(|queue| queue.is_some()).count();
+        if owners == record.queues.len() && owners > 1 {
+            return None;
+        }
+        record.queues.iter().position(Option::is_some).map(|worker| worker as u8)
+    }
+
+    fn pinned_slot(&self, slot: u32) -> Result<u32, AttachError> {
+        if slot == Slot::SWITCH.number() || slot > self.config.slot_max {
+            return Err(AttachError::NoSuchSlot(slot));
+        }
+        match self.slots.get(&slot) {
+            None => Ok(slot),
+            Some(SlotUse::Attached(_)) => Err(AttachError::SlotTaken(slot)),
+            Some(SlotUse::RestsUntil(_)) => Err(AttachError::SlotQuarantined(slot)),
+        }
+    }
+
+    fn lowest_free_slot(&self) -> Result<u32, AttachError> {
+        // Both are ascending, so the first number that the map skips is free.
+        let mut taken = self.slots.keys().copied().peekable();
+        (0..=self.config.slot_max)
+            .filter(|&slot| slot != Slot::SWITCH.number())
+            .find(|slot| taken.next_if_eq(slot).is_none())
+            .ok_or(AttachError::SlotsFull)
+    }
+
+    fn free_mark(&mut self) -> Result<Mark, AttachError> {
+        let free = self.attached.iter().position(|(_, user)| user.is_none());
+        let index = match free {
+            Some(index) => index,
+            None if self.attached.len() < ATTACHED_MAX => {
+                self.attached.push((0, None));
+                self.attached.len() - 1
+            }
+            None => return Err(AttachError::Full),
+        };
+        Ok(Mark::new(index as u16, self.attached[index].0))
+    }
+
+    /// Detaches what is attached to a slot. The number rests before it is given again.
+    ///
+    /// # Errors
+    /// [`DetachError`].
+    pub fn detach(&mut self, slot: u32) -> Result<(), DetachError> {
+        let Some(&SlotUse::Attached(mark)) = self.slots.get(&slot) else {
+            return Err(DetachError::EmptySlot(slot));
+        };
+        let attachment = self.attached[mark.index()].1.as_mut();
+        let attachment = attachment.ok_or(DetachError::EmptySlot(slot))?;
+        if attachment.state == SlotState::Leaving {
+            return Err(DetachError::EmptySlot(slot));
+        }
+        attachment.state = SlotState::Leaving;
+        self.give_tables();
+        self.after_all(Step::Remove(mark));
+        Ok(())
+    }
+
+    /// Does what is due: gives waiting orders, reads reports, takes the next steps, ends punted
+    /// frames. Call it often; it never blocks. What has come true is returned, oldest first.
+    pub fn poll(&mut self, now: Now) -> Vec<Event> {
+        self.end_punts();
+        loop {
+            self.pump();
+            self.read_reports();
+            let reached = |pending: &Pending| {
+                pending.barrier.iter().zip(&self.workers).all(|(&due, w)| w.reported >= due)
+            };
+            // In order: a later change never overtakes an earlier one.
+            match self
+                .pending
+                .front()
+                .is_some_and(reached)
+                .then(|| self.pending.pop_front())
+                .flatten()
+            {
+                Some(pending) => self.take_step(pending.next, now),
+                None => break,
+            }
+        }
+        self.free_rested(now);
+        mem::take(&mut self.events)
+    }
+
+    /// Whether no change is under way.
+    pub fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.workers.iter().all(|w| w.reported == w.given)
+    }
+
+    fn take_step(&mut self, step: Step, now: Now) {
+        match step {
+            Step::Publish(mark) => {
+                let Some(attachment) = self.attached[mark.index()].1.as_mut() else { return };
+                if attachment.refused.is_some() {
+                    // Some worker's port would not have it: take back what others were given.
+                    attachment.state = SlotState::Leaving;
+                    return self.take_step(Step::Remove(mark), now);
+                }
+                if attachment.state == SlotState::Coming {
+                    attachment.state = SlotState::Attached;
+                }
+                self.give_tables();
+                self.after_all(Step::Announce(mark));
+            }
+            Step::Announce(mark) => {
+                if let Some(attachment) = &self.attached[mark.index()].1 {
+                    self.events.push(Event::SlotAttached(attachment.slot));
+                }
+            }
+            Step::Remove(mark) => {
+                for worker in 0..self.workers.len() {
+                    self.give(worker, Order::Detach(mark));
+                }
+                self.after_all(Step::Rest(mark));
+            }
+            Step::Rest(mark) => {
+                let (generation, place) = &mut self.attached[mark.index()];
+                *generation = generation.wrapping_add(1);
+                let Some(gone) = place.take() else { return };
+                match gone.refused {
+                    Some(why) => {
+                        // No label can name a slot that was never published.
+                        self.slots.remove(&gone.slot);
+                        self.events.push(Event::AttachRefused(gone.slot, why));
+                    }
+                    None => {
+                        let until = Now(now.0.saturating_add(self.config.quarantine_ns));
+                        self.slots.insert(gone.slot, SlotUse::RestsUntil(until));
+                        self.events.push(Event::SlotDetached(gone.slot));
+                    }
+                }
+            }
+            Step::Forget(id) => {
+                if let Some(record) = self.ports.get_mut(usize::from(id.0)).and_then(Option::take) {
+                    for queue in record.queues.iter().flatten() {
+                        self.past.add_queue(&queue.tally, &queue.discards);
+                    }
+                    self.events.push(Event::PortUnplugged(id));
+                }
+            }
+        }
+    }
+
+    fn free_rested(&mut self, now: Now) {
+        let rested = |usage: &SlotUse| matches!(usage, SlotUse::RestsUntil(until) if *until <= now);
+        if !self.slots.values().any(rested) {
+            return;
+        }
+        let free: Vec<u32> =
+            self.slots.iter().filter(|(_, usage)| rested(usage)).map(|(&slot, _)| slot).collect();
+        for slot in free {
+            self.slots.remove(&slot);
+            self.events.push(Event::SlotFree(slot));
+        }
+        // From "gone" to "empty", so that the counters tell the two apart.
+        self.give_tables();
+    }
+
+    /// Ends what was for the switch itself: control messages are not spoken yet.
+    fn end_punts(&mut self) {
+        while let Some(punt) = self.punts.pop() {
+            self.discards.count(Discard::Unhandled);
+            drop(punt);
+        }
+    }
+
+    fn give_tables(&mut self) {
+        let exits = self
+            .slots
+            .iter()
+            .map(|(&slot, usage)| {
+                let exit = match *usage {
+                    SlotUse::RestsUntil(_) => Exit::Gone,
+                    SlotUse::Attached(mark) => match &self.attached[mark.index()].1 {
+                        Some(user) if user.state == SlotState::Attached => Exit::To(mark),
+                        Some(user) if user.state == SlotState::Leaving => Exit::Gone,
+                        _ => Exit::Empty,
+                    },
+                };
+                (slot, exit)
+            })
+            .collect();
+        for worker in 0..self.workers.len() {
+            // `check` has made a table of this scheme before.
+            if let Ok(table) = table(&self.config, &exits) {
+                self.give(worker, Order::Slots(Box::new(table)));
+            }
+        }
+    }
+
+    fn give(&mut self, worker: usize, order: Order) {
+        let worker = &mut self.workers[worker];
+        worker.given += 1;
+        worker.waiting.push_back(order);
+    }
+
+    fn after_all(&mut self, next: Step) {
+        let barrier = self.workers.iter().map(|worker| worker.given).collect();
+        self.pending.push_back(Pending { barrier, next });
+    }
+
+    fn pump(&mut self) {
+        for worker in &mut self.workers {
+            let mut given = false;
+            while let Some(order) = worker.waiting.pop_front() {
+                if let Err(order) = worker.orders.push(order) {
+                    worker.waiting.push_front(order);
+                    break;
+                }
+                given = true;
+            }
+            if given && let Some(bell) = &worker.bell {
+                bell.ring();
+            }
+        }
+    }
+
+    fn read_reports(&mut self) {
+        for number in 0..self.workers.len() {
+            while let Some(report) = self.workers[number].reports.pop() {
+                self.workers[number].reported += 1;
+                self.read_report(report);
+            }
+        }
+    }
+
+    fn read_report(&mut self, report: Report) {
+        match report {
+            // Freed here, on the slow path: that is what reports are for.
+            Report::Done | Report::Slots(_) | Report::Detached(_) | Report::Unplugged(_) => (),
+            Report::AttachRefused(link, why) => {
+                if let Some(attachment) = self.attached[link.mark.index()].1.as_mut() {
+                    attachment.refused = Some(why);
+                }
+            }
+            Report::PlugRefused(seat) => {
+                // Ports are numbered within the workers' bounds, so this is a bug of ours.
+                debug_assert!(false, "a worker had no place for {seat:?}");
+            }
+        }
+    }
+}
+
+fn check(config: &SwitchConfig) -> Result<(), ConfigError> {
+    let scheme = &config.scheme;
+    scheme.self_director().map_err(|_| ConfigError::SchemeWithoutSelf)?;
+    scheme.prefix_index_bits().map_err(|_| ConfigError::SchemeTooAlike)?;
+    if config.hops_max == 0 || config.hops_max > HOPS_MAX {
+        return Err(ConfigError::HopsMax);
+    }
+    let writable = |slot: u32| scheme.encode_least(Slot::new(slot)).is_ok();
+    let highest = ATTACHED_MAX as u32;
+    if config.slot_max < 2 || config.slot_max > highest || !writable(config.slot_max) {
+        let max = (2..=highest).rev().find(|&slot| writable(slot));
+        return Err(ConfigError::SlotMax(max));
+    }
+    Ok(())
+}
+
+fn table(config: &SwitchConfig, exits: &BTreeMap<u32, Exit>) -> Result<SlotTable, ConfigError> {
+    let exit = |slot| exits.get(&slot).copied().unwrap_or(Exit::Empty);
+    // Only slots up to the highest in use need hops of their own.
+    let highest = exits.last_key_value().map_or(1, |(&slot, _)| slot);
+    SlotTable::new(&config.scheme, highest, exit).map_err(|_| ConfigError::SchemeTooAlike)
+}
+
+/// Frames that a port lost, by the switch's names for it.
+fn losses(tally: &PortTally) -> impl Iterator<Item = (Discard, u64)> {
+    Loss::ALL.into_iter().map(|loss| (Discard::from(loss), tally.lost(loss)))
+}

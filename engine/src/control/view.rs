@@ -1,0 +1,245 @@
+//! What people and programs are shown of a switch: copies of counters, never the switch itself.
+
+use strowger_frame::port::{Address, PortTally};
+
+use super::{PortId, SlotUse, Switch, losses};
+use crate::{
+    discard::{Discard, DiscardTally},
+    link::Behind,
+};
+
+/// How far along a slot's user is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotState {
+    /// Given out; not every worker knows it yet.
+    Coming,
+    /// Every worker forwards to it, or is about to.
+    Attached,
+    /// Being taken away.
+    Leaving,
+    /// Gone; the number rests before it is given again.
+    Quarantined,
+}
+
+impl SlotState {
+    /// Its name in JSON: lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Coming => "coming",
+            Self::Attached => "attached",
+            Self::Leaving => "leaving",
+            Self::Quarantined => "quarantined",
+        }
+    }
+}
+
+/// One slot.
+#[derive(Clone, Debug)]
+pub struct SlotView {
+    /// Its number.
+    pub slot: u32,
+    /// How far along.
+    pub state: SlotState,
+    /// What people call what is attached; empty in quarantine.
+    pub name: String,
+    /// The port that it is behind.
+    pub port: Option<PortId>,
+    /// Where behind it.
+    pub at: Option<Address>,
+    /// Another switch, or a local user.
+    pub behind: Option<Behind>,
+    /// Frames that came in by the slot.
+    pub frames_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Frames that left by the slot.
+    pub frames_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Frames that came in by the slot and went no further, or met a full queue here.
+    pub discards: u64,
+    /// When a frame last came in, in the switch's nanoseconds; 0 if none ever did.
+    pub heard_ns: u64,
+}
+
+/// One queue of a port: its half on one worker.
+#[derive(Clone, Debug)]
+pub struct QueueView {
+    /// The worker that owns it.
+    pub worker: usize,
+    /// Frames that arrived, lost ones included.
+    pub frames_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Frames that left.
+    pub frames_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Frames that the port made itself.
+    pub frames_made: u64,
+    /// Receives, each a train where the kernel coalesced.
+    pub trains_in: u64,
+    /// Sends, each a train where frames rode together.
+    pub trains_out: u64,
+    /// Datagrams that the kernel dropped before they were frames.
+    pub kernel_drops: u64,
+    /// Discards that are not zero, by reason.
+    pub discards: Vec<(Discard, u64)>,
+}
+
+/// One port.
+#[derive(Clone, Debug)]
+pub struct PortView {
+    /// Its number.
+    pub id: PortId,
+    /// What it is.
+    pub describe: String,
+    /// Its queues, by worker.
+    pub queues: Vec<QueueView>,
+}
+
+/// R3: at rest, frames in + frames made = frames out + discards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// Frames that arrived at ports.
+    pub frames_in: u64,
+    /// Frames that were made here.
+    pub frames_made: u64,
+    /// Frames that left by ports.
+    pub frames_out: u64,
+    /// By reason, in the order of [`Discard::ALL`].
+    pub discards: [u64; Discard::COUNT],
+    /// Datagrams that the kernel dropped before they were frames: no part of the balance.
+    pub kernel_drops: u64,
+}
+
+impl Default for Balance {
+    fn default() -> Self {
+        Self {
+            frames_in: 0,
+            frames_made: 0,
+            frames_out: 0,
+            discards: [0; Discard::COUNT],
+            kernel_drops: 0,
+        }
+    }
+}
+
+impl Balance {
+    /// Discards for any reason.
+    pub fn discarded(&self) -> u64 {
+        self.discards.iter().sum()
+    }
+
+    /// Frames that came or were made, less those that left or were discarded: those still on
+    /// their way. 0 at rest.
+    pub fn on_their_way(&self) -> i128 {
+        i128::from(self.frames_in) + i128::from(self.frames_made)
+            - i128::from(self.frames_out)
+            - i128::from(self.discarded())
+    }
+
+    /// Whether the two sides are equal.
+    pub fn is_even(&self) -> bool {
+        self.on_their_way() == 0
+    }
+
+    /// The reasons that were met, with their counts.
+    pub fn by_reason(&self) -> impl Iterator<Item = (Discard, u64)> + '_ {
+        let counts = Discard::ALL.iter().copied().zip(self.discards.iter().copied());
+        counts.filter(|&(_, count)| count > 0)
+    }
+
+    pub(super) fn add_queue(&mut self, tally: &PortTally, discards: &DiscardTally) {
+        self.frames_in += tally.frames_in.read();
+        self.frames_made += tally.frames_made.read();
+        self.frames_out += tally.frames_out.read();
+        self.kernel_drops += tally.kernel_drops.read();
+        for (discard, count) in losses(tally) {
+            self.discards[discard as usize] += count;
+        }
+        self.add_discards(discards);
+    }
+
+    fn add_discards(&mut self, discards: &DiscardTally) {
+        for (sum, &discard) in self.discards.iter_mut().zip(Discard::ALL) {
+            *sum += discards.read(discard);
+        }
+    }
+}
+
+impl Switch {
+    /// All slots in use or in quarantine, in order of their numbers.
+    pub fn slots(&self) -> Vec<SlotView> {
+        self.slots
+            .iter()
+            .map(|(&slot, usage)| {
+                let user = match *usage {
+                    SlotUse::Attached(mark) => self.attached[mark.index()].1.as_ref(),
+                    SlotUse::RestsUntil(_) => None,
+                };
+                let sum = |read: fn(&crate::link::SlotTally) -> u64| {
+                    user.iter().flat_map(|user| &user.tallies).map(|tally| read(tally)).sum()
+                };
+                let heard = user.iter().flat_map(|user| &user.tallies).map(|t| t.heard_ns.read());
+                SlotView {
+                    slot,
+                    state: user.map_or(SlotState::Quarantined, |user| user.state),
+                    name: user.map(|user| user.name.clone()).unwrap_or_default(),
+                    port: user.map(|user| user.port),
+                    at: user.map(|user| user.at),
+                    behind: user.map(|user| user.behind),
+                    frames_in: sum(|tally| tally.frames_in.read()),
+                    bytes_in: sum(|tally| tally.bytes_in.read()),
+                    frames_out: sum(|tally| tally.frames_out.read()),
+                    bytes_out: sum(|tally| tally.bytes_out.read()),
+                    discards: sum(|tally| tally.discards.read()),
+                    heard_ns: heard.max().unwrap_or(0),
+                }
+            })
+            .collect()
+    }
+
+    /// All ports, in order of their numbers.
+    pub fn ports(&self) -> Vec<PortView> {
+        let ports = self.ports.iter().enumerate();
+        ports
+            .filter_map(|(number, record)| {
+                let record = record.as_ref()?;
+                let queues = record.queues.iter().enumerate().filter_map(|(worker, queue)| {
+                    let queue = queue.as_ref()?;
+                    let tally = &queue.tally;
+                    let mut sums = Balance::default();
+                    sums.add_queue(tally, &queue.discards);
+                    Some(QueueView {
+                        worker,
+                        frames_in: tally.frames_in.read(),
+                        bytes_in: tally.bytes_in.read(),
+                        frames_out: tally.frames_out.read(),
+                        bytes_out: tally.bytes_out.read(),
+                        frames_made: tally.frames_made.read(),
+                        trains_in: tally.trains_in.read(),
+                        trains_out: tally.trains_out.read(),
+                        kernel_drops: tally.kernel_drops.read(),
+                        discards: sums.by_reason().collect(),
+                    })
+                });
+                Some(PortView {
+                    id: PortId(number as u16),
+                    describe: record.describe.clone(),
+                    queues: queues.collect(),
+                })
+            })
+            .collect()
+    }
+
+    /// The sums of all counters, those of ports that are gone included.
+    pub fn balance(&self) -> Balance {
+        let mut balance = self.past.clone();
+        for queue in self.ports.iter().flatten().flat_map(|record| &record.queues).flatten() {
+            balance.add_queue(&queue.tally, &queue.discards);
+        }
+        balance.add_discards(&self.discards);
+        balance
+    }
+}

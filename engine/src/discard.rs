@@ -1,0 +1,172 @@
+//! Why a frame goes no further: one closed enum, each reason counted per port. A discard is a
+//! value of one byte; it is never logged and never answered from the data path.
+
+use strowger_frame::{Loss, tally::Counter};
+
+macro_rules! discards {
+    ($( $(#[doc = $doc:literal])+ $variant:ident = $name:literal, )+) => {
+        /// Why a frame went no further. Closed; every way out of the switch that is not a slot is here.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Discard {
+            $( $(#[doc = $doc])+ $variant, )+
+        }
+
+        impl Discard {
+            /// All reasons, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$( Self::$variant ),+];
+
+            /// How many reasons there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The reason's name in counters, captures and JSON: lower case, underscores.
+            pub const fn name(self) -> &'static str {
+                match self { $( Self::$variant => $name, )+ }
+            }
+        }
+    };
+}
+
+discards! {
+    /// Shorter than a link header and the narrowest switch header.
+    TooShort = "too_short",
+    /// Longer than any path takes ([`crate::limits::FRAME_BYTES_MAX`]).
+    TooLong = "too_long",
+    /// A link header of a kind that this link does not speak.
+    BadLinkKind = "bad_link_kind",
+    /// A switch header of a version that does not exist.
+    BadVersion = "bad_version",
+    /// A label width that does not exist.
+    BadWidth = "bad_width",
+    /// A header that contradicts itself: more bits used than the label has.
+    BadHeader = "bad_header",
+    /// Authentication failed.
+    BadSeal = "bad_seal",
+    /// Seen before.
+    Replayed = "replayed",
+    /// No forward bits are left, and this is no endpoint.
+    LabelSpent = "label_spent",
+    /// The low bits of the label are no director of this switch's scheme.
+    NoDirector = "no_director",
+    /// Nothing has ever been attached to the slot.
+    EmptySlot = "empty_slot",
+    /// What was attached to the slot is gone, and the number rests in quarantine.
+    SlotGone = "slot_gone",
+    /// The ingress slot cannot be written in as many bits as the director took.
+    ReturnPath = "return_path",
+    /// The hop would leave by the slot that it came in by.
+    UTurn = "u_turn",
+    /// The hop would shift past the label's register.
+    LabelFull = "label_full",
+    /// No hops are left.
+    HopsSpent = "hops_spent",
+    /// The label goes on where an endpoint is.
+    BeyondEndpoint = "beyond_endpoint",
+    /// The exit's queue is full: the newest arrival is refused.
+    EgressFull = "egress_full",
+    /// The slow path's queue is full.
+    PuntFull = "punt_full",
+    /// The exchange ring to the worker that owns the exit is full.
+    ExchangeFull = "exchange_full",
+    /// It waited at an exit that was taken away.
+    ExitGone = "exit_gone",
+    /// It came from a neighbour that is being taken away.
+    IngressGone = "ingress_gone",
+    /// The slow path does not know what to do with it.
+    Unhandled = "unhandled",
+    /// The port: it came from an address that no neighbour has.
+    Stranger = "stranger",
+    /// The port: longer than the memory for it.
+    Truncated = "truncated",
+    /// The port: the kernel's message about it made no sense.
+    Malformed = "malformed",
+    /// The port: no neighbour stands where it was to go.
+    NoNeighbour = "no_neighbour",
+    /// The port: too long for the path.
+    PathTooNarrow = "path_too_narrow",
+    /// The port: the kernel refused to send it.
+    SendRefused = "send_refused",
+    /// The port: its far side is gone.
+    PeerGone = "peer_gone",
+    /// The port: no memory for it.
+    PoolEmpty = "pool_empty",
+    /// The port: a fault wrapper lost it on purpose.
+    Injected = "injected",
+}
+
+impl From<Loss> for Discard {
+    fn from(loss: Loss) -> Self {
+        match loss {
+            Loss::Stranger => Self::Stranger,
+            Loss::Truncated => Self::Truncated,
+            Loss::Malformed => Self::Malformed,
+            Loss::NoNeighbour => Self::NoNeighbour,
+            Loss::PathTooNarrow => Self::PathTooNarrow,
+            Loss::SendRefused => Self::SendRefused,
+            Loss::PeerGone => Self::PeerGone,
+            Loss::PoolEmpty => Self::PoolEmpty,
+            Loss::Injected => Self::Injected,
+        }
+    }
+}
+
+impl std::fmt::Display for Discard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Discards of one port on one worker, by reason. Written by that worker alone.
+#[derive(Debug)]
+pub struct DiscardTally([Counter; Discard::COUNT]);
+
+impl Default for DiscardTally {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl DiscardTally {
+    /// Counts one.
+    #[inline]
+    pub fn count(&self, discard: Discard) {
+        self.0[discard as usize].add(1);
+    }
+
+    /// Counts `n`.
+    #[inline]
+    pub fn count_many(&self, discard: Discard, n: u64) {
+        self.0[discard as usize].add(n);
+    }
+
+    /// How many frames met this reason.
+    pub fn read(&self, discard: Discard) -> u64 {
+        self.0[discard as usize].read()
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(Counter::read).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_number_and_a_name_of_its_own() {
+        let mut names: Vec<_> = Discard::ALL.iter().map(|d| d.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Discard::COUNT);
+        assert!(Discard::ALL.iter().enumerate().all(|(n, &d)| d as usize == n));
+    }
+
+    #[test]
+    fn a_port_s_loss_keeps_its_name_as_a_discard() {
+        for loss in Loss::ALL {
+            assert_eq!(Discard::from(loss).name(), loss.name());
+        }
+    }
+}

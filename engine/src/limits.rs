@@ -1,0 +1,54 @@
+//! Every bound of the data plane, its reason, and how they relate. Nothing here is read from a
+//! configuration; what an operator may set is bounded by these.
+
+use strowger_frame::BURST_MAX;
+
+/// Links and endpoints that one switch can have attached. Bounds every table that a worker holds,
+/// all of which are sized at start (R13).
+pub const ATTACHED_MAX: usize = 8_192;
+
+/// Ports of one worker.
+pub const PORTS_MAX: usize = 1_024;
+
+/// Frames that wait at one exit: one whole burst may leave by one exit, so a burst that meets an
+/// idle exit is never refused.
+pub const EGRESS_FRAMES_MAX: usize = BURST_MAX;
+
+/// Places at one exit that only control frames (flag C) may take, so that control survives a data
+/// overload (R12).
+pub const EGRESS_CONTROL_FRAMES_MAX: usize = 16;
+
+/// Frames that a port left behind when it was last asked: from here on congestion is marked in the
+/// frames' ECN field (RFC 3168, section 5).
+pub const EGRESS_MARK_FRAMES: usize = EGRESS_FRAMES_MAX / 2;
+
+/// Frames from one worker to another that wait on their exchange ring: a few bursts, enough that
+/// the other may finish what it is doing.
+pub const EXCHANGE_FRAMES_MAX: usize = 4 * BURST_MAX;
+
+/// Frames that wait for the slow path. It is one thread and may be busy; what it cannot keep up
+/// with is refused and counted, and forwarding goes on.
+pub const PUNTS_MAX: usize = 256;
+
+/// Orders that wait for one worker, and reports that wait for the slow path. A worker takes an
+/// order only when its report has a place, so no report is ever lost.
+pub const ORDERS_MAX: usize = 64;
+
+/// Orders that a worker obeys in one breath: bounds what the slow path may cost the data plane.
+pub const ORDERS_PER_BREATH: usize = 4;
+
+/// Hops that a frame may have left at most, whatever its sender wrote: the longest path that 256
+/// label bits can spell in the narrowest common form, 4 bits, is 64 hops.
+pub const HOPS_MAX: u8 = 64;
+
+/// The shortest packet: link header, switch header with its narrowest label, and nothing else.
+pub const FRAME_BYTES_MIN: usize = crate::link::LINK_HEADER_BYTES + crate::header::HEADER_64_BYTES;
+
+/// The longest frame that is forwarded: a jumbo Ethernet frame's payload (9,000) and our
+/// overhead, rounded up. Longer datagrams exist, but no path for them does.
+pub const FRAME_BYTES_MAX: usize = 9_216;
+
+const _: () = assert!(EGRESS_FRAMES_MAX >= BURST_MAX);
+const _: () = assert!(EGRESS_MARK_FRAMES < EGRESS_FRAMES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX <= u16::MAX as usize);
+const _: () = assert!(FRAME_BYTES_MIN < FRAME_BYTES_MAX);

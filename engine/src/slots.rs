@@ -1,0 +1,279 @@
+//! From the low bits of a label to an exit: one indexed load where the scheme's widest form has at
+//! most ten bits, two in any other. A table is made by the slow path and only read by workers.
+
+use strowger_frame::Mark;
+
+use crate::{
+    director::Slot,
+    scheme::{FORMS_MAX, Scheme, SchemeError},
+};
+
+/// Where a director leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// To what is attached under this mark.
+    To(Mark),
+    /// To the switch itself: its slow path.
+    Switch,
+    /// Nothing was ever attached there.
+    Empty,
+    /// What was attached there is gone, and the number is in quarantine.
+    Gone,
+    /// The bits are no director of the scheme.
+    NoDirector,
+}
+
+/// One table entry: eight bytes, so that a cache line holds eight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    exit: u32,
+    width: u8,
+    form: u8,
+}
+
+const _: () = assert!(size_of::<Hop>() == 8);
+
+const EXIT_SWITCH: u32 = u32::MAX;
+const EXIT_EMPTY: u32 = u32::MAX - 1;
+const EXIT_GONE: u32 = u32::MAX - 2;
+const EXIT_NO_DIRECTOR: u32 = u32::MAX - 3;
+
+impl Hop {
+    const NO_DIRECTOR: Self = Self { exit: EXIT_NO_DIRECTOR, width: 0, form: 0 };
+
+    fn new(exit: Exit, width: u8, form: u8) -> Self {
+        let exit = match exit {
+            Exit::To(mark) => mark.0,
+            Exit::Switch => EXIT_SWITCH,
+            Exit::Empty => EXIT_EMPTY,
+            Exit::Gone => EXIT_GONE,
+            Exit::NoDirector => EXIT_NO_DIRECTOR,
+        };
+        Self { exit, width, form }
+    }
+
+    /// Where it leads.
+    #[inline]
+    pub fn exit(self) -> Exit {
+        match self.exit {
+            EXIT_SWITCH => Exit::Switch,
+            EXIT_EMPTY => Exit::Empty,
+            EXIT_GONE => Exit::Gone,
+            EXIT_NO_DIRECTOR => Exit::NoDirector,
+            mark => Exit::To(Mark(mark)),
+        }
+    }
+
+    /// Bits that the director takes off the label.
+    #[inline]
+    pub fn width(self) -> u8 {
+        self.width
+    }
+
+    /// The form that it is written in: indexes [`WayBack`].
+    #[inline]
+    pub fn form(self) -> u8 {
+        self.form
+    }
+}
+
+/// One form of a scheme that is too wide for a flat table.
+#[derive(Clone, Copy, Debug)]
+struct NearForm {
+    prefix_mask: u64,
+    prefix: u64,
+    prefix_bits: u32,
+    data_mask: u64,
+    /// Where this form's hops begin, and how many there are.
+    first: u32,
+    count: u32,
+    /// What data beyond them leads to: a director, but of nothing that is attached.
+    beyond: Hop,
+}
+
+#[derive(Debug)]
+enum Shape {
+    /// Indexed by the label's low bits.
+    Flat { mask: u64 },
+    /// First the form by the low bits, then the hop by the form's data bits.
+    ByForm { mask: u64, near: Box<[Option<NearForm>]> },
+}
+
+/// Which exit each director leads to. Replicated on every worker, replaced as a whole.
+#[derive(Debug)]
+pub struct SlotTable {
+    shape: Shape,
+    hops: Box<[Hop]>,
+}
+
+impl SlotTable {
+    /// Makes the table for `scheme`, where `exit` says what each slot number leads to now. It is
+    /// asked for slots up to `slot_max`; higher ones are [`Exit::Empty`].
+    ///
+    /// # Errors
+    /// [`SchemeError::PrefixesTooAlike`]: no switch can number its slots by such a scheme.
+    pub fn new(
+        scheme: &Scheme,
+        slot_max: u32,
+        exit: impl Fn(u32) -> Exit,
+    ) -> Result<Self, SchemeError> {
+        let exit_of = |slot: Slot| match slot {
+            Slot::SWITCH => Exit::Switch,
+            slot if slot.number() <= slot_max => exit(slot.number()),
+            _ => Exit::Empty,
+        };
+        if let Some(bits) = scheme.index_bits() {
+            let hops = (0..1_u16 << bits)
+                .map(|index| match scheme.decode_index(index) {
+                    Some(director) => {
+                        Hop::new(exit_of(director.slot()), director.width(), director.form())
+                    }
+                    None => Hop::NO_DIRECTOR,
+                })
+                .collect();
+            return Ok(Self { shape: Shape::Flat { mask: (1 << bits) - 1 }, hops });
+        }
+
+        let bits = scheme.prefix_index_bits()?;
+        let mut hops = Vec::new();
+        let forms: Vec<NearForm> = (0_u8..)
+            .zip(scheme.forms())
+            .map(|(form, shape)| {
+                let first = hops.len() as u32;
+                let data_max = (1_u64 << shape.data_bits) - 1;
+                // A form skips at most one number, so data and slot differ by at most one.
+                let count = data_max.min(u64::from(slot_max) + 1) as u32 + 1;
+                hops.extend((0..count).map(|data| match scheme.slot_at(form, data) {
+                    Some(slot) => Hop::new(exit_of(slot), shape.width(), form),
+                    None => Hop::NO_DIRECTOR,
+                }));
+                NearForm {
+                    prefix_mask: (1 << shape.prefix_bits) - 1,
+                    prefix: u64::from(shape.prefix),
+                    prefix_bits: u32::from(shape.prefix_bits),
+                    data_mask: data_max,
+                    first,
+                    count,
+                    beyond: Hop::new(Exit::Empty, shape.width(), form),
+                }
+            })
+            .collect();
+        let near = (0..1_u16 << bits)
+            .map(|index| scheme.form_near(index as u8).map(|form| forms[usize::from(form)]))
+            .collect();
+        let shape = Shape::ByForm { mask: (1 << bits) - 1, near };
+        Ok(Self { shape, hops: hops.into() })
+    }
+
+    /// The hop that a label's low bits spell: one load, or two.
+    #[inline]
+    pub fn take(&self, low: u64) -> Hop {
+        match &self.shape {
+            Shape::Flat { mask } => {
+                self.hops.get((low & mask) as usize).copied().unwrap_or(Hop::NO_DIRECTOR)
+            }
+            Shape::ByForm { mask, near } => {
+                let Some(Some(form)) = near.get((low & mask) as usize) else {
+                    return Hop::NO_DIRECTOR;
+                };
+                if low & form.prefix_mask != form.prefix {
+                    return Hop::NO_DIRECTOR;
+                }
+                let data = low >> form.prefix_bits & form.data_mask;
+                if data >= u64::from(form.count) {
+                    return form.beyond;
+                }
+                let index = form.first as usize + data as usize;
+                self.hops.get(index).copied().unwrap_or(Hop::NO_DIRECTOR)
+            }
+        }
+    }
+}
+
+/// What a link writes into the way back: its slot's director in every form, reversed and at the
+/// top of 64 bits, so that one OR does it.
+#[derive(Clone, Copy, Debug)]
+pub struct WayBack {
+    bits: [u64; FORMS_MAX],
+    /// Bit `f` is set where form `f` can hold the slot.
+    fits: u32,
+}
+
+const _: () = assert!(FORMS_MAX <= 32);
+
+impl WayBack {
+    /// The directors of `slot` in all forms of `scheme`.
+    pub fn new(scheme: &Scheme, slot: Slot) -> Self {
+        let mut way_back = Self { bits: [0; FORMS_MAX], fits: 0 };
+        for (form, bits) in (0_u8..).zip(&mut way_back.bits) {
+            if let Some(back) = scheme.back_bits(slot, form) {
+                *bits = back;
+                way_back.fits |= 1 << form;
+            }
+        }
+        way_back
+    }
+
+    /// The reversed director in this form, at the top of the word; `None` where it does not fit.
+    #[inline]
+    pub fn in_form(&self, form: u8) -> Option<u64> {
+        let bits = *self.bits.get(usize::from(form))?;
+        (self.fits >> form & 1 == 1).then_some(bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheme::{self, Form};
+
+    fn agrees_with_the_scheme(scheme: &Scheme, slot_max: u32, lows: impl Iterator<Item = u64>) {
+        let exit = |slot| if slot % 3 == 0 { Exit::Empty } else { Exit::To(Mark(slot)) };
+        let table = SlotTable::new(scheme, slot_max, exit).expect("a scheme to number by");
+        for low in lows {
+            let hop = table.take(low);
+            match scheme.decode(low) {
+                Err(_) => assert_eq!(hop.exit(), Exit::NoDirector, "{low:x}"),
+                Ok(director) => {
+                    let slot = director.slot().number();
+                    let expected = match slot {
+                        1 => Exit::Switch,
+                        slot if slot > slot_max => Exit::Empty,
+                        slot => exit(slot),
+                    };
+                    assert_eq!(hop.exit(), expected, "{low:x} is slot {slot}");
+                    assert_eq!(hop.width(), director.width());
+                    assert_eq!(hop.form(), director.form());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_load_gives_what_the_scheme_decodes() {
+        for (_, scheme) in scheme::NAMED {
+            agrees_with_the_scheme(scheme, 300, 0..1 << 12);
+            agrees_with_the_scheme(scheme, 5, 0..1 << 12);
+        }
+    }
+
+    #[test]
+    fn two_loads_give_what_the_scheme_decodes() {
+        let wide = Scheme::new(&[Form::new(4, 1, 1), Form::new(8, 2, 2), Form::new(16, 2, 0)])
+            .expect("prefix-free");
+        assert_eq!(wide.index_bits(), None);
+        agrees_with_the_scheme(&wide, 20, 0..1 << 18);
+        agrees_with_the_scheme(&wide, 60_000, 0..1 << 18);
+    }
+
+    #[test]
+    fn a_way_back_knows_which_forms_hold_it() {
+        let way_back = WayBack::new(&scheme::V3X5X8, Slot::new(9));
+        assert_eq!(way_back.in_form(0), None);
+        // Slot 9 in 7 bits: 8 in five bits, and the prefix 10.
+        assert_eq!(way_back.in_form(1), Some(0b010_0010_u64.reverse_bits()));
+        assert!(way_back.in_form(2).is_some());
+        assert_eq!(way_back.in_form(3), None);
+        assert_eq!(way_back.in_form(255), None);
+    }
+}
