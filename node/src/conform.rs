@@ -53,7 +53,7 @@ type Kind = &'static str;
 ///
 /// # Errors
 /// Only what reading and writing say.
-pub fn run(input: impl Read, output: impl Write) -> io::Result<()> {
+pub(crate) fn run(input: impl Read, output: impl Write) -> io::Result<()> {
     let mut input = BufReader::new(input);
     let mut output = BufWriter::new(output);
     let mut line = Vec::new();
@@ -109,7 +109,7 @@ fn failed(kind: Kind) -> Value {
 }
 
 /// The answer to one line, which need be neither JSON nor text.
-pub fn answer(line: &[u8]) -> Value {
+fn answer(line: &[u8]) -> Value {
     match try_answer(line) {
         Ok(answer) => answer,
         Err(kind) => failed(kind),
