@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`memory`] | a wire inside this process: two ports, two rings |
 //! | [`endpoint`] | code of this process on a slot |
+//! | [`unix`] | a process of this machine on a slot |
 //! | [`doorbell`] | waking a worker that sleeps, and only then |
 //! | [`wait`] | how a worker blocks once no port has anything to do |
 //! | [`cores`] | which cores there are, and tying a thread to one |
@@ -21,6 +22,8 @@ pub mod cores;
 pub mod doorbell;
 pub mod endpoint;
 pub mod memory;
+pub mod udp;
+pub mod unix;
 pub mod wait;
 #[cfg(feature = "async")]
 mod waker;
@@ -29,4 +32,5 @@ mod wire;
 pub use doorbell::{Doorbell, Ringer};
 pub use endpoint::{Endpoint, EndpointPort, EndpointSpec};
 pub use memory::MemoryPort;
+pub use unix::UnixPort;
 pub use wait::{Waited, Waiter};

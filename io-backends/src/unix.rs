@@ -1,0 +1,442 @@
+//! A process of this machine on a slot, over a unix socket of type `SOCK_SEQPACKET`: the switch
+//! holds the [`UnixPort`], the other process a [`Client`]. Killing either leaves the other up; what
+//! the client sends is never trusted.
+//!
+//! Each message is one packet behind a header of four bytes, big-endian:
+//!
+//! ```text
+//!   0       1       2       3       4 ...
+//!  +-------+-------+-------+-------+----------------
+//!  | slot number, u32 big-endian   | the packet
+//!  +-------+-------+-------+-------+----------------
+//! ```
+//!
+//! - To the client: the slot by which the packet entered the switch (wire.md 1.3). `0xffffffff`
+//!   without a packet, after which the connection ends, says that another client is being served.
+//! - To the switch: zero. Anything else, or a message without a whole header, is counted as
+//!   [`Loss::Malformed`]; a packet longer than was agreed as [`Loss::Truncated`].
+//!
+//! One client is served at a time; a further one is told so and turned away, and may try again
+//! after the first has gone. While there is none, packets to the slot are lost as
+//! [`Loss::PeerGone`]. What the kernel has taken counts as out, though a client that is killed may
+//! not have read it. When the pool is empty, packets wait in the socket and the client is slowed:
+//! nothing is lost.
+
+use std::{
+    fmt, io,
+    os::fd::{AsRawFd as _, OwnedFd},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arrayvec::ArrayVec;
+use strowger_frame::{
+    Address, BURST_MAX, Burst, Chunk, ChunkClass, Frame, Loss, Mark, Pool, Port,
+    pool::{HEADROOM_BYTES, SINGLE_STRIDE_BYTES},
+    port::{AdmitError, Arm, PortTally},
+};
+
+mod client;
+mod socket;
+
+pub use client::{Client, ClientError, Received};
+use socket::{Epoll, HEADER_BUSY, HEADER_BYTES, HEADER_DOWN, Listener};
+
+/// Messages taken by one system call at most, and so chunks that a port holds ready.
+const RECEIVE_MAX: usize = 32;
+/// While a worker is busy, an idle socket is asked once in so many bursts: a system call for
+/// nothing costs as much as switching a burst. A worker that slept asks at once.
+const IDLE_ASK_EVERY: u32 = 4;
+/// The same for clients that wait to be served, or turned away.
+const ACCEPT_EVERY: u32 = 64;
+/// The longest packet that a single chunk takes, whatever its colour.
+const SINGLE_BYTES_MAX: usize = SINGLE_STRIDE_BYTES - HEADROOM_BYTES - 8 * 64;
+
+/// How a unix port is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnixSpec {
+    /// The longest packet in bytes either way, up to 65,535. Up to 3,328 a packet takes a single
+    /// chunk of the pool (a train chunk if there is none), above a train chunk.
+    pub frame_bytes_max: usize,
+    /// The mode of the socket's file: who may connect.
+    pub mode: u32,
+}
+
+impl Default for UnixSpec {
+    /// Packets of up to 2,048 bytes; only this user may connect.
+    fn default() -> Self {
+        Self { frame_bytes_max: 2048, mode: 0o600 }
+    }
+}
+
+/// Why a unix port could not be had.
+#[derive(Debug)]
+pub enum ListenError {
+    /// A process that lives listens there already.
+    Busy(PathBuf),
+    /// A file is in the way that is no socket; it is left alone.
+    NotASocket(PathBuf),
+    /// The path is empty, longer than the 107 bytes that the kernel takes, or holds a zero.
+    PathTooLong(PathBuf),
+    /// Anything else that the kernel refused.
+    System {
+        /// What was tried: `bind`.
+        what: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy(path) => {
+                write!(
+                    f,
+                    "{}: another process listens there; stop it or use another path",
+                    path.display()
+                )
+            }
+            Self::NotASocket(path) => {
+                write!(f, "{}: a file is in the way that is no socket; move it", path.display())
+            }
+            Self::PathTooLong(path) => {
+                write!(f, "{}: a socket's path has 1 to 107 bytes", path.display())
+            }
+            Self::System { what, path, error } => {
+                write!(f, "cannot {what} {}: {error}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for ListenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::System { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// The switch's half: a process of this machine on a slot.
+#[derive(Debug)]
+pub struct UnixPort {
+    listener: Listener,
+    client: Option<OwnedFd>,
+    epoll: Epoll,
+    spec: UnixSpec,
+    mark: Option<Mark>,
+    /// Memory for the next messages.
+    ready: ArrayVec<Chunk, RECEIVE_MAX>,
+    /// Bursts to let pass before the socket is asked again, and the listener.
+    ask_in: u32,
+    accept_in: u32,
+    /// The kernel had no room for the last frames; and the epoll set says so.
+    stuck: bool,
+    waits_for_room: bool,
+    tally: Arc<PortTally>,
+    name: String,
+}
+
+impl UnixPort {
+    /// Listens at `path`. The file of a process that is no more is removed first.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub fn listen(path: impl AsRef<Path>, spec: &UnixSpec) -> Result<Self, ListenError> {
+        let path = path.as_ref();
+        let listener = Listener::bind(path, spec.mode)?;
+        let failed = |error| ListenError::System { what: "wait for", path: path.into(), error };
+        let epoll = Epoll::new().map_err(failed)?;
+        epoll.add(listener.as_raw_fd(), libc::EPOLLIN).map_err(failed)?;
+        let frame_bytes_max = spec.frame_bytes_max.min(usize::from(u16::MAX));
+        Ok(Self {
+            listener,
+            client: None,
+            epoll,
+            spec: UnixSpec { frame_bytes_max, ..*spec },
+            mark: None,
+            ready: ArrayVec::new(),
+            ask_in: 0,
+            accept_in: 0,
+            stuck: false,
+            waits_for_room: false,
+            tally: Arc::default(),
+            name: format!("unix {}", path.display()),
+        })
+    }
+
+    /// Whether a client is being served.
+    pub fn is_serving(&self) -> bool {
+        self.client.is_some()
+    }
+
+    /// Lets in the next client, or turns it away.
+    fn accept(&mut self) {
+        self.accept_in = ACCEPT_EVERY;
+        let Some(client) = self.listener.accept() else { return };
+        if self.client.is_some() {
+            let words = HEADER_BUSY.as_ptr().cast();
+            let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+            // SAFETY: the header is that many readable bytes; if it cannot be sent, the end of the
+            // connection must say it alone.
+            unsafe { libc::send(client.as_raw_fd(), words, HEADER_BYTES, flags) };
+            return;
+        }
+        // If the kernel refuses to watch it, it is turned away without words.
+        if self.epoll.add(client.as_raw_fd(), libc::EPOLLIN | libc::EPOLLRDHUP).is_ok() {
+            self.client = Some(client);
+            self.ask_in = 0;
+        }
+    }
+
+    /// The client is gone: another may come at once. Closing takes it out of the epoll set.
+    fn hang_up(&mut self) {
+        self.client = None;
+        self.accept_in = 0;
+        self.stuck = false;
+        self.waits_for_room = false;
+    }
+
+    /// Takes memory for up to `wanted` messages, and says for how many there is some.
+    fn make_ready(&mut self, pool: &mut Pool, wanted: usize) -> usize {
+        while self.ready.len() < wanted.min(RECEIVE_MAX) {
+            let single = self.spec.frame_bytes_max <= SINGLE_BYTES_MAX;
+            let chunk = if single { pool.take(ChunkClass::Single) } else { None };
+            match chunk.or_else(|| pool.take(ChunkClass::Train)) {
+                Some(chunk) => self.ready.push(chunk),
+                None => break,
+            }
+        }
+        self.ready.len().min(wanted)
+    }
+
+    /// One `recvmmsg`; the frames go to `burst`. Says how many messages there were.
+    fn receive(&mut self, pool: &mut Pool, burst: &mut Burst) -> usize {
+        let wanted = self.make_ready(pool, burst.remaining_capacity());
+        let Some(client) = self.client.as_ref().filter(|_| wanted > 0) else { return 0 };
+        let bytes = HEADER_BYTES + self.spec.frame_bytes_max;
+        let mut parts = ArrayVec::<libc::iovec, RECEIVE_MAX>::new();
+        for chunk in &mut self.ready[..wanted] {
+            // The header lies in the headroom, and the packet where it would without one.
+            let start = chunk.start() - HEADER_BYTES;
+            let room = &mut chunk.bytes_mut()[start..start + bytes];
+            parts.push(libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() });
+        }
+        let mut messages = ArrayVec::<libc::mmsghdr, RECEIVE_MAX>::new();
+        messages.extend(parts.iter_mut().map(|part| message(part, 1)));
+        let (fd, flags, no_limit) = (client.as_raw_fd(), libc::MSG_DONTWAIT, std::ptr::null_mut());
+        // SAFETY: the first `wanted` messages point to one part each, and these into chunks that we
+        // own; all outlive the call.
+        let got =
+            unsafe { libc::recvmmsg(fd, messages.as_mut_ptr(), wanted as u32, flags, no_limit) };
+        let Ok(got) = usize::try_from(got) else {
+            match io::Error::last_os_error().raw_os_error() {
+                // A reset is told once, before what arrived earlier; the end is seen after that.
+                Some(libc::EAGAIN | libc::EINTR | libc::ECONNRESET) => {}
+                _ => self.hang_up(),
+            }
+            return 0;
+        };
+        let got = &messages[..got];
+        // An empty message and the end of the connection look alike, one by one.
+        if got.iter().all(|message| message.msg_len == 0) && socket::has_hung_up(client) {
+            self.hang_up();
+            return 0;
+        }
+        let mut sort = Sort { mark: self.mark, tally: &self.tally, burst };
+        let kept: ArrayVec<Chunk, RECEIVE_MAX> = self
+            .ready
+            .drain(..got.len())
+            .zip(got)
+            .filter_map(|(chunk, message)| sort.message(chunk, message))
+            .collect();
+        // In front, where the cache still knows them.
+        for (at, chunk) in kept.into_iter().enumerate() {
+            self.ready.insert(at, chunk);
+        }
+        got.len()
+    }
+
+    /// One `sendmmsg` of frames from the front; says how many the kernel took.
+    fn send(client: &OwnedFd, frames: &[Frame]) -> io::Result<usize> {
+        let mut headers = ArrayVec::<[u8; HEADER_BYTES], BURST_MAX>::new();
+        headers.extend(frames.iter().map(|frame| frame.mark().0.to_be_bytes()));
+        let mut parts = ArrayVec::<[libc::iovec; 2], BURST_MAX>::new();
+        for (header, frame) in headers.iter_mut().zip(frames) {
+            let at = header.as_mut_ptr().cast();
+            let header = libc::iovec { iov_base: at, iov_len: HEADER_BYTES };
+            // The kernel only reads through it, although the type says otherwise.
+            let at = frame.bytes().as_ptr().cast_mut().cast();
+            parts.push([header, libc::iovec { iov_base: at, iov_len: frame.len() }]);
+        }
+        let mut messages = ArrayVec::<libc::mmsghdr, BURST_MAX>::new();
+        messages.extend(parts.iter_mut().map(|parts| message(parts.as_mut_ptr(), 2)));
+        let (fd, n) = (client.as_raw_fd(), messages.len() as u32);
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: `n` messages point to two parts each, these to a header and a frame's bytes; all
+        // are readable and outlive the call.
+        let sent = unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), n, flags) };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+fn message(parts: *mut libc::iovec, n: usize) -> libc::mmsghdr {
+    // SAFETY: an `mmsghdr` is integers and pointers, for which all zeros (null) is a value.
+    let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+    message.msg_hdr.msg_iov = parts;
+    message.msg_hdr.msg_iovlen = n;
+    message
+}
+
+/// Tells packets from rubbish.
+struct Sort<'a> {
+    mark: Option<Mark>,
+    tally: &'a PortTally,
+    burst: &'a mut Burst,
+}
+
+impl Sort<'_> {
+    /// A message that arrived in `chunk`, behind its header. Gives the chunk back if there is no
+    /// frame in it.
+    fn message(&mut self, mut chunk: Chunk, message: &libc::mmsghdr) -> Option<Chunk> {
+        self.tally.frames_in.add(1);
+        self.tally.trains_in.add(1);
+        let start = chunk.start();
+        let header = &chunk.bytes_mut()[start - HEADER_BYTES..start];
+        let loss = match ((message.msg_len as usize).checked_sub(HEADER_BYTES), self.mark) {
+            (None, _) => Loss::Malformed,
+            _ if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 => Loss::Truncated,
+            _ if header != HEADER_DOWN => Loss::Malformed,
+            (Some(_), None) => Loss::Stranger,
+            (Some(len), Some(mark)) => {
+                self.tally.bytes_in.add(len as u64);
+                let mut frame = chunk.into_frame(start, len);
+                frame.set_mark(mark);
+                self.burst.push(frame);
+                return None;
+            }
+        };
+        self.tally.lose(loss, 1);
+        Some(chunk)
+    }
+}
+
+impl Port for UnixPort {
+    fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst) {
+        if self.accept_in == 0 {
+            self.accept();
+        }
+        self.accept_in -= 1;
+        if self.client.is_none() {
+            return;
+        }
+        if self.ask_in > 0 {
+            self.ask_in -= 1;
+            return;
+        }
+        // So often that a burst can be filled, and no oftener, lest rubbish keep us here.
+        for _ in 0..BURST_MAX / RECEIVE_MAX {
+            let got = self.receive(pool, burst);
+            if got < RECEIVE_MAX {
+                // That was all, or there was no room.
+                self.ask_in = if got == 0 && !burst.is_full() { IDLE_ASK_EVERY - 1 } else { 0 };
+                return;
+            }
+        }
+    }
+
+    fn tx_burst(&mut self, to: Mark, frames: &mut Burst) {
+        self.stuck = false;
+        while !frames.is_empty() {
+            let (loss, n) = if self.mark != Some(to) {
+                (Loss::NoNeighbour, frames.len())
+            } else if let Some(client) = &self.client {
+                match Self::send(client, frames) {
+                    Ok(sent) => {
+                        self.tally.frames_out.add(sent as u64);
+                        self.tally.trains_out.add(sent as u64);
+                        self.tally.bytes_out.add(crate::wire::bytes_of(&frames[..sent]));
+                        frames.drain(..sent);
+                        continue;
+                    }
+                    Err(error) => match error.raw_os_error() {
+                        Some(libc::EAGAIN) => {
+                            self.stuck = true;
+                            return;
+                        }
+                        Some(libc::EINTR) => continue,
+                        Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => {
+                            // What it sent before it went is still to be received: that ends it.
+                            self.ask_in = 0;
+                            (Loss::PeerGone, frames.len())
+                        }
+                        Some(libc::EMSGSIZE) => (Loss::PathTooNarrow, 1),
+                        _ => (Loss::SendRefused, 1),
+                    },
+                }
+            } else {
+                (Loss::PeerGone, frames.len())
+            };
+            self.tally.lose(loss, n as u64);
+            frames.drain(..n);
+        }
+    }
+
+    fn flush(&mut self) {}
+
+    fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError> {
+        if at != Address::Only {
+            return Err(AdmitError::WrongKind);
+        }
+        if self.mark.is_some_and(|other| other != mark) {
+            return Err(AdmitError::Taken);
+        }
+        self.mark = Some(mark);
+        Ok(())
+    }
+
+    fn forget(&mut self, mark: Mark) {
+        if self.mark == Some(mark) {
+            self.mark = None;
+        }
+    }
+
+    fn arm(&mut self) -> Arm {
+        if let (true, Some(client)) = (self.stuck, &self.client) {
+            let events = libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLOUT;
+            self.waits_for_room = self.epoll.change(client.as_raw_fd(), events).is_ok();
+            if !self.waits_for_room {
+                return Arm::Poll;
+            }
+            self.stuck = false;
+        }
+        // The kernel looks once more: the descriptor is readable as long as anything waits.
+        Arm::Wait(self.epoll.as_raw_fd())
+    }
+
+    fn disarm(&mut self) {
+        (self.ask_in, self.accept_in) = (0, 0);
+        if std::mem::take(&mut self.waits_for_room)
+            && let Some(client) = &self.client
+        {
+            // It cannot fail: it was changed a moment ago. If it did, waits would end too early.
+            let _ = self.epoll.change(client.as_raw_fd(), libc::EPOLLIN | libc::EPOLLRDHUP);
+        }
+    }
+
+    fn frame_bytes_max(&self) -> usize {
+        self.spec.frame_bytes_max
+    }
+
+    fn tally(&self) -> &Arc<PortTally> {
+        &self.tally
+    }
+
+    fn describe(&self) -> &str {
+        &self.name
+    }
+}

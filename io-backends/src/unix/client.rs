@@ -1,0 +1,240 @@
+//! The other process: what a program links to be on a slot of a switch on the same machine. It
+//! copies a packet once, into the caller's own buffer, and never blocks longer than it was told.
+
+use std::{
+    fmt, io,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use super::socket::{self, HEADER_BUSY, HEADER_BYTES, HEADER_DOWN};
+
+/// A process on a slot, as that process sees it.
+#[derive(Debug)]
+pub struct Client {
+    fd: OwnedFd,
+}
+
+/// A packet that arrived. Its bytes are in the buffer that was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Its length in bytes.
+    pub len: usize,
+    /// The number of the slot by which it entered the switch: the way back is computed from it.
+    pub ingress: u32,
+}
+
+/// Why a client could not send or receive.
+#[derive(Debug)]
+pub enum ClientError {
+    /// Nobody listens at this path: there is no such file, or its process is no more.
+    NotListening(io::Error),
+    /// Another client is being served, and this one has been turned away.
+    Busy,
+    /// The switch has ended the connection, or is no more. Connect again.
+    Gone,
+    /// The packet that arrived was longer than the buffer; it is lost.
+    BufferTooShort {
+        /// Bytes that it would have needed.
+        needed: usize,
+    },
+    /// The packet to send is longer than the kernel takes.
+    PacketTooLong,
+    /// What arrived had no whole header: the other end is no switch.
+    Malformed,
+    /// Anything else that the kernel refused.
+    System(io::Error),
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotListening(error) => write!(f, "nobody listens there: {error}"),
+            Self::Busy => f.write_str("the switch serves another client on this socket"),
+            Self::Gone => f.write_str("the switch has ended the connection"),
+            Self::BufferTooShort { needed } => {
+                write!(f, "the packet needs a buffer of {needed} bytes, and is lost")
+            }
+            Self::PacketTooLong => f.write_str("the packet is longer than the kernel takes"),
+            Self::Malformed => f.write_str("what arrived is no packet: the other end is no switch"),
+            Self::System(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotListening(error) | Self::System(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl Client {
+    /// Connects to the switch's socket. Whether the switch serves this client or is busy with
+    /// another shows at the first call that follows.
+    ///
+    /// # Errors
+    /// `NotListening`, `Busy` when too many wait to be served, or `System` (no right to connect, say).
+    pub fn connect(path: impl AsRef<Path>) -> Result<Self, ClientError> {
+        match socket::connect(path.as_ref()) {
+            Ok(fd) => Ok(Self { fd }),
+            Err(error) => Err(match error.kind() {
+                // Too many wait already.
+                io::ErrorKind::WouldBlock => ClientError::Busy,
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    ClientError::NotListening(error)
+                }
+                _ => ClientError::System(error),
+            }),
+        }
+    }
+
+    /// Sends a packet if there is room for it now; `false` if not.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn try_send(&mut self, packet: &[u8]) -> Result<bool, ClientError> {
+        // The kernel only reads through these, although the type says otherwise.
+        let mut parts =
+            [part(HEADER_DOWN.as_ptr(), HEADER_BYTES), part(packet.as_ptr(), packet.len())];
+        let message = message(&mut parts);
+        // SAFETY: `message` and what it points to are readable and outlive the call.
+        let sent =
+            unsafe { libc::sendmsg(self.fd.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+        if sent >= 0 {
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EINTR) => Ok(false),
+            Some(libc::EMSGSIZE) => Err(ClientError::PacketTooLong),
+            Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => Err(self.last_words()),
+            _ => Err(ClientError::System(error)),
+        }
+    }
+
+    /// Why the connection has ended: the switch may have said so before.
+    fn last_words(&mut self) -> ClientError {
+        loop {
+            match self.try_receive(&mut []) {
+                Ok(Some(_)) | Err(ClientError::BufferTooShort { .. }) => {}
+                Err(ClientError::Busy) => return ClientError::Busy,
+                Ok(None) | Err(_) => return ClientError::Gone,
+            }
+        }
+    }
+
+    /// Sends a packet, waiting up to `timeout` for room; `false` when the time is up.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn send(&mut self, packet: &[u8], timeout: Duration) -> Result<bool, ClientError> {
+        let started = Instant::now();
+        loop {
+            let left = timeout.saturating_sub(started.elapsed());
+            if self.try_send(packet)? {
+                return Ok(true);
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.wait(libc::POLLOUT, left)?;
+        }
+    }
+
+    /// Takes a packet if one has arrived.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn try_receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ClientError> {
+        let mut header = [0; HEADER_BYTES];
+        let at = part(header.as_mut_ptr(), HEADER_BYTES);
+        let mut parts = [at, part(buffer.as_mut_ptr(), buffer.len())];
+        let mut message = message(&mut parts);
+        let flags = libc::MSG_TRUNC; // the whole length, even of what did not fit
+        let mut receive = || {
+            // SAFETY: `message` and the buffers it points to are ours, writable, and outlive it.
+            let got = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, flags) };
+            usize::try_from(got).map_err(|_| io::Error::last_os_error())
+        };
+        let got = match receive() {
+            // Told once, before what arrived earlier: the switch went without reading it all.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => receive(),
+            got => got,
+        };
+        let got = match got {
+            Ok(got) => got,
+            Err(error) => {
+                return match error.raw_os_error() {
+                    Some(libc::EAGAIN | libc::EINTR) => Ok(None),
+                    Some(libc::ECONNRESET | libc::ENOTCONN) => Err(ClientError::Gone),
+                    _ => Err(ClientError::System(error)),
+                };
+            }
+        };
+        match got.checked_sub(HEADER_BYTES) {
+            None if got == 0 => Err(ClientError::Gone),
+            None => Err(ClientError::Malformed),
+            Some(0) if header == HEADER_BUSY => Err(ClientError::Busy),
+            Some(needed) if needed > buffer.len() => Err(ClientError::BufferTooShort { needed }),
+            Some(len) => Ok(Some(Received { len, ingress: u32::from_be_bytes(header) })),
+        }
+    }
+
+    /// Takes a packet, waiting for one up to `timeout`; `None` when the time is up.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn receive(
+        &mut self,
+        buffer: &mut [u8],
+        timeout: Duration,
+    ) -> Result<Option<Received>, ClientError> {
+        let started = Instant::now();
+        loop {
+            let left = timeout.saturating_sub(started.elapsed());
+            if let Some(received) = self.try_receive(buffer)? {
+                return Ok(Some(received));
+            }
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.wait(libc::POLLIN, left)?;
+        }
+    }
+
+    fn wait(&self, events: i16, timeout: Duration) -> Result<(), ClientError> {
+        let mut polled = libc::pollfd { fd: self.fd.as_raw_fd(), events, revents: 0 };
+        // Rounded up, or the last millisecond would be spent spinning.
+        let millis = timeout.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(i32::MAX);
+        // SAFETY: `polled` is one entry, writable, and outlives the call.
+        if unsafe { libc::poll(&raw mut polled, 1, millis) } < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(ClientError::System(error));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsRawFd for Client {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+fn part(at: *const u8, len: usize) -> libc::iovec {
+    libc::iovec { iov_base: at.cast_mut().cast(), iov_len: len }
+}
+
+fn message(parts: &mut [libc::iovec; 2]) -> libc::msghdr {
+    // SAFETY: a `msghdr` is integers and pointers, for which all zeros (null) is a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = 2;
+    message
+}

@@ -1,0 +1,224 @@
+//! The system calls behind a `SOCK_SEQPACKET` socket: making, binding, finding out whether a file
+//! in the way is anybody's. It knows nothing of frames.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::{ffi::OsStrExt as _, fs::FileTypeExt as _, fs::MetadataExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use super::ListenError;
+
+/// A packet's header on the socket: the number of a slot, big-endian.
+pub(super) const HEADER_BYTES: usize = 4;
+/// Down, from the client: nothing is said yet. Anything else is malformed.
+pub(super) const HEADER_DOWN: [u8; HEADER_BYTES] = [0; HEADER_BYTES];
+/// Up, without a packet, and then the connection ends: another client is being served.
+pub(super) const HEADER_BUSY: [u8; HEADER_BYTES] = [0xff; HEADER_BYTES];
+
+/// What is asked of the kernel for each direction; it may give less (`net.core.wmem_max`).
+const BUFFER_BYTES: i32 = 1 << 20;
+
+/// A socket bound to a file, removed again on drop if it is still the same file.
+#[derive(Debug)]
+pub(super) struct Listener {
+    fd: OwnedFd,
+    path: PathBuf,
+    /// Device and inode of the file we made.
+    file: (u64, u64),
+}
+
+impl Listener {
+    pub(super) fn bind(path: &Path, mode: u32) -> Result<Self, ListenError> {
+        let failed = |what| move |error| ListenError::System { what, path: path.into(), error };
+        let fd = seqpacket().map_err(failed("make a socket for"))?;
+        // Before bind, this is the mode that the file is made with (less the umask), so that at no
+        // time anybody else may connect.
+        // SAFETY: no pointers are passed, and the descriptor is ours.
+        check(unsafe { libc::fchmod(fd.as_raw_fd(), mode) }).map_err(failed("set the mode of"))?;
+        let at = SocketName::new(path).ok_or_else(|| ListenError::PathTooLong(path.into()))?;
+        if let Err(error) = at.bind(&fd) {
+            if error.kind() != io::ErrorKind::AddrInUse {
+                return Err(failed("bind")(error));
+            }
+            remove_if_stale(path, &at)?;
+            at.bind(&fd).map_err(failed("bind"))?;
+        }
+        set_mode(path, mode).map_err(failed("set the mode of"))?;
+        // SAFETY: no pointers are passed, and the descriptor is ours.
+        check(unsafe { libc::listen(fd.as_raw_fd(), 8) }).map_err(failed("listen on"))?;
+        let made = std::fs::symlink_metadata(path).map_err(failed("look at"))?;
+        Ok(Self { fd, path: path.into(), file: (made.dev(), made.ino()) })
+    }
+
+    /// The next client, if one waits.
+    pub(super) fn accept(&self) -> Option<OwnedFd> {
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        let none = std::ptr::null_mut();
+        // SAFETY: null says that the peer's name is not wanted; the descriptor is ours.
+        let fd = unsafe { libc::accept4(self.fd.as_raw_fd(), none, none.cast(), flags) };
+        // An error is nobody waiting, or a client that left again, or descriptors used up: then it
+        // waits, and is found the next time.
+        if fd < 0 {
+            return None;
+        }
+        // SAFETY: the descriptor was just made for us, and nobody else knows it.
+        let client = unsafe { OwnedFd::from_raw_fd(fd) };
+        ask_for_buffers(&client);
+        Some(client)
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let ours = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|file| (file.dev(), file.ino()) == self.file);
+        if ours {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Removes the socket file of a process that is no more; anything else in the way is an error.
+fn remove_if_stale(path: &Path, at: &SocketName) -> Result<(), ListenError> {
+    let failed = |what| move |error| ListenError::System { what, path: path.into(), error };
+    let there = std::fs::symlink_metadata(path).map_err(failed("look at"))?;
+    if !there.file_type().is_socket() {
+        return Err(ListenError::NotASocket(path.into()));
+    }
+    let probe = seqpacket().map_err(failed("make a socket for"))?;
+    match at.connect(&probe) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(failed("remove the stale"))
+        }
+        // Connected, or of another type, or its queue is full, or not ours to ask: somebody's.
+        _ => Err(ListenError::Busy(path.into())),
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+/// Connects to the socket at `path`.
+pub(super) fn connect(path: &Path) -> io::Result<OwnedFd> {
+    let fd = seqpacket()?;
+    let at = SocketName::new(path)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path is too long"))?;
+    at.connect(&fd)?;
+    ask_for_buffers(&fd);
+    Ok(fd)
+}
+
+fn seqpacket() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers are passed.
+    let fd = check(unsafe { libc::socket(libc::AF_UNIX, kind, 0) })?;
+    // SAFETY: the descriptor was just made for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Larger buffers, as far as the kernel lets us: a smaller one only means smaller bursts.
+fn ask_for_buffers(fd: &OwnedFd) {
+    let size = size_of::<i32>() as libc::socklen_t;
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_SNDBUF);
+    let wanted = BUFFER_BYTES;
+    let at = (&raw const wanted).cast();
+    // SAFETY: `at` points to `size` readable bytes, and the descriptor is ours.
+    unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, at, size) };
+}
+
+pub(super) fn check(told: i32) -> io::Result<i32> {
+    if told < 0 { Err(io::Error::last_os_error()) } else { Ok(told) }
+}
+
+/// Whether the process at the other end has hung up.
+pub(super) fn has_hung_up(fd: &OwnedFd) -> bool {
+    let mut polled = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: `polled` is one entry, writable, and outlives the call.
+    let found = unsafe { libc::poll(&raw mut polled, 1, 0) };
+    found != 0
+}
+
+/// A path as the kernel takes it for a unix socket.
+struct SocketName {
+    at: libc::sockaddr_un,
+    len: libc::socklen_t,
+}
+
+impl SocketName {
+    /// `None` if the path is too long (107 bytes), or holds a zero.
+    fn new(path: &Path) -> Option<Self> {
+        let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+        let bytes = path.as_bytes_with_nul();
+        // SAFETY: a `sockaddr_un` is integers, for which all zeros is a value.
+        let mut at: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+        if bytes.len() > at.sun_path.len() || bytes.len() == 1 {
+            return None;
+        }
+        at.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        for (to, from) in at.sun_path.iter_mut().zip(bytes) {
+            *to = *from as libc::c_char;
+        }
+        let len = std::mem::offset_of!(libc::sockaddr_un, sun_path) + bytes.len();
+        Some(Self { at, len: len as libc::socklen_t })
+    }
+
+    fn bind(&self, fd: &OwnedFd) -> io::Result<i32> {
+        let at = (&raw const self.at).cast();
+        // SAFETY: `at` points to `len` readable bytes; the descriptor is open.
+        check(unsafe { libc::bind(fd.as_raw_fd(), at, self.len) })
+    }
+
+    fn connect(&self, fd: &OwnedFd) -> io::Result<i32> {
+        let at = (&raw const self.at).cast();
+        // SAFETY: `at` points to `len` readable bytes; the descriptor is open.
+        check(unsafe { libc::connect(fd.as_raw_fd(), at, self.len) })
+    }
+}
+
+/// The set of descriptors that one port waits for, as one descriptor.
+#[derive(Debug)]
+pub(super) struct Epoll(OwnedFd);
+
+impl Epoll {
+    pub(super) fn new() -> io::Result<Self> {
+        // SAFETY: no pointers are passed.
+        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        // SAFETY: the descriptor was just made for us, and nobody else knows it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Waits for `events` on `fd` as well. A closed descriptor falls out by itself.
+    pub(super) fn add(&self, fd: RawFd, events: i32) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, events)
+    }
+
+    /// Waits for other `events` on `fd` than before.
+    pub(super) fn change(&self, fd: RawFd, events: i32) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, events)
+    }
+
+    fn control(&self, verb: i32, fd: RawFd, events: i32) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events as u32, u64: 0 };
+        // SAFETY: `event` is readable and outlives the call; both descriptors are open.
+        check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), verb, fd, &raw mut event) }).map(drop)
+    }
+}
+
+impl AsRawFd for Epoll {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}

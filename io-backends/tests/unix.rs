@@ -1,0 +1,361 @@
+//! A process on a slot: clients that come, go, are killed, and talk rubbish. Never a sleep: every
+//! wait has a deadline.
+
+use std::{
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::fs::PermissionsExt as _,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    time::{Duration, Instant},
+};
+
+use strowger_frame::{Address, Burst, ChunkClass, Loss, Mark, Pool, PoolSpec, Port};
+use strowger_io::{
+    Waited, Waiter,
+    unix::{Client, ClientError, ListenError, UnixPort, UnixSpec},
+};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A path of its own for a test, removed at the end.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let place = std::env::temp_dir().join(format!("strowger-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_file(&place);
+        Self(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn pool() -> Pool {
+    Pool::new(&PoolSpec { trains: 2, singles: 256, huge_pages: false }).expect("memory")
+}
+
+fn listen(at: &Path) -> UnixPort {
+    let mut port = UnixPort::listen(at, &UnixSpec::default()).expect("nobody is there");
+    port.admit(Mark(7), Address::Only).expect("free");
+    port
+}
+
+fn until(what: &str, mut happened: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !happened() {
+        assert!(started.elapsed() < LONG, "waited in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Runs the port until `n` frames have come.
+fn take(port: &mut UnixPort, pool: &mut Pool, n: usize) -> Vec<Vec<u8>> {
+    let mut taken = Vec::new();
+    until("frames from the client", || {
+        let mut burst = Burst::new();
+        port.rx_burst(pool, &mut burst);
+        assert!(burst.iter().all(|frame| frame.mark() == Mark(7)));
+        taken.extend(burst.iter().map(|frame| frame.bytes().to_vec()));
+        taken.len() >= n
+    });
+    taken
+}
+
+fn frame(pool: &mut Pool, ingress: u32, content: &[u8]) -> strowger_frame::Frame {
+    let mut frame = pool.take(ChunkClass::Single).expect("enough").into_frame(256, content.len());
+    frame.bytes_mut().copy_from_slice(content);
+    frame.set_mark(Mark(ingress));
+    frame
+}
+
+fn served(port: &mut UnixPort, pool: &mut Pool, served: bool) {
+    until("a client to come or go", || {
+        port.rx_burst(pool, &mut Burst::new());
+        port.is_serving() == served
+    });
+}
+
+#[test]
+fn packets_pass_both_ways_with_the_ingress_slot_beside_them() {
+    let place = Place::new("both-ways");
+    let (mut port, mut pool) = (listen(&place.0), pool());
+    let mut client = Client::connect(&place.0).expect("it listens");
+    for n in 0..100_u8 {
+        assert!(client.send(&vec![n; usize::from(n)], LONG).expect("served"));
+    }
+    let taken = take(&mut port, &mut pool, 100);
+    assert!((0..100_u8).all(|n| taken[usize::from(n)] == vec![n; usize::from(n)]));
+
+    let mut burst: Burst =
+        (0..64).map(|n| frame(&mut pool, 0x0102_0300 + n, &[n as u8; 9])).collect();
+    port.tx_burst(Mark(7), &mut burst);
+    port.flush();
+    assert!(burst.is_empty());
+    let mut buffer = [0; 100];
+    for n in 0..64 {
+        let got = client.receive(&mut buffer, LONG).expect("served").expect("in time");
+        assert_eq!((got.len, got.ingress), (9, 0x0102_0300 + n));
+        assert_eq!(buffer[..9], [n as u8; 9]);
+    }
+    assert_eq!(client.try_receive(&mut buffer).expect("served"), None);
+}
+
+#[test]
+fn rubbish_is_counted_and_the_next_packet_arrives() {
+    let place = Place::new("rubbish");
+    let (mut port, mut pool) = (listen(&place.0), pool());
+    let client = Client::connect(&place.0).expect("it listens");
+    let raw = |bytes: &[u8]| {
+        // SAFETY: the pointer is to that many readable bytes.
+        let sent = unsafe { libc::send(client.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+        assert_eq!(sent, bytes.len() as isize);
+    };
+    raw(&[]);
+    raw(&[0, 0, 0]);
+    raw(&[0, 0, 0, 1, 9]); // it says something where nothing is to be said
+    raw(&vec![0; 4 + 2049]); // one more than was agreed
+    raw(&[0, 0, 0, 0]); // an empty packet is a packet
+    raw(&[0, 0, 0, 0, 5]);
+    assert_eq!(take(&mut port, &mut pool, 2), [vec![], vec![5]]);
+    let tally = port.tally();
+    assert_eq!((tally.lost(Loss::Malformed), tally.lost(Loss::Truncated)), (3, 1));
+    assert_eq!(tally.frames_in.read(), 2 + tally.lost_in_all());
+    assert!(port.is_serving());
+}
+
+#[test]
+fn a_further_client_is_told_and_turned_away() {
+    let place = Place::new("further");
+    let (mut port, mut pool) = (listen(&place.0), pool());
+    let mut first = Client::connect(&place.0).expect("it listens");
+    served(&mut port, &mut pool, true);
+    let mut second = Client::connect(&place.0).expect("it listens");
+    let mut third = Client::connect(&place.0).expect("it listens");
+    let mut buffer = [0; 8];
+    until("the second client to be turned away", || {
+        port.rx_burst(&mut pool, &mut Burst::new());
+        matches!(second.try_receive(&mut buffer), Err(ClientError::Busy))
+    });
+    until("the third to be told when it sends", || {
+        port.rx_burst(&mut pool, &mut Burst::new());
+        matches!(third.try_send(&[1]), Err(ClientError::Busy))
+    });
+    assert!(first.try_send(&[1]).expect("it is served"));
+    assert_eq!(take(&mut port, &mut pool, 1), [[1]]);
+}
+
+#[test]
+fn what_a_client_sent_before_it_went_still_arrives() {
+    let place = Place::new("before");
+    let (mut port, mut pool) = (listen(&place.0), pool());
+    let mut client = Client::connect(&place.0).expect("it listens");
+    served(&mut port, &mut pool, true);
+    for n in 0..50 {
+        assert!(client.send(&[n], LONG).expect("served"));
+    }
+    // Unread by it: the kernel resets the connection, which must not hide what it sent.
+    port.tx_burst(Mark(7), &mut [frame(&mut pool, 3, b"unread")].into_iter().collect());
+    drop(client);
+    let mut late = [frame(&mut pool, 3, b"late")].into_iter().collect();
+    port.tx_burst(Mark(7), &mut late);
+    assert_eq!(port.tally().lost(Loss::PeerGone), 1);
+    assert_eq!(take(&mut port, &mut pool, 50).len(), 50);
+    served(&mut port, &mut pool, false);
+}
+
+#[test]
+fn a_full_socket_leaves_frames_in_order_and_wakes_when_there_is_room() {
+    let place = Place::new("full");
+    let (mut port, mut pool) = (listen(&place.0), pool());
+    let mut client = Client::connect(&place.0).expect("it listens");
+    served(&mut port, &mut pool, true);
+    let mut sent = 0_u32;
+    let mut queue = Burst::new();
+    while queue.is_empty() {
+        queue.extend((0..64).map(|n| frame(&mut pool, sent + n, &[0; 1000])));
+        port.tx_burst(Mark(7), &mut queue);
+        sent += 64 - queue.len() as u32;
+    }
+    let mut waiter = Waiter::with_capacity(1);
+    waiter.add(port.arm());
+    assert_eq!(waiter.wait(Some(Duration::ZERO)), Waited::TimedOut);
+    let mut buffer = [0; 1000];
+    for n in 0..sent {
+        let got = client.receive(&mut buffer, LONG).expect("served").expect("in time");
+        assert_eq!(got.ingress, n);
+    }
+    assert_eq!(waiter.wait(Some(LONG)), Waited::Ready);
+    port.disarm();
+    assert_eq!(queue[0].mark(), Mark(sent));
+    port.tx_burst(Mark(7), &mut queue);
+    assert!(queue.len() < 64);
+    assert_eq!(waiter.wait(Some(Duration::ZERO)), Waited::TimedOut, "room alone wakes no more");
+}
+
+#[test]
+fn descriptors_that_a_client_passes_are_closed() {
+    let place = Place::new("passed");
+    let (mut port, mut pool) = (listen(&place.0), pool());
+    let client = Client::connect(&place.0).expect("it listens");
+    let mut ends = [0; 2];
+    // SAFETY: `ends` has room for the two descriptors.
+    assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+    // SAFETY: just made for us.
+    let reader = unsafe { OwnedFd::from_raw_fd(ends[0]) };
+    // SAFETY: just made for us.
+    let writer = unsafe { OwnedFd::from_raw_fd(ends[1]) };
+    let mut bytes = [0_u8; 8];
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    let mut control = [0_u64; 4];
+    // SAFETY: all zeros is a `msghdr`.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+    message.msg_control = control.as_mut_ptr().cast();
+    // SAFETY: plain arithmetic.
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(4) } as usize;
+    // SAFETY: the control room was set above.
+    let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: it points into the control room, which is aligned and large enough for a header.
+    let header = unsafe { &mut *header };
+    (header.cmsg_level, header.cmsg_type) = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
+    // SAFETY: plain arithmetic.
+    header.cmsg_len = unsafe { libc::CMSG_LEN(4) } as usize;
+    // SAFETY: the data of the header lies in the control room.
+    let data = unsafe { libc::CMSG_DATA(header) };
+    // SAFETY: as above, and four bytes fit.
+    unsafe { data.cast::<i32>().write_unaligned(writer.as_raw_fd()) };
+    // SAFETY: the message and all it points to outlive the call.
+    assert_eq!(unsafe { libc::sendmsg(client.as_raw_fd(), &raw const message, 0) }, 8);
+    drop(writer);
+    assert_eq!(take(&mut port, &mut pool, 1), [[0; 4]]);
+    let mut waiter = Waiter::with_capacity(1);
+    waiter.add(strowger_frame::port::Arm::Wait(reader.as_raw_fd()));
+    assert_eq!(waiter.wait(Some(LONG)), Waited::Ready, "the last writer is closed");
+}
+
+#[test]
+fn a_stale_file_is_removed_and_a_live_one_is_busy() {
+    let place = Place::new("stale");
+    let port = listen(&place.0);
+    let mode = std::fs::metadata(&place.0).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let busy = UnixPort::listen(&place.0, &UnixSpec::default());
+    assert!(matches!(busy, Err(ListenError::Busy(_))), "{busy:?}");
+    drop(port);
+    assert!(!place.0.exists(), "a port that ends tidies up");
+
+    drop(std::os::unix::net::UnixListener::bind(&place.0).expect("free")); // leaves its file
+    drop(listen(&place.0));
+    std::fs::write(&place.0, "a letter").expect("room");
+    let in_the_way = UnixPort::listen(&place.0, &UnixSpec::default());
+    assert!(matches!(in_the_way, Err(ListenError::NotASocket(_))), "{in_the_way:?}");
+    let long = Path::new("/").join("x".repeat(200));
+    let long = UnixPort::listen(long, &UnixSpec::default());
+    assert!(matches!(long, Err(ListenError::PathTooLong(_))), "{long:?}");
+}
+
+#[test]
+fn nobody_listening_is_a_clear_error() {
+    let place = Place::new("nobody");
+    let error = Client::connect(&place.0).expect_err("nobody is there");
+    assert!(matches!(error, ClientError::NotListening(_)), "{error}");
+}
+
+/// What this test's own program does when it is started again as another process.
+const ROLE: &str = "STROWGER_TEST_ROLE";
+
+/// Another process, killed at the end of the test whatever happens.
+struct Process(Child);
+
+impl Process {
+    fn kill(&mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it ends");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(role: &str, at: &Path) -> Process {
+    let child = Command::new(std::env::current_exe().expect("it runs"))
+        .args(["--exact", "another_process", "--nocapture", "--test-threads=1"])
+        .env(ROLE, format!("{role}={}", at.display()))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("it can be started again");
+    Process(child)
+}
+
+#[test]
+fn another_process() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let (role, at) = role.split_once('=').expect("a role and a path");
+    if role == "client" {
+        let mut client = Client::connect(at).expect("it listens");
+        for n in 0..10 {
+            assert!(client.send(&[n], LONG).expect("served"));
+        }
+        let _ = client.receive(&mut [0; 1], LONG * 10); // until it is killed
+    } else {
+        let (mut port, mut pool) = (listen(Path::new(at)), pool());
+        loop {
+            // An echo, until it is killed.
+            let mut burst = Burst::new();
+            port.rx_burst(&mut pool, &mut burst);
+            port.tx_burst(Mark(7), &mut burst);
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn r10_killing_the_client_leaves_the_switch_up() {
+    let place = Place::new("kill-client");
+    let (mut port, mut pool) = (listen(&place.0), pool());
+    let mut process = start("client", &place.0);
+    assert_eq!(take(&mut port, &mut pool, 10).len(), 10);
+    process.kill();
+    served(&mut port, &mut pool, false);
+    let mut burst: Burst = (0..3).map(|n| frame(&mut pool, n, b"to nobody")).collect();
+    port.tx_burst(Mark(7), &mut burst);
+    assert_eq!((burst.len(), port.tally().lost(Loss::PeerGone)), (0, 3));
+
+    let mut client = Client::connect(&place.0).expect("it listens");
+    assert!(client.send(b"the next", LONG).expect("served"));
+    assert_eq!(take(&mut port, &mut pool, 1), [b"the next"]);
+}
+
+#[test]
+fn r10_killing_the_switch_leaves_the_client_up() {
+    let place = Place::new("kill-switch");
+    let mut buffer = [0; 16];
+    for round in 0..2 {
+        // The second finds the file of the first, which was killed, in its way.
+        let mut process = start("switch", &place.0);
+        let mut client = None;
+        until("the switch to listen", || {
+            client = Client::connect(&place.0).ok();
+            client.is_some()
+        });
+        let mut client = client.expect("just connected");
+        assert!(client.send(b"there?", LONG).expect("served"), "round {round}");
+        let got = client.receive(&mut buffer, LONG).expect("served").expect("in time");
+        assert_eq!((got.len, got.ingress), (6, 7));
+        process.kill();
+        until("the end to be told", || {
+            matches!(client.try_receive(&mut buffer), Err(ClientError::Gone))
+        });
+        assert!(matches!(client.try_send(b"?"), Err(ClientError::Gone)));
+    }
+}
