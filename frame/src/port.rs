@@ -208,3 +208,9 @@ pub trait Port: Send {
     /// Says why a frame that this port delivered last went no further; only a capture listens.
     fn note_discard(&mut self, _frame: &crate::Frame, _reason: &'static str) {}
 }
+
+impl std::fmt::Debug for dyn Port {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Port").field(&self.describe()).finish()
+    }
+}

@@ -103,6 +103,36 @@ impl std::error::Error for ConfigError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortId(pub u16);
 
+/// Why a port could not be plugged in. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlugError {
+    /// A port that is to be everywhere needs one queue for each worker.
+    QueueCount {
+        /// Queues that were given.
+        queues: usize,
+        /// Workers that there are.
+        workers: usize,
+    },
+    /// There is no worker with this number.
+    NoWorker(usize),
+    /// [`PORTS_MAX`] ports are plugged in.
+    Full,
+}
+
+impl fmt::Display for PlugError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::QueueCount { queues, workers } => {
+                write!(f, "{queues} queues were given for {workers} workers")
+            }
+            Self::NoWorker(number) => write!(f, "there is no worker {number}"),
+            Self::Full => write!(f, "{PORTS_MAX} ports are plugged in"),
+        }
+    }
+}
+
+impl std::error::Error for PlugError {}
+
 /// What is to be attached.
 #[derive(Clone, Debug)]
 pub struct Attach {
@@ -349,15 +379,12 @@ impl Switch {
     /// Plugs in a port that has a queue of its own on every worker, in the workers' order.
     ///
     /// # Errors
-    /// The ports themselves, when there are not as many as workers, or [`PORTS_MAX`] are plugged.
-    pub fn plug_everywhere(
-        &mut self,
-        ports: Vec<Box<dyn Port>>,
-    ) -> Result<PortId, Vec<Box<dyn Port>>> {
+    /// [`PlugError`]; the ports are dropped then.
+    pub fn plug_everywhere(&mut self, ports: Vec<Box<dyn Port>>) -> Result<PortId, PlugError> {
         if ports.len() != self.workers.len() {
-            return Err(ports);
+            return Err(PlugError::QueueCount { queues: ports.len(), workers: self.workers.len() });
         }
-        let Some(id) = self.free_port_id() else { return Err(ports) };
+        let id = self.free_port_id()?;
         let describe = ports.first().map(|port| port.describe().to_owned()).unwrap_or_default();
         self.record_port(id, describe);
         for (worker, port) in ports.into_iter().enumerate() {
@@ -369,20 +396,20 @@ impl Switch {
     /// Plugs in a port that one worker owns; the others hand it frames over their exchange rings.
     ///
     /// # Errors
-    /// The port itself, when there is no such worker, or [`PORTS_MAX`] ports are plugged.
-    pub fn plug_at(&mut self, worker: usize, port: Box<dyn Port>) -> Result<PortId, Box<dyn Port>> {
+    /// [`PlugError`]; the port is dropped then.
+    pub fn plug_at(&mut self, worker: usize, port: Box<dyn Port>) -> Result<PortId, PlugError> {
         if worker >= self.workers.len() {
-            return Err(port);
+            return Err(PlugError::NoWorker(worker));
         }
-        let Some(id) = self.free_port_id() else { return Err(port) };
+        let id = self.free_port_id()?;
         self.record_port(id, port.describe().to_owned());
         self.seat(id, worker, port);
         Ok(id)
     }
 
-    fn free_port_id(&self) -> Option<PortId> {
+    fn free_port_id(&self) -> Result<PortId, PlugError> {
         let free = self.ports.iter().position(Option::is_none).unwrap_or(self.ports.len());
-        (free < PORTS_MAX).then_some(PortId(free as u16))
+        if free < PORTS_MAX { Ok(PortId(free as u16)) } else { Err(PlugError::Full) }
     }
 
     fn record_port(&mut self, id: PortId, describe: String) {
