@@ -1,1 +1,4 @@
 //! Laws.
+
+#[cfg(test)]
+mod label;
