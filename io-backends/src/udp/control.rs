@@ -1,0 +1,207 @@
+//! What the kernel says beside a datagram: segment size, drops so far, source; and what we say
+//! beside a send. Reading is total: any bytes give an answer, and never a panic.
+
+use std::mem;
+
+use super::name::{Key, Name};
+
+/// Room for one `UDP_GRO` and one `SO_RXQ_OVFL` message.
+pub(super) const CONTROL_IN_BYTES: usize = 2 * CONTROL_MESSAGE_BYTES;
+/// Room for one message with up to 8 bytes in it.
+pub(super) const CONTROL_MESSAGE_BYTES: usize = HEAD_BYTES + 8;
+/// What io_uring writes in front of a datagram: its header, the name, the control messages.
+pub(super) const LEAD_BYTES: usize = URING_HEAD_BYTES + Name::ROOM + CONTROL_IN_BYTES;
+
+const HEAD_BYTES: usize = mem::size_of::<libc::cmsghdr>();
+const URING_HEAD_BYTES: usize = 16;
+
+const _: () = assert!(HEAD_BYTES == 16, "64-bit systems only: see `messages`");
+const _: () = assert!(mem::offset_of!(libc::cmsghdr, cmsg_level) == 8);
+const _: () = assert!(mem::offset_of!(libc::cmsghdr, cmsg_type) == 12);
+// So that the datagram itself begins where the chunk says, on a cache line.
+const _: () = assert!(LEAD_BYTES.is_multiple_of(8));
+
+/// What is known of a datagram, or a train of them, beside its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Arrival {
+    pub(super) from: Option<Key>,
+    pub(super) bytes: usize,
+    /// Bytes of every datagram of a train but the last; 0 for a datagram alone.
+    pub(super) segment: usize,
+    /// Datagrams that this socket had lost when this one arrived, if that was said.
+    pub(super) drops: Option<u32>,
+    pub(super) fault: Option<Fault>,
+}
+
+/// What was wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It was longer than the memory for it.
+    Truncated,
+    /// What the kernel said of it makes no sense.
+    Malformed,
+}
+
+/// Room for control messages, aligned as the kernel wants it.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub(super) struct ControlRoom<const BYTES: usize>(pub(super) [u8; BYTES]);
+
+impl<const BYTES: usize> ControlRoom<BYTES> {
+    pub(super) const EMPTY: Self = Self([0; BYTES]);
+}
+
+/// The control message that has the kernel cut a send into segments of so many bytes.
+pub(super) fn segment_message(bytes: u16) -> ControlRoom<CONTROL_MESSAGE_BYTES> {
+    let mut room = ControlRoom::EMPTY;
+    room.0[..8].copy_from_slice(&(HEAD_BYTES + 2).to_ne_bytes());
+    room.0[8..12].copy_from_slice(&libc::SOL_UDP.to_ne_bytes());
+    room.0[12..16].copy_from_slice(&libc::UDP_SEGMENT.to_ne_bytes());
+    room.0[16..18].copy_from_slice(&bytes.to_ne_bytes());
+    room
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+impl Arrival {
+    /// Puts together what `recvmsg` returned: `flags` are the message's, `name` and `control` what
+    /// was written of them.
+    #[inline]
+    pub(super) fn read(bytes: usize, flags: i32, name: &[u8], mut control: &[u8]) -> Self {
+        let mut arrival =
+            Self { from: Key::read(name), bytes, segment: 0, drops: None, fault: None };
+        if flags & libc::MSG_CTRUNC != 0 || arrival.from.is_none() {
+            arrival.fault = Some(Fault::Malformed);
+        }
+        while control.len() > HEAD_BYTES {
+            let Some(message) = arrival.read_control(control) else {
+                arrival.fault = Some(Fault::Malformed);
+                break;
+            };
+            control = control.get(message.next_multiple_of(8)..).unwrap_or_default();
+        }
+        if arrival.segment > usize::from(u16::MAX)
+            || (arrival.segment == 0 && bytes > usize::from(u16::MAX))
+        {
+            arrival.fault = Some(Fault::Malformed);
+        }
+        if flags & libc::MSG_TRUNC != 0 {
+            arrival.fault = Some(Fault::Truncated);
+        }
+        arrival
+    }
+
+    /// Reads the first message in `control`; returns how long it says it is.
+    #[inline]
+    fn read_control(&mut self, control: &[u8]) -> Option<usize> {
+        let len = usize::from_ne_bytes(*control.first_chunk()?);
+        if len < HEAD_BYTES || len > control.len() {
+            return None;
+        }
+        match (word(control, 8)? as i32, word(control, 12)? as i32) {
+            (libc::SOL_UDP, libc::UDP_GRO) => {
+                // A negative size comes out far above every bound, and is refused there.
+                self.segment = word(&control[..len], HEAD_BYTES)? as usize;
+            }
+            (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
+                self.drops = Some(word(&control[..len], HEAD_BYTES)?);
+            }
+            _ => {}
+        }
+        Some(len)
+    }
+
+    /// As [`read`](Self::read), from what io_uring wrote in front of the datagram; `result` is
+    /// the completion's, which counts that too.
+    #[inline]
+    pub(super) fn read_lead(result: usize, lead: &[u8; LEAD_BYTES]) -> Self {
+        let word = |at| word(lead, at).unwrap_or_default();
+        let (name_bytes, control_bytes, flags) = (word(0) as usize, word(4) as usize, word(12));
+        let name = &lead[URING_HEAD_BYTES..][..name_bytes.min(Name::ROOM)];
+        let control = &lead[URING_HEAD_BYTES + Name::ROOM..][..control_bytes.min(CONTROL_IN_BYTES)];
+        let bytes = result.checked_sub(LEAD_BYTES);
+        let mut arrival = Self::read(bytes.unwrap_or_default(), flags as i32, name, control);
+        if bytes.is_none() {
+            arrival.fault = Some(Fault::Malformed);
+        }
+        arrival
+    }
+
+    /// How many datagrams it is.
+    #[inline]
+    pub(super) fn frames(&self) -> u64 {
+        if self.segment == 0 || self.bytes <= self.segment {
+            return 1;
+        }
+        self.bytes.div_ceil(self.segment) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(level: i32, kind: i32, value: u32) -> [u8; CONTROL_MESSAGE_BYTES] {
+        let mut bytes = [0; CONTROL_MESSAGE_BYTES];
+        bytes[..8].copy_from_slice(&(HEAD_BYTES + 4).to_ne_bytes());
+        bytes[8..12].copy_from_slice(&level.to_ne_bytes());
+        bytes[12..16].copy_from_slice(&kind.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&value.to_ne_bytes());
+        bytes
+    }
+
+    fn name() -> Name {
+        Name::of("127.0.0.1:9".parse().unwrap())
+    }
+
+    #[test]
+    fn a_train_says_its_segment_and_the_drops_before_it() {
+        let gro = message(libc::SOL_UDP, libc::UDP_GRO, 100);
+        let drops = message(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 7);
+        for control in [[gro, drops].concat(), [drops, gro].concat()] {
+            let arrival = Arrival::read(250, 0, name().bytes(16), &control);
+            assert_eq!((arrival.segment, arrival.drops, arrival.fault), (100, Some(7), None));
+            assert_eq!(arrival.frames(), 3);
+        }
+    }
+
+    #[test]
+    fn a_datagram_alone_is_one_frame_even_without_bytes() {
+        for bytes in [0, 1, 65_507] {
+            assert_eq!(Arrival::read(bytes, 0, name().bytes(16), &[]).frames(), 1);
+        }
+    }
+
+    #[test]
+    fn what_was_cut_off_or_makes_no_sense_is_said() {
+        let fault = |bytes, flags, control: &[u8]| {
+            Arrival::read(bytes, flags, name().bytes(16), control).fault
+        };
+        assert_eq!(fault(10, libc::MSG_TRUNC, &[]), Some(Fault::Truncated));
+        assert_eq!(fault(10, libc::MSG_CTRUNC, &[]), Some(Fault::Malformed));
+        assert_eq!(fault(65_536, 0, &[]), Some(Fault::Malformed));
+        let negative = message(libc::SOL_UDP, libc::UDP_GRO, -5_i32 as u32);
+        assert_eq!(fault(10, 0, &negative), Some(Fault::Malformed));
+        assert_eq!(fault(10, 0, &[0xff; 40]), Some(Fault::Malformed));
+        assert_eq!(fault(10, 0, &[0; 40]), Some(Fault::Malformed));
+        assert_eq!(Arrival::read(10, 0, &[], &[]).fault, Some(Fault::Malformed));
+    }
+
+    #[test]
+    fn r2_no_lead_panics() {
+        // A small generator of our own: any bytes will do, as long as they are many.
+        let mut state = 1_u64;
+        for _ in 0..20_000 {
+            let mut lead = [0_u8; LEAD_BYTES];
+            for byte in &mut lead {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                *byte = if state >> 63 == 0 { 0 } else { (state >> 40) as u8 };
+            }
+            let arrival = Arrival::read_lead((state >> 50) as usize, &lead);
+            assert!(arrival.frames() >= 1);
+        }
+        assert_eq!(Arrival::read_lead(5, &[0; LEAD_BYTES]).fault, Some(Fault::Malformed));
+    }
+}

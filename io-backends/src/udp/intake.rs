@@ -1,0 +1,104 @@
+//! What both receiving halves do with a datagram once they have it: count it, ask whose it is, cut
+//! it into frames. It never makes a system call.
+
+use std::sync::Arc;
+
+use strowger_frame::{Burst, Chunk, Loss, Mark, Train, port::PortTally};
+
+use super::{
+    control::{Arrival, Fault},
+    neighbours::Neighbours,
+};
+
+/// The train that is being cut, and the counts.
+#[derive(Debug)]
+pub(super) struct Intake {
+    /// Longer than a burst had room: it goes on with the next.
+    train: Option<Train>,
+    mark: Mark,
+    /// The kernel's count of drops when it was last told; it wraps.
+    drops_seen: u32,
+    tally: Arc<PortTally>,
+}
+
+impl Intake {
+    pub(super) fn new(tally: Arc<PortTally>) -> Self {
+        Self { train: None, mark: Mark::default(), drops_seen: 0, tally }
+    }
+
+    /// Whether frames are waiting that have been received already.
+    pub(super) fn is_cutting(&self) -> bool {
+        self.train.is_some()
+    }
+
+    /// Moves frames of the train at hand into `burst`; `false` when the burst is full.
+    #[inline]
+    pub(super) fn cut(&mut self, burst: &mut Burst) -> bool {
+        let Some(train) = &mut self.train else { return !burst.is_full() };
+        while !burst.is_full() {
+            let Some(frame) = train.next_frame() else {
+                self.train = None;
+                return true;
+            };
+            burst.push(frame);
+        }
+        if train.left() == 0 {
+            self.train = None;
+        }
+        false
+    }
+
+    /// Takes in what lies in `chunk` from `start` on. Only called when no train is at hand and
+    /// `burst` has room.
+    #[inline]
+    pub(super) fn take(
+        &mut self,
+        neighbours: &mut Neighbours,
+        chunk: Chunk,
+        start: usize,
+        arrival: &Arrival,
+        burst: &mut Burst,
+    ) {
+        debug_assert!(self.train.is_none() && !burst.is_full());
+        let frames = arrival.frames();
+        self.tally.frames_in.add(frames);
+        self.tally.bytes_in.add(arrival.bytes as u64);
+        self.tally.trains_in.add(1);
+        if let Some(drops) = arrival.drops {
+            self.tally.kernel_drops.add(u64::from(drops.wrapping_sub(self.drops_seen)));
+            self.drops_seen = drops;
+        }
+        let whole = start + arrival.bytes <= chunk.room();
+        let mark = match arrival.fault {
+            Some(Fault::Truncated) => Err(Loss::Truncated),
+            Some(Fault::Malformed) => Err(Loss::Malformed),
+            None if !whole => Err(Loss::Malformed),
+            None => arrival.from.and_then(|from| neighbours.mark_of(from)).ok_or(Loss::Stranger),
+        };
+        match mark {
+            Err(loss) => self.tally.lose(loss, frames),
+            Ok(mark) if frames == 1 => {
+                let mut frame = chunk.into_frame(start, arrival.bytes);
+                frame.set_mark(mark);
+                burst.push(frame);
+            }
+            Ok(mark) => {
+                let train = chunk.into_train(start, arrival.bytes, arrival.segment);
+                self.train = Some(train.marked(mark));
+                self.mark = mark;
+                self.cut(burst);
+            }
+        }
+    }
+
+    /// What is still to be cut came from this neighbour: it is a stranger now.
+    pub(super) fn forget(&mut self, mark: Mark) {
+        if self.mark != mark {
+            return;
+        }
+        if let Some(mut train) = self.train.take() {
+            let rest = std::iter::from_fn(|| train.next_frame()).count();
+            self.tally.lose(Loss::Stranger, rest as u64);
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! What this machine allows, found by trying and said in words: which backend, trains in and out,
+//! buffer sizes. It never asks for a version, and never takes an option's name for its working.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use strowger_frame::{Burst, Mark, Pool, PoolSpec, port::PortTally};
+
+use super::{
+    control::{CONTROL_MESSAGE_BYTES, segment_message},
+    intake::Intake,
+    limits::{SEGMENTS_SAFE, SEGMENTS_TRIED},
+    name::Name,
+    neighbours::Neighbours,
+    socket::{Socket, empty_header, errno, send_messages},
+    uring::{Rung, Uring},
+};
+
+/// How long a datagram to ourselves over loopback may take before we say that it does not arrive.
+const REHEARSAL_MAX: Duration = Duration::from_secs(1);
+
+/// How frames are received. They are sent by sendmmsg with either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// Multishot `recvmsg` of io_uring into provided buffers.
+    IoUring,
+    /// `recvmmsg`.
+    Mmsg,
+}
+
+impl Backend {
+    /// `io_uring` or `mmsg`: its name in counters and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Mmsg => "mmsg",
+        }
+    }
+}
+
+/// Why something better is not to be had, and how to allow it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was refused, and by which error: `io_uring_setup: EPERM (os error 1)`.
+    pub why: String,
+    /// What the operator can do; empty if nothing is known.
+    pub way_out: String,
+    /// The kernel's error, where there was one.
+    pub errno: Option<i32>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)?;
+        if !self.way_out.is_empty() {
+            write!(f, ", {}", self.way_out)?;
+        }
+        Ok(())
+    }
+}
+
+impl Refusal {
+    fn new(step: &str, errno: i32, way_out: &str) -> Self {
+        Self {
+            why: format!("{step}: {}", named(errno)),
+            way_out: way_out.to_owned(),
+            errno: Some(errno),
+        }
+    }
+}
+
+/// An errno as people search for it.
+pub(super) fn named(errno: i32) -> String {
+    let name = match errno {
+        libc::EPERM => "EPERM",
+        libc::ENOENT => "ENOENT",
+        libc::EACCES => "EACCES",
+        libc::EINVAL => "EINVAL",
+        libc::EMFILE => "EMFILE",
+        libc::ENFILE => "ENFILE",
+        libc::ENOMEM => "ENOMEM",
+        libc::ENOSYS => "ENOSYS",
+        libc::EIO => "EIO",
+        libc::EMSGSIZE => "EMSGSIZE",
+        libc::ENOPROTOOPT => "ENOPROTOOPT",
+        libc::EOPNOTSUPP => "EOPNOTSUPP",
+        libc::EAFNOSUPPORT => "EAFNOSUPPORT",
+        libc::EADDRINUSE => "EADDRINUSE",
+        libc::EADDRNOTAVAIL => "EADDRNOTAVAIL",
+        libc::ENETUNREACH => "ENETUNREACH",
+        libc::ETIMEDOUT => "ETIMEDOUT",
+        _ => return format!("os error {errno}"),
+    };
+    format!("{name} (os error {errno})")
+}
+
+/// A size that was asked for, and the one the kernel gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferBytes {
+    /// What the spec wants.
+    pub asked: usize,
+    /// What the kernel read back, without the half that it keeps for its own bookkeeping.
+    pub given: usize,
+}
+
+impl BufferBytes {
+    /// Whether the kernel gave less than was asked for.
+    pub fn is_short(&self) -> bool {
+        self.given < self.asked
+    }
+}
+
+/// What was chosen for a port, and why nothing better.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The address the socket is bound to: with the port number, where 0 was asked for.
+    pub local: SocketAddr,
+    /// The worker the port was opened for.
+    pub worker: usize,
+    /// How it receives.
+    pub backend: Backend,
+    /// With io_uring, what the ring was made with.
+    pub ring: Option<&'static str>,
+    /// Better backends that were tried and refused.
+    pub refused: Vec<(Backend, Refusal)>,
+    /// Whether the kernel hands over whole trains (`UDP_GRO`).
+    pub gro: Result<(), Refusal>,
+    /// Frames in one send at most (`UDP_SEGMENT`).
+    pub gso: Result<usize, Refusal>,
+    /// The socket's receive buffer.
+    pub receive_buffer: BufferBytes,
+    /// The socket's send buffer.
+    pub send_buffer: BufferBytes,
+    /// Whether the kernel says how many datagrams it dropped (`SO_RXQ_OVFL`).
+    pub drops_counted: Result<(), Refusal>,
+}
+
+impl Report {
+    /// What would be faster or safer here, one sentence each; empty when all is at its best.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (backend, refusal) in &self.refused {
+            let (backend, with) = (backend.name(), self.backend.call());
+            warnings.push(format!("{backend} refused: {refusal}; using {with}"));
+        }
+        if let Err(refusal) = &self.gro {
+            warnings.push(format!("frames come in one by one: {refusal}"));
+        }
+        if let Err(refusal) = &self.gso {
+            warnings.push(format!("frames go out one by one: {refusal}"));
+        }
+        for (what, bytes, sysctl) in [
+            ("receive", self.receive_buffer, "net.core.rmem_max"),
+            ("send", self.send_buffer, "net.core.wmem_max"),
+        ] {
+            if bytes.is_short() {
+                let BufferBytes { asked, given } = bytes;
+                warnings.push(format!(
+                    "the {what} buffer is {given} bytes where {asked} were asked for, \
+                     raise it with: sysctl -w {sysctl}={asked}"
+                ));
+            }
+        }
+        if let Err(refusal) = &self.drops_counted {
+            warnings.push(format!("drops in the kernel are not counted: {refusal}"));
+        }
+        warnings
+    }
+}
+
+impl Backend {
+    fn call(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Mmsg => "recvmmsg",
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "udp {} by {}", self.local, self.backend.call())?;
+        if let Some(ring) = self.ring {
+            write!(f, " ({ring})")?;
+        }
+        f.write_str(if self.gro.is_ok() { ", trains in" } else { ", no trains in" })?;
+        match &self.gso {
+            Ok(segments) => write!(f, ", trains of {segments} out")?,
+            Err(_) => f.write_str(", no trains out")?,
+        }
+        let (receive, send) = (self.receive_buffer.given, self.send_buffer.given);
+        write!(f, ", buffers {receive} in and {send} out")?;
+        for warning in self.warnings() {
+            write!(f, "\n  {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What `strowger doctor` asks: each thing tried by itself, on sockets of its own over loopback.
+#[derive(Clone, Debug)]
+pub struct Findings {
+    /// A ring that has received a datagram: with which flags.
+    pub io_uring: Result<String, Refusal>,
+    /// A train that came in as one.
+    pub gro: Result<String, Refusal>,
+    /// A train that went out as one.
+    pub gso: Result<String, Refusal>,
+    /// Socket buffers as large as was asked for.
+    pub buffers: Result<String, Refusal>,
+}
+
+impl Findings {
+    /// Each with its name.
+    pub fn each(&self) -> [(&'static str, &Result<String, Refusal>); 4] {
+        [
+            ("io_uring", &self.io_uring),
+            ("udp_gro", &self.gro),
+            ("udp_gso", &self.gso),
+            ("socket_buffers", &self.buffers),
+        ]
+    }
+}
+
+/// Tries everything that a UDP port may use. `buffer_bytes` is the socket buffer to ask for.
+pub fn probe(buffer_bytes: usize) -> Findings {
+    let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    Findings {
+        io_uring: rehearse_ring(local, None).map(|rung| {
+            let rung = rung.name();
+            format!("multishot receive into provided buffers works ({rung})")
+        }),
+        gro: try_gro(local),
+        gso: try_segments(local).map(|most| format!("{most} frames a send")),
+        buffers: try_buffers(local, buffer_bytes),
+    }
+}
+
+/// The loopback address of the same kind, with a port of the kernel's choice.
+fn loopback(like: SocketAddr) -> SocketAddr {
+    if like.is_ipv4() { (Ipv4Addr::LOCALHOST, 0).into() } else { (Ipv6Addr::LOCALHOST, 0).into() }
+}
+
+/// A socket on loopback, for trying things out.
+fn scratch(like: SocketAddr) -> Result<(Socket, SocketAddr), Refusal> {
+    let refused = |step: &'static str| {
+        move |errno| Refusal::new(step, errno, "trying needs a loopback interface that is up")
+    };
+    let at = loopback(like);
+    let socket = Socket::new(at).map_err(refused("socket"))?;
+    socket.bind(at).map_err(refused("bind to loopback"))?;
+    let local = socket.local().map_err(refused("getsockname"))?;
+    Ok((socket, local))
+}
+
+/// Sends `bytes` to `to`, in segments if so wished.
+fn send(socket: &Socket, to: SocketAddr, bytes: &[u8], segment: Option<u16>) -> Result<(), i32> {
+    let name = Name::of(to);
+    let mut vector =
+        libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut control = segment_message(segment.unwrap_or_default());
+    let mut header = empty_header();
+    header.msg_hdr.msg_name = name.as_ptr().cast_mut().cast();
+    header.msg_hdr.msg_namelen = name.len() as libc::socklen_t;
+    header.msg_hdr.msg_iov = &mut vector;
+    header.msg_hdr.msg_iovlen = 1;
+    if segment.is_some() {
+        header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
+        header.msg_hdr.msg_controllen = CONTROL_MESSAGE_BYTES as _;
+    }
+    // SAFETY: name, vector, bytes and control message live through the call, as long as said.
+    unsafe { send_messages(socket, std::slice::from_mut(&mut header)) }.map(drop)
+}
+
+/// Receives one datagram with io_uring, over loopback, on a ring such as a port would have.
+/// `forced` stands in for the kernel's refusal.
+pub(super) fn rehearse_ring(like: SocketAddr, forced: Option<i32>) -> Result<Rung, Refusal> {
+    if let Some(errno) = forced {
+        return Err(ring_refused("io_uring_setup", errno));
+    }
+    let (socket, local) = scratch(like)?;
+    let mut ring = Uring::new(2).map_err(|at| ring_refused(at.step, at.errno))?;
+    let spec = PoolSpec { trains: 4, singles: 0, huge_pages: false };
+    let mut pool = Pool::new(&spec)
+        .map_err(|error| Refusal::new("memory", error.raw_os_error().unwrap_or_default(), ""))?;
+    let mut neighbours = Neighbours::new(1, local);
+    let mut intake = Intake::new(std::sync::Arc::new(PortTally::default()));
+    if neighbours.admit(Mark(0), local).is_err() {
+        return Err(ring_refused("admitting ourselves", libc::EINVAL));
+    }
+    let mut burst = Burst::new();
+    let deadline = Instant::now() + REHEARSAL_MAX;
+    // The receive is armed before the datagram comes, so that waking it up is rehearsed too.
+    let mut sent = false;
+    while burst.is_empty() {
+        if !ring.rx_burst(&socket, &mut neighbours, &mut intake, &mut pool, &mut burst) {
+            return Err(ring_refused("io_uring_enter", libc::EINVAL));
+        }
+        if !sent {
+            send(&socket, local, b"strowger", None)
+                .map_err(|errno| ring_refused("a datagram over loopback", errno))?;
+            sent = true;
+        }
+        if Instant::now() > deadline {
+            return Err(ring_refused("a multishot receive", libc::ETIMEDOUT));
+        }
+    }
+    if burst[0].bytes() == b"strowger" {
+        Ok(ring.rung())
+    } else {
+        Err(ring_refused("a multishot receive brought other bytes", libc::EIO))
+    }
+}
+
+/// Why io_uring is not to be had, and what would allow it.
+pub(super) fn ring_refused(step: &'static str, errno: i32) -> Refusal {
+    let way_out = match errno {
+        libc::EPERM | libc::EACCES => {
+            "perhaps a container's seccomp profile, or sysctl kernel.io_uring_disabled"
+        }
+        libc::ENOSYS => "the kernel has none: it needs Linux 6.0",
+        libc::EINVAL => "the kernel's is too old: multishot recvmsg needs Linux 6.0",
+        libc::ENOMEM => "perhaps the limit of locked memory: ulimit -l",
+        libc::EMFILE | libc::ENFILE => "too many open files: ulimit -n",
+        _ => "",
+    };
+    Refusal::new(step, errno, way_out)
+}
+
+/// The most segments that one send takes, found on loopback.
+pub(super) fn try_segments(like: SocketAddr) -> Result<usize, Refusal> {
+    const OLD: &str = "UDP_SEGMENT needs Linux 4.18";
+    let Ok((receiver, to)) = scratch(like) else {
+        // No loopback to try on: take the option's existence for the least that it means.
+        let socket = Socket::new(like).map_err(|errno| Refusal::new("socket", errno, ""))?;
+        let set = socket.set(libc::SOL_UDP, libc::UDP_SEGMENT, 0);
+        return set
+            .map(|()| SEGMENTS_SAFE)
+            .map_err(|errno| Refusal::new("UDP_SEGMENT", errno, OLD));
+    };
+    let (sender, _) = scratch(like)?;
+    let bytes = [0; 8 * SEGMENTS_TRIED[0]];
+    let mut refused = libc::EINVAL;
+    for segments in SEGMENTS_TRIED {
+        match send(&sender, to, &bytes[..8 * segments], Some(8)) {
+            Ok(()) => return Ok(segments),
+            Err(errno) => refused = errno,
+        }
+    }
+    drop(receiver);
+    Err(Refusal::new("UDP_SEGMENT", refused, OLD))
+}
+
+/// Sends a train to a socket with `UDP_GRO`, and looks whether it arrives as one.
+fn try_gro(like: SocketAddr) -> Result<String, Refusal> {
+    let (receiver, to) = scratch(like)?;
+    let (sender, _) = scratch(like)?;
+    enable_gro(&receiver)?;
+    let sent = send(&sender, to, &[7; 100], Some(10));
+    sent.map_err(|errno| Refusal::new("a train to try UDP_GRO with", errno, ""))?;
+    if !receiver.wait_readable(REHEARSAL_MAX.as_millis() as i32) {
+        return Err(Refusal::new("a train over loopback", libc::ETIMEDOUT, ""));
+    }
+    let mut bytes = [0_u8; 200];
+    // SAFETY: `bytes` is as long as said, and lives through the call.
+    let came = unsafe {
+        let at = bytes.as_mut_ptr().cast();
+        libc::recv(receiver.fd(), at, bytes.len(), libc::MSG_DONTWAIT)
+    };
+    match came {
+        100 => Ok("a train of 10 frames came in as one".to_owned()),
+        ..0 => Err(Refusal::new("receiving a train", errno(), "")),
+        _ => Ok("taken by the kernel, though loopback does not join frames".to_owned()),
+    }
+}
+
+pub(super) fn enable_gro(socket: &Socket) -> Result<(), Refusal> {
+    socket
+        .set(libc::SOL_UDP, libc::UDP_GRO, 1)
+        .map_err(|errno| Refusal::new("UDP_GRO", errno, "it needs Linux 5.0"))
+}
+
+fn try_buffers(like: SocketAddr, asked: usize) -> Result<String, Refusal> {
+    let (socket, _) = scratch(like)?;
+    for (buffer, sysctl) in [
+        (receive_buffer(&socket, asked), "net.core.rmem_max"),
+        (send_buffer(&socket, asked), "net.core.wmem_max"),
+    ] {
+        if buffer.is_short() {
+            return Err(Refusal {
+                why: format!("{} bytes of {asked} were given", buffer.given),
+                way_out: format!("raise it with: sysctl -w {sysctl}={asked}"),
+                errno: None,
+            });
+        }
+    }
+    Ok(format!("{asked} bytes each way"))
+}
+
+/// Asks for a receive buffer, with `CAP_NET_ADMIN` beyond `net.core.rmem_max`.
+pub(super) fn receive_buffer(socket: &Socket, asked: usize) -> BufferBytes {
+    buffer(socket, asked, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)
+}
+
+/// Asks for a send buffer, with `CAP_NET_ADMIN` beyond `net.core.wmem_max`.
+pub(super) fn send_buffer(socket: &Socket, asked: usize) -> BufferBytes {
+    buffer(socket, asked, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)
+}
+
+fn buffer(socket: &Socket, asked: usize, force: i32, plain: i32) -> BufferBytes {
+    // The kernel doubles what it is told, so half of its range is all that can be said.
+    let wanted = asked.min(i32::MAX as usize / 2) as i32;
+    if socket.set(libc::SOL_SOCKET, force, wanted).is_err() {
+        // The size read back says whether this worked.
+        let _ = socket.set(libc::SOL_SOCKET, plain, wanted);
+    }
+    let given = socket.read(libc::SOL_SOCKET, plain).unwrap_or_default() / 2;
+    BufferBytes { asked, given: usize::try_from(given).unwrap_or_default() }
+}
+
+pub(super) fn count_drops(socket: &Socket) -> Result<(), Refusal> {
+    socket
+        .set(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)
+        .map_err(|errno| Refusal::new("SO_RXQ_OVFL", errno, ""))
+}

@@ -1,0 +1,142 @@
+//! Receiving with recvmmsg: several trains a call, into chunks that wait for them. It never waits,
+//! and never takes a datagram from the kernel for which it has no memory.
+
+use strowger_frame::{Burst, Chunk, ChunkClass, Pool};
+
+use super::{
+    control::{Arrival, CONTROL_IN_BYTES, ControlRoom},
+    intake::Intake,
+    limits::{DATAGRAM_BYTES_MAX, MESSAGES_IN_MAX},
+    name::Name,
+    neighbours::Neighbours,
+    socket::{Socket, empty_header, receive_messages},
+};
+
+/// The arrays of a call and the chunks lent to it.
+pub(super) struct Mmsg {
+    headers: Vec<libc::mmsghdr>,
+    vectors: Vec<libc::iovec>,
+    names: Vec<Name>,
+    controls: Vec<ControlRoom<CONTROL_IN_BYTES>>,
+    /// Filled from the front; a chunk that a call did not use stays for the next.
+    chunks: Vec<Option<Chunk>>,
+    class: ChunkClass,
+    /// Bytes of a chunk that a datagram may fill.
+    room: usize,
+    /// Messages that the last call brought, and how many of them have been taken in.
+    came: usize,
+    next: usize,
+    /// Messages to ask for, so that one call fills about one burst: 1 when trains come.
+    wanted: usize,
+}
+
+// SAFETY: the pointers in the arrays are written anew before each call and read by nobody after.
+unsafe impl Send for Mmsg {}
+
+impl Mmsg {
+    /// With GRO every message may be a whole train, so its chunk must hold 64 KiB; without, it
+    /// need hold only the longest datagram that is wanted.
+    pub(super) fn new(gro: bool, frame_bytes_max: usize) -> Self {
+        // As much as every single chunk has behind its start, whatever its colour.
+        let single = 3072;
+        let (class, room) = if gro || frame_bytes_max > single {
+            (ChunkClass::Train, if gro { 64 << 10 } else { frame_bytes_max })
+        } else {
+            (ChunkClass::Single, frame_bytes_max)
+        };
+        let n = MESSAGES_IN_MAX;
+        Self {
+            headers: vec![empty_header(); n],
+            vectors: vec![libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; n],
+            names: vec![Name::default(); n],
+            controls: vec![ControlRoom::EMPTY; n],
+            chunks: (0..n).map(|_| None).collect(),
+            class,
+            room: room.min(64 << 10),
+            came: 0,
+            next: 0,
+            wanted: n,
+        }
+    }
+
+    /// Whether messages wait here that the kernel has given already.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.next < self.came
+    }
+
+    pub(super) fn rx_burst(
+        &mut self,
+        socket: &Socket,
+        neighbours: &mut Neighbours,
+        intake: &mut Intake,
+        pool: &mut Pool,
+        burst: &mut Burst,
+    ) {
+        let mut last_call = false;
+        while intake.cut(burst) {
+            if !self.is_waiting() {
+                if last_call || !self.receive(socket, pool, burst.remaining_capacity()) {
+                    return;
+                }
+                // Fewer than asked for: the socket is empty, so do not ask again now.
+                last_call = self.came < self.wanted;
+            }
+            let at = self.next;
+            self.next += 1;
+            let Some(chunk) = self.chunks[at].take() else { continue };
+            let header = &self.headers[at];
+            let name = self.names[at].bytes(header.msg_hdr.msg_namelen as usize);
+            let control = &self.controls[at].0;
+            let control = &control[..header.msg_hdr.msg_controllen.min(control.len())];
+            let bytes = header.msg_len as usize;
+            let arrival = Arrival::read(bytes, header.msg_hdr.msg_flags, name, control);
+            let start = chunk.start();
+            intake.take(neighbours, chunk, start, &arrival, burst);
+        }
+    }
+
+    /// One call. `false` when nothing came.
+    fn receive(&mut self, socket: &Socket, pool: &mut Pool, room: usize) -> bool {
+        let _ = room;
+        (self.came, self.next) = (0, 0);
+        let ready = self.lend(pool);
+        if ready == 0 {
+            return false;
+        }
+        // SAFETY: `lend` has pointed the first `ready` headers to a name, a control room, and one
+        // vector over a chunk that is ours and that nobody else can reach, each with its length.
+        let came = unsafe { receive_messages(socket, &mut self.headers[..ready]) };
+        // An error is no reason to stop: it is EAGAIN, or the report of an earlier send.
+        self.came = came.unwrap_or(0);
+        self.came > 0
+    }
+
+    /// Makes up to `wanted` headers ready; returns how many are.
+    fn lend(&mut self, pool: &mut Pool) -> usize {
+        let names = self.names.as_mut_ptr();
+        let controls = self.controls.as_mut_ptr();
+        let vectors = self.vectors.as_mut_ptr();
+        for at in 0..self.wanted {
+            if self.chunks[at].is_none() {
+                self.chunks[at] = pool.take(self.class);
+            }
+            let Some(chunk) = &self.chunks[at] else { return at };
+            let base = chunk.at().as_ptr().wrapping_add(chunk.start());
+            let vector = vectors.wrapping_add(at);
+            // SAFETY: `at` is below the arrays' common length.
+            unsafe { vector.write(libc::iovec { iov_base: base.cast(), iov_len: self.room }) };
+            let header = &mut self.headers[at];
+            header.msg_len = 0;
+            header.msg_hdr.msg_name = names.wrapping_add(at).cast();
+            header.msg_hdr.msg_namelen = Name::ROOM as libc::socklen_t;
+            header.msg_hdr.msg_iov = vector;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = controls.wrapping_add(at).cast();
+            header.msg_hdr.msg_controllen = CONTROL_IN_BYTES as _;
+            header.msg_hdr.msg_flags = 0;
+        }
+        self.wanted
+    }
+}
+
+const _: () = assert!(DATAGRAM_BYTES_MAX <= 64 << 10);

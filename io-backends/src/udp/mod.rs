@@ -1,0 +1,263 @@
+//! UDP: any number of neighbours behind one socket. Trains come in as the kernel joins them
+//! (`UDP_GRO`) and go out as it cuts them (`UDP_SEGMENT`); payload is never copied here.
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | `port` | the port itself: which half does what |
+//! | `uring`, `mmsg` | receiving with io_uring, and with recvmmsg where that is refused |
+//! | `intake` | what both do with a datagram once they have it |
+//! | `send` | sending, for both: sendmmsg |
+//! | `neighbours`, `name` | who is behind the socket; addresses as the kernel writes them |
+//! | `control` | what the kernel says beside a datagram |
+//! | `ladder` | what the machine allows, found by trying and said in words |
+//! | `socket`, `limits` | system calls; every bound and its reason |
+//!
+//! ```no_run
+//! use strowger_frame::{Address, Burst, Mark, Pool, PoolSpec, Port};
+//! use strowger_io::udp::{UdpSpec, open};
+//!
+//! let opened = open(&UdpSpec::new("127.0.0.1:7000".parse()?), 0)?;
+//! println!("{}", opened.report);
+//! let mut port = opened.port;
+//! port.admit(Mark(0), Address::Udp("127.0.0.1:7001".parse()?))?;
+//!
+//! let mut pool = Pool::new(&PoolSpec { trains: 128, singles: 0, huge_pages: true })?;
+//! let mut burst = Burst::new();
+//! port.rx_burst(&mut pool, &mut burst);
+//! port.tx_burst(Mark(0), &mut burst);
+//! port.flush();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod control;
+mod intake;
+mod ladder;
+pub mod limits;
+mod mmsg;
+mod name;
+mod neighbours;
+mod port;
+mod send;
+mod socket;
+mod uring;
+
+use std::{fmt, net::SocketAddr};
+
+pub use ladder::{Backend, BufferBytes, Findings, Refusal, Report, probe};
+pub use port::UdpPort;
+
+use self::{mmsg::Mmsg, neighbours::Neighbours, socket::Socket, uring::Uring};
+
+/// Which backend is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The best one that works here.
+    #[default]
+    Auto,
+    /// io_uring, or an error.
+    IoUring,
+    /// recvmmsg, without trying anything better.
+    Mmsg,
+}
+
+/// How a UDP port is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UdpSpec {
+    /// Where to bind; port 0 takes one of the kernel's choice, which the report tells.
+    pub bind: SocketAddr,
+    /// How to receive.
+    pub backend: Choice,
+    /// Bytes of the socket's receive and send buffers, each.
+    pub socket_buffer_bytes: usize,
+    /// Neighbours at most; marks have an index below this.
+    pub neighbours_max: u32,
+    /// Whether other sockets of this user may bind the same address, one a worker; the kernel
+    /// then spreads flows over them.
+    pub reuse_port: bool,
+    /// Whether to receive trains (`UDP_GRO`).
+    pub trains_in: bool,
+    /// Whether to send trains (`UDP_SEGMENT`).
+    pub trains_out: bool,
+    /// Receive buffers that an io_uring has posted: rounded up to a power of two, a train chunk
+    /// each. Fewer stay in the cache; too few, and the receive must be armed anew more often.
+    pub posted_buffers: u16,
+    /// The longest datagram to make room for where the kernel does not join trains; longer ones
+    /// are then lost as `truncated`. Where it does, there is room for any.
+    pub frame_bytes_max: usize,
+    /// Stands in for the kernel's refusal of io_uring: for tests of what is said then.
+    #[doc(hidden)]
+    pub ring_errno_forced: Option<i32>,
+}
+
+impl UdpSpec {
+    /// A port bound to `bind`, all else as it serves most.
+    pub fn new(bind: SocketAddr) -> Self {
+        Self {
+            bind,
+            backend: Choice::Auto,
+            // A tenth of a second of 300 Mbit/s, and what Linux allows at most in many an
+            // installation; less and bursts of trains are dropped before a worker has woken up.
+            socket_buffer_bytes: 4 << 20,
+            neighbours_max: 1024,
+            reuse_port: false,
+            trains_in: true,
+            trains_out: true,
+            posted_buffers: limits::POSTED_BUFFERS,
+            frame_bytes_max: limits::DATAGRAM_BYTES_MAX,
+            ring_errno_forced: None,
+        }
+    }
+}
+
+/// Why a port could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// Another socket has this address (`EADDRINUSE`).
+    Busy {
+        /// The address asked for.
+        at: SocketAddr,
+        /// The kernel's error.
+        errno: i32,
+    },
+    /// This address is not one of this machine's (`EADDRNOTAVAIL`).
+    NotHere {
+        /// The address asked for.
+        at: SocketAddr,
+        /// The kernel's error.
+        errno: i32,
+    },
+    /// The kernel refused at this step.
+    Refused {
+        /// The address asked for.
+        at: SocketAddr,
+        /// The call that failed.
+        step: &'static str,
+        /// The kernel's error.
+        errno: i32,
+    },
+    /// io_uring was asked for by name, and is not to be had.
+    NoRing(Refusal),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy { at, errno } => write!(
+                f,
+                "udp {at} is in use by another socket: {}; stop that process or choose another port",
+                ladder::named(*errno)
+            ),
+            Self::NotHere { at, errno } => write!(
+                f,
+                "udp {at} is no address of this machine: {}; `ip address` lists them",
+                ladder::named(*errno)
+            ),
+            Self::Refused { at, step, errno } => {
+                write!(f, "udp {at}: {step}: {}", ladder::named(*errno))
+            }
+            Self::NoRing(refusal) => write!(
+                f,
+                "io_uring was asked for and refused: {refusal}; `auto` would use recvmmsg"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// An open port and what is to be said of it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The port, for one worker.
+    pub port: UdpPort,
+    /// What was chosen, and why nothing better.
+    pub report: Report,
+}
+
+impl Opened {
+    /// The address it is bound to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.report.local
+    }
+
+    /// The port as the engine wants it.
+    pub fn boxed(self) -> (Box<dyn strowger_frame::Port>, Report) {
+        (Box::new(self.port), self.report)
+    }
+}
+
+/// Opens a socket as `spec` says, for the given worker. May be called on any thread; the port then
+/// belongs to the thread that first receives with it.
+///
+/// # Errors
+/// [`OpenError`], each with the way out.
+pub fn open(spec: &UdpSpec, worker: usize) -> Result<Opened, OpenError> {
+    let at = spec.bind;
+    let refused = |step| move |errno| OpenError::Refused { at, step, errno };
+    let socket = Socket::new(at).map_err(refused("socket"))?;
+    if spec.reuse_port {
+        socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1).map_err(refused("SO_REUSEPORT"))?;
+    }
+    never_fragment(&socket, at).map_err(refused("IP_MTU_DISCOVER"))?;
+    // Buffers and options first: what arrives between `bind` and here would not know of them.
+    let receive_buffer = ladder::receive_buffer(&socket, spec.socket_buffer_bytes);
+    let send_buffer = ladder::send_buffer(&socket, spec.socket_buffer_bytes);
+    let drops_counted = ladder::count_drops(&socket);
+    let unwanted = || Refusal { why: "not wanted".to_owned(), way_out: String::new(), errno: None };
+    let gro = if spec.trains_in { ladder::enable_gro(&socket) } else { Err(unwanted()) };
+    let gso = if spec.trains_out { ladder::try_segments(at) } else { Err(unwanted()) };
+    let (ring, refused_backends) = ring(spec)?;
+
+    socket.bind(at).map_err(|errno| match errno {
+        libc::EADDRINUSE => OpenError::Busy { at, errno },
+        libc::EADDRNOTAVAIL => OpenError::NotHere { at, errno },
+        _ => OpenError::Refused { at, step: "bind", errno },
+    })?;
+    let local = socket.local().map_err(refused("getsockname"))?;
+    let report = Report {
+        local,
+        worker,
+        backend: if ring.is_some() { Backend::IoUring } else { Backend::Mmsg },
+        ring: ring.as_ref().map(|ring| ring.rung().name()),
+        refused: refused_backends,
+        gro,
+        gso,
+        receive_buffer,
+        send_buffer,
+        drops_counted,
+    };
+    let described = [Backend::IoUring, Backend::Mmsg]
+        .map(|backend| format!("udp {local} ({})", backend.name()));
+    let mmsg = Mmsg::new(report.gro.is_ok(), spec.frame_bytes_max);
+    let neighbours = Neighbours::new(spec.neighbours_max, local);
+    let segments_max = report.gso.as_ref().map_or(1, |segments| *segments);
+    let port = UdpPort::new(socket, ring, mmsg, neighbours, segments_max, described);
+    Ok(Opened { port, report })
+}
+
+/// A ring that has been seen to receive, or why there is none.
+#[allow(clippy::type_complexity)] // the two halves of one answer, taken apart at once
+fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), OpenError> {
+    if spec.backend == Choice::Mmsg {
+        return Ok((None, Vec::new()));
+    }
+    let rehearsed = ladder::rehearse_ring(spec.bind, spec.ring_errno_forced);
+    let ring = rehearsed.and_then(|_| {
+        Uring::new(spec.posted_buffers).map_err(|at| ladder::ring_refused(at.step, at.errno))
+    });
+    match ring {
+        Ok(ring) => Ok((Some(ring), Vec::new())),
+        Err(refusal) if spec.backend == Choice::IoUring => Err(OpenError::NoRing(refusal)),
+        Err(refusal) => Ok((None, vec![(Backend::IoUring, refusal)])),
+    }
+}
+
+/// A frame too long for the path is an error that is told, never a datagram in pieces. `PROBE`
+/// also disregards what ICMP claims about the path, since anybody can forge that.
+fn never_fragment(socket: &Socket, at: SocketAddr) -> Result<(), i32> {
+    if at.is_ipv4() {
+        socket.set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+    } else {
+        socket.set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)
+    }
+}

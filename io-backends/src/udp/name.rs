@@ -1,0 +1,151 @@
+//! A socket address as the kernel reads and writes it, and as a key to look up. It never trusts
+//! what it is given: bytes that are no address are no key.
+
+use std::{
+    mem,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+};
+
+const V4_BYTES: usize = mem::size_of::<libc::sockaddr_in>();
+const V6_BYTES: usize = mem::size_of::<libc::sockaddr_in6>();
+
+// The bytes are written and read by hand below, at these places.
+const _: () = assert!(V4_BYTES == 16 && V6_BYTES == 28);
+const _: () = assert!(mem::offset_of!(libc::sockaddr_in, sin_port) == 2);
+const _: () = assert!(mem::offset_of!(libc::sockaddr_in, sin_addr) == 4);
+const _: () = assert!(mem::offset_of!(libc::sockaddr_in6, sin6_port) == 2);
+const _: () = assert!(mem::offset_of!(libc::sockaddr_in6, sin6_addr) == 8);
+const _: () = assert!(mem::offset_of!(libc::sockaddr_in6, sin6_scope_id) == 24);
+
+/// A `sockaddr_in` or `sockaddr_in6`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub(super) struct Name {
+    bytes: [u8; Name::ROOM],
+}
+
+/// A socket address in two words; IPv4 addresses stand in the low 32 bits of `ip`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    ip: u128,
+    port_and_scope: u64,
+}
+
+fn part<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
+
+impl Name {
+    /// Room for either kind of address.
+    pub(super) const ROOM: usize = 32;
+
+    pub(super) fn of(at: SocketAddr) -> Self {
+        let mut bytes = [0; Self::ROOM];
+        bytes[2..4].copy_from_slice(&at.port().to_be_bytes());
+        match at {
+            SocketAddr::V4(at) => {
+                bytes[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
+                bytes[4..8].copy_from_slice(&at.ip().octets());
+            }
+            SocketAddr::V6(at) => {
+                bytes[..2].copy_from_slice(&(libc::AF_INET6 as u16).to_ne_bytes());
+                bytes[8..24].copy_from_slice(&at.ip().octets());
+                bytes[24..28].copy_from_slice(&at.scope_id().to_ne_bytes());
+            }
+        }
+        Self { bytes }
+    }
+
+    fn is_v4(&self) -> bool {
+        self.bytes[..2] == (libc::AF_INET as u16).to_ne_bytes()
+    }
+
+    /// Bytes that count.
+    pub(super) fn len(&self) -> usize {
+        if self.is_v4() { V4_BYTES } else { V6_BYTES }
+    }
+
+    pub(super) fn as_ptr(&self) -> *const u8 {
+        self.bytes.as_ptr()
+    }
+
+    pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.bytes.as_mut_ptr()
+    }
+
+    /// The first `len` bytes, as far as there are so many.
+    pub(super) fn bytes(&self, len: usize) -> &[u8] {
+        &self.bytes[..len.min(Self::ROOM)]
+    }
+
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        let port = u16::from_be_bytes(part(&self.bytes, 2)?);
+        if self.is_v4() {
+            let ip = Ipv4Addr::from(part::<4>(&self.bytes, 4)?);
+            return Some(SocketAddrV4::new(ip, port).into());
+        }
+        if u16::from_ne_bytes(part(&self.bytes, 0)?) != libc::AF_INET6 as u16 {
+            return None;
+        }
+        let ip = Ipv6Addr::from(part::<16>(&self.bytes, 8)?);
+        let scope = u32::from_ne_bytes(part(&self.bytes, 24)?);
+        Some(SocketAddrV6::new(ip, port, 0, scope).into())
+    }
+}
+
+impl Key {
+    pub(super) fn of(at: SocketAddr) -> Self {
+        let (ip, scope) = match at {
+            SocketAddr::V4(at) => (u128::from(at.ip().to_bits()), 0),
+            SocketAddr::V6(at) => (at.ip().to_bits(), at.scope_id()),
+        };
+        Self { ip, port_and_scope: u64::from(scope) << 16 | u64::from(at.port()) }
+    }
+
+    /// The key in what the kernel wrote as a datagram's source; `None` if that is no address.
+    #[inline]
+    pub(super) fn read(name: &[u8]) -> Option<Self> {
+        let family = u16::from_ne_bytes(part(name, 0)?);
+        let port = u64::from(u16::from_be_bytes(part(name, 2)?));
+        if family == libc::AF_INET as u16 {
+            let ip = u128::from(u32::from_be_bytes(part(name, 4)?));
+            return Some(Self { ip, port_and_scope: port });
+        }
+        if family != libc::AF_INET6 as u16 {
+            return None;
+        }
+        let ip = u128::from_be_bytes(part(name, 8)?);
+        let scope = u64::from(u32::from_ne_bytes(part(name, 24)?));
+        Some(Self { ip, port_and_scope: scope << 16 | port })
+    }
+}
+
+/// Whether two addresses are of one kind, so that a socket of the one can send to the other.
+pub(super) fn same_kind(a: IpAddr, b: IpAddr) -> bool {
+    a.is_ipv4() == b.is_ipv4()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_survives_the_way_through_the_kernels_form() {
+        for text in ["127.0.0.1:7000", "0.0.0.0:0", "[::1]:65535", "[fe80::1%3]:9"] {
+            let at: SocketAddr = text.parse().unwrap();
+            let name = Name::of(at);
+            assert_eq!(name.address(), Some(at));
+            assert_eq!(Key::read(name.bytes(name.len())), Some(Key::of(at)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_no_key() {
+        let name = Name::of("[::1]:7".parse().unwrap());
+        for len in 0..V6_BYTES {
+            assert_eq!(Key::read(&name.bytes(V6_BYTES)[..len]), None);
+        }
+        assert_eq!(Key::read(&[0xff; 32]), None);
+        assert_eq!(Name::default().address(), None);
+    }
+}

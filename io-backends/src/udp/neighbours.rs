@@ -1,0 +1,211 @@
+//! Who is behind a socket: mark to address for sends, address to mark for receives. It is sized
+//! once; admitting and forgetting never allocate.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    net::SocketAddr,
+};
+
+use strowger_frame::{Mark, port::AdmitError};
+
+use super::name::{Key, Name, same_kind};
+
+/// One neighbour, as a sender wants it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Neighbour {
+    pub(super) name: Name,
+    pub(super) mark: Mark,
+    /// Whether the path to it takes trains; the sender learns it from the kernel.
+    pub(super) takes_trains: bool,
+    /// The message that frames to it may still join, if `round` is the sender's.
+    pub(super) open: u32,
+    pub(super) round: u64,
+    key: Key,
+}
+
+/// The table, in both directions.
+#[derive(Debug)]
+pub(super) struct Neighbours {
+    /// By the mark's index.
+    entries: Box<[Option<Neighbour>]>,
+    /// Open addressing, linear probing: index + 1 into `entries`, or `EMPTY`. At most half full,
+    /// so probes are short; written by hand so that no resize can ever allocate.
+    buckets: Box<[u32]>,
+    /// Keyed, since the addresses looked up come from strangers.
+    hasher: RandomState,
+    /// The socket's own address: its kind is what counts.
+    local: SocketAddr,
+    /// Trains mostly come from who sent the last one.
+    last: Option<(Key, Mark)>,
+}
+
+const EMPTY: u32 = 0;
+
+impl Neighbours {
+    pub(super) fn new(neighbours_max: u32, local: SocketAddr) -> Self {
+        // A mark's index has 16 bits, so no table need be larger.
+        let max = (neighbours_max as usize).clamp(1, 1 << 16);
+        Self {
+            entries: vec![None; max].into(),
+            buckets: vec![EMPTY; (2 * max).next_power_of_two()].into(),
+            hasher: RandomState::new(),
+            local,
+            last: None,
+        }
+    }
+
+    #[inline]
+    fn home(&self, key: &Key) -> usize {
+        self.hasher.hash_one(key) as usize & (self.buckets.len() - 1)
+    }
+
+    /// The bucket that holds `key`, or the empty one where it would go.
+    #[inline]
+    fn bucket(&self, key: &Key) -> usize {
+        let mut at = self.home(key);
+        // Ends: at least half of the buckets are empty.
+        while let Some(index) = self.buckets[at].checked_sub(1) {
+            if self.entries[index as usize].is_some_and(|entry| entry.key == *key) {
+                break;
+            }
+            at = (at + 1) & (self.buckets.len() - 1);
+        }
+        at
+    }
+
+    /// Who has this address.
+    #[inline]
+    pub(super) fn mark_of(&mut self, key: Key) -> Option<Mark> {
+        if let Some((last, mark)) = self.last
+            && last == key
+        {
+            return Some(mark);
+        }
+        let index = self.buckets[self.bucket(&key)].checked_sub(1)?;
+        let mark = self.entries[index as usize]?.mark;
+        self.last = Some((key, mark));
+        Some(mark)
+    }
+
+    /// Who stands under this mark.
+    #[inline]
+    pub(super) fn at_mut(&mut self, mark: Mark) -> Option<&mut Neighbour> {
+        self.entries.get_mut(mark.index())?.as_mut().filter(|entry| entry.mark == mark)
+    }
+
+    pub(super) fn admit(&mut self, mark: Mark, at: SocketAddr) -> Result<(), AdmitError> {
+        if !same_kind(at.ip(), self.local.ip()) || at.port() == 0 || at.ip().is_unspecified() {
+            return Err(AdmitError::WrongKind);
+        }
+        let before = *self.entries.get(mark.index()).ok_or(AdmitError::Full)?;
+        if before.is_some_and(|before| before.mark != mark) {
+            return Err(AdmitError::Taken);
+        }
+        let key = Key::of(at);
+        let holder = self.buckets[self.bucket(&key)].checked_sub(1);
+        if let Some(holder) = holder {
+            let same = holder as usize == mark.index();
+            return if same { Ok(()) } else { Err(AdmitError::Taken) };
+        }
+        self.forget(mark);
+        self.entries[mark.index()] = Some(Neighbour {
+            name: Name::of(at),
+            mark,
+            takes_trains: true,
+            open: 0,
+            // No sender is ever in this round.
+            round: u64::MAX,
+            key,
+        });
+        let bucket = self.bucket(&key);
+        self.buckets[bucket] = mark.index() as u32 + 1;
+        Ok(())
+    }
+
+    pub(super) fn forget(&mut self, mark: Mark) {
+        let Some(key) = self.at_mut(mark).map(|entry| entry.key) else { return };
+        self.last = None;
+        let mut hole = self.bucket(&key);
+        self.entries[mark.index()] = None;
+        // Close the gap: whoever was pushed past it by probing moves up, so that no probe stops
+        // short and no tombstones pile up.
+        let mask = self.buckets.len() - 1;
+        let mut at = hole;
+        loop {
+            at = (at + 1) & mask;
+            let Some(index) = self.buckets[at].checked_sub(1) else { break };
+            let Some(entry) = self.entries[index as usize] else { break };
+            let distance = at.wrapping_sub(self.home(&entry.key)) & mask;
+            if distance >= at.wrapping_sub(hole) & mask {
+                self.buckets[hole] = self.buckets[at];
+                hole = at;
+            }
+        }
+        self.buckets[hole] = EMPTY;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn at(n: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], n))
+    }
+
+    #[test]
+    fn a_table_agrees_with_a_map_under_any_order_of_admitting_and_forgetting() {
+        let mut table = Neighbours::new(50, at(1));
+        let mut model = HashMap::<u16, Mark>::new();
+        let mut state = 7_u64;
+        for step in 0..20_000_u32 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let port = 1 + (state >> 33) as u16 % 80;
+            let mark = Mark::new((state >> 50) as u16 % 50, 0);
+            if step % 3 == 0 {
+                table.forget(mark);
+                model.retain(|_, held| *held != mark);
+            } else {
+                let expected = match model.get(&port) {
+                    Some(held) if *held != mark => Err(AdmitError::Taken),
+                    _ => Ok(()),
+                };
+                assert_eq!(table.admit(mark, at(port)), expected);
+                if expected.is_ok() {
+                    model.retain(|_, held| *held != mark);
+                    model.insert(port, mark);
+                }
+            }
+            for port in 1..=80 {
+                let found = table.mark_of(Key::of(at(port)));
+                assert_eq!(found, model.get(&port).copied(), "step {step}, port {port}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_address_or_mark_is_refused() {
+        let mut table = Neighbours::new(2, at(1));
+        let v6 = "[::1]:7".parse().unwrap();
+        assert_eq!(table.admit(Mark(0), v6), Err(AdmitError::WrongKind));
+        assert_eq!(table.admit(Mark(0), at(0)), Err(AdmitError::WrongKind));
+        assert_eq!(table.admit(Mark(2), at(7)), Err(AdmitError::Full));
+        assert_eq!(table.admit(Mark::new(1, 3), at(7)), Ok(()));
+        assert_eq!(table.admit(Mark::new(1, 4), at(8)), Err(AdmitError::Taken));
+        assert_eq!(table.admit(Mark(0), at(7)), Err(AdmitError::Taken));
+        assert!(table.at_mut(Mark::new(1, 4)).is_none());
+        table.forget(Mark::new(1, 2));
+        assert!(table.at_mut(Mark::new(1, 3)).is_some());
+    }
+
+    #[test]
+    fn a_neighbour_that_moves_is_known_by_its_new_address_alone() {
+        let mut table = Neighbours::new(2, at(1));
+        table.admit(Mark(1), at(7)).unwrap();
+        assert_eq!(table.mark_of(Key::of(at(7))), Some(Mark(1)));
+        table.admit(Mark(1), at(8)).unwrap();
+        assert_eq!(table.mark_of(Key::of(at(7))), None);
+        assert_eq!(table.mark_of(Key::of(at(8))), Some(Mark(1)));
+    }
+}

@@ -1,0 +1,126 @@
+//! A UDP socket and its options: thin over the system calls, each call one function. It never
+//! retries and never decides; whoever calls reads the errno.
+
+use std::{
+    io, mem,
+    net::SocketAddr,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+};
+
+use super::name::Name;
+
+/// A bound UDP socket. It stays in blocking mode, and every call says `MSG_DONTWAIT` itself:
+/// io_uring answers a receive on an `O_NONBLOCK` socket with `EAGAIN` where it should wait.
+#[derive(Debug)]
+pub(super) struct Socket {
+    fd: OwnedFd,
+}
+
+/// The errno of the call that just failed.
+pub(super) fn errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or_default()
+}
+
+impl Socket {
+    /// A socket of the kind of `at`, not yet bound.
+    pub(super) fn new(at: SocketAddr) -> Result<Self, i32> {
+        let domain = if at.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        // SAFETY: takes numbers and gives a number.
+        let fd = unsafe { libc::socket(domain, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(errno());
+        }
+        // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+        let socket = Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } };
+        if at.is_ipv6() {
+            // So that an IPv4 neighbour has one address here and not two.
+            socket.set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+        }
+        Ok(socket)
+    }
+
+    pub(super) fn bind(&self, at: SocketAddr) -> Result<(), i32> {
+        let name = Name::of(at);
+        // SAFETY: `name` has `len` bytes and lives through the call.
+        let bound =
+            unsafe { libc::bind(self.fd(), name.as_ptr().cast(), name.len() as libc::socklen_t) };
+        if bound < 0 { Err(errno()) } else { Ok(()) }
+    }
+
+    /// The address it is bound to.
+    pub(super) fn local(&self) -> Result<SocketAddr, i32> {
+        let mut name = Name::default();
+        let mut len = Name::ROOM as libc::socklen_t;
+        // SAFETY: `name` has `len` bytes to be written, and both live through the call.
+        let told = unsafe { libc::getsockname(self.fd(), name.as_mut_ptr().cast(), &mut len) };
+        if told < 0 {
+            return Err(errno());
+        }
+        name.address().ok_or(libc::EAFNOSUPPORT)
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    pub(super) fn set(&self, level: i32, option: i32, value: i32) -> Result<(), i32> {
+        let at = (&raw const value).cast();
+        let len = mem::size_of::<i32>() as libc::socklen_t;
+        // SAFETY: `at` points to `len` bytes that live through the call.
+        let set = unsafe { libc::setsockopt(self.fd(), level, option, at, len) };
+        if set < 0 { Err(errno()) } else { Ok(()) }
+    }
+
+    pub(super) fn read(&self, level: i32, option: i32) -> Result<i32, i32> {
+        let mut value = 0_i32;
+        let mut len = mem::size_of::<i32>() as libc::socklen_t;
+        let at = (&raw mut value).cast();
+        // SAFETY: `at` points to `len` bytes to be written, and both live through the call.
+        let read = unsafe { libc::getsockopt(self.fd(), level, option, at, &mut len) };
+        if read < 0 { Err(errno()) } else { Ok(value) }
+    }
+
+    /// Waits until something can be received; `false` when `timeout_ms` has passed.
+    pub(super) fn wait_readable(&self, timeout_ms: i32) -> bool {
+        let mut poll = libc::pollfd { fd: self.fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd, which lives through the call.
+        unsafe { libc::poll(&mut poll, 1, timeout_ms) == 1 }
+    }
+}
+
+/// Sends the messages of `headers`; returns how many went, at least one, or the first one's errno.
+///
+/// # Safety
+/// Every pointer in `headers` is null with length 0, or points to as much as its length says.
+pub(super) unsafe fn send_messages(
+    socket: &Socket,
+    headers: &mut [libc::mmsghdr],
+) -> Result<usize, i32> {
+    let len = headers.len() as u32;
+    // SAFETY: `headers` is as long as said; the caller vouches for what it points to.
+    let sent =
+        unsafe { libc::sendmmsg(socket.fd(), headers.as_mut_ptr(), len, libc::MSG_DONTWAIT) };
+    if sent < 0 { Err(errno()) } else { Ok(sent as usize) }
+}
+
+/// Receives into `headers`; returns how many messages came, at least one, or the errno.
+///
+/// # Safety
+/// As for [`send_messages`], and what is pointed to may be written by nobody else meanwhile.
+pub(super) unsafe fn receive_messages(
+    socket: &Socket,
+    headers: &mut [libc::mmsghdr],
+) -> Result<usize, i32> {
+    let len = headers.len() as u32;
+    let at = headers.as_mut_ptr();
+    let wait = std::ptr::null_mut();
+    // SAFETY: `headers` is as long as said; the caller vouches for what it points to.
+    let came = unsafe { libc::recvmmsg(socket.fd(), at, len, libc::MSG_DONTWAIT, wait) };
+    if came < 0 { Err(errno()) } else { Ok(came as usize) }
+}
+
+/// A message header with nothing in it.
+pub(super) fn empty_header() -> libc::mmsghdr {
+    // SAFETY: all its fields are numbers and pointers, for which zero is a value.
+    unsafe { mem::zeroed() }
+}
