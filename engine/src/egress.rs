@@ -16,8 +16,6 @@ pub struct Egress {
     control: ArrayVec<Frame, EGRESS_CONTROL_FRAMES_MAX>,
     /// Frames that the port left here when it was last asked.
     left_behind: u16,
-    /// Whether the worker has this exit on its list of those with something to send.
-    pub(crate) listed: bool,
 }
 
 impl Egress {

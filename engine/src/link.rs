@@ -16,13 +16,16 @@
 //! what was lost. **Here is where sealing goes**: [`Link::open`] and [`Link::seal`] are the only
 //! two places that touch these bytes, and nothing behind `open` can be reached without it.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
-use strowger_frame::{Frame, Mark, tally::Counter};
+use strowger_frame::{Frame, Mark, Port, tally::Counter};
 
 use crate::{
+    Now,
     discard::Discard,
     egress::Egress,
+    header::{AnyHeader, Ecn, Header},
+    label::Register,
     limits::{FRAME_BYTES_MAX, FRAME_BYTES_MIN},
     slots::WayBack,
 };
@@ -67,17 +70,18 @@ pub struct Link {
     pub(crate) port: u16,
     /// The worker that owns the port's queue, where it is another one.
     pub(crate) home: Option<u8>,
-    pub(crate) behind: Behind,
     pub(crate) u_turns: bool,
     pub(crate) way_back: WayBack,
     pub(crate) counter: u32,
     pub(crate) egress: Egress,
+    /// Whether the worker has this link on its list of those with something to send.
+    pub(crate) listed: bool,
     pub(crate) tally: Arc<SlotTally>,
 }
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("slot", &self.slot).field("behind", &self.behind).finish()
+        f.debug_struct("Link").field("slot", &self.slot).field("mark", &self.mark).finish()
     }
 }
 
@@ -114,12 +118,75 @@ impl Link {
 
     /// Makes a frame ready to leave by this link.
     #[inline]
-    pub(crate) fn seal(&mut self, frame: &mut Frame) {
+    fn seal(&mut self, frame: &mut Frame) {
         self.counter = self.counter.wrapping_add(1);
         let header = plain_header(self.counter);
         if let Some(bytes) = frame.bytes_mut().first_chunk_mut::<LINK_HEADER_BYTES>() {
             *bytes = header;
         }
+    }
+
+    /// Puts a frame at this exit, sealed and ready, and the link on the list of those with
+    /// something to send.
+    #[inline]
+    pub(crate) fn queue(
+        &mut self,
+        mut frame: Frame,
+        is_control: bool,
+        exhaling: &mut Vec<Mark>,
+    ) -> Result<(), (Discard, Frame)> {
+        if self.egress.is_congested() {
+            mark_congestion(&mut frame);
+        }
+        self.seal(&mut frame);
+        self.list(exhaling);
+        self.egress.push(frame, is_control)
+    }
+
+    /// Offers the port what waits here; what it cannot take stays, and the link on the list.
+    pub(crate) fn let_out(&mut self, port: &mut dyn Port, exhaling: &mut Vec<Mark>) {
+        let mark = self.mark;
+        let sent = self.egress.offer(|frames| port.tx_burst(mark, frames));
+        self.tally.frames_out.add(sent.frames);
+        self.tally.bytes_out.add(sent.bytes);
+        self.listed = false;
+        if self.egress.waiting() > 0 {
+            self.list(exhaling);
+        }
+    }
+
+    /// Lists the link once. There is a place for each, so nothing is allocated.
+    #[inline]
+    fn list(&mut self, exhaling: &mut Vec<Mark>) {
+        if !mem::replace(&mut self.listed, true) {
+            debug_assert!(exhaling.len() < exhaling.capacity(), "each link is listed once");
+            exhaling.push(self.mark);
+        }
+    }
+
+    /// Counts a frame that came in by this link.
+    #[inline]
+    pub(crate) fn count_arrival(&self, frame: &Frame, now: Now) {
+        self.tally.frames_in.add(1);
+        self.tally.bytes_in.add(frame.len() as u64);
+        self.tally.heard_ns.set(now.0);
+    }
+}
+
+/// Tells the ends of a flow that can hear it (RFC 3168) that its frames wait here.
+#[cold]
+fn mark_congestion(frame: &mut Frame) {
+    fn mark<R: Register>(mut header: Header<'_, R>) {
+        if header.ecn() != Ecn::NotCapable {
+            header.set_ecn(Ecn::Congested);
+        }
+    }
+    let packet = frame.bytes_mut().get_mut(LINK_HEADER_BYTES..).unwrap_or_default();
+    match AnyHeader::parse(packet) {
+        Ok(AnyHeader::W64(header)) => mark(header),
+        Ok(AnyHeader::W128(header)) => mark(header),
+        Ok(AnyHeader::W256(header)) => mark(header),
+        Err(_) => debug_assert!(false, "it was parsed on its way in"),
     }
 }
 

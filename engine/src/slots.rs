@@ -11,8 +11,10 @@ use crate::{
 /// Where a director leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// To what is attached under this mark.
-    To(Mark),
+    /// To the neighbour that is attached under this mark: the label goes on.
+    Neighbour(Mark),
+    /// To the endpoint that is attached under this mark: the label ends.
+    Endpoint(Mark),
     /// To the switch itself: its slow path.
     Switch,
     /// Nothing was ever attached there.
@@ -23,45 +25,23 @@ pub enum Exit {
     NoDirector,
 }
 
-/// One table entry: eight bytes, so that a cache line holds eight.
+/// One table entry. [`Exit`] is itself eight bytes, so that with width and form a hop is twelve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {
-    exit: u32,
+    exit: Exit,
     width: u8,
     form: u8,
 }
 
-const _: () = assert!(size_of::<Hop>() == 8);
-
-const EXIT_SWITCH: u32 = u32::MAX;
-const EXIT_EMPTY: u32 = u32::MAX - 1;
-const EXIT_GONE: u32 = u32::MAX - 2;
-const EXIT_NO_DIRECTOR: u32 = u32::MAX - 3;
+const _: () = assert!(size_of::<Hop>() == 12);
 
 impl Hop {
-    const NO_DIRECTOR: Self = Self { exit: EXIT_NO_DIRECTOR, width: 0, form: 0 };
-
-    fn new(exit: Exit, width: u8, form: u8) -> Self {
-        let exit = match exit {
-            Exit::To(mark) => mark.0,
-            Exit::Switch => EXIT_SWITCH,
-            Exit::Empty => EXIT_EMPTY,
-            Exit::Gone => EXIT_GONE,
-            Exit::NoDirector => EXIT_NO_DIRECTOR,
-        };
-        Self { exit, width, form }
-    }
+    const NO_DIRECTOR: Self = Self { exit: Exit::NoDirector, width: 0, form: 0 };
 
     /// Where it leads.
     #[inline]
     pub fn exit(self) -> Exit {
-        match self.exit {
-            EXIT_SWITCH => Exit::Switch,
-            EXIT_EMPTY => Exit::Empty,
-            EXIT_GONE => Exit::Gone,
-            EXIT_NO_DIRECTOR => Exit::NoDirector,
-            mark => Exit::To(Mark(mark)),
-        }
+        self.exit
     }
 
     /// Bits that the director takes off the label.
@@ -126,7 +106,8 @@ impl SlotTable {
             let hops = (0..1_u16 << bits)
                 .map(|index| match scheme.decode_index(index) {
                     Some(director) => {
-                        Hop::new(exit_of(director.slot()), director.width(), director.form())
+                        let (width, form) = (director.width(), director.form());
+                        Hop { exit: exit_of(director.slot()), width, form }
                     }
                     None => Hop::NO_DIRECTOR,
                 })
@@ -144,7 +125,7 @@ impl SlotTable {
                 // A form skips at most one number, so data and slot differ by at most one.
                 let count = data_max.min(u64::from(slot_max) + 1) as u32 + 1;
                 hops.extend((0..count).map(|data| match scheme.slot_at(form, data) {
-                    Some(slot) => Hop::new(exit_of(slot), shape.width(), form),
+                    Some(slot) => Hop { exit: exit_of(slot), width: shape.width(), form },
                     None => Hop::NO_DIRECTOR,
                 }));
                 NearForm {
@@ -154,7 +135,7 @@ impl SlotTable {
                     data_mask: data_max,
                     first,
                     count,
-                    beyond: Hop::new(Exit::Empty, shape.width(), form),
+                    beyond: Hop { exit: Exit::Empty, width: shape.width(), form },
                 }
             })
             .collect();
@@ -228,7 +209,7 @@ mod tests {
     use crate::scheme::{self, Form};
 
     fn agrees_with_the_scheme(scheme: &Scheme, slot_max: u32, lows: impl Iterator<Item = u64>) {
-        let exit = |slot| if slot % 3 == 0 { Exit::Empty } else { Exit::To(Mark(slot)) };
+        let exit = |slot| if slot % 3 == 0 { Exit::Empty } else { Exit::Neighbour(Mark(slot)) };
         let table = SlotTable::new(scheme, slot_max, exit).expect("a scheme to number by");
         for low in lows {
             let hop = table.take(low);

@@ -8,7 +8,7 @@ use std::{mem, sync::Arc};
 use arrayvec::ArrayVec;
 use crossbeam_queue::ArrayQueue;
 use strowger_frame::{
-    Burst, Frame, Mark, Pool,
+    BURST_MAX, Burst, Frame, Mark, Pool,
     port::Arm,
     ring::{Consumer, Producer, ring},
 };
@@ -16,11 +16,11 @@ use strowger_frame::{
 use crate::{
     Now,
     control::SwitchConfig,
-    discard::Discard,
-    header::{AnyHeader, Ecn, Header, HeaderError, hops_behind},
+    discard::{Discard, DiscardTally},
+    header::{AnyHeader, Header, HeaderError, hops_behind},
     label::Register,
     limits::{ATTACHED_MAX, ORDERS_PER_BREATH, PORTS_MAX},
-    link::{Behind, Link},
+    link::Link,
     orders::{Bell, Handover, Order, PortSeat, Punt, Report},
     slots::{Exit, SlotTable},
 };
@@ -41,11 +41,12 @@ pub struct Worker {
     /// Links with frames at their exits, each once.
     exhaling: Vec<Mark>,
     exhaled: Vec<Mark>,
-    burst: Burst,
     exchange: Exchange,
     orders: Consumer<Order>,
     reports: Producer<Report>,
     punts: Arc<ArrayQueue<Punt>>,
+    /// Discards of frames whose exit had gone before they came to it.
+    homeless: Arc<DiscardTally>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -60,11 +61,9 @@ impl std::fmt::Debug for Worker {
 /// Where a frame goes after a step, and how it queues there.
 #[derive(Clone, Copy)]
 enum Onward {
-    Exit(Mark, IsControl),
-    Punt,
+    Exit { egress: Mark, is_control: bool, ingress_slot: u32 },
+    Punt { ingress_slot: u32 },
 }
-
-type IsControl = bool;
 
 impl Worker {
     /// One breath: obey, take in and switch what has arrived, let out what is ready. Returns how
@@ -75,41 +74,31 @@ impl Worker {
 
         let mut switched = self.take_handovers();
         for seat in 0..self.ports.len() {
-            let mut burst = mem::take(&mut self.burst);
+            let mut burst = Burst::new();
             self.ports[seat].port.rx_burst(&mut self.pool, &mut burst);
             switched += burst.len();
-            for frame in burst.drain(..) {
-                self.switch(seat, frame, now);
+            for mut frame in burst {
+                let outcome = match self.forward(&mut frame, now) {
+                    Ok(onward) => self.send_on(onward, frame),
+                    Err(discard) => Err((discard, frame)),
+                };
+                if let Err((discard, frame)) = outcome {
+                    self.discard(seat, discard, &frame);
+                }
             }
-            self.burst = burst;
             self.exhale();
         }
         switched
     }
 
-    /// A packet's whole life here, up to the queue in which it waits to be let out.
+    /// A packet's whole way through the switch, up to the queue in which it waits to be let out.
     #[inline]
-    fn switch(&mut self, seat: usize, mut frame: Frame, now: Now) {
-        let ingress = frame.mark();
-        let outcome = match self.forward(ingress, &mut frame, now) {
-            Ok(Onward::Exit(egress, is_control)) => self.enqueue(egress, is_control, frame),
-            Ok(Onward::Punt) => self.punt(ingress, frame),
-            Err(discard) => Err((discard, frame)),
-        };
-        if let Err((discard, frame)) = outcome {
-            self.discard(seat, ingress, discard, frame);
-        }
-    }
-
-    #[inline]
-    fn forward(&mut self, ingress: Mark, frame: &mut Frame, now: Now) -> Result<Onward, Discard> {
-        let link = live(&mut self.links, ingress).ok_or(Discard::IngressGone)?;
-        link.tally.frames_in.add(1);
-        link.tally.bytes_in.add(frame.len() as u64);
-        link.tally.heard_ns.set(now.0);
+    fn forward(&self, frame: &mut Frame, now: Now) -> Result<Onward, Discard> {
+        let ingress = live(&self.links, frame.mark()).ok_or(Discard::IngressGone)?;
+        ingress.count_arrival(frame, now);
 
         // Opened in place; lengths are checked by `parse`, and nowhere behind it.
-        let packet = link.open(frame)?.into_bytes();
+        let packet = ingress.open(frame)?.into_bytes();
         match AnyHeader::parse(packet)? {
             AnyHeader::W64(header) => self.step(ingress, header),
             AnyHeader::W128(header) => self.step(ingress, header),
@@ -121,8 +110,8 @@ impl Worker {
     /// is still as it came.
     #[inline]
     fn step<R: Register>(
-        &mut self,
-        ingress: Mark,
+        &self,
+        ingress: &Link,
         mut header: Header<'_, R>,
     ) -> Result<Onward, Discard> {
         let hops_left = hops_behind(header.hops_left(), self.hops_max).ok_or(Discard::HopsSpent)?;
@@ -132,58 +121,53 @@ impl Worker {
         }
 
         let hop = self.slots.take(label.low());
+        let (ingress_slot, is_control) = (ingress.slot, header.is_control());
         let egress = match hop.exit() {
-            Exit::To(egress) => egress,
-            Exit::Switch => return arrive(&header, hop.width()).map(|()| Onward::Punt),
+            Exit::Neighbour(egress) => egress,
+            Exit::Endpoint(egress) => {
+                check_turn(ingress, egress)?;
+                arrive(&header, hop.width())?;
+                return Ok(Onward::Exit { egress, is_control, ingress_slot });
+            }
+            Exit::Switch => {
+                arrive(&header, hop.width())?;
+                return Ok(Onward::Punt { ingress_slot });
+            }
             Exit::Empty => return Err(Discard::EmptySlot),
             Exit::Gone => return Err(Discard::SlotGone),
             Exit::NoDirector => return Err(Discard::NoDirector),
         };
-        let ingress = live(&mut self.links, ingress).ok_or(Discard::IngressGone)?;
-        if egress == ingress.mark && !ingress.u_turns {
-            return Err(Discard::UTurn);
-        }
-        let way_back = ingress.way_back.in_form(hop.form());
-        let exit = live(&mut self.links, egress).ok_or(Discard::ExitGone)?;
-        if exit.behind == Behind::Endpoint {
-            arrive(&header, hop.width())?;
-            return Ok(Onward::Exit(egress, header.is_control()));
-        }
-
-        let way_back = way_back.ok_or(Discard::ReturnPath)?;
+        check_turn(ingress, egress)?;
+        let way_back = ingress.way_back.in_form(hop.form()).ok_or(Discard::ReturnPath)?;
         let shift = shift + u16::from(hop.width());
         if u32::from(shift) >= R::BITS {
             return Err(Discard::LabelFull);
         }
         header.advance(label.advance(hop.width(), way_back), shift, hops_left);
-        if exit.egress.is_congested() && header.ecn() != Ecn::NotCapable {
-            header.set_ecn(Ecn::Congested);
-        }
-        Ok(Onward::Exit(egress, header.is_control()))
+        Ok(Onward::Exit { egress, is_control, ingress_slot })
     }
 
-    /// Puts a frame at its exit, or on the way to the worker that has it.
+    /// Puts a frame at its exit, or on the way to the worker that has it, or before the slow path.
     #[inline]
-    fn enqueue(
-        &mut self,
-        egress: Mark,
-        is_control: bool,
-        mut frame: Frame,
-    ) -> Result<(), (Discard, Frame)> {
-        let ingress_slot = live(&mut self.links, frame.mark()).map_or(0, |link| link.slot);
-        let Some(link) = live(&mut self.links, egress) else {
+    fn send_on(&mut self, onward: Onward, mut frame: Frame) -> Result<(), (Discard, Frame)> {
+        let (egress, is_control, ingress_slot) = match onward {
+            Onward::Exit { egress, is_control, ingress_slot } => (egress, is_control, ingress_slot),
+            Onward::Punt { ingress_slot } => return self.punt(ingress_slot, frame),
+        };
+        let Some(link) = live_mut(&mut self.links, egress) else {
             return Err((Discard::ExitGone, frame));
         };
-        // From here on the mark is what a receiver is told: the slot that it came in by.
+        // From here on the mark is what a receiver is told: the slot that the frame came in by.
+        let ingress = frame.mark();
         frame.set_mark(Mark(ingress_slot));
-        match link.home {
-            None => {
-                list(link, &mut self.exhaling);
-                link.seal(&mut frame);
-                link.egress.push(frame, is_control)
-            }
+        let refused = match link.home {
+            None => link.queue(frame, is_control, &mut self.exhaling),
             Some(home) => self.exchange.send(home, Handover { to: egress, is_control, frame }),
-        }
+        };
+        refused.map_err(|(discard, mut frame)| {
+            frame.set_mark(ingress);
+            (discard, frame)
+        })
     }
 
     /// Sends what waits at all exits, as far as the ports take it.
@@ -193,17 +177,10 @@ impl Worker {
         }
         mem::swap(&mut self.exhaling, &mut self.exhaled);
         for &mark in &self.exhaled {
-            let Some(link) = live(&mut self.links, mark) else { continue };
+            let Some(link) = live_mut(&mut self.links, mark) else { continue };
             let seat = self.seats.get(usize::from(link.port)).copied().flatten();
-            let Some(seat) = seat.and_then(|seat| self.ports.get_mut(usize::from(seat))) else {
-                continue;
-            };
-            let sent = link.egress.offer(|frames| seat.port.tx_burst(mark, frames));
-            link.tally.frames_out.add(sent.frames);
-            link.tally.bytes_out.add(sent.bytes);
-            link.egress.listed = false;
-            if link.egress.waiting() > 0 {
-                list(link, &mut self.exhaling);
+            if let Some(seat) = seat.and_then(|seat| self.ports.get_mut(usize::from(seat))) {
+                link.let_out(&mut *seat.port, &mut self.exhaling);
             }
         }
         self.exhaled.clear();
@@ -217,17 +194,13 @@ impl Worker {
     fn take_handovers(&mut self) -> usize {
         let mut taken = 0;
         for from in 0..self.exchange.from.len() {
-            let mut handovers = ArrayVec::<Handover, { strowger_frame::BURST_MAX }>::new();
+            let mut handovers = ArrayVec::<Handover, BURST_MAX>::new();
             self.exchange.from[from].pop_burst(&mut handovers);
             taken += handovers.len();
-            for Handover { to, is_control, mut frame } in handovers {
-                let refused = match live(&mut self.links, to) {
+            for Handover { to, is_control, frame } in handovers {
+                let refused = match live_mut(&mut self.links, to) {
                     None => Err((Discard::ExitGone, frame)),
-                    Some(link) => {
-                        list(link, &mut self.exhaling);
-                        link.seal(&mut frame);
-                        link.egress.push(frame, is_control)
-                    }
+                    Some(link) => link.queue(frame, is_control, &mut self.exhaling),
                 };
                 if let Err((discard, _frame)) = refused {
                     self.count_at_exit(to, discard);
@@ -240,35 +213,34 @@ impl Worker {
 
     /// Hands a frame that is for the switch itself to the slow path.
     #[cold]
-    fn punt(&mut self, ingress: Mark, frame: Frame) -> Result<(), (Discard, Frame)> {
-        let ingress_slot = live(&mut self.links, ingress).map_or(0, |link| link.slot);
-        let punt = Punt { worker: self.number, ingress, ingress_slot, frame };
+    fn punt(&mut self, ingress_slot: u32, frame: Frame) -> Result<(), (Discard, Frame)> {
+        let punt = Punt { worker: self.number, ingress: frame.mark(), ingress_slot, frame };
         self.punts.push(punt).map_err(|punt| (Discard::PuntFull, punt.frame))
     }
 
-    /// Counts the end of a frame at the port that it came in by, and gives its memory back.
+    /// Counts the end of a frame at the port that it came in by.
     #[cold]
-    fn discard(&mut self, seat: usize, ingress: Mark, discard: Discard, frame: Frame) {
-        if let Some(link) = live(&mut self.links, ingress) {
+    fn discard(&mut self, seat: usize, discard: Discard, frame: &Frame) {
+        if let Some(link) = live(&self.links, frame.mark()) {
             link.tally.discards.add(1);
         }
         if let Some(seat) = self.ports.get_mut(seat) {
             seat.discards.count(discard);
-            seat.port.note_discard(&frame, discard.name());
+            seat.port.note_discard(frame, discard.name());
         }
     }
 
     /// Counts the end of a frame at the exit that it was to leave by.
     #[cold]
     fn count_at_exit(&mut self, exit: Mark, discard: Discard) {
-        let link = live(&mut self.links, exit);
-        let seat = link.and_then(|link| {
+        let seat = live(&self.links, exit).and_then(|link| {
             link.tally.discards.add(1);
             self.seats.get(usize::from(link.port)).copied().flatten()
         });
-        // A link that is gone has no port any more; the first one then counts for it.
-        if let Some(seat) = self.ports.get(usize::from(seat.unwrap_or(0))) {
-            seat.discards.count(discard);
+        match seat.and_then(|seat| self.ports.get(usize::from(seat))) {
+            Some(seat) => seat.discards.count(discard),
+            // The link is gone, and its port may be, too.
+            None => self.homeless.count(discard),
         }
     }
 
@@ -399,6 +371,7 @@ impl Worker {
         reports: Producer<Report>,
         exchange: Exchange,
         punts: Arc<ArrayQueue<Punt>>,
+        homeless: Arc<DiscardTally>,
     ) -> Self {
         Self {
             number,
@@ -410,29 +383,33 @@ impl Worker {
             seats: vec![None; PORTS_MAX],
             exhaling: Vec::with_capacity(ATTACHED_MAX),
             exhaled: Vec::with_capacity(ATTACHED_MAX),
-            burst: Burst::new(),
             exchange,
             orders,
             reports,
             punts,
+            homeless,
         }
     }
 }
 
 /// The link under this mark, if it is still the same one.
 #[inline]
-fn live(links: &mut [Option<Box<Link>>], mark: Mark) -> Option<&mut Link> {
+fn live(links: &[Option<Box<Link>>], mark: Mark) -> Option<&Link> {
+    let link = links.get(mark.index())?.as_deref()?;
+    (link.mark == mark).then_some(link)
+}
+
+/// The same, to be changed.
+#[inline]
+fn live_mut(links: &mut [Option<Box<Link>>], mark: Mark) -> Option<&mut Link> {
     let link = links.get_mut(mark.index())?.as_deref_mut()?;
     (link.mark == mark).then_some(link)
 }
 
-/// Puts a link on the list of those with something to send, once.
+/// Leaving by the slot one came in by is refused unless the operator allows it (wire.md 1.2).
 #[inline]
-fn list(link: &mut Link, exhaling: &mut Vec<Mark>) {
-    if !mem::replace(&mut link.egress.listed, true) {
-        debug_assert!(exhaling.len() < exhaling.capacity(), "each link is listed once");
-        exhaling.push(link.mark);
-    }
+fn check_turn(ingress: &Link, egress: Mark) -> Result<(), Discard> {
+    if ingress.mark == egress && !ingress.u_turns { Err(Discard::UTurn) } else { Ok(()) }
 }
 
 /// Where a label ends, nothing may be left of it but its end marker (wire.md 1.3).

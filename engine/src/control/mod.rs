@@ -289,6 +289,8 @@ pub struct Switch {
     punts: Arc<ArrayQueue<Punt>>,
     /// Frames that ended here, on the slow path.
     discards: DiscardTally,
+    /// By worker: frames handed over to it whose exit had gone meanwhile.
+    homeless: Vec<Arc<DiscardTally>>,
     /// What ports and slots that are gone had counted, so that totals never go backwards.
     past: Balance,
     events: Vec<Event>,
@@ -325,11 +327,13 @@ impl Switch {
         let mut exchanges = Exchange::between(count, EXCHANGE_FRAMES_MAX);
         let mut handles = Vec::new();
         let mut workers = Vec::new();
+        let mut all_homeless = Vec::new();
         for (number, pool) in pools.into_iter().enumerate() {
             let (orders, orders_taken) = ring(ORDERS_MAX);
             let (reports_given, reports) = ring(ORDERS_MAX);
             let table = Box::new(table(&config, &BTreeMap::new())?);
             let exchange = mem::take(&mut exchanges[number]);
+            let homeless = Arc::new(DiscardTally::default());
             workers.push(Worker::new(
                 number as u8,
                 &config,
@@ -339,7 +343,9 @@ impl Switch {
                 reports_given,
                 exchange,
                 punts.clone(),
+                homeless.clone(),
             ));
+            all_homeless.push(homeless);
             handles.push(WorkerHandle {
                 orders,
                 reports,
@@ -358,6 +364,7 @@ impl Switch {
             pending: VecDeque::new(),
             punts,
             discards: DiscardTally::default(),
+            homeless: all_homeless,
             past: Balance::default(),
             events: Vec::new(),
         };
@@ -488,11 +495,11 @@ impl Switch {
                 slot,
                 port: attach.port.0,
                 home: homes.filter(|&home| usize::from(home) != worker),
-                behind: attach.behind,
                 u_turns: self.config.u_turns,
                 way_back: WayBack::new(&self.config.scheme, Slot::new(slot)),
                 counter: 0,
                 egress: Egress::default(),
+                listed: false,
                 tally: Arc::clone(tally),
             };
             self.give(worker, Order::Attach(Box::new(link), attach.at));
@@ -690,7 +697,10 @@ impl Switch {
                 let exit = match *usage {
                     SlotUse::RestsUntil(_) => Exit::Gone,
                     SlotUse::Attached(mark) => match &self.attached[mark.index()].1 {
-                        Some(user) if user.state == SlotState::Attached => Exit::To(mark),
+                        Some(user) if user.state == SlotState::Attached => match user.behind {
+                            Behind::Neighbour => Exit::Neighbour(mark),
+                            Behind::Endpoint => Exit::Endpoint(mark),
+                        },
                         Some(user) if user.state == SlotState::Leaving => Exit::Gone,
                         _ => Exit::Empty,
                     },

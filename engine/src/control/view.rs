@@ -240,6 +240,9 @@ impl Switch {
             balance.add_queue(&queue.tally, &queue.discards);
         }
         balance.add_discards(&self.discards);
+        for homeless in &self.homeless {
+            balance.add_discards(homeless);
+        }
         balance
     }
 }
