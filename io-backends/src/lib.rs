@@ -6,6 +6,7 @@
 //! | [`memory`] | a wire inside this process: two ports, two rings |
 //! | [`endpoint`] | code of this process on a slot |
 //! | [`unix`] | a process of this machine on a slot |
+//! | [`fault`] | a wrapper that loses, repeats, reorders, corrupts and delays, by a seed |
 //! | [`doorbell`] | waking a worker that sleeps, and only then |
 //! | [`wait`] | how a worker blocks once no port has anything to do |
 //! | [`cores`] | which cores there are, and tying a thread to one |
@@ -21,6 +22,7 @@
 pub mod cores;
 pub mod doorbell;
 pub mod endpoint;
+pub mod fault;
 pub mod memory;
 pub mod udp;
 pub mod unix;
