@@ -214,3 +214,58 @@ impl std::fmt::Debug for dyn Port {
         f.debug_tuple("Port").field(&self.describe()).finish()
     }
 }
+
+/// A port behind a pointer is a port, so that wrappers take either.
+impl<P: Port + ?Sized> Port for Box<P> {
+    #[inline]
+    fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst) {
+        (**self).rx_burst(pool, burst);
+    }
+
+    #[inline]
+    fn tx_burst(&mut self, to: Mark, frames: &mut Burst) {
+        (**self).tx_burst(to, frames);
+    }
+
+    #[inline]
+    fn flush(&mut self) {
+        (**self).flush();
+    }
+
+    #[inline]
+    fn is_flushed(&self) -> bool {
+        (**self).is_flushed()
+    }
+
+    fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError> {
+        (**self).admit(mark, at)
+    }
+
+    fn forget(&mut self, mark: Mark) {
+        (**self).forget(mark);
+    }
+
+    fn arm(&mut self) -> Arm {
+        (**self).arm()
+    }
+
+    fn disarm(&mut self) {
+        (**self).disarm();
+    }
+
+    fn frame_bytes_max(&self) -> usize {
+        (**self).frame_bytes_max()
+    }
+
+    fn tally(&self) -> &Arc<PortTally> {
+        (**self).tally()
+    }
+
+    fn describe(&self) -> &str {
+        (**self).describe()
+    }
+
+    fn note_discard(&mut self, frame: &crate::Frame, reason: &'static str) {
+        (**self).note_discard(frame, reason);
+    }
+}
