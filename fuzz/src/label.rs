@@ -10,7 +10,9 @@ use std::sync::LazyLock;
 use bolero::check;
 use strowger_engine::director::Slot;
 use strowger_engine::header::{AnyHeader, Ecn, Header, HeaderError, hops_behind};
-use strowger_engine::label::{Hop, Label, Register, Step, StepError, TextFault, U256, step};
+use strowger_engine::label::{
+    Hop, Label, LabelError, Register, Step, StepError, TextFault, U256, step,
+};
 use strowger_engine::scheme::{self, Form, Scheme};
 
 /// Bits, the lowest first.
@@ -366,8 +368,10 @@ fn a_way_there_leads_back_and_there_again() {
             }
             hops.push(Hop { scheme: &spelling.scheme, egress, ingress });
         }
-        let Ok((there, back)) = Label::<R>::build(&hops) else {
-            return;
+        // All slots are ones that their schemes hold: only length can stand in the way.
+        let (there, back) = match Label::<R>::build(&hops) {
+            Ok(ways) => ways,
+            Err(error) => return assert_eq!(error, LabelError::TooLong),
         };
         assert!(there.bits() <= Label::<R>::BITS_MAX && back.bits() <= Label::<R>::BITS_MAX);
 
@@ -478,6 +482,7 @@ fn a_header_is_read_and_rewritten_in_place() {
         assert_eq!(repr.wire_bytes(), end);
         assert_eq!((repr.hops_left, repr.class), (before[2], before[3]));
         assert_eq!(repr.shift, u16::from(before[4]) * 256 + u16::from(before[5]));
+        assert!(u32::from(repr.shift) < R::BITS);
         assert_eq!(repr.flow, u16::from(before[6]) * 256 + u16::from(before[7]));
         let flags = [repr.flags.no_errors, repr.flags.control, repr.flags.telemetry];
         assert_eq!(flags, [7, 6, 5].map(|bit| before[1] >> bit & 1 == 1));
@@ -552,6 +557,13 @@ fn a_scheme_reads_what_it_writes() {
             assert_eq!(Scheme::new(parsed.forms()), Ok(parsed));
         }
         for scheme in parsed.into_iter().chain([drawn]) {
+            let own = scheme.self_director();
+            for form in scheme.forms() {
+                let switch = scheme.encode(Slot::SWITCH, form.width());
+                assert_eq!(switch.is_ok(), own.is_ok_and(|own| own.width() <= form.width()));
+                assert!(switch.is_ok_and(|switch| switch.bits() == 1) || switch.is_err());
+            }
+            assert_eq!(own.is_ok(), scheme.decode(1).is_ok_and(|read| read.slot().is_switch()));
             for low in lows.chunks(8) {
                 let low = low.iter().fold(0, |low, &byte| low << 8 | u64::from(byte));
                 // Random bits seldom begin with a long prefix: with each form's, too.
