@@ -416,3 +416,132 @@ impl fmt::Display for HeaderError {
 }
 
 impl core::error::Error for HeaderError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet() -> [u8; 20] {
+        let mut bytes = [0xee; 20];
+        let repr = HeaderRepr::<u64> {
+            flags: Flags { no_errors: true, control: false, telemetry: true },
+            ecn: Ecn::Capable0,
+            hops_left: 30,
+            class: 7,
+            shift: 0x0021,
+            flow: 0xbeef,
+            label: Label::new(0x8000_0000_0000_0015),
+        };
+        assert_eq!(repr.emit(&mut bytes), Ok(&mut [0xee; 4][..]));
+        bytes
+    }
+
+    fn narrow(bytes: &mut [u8]) -> Header<'_> {
+        match AnyHeader::parse(bytes) {
+            Ok(AnyHeader::W64(header)) => header,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_bytes_lie_as_they_are_drawn() {
+        let drawn = [
+            0x10, 0xb0, 30, 7, 0x00, 0x21, 0xbe, 0xef, 0x80, 0, 0, 0, 0, 0, 0, 0x15, 0xee, 0xee,
+            0xee, 0xee,
+        ];
+        assert_eq!(packet(), drawn);
+    }
+
+    #[test]
+    fn what_is_emitted_is_read_back() {
+        let mut bytes = packet();
+        let header = narrow(&mut bytes);
+        let repr = header.to_repr();
+        assert_eq!(header.payload(), [0xee; 4]);
+        assert_eq!((repr.shift, repr.flow, repr.hops_left, repr.class), (0x21, 0xbeef, 30, 7));
+        let mut again = [0xee; 20];
+        assert!(repr.emit(&mut again).is_ok());
+        assert_eq!(again, packet());
+    }
+
+    #[test]
+    fn a_step_rewrites_label_shift_and_hops_and_nothing_else() {
+        let (mut bytes, before) = (packet(), packet());
+        bytes[1] |= 0b101;
+        narrow(&mut bytes).advance(Label::new(1), 37, 29);
+        assert_eq!((bytes[0], bytes[3]), (before[0], before[3]));
+        assert_eq!(bytes[1], before[1] | 0b101, "reserved bits pass unchanged");
+        assert_eq!((bytes[2], &bytes[4..6]), (29, &[0, 37][..]));
+        assert_eq!((&bytes[6..8], &bytes[16..]), (&before[6..8], &before[16..]));
+        assert_eq!(bytes[8..16], [0, 0, 0, 0, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn congestion_is_marked_beside_the_flags() {
+        let mut bytes = packet();
+        let mut header = narrow(&mut bytes);
+        let flags = header.flags();
+        for ecn in [Ecn::Congested, Ecn::NotCapable, Ecn::Capable1, Ecn::Capable0] {
+            header.set_ecn(ecn);
+            assert_eq!((header.ecn(), header.flags()), (ecn, flags));
+        }
+    }
+
+    #[test]
+    fn each_width_has_its_length() {
+        for (code, bytes) in [(0, 16), (1, 24), (2, 40)] {
+            let mut packet = [0; HEADER_BYTES_MAX];
+            packet[0] = VERSION << 4 | code;
+            let parsed = |packet: &mut [u8]| AnyHeader::parse(packet).map(|_| ());
+            assert_eq!(parsed(&mut packet[..bytes]), Ok(()));
+            for short in 0..bytes {
+                let wanted = Err(HeaderError::TooShort);
+                assert_eq!(parsed(&mut packet[..short]), wanted);
+            }
+        }
+    }
+
+    #[test]
+    fn other_versions_and_widths_are_refused() {
+        for first in 0..=u8::MAX {
+            let mut bytes = packet();
+            bytes[0] = first;
+            let wanted = match (first >> 4, first & 0x0f) {
+                (1, 0) => Ok(()),
+                // The packet has four bytes more than the narrow header.
+                (1, 1 | 2) => Err(HeaderError::TooShort),
+                (1, _) => Err(HeaderError::Width),
+                _ => Err(HeaderError::Version),
+            };
+            assert_eq!(AnyHeader::parse(&mut bytes).map(|_| ()), wanted, "{first:#x}");
+        }
+    }
+
+    #[test]
+    fn a_shift_past_the_label_is_refused() {
+        for (shift, wanted) in [(63, Ok(())), (64, Err(HeaderError::Shift))] {
+            let mut bytes = packet();
+            bytes[5] = shift;
+            assert_eq!(AnyHeader::parse(&mut bytes).map(|_| ()), wanted);
+            let repr = HeaderRepr::new(Label::<u64>::here(), u16::from(shift), 1);
+            assert_eq!(repr.emit(&mut bytes).map(|_| ()), wanted);
+        }
+    }
+
+    #[test]
+    fn nothing_is_emitted_where_it_does_not_fit() {
+        let mut bytes = [0xee; 39];
+        let repr = HeaderRepr::new(Label::<U256>::here(), 0, 1);
+        assert_eq!(repr.emit(&mut bytes), Err(HeaderError::TooShort));
+        assert_eq!(bytes, [0xee; 39]);
+    }
+
+    #[test]
+    fn hops_are_capped_and_run_out() {
+        assert_eq!(hops_behind(255, 32), Some(31));
+        assert_eq!(hops_behind(2, 32), Some(1));
+        assert_eq!(hops_behind(1, 32), Some(0));
+        assert_eq!(hops_behind(0, 32), None);
+        assert_eq!(hops_behind(255, 0), None);
+    }
+}

@@ -12,6 +12,30 @@
 //! ```
 //! A marker that is all that is left reads `0001` in the schemes of cjdns, which is slot 1: such a
 //! label ends at the switch itself, and no director for it is spent.
+//!
+//! ```
+//! use strowger_engine::director::Slot;
+//! use strowger_engine::label::{Hop, Label, LabelError, Step, step};
+//! use strowger_engine::scheme::V3X5X8;
+//!
+//! let (slot, scheme) = (Slot::new, &V3X5X8);
+//! // From slot 1 of one switch by its slot 2, in at slot 0 of the next, and to its slot 1.
+//! let hops = [
+//!     Hop { scheme, ingress: Slot::SWITCH, egress: slot(2) },
+//!     Hop { scheme, ingress: slot(0), egress: Slot::SWITCH },
+//! ];
+//! let (label, back) = Label::<u64>::build(&hops)?;
+//! assert_eq!(label.to_string(), "0000.0000.0000.0015");
+//!
+//! let first = step(scheme, label, 0, Slot::SWITCH, |_| true, false).unwrap();
+//! let Step::Forward { to, label, shift } = first else { panic!("not yet there") };
+//! assert_eq!((to, shift), (slot(2), 4));
+//!
+//! // It has arrived: the way back is in the label, but for the slot it came in by.
+//! let ingress = scheme.encode_least(slot(0)).unwrap();
+//! assert_eq!(label.reverse(shift, Some(ingress))?, back);
+//! # Ok::<(), LabelError>(())
+//! ```
 
 use core::fmt;
 use core::str::FromStr;
@@ -900,5 +924,257 @@ impl<R: Register> Label<R> {
             return wrong(text.len(), TextFault::Dot);
         }
         Ok(Label(register))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheme::{F4, F8, V3X5X8, V4X8};
+
+    fn label(text: &str) -> Label {
+        text.parse().unwrap()
+    }
+
+    fn everywhere(_: Slot) -> bool {
+        true
+    }
+
+    fn stepped(label: Label, shift: u16, ingress: u32) -> Result<Step, StepError> {
+        step(&V3X5X8, label, shift, Slot::new(ingress), everywhere, false)
+    }
+
+    #[test]
+    fn a_step_shifts_and_writes_the_way_back_at_the_top() {
+        let wanted = Step::Forward { to: Slot::new(2), label: label("c800000000000001"), shift: 8 };
+        assert_eq!(stepped(label("8000000000000015"), 4, 0), Ok(wanted));
+    }
+
+    #[test]
+    fn a_spent_label_goes_nowhere() {
+        assert_eq!(stepped(label("0"), 0, 0), Err(StepError::SpentLabel));
+        // What is left are bits of the way back.
+        assert_eq!(stepped(label("c800000000000000"), 8, 0), Err(StepError::SpentLabel));
+        assert_eq!(stepped(label("ffffffffffffffff"), 64, 0), Err(StepError::SpentLabel));
+        assert_eq!(stepped(label("ffffffffffffffff"), u16::MAX, 0), Err(StepError::SpentLabel));
+    }
+
+    #[test]
+    fn a_label_that_names_an_empty_slot_goes_nowhere() {
+        let taken = |slot: Slot| slot.number() != 2;
+        let result = step(&V3X5X8, label("15"), 0, Slot::new(0), taken, false);
+        assert_eq!(result, Err(StepError::EmptySlot));
+    }
+
+    #[test]
+    fn bits_that_are_no_director_go_nowhere() {
+        let result = step(&V4X8, label("200"), 0, Slot::new(0), everywhere, false);
+        assert_eq!(result, Err(StepError::NoSuchDirector));
+    }
+
+    #[test]
+    fn a_u_turn_needs_leave() {
+        assert_eq!(stepped(label("15"), 0, 2), Err(StepError::UTurn));
+        assert!(step(&V3X5X8, label("15"), 0, Slot::new(2), everywhere, true).is_ok());
+        // The switch may write to itself.
+        assert!(matches!(stepped(label("1"), 0, 1), Ok(Step::Arrive { written: Some(_) })));
+    }
+
+    #[test]
+    fn a_way_back_that_does_not_fit_is_refused() {
+        assert_eq!(stepped(label("15"), 0, 9), Err(StepError::ReturnPath));
+        assert!(stepped(label("86"), 0, 9).is_ok());
+    }
+
+    #[test]
+    fn a_full_register_takes_no_more() {
+        // Four forward bits are left, and the way back would take them all.
+        assert_eq!(stepped(label("5"), 60, 0), Err(StepError::RegisterFull));
+        assert!(stepped(label("15"), 59, 0).is_ok());
+    }
+
+    #[test]
+    fn arriving_never_fails_for_want_of_bits() {
+        // Nothing above the director: the slot is written in as many zeros as it needs.
+        let widened = Step::Arrive { written: Some((label("3f00000000000000"), 10)) };
+        assert_eq!(stepped(label("1"), 0, 64), Ok(widened));
+        // Something above it: the slot stays beside the packet.
+        assert_eq!(stepped(label("1a1"), 6, 12), Ok(Step::Arrive { written: None }));
+        // No room in the register at all.
+        assert_eq!(stepped(label("1"), 63, 0), Ok(Step::Arrive { written: None }));
+    }
+
+    #[test]
+    fn the_way_back_is_the_same_whether_written_or_computed() {
+        let before = label("8000000000000001");
+        let Ok(Step::Arrive { written: Some((after, shift)) }) = stepped(before, 4, 0) else {
+            panic!("it arrives");
+        };
+        let ingress = V3X5X8.encode_least(Slot::new(0)).unwrap();
+        assert_eq!(after.reverse(shift, None), Ok(label("13")));
+        assert_eq!(before.reverse(4, Some(ingress)), Ok(label("13")));
+    }
+
+    #[test]
+    fn no_way_back_is_an_error() {
+        assert_eq!(label("15").reverse(0, None), Err(LabelError::Zero));
+        assert_eq!(label("15").reverse(64, None), Err(LabelError::ShiftTooLarge));
+        assert_eq!(label("2").reverse(63, None), Err(LabelError::TooLong));
+        let ingress = V3X5X8.encode_least(Slot::new(100)).unwrap();
+        assert_eq!(label("8").reverse(61, Some(ingress)), Err(LabelError::TooLong));
+    }
+
+    #[test]
+    fn an_endpoint_departs_with_the_end_of_its_way_back() {
+        let hop = |egress, ingress| Hop {
+            scheme: &V3X5X8,
+            egress: Slot::new(egress),
+            ingress: Slot::new(ingress),
+        };
+        let hops = [hop(2, 5), hop(40, 3)];
+        let (there, back) = Label::<u64>::build(&hops).unwrap();
+        let (mut on_wire, mut shift) = there.depart().unwrap();
+        for hop in hops {
+            let Ok(Step::Forward { label, shift: used, to }) =
+                stepped(on_wire, shift, hop.ingress.number())
+            else {
+                panic!("it goes on");
+            };
+            assert_eq!(to, hop.egress);
+            (on_wire, shift) = (label, used);
+        }
+        assert!(on_wire.is_at_end(shift));
+        assert_eq!(on_wire.reverse(shift, None), Ok(back));
+    }
+
+    #[test]
+    fn splice_and_unsplice_undo_each_other() {
+        let (first, onward) = (label("15"), label("13"));
+        let whole = Label::splice(onward, first).unwrap();
+        assert_eq!(whole, label("135"));
+        assert!(whole.routes_through(first) && whole.routes_through(whole));
+        assert_eq!(whole.unsplice(first), Ok(onward));
+        assert_eq!(whole.unsplice(whole), Ok(Label::here()));
+        assert_eq!(whole.unsplice(label("17")), Err(LabelError::NotThrough));
+        assert_eq!(Label::splice(onward, Label::here()), Ok(onward));
+        assert_eq!(Label::splice(label("0"), first), Err(LabelError::Zero));
+        assert_eq!(label("0").unsplice(first), Err(LabelError::Zero));
+        assert!(!label("0").routes_through(first) && !first.routes_through(label("0")));
+    }
+
+    #[test]
+    fn a_label_has_at_most_sixty_of_sixty_four_bits() {
+        let (long, longer) = (label("0800000000000000"), label("1000000000000000"));
+        assert_eq!(Label::<u64>::BITS_MAX, 60);
+        assert_eq!(Label::splice(Label::here(), long), Ok(long));
+        assert_eq!(Label::splice(Label::here(), longer), Err(LabelError::TooLong));
+        assert_eq!(long.depart(), Ok((label("8800000000000000"), 1)));
+        assert_eq!(longer.depart(), Err(LabelError::TooLong));
+    }
+
+    #[test]
+    fn a_narrow_register_is_full_at_fourteen_hops() {
+        let hop = |scheme| Hop { scheme, egress: Slot::new(2), ingress: Slot::new(3) };
+        assert!(Label::<u64>::build(&[hop(&F4); 14]).is_ok());
+        assert_eq!(Label::<u64>::build(&[hop(&F4); 15]), Err(LabelError::TooLong));
+        assert!(Label::<u128>::build(&[hop(&F4); 30]).is_ok());
+        assert_eq!(Label::<u128>::build(&[hop(&F4); 31]), Err(LabelError::TooLong));
+        assert!(Label::<U256>::build(&[hop(&F4); 62]).is_ok());
+        assert_eq!(Label::<U256>::build(&[hop(&F4); 63]), Err(LabelError::TooLong));
+    }
+
+    #[test]
+    fn a_path_goes_through_the_switch_itself_only_at_its_ends() {
+        let hop = |egress, ingress| Hop {
+            scheme: &V3X5X8,
+            egress: Slot::new(egress),
+            ingress: Slot::new(ingress),
+        };
+        assert_eq!(Label::<u64>::build(&[]), Err(LabelError::NoHops));
+        let inside = [hop(1, 2), hop(2, 3)];
+        assert_eq!(Label::<u64>::build(&inside), Err(LabelError::SwitchInside));
+        let inside = [hop(2, 3), hop(2, 1)];
+        assert_eq!(Label::<u64>::build(&inside), Err(LabelError::SwitchInside));
+        let alone = Label::<u64>::build(&[hop(1, 1)]).unwrap();
+        assert_eq!(alone, (Label::here(), Label::here()));
+        let unknown = [hop(300, 2)];
+        let error = LabelError::Director(DirectorError::SlotTooWide);
+        assert_eq!(Label::<u64>::build(&unknown), Err(error));
+    }
+
+    #[test]
+    fn schemes_may_differ_on_the_way() {
+        let hop = |scheme, egress, ingress| Hop {
+            scheme,
+            egress: Slot::new(egress),
+            ingress: Slot::new(ingress),
+        };
+        let hops = [hop(&V3X5X8, 2, 1), hop(&F8, 7, 9), hop(&V4X8, 3, 20), hop(&F4, 1, 4)];
+        let (there, back) = Label::<u64>::build(&hops).unwrap();
+        // The marker, 3 in nine bits of v4x8, 7 in eight of f8, 2 in four of v3x5x8.
+        assert_eq!(there.register(), 1 << 21 | 4 << 12 | 7 << 4 | 5);
+        // The marker, which is the slot the first hop came in by, 9 in f8, 20 in v4x8, 4 in f4.
+        assert_eq!(back.register(), 1 << 21 | 9 << 13 | 42 << 4 | 4);
+    }
+
+    #[test]
+    fn hops_are_counted_up_to_the_end() {
+        assert_eq!(label("a863").hop_count(&V3X5X8), Ok(3));
+        assert_eq!(Label::<u64>::here().hop_count(&V3X5X8), Ok(0));
+        // An endless switch itself, and what stands above it.
+        assert_eq!(label("881").hop_count(&V3X5X8), Ok(0));
+        assert_eq!(label("0").hop_count(&V3X5X8), Err(LabelError::Zero));
+        assert_eq!(label("1000000000000000").hop_count(&F4), Ok(15));
+    }
+
+    #[test]
+    fn text_says_where_it_is_wrong() {
+        let wrong = |text: &str| text.parse::<Label>().unwrap_err();
+        assert_eq!(wrong(""), TextError { at: 0, fault: TextFault::Empty });
+        assert_eq!(wrong("12g4"), TextError { at: 2, fault: TextFault::NotHex });
+        assert_eq!(wrong("12é4"), TextError { at: 2, fault: TextFault::NotHex });
+        assert_eq!(wrong(" 1"), TextError { at: 0, fault: TextFault::NotHex });
+        assert_eq!(wrong("0x1"), TextError { at: 1, fault: TextFault::NotHex });
+        assert_eq!(wrong(".1234"), TextError { at: 0, fault: TextFault::Dot });
+        assert_eq!(wrong("12..3456"), TextError { at: 3, fault: TextFault::Dot });
+        assert_eq!(wrong("1.12.3456"), TextError { at: 4, fault: TextFault::Dot });
+        assert_eq!(wrong("12345.6789"), TextError { at: 5, fault: TextFault::Dot });
+        assert_eq!(wrong("1.23456"), TextError { at: 6, fault: TextFault::Dot });
+        assert_eq!(wrong("1234.123"), TextError { at: 8, fault: TextFault::Dot });
+        assert_eq!(wrong("1234."), TextError { at: 5, fault: TextFault::Dot });
+        assert_eq!(wrong("00000000000000000"), TextError { at: 16, fault: TextFault::TooLong });
+        assert_eq!(wrong("1.0000.0000.0000.0000"), TextError { at: 20, fault: TextFault::TooLong });
+        assert_eq!(wrong("12g4").kind(), "label_not_hex");
+    }
+
+    #[test]
+    fn text_may_be_short_or_plain() {
+        let wanted = label("0000.4321.1234.4321");
+        for text in ["4321.1234.4321", "432112344321", "0000432112344321", "0.4321.1234.4321"] {
+            assert_eq!(text.parse(), Ok(wanted), "{text}");
+        }
+        assert_eq!(label("00C0.FFEE"), label("c0ffee"));
+        assert_eq!("15".parse(), Ok(Label::<U256>::new(U256::from_low(0x15))));
+    }
+
+    #[test]
+    fn wide_registers_shift_across_their_halves() {
+        let one = U256::ONE;
+        for bits in [0, 1, 127, 128, 129, 255] {
+            assert_eq!(one.shl(bits).leading_zeros(), 255 - bits);
+            assert_eq!(one.shl(bits).shr(bits), one);
+            assert_eq!(one.shl(bits).reverse_bits(), one.shl(255 - bits));
+            assert_eq!(one.shl(bits).low_bits(bits), U256::ZERO);
+            assert_eq!(one.shl(bits).low_bits(bits + 1), one.shl(bits));
+        }
+        for bits in [256, 257, u32::MAX] {
+            assert_eq!((one.shl(bits), one.shr(bits)), (U256::ZERO, U256::ZERO));
+            assert_eq!(one.low_bits(bits), one);
+            assert_eq!((Register::shl(1u64, bits), Register::shr(1u128, bits)), (0, 0));
+        }
+        let bytes: [u8; 32] = core::array::from_fn(|index| index as u8);
+        assert_eq!(U256::from_be_bytes(bytes).to_be_bytes(), bytes);
+        assert_eq!(U256::from_top(1 << 63).leading_zeros(), 0);
+        assert_eq!(u128::from_top(1), 1 << 64);
     }
 }

@@ -611,3 +611,158 @@ impl fmt::Display for SchemeError {
 }
 
 impl core::error::Error for SchemeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOTS: core::ops::RangeInclusive<u32> = 0..=300;
+
+    #[test]
+    fn small_numbers_have_short_codes() {
+        let width = |number| V3X5X8.encode_least(Slot::new(number)).map(|d| d.width());
+        for (number, bits) in [(0, 4), (1, 4), (7, 4), (8, 7), (32, 7), (33, 10), (256, 10)] {
+            assert_eq!(width(number), Ok(bits), "{number}");
+        }
+        assert_eq!(width(257), Err(DirectorError::SlotTooWide));
+    }
+
+    #[test]
+    fn every_code_is_read_back_and_no_two_are_the_same() {
+        for (name, scheme) in NAMED {
+            for form in 0..scheme.forms().len() as u8 {
+                let mut last = None;
+                for slot in SLOTS.map(Slot::new) {
+                    if let Ok(director) = scheme.encode_in(slot, form) {
+                        assert_eq!(scheme.decode(director.bits()), Ok(director), "{name} {slot}");
+                        assert_ne!(last, Some(director.bits()));
+                        last = Some(director.bits());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_switch_itself_is_spelled_one_in_any_width() {
+        for (_, scheme) in NAMED {
+            for form in scheme.forms() {
+                let director = scheme.encode(Slot::SWITCH, form.width()).unwrap();
+                assert_eq!((director.bits(), director.width()), (1, form.width()));
+                assert_eq!(scheme.decode(1).unwrap().slot(), Slot::SWITCH);
+            }
+        }
+        // But has one form only: the data bits of the wider ones never stand for it.
+        assert_eq!(V4X8.encode_in(Slot::SWITCH, 1), Err(DirectorError::SlotTooWide));
+        assert_eq!(V4X8.decode(0), Err(DirectorError::NoSuchDirector));
+        assert_eq!(V3X5X8.decode(0).unwrap().slot(), Slot::new(0));
+    }
+
+    #[test]
+    fn a_scheme_that_cannot_spell_one_has_no_self() {
+        let scheme = Scheme::new(&[Form::new(2, 2, 0b10), Form::new(4, 2, 0b00)]).unwrap();
+        assert_eq!(scheme.self_director(), Err(DirectorError::NoSelf));
+        assert_eq!(scheme.encode(Slot::SWITCH, 6), Err(DirectorError::NoSelf));
+        assert_eq!(scheme.encode_least(Slot::new(2)).unwrap().bits(), 0b1010);
+        assert_eq!(scheme.decode(0b01), Err(DirectorError::NoSuchDirector));
+    }
+
+    #[test]
+    fn a_director_makes_room_for_the_way_back() {
+        let width = |egress, ingress| V3X5X8.width_for(Slot::new(egress), Slot::new(ingress));
+        assert_eq!(width(2, 0), Ok(4));
+        assert_eq!(width(2, 9), Ok(7));
+        assert_eq!(width(9, 2), Ok(7));
+        assert_eq!(width(1, 200), Ok(10));
+        assert_eq!(width(2, 257), Err(DirectorError::SlotTooWide));
+        assert_eq!(V3X5X8.back_bits(Slot::new(9), 0), None);
+        assert_eq!(V3X5X8.back_bits(Slot::new(0), 0), Some(0b1100 << 60));
+        assert_eq!(V3X5X8.back_bits(Slot::SWITCH, 1), Some(1 << 63));
+        assert_eq!(V3X5X8.back_bits(Slot::new(0), 3), None);
+    }
+
+    #[test]
+    fn named_schemes_need_one_load() {
+        let bits = NAMED.map(|(_, scheme)| scheme.index_bits());
+        assert_eq!(bits, [Some(4), Some(8), Some(10), Some(9)]);
+        for (_, scheme) in NAMED {
+            for low in 0..1 << INDEX_BITS_MAX {
+                let index = (low & ((1 << scheme.index_bits().unwrap()) - 1)) as u16;
+                assert_eq!(scheme.decode_index(index), scheme.decode(low).ok());
+            }
+        }
+    }
+
+    #[test]
+    fn wide_schemes_need_two_loads() {
+        let long =
+            [Form::new(2, 15, 0x7ffd), Form::new(4, 20, 0xf_fffb), Form::new(8, 18, 0x3_fff7)];
+        let scheme = Scheme::new(&long).unwrap();
+        assert_eq!((scheme.index_bits(), scheme.decode_index(0)), (None, None));
+        // They differ within three bits; the rest of a prefix is compared, not looked up.
+        assert_eq!(scheme.prefix_index_bits(), Ok(3));
+        assert_eq!(scheme.form_near(0b101), Some(0));
+        assert_eq!(scheme.form_near(0b000), None);
+        let alike = Scheme::new(&[Form::new(2, 10, 0x1ff), Form::new(4, 10, 0x3ff)]).unwrap();
+        assert_eq!(alike.prefix_index_bits(), Err(SchemeError::PrefixesTooAlike));
+    }
+
+    #[test]
+    fn insane_sets_of_forms_are_refused() {
+        use SchemeError::*;
+        let cases: [(&[Form], SchemeError); 12] = [
+            (&[], NoForms),
+            (&[Form::new(4, 1, 1)], NeedlessPrefix),
+            (&[Form::new(0, 0, 0)], NoData),
+            (&[Form::new(32, 0, 0)], FormTooWide),
+            (&[Form::new(255, 255, 0), Form::new(1, 1, 0)], FormTooWide),
+            (&[Form::new(4, 0, 0), Form::new(8, 1, 0)], NoPrefix),
+            (&[Form::new(4, 1, 2), Form::new(8, 1, 0)], PrefixTooWide),
+            (&[Form::new(4, 1, 1), Form::new(4, 1, 0)], NotAscending),
+            (&[Form::new(4, 1, 1), Form::new(31, 31, 0)], FormTooWide),
+            (&[Form::new(4, 1, 1), Form::new(8, 2, 0b11)], NotPrefixFree),
+            (&[Form::new(4, 2, 0b11), Form::new(8, 1, 1)], NotPrefixFree),
+            (&[Form::new(1, 1, 0); FORMS_MAX + 1], TooManyForms),
+        ];
+        for (forms, why) in cases {
+            assert_eq!(Scheme::new(forms), Err(why), "{forms:?}");
+        }
+        // 28 bits of prefix and 31 of data are just not too many.
+        assert!(Scheme::new(&[Form::new(4, 1, 1), Form::new(31, 28, 0)]).is_ok());
+    }
+
+    #[test]
+    fn a_serialisation_must_end_where_its_forms_do() {
+        for (_, scheme) in NAMED {
+            let serialized = scheme.serialize();
+            let bytes = serialized.as_bytes();
+            assert_eq!(Scheme::parse(bytes).as_ref(), Ok(scheme));
+            assert!(Scheme::parse(&bytes[..bytes.len() - 1]).is_err());
+        }
+        assert_eq!(Scheme::parse(&[]), Err(SchemeError::NoForms));
+        // A byte too many is trailing, or a form of no bits.
+        let scheme = Scheme::new(&[Form::new(4, 1, 1), Form::new(8, 2, 0)]).unwrap();
+        let [a, b, c] = *scheme.serialize().as_bytes() else { panic!("23 bits are three bytes") };
+        assert_eq!(Scheme::parse(&[a, b, c, 0]), Err(SchemeError::Trailing));
+        assert_eq!(Scheme::parse(&[0x80, 0x00, 0x00]), Err(SchemeError::NoPrefix));
+        assert_eq!(Scheme::parse(&[0x80, 0x04]), Err(SchemeError::Trailing));
+        assert_eq!(Scheme::parse(&[0x1f, 0x7c]), Err(SchemeError::Truncated));
+        assert_eq!(Scheme::parse(&[0xff; 4096]), Err(SchemeError::TooManyForms));
+        assert_eq!(Scheme::parse(&[0; 2]), Err(SchemeError::NoData));
+    }
+
+    #[test]
+    fn the_largest_scheme_fits_its_serialisation() {
+        let mut forms = [Form::new(0, 0, 0); FORMS_MAX];
+        for (index, form) in (0u8..).zip(&mut forms) {
+            // 1, 10, 100, ...: as wide together as prefixes of 28 bits allow.
+            let prefix_bits = (index + 1).min(28);
+            *form = Form::new(index + 1, prefix_bits, 1 << index.min(27));
+        }
+        let count = 28;
+        let scheme = Scheme::new(&forms[..count]).unwrap();
+        assert_eq!(Scheme::parse(scheme.serialize().as_bytes()), Ok(scheme));
+        assert!(scheme.serialize().as_bytes().len() <= SERIALIZED_BYTES_MAX);
+        assert_eq!(scheme.width_max(), 56);
+    }
+}
