@@ -82,7 +82,7 @@ pub const IDENTITY_PROOF_BYTES: usize = 104;
 
 /// Bytes of a hello with all its fields at their longest.
 pub const HELLO_BYTES_MAX: usize =
-    2 + 23 + IDENTITY_PROOF_BYTES + 1 + SCHEME_BYTES_MAX + 2 + PROTOCOLS_BYTES_MAX;
+    2 + 21 + IDENTITY_PROOF_BYTES + 1 + SCHEME_BYTES_MAX + 2 + PROTOCOLS_BYTES_MAX;
 
 /// The smallest packet a link must carry, link header and tag included.
 pub const LINK_MTU_MIN: u16 = 576;

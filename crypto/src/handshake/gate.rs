@@ -1,0 +1,347 @@
+//! What stands before every handshake: macs, and cookies under load. Admitting a message changes nothing here.
+//!
+//! Every initiation ends with two macs, as in WireGuard (its paper, section 5.4.7). `mac1` is keyed
+//! with the receiver's static key and the network's name, so that who knows neither gets no reply at
+//! all; in XX, where the key is to be learnt, with the network's name alone. Under load `mac2`
+//! must be there too, keyed with a cookie that only who receives at the claimed source can know:
+//!
+//! ```text
+//! cookie        = MAC(secret that changes every two minutes, source address and port)
+//! cookie reply  = link header (8) | nonce (24) | cookie, sealed by XChaCha20-Poly1305 (16 + 16)
+//! ```
+//!
+//! The reply is sealed under a key made of the receiver's static key, with the initiation's mac1 as
+//! associated data: only who saw the initiation can forge one, and who sees only the reply cannot read it.
+//! It is 64 bytes, and the initiation that asked for it 896.
+
+use core::fmt;
+
+use chacha20poly1305::aead::AeadInOut;
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
+
+use super::Refused;
+use crate::entropy::{Entropy, EntropyFailed};
+use crate::identity::{Local, NetworkId, StaticPublic};
+use crate::limits::{
+    COOKIE_SECRET_LIFE, INITIATION_BYTES, KEY_BYTES, MACS_BYTES, STRANGERS_REMEMBERED_MAX,
+    TAG_BYTES,
+};
+use crate::link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step};
+use crate::secret::{Secret, mac};
+use crate::time::Nanos;
+
+/// Bytes of a mac and of a cookie.
+pub(crate) const MAC_BYTES: usize = 16;
+const NONCE_BYTES: usize = 24;
+
+/// Bytes of a cookie reply.
+pub const COOKIE_REPLY_BYTES: usize = LINK_HEADER_BYTES + NONCE_BYTES + MAC_BYTES + TAG_BYTES;
+
+/// Bytes of a third message with an empty payload. Nothing shorter is looked at.
+const FINISH_BYTES_MIN: usize = LINK_HEADER_BYTES + 2 * (KEY_BYTES + TAG_BYTES) + MACS_BYTES;
+
+// R8: a cookie is never longer than what it answers.
+const _: () = assert!(COOKIE_REPLY_BYTES <= FINISH_BYTES_MIN);
+const _: () = assert!(COOKIE_REPLY_BYTES <= INITIATION_BYTES);
+
+/// Whose bytes the macs of a message are keyed with: nobody's, where the receiver is to be discovered.
+pub(crate) const NOBODY: StaticPublic = StaticPublic([0; KEY_BYTES]);
+
+/// The keys of the macs in messages to one static key. Not secret: whoever knows the static key and
+/// the network's name can compute them.
+#[derive(Clone)]
+pub(crate) struct MacKeys {
+    mac1: [u8; KEY_BYTES],
+    cookie: [u8; KEY_BYTES],
+}
+
+impl MacKeys {
+    pub(crate) fn to(receiver: &StaticPublic, network: &NetworkId) -> MacKeys {
+        MacKeys {
+            mac1: mac(&receiver.0, "strowger mac1 key", &[network.as_bytes()]),
+            cookie: mac(&receiver.0, "strowger cookie key", &[network.as_bytes()]),
+        }
+    }
+
+    /// Appends mac1 over all of `message`, and returns it.
+    pub(crate) fn append_mac1(&self, message: &mut Vec<u8>) -> [u8; MAC_BYTES] {
+        let mac1 = short_mac(&self.mac1, "strowger mac1", message);
+        message.extend_from_slice(&mac1);
+        mac1
+    }
+
+    /// Appends mac2 over all of `message`: zeros where there is no cookie.
+    pub(crate) fn append_mac2(message: &mut Vec<u8>, cookie: Option<&Cookie>) {
+        let mac2 = cookie.map_or([0; MAC_BYTES], |cookie| cookie.mac2(message));
+        message.extend_from_slice(&mac2);
+    }
+
+    /// Splits mac1 off the end of `message` if it is right.
+    pub(crate) fn check_mac1<'m>(&self, message: &'m [u8]) -> Result<&'m [u8], Refused> {
+        let (covered, got) = message.split_last_chunk::<MAC_BYTES>().ok_or(Refused::Malformed)?;
+        let right = short_mac(&self.mac1, "strowger mac1", covered);
+        if right.ct_eq(got).into() { Ok(covered) } else { Err(Refused::WrongMac) }
+    }
+}
+
+fn short_mac(key: &[u8], label: &str, covered: &[u8]) -> [u8; MAC_BYTES] {
+    let full = mac(key, label, &[covered]);
+    core::array::from_fn(|place| full[place])
+}
+
+/// What a responder under load gives to whoever can receive at the address it sends from.
+/// Good for one to two lives of the responder's secret; the initiator should forget it after one.
+pub struct Cookie([u8; MAC_BYTES]);
+
+impl Cookie {
+    fn mac2(&self, covered: &[u8]) -> [u8; MAC_BYTES] {
+        short_mac(&self.0, "strowger mac2", covered)
+    }
+
+    /// Reads a cookie reply to the initiation that ended with `mac1`. Authentic only as far as
+    /// whoever saw that initiation is: a wrong cookie costs one attempt, nothing more.
+    pub(crate) fn read(
+        keys: &MacKeys,
+        step: Step,
+        index: SessionIndex,
+        mac1: &[u8; MAC_BYTES],
+        message: &[u8],
+    ) -> Result<Cookie, Refused> {
+        let header = LinkHeader::parse(message).map_err(|_| Refused::Malformed)?;
+        if header.kind != Kind::Cookie || message.len() != COOKIE_REPLY_BYTES {
+            return Err(Refused::Malformed);
+        }
+        if header.index != index || header.lane != step.lane() {
+            return Err(Refused::NotOurs);
+        }
+        let sealed = &message[LINK_HEADER_BYTES..];
+        let (nonce, sealed) =
+            sealed.split_first_chunk::<NONCE_BYTES>().ok_or(Refused::Malformed)?;
+        let (body, tag) = sealed.split_last_chunk::<TAG_BYTES>().ok_or(Refused::Malformed)?;
+        let mut cookie = Cookie(*body.first_chunk::<MAC_BYTES>().ok_or(Refused::Malformed)?);
+        XChaCha20Poly1305::new(&keys.cookie.into())
+            .decrypt_inout_detached(nonce.into(), mac1, (&mut cookie.0[..]).into(), tag.into())
+            .map_err(|_| Refused::Unreadable)?;
+        Ok(cookie)
+    }
+}
+
+impl Drop for Cookie {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for Cookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cookie(..)")
+    }
+}
+
+/// How busy the slow path is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// Whoever knows our key and network may begin.
+    Calm,
+    /// Only who has shown to receive at the address it sends from.
+    Heavy,
+}
+
+/// A first or third message whose macs were right: the only thing that the handshakes read.
+/// Made by [`Gate::admit`] only.
+#[derive(Clone, Copy, Debug)]
+pub struct Admitted<'m> {
+    pub(crate) header: LinkHeader,
+    pub(crate) step: Step,
+    /// What lies between link header and macs.
+    pub(crate) noise: &'m [u8],
+}
+
+impl Admitted<'_> {
+    /// Which handshake, and which message of it: [`Step::Known`] is for [`ik`](super::ik), the others
+    /// for [`xx`](super::xx).
+    pub const fn step(&self) -> Step {
+        self.step
+    }
+}
+
+/// What comes of a message at the gate.
+#[derive(Debug)]
+pub enum Admission<'m> {
+    /// Go on with it.
+    Go(Admitted<'m>),
+    /// Send this back to where it came from, and forget it.
+    Answer([u8; COOKIE_REPLY_BYTES]),
+}
+
+/// Two minutes of the gate: a secret, and which strangers' handshakes it has completed.
+pub(crate) struct Era {
+    pub(crate) number: u32,
+    pub(crate) secret: Secret,
+    /// Marks of completed XX handshakes, so that none is completed twice (R5). Bounded.
+    pub(crate) finished: Vec<[u8; MAC_BYTES]>,
+}
+
+impl Era {
+    fn new(number: u32, entropy: &mut dyn Entropy) -> Result<Era, EntropyFailed> {
+        Ok(Era { number, secret: Secret::random(entropy)?, finished: Vec::new() })
+    }
+
+    fn cookie(&self, source: &[u8]) -> Cookie {
+        Cookie(short_mac(self.secret.expose(), "strowger cookie", source))
+    }
+}
+
+/// The responder's macs, cookies and strangers. One per node.
+///
+/// [`Gate::admit`] takes `&self`: bytes that are not authenticated leave no trace in it (R8). It
+/// changes with time, and when a stranger has proved who it is.
+pub struct Gate {
+    known: MacKeys,
+    open: MacKeys,
+    current: Era,
+    previous: Era,
+    turned: Nanos,
+}
+
+impl Gate {
+    /// The gate of this node.
+    pub fn new(
+        local: &Local,
+        now: Nanos,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Gate, EntropyFailed> {
+        Ok(Gate {
+            known: MacKeys::to(local.static_public(), local.network()),
+            open: MacKeys::to(&NOBODY, local.network()),
+            current: Era::new(1, entropy)?,
+            previous: Era::new(0, entropy)?,
+            turned: now,
+        })
+    }
+
+    /// Changes the secret when it is due. To be called before messages are admitted, or by a timer.
+    pub fn turn(&mut self, now: Nanos, entropy: &mut dyn Entropy) -> Result<(), EntropyFailed> {
+        if now.since(self.turned) < COOKIE_SECRET_LIFE {
+            return Ok(());
+        }
+        let next = Era::new(self.current.number.wrapping_add(1), entropy)?;
+        self.previous = core::mem::replace(&mut self.current, next);
+        self.turned = now;
+        Ok(())
+    }
+
+    /// When [`Gate::turn`] is due next.
+    pub const fn turns_at(&self) -> Nanos {
+        self.turned.plus(COOKIE_SECRET_LIFE)
+    }
+
+    /// Judges a message of kind [`Kind::Initiation`] by its length and macs. `source` is address and
+    /// port as bytes, in any form that is always the same for the same source.
+    ///
+    /// A pure function of its arguments and this gate; costs two short hashes, four under load.
+    pub fn admit<'m>(
+        &self,
+        source: &[u8],
+        message: &'m [u8],
+        load: Load,
+    ) -> Result<Admission<'m>, Refused> {
+        let header = LinkHeader::parse(message).map_err(|_| Refused::Malformed)?;
+        if header.kind != Kind::Initiation {
+            return Err(Refused::Malformed);
+        }
+        let step = Step::from_lane(header.lane).ok_or(Refused::Malformed)?;
+        let right_length = match step {
+            Step::Known | Step::Discover => message.len() == INITIATION_BYTES,
+            Step::Finish => (FINISH_BYTES_MIN..=INITIATION_BYTES).contains(&message.len()),
+        };
+        if !right_length {
+            return Err(Refused::Malformed);
+        }
+        let keys = match step {
+            Step::Known => &self.known,
+            Step::Discover | Step::Finish => &self.open,
+        };
+        let (with_mac1, mac2) =
+            message.split_last_chunk::<MAC_BYTES>().ok_or(Refused::Malformed)?;
+        let covered = keys.check_mac1(with_mac1)?;
+        if load == Load::Heavy && !self.proves_source(source, with_mac1, mac2) {
+            return Ok(Admission::Answer(self.cookie_reply(source, &header, keys, with_mac1)));
+        }
+        Ok(Admission::Go(Admitted { header, step, noise: &covered[LINK_HEADER_BYTES..] }))
+    }
+
+    fn proves_source(&self, source: &[u8], with_mac1: &[u8], mac2: &[u8; MAC_BYTES]) -> bool {
+        let by = |era: &Era| era.cookie(source).mac2(with_mac1).ct_eq(mac2);
+        (by(&self.current) | by(&self.previous)).into()
+    }
+
+    fn cookie_reply(
+        &self,
+        source: &[u8],
+        asked: &LinkHeader,
+        keys: &MacKeys,
+        with_mac1: &[u8],
+    ) -> [u8; COOKIE_REPLY_BYTES] {
+        let index = SessionIndex::new(asked.low & (SessionIndex::END - 1)).unwrap_or_default();
+        let header = LinkHeader { kind: Kind::Cookie, lane: asked.lane, index, low: 0 };
+        let mut cookie = self.current.cookie(source);
+        let mac1 = &with_mac1[with_mac1.len() - MAC_BYTES..];
+        // The nonce is a function of all that is sealed, so no two plaintexts ever share one.
+        let chosen =
+            mac(self.current.secret.expose(), "strowger cookie nonce", &[source, with_mac1]);
+        let nonce: [u8; NONCE_BYTES] = core::array::from_fn(|place| chosen[place]);
+        let tag = XChaCha20Poly1305::new(&keys.cookie.into())
+            .encrypt_inout_detached(&nonce.into(), mac1, (&mut cookie.0[..]).into())
+            .expect("sixteen bytes are few");
+        let mut reply = [0; COOKIE_REPLY_BYTES];
+        let (head, rest) = reply.split_at_mut(LINK_HEADER_BYTES);
+        head.copy_from_slice(&header.to_bytes());
+        rest[..NONCE_BYTES].copy_from_slice(&nonce);
+        rest[NONCE_BYTES..NONCE_BYTES + MAC_BYTES].copy_from_slice(&cookie.0);
+        rest[NONCE_BYTES + MAC_BYTES..].copy_from_slice(&tag);
+        reply
+    }
+
+    /// The era in which XX handshakes are begun.
+    pub(crate) const fn era(&self) -> &Era {
+        &self.current
+    }
+
+    /// The era that a third message belongs to, by one bit of the index it is addressed to.
+    pub(crate) const fn era_of(&self, index: SessionIndex) -> &Era {
+        if self.current.number & 1 == index.number() & 1 { &self.current } else { &self.previous }
+    }
+
+    /// Marks an XX handshake as completed; refuses it if it was, or if there is no room to remember it.
+    pub(crate) fn complete(&mut self, era: u32, mark: &[u8; MAC_BYTES]) -> Result<(), Refused> {
+        let era = [&mut self.current, &mut self.previous]
+            .into_iter()
+            .find(|known| known.number == era)
+            .ok_or(Refused::NotOurs)?;
+        if era.finished.contains(mark) {
+            return Err(Refused::Stale);
+        }
+        if era.finished.len() >= STRANGERS_REMEMBERED_MAX {
+            return Err(Refused::Busy);
+        }
+        era.finished.push(*mark);
+        Ok(())
+    }
+
+    /// Strangers remembered, for whoever watches memory.
+    pub fn strangers_remembered(&self) -> usize {
+        self.current.finished.len() + self.previous.finished.len()
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("era", &self.current.number)
+            .field("strangers_remembered", &self.strangers_remembered())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,195 @@
+//! The handshake with a peer whose static key is known: IKpsk2, one round trip. Keeps no table of anything.
+
+use super::gate::{Admitted, Cookie, MAC_BYTES, MacKeys};
+use super::hello::{Agreement, Hello, Lanes, Offer, Peer, Stamp};
+use super::noise::{IK, Noise};
+use super::{
+    Established, HandshakeError, INITIATION_NOISE_BYTES, Ours, Refused, Rejected, StampGuard,
+    prologue,
+};
+use crate::entropy::Entropy;
+use crate::identity::{Identity, Local, StaticPublic};
+use crate::limits::{INITIATION_BYTES, KEY_BYTES, TAG_BYTES};
+use crate::link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step};
+use crate::secret::{Psk, Secret};
+
+/// Begins a handshake with the peer that has this static key. Returns the state that waits for the
+/// response, and the message to send.
+///
+/// A peer whose key is a point of small order is refused: no such key is anybody's.
+pub fn initiate(
+    ours: &Ours<'_>,
+    peer: &StaticPublic,
+    psk: &Psk,
+    cookie: Option<&Cookie>,
+    entropy: &mut dyn Entropy,
+) -> Result<(AwaitResponse, Vec<u8>), HandshakeError> {
+    let local = ours.local;
+    if peer == local.static_public() {
+        return Err(Refused::Ourselves.into());
+    }
+    let ephemeral = Secret::random(entropy)?;
+    let prologue = prologue(local.network());
+    let mut noise = Noise::initiator(IK, &prologue, local.static_key(), Some(peer), ephemeral);
+    noise.set_psk(psk);
+    let payload_bytes = INITIATION_NOISE_BYTES - 2 * KEY_BYTES - 2 * TAG_BYTES;
+    let hello = ours.hello(ours.stamp).encode(payload_bytes);
+    let mut message = ours.header(Kind::Initiation, Step::Known, SessionIndex::NONE);
+    noise.write(&hello, &mut message).map_err(Refused::from)?;
+    let keys = MacKeys::to(peer, local.network());
+    let mac1 = keys.append_mac1(&mut message);
+    MacKeys::append_mac2(&mut message, cookie);
+    debug_assert_eq!(message.len(), INITIATION_BYTES, "the payload is padded to make it so");
+    let state = AwaitResponse {
+        noise,
+        offer: ours.offer.clone(),
+        index: ours.index,
+        peer: *peer,
+        keys,
+        mac1,
+        own_keys: MacKeys::to(local.static_public(), local.network()),
+    };
+    Ok((state, message))
+}
+
+/// The initiator, waiting for the response.
+pub struct AwaitResponse {
+    noise: Noise,
+    offer: Offer,
+    index: SessionIndex,
+    peer: StaticPublic,
+    /// Of messages to the peer, and of messages to us.
+    keys: MacKeys,
+    own_keys: MacKeys,
+    mac1: [u8; MAC_BYTES],
+}
+
+impl AwaitResponse {
+    /// Reads the response. If it is not the peer's, the state is given back and waits on.
+    pub fn read_response(mut self, message: &[u8]) -> Result<Established, Rejected<Self>> {
+        match self.judge(message) {
+            Ok((their, agreement, identity)) => {
+                let peer = Peer { static_key: self.peer, identity };
+                let our = (self.index, self.offer.lanes);
+                Ok(Established::new(self.noise, true, agreement, our, their, peer))
+            }
+            Err(why) => Err(Rejected { state: self, why }),
+        }
+    }
+
+    fn judge(&mut self, message: &[u8]) -> Result<(Hello, Agreement, Identity), Refused> {
+        let header = LinkHeader::parse(message).map_err(|_| Refused::Malformed)?;
+        if header.kind != Kind::Response || message.len() > INITIATION_BYTES {
+            return Err(Refused::Malformed);
+        }
+        if header.index != self.index || header.lane != Step::Known.lane() {
+            return Err(Refused::NotOurs);
+        }
+        let covered = self.own_keys.check_mac1(message)?;
+        let noise = covered.get(LINK_HEADER_BYTES..).ok_or(Refused::Malformed)?;
+        let their = Hello::parse(&self.noise.read(noise)?)?;
+        if their.index.number() != header.low {
+            return Err(Refused::IndexAltered);
+        }
+        let identity = their.proof.verify(&self.peer)?;
+        let agreement = self.offer.agree(&their.offer)?;
+        Ok((their, agreement, identity))
+    }
+
+    /// Reads a cookie reply: begin anew with the cookie, at the next attempt's time and not before
+    /// (a reply that is answered at once makes two messages of one).
+    pub fn read_cookie(&self, message: &[u8]) -> Result<Cookie, Refused> {
+        Cookie::read(&self.keys, Step::Known, self.index, &self.mac1, message)
+    }
+
+    /// Our index, to which the response will be addressed.
+    pub const fn index(&self) -> SessionIndex {
+        self.index
+    }
+}
+
+impl core::fmt::Debug for AwaitResponse {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("ik::AwaitResponse")
+            .field("index", &self.index)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads an initiation: who is it? A pure function of the message and our long-term key (R8).
+pub fn read(local: &Local, admitted: &Admitted<'_>) -> Result<Initiation, Refused> {
+    if admitted.step != Step::Known {
+        return Err(Refused::NotOurs);
+    }
+    let prologue = prologue(local.network());
+    let mut noise = Noise::responder(IK, &prologue, local.static_key());
+    let their = Hello::parse(&noise.read(admitted.noise)?)?;
+    if their.index.number() != admitted.header.low {
+        return Err(Refused::IndexAltered);
+    }
+    let peer = noise.peer().ok_or(Refused::Unreadable)?;
+    if peer == *local.static_public() {
+        return Err(Refused::Ourselves);
+    }
+    Ok(Initiation { noise, their, peer })
+}
+
+/// An initiation that was read: whoever sent it, or first sent it, has the static key it names.
+///
+/// Nothing is kept until [`Initiation::accept`]: the caller looks up policy, psk and stamp of this
+/// peer first.
+#[derive(Debug)]
+pub struct Initiation {
+    noise: Noise,
+    their: Hello,
+    peer: StaticPublic,
+}
+
+impl Initiation {
+    /// The initiator's static key.
+    pub const fn static_key(&self) -> &StaticPublic {
+        &self.peer
+    }
+
+    /// When it was sent, by the initiator's clock.
+    pub const fn stamp(&self) -> Stamp {
+        self.their.stamp
+    }
+
+    /// What the initiator offers.
+    pub const fn their_offer(&self) -> &Offer {
+        &self.their.offer
+    }
+
+    /// The initiator's identity, if its proof holds. Costs a signature's verification.
+    pub fn identity(&self) -> Result<Identity, Refused> {
+        Ok(self.their.proof.verify(&self.peer)?)
+    }
+
+    /// Accepts it: returns the session and the response to send. `guard` is the peer's; it is moved
+    /// on only if all else was right. The keys are not to be used for sealing before the first packet
+    /// under them was opened.
+    pub fn accept(
+        mut self,
+        ours: &Ours<'_>,
+        psk: &Psk,
+        guard: &mut StampGuard,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(Established, Vec<u8>), HandshakeError> {
+        guard.check(self.their.stamp)?;
+        let agreement = ours.offer.agree(&self.their.offer).map_err(Refused::from)?;
+        let identity = self.identity()?;
+        self.noise.set_ephemeral(Secret::random(entropy)?);
+        self.noise.set_psk(psk);
+        let mut message = ours.header(Kind::Response, Step::Known, self.their.index);
+        let hello = ours.hello(Stamp::default()).encode(0);
+        self.noise.write(&hello, &mut message).map_err(Refused::from)?;
+        MacKeys::to(&self.peer, ours.local.network()).append_mac1(&mut message);
+        debug_assert!(message.len() <= INITIATION_BYTES, "limits.rs asserts the longest");
+        guard.newest = Some(self.their.stamp);
+        let peer = Peer { static_key: self.peer, identity };
+        let our: (SessionIndex, Lanes) = (ours.index, ours.offer.lanes);
+        Ok((Established::new(self.noise, false, agreement, our, self.their, peer), message))
+    }
+}

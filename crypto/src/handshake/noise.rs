@@ -1,0 +1,471 @@
+//! The Noise framework as this crate uses it: snow's state machine over a resolver of our own. Makes no policy.
+//!
+//! Every primitive is the one that the rest of the crate uses: x25519-dalek, chacha20poly1305,
+//! blake2. The published vectors run through this resolver in the tests below.
+
+use core::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use blake2::{Blake2s256, Digest};
+use chacha20poly1305::aead::AeadInOut;
+use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
+use snow::params::{CipherChoice, DHChoice, HashChoice};
+use snow::resolvers::CryptoResolver;
+use snow::types::{Cipher, Dh, Hash, Random};
+use snow::{Builder, HandshakeState};
+use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::Zeroize;
+
+use crate::aead::nonce_of;
+use crate::identity::{StaticKey, StaticPublic};
+use crate::limits::{INITIATION_BYTES, KEY_BYTES, TAG_BYTES};
+use crate::secret::{Psk, Secret};
+
+/// The pattern for a peer whose static key is known.
+pub(crate) const IK: &str = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
+/// The pattern for a peer whose static key is to be learnt.
+pub(crate) const XX: &str = "Noise_XX_25519_ChaChaPoly_BLAKE2s";
+/// Where IKpsk2 mixes the psk in.
+const IK_PSK_AT: usize = 2;
+
+/// The message is not one that this state can read: cut, altered, or meant for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable;
+
+/// One end of a handshake, between two messages.
+///
+/// snow does not erase its chaining key and psk, so dropping this overwrites them in place. What snow
+/// copies to the stack while it works is out of our reach; README.md says so.
+pub(crate) struct Noise {
+    state: Box<HandshakeState>,
+    /// Where the state will look for its ephemeral key, once.
+    ephemeral: Slot,
+}
+
+/// Holds the ephemeral key from when it is drawn until snow asks for it. A responder reads before it
+/// draws, and snow wants its source of randomness when it is built; hence a place both can reach.
+type Slot = Arc<Mutex<Option<Secret>>>;
+
+impl Noise {
+    /// An initiator. `ephemeral` becomes its ephemeral key; `peer` is the responder's key in IK.
+    pub(crate) fn initiator(
+        pattern: &str,
+        prologue: &[u8],
+        local: &StaticKey,
+        peer: Option<&StaticPublic>,
+        ephemeral: Secret,
+    ) -> Noise {
+        let slot = Slot::new(Mutex::new(Some(ephemeral)));
+        let state = builder(pattern, local.public(), &slot)
+            .local_private_key(local.expose())
+            .and_then(|builder| builder.prologue(prologue))
+            .and_then(|builder| match peer {
+                Some(peer) => builder.remote_public_key(&peer.0),
+                None => Ok(builder),
+            })
+            .and_then(Builder::build_initiator);
+        let state = state.expect("each part is given once and the pattern needs no other");
+        Noise { state: Box::new(state), ephemeral: slot }
+    }
+
+    /// A responder. It reads before it has an ephemeral key and needs one before it writes.
+    pub(crate) fn responder(pattern: &str, prologue: &[u8], local: &StaticKey) -> Noise {
+        let slot = Slot::default();
+        let state = builder(pattern, local.public(), &slot)
+            .local_private_key(local.expose())
+            .and_then(|builder| builder.prologue(prologue))
+            .and_then(Builder::build_responder);
+        let state = state.expect("each part is given once and the pattern needs no other");
+        Noise { state: Box::new(state), ephemeral: slot }
+    }
+
+    /// The ephemeral key of a responder. Each handshake uses its own once.
+    pub(crate) fn set_ephemeral(&mut self, ephemeral: Secret) {
+        *self.ephemeral.lock().unwrap_or_else(PoisonError::into_inner) = Some(ephemeral);
+    }
+
+    /// The psk of an IKpsk2 handshake. Needed before its second message, on either side.
+    pub(crate) fn set_psk(&mut self, psk: &Psk) {
+        let set = self.state.set_psk(IK_PSK_AT, psk.expose());
+        set.expect("a psk is 32 bytes and its place is below ten");
+    }
+
+    /// Appends this end's next message to `out`.
+    ///
+    /// Fails only where the peer's key, which it gave us, is a point of small order.
+    pub(crate) fn write(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Unreadable> {
+        let start = out.len();
+        out.resize(start + payload.len() + NOISE_OVERHEAD_MAX, 0);
+        match self.state.write_message(payload, &mut out[start..]) {
+            Ok(length) => {
+                out.truncate(start + length);
+                Ok(())
+            }
+            Err(_) => {
+                out.truncate(start);
+                Err(Unreadable)
+            }
+        }
+    }
+
+    /// Reads the peer's next message and returns its payload. After an error the same message may
+    /// be read in a better copy: the state has not moved.
+    pub(crate) fn read(&mut self, message: &[u8]) -> Result<Vec<u8>, Unreadable> {
+        if message.len() > INITIATION_BYTES {
+            return Err(Unreadable);
+        }
+        let mut payload = vec![0; message.len()];
+        let length = self.state.read_message(message, &mut payload).map_err(|_| Unreadable)?;
+        payload.truncate(length);
+        Ok(payload)
+    }
+
+    /// The peer's static key, once it is known.
+    pub(crate) fn peer(&self) -> Option<StaticPublic> {
+        self.state.get_remote_static().and_then(|key| key.try_into().ok()).map(StaticPublic)
+    }
+
+    /// The hash of everything that both ends have said: the same at both, or there is no session.
+    pub(crate) fn transcript(&self) -> [u8; KEY_BYTES] {
+        let mut hash = [0; KEY_BYTES];
+        hash.copy_from_slice(self.state.get_handshake_hash());
+        hash
+    }
+
+    /// The two direction keys of a finished handshake: initiator to responder, and back.
+    pub(crate) fn split(mut self) -> (Secret, Secret) {
+        assert!(self.state.is_handshake_finished(), "only the last state of a handshake splits");
+        let (mut one, mut other) = self.state.dangerously_get_raw_split();
+        let secrets = (Secret::from_bytes(one), Secret::from_bytes(other));
+        one.zeroize();
+        other.zeroize();
+        secrets
+    }
+}
+
+/// What a Noise message can hold beside its payload: ephemeral key, static key and two tags.
+const NOISE_OVERHEAD_MAX: usize = 2 * KEY_BYTES + 2 * TAG_BYTES;
+
+impl Drop for Noise {
+    fn drop(&mut self) {
+        // A state with no secrets in it, written over the old one in place.
+        let blank = StaticPublic([0; KEY_BYTES]);
+        let nobody = "Noise_NN_25519_ChaChaPoly_BLAKE2s";
+        let state = builder(nobody, &blank, &Slot::default()).build_initiator();
+        *self.state = state.expect("NN needs no keys");
+        core::hint::black_box(&mut *self.state); // so that the write above is not taken for a dead one
+    }
+}
+
+impl fmt::Debug for Noise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Noise(..)")
+    }
+}
+
+fn builder<'a>(pattern: &str, local: &StaticPublic, ephemeral: &Slot) -> Builder<'a> {
+    let params = pattern.parse().expect("patterns are this module's own constants");
+    let resolver = Resolver { local: *local, ephemeral: Slot::clone(ephemeral) };
+    Builder::with_resolver(params, Box::new(resolver))
+}
+
+struct Resolver {
+    /// The public half of the static key that the builder is given, so that it is not computed anew.
+    local: StaticPublic,
+    ephemeral: Slot,
+}
+
+impl CryptoResolver for Resolver {
+    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
+        Some(Box::new(OneKey(Slot::clone(&self.ephemeral))))
+    }
+
+    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
+        let DHChoice::Curve25519 = choice else { return None };
+        let secret = StaticSecret::from([0; KEY_BYTES]);
+        Some(Box::new(X25519 { secret, public: self.local.0 }))
+    }
+
+    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
+        let HashChoice::Blake2s = choice else { return None };
+        Some(Box::new(Blake2s(Blake2s256::new())))
+    }
+
+    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
+        let CipherChoice::ChaChaPoly = choice else { return None };
+        Some(Box::new(ChaChaPoly(ChaCha20Poly1305::new(&[0; KEY_BYTES].into()))))
+    }
+}
+
+/// The ephemeral key that was drawn before, and nothing after it: a second draw fails.
+struct OneKey(Slot);
+
+impl Random for OneKey {
+    fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), snow::Error> {
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(key) if dest.len() == KEY_BYTES => {
+                dest.copy_from_slice(key.expose());
+                Ok(())
+            }
+            _ => Err(snow::Error::Rng),
+        }
+    }
+}
+
+struct X25519 {
+    secret: StaticSecret, // erases itself
+    public: [u8; KEY_BYTES],
+}
+
+impl Dh for X25519 {
+    fn name(&self) -> &'static str {
+        "25519"
+    }
+
+    fn pub_len(&self) -> usize {
+        KEY_BYTES
+    }
+
+    fn priv_len(&self) -> usize {
+        KEY_BYTES
+    }
+
+    /// snow calls this for the static key only, and its public half is here already.
+    fn set(&mut self, privkey: &[u8]) {
+        let mut bytes = [0; KEY_BYTES];
+        bytes.copy_from_slice(privkey);
+        self.secret = StaticSecret::from(bytes);
+        bytes.zeroize();
+    }
+
+    fn generate(&mut self, rng: &mut dyn Random) -> Result<(), snow::Error> {
+        let mut bytes = [0; KEY_BYTES];
+        rng.try_fill_bytes(&mut bytes)?;
+        self.secret = StaticSecret::from(bytes);
+        bytes.zeroize();
+        self.public = PublicKey::from(&self.secret).to_bytes();
+        Ok(())
+    }
+
+    fn pubkey(&self) -> &[u8] {
+        &self.public
+    }
+
+    fn privkey(&self) -> &[u8] {
+        self.secret.as_bytes()
+    }
+
+    fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
+        // snow hands over its whole buffer, which is as long as the longest curve's key.
+        let their: [u8; KEY_BYTES] = *pubkey.first_chunk::<KEY_BYTES>().ok_or(snow::Error::Dh)?;
+        let shared = self.secret.diffie_hellman(&PublicKey::from(their));
+        if !shared.was_contributory() {
+            return Err(snow::Error::Dh); // a point of small order: the peer chose the result
+        }
+        out.get_mut(..KEY_BYTES).ok_or(snow::Error::Dh)?.copy_from_slice(shared.as_bytes());
+        Ok(())
+    }
+}
+
+struct Blake2s(Blake2s256);
+
+impl Hash for Blake2s {
+    fn name(&self) -> &'static str {
+        "BLAKE2s"
+    }
+
+    fn block_len(&self) -> usize {
+        64
+    }
+
+    fn hash_len(&self) -> usize {
+        32
+    }
+
+    fn reset(&mut self) {
+        self.0 = Blake2s256::new();
+    }
+
+    fn input(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    fn result(&mut self, out: &mut [u8]) {
+        let hash = core::mem::take(&mut self.0).finalize();
+        out[..hash.len()].copy_from_slice(&hash);
+    }
+}
+
+struct ChaChaPoly(ChaCha20Poly1305); // erases itself
+
+impl Cipher for ChaChaPoly {
+    fn name(&self) -> &'static str {
+        "ChaChaPoly"
+    }
+
+    fn set(&mut self, key: &[u8; KEY_BYTES]) {
+        self.0 = ChaCha20Poly1305::new(key.into());
+    }
+
+    fn encrypt(&self, nonce: u64, authtext: &[u8], plaintext: &[u8], out: &mut [u8]) -> usize {
+        let (body, rest) = out.split_at_mut(plaintext.len());
+        body.copy_from_slice(plaintext);
+        let tag = self
+            .0
+            .encrypt_inout_detached(&nonce_of(nonce).into(), authtext, body.into())
+            .expect("a handshake message is short");
+        rest[..TAG_BYTES].copy_from_slice(&tag);
+        plaintext.len() + TAG_BYTES
+    }
+
+    fn decrypt(
+        &self,
+        nonce: u64,
+        authtext: &[u8],
+        ciphertext: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, snow::Error> {
+        let Some((sealed, tag)) = ciphertext.split_last_chunk::<TAG_BYTES>() else {
+            return Err(snow::Error::Decrypt);
+        };
+        let body = out.get_mut(..sealed.len()).ok_or(snow::Error::Decrypt)?;
+        body.copy_from_slice(sealed);
+        self.0
+            .decrypt_inout_detached(&nonce_of(nonce).into(), authtext, body.into(), &(*tag).into())
+            .map_err(|_| snow::Error::Decrypt)?;
+        Ok(sealed.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aead::{Aead, Provider};
+    use crate::test_support::{hex, to_hex};
+
+    const VECTORS: &str = include_str!("../../tests/vectors/noise.txt");
+
+    struct Vector<'a>(Vec<(&'a str, &'a str)>);
+
+    impl<'a> Vector<'a> {
+        fn all(&self, name: &'a str) -> impl Iterator<Item = &'a str> + Clone {
+            self.0.iter().filter(move |(key, _)| *key == name).map(|(_, value)| *value)
+        }
+
+        fn one(&self, name: &'a str) -> Option<&'a str> {
+            self.all(name).next()
+        }
+
+        fn key(&self, name: &'a str) -> Option<[u8; 32]> {
+            self.one(name).map(|text| hex(text).try_into().expect("32 bytes"))
+        }
+    }
+
+    fn vectors() -> Vec<Vector<'static>> {
+        let lines = VECTORS.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>();
+        lines
+            .split(|line| line.is_empty())
+            .filter(|paragraph| !paragraph.is_empty())
+            .map(|lines| Vector(lines.iter().filter_map(|line| line.split_once('=')).collect()))
+            .collect()
+    }
+
+    fn end(vector: &Vector<'_>, initiator: bool) -> HandshakeState {
+        let pattern = vector.one("pattern").expect("a pattern");
+        let side = |name| if initiator { format!("init_{name}") } else { format!("resp_{name}") };
+        let find = |name: String| vector.0.iter().find(|(key, _)| *key == name);
+        let key = |name: String| -> Option<[u8; 32]> {
+            find(name).map(|(_, text)| hex(text).try_into().expect("32 bytes"))
+        };
+        let secret = Secret::from_bytes(key(side("static")).expect("both ends have one"));
+        let ephemeral = Secret::from_bytes(key(side("ephemeral")).expect("both ends have one"));
+        let local = StaticKey::from_secret(&secret);
+        let remote = vector.key("init_remote_static").filter(|_| initiator);
+        let prologue = hex(vector.one("init_prologue").unwrap_or(""));
+        let psks: Vec<[u8; 32]> =
+            vector.all("psk").map(|text| hex(text).try_into().expect("32 bytes")).collect();
+        let places: Vec<u8> = pattern
+            .split('_')
+            .nth(1)
+            .expect("a pattern's name")
+            .split("psk")
+            .skip(1)
+            .map(|rest| rest.trim_end_matches('+').parse().expect("a place"))
+            .collect();
+        assert_eq!(psks.len(), places.len());
+        let slot = Slot::new(Mutex::new(Some(ephemeral)));
+        let mut build = builder(pattern, local.public(), &slot)
+            .local_private_key(local.expose())
+            .and_then(|build| build.prologue(&prologue))
+            .expect("given once");
+        if let Some(remote) = &remote {
+            build = build.remote_public_key(remote).expect("given once");
+        }
+        for (place, psk) in places.iter().zip(&psks) {
+            build = build.psk(*place, psk).expect("given once");
+        }
+        let state = if initiator { build.build_initiator() } else { build.build_responder() };
+        state.expect("a pattern that this resolver supports")
+    }
+
+    #[test]
+    fn published_vectors_pass_through_our_resolver_and_our_aead() {
+        let vectors = vectors();
+        assert_eq!(vectors.len(), 9);
+        for vector in &vectors {
+            let name = vector.one("pattern").expect("a pattern");
+            let mut ends = [end(vector, true), end(vector, false)];
+            let mut messages = vector.all("payload").zip(vector.all("message")).enumerate();
+            while !ends[0].is_handshake_finished() {
+                let (turn, (payload, expected)) = messages.next().expect("a handshake message");
+                let mut message = [0; 1024];
+                let length =
+                    ends[turn % 2].write_message(&hex(payload), &mut message).expect("written");
+                assert_eq!(to_hex(&message[..length]), expected, "{name}: message {turn}");
+                let mut got = [0; 1024];
+                let read = ends[1 - turn % 2].read_message(&message[..length], &mut got);
+                assert_eq!(to_hex(&got[..read.expect("read")]), payload, "{name}: payload {turn}");
+            }
+            assert_eq!(ends[0].get_handshake_hash(), ends[1].get_handshake_hash());
+            if let Some(hash) = vector.one("handshake_hash") {
+                assert_eq!(to_hex(ends[0].get_handshake_hash()), hash, "{name}: hash");
+            }
+            let split = ends[0].dangerously_get_raw_split();
+            assert_eq!(split, ends[1].dangerously_get_raw_split());
+            // What follows in the vector goes through our own transport, with each provider.
+            for provider in Provider::ALL {
+                let keys = [split.0, split.1].map(|key| provider.key(&Secret::from_bytes(key)));
+                let mut counters = [0u64; 2];
+                for (turn, (payload, expected)) in messages.clone() {
+                    let mut sealed = hex(payload);
+                    let nonce = nonce_of(counters[turn % 2]);
+                    counters[turn % 2] += 1;
+                    let tag = keys[turn % 2].seal(&nonce, &[], &mut sealed);
+                    sealed.extend_from_slice(&tag);
+                    assert_eq!(to_hex(&sealed), expected, "{name}: transport {turn}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_ephemeral_key_cannot_be_drawn() {
+        let mut rng = OneKey(Slot::new(Mutex::new(Some(Secret::from_bytes([1; 32])))));
+        let mut bytes = [0; 32];
+        assert!(rng.try_fill_bytes(&mut bytes).is_ok());
+        assert!(rng.try_fill_bytes(&mut bytes).is_err());
+    }
+
+    #[test]
+    fn points_of_small_order_are_refused() {
+        let mut dh = X25519 { secret: StaticSecret::from([7; 32]), public: [0; 32] };
+        dh.set(&[9; 32]);
+        let mut order_8 = [0; 32];
+        order_8.copy_from_slice(&hex(
+            "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+        ));
+        for point in [[0; 32], order_8] {
+            assert_eq!(dh.dh(&point, &mut [0; 56]), Err(snow::Error::Dh));
+        }
+    }
+}

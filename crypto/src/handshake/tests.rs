@@ -1,0 +1,597 @@
+//! Two ends in memory: what they agree on, what a third between them can do, and what it cannot.
+
+use super::gate::{MAC_BYTES, MacKeys, NOBODY};
+use super::*;
+use crate::entropy::SeededEntropy;
+use crate::identity::{IdentityKey, StaticPublic};
+use crate::limits::{
+    COOKIE_SECRET_LIFE, INITIATION_BYTES, PROTOCOLS_BYTES_MAX, SCHEME_BYTES_MAX,
+    STRANGERS_REMEMBERED_MAX, TAG_BYTES,
+};
+use crate::link_header::LINK_HEADER_BYTES;
+use crate::sealer::{SEALED_OVERHEAD_BYTES, Sealed};
+use crate::secret::Psk;
+
+const NOW: Nanos = Nanos::from_secs(5);
+const SOURCE: &[u8] = b"192.0.2.7:4000";
+
+pub(super) fn local(seed: u64) -> Local {
+    let key = IdentityKey::generate(&mut SeededEntropy::new(seed)).expect("seeded");
+    Local::new(&key, NetworkId::new(b"test").expect("short"))
+}
+
+fn index(number: u32) -> SessionIndex {
+    SessionIndex::new(number).expect("24 bits")
+}
+
+struct Ends {
+    a: Local,
+    b: Local,
+    gate: Gate,
+    entropy: SeededEntropy,
+    psk: Psk,
+}
+
+fn ends() -> Ends {
+    let mut entropy = SeededEntropy::new(7);
+    let b = local(2);
+    let gate = Gate::new(&b, NOW, &mut entropy).expect("seeded");
+    Ends { a: local(1), b, gate, entropy, psk: Psk::from_bytes([3; 32]) }
+}
+
+fn ours<'a>(local: &'a Local, offer: &'a Offer, number: u32, stamp: u64) -> Ours<'a> {
+    Ours { local, offer, index: index(number), stamp: Stamp(stamp) }
+}
+
+fn go<'m>(gate: &Gate, message: &'m [u8]) -> Admitted<'m> {
+    match gate.admit(SOURCE, message, Load::Calm) {
+        Ok(Admission::Go(admitted)) => admitted,
+        other => panic!("not admitted: {other:?}"),
+    }
+}
+
+impl Ends {
+    fn ik_initiate(&mut self, offer: &Offer, stamp: u64) -> (ik::AwaitResponse, Vec<u8>) {
+        let ours = ours(&self.a, offer, 11, stamp);
+        ik::initiate(&ours, self.b.static_public(), &self.psk, None, &mut self.entropy)
+            .expect("begun")
+    }
+
+    fn ik_accept(
+        &mut self,
+        offer: &Offer,
+        message: &[u8],
+        guard: &mut StampGuard,
+    ) -> Result<(Established, Vec<u8>), HandshakeError> {
+        let initiation = ik::read(&self.b, &go(&self.gate, message))?;
+        assert_eq!(initiation.static_key(), self.a.static_public());
+        let ours = ours(&self.b, offer, 22, 0);
+        initiation.accept(&ours, &self.psk, guard, &mut self.entropy)
+    }
+
+    fn ik(&mut self, mine: &Offer, their: &Offer) -> (Established, Established) {
+        let (state, message) = self.ik_initiate(mine, 1);
+        let (b, response) =
+            self.ik_accept(their, &message, &mut StampGuard::default()).expect("accepted");
+        (state.read_response(&response).expect("the peer's response"), b)
+    }
+
+    fn xx_initiate(&mut self, offer: &Offer) -> (xx::AwaitResponse, Vec<u8>) {
+        xx::initiate(&ours(&self.a, offer, 11, 1), None, &mut self.entropy).expect("begun")
+    }
+
+    fn xx_finish(&self, offer: &Offer, message: &[u8]) -> Result<xx::Finish, Refused> {
+        xx::read_finish(&self.gate, &self.b, offer, SOURCE, &go(&self.gate, message))
+    }
+
+    fn xx(&mut self, mine: &Offer, their: &Offer) -> (Established, Established) {
+        let (state, message) = self.xx_initiate(mine);
+        let response = xx::answer(&self.gate, &self.b, their, SOURCE, &go(&self.gate, &message))
+            .expect("answered");
+        let offered = state.read_response(&response).expect("the peer's response");
+        assert_eq!(offered.peer().identity, *self.b.identity());
+        let (a, third) = offered.finish(&ours(&self.a, mine, 11, 1), None).expect("finished");
+        let finish = self.xx_finish(their, &third).expect("read");
+        assert_eq!(finish.peer().static_key, *self.a.static_public());
+        let b = finish.accept(&mut self.gate, &mut StampGuard::default()).expect("accepted");
+        (a, b)
+    }
+}
+
+/// An offer with every field at its longest.
+fn longest() -> Offer {
+    Offer {
+        seal: SealWish::MayHeaderOnly,
+        lanes: Lanes::new(16).expect("sixteen"),
+        widths: Widths::ALL,
+        scheme: SchemeBytes::new(&[1; SCHEME_BYTES_MAX]).expect("fits"),
+        protocols: ProtocolBytes::new(&[2; PROTOCOLS_BYTES_MAX]).expect("fits"),
+        ..Offer::default()
+    }
+}
+
+fn exchange(a: Established, b: Established) {
+    // The two ends need not have the same provider.
+    let mut ends =
+        [a.into_transport(NOW, Provider::Portable), b.into_transport(NOW, Provider::DEFAULT)];
+    for (from, to) in [(0, 1), (1, 0)] {
+        for lane in 0..ends[from].sealers.len() {
+            let mut packet = [7u8; 100 + SEALED_OVERHEAD_BYTES];
+            ends[from].sealers[lane].seal(NOW, Sealed::Data, &mut packet).expect("sealed");
+            let opened = ends[to].openers.open(NOW, &mut packet).expect("opened");
+            assert_eq!(opened.body(), [7; 100]);
+        }
+    }
+}
+
+/// What a third can do who knows all public keys: alter a message and make its macs right again.
+fn with_macs(mut message: Vec<u8>, receiver: &StaticPublic, macs: usize) -> Vec<u8> {
+    let network = NetworkId::new(b"test").expect("short");
+    message.truncate(message.len() - macs * MAC_BYTES);
+    MacKeys::to(receiver, &network).append_mac1(&mut message);
+    if macs == 2 {
+        MacKeys::append_mac2(&mut message, None);
+    }
+    message
+}
+
+#[test]
+fn both_handshakes_give_both_ends_the_same_session() {
+    for (mine, their) in [
+        (Offer::default(), Offer::default()),
+        (longest(), Offer::default()),
+        (Offer::default(), longest()),
+        (longest(), longest()),
+    ] {
+        for xx in [false, true] {
+            let mut ends = ends();
+            let (a, b) = if xx { ends.xx(&mine, &their) } else { ends.ik(&mine, &their) };
+            assert_eq!(a.transcript(), b.transcript());
+            assert_eq!(a.agreement(), b.agreement());
+            assert_eq!((a.our_index(), a.their_index()), (b.their_index(), b.our_index()));
+            assert_eq!(a.peer().identity, *ends.b.identity());
+            assert_eq!(b.peer().identity, *ends.a.identity());
+            assert_eq!(a.peer().static_key, *ends.b.static_public());
+            assert_eq!(b.peer().static_key, *ends.a.static_public());
+            assert_eq!((a.their_offer(), b.their_offer()), (&their, &mine));
+            assert!(a.is_initiator() && !b.is_initiator());
+            exchange(a, b);
+        }
+    }
+}
+
+#[test]
+fn header_only_is_sealed_only_where_both_asked_and_refused_where_one_must_and_one_will_not() {
+    use SealWish::{Full, MayHeaderOnly, MustHeaderOnly};
+    for mine in [Full, MayHeaderOnly, MustHeaderOnly] {
+        for their in [Full, MayHeaderOnly, MustHeaderOnly] {
+            let offer = |seal| Offer { seal, ..Offer::default() };
+            let mut ends = ends();
+            let (state, message) = ends.ik_initiate(&offer(mine), 1);
+            let accepted = ends.ik_accept(&offer(their), &message, &mut StampGuard::default());
+            if matches!((mine, their), (Full, MustHeaderOnly) | (MustHeaderOnly, Full)) {
+                let why = HandshakeError::Peer(Refused::Disagreement(Disagreement::SealMode));
+                assert_eq!(accepted.err(), Some(why));
+                continue;
+            }
+            let (b, response) = accepted.expect("agreed");
+            let a = state.read_response(&response).expect("agreed");
+            let both = mine != Full && their != Full;
+            let mode = if both { SealMode::HeaderOnly } else { SealMode::Full };
+            assert_eq!((a.agreement().seal, b.agreement().seal), (mode, mode));
+            let sealers = a.into_transport(NOW, Provider::DEFAULT).sealers;
+            assert_eq!(sealers[0].mode(), mode);
+        }
+    }
+}
+
+/// The places of the fields in an encoded hello, as the table in hello.rs has them.
+const VERSIONS_AT: usize = 2;
+const SEAL_AT: usize = 5;
+const WIDTHS_AT: usize = 6;
+const FLAGS_AT: usize = 7;
+const SCHEME_AT: usize = 2 + 21 + 104 + 1;
+const FIELDS: [(&str, usize); 5] = [
+    ("version", VERSIONS_AT),
+    ("seal mode", SEAL_AT),
+    ("width", WIDTHS_AT),
+    ("scheme", SCHEME_AT),
+    ("same scheme", FLAGS_AT),
+];
+
+#[test]
+fn no_downgrade_of_version_scheme_seal_mode_or_width_goes_unnoticed() {
+    let offer = longest();
+    let ik_payload = LINK_HEADER_BYTES + KEY_BYTES + KEY_BYTES + TAG_BYTES;
+    let response_payload = LINK_HEADER_BYTES + KEY_BYTES;
+    let xx_response_payload = response_payload + KEY_BYTES + TAG_BYTES;
+    for (what, place) in FIELDS {
+        // IK, on the way out: the responder does not answer.
+        let mut ends_ik = ends();
+        let (state, message) = ends_ik.ik_initiate(&offer, 1);
+        let mut touched = message.clone();
+        touched[ik_payload + place] ^= 1;
+        let touched = with_macs(touched, ends_ik.b.static_public(), 2);
+        let guard = &mut StampGuard::default();
+        let refused = HandshakeError::Peer(Refused::Unreadable);
+        assert_eq!(ends_ik.ik_accept(&offer, &touched, guard).err(), Some(refused), "{what}");
+        assert_eq!(guard.newest, None);
+        // IK, on the way back: the initiator makes no session, and still takes the true response.
+        let (_, response) = ends_ik.ik_accept(&offer, &message, guard).expect("accepted");
+        let mut touched = response.clone();
+        touched[response_payload + place] ^= 1;
+        let touched = with_macs(touched, ends_ik.a.static_public(), 1);
+        let rejected = state.read_response(&touched).expect_err("altered");
+        assert_eq!(rejected.why, Refused::Unreadable, "{what}");
+        assert!(rejected.state.read_response(&response).is_ok());
+
+        // XX, second and third message.
+        let mut ends_xx = ends();
+        let (state, message) = ends_xx.xx_initiate(&offer);
+        let answer =
+            xx::answer(&ends_xx.gate, &ends_xx.b, &offer, SOURCE, &go(&ends_xx.gate, &message))
+                .expect("answered");
+        let mut touched = answer.clone();
+        touched[xx_response_payload + place] ^= 1;
+        let rejected = state.read_response(&with_macs(touched, &NOBODY, 1)).expect_err("altered");
+        assert_eq!(rejected.why, Refused::Unreadable, "{what}");
+        let offered = rejected.state.read_response(&answer).expect("the true one");
+        let (_, third) = offered.finish(&ours(&ends_xx.a, &offer, 11, 1), None).expect("agreed");
+        let mut touched = third.clone();
+        touched[LINK_HEADER_BYTES + KEY_BYTES + KEY_BYTES + TAG_BYTES + place] ^= 1;
+        let touched = with_macs(touched, &NOBODY, 2);
+        assert_eq!(ends_xx.xx_finish(&offer, &touched).err(), Some(Refused::Unreadable), "{what}");
+        assert!(ends_xx.xx_finish(&offer, &third).is_ok());
+    }
+}
+
+#[test]
+fn a_disagreement_of_honest_ends_has_a_type() {
+    type Change = fn(&mut Offer);
+    let changes: [(Change, Disagreement); 4] = [
+        (|o| o.versions = Versions::new(2, 3).expect("a range"), Disagreement::Version),
+        (|o| o.seal = SealWish::MustHeaderOnly, Disagreement::SealMode),
+        (|o| o.widths = Widths::W128, Disagreement::Width),
+        (
+            |o| {
+                o.same_scheme = true;
+                o.scheme = SchemeBytes::new(b"other").expect("short");
+            },
+            Disagreement::Scheme,
+        ),
+    ];
+    for (change, expected) in changes {
+        let mut theirs = Offer::default();
+        change(&mut theirs);
+        for (mine, their) in [(Offer::default(), theirs.clone()), (theirs, Offer::default())] {
+            let mut ends = ends();
+            let (_, message) = ends.ik_initiate(&mine, 1);
+            let guard = &mut StampGuard::default();
+            let refused = HandshakeError::Peer(Refused::Disagreement(expected));
+            assert_eq!(ends.ik_accept(&their, &message, guard).err(), Some(refused));
+            assert_eq!(guard.newest, None);
+            let (state, message) = ends.xx_initiate(&mine);
+            let answer = xx::answer(&ends.gate, &ends.b, &their, SOURCE, &go(&ends.gate, &message))
+                .expect("answered");
+            let offered = state.read_response(&answer).expect("read");
+            let refused = offered.finish(&ours(&ends.a, &mine, 11, 1), None);
+            assert_eq!(refused.err(), Some(Refused::Disagreement(expected)));
+        }
+    }
+}
+
+#[test]
+fn every_altered_byte_of_every_message_is_refused() {
+    let offer = longest();
+    let mut ends = ends();
+    let (mut state, message) = ends.ik_initiate(&offer, 1);
+    let (_, response) =
+        ends.ik_accept(&offer, &message, &mut StampGuard::default()).expect("accepted");
+    for place in (0..INITIATION_BYTES - 2 * MAC_BYTES).step_by(13) {
+        let mut touched = message.clone();
+        touched[place] ^= 0x10;
+        let macs = with_macs(touched.clone(), ends.b.static_public(), 2);
+        assert!(ends.gate.admit(SOURCE, &touched, Load::Calm).is_err(), "{place}: mac1");
+        if let Ok(Admission::Go(admitted)) = ends.gate.admit(SOURCE, &macs, Load::Calm) {
+            assert!(ik::read(&ends.b, &admitted).is_err(), "byte {place}");
+        }
+    }
+    for place in (0..response.len() - MAC_BYTES).step_by(13) {
+        let mut touched = response.clone();
+        touched[place] ^= 0x10;
+        for touched in [touched.clone(), with_macs(touched, ends.a.static_public(), 1)] {
+            match state.read_response(&touched) {
+                Ok(_) => panic!("byte {place}"),
+                Err(rejected) => state = rejected.state,
+            }
+        }
+    }
+    for length in (0..response.len()).step_by(29) {
+        let cut = &response[..length];
+        state = state.read_response(cut).expect_err("cut").state;
+        assert!(ends.gate.admit(SOURCE, cut, Load::Calm).is_err());
+    }
+    assert!(state.read_response(&response).is_ok(), "forgeries end no handshake");
+}
+
+#[test]
+fn a_wrong_psk_a_wrong_network_and_a_wrong_key_make_no_session() {
+    let offer = Offer::default();
+    let mut ends = ends();
+    let (state, message) = ends.ik_initiate(&offer, 1);
+    ends.psk = Psk::NONE;
+    let (_, response) =
+        ends.ik_accept(&offer, &message, &mut StampGuard::default()).expect("not seen yet");
+    assert_eq!(state.read_response(&response).expect_err("psk").why, Refused::Unreadable);
+
+    let key = IdentityKey::generate(&mut SeededEntropy::new(2)).expect("seeded");
+    let elsewhere = Local::new(&key, NetworkId::new(b"other").expect("short"));
+    let gate = Gate::new(&elsewhere, NOW, &mut ends.entropy).expect("seeded");
+    let (_, message) = ends.ik_initiate(&offer, 1);
+    let refused = gate.admit(SOURCE, &message, Load::Calm).expect_err("other network");
+    assert_eq!(refused, Refused::WrongMac);
+    // Even with macs made right, the prologue is another.
+    let mut message = message;
+    message.truncate(INITIATION_BYTES - 2 * MAC_BYTES);
+    MacKeys::to(elsewhere.static_public(), elsewhere.network()).append_mac1(&mut message);
+    MacKeys::append_mac2(&mut message, None);
+    let refused = ik::read(&elsewhere, &go(&gate, &message)).expect_err("other prologue");
+    assert_eq!(refused, Refused::Unreadable);
+
+    let (_, message) = ends.ik_initiate(&offer, 1);
+    let third = local(3);
+    let gate = Gate::new(&third, NOW, &mut ends.entropy).expect("seeded");
+    assert_eq!(gate.admit(SOURCE, &message, Load::Calm).err(), Some(Refused::WrongMac));
+}
+
+#[test]
+fn a_replayed_initiation_is_stale() {
+    let offer = Offer::default();
+    let mut ends = ends();
+    let mut guard = StampGuard::default();
+    let (_, first) = ends.ik_initiate(&offer, 10);
+    let (_, second) = ends.ik_initiate(&offer, 11);
+    assert!(ends.ik_accept(&offer, &second, &mut guard).is_ok());
+    let stale = Some(HandshakeError::Peer(Refused::Stale));
+    assert_eq!(ends.ik_accept(&offer, &second, &mut guard).err(), stale);
+    assert_eq!(ends.ik_accept(&offer, &first, &mut guard).err(), stale);
+    let (_, third) = ends.ik_initiate(&offer, 12);
+    assert!(ends.ik_accept(&offer, &third, &mut guard).is_ok());
+}
+
+#[test]
+fn our_own_messages_come_back_are_refused() {
+    let offer = Offer::default();
+    let mut ends = ends();
+    let us = local(2); // the same node as b
+    let (state, message) =
+        xx::initiate(&ours(&us, &offer, 9, 1), None, &mut ends.entropy).expect("begun");
+    let answer = xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &go(&ends.gate, &message))
+        .expect("answered");
+    assert_eq!(state.read_response(&answer).expect_err("ourselves").why, Refused::Ourselves);
+    let begun = ik::initiate(
+        &ours(&us, &offer, 9, 1),
+        us.static_public(),
+        &Psk::NONE,
+        None,
+        &mut ends.entropy,
+    );
+    assert_eq!(begun.err(), Some(HandshakeError::Peer(Refused::Ourselves)));
+}
+
+#[test]
+fn a_cookie_is_bound_to_its_source_and_its_time() {
+    let offer = Offer::default();
+    let mut ends = ends();
+    let (state, message) = ends.ik_initiate(&offer, 1);
+    let Ok(Admission::Answer(reply)) = ends.gate.admit(SOURCE, &message, Load::Heavy) else {
+        panic!("no cookie under load");
+    };
+    for place in 0..reply.len() {
+        let mut touched = reply;
+        touched[place] ^= 0x08;
+        // Only the last four bytes of the link header, which a cookie does not use, may differ.
+        let unused = (4..LINK_HEADER_BYTES).contains(&place);
+        assert_eq!(state.read_cookie(&touched).is_ok(), unused, "byte {place}");
+    }
+    let cookie = state.read_cookie(&reply).expect("ours");
+    let (other, _) = ends.ik_initiate(&offer, 2);
+    assert!(other.read_cookie(&reply).is_err(), "a cookie answers one initiation");
+
+    let again = |ends: &mut Ends| {
+        let ours = ours(&ends.a, &offer, 11, 3);
+        let peer = *ends.b.static_public();
+        ik::initiate(&ours, &peer, &ends.psk, Some(&cookie), &mut ends.entropy).expect("begun").1
+    };
+    let heavy = |ends: &Ends, source: &[u8], message: &[u8]| {
+        matches!(ends.gate.admit(source, message, Load::Heavy), Ok(Admission::Go(_)))
+    };
+    let message = again(&mut ends);
+    assert!(heavy(&ends, SOURCE, &message));
+    assert!(!heavy(&ends, b"192.0.2.7:4001", &message), "another port");
+    assert!(!heavy(&ends, b"192.0.2.8:4000", &message), "another address");
+    // One turn of the secret: still good. Two: not.
+    let mut now = NOW;
+    assert!(ends.gate.turn(now, &mut ends.entropy).is_ok());
+    let early = again(&mut ends);
+    assert!(heavy(&ends, SOURCE, &early), "not due yet");
+    now = now.plus(COOKIE_SECRET_LIFE);
+    assert_eq!(ends.gate.turns_at(), now);
+    ends.gate.turn(now, &mut ends.entropy).expect("seeded");
+    let message = again(&mut ends);
+    assert!(heavy(&ends, SOURCE, &message));
+    ends.gate.turn(now.plus(COOKIE_SECRET_LIFE), &mut ends.entropy).expect("seeded");
+    assert!(!heavy(&ends, SOURCE, &message));
+}
+
+#[test]
+fn cookies_serve_strangers_too() {
+    let offer = Offer::default();
+    let mut ends = ends();
+    let (state, message) = ends.xx_initiate(&offer);
+    let Ok(Admission::Answer(reply)) = ends.gate.admit(SOURCE, &message, Load::Heavy) else {
+        panic!("no cookie under load");
+    };
+    let cookie = state.read_cookie(&reply).expect("ours");
+    let (state, message) =
+        xx::initiate(&ours(&ends.a, &offer, 11, 1), Some(&cookie), &mut ends.entropy)
+            .expect("begun");
+    let Ok(Admission::Go(admitted)) = ends.gate.admit(SOURCE, &message, Load::Heavy) else {
+        panic!("the cookie was not taken");
+    };
+    let answer = xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &admitted).expect("answered");
+    let offered = state.read_response(&answer).expect("read");
+    let (_, third) = offered.finish(&ours(&ends.a, &offer, 11, 1), Some(&cookie)).expect("agreed");
+    assert!(matches!(ends.gate.admit(SOURCE, &third, Load::Heavy), Ok(Admission::Go(_))));
+}
+
+#[test]
+fn r8_bytes_that_are_not_authenticated_create_no_state() {
+    // By type: admit, ik::read, xx::answer and xx::read_finish take the gate by shared reference
+    // and there is nothing else they could write to. And by what can be seen:
+    let offer = Offer::default();
+    let mut ends = ends();
+    let before = format!("{:?}", ends.gate);
+    let mut random = SeededEntropy::new(99);
+    for round in 0..2_000 {
+        let mut bytes = vec![0; (random.next_u64() % 1000) as usize];
+        random.fill_for_test(&mut bytes);
+        if let Some(first) = bytes.first_mut() {
+            *first = 0x10 | (*first & 3);
+        }
+        if round % 3 == 0 {
+            bytes.resize(INITIATION_BYTES, 0);
+        }
+        assert!(ends.gate.admit(SOURCE, &bytes, Load::Calm).is_err());
+        assert!(ends.gate.admit(SOURCE, &bytes, Load::Heavy).is_err(), "a reply to rubbish");
+    }
+    let (_, message) = ends.xx_initiate(&offer);
+    let answer = |ends: &Ends| {
+        xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &go(&ends.gate, &message))
+            .expect("answered")
+    };
+    let once = answer(&ends);
+    for _ in 0..20 {
+        assert_eq!(answer(&ends), once, "the same bytes get the same answer");
+    }
+    let (_, message) = ends.ik_initiate(&offer, 1);
+    for _ in 0..20 {
+        ik::read(&ends.b, &go(&ends.gate, &message)).expect("read");
+    }
+    assert_eq!(format!("{:?}", ends.gate), before);
+    assert_eq!(ends.gate.strangers_remembered(), 0);
+}
+
+#[test]
+fn r8_no_reply_is_larger_than_what_asked_for_it() {
+    let offer = longest();
+    let mut ends = ends();
+    for mine in [Offer::default(), longest()] {
+        let (_, message) = ends.ik_initiate(&mine, 1);
+        assert_eq!(message.len(), INITIATION_BYTES);
+        let (_, response) =
+            ends.ik_accept(&offer, &message, &mut StampGuard::default()).expect("accepted");
+        assert!(response.len() <= message.len());
+        let Ok(Admission::Answer(cookie)) = ends.gate.admit(SOURCE, &message, Load::Heavy) else {
+            panic!("no cookie under load");
+        };
+        assert!(cookie.len() <= message.len());
+        let (_, message) = ends.xx_initiate(&mine);
+        assert_eq!(message.len(), INITIATION_BYTES);
+        let answer = xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &go(&ends.gate, &message))
+            .expect("answered");
+        assert!(answer.len() <= message.len());
+    }
+    // The shortest third message still is longer than a cookie reply.
+    let (state, message) = ends.xx_initiate(&Offer::default());
+    let answer = xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &go(&ends.gate, &message))
+        .expect("answered");
+    let offered = state.read_response(&answer).expect("read");
+    let plain = Offer::default();
+    let ours = ours(&ends.a, &plain, 11, 1);
+    let (_, third) = offered.finish(&ours, None).expect("agreed");
+    let Ok(Admission::Answer(cookie)) = ends.gate.admit(SOURCE, &third, Load::Heavy) else {
+        panic!("no cookie under load");
+    };
+    assert!(cookie.len() <= third.len());
+    // And what is too short to hold macs gets nothing at all.
+    let mut short = third[..70].to_vec();
+    MacKeys::to(&NOBODY, ends.b.network()).append_mac1(&mut short);
+    MacKeys::append_mac2(&mut short, None);
+    match ends.gate.admit(SOURCE, &short, Load::Heavy) {
+        Ok(Admission::Answer(reply)) => assert!(reply.len() <= short.len()),
+        other => assert!(other.is_err()),
+    }
+    let mut shortest = third[..LINK_HEADER_BYTES].to_vec();
+    MacKeys::to(&NOBODY, ends.b.network()).append_mac1(&mut shortest);
+    MacKeys::append_mac2(&mut shortest, None);
+    assert!(ends.gate.admit(SOURCE, &shortest, Load::Heavy).is_err());
+}
+
+#[test]
+fn a_strangers_handshake_is_completed_once() {
+    let offer = Offer::default();
+    let mut ends = ends();
+    let third_of = |ends: &mut Ends| {
+        let (state, message) = ends.xx_initiate(&offer);
+        let answer = xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &go(&ends.gate, &message))
+            .expect("answered");
+        let offered = state.read_response(&answer).expect("read");
+        offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed").1
+    };
+    let third = third_of(&mut ends);
+    let complete = |ends: &mut Ends, third: &[u8], guard: &mut StampGuard| {
+        let finish = ends.xx_finish(&offer, third)?;
+        finish.accept(&mut ends.gate, guard).map(|_| ())
+    };
+    assert_eq!(complete(&mut ends, &third, &mut StampGuard::default()), Ok(()));
+    // The caller may have forgotten the peer and its stamp; the gate has not.
+    let again = complete(&mut ends, &third, &mut StampGuard::default());
+    assert_eq!(again, Err(Refused::Stale));
+    // A third message from another source, or against another offer, is addressed to nothing.
+    let fresh = third_of(&mut ends);
+    let moved = xx::read_finish(&ends.gate, &ends.b, &offer, b"elsewhere", &go(&ends.gate, &fresh));
+    assert_eq!(moved.err(), Some(Refused::NotOurs));
+    assert_eq!(ends.xx_finish(&longest(), &fresh).err(), Some(Refused::Unreadable));
+    // It survives one turn of the gate, and not two.
+    let later = NOW.plus(COOKIE_SECRET_LIFE);
+    ends.gate.turn(later, &mut ends.entropy).expect("seeded");
+    assert_eq!(complete(&mut ends, &fresh, &mut StampGuard::default()), Ok(()));
+    assert_eq!(complete(&mut ends, &third, &mut StampGuard::default()), Err(Refused::Stale));
+    let fresh = third_of(&mut ends);
+    for turns in 1..3 {
+        let later = later.plus(Nanos(COOKIE_SECRET_LIFE.0 * turns));
+        ends.gate.turn(later, &mut ends.entropy).expect("seeded");
+    }
+    assert_eq!(complete(&mut ends, &fresh, &mut StampGuard::default()), Err(Refused::NotOurs));
+    assert_eq!(ends.gate.strangers_remembered(), 0);
+    // Full: refused, and nothing grows.
+    let era = ends.gate.era().number;
+    for mark in 0..STRANGERS_REMEMBERED_MAX as u128 {
+        assert_eq!(ends.gate.complete(era, &mark.to_be_bytes()), Ok(()));
+    }
+    let fresh = third_of(&mut ends);
+    let busy = complete(&mut ends, &fresh, &mut StampGuard::default());
+    assert_eq!(busy, Err(Refused::Busy));
+    assert_eq!(ends.gate.strangers_remembered(), STRANGERS_REMEMBERED_MAX);
+}
+
+#[test]
+fn a_changed_answer_to_the_same_stranger_has_another_key() {
+    let mut ends = ends();
+    let (_, message) = ends.xx_initiate(&Offer::default());
+    let admitted = go(&ends.gate, &message);
+    let answer = |offer: &Offer, source: &[u8]| {
+        xx::answer(&ends.gate, &ends.b, offer, source, &admitted).expect("answered")
+    };
+    let e = |answer: &[u8]| answer[LINK_HEADER_BYTES..LINK_HEADER_BYTES + KEY_BYTES].to_vec();
+    let one = answer(&Offer::default(), SOURCE);
+    assert_ne!(e(&one), e(&answer(&longest(), SOURCE)));
+    assert_ne!(e(&one), e(&answer(&Offer::default(), b"elsewhere")));
+}
+
+impl SeededEntropy {
+    fn fill_for_test(&mut self, bytes: &mut [u8]) {
+        crate::entropy::Entropy::fill(self, bytes).expect("seeded entropy does not fail");
+    }
+}

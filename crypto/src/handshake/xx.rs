@@ -1,0 +1,327 @@
+//! The handshake with a peer that is to be discovered: XX, three messages. The responder keeps nothing between them.
+//!
+//! A first message of XX proves nothing, so it may create no state (R8). The responder's ephemeral
+//! key and session index are therefore functions of a secret of its [`Gate`], the source, the first
+//! message and its own answer; the third message brings the first along, and the responder makes its
+//! answer anew. The same first message gets the same answer, byte for byte, and a changed answer has
+//! another key, so no nonce is used for two plaintexts. Once a third message has proved who sent it,
+//! the gate remembers a mark of that handshake until its secret is gone, so that no session's keys
+//! are ever made twice (R5).
+
+use super::gate::{Admitted, Cookie, Gate, MAC_BYTES, MacKeys, NOBODY};
+use super::hello::{Agreement, Hello, Offer, Peer, Stamp};
+use super::noise::{Noise, XX};
+use super::{
+    Established, HandshakeError, INITIATION_NOISE_BYTES, Ours, Refused, Rejected, StampGuard,
+    prologue,
+};
+use crate::entropy::Entropy;
+use crate::identity::{Identity, Local, StaticPublic};
+use crate::limits::{INITIATION_BYTES, KEY_BYTES};
+use crate::link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step};
+use crate::secret::{Secret, mac};
+
+/// The payload of a first message: nothing, at such a length that no answer is longer.
+const PADDING: [u8; INITIATION_NOISE_BYTES - KEY_BYTES] = [0; INITIATION_NOISE_BYTES - KEY_BYTES];
+
+/// Begins a handshake with whoever answers. Nothing of `ours` is told yet but the index.
+pub fn initiate(
+    ours: &Ours<'_>,
+    cookie: Option<&Cookie>,
+    entropy: &mut dyn Entropy,
+) -> Result<(AwaitResponse, Vec<u8>), HandshakeError> {
+    let local = ours.local;
+    let ephemeral = Secret::random(entropy)?;
+    let prologue = prologue(local.network());
+    let mut noise = Noise::initiator(XX, &prologue, local.static_key(), None, ephemeral);
+    let mut message = ours.header(Kind::Initiation, Step::Discover, SessionIndex::NONE);
+    noise.write(&PADDING, &mut message).map_err(Refused::from)?;
+    let mut first_key = [0; KEY_BYTES];
+    first_key.copy_from_slice(&message[LINK_HEADER_BYTES..LINK_HEADER_BYTES + KEY_BYTES]);
+    let keys = MacKeys::to(&NOBODY, local.network());
+    let mac1 = keys.append_mac1(&mut message);
+    MacKeys::append_mac2(&mut message, cookie);
+    debug_assert_eq!(message.len(), INITIATION_BYTES, "the payload is padded to make it so");
+    let own = *local.static_public();
+    Ok((AwaitResponse { noise, index: ours.index, own, keys, mac1, first_key }, message))
+}
+
+/// The initiator, waiting for the response.
+pub struct AwaitResponse {
+    noise: Noise,
+    index: SessionIndex,
+    own: StaticPublic,
+    keys: MacKeys,
+    mac1: [u8; MAC_BYTES],
+    first_key: [u8; KEY_BYTES],
+}
+
+impl AwaitResponse {
+    /// Reads the response: who is it? If it cannot be read, the state is given back and waits on.
+    pub fn read_response(mut self, message: &[u8]) -> Result<Offered, Rejected<Self>> {
+        match self.judge(message) {
+            Ok((their, peer)) => {
+                let AwaitResponse { noise, index, keys, first_key, .. } = self;
+                Ok(Offered { noise, index, keys, first_key, their, peer })
+            }
+            Err(why) => Err(Rejected { state: self, why }),
+        }
+    }
+
+    fn judge(&mut self, message: &[u8]) -> Result<(Hello, Peer), Refused> {
+        let header = LinkHeader::parse(message).map_err(|_| Refused::Malformed)?;
+        if header.kind != Kind::Response || message.len() > INITIATION_BYTES {
+            return Err(Refused::Malformed);
+        }
+        if header.index != self.index || header.lane != Step::Discover.lane() {
+            return Err(Refused::NotOurs);
+        }
+        let covered = self.keys.check_mac1(message)?;
+        let noise = covered.get(LINK_HEADER_BYTES..).ok_or(Refused::Malformed)?;
+        let their = Hello::parse(&self.noise.read(noise)?)?;
+        if their.index.number() != header.low {
+            return Err(Refused::IndexAltered);
+        }
+        let static_key = self.noise.peer().ok_or(Refused::Unreadable)?;
+        if static_key == self.own {
+            return Err(Refused::Ourselves);
+        }
+        let identity = their.proof.verify(&static_key)?;
+        Ok((their, Peer { static_key, identity }))
+    }
+
+    /// Reads a cookie reply: begin anew with the cookie, at the next attempt's time and not before.
+    pub fn read_cookie(&self, message: &[u8]) -> Result<Cookie, Refused> {
+        Cookie::read(&self.keys, Step::Discover, self.index, &self.mac1, message)
+    }
+
+    /// Our index, to which the response will be addressed.
+    pub const fn index(&self) -> SessionIndex {
+        self.index
+    }
+}
+
+impl core::fmt::Debug for AwaitResponse {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("xx::AwaitResponse").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+/// The initiator knows who answered, and what it offers. Dropping this ends the matter.
+pub struct Offered {
+    noise: Noise,
+    index: SessionIndex,
+    keys: MacKeys,
+    first_key: [u8; KEY_BYTES],
+    their: Hello,
+    peer: Peer,
+}
+
+impl Offered {
+    /// Who answered: its identity is proved.
+    pub const fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// What it offers.
+    pub const fn their_offer(&self) -> &Offer {
+        &self.their.offer
+    }
+
+    /// Goes on: returns the session and the third message, which is to be sent again, the same
+    /// bytes, until the peer is heard under the new keys. `ours.index` must be that of the first message.
+    pub fn finish(
+        mut self,
+        ours: &Ours<'_>,
+        cookie: Option<&Cookie>,
+    ) -> Result<(Established, Vec<u8>), Refused> {
+        if ours.index != self.index {
+            return Err(Refused::IndexAltered);
+        }
+        let agreement = ours.offer.agree(&self.their.offer)?;
+        let mut message = ours.header(Kind::Initiation, Step::Finish, self.their.index);
+        message.extend_from_slice(&self.first_key);
+        self.noise.write(&ours.hello(ours.stamp).encode(0), &mut message)?;
+        self.keys.append_mac1(&mut message);
+        MacKeys::append_mac2(&mut message, cookie);
+        debug_assert!(message.len() <= INITIATION_BYTES, "limits.rs asserts the longest");
+        let our = (self.index, ours.offer.lanes);
+        Ok((Established::new(self.noise, true, agreement, our, self.their, self.peer), message))
+    }
+}
+
+impl core::fmt::Debug for Offered {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("xx::Offered")
+            .field("index", &self.index)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Answers a first message. A pure function of its arguments: nothing is kept (R8), and the answer
+/// is never longer than what asked for it.
+pub fn answer(
+    gate: &Gate,
+    local: &Local,
+    offer: &Offer,
+    source: &[u8],
+    admitted: &Admitted<'_>,
+) -> Result<Vec<u8>, Refused> {
+    if admitted.step != Step::Discover {
+        return Err(Refused::NotOurs);
+    }
+    let (first_key, padding) =
+        admitted.noise.split_first_chunk::<KEY_BYTES>().ok_or(Refused::Malformed)?;
+    let to = SessionIndex::new(admitted.header.low).ok_or(Refused::Malformed)?;
+    if *padding != PADDING[..] || to == SessionIndex::NONE {
+        return Err(Refused::Malformed);
+    }
+    let era = gate.era();
+    let half = Half::new(era.number, &era.secret, local, offer, source, to, first_key);
+    Ok(half.run(local)?.1)
+}
+
+/// Reads a third message: who is it? A pure function of its arguments. `offer` and `source` must be
+/// those that the first message was answered with; if either has changed, this fails and the initiator begins anew.
+pub fn read_finish(
+    gate: &Gate,
+    local: &Local,
+    offer: &Offer,
+    source: &[u8],
+    admitted: &Admitted<'_>,
+) -> Result<Finish, Refused> {
+    if admitted.step != Step::Finish {
+        return Err(Refused::NotOurs);
+    }
+    let (first_key, rest) =
+        admitted.noise.split_first_chunk::<KEY_BYTES>().ok_or(Refused::Malformed)?;
+    let to = SessionIndex::new(admitted.header.low).ok_or(Refused::Malformed)?;
+    let era = gate.era_of(admitted.header.index);
+    let half = Half::new(era.number, &era.secret, local, offer, source, to, first_key);
+    if half.index != admitted.header.index {
+        return Err(Refused::NotOurs); // found out by a hash, before any curve operation
+    }
+    let (index, era, mark) = (half.index, half.era, half.mark);
+    let (mut noise, _) = half.run(local)?;
+    let their = Hello::parse(&noise.read(rest)?)?;
+    if their.index != to {
+        return Err(Refused::IndexAltered);
+    }
+    let static_key = noise.peer().ok_or(Refused::Unreadable)?;
+    if static_key == *local.static_public() {
+        return Err(Refused::Ourselves);
+    }
+    let identity = their.proof.verify(&static_key)?;
+    let peer = Peer { static_key, identity };
+    Ok(Finish { noise, offer: offer.clone(), index, era, mark, their, peer })
+}
+
+/// The responder's half of XX up to its answer, as often as it is asked for.
+struct Half {
+    era: u32,
+    index: SessionIndex,
+    to: SessionIndex,
+    hello: Vec<u8>,
+    ephemeral: Secret,
+    first_key: [u8; KEY_BYTES],
+    mark: [u8; MAC_BYTES],
+}
+
+impl Half {
+    fn new(
+        era: u32,
+        secret: &Secret,
+        local: &Local,
+        offer: &Offer,
+        source: &[u8],
+        to: SessionIndex,
+        first_key: &[u8; KEY_BYTES],
+    ) -> Half {
+        let to_bytes = to.number().to_be_bytes();
+        let chosen = mac(secret.expose(), "strowger xx index", &[source, first_key, &to_bytes]);
+        // The lowest bit says which era; the bit above it keeps the index from being none at all.
+        let number = u32::from_be_bytes([0, chosen[0], chosen[1], chosen[2]]) & !3;
+        let nonzero = if number == 0 { 4 } else { number };
+        let index = SessionIndex::new(nonzero | (era & 1)).unwrap_or_default();
+        let ours = Ours { local, offer, index, stamp: Stamp::default() };
+        let hello = ours.hello(Stamp::default()).encode(0);
+        let parts: [&[u8]; 4] = [source, first_key, &to_bytes, &hello];
+        let ephemeral = secret.derive("strowger xx ephemeral", &parts);
+        let full = mac(secret.expose(), "strowger xx mark", &parts);
+        let mark = core::array::from_fn(|place| full[place]);
+        Half { era, index, to, hello, ephemeral, first_key: *first_key, mark }
+    }
+
+    /// Reads the first message and makes the answer.
+    fn run(self, local: &Local) -> Result<(Noise, Vec<u8>), Refused> {
+        let prologue = prologue(local.network());
+        let mut noise = Noise::responder(XX, &prologue, local.static_key());
+        noise.set_ephemeral(self.ephemeral);
+        let mut first = self.first_key.to_vec();
+        first.extend_from_slice(&PADDING);
+        noise.read(&first)?;
+        let low = self.index.number();
+        let lane = Step::Discover.lane();
+        let header = LinkHeader { kind: Kind::Response, lane, index: self.to, low };
+        let mut message = header.to_bytes().to_vec();
+        noise.write(&self.hello, &mut message)?;
+        MacKeys::to(&NOBODY, local.network()).append_mac1(&mut message);
+        debug_assert!(message.len() <= INITIATION_BYTES, "limits.rs asserts the longest");
+        Ok((noise, message))
+    }
+}
+
+/// A third message that was read: its sender has proved static key and identity. The caller looks up
+/// its policy and what it knows of this peer, and whether the index is free, before it goes on.
+pub struct Finish {
+    noise: Noise,
+    offer: Offer,
+    index: SessionIndex,
+    era: u32,
+    mark: [u8; MAC_BYTES],
+    their: Hello,
+    peer: Peer,
+}
+
+impl Finish {
+    /// Who it is: static key and identity are proved.
+    pub const fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// What it offers.
+    pub const fn their_offer(&self) -> &Offer {
+        &self.their.offer
+    }
+
+    /// Our index of the session to be, which was chosen without looking. If it is in use, drop
+    /// this: the initiator begins anew and gets another.
+    pub const fn our_index(&self) -> SessionIndex {
+        self.index
+    }
+
+    /// The identity again, by itself.
+    pub const fn identity(&self) -> &Identity {
+        &self.peer.identity
+    }
+
+    /// Accepts it: returns the session. The gate remembers the handshake, the guard its stamp.
+    pub fn accept(self, gate: &mut Gate, guard: &mut StampGuard) -> Result<Established, Refused> {
+        guard.check(self.their.stamp)?;
+        let agreement: Agreement = self.offer.agree(&self.their.offer)?;
+        gate.complete(self.era, &self.mark)?;
+        guard.newest = Some(self.their.stamp);
+        let our = (self.index, self.offer.lanes);
+        Ok(Established::new(self.noise, false, agreement, our, self.their, self.peer))
+    }
+}
+
+impl core::fmt::Debug for Finish {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("xx::Finish")
+            .field("index", &self.index)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}

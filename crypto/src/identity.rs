@@ -1,0 +1,659 @@
+//! Who a node is: an Ed25519 key, its PeerId as libp2p writes it, and the X25519 key it signs. Does no file I/O.
+//!
+//! The one secret of a node is an Ed25519 seed. Its X25519 static key, with which links are made, is
+//! derived from it, so a key file holds one line and a node cannot come back with half of its keys.
+//! The derivation is one-way: who takes the static key out of memory has not got the identity.
+
+use core::fmt;
+use core::str::FromStr;
+
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use subtle::ConstantTimeEq;
+use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::Zeroizing;
+
+use crate::entropy::{Entropy, EntropyFailed};
+use crate::limits::{IDENTITY_PROOF_BYTES, KEY_BYTES, NETWORK_ID_BYTES_MAX};
+use crate::secret::{Secret, mac};
+
+/// What is signed is this text and then the X25519 key: libp2p-noise's shape, our own domain, so a
+/// signature made for one can never be shown to the other.
+const PROOF_DOMAIN: &[u8] = b"strowger-link-static-key:";
+
+/// The protobuf of a libp2p public key: field 1 (type) = 1 (Ed25519), field 2 (data) = 32 bytes.
+const PUBLIC_KEY_PREFIX: [u8; 4] = [0x08, 0x01, 0x12, 0x20];
+/// The multihash of that protobuf by the identity function: code 0, length 36.
+const MULTIHASH_PREFIX: [u8; 2] = [0x00, 0x24];
+/// The protobuf of libp2p-noise's payload: field 1 (identity key), 36 bytes ...
+const PROOF_KEY_PREFIX: [u8; 2] = [0x0a, 0x24];
+/// ... and field 2 (identity signature), 64 bytes.
+const PROOF_SIGNATURE_PREFIX: [u8; 2] = [0x12, 0x40];
+
+const PEER_ID_BYTES: usize = 38;
+const SIGNATURE_BYTES: usize = 64;
+
+/// A node's long-term secret: an Ed25519 signing key. Erased when dropped, never printed.
+pub struct IdentityKey(SigningKey); // erases itself (feature `zeroize`)
+
+impl IdentityKey {
+    /// A new key.
+    pub fn generate(entropy: &mut dyn Entropy) -> Result<IdentityKey, EntropyFailed> {
+        Ok(IdentityKey::from_seed(&Secret::random(entropy)?))
+    }
+
+    /// The key that this seed determines, the same as in every other Ed25519 library.
+    pub fn from_seed(seed: &Secret) -> IdentityKey {
+        IdentityKey(SigningKey::from_bytes(seed.expose()))
+    }
+
+    /// The public half.
+    pub fn public(&self) -> Identity {
+        Identity(self.0.verifying_key())
+    }
+
+    /// The X25519 key that links are made with.
+    pub fn static_key(&self) -> StaticKey {
+        let seed = Zeroizing::new(self.0.to_bytes());
+        let secret = Zeroizing::new(mac(&*seed, "strowger x25519 static key", &[]));
+        StaticKey::from_secret(&Secret::from_bytes(*secret))
+    }
+
+    /// The line of a key file. Writing it where nobody else can read it is the caller's duty.
+    pub fn to_key_file(&self) -> Zeroizing<String> {
+        let seed = Zeroizing::new(self.0.to_bytes());
+        let mut line = Zeroizing::new(String::with_capacity(KEY_FILE_BYTES));
+        line.push_str(KEY_FILE_NAME);
+        line.push_str(" 1 ed25519 ");
+        push_hex(&mut line, &*seed);
+        line.push(' ');
+        push_hex(&mut line, &key_file_check(&seed));
+        line.push('\n');
+        line
+    }
+
+    /// Reads the line of a key file. Total: any text gives a key or says what is wrong with it.
+    pub fn from_key_file(text: &str) -> Result<IdentityKey, KeyFileError> {
+        let line = text.strip_suffix('\n').unwrap_or(text);
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        let mut words = line.split(' ');
+        if words.next() != Some(KEY_FILE_NAME) {
+            return Err(KeyFileError::NotAKeyFile);
+        }
+        if words.next().ok_or(KeyFileError::Cut)? != "1" {
+            return Err(KeyFileError::UnknownVersion);
+        }
+        if words.next().ok_or(KeyFileError::Cut)? != "ed25519" {
+            return Err(KeyFileError::UnknownAlgorithm);
+        }
+        let seed: Zeroizing<[u8; KEY_BYTES]> =
+            Zeroizing::new(read_hex(words.next().ok_or(KeyFileError::Cut)?)?);
+        let check: [u8; 4] = read_hex(words.next().ok_or(KeyFileError::Cut)?)?;
+        if words.next().is_some() {
+            return Err(KeyFileError::TrailingText);
+        }
+        if !bool::from(check.ct_eq(&key_file_check(&seed))) {
+            return Err(KeyFileError::WrongCheck);
+        }
+        Ok(IdentityKey(SigningKey::from_bytes(&seed)))
+    }
+
+    /// Signs a static key, for the handshake's payload.
+    pub fn prove(&self, static_key: &StaticPublic) -> IdentityProof {
+        let signature = self.0.sign(&signed_bytes(static_key)).to_bytes();
+        let mut bytes = [0; IDENTITY_PROOF_BYTES];
+        bytes[..2].copy_from_slice(&PROOF_KEY_PREFIX);
+        bytes[2..38].copy_from_slice(&self.public().to_protobuf());
+        bytes[38..40].copy_from_slice(&PROOF_SIGNATURE_PREFIX);
+        bytes[40..].copy_from_slice(&signature);
+        IdentityProof(bytes)
+    }
+}
+
+impl fmt::Debug for IdentityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IdentityKey({}, ..)", self.public().peer_id())
+    }
+}
+
+const KEY_FILE_NAME: &str = "strowger-key";
+const KEY_FILE_BYTES: usize = KEY_FILE_NAME.len() + 11 + 64 + 1 + 8 + 1;
+
+/// Four bytes that tell a mistyped key file from a good one. They tell nothing of the seed that the
+/// seed beside them does not.
+fn key_file_check(seed: &[u8; KEY_BYTES]) -> [u8; 4] {
+    let full = Zeroizing::new(mac(seed, "strowger key file check", &[]));
+    [full[0], full[1], full[2], full[3]]
+}
+
+/// Why a text is not a key file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyFileError {
+    /// It does not begin with `strowger-key`.
+    #[error("not a key file: it must begin with \"strowger-key\"")]
+    NotAKeyFile,
+    /// It ends before it is complete.
+    #[error("the key file is cut short")]
+    Cut,
+    /// A version other than 1.
+    #[error("the key file is of a version that this program does not know")]
+    UnknownVersion,
+    /// An algorithm other than ed25519.
+    #[error("the key file is for an algorithm other than ed25519")]
+    UnknownAlgorithm,
+    /// A field of hex digits has the wrong length.
+    #[error("a field of the key file has the wrong length")]
+    WrongLength,
+    /// A character that is no hex digit, at this place of its field.
+    #[error("character {at} of a field of the key file is no hex digit")]
+    NotHex {
+        /// Counted from 0.
+        at: usize,
+    },
+    /// The last field does not fit the key: a digit was changed.
+    #[error("the key file's check does not fit its key: it was altered")]
+    WrongCheck,
+    /// Something follows the last field.
+    #[error("text after the end of the key")]
+    TrailingText,
+}
+
+/// A node's public identity: an Ed25519 public key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity(VerifyingKey);
+
+impl Identity {
+    /// The identity with this public key; refused if the bytes are no key or a weak one.
+    pub fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Result<Identity, IdentityRefused> {
+        let key = VerifyingKey::from_bytes(bytes).map_err(|_| IdentityRefused::BadKey)?;
+        if key.is_weak() { Err(IdentityRefused::BadKey) } else { Ok(Identity(key)) }
+    }
+
+    /// The public key.
+    pub fn to_bytes(&self) -> [u8; KEY_BYTES] {
+        self.0.to_bytes()
+    }
+
+    /// Its libp2p name.
+    pub fn peer_id(&self) -> PeerId {
+        let mut bytes = [0; PEER_ID_BYTES];
+        bytes[..2].copy_from_slice(&MULTIHASH_PREFIX);
+        bytes[2..].copy_from_slice(&self.to_protobuf());
+        PeerId(bytes)
+    }
+
+    fn to_protobuf(self) -> [u8; 36] {
+        let mut bytes = [0; 36];
+        bytes[..4].copy_from_slice(&PUBLIC_KEY_PREFIX);
+        bytes[4..].copy_from_slice(self.0.as_bytes());
+        bytes
+    }
+
+    fn from_protobuf(bytes: &[u8; 36]) -> Result<Identity, IdentityRefused> {
+        match bytes.split_first_chunk::<4>() {
+            Some((prefix, key)) if *prefix == PUBLIC_KEY_PREFIX => {
+                let key = key.first_chunk::<KEY_BYTES>().ok_or(IdentityRefused::NotEd25519)?;
+                Identity::from_bytes(key)
+            }
+            _ => Err(IdentityRefused::NotEd25519),
+        }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({})", self.peer_id())
+    }
+}
+
+/// A node's name, the same that libp2p gives the same key: `12D3KooW...`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId([u8; PEER_ID_BYTES]);
+
+impl PeerId {
+    /// The multihash: `00 24`, then the key's protobuf.
+    pub const fn as_bytes(&self) -> &[u8; PEER_ID_BYTES] {
+        &self.0
+    }
+
+    /// The identity that it names. It holds the whole key.
+    pub fn identity(&self) -> Result<Identity, IdentityRefused> {
+        PeerId::decode(&self.0)
+    }
+
+    fn decode(bytes: &[u8; PEER_ID_BYTES]) -> Result<Identity, IdentityRefused> {
+        match bytes.split_first_chunk::<2>() {
+            Some((prefix, key)) if *prefix == MULTIHASH_PREFIX => {
+                let key = key.first_chunk::<36>().ok_or(IdentityRefused::NotEd25519)?;
+                Identity::from_protobuf(key)
+            }
+            _ => Err(IdentityRefused::NotEd25519),
+        }
+    }
+}
+
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&base58_encode(&self.0))
+    }
+}
+
+impl fmt::Debug for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PeerId({self})")
+    }
+}
+
+/// Why a text is not the name of a node, or not a static key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// A character that does not belong, at this place.
+    #[error("character {at} does not belong in this name")]
+    BadCharacter {
+        /// Counted from 0.
+        at: usize,
+    },
+    /// Too short or too long.
+    #[error("the name has the wrong length")]
+    WrongLength,
+    /// A libp2p name of another kind of key, or of a key that is none.
+    #[error("the name is not that of an Ed25519 key")]
+    NotEd25519,
+}
+
+impl FromStr for PeerId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<PeerId, NameError> {
+        let bytes = base58_decode(text)?;
+        PeerId::decode(&bytes).map_err(|_| NameError::NotEd25519)?;
+        Ok(PeerId(bytes))
+    }
+}
+
+/// An identity key and its signature over a static key, encoded as libp2p-noise encodes its payload.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct IdentityProof(pub(crate) [u8; IDENTITY_PROOF_BYTES]);
+
+impl IdentityProof {
+    /// The identity it claims, if the signature over `static_key` is right.
+    pub fn verify(&self, static_key: &StaticPublic) -> Result<Identity, IdentityRefused> {
+        let key_at = self.0.first_chunk::<38>().ok_or(IdentityRefused::Malformed)?;
+        let signature_at = self.0.last_chunk::<66>().ok_or(IdentityRefused::Malformed)?;
+        let (key_prefix, key) = key_at.split_at(2);
+        let (signature_prefix, signature) = signature_at.split_at(2);
+        if key_prefix != PROOF_KEY_PREFIX || signature_prefix != PROOF_SIGNATURE_PREFIX {
+            return Err(IdentityRefused::Malformed);
+        }
+        let key: &[u8; 36] = key.try_into().map_err(|_| IdentityRefused::Malformed)?;
+        let signature: &[u8; SIGNATURE_BYTES] =
+            signature.try_into().map_err(|_| IdentityRefused::Malformed)?;
+        let identity = Identity::from_protobuf(key)?;
+        identity
+            .0
+            .verify_strict(&signed_bytes(static_key), &Signature::from_bytes(signature))
+            .map_err(|_| IdentityRefused::BadSignature)?;
+        Ok(identity)
+    }
+}
+
+impl fmt::Debug for IdentityProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdentityProof(..)")
+    }
+}
+
+fn signed_bytes(static_key: &StaticPublic) -> [u8; PROOF_DOMAIN.len() + KEY_BYTES] {
+    let mut bytes = [0; PROOF_DOMAIN.len() + KEY_BYTES];
+    bytes[..PROOF_DOMAIN.len()].copy_from_slice(PROOF_DOMAIN);
+    bytes[PROOF_DOMAIN.len()..].copy_from_slice(&static_key.0);
+    bytes
+}
+
+/// Why an identity was not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum IdentityRefused {
+    /// The proof is not encoded as it must be.
+    #[error("the identity proof is malformed")]
+    Malformed,
+    /// A key of another algorithm.
+    #[error("the identity key is not an Ed25519 key")]
+    NotEd25519,
+    /// Bytes that are no key, or a weak one.
+    #[error("the identity key is no good key")]
+    BadKey,
+    /// The identity has not signed this static key.
+    #[error("the identity has not signed this static key")]
+    BadSignature,
+}
+
+/// A node's X25519 key pair, with which links are made. Erased when dropped, never printed.
+pub struct StaticKey {
+    secret: StaticSecret, // erases itself
+    public: StaticPublic,
+}
+
+impl StaticKey {
+    /// The pair with this secret.
+    pub fn from_secret(secret: &Secret) -> StaticKey {
+        let secret = StaticSecret::from(*secret.expose());
+        let public = StaticPublic(PublicKey::from(&secret).to_bytes());
+        StaticKey { secret, public }
+    }
+
+    /// The public half.
+    pub const fn public(&self) -> &StaticPublic {
+        &self.public
+    }
+
+    pub(crate) fn expose(&self) -> &[u8; KEY_BYTES] {
+        self.secret.as_bytes()
+    }
+}
+
+impl fmt::Debug for StaticKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StaticKey({}, ..)", self.public)
+    }
+}
+
+/// The public half of a node's X25519 key: what must be known of a peer to begin an IK handshake.
+/// Its text is 64 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StaticPublic(pub [u8; KEY_BYTES]);
+
+impl fmt::Display for StaticPublic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for StaticPublic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StaticPublic({self})")
+    }
+}
+
+impl FromStr for StaticPublic {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<StaticPublic, NameError> {
+        match read_hex(text) {
+            Ok(bytes) => Ok(StaticPublic(bytes)),
+            Err(KeyFileError::NotHex { at }) => Err(NameError::BadCharacter { at }),
+            Err(_) => Err(NameError::WrongLength),
+        }
+    }
+}
+
+/// The name of a network: nodes of different networks cannot make links, nor even provoke a reply.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NetworkId {
+    bytes: [u8; NETWORK_ID_BYTES_MAX],
+    length: u8,
+}
+
+impl NetworkId {
+    /// The network with this name, at most [`NETWORK_ID_BYTES_MAX`] bytes; an empty name is a network too.
+    pub const fn new(name: &[u8]) -> Option<NetworkId> {
+        if name.len() > NETWORK_ID_BYTES_MAX {
+            return None;
+        }
+        let mut bytes = [0; NETWORK_ID_BYTES_MAX];
+        let (start, _) = bytes.split_at_mut(name.len());
+        start.copy_from_slice(name);
+        Some(NetworkId { bytes, length: name.len() as u8 })
+    }
+
+    /// Its name.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+impl fmt::Debug for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NetworkId({})", self.as_bytes().escape_ascii())
+    }
+}
+
+/// All that is long-term about a node: its keys, the proof that they belong together, its network.
+pub struct Local {
+    static_key: StaticKey,
+    identity: Identity,
+    proof: IdentityProof,
+    network: NetworkId,
+}
+
+impl Local {
+    /// The node with this key in this network. Signs the static key once; the identity key is not kept.
+    pub fn new(key: &IdentityKey, network: NetworkId) -> Local {
+        let static_key = key.static_key();
+        let proof = key.prove(static_key.public());
+        Local { static_key, identity: key.public(), proof, network }
+    }
+
+    /// Its X25519 key pair.
+    pub const fn static_key(&self) -> &StaticKey {
+        &self.static_key
+    }
+
+    /// What peers must know to begin a handshake with it.
+    pub const fn static_public(&self) -> &StaticPublic {
+        self.static_key.public()
+    }
+
+    /// Who it is.
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Its network.
+    pub const fn network(&self) -> &NetworkId {
+        &self.network
+    }
+
+    pub(crate) const fn proof(&self) -> &IdentityProof {
+        &self.proof
+    }
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local")
+            .field("identity", &self.identity)
+            .field("static_public", self.static_public())
+            .field("network", &self.network)
+            .finish_non_exhaustive()
+    }
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+}
+
+fn read_hex<const N: usize>(text: &str) -> Result<[u8; N], KeyFileError> {
+    let digits = text.as_bytes();
+    if let Some(at) = digits.iter().position(|digit| !digit.is_ascii_hexdigit()) {
+        return Err(KeyFileError::NotHex { at });
+    }
+    if digits.len() != 2 * N {
+        return Err(KeyFileError::WrongLength);
+    }
+    let value = |digit: u8| (digit as char).to_digit(16).map_or(0, |value| value as u8);
+    Ok(core::array::from_fn(|place| value(digits[2 * place]) << 4 | value(digits[2 * place + 1])))
+}
+
+const BASE58: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+/// 38 bytes are at most 52 digits of base 58.
+const BASE58_PEER_ID_MAX: usize = 52;
+
+fn base58_encode(bytes: &[u8; PEER_ID_BYTES]) -> String {
+    let mut digits: Vec<u8> = Vec::with_capacity(BASE58_PEER_ID_MAX); // least significant first
+    for byte in bytes {
+        let mut carry = u32::from(*byte);
+        for digit in &mut digits {
+            carry += u32::from(*digit) << 8;
+            *digit = (carry % 58) as u8;
+            carry /= 58;
+        }
+        while carry > 0 {
+            digits.push((carry % 58) as u8);
+            carry /= 58;
+        }
+    }
+    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+    let text = digits.iter().rev().map(|digit| char::from(BASE58[usize::from(*digit)]));
+    core::iter::repeat_n('1', zeros).chain(text).collect()
+}
+
+fn base58_decode(text: &str) -> Result<[u8; PEER_ID_BYTES], NameError> {
+    if text.len() > BASE58_PEER_ID_MAX + 1 {
+        return Err(NameError::WrongLength);
+    }
+    let mut bytes = [0u8; PEER_ID_BYTES];
+    for (at, character) in text.bytes().enumerate() {
+        let Some(digit) = BASE58.iter().position(|known| *known == character) else {
+            return Err(NameError::BadCharacter { at });
+        };
+        let mut carry = digit as u32;
+        for byte in bytes.iter_mut().rev() {
+            carry += u32::from(*byte) * 58;
+            *byte = carry as u8;
+            carry >>= 8;
+        }
+        if carry > 0 {
+            return Err(NameError::WrongLength);
+        }
+    }
+    // Leading ones are leading zero bytes, neither more nor fewer; a name has exactly one form.
+    let ones = text.bytes().take_while(|character| *character == b'1').count();
+    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+    if ones == zeros { Ok(bytes) } else { Err(NameError::WrongLength) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::SeededEntropy;
+
+    fn key(seed: u64) -> IdentityKey {
+        IdentityKey::generate(&mut SeededEntropy::new(seed)).expect("seeded")
+    }
+
+    #[test]
+    fn peer_ids_are_libp2ps_for_the_same_key() {
+        for seed in 0..50 {
+            let ours = key(seed);
+            let mut seed_bytes = ours.0.to_bytes();
+            let theirs = libp2p_identity::Keypair::ed25519_from_bytes(&mut seed_bytes)
+                .expect("a libp2p key of the same seed");
+            let name = theirs.public().to_peer_id();
+            assert_eq!(ours.public().peer_id().to_string(), name.to_base58());
+            assert_eq!(ours.public().peer_id().as_bytes()[..], name.to_bytes());
+            assert_eq!(ours.public().to_protobuf()[..], theirs.public().encode_protobuf());
+            assert!(name.to_base58().starts_with("12D3KooW"));
+            let parsed: PeerId = name.to_base58().parse().expect("libp2p's own text");
+            assert_eq!(parsed, ours.public().peer_id());
+            assert_eq!(parsed.identity(), Ok(ours.public()));
+        }
+    }
+
+    #[test]
+    fn libp2p_verifies_our_proof_as_it_would_its_own_but_for_the_domain() {
+        let ours = key(3);
+        let link = ours.static_key();
+        let proof = ours.prove(link.public());
+        assert_eq!((proof.0[0], proof.0[1], proof.0[38], proof.0[39]), (0x0a, 36, 0x12, 64));
+        let public = libp2p_identity::PublicKey::try_decode_protobuf(&proof.0[2..38])
+            .expect("a libp2p public key");
+        let mut signed = b"strowger-link-static-key:".to_vec();
+        signed.extend_from_slice(&link.public().0);
+        assert!(public.verify(&signed, &proof.0[40..]));
+        let mut libp2p_noise = b"noise-libp2p-static-key:".to_vec();
+        libp2p_noise.extend_from_slice(&link.public().0);
+        assert!(!public.verify(&libp2p_noise, &proof.0[40..]));
+    }
+
+    #[test]
+    fn a_proof_holds_for_its_own_static_key_only() {
+        let ours = key(1);
+        let link = ours.static_key();
+        let proof = ours.prove(link.public());
+        assert_eq!(proof.verify(link.public()), Ok(ours.public()));
+        let other = key(2).static_key();
+        assert_eq!(proof.verify(other.public()), Err(IdentityRefused::BadSignature));
+        for place in 0..IDENTITY_PROOF_BYTES * 8 {
+            let mut touched = proof;
+            touched.0[place / 8] ^= 1 << (place % 8);
+            assert!(touched.verify(link.public()).is_err(), "bit {place}");
+        }
+        // A weak key signs anything: it is refused as a key.
+        let mut weak = proof;
+        weak.0[6..38].copy_from_slice(&[0; 32]);
+        weak.0[6] = 1;
+        assert_eq!(weak.verify(link.public()), Err(IdentityRefused::BadKey));
+    }
+
+    #[test]
+    fn names_that_are_none_are_refused_with_the_place() {
+        let good = key(9).public().peer_id().to_string();
+        assert_eq!("".parse::<PeerId>(), Err(NameError::WrongLength));
+        assert_eq!(good[1..].parse::<PeerId>(), Err(NameError::WrongLength));
+        assert_eq!(format!("1{good}").parse::<PeerId>(), Err(NameError::WrongLength));
+        assert_eq!(format!("{good}1").parse::<PeerId>(), Err(NameError::WrongLength));
+        assert_eq!(format!("{good}{good}").parse::<PeerId>(), Err(NameError::WrongLength));
+        let mut zero = good.clone();
+        zero.replace_range(5..6, "0");
+        assert_eq!(zero.parse::<PeerId>(), Err(NameError::BadCharacter { at: 5 }));
+        // An RSA name is a sha2-256 multihash, 34 bytes.
+        let rsa = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N";
+        assert!(rsa.parse::<PeerId>().is_err());
+        let link = key(9).static_key();
+        assert_eq!(link.public().to_string().parse(), Ok(*link.public()));
+        assert_eq!("zz".parse::<StaticPublic>(), Err(NameError::BadCharacter { at: 0 }));
+        assert_eq!("aa".parse::<StaticPublic>(), Err(NameError::WrongLength));
+    }
+
+    #[test]
+    fn a_key_file_comes_back_and_every_change_to_it_is_seen() {
+        let ours = key(4);
+        let text = ours.to_key_file();
+        assert_eq!(text.len(), KEY_FILE_BYTES);
+        let back = IdentityKey::from_key_file(&text).expect("our own text");
+        assert_eq!(back.public(), ours.public());
+        assert_eq!(back.static_key().public(), ours.static_key().public());
+        let bare = text.trim_end().to_string();
+        assert!(IdentityKey::from_key_file(&bare).is_ok());
+        assert!(IdentityKey::from_key_file(&format!("{bare}\r\n")).is_ok());
+        for length in 0..bare.len() {
+            assert!(IdentityKey::from_key_file(&bare[..length]).is_err(), "cut to {length}");
+        }
+        for place in 0..bare.len() {
+            for other in ["0", "f", "x", " ", "\n", "é"] {
+                let mut touched = bare.clone();
+                touched.replace_range(place..place + 1, other);
+                if touched.eq_ignore_ascii_case(&bare) {
+                    continue;
+                }
+                assert!(IdentityKey::from_key_file(&touched).is_err(), "{place}: {other}");
+            }
+        }
+        let refused = |text: &str| IdentityKey::from_key_file(text).map(|_| ());
+        assert_eq!(refused("ssh-ed25519 AAAA"), Err(KeyFileError::NotAKeyFile));
+        assert_eq!(refused("strowger-key"), Err(KeyFileError::Cut));
+        assert_eq!(refused(&bare.replace(" 1 ", " 2 ")), Err(KeyFileError::UnknownVersion));
+        assert_eq!(refused(&bare.replace("ed25519", "rsa")), Err(KeyFileError::UnknownAlgorithm));
+        assert_eq!(refused(&format!("{bare} more")), Err(KeyFileError::TrailingText));
+    }
+
+    #[test]
+    fn networks_have_bounded_names() {
+        assert!(NetworkId::new(&[7; NETWORK_ID_BYTES_MAX]).is_some());
+        assert!(NetworkId::new(&[7; NETWORK_ID_BYTES_MAX + 1]).is_none());
+        assert_eq!(NetworkId::new(b"home").expect("short").as_bytes(), b"home");
+    }
+}
