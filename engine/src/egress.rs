@@ -2,7 +2,7 @@
 //! port does.
 
 use arrayvec::ArrayVec;
-use strowger_frame::{Burst, Frame};
+use strowger_frame::{Burst, Frame, Mark};
 
 use crate::{
     discard::Discard,
@@ -19,15 +19,39 @@ pub struct Egress {
 }
 
 impl Egress {
-    /// Puts a frame at the end.
+    /// Whether there is a place for one more frame.
     #[inline]
-    pub(crate) fn push(&mut self, frame: Frame, is_control: bool) -> Result<(), (Discard, Frame)> {
-        let refused = if is_control {
-            self.control.try_push(frame).map_err(|full| full.element())
+    pub(crate) fn has_room(&self, is_control: bool) -> bool {
+        if is_control { !self.control.is_full() } else { !self.data.is_full() }
+    }
+
+    /// Puts a frame at the end, under another mark.
+    ///
+    /// The mark is written where the frame has come to lie: writing it just before the move would
+    /// stall the move on the write.
+    #[inline]
+    pub(crate) fn push(
+        &mut self,
+        frame: Frame,
+        mark: Mark,
+        is_control: bool,
+    ) -> Result<(), (Discard, Frame)> {
+        fn at_end<const N: usize>(
+            queue: &mut ArrayVec<Frame, N>,
+            frame: Frame,
+            mark: Mark,
+        ) -> Result<(), (Discard, Frame)> {
+            let placed = queue.try_push(frame);
+            if let (Ok(()), Some(last)) = (&placed, queue.last_mut()) {
+                last.set_mark(mark);
+            }
+            placed.map_err(|full| (Discard::EgressFull, full.element()))
+        }
+        if is_control {
+            at_end(&mut self.control, frame, mark)
         } else {
-            self.data.try_push(frame).map_err(|full| full.element())
-        };
-        refused.map_err(|frame| (Discard::EgressFull, frame))
+            at_end(&mut self.data, frame, mark)
+        }
     }
 
     /// Whether frames should carry the news of congestion.
@@ -100,11 +124,14 @@ mod tests {
         let (_pool, mut frames) = frames(70);
         let mut egress = Egress::default();
         for _ in 0..64 {
-            egress.push(frames.pop().expect("70"), false).expect("64 places");
+            egress.push(frames.pop().expect("70"), Mark(0), false).expect("64 places");
         }
-        let refused = egress.push(frames.pop().expect("70"), false);
+        let refused = egress.push(frames.pop().expect("70"), Mark(0), false);
         assert_eq!(refused.map_err(|(why, _)| why), Err(Discard::EgressFull));
-        egress.push(frames.pop().expect("70"), true).expect("control has places of its own");
+        assert!(!egress.has_room(false));
+        egress
+            .push(frames.pop().expect("70"), Mark(0), true)
+            .expect("control has places of its own");
         assert_eq!(egress.waiting(), 65);
     }
 
@@ -114,8 +141,8 @@ mod tests {
         let mut egress = Egress::default();
         let mut control = frames.pop().expect("4");
         control.bytes_mut()[0] = 0xcc;
-        egress.push(frames.pop().expect("4"), false).expect("room");
-        egress.push(control, true).expect("room");
+        egress.push(frames.pop().expect("4"), Mark(0), false).expect("room");
+        egress.push(control, Mark(0), true).expect("room");
         assert_eq!(egress.offer(|_| ()), Sent::default());
         let mut first = None;
         egress.offer(|queue| {
@@ -131,7 +158,7 @@ mod tests {
         let (_pool, frames) = frames(40);
         let mut egress = Egress::default();
         for frame in frames {
-            egress.push(frame, false).expect("room");
+            egress.push(frame, Mark(0), false).expect("room");
         }
         assert!(!egress.is_congested());
         egress.offer(|queue| drop(queue.drain(..2)));

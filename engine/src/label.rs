@@ -272,10 +272,13 @@ impl Register for U256 {
     }
     #[inline]
     fn from_be_bytes(bytes: [u8; 32]) -> Self {
-        let half = |from: usize| {
-            bytes.iter().skip(from).take(16).fold(0, |sum: u128, &byte| sum << 8 | u128::from(byte))
-        };
-        U256 { high: half(0), low: half(16) }
+        // 32 bytes are two chunks of 16; the other arm is compiled away.
+        match bytes.as_chunks() {
+            (&[high, low], _) => {
+                U256 { high: u128::from_be_bytes(high), low: u128::from_be_bytes(low) }
+            }
+            _ => U256::ZERO,
+        }
     }
     #[inline]
     fn split_first(bytes: &mut [u8]) -> Option<(&mut [u8; 32], &mut [u8])> {

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Links are plain so far: kind 5, session 0, and a counter that tells a receiver (and a capture)
-//! what was lost. **Here is where sealing goes**: [`Link::open`] and [`Link::seal`] are the only
+//! what was lost. **Here is where sealing goes**: [`Link::open`] and `seal` are the only
 //! two places that touch these bytes, and nothing behind `open` can be reached without it.
 
 use std::{mem, sync::Arc};
@@ -116,31 +116,25 @@ impl Link {
         Ok(Opened(packet))
     }
 
-    /// Makes a frame ready to leave by this link.
-    #[inline]
-    fn seal(&mut self, frame: &mut Frame) {
-        self.counter = self.counter.wrapping_add(1);
-        let header = plain_header(self.counter);
-        if let Some(bytes) = frame.bytes_mut().first_chunk_mut::<LINK_HEADER_BYTES>() {
-            *bytes = header;
-        }
-    }
-
     /// Puts a frame at this exit, sealed and ready, and the link on the list of those with
-    /// something to send.
-    #[inline]
+    /// something to send. The frame's mark is from here on the slot that it came in by.
+    #[inline(always)] // out of line, the frame would be moved once more through the stack
     pub(crate) fn queue(
         &mut self,
         mut frame: Frame,
+        ingress_slot: u32,
         is_control: bool,
         exhaling: &mut Vec<Mark>,
     ) -> Result<(), (Discard, Frame)> {
+        if !self.egress.has_room(is_control) {
+            return Err((Discard::EgressFull, frame));
+        }
         if self.egress.is_congested() {
             mark_congestion(&mut frame);
         }
-        self.seal(&mut frame);
+        seal(&mut frame, &mut self.counter);
         self.list(exhaling);
-        self.egress.push(frame, is_control)
+        self.egress.push(frame, Mark(ingress_slot), is_control)
     }
 
     /// Offers the port what waits here; what it cannot take stays, and the link on the list.
@@ -170,6 +164,15 @@ impl Link {
         self.tally.frames_in.add(1);
         self.tally.bytes_in.add(frame.len() as u64);
         self.tally.heard_ns.set(now.0);
+    }
+}
+
+/// Makes a frame ready to leave by a link.
+#[inline]
+fn seal(frame: &mut Frame, counter: &mut u32) {
+    *counter = counter.wrapping_add(1);
+    if let Some(bytes) = frame.bytes_mut().first_chunk_mut::<LINK_HEADER_BYTES>() {
+        *bytes = plain_header(*counter);
     }
 }
 

@@ -79,6 +79,7 @@ pub struct Punt {
 #[derive(Debug)]
 pub(crate) struct Handover {
     pub(crate) to: Mark,
+    pub(crate) ingress_slot: u32,
     pub(crate) is_control: bool,
     pub(crate) frame: Frame,
 }

@@ -77,12 +77,16 @@ impl Worker {
             let mut burst = Burst::new();
             self.ports[seat].port.rx_burst(&mut self.pool, &mut burst);
             switched += burst.len();
-            for mut frame in burst {
-                let outcome = match self.forward(&mut frame, now) {
+
+            // Decide for the whole burst where it lies, then move each frame once.
+            let onward: ArrayVec<_, BURST_MAX> =
+                burst.iter_mut().map(|frame| self.forward(frame, now)).collect();
+            for (frame, onward) in burst.into_iter().zip(onward) {
+                let sent = match onward {
                     Ok(onward) => self.send_on(onward, frame),
                     Err(discard) => Err((discard, frame)),
                 };
-                if let Err((discard, frame)) = outcome {
+                if let Err((discard, frame)) = sent {
                     self.discard(seat, discard, &frame);
                 }
             }
@@ -149,7 +153,7 @@ impl Worker {
 
     /// Puts a frame at its exit, or on the way to the worker that has it, or before the slow path.
     #[inline]
-    fn send_on(&mut self, onward: Onward, mut frame: Frame) -> Result<(), (Discard, Frame)> {
+    fn send_on(&mut self, onward: Onward, frame: Frame) -> Result<(), (Discard, Frame)> {
         let (egress, is_control, ingress_slot) = match onward {
             Onward::Exit { egress, is_control, ingress_slot } => (egress, is_control, ingress_slot),
             Onward::Punt { ingress_slot } => return self.punt(ingress_slot, frame),
@@ -157,17 +161,13 @@ impl Worker {
         let Some(link) = live_mut(&mut self.links, egress) else {
             return Err((Discard::ExitGone, frame));
         };
-        // From here on the mark is what a receiver is told: the slot that the frame came in by.
-        let ingress = frame.mark();
-        frame.set_mark(Mark(ingress_slot));
-        let refused = match link.home {
-            None => link.queue(frame, is_control, &mut self.exhaling),
-            Some(home) => self.exchange.send(home, Handover { to: egress, is_control, frame }),
-        };
-        refused.map_err(|(discard, mut frame)| {
-            frame.set_mark(ingress);
-            (discard, frame)
-        })
+        match link.home {
+            None => link.queue(frame, ingress_slot, is_control, &mut self.exhaling),
+            Some(home) => {
+                let handover = Handover { to: egress, ingress_slot, is_control, frame };
+                self.exchange.send(home, handover)
+            }
+        }
     }
 
     /// Sends what waits at all exits, as far as the ports take it.
@@ -197,10 +197,10 @@ impl Worker {
             let mut handovers = ArrayVec::<Handover, BURST_MAX>::new();
             self.exchange.from[from].pop_burst(&mut handovers);
             taken += handovers.len();
-            for Handover { to, is_control, frame } in handovers {
+            for Handover { to, ingress_slot, is_control, frame } in handovers {
                 let refused = match live_mut(&mut self.links, to) {
                     None => Err((Discard::ExitGone, frame)),
-                    Some(link) => link.queue(frame, is_control, &mut self.exhaling),
+                    Some(link) => link.queue(frame, ingress_slot, is_control, &mut self.exhaling),
                 };
                 if let Err((discard, _frame)) = refused {
                     self.count_at_exit(to, discard);
