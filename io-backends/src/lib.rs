@@ -6,6 +6,7 @@
 //! | [`memory`] | a wire inside this process: two ports, two rings |
 //! | [`endpoint`] | code of this process on a slot |
 //! | [`unix`] | a process of this machine on a slot |
+//! | [`capture`] | a wrapper that writes what passes to a pcapng file |
 //! | [`fault`] | a wrapper that loses, repeats, reorders, corrupts and delays, by a seed |
 //! | [`doorbell`] | waking a worker that sleeps, and only then |
 //! | [`wait`] | how a worker blocks once no port has anything to do |
@@ -19,6 +20,7 @@
 //!
 //! `unsafe` is allowed here (system calls), one operation to a block, each with its reason.
 
+pub mod capture;
 pub mod cores;
 pub mod doorbell;
 pub mod endpoint;

@@ -1,0 +1,390 @@
+//! A wrapper around any port that writes what passes to a pcapng file, with the reason beside what
+//! was discarded. It never blocks the worker and never allocates there: packets are copied into
+//! records made beforehand, and a thread of its own writes them. When it cannot keep up it misses
+//! packets, and the file says how many.
+//!
+//! The link type is `LINKTYPE_USER0` (147). In Wireshark, Preferences, Protocols, DLT_USER, give
+//! it the dissector of your choice; without one the bytes are shown, with direction and comments.
+//!
+//! A record is held back until the port is used again, so that the reason of a discard can be
+//! written beside the packet itself, as it arrived. A discard that comes later (from a queue) is
+//! written as a packet of its own, as it was then.
+//!
+//! The wrapper is for looking, not for speed: it copies bytes (no frame is copied, so
+//! `frames_copied` stays 0) and reads a clock once a burst.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::SystemTime,
+};
+
+use arrayvec::ArrayVec;
+use strowger_frame::{
+    Address, BURST_MAX, Burst, Frame, Mark, Pool, Port,
+    port::{AdmitError, Arm, PortTally},
+    ring::{Consumer, Producer, ring},
+    tally::Counter,
+};
+
+use crate::{
+    doorbell::{Doorbell, Ringer},
+    wait::Waiter,
+};
+
+mod pcapng;
+
+use pcapng::{Direction, Packet, Writer};
+
+/// How large a capture is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CaptureSpec {
+    /// Bytes kept of each packet, up to 65,535.
+    pub snap_bytes: usize,
+    /// Packets that may wait to be written. Memory is this times `snap_bytes`.
+    pub queue_frames: usize,
+}
+
+impl Default for CaptureSpec {
+    /// 2,048 bytes of each packet, 1,024 packets: 2 MiB.
+    fn default() -> Self {
+        Self { snap_bytes: 2048, queue_frames: 1024 }
+    }
+}
+
+/// What a capture counts.
+#[derive(Debug, Default)]
+pub struct CaptureTally {
+    /// Packets that passed, both ways, and later discards.
+    pub passed: Counter,
+    /// Those of them that were not written, since too many were waiting.
+    pub missed: Counter,
+}
+
+/// One packet on its way to the file.
+#[derive(Debug, Default)]
+struct Record {
+    at_ns: u64,
+    direction: Direction,
+    len: usize,
+    /// Where the packet lay: by this a discard finds its record.
+    address: usize,
+    discard: Option<&'static str>,
+    kept: usize,
+    bytes: Box<[u8]>,
+}
+
+/// A port whose traffic is written to a file.
+pub struct Capture<P> {
+    inner: P,
+    clock: Box<dyn FnMut() -> u64 + Send>,
+    /// Empty records from the writing thread, and full ones to it.
+    empty: Consumer<Box<Record>>,
+    full: Producer<Box<Record>>,
+    /// Empty records that were taken and not needed.
+    returned: ArrayVec<Box<Record>, BURST_MAX>,
+    /// What arrived last: it may yet be discarded.
+    arrived: ArrayVec<Box<Record>, BURST_MAX>,
+    tally: Arc<CaptureTally>,
+    ending: Arc<AtomicBool>,
+    ringer: Ringer,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl<P> std::fmt::Debug for Capture<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Capture").field("tally", &self.tally).finish_non_exhaustive()
+    }
+}
+
+impl<P: Port> Capture<P> {
+    /// Captures to a file, which is made or overwritten, with the time of day.
+    ///
+    /// # Errors
+    /// The kernel's, when the file, a descriptor or a thread is not to be had.
+    pub fn to_file(inner: P, path: impl AsRef<Path>, spec: &CaptureSpec) -> io::Result<Self> {
+        Self::new(inner, BufWriter::new(File::create(path)?), spec, || {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            now.map_or(0, |since| since.as_nanos() as u64) // enough until the year 2554
+        })
+    }
+
+    /// Captures to `out`, which a thread of the capture's own writes to, with times from `clock`:
+    /// nanoseconds since 1970, asked for once a burst.
+    ///
+    /// # Errors
+    /// The kernel's, when a descriptor or a thread is not to be had.
+    pub fn new(
+        inner: P,
+        out: impl Write + Send + 'static,
+        spec: &CaptureSpec,
+        clock: impl FnMut() -> u64 + Send + 'static,
+    ) -> io::Result<Self> {
+        let snap_bytes = spec.snap_bytes.min(usize::from(u16::MAX));
+        let records = spec.queue_frames.max(1);
+        // Each ring has room for all records, so that neither side ever finds it full.
+        let (mut fill, empty) = ring(records);
+        let (full, waiting) = ring(records);
+        for _ in 0..records {
+            let bytes = vec![0; snap_bytes].into_boxed_slice();
+            let record = Box::new(Record { bytes, ..Record::default() });
+            fill.push(record).expect("the ring has room for all records");
+        }
+        let bell = Doorbell::new()?;
+        let ringer = bell.ringer();
+        let (tally, ending) = (Arc::<CaptureTally>::default(), Arc::<AtomicBool>::default());
+        let writing = Writing { waiting, fill, bell, tally: tally.clone(), ending: ending.clone() };
+        let name = inner.describe().to_owned();
+        let thread = std::thread::Builder::new()
+            .name("strowger-capture".into())
+            .spawn(move || writing.run(out, &name, snap_bytes))?;
+        Ok(Self {
+            inner,
+            clock: Box::new(clock),
+            empty,
+            full,
+            returned: ArrayVec::new(),
+            arrived: ArrayVec::new(),
+            tally,
+            ending,
+            ringer,
+            thread: Some(thread),
+        })
+    }
+
+    /// The port inside.
+    pub fn inner(&self) -> &P {
+        &self.inner
+    }
+
+    /// What the capture counts.
+    pub fn capture_tally(&self) -> &Arc<CaptureTally> {
+        &self.tally
+    }
+
+    fn record(&mut self, at_ns: u64, direction: Direction, frame: &Frame) -> Option<Box<Record>> {
+        let mut record = self.returned.pop().or_else(|| self.empty.pop())?;
+        let bytes = frame.bytes();
+        let kept = bytes.len().min(record.bytes.len());
+        record.bytes[..kept].copy_from_slice(&bytes[..kept]);
+        (record.at_ns, record.direction, record.len, record.kept) =
+            (at_ns, direction, bytes.len(), kept);
+        (record.address, record.discard) = (bytes.as_ptr().addr(), None);
+        Some(record)
+    }
+
+    /// What arrived last is discarded no more: on to the file with it.
+    fn publish_arrived(&mut self) {
+        if !self.arrived.is_empty() {
+            self.full.push_burst(&mut self.arrived);
+            self.ringer.ring();
+        }
+    }
+}
+
+impl<P> Capture<P> {
+    /// Ends the capture and waits until the file is written.
+    ///
+    /// # Errors
+    /// What went wrong with writing it.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.full.push_burst(&mut self.arrived);
+        // Release: pairs with Acquire in `Writing::run`: all records were pushed before.
+        self.ending.store(true, Ordering::Release);
+        self.ringer.ring();
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the capture's thread panicked")))
+    }
+}
+
+impl<P> Drop for Capture<P> {
+    /// As [`finish`](Capture::finish), with nobody to tell of an error.
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
+/// The thread's half.
+struct Writing {
+    waiting: Consumer<Box<Record>>,
+    fill: Producer<Box<Record>>,
+    bell: Doorbell,
+    tally: Arc<CaptureTally>,
+    ending: Arc<AtomicBool>,
+}
+
+impl Writing {
+    fn run(mut self, out: impl Write, name: &str, snap_bytes: usize) -> io::Result<()> {
+        let mut waiter = Waiter::with_capacity(1);
+        let mut last_ns = 0;
+        let mut written = Ok(());
+        let mut writer = match Writer::new(out, name, snap_bytes) {
+            Ok(writer) => Some(writer),
+            Err(error) => {
+                written = Err(error);
+                None
+            }
+        };
+        loop {
+            // Acquire: pairs with Release in `end`. Asked before emptying the ring: what was pushed
+            // before the end is then in sight.
+            let ending = self.ending.load(Ordering::Acquire);
+            while let Some(record) = self.waiting.pop() {
+                last_ns = record.at_ns;
+                // After an error the records go on round, so that the worker notices nothing.
+                if let Some(writer) = &mut writer
+                    && written.is_ok()
+                {
+                    written = writer.packet(&record.packet());
+                }
+                let room = self.fill.push(record);
+                debug_assert!(room.is_ok(), "the ring has room for all records");
+            }
+            if let Some(writer) = &mut writer
+                && written.is_ok()
+            {
+                if ending {
+                    let (passed, missed) = (self.tally.passed.read(), self.tally.missed.read());
+                    written = writer.statistics(last_ns, passed, missed);
+                }
+                // What was captured can be read while the capture goes on.
+                written = written.and_then(|()| writer.flush());
+            }
+            if ending {
+                return written;
+            }
+            self.bell.arm();
+            if self.waiting.is_empty() && !self.ending.load(Ordering::Acquire) {
+                waiter.begin();
+                waiter.add(Arm::Wait(std::os::fd::AsRawFd::as_raw_fd(&self.bell)));
+                waiter.wait(None);
+            }
+            self.bell.disarm();
+        }
+    }
+}
+
+impl Record {
+    fn packet(&self) -> Packet<'_> {
+        Packet {
+            at_ns: self.at_ns,
+            direction: self.direction,
+            bytes: &self.bytes[..self.kept],
+            len: self.len,
+            discard: self.discard,
+        }
+    }
+
+    /// Whether these bytes lie where the packet lay: a frame that a link has opened begins later
+    /// than the packet did.
+    fn spans(&self, frame: &Frame) -> bool {
+        let at = frame.bytes().as_ptr().addr();
+        at >= self.address && at + frame.len() <= self.address + self.len
+    }
+}
+
+impl<P: Port> Port for Capture<P> {
+    fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst) {
+        self.publish_arrived();
+        let before = burst.len();
+        self.inner.rx_burst(pool, burst);
+        let came = &burst[before..];
+        if came.is_empty() {
+            return;
+        }
+        let at_ns = (self.clock)();
+        for frame in came {
+            match self.record(at_ns, Direction::Inbound, frame) {
+                Some(record) => self.arrived.push(record),
+                None => self.tally.missed.add(1),
+            }
+        }
+        self.tally.passed.add(came.len() as u64);
+    }
+
+    fn tx_burst(&mut self, to: Mark, frames: &mut Burst) {
+        self.publish_arrived();
+        if frames.is_empty() {
+            return self.inner.tx_burst(to, frames);
+        }
+        let at_ns = (self.clock)();
+        let offered = frames.len();
+        // Before, since afterwards the frames are not ours; which of them go shows only then.
+        let mut records = ArrayVec::<Box<Record>, BURST_MAX>::new();
+        records.extend(frames.iter().map_while(|f| self.record(at_ns, Direction::Outbound, f)));
+        self.inner.tx_burst(to, frames);
+        let taken = offered - frames.len();
+        self.returned.extend(records.drain(taken.min(records.len())..));
+        self.tally.passed.add(taken as u64);
+        self.tally.missed.add((taken - records.len()) as u64);
+        if !records.is_empty() {
+            self.full.push_burst(&mut records);
+            self.ringer.ring();
+        }
+    }
+
+    fn flush(&mut self) {
+        self.inner.flush();
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.inner.is_flushed()
+    }
+
+    fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError> {
+        self.inner.admit(mark, at)
+    }
+
+    fn forget(&mut self, mark: Mark) {
+        self.inner.forget(mark);
+    }
+
+    fn arm(&mut self) -> Arm {
+        self.publish_arrived();
+        self.inner.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.inner.disarm();
+    }
+
+    fn frame_bytes_max(&self) -> usize {
+        self.inner.frame_bytes_max()
+    }
+
+    fn tally(&self) -> &Arc<PortTally> {
+        self.inner.tally()
+    }
+
+    fn describe(&self) -> &str {
+        self.inner.describe()
+    }
+
+    fn note_discard(&mut self, frame: &Frame, reason: &'static str) {
+        if let Some(record) = self.arrived.iter_mut().find(|record| record.spans(frame)) {
+            record.discard = Some(reason);
+        } else {
+            let at_ns = (self.clock)();
+            self.tally.passed.add(1);
+            if let Some(mut record) = self.record(at_ns, Direction::Inbound, frame) {
+                record.discard = Some(reason);
+                let room = self.full.push(record);
+                debug_assert!(room.is_ok(), "the ring has room for all records");
+                self.ringer.ring();
+            } else {
+                self.tally.missed.add(1);
+            }
+        }
+        self.inner.note_discard(frame, reason);
+    }
+}
