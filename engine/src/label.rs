@@ -589,8 +589,8 @@ impl<R: Register> Label<R> {
     ///
     /// # Errors
     /// [`Zero`](LabelError::Zero) if there is no way back, [`TooLong`](LabelError::TooLong) if it
-    /// has more than [`BITS_MAX`](Label::BITS_MAX) bits, [`ShiftTooLarge`](LabelError::ShiftTooLarge)
-    /// if the register has no `shift` bits.
+    /// has more than [`BITS_MAX`](Label::BITS_MAX) bits, and
+    /// [`ShiftTooLarge`](LabelError::ShiftTooLarge) if the register has no `shift` bits.
     pub fn reverse(self, shift: u16, ingress: Option<Director>) -> Result<Label<R>, LabelError> {
         if u32::from(shift) >= R::BITS {
             return Err(LabelError::ShiftTooLarge);

@@ -1,8 +1,8 @@
 //! Laws of labels, schemes and headers, against a model on lists of bits that shares no code with
 //! the engine: it spells directors from tables and moves bits one by one.
 //!
-//! Each test reads raw bytes, so that a corpus file can be written by hand; [`Input`] says how. They
-//! run as plain tests, and under coverage guidance with
+//! Each test reads raw bytes, so that a corpus file can be written by hand; [`Input`] says how.
+//! They run as plain tests, and under coverage guidance with
 //! `cargo bolero test -p strowger-fuzz label::<name>`.
 
 use std::sync::LazyLock;
