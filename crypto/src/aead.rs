@@ -134,6 +134,8 @@ impl Default for Provider {
 /// Not `Clone`, erased when dropped, and its `Debug` shows the provider only.
 pub struct AeadKey(Inner);
 
+// ring's key has room for the tables of AES-GCM. A box would cost a cache miss a packet instead.
+#[allow(clippy::large_enum_variant)]
 enum Inner {
     Portable(ChaCha20Poly1305), // erases itself (feature `zeroize`)
     #[cfg(feature = "ring")]

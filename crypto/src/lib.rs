@@ -9,6 +9,7 @@ mod opener;
 pub mod replay;
 mod sealer;
 mod secret;
+pub mod session;
 #[cfg(test)]
 mod test_support;
 mod time;

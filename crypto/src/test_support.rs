@@ -2,7 +2,7 @@
 
 /// Bytes from hex digits.
 pub(crate) fn hex(text: &str) -> Vec<u8> {
-    assert!(text.len() % 2 == 0, "hex digits come in pairs");
+    assert!(text.len().is_multiple_of(2), "hex digits come in pairs");
     (0..text.len())
         .step_by(2)
         .map(|place| u8::from_str_radix(&text[place..place + 2], 16).expect("hex digits"))

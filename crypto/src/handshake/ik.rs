@@ -73,7 +73,7 @@ impl AwaitResponse {
                 let our = (self.index, self.offer.lanes);
                 Ok(Established::new(self.noise, true, agreement, our, their, peer))
             }
-            Err(why) => Err(Rejected { state: self, why }),
+            Err(why) => Err(Rejected { state: Box::new(self), why }),
         }
     }
 

@@ -101,7 +101,7 @@ pub enum HandshakeError {
 #[derive(Debug)]
 pub struct Rejected<S> {
     /// The state as it was.
-    pub state: S,
+    pub state: Box<S>,
     /// What was wrong with the message.
     pub why: Refused,
 }

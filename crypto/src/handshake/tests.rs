@@ -302,13 +302,13 @@ fn every_altered_byte_of_every_message_is_refused() {
         for touched in [touched.clone(), with_macs(touched, ends.a.static_public(), 1)] {
             match state.read_response(&touched) {
                 Ok(_) => panic!("byte {place}"),
-                Err(rejected) => state = rejected.state,
+                Err(rejected) => state = *rejected.state,
             }
         }
     }
     for length in (0..response.len()).step_by(29) {
         let cut = &response[..length];
-        state = state.read_response(cut).expect_err("cut").state;
+        state = *state.read_response(cut).expect_err("cut").state;
         assert!(ends.gate.admit(SOURCE, cut, Load::Calm).is_err());
     }
     assert!(state.read_response(&response).is_ok(), "forgeries end no handshake");

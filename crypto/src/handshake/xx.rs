@@ -64,7 +64,7 @@ impl AwaitResponse {
                 let AwaitResponse { noise, index, keys, first_key, .. } = self;
                 Ok(Offered { noise, index, keys, first_key, their, peer })
             }
-            Err(why) => Err(Rejected { state: self, why }),
+            Err(why) => Err(Rejected { state: Box::new(self), why }),
         }
     }
 
