@@ -1,0 +1,406 @@
+//! `strowger demo`: a real relay on this machine, with real UDP sockets on both sides, that needs no
+//! rights. It measures what arrives, checks what must be true, and never prints what it did not see.
+
+mod town;
+mod traffic;
+
+use std::{
+    collections::BTreeMap,
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use strowger_engine::control::Balance;
+use strowger_frame::alloc;
+use strowger_io::udp::Choice;
+
+use self::traffic::{FRAME_BYTES_MIN, Progress, SinkReport, SourceReport};
+use crate::exit::{Exit, Failure, output_ended};
+
+/// The longest frame that the demo sends: what every loopback takes in a train.
+const FRAME_BYTES_MAX: usize = 9_000;
+
+/// How long frames on their way may take to come to rest once nothing more is sent.
+const REST_MAX: Duration = Duration::from_secs(3);
+
+/// What the demo is asked to do.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// How long to send, in seconds (0.1 to 60)
+    #[arg(long, default_value_t = 4.0, value_parser = seconds)]
+    seconds: f64,
+    /// Bytes of each frame as it lies on the link, headers included (36 to 9000)
+    #[arg(long, default_value_t = 1400, value_parser = frame_bytes)]
+    size: usize,
+    /// Worker threads of the relay (1 to 16)
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    workers: u8,
+    /// How the sockets receive
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    backend: Backend,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Backend {
+    /// The best one that works here
+    Auto,
+    /// io_uring, or an error
+    #[value(name = "io_uring")]
+    IoUring,
+    /// recvmmsg
+    Mmsg,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=60.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number from 0.1 to 60 is wanted".into()),
+    }
+}
+
+fn frame_bytes(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(bytes) if (FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&bytes) => Ok(bytes),
+        _ => Err(format!("a number from {FRAME_BYTES_MIN} to {FRAME_BYTES_MAX} is wanted")),
+    }
+}
+
+/// What was seen, and whether all that must be true was.
+#[derive(Clone, Debug, Serialize)]
+struct Outcome {
+    /// All checks passed.
+    ok: bool,
+    /// The checks that did not.
+    failed: Vec<String>,
+    /// R3 on every switch: frames in + frames made = frames out + discards.
+    balanced: bool,
+    /// Frames a second through the relay, source to sink.
+    frames_per_s: f64,
+    /// Bits a second through the relay: frames as they lie on the link.
+    bits_per_s: f64,
+    frames_sent: u64,
+    frames_received: u64,
+    /// Answers that came along the way back which the frames had written.
+    answers: u64,
+    /// Sent and not received. Each is in `discards` or `kernel_drops`.
+    lost: u64,
+    reordered: u64,
+    /// Received with other bytes than were sent.
+    damaged: u64,
+    frames_copied: u64,
+    /// Calls of the allocator on worker threads.
+    worker_allocations: u64,
+    /// By reason, all three switches together.
+    discards: BTreeMap<&'static str, u64>,
+    /// Datagrams that the kernel dropped before they became frames.
+    kernel_drops: u64,
+    backend: &'static str,
+    /// Whether links are encrypted.
+    sealed: bool,
+    size: usize,
+    workers: u8,
+    seconds: f64,
+    relay: Sides,
+    /// Frames in a receive and in a send of the relay, on average.
+    frames_per_receive: f64,
+    frames_per_send: f64,
+    /// What would be faster here.
+    faster_here: Vec<String>,
+}
+
+/// The relay's side of R3.
+#[derive(Clone, Debug, Serialize)]
+struct Sides {
+    frames_in: u64,
+    frames_made: u64,
+    frames_out: u64,
+    discarded: u64,
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// What the machine refused: a socket, memory, a thread.
+pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
+    let outcome = drive(options)?;
+    let mut out = std::io::stdout().lock();
+    let printed = if options.json {
+        serde_json::to_writer(&mut out, &outcome)
+            .map_err(std::io::Error::from)
+            .and_then(|()| writeln!(out))
+    } else {
+        print(&mut out, &outcome)
+    };
+    printed
+        .or_else(|why| output_ended(&why).map_err(|_| why))
+        .map_err(|why| Failure::new(Exit::Refused, format!("demo: cannot print: {why}")))?;
+    Ok(if outcome.ok { ExitCode::SUCCESS } else { ExitCode::from(Exit::CheckFailed as u8) })
+}
+
+fn drive(options: &Options) -> Result<Outcome, Failure> {
+    let backend = match options.backend {
+        Backend::Auto => Choice::Auto,
+        Backend::IoUring => Choice::IoUring,
+        Backend::Mmsg => Choice::Mmsg,
+    };
+    // Several flows spread over several workers; one flow stays on one.
+    let flows = if options.workers == 1 { 1 } else { 4 * usize::from(options.workers) };
+    let depth_frames = 16_384;
+    let (mut town, source, sink) =
+        town::build(usize::from(options.workers), flows, backend, depth_frames)?;
+    let window = window_frames(town.ladder.receive_buffer.given, options.size, depth_frames);
+    if !options.json {
+        eprintln!("relay: {}", town.ladder);
+        eprintln!("links are plain: encryption has not landed yet");
+    }
+
+    let progress = Arc::new(Progress::default());
+    let (labels, size) = (town.labels.clone(), options.size);
+    let (source_progress, sink_progress) = (progress.clone(), progress.clone());
+    let scheme = town.left.switch.config().scheme;
+    let thread = |name: &str| std::thread::Builder::new().name(name.into());
+    let no_thread = |why| Failure::new(Exit::Refused, format!("demo: no thread: {why}"));
+    let sink = thread("sink")
+        .spawn(move || traffic::sink(sink, flows, &scheme, &sink_progress))
+        .map_err(no_thread)?;
+    let source = thread("source")
+        .spawn(move || traffic::source(source, &labels, size, window, &source_progress))
+        .map_err(no_thread)?;
+
+    watch(options, &mut town, &progress);
+    progress.stop_sending.store(true, Ordering::Relaxed);
+    let (source, sent) = join(source)?;
+    progress.stop_receiving.store(true, Ordering::Relaxed);
+    let (sink, received) = join(sink)?;
+    let resting = Instant::now();
+    while !town.is_at_rest() && resting.elapsed() < REST_MAX {
+        town.poll();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+
+    let report = town.ladder.clone();
+    let frames_copied = town.frames_copied();
+    let port = town.relay.switch.ports();
+    let balances = town.stop();
+    // Dropped last: frames that an endpoint has not taken are on no switch's account.
+    drop((source, sink));
+    let queues = port.iter().flat_map(|port| &port.queues);
+    let sums = queues.fold((0, 0), |sums, q| (sums.0 + q.trains_in, sums.1 + q.trains_out));
+    Ok(judge(options, &balances, &sent, &received, &report, frames_copied, sums))
+}
+
+fn join<T>(thread: std::thread::JoinHandle<T>) -> Result<T, Failure> {
+    thread.join().map_err(|_| Failure::new(Exit::Died, "demo: a traffic thread died"))
+}
+
+/// As many frames on their way as the smallest socket buffer on it holds, so that the kernel need
+/// not drop any: it accounts up to twice the bytes, and some hundred more for every train.
+fn window_frames(buffer_bytes: usize, size: usize, depth_frames: usize) -> u64 {
+    let fits = buffer_bytes / (4 * (size + 64));
+    fits.clamp(64, depth_frames / 2) as u64
+}
+
+/// Polls the slow paths and shows a live line until the time is up.
+fn watch(options: &Options, town: &mut town::Town, progress: &Progress) {
+    let started = Instant::now();
+    let live = std::io::stderr().is_terminal();
+    let (mut shown_at, mut shown) = (started, 0);
+    let every = Duration::from_millis(if live { 200 } else { 1000 });
+    while started.elapsed().as_secs_f64() < options.seconds {
+        std::thread::sleep(Duration::from_millis(10));
+        town.poll();
+        if !options.json && shown_at.elapsed() >= every {
+            let received = progress.received.load(Ordering::Relaxed);
+            let rate = (received - shown) as f64 / shown_at.elapsed().as_secs_f64();
+            let bits = rate * options.size as f64 * 8.0;
+            let seconds = started.elapsed().as_secs_f64();
+            let discarded = town.relay.switch.balance().discarded();
+            let (rate, bits) = (scaled(rate, "frames/s"), scaled(bits, "bit/s"));
+            let line = format!("{seconds:5.1} s  {rate:>16}  {bits:>15}  discarded {discarded}");
+            let (begin, end) = if live { ("\r", "\x1b[K") } else { ("", "\n") };
+            eprint!("{begin}{line}{end}");
+            (shown_at, shown) = (Instant::now(), received);
+        }
+    }
+    if !options.json && live {
+        eprintln!();
+    }
+}
+
+fn judge(
+    options: &Options,
+    balances: &[Balance; 3],
+    sent: &SourceReport,
+    received: &SinkReport,
+    ladder: &strowger_io::udp::Report,
+    frames_copied: u64,
+    (trains_in, trains_out): (u64, u64),
+) -> Outcome {
+    let frames_sent: u64 = sent.sent.iter().sum();
+    let frames_received: u64 = received.received.iter().sum();
+    let lost = frames_sent.saturating_sub(frames_received);
+    let elapsed = received.elapsed.as_secs_f64();
+    let frames_per_s = if elapsed > 0.0 { frames_received as f64 / elapsed } else { 0.0 };
+    let mut discards = BTreeMap::new();
+    for (reason, count) in balances.iter().flat_map(Balance::by_reason) {
+        *discards.entry(reason.name()).or_default() += count;
+    }
+    let kernel_drops = balances.iter().map(|balance| balance.kernel_drops).sum();
+    let counted = discards.values().sum::<u64>() + kernel_drops;
+    let balanced = balances.iter().all(Balance::is_even);
+    let worker_allocations = alloc::seen_by_all();
+    let [_, relay, _] = balances;
+
+    let checks = [
+        (frames_received > 0, "no frame arrived".to_owned()),
+        (sent.answers > 0, "no answer came along the way back".to_owned()),
+        (balanced, "a switch's counters do not balance (R3)".to_owned()),
+        (lost <= counted, format!("{lost} frames were lost, but only {counted} counted")),
+        (frames_received <= frames_sent, "more frames arrived than were sent (R4)".to_owned()),
+        (received.reordered == 0, format!("{} frames out of order (R7)", received.reordered)),
+        (received.damaged == 0, format!("{} frames came with other bytes", received.damaged)),
+        (frames_copied == 0, format!("{frames_copied} frames were copied")),
+        (alloc::installed(), "the guarded allocator is not installed".to_owned()),
+        (worker_allocations == 0, format!("workers allocated {worker_allocations} times (R13)")),
+    ];
+    let failed: Vec<String> =
+        checks.into_iter().filter(|(passed, _)| !passed).map(|(_, what)| what).collect();
+    let per = |frames: u64, trains: u64| frames as f64 / trains.max(1) as f64;
+    Outcome {
+        ok: failed.is_empty(),
+        failed,
+        balanced,
+        frames_per_s,
+        bits_per_s: frames_per_s * options.size as f64 * 8.0,
+        frames_sent,
+        frames_received,
+        answers: sent.answers,
+        lost,
+        reordered: received.reordered,
+        damaged: received.damaged,
+        frames_copied,
+        worker_allocations,
+        discards,
+        kernel_drops,
+        backend: ladder.backend.name(),
+        sealed: false,
+        size: options.size,
+        workers: options.workers,
+        seconds: elapsed,
+        relay: Sides {
+            frames_in: relay.frames_in,
+            frames_made: relay.frames_made,
+            frames_out: relay.frames_out,
+            discarded: relay.discarded(),
+        },
+        frames_per_receive: per(relay.frames_in, trains_in),
+        frames_per_send: per(relay.frames_out, trains_out),
+        faster_here: faster_here(options, ladder),
+    }
+}
+
+fn faster_here(options: &Options, ladder: &strowger_io::udp::Report) -> Vec<String> {
+    let mut faster = ladder.warnings();
+    let cores = strowger_io::cores::usable_cores().len();
+    if cores < 5 {
+        faster.push(format!(
+            "five threads share {cores} cores here (source, three switches, sink): a relay on a \
+             core of its own forwards more; see `strowger bench udp`"
+        ));
+    }
+    if options.workers > 1 && usize::from(options.workers) + 4 > cores {
+        faster.push(format!("more relay workers than cores to run them: try --workers 1"));
+    }
+    faster
+}
+
+fn print(out: &mut impl std::io::Write, outcome: &Outcome) -> std::io::Result<()> {
+    let frames = scaled(outcome.frames_per_s, "frames/s");
+    let bits = scaled(outcome.bits_per_s, "bit/s");
+    let Outcome { frames_received, lost, reordered, damaged, size, .. } = outcome;
+    writeln!(out, "forwarded   {frames}, {bits} through one relay, {size} bytes a frame")?;
+    writeln!(
+        out,
+        "delivered   {frames_received} frames in {:.2} s; {lost} lost, {reordered} out of order, \
+         {damaged} damaged",
+        outcome.seconds
+    )?;
+    writeln!(out, "way back    {} answers came along the labels' own way back", outcome.answers)?;
+    writeln!(
+        out,
+        "data plane  {} frames copied, {} allocations on workers",
+        outcome.frames_copied, outcome.worker_allocations
+    )?;
+    writeln!(
+        out,
+        "trains      {:.1} frames a receive, {:.1} a send",
+        outcome.frames_per_receive, outcome.frames_per_send
+    )?;
+    if outcome.discards.is_empty() && outcome.kernel_drops == 0 {
+        writeln!(out, "discards    none")?;
+    }
+    for (reason, count) in &outcome.discards {
+        writeln!(out, "discards    {count} {reason}")?;
+    }
+    if outcome.kernel_drops > 0 {
+        writeln!(out, "discards    {} by the kernel, before we had them", outcome.kernel_drops)?;
+    }
+    let Sides { frames_in, frames_made, frames_out, discarded } = outcome.relay;
+    let sign = if outcome.balanced { "balanced" } else { "NOT balanced" };
+    writeln!(
+        out,
+        "balance     {sign}; relay: {frames_in} in + {frames_made} made = {frames_out} out + \
+         {discarded} discarded"
+    )?;
+    writeln!(out, "backend     {}; links plain (sealing has not landed yet)", outcome.backend)?;
+    for hint in &outcome.faster_here {
+        writeln!(out, "faster      {hint}")?;
+    }
+    for what in &outcome.failed {
+        writeln!(out, "FAILED      {what}")?;
+    }
+    writeln!(out, "{}", if outcome.ok { "ok" } else { "not ok" })
+}
+
+/// A number with its unit, scaled: `1.53 Mframes/s`.
+fn scaled(value: f64, unit: &str) -> String {
+    let (value, prefix) = match value {
+        v if v >= 1e9 => (v / 1e9, "G"),
+        v if v >= 1e6 => (v / 1e6, "M"),
+        v if v >= 1e3 => (v / 1e3, "k"),
+        v => (v, ""),
+    };
+    format!("{value:.2} {prefix}{unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_scaled_to_their_unit() {
+        assert_eq!(scaled(1_530_000.0, "frames/s"), "1.53 Mframes/s");
+        assert_eq!(scaled(17.2e9, "bit/s"), "17.20 Gbit/s");
+        assert_eq!(scaled(12.0, "frames/s"), "12.00 frames/s");
+    }
+
+    #[test]
+    fn the_window_fits_the_buffer_and_is_never_shut() {
+        assert_eq!(window_frames(0, 1400, 16_384), 64);
+        assert!(window_frames(8 << 20, 64, 16_384) <= 8_192);
+        assert!(window_frames(425_984, 1400, 16_384) < 100);
+    }
+
+    #[test]
+    fn options_out_of_range_are_refused() {
+        assert!(seconds("0").is_err() && seconds("nan").is_err() && seconds("4").is_ok());
+        assert!(frame_bytes("35").is_err() && frame_bytes("36").is_ok());
+        assert!(frame_bytes("9001").is_err());
+    }
+}

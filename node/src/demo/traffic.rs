@@ -1,0 +1,278 @@
+//! The two ends of the demo's traffic: a source that sends numbered frames as fast as its window
+//! allows, and a sink that checks each one and answers along the way back. Neither counts a frame
+//! that it did not itself see.
+//!
+//! What a frame carries behind the switch header, big-endian, filled up with the low byte of the
+//! number:
+//!
+//! ```text
+//! | flow (4) | number in the flow (8) | fill |      an answer: | frames accounted for (8) |
+//! ```
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use strowger_engine::{
+    director::Slot,
+    header::{AnyHeader, HEADER_64_BYTES, HeaderRepr},
+    label::Label,
+    limits::HOPS_MAX,
+    link::{LINK_HEADER_BYTES, plain_header},
+    scheme::Scheme,
+};
+use strowger_frame::{Burst, Frame};
+use strowger_io::Endpoint;
+
+/// Bytes in front of the payload.
+pub(super) const OVERHEAD_BYTES: usize = LINK_HEADER_BYTES + HEADER_64_BYTES;
+/// The shortest frame that can carry a flow and a number.
+pub(super) const FRAME_BYTES_MIN: usize = OVERHEAD_BYTES + 12;
+
+/// Frames between two answers at most; an answer also goes when nothing more has arrived.
+const ANSWER_EVERY: u64 = 256;
+
+/// After this long without an answer, what is still out counts as lost on the way, and the window
+/// opens again. The sink, not the source, says how many really were.
+const GIVE_UP: Duration = Duration::from_millis(100);
+
+/// What both threads tell the one that shows it.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    pub(super) sent: AtomicU64,
+    pub(super) received: AtomicU64,
+    /// No more is sent from when this is set.
+    pub(super) stop_sending: AtomicBool,
+    /// The sink ends when this is set and nothing more comes.
+    pub(super) stop_receiving: AtomicBool,
+}
+
+/// What the source saw.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SourceReport {
+    /// By flow.
+    pub(super) sent: Vec<u64>,
+    pub(super) answers: u64,
+}
+
+/// What the sink saw.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SinkReport {
+    /// By flow.
+    pub(super) received: Vec<u64>,
+    pub(super) reordered: u64,
+    pub(super) damaged: u64,
+    pub(super) answers: u64,
+    /// From the first frame to the last.
+    pub(super) elapsed: Duration,
+}
+
+/// Sends frames of `size` bytes along `labels`, one flow each, keeping up to `window` of them on
+/// their way, until told to stop.
+pub(super) fn source(
+    mut endpoint: Endpoint,
+    labels: &[Label],
+    size: usize,
+    window: u64,
+    progress: &Arc<Progress>,
+) -> (Endpoint, SourceReport) {
+    let mut report = SourceReport { sent: vec![0; labels.len()], answers: 0 };
+    let mut accounted = 0;
+    let mut total = 0;
+    let mut heard = Instant::now();
+    let mut flows = (0..labels.len()).cycle();
+    let mut answers = Burst::new();
+    while !progress.stop_sending.load(Ordering::Relaxed) {
+        if endpoint.receive_burst(&mut answers).is_err() {
+            break;
+        }
+        for mut answer in answers.drain(..) {
+            if let Some(count) = read_answer(&mut answer) {
+                accounted = accounted.max(count);
+                report.answers += 1;
+                heard = Instant::now();
+            }
+        }
+        let room = window.saturating_sub(total - accounted.min(total));
+        if room == 0 {
+            if heard.elapsed() > GIVE_UP {
+                accounted = total;
+            }
+            if let Ok(Some(mut answer)) = endpoint.receive_wait(Duration::from_millis(1))
+                && let Some(count) = read_answer(&mut answer)
+            {
+                accounted = accounted.max(count);
+                report.answers += 1;
+                heard = Instant::now();
+            }
+            continue;
+        }
+        let Some(flow) = flows.next() else { break };
+        let frames = (room as usize).min(strowger_frame::BURST_MAX).min(65_536 / size);
+        let Some(mut train) = endpoint.train(size, frames) else {
+            // All memory is on its way; it comes back by itself.
+            std::thread::yield_now();
+            continue;
+        };
+        let mut burst = Burst::new();
+        while let Some(mut frame) = train.next_frame() {
+            write_frame(&mut frame, labels[flow], flow as u32, report.sent[flow]);
+            report.sent[flow] += 1;
+            total += 1;
+            burst.push(frame);
+        }
+        drop(train);
+        while !burst.is_empty() {
+            match endpoint.send_burst(&mut burst) {
+                Ok(0) => std::thread::yield_now(),
+                Ok(_) => {}
+                Err(_) => return (endpoint, report),
+            }
+        }
+        progress.sent.store(total, Ordering::Relaxed);
+    }
+    (endpoint, report)
+}
+
+/// Checks every frame that comes, and answers along the way back, until told to stop and nothing
+/// more has come for a while.
+pub(super) fn sink(
+    mut endpoint: Endpoint,
+    flows: usize,
+    scheme: &Scheme,
+    progress: &Arc<Progress>,
+) -> (Endpoint, SinkReport) {
+    let mut report = SinkReport { received: vec![0; flows], ..SinkReport::default() };
+    // By flow: the number expected next.
+    let mut expected = vec![0_u64; flows];
+    let mut first = None;
+    let mut last = Instant::now();
+    let mut since_answer = 0;
+    let mut way_back: Option<Label> = None;
+    let mut burst = Burst::new();
+    loop {
+        match endpoint.receive_burst(&mut burst) {
+            Err(_) => break,
+            Ok(0) => {
+                if since_answer > 0 {
+                    since_answer = 0;
+                    answer(&mut endpoint, way_back, &expected, &mut report);
+                }
+                let told = progress.stop_receiving.load(Ordering::Relaxed);
+                match endpoint.receive_wait(Duration::from_millis(5)) {
+                    Ok(Some(frame)) => burst.push(frame),
+                    Ok(None) if told => break,
+                    Ok(None) => {}
+                    Err(_) => break,
+                }
+            }
+            Ok(_) => {}
+        }
+        if burst.is_empty() {
+            continue;
+        }
+        last = Instant::now();
+        first.get_or_insert(last);
+        for mut frame in burst.drain(..) {
+            let ingress = Slot::new(frame.mark().0);
+            let Some(arrived) = read_frame(&mut frame, expected.len()) else {
+                report.damaged += 1;
+                continue;
+            };
+            let next = &mut expected[arrived.flow];
+            report.received[arrived.flow] += 1;
+            if arrived.number < *next {
+                report.reordered += 1;
+            } else {
+                *next = arrived.number + 1;
+            }
+            since_answer += 1;
+            if since_answer == 1 {
+                // The way back has written itself; only the last slot stands beside the frame.
+                let ingress = scheme.encode_least(ingress).ok();
+                way_back = arrived.label.reverse(arrived.shift, ingress).ok();
+            }
+            if since_answer >= ANSWER_EVERY {
+                since_answer = 0;
+                answer(&mut endpoint, way_back, &expected, &mut report);
+            }
+        }
+        progress.received.store(report.received.iter().sum(), Ordering::Relaxed);
+    }
+    report.elapsed = first.map_or(Duration::ZERO, |first| last - first);
+    (endpoint, report)
+}
+
+struct Arrived {
+    label: Label,
+    shift: u16,
+    flow: usize,
+    number: u64,
+}
+
+fn header_bytes(frame: &mut Frame, label: Label, flow: u16) -> Option<&mut [u8]> {
+    let (label, shift) = label.depart().ok()?;
+    let (link_header, packet) = frame.bytes_mut().split_first_chunk_mut()?;
+    *link_header = plain_header(0);
+    let header = HeaderRepr { flow, ..HeaderRepr::new(label, shift, HOPS_MAX) };
+    header.emit(packet).ok()
+}
+
+fn write_frame(frame: &mut Frame, label: Label, flow: u32, number: u64) {
+    let payload = header_bytes(frame, label, flow as u16);
+    let payload = payload.expect("the size was checked, and the label is of the demo's making");
+    let (front, fill) = payload.split_at_mut(12);
+    front[..4].copy_from_slice(&flow.to_be_bytes());
+    front[4..].copy_from_slice(&number.to_be_bytes());
+    fill.fill(number as u8);
+}
+
+fn read_frame(frame: &mut Frame, flows: usize) -> Option<Arrived> {
+    let packet = frame.bytes_mut().get_mut(LINK_HEADER_BYTES..)?;
+    let AnyHeader::W64(header) = AnyHeader::parse(packet).ok()? else {
+        return None;
+    };
+    let (flow, rest) = header.payload().split_first_chunk()?;
+    let (number, fill) = rest.split_first_chunk()?;
+    let (flow, number) = (u32::from_be_bytes(*flow) as usize, u64::from_be_bytes(*number));
+    let intact = fill.iter().fold(0, |differ, byte| differ | (byte ^ number as u8)) == 0;
+    (intact && flow < flows).then(|| Arrived {
+        label: header.label(),
+        shift: header.shift(),
+        flow,
+        number,
+    })
+}
+
+/// Tells the source how many frames are accounted for: come, or known to be missing.
+fn answer(
+    endpoint: &mut Endpoint,
+    way_back: Option<Label>,
+    expected: &[u64],
+    report: &mut SinkReport,
+) {
+    let Some(label) = way_back else { return };
+    let Some(mut frame) = endpoint.frame(OVERHEAD_BYTES + 8) else {
+        return;
+    };
+    let count: u64 = expected.iter().sum();
+    match header_bytes(&mut frame, label, 0) {
+        Some(payload) => payload.copy_from_slice(&count.to_be_bytes()),
+        None => return,
+    }
+    if endpoint.send(frame).is_ok() {
+        report.answers += 1;
+    }
+}
+
+fn read_answer(frame: &mut Frame) -> Option<u64> {
+    let packet = frame.bytes_mut().get_mut(LINK_HEADER_BYTES..)?;
+    let AnyHeader::W64(header) = AnyHeader::parse(packet).ok()? else {
+        return None;
+    };
+    header.payload().first_chunk().map(|count| u64::from_be_bytes(*count))
+}
