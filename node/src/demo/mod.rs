@@ -315,7 +315,7 @@ fn faster_here(options: &Options, ladder: &strowger_io::udp::Report) -> Vec<Stri
         ));
     }
     if options.workers > 1 && usize::from(options.workers) + 4 > cores {
-        faster.push(format!("more relay workers than cores to run them: try --workers 1"));
+        faster.push("more relay workers than cores to run them: try --workers 1".to_owned());
     }
     faster
 }

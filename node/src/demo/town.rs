@@ -13,10 +13,10 @@ use strowger_engine::{
     label::{Hop, Label},
     link::Behind,
 };
-use strowger_frame::{Address, Pool, PoolSpec, pool::PoolTally};
+use strowger_frame::{Address, BURST_MAX, Pool, PoolSpec, pool::PoolTally};
 use strowger_io::{
     Doorbell, Endpoint, EndpointSpec, endpoint,
-    udp::{self, Report, UdpSpec},
+    udp::{self, Report, UdpSpec, limits::POSTED_BUFFERS},
 };
 
 use crate::{
@@ -54,10 +54,13 @@ struct Site {
 }
 
 impl Site {
-    fn new(workers: usize) -> Result<Self, Failure> {
-        // 128 chunks: those posted to the kernel, those of a burst under way, and as many again
-        // that wait at exits. 8.5 MiB a worker.
-        let spec = PoolSpec { trains: 128, singles: 0, huge_pages: false };
+    /// A switch whose every worker will have `sockets` sockets.
+    fn new(workers: usize, sockets: usize) -> Result<Self, Failure> {
+        let posted = usize::from(POSTED_BUFFERS) * sockets;
+        // A burst under way, and as much again that waits at exits or to be sent.
+        let under_way = 2 * BURST_MAX;
+        let trains = (posted + under_way) as u32;
+        let spec = PoolSpec { trains, singles: 0, huge_pages: false };
         let pools = Pool::many(&spec, workers).map_err(|why| refused("memory")(&why))?;
         let (switch, workers) =
             Switch::new(SwitchConfig::default(), pools).map_err(|why| refused("switch")(&why))?;
@@ -157,8 +160,9 @@ pub(super) fn build(
     depth_frames: usize,
 ) -> Result<(Town, Endpoint, Endpoint), Failure> {
     let clock = Clock::start();
-    let (mut left, mut relay, mut right) =
-        (Site::new(1)?, Site::new(relay_workers)?, Site::new(1)?);
+    let mut left = Site::new(1, flows)?;
+    let mut relay = Site::new(relay_workers, 1)?;
+    let mut right = Site::new(1, 1)?;
     let spec = EndpointSpec { depth_frames, ..EndpointSpec::default() };
     let (source_slot, source) = left.plug_endpoint(&spec)?;
     let (sink_slot, sink) = right.plug_endpoint(&spec)?;
