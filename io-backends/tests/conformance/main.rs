@@ -1,0 +1,84 @@
+//! One suite that every backend passes: each law of `Port`'s contract is a test of its own for each
+//! backend. A new backend is one line in `backends!` and one function in `backends.rs`.
+
+use strowger_frame::alloc;
+
+mod backends;
+mod suite;
+
+#[global_allocator]
+static ALLOC: alloc::GuardedAlloc = alloc::GuardedAlloc;
+
+macro_rules! backends {
+    ($($backend:ident)*) => { $(mod $backend {
+        use crate::{backends, suite};
+
+        fn law(law: impl Fn(&suite::Backend, suite::Joined)) {
+            let backend = backends::$backend();
+            match (backend.join)() {
+                Ok(joined) => law(&backend, joined),
+                Err(why) => eprintln!("SKIPPED {}: {why}", stringify!($backend)),
+            }
+        }
+
+        #[test]
+        fn delivers_in_order_and_intact() {
+            law(|_, joined| suite::delivers_in_order_and_intact(joined));
+        }
+        #[test]
+        fn payload_is_not_copied() {
+            law(suite::payload_is_not_copied);
+        }
+        #[test]
+        fn r3_an_overload_is_counted_to_the_last_frame() {
+            law(suite::an_overload_is_counted_to_the_last_frame);
+        }
+        #[test]
+        fn admits_and_forgets() {
+            law(|_, joined| suite::admits_and_forgets(joined));
+        }
+        #[test]
+        fn an_unknown_mark_is_no_neighbour() {
+            law(|_, joined| suite::an_unknown_mark_is_no_neighbour(joined));
+        }
+        #[test]
+        fn a_stranger_is_counted() {
+            law(|_, joined| suite::a_stranger_is_counted(joined));
+        }
+        #[test]
+        fn empty_and_largest_frames_pass() {
+            law(|_, joined| suite::empty_and_largest_frames_pass(joined));
+        }
+        #[test]
+        fn an_empty_pool_recovers() {
+            law(|_, joined| suite::an_empty_pool_recovers(joined));
+        }
+        #[test]
+        fn r10_the_far_side_may_go() {
+            law(suite::the_far_side_may_go);
+        }
+        #[test]
+        fn arming_wakes() {
+            law(|_, joined| suite::arming_wakes(joined));
+        }
+        #[test]
+        fn two_threads_sleep_and_wake_each_other() {
+            law(|_, joined| suite::two_threads_sleep_and_wake_each_other(joined));
+        }
+        #[test]
+        fn r13_nothing_is_allocated_after_construction() {
+            law(|_, joined| suite::nothing_is_allocated_after_construction(joined));
+        }
+    })* };
+}
+
+backends! {
+    memory
+    endpoint
+    unix
+    unix_with_largest_frames
+    capture_of_memory
+    fault_of_memory_with_no_faults
+    udp_mmsg
+    udp_io_uring
+}

@@ -1,0 +1,466 @@
+//! The laws of `Port`'s contract, each a function of two connected ports. Nothing here knows which
+//! backend it looks at, and nothing sleeps: every wait has a deadline.
+
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use strowger_frame::{
+    Address, BURST_MAX, Burst, ChunkClass, Frame, Loss, Mark, Pool, PoolSpec, Port, alloc,
+    port::AdmitError,
+};
+use strowger_io::{Waited, Waiter};
+
+/// Under this mark the near port knows the far one.
+const FAR: Mark = Mark::new(3, 1);
+/// Under this mark the far port knows the near one.
+const NEAR: Mark = Mark::new(5, 2);
+/// The slot by which the packets that we send have entered the switch.
+pub(crate) const INGRESS: Mark = Mark(0x0001_0203);
+
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Looks in vain after which nothing is on its way any more: everything here is on this machine.
+const QUIET_LOOKS: u32 = 200;
+
+/// A backend, and what it promises beyond the contract.
+pub(crate) struct Backend {
+    /// Two connected ports, or why this machine has none.
+    pub(crate) join: fn() -> Result<Joined, String>,
+    /// A frame that arrives is the memory that was sent.
+    pub(crate) zero_copy: bool,
+    /// When it is full, frames stay with the caller: none is dropped on the way.
+    pub(crate) keeps_when_full: bool,
+    /// It is told when the far side ends.
+    pub(crate) knows_when_gone: bool,
+}
+
+/// Two connected ports, that have admitted nobody.
+pub(crate) struct Joined {
+    pub(crate) near: Box<dyn Port>,
+    pub(crate) far: Box<dyn Port>,
+    /// Where the far port is, as the near one writes it, and the other way round.
+    pub(crate) to_far: Address,
+    pub(crate) to_near: Address,
+}
+
+impl Joined {
+    fn admitted(mut self) -> Self {
+        self.near.admit(FAR, self.to_far).expect("nobody has the address");
+        self.far.admit(NEAR, self.to_near).expect("nobody has the address");
+        self
+    }
+
+    /// The other way round.
+    fn turned(self) -> Self {
+        Self { near: self.far, far: self.near, to_far: self.to_near, to_near: self.to_far }
+    }
+}
+
+pub(crate) fn until(what: &str, mut happened: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !happened() {
+        assert!(started.elapsed() < DEADLINE, "waited in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn pool() -> Pool {
+    Pool::new(&PoolSpec { trains: 128, singles: 1024, huge_pages: false }).expect("memory")
+}
+
+fn frame(pool: &mut Pool, n: u32, len: usize) -> Frame {
+    let class = if len < 3000 { ChunkClass::Single } else { ChunkClass::Train };
+    let chunk = pool.take(class).expect("enough");
+    let start = chunk.start();
+    let mut frame = chunk.into_frame(start, len);
+    for (at, byte) in frame.bytes_mut().iter_mut().enumerate() {
+        *byte = content(n, at);
+    }
+    frame.set_mark(INGRESS);
+    frame
+}
+
+/// Four bytes of number, then bytes that depend on the number and the place.
+fn content(n: u32, at: usize) -> u8 {
+    n.to_be_bytes().get(at).copied().unwrap_or((n as usize * 31 + at * 7 + (at >> 8)) as u8)
+}
+
+fn number(frame: &Frame) -> u32 {
+    u32::from_be_bytes(frame.bytes()[..4].try_into().expect("four bytes"))
+}
+
+fn is_intact(frame: &Frame, n: u32, len: usize) -> bool {
+    frame.len() == len && frame.bytes().iter().enumerate().all(|(at, b)| *b == content(n, at))
+}
+
+/// Hands over frames and waits until the port has let them all go.
+fn send(port: &mut dyn Port, to: Mark, frames: &mut Burst) {
+    until("room to send", || {
+        port.tx_burst(to, frames);
+        port.flush();
+        frames.is_empty() && port.is_flushed()
+    });
+}
+
+/// Receives `n` frames.
+fn receive(port: &mut dyn Port, pool: &mut Pool, n: usize, mut each: impl FnMut(Frame)) {
+    let mut came = 0;
+    until("frames to arrive", || {
+        let mut burst = Burst::new();
+        port.rx_burst(pool, &mut burst);
+        came += burst.len();
+        burst.into_iter().for_each(&mut each);
+        came >= n
+    });
+    assert_eq!(came, n, "more came than were sent");
+}
+
+/// Receives until nothing more is on its way.
+fn receive_all(port: &mut dyn Port, pool: &mut Pool, mut each: impl FnMut(Frame)) -> u64 {
+    let mut came = 0;
+    let mut looks_in_vain = 0;
+    while looks_in_vain < QUIET_LOOKS {
+        let mut burst = Burst::new();
+        port.rx_burst(pool, &mut burst);
+        looks_in_vain = if burst.is_empty() { looks_in_vain + 1 } else { 0 };
+        came += burst.len() as u64;
+        burst.into_iter().for_each(&mut each);
+    }
+    came
+}
+
+fn balances(port: &dyn Port, received: u64, taken: u64) {
+    let tally = port.tally();
+    let given = tally.frames_in.read() + tally.frames_made.read() + taken;
+    let gone = received + tally.frames_out.read() + tally.lost_in_all();
+    assert_eq!(given, gone, "{}: {tally:?}", port.describe());
+}
+
+pub(crate) fn delivers_in_order_and_intact(joined: Joined) {
+    let mut joined = joined.admitted();
+    for mark in [NEAR, FAR] {
+        delivers(&mut joined, mark);
+        joined = joined.turned();
+    }
+}
+
+fn delivers(joined: &mut Joined, mark: Mark) {
+    const ROUNDS: u32 = 20;
+    let (mut here, mut there) = (pool(), pool());
+    let longest = joined.near.frame_bytes_max().min(joined.far.frame_bytes_max()).min(1472);
+    let to = if mark == NEAR { FAR } else { NEAR };
+    let mut expected = 0;
+    let len = |n: u32| 4 + n as usize * 37 % (longest - 4);
+    for round in 0..ROUNDS {
+        let numbers = round * BURST_MAX as u32..(round + 1) * BURST_MAX as u32;
+        let mut burst: Burst = numbers.map(|n| frame(&mut here, n, len(n))).collect();
+        send(joined.near.as_mut(), to, &mut burst);
+        receive(joined.far.as_mut(), &mut there, BURST_MAX, |frame| {
+            assert_eq!(frame.mark(), mark, "a frame carries its neighbour's mark");
+            assert!(is_intact(&frame, expected, len(expected)), "{} of {expected}", number(&frame));
+            expected += 1;
+        });
+    }
+    let copied = here.tally().frames_copied.read() + there.tally().frames_copied.read();
+    assert_eq!(copied, 0);
+}
+
+pub(crate) fn payload_is_not_copied(backend: &Backend, joined: Joined) {
+    let mut joined = joined.admitted();
+    let (mut here, mut there) = (pool(), pool());
+    let mut burst: Burst = (0..8).map(|n| frame(&mut here, n, 500)).collect();
+    let sent: Vec<_> = burst.iter().map(|frame| frame.bytes().as_ptr()).collect();
+    send(joined.near.as_mut(), FAR, &mut burst);
+    let mut came = Vec::new();
+    receive(joined.far.as_mut(), &mut there, 8, |frame| came.push(frame.bytes().as_ptr()));
+    assert!(!backend.zero_copy || came == sent, "the frames are where they were");
+    assert_eq!(here.tally().frames_copied.read() + there.tally().frames_copied.read(), 0);
+}
+
+pub(crate) fn an_overload_is_counted_to_the_last_frame(backend: &Backend, joined: Joined) {
+    const FRAMES: u32 = 40_000; // many times what any of the wires holds
+    let mut joined = joined.admitted();
+    let (mut here, mut there) = (pool(), pool());
+    let near = &mut joined.near;
+    let mut queue = Burst::new();
+    let (mut made, mut tries_in_vain) = (0, 0);
+    while made < FRAMES && tries_in_vain < 10 {
+        while !queue.is_full() {
+            queue.push(frame(&mut here, made, 200));
+            made += 1;
+        }
+        near.tx_burst(FAR, &mut queue);
+        near.flush();
+        tries_in_vain = if queue.is_full() { tries_in_vain + 1 } else { 0 };
+    }
+    let kept = queue.len() as u32;
+    assert!(kept > 0 || !backend.keeps_when_full, "it took {made} and was never full");
+
+    // What arrives is in order; what stayed with us follows all of it.
+    let mut next = 0;
+    let mut came = receive_all(joined.far.as_mut(), &mut there, |frame| {
+        let n = number(&frame);
+        assert!(n >= next && is_intact(&frame, n, 200), "{n} after {next}");
+        assert!(n == next || !backend.keeps_when_full, "{next} was lost on the way");
+        next = n + 1;
+        near.flush(); // as a worker goes on doing
+    });
+    // The kernel tells how many it dropped beside the next one that it does not drop.
+    send(near.as_mut(), FAR, &mut queue);
+    send(near.as_mut(), FAR, &mut Burst::from_iter([frame(&mut here, made, 200)]));
+    came += receive_all(joined.far.as_mut(), &mut there, |frame| {
+        assert!(number(&frame) == next || !backend.keeps_when_full);
+        next = number(&frame) + 1;
+    });
+    assert_eq!(next, made + 1, "the last one arrived");
+    let taken = near.tally().frames_out.read() + near.tally().lost_in_all();
+    balances(near.as_ref(), 0, taken);
+    balances(joined.far.as_ref(), came, 0);
+    accounts_for_the_way(near.as_ref(), joined.far.as_ref());
+    let far = joined.far.tally();
+    assert!(far.kernel_drops.read() == 0 || !backend.keeps_when_full);
+}
+
+/// What went out came in, or the kernel says that it dropped some of it. A train that it drops
+/// whole counts as one (Linux counts buffers, not segments), so that its figure is a lower bound.
+fn accounts_for_the_way(from: &dyn Port, to: &dyn Port) {
+    let (out, come) = (from.tally().frames_out.read(), to.tally().frames_in.read());
+    let drops = to.tally().kernel_drops.read();
+    let missing = out.checked_sub(come).expect("no more came in than went out");
+    assert!(drops <= missing, "{drops} dropped of {missing} missing");
+    assert!(drops > 0 || missing == 0, "{missing} of {out} are missing without a word");
+}
+
+fn wrong_address(right: Address) -> Address {
+    match right {
+        Address::Only => Address::Udp(SocketAddr::from(([127, 0, 0, 1], 7))),
+        _ => Address::Only,
+    }
+}
+
+pub(crate) fn admits_and_forgets(mut joined: Joined) {
+    let at = joined.to_far;
+    let near = &mut joined.near;
+    assert_eq!(near.admit(FAR, wrong_address(at)), Err(AdmitError::WrongKind));
+    assert_eq!(near.admit(FAR, at), Ok(()));
+    assert_eq!(near.admit(FAR, at), Ok(()), "again is no other");
+    assert_eq!(near.admit(NEAR, at), Err(AdmitError::Taken));
+    if let Address::Udp(at) = at {
+        let v6 = Address::Udp((Ipv6Addr::LOCALHOST, at.port()).into());
+        assert_eq!(near.admit(NEAR, v6), Err(AdmitError::WrongKind));
+        let another = Address::Udp((at.ip(), at.port() ^ 1).into());
+        assert_eq!(near.admit(Mark::new(u16::MAX, 0), another), Err(AdmitError::Full));
+    }
+    near.forget(NEAR); // nobody: nothing happens
+    near.forget(FAR);
+    assert_eq!(near.admit(NEAR, at), Ok(()));
+    near.forget(NEAR);
+
+    let mut joined = joined.admitted();
+    let (mut here, mut there) = (pool(), pool());
+    let mut burst = Burst::from_iter([frame(&mut here, 1, 100)]);
+    send(joined.near.as_mut(), FAR, &mut burst);
+    receive(joined.far.as_mut(), &mut there, 1, |_| ());
+}
+
+pub(crate) fn an_unknown_mark_is_no_neighbour(joined: Joined) {
+    let mut joined = joined.admitted();
+    let mut pool = pool();
+    // An index without anybody, one beyond any table, and an old generation of the right one.
+    for to in [Mark::new(9, 0), Mark::new(u16::MAX, 0), Mark::new(3, 0)] {
+        let mut burst: Burst = (0..3).map(|n| frame(&mut pool, n, 100)).collect();
+        send(joined.near.as_mut(), to, &mut burst);
+    }
+    joined.near.forget(FAR);
+    send(joined.near.as_mut(), FAR, &mut Burst::from_iter([frame(&mut pool, 9, 100)]));
+    assert_eq!(joined.near.tally().lost(Loss::NoNeighbour), 10);
+    balances(joined.near.as_ref(), 0, 10);
+    assert_eq!(receive_all(joined.far.as_mut(), &mut pool, |_| ()), 0);
+}
+
+pub(crate) fn a_stranger_is_counted(joined: Joined) {
+    let mut joined = joined.admitted();
+    let (mut here, mut there) = (pool(), pool());
+    joined.near.forget(FAR);
+    let mut burst: Burst = (0..3).map(|n| frame(&mut here, n, 100)).collect();
+    send(joined.far.as_mut(), NEAR, &mut burst);
+    until("strangers to be counted", || {
+        assert_eq!(receive_all(joined.near.as_mut(), &mut there, |_| ()), 0);
+        joined.near.tally().lost(Loss::Stranger) == 3
+    });
+    balances(joined.near.as_ref(), 0, 0);
+}
+
+pub(crate) fn empty_and_largest_frames_pass(joined: Joined) {
+    let mut joined = joined.admitted();
+    for (to, mark) in [(FAR, NEAR), (NEAR, FAR)] {
+        let (mut here, mut there) = (pool(), pool());
+        let largest = joined.near.frame_bytes_max().min(joined.far.frame_bytes_max());
+        for len in [0, 1, largest, 0, 0, largest - 1] {
+            let mut burst = Burst::from_iter([frame(&mut here, 7, len)]);
+            send(joined.near.as_mut(), to, &mut burst);
+            receive(joined.far.as_mut(), &mut there, 1, |frame| {
+                assert!(is_intact(&frame, 7, len), "{len} bytes became {}", frame.len());
+                assert_eq!(frame.mark(), mark);
+            });
+        }
+        joined = joined.turned();
+    }
+}
+
+pub(crate) fn an_empty_pool_recovers(joined: Joined) {
+    let mut joined = joined.admitted();
+    let mut here = pool();
+    let small = PoolSpec { trains: 4, singles: 0, huge_pages: false };
+    let mut small = Pool::new(&small).expect("memory");
+    let mut kept = Vec::new();
+    let mut came = 0;
+    for round in 0..4 {
+        let mut burst: Burst = (0..16).map(|n| frame(&mut here, round * 16 + n, 1000)).collect();
+        joined.near.tx_burst(FAR, &mut burst);
+        joined.near.flush();
+        let mut held_on_to = |frame| kept.push(frame);
+        came += receive_all(joined.far.as_mut(), &mut small, &mut held_on_to);
+    }
+    kept.clear();
+    // What waited comes now, and a new one after it.
+    came += receive_all(joined.far.as_mut(), &mut small, drop);
+    let mut last = Burst::from_iter([frame(&mut here, 1000, 1000)]);
+    send(joined.near.as_mut(), FAR, &mut last);
+    let mut found = false;
+    until("a frame to arrive once there is memory", || {
+        came +=
+            receive_all(joined.far.as_mut(), &mut small, |frame| found |= number(&frame) == 1000);
+        found
+    });
+    balances(joined.far.as_ref(), came, 0);
+    accounts_for_the_way(joined.near.as_ref(), joined.far.as_ref());
+}
+
+pub(crate) fn the_far_side_may_go(backend: &Backend, joined: Joined) {
+    let Joined { mut near, far, .. } = joined.admitted();
+    let mut pool = pool();
+    let mut burst: Burst = (0..16).map(|n| frame(&mut pool, n, 100)).collect();
+    send(near.as_mut(), FAR, &mut burst);
+    drop(far);
+    for _ in 0..10 {
+        let mut burst: Burst = (0..16).map(|n| frame(&mut pool, n, 100)).collect();
+        send(near.as_mut(), FAR, &mut burst);
+        assert_eq!(receive_all(near.as_mut(), &mut pool, |_| ()), 0);
+    }
+    let gone = near.tally().lost(Loss::PeerGone);
+    assert!(gone >= 160 || !backend.knows_when_gone, "{gone} were told as lost");
+    balances(near.as_ref(), 0, 11 * 16);
+    near.arm();
+    near.disarm();
+}
+
+/// Waits as a worker does; `true` once something is to be done.
+fn wait(port: &mut dyn Port, waiter: &mut Waiter, timeout: Duration) -> bool {
+    waiter.begin();
+    waiter.add(port.arm());
+    let waited = waiter.wait(Some(timeout));
+    port.disarm();
+    waited != Waited::TimedOut
+}
+
+pub(crate) fn arming_wakes(joined: Joined) {
+    let mut joined = joined.admitted();
+    for to in [FAR, NEAR] {
+        let (mut here, mut there) = (pool(), pool());
+        let mut waiter = Waiter::with_capacity(1);
+        for round in 0..10 {
+            // With nothing on its way, a port is soon ready to sleep.
+            until("nothing to be done", || {
+                joined.far.rx_burst(&mut there, &mut Burst::new());
+                !wait(joined.far.as_mut(), &mut waiter, Duration::ZERO)
+            });
+            waiter.begin();
+            let armed = joined.far.arm();
+            waiter.add(armed);
+            let mut burst = Burst::from_iter([frame(&mut here, round, 100)]);
+            send(joined.near.as_mut(), to, &mut burst);
+            assert_eq!(waiter.wait(Some(DEADLINE)), Waited::Ready, "armed as {armed:?}");
+            joined.far.disarm();
+            receive(joined.far.as_mut(), &mut there, 1, |frame| assert_eq!(number(&frame), round));
+        }
+        joined = joined.turned();
+    }
+}
+
+pub(crate) fn two_threads_sleep_and_wake_each_other(joined: Joined) {
+    const FRAMES: u32 = 5_000;
+    let Joined { mut near, mut far, .. } = joined.admitted();
+    let echo = std::thread::spawn(move || {
+        let (mut pool, mut waiter) = (pool(), Waiter::with_capacity(1));
+        let (mut burst, mut returned) = (Burst::new(), 0);
+        while returned < FRAMES {
+            far.rx_burst(&mut pool, &mut burst);
+            let came = burst.len();
+            for frame in &mut burst {
+                frame.set_mark(INGRESS);
+            }
+            far.tx_burst(NEAR, &mut burst);
+            far.flush();
+            returned += (came - burst.len()) as u32;
+            if came == 0 && far.is_flushed() {
+                assert!(wait(far.as_mut(), &mut waiter, DEADLINE), "a wake-up was lost");
+            }
+        }
+        until("the last to leave", || {
+            far.flush();
+            far.is_flushed()
+        });
+        far
+    });
+    let (mut pool, mut waiter) = (pool(), Waiter::with_capacity(1));
+    let (mut sent, mut back) = (0, 0);
+    let mut burst = Burst::new();
+    while back < FRAMES {
+        // One at a time, then a few: it is falling asleep that is to be seen.
+        let window = 1 + (back / 64) % 8;
+        while sent < FRAMES && sent < back + window {
+            burst.push(frame(&mut pool, sent, 64));
+            sent += 1;
+        }
+        near.tx_burst(FAR, &mut burst);
+        near.flush();
+        let mut came = Burst::new();
+        near.rx_burst(&mut pool, &mut came);
+        for frame in &came {
+            assert_eq!(number(frame), back);
+            back += 1;
+        }
+        if came.is_empty() && near.is_flushed() {
+            assert!(wait(near.as_mut(), &mut waiter, DEADLINE), "a wake-up was lost at {back}");
+        }
+    }
+    let far = echo.join().expect("no panic");
+    balances(near.as_ref(), u64::from(FRAMES), u64::from(FRAMES));
+    balances(far.as_ref(), u64::from(FRAMES), u64::from(FRAMES));
+}
+
+pub(crate) fn nothing_is_allocated_after_construction(joined: Joined) {
+    assert!(alloc::installed());
+    let mut joined = joined.admitted();
+    let (mut here, mut there) = (pool(), pool());
+    let mut waiter = Waiter::with_capacity(1);
+    let guard = alloc::forbid();
+    for round in 0..50 {
+        for to in [FAR, NEAR] {
+            let mut burst = Burst::new();
+            for n in 0..16 {
+                burst.push(frame(&mut here, round * 16 + n, 300));
+            }
+            send(joined.near.as_mut(), to, &mut burst);
+            receive(joined.far.as_mut(), &mut there, 16, drop);
+            wait(joined.far.as_mut(), &mut waiter, Duration::ZERO);
+            // And what goes wrong allocates no more than what goes right.
+            burst.push(frame(&mut here, 0, 10));
+            joined.near.tx_burst(Mark::new(9, 9), &mut burst);
+            joined = joined.turned();
+        }
+    }
+    assert_eq!(guard.seen(), 0);
+}
