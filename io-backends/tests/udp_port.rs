@@ -1,6 +1,8 @@
 //! UDP ports over loopback, both backends: trains, order, strangers, sizes, wake-ups, memory. The
 //! tests never sleep: they poll with a deadline.
 
+#![allow(clippy::unwrap_used)] // the helpers of a test are a test
+
 use std::{
     net::{SocketAddr, UdpSocket},
     os::fd::RawFd,
@@ -27,10 +29,12 @@ fn v6() -> UdpSpec {
     UdpSpec { bind: "[::1]:0".parse().unwrap(), ..v4() }
 }
 
-/// Runs `test` with each backend that this machine has, and with recvmmsg in any case.
+/// Runs `test` with each backend that this machine has, io_uring with each set of flags that this
+/// or an older kernel takes, and recvmmsg in any case.
 fn with_each_backend(spec: UdpSpec, test: impl Fn(&UdpSpec)) {
-    for backend in [Choice::Mmsg, Choice::IoUring] {
-        let spec = UdpSpec { backend, ..spec.clone() };
+    let rings = (0..3).map(|rung| (Choice::IoUring, rung));
+    for (backend, ring_rung_first) in std::iter::once((Choice::Mmsg, 0)).chain(rings) {
+        let spec = UdpSpec { backend, ring_rung_first, ..spec.clone() };
         match open(&spec, 0) {
             Ok(_) => test(&spec),
             Err(OpenError::NoRing(why)) => eprintln!("SKIPPED with io_uring: {why}"),
@@ -139,4 +143,510 @@ fn a_frame_goes_there_and_back() {
             assert_eq!(pool.tally().frames_copied.read(), 0);
         });
     }
+}
+
+#[test]
+fn equal_frames_leave_as_one_message_and_arrive_as_one_train() {
+    for spec in [v4(), v6()] {
+        with_each_backend(spec, |spec| {
+            let mut pool = pool(160);
+            let opened_a = opened(spec);
+            let Ok(segments_max) = opened_a.report.gso.clone() else {
+                return eprintln!("SKIPPED: {:?}", opened_a.report.gso);
+            };
+            let (mut a, mut b) = pair(spec);
+            // Three bursts in one round: trains join across bursts, up to the limit.
+            for _ in 0..3 {
+                let mut burst = train(&mut pool, 100, 64);
+                a.tx_burst(Mark(0), &mut burst);
+                assert!(burst.is_empty());
+            }
+            a.flush();
+            let messages = 192_usize.div_ceil(segments_max.min(655)) as u64;
+            assert_eq!(a.tally().trains_out.read(), messages);
+            assert_eq!(a.tally().frames_out.read(), 192);
+            assert_eq!(a.tally().bytes_out.read(), 19_200);
+            let frames = receive(&mut b, &mut pool, 192);
+            for (n, frame) in frames.iter().enumerate() {
+                assert_eq!(frame.bytes(), [(n % 64) as u8; 100]);
+            }
+            assert_eq!(b.tally().frames_in.read(), 192);
+            assert_eq!(b.tally().trains_in.read(), messages, "one receive a train");
+        });
+    }
+}
+
+#[test]
+fn frames_that_lie_apart_ride_together() {
+    with_each_backend(v4(), |spec| {
+        let mut pool = pool(160);
+        let (mut a, mut b) = pair(spec);
+        let mut burst: Burst = (0..20).map(|n| frame(&mut pool, 64, n)).collect();
+        send(&mut a, Mark(0), &mut burst);
+        assert_eq!(a.tally().trains_out.read(), 1);
+        for (n, frame) in receive(&mut b, &mut pool, 20).iter().enumerate() {
+            assert_eq!(frame.bytes(), [n as u8; 64]);
+        }
+    });
+}
+
+#[test]
+fn mixed_lengths_arrive_in_order() {
+    with_each_backend(v4(), |spec| {
+        let mut pool = pool(400);
+        let (mut a, mut b) = pair(spec);
+        // Runs, a shorter one that ends a train, longer ones that begin one, empty ones.
+        let lens =
+            [64, 64, 64, 10, 64, 64, 200, 200, 0, 0, 7, 1, 1400, 1400, 1400, 3, 64, 9000, 9000, 8];
+        let lens: Vec<usize> = lens.iter().copied().cycle().take(120).collect();
+        for half in lens.chunks(60) {
+            let mut burst: Burst =
+                half.iter().map(|len| frame(&mut pool, *len, *len as u8)).collect();
+            a.tx_burst(Mark(0), &mut burst);
+            assert!(burst.is_empty());
+            a.flush();
+        }
+        let frames = receive(&mut b, &mut pool, lens.len());
+        let got: Vec<usize> = frames.iter().map(|frame| frame.len()).collect();
+        assert_eq!(got, lens);
+        assert!(frames.iter().all(|frame| frame.bytes().iter().all(|b| *b == frame.len() as u8)));
+        assert_eq!(b.tally().bytes_in.read(), lens.iter().sum::<usize>() as u64);
+        assert_eq!(a.tally().frames_out.read(), b.tally().frames_in.read());
+    });
+}
+
+#[test]
+fn the_longest_datagrams_and_empty_ones_pass_and_longer_ones_are_counted() {
+    with_each_backend(v4(), |spec| {
+        let mut pool = pool(64);
+        let (mut a, mut b) = pair(spec);
+        let mut burst: Burst =
+            [65_507, 0, 65_507].into_iter().map(|len| frame(&mut pool, len, 0x55)).collect();
+        send(&mut a, Mark(0), &mut burst);
+        let frames = receive(&mut b, &mut pool, 3);
+        assert_eq!(frames.iter().map(|f| f.len()).collect::<Vec<_>>(), [65_507, 0, 65_507]);
+        assert!(frames[0].bytes().iter().all(|byte| *byte == 0x55));
+        let mut burst: Burst =
+            [65_508, 5].into_iter().map(|len| frame(&mut pool, len, 1)).collect();
+        send(&mut a, Mark(0), &mut burst);
+        assert_eq!(a.tally().lost(Loss::PathTooNarrow), 1);
+        assert_eq!(receive(&mut b, &mut pool, 1)[0].len(), 5);
+    });
+}
+
+#[test]
+fn without_trains_in_frames_come_one_by_one_and_long_ones_are_cut_and_counted() {
+    let spec = UdpSpec { trains_in: false, frame_bytes_max: 1500, backend: Choice::Mmsg, ..v4() };
+    let mut pool = pool(64);
+    let (mut a, mut b) = pair(&spec);
+    let mut burst = train(&mut pool, 100, 30);
+    burst.push(frame(&mut pool, 1501, 1));
+    burst.push(frame(&mut pool, 1500, 2));
+    send(&mut a, Mark(0), &mut burst);
+    let frames = receive_until(&mut b, &mut pool, |_, port| port.tally().frames_in.read() == 32);
+    assert_eq!(frames.len(), 31);
+    assert_eq!(frames[30].len(), 1500);
+    assert_eq!(b.tally().lost(Loss::Truncated), 1);
+    assert_eq!(b.tally().trains_in.read(), 32);
+}
+
+#[test]
+fn without_trains_out_each_frame_is_a_message() {
+    with_each_backend(UdpSpec { trains_out: false, ..v4() }, |spec| {
+        let mut pool = pool(160);
+        let (mut a, mut b) = pair(spec);
+        let mut burst = train(&mut pool, 100, 30);
+        send(&mut a, Mark(0), &mut burst);
+        assert_eq!((a.tally().trains_out.read(), a.tally().frames_out.read()), (30, 30));
+        assert_eq!(receive(&mut b, &mut pool, 30).len(), 30);
+    });
+}
+
+#[test]
+fn strangers_are_counted_frame_by_frame_and_not_delivered() {
+    with_each_backend(v4(), |spec| {
+        let mut pool = pool(160);
+        let (mut a, mut b) = pair(spec);
+        b.forget(Mark(0));
+        let mut burst = train(&mut pool, 80, 20);
+        send(&mut a, Mark(0), &mut burst);
+        let frames =
+            receive_until(&mut b, &mut pool, |_, port| port.tally().frames_in.read() == 20);
+        assert!(frames.is_empty());
+        assert_eq!(b.tally().lost(Loss::Stranger), 20);
+        // And nobody is sent anything under a mark that stands for nobody.
+        let mut burst = train(&mut pool, 80, 3);
+        send(&mut b, Mark(0), &mut burst);
+        assert!(burst.is_empty());
+        assert_eq!(b.tally().lost(Loss::NoNeighbour), 3);
+    });
+}
+
+#[test]
+fn a_neighbour_may_come_and_go_while_frames_flow() {
+    with_each_backend(v4(), |spec| {
+        let mut pool = pool(160);
+        let (a, b) = (opened(spec), opened(spec));
+        let (at_a, at_b) = (a.local_addr(), b.local_addr());
+        let (mut a, mut b) = (a.port, b.port);
+        a.admit(Mark(7), Address::Udp(at_b)).unwrap();
+        let mut delivered = 0;
+        for generation in 0..50_u16 {
+            let mark = Mark::new(3, generation);
+            if generation % 2 == 0 {
+                b.admit(mark, Address::Udp(at_a)).unwrap();
+            }
+            let mut burst = train(&mut pool, 60, 10);
+            send(&mut a, Mark(7), &mut burst);
+            let wanted = 10 * (u64::from(generation) + 1);
+            let frames =
+                receive_until(&mut b, &mut pool, |_, port| port.tally().frames_in.read() == wanted);
+            assert!(frames.iter().all(|frame| frame.mark() == mark));
+            assert_eq!(frames.len(), if generation % 2 == 0 { 10 } else { 0 });
+            delivered += frames.len() as u64;
+            b.forget(mark);
+        }
+        assert_eq!(delivered + b.tally().lost(Loss::Stranger), 500);
+    });
+}
+
+#[test]
+fn a_neighbour_forgotten_in_the_middle_of_its_train_gets_no_more_frames_through() {
+    with_each_backend(v4(), |spec| {
+        let mut pool = pool(64);
+        let (mut a, mut b) = pair(spec);
+        let mut burst = train(&mut pool, 50, 40);
+        send(&mut a, Mark(0), &mut burst);
+        // A burst with room for ten: the rest of the train stays in the port.
+        let filler = train(&mut pool, 50, 54);
+        let mut burst = Burst::new();
+        burst.extend(filler);
+        while !burst.is_full() {
+            b.rx_burst(&mut pool, &mut burst);
+        }
+        assert_eq!(b.arm(), Arm::Ready);
+        b.forget(Mark(0));
+        let mut burst = Burst::new();
+        b.rx_burst(&mut pool, &mut burst);
+        assert!(burst.is_empty());
+        assert_eq!(b.tally().frames_in.read(), 40);
+        assert_eq!(b.tally().lost(Loss::Stranger), 30);
+    });
+}
+
+#[test]
+fn many_neighbours_share_a_socket_and_keep_their_marks() {
+    const N: u16 = 200;
+    with_each_backend(UdpSpec { neighbours_max: 256, ..v4() }, |spec| {
+        let mut pool = pool(300);
+        let hub = opened(spec);
+        let at_hub = hub.local_addr();
+        let mut hub = hub.port;
+        let others: Vec<UdpSocket> = (0..N)
+            .map(|n| {
+                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                socket.set_read_timeout(Some(DEADLINE)).unwrap();
+                let at = Address::Udp(socket.local_addr().unwrap());
+                hub.admit(Mark::new(n, 9), at).unwrap();
+                socket
+            })
+            .collect();
+        for (n, socket) in others.iter().enumerate() {
+            socket.send_to(&[n as u8], at_hub).unwrap();
+        }
+        let frames = receive(&mut hub, &mut pool, usize::from(N));
+        // Each goes back to where it came from, all in one flush.
+        for frame in frames {
+            assert_eq!(frame.bytes(), [frame.mark().index() as u8]);
+            let mark = frame.mark();
+            let mut burst: Burst = [frame].into_iter().collect();
+            hub.tx_burst(mark, &mut burst);
+            assert!(burst.is_empty());
+        }
+        hub.flush();
+        let mut bytes = [0; 10];
+        for (n, socket) in others.iter().enumerate() {
+            assert_eq!(socket.recv(&mut bytes).unwrap(), 1);
+            assert_eq!(bytes[0], n as u8);
+        }
+        assert_eq!(hub.tally().frames_out.read(), u64::from(N));
+    });
+}
+
+#[test]
+fn frames_to_two_neighbours_in_turn_still_ride_in_trains() {
+    with_each_backend(v4(), |spec| {
+        let mut pool = pool(300);
+        let (mut a, mut b) = pair(spec);
+        let c = opened(spec);
+        let at_a = opened(spec).local_addr();
+        a.admit(Mark(1), Address::Udp(c.local_addr())).unwrap();
+        let mut c = c.port;
+        let _ = c.admit(Mark(0), Address::Udp(at_a));
+        for n in 0..10 {
+            for to in [Mark(0), Mark(1)] {
+                let mut burst: Burst = [frame(&mut pool, 70, n)].into_iter().collect();
+                a.tx_burst(to, &mut burst);
+            }
+        }
+        a.flush();
+        assert_eq!((a.tally().trains_out.read(), a.tally().frames_out.read()), (2, 20));
+        for (n, frame) in receive(&mut b, &mut pool, 10).iter().enumerate() {
+            assert_eq!(frame.bytes()[0], n as u8);
+        }
+    });
+}
+
+#[test]
+fn an_empty_pool_leaves_datagrams_in_the_kernel_and_recovers() {
+    with_each_backend(v4(), |spec| {
+        let mut theirs = pool(64);
+        let mut ours = pool(4);
+        let (mut a, mut b) = pair(spec);
+        // The pool is empty before anything has come; then datagrams come one by one, so that
+        // each takes a chunk.
+        let hoard: Vec<_> = std::iter::from_fn(|| ours.take(ChunkClass::Train)).collect();
+        for n in 0..20 {
+            let mut burst: Burst = [frame(&mut theirs, 30, n)].into_iter().collect();
+            send(&mut a, Mark(0), &mut burst);
+        }
+        let mut burst = Burst::new();
+        for _ in 0..10 {
+            b.rx_burst(&mut ours, &mut burst);
+        }
+        assert!(burst.is_empty());
+        drop(hoard);
+        let mut seen = 0;
+        let deadline = Instant::now() + DEADLINE;
+        while seen < 20 {
+            assert!(Instant::now() < deadline, "{seen} of 20 came");
+            let mut burst = Burst::new();
+            b.rx_burst(&mut ours, &mut burst);
+            for frame in burst {
+                assert_eq!(frame.bytes(), [seen; 30]);
+                seen += 1;
+            }
+        }
+        assert_eq!(b.tally().frames_in.read(), 20);
+        assert_eq!(b.tally().lost_in_all(), 0);
+        drop(b);
+        assert_eq!(ours.free(ChunkClass::Train), 4, "all chunks came home");
+    });
+}
+
+#[test]
+fn a_blocked_worker_is_woken_by_a_datagram() {
+    with_each_backend(v4(), |spec| {
+        let mut theirs = pool(64);
+        let (mut a, mut b) = pair(spec);
+        let worker = std::thread::spawn(move || {
+            let mut ours = pool(64);
+            let mut burst = Burst::new();
+            for n in 0..50_u8 {
+                let begun = Instant::now();
+                b.rx_burst(&mut ours, &mut burst);
+                while burst.is_empty() {
+                    wait(&mut b);
+                    b.rx_burst(&mut ours, &mut burst);
+                    assert!(begun.elapsed() < DEADLINE);
+                }
+                assert_eq!(burst[0].bytes(), [n; 9]);
+                // The answer is what makes the other send again, so each wait begins empty.
+                b.tx_burst(Mark(0), &mut burst);
+                b.flush();
+            }
+        });
+        for n in 0..50 {
+            let mut burst: Burst = [frame(&mut theirs, 9, n)].into_iter().collect();
+            send(&mut a, Mark(0), &mut burst);
+            receive(&mut a, &mut theirs, 1);
+        }
+        worker.join().unwrap();
+    });
+}
+
+#[test]
+fn an_idle_port_does_not_claim_to_be_ready() {
+    with_each_backend(v4(), |spec| {
+        let mut pool = pool(64);
+        let (mut a, mut b) = pair(spec);
+        let mut burst = Burst::new();
+        b.rx_burst(&mut pool, &mut burst);
+        let Arm::Wait(fd) = b.arm() else { panic!("{:?}", b.arm()) };
+        assert!(!wait_readable(fd, Duration::ZERO));
+        let mut frames: Burst = [frame(&mut pool, 9, 1)].into_iter().collect();
+        send(&mut a, Mark(0), &mut frames);
+        assert!(wait_readable(fd, DEADLINE));
+    });
+}
+
+#[test]
+fn a_port_may_be_dropped_on_another_thread_and_its_chunks_come_home() {
+    with_each_backend(v4(), |spec| {
+        let mut theirs = pool(64);
+        let (mut a, mut b) = pair(spec);
+        let mut ours = pool(40);
+        let mut burst: Burst = [frame(&mut theirs, 9, 1)].into_iter().collect();
+        send(&mut a, Mark(0), &mut burst);
+        let (b, mut ours) = std::thread::spawn(move || {
+            receive(&mut b, &mut ours, 1);
+            (b, ours)
+        })
+        .join()
+        .unwrap();
+        // Something arrives while nobody receives, and must not be written anywhere.
+        let mut burst: Burst = [frame(&mut theirs, 9, 2)].into_iter().collect();
+        send(&mut a, Mark(0), &mut burst);
+        drop(b);
+        assert_eq!(ours.free(ChunkClass::Train), 40);
+    });
+}
+
+#[test]
+fn a_ring_called_from_another_thread_is_put_aside_for_recvmmsg() {
+    with_each_backend(v4(), |spec| {
+        let mut theirs = pool(64);
+        let (mut a, mut b) = pair(spec);
+        let mut ours = pool(200);
+        for n in 0..3 {
+            let mut burst: Burst = [frame(&mut theirs, 9, n)].into_iter().collect();
+            send(&mut a, Mark(0), &mut burst);
+            (b, ours) = std::thread::spawn(move || {
+                assert_eq!(receive(&mut b, &mut ours, 1)[0].bytes(), [n; 9]);
+                (b, ours)
+            })
+            .join()
+            .unwrap();
+        }
+        // Only a ring of a single issuer minds who calls.
+        if spec.backend == Choice::IoUring && spec.ring_rung_first == 0 {
+            assert!(b.describe().ends_with("(mmsg)"), "{}", b.describe());
+        }
+    });
+}
+
+#[test]
+fn what_the_kernel_drops_is_counted() {
+    let spec = UdpSpec { socket_buffer_bytes: 8192, ..v4() };
+    with_each_backend(spec, |spec| {
+        let mut theirs = pool(64);
+        let mut ours = pool(64);
+        let (mut a, mut b) = pair(spec);
+        let mut sent = 0;
+        let deadline = Instant::now() + DEADLINE;
+        while b.tally().kernel_drops.read() == 0 {
+            assert!(Instant::now() < deadline, "{:?}", b.tally());
+            for _ in 0..40 {
+                let mut burst: Burst = [frame(&mut theirs, 1000, 3)].into_iter().collect();
+                send(&mut a, Mark(0), &mut burst);
+                sent += 1;
+            }
+            let mut burst = Burst::new();
+            for _ in 0..40 {
+                b.rx_burst(&mut ours, &mut burst);
+                burst.clear();
+            }
+        }
+        let (came, dropped) = (b.tally().frames_in.read(), b.tally().kernel_drops.read());
+        assert!(came + dropped <= sent, "{came} came, {dropped} dropped, {sent} sent");
+    });
+}
+
+#[test]
+fn a_full_socket_keeps_frames_in_order_and_loses_none() {
+    // A send buffer so small that a round does not fit, towards a receiver that is slow.
+    with_each_backend(v4(), |spec| {
+        let mut theirs = pool(200);
+        let mut ours = pool(200);
+        let (mut a, mut b) = pair(&UdpSpec { trains_out: false, ..spec.clone() });
+        let mut next = 0_u16;
+        let mut seen = 0_u16;
+        let deadline = Instant::now() + DEADLINE;
+        let mut waiting = Burst::new();
+        while seen < 2000 {
+            assert!(Instant::now() < deadline);
+            while next < 2000 && !waiting.is_full() && next - seen < 100 {
+                let mut frame = frame(&mut theirs, 40, 0);
+                frame.bytes_mut()[..2].copy_from_slice(&next.to_be_bytes());
+                waiting.push(frame);
+                next += 1;
+            }
+            a.tx_burst(Mark(0), &mut waiting);
+            a.flush();
+            let mut burst = Burst::new();
+            b.rx_burst(&mut ours, &mut burst);
+            for frame in burst {
+                assert_eq!(frame.bytes()[..2], seen.to_be_bytes());
+                seen += 1;
+            }
+        }
+        assert_eq!(a.tally().frames_out.read(), 2000);
+    });
+}
+
+#[test]
+fn a_busy_address_is_a_clear_error() {
+    let first = opened(&v4());
+    let spec = UdpSpec { bind: first.local_addr(), ..v4() };
+    let error = open(&spec, 0).expect_err("it is taken");
+    assert_eq!(error, OpenError::Busy { at: first.local_addr(), errno: libc::EADDRINUSE });
+    assert!(error.to_string().contains("in use by another socket: EADDRINUSE"), "{error}");
+    let spec = UdpSpec { bind: "192.0.2.1:7".parse().unwrap(), ..v4() };
+    let error = open(&spec, 0).expect_err("a documentation address");
+    assert!(matches!(error, OpenError::NotHere { errno: libc::EADDRNOTAVAIL, .. }), "{error}");
+}
+
+#[test]
+fn workers_share_an_address_when_asked_to() {
+    let spec = UdpSpec { reuse_port: true, ..v4() };
+    let first = open(&spec, 0).unwrap();
+    let spec = UdpSpec { bind: first.local_addr(), ..spec };
+    let second = open(&spec, 1).unwrap();
+    assert_eq!(first.local_addr(), second.local_addr());
+    assert_eq!(second.report.worker, 1);
+}
+
+#[test]
+fn a_refused_io_uring_is_said_in_words_and_replaced() {
+    let spec = UdpSpec { ring_errno_forced: Some(libc::EPERM), ..v4() };
+    let opened = open(&spec, 0).unwrap();
+    assert_eq!(opened.report.backend, Backend::Mmsg);
+    let text = opened.report.to_string();
+    let said = "io_uring refused: io_uring_setup: EPERM (os error 1), perhaps a container's \
+                seccomp profile, or sysctl kernel.io_uring_disabled; using recvmmsg";
+    assert!(text.contains(said), "{text}");
+    assert!(opened.port.describe().ends_with("(mmsg)"));
+    let error = open(&UdpSpec { backend: Choice::IoUring, ..spec }, 0).expect_err("asked by name");
+    assert!(matches!(&error, OpenError::NoRing(why) if why.errno == Some(libc::EPERM)), "{error}");
+}
+
+#[test]
+fn buffers_that_the_kernel_cut_down_are_warned_about() {
+    let spec = UdpSpec { socket_buffer_bytes: 1 << 30, ..v4() };
+    let opened = opened(&spec);
+    let buffer = opened.report.receive_buffer;
+    if buffer.is_short() {
+        let warning = format!("sysctl -w net.core.rmem_max={}", buffer.asked);
+        assert!(opened.report.to_string().contains(&warning), "{}", opened.report);
+    } else {
+        eprintln!("SKIPPED: with CAP_NET_ADMIN the kernel gave {} bytes", buffer.given);
+    }
+}
+
+#[test]
+fn a_probe_answers_each_question() {
+    for (name, found) in probe(1 << 20).each() {
+        match found {
+            Ok(detail) => eprintln!("{name}: {detail}"),
+            Err(refusal) => eprintln!("{name}: refused, {refusal}"),
+        }
+    }
+}
+
+#[test]
+fn a_wrong_neighbour_is_refused() {
+    let mut port = opened(&v4()).port;
+    let v6: SocketAddr = "[::1]:7".parse().unwrap();
+    assert_eq!(port.admit(Mark(0), Address::Udp(v6)), Err(AdmitError::WrongKind));
+    assert_eq!(port.admit(Mark(0), Address::Only), Err(AdmitError::WrongKind));
 }

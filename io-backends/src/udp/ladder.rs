@@ -229,7 +229,7 @@ impl Findings {
 pub fn probe(buffer_bytes: usize) -> Findings {
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     Findings {
-        io_uring: rehearse_ring(local, None).map(|rung| {
+        io_uring: rehearse_ring(local, 0).map(|rung| {
             let rung = rung.name();
             format!("multishot receive into provided buffers works ({rung})")
         }),
@@ -276,13 +276,9 @@ fn send(socket: &Socket, to: SocketAddr, bytes: &[u8], segment: Option<u16>) -> 
 }
 
 /// Receives one datagram with io_uring, over loopback, on a ring such as a port would have.
-/// `forced` stands in for the kernel's refusal.
-pub(super) fn rehearse_ring(like: SocketAddr, forced: Option<i32>) -> Result<Rung, Refusal> {
-    if let Some(errno) = forced {
-        return Err(ring_refused("io_uring_setup", errno));
-    }
+pub(super) fn rehearse_ring(like: SocketAddr, first_rung: usize) -> Result<Rung, Refusal> {
     let (socket, local) = scratch(like)?;
-    let mut ring = Uring::new(2).map_err(|at| ring_refused(at.step, at.errno))?;
+    let mut ring = Uring::new(2, first_rung).map_err(|at| ring_refused(at.step, at.errno))?;
     let spec = PoolSpec { trains: 4, singles: 0, huge_pages: false };
     let mut pool = Pool::new(&spec)
         .map_err(|error| Refusal::new("memory", error.raw_os_error().unwrap_or_default(), ""))?;

@@ -6,7 +6,7 @@ use strowger_frame::{Burst, Chunk, ChunkClass, Pool};
 use super::{
     control::{Arrival, CONTROL_IN_BYTES, ControlRoom},
     intake::Intake,
-    limits::{DATAGRAM_BYTES_MAX, MESSAGES_IN_MAX},
+    limits::{DATAGRAM_BYTES_MAX, MESSAGES_IN_MAX, MESSAGES_IN_MIN},
     name::Name,
     neighbours::Neighbours,
     socket::{Socket, empty_header, receive_messages},
@@ -26,7 +26,7 @@ pub(super) struct Mmsg {
     /// Messages that the last call brought, and how many of them have been taken in.
     came: usize,
     next: usize,
-    /// Messages to ask for, so that one call fills about one burst: 1 when trains come.
+    /// Messages to ask for: twice as many as came last, so that an idle port readies few.
     wanted: usize,
 }
 
@@ -55,7 +55,7 @@ impl Mmsg {
             room: room.min(64 << 10),
             came: 0,
             next: 0,
-            wanted: n,
+            wanted: MESSAGES_IN_MIN,
         }
     }
 
@@ -75,11 +75,12 @@ impl Mmsg {
         let mut last_call = false;
         while intake.cut(burst) {
             if !self.is_waiting() {
-                if last_call || !self.receive(socket, pool, burst.remaining_capacity()) {
+                if last_call || !self.receive(socket, pool) {
                     return;
                 }
                 // Fewer than asked for: the socket is empty, so do not ask again now.
                 last_call = self.came < self.wanted;
+                self.wanted = (2 * self.came).clamp(MESSAGES_IN_MIN, MESSAGES_IN_MAX);
             }
             let at = self.next;
             self.next += 1;
@@ -96,8 +97,7 @@ impl Mmsg {
     }
 
     /// One call. `false` when nothing came.
-    fn receive(&mut self, socket: &Socket, pool: &mut Pool, room: usize) -> bool {
-        let _ = room;
+    fn receive(&mut self, socket: &Socket, pool: &mut Pool) -> bool {
         (self.came, self.next) = (0, 0);
         let ready = self.lend(pool);
         if ready == 0 {

@@ -87,6 +87,9 @@ pub struct UdpSpec {
     /// Stands in for the kernel's refusal of io_uring: for tests of what is said then.
     #[doc(hidden)]
     pub ring_errno_forced: Option<i32>,
+    /// The first of io_uring's sets of flags to try: for tests of those that older kernels take.
+    #[doc(hidden)]
+    pub ring_rung_first: usize,
 }
 
 impl UdpSpec {
@@ -105,6 +108,7 @@ impl UdpSpec {
             posted_buffers: limits::POSTED_BUFFERS,
             frame_bytes_max: limits::DATAGRAM_BYTES_MAX,
             ring_errno_forced: None,
+            ring_rung_first: 0,
         }
     }
 }
@@ -241,9 +245,13 @@ fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), Open
     if spec.backend == Choice::Mmsg {
         return Ok((None, Vec::new()));
     }
-    let rehearsed = ladder::rehearse_ring(spec.bind, spec.ring_errno_forced);
+    let rehearsed = match spec.ring_errno_forced {
+        Some(errno) => Err(ladder::ring_refused("io_uring_setup", errno)),
+        None => ladder::rehearse_ring(spec.bind, spec.ring_rung_first),
+    };
     let ring = rehearsed.and_then(|_| {
-        Uring::new(spec.posted_buffers).map_err(|at| ladder::ring_refused(at.step, at.errno))
+        Uring::new(spec.posted_buffers, spec.ring_rung_first)
+            .map_err(|at| ladder::ring_refused(at.step, at.errno))
     });
     match ring {
         Ok(ring) => Ok((Some(ring), Vec::new())),

@@ -112,7 +112,7 @@ impl Port for UdpPort {
             return Arm::Ready;
         }
         if ring.is_armed() {
-            Arm::Wait(ring.fd())
+            Arm::Wait(ring.fd(socket))
         } else {
             // The pool has no chunk to receive into, and will not say when it has.
             Arm::Poll

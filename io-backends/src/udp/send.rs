@@ -364,3 +364,179 @@ impl Drop for Outbox {
         self.tally.lose(Loss::SendRefused, u64::from(lost));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use strowger_frame::{ChunkClass, Pool, PoolSpec};
+
+    use super::*;
+    use crate::udp::socket::Forced::{self, Errno, Take};
+
+    struct Bench {
+        pool: Pool,
+        socket: Socket,
+        sink: Socket,
+        neighbours: Neighbours,
+        outbox: Outbox,
+        tally: Arc<PortTally>,
+    }
+
+    fn bench(forced: impl IntoIterator<Item = Forced>) -> Bench {
+        let local: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let [socket, sink] = [(); 2].map(|()| {
+            let socket = Socket::new(local).unwrap();
+            socket.bind(local).unwrap();
+            socket
+        });
+        socket.forced.borrow_mut().extend(forced);
+        let mut neighbours = Neighbours::new(4, local);
+        neighbours.admit(Mark(0), sink.local().unwrap()).unwrap();
+        let tally = Arc::new(PortTally::default());
+        let spec = PoolSpec { trains: 200, singles: 0, huge_pages: false };
+        let pool = Pool::new(&spec).unwrap();
+        Bench { pool, socket, sink, neighbours, outbox: Outbox::new(64, tally.clone()), tally }
+    }
+
+    impl Bench {
+        /// Takes one frame of each length; its first two bytes say which it is.
+        fn take(&mut self, first: u16, lens: &[usize]) {
+            let mut burst: Burst = lens
+                .iter()
+                .zip(first..)
+                .map(|(len, n)| {
+                    let chunk = self.pool.take(ChunkClass::Train).unwrap();
+                    let mut frame = chunk.into_frame(256, *len);
+                    frame.bytes_mut()[..2].copy_from_slice(&n.to_be_bytes());
+                    frame
+                })
+                .collect();
+            self.outbox.tx_burst(&self.socket, &mut self.neighbours, Mark(0), &mut burst);
+            assert!(burst.is_empty());
+        }
+
+        fn flush(&mut self) {
+            self.outbox.flush(&self.socket, &mut self.neighbours);
+        }
+
+        /// The numbers of the frames that arrived.
+        fn arrived(&self) -> Vec<u16> {
+            let mut bytes = [0_u8; 2048];
+            std::iter::from_fn(|| {
+                let at = bytes.as_mut_ptr().cast();
+                // SAFETY: `bytes` is as long as said, and lives through the call.
+                let came =
+                    unsafe { libc::recv(self.sink.fd(), at, bytes.len(), libc::MSG_DONTWAIT) };
+                (came > 1).then(|| u16::from_be_bytes([bytes[0], bytes[1]]))
+            })
+            .collect()
+        }
+    }
+
+    #[test]
+    fn a_full_socket_keeps_what_it_did_not_take_in_order() {
+        for full in [libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM] {
+            let mut bench = bench([Take(1), Errno(full), Errno(full)]);
+            bench.take(0, &[100, 200, 300]);
+            bench.flush();
+            assert_eq!((bench.arrived(), bench.tally.frames_out.read()), (vec![0], 1));
+            bench.flush();
+            assert!(!bench.outbox.is_empty() && bench.arrived().is_empty());
+            bench.take(3, &[300, 300]);
+            bench.flush();
+            assert_eq!(bench.arrived(), [1, 2, 3, 4]);
+            assert!(bench.outbox.is_empty());
+            assert_eq!(bench.tally.lost_in_all(), 0);
+            assert_eq!(bench.pool.free(ChunkClass::Train), 200);
+        }
+    }
+
+    #[test]
+    fn a_full_outbox_leaves_frames_with_the_caller() {
+        let mut bench = bench([Errno(libc::EAGAIN); 6]);
+        for round in 0..5 {
+            let mut burst: Burst = (0..64)
+                .filter_map(|n| Some(bench.pool.take(ChunkClass::Train)?.into_frame(256, 2 + n)))
+                .collect();
+            let before = burst.len();
+            let Bench { outbox, socket, neighbours, .. } = &mut bench;
+            outbox.tx_burst(socket, neighbours, Mark(0), &mut burst);
+            outbox.flush(socket, neighbours);
+            assert!(burst.is_empty() || round >= 3, "{} of {before} left", burst.len());
+        }
+        assert!(bench.outbox.messages.len() <= MESSAGES_MAX);
+    }
+
+    #[test]
+    fn a_refused_message_is_counted_and_the_next_ones_go() {
+        let mut bench = bench([Errno(libc::EPERM), Errno(libc::EMSGSIZE)]);
+        bench.take(0, &[100, 200, 300]);
+        bench.flush();
+        assert_eq!(bench.arrived(), [2]);
+        assert_eq!(bench.tally.lost(Loss::SendRefused), 1);
+        assert_eq!(bench.tally.lost(Loss::PathTooNarrow), 1);
+        assert_eq!(bench.tally.frames_out.read(), 1);
+    }
+
+    #[test]
+    fn old_news_is_heard_once_and_then_believed() {
+        let mut bench = bench([Errno(libc::ECONNREFUSED)]);
+        bench.take(0, &[100]);
+        bench.flush();
+        assert_eq!((bench.arrived(), bench.tally.lost_in_all()), (vec![0], 0));
+        bench.socket.forced.borrow_mut().extend([Errno(libc::ENETUNREACH); 2]);
+        bench.take(1, &[100, 100]);
+        bench.flush();
+        assert_eq!(bench.tally.lost(Loss::SendRefused), 2, "both frames of the train");
+    }
+
+    #[test]
+    fn a_path_without_segmentation_gets_frames_one_by_one_and_is_remembered() {
+        let mut bench = bench([Errno(libc::EIO)]);
+        bench.take(0, &[100, 100, 100, 40]);
+        bench.flush();
+        assert_eq!(bench.arrived(), [0, 1, 2, 3]);
+        assert_eq!(bench.tally.trains_out.read(), 4);
+        bench.take(4, &[100, 100]);
+        bench.flush();
+        assert_eq!((bench.arrived(), bench.tally.trains_out.read()), (vec![4, 5], 6));
+        assert_eq!((bench.tally.frames_out.read(), bench.tally.lost_in_all()), (6, 0));
+    }
+
+    #[test]
+    fn a_train_cut_short_half_way_goes_on_where_it_stopped() {
+        let forced = [Errno(libc::EINVAL), Take(1), Take(1), Errno(libc::EAGAIN)];
+        let mut bench = bench(forced);
+        bench.take(0, &[100, 100, 100, 40]);
+        bench.flush();
+        assert_eq!(bench.arrived(), [0, 1]);
+        bench.flush();
+        assert_eq!(bench.arrived(), [2, 3]);
+        assert_eq!((bench.tally.frames_out.read(), bench.tally.lost_in_all()), (4, 0));
+    }
+
+    #[test]
+    fn a_train_too_wide_for_the_path_loses_only_the_frames_that_are() {
+        let mut bench = bench([Errno(libc::EMSGSIZE), Errno(libc::EMSGSIZE), Take(1)]);
+        bench.take(0, &[100, 40]);
+        bench.flush();
+        assert_eq!(bench.arrived(), [1]);
+        assert_eq!(bench.tally.lost(Loss::PathTooNarrow), 1);
+        // The path still takes trains of shorter frames.
+        bench.take(2, &[50, 50]);
+        bench.flush();
+        assert_eq!((bench.arrived(), bench.tally.trains_out.read()), (vec![2, 3], 2));
+    }
+
+    #[test]
+    fn what_waits_when_the_port_ends_is_counted() {
+        let mut bench = bench([Take(1), Errno(libc::EAGAIN)]);
+        bench.take(0, &[100, 200, 200]);
+        bench.flush();
+        let Bench { outbox, tally, mut pool, .. } = bench;
+        drop(outbox);
+        assert_eq!(tally.lost(Loss::SendRefused), 2);
+        assert_eq!(pool.free(ChunkClass::Train), 200);
+    }
+}

@@ -14,6 +14,18 @@ use super::name::Name;
 #[derive(Debug)]
 pub(super) struct Socket {
     fd: OwnedFd,
+    /// What the next sends are to come to, in the place of the kernel's answer.
+    #[cfg(test)]
+    pub(super) forced: std::cell::RefCell<std::collections::VecDeque<Forced>>,
+}
+
+/// An answer that loopback never gives by itself.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Forced {
+    Errno(i32),
+    /// So many messages are taken, the rest is left.
+    Take(usize),
 }
 
 /// The errno of the call that just failed.
@@ -31,7 +43,12 @@ impl Socket {
             return Err(errno());
         }
         // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
-        let socket = Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } };
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let socket = Self {
+            fd,
+            #[cfg(test)]
+            forced: Default::default(),
+        };
         if at.is_ipv6() {
             // So that an IPv4 neighbour has one address here and not two.
             socket.set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
@@ -96,6 +113,12 @@ pub(super) unsafe fn send_messages(
     socket: &Socket,
     headers: &mut [libc::mmsghdr],
 ) -> Result<usize, i32> {
+    #[cfg(test)]
+    let headers = match socket.forced.borrow_mut().pop_front() {
+        Some(Forced::Errno(errno)) => return Err(errno),
+        Some(Forced::Take(most)) => &mut headers[..most],
+        None => headers,
+    };
     let len = headers.len() as u32;
     // SAFETY: `headers` is as long as said; the caller vouches for what it points to.
     let sent =

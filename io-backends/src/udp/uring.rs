@@ -12,8 +12,8 @@ use std::{
 };
 
 use io_uring::{
-    EnterFlags, IoUring, cqueue, opcode, squeue,
-    types::{BufRingEntry, Fd},
+    EnterFlags, IoUring, cqueue, opcode,
+    types::{BufRingEntry, Fd, SubmitArgs, Timespec},
 };
 use strowger_frame::{Burst, Chunk, ChunkClass, Pool, map::Mapping};
 
@@ -33,38 +33,39 @@ const RECEIVE: u64 = 1;
 const CANCEL: u64 = 2;
 /// Bytes of a chunk that a train may fill.
 const DATA_BYTES: usize = 64 << 10;
-/// Failed receives in a row after which a ring counts as broken. One is normal when the pool runs
-/// dry; a kernel that fails always must not be asked for ever.
+/// Failed receives in a row after which a ring counts as broken: the kernel's memory may be short
+/// for a moment, but a kernel that fails always must not be asked for ever.
 const FAILURES_MAX: u32 = 16;
-/// Calls in which a cancelled receive must have ended, when a port is dropped; one is usual.
+/// Calls in which a cancelled receive must have ended when a port is dropped, and how long each
+/// waits. One call and no wait is usual; the rest is for a port that is dropped on one thread
+/// while the thread that received with it is busy elsewhere and must first enter the kernel.
 const CANCEL_CALLS_MAX: u32 = 8;
+const CANCEL_WAIT_NS: u32 = 50_000_000;
 
 const _: () = assert!(size_of::<BufRingEntry>() == 16);
 
-/// The flags a ring is made with, best first: each rung asks for less.
-const RUNGS: [Rung; 4] = [
-    Rung { deferred: true, single: true, cooperative: false },
-    Rung { deferred: false, single: true, cooperative: true },
-    Rung { deferred: false, single: false, cooperative: true },
-    Rung { deferred: false, single: false, cooperative: false },
-];
-
-/// With which flags a ring was made.
+/// With which flags a ring is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rung {
-    deferred: bool,
-    single: bool,
-    cooperative: bool,
+pub(super) enum Rung {
+    /// `SINGLE_ISSUER` and `DEFER_TASKRUN`: the kernel receives only inside our own calls.
+    Deferred,
+    /// `COOP_TASKRUN`: it receives at our next system call, whichever that is.
+    Cooperative,
+    /// None: it interrupts us to receive.
+    Plain,
 }
+
+/// Best first. A single issuer without deferred work is no rung: it brings next to nothing, and
+/// would keep another thread from ending the receive.
+const RUNGS: [Rung; 3] = [Rung::Deferred, Rung::Cooperative, Rung::Plain];
 
 impl Rung {
     /// In the words of the kernel's flags.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self { deferred: true, .. } => "single issuer, deferred task work",
-            Self { single: true, .. } => "single issuer, cooperative task work",
-            Self { cooperative: true, .. } => "cooperative task work",
-            _ => "no flags",
+            Self::Deferred => "single issuer, deferred task work",
+            Self::Cooperative => "cooperative task work",
+            Self::Plain => "no flags",
         }
     }
 }
@@ -188,11 +189,12 @@ pub(super) struct Refused {
 }
 
 impl Uring {
-    /// Makes a ring, disabled, for the first flags that the kernel takes.
-    pub(super) fn new(posted_buffers: u16) -> Result<Self, Refused> {
+    /// Makes a ring, disabled, for the first flags that the kernel takes, of those from
+    /// `first_rung` on.
+    pub(super) fn new(posted_buffers: u16, first_rung: usize) -> Result<Self, Refused> {
         let entries = posted_buffers.clamp(1, POSTED_BUFFERS_MAX).next_power_of_two();
         let mut refused = Refused { step: "io_uring_setup", errno: libc::EINVAL };
-        for rung in RUNGS {
+        for rung in RUNGS.into_iter().skip(first_rung) {
             match Self::with(rung, entries) {
                 Ok(uring) => return Ok(uring),
                 // Unknown flags: ask for less. Anything else would be said again.
@@ -214,13 +216,14 @@ impl Uring {
         builder.setup_r_disabled().setup_clamp();
         // Every buffer may complete at once, and some notes about receives that ended.
         builder.setup_cqsize(2 * u32::from(entries).max(8));
-        if rung.single {
-            builder.setup_single_issuer();
-        }
-        if rung.deferred {
-            builder.setup_defer_taskrun().setup_taskrun_flag();
-        } else if rung.cooperative {
-            builder.setup_coop_taskrun().setup_taskrun_flag();
+        match rung {
+            Rung::Deferred => {
+                builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+            }
+            Rung::Cooperative => {
+                builder.setup_coop_taskrun().setup_taskrun_flag();
+            }
+            Rung::Plain => {}
         }
         let ring = builder.build(8).map_err(refused("io_uring_setup"))?;
         let buffers = BufferRing::new(entries)
@@ -253,14 +256,22 @@ impl Uring {
         self.rung
     }
 
-    /// Becomes readable when a completion, or work that will give one, is there.
-    pub(super) fn fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
+    /// Becomes readable when something comes while a receive is armed and nothing is waiting.
+    ///
+    /// With deferred task work that is the socket: a datagram stays there until this thread enters
+    /// the ring, and a sleeper in poll(2) on the ring itself was found not to be woken by it.
+    /// Otherwise it is the ring: the kernel may empty the socket the moment the sleeper is woken.
+    pub(super) fn fd(&self, socket: &Socket) -> RawFd {
+        if self.rung == Rung::Deferred { socket.fd() } else { self.ring.as_raw_fd() }
     }
 
     /// Whether something may be there without asking the kernel.
     pub(super) fn is_waiting(&mut self) -> bool {
-        !self.enabled || !self.ring.completion().is_empty() || self.ring.submission().taskrun()
+        if !self.enabled || !self.ring.completion().is_empty() {
+            return true;
+        }
+        let queue = self.ring.submission();
+        queue.taskrun() || queue.cq_overflow()
     }
 
     /// Whether the kernel will say when something comes.
@@ -334,8 +345,8 @@ impl Uring {
                 let arrival = Arrival::read_lead(result, lead);
                 intake.take(neighbours, chunk, start, &arrival, burst);
             }
-            // ENOBUFS when all buffers were full, ECANCELED: nothing was received, and what came
-            // waits in the socket.
+            // All buffers were full; what came meanwhile waits in the socket.
+            (Err(_), _) if result == -libc::ENOBUFS => {}
             (Err(_), _) => self.failures += 1,
             // The kernel names no buffer, or one that it does not have: a kernel's bug.
             (Ok(_), None) => self.failures += 1,
@@ -386,8 +397,7 @@ impl Uring {
             return Asked::Broken;
         }
         let lent = self.vacant.len() < self.lent.len();
-        let arm = !self.armed && lent;
-        if arm {
+        if !self.armed && lent {
             let receive =
                 opcode::RecvMsgMulti::new(Fd(socket.fd()), &raw const *self.header, GROUP)
                     .build()
@@ -397,20 +407,21 @@ impl Uring {
             let pushed = unsafe { self.ring.submission().push(&receive) };
             // Nothing else is ever in the queue, so there is room.
             self.armed = pushed.is_ok();
-        } else {
-            let queue = self.ring.submission();
-            if !queue.taskrun() && !queue.cq_overflow() {
-                return Asked::Done;
-            }
         }
-        self.enter(u32::from(arm), 0)
+        let queue = self.ring.submission();
+        let unsubmitted = queue.len();
+        if unsubmitted == 0 && !queue.taskrun() && !queue.cq_overflow() {
+            return Asked::Done;
+        }
+        drop(queue);
+        self.enter(unsubmitted as u32)
     }
 
-    fn enter(&mut self, submit: u32, wait_for: u32) -> Asked {
+    fn enter(&mut self, submit: u32) -> Asked {
         let flags = EnterFlags::GETEVENTS.bits();
+        let ring = self.ring.submitter();
         // SAFETY: no argument is passed, and what is submitted was vouched for when pushed.
-        let entered =
-            unsafe { self.ring.submitter().enter::<libc::sigset_t>(submit, wait_for, flags, None) };
+        let entered = unsafe { ring.enter::<libc::sigset_t>(submit, 0, flags, None) };
         match entered.map_err(|error| error.raw_os_error()) {
             Ok(_) | Err(Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM)) => {
                 Asked::Done
@@ -436,17 +447,19 @@ impl Uring {
             return true;
         }
         let cancel = opcode::AsyncCancel::new(RECEIVE).build().user_data(CANCEL);
-        let cancel = cancel.flags(squeue::Flags::empty());
         // SAFETY: a cancellation points to nothing.
         if unsafe { self.ring.submission().push(&cancel) }.is_err() {
             return false;
         }
-        let mut submit = 1;
+        let patience = Timespec::new().nsec(CANCEL_WAIT_NS);
+        let wait = SubmitArgs::new().timespec(&patience);
         for _ in 0..CANCEL_CALLS_MAX {
-            if self.enter(submit, 1) == Asked::Broken {
-                return false;
+            let entered = self.ring.submitter().submit_with_args(1, &wait);
+            match entered.map_err(|error| error.raw_os_error()) {
+                Ok(_) | Err(Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
+                // EEXIST: a single issuer's ring, and we are not that thread.
+                Err(_) => return false,
             }
-            submit = 0;
             for completion in self.ring.completion() {
                 if completion.user_data() == RECEIVE && !cqueue::more(completion.flags()) {
                     return true;
@@ -466,7 +479,7 @@ impl Drop for Uring {
         // receives run inside this port's own calls, of which none is under way, since we have
         // `&mut self`; otherwise the receive must have been seen to end.
         let ended = !self.enabled || self.cancel();
-        if !ended && !self.rung.deferred {
+        if !ended && self.rung != Rung::Deferred {
             // A leak is better than a chunk that somebody owns and the kernel fills.
             for chunk in self.lent.drain(..).flatten() {
                 std::mem::forget(chunk);

@@ -1,0 +1,98 @@
+//! R13 for UDP ports: after they are open, forwarding allocates nothing. A process of its own, since
+//! the allocator is the process's.
+
+#![allow(clippy::unwrap_used)] // the helpers of a test are a test
+
+use std::time::{Duration, Instant};
+
+use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port, alloc, port::Arm};
+use strowger_io::udp::{Choice, OpenError, UdpPort, UdpSpec, open};
+
+#[global_allocator]
+static ALLOC: alloc::GuardedAlloc = alloc::GuardedAlloc;
+
+const FRAMES: u64 = 200_000;
+
+fn pair(spec: &UdpSpec) -> Result<(UdpPort, UdpPort), OpenError> {
+    let (a, b) = (open(spec, 0)?, open(spec, 1)?);
+    let (at_a, at_b) = (a.local_addr(), b.local_addr());
+    let (mut a, mut b) = (a.port, b.port);
+    a.admit(Mark(0), Address::Udp(at_b)).unwrap();
+    b.admit(Mark(0), Address::Udp(at_a)).unwrap();
+    Ok((a, b))
+}
+
+/// Some of each: trains, frames of their own, an empty one.
+fn fill(pool: &mut Pool, burst: &mut Burst) {
+    let Some(chunk) = pool.take(ChunkClass::Train) else { return };
+    let start = chunk.start();
+    let mut train = chunk.into_train(start, 3000, 100);
+    burst.extend(std::iter::from_fn(|| train.next_frame()));
+    for len in [0, 1, 1, 700] {
+        let Some(chunk) = pool.take(ChunkClass::Single) else { return };
+        burst.push(chunk.into_frame(256, len));
+    }
+}
+
+fn poll(port: &mut UdpPort) {
+    if let Arm::Wait(fd) = port.arm() {
+        let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd, which lives through the call.
+        unsafe { libc::poll(&mut poll, 1, 1) };
+    }
+    port.disarm();
+}
+
+#[test]
+fn r13_a_udp_port_allocates_nothing_after_it_is_open() {
+    assert!(alloc::installed());
+    for backend in [Choice::Mmsg, Choice::IoUring] {
+        let bind = "127.0.0.1:0".parse().unwrap();
+        let spec = UdpSpec { backend, neighbours_max: 100, ..UdpSpec::new(bind) };
+        let (mut a, mut b) = match pair(&spec) {
+            Ok(pair) => pair,
+            Err(why) => {
+                eprintln!("SKIPPED: {why}");
+                continue;
+            }
+        };
+        let pool_spec = PoolSpec { trains: 400, singles: 400, huge_pages: false };
+        let mut pool = Pool::new(&pool_spec).unwrap();
+        let others: Vec<Address> =
+            (1..99).map(|n| Address::Udp(([127, 0, 0, 1], 20_000 + n).into())).collect();
+
+        let guard = alloc::forbid();
+        let mut burst = Burst::new();
+        let (mut generation, mut rounds) = (0_u16, 0_u32);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while b.tally().frames_out.read() < FRAMES && Instant::now() < deadline {
+            // Neighbours come and go meanwhile.
+            let mark = Mark::new(1 + generation % 99, generation);
+            let _ = a.admit(mark, others[usize::from(generation) % others.len()]);
+            a.forget(mark);
+            generation = generation.wrapping_add(1);
+
+            fill(&mut pool, &mut burst);
+            a.tx_burst(Mark(0), &mut burst);
+            burst.clear();
+            a.flush();
+            b.rx_burst(&mut pool, &mut burst);
+            b.tx_burst(Mark(0), &mut burst);
+            burst.clear();
+            b.flush();
+            a.rx_burst(&mut pool, &mut burst);
+            burst.clear();
+            pool.gather();
+            rounds += 1;
+            if rounds.is_multiple_of(64) {
+                poll(&mut b);
+            }
+        }
+        assert_eq!(guard.seen(), 0);
+        drop(guard);
+        assert!(b.tally().frames_out.read() >= FRAMES, "{:?}", b.tally());
+        assert_eq!(pool.tally().frames_copied.read(), 0);
+        drop((a, b));
+        assert_eq!(pool.free(ChunkClass::Train), 400);
+    }
+}
