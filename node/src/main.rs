@@ -1,2 +1,173 @@
-//! The command `strowger`.
-fn main() {}
+//! The command `strowger`: arguments in, exit code out. It never does anything itself; each
+//! subcommand has a module of its own.
+
+mod admin;
+mod config;
+mod conform;
+mod demo;
+mod exit;
+mod label_cmd;
+mod relay;
+mod run;
+mod show;
+mod topology;
+
+use std::{
+    io::{self, Write as _},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use serde_json::json;
+
+use self::{
+    exit::{Exit, Failure, output_ended},
+    label_cmd::LabelFailure,
+    show::Topic,
+};
+
+/// Aborts if a worker's thread allocates (R13): `run::start` forbids it there.
+#[global_allocator]
+static ALLOC: strowger_frame::alloc::GuardedAlloc = strowger_frame::alloc::GuardedAlloc;
+
+/// A label-switching engine for source-routed overlay networks.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = Exit::TABLE, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what a switch does: a relay and two endpoints on this machine, no rights needed.
+    Demo(demo::Options),
+    /// Run a switch until SIGINT or SIGTERM.
+    Relay {
+        /// The configuration; `strowger config sample` prints one to begin with.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Ask a running relay for its slots, ports, discards or status.
+    Show {
+        /// What to show.
+        topic: Topic,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Attach and detach neighbours of a running relay, while traffic flows.
+    Slot {
+        #[command(subcommand)]
+        change: Change,
+    },
+    /// Check a configuration, or print a sample.
+    Config {
+        #[command(subcommand)]
+        task: ConfigTask,
+    },
+    /// Read and compute labels: show, splice, reverse, build, step.
+    #[command(disable_help_flag = true)]
+    Label {
+        /// See `strowger label --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "VERB AND LABELS")]
+        arguments: Vec<String>,
+    },
+    /// Answer label operations as JSON lines on standard input and output.
+    Conform,
+}
+
+/// How a relay is asked.
+#[derive(Debug, clap::Args)]
+struct Asking {
+    /// Print the relay's JSON as it came.
+    #[arg(long)]
+    json: bool,
+    /// The relay's control socket.
+    #[arg(long, value_name = "PATH", default_value_os_t = config::default_control_socket())]
+    socket: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Change {
+    /// Give a neighbour a slot.
+    Attach {
+        /// What to call it.
+        name: String,
+        /// Where it is: IP and port. None behind a unix endpoint.
+        address: Option<SocketAddr>,
+        /// The `[[udp]]` or `[[unix]]` that it is behind, if there is more than one.
+        #[arg(long, value_name = "NAME")]
+        listener: Option<String>,
+        /// The slot number; the lowest free one if none is given.
+        #[arg(long, value_name = "N")]
+        slot: Option<u32>,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Take a slot away. Its number rests before it is given again.
+    Detach {
+        /// The slot number.
+        slot: u32,
+        #[command(flatten)]
+        asking: Asking,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigTask {
+    /// Say what is wrong with a file, by line.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Print a commented sample.
+    Sample,
+}
+
+fn main() -> ExitCode {
+    match perform(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(failure) => {
+            if !failure.line.is_empty() {
+                let _ = writeln!(io::stderr(), "strowger: {failure}");
+            }
+            failure.code()
+        }
+    }
+}
+
+fn perform(command: Command) -> Result<ExitCode, Failure> {
+    let output = &mut io::stdout();
+    let done = match command {
+        Command::Demo(options) => return demo::run(&options),
+        Command::Relay { config } => relay::run(&config),
+        Command::Show { topic, asking } => show::show(topic, asking.json, &asking.socket, output),
+        Command::Slot { change: Change::Attach { name, address, listener, slot, asking } } => {
+            let address = address.map(|address| address.to_string());
+            let wish = json!({ "name": name, "address": address, "listener": listener,
+                "slot": slot });
+            show::change(&json!({ "attach": wish }), asking.json, &asking.socket, output)
+        }
+        Command::Slot { change: Change::Detach { slot, asking } } => {
+            show::change(&json!({ "detach": slot }), asking.json, &asking.socket, output)
+        }
+        Command::Config { task: ConfigTask::Check { file } } => {
+            config::read(&file)?;
+            writeln!(output, "{}: fine", file.display()).or_else(|error| output_ended(&error))
+        }
+        Command::Config { task: ConfigTask::Sample } => {
+            output.write_all(config::SAMPLE.as_bytes()).or_else(|error| output_ended(&error))
+        }
+        Command::Label { arguments } => {
+            label_cmd::run(&arguments, output).or_else(|failure| match failure {
+                LabelFailure::Output(error) => output_ended(&error),
+                LabelFailure::Usage(line) => Err(Failure::new(Exit::Usage, line)),
+                LabelFailure::Refused(line) => Err(Failure::new(Exit::CheckFailed, line)),
+            })
+        }
+        Command::Conform => conform::run(io::stdin(), output).or_else(|error| output_ended(&error)),
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}

@@ -19,23 +19,23 @@ use strowger_io::{Doorbell, Ringer, Waiter, cores::pin_to_core};
 
 /// Nanoseconds since the clock was made: the engine's time.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
+pub(crate) struct Clock(Instant);
 
 impl Clock {
     /// A clock that begins now.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
 
     /// The time, never 0, so that 0 can mean never.
-    pub fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         Now(self.0.elapsed().as_nanos() as u64 + 1)
     }
 }
 
 /// What a worker does when there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Idle {
+pub(crate) enum Idle {
     /// Breathes in vain this many times, then blocks: an idle node costs close to nothing.
     Block {
         /// Breaths in vain before blocking.
@@ -47,7 +47,7 @@ pub enum Idle {
 
 impl Idle {
     /// Some 10 µs of looking before blocking: what a wake-up would cost anyway.
-    pub const ADAPTIVE: Self = Self::Block { breaths: 200 };
+    pub(crate) const ADAPTIVE: Self = Self::Block { breaths: 200 };
 }
 
 /// The longest that a worker blocks: bounds what a lost wake-up could cost.
@@ -58,7 +58,7 @@ const RETRY: Duration = Duration::from_micros(200);
 
 /// A worker that runs.
 #[derive(Debug)]
-pub struct Running {
+pub(crate) struct Running {
     stop: Arc<AtomicBool>,
     ringer: Ringer,
     thread: JoinHandle<Worker>,
@@ -66,7 +66,7 @@ pub struct Running {
 
 /// The ringer of a worker's doorbell, as the engine wants it.
 #[derive(Clone, Debug)]
-pub struct WorkerBell(pub Ringer);
+pub(crate) struct WorkerBell(pub(crate) Ringer);
 
 impl Bell for WorkerBell {
     fn ring(&self) {
@@ -79,7 +79,7 @@ impl Bell for WorkerBell {
 ///
 /// # Errors
 /// The kernel's, when no thread is to be had.
-pub fn start(
+pub(crate) fn start(
     mut worker: Worker,
     mut doorbell: Doorbell,
     clock: Clock,
@@ -135,7 +135,7 @@ impl Running {
     ///
     /// # Panics
     /// If the worker's thread panicked.
-    pub fn stop(self) -> Worker {
+    pub(crate) fn stop(self) -> Worker {
         self.stop.store(true, Ordering::Release);
         self.ringer.ring();
         match self.thread.join() {
@@ -145,7 +145,7 @@ impl Running {
     }
 
     /// Whether the thread has ended by itself, which only a panic does.
-    pub fn has_died(&self) -> bool {
+    pub(crate) fn has_died(&self) -> bool {
         self.thread.is_finished()
     }
 }

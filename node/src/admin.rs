@@ -1,0 +1,570 @@
+//! The control socket of a relay: a unix stream socket on which programs ask with JSON lines. Its
+//! thread never waits for a client, and no client can make it hold more than a fixed amount.
+//!
+//! One request is one line, an object with one key; each gets one line of answer, in order:
+//!
+//! | request | answer |
+//! |---|---|
+//! | `{"show":"slots"}` | `{"slots":[{"slot":..,"state":..,"name":..,...},...]}` |
+//! | `{"show":"ports"}` | `{"ports":[{"port":..,"name":..,"queues":[...],...},...]}` |
+//! | `{"show":"discards"}` | `{"balance":{...},"discards":{reason:n,...},"ports":[...]}` |
+//! | `{"show":"status"}` | `{"version":..,"uptime_s":..,"workers":..,"sealed":false,...}` |
+//! | `{"attach":{"name":..,"address":..,"listener":..,"slot":..}}` | `{"attached":slot}` |
+//! | `{"detach":slot}` | `{"detached":slot}` |
+//! | `{"watch":"balance"}` | a line with the balance at once and every second, until the client goes |
+//!
+//! `attach` needs `name` and, behind a UDP listener, `address`; `listener` (the name of a `[[udp]]`,
+//! or of a `[[unix]]`, which takes no address) where there are several, and `slot` to pin one. Both
+//! are answered once every worker knows. A request that cannot be done is answered
+//! `{"error":"<one line>","kind":"bad_request"|"declined"|"line_too_long"|"idle"|"no_answer"}`; after
+//! `line_too_long` and `idle` the connection ends.
+//!
+//! Counts are frames and bytes since the relay began; names of reasons are those of
+//! [`Discard`](strowger_engine::discard::Discard).
+
+mod render;
+
+use std::{
+    fs, io,
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+    os::{
+        fd::AsRawFd as _,
+        unix::{
+            fs::{FileTypeExt as _, PermissionsExt as _},
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use strowger_engine::{
+    Now,
+    control::{Balance, PortView, SlotView, SwitchConfig},
+};
+use strowger_frame::port::Arm;
+use strowger_io::{Doorbell, Ringer, Waiter};
+
+use crate::{
+    config::parse_address,
+    exit::{Exit, Failure},
+    relay::Request,
+    run::Idle,
+    topology::{MemoryUse, PortInfo},
+};
+
+/// Clients at a time. One more takes the place of the one that was silent longest.
+const CLIENTS_MAX: usize = 16;
+/// The longest request, in bytes: far above any real one.
+const LINE_BYTES_MAX: usize = 4_096;
+/// A client that asks nothing for so long is told so and sent away.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// A client that does not take its answer for so long is sent away.
+const STUCK_MAX: Duration = Duration::from_secs(5);
+/// While an answer is not taken, its client is tried again this often.
+const RETRY: Duration = Duration::from_millis(5);
+/// How often a watched balance is told.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// How long the slow path may take for an answer. It takes a worker's breath or two.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// With no descriptor left, clients are accepted again after so long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a client asks of the slow path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    Slots,
+    Ports,
+    Discards,
+    Balance,
+    Status,
+    Attach(AttachWish),
+    Detach(u32),
+}
+
+/// What a client wants attached, in the words of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AttachWish {
+    pub(crate) name: String,
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) listener: Option<String>,
+    pub(crate) slot: Option<u32>,
+}
+
+/// What the slow path answers: copies of counters, made into JSON on the control socket's thread.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Slots(Vec<SlotView>, Now, Vec<(u16, String)>),
+    Ports(Vec<PortView>, Vec<PortInfo>),
+    Discards(Balance, Vec<PortView>, Vec<(u16, String)>),
+    Balance(Balance, Duration),
+    Status(Box<Status>),
+    Attached(u32),
+    Detached(u32),
+    /// It will not be done, and why.
+    Declined(String),
+}
+
+/// What a relay is, beside its counters.
+#[derive(Clone, Debug)]
+pub(crate) struct Status {
+    pub(crate) uptime: Duration,
+    pub(crate) workers: usize,
+    pub(crate) cores: Option<Vec<usize>>,
+    pub(crate) idle: Idle,
+    pub(crate) switch: SwitchConfig,
+    pub(crate) ports: Vec<PortInfo>,
+    pub(crate) memory: MemoryUse,
+    pub(crate) balance: Balance,
+}
+
+/// A bound control socket. Its file goes when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Control {
+    /// Binds the socket with mode 0600. The socket of a relay that is no more is removed.
+    ///
+    /// # Errors
+    /// One line: a relay runs there, a file is in the way, no rights.
+    pub(crate) fn bind(path: &Path) -> Result<Self, Failure> {
+        let shown = path.display();
+        let refused = |what: &str, error: &io::Error| {
+            let line = format!(
+                "control socket {shown}: cannot {what}: {error}; choose another with [control] \
+                 socket"
+            );
+            Failure::new(Exit::Refused, line)
+        };
+        clear_way(path)?;
+        let listener = UnixListener::bind(path).map_err(|error| refused("bind", &error))?;
+        let control = Self { listener, path: path.to_owned() };
+        let only_us = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(path, only_us).map_err(|error| refused("set its mode", &error))?;
+        let listener = &control.listener;
+        listener.set_nonblocking(true).map_err(|error| refused("unblock", &error))?;
+        // Whoever came in before the mode was set is not let in.
+        while listener.accept().is_ok() {}
+        Ok(control)
+    }
+
+    /// Answers clients on a thread of its own.
+    ///
+    /// # Errors
+    /// The kernel's, when no thread or descriptor is to be had.
+    pub(crate) fn serve(self, slow_path: SyncSender<Request>) -> Result<Server, Failure> {
+        let refused = |error: io::Error| {
+            Failure::new(Exit::Refused, format!("cannot serve the control socket: {error}"))
+        };
+        let doorbell = Doorbell::new().map_err(refused)?;
+        let ringer = doorbell.ringer();
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = stop.clone();
+        let desk = Desk { slow_path, clients: Vec::new(), accept_after: None };
+        let named = std::thread::Builder::new().name("control".to_owned());
+        let thread = named.spawn(move || desk.run(self, doorbell, &told)).map_err(refused)?;
+        Ok(Server { stop, ringer, thread })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Removes the socket of a relay that is no more.
+fn clear_way(path: &Path) -> Result<(), Failure> {
+    let shown = path.display();
+    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !found.file_type().is_socket() {
+        let line = format!(
+            "control socket {shown}: a file is in the way that is no socket; move it, or choose \
+             another with [control] socket"
+        );
+        return Err(Failure::new(Exit::Refused, line));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            let _ = fs::remove_file(path);
+            Ok(())
+        }
+        // EAGAIN: it lives, and its queue is full.
+        Ok(_) | Err(_) => {
+            let line = format!(
+                "control socket {shown}: a relay runs there already; stop it, or choose another \
+                 with [control] socket"
+            );
+            Err(Failure::new(Exit::Refused, line))
+        }
+    }
+}
+
+/// The control socket's thread, as the relay holds it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    stop: Arc<AtomicBool>,
+    ringer: Ringer,
+    thread: JoinHandle<()>,
+}
+
+impl Server {
+    /// Sends all clients away, removes the socket's file and ends the thread. The slow path is
+    /// asked nothing afterwards.
+    pub(crate) fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        self.ringer.ring();
+        let _ = self.thread.join();
+    }
+}
+
+/// One client.
+struct Client {
+    stream: UnixStream,
+    /// What came and is no whole line yet.
+    asked: Vec<u8>,
+    /// What is to be written, from `written` on.
+    answer: Vec<u8>,
+    written: usize,
+    /// When it last asked something, or took something of an answer.
+    heard: Instant,
+    /// When it is to be told the balance next, if it watches.
+    watch: Option<Instant>,
+    /// It has said all that it will say.
+    ended: bool,
+}
+
+/// All clients.
+struct Desk {
+    slow_path: SyncSender<Request>,
+    clients: Vec<Client>,
+    /// No client is accepted before.
+    accept_after: Option<Instant>,
+}
+
+/// Whether a client stays.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stay {
+    Yes,
+    No,
+}
+
+impl Desk {
+    fn run(mut self, control: Control, mut doorbell: Doorbell, stop: &AtomicBool) {
+        let mut waiter = Waiter::with_capacity(CLIENTS_MAX + 2);
+        while !stop.load(Ordering::Acquire) {
+            self.accept(&control.listener);
+            let now = Instant::now();
+            let Self { slow_path, clients, .. } = &mut self;
+            clients.retain_mut(|client| client.attend(slow_path, now) == Stay::Yes);
+
+            waiter.begin();
+            doorbell.arm();
+            waiter.add(Arm::Wait(doorbell.as_raw_fd()));
+            if self.accept_after.is_none() {
+                waiter.add(Arm::Wait(control.listener.as_raw_fd()));
+            }
+            for client in self.clients.iter().filter(|client| client.listens()) {
+                waiter.add(Arm::Wait(client.stream.as_raw_fd()));
+            }
+            if !stop.load(Ordering::Acquire) {
+                waiter.wait(self.wait_max(now));
+            }
+            doorbell.disarm();
+        }
+    }
+
+    fn accept(&mut self, listener: &UnixListener) {
+        if self.accept_after.is_some_and(|after| Instant::now() < after) {
+            return;
+        }
+        self.accept_after = None;
+        // A few at a time, so that those who are here are attended to.
+        for _ in 0..CLIENTS_MAX {
+            match listener.accept() {
+                Ok((stream, _)) => self.let_in(stream),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Mostly no descriptor left: the listener stays readable, so look away for a while.
+                Err(_) => {
+                    self.accept_after = Some(Instant::now() + ACCEPT_PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn let_in(&mut self, stream: UnixStream) {
+        if stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        if self.clients.len() >= CLIENTS_MAX {
+            let silent = self.clients.iter().enumerate().min_by_key(|(_, client)| client.heard);
+            if let Some((longest, _)) = silent {
+                self.clients.swap_remove(longest);
+            }
+        }
+        self.clients.push(Client {
+            stream,
+            asked: Vec::new(),
+            answer: Vec::new(),
+            written: 0,
+            heard: Instant::now(),
+            watch: None,
+            ended: false,
+        });
+    }
+
+    /// How long nothing will be due.
+    fn wait_max(&self, now: Instant) -> Option<Duration> {
+        let due = self.clients.iter().map(|client| client.due(now));
+        let due = due.chain(self.accept_after.map(|after| after.saturating_duration_since(now)));
+        due.min()
+    }
+}
+
+impl Client {
+    /// Whether it may be read from: one answer at a time.
+    fn listens(&self) -> bool {
+        self.answer.is_empty() && !self.ended
+    }
+
+    fn due(&self, now: Instant) -> Duration {
+        if !self.answer.is_empty() {
+            return RETRY;
+        }
+        if self.ended || self.asked.contains(&b'\n') {
+            return Duration::ZERO;
+        }
+        let at = self.watch.unwrap_or(self.heard + IDLE_MAX);
+        at.saturating_duration_since(now)
+    }
+
+    /// Writes what it takes, reads what it says, answers one line of it.
+    fn attend(&mut self, slow_path: &SyncSender<Request>, now: Instant) -> Stay {
+        if self.write(now) == Stay::No {
+            return Stay::No;
+        }
+        if !self.answer.is_empty() {
+            let stuck = now.saturating_duration_since(self.heard) > STUCK_MAX;
+            return if stuck { Stay::No } else { Stay::Yes };
+        }
+        if self.read() == Stay::No {
+            return Stay::No;
+        }
+        if let Some(due) = self.watch {
+            // Whatever a watcher says is not looked at: it is told until it goes.
+            self.asked.clear();
+            if now >= due {
+                self.watch = Some(now + WATCH_EVERY);
+                self.say(&ask(slow_path, Question::Balance));
+                self.heard = now;
+            }
+        } else if let Some(line) = self.next_line() {
+            self.heard = now;
+            let answer = self.answer_to(&line, slow_path);
+            self.say(&answer);
+        } else if self.asked.len() > LINE_BYTES_MAX {
+            let text = format!("a request has at most {LINE_BYTES_MAX} bytes");
+            self.say(&error("line_too_long", &text));
+            self.ended = true;
+            self.asked.clear();
+        } else if self.ended {
+            return Stay::No;
+        } else if now.saturating_duration_since(self.heard) >= IDLE_MAX {
+            self.say(&error("idle", "nothing was asked for a minute"));
+            self.ended = true;
+        }
+        self.write(now)
+    }
+
+    /// Takes the next whole line out of what was said.
+    fn next_line(&mut self) -> Option<Vec<u8>> {
+        let end = self.asked.iter().position(|byte| *byte == b'\n')?;
+        if end > LINE_BYTES_MAX {
+            return None;
+        }
+        let line = self.asked.drain(..=end).take(end).collect();
+        Some(line)
+    }
+
+    fn answer_to(&mut self, line: &[u8], slow_path: &SyncSender<Request>) -> Value {
+        match read_request(line) {
+            Err(why) => error("bad_request", &why),
+            Ok(Asked::Question(question)) => ask(slow_path, question),
+            Ok(Asked::Watch) => {
+                self.watch = Some(Instant::now() + WATCH_EVERY);
+                ask(slow_path, Question::Balance)
+            }
+        }
+    }
+
+    fn say(&mut self, answer: &Value) {
+        self.answer = answer.to_string().into_bytes();
+        self.answer.push(b'\n');
+        self.written = 0;
+    }
+
+    fn write(&mut self, now: Instant) -> Stay {
+        while self.written < self.answer.len() {
+            match self.stream.write(&self.answer[self.written..]) {
+                Ok(0) => return Stay::No,
+                Ok(written) => {
+                    self.written += written;
+                    self.heard = now;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Stay::Yes,
+                Err(_) => return Stay::No,
+            }
+        }
+        // The memory too: an answer may have been long, and the next is made anew.
+        self.answer = Vec::new();
+        Stay::Yes
+    }
+
+    /// Takes in what came, a line and a little more at most.
+    fn read(&mut self) -> Stay {
+        while !self.ended && self.asked.len() <= LINE_BYTES_MAX {
+            let mut bytes = [0; 1024];
+            match self.stream.read(&mut bytes) {
+                // A client may end its half and still wait for answers.
+                Ok(0) => self.ended = true,
+                Ok(read) => {
+                    self.asked.extend_from_slice(&bytes[..read]);
+                    if self.watch.is_some() {
+                        self.asked.clear();
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => return Stay::No,
+            }
+        }
+        Stay::Yes
+    }
+}
+
+/// A request that makes sense.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Question(Question),
+    Watch,
+}
+
+/// Asks the slow path, which never makes anybody wait for a client.
+fn ask(slow_path: &SyncSender<Request>, question: Question) -> Value {
+    let (client, answer) = sync_channel(1);
+    let asked = slow_path.try_send(Request::Ask(question, client));
+    match asked.ok().and_then(|()| answer.recv_timeout(ANSWER_MAX).ok()) {
+        Some(answer) => render::answer(&answer),
+        None => error("no_answer", "the slow path is stopping or overloaded; ask again"),
+    }
+}
+
+fn error(kind: &str, text: &str) -> Value {
+    json!({ "error": text, "kind": kind })
+}
+
+fn read_request(line: &[u8]) -> Result<Asked, String> {
+    const WANTED: &str = "one object with one of show, attach, detach, watch";
+    let value: Value = serde_json::from_slice(line).map_err(|_| format!("no JSON: {WANTED}"))?;
+    let object = value.as_object().filter(|object| object.len() == 1);
+    let Some((verb, what)) = object.and_then(|object| object.iter().next()) else {
+        return Err(format!("a request is {WANTED}"));
+    };
+    let question = match (verb.as_str(), what.as_str()) {
+        ("show", Some("slots")) => Question::Slots,
+        ("show", Some("ports")) => Question::Ports,
+        ("show", Some("discards")) => Question::Discards,
+        ("show", Some("status")) => Question::Status,
+        ("show", _) => return Err("show takes slots, ports, discards or status".to_owned()),
+        ("watch", Some("balance")) => return Ok(Asked::Watch),
+        ("watch", _) => return Err("watch takes balance".to_owned()),
+        ("attach", _) => Question::Attach(read_attach(what)?),
+        ("detach", _) => {
+            let slot = what.as_u64().and_then(|slot| u32::try_from(slot).ok());
+            Question::Detach(slot.ok_or("detach takes a slot number")?)
+        }
+        _ => return Err(format!("a request is {WANTED}")),
+    };
+    Ok(Asked::Question(question))
+}
+
+fn read_attach(what: &Value) -> Result<AttachWish, String> {
+    let object = what.as_object().ok_or("attach takes an object with name and address")?;
+    let known = ["name", "address", "listener", "slot"];
+    if let Some(key) = object.keys().find(|key| !known.contains(&key.as_str())) {
+        return Err(format!("attach knows no {key:?}: {}", known.join(", ")));
+    }
+    let text = |key: &str| match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(format!("{key} in attach must be a string")),
+    };
+    let slot = match object.get("slot") {
+        None | Some(Value::Null) => None,
+        Some(slot) => {
+            let slot = slot.as_u64().and_then(|slot| u32::try_from(slot).ok());
+            Some(slot.ok_or("slot in attach must be a slot number")?)
+        }
+    };
+    Ok(AttachWish {
+        name: text("name")?.ok_or("attach needs name")?,
+        address: text("address")?.map(|address| parse_address(&address)).transpose()?,
+        listener: text("listener")?,
+        slot,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_or_refused_with_a_reason() {
+        let read = |line: &str| read_request(line.as_bytes());
+        let question = |question| Ok(Asked::Question(question));
+        assert_eq!(read(r#"{"show":"slots"}"#), question(Question::Slots));
+        assert_eq!(read(r#" {"detach":7} "#), question(Question::Detach(7)));
+        assert_eq!(read(r#"{"watch":"balance"}"#), Ok(Asked::Watch));
+        let wish = AttachWish {
+            name: "a".to_owned(),
+            address: Some("127.0.0.1:9".parse().unwrap()),
+            listener: None,
+            slot: Some(4),
+        };
+        let line = r#"{"attach":{"name":"a","address":"127.0.0.1:9","slot":4}}"#;
+        assert_eq!(read(line), question(Question::Attach(wish)));
+        for rubbish in [
+            "",
+            "{}",
+            "[]",
+            "7",
+            "nonsense",
+            r#"{"show":"slots","show2":1}"#,
+            r#"{"show":"everything"}"#,
+            r#"{"show":7}"#,
+            r#"{"detach":-1}"#,
+            r#"{"detach":4294967296}"#,
+            r#"{"attach":{}}"#,
+            r#"{"attach":{"name":"a","adress":"127.0.0.1:9"}}"#,
+            r#"{"attach":{"name":"a","address":"localhost:9"}}"#,
+            "\u{0}",
+        ] {
+            assert!(read(rubbish).is_err(), "{rubbish}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Answers of the slow path as JSON: the one place that names the fields. It never counts anything.
+
+use serde_json::{Map, Value, json};
+use strowger_engine::{
+    Now,
+    control::{Balance, PortId, PortView, QueueView, SlotView},
+    discard::Discard,
+};
+use strowger_frame::{Address, alloc};
+
+use super::{Answer, Status, error};
+use crate::{
+    conform::hex,
+    relay::idle_name,
+    topology::{PortInfo, PortKind},
+};
+
+pub(super) fn answer(answer: &Answer) -> Value {
+    match answer {
+        Answer::Slots(views, now, names) => {
+            let rows: Vec<Value> = views.iter().map(|view| slot(view, *now, names)).collect();
+            json!({ "slots": rows })
+        }
+        Answer::Ports(views, infos) => {
+            let rows: Vec<Value> = views.iter().map(|view| port(view, infos)).collect();
+            json!({ "ports": rows })
+        }
+        Answer::Discards(sums, views, names) => {
+            let rows: Vec<Value> = views.iter().map(|view| port_discards(view, names)).collect();
+            json!({
+                "balance": balance(sums),
+                "discards": reasons(sums.by_reason()),
+                "ports": rows,
+            })
+        }
+        Answer::Balance(sums, uptime) => {
+            json!({
+                "uptime_s": uptime.as_secs_f64(),
+                "balance": balance(sums),
+                "discards": reasons(sums.by_reason()),
+            })
+        }
+        Answer::Status(of) => status(of),
+        Answer::Attached(slot) => json!({ "attached": slot }),
+        Answer::Detached(slot) => json!({ "detached": slot }),
+        Answer::Declined(why) => error("declined", why),
+    }
+}
+
+fn slot(view: &SlotView, now: Now, names: &[(u16, String)]) -> Value {
+    let heard_s = match view.heard_ns {
+        0 => Value::Null,
+        heard => json!(now.0.saturating_sub(heard) as f64 / 1e9),
+    };
+    json!({
+        "slot": view.slot,
+        "state": view.state.name(),
+        "name": view.name,
+        "port": view.port.map(|port| port.0),
+        "behind": view.port.and_then(|port| name_of(port, names)),
+        "kind": view.behind.map(|behind| match behind {
+            strowger_engine::link::Behind::Neighbour => "neighbour",
+            strowger_engine::link::Behind::Endpoint => "endpoint",
+        }),
+        "address": match view.at {
+            Some(Address::Udp(at)) => json!(at.to_string()),
+            Some(Address::Only) | None => Value::Null,
+        },
+        "frames_in": view.frames_in,
+        "bytes_in": view.bytes_in,
+        "frames_out": view.frames_out,
+        "bytes_out": view.bytes_out,
+        "discards": view.discards,
+        "heard_s": heard_s,
+    })
+}
+
+fn name_of(port: PortId, names: &[(u16, String)]) -> Option<&str> {
+    names.iter().find(|(id, _)| *id == port.0).map(|(_, name)| name.as_str())
+}
+
+fn port(view: &PortView, infos: &[PortInfo]) -> Value {
+    let info = infos.iter().find(|info| info.id == view.id);
+    let sum = |count: fn(&QueueView) -> u64| view.queues.iter().map(count).sum::<u64>();
+    let queues: Vec<Value> = view.queues.iter().map(queue).collect();
+    json!({
+        "port": view.id.0,
+        "name": info.map(|info| &info.name),
+        "what": view.describe,
+        "backend": info.map(PortInfo::backend),
+        "frames_in": sum(|queue| queue.frames_in),
+        "bytes_in": sum(|queue| queue.bytes_in),
+        "frames_out": sum(|queue| queue.frames_out),
+        "bytes_out": sum(|queue| queue.bytes_out),
+        "frames_made": sum(|queue| queue.frames_made),
+        "trains_in": sum(|queue| queue.trains_in),
+        "trains_out": sum(|queue| queue.trains_out),
+        "kernel_drops": sum(|queue| queue.kernel_drops),
+        "discards": reasons(by_reason(view)),
+        "queues": queues,
+    })
+}
+
+fn queue(view: &QueueView) -> Value {
+    json!({
+        "worker": view.worker,
+        "frames_in": view.frames_in,
+        "bytes_in": view.bytes_in,
+        "frames_out": view.frames_out,
+        "bytes_out": view.bytes_out,
+        "frames_made": view.frames_made,
+        "trains_in": view.trains_in,
+        "trains_out": view.trains_out,
+        "kernel_drops": view.kernel_drops,
+        "discards": reasons(view.discards.iter().copied()),
+    })
+}
+
+fn port_discards(view: &PortView, names: &[(u16, String)]) -> Value {
+    json!({
+        "port": view.id.0,
+        "name": name_of(view.id, names),
+        "discards": reasons(by_reason(view)),
+        "kernel_drops": view.queues.iter().map(|queue| queue.kernel_drops).sum::<u64>(),
+    })
+}
+
+/// What all queues of a port discarded.
+fn by_reason(view: &PortView) -> impl Iterator<Item = (Discard, u64)> {
+    let count = |discard: Discard| {
+        let all = view.queues.iter().flat_map(|queue| &queue.discards);
+        all.filter(|(reason, _)| *reason == discard).map(|(_, count)| count).sum::<u64>()
+    };
+    Discard::ALL.iter().map(move |&discard| (discard, count(discard))).filter(|(_, n)| *n > 0)
+}
+
+fn reasons(counts: impl Iterator<Item = (Discard, u64)>) -> Value {
+    let counts = counts.map(|(discard, count)| (discard.name().to_owned(), json!(count)));
+    Value::Object(counts.collect::<Map<String, Value>>())
+}
+
+fn balance(sums: &Balance) -> Value {
+    // Within 64 bits unless counters wrapped, and then it is wrong anyway.
+    let on_their_way = i64::try_from(sums.on_their_way()).unwrap_or(i64::MAX);
+    json!({
+        "frames_in": sums.frames_in,
+        "frames_made": sums.frames_made,
+        "frames_out": sums.frames_out,
+        "discarded": sums.discarded(),
+        "on_their_way": on_their_way,
+        "even": sums.is_even(),
+        "kernel_drops": sums.kernel_drops,
+    })
+}
+
+fn status(of: &Status) -> Value {
+    let memory = &of.memory;
+    let sum = |count: fn(&strowger_frame::pool::PoolTally) -> u64| {
+        memory.tallies.iter().map(|tally| count(tally)).sum::<u64>()
+    };
+    let scheme = &of.switch.scheme;
+    let scheme = match scheme.name() {
+        Some(name) => name.to_owned(),
+        None => hex(scheme.serialize().as_bytes()),
+    };
+    let needs: Vec<Value> = memory
+        .needs
+        .iter()
+        .map(|need| json!({ "need": need.what, "trains": need.trains, "singles": need.singles }))
+        .collect();
+    let ports: Vec<Value> = of.ports.iter().map(backend).collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "uptime_s": of.uptime.as_secs_f64(),
+        "sealed": false,
+        "workers": of.workers,
+        "cores": of.cores,
+        "idle": idle_name(of.idle),
+        "scheme": scheme,
+        "slot_max": of.switch.slot_max,
+        "hops_max": of.switch.hops_max,
+        "u_turns": of.switch.u_turns,
+        "quarantine_s": of.switch.quarantine_ns / 1_000_000_000,
+        "ports": ports,
+        "memory": {
+            "bytes": memory.bytes,
+            "backing": memory.backing.to_string(),
+            "trains_per_worker": memory.spec.trains,
+            "singles_per_worker": memory.spec.singles,
+            "needs_per_worker": needs,
+            "exhausted": sum(|tally| tally.exhausted.read()),
+        },
+        "frames_copied": sum(|tally| tally.frames_copied.read()),
+        "worker_allocations": alloc::seen_by_all(),
+        "kernel_drops": of.balance.kernel_drops,
+        "balance": balance(&of.balance),
+    })
+}
+
+/// What was chosen for a port, and why nothing better.
+fn backend(info: &PortInfo) -> Value {
+    match &info.kind {
+        PortKind::Unix { path, worker } => json!({
+            "port": info.id.0, "name": info.name, "backend": info.backend(),
+            "path": path, "worker": worker,
+        }),
+        PortKind::Udp { local, reports } => json!({
+            "port": info.id.0, "name": info.name, "backend": info.backend(),
+            "address": local.to_string(),
+            "chosen": reports.first().map(|report| {
+                report.to_string().lines().next().unwrap_or_default().to_owned()
+            }),
+            "warnings": info.warnings(),
+        }),
+    }
+}

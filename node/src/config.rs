@@ -1,0 +1,549 @@
+//! A relay's configuration: text in, checked values out, once. It never touches a socket; whatever
+//! is wrong is one line that names the file, the line in it and the way out.
+//!
+//! `strowger config sample` prints a commented file with every key.
+
+mod reader;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use strowger_engine::{
+    control::SwitchConfig,
+    director::Slot,
+    limits::{ATTACHED_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MIN, HOPS_MAX, PORTS_MAX},
+    scheme::{Scheme, V3X5X8},
+};
+use strowger_io::udp::{Choice, limits::POSTED_BUFFERS, limits::POSTED_BUFFERS_MAX};
+
+use self::reader::{Document, Section, nearest};
+use crate::{
+    conform::scheme_of,
+    exit::{Exit, Failure},
+    run::Idle,
+};
+
+/// A commented configuration with every key, which itself passes the check (a test says so).
+pub(crate) const SAMPLE: &str = include_str!("config/sample.toml");
+
+/// Workers at most: what one switch takes.
+const WORKERS_MAX: u64 = 64;
+/// The highest slot number that is given out unless the configuration says otherwise.
+const SLOT_MAX_DEFAULT: u32 = 256;
+/// A day: no packet is longer on its way.
+const QUARANTINE_S_MAX: u64 = 86_400;
+/// Chunks a worker at most: 68 GiB of train chunks, so a typing error is refused, not mapped.
+const CHUNKS_MAX: u64 = 1 << 20;
+/// Train chunks that a worker needs to forward anything at all.
+const TRAINS_MIN: u64 = 64;
+/// The largest socket buffer that can be asked of Linux: half of what an `int` holds.
+const SOCKET_BUFFER_BYTES_MAX: u64 = (i32::MAX / 2) as u64;
+/// What is asked of the kernel for each socket buffer unless the configuration says otherwise.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// The longest packet of a unix endpoint.
+const UNIX_FRAME_BYTES: usize = 2_048;
+/// A name is shown in tables and JSON; longer ones would only be cut off.
+const NAME_BYTES_MAX: usize = 64;
+/// The longest path of a unix socket that the kernel takes.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// What a relay is to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// How many workers: `None` for one on each usable core.
+    pub(crate) workers: Option<usize>,
+    /// The core of each worker, in the workers' order; `None` leaves it to the scheduler.
+    pub(crate) cores: Option<Vec<usize>>,
+    /// What a worker does when there is nothing to do.
+    pub(crate) idle: Idle,
+    /// How the switch behaves.
+    pub(crate) switch: SwitchConfig,
+    /// Memory of each worker.
+    pub(crate) memory: Memory,
+    /// Where the control socket is.
+    pub(crate) control_socket: PathBuf,
+    /// UDP listeners, in the file's order.
+    pub(crate) udp: Vec<Listener>,
+    /// Neighbours behind them.
+    pub(crate) neighbours: Vec<Neighbour>,
+    /// Local processes.
+    pub(crate) unix: Vec<UnixEndpoint>,
+}
+
+/// Memory of each worker; what is `None` is the sum of the needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// Train chunks.
+    pub(crate) trains: Option<u32>,
+    /// Single chunks.
+    pub(crate) singles: Option<u32>,
+    /// Whether huge pages are tried for.
+    pub(crate) huge_pages: bool,
+}
+
+/// One UDP address that the relay listens at.
+#[derive(Clone, Debug)]
+pub(crate) struct Listener {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) backend: Choice,
+    pub(crate) socket_buffer_bytes: usize,
+    pub(crate) posted_buffers: u16,
+}
+
+/// One neighbour: another switch.
+#[derive(Clone, Debug)]
+pub(crate) struct Neighbour {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    /// Which of [`Config::udp`].
+    pub(crate) listener: usize,
+    pub(crate) slot: Option<u32>,
+}
+
+/// One local process on a slot.
+#[derive(Clone, Debug)]
+pub(crate) struct UnixEndpoint {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    pub(crate) slot: Option<u32>,
+    pub(crate) frame_bytes_max: usize,
+    pub(crate) worker: usize,
+}
+
+/// What is wrong with a configuration, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// Counted from 1.
+    pub(crate) line: usize,
+    /// One sentence, with the way out.
+    pub(crate) text: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.line, self.text)
+    }
+}
+
+/// Where the control socket is if nobody says: of this user's runtime directory if there is one.
+pub(crate) fn default_control_socket() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(directory) if !directory.is_empty() => Path::new(&directory).join("strowger.sock"),
+        _ => PathBuf::from("/run/strowger.sock"),
+    }
+}
+
+/// Reads and checks a file.
+///
+/// # Errors
+/// One line: the file cannot be read, or `file:line: what is wrong`.
+pub(crate) fn read(path: &Path) -> Result<Config, Failure> {
+    let shown = path.display();
+    let bytes = std::fs::read(path).map_err(|error| {
+        let way_out = "`strowger config sample` prints one to begin with";
+        Failure::new(Exit::Refused, format!("{shown}: cannot be read: {error}; {way_out}"))
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count();
+        Failure::new(Exit::Usage, format!("{shown}:{line}: not UTF-8; save the file as UTF-8"))
+    })?;
+    parse(&text).map_err(|fault| Failure::new(Exit::Usage, format!("{shown}:{fault}")))
+}
+
+const SECTIONS: &[(&str, &[&str])] = &[
+    ("switch", SWITCH_KEYS),
+    ("memory", MEMORY_KEYS),
+    ("control", CONTROL_KEYS),
+    ("udp", UDP_KEYS),
+    ("neighbour", NEIGHBOUR_KEYS),
+    ("unix", UNIX_KEYS),
+];
+const SWITCH_KEYS: &[&str] =
+    &["workers", "cores", "idle", "scheme", "slot_max", "hops_max", "u_turns", "quarantine_s"];
+const MEMORY_KEYS: &[&str] = &["trains", "singles", "huge_pages"];
+const CONTROL_KEYS: &[&str] = &["socket"];
+const UDP_KEYS: &[&str] =
+    &["name", "address", "seal", "backend", "socket_buffer_bytes", "posted_buffers"];
+const NEIGHBOUR_KEYS: &[&str] = &["name", "address", "listener", "slot"];
+const UNIX_KEYS: &[&str] = &["name", "path", "slot", "frame_bytes_max", "worker"];
+
+/// Checks a configuration's text.
+///
+/// # Errors
+/// The first [`Fault`].
+pub(crate) fn parse(text: &str) -> Result<Config, Fault> {
+    let document = Document::parse(text)?;
+    document.check_sections(SECTIONS)?;
+
+    let section = document.section("switch", SWITCH_KEYS)?;
+    let switch = switch(&section)?;
+    let workers = workers(&section)?;
+    let cores = cores(&section, workers)?;
+    let idle = section
+        .choice("idle", &[("adaptive", Idle::ADAPTIVE), ("spin", Idle::Spin)])?
+        .unwrap_or(Idle::ADAPTIVE);
+
+    let section = document.section("memory", MEMORY_KEYS)?;
+    let chunks = |key, min| {
+        let given = section.number(key, min, CHUNKS_MAX)?;
+        Ok(given.map(|given| given as u32))
+    };
+    let memory = Memory {
+        trains: chunks("trains", TRAINS_MIN)?,
+        singles: chunks("singles", 0)?,
+        huge_pages: section.choice("huge_pages", &[("try", true), ("no", false)])?.unwrap_or(true),
+    };
+
+    let section = document.section("control", CONTROL_KEYS)?;
+    let control_socket = socket_path(&section, "socket")?.unwrap_or_else(default_control_socket);
+
+    let mut names = Names::default();
+    let udp = listeners(&document, &mut names)?;
+    let mut slots = Slots { taken: HashMap::new(), config: &switch };
+    let unix = unix(&document, workers, &mut names, &mut slots)?;
+    let neighbours = neighbours(&document, &udp, &mut names, &mut slots)?;
+    if udp.len() + unix.len() > PORTS_MAX {
+        let text =
+            format!("more than {PORTS_MAX} [[udp]] and [[unix]]; give some to another relay");
+        return Err(Fault { line: 1, text });
+    }
+    let wanted = neighbours.len() + unix.len();
+    let free = switch.slot_max as usize; // 0 to slot_max, without 1
+    if wanted > free {
+        let text = format!(
+            "{wanted} things are to be attached and slot_max = {} leaves {free} slots; raise \
+             slot_max in [switch], or choose a wider scheme",
+            switch.slot_max
+        );
+        return Err(Fault { line: 1, text });
+    }
+    Ok(Config { workers, cores, idle, switch, memory, control_socket, udp, neighbours, unix })
+}
+
+fn switch(section: &Section<'_>) -> Result<SwitchConfig, Fault> {
+    let scheme = match section.text("scheme")? {
+        None => V3X5X8,
+        Some(name) => scheme_of(name.value).map_err(|kind| {
+            let text = format!(
+                "scheme \"{}\" in [switch] is none ({kind}): f4, f8, v3x5x8, v4x8, or a \
+                 serialised one in hex",
+                name.value
+            );
+            Fault { line: name.line, text }
+        })?,
+    };
+    let no_switch = |text: &str| {
+        let line = section.line_of("scheme");
+        Fault { line, text: format!("{text}; use f4, f8, v3x5x8 or v4x8") }
+    };
+    scheme
+        .self_director()
+        .map_err(|_| no_switch("the scheme cannot spell slot 1, the switch itself"))?;
+    scheme
+        .prefix_index_bits()
+        .map_err(|_| no_switch("the scheme's prefixes are too alike for a table"))?;
+    let highest = highest_slot(&scheme, ATTACHED_MAX as u32)
+        .ok_or_else(|| no_switch("the scheme can write no slot but 1"))?;
+    let slot_max = section.number("slot_max", 2, u64::from(highest))?.map(|max| max as u32);
+    let slot_max = match slot_max {
+        None => highest_slot(&scheme, SLOT_MAX_DEFAULT).unwrap_or(highest),
+        Some(max) if highest_slot(&scheme, max) == Some(max) => max,
+        Some(max) => {
+            let line = section.line_of("slot_max");
+            return Err(Fault { line, text: format!("the scheme cannot write slot {max}") });
+        }
+    };
+    let defaults = SwitchConfig::default();
+    let quarantine_s = section.number("quarantine_s", 0, QUARANTINE_S_MAX)?;
+    Ok(SwitchConfig {
+        scheme,
+        slot_max,
+        hops_max: section
+            .number("hops_max", 1, u64::from(HOPS_MAX))?
+            .map_or(defaults.hops_max, |hops| hops as u8),
+        u_turns: section.flag("u_turns")?.unwrap_or(defaults.u_turns),
+        quarantine_ns: quarantine_s.map_or(defaults.quarantine_ns, |s| s * 1_000_000_000),
+    })
+}
+
+/// The highest slot, up to `at_most`, that the scheme can write.
+fn highest_slot(scheme: &Scheme, at_most: u32) -> Option<u32> {
+    (2..=at_most).rev().find(|&slot| scheme.encode_least(Slot::new(slot)).is_ok())
+}
+
+fn workers(section: &Section<'_>) -> Result<Option<usize>, Fault> {
+    if section.is_text("workers", "auto") {
+        return Ok(None);
+    }
+    let given = section.number_or("workers", 1, WORKERS_MAX, " or \"auto\"")?;
+    Ok(Some(given.unwrap_or(1) as usize))
+}
+
+fn cores(section: &Section<'_>, workers: Option<usize>) -> Result<Option<Vec<usize>>, Fault> {
+    let Some(cores) = section.numbers("cores", 0, 4095)? else { return Ok(None) };
+    let cores: Vec<usize> = cores.into_iter().map(|core| core as usize).collect();
+    let fault = |text| Err(Fault { line: section.line_of("cores"), text });
+    if let Some(core) = twice(&cores) {
+        return fault(format!("cores in [switch] names core {core} twice; one worker a core"));
+    }
+    match workers {
+        Some(workers) if workers == cores.len() => Ok(Some(cores)),
+        Some(workers) => fault(format!(
+            "cores in [switch] names {} and there are {workers} workers; name one core a worker",
+            cores.len()
+        )),
+        None => fault(
+            "cores in [switch] goes with a number of workers, and workers is \"auto\"".to_owned(),
+        ),
+    }
+}
+
+fn twice(numbers: &[usize]) -> Option<usize> {
+    numbers.iter().enumerate().find(|(at, n)| numbers[..*at].contains(n)).map(|(_, n)| *n)
+}
+
+fn listeners(document: &Document<'_>, names: &mut Names) -> Result<Vec<Listener>, Fault> {
+    let mut addresses: HashMap<SocketAddr, usize> = HashMap::new();
+    let mut listeners = Vec::new();
+    for section in document.sections("udp", UDP_KEYS)? {
+        let name = match section.text("name")? {
+            Some(_) => name(&section)?,
+            None if listeners.is_empty() => "udp".to_owned(),
+            None => format!("udp{}", listeners.len()),
+        };
+        names.claim("udp", &name, &section)?;
+        let address = address(&section)?;
+        if address.port() != 0
+            && let Some(first) = addresses.insert(address, section.line_of("address"))
+        {
+            let text =
+                format!("{address} is listened at already (line {first}); name each address once");
+            return Err(Fault { line: section.line_of("address"), text });
+        }
+        // An unsealed link exists only where it is written (wire.md 3), so that a file of today
+        // never means something weaker than it says.
+        if section.choice("seal", &[("plain", ())])?.is_none() {
+            let text = "[[udp]] needs seal = \"plain\": links cannot be sealed yet, and an \
+                        unsealed one exists only where you wrote so"
+                .to_owned();
+            return Err(Fault { line: section.line, text });
+        }
+        let backends =
+            [("auto", Choice::Auto), ("io_uring", Choice::IoUring), ("mmsg", Choice::Mmsg)];
+        listeners.push(Listener {
+            name,
+            address,
+            backend: section.choice("backend", &backends)?.unwrap_or_default(),
+            socket_buffer_bytes: section
+                .number("socket_buffer_bytes", 4096, SOCKET_BUFFER_BYTES_MAX)?
+                .map_or(SOCKET_BUFFER_BYTES, |bytes| bytes as usize),
+            posted_buffers: section
+                .number("posted_buffers", 1, u64::from(POSTED_BUFFERS_MAX))?
+                .map_or(POSTED_BUFFERS, |buffers| buffers as u16),
+        });
+    }
+    Ok(listeners)
+}
+
+fn neighbours(
+    document: &Document<'_>,
+    udp: &[Listener],
+    names: &mut Names,
+    slots: &mut Slots<'_>,
+) -> Result<Vec<Neighbour>, Fault> {
+    let mut addresses: HashMap<(usize, SocketAddr), usize> = HashMap::new();
+    let mut neighbours = Vec::new();
+    for section in document.sections("neighbour", NEIGHBOUR_KEYS)? {
+        let name = name(&section)?;
+        names.claim("neighbour", &name, &section)?;
+        let address = address(&section)?;
+        let fault = |key, text| Err(Fault { line: section.line_of(key), text });
+        if address.port() == 0 || address.ip().is_unspecified() {
+            let text = format!("{address} is nobody's address; a neighbour has an IP and a port");
+            return fault("address", text);
+        }
+        let listener = listener_of(&section, udp)?;
+        let at = udp[listener].address;
+        if at.is_ipv4() != address.is_ipv4() {
+            let kind = if at.is_ipv4() { "IPv4" } else { "IPv6" };
+            let text = format!(
+                "{address} cannot be reached by listener \"{}\", which is {kind} ({at}); add a \
+                 [[udp]] of the neighbour's kind and name it with listener",
+                udp[listener].name
+            );
+            return fault("address", text);
+        }
+        if let Some(first) = addresses.insert((listener, address), section.line_of("address")) {
+            let text = format!("{address} is a neighbour already (line {first})");
+            return fault("address", text);
+        }
+        neighbours.push(Neighbour { name, address, listener, slot: slots.claim(&section)? });
+    }
+    Ok(neighbours)
+}
+
+fn listener_of(section: &Section<'_>, udp: &[Listener]) -> Result<usize, Fault> {
+    let names: Vec<&str> = udp.iter().map(|listener| listener.name.as_str()).collect();
+    match (section.text("listener")?, udp.len()) {
+        (_, 0) => {
+            let text = "a [[neighbour]] needs a [[udp]] to be behind; add one with an address";
+            Err(Fault { line: section.line, text: text.to_owned() })
+        }
+        (Some(wanted), _) => names.iter().position(|name| *name == wanted.value).ok_or_else(|| {
+            let hint = match nearest(wanted.value, names.iter().copied()) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("there are: {}", names.join(", ")),
+            };
+            let text = format!("no [[udp]] has the name \"{}\"; {hint}", wanted.value);
+            Fault { line: wanted.line, text }
+        }),
+        (None, 1) => Ok(0),
+        (None, _) => {
+            let text = format!(
+                "[[neighbour]] needs listener, since there is more than one [[udp]]: {}",
+                names.join(", ")
+            );
+            Err(Fault { line: section.line, text })
+        }
+    }
+}
+
+fn unix(
+    document: &Document<'_>,
+    workers: Option<usize>,
+    names: &mut Names,
+    slots: &mut Slots<'_>,
+) -> Result<Vec<UnixEndpoint>, Fault> {
+    let mut paths: HashMap<PathBuf, usize> = HashMap::new();
+    let mut endpoints = Vec::new();
+    for section in document.sections("unix", UNIX_KEYS)? {
+        let name = name(&section)?;
+        names.claim("unix", &name, &section)?;
+        let path = socket_path(&section, "path")?.ok_or_else(|| section.missing("path"))?;
+        if let Some(first) = paths.insert(path.clone(), section.line_of("path")) {
+            let text = format!("{} is an endpoint already (line {first})", path.display());
+            return Err(Fault { line: section.line_of("path"), text });
+        }
+        let last_worker = workers.unwrap_or(1) as u64 - 1;
+        endpoints.push(UnixEndpoint {
+            name,
+            path,
+            slot: slots.claim(&section)?,
+            frame_bytes_max: section
+                .number("frame_bytes_max", FRAME_BYTES_MIN as u64, FRAME_BYTES_MAX as u64)?
+                .map_or(UNIX_FRAME_BYTES, |bytes| bytes as usize),
+            worker: section.number("worker", 0, last_worker)?.unwrap_or(0) as usize,
+        });
+    }
+    Ok(endpoints)
+}
+
+/// Names given so far: by whom, and in which line. Listeners, neighbours and endpoints share them,
+/// so that a name alone says what is meant.
+#[derive(Default)]
+struct Names(HashMap<String, (&'static str, usize)>);
+
+impl Names {
+    fn claim(
+        &mut self,
+        kind: &'static str,
+        name: &str,
+        section: &Section<'_>,
+    ) -> Result<(), Fault> {
+        let line = section.line_of("name");
+        match self.0.insert(name.to_owned(), (kind, line)) {
+            None => Ok(()),
+            Some((kind, first)) => {
+                let text = format!(
+                    "the name \"{name}\" is taken by the [[{kind}]] in line {first}; choose another"
+                );
+                Err(Fault { line, text })
+            }
+        }
+    }
+}
+
+/// Slots pinned so far, with the line.
+struct Slots<'c> {
+    taken: HashMap<u32, usize>,
+    config: &'c SwitchConfig,
+}
+
+impl Slots<'_> {
+    fn claim(&mut self, section: &Section<'_>) -> Result<Option<u32>, Fault> {
+        let max = self.config.slot_max;
+        let Some(slot) = section.number("slot", 0, u64::from(max))? else { return Ok(None) };
+        let slot = slot as u32;
+        let line = section.line_of("slot");
+        if slot == Slot::SWITCH.number() {
+            let text = "slot 1 is the switch itself; choose another, or leave the key out";
+            return Err(Fault { line, text: text.to_owned() });
+        }
+        match self.taken.insert(slot, line) {
+            None => Ok(Some(slot)),
+            Some(first) => {
+                let text = format!("slot {slot} is taken in line {first}; choose another");
+                Err(Fault { line, text })
+            }
+        }
+    }
+}
+
+fn name(section: &Section<'_>) -> Result<String, Fault> {
+    let name = section.text("name")?.ok_or_else(|| section.missing("name"))?;
+    check_name(name.value).map_err(|text| Fault { line: name.line, text })?;
+    Ok(name.value.to_owned())
+}
+
+/// Whether people and programs can be shown this name.
+///
+/// # Errors
+/// One sentence that says what a name is.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        return Err(format!(
+            "a name has 1 to {NAME_BYTES_MAX} bytes and no control characters, unlike {name:?}"
+        ));
+    }
+    Ok(())
+}
+
+fn address(section: &Section<'_>) -> Result<SocketAddr, Fault> {
+    let address = section.text("address")?.ok_or_else(|| section.missing("address"))?;
+    parse_address(address.value).map_err(|text| Fault { line: address.line, text })
+}
+
+/// An IP address and a port.
+///
+/// # Errors
+/// One sentence that says what an address is.
+pub(crate) fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "\"{text}\" is no address: an IP and a port, as 192.0.2.7:7000 or [2001:db8::7]:7000 \
+             (host names are not looked up)"
+        )
+    })
+}
+
+fn socket_path(section: &Section<'_>, key: &'static str) -> Result<Option<PathBuf>, Fault> {
+    let Some(path) = section.text(key)? else { return Ok(None) };
+    if path.value.is_empty()
+        || path.value.len() > SOCKET_PATH_BYTES_MAX
+        || path.value.contains('\0')
+    {
+        let text = format!(
+            "{key} in {} must have 1 to {SOCKET_PATH_BYTES_MAX} bytes: the kernel takes no longer \
+             path for a socket",
+            section.title
+        );
+        return Err(Fault { line: path.line, text });
+    }
+    Ok(Some(PathBuf::from(path.value)))
+}

@@ -1,0 +1,304 @@
+//! Tables of a TOML file with the line of every key, and what is said of keys and values that are
+//! not as they should be. It knows no key by itself.
+
+use std::ops::Range;
+
+use toml::{
+    Spanned,
+    de::{DeString, DeTable, DeValue},
+};
+
+use super::Fault;
+
+type Entry<'t> = (&'t Spanned<DeString<'t>>, &'t Spanned<DeValue<'t>>);
+
+/// A whole file.
+pub(super) struct Document<'t> {
+    text: &'t str,
+    table: DeTable<'t>,
+}
+
+/// One table of it, `[switch]` or one of `[[udp]]`, whose keys are all known.
+pub(super) struct Section<'d> {
+    text: &'d str,
+    table: Option<&'d DeTable<'d>>,
+    /// As people write it: `[switch]`, `[[udp]]`.
+    pub(super) title: String,
+    /// Where it begins.
+    pub(super) line: usize,
+}
+
+/// A string and its line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Text<'d> {
+    pub(super) value: &'d str,
+    pub(super) line: usize,
+}
+
+impl<'t> Document<'t> {
+    pub(super) fn parse(text: &'t str) -> Result<Self, Fault> {
+        match DeTable::parse(text) {
+            Ok(table) => Ok(Self { text, table: table.into_inner() }),
+            Err(error) => {
+                let line = error.span().map_or(1, |span| line_of(text, span));
+                let message = error.message().replace('\n', ", ");
+                Err(Fault { line, text: format!("no TOML: {message}") })
+            }
+        }
+    }
+
+    /// Whether every table is one of `known`: name and keys.
+    pub(super) fn check_sections(&self, known: &[(&str, &[&str])]) -> Result<(), Fault> {
+        let unknown =
+            |(key, _): &Entry<'_>| !known.iter().any(|(name, _)| *name == key.get_ref().as_ref());
+        let Some((key, value)) = in_order(&self.table).into_iter().find(unknown) else {
+            return Ok(());
+        };
+        let name = key.get_ref().as_ref();
+        let line = line_of(self.text, key.span());
+        let home = known.iter().find(|(_, keys)| keys.contains(&name));
+        let text = match (value.get_ref().is_table() || value.get_ref().is_array(), home) {
+            (false, Some((home, _))) => {
+                format!("`{name}` stands outside of any section; it belongs into [{home}]")
+            }
+            (is_table, _) => {
+                let what = if is_table { "section" } else { "key" };
+                let near = nearest(name, known.iter().map(|(name, _)| *name));
+                let hint = match near {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => {
+                        let all: Vec<_> = known.iter().map(|(name, _)| *name).collect();
+                        format!("the sections are: {}", all.join(", "))
+                    }
+                };
+                format!("unknown {what} `{name}`; {hint}")
+            }
+        };
+        Err(Fault { line, text })
+    }
+
+    /// The table `[name]`, which may be absent.
+    pub(super) fn section(&self, name: &str, keys: &[&str]) -> Result<Section<'_>, Fault> {
+        let title = format!("[{name}]");
+        let Some(value) = self.table.get(name) else {
+            return Ok(Section { text: self.text, table: None, title, line: 1 });
+        };
+        let line = line_of(self.text, value.span());
+        let Some(table) = value.get_ref().as_table() else {
+            let text = format!("{name} is one section; write {title}, once");
+            return Err(Fault { line, text });
+        };
+        Section { text: self.text, table: Some(table), title, line }.checked(keys)
+    }
+
+    /// All tables `[[name]]`.
+    pub(super) fn sections(&self, name: &str, keys: &[&str]) -> Result<Vec<Section<'_>>, Fault> {
+        let title = format!("[[{name}]]");
+        let Some(value) = self.table.get(name) else { return Ok(Vec::new()) };
+        let fault = |span| {
+            let text = format!("there may be several of {name}; write {title}");
+            Fault { line: line_of(self.text, span), text }
+        };
+        let Some(array) = value.get_ref().as_array() else { return Err(fault(value.span())) };
+        array
+            .iter()
+            .map(|value| {
+                let table = value.get_ref().as_table().ok_or_else(|| fault(value.span()))?;
+                let line = line_of(self.text, value.span());
+                let title = title.clone();
+                Section { text: self.text, table: Some(table), title, line }.checked(keys)
+            })
+            .collect()
+    }
+}
+
+impl<'d> Section<'d> {
+    fn checked(self, keys: &[&str]) -> Result<Self, Fault> {
+        let unknown = |(key, _): &Entry<'_>| !keys.contains(&key.get_ref().as_ref());
+        let entries = self.table.map(in_order).unwrap_or_default();
+        let Some((key, _)) = entries.into_iter().find(unknown) else { return Ok(self) };
+        let name = key.get_ref().as_ref();
+        let hint = match nearest(name, keys.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("its keys are: {}", keys.join(", ")),
+        };
+        let text = format!("unknown key `{name}` in {}; {hint}", self.title);
+        Err(Fault { line: line_of(self.text, key.span()), text })
+    }
+
+    fn entry(&self, key: &str) -> Option<Entry<'d>> {
+        self.table?.get_key_value(key)
+    }
+
+    /// The line of a key, or of the section where the key is absent.
+    pub(super) fn line_of(&self, key: &str) -> usize {
+        self.entry(key).map_or(self.line, |(key, _)| line_of(self.text, key.span()))
+    }
+
+    /// A key that must be there and is not.
+    pub(super) fn missing(&self, key: &str) -> Fault {
+        Fault { line: self.line, text: format!("{} needs the key `{key}`", self.title) }
+    }
+
+    fn wrong(&self, key: &str, wanted: &str) -> Fault {
+        let shown = self.entry(key).map(|(_, value)| shown(value.get_ref())).unwrap_or_default();
+        let text = format!("{key} in {} must be {wanted}, not {shown}", self.title);
+        Fault { line: self.line_of(key), text }
+    }
+
+    pub(super) fn text(&self, key: &str) -> Result<Option<Text<'d>>, Fault> {
+        let Some((_, value)) = self.entry(key) else { return Ok(None) };
+        let value = value.get_ref().as_str().ok_or_else(|| self.wrong(key, "a string"))?;
+        Ok(Some(Text { value, line: self.line_of(key) }))
+    }
+
+    pub(super) fn is_text(&self, key: &str, text: &str) -> bool {
+        self.entry(key).is_some_and(|(_, value)| value.get_ref().as_str() == Some(text))
+    }
+
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, Fault> {
+        let Some((_, value)) = self.entry(key) else { return Ok(None) };
+        let flag = value.get_ref().as_bool();
+        flag.map(Some).ok_or_else(|| self.wrong(key, "true or false"))
+    }
+
+    pub(super) fn number(&self, key: &str, min: u64, max: u64) -> Result<Option<u64>, Fault> {
+        self.number_or(key, min, max, "")
+    }
+
+    /// As [`number`](Self::number), where something `else_` would be right too.
+    pub(super) fn number_or(
+        &self,
+        key: &str,
+        min: u64,
+        max: u64,
+        else_: &str,
+    ) -> Result<Option<u64>, Fault> {
+        let Some((_, value)) = self.entry(key) else { return Ok(None) };
+        let number = in_range(value.get_ref(), min, max);
+        let wanted = || format!("{}{else_}", range(min, max));
+        number.map(Some).ok_or_else(|| self.wrong(key, &wanted()))
+    }
+
+    pub(super) fn numbers(&self, key: &str, min: u64, max: u64) -> Result<Option<Vec<u64>>, Fault> {
+        let Some((_, value)) = self.entry(key) else { return Ok(None) };
+        let wanted = || self.wrong(key, &format!("a list, each {}", range(min, max)));
+        let array = value.get_ref().as_array().ok_or_else(wanted)?;
+        let numbers: Option<Vec<u64>> =
+            array.iter().map(|value| in_range(value.get_ref(), min, max)).collect();
+        numbers.map(Some).ok_or_else(wanted)
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(
+        &self,
+        key: &str,
+        words: &[(&str, T)],
+    ) -> Result<Option<T>, Fault> {
+        let Some((_, value)) = self.entry(key) else { return Ok(None) };
+        let given = value.get_ref().as_str();
+        let chosen = words.iter().find(|(word, _)| Some(*word) == given).map(|(_, value)| *value);
+        let wanted = || {
+            let words: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+            words.join(" or ")
+        };
+        chosen.map(Some).ok_or_else(|| self.wrong(key, &wanted()))
+    }
+}
+
+fn in_range(value: &DeValue<'_>, min: u64, max: u64) -> Option<u64> {
+    let number = value.as_integer()?;
+    let number = u64::from_str_radix(number.as_str(), number.radix()).ok()?;
+    (min..=max).contains(&number).then_some(number)
+}
+
+fn range(min: u64, max: u64) -> String {
+    if min == max { format!("{min}") } else { format!("a number from {min} to {max}") }
+}
+
+/// A value as an error quotes it: what was written, if it is short.
+fn shown(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) if text.len() <= 60 => format!("{:?}", text.as_ref()),
+        DeValue::String(_) => "so long a string".to_owned(),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.as_str().to_owned(),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Datetime(_) => "a date".to_owned(),
+        DeValue::Array(_) => "this list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}
+
+/// The entries as they stand in the file.
+fn in_order<'t>(table: &'t DeTable<'t>) -> Vec<Entry<'t>> {
+    let mut entries: Vec<Entry<'t>> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
+}
+
+/// The line of a place in a text, counted from 1.
+fn line_of(text: &str, span: Range<usize>) -> usize {
+    let before = text.as_bytes().get(..span.start).unwrap_or(text.as_bytes());
+    1 + before.iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// The name that somebody may have meant: the nearest, if it is near enough to be no guess.
+pub(super) fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let near_enough = 1 + written.chars().count() / 3;
+    names
+        .map(|name| (distance(written, name), name))
+        .filter(|(distance, _)| *distance <= near_enough)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// How many letters are to be put in, left out, changed or swapped with their neighbour.
+fn distance(from: &str, to: &str) -> usize {
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    // Three rows of the usual table: two letters back is as far as a swap looks.
+    let mut two_back = vec![0; to.len() + 1];
+    let mut back: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.iter().enumerate() {
+        let mut row = vec![i + 1; to.len() + 1];
+        for (j, b) in to.iter().enumerate() {
+            row[j + 1] = (back[j] + usize::from(a != b)).min(back[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *a == to[j - 1] && from[i - 1] == *b {
+                row[j + 1] = row[j + 1].min(two_back[j - 1] + 1);
+            }
+        }
+        two_back = std::mem::replace(&mut back, row);
+    }
+    back[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_distance_counts_single_slips() {
+        let cases = [
+            ("", "", 0),
+            ("slot", "slot", 0),
+            ("adress", "address", 1),
+            ("solt", "slot", 1),
+            ("addresss", "address", 1),
+            ("bakcend", "backend", 1),
+            ("abc", "", 3),
+            ("", "abc", 3),
+            ("path", "name", 3),
+        ];
+        for (from, to, expected) in cases {
+            assert_eq!(distance(from, to), expected, "{from} {to}");
+            assert_eq!(distance(to, from), expected, "{to} {from}");
+        }
+    }
+
+    #[test]
+    fn what_is_near_nothing_gets_no_guess() {
+        let names = ["name", "address", "slot"];
+        assert_eq!(nearest("adres", names.into_iter()), Some("address"));
+        assert_eq!(nearest("colour", names.into_iter()), None);
+    }
+}

@@ -1,0 +1,469 @@
+//! `strowger show` and `strowger slot`: asks a relay on its control socket, and prints the answer
+//! in columns for people or as it came for programs. It never changes what it was told.
+
+use std::{
+    fmt::Write as _,
+    io::{self, BufRead as _, BufReader, Read as _, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use strowger_engine::control::{Balance, PortView};
+
+use crate::exit::{Exit, Failure, output_ended};
+
+/// How long a relay may take for an answer: longer than it gives its own slow path.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// The longest answer that is read: above that of a relay with every slot taken.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// What can be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Topic {
+    /// What is attached, and what went by each slot.
+    Slots,
+    /// The ports, and what each counted.
+    Ports,
+    /// Why frames went no further, by port and reason, and whether the counters balance.
+    Discards,
+    /// What runs: uptime, workers, backends and why, memory.
+    Status,
+    /// The rates, a line every second until interrupted.
+    Watch,
+}
+
+/// `strowger show TOPIC`.
+///
+/// # Errors
+/// One line: no relay answers, or it declined.
+pub(crate) fn show(
+    topic: Topic,
+    as_json: bool,
+    socket: &Path,
+    output: &mut dyn Write,
+) -> Result<(), Failure> {
+    let word = match topic {
+        Topic::Slots => "slots",
+        Topic::Ports => "ports",
+        Topic::Discards => "discards",
+        Topic::Status => "status",
+        Topic::Watch => return watch(as_json, socket, output),
+    };
+    let answer = Conversation::open(socket)?.ask(&json!({ "show": word }))?;
+    let text = match topic {
+        _ if as_json => format!("{answer}\n"),
+        Topic::Slots => slots_shown(&answer),
+        Topic::Ports => ports_shown(&answer),
+        Topic::Discards => discards_shown(&answer),
+        Topic::Status | Topic::Watch => status_shown(&answer),
+    };
+    print(output, &text)
+}
+
+/// `strowger slot attach` and `detach`: sends the request, prints the slot.
+///
+/// # Errors
+/// One line: no relay answers, or it declined.
+pub(crate) fn change(
+    request: &Value,
+    as_json: bool,
+    socket: &Path,
+    output: &mut dyn Write,
+) -> Result<(), Failure> {
+    let answer = Conversation::open(socket)?.ask(request)?;
+    let text = match (as_json, answer.as_object().and_then(|object| object.iter().next())) {
+        (false, Some((what, slot))) => format!("slot {slot} {what}\n"),
+        _ => format!("{answer}\n"),
+    };
+    print(output, &text)
+}
+
+fn print(output: &mut dyn Write, text: &str) -> Result<(), Failure> {
+    output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+        .or_else(|error| output_ended(&error))
+}
+
+/// A connection to a relay.
+struct Conversation<'p> {
+    socket: &'p Path,
+    lines: BufReader<UnixStream>,
+}
+
+impl<'p> Conversation<'p> {
+    fn open(socket: &'p Path) -> Result<Self, Failure> {
+        let shown = socket.display();
+        let stream = UnixStream::connect(socket).map_err(|error| {
+            if error.kind() == io::ErrorKind::PermissionDenied {
+                let line = format!("{shown}: {error}; ask as the user that runs the relay");
+                return Failure::new(Exit::Refused, line);
+            }
+            let line = format!(
+                "no relay answers at {shown} ({error}); start one with `strowger relay`, or name \
+                 its control socket with --socket"
+            );
+            Failure::new(Exit::NoRelay, line)
+        })?;
+        let limits = stream.set_read_timeout(Some(ANSWER_MAX));
+        let limits = limits.and_then(|()| stream.set_write_timeout(Some(ANSWER_MAX)));
+        limits.map_err(|error| Failure::new(Exit::Refused, format!("{shown}: {error}")))?;
+        Ok(Self { socket, lines: BufReader::new(stream) })
+    }
+
+    fn no_answer(&self, why: &str) -> Failure {
+        let line = format!("the relay at {} does not answer: {why}", self.socket.display());
+        Failure::new(Exit::NoRelay, line)
+    }
+
+    fn ask(&mut self, request: &Value) -> Result<Value, Failure> {
+        let sent = self.lines.get_mut().write_all(format!("{request}\n").as_bytes());
+        sent.map_err(|error| self.no_answer(&error.to_string()))?;
+        self.next()
+    }
+
+    fn next(&mut self) -> Result<Value, Failure> {
+        let mut line = Vec::new();
+        let read = self.lines.by_ref().take(ANSWER_BYTES_MAX).read_until(b'\n', &mut line);
+        match read {
+            Ok(0) => return Err(self.no_answer("it ended the connection; perhaps it is stopping")),
+            Err(error) => return Err(self.no_answer(&error.to_string())),
+            Ok(_) => {}
+        }
+        let answer: Value = serde_json::from_slice(&line)
+            .map_err(|_| self.no_answer("what it said is no JSON; is it a relay?"))?;
+        match answer.get("error").and_then(Value::as_str) {
+            Some(why) => Err(Failure::new(Exit::Declined, format!("the relay declined: {why}"))),
+            None => Ok(answer),
+        }
+    }
+}
+
+fn watch(as_json: bool, socket: &Path, output: &mut dyn Write) -> Result<(), Failure> {
+    let mut conversation = Conversation::open(socket)?;
+    let mut before = conversation.ask(&json!({ "watch": "balance" }))?;
+    if as_json {
+        print(output, &format!("{before}\n"))?;
+    }
+    loop {
+        let after = conversation.next()?;
+        let text = if as_json { format!("{after}\n") } else { rates_shown(&before, &after) };
+        let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+        if let Err(error) = written {
+            return output_ended(&error);
+        }
+        before = after;
+    }
+}
+
+fn rates_shown(before: &Value, after: &Value) -> String {
+    let uptime = |value: &Value| value["uptime_s"].as_f64().unwrap_or_default();
+    let seconds = (uptime(after) - uptime(before)).max(1e-3);
+    let rate = |key: &str| {
+        let count = |value: &Value| value["balance"][key].as_u64().unwrap_or_default();
+        count(after).saturating_sub(count(before)) as f64 / seconds
+    };
+    format!(
+        "{:>12.0} frames/s in {:>12.0} frames/s out {:>12.0} discards/s {:>10.0} kernel drops/s\n",
+        rate("frames_in"),
+        rate("frames_out"),
+        rate("discarded"),
+        rate("kernel_drops"),
+    )
+}
+
+fn slots_shown(answer: &Value) -> String {
+    let mut table = Table::new(&[
+        "<slot",
+        "<state",
+        "<name",
+        "<behind",
+        "<address",
+        "frames in",
+        "bytes in",
+        "frames out",
+        "bytes out",
+        "discards",
+        "heard",
+    ]);
+    for row in rows(answer, "slots") {
+        let heard = row["heard_s"].as_f64();
+        table.row([
+            text(&row["slot"]),
+            text(&row["state"]),
+            text(&row["name"]),
+            text(&row["behind"]),
+            text(&row["address"]),
+            text(&row["frames_in"]),
+            bytes(&row["bytes_in"]),
+            text(&row["frames_out"]),
+            bytes(&row["bytes_out"]),
+            text(&row["discards"]),
+            heard.map_or("never".to_owned(), |heard| format!("{heard:.1} s ago")),
+        ]);
+    }
+    table.finish("no slot is in use")
+}
+
+fn ports_shown(answer: &Value) -> String {
+    let mut table = ports_columns();
+    for row in rows(answer, "ports") {
+        table.row([
+            text(&row["port"]),
+            text(&row["name"]),
+            text(&row["what"]),
+            text(&row["frames_in"]),
+            bytes(&row["bytes_in"]),
+            text(&row["trains_in"]),
+            text(&row["frames_out"]),
+            bytes(&row["bytes_out"]),
+            text(&row["trains_out"]),
+            text(&row["kernel_drops"]),
+        ]);
+    }
+    table.finish("no port is plugged in")
+}
+
+fn ports_columns() -> Table {
+    Table::new(&[
+        "<port",
+        "<name",
+        "<what",
+        "frames in",
+        "bytes in",
+        "trains in",
+        "frames out",
+        "bytes out",
+        "trains out",
+        "kernel drops",
+    ])
+}
+
+/// The same table from the counters themselves: the last words of a relay.
+pub(crate) fn ports_table(ports: &[PortView], names: &[(u16, String)]) -> String {
+    let mut table = ports_columns();
+    for view in ports {
+        let name = names.iter().find(|(id, _)| *id == view.id.0);
+        let sums = view.queues.iter().fold([0; 7], |sums, queue| {
+            let counts = [
+                queue.frames_in,
+                queue.bytes_in,
+                queue.trains_in,
+                queue.frames_out,
+                queue.bytes_out,
+                queue.trains_out,
+                queue.kernel_drops,
+            ];
+            std::array::from_fn(|at| sums[at] + counts[at])
+        });
+        let [frames_in, bytes_in, trains_in, frames_out, bytes_out, trains_out, drops] = sums;
+        table.row([
+            view.id.0.to_string(),
+            name.map(|(_, name)| name.clone()).unwrap_or_default(),
+            view.describe.clone(),
+            frames_in.to_string(),
+            bytes_of(bytes_in),
+            trains_in.to_string(),
+            frames_out.to_string(),
+            bytes_of(bytes_out),
+            trains_out.to_string(),
+            drops.to_string(),
+        ]);
+    }
+    table.finish("no port was plugged in")
+}
+
+fn discards_shown(answer: &Value) -> String {
+    let mut table = Table::new(&["<port", "<reason", "frames"]);
+    let mut at_ports = 0;
+    for port in rows(answer, "ports") {
+        for (reason, count) in port["discards"].as_object().into_iter().flatten() {
+            at_ports += count.as_u64().unwrap_or_default();
+            table.row([text(&port["name"]), reason.clone(), text(count)]);
+        }
+    }
+    let balance = &answer["balance"];
+    let all = balance["discarded"].as_u64().unwrap_or_default();
+    let elsewhere = all.saturating_sub(at_ports);
+    if elsewhere > 0 {
+        table.row([
+            "-".to_owned(),
+            "on the slow path, or at ports that are gone".to_owned(),
+            elsewhere.to_string(),
+        ]);
+    }
+    let mut shown = table.finish("no frame was discarded");
+    shown.push_str(&balance_line(
+        [&balance["frames_in"], &balance["frames_made"], &balance["frames_out"]]
+            .map(|count| count.as_u64().unwrap_or_default()),
+        all,
+        balance["on_their_way"].as_i64().unwrap_or_default().into(),
+        balance["kernel_drops"].as_u64().unwrap_or_default(),
+    ));
+    shown
+}
+
+fn balance_line(
+    [frames_in, made, out]: [u64; 3],
+    discarded: u64,
+    on_their_way: i128,
+    kernel_drops: u64,
+) -> String {
+    let rest = match on_their_way {
+        0 => "even".to_owned(),
+        n => format!("{n} on their way"),
+    };
+    format!(
+        "balance: {frames_in} frames in + {made} made = {out} out + {discarded} discarded ({rest}); \
+         {kernel_drops} dropped by the kernel before\n"
+    )
+}
+
+/// The balance and every reason, for the last words of a relay.
+pub(crate) fn balance_lines(balance: &Balance) -> String {
+    let mut table = Table::new(&["<discarded because", "frames"]);
+    for (reason, count) in balance.by_reason() {
+        table.row([reason.name().to_owned(), count.to_string()]);
+    }
+    let mut lines = table.finish("no frame was discarded");
+    lines.push_str(&balance_line(
+        [balance.frames_in, balance.frames_made, balance.frames_out],
+        balance.discarded(),
+        balance.on_their_way(),
+        balance.kernel_drops,
+    ));
+    lines
+}
+
+fn status_shown(answer: &Value) -> String {
+    let memory = &answer["memory"];
+    let uptime = answer["uptime_s"].as_f64().unwrap_or_default();
+    let cores = match answer["cores"].as_array() {
+        Some(cores) => {
+            let cores: Vec<String> = cores.iter().map(text).collect();
+            format!("on cores {}", cores.join(", "))
+        }
+        None => "not pinned".to_owned(),
+    };
+    let mut shown = String::new();
+    let mut say = |what: &str, value: String| {
+        let _ = writeln!(shown, "{what:<18} {value}");
+    };
+    say("version", text(&answer["version"]));
+    say("process", text(&answer["pid"]));
+    say("up", format!("{uptime:.1} s"));
+    say("links", if answer["sealed"] == true { "sealed" } else { "plain, not sealed" }.to_owned());
+    say("workers", format!("{} ({}, {cores})", text(&answer["workers"]), text(&answer["idle"])));
+    say("scheme", format!("{}, slots up to {}", text(&answer["scheme"]), answer["slot_max"]));
+    say("memory", format!("{} on {}", bytes(&memory["bytes"]), text(&memory["backing"])));
+    say("memory ran out", format!("{} times", memory["exhausted"]));
+    say("frames copied", text(&answer["frames_copied"]));
+    say("kernel drops", text(&answer["kernel_drops"]));
+    for port in rows(answer, "ports") {
+        let what = match port["chosen"].as_str() {
+            Some(chosen) => chosen.to_owned(),
+            None => format!("unix {}", text(&port["path"])),
+        };
+        say(&format!("port {}", text(&port["name"])), what);
+        for warning in rows(port, "warnings") {
+            say("  warning", text(warning));
+        }
+    }
+    shown
+}
+
+fn rows<'v>(answer: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
+    answer[key].as_array().into_iter().flatten()
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) if text.is_empty() => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn bytes(value: &Value) -> String {
+    value.as_u64().map_or("-".to_owned(), bytes_of)
+}
+
+/// Bytes with a unit, three digits or so.
+fn bytes_of(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut scaled = bytes as f64;
+    let mut unit = 0;
+    while scaled >= 1024.0 && unit + 1 < units.len() {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{scaled:.1} {}", units[unit]) }
+}
+
+/// Columns as wide as their widest cell. A heading that begins with `<` stands to the left, and so
+/// do its cells; numbers stand to the right.
+struct Table {
+    left: Vec<bool>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(headings: &[&str]) -> Self {
+        let left = headings.iter().map(|heading| heading.starts_with('<')).collect();
+        let headings = headings.iter().map(|heading| heading.trim_start_matches('<').to_owned());
+        Self { left, rows: vec![headings.collect()] }
+    }
+
+    fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.into());
+    }
+
+    /// The table, or what to say if it has no row.
+    fn finish(self, empty: &str) -> String {
+        if self.rows.len() == 1 {
+            return format!("{empty}\n");
+        }
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.left.len()).map(width).collect();
+        let mut shown = String::new();
+        for row in &self.rows {
+            let cells = row.iter().zip(&widths).zip(&self.left).map(|((cell, &width), left)| {
+                if *left { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            });
+            let line = cells.collect::<Vec<_>>().join("  ");
+            shown.push_str(line.trim_end());
+            shown.push('\n');
+        }
+        shown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let mut table = Table::new(&["<name", "frames"]);
+        table.row(["a".to_owned(), "1234567".to_owned()]);
+        table.row(["longer".to_owned(), "8".to_owned()]);
+        let expected = "name     frames\na       1234567\nlonger        8\n";
+        assert_eq!(table.finish(""), expected);
+        assert_eq!(Table::new(&["<name"]).finish("nothing"), "nothing\n");
+    }
+
+    #[test]
+    fn bytes_have_a_unit() {
+        let cases = [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5 << 20, "5.0 MiB")];
+        for (bytes, shown) in cases {
+            assert_eq!(bytes_of(bytes), shown);
+        }
+        assert_eq!(bytes_of(u64::MAX), "16.0 EiB");
+    }
+}

@@ -1,0 +1,414 @@
+//! From a checked configuration to a switch that runs: memory, workers, ports, and what is attached
+//! at start. It says what was chosen and why; it never forwards a frame itself.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use strowger_engine::{
+    control::{Attach, PortId, Switch},
+    limits::{EXCHANGE_FRAMES_MAX, PUNTS_MAX},
+    link::Behind,
+    worker::Worker,
+};
+use strowger_frame::{
+    Address, BURST_MAX, Pool, PoolSpec, Port,
+    map::Backing,
+    pool::{HEADROOM_BYTES, PoolTally, SINGLE_STRIDE_BYTES, TRAIN_STRIDE_BYTES},
+};
+use strowger_io::{
+    Doorbell, UnixPort,
+    cores::usable_cores,
+    udp::{OpenError, Report, UdpSpec, open},
+    unix::UnixSpec,
+};
+
+use crate::{
+    config::{Config, Listener, UnixEndpoint},
+    exit::{Exit, Failure},
+    run::{Clock, Idle, Running, WorkerBell, start},
+};
+
+/// Workers that "auto" makes at most: what one switch takes.
+const WORKERS_MAX: usize = 64;
+/// Sends that wait for the kernel behind one listener: as many as it keeps (`strowger_io::udp`).
+const SENDS_WAITING: u32 = 4 * BURST_MAX as u32;
+/// Frames that wait at exits whose port is busy: two bursts.
+const EXITS_WAITING: u32 = 2 * BURST_MAX as u32;
+/// Chunks that a unix endpoint holds ready, and a burst of its frames on their way.
+const UNIX_CHUNKS: u32 = 32 + BURST_MAX as u32;
+/// Packets up to this length take a single chunk (`strowger_io::unix`).
+const SINGLE_BYTES_MAX: usize = SINGLE_STRIDE_BYTES - HEADROOM_BYTES - 8 * 64;
+/// How long workers may take to know everything that is attached at start.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
+
+/// A switch that runs, and what is to be known of it.
+pub(crate) struct Topology {
+    pub(crate) switch: Switch,
+    pub(crate) running: Vec<Running>,
+    pub(crate) clock: Clock,
+    pub(crate) ports: Vec<PortInfo>,
+    pub(crate) memory: MemoryUse,
+    pub(crate) idle: Idle,
+    pub(crate) cores: Option<Vec<usize>>,
+}
+
+/// What one port is, beside its counters.
+#[derive(Clone, Debug)]
+pub(crate) struct PortInfo {
+    pub(crate) id: PortId,
+    /// As the configuration calls it.
+    pub(crate) name: String,
+    pub(crate) kind: PortKind,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum PortKind {
+    /// A listener, with what the ladder chose for each worker.
+    Udp { local: SocketAddr, reports: Vec<Report> },
+    /// A local process.
+    Unix { path: String, worker: usize },
+}
+
+impl PortInfo {
+    /// `io_uring`, `mmsg` or `unix`.
+    pub(crate) fn backend(&self) -> &'static str {
+        match &self.kind {
+            PortKind::Udp { reports, .. } => {
+                reports.first().map_or("none", |report| report.backend.name())
+            }
+            PortKind::Unix { .. } => "unix",
+        }
+    }
+
+    /// What would be better here, each once, with the way out.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let PortKind::Udp { reports, .. } = &self.kind else { return Vec::new() };
+        let mut warnings: Vec<String> = Vec::new();
+        for warning in reports.iter().flat_map(Report::warnings) {
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+        warnings
+    }
+}
+
+/// One named need for memory, in chunks of one worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Need {
+    pub(crate) what: String,
+    pub(crate) trains: u32,
+    pub(crate) singles: u32,
+}
+
+/// The memory of all workers. It never grows.
+#[derive(Clone, Debug)]
+pub(crate) struct MemoryUse {
+    /// Of each worker.
+    pub(crate) spec: PoolSpec,
+    pub(crate) needs: Vec<Need>,
+    pub(crate) workers: usize,
+    /// What was mapped for all of them.
+    pub(crate) bytes: usize,
+    pub(crate) backing: Backing,
+    pub(crate) tallies: Vec<Arc<PoolTally>>,
+}
+
+/// Makes everything, starts the workers and waits until they know what is attached.
+///
+/// # Errors
+/// What the machine refused, with the way out. Nothing runs then.
+pub(crate) fn assemble(config: &Config, said: &mut dyn Write) -> Result<Topology, Failure> {
+    let count = workers(config)?;
+    let (spec, needs) = needs(config, count);
+    let pools = Pool::many(&spec, count).map_err(|error| {
+        let mib = mib(spec.bytes() * count);
+        let line = format!(
+            "cannot map {mib} of memory: {error}; lower [memory] trains, or raise `ulimit -v`"
+        );
+        Failure::new(Exit::Refused, line)
+    })?;
+    let first = pools.first().map(|pool| (pool.backing(), pool.mapping().bytes()));
+    let (backing, bytes) = first.unwrap_or((Backing::SmallPages, 0));
+    let tallies = pools.iter().map(|pool| pool.tally().clone()).collect();
+    let memory = MemoryUse { spec, needs, workers: count, bytes, backing, tallies };
+    let _ = write!(said, "{memory}");
+
+    let (mut switch, mut workers) = Switch::new(config.switch, pools)
+        .map_err(|error| Failure::new(Exit::Usage, format!("the configuration: {error}")))?;
+    let bells = bells(&mut switch, &mut workers)?;
+    let ports = plug(config, count, &mut switch, said)?;
+    attach(config, &mut switch, &ports)?;
+
+    let clock = Clock::start();
+    let mut running = Vec::new();
+    for (number, (worker, bell)) in workers.into_iter().zip(bells).enumerate() {
+        let core = config.cores.as_ref().and_then(|cores| cores.get(number).copied());
+        let started = start(worker, bell, clock, config.idle, core);
+        running.push(started.map_err(|error| refused("cannot start a worker's thread", &error))?);
+    }
+    settle(&mut switch, &running, clock)?;
+    let (idle, cores) = (config.idle, config.cores.clone());
+    Ok(Topology { switch, running, clock, ports, memory, idle, cores })
+}
+
+fn refused(what: &str, error: &io::Error) -> Failure {
+    let line = format!("{what}: {error}; the limits are those of `ulimit -u` and `ulimit -n`");
+    Failure::new(Exit::Refused, line)
+}
+
+fn workers(config: &Config) -> Result<usize, Failure> {
+    let usable = usable_cores();
+    if let Some(core) = config.cores.iter().flatten().find(|core| !usable.contains(core)) {
+        let line = format!(
+            "core {core} cannot be used by this process; usable: {usable:?} (see `taskset -p`, or \
+             the container's cpuset)"
+        );
+        return Err(Failure::new(Exit::Refused, line));
+    }
+    Ok(config.workers.unwrap_or(usable.len().clamp(1, WORKERS_MAX)))
+}
+
+/// A worker's memory as a sum of named needs.
+fn needs(config: &Config, workers: usize) -> (PoolSpec, Vec<Need>) {
+    let mut needs = Vec::new();
+    let mut need = |what: String, trains: u32, singles: u32| {
+        if trains + singles > 0 {
+            needs.push(Need { what, trains, singles });
+        }
+    };
+    need("a burst being switched".to_owned(), BURST_MAX as u32, 0);
+    for Listener { name, posted_buffers, .. } in &config.udp {
+        let posted = u32::from(*posted_buffers).next_power_of_two();
+        need(format!("receive buffers of {name}"), posted, 0);
+        need(format!("sends of {name} that wait for the kernel"), SENDS_WAITING, 0);
+    }
+    // Every worker has as much as the one with the most endpoints: pools are equal.
+    let on = |worker| config.unix.iter().filter(move |unix| unix.worker == worker);
+    let of = |worker| {
+        on(worker).fold((0, 0), |(trains, singles), unix| match unix.frame_bytes_max {
+            ..=SINGLE_BYTES_MAX => (trains, singles + UNIX_CHUNKS),
+            _ => (trains + UNIX_CHUNKS, singles),
+        })
+    };
+    let most = (0..workers).map(of).fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
+    need("unix endpoints".to_owned(), most.0, most.1);
+    need("frames that wait at exits".to_owned(), EXITS_WAITING, 0);
+    need(
+        "frames handed to other workers".to_owned(),
+        (workers as u32 - 1) * EXCHANGE_FRAMES_MAX as u32,
+        0,
+    );
+    let punts = (PUNTS_MAX as u32).div_ceil(workers as u32);
+    need("frames for the switch itself".to_owned(), punts, 0);
+
+    let trains = needs.iter().map(|need| need.trains).sum();
+    let singles = needs.iter().map(|need| need.singles).sum();
+    let spec = PoolSpec {
+        trains: config.memory.trains.unwrap_or(trains),
+        singles: config.memory.singles.unwrap_or(singles),
+        huge_pages: config.memory.huge_pages,
+    };
+    (spec, needs)
+}
+
+/// Ties slow path and workers to each other's doorbells.
+fn bells(switch: &mut Switch, workers: &mut [Worker]) -> Result<Vec<Doorbell>, Failure> {
+    let mut doorbells = Vec::new();
+    for number in 0..workers.len() {
+        let doorbell = Doorbell::new().map_err(|error| refused("no doorbell", &error))?;
+        let bell = Arc::new(WorkerBell(doorbell.ringer()));
+        switch.set_bell(number, bell.clone());
+        for worker in workers.iter_mut() {
+            worker.set_bell(number, bell.clone());
+        }
+        doorbells.push(doorbell);
+    }
+    Ok(doorbells)
+}
+
+fn plug(
+    config: &Config,
+    workers: usize,
+    switch: &mut Switch,
+    said: &mut dyn Write,
+) -> Result<Vec<PortInfo>, Failure> {
+    let refused = |error: String| Failure::new(Exit::Refused, error);
+    let mut ports = Vec::new();
+    for listener in &config.udp {
+        let (queues, reports) = open_queues(listener, config.switch.slot_max + 1, workers)
+            .map_err(|error| refused(format!("[[udp]] {}: {error}", listener.name)))?;
+        let local = reports.first().map_or(listener.address, |report| report.local);
+        let id = switch.plug_everywhere(queues).map_err(|error| refused(error.to_string()))?;
+        let kind = PortKind::Udp { local, reports };
+        ports.push(PortInfo { id, name: listener.name.clone(), kind });
+    }
+    for UnixEndpoint { name, path, frame_bytes_max, worker, .. } in &config.unix {
+        let spec = UnixSpec { frame_bytes_max: *frame_bytes_max, ..UnixSpec::default() };
+        let port = UnixPort::listen(path, &spec)
+            .map_err(|error| refused(format!("[[unix]] {name}: {error}")))?;
+        let id = switch.plug_at(*worker, Box::new(port));
+        let id = id.map_err(|error| refused(error.to_string()))?;
+        let kind = PortKind::Unix { path: path.display().to_string(), worker: *worker };
+        ports.push(PortInfo { id, name: name.clone(), kind });
+    }
+    for port in &ports {
+        let _ = write!(said, "{port}");
+    }
+    Ok(ports)
+}
+
+/// One a worker, in their order.
+type Queues = Vec<Box<dyn Port>>;
+
+/// One socket a worker, all at the same address.
+fn open_queues(
+    listener: &Listener,
+    neighbours_max: u32,
+    workers: usize,
+) -> Result<(Queues, Vec<Report>), OpenError> {
+    let shared = workers > 1;
+    if shared && let Err(error) = UdpSocket::bind(listener.address) {
+        // Sockets that share a port would also share it with another process of this user, which
+        // then took half of our frames. One that does not share finds out.
+        if error.kind() == io::ErrorKind::AddrInUse {
+            let errno = error.raw_os_error().unwrap_or_default();
+            return Err(OpenError::Busy { at: listener.address, errno });
+        }
+    }
+    let mut spec = UdpSpec {
+        backend: listener.backend,
+        socket_buffer_bytes: listener.socket_buffer_bytes,
+        neighbours_max,
+        reuse_port: shared,
+        posted_buffers: listener.posted_buffers,
+        ..UdpSpec::new(listener.address)
+    };
+    let mut queues = Vec::new();
+    let mut reports = Vec::new();
+    for worker in 0..workers {
+        let (queue, report) = open(&spec, worker)?.boxed();
+        // Where the kernel chose a port, the others take the same.
+        spec.bind = report.local;
+        queues.push(queue);
+        reports.push(report);
+    }
+    Ok((queues, reports))
+}
+
+/// Pinned slots first, so that no other neighbour is given one of them.
+fn attach(config: &Config, switch: &mut Switch, ports: &[PortInfo]) -> Result<(), Failure> {
+    let neighbours = config.neighbours.iter().map(|neighbour| Attach {
+        port: ports[neighbour.listener].id,
+        at: Address::Udp(neighbour.address),
+        behind: Behind::Neighbour,
+        slot: neighbour.slot,
+        name: neighbour.name.clone(),
+    });
+    let endpoints = config.unix.iter().zip(&ports[config.udp.len()..]).map(|(unix, port)| Attach {
+        port: port.id,
+        at: Address::Only,
+        behind: Behind::Endpoint,
+        slot: unix.slot,
+        name: unix.name.clone(),
+    });
+    let all: Vec<Attach> = neighbours.chain(endpoints).collect();
+    let (pinned, free): (Vec<Attach>, Vec<Attach>) =
+        all.into_iter().partition(|attach| attach.slot.is_some());
+    for attach in pinned.into_iter().chain(free) {
+        let name = attach.name.clone();
+        switch.attach(attach).map_err(|error| {
+            Failure::new(Exit::Usage, format!("{name} cannot be attached: {error}"))
+        })?;
+    }
+    Ok(())
+}
+
+fn settle(switch: &mut Switch, running: &[Running], clock: Clock) -> Result<(), Failure> {
+    let deadline = Instant::now() + SETTLE_MAX;
+    loop {
+        for event in switch.poll(clock.now()) {
+            if let strowger_engine::control::Event::AttachRefused(slot, why) = event {
+                let line = format!("what was to have slot {slot} cannot be attached: {why}");
+                return Err(Failure::new(Exit::Usage, line));
+            }
+        }
+        if switch.is_settled() {
+            return Ok(());
+        }
+        if running.iter().any(Running::has_died) || Instant::now() > deadline {
+            let line = "the workers do not start; `strowger doctor` says what the machine allows";
+            return Err(Failure::new(Exit::Died, line));
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Bytes as people read them.
+pub(crate) fn mib(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+impl fmt::Display for MemoryUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PoolSpec { trains, singles, huge_pages } = self.spec;
+        writeln!(
+            f,
+            "memory: {} on {}, never more: for each of {} worker{}",
+            mib(self.bytes),
+            self.backing,
+            self.workers,
+            if self.workers == 1 { "" } else { "s" }
+        )?;
+        for Need { what, trains, singles } in &self.needs {
+            writeln!(f, "  {trains:>6} trains {singles:>6} singles  {what}")?;
+        }
+        let (train, single) = (TRAIN_STRIDE_BYTES >> 10, SINGLE_STRIDE_BYTES >> 10);
+        writeln!(
+            f,
+            "  {trains:>6} trains {singles:>6} singles  in all, of {train} KiB and {single} KiB"
+        )?;
+        let needed: u32 = self.needs.iter().map(|need| need.trains).sum();
+        if trains < needed {
+            writeln!(
+                f,
+                "  warning: [memory] trains = {trains} is below the {needed} that are needed under \
+                 load; frames will be lost as pool_empty; leave the key out"
+            )?;
+        }
+        if huge_pages && self.backing != Backing::HugePages {
+            let pages = self.bytes.div_ceil(2 << 20);
+            writeln!(
+                f,
+                "  no huge pages are reserved; reserve them with: sysctl -w vm.nr_hugepages={pages}"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for PortInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id: PortId(id), name, kind } = self;
+        match kind {
+            PortKind::Unix { path, worker } => {
+                writeln!(f, "port {id} {name}: unix {path}, on worker {worker}")
+            }
+            PortKind::Udp { reports, .. } => {
+                if let Some(report) = reports.first() {
+                    // Its warnings follow, those of all workers together and each once.
+                    let chosen = report.to_string();
+                    let chosen = chosen.lines().next().unwrap_or_default();
+                    writeln!(f, "port {id} {name}: {chosen}; links plain, not sealed")?;
+                }
+                let mut warnings = self.warnings().into_iter();
+                warnings.try_for_each(|warning| writeln!(f, "  warning: {warning}"))
+            }
+        }
+    }
+}
