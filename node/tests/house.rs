@@ -363,7 +363,8 @@ fn licences_are_those_that_deny_toml_allows() {
         .iter()
         .filter_map(|licence| licence.as_str().map(str::to_owned))
         .collect();
-    assert!(is_met("(MIT OR GPL-3.0) AND Apache-2.0", &allowed) && !is_met("GPL-3.0", &allowed));
+    let two = ["MIT", "ISC"].map(str::to_owned).into();
+    assert!(is_met("(MIT OR GPL-3.0) AND ISC", &two) && !is_met("MIT AND GPL-3.0", &two));
 
     // What this platform uses: nothing else is on this machine without a network.
     let rustc = Command::new("rustc").arg("-vV").output().expect("rustc runs");
@@ -659,11 +660,14 @@ fn the_readme_shows_the_code_that_is_tested() {
     let example = read("node/examples/embed.rs");
     let code = example.split("#[cfg(test)]").next().unwrap_or_default();
     let code: Vec<&str> = code.lines().filter(|line| !line.starts_with("//!")).collect();
-    assert_eq!(
-        block(&readme, "embed").trim(),
-        code.join("\n").trim(),
-        "README.md and node/examples/embed.rs differ: copy the one that is right"
-    );
+    let code = code.join("\n");
+    let (mut shown, mut tested) = (block(&readme, "embed").trim().lines(), code.trim().lines());
+    loop {
+        match (shown.next(), tested.next()) {
+            (None, None) => break,
+            (shown, tested) => assert_eq!(shown, tested, "README.md and node/examples/embed.rs"),
+        }
+    }
     assert_eq!(block(&readme, "demo command").trim(), "cargo run --release -- demo");
     assert_eq!(block(&readme, "test command").trim(), "cargo test --workspace");
     for file in ["loom-tests/README.md", "fuzz/README.md", "bench/README.md"] {
