@@ -25,7 +25,6 @@ impl Entropy for OsEntropy {
 }
 
 /// The same bytes for the same seed: **for simulators and tests, never for a key that matters.**
-#[derive(Debug)]
 pub struct SeededEntropy {
     seed: [u8; KEY_BYTES],
     drawn: u64,
@@ -46,6 +45,12 @@ impl SeededEntropy {
         let mut first = [0; 8];
         first.copy_from_slice(&block[..8]);
         u64::from_be_bytes(first)
+    }
+}
+
+impl core::fmt::Debug for SeededEntropy {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("SeededEntropy").field("drawn", &self.drawn).finish_non_exhaustive()
     }
 }
 

@@ -1,4 +1,27 @@
-//! Link cryptography, sans I/O.
+//! Link cryptography of the Strowger switch: bytes in, bytes out. No sockets, no clock, no threads, no frames.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`link_header`] | the eight bytes before every packet on a link |
+//! | [`aead`] | the one door to ChaCha20-Poly1305, and its providers |
+//! | [`Sealer`] | one lane's key and nonce counter in one owner |
+//! | [`Openers`] | all lanes of one direction: keys and replay windows |
+//! | [`replay`] | which counters have been seen |
+//! | [`handshake`] | IKpsk2, XX, cookies: one type per state |
+//! | [`session`] | one peer's keys over time, renewed without loss |
+//! | [`Identity`], [`IdentityKey`] | Ed25519 keys and their libp2p names |
+//! | [`limits`] | every bound, with its reason |
+//!
+//! Time and randomness are arguments ([`Nanos`], [`Entropy`]), so the same code runs under a
+//! simulator with a seed. Sealing and opening work in place and allocate nothing; handshakes are the
+//! slow path's business and do allocate. Secrets are erased when dropped, compared in constant time,
+//! and no `Debug` shows one.
+//!
+//! # Two ends in memory
+//! ```
+#![doc = include_str!("../examples/two_ends.rs")]
+//! ```
+
 pub mod aead;
 mod entropy;
 pub mod handshake;

@@ -75,7 +75,7 @@ impl Kind {
         }
     }
 
-    /// Whether a packet of this kind is opened by an [`Opener`](crate::Opener).
+    /// Whether a packet of this kind is opened by an [`Openers`](crate::Openers).
     #[inline]
     pub const fn is_sealed(self) -> bool {
         matches!(

@@ -37,6 +37,9 @@ struct Node {
     attempts: u64,
 }
 
+/// When it arrives, in which order it was sent, to whom, and what it is.
+type Flight = (Nanos, u64, usize, Vec<u8>);
+
 struct World {
     nodes: [Node; 2],
     weather: Weather,
@@ -44,7 +47,7 @@ struct World {
     /// Each node's own.
     entropy: [SeededEntropy; 2],
     now: Nanos,
-    queue: BinaryHeap<Reverse<(Nanos, u64, usize, Vec<u8>)>>,
+    queue: BinaryHeap<Reverse<Flight>>,
     sent: u64,
     seal_refused: u64,
     open_refused: HashMap<OpenRefused, u64>,
@@ -263,8 +266,8 @@ impl World {
 const STORM: Weather = Weather { lost_per_mille: 300, doubled_per_mille: 20, delay_ms: (1, 300) };
 
 fn up(world: &mut World, wants: [bool; 2]) {
-    for at in 0..2 {
-        if wants[at] {
+    for (at, wants) in wants.into_iter().enumerate() {
+        if wants {
             world.step(at, Input::Wanted);
         }
     }
@@ -283,8 +286,7 @@ fn r5_rekeying_at_30_percent_loss_refuses_no_data_packet() {
         ([true, false], [second, None]),
         ([true, false], [None, second]),
     ];
-    let mut rekeys = 0;
-    for (shape, (wants, sends)) in shapes.into_iter().enumerate() {
+    let run = |shape: usize, (wants, sends): ([bool; 2], [Option<Nanos>; 2])| {
         let seed = 0x57 + shape as u64;
         let mut world = world(seed, STORM, Load::Calm);
         up(&mut world, wants);
@@ -293,10 +295,18 @@ fn r5_rekeying_at_30_percent_loss_refuses_no_data_packet() {
         world.check(seed);
         let made = world.nodes[0].rekeys - before;
         let attempts: u64 = world.nodes.iter().map(|node| node.attempts).sum();
-        rekeys += made;
         assert!(world.delivered > 10_000 && world.doubled > 0, "seed {seed}: nothing was tested");
         assert!(attempts > made * 3 / 2, "seed {seed}: {attempts} attempts, nothing was lost");
-    }
+        made
+    };
+    let rekeys: u64 = std::thread::scope(|scope| {
+        let threads: Vec<_> = shapes
+            .into_iter()
+            .enumerate()
+            .map(|(shape, who)| scope.spawn(move || run(shape, who)))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("the seed is printed above")).sum()
+    });
     assert!(rekeys >= 1000, "{rekeys} rekeys");
 }
 
@@ -370,6 +380,28 @@ fn worn_keys_are_renewed_early_but_not_at_once() {
     assert_eq!((world.nodes[0].rekeys, world.nodes[1].rekeys), (2, 2));
     world.run(Nanos::from_secs(60), [None, None]);
     assert_eq!(world.nodes[0].rekeys, 2, "once");
+}
+
+#[test]
+fn both_begin_at_once_and_one_handshake_comes_of_it() {
+    for seed in 0..10 {
+        let calm = Weather { lost_per_mille: 0, doubled_per_mille: 0, delay_ms: (10, 200) };
+        let mut world = world(seed, calm, Load::Calm);
+        world.step(0, Input::Wanted);
+        world.step(1, Input::Wanted);
+        world.run(Nanos::from_secs(10), [None, None]);
+        assert_eq!(world.nodes.each_ref().map(|node| node.rekeys), [1, 1], "seed {seed}");
+        let second = Some(Nanos::from_millis(50));
+        for round in 1..5 {
+            world.step(0, Input::Worn);
+            world.step(1, Input::Worn);
+            world.run(Nanos::from_secs(10 + 10 * round), [second, second]);
+            let rekeys = world.nodes.each_ref().map(|node| node.rekeys);
+            assert_eq!(rekeys, [round + 1, round + 1], "seed {seed}");
+            assert!(world.nodes.iter().all(|node| node.attempts == round + 1), "seed {seed}");
+        }
+        world.check(seed);
+    }
 }
 
 #[test]

@@ -590,6 +590,111 @@ fn a_changed_answer_to_the_same_stranger_has_another_key() {
     assert_ne!(e(&one), e(&answer(&Offer::default(), b"elsewhere")));
 }
 
+/// Every way in which {:?} could show these bytes.
+fn shown(bytes: &[u8]) -> Vec<String> {
+    const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let lower = crate::test_support::to_hex(bytes);
+    let decimal: Vec<String> = bytes.iter().map(u8::to_string).collect();
+    let mut base64 = String::new();
+    for three in bytes.chunks_exact(3) {
+        let word = u32::from_be_bytes([0, three[0], three[1], three[2]]);
+        for place in [18, 12, 6, 0] {
+            base64.push(char::from(BASE64[(word >> place) as usize & 63]));
+        }
+    }
+    vec![lower.to_uppercase(), lower, decimal.join(", "), decimal.join(",\n"), base64]
+}
+
+#[test]
+fn no_secret_is_ever_printed() {
+    use crate::session::{Context, Input, Session, SessionConfig};
+
+    let seed = [0xc7; 32];
+    let offer = Offer::default();
+    let mut ends = ends();
+    let key = IdentityKey::from_seed(&Secret::from_bytes(seed));
+    let static_key = key.static_key();
+    let mut secrets: Vec<(&str, Vec<u8>)> = vec![
+        ("seed", seed.to_vec()),
+        ("static key", static_key.expose().to_vec()),
+        ("psk", ends.psk.expose().to_vec()),
+        ("era", ends.gate.era().secret.expose().to_vec()),
+    ];
+    let mut texts: Vec<(&str, String, String)> = Vec::new();
+    let mut print = |name, value: &dyn core::fmt::Debug| {
+        texts.push((name, format!("{value:?}"), format!("{value:#?}")));
+    };
+    print("Secret", &Secret::from_bytes(seed));
+    print("Psk", &ends.psk);
+    print("IdentityKey", &key);
+    print("StaticKey", &static_key);
+    let network = NetworkId::new(b"test").expect("short");
+    print("Local", &Local::new(&key, network));
+    print("Gate", &ends.gate);
+    print("SeededEntropy", &ends.entropy);
+    for provider in Provider::ALL {
+        print("AeadKey", &provider.key(&Secret::from_bytes(seed)));
+    }
+
+    let (state, message) = ends.ik_initiate(&offer, 1);
+    print("ik::AwaitResponse", &state);
+    let Ok(Admission::Answer(reply)) = ends.gate.admit(SOURCE, &message, Load::Heavy) else {
+        panic!("no cookie under load");
+    };
+    print("Cookie", &state.read_cookie(&reply).expect("ours"));
+    print("Initiation", &ik::read(&ends.b, &go(&ends.gate, &message)).expect("read"));
+    let (b, response) =
+        ends.ik_accept(&offer, &message, &mut StampGuard::default()).expect("accepted");
+    let a = state.read_response(&response).expect("read");
+    for (established, name) in [(a, "Established a"), (b, "Established b")] {
+        print(name, &established);
+        for direction in [&established.keys.send, &established.keys.receive] {
+            secrets.push(("direction", direction.expose().to_vec()));
+            let lane = crate::sealer::lane_key(direction, Lane::ZERO);
+            secrets.push(("lane", lane.expose().to_vec()));
+        }
+        let transport = established.into_transport(NOW, Provider::DEFAULT);
+        print("Transport", &transport);
+    }
+    let (state, message) = ends.xx_initiate(&offer);
+    print("xx::AwaitResponse", &state);
+    let answer = xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &go(&ends.gate, &message));
+    let offered = state.read_response(&answer.expect("answered")).expect("read");
+    print("Offered", &offered);
+    let (_, third) = offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
+    print("Finish", &ends.xx_finish(&offer, &third).expect("read"));
+
+    let mut session = Session::new(SessionConfig {
+        peer: *ends.b.static_public(),
+        psk: Psk::from_bytes([3; 32]),
+        offer,
+        provider: Provider::DEFAULT,
+        wall_at_zero: 0,
+    });
+    let mut outputs = Vec::new();
+    let mut indices = || index(77);
+    let mut context =
+        Context { now: NOW, local: &ends.a, entropy: &mut ends.entropy, indices: &mut indices };
+    session.handle(&mut context, Input::Wanted, &mut outputs).expect("begun");
+    print("Session", &session);
+    print("Context", &context);
+
+    for (name, one_line, pretty) in &texts {
+        for (secret, bytes) in &secrets {
+            for piece in bytes.chunks(8).chain([&bytes[..]]) {
+                for form in shown(piece).iter().filter(|form| form.len() > 8) {
+                    let found = one_line.contains(form) || pretty.contains(form);
+                    let squeezed: String = pretty.split_whitespace().collect();
+                    let bare: String = form.split_whitespace().collect();
+                    assert!(!found && !squeezed.contains(&bare), "{name} shows the {secret}");
+                }
+            }
+        }
+    }
+    // And the look-out itself sees a secret where there is one.
+    assert!(shown(&seed).iter().any(|form| format!("{seed:?}").contains(form)));
+}
+
 impl SeededEntropy {
     fn fill_for_test(&mut self, bytes: &mut [u8]) {
         crate::entropy::Entropy::fill(self, bytes).expect("seeded entropy does not fail");

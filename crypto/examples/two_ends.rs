@@ -1,0 +1,56 @@
+//! Two ends shake hands in memory and exchange a packet. Run: `cargo run -p strowger-crypto --example two_ends`
+
+use std::error::Error;
+
+use strowger_crypto::aead::Provider;
+use strowger_crypto::handshake::{Admission, Gate, Load, Offer, Ours, Stamp, StampGuard, ik};
+use strowger_crypto::link_header::SessionIndex;
+use strowger_crypto::{
+    IdentityKey, Local, Nanos, NetworkId, OsEntropy, Psk, SEALED_OVERHEAD_BYTES, Sealed,
+};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let entropy = &mut OsEntropy;
+    let network = NetworkId::new(b"example").ok_or("the name is too long")?;
+    let alice = Local::new(&IdentityKey::generate(entropy)?, network);
+    let bob = Local::new(&IdentityKey::generate(entropy)?, network);
+    println!("alice is {}", alice.identity().peer_id());
+    println!("bob is   {}", bob.identity().peer_id());
+
+    // Alice knows Bob's static key. Time comes from the caller; here it stands still.
+    let now = Nanos::ZERO;
+    let offer = Offer::default();
+    let index = |number| SessionIndex::new(number).ok_or("more than 24 bits");
+    let ours = Ours { local: &alice, offer: &offer, index: index(1)?, stamp: Stamp(1) };
+    let (waiting, initiation) =
+        ik::initiate(&ours, bob.static_public(), &Psk::NONE, None, entropy)?;
+    println!("alice -> bob    {} bytes of initiation", initiation.len());
+
+    // Bob keeps nothing until he knows who it is.
+    let gate = Gate::new(&bob, now, entropy)?;
+    let Admission::Go(admitted) = gate.admit(b"alice's address", &initiation, Load::Calm)? else {
+        return Err("a cookie without load".into());
+    };
+    let read = ik::read(&bob, &admitted)?;
+    println!("bob reads       {}", read.identity()?.peer_id());
+    let ours = Ours { local: &bob, offer: &offer, index: index(2)?, stamp: Stamp(0) };
+    let (bobs, response) = read.accept(&ours, &Psk::NONE, &mut StampGuard::default(), entropy)?;
+    println!("bob -> alice    {} bytes of response", response.len());
+
+    let alices = waiting.read_response(&response).map_err(|rejected| rejected.why)?;
+    println!("both agree on   {:?}", alices.agreement());
+
+    // Sealed where it lies: 8 bytes of room before the body, 16 behind.
+    let mut alice_keys = alices.into_transport(now, Provider::DEFAULT);
+    let mut bob_keys = bobs.into_transport(now, Provider::DEFAULT);
+    let text = b"a label, and what it carries";
+    let mut packet = vec![0; text.len() + SEALED_OVERHEAD_BYTES];
+    packet[8..8 + text.len()].copy_from_slice(text);
+    alice_keys.sealers[0].seal(now, Sealed::Data, &mut packet)?;
+    println!("alice -> bob    {} bytes of sealed data", packet.len());
+    let mut replay = packet.clone();
+    let opened = bob_keys.openers.open(now, &mut packet)?;
+    println!("bob opens       {:?}", String::from_utf8_lossy(opened.body()));
+    println!("a replay is     {:?}", bob_keys.openers.open(now, &mut replay).map(|_| ()));
+    Ok(())
+}
