@@ -210,6 +210,7 @@ impl Endpoint {
         frames: &mut ArrayVec<Frame, N>,
     ) -> Result<usize, Gone> {
         if self.end.is_gone() {
+            self.end.settle();
             return Err(Gone);
         }
         let n = self.end.put(frames);
@@ -271,7 +272,11 @@ impl Endpoint {
         let before = frames.len();
         let n = self.end.take(frames);
         self.end.count_in(n as u64, bytes_of(&frames[before..]));
-        if n == 0 && gone { Err(Gone) } else { Ok(n) }
+        if n == 0 && gone {
+            self.end.settle();
+            return Err(Gone);
+        }
+        Ok(n)
     }
 
     /// Blocks until the switch has done something, or the time is up.

@@ -198,9 +198,9 @@ impl End {
     }
 
     /// The far end is gone: what it left in the ring was not taken after all. Gives that memory
-    /// back and counts it as lost.
+    /// back and counts it as lost, once.
     #[cold]
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let Some(to) = self.to.take() else { return };
         drop(to);
         // Relaxed: `gone` was read with Acquire, and `taken` was written before it.

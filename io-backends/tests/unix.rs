@@ -130,6 +130,47 @@ fn rubbish_is_counted_and_the_next_packet_arrives() {
 }
 
 #[test]
+fn r2_no_message_of_a_client_panics_the_port() {
+    const MESSAGES: u64 = 3000;
+    let place = Place::new("any");
+    let (mut port, mut pool) = (listen(&place.0), pool());
+    let client = Client::connect(&place.0).expect("it listens");
+    served(&mut port, &mut pool, true);
+    let mut state = 1_u64;
+    let mut chance = |below: u64| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let mut came = 0;
+    for _ in 0..MESSAGES {
+        // Mostly short, sometimes longer than was agreed; a header of zeros or of anything.
+        let len = if chance(4) == 0 { chance(5000) } else { chance(12) };
+        let mut message: Vec<u8> = (0..len).map(|_| chance(256) as u8).collect();
+        if chance(2) == 0 {
+            message.iter_mut().take(4).for_each(|byte| *byte = 0);
+        }
+        // SAFETY: the pointer is to that many readable bytes.
+        let sent =
+            unsafe { libc::send(client.as_raw_fd(), message.as_ptr().cast(), message.len(), 0) };
+        assert_eq!(sent, message.len() as isize);
+        for _ in 0..8 {
+            let mut burst = Burst::new();
+            port.rx_burst(&mut pool, &mut burst);
+            came += burst.len() as u64;
+        }
+    }
+    until("all to be looked at", || {
+        let mut burst = Burst::new();
+        port.rx_burst(&mut pool, &mut burst);
+        came += burst.len() as u64;
+        port.tally().frames_in.read() == MESSAGES
+    });
+    assert_eq!(MESSAGES, came + port.tally().lost_in_all());
+    assert!(came > 0 && port.is_serving());
+}
+
+#[test]
 fn a_further_client_is_told_and_turned_away() {
     let place = Place::new("further");
     let (mut port, mut pool) = (listen(&place.0), pool());
