@@ -1,4 +1,6 @@
 //! Laws.
 
 #[cfg(test)]
+mod crypto;
+#[cfg(test)]
 mod label;

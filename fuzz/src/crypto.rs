@@ -1,0 +1,258 @@
+//! Laws of link crypto: providers agree byte for byte, parsers are total, the replay window is its model.
+//!
+//! Plain tests by default; under a coverage-guided engine: `cargo bolero test -p strowger-fuzz crypto::<name>`.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+use bolero::check;
+use strowger_crypto::aead::{Aead, Provider};
+use strowger_crypto::handshake::{
+    Admission, Gate, Hello, Load, Offer, Ours, Stamp, StampGuard, ik, xx,
+};
+use strowger_crypto::limits::{INITIATION_BYTES, REPLAY_WINDOW_PACKETS};
+use strowger_crypto::link_header::{LinkHeader, LinkHeaderError, SessionIndex};
+use strowger_crypto::replay::{Stale, Window};
+use strowger_crypto::{
+    IdentityKey, Local, Nanos, NetworkId, PeerId, Psk, SEALED_OVERHEAD_BYTES, Sealed, Secret,
+    SeededEntropy, StaticPublic,
+};
+
+const NOW: Nanos = Nanos::ZERO;
+
+fn local(seed: u64) -> Local {
+    let key = IdentityKey::generate(&mut SeededEntropy::new(seed)).expect("seeded");
+    Local::new(&key, NetworkId::new(b"fuzz").expect("short"))
+}
+
+/// Any key, nonce, associated data and body: every provider seals to the same bytes, every other
+/// opens them, and a touched packet is refused by all alike.
+#[test]
+fn providers_agree_byte_for_byte() {
+    type Input = (([u8; 32], [u8; 12]), (Vec<u8>, Vec<u8>), u16);
+    check!().with_type::<Input>().for_each(|((key, nonce), (aad, body), touch)| {
+        let mut results = Vec::new();
+        for provider in Provider::ALL {
+            let key = provider.key(&Secret::from_bytes(*key));
+            let mut sealed = body.clone();
+            let tag = key.seal(nonce, aad, &mut sealed);
+            results.push((sealed, tag));
+        }
+        let (sealed, tag) = &results[0];
+        for (provider, result) in Provider::ALL.iter().zip(&results) {
+            assert_eq!(result, &results[0], "{}", provider.name());
+            let key = provider.key(&Secret::from_bytes(*key));
+            let mut opened = sealed.clone();
+            assert_eq!(key.open(nonce, aad, &mut opened, tag), Ok(()));
+            assert_eq!(&opened, body);
+            let mut touched = sealed.clone();
+            let mut touched_tag = *tag;
+            let place = usize::from(*touch) % (touched.len() + touched_tag.len());
+            match touched.get_mut(place) {
+                Some(byte) => *byte ^= 1,
+                None => touched_tag[place - sealed.len()] ^= 1,
+            }
+            assert!(key.open(nonce, aad, &mut touched, &touched_tag).is_err());
+        }
+    });
+}
+
+/// A link header is read from any bytes or refused, and what was read is what is written.
+#[test]
+fn link_headers_parse_totally() {
+    check!().for_each(|bytes: &[u8]| match LinkHeader::parse(bytes) {
+        Ok(header) => assert_eq!(header.to_bytes(), bytes[..8]),
+        Err(LinkHeaderError::Runt) => assert!(bytes.len() < 8),
+        Err(LinkHeaderError::UnknownKind) => assert!(!(1..=9).contains(&(bytes[0] >> 4))),
+    });
+}
+
+/// A hello is read from any bytes or refused; what was read has one encoding, which reads back.
+#[test]
+fn hellos_parse_totally() {
+    check!().for_each(|bytes: &[u8]| {
+        if let Ok(hello) = Hello::parse(bytes) {
+            let again = hello.encode(0);
+            assert!(bytes.len() >= again.len());
+            assert_eq!(Hello::parse(&again), Ok(hello));
+        }
+    });
+}
+
+/// A good hello with any byte changed is read or refused, never a panic; cut short it is refused.
+#[test]
+fn hellos_that_are_almost_right_parse_totally() {
+    let good = good_hello();
+    check!().with_type::<(Vec<(u16, u8)>, u16)>().for_each(|(changes, cut)| {
+        let mut bytes = good.clone();
+        for (place, value) in changes {
+            let place = usize::from(*place) % bytes.len();
+            bytes[place] = *value;
+        }
+        if let Ok(hello) = Hello::parse(&bytes) {
+            assert_eq!(Hello::parse(&hello.encode(0)), Ok(hello));
+        }
+        assert!(Hello::parse(&good[..usize::from(*cut) % good.len()]).is_err());
+    });
+}
+
+/// A hello byte by byte, as the table in its module has it.
+fn good_hello() -> Vec<u8> {
+    let mut bytes = vec![0, 0, 1, 1, 1, 0, 1, 0, 1]; // versions, suites, seal, widths, flags, lanes
+    bytes.extend_from_slice(&1400u16.to_be_bytes());
+    bytes.extend_from_slice(&7u32.to_be_bytes()); // index
+    bytes.extend_from_slice(&9u64.to_be_bytes()); // stamp
+    bytes.extend_from_slice(&[3; 104]); // proof
+    bytes.extend_from_slice(&[4, b's', b'c', b'h', b'm', 0, 2, b'p', b'q']);
+    let length = (bytes.len() - 2) as u16;
+    bytes[..2].copy_from_slice(&length.to_be_bytes());
+    assert!(Hello::parse(&bytes).is_ok());
+    bytes
+}
+
+/// Any bytes at the gate and at both initiators: refused, without a reply (R8), and the true message
+/// is still taken afterwards.
+#[test]
+fn handshake_messages_parse_totally() {
+    let (a, b) = (local(1), local(2));
+    let entropy = &mut SeededEntropy::new(3);
+    let gate = Gate::new(&b, NOW, entropy).expect("seeded");
+    let offer = Offer::default();
+    let ours = |local| Ours {
+        local,
+        offer: &offer,
+        index: SessionIndex::new(5).expect("24 bits"),
+        stamp: Stamp(1),
+    };
+    let (known, initiation) =
+        ik::initiate(&ours(&a), b.static_public(), &Psk::NONE, None, entropy).expect("begun");
+    let (stranger, _) = xx::initiate(&ours(&a), None, entropy).expect("begun");
+    let waiting = Mutex::new(Some((known, stranger)));
+    check!().for_each(|bytes: &[u8]| {
+        let mut padded = bytes.to_vec();
+        padded.resize(INITIATION_BYTES, 0);
+        for message in [bytes, &padded] {
+            for load in [Load::Calm, Load::Heavy] {
+                assert!(gate.admit(b"source", message, load).is_err(), "a reply to rubbish");
+            }
+            let (known, stranger) =
+                waiting.lock().expect("one thread").take().expect("put back below");
+            assert!(known.read_cookie(message).is_err() && stranger.read_cookie(message).is_err());
+            let known = known.read_response(message).expect_err("rubbish").state;
+            let stranger = stranger.read_response(message).expect_err("rubbish").state;
+            *waiting.lock().expect("one thread") = Some((*known, *stranger));
+        }
+    });
+    let Ok(Admission::Go(admitted)) = gate.admit(b"source", &initiation, Load::Calm) else {
+        panic!("an honest initiation was not admitted");
+    };
+    let initiation = ik::read(&b, &admitted).expect("honest");
+    let (_, response) = initiation
+        .accept(&ours(&b), &Psk::NONE, &mut StampGuard::default(), entropy)
+        .expect("honest");
+    let (known, _) = waiting.into_inner().expect("one thread").expect("put back above");
+    assert!(known.read_response(&response).is_ok(), "forgeries ended a handshake");
+}
+
+/// An opener takes any bytes: it opens what its peer sealed, once, and nothing else.
+#[test]
+fn openers_are_total_and_open_once() {
+    let (a, b) = (local(1), local(2));
+    let entropy = &mut SeededEntropy::new(4);
+    let offer = Offer::default();
+    let index = SessionIndex::new(5).expect("24 bits");
+    let ours = |local| Ours { local, offer: &offer, index, stamp: Stamp(1) };
+    let (state, message) =
+        ik::initiate(&ours(&a), b.static_public(), &Psk::NONE, None, entropy).expect("begun");
+    let gate = Gate::new(&b, NOW, entropy).expect("seeded");
+    let Ok(Admission::Go(admitted)) = gate.admit(b"", &message, Load::Calm) else {
+        panic!("an honest initiation was not admitted");
+    };
+    let (there, response) = ik::read(&b, &admitted)
+        .expect("honest")
+        .accept(&ours(&b), &Psk::NONE, &mut StampGuard::default(), entropy)
+        .expect("honest");
+    let here =
+        state.read_response(&response).expect("honest").into_transport(NOW, Provider::DEFAULT);
+    let there = there.into_transport(NOW, Provider::Portable);
+    let ends = Mutex::new((here.sealers, there.openers));
+    check!().with_type::<(Vec<u8>, Vec<u8>)>().for_each(|(rubbish, body)| {
+        let (sealers, openers) = &mut *ends.lock().expect("one thread");
+        assert!(openers.open(NOW, &mut rubbish.clone()).is_err());
+        let mut packet = vec![0; body.len() + SEALED_OVERHEAD_BYTES];
+        packet[8..8 + body.len()].copy_from_slice(body);
+        sealers[0].seal(NOW, Sealed::Data, &mut packet).expect("sealed");
+        let mut headed = packet[..8].to_vec();
+        headed.extend_from_slice(rubbish);
+        assert!(openers.open(NOW, &mut headed).is_err(), "opened what nobody sealed");
+        let mut again = packet.clone();
+        assert_eq!(openers.open(NOW, &mut packet).expect("sealed by the peer").body(), body);
+        assert!(openers.open(NOW, &mut again).is_err(), "opened twice");
+    });
+}
+
+/// The replay window against a set that forgets nothing: any walk of steps, back and forth.
+#[test]
+fn the_replay_window_is_its_model() {
+    check!().with_type::<(u8, Vec<(bool, u16)>)>().for_each(|(start, walk)| {
+        let mut window = Window::new();
+        let mut model = HashSet::new();
+        // Near a turn of the low half as often as near the beginning.
+        let mut newest = match start % 3 {
+            0 => 0u64,
+            1 => (1 << 32) - 500,
+            _ => (1 << 32) - REPLAY_WINDOW_PACKETS - 1,
+        };
+        // Get there first: what lies more than a turn ahead of the window is not to be told.
+        let first = window.rebuild(newest as u32).expect("nothing was seen yet");
+        assert_eq!(window.accept(first), Ok(()));
+        model.insert(newest);
+        for (back, step) in walk {
+            let counter = match back {
+                true => newest.saturating_sub(u64::from(*step) % (REPLAY_WINDOW_PACKETS + 64)),
+                false => newest + u64::from(*step) % 9_000,
+            };
+            let got = window.rebuild(counter as u32);
+            if counter + REPLAY_WINDOW_PACKETS < window.edge() {
+                // Behind the window: never taken for what it is.
+                assert_ne!(got.map(|fresh| fresh.counter()), Ok(counter));
+            } else if model.insert(counter) {
+                let fresh = got.expect("new in the model");
+                assert_eq!(fresh.counter(), counter);
+                assert_eq!(window.accept(fresh), Ok(()));
+                newest = newest.max(counter);
+            } else {
+                assert_eq!(got, Err(Stale::Replayed));
+            }
+        }
+    });
+}
+
+/// Key files and names: any text is read or refused, and what was read is written the same.
+#[test]
+fn keys_and_names_parse_totally() {
+    let good = IdentityKey::generate(&mut SeededEntropy::new(5)).expect("seeded");
+    let file = good.to_key_file().to_string();
+    let name = good.public().peer_id().to_string();
+    check!().with_type::<(Vec<u8>, Vec<(u8, u8)>)>().for_each(|(bytes, changes)| {
+        let altered = |text: &str| {
+            let mut bytes = text.as_bytes().to_vec();
+            for (place, value) in changes {
+                let place = usize::from(*place) % bytes.len();
+                bytes[place] = *value;
+            }
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        for text in [String::from_utf8_lossy(bytes).into_owned(), altered(&file), altered(&name)] {
+            if let Ok(key) = IdentityKey::from_key_file(&text) {
+                assert!(key.to_key_file().trim_end().eq_ignore_ascii_case(text.trim_end()));
+            }
+            if let Ok(peer) = text.parse::<PeerId>() {
+                assert_eq!(peer.to_string(), text);
+            }
+            if let Ok(key) = text.parse::<StaticPublic>() {
+                assert!(key.to_string().eq_ignore_ascii_case(&text));
+            }
+        }
+    });
+}
