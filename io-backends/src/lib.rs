@@ -11,6 +11,7 @@
 //! | [`doorbell`] | waking a worker that sleeps, and only then |
 //! | [`wait`] | how a worker blocks once no port has anything to do |
 //! | [`cores`] | which cores there are, and tying a thread to one |
+//! | [`probe`] | what the machine allows beside UDP |
 //!
 //! **Marks.** A frame that [`rx_burst`](strowger_frame::Port::rx_burst) yields carries the mark
 //! under which its neighbour was admitted. A frame given to
@@ -26,6 +27,7 @@ pub mod doorbell;
 pub mod endpoint;
 pub mod fault;
 pub mod memory;
+pub mod probe;
 pub mod udp;
 pub mod unix;
 pub mod wait;

@@ -43,7 +43,7 @@ const TRAINS_MIN: u64 = 64;
 /// The largest socket buffer that can be asked of Linux: half of what an `int` holds.
 const SOCKET_BUFFER_BYTES_MAX: u64 = (i32::MAX / 2) as u64;
 /// What is asked of the kernel for each socket buffer unless the configuration says otherwise.
-const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+pub(crate) const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// The longest packet of a unix endpoint.
 const UNIX_FRAME_BYTES: usize = 2_048;
 /// A name is shown in tables and JSON; longer ones would only be cut off.
@@ -93,6 +93,8 @@ pub(crate) struct Listener {
     pub(crate) backend: Choice,
     pub(crate) socket_buffer_bytes: usize,
     pub(crate) posted_buffers: u16,
+    /// The pcapng file that its traffic is written to.
+    pub(crate) capture: Option<PathBuf>,
 }
 
 /// One neighbour: another switch.
@@ -113,6 +115,8 @@ pub(crate) struct UnixEndpoint {
     pub(crate) slot: Option<u32>,
     pub(crate) frame_bytes_max: usize,
     pub(crate) worker: usize,
+    /// The pcapng file that its traffic is written to.
+    pub(crate) capture: Option<PathBuf>,
 }
 
 /// What is wrong with a configuration, and where.
@@ -169,9 +173,9 @@ const SWITCH_KEYS: &[&str] =
 const MEMORY_KEYS: &[&str] = &["trains", "singles", "huge_pages"];
 const CONTROL_KEYS: &[&str] = &["socket"];
 const UDP_KEYS: &[&str] =
-    &["name", "address", "seal", "backend", "socket_buffer_bytes", "posted_buffers"];
+    &["name", "address", "seal", "backend", "socket_buffer_bytes", "posted_buffers", "capture"];
 const NEIGHBOUR_KEYS: &[&str] = &["name", "address", "listener", "slot"];
-const UNIX_KEYS: &[&str] = &["name", "path", "slot", "frame_bytes_max", "worker"];
+const UNIX_KEYS: &[&str] = &["name", "path", "slot", "frame_bytes_max", "worker", "capture"];
 
 /// Checks a configuration's text.
 ///
@@ -204,9 +208,10 @@ pub(crate) fn parse(text: &str) -> Result<Config, Fault> {
     let control_socket = socket_path(&section, "socket")?.unwrap_or_else(default_control_socket);
 
     let mut names = Names::default();
-    let udp = listeners(&document, &mut names)?;
+    let mut captures = Captures::default();
+    let udp = listeners(&document, &mut names, &mut captures)?;
     let mut slots = Slots { taken: HashMap::new(), config: &switch };
-    let unix = unix(&document, workers, &mut names, &mut slots)?;
+    let unix = unix(&document, workers, &mut names, &mut slots, &mut captures)?;
     let neighbours = neighbours(&document, &udp, &mut names, &mut slots)?;
     if udp.len() + unix.len() > PORTS_MAX {
         let text =
@@ -308,7 +313,11 @@ fn twice(numbers: &[usize]) -> Option<usize> {
     numbers.iter().enumerate().find(|(at, n)| numbers[..*at].contains(n)).map(|(_, n)| *n)
 }
 
-fn listeners(document: &Document<'_>, names: &mut Names) -> Result<Vec<Listener>, Fault> {
+fn listeners(
+    document: &Document<'_>,
+    names: &mut Names,
+    captures: &mut Captures,
+) -> Result<Vec<Listener>, Fault> {
     let mut addresses: HashMap<SocketAddr, usize> = HashMap::new();
     let mut listeners = Vec::new();
     for section in document.sections("udp", UDP_KEYS)? {
@@ -346,6 +355,7 @@ fn listeners(document: &Document<'_>, names: &mut Names) -> Result<Vec<Listener>
             posted_buffers: section
                 .number("posted_buffers", 1, u64::from(POSTED_BUFFERS_MAX))?
                 .map_or(POSTED_BUFFERS, |buffers| buffers as u16),
+            capture: captures.claim(&section)?,
         });
     }
     Ok(listeners)
@@ -419,6 +429,7 @@ fn unix(
     workers: Option<usize>,
     names: &mut Names,
     slots: &mut Slots<'_>,
+    captures: &mut Captures,
 ) -> Result<Vec<UnixEndpoint>, Fault> {
     let mut paths: HashMap<PathBuf, usize> = HashMap::new();
     let mut endpoints = Vec::new();
@@ -439,6 +450,7 @@ fn unix(
                 .number("frame_bytes_max", FRAME_BYTES_MIN as u64, FRAME_BYTES_MAX as u64)?
                 .map_or(UNIX_FRAME_BYTES, |bytes| bytes as usize),
             worker: section.number("worker", 0, last_worker)?.unwrap_or(0) as usize,
+            capture: captures.claim(&section)?,
         });
     }
     Ok(endpoints)
@@ -465,6 +477,24 @@ impl Names {
                 );
                 Err(Fault { line, text })
             }
+        }
+    }
+}
+
+/// Files that are captured to so far, with the line.
+#[derive(Default)]
+struct Captures(HashMap<PathBuf, usize>);
+
+impl Captures {
+    fn claim(&mut self, section: &Section<'_>) -> Result<Option<PathBuf>, Fault> {
+        let Some(path) = section.text("capture")? else { return Ok(None) };
+        let fault = |text| Err(Fault { line: path.line, text });
+        if path.value.is_empty() {
+            return fault("capture must be the path of a file".to_owned());
+        }
+        match self.0.insert(path.value.into(), path.line) {
+            None => Ok(Some(path.value.into())),
+            Some(first) => fault(format!("{} is written by line {first} already", path.value)),
         }
     }
 }

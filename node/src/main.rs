@@ -5,6 +5,7 @@ mod admin;
 mod config;
 mod conform;
 mod demo;
+mod doctor;
 mod exit;
 mod label_cmd;
 mod relay;
@@ -34,7 +35,7 @@ static ALLOC: strowger_frame::alloc::GuardedAlloc = strowger_frame::alloc::Guard
 
 /// A label-switching engine for source-routed overlay networks.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = Exit::TABLE, max_term_width = 100)]
+#[command(version, after_help = Exit::TABLE, max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -76,6 +77,12 @@ enum Command {
     },
     /// Answer label operations as JSON lines on standard input and output.
     Conform,
+    /// Say what this machine allows, and how to allow the rest.
+    Doctor {
+        /// Print one JSON object instead of text.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// How a relay is asked.
@@ -142,6 +149,7 @@ fn perform(command: Command) -> Result<ExitCode, Failure> {
     let output = &mut io::stdout();
     let done = match command {
         Command::Demo(options) => return demo::run(&options),
+        Command::Doctor { json } => return doctor::run(json, output),
         Command::Relay { config } => relay::run(&config),
         Command::Show { topic, asking } => show::show(topic, asking.json, &asking.socket, output),
         Command::Slot { change: Change::Attach { name, address, listener, slot, asking } } => {

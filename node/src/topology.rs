@@ -5,6 +5,7 @@ use std::{
     fmt,
     io::{self, Write},
     net::{SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,6 +23,7 @@ use strowger_frame::{
 };
 use strowger_io::{
     Doorbell, UnixPort,
+    capture::{Capture, CaptureSpec},
     cores::usable_cores,
     udp::{OpenError, Report, UdpSpec, open},
     unix::UnixSpec,
@@ -248,11 +250,16 @@ fn plug(
         let kind = PortKind::Udp { local, reports };
         ports.push(PortInfo { id, name: listener.name.clone(), kind });
     }
-    for UnixEndpoint { name, path, frame_bytes_max, worker, .. } in &config.unix {
+    for UnixEndpoint { name, path, frame_bytes_max, worker, capture, .. } in &config.unix {
         let spec = UnixSpec { frame_bytes_max: *frame_bytes_max, ..UnixSpec::default() };
         let port = UnixPort::listen(path, &spec)
             .map_err(|error| refused(format!("[[unix]] {name}: {error}")))?;
-        let id = switch.plug_at(*worker, Box::new(port));
+        let port: Box<dyn Port> = match capture {
+            Some(file) => captured(Box::new(port), file)
+                .map_err(|error| refused(format!("[[unix]] {name}: {error}")))?,
+            None => Box::new(port),
+        };
+        let id = switch.plug_at(*worker, port);
         let id = id.map_err(|error| refused(error.to_string()))?;
         let kind = PortKind::Unix { path: path.display().to_string(), worker: *worker };
         ports.push(PortInfo { id, name: name.clone(), kind });
@@ -271,14 +278,14 @@ fn open_queues(
     listener: &Listener,
     neighbours_max: u32,
     workers: usize,
-) -> Result<(Queues, Vec<Report>), OpenError> {
+) -> Result<(Queues, Vec<Report>), String> {
     let shared = workers > 1;
     if shared && let Err(error) = UdpSocket::bind(listener.address) {
         // Sockets that share a port would also share it with another process of this user, which
         // then took half of our frames. One that does not share finds out.
         if error.kind() == io::ErrorKind::AddrInUse {
             let errno = error.raw_os_error().unwrap_or_default();
-            return Err(OpenError::Busy { at: listener.address, errno });
+            return Err(OpenError::Busy { at: listener.address, errno }.to_string());
         }
     }
     let mut spec = UdpSpec {
@@ -292,13 +299,35 @@ fn open_queues(
     let mut queues = Vec::new();
     let mut reports = Vec::new();
     for worker in 0..workers {
-        let (queue, report) = open(&spec, worker)?.boxed();
+        let (queue, report) = open(&spec, worker).map_err(|error| error.to_string())?.boxed();
+        let queue = match &listener.capture {
+            Some(path) => captured(queue, &of_worker(path, worker, workers))?,
+            None => queue,
+        };
         // Where the kernel chose a port, the others take the same.
         spec.bind = report.local;
         queues.push(queue);
         reports.push(report);
     }
     Ok((queues, reports))
+}
+
+/// The port behind a wrapper that writes what passes to a file.
+fn captured(port: Box<dyn Port>, path: &Path) -> Result<Box<dyn Port>, String> {
+    let capture = Capture::to_file(port, path, &CaptureSpec::default());
+    let capture = capture.map_err(|error| {
+        format!("cannot capture to {}: {error}; choose another file", path.display())
+    })?;
+    Ok(Box::new(capture))
+}
+
+/// `wan.pcapng` for a worker alone, `wan.0.pcapng` and so on for several: each writes its own file.
+fn of_worker(path: &Path, worker: usize, workers: usize) -> PathBuf {
+    if workers == 1 {
+        return path.to_owned();
+    }
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    path.with_extension(format!("{worker}.{extension}").trim_end_matches('.'))
 }
 
 /// Pinned slots first, so that no other neighbour is given one of them.

@@ -1,0 +1,255 @@
+//! `strowger doctor`: what this machine allows, found by trying, and how to allow the rest. It
+//! changes nothing on the machine and keeps nothing open.
+
+use std::{
+    fs,
+    io::{self, Write},
+    net::{Ipv4Addr, UdpSocket},
+    process::ExitCode,
+};
+
+use serde_json::{Value, json};
+use strowger_io::{
+    cores::usable_cores,
+    probe::{self, Limit},
+    udp::{self, Refusal},
+};
+
+use crate::{
+    config::SOCKET_BUFFER_BYTES,
+    exit::{Exit, Failure, output_ended},
+};
+
+/// Locked memory that a relay with registered memory asks for.
+const LOCKED_BYTES_WANTED: u64 = 256 << 20;
+/// Descriptors that a relay with a few ports and its control socket's clients has open.
+const OPEN_FILES_WANTED: u64 = 1_024;
+/// Huge pages, of 2 MiB each, that hold the memory of a relay with one worker.
+const HUGE_PAGES_WANTED: u64 = 64;
+
+/// One thing that was tried.
+struct Finding {
+    /// Its name in JSON.
+    name: &'static str,
+    allowed: bool,
+    /// What was seen.
+    seen: String,
+    /// How to allow it; empty where it is, or where nothing is known.
+    way_out: String,
+}
+
+impl Finding {
+    fn fine(name: &'static str, seen: impl Into<String>) -> Self {
+        Self { name, allowed: true, seen: seen.into(), way_out: String::new() }
+    }
+
+    fn refused(name: &'static str, seen: impl Into<String>, way_out: impl Into<String>) -> Self {
+        Self { name, allowed: false, seen: seen.into(), way_out: way_out.into() }
+    }
+}
+
+/// Tries everything and prints it. A machine that has UDP can run a relay, and then the exit code
+/// is 0: all else makes it faster, or is for later.
+///
+/// # Errors
+/// Only that the findings cannot be printed.
+pub(crate) fn run(as_json: bool, output: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let findings = findings();
+    let can_run = findings.iter().any(|finding| finding.name == "udp" && finding.allowed);
+    let text =
+        if as_json { format!("{}\n", as_object(&findings, can_run)) } else { said(&findings) };
+    output.write_all(text.as_bytes()).or_else(|error| output_ended(&error))?;
+    Ok(if can_run { ExitCode::SUCCESS } else { ExitCode::from(Exit::CheckFailed as u8) })
+}
+
+fn findings() -> Vec<Finding> {
+    let mut findings = vec![udp_at_all()];
+    let of_udp = udp::probe(SOCKET_BUFFER_BYTES);
+    for (name, found) in of_udp.each() {
+        findings.push(match found {
+            Ok(seen) => Finding::fine(name, seen),
+            Err(Refusal { why, way_out, .. }) => Finding::refused(name, why, way_out),
+        });
+    }
+    findings.push(raw_socket(
+        "af_xdp",
+        probe::af_xdp(),
+        "setcap cap_net_admin,cap_net_raw,cap_bpf+ep $(command -v strowger)",
+        "a kernel with CONFIG_XDP_SOCKETS",
+    ));
+    findings.push(raw_socket(
+        "af_packet",
+        probe::af_packet(),
+        "setcap cap_net_raw+ep $(command -v strowger)",
+        "a kernel with CONFIG_PACKET",
+    ));
+    findings.push(locked_memory());
+    findings.push(open_files());
+    findings.push(huge_pages());
+    findings.push(transparent_huge_pages());
+    findings.push(cores());
+    findings
+}
+
+fn udp_at_all() -> Finding {
+    match UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) {
+        Ok(_) => Finding::fine("udp", "a socket can be bound on loopback"),
+        Err(error) => Finding::refused(
+            "udp",
+            format!("no socket can be bound on loopback: {error}"),
+            "ip link set lo up",
+        ),
+    }
+}
+
+fn raw_socket(
+    name: &'static str,
+    tried: io::Result<()>,
+    by_right: &str,
+    by_kernel: &str,
+) -> Finding {
+    match tried {
+        Ok(()) => Finding::fine(name, "a socket can be made"),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Finding::refused(name, format!("no rights: {error}"), by_right)
+        }
+        Err(error) => Finding::refused(name, error.to_string(), by_kernel),
+    }
+}
+
+fn locked_memory() -> Finding {
+    const NAME: &str = "locked_memory";
+    let seen = |bytes: u64| format!("{} KiB may be locked", bytes >> 10);
+    match probe::locked_bytes_max() {
+        Ok(Limit { now: None, .. }) => Finding::fine(NAME, "no limit"),
+        Ok(Limit { now: Some(bytes), .. }) if bytes >= LOCKED_BYTES_WANTED => {
+            Finding::fine(NAME, seen(bytes))
+        }
+        Ok(Limit { now: Some(bytes), .. }) => Finding::refused(
+            NAME,
+            format!(
+                "{}, for registered memory {} are wanted",
+                seen(bytes),
+                LOCKED_BYTES_WANTED >> 10
+            ),
+            format!("ulimit -l {} (in systemd: LimitMEMLOCK=256M)", LOCKED_BYTES_WANTED >> 10),
+        ),
+        Err(error) => Finding::refused(NAME, error.to_string(), ""),
+    }
+}
+
+fn open_files() -> Finding {
+    const NAME: &str = "open_files";
+    match probe::open_files_max() {
+        Ok(Limit { now: None, .. }) => Finding::fine(NAME, "no limit"),
+        Ok(Limit { now: Some(files), .. }) if files >= OPEN_FILES_WANTED => {
+            Finding::fine(NAME, format!("{files} may be open"))
+        }
+        Ok(Limit { now: Some(files), .. }) => Finding::refused(
+            NAME,
+            format!("{files} may be open, enough for few ports"),
+            format!("ulimit -n {OPEN_FILES_WANTED}"),
+        ),
+        Err(error) => Finding::refused(NAME, error.to_string(), ""),
+    }
+}
+
+fn huge_pages() -> Finding {
+    const NAME: &str = "huge_pages";
+    let reserve = format!("sysctl -w vm.nr_hugepages={HUGE_PAGES_WANTED}");
+    let Ok(text) = fs::read_to_string("/proc/meminfo") else {
+        return Finding::refused(NAME, "/proc/meminfo cannot be read", "mount -t proc proc /proc");
+    };
+    let number = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    match (number("HugePages_Free"), number("HugePages_Total")) {
+        (Some(free), Some(all)) if free > 0 => {
+            Finding::fine(NAME, format!("{free} of {all} reserved pages are free"))
+        }
+        (Some(_), Some(0)) => Finding::refused(NAME, "none are reserved", reserve),
+        (Some(_), Some(all)) => {
+            Finding::refused(NAME, format!("all {all} reserved pages are in use"), reserve)
+        }
+        _ => Finding::refused(NAME, "the kernel has none", "a kernel with CONFIG_HUGETLBFS"),
+    }
+}
+
+fn transparent_huge_pages() -> Finding {
+    const NAME: &str = "transparent_huge_pages";
+    const PATH: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+    let Ok(text) = fs::read_to_string(PATH) else {
+        let kernel = "a kernel with CONFIG_TRANSPARENT_HUGEPAGE";
+        return Finding::refused(NAME, "the kernel has none", kernel);
+    };
+    // The one that holds stands in brackets: `always [madvise] never`.
+    let chosen = text.split_whitespace().find_map(|word| word.strip_prefix('[')?.strip_suffix(']'));
+    match chosen {
+        Some(chosen @ ("always" | "madvise")) => Finding::fine(NAME, chosen),
+        other => {
+            Finding::refused(NAME, other.unwrap_or("unknown"), format!("echo madvise > {PATH}"))
+        }
+    }
+}
+
+fn cores() -> Finding {
+    const NAME: &str = "cores";
+    match usable_cores().as_slice() {
+        [] => Finding::refused(NAME, "the kernel does not say which may be used", ""),
+        [only] => Finding::refused(
+            NAME,
+            format!("only core {only} may be used: workers and slow path share it"),
+            "taskset -pc 0-1 $$ (or a wider cpuset for the container)",
+        ),
+        cores => Finding::fine(NAME, format!("{} may be used: {cores:?}", cores.len())),
+    }
+}
+
+fn as_object(findings: &[Finding], can_run: bool) -> Value {
+    let rows: Vec<Value> = findings
+        .iter()
+        .map(|finding| {
+            let way_out = (!finding.way_out.is_empty()).then_some(&finding.way_out);
+            json!({
+                "name": finding.name,
+                "allowed": finding.allowed,
+                "seen": finding.seen,
+                "way_out": way_out,
+            })
+        })
+        .collect();
+    json!({ "ok": can_run, "findings": rows })
+}
+
+fn said(findings: &[Finding]) -> String {
+    let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for Finding { name, allowed, seen, way_out } in findings {
+        let mark = if *allowed { "yes" } else { "no " };
+        text.push_str(&format!("{mark}  {name:<width$}  {seen}\n"));
+        if !way_out.is_empty() {
+            text.push_str(&format!("     {:<width$}  allow it with: {way_out}\n", ""));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_thing_is_tried_once_and_what_is_refused_says_why() {
+        let findings = findings();
+        let mut names: Vec<_> = findings.iter().map(|finding| finding.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(findings.iter().all(|finding| !finding.seen.is_empty()));
+        let object = as_object(&findings, true);
+        assert_eq!(object["findings"].as_array().map(Vec::len), Some(count));
+        assert!(said(&findings).lines().count() >= count);
+    }
+}
