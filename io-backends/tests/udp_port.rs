@@ -620,6 +620,39 @@ fn a_refused_io_uring_is_said_in_words_and_replaced() {
     assert!(matches!(&error, OpenError::NoRing(why) if why.errno == Some(libc::EPERM)), "{error}");
 }
 
+/// Has the kernel refuse `io_uring_setup` to this thread, as containers' profiles do.
+fn forbid_rings_to_this_thread() -> bool {
+    // Load the call's number; is it io_uring_setup's? Then EPERM, else go on.
+    let filter = [(0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x0005_0001)]
+        .map(|(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k });
+    let allow = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 };
+    let mut filter: Vec<_> = filter.into_iter().chain([allow]).collect();
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: takes numbers; it only takes rights away.
+    let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    let mode = libc::SECCOMP_MODE_FILTER;
+    // SAFETY: the program and its filter live through the call.
+    set == 0 && unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) } == 0
+}
+
+#[test]
+fn a_seccomp_profile_that_refuses_io_uring_is_found_by_trying() {
+    std::thread::spawn(|| {
+        if !forbid_rings_to_this_thread() {
+            return eprintln!("SKIPPED: no seccomp filters here");
+        }
+        let opened = open(&v4(), 0).unwrap();
+        assert_eq!(opened.report.backend, Backend::Mmsg);
+        assert_eq!(opened.report.refused[0].1.errno, Some(libc::EPERM), "{}", opened.report);
+        let found = probe(1 << 16);
+        let refusal = found.io_uring.expect_err("refused to this thread");
+        assert!(refusal.to_string().contains("seccomp"), "{refusal}");
+        assert!(found.gro.is_ok() && found.gso.is_ok());
+    })
+    .join()
+    .unwrap();
+}
+
 #[test]
 fn buffers_that_the_kernel_cut_down_are_warned_about() {
     let spec = UdpSpec { socket_buffer_bytes: 1 << 30, ..v4() };
@@ -631,6 +664,28 @@ fn buffers_that_the_kernel_cut_down_are_warned_about() {
     } else {
         eprintln!("SKIPPED: with CAP_NET_ADMIN the kernel gave {} bytes", buffer.given);
     }
+}
+
+#[test]
+fn a_spec_says_how_many_chunks_its_port_may_keep() {
+    with_each_backend(v4(), |spec| {
+        let held_max = spec.train_chunks_max();
+        let mut theirs = pool(200);
+        let mut ours = pool(held_max);
+        let (mut a, mut b) = pair(spec);
+        // One by one, so that each takes a chunk, and nothing is sent back.
+        for n in 0..200 {
+            let mut burst: Burst = [frame(&mut theirs, 30, n)].into_iter().collect();
+            send(&mut a, Mark(0), &mut burst);
+        }
+        let mut burst = Burst::new();
+        for _ in 0..20 {
+            b.rx_burst(&mut ours, &mut burst);
+            burst.clear();
+            // Within what was said even with a burst abroad: the pool never ran dry.
+            assert_eq!(ours.tally().exhausted.read(), 0);
+        }
+    });
 }
 
 #[test]

@@ -16,7 +16,8 @@ pub(super) struct Intake {
     /// Longer than a burst had room: it goes on with the next.
     train: Option<Train>,
     mark: Mark,
-    /// The kernel's count of drops when it was last told; it wraps.
+    /// The kernel's count of drops when it was last told; it wraps. It counts buffers, so a train
+    /// that was dropped whole counts as one.
     drops_seen: u32,
     tally: Arc<PortTally>,
 }

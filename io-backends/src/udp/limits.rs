@@ -33,6 +33,10 @@ pub(super) const MESSAGES_IN_MAX: usize = BURST_MAX;
 /// Messages that an idle port is ready for: few, since getting ready is work.
 pub(super) const MESSAGES_IN_MIN: usize = 8;
 
+/// Calls in which one burst is received at most: the second serves when the first asked for few.
+/// A worker has other ports to serve, whatever strangers send to this one.
+pub(super) const CALLS_MAX: u32 = 2;
+
 /// Receive buffers that a ring has posted, unless the spec says otherwise. Measured over loopback
 /// with 2 to 128 of them: with trains all within noise; without, 2 cost a fifth of the rate and 8
 /// a twentieth, since the receive is armed anew whenever all are full, and above 32 nothing is won.

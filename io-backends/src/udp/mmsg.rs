@@ -6,7 +6,7 @@ use strowger_frame::{Burst, Chunk, ChunkClass, Pool};
 use super::{
     control::{Arrival, CONTROL_IN_BYTES, ControlRoom},
     intake::Intake,
-    limits::{DATAGRAM_BYTES_MAX, MESSAGES_IN_MAX, MESSAGES_IN_MIN},
+    limits::{CALLS_MAX, DATAGRAM_BYTES_MAX, MESSAGES_IN_MAX, MESSAGES_IN_MIN},
     name::Name,
     neighbours::Neighbours,
     socket::{Socket, empty_header, receive_messages},
@@ -72,14 +72,15 @@ impl Mmsg {
         pool: &mut Pool,
         burst: &mut Burst,
     ) {
-        let mut last_call = false;
+        let mut calls = 0;
         while intake.cut(burst) {
             if !self.is_waiting() {
-                if last_call || !self.receive(socket, pool) {
+                // Bounded, since a flood of strangers' datagrams never fills a burst.
+                if calls == CALLS_MAX || !self.receive(socket, pool) {
                     return;
                 }
                 // Fewer than asked for: the socket is empty, so do not ask again now.
-                last_call = self.came < self.wanted;
+                calls = if self.came < self.wanted { CALLS_MAX } else { calls + 1 };
                 self.wanted = (2 * self.came).clamp(MESSAGES_IN_MIN, MESSAGES_IN_MAX);
             }
             let at = self.next;

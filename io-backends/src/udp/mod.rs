@@ -113,6 +113,19 @@ impl UdpSpec {
     }
 }
 
+impl UdpSpec {
+    /// Train chunks that such a port may keep while it receives, a burst on its way included: one
+    /// named need of the pool. What waits to be sent comes on top, and is the pool's to bound.
+    pub fn train_chunks_max(&self) -> u32 {
+        let posted = match self.backend {
+            Choice::Mmsg => 0,
+            Choice::Auto | Choice::IoUring => u32::from(uring::entries(self.posted_buffers)),
+        };
+        // A port whose ring has broken receives with recvmmsg, and keeps both.
+        posted + limits::MESSAGES_IN_MAX as u32 + strowger_frame::BURST_MAX as u32
+    }
+}
+
 /// Why a port could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpenError {

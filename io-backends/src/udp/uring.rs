@@ -188,11 +188,16 @@ pub(super) struct Refused {
     pub(super) errno: i32,
 }
 
+/// Buffers that a ring posts when so many are asked for.
+pub(super) fn entries(posted_buffers: u16) -> u16 {
+    posted_buffers.clamp(1, POSTED_BUFFERS_MAX).next_power_of_two()
+}
+
 impl Uring {
     /// Makes a ring, disabled, for the first flags that the kernel takes, of those from
     /// `first_rung` on.
     pub(super) fn new(posted_buffers: u16, first_rung: usize) -> Result<Self, Refused> {
-        let entries = posted_buffers.clamp(1, POSTED_BUFFERS_MAX).next_power_of_two();
+        let entries = entries(posted_buffers);
         let mut refused = Refused { step: "io_uring_setup", errno: libc::EINVAL };
         for rung in RUNGS.into_iter().skip(first_rung) {
             match Self::with(rung, entries) {
