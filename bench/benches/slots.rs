@@ -1,0 +1,41 @@
+//! The slot table: making one (the slow path does), taking a hop from it, and putting a new one in
+//! the place of the old (a worker does, when it obeys the order).
+
+use std::{hint::black_box, mem};
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use strowger_engine::{
+    scheme::{Form, Scheme, V3X5X8},
+    slots::{Exit, SlotTable},
+};
+use strowger_frame::Mark;
+
+fn table(scheme: &Scheme) -> SlotTable {
+    SlotTable::new(scheme, 256, |slot| Exit::Neighbour(Mark(slot))).expect("a scheme to number by")
+}
+
+fn slots(c: &mut Criterion) {
+    let wide = [Form::new(4, 1, 1), Form::new(8, 2, 2), Form::new(16, 2, 0)];
+    let wide = Scheme::new(&wide).expect("prefix-free");
+    let mut group = c.benchmark_group("slots");
+    for (name, scheme) in [("one load", V3X5X8), ("two loads", wide)] {
+        group.bench_function(format!("make, {name}"), |b| b.iter(|| table(black_box(&scheme))));
+        let slots = table(&scheme);
+        let mut low = 0_u64;
+        group.bench_function(format!("take, {name}"), |b| {
+            b.iter(|| {
+                low = low.wrapping_add(0x9e37_79b9);
+                slots.take(black_box(low))
+            });
+        });
+    }
+    let mut slots = Box::new(table(&V3X5X8));
+    group.bench_function("swap", |b| {
+        let fresh = || Box::new(table(&V3X5X8));
+        b.iter_batched(fresh, |new| mem::replace(&mut slots, new), BatchSize::SmallInput);
+    });
+    group.finish();
+}
+
+criterion_group!(benches, slots);
+criterion_main!(benches);

@@ -1,0 +1,57 @@
+//! One step of one switch: a worker's whole breath over memory wires, and beside it the pure part,
+//! header and table, so that the difference is what frames, queues and counters cost.
+
+use std::{hint::black_box, time::Duration};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use strowger_bench::{chain::Chain, packet};
+use strowger_engine::{
+    director::Slot,
+    header::{AnyHeader, hops_behind},
+    limits::HOPS_MAX,
+    link::LINK_HEADER_BYTES,
+    scheme::V3X5X8,
+    slots::{Exit, SlotTable, WayBack},
+};
+use strowger_frame::Mark;
+
+fn breath(c: &mut Criterion) {
+    for size in [64, 1400] {
+        let mut chain = Chain::new(size, 64).expect("memory");
+        let steps = chain.steps();
+        let mut group = c.benchmark_group("step");
+        group.throughput(Throughput::Elements(steps));
+        group.bench_function(format!("three breaths, 64 frames of {size} bytes"), |b| {
+            b.iter_custom(|rounds| (0..rounds).map(|_| chain.round()).sum::<Duration>());
+        });
+        group.finish();
+    }
+}
+
+fn pure(c: &mut Criterion) {
+    let table =
+        SlotTable::new(&V3X5X8, 256, |slot| Exit::Neighbour(Mark(slot))).expect("a known scheme");
+    let way_back = WayBack::new(&V3X5X8, Slot::new(2));
+    let label = packet::label(&V3X5X8, &[(2, 3); 3]).expect("short");
+    let fresh = packet::packet(64, label, 0);
+    let mut bytes = fresh.clone();
+    let mut group = c.benchmark_group("step");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("header and table alone", |b| {
+        b.iter(|| {
+            bytes[..24].copy_from_slice(&fresh[..24]);
+            let packet = black_box(&mut bytes[LINK_HEADER_BYTES..]);
+            let Ok(AnyHeader::W64(mut header)) = AnyHeader::parse(packet) else { return None };
+            let hop = table.take(header.label().low());
+            let Exit::Neighbour(exit) = hop.exit() else { return None };
+            let label = header.label().advance(hop.width(), way_back.in_form(hop.form())?);
+            let shift = header.shift() + u16::from(hop.width());
+            header.advance(label, shift, hops_behind(header.hops_left(), HOPS_MAX)?);
+            Some(exit)
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, breath, pure);
+criterion_main!(benches);

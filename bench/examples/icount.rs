@@ -1,0 +1,25 @@
+//! Sends rounds of packets through three switches by hand, for callgrind to count: `icount ROUNDS
+//! SIZE`. It takes no time and prints none.
+
+use std::process::ExitCode;
+
+use strowger_bench::{chain::Chain, instructions::BURST};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<usize>());
+    let (Some(Ok(rounds)), Some(Ok(size))) = (arguments.next(), arguments.next()) else {
+        eprintln!("usage: icount ROUNDS SIZE");
+        return ExitCode::from(2);
+    };
+    let mut chain = match Chain::new(size, BURST as usize) {
+        Ok(chain) => chain,
+        Err(failure) => {
+            eprintln!("icount: {failure}");
+            return ExitCode::FAILURE;
+        }
+    };
+    for _ in 0..rounds {
+        chain.round();
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,179 @@
+//! Three switches in a row on one thread, joined by memory wires: what a step costs when no kernel
+//! is in the way. Between one round and the next, frames are made fresh outside of what is timed.
+
+use std::{
+    hint::black_box,
+    io,
+    time::{Duration, Instant},
+};
+
+use strowger_engine::{
+    Now,
+    control::{Attach, Switch, SwitchConfig},
+    label::Label,
+    link::Behind,
+    worker::Worker,
+};
+use strowger_frame::{
+    Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port,
+    port::{AdmitError, PortTally},
+};
+use strowger_io::{MemoryPort, memory};
+
+use crate::{Failure, packet};
+
+/// Switches in a row.
+pub const SWITCHES: usize = 3;
+
+/// Bursts that take turns, so that a frame's header comes from the second-level cache, as it would
+/// behind a kernel that has just written it, and not from the first.
+const BURSTS: usize = 16;
+
+/// The slots by which packets enter and leave each switch.
+const SLOTS: (u32, u32) = (2, 3);
+
+/// Three switches, what feeds the first, and what the last one feeds.
+pub struct Chain {
+    switches: Vec<(Switch, Worker)>,
+    near: MemoryPort,
+    far: MemoryPort,
+    /// For the two ends that are worked by hand; their frames come from outside.
+    pool: Pool,
+    label: Label,
+    /// Those whose turn is not now, oldest first.
+    waiting: std::collections::VecDeque<Burst>,
+    burst: usize,
+    now: u64,
+}
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chain").field("burst", &self.burst).finish_non_exhaustive()
+    }
+}
+
+impl Chain {
+    /// A chain for packets of `size` bytes, `burst` of them a round.
+    ///
+    /// # Errors
+    /// What the kernel or the switch refused.
+    pub fn new(size: usize, burst: usize) -> Result<Self, Failure> {
+        let ends = (0..=SWITCHES).map(|_| memory::wire(4 * burst)).collect::<io::Result<Vec<_>>>();
+        let (lefts, rights): (Vec<_>, Vec<_>) =
+            ends.map_err(Failure::kernel("memory wire"))?.into_iter().unzip();
+        let mut lefts = lefts.into_iter();
+        let mut near = lefts.next().ok_or(Failure::Bug("there is a first wire"))?;
+        let mut rights: std::collections::VecDeque<_> = rights.into();
+        let mut far = rights.pop_back().ok_or(Failure::Bug("there is a last wire"))?;
+        let switches = rights.into_iter().zip(lefts);
+        let switches =
+            switches.map(|(left, right)| switch(left, right)).collect::<Result<_, _>>()?;
+        near.admit(Mark(0), Address::Only)?;
+        far.admit(Mark(0), Address::Only)?;
+
+        let scheme = &SwitchConfig::default().scheme;
+        let label = packet::label(scheme, &[SLOTS; SWITCHES])?;
+        let spec = PoolSpec { trains: 0, singles: (BURSTS * burst) as u32, huge_pages: false };
+        let mut pool = Pool::new(&spec).map_err(Failure::kernel("memory"))?;
+        let waiting = (0..BURSTS)
+            .map(|_| {
+                let chunks = std::iter::from_fn(|| pool.take(ChunkClass::Single));
+                let frames = chunks.take(burst).map(|chunk| {
+                    let start = chunk.start();
+                    let mut frame = chunk.into_frame(start, size);
+                    packet::write(frame.bytes_mut(), label, 0);
+                    frame
+                });
+                frames.collect::<Burst>()
+            })
+            .collect();
+        Ok(Self { switches, near, far, pool, label, waiting, burst, now: 1 })
+    }
+
+    /// One round: a burst through all switches. Only the breaths are timed.
+    ///
+    /// # Panics
+    /// If a frame was lost, which no memory wire does.
+    pub fn round(&mut self) -> Duration {
+        let mut burst = self.waiting.pop_front().expect("bursts wait between rounds");
+        self.near.tx_burst(Mark(0), &mut burst);
+        self.near.flush();
+        self.now += 1_000;
+        let started = Instant::now();
+        breathe(&mut self.switches, Now(self.now));
+        let took = started.elapsed();
+        self.far.rx_burst(&mut self.pool, &mut burst);
+        assert_eq!(burst.len(), self.burst, "every frame came through");
+        for frame in &mut burst {
+            packet::write(frame.bytes_mut(), self.label, 0);
+        }
+        self.waiting.push_back(burst);
+        took
+    }
+
+    /// Steps in one round: packets times switches.
+    pub fn steps(&self) -> u64 {
+        (self.burst * SWITCHES) as u64
+    }
+
+    /// The counters of the last wire's end.
+    pub fn tally(&self) -> &PortTally {
+        self.far.tally()
+    }
+}
+
+/// One breath of each switch, in the order in which a packet meets them. Not inlined: this is the
+/// name that the instruction count asks for.
+#[inline(never)]
+pub fn breathe(switches: &mut [(Switch, Worker)], now: Now) {
+    for (_, worker) in switches {
+        black_box(worker.breathe(now));
+    }
+}
+
+fn switch(left: MemoryPort, right: MemoryPort) -> Result<(Switch, Worker), Failure> {
+    let none = PoolSpec { trains: 0, singles: 0, huge_pages: false };
+    let pool = Pool::new(&none).map_err(Failure::kernel("memory"))?;
+    let (mut switch, mut workers) = Switch::new(SwitchConfig::default(), vec![pool])?;
+    let mut worker = workers.pop().ok_or(Failure::Bug("one pool, one worker"))?;
+    for (port, slot) in [(left, SLOTS.0), (right, SLOTS.1)] {
+        let port =
+            switch.plug_at(0, Box::new(port)).map_err(|_| Failure::Bug("a port too many"))?;
+        switch.attach(Attach {
+            port,
+            at: Address::Only,
+            behind: Behind::Neighbour,
+            slot: Some(slot),
+            name: format!("slot {slot}"),
+        })?;
+    }
+    while !switch.is_settled() {
+        worker.breathe(Now(1));
+        switch.poll(Now(1));
+    }
+    Ok((switch, worker))
+}
+
+impl From<AdmitError> for Failure {
+    fn from(why: AdmitError) -> Self {
+        Self::Refused(why.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_brings_every_packet_through_three_switches() {
+        let mut chain = Chain::new(64, 64).expect("memory");
+        for _ in 0..40 {
+            chain.round();
+        }
+        assert_eq!(chain.tally().frames_in.read(), 40 * 64);
+        for (switch, _) in &chain.switches {
+            let balance = switch.balance();
+            assert!(balance.is_even() && balance.discarded() == 0, "{balance:?}");
+        }
+    }
+}

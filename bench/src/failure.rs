@@ -1,0 +1,71 @@
+//! Why something could not be measured, in one line. It never stands for a bad figure: a bad figure
+//! is a figure.
+
+use std::{fmt, io};
+
+use strowger_engine::{
+    control::{AttachError, ConfigError},
+    label::LabelError,
+};
+use strowger_io::udp::OpenError;
+
+/// Why something could not be measured.
+#[derive(Debug)]
+pub enum Failure {
+    /// The kernel said no, at this step.
+    Kernel(&'static str, io::Error),
+    /// The UDP port could not be opened as asked.
+    Open(OpenError),
+    /// Something of ours would not have it.
+    Refused(String),
+    /// Packets did not come through as they should: what was seen.
+    Wrong(String),
+    /// The options make no sense.
+    Options(String),
+    /// What only a bug of ours can bring about.
+    Bug(&'static str),
+}
+
+impl Failure {
+    /// For `map_err` on what the kernel says.
+    pub fn kernel<E: Into<io::Error>>(step: &'static str) -> impl Fn(E) -> Self {
+        move |error| Self::Kernel(step, error.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel(step, error) => write!(f, "{step}: {error}"),
+            Self::Open(error) => error.fmt(f),
+            Self::Refused(why) | Self::Wrong(why) | Self::Options(why) => f.write_str(why),
+            Self::Bug(what) => write!(f, "a bug of the bench: not so: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error)
+    }
+}
+
+impl From<LabelError> for Failure {
+    fn from(error: LabelError) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
+impl From<AttachError> for Failure {
+    fn from(error: AttachError) -> Self {
+        Self::Refused(error.to_string())
+    }
+}

@@ -1,0 +1,140 @@
+//! Peak memory of a relay with one worker and a thousand neighbours, and whether it grows while
+//! packets pass. In this very process, whose peak is set back first where the kernel allows: so the
+//! command and the neighbours' half count too, and the figure is an upper bound.
+
+use std::{fs, net::UdpSocket};
+
+use crate::{
+    Failure, Options, Row, What, packet,
+    relay::{Relay, RelaySpec},
+    row::Memory,
+    sockets::{address, room_for_descriptors, socket},
+};
+
+/// Neighbours attached.
+const NEIGHBOURS: usize = 1_000;
+
+/// Packets before the peak is first read, and while it is watched.
+const PACKETS_BEFORE: u64 = 100_000;
+const PACKETS: u64 = 1_000_000;
+
+/// Packets on their way at once.
+const BATCH: u64 = 64;
+
+/// Measures once, with the first size.
+pub(crate) fn rows(
+    options: &Options,
+    each: &mut dyn FnMut(Row) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let size = options.sizes.first().copied().unwrap_or(packet::PACKET_BYTES_MIN);
+    let mut row = Row::new(What::Footprint, size, false, 1);
+    let (memory, backend, was_reset) = measure(options, size, [PACKETS_BEFORE, PACKETS])?;
+    row.memory = Some(memory);
+    row.backend = backend;
+    if !was_reset {
+        let why = "the peak could not be set back first, and counts what this process did before";
+        row.note = Some(why.to_owned());
+    }
+    each(row)
+}
+
+fn measure(
+    options: &Options,
+    size: usize,
+    [before, packets]: [u64; 2],
+) -> Result<(Memory, &'static str, bool), Failure> {
+    room_for_descriptors(NEIGHBOURS as u64)?;
+    // "5": the peak becomes what is resident now (proc(5), clear_refs).
+    let was_reset = fs::write("/proc/self/clear_refs", "5").is_ok();
+    let before_bytes = peak_bytes()?;
+
+    let neighbours = (0..NEIGHBOURS).map(|_| socket(0)).collect::<Result<Vec<_>, _>>()?;
+    let mut relay = Relay::new(RelaySpec { many: true, ..RelaySpec::new(options.backend) })?;
+    let slots = neighbours.iter().map(|neighbour| relay.attach(address(neighbour)?));
+    let slots = slots.collect::<Result<Vec<u32>, _>>()?;
+    relay.settle();
+    for neighbour in &neighbours {
+        neighbour.connect(relay.report().local).map_err(Failure::kernel("connect"))?;
+    }
+    let ways = slots.iter().zip(slots.iter().cycle().skip(1));
+    let packets_of_each = ways
+        .map(|(&from, &to)| {
+            let label = packet::label(relay.scheme(), &[(from, to)])?;
+            Ok(packet::packet(size, label, 0))
+        })
+        .collect::<Result<Vec<_>, Failure>>()?;
+    let mut traffic = neighbours.iter().zip(&packets_of_each).cycle();
+
+    pass(&mut relay, &mut traffic, before)?;
+    let warm = peak_bytes()?;
+    pass(&mut relay, &mut traffic, packets)?;
+    let peak_bytes = peak_bytes()?;
+    let memory = Memory {
+        neighbours: NEIGHBOURS,
+        packets,
+        peak_bytes,
+        before_bytes,
+        // The kernel sums its counters by core lazily, so a peak may seem to fall by a little.
+        growth_bytes: peak_bytes.saturating_sub(warm),
+    };
+    Ok((memory, relay.report().backend.name(), was_reset))
+}
+
+/// Has so many packets forwarded, on this thread: a few are sent, then the relay breathes until it
+/// has switched them all.
+fn pass<'a>(
+    relay: &mut Relay,
+    traffic: &mut impl Iterator<Item = (&'a UdpSocket, &'a Vec<u8>)>,
+    packets: u64,
+) -> Result<(), Failure> {
+    let mut left = packets;
+    while left > 0 {
+        let batch = left.min(BATCH);
+        for (neighbour, packet) in traffic.take(batch as usize) {
+            neighbour.send(packet).map_err(Failure::kernel("send"))?;
+        }
+        let (mut switched, mut vain) = (0, 0);
+        while switched < batch {
+            let now = relay.breathe() as u64;
+            switched += now;
+            vain = if now == 0 { vain + 1 } else { 0 };
+            if vain > 10_000_000 {
+                let text = format!("{} of {batch} packets never came", batch - switched);
+                return Err(Failure::Wrong(text));
+            }
+        }
+        left -= batch;
+    }
+    Ok(())
+}
+
+/// The most that this process ever had resident.
+fn peak_bytes() -> Result<u64, Failure> {
+    let status = fs::read_to_string("/proc/self/status");
+    let status = status.map_err(Failure::kernel("/proc/self/status"))?;
+    peak_in(&status).ok_or(Failure::Bug("the kernel says VmHWM in KiB"))
+}
+
+fn peak_in(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_is_read_in_bytes() {
+        assert_eq!(peak_in("VmPeak:\t 9 kB\nVmHWM:\t  12 kB\n"), Some(12 << 10));
+        assert_eq!(peak_in("Name: x\n"), None);
+    }
+
+    #[test]
+    fn a_thousand_neighbours_each_reach_the_next() {
+        let options = Options::small().expect("a core");
+        let (memory, ..) = measure(&options, 64, [1_000, 2_000]).expect("it forwards");
+        assert!(memory.peak_bytes >= memory.before_bytes);
+    }
+}

@@ -1,0 +1,103 @@
+//! Instructions of one step, counted by callgrind: the same on a busy machine as on an idle one. It
+//! counts in a process of its own, the example `icount`, which must have been built.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::chain::SWITCHES;
+
+/// Packets in a round of `icount`: a full burst.
+pub const BURST: u64 = strowger_frame::BURST_MAX as u64;
+
+/// Rounds of the two runs whose difference is taken, so that what happens once does not count.
+const ROUNDS: [u64; 2] = [40, 140];
+
+/// Whether valgrind is here to count with; if not, what to say.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn valgrind() -> Result<(), String> {
+    match Command::new("valgrind").arg("--version").output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("valgrind --version: {}", output.status)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err("valgrind is not installed".to_owned())
+        }
+        Err(error) => Err(format!("valgrind: {error}")),
+    }
+}
+
+/// Instructions a packet and switch, for packets of `size` bytes, counted over runs of the example
+/// `icount` at this path.
+///
+/// # Errors
+/// Why they could not be counted.
+pub fn per_step(icount: &Path, size: usize) -> Result<f64, String> {
+    valgrind()?;
+    let [few, many] = ROUNDS.map(|rounds| count(icount, size, rounds));
+    let steps = (ROUNDS[1] - ROUNDS[0]) * BURST * SWITCHES as u64;
+    let (few, many) = (few?, many?);
+    let more = many.checked_sub(few).filter(|&more| more > 0);
+    let more = more.ok_or("callgrind counted nothing: has `breathe` been inlined?")?;
+    Ok(more as f64 / steps as f64)
+}
+
+/// As [`per_step`], where an `icount` lies beside this program: in `examples`, as Cargo puts it.
+pub(crate) fn per_step_if_counted(size: usize) -> Result<f64, String> {
+    let here = env::current_exe().map_err(|error| error.to_string())?;
+    let icount = beside(&here).ok_or(
+        "there is no examples/icount beside this program; build it with: \
+         cargo build --release -p strowger-bench --examples",
+    )?;
+    per_step(&icount, size)
+}
+
+fn beside(program: &Path) -> Option<PathBuf> {
+    let folder = program.parent()?;
+    // Tests and benches lie one folder deeper.
+    let icounts = [folder, folder.parent()?].map(|folder| folder.join("examples/icount"));
+    icounts.into_iter().find(|icount| icount.is_file())
+}
+
+/// Instructions below `chain::breathe` in one run.
+fn count(icount: &Path, size: usize, rounds: u64) -> Result<u64, String> {
+    let name = format!("strowger-icount-{}-{size}-{rounds}.out", std::process::id());
+    let written = env::temp_dir().join(name);
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--toggle-collect=strowger_bench::chain::breathe"])
+        .arg(format!("--callgrind-out-file={}", written.display()))
+        .arg(icount)
+        .args([rounds.to_string(), size.to_string()])
+        .output()
+        .map_err(|error| format!("valgrind: {error}"))?;
+    let counted = fs::read_to_string(&written);
+    let _ = fs::remove_file(&written);
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("callgrind: {}\n{said}", output.status));
+    }
+    let counted = counted.map_err(|error| format!("callgrind's output: {error}"))?;
+    total(&counted).ok_or_else(|| "callgrind's output has no total".to_owned())
+}
+
+/// The total in callgrind's output, whose format has it in a line `totals: N` or `summary: N`.
+fn total(counted: &str) -> Option<u64> {
+    let line = counted.lines().find_map(|line| {
+        line.strip_prefix("totals: ").or_else(|| line.strip_prefix("summary: "))
+    })?;
+    line.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_total_is_read() {
+        assert_eq!(total("version: 1\nevents: Ir\ntotals: 12345\n"), Some(12_345));
+        assert_eq!(total("version: 1\n"), None);
+    }
+}

@@ -1,0 +1,132 @@
+//! What the figures were measured on, and who runs on which core. It never changes a setting of
+//! the machine.
+
+use std::{fmt, fs, time::Duration};
+
+use nix::{time::ClockId, unistd::gettid};
+use strowger_io::cores::{pin_to_core, usable_cores};
+
+use crate::Failure;
+
+/// Which core does what. The forwarder never shares its own where there are two or more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cores {
+    /// Whatever is under test.
+    pub forwarder: usize,
+    /// Whoever counts what came through.
+    pub sink: usize,
+    /// Whoever sends; one thread on each.
+    pub sources: Vec<usize>,
+}
+
+impl Cores {
+    /// Shares out these cores: the last to the forwarder, since interrupts mostly go to the first.
+    ///
+    /// # Errors
+    /// [`Failure::Options`], if there are none.
+    pub fn share(cores: &[usize]) -> Result<Self, Failure> {
+        let (&forwarder, others) = cores
+            .split_last()
+            .ok_or_else(|| Failure::Options("no core to measure on".to_owned()))?;
+        let (&sink, sources) = others.split_last().unwrap_or((&forwarder, &[]));
+        let sources = if sources.is_empty() { vec![sink] } else { sources.to_vec() };
+        Ok(Self { forwarder, sink, sources })
+    }
+
+    /// Shares out the cores that this process may use.
+    ///
+    /// # Errors
+    /// As [`share`](Self::share).
+    pub fn usable() -> Result<Self, Failure> {
+        Self::share(&usable_cores())
+    }
+
+    /// Whether the sink need not leave room for others.
+    pub fn sink_is_alone(&self) -> bool {
+        self.sink != self.forwarder && !self.sources.contains(&self.sink)
+    }
+}
+
+/// Ties this thread to `core`; gives what reads its CPU time from any thread.
+pub(crate) fn settle_on(core: usize) -> Result<ThreadClock, Failure> {
+    pin_to_core(core).map_err(Failure::Refused)?;
+    Ok(ThreadClock::of_this_thread())
+}
+
+/// The CPU time of one thread, to be read by any other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ThreadClock(ClockId);
+
+impl ThreadClock {
+    fn of_this_thread() -> Self {
+        // As `pthread_getcpuclockid` makes it: the thread's number, of a thread (4), of the
+        // scheduler's clock (2).
+        Self(ClockId::from_raw((!gettid().as_raw() << 3) | 4 | 2))
+    }
+
+    /// What the thread has used so far.
+    pub(crate) fn read(self) -> Result<Duration, Failure> {
+        let time = self.0.now().map_err(Failure::kernel("clock_gettime"))?;
+        Ok(Duration::from(time))
+    }
+}
+
+/// What a reader must know of the machine to read the figures.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    cpu: String,
+    kernel: String,
+    cores: Vec<usize>,
+    load: String,
+}
+
+impl Machine {
+    /// This one, now.
+    pub fn here() -> Self {
+        let first_of = |path: &str, key: &str| {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            let line = text.lines().find(|line| line.starts_with(key)).map(str::to_owned);
+            line.unwrap_or_else(|| "unknown".to_owned())
+        };
+        let cpu = first_of("/proc/cpuinfo", "model name");
+        let cpu = cpu.split_once(": ").map_or(cpu.as_str(), |(_, name)| name).to_owned();
+        let load = first_of("/proc/loadavg", "");
+        Self {
+            cpu,
+            kernel: first_of("/proc/sys/kernel/osrelease", ""),
+            cores: usable_cores(),
+            load: load.split(' ').next().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cpu, kernel, cores, load } = self;
+        write!(f, "{cpu}, cores {cores:?}, Linux {kernel}, load {load} before")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_forwarder_has_its_core_to_itself_from_two_on() {
+        let share = |cores: &[usize]| Cores::share(cores).expect("some");
+        assert_eq!(share(&[5]), Cores { forwarder: 5, sink: 5, sources: vec![5] });
+        assert_eq!(share(&[0, 1]), Cores { forwarder: 1, sink: 0, sources: vec![0] });
+        assert_eq!(share(&[0, 1, 2, 3]), Cores { forwarder: 3, sink: 2, sources: vec![0, 1] });
+        assert!(Cores::share(&[]).is_err());
+    }
+
+    #[test]
+    fn a_thread_knows_what_it_used() {
+        let clock = ThreadClock::of_this_thread();
+        let before = clock.read().expect("a clock of our own thread");
+        let mut sum = 0_u64;
+        while clock.read().expect("as before") == before {
+            sum = std::hint::black_box(sum + 1);
+        }
+    }
+}

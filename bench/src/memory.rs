@@ -1,0 +1,65 @@
+//! What a step costs: [three switches in a row](crate::chain) on the forwarder's core. It makes no
+//! system call while it measures.
+
+use std::time::{Duration, Instant};
+
+use strowger_frame::BURST_MAX;
+
+use crate::{
+    Failure, Options, Row, What, chain::Chain, instructions, machine::settle_on, spread::Spread,
+};
+
+/// Rounds whose time is not taken: caches and branch predictors learn the way.
+const ROUNDS_BEFORE: usize = 2_000;
+
+/// Measures at each size.
+pub(crate) fn rows(
+    options: &Options,
+    each: &mut dyn FnMut(Row) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    for &size in &options.sizes {
+        let core = options.cores.forwarder;
+        let measured =
+            on_core(core, || (0..options.pairs).map(|_| measure(size, options.window())).collect());
+        let measured: Vec<f64> = measured?;
+        let mut row = Row::new(What::Memory, size, false, options.pairs);
+        row.ns_per_packet_and_switch = Spread::of(measured);
+        match instructions::per_step_if_counted(size) {
+            Ok(instructions) => row.instructions_per_packet_and_switch = Some(instructions),
+            Err(why) => row.note = Some(format!("instructions not counted: {why}")),
+        }
+        each(row)?;
+    }
+    Ok(())
+}
+
+/// Does `work` on a thread of its own, tied to `core`: the caller's is not tied for good.
+fn on_core<T: Send>(
+    core: usize,
+    work: impl FnOnce() -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
+    std::thread::scope(|scope| {
+        let working = scope.spawn(|| {
+            settle_on(core)?;
+            work()
+        });
+        working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Nanoseconds a packet and switch, over rounds that take `window` in all.
+fn measure(size: usize, window: Duration) -> Result<f64, Failure> {
+    let mut chain = Chain::new(size, BURST_MAX)?;
+    for _ in 0..ROUNDS_BEFORE {
+        chain.round();
+    }
+    let started = Instant::now();
+    let (mut took, mut steps) = (Duration::ZERO, 0);
+    while started.elapsed() < window {
+        for _ in 0..64 {
+            took += chain.round();
+            steps += chain.steps();
+        }
+    }
+    Ok(took.as_nanos() as f64 / steps as f64)
+}

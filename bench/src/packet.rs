@@ -1,0 +1,57 @@
+//! Packets as the wire has them: link header, switch header with a built label, and a payload that
+//! tells the flow. It never sends one.
+
+use strowger_engine::{
+    director::Slot,
+    header::{HEADER_64_BYTES, HeaderRepr},
+    label::{Hop, Label, LabelError},
+    limits::HOPS_MAX,
+    link::{LINK_HEADER_BYTES, plain_header},
+    scheme::Scheme,
+};
+
+/// Where the payload begins.
+pub const PAYLOAD_AT: usize = LINK_HEADER_BYTES + HEADER_64_BYTES;
+
+/// The shortest packet that says which flow it is of.
+pub const PACKET_BYTES_MIN: usize = PAYLOAD_AT + 1;
+
+/// The longest packet measured: what an Ethernet frame takes, less IPv6 and UDP.
+pub const PACKET_BYTES_MAX: usize = 1452;
+
+/// A label through these slots, in at the first of a pair and out at the second, all switches
+/// numbering by `scheme`.
+///
+/// # Errors
+/// [`LabelError`], where a slot cannot be written or the way is too long.
+pub fn label(scheme: &Scheme, slots: &[(u32, u32)]) -> Result<Label, LabelError> {
+    let hop = |&(ingress, egress): &(u32, u32)| Hop {
+        scheme,
+        ingress: Slot::new(ingress),
+        egress: Slot::new(egress),
+    };
+    let hops: Vec<Hop<'_>> = slots.iter().map(hop).collect();
+    Label::build(&hops).map(|(label, _back)| label)
+}
+
+/// Fills `bytes` with a packet: headers with this label, then the flow's number to the end.
+///
+/// # Panics
+/// If `bytes` is shorter than [`PACKET_BYTES_MIN`]: a bug of the caller.
+pub fn write(bytes: &mut [u8], label: Label, flow: u8) {
+    assert!(bytes.len() >= PACKET_BYTES_MIN, "a packet has room for its headers");
+    let (link, packet) = bytes.split_at_mut(LINK_HEADER_BYTES);
+    link.copy_from_slice(&plain_header(0));
+    let header = HeaderRepr::new(label, 0, HOPS_MAX).emit(packet);
+    header.expect("the length was checked, and no bit is used yet").fill(flow);
+}
+
+/// A packet in memory of its own; see [`write`].
+///
+/// # Panics
+/// As [`write`].
+pub fn packet(size: usize, label: Label, flow: u8) -> Vec<u8> {
+    let mut bytes = vec![0; size];
+    write(&mut bytes, label, flow);
+    bytes
+}

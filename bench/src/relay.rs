@@ -1,0 +1,163 @@
+//! Ours under test: a switch with one worker and one UDP port, run as `strowger relay` runs it, but
+//! never blocking. It never looks at what passes.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    time::Instant,
+};
+
+use strowger_engine::{
+    Now,
+    control::{Attach, Balance, PortId, Switch, SwitchConfig},
+    link::Behind,
+    scheme::{Form, Scheme},
+    worker::Worker,
+};
+use strowger_frame::{Address, Pool, PoolSpec};
+use strowger_io::udp::{self, Choice, Report, UdpSpec};
+
+use crate::{Failure, sockets::BUFFER_BYTES};
+
+/// Chunks of a worker's pool: those posted to the kernel, a burst of frames that came alone, each
+/// in a chunk of its own, that waits to be sent, and as many again that were just sent.
+const CHUNKS: u32 = 256;
+
+/// A switch, its only worker and its only port.
+pub struct Relay {
+    switch: Switch,
+    worker: Worker,
+    port: PortId,
+    report: Report,
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Relay").field(&self.report).finish()
+    }
+}
+
+/// How a relay is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelaySpec {
+    /// How its port receives.
+    pub backend: Choice,
+    /// Whether it takes and gives trains. Without, it is what it would be where the kernel has
+    /// neither `UDP_GRO` nor `UDP_SEGMENT`.
+    pub trains: bool,
+    /// Whether its slots are numbered for a thousand neighbours, and not for 256.
+    pub many: bool,
+}
+
+impl RelaySpec {
+    /// With trains, and up to 256 neighbours.
+    pub const fn new(backend: Choice) -> Self {
+        Self { backend, trains: true, many: false }
+    }
+
+    fn config(self) -> SwitchConfig {
+        let config = SwitchConfig::default();
+        if !self.many {
+            return config;
+        }
+        let scheme = const {
+            match Scheme::new(&[Form::new(10, 0, 0)]) {
+                Ok(scheme) => scheme,
+                Err(_) => panic!("one form of ten bits is a scheme"),
+            }
+        };
+        SwitchConfig { scheme, slot_max: 1023, ..config }
+    }
+}
+
+impl Relay {
+    /// A relay on loopback, with nobody attached.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn new(spec: RelaySpec) -> Result<Self, Failure> {
+        let mut udp = UdpSpec::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        udp.backend = spec.backend;
+        udp.trains_in = spec.trains;
+        udp.trains_out = spec.trains;
+        udp.socket_buffer_bytes = BUFFER_BYTES;
+        let (port, report) = udp::open(&udp, 0)?.boxed();
+        let pool = PoolSpec { trains: CHUNKS, singles: 0, huge_pages: true };
+        let pool = Pool::new(&pool).map_err(Failure::kernel("memory"))?;
+        let (mut switch, mut workers) = Switch::new(spec.config(), vec![pool])?;
+        let worker = workers.pop().ok_or(Failure::Bug("one pool, one worker"))?;
+        let port = switch.plug_at(0, port).map_err(|_| Failure::Bug("the first port of many"))?;
+        Ok(Self { switch, worker, port, report })
+    }
+
+    /// Attaches the neighbour at this address; says which slot it has.
+    ///
+    /// # Errors
+    /// What the switch refused.
+    pub fn attach(&mut self, at: SocketAddrV4) -> Result<u32, Failure> {
+        Ok(self.switch.attach(Attach {
+            port: self.port,
+            at: Address::Udp(at.into()),
+            behind: Behind::Neighbour,
+            slot: None,
+            name: at.to_string(),
+        })?)
+    }
+
+    /// How its slots are written.
+    pub fn scheme(&self) -> &Scheme {
+        &self.switch.config().scheme
+    }
+
+    /// Where its socket is bound, and how it receives.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Makes everything attached known to the worker. To be called on the thread that then
+    /// forwards, since a ring of the kernel belongs to who first receives by it.
+    pub fn settle(&mut self) {
+        while !self.switch.is_settled() {
+            self.worker.breathe(Now(1));
+            self.switch.poll(Now(1));
+        }
+    }
+
+    /// Forwards until `stopped`, without ever blocking.
+    pub fn forward(&mut self, mut stopped: impl FnMut() -> bool) {
+        let started = Instant::now();
+        while !stopped() {
+            self.worker.breathe(Now(started.elapsed().as_nanos() as u64 + 1));
+        }
+    }
+
+    /// One breath; says how many frames were switched.
+    pub fn breathe(&mut self) -> usize {
+        self.worker.breathe(Now(1))
+    }
+
+    /// Forwards until two hundred breaths in a row found nothing, or for two seconds: so that what
+    /// is on its way arrives. Sleeps between vain breaths.
+    pub fn settle_down(&mut self) {
+        let started = Instant::now();
+        let mut vain = 0;
+        while vain < 200 && started.elapsed().as_secs() < 2 {
+            if self.worker.breathe(Now(started.elapsed().as_nanos() as u64 + 1)) > 0 {
+                vain = 0;
+            } else {
+                vain += 1;
+                std::thread::sleep(std::time::Duration::from_micros(100));
+            }
+        }
+    }
+
+    /// What it has counted.
+    pub fn balance(&mut self) -> Balance {
+        self.switch.poll(Now(u64::MAX));
+        self.switch.balance()
+    }
+
+    /// Frames whose payload it copied: 0, or something is wrong.
+    pub fn frames_copied(&mut self) -> u64 {
+        self.worker.pool_mut().tally().frames_copied.read()
+    }
+}

@@ -1,0 +1,235 @@
+//! One row of what was measured: for people a line of a table, for programs a JSON object. A field
+//! that a row has no figure for is left out.
+
+use std::fmt::{self, Write as _};
+
+use serde::Serialize;
+
+use crate::{What, spread::Spread};
+
+/// One row. Rates are packets a second.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Row {
+    /// Which bench.
+    pub bench: What,
+    /// Bytes of each packet, as the UDP payload or the frame has them.
+    pub size: usize,
+    /// Whether packets came as bulk flows, that the kernel joins into trains, or each from and to
+    /// another peer.
+    pub trains: bool,
+    /// How ours received: `io_uring`, `mmsg` or `memory`.
+    pub backend: &'static str,
+    /// What ours was measured against: `mmsg`, `one_by_one`, or ours with recvmmsg
+    /// (`ours_mmsg`); in `overload`, ours at its best rate (`ours_at_best`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<&'static str>,
+    /// What ours forwarded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ours: Option<Spread>,
+    /// What the peer forwarded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_rate: Option<Spread>,
+    /// Ours by the peer's, of each pair.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<Spread>,
+    /// What ours forwarded for each second of CPU that its thread had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ours_per_cpu_s: Option<Spread>,
+    /// The same of the peer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_per_cpu_s: Option<Spread>,
+    /// Their ratio, of each pair: the one to read on a machine where others work too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio_per_cpu_s: Option<Spread>,
+    /// What was offered to ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offered: Option<Spread>,
+    /// Whether each run was offered more than it forwarded, ours and the peer's. If not, the source
+    /// was the limit, and the ratio is none of forwarders.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saturated: Option<bool>,
+    /// The most that the sink lost, as a part of what came through: far above 0, and the sink was
+    /// the limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sink_lost: Option<f64>,
+    /// How often it was measured.
+    pub pairs: usize,
+    /// What one step of one switch took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ns_per_packet_and_switch: Option<Spread>,
+    /// How many instructions it was, where valgrind could count them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instructions_per_packet_and_switch: Option<f64>,
+    /// In `overload`: how every packet that was sent and did not arrive was accounted for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accounts: Option<Accounts>,
+    /// In `footprint`: the memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
+    /// What a reader must know beside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Where packets went, over all of a row's runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Accounts {
+    /// Whether each of them is accounted for, by our own counters alone.
+    pub whole: bool,
+    /// Sent to the relay.
+    pub sent: u64,
+    /// Dropped by the kernel before they were frames, as the relay counted it.
+    pub kernel_drops: u64,
+    /// Taken in by the relay.
+    pub frames_in: u64,
+    /// Discarded by the relay, for all reasons.
+    pub discards: u64,
+    /// Let out by the relay.
+    pub frames_out: u64,
+    /// Counted at the sink, with what the kernel dropped there.
+    pub at_sink: u64,
+}
+
+/// What memory a relay took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Neighbours attached.
+    pub neighbours: usize,
+    /// Packets forwarded while memory was watched.
+    pub packets: u64,
+    /// The most that the process ever had resident.
+    pub peak_bytes: u64,
+    /// How much of it the process had before there was a relay.
+    pub before_bytes: u64,
+    /// How much the peak rose while those packets were forwarded.
+    pub growth_bytes: u64,
+}
+
+impl Row {
+    /// A row with no figures yet.
+    pub(crate) fn new(bench: What, size: usize, trains: bool, pairs: usize) -> Self {
+        Self {
+            bench,
+            size,
+            trains,
+            backend: "memory",
+            peer: None,
+            ours: None,
+            peer_rate: None,
+            ratio: None,
+            ours_per_cpu_s: None,
+            peer_per_cpu_s: None,
+            ratio_per_cpu_s: None,
+            offered: None,
+            saturated: None,
+            sink_lost: None,
+            pairs,
+            ns_per_packet_and_switch: None,
+            instructions_per_packet_and_switch: None,
+            accounts: None,
+            memory: None,
+            note: None,
+        }
+    }
+
+    /// As one line of JSON, without the newline.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a row has nothing that JSON cannot say")
+    }
+}
+
+/// The table's head, for rows as [`Row`] displays itself.
+pub const TABLE_HEAD: &str = "\
+bench      bytes  traffic   ours      Mpps, median (min to max)  peer          Mpps, median (min to max)  ratio, median (min to max)";
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let traffic = if self.trains { "trains" } else { "singles" };
+        let mega = |rate: Option<Spread>| {
+            rate.map_or(String::new(), |rate| format!("{:.3}", rate.times(1e-6)))
+        };
+        let mut line = format!(
+            "{:<9}  {:>5}  {traffic:<8}  {:<8}  {:<25}  {:<12}  {:<25}",
+            self.bench.name(),
+            self.size,
+            self.backend,
+            mega(self.ours),
+            self.peer.unwrap_or_default(),
+            mega(self.peer_rate),
+        );
+        if let Some(ratio) = self.ratio {
+            write!(line, "  {ratio:.2}")?;
+        }
+        if let Some(ratio) = self.ratio_per_cpu_s {
+            write!(line, "; by CPU time {ratio:.2}")?;
+        }
+        if let Some(ns) = self.ns_per_packet_and_switch {
+            write!(line, "  {ns:.1} ns a packet and switch")?;
+        }
+        if let Some(instructions) = self.instructions_per_packet_and_switch {
+            write!(line, ", {instructions:.1} instructions")?;
+        }
+        f.write_str(line.trim_end())?;
+        let mut remark = |text: &dyn fmt::Display| write!(f, "\n           {text}");
+        if self.saturated == Some(false) {
+            remark(&"not saturated: the source was the limit, not the forwarders")?;
+        }
+        if let Some(lost) = self.sink_lost.filter(|&lost| lost > 0.01) {
+            remark(&format!("the sink lost {:.1} % in the worst run", 100.0 * lost))?;
+        }
+        if let (Some(offered), Some(ours)) = (self.offered, self.ours) {
+            remark(&format!(
+                "offered {:.3} Mpps, {:.1} times that",
+                offered.median * 1e-6,
+                offered.median / ours.median
+            ))?;
+        }
+        if let Some(accounts) = &self.accounts {
+            let Accounts { sent, kernel_drops, frames_in, discards, frames_out, at_sink, whole } =
+                accounts;
+            let verdict = if *whole { "all accounted for" } else { "NOT all accounted for" };
+            remark(&format!(
+                "{sent} sent = {kernel_drops} dropped by the kernel + {frames_in} in; \
+                 in = {discards} discarded + {frames_out} out; {at_sink} at the sink: {verdict}"
+            ))?;
+        }
+        if let Some(memory) = &self.memory {
+            const MIB: f64 = (1 << 20) as f64;
+            let Memory { neighbours, packets, peak_bytes, before_bytes, growth_bytes } = *memory;
+            let [peak, before, growth] =
+                [peak_bytes, before_bytes, growth_bytes].map(|bytes| bytes as f64 / MIB);
+            remark(&format!(
+                "{neighbours} neighbours: peak {peak:.1} MiB resident ({before:.1} before the \
+                 relay), grown by {growth:.2} MiB over {packets} packets"
+            ))?;
+        }
+        if let Some(note) = &self.note {
+            remark(note)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_the_fields_that_the_issue_names_and_none_without_a_figure() {
+        let mut row = Row::new(What::Udp, 64, true, 5);
+        let rate = Spread { min: 1.0, median: 2.0, max: 3.0 };
+        row.peer = Some("mmsg");
+        (row.ours, row.peer_rate, row.ratio) = (Some(rate), Some(rate), Some(rate));
+        let json: serde_json::Value = serde_json::from_str(&row.to_json()).expect("JSON");
+        assert_eq!(json["bench"], "udp");
+        assert_eq!((&json["size"], &json["trains"]), (&64.into(), &true.into()));
+        assert_eq!(json["peer"], "mmsg");
+        for rates in ["ours", "peer_rate", "ratio"] {
+            assert_eq!(json[rates]["median"], 2.0, "{rates}");
+            assert_eq!((&json[rates]["min"], &json[rates]["max"]), (&1.0.into(), &3.0.into()));
+        }
+        assert!(json.get("memory").is_none() && json.get("note").is_none());
+        assert_eq!(row.to_json().lines().count(), 1);
+    }
+}

@@ -1,0 +1,133 @@
+//! Sockets as sources, sinks and peers use them: bound to loopback, never blocking, with large
+//! buffers, and their drops read back. Nothing of ours is under test here.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    socket::{setsockopt, sockopt},
+};
+
+use crate::Failure;
+
+/// Bytes of every socket's receive buffer, the forwarders' included: what our port asks for.
+pub(crate) const BUFFER_BYTES: usize = 4 << 20;
+
+/// How long what waits at a socket may take to be taken.
+const AT_REST_MAX: Duration = Duration::from_secs(5);
+
+/// A socket on loopback, with a port of the kernel's choice and a receive buffer of this size.
+pub(crate) fn socket(receive_bytes: usize) -> Result<UdpSocket, Failure> {
+    let socket =
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Failure::kernel("bind to loopback"))?;
+    socket.set_nonblocking(true).map_err(Failure::kernel("O_NONBLOCK"))?;
+    // Past the system's limit where we may, up to it where not.
+    if setsockopt(&socket, sockopt::RcvBufForce, &receive_bytes).is_err() {
+        setsockopt(&socket, sockopt::RcvBuf, &receive_bytes)
+            .map_err(Failure::kernel("SO_RCVBUF"))?;
+    }
+    Ok(socket)
+}
+
+/// Where a socket of [`socket`] is bound.
+pub(crate) fn address(socket: &UdpSocket) -> Result<SocketAddrV4, Failure> {
+    match socket.local_addr().map_err(Failure::kernel("getsockname"))? {
+        SocketAddr::V4(at) => Ok(at),
+        SocketAddr::V6(_) => Err(Failure::Bug("sockets are bound to 127.0.0.1")),
+    }
+}
+
+/// Has the kernel hand over whole trains.
+pub(crate) fn take_trains(socket: &UdpSocket) -> Result<(), Failure> {
+    setsockopt(socket, sockopt::UdpGroSegment, &true).map_err(Failure::kernel("UDP_GRO"))
+}
+
+/// What the kernel says of a socket on loopback, in `/proc/net/udp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kernel {
+    /// Memory of the datagrams that nobody has taken yet.
+    pub(crate) waiting_bytes: u64,
+    /// Datagrams dropped so far; a train counts once.
+    pub(crate) drops: u64,
+}
+
+impl Kernel {
+    /// Of the socket with this port.
+    pub(crate) fn of(port: u16) -> Result<Self, Failure> {
+        let table =
+            fs::read_to_string("/proc/net/udp").map_err(Failure::kernel("/proc/net/udp"))?;
+        Self::in_table(&table, port).ok_or(Failure::Bug("the socket is in the kernel's table"))
+    }
+
+    fn in_table(table: &str, port: u16) -> Option<Self> {
+        let local = format!("0100007F:{port:04X}");
+        let line = table.lines().find(|line| line.split_whitespace().nth(1) == Some(&local))?;
+        // Address, other address, state, queues out:in, ..., drops.
+        let (_out, waiting) = line.split_whitespace().nth(4)?.split_once(':')?;
+        let waiting_bytes = u64::from_str_radix(waiting, 16).ok()?;
+        let drops = line.split_whitespace().last()?.parse().ok()?;
+        Some(Self { waiting_bytes, drops })
+    }
+
+    /// Waits until nothing waits at the socket, or for five seconds.
+    pub(crate) fn at_rest(port: u16) -> Result<Self, Failure> {
+        let started = Instant::now();
+        loop {
+            let kernel = Self::of(port)?;
+            if kernel.waiting_bytes == 0 || started.elapsed() > AT_REST_MAX {
+                return Ok(kernel);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// Raises this process's own limit of descriptors, as far as it may, so that `more` can be opened.
+pub(crate) fn room_for_descriptors(more: u64) -> Result<(), Failure> {
+    let failed = Failure::kernel("RLIMIT_NOFILE");
+    let (now, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(&failed)?;
+    let wanted = more + 256;
+    if now >= wanted {
+        return Ok(());
+    }
+    if most < wanted {
+        return Err(Failure::Refused(format!(
+            "{wanted} descriptors are needed and {most} allowed; raise it with: ulimit -Hn {wanted}"
+        )));
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, most).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_words_are_read_from_the_right_line() {
+        let table = "  sl  local_address rem_address   st ... drops\n \
+            12: 0100007F:1F90 00000000:0000 07 0:0 00:0 0 0 0 9 2 0000 17\n \
+            13: 0100007F:1F91 00000000:0000 07 0:1a 00:0 0 0 0 9 2 0000 23\n";
+        let there = Kernel { waiting_bytes: 0x1a, drops: 23 };
+        assert_eq!(Kernel::in_table(table, 0x1f91), Some(there));
+        assert_eq!(Kernel::in_table(table, 0x1f92), None);
+    }
+
+    #[test]
+    fn what_overflows_a_small_buffer_is_counted_by_the_kernel() {
+        let (from, to) = (socket(0).expect("socket"), socket(0).expect("socket"));
+        let at = address(&to).expect("bound");
+        let sent = (0..500).filter(|_| from.send_to(&[0; 500], at).is_ok()).count();
+        let dropped = Kernel::of(at.port()).expect("it is there").drops;
+        let mut got = 0;
+        while to.recv(&mut [0; 500]).is_ok() {
+            got += 1;
+        }
+        assert!(dropped > 0);
+        assert_eq!(sent as u64, got + dropped);
+    }
+}

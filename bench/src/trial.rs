@@ -1,0 +1,250 @@
+//! One run of one forwarder: sources, forwarder and sink on threads of their own, a warm-up, and a
+//! window in which the sink's count and the forwarder's CPU time are read. Every run has fresh
+//! sockets, so none inherits another's queues.
+
+use std::{
+    net::SocketAddrV4,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use strowger_engine::control::Balance;
+use strowger_frame::tally::Counter;
+
+use crate::{
+    Failure,
+    machine::{Cores, ThreadClock, settle_on},
+    packet, peers,
+    peers::Routes,
+    relay::{Relay, RelaySpec},
+    sockets::{BUFFER_BYTES, Kernel, address, socket},
+    traffic::{Arrived, Traffic},
+};
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarder {
+    /// Ours.
+    Relay(RelaySpec),
+    /// recvmmsg and sendmmsg.
+    Mmsg,
+    /// One datagram a call.
+    OneByOne,
+}
+
+/// One run.
+#[derive(Clone, Copy, Debug)]
+pub struct Trial<'a> {
+    /// What forwards.
+    pub forwarder: Forwarder,
+    /// Bytes of each packet: the UDP payload.
+    pub size: usize,
+    /// Whether packets come as bulk flows or each from another peer.
+    pub trains: bool,
+    /// Packets a second that each source thread offers; as many as it can, if `None`.
+    pub packets_per_s: Option<f64>,
+    /// How long the window is.
+    pub window: Duration,
+    /// Who runs where.
+    pub cores: &'a Cores,
+}
+
+/// What a run found.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Packets a second that came through.
+    pub rate: f64,
+    /// Packets that came through for each second of CPU that the forwarder's thread had: what the
+    /// rate would be if nobody else had used its core.
+    pub rate_per_cpu_s: f64,
+    /// Packets a second that were offered.
+    pub offered: f64,
+    /// Packets sent from first to last.
+    pub sent: u64,
+    /// Packets that came through from first to last.
+    pub arrived: u64,
+    /// Datagrams that the kernel dropped at the sink: more than a few, and the sink was the limit.
+    pub sink_drops: u64,
+    /// Datagrams that the kernel dropped at the forwarder's socket, in its own words.
+    pub forwarder_drops: u64,
+    /// What a relay counted, once all had come to rest.
+    pub balance: Option<Balance>,
+    /// How a relay received: `io_uring` or `mmsg`.
+    pub backend: &'static str,
+}
+
+/// Before the window: long enough for queues to fill and clocks to rise.
+const WARM_UP: Duration = Duration::from_millis(150);
+
+/// What a forwarder's thread says when it is ready.
+struct Ready {
+    at: SocketAddrV4,
+    clock: ThreadClock,
+    packets: Vec<Vec<u8>>,
+    backend: &'static str,
+}
+
+impl Trial<'_> {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// What the kernel refused, or what came out wrong at the sink.
+    pub fn run(&self) -> Result<Outcome, Failure> {
+        let traffic = Traffic::new(self.size, self.trains)?;
+        let routes = traffic.routes()?;
+        let [stop_sources, stop_forwarder, stop_sink] = [const { AtomicBool::new(false) }; 3];
+        let arrived = Arrived::default();
+        let sent: Vec<Counter> = self.cores.sources.iter().map(|_| Counter::default()).collect();
+        let sent_in_all = || sent.iter().map(Counter::read).sum::<u64>();
+
+        thread::scope(|scope| {
+            // Whatever happens below, nobody is left running.
+            let _stop = StopAll([&stop_sources, &stop_forwarder, &stop_sink]);
+            let (say_ready, ready) = mpsc::channel();
+            let forwarder = scope.spawn(|| {
+                let say_ready = say_ready;
+                self.forward(routes, &say_ready, || stop_forwarder.load(Ordering::Relaxed))
+            });
+            let Ok(Ready { at, clock, packets, backend }) = ready.recv() else {
+                // It has ended without a word: its error says why.
+                return match forwarder.join() {
+                    Ok(Err(failure)) => Err(failure),
+                    _ => Err(Failure::Bug("a forwarder says that it is ready")),
+                };
+            };
+            let (sources, sink) = traffic.split(packets, at, self.cores.sources.len())?;
+
+            let sink_ports = sink.ports()?;
+
+            let sink_thread = scope.spawn(|| {
+                let sink = sink;
+                settle_on(self.cores.sink)?;
+                let stopped = || stop_sink.load(Ordering::Relaxed);
+                sink.count(&arrived, self.cores.sink_is_alone(), stopped);
+                // Given back alive: what its sockets dropped is asked later.
+                Ok::<_, Failure>(sink)
+            });
+            let each = sources.into_iter().zip(&sent).zip(&self.cores.sources);
+            let source_threads: Vec<_> = each
+                .map(|((source, sent), &core)| {
+                    let told = &stop_sources;
+                    scope.spawn(move || {
+                        settle_on(core)?;
+                        source.send(sent, self.packets_per_s, || told.load(Ordering::Relaxed));
+                        // Given back alive: a closed socket would be news to the forwarder.
+                        Ok::<_, Failure>(source)
+                    })
+                })
+                .collect();
+
+            thread::sleep(WARM_UP);
+            let before = (Instant::now(), arrived.packets.read(), sent_in_all(), clock.read()?);
+            thread::sleep(self.window);
+            let after = (Instant::now(), arrived.packets.read(), sent_in_all(), clock.read()?);
+
+            stop_sources.store(true, Ordering::Relaxed);
+            let sources = source_threads.into_iter().map(join).collect::<Result<Vec<_>, _>>()?;
+            // What has been sent comes to rest: at the forwarder's socket, then at the sink's. The
+            // kernel tells of drops with the next datagram, so one more goes when all is quiet.
+            Kernel::at_rest(at.port())?;
+            for (source, sent) in sources.iter().zip(&sent) {
+                source.send_one(sent);
+            }
+            let forwarder_drops = Kernel::at_rest(at.port())?.drops;
+            stop_forwarder.store(true, Ordering::Relaxed);
+            let balance = join(forwarder)?;
+            let drops = sink_ports.iter().map(|&port| Ok(Kernel::at_rest(port)?.drops));
+            let sink_drops = drops.sum::<Result<u64, Failure>>()?;
+            stop_sink.store(true, Ordering::Relaxed);
+            let sink = join(sink_thread)?;
+            drop((sources, sink));
+
+            if arrived.wrong.read() > 0 {
+                return Err(Failure::Wrong(format!(
+                    "{} of the datagrams that {:?} sent on were not what was to be sent on",
+                    arrived.wrong.read(),
+                    self.forwarder
+                )));
+            }
+            let seconds = (after.0 - before.0).as_secs_f64();
+            let came = (after.1 - before.1) as f64;
+            let used = (after.3.saturating_sub(before.3)).as_secs_f64();
+            Ok(Outcome {
+                rate: came / seconds,
+                rate_per_cpu_s: if used > 0.0 { came / used } else { 0.0 },
+                offered: (after.2 - before.2) as f64 / seconds,
+                sent: sent_in_all(),
+                arrived: arrived.packets.read(),
+                sink_drops,
+                forwarder_drops,
+                balance,
+                backend,
+            })
+        })
+    }
+
+    /// The forwarder's thread.
+    fn forward(
+        &self,
+        routes: Vec<(SocketAddrV4, SocketAddrV4)>,
+        say_ready: &mpsc::Sender<Ready>,
+        stopped: impl Fn() -> bool,
+    ) -> Result<Option<Balance>, Failure> {
+        let clock = settle_on(self.cores.forwarder)?;
+        let gone = |_| Failure::Bug("whoever started a forwarder waits for it");
+        if let Forwarder::Relay(spec) = self.forwarder {
+            let mut relay = Relay::new(spec)?;
+            let mut packets = Vec::new();
+            for (flow, &(from, to)) in (0..).zip(&routes) {
+                let (from, to) = (relay.attach(from)?, relay.attach(to)?);
+                let label = packet::label(relay.scheme(), &[(from, to)])?;
+                packets.push(packet::packet(self.size, label, flow));
+            }
+            relay.settle();
+            let std::net::SocketAddr::V4(at) = relay.report().local else {
+                return Err(Failure::Bug("relays are bound to 127.0.0.1"));
+            };
+            let backend = relay.report().backend.name();
+            say_ready.send(Ready { at, clock, packets, backend }).map_err(gone)?;
+            relay.forward(stopped);
+            relay.settle_down();
+            return Ok(Some(relay.balance()));
+        }
+
+        let socket = socket(BUFFER_BYTES)?;
+        // The same bytes as ours are sent; nobody reads them.
+        let here = strowger_engine::label::Label::here();
+        let flows = 0..routes.len() as u8;
+        let packets = flows.map(|flow| packet::packet(self.size, here, flow)).collect();
+        let ready = Ready { at: address(&socket)?, clock, packets, backend: "none" };
+        say_ready.send(ready).map_err(gone)?;
+        let routes = Routes::new(routes);
+        match self.forwarder {
+            Forwarder::OneByOne => peers::one_by_one(&socket, &routes, stopped),
+            _ => peers::mmsg(&socket, &routes, stopped),
+        }
+        Ok(None)
+    }
+}
+
+/// Raises all flags when it goes.
+struct StopAll<'a>([&'a AtomicBool; 3]);
+
+impl Drop for StopAll<'_> {
+    fn drop(&mut self) {
+        for flag in self.0 {
+            flag.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn join<T>(thread: thread::ScopedJoinHandle<'_, Result<T, Failure>>) -> Result<T, Failure> {
+    match thread.join() {
+        Ok(outcome) => outcome,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}

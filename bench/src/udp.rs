@@ -1,0 +1,91 @@
+//! Forwarders over UDP, measured as pairs in turn: ours against the peers, and our two backends
+//! against each other. Noise that comes and goes meets both halves of a pair alike.
+
+use strowger_io::udp::{Choice, OpenError};
+
+use crate::{
+    Failure, Options, Row, What,
+    relay::RelaySpec,
+    spread::Spread,
+    trial::{Forwarder, Outcome, Trial},
+};
+
+/// Ours against each peer, at each size, with and without trains.
+pub(crate) fn rows(
+    options: &Options,
+    each: &mut dyn FnMut(Row) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let ours = Forwarder::Relay(RelaySpec::new(options.backend));
+    for trains in [true, false] {
+        for &size in &options.sizes {
+            for (name, peer) in [("mmsg", Forwarder::Mmsg), ("one_by_one", Forwarder::OneByOne)] {
+                each(pairs(options, What::Udp, (size, trains), ours, (name, peer))?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// io_uring against recvmmsg, both ours.
+pub(crate) fn backend_rows(
+    options: &Options,
+    each: &mut dyn FnMut(Row) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let ours = Forwarder::Relay(RelaySpec::new(Choice::IoUring));
+    let peer = ("ours_mmsg", Forwarder::Relay(RelaySpec::new(Choice::Mmsg)));
+    for trains in [true, false] {
+        for &size in &options.sizes {
+            match pairs(options, What::Backends, (size, trains), ours, peer) {
+                Ok(row) => each(row)?,
+                // Not to be had here: there is nothing to choose between.
+                Err(Failure::Open(refused @ OpenError::NoRing(_))) => {
+                    let mut row = Row::new(What::Backends, size, trains, 0);
+                    row.backend = "mmsg";
+                    row.note = Some(refused.to_string());
+                    return each(row);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn pairs(
+    options: &Options,
+    bench: What,
+    (size, trains): (usize, bool),
+    ours: Forwarder,
+    (name, peer): (&'static str, Forwarder),
+) -> Result<Row, Failure> {
+    let run = |forwarder| {
+        let (window, cores) = (options.window(), &options.cores);
+        Trial { forwarder, size, trains, packets_per_s: None, window, cores }.run()
+    };
+    let runs = (0..options.pairs).map(|_| Ok((run(ours)?, run(peer)?)));
+    let runs = runs.collect::<Result<Vec<_>, Failure>>()?;
+
+    let mut row = Row::new(bench, size, trains, runs.len());
+    let first = |of: fn(&Outcome) -> f64| Spread::of(runs.iter().map(|(ours, _)| of(ours)));
+    let second = |of: fn(&Outcome) -> f64| Spread::of(runs.iter().map(|(_, peer)| of(peer)));
+    let ratio =
+        |of: fn(&Outcome) -> f64| Spread::of(runs.iter().map(|(ours, peer)| of(ours) / of(peer)));
+    row.backend = runs.first().map_or("none", |(ours, _)| ours.backend);
+    row.peer = Some(name);
+    (row.ours, row.peer_rate) = (first(|run| run.rate), second(|run| run.rate));
+    row.ratio = ratio(|run| run.rate);
+    row.ours_per_cpu_s = first(|run| run.rate_per_cpu_s);
+    row.peer_per_cpu_s = second(|run| run.rate_per_cpu_s);
+    row.ratio_per_cpu_s = ratio(|run| run.rate_per_cpu_s);
+    row.offered = first(|run| run.offered);
+    let all = || runs.iter().flat_map(|(ours, peer)| [ours, peer]);
+    row.saturated = Some(all().all(|run| run.forwarder_drops > 0));
+    row.sink_lost = all().map(sink_lost).max_by(f64::total_cmp);
+    Ok(row)
+}
+
+/// What the sink lost, as a part of all that reached it. A train counts as one where it is lost
+/// whole, so this is a lower bound.
+fn sink_lost(run: &Outcome) -> f64 {
+    run.sink_drops as f64 / (run.arrived + run.sink_drops).max(1) as f64
+}

@@ -1,0 +1,57 @@
+//! Every bench at its smallest, so that none rots. No figure decides anything here but those of
+//! counting: nothing is lost unseen, nothing comes out wrong.
+
+use strowger_bench::{Options, What, rows};
+
+fn small(what: What) -> Vec<strowger_bench::Row> {
+    let options = Options { what: vec![what], ..Options::small().expect("a core") };
+    rows(&options).expect("it measures")
+}
+
+#[test]
+fn memory_says_what_a_step_takes() {
+    let rows = small(What::Memory);
+    assert!(rows[0].ns_per_packet_and_switch.expect("measured").min > 0.0);
+}
+
+#[test]
+fn udp_measures_both_kinds_of_traffic_against_both_peers() {
+    let rows = small(What::Udp);
+    let seen: Vec<_> = rows.iter().map(|row| (row.trains, row.peer.expect("a peer"))).collect();
+    let expected = [(true, "mmsg"), (true, "one_by_one"), (false, "mmsg"), (false, "one_by_one")];
+    assert_eq!(seen, expected);
+    for row in rows {
+        assert!(row.ours.is_some() && row.peer_rate.is_some() && row.ratio.is_some());
+    }
+}
+
+#[test]
+fn backends_are_measured_or_the_refusal_is_said() {
+    for row in small(What::Backends) {
+        assert!(row.ratio.is_some() || row.note.is_some());
+    }
+}
+
+#[test]
+fn r3_every_packet_that_overload_lets_fall_is_counted() {
+    for row in small(What::Overload) {
+        let accounts = row.accounts.expect("it keeps accounts");
+        assert!(accounts.whole, "{accounts:?}");
+    }
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused() {
+    let with = |change: fn(&mut Options)| {
+        let mut options = Options { what: vec![], ..Options::small().expect("a core") };
+        change(&mut options);
+        rows(&options).map(|rows| rows.len()).map_err(|failure| failure.to_string())
+    };
+    assert_eq!(with(|_| ()), Ok(0));
+    assert!(with(|options| options.pairs = 0).is_err());
+    assert!(with(|options| options.sizes = vec![20]).is_err());
+    assert!(with(|options| options.sizes = vec![9000]).is_err());
+    assert!(with(|options| options.sizes.clear()).is_err());
+    assert!(with(|options| options.seconds_per_run = 0.0).is_err());
+    assert!(with(|options| options.seconds_per_run = f64::NAN).is_err());
+}

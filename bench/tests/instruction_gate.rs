@@ -1,0 +1,85 @@
+//! Holds the switch step to a stored number of instructions, since times are noise on most machines
+//! that run this. Without valgrind it says that it was skipped, and is green.
+
+use std::{path::PathBuf, process::Command};
+
+use strowger_bench::instructions;
+
+/// Bytes of each packet counted.
+const SIZE: usize = 64;
+
+/// What `instructions.toml` says.
+struct Stored {
+    instructions: f64,
+    tolerance: f64,
+    rustc: String,
+}
+
+/// Two numbers and a word do not need a TOML reader.
+fn stored() -> Stored {
+    let text = include_str!("../instructions.toml");
+    let value = |key: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "));
+        value.unwrap_or_else(|| panic!("instructions.toml says {key}"))
+    };
+    let number = |key| value(key).parse().unwrap_or_else(|why| panic!("{key}: {why}"));
+    Stored {
+        instructions: number("instructions_per_packet_and_switch"),
+        tolerance: number("tolerance"),
+        rustc: value("rustc").trim_matches('"').to_owned(),
+    }
+}
+
+/// Builds the example as it is shipped, and says where it lies: beside what this test was built
+/// from, so that the demo's build and this one share their work.
+fn build_icount() -> PathBuf {
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("..");
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--package", "strowger-bench", "--example", "icount"])
+        .arg("--target-dir")
+        .arg(&target)
+        // What a coverage or sanitizer run sets for itself would be counted here.
+        .env_remove("RUSTFLAGS")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .expect("cargo runs this test, so it is there");
+    assert!(built.success(), "the example icount does not build");
+    target.join("release/examples/icount")
+}
+
+fn rustc_version() -> String {
+    let output = Command::new("rustc").arg("--version").output();
+    let output = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    output.unwrap_or_default().split(' ').nth(1).unwrap_or("unknown").to_owned()
+}
+
+#[test]
+fn a_step_takes_no_more_instructions_than_stored() {
+    if let Err(why) = instructions::valgrind() {
+        eprintln!("\nSKIPPED: the instruction gate, since {why}. Install valgrind to have it.\n");
+        return;
+    }
+    let counted = match instructions::per_step(&build_icount(), SIZE) {
+        Ok(counted) => counted,
+        Err(why) => panic!("valgrind is here, but could not count: {why}"),
+    };
+    let Stored { instructions, tolerance, rustc } = stored();
+    let here = rustc_version();
+    let percent = 100.0 * (counted / instructions - 1.0);
+    println!(
+        "{counted:.1} instructions a packet and switch; stored are {instructions:.1} \
+         ({percent:+.1} %), by rustc {rustc}; this is rustc {here}"
+    );
+    assert!(
+        counted <= instructions * (1.0 + tolerance),
+        "a step takes {counted:.1} instructions, {percent:+.1} % of the {instructions:.1} stored in \
+         bench/instructions.toml (by rustc {rustc}; this is {here}). Find out what has grown, or \
+         store the new figure and say why"
+    );
+    if counted < instructions * (1.0 - tolerance) {
+        eprintln!(
+            "\nNOTE: a step takes {percent:.1} % fewer instructions than stored. Keep the gain: \
+             write {counted:.1} into bench/instructions.toml\n"
+        );
+    }
+}
