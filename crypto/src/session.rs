@@ -173,6 +173,8 @@ pub struct Session {
     cookie: Option<(Cookie, Nanos)>,
     wanted: bool,
     worn: bool,
+    /// No new attempt before this: the last one failed for want of random bytes.
+    rest_until: Nanos,
     sealing: bool,
     confirms: u32,
     confirm_at: Nanos,
@@ -193,6 +195,7 @@ impl Session {
             cookie: None,
             wanted: false,
             worn: false,
+            rest_until: Nanos::ZERO,
             sealing: false,
             confirms: 0,
             confirm_at: Nanos::ZERO,
@@ -326,6 +329,7 @@ impl Session {
             None => due,
             Some((next, _)) => due.max(next.born.plus(REKEY_SPACING)),
         }
+        .max(self.rest_until)
     }
 
     fn confirming(&self) -> bool {
@@ -358,7 +362,8 @@ impl Session {
         if due {
             self.drop_attempt(outputs);
             if self.wanted {
-                self.begin(context, outputs)?;
+                let begun = self.begin(context, outputs);
+                begun.inspect_err(|_| self.rest_until = now.plus(RETRY_AFTER))?;
             }
         }
         if self.confirming() && now >= self.confirm_at {

@@ -4,12 +4,12 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use strowger_crypto::aead::Provider;
-use strowger_crypto::handshake::{Admission, Gate, Lanes, Load, Offer, ik};
+use strowger_crypto::handshake::{Admission, Gate, HandshakeError, Lanes, Load, Offer, ik};
 use strowger_crypto::link_header::{Kind, LinkHeader, SessionIndex};
 use strowger_crypto::session::{Context, Input, NewKeys, Output, Session, SessionConfig};
 use strowger_crypto::{
-    IdentityKey, Local, Nanos, NetworkId, OpenRefused, Openers, Psk, SEALED_OVERHEAD_BYTES, Sealed,
-    SeededEntropy,
+    Entropy, EntropyFailed, IdentityKey, Local, Nanos, NetworkId, OpenRefused, Openers, Psk,
+    SEALED_OVERHEAD_BYTES, Sealed, SeededEntropy,
 };
 
 /// What a link does to packets.
@@ -277,7 +277,7 @@ fn up(world: &mut World, wants: [bool; 2]) {
 }
 
 #[test]
-fn r5_rekeying_at_30_percent_loss_refuses_no_data_packet() {
+fn rekeying_at_30_percent_loss_refuses_no_data_packet() {
     let second = Some(Nanos::from_secs(1));
     // Who begins, who sends: both, one, or the responder alone.
     let shapes = [
@@ -402,6 +402,29 @@ fn both_begin_at_once_and_one_handshake_comes_of_it() {
         }
         world.check(seed);
     }
+}
+
+#[test]
+fn without_random_bytes_nothing_begins_and_nothing_spins() {
+    struct Dry;
+    impl Entropy for Dry {
+        fn fill(&mut self, _: &mut [u8]) -> Result<(), EntropyFailed> {
+            Err(EntropyFailed)
+        }
+    }
+    let mut world = world(12, STORM, Load::Calm);
+    let node = &mut world.nodes[0];
+    let mut indices = || SessionIndex::new(1).expect("24 bits");
+    let now = Nanos::from_secs(1);
+    let mut context = Context { now, local: &node.local, entropy: &mut Dry, indices: &mut indices };
+    let mut outputs = Vec::new();
+    let failed = node.session.handle(&mut context, Input::Wanted, &mut outputs);
+    assert_eq!(failed, Err(HandshakeError::Ours(EntropyFailed)));
+    assert!(node.session.next_timeout().is_some_and(|due| due > now));
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Send(_))));
+    world.now = world.nodes[0].session.next_timeout().expect("a further attempt");
+    world.step(0, Input::Tick);
+    assert_eq!(world.nodes[0].attempts, 1);
 }
 
 #[test]

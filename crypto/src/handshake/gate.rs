@@ -227,8 +227,11 @@ impl Gate {
         if now.since(self.turned) < COOKIE_SECRET_LIFE {
             return Ok(());
         }
-        let next = Era::new(self.current.number.wrapping_add(1), entropy)?;
-        self.previous = core::mem::replace(&mut self.current, next);
+        let missed = now.since(self.turned).0 >= 2 * COOKIE_SECRET_LIFE.0;
+        for _ in 0..1 + u32::from(missed) {
+            let next = Era::new(self.current.number.wrapping_add(1), entropy)?;
+            self.previous = core::mem::replace(&mut self.current, next);
+        }
         self.turned = now;
         Ok(())
     }

@@ -65,7 +65,8 @@ pub struct AwaitResponse {
 }
 
 impl AwaitResponse {
-    /// Reads the response. If it is not the peer's, the state is given back and waits on.
+    /// Reads the response. If it is not the peer's, the state is given back and waits on: a forged
+    /// response ends no handshake. (If it is, but cannot be agreed to, waiting on leads to nothing.)
     pub fn read_response(mut self, message: &[u8]) -> Result<Established, Rejected<Self>> {
         match self.judge(message) {
             Ok((their, agreement, identity)) => {
@@ -88,9 +89,6 @@ impl AwaitResponse {
         let covered = self.own_keys.check_mac1(message)?;
         let noise = covered.get(LINK_HEADER_BYTES..).ok_or(Refused::Malformed)?;
         let their = Hello::parse(&self.noise.read(noise)?)?;
-        if their.index.number() != header.low {
-            return Err(Refused::IndexAltered);
-        }
         let identity = their.proof.verify(&self.peer)?;
         let agreement = self.offer.agree(&their.offer)?;
         Ok((their, agreement, identity))
@@ -125,9 +123,6 @@ pub fn read(local: &Local, admitted: &Admitted<'_>) -> Result<Initiation, Refuse
     let prologue = prologue(local.network());
     let mut noise = Noise::responder(IK, &prologue, local.static_key());
     let their = Hello::parse(&noise.read(admitted.noise)?)?;
-    if their.index.number() != admitted.header.low {
-        return Err(Refused::IndexAltered);
-    }
     let peer = noise.peer().ok_or(Refused::Unreadable)?;
     if peer == *local.static_public() {
         return Err(Refused::Ourselves);

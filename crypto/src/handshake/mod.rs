@@ -22,8 +22,8 @@
 //! ```
 //!
 //! The prologue is the protocol's name, its version and the network's name. All of every message
-//! before the macs but the link header is in the Noise transcript; what matters of the link header
-//! (the sender's index) is said again in the hello.
+//! before the macs but the link header is in the Noise transcript. The sender's index in the link
+//! header only serves to address a cookie; the one that counts is said again in the hello.
 
 mod gate;
 mod hello;
@@ -66,9 +66,9 @@ pub enum Refused {
     /// Its payload is no hello.
     #[error(transparent)]
     Hello(#[from] HelloMalformed),
-    /// The index in the hello is not that of the link header.
-    #[error("the hello names another session index than the link header")]
-    IndexAltered,
+    /// A third message whose index is not the one that the handshake began with.
+    #[error("not the session index that the handshake began with")]
+    OtherIndex,
     /// Not newer than what this peer sent before: a replay.
     #[error("not newer than what this peer sent before")]
     Stale,

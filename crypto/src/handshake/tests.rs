@@ -315,6 +315,31 @@ fn every_altered_byte_of_every_message_is_refused() {
 }
 
 #[test]
+fn the_index_that_counts_is_the_authenticated_one() {
+    // Who races an altered copy against the true message must not win anything, nor end anything.
+    let offer = Offer::default();
+    let mut ends = ends();
+    let (state, mut message) = ends.ik_initiate(&offer, 1);
+    message[LINK_HEADER_BYTES - 1] ^= 1;
+    let message = with_macs(message, ends.b.static_public(), 2);
+    let (b, mut response) =
+        ends.ik_accept(&offer, &message, &mut StampGuard::default()).expect("accepted");
+    assert_eq!(b.their_index(), index(11));
+    response[LINK_HEADER_BYTES - 1] ^= 1;
+    let a = state.read_response(&with_macs(response, ends.a.static_public(), 1)).expect("read");
+    assert_eq!(a.their_index(), index(22));
+
+    let (state, message) = ends.xx_initiate(&offer);
+    let mut answer = xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &go(&ends.gate, &message))
+        .expect("answered");
+    let true_index = LinkHeader::parse(&answer).expect("a header").low;
+    answer[LINK_HEADER_BYTES - 1] ^= 2;
+    let offered = state.read_response(&with_macs(answer, &NOBODY, 1)).expect("read");
+    let (a, _) = offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
+    assert_eq!(a.their_index().number(), true_index);
+}
+
+#[test]
 fn a_wrong_psk_a_wrong_network_and_a_wrong_key_make_no_session() {
     let offer = Offer::default();
     let mut ends = ends();

@@ -79,9 +79,6 @@ impl AwaitResponse {
         let covered = self.keys.check_mac1(message)?;
         let noise = covered.get(LINK_HEADER_BYTES..).ok_or(Refused::Malformed)?;
         let their = Hello::parse(&self.noise.read(noise)?)?;
-        if their.index.number() != header.low {
-            return Err(Refused::IndexAltered);
-        }
         let static_key = self.noise.peer().ok_or(Refused::Unreadable)?;
         if static_key == self.own {
             return Err(Refused::Ourselves);
@@ -136,7 +133,7 @@ impl Offered {
         cookie: Option<&Cookie>,
     ) -> Result<(Established, Vec<u8>), Refused> {
         if ours.index != self.index {
-            return Err(Refused::IndexAltered);
+            return Err(Refused::OtherIndex);
         }
         let agreement = ours.offer.agree(&self.their.offer)?;
         let mut message = ours.header(Kind::Initiation, Step::Finish, self.their.index);
@@ -206,7 +203,7 @@ pub fn read_finish(
     let (mut noise, _) = half.run(local)?;
     let their = Hello::parse(&noise.read(rest)?)?;
     if their.index != to {
-        return Err(Refused::IndexAltered);
+        return Err(Refused::OtherIndex);
     }
     let static_key = noise.peer().ok_or(Refused::Unreadable)?;
     if static_key == *local.static_public() {
