@@ -27,7 +27,7 @@ use std::{
 use crate::{
     frame::{Frame, Train},
     map::{Backing, Mapping},
-    sync::{AtomicU32, AtomicU64, Ordering, fence},
+    sync::{AtomicU32, AtomicU64, Ordering, Watch, fence},
     tally::Counter,
 };
 
@@ -102,6 +102,7 @@ struct Shelf {
     /// Chunks still abroad after the owner has gone; meaningless before.
     abroad: AtomicU64,
     mapping: std::sync::Arc<Mapping>,
+    watch: Watch,
 }
 
 /// The owner's half of a pool: the only one who takes chunks. Not `Clone`, so each chunk has one
@@ -181,6 +182,7 @@ impl Pool {
             returned: AtomicU32::new(EMPTY),
             abroad: AtomicU64::new(0),
             mapping: mapping.clone(),
+            watch: Watch::new(),
         }));
         // SAFETY: just made by `Box::into_raw`, and nobody else knows it yet.
         let heads = unsafe { &mut (*shelf).heads };
@@ -287,13 +289,15 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.gather();
         let mut home = self.free_trains.len() + self.free_singles.len();
-        // AcqRel: Acquire as in `gather`; Release so that who finds it closed sees a whole shelf.
-        let mut top = self.shelf().returned.swap(CLOSED, Ordering::AcqRel);
+        // Acquire as in `gather`. Who finds it closed needs nothing of ours: the shelf reached them
+        // with their chunk, and who frees it is ordered by `abroad`.
+        let mut top = self.shelf().returned.swap(CLOSED, Ordering::Acquire);
         while top != EMPTY {
             home += 1;
             top = self.shelf().heads[top as usize - 1].next.load(Ordering::Relaxed);
         }
         let abroad = (self.shelf().heads.len() - home) as u64;
+        self.shelf().watch.used();
         // Chunks that came back since the swap have already subtracted themselves, wrapping below
         // zero; so exactly one party sees the sum reach zero, and frees.
         // AcqRel: whoever frees must come after every other party's last use.
@@ -311,6 +315,7 @@ fn give_back(head: NonNull<ChunkHead>) {
     let head = unsafe { head.as_ref() };
     // SAFETY: as above; the pointer was set before the first chunk was handed out.
     let shelf = unsafe { &*head.shelf };
+    shelf.watch.used();
     let mut top = shelf.returned.load(Ordering::Relaxed);
     loop {
         if top == CLOSED {

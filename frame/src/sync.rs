@@ -7,13 +7,96 @@ pub use std::sync::{
 };
 
 #[cfg(loom)]
+pub use self::gated::{AtomicBool, AtomicU32, AtomicU64};
+#[cfg(loom)]
 pub use loom::{
     cell::UnsafeCell,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+        atomic::{AtomicUsize, Ordering, fence},
     },
 };
+
+/// Loom's atomics, each with a gate in front.
+///
+/// Loom tries the other order of two accesses only if one of them changes the atomic, and of those
+/// before a change it remembers the last. Where a thread loads and then changes (every
+/// compare-exchange loop does), its own load hides the loads of others, and orders are left out:
+/// in a model of the return stack, all but one. So each access first passes a gate that every
+/// access changes. Relaxed: a gate orders nothing.
+#[cfg(loom)]
+mod gated {
+    use loom::sync::atomic::{self, Ordering};
+
+    macro_rules! gated {
+        ($($name:ident($value:ty) $(adds with $add:ident, $sub:ident)?;)+) => {$(
+            /// Loom's atomic of this name behind a gate.
+            #[derive(Debug)]
+            pub struct $name { inner: atomic::$name, gate: atomic::AtomicUsize }
+
+            #[allow(missing_docs)] // as in std
+            impl $name {
+                pub fn new(value: $value) -> Self {
+                    let gate = atomic::AtomicUsize::new(0);
+                    Self { inner: atomic::$name::new(value), gate }
+                }
+
+                fn passed(&self) -> &atomic::$name {
+                    self.gate.fetch_add(1, Ordering::Relaxed);
+                    &self.inner
+                }
+
+                pub fn load(&self, order: Ordering) -> $value {
+                    self.passed().load(order)
+                }
+
+                pub fn store(&self, value: $value, order: Ordering) {
+                    self.passed().store(value, order);
+                }
+
+                pub fn swap(&self, value: $value, order: Ordering) -> $value {
+                    self.passed().swap(value, order)
+                }
+
+                /// Never fails without a reason, as loom's does not.
+                ///
+                /// # Errors
+                /// The value, where it is not `current`.
+                pub fn compare_exchange_weak(
+                    &self,
+                    current: $value,
+                    new: $value,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$value, $value> {
+                    self.passed().compare_exchange_weak(current, new, success, failure)
+                }
+
+                $(
+                    pub fn $add(&self, value: $value, order: Ordering) -> $value {
+                        self.passed().$add(value, order)
+                    }
+
+                    pub fn $sub(&self, value: $value, order: Ordering) -> $value {
+                        self.passed().$sub(value, order)
+                    }
+                )?
+            }
+        )+};
+    }
+
+    gated! {
+        AtomicBool(bool);
+        AtomicU32(u32) adds with fetch_add, fetch_sub;
+        AtomicU64(u64) adds with fetch_add, fetch_sub;
+    }
+
+    impl Default for AtomicU64 {
+        fn default() -> Self {
+            Self::new(0)
+        }
+    }
+}
 
 /// `UnsafeCell` in loom's closure form, so that loom can watch every access.
 #[cfg(not(loom))]
@@ -38,5 +121,41 @@ impl<T> UnsafeCell<T> {
     #[inline]
     pub fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
         f(self.0.get())
+    }
+}
+
+/// Stands for memory that is freed by hand, so that loom sees a use that the freeing does not come
+/// after, and a freeing that never comes: loom watches cells, not pointers. Nothing without loom.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    #[cfg(loom)]
+    cell: UnsafeCell<()>,
+    #[cfg(loom)]
+    _life: loom::alloc::Track<()>,
+}
+
+impl Watch {
+    /// The memory has just been made.
+    pub(crate) fn new() -> Self {
+        Self {
+            #[cfg(loom)]
+            cell: UnsafeCell::new(()),
+            #[cfg(loom)]
+            _life: loom::alloc::Track::new(()),
+        }
+    }
+
+    /// The memory is in use.
+    #[inline]
+    pub(crate) fn used(&self) {
+        #[cfg(loom)]
+        self.cell.with(|_| ());
+    }
+}
+
+#[cfg(loom)]
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.cell.with_mut(|_| ());
     }
 }
