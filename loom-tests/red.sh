@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Sees the models red: weakens one ordering of frame/ at a time, in a copy, and runs the models on
+# it. It never touches the working tree. Fails if a row of README.md's table is no longer true.
+#
+#   loom-tests/red.sh [PATTERN]     only rows whose text matches PATTERN; about two minutes in all
+#
+# `target/loom-red` holds the build, or $CARGO_TARGET_DIR/loom-red.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+here=$PWD
+pattern=${1:-}
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$here/target}/loom-red" RUSTFLAGS="--cfg loom" RUST_BACKTRACE=0
+
+# A workspace of the three rooms that the models need, with a profile that builds fast.
+cp -r frame io-backends loom-tests Cargo.lock "$copy"
+sed -e '/^members = \[/,/^\]/ { /"frame"\|"io-backends"\|"loom-tests"\|members\|^\]/!d }' \
+    -e '/^default-members/d'     -e '/^\[profile/,$d' Cargo.toml > "$copy/Cargo.toml"
+printf '[profile.release]\ndebug = 0\nincremental = true\n' >> "$copy/Cargo.toml"
+cp -r "$copy/frame" "$copy/frame.whole"
+cd "$copy"
+
+rows=0 wrong=0
+
+# The models whose names contain $1: 0 green, 1 red. A build that fails, or a run without end, is
+# neither.
+models() {
+    local built code=0
+    built=$(cargo test -q -p strowger-loom-tests --release --no-run 2>&1) || { echo "$built"; exit 2; }
+    timeout 300 cargo test -q -p strowger-loom-tests --release --lib "$1" > run.log 2>&1 || code=$?
+    if [[ $code == 124 ]]; then
+        echo "$1 ran for five minutes"
+        exit 2
+    fi
+    return "$code"
+}
+
+# row EXPECTED FILE "WHAT" SED-SCRIPT MODEL
+row() {
+    local expected=$1 file=$2 what=$3 script=$4 model=$5
+    [[ "$file $what $model" == *"$pattern"* ]] || return 0
+    rows=$((rows + 1))
+    cp "frame.whole/src/$file" "frame/src/$file"
+    sed -i "$script" "frame/src/$file"
+    if cmp -s "frame.whole/src/$file" "frame/src/$file"; then
+        echo "STALE  $file: $what: nothing was changed; mend the row"
+        wrong=$((wrong + 1))
+        return 0
+    fi
+    local seen=green
+    models "$model" || seen=red
+    cp "frame.whole/src/$file" "frame/src/$file"
+    touch "frame/src/$file"
+    if [[ $seen == "$expected" ]]; then
+        echo "ok     $file: $what: $seen ($model)"
+    else
+        echo "WRONG  $file: $what: $seen, expected $expected ($model)"
+        wrong=$((wrong + 1))
+    fi
+}
+
+models '' || { cat run.log; echo "the models are red as they stand"; exit 1; }
+echo "ok     as it stands: green"
+
+ring=ring::
+pool=pool::
+sleep=sleep::
+in_fn() { echo "/fn $1/,/^    }/ $2"; }
+
+row red ring.rs "room: Acquire to Relaxed" "$(in_fn room 's/Ordering::Acquire/Ordering::Relaxed/')" ${ring}a_ring_of_one
+row red ring.rs "publish: Release to Relaxed" "$(in_fn publish 's/Ordering::Release/Ordering::Relaxed/')" ${ring}items_arrive
+row red ring.rs "waiting: Acquire to Relaxed" "$(in_fn waiting 's/Ordering::Acquire/Ordering::Relaxed/')" ${ring}items_arrive
+row red ring.rs "release: Release to Relaxed" "$(in_fn release 's/Ordering::Release/Ordering::Relaxed/')" ${ring}a_ring_of_one
+row green ring.rs "Shared::drop: Acquire to Relaxed, twice" '/impl<T> Drop for Shared/,/^}/ s/Ordering::Acquire/Ordering::Relaxed/' $ring
+
+row red pool.rs "gather: swap Acquire to Relaxed" "$(in_fn gather 's/EMPTY, Ordering::Acquire/EMPTY, Ordering::Relaxed/')" ${pool}a_chunk_comes_home
+row red pool.rs "give_back: compare-exchange Release to Relaxed" '/^fn give_back/,/^}/ s/Ordering::Release,/Ordering::Relaxed,/' ${pool}a_chunk_comes_home
+row red pool.rs "give_back: fetch_sub AcqRel to Release" '/^fn give_back/,/^}/ s/fetch_sub(1, Ordering::AcqRel)/fetch_sub(1, Ordering::Release)/' ${pool}a_pool_that
+row red pool.rs "give_back: fetch_sub AcqRel to Acquire" '/^fn give_back/,/^}/ s/fetch_sub(1, Ordering::AcqRel)/fetch_sub(1, Ordering::Acquire)/' ${pool}a_pool_that
+row red pool.rs "Pool::drop: swap Acquire to Relaxed" '/impl Drop for Pool/,/^}/ s/CLOSED, Ordering::Acquire/CLOSED, Ordering::Relaxed/' ${pool}a_pool_that
+row red pool.rs "Pool::drop: fetch_add AcqRel to Release" '/impl Drop for Pool/,/^}/ s/abroad, Ordering::AcqRel/abroad, Ordering::Release/' ${pool}a_pool_that
+row red pool.rs "Pool::drop: fetch_add AcqRel to Acquire" '/impl Drop for Pool/,/^}/ s/abroad, Ordering::AcqRel/abroad, Ordering::Acquire/' ${pool}a_pool_that
+row red pool.rs "ChunkRef::release: load Acquire to Relaxed" "$(in_fn release 's/Ordering::Acquire) == n/Ordering::Relaxed) == n/')" ${pool}a_train
+row red pool.rs "ChunkRef::release: fetch_sub Release to Relaxed" "$(in_fn release 's/Ordering::Release) == n/Ordering::Relaxed) == n/')" ${pool}a_train
+row red pool.rs "ChunkRef::release: fence Acquire removed" "$(in_fn release 's/fence(Ordering::Acquire);/let _ = fence;/')" ${pool}a_train
+
+row red sleep.rs "fall_asleep: fence removed" "$(in_fn fall_asleep 's/fence(Ordering::SeqCst);/let _ = fence;/')" ${sleep}a_sleeper
+row red sleep.rs "must_wake: fence removed" "$(in_fn must_wake 's/fence(Ordering::SeqCst);/let _ = fence;/')" ${sleep}a_sleeper
+row red sleep.rs "fall_asleep: fence SeqCst to AcqRel" "$(in_fn fall_asleep 's/fence(Ordering::SeqCst)/fence(Ordering::AcqRel)/')" ${sleep}a_doorbell
+row red sleep.rs "must_wake: fence SeqCst to AcqRel" "$(in_fn must_wake 's/fence(Ordering::SeqCst)/fence(Ordering::AcqRel)/')" ${sleep}a_doorbell
+
+# Not orderings, but the steps that "once" hangs on.
+row red pool.rs "Pool::drop: chunks found on the stack not counted" '/impl Drop for Pool/,/^}/ s/home += 1;/home += 0;/' ${pool}a_pool_that
+row red pool.rs "Pool::drop: the sum not compared" '/impl Drop for Pool/,/^}/ s/before.wrapping_add(abroad) == 0/before == 0/' ${pool}a_pool_that
+row red pool.rs "give_back: the last one does not free" '/^fn give_back/,/^}/ s/fetch_sub(1, Ordering::AcqRel) == 1/fetch_sub(1, Ordering::AcqRel) == 9/' ${pool}a_pool_that
+row red sleep.rs "must_wake: no swap" "$(in_fn must_wake 's/ \&\& self.0.swap(false, Ordering::Relaxed)//')" ${sleep}of_two
+# The false alarm of README.md, and that it is one of read-modify-writes.
+export LOOM_SLEEPS=2
+row red sleep.rs "nothing changed, two sleeps" '$a // two sleeps' ${sleep}a_doorbell
+row green sleep.rs "its stores as swaps, two sleeps" 's/self.0.store(\(true\|false\), Ordering::Relaxed)/self.0.swap(\1, Ordering::Relaxed)/' ${sleep}a_doorbell
+unset LOOM_SLEEPS
+
+row red ring.rs "push: room not asked" "$(in_fn 'push(' 's/self.room(1) == 0/false/')" ${ring}a_ring_of_one
+
+echo "$rows rows, $wrong wrong"
+[[ $wrong == 0 ]]
