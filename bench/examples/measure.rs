@@ -1,9 +1,10 @@
 //! Measures without the command `strowger`: `measure [BENCH...] [--json] [--pairs N] [--seconds S]
-//! [--sizes B,B,...]`. Knows no more than `strowger_bench::run` does.
+//! [--sizes B,B,...] [--backend auto|io_uring|mmsg]`. Knows no more than `strowger_bench::run` does.
 
 use std::process::ExitCode;
 
 use strowger_bench::{Options, run};
+use strowger_io::udp::Choice;
 
 fn main() -> ExitCode {
     match options().and_then(|options| {
@@ -29,6 +30,14 @@ fn options() -> Result<Options, String> {
             "--pairs" => options.pairs = value()?.parse().map_err(|e| unreadable(&e))?,
             "--seconds" => {
                 options.seconds_per_run = value()?.parse().map_err(|e| unreadable(&e))?
+            }
+            "--backend" => {
+                options.backend = match value()?.as_str() {
+                    "auto" => Choice::Auto,
+                    "io_uring" => Choice::IoUring,
+                    "mmsg" => Choice::Mmsg,
+                    other => return Err(format!("there is no backend `{other}`")),
+                };
             }
             "--sizes" => {
                 let sizes = value()?;

@@ -8,7 +8,7 @@ use crate::{
     Failure, Options, Row, What, packet,
     relay::{Relay, RelaySpec},
     row::Memory,
-    sockets::{address, room_for_descriptors, socket},
+    sockets::{BUFFER_BYTES, address, room_for_descriptors, socket},
 };
 
 /// Neighbours attached.
@@ -49,7 +49,8 @@ fn measure(
     let before_bytes = peak_bytes()?;
 
     let neighbours = (0..NEIGHBOURS).map(|_| socket(0)).collect::<Result<Vec<_>, _>>()?;
-    let mut relay = Relay::new(RelaySpec { many: true, ..RelaySpec::new(options.backend) })?;
+    let mut relay =
+        Relay::new(RelaySpec { many: true, ..RelaySpec::new(options.backend) }, BUFFER_BYTES)?;
     let slots = neighbours.iter().map(|neighbour| relay.attach(address(neighbour)?));
     let slots = slots.collect::<Result<Vec<u32>, _>>()?;
     relay.settle();

@@ -7,6 +7,7 @@ use crate::{
     Failure, Options, Row, What,
     relay::RelaySpec,
     row::Accounts,
+    sockets::BUFFER_BYTES,
     spread::Spread,
     trial::{Forwarder, Outcome, Trial},
 };
@@ -30,6 +31,7 @@ pub(crate) fn rows(
                 size,
                 trains: true,
                 packets_per_s,
+                buffer_bytes: BUFFER_BYTES,
                 window: options.window(),
                 cores: &options.cores,
             }

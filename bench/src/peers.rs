@@ -10,6 +10,7 @@ use std::{
 
 use arrayvec::ArrayVec;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg};
+use strowger_frame::tally::Counter;
 
 use crate::packet::PACKET_BYTES_MAX;
 
@@ -46,8 +47,14 @@ impl Routes {
     }
 }
 
-/// Forwards until `stopped`, with one recvmmsg and one sendmmsg a batch.
-pub fn mmsg(socket: &UdpSocket, routes: &Routes, mut stopped: impl FnMut() -> bool) {
+/// Forwards until `stopped`, with one recvmmsg and one sendmmsg a batch. Counts in `vain` how often
+/// it looked and found nothing.
+pub fn mmsg(
+    socket: &UdpSocket,
+    routes: &Routes,
+    vain: &Counter,
+    mut stopped: impl FnMut() -> bool,
+) {
     let fd = socket.as_raw_fd();
     let mut rooms = Box::new([[0_u8; ROOM_BYTES]; BATCH]);
     let mut in_headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
@@ -60,6 +67,7 @@ pub fn mmsg(socket: &UdpSocket, routes: &Routes, mut stopped: impl FnMut() -> bo
             let mut vectors = rooms.each_mut().map(|room| [IoSliceMut::new(room)]);
             let flags = MsgFlags::MSG_DONTWAIT;
             let Ok(arrived) = recvmmsg(fd, &mut in_headers, vectors.iter_mut(), flags, None) else {
+                vain.add(1);
                 continue;
             };
             for (room, message) in arrived.enumerate() {
@@ -79,8 +87,14 @@ pub fn mmsg(socket: &UdpSocket, routes: &Routes, mut stopped: impl FnMut() -> bo
     }
 }
 
-/// Forwards until `stopped`, with one recvfrom and one sendto a datagram.
-pub fn one_by_one(socket: &UdpSocket, routes: &Routes, mut stopped: impl FnMut() -> bool) {
+/// Forwards until `stopped`, with one recvfrom and one sendto a datagram. Counts in `vain` how often
+/// it looked and found nothing.
+pub fn one_by_one(
+    socket: &UdpSocket,
+    routes: &Routes,
+    vain: &Counter,
+    mut stopped: impl FnMut() -> bool,
+) {
     let mut room = [0; ROOM_BYTES];
     while !stopped() {
         match socket.recv_from(&mut room) {
@@ -90,7 +104,7 @@ pub fn one_by_one(socket: &UdpSocket, routes: &Routes, mut stopped: impl FnMut()
                     let _ = socket.send_to(&room[..bytes], to);
                 }
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => std::hint::spin_loop(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => vain.add(1),
             Ok(_) | Err(_) => {}
         }
     }

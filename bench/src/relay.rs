@@ -13,10 +13,10 @@ use strowger_engine::{
     scheme::{Form, Scheme},
     worker::Worker,
 };
-use strowger_frame::{Address, Pool, PoolSpec};
+use strowger_frame::{Address, Pool, PoolSpec, tally::Counter};
 use strowger_io::udp::{self, Choice, Report, UdpSpec};
 
-use crate::{Failure, sockets::BUFFER_BYTES};
+use crate::Failure;
 
 /// Chunks of a worker's pool: those posted to the kernel, a burst of frames that came alone, each
 /// in a chunk of its own, that waits to be sent, and as many again that were just sent.
@@ -70,16 +70,16 @@ impl RelaySpec {
 }
 
 impl Relay {
-    /// A relay on loopback, with nobody attached.
+    /// A relay on loopback with socket buffers of this size, and nobody attached.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn new(spec: RelaySpec) -> Result<Self, Failure> {
+    pub fn new(spec: RelaySpec, buffer_bytes: usize) -> Result<Self, Failure> {
         let mut udp = UdpSpec::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         udp.backend = spec.backend;
         udp.trains_in = spec.trains;
         udp.trains_out = spec.trains;
-        udp.socket_buffer_bytes = BUFFER_BYTES;
+        udp.socket_buffer_bytes = buffer_bytes;
         let (port, report) = udp::open(&udp, 0)?.boxed();
         let pool = PoolSpec { trains: CHUNKS, singles: 0, huge_pages: true };
         let pool = Pool::new(&pool).map_err(Failure::kernel("memory"))?;
@@ -122,11 +122,14 @@ impl Relay {
         }
     }
 
-    /// Forwards until `stopped`, without ever blocking.
-    pub fn forward(&mut self, mut stopped: impl FnMut() -> bool) {
+    /// Forwards until `stopped`, without ever blocking. Counts in `vain` how often it looked and
+    /// found nothing.
+    pub fn forward(&mut self, vain: &Counter, mut stopped: impl FnMut() -> bool) {
         let started = Instant::now();
         while !stopped() {
-            self.worker.breathe(Now(started.elapsed().as_nanos() as u64 + 1));
+            if self.worker.breathe(Now(started.elapsed().as_nanos() as u64 + 1)) == 0 {
+                vain.add(1);
+            }
         }
     }
 

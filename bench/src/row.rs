@@ -33,22 +33,26 @@ pub struct Row {
     /// Ours by the peer's, of each pair.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<Spread>,
-    /// What ours forwarded for each second of CPU that its thread had.
+    /// What ours forwarded for each second of CPU that its thread had and did not spend looking in
+    /// vain.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ours_per_cpu_s: Option<Spread>,
+    pub ours_per_busy_s: Option<Spread>,
     /// The same of the peer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub peer_per_cpu_s: Option<Spread>,
+    pub peer_per_busy_s: Option<Spread>,
     /// Their ratio, of each pair: the one to read on a machine where others work too.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ratio_per_cpu_s: Option<Spread>,
+    pub ratio_busy: Option<Spread>,
     /// What was offered to ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offered: Option<Spread>,
-    /// Whether each run was offered more than it forwarded, ours and the peer's. If not, the source
-    /// was the limit, and the ratio is none of forwarders.
+    /// Whether in every run, ours and the peer's, the forwarder was busy for at least 95 % of its
+    /// CPU time. If not, the source was the limit, and the ratio is none of forwarders.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub saturated: Option<bool>,
+    /// The part of its CPU time in which the idlest run's forwarder had nothing to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<f64>,
     /// The most that the sink lost, as a part of what came through: far above 0, and the sink was
     /// the limit.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,11 +122,12 @@ impl Row {
             ours: None,
             peer_rate: None,
             ratio: None,
-            ours_per_cpu_s: None,
-            peer_per_cpu_s: None,
-            ratio_per_cpu_s: None,
+            ours_per_busy_s: None,
+            peer_per_busy_s: None,
+            ratio_busy: None,
             offered: None,
             saturated: None,
+            idle: None,
             sink_lost: None,
             pairs,
             ns_per_packet_and_switch: None,
@@ -161,8 +166,8 @@ impl fmt::Display for Row {
         if let Some(ratio) = self.ratio {
             write!(line, "  {ratio:.2}")?;
         }
-        if let Some(ratio) = self.ratio_per_cpu_s {
-            write!(line, "; by CPU time {ratio:.2}")?;
+        if let Some(ratio) = self.ratio_busy {
+            write!(line, "; by busy time {ratio:.2}")?;
         }
         if let Some(ns) = self.ns_per_packet_and_switch {
             write!(line, "  {ns:.1} ns a packet and switch")?;
@@ -172,8 +177,12 @@ impl fmt::Display for Row {
         }
         f.write_str(line.trim_end())?;
         let mut remark = |text: &dyn fmt::Display| write!(f, "\n           {text}");
-        if self.saturated == Some(false) {
-            remark(&"not saturated: the source was the limit, not the forwarders")?;
+        if let (Some(false), Some(idle)) = (self.saturated, self.idle) {
+            remark(&format!(
+                "not saturated: a forwarder had nothing to do for {:.0} % of its time in the worst \
+                 run",
+                100.0 * idle
+            ))?;
         }
         if let Some(lost) = self.sink_lost.filter(|&lost| lost > 0.01) {
             remark(&format!("the sink lost {:.1} % in the worst run", 100.0 * lost))?;

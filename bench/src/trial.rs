@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strowger_engine::control::Balance;
+use strowger_engine::{control::Balance, label::Label};
 use strowger_frame::tally::Counter;
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     packet, peers,
     peers::Routes,
     relay::{Relay, RelaySpec},
-    sockets::{BUFFER_BYTES, Kernel, address, socket},
+    sockets::{Kernel, address, socket},
     traffic::{Arrived, Traffic},
 };
 
@@ -47,6 +47,8 @@ pub struct Trial<'a> {
     pub trains: bool,
     /// Packets a second that each source thread offers; as many as it can, if `None`.
     pub packets_per_s: Option<f64>,
+    /// Bytes of the forwarder's receive buffer to ask the kernel for.
+    pub buffer_bytes: usize,
     /// How long the window is.
     pub window: Duration,
     /// Who runs where.
@@ -58,9 +60,13 @@ pub struct Trial<'a> {
 pub struct Outcome {
     /// Packets a second that came through.
     pub rate: f64,
-    /// Packets that came through for each second of CPU that the forwarder's thread had: what the
-    /// rate would be if nobody else had used its core.
-    pub rate_per_cpu_s: f64,
+    /// Packets that came through for each second of CPU that the forwarder's thread had and did not
+    /// spend looking in vain: what the rate would be if nobody else had used its core, and there
+    /// had always been packets.
+    pub rate_per_busy_s: f64,
+    /// The part of its CPU time in which the forwarder looked for packets in vain: far above 0, and
+    /// the source was the limit.
+    pub idle: f64,
     /// Packets a second that were offered.
     pub offered: f64,
     /// Packets sent from first to last.
@@ -86,6 +92,31 @@ struct Ready {
     clock: ThreadClock,
     packets: Vec<Vec<u8>>,
     backend: &'static str,
+    /// What it takes to look in vain once.
+    vain_look: Duration,
+}
+
+/// What is read at both ends of the window.
+struct Reading {
+    at: Instant,
+    arrived: u64,
+    sent: u64,
+    vain: u64,
+    used: Duration,
+}
+
+/// Looks in vain whose time is taken before the first packet comes.
+const LOOKS: u64 = 2_000;
+
+/// Has `forward` look in vain some thousand times; says what one look took. The least of a few, as
+/// whatever disturbs only adds.
+fn time_vain_looks(mut forward: impl FnMut(&Counter, &dyn Fn() -> bool)) -> Duration {
+    let took = (0..5).map(|_| {
+        let (looks, started) = (Counter::default(), Instant::now());
+        forward(&looks, &|| looks.read() >= LOOKS);
+        started.elapsed()
+    });
+    took.min().unwrap_or_default() / LOOKS as u32
 }
 
 impl Trial<'_> {
@@ -98,6 +129,7 @@ impl Trial<'_> {
         let routes = traffic.routes()?;
         let [stop_sources, stop_forwarder, stop_sink] = [const { AtomicBool::new(false) }; 3];
         let arrived = Arrived::default();
+        let vain = Counter::default();
         let sent: Vec<Counter> = self.cores.sources.iter().map(|_| Counter::default()).collect();
         let sent_in_all = || sent.iter().map(Counter::read).sum::<u64>();
 
@@ -107,9 +139,9 @@ impl Trial<'_> {
             let (say_ready, ready) = mpsc::channel();
             let forwarder = scope.spawn(|| {
                 let say_ready = say_ready;
-                self.forward(routes, &say_ready, || stop_forwarder.load(Ordering::Relaxed))
+                self.forward(routes, &say_ready, &vain, || stop_forwarder.load(Ordering::Relaxed))
             });
-            let Ok(Ready { at, clock, packets, backend }) = ready.recv() else {
+            let Ok(Ready { at, clock, packets, backend, vain_look }) = ready.recv() else {
                 // It has ended without a word: its error says why.
                 return match forwarder.join() {
                     Ok(Err(failure)) => Err(failure),
@@ -142,9 +174,20 @@ impl Trial<'_> {
                 .collect();
 
             thread::sleep(WARM_UP);
-            let before = (Instant::now(), arrived.packets.read(), sent_in_all(), clock.read()?);
+            let reading = || {
+                let at = Instant::now();
+                let (arrived, sent) = (arrived.packets.read(), sent_in_all());
+                Ok::<_, Failure>(Reading {
+                    at,
+                    arrived,
+                    sent,
+                    vain: vain.read(),
+                    used: clock.read()?,
+                })
+            };
+            let before = reading()?;
             thread::sleep(self.window);
-            let after = (Instant::now(), arrived.packets.read(), sent_in_all(), clock.read()?);
+            let after = reading()?;
 
             stop_sources.store(true, Ordering::Relaxed);
             let sources = source_threads.into_iter().map(join).collect::<Result<Vec<_>, _>>()?;
@@ -170,13 +213,17 @@ impl Trial<'_> {
                     self.forwarder
                 )));
             }
-            let seconds = (after.0 - before.0).as_secs_f64();
-            let came = (after.1 - before.1) as f64;
-            let used = (after.3.saturating_sub(before.3)).as_secs_f64();
+            let seconds = (after.at - before.at).as_secs_f64();
+            let came = (after.arrived - before.arrived) as f64;
+            let used = after.used.saturating_sub(before.used).as_secs_f64();
+            let looked = (after.vain - before.vain) as f64 * vain_look.as_secs_f64();
+            let idle = if used > 0.0 { (looked / used).min(1.0) } else { 1.0 };
+            let busy = used * (1.0 - idle);
             Ok(Outcome {
                 rate: came / seconds,
-                rate_per_cpu_s: if used > 0.0 { came / used } else { 0.0 },
-                offered: (after.2 - before.2) as f64 / seconds,
+                rate_per_busy_s: if busy > 0.0 { came / busy } else { 0.0 },
+                idle,
+                offered: (after.sent - before.sent) as f64 / seconds,
                 sent: sent_in_all(),
                 arrived: arrived.packets.read(),
                 sink_drops,
@@ -192,12 +239,13 @@ impl Trial<'_> {
         &self,
         routes: Vec<(SocketAddrV4, SocketAddrV4)>,
         say_ready: &mpsc::Sender<Ready>,
+        vain: &Counter,
         stopped: impl Fn() -> bool,
     ) -> Result<Option<Balance>, Failure> {
         let clock = settle_on(self.cores.forwarder)?;
         let gone = |_| Failure::Bug("whoever started a forwarder waits for it");
         if let Forwarder::Relay(spec) = self.forwarder {
-            let mut relay = Relay::new(spec)?;
+            let mut relay = Relay::new(spec, self.buffer_bytes)?;
             let mut packets = Vec::new();
             for (flow, &(from, to)) in (0..).zip(&routes) {
                 let (from, to) = (relay.attach(from)?, relay.attach(to)?);
@@ -209,24 +257,27 @@ impl Trial<'_> {
                 return Err(Failure::Bug("relays are bound to 127.0.0.1"));
             };
             let backend = relay.report().backend.name();
-            say_ready.send(Ready { at, clock, packets, backend }).map_err(gone)?;
-            relay.forward(stopped);
+            let vain_look = time_vain_looks(|vain, stopped| relay.forward(vain, stopped));
+            say_ready.send(Ready { at, clock, packets, backend, vain_look }).map_err(gone)?;
+            relay.forward(vain, stopped);
             relay.settle_down();
             return Ok(Some(relay.balance()));
         }
 
-        let socket = socket(BUFFER_BYTES)?;
-        // The same bytes as ours are sent; nobody reads them.
-        let here = strowger_engine::label::Label::here();
+        let socket = socket(self.buffer_bytes)?;
+        let at = address(&socket)?;
+        // As long as ours; peers read no header.
+        let here = Label::here();
         let flows = 0..routes.len() as u8;
         let packets = flows.map(|flow| packet::packet(self.size, here, flow)).collect();
-        let ready = Ready { at: address(&socket)?, clock, packets, backend: "none" };
-        say_ready.send(ready).map_err(gone)?;
         let routes = Routes::new(routes);
-        match self.forwarder {
-            Forwarder::OneByOne => peers::one_by_one(&socket, &routes, stopped),
-            _ => peers::mmsg(&socket, &routes, stopped),
-        }
+        let forward = |vain: &Counter, stopped: &dyn Fn() -> bool| match self.forwarder {
+            Forwarder::OneByOne => peers::one_by_one(&socket, &routes, vain, stopped),
+            _ => peers::mmsg(&socket, &routes, vain, stopped),
+        };
+        let vain_look = time_vain_looks(forward);
+        say_ready.send(Ready { at, clock, packets, backend: "none", vain_look }).map_err(gone)?;
+        forward(vain, &stopped);
         Ok(None)
     }
 }

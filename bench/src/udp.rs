@@ -6,9 +6,13 @@ use strowger_io::udp::{Choice, OpenError};
 use crate::{
     Failure, Options, Row, What,
     relay::RelaySpec,
+    sockets::BUFFER_BYTES,
     spread::Spread,
     trial::{Forwarder, Outcome, Trial},
 };
+
+/// A forwarder that has nothing to do for more than this part of its CPU time is not saturated.
+const IDLE_MAX: f64 = 0.05;
 
 /// Ours against each peer, at each size, with and without trains.
 pub(crate) fn rows(
@@ -60,7 +64,16 @@ fn pairs(
 ) -> Result<Row, Failure> {
     let run = |forwarder| {
         let (window, cores) = (options.window(), &options.cores);
-        Trial { forwarder, size, trains, packets_per_s: None, window, cores }.run()
+        Trial {
+            forwarder,
+            size,
+            trains,
+            packets_per_s: None,
+            buffer_bytes: BUFFER_BYTES,
+            window,
+            cores,
+        }
+        .run()
     };
     let runs = (0..options.pairs).map(|_| Ok((run(ours)?, run(peer)?)));
     let runs = runs.collect::<Result<Vec<_>, Failure>>()?;
@@ -74,12 +87,13 @@ fn pairs(
     row.peer = Some(name);
     (row.ours, row.peer_rate) = (first(|run| run.rate), second(|run| run.rate));
     row.ratio = ratio(|run| run.rate);
-    row.ours_per_cpu_s = first(|run| run.rate_per_cpu_s);
-    row.peer_per_cpu_s = second(|run| run.rate_per_cpu_s);
-    row.ratio_per_cpu_s = ratio(|run| run.rate_per_cpu_s);
+    row.ours_per_busy_s = first(|run| run.rate_per_busy_s);
+    row.peer_per_busy_s = second(|run| run.rate_per_busy_s);
+    row.ratio_busy = ratio(|run| run.rate_per_busy_s);
     row.offered = first(|run| run.offered);
     let all = || runs.iter().flat_map(|(ours, peer)| [ours, peer]);
-    row.saturated = Some(all().all(|run| run.forwarder_drops > 0));
+    row.idle = all().map(|run| run.idle).max_by(f64::total_cmp);
+    row.saturated = row.idle.map(|idle| idle <= IDLE_MAX);
     row.sink_lost = all().map(sink_lost).max_by(f64::total_cmp);
     Ok(row)
 }
