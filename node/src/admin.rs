@@ -344,10 +344,12 @@ impl Client {
         if !self.answer.is_empty() {
             return RETRY;
         }
-        if self.ended || self.asked.contains(&b'\n') {
-            return Duration::ZERO;
-        }
-        let at = self.watch.unwrap_or(self.heard + IDLE_MAX);
+        let at = match self.watch {
+            Some(at) => at,
+            // Something to answer, or nobody to answer any more.
+            None if self.ended || self.asked.contains(&b'\n') => now,
+            None => self.heard + IDLE_MAX,
+        };
         at.saturating_duration_since(now)
     }
 

@@ -309,6 +309,8 @@ fn a_watcher_is_told_every_second() {
     let relay = Relay::start(&two_neighbours(&a, &b, ""));
     let mut stream = relay.connect();
     writeln!(stream, r#"{{"watch":"balance"}}"#).unwrap();
+    // Whoever says nothing more is still told.
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut lines = BufReader::new(stream).lines();
     let uptimes: Vec<f64> = (0..3)
         .map(|_| {
