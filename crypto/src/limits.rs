@@ -58,7 +58,8 @@ pub const RETRY_AFTER_MAX: Nanos = Nanos(16 * SECOND);
 /// generation before the last must have arrived before its openers are closed.
 pub const REKEY_SPACING: Nanos = Nanos(5 * SECOND);
 
-/// Confirmations a side sends at most, one every [`RETRY_AFTER`], until the peer is heard under the new keys.
+/// Confirmations an initiator sends at most, one every [`RETRY_AFTER`], until the peer is heard under
+/// the new keys.
 pub const CONFIRMS_MAX: u32 = 20;
 
 /// Life of a cookie secret; a cookie is good for one to two of these.

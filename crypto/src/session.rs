@@ -86,8 +86,24 @@ pub enum Input<'a> {
     Initiation(Box<ik::Initiation>),
     /// A response or cookie, addressed to an index of this session.
     Message(&'a [u8]),
-    /// The first packet under this index was opened ([`Opened::first`](crate::Opened::first)).
+    /// The first packet under this index was opened ([`Opened::first`](crate::Opened::first)), or an
+    /// empty one: the peer's [`Output::Confirm`]. May be said of any other packet too.
     Opened(SessionIndex),
+}
+
+/// Which side of an XX handshake a session comes from.
+#[derive(Debug)]
+pub enum Adopted {
+    /// We began it.
+    Initiator {
+        /// The third message.
+        third: Vec<u8>,
+    },
+    /// The peer began it.
+    Responder {
+        /// What is known of the peer's stamps.
+        guard: StampGuard,
+    },
 }
 
 /// What is to be done, in this order.
@@ -171,6 +187,8 @@ pub struct Session {
     /// Attempts since the last success.
     tries: u32,
     cookie: Option<(Cookie, Nanos)>,
+    /// The third message of XX, until the peer is heard under its keys.
+    third: Option<Vec<u8>>,
     wanted: bool,
     worn: bool,
     /// No new attempt before this: the last one failed for want of random bytes.
@@ -193,6 +211,7 @@ impl Session {
             attempt: None,
             tries: 0,
             cookie: None,
+            third: None,
             wanted: false,
             worn: false,
             rest_until: Nanos::ZERO,
@@ -202,17 +221,31 @@ impl Session {
         }
     }
 
-    /// Takes up a session that XX has made, as if its handshake had been an IK one of ours. `guard` is
-    /// the peer's, as [`xx::Finish::accept`](crate::handshake::xx::Finish::accept) left it.
+    /// Takes up a session that XX has made, as if its handshake had been an IK one. Its index now
+    /// belongs to this session, though no [`Context::indices`] gave it.
+    ///
+    /// The initiator passes the third message, which is sent now and again until the peer is heard;
+    /// the responder passes the peer's guard as
+    /// [`xx::Finish::accept`](crate::handshake::xx::Finish::accept) left it.
     pub fn adopt(
         &mut self,
-        now: Nanos,
+        context: &mut Context<'_>,
         established: Established,
-        guard: StampGuard,
+        role: Adopted,
         outputs: &mut Vec<Output>,
-    ) {
-        self.guard.newest = self.guard.newest.max(guard.newest);
-        self.take(now, established, outputs);
+    ) -> Result<(), HandshakeError> {
+        if established.peer().static_key != self.config.peer {
+            return Err(Refused::NotOurs.into());
+        }
+        self.drop_attempt(outputs);
+        self.take(context.now, established, outputs);
+        match role {
+            Adopted::Initiator { third } => self.third = Some(third),
+            Adopted::Responder { guard } => {
+                self.guard.newest = self.guard.newest.max(guard.newest);
+            }
+        }
+        Ok(self.tick(context, outputs)?)
     }
 
     /// The peer's static key.
@@ -285,6 +318,7 @@ impl Session {
             outputs.push(Output::Close(generation.index));
         }
         self.drop_attempt(outputs);
+        self.third = None;
         self.wanted = false;
         if core::mem::take(&mut self.sealing) {
             outputs.push(Output::Expired);
@@ -369,6 +403,7 @@ impl Session {
         if self.confirming() && now >= self.confirm_at {
             self.confirms += 1;
             self.confirm_at = now.plus(RETRY_AFTER);
+            outputs.extend(self.third.clone().map(Output::Send));
             outputs.push(Output::Confirm);
         }
         Ok(())
@@ -515,10 +550,16 @@ impl Session {
     fn opened(&mut self, now: Nanos, index: SessionIndex, outputs: &mut Vec<Output>) {
         if let Some(current) = self.current.as_mut().filter(|current| current.index == index) {
             current.heard = true;
+            self.third = None;
         }
         if let Some((next, keys)) = self.next.take_if(|(next, _)| next.index == index) {
             self.drop_attempt(outputs);
             self.promote(now, Generation { heard: true, ..next }, keys, outputs);
+        }
+        // The responder answers a confirmation with one; the initiator answers none, so it ends there.
+        let answers = |current: Generation| current.index == index && !current.initiator;
+        if self.current.is_some_and(answers) && now >= self.confirm_at {
+            self.confirm_at = now.plus(Nanos(RETRY_AFTER.0 / 2));
             outputs.push(Output::Confirm);
         }
     }
@@ -539,6 +580,7 @@ impl Session {
         self.sealing = true;
         self.confirms = 0;
         self.confirm_at = now;
+        self.third = None;
         outputs.push(Output::Seal(keys));
     }
 }

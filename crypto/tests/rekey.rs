@@ -4,9 +4,12 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use strowger_crypto::aead::Provider;
-use strowger_crypto::handshake::{Admission, Gate, HandshakeError, Lanes, Load, Offer, ik};
-use strowger_crypto::link_header::{Kind, LinkHeader, SessionIndex};
-use strowger_crypto::session::{Context, Input, NewKeys, Output, Session, SessionConfig};
+use strowger_crypto::handshake::{
+    Admission, Established, Gate, HandshakeError, Lanes, Load, Offer, Ours, Stamp, StampGuard, ik,
+    xx,
+};
+use strowger_crypto::link_header::{Kind, LinkHeader, SessionIndex, Step};
+use strowger_crypto::session::{Adopted, Context, Input, NewKeys, Output, Session, SessionConfig};
 use strowger_crypto::{
     Entropy, EntropyFailed, IdentityKey, Local, Nanos, NetworkId, OpenRefused, Openers, Psk,
     SEALED_OVERHEAD_BYTES, Sealed, SeededEntropy,
@@ -26,6 +29,8 @@ struct Node {
     gate: Gate,
     session: Session,
     load: Load,
+    /// An XX handshake that waits for its response.
+    stranger: Option<xx::AwaitResponse>,
     indices: u32,
     openers: HashMap<SessionIndex, Openers>,
     keys: Option<Box<NewKeys>>,
@@ -82,6 +87,7 @@ fn world(seed: u64, weather: Weather, load: Load) -> World {
             gate,
             session,
             load,
+            stranger: None,
             indices: 0,
             openers: HashMap::new(),
             keys: None,
@@ -124,6 +130,23 @@ impl World {
     }
 
     fn step(&mut self, at: usize, input: Input<'_>) {
+        // A refusal (a late response, a stale initiation) is part of the weather.
+        self.with_session(at, |session, context, outputs| {
+            let _ = session.handle(context, input, outputs);
+        });
+    }
+
+    fn adopt(&mut self, at: usize, established: Established, role: Adopted) {
+        self.with_session(at, |session, context, outputs| {
+            session.adopt(context, established, role, outputs).expect("the peer of this session");
+        });
+    }
+
+    fn with_session(
+        &mut self,
+        at: usize,
+        work: impl FnOnce(&mut Session, &mut Context<'_>, &mut Vec<Output>),
+    ) {
         let mut outputs = Vec::new();
         let node = &mut self.nodes[at];
         let mut indices = || {
@@ -136,8 +159,7 @@ impl World {
             entropy: &mut self.entropy[at],
             indices: &mut indices,
         };
-        // A refusal (a late response, a stale initiation) is part of the weather.
-        let _ = node.session.handle(&mut context, input, &mut outputs);
+        work(&mut node.session, &mut context, &mut outputs);
         for output in outputs {
             let node = &mut self.nodes[at];
             match output {
@@ -191,8 +213,43 @@ impl World {
                     }
                     Err(why) => panic!("an honest initiation was not admitted: {why}"),
                 };
-                let initiation = ik::read(&node.local, &admitted).expect("an honest initiation");
-                self.step(at, Input::Initiation(Box::new(initiation)));
+                match admitted.step() {
+                    Step::Known => {
+                        let read = ik::read(&node.local, &admitted).expect("an honest initiation");
+                        self.step(at, Input::Initiation(Box::new(read)));
+                    }
+                    Step::Discover => {
+                        let answer =
+                            xx::answer(&node.gate, &node.local, &offer(), b"source", &admitted);
+                        self.send(at, answer.expect("an honest stranger"));
+                    }
+                    Step::Finish => {
+                        let Ok(finish) = xx::read_finish(
+                            &node.gate,
+                            &node.local,
+                            &offer(),
+                            b"source",
+                            &admitted,
+                        ) else {
+                            return; // its gate has turned twice
+                        };
+                        let mut guard = StampGuard::default();
+                        let Ok(established) = finish.accept(&mut node.gate, &mut guard) else {
+                            return; // the same third message again
+                        };
+                        self.adopt(at, established, Adopted::Responder { guard });
+                    }
+                }
+            }
+            Kind::Response if header.lane == Step::Discover.lane() => {
+                let Some(state) = node.stranger.take() else { return };
+                let Ok(offered) = state.read_response(&packet) else { return };
+                let index = SessionIndex::new(header.index.number()).expect("ours");
+                let offer = offer();
+                let stamp = Stamp(1);
+                let ours = Ours { local: &node.local, offer: &offer, index, stamp };
+                let (established, third) = offered.finish(&ours, None).expect("agreed");
+                self.adopt(at, established, Adopted::Initiator { third });
             }
             Kind::Response | Kind::Cookie => self.step(at, Input::Message(&packet)),
             _ => {
@@ -203,7 +260,7 @@ impl World {
                 match openers.open(self.now, &mut packet) {
                     Ok(opened) => {
                         self.delivered += 1;
-                        if opened.first() {
+                        if opened.first() || opened.body().is_empty() {
                             self.step(at, Input::Opened(header.index));
                         }
                     }
@@ -380,6 +437,40 @@ fn worn_keys_are_renewed_early_but_not_at_once() {
     assert_eq!((world.nodes[0].rekeys, world.nodes[1].rekeys), (2, 2));
     world.run(Nanos::from_secs(60), [None, None]);
     assert_eq!(world.nodes[0].rekeys, 2, "once");
+}
+
+#[test]
+fn strangers_meet_by_xx_at_30_percent_loss_and_go_on_by_ik() {
+    let second = Some(Nanos::from_secs(1));
+    for seed in 20..30 {
+        let mut world = world(seed, STORM, Load::Calm);
+        // The caller's part: a first message now and then, until there is an answer.
+        for attempt in 1.. {
+            let node = &mut world.nodes[0];
+            let index = SessionIndex::new((1 << 20) + attempt).expect("24 bits");
+            let offer = offer();
+            let ours = Ours { local: &node.local, offer: &offer, index, stamp: Stamp(1) };
+            let (state, message) =
+                xx::initiate(&ours, None, &mut world.entropy[0]).expect("seeded");
+            node.stranger = Some(state);
+            world.send(0, message);
+            world.run(world.now.plus(Nanos::from_secs(2)), [None, None]);
+            if world.nodes[0].session.is_up() {
+                break;
+            }
+        }
+        // A third message that is lost is sent again.
+        world.run(world.now.plus(Nanos::from_secs(20)), [None, None]);
+        assert!(world.nodes.iter().all(|node| node.session.is_up()), "seed {seed}");
+        let sent = world.sent;
+        world.run(world.now.plus(Nanos::from_secs(20)), [None, None]);
+        assert_eq!(world.sent, sent, "seed {seed}: it never ends");
+        world.unknown_index = 0; // packets that came before their third message
+        world.step(0, Input::Wanted);
+        world.run(world.now.plus(Nanos::from_secs(400)), [second, second]);
+        world.check(seed);
+        assert!(world.nodes.iter().all(|node| node.rekeys == 4), "seed {seed}");
+    }
 }
 
 #[test]

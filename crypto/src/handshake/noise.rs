@@ -1,14 +1,13 @@
 //! The Noise framework as this crate uses it: snow's state machine over a resolver of our own. Makes no policy.
 //!
-//! Every primitive is the one that the rest of the crate uses: x25519-dalek, chacha20poly1305,
-//! blake2. The published vectors run through this resolver in the tests below.
+//! Every primitive is the one that the rest of the crate uses: x25519-dalek, blake2, and the AEAD
+//! by the provider that seals packets. The published vectors run through this resolver, with every
+//! provider, in the tests below.
 
 use core::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use blake2::{Blake2s256, Digest};
-use chacha20poly1305::aead::AeadInOut;
-use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::CryptoResolver;
 use snow::types::{Cipher, Dh, Hash, Random};
@@ -16,7 +15,7 @@ use snow::{Builder, HandshakeState};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroize;
 
-use crate::aead::nonce_of;
+use crate::aead::{Aead, AeadKey, BadTag, Provider, nonce_of};
 use crate::identity::{StaticKey, StaticPublic};
 use crate::limits::{INITIATION_BYTES, KEY_BYTES, TAG_BYTES};
 use crate::secret::{Psk, Secret};
@@ -164,12 +163,22 @@ impl fmt::Debug for Noise {
 }
 
 fn builder<'a>(pattern: &str, local: &StaticPublic, ephemeral: &Slot) -> Builder<'a> {
+    builder_with(Provider::DEFAULT, pattern, local, ephemeral)
+}
+
+fn builder_with<'a>(
+    provider: Provider,
+    pattern: &str,
+    local: &StaticPublic,
+    ephemeral: &Slot,
+) -> Builder<'a> {
     let params = pattern.parse().expect("patterns are this module's own constants");
-    let resolver = Resolver { local: *local, ephemeral: Slot::clone(ephemeral) };
+    let resolver = Resolver { provider, local: *local, ephemeral: Slot::clone(ephemeral) };
     Builder::with_resolver(params, Box::new(resolver))
 }
 
 struct Resolver {
+    provider: Provider,
     /// The public half of the static key that the builder is given, so that it is not computed anew.
     local: StaticPublic,
     ephemeral: Slot,
@@ -193,7 +202,7 @@ impl CryptoResolver for Resolver {
 
     fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
         let CipherChoice::ChaChaPoly = choice else { return None };
-        Some(Box::new(ChaChaPoly(ChaCha20Poly1305::new(&[0; KEY_BYTES].into()))))
+        Some(Box::new(ChaChaPoly { provider: self.provider, key: None }))
     }
 }
 
@@ -296,7 +305,17 @@ impl Hash for Blake2s {
     }
 }
 
-struct ChaChaPoly(ChaCha20Poly1305); // erases itself
+/// The same door to the AEAD as that of sealers and openers.
+struct ChaChaPoly {
+    provider: Provider,
+    key: Option<AeadKey>,
+}
+
+impl ChaChaPoly {
+    fn key(&self) -> &AeadKey {
+        self.key.as_ref().expect("snow encrypts nothing before it has set a key")
+    }
+}
 
 impl Cipher for ChaChaPoly {
     fn name(&self) -> &'static str {
@@ -304,16 +323,13 @@ impl Cipher for ChaChaPoly {
     }
 
     fn set(&mut self, key: &[u8; KEY_BYTES]) {
-        self.0 = ChaCha20Poly1305::new(key.into());
+        self.key = Some(self.provider.key(&Secret::from_bytes(*key)));
     }
 
     fn encrypt(&self, nonce: u64, authtext: &[u8], plaintext: &[u8], out: &mut [u8]) -> usize {
         let (body, rest) = out.split_at_mut(plaintext.len());
         body.copy_from_slice(plaintext);
-        let tag = self
-            .0
-            .encrypt_inout_detached(&nonce_of(nonce).into(), authtext, body.into())
-            .expect("a handshake message is short");
+        let tag = self.key().seal(&nonce_of(nonce), authtext, body);
         rest[..TAG_BYTES].copy_from_slice(&tag);
         plaintext.len() + TAG_BYTES
     }
@@ -330,9 +346,8 @@ impl Cipher for ChaChaPoly {
         };
         let body = out.get_mut(..sealed.len()).ok_or(snow::Error::Decrypt)?;
         body.copy_from_slice(sealed);
-        self.0
-            .decrypt_inout_detached(&nonce_of(nonce).into(), authtext, body.into(), &(*tag).into())
-            .map_err(|_| snow::Error::Decrypt)?;
+        let opened = self.key().open(&nonce_of(nonce), authtext, body, tag);
+        opened.map_err(|BadTag| snow::Error::Decrypt)?;
         Ok(sealed.len())
     }
 }
@@ -340,7 +355,6 @@ impl Cipher for ChaChaPoly {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aead::{Aead, Provider};
     use crate::test_support::{hex, to_hex};
 
     const VECTORS: &str = include_str!("../../tests/vectors/noise.txt");
@@ -370,7 +384,7 @@ mod tests {
             .collect()
     }
 
-    fn end(vector: &Vector<'_>, initiator: bool) -> HandshakeState {
+    fn end(vector: &Vector<'_>, initiator: bool, provider: Provider) -> HandshakeState {
         let pattern = vector.one("pattern").expect("a pattern");
         let side = |name| if initiator { format!("init_{name}") } else { format!("resp_{name}") };
         let find = |name: String| vector.0.iter().find(|(key, _)| *key == name);
@@ -394,7 +408,7 @@ mod tests {
             .collect();
         assert_eq!(psks.len(), places.len());
         let slot = Slot::new(Mutex::new(Some(ephemeral)));
-        let mut build = builder(pattern, local.public(), &slot)
+        let mut build = builder_with(provider, pattern, local.public(), &slot)
             .local_private_key(local.expose())
             .and_then(|build| build.prologue(&prologue))
             .expect("given once");
@@ -412,9 +426,10 @@ mod tests {
     fn published_vectors_pass_through_our_resolver_and_our_aead() {
         let vectors = vectors();
         assert_eq!(vectors.len(), 9);
-        for vector in &vectors {
+        let each = Provider::ALL.iter().flat_map(|one| vectors.iter().map(move |v| (*one, v)));
+        for (provider, vector) in each {
             let name = vector.one("pattern").expect("a pattern");
-            let mut ends = [end(vector, true), end(vector, false)];
+            let mut ends = [end(vector, true, provider), end(vector, false, provider)];
             let mut messages = vector.all("payload").zip(vector.all("message")).enumerate();
             while !ends[0].is_handshake_finished() {
                 let (turn, (payload, expected)) = messages.next().expect("a handshake message");
@@ -432,18 +447,16 @@ mod tests {
             }
             let split = ends[0].dangerously_get_raw_split();
             assert_eq!(split, ends[1].dangerously_get_raw_split());
-            // What follows in the vector goes through our own transport, with each provider.
-            for provider in Provider::ALL {
-                let keys = [split.0, split.1].map(|key| provider.key(&Secret::from_bytes(key)));
-                let mut counters = [0u64; 2];
-                for (turn, (payload, expected)) in messages.clone() {
-                    let mut sealed = hex(payload);
-                    let nonce = nonce_of(counters[turn % 2]);
-                    counters[turn % 2] += 1;
-                    let tag = keys[turn % 2].seal(&nonce, &[], &mut sealed);
-                    sealed.extend_from_slice(&tag);
-                    assert_eq!(to_hex(&sealed), expected, "{name}: transport {turn}");
-                }
+            // What follows in the vector goes through our own transport.
+            let keys = [split.0, split.1].map(|key| provider.key(&Secret::from_bytes(key)));
+            let mut counters = [0u64; 2];
+            for (turn, (payload, expected)) in messages {
+                let mut sealed = hex(payload);
+                let nonce = nonce_of(counters[turn % 2]);
+                counters[turn % 2] += 1;
+                let tag = keys[turn % 2].seal(&nonce, &[], &mut sealed);
+                sealed.extend_from_slice(&tag);
+                assert_eq!(to_hex(&sealed), expected, "{name}: transport {turn}");
             }
         }
     }
