@@ -18,6 +18,9 @@ use crate::Failure;
 /// Bytes of every socket's receive buffer, the forwarders' included: what our port asks for.
 pub(crate) const BUFFER_BYTES: usize = 4 << 20;
 
+/// Readings of the kernel's table in which a socket may be missing.
+const READS_MAX: u32 = 100;
+
 /// How long what waits at a socket may take to be taken.
 const AT_REST_MAX: Duration = Duration::from_secs(5);
 
@@ -59,9 +62,15 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// Of the socket with this port.
     pub(crate) fn of(port: u16) -> Result<Self, Failure> {
-        let table =
-            fs::read_to_string("/proc/net/udp").map_err(Failure::kernel("/proc/net/udp"))?;
-        Self::in_table(&table, port).ok_or(Failure::Bug("the socket is in the kernel's table"))
+        // The table is read while others open and close sockets, and a line may be passed over.
+        for _ in 0..READS_MAX {
+            let table = fs::read_to_string("/proc/net/udp");
+            let table = table.map_err(Failure::kernel("/proc/net/udp"))?;
+            if let Some(kernel) = Self::in_table(&table, port) {
+                return Ok(kernel);
+            }
+        }
+        Err(Failure::Bug("the socket is in the kernel's table"))
     }
 
     fn in_table(table: &str, port: u16) -> Option<Self> {
