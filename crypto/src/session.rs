@@ -25,7 +25,7 @@ use crate::handshake::{
     Agreement, Cookie, Established, HandshakeError, Offer, Ours, Peer, Refused, Stamp, StampGuard,
     ik,
 };
-use crate::identity::{Local, StaticPublic};
+use crate::identity::{Identity, IdentityRefused, Local, StaticPublic};
 use crate::limits::{
     CONFIRMS_MAX, COOKIE_SECRET_LIFE, OPEN_REFUSED_AFTER, REKEY_AFTER, REKEY_AFTER_AS_RESPONDER,
     REKEY_SPACING, RETRY_AFTER, RETRY_AFTER_MAX, SEAL_REFUSED_AFTER,
@@ -41,6 +41,8 @@ use crate::time::Nanos;
 pub struct SessionConfig {
     /// The peer's static key.
     pub peer: StaticPublic,
+    /// Who the peer must be; where nothing is said, whoever it is the first time.
+    pub identity: Option<Identity>,
     /// The key both operators wrote, or [`Psk::NONE`].
     pub psk: Psk,
     /// What we offer.
@@ -237,6 +239,7 @@ impl Session {
         if established.peer().static_key != self.config.peer {
             return Err(Refused::NotOurs.into());
         }
+        self.recognise(&established)?;
         self.drop_attempt(outputs);
         self.take(context.now, established, outputs);
         match role {
@@ -476,10 +479,16 @@ impl Session {
         {
             return Ok(());
         }
+        self.guard.check(initiation.stamp())?; // before an index is drawn for a replay
         let index = (context.indices)();
         let offer = &self.config.offer;
         let ours = Ours { local: context.local, offer, index, stamp: Stamp::default() };
-        let accepted = initiation.accept(&ours, &self.config.psk, &mut self.guard, context.entropy);
+        let accepted = initiation
+            .accept(&ours, &self.config.psk, &mut self.guard, context.entropy)
+            .and_then(|accepted| {
+                self.recognise(&accepted.0)?;
+                Ok(accepted)
+            });
         let (established, response) = match accepted {
             Ok(accepted) => accepted,
             Err(why) => {
@@ -511,6 +520,11 @@ impl Session {
         }
         match attempt.state.read_response(message) {
             Ok(established) => {
+                if let Err(why) = self.recognise(&established) {
+                    outputs.push(Output::Close(established.our_index()));
+                    self.rest_until = now.plus(RETRY_AFTER_MAX);
+                    return Err(why.into());
+                }
                 self.take(now, established, outputs);
                 Ok(())
             }
@@ -518,6 +532,16 @@ impl Session {
                 self.attempt = Some(Attempt { state: *rejected.state, ..attempt });
                 Err(rejected.why.into())
             }
+        }
+    }
+
+    /// Two identities may have signed one static key; a session is with one of them.
+    fn recognise(&mut self, established: &Established) -> Result<(), Refused> {
+        let identity = established.peer().identity;
+        if *self.config.identity.get_or_insert(identity) == identity {
+            Ok(())
+        } else {
+            Err(Refused::Identity(IdentityRefused::Unexpected))
         }
     }
 

@@ -77,6 +77,7 @@ fn world(seed: u64, weather: Weather, load: Load) -> World {
         let gate = Gate::new(&local, Nanos::ZERO, &mut entropy).expect("seeded");
         let session = Session::new(SessionConfig {
             peer: publics[1 - number],
+            identity: None,
             psk: Psk::from_bytes([4; 32]),
             offer: offer(),
             provider: Provider::DEFAULT,
@@ -407,6 +408,7 @@ fn a_peer_that_is_gone_is_tried_ever_more_seldom_and_a_restarted_one_is_found() 
     // Node 1 restarts: it has forgotten everything, and asks anew.
     let config = SessionConfig {
         peer: *world.nodes[0].local.static_public(),
+        identity: Some(*world.nodes[0].local.identity()),
         psk: Psk::from_bytes([4; 32]),
         offer: offer(),
         provider: Provider::DEFAULT,
@@ -492,6 +494,29 @@ fn both_begin_at_once_and_one_handshake_comes_of_it() {
             assert!(world.nodes.iter().all(|node| node.attempts == round + 1), "seed {seed}");
         }
         world.check(seed);
+    }
+}
+
+#[test]
+fn a_peer_of_another_identity_than_expected_gets_no_link() {
+    let calm = Weather { lost_per_mille: 0, doubled_per_mille: 0, delay_ms: (1, 20) };
+    for expects in 0..2 {
+        for begins in 0..2 {
+            let mut world = world(13, calm, Load::Calm);
+            world.nodes[expects].session = Session::new(SessionConfig {
+                peer: *world.nodes[1 - expects].local.static_public(),
+                identity: Some(*world.nodes[expects].local.identity()), // not the peer's
+                psk: Psk::from_bytes([4; 32]),
+                offer: offer(),
+                provider: Provider::DEFAULT,
+                wall_at_zero: 0,
+            });
+            world.step(begins, Input::Wanted);
+            world.run(Nanos::from_secs(60), [None, None]);
+            assert!(!world.nodes[expects].session.is_up());
+            assert!(world.nodes[expects].openers.is_empty());
+            assert!(world.nodes[begins].attempts < 10, "it asks ever more seldom");
+        }
     }
 }
 

@@ -140,7 +140,7 @@ pub struct StampGuard {
 }
 
 impl StampGuard {
-    fn check(&self, stamp: Stamp) -> Result<(), Refused> {
+    pub(crate) fn check(&self, stamp: Stamp) -> Result<(), Refused> {
         if self.newest.is_some_and(|newest| stamp <= newest) { Err(Refused::Stale) } else { Ok(()) }
     }
 }

@@ -691,6 +691,7 @@ fn no_secret_is_ever_printed() {
 
     let mut session = Session::new(SessionConfig {
         peer: *ends.b.static_public(),
+        identity: None,
         psk: Psk::from_bytes([3; 32]),
         offer,
         provider: Provider::DEFAULT,
