@@ -9,6 +9,7 @@ use crate::{
     row::Accounts,
     sockets::BUFFER_BYTES,
     spread::Spread,
+    traffic::Flows,
     trial::{Forwarder, Outcome, Trial},
 };
 
@@ -29,7 +30,8 @@ pub(crate) fn rows(
             Trial {
                 forwarder: Forwarder::Relay(relay),
                 size,
-                trains: true,
+                // As many as there are threads to send them.
+                flows: Flows::Trains(options.cores.sources.len()),
                 packets_per_s,
                 buffer_bytes: BUFFER_BYTES,
                 window: options.window(),
@@ -42,22 +44,22 @@ pub(crate) fn rows(
         let mut accounts = Accounts { whole: true, ..Accounts::default() };
         let mut pairs = Vec::new();
         for _ in 0..options.pairs {
-            let mut best = 0.0_f64;
+            let mut runs = Vec::new();
             for load in LOADS {
                 let outcome = run(Some(rough * load))?;
                 account(&mut accounts, &outcome)?;
-                best = best.max(outcome.rate);
+                runs.push(outcome);
             }
+            let best = runs.into_iter().max_by(|one, other| one.rate.total_cmp(&other.rate));
+            let best = best.ok_or(Failure::Bug("some loads are tried"))?;
             let flooded = run(Some(rough * OVERLOAD))?;
             account(&mut accounts, &flooded)?;
             row.backend = flooded.backend;
-            pairs.push((best, flooded));
+            pairs.push((flooded, best));
         }
         row.peer = Some("ours_at_best");
-        row.ours = Spread::of(pairs.iter().map(|(_, flooded)| flooded.rate));
-        row.peer_rate = Spread::of(pairs.iter().map(|(best, _)| *best));
-        row.ratio = Spread::of(pairs.iter().map(|(best, flooded)| flooded.rate / best));
-        row.offered = Spread::of(pairs.iter().map(|(_, flooded)| flooded.offered));
+        row.compare(&pairs);
+        row.offered = Spread::of(pairs.iter().map(|(flooded, _)| flooded.offered));
         row.accounts = Some(accounts);
         each(row)?;
     }

@@ -46,10 +46,10 @@ pub fn write(bytes: &mut [u8], label: Label, flow: u8) {
     header.expect("the length was checked, and no bit is used yet").fill(flow);
 }
 
-/// A packet in memory of its own; see [`write`].
+/// A packet in memory of its own; see [`write()`].
 ///
 /// # Panics
-/// As [`write`].
+/// As [`write()`].
 pub fn packet(size: usize, label: Label, flow: u8) -> Vec<u8> {
     let mut bytes = vec![0; size];
     write(&mut bytes, label, flow);

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 
-use crate::{What, spread::Spread};
+use crate::{What, spread::Spread, trial::Outcome};
 
 /// One row. Rates are packets a second.
 #[derive(Clone, Debug, Serialize)]
@@ -136,6 +136,19 @@ impl Row {
             memory: None,
             note: None,
         }
+    }
+
+    /// Fills in the rates and ratios of these pairs: ours, the peer's.
+    pub(crate) fn compare(&mut self, pairs: &[(Outcome, Outcome)]) {
+        let rates = |of: fn(&Outcome) -> f64| {
+            let ours = Spread::of(pairs.iter().map(|(ours, _)| of(ours)));
+            let peer = Spread::of(pairs.iter().map(|(_, peer)| of(peer)));
+            let ratio = Spread::of(pairs.iter().map(|(ours, peer)| of(ours) / of(peer)));
+            (ours, peer, ratio)
+        };
+        (self.ours, self.peer_rate, self.ratio) = rates(|run| run.rate);
+        (self.ours_per_busy_s, self.peer_per_busy_s, self.ratio_busy) =
+            rates(|run| run.rate_per_busy_s);
     }
 
     /// As one line of JSON, without the newline.

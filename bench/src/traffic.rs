@@ -40,6 +40,15 @@ const SINK_ROOM_BYTES: usize = 64;
 /// Bytes of a sink's receive buffer: what may pile up while its thread is not running.
 const SINK_BUFFER_BYTES: usize = 16 << 20;
 
+/// How packets come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flows {
+    /// In so many bulk flows, whose packets leave their source in trains.
+    Trains(usize),
+    /// Each from and to another of [`PEERS`].
+    Singles,
+}
+
 /// Sockets that send and sockets that receive: what source `n` sends is for sink `n`.
 #[derive(Debug)]
 pub struct Traffic {
@@ -50,13 +59,15 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// With `trains`, one source and one sink, which join packets into trains; without, [`PEERS`]
-    /// of each and every packet another's.
+    /// As many sources and sinks as `flows` says; see [`Flows`].
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn new(size: usize, trains: bool) -> Result<Self, Failure> {
-        let count = if trains { 1 } else { PEERS };
+    pub fn new(size: usize, flows: Flows) -> Result<Self, Failure> {
+        let (count, trains) = match flows {
+            Flows::Trains(count) => (count.max(1), true),
+            Flows::Singles => (PEERS, false),
+        };
         sockets::room_for_descriptors(2 * count as u64)?;
         let sources = (0..count).map(|_| socket(0)).collect::<Result<_, _>>()?;
         let sinks =
@@ -113,12 +124,10 @@ pub struct Source {
 
 impl Source {
     /// Sends until `stopped`, counting in `sent`: as fast as it can, or `packets_per_s`.
-    pub fn send(&self, sent: &Counter, packets_per_s: Option<f64>, stopped: impl FnMut() -> bool) {
+    pub fn send(&self, sent: &Counter, packets_per_s: Option<f64>, stopped: &dyn Fn() -> bool) {
         let pace = Pace::new(packets_per_s);
-        match &self.pairs[..] {
-            [(socket, packet)] if self.trains => send_trains(socket, packet, sent, pace, stopped),
-            pairs => send_singles(pairs, sent, pace, stopped),
-        }
+        let send = if self.trains { send_trains } else { send_singles };
+        send(&self.pairs, sent, &pace, stopped);
     }
 }
 
@@ -152,15 +161,15 @@ impl Pace {
 }
 
 fn send_trains(
-    socket: &UdpSocket,
-    packet: &[u8],
+    pairs: &[(UdpSocket, Vec<u8>)],
     sent: &Counter,
-    pace: Pace,
-    mut stopped: impl FnMut() -> bool,
+    pace: &Pace,
+    stopped: &dyn Fn() -> bool,
 ) {
-    let packets = (TRAIN_BYTES_MAX / packet.len()).min(TRAIN_PACKETS_MAX);
-    let train = packet.repeat(packets);
-    let segment = packet.len() as u16;
+    let Some(size) = pairs.first().map(|(_, packet)| packet.len()) else { return };
+    let packets = (TRAIN_BYTES_MAX / size).min(TRAIN_PACKETS_MAX);
+    let trains: Vec<_> = pairs.iter().map(|(_, packet)| packet.repeat(packets)).collect();
+    let segment = size as u16;
     let controls = [ControlMessage::UdpGsoSegments(&segment)];
     let space = nix::cmsg_space!(u16);
     let mut headers = MultiHeaders::<SockaddrIn>::preallocate(TRAINS_A_CALL, Some(space));
@@ -170,11 +179,13 @@ fn send_trains(
             std::hint::spin_loop();
             continue;
         }
-        let vectors = [[IoSlice::new(&train)]; TRAINS_A_CALL];
-        let flags = MsgFlags::empty();
-        let fd = socket.as_raw_fd();
-        if sendmmsg(fd, &mut headers, &vectors, addresses, controls, flags).is_ok() {
-            sent.add((TRAINS_A_CALL * packets) as u64);
+        for ((socket, _), train) in pairs.iter().zip(&trains) {
+            let vectors = [[IoSlice::new(train)]; TRAINS_A_CALL];
+            let flags = MsgFlags::empty();
+            let fd = socket.as_raw_fd();
+            if sendmmsg(fd, &mut headers, &vectors, addresses, controls, flags).is_ok() {
+                sent.add((TRAINS_A_CALL * packets) as u64);
+            }
         }
     }
 }
@@ -182,8 +193,8 @@ fn send_trains(
 fn send_singles(
     pairs: &[(UdpSocket, Vec<u8>)],
     sent: &Counter,
-    pace: Pace,
-    mut stopped: impl FnMut() -> bool,
+    pace: &Pace,
+    stopped: &dyn Fn() -> bool,
 ) {
     while !stopped() {
         if pace.is_ahead(sent.read()) {

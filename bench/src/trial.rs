@@ -3,6 +3,7 @@
 //! sockets, so none inherits another's queues.
 
 use std::{
+    io,
     net::SocketAddrV4,
     sync::{
         atomic::{AtomicBool, Ordering},
@@ -22,7 +23,7 @@ use crate::{
     peers::Routes,
     relay::{Relay, RelaySpec},
     sockets::{Kernel, address, socket},
-    traffic::{Arrived, Traffic},
+    traffic::{Arrived, Flows, Traffic},
 };
 
 /// Whose turn it is.
@@ -43,9 +44,9 @@ pub struct Trial<'a> {
     pub forwarder: Forwarder,
     /// Bytes of each packet: the UDP payload.
     pub size: usize,
-    /// Whether packets come as bulk flows or each from another peer.
-    pub trains: bool,
-    /// Packets a second that each source thread offers; as many as it can, if `None`.
+    /// How packets come.
+    pub flows: Flows,
+    /// Packets a second that the sources offer; as many as they can, if `None`.
     pub packets_per_s: Option<f64>,
     /// Bytes of the forwarder's receive buffer to ask the kernel for.
     pub buffer_bytes: usize,
@@ -125,7 +126,7 @@ impl Trial<'_> {
     /// # Errors
     /// What the kernel refused, or what came out wrong at the sink.
     pub fn run(&self) -> Result<Outcome, Failure> {
-        let traffic = Traffic::new(self.size, self.trains)?;
+        let traffic = Traffic::new(self.size, self.flows)?;
         let routes = traffic.routes()?;
         let [stop_sources, stop_forwarder, stop_sink] = [const { AtomicBool::new(false) }; 3];
         let arrived = Arrived::default();
@@ -133,14 +134,18 @@ impl Trial<'_> {
         let sent: Vec<Counter> = self.cores.sources.iter().map(|_| Counter::default()).collect();
         let sent_in_all = || sent.iter().map(Counter::read).sum::<u64>();
 
+        // Names, so that a profiler can tell them apart.
+        let named = |name: &str| thread::Builder::new().name(name.to_owned());
+        let refused = Failure::kernel("a thread");
         thread::scope(|scope| {
             // Whatever happens below, nobody is left running.
             let _stop = StopAll([&stop_sources, &stop_forwarder, &stop_sink]);
             let (say_ready, ready) = mpsc::channel();
-            let forwarder = scope.spawn(|| {
+            let forwarder = named("forwarder").spawn_scoped(scope, || {
                 let say_ready = say_ready;
                 self.forward(routes, &say_ready, &vain, || stop_forwarder.load(Ordering::Relaxed))
             });
+            let forwarder = forwarder.map_err(&refused)?;
             let Ok(Ready { at, clock, packets, backend, vain_look }) = ready.recv() else {
                 // It has ended without a word: its error says why.
                 return match forwarder.join() {
@@ -152,7 +157,7 @@ impl Trial<'_> {
 
             let sink_ports = sink.ports()?;
 
-            let sink_thread = scope.spawn(|| {
+            let sink_thread = named("sink").spawn_scoped(scope, || {
                 let sink = sink;
                 settle_on(self.cores.sink)?;
                 let stopped = || stop_sink.load(Ordering::Relaxed);
@@ -160,18 +165,21 @@ impl Trial<'_> {
                 // Given back alive: what its sockets dropped is asked later.
                 Ok::<_, Failure>(sink)
             });
+            let sink_thread = sink_thread.map_err(&refused)?;
+            let share = self.packets_per_s.map(|all| all / sources.len() as f64);
             let each = sources.into_iter().zip(&sent).zip(&self.cores.sources);
-            let source_threads: Vec<_> = each
+            let source_threads = each
                 .map(|((source, sent), &core)| {
                     let told = &stop_sources;
-                    scope.spawn(move || {
+                    named("source").spawn_scoped(scope, move || {
                         settle_on(core)?;
-                        source.send(sent, self.packets_per_s, || told.load(Ordering::Relaxed));
+                        source.send(sent, share, &|| told.load(Ordering::Relaxed));
                         // Given back alive: a closed socket would be news to the forwarder.
                         Ok::<_, Failure>(source)
                     })
                 })
-                .collect();
+                .collect::<io::Result<Vec<_>>>()
+                .map_err(&refused)?;
 
             thread::sleep(WARM_UP);
             let reading = || {

@@ -8,6 +8,7 @@ use crate::{
     relay::RelaySpec,
     sockets::BUFFER_BYTES,
     spread::Spread,
+    traffic::Flows,
     trial::{Forwarder, Outcome, Trial},
 };
 
@@ -64,10 +65,11 @@ fn pairs(
 ) -> Result<Row, Failure> {
     let run = |forwarder| {
         let (window, cores) = (options.window(), &options.cores);
+        let flows = if trains { Flows::Trains(1) } else { Flows::Singles };
         Trial {
             forwarder,
             size,
-            trains,
+            flows,
             packets_per_s: None,
             buffer_bytes: BUFFER_BYTES,
             window,
@@ -79,18 +81,10 @@ fn pairs(
     let runs = runs.collect::<Result<Vec<_>, Failure>>()?;
 
     let mut row = Row::new(bench, size, trains, runs.len());
-    let first = |of: fn(&Outcome) -> f64| Spread::of(runs.iter().map(|(ours, _)| of(ours)));
-    let second = |of: fn(&Outcome) -> f64| Spread::of(runs.iter().map(|(_, peer)| of(peer)));
-    let ratio =
-        |of: fn(&Outcome) -> f64| Spread::of(runs.iter().map(|(ours, peer)| of(ours) / of(peer)));
     row.backend = runs.first().map_or("none", |(ours, _)| ours.backend);
     row.peer = Some(name);
-    (row.ours, row.peer_rate) = (first(|run| run.rate), second(|run| run.rate));
-    row.ratio = ratio(|run| run.rate);
-    row.ours_per_busy_s = first(|run| run.rate_per_busy_s);
-    row.peer_per_busy_s = second(|run| run.rate_per_busy_s);
-    row.ratio_busy = ratio(|run| run.rate_per_busy_s);
-    row.offered = first(|run| run.offered);
+    row.compare(&runs);
+    row.offered = Spread::of(runs.iter().map(|(ours, _)| ours.offered));
     let all = || runs.iter().flat_map(|(ours, peer)| [ours, peer]);
     row.idle = all().map(|run| run.idle).max_by(f64::total_cmp);
     row.saturated = row.idle.map(|idle| idle <= IDLE_MAX);
