@@ -553,6 +553,39 @@ fn r8_no_reply_is_larger_than_what_asked_for_it() {
     assert!(ends.gate.admit(SOURCE, &shortest, Load::Heavy).is_err());
 }
 
+/// Everything that travels, from seeds: a change here is a change of the wire, and needs a version.
+#[test]
+fn the_wire_is_as_it_was() {
+    let offer = longest();
+    let mut ends = ends();
+    let mut said = Vec::new();
+    let (state, message) = ends.ik_initiate(&offer, 1);
+    let Ok(Admission::Answer(cookie)) = ends.gate.admit(SOURCE, &message, Load::Heavy) else {
+        panic!("no cookie under load");
+    };
+    let (_, response) =
+        ends.ik_accept(&offer, &message, &mut StampGuard::default()).expect("accepted");
+    let a = state.read_response(&response).expect("read");
+    said.extend([message, cookie.to_vec(), response]);
+    let mut sealers = a.into_transport(NOW, Provider::DEFAULT).sealers;
+    for what in [Sealed::Data, Sealed::PathChallenge, Sealed::PathAnswer] {
+        let mut packet = vec![7; 100 + SEALED_OVERHEAD_BYTES];
+        sealers[15].seal(NOW, what, &mut packet).expect("sealed");
+        said.push(packet);
+    }
+    let (state, message) = ends.xx_initiate(&offer);
+    let answer = xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &go(&ends.gate, &message))
+        .expect("answered");
+    let offered = state.read_response(&answer).expect("read");
+    let (_, third) = offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
+    said.extend([message, answer, third]);
+    let lengths: Vec<usize> = said.iter().map(Vec::len).collect();
+    assert_eq!(lengths, [896, 64, 778, 124, 124, 124, 896, 826, 842]);
+    let parts: Vec<&[u8]> = said.iter().map(Vec::as_slice).collect();
+    let hash = crate::test_support::to_hex(&crate::secret::mac(&[0; 32], "wire", &parts));
+    assert_eq!(hash, "5ee903d9603bbad6c04e587f791012e3ded1925807081197587bdb03cb79d4b3");
+}
+
 #[test]
 fn a_strangers_handshake_is_completed_once() {
     let offer = Offer::default();
