@@ -1,5 +1,5 @@
 //! Measures without the command `strowger`: `measure [BENCH...] [--json] [--pairs N] [--seconds S]
-//! [--sizes B,B,...] [--backend auto|io_uring|mmsg]`. Knows no more than `strowger_bench::run` does.
+//! [--sizes B,B,...] [--backend auto|io_uring|mmsg] [--trains|--singles]`. Knows no more than `strowger_bench::run` does.
 
 use std::process::ExitCode;
 
@@ -27,6 +27,8 @@ fn options() -> Result<Options, String> {
         let unreadable = |error: &dyn std::fmt::Display| format!("{argument}: {error}");
         match argument.as_str() {
             "--json" => options.json = true,
+            "--trains" => options.trains = vec![true],
+            "--singles" => options.trains = vec![false],
             "--pairs" => options.pairs = value()?.parse().map_err(|e| unreadable(&e))?,
             "--seconds" => {
                 options.seconds_per_run = value()?.parse().map_err(|e| unreadable(&e))?

@@ -112,6 +112,8 @@ pub struct Options {
     pub seconds_per_run: f64,
     /// Bytes of the packets.
     pub sizes: Vec<usize>,
+    /// Over UDP: with trains, without, or both.
+    pub trains: Vec<bool>,
     /// How ours receives over UDP, but for the bench that compares both ways.
     pub backend: Choice,
     /// JSON, one object a line, and not a table.
@@ -131,6 +133,7 @@ impl Options {
             pairs: 5,
             seconds_per_run: 0.5,
             sizes: vec![64, 512, 1400],
+            trains: vec![true, false],
             backend: Choice::Auto,
             json: false,
             cores: Cores::usable()?,

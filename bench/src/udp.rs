@@ -21,7 +21,7 @@ pub(crate) fn rows(
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let ours = Forwarder::Relay(RelaySpec::new(options.backend));
-    for trains in [true, false] {
+    for &trains in &options.trains {
         for &size in &options.sizes {
             for (name, peer) in [("mmsg", Forwarder::Mmsg), ("one_by_one", Forwarder::OneByOne)] {
                 each(pairs(options, What::Udp, (size, trains), ours, (name, peer))?)?;
@@ -38,7 +38,7 @@ pub(crate) fn backend_rows(
 ) -> Result<(), Failure> {
     let ours = Forwarder::Relay(RelaySpec::new(Choice::IoUring));
     let peer = ("ours_mmsg", Forwarder::Relay(RelaySpec::new(Choice::Mmsg)));
-    for trains in [true, false] {
+    for &trains in &options.trains {
         for &size in &options.sizes {
             match pairs(options, What::Backends, (size, trains), ours, peer) {
                 Ok(row) => each(row)?,
