@@ -139,13 +139,9 @@ fn switch(left: MemoryPort, right: MemoryPort) -> Result<(Switch, Worker), Failu
     for (port, slot) in [(left, SLOTS.0), (right, SLOTS.1)] {
         let port =
             switch.plug_at(0, Box::new(port)).map_err(|_| Failure::Bug("a port too many"))?;
-        switch.attach(Attach {
-            port,
-            at: Address::Only,
-            behind: Behind::Neighbour,
-            slot: Some(slot),
-            name: format!("slot {slot}"),
-        })?;
+        let name = format!("slot {slot}");
+        let attach = Attach::plain(port, Address::Only, Behind::Neighbour, name);
+        switch.attach(attach.at_slot(slot))?;
     }
     while !switch.is_settled() {
         worker.breathe(Now(1));

@@ -94,13 +94,8 @@ impl Relay {
     /// # Errors
     /// What the switch refused.
     pub fn attach(&mut self, at: SocketAddrV4) -> Result<u32, Failure> {
-        Ok(self.switch.attach(Attach {
-            port: self.port,
-            at: Address::Udp(at.into()),
-            behind: Behind::Neighbour,
-            slot: None,
-            name: at.to_string(),
-        })?)
+        let (address, name) = (Address::Udp(at.into()), at.to_string());
+        Ok(self.switch.attach(Attach::plain(self.port, address, Behind::Neighbour, name))?)
     }
 
     /// How its slots are written.

@@ -84,7 +84,8 @@ impl Psk {
         Psk(Secret(bytes))
     }
 
-    pub(crate) const fn expose(&self) -> &[u8; KEY_BYTES] {
+    /// The bytes, for whoever hands the psk on; they never belong in a log.
+    pub const fn expose(&self) -> &[u8; KEY_BYTES] {
         self.0.expose()
     }
 }

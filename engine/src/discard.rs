@@ -40,10 +40,20 @@ discards! {
     BadWidth = "bad_width",
     /// A header that contradicts itself: more bits used than the label has.
     BadHeader = "bad_header",
+    /// It names a session that does not exist.
+    NoSession = "no_session",
     /// Authentication failed.
     BadSeal = "bad_seal",
-    /// Seen before.
+    /// Seen before, or older than the replay window.
     Replayed = "replayed",
+    /// The keys are too old to open or to seal with.
+    KeysExpired = "keys_expired",
+    /// The exit's link has no keys: its handshake has not been finished, or they have expired.
+    LinkDown = "link_down",
+    /// The neighbour that it came from has no right to go there.
+    NotAllowed = "not_allowed",
+    /// Longer than the exit's path takes.
+    TooBig = "too_big",
     /// No forward bits are left, and this is no endpoint.
     LabelSpent = "label_spent",
     /// The low bits of the label are no director of this switch's scheme.
@@ -72,8 +82,13 @@ discards! {
     ExitGone = "exit_gone",
     /// It came from a neighbour that is being taken away.
     IngressGone = "ingress_gone",
+    /// More handshakes than the slow path reads in a second, or no room for one more stranger.
+    OverBudget = "over_budget",
     /// The slow path does not know what to do with it.
     Unhandled = "unhandled",
+    /// It was for this switch itself, which has taken it: a handshake, a keepalive, a control
+    /// message. The one end of a frame that is not a failure.
+    Handled = "handled",
     /// The port: it came from an address that no neighbour has.
     Stranger = "stranger",
     /// The port: longer than the memory for it.

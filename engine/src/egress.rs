@@ -2,11 +2,11 @@
 //! port does.
 
 use arrayvec::ArrayVec;
-use strowger_frame::{Burst, Frame, Mark};
+use strowger_frame::{Burst, Frame};
 
 use crate::{
     discard::Discard,
-    limits::{EGRESS_CONTROL_FRAMES_MAX, EGRESS_MARK_FRAMES},
+    limits::{EGRESS_CONTROL_FRAMES_MAX, EGRESS_FRAMES_MAX, EGRESS_MARK_FRAMES},
 };
 
 /// The queue of one exit: bounded, newest arrival refused, control apart from data (R12).
@@ -16,41 +16,45 @@ pub struct Egress {
     control: ArrayVec<Frame, EGRESS_CONTROL_FRAMES_MAX>,
     /// Frames that the port left here when it was last asked.
     left_behind: u16,
+    /// Places promised to frames that are still in their burst.
+    data_promised: u16,
+    control_promised: u16,
 }
 
 impl Egress {
-    /// Whether there is a place for one more frame.
+    /// Promises a place to one more frame, which [`put`](Self::put) then takes; refused when all
+    /// places are taken or promised.
     #[inline]
-    pub(crate) fn has_room(&self, is_control: bool) -> bool {
-        if is_control { !self.control.is_full() } else { !self.data.is_full() }
+    pub(crate) fn promise(&mut self, is_control: bool) -> Result<(), Discard> {
+        let (taken, promised, places) = if is_control {
+            (self.control.len(), &mut self.control_promised, EGRESS_CONTROL_FRAMES_MAX)
+        } else {
+            (self.data.len(), &mut self.data_promised, EGRESS_FRAMES_MAX)
+        };
+        if taken + usize::from(*promised) >= places {
+            return Err(Discard::EgressFull);
+        }
+        *promised += 1;
+        Ok(())
     }
 
-    /// Puts a frame at the end, under another mark.
-    ///
-    /// The mark is written where the frame has come to lie: writing it just before the move would
-    /// stall the move on the write.
+    /// Takes a promise back.
+    pub(crate) fn release(&mut self, is_control: bool) {
+        let promised =
+            if is_control { &mut self.control_promised } else { &mut self.data_promised };
+        *promised = promised.saturating_sub(1);
+    }
+
+    /// Puts frames at the end, each in a place that was promised to it.
     #[inline]
-    pub(crate) fn push(
-        &mut self,
-        frame: Frame,
-        mark: Mark,
-        is_control: bool,
-    ) -> Result<(), (Discard, Frame)> {
-        fn at_end<const N: usize>(
-            queue: &mut ArrayVec<Frame, N>,
-            frame: Frame,
-            mark: Mark,
-        ) -> Result<(), (Discard, Frame)> {
-            let placed = queue.try_push(frame);
-            if let (Ok(()), Some(last)) = (&placed, queue.last_mut()) {
-                last.set_mark(mark);
-            }
-            placed.map_err(|full| (Discard::EgressFull, full.element()))
-        }
+    pub(crate) fn put(&mut self, frames: impl ExactSizeIterator<Item = Frame>, is_control: bool) {
+        let count = frames.len() as u16;
         if is_control {
-            at_end(&mut self.control, frame, mark)
+            self.control_promised = self.control_promised.saturating_sub(count);
+            self.control.extend(frames);
         } else {
-            at_end(&mut self.data, frame, mark)
+            self.data_promised = self.data_promised.saturating_sub(count);
+            self.data.extend(frames);
         }
     }
 
@@ -119,20 +123,33 @@ mod tests {
         (pool, frames)
     }
 
+    fn push(egress: &mut Egress, frame: Option<Frame>, is_control: bool) -> Result<(), Discard> {
+        egress.promise(is_control)?;
+        egress.put(frame.into_iter(), is_control);
+        Ok(())
+    }
+
     #[test]
     fn a_full_exit_refuses_the_newest_and_still_takes_control() {
         let (_pool, mut frames) = frames(70);
         let mut egress = Egress::default();
         for _ in 0..64 {
-            egress.push(frames.pop().expect("70"), Mark(0), false).expect("64 places");
+            push(&mut egress, frames.pop(), false).expect("64 places");
         }
-        let refused = egress.push(frames.pop().expect("70"), Mark(0), false);
-        assert_eq!(refused.map_err(|(why, _)| why), Err(Discard::EgressFull));
-        assert!(!egress.has_room(false));
-        egress
-            .push(frames.pop().expect("70"), Mark(0), true)
-            .expect("control has places of its own");
+        assert_eq!(push(&mut egress, frames.pop(), false), Err(Discard::EgressFull));
+        push(&mut egress, frames.pop(), true).expect("control has places of its own");
         assert_eq!(egress.waiting(), 65);
+    }
+
+    #[test]
+    fn a_promised_place_is_not_given_twice() {
+        let mut egress = Egress::default();
+        for _ in 0..64 {
+            egress.promise(false).expect("64 places");
+        }
+        assert_eq!(egress.promise(false), Err(Discard::EgressFull));
+        egress.release(false);
+        assert_eq!(egress.promise(false), Ok(()));
     }
 
     #[test]
@@ -141,8 +158,8 @@ mod tests {
         let mut egress = Egress::default();
         let mut control = frames.pop().expect("4");
         control.bytes_mut()[0] = 0xcc;
-        egress.push(frames.pop().expect("4"), Mark(0), false).expect("room");
-        egress.push(control, Mark(0), true).expect("room");
+        push(&mut egress, frames.pop(), false).expect("room");
+        push(&mut egress, Some(control), true).expect("room");
         assert_eq!(egress.offer(|_| ()), Sent::default());
         let mut first = None;
         egress.offer(|queue| {
@@ -158,7 +175,7 @@ mod tests {
         let (_pool, frames) = frames(40);
         let mut egress = Egress::default();
         for frame in frames {
-            egress.push(frame, Mark(0), false).expect("room");
+            push(&mut egress, Some(frame), false).expect("room");
         }
         assert!(!egress.is_congested());
         egress.offer(|queue| drop(queue.drain(..2)));

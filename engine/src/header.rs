@@ -134,7 +134,7 @@ impl<'a> AnyHeader<'a> {
     /// # Errors
     /// A packet too short, of another version, of a width that does not exist, or with a shift
     /// that its label has no room for. The bytes are not changed.
-    #[inline]
+    #[inline(always)]
     pub fn parse(packet: &'a mut [u8]) -> Result<AnyHeader<'a>, HeaderError> {
         let (fixed, rest) = packet.split_first_chunk_mut().ok_or(HeaderError::TooShort)?;
         let first = fixed[field::VERSION_WIDTH];

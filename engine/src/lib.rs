@@ -6,7 +6,7 @@
 //! | step | file |
 //! |---|---|
 //! | a burst is taken from a port, and each frame of it is switched | [`worker`] |
-//! | the link header is checked (and, once links are sealed, the frame opened in place) | [`link`] |
+//! | the link header is checked, and a sealed frame opened in place | [`link`], [`session`] |
 //! | the switch header is parsed, once | [`header`] |
 //! | the label's low bits give the exit, by one load | [`slots`], from [`scheme`] |
 //! | the label is shifted, and the way back written at its top | [`label`] |
@@ -50,6 +50,8 @@ pub mod limits;
 pub mod link;
 #[cfg(feature = "std")]
 pub mod orders;
+#[cfg(feature = "std")]
+pub mod session;
 #[cfg(feature = "std")]
 pub mod slots;
 #[cfg(feature = "std")]

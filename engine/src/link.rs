@@ -12,13 +12,20 @@
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! Links are plain so far: kind 5, session 0, and a counter that tells a receiver (and a capture)
-//! what was lost. **Here is where sealing goes**: [`Link::open`] and `seal` are the only
-//! two places that touch these bytes, and nothing behind `open` can be reached without it.
+//! A plain link's frame is of kind plain data, addressed to session 0, with a counter that tells a
+//! receiver (and a capture) what was lost. A sealed link's frame ends in a tag of 16 bytes, and is
+//! opened and sealed in place by `strowger-crypto`: its length is the same on every sealed hop.
+//! `Link::open_plain`, [`crate::session`] and `Link::queue` are the only places that touch
+//! these bytes, and nothing behind opening can be reached without it.
 
 use std::{mem, sync::Arc};
 
-use strowger_frame::{Frame, Mark, Port, tally::Counter};
+use strowger_crypto::{
+    Nanos, SealRefused, Sealed, Sealer,
+    limits::TAG_BYTES,
+    link_header::{Kind, LinkHeader, SessionIndex},
+};
+use strowger_frame::{Frame, Mark, Pool, Port, tally::Counter};
 
 use crate::{
     Now,
@@ -30,11 +37,7 @@ use crate::{
     slots::WayBack,
 };
 
-/// Bytes of the link header.
-pub const LINK_HEADER_BYTES: usize = 8;
-
-/// The high nibble of a plain data frame's first byte.
-const KIND_PLAIN_DATA: u8 = 5;
+pub use strowger_crypto::link_header::LINK_HEADER_BYTES;
 
 /// What is behind a link. The data path treats both alike but at the label's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,36 @@ pub struct SlotTally {
     pub heard_ns: Counter,
 }
 
+/// Where a neighbour's frames may go, as its operator wrote. Strangers have none of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// Through this switch, to other neighbours.
+    pub transit: bool,
+    /// To this switch's endpoints.
+    pub endpoints: bool,
+    /// To this switch itself: control messages.
+    pub control: bool,
+}
+
+impl Rights {
+    /// Everywhere.
+    pub const ALL: Self = Self { transit: true, endpoints: true, control: true };
+    /// Nowhere.
+    pub const NONE: Self = Self { transit: false, endpoints: false, control: false };
+}
+
+/// How frames leave by a link.
+#[derive(Debug)]
+pub(crate) enum Guard {
+    /// As they are: only where the operator wrote so, and for endpoints of this machine.
+    Plain {
+        /// Frames sent so far, wrapping.
+        counter: u32,
+    },
+    /// Sealed, on this worker's lane; `None` before the first handshake.
+    Sealed(Option<Box<Sealer>>),
+}
+
 /// One worker's replica of one attachment. Made and freed by the slow path.
 pub struct Link {
     pub(crate) mark: Mark,
@@ -71,8 +104,11 @@ pub struct Link {
     /// The worker that owns the port's queue, where it is another one.
     pub(crate) home: Option<u8>,
     pub(crate) u_turns: bool,
+    pub(crate) rights: Rights,
     pub(crate) way_back: WayBack,
-    pub(crate) counter: u32,
+    pub(crate) guard: Guard,
+    /// The longest frame, tag included, that the path behind it takes.
+    pub(crate) frame_bytes_max: u16,
     pub(crate) egress: Egress,
     /// Whether the worker has this link on its list of those with something to send.
     pub(crate) listed: bool,
@@ -85,56 +121,134 @@ impl std::fmt::Debug for Link {
     }
 }
 
-/// A frame whose link header was checked (and, on a sealed link, whose bytes were authenticated).
-/// Only [`Link::open`] makes one, so nothing unopened can be switched.
+/// A frame whose link header was checked and, on a sealed link, whose bytes were authenticated.
+/// Only opening makes one, so nothing unopened can be switched.
 #[derive(Debug)]
-pub(crate) struct Opened<'f>(&'f mut [u8]);
+pub(crate) struct Opened<'f>(&'f mut Frame);
 
 impl<'f> Opened<'f> {
+    /// Vouches for a frame. Only [`Link::open_plain`] and [`crate::session`] call it.
+    #[inline]
+    pub(crate) fn vouch(frame: &'f mut Frame) -> Self {
+        Self(frame)
+    }
+
     /// The switch header and what follows it.
     #[inline]
-    pub(crate) fn into_bytes(self) -> &'f mut [u8] {
+    pub(crate) fn packet(self) -> &'f mut [u8] {
+        self.0.bytes_mut().get_mut(LINK_HEADER_BYTES..).unwrap_or_default()
+    }
+
+    /// Whether it says nothing but "I am here".
+    #[inline]
+    pub(crate) fn is_keepalive(&self) -> bool {
+        self.0.len() <= LINK_HEADER_BYTES
+    }
+
+    /// The frame, length and all.
+    #[inline]
+    pub(crate) fn frame(&self) -> &Frame {
         self.0
     }
 }
 
 impl Link {
-    /// Checks a frame from this link. What it gives is the packet behind the link header.
+    /// Checks a plain frame from this link.
     #[inline]
-    pub(crate) fn open<'f>(&self, frame: &'f mut Frame) -> Result<Opened<'f>, Discard> {
-        let bytes = frame.bytes_mut();
-        if bytes.len() < FRAME_BYTES_MIN {
-            return Err(Discard::TooShort);
+    pub(crate) fn open_plain<'f>(&self, frame: &'f mut Frame) -> Result<Opened<'f>, Discard> {
+        // On a sealed link a plain frame is nobody's: anyone can write one.
+        match self.guard {
+            Guard::Sealed(_) => Err(Discard::BadLinkKind),
+            Guard::Plain { .. } if frame.len() < FRAME_BYTES_MIN => Err(Discard::TooShort),
+            Guard::Plain { .. } => Ok(Opened::vouch(frame)),
         }
-        if bytes.len() > FRAME_BYTES_MAX {
-            return Err(Discard::TooLong);
-        }
-        let (link_header, packet) = bytes.split_at_mut(LINK_HEADER_BYTES);
-        if link_header[0] >> 4 != KIND_PLAIN_DATA {
-            return Err(Discard::BadLinkKind);
-        }
-        Ok(Opened(packet))
     }
 
-    /// Puts a frame at this exit, sealed and ready, and the link on the list of those with
-    /// something to send. The frame's mark is from here on the slot that it came in by.
-    #[inline(always)] // out of line, the frame would be moved once more through the stack
-    pub(crate) fn queue(
+    /// Makes a frame ready to leave by this link, where it lies: sealed, its mark from here on the
+    /// slot that it came in by, and a place at the exit promised to it.
+    #[inline]
+    pub(crate) fn prepare(
         &mut self,
-        mut frame: Frame,
+        frame: &mut Frame,
         ingress_slot: u32,
         is_control: bool,
-        exhaling: &mut Vec<Mark>,
-    ) -> Result<(), (Discard, Frame)> {
-        if !self.egress.has_room(is_control) {
-            return Err((Discard::EgressFull, frame));
-        }
+        leaving: &mut Leaving<'_>,
+    ) -> Result<(), Discard> {
+        self.egress.promise(is_control)?;
         if self.egress.is_congested() {
-            mark_congestion(&mut frame);
+            mark_congestion(frame);
         }
-        seal(&mut frame, &mut self.counter);
-        self.list(exhaling);
-        self.egress.push(frame, Mark(ingress_slot), is_control)
+        match &mut self.guard {
+            Guard::Plain { counter } => {
+                if frame.len() > usize::from(self.frame_bytes_max) {
+                    self.egress.release(is_control);
+                    return Err(Discard::TooBig);
+                }
+                *counter = counter.wrapping_add(1);
+                if let Some(bytes) = frame.bytes_mut().first_chunk_mut() {
+                    *bytes = plain_header(*counter);
+                }
+            }
+            Guard::Sealed(_) => {
+                if let Err(discard) = self.seal(frame, Sealed::Data, leaving) {
+                    self.egress.release(is_control);
+                    return Err(discard);
+                }
+            }
+        }
+        frame.set_mark(Mark(ingress_slot));
+        self.list(leaving.exhaling);
+        Ok(())
+    }
+
+    /// Seals a frame in place. Where the bytes behind it are another frame's (it came plain, inside
+    /// a train), the tag needs a copy: the one such case, counted as `frames_copied`.
+    #[inline(never)] // beside an AEAD a call is nothing, and the plain path stays short
+    pub(crate) fn seal(
+        &mut self,
+        frame: &mut Frame,
+        what: Sealed,
+        leaving: &mut Leaving<'_>,
+    ) -> Result<(), Discard> {
+        let Guard::Sealed(Some(sealer)) = &mut self.guard else { return Err(Discard::LinkDown) };
+        if frame.len() + TAG_BYTES > usize::from(self.frame_bytes_max) {
+            return Err(Discard::TooBig);
+        }
+        if !frame.grow_back(TAG_BYTES) {
+            *frame = leaving.pool.copy(frame).ok_or(Discard::PoolEmpty)?;
+            if !frame.grow_back(TAG_BYTES) {
+                return Err(Discard::TooLong);
+            }
+        }
+        if sealer.wants_rekey() {
+            *leaving.worn = Some(self.mark);
+        }
+        sealer.seal(Nanos(leaving.now.0), what, frame.bytes_mut()).map(|_| ()).map_err(|refused| {
+            let sealed_len = frame.len();
+            frame.truncate(sealed_len - TAG_BYTES);
+            match refused {
+                SealRefused::NoRoom => Discard::TooShort,
+                SealRefused::Expired | SealRefused::Exhausted => Discard::KeysExpired,
+            }
+        })
+    }
+
+    /// Puts a frame that the link itself has to say at its exit.
+    #[cold]
+    pub(crate) fn say(
+        &mut self,
+        mut frame: Frame,
+        what: Sealed,
+        leaving: &mut Leaving<'_>,
+    ) -> Result<(), Discard> {
+        self.egress.promise(true)?;
+        if let Err(discard) = self.seal(&mut frame, what, leaving) {
+            self.egress.release(true);
+            return Err(discard);
+        }
+        self.list(leaving.exhaling);
+        self.egress.put(Some(frame).into_iter(), true);
+        Ok(())
     }
 
     /// Offers the port what waits here; what it cannot take stays, and the link on the list.
@@ -167,13 +281,13 @@ impl Link {
     }
 }
 
-/// Makes a frame ready to leave by a link.
-#[inline]
-fn seal(frame: &mut Frame, counter: &mut u32) {
-    *counter = counter.wrapping_add(1);
-    if let Some(bytes) = frame.bytes_mut().first_chunk_mut::<LINK_HEADER_BYTES>() {
-        *bytes = plain_header(*counter);
-    }
+/// What a link needs of its worker when a frame leaves by it.
+pub(crate) struct Leaving<'w> {
+    pub(crate) now: Now,
+    pub(crate) pool: &'w mut Pool,
+    pub(crate) exhaling: &'w mut Vec<Mark>,
+    /// Set where a sealer has sealed so much that new keys are wanted.
+    pub(crate) worn: &'w mut Option<Mark>,
 }
 
 /// Tells the ends of a flow that can hear it (RFC 3168) that its frames wait here.
@@ -197,5 +311,22 @@ fn mark_congestion(frame: &mut Frame) {
 #[inline]
 pub fn plain_header(counter: u32) -> [u8; LINK_HEADER_BYTES] {
     let [a, b, c, d] = counter.to_be_bytes();
-    [KIND_PLAIN_DATA << 4, 0, 0, 0, a, b, c, d]
+    [(Kind::PlainData as u8) << 4, 0, 0, 0, a, b, c, d]
+}
+
+/// A frame's kind, if it is of a length that any frame has.
+#[inline]
+pub(crate) fn kind_of(frame: &Frame) -> Result<Kind, Discard> {
+    let bytes = frame.bytes();
+    if bytes.len() > FRAME_BYTES_MAX {
+        return Err(Discard::TooLong);
+    }
+    let header = bytes.first_chunk::<LINK_HEADER_BYTES>().ok_or(Discard::TooShort)?;
+    Kind::from_number(header[0] >> 4).ok_or(Discard::BadLinkKind)
+}
+
+/// The session that a frame is addressed to.
+#[inline]
+pub(crate) fn session_of(frame: &Frame) -> Result<SessionIndex, Discard> {
+    LinkHeader::parse(frame.bytes()).map(|header| header.index).map_err(|_| Discard::TooShort)
 }

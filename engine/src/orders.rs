@@ -3,12 +3,22 @@
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+use strowger_crypto::{
+    Sealed, Sealer,
+    link_header::{Kind, SessionIndex},
+};
 use strowger_frame::{
     Frame, Mark, Port,
     port::{Address, AdmitError},
 };
 
-use crate::{discard::DiscardTally, link::Link, slots::SlotTable};
+use crate::{
+    discard::DiscardTally,
+    link::{Link, Rights},
+    session::SessionSeat,
+    slots::SlotTable,
+};
 
 /// Something attached to a worker: a port, and what is counted of it here.
 pub struct PortSeat {
@@ -36,12 +46,35 @@ pub enum Order {
     Plug(Box<PortSeat>),
     /// Stop polling this port and give it back. Its links were detached before.
     Unplug(u16),
-    /// A link exists from now on; where its port is this worker's, admit it there.
-    Attach(Box<Link>, Address),
+    /// A link exists from now on; where its port is this worker's, admit it there, if it is known
+    /// where it is.
+    Attach(Box<Link>, Option<Address>),
     /// A link exists no longer.
     Detach(Mark),
     /// Decide by this table from now on.
     Slots(Box<SlotTable>),
+    /// Open frames of this session here from now on.
+    Open(Box<SessionSeat>),
+    /// Hand frames of this session to the worker that opens them.
+    OpenElsewhere(SessionIndex, u8),
+    /// Open no frames of this session any more, and give its keys back.
+    Close(SessionIndex),
+    /// Seal with this from now on.
+    Seal(Mark, Box<Sealer>),
+    /// Send a sealed message of the link itself: empty, it is a keepalive.
+    Say(Mark, Sealed, Option<Address>, ArrayVec<u8, SAYING_BYTES_MAX>),
+    /// Send bytes to an address behind a port: a handshake message.
+    Send(u16, Address, Vec<u8>),
+    /// The link's neighbour has moved.
+    Readdress(Mark, Address),
+    /// Give up the link's address: nobody is behind it for now.
+    Unaddress(Mark),
+    /// From this port, hand up what strangers send; or count it as such.
+    WelcomeStrangers(u16, bool),
+    /// The path behind the link takes frames up to this many bytes.
+    Mtu(Mark, u16),
+    /// Where frames from this link may go.
+    Rights(Mark, Rights),
 }
 
 /// What a worker tells the slow path: one for each order, with what the order replaced or could not
@@ -60,28 +93,81 @@ pub enum Report {
     AttachRefused(Box<Link>, AdmitError),
     /// There was no such port, or no place for one: what the order brought comes back.
     PlugRefused(Box<PortSeat>),
+    /// A session that was closed, or displaced by another.
+    Session(Box<SessionSeat>),
+    /// Keys that were replaced, or were for a link that is gone.
+    Sealer(Box<Sealer>),
+    /// The message that was sent.
+    Sent(Vec<u8>),
 }
 
-/// A frame that was for this switch itself, on its way to the slow path.
+/// The longest message of a link itself: a path challenge's token and room to spare.
+pub const SAYING_BYTES_MAX: usize = 32;
+
+/// What a worker has seen and the slow path should know.
 #[derive(Debug)]
-pub struct Punt {
-    /// The worker that it came through.
+pub enum Punt {
+    /// A packet for the switch itself, as it came: label and shift untouched.
+    Packet {
+        /// The link that it came in by.
+        ingress: Mark,
+        /// The slot that it came in by.
+        ingress_slot: u32,
+        /// The frame.
+        frame: Frame,
+    },
+    /// An authenticated message of a link itself: a path challenge, or the answer to one.
+    Said {
+        /// The link.
+        link: Mark,
+        /// What kind.
+        kind: Kind,
+        /// The address that it came from.
+        from: Option<Address>,
+        /// The frame: link header and message.
+        frame: Frame,
+    },
+    /// The first frame under a session's keys was opened: the peer has them.
+    Heard(SessionIndex),
+    /// A link's authenticated frames come from another address than the one it has.
+    Roamed(Mark, Address),
+    /// A session's frames come in by this worker and are opened by another.
+    Strayed(SessionIndex, u8),
+    /// A link's sealer has sealed so much that new keys are wanted.
+    Worn(Mark),
+}
+
+/// A message that proves nothing yet: a handshake's. On its way to the slow path through a queue of
+/// its own, so that strangers cannot crowd out those who are known.
+#[derive(Debug)]
+pub struct Knock {
+    /// The worker that it came through: its sender's flow comes in there.
     pub worker: u8,
-    /// The link that it came in by.
-    pub ingress: Mark,
-    /// The slot that it came in by.
-    pub ingress_slot: u32,
-    /// The frame as it came: label and shift untouched.
+    /// The port that it came in by.
+    pub port: u16,
+    /// The link whose address it came from, if that is anybody's.
+    pub link: Mark,
+    /// Where it came from.
+    pub from: Address,
+    /// The frame.
     pub frame: Frame,
 }
 
-/// A frame on its way to the worker that owns its exit.
+/// A frame on its way to another worker.
 #[derive(Debug)]
-pub(crate) struct Handover {
-    pub(crate) to: Mark,
-    pub(crate) ingress_slot: u32,
-    pub(crate) is_control: bool,
-    pub(crate) frame: Frame,
+pub(crate) enum Handover {
+    /// To the worker that owns its exit.
+    Exit { to: Mark, ingress_slot: u32, is_control: bool, frame: Frame },
+    /// To the worker that opens its session.
+    Stray(Frame),
+}
+
+impl Handover {
+    pub(crate) fn into_frame(self) -> Frame {
+        match self {
+            Self::Exit { frame, .. } | Self::Stray(frame) => frame,
+        }
+    }
 }
 
 /// What wakes a worker that sleeps. The engine rings it after an order or a handover; how the

@@ -1,16 +1,21 @@
 //! One worker: the path of a packet, from the port it came in by to the port it leaves by. It never
 //! allocates after it was made, never locks, never blocks, and never reads a clock.
 //!
-//! Read [`Worker::breathe`] and `forward`; everything else here is what those two call.
+//! Read [`Worker::breathe`] and `forward`; everything else here is what those two call. What the
+//! slow path orders is carried out in `worker/obey.rs`.
+
+mod obey;
 
 use std::{mem, sync::Arc};
 
 use arrayvec::ArrayVec;
 use crossbeam_queue::ArrayQueue;
+use strowger_crypto::link_header::{Kind, SessionIndex};
 use strowger_frame::{
     BURST_MAX, Burst, Frame, Mark, Pool,
     port::Arm,
     ring::{Consumer, Producer, ring},
+    tally::Counter,
 };
 
 use crate::{
@@ -19,11 +24,21 @@ use crate::{
     discard::{Discard, DiscardTally},
     header::{AnyHeader, Header, HeaderError, hops_behind},
     label::Register,
-    limits::{ATTACHED_MAX, ORDERS_PER_BREATH, PORTS_MAX},
-    link::Link,
-    orders::{Bell, Handover, Order, PortSeat, Punt, Report},
+    limits::{ATTACHED_MAX, BURSTS_PER_FLUSH, PORTS_MAX},
+    link::{Leaving, Link, kind_of, session_of},
+    orders::{Bell, Handover, Knock, Order, PortSeat, Punt, Report},
+    session::{Place, Sessions, Vouched},
     slots::{Exit, SlotTable},
 };
+
+/// The mark of a frame whose session another worker's port received for: its address is not here.
+const ELSEWHERE: Mark = Mark(u32::MAX);
+
+/// No port of this worker.
+const NO_SEAT: usize = usize::MAX;
+
+/// A link that seems to have moved is reported this often.
+const ROAM_NOTE_NS: u64 = 100_000_000;
 
 /// One core's share of a switch: its own table, its own queue of every port, its own memory.
 pub struct Worker {
@@ -41,12 +56,22 @@ pub struct Worker {
     /// Links with frames at their exits, each once.
     exhaling: Vec<Mark>,
     exhaled: Vec<Mark>,
+    /// Ports were given frames since they were last flushed.
+    unflushed: bool,
     exchange: Exchange,
     orders: Consumer<Order>,
     reports: Producer<Report>,
+    sessions: Sessions,
+    /// A link whose sealer has sealed so much that new keys are wanted.
+    worn: Option<Mark>,
+    /// The link last reported to have moved, and when.
+    roamed: (Mark, u64),
     punts: Arc<ArrayQueue<Punt>>,
+    knocks: Arc<ArrayQueue<Knock>>,
     /// Discards of frames whose exit had gone before they came to it.
     homeless: Arc<DiscardTally>,
+    /// Frames that this worker made for the slow path.
+    frames_made: Arc<Counter>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -58,52 +83,122 @@ impl std::fmt::Debug for Worker {
     }
 }
 
-/// Where a frame goes after a step, and how it queues there.
+/// Where a frame goes from here.
 #[derive(Clone, Copy)]
 enum Onward {
+    /// To an exit of this switch.
     Exit { egress: Mark, is_control: bool, ingress_slot: u32 },
+    /// To the switch itself.
     Punt { ingress_slot: u32 },
+    /// Nowhere: a keepalive has said all it had to say.
+    Heard,
+    /// To the slow path, as a link's own message.
+    Said { kind: Kind, from: Mark },
+    /// To the slow path, as a message that proves nothing yet.
+    Knock,
+    /// To the worker that opens its session.
+    Stray { session: SessionIndex, worker: u8 },
+    /// To an exit of another worker.
+    Elsewhere { home: u8, egress: Mark, is_control: bool, ingress_slot: u32 },
+}
+
+/// Whether two frames leave by one exit and in one queue.
+#[inline]
+fn goes_along(a: &Result<Onward, Discard>, b: &Result<Onward, Discard>) -> bool {
+    match (a, b) {
+        (
+            Ok(Onward::Exit { egress: a, is_control: a_control, .. }),
+            Ok(Onward::Exit { egress: b, is_control: b_control, .. }),
+        ) => a == b && a_control == b_control,
+        _ => false,
+    }
 }
 
 impl Worker {
     /// One breath: obey, take in and switch what has arrived, let out what is ready. Returns how
     /// many frames were switched; 0 means that there was nothing to do.
     pub fn breathe(&mut self, now: Now) -> usize {
-        self.obey();
+        self.obey(now);
         self.pool.gather();
 
-        let mut switched = self.take_handovers();
+        let mut switched = self.take_handovers(now);
         for seat in 0..self.ports.len() {
-            let mut burst = Burst::new();
-            self.ports[seat].port.rx_burst(&mut self.pool, &mut burst);
-            switched += burst.len();
+            for _ in 0..BURSTS_PER_FLUSH {
+                let mut burst = Burst::new();
+                self.ports[seat].port.rx_burst(&mut self.pool, &mut burst);
+                let (arrived, is_full) = (burst.len(), burst.is_full());
+                switched += arrived;
 
-            // Decide for the whole burst where it lies, then move each frame once.
-            let onward: ArrayVec<_, BURST_MAX> =
-                burst.iter_mut().map(|frame| self.forward(frame, now)).collect();
-            for (frame, onward) in burst.into_iter().zip(onward) {
-                let sent = match onward {
-                    Ok(onward) => self.send_on(onward, frame),
-                    Err(discard) => Err((discard, frame)),
-                };
-                if let Err((discard, frame)) = sent {
-                    self.discard(seat, discard, &frame);
+                // Each frame is decided and made ready where it lies, then moved once.
+                let onward: ArrayVec<_, BURST_MAX> =
+                    burst.iter_mut().map(|frame| self.forward(frame, seat, now)).collect();
+                self.send_on(burst.into_iter(), &onward, seat);
+                self.exhale();
+                if !is_full {
+                    break;
                 }
             }
-            self.exhale();
+            self.flush();
         }
         switched
     }
 
     /// A packet's whole way through the switch, up to the queue in which it waits to be let out.
-    #[inline]
-    fn forward(&self, frame: &mut Frame, now: Now) -> Result<Onward, Discard> {
-        let ingress = live(&self.links, frame.mark()).ok_or(Discard::IngressGone)?;
-        ingress.count_arrival(frame, now);
+    #[inline(always)] // returned through memory, what was decided would stall the burst
+    fn forward(&mut self, frame: &mut Frame, seat: usize, now: Now) -> Result<Onward, Discard> {
+        let onward = self.route(frame, seat, now)?;
+        if let Onward::Exit { egress, is_control, ingress_slot } = onward {
+            let link = live_mut(&mut self.links, egress).ok_or(Discard::ExitGone)?;
+            if let Some(home) = link.home {
+                return Ok(Onward::Elsewhere { home, egress, is_control, ingress_slot });
+            }
+            let Self { pool, exhaling, worn, .. } = self;
+            let mut leaving = Leaving { now, pool, exhaling, worn };
+            link.prepare(frame, ingress_slot, is_control, &mut leaving)?;
+        }
+        Ok(onward)
+    }
 
-        // Opened in place; lengths are checked by `parse`, and nowhere behind it.
-        let packet = ingress.open(frame)?.into_bytes();
-        match AnyHeader::parse(packet)? {
+    /// Opens a frame and finds where it goes.
+    #[inline(always)]
+    fn route(&mut self, frame: &mut Frame, seat: usize, now: Now) -> Result<Onward, Discard> {
+        let kind = kind_of(frame)?;
+        let opened = match kind {
+            Kind::PlainData => {
+                let ingress = live(&self.links, frame.mark()).ok_or_else(|| nobody(frame))?;
+                ingress.open_plain(frame)?
+            }
+            Kind::SealedData | Kind::SealedHeaderData | Kind::PathChallenge | Kind::PathAnswer => {
+                let index = session_of(frame)?;
+                let session = match self.sessions.find(index)? {
+                    Place::Here(session) => session,
+                    Place::Elsewhere(session, worker) => {
+                        return Ok(Onward::Stray { session: *session, worker: *worker });
+                    }
+                };
+                let from = frame.mark();
+                let Vouched { first, opened } = session.open(now, frame)?;
+                let link = session.link;
+                if matches!(kind, Kind::PathChallenge | Kind::PathAnswer) {
+                    return Ok(Onward::Said { kind, from });
+                }
+                let heard = first || opened.is_keepalive();
+                if heard || from != link {
+                    self.note(heard.then_some(index), link, from, seat, now);
+                }
+                opened
+            }
+            Kind::Initiation | Kind::Response | Kind::Cookie => return Ok(Onward::Knock),
+            Kind::Beacon => return Err(Discard::BadLinkKind),
+        };
+
+        let ingress = live(&self.links, opened.frame().mark()).ok_or(Discard::IngressGone)?;
+        ingress.count_arrival(opened.frame(), now);
+        if opened.is_keepalive() {
+            return Ok(Onward::Heard);
+        }
+        // Lengths are checked by `parse`, and nowhere behind it.
+        match AnyHeader::parse(opened.packet())? {
             AnyHeader::W64(header) => self.step(ingress, header),
             AnyHeader::W128(header) => self.step(ingress, header),
             AnyHeader::W256(header) => self.step(ingress, header),
@@ -112,7 +207,7 @@ impl Worker {
 
     /// One step (wire.md 1.2): decides first and writes after, so that a frame that goes no further
     /// is still as it came.
-    #[inline]
+    #[inline(always)]
     fn step<R: Register>(
         &self,
         ingress: &Link,
@@ -130,10 +225,12 @@ impl Worker {
             Exit::Neighbour(egress) => egress,
             Exit::Endpoint(egress) => {
                 check_turn(ingress, egress)?;
+                check_right(ingress.rights.endpoints)?;
                 arrive(&header, hop.width())?;
                 return Ok(Onward::Exit { egress, is_control, ingress_slot });
             }
             Exit::Switch => {
+                check_right(ingress.rights.control)?;
                 arrive(&header, hop.width())?;
                 return Ok(Onward::Punt { ingress_slot });
             }
@@ -142,6 +239,7 @@ impl Worker {
             Exit::NoDirector => return Err(Discard::NoDirector),
         };
         check_turn(ingress, egress)?;
+        check_right(ingress.rights.transit)?;
         let way_back = ingress.way_back.in_form(hop.form()).ok_or(Discard::ReturnPath)?;
         let shift = shift + u16::from(hop.width());
         if u32::from(shift) >= R::BITS {
@@ -151,71 +249,183 @@ impl Worker {
         Ok(Onward::Exit { egress, is_control, ingress_slot })
     }
 
-    /// Puts a frame at its exit, or on the way to the worker that has it, or before the slow path.
+    /// Moves each frame to where it was decided that it goes; a run of frames to one exit at a time.
     #[inline]
-    fn send_on(&mut self, onward: Onward, frame: Frame) -> Result<(), (Discard, Frame)> {
-        let (egress, is_control, ingress_slot) = match onward {
-            Onward::Exit { egress, is_control, ingress_slot } => (egress, is_control, ingress_slot),
-            Onward::Punt { ingress_slot } => return self.punt(ingress_slot, frame),
-        };
-        let Some(link) = live_mut(&mut self.links, egress) else {
-            return Err((Discard::ExitGone, frame));
-        };
-        match link.home {
-            None => link.queue(frame, ingress_slot, is_control, &mut self.exhaling),
-            Some(home) => {
-                let handover = Handover { to: egress, ingress_slot, is_control, frame };
-                self.exchange.send(home, handover)
+    fn send_on(
+        &mut self,
+        mut frames: impl ExactSizeIterator<Item = Frame>,
+        onward: &[Result<Onward, Discard>],
+        seat: usize,
+    ) {
+        let mut rest = onward;
+        while let Some(first) = rest.first() {
+            let run = rest.iter().take_while(|onward| goes_along(first, onward)).count().max(1);
+            match *first {
+                Ok(Onward::Exit { egress, is_control, .. }) => {
+                    let Some(link) = live_mut(&mut self.links, egress) else { return };
+                    link.egress.put(frames.by_ref().take(run), is_control);
+                }
+                other => {
+                    let Some(frame) = frames.next() else { return };
+                    self.end_here(other, frame, seat);
+                }
             }
+            rest = &rest[run..];
         }
     }
 
-    /// Sends what waits at all exits, as far as the ports take it.
-    fn exhale(&mut self) {
-        if self.exhaling.is_empty() {
-            return;
+    /// What goes by no exit of this worker: to another worker, to the slow path, or nowhere.
+    #[cold]
+    fn end_here(&mut self, onward: Result<Onward, Discard>, frame: Frame, seat: usize) {
+        let sent = match onward {
+            Ok(onward) => self.hand_over(onward, frame, seat),
+            Err(discard) => Err((discard, frame)),
+        };
+        if let Err((discard, frame)) = sent {
+            self.discard(seat, discard, &frame);
         }
+    }
+
+    /// Gives the ports what waits at all exits, as far as they take it.
+    fn exhale(&mut self) {
         mem::swap(&mut self.exhaling, &mut self.exhaled);
         for &mark in &self.exhaled {
             let Some(link) = live_mut(&mut self.links, mark) else { continue };
             let seat = self.seats.get(usize::from(link.port)).copied().flatten();
             if let Some(seat) = seat.and_then(|seat| self.ports.get_mut(usize::from(seat))) {
                 link.let_out(&mut *seat.port, &mut self.exhaling);
+                self.unflushed = true;
             }
         }
         self.exhaled.clear();
-        for seat in &mut self.ports {
-            seat.port.flush();
-        }
-        self.exchange.ring_bells();
     }
 
-    /// Takes the frames that other workers' flows send by exits of this one.
-    fn take_handovers(&mut self) -> usize {
+    /// Lets go what the ports were given.
+    fn flush(&mut self) {
+        if !self.exhaling.is_empty() {
+            self.exhale();
+        }
+        if mem::take(&mut self.unflushed) {
+            for seat in &mut self.ports {
+                seat.port.flush();
+                self.unflushed |= !seat.port.is_flushed();
+            }
+        }
+        self.exchange.ring_bells();
+        if let Some(link) = self.worn.take() {
+            let _ = self.punts.push(Punt::Worn(link));
+        }
+    }
+
+    /// Takes the frames that came in by other workers and leave, or are opened, by this one.
+    fn take_handovers(&mut self, now: Now) -> usize {
         let mut taken = 0;
         for from in 0..self.exchange.from.len() {
             let mut handovers = ArrayVec::<Handover, BURST_MAX>::new();
             self.exchange.from[from].pop_burst(&mut handovers);
             taken += handovers.len();
-            for Handover { to, ingress_slot, is_control, frame } in handovers {
-                let refused = match live_mut(&mut self.links, to) {
-                    None => Err((Discard::ExitGone, frame)),
-                    Some(link) => link.queue(frame, ingress_slot, is_control, &mut self.exhaling),
-                };
-                if let Err((discard, _frame)) = refused {
-                    self.count_at_exit(to, discard);
-                }
+            for handover in handovers {
+                self.take_handover(handover, now);
             }
             self.exhale();
         }
+        self.flush();
         taken
     }
 
-    /// Hands a frame that is for the switch itself to the slow path.
+    #[inline(never)]
+    fn take_handover(&mut self, handover: Handover, now: Now) {
+        let (exit, onward, frame) = match handover {
+            Handover::Exit { to, ingress_slot, is_control, mut frame } => {
+                let Self { pool, exhaling, worn, links, .. } = self;
+                let mut leaving = Leaving { now, pool, exhaling, worn };
+                let prepared = match live_mut(links, to) {
+                    None => Err(Discard::ExitGone),
+                    Some(link) => link.prepare(&mut frame, ingress_slot, is_control, &mut leaving),
+                };
+                let exit = Onward::Exit { egress: to, is_control, ingress_slot };
+                (to, prepared.map(|()| exit), frame)
+            }
+            Handover::Stray(mut frame) => {
+                frame.set_mark(ELSEWHERE);
+                let onward = match self.forward(&mut frame, NO_SEAT, now) {
+                    // Handed over once already: its session is just moving.
+                    Ok(Onward::Stray { .. }) => Err(Discard::NoSession),
+                    onward => onward,
+                };
+                (frame.mark(), onward, frame)
+            }
+        };
+        match onward {
+            Ok(_) => self.send_on(Some(frame).into_iter(), &[onward], NO_SEAT),
+            Err(discard) => self.count_at_exit(exit, discard),
+        }
+    }
+
+    /// Hands to the slow path, or to another worker, what does not go to an exit.
     #[cold]
-    fn punt(&mut self, ingress_slot: u32, frame: Frame) -> Result<(), (Discard, Frame)> {
-        let punt = Punt { worker: self.number, ingress: frame.mark(), ingress_slot, frame };
-        self.punts.push(punt).map_err(|punt| (Discard::PuntFull, punt.frame))
+    fn hand_over(
+        &mut self,
+        onward: Onward,
+        frame: Frame,
+        seat: usize,
+    ) -> Result<(), (Discard, Frame)> {
+        let mark = frame.mark();
+        let port = self.ports.get(seat);
+        let address_of = |mark| port.and_then(|seat| seat.port.address_of(mark));
+        let punt = match onward {
+            Onward::Heard => return Err((Discard::Handled, frame)),
+            Onward::Exit { .. } => return Err((Discard::Unhandled, frame)),
+            Onward::Elsewhere { home, egress, is_control, ingress_slot } => {
+                let handover = Handover::Exit { to: egress, ingress_slot, is_control, frame };
+                return self.exchange.send(home, handover);
+            }
+            Onward::Punt { ingress_slot } => Punt::Packet { ingress: mark, ingress_slot, frame },
+            Onward::Said { kind, from } => {
+                Punt::Said { link: mark, kind, from: address_of(from), frame }
+            }
+            Onward::Knock => {
+                let (Some(port), Some(from)) = (port, address_of(mark)) else {
+                    return Err((Discard::Stranger, frame));
+                };
+                let (worker, port) = (self.number, port.number);
+                let knock = Knock { worker, port, link: mark, from, frame };
+                return self.knocks.push(knock).map_err(|full| (Discard::PuntFull, full.frame));
+            }
+            Onward::Stray { session, worker } => {
+                let _ = self.punts.push(Punt::Strayed(session, self.number));
+                return self.exchange.send(worker, Handover::Stray(frame));
+            }
+        };
+        self.punts
+            .push(punt)
+            .map_err(|full| match full {
+                Punt::Packet { frame, .. } | Punt::Said { frame, .. } => {
+                    (Discard::PuntFull, Some(frame))
+                }
+                _ => (Discard::PuntFull, None),
+            })
+            .or_else(|(discard, frame)| match frame {
+                Some(frame) => Err((discard, frame)),
+                // Only the two above were pushed, and both carry one.
+                None => Ok(()),
+            })
+    }
+
+    /// Tells the slow path of a session's first frame, or of a link whose frames come from another
+    /// address than it has.
+    #[cold]
+    fn note(&mut self, heard: Option<SessionIndex>, link: Mark, from: Mark, seat: usize, now: Now) {
+        if let Some(session) = heard {
+            let _ = self.punts.push(Punt::Heard(session));
+        }
+        let moved = from != link && from != ELSEWHERE;
+        let lately = self.roamed == (link, now.0 / ROAM_NOTE_NS);
+        let address = self.ports.get(seat).and_then(|seat| seat.port.address_of(from));
+        if let (true, false, Some(address)) = (moved, lately, address) {
+            self.roamed = (link, now.0 / ROAM_NOTE_NS);
+            let _ = self.punts.push(Punt::Roamed(link, address));
+        }
     }
 
     /// Counts the end of a frame at the port that it came in by.
@@ -224,9 +434,13 @@ impl Worker {
         if let Some(link) = live(&self.links, frame.mark()) {
             link.tally.discards.add(1);
         }
-        if let Some(seat) = self.ports.get_mut(seat) {
-            seat.discards.count(discard);
-            seat.port.note_discard(frame, discard.name());
+        match self.ports.get_mut(seat) {
+            Some(seat) => {
+                seat.discards.count(discard);
+                seat.port.note_discard(frame, discard.name());
+            }
+            // It was handed over by another worker, which has its port.
+            None => self.homeless.count(discard),
         }
     }
 
@@ -241,73 +455,6 @@ impl Worker {
             Some(seat) => seat.discards.count(discard),
             // The link is gone, and its port may be, too.
             None => self.homeless.count(discard),
-        }
-    }
-
-    /// Does what the slow path has decided since the last breath, a few orders at most.
-    fn obey(&mut self) {
-        for _ in 0..ORDERS_PER_BREATH {
-            // An order is taken only when its report has a place.
-            if self.reports.is_full() {
-                return;
-            }
-            let Some(order) = self.orders.pop() else { return };
-            let report = self.carry_out(order);
-            let reported = self.reports.push(report);
-            debug_assert!(reported.is_ok(), "a place was seen above, and only we fill it");
-        }
-    }
-
-    fn carry_out(&mut self, order: Order) -> Report {
-        match order {
-            Order::Slots(table) => Report::Slots(mem::replace(&mut self.slots, table)),
-            Order::Attach(link, at) => {
-                let mark = link.mark;
-                if let Some(seat) = self.seat_of(link.port)
-                    && let Err(why) = self.ports[seat].port.admit(mark, at)
-                {
-                    return Report::AttachRefused(link, why);
-                }
-                match self.links.get_mut(mark.index()) {
-                    Some(place) => *place = Some(link),
-                    None => debug_assert!(false, "marks are below ATTACHED_MAX"),
-                }
-                Report::Done
-            }
-            Order::Detach(mark) => {
-                let place = self.links.get_mut(mark.index());
-                let Some(mut link) = place.and_then(|p| p.take_if(|l| l.mark == mark)) else {
-                    return Report::Done;
-                };
-                if let Some(seat) = self.seat_of(link.port) {
-                    let seat = &mut self.ports[seat];
-                    seat.port.forget(mark);
-                    let waiting = link.egress.waiting() as u64;
-                    link.tally.discards.add(waiting);
-                    seat.discards.count_many(Discard::ExitGone, waiting);
-                }
-                self.exhaling.retain(|&listed| listed != mark);
-                link.egress = crate::egress::Egress::default();
-                Report::Detached(link)
-            }
-            Order::Plug(seat) => {
-                let number = usize::from(seat.number);
-                if self.ports.len() == PORTS_MAX || number >= self.seats.len() {
-                    return Report::PlugRefused(seat);
-                }
-                self.seats[number] = Some(self.ports.len() as u16);
-                self.ports.push(seat);
-                Report::Done
-            }
-            Order::Unplug(number) => {
-                let Some(seat) = self.seat_of(number) else { return Report::Done };
-                let gone = self.ports.swap_remove(seat);
-                self.seats[usize::from(number)] = None;
-                if let Some(moved) = self.ports.get(seat) {
-                    self.seats[usize::from(moved.number)] = Some(seat as u16);
-                }
-                Report::Unplugged(gone)
-            }
         }
     }
 
@@ -371,7 +518,9 @@ impl Worker {
         reports: Producer<Report>,
         exchange: Exchange,
         punts: Arc<ArrayQueue<Punt>>,
+        knocks: Arc<ArrayQueue<Knock>>,
         homeless: Arc<DiscardTally>,
+        frames_made: Arc<Counter>,
     ) -> Self {
         Self {
             number,
@@ -383,11 +532,17 @@ impl Worker {
             seats: vec![None; PORTS_MAX],
             exhaling: Vec::with_capacity(ATTACHED_MAX),
             exhaled: Vec::with_capacity(ATTACHED_MAX),
+            unflushed: false,
             exchange,
             orders,
             reports,
+            sessions: Sessions::new(),
+            worn: None,
+            roamed: (ELSEWHERE, 0),
             punts,
+            knocks,
             homeless,
+            frames_made,
         }
     }
 }
@@ -410,6 +565,18 @@ fn live_mut(links: &mut [Option<Box<Link>>], mark: Mark) -> Option<&mut Link> {
 #[inline]
 fn check_turn(ingress: &Link, egress: Mark) -> Result<(), Discard> {
     if ingress.mark == egress && !ingress.u_turns { Err(Discard::UTurn) } else { Ok(()) }
+}
+
+/// Who is not allowed hears no more than who names an empty slot, but is counted apart.
+#[inline]
+fn check_right(has: bool) -> Result<(), Discard> {
+    if has { Ok(()) } else { Err(Discard::NotAllowed) }
+}
+
+/// Why no link stands under a frame's mark.
+#[cold]
+fn nobody(frame: &Frame) -> Discard {
+    if frame.mark().is_stranger() { Discard::Stranger } else { Discard::IngressGone }
 }
 
 /// Where a label ends, nothing may be left of it but its end marker (wire.md 1.3).
@@ -464,10 +631,10 @@ impl Exchange {
     #[inline]
     fn send(&mut self, home: u8, handover: Handover) -> Result<(), (Discard, Frame)> {
         let Some(Some(ring)) = self.to.get_mut(usize::from(home)) else {
-            return Err((Discard::ExitGone, handover.frame));
+            return Err((Discard::ExitGone, handover.into_frame()));
         };
         self.given |= 1 << home;
-        ring.push(handover).map_err(|handover| (Discard::ExchangeFull, handover.frame))
+        ring.push(handover).map_err(|full| (Discard::ExchangeFull, full.into_frame()))
     }
 
     fn ring_bells(&mut self) {

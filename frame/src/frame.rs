@@ -27,6 +27,23 @@ impl Mark {
         (self.0 & 0xffff) as usize
     }
 
+    /// The mark of a frame from an address that no neighbour has, where a port was told to hand
+    /// those up ([`Port::welcome_strangers`](crate::Port::welcome_strangers)). `number` tells those
+    /// of one burst apart.
+    #[inline]
+    pub const fn stranger(number: u8) -> Self {
+        Self::new(Self::STRANGERS_FROM | number as u16, 0)
+    }
+
+    /// Whether it is a stranger's.
+    #[inline]
+    pub const fn is_stranger(self) -> bool {
+        self.index() >= Self::STRANGERS_FROM as usize
+    }
+
+    /// Indices from here on are strangers': 256 of them, which no neighbour ever has.
+    const STRANGERS_FROM: u16 = 0xff00;
+
     /// How often the index had been used before.
     #[inline]
     pub const fn generation(self) -> u16 {

@@ -3,7 +3,9 @@
 
 use std::{net::SocketAddr, os::fd::RawFd, sync::Arc};
 
-use crate::{Burst, Mark, Pool, tally::Counter};
+use arrayvec::ArrayVec;
+
+use crate::{Burst, Frame, Mark, Pool, tally::Counter};
 
 /// Where a neighbour is, in the words of its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -12,6 +14,22 @@ pub enum Address {
     Only,
     /// A UDP socket address.
     Udp(SocketAddr),
+}
+
+impl Address {
+    /// The address as bytes: the same for the same address, different for different ones of one
+    /// kind. For keyed hashes, not for the wire.
+    pub fn to_bytes(&self) -> ArrayVec<u8, 32> {
+        let mut bytes = ArrayVec::new();
+        if let Self::Udp(at) = self {
+            match at.ip() {
+                std::net::IpAddr::V4(ip) => bytes.extend(ip.octets()),
+                std::net::IpAddr::V6(ip) => bytes.extend(ip.octets()),
+            }
+            bytes.extend(at.port().to_be_bytes());
+        }
+        bytes
+    }
 }
 
 impl std::fmt::Display for Address {
@@ -190,6 +208,21 @@ pub trait Port: Send {
     /// The neighbour under `mark` is one no longer.
     fn forget(&mut self, mark: Mark);
 
+    /// Whether frames from addresses that no neighbour has are handed up under a
+    /// [`Mark::stranger`], or counted as [`Loss::Stranger`], which is what a port does unless told.
+    fn welcome_strangers(&mut self, _welcome: bool) {}
+
+    /// The address behind a mark: a neighbour's, or, until the next `rx_burst`, a stranger's.
+    fn address_of(&self, _mark: Mark) -> Option<Address> {
+        None
+    }
+
+    /// Sends one frame to whoever is at an address, neighbour or not. Rare: handshakes, answers.
+    /// What cannot go is counted as lost.
+    fn send_to(&mut self, _to: Address, _frame: Frame) {
+        self.tally().lose(Loss::NoNeighbour, 1);
+    }
+
     /// Called before the worker blocks: says what would wake it.
     fn arm(&mut self) -> Arm;
 
@@ -206,7 +239,7 @@ pub trait Port: Send {
     fn describe(&self) -> &str;
 
     /// Says why a frame that this port delivered last went no further; only a capture listens.
-    fn note_discard(&mut self, _frame: &crate::Frame, _reason: &'static str) {}
+    fn note_discard(&mut self, _frame: &Frame, _reason: &'static str) {}
 }
 
 impl std::fmt::Debug for dyn Port {
@@ -243,6 +276,18 @@ impl<P: Port + ?Sized> Port for Box<P> {
 
     fn forget(&mut self, mark: Mark) {
         (**self).forget(mark);
+    }
+
+    fn welcome_strangers(&mut self, welcome: bool) {
+        (**self).welcome_strangers(welcome);
+    }
+
+    fn address_of(&self, mark: Mark) -> Option<Address> {
+        (**self).address_of(mark)
+    }
+
+    fn send_to(&mut self, to: Address, frame: Frame) {
+        (**self).send_to(to, frame);
     }
 
     fn arm(&mut self) -> Arm {

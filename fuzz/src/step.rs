@@ -249,14 +249,17 @@ impl Case {
             return Fate::Ends(D::Stranger);
         }
         let Some(packet) = bytes.get(LINK_HEADER_BYTES..) else { return Fate::Ends(D::TooShort) };
-        if bytes.len() < FRAME_BYTES_MIN {
-            return Fate::Ends(D::TooShort);
-        }
         if bytes.len() > FRAME_BYTES_MAX {
             return Fate::Ends(D::TooLong);
         }
-        if !(0x50..0x60).contains(&bytes[0]) {
-            return Fate::Ends(D::BadLinkKind);
+        match bytes[0] >> 4 {
+            // A handshake, and this switch has no identity to answer with.
+            1..=3 => return Fate::Ends(D::Unhandled),
+            // Sealed, and there is no session.
+            4 | 5 | 8 | 9 => return Fate::Ends(D::NoSession),
+            6 if bytes.len() < FRAME_BYTES_MIN => return Fate::Ends(D::TooShort),
+            6 => {}
+            _ => return Fate::Ends(D::BadLinkKind),
         }
         match packet[0] {
             0x10 => self.fate_in::<u64>(from, packet),
@@ -371,8 +374,7 @@ impl Rig {
             far.admit(Mark(0), Address::Only).expect("nobody else");
             let port = rig.switch.plug_at(0, Box::new(near)).expect("a place");
             let behind = if is_endpoint { Behind::Endpoint } else { Behind::Neighbour };
-            let name = String::new();
-            let attach = Attach { port, at: Address::Only, behind, slot: Some(slot), name };
+            let attach = Attach::plain(port, Address::Only, behind, "").at_slot(slot);
             assert_eq!(rig.switch.attach(attach), Ok(slot));
             rig.far.push(far);
         }
@@ -434,7 +436,7 @@ impl Rig {
             None => Fate::Ends(ended[0]),
             Some((slot, out)) => {
                 assert_eq!(out.len(), bytes.len(), "the size never changes");
-                assert_eq!(out[0] >> 4, 5, "a plain frame stays one");
+                assert_eq!(out[0] >> 4, 6, "a plain frame stays one");
                 Fate::Leaves(slot, out[LINK_HEADER_BYTES..].to_vec())
             }
         }
@@ -537,7 +539,8 @@ fn a_frame_leaves_where_the_model_says_or_ends_for_its_reason() {
 
 /// Reasons that bytes alone can bring about in a switch at rest. The others need a full queue, a
 /// change under way, a sealed link or a socket.
-const BY_BYTES: [Discard; 17] = [
+const BY_BYTES: [Discard; 18] = [
+    Discard::NoSession,
     Discard::TooShort,
     Discard::TooLong,
     Discard::BadLinkKind,

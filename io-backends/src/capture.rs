@@ -349,6 +349,18 @@ impl<P: Port> Port for Capture<P> {
         self.inner.forget(mark);
     }
 
+    fn welcome_strangers(&mut self, welcome: bool) {
+        self.inner.welcome_strangers(welcome);
+    }
+
+    fn address_of(&self, mark: Mark) -> Option<Address> {
+        self.inner.address_of(mark)
+    }
+
+    fn send_to(&mut self, to: Address, frame: Frame) {
+        self.inner.send_to(to, frame);
+    }
+
     fn arm(&mut self) -> Arm {
         self.publish_arrived();
         self.inner.arm()

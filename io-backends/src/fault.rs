@@ -282,6 +282,18 @@ impl<P: Port> Port for Fault<P> {
         self.inner.forget(mark);
     }
 
+    fn welcome_strangers(&mut self, welcome: bool) {
+        self.inner.welcome_strangers(welcome);
+    }
+
+    fn address_of(&self, mark: Mark) -> Option<Address> {
+        self.inner.address_of(mark)
+    }
+
+    fn send_to(&mut self, to: Address, frame: Frame) {
+        self.inner.send_to(to, frame);
+    }
+
     fn arm(&mut self) -> Arm {
         // What is held goes on by being called again.
         if self.held() > 0 { Arm::Ready } else { self.inner.arm() }

@@ -25,7 +25,7 @@
 use std::{io, sync::Arc};
 
 use strowger_frame::{
-    Address, Burst, Loss, Mark, Pool, Port,
+    Address, Burst, Frame, Loss, Mark, Pool, Port,
     port::{AdmitError, Arm, PortTally},
 };
 
@@ -129,6 +129,20 @@ impl Port for MemoryPort {
         if self.mark == Some(mark) {
             self.mark = None;
         }
+    }
+
+    fn address_of(&self, mark: Mark) -> Option<Address> {
+        (self.mark == Some(mark)).then_some(Address::Only)
+    }
+
+    fn send_to(&mut self, to: Address, frame: Frame) {
+        let mut one = Burst::new();
+        one.push(frame);
+        if to == Address::Only {
+            self.unflushed |= self.end.put(&mut one) > 0;
+        }
+        // Nobody waits for a second try of it.
+        self.end.tally.lose(Loss::NoNeighbour, one.len() as u64);
     }
 
     fn arm(&mut self) -> Arm {

@@ -405,6 +405,10 @@ impl Port for UnixPort {
         }
     }
 
+    fn address_of(&self, mark: Mark) -> Option<Address> {
+        (self.mark == Some(mark)).then_some(Address::Only)
+    }
+
     fn arm(&mut self) -> Arm {
         if let (true, Some(client)) = (self.stuck, &self.client) {
             let events = libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLOUT;

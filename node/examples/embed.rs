@@ -16,9 +16,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut users = Vec::new();
     for slot in [2, 3] {
         let (port, user) = endpoint::pair(&endpoint::EndpointSpec::default())?;
-        let port = switch.plug_at(0, Box::new(port)).map_err(|_| "there is no worker 0")?;
-        let (at, behind, name) = (Address::Only, Behind::Endpoint, format!("user {slot}"));
-        switch.attach(Attach { port, at, behind, slot: Some(slot), name })?;
+        let port = switch.plug_at(0, Box::new(port))?;
+        let attach = Attach::plain(port, Address::Only, Behind::Endpoint, format!("user {slot}"));
+        switch.attach(attach.at_slot(slot))?;
         users.push(user);
     }
     while !switch.is_settled() {

@@ -143,7 +143,12 @@ impl Relay {
                 Event::SlotAttached(slot) => (slot, Answer::Attached(slot)),
                 Event::AttachRefused(slot, why) => (slot, Answer::Declined(why.to_string())),
                 Event::SlotDetached(slot) => (slot, Answer::Detached(slot)),
-                Event::SlotFree(_) | Event::PortUnplugged(_) => continue,
+                Event::SlotFree(_)
+                | Event::PortUnplugged(_)
+                | Event::LinkUp(_)
+                | Event::LinkDown(_)
+                | Event::Roamed(..)
+                | Event::Rekeyed(_) => continue,
             };
             if let Some(at) = self.waiting.iter().position(|(waits_for, _)| *waits_for == slot) {
                 // A client that does not wait any more has dropped its end.
@@ -221,7 +226,7 @@ impl Relay {
             (false, None) => (Address::Only, Behind::Endpoint),
             (false, Some(_)) => return Err(format!("behind {} there is no address", port.name)),
         };
-        let attach = Attach { port: port.id, at, behind, slot, name };
+        let attach = Attach { slot, ..Attach::plain(port.id, at, behind, name) };
         let switch = &mut self.topology.switch;
         if let Some(twin) = switch.slots().iter().find(|view| view.name == attach.name) {
             return Err(format!("the name \"{}\" is that of slot {}", attach.name, twin.slot));

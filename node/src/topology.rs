@@ -332,19 +332,14 @@ fn of_worker(path: &Path, worker: usize, workers: usize) -> PathBuf {
 
 /// Pinned slots first, so that no other neighbour is given one of them.
 fn attach(config: &Config, switch: &mut Switch, ports: &[PortInfo]) -> Result<(), Failure> {
-    let neighbours = config.neighbours.iter().map(|neighbour| Attach {
-        port: ports[neighbour.listener].id,
-        at: Address::Udp(neighbour.address),
-        behind: Behind::Neighbour,
-        slot: neighbour.slot,
-        name: neighbour.name.clone(),
+    let neighbours = config.neighbours.iter().map(|neighbour| {
+        let (port, at) = (ports[neighbour.listener].id, Address::Udp(neighbour.address));
+        let plain = Attach::plain(port, at, Behind::Neighbour, &neighbour.name);
+        Attach { slot: neighbour.slot, ..plain }
     });
-    let endpoints = config.unix.iter().zip(&ports[config.udp.len()..]).map(|(unix, port)| Attach {
-        port: port.id,
-        at: Address::Only,
-        behind: Behind::Endpoint,
-        slot: unix.slot,
-        name: unix.name.clone(),
+    let endpoints = config.unix.iter().zip(&ports[config.udp.len()..]).map(|(unix, port)| {
+        let plain = Attach::plain(port.id, Address::Only, Behind::Endpoint, &unix.name);
+        Attach { slot: unix.slot, ..plain }
     });
     let all: Vec<Attach> = neighbours.chain(endpoints).collect();
     let (pinned, free): (Vec<Attach>, Vec<Attach>) =

@@ -36,8 +36,7 @@ const UNSAFE_ROOMS: [&str; 2] = ["frame", "io-backends"];
 
 /// What a file may have at most, its tests aside, and those that had more when the rule came: they may only shrink.
 const LINES_MAX: usize = 700;
-const LONGER_FILES: [(&str, usize); 2] =
-    [("engine/src/control/mod.rs", 798), ("engine/src/label.rs", 940)];
+const LONGER_FILES: [(&str, usize); 1] = [("engine/src/label.rs", 940)];
 
 const FOLDERS: [&str; 9] =
     ["frame", "crypto", "io-backends", "engine", "node", "bench", "fuzz", "loom-tests", "docs"];

@@ -11,6 +11,8 @@
 //!
 //! So a worker never holds a table that names a link it does not have.
 
+pub mod peering;
+mod request;
 mod view;
 
 use std::{
@@ -24,213 +26,33 @@ use strowger_frame::{
     Loss, Mark, Pool, Port,
     port::{Address, AdmitError, PortTally},
     ring::{Consumer, Producer, ring},
+    tally::Counter,
 };
 
+use self::peering::Peering;
+pub use self::request::{
+    Attach, AttachError, ConfigError, DetachError, Event, PlugError, PortId, SwitchConfig,
+};
 pub use self::view::{Balance, PortView, QueueView, SlotState, SlotView};
 use crate::{
     Now,
     director::Slot,
     discard::{Discard, DiscardTally},
     egress::Egress,
-    limits::{ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX, ORDERS_MAX, PORTS_MAX, PUNTS_MAX},
-    link::{Behind, Link, SlotTally},
-    orders::{Bell, Order, PortSeat, Punt, Report},
-    scheme::{self, Scheme},
+    limits::{
+        ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX, KNOCKS_MAX, ORDERS_MAX, PORTS_MAX, PUNTS_MAX,
+    },
+    link::{Behind, Guard, Link, SlotTally},
+    orders::{Bell, Knock, Order, PortSeat, Punt, Report},
     slots::{Exit, SlotTable, WayBack},
     worker::{Exchange, Worker},
 };
-
-/// How a switch is to behave. Plain data; [`Switch::new`] checks it.
-#[derive(Clone, Copy, Debug)]
-pub struct SwitchConfig {
-    /// How slot numbers are written (wire.md 1.1).
-    pub scheme: Scheme,
-    /// The highest slot number that is given out.
-    pub slot_max: u32,
-    /// Hops that a frame may have left after this switch, whatever its sender wrote: 1 to
-    /// [`HOPS_MAX`].
-    pub hops_max: u8,
-    /// Whether a frame may leave by the slot that it came in by.
-    pub u_turns: bool,
-    /// How long a slot's number rests after it was detached, in nanoseconds: longer than a packet
-    /// with a label that names it can be on its way.
-    pub quarantine_ns: u64,
-}
-
-impl Default for SwitchConfig {
-    fn default() -> Self {
-        Self {
-            scheme: scheme::V3X5X8,
-            slot_max: 256,
-            hops_max: HOPS_MAX,
-            u_turns: false,
-            quarantine_ns: 60_000_000_000,
-        }
-    }
-}
-
-/// Why a switch could not be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConfigError {
-    /// The scheme has no spelling for slot 1, so nobody could speak to the switch itself.
-    SchemeWithoutSelf,
-    /// The scheme's prefixes are too alike for a table: no switch can number its slots by it.
-    SchemeTooAlike,
-    /// `slot_max` is not writable in the scheme, or below 2; the highest that is, if any.
-    SlotMax(Option<u32>),
-    /// `hops_max` is 0 or above [`HOPS_MAX`].
-    HopsMax,
-    /// No worker, or more than 64.
-    Workers,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SchemeWithoutSelf => f.write_str("the scheme cannot spell slot 1"),
-            Self::SchemeTooAlike => f.write_str("the scheme's prefixes are too alike for a table"),
-            Self::SlotMax(Some(max)) => write!(f, "the highest slot number must be 2 to {max}"),
-            Self::SlotMax(None) => f.write_str("the scheme can write no slot but 1"),
-            Self::HopsMax => write!(f, "the hop limit must be 1 to {HOPS_MAX}"),
-            Self::Workers => f.write_str("a switch has 1 to 64 workers"),
-        }
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-/// A port's number in its switch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortId(pub u16);
-
-/// Why a port could not be plugged in. Nothing has changed then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlugError {
-    /// A port that is to be everywhere needs one queue for each worker.
-    QueueCount {
-        /// Queues that were given.
-        queues: usize,
-        /// Workers that there are.
-        workers: usize,
-    },
-    /// There is no worker with this number.
-    NoWorker(usize),
-    /// [`PORTS_MAX`] ports are plugged in.
-    Full,
-}
-
-impl fmt::Display for PlugError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::QueueCount { queues, workers } => {
-                write!(f, "{queues} queues were given for {workers} workers")
-            }
-            Self::NoWorker(number) => write!(f, "there is no worker {number}"),
-            Self::Full => write!(f, "{PORTS_MAX} ports are plugged in"),
-        }
-    }
-}
-
-impl std::error::Error for PlugError {}
-
-/// What is to be attached.
-#[derive(Clone, Debug)]
-pub struct Attach {
-    /// The port that it is behind.
-    pub port: PortId,
-    /// Where behind it.
-    pub at: Address,
-    /// Another switch, or a local user.
-    pub behind: Behind,
-    /// The slot number wanted; the lowest free one if none is named.
-    pub slot: Option<u32>,
-    /// What people call it.
-    pub name: String,
-}
-
-/// Why something could not be attached. Nothing has changed then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttachError {
-    /// No such port.
-    NoPort,
-    /// The slot number is 1 (the switch itself), or above the highest that is given out.
-    NoSuchSlot(u32),
-    /// Something is attached to the slot.
-    SlotTaken(u32),
-    /// The slot's last user is gone, but labels that name it may still be on their way.
-    SlotQuarantined(u32),
-    /// No slot number is free.
-    SlotsFull,
-    /// The address already has a slot.
-    AddressTaken(u32),
-    /// [`ATTACHED_MAX`] things are attached.
-    Full,
-}
-
-impl fmt::Display for AttachError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoPort => f.write_str("there is no such port"),
-            Self::NoSuchSlot(1) => f.write_str("slot 1 is the switch itself"),
-            Self::NoSuchSlot(slot) => write!(f, "slot {slot} is above the highest given out"),
-            Self::SlotTaken(slot) => write!(f, "slot {slot} is taken"),
-            Self::SlotQuarantined(slot) => write!(
-                f,
-                "slot {slot} was given up a short while ago, and labels that name it may still be \
-                 on their way"
-            ),
-            Self::SlotsFull => f.write_str("no slot number is free"),
-            Self::AddressTaken(slot) => write!(f, "the address already has slot {slot}"),
-            Self::Full => write!(f, "{ATTACHED_MAX} links and endpoints are attached"),
-        }
-    }
-}
-
-impl std::error::Error for AttachError {}
-
-/// Why something could not be detached or unplugged. Nothing has changed then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DetachError {
-    /// Nothing is attached to the slot, or it is on its way out already.
-    EmptySlot(u32),
-    /// No such port, or it is on its way out already.
-    NoPort,
-    /// The port still has something attached to this slot.
-    PortInUse(u32),
-}
-
-impl fmt::Display for DetachError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::EmptySlot(slot) => write!(f, "nothing is attached to slot {slot}"),
-            Self::NoPort => f.write_str("there is no such port"),
-            Self::PortInUse(slot) => write!(f, "slot {slot} is still attached behind the port"),
-        }
-    }
-}
-
-impl std::error::Error for DetachError {}
-
-/// What has come true since the last [`Switch::poll`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Every worker forwards to the slot.
-    SlotAttached(u32),
-    /// A port would not have the neighbour; the slot is free again.
-    AttachRefused(u32, AdmitError),
-    /// No worker knows the slot's user any more; its number rests.
-    SlotDetached(u32),
-    /// The slot's number may be given again.
-    SlotFree(u32),
-    /// No worker has the port any more.
-    PortUnplugged(PortId),
-}
 
 /// One thing attached, as the slow path knows it.
 struct Attachment {
     slot: u32,
     port: PortId,
-    at: Address,
+    at: Option<Address>,
     behind: Behind,
     name: String,
     state: SlotState,
@@ -275,6 +97,8 @@ enum Step {
     Remove(Mark),
     Rest(Mark),
     Forget(PortId),
+    /// Sessions have moved to this worker.
+    Moved(u8),
 }
 
 /// The slow path's half of a switch. One thread owns it.
@@ -287,10 +111,15 @@ pub struct Switch {
     ports: Vec<Option<PortRecord>>,
     pending: VecDeque<Pending>,
     punts: Arc<ArrayQueue<Punt>>,
+    knocks: Arc<ArrayQueue<Knock>>,
+    /// Sealed links; none before [`Switch::set_identity`].
+    peering: Option<Peering>,
     /// Frames that ended here, on the slow path.
     discards: DiscardTally,
     /// By worker: frames handed over to it whose exit had gone meanwhile.
     homeless: Vec<Arc<DiscardTally>>,
+    /// By worker: frames that it made for the slow path.
+    made: Vec<Arc<Counter>>,
     /// What ports and slots that are gone had counted, so that totals never go backwards.
     past: Balance,
     events: Vec<Event>,
@@ -324,16 +153,19 @@ impl Switch {
         }
         let count = pools.len();
         let punts = Arc::new(ArrayQueue::new(PUNTS_MAX));
+        let knocks = Arc::new(ArrayQueue::new(KNOCKS_MAX));
         let mut exchanges = Exchange::between(count, EXCHANGE_FRAMES_MAX);
         let mut handles = Vec::new();
         let mut workers = Vec::new();
         let mut all_homeless = Vec::new();
+        let mut all_made = Vec::new();
         for (number, pool) in pools.into_iter().enumerate() {
             let (orders, orders_taken) = ring(ORDERS_MAX);
             let (reports_given, reports) = ring(ORDERS_MAX);
             let table = Box::new(table(&config, &BTreeMap::new())?);
             let exchange = mem::take(&mut exchanges[number]);
             let homeless = Arc::new(DiscardTally::default());
+            let made = Arc::new(Counter::default());
             workers.push(Worker::new(
                 number as u8,
                 &config,
@@ -343,8 +175,11 @@ impl Switch {
                 reports_given,
                 exchange,
                 punts.clone(),
+                knocks.clone(),
                 homeless.clone(),
+                made.clone(),
             ));
+            all_made.push(made);
             all_homeless.push(homeless);
             handles.push(WorkerHandle {
                 orders,
@@ -363,8 +198,11 @@ impl Switch {
             ports: Vec::new(),
             pending: VecDeque::new(),
             punts,
+            knocks,
+            peering: None,
             discards: DiscardTally::default(),
             homeless: all_homeless,
+            made: all_made,
             past: Balance::default(),
             events: Vec::new(),
         };
@@ -477,7 +315,9 @@ impl Switch {
         if self.port_mut(attach.port).is_none() {
             return Err(AttachError::NoPort);
         }
-        let same = |user: &Attachment| user.port == attach.port && user.at == attach.at;
+        let same = |user: &Attachment| {
+            user.port == attach.port && user.at == attach.at && user.at.is_some()
+        };
         if let Some((_, user)) = self.attachments().find(|(_, user)| same(user)) {
             return Err(AttachError::AddressTaken(user.slot));
         }
@@ -496,8 +336,14 @@ impl Switch {
                 port: attach.port.0,
                 home: homes.filter(|&home| usize::from(home) != worker),
                 u_turns: self.config.u_turns,
+                rights: attach.rights,
                 way_back: WayBack::new(&self.config.scheme, Slot::new(slot)),
-                counter: 0,
+                guard: if attach.sealed {
+                    Guard::Sealed(None)
+                } else {
+                    Guard::Plain { counter: 0 }
+                },
+                frame_bytes_max: attach.frame_bytes_max,
                 egress: Egress::default(),
                 listed: false,
                 tally: Arc::clone(tally),
@@ -576,6 +422,7 @@ impl Switch {
             return Err(DetachError::EmptySlot(slot));
         }
         attachment.state = SlotState::Leaving;
+        self.drop_peer(mark);
         self.give_tables();
         self.after_all(Step::Remove(mark));
         Ok(())
@@ -584,7 +431,8 @@ impl Switch {
     /// Does what is due: gives waiting orders, reads reports, takes the next steps, ends punted
     /// frames. Call it often; it never blocks. What has come true is returned, oldest first.
     pub fn poll(&mut self, now: Now) -> Vec<Event> {
-        self.end_punts();
+        self.take_punts(now);
+        self.turn_peering(now);
         loop {
             self.pump();
             self.read_reports();
@@ -655,6 +503,7 @@ impl Switch {
                     }
                 }
             }
+            Step::Moved(worker) => self.end_moves(worker),
             Step::Forget(id) => {
                 if let Some(record) = self.ports.get_mut(usize::from(id.0)).and_then(Option::take) {
                     for queue in record.queues.iter().flatten() {
@@ -681,11 +530,34 @@ impl Switch {
         self.give_tables();
     }
 
-    /// Ends what was for the switch itself: control messages are not spoken yet.
-    fn end_punts(&mut self) {
-        while let Some(punt) = self.punts.pop() {
-            self.discards.count(Discard::Unhandled);
-            drop(punt);
+    /// Takes what the workers have handed up: known links' news first, then who knocks.
+    fn take_punts(&mut self, now: Now) {
+        // As many as were there when it began: those who come meanwhile wait for the next turn.
+        for _ in 0..self.punts.len() {
+            let Some(punt) = self.punts.pop() else { break };
+            self.take_punt(punt, now);
+        }
+        for _ in 0..self.knocks.len() {
+            let Some(knock) = self.knocks.pop() else { break };
+            self.take_knock(&knock, now);
+        }
+    }
+
+    fn take_punt(&mut self, punt: Punt, now: Now) {
+        match punt {
+            // Control messages are not spoken yet.
+            Punt::Packet { frame, .. } => {
+                self.discards.count(Discard::Unhandled);
+                drop(frame);
+            }
+            Punt::Said { link, kind, from, frame } => {
+                self.discards.count(Discard::Handled);
+                self.take_saying(link, kind, from, &frame, now);
+            }
+            Punt::Heard(session) => self.take_heard(session, now),
+            Punt::Roamed(link, to) => self.take_roamed(link, to, now),
+            Punt::Strayed(session, worker) => self.take_strayed(session, worker),
+            Punt::Worn(link) => self.take_worn(link, now),
         }
     }
 
@@ -755,7 +627,13 @@ impl Switch {
     fn read_report(&mut self, report: Report) {
         match report {
             // Freed here, on the slow path: that is what reports are for.
-            Report::Done | Report::Slots(_) | Report::Detached(_) | Report::Unplugged(_) => (),
+            Report::Done
+            | Report::Slots(_)
+            | Report::Detached(_)
+            | Report::Unplugged(_)
+            | Report::Sealer(_)
+            | Report::Sent(_) => (),
+            Report::Session(session) => self.take_session_back(session),
             Report::AttachRefused(link, why) => {
                 if let Some(attachment) = self.attached[link.mark.index()].1.as_mut() {
                     attachment.refused = Some(why);

@@ -187,7 +187,7 @@ impl Switch {
                     state: user.map_or(SlotState::Quarantined, |user| user.state),
                     name: user.map(|user| user.name.clone()).unwrap_or_default(),
                     port: user.map(|user| user.port),
-                    at: user.map(|user| user.at),
+                    at: user.and_then(|user| user.at),
                     behind: user.map(|user| user.behind),
                     frames_in: sum(|tally| tally.frames_in.read()),
                     bytes_in: sum(|tally| tally.bytes_in.read()),
@@ -240,6 +240,7 @@ impl Switch {
             balance.add_queue(&queue.tally, &queue.discards);
         }
         balance.add_discards(&self.discards);
+        balance.frames_made += self.made.iter().map(|made| made.read()).sum::<u64>();
         for homeless in &self.homeless {
             balance.add_discards(homeless);
         }

@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
-use strowger_frame::{Burst, Chunk, Loss, Mark, Train, port::PortTally};
+use arrayvec::ArrayVec;
+use strowger_frame::{BURST_MAX, Burst, Chunk, Loss, Mark, Train, port::PortTally};
 
 use super::{
     control::{Arrival, Fault},
+    name::Key,
     neighbours::Neighbours,
 };
 
@@ -19,12 +21,51 @@ pub(super) struct Intake {
     /// The kernel's count of drops when it was last told; it wraps. It counts buffers, so a train
     /// that was dropped whole counts as one.
     drops_seen: u32,
+    /// Who sent frames of this burst without being a neighbour, by their marks' numbers; `None`
+    /// where strangers are not welcome.
+    strangers: Option<ArrayVec<Key, STRANGERS_MAX>>,
     tally: Arc<PortTally>,
 }
 
+/// Strangers in one burst at most: the one whose train is still being cut, and one for each frame.
+const STRANGERS_MAX: usize = BURST_MAX + 1;
+
 impl Intake {
     pub(super) fn new(tally: Arc<PortTally>) -> Self {
-        Self { train: None, mark: Mark::default(), drops_seen: 0, tally }
+        Self { train: None, mark: Mark::default(), drops_seen: 0, strangers: None, tally }
+    }
+
+    pub(super) fn welcome_strangers(&mut self, welcome: bool) {
+        self.strangers = welcome.then(ArrayVec::new);
+    }
+
+    /// A new burst begins: strangers of the last one are forgotten, but for whose train is at hand.
+    #[inline]
+    pub(super) fn begin(&mut self) {
+        let Some(strangers) = &mut self.strangers else { return };
+        if self.train.is_some() && self.mark.is_stranger() {
+            // Frames of the train are marked already, so its sender must keep its number.
+            strangers.truncate(usize::from(self.mark.0 as u8) + 1);
+        } else {
+            strangers.clear();
+        }
+    }
+
+    /// The stranger under this mark.
+    pub(super) fn stranger(&self, mark: Mark) -> Option<&Key> {
+        self.strangers.as_ref()?.get(usize::from(mark.0 as u8)).filter(|_| mark.is_stranger())
+    }
+
+    /// A mark for a stranger, if such are welcome and there is room for one more.
+    #[cold]
+    fn stranger_mark(&mut self, from: Key) -> Option<Mark> {
+        let strangers = self.strangers.as_mut()?;
+        let known = strangers.iter().position(|known| *known == from);
+        let number = known.unwrap_or(strangers.len());
+        if known.is_none() {
+            strangers.try_push(from).ok()?;
+        }
+        Some(Mark::stranger(number as u8))
     }
 
     /// Whether frames are waiting that have been received already.
@@ -74,7 +115,10 @@ impl Intake {
             Some(Fault::Truncated) => Err(Loss::Truncated),
             Some(Fault::Malformed) => Err(Loss::Malformed),
             None if !whole => Err(Loss::Malformed),
-            None => arrival.from.and_then(|from| neighbours.mark_of(from)).ok_or(Loss::Stranger),
+            None => arrival
+                .from
+                .and_then(|from| neighbours.mark_of(from).or_else(|| self.stranger_mark(from)))
+                .ok_or(Loss::Stranger),
         };
         match mark {
             Err(loss) => self.tally.lose(loss, frames),

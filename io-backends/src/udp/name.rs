@@ -120,6 +120,18 @@ impl Key {
     }
 }
 
+impl Key {
+    /// The address that the key stands for on a socket of the same kind as `like`.
+    pub(super) fn address(&self, like: IpAddr) -> SocketAddr {
+        let port = self.port_and_scope as u16;
+        let scope = (self.port_and_scope >> 16) as u32;
+        match like {
+            IpAddr::V4(_) => SocketAddrV4::new(Ipv4Addr::from(self.ip as u32), port).into(),
+            IpAddr::V6(_) => SocketAddrV6::new(Ipv6Addr::from(self.ip), port, 0, scope).into(),
+        }
+    }
+}
+
 /// Whether two addresses are of one kind, so that a socket of the one can send to the other.
 pub(super) fn same_kind(a: IpAddr, b: IpAddr) -> bool {
     a.is_ipv4() == b.is_ipv4()

@@ -93,6 +93,17 @@ impl Neighbours {
         self.entries.get_mut(mark.index())?.as_mut().filter(|entry| entry.mark == mark)
     }
 
+    /// The socket's own address.
+    pub(super) fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Where the neighbour under this mark is.
+    pub(super) fn address_of(&self, mark: Mark) -> Option<SocketAddr> {
+        let entry = self.entries.get(mark.index())?.as_ref()?;
+        if entry.mark == mark { entry.name.address() } else { None }
+    }
+
     pub(super) fn admit(&mut self, mark: Mark, at: SocketAddr) -> Result<(), AdmitError> {
         if !same_kind(at.ip(), self.local.ip()) || at.port() == 0 || at.ip().is_unspecified() {
             return Err(AdmitError::WrongKind);

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use strowger_frame::{
-    Address, Burst, Mark, Pool, Port,
+    Address, Burst, Frame, Loss, Mark, Pool, Port,
     port::{AdmitError, Arm, PortTally},
 };
 
 use super::{
-    intake::Intake, limits::DATAGRAM_BYTES_MAX, mmsg::Mmsg, neighbours::Neighbours, send::Outbox,
-    socket::Socket, uring::Uring,
+    intake::Intake, limits::DATAGRAM_BYTES_MAX, mmsg::Mmsg, name::same_kind,
+    neighbours::Neighbours, send::Outbox, socket::Socket, uring::Uring,
 };
 
 /// A UDP socket as a port of the switch; made by [`open`](super::open).
@@ -65,6 +65,7 @@ impl UdpPort {
 impl Port for UdpPort {
     fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst) {
         let Self { ring, mmsg, socket, neighbours, intake, .. } = self;
+        intake.begin();
         if !self.ring_is_broken
             && let Some(ring) = ring
         {
@@ -97,6 +98,28 @@ impl Port for UdpPort {
     fn forget(&mut self, mark: Mark) {
         self.neighbours.forget(mark);
         self.intake.forget(mark);
+    }
+
+    fn welcome_strangers(&mut self, welcome: bool) {
+        self.intake.welcome_strangers(welcome);
+    }
+
+    fn address_of(&self, mark: Mark) -> Option<Address> {
+        let at = match self.intake.stranger(mark) {
+            Some(key) => Some(key.address(self.neighbours.local().ip())),
+            None => self.neighbours.address_of(mark),
+        };
+        at.map(Address::Udp)
+    }
+
+    fn send_to(&mut self, to: Address, frame: Frame) {
+        let local = self.neighbours.local().ip();
+        match to {
+            Address::Udp(to) if same_kind(to.ip(), local) => {
+                self.outbox.send_now(&self.socket, to, &frame);
+            }
+            _ => self.tally.lose(Loss::NoNeighbour, 1),
+        }
     }
 
     fn arm(&mut self) -> Arm {

@@ -102,7 +102,7 @@ impl Site {
         behind: Behind,
         name: &str,
     ) -> Result<u32, Failure> {
-        let attach = Attach { port, at, behind, slot: None, name: name.to_owned() };
+        let attach = Attach::plain(port, at, behind, name);
         self.switch.attach(attach).map_err(|why| refused("attach")(&why))
     }
 

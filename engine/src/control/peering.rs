@@ -1,0 +1,478 @@
+//! Sealed links: who a peer is, the handshakes that give a link its keys, whether it is still
+//! there, and where. Sans I/O: it never reads a clock or a socket, and seals or opens no packet; the
+//! workers do, with the keys they are given here.
+//!
+//! What moves what:
+//!
+//! | seen | done |
+//! |---|---|
+//! | a handshake message of a peer | keys; never an address (wire.md section 4) |
+//! | a fresh authenticated packet from a new address | a path challenge goes there; nothing moves yet |
+//! | the answer, from there | the link's address moves |
+//! | nothing for `interval` although something was sent | a probe: a path challenge to the address it has |
+//! | nothing for `interval` times `multiplier` | the link is down (RFC 5880, section 6.8.4); a handshake begins |
+
+mod knocks;
+mod presence;
+mod spec;
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    fmt,
+};
+
+use arrayvec::ArrayVec;
+use strowger_crypto::{
+    Entropy, Local, Nanos, Psk, Sealed,
+    aead::Provider,
+    handshake::{Gate, Lanes, Mtu, Offer, SchemeBytes},
+    link_header::SessionIndex,
+    session::{Context, Input, NewKeys, Output, Session, SessionConfig},
+};
+use strowger_frame::{Address, Mark};
+
+use super::{Attach, AttachError, Event, PortId, Switch};
+use crate::{
+    Now,
+    limits::SESSIONS_MAX,
+    link::Behind,
+    orders::Order,
+    session::{SessionSeat, place_of},
+};
+
+/// How a node takes part in sealed links.
+pub struct PeeringConfig {
+    /// Who it is.
+    pub local: Local,
+    /// Where its random bytes come from.
+    pub entropy: Box<dyn Entropy + Send>,
+    /// Whose code seals and opens.
+    pub provider: Provider,
+    /// What the wall clock showed at time 0, in nanoseconds since 1970 ([`SessionConfig`]).
+    pub wall_at_zero: u64,
+    /// What whoever is not configured may do; `None` refuses them, which is the default.
+    pub strangers: Option<StrangerPolicy>,
+}
+
+impl fmt::Debug for PeeringConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeeringConfig").field("strangers", &self.strangers).finish_non_exhaustive()
+    }
+}
+
+/// Sealed links and what is known of those behind them.
+pub(super) struct Peering {
+    config: PeeringConfig,
+    gate: Gate,
+    offer: Offer,
+    peers: BTreeMap<Mark, Peer>,
+    by_key: HashMap<[u8; 32], Mark>,
+    by_index: HashMap<SessionIndex, Mark>,
+    /// Places of sessions that nobody has, those given up longest ago first.
+    free_places: VecDeque<u16>,
+    known: Budget,
+    strangers: Budget,
+    /// When the next session's time comes.
+    due: Nanos,
+}
+
+struct Peer {
+    spec: PeerSpec,
+    session: Session,
+    /// The worker that opens its frames.
+    owner: u8,
+    at: Option<Address>,
+    is_up: bool,
+    is_stranger: bool,
+    keys_since: Option<Now>,
+    handshakes: u64,
+    challenge: Option<Challenge>,
+    /// The session seats that are on their way to another owner.
+    moving: Option<u8>,
+    pulse: Pulse,
+}
+
+fn nanos(now: Now) -> Nanos {
+    Nanos(now.0)
+}
+
+impl Peering {
+    /// An index whose place no session has, random where it need not be dense.
+    fn new_index(free: &mut VecDeque<u16>, entropy: &mut dyn Entropy) -> SessionIndex {
+        loop {
+            let place = u32::from(free.pop_front().unwrap_or(0));
+            let mut random = [0; 4];
+            // Without randomness the index is guessable, and still guarded by the seal.
+            let _ = entropy.fill(&mut random);
+            let high = u32::from_be_bytes(random) / SESSIONS_MAX as u32 * SESSIONS_MAX as u32;
+            let number = (high & (SessionIndex::END - 1)) | place;
+            match SessionIndex::new(number) {
+                Some(index) if index != SessionIndex::NONE => return index,
+                _ => free.push_back(place as u16),
+            }
+        }
+    }
+}
+
+use self::{
+    knocks::{Budget, KNOWN_PER_SECOND, STRANGERS_PER_SECOND},
+    presence::{Challenge, Pulse},
+};
+pub use self::{
+    presence::Liveness,
+    spec::{PeerError, PeerSpec, PeerView, StrangerPolicy},
+};
+
+impl Switch {
+    /// Says who this node is: from now on it can have sealed links.
+    ///
+    /// # Errors
+    /// When the source of random bytes fails, or there are more workers than lanes.
+    pub fn set_identity(&mut self, mut config: PeeringConfig, now: Now) -> Result<(), PeerError> {
+        let lanes = u8::try_from(self.workers.len()).ok().and_then(Lanes::new);
+        let lanes = lanes.ok_or(PeerError::TooManyWorkers)?;
+        let gate = Gate::new(&config.local, nanos(now), &mut *config.entropy)
+            .map_err(|_| PeerError::NoIdentity)?;
+        let scheme = self.config.scheme.serialize();
+        let offer = Offer {
+            lanes,
+            scheme: SchemeBytes::new(scheme.as_bytes()).unwrap_or_default(),
+            widths: strowger_crypto::handshake::Widths::ALL,
+            ..Offer::default()
+        };
+        self.peering = Some(Peering {
+            config,
+            gate,
+            offer,
+            peers: BTreeMap::new(),
+            by_key: HashMap::new(),
+            by_index: HashMap::new(),
+            free_places: (1..SESSIONS_MAX as u16).chain([0]).collect(),
+            known: Budget::new(KNOWN_PER_SECOND),
+            strangers: Budget::new(STRANGERS_PER_SECOND),
+            due: Nanos::ZERO,
+        });
+        Ok(())
+    }
+
+    /// Lets strangers' frames in at a port: handshakes, and the data of peers that have moved.
+    /// Needed wherever a peer may come from an address that is not written down.
+    pub fn welcome_strangers(&mut self, port: PortId, welcome: bool) {
+        for worker in 0..self.workers.len() {
+            self.give(worker, Order::WelcomeStrangers(port.0, welcome));
+        }
+    }
+
+    /// Adds a peer: it has a slot at once, and a link as soon as a handshake is finished.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub fn add_peer(&mut self, spec: PeerSpec, now: Now) -> Result<u32, PeerError> {
+        let peering = self.peering.as_ref().ok_or(PeerError::NoIdentity)?;
+        if spec.key == *peering.config.local.static_public() {
+            return Err(PeerError::Ourselves);
+        }
+        if peering.by_key.contains_key(&spec.key.0) {
+            return Err(PeerError::KeyTaken);
+        }
+        let (slot, _) = self.attach_peer(spec, false, now)?;
+        Ok(slot)
+    }
+
+    fn attach_peer(
+        &mut self,
+        spec: PeerSpec,
+        is_stranger: bool,
+        now: Now,
+    ) -> Result<(u32, Mark), PeerError> {
+        let attach = Attach {
+            port: spec.port,
+            at: spec.at,
+            behind: Behind::Neighbour,
+            sealed: true,
+            rights: spec.rights,
+            frame_bytes_max: spec.frame_bytes_max,
+            slot: spec.slot,
+            name: spec.name.clone(),
+        };
+        let slot = self.attach(attach).map_err(PeerError::Attach)?;
+        let mark = self.mark_of(slot).ok_or(PeerError::Attach(AttachError::NoSuchSlot(slot)))?;
+        let owner = self.homes(spec.port).unwrap_or(0);
+        let Some(peering) = &mut self.peering else { return Err(PeerError::NoIdentity) };
+        let mut offer = peering.offer.clone();
+        offer.seal = spec.seal;
+        offer.mtu = Mtu::new(spec.frame_bytes_max).unwrap_or(Mtu::MIN);
+        let config = SessionConfig {
+            peer: spec.key,
+            identity: None,
+            psk: Psk::from_bytes(*spec.psk.expose()),
+            offer,
+            provider: peering.config.provider,
+            wall_at_zero: peering.config.wall_at_zero,
+        };
+        peering.by_key.insert(spec.key.0, mark);
+        let at = spec.at;
+        let peer = Peer {
+            spec,
+            session: Session::new(config),
+            owner,
+            at,
+            is_up: false,
+            is_stranger,
+            keys_since: None,
+            handshakes: 0,
+            challenge: None,
+            moving: None,
+            pulse: Pulse::default(),
+        };
+        peering.peers.insert(mark, peer);
+        if at.is_some() {
+            self.drive(mark, Input::Wanted, None, now);
+        }
+        Ok((slot, mark))
+    }
+
+    /// Tells a peer's session what happened, and does what it says.
+    fn drive(&mut self, mark: Mark, input: Input<'_>, reply_to: Option<Address>, now: Now) -> bool {
+        self.with_session(mark, reply_to, now, |session, context, outputs| {
+            session.handle(context, input, outputs).is_ok()
+        })
+    }
+
+    /// Lets `what` work with a peer's session, and does what comes of it.
+    fn with_session(
+        &mut self,
+        mark: Mark,
+        reply_to: Option<Address>,
+        now: Now,
+        what: impl FnOnce(&mut Session, &mut Context<'_>, &mut Vec<Output>) -> bool,
+    ) -> bool {
+        let Some(peering) = &mut self.peering else { return false };
+        let Peering { config, free_places, peers, .. } = peering;
+        let Some(peer) = peers.get_mut(&mark) else { return false };
+        let mut outputs = Vec::new();
+        // Indices draw on randomness of their own, since the session holds the source meanwhile.
+        let mut seed = [0; 8];
+        let _ = config.entropy.fill(&mut seed);
+        let mut own = strowger_crypto::SeededEntropy::new(u64::from_be_bytes(seed));
+        let mut context = Context {
+            now: nanos(now),
+            local: &config.local,
+            entropy: &mut *config.entropy,
+            indices: &mut || Peering::new_index(free_places, &mut own),
+        };
+        let taken = what(&mut peer.session, &mut context, &mut outputs);
+        if let Some(due) = peer.session.next_timeout() {
+            peering.due = peering.due.min(due);
+        }
+        self.carry(mark, outputs, reply_to, now);
+        taken
+    }
+
+    fn carry(&mut self, mark: Mark, outputs: Vec<Output>, reply_to: Option<Address>, now: Now) {
+        for output in outputs {
+            let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else {
+                return;
+            };
+            let (owner, port) = (usize::from(peer.owner), peer.spec.port.0);
+            match output {
+                Output::Send(message) => {
+                    if let Some(to) = reply_to.or(peer.at) {
+                        self.give(owner, Order::Send(port, to, message));
+                    }
+                }
+                Output::Open { index, openers } => {
+                    if let Some(peering) = &mut self.peering {
+                        peering.by_index.insert(index, mark);
+                    }
+                    for worker in 0..self.workers.len() {
+                        if worker != owner {
+                            self.give(worker, Order::OpenElsewhere(index, owner as u8));
+                        }
+                    }
+                    let seat = Box::new(SessionSeat { index, link: mark, openers });
+                    self.give(owner, Order::Open(seat));
+                }
+                Output::Seal(keys) => self.take_keys(mark, *keys, now),
+                Output::Confirm => {
+                    let say = Order::Say(mark, Sealed::Data, None, ArrayVec::new());
+                    self.give(owner, say);
+                }
+                Output::Close(index) => {
+                    if let Some(peering) = &mut self.peering {
+                        peering.by_index.remove(&index);
+                        peering.free_places.push_back(place_of(index) as u16);
+                    }
+                    for worker in 0..self.workers.len() {
+                        self.give(worker, Order::Close(index));
+                    }
+                }
+                Output::Expired => self.set_up(mark, false),
+            }
+        }
+    }
+
+    fn take_keys(&mut self, mark: Mark, keys: NewKeys, now: Now) {
+        let NewKeys { sealers, agreement, .. } = keys;
+        for (worker, sealer) in sealers.into_iter().enumerate() {
+            self.give(worker, Order::Seal(mark, Box::new(sealer)));
+            self.give(worker, Order::Mtu(mark, agreement.mtu.bytes()));
+        }
+        let slot = self.slot_of(mark);
+        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
+        peer.handshakes += 1;
+        peer.keys_since = Some(now);
+        peer.pulse.asked = 0;
+        if peer.is_up {
+            self.events.extend(slot.map(Event::Rekeyed));
+        } else {
+            self.set_up(mark, true);
+        }
+    }
+
+    fn set_up(&mut self, mark: Mark, is_up: bool) {
+        let slot = self.slot_of(mark);
+        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
+        if std::mem::replace(&mut peer.is_up, is_up) != is_up {
+            let event = if is_up { Event::LinkUp } else { Event::LinkDown };
+            self.events.extend(slot.map(event));
+        }
+    }
+
+    /// The first frame under a session's keys was opened.
+    pub(super) fn take_heard(&mut self, session: SessionIndex, now: Now) {
+        let mark = self.peering.as_ref().and_then(|p| p.by_index.get(&session).copied());
+        if let Some(mark) = mark {
+            self.drive(mark, Input::Opened(session), None, now);
+        }
+    }
+
+    /// A link's sealer has sealed so much that new keys are wanted.
+    pub(super) fn take_worn(&mut self, link: Mark, now: Now) {
+        self.drive(link, Input::Worn, None, now);
+    }
+
+    /// A session's frames come in by another worker than opens them: it moves there.
+    pub(super) fn take_strayed(&mut self, session: SessionIndex, worker: u8) {
+        let Some(peering) = &mut self.peering else { return };
+        let Some(&mark) = peering.by_index.get(&session) else { return };
+        let Some(peer) = peering.peers.get_mut(&mark) else { return };
+        if peer.owner == worker || peer.moving.is_some() {
+            return;
+        }
+        peer.moving = Some(worker);
+        let owner = usize::from(peer.owner);
+        let indices: Vec<_> =
+            peering.by_index.iter().filter(|(_, m)| **m == mark).map(|(i, _)| *i).collect();
+        for index in indices {
+            // Comes back with its keys and windows in a report, and goes on from there.
+            self.give(owner, Order::Close(index));
+        }
+    }
+
+    /// Keys that a worker gave back: of a session that is over, or that moves to another worker.
+    pub(super) fn take_session_back(&mut self, seat: Box<SessionSeat>) {
+        let Some(peering) = &mut self.peering else { return };
+        if peering.by_index.get(&seat.index) != Some(&seat.link) {
+            return;
+        }
+        let Some(peer) = peering.peers.get_mut(&seat.link) else { return };
+        let Some(to) = peer.moving else { return };
+        peer.owner = to;
+        let index = seat.index;
+        for worker in 0..self.workers.len() {
+            if worker != usize::from(to) {
+                self.give(worker, Order::OpenElsewhere(index, to));
+            }
+        }
+        self.give(usize::from(to), Order::Open(seat));
+        self.after_all(super::Step::Moved(to));
+    }
+
+    /// Everything has moved that was to.
+    pub(super) fn end_moves(&mut self, to: u8) {
+        let Some(peering) = &mut self.peering else { return };
+        for peer in peering.peers.values_mut() {
+            peer.moving.take_if(|moving| *moving == to);
+        }
+    }
+
+    /// What is due by the clock: the gate's secret, keys that grow old, peers that are silent.
+    pub(super) fn turn_peering(&mut self, now: Now) {
+        let Some(peering) = &mut self.peering else { return };
+        let _ = peering.gate.turn(nanos(now), &mut *peering.config.entropy);
+        if nanos(now) < peering.due {
+            return;
+        }
+        // Looked at again at least this often, for liveness.
+        peering.due = nanos(now).plus(Nanos::from_millis(100));
+        let marks: Vec<Mark> = peering.peers.keys().copied().collect();
+        for mark in marks {
+            let timeout = |switch: &Self| {
+                let peer = switch.peering.as_ref()?.peers.get(&mark)?;
+                peer.session.next_timeout()
+            };
+            if timeout(self).is_some_and(|due| due <= nanos(now)) {
+                self.drive(mark, Input::Tick, None, now);
+            }
+            self.feel_pulse(mark, now);
+            if let (Some(due), Some(peering)) = (timeout(self), &mut self.peering) {
+                peering.due = peering.due.min(due.max(nanos(now).plus(Nanos::from_millis(1))));
+            }
+        }
+    }
+
+    /// All sealed links, in order of their slots.
+    pub fn peers(&self) -> Vec<PeerView> {
+        let Some(peering) = &self.peering else { return Vec::new() };
+        let view = |(mark, peer): (&Mark, &Peer)| {
+            Some(PeerView {
+                name: peer.spec.name.clone(),
+                slot: self.slot_of(*mark)?,
+                key: peer.spec.key,
+                at: peer.at,
+                is_up: peer.is_up,
+                rights: peer.spec.rights,
+                keys_since: peer.keys_since,
+                handshakes: peer.handshakes,
+                is_stranger: peer.is_stranger,
+            })
+        };
+        let mut views: Vec<_> = peering.peers.iter().filter_map(view).collect();
+        views.sort_by_key(|view| view.slot);
+        views
+    }
+
+    /// Forgets a peer whose slot is being detached.
+    pub(super) fn drop_peer(&mut self, mark: Mark) {
+        let Some(peering) = &mut self.peering else { return };
+        let Some(mut peer) = peering.peers.remove(&mark) else { return };
+        peering.by_key.remove(&peer.spec.key.0);
+        let mut outputs = Vec::new();
+        peer.session.close(&mut outputs);
+        for output in outputs {
+            if let Output::Close(index) = output {
+                if let Some(peering) = &mut self.peering {
+                    peering.by_index.remove(&index);
+                    peering.free_places.push_back(place_of(index) as u16);
+                }
+                for worker in 0..self.workers.len() {
+                    self.give(worker, Order::Close(index));
+                }
+            }
+        }
+    }
+
+    fn mark_of(&self, slot: u32) -> Option<Mark> {
+        match self.slots.get(&slot) {
+            Some(super::SlotUse::Attached(mark)) => Some(*mark),
+            _ => None,
+        }
+    }
+
+    fn slot_of(&self, mark: Mark) -> Option<u32> {
+        let (generation, attachment) = self.attached.get(mark.index())?;
+        let attachment = attachment.as_ref().filter(|_| *generation == mark.generation())?;
+        Some(attachment.slot)
+    }
+}

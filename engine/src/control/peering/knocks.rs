@@ -1,0 +1,186 @@
+//! Who knocks: handshake messages, from anywhere. Until one of them has proved who sent it, it leaves no
+//! trace here and gets at most one answer, no longer than itself (R8).
+
+use strowger_crypto::{
+    Nanos,
+    handshake::{Admission, Load, ik, xx},
+    link_header::{Kind, LinkHeader, Step},
+    session::{Adopted, Input},
+};
+
+use super::{super::Switch, PeerSpec, Peering, nanos};
+use crate::{
+    Now,
+    control::PortId,
+    discard::Discard,
+    orders::{Knock, Order},
+    session::place_of,
+};
+
+/// Handshake messages a second that are read for peers at their known addresses, and for all
+/// others. Each costs some 0.3 ms of the slow path, which so is never busy with strangers for more
+/// than a third of its time.
+pub(super) const KNOWN_PER_SECOND: u32 = 1_500;
+pub(super) const STRANGERS_PER_SECOND: u32 = 1_000;
+
+/// Below this part of the strangers' budget, whoever comes must first show that it receives at the
+/// address it sends from (WireGuard, section 5.3).
+const CALM_BUDGET_PERCENT: u32 = 75;
+
+/// So many a second, and no more saved up than one second's worth.
+pub(super) struct Budget {
+    per_second: u32,
+    left: u64,
+    since: Nanos,
+}
+
+impl Budget {
+    pub(super) fn new(per_second: u32) -> Self {
+        Self { per_second, left: u64::from(per_second) << 32, since: Nanos::ZERO }
+    }
+
+    fn refill(&mut self, now: Nanos) {
+        let full = u64::from(self.per_second) << 32;
+        let elapsed = now.since(self.since).0.min(1_000_000_000);
+        let gained = u128::from(full) * u128::from(elapsed) / 1_000_000_000;
+        self.left = (self.left + gained as u64).min(full);
+        self.since = now;
+    }
+
+    fn spend(&mut self, now: Nanos) -> bool {
+        self.refill(now);
+        let one = 1 << 32;
+        let has = self.left >= one;
+        if has {
+            self.left -= one;
+        }
+        has
+    }
+
+    fn load(&self) -> Load {
+        let full = u64::from(self.per_second) << 32;
+        let calm = full / 100 * u64::from(CALM_BUDGET_PERCENT);
+        if self.left >= calm { Load::Calm } else { Load::Heavy }
+    }
+}
+
+impl Switch {
+    /// Somebody knocks: a handshake message, from anywhere.
+    pub(in crate::control) fn take_knock(&mut self, knock: &Knock, now: Now) {
+        let outcome = self.judge_knock(knock, now).err().unwrap_or(Discard::Handled);
+        self.discards.count(outcome);
+    }
+
+    fn judge_knock(&mut self, knock: &Knock, now: Now) -> Result<(), Discard> {
+        let message = knock.frame.bytes();
+        let header = LinkHeader::parse(message).map_err(|_| Discard::Malformed)?;
+        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
+        if header.kind != Kind::Initiation {
+            // An answer to what we sent: addressed to an index that we gave out, or nobody's.
+            let mark = peering.peers.iter().find(|(_, peer)| peer.session.owns(header.index));
+            let mark = *mark.ok_or(Discard::NoSession)?.0;
+            if let Some(peer) = peering.peers.get_mut(&mark) {
+                peer.owner = knock.worker;
+            }
+            let taken = self.drive(mark, Input::Message(message), Some(knock.from), now);
+            return if taken { Ok(()) } else { Err(Discard::BadSeal) };
+        }
+
+        // Two budgets, so that strangers cannot keep out those who are known.
+        let budget =
+            if knock.link.is_stranger() { &mut peering.strangers } else { &mut peering.known };
+        if !budget.spend(nanos(now)) {
+            return Err(Discard::OverBudget);
+        }
+        let load = budget.load();
+        let mut source = knock.from.to_bytes();
+        // The same address behind two ports is two sources.
+        source.extend(knock.port.to_be_bytes());
+        let admitted = match peering.gate.admit(&source, message, load) {
+            Err(_) => return Err(Discard::BadSeal),
+            Ok(Admission::Answer(cookie)) => {
+                let order = Order::Send(knock.port, knock.from, cookie.to_vec());
+                self.give(usize::from(knock.worker), order);
+                return Ok(());
+            }
+            Ok(Admission::Go(admitted)) => admitted,
+        };
+        match admitted.step() {
+            Step::Known => {
+                let initiation =
+                    ik::read(&peering.config.local, &admitted).map_err(|_| Discard::BadSeal)?;
+                let known = peering.by_key.get(&initiation.static_key().0).copied();
+                let mark = known.ok_or(Discard::NotAllowed)?;
+                if let Some(peer) = peering.peers.get_mut(&mark) {
+                    peer.owner = knock.worker;
+                }
+                let input = Input::Initiation(Box::new(initiation));
+                let taken = self.drive(mark, input, Some(knock.from), now);
+                if taken { Ok(()) } else { Err(Discard::BadSeal) }
+            }
+            Step::Discover => {
+                if peering.config.strangers.is_none() {
+                    return Err(Discard::NotAllowed);
+                }
+                let (gate, local) = (&peering.gate, &peering.config.local);
+                let answer = xx::answer(gate, local, &peering.offer, &source, &admitted);
+                let answer = answer.map_err(|_| Discard::BadSeal)?;
+                let order = Order::Send(knock.port, knock.from, answer);
+                self.give(usize::from(knock.worker), order);
+                Ok(())
+            }
+            Step::Finish => {
+                let (gate, local) = (&peering.gate, &peering.config.local);
+                let finish = xx::read_finish(gate, local, &peering.offer, &source, &admitted)
+                    .map_err(|_| Discard::BadSeal)?;
+                self.take_stranger(finish, knock, now)
+            }
+        }
+    }
+
+    /// A stranger has proved who it is, and that it receives where it sends from.
+    fn take_stranger(
+        &mut self,
+        finish: xx::Finish,
+        knock: &Knock,
+        now: Now,
+    ) -> Result<(), Discard> {
+        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
+        let policy = peering.config.strangers.ok_or(Discard::NotAllowed)?;
+        let index = finish.our_index();
+        let place = place_of(index);
+        let is_free = peering.free_places.contains(&(place as u16));
+        if !is_free {
+            // The index was chosen without looking: the stranger begins anew with another.
+            return Err(Discard::OverBudget);
+        }
+        let key = finish.peer().static_key;
+        let mark = match peering.by_key.get(&key.0).copied() {
+            Some(mark) => mark,
+            None => {
+                let strangers = peering.peers.values().filter(|peer| peer.is_stranger).count();
+                if strangers >= policy.links_max as usize {
+                    return Err(Discard::OverBudget);
+                }
+                let name = finish.identity().peer_id().to_string();
+                let mut spec = PeerSpec::new(name, key, PortId(knock.port));
+                spec.rights = policy.rights;
+                let attached = self.attach_peer(spec, true, now);
+                attached.map_err(|_| Discard::OverBudget)?.1
+            }
+        };
+        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
+        let Peering { gate, peers, free_places, .. } = peering;
+        let peer = peers.get_mut(&mark).ok_or(Discard::Unhandled)?;
+        let mut guard = peer.session.guard();
+        let established = finish.accept(gate, &mut guard).map_err(|_| Discard::BadSeal)?;
+        free_places.retain(|&free| usize::from(free) != place);
+        peer.owner = knock.worker;
+        let role = Adopted::Responder { guard };
+        let taken = self.with_session(mark, Some(knock.from), now, |session, context, outputs| {
+            session.adopt(context, established, role, outputs).is_ok()
+        });
+        // Its first frame under the new keys will tell where it is.
+        if taken { Ok(()) } else { Err(Discard::BadSeal) }
+    }
+}

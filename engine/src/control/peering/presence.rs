@@ -1,0 +1,172 @@
+//! Whether a peer is still there, and where: probes, path challenges, and what their answers prove. A
+//! handshake never moves an address; only the answer from it does.
+
+use strowger_crypto::{
+    Nanos, Sealed,
+    link_header::{Kind, LINK_HEADER_BYTES},
+    session::Input,
+};
+use strowger_frame::{Address, Frame, Mark};
+
+use super::{
+    super::{Event, Switch},
+    nanos,
+};
+use crate::{Now, orders::Order};
+
+/// Bytes of the token that a path challenge carries.
+const TOKEN_BYTES: usize = 8;
+
+/// A path challenge that was not answered is forgotten after this long.
+const CHALLENGE_LIFE: Nanos = Nanos::from_secs(5);
+
+/// How soon it is noticed that a link is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Liveness {
+    /// After this long without a frame from it, although some were sent to it, a peer is asked.
+    pub interval_ns: u64,
+    /// After this many intervals without an answer the link is down.
+    pub multiplier: u8,
+    /// Whether it is asked even when nothing was sent to it.
+    pub always: bool,
+}
+
+impl Default for Liveness {
+    /// A minute's silence costs nothing; a link in use that dies is noticed within 15 seconds.
+    fn default() -> Self {
+        Self { interval_ns: 5_000_000_000, multiplier: 3, always: false }
+    }
+}
+
+/// A question to an address: are you the peer?
+pub(super) struct Challenge {
+    pub(super) token: [u8; TOKEN_BYTES],
+    pub(super) to: Address,
+    pub(super) since: Nanos,
+}
+
+/// What liveness is judged by.
+#[derive(Default)]
+pub(super) struct Pulse {
+    pub(super) heard_ns: u64,
+    pub(super) frames_out: u64,
+    pub(super) asked: u8,
+    pub(super) asked_at: u64,
+}
+
+impl Switch {
+    /// Authenticated frames of a link come from another address than it has.
+    pub(in crate::control) fn take_roamed(&mut self, link: Mark, to: Address, now: Now) {
+        let Some(peering) = &mut self.peering else { return };
+        let Some(peer) = peering.peers.get_mut(&link) else { return };
+        if peer.at == Some(to) {
+            return;
+        }
+        if peer.at.is_none() {
+            // Nobody was there before, and the frame that told was fresh and authentic.
+            return self.move_to(link, to);
+        }
+        let asked = peer.challenge.as_ref();
+        if asked.is_some_and(|c| c.to == to && nanos(now).since(c.since) < CHALLENGE_LIFE) {
+            return;
+        }
+        self.challenge(link, Some(to), now);
+    }
+
+    /// Asks whoever is at `to`, or where the link is, to show that it is the peer.
+    fn challenge(&mut self, link: Mark, to: Option<Address>, now: Now) {
+        let Some(peering) = &mut self.peering else { return };
+        let Some(peer) = peering.peers.get_mut(&link) else { return };
+        let Some(at) = to.or(peer.at) else { return };
+        let mut token = [0; TOKEN_BYTES];
+        if peering.config.entropy.fill(&mut token).is_err() {
+            return;
+        }
+        let owner = usize::from(peer.owner);
+        peer.challenge = Some(Challenge { token, to: at, since: nanos(now) });
+        let bytes = token.into_iter().collect();
+        self.give(owner, Order::Say(link, Sealed::PathChallenge, Some(at), bytes));
+    }
+
+    fn move_to(&mut self, link: Mark, to: Address) {
+        for worker in 0..self.workers.len() {
+            self.give(worker, Order::Readdress(link, to));
+        }
+        let slot = self.slot_of(link);
+        if let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&link)) {
+            peer.at = Some(to);
+            peer.challenge = None;
+        }
+        if let Some(Some(attachment)) = self.attached.get_mut(link.index()).map(|(_, a)| a) {
+            attachment.at = Some(to);
+        }
+        self.events.extend(slot.map(|slot| Event::Roamed(slot, to)));
+    }
+
+    /// A link's own message: a challenge, or the answer to one.
+    pub(in crate::control) fn take_saying(
+        &mut self,
+        link: Mark,
+        kind: Kind,
+        from: Option<Address>,
+        frame: &Frame,
+        now: Now,
+    ) {
+        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&link)) else { return };
+        let token = frame.bytes().get(LINK_HEADER_BYTES..).unwrap_or_default();
+        peer.pulse.heard_ns = now.0;
+        peer.pulse.asked = 0;
+        match kind {
+            Kind::PathChallenge => {
+                let bytes: Result<[u8; TOKEN_BYTES], _> = token.try_into();
+                let (Ok(bytes), owner) = (bytes, usize::from(peer.owner)) else { return };
+                // Back to where it came from, which may be an address that nobody has yet.
+                let bytes = bytes.into_iter().collect();
+                self.give(owner, Order::Say(link, Sealed::PathAnswer, from, bytes));
+            }
+            Kind::PathAnswer => {
+                let answered = peer.challenge.take_if(|c| c.token == token && from == Some(c.to));
+                if let Some(challenge) = answered
+                    && peer.at != Some(challenge.to)
+                {
+                    self.move_to(link, challenge.to);
+                }
+            }
+            _ => (),
+        }
+    }
+
+    /// Whether a peer is still there (RFC 5880: a detection time of interval times multiplier).
+    pub(super) fn feel_pulse(&mut self, mark: Mark, now: Now) {
+        let Some(attachment) = self.attached.get(mark.index()).and_then(|(_, a)| a.as_ref()) else {
+            return;
+        };
+        let heard = attachment.tallies.iter().map(|tally| tally.heard_ns.read()).max();
+        let frames_out: u64 = attachment.tallies.iter().map(|t| t.frames_out.read()).sum();
+        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
+        if !peer.is_up {
+            peer.pulse.frames_out = frames_out;
+            return;
+        }
+        let pulse = &mut peer.pulse;
+        let Liveness { interval_ns, multiplier, always } = peer.spec.liveness;
+        let heard = heard.unwrap_or(0);
+        if heard > pulse.heard_ns {
+            (pulse.heard_ns, pulse.asked, pulse.frames_out) = (heard, 0, frames_out);
+        }
+        let since = pulse.heard_ns.max(pulse.asked_at).max(peer.keys_since.map_or(0, |n| n.0));
+        let spoke = always || frames_out > pulse.frames_out || pulse.asked > 0;
+        if !spoke || now.0.saturating_sub(since) < interval_ns {
+            return;
+        }
+        if pulse.asked < multiplier {
+            pulse.asked += 1;
+            pulse.asked_at = now.0;
+            self.challenge(mark, None, now);
+        } else {
+            self.set_up(mark, false);
+            // Its keys go on opening what may yet come; a handshake finds out whether it is there.
+            self.drive(mark, Input::Worn, None, now);
+        }
+    }
+}

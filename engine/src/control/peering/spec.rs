@@ -1,0 +1,119 @@
+//! What an operator says of a peer, and what is shown of one. Plain data: nothing here does anything.
+
+use std::fmt;
+
+use strowger_crypto::{Psk, StaticPublic, handshake::SealWish};
+use strowger_frame::Address;
+
+use super::Liveness;
+use crate::{
+    Now,
+    control::{AttachError, PortId},
+    limits::FRAME_BYTES_MAX,
+    link::Rights,
+};
+
+/// What a node lets strangers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StrangerPolicy {
+    /// Where their frames may go: nowhere, unless the operator wrote otherwise.
+    pub rights: Rights,
+    /// How many of them may have a slot at once.
+    pub links_max: u32,
+}
+
+/// A peer whose operator and ours know each other.
+#[derive(Debug)]
+pub struct PeerSpec {
+    /// What people call it.
+    pub name: String,
+    /// Its static key.
+    pub key: StaticPublic,
+    /// The key that both operators wrote, or [`Psk::NONE`].
+    pub psk: Psk,
+    /// The port that it is behind.
+    pub port: PortId,
+    /// Where it is; `None` if it will come by itself.
+    pub at: Option<Address>,
+    /// The slot wanted.
+    pub slot: Option<u32>,
+    /// Where its frames may go.
+    pub rights: Rights,
+    /// Whether only headers are sealed, if the peer asks for the same.
+    pub seal: SealWish,
+    /// The longest frame in bytes, link header and tag included, that the path takes.
+    pub frame_bytes_max: u16,
+    /// How soon its death is noticed.
+    pub liveness: Liveness,
+}
+
+impl PeerSpec {
+    /// A peer with no psk, all else as it serves most: it may send through us and reach our
+    /// endpoints, but not ask the switch itself.
+    pub fn new(name: impl Into<String>, key: StaticPublic, port: PortId) -> Self {
+        Self {
+            name: name.into(),
+            key,
+            psk: Psk::NONE,
+            port,
+            at: None,
+            slot: None,
+            rights: Rights { control: false, ..Rights::ALL },
+            seal: SealWish::Full,
+            frame_bytes_max: FRAME_BYTES_MAX as u16,
+            liveness: Liveness::default(),
+        }
+    }
+}
+
+/// Why a peer could not be added. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerError {
+    /// [`Switch::set_identity`](crate::control::Switch::set_identity) comes first.
+    NoIdentity,
+    /// The key is our own.
+    Ourselves,
+    /// Another peer has this key.
+    KeyTaken,
+    /// More workers than a link has lanes.
+    TooManyWorkers,
+    /// No slot for it.
+    Attach(AttachError),
+}
+
+impl fmt::Display for PeerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoIdentity => f.write_str("the switch has no identity yet"),
+            Self::Ourselves => f.write_str("the key is this switch's own"),
+            Self::KeyTaken => f.write_str("another peer has this key"),
+            Self::TooManyWorkers => f.write_str("sealed links have at most 16 workers"),
+            Self::Attach(why) => why.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for PeerError {}
+
+/// What is shown of a sealed link.
+#[derive(Clone, Debug)]
+pub struct PeerView {
+    /// What people call it.
+    pub name: String,
+    /// Its slot.
+    pub slot: u32,
+    /// Its static key.
+    pub key: StaticPublic,
+    /// Where it is.
+    pub at: Option<Address>,
+    /// Whether it has keys that the peer has shown to have, too.
+    pub is_up: bool,
+    /// Where its frames may go.
+    pub rights: Rights,
+    /// When its newest keys were made.
+    pub keys_since: Option<Now>,
+    /// Handshakes finished.
+    pub handshakes: u64,
+    /// Whether it came by itself, under the policy for strangers.
+    pub is_stranger: bool,
+}

@@ -1,0 +1,236 @@
+//! What can be asked of a switch, what it may answer, and what it tells of itself. Plain data: nothing
+//! here does anything.
+
+use std::fmt;
+
+use strowger_frame::port::{Address, AdmitError};
+
+use crate::{
+    limits::{ATTACHED_MAX, FRAME_BYTES_MAX, HOPS_MAX, PORTS_MAX},
+    link::{Behind, Rights},
+    scheme::{self, Scheme},
+};
+
+/// How a switch is to behave. Plain data; [`Switch::new`](crate::control::Switch::new) checks it.
+#[derive(Clone, Copy, Debug)]
+pub struct SwitchConfig {
+    /// How slot numbers are written (wire.md 1.1).
+    pub scheme: Scheme,
+    /// The highest slot number that is given out.
+    pub slot_max: u32,
+    /// Hops that a frame may have left after this switch, whatever its sender wrote: 1 to
+    /// [`HOPS_MAX`].
+    pub hops_max: u8,
+    /// Whether a frame may leave by the slot that it came in by.
+    pub u_turns: bool,
+    /// How long a slot's number rests after it was detached, in nanoseconds: longer than a packet
+    /// with a label that names it can be on its way.
+    pub quarantine_ns: u64,
+}
+
+impl Default for SwitchConfig {
+    fn default() -> Self {
+        Self {
+            scheme: scheme::V3X5X8,
+            slot_max: 256,
+            hops_max: HOPS_MAX,
+            u_turns: false,
+            quarantine_ns: 60_000_000_000,
+        }
+    }
+}
+
+/// Why a switch could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// The scheme has no spelling for slot 1, so nobody could speak to the switch itself.
+    SchemeWithoutSelf,
+    /// The scheme's prefixes are too alike for a table: no switch can number its slots by it.
+    SchemeTooAlike,
+    /// `slot_max` is not writable in the scheme, or below 2; the highest that is, if any.
+    SlotMax(Option<u32>),
+    /// `hops_max` is 0 or above [`HOPS_MAX`].
+    HopsMax,
+    /// No worker, or more than 64.
+    Workers,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SchemeWithoutSelf => f.write_str("the scheme cannot spell slot 1"),
+            Self::SchemeTooAlike => f.write_str("the scheme's prefixes are too alike for a table"),
+            Self::SlotMax(Some(max)) => write!(f, "the highest slot number must be 2 to {max}"),
+            Self::SlotMax(None) => f.write_str("the scheme can write no slot but 1"),
+            Self::HopsMax => write!(f, "the hop limit must be 1 to {HOPS_MAX}"),
+            Self::Workers => f.write_str("a switch has 1 to 64 workers"),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// A port's number in its switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortId(pub u16);
+
+/// Why a port could not be plugged in. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlugError {
+    /// A port that is to be everywhere needs one queue for each worker.
+    QueueCount {
+        /// Queues that were given.
+        queues: usize,
+        /// Workers that there are.
+        workers: usize,
+    },
+    /// There is no worker with this number.
+    NoWorker(usize),
+    /// [`PORTS_MAX`] ports are plugged in.
+    Full,
+}
+
+impl fmt::Display for PlugError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::QueueCount { queues, workers } => {
+                write!(f, "{queues} queues were given for {workers} workers")
+            }
+            Self::NoWorker(number) => write!(f, "there is no worker {number}"),
+            Self::Full => write!(f, "{PORTS_MAX} ports are plugged in"),
+        }
+    }
+}
+
+impl std::error::Error for PlugError {}
+
+/// What is to be attached.
+#[derive(Clone, Debug)]
+pub struct Attach {
+    /// The port that it is behind.
+    pub port: PortId,
+    /// Where behind it; nobody knows yet where a sealed peer is that has still to come by itself.
+    pub at: Option<Address>,
+    /// Another switch, or a local user.
+    pub behind: Behind,
+    /// Whether its frames are sealed. Plain ones are for endpoints of this machine, and for links
+    /// whose operator wrote so; sealed ones are made by [`Switch::add_peer`](crate::control::Switch::add_peer).
+    pub sealed: bool,
+    /// Where its frames may go.
+    pub rights: Rights,
+    /// The longest frame in bytes, link header and tag included, that its path takes.
+    pub frame_bytes_max: u16,
+    /// The slot number wanted; the lowest free one if none is named.
+    pub slot: Option<u32>,
+    /// What people call it.
+    pub name: String,
+}
+
+impl Attach {
+    /// A plain attachment with all rights, at the lowest free slot.
+    pub fn plain(port: PortId, at: Address, behind: Behind, name: impl Into<String>) -> Self {
+        Self {
+            port,
+            at: Some(at),
+            behind,
+            sealed: false,
+            rights: Rights::ALL,
+            frame_bytes_max: FRAME_BYTES_MAX as u16,
+            slot: None,
+            name: name.into(),
+        }
+    }
+
+    /// The same at this slot.
+    #[must_use]
+    pub fn at_slot(mut self, slot: u32) -> Self {
+        self.slot = Some(slot);
+        self
+    }
+}
+
+/// Why something could not be attached. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachError {
+    /// No such port.
+    NoPort,
+    /// The slot number is 1 (the switch itself), or above the highest that is given out.
+    NoSuchSlot(u32),
+    /// Something is attached to the slot.
+    SlotTaken(u32),
+    /// The slot's last user is gone, but labels that name it may still be on their way.
+    SlotQuarantined(u32),
+    /// No slot number is free.
+    SlotsFull,
+    /// The address already has a slot.
+    AddressTaken(u32),
+    /// [`ATTACHED_MAX`] things are attached.
+    Full,
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPort => f.write_str("there is no such port"),
+            Self::NoSuchSlot(1) => f.write_str("slot 1 is the switch itself"),
+            Self::NoSuchSlot(slot) => write!(f, "slot {slot} is above the highest given out"),
+            Self::SlotTaken(slot) => write!(f, "slot {slot} is taken"),
+            Self::SlotQuarantined(slot) => write!(
+                f,
+                "slot {slot} was given up a short while ago, and labels that name it may still be \
+                 on their way"
+            ),
+            Self::SlotsFull => f.write_str("no slot number is free"),
+            Self::AddressTaken(slot) => write!(f, "the address already has slot {slot}"),
+            Self::Full => write!(f, "{ATTACHED_MAX} links and endpoints are attached"),
+        }
+    }
+}
+
+impl std::error::Error for AttachError {}
+
+/// Why something could not be detached or unplugged. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DetachError {
+    /// Nothing is attached to the slot, or it is on its way out already.
+    EmptySlot(u32),
+    /// No such port, or it is on its way out already.
+    NoPort,
+    /// The port still has something attached to this slot.
+    PortInUse(u32),
+}
+
+impl fmt::Display for DetachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EmptySlot(slot) => write!(f, "nothing is attached to slot {slot}"),
+            Self::NoPort => f.write_str("there is no such port"),
+            Self::PortInUse(slot) => write!(f, "slot {slot} is still attached behind the port"),
+        }
+    }
+}
+
+impl std::error::Error for DetachError {}
+
+/// What has come true since the last [`Switch::poll`](crate::control::Switch::poll).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Every worker forwards to the slot.
+    SlotAttached(u32),
+    /// A port would not have the neighbour; the slot is free again.
+    AttachRefused(u32, AdmitError),
+    /// No worker knows the slot's user any more; its number rests.
+    SlotDetached(u32),
+    /// The slot's number may be given again.
+    SlotFree(u32),
+    /// No worker has the port any more.
+    PortUnplugged(PortId),
+    /// The link behind the slot has keys, and its peer has shown that it has them, too.
+    LinkUp(u32),
+    /// The link behind the slot has no keys, or its peer has not been heard for too long.
+    LinkDown(u32),
+    /// The peer behind the slot was proved to be at another address.
+    Roamed(u32, Address),
+    /// The link behind the slot has new keys.
+    Rekeyed(u32),
+}

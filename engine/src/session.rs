@@ -1,0 +1,113 @@
+//! The sessions that a worker opens frames of: from the index in a link header to the keys, or to
+//! the worker that has them. It never makes a session; the slow path does.
+
+use strowger_crypto::{Nanos, OpenRefused, Openers, limits::TAG_BYTES, link_header::SessionIndex};
+use strowger_frame::{Frame, Mark};
+
+use crate::{Now, discard::Discard, limits::SESSIONS_MAX, link::Opened};
+
+/// One session whose frames this worker opens: it alone moves their replay windows.
+#[derive(Debug)]
+pub struct SessionSeat {
+    /// The index that the peer's frames are addressed to.
+    pub index: SessionIndex,
+    /// The link that the session belongs to.
+    pub link: Mark,
+    /// The keys and windows.
+    pub openers: Openers,
+}
+
+/// Where a session's frames are opened.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// On this worker.
+    Here(Box<SessionSeat>),
+    /// On another one: a flow has strayed from its worker, and its frames are handed over.
+    Elsewhere(SessionIndex, u8),
+}
+
+impl Place {
+    fn index(&self) -> SessionIndex {
+        match self {
+            Self::Here(seat) => seat.index,
+            Self::Elsewhere(index, _) => *index,
+        }
+    }
+}
+
+/// A worker's sessions, by index.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    /// By [`place_of`]. Sized once.
+    places: Box<[Option<Place>]>,
+}
+
+/// Indices are dense in their low bits, which is where they are kept.
+pub(crate) fn place_of(index: SessionIndex) -> usize {
+    index.number() as usize % SESSIONS_MAX
+}
+
+/// What opening a frame tells, besides its bytes.
+pub(crate) struct Vouched<'f> {
+    /// The first frame under this index: the peer has the keys.
+    pub(crate) first: bool,
+    pub(crate) opened: Opened<'f>,
+}
+
+impl Sessions {
+    pub(crate) fn new() -> Self {
+        Self { places: (0..SESSIONS_MAX).map(|_| None).collect() }
+    }
+
+    /// Where frames addressed to `index` are opened.
+    #[inline]
+    pub(crate) fn find(&mut self, index: SessionIndex) -> Result<&mut Place, Discard> {
+        match self.places.get_mut(place_of(index)) {
+            Some(Some(place)) if place.index() == index => Ok(place),
+            _ => Err(Discard::NoSession),
+        }
+    }
+
+    /// Puts a session in its place and gives back whatever was there.
+    pub(crate) fn put(&mut self, place: Place) -> Option<Place> {
+        let at = place_of(place.index());
+        self.places.get_mut(at).and_then(|old| old.replace(place))
+    }
+
+    /// Takes a session out.
+    pub(crate) fn take(&mut self, index: SessionIndex) -> Option<Place> {
+        let place = self.places.get_mut(place_of(index))?;
+        place.take_if(|place| place.index() == index)
+    }
+}
+
+impl SessionSeat {
+    /// Opens a frame in place. Its tag's bytes become room for the next link's tag, and its mark
+    /// the link that it is proved to come from.
+    #[inline(never)] // beside an AEAD a call is nothing
+    pub(crate) fn open<'f>(
+        &mut self,
+        now: Now,
+        frame: &'f mut Frame,
+    ) -> Result<Vouched<'f>, Discard> {
+        let first = match self.openers.open(Nanos(now.0), frame.bytes_mut()) {
+            Ok(opened) => opened.first(),
+            Err(refused) => return Err(discard_of(refused)),
+        };
+        let sealed_len = frame.len();
+        frame.truncate(sealed_len - TAG_BYTES);
+        frame.set_mark(self.link);
+        Ok(Vouched { first, opened: Opened::vouch(frame) })
+    }
+}
+
+#[cold]
+fn discard_of(refused: OpenRefused) -> Discard {
+    match refused {
+        OpenRefused::Runt => Discard::TooShort,
+        OpenRefused::WrongKind => Discard::BadLinkKind,
+        OpenRefused::NoSuchLane | OpenRefused::Forged => Discard::BadSeal,
+        OpenRefused::Expired => Discard::KeysExpired,
+        OpenRefused::Replayed | OpenRefused::TooOld => Discard::Replayed,
+    }
+}

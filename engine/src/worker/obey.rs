@@ -1,0 +1,201 @@
+//! What the slow path orders, carried out between breaths: at most a few orders at a time, each
+//! answered by one report. Nothing is allocated and nothing is freed here.
+
+use std::mem;
+
+use strowger_crypto::{Sealed, link_header::LINK_HEADER_BYTES};
+use strowger_frame::{Address, ChunkClass, Frame, Mark, pool::HEADROOM_BYTES};
+
+use super::{Worker, live_mut};
+use crate::{
+    Now,
+    discard::Discard,
+    egress::Egress,
+    limits::{ORDERS_PER_BREATH, PORTS_MAX},
+    link::{Guard, Leaving, Link},
+    orders::{Order, PortSeat, Report},
+    session::Place,
+};
+
+impl Worker {
+    /// Does what the slow path has decided since the last breath, a few orders at most.
+    pub(super) fn obey(&mut self, now: Now) {
+        for _ in 0..ORDERS_PER_BREATH {
+            // An order is taken only when its report has a place.
+            if self.reports.is_full() {
+                return;
+            }
+            let Some(order) = self.orders.pop() else { return };
+            let report = self.carry_out(order, now);
+            let reported = self.reports.push(report);
+            debug_assert!(reported.is_ok(), "a place was seen above, and only we fill it");
+        }
+    }
+
+    fn carry_out(&mut self, order: Order, now: Now) -> Report {
+        match order {
+            Order::Slots(table) => return Report::Slots(mem::replace(&mut self.slots, table)),
+            Order::Attach(link, at) => return self.attach(link, at),
+            Order::Detach(mark) => return self.detach(mark),
+            Order::Plug(seat) => return self.plug(seat),
+            Order::Unplug(number) => return self.unplug(number),
+            Order::Open(session) => return given_back(self.sessions.put(Place::Here(session))),
+            Order::OpenElsewhere(index, worker) => {
+                return given_back(self.sessions.put(Place::Elsewhere(index, worker)));
+            }
+            Order::Close(index) => return given_back(self.sessions.take(index)),
+            Order::Seal(mark, sealer) => {
+                let Some(link) = live_mut(&mut self.links, mark) else {
+                    return Report::Sealer(sealer);
+                };
+                if let Guard::Sealed(Some(old)) =
+                    mem::replace(&mut link.guard, Guard::Sealed(Some(sealer)))
+                {
+                    return Report::Sealer(old);
+                }
+            }
+            Order::Say(mark, what, to, bytes) => self.say(mark, what, to, &bytes, now),
+            Order::Send(port, to, message) => {
+                self.send(port, to, &message);
+                return Report::Sent(message);
+            }
+            Order::Readdress(mark, at) => {
+                if let Some((_, seat)) = self.link_and_seat(mark) {
+                    // Refused only where another link has the address: then that one keeps it.
+                    let _ = seat.port.admit(mark, at);
+                }
+            }
+            Order::Unaddress(mark) => {
+                if let Some((_, seat)) = self.link_and_seat(mark) {
+                    seat.port.forget(mark);
+                }
+            }
+            Order::WelcomeStrangers(port, welcome) => {
+                if let Some(seat) = self.seat_of(port) {
+                    self.ports[seat].port.welcome_strangers(welcome);
+                }
+            }
+            Order::Mtu(mark, bytes) => {
+                if let Some(link) = live_mut(&mut self.links, mark) {
+                    link.frame_bytes_max = bytes;
+                }
+            }
+            Order::Rights(mark, rights) => {
+                if let Some(link) = live_mut(&mut self.links, mark) {
+                    link.rights = rights;
+                }
+            }
+        }
+        Report::Done
+    }
+
+    fn attach(&mut self, link: Box<Link>, at: Option<Address>) -> Report {
+        let mark = link.mark;
+        if let (Some(seat), Some(at)) = (self.seat_of(link.port), at)
+            && let Err(why) = self.ports[seat].port.admit(mark, at)
+        {
+            return Report::AttachRefused(link, why);
+        }
+        match self.links.get_mut(mark.index()) {
+            Some(place) => *place = Some(link),
+            None => debug_assert!(false, "marks are below ATTACHED_MAX"),
+        }
+        Report::Done
+    }
+
+    fn detach(&mut self, mark: Mark) -> Report {
+        let place = self.links.get_mut(mark.index());
+        let Some(mut link) = place.and_then(|p| p.take_if(|l| l.mark == mark)) else {
+            return Report::Done;
+        };
+        if let Some(seat) = self.seat_of(link.port) {
+            let seat = &mut self.ports[seat];
+            seat.port.forget(mark);
+            let waiting = link.egress.waiting() as u64;
+            link.tally.discards.add(waiting);
+            seat.discards.count_many(Discard::ExitGone, waiting);
+        }
+        self.exhaling.retain(|&listed| listed != mark);
+        link.egress = Egress::default();
+        Report::Detached(link)
+    }
+
+    fn plug(&mut self, seat: Box<PortSeat>) -> Report {
+        let number = usize::from(seat.number);
+        if self.ports.len() == PORTS_MAX || number >= self.seats.len() {
+            return Report::PlugRefused(seat);
+        }
+        self.seats[number] = Some(self.ports.len() as u16);
+        self.ports.push(seat);
+        Report::Done
+    }
+
+    fn unplug(&mut self, number: u16) -> Report {
+        let Some(seat) = self.seat_of(number) else { return Report::Done };
+        let gone = self.ports.swap_remove(seat);
+        self.seats[usize::from(number)] = None;
+        if let Some(moved) = self.ports.get(seat) {
+            self.seats[usize::from(moved.number)] = Some(seat as u16);
+        }
+        Report::Unplugged(gone)
+    }
+
+    fn link_and_seat(&mut self, mark: Mark) -> Option<(&mut Link, &mut PortSeat)> {
+        let link = live_mut(&mut self.links, mark)?;
+        let seat = self.seats.get(usize::from(link.port)).copied().flatten()?;
+        Some((link, self.ports.get_mut(usize::from(seat))?))
+    }
+
+    /// A frame of this worker's own making, which the counters know of.
+    fn make(&mut self, bytes: usize) -> Option<Frame> {
+        let single = self.pool.take(ChunkClass::Single);
+        let chunk = match single {
+            Some(chunk) => chunk,
+            None => self.pool.take(ChunkClass::Train)?,
+        };
+        self.frames_made.add(1);
+        Some(chunk.into_frame(HEADROOM_BYTES, bytes))
+    }
+
+    /// Sends a sealed message of a link itself: by its exit, or, where it is to prove an address,
+    /// to that.
+    fn say(&mut self, mark: Mark, what: Sealed, to: Option<Address>, bytes: &[u8], now: Now) {
+        let Some(mut frame) = self.make(LINK_HEADER_BYTES + bytes.len()) else { return };
+        frame.bytes_mut()[LINK_HEADER_BYTES..].copy_from_slice(bytes);
+        frame.set_mark(mark);
+        let Self { pool, exhaling, worn, links, .. } = self;
+        let mut leaving = Leaving { now, pool, exhaling, worn };
+        let said = match (live_mut(links, mark), to) {
+            (None, _) => Err(Discard::ExitGone),
+            (Some(link), None) => link.say(frame, what, &mut leaving),
+            (Some(link), Some(to)) => link.seal(&mut frame, what, &mut leaving).and_then(|()| {
+                let (_, seat) = self.link_and_seat(mark).ok_or(Discard::ExitGone)?;
+                seat.port.send_to(to, frame);
+                Ok(())
+            }),
+        };
+        if let Err(discard) = said {
+            self.count_at_exit(mark, discard);
+        }
+    }
+
+    fn send(&mut self, port: u16, to: Address, message: &[u8]) {
+        let Some(mut frame) = self.make(message.len()) else { return };
+        frame.bytes_mut().copy_from_slice(message);
+        match self.seat_of(port) {
+            Some(seat) => {
+                self.ports[seat].port.send_to(to, frame);
+                self.ports[seat].port.flush();
+            }
+            None => self.homeless.count(Discard::ExitGone),
+        }
+    }
+}
+
+/// Keys that a session's new place has displaced go back to be freed.
+fn given_back(place: Option<Place>) -> Report {
+    match place {
+        Some(Place::Here(session)) => Report::Session(session),
+        Some(Place::Elsewhere(..)) | None => Report::Done,
+    }
+}
