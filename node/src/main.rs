@@ -2,6 +2,7 @@
 //! subcommand has a module of its own.
 
 mod admin;
+mod bench_cmd;
 mod config;
 mod conform;
 mod demo;
@@ -45,6 +46,8 @@ struct Arguments {
 enum Command {
     /// Show what a switch does: a relay and two endpoints on this machine, no rights needed.
     Demo(demo::Options),
+    /// Measure forwarding rates on this machine, as pairs with plain forwarders in one run.
+    Bench(bench_cmd::Wanted),
     /// Run a switch until SIGINT or SIGTERM.
     Relay {
         /// The configuration; `strowger config sample` prints one to begin with.
@@ -148,6 +151,7 @@ fn main() -> ExitCode {
 fn perform(command: Command) -> Result<ExitCode, Failure> {
     let output = &mut io::stdout();
     let done = match command {
+        Command::Bench(wanted) => return bench_cmd::perform(&wanted),
         Command::Demo(options) => return demo::run(&options),
         Command::Doctor { json } => return doctor::run(json, output),
         Command::Relay { config } => relay::run(&config),
