@@ -138,6 +138,12 @@ impl<T: Send> Producer<T> {
         self.shared.tail.0.store(self.tail, Ordering::Release);
     }
 
+    /// Whether `wanted` items can be put, as far as can be seen now.
+    #[inline]
+    pub fn has_room(&mut self, wanted: usize) -> bool {
+        self.room(wanted) >= wanted
+    }
+
     /// Whether nothing can be put, as far as can be seen now.
     #[inline]
     pub fn is_full(&mut self) -> bool {
@@ -147,6 +153,15 @@ impl<T: Send> Producer<T> {
     /// Whether the consumer has been dropped.
     pub fn is_abandoned(&self) -> bool {
         Arc::strong_count(&self.shared) == 1
+    }
+
+    /// Drops what a consumer that is gone left behind, and says how many; `None` while there is
+    /// one. The ring's own memory stays (a worker frees nothing) until the producer is dropped.
+    pub fn clear_abandoned(&mut self) -> Option<usize> {
+        // `get_mut` comes after all that the consumer did, as its drop does.
+        let left = Arc::get_mut(&mut self.shared)?.clear();
+        self.head_seen = self.tail;
+        Some(left)
     }
 }
 
@@ -212,24 +227,57 @@ impl<T: Send> Consumer<T> {
     }
 }
 
-impl<T> Drop for Shared<T> {
-    fn drop(&mut self) {
+impl<T> Shared<T> {
+    /// Drops all items; says how many.
+    fn clear(&mut self) -> usize {
         // Acquire: the last user of each side comes before us; Arc's own count gives that too.
-        let mut head = self.head.0.load(Ordering::Acquire);
+        let head = self.head.0.load(Ordering::Acquire);
         let tail = self.tail.0.load(Ordering::Acquire);
-        while head != tail {
-            self.slot(head).with_mut(|slot| {
+        // Relaxed: `&mut self`, so nobody looks. Before the items, lest one whose drop panics be
+        // dropped twice.
+        self.head.0.store(tail, Ordering::Relaxed);
+        let left = tail.wrapping_sub(head);
+        for n in 0..left {
+            self.slot(head.wrapping_add(n)).with_mut(|slot| {
                 // SAFETY: between head and tail every slot holds an item, and nobody else is left.
                 unsafe { std::ptr::drop_in_place(slot.cast::<T>()) };
             });
-            head = head.wrapping_add(1);
         }
+        left
+    }
+}
+
+impl<T> Drop for Shared<T> {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_consumer_left_behind_is_cleared_and_the_ring_can_be_filled_again() {
+        let item = std::sync::Arc::new(());
+        let (mut producer, mut consumer) = ring(4);
+        for _ in 0..3 {
+            producer.push(item.clone()).expect("four places");
+        }
+        assert!(!producer.has_room(2));
+        assert!(consumer.pop().is_some());
+        assert!(producer.has_room(2));
+        assert_eq!(producer.clear_abandoned(), None);
+        drop(consumer);
+        assert_eq!(producer.clear_abandoned(), Some(2));
+        assert_eq!((producer.clear_abandoned(), std::sync::Arc::strong_count(&item)), (Some(0), 1));
+        for _ in 0..4 {
+            producer.push(item.clone()).expect("four places");
+        }
+        assert!(producer.is_full());
+        drop(producer);
+        assert_eq!(std::sync::Arc::strong_count(&item), 1);
+    }
 
     #[test]
     fn items_come_out_in_order_across_threads() {

@@ -107,3 +107,22 @@ fn items_left_in_a_ring_are_dropped_once() {
         assert_eq!(Arc::strong_count(&item), 1);
     });
 }
+
+#[test]
+fn items_that_a_consumer_left_are_cleared_once() {
+    check(|| {
+        let item = Arc::new(());
+        let (mut producer, mut consumer) = ring::<Arc<()>>(2);
+        producer.push(item.clone()).expect("two places");
+        producer.push(item.clone()).expect("two places");
+        let taker = spawn(move || drop(consumer.pop()));
+        let cleared = producer.clear_abandoned();
+        assert!(matches!(cleared, None | Some(1)), "{cleared:?}");
+        taker.join().expect("no panic");
+        assert_eq!(producer.clear_abandoned(), Some(1 - cleared.unwrap_or(0)));
+        // Its own memory is as good as new.
+        producer.push(item.clone()).expect("two places");
+        drop(producer);
+        assert_eq!(Arc::strong_count(&item), 1);
+    });
+}
