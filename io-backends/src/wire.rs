@@ -3,7 +3,7 @@
 //! is lost without the sender being able to say so.
 
 use std::{
-    io,
+    io, mem,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering, fence},
@@ -32,12 +32,9 @@ struct Notice {
 /// One end: what it sends and receives, what it sleeps beside, and what it counts.
 #[derive(Debug)]
 pub(crate) struct End {
-    /// `None` once the far end was found gone: what was left in the ring has been given back.
-    to: Option<Producer<Frame>>,
+    to: Producer<Frame>,
     from: Consumer<Frame>,
     bell: Doorbell,
-    far: Ringer,
-    here: Arc<Notice>,
     there: Arc<Notice>,
     put: u64,
     taken: u64,
@@ -45,7 +42,26 @@ pub(crate) struct End {
     stuck: bool,
     /// Frames were taken, and the far end, if stuck, has not been told that there is room.
     drained_untold: bool,
+    /// The far end was found gone: what was left in the ring has been given back.
+    settled: bool,
     pub(crate) tally: Arc<PortTally>,
+    /// Last, so that the far end hears of our end only when `from` is gone, too.
+    farewell: Farewell,
+}
+
+/// What this end says, and the news that it is gone once this is dropped.
+#[derive(Debug)]
+struct Farewell {
+    here: Arc<Notice>,
+    far: Ringer,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        // Release: pairs with Acquire in `put`, `arm` and `is_gone`.
+        self.here.gone.store(true, Ordering::Release);
+        self.far.ring();
+    }
 }
 
 /// What a sleeper waits for.
@@ -73,17 +89,17 @@ impl End {
         (here, there): (&Arc<Notice>, &Arc<Notice>),
     ) -> Self {
         Self {
-            to: Some(to),
+            to,
             from,
             bell,
-            far,
-            here: here.clone(),
             there: there.clone(),
             put: 0,
             taken: 0,
             stuck: false,
             drained_untold: false,
+            settled: false,
             tally: Arc::default(),
+            farewell: Farewell { here: here.clone(), far },
         }
     }
 
@@ -91,17 +107,15 @@ impl End {
     /// that can never go are taken and counted. The far end is not woken until [`ring`](Self::ring).
     #[inline]
     pub(crate) fn put<const N: usize>(&mut self, frames: &mut ArrayVec<Frame, N>) -> usize {
-        // Acquire: pairs with Release in `drop`: `taken` is final.
+        // Acquire: pairs with Release in `Farewell::drop`: `taken` is final.
         if self.there.gone.load(Ordering::Acquire) {
             self.settle();
-        }
-        let Some(to) = &mut self.to else {
             self.tally.lose(Loss::PeerGone, frames.len() as u64);
             frames.clear();
             return 0;
-        };
+        }
         let offered = bytes_of(frames);
-        let n = to.push_burst(frames);
+        let n = self.to.push_burst(frames);
         self.stuck = !frames.is_empty();
         let bytes = if self.stuck { offered - bytes_of(frames) } else { offered };
         self.put += n as u64;
@@ -114,7 +128,7 @@ impl End {
     /// Wakes the far end, if it sleeps, to what was put.
     #[inline]
     pub(crate) fn ring(&self) {
-        self.far.ring();
+        self.farewell.far.ring();
     }
 
     /// Takes as many frames as `frames` has room for, and says how many. Counting what arrived is
@@ -142,7 +156,7 @@ impl End {
         if self.there.stuck.load(Ordering::Relaxed)
             && self.there.stuck.swap(false, Ordering::Relaxed)
         {
-            self.far.ring();
+            self.farewell.far.ring();
         }
     }
 
@@ -160,11 +174,11 @@ impl End {
     pub(crate) fn arm(&mut self, wanted: Wanted) -> Arm {
         if self.stuck {
             // Relaxed: the fence in the doorbell orders it.
-            self.here.stuck.store(true, Ordering::Relaxed);
+            self.farewell.here.stuck.store(true, Ordering::Relaxed);
         }
         self.bell.arm(); // SeqCst fence: pairs with those in `ring` and `tell_drained`
-        let wanted_room = self.stuck && self.to.as_mut().is_some_and(|to| !to.is_full());
-        let news = self.to.is_some() && self.there.gone.load(Ordering::Acquire);
+        let wanted_room = self.stuck && !self.settled && !self.to.is_full();
+        let news = !self.settled && self.there.gone.load(Ordering::Acquire);
         let frames = wanted == Wanted::FramesOrRoom && !self.from.is_empty();
         if !frames && !wanted_room && !news {
             return Arm::Wait(std::os::fd::AsRawFd::as_raw_fd(&self.bell));
@@ -179,7 +193,7 @@ impl End {
 
     pub(crate) fn disarm(&mut self) {
         // Relaxed: a stale hint costs the far end one ring too many.
-        self.here.stuck.store(false, Ordering::Relaxed);
+        self.farewell.here.stuck.store(false, Ordering::Relaxed);
         self.bell.disarm();
     }
 
@@ -193,18 +207,23 @@ impl End {
 
     /// Whether the far end has been dropped. Frames that it sent may still be waiting.
     pub(crate) fn is_gone(&self) -> bool {
-        // Acquire: pairs with Release in `drop`: what it put before is seen by a later `take`.
+        // Acquire: pairs with Release in `Farewell::drop`: what it put before is seen by a later
+        // `take`.
         self.there.gone.load(Ordering::Acquire)
     }
 
     /// The far end is gone: what it left in the ring was not taken after all. Gives that memory
-    /// back and counts it as lost, once.
+    /// back and counts it as lost. The ring itself stays until this end is dropped, which is not
+    /// done by a worker: workers free nothing (R13).
     #[cold]
     pub(crate) fn settle(&mut self) {
-        let Some(to) = self.to.take() else { return };
-        drop(to);
+        if mem::replace(&mut self.settled, true) {
+            return;
+        }
+        let cleared = self.to.clear_abandoned();
         // Relaxed: `gone` was read with Acquire, and `taken` was written before it.
         let left_behind = self.put - self.there.taken.load(Ordering::Relaxed);
+        debug_assert_eq!(cleared, Some(left_behind as usize), "its consumer went before the news");
         self.stuck = false;
         self.tally.frames_out.set(self.tally.frames_out.read() - left_behind);
         self.tally.lose(Loss::PeerGone, left_behind);
@@ -213,11 +232,8 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        // Relaxed: published by the Release below.
-        self.here.taken.store(self.taken, Ordering::Relaxed);
-        // Release: pairs with Acquire in `put`, `arm` and `is_gone`.
-        self.here.gone.store(true, Ordering::Release);
-        self.far.ring();
+        // Relaxed: published by the Release in `Farewell::drop`.
+        self.farewell.here.taken.store(self.taken, Ordering::Relaxed);
     }
 }
 
