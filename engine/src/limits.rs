@@ -35,6 +35,9 @@ pub const EGRESS_MARK_FRAMES: usize = EGRESS_FRAMES_MAX / 2;
 /// the other may finish what it is doing.
 pub const EXCHANGE_FRAMES_MAX: usize = 4 * BURST_MAX;
 
+/// Places of those that only control frames may take, as at an exit.
+pub const EXCHANGE_CONTROL_FRAMES_MAX: usize = EGRESS_CONTROL_FRAMES_MAX;
+
 /// Frames that wait for the slow path. It is one thread and may be busy; what it cannot keep up
 /// with is refused and counted, and forwarding goes on.
 pub const PUNTS_MAX: usize = 256;
@@ -63,5 +66,6 @@ pub const FRAME_BYTES_MAX: usize = 9_216;
 
 const _: () = assert!(EGRESS_FRAMES_MAX >= BURST_MAX);
 const _: () = assert!(EGRESS_MARK_FRAMES < EGRESS_FRAMES_MAX);
+const _: () = assert!(EXCHANGE_CONTROL_FRAMES_MAX < EXCHANGE_FRAMES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(FRAME_BYTES_MIN < FRAME_BYTES_MAX);

@@ -163,6 +163,12 @@ pub(crate) enum Handover {
 }
 
 impl Handover {
+    /// Whether it is known to be control. Of a stray nothing is known before it is opened.
+    #[inline]
+    pub(crate) fn is_control(&self) -> bool {
+        matches!(self, Self::Exit { is_control: true, .. })
+    }
+
     pub(crate) fn into_frame(self) -> Frame {
         match self {
             Self::Exit { frame, .. } | Self::Stray(frame) => frame,

@@ -24,7 +24,7 @@ use crate::{
     discard::{Discard, DiscardTally},
     header::{AnyHeader, Header, HeaderError, hops_behind},
     label::Register,
-    limits::{ATTACHED_MAX, BURSTS_PER_FLUSH, PORTS_MAX},
+    limits::{ATTACHED_MAX, BURSTS_PER_FLUSH, EXCHANGE_CONTROL_FRAMES_MAX, PORTS_MAX},
     link::{Leaving, Link, kind_of, session_of},
     orders::{Bell, Handover, Knock, Order, PortSeat, Punt, Report},
     session::{Place, Sessions, Vouched},
@@ -633,6 +633,10 @@ impl Exchange {
         let Some(Some(ring)) = self.to.get_mut(usize::from(home)) else {
             return Err((Discard::ExitGone, handover.into_frame()));
         };
+        // Data leaves places free for control (R12).
+        if !handover.is_control() && !ring.has_room(EXCHANGE_CONTROL_FRAMES_MAX + 1) {
+            return Err((Discard::ExchangeFull, handover.into_frame()));
+        }
         self.given |= 1 << home;
         ring.push(handover).map_err(|full| (Discard::ExchangeFull, full.into_frame()))
     }
