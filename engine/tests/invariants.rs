@@ -1,0 +1,952 @@
+//! The invariants of architecture.md, section 8, each by its name, on switches driven by hand
+//! through memory ports, with time passed in. Nothing here waits, and every breath of a worker is
+//! drawn while allocation is forbidden on its thread.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use strowger_engine::{
+    Now,
+    control::{Attach, Event, PortId, SlotState, Switch, SwitchConfig},
+    director::Slot,
+    discard::Discard,
+    header::{AnyHeader, HEADER_64_BYTES, Header, HeaderRepr},
+    label::{Hop, Label},
+    limits::{
+        ATTACHED_MAX, EGRESS_CONTROL_FRAMES_MAX, EGRESS_FRAMES_MAX, EXCHANGE_FRAMES_MAX,
+        FRAME_BYTES_MAX, FRAME_BYTES_MIN, ORDERS_MAX, PUNTS_MAX,
+    },
+    link::{Behind, LINK_HEADER_BYTES, plain_header},
+    orders::Bell,
+    scheme::V3X5X8,
+    worker::Worker,
+};
+use strowger_frame::{
+    Address, Burst, ChunkClass, Frame, Mark, Pool, PoolSpec, Port,
+    alloc::{GuardedAlloc, forbid, installed},
+};
+use strowger_io::{
+    Endpoint, EndpointSpec, MemoryPort, endpoint,
+    memory::{self, wire},
+};
+
+#[global_allocator]
+static ALLOC: GuardedAlloc = GuardedAlloc;
+
+/// Numbers that look random (xorshift64*); the seed is printed when a test fails.
+struct Dice {
+    seed: u64,
+    state: u64,
+}
+
+impl Dice {
+    fn new(seed: u64) -> Self {
+        Self { seed, state: seed | 1 }
+    }
+
+    fn word(&mut self) -> u64 {
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        self.state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.word() >> 33) as usize % end
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| (self.word() >> 56) as u8).collect()
+    }
+}
+
+impl Drop for Dice {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {:#x}", self.seed);
+        }
+    }
+}
+
+fn memory(trains: u32, singles: u32) -> Pool {
+    Pool::new(&PoolSpec { trains, singles, huge_pages: false }).expect("memory")
+}
+
+/// A switch, its workers, and the far ends of its wires.
+struct Rig {
+    switch: Switch,
+    workers: Vec<Worker>,
+    /// By slot.
+    far: BTreeMap<u32, MemoryPort>,
+    ports: BTreeMap<u32, PortId>,
+    /// For frames that neighbours send.
+    pool: Pool,
+    now: Now,
+    events: Vec<Event>,
+}
+
+impl Rig {
+    fn with(workers: usize, config: SwitchConfig) -> Self {
+        assert!(installed(), "without the allocator nothing is forbidden");
+        let pools = (0..workers).map(|_| memory(0, 0)).collect();
+        let (switch, workers) = Switch::new(config, pools).expect("a sane configuration");
+        Self {
+            switch,
+            workers,
+            far: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            pool: memory(2, 600),
+            now: Now(1),
+            events: Vec::new(),
+        }
+    }
+
+    /// One worker, and neighbours on these slots.
+    fn new(slots: &[u32]) -> Self {
+        let mut rig = Self::with(1, SwitchConfig::default());
+        for &slot in slots {
+            rig.neighbour(0, slot, 256);
+        }
+        rig.settle();
+        rig
+    }
+
+    fn plug(&mut self, worker: usize, port: Box<dyn Port>, behind: Behind, slot: u32) -> PortId {
+        let port = self.switch.plug_at(worker, port).expect("a place");
+        let attach = Attach::plain(port, Address::Only, behind, format!("on {slot}")).at_slot(slot);
+        assert_eq!(self.switch.attach(attach), Ok(slot));
+        self.ports.insert(slot, port);
+        port
+    }
+
+    /// A neighbour whose end of the wire the test holds.
+    fn neighbour(&mut self, worker: usize, slot: u32, depth: usize) {
+        self.wired(worker, slot, depth, Behind::Neighbour);
+    }
+
+    fn wired(&mut self, worker: usize, slot: u32, depth: usize, behind: Behind) {
+        let (near, mut far) = wire(depth).expect("descriptors");
+        far.admit(Mark(0), Address::Only).expect("nobody else");
+        self.plug(worker, Box::new(near), behind, slot);
+        self.far.insert(slot, far);
+    }
+
+    fn endpoint(&mut self, worker: usize, slot: u32) -> Endpoint {
+        let pool = PoolSpec { trains: 4, singles: 0, huge_pages: false };
+        let spec = EndpointSpec { depth_frames: 256, pool };
+        let (near, far) = endpoint::pair(&spec).expect("memory and descriptors");
+        self.plug(worker, Box::new(near), Behind::Endpoint, slot);
+        far
+    }
+
+    /// One breath of one worker, under the rule of R13.
+    fn breathe_one(&mut self, worker: usize) -> usize {
+        self.now.0 += 1;
+        let rule = forbid();
+        let switched = self.workers[worker].breathe(self.now);
+        drop(rule);
+        switched
+    }
+
+    fn breathe(&mut self) -> usize {
+        (0..self.workers.len()).map(|worker| self.breathe_one(worker)).sum()
+    }
+
+    fn poll(&mut self) {
+        let events = self.switch.poll(self.now);
+        self.events.extend(events);
+    }
+
+    /// Breathes and polls until nothing changes any more.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            self.poll();
+            if self.breathe() == 0 && self.switch.is_settled() {
+                return;
+            }
+        }
+        panic!("the switch does not come to rest");
+    }
+
+    fn frame(&mut self, bytes: &[u8]) -> Frame {
+        let single = bytes.len() + 1_024 <= 4_096;
+        let class = if single { ChunkClass::Single } else { ChunkClass::Train };
+        let chunk = self.pool.take(class).expect("frames come home");
+        let start = chunk.start();
+        let mut frame = chunk.into_frame(start, bytes.len());
+        frame.bytes_mut().copy_from_slice(bytes);
+        frame
+    }
+
+    /// The neighbour on `slot` sends a frame; `false` when its wire is full.
+    fn send(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        let frame = self.frame(bytes);
+        let mut burst = Burst::new();
+        burst.push(frame);
+        let far = self.far.get_mut(&slot).expect("a wire there");
+        far.tx_burst(Mark(0), &mut burst);
+        far.flush();
+        burst.is_empty()
+    }
+
+    /// What has arrived at the neighbour on `slot`, one burst at most.
+    fn taken(&mut self, slot: u32) -> Burst {
+        let mut burst = Burst::new();
+        self.far.get_mut(&slot).expect("a wire there").rx_burst(&mut self.pool, &mut burst);
+        burst
+    }
+
+    fn take_all(&mut self) -> usize {
+        let slots: Vec<u32> = self.far.keys().copied().collect();
+        slots
+            .into_iter()
+            .map(|slot| {
+                std::iter::repeat_with(|| self.taken(slot).len())
+                    .take_while(|&n| n > 0)
+                    .sum::<usize>()
+            })
+            .sum()
+    }
+
+    fn count(&self, discard: Discard) -> u64 {
+        self.switch.balance().discards[discard as usize]
+    }
+
+    /// Discards counted at the port on `slot`.
+    fn count_at(&self, slot: u32, discard: Discard) -> u64 {
+        let ports = self.switch.ports();
+        let port = ports.iter().find(|port| port.id == self.ports[&slot]).expect("plugged");
+        let counts = port.queues.iter().flat_map(|queue| &queue.discards);
+        counts.filter(|(reason, _)| *reason == discard).map(|(_, n)| n).sum()
+    }
+
+    fn assert_even(&self) {
+        let balance = self.switch.balance();
+        let counts: Vec<_> = balance.by_reason().collect();
+        assert!(
+            balance.is_even(),
+            "R3: {} on their way; {balance:?} {counts:?}",
+            balance.on_their_way()
+        );
+    }
+}
+
+/// A packet with this label, of a header and `payload`.
+fn packet(label: Label, shift: u16, hops_left: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; FRAME_BYTES_MIN];
+    bytes[..LINK_HEADER_BYTES].copy_from_slice(&plain_header(0));
+    HeaderRepr::new(label, shift, hops_left)
+        .emit(&mut bytes[LINK_HEADER_BYTES..])
+        .expect("room was made");
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// The label from slot `from` out by slot `to` of one switch.
+fn through(from: u32, to: u32) -> Label {
+    let hop = Hop { scheme: &V3X5X8, egress: Slot::new(to), ingress: Slot::new(from) };
+    Label::build(&[hop]).expect("a path of one").0
+}
+
+/// A good packet from one slot to another, numbered.
+fn numbered(from: u32, to: u32, number: u32) -> Vec<u8> {
+    packet(through(from, to), 0, 64, &number.to_be_bytes())
+}
+
+fn number_of(frame: &Frame) -> u32 {
+    let payload = &frame.bytes()[FRAME_BYTES_MIN..];
+    u32::from_be_bytes(payload[..4].try_into().expect("four bytes"))
+}
+
+/// Bytes as a neighbour may send them: good packets, packets gone bad, and noise.
+fn any_bytes(dice: &mut Dice, slots: &[u32]) -> Vec<u8> {
+    let (from, to) = (slots[dice.below(slots.len())], slots[dice.below(slots.len())]);
+    let payload = dice.below(1_400);
+    let mut bytes = match dice.below(4) {
+        0 => {
+            let len = dice.below(200);
+            return dice.bytes(len);
+        }
+        1 => packet(Label::new(dice.word()), dice.below(70) as u16 % 64, dice.word() as u8, &[]),
+        _ => packet(through(from, to), dice.below(2) as u16, 1 + dice.below(255) as u8, &[]),
+    };
+    bytes.resize(bytes.len() + payload, 0x5a);
+    if dice.one_in(4) {
+        let at = dice.below(FRAME_BYTES_MIN);
+        bytes[at] ^= 1 << dice.below(8);
+    }
+    if dice.one_in(8) {
+        bytes.truncate(dice.below(40));
+    }
+    bytes
+}
+
+#[test]
+fn r2_no_byte_string_panics_the_data_plane() {
+    let mut rig = Rig::new(&[0, 2, 3, 200]);
+    rig.wired(0, 4, 256, Behind::Endpoint);
+    rig.settle();
+    let mut dice = Dice::new(0x02);
+    let limits = [FRAME_BYTES_MAX - 1, FRAME_BYTES_MAX, FRAME_BYTES_MAX + 1, 40_000, 65_535];
+    let mut sent = 0;
+    for len in (0..=2_048).chain(limits) {
+        let noise = dice.bytes(len);
+        let mut almost = noise.clone();
+        if let Some(first) = almost.first_mut() {
+            *first = plain_header(0)[0];
+        }
+        if let Some(version) = almost.get_mut(LINK_HEADER_BYTES) {
+            *version = 0x10 | *version & 3;
+        }
+        for bytes in [noise, almost, vec![0; len], vec![0xff; len]] {
+            assert!(rig.send([0, 2, 3, 200, 4][dice.below(5)], &bytes));
+            sent += 1;
+            rig.breathe();
+            rig.take_all();
+        }
+    }
+    rig.settle();
+    rig.take_all();
+    rig.assert_even();
+    assert_eq!(rig.switch.balance().frames_in, sent);
+}
+
+/// Rigs side by side, wired to each other.
+struct Chain(Vec<Rig>);
+
+impl Chain {
+    /// Three switches, each with slot 2 to the one before and slot 3 to the one behind, where there
+    /// is one; a neighbour of the test's on slot 9 of each.
+    fn of_three(depth: usize) -> Self {
+        let mut rigs: Vec<Rig> = (0..3).map(|_| Rig::with(1, SwitchConfig::default())).collect();
+        for at in 0..2 {
+            let (left, right) = memory::wire(depth).expect("descriptors");
+            rigs[at].plug(0, Box::new(left), Behind::Neighbour, 3);
+            rigs[at + 1].plug(0, Box::new(right), Behind::Neighbour, 2);
+        }
+        for rig in &mut rigs {
+            rig.neighbour(0, 9, 64);
+        }
+        let mut chain = Self(rigs);
+        chain.settle();
+        chain
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let mut moved = 0;
+            for rig in &mut self.0 {
+                rig.poll();
+                moved += rig.breathe();
+                moved += rig.workers.iter().map(Worker::frames_waiting).sum::<usize>();
+                moved += rig.take_all() + usize::from(!rig.switch.is_settled());
+            }
+            if moved == 0 {
+                return;
+            }
+        }
+        panic!("the switches do not come to rest");
+    }
+}
+
+#[test]
+fn r3_counters_balance_at_rest() {
+    for seed in 1..=8 {
+        let mut dice = Dice::new(seed);
+        let mut chain = Chain::of_three(8);
+        for round in 0..120 {
+            for rig in &mut chain.0 {
+                for _ in 0..dice.below(80) {
+                    let bytes = any_bytes(&mut dice, &[2, 3, 9]);
+                    rig.send(9, &bytes); // or its wire is full, and it was never sent
+                }
+                // Seldom taken, so that queues fill.
+                if dice.one_in(3) {
+                    rig.take_all();
+                }
+                rig.breathe();
+                if dice.one_in(5) {
+                    rig.poll();
+                }
+            }
+            // A link goes in the midst of traffic, with frames waiting at it, then its port.
+            if round == 60 {
+                chain.0[1].switch.detach(3).expect("attached");
+            }
+        }
+        chain.settle();
+        let port = chain.0[1].ports[&3];
+        chain.0[1].switch.unplug(port).expect("nothing behind it");
+        for rig in &mut chain.0 {
+            let bytes = any_bytes(&mut dice, &[2, 3, 9]);
+            rig.send(9, &bytes);
+        }
+        chain.settle();
+        for rig in &chain.0 {
+            rig.assert_even();
+            assert!(rig.switch.balance().frames_in > 100);
+        }
+        assert!(chain.0[1].events.contains(&Event::PortUnplugged(port)));
+    }
+}
+
+#[test]
+fn r3_what_waits_at_a_link_that_is_detached_is_counted_there() {
+    let mut rig = Rig::with(1, SwitchConfig::default());
+    rig.neighbour(0, 2, 64);
+    rig.neighbour(0, 3, 4);
+    rig.settle();
+    for number in 0..50 {
+        assert!(rig.send(2, &numbered(2, 3, number)));
+    }
+    rig.breathe();
+    assert_eq!(rig.workers[0].frames_waiting(), 46);
+    rig.switch.detach(3).expect("attached");
+    rig.settle();
+    assert_eq!((rig.count(Discard::ExitGone), rig.count_at(3, Discard::ExitGone)), (46, 46));
+    rig.assert_even();
+}
+
+#[test]
+fn r4_one_frame_in_gives_at_most_one_out() {
+    let mut rig = Rig::new(&[0, 2, 3, 9, 200]);
+    rig.wired(0, 4, 256, Behind::Endpoint);
+    rig.settle();
+    let mut dice = Dice::new(0x04);
+    let slots = [0, 2, 3, 4, 9, 200];
+    let (mut through, mut ended) = (0, 0);
+    for _ in 0..5_000 {
+        let bytes = any_bytes(&mut dice, &slots);
+        let before = rig.switch.balance();
+        assert!(rig.send(slots[dice.below(slots.len())], &bytes));
+        rig.breathe();
+        rig.poll();
+        let out = rig.take_all();
+        let after = rig.switch.balance();
+        assert!(out <= 1, "{out} frames came of {bytes:x?}");
+        assert_eq!(after.frames_out - before.frames_out, out as u64);
+        assert_eq!(after.discarded() - before.discarded(), 1 - out as u64);
+        through += out;
+        ended += 1 - out;
+    }
+    assert!(through > 500 && ended > 500, "{through} through, {ended} ended");
+}
+
+/// The numbers of what arrived at `slot`; each must be greater than the one before from its flow.
+fn in_order(arrived: &[Frame], last: &mut BTreeMap<u16, u32>) {
+    for frame in arrived {
+        let mut bytes = frame.bytes()[LINK_HEADER_BYTES..].to_vec();
+        let Ok(AnyHeader::W64(header)) = AnyHeader::parse(&mut bytes) else { panic!("a header") };
+        let number = number_of(frame);
+        if let Some(before) = last.insert(header.flow(), number) {
+            assert!(before < number, "{number} after {before} of flow {}", header.flow());
+        }
+    }
+}
+
+fn of_flow(mut bytes: Vec<u8>, flow: u16) -> Vec<u8> {
+    bytes[LINK_HEADER_BYTES + 6..][..2].copy_from_slice(&flow.to_be_bytes());
+    bytes
+}
+
+#[test]
+fn r7_order_within_a_flow_is_kept() {
+    // Slots 2 and 3 on the first worker, 5 and 6 on the second: half of the ways cross.
+    for seed in 1..=6 {
+        let mut dice = Dice::new(seed);
+        let mut rig = Rig::with(2, SwitchConfig::default());
+        for (worker, slot) in [(0, 2), (0, 3), (1, 5), (1, 6)] {
+            rig.neighbour(worker, slot, 16);
+        }
+        rig.settle();
+        let mut last: BTreeMap<u32, BTreeMap<u16, u32>> = BTreeMap::new();
+        let mut arrived = 0;
+        for number in 0..8_000 {
+            let (from, to) = ([2, 6][dice.below(2)], [3, 5][dice.below(2)]);
+            let bytes = of_flow(numbered(from, to, number), from as u16 * 8 + dice.below(4) as u16);
+            rig.send(from, &bytes);
+            if dice.one_in(20) {
+                let worker = dice.below(2);
+                rig.breathe_one(worker);
+            }
+            if dice.one_in(30) {
+                let to = [3, 5][dice.below(2)];
+                let burst = rig.taken(to);
+                arrived += burst.len();
+                in_order(&burst, last.entry(to).or_default());
+            }
+        }
+        rig.settle();
+        for _ in 0..100 {
+            for to in [3, 5] {
+                let burst = rig.taken(to);
+                arrived += burst.len();
+                in_order(&burst, last.entry(to).or_default());
+            }
+            rig.breathe();
+        }
+        assert!(arrived > 1_000, "{arrived}");
+        rig.settle();
+        rig.assert_even();
+    }
+}
+
+/// Counts how often it is rung.
+#[derive(Default)]
+struct Rung(AtomicUsize);
+
+impl Bell for Rung {
+    fn ring(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_worker_is_rung_when_all_that_arrived_goes_out_by_its_exits() {
+    let mut rig = Rig::with(2, SwitchConfig::default());
+    rig.neighbour(0, 2, 64);
+    rig.neighbour(1, 5, 64);
+    rig.settle();
+    let rung = Arc::new(Rung::default());
+    rig.workers[0].set_bell(1, rung.clone());
+    for number in 0..10 {
+        assert!(rig.send(2, &numbered(2, 5, number)));
+    }
+    assert_eq!(rig.breathe_one(0), 10);
+    assert_eq!(rung.0.load(Ordering::Relaxed), 1, "once a breath");
+    rig.breathe_one(1);
+    assert_eq!(rig.taken(5).len(), 10);
+    rig.breathe_one(0);
+    assert_eq!(rung.0.load(Ordering::Relaxed), 1, "nothing was handed over since");
+}
+
+#[test]
+fn r10_the_death_of_an_endpoint_leaves_forwarding_up() {
+    let mut rig = Rig::new(&[2, 3]);
+    let mut endpoint = rig.endpoint(0, 4);
+    rig.settle();
+    assert!(rig.send(2, &numbered(2, 4, 0)));
+    rig.settle();
+    assert!(endpoint.receive().expect("the port is there").is_some());
+
+    // It dies with frames on their way to it.
+    for number in 1..=20 {
+        assert!(rig.send(2, &numbered(2, 4, number)));
+    }
+    rig.breathe();
+    drop(endpoint);
+    for number in 21..=30 {
+        assert!(rig.send(2, &numbered(2, 4, number)));
+        assert!(rig.send(2, &numbered(2, 3, number)));
+    }
+    rig.settle();
+    assert_eq!(rig.taken(3).len(), 10, "the others are served");
+    assert_eq!(rig.count(Discard::PeerGone), 30, "what was lost is counted");
+    rig.assert_even();
+}
+
+#[test]
+fn r10_the_death_of_the_slow_path_leaves_forwarding_up() {
+    let mut rig = Rig::new(&[2, 3]);
+    // It hangs: what is for it fills its queue, and the rest is counted.
+    let for_the_switch = packet(Label::here(), 0, 64, &[]);
+    for _ in 0..PUNTS_MAX + 10 {
+        assert!(rig.send(2, &for_the_switch));
+        rig.breathe();
+    }
+    assert_eq!(rig.count_at(2, Discard::PuntFull), 10);
+    assert!(rig.send(2, &numbered(2, 3, 1)));
+    rig.breathe();
+    assert_eq!(rig.taken(3).len(), 1);
+    rig.settle();
+    rig.assert_even();
+
+    // It dies: its half of the rings is dropped.
+    let Rig { switch, mut workers, mut far, mut pool, now, .. } = rig;
+    drop(switch);
+    let mut burst = Burst::new();
+    let mut frame =
+        pool.take(ChunkClass::Single).expect("free").into_frame(256, FRAME_BYTES_MIN + 4);
+    frame.bytes_mut().copy_from_slice(&numbered(2, 3, 2));
+    burst.push(frame);
+    far.get_mut(&2).expect("wired").tx_burst(Mark(0), &mut burst);
+    let rule = forbid();
+    assert_eq!(workers[0].breathe(now), 1);
+    drop(rule);
+    far.get_mut(&3).expect("wired").rx_burst(&mut pool, &mut burst);
+    assert_eq!(burst.len(), 1);
+}
+
+fn as_control(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes[LINK_HEADER_BYTES + 1] |= 0x40;
+    bytes
+}
+
+#[test]
+fn r12_every_queue_is_bounded_and_control_survives_a_data_overload() {
+    let mut rig = Rig::with(1, SwitchConfig::default());
+    rig.neighbour(0, 2, 64);
+    rig.neighbour(0, 3, 4); // its far end is slow: it takes nothing for now
+    rig.neighbour(0, 5, 64);
+    rig.settle();
+    let data = 500;
+    for number in 0..data {
+        assert!(rig.send(2, &numbered(2, 3, number)));
+        rig.breathe();
+    }
+    assert_eq!(rig.workers[0].frames_waiting(), EGRESS_FRAMES_MAX);
+    let refused = u64::from(data) - 4 - EGRESS_FRAMES_MAX as u64;
+    assert_eq!(rig.count_at(2, Discard::EgressFull), refused);
+
+    // Control still finds a place, and goes first; a full exit does not hold up another one.
+    for number in 0..EGRESS_CONTROL_FRAMES_MAX as u32 {
+        assert!(rig.send(2, &as_control(numbered(2, 3, 1_000 + number))));
+    }
+    assert!(rig.send(2, &numbered(2, 5, 0)));
+    rig.breathe();
+    assert_eq!(rig.count(Discard::EgressFull), refused);
+    assert_eq!(rig.taken(5).len(), 1);
+    let mut arrived = Vec::new();
+    for _ in 0..200 {
+        arrived.extend(rig.taken(3).iter().map(number_of));
+        rig.breathe();
+    }
+    let control: Vec<u32> = (0..EGRESS_CONTROL_FRAMES_MAX as u32).map(|n| 1_000 + n).collect();
+    assert_eq!(arrived[..4], [0, 1, 2, 3], "what was on the wire");
+    assert_eq!(arrived[4..4 + control.len()], control, "then control, in order");
+    assert_eq!(arrived.len(), 4 + control.len() + EGRESS_FRAMES_MAX);
+    rig.settle();
+    rig.assert_even();
+}
+
+#[test]
+fn r12_control_survives_a_data_overload_between_workers() {
+    let mut rig = Rig::with(2, SwitchConfig::default());
+    rig.neighbour(0, 2, 64);
+    rig.neighbour(1, 5, 1_024);
+    rig.settle();
+    // The other worker is busy elsewhere: it takes nothing.
+    for number in 0..2 * EXCHANGE_FRAMES_MAX as u32 {
+        assert!(rig.send(2, &numbered(2, 5, number)));
+        rig.breathe_one(0);
+    }
+    assert!(rig.count_at(2, Discard::ExchangeFull) >= EXCHANGE_FRAMES_MAX as u64);
+    let refused = rig.count(Discard::ExchangeFull);
+    for number in 0..EGRESS_CONTROL_FRAMES_MAX as u32 {
+        assert!(rig.send(2, &as_control(numbered(2, 5, 1_000 + number))));
+        rig.breathe_one(0);
+    }
+    assert_eq!(rig.count(Discard::ExchangeFull), refused, "control was refused");
+    rig.settle();
+    let mut control = 0;
+    loop {
+        let burst = rig.taken(5);
+        if burst.is_empty() {
+            break;
+        }
+        control += burst.iter().filter(|frame| number_of(frame) >= 1_000).count();
+    }
+    assert_eq!(control, EGRESS_CONTROL_FRAMES_MAX);
+    rig.assert_even();
+}
+
+#[test]
+fn r12_orders_that_a_worker_is_slow_to_obey_wait_and_none_is_lost() {
+    let mut rig = Rig::with(1, SwitchConfig::default());
+    let slots: Vec<u32> = (2..).take(2 * ORDERS_MAX).collect();
+    for &slot in &slots {
+        rig.neighbour(0, slot, 1);
+        rig.poll(); // the worker does not breathe
+    }
+    assert!(!rig.switch.is_settled());
+    rig.settle();
+    let attached = rig.events.iter().filter(|event| matches!(event, Event::SlotAttached(_)));
+    assert_eq!(attached.count(), slots.len());
+    const { assert!(2 * ORDERS_MAX < ATTACHED_MAX) };
+}
+
+#[test]
+fn r13_the_data_plane_allocates_nothing() {
+    // `breathe` is under `forbid()` throughout; here everything changes while traffic flows.
+    let config = SwitchConfig { quarantine_ns: 50, ..SwitchConfig::default() };
+    let mut rig = Rig::with(2, config);
+    let mut dice = Dice::new(0x13);
+    rig.neighbour(0, 2, 64);
+    rig.neighbour(1, 3, 64);
+    rig.settle();
+    let mut changes = 0;
+    for _ in 0..3_000 {
+        let known: Vec<u32> = rig.far.keys().copied().collect();
+        let from = known[dice.below(known.len())];
+        let bytes = any_bytes(&mut dice, &known);
+        rig.send(from, &bytes);
+        if dice.one_in(3) {
+            rig.breathe();
+        }
+        if dice.one_in(4) {
+            rig.take_all();
+        }
+        if dice.one_in(10) {
+            rig.poll();
+        }
+        let slot = 4 + dice.below(8) as u32;
+        let free = rig.switch.slots().iter().all(|view| view.slot != slot);
+        if dice.one_in(20) && free {
+            let worker = dice.below(2);
+            // A wire that is not the first of its slot: the old one was unplugged.
+            rig.neighbour(worker, slot, 16);
+            changes += 1;
+        } else if dice.one_in(20) && rig.switch.detach(slot).is_ok() {
+            rig.settle();
+            let port = rig.ports[&slot];
+            rig.switch.unplug(port).expect("nothing behind it");
+            rig.settle();
+            rig.far.remove(&slot);
+            changes += 1;
+        }
+    }
+    rig.settle();
+    rig.take_all();
+    rig.settle();
+    rig.assert_even();
+    assert!(changes > 50, "{changes}");
+    assert!(rig.switch.balance().frames_out > 200);
+}
+
+#[test]
+fn a_packet_keeps_its_address_from_receive_to_send() {
+    let mut rig = Rig::with(2, SwitchConfig::default());
+    rig.neighbour(0, 2, 64);
+    rig.neighbour(0, 3, 64);
+    rig.neighbour(1, 5, 64);
+    let mut endpoint = rig.endpoint(1, 6);
+    rig.settle();
+    for to in [3, 5, 6] {
+        let frame = rig.frame(&numbered(2, to, 77));
+        let at = frame.bytes().as_ptr();
+        let mut burst = Burst::new();
+        burst.push(frame);
+        rig.far.get_mut(&2).expect("wired").tx_burst(Mark(0), &mut burst);
+        rig.settle();
+        let out = match to {
+            6 => endpoint.receive().expect("the port is there"),
+            _ => rig.taken(to).pop(),
+        };
+        let out = out.expect("it arrived");
+        assert_eq!(out.bytes().as_ptr(), at, "to slot {to}");
+        assert_eq!((out.len(), number_of(&out)), (FRAME_BYTES_MIN + 4, 77));
+    }
+    assert_eq!(rig.pool.tally().frames_copied.read(), 0);
+    for worker in &mut rig.workers {
+        assert_eq!(worker.pool_mut().tally().frames_copied.read(), 0);
+    }
+}
+
+#[test]
+fn each_way_to_go_no_further_is_counted_by_its_name_at_the_port_it_came_in_by() {
+    use Discard as D;
+    let mut rig = Rig::new(&[2, 3, 40, 9]);
+    rig.wired(0, 4, 64, Behind::Endpoint);
+    rig.settle();
+    rig.switch.detach(9).expect("attached");
+    rig.settle();
+    let good = packet(through(2, 3), 0, 64, &[]);
+    let with = |at: usize, byte: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = byte;
+        bytes
+    };
+    let header = LINK_HEADER_BYTES;
+    let mut long = good.clone();
+    long.resize(FRAME_BYTES_MAX + 1, 0);
+    let beyond = Label::new((through(2, 4).register() ^ 0b1_0000) | 0b11_0011_0000);
+    let narrow = V3X5X8.encode(Slot::new(3), 4).expect("in four bits").bits();
+    let cases = [
+        ("too short", 2, good[..FRAME_BYTES_MIN - 1].to_vec(), D::TooShort),
+        ("empty", 2, vec![], D::TooShort),
+        ("too long", 2, long, D::TooLong),
+        ("another kind of link frame", 2, with(0, 0xf0), D::BadLinkKind),
+        ("another version", 2, with(header, 0x20), D::BadVersion),
+        ("a width that does not exist", 2, with(header, 0x13), D::BadWidth),
+        ("a label cut off", 2, with(header, 0x11), D::TooShort),
+        ("more bits used than there are", 2, with(header + 5, 64), D::BadHeader),
+        ("no hops left", 2, packet(through(2, 3), 0, 0, &[]), D::HopsSpent),
+        ("a spent label", 2, packet(Label::new(0), 0, 64, &[]), D::LabelSpent),
+        ("spent, with a way back", 2, packet(Label::new(1 << 63), 1, 64, &[]), D::LabelSpent),
+        ("an empty slot", 2, packet(through(2, 7), 0, 64, &[]), D::EmptySlot),
+        ("a slot in quarantine", 2, packet(through(2, 9), 0, 64, &[]), D::SlotGone),
+        ("a U-turn", 2, packet(through(2, 2), 0, 64, &[]), D::UTurn),
+        ("a way back too wide", 40, packet(Label::new(narrow | 0x10), 0, 64, &[]), D::ReturnPath),
+        ("no bits left", 2, packet(through(2, 3), 60, 64, &[]), D::LabelFull),
+        ("on behind an endpoint", 2, packet(beyond, 0, 64, &[]), D::BeyondEndpoint),
+    ];
+    for (what, from, bytes, reason) in cases {
+        let (before, at_port) = (rig.switch.balance(), rig.count_at(from, reason));
+        assert!(rig.send(from, &bytes));
+        rig.settle();
+        assert_eq!(rig.take_all(), 0, "{what}");
+        let after = rig.switch.balance();
+        assert_eq!(rig.count_at(from, reason), at_port + 1, "{what}");
+        assert_eq!(after.discarded(), before.discarded() + 1, "{what}");
+        rig.assert_even();
+    }
+    assert!(rig.send(2, &good));
+    rig.settle();
+    assert_eq!(rig.taken(3).len(), 1, "and a good one still goes through");
+}
+
+#[test]
+fn the_hop_limit_bounds_a_loop_that_the_width_does_not() {
+    let config = SwitchConfig { hops_max: 3, u_turns: true, ..SwitchConfig::default() };
+    let mut rig = Rig::with(1, config);
+    rig.neighbour(0, 2, 4);
+    rig.settle();
+    // A label that turns round here ten times, and a sender that allows 255 hops.
+    let (label, _) = Label::<u64>::build(
+        &[Hop { scheme: &V3X5X8, egress: Slot::new(2), ingress: Slot::new(2) }; 10],
+    )
+    .expect("ten narrow hops");
+    let mut bytes = packet(label, 0, 255, &[]);
+    for hop in 1.. {
+        assert!(rig.send(2, &bytes));
+        rig.settle();
+        let Some(frame) = rig.taken(2).pop() else {
+            assert_eq!((hop, rig.count_at(2, Discard::HopsSpent)), (4, 1));
+            return;
+        };
+        bytes = frame.bytes().to_vec();
+        assert_eq!(bytes[LINK_HEADER_BYTES + 2], 3 - hop);
+    }
+}
+
+#[test]
+fn slots_are_attached_detached_and_listed_while_traffic_flows() {
+    let config = SwitchConfig { quarantine_ns: 1_000_000, ..SwitchConfig::default() };
+    let mut rig = Rig::with(1, config);
+    rig.neighbour(0, 2, 256);
+    rig.neighbour(0, 3, 256);
+    rig.settle();
+    let mut sent = 0;
+    let mut arrived = 0;
+    let mut flow = |rig: &mut Rig| {
+        for _ in 0..7 {
+            assert!(rig.send(2, &numbered(2, 3, sent)));
+            sent += 1;
+        }
+        rig.breathe();
+        rig.poll();
+        arrived += rig.taken(3).len() as u32;
+        (sent, arrived)
+    };
+    let state = |rig: &Rig, slot: u32| {
+        let views = rig.switch.slots();
+        views.iter().find(|view| view.slot == slot).map(|view| (view.state, view.name.clone()))
+    };
+
+    flow(&mut rig);
+    rig.neighbour(0, 5, 256);
+    assert_eq!(state(&rig, 5), Some((SlotState::Coming, "on 5".to_owned())));
+    while state(&rig, 5).expect("listed").0 == SlotState::Coming {
+        flow(&mut rig);
+    }
+    while !rig.switch.is_settled() {
+        flow(&mut rig);
+    }
+    assert_eq!(rig.events.last(), Some(&Event::SlotAttached(5)));
+    assert!(rig.send(2, &numbered(2, 5, 0)));
+    flow(&mut rig);
+    assert_eq!(rig.taken(5).len(), 1);
+
+    rig.switch.detach(5).expect("attached");
+    assert_eq!(state(&rig, 5), Some((SlotState::Leaving, "on 5".to_owned())));
+    while !rig.switch.is_settled() {
+        flow(&mut rig);
+    }
+    assert_eq!(state(&rig, 5), Some((SlotState::Quarantined, String::new())));
+    assert_eq!(rig.events.last(), Some(&Event::SlotDetached(5)));
+    assert!(rig.send(2, &numbered(2, 5, 0)));
+    flow(&mut rig);
+    assert_eq!(rig.count_at(2, Discard::SlotGone), 1);
+
+    rig.now.0 += 1_000_000;
+    flow(&mut rig);
+    assert_eq!((state(&rig, 5), rig.events.last()), (None, Some(&Event::SlotFree(5))));
+    while !rig.switch.is_settled() {
+        flow(&mut rig);
+    }
+    assert!(rig.send(2, &numbered(2, 5, 0)));
+    let (sent, arrived) = flow(&mut rig);
+    assert_eq!(rig.count_at(2, Discard::EmptySlot), 1);
+    assert_eq!(sent, arrived, "nothing of the flow was lost");
+    let view = rig.switch.slots().into_iter().find(|view| view.slot == 3).expect("listed");
+    assert_eq!(view.frames_out, u64::from(arrived));
+    rig.assert_even();
+}
+
+#[test]
+fn three_switches_in_a_row_there_and_back() {
+    let mut chain = Chain::of_three(64);
+    // Slots of different widths, so that directors must be widened for the way back.
+    let (a_slot, b_slot) = (200, 12);
+    let mut a = chain.0[0].endpoint(0, a_slot);
+    let mut b = chain.0[2].endpoint(0, b_slot);
+    chain.settle();
+    let hop = |ingress, egress| Hop {
+        scheme: &V3X5X8,
+        egress: Slot::new(egress),
+        ingress: Slot::new(ingress),
+    };
+    let path = [hop(a_slot, 3), hop(2, 3), hop(2, b_slot)];
+    let (there, back) = Label::<u64>::build(&path).expect("it fits");
+
+    let send = |from: &mut Endpoint, label: Label, payload: &[u8]| {
+        let (label, shift) = label.depart().expect("it fits");
+        let bytes = packet(label, shift, 64, payload);
+        let mut frame = from.frame(bytes.len()).expect("memory");
+        frame.bytes_mut().copy_from_slice(&bytes);
+        from.send(frame).expect("room");
+    };
+    // What an endpoint does with a packet: the way back at full width (wire.md 1.3), with room for
+    // the slot that it stands on itself.
+    let way_back = |frame: &mut Frame, own_slot: u32| {
+        let ingress = Slot::new(frame.mark().0);
+        let packet = &mut frame.bytes_mut()[LINK_HEADER_BYTES..];
+        let Ok(AnyHeader::W64(header)) = AnyHeader::parse(packet) else { panic!("a header") };
+        let hops_left = Header::hops_left(&header);
+        let beside = V3X5X8.encode_least(ingress).expect("a slot of the scheme");
+        let back = header.label().reverse(header.shift(), Some(beside)).expect("it fits");
+        (back.widen(&V3X5X8, Slot::new(own_slot)).expect("it fits"), ingress, hops_left)
+    };
+
+    for round in 0..50_u8 {
+        send(&mut a, there, &[round; 100]);
+        chain.settle();
+        let mut frame = b.receive().expect("the port is there").expect("it arrived");
+        assert_eq!(frame.bytes()[FRAME_BYTES_MIN..], [round; 100]);
+        let (reply, ingress, hops_left) = way_back(&mut frame, b_slot);
+        assert_eq!((ingress, hops_left), (Slot::new(2), 62), "two switches, then the endpoint's");
+        assert_eq!(reply, back, "what the path's builder said");
+
+        send(&mut b, reply, &[!round; 60]);
+        chain.settle();
+        let mut frame = a.receive().expect("the port is there").expect("it came back");
+        assert_eq!(frame.bytes()[FRAME_BYTES_MIN..], [!round; 60]);
+        let (again, ingress, _) = way_back(&mut frame, a_slot);
+        assert_eq!(ingress, Slot::new(3));
+        assert_eq!(again, there, "the reverse of the reverse");
+    }
+    for rig in &chain.0 {
+        rig.assert_even();
+        assert_eq!(rig.switch.balance().discarded(), 0);
+    }
+    assert_eq!(HEADER_64_BYTES + LINK_HEADER_BYTES, FRAME_BYTES_MIN);
+}
