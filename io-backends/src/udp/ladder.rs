@@ -126,6 +126,9 @@ pub struct Report {
     pub ring: Option<&'static str>,
     /// Better backends that were tried and refused.
     pub refused: Vec<(Backend, Refusal)>,
+    /// Whether io_uring works here and was passed over all the same, since recvmmsg was measured
+    /// to forward more.
+    pub passed_over: bool,
     /// Whether the kernel hands over whole trains (`UDP_GRO`).
     pub gro: Result<(), Refusal>,
     /// Frames in one send at most (`UDP_SEGMENT`).
@@ -193,6 +196,12 @@ impl fmt::Display for Report {
         }
         let (receive, send) = (self.receive_buffer.given, self.send_buffer.given);
         write!(f, ", buffers {receive} in and {send} out")?;
+        if self.passed_over {
+            f.write_str(
+                "\n  io_uring works here and is passed over: recvmmsg was measured as fast with \
+                 trains, and faster without",
+            )?;
+        }
         for warning in self.warnings() {
             write!(f, "\n  {warning}")?;
         }

@@ -51,7 +51,8 @@ use self::{mmsg::Mmsg, neighbours::Neighbours, socket::Socket, uring::Uring};
 /// Which backend is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The best one that works here.
+    /// The one that was measured to forward most: recvmmsg. What becomes of io_uring here is
+    /// found out and said all the same.
     #[default]
     Auto,
     /// io_uring, or an error.
@@ -118,8 +119,8 @@ impl UdpSpec {
     /// named need of the pool. What waits to be sent comes on top, and is the pool's to bound.
     pub fn train_chunks_max(&self) -> u32 {
         let posted = match self.backend {
-            Choice::Mmsg => 0,
-            Choice::Auto | Choice::IoUring => u32::from(uring::entries(self.posted_buffers)),
+            Choice::Auto | Choice::Mmsg => 0,
+            Choice::IoUring => u32::from(uring::entries(self.posted_buffers)),
         };
         // A port whose ring has broken receives with recvmmsg, and keeps both.
         posted + limits::MESSAGES_IN_MAX as u32 + strowger_frame::BURST_MAX as u32
@@ -224,6 +225,7 @@ pub fn open(spec: &UdpSpec, worker: usize) -> Result<Opened, OpenError> {
     let gro = if spec.trains_in { ladder::enable_gro(&socket) } else { Err(unwanted()) };
     let gso = if spec.trains_out { ladder::try_segments(at) } else { Err(unwanted()) };
     let (ring, refused_backends) = ring(spec)?;
+    let passed_over = spec.backend == Choice::Auto && refused_backends.is_empty();
 
     socket.bind(at).map_err(|errno| match errno {
         libc::EADDRINUSE => OpenError::Busy { at, errno },
@@ -237,6 +239,7 @@ pub fn open(spec: &UdpSpec, worker: usize) -> Result<Opened, OpenError> {
         backend: if ring.is_some() { Backend::IoUring } else { Backend::Mmsg },
         ring: ring.as_ref().map(|ring| ring.rung().name()),
         refused: refused_backends,
+        passed_over,
         gro,
         gso,
         receive_buffer,
@@ -262,15 +265,18 @@ fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), Open
         Some(errno) => Err(ladder::ring_refused("io_uring_setup", errno)),
         None => ladder::rehearse_ring(spec.bind, spec.ring_rung_first),
     };
+    if spec.backend == Choice::Auto {
+        // The numbers are in decision 0011: equal with trains, and behind without them.
+        return Ok((
+            None,
+            rehearsed.err().map(|why| (Backend::IoUring, why)).into_iter().collect(),
+        ));
+    }
     let ring = rehearsed.and_then(|_| {
         Uring::new(spec.posted_buffers, spec.ring_rung_first)
             .map_err(|at| ladder::ring_refused(at.step, at.errno))
     });
-    match ring {
-        Ok(ring) => Ok((Some(ring), Vec::new())),
-        Err(refusal) if spec.backend == Choice::IoUring => Err(OpenError::NoRing(refusal)),
-        Err(refusal) => Ok((None, vec![(Backend::IoUring, refusal)])),
-    }
+    ring.map(|ring| (Some(ring), Vec::new())).map_err(OpenError::NoRing)
 }
 
 /// A frame too long for the path is an error that is told, never a datagram in pieces. `PROBE`
