@@ -166,7 +166,7 @@ impl Link {
 
     /// Makes a frame ready to leave by this link, where it lies: sealed, its mark from here on the
     /// slot that it came in by, and a place at the exit promised to it.
-    #[inline]
+    #[inline(always)] // for each packet, and called in one place that is hot
     pub(crate) fn prepare(
         &mut self,
         frame: &mut Frame,

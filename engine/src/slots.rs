@@ -147,7 +147,7 @@ impl SlotTable {
     }
 
     /// The hop that a label's low bits spell: one load, or two.
-    #[inline]
+    #[inline(always)] // a load and a mask, for each packet
     pub fn take(&self, low: u64) -> Hop {
         match &self.shape {
             Shape::Flat { mask } => {

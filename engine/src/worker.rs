@@ -132,7 +132,7 @@ impl Worker {
                 // Each frame is decided and made ready where it lies, then moved once.
                 let onward: ArrayVec<_, BURST_MAX> =
                     burst.iter_mut().map(|frame| self.forward(frame, seat, now)).collect();
-                self.send_on(burst.into_iter(), &onward, seat);
+                self.send_on(burst.drain(..), &onward, seat);
                 self.exhale();
                 if !is_full {
                     break;
