@@ -14,7 +14,7 @@ use strowger_frame::tally::Counter;
 
 use crate::packet::PACKET_BYTES_MAX;
 
-/// Datagrams in one call at most: our own burst. 32 and 128 were no faster.
+/// Datagrams in one call at most: our own burst.
 const BATCH: usize = 64;
 
 /// Room for one datagram, ending on a cache line.

@@ -6,6 +6,7 @@
 //! | [`memory`] | a wire inside this process: two ports, two rings |
 //! | [`endpoint`] | code of this process on a slot |
 //! | [`unix`] | a process of this machine on a slot |
+//! | [`udp`] | any number of neighbours behind one socket: recvmmsg or io_uring, trains in and out |
 //! | [`capture`] | a wrapper that writes what passes to a pcapng file |
 //! | [`fault`] | a wrapper that loses, repeats, reorders, corrupts and delays, by a seed |
 //! | [`doorbell`] | waking a worker that sleeps, and only then |
