@@ -140,8 +140,10 @@ pub struct PortTally {
     pub trains_in: Counter,
     /// Messages handed to the kernel: trains, where frames could ride together.
     pub trains_out: Counter,
-    /// Datagrams that the kernel dropped before they became frames (`SO_RXQ_OVFL`); no part of
-    /// the balance, since we never had them.
+    /// What the kernel dropped before it became frames (`SO_RXQ_OVFL`); no part of the balance, since
+    /// we never had it. The kernel counts buffers: a train that it had joined, or that came as one
+    /// over loopback, counts once, so this is the number of datagrams only where there are no
+    /// trains, and a lower bound where there are.
     pub kernel_drops: Counter,
     losses: [Counter; Loss::COUNT],
 }
@@ -176,7 +178,8 @@ pub enum Arm {
 }
 
 /// Where frames come in and go out: a UDP socket, a NIC queue, a unix socket, a ring of this
-/// process. Owned by one worker, called by no other thread.
+/// process. Owned by one worker, called by no other thread; it may be made on another, and belongs
+/// to the one that first receives with it.
 ///
 /// The contract every backend passes (the conformance suite in `strowger-io`):
 /// - nothing here blocks, and after construction nothing allocates;
@@ -191,7 +194,8 @@ pub trait Port: Send {
     /// stay, in order, for the next call; frames that can never go are taken and counted as lost.
     fn tx_burst(&mut self, to: Mark, frames: &mut Burst);
 
-    /// Lets go what `tx_burst` has taken: called once after a round of them.
+    /// Lets go what `tx_burst` has taken: called once after a round of them. A round may be several
+    /// bursts: the more frames to one neighbour, the longer its train.
     fn flush(&mut self);
 
     /// Whether `flush` has something to do, or sends are still in flight.
