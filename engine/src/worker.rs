@@ -179,12 +179,15 @@ impl Worker {
                 let from = frame.mark();
                 let Vouched { first, opened } = session.open(now, frame)?;
                 let link = session.link;
-                if matches!(kind, Kind::PathChallenge | Kind::PathAnswer) {
-                    return Ok(Onward::Said { kind, from });
-                }
+                let is_saying = matches!(kind, Kind::PathChallenge | Kind::PathAnswer);
+                // A challenge is asked from where a peer may be, and proves nothing of the kind.
+                let came_from = if is_saying { link } else { from };
                 let heard = first || opened.is_keepalive();
-                if heard || from != link {
-                    self.note(heard.then_some(index), link, from, seat, now);
+                if heard || came_from != link {
+                    self.note(heard.then_some(index), link, came_from, seat, now);
+                }
+                if is_saying {
+                    return Ok(Onward::Said { kind, from });
                 }
                 opened
             }
