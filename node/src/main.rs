@@ -8,6 +8,7 @@ mod conform;
 mod demo;
 mod doctor;
 mod exit;
+mod key;
 mod label_cmd;
 mod relay;
 mod run;
@@ -65,6 +66,11 @@ enum Command {
     Slot {
         #[command(subcommand)]
         change: Change,
+    },
+    /// Make and read key files: new, id, show, psk.
+    Key {
+        #[command(subcommand)]
+        task: key::Task,
     },
     /// Check a configuration, or print a sample.
     Config {
@@ -165,6 +171,7 @@ fn perform(command: Command) -> Result<ExitCode, Failure> {
         Command::Slot { change: Change::Detach { slot, asking } } => {
             show::change(&json!({ "detach": slot }), asking.json, &asking.socket, output)
         }
+        Command::Key { task } => key::run(&task, output),
         Command::Config { task: ConfigTask::Check { file } } => {
             config::read(&file)?;
             writeln!(output, "{}: fine", file.display()).or_else(|error| output_ended(&error))

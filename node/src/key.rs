@@ -1,0 +1,298 @@
+//! Key files: `strowger key`, and reading what a configuration names. A file that others can read or
+//! write is refused, none is ever overwritten, and nothing secret is ever printed.
+//!
+//! | file | its one line |
+//! |---|---|
+//! | identity | `strowger-key 1 ed25519 <seed> <check>` (`strowger_crypto::IdentityKey`) |
+//! | psk | 64 hex digits, the same at both ends of a link |
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use clap::Subcommand;
+use serde_json::json;
+use strowger_crypto::{IdentityKey, OsEntropy, Psk, Secret, StaticPublic};
+use zeroize::Zeroizing;
+
+use crate::{
+    conform::hex,
+    exit::{Exit, Failure, output_ended},
+};
+
+/// A key file is a line; whatever is longer is another file.
+const FILE_BYTES_MAX: u64 = 1_024;
+/// Only its owner reads and writes it.
+const MODE: u32 = 0o600;
+/// What group and others may not have.
+const OTHERS: u32 = 0o077;
+
+/// `strowger key`: what is to be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Make a key. The file is readable by its owner alone, and must not exist yet.
+    New {
+        /// The file to make.
+        file: PathBuf,
+    },
+    /// Print who a key makes a node: the PeerId, and the static key that its peers configure.
+    Id {
+        /// The key file.
+        file: PathBuf,
+        /// Print one JSON object instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the public parts of a key file, never the secret.
+    Show {
+        /// The key file.
+        file: PathBuf,
+        /// Print one JSON object instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a pre-shared key for one link: copy the file to the other end, by a safe way.
+    Psk {
+        /// The file to make.
+        file: PathBuf,
+    },
+}
+
+/// `strowger key ...`.
+///
+/// # Errors
+/// One line: the file is there already, cannot be read, or others can.
+pub(crate) fn run(task: &Task, output: &mut dyn Write) -> Result<(), Failure> {
+    let text = match task {
+        Task::New { file } => {
+            let key = IdentityKey::generate(&mut OsEntropy)
+                .map_err(|error| Failure::new(Exit::Refused, format!("no key: {error}")))?;
+            create(file, &key.to_key_file())?;
+            names(&key)
+        }
+        Task::Psk { file } => {
+            let secret = Secret::random(&mut OsEntropy)
+                .map_err(|error| Failure::new(Exit::Refused, format!("no psk: {error}")))?;
+            let mut line = Zeroizing::new(String::with_capacity(65));
+            for byte in secret.expose() {
+                line.push(char::from(HEX[usize::from(byte >> 4)]));
+                line.push(char::from(HEX[usize::from(byte & 15)]));
+            }
+            line.push('\n');
+            create(file, &line)?;
+            format!("{}: made; the other end of the link needs the same file\n", file.display())
+        }
+        Task::Id { file, json: false } => names(&identity(file)?),
+        Task::Id { file, json: true } => {
+            let key = identity(file)?;
+            let (peer_id, public) = (key.public().peer_id().to_string(), static_public(&key));
+            format!("{}\n", json!({ "peer_id": peer_id, "key": public.to_string() }))
+        }
+        Task::Show { file, json } => shown(file, *json)?,
+    };
+    output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+        .or_else(|error| output_ended(&error))
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+fn static_public(key: &IdentityKey) -> StaticPublic {
+    *key.static_key().public()
+}
+
+fn names(key: &IdentityKey) -> String {
+    format!("peer_id {}\nkey {}\n", key.public().peer_id(), static_public(key))
+}
+
+fn shown(file: &Path, as_json: bool) -> Result<String, Failure> {
+    let key = identity(file)?;
+    let (public, peer_id) = (key.public(), key.public().peer_id().to_string());
+    let (signs, links) = (hex(&public.to_bytes()), static_public(&key).to_string());
+    if as_json {
+        let object = json!({
+            "file": file.display().to_string(), "algorithm": "ed25519", "peer_id": peer_id,
+            "identity": signs, "key": links,
+        });
+        return Ok(format!("{object}\n"));
+    }
+    Ok(format!(
+        "file       {}\nalgorithm  ed25519 (identity), x25519 (links)\npeer_id    {peer_id}\n\
+         identity   {signs}\nkey        {links}  (what a [[peer]] names)\n",
+        file.display()
+    ))
+}
+
+/// Reads the key of a node.
+///
+/// # Errors
+/// One line: it cannot be read, others can read it, or it is no key file.
+pub(crate) fn identity(file: &Path) -> Result<IdentityKey, Failure> {
+    let text = read(file, "key file", "`strowger key new FILE` makes one")?;
+    IdentityKey::from_key_file(&text).map_err(|error| {
+        let line = format!("key file {}: {error}", file.display());
+        Failure::new(Exit::Refused, line)
+    })
+}
+
+/// Reads the pre-shared key of a link.
+///
+/// # Errors
+/// One line: it cannot be read, others can read it, or it is not 64 hex digits.
+pub(crate) fn psk(file: &Path) -> Result<Psk, Failure> {
+    let text = read(file, "psk file", "`strowger key psk FILE` makes one")?;
+    let digits = text.trim_end().as_bytes();
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let mut bytes = Zeroizing::new([0_u8; 32]);
+    let pairs = digits.chunks_exact(2).zip(bytes.iter_mut());
+    let read = digits.len() == 64
+        && pairs
+            .map(|(pair, byte)| {
+                let value = digit(pair[0]).zip(digit(pair[1]));
+                value.map(|(high, low)| *byte = high << 4 | low)
+            })
+            .all(|taken| taken.is_some());
+    // All zero is how "no psk" is written on the wire (wire.md section 4).
+    if !read || bytes.iter().all(|byte| *byte == 0) {
+        let line = format!(
+            "psk file {}: it must be 64 hex digits, not all zero; `strowger key psk FILE` makes one",
+            file.display()
+        );
+        return Err(Failure::new(Exit::Refused, line));
+    }
+    Ok(Psk::from_bytes(*bytes))
+}
+
+/// Makes a file that was not there, for its owner alone, and has it on disk before it is named.
+fn create(file: &Path, text: &str) -> Result<(), Failure> {
+    let shown = file.display();
+    let opened = OpenOptions::new().write(true).create_new(true).mode(MODE).open(file);
+    let mut made = opened.map_err(|error| {
+        let line = match error.kind() {
+            io::ErrorKind::AlreadyExists => format!(
+                "{shown} is there already and is not overwritten; choose another name, or move it \
+                 away (whoever has it configured as a peer would need the new key)"
+            ),
+            _ => format!("{shown} cannot be made: {error}"),
+        };
+        Failure::new(Exit::Refused, line)
+    })?;
+    // A umask can only have taken rights away; the owner has both.
+    let written = made
+        .set_permissions(fs::Permissions::from_mode(MODE))
+        .and_then(|()| made.write_all(text.as_bytes()))
+        .and_then(|()| made.sync_all());
+    written.map_err(|error| {
+        // Half a key is none.
+        let _ = fs::remove_file(file);
+        Failure::new(Exit::Refused, format!("{shown} cannot be written: {error}"))
+    })
+}
+
+/// Reads a secret file. Looked at and read by one descriptor, so that it is the same file.
+fn read(path: &Path, what: &str, way_out: &str) -> Result<Zeroizing<String>, Failure> {
+    let shown = path.display();
+    let refused = |line: String| Failure::new(Exit::Refused, line);
+    let unread = |error: io::Error| refused(format!("{what} {shown}: {error}; {way_out}"));
+    // Asked first, since opening a pipe would wait for its other end.
+    if !fs::metadata(path).map_err(unread)?.is_file() {
+        return Err(refused(format!("{what} {shown} is no file; {way_out}")));
+    }
+    let file = File::open(path).map_err(unread)?;
+    let mode = file.metadata().map_err(unread)?.permissions().mode();
+    if mode & OTHERS != 0 {
+        return Err(refused(format!(
+            "{what} {shown} can be read or written by others (mode {:04o}); mend it with: chmod \
+             600 {shown}",
+            mode & 0o7777
+        )));
+    }
+    // Room for all of it beforehand: growing would leave copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX as usize + 1));
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unread)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(refused(format!("{what} {shown} is too long to be one; {way_out}")));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(task: &Task) -> Result<String, Failure> {
+        let mut output = Vec::new();
+        run(task, &mut output)?;
+        Ok(String::from_utf8(output).unwrap())
+    }
+
+    #[test]
+    fn a_key_is_made_once_for_its_owner_alone_and_its_secret_is_never_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key");
+        let made = said(&Task::New { file: file.clone() }).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let written = fs::read_to_string(&file).unwrap();
+        let again = said(&Task::New { file: file.clone() }).unwrap_err();
+        assert!(again.line.contains("not overwritten"), "{again}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), written);
+
+        let secret = written.split(' ').nth(3).unwrap();
+        assert_eq!(secret.len(), 64);
+        let key = IdentityKey::from_key_file(&written).unwrap();
+        for json in [false, true] {
+            let id = said(&Task::Id { file: file.clone(), json }).unwrap();
+            let show = said(&Task::Show { file: file.clone(), json }).unwrap();
+            for text in [&id, &show, &made] {
+                assert!(!text.contains(secret), "{text}");
+                assert!(text.contains(&key.public().peer_id().to_string()), "{text}");
+                assert!(text.contains(&static_public(&key).to_string()), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_can_use_is_refused_with_the_way_to_mend_it() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, is_psk) in [("key", false), ("psk", true)] {
+            let file = directory.path().join(name);
+            let task = if is_psk {
+                Task::Psk { file: file.clone() }
+            } else {
+                Task::New { file: file.clone() }
+            };
+            said(&task).unwrap();
+            let read = || {
+                if is_psk { psk(&file).map(drop) } else { identity(&file).map(drop) }
+            };
+            read().unwrap();
+            for mode in [0o640, 0o604, 0o620, 0o602, 0o644, 0o666] {
+                fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+                let line = read().unwrap_err().line;
+                assert!(line.contains("chmod 600 ") && line.contains("by others"), "{line}");
+            }
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).unwrap();
+            read().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_and_quoted_by_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key");
+        let long = "0".repeat(5000);
+        for text in ["", "secret words", "strowger-key 1 ed25519 00 00", "0000", &long] {
+            let _ = fs::remove_file(&file);
+            create(&file, text).unwrap();
+            for line in [identity(&file).unwrap_err().line, psk(&file).unwrap_err().line] {
+                assert!(!line.contains("secret words") && !line.contains('\n'), "{line}");
+            }
+        }
+        assert!(identity(&directory.path().join("none")).unwrap_err().line.contains("key new"));
+        assert!(identity(directory.path()).unwrap_err().line.contains("no file"));
+    }
+}
