@@ -68,6 +68,9 @@ pub struct Worker {
     roamed: (Mark, u64),
     punts: Arc<ArrayQueue<Punt>>,
     knocks: Arc<ArrayQueue<Knock>>,
+    /// What wakes the slow path, and whether it has something new to read.
+    control_bell: Option<Arc<dyn Bell>>,
+    news: bool,
     /// Discards of frames whose exit had gone before they came to it.
     homeless: Arc<DiscardTally>,
     /// Frames that this worker made for the slow path.
@@ -316,8 +319,20 @@ impl Worker {
         }
         self.exchange.ring_bells();
         if let Some(link) = self.worn.take() {
-            let _ = self.punts.push(Punt::Worn(link));
+            self.tell(Punt::Worn(link));
         }
+        if mem::take(&mut self.news)
+            && let Some(bell) = &self.control_bell
+        {
+            bell.ring();
+        }
+    }
+
+    /// Tells the slow path something that it can live without, if it has room.
+    #[cold]
+    fn tell(&mut self, punt: Punt) {
+        let _ = self.punts.push(punt);
+        self.news = true;
     }
 
     /// Takes the frames that came in by other workers and leave, or are opened, by this one.
@@ -393,13 +408,15 @@ impl Worker {
                 };
                 let (worker, port) = (self.number, port.number);
                 let knock = Knock { worker, port, link: mark, from, frame };
+                self.news = true;
                 return self.knocks.push(knock).map_err(|full| (Discard::PuntFull, full.frame));
             }
             Onward::Stray { session, worker } => {
-                let _ = self.punts.push(Punt::Strayed(session, self.number));
+                self.tell(Punt::Strayed(session, self.number));
                 return self.exchange.send(worker, Handover::Stray(frame));
             }
         };
+        self.news = true;
         self.punts
             .push(punt)
             .map_err(|full| match full {
@@ -420,14 +437,14 @@ impl Worker {
     #[cold]
     fn note(&mut self, heard: Option<SessionIndex>, link: Mark, from: Mark, seat: usize, now: Now) {
         if let Some(session) = heard {
-            let _ = self.punts.push(Punt::Heard(session));
+            self.tell(Punt::Heard(session));
         }
         let moved = from != link && from != ELSEWHERE;
         let lately = self.roamed == (link, now.0 / ROAM_NOTE_NS);
         let address = self.ports.get(seat).and_then(|seat| seat.port.address_of(from));
         if let (true, false, Some(address)) = (moved, lately, address) {
             self.roamed = (link, now.0 / ROAM_NOTE_NS);
-            let _ = self.punts.push(Punt::Roamed(link, address));
+            self.tell(Punt::Roamed(link, address));
         }
     }
 
@@ -492,6 +509,12 @@ impl Worker {
         }
     }
 
+    /// What wakes the slow path, rung when this worker has reported something or handed something
+    /// up, at most once for every flush.
+    pub fn set_control_bell(&mut self, bell: Arc<dyn Bell>) {
+        self.control_bell = Some(bell);
+    }
+
     /// This worker's number in its switch.
     pub fn number(&self) -> usize {
         usize::from(self.number)
@@ -544,6 +567,8 @@ impl Worker {
             roamed: (ELSEWHERE, 0),
             punts,
             knocks,
+            control_bell: None,
+            news: false,
             homeless,
             frames_made,
         }

@@ -86,6 +86,8 @@ struct Peer {
     is_stranger: bool,
     keys_since: Option<Now>,
     handshakes: u64,
+    /// What the last handshake agreed on, and with whom.
+    agreed: Option<Agreed>,
     challenge: Option<Challenge>,
     /// The session seats that are on their way to another owner.
     moving: Option<u8>,
@@ -120,7 +122,7 @@ use self::{
 };
 pub use self::{
     presence::Liveness,
-    spec::{PeerError, PeerSpec, PeerView, StrangerPolicy},
+    spec::{Agreed, PeerError, PeerSpec, PeerView, StrangerPolicy},
 };
 
 impl Switch {
@@ -221,6 +223,7 @@ impl Switch {
             is_stranger,
             keys_since: None,
             handshakes: 0,
+            agreed: None,
             challenge: None,
             moving: None,
             pulse: Pulse::default(),
@@ -313,7 +316,7 @@ impl Switch {
     }
 
     fn take_keys(&mut self, mark: Mark, keys: NewKeys, now: Now) {
-        let NewKeys { sealers, agreement, .. } = keys;
+        let NewKeys { sealers, agreement, peer: proven, .. } = keys;
         for (worker, sealer) in sealers.into_iter().enumerate() {
             self.give(worker, Order::Seal(mark, Box::new(sealer)));
             self.give(worker, Order::Mtu(mark, agreement.mtu.bytes()));
@@ -321,6 +324,11 @@ impl Switch {
         let slot = self.slot_of(mark);
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         peer.handshakes += 1;
+        peer.agreed = Some(Agreed {
+            peer_id: proven.identity.peer_id(),
+            seal: agreement.seal,
+            frame_bytes_max: agreement.mtu.bytes(),
+        });
         peer.keys_since = Some(now);
         peer.pulse.asked = 0;
         if peer.is_up {
@@ -435,6 +443,7 @@ impl Switch {
                 rights: peer.spec.rights,
                 keys_since: peer.keys_since,
                 handshakes: peer.handshakes,
+                agreed: peer.agreed,
                 is_stranger: peer.is_stranger,
             })
         };

@@ -28,6 +28,7 @@ impl Worker {
             let Some(order) = self.orders.pop() else { return };
             let report = self.carry_out(order, now);
             let reported = self.reports.push(report);
+            self.news = true;
             debug_assert!(reported.is_ok(), "a place was seen above, and only we fill it");
         }
     }

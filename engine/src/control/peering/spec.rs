@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use strowger_crypto::{Psk, StaticPublic, handshake::SealWish};
+use strowger_crypto::{PeerId, Psk, SealMode, StaticPublic, handshake::SealWish};
 use strowger_frame::Address;
 
 use super::Liveness;
@@ -95,6 +95,17 @@ impl fmt::Display for PeerError {
 
 impl std::error::Error for PeerError {}
 
+/// What a handshake agreed on, and with whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// Who the peer has proved to be.
+    pub peer_id: PeerId,
+    /// How data is sealed.
+    pub seal: SealMode,
+    /// The longest frame in bytes, link header and tag included, that both ends take.
+    pub frame_bytes_max: u16,
+}
+
 /// What is shown of a sealed link.
 #[derive(Clone, Debug)]
 pub struct PeerView {
@@ -114,6 +125,8 @@ pub struct PeerView {
     pub keys_since: Option<Now>,
     /// Handshakes finished.
     pub handshakes: u64,
+    /// What the last of them agreed on.
+    pub agreed: Option<Agreed>,
     /// Whether it came by itself, under the policy for strangers.
     pub is_stranger: bool,
 }
