@@ -8,14 +8,20 @@
 //! | `{"show":"slots"}` | `{"slots":[{"slot":..,"state":..,"name":..,...},...]}` |
 //! | `{"show":"ports"}` | `{"ports":[{"port":..,"name":..,"queues":[...],...},...]}` |
 //! | `{"show":"discards"}` | `{"balance":{...},"discards":{reason:n,...},"ports":[...]}` |
-//! | `{"show":"status"}` | `{"version":..,"uptime_s":..,"workers":..,"sealed":false,...}` |
+//! | `{"show":"peers"}` | `{"peers":[{"name":..,"slot":..,"up":..,"key":..,...},...]}` |
+//! | `{"show":"links"}` | `{"links":[{"slot":..,"name":..,"seal":..,"up":..,...},...]}` |
+//! | `{"show":"events"}` | `{"events":[{"number":..,"event":..,"slot":..,...},...],"missed":n}` |
+//! | `{"show":"status"}` | `{"version":..,"uptime_s":..,"workers":..,"sealed":..,...}` |
 //! | `{"attach":{"name":..,"address":..,"listener":..,"slot":..}}` | `{"attached":slot}` |
 //! | `{"detach":slot}` | `{"detached":slot}` |
+//! | `{"watch":"events"}` | a line `{"watching":"events"}`, then one for each event: those kept, and those to come |
 //! | `{"watch":"balance"}` | a line with the balance at once and every second, until the client goes |
 //!
 //! `attach` needs `name` and, behind a UDP listener, `address`; `listener` (the name of a `[[udp]]`,
 //! or of a `[[unix]]`, which takes no address) where there are several, and `slot` to pin one. Both
-//! are answered once every worker knows. A request that cannot be done is answered
+//! are answered once every worker knows. With `key` (a static key in hex) a peer is attached by a sealed
+//! link, for which `psk` (a file, as the relay sees it) and `rights` (a list) can be given. A client that
+//! watches events and falls behind misses the oldest: `{"missed":n}` says how many. A request that cannot be done is answered
 //! `{"error":"<one line>","kind":"bad_request"|"declined"|"line_too_long"|"idle"|"no_answer"}`; after
 //! `line_too_long` and `idle` the connection ends.
 //!
@@ -39,24 +45,27 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{SyncSender, sync_channel},
+        mpsc::sync_channel,
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
+use strowger_crypto::{PeerId, StaticPublic};
 use strowger_engine::{
     Now,
-    control::{Balance, PortView, SlotView, SwitchConfig},
+    control::{Balance, PortView, SlotView, SwitchConfig, peering::PeerView},
+    link::Rights,
 };
 use strowger_frame::port::Arm;
 use strowger_io::{Doorbell, Ringer, Waiter};
 
 use crate::{
-    config::parse_address,
+    config::{parse_address, parse_key, parse_rights},
     exit::{Exit, Failure},
-    relay::Request,
+    journal::Journal,
+    relay::{Letterbox, Request},
     run::Idle,
     topology::{MemoryUse, PortInfo},
 };
@@ -73,6 +82,8 @@ const STUCK_MAX: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(5);
 /// How often a watched balance is told.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// Events that a watcher is told in one go: what one answer may hold.
+const EVENTS_AT_ONCE: usize = 64;
 /// How long the slow path may take for an answer. It takes a worker's breath or two.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// With no descriptor left, clients are accepted again after so long.
@@ -85,6 +96,8 @@ pub(crate) enum Question {
     Ports,
     Discards,
     Balance,
+    Peers,
+    Links,
     Status,
     Attach(AttachWish),
     Detach(u32),
@@ -97,6 +110,10 @@ pub(crate) struct AttachWish {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) listener: Option<String>,
     pub(crate) slot: Option<u32>,
+    /// The static key of a peer; without it the link is plain.
+    pub(crate) key: Option<StaticPublic>,
+    pub(crate) psk: Option<PathBuf>,
+    pub(crate) rights: Option<Rights>,
 }
 
 /// What the slow path answers: copies of counters, made into JSON on the control socket's thread.
@@ -106,6 +123,8 @@ pub(crate) enum Answer {
     Ports(Vec<PortView>, Vec<PortInfo>),
     Discards(Balance, Vec<PortView>, Vec<(u16, String)>),
     Balance(Balance, Duration),
+    Peers(Vec<PeerView>, Now, Option<PeerId>, Vec<(u16, String)>),
+    Links(Vec<SlotView>, Vec<PeerView>, Now, Vec<(u16, String)>),
     Status(Box<Status>),
     Attached(u32),
     Detached(u32),
@@ -124,6 +143,9 @@ pub(crate) struct Status {
     pub(crate) ports: Vec<PortInfo>,
     pub(crate) memory: MemoryUse,
     pub(crate) balance: Balance,
+    pub(crate) identity: Option<PeerId>,
+    /// Whether no link may be plain.
+    pub(crate) sealed: bool,
 }
 
 /// A bound control socket. Its file goes when this is dropped.
@@ -163,7 +185,7 @@ impl Control {
     ///
     /// # Errors
     /// The kernel's, when no thread or descriptor is to be had.
-    pub(crate) fn serve(self, slow_path: SyncSender<Request>) -> Result<Server, Failure> {
+    pub(crate) fn serve(self, slow_path: Letterbox, journal: Journal) -> Result<Server, Failure> {
         let refused = |error: io::Error| {
             Failure::new(Exit::Refused, format!("cannot serve the control socket: {error}"))
         };
@@ -171,7 +193,9 @@ impl Control {
         let ringer = doorbell.ringer();
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
-        let desk = Desk { slow_path, clients: Vec::new(), accept_after: None };
+        journal.set_ringer(ringer.clone());
+        let office = Office { slow_path, journal };
+        let desk = Desk { office, clients: Vec::new(), accept_after: None };
         let named = std::thread::Builder::new().name("control".to_owned());
         let thread = named.spawn(move || desk.run(self, doorbell, &told)).map_err(refused)?;
         Ok(Server { stop, ringer, thread })
@@ -239,15 +263,29 @@ struct Client {
     written: usize,
     /// When it last asked something, or took something of an answer.
     heard: Instant,
-    /// When it is to be told the balance next, if it watches.
-    watch: Option<Instant>,
+    watch: Option<Watch>,
     /// It has said all that it will say.
     ended: bool,
 }
 
+/// What a client is told without asking again.
+#[derive(Clone, Copy)]
+enum Watch {
+    /// The balance, next at this time.
+    Balance(Instant),
+    /// Events, next the one with this number.
+    Events(u64),
+}
+
+/// Where answers come from.
+struct Office {
+    slow_path: Letterbox,
+    journal: Journal,
+}
+
 /// All clients.
 struct Desk {
-    slow_path: SyncSender<Request>,
+    office: Office,
     clients: Vec<Client>,
     /// No client is accepted before.
     accept_after: Option<Instant>,
@@ -266,8 +304,8 @@ impl Desk {
         while !stop.load(Ordering::Acquire) {
             self.accept(&control.listener);
             let now = Instant::now();
-            let Self { slow_path, clients, .. } = &mut self;
-            clients.retain_mut(|client| client.attend(slow_path, now) == Stay::Yes);
+            let Self { office, clients, .. } = &mut self;
+            clients.retain_mut(|client| client.attend(office, now) == Stay::Yes);
 
             waiter.begin();
             doorbell.arm();
@@ -328,7 +366,7 @@ impl Desk {
 
     /// How long nothing will be due.
     fn wait_max(&self, now: Instant) -> Option<Duration> {
-        let due = self.clients.iter().map(|client| client.due(now));
+        let due = self.clients.iter().map(|client| client.due(&self.office.journal, now));
         let due = due.chain(self.accept_after.map(|after| after.saturating_duration_since(now)));
         due.min()
     }
@@ -340,12 +378,15 @@ impl Client {
         self.answer.is_empty() && !self.ended
     }
 
-    fn due(&self, now: Instant) -> Duration {
+    fn due(&self, journal: &Journal, now: Instant) -> Duration {
         if !self.answer.is_empty() {
             return RETRY;
         }
         let at = match self.watch {
-            Some(at) => at,
+            Some(Watch::Balance(at)) => at,
+            Some(Watch::Events(next)) if journal.has_more(next) => now,
+            // New ones ring.
+            Some(Watch::Events(_)) => now + IDLE_MAX,
             // Something to answer, or nobody to answer any more.
             None if self.ended || self.asked.contains(&b'\n') => now,
             None => self.heard + IDLE_MAX,
@@ -354,7 +395,7 @@ impl Client {
     }
 
     /// Writes what it takes, reads what it says, answers one line of it.
-    fn attend(&mut self, slow_path: &SyncSender<Request>, now: Instant) -> Stay {
+    fn attend(&mut self, office: &Office, now: Instant) -> Stay {
         if self.write(now) == Stay::No {
             return Stay::No;
         }
@@ -365,17 +406,13 @@ impl Client {
         if self.read() == Stay::No {
             return Stay::No;
         }
-        if let Some(due) = self.watch {
+        if let Some(watch) = self.watch {
             // Whatever a watcher says is not looked at: it is told until it goes.
             self.asked.clear();
-            if now >= due {
-                self.watch = Some(now + WATCH_EVERY);
-                self.say(&ask(slow_path, Question::Balance));
-                self.heard = now;
-            }
+            self.tell(watch, office, now);
         } else if let Some(line) = self.next_line() {
             self.heard = now;
-            let answer = self.answer_to(&line, slow_path);
+            let answer = self.answer_to(&line, office);
             self.say(&answer);
         } else if self.asked.len() > LINE_BYTES_MAX {
             let text = format!("a request has at most {LINE_BYTES_MAX} bytes");
@@ -391,6 +428,29 @@ impl Client {
         self.write(now)
     }
 
+    /// Says what a watcher is to be told by now.
+    fn tell(&mut self, watch: Watch, office: &Office, now: Instant) {
+        match watch {
+            Watch::Balance(due) if now < due => {}
+            Watch::Balance(_) => {
+                self.watch = Some(Watch::Balance(now + WATCH_EVERY));
+                self.say(&ask(&office.slow_path, Question::Balance));
+                self.heard = now;
+            }
+            Watch::Events(next) => {
+                let (missed, entries) = office.journal.read(next, EVENTS_AT_ONCE);
+                self.watch = Some(Watch::Events(next + missed + entries.len() as u64));
+                if missed > 0 {
+                    self.say(&json!({ "missed": missed }));
+                }
+                for entry in &entries {
+                    self.say(&render::event(entry));
+                    self.heard = now;
+                }
+            }
+        }
+    }
+
     /// Takes the next whole line out of what was said.
     fn next_line(&mut self) -> Option<Vec<u8>> {
         let end = self.asked.iter().position(|byte| *byte == b'\n')?;
@@ -401,21 +461,29 @@ impl Client {
         Some(line)
     }
 
-    fn answer_to(&mut self, line: &[u8], slow_path: &SyncSender<Request>) -> Value {
+    fn answer_to(&mut self, line: &[u8], office: &Office) -> Value {
         match read_request(line) {
             Err(why) => error("bad_request", &why),
-            Ok(Asked::Question(question)) => ask(slow_path, question),
-            Ok(Asked::Watch) => {
-                self.watch = Some(Instant::now() + WATCH_EVERY);
-                ask(slow_path, Question::Balance)
+            Ok(Asked::Question(question)) => ask(&office.slow_path, question),
+            Ok(Asked::Events) => {
+                let (missed, entries) = office.journal.read(0, usize::MAX);
+                let rows: Vec<Value> = entries.iter().map(render::event).collect();
+                json!({ "events": rows, "missed": missed })
+            }
+            Ok(Asked::WatchBalance) => {
+                self.watch = Some(Watch::Balance(Instant::now() + WATCH_EVERY));
+                ask(&office.slow_path, Question::Balance)
+            }
+            Ok(Asked::WatchEvents) => {
+                self.watch = Some(Watch::Events(0));
+                json!({ "watching": "events" })
             }
         }
     }
 
     fn say(&mut self, answer: &Value) {
-        self.answer = answer.to_string().into_bytes();
+        self.answer.extend_from_slice(answer.to_string().as_bytes());
         self.answer.push(b'\n');
-        self.written = 0;
     }
 
     fn write(&mut self, now: Instant) -> Stay {
@@ -433,6 +501,7 @@ impl Client {
         }
         // The memory too: an answer may have been long, and the next is made anew.
         self.answer = Vec::new();
+        self.written = 0;
         Stay::Yes
     }
 
@@ -463,13 +532,15 @@ impl Client {
 #[derive(Debug, PartialEq, Eq)]
 enum Asked {
     Question(Question),
-    Watch,
+    Events,
+    WatchBalance,
+    WatchEvents,
 }
 
 /// Asks the slow path, which never makes anybody wait for a client.
-fn ask(slow_path: &SyncSender<Request>, question: Question) -> Value {
+fn ask(slow_path: &Letterbox, question: Question) -> Value {
     let (client, answer) = sync_channel(1);
-    let asked = slow_path.try_send(Request::Ask(question, client));
+    let asked = slow_path.put(Request::Ask(question, client));
     match asked.ok().and_then(|()| answer.recv_timeout(ANSWER_MAX).ok()) {
         Some(answer) => render::answer(&answer),
         None => error("no_answer", "the slow path is stopping or overloaded; ask again"),
@@ -492,9 +563,16 @@ fn read_request(line: &[u8]) -> Result<Asked, String> {
         ("show", Some("ports")) => Question::Ports,
         ("show", Some("discards")) => Question::Discards,
         ("show", Some("status")) => Question::Status,
-        ("show", _) => return Err("show takes slots, ports, discards or status".to_owned()),
-        ("watch", Some("balance")) => return Ok(Asked::Watch),
-        ("watch", _) => return Err("watch takes balance".to_owned()),
+        ("show", Some("peers")) => Question::Peers,
+        ("show", Some("links")) => Question::Links,
+        ("show", Some("events")) => return Ok(Asked::Events),
+        ("show", _) => {
+            let topics = "slots, ports, peers, links, events, discards or status";
+            return Err(format!("show takes {topics}"));
+        }
+        ("watch", Some("balance")) => return Ok(Asked::WatchBalance),
+        ("watch", Some("events")) => return Ok(Asked::WatchEvents),
+        ("watch", _) => return Err("watch takes balance or events".to_owned()),
         ("attach", _) => Question::Attach(read_attach(what)?),
         ("detach", _) => {
             let slot = what.as_u64().and_then(|slot| u32::try_from(slot).ok());
@@ -507,7 +585,7 @@ fn read_request(line: &[u8]) -> Result<Asked, String> {
 
 fn read_attach(what: &Value) -> Result<AttachWish, String> {
     let object = what.as_object().ok_or("attach takes an object with name and address")?;
-    let known = ["name", "address", "listener", "slot"];
+    let known = ["name", "address", "listener", "slot", "key", "psk", "rights"];
     if let Some(key) = object.keys().find(|key| !known.contains(&key.as_str())) {
         return Err(format!("attach knows no {key:?}: {}", known.join(", ")));
     }
@@ -523,11 +601,28 @@ fn read_attach(what: &Value) -> Result<AttachWish, String> {
             Some(slot.ok_or("slot in attach must be a slot number")?)
         }
     };
+    let rights = match object.get("rights") {
+        None | Some(Value::Null) => None,
+        Some(list) => {
+            let words = list.as_array().map(|list| list.iter().map(Value::as_str).collect());
+            let words: Option<Vec<&str>> = words.flatten();
+            Some(parse_rights(
+                words.ok_or("rights in attach must be a list of strings")?.into_iter(),
+            )?)
+        }
+    };
+    let key = text("key")?.map(|key| parse_key(&key)).transpose()?;
+    if key.is_none() && (rights.is_some() || text("psk")?.is_some()) {
+        return Err("psk and rights in attach go with the key of a peer".to_owned());
+    }
     Ok(AttachWish {
         name: text("name")?.ok_or("attach needs name")?,
         address: text("address")?.map(|address| parse_address(&address)).transpose()?,
         listener: text("listener")?,
         slot,
+        key,
+        psk: text("psk")?.map(PathBuf::from),
+        rights,
     })
 }
 
@@ -541,12 +636,15 @@ mod tests {
         let question = |question| Ok(Asked::Question(question));
         assert_eq!(read(r#"{"show":"slots"}"#), question(Question::Slots));
         assert_eq!(read(r#" {"detach":7} "#), question(Question::Detach(7)));
-        assert_eq!(read(r#"{"watch":"balance"}"#), Ok(Asked::Watch));
+        assert_eq!(read(r#"{"watch":"balance"}"#), Ok(Asked::WatchBalance));
         let wish = AttachWish {
             name: "a".to_owned(),
             address: Some("127.0.0.1:9".parse().unwrap()),
             listener: None,
             slot: Some(4),
+            key: None,
+            psk: None,
+            rights: None,
         };
         let line = r#"{"attach":{"name":"a","address":"127.0.0.1:9","slot":4}}"#;
         assert_eq!(read(line), question(Question::Attach(wish)));

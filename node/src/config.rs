@@ -3,6 +3,7 @@
 //!
 //! `strowger config sample` prints a commented file with every key.
 
+mod links;
 mod reader;
 
 use std::{
@@ -12,15 +13,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use strowger_crypto::{NetworkId, StaticPublic, handshake::SealWish, limits::LINK_MTU_MIN};
 use strowger_engine::{
-    control::SwitchConfig,
+    control::{
+        SwitchConfig,
+        peering::{Liveness, StrangerPolicy},
+    },
     director::Slot,
     limits::{ATTACHED_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MIN, HOPS_MAX, PORTS_MAX},
+    link::Rights,
     scheme::{Scheme, V3X5X8},
 };
 use strowger_io::udp::{Choice, limits::POSTED_BUFFERS, limits::POSTED_BUFFERS_MAX};
 
-use self::reader::{Document, Section, nearest};
+pub(crate) use self::links::{parse_key, parse_rights};
+use self::reader::{Document, Section};
 use crate::{
     conform::scheme_of,
     exit::{Exit, Failure},
@@ -68,7 +75,13 @@ pub(crate) struct Config {
     pub(crate) control_socket: PathBuf,
     /// UDP listeners, in the file's order.
     pub(crate) udp: Vec<Listener>,
-    /// Neighbours behind them.
+    /// Who this node is, without which it has no sealed links.
+    pub(crate) identity: Option<IdentityFile>,
+    /// Peers behind listeners, by sealed links.
+    pub(crate) peers: Vec<Peer>,
+    /// What whoever is not configured may do; `None`: nothing at all.
+    pub(crate) strangers: Option<StrangerPolicy>,
+    /// Neighbours behind listeners, by plain links.
     pub(crate) neighbours: Vec<Neighbour>,
     /// Local processes.
     pub(crate) unix: Vec<UnixEndpoint>,
@@ -90,6 +103,8 @@ pub(crate) struct Memory {
 pub(crate) struct Listener {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
+    /// Whether unsealed links may be behind it, because the operator wrote so.
+    pub(crate) plain: bool,
     pub(crate) backend: Choice,
     pub(crate) socket_buffer_bytes: usize,
     pub(crate) posted_buffers: u16,
@@ -97,7 +112,32 @@ pub(crate) struct Listener {
     pub(crate) capture: Option<PathBuf>,
 }
 
-/// One neighbour: another switch.
+/// Where this node's key is, and which network it is part of.
+#[derive(Clone, Debug)]
+pub(crate) struct IdentityFile {
+    pub(crate) key: PathBuf,
+    pub(crate) network: NetworkId,
+}
+
+/// One peer: another switch, by a sealed link.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    pub(crate) key: StaticPublic,
+    /// `None` if it will come by itself.
+    pub(crate) address: Option<SocketAddr>,
+    /// Which of [`Config::udp`].
+    pub(crate) listener: usize,
+    pub(crate) slot: Option<u32>,
+    /// The file of the key that both operators have.
+    pub(crate) psk: Option<PathBuf>,
+    pub(crate) rights: Rights,
+    pub(crate) seal: SealWish,
+    pub(crate) frame_bytes_max: u16,
+    pub(crate) liveness: Liveness,
+}
+
+/// One neighbour: another switch, by a plain link.
 #[derive(Clone, Debug)]
 pub(crate) struct Neighbour {
     pub(crate) name: String,
@@ -164,8 +204,12 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("switch", SWITCH_KEYS),
     ("memory", MEMORY_KEYS),
     ("control", CONTROL_KEYS),
+    ("identity", links::IDENTITY_KEYS),
+    ("liveness", links::LIVENESS_KEYS),
+    ("strangers", links::STRANGERS_KEYS),
     ("udp", UDP_KEYS),
-    ("neighbour", NEIGHBOUR_KEYS),
+    ("peer", links::PEER_KEYS),
+    ("neighbour", links::NEIGHBOUR_KEYS),
     ("unix", UNIX_KEYS),
 ];
 const SWITCH_KEYS: &[&str] =
@@ -174,7 +218,6 @@ const MEMORY_KEYS: &[&str] = &["trains", "singles", "huge_pages"];
 const CONTROL_KEYS: &[&str] = &["socket"];
 const UDP_KEYS: &[&str] =
     &["name", "address", "seal", "backend", "socket_buffer_bytes", "posted_buffers", "capture"];
-const NEIGHBOUR_KEYS: &[&str] = &["name", "address", "listener", "slot"];
 const UNIX_KEYS: &[&str] = &["name", "path", "slot", "frame_bytes_max", "worker", "capture"];
 
 /// Checks a configuration's text.
@@ -212,13 +255,19 @@ pub(crate) fn parse(text: &str) -> Result<Config, Fault> {
     let udp = listeners(&document, &mut names, &mut captures)?;
     let mut slots = Slots { taken: HashMap::new(), config: &switch };
     let unix = unix(&document, workers, &mut names, &mut slots, &mut captures)?;
-    let neighbours = neighbours(&document, &udp, &mut names, &mut slots)?;
+    let identity = links::identity(&document)?;
+    let mut behind = links::Behind { udp: &udp, addresses: HashMap::new() };
+    let neighbours = links::neighbours(&document, &mut behind, &mut names, &mut slots)?;
+    let liveness = links::liveness(&document)?;
+    let peers = links::peers(&document, &mut behind, &mut names, &mut slots, liveness)?;
+    let strangers = links::strangers(&document)?;
+    links::check_identity(&document, identity.as_ref())?;
     if udp.len() + unix.len() > PORTS_MAX {
         let text =
             format!("more than {PORTS_MAX} [[udp]] and [[unix]]; give some to another relay");
         return Err(Fault { line: 1, text });
     }
-    let wanted = neighbours.len() + unix.len();
+    let wanted = neighbours.len() + peers.len() + unix.len();
     let free = switch.slot_max as usize; // 0 to slot_max, without 1
     if wanted > free {
         let text = format!(
@@ -228,7 +277,20 @@ pub(crate) fn parse(text: &str) -> Result<Config, Fault> {
         );
         return Err(Fault { line: 1, text });
     }
-    Ok(Config { workers, cores, idle, switch, memory, control_socket, udp, neighbours, unix })
+    Ok(Config {
+        workers,
+        cores,
+        idle,
+        switch,
+        memory,
+        control_socket,
+        udp,
+        identity,
+        peers,
+        strangers,
+        neighbours,
+        unix,
+    })
 }
 
 fn switch(section: &Section<'_>) -> Result<SwitchConfig, Fault> {
@@ -335,19 +397,15 @@ fn listeners(
                 format!("{address} is listened at already (line {first}); name each address once");
             return Err(Fault { line: section.line_of("address"), text });
         }
-        // An unsealed link exists only where it is written (wire.md 3), so that a file of today
-        // never means something weaker than it says.
-        if section.choice("seal", &[("plain", ())])?.is_none() {
-            let text = "[[udp]] needs seal = \"plain\": links cannot be sealed yet, and an \
-                        unsealed one exists only where you wrote so"
-                .to_owned();
-            return Err(Fault { line: section.line, text });
-        }
+        // An unsealed link exists only where it is written (wire.md 3): sealed is what is meant
+        // where nothing is.
+        let plain = section.choice("seal", &[("sealed", false), ("plain", true)])?.unwrap_or(false);
         let backends =
             [("auto", Choice::Auto), ("io_uring", Choice::IoUring), ("mmsg", Choice::Mmsg)];
         listeners.push(Listener {
             name,
             address,
+            plain,
             backend: section.choice("backend", &backends)?.unwrap_or_default(),
             socket_buffer_bytes: section
                 .number("socket_buffer_bytes", 4096, SOCKET_BUFFER_BYTES_MAX)?
@@ -359,69 +417,6 @@ fn listeners(
         });
     }
     Ok(listeners)
-}
-
-fn neighbours(
-    document: &Document<'_>,
-    udp: &[Listener],
-    names: &mut Names,
-    slots: &mut Slots<'_>,
-) -> Result<Vec<Neighbour>, Fault> {
-    let mut addresses: HashMap<(usize, SocketAddr), usize> = HashMap::new();
-    let mut neighbours = Vec::new();
-    for section in document.sections("neighbour", NEIGHBOUR_KEYS)? {
-        let name = name(&section)?;
-        names.claim("neighbour", &name, &section)?;
-        let address = address(&section)?;
-        let fault = |key, text| Err(Fault { line: section.line_of(key), text });
-        if address.port() == 0 || address.ip().is_unspecified() {
-            let text = format!("{address} is nobody's address; a neighbour has an IP and a port");
-            return fault("address", text);
-        }
-        let listener = listener_of(&section, udp)?;
-        let at = udp[listener].address;
-        if at.is_ipv4() != address.is_ipv4() {
-            let kind = if at.is_ipv4() { "IPv4" } else { "IPv6" };
-            let text = format!(
-                "{address} cannot be reached by listener \"{}\", which is {kind} ({at}); add a \
-                 [[udp]] of the neighbour's kind and name it with listener",
-                udp[listener].name
-            );
-            return fault("address", text);
-        }
-        if let Some(first) = addresses.insert((listener, address), section.line_of("address")) {
-            let text = format!("{address} is a neighbour already (line {first})");
-            return fault("address", text);
-        }
-        neighbours.push(Neighbour { name, address, listener, slot: slots.claim(&section)? });
-    }
-    Ok(neighbours)
-}
-
-fn listener_of(section: &Section<'_>, udp: &[Listener]) -> Result<usize, Fault> {
-    let names: Vec<&str> = udp.iter().map(|listener| listener.name.as_str()).collect();
-    match (section.text("listener")?, udp.len()) {
-        (_, 0) => {
-            let text = "a [[neighbour]] needs a [[udp]] to be behind; add one with an address";
-            Err(Fault { line: section.line, text: text.to_owned() })
-        }
-        (Some(wanted), _) => names.iter().position(|name| *name == wanted.value).ok_or_else(|| {
-            let hint = match nearest(wanted.value, names.iter().copied()) {
-                Some(near) => format!("did you mean \"{near}\"?"),
-                None => format!("there are: {}", names.join(", ")),
-            };
-            let text = format!("no [[udp]] has the name \"{}\"; {hint}", wanted.value);
-            Fault { line: wanted.line, text }
-        }),
-        (None, 1) => Ok(0),
-        (None, _) => {
-            let text = format!(
-                "[[neighbour]] needs listener, since there is more than one [[udp]]: {}",
-                names.join(", ")
-            );
-            Err(Fault { line: section.line, text })
-        }
-    }
 }
 
 fn unix(
@@ -675,8 +670,14 @@ slot = 4
             ("[[udp]]", "[memory]\nhuge_pages = true\n[[udp]]", 4, &["\"try\" or \"no\""]),
             ("[[udp]]", "[control]\nsocket = \"\"\n[[udp]]", 4, &["1 to 107 bytes"]),
             // Listeners.
-            ("seal = \"plain\"", "", 3, &["needs seal = \"plain\""]),
-            ("seal = \"plain\"", "seal = \"none\"", 6, &["must be \"plain\""]),
+            ("seal = \"plain\"", "", 7, &["only sealed ones", "seal = \"plain\""]),
+            ("seal = \"plain\"", "seal = \"none\"", 6, &["\"sealed\" or \"plain\""]),
+            (
+                "[[neighbour]]",
+                "[[udp]]\naddress = \"127.0.0.1:7009\"\n[[neighbour]]\nlistener = \"wan\"",
+                7,
+                &["has sealed links", "needs [identity]", "key new", "seal = \"plain\""],
+            ),
             ("127.0.0.1:7000", "localhost:7000", 5, &["no address", "not looked up"]),
             ("127.0.0.1:7000", "127.0.0.1", 5, &["an IP and a port"]),
             ("name = \"wan\"", "name = \"\"", 4, &["1 to 64 bytes"]),
@@ -728,6 +729,83 @@ slot = 4
             assert!(words.iter().all(|word| fault.text.contains(word)), "{instead}: {fault}");
             assert!(!fault.text.contains('\n'), "one line: {fault}");
         }
+    }
+
+    /// A file with a sealed link in which all is well.
+    const SEALED: &str = "\
+[identity]
+key = \"k\"
+network = \"n\"
+[strangers]
+allow = false
+[[udp]]
+address = \"127.0.0.1:7000\"
+[[peer]]
+name = \"a\"
+key = \"0101010101010101010101010101010101010101010101010101010101010101\"
+address = \"127.0.0.1:7001\"
+rights = [\"transit\", \"control\"]
+seal = \"header-only\"
+mtu = 1400
+";
+
+    #[test]
+    fn a_sealed_file_is_read_as_it_stands() {
+        let config = parse(SEALED).unwrap();
+        let peer = &config.peers[0];
+        assert_eq!((peer.key.0, peer.frame_bytes_max), ([1; 32], 1400));
+        assert_eq!(peer.rights, Rights { endpoints: false, ..Rights::ALL });
+        assert_eq!((peer.seal, peer.psk.is_none()), (SealWish::MayHeaderOnly, true));
+        assert!(config.strangers.is_none() && !config.udp[0].plain);
+        let text = SEALED.replace("allow = false", "allow = true\nmax = 3");
+        let text = text.replace("rights =", "#").replace("seal =", "#");
+        let config = parse(&text).unwrap();
+        let policy = StrangerPolicy { rights: Rights::NONE, links_max: 3 };
+        assert_eq!(config.strangers, Some(policy), "nothing but what is written");
+        let Peer { rights, seal, .. } = &config.peers[0];
+        assert_eq!((*rights, *seal), (Rights { control: false, ..Rights::ALL }, SealWish::Full));
+    }
+
+    #[test]
+    fn each_error_of_a_sealed_file_names_its_line_and_the_way_out() {
+        let key = "key = \"0101010101010101010101010101010101010101010101010101010101010101\"";
+        let cases: &[(&str, &str, usize, &[&str])] = &[
+            ("[identity]\nkey = \"k\"\nnetwork = \"n\"", "\n\n", 8, &["[[peer]]", "key new FILE"]),
+            ("key = \"k\"", "", 1, &["[identity] needs the key `key`", "key new FILE"]),
+            ("key = \"k\"", "key = \"\"", 2, &["the path of a file"]),
+            ("key = \"k\"", "kye = \"k\"", 2, &["did you mean `key`?"]),
+            ("\"n\"", "\"a name that has more than 32 bytes, much\"", 3, &["at most 32 bytes"]),
+            (key, "", 8, &["[[peer]] needs the key `key`"]),
+            (key, "key = \"01\"", 10, &["64 hex digits", "key id FILE"]),
+            ("name = \"a\"\n", "", 8, &["needs the key `name`"]),
+            ("\"transit\"", "\"transmit\"", 12, &["no right \"transmit\"", "\"transit\"?"]),
+            ("\"transit\"", "7", 12, &["a list of strings"]),
+            ("\"header-only\"", "\"plain\"", 13, &["\"full\" or \"header-only\""]),
+            ("mtu = 1400", "mtu = 575", 14, &["576 to 9216"]),
+            ("mtu = 1400", "psk = \"\"", 14, &["the path of a file"]),
+            ("mtu = 1400", "slot = 1", 14, &["slot 1 is the switch itself"]),
+            ("127.0.0.1:7001", "[::1]:7001", 11, &["IPv4"]),
+            ("[[udp]]\naddress = \"127.0.0.1:7000\"", "\n", 8, &["[[peer]] needs a [[udp]]"]),
+            ("allow = false", "max = 0", 5, &["1 to 8192"]),
+            (
+                "[[peer]]",
+                "[[neighbour]]\nname = \"b\"\naddress = \"127.0.0.1:9\"\n[[peer]]",
+                8,
+                &["only sealed ones", "[[peer]] with a key"],
+            ),
+            ("[strangers]", "[liveness]\nmultiplier = 0\n[strangers]", 5, &["1 to 255"]),
+        ];
+        for (line, instead, blamed, words) in cases {
+            assert!(SEALED.contains(line), "{line}");
+            let fault = parse(&SEALED.replacen(line, instead, 1)).expect_err(instead);
+            assert_eq!(fault.line, *blamed, "{instead}: {fault}");
+            assert!(words.iter().all(|word| fault.text.contains(word)), "{instead}: {fault}");
+            assert!(!fault.text.contains('\n'), "one line: {fault}");
+        }
+        let twice = format!("{SEALED}[[peer]]\nname = \"b\"\n{key}\n");
+        assert!(parse(&twice).unwrap_err().text.contains("line 10"));
+        let only_strangers = "[strangers]\nallow = true";
+        assert!(parse(only_strangers).unwrap_err().text.contains("needs [identity]"));
     }
 
     #[test]

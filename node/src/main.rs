@@ -8,6 +8,7 @@ mod conform;
 mod demo;
 mod doctor;
 mod exit;
+mod journal;
 mod key;
 mod label_cmd;
 mod relay;
@@ -55,10 +56,13 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Ask a running relay for its slots, ports, discards or status.
+    /// Ask a running relay for its slots, ports, peers, links, events, discards or status.
     Show {
         /// What to show.
         topic: Topic,
+        /// With events: go on, a line for each, until interrupted.
+        #[arg(long)]
+        follow: bool,
         #[command(flatten)]
         asking: Asking,
     },
@@ -119,6 +123,16 @@ enum Change {
         /// The slot number; the lowest free one if none is given.
         #[arg(long, value_name = "N")]
         slot: Option<u32>,
+        /// The static key of a peer, in hex: its link is sealed. Without it the link is plain, which
+        /// the listener must allow.
+        #[arg(long, value_name = "HEX")]
+        key: Option<String>,
+        /// The file of the key that both operators have, as the relay's process sees it.
+        #[arg(long, value_name = "FILE", requires = "key")]
+        psk: Option<PathBuf>,
+        /// What a peer may do: transit, endpoints, control.
+        #[arg(long, value_name = "RIGHT", requires = "key", value_delimiter = ',')]
+        rights: Option<Vec<String>>,
         #[command(flatten)]
         asking: Asking,
     },
@@ -161,11 +175,16 @@ fn perform(command: Command) -> Result<ExitCode, Failure> {
         Command::Demo(options) => return demo::run(&options),
         Command::Doctor { json } => return doctor::run(json, output),
         Command::Relay { config } => relay::run(&config),
-        Command::Show { topic, asking } => show::show(topic, asking.json, &asking.socket, output),
-        Command::Slot { change: Change::Attach { name, address, listener, slot, asking } } => {
+        Command::Show { topic, follow, asking } => {
+            let topic = if follow { topic.followed()? } else { topic };
+            show::show(topic, asking.json, &asking.socket, output)
+        }
+        Command::Slot {
+            change: Change::Attach { name, address, listener, slot, key, psk, rights, asking },
+        } => {
             let address = address.map(|address| address.to_string());
             let wish = json!({ "name": name, "address": address, "listener": listener,
-                "slot": slot });
+                "slot": slot, "key": key, "psk": psk, "rights": rights });
             show::change(&json!({ "attach": wish }), asking.json, &asking.socket, output)
         }
         Command::Slot { change: Change::Detach { slot, asking } } => {

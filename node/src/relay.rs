@@ -3,8 +3,9 @@
 
 use std::{
     io::{self, Write},
+    os::fd::AsRawFd as _,
     path::Path,
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     time::{Duration, Instant},
 };
 
@@ -12,26 +13,35 @@ use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
 };
+use strowger_crypto::Psk;
 use strowger_engine::{
-    control::{Attach, Balance, Event, PortView, SlotState},
-    link::Behind,
+    control::{Attach, Balance, Event, PortView, SlotState, peering::PeerSpec},
+    link::{Behind, Rights},
 };
-use strowger_frame::Address;
+use strowger_frame::{Address, port::Arm};
+use strowger_io::{Doorbell, Ringer, Waiter};
 
 use crate::{
     admin::{Answer, AttachWish, Control, Question, Server},
     config::{self, Config},
     exit::{Exit, Failure},
+    journal::{Entry, Journal},
+    key,
     run::{Idle, Running},
     show,
-    topology::{PortKind, Topology, assemble},
+    topology::{PortInfo, PortKind, Topology, assemble},
 };
 
-/// With no change under way, the switch is polled this often: what is quarantined comes free, and
-/// what was for the switch itself is ended.
+/// Workers and clients ring when there is something to do; what is due by the clock (quarantines,
+/// keys, liveness) is looked at this often.
 const IDLE_TICK: Duration = Duration::from_millis(50);
-/// While workers have orders to report, it is polled this often.
+/// The same where links are sealed: they have more that is due.
+const SEALED_TICK: Duration = Duration::from_millis(20);
+/// At the end, workers are asked this often whether they are done.
 const BUSY_TICK: Duration = Duration::from_millis(1);
+/// A turn begins no sooner than this after the one before: a flood of strangers fills the queue
+/// meanwhile, and does not keep this thread from sleeping.
+const TURN_MIN: Duration = Duration::from_millis(1);
 /// How long workers may take to give up everything at the end.
 const STOP_MAX: Duration = Duration::from_secs(5);
 /// Requests that wait for the slow path: the control socket's thread asks one at a time.
@@ -45,6 +55,50 @@ pub(crate) enum Request {
     Stop,
 }
 
+/// Where other threads put their requests: it wakes the slow path.
+#[derive(Clone, Debug)]
+pub(crate) struct Letterbox {
+    requests: SyncSender<Request>,
+    ringer: Ringer,
+}
+
+impl Letterbox {
+    /// Puts a request in, if there is room.
+    ///
+    /// # Errors
+    /// The request, when the slow path has too many, or is no more.
+    pub(crate) fn put(&self, request: Request) -> Result<(), TrySendError<Request>> {
+        self.requests.try_send(request)?;
+        self.ringer.ring();
+        Ok(())
+    }
+}
+
+/// What wakes the slow path, and what it then finds.
+struct Inbox {
+    requests: Receiver<Request>,
+    doorbell: Doorbell,
+    waiter: Waiter,
+}
+
+impl Inbox {
+    fn new() -> Result<(Self, Letterbox), Failure> {
+        let doorbell = Doorbell::new()
+            .map_err(|error| Failure::new(Exit::Refused, format!("no doorbell: {error}")))?;
+        let (requests_in, requests) = sync_channel(REQUESTS_MAX);
+        let letterbox = Letterbox { requests: requests_in, ringer: doorbell.ringer() };
+        Ok((Self { requests, doorbell, waiter: Waiter::with_capacity(1) }, letterbox))
+    }
+
+    /// Blocks until somebody has rung since the doorbell was armed, or the time is up.
+    fn wait(&mut self, timeout: Duration) {
+        self.waiter.begin();
+        self.waiter.add(Arm::Wait(self.doorbell.as_raw_fd()));
+        self.waiter.wait(Some(timeout));
+        self.doorbell.disarm();
+    }
+}
+
 /// Runs a relay until a signal ends it.
 ///
 /// # Errors
@@ -53,19 +107,23 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let config = config::read(path)?;
     // Bound first: whoever starts a relay twice is told before anything else is touched.
     let control = Control::bind(&config.control_socket)?;
-    let (requests, inbox) = sync_channel(REQUESTS_MAX);
-    on_signals(requests.clone())?;
+    let (mut inbox, letterbox) = Inbox::new()?;
+    on_signals(letterbox.clone())?;
 
     let said = &mut io::stdout();
     let _ = writeln!(said, "{}", headline(&config));
-    let topology = assemble(&config, said)?;
-    let mut relay = Relay { topology, began: Instant::now(), waiting: Vec::new() };
+    let mut topology = assemble(&config, letterbox.ringer.clone(), said)?;
+    let early = std::mem::take(&mut topology.events);
+    let journal = Journal::default();
+    let mut relay =
+        Relay { topology, began: Instant::now(), waiting: Vec::new(), journal: journal.clone() };
+    relay.note(&early);
     relay.say_slots(said);
-    let server = control.serve(requests)?;
+    let server = control.serve(letterbox, journal)?;
     let _ = writeln!(said, "control socket: {}", config.control_socket.display());
     let _ = writeln!(said, "ready").and_then(|()| said.flush());
 
-    let ended = relay.serve(&inbox);
+    let ended = relay.serve(&mut inbox);
     relay.finish(server, ended, said)
 }
 
@@ -92,7 +150,7 @@ pub(crate) fn idle_name(idle: Idle) -> &'static str {
 
 /// A thread that turns the first signal into a request and lets the second one kill, so that a
 /// relay that cannot stop can be stopped.
-fn on_signals(requests: SyncSender<Request>) -> Result<(), Failure> {
+fn on_signals(letterbox: Letterbox) -> Result<(), Failure> {
     let refused = |error: io::Error| {
         Failure::new(Exit::Refused, format!("cannot watch for signals: {error}"))
     };
@@ -104,7 +162,7 @@ fn on_signals(requests: SyncSender<Request>) -> Result<(), Failure> {
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
             }
             told = true;
-            let _ = requests.try_send(Request::Stop);
+            let _ = letterbox.put(Request::Stop);
         }
     };
     let named = std::thread::Builder::new().name("signals".to_owned());
@@ -117,28 +175,46 @@ struct Relay {
     began: Instant,
     /// Clients that are told once their change has come true.
     waiting: Vec<(u32, SyncSender<Answer>)>,
+    /// What came true, for whoever asks.
+    journal: Journal,
 }
 
 impl Relay {
-    fn serve(&mut self, inbox: &Receiver<Request>) -> Result<(), Failure> {
+    fn serve(&mut self, inbox: &mut Inbox) -> Result<(), Failure> {
         loop {
+            // Armed first: whoever rings from here on is not missed.
+            inbox.doorbell.arm();
+            let began = Instant::now();
             self.turn();
             if let Some(dead) = self.topology.running.iter().position(Running::has_died) {
                 let line = format!("worker {dead} died, a bug of ours; please report what it said");
                 return Err(Failure::new(Exit::Died, line));
             }
-            let tick = if self.topology.switch.is_settled() { IDLE_TICK } else { BUSY_TICK };
-            match inbox.recv_timeout(tick) {
-                Ok(Request::Ask(question, client)) => self.answer(question, client),
-                Ok(Request::Stop) => return Ok(()),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            let mut asked = false;
+            while let Ok(request) = inbox.requests.try_recv() {
+                asked = true;
+                match request {
+                    Request::Ask(question, client) => self.answer(question, client),
+                    Request::Stop => return Ok(()),
+                }
+            }
+            if !asked {
+                inbox.wait(self.tick());
+                std::thread::sleep(TURN_MIN.saturating_sub(began.elapsed()));
             }
         }
     }
 
+    /// How long nothing is due by the clock.
+    fn tick(&self) -> Duration {
+        if self.topology.identity.is_some() { SEALED_TICK } else { IDLE_TICK }
+    }
+
     /// One turn of the slow path.
     fn turn(&mut self) {
-        for event in self.topology.switch.poll(self.topology.clock.now()) {
+        let events = self.topology.switch.poll(self.topology.clock.now());
+        self.note(&events);
+        for event in events {
             let (slot, answer) = match event {
                 Event::SlotAttached(slot) => (slot, Answer::Attached(slot)),
                 Event::AttachRefused(slot, why) => (slot, Answer::Declined(why.to_string())),
@@ -157,6 +233,21 @@ impl Relay {
         }
     }
 
+    /// Writes events down for whoever watches.
+    fn note(&mut self, events: &[Event]) {
+        if events.is_empty() {
+            return;
+        }
+        let views = self.topology.switch.slots();
+        let at = self.began.elapsed();
+        for event in events {
+            let (what, slot, detail) = words_of(event);
+            let place = slot.and_then(|slot| views.binary_search_by_key(&slot, |v| v.slot).ok());
+            let name = place.map(|place| views[place].name.clone()).unwrap_or_default();
+            self.journal.write(Entry { number: 0, at, what, slot, name, detail });
+        }
+    }
+
     fn answer(&mut self, question: Question, client: SyncSender<Answer>) {
         let Topology { switch, clock, .. } = &mut self.topology;
         let answer = match question {
@@ -165,6 +256,12 @@ impl Relay {
             Question::Discards => Answer::Discards(switch.balance(), switch.ports(), self.names()),
             Question::Balance => Answer::Balance(switch.balance(), self.began.elapsed()),
             Question::Status => self.status(),
+            Question::Peers => {
+                Answer::Peers(switch.peers(), clock.now(), self.topology.identity, self.names())
+            }
+            Question::Links => {
+                Answer::Links(switch.slots(), switch.peers(), clock.now(), self.names())
+            }
             Question::Attach(wish) => match self.attach(wish) {
                 Ok(slot) => return self.waiting.push((slot, client)),
                 Err(why) => Answer::Declined(why),
@@ -193,44 +290,81 @@ impl Relay {
             ports: ports.clone(),
             memory: memory.clone(),
             balance: switch.balance(),
+            identity: self.topology.identity,
+            sealed: self.is_sealed(),
         }))
     }
 
-    fn attach(&mut self, wish: AttachWish) -> Result<u32, String> {
-        let AttachWish { name, address, listener, slot } = wish;
-        config::check_name(&name)?;
+    /// Whether every link is: no listener may have plain ones.
+    fn is_sealed(&self) -> bool {
+        let plain = |kind: &PortKind| matches!(kind, PortKind::Udp { plain: true, .. });
+        self.topology.identity.is_some() && !self.topology.ports.iter().any(|p| plain(&p.kind))
+    }
+
+    /// The port that a client means.
+    fn port_of(&self, listener: Option<&str>) -> Result<&PortInfo, String> {
         let ports = &self.topology.ports;
-        let is_udp = |kind: &PortKind| matches!(kind, PortKind::Udp { .. });
+        let is_udp = |port: &&PortInfo| matches!(port.kind, PortKind::Udp { .. });
         let names = || {
             let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
             names.join(", ")
         };
-        let port = match listener {
+        match listener {
             Some(wanted) => ports.iter().find(|port| port.name == wanted).ok_or_else(|| {
                 format!("no port has the name \"{wanted}\"; there are: {}", names())
-            })?,
+            }),
             None => {
-                let mut udp = ports.iter().filter(|port| is_udp(&port.kind));
+                let mut udp = ports.iter().filter(is_udp);
                 match (udp.next(), udp.next()) {
-                    (Some(only), None) => only,
-                    (None, _) => return Err("this relay has no [[udp]] to be behind".to_owned()),
-                    (Some(_), Some(_)) => {
-                        return Err(format!("say behind which listener: {}", names()));
-                    }
+                    (Some(only), None) => Ok(only),
+                    (None, _) => Err("this relay has no [[udp]] to be behind".to_owned()),
+                    (Some(_), Some(_)) => Err(format!("say behind which listener: {}", names())),
                 }
             }
-        };
-        let (at, behind) = match (is_udp(&port.kind), address) {
-            (true, Some(address)) => (Address::Udp(address), Behind::Neighbour),
-            (true, None) => return Err(format!("behind {} a neighbour has an address", port.name)),
-            (false, None) => (Address::Only, Behind::Endpoint),
-            (false, Some(_)) => return Err(format!("behind {} there is no address", port.name)),
-        };
-        let attach = Attach { slot, ..Attach::plain(port.id, at, behind, name) };
-        let switch = &mut self.topology.switch;
-        if let Some(twin) = switch.slots().iter().find(|view| view.name == attach.name) {
-            return Err(format!("the name \"{}\" is that of slot {}", attach.name, twin.slot));
         }
+    }
+
+    fn attach(&mut self, wish: AttachWish) -> Result<u32, String> {
+        config::check_name(&wish.name)?;
+        let PortInfo { id, name: behind, kind } = self.port_of(wish.listener.as_deref())?.clone();
+        let switch = &mut self.topology.switch;
+        if let Some(twin) = switch.slots().iter().find(|view| view.name == wish.name) {
+            return Err(format!("the name \"{}\" is that of slot {}", wish.name, twin.slot));
+        }
+        let AttachWish { name, address, slot, key, psk, rights, .. } = wish;
+        let (at, behind) = match (kind, address, key) {
+            (PortKind::Udp { .. }, at, Some(key)) => {
+                let mut spec = PeerSpec::new(name, key, id);
+                spec.psk = match psk {
+                    Some(file) => key::psk(&file).map_err(|failure| failure.line)?,
+                    None => Psk::NONE,
+                };
+                spec.at = at.map(Address::Udp);
+                spec.slot = slot;
+                spec.rights = rights.unwrap_or(Rights { control: false, ..Rights::ALL });
+                let added = switch.add_peer(spec, self.topology.clock.now());
+                let slot = added.map_err(|error| error.to_string())?;
+                switch.welcome_strangers(id, true);
+                return Ok(slot);
+            }
+            (PortKind::Udp { plain: false, .. }, _, None) => {
+                return Err(format!(
+                    "behind {behind} links are sealed: name the peer's key, or write seal = \
+                     \"plain\" in its [[udp]]"
+                ));
+            }
+            (PortKind::Udp { .. }, Some(address), None) => {
+                (Address::Udp(address), Behind::Neighbour)
+            }
+            (PortKind::Udp { .. }, None, None) => {
+                return Err(format!("behind {behind} a neighbour has an address"));
+            }
+            (PortKind::Unix { .. }, None, None) => (Address::Only, Behind::Endpoint),
+            (PortKind::Unix { .. }, ..) => {
+                return Err(format!("behind {behind} there is no address and no key"));
+            }
+        };
+        let attach = Attach { slot, ..Attach::plain(id, at, behind, name) };
         switch.attach(attach).map_err(|error| error.to_string())
     }
 
@@ -296,6 +430,21 @@ impl Relay {
             }
             std::thread::sleep(BUSY_TICK);
         }
+    }
+}
+
+/// An event's name, the slot that it is about, and what else is to be said.
+fn words_of(event: &Event) -> (&'static str, Option<u32>, Option<String>) {
+    match *event {
+        Event::SlotAttached(slot) => ("slot_attached", Some(slot), None),
+        Event::AttachRefused(slot, why) => ("attach_refused", Some(slot), Some(why.to_string())),
+        Event::SlotDetached(slot) => ("slot_detached", Some(slot), None),
+        Event::SlotFree(slot) => ("slot_free", Some(slot), None),
+        Event::PortUnplugged(port) => ("port_unplugged", None, Some(format!("port {}", port.0))),
+        Event::LinkUp(slot) => ("link_up", Some(slot), None),
+        Event::LinkDown(slot) => ("link_down", Some(slot), None),
+        Event::Roamed(slot, to) => ("roamed", Some(slot), Some(to.to_string())),
+        Event::Rekeyed(slot) => ("rekeyed", Some(slot), None),
     }
 }
 

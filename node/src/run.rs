@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use strowger_engine::{Now, limits::PORTS_MAX, orders::Bell, worker::Worker};
@@ -30,6 +30,13 @@ impl Clock {
     /// The time, never 0, so that 0 can mean never.
     pub(crate) fn now(&self) -> Now {
         Now(self.0.elapsed().as_nanos() as u64 + 1)
+    }
+
+    /// What the wall clock, which shows `wall` now, showed when this one began, in nanoseconds since
+    /// 1970. Asked once: a wall clock that jumps later moves nothing.
+    pub(crate) fn wall_at_zero(&self, wall: SystemTime) -> u64 {
+        let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        since.saturating_sub(self.0.elapsed()).as_nanos() as u64
     }
 }
 

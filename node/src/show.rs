@@ -26,12 +26,38 @@ pub(crate) enum Topic {
     Slots,
     /// The ports, and what each counted.
     Ports,
+    /// Who has a sealed link, who they have proved to be, and what they may do.
+    Peers,
+    /// Links to other switches, sealed and plain: whether they are up, and what went by them.
+    Links,
+    /// What came true lately: links up and down, new keys, slots given and gone.
+    Events,
     /// Why frames went no further, by port and reason, and whether the counters balance.
     Discards,
     /// What runs: uptime, workers, backends and why, memory.
     Status,
     /// The rates, a line every second until interrupted.
     Watch,
+    /// Events, those kept and those to come, until interrupted.
+    #[value(skip)]
+    EventsFollowed,
+}
+
+impl Topic {
+    /// The same without an end.
+    ///
+    /// # Errors
+    /// Where there is nothing to follow.
+    pub(crate) fn followed(self) -> Result<Self, Failure> {
+        match self {
+            Self::Events => Ok(Self::EventsFollowed),
+            Self::Watch => Ok(Self::Watch),
+            _ => {
+                let line = "--follow goes with events; `strowger show watch` follows the rates";
+                Err(Failure::new(Exit::Usage, line))
+            }
+        }
+    }
 }
 
 /// `strowger show TOPIC`.
@@ -49,7 +75,11 @@ pub(crate) fn show(
         Topic::Ports => "ports",
         Topic::Discards => "discards",
         Topic::Status => "status",
+        Topic::Peers => "peers",
+        Topic::Links => "links",
+        Topic::Events => "events",
         Topic::Watch => return watch(as_json, socket, output),
+        Topic::EventsFollowed => return follow(as_json, socket, output),
     };
     let answer = Conversation::open(socket)?.ask(&json!({ "show": word }))?;
     let text = match topic {
@@ -57,7 +87,10 @@ pub(crate) fn show(
         Topic::Slots => slots_shown(&answer),
         Topic::Ports => ports_shown(&answer),
         Topic::Discards => discards_shown(&answer),
-        Topic::Status | Topic::Watch => status_shown(&answer),
+        Topic::Peers => peers_shown(&answer),
+        Topic::Links => links_shown(&answer),
+        Topic::Events => events_shown(&answer),
+        Topic::Status | Topic::Watch | Topic::EventsFollowed => status_shown(&answer),
     };
     print(output, &text)
 }
@@ -156,6 +189,120 @@ fn watch(as_json: bool, socket: &Path, output: &mut dyn Write) -> Result<(), Fai
         }
         before = after;
     }
+}
+
+fn follow(as_json: bool, socket: &Path, output: &mut dyn Write) -> Result<(), Failure> {
+    let mut conversation = Conversation::open(socket)?;
+    conversation.ask(&json!({ "watch": "events" }))?;
+    // Whoever waits for the next event waits as long as it takes.
+    let endless = conversation.lines.get_ref().set_read_timeout(None);
+    endless.map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
+    loop {
+        let event = conversation.next()?;
+        let text = if as_json { format!("{event}\n") } else { event_shown(&event) };
+        let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+        if let Err(error) = written {
+            return output_ended(&error);
+        }
+    }
+}
+
+fn event_shown(event: &Value) -> String {
+    if let Some(missed) = event["missed"].as_u64() {
+        return format!("{missed} events are kept no more\n");
+    }
+    let at = event["uptime_s"].as_f64().unwrap_or_default();
+    let slot = match event["slot"].as_u64() {
+        Some(slot) => format!(" slot {slot}"),
+        None => String::new(),
+    };
+    let more = ["name", "detail"].map(|key| event[key].as_str().unwrap_or_default());
+    let more = more.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    format!("{at:12.3} s  {:<14}{slot}  {more}\n", text(&event["event"]))
+}
+
+fn events_shown(answer: &Value) -> String {
+    let mut shown = String::new();
+    if answer["missed"].as_u64().unwrap_or_default() > 0 {
+        shown.push_str(&event_shown(answer));
+    }
+    shown.extend(rows(answer, "events").map(event_shown));
+    if shown.is_empty() { "nothing has happened yet\n".to_owned() } else { shown }
+}
+
+fn peers_shown(answer: &Value) -> String {
+    let mut table = Table::new(&[
+        "<slot",
+        "<name",
+        "<up",
+        "<address",
+        "<rights",
+        "keys age",
+        "handshakes",
+        "<peer id",
+        "<key",
+    ]);
+    for row in rows(answer, "peers") {
+        let rights: Vec<String> = rows(row, "rights").map(text).collect();
+        let age = row["keys_age_s"].as_f64();
+        table.row([
+            text(&row["slot"]),
+            text(&row["name"]),
+            up(&row["up"]),
+            text(&row["address"]),
+            if rights.is_empty() { "none".to_owned() } else { rights.join(",") },
+            age.map_or("-".to_owned(), |age| format!("{age:.1} s")),
+            text(&row["handshakes"]),
+            text(&row["peer_id"]),
+            text(&row["key"]),
+        ]);
+    }
+    let us = match answer["identity"].as_str() {
+        Some(identity) => format!("we are {identity}\n"),
+        None => "this relay has no identity, so it has no sealed links\n".to_owned(),
+    };
+    us + &table.finish("no peer is configured")
+}
+
+fn links_shown(answer: &Value) -> String {
+    let mut table = Table::new(&[
+        "<slot",
+        "<name",
+        "<seal",
+        "<up",
+        "<behind",
+        "<address",
+        "mtu",
+        "frames in",
+        "bytes in",
+        "frames out",
+        "bytes out",
+        "discards",
+        "heard",
+    ]);
+    for row in rows(answer, "links") {
+        let heard = row["heard_s"].as_f64();
+        table.row([
+            text(&row["slot"]),
+            text(&row["name"]),
+            text(&row["seal"]),
+            up(&row["up"]),
+            text(&row["behind"]),
+            text(&row["address"]),
+            text(&row["mtu"]),
+            text(&row["frames_in"]),
+            bytes(&row["bytes_in"]),
+            text(&row["frames_out"]),
+            bytes(&row["bytes_out"]),
+            text(&row["discards"]),
+            heard.map_or("never".to_owned(), |heard| format!("{heard:.1} s ago")),
+        ]);
+    }
+    table.finish("there is no link to another switch")
+}
+
+fn up(value: &Value) -> String {
+    value.as_bool().map_or("-", |up| if up { "up" } else { "down" }).to_owned()
 }
 
 fn rates_shown(before: &Value, after: &Value) -> String {
@@ -354,7 +501,9 @@ fn status_shown(answer: &Value) -> String {
     say("version", text(&answer["version"]));
     say("process", text(&answer["pid"]));
     say("up", format!("{uptime:.1} s"));
-    say("links", if answer["sealed"] == true { "sealed" } else { "plain, not sealed" }.to_owned());
+    let sealed = answer["sealed"] == true;
+    say("links", if sealed { "sealed" } else { "plain, not sealed, where so written" }.to_owned());
+    say("identity", text(&answer["identity"]));
     say("workers", format!("{} ({}, {cores})", text(&answer["workers"]), text(&answer["idle"])));
     say("scheme", format!("{}, slots up to {}", text(&answer["scheme"]), answer["slot_max"]));
     say("memory", format!("{} on {}", bytes(&memory["bytes"]), text(&memory["backing"])));

@@ -7,12 +7,16 @@ use std::{
     net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
+use strowger_crypto::{Local, OsEntropy, PeerId, Psk, aead::Provider};
 use strowger_engine::{
-    control::{Attach, PortId, Switch},
-    limits::{EXCHANGE_FRAMES_MAX, PUNTS_MAX},
+    control::{
+        Attach, Event, PortId, Switch,
+        peering::{PeerSpec, PeeringConfig},
+    },
+    limits::{EXCHANGE_FRAMES_MAX, KNOCKS_MAX, ORDERS_MAX, PUNTS_MAX},
     link::Behind,
     worker::Worker,
 };
@@ -22,7 +26,7 @@ use strowger_frame::{
     pool::{HEADROOM_BYTES, PoolTally, SINGLE_STRIDE_BYTES, TRAIN_STRIDE_BYTES},
 };
 use strowger_io::{
-    Doorbell, UnixPort,
+    Doorbell, Ringer, UnixPort,
     capture::{Capture, CaptureSpec},
     cores::usable_cores,
     udp::{OpenError, Report, UdpSpec, open},
@@ -32,6 +36,7 @@ use strowger_io::{
 use crate::{
     config::{Config, Listener, UnixEndpoint},
     exit::{Exit, Failure},
+    key,
     run::{Clock, Idle, Running, WorkerBell, start},
 };
 
@@ -45,6 +50,8 @@ const EXITS_WAITING: u32 = 2 * BURST_MAX as u32;
 const UNIX_CHUNKS: u32 = 32 + BURST_MAX as u32;
 /// Packets up to this length take a single chunk (`strowger_io::unix`).
 const SINGLE_BYTES_MAX: usize = SINGLE_STRIDE_BYTES - HEADROOM_BYTES - 8 * 64;
+/// Frames that a worker makes for the slow path and that wait for the kernel: a round of orders.
+const MADE_FRAMES: u32 = 2 * ORDERS_MAX as u32;
 /// How long workers may take to know everything that is attached at start.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 
@@ -57,6 +64,10 @@ pub(crate) struct Topology {
     pub(crate) memory: MemoryUse,
     pub(crate) idle: Idle,
     pub(crate) cores: Option<Vec<usize>>,
+    /// Who this node is, where it has an identity.
+    pub(crate) identity: Option<PeerId>,
+    /// What came true before anybody could listen.
+    pub(crate) events: Vec<Event>,
 }
 
 /// What one port is, beside its counters.
@@ -71,7 +82,7 @@ pub(crate) struct PortInfo {
 #[derive(Clone, Debug)]
 pub(crate) enum PortKind {
     /// A listener, with what the ladder chose for each worker.
-    Udp { local: SocketAddr, reports: Vec<Report> },
+    Udp { local: SocketAddr, plain: bool, reports: Vec<Report> },
     /// A local process.
     Unix { path: String, worker: usize },
 }
@@ -125,7 +136,11 @@ pub(crate) struct MemoryUse {
 ///
 /// # Errors
 /// What the machine refused, with the way out. Nothing runs then.
-pub(crate) fn assemble(config: &Config, said: &mut dyn Write) -> Result<Topology, Failure> {
+pub(crate) fn assemble(
+    config: &Config,
+    slow_path: Ringer,
+    said: &mut dyn Write,
+) -> Result<Topology, Failure> {
     let count = workers(config)?;
     let (spec, needs) = needs(config, count);
     let pools = Pool::many(&spec, count).map_err(|error| {
@@ -144,19 +159,45 @@ pub(crate) fn assemble(config: &Config, said: &mut dyn Write) -> Result<Topology
     let (mut switch, mut workers) = Switch::new(config.switch, pools)
         .map_err(|error| Failure::new(Exit::Usage, format!("the configuration: {error}")))?;
     let bells = bells(&mut switch, &mut workers)?;
-    let ports = plug(config, count, &mut switch, said)?;
-    attach(config, &mut switch, &ports)?;
-
+    let bell = Arc::new(WorkerBell(slow_path));
+    for worker in &mut workers {
+        worker.set_control_bell(bell.clone());
+    }
     let clock = Clock::start();
+    let identity = identify(config, &mut switch, clock)?;
+    if let Some(peer_id) = identity {
+        let _ = writeln!(said, "identity: {peer_id}");
+    }
+    let ports = plug(config, count, &mut switch, said)?;
+    attach(config, &mut switch, &ports, clock)?;
+
     let mut running = Vec::new();
     for (number, (worker, bell)) in workers.into_iter().zip(bells).enumerate() {
         let core = config.cores.as_ref().and_then(|cores| cores.get(number).copied());
         let started = start(worker, bell, clock, config.idle, core);
         running.push(started.map_err(|error| refused("cannot start a worker's thread", &error))?);
     }
-    settle(&mut switch, &running, clock)?;
+    let events = settle(&mut switch, &running, clock)?;
     let (idle, cores) = (config.idle, config.cores.clone());
-    Ok(Topology { switch, running, clock, ports, memory, idle, cores })
+    Ok(Topology { switch, running, clock, ports, memory, idle, cores, identity, events })
+}
+
+/// Says who the node is, where the configuration does.
+fn identify(config: &Config, switch: &mut Switch, clock: Clock) -> Result<Option<PeerId>, Failure> {
+    let Some(identity) = &config.identity else { return Ok(None) };
+    let local = Local::new(&key::identity(&identity.key)?, identity.network);
+    let peer_id = local.identity().peer_id();
+    let peering = PeeringConfig {
+        local,
+        entropy: Box::new(OsEntropy),
+        provider: Provider::DEFAULT,
+        wall_at_zero: clock.wall_at_zero(SystemTime::now()),
+        strangers: config.strangers,
+    };
+    switch
+        .set_identity(peering, clock.now())
+        .map_err(|error| Failure::new(Exit::Refused, format!("[identity]: {error}")))?;
+    Ok(Some(peer_id))
 }
 
 fn refused(what: &str, error: &io::Error) -> Failure {
@@ -208,6 +249,11 @@ fn needs(config: &Config, workers: usize) -> (PoolSpec, Vec<Need>) {
     );
     let punts = (PUNTS_MAX as u32).div_ceil(workers as u32);
     need("frames for the switch itself".to_owned(), punts, 0);
+    if config.identity.is_some() {
+        let knocks = (KNOCKS_MAX as u32).div_ceil(workers as u32);
+        need("handshakes that wait".to_owned(), knocks, 0);
+        need("handshakes and probes to send".to_owned(), 0, MADE_FRAMES);
+    }
 
     let trains = needs.iter().map(|need| need.trains).sum();
     let singles = needs.iter().map(|need| need.singles).sum();
@@ -247,7 +293,14 @@ fn plug(
             .map_err(|error| refused(format!("[[udp]] {}: {error}", listener.name)))?;
         let local = reports.first().map_or(listener.address, |report| report.local);
         let id = switch.plug_everywhere(queues).map_err(|error| refused(error.to_string()))?;
-        let kind = PortKind::Udp { local, reports };
+        // Handshakes come from addresses that nobody has yet, and so does the data of a peer that
+        // has moved.
+        let place = ports.len();
+        let is_met = config.peers.iter().any(|peer| peer.listener == place);
+        if is_met || (config.strangers.is_some() && !listener.plain) {
+            switch.welcome_strangers(id, true);
+        }
+        let kind = PortKind::Udp { local, plain: listener.plain, reports };
         ports.push(PortInfo { id, name: listener.name.clone(), kind });
     }
     for UnixEndpoint { name, path, frame_bytes_max, worker, capture, .. } in &config.unix {
@@ -330,40 +383,87 @@ fn of_worker(path: &Path, worker: usize, workers: usize) -> PathBuf {
     path.with_extension(format!("{worker}.{extension}").trim_end_matches('.'))
 }
 
+/// What is to have a slot.
+enum Wish {
+    Plain(Attach),
+    Sealed(Box<PeerSpec>),
+}
+
+impl Wish {
+    fn slot(&self) -> Option<u32> {
+        match self {
+            Self::Plain(attach) => attach.slot,
+            Self::Sealed(spec) => spec.slot,
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Plain(attach) => attach.name.clone(),
+            Self::Sealed(spec) => spec.name.clone(),
+        }
+    }
+}
+
 /// Pinned slots first, so that no other neighbour is given one of them.
-fn attach(config: &Config, switch: &mut Switch, ports: &[PortInfo]) -> Result<(), Failure> {
-    let neighbours = config.neighbours.iter().map(|neighbour| {
+fn attach(
+    config: &Config,
+    switch: &mut Switch,
+    ports: &[PortInfo],
+    clock: Clock,
+) -> Result<(), Failure> {
+    let mut wishes = Vec::new();
+    for peer in &config.peers {
+        let mut spec = PeerSpec::new(&peer.name, peer.key, ports[peer.listener].id);
+        spec.psk = peer.psk.as_ref().map_or(Ok(Psk::NONE), |file| key::psk(file))?;
+        spec.at = peer.address.map(Address::Udp);
+        spec.slot = peer.slot;
+        spec.rights = peer.rights;
+        spec.seal = peer.seal;
+        spec.frame_bytes_max = peer.frame_bytes_max;
+        spec.liveness = peer.liveness;
+        wishes.push(Wish::Sealed(Box::new(spec)));
+    }
+    for neighbour in &config.neighbours {
         let (port, at) = (ports[neighbour.listener].id, Address::Udp(neighbour.address));
         let plain = Attach::plain(port, at, Behind::Neighbour, &neighbour.name);
-        Attach { slot: neighbour.slot, ..plain }
-    });
-    let endpoints = config.unix.iter().zip(&ports[config.udp.len()..]).map(|(unix, port)| {
+        wishes.push(Wish::Plain(Attach { slot: neighbour.slot, ..plain }));
+    }
+    for (unix, port) in config.unix.iter().zip(&ports[config.udp.len()..]) {
         let plain = Attach::plain(port.id, Address::Only, Behind::Endpoint, &unix.name);
-        Attach { slot: unix.slot, ..plain }
-    });
-    let all: Vec<Attach> = neighbours.chain(endpoints).collect();
-    let (pinned, free): (Vec<Attach>, Vec<Attach>) =
-        all.into_iter().partition(|attach| attach.slot.is_some());
-    for attach in pinned.into_iter().chain(free) {
-        let name = attach.name.clone();
-        switch.attach(attach).map_err(|error| {
-            Failure::new(Exit::Usage, format!("{name} cannot be attached: {error}"))
-        })?;
+        wishes.push(Wish::Plain(Attach { slot: unix.slot, ..plain }));
+    }
+    let (pinned, free): (Vec<Wish>, Vec<Wish>) =
+        wishes.into_iter().partition(|wish| wish.slot().is_some());
+    for wish in pinned.into_iter().chain(free) {
+        let name = wish.name();
+        let refused = |why: &dyn fmt::Display| {
+            Failure::new(Exit::Usage, format!("{name} cannot be attached: {why}"))
+        };
+        match wish {
+            Wish::Plain(attach) => switch.attach(attach).map_err(|why| refused(&why))?,
+            Wish::Sealed(spec) => {
+                switch.add_peer(*spec, clock.now()).map_err(|why| refused(&why))?
+            }
+        };
     }
     Ok(())
 }
 
-fn settle(switch: &mut Switch, running: &[Running], clock: Clock) -> Result<(), Failure> {
+/// Polls until every worker knows all that is attached; what came true meanwhile is returned.
+fn settle(switch: &mut Switch, running: &[Running], clock: Clock) -> Result<Vec<Event>, Failure> {
+    let mut events = Vec::new();
     let deadline = Instant::now() + SETTLE_MAX;
     loop {
         for event in switch.poll(clock.now()) {
-            if let strowger_engine::control::Event::AttachRefused(slot, why) = event {
+            if let Event::AttachRefused(slot, why) = event {
                 let line = format!("what was to have slot {slot} cannot be attached: {why}");
                 return Err(Failure::new(Exit::Usage, line));
             }
+            events.push(event);
         }
         if switch.is_settled() {
-            return Ok(());
+            return Ok(events);
         }
         if running.iter().any(Running::has_died) || Instant::now() > deadline {
             let line = "the workers do not start; `strowger doctor` says what the machine allows";
@@ -423,12 +523,13 @@ impl fmt::Display for PortInfo {
             PortKind::Unix { path, worker } => {
                 writeln!(f, "port {id} {name}: unix {path}, on worker {worker}")
             }
-            PortKind::Udp { reports, .. } => {
+            PortKind::Udp { reports, plain, .. } => {
                 if let Some(report) = reports.first() {
                     // Its warnings follow, those of all workers together and each once.
                     let chosen = report.to_string();
                     let chosen = chosen.lines().next().unwrap_or_default();
-                    writeln!(f, "port {id} {name}: {chosen}; links plain, not sealed")?;
+                    let links = if *plain { "links plain, not sealed" } else { "links sealed" };
+                    writeln!(f, "port {id} {name}: {chosen}; {links}")?;
                 }
                 let mut warnings = self.warnings().into_iter();
                 warnings.try_for_each(|warning| writeln!(f, "  warning: {warning}"))

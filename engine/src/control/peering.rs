@@ -438,6 +438,7 @@ impl Switch {
                 name: peer.spec.name.clone(),
                 slot: self.slot_of(*mark)?,
                 key: peer.spec.key,
+                port: peer.spec.port,
                 at: peer.at,
                 is_up: peer.is_up,
                 rights: peer.spec.rights,

@@ -1,16 +1,19 @@
 //! Answers of the slow path as JSON: the one place that names the fields. It never counts anything.
 
 use serde_json::{Map, Value, json};
+use strowger_crypto::{PeerId, SealMode};
 use strowger_engine::{
     Now,
-    control::{Balance, PortId, PortView, QueueView, SlotView},
+    control::{Balance, PortId, PortView, QueueView, SlotView, peering::PeerView},
     discard::Discard,
+    link::{Behind, Rights},
 };
 use strowger_frame::{Address, alloc};
 
 use super::{Answer, Status, error};
 use crate::{
     conform::hex,
+    journal::Entry,
     relay::idle_name,
     topology::{PortInfo, PortKind},
 };
@@ -40,6 +43,12 @@ pub(super) fn answer(answer: &Answer) -> Value {
                 "discards": reasons(sums.by_reason()),
             })
         }
+        Answer::Peers(views, now, identity, names) => peers(views, *now, *identity, names),
+        Answer::Links(slots, peers, now, names) => {
+            let links = slots.iter().filter(|view| view.behind == Some(Behind::Neighbour));
+            let rows: Vec<Value> = links.map(|view| link(view, peers, *now, names)).collect();
+            json!({ "links": rows })
+        }
         Answer::Status(of) => status(of),
         Answer::Attached(slot) => json!({ "attached": slot }),
         Answer::Detached(slot) => json!({ "detached": slot }),
@@ -62,10 +71,7 @@ fn slot(view: &SlotView, now: Now, names: &[(u16, String)]) -> Value {
             strowger_engine::link::Behind::Neighbour => "neighbour",
             strowger_engine::link::Behind::Endpoint => "endpoint",
         }),
-        "address": match view.at {
-            Some(Address::Udp(at)) => json!(at.to_string()),
-            Some(Address::Only) | None => Value::Null,
-        },
+        "address": address(view.at),
         "frames_in": view.frames_in,
         "bytes_in": view.bytes_in,
         "frames_out": view.frames_out,
@@ -73,6 +79,87 @@ fn slot(view: &SlotView, now: Now, names: &[(u16, String)]) -> Value {
         "discards": view.discards,
         "heard_s": heard_s,
     })
+}
+
+fn peers(views: &[PeerView], now: Now, identity: Option<PeerId>, names: &[(u16, String)]) -> Value {
+    let rows: Vec<Value> = views.iter().map(|view| peer(view, now, names)).collect();
+    json!({ "identity": identity.map(|id| id.to_string()), "peers": rows })
+}
+
+fn peer(view: &PeerView, now: Now, names: &[(u16, String)]) -> Value {
+    json!({
+        "slot": view.slot,
+        "name": view.name,
+        "key": view.key.to_string(),
+        "peer_id": view.agreed.map(|agreed| agreed.peer_id.to_string()),
+        "address": address(view.at),
+        "behind": name_of(view.port, names),
+        "up": view.is_up,
+        "rights": rights(view.rights),
+        "stranger": view.is_stranger,
+        "handshakes": view.handshakes,
+        "keys_age_s": view.keys_since.map(|since| seconds(now, since.0)),
+    })
+}
+
+fn link(view: &SlotView, peers: &[PeerView], now: Now, names: &[(u16, String)]) -> Value {
+    let peer = peers.iter().find(|peer| peer.slot == view.slot);
+    let agreed = peer.and_then(|peer| peer.agreed);
+    let seal = match (peer, agreed.map(|agreed| agreed.seal)) {
+        (None, _) => json!("plain"),
+        (Some(_), None) => Value::Null,
+        (Some(_), Some(SealMode::Full)) => json!("full"),
+        (Some(_), Some(SealMode::HeaderOnly)) => json!("header-only"),
+    };
+    json!({
+        "slot": view.slot,
+        "name": view.name,
+        "state": view.state.name(),
+        "sealed": peer.is_some(),
+        "seal": seal,
+        // Nobody asks the far end of a plain link whether it is there.
+        "up": peer.map(|peer| peer.is_up),
+        "address": address(view.at),
+        "behind": view.port.and_then(|port| name_of(port, names)),
+        "mtu": agreed.map(|agreed| agreed.frame_bytes_max),
+        "keys_age_s": peer.and_then(|p| p.keys_since).map(|since| seconds(now, since.0)),
+        "handshakes": peer.map(|peer| peer.handshakes),
+        "frames_in": view.frames_in,
+        "bytes_in": view.bytes_in,
+        "frames_out": view.frames_out,
+        "bytes_out": view.bytes_out,
+        "discards": view.discards,
+        "heard_s": (view.heard_ns > 0).then(|| seconds(now, view.heard_ns)),
+    })
+}
+
+/// One event, as it stands in a list and as it is told to a watcher.
+pub(super) fn event(entry: &Entry) -> Value {
+    json!({
+        "number": entry.number,
+        "uptime_s": entry.at.as_secs_f64(),
+        "event": entry.what,
+        "slot": entry.slot,
+        "name": entry.name,
+        "detail": entry.detail,
+    })
+}
+
+fn seconds(now: Now, since_ns: u64) -> f64 {
+    now.0.saturating_sub(since_ns) as f64 / 1e9
+}
+
+fn address(at: Option<Address>) -> Value {
+    match at {
+        Some(Address::Udp(at)) => json!(at.to_string()),
+        Some(Address::Only) | None => Value::Null,
+    }
+}
+
+fn rights(rights: Rights) -> Value {
+    let Rights { transit, endpoints, control } = rights;
+    let all = [(transit, "transit"), (endpoints, "endpoints"), (control, "control")];
+    json!(all.into_iter().filter(|(has, _)| *has).map(|(_, word)| word).collect::<Vec<_>>())
 }
 
 fn name_of(port: PortId, names: &[(u16, String)]) -> Option<&str> {
@@ -173,7 +260,8 @@ fn status(of: &Status) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "uptime_s": of.uptime.as_secs_f64(),
-        "sealed": false,
+        "sealed": of.sealed,
+        "identity": of.identity.map(|id| id.to_string()),
         "workers": of.workers,
         "cores": of.cores,
         "idle": idle_name(of.idle),
@@ -205,9 +293,9 @@ fn backend(info: &PortInfo) -> Value {
             "port": info.id.0, "name": info.name, "backend": info.backend(),
             "path": path, "worker": worker,
         }),
-        PortKind::Udp { local, reports } => json!({
+        PortKind::Udp { local, plain, reports } => json!({
             "port": info.id.0, "name": info.name, "backend": info.backend(),
-            "address": local.to_string(),
+            "address": local.to_string(), "seal": if *plain { "plain" } else { "sealed" },
             "chosen": reports.first().map(|report| {
                 report.to_string().lines().next().unwrap_or_default().to_owned()
             }),

@@ -152,6 +152,20 @@ impl<'d> Section<'d> {
         Ok(Some(Text { value, line: self.line_of(key) }))
     }
 
+    /// A list of strings.
+    pub(super) fn texts(&self, key: &str) -> Result<Option<Vec<&'d str>>, Fault> {
+        let Some((_, value)) = self.entry(key) else { return Ok(None) };
+        let wanted = || self.wrong(key, "a list of strings");
+        let array = value.get_ref().as_array().ok_or_else(wanted)?;
+        let texts: Option<Vec<&str>> = array.iter().map(|value| value.get_ref().as_str()).collect();
+        texts.map(Some).ok_or_else(wanted)
+    }
+
+    /// Whether the file has the section at all.
+    pub(super) fn is_there(&self) -> bool {
+        self.table.is_some()
+    }
+
     pub(super) fn is_text(&self, key: &str, text: &str) -> bool {
         self.entry(key).is_some_and(|(_, value)| value.get_ref().as_str() == Some(text))
     }

@@ -115,6 +115,8 @@ pub struct PeerView {
     pub slot: u32,
     /// Its static key.
     pub key: StaticPublic,
+    /// The port that it is behind.
+    pub port: PortId,
     /// Where it is.
     pub at: Option<Address>,
     /// Whether it has keys that the peer has shown to have, too.

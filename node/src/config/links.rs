@@ -1,0 +1,281 @@
+//! Who is at the other end: peers by sealed links, neighbours by plain ones, strangers by policy; and
+//! who this node is. Text in, checked values out; it never opens a key file.
+
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf};
+
+use super::{
+    FRAME_BYTES_MAX, Fault, IdentityFile, LINK_MTU_MIN, Listener, Liveness, Names, Neighbour,
+    NetworkId, Peer, Rights, SealWish, Slots, StaticPublic, StrangerPolicy, address, name,
+    reader::{Document, Section, nearest},
+};
+
+pub(super) const IDENTITY_KEYS: &[&str] = &["key", "network"];
+pub(super) const LIVENESS_KEYS: &[&str] = &["interval_ms", "multiplier", "always"];
+pub(super) const STRANGERS_KEYS: &[&str] = &["allow", "rights", "max"];
+pub(super) const NEIGHBOUR_KEYS: &[&str] = &["name", "address", "listener", "slot"];
+pub(super) const PEER_KEYS: &[&str] =
+    &["name", "key", "address", "listener", "slot", "psk", "rights", "seal", "mtu"];
+
+/// A day: no link that is silent for longer is worth asking about.
+const INTERVAL_MS_MAX: u64 = 86_400_000;
+/// Probes cost both ends; below this they would be most of what a link carries.
+const INTERVAL_MS_MIN: u64 = 10;
+/// Strangers that may have a slot at once, unless the configuration says otherwise.
+const STRANGERS_DEFAULT: u32 = 64;
+
+/// Listeners, and the addresses behind them so far with their lines.
+pub(super) struct Behind<'c> {
+    pub(super) udp: &'c [Listener],
+    pub(super) addresses: HashMap<(usize, SocketAddr), usize>,
+}
+
+impl Behind<'_> {
+    /// Takes an address behind a listener, which nobody else may have.
+    fn claim(
+        &mut self,
+        address: SocketAddr,
+        listener: usize,
+        section: &Section<'_>,
+    ) -> Result<(), Fault> {
+        let line = section.line_of("address");
+        let fault = |text| Err(Fault { line, text });
+        if address.port() == 0 || address.ip().is_unspecified() {
+            let text = format!("{address} is nobody's address; a neighbour has an IP and a port");
+            return fault(text);
+        }
+        let Listener { address: at, name, .. } = &self.udp[listener];
+        if at.is_ipv4() != address.is_ipv4() {
+            let kind = if at.is_ipv4() { "IPv4" } else { "IPv6" };
+            let text = format!(
+                "{address} cannot be reached by listener \"{name}\", which is {kind} ({at}); add a \
+                 [[udp]] of the neighbour's kind and name it with listener"
+            );
+            return fault(text);
+        }
+        if let Some(first) = self.addresses.insert((listener, address), line) {
+            let text = format!("{address} is a neighbour already (line {first})");
+            return fault(text);
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn neighbours(
+    document: &Document<'_>,
+    behind: &mut Behind<'_>,
+    names: &mut Names,
+    slots: &mut Slots<'_>,
+) -> Result<Vec<Neighbour>, Fault> {
+    let mut neighbours = Vec::new();
+    for section in document.sections("neighbour", NEIGHBOUR_KEYS)? {
+        let name = name(&section)?;
+        names.claim("neighbour", &name, &section)?;
+        let address = address(&section)?;
+        let listener = listener_of(&section, behind.udp)?;
+        let Listener { plain, name: listens, .. } = &behind.udp[listener];
+        if !plain {
+            let text = format!(
+                "a [[neighbour]] has a plain link, and listener \"{listens}\" has only sealed ones; \
+                 make it a [[peer]] with a key, or write seal = \"plain\" in the [[udp]]"
+            );
+            return Err(Fault { line: section.line, text });
+        }
+        behind.claim(address, listener, &section)?;
+        neighbours.push(Neighbour { name, address, listener, slot: slots.claim(&section)? });
+    }
+    Ok(neighbours)
+}
+
+pub(super) fn peers(
+    document: &Document<'_>,
+    behind: &mut Behind<'_>,
+    names: &mut Names,
+    slots: &mut Slots<'_>,
+    liveness: Liveness,
+) -> Result<Vec<Peer>, Fault> {
+    let mut keys: HashMap<[u8; 32], usize> = HashMap::new();
+    let mut peers = Vec::new();
+    for section in document.sections("peer", PEER_KEYS)? {
+        let name = name(&section)?;
+        names.claim("peer", &name, &section)?;
+        let text = section.text("key")?.ok_or_else(|| section.missing("key"))?;
+        let key = parse_key(text.value).map_err(|why| Fault { line: text.line, text: why })?;
+        if let Some(first) = keys.insert(key.0, text.line) {
+            let text = format!("the key is that of the [[peer]] in line {first}; name a peer once");
+            return Err(Fault { line: section.line_of("key"), text });
+        }
+        let listener = listener_of(&section, behind.udp)?;
+        let address = section.text("address")?.map(|_| address(&section)).transpose()?;
+        if let Some(address) = address {
+            behind.claim(address, listener, &section)?;
+        }
+        let seals = [("full", SealWish::Full), ("header-only", SealWish::MayHeaderOnly)];
+        peers.push(Peer {
+            name,
+            key,
+            address,
+            listener,
+            slot: slots.claim(&section)?,
+            psk: file(&section, "psk")?,
+            rights: rights(&section)?.unwrap_or(Rights { control: false, ..Rights::ALL }),
+            seal: section.choice("seal", &seals)?.unwrap_or(SealWish::Full),
+            frame_bytes_max: section
+                .number("mtu", u64::from(LINK_MTU_MIN), FRAME_BYTES_MAX as u64)?
+                .map_or(FRAME_BYTES_MAX as u16, |bytes| bytes as u16),
+            liveness,
+        });
+    }
+    Ok(peers)
+}
+
+/// A peer's static key.
+///
+/// # Errors
+/// One sentence that says what a key is.
+pub(crate) fn parse_key(text: &str) -> Result<StaticPublic, String> {
+    text.parse().map_err(|_| {
+        "a peer's key is 64 hex digits, which `strowger key id FILE` prints on its machine"
+            .to_owned()
+    })
+}
+
+/// What a peer may do, by its words.
+///
+/// # Errors
+/// One sentence that says what rights there are.
+pub(crate) fn parse_rights<'w>(words: impl Iterator<Item = &'w str>) -> Result<Rights, String> {
+    let mut rights = Rights::NONE;
+    for word in words {
+        match word {
+            "transit" => rights.transit = true,
+            "endpoints" => rights.endpoints = true,
+            "control" => rights.control = true,
+            _ => {
+                let hint = match nearest(word, ["transit", "endpoints", "control"].into_iter()) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => "there are \"transit\", \"endpoints\" and \"control\"".to_owned(),
+                };
+                return Err(format!("there is no right {word:?}; {hint}"));
+            }
+        }
+    }
+    Ok(rights)
+}
+
+fn rights(section: &Section<'_>) -> Result<Option<Rights>, Fault> {
+    let Some(words) = section.texts("rights")? else { return Ok(None) };
+    let rights = parse_rights(words.into_iter());
+    rights.map(Some).map_err(|text| Fault { line: section.line_of("rights"), text })
+}
+
+fn file(section: &Section<'_>, key: &str) -> Result<Option<PathBuf>, Fault> {
+    let Some(path) = section.text(key)? else { return Ok(None) };
+    if path.value.is_empty() || path.value.contains('\0') {
+        let text = format!("{key} in {} must be the path of a file", section.title);
+        return Err(Fault { line: path.line, text });
+    }
+    Ok(Some(path.value.into()))
+}
+
+pub(super) fn identity(document: &Document<'_>) -> Result<Option<IdentityFile>, Fault> {
+    let section = document.section("identity", IDENTITY_KEYS)?;
+    if !section.is_there() {
+        return Ok(None);
+    }
+    let key = file(&section, "key")?.ok_or_else(|| Fault {
+        text: "[identity] needs the key `key`: a file that `strowger key new FILE` makes"
+            .to_owned(),
+        ..section.missing("key")
+    })?;
+    let name = section.text("network")?;
+    let network = NetworkId::new(name.map_or("", |name| name.value).as_bytes());
+    let network = network.ok_or_else(|| Fault {
+        line: section.line_of("network"),
+        text: "network in [identity] has at most 32 bytes; choose a shorter name, the same on all \
+               nodes"
+            .to_owned(),
+    })?;
+    Ok(Some(IdentityFile { key, network }))
+}
+
+/// Whatever is sealed needs to know who we are.
+pub(super) fn check_identity(
+    document: &Document<'_>,
+    identity: Option<&IdentityFile>,
+) -> Result<(), Fault> {
+    const WAY_OUT: &str =
+        "needs [identity] with key = \"FILE\", which `strowger key new FILE` makes";
+    if identity.is_some() {
+        return Ok(());
+    }
+    if let Some(peer) = document.sections("peer", PEER_KEYS)?.first() {
+        return Err(Fault { line: peer.line, text: format!("a [[peer]] {WAY_OUT}") });
+    }
+    let strangers = document.section("strangers", STRANGERS_KEYS)?;
+    if strangers.flag("allow")? == Some(true) {
+        let text = format!("[strangers] allow = true {WAY_OUT}");
+        return Err(Fault { line: strangers.line_of("allow"), text });
+    }
+    let listeners = document.sections("udp", super::UDP_KEYS)?;
+    match listeners.iter().find(|section| !section.is_text("seal", "plain")) {
+        None => Ok(()),
+        Some(section) => {
+            let text = format!(
+                "a [[udp]] has sealed links and {WAY_OUT}; or write seal = \"plain\" in it, if its \
+                 links are to be plain"
+            );
+            Err(Fault { line: section.line, text })
+        }
+    }
+}
+
+pub(super) fn liveness(document: &Document<'_>) -> Result<Liveness, Fault> {
+    let section = document.section("liveness", LIVENESS_KEYS)?;
+    let default = Liveness::default();
+    let interval_ms = section.number("interval_ms", INTERVAL_MS_MIN, INTERVAL_MS_MAX)?;
+    let multiplier = section.number("multiplier", 1, u64::from(u8::MAX))?;
+    Ok(Liveness {
+        interval_ns: interval_ms.map_or(default.interval_ns, |ms| ms * 1_000_000),
+        multiplier: multiplier.map_or(default.multiplier, |n| n as u8),
+        always: section.flag("always")?.unwrap_or(default.always),
+    })
+}
+
+pub(super) fn strangers(document: &Document<'_>) -> Result<Option<StrangerPolicy>, Fault> {
+    let section = document.section("strangers", STRANGERS_KEYS)?;
+    let allow = section.flag("allow")?.unwrap_or(false);
+    let rights = rights(&section)?.unwrap_or(Rights::NONE);
+    let max = section.number("max", 1, super::ATTACHED_MAX as u64)?;
+    let links_max = max.map_or(STRANGERS_DEFAULT, |max| max as u32);
+    Ok(allow.then_some(StrangerPolicy { rights, links_max }))
+}
+
+fn listener_of(section: &Section<'_>, udp: &[Listener]) -> Result<usize, Fault> {
+    let names: Vec<&str> = udp.iter().map(|listener| listener.name.as_str()).collect();
+    match (section.text("listener")?, udp.len()) {
+        (_, 0) => {
+            let text = format!(
+                "a {} needs a [[udp]] to be behind; add one with an address",
+                section.title
+            );
+            Err(Fault { line: section.line, text })
+        }
+        (Some(wanted), _) => names.iter().position(|name| *name == wanted.value).ok_or_else(|| {
+            let hint = match nearest(wanted.value, names.iter().copied()) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("there are: {}", names.join(", ")),
+            };
+            let text = format!("no [[udp]] has the name \"{}\"; {hint}", wanted.value);
+            Fault { line: wanted.line, text }
+        }),
+        (None, 1) => Ok(0),
+        (None, _) => {
+            let text = format!(
+                "{} needs listener, since there is more than one [[udp]]: {}",
+                section.title,
+                names.join(", ")
+            );
+            Err(Fault { line: section.line, text })
+        }
+    }
+}

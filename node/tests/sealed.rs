@@ -1,0 +1,389 @@
+//! Two relays as processes, with a sealed link over the loopback between them and a unix endpoint on
+//! each: who has the keys is served, and nobody else. Nothing here sleeps.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    sync::{
+        atomic::{AtomicU8, Ordering},
+        mpsc::{Receiver, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use strowger_engine::{
+    director::Slot,
+    header::{HEADER_64_BYTES, HeaderRepr},
+    label::{Hop, Label},
+    link::{LINK_HEADER_BYTES, plain_header},
+    scheme::V3X5X8,
+};
+use strowger_io::unix::Client;
+use tempfile::TempDir;
+
+/// How long anything may take on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        thread::yield_now();
+    }
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_strowger")).args(arguments).output().expect("it runs")
+}
+
+/// Homes so far.
+static HOMES: AtomicU8 = AtomicU8::new(0);
+
+/// A folder for one node: its key, its configuration, its sockets.
+struct Home {
+    directory: TempDir,
+    /// What others configure.
+    key: String,
+    /// Where it listens.
+    at: SocketAddr,
+}
+
+impl Home {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key");
+        let file = file.to_str().unwrap();
+        assert!(run(&["key", "new", file]).status.success());
+        let id = run(&["key", "id", "--json", file]);
+        let id: Value = serde_json::from_slice(&id.stdout).unwrap();
+        // An address of its own, so that no other test is given its port meanwhile.
+        let number = HOMES.fetch_add(1, Ordering::Relaxed);
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let ip = Ipv4Addr::new(127, high | 0x40, low, 1 + number);
+        let at = UdpSocket::bind((ip, 0)).unwrap().local_addr().unwrap();
+        Self { key: id["key"].as_str().unwrap().to_owned(), directory, at }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A relay with an endpoint at slot 4 and a peer with this key at slot 2.
+    fn start(&self, key: &str, at: Option<SocketAddr>, more: &str) -> Relay<'_> {
+        let dir = self.directory.path().to_str().unwrap();
+        let address = at.map(|at| format!("address = \"{at}\"\n")).unwrap_or_default();
+        let config = format!(
+            "control.socket = \"{dir}/control\"\n\
+             [identity]\nkey = \"{dir}/key\"\nnetwork = \"test\"\n\
+             [liveness]\ninterval_ms = 100\nmultiplier = 3\nalways = true\n\
+             [[udp]]\naddress = \"{}\"\n\
+             [[unix]]\nname = \"local\"\npath = \"{dir}/local\"\nslot = 4\n\
+             [[peer]]\nname = \"peer\"\nkey = \"{key}\"\nslot = 2\n{address}{more}\n",
+            self.at
+        );
+        let file = self.path("relay.toml");
+        fs::write(&file, config).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_strowger"))
+            .args(["relay", "--config", file.to_str().unwrap()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the command runs");
+        let (lines_in, lines) = channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|line| lines_in.send(line))
+        });
+        let relay = Relay { child, lines, home: self };
+        let mut said = Vec::new();
+        while said.last().map(String::as_str) != Some("ready") {
+            match relay.lines.recv_timeout(DEADLINE) {
+                Ok(line) => said.push(line),
+                Err(_) => panic!("not ready after {said:#?}"),
+            }
+        }
+        relay
+    }
+}
+
+/// A relay that runs, killed when dropped.
+struct Relay<'h> {
+    child: Child,
+    lines: Receiver<String>,
+    home: &'h Home,
+}
+
+impl Relay<'_> {
+    fn ask(&self, request: &str) -> Value {
+        let mut stream = UnixStream::connect(self.home.path("control")).expect("it is up");
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        writeln!(stream, "{request}").unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).expect("an answer comes");
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn show(&self, topic: &str, words: &[&str]) {
+        let socket = self.home.path("control");
+        let socket = socket.to_str().unwrap();
+        let output = run(&["show", topic, "--socket", socket]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(words.iter().all(|word| text.contains(word)), "{topic}: {text}");
+        let output = run(&["show", topic, "--json", "--socket", socket]);
+        assert!(serde_json::from_slice::<Value>(&output.stdout).unwrap()[topic].is_array());
+    }
+
+    fn is_up(&self) -> bool {
+        self.ask(r#"{"show":"peers"}"#)["peers"][0]["up"] == true
+    }
+
+    fn discards(&self, reason: &str) -> u64 {
+        self.ask(r#"{"show":"discards"}"#)["discards"][reason].as_u64().unwrap_or_default()
+    }
+
+    /// The endpoint's process, once the relay has taken its first packet: what comes for it before
+    /// that is nobody's.
+    fn client(&self) -> Client {
+        let taken = || {
+            let slots = self.ask(r#"{"show":"slots"}"#);
+            let slots = slots["slots"].as_array().unwrap();
+            slots.iter().find(|row| row["slot"] == 4).unwrap()["frames_in"].as_u64()
+        };
+        let before = taken();
+        let mut client = Client::connect(self.home.path("local")).expect("the relay listens");
+        assert!(client.send(&packet(&[(4, 200)], b"nobody is there"), DEADLINE).unwrap());
+        eventually("the first packet is taken", || (taken() > before).then_some(()));
+        client
+    }
+
+    /// Ends it in order, with all that it had counted in balance.
+    fn stop(mut self) {
+        let kill = format!("kill -TERM {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        let status = eventually("the relay ends", || self.child.try_wait().unwrap());
+        let last = self.lines.iter().collect::<Vec<_>>().join("\n");
+        assert!(status.success() && last.contains("(even)"), "{status}: {last}");
+    }
+}
+
+impl Drop for Relay<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A packet that comes in and leaves by these slots, switch by switch.
+fn packet(way: &[(u32, u32)], payload: &[u8]) -> Vec<u8> {
+    let hop = |&(ingress, egress)| Hop {
+        scheme: &V3X5X8,
+        ingress: Slot::new(ingress),
+        egress: Slot::new(egress),
+    };
+    let way: Vec<Hop<'_>> = way.iter().map(hop).collect();
+    let (label, _) = Label::<u64>::build(&way).expect("it fits");
+    let (label, shift) = label.depart().unwrap();
+    let mut bytes = vec![0; LINK_HEADER_BYTES + HEADER_64_BYTES];
+    bytes[..LINK_HEADER_BYTES].copy_from_slice(&plain_header(1));
+    HeaderRepr::new(label, shift, 8).emit(&mut bytes[LINK_HEADER_BYTES..]).expect("room");
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// That a packet passes from one end to the other.
+fn assert_passes(from: &mut Client, to: &mut Client, text: &[u8]) {
+    assert!(from.send(&packet(&[(4, 2), (2, 4)], text), DEADLINE).unwrap());
+    let mut bytes = [0; 2048];
+    let received = to.receive(&mut bytes, DEADLINE).unwrap().expect("a packet arrives");
+    assert_eq!(received.ingress, 2);
+    assert_eq!(&bytes[LINK_HEADER_BYTES + HEADER_64_BYTES..received.len], text);
+}
+
+/// The same there and back.
+fn assert_exchange(a: &mut Client, b: &mut Client) {
+    assert_passes(a, b, b"there");
+    assert_passes(b, a, b"and back");
+}
+
+fn until_up(relays: [&Relay<'_>; 2]) {
+    eventually("the link is up", || relays.iter().all(|relay| relay.is_up()).then_some(()));
+}
+
+#[test]
+fn endpoints_of_two_relays_exchange_packets_over_a_sealed_link() {
+    let (a, b) = (Home::new(), Home::new());
+    let first = a.start(&b.key, Some(b.at), "");
+    // The second does not know where the first is: it hears from it.
+    let second = b.start(&a.key, None, "");
+    until_up([&first, &second]);
+    let (mut at_a, mut at_b) = (first.client(), second.client());
+    for _ in 0..20 {
+        assert_exchange(&mut at_a, &mut at_b);
+    }
+    let link = first.ask(r#"{"show":"links"}"#)["links"][0].take();
+    assert_eq!((&link["sealed"], &link["seal"]), (&true.into(), &"full".into()));
+    assert_eq!(first.ask(r#"{"show":"status"}"#)["sealed"], true);
+    first.show("peers", &["peer", "up", "transit,endpoints", &b.key, "we are 12D3KooW"]);
+    first.show("links", &["full", "up", "heard"]);
+    first.show("events", &["link_up", "slot 2", "slot_attached"]);
+    first.stop();
+    second.stop();
+}
+
+#[test]
+fn after_a_kill_the_link_comes_back() {
+    let (a, b) = (Home::new(), Home::new());
+    let first = a.start(&b.key, Some(b.at), "");
+    let second = b.start(&a.key, Some(a.at), "");
+    until_up([&first, &second]);
+    let mut at_a = first.client();
+    assert_exchange(&mut at_a, &mut second.client());
+
+    // Dropped, it is killed: nobody says goodbye.
+    drop(second);
+    eventually("its death is noticed", || (!first.is_up()).then_some(()));
+    let _ = fs::remove_file(b.path("local"));
+    let second = b.start(&a.key, Some(a.at), "");
+    until_up([&first, &second]);
+    assert_exchange(&mut at_a, &mut second.client());
+    let events = first.ask(r#"{"show":"events"}"#);
+    let events = events["events"].as_array().unwrap();
+    let of_link: Vec<&str> = events
+        .iter()
+        .filter_map(|event| event["event"].as_str())
+        .filter(|name| ["link_up", "link_down"].contains(name))
+        .collect();
+    assert_eq!(of_link[..3], ["link_up", "link_down", "link_up"]);
+    first.stop();
+    second.stop();
+}
+
+#[test]
+fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
+    // Another key than the one that is configured: the handshake of whoever has it is not allowed.
+    let (a, b, other) = (Home::new(), Home::new(), Home::new());
+    let first = a.start(&b.key, None, "");
+    let wrong = other.start(&a.key, Some(a.at), "");
+    eventually("it is counted", || (first.discards("not_allowed") > 0).then_some(()));
+    assert!(!first.is_up() && !wrong.is_up());
+    assert_eq!(first.ask(r#"{"show":"slots"}"#)["slots"].as_array().unwrap().len(), 2);
+    wrong.stop();
+    first.stop();
+
+    // The right keys, and a psk at one end, or two that differ.
+    let psk = |home: &Home| {
+        let file = home.path("psk");
+        assert!(run(&["key", "psk", file.to_str().unwrap()]).status.success());
+        format!("psk = \"{}\"", file.to_str().unwrap())
+    };
+    let (psk_a, psk_b) = (psk(&a), psk(&b));
+    for theirs in ["", &psk_b] {
+        let first = a.start(&b.key, Some(b.at), &psk_a);
+        let second = b.start(&a.key, Some(a.at), theirs);
+        eventually("it is counted", || {
+            (first.discards("bad_seal") + second.discards("bad_seal") > 0).then_some(())
+        });
+        assert!(!first.is_up() && !second.is_up());
+        first.stop();
+        second.stop();
+    }
+
+    // The same psk at both ends.
+    fs::copy(a.path("psk"), b.path("psk")).unwrap();
+    let first = a.start(&b.key, Some(b.at), &psk_a);
+    let second = b.start(&a.key, Some(a.at), &psk_b);
+    until_up([&first, &second]);
+    assert_exchange(&mut first.client(), &mut second.client());
+    first.stop();
+    second.stop();
+}
+
+#[test]
+fn a_stranger_gets_no_byte() {
+    let (a, b) = (Home::new(), Home::new());
+    let relay = a.start(&b.key, None, "");
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut sent = 0;
+    // Every kind of link packet, long and short.
+    for kind in 0..16_u8 {
+        for length in [0, 1, 8, 24, 64, 896, 1200] {
+            let mut bytes = vec![0x5a; length];
+            if let Some(first) = bytes.first_mut() {
+                *first = kind << 4;
+            }
+            stranger.send_to(&bytes, a.at).unwrap();
+            sent += 1;
+        }
+    }
+    eventually("each is counted", || {
+        let balance = relay.ask(r#"{"show":"discards"}"#)["balance"].take();
+        (balance["discarded"] == sent && balance["even"] == true).then_some(())
+    });
+    stranger.set_nonblocking(true).unwrap();
+    assert!(stranger.recv_from(&mut [0; 2048]).is_err(), "not a byte came back");
+    relay.stop();
+}
+
+#[test]
+fn events_are_told_as_they_come_and_peers_come_and_go() {
+    let (a, b) = (Home::new(), Home::new());
+    let first = a.start(&b.key, None, "");
+    let mut stream = UnixStream::connect(a.path("control")).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    writeln!(stream, r#"{{"watch":"events"}}"#).unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(next()["watching"], "events");
+    let second = b.start(&a.key, Some(a.at), "");
+    let mut until = |event: &str, slot: u32| loop {
+        let told = next();
+        if told["event"] == event && told["slot"] == slot {
+            return told;
+        }
+    };
+    until("link_up", 2);
+
+    // A peer is attached while traffic flows, and goes again.
+    let third = Home::new();
+    let control = a.path("control");
+    let control = control.to_str().unwrap();
+    let attach = ["slot", "attach", "third", "--slot", "7", "--key", &third.key];
+    let attach = [&attach[..], &["--rights", "transit", "--socket", control]].concat();
+    assert!(run(&attach).status.success());
+    assert_eq!(until("slot_attached", 7)["name"], "third");
+    let its = third.start(&a.key, Some(a.at), "");
+    until("link_up", 7);
+    assert_exchange(&mut first.client(), &mut second.client());
+    assert!(run(&["slot", "detach", "7", "--socket", control]).status.success());
+    until("slot_detached", 7);
+    let plain = run(&["slot", "attach", "plain", "127.0.0.1:9", "--socket", control]);
+    assert_eq!(plain.status.code(), Some(5), "a sealed listener has no plain links: {plain:?}");
+    its.stop();
+    first.stop();
+    second.stop();
+}
+
+#[test]
+fn keys_that_others_can_read_start_no_relay() {
+    let home = Home::new();
+    let dir = home.directory.path().to_str().unwrap().to_owned();
+    let config = format!(
+        "control.socket = \"{dir}/control\"\n[identity]\nkey = \"{dir}/key\"\n\
+         [[udp]]\naddress = \"127.0.0.1:0\"\n"
+    );
+    fs::write(home.path("relay.toml"), config).unwrap();
+    fs::set_permissions(home.path("key"), fs::Permissions::from_mode(0o644)).unwrap();
+    let output = run(&["relay", "--config", home.path("relay.toml").to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.lines().count() == 1 && said.contains("chmod 600 "), "{said}");
+}
