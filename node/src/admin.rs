@@ -541,7 +541,7 @@ enum Asked {
 fn ask(slow_path: &Letterbox, question: Question) -> Value {
     let (client, answer) = sync_channel(1);
     let asked = slow_path.put(Request::Ask(question, client));
-    match asked.ok().and_then(|()| answer.recv_timeout(ANSWER_MAX).ok()) {
+    match asked.then(|| answer.recv_timeout(ANSWER_MAX).ok()).flatten() {
         Some(answer) => render::answer(&answer),
         None => error("no_answer", "the slow path is stopping or overloaded; ask again"),
     }

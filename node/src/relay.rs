@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
     os::fd::AsRawFd as _,
     path::Path,
-    sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
     time::{Duration, Instant},
 };
 
@@ -63,14 +63,13 @@ pub(crate) struct Letterbox {
 }
 
 impl Letterbox {
-    /// Puts a request in, if there is room.
-    ///
-    /// # Errors
-    /// The request, when the slow path has too many, or is no more.
-    pub(crate) fn put(&self, request: Request) -> Result<(), TrySendError<Request>> {
-        self.requests.try_send(request)?;
-        self.ringer.ring();
-        Ok(())
+    /// Puts a request in; `false` when the slow path has too many, or is no more.
+    pub(crate) fn put(&self, request: Request) -> bool {
+        let taken = self.requests.try_send(request).is_ok();
+        if taken {
+            self.ringer.ring();
+        }
+        taken
     }
 }
 
@@ -162,7 +161,7 @@ fn on_signals(letterbox: Letterbox) -> Result<(), Failure> {
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
             }
             told = true;
-            let _ = letterbox.put(Request::Stop);
+            let _ = letterbox.put(Request::Stop); // full: the second signal kills
         }
     };
     let named = std::thread::Builder::new().name("signals".to_owned());
