@@ -82,7 +82,8 @@ discards! {
     ExitGone = "exit_gone",
     /// It came from a neighbour that is being taken away.
     IngressGone = "ingress_gone",
-    /// More handshakes than the slow path reads in a second, or no room for one more stranger.
+    /// More handshakes or questions than the slow path takes in a second, or no room for one more
+    /// stranger.
     OverBudget = "over_budget",
     /// The slow path does not know what to do with it.
     Unhandled = "unhandled",
@@ -107,6 +108,30 @@ discards! {
     PoolEmpty = "pool_empty",
     /// The port: a fault wrapper lost it on purpose.
     Injected = "injected",
+}
+
+impl Discard {
+    /// Whether the sender of a packet that met it may be told: a switch decided so, about a packet
+    /// that it could read (wire.md 5). Whom and how often, the slow path decides.
+    pub const fn is_told(self) -> bool {
+        matches!(
+            self,
+            Self::HopsSpent
+                | Self::LabelSpent
+                | Self::NoDirector
+                | Self::EmptySlot
+                | Self::SlotGone
+                | Self::NotAllowed
+                | Self::UTurn
+                | Self::BeyondEndpoint
+                | Self::ReturnPath
+                | Self::LabelFull
+                | Self::TooBig
+                | Self::EgressFull
+                | Self::LinkDown
+                | Self::KeysExpired
+        )
+    }
 }
 
 impl From<Loss> for Discard {

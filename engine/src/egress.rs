@@ -38,6 +38,16 @@ impl Egress {
         Ok(())
     }
 
+    /// Whether [`promise`](Self::promise) would find a place.
+    pub(crate) fn has_place(&self, is_control: bool) -> bool {
+        let (taken, promised, places) = if is_control {
+            (self.control.len(), self.control_promised, EGRESS_CONTROL_FRAMES_MAX)
+        } else {
+            (self.data.len(), self.data_promised, EGRESS_FRAMES_MAX)
+        };
+        taken + usize::from(promised) < places
+    }
+
     /// Takes a promise back.
     pub(crate) fn release(&mut self, is_control: bool) {
         let promised =

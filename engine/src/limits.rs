@@ -46,6 +46,42 @@ pub const PUNTS_MAX: usize = 256;
 /// only grow old in the queue.
 pub const KNOCKS_MAX: usize = 64;
 
+/// Endings that wait for the slow path to be told: half of the punts, so that packets for the switch
+/// itself and news of links always find the other half.
+pub const ENDINGS_MAX: usize = PUNTS_MAX / 2;
+
+/// Endings that a worker hands up for one link in a window of time: the slow path answers fewer, so
+/// more would only cost.
+pub const ENDINGS_PER_WINDOW: u8 = 8;
+
+/// That window in nanoseconds, as a power of two: 8.4 ms.
+pub const ENDING_WINDOW_NS_LOG2: u32 = 23;
+
+/// What is kept of a packet that went no further: the longest switch header, and the first fields
+/// of a control message.
+pub const HEAD_BYTES_MAX: usize = crate::header::HEADER_BYTES_MAX + 8;
+
+/// The longest control message, which only a ping can be: what a path of 1,500 bytes takes.
+pub const CONTROL_BYTES_MAX: usize = 1_400;
+
+/// The longest text of a goodbye.
+pub const GOODBYE_TEXT_BYTES_MAX: usize = 128;
+
+/// Questions to one switch by one ingress that are answered: so many a second, and this many at once.
+/// A trace of the longest path asks 64.
+pub const ANSWERS_PER_SECOND: u32 = 100;
+/// See [`ANSWERS_PER_SECOND`].
+pub const ANSWERS_AT_ONCE: u32 = 64;
+
+/// Errors about packets by one ingress: so many a second, and this many at once (RFC 4443,
+/// section 2.4 (f)).
+pub const ERRORS_PER_SECOND: u32 = 20;
+/// See [`ERRORS_PER_SECOND`].
+pub const ERRORS_AT_ONCE: u32 = 10;
+
+/// Questions of this switch's own that wait for their answers.
+pub const QUESTIONS_MAX: usize = 64;
+
 /// Orders that wait for one worker, and reports that wait for the slow path. A worker takes an
 /// order only when its report has a place, so no report is ever lost.
 pub const ORDERS_MAX: usize = 64;
@@ -64,6 +100,7 @@ pub const FRAME_BYTES_MIN: usize = crate::link::LINK_HEADER_BYTES + crate::heade
 /// overhead, rounded up. Longer datagrams exist, but no path for them does.
 pub const FRAME_BYTES_MAX: usize = 9_216;
 
+const _: () = assert!(ENDINGS_MAX < PUNTS_MAX);
 const _: () = assert!(EGRESS_FRAMES_MAX >= BURST_MAX);
 const _: () = assert!(EGRESS_MARK_FRAMES < EGRESS_FRAMES_MAX);
 const _: () = assert!(EXCHANGE_CONTROL_FRAMES_MAX < EXCHANGE_FRAMES_MAX);

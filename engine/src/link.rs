@@ -29,11 +29,13 @@ use strowger_frame::{Frame, Mark, Pool, Port, tally::Counter};
 
 use crate::{
     Now,
+    director::Slot,
     discard::Discard,
     egress::Egress,
     header::{AnyHeader, Ecn, Header},
     label::Register,
-    limits::{FRAME_BYTES_MAX, FRAME_BYTES_MIN},
+    limits::{ENDING_WINDOW_NS_LOG2, ENDINGS_PER_WINDOW, FRAME_BYTES_MAX, FRAME_BYTES_MIN},
+    scheme::Scheme,
     slots::WayBack,
 };
 
@@ -110,6 +112,7 @@ pub struct Link {
     /// The longest frame, tag included, that the path behind it takes.
     pub(crate) frame_bytes_max: u16,
     pub(crate) egress: Egress,
+    pub(crate) told: Told,
     /// Whether the worker has this link on its list of those with something to send.
     pub(crate) listed: bool,
     pub(crate) tally: Arc<SlotTally>,
@@ -118,6 +121,26 @@ pub struct Link {
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").field("slot", &self.slot).field("mark", &self.mark).finish()
+    }
+}
+
+/// How many endings of a link's packets were handed up in this window of time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told {
+    window: u64,
+    count: u8,
+}
+
+impl Told {
+    /// Whether one more may be, which is then counted.
+    pub(crate) fn may(&mut self, now: Now) -> bool {
+        let window = now.0 >> ENDING_WINDOW_NS_LOG2;
+        if mem::replace(&mut self.window, window) != window {
+            self.count = 0;
+        }
+        let may = self.count < ENDINGS_PER_WINDOW;
+        self.count += u8::from(may);
+        may
     }
 }
 
@@ -153,6 +176,28 @@ impl<'f> Opened<'f> {
 }
 
 impl Link {
+    /// The mark of what comes from the switch itself. No attachment has it.
+    pub(crate) const OWN: Mark = Mark::new(0xfe00, 0);
+
+    /// Slot 1, as far as it is like a link: packets come in by it, and none leave.
+    pub(crate) fn own(scheme: &Scheme) -> Self {
+        Self {
+            mark: Self::OWN,
+            slot: Slot::SWITCH.number(),
+            port: u16::MAX,
+            home: None,
+            u_turns: true,
+            rights: Rights::ALL,
+            way_back: WayBack::new(scheme, Slot::SWITCH),
+            guard: Guard::Plain { counter: 0 },
+            frame_bytes_max: FRAME_BYTES_MAX as u16,
+            egress: Egress::default(),
+            told: Told::default(),
+            listed: false,
+            tally: Arc::default(),
+        }
+    }
+
     /// Checks a plain frame from this link.
     #[inline]
     pub(crate) fn open_plain<'f>(&self, frame: &'f mut Frame) -> Result<Opened<'f>, Discard> {
@@ -231,6 +276,28 @@ impl Link {
                 SealRefused::Expired | SealRefused::Exhausted => Discard::KeysExpired,
             }
         })
+    }
+
+    /// What [`prepare`](Self::prepare) would say to a packet of this length (link header included,
+    /// tag not). It changes nothing.
+    #[cold]
+    pub(crate) fn foresee(&self, packet_bytes: usize, is_control: bool) -> Option<Discard> {
+        if !self.egress.has_place(is_control) {
+            return Some(Discard::EgressFull);
+        }
+        if matches!(self.guard, Guard::Sealed(None)) {
+            return Some(Discard::LinkDown);
+        }
+        (packet_bytes > usize::from(self.packet_bytes_max())).then_some(Discard::TooBig)
+    }
+
+    /// Bytes of the longest packet that leaves by this link, link header included and tag not.
+    #[cold]
+    pub(crate) fn packet_bytes_max(&self) -> u16 {
+        match self.guard {
+            Guard::Plain { .. } => self.frame_bytes_max,
+            Guard::Sealed(_) => self.frame_bytes_max.saturating_sub(TAG_BYTES as u16),
+        }
     }
 
     /// Puts a frame that the link itself has to say at its exit.

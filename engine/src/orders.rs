@@ -14,7 +14,9 @@ use strowger_frame::{
 };
 
 use crate::{
-    discard::DiscardTally,
+    Now,
+    discard::{Discard, DiscardTally},
+    limits::HEAD_BYTES_MAX,
     link::{Link, Rights},
     session::SessionSeat,
     slots::SlotTable,
@@ -63,6 +65,8 @@ pub enum Order {
     Seal(Mark, Box<Sealer>),
     /// Send a sealed message of the link itself: empty, it is a keepalive.
     Say(Mark, Sealed, Option<Address>, ArrayVec<u8, SAYING_BYTES_MAX>),
+    /// Send a packet of the switch's own, header first: it departs from slot 1 (wire.md 1.3).
+    Transmit(Vec<u8>),
     /// Send bytes to an address behind a port: a handshake message.
     Send(u16, Address, Vec<u8>),
     /// The link's neighbour has moved.
@@ -113,9 +117,16 @@ pub enum Punt {
         ingress: Mark,
         /// The slot that it came in by.
         ingress_slot: u32,
+        /// Where frames from there may go.
+        rights: Rights,
+        /// When it came.
+        at: Now,
         /// The frame.
         frame: Frame,
     },
+    /// A packet went no further, and its sender may want to be told. The frame itself is gone and
+    /// counted.
+    Ended(Ending),
     /// An authenticated message of a link itself: a path challenge, or the answer to one.
     Said {
         /// The link.
@@ -135,6 +146,41 @@ pub enum Punt {
     Strayed(SessionIndex, u8),
     /// A link's sealer has sealed so much that new keys are wanted.
     Worn(Mark),
+}
+
+/// How a packet ended at a worker, and what else the worker saw: what errors and traces are made of.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    /// The link that it came in by.
+    pub ingress: Mark,
+    /// The slot that it came in by.
+    pub ingress_slot: u32,
+    /// Where frames from there may go.
+    pub rights: Rights,
+    /// When it came.
+    pub at: Now,
+    /// Why it went no further.
+    pub discard: Discard,
+    /// Of a trace's packet whose hops were spent: what it would have met next, if anything.
+    pub foreseen: Option<Discard>,
+    /// The exit it was to leave by, if it came so far.
+    pub exit: Option<ExitSight>,
+    /// How long the packet was, link header and tag left out.
+    pub packet_bytes: u16,
+    /// Its header, and what followed as far as there was room. Where the exit refused it, the header
+    /// is as it was to leave.
+    pub head: ArrayVec<u8, HEAD_BYTES_MAX>,
+}
+
+/// An exit, as a worker saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct ExitSight {
+    /// The link.
+    pub link: Mark,
+    /// Frames that waited there.
+    pub queue_frames: u16,
+    /// Bytes of the longest packet that goes by it, link header included and tag not.
+    pub packet_bytes_max: u16,
 }
 
 /// A message that proves nothing yet: a handshake's. On its way to the slow path through a queue of

@@ -2,9 +2,11 @@
 //! allocates after it was made, never locks, never blocks, and never reads a clock.
 //!
 //! Read [`Worker::breathe`] and `forward`; everything else here is what those two call. What the
-//! slow path orders is carried out in `worker/obey.rs`.
+//! slow path orders is carried out in `worker/obey.rs`; what it is
+//! told of packets that ended here, and what it says itself, is in `worker/tell.rs`.
 
 mod obey;
+mod tell;
 
 use std::{mem, sync::Arc};
 
@@ -75,6 +77,10 @@ pub struct Worker {
     homeless: Arc<DiscardTally>,
     /// Frames that this worker made for the slow path.
     frames_made: Arc<Counter>,
+    /// Slot 1, as far as it is like a link: what the switch itself sends comes in by it.
+    own: Box<Link>,
+    /// When this breath was drawn.
+    breath: Now,
 }
 
 impl std::fmt::Debug for Worker {
@@ -93,6 +99,8 @@ enum Onward {
     Exit { egress: Mark, is_control: bool, ingress_slot: u32 },
     /// To the switch itself.
     Punt { ingress_slot: u32 },
+    /// Nowhere: its exit refused it.
+    Refused { egress: Mark, discard: Discard },
     /// Nowhere: a keepalive has said all it had to say.
     Heard,
     /// To the slow path, as a link's own message.
@@ -121,6 +129,7 @@ impl Worker {
     /// One breath: obey, take in and switch what has arrived, let out what is ready. Returns how
     /// many frames were switched; 0 means that there was nothing to do.
     pub fn breathe(&mut self, now: Now) -> usize {
+        self.breath = now;
         self.obey(now);
         self.pool.gather();
 
@@ -150,6 +159,12 @@ impl Worker {
     #[inline(always)] // returned through memory, what was decided would stall the burst
     fn forward(&mut self, frame: &mut Frame, seat: usize, now: Now) -> Result<Onward, Discard> {
         let onward = self.route(frame, seat, now)?;
+        self.ready(frame, onward, now)
+    }
+
+    /// Makes a frame ready for the exit that was found for it.
+    #[inline(always)]
+    fn ready(&mut self, frame: &mut Frame, onward: Onward, now: Now) -> Result<Onward, Discard> {
         if let Onward::Exit { egress, is_control, ingress_slot } = onward {
             let link = live_mut(&mut self.links, egress).ok_or(Discard::ExitGone)?;
             if let Some(home) = link.home {
@@ -157,7 +172,9 @@ impl Worker {
             }
             let Self { pool, exhaling, worn, .. } = self;
             let mut leaving = Leaving { now, pool, exhaling, worn };
-            link.prepare(frame, ingress_slot, is_control, &mut leaving)?;
+            if let Err(discard) = link.prepare(frame, ingress_slot, is_control, &mut leaving) {
+                return Ok(Onward::Refused { egress, discard });
+            }
         }
         Ok(onward)
     }
@@ -236,7 +253,7 @@ impl Worker {
                 return Ok(Onward::Exit { egress, is_control, ingress_slot });
             }
             Exit::Switch => {
-                check_right(ingress.rights.control)?;
+                // Whoever may not ask may still answer: the slow path looks at the right.
                 arrive(&header, hop.width())?;
                 return Ok(Onward::Punt { ingress_slot });
             }
@@ -283,11 +300,13 @@ impl Worker {
     /// What goes by no exit of this worker: to another worker, to the slow path, or nowhere.
     #[cold]
     fn end_here(&mut self, onward: Result<Onward, Discard>, frame: Frame, seat: usize) {
-        let sent = match onward {
-            Ok(onward) => self.hand_over(onward, frame, seat),
-            Err(discard) => Err((discard, frame)),
+        let (sent, exit) = match onward {
+            Ok(Onward::Refused { egress, discard }) => (Err((discard, frame)), Some(egress)),
+            Ok(onward) => (self.hand_over(onward, frame, seat), None),
+            Err(discard) => (Err((discard, frame)), None),
         };
         if let Err((discard, frame)) = sent {
+            self.tell_end(discard, &frame, exit);
             self.discard(seat, discard, &frame);
         }
     }
@@ -389,16 +408,19 @@ impl Worker {
         seat: usize,
     ) -> Result<(), (Discard, Frame)> {
         let mark = frame.mark();
+        if let Onward::Punt { ingress_slot } = onward {
+            return self.hand_up(ingress_slot, frame);
+        }
         let port = self.ports.get(seat);
         let address_of = |mark| port.and_then(|seat| seat.port.address_of(mark));
         let punt = match onward {
             Onward::Heard => return Err((Discard::Handled, frame)),
-            Onward::Exit { .. } => return Err((Discard::Unhandled, frame)),
+            Onward::Exit { .. } | Onward::Punt { .. } => return Err((Discard::Unhandled, frame)),
+            Onward::Refused { discard, .. } => return Err((discard, frame)),
             Onward::Elsewhere { home, egress, is_control, ingress_slot } => {
                 let handover = Handover::Exit { to: egress, ingress_slot, is_control, frame };
                 return self.exchange.send(home, handover);
             }
-            Onward::Punt { ingress_slot } => Punt::Packet { ingress: mark, ingress_slot, frame },
             Onward::Said { kind, from } => {
                 Punt::Said { link: mark, kind, from: address_of(from), frame }
             }
@@ -416,20 +438,20 @@ impl Worker {
                 return self.exchange.send(worker, Handover::Stray(frame));
             }
         };
+        self.punt(punt)
+    }
+
+    /// Gives the slow path something; a frame that it has no room for comes back.
+    #[cold]
+    fn punt(&mut self, punt: Punt) -> Result<(), (Discard, Frame)> {
         self.news = true;
-        self.punts
-            .push(punt)
-            .map_err(|full| match full {
-                Punt::Packet { frame, .. } | Punt::Said { frame, .. } => {
-                    (Discard::PuntFull, Some(frame))
-                }
-                _ => (Discard::PuntFull, None),
-            })
-            .or_else(|(discard, frame)| match frame {
-                Some(frame) => Err((discard, frame)),
-                // Only the two above were pushed, and both carry one.
-                None => Ok(()),
-            })
+        match self.punts.push(punt) {
+            Err(Punt::Packet { frame, .. } | Punt::Said { frame, .. }) => {
+                Err((Discard::PuntFull, frame))
+            }
+            // The others carry none.
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Tells the slow path of a session's first frame, or of a link whose frames come from another
@@ -571,6 +593,8 @@ impl Worker {
             news: false,
             homeless,
             frames_made,
+            own: Box::new(Link::own(&config.scheme)),
+            breath: Now::default(),
         }
     }
 }

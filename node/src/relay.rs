@@ -223,7 +223,10 @@ impl Relay {
                 | Event::LinkUp(_)
                 | Event::LinkDown(_)
                 | Event::Roamed(..)
-                | Event::Rekeyed(_) => continue,
+                | Event::Rekeyed(_)
+                | Event::Answered(..)
+                | Event::Goodbye { .. }
+                | Event::SlotMovedAway { .. } => continue,
             };
             if let Some(at) = self.waiting.iter().position(|(waits_for, _)| *waits_for == slot) {
                 // A client that does not wait any more has dropped its end.

@@ -11,6 +11,7 @@
 //!
 //! So a worker never holds a table that names a link it does not have.
 
+pub mod messages;
 pub mod peering;
 mod request;
 mod view;
@@ -29,11 +30,11 @@ use strowger_frame::{
     tally::Counter,
 };
 
-use self::peering::Peering;
 pub use self::request::{
     Attach, AttachError, ConfigError, DetachError, Event, PlugError, PortId, SwitchConfig,
 };
 pub use self::view::{Balance, PortView, QueueView, SlotState, SlotView};
+use self::{messages::Messages, peering::Peering};
 use crate::{
     Now,
     director::Slot,
@@ -42,7 +43,7 @@ use crate::{
     limits::{
         ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX, KNOCKS_MAX, ORDERS_MAX, PORTS_MAX, PUNTS_MAX,
     },
-    link::{Behind, Guard, Link, SlotTally},
+    link::{Behind, Guard, Link, SlotTally, Told},
     orders::{Bell, Knock, Order, PortSeat, Punt, Report},
     slots::{Exit, SlotTable, WayBack},
     worker::{Exchange, Worker},
@@ -114,6 +115,7 @@ pub struct Switch {
     knocks: Arc<ArrayQueue<Knock>>,
     /// Sealed links; none before [`Switch::set_identity`].
     peering: Option<Peering>,
+    messages: Messages,
     /// Frames that ended here, on the slow path.
     discards: DiscardTally,
     /// By worker: frames handed over to it whose exit had gone meanwhile.
@@ -200,6 +202,7 @@ impl Switch {
             punts,
             knocks,
             peering: None,
+            messages: Messages::default(),
             discards: DiscardTally::default(),
             homeless: all_homeless,
             made: all_made,
@@ -345,6 +348,7 @@ impl Switch {
                 },
                 frame_bytes_max: attach.frame_bytes_max,
                 egress: Egress::default(),
+                told: Told::default(),
                 listed: false,
                 tally: Arc::clone(tally),
             };
@@ -528,37 +532,6 @@ impl Switch {
         }
         // From "gone" to "empty", so that the counters tell the two apart.
         self.give_tables();
-    }
-
-    /// Takes what the workers have handed up: known links' news first, then who knocks.
-    fn take_punts(&mut self, now: Now) {
-        // As many as were there when it began: those who come meanwhile wait for the next turn.
-        for _ in 0..self.punts.len() {
-            let Some(punt) = self.punts.pop() else { break };
-            self.take_punt(punt, now);
-        }
-        for _ in 0..self.knocks.len() {
-            let Some(knock) = self.knocks.pop() else { break };
-            self.take_knock(&knock, now);
-        }
-    }
-
-    fn take_punt(&mut self, punt: Punt, now: Now) {
-        match punt {
-            // Control messages are not spoken yet.
-            Punt::Packet { frame, .. } => {
-                self.discards.count(Discard::Unhandled);
-                drop(frame);
-            }
-            Punt::Said { link, kind, from, frame } => {
-                self.discards.count(Discard::Handled);
-                self.take_saying(link, kind, from, &frame, now);
-            }
-            Punt::Heard(session) => self.take_heard(session, now),
-            Punt::Roamed(link, to) => self.take_roamed(link, to, now),
-            Punt::Strayed(session, worker) => self.take_strayed(session, worker),
-            Punt::Worn(link) => self.take_worn(link, now),
-        }
     }
 
     fn give_tables(&mut self) {

@@ -473,6 +473,11 @@ impl Switch {
         }
     }
 
+    /// Who this node is, where it was said.
+    pub(super) fn local_identity(&self) -> Option<&Local> {
+        self.peering.as_ref().map(|peering| &peering.config.local)
+    }
+
     fn mark_of(&self, slot: u32) -> Option<Mark> {
         match self.slots.get(&slot) {
             Some(super::SlotUse::Attached(mark)) => Some(*mark),
@@ -480,7 +485,7 @@ impl Switch {
         }
     }
 
-    fn slot_of(&self, mark: Mark) -> Option<u32> {
+    pub(super) fn slot_of(&self, mark: Mark) -> Option<u32> {
         let (generation, attachment) = self.attached.get(mark.index())?;
         let attachment = attachment.as_ref().filter(|_| *generation == mark.generation())?;
         Some(attachment.slot)

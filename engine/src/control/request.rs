@@ -5,6 +5,7 @@ use std::fmt;
 
 use strowger_frame::port::{Address, AdmitError};
 
+use super::messages::{Answer, QuestionId};
 use crate::{
     limits::{ATTACHED_MAX, FRAME_BYTES_MAX, HOPS_MAX, PORTS_MAX},
     link::{Behind, Rights},
@@ -233,4 +234,26 @@ pub enum Event {
     Roamed(u32, Address),
     /// The link behind the slot has new keys.
     Rekeyed(u32),
+    /// What has come of a question of ours ([`Switch::ask`](crate::control::Switch::ask)).
+    Answered(QuestionId, Answer),
+    /// The far side of the link behind the slot says that it will end it.
+    Goodbye {
+        /// The slot.
+        slot: u32,
+        /// Why (wire.md 5).
+        code: u8,
+        /// Come again after so many seconds; 0 if that does not matter.
+        retry_after_s: u32,
+        /// For people.
+        text: String,
+    },
+    /// A switch on the way says that one of its slots has another number from now on.
+    SlotMovedAway {
+        /// Our slot that its word came in by.
+        by: u32,
+        /// Its number so far.
+        from: u32,
+        /// Its number from now on.
+        to: u32,
+    },
 }

@@ -56,6 +56,10 @@ impl Worker {
                 }
             }
             Order::Say(mark, what, to, bytes) => self.say(mark, what, to, &bytes, now),
+            Order::Transmit(packet) => {
+                self.transmit(&packet, now);
+                return Report::Sent(packet);
+            }
             Order::Send(port, to, message) => {
                 self.send(port, to, &message);
                 return Report::Sent(message);
@@ -148,7 +152,7 @@ impl Worker {
     }
 
     /// A frame of this worker's own making, which the counters know of.
-    fn make(&mut self, bytes: usize) -> Option<Frame> {
+    pub(super) fn make(&mut self, bytes: usize) -> Option<Frame> {
         let single = self.pool.take(ChunkClass::Single);
         let chunk = match single {
             Some(chunk) => chunk,

@@ -1,0 +1,386 @@
+//! Control messages (wire.md 5): what comes to slot 1 is answered from there, and who sent a packet
+//! that went no further is told, seldom. Nothing here is waited for by a worker.
+//!
+//! | what comes | what goes |
+//! |---|---|
+//! | a question by somebody who may ask | its answer, no longer than it, within the ingress' budget |
+//! | a question by somebody who may not | what a label that names an empty slot gets |
+//! | an answer, or an error about a question of ours | an event |
+//! | any other packet | nothing; it is counted as `unhandled` |
+//! | the ending of a packet | an error, or one hop of a trace; never about an error (R4) |
+
+mod asked;
+mod budget;
+pub mod format;
+
+use std::mem;
+
+use strowger_frame::{Frame, Mark};
+
+pub use self::asked::{Answer, AskError, Complaint, HopReport, Question, QuestionId};
+use self::{
+    asked::Questions,
+    budget::Budgets,
+    format::{Behind, HopWord, Message, MessageBytes, Reason, is_question, trace_id},
+};
+use super::Switch;
+use crate::{
+    Now,
+    director::Slot,
+    discard::Discard,
+    header::{AnyHeader, Flags, Header, HeaderRepr},
+    label::{Label, Register},
+    limits::HOPS_MAX,
+    link::{self, LINK_HEADER_BYTES, Rights},
+    orders::{Ending, Order, Punt},
+};
+
+/// What the slow path remembers of control messages.
+#[derive(Debug, Default)]
+pub(super) struct Messages {
+    budgets: Budgets,
+    questions: Questions,
+}
+
+/// A packet that came to slot 1, or that ended on its way through: what an answer to it needs.
+#[derive(Clone, Copy)]
+struct Cause {
+    ingress: Mark,
+    ingress_slot: u32,
+    rights: Rights,
+    at: Now,
+    /// Without link header and tag.
+    packet_bytes: usize,
+}
+
+/// What an ending is told by.
+struct Told {
+    why: Discard,
+    foreseen: Option<Discard>,
+    exit: Option<crate::orders::ExitSight>,
+}
+
+impl Switch {
+    /// Takes the workers' punts: as many as were there when it began, so that those who come
+    /// meanwhile wait for the next turn.
+    pub(super) fn take_punts(&mut self, now: Now) {
+        for _ in 0..self.punts.len() {
+            let Some(punt) = self.punts.pop() else { break };
+            self.take_punt(punt, now);
+        }
+        for _ in 0..self.knocks.len() {
+            let Some(knock) = self.knocks.pop() else { break };
+            self.take_knock(&knock, now);
+        }
+        self.turn_questions(now);
+    }
+
+    fn take_punt(&mut self, punt: Punt, now: Now) {
+        match punt {
+            Punt::Packet { ingress, ingress_slot, rights, at, mut frame } => {
+                let packet_bytes = frame.len().saturating_sub(LINK_HEADER_BYTES);
+                let cause = Cause { ingress, ingress_slot, rights, at, packet_bytes };
+                let end = self.take_packet(cause, &mut frame, now);
+                self.discards.count(end);
+            }
+            Punt::Ended(ending) => self.take_ending(ending, now),
+            Punt::Said { link, kind, from, frame } => {
+                self.discards.count(Discard::Handled);
+                self.take_saying(link, kind, from, &frame, now);
+            }
+            Punt::Heard(session) => self.take_heard(session, now),
+            Punt::Roamed(link, to) => self.take_roamed(link, to, now),
+            Punt::Strayed(session, worker) => self.take_strayed(session, worker),
+            Punt::Worn(link) => self.take_worn(link, now),
+        }
+    }
+
+    fn take_packet(&mut self, cause: Cause, frame: &mut Frame, now: Now) -> Discard {
+        let packet = frame.bytes_mut().get_mut(LINK_HEADER_BYTES..).unwrap_or_default();
+        match AnyHeader::parse(packet) {
+            Ok(AnyHeader::W64(header)) => self.take_message(cause, &header, now),
+            Ok(AnyHeader::W128(header)) => self.take_message(cause, &header, now),
+            Ok(AnyHeader::W256(header)) => self.take_message(cause, &header, now),
+            Err(_) => Discard::Unhandled,
+        }
+    }
+
+    /// A packet for slot 1: how it ends.
+    fn take_message<R: Register>(
+        &mut self,
+        cause: Cause,
+        header: &Header<'_, R>,
+        now: Now,
+    ) -> Discard {
+        if !header.is_control() {
+            return Discard::Unhandled;
+        }
+        let Ok(message) = Message::parse(header.payload()) else { return Discard::Unhandled };
+        if is_question(header.payload()) {
+            return self.answer(cause, header, &message, now);
+        }
+        if self.take_answer(cause.ingress_slot, &message, now) {
+            Discard::Handled
+        } else {
+            Discard::Unhandled
+        }
+    }
+
+    /// Answers a question; says how the question ends.
+    fn answer<R: Register>(
+        &mut self,
+        cause: Cause,
+        header: &Header<'_, R>,
+        question: &Message<'_>,
+        now: Now,
+    ) -> Discard {
+        if !cause.rights.control {
+            // As if nothing were there (W5-9).
+            self.complain(cause, header, Discard::EmptySlot, None, now);
+            return Discard::NotAllowed;
+        }
+        if !self.messages.budgets.answer(cause.ingress, now) {
+            return Discard::OverBudget;
+        }
+        let keys = self.public_keys();
+        let answer = match *question {
+            Message::Ping { id, payload } => Message::Pong { id, payload },
+            Message::TraceRequest { id } => {
+                let hop = HopWord {
+                    slot_in: cause.ingress_slot,
+                    slot_out: Some(Slot::SWITCH.number()),
+                    behind: Behind::Switch,
+                    discard: None,
+                    held_ns: now.0.saturating_sub(cause.at.0),
+                    worker_ns: cause.at.0,
+                    queue_frames: 0,
+                    packet_bytes_max: 0,
+                };
+                Message::TraceAnswer { id, hop }
+            }
+            Message::IdentityRequest { id } => match &keys {
+                Some((identity, link_key)) => Message::IdentityAnswer { id, identity, link_key },
+                // There is nothing to tell.
+                None => return Discard::Handled,
+            },
+            _ => return Discard::Unhandled,
+        };
+        self.reply(cause, header, &answer);
+        Discard::Handled
+    }
+
+    /// The keys that anybody who may ask is told.
+    fn public_keys(&self) -> Option<([u8; 32], [u8; 32])> {
+        let local = self.local_identity()?;
+        Some((local.identity().to_bytes(), local.static_public().0))
+    }
+
+    /// A packet went no further: its sender is told, if it may be.
+    fn take_ending(&mut self, mut ending: Ending, now: Now) {
+        let mut head = mem::take(&mut ending.head);
+        let cause = Cause {
+            ingress: ending.ingress,
+            ingress_slot: ending.ingress_slot,
+            rights: ending.rights,
+            at: ending.at,
+            packet_bytes: usize::from(ending.packet_bytes),
+        };
+        let told = Told { why: ending.discard, foreseen: ending.foreseen, exit: ending.exit };
+        match AnyHeader::parse(&mut head) {
+            Ok(AnyHeader::W64(header)) => self.tell_ending(cause, header, &told, now),
+            Ok(AnyHeader::W128(header)) => self.tell_ending(cause, header, &told, now),
+            Ok(AnyHeader::W256(header)) => self.tell_ending(cause, header, &told, now),
+            Err(_) => (),
+        }
+    }
+
+    fn tell_ending<R: Register>(
+        &mut self,
+        cause: Cause,
+        mut header: Header<'_, R>,
+        told: &Told,
+        now: Now,
+    ) {
+        if let (Some(exit), true) = (told.exit, told.why != Discard::HopsSpent)
+            && self.take_step_back(&mut header, cause.ingress_slot, exit.link).is_none()
+        {
+            return;
+        }
+        let header = &header;
+        if header.no_errors() || header.is_control() && !is_question(header.payload()) {
+            return;
+        }
+        let traced = trace_id(header.payload())
+            .filter(|_| header.is_control() && header.wants_telemetry())
+            .filter(|_| told.why == Discard::HopsSpent && cause.rights.control);
+        let Some(id) = traced else {
+            return self.complain(
+                cause,
+                header,
+                told.why,
+                told.exit.map(|e| e.packet_bytes_max),
+                now,
+            );
+        };
+        if !self.messages.budgets.answer(cause.ingress, now) {
+            return;
+        }
+        let discard = told.foreseen.map(|why| plain_word(why, cause.rights));
+        let slot_out =
+            self.config.scheme.decode(header.label().low()).ok().map(|d| d.slot().number());
+        let behind = match (discard, told.exit) {
+            (Some(_), _) => Behind::Nothing,
+            (None, None) => Behind::Switch,
+            (None, Some(exit)) => match self.behind(exit.link) {
+                Some(link::Behind::Neighbour) => Behind::Neighbour,
+                Some(link::Behind::Endpoint) => Behind::Endpoint,
+                None => Behind::Nothing,
+            },
+        };
+        let hop = HopWord {
+            slot_in: cause.ingress_slot,
+            slot_out,
+            behind,
+            discard: discard.and_then(Reason::of),
+            held_ns: now.0.saturating_sub(cause.at.0),
+            worker_ns: cause.at.0,
+            queue_frames: told.exit.map_or(0, |exit| exit.queue_frames),
+            packet_bytes_max: told.exit.map_or(0, |exit| exit.packet_bytes_max),
+        };
+        self.reply(cause, header, &Message::TraceAnswer { id, hop });
+    }
+
+    /// A packet that a neighbour's exit refused was written for that neighbour already; this makes
+    /// of its header what it was when it came. `None` where the exit is gone meanwhile.
+    fn take_step_back<R: Register>(
+        &self,
+        header: &mut Header<'_, R>,
+        ingress_slot: u32,
+        exit: Mark,
+    ) -> Option<()> {
+        if self.behind(exit)? == link::Behind::Endpoint {
+            return Some(()); // handed up as it came
+        }
+        let (scheme, shift) = (&self.config.scheme, header.shift());
+        let width = if ingress_slot == Slot::SWITCH.number() {
+            // It departed here with nothing used, and slot 1 is the same in every width.
+            u8::try_from(shift).ok()?
+        } else {
+            let back = header.label().reverse(shift, None).ok()?;
+            scheme.decode(back.low()).ok()?.width()
+        };
+        let exit = scheme.encode(Slot::new(self.slot_of(exit)?), width).ok()?;
+        let label = header.label().register().shl(u32::from(width)).or(R::from_low(exit.bits()));
+        let hops_left = header.hops_left().saturating_add(1);
+        header.advance(Label::new(label), shift.checked_sub(u16::from(width))?, hops_left);
+        Some(())
+    }
+
+    /// Sends an error about a packet, within the ingress' budget.
+    fn complain<R: Register>(
+        &mut self,
+        cause: Cause,
+        header: &Header<'_, R>,
+        why: Discard,
+        packet_bytes_max: Option<u16>,
+        now: Now,
+    ) {
+        if header.no_errors() {
+            return;
+        }
+        let why = plain_word(why, cause.rights);
+        let offending = header.to_repr();
+        let mut room = [0; crate::header::HEADER_BYTES_MAX];
+        let bytes = offending.wire_bytes();
+        if offending.emit(&mut room).is_err() {
+            return;
+        }
+        let offending = &room[..bytes];
+        let error = match (why, Reason::of(why)) {
+            (Discard::TooBig, _) => {
+                let Some(packet_bytes_max) = packet_bytes_max else { return };
+                Message::TooBig { packet_bytes_max, offending }
+            }
+            (Discard::SlotGone, _) => {
+                let named = self.config.scheme.decode(header.label().low());
+                let Ok(director) = named else { return };
+                Message::SlotGone { slot: director.slot().number(), offending }
+            }
+            (Discard::EgressFull, _) => Message::Congestion { offending },
+            (_, Some(why)) => Message::Error { why, offending },
+            (_, None) => return,
+        };
+        // Looked at last, so that what is not sent costs nobody a place.
+        if cause.packet_bytes >= bytes + error.to_bytes().len()
+            && self.messages.budgets.error(cause.ingress, now)
+        {
+            self.reply(cause, header, &error);
+        }
+    }
+
+    /// Sends an answer along the way back of its cause. It asks for no error about itself, and is
+    /// never longer than its cause (R4).
+    fn reply<R: Register>(&mut self, cause: Cause, header: &Header<'_, R>, answer: &Message<'_>) {
+        let ingress = self.config.scheme.encode_least(Slot::new(cause.ingress_slot));
+        let Ok(ingress) = ingress else { return };
+        let Ok(back) = header.label().reverse(header.shift(), Some(ingress)) else { return };
+        let flags = Flags { no_errors: true, control: true, telemetry: false };
+        let repr = HeaderRepr {
+            flags,
+            class: header.class(),
+            flow: header.flow(),
+            ..HeaderRepr::new(back, 0, HOPS_MAX)
+        };
+        let message = answer.to_bytes();
+        if repr.wire_bytes() + message.len() > cause.packet_bytes {
+            return;
+        }
+        self.transmit(&repr, &message);
+    }
+
+    /// Sends a message from slot 1.
+    fn transmit<R: Register>(&mut self, header: &HeaderRepr<R>, message: &MessageBytes) {
+        let bytes = header.wire_bytes();
+        let mut packet = vec![0; bytes + message.len()];
+        if header.emit(&mut packet).is_ok() {
+            packet[bytes..].copy_from_slice(message);
+            self.give(0, Order::Transmit(packet));
+        }
+    }
+
+    /// Tells the neighbour or endpoint on `slot` that its link will end. What becomes of the link
+    /// is the caller's matter, and of no other link.
+    pub fn goodbye(&mut self, slot: u32, code: u8, retry_after_s: u32, text: &str) {
+        let Ok(director) = self.config.scheme.encode_least(Slot::new(slot)) else { return };
+        let here = Label::<u64>::here().register();
+        let label = Label::new(here << director.width() | director.bits());
+        let flags = Flags { no_errors: true, control: true, telemetry: false };
+        // Two hops: ours, and the one it ends at.
+        let header = HeaderRepr { flags, ..HeaderRepr::new(label, 0, 2) };
+        let end = (0..=text.len().min(crate::limits::GOODBYE_TEXT_BYTES_MAX))
+            .rev()
+            .find(|&end| text.is_char_boundary(end));
+        let text = &text[..end.unwrap_or(0)];
+        self.transmit(&header, &Message::Goodbye { code, retry_after_s, text }.to_bytes());
+    }
+
+    fn behind(&self, mark: Mark) -> Option<link::Behind> {
+        // Of another generation it is another's: then nobody is told.
+        let (generation, attachment) = self.attached.get(mark.index())?;
+        let attachment = attachment.as_ref().filter(|_| *generation == mark.generation())?;
+        Some(attachment.behind)
+    }
+}
+
+/// What a neighbour is told: one that may not go through hears the same of a slot that is taken,
+/// resting or empty (W5-9).
+fn plain_word(why: Discard, rights: Rights) -> Discard {
+    let sees_slots = rights.transit && rights.endpoints;
+    match why {
+        Discard::NotAllowed => Discard::EmptySlot,
+        Discard::SlotGone | Discard::UTurn | Discard::BeyondEndpoint if !sees_slots => {
+            Discard::EmptySlot
+        }
+        why => why,
+    }
+}

@@ -1,0 +1,152 @@
+//! What the slow path hears of packets that ended here, and what the switch itself sends: slot 1 as
+//! a place that packets come in by. It decides nothing about answers; it only keeps them few.
+
+use arrayvec::ArrayVec;
+use strowger_frame::{Frame, Mark};
+
+use super::{NO_SEAT, Onward, Worker, live, live_mut};
+use crate::{
+    Now,
+    discard::Discard,
+    header::{AnyHeader, Header},
+    label::Register,
+    limits::{ENDINGS_MAX, HEAD_BYTES_MAX},
+    link::{LINK_HEADER_BYTES, Link, plain_header},
+    orders::{Ending, ExitSight, Punt},
+};
+
+impl Worker {
+    /// Hands up a packet for the switch itself.
+    pub(super) fn hand_up(
+        &mut self,
+        ingress_slot: u32,
+        frame: Frame,
+    ) -> Result<(), (Discard, Frame)> {
+        let (ingress, at) = (frame.mark(), self.breath);
+        let Some(link) = self.ingress_mut(ingress) else {
+            return Err((Discard::IngressGone, frame));
+        };
+        let rights = link.rights;
+        // It may be the answer to a question of ours, so a few are let through.
+        if !rights.control && !link.told.may(at) {
+            return Err((Discard::NotAllowed, frame));
+        }
+        self.punt(Punt::Packet { ingress, ingress_slot, rights, at, frame })
+    }
+
+    /// Tells the slow path of a packet that goes no further, if anybody may want to know and not too
+    /// many have been told of already.
+    #[cold]
+    pub(super) fn tell_end(&mut self, discard: Discard, frame: &Frame, exit: Option<Mark>) {
+        let at = self.breath;
+        if !discard.is_told() || self.punts.len() >= ENDINGS_MAX {
+            return;
+        }
+        let packet = frame.bytes().get(LINK_HEADER_BYTES..).unwrap_or_default();
+        let mut head: ArrayVec<u8, HEAD_BYTES_MAX> =
+            packet.iter().take(HEAD_BYTES_MAX).copied().collect();
+        let (no_errors, is_trace) = match AnyHeader::parse(&mut head) {
+            Ok(AnyHeader::W64(header)) => flags(&header),
+            Ok(AnyHeader::W128(header)) => flags(&header),
+            Ok(AnyHeader::W256(header)) => flags(&header),
+            Err(_) => return,
+        };
+        let ingress = frame.mark();
+        let Some(link) = self.ingress_mut(ingress) else { return };
+        if no_errors || !link.told.may(at) {
+            return;
+        }
+        let (ingress_slot, rights) = (link.slot, link.rights);
+        let (mut exit, mut foreseen) = (exit.and_then(|mark| self.sight(mark)), None);
+        if is_trace && discard == Discard::HopsSpent {
+            (exit, foreseen) = self.foresee(ingress, head.clone(), frame.len());
+        }
+        let ending = Ending {
+            ingress,
+            ingress_slot,
+            rights,
+            at,
+            discard,
+            foreseen,
+            exit,
+            packet_bytes: packet.len() as u16,
+            head,
+        };
+        let _ = self.punt(Punt::Ended(ending));
+    }
+
+    /// What would become of a packet with these first bytes if it had a hop left: the step itself
+    /// says, on a copy.
+    fn foresee(
+        &self,
+        ingress: Mark,
+        mut head: ArrayVec<u8, HEAD_BYTES_MAX>,
+        frame_bytes: usize,
+    ) -> (Option<ExitSight>, Option<Discard>) {
+        let Some(ingress) = self.ingress(ingress) else { return (None, None) };
+        let onward = match AnyHeader::parse(&mut head) {
+            Ok(AnyHeader::W64(header)) => self.step(ingress, with_a_hop(header)),
+            Ok(AnyHeader::W128(header)) => self.step(ingress, with_a_hop(header)),
+            Ok(AnyHeader::W256(header)) => self.step(ingress, with_a_hop(header)),
+            Err(_) => return (None, None),
+        };
+        match onward {
+            Err(discard) => (None, Some(discard)),
+            Ok(Onward::Exit { egress, is_control, .. }) => {
+                let link = live(&self.links, egress);
+                let refused = match link {
+                    None => Some(Discard::ExitGone),
+                    // Its queue is another worker's, and its sealer too.
+                    Some(link) if link.home.is_some() => None,
+                    Some(link) => link.foresee(frame_bytes, is_control),
+                };
+                (self.sight(egress), refused)
+            }
+            Ok(_) => (None, None),
+        }
+    }
+
+    fn sight(&self, exit: Mark) -> Option<ExitSight> {
+        let link = live(&self.links, exit)?;
+        Some(ExitSight {
+            link: exit,
+            queue_frames: link.egress.waiting() as u16,
+            packet_bytes_max: link.packet_bytes_max(),
+        })
+    }
+
+    /// Sends a packet of the switch's own: it comes in by slot 1.
+    pub(super) fn transmit(&mut self, packet: &[u8], now: Now) {
+        let Some(mut frame) = self.make(LINK_HEADER_BYTES + packet.len()) else { return };
+        frame.set_mark(Link::OWN);
+        let (link_header, rest) = frame.bytes_mut().split_at_mut(LINK_HEADER_BYTES);
+        link_header.copy_from_slice(&plain_header(0));
+        rest.copy_from_slice(packet);
+        let found = match AnyHeader::parse(rest) {
+            Ok(AnyHeader::W64(header)) => self.step(&self.own, header),
+            Ok(AnyHeader::W128(header)) => self.step(&self.own, header),
+            Ok(AnyHeader::W256(header)) => self.step(&self.own, header),
+            Err(error) => Err(error.into()),
+        };
+        let onward = found.and_then(|onward| self.ready(&mut frame, onward, now));
+        self.send_on(Some(frame).into_iter(), &[onward], NO_SEAT);
+    }
+
+    fn ingress(&self, mark: Mark) -> Option<&Link> {
+        if mark == Link::OWN { Some(&self.own) } else { live(&self.links, mark) }
+    }
+
+    fn ingress_mut(&mut self, mark: Mark) -> Option<&mut Link> {
+        if mark == Link::OWN { Some(&mut self.own) } else { live_mut(&mut self.links, mark) }
+    }
+}
+
+/// Whether errors are unwanted, and whether it is a trace's packet.
+fn flags<R: Register>(header: &Header<'_, R>) -> (bool, bool) {
+    (header.no_errors(), header.is_control() && header.wants_telemetry())
+}
+
+fn with_a_hop<R: Register>(mut header: Header<'_, R>) -> Header<'_, R> {
+    header.set_hops_left(1);
+    header
+}
