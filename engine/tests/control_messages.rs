@@ -127,10 +127,14 @@ impl Row {
 
     fn ask(&mut self, label: Label, question: Question) -> Vec<Answer> {
         let id = self.nodes[0].switch.ask(label, question, self.now).expect("room");
-        for _ in 0..200 {
-            self.pass(MS);
+        let mut answers = Vec::new();
+        for _ in 0..1_000 {
+            self.pass(10 * MS);
+            answers.extend(self.nodes[0].answers(id));
+            if answers.last().is_some_and(|last| !matches!(last, Answer::Hop(_))) {
+                break;
+            }
         }
-        let answers = self.nodes[0].answers(id);
         self.assert_even();
         answers
     }
@@ -210,14 +214,8 @@ fn w5_3_a_ping_is_answered_from_slot_1_of_every_switch_on_the_way() {
 fn w5_3_nobody_at_the_end_is_silence() {
     let mut row = Row::new(2);
     // An endpoint that answers nothing.
-    let id = row.nodes[0].switch.ask(
-        way(&[(1, 9), (2, 3)]),
-        Question::Ping { payload_bytes: 0 },
-        row.now,
-    );
-    let id = id.expect("room");
-    row.pass(2_000 * MS);
-    assert_eq!(row.nodes[0].answers(id), [Answer::Silence]);
+    let question = Question::Ping { payload_bytes: 0 };
+    assert_eq!(row.ask(way(&[(1, 9), (2, 3)]), question), [Answer::Silence]);
     assert!(row.endpoint.receive().expect("it is there").is_some());
 }
 
@@ -259,4 +257,206 @@ fn w5_4_a_trace_to_a_switch_ends_at_its_slot_1() {
     let hops = row.trace(way(&[(1, 9), (2, 1)]));
     let last = hops.last().and_then(|hop| hop.word).expect("it answers");
     assert_eq!((last.slot_in, last.slot_out, last.behind), (2, Some(1), Stands::Switch));
+}
+
+/// The left neighbour's packet to a slot of the first switch that nobody has, and what comes back.
+fn send_astray(row: &mut Row, slot: u32, flags: Flags, payload: &[u8]) -> Vec<Vec<u8>> {
+    let (label, shift) = way(&[(2, slot), (2, 3)]).depart().expect("short");
+    row.send(HeaderRepr { flags, flow: 0xbeef, ..HeaderRepr::new(label, shift, 30) }, payload);
+    row.pass(MS);
+    row.received()
+}
+
+#[test]
+fn w5_7_an_error_bears_its_cause_s_header_and_no_more() {
+    let mut row = Row::new(1);
+    let back = send_astray(&mut row, 20, Flags::default(), &[0xaa; 100]);
+    assert_eq!(back.len(), 1);
+    let (header, message) = back[0][8..].split_at(16);
+    // E and C, and the cause's flow.
+    assert_eq!((header[1], &header[6..8]), (0xc0, &[0xbe, 0xef][..]));
+    let (label, shift) = way(&[(2, 20), (2, 3)]).depart().expect("short");
+    let mut cause = [0; 16];
+    HeaderRepr { flow: 0xbeef, ..HeaderRepr::new(label, shift, 30) }
+        .emit(&mut cause)
+        .expect("room");
+    assert_eq!(message[..4], [1, 7, 4, 0], "an error, empty_slot");
+    assert_eq!(message[4..], cause);
+    let node = &row.nodes[0];
+    assert_eq!(node.count(Discard::EmptySlot), 1, "the cause ended as its discard");
+    assert_eq!(node.switch.balance().frames_made, 1, "and the error was made");
+    row.assert_even();
+}
+
+#[test]
+fn r4_an_error_replaces_its_cause_and_is_never_larger_than_it() {
+    let mut row = Row::new(1);
+    for payload in 0..64 {
+        row.pass(1_000 * MS);
+        let back = send_astray(&mut row, 20, Flags::default(), &vec![0; payload]);
+        // 16 bytes of header and 4 in front of the offending header of 16.
+        assert_eq!(back.len(), usize::from(payload >= 20), "{payload}");
+        assert!(back.iter().all(|error| error.len() <= 24 + payload));
+    }
+    row.assert_even();
+}
+
+#[test]
+fn r4_no_error_is_sent_about_an_error_nor_where_none_is_wanted() {
+    let mut row = Row::new(1);
+    let unwanted = Flags { no_errors: true, ..Flags::default() };
+    assert!(send_astray(&mut row, 20, unwanted, &[0; 100]).is_empty());
+    // An error of somebody's who forgot the E.
+    let control = Flags { control: true, ..Flags::default() };
+    let mut error = [0; 100];
+    error[..4].copy_from_slice(&[1, 7, 4, 0]);
+    assert!(send_astray(&mut row, 20, control, &error).is_empty());
+    // A ping is a question, and whoever asks is told.
+    error[1] = 1;
+    assert_eq!(send_astray(&mut row, 20, control, &error).len(), 1);
+}
+
+#[test]
+fn w5_10_errors_and_answers_keep_to_their_rates() {
+    let mut row = Row::new(1);
+    let mut errors = 0;
+    for _ in 0..2_000 {
+        errors += send_astray(&mut row, 20, Flags::default(), &[0; 60]).len();
+    }
+    // Two seconds: ten at once, then twenty a second.
+    assert!((45..=52).contains(&errors), "{errors}");
+    let mut pongs = 0;
+    let (label, shift) = (Label::here(), 0);
+    let control = Flags { control: true, ..Flags::default() };
+    for _ in 0..500 {
+        for _ in 0..4 {
+            let header = HeaderRepr { flags: control, ..HeaderRepr::new(label, shift, 3) };
+            row.send(header, &[1, 1, 0, 0, 0, 0, 0, 9, 1, 2, 3]);
+        }
+        row.pass(MS);
+        pongs += row.received().len();
+    }
+    assert!((110..=116).contains(&pongs), "{pongs}");
+    assert!(row.nodes[0].count(Discard::OverBudget) > 1_800);
+    row.assert_even();
+}
+
+#[test]
+fn w5_9_who_may_not_ask_learns_no_more_than_of_an_empty_slot() {
+    let row = &mut Row::with_rights(1, Rights::NONE);
+    let about = |row: &mut Row, slot| {
+        row.pass(1_000 * MS);
+        let back = send_astray(row, slot, Flags::default(), &[0; 60]);
+        back.first().map(|error| error[24..28].to_vec())
+    };
+    let empty = about(row, 20);
+    assert_eq!(empty.as_deref(), Some(&[1, 7, 4, 0][..]));
+    // The endpoint's slot: there, but not for it.
+    let (label, shift) = way(&[(2, 3)]).depart().expect("short");
+    row.send(HeaderRepr::new(label, shift, 9), &[0; 60]);
+    row.pass(MS);
+    assert_eq!(row.received().first().map(|error| error[24..28].to_vec()), empty);
+    assert_eq!(row.nodes[0].count(Discard::NotAllowed), 1);
+    // A ping.
+    let control = Flags { control: true, ..Flags::default() };
+    let header = HeaderRepr { flags: control, ..HeaderRepr::new(Label::here(), 0, 9) };
+    row.send(header, &[1, 1, 0, 0, 0, 0, 0, 9].repeat(5));
+    row.pass(MS);
+    assert_eq!(row.received().first().map(|error| error[24..28].to_vec()), empty);
+    row.assert_even();
+}
+
+#[test]
+fn w5_9_switches_that_may_not_be_asked_still_answer_our_trace_by_an_error() {
+    let mut row = Row::with_rights(2, Rights { control: false, ..Rights::ALL });
+    let hops = row.trace(way(&[(1, 9), (2, 3)]));
+    let seen: Vec<_> = hops.iter().map(|h| (h.hop, h.complaint.map(|why| why.name()))).collect();
+    // Behind it nobody says anything, and it did not say that the label ends there.
+    assert_eq!(seen, [(0, None), (1, Some("hops_spent")), (2, None)]);
+    assert_eq!(hops[1].word, None);
+}
+
+#[test]
+fn w5_7_too_big_says_how_big_is_right() {
+    let mut row = Row::new(2);
+    let (near, far) = memory::wire(16).expect("descriptors");
+    let port = row.nodes[1].switch.plug_at(0, Box::new(far)).expect("room");
+    let narrow = Attach::plain(port, Address::Only, Behind::Neighbour, "narrow");
+    let narrow = Attach { frame_bytes_max: 400, ..narrow }.at_slot(10);
+    row.nodes[1].switch.attach(narrow).expect("free");
+    row.pass(MS);
+    // Behind an exit of the second switch, whose header was written for the third already.
+    let answers = row.ask(way(&[(1, 9), (2, 10), (2, 1)]), Question::Ping { payload_bytes: 500 });
+    let [Answer::Complaint(complaint)] = answers[..] else { panic!("{answers:?}") };
+    assert_eq!(complaint.why.discard(), Some(Discard::TooBig));
+    assert_eq!((complaint.hops, complaint.packet_bytes_max), (1, Some(400)));
+    drop(near);
+}
+
+#[test]
+fn r4_an_error_storm_makes_no_storm() {
+    // Two switches whose labels point at each other's empty slots, and packets that lie about being
+    // data: errors go back and forth only as often as something new comes in.
+    let mut row = Row::new(2);
+    let (label, shift) = way(&[(2, 9), (2, 20), (2, 3)]).depart().expect("short");
+    for _ in 0..100 {
+        for _ in 0..8 {
+            row.send(HeaderRepr::new(label, shift, 30), &[0; 200]);
+        }
+        row.pass(MS);
+    }
+    let made: Vec<u64> = row.nodes.iter().map(|n| n.switch.balance().frames_made).collect();
+    row.pass(1_000 * MS);
+    let later: Vec<u64> = row.nodes.iter().map(|n| n.switch.balance().frames_made).collect();
+    assert_eq!(made, later, "nothing goes on by itself");
+    assert!(made[0] == 0 && made[1] <= 13, "{made:?}");
+    row.assert_even();
+}
+
+#[test]
+fn r12_a_flood_of_pings_leaves_data_alone() {
+    let mut row = Row::new(1);
+    let control = Flags { control: true, ..Flags::default() };
+    let (label, shift) = way(&[(2, 3)]).depart().expect("short");
+    let mut delivered = 0;
+    for _ in 0..200 {
+        for _ in 0..60 {
+            let ping = HeaderRepr { flags: control, ..HeaderRepr::new(Label::here(), 0, 9) };
+            row.send(ping, &[1, 1, 0, 0, 0, 0, 0, 9].repeat(5));
+        }
+        row.send(HeaderRepr::new(label, shift, 9), &[0; 60]);
+        row.pass(MS);
+        while row.endpoint.receive().expect("it is there").is_some() {
+            delivered += 1;
+        }
+        row.received();
+    }
+    assert_eq!(delivered, 200);
+    row.assert_even();
+}
+
+#[test]
+fn r10_a_slow_path_that_hangs_stops_no_data_and_holds_no_memory() {
+    let mut row = Row::new(1);
+    let (label, shift) = way(&[(2, 3)]).depart().expect("short");
+    let (astray, astray_shift) = way(&[(2, 20), (2, 3)]).depart().expect("short");
+    // Nobody polls: endings fill their half of the queue, and no frame stays in it.
+    for _ in 0..400 {
+        row.send(HeaderRepr::new(astray, astray_shift, 9), &[0; 60]);
+        row.send(HeaderRepr::new(label, shift, 9), &[0; 60]);
+        row.now.0 += 10 * MS;
+        row.nodes[0].breathe(row.now);
+        assert!(row.endpoint.receive().expect("it is there").is_some());
+    }
+    row.assert_even();
+}
+
+#[test]
+fn a_goodbye_says_why_and_when_to_come_again() {
+    let mut row = Row::new(2);
+    row.nodes[0].switch.goodbye(9, 2, 30, "a new version");
+    row.pass(MS);
+    let text = "a new version".to_owned();
+    let goodbye = Event::Goodbye { slot: 2, code: 2, retry_after_s: 30, text };
+    assert!(row.nodes[1].events.contains(&goodbye), "{:?}", row.nodes[1].events);
 }

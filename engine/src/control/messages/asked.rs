@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     Now,
+    discard::Discard,
     header::{AnyHeader, Flags, HeaderRepr},
     label::Label,
     limits::{CONTROL_BYTES_MAX, HOPS_MAX, QUESTIONS_MAX},
@@ -234,13 +235,13 @@ impl Switch {
             Message::Error { why, offending } => self.take_complaint(by, why, None, offending, now),
             Message::TooBig { packet_bytes_max, offending } => {
                 let size = Some(packet_bytes_max);
-                self.take_named(by, crate::discard::Discard::TooBig, size, offending, now)
+                self.take_named(by, Discard::TooBig, size, offending, now)
             }
             Message::SlotGone { offending, .. } => {
-                self.take_named(by, crate::discard::Discard::SlotGone, None, offending, now)
+                self.take_named(by, Discard::SlotGone, None, offending, now)
             }
             Message::Congestion { offending } => {
-                self.take_named(by, crate::discard::Discard::EgressFull, None, offending, now)
+                self.take_named(by, Discard::EgressFull, None, offending, now)
             }
             // Nothing was lost, and whoever keeps labels is told.
             Message::SlotMoved { from, to, .. } => {
@@ -310,7 +311,7 @@ impl Switch {
     fn take_named(
         &mut self,
         by: u32,
-        why: crate::discard::Discard,
+        why: Discard,
         packet_bytes_max: Option<u16>,
         offending: &[u8],
         now: Now,
@@ -352,9 +353,11 @@ impl Switch {
                 round_trip_ns,
             };
             self.events.push(Event::Answered(asked.id, Answer::Hop(report)));
-            // A switch that says no more than that the hops are spent is passed by.
-            let goes_on = why.discard() == Some(crate::discard::Discard::HopsSpent);
-            self.next_hop(Asked { silent: 0, ..asked }, goes_on, now);
+            // A switch that says no more than that the hops are spent is passed by. Behind it may be
+            // an endpoint, which is not to be asked more often than need be.
+            let goes_on = why.discard() == Some(Discard::HopsSpent);
+            let silent = SILENT_HOPS_MAX - 1;
+            self.next_hop(Asked { silent, ..asked }, goes_on, now);
         } else {
             let hops = HOPS_MAX.saturating_sub(hops_left);
             let complaint = Complaint { why, hops, packet_bytes_max, round_trip_ns };
