@@ -347,13 +347,6 @@ impl Worker {
         }
     }
 
-    /// Tells the slow path something that it can live without, if it has room.
-    #[cold]
-    fn tell(&mut self, punt: Punt) {
-        let _ = self.punts.push(punt);
-        self.news = true;
-    }
-
     /// Takes the frames that came in by other workers and leave, or are opened, by this one.
     fn take_handovers(&mut self, now: Now) -> usize {
         let mut taken = 0;
@@ -439,19 +432,6 @@ impl Worker {
             }
         };
         self.punt(punt)
-    }
-
-    /// Gives the slow path something; a frame that it has no room for comes back.
-    #[cold]
-    fn punt(&mut self, punt: Punt) -> Result<(), (Discard, Frame)> {
-        self.news = true;
-        match self.punts.push(punt) {
-            Err(Punt::Packet { frame, .. } | Punt::Said { frame, .. }) => {
-                Err((Discard::PuntFull, frame))
-            }
-            // The others carry none.
-            Ok(()) | Err(_) => Ok(()),
-        }
     }
 
     /// Tells the slow path of a session's first frame, or of a link whose frames come from another

@@ -243,6 +243,9 @@ impl Relay {
         let views = self.topology.switch.slots();
         let at = self.began.elapsed();
         for event in events {
+            if matches!(event, Event::Answered(..)) {
+                continue; // told to whoever asked
+            }
             let (what, slot, detail) = words_of(event);
             let place = slot.and_then(|slot| views.binary_search_by_key(&slot, |v| v.slot).ok());
             let name = place.map(|place| views[place].name.clone()).unwrap_or_default();
@@ -447,6 +450,14 @@ fn words_of(event: &Event) -> (&'static str, Option<u32>, Option<String>) {
         Event::LinkDown(slot) => ("link_down", Some(slot), None),
         Event::Roamed(slot, to) => ("roamed", Some(slot), Some(to.to_string())),
         Event::Rekeyed(slot) => ("rekeyed", Some(slot), None),
+        Event::Answered(..) => ("answered", None, None),
+        Event::Goodbye { slot, code, retry_after_s, ref text } => {
+            let detail = format!("code {code}, retry after {retry_after_s} s: {text}");
+            ("goodbye", Some(slot), Some(detail))
+        }
+        Event::SlotMovedAway { by, from, to } => {
+            ("slot_moved_away", Some(by), Some(format!("slot {from} there is slot {to} now")))
+        }
     }
 }
 

@@ -16,6 +16,26 @@ use crate::{
 };
 
 impl Worker {
+    /// Gives the slow path something; a frame that it has no room for comes back.
+    #[cold]
+    pub(super) fn punt(&mut self, punt: Punt) -> Result<(), (Discard, Frame)> {
+        self.news = true;
+        match self.punts.push(punt) {
+            Err(Punt::Packet { frame, .. } | Punt::Said { frame, .. }) => {
+                Err((Discard::PuntFull, frame))
+            }
+            // The others carry none.
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Tells the slow path something that it can live without, if it has room.
+    #[cold]
+    pub(super) fn tell(&mut self, punt: Punt) {
+        let _ = self.punts.push(punt);
+        self.news = true;
+    }
+
     /// Hands up a packet for the switch itself.
     pub(super) fn hand_up(
         &mut self,
