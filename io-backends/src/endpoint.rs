@@ -88,6 +88,26 @@ pub struct Endpoint {
     waiter: Waiter,
 }
 
+/// Frames of one length in one memory, with room behind each: see [`Endpoint::train_with_room`].
+#[derive(Debug)]
+pub struct RoomyTrain {
+    train: Train,
+    /// In front of the first one; behind it, the room of one is in front of the next.
+    headroom: usize,
+    segment: usize,
+    room: usize,
+    frames: usize,
+}
+
+impl RoomyTrain {
+    /// The next frame to fill and send; `None` at the end.
+    #[inline]
+    pub fn next_frame(&mut self) -> Option<Frame> {
+        self.frames = self.frames.checked_sub(1)?;
+        self.train.carve(std::mem::take(&mut self.headroom), self.segment, self.room)
+    }
+}
+
 /// The switch's half has been dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
@@ -165,6 +185,24 @@ impl Endpoint {
         let chunk = self.pool.take(ChunkClass::Train)?;
         let start = chunk.start();
         Some(chunk.into_train(start, len, segment))
+    }
+
+    /// As [`train`](Self::train), with `room` bytes behind every frame, in which the first hop writes
+    /// a sealed link's tag (16 bytes): the frames then lie side by side as they leave. `None` also
+    /// when they do not fit together with their room.
+    pub fn train_with_room(
+        &mut self,
+        segment: usize,
+        frames: usize,
+        room: usize,
+    ) -> Option<RoomyTrain> {
+        let len = segment.checked_add(room)?.checked_mul(frames)?;
+        if segment == 0 || len == 0 || len > TRAIN_DATA_BYTES || segment > usize::from(u16::MAX) {
+            return None;
+        }
+        let chunk = self.pool.take(ChunkClass::Train)?;
+        let headroom = chunk.start();
+        Some(RoomyTrain { train: chunk.into_carving(), headroom, segment, room, frames })
     }
 
     /// Sends frames from the front of `frames` and says how many; what there is no room for stays,

@@ -81,6 +81,35 @@ fn the_frames_of_a_train_lie_side_by_side() {
 }
 
 #[test]
+fn frames_with_room_behind_them_lie_side_by_side_once_it_is_used() {
+    let (_port, mut endpoint) = pair(64);
+    let mut train = endpoint.train_with_room(1384, 46, 16).expect("64,400 bytes fit");
+    let mut frames: Vec<_> = std::iter::from_fn(|| train.next_frame()).collect();
+    assert_eq!(frames.len(), 46);
+    drop(train);
+    assert!(!frames[0].touches(&frames[1]) && frames[0].headroom() > 0);
+    for (number, frame) in frames.iter_mut().enumerate() {
+        frame.bytes_mut().fill(number as u8);
+        assert!(frame.grow_back(16), "there is room");
+        frame.bytes_mut()[1384..].fill(0xff);
+        assert!(!frame.grow_back(1), "and no more");
+    }
+    assert!(frames.windows(2).all(|two| two[0].touches(&two[1])));
+    for (number, frame) in frames.iter().enumerate() {
+        assert!(frame.bytes()[..1384].iter().all(|byte| *byte == number as u8));
+    }
+    drop(frames);
+    for (segment, frames, room) in
+        [(1384, 47, 16), (0, 3, 16), (3, 0, 16), (65_536, 1, 0), (1, 2, usize::MAX)]
+    {
+        assert!(endpoint.train_with_room(segment, frames, room).is_none());
+    }
+    let mut train = endpoint.train_with_room(1000, 2, 0).expect("without room, as `train`");
+    let (one, two) = (train.next_frame().expect("one"), train.next_frame().expect("two"));
+    assert!(one.touches(&two) && train.next_frame().is_none());
+}
+
+#[test]
 fn a_full_wire_gives_the_frame_back_and_a_sender_can_wait_for_room() {
     let (mut port, mut endpoint) = pair(2);
     for _ in 0..2 {

@@ -71,57 +71,85 @@ pub(super) struct SinkReport {
     pub(super) elapsed: Duration,
 }
 
-/// Sends frames of `size` bytes along `labels`, one flow each, keeping up to `window` of them on
-/// their way, until told to stop.
+/// What is sent, and how much at once.
+#[derive(Clone, Debug)]
+pub(super) struct Load {
+    /// By flow.
+    pub(super) labels: Vec<Label>,
+    /// Bytes of each frame.
+    pub(super) size: usize,
+    /// Bytes behind each, for a sealed link's tag.
+    pub(super) room: usize,
+    /// Frames on their way at once, all flows together.
+    pub(super) window: u64,
+}
+
+/// What the source knows of what has arrived.
+struct Heard {
+    accounted: u64,
+    answers: u64,
+    last: Instant,
+}
+
+impl Heard {
+    fn take(&mut self, answer: &mut Frame) {
+        if let Some(count) = read_answer(answer) {
+            self.accounted = self.accounted.max(count);
+            self.answers += 1;
+            self.last = Instant::now();
+        }
+    }
+}
+
+/// Sends frames along the labels, one flow each and flows spread over the endpoints in order,
+/// keeping up to a window of them on their way, until told to stop.
 pub(super) fn source(
-    mut endpoint: Endpoint,
-    labels: &[Label],
-    size: usize,
-    window: u64,
+    mut endpoints: Vec<Endpoint>,
+    load: &Load,
     progress: &Arc<Progress>,
-) -> (Endpoint, SourceReport) {
-    let mut report = SourceReport { sent: vec![0; labels.len()], answers: 0 };
-    let mut accounted = 0;
-    let mut total = 0;
-    let mut heard = Instant::now();
+) -> (Vec<Endpoint>, SourceReport) {
+    let Load { labels, size, room, window } = load;
+    let flows_each = labels.len() / endpoints.len().max(1);
+    let mut sent = vec![0; labels.len()];
+    let mut heard = Heard { accounted: 0, answers: 0, last: Instant::now() };
+    let mut total: u64 = 0;
     let mut flows = (0..labels.len()).cycle();
     let mut answers = Burst::new();
-    while !progress.stop_sending.load(Ordering::Relaxed) {
-        if endpoint.receive_burst(&mut answers).is_err() {
-            break;
-        }
-        for mut answer in answers.drain(..) {
-            if let Some(count) = read_answer(&mut answer) {
-                accounted = accounted.max(count);
-                report.answers += 1;
-                heard = Instant::now();
+    'sending: while !progress.stop_sending.load(Ordering::Relaxed) {
+        for endpoint in &mut endpoints {
+            if endpoint.receive_burst(&mut answers).is_err() {
+                break 'sending;
             }
+            answers.drain(..).for_each(|mut answer| heard.take(&mut answer));
         }
-        let room = window.saturating_sub(total - accounted.min(total));
-        if room == 0 {
-            if heard.elapsed() > GIVE_UP {
-                accounted = total;
+        let open = window.saturating_sub(total - heard.accounted.min(total));
+        if open == 0 {
+            if heard.last.elapsed() > GIVE_UP {
+                heard.accounted = total;
             }
-            if let Ok(Some(mut answer)) = endpoint.receive_wait(Duration::from_millis(1))
-                && let Some(count) = read_answer(&mut answer)
-            {
-                accounted = accounted.max(count);
-                report.answers += 1;
-                heard = Instant::now();
+            // One may be waited for; several are looked at in turn.
+            match &mut endpoints[..] {
+                [endpoint] => {
+                    if let Ok(Some(mut answer)) = endpoint.receive_wait(Duration::from_millis(1)) {
+                        heard.take(&mut answer);
+                    }
+                }
+                _ => std::thread::yield_now(),
             }
             continue;
         }
         let Some(flow) = flows.next() else { break };
-        let frames = (room as usize).min(strowger_frame::BURST_MAX).min(65_536 / size);
-        let Some(mut train) = endpoint.train(size, frames) else {
+        let Some(endpoint) = endpoints.get_mut(flow / flows_each.max(1)) else { break };
+        let most = (open as usize).min(strowger_frame::BURST_MAX).min(65_536 / (size + room));
+        let Some(mut train) = endpoint.train_with_room(*size, most, *room) else {
             // All memory is on its way; it comes back by itself.
             std::thread::yield_now();
             continue;
         };
         let mut burst = Burst::new();
         while let Some(mut frame) = train.next_frame() {
-            write_frame(&mut frame, labels[flow], flow as u32, report.sent[flow]);
-            report.sent[flow] += 1;
+            write_frame(&mut frame, labels[flow], flow as u32, sent[flow]);
+            sent[flow] += 1;
             total += 1;
             burst.push(frame);
         }
@@ -130,12 +158,12 @@ pub(super) fn source(
             match endpoint.send_burst(&mut burst) {
                 Ok(0) => std::thread::yield_now(),
                 Ok(_) => {}
-                Err(_) => return (endpoint, report),
+                Err(_) => break 'sending,
             }
         }
         progress.sent.store(total, Ordering::Relaxed);
     }
-    (endpoint, report)
+    (endpoints, SourceReport { sent, answers: heard.answers })
 }
 
 /// Checks every frame that comes, and answers along the way back, until told to stop and nothing
