@@ -42,8 +42,19 @@ pub const EXCHANGE_CONTROL_FRAMES_MAX: usize = EGRESS_CONTROL_FRAMES_MAX;
 /// with is refused and counted, and forwarding goes on.
 pub const PUNTS_MAX: usize = 256;
 
-/// Handshake messages that wait for the slow path: it answers some thousands a second, so more would
-/// only grow old in the queue.
+/// What workers have noticed and the slow path should know: no frames, so that frames cannot crowd it
+/// out.
+pub const NOTES_MAX: usize = 1_024;
+
+/// A session's worker tells each thing of it at most once in this time.
+pub const TELL_WINDOW_NS: u64 = 100_000_000;
+
+/// Path challenges and answers of one session that are handed up in that time: two probes each way,
+/// a few times over.
+pub const SAYINGS_PER_WINDOW: u8 = 16;
+
+/// Handshake messages that wait for the slow path, from known addresses, and as many from others: it
+/// answers some thousands a second, so more would only grow old in the queue.
 pub const KNOCKS_MAX: usize = 64;
 
 /// Endings that wait for the slow path to be told: half of the punts, so that packets for the switch
@@ -82,9 +93,17 @@ pub const ERRORS_AT_ONCE: u32 = 10;
 /// Questions of this switch's own that wait for their answers.
 pub const QUESTIONS_MAX: usize = 64;
 
+/// What one step of the clock counts for at most: longer than any key lives, so that a machine that slept
+/// begins anew, and short enough that a clock gone mad never brings the end of time.
+pub const CLOCK_STEP_MAX_NS: u64 = 3_600_000_000_000;
+
 /// Orders that wait for one worker, and reports that wait for the slow path. A worker takes an
 /// order only when its report has a place, so no report is ever lost.
 pub const ORDERS_MAX: usize = 64;
+
+/// Messages for one worker to send that wait behind other orders at most. More are lost, as any message
+/// on a wire can be, so that a worker that is slow to obey makes nothing grow.
+pub const MESSAGES_WAITING_MAX: usize = 4 * ORDERS_MAX;
 
 /// Orders that a worker obeys in one breath: bounds what the slow path may cost the data plane.
 pub const ORDERS_PER_BREATH: usize = 4;

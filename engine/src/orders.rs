@@ -142,7 +142,7 @@ pub enum Punt {
     Heard(SessionIndex),
     /// A link's authenticated frames come from another address than the one it has.
     Roamed(Mark, Address),
-    /// A session's frames come in by this worker and are opened by another.
+    /// A session's authenticated frames come in by this worker and are opened by another.
     Strayed(SessionIndex, u8),
     /// A link's sealer has sealed so much that new keys are wanted.
     Worn(Mark),
@@ -204,8 +204,8 @@ pub struct Knock {
 pub(crate) enum Handover {
     /// To the worker that owns its exit.
     Exit { to: Mark, ingress_slot: u32, is_control: bool, frame: Frame },
-    /// To the worker that opens its session.
-    Stray(Frame),
+    /// To the worker that opens its session, by the one that received it.
+    Stray { by: u8, frame: Frame },
 }
 
 impl Handover {
@@ -217,7 +217,7 @@ impl Handover {
 
     pub(crate) fn into_frame(self) -> Frame {
         match self {
-            Self::Exit { frame, .. } | Self::Stray(frame) => frame,
+            Self::Exit { frame, .. } | Self::Stray { frame, .. } => frame,
         }
     }
 }

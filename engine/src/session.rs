@@ -1,10 +1,17 @@
 //! The sessions that a worker opens frames of: from the index in a link header to the keys, or to
 //! the worker that has them. It never makes a session; the slow path does.
 
+use std::mem;
+
 use strowger_crypto::{Nanos, OpenRefused, Openers, limits::TAG_BYTES, link_header::SessionIndex};
 use strowger_frame::{Frame, Mark};
 
-use crate::{Now, discard::Discard, limits::SESSIONS_MAX, link::Opened};
+use crate::{
+    Now,
+    discard::Discard,
+    limits::{SAYINGS_PER_WINDOW, SESSIONS_MAX, TELL_WINDOW_NS},
+    link::Opened,
+};
 
 /// One session whose frames this worker opens: it alone moves their replay windows.
 #[derive(Debug)]
@@ -15,6 +22,52 @@ pub struct SessionSeat {
     pub link: Mark,
     /// The keys and windows.
     pub openers: Openers,
+    /// What was told of it lately.
+    pub(crate) lately: Lately,
+}
+
+/// What a session's frames have made the worker tell the slow path in this window of time: each thing
+/// once, and so many messages of the link itself, so that no peer crowds out the others (R12).
+#[derive(Debug, Default)]
+pub(crate) struct Lately {
+    window: u64,
+    heard: bool,
+    roamed: bool,
+    strayed: bool,
+    sayings: u8,
+}
+
+impl Lately {
+    fn at(&mut self, now: Now) -> &mut Self {
+        let window = now.0 / TELL_WINDOW_NS;
+        if window != self.window {
+            *self = Self { window, ..Self::default() };
+        }
+        self
+    }
+
+    /// Whether to tell that the peer was heard.
+    pub(crate) fn tells_heard(&mut self, now: Now) -> bool {
+        !mem::replace(&mut self.at(now).heard, true)
+    }
+
+    /// Whether to tell that it is heard from another address.
+    pub(crate) fn tells_roamed(&mut self, now: Now) -> bool {
+        !mem::replace(&mut self.at(now).roamed, true)
+    }
+
+    /// Whether to tell that it is heard by another worker.
+    pub(crate) fn tells_strayed(&mut self, now: Now) -> bool {
+        !mem::replace(&mut self.at(now).strayed, true)
+    }
+
+    /// Whether to hand up one more message of the link itself.
+    pub(crate) fn may_say(&mut self, now: Now) -> bool {
+        let lately = self.at(now);
+        let may = lately.sayings < SAYINGS_PER_WINDOW;
+        lately.sayings += u8::from(may);
+        may
+    }
 }
 
 /// Where a session's frames are opened.

@@ -12,7 +12,7 @@ use std::{mem, sync::Arc};
 
 use arrayvec::ArrayVec;
 use crossbeam_queue::ArrayQueue;
-use strowger_crypto::link_header::{Kind, SessionIndex};
+use strowger_crypto::link_header::Kind;
 use strowger_frame::{
     BURST_MAX, Burst, Frame, Mark, Pool,
     port::Arm,
@@ -39,9 +39,6 @@ const ELSEWHERE: Mark = Mark(u32::MAX);
 /// No port of this worker.
 const NO_SEAT: usize = usize::MAX;
 
-/// A link that seems to have moved is reported this often.
-const ROAM_NOTE_NS: u64 = 100_000_000;
-
 /// One core's share of a switch: its own table, its own queue of every port, its own memory.
 pub struct Worker {
     number: u8,
@@ -66,10 +63,12 @@ pub struct Worker {
     sessions: Sessions,
     /// A link whose sealer has sealed so much that new keys are wanted.
     worn: Option<Mark>,
-    /// The link last reported to have moved, and when.
-    roamed: (Mark, u64),
+    /// The worker that received what was handed over last, for its session.
+    strayed_by: u8,
     punts: Arc<ArrayQueue<Punt>>,
+    notes: Arc<ArrayQueue<Punt>>,
     knocks: Arc<ArrayQueue<Knock>>,
+    strangers: Arc<ArrayQueue<Knock>>,
     /// What wakes the slow path, and whether it has something new to read.
     control_bell: Option<Arc<dyn Bell>>,
     news: bool,
@@ -81,6 +80,8 @@ pub struct Worker {
     own: Box<Link>,
     /// When this breath was drawn.
     breath: Now,
+    /// What makes the switch's own time of the caller's.
+    skew: Arc<Counter>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -108,7 +109,7 @@ enum Onward {
     /// To the slow path, as a message that proves nothing yet.
     Knock,
     /// To the worker that opens its session.
-    Stray { session: SessionIndex, worker: u8 },
+    Stray { worker: u8 },
     /// To an exit of another worker.
     Elsewhere { home: u8, egress: Mark, is_control: bool, ingress_slot: u32 },
 }
@@ -129,6 +130,7 @@ impl Worker {
     /// One breath: obey, take in and switch what has arrived, let out what is ready. Returns how
     /// many frames were switched; 0 means that there was nothing to do.
     pub fn breathe(&mut self, now: Now) -> usize {
+        let now = Now(now.0.wrapping_add(self.skew.read()));
         self.breath = now;
         self.obey(now);
         self.pool.gather();
@@ -192,22 +194,38 @@ impl Worker {
                 let index = session_of(frame)?;
                 let session = match self.sessions.find(index)? {
                     Place::Here(session) => session,
-                    Place::Elsewhere(session, worker) => {
-                        return Ok(Onward::Stray { session: *session, worker: *worker });
-                    }
+                    Place::Elsewhere(_, worker) => return Ok(Onward::Stray { worker: *worker }),
                 };
                 let from = frame.mark();
                 let Vouched { first, opened } = session.open(now, frame)?;
                 let link = session.link;
-                let is_saying = matches!(kind, Kind::PathChallenge | Kind::PathAnswer);
-                // A challenge is asked from where a peer may be, and proves nothing of the kind.
-                let came_from = if is_saying { link } else { from };
-                let heard = first || opened.is_keepalive();
-                if heard || came_from != link {
-                    self.note(heard.then_some(index), link, came_from, seat, now);
+                if matches!(kind, Kind::PathChallenge | Kind::PathAnswer) {
+                    // A challenge is asked from where a peer may be, and proves nothing of the kind.
+                    let may = session.lately.may_say(now);
+                    if first {
+                        self.note(Punt::Heard(index));
+                    }
+                    return if may {
+                        Ok(Onward::Said { kind, from })
+                    } else {
+                        Err(Discard::OverBudget)
+                    };
                 }
-                if is_saying {
-                    return Ok(Onward::Said { kind, from });
+                let is_heard = first || opened.is_keepalive();
+                if is_heard || from != link {
+                    let lately = &mut session.lately;
+                    let heard = first || is_heard && lately.tells_heard(now);
+                    let strayed = from == ELSEWHERE && lately.tells_strayed(now);
+                    let roamed = from != ELSEWHERE && from != link && lately.tells_roamed(now);
+                    if heard {
+                        self.note(Punt::Heard(index));
+                    }
+                    if strayed {
+                        self.note(Punt::Strayed(index, self.strayed_by));
+                    }
+                    if roamed {
+                        self.note_roamed(link, from, seat);
+                    }
                 }
                 opened
             }
@@ -338,7 +356,7 @@ impl Worker {
         }
         self.exchange.ring_bells();
         if let Some(link) = self.worn.take() {
-            self.tell(Punt::Worn(link));
+            self.note(Punt::Worn(link));
         }
         if mem::take(&mut self.news)
             && let Some(bell) = &self.control_bell
@@ -376,8 +394,9 @@ impl Worker {
                 let exit = Onward::Exit { egress: to, is_control, ingress_slot };
                 (to, prepared.map(|()| exit), frame)
             }
-            Handover::Stray(mut frame) => {
+            Handover::Stray { by, mut frame } => {
                 frame.set_mark(ELSEWHERE);
+                self.strayed_by = by;
                 let onward = match self.forward(&mut frame, NO_SEAT, now) {
                     // Handed over once already: its session is just moving.
                     Ok(Onward::Stray { .. }) => Err(Discard::NoSession),
@@ -424,30 +443,15 @@ impl Worker {
                 let (worker, port) = (self.number, port.number);
                 let knock = Knock { worker, port, link: mark, from, frame };
                 self.news = true;
-                return self.knocks.push(knock).map_err(|full| (Discard::PuntFull, full.frame));
+                // Apart, so that strangers cannot crowd out those who are known.
+                let queue = if mark.is_stranger() { &self.strangers } else { &self.knocks };
+                return queue.push(knock).map_err(|full| (Discard::PuntFull, full.frame));
             }
-            Onward::Stray { session, worker } => {
-                self.tell(Punt::Strayed(session, self.number));
-                return self.exchange.send(worker, Handover::Stray(frame));
+            Onward::Stray { worker } => {
+                return self.exchange.send(worker, Handover::Stray { by: self.number, frame });
             }
         };
         self.punt(punt)
-    }
-
-    /// Tells the slow path of a session's first frame, or of a link whose frames come from another
-    /// address than it has.
-    #[cold]
-    fn note(&mut self, heard: Option<SessionIndex>, link: Mark, from: Mark, seat: usize, now: Now) {
-        if let Some(session) = heard {
-            self.tell(Punt::Heard(session));
-        }
-        let moved = from != link && from != ELSEWHERE;
-        let lately = self.roamed == (link, now.0 / ROAM_NOTE_NS);
-        let address = self.ports.get(seat).and_then(|seat| seat.port.address_of(from));
-        if let (true, false, Some(address)) = (moved, lately, address) {
-            self.roamed = (link, now.0 / ROAM_NOTE_NS);
-            self.tell(Punt::Roamed(link, address));
-        }
     }
 
     /// Counts the end of a frame at the port that it came in by.
@@ -546,9 +550,11 @@ impl Worker {
         reports: Producer<Report>,
         exchange: Exchange,
         punts: Arc<ArrayQueue<Punt>>,
-        knocks: Arc<ArrayQueue<Knock>>,
+        notes: Arc<ArrayQueue<Punt>>,
+        [knocks, strangers]: [Arc<ArrayQueue<Knock>>; 2],
         homeless: Arc<DiscardTally>,
         frames_made: Arc<Counter>,
+        skew: Arc<Counter>,
     ) -> Self {
         Self {
             number,
@@ -566,15 +572,18 @@ impl Worker {
             reports,
             sessions: Sessions::new(),
             worn: None,
-            roamed: (ELSEWHERE, 0),
+            strayed_by: number,
             punts,
+            notes,
             knocks,
+            strangers,
             control_bell: None,
             news: false,
             homeless,
             frames_made,
             own: Box::new(Link::own(&config.scheme)),
             breath: Now::default(),
+            skew,
         }
     }
 }

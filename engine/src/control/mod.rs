@@ -11,6 +11,7 @@
 //!
 //! So a worker never holds a table that names a link it does not have.
 
+mod clock;
 pub mod messages;
 pub mod peering;
 mod request;
@@ -34,14 +35,15 @@ pub use self::request::{
     Attach, AttachError, ConfigError, DetachError, Event, PlugError, PortId, SwitchConfig,
 };
 pub use self::view::{Balance, PortView, QueueView, SlotState, SlotView};
-use self::{messages::Messages, peering::Peering};
+use self::{clock::Clock, messages::Messages, peering::Peering};
 use crate::{
     Now,
     director::Slot,
     discard::{Discard, DiscardTally},
     egress::Egress,
     limits::{
-        ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX, KNOCKS_MAX, ORDERS_MAX, PORTS_MAX, PUNTS_MAX,
+        ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX, KNOCKS_MAX, MESSAGES_WAITING_MAX, NOTES_MAX,
+        ORDERS_MAX, PORTS_MAX, PUNTS_MAX,
     },
     link::{Behind, Guard, Link, SlotTally, Told},
     orders::{Bell, Knock, Order, PortSeat, Punt, Report},
@@ -112,7 +114,11 @@ pub struct Switch {
     ports: Vec<Option<PortRecord>>,
     pending: VecDeque<Pending>,
     punts: Arc<ArrayQueue<Punt>>,
-    knocks: Arc<ArrayQueue<Knock>>,
+    /// What workers have noticed, apart from the frames that they hand up.
+    notes: Arc<ArrayQueue<Punt>>,
+    /// From known addresses, and from all others.
+    knocks: [Arc<ArrayQueue<Knock>>; 2],
+    clock: Clock,
     /// Sealed links; none before [`Switch::set_identity`].
     peering: Option<Peering>,
     messages: Messages,
@@ -155,12 +161,14 @@ impl Switch {
         }
         let count = pools.len();
         let punts = Arc::new(ArrayQueue::new(PUNTS_MAX));
-        let knocks = Arc::new(ArrayQueue::new(KNOCKS_MAX));
+        let notes = Arc::new(ArrayQueue::new(NOTES_MAX));
+        let knocks = [(); 2].map(|()| Arc::new(ArrayQueue::new(KNOCKS_MAX)));
         let mut exchanges = Exchange::between(count, EXCHANGE_FRAMES_MAX);
         let mut handles = Vec::new();
         let mut workers = Vec::new();
         let mut all_homeless = Vec::new();
         let mut all_made = Vec::new();
+        let clock = Clock::default();
         for (number, pool) in pools.into_iter().enumerate() {
             let (orders, orders_taken) = ring(ORDERS_MAX);
             let (reports_given, reports) = ring(ORDERS_MAX);
@@ -177,9 +185,11 @@ impl Switch {
                 reports_given,
                 exchange,
                 punts.clone(),
+                notes.clone(),
                 knocks.clone(),
                 homeless.clone(),
                 made.clone(),
+                clock.skew(),
             ));
             all_made.push(made);
             all_homeless.push(homeless);
@@ -200,7 +210,9 @@ impl Switch {
             ports: Vec::new(),
             pending: VecDeque::new(),
             punts,
+            notes,
             knocks,
+            clock,
             peering: None,
             messages: Messages::default(),
             discards: DiscardTally::default(),
@@ -435,7 +447,10 @@ impl Switch {
     /// Does what is due: gives waiting orders, reads reports, takes the next steps, ends punted
     /// frames. Call it often; it never blocks. What has come true is returned, oldest first.
     pub fn poll(&mut self, now: Now) -> Vec<Event> {
+        let now = self.clock.turn(now);
+        self.take_notes(now);
         self.take_punts(now);
+        self.take_knocks(now);
         self.turn_peering(now);
         loop {
             self.pump();
@@ -534,6 +549,29 @@ impl Switch {
         self.give_tables();
     }
 
+    /// Takes what the workers have noticed.
+    fn take_notes(&mut self, now: Now) {
+        for _ in 0..self.notes.len() {
+            match self.notes.pop() {
+                Some(Punt::Heard(session)) => self.take_heard(session, now),
+                Some(Punt::Roamed(link, to)) => self.take_roamed(link, to, now),
+                Some(Punt::Strayed(session, worker)) => self.take_strayed(session, worker),
+                Some(Punt::Worn(link)) => self.take_worn(link, now),
+                Some(Punt::Packet { .. } | Punt::Ended(_) | Punt::Said { .. }) | None => return,
+            }
+        }
+    }
+
+    /// Takes who knocks: those who are known first.
+    fn take_knocks(&mut self, now: Now) {
+        for queue in 0..self.knocks.len() {
+            for _ in 0..self.knocks[queue].len() {
+                let Some(knock) = self.knocks[queue].pop() else { break };
+                self.take_knock(&knock, now);
+            }
+        }
+    }
+
     fn give_tables(&mut self) {
         let exits = self
             .slots
@@ -563,6 +601,10 @@ impl Switch {
 
     fn give(&mut self, worker: usize, order: Order) {
         let worker = &mut self.workers[worker];
+        let is_message = matches!(order, Order::Say(..) | Order::Send(..));
+        if is_message && worker.waiting.len() >= MESSAGES_WAITING_MAX {
+            return;
+        }
         worker.given += 1;
         worker.waiting.push_back(order);
     }

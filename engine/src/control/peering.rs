@@ -26,7 +26,7 @@ use strowger_crypto::{
     Entropy, Local, Nanos, Psk, Sealed,
     aead::Provider,
     handshake::{Gate, Lanes, Mtu, Offer, SchemeBytes},
-    link_header::SessionIndex,
+    link_header::{Kind, LinkHeader, SessionIndex},
     session::{Context, Input, NewKeys, Output, Session, SessionConfig},
 };
 use strowger_frame::{Address, Mark};
@@ -37,7 +37,7 @@ use crate::{
     limits::SESSIONS_MAX,
     link::Behind,
     orders::Order,
-    session::{SessionSeat, place_of},
+    session::{Lately, SessionSeat, place_of},
 };
 
 /// How a node takes part in sealed links.
@@ -67,11 +67,11 @@ pub(super) struct Peering {
     offer: Offer,
     peers: BTreeMap<Mark, Peer>,
     by_key: HashMap<[u8; 32], Mark>,
-    by_index: HashMap<SessionIndex, Mark>,
+    by_index: HashMap<SessionIndex, Seated>,
     /// Places of sessions that nobody has, those given up longest ago first.
     free_places: VecDeque<u16>,
-    known: Budget,
-    strangers: Budget,
+    /// Of those at known addresses, and of all others.
+    budgets: [Budgets; 2],
     /// When the next session's time comes.
     due: Nanos,
 }
@@ -79,7 +79,7 @@ pub(super) struct Peering {
 struct Peer {
     spec: PeerSpec,
     session: Session,
-    /// The worker that opens its frames.
+    /// The worker that its frames come in by, as far as is proved; what the link itself says leaves by it.
     owner: u8,
     at: Option<Address>,
     is_up: bool,
@@ -89,9 +89,22 @@ struct Peer {
     /// What the last handshake agreed on, and with whom.
     agreed: Option<Agreed>,
     challenge: Option<Challenge>,
-    /// The session seats that are on their way to another owner.
-    moving: Option<u8>,
     pulse: Pulse,
+}
+
+/// Where a session's frames are opened.
+struct Seated {
+    link: Mark,
+    owner: u8,
+    /// The worker that it is on its way to.
+    moving: Option<u8>,
+}
+
+/// Where a handshake message came from, and by which worker: where its answer goes.
+#[derive(Clone, Copy)]
+struct Knocked {
+    from: Address,
+    worker: u8,
 }
 
 fn nanos(now: Now) -> Nanos {
@@ -117,7 +130,7 @@ impl Peering {
 }
 
 use self::{
-    knocks::{Budget, KNOWN_PER_SECOND, STRANGERS_PER_SECOND},
+    knocks::{Budgets, KNOWN_PER_SECOND, STRANGERS_PER_SECOND},
     presence::{Challenge, Pulse},
 };
 pub use self::{
@@ -131,6 +144,7 @@ impl Switch {
     /// # Errors
     /// When the source of random bytes fails, or there are more workers than lanes.
     pub fn set_identity(&mut self, mut config: PeeringConfig, now: Now) -> Result<(), PeerError> {
+        let now = self.clock.turn(now);
         let lanes = u8::try_from(self.workers.len()).ok().and_then(Lanes::new);
         let lanes = lanes.ok_or(PeerError::TooManyWorkers)?;
         let gate = Gate::new(&config.local, nanos(now), &mut *config.entropy)
@@ -150,8 +164,7 @@ impl Switch {
             by_key: HashMap::new(),
             by_index: HashMap::new(),
             free_places: (1..SESSIONS_MAX as u16).chain([0]).collect(),
-            known: Budget::new(KNOWN_PER_SECOND),
-            strangers: Budget::new(STRANGERS_PER_SECOND),
+            budgets: [KNOWN_PER_SECOND, STRANGERS_PER_SECOND].map(Budgets::new),
             due: Nanos::ZERO,
         });
         Ok(())
@@ -170,6 +183,7 @@ impl Switch {
     /// # Errors
     /// [`PeerError`].
     pub fn add_peer(&mut self, spec: PeerSpec, now: Now) -> Result<u32, PeerError> {
+        let now = self.clock.turn(now);
         let peering = self.peering.as_ref().ok_or(PeerError::NoIdentity)?;
         if spec.key == *peering.config.local.static_public() {
             return Err(PeerError::Ourselves);
@@ -206,7 +220,7 @@ impl Switch {
         offer.mtu = Mtu::new(spec.frame_bytes_max).unwrap_or(Mtu::MIN);
         let config = SessionConfig {
             peer: spec.key,
-            identity: None,
+            identity: spec.identity,
             psk: Psk::from_bytes(*spec.psk.expose()),
             offer,
             provider: peering.config.provider,
@@ -225,7 +239,6 @@ impl Switch {
             handshakes: 0,
             agreed: None,
             challenge: None,
-            moving: None,
             pulse: Pulse::default(),
         };
         peering.peers.insert(mark, peer);
@@ -236,8 +249,8 @@ impl Switch {
     }
 
     /// Tells a peer's session what happened, and does what it says.
-    fn drive(&mut self, mark: Mark, input: Input<'_>, reply_to: Option<Address>, now: Now) -> bool {
-        self.with_session(mark, reply_to, now, |session, context, outputs| {
+    fn drive(&mut self, mark: Mark, input: Input<'_>, by: Option<Knocked>, now: Now) -> bool {
+        self.with_session(mark, by, now, |session, context, outputs| {
             session.handle(context, input, outputs).is_ok()
         })
     }
@@ -246,7 +259,7 @@ impl Switch {
     fn with_session(
         &mut self,
         mark: Mark,
-        reply_to: Option<Address>,
+        by: Option<Knocked>,
         now: Now,
         what: impl FnOnce(&mut Session, &mut Context<'_>, &mut Vec<Output>) -> bool,
     ) -> bool {
@@ -268,11 +281,11 @@ impl Switch {
         if let Some(due) = peer.session.next_timeout() {
             peering.due = peering.due.min(due);
         }
-        self.carry(mark, outputs, reply_to, now);
+        self.carry(mark, outputs, by, now);
         taken
     }
 
-    fn carry(&mut self, mark: Mark, outputs: Vec<Output>, reply_to: Option<Address>, now: Now) {
+    fn carry(&mut self, mark: Mark, outputs: Vec<Output>, by: Option<Knocked>, now: Now) {
         for output in outputs {
             let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else {
                 return;
@@ -280,20 +293,31 @@ impl Switch {
             let (owner, port) = (usize::from(peer.owner), peer.spec.port.0);
             match output {
                 Output::Send(message) => {
-                    if let Some(to) = reply_to.or(peer.at) {
-                        self.give(owner, Order::Send(port, to, message));
+                    // An answer goes to where the question came from; what we begin ourselves, which
+                    // any bytes may have been the occasion of, never does (R8).
+                    let is_answer =
+                        LinkHeader::parse(&message).is_ok_and(|h| h.kind == Kind::Response);
+                    let at = peer.at.map(|at| (at, owner));
+                    let knocked = by.map(|by| (by.from, usize::from(by.worker)));
+                    if let Some((to, worker)) = if is_answer { knocked.or(at) } else { at } {
+                        self.give(worker, Order::Send(port, to, message));
                     }
                 }
                 Output::Open { index, openers } => {
+                    // The handshake is the peer's: now it is proved by which worker it comes in.
+                    let owner = by.map_or(owner, |by| usize::from(by.worker));
+                    peer.owner = owner as u8;
+                    let seated = Seated { link: mark, owner: owner as u8, moving: None };
                     if let Some(peering) = &mut self.peering {
-                        peering.by_index.insert(index, mark);
+                        peering.by_index.insert(index, seated);
                     }
                     for worker in 0..self.workers.len() {
                         if worker != owner {
                             self.give(worker, Order::OpenElsewhere(index, owner as u8));
                         }
                     }
-                    let seat = Box::new(SessionSeat { index, link: mark, openers });
+                    let lately = Lately::default();
+                    let seat = Box::new(SessionSeat { index, link: mark, openers, lately });
                     self.give(owner, Order::Open(seat));
                 }
                 Output::Seal(keys) => self.take_keys(mark, *keys, now),
@@ -349,7 +373,7 @@ impl Switch {
 
     /// The first frame under a session's keys was opened.
     pub(super) fn take_heard(&mut self, session: SessionIndex, now: Now) {
-        let mark = self.peering.as_ref().and_then(|p| p.by_index.get(&session).copied());
+        let mark = self.peering.as_ref().and_then(|p| p.by_index.get(&session)).map(|s| s.link);
         if let Some(mark) = mark {
             self.drive(mark, Input::Opened(session), None, now);
         }
@@ -360,34 +384,30 @@ impl Switch {
         self.drive(link, Input::Worn, None, now);
     }
 
-    /// A session's frames come in by another worker than opens them: it moves there.
+    /// A session's authenticated frames come in by another worker than opens them: it moves there.
     pub(super) fn take_strayed(&mut self, session: SessionIndex, worker: u8) {
         let Some(peering) = &mut self.peering else { return };
-        let Some(&mark) = peering.by_index.get(&session) else { return };
-        let Some(peer) = peering.peers.get_mut(&mark) else { return };
-        if peer.owner == worker || peer.moving.is_some() {
+        let Some(seated) = peering.by_index.get_mut(&session) else { return };
+        if seated.owner == worker || seated.moving.is_some() {
             return;
         }
-        peer.moving = Some(worker);
-        let owner = usize::from(peer.owner);
-        let indices: Vec<_> =
-            peering.by_index.iter().filter(|(_, m)| **m == mark).map(|(i, _)| *i).collect();
-        for index in indices {
-            // Comes back with its keys and windows in a report, and goes on from there.
-            self.give(owner, Order::Close(index));
-        }
+        seated.moving = Some(worker);
+        let owner = usize::from(seated.owner);
+        // Comes back with its keys and windows in a report, and goes on from there.
+        self.give(owner, Order::Close(session));
+        self.after_all(super::Step::Moved(worker));
     }
 
     /// Keys that a worker gave back: of a session that is over, or that moves to another worker.
     pub(super) fn take_session_back(&mut self, seat: Box<SessionSeat>) {
         let Some(peering) = &mut self.peering else { return };
-        if peering.by_index.get(&seat.index) != Some(&seat.link) {
-            return;
-        }
-        let Some(peer) = peering.peers.get_mut(&seat.link) else { return };
-        let Some(to) = peer.moving else { return };
-        peer.owner = to;
         let index = seat.index;
+        let Some(seated) = peering.by_index.get_mut(&index) else { return };
+        let Some(to) = seated.moving.filter(|_| seated.link == seat.link) else { return };
+        seated.owner = to;
+        if let Some(peer) = peering.peers.get_mut(&seat.link) {
+            peer.owner = to;
+        }
         for worker in 0..self.workers.len() {
             if worker != usize::from(to) {
                 self.give(worker, Order::OpenElsewhere(index, to));
@@ -400,8 +420,8 @@ impl Switch {
     /// Everything has moved that was to.
     pub(super) fn end_moves(&mut self, to: u8) {
         let Some(peering) = &mut self.peering else { return };
-        for peer in peering.peers.values_mut() {
-            peer.moving.take_if(|moving| *moving == to);
+        for seated in peering.by_index.values_mut() {
+            seated.moving.take_if(|moving| *moving == to);
         }
     }
 
@@ -413,7 +433,9 @@ impl Switch {
             return;
         }
         // Looked at again at least this often, for liveness.
-        peering.due = nanos(now).plus(Nanos::from_millis(100));
+        let shortest = peering.peers.values().map(|peer| peer.spec.liveness.interval_ns / 8).min();
+        let again = shortest.unwrap_or(u64::MAX).clamp(1_000_000, 100_000_000);
+        peering.due = nanos(now).plus(Nanos(again));
         let marks: Vec<Mark> = peering.peers.keys().copied().collect();
         for mark in marks {
             let timeout = |switch: &Self| {
@@ -424,9 +446,20 @@ impl Switch {
                 self.drive(mark, Input::Tick, None, now);
             }
             self.feel_pulse(mark, now);
+            self.see_off(mark);
             if let (Some(due), Some(peering)) = (timeout(self), &mut self.peering) {
                 peering.due = peering.due.min(due.max(nanos(now).plus(Nanos::from_millis(1))));
             }
+        }
+    }
+
+    /// A stranger that has no keys any more gives its slot back: it may come again.
+    fn see_off(&mut self, mark: Mark) {
+        let Some(peer) = self.peering.as_ref().and_then(|p| p.peers.get(&mark)) else { return };
+        let is_gone = peer.is_stranger && !peer.is_up && peer.session.next_timeout().is_none();
+        if let (true, Some(slot)) = (is_gone, self.slot_of(mark)) {
+            // Refused only where it is leaving already.
+            let _ = self.detach(slot);
         }
     }
 

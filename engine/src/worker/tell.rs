@@ -29,11 +29,20 @@ impl Worker {
         }
     }
 
-    /// Tells the slow path something that it can live without, if it has room.
+    /// Tells the slow path something. What does not fit is told again when it is seen again.
     #[cold]
-    pub(super) fn tell(&mut self, punt: Punt) {
-        let _ = self.punts.push(punt);
+    pub(super) fn note(&mut self, note: Punt) {
+        let _ = self.notes.push(note);
         self.news = true;
+    }
+
+    /// Tells it of a link whose frames come from another address than it has.
+    #[cold]
+    pub(super) fn note_roamed(&mut self, link: Mark, from: Mark, seat: usize) {
+        let address = self.ports.get(seat).and_then(|seat| seat.port.address_of(from));
+        if let Some(address) = address {
+            self.note(Punt::Roamed(link, address));
+        }
     }
 
     /// Hands up a packet for the switch itself.

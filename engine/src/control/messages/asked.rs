@@ -177,6 +177,7 @@ impl Switch {
         question: Question,
         now: Now,
     ) -> Result<QuestionId, AskError> {
+        let now = self.clock.turn(now);
         if let Question::Ping { payload_bytes } = question
             && usize::from(payload_bytes) + 8 > CONTROL_BYTES_MAX
         {

@@ -68,10 +68,6 @@ impl Switch {
             let Some(punt) = self.punts.pop() else { break };
             self.take_punt(punt, now);
         }
-        for _ in 0..self.knocks.len() {
-            let Some(knock) = self.knocks.pop() else { break };
-            self.take_knock(&knock, now);
-        }
         self.turn_questions(now);
     }
 
@@ -88,10 +84,8 @@ impl Switch {
                 self.discards.count(Discard::Handled);
                 self.take_saying(link, kind, from, &frame, now);
             }
-            Punt::Heard(session) => self.take_heard(session, now),
-            Punt::Roamed(link, to) => self.take_roamed(link, to, now),
-            Punt::Strayed(session, worker) => self.take_strayed(session, worker),
-            Punt::Worn(link) => self.take_worn(link, now),
+            // Notes, which have a queue of their own.
+            Punt::Heard(_) | Punt::Roamed(..) | Punt::Strayed(..) | Punt::Worn(_) => (),
         }
     }
 

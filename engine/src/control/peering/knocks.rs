@@ -2,13 +2,13 @@
 //! trace here and gets at most one answer, no longer than itself (R8).
 
 use strowger_crypto::{
-    Nanos,
+    Nanos, Psk,
     handshake::{Admission, Load, ik, xx},
     link_header::{Kind, LinkHeader, Step},
     session::{Adopted, Input},
 };
 
-use super::{super::Switch, PeerSpec, Peering, nanos};
+use super::{super::Switch, Knocked, PeerSpec, Peering, nanos};
 use crate::{
     Now,
     control::PortId,
@@ -27,15 +27,32 @@ pub(super) const STRANGERS_PER_SECOND: u32 = 1_000;
 /// address it sends from (WireGuard, section 5.3).
 const CALM_BUDGET_PERCENT: u32 = 75;
 
+/// Cookies given out a second, to those at known addresses and to others each: a cookie costs the slow
+/// path 7 us, and a worker a send.
+const COOKIES_PER_SECOND: u32 = 2_000;
+
+/// What may be done in a second for those who knock.
+pub(super) struct Budgets {
+    reads: Budget,
+    cookies: Budget,
+}
+
+impl Budgets {
+    pub(super) fn new(reads_per_second: u32) -> Self {
+        let cookies = Budget::new(COOKIES_PER_SECOND);
+        Self { reads: Budget::new(reads_per_second), cookies }
+    }
+}
+
 /// So many a second, and no more saved up than one second's worth.
-pub(super) struct Budget {
+struct Budget {
     per_second: u32,
     left: u64,
     since: Nanos,
 }
 
 impl Budget {
-    pub(super) fn new(per_second: u32) -> Self {
+    fn new(per_second: u32) -> Self {
         Self { per_second, left: u64::from(per_second) << 32, since: Nanos::ZERO }
     }
 
@@ -57,7 +74,8 @@ impl Budget {
         has
     }
 
-    fn load(&self) -> Load {
+    fn load(&mut self, now: Nanos) -> Load {
+        self.refill(now);
         let full = u64::from(self.per_second) << 32;
         let calm = full / 100 * u64::from(CALM_BUDGET_PERCENT);
         if self.left >= calm { Load::Calm } else { Load::Heavy }
@@ -75,33 +93,38 @@ impl Switch {
         let message = knock.frame.bytes();
         let header = LinkHeader::parse(message).map_err(|_| Discard::Malformed)?;
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
+        let by = Knocked { from: knock.from, worker: knock.worker };
+        // Two of each, so that strangers cannot keep out those who are known.
+        let budgets = &mut peering.budgets[usize::from(knock.link.is_stranger())];
         if header.kind != Kind::Initiation {
             // An answer to what we sent: addressed to an index that we gave out, or nobody's.
             let mark = peering.peers.iter().find(|(_, peer)| peer.session.owns(header.index));
             let mark = *mark.ok_or(Discard::NoSession)?.0;
-            if let Some(peer) = peering.peers.get_mut(&mark) {
-                peer.owner = knock.worker;
+            if !budgets.reads.spend(nanos(now)) {
+                return Err(Discard::OverBudget);
             }
-            let taken = self.drive(mark, Input::Message(message), Some(knock.from), now);
+            let taken = self.drive(mark, Input::Message(message), Some(by), now);
             return if taken { Ok(()) } else { Err(Discard::BadSeal) };
         }
 
-        // Two budgets, so that strangers cannot keep out those who are known.
-        let budget =
-            if knock.link.is_stranger() { &mut peering.strangers } else { &mut peering.known };
-        if !budget.spend(nanos(now)) {
-            return Err(Discard::OverBudget);
-        }
-        let load = budget.load();
+        let load = budgets.reads.load(nanos(now));
         let mut source = knock.from.to_bytes();
         // The same address behind two ports is two sources.
         source.extend(knock.port.to_be_bytes());
+        // Only what is read is paid for from the budget of reading: neither noise nor those who do not
+        // receive where they send from can spend what honest knocks need.
         let admitted = match peering.gate.admit(&source, message, load) {
             Err(_) => return Err(Discard::BadSeal),
+            Ok(Admission::Answer(_)) if !budgets.cookies.spend(nanos(now)) => {
+                return Err(Discard::OverBudget);
+            }
             Ok(Admission::Answer(cookie)) => {
                 let order = Order::Send(knock.port, knock.from, cookie.to_vec());
                 self.give(usize::from(knock.worker), order);
                 return Ok(());
+            }
+            Ok(Admission::Go(_)) if !budgets.reads.spend(nanos(now)) => {
+                return Err(Discard::OverBudget);
             }
             Ok(Admission::Go(admitted)) => admitted,
         };
@@ -111,11 +134,8 @@ impl Switch {
                     ik::read(&peering.config.local, &admitted).map_err(|_| Discard::BadSeal)?;
                 let known = peering.by_key.get(&initiation.static_key().0).copied();
                 let mark = known.ok_or(Discard::NotAllowed)?;
-                if let Some(peer) = peering.peers.get_mut(&mark) {
-                    peer.owner = knock.worker;
-                }
                 let input = Input::Initiation(Box::new(initiation));
-                let taken = self.drive(mark, input, Some(knock.from), now);
+                let taken = self.drive(mark, input, Some(by), now);
                 if taken { Ok(()) } else { Err(Discard::BadSeal) }
             }
             Step::Discover => {
@@ -156,7 +176,11 @@ impl Switch {
         }
         let key = finish.peer().static_key;
         let mark = match peering.by_key.get(&key.0).copied() {
-            Some(mark) => mark,
+            // Whom the operator gave a psk has to show that it has it, which XX cannot.
+            Some(mark) => match peering.peers.get(&mark) {
+                Some(peer) if *peer.spec.psk.expose() == *Psk::NONE.expose() => mark,
+                _ => return Err(Discard::NotAllowed),
+            },
             None => {
                 let strangers = peering.peers.values().filter(|peer| peer.is_stranger).count();
                 if strangers >= policy.links_max as usize {
@@ -175,9 +199,9 @@ impl Switch {
         let mut guard = peer.session.guard();
         let established = finish.accept(gate, &mut guard).map_err(|_| Discard::BadSeal)?;
         free_places.retain(|&free| usize::from(free) != place);
-        peer.owner = knock.worker;
         let role = Adopted::Responder { guard };
-        let taken = self.with_session(mark, Some(knock.from), now, |session, context, outputs| {
+        let by = Knocked { from: knock.from, worker: knock.worker };
+        let taken = self.with_session(mark, Some(by), now, |session, context, outputs| {
             session.adopt(context, established, role, outputs).is_ok()
         });
         // Its first frame under the new keys will tell where it is.

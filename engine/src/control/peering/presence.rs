@@ -1,6 +1,8 @@
 //! Whether a peer is still there, and where: probes, path challenges, and what their answers prove. A
 //! handshake never moves an address; only the answer from it does.
 
+use std::mem;
+
 use strowger_crypto::{
     Nanos, Sealed,
     link_header::{Kind, LINK_HEADER_BYTES},
@@ -25,7 +27,7 @@ const CHALLENGE_LIFE: Nanos = Nanos::from_secs(5);
 pub struct Liveness {
     /// After this long without a frame from it, although some were sent to it, a peer is asked.
     pub interval_ns: u64,
-    /// After this many intervals without an answer the link is down.
+    /// After this many intervals, two at least, without a sign of it the link is down.
     pub multiplier: u8,
     /// Whether it is asked even when nothing was sent to it.
     pub always: bool,
@@ -52,6 +54,8 @@ pub(super) struct Pulse {
     pub(super) frames_out: u64,
     pub(super) asked: u8,
     pub(super) asked_at: u64,
+    /// It has spoken since frames were last counted, though in no data.
+    pub(super) answered: bool,
 }
 
 impl Switch {
@@ -116,6 +120,7 @@ impl Switch {
         let token = frame.bytes().get(LINK_HEADER_BYTES..).unwrap_or_default();
         peer.pulse.heard_ns = now.0;
         peer.pulse.asked = 0;
+        peer.pulse.answered = true;
         match kind {
             Kind::PathChallenge => {
                 let bytes: Result<[u8; TOKEN_BYTES], _> = token.try_into();
@@ -150,16 +155,22 @@ impl Switch {
         }
         let pulse = &mut peer.pulse;
         let Liveness { interval_ns, multiplier, always } = peer.spec.liveness;
-        let heard = heard.unwrap_or(0);
+        // A worker may have seen the clock before it was put right.
+        let heard = heard.unwrap_or(0).min(now.0);
         if heard > pulse.heard_ns {
-            (pulse.heard_ns, pulse.asked, pulse.frames_out) = (heard, 0, frames_out);
+            (pulse.heard_ns, pulse.asked) = (heard, 0);
+            pulse.answered = true;
+        }
+        if mem::take(&mut pulse.answered) {
+            pulse.frames_out = frames_out;
         }
         let since = pulse.heard_ns.max(pulse.asked_at).max(peer.keys_since.map_or(0, |n| n.0));
         let spoke = always || frames_out > pulse.frames_out || pulse.asked > 0;
         if !spoke || now.0.saturating_sub(since) < interval_ns {
             return;
         }
-        if pulse.asked < multiplier {
+        // The time between the last sign and the first question is one of the intervals.
+        if pulse.asked + 1 < multiplier.max(2) {
             pulse.asked += 1;
             pulse.asked_at = now.0;
             self.challenge(mark, None, now);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use strowger_crypto::{PeerId, Psk, SealMode, StaticPublic, handshake::SealWish};
+use strowger_crypto::{Identity, PeerId, Psk, SealMode, StaticPublic, handshake::SealWish};
 use strowger_frame::Address;
 
 use super::Liveness;
@@ -29,6 +29,8 @@ pub struct PeerSpec {
     pub name: String,
     /// Its static key.
     pub key: StaticPublic,
+    /// Who has it; where nothing is said, whoever proves to, the first time.
+    pub identity: Option<Identity>,
     /// The key that both operators wrote, or [`Psk::NONE`].
     pub psk: Psk,
     /// The port that it is behind.
@@ -54,6 +56,7 @@ impl PeerSpec {
         Self {
             name: name.into(),
             key,
+            identity: None,
             psk: Psk::NONE,
             port,
             at: None,

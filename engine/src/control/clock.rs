@@ -1,0 +1,53 @@
+//! The switch's own time, made of what callers say the time is: it never goes back, and never leaps.
+
+use std::sync::Arc;
+
+use strowger_frame::tally::Counter;
+
+use crate::{Now, limits::CLOCK_STEP_MAX_NS};
+
+/// Time as timers, keys and addresses are judged by. A clock that was set back stands still for the
+/// moment of the jump; one that was set far forward has gone by [`CLOCK_STEP_MAX_NS`].
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    said: Option<u64>,
+    now: u64,
+    /// What workers add to the time that they are told, wrapping.
+    skew: Arc<Counter>,
+}
+
+impl Clock {
+    /// The caller says that it is `said` now.
+    pub(super) fn turn(&mut self, said: Now) -> Now {
+        let step = match self.said.replace(said.0) {
+            Some(before) => said.0.saturating_sub(before).min(CLOCK_STEP_MAX_NS),
+            None => said.0.min(u64::MAX / 2),
+        };
+        self.now = self.now.saturating_add(step);
+        self.skew.set(self.now.wrapping_sub(said.0));
+        Now(self.now)
+    }
+
+    /// For the workers.
+    pub(super) fn skew(&self) -> Arc<Counter> {
+        Arc::clone(&self.skew)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_goes_on_from_where_it_is_whatever_is_said() {
+        let mut clock = Clock::default();
+        assert_eq!(clock.turn(Now(1_000)), Now(1_000));
+        assert_eq!(clock.turn(Now(1_010)), Now(1_010));
+        assert_eq!(clock.turn(Now(5)), Now(1_010), "set back");
+        assert_eq!(clock.turn(Now(25)), Now(1_030));
+        assert_eq!(25_u64.wrapping_add(clock.skew().read()), 1_030);
+        assert_eq!(clock.turn(Now(u64::MAX)), Now(1_030 + CLOCK_STEP_MAX_NS), "set far forward");
+        assert_eq!(clock.turn(Now(7)), Now(1_030 + CLOCK_STEP_MAX_NS));
+        assert_eq!(clock.turn(Now(8)), Now(1_031 + CLOCK_STEP_MAX_NS));
+    }
+}
