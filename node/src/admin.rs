@@ -15,6 +15,8 @@
 //! | `{"attach":{"name":..,"address":..,"listener":..,"slot":..}}` | `{"attached":slot}` |
 //! | `{"detach":slot}` | `{"detached":slot}` |
 //! | `{"watch":"events"}` | a line `{"watching":"events"}`, then one for each event: those kept, and those to come |
+//! | `{"ping":{"label":..,"bytes":..}}`, `{"trace":{"label":..}}`, `{"identify":{"label":..}}` | `{"asked":n}` |
+//! | `{"answers":n}` | `{"answers":[...],"done":..}`: what has come since this was last asked |
 //! | `{"watch":"balance"}` | a line with the balance at once and every second, until the client goes |
 //!
 //! `attach` needs `name` and, behind a UDP listener, `address`; `listener` (the name of a `[[udp]]`,
@@ -28,6 +30,7 @@
 //! Counts are frames and bytes since the relay began; names of reasons are those of
 //! [`Discard`](strowger_engine::discard::Discard).
 
+mod asking;
 mod render;
 
 use std::{
@@ -55,7 +58,8 @@ use serde_json::{Value, json};
 use strowger_crypto::{PeerId, StaticPublic};
 use strowger_engine::{
     Now,
-    control::{Balance, PortView, SlotView, SwitchConfig, peering::PeerView},
+    control::{Balance, PortView, SlotView, SwitchConfig, messages, peering::PeerView},
+    label::Label,
     link::Rights,
 };
 use strowger_frame::port::Arm;
@@ -101,6 +105,10 @@ pub(crate) enum Question {
     Status,
     Attach(AttachWish),
     Detach(u32),
+    /// Have a packet ask whoever is at the label's end, or on its way.
+    Ask(Label, messages::Question),
+    /// What has come of a question.
+    Answers(u32),
 }
 
 /// What a client wants attached, in the words of the configuration.
@@ -128,6 +136,8 @@ pub(crate) enum Answer {
     Status(Box<Status>),
     Attached(u32),
     Detached(u32),
+    Asked(u32),
+    Answers(Vec<messages::Answer>, bool),
     /// It will not be done, and why.
     Declined(String),
 }
@@ -552,7 +562,8 @@ fn error(kind: &str, text: &str) -> Value {
 }
 
 fn read_request(line: &[u8]) -> Result<Asked, String> {
-    const WANTED: &str = "one object with one of show, attach, detach, watch";
+    const WANTED: &str = "one object with one of show, attach, detach, watch, ping, \
+                          trace, identify, answers";
     let value: Value = serde_json::from_slice(line).map_err(|_| format!("no JSON: {WANTED}"))?;
     let object = value.as_object().filter(|object| object.len() == 1);
     let Some((verb, what)) = object.and_then(|object| object.iter().next()) else {
@@ -577,6 +588,14 @@ fn read_request(line: &[u8]) -> Result<Asked, String> {
         ("detach", _) => {
             let slot = what.as_u64().and_then(|slot| u32::try_from(slot).ok());
             Question::Detach(slot.ok_or("detach takes a slot number")?)
+        }
+        ("ping" | "trace" | "identify", _) => {
+            let (label, question) = asking::read(verb, what)?;
+            Question::Ask(label, question)
+        }
+        ("answers", _) => {
+            let asked = what.as_u64().and_then(|asked| u32::try_from(asked).ok());
+            Question::Answers(asked.ok_or("answers takes the number that a question was given")?)
         }
         _ => return Err(format!("a request is {WANTED}")),
     };

@@ -2,6 +2,7 @@
 //! subcommand has a module of its own.
 
 mod admin;
+mod ask;
 mod bench_cmd;
 mod config;
 mod conform;
@@ -71,6 +72,10 @@ enum Command {
         #[command(subcommand)]
         change: Change,
     },
+    /// Ask whoever is at the end of a label whether it is there; sent by a running relay.
+    Ping(ask::Pinging),
+    /// Ask every hop of a label what it does with a packet, and where and why one is discarded.
+    Trace(ask::Options),
     /// Make and read key files: new, id, show, psk.
     Key {
         #[command(subcommand)]
@@ -174,6 +179,8 @@ fn perform(command: Command) -> Result<ExitCode, Failure> {
         Command::Bench(wanted) => return bench_cmd::perform(&wanted),
         Command::Demo(options) => return demo::run(&options),
         Command::Doctor { json } => return doctor::run(json, output),
+        Command::Ping(options) => ask::ping(&options, output),
+        Command::Trace(options) => ask::trace(&options, output),
         Command::Relay { config } => relay::run(&config),
         Command::Show { topic, follow, asking } => {
             let topic = if follow { topic.followed()? } else { topic };

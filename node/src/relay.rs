@@ -1,6 +1,8 @@
 //! `strowger relay`: the slow path's thread. It polls the switch, answers the control socket's
 //! questions and watches the workers; it never touches a frame and never waits for a client.
 
+mod questions;
+
 use std::{
     io::{self, Write},
     os::fd::AsRawFd as _,
@@ -15,12 +17,15 @@ use signal_hook::{
 };
 use strowger_crypto::Psk;
 use strowger_engine::{
-    control::{Attach, Balance, Event, PortView, SlotState, peering::PeerSpec},
+    control::{
+        Attach, Balance, Event, PortView, SlotState, messages::QuestionId, peering::PeerSpec,
+    },
     link::{Behind, Rights},
 };
 use strowger_frame::{Address, port::Arm};
 use strowger_io::{Doorbell, Ringer, Waiter};
 
+use self::questions::Questions;
 use crate::{
     admin::{Answer, AttachWish, Control, Question, Server},
     config::{self, Config},
@@ -114,8 +119,13 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let mut topology = assemble(&config, letterbox.ringer.clone(), said)?;
     let early = std::mem::take(&mut topology.events);
     let journal = Journal::default();
-    let mut relay =
-        Relay { topology, began: Instant::now(), waiting: Vec::new(), journal: journal.clone() };
+    let mut relay = Relay {
+        topology,
+        began: Instant::now(),
+        waiting: Vec::new(),
+        journal: journal.clone(),
+        questions: Questions::default(),
+    };
     relay.note(&early);
     relay.say_slots(said);
     let server = control.serve(letterbox, journal)?;
@@ -176,6 +186,7 @@ struct Relay {
     waiting: Vec<(u32, SyncSender<Answer>)>,
     /// What came true, for whoever asks.
     journal: Journal,
+    questions: Questions,
 }
 
 impl Relay {
@@ -215,6 +226,10 @@ impl Relay {
         self.note(&events);
         for event in events {
             let (slot, answer) = match event {
+                Event::Answered(id, answer) => {
+                    self.questions.take(id, answer);
+                    continue;
+                }
                 Event::SlotAttached(slot) => (slot, Answer::Attached(slot)),
                 Event::AttachRefused(slot, why) => (slot, Answer::Declined(why.to_string())),
                 Event::SlotDetached(slot) => (slot, Answer::Detached(slot)),
@@ -224,7 +239,6 @@ impl Relay {
                 | Event::LinkDown(_)
                 | Event::Roamed(..)
                 | Event::Rekeyed(_)
-                | Event::Answered(..)
                 | Event::Goodbye { .. }
                 | Event::SlotMovedAway { .. } => continue,
             };
@@ -270,6 +284,17 @@ impl Relay {
             Question::Attach(wish) => match self.attach(wish) {
                 Ok(slot) => return self.waiting.push((slot, client)),
                 Err(why) => Answer::Declined(why),
+            },
+            Question::Ask(label, question) => match switch.ask(label, question, clock.now()) {
+                Ok(id) => {
+                    self.questions.expect(id);
+                    Answer::Asked(id.0)
+                }
+                Err(why) => Answer::Declined(why.to_string()),
+            },
+            Question::Answers(id) => match self.questions.fetch(QuestionId(id)) {
+                Some((answers, done)) => Answer::Answers(answers, done),
+                None => Answer::Declined(format!("there is no question {id}, or no more of it")),
             },
             Question::Detach(slot) => match switch.detach(slot) {
                 Ok(()) => return self.waiting.push((slot, client)),

@@ -121,13 +121,13 @@ fn print(output: &mut dyn Write, text: &str) -> Result<(), Failure> {
 }
 
 /// A connection to a relay.
-struct Conversation<'p> {
+pub(crate) struct Conversation<'p> {
     socket: &'p Path,
     lines: BufReader<UnixStream>,
 }
 
 impl<'p> Conversation<'p> {
-    fn open(socket: &'p Path) -> Result<Self, Failure> {
+    pub(crate) fn open(socket: &'p Path) -> Result<Self, Failure> {
         let shown = socket.display();
         let stream = UnixStream::connect(socket).map_err(|error| {
             if error.kind() == io::ErrorKind::PermissionDenied {
@@ -151,7 +151,7 @@ impl<'p> Conversation<'p> {
         Failure::new(Exit::NoRelay, line)
     }
 
-    fn ask(&mut self, request: &Value) -> Result<Value, Failure> {
+    pub(crate) fn ask(&mut self, request: &Value) -> Result<Value, Failure> {
         let sent = self.lines.get_mut().write_all(format!("{request}\n").as_bytes());
         sent.map_err(|error| self.no_answer(&error.to_string()))?;
         self.next()
@@ -554,24 +554,24 @@ fn bytes_of(bytes: u64) -> String {
 
 /// Columns as wide as their widest cell. A heading that begins with `<` stands to the left, and so
 /// do its cells; numbers stand to the right.
-struct Table {
+pub(crate) struct Table {
     left: Vec<bool>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    fn new(headings: &[&str]) -> Self {
+    pub(crate) fn new(headings: &[&str]) -> Self {
         let left = headings.iter().map(|heading| heading.starts_with('<')).collect();
         let headings = headings.iter().map(|heading| heading.trim_start_matches('<').to_owned());
         Self { left, rows: vec![headings.collect()] }
     }
 
-    fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.into());
     }
 
     /// The table, or what to say if it has no row.
-    fn finish(self, empty: &str) -> String {
+    pub(crate) fn finish(self, empty: &str) -> String {
         if self.rows.len() == 1 {
             return format!("{empty}\n");
         }

@@ -387,3 +387,53 @@ fn keys_that_others_can_read_start_no_relay() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.lines().count() == 1 && said.contains("chmod 600 "), "{said}");
 }
+
+/// `strowger ping` or `trace` of a label from this relay, with JSON: what it said, line by line, and its
+/// exit code.
+fn asked(relay: &Relay<'_>, verb: &[&str], way: &[(u32, u32)]) -> (Vec<Value>, Option<i32>) {
+    let hop = |&(ingress, egress)| Hop {
+        scheme: &V3X5X8,
+        ingress: Slot::new(ingress),
+        egress: Slot::new(egress),
+    };
+    let way: Vec<Hop<'_>> = way.iter().map(hop).collect();
+    let label = Label::<u64>::build(&way).expect("it fits").0.to_string();
+    let socket = relay.home.path("control");
+    let mut arguments = verb.to_vec();
+    arguments.extend([&label, "--json", "--socket", socket.to_str().unwrap()]);
+    let output = run(&arguments);
+    let text = String::from_utf8(output.stdout).unwrap();
+    (text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), output.status.code())
+}
+
+#[test]
+fn a_label_is_pinged_and_traced_over_a_sealed_link() {
+    let (a, b) = (Home::new(), Home::new());
+    let rights = "rights = [\"transit\", \"endpoints\", \"control\"]";
+    let first = a.start(&b.key, Some(b.at), "");
+    // The second lets the first ask; the first hears its answers without letting it ask.
+    let second = b.start(&a.key, Some(a.at), rights);
+    until_up([&first, &second]);
+
+    let ping = ["ping", "--count", "3", "--interval", "0"];
+    let (pings, code) = asked(&first, &ping, &[(1, 2), (2, 1)]);
+    assert!(pings.iter().all(|ping| ping["pong"] == true), "{pings:?}");
+    assert_eq!((pings.len(), code), (3, Some(0)));
+
+    let (trace, code) = asked(&first, &["trace"], &[(1, 2), (2, 4)]);
+    let hops = trace[0]["hops"].as_array().unwrap();
+    assert_eq!((hops.len(), &hops[1]["behind"], code), (2, &"endpoint".into(), Some(0)));
+
+    // Slot 200 of the second is empty: where and why, in the counters' words.
+    let (trace, code) = asked(&first, &["trace"], &[(1, 2), (2, 200)]);
+    assert_eq!((&trace[0]["hops"][1]["discard"], code), (&"empty_slot".into(), Some(1)));
+    assert_eq!(trace[0]["why"], "discarded at hop 1: empty_slot (slot 200)");
+    assert_eq!(second.discards("empty_slot"), 0, "its own end is hops_spent");
+    assert!(second.discards("hops_spent") >= 2);
+
+    // The other way round nobody may ask.
+    let (pings, code) = asked(&second, &["ping", "--count", "1"], &[(1, 2), (2, 1)]);
+    assert_eq!((&pings[0]["discard"], code), (&"empty_slot".into(), Some(1)));
+    first.stop();
+    second.stop();
+}

@@ -10,7 +10,7 @@ use strowger_engine::{
 };
 use strowger_frame::{Address, alloc};
 
-use super::{Answer, Status, error};
+use super::{Answer, Status, asking, error};
 use crate::{
     conform::hex,
     journal::Entry,
@@ -52,6 +52,8 @@ pub(super) fn answer(answer: &Answer) -> Value {
         Answer::Status(of) => status(of),
         Answer::Attached(slot) => json!({ "attached": slot }),
         Answer::Detached(slot) => json!({ "detached": slot }),
+        Answer::Asked(number) => json!({ "asked": number }),
+        Answer::Answers(answers, done) => asking::answers(answers, *done),
         Answer::Declined(why) => error("declined", why),
     }
 }

@@ -1,0 +1,125 @@
+//! Pings and traces on the control socket: their requests read, their answers as JSON. It sends nothing
+//! itself; the slow path does.
+
+use serde_json::{Map, Value, json};
+use strowger_crypto::Identity;
+use strowger_engine::{
+    control::messages::{Answer, HopReport, Question},
+    label::Label,
+    limits::CONTROL_BYTES_MAX,
+};
+
+use crate::conform::hex;
+
+/// What a ping carries if nobody says how much.
+const PING_BYTES: u16 = 56;
+
+/// Reads what stands behind `ping`, `trace` or `identify`.
+///
+/// # Errors
+/// One line that says what is wanted.
+pub(super) fn read(verb: &str, what: &Value) -> Result<(Label, Question), String> {
+    let object = what.as_object().ok_or(format!("{verb} takes an object with a label"))?;
+    let known: &[&str] = if verb == "ping" { &["label", "bytes"] } else { &["label"] };
+    if let Some(key) = object.keys().find(|key| !known.contains(&key.as_str())) {
+        return Err(format!("{verb} knows no {key:?}: {}", known.join(", ")));
+    }
+    let text = object.get("label").and_then(Value::as_str);
+    let text = text.ok_or(format!("{verb} needs label, a string"))?;
+    let label = Label::parse(text.as_bytes()).map_err(|error| format!("label: {error}"))?;
+    let question = match verb {
+        "ping" => {
+            let payload_bytes = match object.get("bytes") {
+                None | Some(Value::Null) => PING_BYTES,
+                Some(bytes) => bytes
+                    .as_u64()
+                    .and_then(|bytes| u16::try_from(bytes).ok())
+                    .filter(|bytes| usize::from(*bytes) + 8 <= CONTROL_BYTES_MAX)
+                    .ok_or(format!("bytes in ping is 0 to {}", CONTROL_BYTES_MAX - 8))?,
+            };
+            Question::Ping { payload_bytes }
+        }
+        "trace" => Question::Trace,
+        _ => Question::Identity,
+    };
+    Ok((label, question))
+}
+
+/// What has come of a question: `{"answers":[...],"done":..}`.
+pub(super) fn answers(answers: &[Answer], done: bool) -> Value {
+    let rows: Vec<Value> = answers.iter().filter_map(answer).collect();
+    json!({ "answers": rows, "done": done })
+}
+
+fn micros(ns: u64) -> f64 {
+    ns as f64 / 1e3
+}
+
+fn answer(answer: &Answer) -> Option<Value> {
+    Some(match answer {
+        Answer::Pong { round_trip_ns, payload_bytes } => {
+            json!({ "pong": true, "bytes": payload_bytes, "round_trip_us": micros(*round_trip_ns) })
+        }
+        Answer::Hop(report) => hop(report),
+        Answer::TraceEnd => return None,
+        Answer::Identity { identity, link_key } => {
+            let peer_id = Identity::from_bytes(identity).ok().map(|it| it.peer_id().to_string());
+            json!({ "peer_id": peer_id, "key": hex(link_key) })
+        }
+        Answer::Complaint(complaint) => json!({
+            "discard": complaint.why.name(),
+            "hop": complaint.hops,
+            "mtu": complaint.packet_bytes_max,
+            "round_trip_us": micros(complaint.round_trip_ns),
+        }),
+        Answer::Silence => json!({ "silent": true }),
+    })
+}
+
+fn hop(report: &HopReport) -> Value {
+    let mut row = Map::new();
+    let mut put = |key: &str, value: Value| row.insert(key.to_owned(), value);
+    put("hop", json!(report.hop));
+    if let Some(word) = report.word {
+        put("slot_in", json!(word.slot_in));
+        put("slot_out", json!(word.slot_out));
+        put("behind", json!(word.behind.name()));
+        put("discard", json!(word.discard.map(|why| why.name())));
+        put("held_us", json!(micros(word.held_ns)));
+        put("worker_us", json!(micros(word.worker_ns)));
+        put("queue_frames", json!(word.queue_frames));
+        put("mtu", json!((word.packet_bytes_max > 0).then_some(word.packet_bytes_max)));
+    }
+    if let Some(why) = report.complaint {
+        put("error", json!(why.name()));
+    }
+    let heard = report.word.is_some() || report.complaint.is_some();
+    put("silent", json!(!heard));
+    put("round_trip_us", json!(heard.then(|| micros(report.round_trip_ns))));
+    Value::Object(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_read_or_refused_with_a_reason() {
+        let label = Label::new(0x15);
+        let read_ping = read("ping", &json!({ "label": "15", "bytes": 100 }));
+        assert_eq!(read_ping, Ok((label, Question::Ping { payload_bytes: 100 })));
+        assert_eq!(read("trace", &json!({ "label": "15" })), Ok((label, Question::Trace)));
+        assert_eq!(read("identify", &json!({ "label": "15" })), Ok((label, Question::Identity)));
+        for rubbish in [
+            json!(7),
+            json!({}),
+            json!({ "label": "xyz" }),
+            json!({ "label": 15 }),
+            json!({ "label": "15", "bytes": 70_000 }),
+            json!({ "label": "15", "bites": 7 }),
+        ] {
+            assert!(read("ping", &rubbish).is_err(), "{rubbish}");
+        }
+        assert!(read("trace", &json!({ "label": "15", "bytes": 1 })).is_err());
+    }
+}

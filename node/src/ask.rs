@@ -1,0 +1,254 @@
+//! `strowger ping LABEL` and `strowger trace LABEL`: has a running relay ask, over its control socket,
+//! and prints what comes. It sends no packet itself, and changes nothing.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use strowger_engine::label::{Label, TextError};
+
+use crate::{
+    config::default_control_socket,
+    exit::{Exit, Failure, output_ended},
+    show::{Conversation, Table},
+};
+
+/// How often a relay is asked whether something has come.
+const FETCH_EVERY: Duration = Duration::from_millis(2);
+
+/// What is asked of a label, and how.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The label, as seen by the relay: its first director is a slot of the relay's own.
+    #[arg(value_parser = read_label)]
+    label: Label,
+    /// Print JSON: a line for each ping, one object for a trace.
+    #[arg(long)]
+    json: bool,
+    /// The relay's control socket.
+    #[arg(long, value_name = "PATH", default_value_os_t = default_control_socket())]
+    socket: PathBuf,
+}
+
+/// How often, and how large.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Pinging {
+    #[command(flatten)]
+    of: Options,
+    /// How many pings.
+    #[arg(long, short, value_name = "N", default_value_t = 4,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
+    /// Seconds from one ping to the next.
+    #[arg(long, short, value_name = "SECONDS", default_value_t = 1.0)]
+    interval: f64,
+    /// Bytes of payload.
+    #[arg(long, short, value_name = "N", default_value_t = 56)]
+    bytes: u16,
+}
+
+/// Refused here, before anybody is asked: a label with a typing error is wrong usage.
+fn read_label(text: &str) -> Result<Label, TextError> {
+    Label::parse(text.as_bytes())
+}
+
+/// Has a question asked; gives each answer to `each` as it comes.
+fn ask(
+    socket: &Path,
+    question: &Value,
+    mut each: impl FnMut(&Value) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut conversation = Conversation::open(socket)?;
+    let asked = conversation.ask(question)?["asked"].clone();
+    loop {
+        let fetched = conversation.ask(&json!({ "answers": asked }))?;
+        fetched["answers"].as_array().into_iter().flatten().try_for_each(&mut each)?;
+        if fetched["done"] == true {
+            return Ok(());
+        }
+        std::thread::sleep(FETCH_EVERY);
+    }
+}
+
+fn say(output: &mut dyn Write, text: &str) -> Result<(), Failure> {
+    let written = writeln!(output, "{text}").and_then(|()| output.flush());
+    written.or_else(|error| output_ended(&error))
+}
+
+fn milliseconds(of: &Value) -> String {
+    of.as_f64().map_or_else(|| "-".to_owned(), |us| format!("{:.3} ms", us / 1e3))
+}
+
+/// `strowger ping`.
+///
+/// # Errors
+/// One line: no relay answers, it declined, or nobody answered a single ping.
+pub(crate) fn ping(options: &Pinging, output: &mut dyn Write) -> Result<(), Failure> {
+    let Pinging { of, count, interval, bytes } = options;
+    let interval = Duration::try_from_secs_f64(*interval).map_err(|_| {
+        Failure::new(Exit::Usage, "--interval takes seconds: 0.2, 1, 10".to_owned())
+    })?;
+    let question = json!({ "ping": { "label": of.label.to_string(), "bytes": bytes } });
+    let mut round_trips = Vec::new();
+    for number in 1..=*count {
+        let began = Instant::now();
+        ask(&of.socket, &question, |answer| {
+            if answer["pong"] == true {
+                round_trips.extend(answer["round_trip_us"].as_f64());
+            }
+            if of.json {
+                let mut row = answer.clone();
+                row["ping"] = json!(number);
+                return say(output, &row.to_string());
+            }
+            let line = if answer["pong"] == true {
+                format!(
+                    "{} bytes back in {}",
+                    answer["bytes"],
+                    milliseconds(&answer["round_trip_us"])
+                )
+            } else if let Some(why) = answer["discard"].as_str() {
+                let size = answer["mtu"].as_u64().map(|mtu| format!(", {mtu} bytes would go"));
+                let size = size.unwrap_or_default();
+                format!("discarded at hop {}: {why}{size}", answer["hop"])
+            } else {
+                "no answer".to_owned()
+            };
+            say(output, &format!("{number}: {line}"))
+        })?;
+        if number < *count {
+            std::thread::sleep(interval.saturating_sub(began.elapsed()));
+        }
+    }
+    if !of.json {
+        round_trips.sort_by(f64::total_cmp);
+        let pick = |at: usize| milliseconds(&json!(round_trips.get(at)));
+        let last = round_trips.len().saturating_sub(1);
+        let text = format!(
+            "{} of {count} answered; round trip minimum {}, median {}, maximum {}",
+            round_trips.len(),
+            pick(0),
+            pick(round_trips.len() / 2),
+            pick(last),
+        );
+        say(output, &text)?;
+    }
+    if round_trips.is_empty() {
+        let line =
+            format!("nobody answered at {}; `strowger trace` says how far it goes", of.label);
+        return Err(Failure::new(Exit::CheckFailed, line));
+    }
+    Ok(())
+}
+
+/// `strowger trace`.
+///
+/// # Errors
+/// One line: no relay answers, it declined, or the label does not lead to its end, and where and
+/// why not.
+pub(crate) fn trace(of: &Options, output: &mut dyn Write) -> Result<(), Failure> {
+    let question = json!({ "trace": { "label": of.label.to_string() } });
+    let mut hops = Vec::new();
+    ask(&of.socket, &question, |hop| {
+        hops.push(hop.clone());
+        Ok(())
+    })?;
+    let end = end_of(&hops);
+    if of.json {
+        let (reached, why) = match &end {
+            Ok(what) => (Some(*what), None),
+            Err(why) => (None, Some(why.as_str())),
+        };
+        let whole =
+            json!({ "label": of.label.to_string(), "hops": hops, "reached": reached, "why": why });
+        say(output, &whole.to_string())?;
+    } else {
+        say(output, table_of(&hops).trim_end())?;
+        if let Ok(what) = &end {
+            say(output, &format!("leads to {what}"))?;
+        }
+    }
+    end.map(drop).map_err(|why| Failure::new(Exit::CheckFailed, why))
+}
+
+/// What a trace has reached, or where and why it stopped.
+fn end_of(hops: &[Value]) -> Result<&'static str, String> {
+    let silent = hops.iter().rev().take_while(|hop| hop["silent"] == true).count();
+    let Some(last) = hops.iter().rev().find(|hop| hop["silent"] != true) else {
+        return Err("this switch itself says nothing: a bug of ours, or it is overloaded".into());
+    };
+    let at = &last["hop"];
+    if let Some(why) = last["discard"].as_str() {
+        let slot = last["slot_out"].as_u64();
+        let slot = slot.map(|slot| format!(" (slot {slot})")).unwrap_or_default();
+        return Err(format!("discarded at hop {at}: {why}{slot}"));
+    }
+    match last["behind"].as_str() {
+        Some("switch") => Ok("the switch's own slot 1"),
+        Some("endpoint") => Ok("an endpoint"),
+        Some(_) => Err(format!("{silent} hops behind hop {at} say nothing")),
+        None if last["error"] != "hops_spent" => {
+            Err(format!("discarded at hop {at}: {}", last["error"].as_str().unwrap_or("unknown")))
+        }
+        None => Err(format!("hop {at} may not be asked, and behind it nobody says anything")),
+    }
+}
+
+fn table_of(hops: &[Value]) -> String {
+    let mut table = Table::new(&[
+        "hop",
+        "slot in",
+        "slot out",
+        "<leads to",
+        "held",
+        "queue",
+        "mtu",
+        "round trip",
+    ]);
+    let number = |value: &Value| value.as_u64().map_or("-".to_owned(), |n| n.to_string());
+    for hop in hops {
+        let leads = match (hop["discard"].as_str(), hop["error"].as_str()) {
+            (Some(why), _) => format!("discard: {why}"),
+            (None, Some(why)) => format!("(says only {why})"),
+            (None, None) => hop["behind"].as_str().unwrap_or("(no answer)").to_owned(),
+        };
+        table.row([
+            number(&hop["hop"]),
+            number(&hop["slot_in"]),
+            number(&hop["slot_out"]),
+            leads,
+            milliseconds(&hop["held_us"]),
+            number(&hop["queue_frames"]),
+            number(&hop["mtu"]),
+            milliseconds(&hop["round_trip_us"]),
+        ]);
+    }
+    table.finish("nothing was said")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hop(number: u8, behind: &str) -> Value {
+        json!({ "hop": number, "slot_in": 2, "slot_out": 3, "behind": behind, "discard": null,
+            "silent": false })
+    }
+
+    #[test]
+    fn the_end_of_a_trace_is_what_was_reached_or_where_and_why_it_stopped() {
+        assert_eq!(end_of(&[hop(0, "neighbour"), hop(1, "endpoint")]), Ok("an endpoint"));
+        assert_eq!(end_of(&[hop(0, "switch")]), Ok("the switch's own slot 1"));
+        let mut dead = hop(1, "nothing");
+        dead["discard"] = json!("empty_slot");
+        let why = end_of(&[hop(0, "neighbour"), dead]);
+        assert_eq!(why, Err("discarded at hop 1: empty_slot (slot 3)".to_owned()));
+        let silent = json!({ "hop": 1, "silent": true });
+        let why = end_of(&[hop(0, "neighbour"), silent]);
+        assert_eq!(why, Err("1 hops behind hop 0 say nothing".to_owned()));
+        assert!(end_of(&[]).is_err());
+    }
+}
