@@ -82,6 +82,12 @@ impl Switch {
         let Some(peering) = &mut self.peering else { return };
         let Some(peer) = peering.peers.get_mut(&link) else { return };
         let Some(at) = to.or(peer.at) else { return };
+        // A probe does not take the place of a challenge that is on its way to somewhere else: the
+        // peer that has moved is asked there.
+        let fresh = |c: &Challenge| nanos(now).since(c.since) < CHALLENGE_LIFE;
+        if to.is_none() && peer.challenge.as_ref().is_some_and(|c| c.to != at && fresh(c)) {
+            return;
+        }
         let mut token = [0; TOKEN_BYTES];
         if peering.config.entropy.fill(&mut token).is_err() {
             return;
@@ -128,6 +134,11 @@ impl Switch {
                 // Back to where it came from, which may be an address that nobody has yet.
                 let bytes = bytes.into_iter().collect();
                 self.give(owner, Order::Say(link, Sealed::PathAnswer, from, bytes));
+                // As fresh and authentic as data is, so it tells as well where the peer may be now;
+                // else whoever moves and is silent is sent to where it was.
+                if let Some(from) = from {
+                    self.take_roamed(link, from, now);
+                }
             }
             Kind::PathAnswer => {
                 let answered = peer.challenge.take_if(|c| c.token == token && from == Some(c.to));
