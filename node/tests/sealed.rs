@@ -10,7 +10,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     sync::{
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
         mpsc::{Receiver, channel},
     },
     thread,
@@ -237,6 +237,108 @@ fn endpoints_of_two_relays_exchange_packets_over_a_sealed_link() {
     first.show("events", &["link_up", "slot 2", "slot_attached"]);
     first.stop();
     second.stop();
+}
+
+#[test]
+fn several_workers_share_a_sealed_link_and_headers_alone_may_be_sealed() {
+    // With two workers at one end or both, a session is opened where its packets come in.
+    for (workers_a, workers_b) in [(2, 1), (2, 2), (3, 2)] {
+        let (a, b) = (Home::new(), Home::new());
+        let workers = |n| format!("seal = \"header-only\"\n[switch]\nworkers = {n}");
+        let first = a.start(&b.key, Some(b.at), &workers(workers_a));
+        let second = b.start(&a.key, Some(a.at), &workers(workers_b));
+        until_up([&first, &second]);
+        let (mut at_a, mut at_b) = (first.client(), second.client());
+        for _ in 0..20 {
+            assert_exchange(&mut at_a, &mut at_b);
+        }
+        let link = first.ask(r#"{"show":"links"}"#)["links"][0].take();
+        assert_eq!(link["seal"], "header-only");
+        first.stop();
+        second.stop();
+    }
+    // One end asks for it, and the other does not: then it is not done.
+    let (a, b) = (Home::new(), Home::new());
+    let first = a.start(&b.key, Some(b.at), "seal = \"header-only\"");
+    let second = b.start(&a.key, Some(a.at), "");
+    until_up([&first, &second]);
+    assert_exchange(&mut first.client(), &mut second.client());
+    assert_eq!(first.ask(r#"{"show":"links"}"#)["links"][0]["seal"], "full");
+    first.stop();
+    second.stop();
+}
+
+/// Carries datagrams between two addresses until it is told to stop; each stage of its life is a new
+/// socket towards `far`, as behind an address translator that forgets.
+fn translate(near: &UdpSocket, far: SocketAddr, renewals: &AtomicU8, done: &AtomicBool) {
+    let mut back = None;
+    let outer = || {
+        let socket = UdpSocket::bind((far.ip(), 0)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
+    };
+    near.set_nonblocking(true).unwrap();
+    let (mut socket, mut age) = (outer(), renewals.load(Ordering::Relaxed));
+    let mut bytes = [0; 2048];
+    while !done.load(Ordering::Relaxed) {
+        if renewals.load(Ordering::Relaxed) != age {
+            age = renewals.load(Ordering::Relaxed);
+            socket = outer();
+        }
+        if let Ok((len, from)) = near.recv_from(&mut bytes) {
+            back = Some(from);
+            let _ = socket.send_to(&bytes[..len], far);
+        }
+        if let (Ok((len, _)), Some(back)) = (socket.recv_from(&mut bytes), back) {
+            let _ = near.send_to(&bytes[..len], back);
+        }
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_peer_whose_address_changes_is_followed() {
+    let (a, b) = (Home::new(), Home::new());
+    let near = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let near_at = near.local_addr().unwrap();
+    let (renewals, done) = (AtomicU8::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let _end = End(&done);
+        scope.spawn(|| translate(&near, b.at, &renewals, &done));
+        let second = b.start(&a.key, None, "");
+        let first = a.start(&b.key, Some(near_at), "");
+        until_up([&first, &second]);
+        let (mut at_a, mut at_b) = (first.client(), second.client());
+        assert_exchange(&mut at_a, &mut at_b);
+        for moves in 1..=3 {
+            renewals.fetch_add(1, Ordering::Relaxed);
+            assert_passes(&mut at_a, &mut at_b, b"from elsewhere");
+            eventually("it has moved", || {
+                let events = second.ask(r#"{"show":"events"}"#);
+                let events = events["events"].as_array().unwrap();
+                let roamed = events.iter().filter(|event| event["event"] == "roamed").count();
+                (roamed > moves).then_some(())
+            });
+            // Told a moment before the worker that sends there.
+            eventually("a packet goes there", || {
+                let back = packet(&[(4, 2), (2, 4)], b"to elsewhere");
+                assert!(at_b.send(&back, DEADLINE).unwrap());
+                at_a.receive(&mut [0; 2048], Duration::from_millis(200)).unwrap()
+            });
+        }
+        assert_eq!(second.ask(r#"{"show":"peers"}"#)["peers"][0]["up"], true);
+        first.stop();
+        second.stop();
+    });
+}
+
+/// Ends a loop, however the test ends.
+struct End<'d>(&'d AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
