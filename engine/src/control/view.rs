@@ -144,6 +144,12 @@ impl Balance {
         self.on_their_way() == 0
     }
 
+    /// Frames that were for a switch itself and ended there as they were meant to: on the books
+    /// among the discards, and no failure.
+    pub fn handled(&self) -> u64 {
+        self.discards[Discard::Handled as usize]
+    }
+
     /// The reasons that were met, with their counts.
     pub fn by_reason(&self) -> impl Iterator<Item = (Discard, u64)> + '_ {
         let counts = Discard::ALL.iter().copied().zip(self.discards.iter().copied());

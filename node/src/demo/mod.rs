@@ -102,6 +102,9 @@ struct Outcome {
     worker_allocations: u64,
     /// By reason, all switches together.
     discards: BTreeMap<&'static str, u64>,
+    /// Frames that were for a switch itself, which has taken them: handshakes, keepalives. They
+    /// stand beside the discards in the balance.
+    handled: u64,
     /// Datagrams that the kernel dropped before they became frames.
     kernel_drops: u64,
     backend: &'static str,
@@ -125,6 +128,7 @@ struct Sides {
     frames_made: u64,
     frames_out: u64,
     discarded: u64,
+    handled: u64,
 }
 
 /// Runs the demo.
@@ -245,7 +249,8 @@ fn watch(options: &Options, town: &mut town::Town, progress: &Progress) {
             let rate = (received - shown) as f64 / shown_at.elapsed().as_secs_f64();
             let bits = rate * options.size as f64 * 8.0;
             let seconds = started.elapsed().as_secs_f64();
-            let discarded = town.relay.switch.balance().discarded();
+            let balance = town.relay.switch.balance();
+            let discarded = balance.discarded() - balance.handled();
             let (rate, bits) = (scaled(rate, "frames/s"), scaled(bits, "bit/s"));
             let line = format!("{seconds:5.1} s  {rate:>16}  {bits:>15}  discarded {discarded}");
             let (begin, end) = if live { ("\r", "\x1b[K") } else { ("", "\n") };
@@ -278,8 +283,9 @@ fn judge(
     }
     let kernel_drops = balances.iter().map(|balance| balance.kernel_drops).sum();
     // What the links themselves had to say was no frame of ours.
-    let handled = discards.get(Discard::Handled.name()).copied().unwrap_or_default();
-    let counted = discards.values().sum::<u64>() - handled + kernel_drops;
+    // No discard to a reader: handshakes and keepalives end where they are meant to.
+    let handled = discards.remove(Discard::Handled.name()).unwrap_or_default();
+    let counted = discards.values().sum::<u64>() + kernel_drops;
     let balanced = balances.iter().all(Balance::is_even);
     let worker_allocations = alloc::seen_by_all();
     let relay = balances.first().cloned().unwrap_or_default();
@@ -314,6 +320,7 @@ fn judge(
         frames_copied,
         worker_allocations,
         discards,
+        handled,
         kernel_drops,
         backend: ladder.backend.name(),
         sealed: !options.plain,
@@ -324,7 +331,8 @@ fn judge(
             frames_in: relay.frames_in,
             frames_made: relay.frames_made,
             frames_out: relay.frames_out,
-            discarded: relay.discarded(),
+            discarded: relay.discarded() - relay.handled(),
+            handled: relay.handled(),
         },
         frames_per_receive: per(relay.frames_in, trains_in),
         frames_per_send: per(relay.frames_out, trains_out),
@@ -378,12 +386,12 @@ fn print(out: &mut impl std::io::Write, outcome: &Outcome) -> std::io::Result<()
     if outcome.kernel_drops > 0 {
         writeln!(out, "discards    {} by the kernel, before we had them", outcome.kernel_drops)?;
     }
-    let Sides { frames_in, frames_made, frames_out, discarded } = outcome.relay;
+    let Sides { frames_in, frames_made, frames_out, discarded, handled } = outcome.relay;
     let sign = if outcome.balanced { "balanced" } else { "NOT balanced" };
     writeln!(
         out,
         "balance     {sign}; relay: {frames_in} in + {frames_made} made = {frames_out} out + \
-         {discarded} discarded"
+         {discarded} discarded + {handled} handled"
     )?;
     let links = if outcome.sealed { "links sealed" } else { "links plain, as was asked" };
     writeln!(out, "backend     {}; {links}", outcome.backend)?;
