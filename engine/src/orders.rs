@@ -19,7 +19,7 @@ use crate::{
     limits::HEAD_BYTES_MAX,
     link::{Link, Rights},
     session::SessionSeat,
-    slots::SlotTable,
+    slots::{SlotTable, WayBack},
 };
 
 /// Something attached to a worker: a port, and what is counted of it here.
@@ -55,6 +55,10 @@ pub enum Order {
     Detach(Mark),
     /// Decide by this table from now on.
     Slots(Box<SlotTable>),
+    /// Write this number into the way back of what comes in by the link.
+    Renumber(Mark, u32, Box<WayBack>),
+    /// Read and write slot numbers by another scheme from now on, all at once.
+    Grow(Box<Growth>),
     /// Open frames of this session here from now on.
     Open(Box<SessionSeat>),
     /// Hand frames of this session to the worker that opens them.
@@ -81,6 +85,14 @@ pub enum Order {
     Rights(Mark, Rights),
 }
 
+/// A scheme that has grown, as a worker needs it: the table that reads it, and what each link writes
+/// in it. Both in one order, since a hop's form in the one is its place in the other.
+#[derive(Debug)]
+pub struct Growth {
+    pub(crate) table: SlotTable,
+    pub(crate) ways_back: Vec<(Mark, WayBack)>,
+}
+
 /// What a worker tells the slow path: one for each order, with what the order replaced or could not
 /// place, to be freed there.
 #[derive(Debug)]
@@ -103,6 +115,10 @@ pub enum Report {
     Sealer(Box<Sealer>),
     /// The message that was sent.
     Sent(Vec<u8>),
+    /// The way back that was replaced.
+    WayBack(Box<WayBack>),
+    /// The table and the ways back that were replaced.
+    Grown(Box<Growth>),
 }
 
 /// The longest message of a link itself: a path challenge's token and room to spare.
@@ -146,6 +162,13 @@ pub enum Punt {
     Strayed(SessionIndex, u8),
     /// A link's sealer has sealed so much that new keys are wanted.
     Worn(Mark),
+    /// A frame that came in by this link named a slot by a number that is retiring. Said seldom.
+    AliasUsed {
+        /// The link that it came in by.
+        ingress: Mark,
+        /// The number that its label named.
+        slot: u32,
+    },
 }
 
 /// How a packet ended at a worker, and what else the worker saw: what errors and traces are made of.

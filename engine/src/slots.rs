@@ -17,6 +17,15 @@ pub enum Exit {
     Endpoint(Mark),
     /// To the switch itself: its slow path.
     Switch,
+    /// To what has another number now; this one leads to it for a while.
+    Alias {
+        /// What is attached.
+        to: Mark,
+        /// The number, which the slow path is told, seldom.
+        slot: u16,
+        /// Whether it is an endpoint.
+        is_endpoint: bool,
+    },
     /// Nothing was ever attached there.
     Empty,
     /// What was attached there is gone, and the number is in quarantine.

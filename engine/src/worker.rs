@@ -2,8 +2,8 @@
 //! allocates after it was made, never locks, never blocks, and never reads a clock.
 //!
 //! Read [`Worker::breathe`] and `forward`; everything else here is what those two call. What the
-//! slow path orders is carried out in `worker/obey.rs`; what it is
-//! told of packets that ended here, and what it says itself, is in `worker/tell.rs`.
+//! slow path orders is carried out in `worker/obey.rs`; what it is told, and
+//! what it says itself, is in `worker/tell.rs`.
 
 mod obey;
 mod tell;
@@ -65,6 +65,7 @@ pub struct Worker {
     worn: Option<Mark>,
     /// The worker that received what was handed over last, for its session.
     strayed_by: u8,
+    alias_used: tell::AliasUsed,
     punts: Arc<ArrayQueue<Punt>>,
     notes: Arc<ArrayQueue<Punt>>,
     knocks: Arc<ArrayQueue<Knock>>,
@@ -264,10 +265,14 @@ impl Worker {
         let (ingress_slot, is_control) = (ingress.slot, header.is_control());
         let egress = match hop.exit() {
             Exit::Neighbour(egress) => egress,
-            Exit::Endpoint(egress) => {
+            Exit::Alias { to, slot, is_endpoint: false } => self.note_alias(ingress, slot, to),
+            Exit::Endpoint(egress) | Exit::Alias { to: egress, is_endpoint: true, .. } => {
                 check_turn(ingress, egress)?;
                 check_right(ingress.rights.endpoints)?;
                 arrive(&header, hop.width())?;
+                if let Exit::Alias { slot, .. } = hop.exit() {
+                    self.note_alias(ingress, slot, egress);
+                }
                 return Ok(Onward::Exit { egress, is_control, ingress_slot });
             }
             Exit::Switch => {
@@ -355,9 +360,7 @@ impl Worker {
             }
         }
         self.exchange.ring_bells();
-        if let Some(link) = self.worn.take() {
-            self.note(Punt::Worn(link));
-        }
+        self.note_what_came_up();
         if mem::take(&mut self.news)
             && let Some(bell) = &self.control_bell
         {
@@ -573,6 +576,7 @@ impl Worker {
             sessions: Sessions::new(),
             worn: None,
             strayed_by: number,
+            alias_used: tell::AliasUsed::default(),
             punts,
             notes,
             knocks,

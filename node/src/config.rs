@@ -336,6 +336,7 @@ fn switch(section: &Section<'_>) -> Result<SwitchConfig, Fault> {
             .map_or(defaults.hops_max, |hops| hops as u8),
         u_turns: section.flag("u_turns")?.unwrap_or(defaults.u_turns),
         quarantine_ns: quarantine_s.map_or(defaults.quarantine_ns, |s| s * 1_000_000_000),
+        ..defaults
     })
 }
 

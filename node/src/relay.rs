@@ -234,6 +234,11 @@ impl Relay {
                 Event::AttachRefused(slot, why) => (slot, Answer::Declined(why.to_string())),
                 Event::SlotDetached(slot) => (slot, Answer::Detached(slot)),
                 Event::SlotFree(_)
+                | Event::SlotDraining(_)
+                | Event::SlotMoved(..)
+                | Event::AliasUsed { .. }
+                | Event::AliasEnded(_)
+                | Event::SchemeGrown
                 | Event::PortUnplugged(_)
                 | Event::LinkUp(_)
                 | Event::LinkDown(_)
@@ -423,7 +428,9 @@ impl Relay {
         // A worker that died reports nothing any more, so there is nothing to wait for.
         ended?;
         let attached = self.topology.switch.slots();
-        for view in attached.iter().filter(|view| view.state == SlotState::Attached) {
+        let is_there =
+            |state| matches!(state, SlotState::Attached | SlotState::Draining | SlotState::Coming);
+        for view in attached.iter().filter(|view| is_there(view.state)) {
             let _ = self.topology.switch.detach(view.slot);
         }
         let mut settled = self.settle();
@@ -470,6 +477,14 @@ fn words_of(event: &Event) -> (&'static str, Option<u32>, Option<String>) {
         Event::AttachRefused(slot, why) => ("attach_refused", Some(slot), Some(why.to_string())),
         Event::SlotDetached(slot) => ("slot_detached", Some(slot), None),
         Event::SlotFree(slot) => ("slot_free", Some(slot), None),
+        Event::SlotDraining(slot) => ("slot_draining", Some(slot), None),
+        Event::SlotMoved(slot, to) => ("slot_moved", Some(slot), Some(format!("slot {to}"))),
+        Event::AliasUsed { ingress, named, slot } => {
+            let text = format!("slot {named}, by slot {ingress}");
+            ("alias_used", Some(slot), Some(text))
+        }
+        Event::AliasEnded(slot) => ("alias_ended", Some(slot), None),
+        Event::SchemeGrown => ("scheme_grown", None, None),
         Event::PortUnplugged(port) => ("port_unplugged", None, Some(format!("port {}", port.0))),
         Event::LinkUp(slot) => ("link_up", Some(slot), None),
         Event::LinkDown(slot) => ("link_down", Some(slot), None),

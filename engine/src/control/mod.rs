@@ -8,13 +8,18 @@
 //! |---|---|---|---|
 //! | attach | the link, everywhere | the table that names it | the event |
 //! | detach | the table that no longer names it | the link comes back, everywhere | its number rests in quarantine |
+//! | renumber | the table that names it twice | the new number goes into ways back, everywhere | the old one's time begins |
 //!
 //! So a worker never holds a table that names a link it does not have.
 
 mod clock;
+pub mod ledger;
 pub mod messages;
+pub mod numbers;
 pub mod peering;
+mod renumber;
 mod request;
+mod snapshot;
 mod view;
 
 use std::{
@@ -32,22 +37,29 @@ use strowger_frame::{
 };
 
 pub use self::request::{
-    Attach, AttachError, ConfigError, DetachError, Event, PlugError, PortId, SwitchConfig,
+    Attach, AttachError, ConfigError, DetachError, Event, GrowError, PlugError, PortId,
+    RenumberError, SwitchConfig,
 };
+pub use self::snapshot::{Kept, RestoreError, Snapshot};
 pub use self::view::{Balance, PortView, QueueView, SlotState, SlotView};
-use self::{clock::Clock, messages::Messages, peering::Peering};
+use self::{
+    clock::Clock,
+    ledger::{Awaited, Ledger},
+    messages::Messages,
+    numbers::{Given, Informed, Numbers, Retiring, Unnamed, Who},
+    peering::Peering,
+};
 use crate::{
     Now,
     director::Slot,
     discard::{Discard, DiscardTally},
-    egress::Egress,
     limits::{
         ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX, KNOCKS_MAX, MESSAGES_WAITING_MAX, NOTES_MAX,
         ORDERS_MAX, PORTS_MAX, PUNTS_MAX,
     },
-    link::{Behind, Guard, Link, SlotTally, Told},
+    link::{Behind, SlotTally},
     orders::{Bell, Knock, Order, PortSeat, Punt, Report},
-    slots::{Exit, SlotTable, WayBack},
+    slots::{Exit, SlotTable},
     worker::{Exchange, Worker},
 };
 
@@ -58,6 +70,8 @@ struct Attachment {
     at: Option<Address>,
     behind: Behind,
     name: String,
+    /// As it is known again after a restart.
+    who: Who,
     state: SlotState,
     tallies: Vec<Arc<SlotTally>>,
     refused: Option<AdmitError>,
@@ -81,27 +95,22 @@ struct WorkerHandle {
     orders: Producer<Order>,
     reports: Consumer<Report>,
     waiting: VecDeque<Order>,
-    given: u64,
-    reported: u64,
     bell: Option<Arc<dyn Bell>>,
 }
 
-/// A step that is taken once every worker has reported what it was given before.
-struct Pending {
-    /// By worker: orders that must have been reported.
-    barrier: Vec<u64>,
-    next: Step,
-}
-
-#[derive(Clone, Copy)]
+/// What is done once every worker has reported what it was given before.
 enum Step {
-    Publish(Mark),
-    Announce(Mark),
-    Remove(Mark),
-    Rest(Mark),
-    Forget(PortId),
+    Publish(Awaited<Given>),
+    Announce(Awaited<Mark>),
+    /// Tables lead by both numbers: the new one goes into ways back.
+    Rewrite(Awaited<Retiring>),
+    Retire(Awaited<Retiring>),
+    Remove(Awaited<Informed>),
+    Rest(Awaited<Unnamed>),
+    Grown(Awaited<()>),
+    Forget(Awaited<PortId>),
     /// Sessions have moved to this worker.
-    Moved(u8),
+    Moved(Awaited<u8>),
 }
 
 /// The slow path's half of a switch. One thread owns it.
@@ -110,9 +119,15 @@ pub struct Switch {
     workers: Vec<WorkerHandle>,
     /// By mark index, with the generation that the next user of the index will have.
     attached: Vec<(u16, Option<Attachment>)>,
-    slots: BTreeMap<u32, SlotUse>,
+    numbers: Numbers,
+    /// Published as soon as their numbers have rested.
+    deferred: Vec<Given>,
+    /// By whom numbers are held over a restart: what is written down already, if that is done.
+    written: Option<u64>,
+    ledger: Ledger,
+    now: Now,
     ports: Vec<Option<PortRecord>>,
-    pending: VecDeque<Pending>,
+    pending: VecDeque<Step>,
     punts: Arc<ArrayQueue<Punt>>,
     /// What workers have noticed, apart from the frames that they hand up.
     notes: Arc<ArrayQueue<Punt>>,
@@ -133,17 +148,11 @@ pub struct Switch {
     events: Vec<Event>,
 }
 
-#[derive(Clone, Copy)]
-enum SlotUse {
-    Attached(Mark),
-    RestsUntil(Now),
-}
-
 impl fmt::Debug for Switch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Switch")
             .field("workers", &self.workers.len())
-            .field("slots", &self.slots.len())
+            .field("generation", &self.numbers.generation())
             .finish_non_exhaustive()
     }
 }
@@ -193,20 +202,17 @@ impl Switch {
             ));
             all_made.push(made);
             all_homeless.push(homeless);
-            handles.push(WorkerHandle {
-                orders,
-                reports,
-                waiting: VecDeque::new(),
-                given: 0,
-                reported: 0,
-                bell: None,
-            });
+            handles.push(WorkerHandle { orders, reports, waiting: VecDeque::new(), bell: None });
         }
         let switch = Self {
             config,
             workers: handles,
             attached: Vec::new(),
-            slots: BTreeMap::new(),
+            numbers: Numbers::new(config.slot_max),
+            deferred: Vec::new(),
+            written: None,
+            ledger: Ledger::new(count),
+            now: Now(0),
             ports: Vec::new(),
             pending: VecDeque::new(),
             punts,
@@ -306,8 +312,17 @@ impl Switch {
         for (worker, _) in owners.iter().enumerate().filter(|(_, owns)| **owns) {
             self.give(worker, Order::Unplug(id.0));
         }
-        self.after_all(Step::Forget(id));
+        self.after_all(id, Step::Forget);
         Ok(())
+    }
+
+    fn forget_port(&mut self, id: PortId) {
+        if let Some(record) = self.ports.get_mut(usize::from(id.0)).and_then(Option::take) {
+            for queue in record.queues.iter().flatten() {
+                self.past.add_queue(&queue.tally, &queue.discards);
+            }
+            self.events.push(Event::PortUnplugged(id));
+        }
     }
 
     fn port_mut(&mut self, id: PortId) -> Option<&mut PortRecord> {
@@ -321,232 +336,32 @@ impl Switch {
         })
     }
 
-    /// Attaches a neighbour or an endpoint; says which slot it has. Frames flow once the event
-    /// [`Event::SlotAttached`] has come.
-    ///
-    /// # Errors
-    /// [`AttachError`].
-    pub fn attach(&mut self, attach: Attach) -> Result<u32, AttachError> {
-        if self.port_mut(attach.port).is_none() {
-            return Err(AttachError::NoPort);
-        }
-        let same = |user: &Attachment| {
-            user.port == attach.port && user.at == attach.at && user.at.is_some()
-        };
-        if let Some((_, user)) = self.attachments().find(|(_, user)| same(user)) {
-            return Err(AttachError::AddressTaken(user.slot));
-        }
-        let slot = match attach.slot {
-            Some(slot) => self.pinned_slot(slot)?,
-            None => self.lowest_free_slot()?,
-        };
-        let mark = self.free_mark()?;
-
-        let tallies: Vec<_> = self.workers.iter().map(|_| Arc::default()).collect();
-        let homes = self.homes(attach.port);
-        for (worker, tally) in tallies.iter().enumerate() {
-            let link = Link {
-                mark,
-                slot,
-                port: attach.port.0,
-                home: homes.filter(|&home| usize::from(home) != worker),
-                u_turns: self.config.u_turns,
-                rights: attach.rights,
-                way_back: WayBack::new(&self.config.scheme, Slot::new(slot)),
-                guard: if attach.sealed {
-                    Guard::Sealed(None)
-                } else {
-                    Guard::Plain { counter: 0 }
-                },
-                frame_bytes_max: attach.frame_bytes_max,
-                egress: Egress::default(),
-                told: Told::default(),
-                listed: false,
-                tally: Arc::clone(tally),
-            };
-            self.give(worker, Order::Attach(Box::new(link), attach.at));
-        }
-        self.attached[mark.index()].1 = Some(Attachment {
-            slot,
-            port: attach.port,
-            at: attach.at,
-            behind: attach.behind,
-            name: attach.name,
-            state: SlotState::Coming,
-            tallies,
-            refused: None,
-        });
-        self.slots.insert(slot, SlotUse::Attached(mark));
-        self.after_all(Step::Publish(mark));
-        Ok(slot)
-    }
-
-    /// The one worker that has this port, if not all of them have.
-    fn homes(&self, port: PortId) -> Option<u8> {
-        let record = self.ports.get(usize::from(port.0))?.as_ref()?;
-        let owners = record.queues.iter().filter(|queue| queue.is_some()).count();
-        if owners == record.queues.len() && owners > 1 {
-            return None;
-        }
-        record.queues.iter().position(Option::is_some).map(|worker| worker as u8)
-    }
-
-    fn pinned_slot(&self, slot: u32) -> Result<u32, AttachError> {
-        if slot == Slot::SWITCH.number() || slot > self.config.slot_max {
-            return Err(AttachError::NoSuchSlot(slot));
-        }
-        match self.slots.get(&slot) {
-            None => Ok(slot),
-            Some(SlotUse::Attached(_)) => Err(AttachError::SlotTaken(slot)),
-            Some(SlotUse::RestsUntil(_)) => Err(AttachError::SlotQuarantined(slot)),
-        }
-    }
-
-    fn lowest_free_slot(&self) -> Result<u32, AttachError> {
-        // Both are ascending, so the first number that the map skips is free.
-        let mut taken = self.slots.keys().copied().peekable();
-        (0..=self.config.slot_max)
-            .filter(|&slot| slot != Slot::SWITCH.number())
-            .find(|slot| taken.next_if_eq(slot).is_none())
-            .ok_or(AttachError::SlotsFull)
-    }
-
-    fn free_mark(&mut self) -> Result<Mark, AttachError> {
-        let free = self.attached.iter().position(|(_, user)| user.is_none());
-        let index = match free {
-            Some(index) => index,
-            None if self.attached.len() < ATTACHED_MAX => {
-                self.attached.push((0, None));
-                self.attached.len() - 1
-            }
-            None => return Err(AttachError::Full),
-        };
-        Ok(Mark::new(index as u16, self.attached[index].0))
-    }
-
-    /// Detaches what is attached to a slot. The number rests before it is given again.
-    ///
-    /// # Errors
-    /// [`DetachError`].
-    pub fn detach(&mut self, slot: u32) -> Result<(), DetachError> {
-        let Some(&SlotUse::Attached(mark)) = self.slots.get(&slot) else {
-            return Err(DetachError::EmptySlot(slot));
-        };
-        let attachment = self.attached[mark.index()].1.as_mut();
-        let attachment = attachment.ok_or(DetachError::EmptySlot(slot))?;
-        if attachment.state == SlotState::Leaving {
-            return Err(DetachError::EmptySlot(slot));
-        }
-        attachment.state = SlotState::Leaving;
-        self.drop_peer(mark);
-        self.give_tables();
-        self.after_all(Step::Remove(mark));
-        Ok(())
-    }
-
     /// Does what is due: gives waiting orders, reads reports, takes the next steps, ends punted
     /// frames. Call it often; it never blocks. What has come true is returned, oldest first.
     pub fn poll(&mut self, now: Now) -> Vec<Event> {
         let now = self.clock.turn(now);
         self.take_notes(now);
+        self.now = now;
         self.take_punts(now);
         self.take_knocks(now);
         self.turn_peering(now);
         loop {
             self.pump();
             self.read_reports();
-            let reached = |pending: &Pending| {
-                pending.barrier.iter().zip(&self.workers).all(|(&due, w)| w.reported >= due)
-            };
             // In order: a later change never overtakes an earlier one.
-            match self
-                .pending
-                .front()
-                .is_some_and(reached)
-                .then(|| self.pending.pop_front())
-                .flatten()
-            {
-                Some(pending) => self.take_step(pending.next, now),
+            match self.pending.pop_front() {
+                Some(step) if self.is_due(&step) => self.take_step(step, now),
+                Some(step) => break self.pending.push_front(step),
                 None => break,
             }
         }
-        self.free_rested(now);
+        self.turn_numbers(now);
         mem::take(&mut self.events)
     }
 
     /// Whether no change is under way.
     pub fn is_settled(&self) -> bool {
-        self.pending.is_empty() && self.workers.iter().all(|w| w.reported == w.given)
-    }
-
-    fn take_step(&mut self, step: Step, now: Now) {
-        match step {
-            Step::Publish(mark) => {
-                let Some(attachment) = self.attached[mark.index()].1.as_mut() else { return };
-                if attachment.refused.is_some() {
-                    // Some worker's port would not have it: take back what others were given.
-                    attachment.state = SlotState::Leaving;
-                    return self.take_step(Step::Remove(mark), now);
-                }
-                if attachment.state == SlotState::Coming {
-                    attachment.state = SlotState::Attached;
-                }
-                self.give_tables();
-                self.after_all(Step::Announce(mark));
-            }
-            Step::Announce(mark) => {
-                if let Some(attachment) = &self.attached[mark.index()].1 {
-                    self.events.push(Event::SlotAttached(attachment.slot));
-                }
-            }
-            Step::Remove(mark) => {
-                for worker in 0..self.workers.len() {
-                    self.give(worker, Order::Detach(mark));
-                }
-                self.after_all(Step::Rest(mark));
-            }
-            Step::Rest(mark) => {
-                let (generation, place) = &mut self.attached[mark.index()];
-                *generation = generation.wrapping_add(1);
-                let Some(gone) = place.take() else { return };
-                match gone.refused {
-                    Some(why) => {
-                        // No label can name a slot that was never published.
-                        self.slots.remove(&gone.slot);
-                        self.events.push(Event::AttachRefused(gone.slot, why));
-                    }
-                    None => {
-                        let until = Now(now.0.saturating_add(self.config.quarantine_ns));
-                        self.slots.insert(gone.slot, SlotUse::RestsUntil(until));
-                        self.events.push(Event::SlotDetached(gone.slot));
-                    }
-                }
-            }
-            Step::Moved(worker) => self.end_moves(worker),
-            Step::Forget(id) => {
-                if let Some(record) = self.ports.get_mut(usize::from(id.0)).and_then(Option::take) {
-                    for queue in record.queues.iter().flatten() {
-                        self.past.add_queue(&queue.tally, &queue.discards);
-                    }
-                    self.events.push(Event::PortUnplugged(id));
-                }
-            }
-        }
-    }
-
-    fn free_rested(&mut self, now: Now) {
-        let rested = |usage: &SlotUse| matches!(usage, SlotUse::RestsUntil(until) if *until <= now);
-        if !self.slots.values().any(rested) {
-            return;
-        }
-        let free: Vec<u32> =
-            self.slots.iter().filter(|(_, usage)| rested(usage)).map(|(&slot, _)| slot).collect();
-        for slot in free {
-            self.slots.remove(&slot);
-            self.events.push(Event::SlotFree(slot));
-        }
-        // From "gone" to "empty", so that the counters tell the two apart.
-        self.give_tables();
+        self.pending.is_empty() && self.ledger.is_even()
     }
 
     /// Takes what the workers have noticed.
@@ -557,6 +372,7 @@ impl Switch {
                 Some(Punt::Roamed(link, to)) => self.take_roamed(link, to, now),
                 Some(Punt::Strayed(session, worker)) => self.take_strayed(session, worker),
                 Some(Punt::Worn(link)) => self.take_worn(link, now),
+                Some(Punt::AliasUsed { ingress, slot }) => self.take_alias_used(ingress, slot),
                 Some(Punt::Packet { .. } | Punt::Ended(_) | Punt::Said { .. }) | None => return,
             }
         }
@@ -572,46 +388,18 @@ impl Switch {
         }
     }
 
-    fn give_tables(&mut self) {
-        let exits = self
-            .slots
-            .iter()
-            .map(|(&slot, usage)| {
-                let exit = match *usage {
-                    SlotUse::RestsUntil(_) => Exit::Gone,
-                    SlotUse::Attached(mark) => match &self.attached[mark.index()].1 {
-                        Some(user) if user.state == SlotState::Attached => match user.behind {
-                            Behind::Neighbour => Exit::Neighbour(mark),
-                            Behind::Endpoint => Exit::Endpoint(mark),
-                        },
-                        Some(user) if user.state == SlotState::Leaving => Exit::Gone,
-                        _ => Exit::Empty,
-                    },
-                };
-                (slot, exit)
-            })
-            .collect();
-        for worker in 0..self.workers.len() {
-            // `check` has made a table of this scheme before.
-            if let Ok(table) = table(&self.config, &exits) {
-                self.give(worker, Order::Slots(Box::new(table)));
-            }
-        }
-    }
-
     fn give(&mut self, worker: usize, order: Order) {
-        let worker = &mut self.workers[worker];
         let is_message = matches!(order, Order::Say(..) | Order::Send(..));
-        if is_message && worker.waiting.len() >= MESSAGES_WAITING_MAX {
+        if is_message && self.workers[worker].waiting.len() >= MESSAGES_WAITING_MAX {
             return;
         }
-        worker.given += 1;
-        worker.waiting.push_back(order);
+        self.ledger.note_given(worker);
+        self.workers[worker].waiting.push_back(order);
     }
 
-    fn after_all(&mut self, next: Step) {
-        let barrier = self.workers.iter().map(|worker| worker.given).collect();
-        self.pending.push_back(Pending { barrier, next });
+    /// Takes a step once every worker has reported all that it was given so far.
+    fn after_all<T>(&mut self, what: T, step: fn(Awaited<T>) -> Step) {
+        self.pending.push_back(step(self.ledger.wait_for_all(what)));
     }
 
     fn pump(&mut self) {
@@ -633,7 +421,7 @@ impl Switch {
     fn read_reports(&mut self) {
         for number in 0..self.workers.len() {
             while let Some(report) = self.workers[number].reports.pop() {
-                self.workers[number].reported += 1;
+                self.ledger.note_reported(number);
                 self.read_report(report);
             }
         }
@@ -647,7 +435,9 @@ impl Switch {
             | Report::Detached(_)
             | Report::Unplugged(_)
             | Report::Sealer(_)
-            | Report::Sent(_) => (),
+            | Report::Sent(_)
+            | Report::WayBack(_)
+            | Report::Grown(_) => (),
             Report::Session(session) => self.take_session_back(session),
             Report::AttachRefused(link, why) => {
                 if let Some(attachment) = self.attached[link.mark.index()].1.as_mut() {

@@ -37,6 +37,7 @@ use crate::{
     limits::SESSIONS_MAX,
     link::Behind,
     orders::Order,
+    scheme::Scheme,
     session::{Lately, SessionSeat, place_of},
 };
 
@@ -107,6 +108,10 @@ struct Knocked {
     worker: u8,
 }
 
+fn scheme_bytes(scheme: &Scheme) -> SchemeBytes {
+    SchemeBytes::new(scheme.serialize().as_bytes()).unwrap_or_default()
+}
+
 fn nanos(now: Now) -> Nanos {
     Nanos(now.0)
 }
@@ -149,10 +154,9 @@ impl Switch {
         let lanes = lanes.ok_or(PeerError::TooManyWorkers)?;
         let gate = Gate::new(&config.local, nanos(now), &mut *config.entropy)
             .map_err(|_| PeerError::NoIdentity)?;
-        let scheme = self.config.scheme.serialize();
         let offer = Offer {
             lanes,
-            scheme: SchemeBytes::new(scheme.as_bytes()).unwrap_or_default(),
+            scheme: scheme_bytes(&self.config.scheme),
             widths: strowger_crypto::handshake::Widths::ALL,
             ..Offer::default()
         };
@@ -168,6 +172,15 @@ impl Switch {
             due: Nanos::ZERO,
         });
         Ok(())
+    }
+
+    /// The scheme has grown: links made from now on say so. Older ones go on saying the old one,
+    /// all of whose codes are still good.
+    pub(super) fn offer_scheme(&mut self) {
+        let scheme = scheme_bytes(&self.config.scheme);
+        if let Some(peering) = &mut self.peering {
+            peering.offer.scheme = scheme;
+        }
     }
 
     /// Lets strangers' frames in at a port: handshakes, and the data of peers that have moved.
@@ -210,6 +223,7 @@ impl Switch {
             frame_bytes_max: spec.frame_bytes_max,
             slot: spec.slot,
             name: spec.name.clone(),
+            key: Some(spec.key.0),
         };
         let slot = self.attach(attach).map_err(PeerError::Attach)?;
         let mark = self.mark_of(slot).ok_or(PeerError::Attach(AttachError::NoSuchSlot(slot)))?;
@@ -395,7 +409,7 @@ impl Switch {
         let owner = usize::from(seated.owner);
         // Comes back with its keys and windows in a report, and goes on from there.
         self.give(owner, Order::Close(session));
-        self.after_all(super::Step::Moved(worker));
+        self.after_all(worker, super::Step::Moved);
     }
 
     /// Keys that a worker gave back: of a session that is over, or that moves to another worker.
@@ -414,7 +428,7 @@ impl Switch {
             }
         }
         self.give(usize::from(to), Order::Open(seat));
-        self.after_all(super::Step::Moved(to));
+        self.after_all(to, super::Step::Moved);
     }
 
     /// Everything has moved that was to.
@@ -512,10 +526,7 @@ impl Switch {
     }
 
     fn mark_of(&self, slot: u32) -> Option<Mark> {
-        match self.slots.get(&slot) {
-            Some(super::SlotUse::Attached(mark)) => Some(*mark),
-            _ => None,
-        }
+        self.numbers.user_of(slot)
     }
 
     pub(super) fn slot_of(&self, mark: Mark) -> Option<u32> {

@@ -27,6 +27,8 @@ pub struct SwitchConfig {
     /// How long a slot's number rests after it was detached, in nanoseconds: longer than a packet
     /// with a label that names it can be on its way.
     pub quarantine_ns: u64,
+    /// How long a slot's former number goes on leading to its user, in nanoseconds.
+    pub alias_ns: u64,
 }
 
 impl Default for SwitchConfig {
@@ -37,6 +39,7 @@ impl Default for SwitchConfig {
             hops_max: HOPS_MAX,
             u_turns: false,
             quarantine_ns: 60_000_000_000,
+            alias_ns: 600_000_000_000,
         }
     }
 }
@@ -125,6 +128,9 @@ pub struct Attach {
     pub slot: Option<u32>,
     /// What people call it.
     pub name: String,
+    /// The static key of a sealed peer: by it, and by the name of anything else, its slot number is
+    /// known again after a restart.
+    pub key: Option<[u8; 32]>,
 }
 
 impl Attach {
@@ -139,6 +145,7 @@ impl Attach {
             frame_bytes_max: FRAME_BYTES_MAX as u16,
             slot: None,
             name: name.into(),
+            key: None,
         }
     }
 
@@ -213,17 +220,91 @@ impl fmt::Display for DetachError {
 
 impl std::error::Error for DetachError {}
 
+/// Why a slot could not be given another number, or be drained. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenumberError {
+    /// Nothing is attached to the slot, or not yet, or it is on its way out.
+    EmptySlot(u32),
+    /// Its last change of number is still under way.
+    Moving(u32),
+    /// The new number cannot be given.
+    Number(AttachError),
+}
+
+impl fmt::Display for RenumberError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EmptySlot(slot) => write!(f, "nothing is attached to slot {slot}"),
+            Self::Moving(slot) => write!(f, "slot {slot} is just getting another number"),
+            Self::Number(why) => why.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for RenumberError {}
+
+/// Why a scheme could not grow. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrowError {
+    /// No switch can number its slots so.
+    Config(ConfigError),
+    /// The highest number that is given out would fall.
+    SlotMax(u32),
+    /// The new scheme does not read the old one's spelling of this slot in this form as the same
+    /// slot in as many bits.
+    CodeChanges {
+        /// The slot.
+        slot: u32,
+        /// The old scheme's form.
+        form: u8,
+    },
+}
+
+impl fmt::Display for GrowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(why) => why.fmt(f),
+            Self::SlotMax(max) => write!(f, "slots up to {max} are given out already"),
+            Self::CodeChanges { slot, form } => {
+                write!(f, "labels that name slot {slot} in form {form} would not any more")
+            }
+        }
+    }
+}
+
+impl std::error::Error for GrowError {}
+
 /// What has come true since the last [`Switch::poll`](crate::control::Switch::poll).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Every worker forwards to the slot.
     SlotAttached(u32),
-    /// A port would not have the neighbour; the slot is free again.
+    /// A port would not have the neighbour. Its number rests: what came in meanwhile by workers
+    /// whose port had it bears it in its way back.
     AttachRefused(u32, AdmitError),
     /// No worker knows the slot's user any more; its number rests.
     SlotDetached(u32),
     /// The slot's number may be given again.
     SlotFree(u32),
+    /// No new label should name the slot: it is given up when its drain time is over.
+    SlotDraining(u32),
+    /// The user of the first slot has the second number now, and every worker writes it; the first
+    /// one leads to it for a while.
+    SlotMoved(u32, u32),
+    /// Somebody behind the first slot still names the second, which is an alias; its user's number
+    /// is the third. Seldom told, however often it is done.
+    AliasUsed {
+        /// The slot that the frame came in by.
+        ingress: u32,
+        /// The former number, which its label named.
+        named: u32,
+        /// The number of today.
+        slot: u32,
+    },
+    /// The alias is over; the number rests.
+    AliasEnded(u32),
+    /// Every worker reads the new scheme, and writes it.
+    SchemeGrown,
     /// No worker has the port any more.
     PortUnplugged(PortId),
     /// The link behind the slot has keys, and its peer has shown that it has them, too.

@@ -1,8 +1,11 @@
 //! What people and programs are shown of a switch: copies of counters, never the switch itself.
 
-use strowger_frame::port::{Address, PortTally};
+use strowger_frame::{
+    Mark,
+    port::{Address, PortTally},
+};
 
-use super::{PortId, SlotUse, Switch, losses};
+use super::{PortId, Switch, losses, numbers::Standing};
 use crate::{
     discard::{Discard, DiscardTally},
     link::Behind,
@@ -17,8 +20,14 @@ pub enum SlotState {
     Attached,
     /// Being taken away.
     Leaving,
+    /// Every worker forwards to it, but no new label should name it.
+    Draining,
+    /// The former number of something that has another one now, to which it still leads.
+    Retiring,
     /// Gone; the number rests before it is given again.
     Quarantined,
+    /// Nobody has it; it is kept for who had it before the restart.
+    Kept,
 }
 
 impl SlotState {
@@ -28,7 +37,10 @@ impl SlotState {
             Self::Coming => "coming",
             Self::Attached => "attached",
             Self::Leaving => "leaving",
+            Self::Draining => "draining",
+            Self::Retiring => "retiring",
             Self::Quarantined => "quarantined",
+            Self::Kept => "kept",
         }
     }
 }
@@ -40,6 +52,9 @@ pub struct SlotView {
     pub slot: u32,
     /// How far along.
     pub state: SlotState,
+    /// How many numbers this switch had given when it gave this one, over restarts: tells one use
+    /// of a number from the next.
+    pub generation: u64,
     /// What people call what is attached; empty in quarantine.
     pub name: String,
     /// The port that it is behind.
@@ -177,21 +192,33 @@ impl Balance {
 impl Switch {
     /// All slots in use or in quarantine, in order of their numbers.
     pub fn slots(&self) -> Vec<SlotView> {
-        self.slots
-            .iter()
-            .map(|(&slot, usage)| {
-                let user = match *usage {
-                    SlotUse::Attached(mark) => self.attached[mark.index()].1.as_ref(),
-                    SlotUse::RestsUntil(_) => None,
+        let leaving =
+            |slot| self.attachments().find(|(_, user)| user.slot == slot).map(|(_, user)| user);
+        self.numbers
+            .all()
+            .map(|(slot, generation, standing)| {
+                let by_mark = |mark: Mark| self.attached[mark.index()].1.as_ref();
+                let (state, user) = match standing {
+                    Standing::Coming(mark) => (SlotState::Coming, by_mark(mark)),
+                    Standing::Live(mark) => (SlotState::Attached, by_mark(mark)),
+                    Standing::Draining(mark, _) => (SlotState::Draining, by_mark(mark)),
+                    Standing::Alias(mark) => (SlotState::Retiring, by_mark(mark)),
+                    Standing::Withdrawn => (SlotState::Leaving, leaving(slot)),
+                    Standing::Resting(_) => (SlotState::Quarantined, None),
+                    Standing::Kept => (SlotState::Kept, None),
                 };
+                let name = user.map(|user| user.name.clone()).unwrap_or_default();
+                // What is counted of a user is shown once, at its own number.
+                let user = user.filter(|user| user.slot == slot);
                 let sum = |read: fn(&crate::link::SlotTally) -> u64| {
                     user.iter().flat_map(|user| &user.tallies).map(|tally| read(tally)).sum()
                 };
                 let heard = user.iter().flat_map(|user| &user.tallies).map(|t| t.heard_ns.read());
                 SlotView {
                     slot,
-                    state: user.map_or(SlotState::Quarantined, |user| user.state),
-                    name: user.map(|user| user.name.clone()).unwrap_or_default(),
+                    state,
+                    generation,
+                    name,
                     port: user.map(|user| user.port),
                     at: user.and_then(|user| user.at),
                     behind: user.map(|user| user.behind),

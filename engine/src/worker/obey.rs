@@ -36,6 +36,22 @@ impl Worker {
     fn carry_out(&mut self, order: Order, now: Now) -> Report {
         match order {
             Order::Slots(table) => return Report::Slots(mem::replace(&mut self.slots, table)),
+            Order::Renumber(mark, slot, mut way_back) => {
+                if let Some(link) = live_mut(&mut self.links, mark) {
+                    link.slot = slot;
+                    mem::swap(&mut link.way_back, &mut way_back);
+                }
+                return Report::WayBack(way_back);
+            }
+            Order::Grow(mut growth) => {
+                mem::swap(&mut *self.slots, &mut growth.table);
+                for (mark, way_back) in &mut growth.ways_back {
+                    if let Some(link) = live_mut(&mut self.links, *mark) {
+                        mem::swap(&mut link.way_back, way_back);
+                    }
+                }
+                return Report::Grown(growth);
+            }
             Order::Attach(link, at) => return self.attach(link, at),
             Order::Detach(mark) => return self.detach(mark),
             Order::Plug(seat) => return self.plug(seat),

@@ -1,6 +1,8 @@
 //! What the slow path hears of packets that ended here, and what the switch itself sends: slot 1 as
 //! a place that packets come in by. It decides nothing about answers; it only keeps them few.
 
+use std::cell::Cell;
+
 use arrayvec::ArrayVec;
 use strowger_frame::{Frame, Mark};
 
@@ -15,7 +17,41 @@ use crate::{
     orders::{Ending, ExitSight, Punt},
 };
 
+/// Retiring numbers that are still named are reported this often.
+const ALIAS_NOTE_NS: u64 = 100_000_000;
+
+/// Whether a frame has named a slot by a retiring number.
+#[derive(Default)]
+pub(super) struct AliasUsed {
+    /// Its link, and the number; what was not noted yet.
+    seen: Cell<Option<(Mark, u16)>>,
+    /// When one was last seen, in units of [`ALIAS_NOTE_NS`].
+    lately: Cell<u64>,
+}
+
 impl Worker {
+    /// Tells the slow path what came up while frames were switched.
+    #[inline]
+    pub(super) fn note_what_came_up(&mut self) {
+        if let Some(link) = self.worn.take() {
+            self.note(Punt::Worn(link));
+        }
+        if let Some((ingress, slot)) = self.alias_used.seen.take() {
+            self.note(Punt::AliasUsed { ingress, slot: u32::from(slot) });
+        }
+    }
+
+    /// Remembers, seldom, who still names a slot by its former number, and where that leads.
+    #[cold]
+    pub(super) fn note_alias(&self, ingress: &Link, slot: u16, to: Mark) -> Mark {
+        // Its arrival was just counted, so this is the time.
+        let lately = 1 + ingress.tally.heard_ns.read() / ALIAS_NOTE_NS;
+        if self.alias_used.lately.replace(lately) != lately {
+            self.alias_used.seen.set(Some((ingress.mark, slot)));
+        }
+        to
+    }
+
     /// Gives the slow path something; a frame that it has no room for comes back.
     #[cold]
     pub(super) fn punt(&mut self, punt: Punt) -> Result<(), (Discard, Frame)> {

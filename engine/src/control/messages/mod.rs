@@ -85,7 +85,11 @@ impl Switch {
                 self.take_saying(link, kind, from, &frame, now);
             }
             // Notes, which have a queue of their own.
-            Punt::Heard(_) | Punt::Roamed(..) | Punt::Strayed(..) | Punt::Worn(_) => (),
+            Punt::Heard(_)
+            | Punt::Roamed(..)
+            | Punt::Strayed(..)
+            | Punt::Worn(_)
+            | Punt::AliasUsed { .. } => (),
         }
     }
 

@@ -1,0 +1,97 @@
+//! What each worker was given and has reported, and tokens that can be used only once all workers
+//! have reported what they were given before. It never sees an order, only counts them.
+
+/// Orders given to each worker, and reports of it.
+#[derive(Debug)]
+pub struct Ledger {
+    given: Vec<u64>,
+    reported: Vec<u64>,
+}
+
+/// Something that waits until every worker has reported all that it was given so far.
+#[derive(Debug)]
+#[must_use = "what is not waited for never comes true"]
+pub struct Awaited<T> {
+    due: Vec<u64>,
+    what: T,
+}
+
+/// Proof that every worker has reported all that it was given before this was awaited. Only
+/// [`Ledger::pass`] makes one.
+#[derive(Debug)]
+#[must_use = "a proof is for the step that it allows"]
+pub struct Passed<T>(T);
+
+impl<T> Passed<T> {
+    /// What was waited for.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> Awaited<T> {
+    /// What waits.
+    pub fn what(&self) -> &T {
+        &self.what
+    }
+}
+
+impl Ledger {
+    /// For so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self { given: vec![0; workers], reported: vec![0; workers] }
+    }
+
+    /// A worker was given an order.
+    pub fn note_given(&mut self, worker: usize) {
+        self.given[worker] += 1;
+    }
+
+    /// A worker has reported an order.
+    pub fn note_reported(&mut self, worker: usize) {
+        self.reported[worker] += 1;
+        assert!(self.reported[worker] <= self.given[worker], "reports follow orders");
+    }
+
+    /// Lets something wait for all orders given so far.
+    pub fn wait_for_all<T>(&self, what: T) -> Awaited<T> {
+        Awaited { due: self.given.clone(), what }
+    }
+
+    /// Whether what it waits for has been reported.
+    pub fn has_passed<T>(&self, awaited: &Awaited<T>) -> bool {
+        awaited.due.iter().zip(&self.reported).all(|(due, reported)| reported >= due)
+    }
+
+    /// The proof that it was reported.
+    ///
+    /// # Errors
+    /// Gives it back if it was not.
+    pub fn pass<T>(&self, awaited: Awaited<T>) -> Result<Passed<T>, Awaited<T>> {
+        if self.has_passed(&awaited) { Ok(Passed(awaited.what)) } else { Err(awaited) }
+    }
+
+    /// Whether every order was reported.
+    pub fn is_even(&self) -> bool {
+        self.given == self.reported
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_passes_before_the_last_worker_has_reported() {
+        let mut ledger = Ledger::new(2);
+        ledger.note_given(0);
+        ledger.note_given(1);
+        let awaited = ledger.wait_for_all("x");
+        ledger.note_given(1);
+        ledger.note_reported(0);
+        let awaited = ledger.pass(awaited).expect_err("worker 1 has not reported");
+        ledger.note_reported(1);
+        assert_eq!(ledger.pass(awaited).expect("both have").into_inner(), "x");
+        assert!(!ledger.is_even(), "what was given later is not waited for");
+    }
+}

@@ -1,0 +1,438 @@
+//! Slots that come, move and go: what is ordered of the workers at each step, and in which order
+//! the steps are taken. Which number is given it leaves to [`super::numbers`].
+
+use std::{collections::BTreeMap, mem, sync::Arc};
+
+use strowger_frame::Mark;
+
+use super::{
+    Attach, AttachError, Attachment, DetachError, Event, GrowError, PortId, RenumberError,
+    SlotState, Step, Switch, SwitchConfig, check,
+    ledger::Awaited,
+    numbers::{
+        Detached, Given, Informed, Lead, Published, Retiring, Unnamed, Who, Wish, Withdrawn,
+    },
+    table,
+};
+use crate::{
+    Now,
+    director::Slot,
+    egress::Egress,
+    limits::ATTACHED_MAX,
+    link::{Behind, Guard, Link, Told},
+    orders::{Growth, Order},
+    scheme::Scheme,
+    slots::{Exit, WayBack},
+};
+
+impl Switch {
+    /// Attaches a neighbour or an endpoint; says which slot it has. Frames flow once the event
+    /// [`Event::SlotAttached`] has come.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach(&mut self, attach: Attach) -> Result<u32, AttachError> {
+        if self.port_mut(attach.port).is_none() {
+            return Err(AttachError::NoPort);
+        }
+        let same = |user: &Attachment| {
+            user.port == attach.port && user.at == attach.at && user.at.is_some()
+        };
+        if let Some((_, user)) = self.attachments().find(|(_, user)| same(user)) {
+            return Err(AttachError::AddressTaken(user.slot));
+        }
+        let who = match attach.key {
+            Some(key) => Who::Key(key),
+            None => Who::Name(attach.name.clone()),
+        };
+        let mark = self.free_mark()?;
+        let wish = Wish { slot: attach.slot, who: Some(&who) };
+        let given = self.numbers.give(wish, mark, self.now)?;
+        let slot = given.slot();
+
+        let tallies: Vec<_> = self.workers.iter().map(|_| Arc::default()).collect();
+        let homes = self.homes(attach.port);
+        for (worker, tally) in tallies.iter().enumerate() {
+            let link = Link {
+                mark,
+                slot,
+                port: attach.port.0,
+                home: homes.filter(|&home| usize::from(home) != worker),
+                u_turns: self.config.u_turns,
+                rights: attach.rights,
+                way_back: WayBack::new(&self.config.scheme, Slot::new(slot)),
+                guard: if attach.sealed {
+                    Guard::Sealed(None)
+                } else {
+                    Guard::Plain { counter: 0 }
+                },
+                frame_bytes_max: attach.frame_bytes_max,
+                egress: Egress::default(),
+                told: Told::default(),
+                listed: false,
+                tally: Arc::clone(tally),
+            };
+            self.give(worker, Order::Attach(Box::new(link), attach.at));
+        }
+        self.attached[mark.index()].1 = Some(Attachment {
+            slot,
+            port: attach.port,
+            at: attach.at,
+            behind: attach.behind,
+            name: attach.name,
+            who,
+            state: SlotState::Coming,
+            tallies,
+            refused: None,
+        });
+        self.after_all(given, Step::Publish);
+        Ok(slot)
+    }
+
+    /// The one worker that has this port, if not all of them have.
+    pub(super) fn homes(&self, port: PortId) -> Option<u8> {
+        let record = self.ports.get(usize::from(port.0))?.as_ref()?;
+        let owners = record.queues.iter().filter(|queue| queue.is_some()).count();
+        if owners == record.queues.len() && owners > 1 {
+            return None;
+        }
+        record.queues.iter().position(Option::is_some).map(|worker| worker as u8)
+    }
+
+    fn free_mark(&mut self) -> Result<Mark, AttachError> {
+        let free = self.attached.iter().position(|(_, user)| user.is_none());
+        let index = match free {
+            Some(index) => index,
+            None if self.attached.len() < ATTACHED_MAX => {
+                self.attached.push((0, None));
+                self.attached.len() - 1
+            }
+            None => return Err(AttachError::Full),
+        };
+        Ok(Mark::new(index as u16, self.attached[index].0))
+    }
+
+    fn user(&mut self, mark: Mark) -> Option<&mut Attachment> {
+        let (generation, user) = self.attached.get_mut(mark.index())?;
+        user.as_mut().filter(|_| *generation == mark.generation())
+    }
+
+    /// Detaches what is attached to a slot, and ends its aliases. The numbers rest before they are
+    /// given again.
+    ///
+    /// # Errors
+    /// [`DetachError`].
+    pub fn detach(&mut self, slot: u32) -> Result<(), DetachError> {
+        let mark = self.numbers.user_of(slot).ok_or(DetachError::EmptySlot(slot))?;
+        let withdrawn = self.numbers.withdraw(mark).ok_or(DetachError::EmptySlot(slot))?;
+        if let Some(attachment) = self.user(mark) {
+            attachment.state = SlotState::Leaving;
+        }
+        self.drop_peer(mark);
+        self.remove(withdrawn);
+        Ok(())
+    }
+
+    /// Gives the user of a slot another number: this one, or the lowest free. The old one leads to
+    /// it for [`SwitchConfig::alias_ns`] after [`Event::SlotMoved`], and rests then.
+    ///
+    /// # Errors
+    /// [`RenumberError`].
+    pub fn renumber(&mut self, slot: u32, to: Option<u32>) -> Result<u32, RenumberError> {
+        let mark = self.numbers.user_of(slot).ok_or(RenumberError::EmptySlot(slot))?;
+        match self.user(mark).map(|user| user.state) {
+            Some(SlotState::Attached | SlotState::Draining) => (),
+            _ => return Err(RenumberError::EmptySlot(slot)),
+        }
+        if !self.numbers.may_move(mark) {
+            return Err(RenumberError::Moving(slot));
+        }
+        let wish = Wish { slot: to, who: None };
+        let given = self.numbers.give(wish, mark, self.now).map_err(RenumberError::Number)?;
+        let to = given.slot();
+        self.after_all(given, Step::Publish);
+        Ok(to)
+    }
+
+    /// Says that no new label should name a slot, and detaches it after `for_ns` from the last
+    /// [`poll`](Self::poll). It forwards as before until then.
+    ///
+    /// # Errors
+    /// [`RenumberError::EmptySlot`].
+    pub fn drain(&mut self, slot: u32, for_ns: u64) -> Result<(), RenumberError> {
+        let until = Now(self.now.0.saturating_add(for_ns));
+        let mark = self.numbers.user_of(slot).ok_or(RenumberError::EmptySlot(slot))?;
+        if !self.numbers.drain(slot, until) {
+            return Err(RenumberError::EmptySlot(slot));
+        }
+        if let Some(user) = self.user(mark) {
+            user.state = SlotState::Draining;
+        }
+        self.events.push(Event::SlotDraining(slot));
+        Ok(())
+    }
+
+    /// Goes over to a scheme that reads every code in use as before, while traffic flows, and gives
+    /// out numbers up to `slot_max` from now on.
+    ///
+    /// # Errors
+    /// [`GrowError`].
+    pub fn grow_scheme(&mut self, scheme: Scheme, slot_max: u32) -> Result<(), GrowError> {
+        let grown = SwitchConfig { scheme, slot_max, ..self.config };
+        check(&grown).map_err(GrowError::Config)?;
+        let old = self.config.scheme;
+        if slot_max < self.config.slot_max {
+            return Err(GrowError::SlotMax(self.config.slot_max));
+        }
+        // Whatever can be written may be on its way: not only numbers that somebody has now.
+        for slot in 0..=self.config.slot_max {
+            for form in 0..old.forms().len() as u8 {
+                let Ok(director) = old.encode_in(Slot::new(slot), form) else { continue };
+                let same = scheme.decode(director.bits()).is_ok_and(|read| {
+                    read.slot() == director.slot() && read.width() == director.width()
+                });
+                // With anything at all above it, too.
+                let above = director.bits() | u64::MAX << director.width();
+                let same_above = scheme.decode(above).is_ok_and(|read| {
+                    read.slot() == director.slot() && read.width() == director.width()
+                });
+                if !same || !same_above {
+                    return Err(GrowError::CodeChanges { slot, form });
+                }
+            }
+        }
+        self.config = grown;
+        self.numbers.raise_max(slot_max);
+        self.offer_scheme();
+        for worker in 0..self.workers.len() {
+            let exits = self.exits();
+            let Ok(table) = table(&self.config, &exits) else { continue };
+            let way_back = |slot| WayBack::new(&self.config.scheme, Slot::new(slot));
+            let ways_back =
+                self.attachments().map(|(mark, user)| (mark, way_back(user.slot))).collect();
+            self.give(worker, Order::Grow(Box::new(Growth { table, ways_back })));
+        }
+        self.after_all((), Step::Grown);
+        Ok(())
+    }
+
+    /// Tells every worker that numbers lead nowhere any more, and goes on once they all know.
+    fn remove(&mut self, withdrawn: Withdrawn) {
+        self.give_tables();
+        let told = self.numbers.told(withdrawn);
+        self.after_all(told, Step::Remove);
+    }
+
+    fn exits(&mut self) -> BTreeMap<u32, Exit> {
+        let leads = self.numbers.leads();
+        let behind = |mark: Mark| self.attached[mark.index()].1.as_ref().map(|user| user.behind);
+        let exit = |(slot, lead)| {
+            let exit = match lead {
+                Lead::Empty => Exit::Empty,
+                Lead::Gone => Exit::Gone,
+                Lead::User(mark) => match behind(mark) {
+                    Some(Behind::Neighbour) => Exit::Neighbour(mark),
+                    Some(Behind::Endpoint) => Exit::Endpoint(mark),
+                    None => Exit::Gone,
+                },
+                Lead::Alias(to) => {
+                    let is_endpoint = behind(to) == Some(Behind::Endpoint);
+                    Exit::Alias { to, slot: slot as u16, is_endpoint }
+                }
+            };
+            (slot, exit)
+        };
+        leads.into_iter().map(exit).collect()
+    }
+
+    pub(super) fn give_tables(&mut self) {
+        let exits = self.exits();
+        for worker in 0..self.workers.len() {
+            // `check` has made a table of this scheme before.
+            if let Ok(table) = table(&self.config, &exits) {
+                self.give(worker, Order::Slots(Box::new(table)));
+            }
+        }
+    }
+
+    /// Whether a step may be taken: the workers have reported, and what it gives out is written
+    /// down where that is wanted.
+    pub(super) fn is_due(&self, step: &Step) -> bool {
+        let ledger = &self.ledger;
+        match step {
+            Step::Publish(given) => {
+                let is_written = |kept| given.what().generation() <= kept;
+                self.written.is_none_or(is_written) && ledger.has_passed(given)
+            }
+            Step::Announce(what) => ledger.has_passed(what),
+            Step::Rewrite(what) | Step::Retire(what) => ledger.has_passed(what),
+            Step::Remove(what) => ledger.has_passed(what),
+            Step::Rest(what) => ledger.has_passed(what),
+            Step::Grown(what) => ledger.has_passed(what),
+            Step::Forget(what) => ledger.has_passed(what),
+            Step::Moved(what) => ledger.has_passed(what),
+        }
+    }
+
+    /// Takes a step that [is due](Self::is_due).
+    pub(super) fn take_step(&mut self, step: Step, now: Now) {
+        match step {
+            Step::Publish(given) => self.publish_awaited(given, now),
+            Step::Announce(mark) => {
+                let Ok(passed) = self.ledger.pass(mark) else { return };
+                if let Some(user) = self.user(passed.into_inner()) {
+                    let slot = user.slot;
+                    self.events.push(Event::SlotAttached(slot));
+                }
+            }
+            Step::Rewrite(moving) => self.rewrite(moving),
+            Step::Retire(moving) => self.retire(moving, now),
+            Step::Remove(told) => self.drop_user(told, now),
+            Step::Rest(unnamed) => self.rest(unnamed, now),
+            Step::Grown(_) => self.events.push(Event::SchemeGrown),
+            Step::Moved(worker) => {
+                if let Ok(passed) = self.ledger.pass(worker) {
+                    self.end_moves(passed.into_inner());
+                }
+            }
+            Step::Forget(id) => {
+                if let Ok(passed) = self.ledger.pass(id) {
+                    self.forget_port(passed.into_inner());
+                }
+            }
+        }
+    }
+
+    fn publish_awaited(&mut self, given: Awaited<Given>, now: Now) {
+        match self.ledger.pass(given) {
+            Ok(passed) => self.publish(passed.into_inner(), now),
+            Err(given) => self.pending.push_front(Step::Publish(given)),
+        }
+    }
+
+    fn publish(&mut self, given: Given, now: Now) {
+        let (slot, mark) = (given.slot(), given.user());
+        let Some(user) = self.user(mark) else { return };
+        let (was, state) = (user.slot, user.state);
+        if user.refused.is_some() {
+            // Some worker's port would not have it: take back what others were given.
+            user.state = SlotState::Leaving;
+            if let Some(withdrawn) = self.numbers.withdraw(mark) {
+                self.remove(withdrawn);
+            }
+            return;
+        }
+        match self.numbers.publish(given, now) {
+            Published::Never => {}
+            Published::Later(given) => self.deferred.push(given),
+            Published::Now if was == slot => {
+                if let Some(user) = self.user(mark)
+                    && state == SlotState::Coming
+                {
+                    user.state = SlotState::Attached;
+                }
+                self.give_tables();
+                self.after_all(mark, Step::Announce);
+            }
+            Published::Now => {
+                let retiring = self.numbers.retire(was, slot);
+                if let Some(user) = self.user(mark) {
+                    user.slot = slot;
+                }
+                self.give_tables();
+                if let Some(retiring) = retiring {
+                    self.after_all(retiring, Step::Rewrite);
+                }
+            }
+        }
+    }
+
+    fn rewrite(&mut self, moving: Awaited<Retiring>) {
+        let Ok(passed) = self.ledger.pass(moving) else { return };
+        let retiring = passed.into_inner();
+        let (mark, to) = (retiring.user(), retiring.to());
+        for worker in 0..self.workers.len() {
+            let way_back = Box::new(WayBack::new(&self.config.scheme, Slot::new(to)));
+            self.give(worker, Order::Renumber(mark, to, way_back));
+        }
+        self.after_all(retiring, Step::Retire);
+    }
+
+    fn retire(&mut self, moving: Awaited<Retiring>, now: Now) {
+        let (slot, to) = (moving.what().slot(), moving.what().to());
+        let Ok(passed) = self.ledger.pass(moving) else { return };
+        let until = Now(now.0.saturating_add(self.config.alias_ns));
+        if self.numbers.retired(passed, until) {
+            self.events.push(Event::SlotMoved(slot, to));
+        }
+    }
+
+    fn drop_user(&mut self, told: Awaited<Informed>, now: Now) {
+        let Ok(passed) = self.ledger.pass(told) else { return };
+        match Unnamed::after(passed).without_user() {
+            Ok(detached) => self.come_to_rest(detached, now),
+            Err(unnamed) => {
+                if let Some(mark) = unnamed.leaving() {
+                    for worker in 0..self.workers.len() {
+                        self.give(worker, Order::Detach(mark));
+                    }
+                }
+                self.after_all(unnamed, Step::Rest);
+            }
+        }
+    }
+
+    fn rest(&mut self, unnamed: Awaited<Unnamed>, now: Now) {
+        let leaving = unnamed.what().leaving();
+        let Ok(passed) = self.ledger.pass(unnamed) else { return };
+        let gone = leaving.filter(|&mark| self.user(mark).is_some()).and_then(|mark| {
+            let (generation, place) = &mut self.attached[mark.index()];
+            *generation = generation.wrapping_add(1);
+            place.take()
+        });
+        self.come_to_rest(Detached::after(passed), now);
+        if let Some(gone) = gone {
+            self.events.push(match gone.refused {
+                Some(why) => Event::AttachRefused(gone.slot, why),
+                None => Event::SlotDetached(gone.slot),
+            });
+        }
+    }
+
+    fn come_to_rest(&mut self, detached: Detached, now: Now) {
+        self.numbers.rest(detached, now, self.config.quarantine_ns);
+    }
+
+    /// What comes of time alone: drained slots go, aliases end, numbers come free.
+    pub(super) fn turn_numbers(&mut self, now: Now) {
+        for slot in self.numbers.drained(now) {
+            // It may be on its way out already.
+            let _ = self.detach(slot);
+        }
+        if let Some(withdrawn) = self.numbers.expire(now) {
+            self.events.extend(withdrawn.slots().map(Event::AliasEnded));
+            self.remove(withdrawn);
+        }
+        for given in mem::take(&mut self.deferred) {
+            self.publish(given, now);
+        }
+        let rested = self.numbers.rested(now);
+        if rested.is_empty() {
+            return;
+        }
+        for number in rested {
+            self.events.push(Event::SlotFree(number.slot()));
+            self.numbers.free(number);
+        }
+        // From "gone" to "empty", so that the counters tell the two apart.
+        self.give_tables();
+    }
+
+    /// A frame named a slot by a number that is retiring, or was until a moment ago.
+    pub(super) fn take_alias_used(&mut self, ingress: Mark, named: u32) {
+        let to = self.numbers.alias_of(named).and_then(|mark| self.slot_of(mark));
+        if let (Some(ingress), Some(slot)) = (self.slot_of(ingress), to) {
+            self.events.push(Event::AliasUsed { ingress, named, slot });
+        }
+    }
+}

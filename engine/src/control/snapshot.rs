@@ -1,0 +1,106 @@
+//! What a switch wants to find again after a restart: who has which number, and which numbers must
+//! rest. Plain data; where it is written is not the engine's business.
+
+use std::fmt;
+
+use super::{Switch, numbers::Who};
+use crate::{Now, scheme::Scheme};
+
+/// One number that is not free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The number.
+    pub slot: u32,
+    /// Whose it is; nobody's in quarantine.
+    pub who: Option<Who>,
+    /// How long nobody else may have it, in nanoseconds.
+    pub rests_ns: u64,
+}
+
+/// A switch's slot numbers, as they are to be found again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// How slot numbers are written.
+    pub scheme: Scheme,
+    /// How many numbers were ever given.
+    pub generation: u64,
+    /// All numbers that are not free, ascending.
+    pub numbers: Vec<Kept>,
+}
+
+/// Why a snapshot could not be taken up. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoreError {
+    /// Numbers have been given already.
+    Late,
+    /// It names a number twice, or one that is nobody's to have.
+    Number(u32),
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Late => f.write_str("the switch has given out slots already"),
+            Self::Number(slot) => write!(f, "slot {slot} stands there twice, or cannot be given"),
+        }
+    }
+}
+
+impl std::error::Error for RestoreError {}
+
+impl Switch {
+    /// What is to be found again after a restart at this moment.
+    pub fn snapshot(&self, now: Now) -> Snapshot {
+        let who = |mark: strowger_frame::Mark| {
+            self.attached.get(mark.index())?.1.as_ref().map(|user| user.who.clone())
+        };
+        let times = [self.config.alias_ns, self.config.quarantine_ns];
+        let numbers = self.numbers.to_keep(who, now, times);
+        Snapshot {
+            scheme: self.config.scheme,
+            generation: self.numbers.generation(),
+            numbers: numbers
+                .into_iter()
+                .map(|(slot, who, rests_ns)| Kept { slot, who, rests_ns })
+                .collect(),
+        }
+    }
+
+    /// Takes up a snapshot, before anything is attached. Whoever had a number gets it again, unless
+    /// it asks for another; nobody else gets it before its quarantine has ended, and then last of
+    /// all. A number that another is pinned to is that one's, and opens when it has rested.
+    ///
+    /// # Errors
+    /// [`RestoreError`].
+    pub fn restore(&mut self, snapshot: &Snapshot, now: Now) -> Result<(), RestoreError> {
+        if self.numbers.generation() > 0 {
+            return Err(RestoreError::Late);
+        }
+        let now = self.clock.turn(now);
+        self.now = now;
+        let mut numbers = super::Numbers::new(self.config.slot_max);
+        numbers.count_from(snapshot.generation);
+        for kept in &snapshot.numbers {
+            let until = Now(now.0.saturating_add(kept.rests_ns));
+            if !numbers.keep(kept.slot, kept.who.clone(), until) {
+                return Err(RestoreError::Number(kept.slot));
+            }
+        }
+        self.numbers = numbers;
+        self.give_tables();
+        Ok(())
+    }
+
+    /// From now on no number leads anywhere before a snapshot that names it was written down, so
+    /// that even a crash keeps all numbers that labels may name ([`Self::set_written`]).
+    pub fn wait_for_writing(&mut self) {
+        self.written.get_or_insert(0);
+    }
+
+    /// A snapshot of this generation was written down, or could not be: go on.
+    pub fn set_written(&mut self, generation: u64) {
+        if let Some(written) = &mut self.written {
+            *written = generation.max(*written);
+        }
+    }
+}

@@ -1,0 +1,557 @@
+//! R1 by random schedules: attach, detach, renumber, drain, growth of the scheme, aliases that end,
+//! frames sent, workers that breathe or stall, on real switches driven by hand, against a plain model
+//! of who had which number when. It never looks into the switch's tables.
+//!
+//! Every frame says who sent it and who it is meant for: whoever had the number when the label was
+//! issued. Labels are learned from events and from ways back, and used as long as a packet may be on
+//! its way: until the quarantine's length after the number was taken away.
+//!
+//! `STROWGER_R1_EVENTS` says how many events (a run in CI has a few hundred thousand; the issue asks
+//! for 10^8 once, in release), `STROWGER_R1_SEED` where the dice begin. A failure prints the seed.
+
+use std::{collections::VecDeque, time::Instant};
+
+use strowger_engine::{
+    Now,
+    control::{Attach, AttachError, Event, PortId, Switch, SwitchConfig},
+    director::Slot,
+    header::{AnyHeader, HeaderRepr},
+    label::Label,
+    limits::FRAME_BYTES_MIN,
+    link::{Behind, LINK_HEADER_BYTES, plain_header},
+    scheme::{self, Form, Scheme},
+    worker::Worker,
+};
+use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port as _};
+use strowger_io::{MemoryPort, memory::wire};
+
+const WORKERS: usize = 2;
+const SEATS: usize = 9;
+/// Few numbers, so that each is given again as soon as it may be.
+const SLOT_MAX: u32 = 13;
+const QUARANTINE_NS: u64 = 1_000;
+const ALIAS_NS: u64 = 1_500;
+/// A frame sent is switched within this time: the time on its way is part of the quarantine.
+const ON_ITS_WAY_NS: u64 = 200;
+const EVENTS_PER_SWITCH: u64 = 50_000;
+const LABELS_MAX: usize = 24;
+
+/// Numbers that look random (xorshift64*).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end
+    }
+}
+
+/// Who a number was given to last, as the model knows it.
+#[derive(Clone, Copy, Default)]
+struct Owner {
+    user: u64,
+    /// When no new label could name it any more.
+    withdrawn: Option<u64>,
+    /// Whether any label was issued that names it.
+    named: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Issued {
+    slot: u32,
+    user: u64,
+}
+
+/// A wire, and who is behind it.
+struct Seat {
+    port: PortId,
+    worker: usize,
+    far: MemoryPort,
+    user: Option<User>,
+}
+
+struct User {
+    id: u64,
+    slot: u32,
+    /// The number that it is getting.
+    to: Option<u32>,
+    aliases: Vec<u32>,
+    leaving: bool,
+    /// When it is given up, if that is said.
+    drained: Option<u64>,
+    is_endpoint: bool,
+}
+
+/// What was seen happening, so that a schedule that tests nothing is noticed.
+#[derive(Debug, Default)]
+struct Seen {
+    sent: u64,
+    delivered: u64,
+    by_alias: u64,
+    ways_back: u64,
+    attached: u64,
+    refused: u64,
+    detached: u64,
+    moved: u64,
+    grown: u64,
+    reused: u64,
+    alias_notes: u64,
+}
+
+struct Rig {
+    dice: Dice,
+    switch: Switch,
+    workers: Vec<Worker>,
+    seats: Vec<Seat>,
+    pool: Pool,
+    now: u64,
+    /// By worker: since when frames wait for it.
+    waits_since: [Option<u64>; WORKERS],
+    owners: Vec<Owner>,
+    labels: VecDeque<Issued>,
+    users: u64,
+    scheme: Scheme,
+    seen: Seen,
+}
+
+/// A scheme with a prefix to spare, and what it grows to. (Not `v3x5x8`, which numbers differently.)
+fn growing() -> (Scheme, Scheme) {
+    let (a, b) = (Form::new(3, 1, 0b1), Form::new(8, 3, 0b000));
+    let between = Form::new(5, 2, 0b10);
+    (
+        Scheme::new(&[a, b]).expect("prefix-free"),
+        // Between the two, so that forms change their places.
+        Scheme::new(&[a, between, b]).expect("prefix-free"),
+    )
+}
+
+impl Rig {
+    fn new(seed: u64) -> Self {
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let scheme = match dice.below(4) {
+            0 => scheme::F4,
+            1 => scheme::V4X8,
+            2 => scheme::V3X5X8,
+            _ => growing().0,
+        };
+        let config = SwitchConfig {
+            scheme,
+            slot_max: SLOT_MAX,
+            quarantine_ns: QUARANTINE_NS,
+            alias_ns: ALIAS_NS,
+            u_turns: true,
+            ..SwitchConfig::default()
+        };
+        let memory = |singles| {
+            Pool::new(&PoolSpec { trains: 0, singles, huge_pages: false }).expect("memory")
+        };
+        let pools = (0..WORKERS).map(|_| memory(0)).collect();
+        let (mut switch, workers) = Switch::new(config, pools).expect("a sane switch");
+        let seats = (0..SEATS)
+            .map(|number| {
+                let worker = number % WORKERS;
+                let (near, mut far) = wire(64).expect("descriptors");
+                far.admit(Mark(0), Address::Only).expect("nobody else");
+                let port = switch.plug_at(worker, Box::new(near)).expect("a place");
+                Seat { port, worker, far, user: None }
+            })
+            .collect();
+        Self {
+            dice,
+            switch,
+            workers,
+            seats,
+            pool: memory(1_500),
+            now: 1,
+            waits_since: [None; WORKERS],
+            owners: vec![Owner::default(); SLOT_MAX as usize + 1],
+            labels: VecDeque::new(),
+            users: 0,
+            scheme,
+            seen: Seen::default(),
+        }
+    }
+
+    fn event(&mut self) {
+        match self.dice.below(1_000) {
+            0..420 => self.send(),
+            420..640 => {
+                let worker = self.dice.below(WORKERS);
+                self.breathe(worker);
+            }
+            640..800 => self.poll(),
+            800..920 => {
+                let seat = self.dice.below(SEATS);
+                self.receive(seat);
+            }
+            920..930 => self.attach(),
+            930..936 => self.detach(),
+            936..944 => self.renumber(),
+            944..946 => self.drain(),
+            946 => self.grow(),
+            _ => self.let_time_pass(),
+        }
+    }
+
+    fn let_time_pass(&mut self) {
+        let next = self.now + 1 + self.dice.below(120) as u64;
+        // Twice: what one worker hands over, the other has for as long again.
+        for worker in (0..WORKERS).chain(0..WORKERS) {
+            if self.waits_since[worker].is_some_and(|since| since + ON_ITS_WAY_NS <= next) {
+                self.breathe(worker);
+            }
+        }
+        self.now = next;
+    }
+
+    fn breathe(&mut self, worker: usize) {
+        self.workers[worker].breathe(Now(self.now));
+        if self.waits_since[worker].take().is_some() {
+            // Some may have been handed over.
+            for other in (0..WORKERS).filter(|&other| other != worker) {
+                self.waits_since[other].get_or_insert(self.now);
+            }
+        }
+    }
+
+    /// The user that has a number, if it is not on its way out.
+    fn seat_with(&mut self) -> Option<usize> {
+        let seat = self.dice.below(SEATS);
+        self.seats[seat].user.as_ref().is_some_and(|user| !user.leaving).then_some(seat)
+    }
+
+    /// The model's word on a number that was just given.
+    fn given(&mut self, slot: u32, user: u64) {
+        assert!(slot != 1 && slot <= SLOT_MAX);
+        // What arrived long ago and was not read yet has a way back of long ago.
+        (0..SEATS).for_each(|seat| self.receive(seat));
+        let owner = &mut self.owners[slot as usize];
+        if owner.named {
+            let gone = owner.withdrawn.expect("R1: a number in use was given");
+            assert!(
+                gone + QUARANTINE_NS <= self.now,
+                "R1: slot {slot} was given at {} too early after {gone}",
+                self.now
+            );
+            self.seen.reused += 1;
+        }
+        *owner = Owner { user, withdrawn: None, named: false };
+        self.labels.retain(|label| label.slot != slot);
+    }
+
+    fn attach(&mut self) {
+        let seat = self.dice.below(SEATS);
+        if self.seats[seat].user.is_some() {
+            return;
+        }
+        if self.waits_since[self.seats[seat].worker].is_some() {
+            // What the last user at this end of a plain wire has sent would be this one's.
+            self.breathe(self.seats[seat].worker);
+        }
+        self.users += 1;
+        let id = self.users;
+        let is_endpoint = self.dice.below(3) == 0;
+        let behind = if is_endpoint { Behind::Endpoint } else { Behind::Neighbour };
+        let mut attach =
+            Attach::plain(self.seats[seat].port, Address::Only, behind, id.to_string());
+        if self.dice.below(8) == 0 {
+            // A memory wire has no such address: refused by the worker, not by the slow path.
+            attach.at = Some(Address::Udp(([127, 0, 0, 1], 1).into()));
+        }
+        if self.dice.below(3) > 0 {
+            attach = attach.at_slot(self.dice.below(SLOT_MAX as usize + 1) as u32);
+        }
+        match self.switch.attach(attach) {
+            Ok(slot) => {
+                self.given(slot, id);
+                let (to, aliases, leaving, drained) = (None, vec![], false, None);
+                self.seats[seat].user =
+                    Some(User { id, slot, to, aliases, leaving, drained, is_endpoint });
+            }
+            Err(
+                AttachError::NoSuchSlot(1)
+                | AttachError::SlotTaken(_)
+                | AttachError::SlotQuarantined(_)
+                | AttachError::SlotsFull,
+            ) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn withdraw(&mut self, slot: u32, at: u64) {
+        let owner = &mut self.owners[slot as usize];
+        owner.withdrawn = Some(owner.withdrawn.map_or(at, |before| before.min(at)));
+    }
+
+    /// All numbers of a user are over at this time.
+    fn withdraw_all(&mut self, seat: usize, at: u64) {
+        let user = self.seats[seat].user.as_ref().expect("somebody");
+        let mut slots = user.aliases.clone();
+        slots.push(user.slot);
+        slots.extend(user.to);
+        for slot in slots {
+            self.withdraw(slot, at);
+        }
+    }
+
+    fn detach(&mut self) {
+        let Some(seat) = self.seat_with() else { return };
+        self.withdraw_all(seat, self.now);
+        let user = self.seats[seat].user.as_mut().expect("somebody");
+        user.leaving = true;
+        let slot = user.slot;
+        // It may have been given up by time meanwhile, or be known by its new number already.
+        let to = user.to;
+        if self.switch.detach(slot).is_err()
+            && let Some(to) = to
+        {
+            let _ = self.switch.detach(to);
+        }
+    }
+
+    fn drain(&mut self) {
+        let Some(seat) = self.seat_with() else { return };
+        let for_ns = self.dice.below(2_000) as u64;
+        let slot = self.seats[seat].user.as_ref().expect("somebody").slot;
+        // The time that it drains begins with the last poll.
+        self.poll();
+        let still = self.seats[seat].user.as_ref().is_some_and(|u| u.slot == slot && !u.leaving);
+        if still && self.switch.drain(slot, for_ns).is_ok() {
+            let until = self.now + for_ns;
+            self.withdraw_all(seat, until);
+            self.seats[seat].user.as_mut().expect("somebody").drained = Some(until);
+        }
+    }
+
+    fn renumber(&mut self) {
+        let Some(seat) = self.seat_with() else { return };
+        let wish = self.dice.below(SLOT_MAX as usize + 1) as u32;
+        let wish = (self.dice.below(2) == 0).then_some(wish);
+        let user = self.seats[seat].user.as_ref().expect("somebody");
+        let (id, drained) = (user.id, user.drained);
+        if let Ok(to) = self.switch.renumber(user.slot, wish) {
+            self.given(to, id);
+            self.owners[to as usize].withdrawn = drained;
+            self.seats[seat].user.as_mut().expect("somebody").to = Some(to);
+        }
+    }
+
+    fn grow(&mut self) {
+        let (small, large) = growing();
+        if self.scheme == small {
+            assert_eq!(self.switch.grow_scheme(large, SLOT_MAX), Ok(()));
+            self.scheme = large;
+            self.seen.grown += 1;
+        } else {
+            assert!(self.switch.grow_scheme(small, SLOT_MAX).is_err());
+        }
+    }
+
+    fn poll(&mut self) {
+        for event in self.switch.poll(Now(self.now)) {
+            match event {
+                Event::SlotAttached(slot) => {
+                    self.seen.attached += 1;
+                    let user = self.owners[slot as usize].user;
+                    self.issue(slot, user);
+                }
+                Event::SlotMoved(slot, to) => {
+                    self.seen.moved += 1;
+                    let holds = |s: &&mut Seat| s.user.as_ref().is_some_and(|u| u.slot == slot);
+                    let seat = self.seats.iter_mut().find(holds).expect("it was given");
+                    let user = seat.user.as_mut().expect("somebody");
+                    assert_eq!(user.to.take(), Some(to));
+                    user.aliases.push(slot);
+                    user.slot = to;
+                    let id = user.id;
+                    self.issue(to, id);
+                }
+                Event::AliasEnded(slot) => {
+                    self.withdraw(slot, self.now);
+                    for user in self.seats.iter_mut().filter_map(|seat| seat.user.as_mut()) {
+                        user.aliases.retain(|&alias| alias != slot);
+                    }
+                }
+                Event::SlotDetached(slot) => {
+                    self.seen.detached += 1;
+                    self.leave(slot);
+                }
+                Event::AttachRefused(slot, _) => {
+                    self.seen.refused += 1;
+                    self.leave(slot);
+                }
+                Event::AliasUsed { .. } => self.seen.alias_notes += 1,
+                _ => {}
+            }
+        }
+    }
+
+    /// Whoever had this number last is gone.
+    fn leave(&mut self, slot: u32) {
+        let had = |seat: &Seat| {
+            seat.user.as_ref().is_some_and(|user| user.slot == slot || user.to == Some(slot))
+        };
+        let seat = self.seats.iter().position(had).expect("a user had it");
+        self.receive(seat);
+        self.withdraw_all(seat, self.now);
+        self.seats[seat].user = None;
+    }
+
+    fn issue(&mut self, slot: u32, user: u64) {
+        let owner = &mut self.owners[slot as usize];
+        if owner.user != user {
+            return;
+        }
+        owner.named = true;
+        if self.labels.len() == LABELS_MAX {
+            self.labels.pop_front();
+        }
+        self.labels.push_back(Issued { slot, user });
+    }
+
+    fn send(&mut self) {
+        if self.labels.is_empty() {
+            return;
+        }
+        let from = self.dice.below(SEATS);
+        let Some(id) = self.seats[from].user.as_ref().map(|user| user.id) else { return };
+        let which = self.dice.below(self.labels.len());
+        let Issued { slot, user } = self.labels[which];
+        let owner = self.owners[slot as usize];
+        assert_eq!(owner.user, user, "labels of a number's former user are forgotten");
+        let end = owner.withdrawn.map_or(u64::MAX, |at| at + QUARANTINE_NS);
+        if self.now + ON_ITS_WAY_NS > end {
+            self.labels.remove(which);
+            return;
+        }
+        let form = self.dice.below(self.scheme.forms().len()) as u8;
+        let Ok(director) = self.scheme.encode_in(Slot::new(slot), form) else { return };
+        let label = Label::new(director.bits() | 1 << director.width());
+        let Some(chunk) = self.pool.take(ChunkClass::Single) else {
+            // All on their way: take in what has arrived.
+            (0..SEATS).for_each(|seat| self.receive(seat));
+            return;
+        };
+        let start = chunk.start();
+        let mut frame = chunk.into_frame(start, FRAME_BYTES_MIN + 16);
+        let bytes = frame.bytes_mut();
+        bytes[..LINK_HEADER_BYTES].copy_from_slice(&plain_header(0));
+        HeaderRepr::new(label, 0, 9).emit(&mut bytes[LINK_HEADER_BYTES..]).expect("room");
+        bytes[FRAME_BYTES_MIN..][..8].copy_from_slice(&id.to_be_bytes());
+        bytes[FRAME_BYTES_MIN + 8..].copy_from_slice(&user.to_be_bytes());
+        let mut burst = Burst::new();
+        burst.push(frame);
+        let seat = &mut self.seats[from];
+        seat.far.tx_burst(Mark(0), &mut burst);
+        seat.far.flush();
+        self.waits_since[seat.worker].get_or_insert(self.now);
+        self.seen.sent += 1;
+    }
+
+    fn receive(&mut self, seat: usize) {
+        loop {
+            let mut burst = Burst::new();
+            self.seats[seat].far.rx_burst(&mut self.pool, &mut burst);
+            if burst.is_empty() {
+                return;
+            }
+            for mut frame in burst {
+                self.arrived(seat, frame.bytes_mut());
+            }
+        }
+    }
+
+    fn arrived(&mut self, seat: usize, bytes: &mut [u8]) {
+        let number = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight"));
+        let (from, meant) = (number(FRAME_BYTES_MIN), number(FRAME_BYTES_MIN + 8));
+        let user = self.seats[seat].user.as_ref();
+        let here = user.map(|user| user.id);
+        assert_eq!(here, Some(meant), "R1: a frame left by a slot that its label did not name");
+        self.seen.delivered += 1;
+        if user.is_some_and(|user| !user.aliases.is_empty()) {
+            self.seen.by_alias += 1;
+        }
+        if user.is_some_and(|user| user.is_endpoint) {
+            return;
+        }
+        let Ok(AnyHeader::W64(header)) = AnyHeader::parse(&mut bytes[LINK_HEADER_BYTES..]) else {
+            panic!("it was switched")
+        };
+        // The way back, reversed at the top: it names the sender, and can be used as a label.
+        let back = header.label().register().reverse_bits();
+        let slot = self.scheme.decode(back).expect("a director").slot().number();
+        let owner = self.owners[slot as usize];
+        assert_eq!(owner.user, from, "R1: the way back names slot {slot}, which another has");
+        self.seen.ways_back += 1;
+        if self.dice.below(4) == 0 {
+            self.issue(slot, from);
+        }
+    }
+
+    /// Comes to rest and looks at the balance.
+    fn finish(&mut self) {
+        for _ in 0..10_000 {
+            (0..WORKERS).for_each(|worker| self.breathe(worker));
+            self.poll();
+            (0..SEATS).for_each(|seat| self.receive(seat));
+            let waiting: usize = self.workers.iter().map(Worker::frames_waiting).sum();
+            if self.switch.is_settled() && waiting == 0 && self.switch.balance().is_even() {
+                return;
+            }
+        }
+        panic!("no rest: {:?}", self.switch.balance());
+    }
+}
+
+fn from_environment(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// Prints where the dice began if the schedule fails.
+struct Said(u64);
+
+impl Drop for Said {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("to see it again: STROWGER_R1_SEED={} STROWGER_R1_EVENTS=1", self.0);
+        }
+    }
+}
+
+#[test]
+fn r1_no_packet_leaves_by_a_slot_its_label_did_not_name() {
+    let events = from_environment("STROWGER_R1_EVENTS", 300_000);
+    let first = from_environment("STROWGER_R1_SEED", 1);
+    let began = Instant::now();
+    let mut all = Seen::default();
+    for seed in first..first + events.div_ceil(EVENTS_PER_SWITCH) {
+        let _said = Said(seed);
+        let mut rig = Rig::new(seed);
+        for _ in 0..EVENTS_PER_SWITCH {
+            rig.event();
+        }
+        rig.finish();
+        let seen = rig.seen;
+        all.sent += seen.sent;
+        all.delivered += seen.delivered;
+        all.by_alias += seen.by_alias;
+        all.ways_back += seen.ways_back;
+        all.attached += seen.attached;
+        all.refused += seen.refused;
+        all.detached += seen.detached;
+        all.moved += seen.moved;
+        all.grown += seen.grown;
+        all.reused += seen.reused;
+        all.alias_notes += seen.alias_notes;
+    }
+    let done = events.div_ceil(EVENTS_PER_SWITCH) * EVENTS_PER_SWITCH;
+    let rate = done as f64 / began.elapsed().as_secs_f64();
+    println!("{done} events from seed {first}, {rate:.0} a second: {all:?}");
+    let Seen { delivered, by_alias, ways_back, reused, moved, refused, .. } = all;
+    if events > EVENTS_PER_SWITCH {
+        let least = [delivered, by_alias, ways_back, reused, moved, refused].into_iter().min();
+        assert!(least > Some(20), "the schedule tests something: {all:?}");
+    }
+}
