@@ -424,23 +424,22 @@ pub(crate) fn ports_table(ports: &[PortView], names: &[(u16, String)]) -> String
 
 fn discards_shown(answer: &Value) -> String {
     let mut table = Table::new(&["<port", "<reason", "frames"]);
-    let mut at_ports = 0;
     for port in rows(answer, "ports") {
         for (reason, count) in port["discards"].as_object().into_iter().flatten() {
-            at_ports += count.as_u64().unwrap_or_default();
             table.row([text(&port["name"]), reason.clone(), text(count)]);
+        }
+    }
+    // What ended on the slow path, or at ports that are gone.
+    for (reason, count) in answer["discards"].as_object().into_iter().flatten() {
+        let of = |port: &Value| port["discards"][reason].as_u64().unwrap_or_default();
+        let at_ports: u64 = rows(answer, "ports").map(of).sum();
+        let elsewhere = count.as_u64().unwrap_or_default().saturating_sub(at_ports);
+        if elsewhere > 0 {
+            table.row(["-".to_owned(), reason.clone(), elsewhere.to_string()]);
         }
     }
     let balance = &answer["balance"];
     let all = balance["discarded"].as_u64().unwrap_or_default();
-    let elsewhere = all.saturating_sub(at_ports);
-    if elsewhere > 0 {
-        table.row([
-            "-".to_owned(),
-            "on the slow path, or at ports that are gone".to_owned(),
-            elsewhere.to_string(),
-        ]);
-    }
     let mut shown = table.finish("no frame was discarded");
     shown.push_str(&balance_line(
         [&balance["frames_in"], &balance["frames_made"], &balance["frames_out"]]
