@@ -386,7 +386,7 @@ impl Worker {
 
     #[inline(never)]
     fn take_handover(&mut self, handover: Handover, now: Now) {
-        let (exit, onward, frame) = match handover {
+        let (exit, refused_by, onward, frame) = match handover {
             Handover::Exit { to, ingress_slot, is_control, mut frame } => {
                 let Self { pool, exhaling, worn, links, .. } = self;
                 let mut leaving = Leaving { now, pool, exhaling, worn };
@@ -395,7 +395,7 @@ impl Worker {
                     Some(link) => link.prepare(&mut frame, ingress_slot, is_control, &mut leaving),
                 };
                 let exit = Onward::Exit { egress: to, is_control, ingress_slot };
-                (to, prepared.map(|()| exit), frame)
+                (to, Some(to), prepared.map(|()| exit), frame)
             }
             Handover::Stray { by, mut frame } => {
                 frame.set_mark(ELSEWHERE);
@@ -405,12 +405,15 @@ impl Worker {
                     Ok(Onward::Stray { .. }) => Err(Discard::NoSession),
                     onward => onward,
                 };
-                (frame.mark(), onward, frame)
+                (frame.mark(), None, onward, frame)
             }
         };
         match onward {
             Ok(_) => self.send_on(Some(frame).into_iter(), &[onward], NO_SEAT),
-            Err(discard) => self.count_at_exit(exit, discard),
+            Err(discard) => {
+                self.tell_end(discard, &frame, refused_by);
+                self.count_at_exit(exit, discard);
+            }
         }
     }
 

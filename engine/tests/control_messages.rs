@@ -460,3 +460,15 @@ fn a_goodbye_says_why_and_when_to_come_again() {
     let goodbye = Event::Goodbye { slot: 2, code: 2, retry_after_s: 30, text };
     assert!(row.nodes[1].events.contains(&goodbye), "{:?}", row.nodes[1].events);
 }
+
+#[test]
+fn w5_12_nobody_farther_off_says_a_neighbour_s_goodbye() {
+    let mut row = Row::new(2);
+    let flags = Flags { control: true, no_errors: true, ..Flags::default() };
+    let header = HeaderRepr { flags, ..HeaderRepr::new(way(&[(2, 9), (2, 1)]), 0, 9) };
+    row.send(header, b"\x01\x0c\x01\0\0\0\0\0I am not your neighbour");
+    row.pass(MS);
+    assert_eq!(row.nodes[1].count(Discard::Unhandled), 1);
+    assert!(!row.nodes[1].events.iter().any(|event| matches!(event, Event::Goodbye { .. })));
+    row.assert_even();
+}

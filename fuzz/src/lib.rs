@@ -2,6 +2,8 @@
 //! ever part of a program.
 
 #[cfg(test)]
+mod control;
+#[cfg(test)]
 mod crypto;
 #[cfg(test)]
 mod label;

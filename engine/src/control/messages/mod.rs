@@ -28,7 +28,7 @@ use crate::{
     Now,
     director::Slot,
     discard::Discard,
-    header::{AnyHeader, Flags, Header, HeaderRepr},
+    header::{AnyHeader, Flags, HEADER_BYTES_MAX, Header, HeaderRepr},
     label::{Label, Register},
     limits::HOPS_MAX,
     link::{self, LINK_HEADER_BYTES, Rights},
@@ -51,6 +51,18 @@ struct Cause {
     at: Now,
     /// Without link header and tag.
     packet_bytes: usize,
+}
+
+impl Cause {
+    fn of(ending: &Ending) -> Self {
+        Self {
+            ingress: ending.ingress,
+            ingress_slot: ending.ingress_slot,
+            rights: ending.rights,
+            at: ending.at,
+            packet_bytes: usize::from(ending.packet_bytes),
+        }
+    }
 }
 
 /// What an ending is told by.
@@ -117,6 +129,11 @@ impl Switch {
         if is_question(header.payload()) {
             return self.answer(cause, header, &message, now);
         }
+        let is_from_neighbour = header.label().reverse(header.shift(), None) == Ok(Label::here());
+        if matches!(message, Message::Goodbye { .. }) && !is_from_neighbour {
+            // Somebody farther off, who can end no link of ours (W5-12).
+            return Discard::Unhandled;
+        }
         if self.take_answer(cause.ingress_slot, &message, now) {
             Discard::Handled
         } else {
@@ -176,13 +193,7 @@ impl Switch {
     /// A packet went no further: its sender is told, if it may be.
     fn take_ending(&mut self, mut ending: Ending, now: Now) {
         let mut head = mem::take(&mut ending.head);
-        let cause = Cause {
-            ingress: ending.ingress,
-            ingress_slot: ending.ingress_slot,
-            rights: ending.rights,
-            at: ending.at,
-            packet_bytes: usize::from(ending.packet_bytes),
-        };
+        let cause = Cause::of(&ending);
         let told = Told { why: ending.discard, foreseen: ending.foreseen, exit: ending.exit };
         match AnyHeader::parse(&mut head) {
             Ok(AnyHeader::W64(header)) => self.tell_ending(cause, header, &told, now),
@@ -205,7 +216,7 @@ impl Switch {
             return;
         }
         let header = &header;
-        if header.no_errors() || header.is_control() && !is_question(header.payload()) {
+        if !may_hear(header) {
             return;
         }
         let traced = trace_id(header.payload())
@@ -287,13 +298,8 @@ impl Switch {
             return;
         }
         let why = plain_word(why, cause.rights);
-        let offending = header.to_repr();
-        let mut room = [0; crate::header::HEADER_BYTES_MAX];
-        let bytes = offending.wire_bytes();
-        if offending.emit(&mut room).is_err() {
-            return;
-        }
-        let offending = &room[..bytes];
+        let mut room = [0; HEADER_BYTES_MAX];
+        let Some(offending) = offending(header, &mut room) else { return };
         let error = match (why, Reason::of(why)) {
             (Discard::TooBig, _) => {
                 let Some(packet_bytes_max) = packet_bytes_max else { return };
@@ -308,11 +314,20 @@ impl Switch {
             (_, Some(why)) => Message::Error { why, offending },
             (_, None) => return,
         };
-        // Looked at last, so that what is not sent costs nobody a place.
-        if cause.packet_bytes >= bytes + error.to_bytes().len()
-            && self.messages.budgets.error(cause.ingress, now)
-        {
-            self.reply(cause, header, &error);
+        self.send_error(cause, header, &error, now);
+    }
+
+    fn send_error<R: Register>(
+        &mut self,
+        cause: Cause,
+        header: &Header<'_, R>,
+        error: &Message<'_>,
+        now: Now,
+    ) {
+        let bytes = header.to_repr().wire_bytes() + error.to_bytes().len();
+        // The budget is looked at last, so that what is not sent costs nobody a place.
+        if bytes <= cause.packet_bytes && self.messages.budgets.error(cause.ingress, now) {
+            self.reply(cause, header, error);
         }
     }
 
@@ -362,12 +377,56 @@ impl Switch {
         self.transmit(&header, &Message::Goodbye { code, retry_after_s, text }.to_bytes());
     }
 
+    /// Tells the sender of a packet, which was delivered by the number `from`, that the slot's number
+    /// is `to` from now on: within the ingress' budget for errors, and to nobody who wants none.
+    /// `ending` is what a worker saw of the packet; its discard is not looked at.
+    pub fn tell_slot_moved(&mut self, mut ending: Ending, from: u32, to: u32, now: Now) {
+        let mut head = mem::take(&mut ending.head);
+        let cause = Cause::of(&ending);
+        match AnyHeader::parse(&mut head) {
+            Ok(AnyHeader::W64(header)) => self.say_moved(cause, &header, from, to, now),
+            Ok(AnyHeader::W128(header)) => self.say_moved(cause, &header, from, to, now),
+            Ok(AnyHeader::W256(header)) => self.say_moved(cause, &header, from, to, now),
+            Err(_) => (),
+        }
+    }
+
+    fn say_moved<R: Register>(
+        &mut self,
+        cause: Cause,
+        header: &Header<'_, R>,
+        from: u32,
+        to: u32,
+        now: Now,
+    ) {
+        let mut room = [0; HEADER_BYTES_MAX];
+        let Some(offending) = offending(header, &mut room) else { return };
+        if may_hear(header) {
+            self.send_error(cause, header, &Message::SlotMoved { from, to, offending }, now);
+        }
+    }
+
     fn behind(&self, mark: Mark) -> Option<link::Behind> {
         // Of another generation it is another's: then nobody is told.
         let (generation, attachment) = self.attached.get(mark.index())?;
         let attachment = attachment.as_ref().filter(|_| *generation == mark.generation())?;
         Some(attachment.behind)
     }
+}
+
+/// Whether an error may be sent about a packet (W5-8).
+fn may_hear<R: Register>(header: &Header<'_, R>) -> bool {
+    !header.no_errors() && (!header.is_control() || is_question(header.payload()))
+}
+
+/// The bytes of a packet's header.
+fn offending<'r, R: Register>(
+    header: &Header<'_, R>,
+    room: &'r mut [u8; HEADER_BYTES_MAX],
+) -> Option<&'r [u8]> {
+    let repr = header.to_repr();
+    repr.emit(room).ok()?;
+    room.get(..repr.wire_bytes())
 }
 
 /// What a neighbour is told: one that may not go through hears the same of a slot that is taken,

@@ -1,0 +1,95 @@
+//! Laws of control messages: reading is total, what is written is what was read, and a switch that is
+//! sent anything answers with no more than it got (R4).
+
+use bolero::check;
+use strowger_engine::{
+    Now,
+    control::{
+        Attach, Switch, SwitchConfig,
+        messages::format::{Message, MessageBytes},
+    },
+    limits::{CONTROL_BYTES_MAX, FRAME_BYTES_MIN},
+    link::{Behind, plain_header},
+};
+use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port};
+use strowger_io::memory;
+
+/// Any bytes are a message or are refused; a message is written as it came, but for bytes that are
+/// not looked at.
+#[test]
+fn a_control_message_is_read_and_written_or_refused() {
+    check!().for_each(|bytes: &[u8]| {
+        let Ok(message) = Message::parse(bytes) else { return };
+        let mut written = MessageBytes::new();
+        message.emit(&mut written);
+        if bytes.len() <= CONTROL_BYTES_MAX {
+            assert_eq!(Message::parse(&written), Ok(message), "read again, it is the same");
+        } else {
+            assert_eq!(written.len(), CONTROL_BYTES_MAX, "what has no room is cut off");
+        }
+    });
+}
+
+/// A packet with any header and payload, at a switch with two neighbours and a slow path that
+/// turns: at most one frame comes back or goes on, and what comes back is no longer than it.
+#[test]
+fn a_switch_answers_with_no_more_than_it_got() {
+    check!().with_type::<(u8, u8, u8, u64, Vec<u8>)>().for_each(
+        |(flags, hops_left, kind, label, payload)| {
+            let pool = PoolSpec { trains: 0, singles: 8, huge_pages: false };
+            let pool = Pool::new(&pool).expect("memory");
+            let (mut switch, mut workers) =
+                Switch::new(SwitchConfig::default(), vec![pool]).expect("sane");
+            let mut attach = |slot| {
+                let (near, mut far) = memory::wire(16).expect("descriptors");
+                far.admit(Mark(0), Address::Only).expect("nobody else");
+                let port = switch.plug_at(0, Box::new(near)).expect("room");
+                let at = Attach::plain(port, Address::Only, Behind::Neighbour, "n");
+                switch.attach(at.at_slot(slot)).expect("free");
+                far
+            };
+            let (mut asker, mut other) = (attach(2), attach(3));
+            for now in 1..20 {
+                switch.poll(Now(now));
+                workers[0].breathe(Now(now));
+            }
+
+            let pool = PoolSpec { trains: 0, singles: 16, huge_pages: false };
+            let mut pool = Pool::new(&pool).expect("memory");
+            let payload = &payload[..payload.len().min(1_000)];
+            let chunk = pool.take(ChunkClass::Single).expect("free");
+            let mut frame = chunk.into_frame(256, FRAME_BYTES_MIN + payload.len());
+            let bytes = frame.bytes_mut();
+            bytes[..8].copy_from_slice(&plain_header(0));
+            bytes[8..16].copy_from_slice(&[0x10, *flags, *hops_left % 8, 0, 0, 0, 0, 0]);
+            bytes[16..24].copy_from_slice(&label.to_be_bytes());
+            bytes[24..].copy_from_slice(payload);
+            // Mostly something that looks like a message.
+            if let Some(prefix) = bytes[24..].first_chunk_mut::<4>() {
+                *prefix = [1, *kind % 14, prefix[2], 0];
+            }
+            let sent = frame.len();
+            let mut burst = Burst::new();
+            burst.push(frame);
+            asker.tx_burst(Mark(0), &mut burst);
+            asker.flush();
+            for now in 20..30 {
+                workers[0].breathe(Now(now));
+                switch.poll(Now(now));
+            }
+
+            let (mut back, mut on) = (Burst::new(), Burst::new());
+            asker.rx_burst(&mut pool, &mut back);
+            other.rx_burst(&mut pool, &mut on);
+            assert!(back.len() + on.len() <= 1, "R4: {} and {}", back.len(), on.len());
+            assert!(back.iter().all(|frame| frame.len() <= sent), "R4: longer than its cause");
+            assert!(back.is_empty() || *flags & 0x80 == 0 || is_question(*flags, *kind), "W5-8");
+            assert!(switch.balance().is_even(), "R3: {:?}", switch.balance());
+        },
+    );
+}
+
+/// Whether it is a control packet that asks: those are answered whatever they want to hear of errors.
+fn is_question(flags: u8, kind: u8) -> bool {
+    flags & 0x40 != 0 && [1, 3, 5].contains(&(kind % 14))
+}
