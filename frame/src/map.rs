@@ -76,6 +76,15 @@ impl Mapping {
         self.bytes
     }
 
+    /// Where `len` bytes from `at` on lie in this mapping, from its beginning; `None` if not all of
+    /// them lie in it. Compares addresses, and reads nothing.
+    #[inline]
+    pub fn offset_of(&self, at: *const u8, len: usize) -> Option<usize> {
+        let offset = at.addr().checked_sub(self.at.as_ptr().addr())?;
+        let left = self.bytes.checked_sub(offset)?;
+        (len <= left).then_some(offset)
+    }
+
     /// What it stands on.
     pub fn backing(&self) -> Backing {
         self.backing
@@ -97,5 +106,22 @@ impl Drop for Mapping {
         // SAFETY: exactly the range that `new` mapped, unmapped once; the pool holds the mapping
         // until the last chunk is back.
         unsafe { libc::munmap(self.at.as_ptr().cast(), self.bytes) };
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_is_found_for_what_lies_inside_alone() {
+        let mapping = Mapping::new(8192, false).expect("memory");
+        let at = mapping.at().as_ptr().cast_const();
+        assert_eq!(mapping.offset_of(at, 8192), Some(0));
+        assert_eq!(mapping.offset_of(at.wrapping_add(100), 8092), Some(100));
+        assert_eq!(mapping.offset_of(at.wrapping_add(100), 8093), None);
+        assert_eq!(mapping.offset_of(at.wrapping_add(8192), 0), Some(8192));
+        assert_eq!(mapping.offset_of(at.wrapping_add(8193), 0), None);
+        assert_eq!(mapping.offset_of(at.wrapping_sub(1), 1), None);
     }
 }

@@ -255,18 +255,27 @@ impl Pool {
     /// A copy of `frame` in fresh memory, with its mark: the one place where payload is copied,
     /// counted as `frames_copied`. `None` when the pool is empty.
     pub fn copy(&mut self, frame: &Frame) -> Option<Frame> {
-        let single = frame.len() + HEADROOM_BYTES <= SINGLE_STRIDE_BYTES;
+        let mut copy = self.copy_bytes(frame.bytes())?;
+        copy.set_mark(frame.mark());
+        Some(copy)
+    }
+
+    /// As [`copy`](Self::copy), of bytes that are no frame: those in a chunk that its holder must
+    /// keep. Counted alike.
+    ///
+    /// # Panics
+    /// If they are more than a frame can hold: a bug of the caller.
+    pub fn copy_bytes(&mut self, bytes: &[u8]) -> Option<Frame> {
+        let single = bytes.len() + HEADROOM_BYTES <= SINGLE_STRIDE_BYTES;
         let chunk = if single { self.take(ChunkClass::Single) } else { None };
         let mut chunk = match chunk {
             Some(chunk) => chunk,
             None => self.take(ChunkClass::Train)?,
         };
         let start = HEADROOM_BYTES;
-        chunk.bytes_mut()[start..start + frame.len()].copy_from_slice(frame.bytes());
+        chunk.bytes_mut()[start..start + bytes.len()].copy_from_slice(bytes);
         self.tally.frames_copied.add(1);
-        let mut copy = chunk.into_frame(start, frame.len());
-        copy.set_mark(frame.mark());
-        Some(copy)
+        Some(chunk.into_frame(start, bytes.len()))
     }
 
     /// The pool's counters, which may be read from any thread.
@@ -274,8 +283,9 @@ impl Pool {
         &self.tally
     }
 
-    /// The mapping that this pool's chunks lie in: what is registered with the kernel.
-    pub fn mapping(&self) -> &Mapping {
+    /// The mapping that this pool's chunks lie in: what is registered with the kernel. Who keeps a
+    /// clone of it keeps the memory mapped.
+    pub fn mapping(&self) -> &std::sync::Arc<Mapping> {
         &self.shelf().mapping
     }
 

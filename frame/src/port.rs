@@ -14,6 +14,8 @@ pub enum Address {
     Only,
     /// A UDP socket address.
     Udp(SocketAddr),
+    /// A MAC address on an Ethernet; which VLAN, if any, is the port's to know.
+    Ether([u8; 6]),
 }
 
 impl Address {
@@ -37,6 +39,9 @@ impl std::fmt::Display for Address {
         match self {
             Self::Only => f.write_str("-"),
             Self::Udp(at) => at.fmt(f),
+            Self::Ether([a, b, c, d, e, g]) => {
+                write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+            }
         }
     }
 }
@@ -140,11 +145,14 @@ pub struct PortTally {
     pub trains_in: Counter,
     /// Messages handed to the kernel: trains, where frames could ride together.
     pub trains_out: Counter,
-    /// What the kernel dropped before it became frames (`SO_RXQ_OVFL`); no part of the balance, since
-    /// we never had it. The kernel counts buffers: a train that it had joined, or that came as one
-    /// over loopback, counts once, so this is the number of datagrams only where there are no
-    /// trains, and a lower bound where there are.
+    /// What the kernel dropped before it became frames (`SO_RXQ_OVFL`, `XDP_STATISTICS`,
+    /// `PACKET_STATISTICS`); no part of the balance, since we never had it. The kernel counts
+    /// buffers: a train that it had joined, or that came as one over loopback, counts once, so this
+    /// is the number of datagrams only where there are no trains, and a lower bound where there are.
     pub kernel_drops: Counter,
+    /// Frames whose payload this port had to copy on their way out, since the kernel could not
+    /// reach them where they lay. What is copied on the way in stands in the pool's own count.
+    pub frames_copied: Counter,
     losses: [Counter; Loss::COUNT],
 }
 
