@@ -35,6 +35,7 @@ pub mod wait;
 #[cfg(feature = "async")]
 mod waker;
 mod wire;
+pub mod xdp;
 
 pub use doorbell::{Doorbell, Ringer};
 pub use endpoint::{Endpoint, EndpointPort, EndpointSpec};

@@ -1,0 +1,166 @@
+//! An assembler for the few eBPF instructions that our program is made of. It never loads anything,
+//! and knows no program.
+
+use std::mem;
+
+/// One instruction, as the kernel reads it (`struct bpf_insn`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(super) struct Instruction {
+    code: u8,
+    /// Destination in the low four bits, source in the high ones (little-endian machines).
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+const _: () = assert!(mem::size_of::<Instruction>() == 8);
+
+/// A register: 0 holds results, 1 to 5 arguments, 6 to 9 what lasts across calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reg(pub(super) u8);
+
+/// How many bytes a load takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Width {
+    Half,
+    Word,
+}
+
+/// A place to jump to, that may lie further on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place(usize);
+
+const LOAD_MEMORY: u8 = 0x61;
+const HALF: u8 = 0x08;
+const MOVE: u8 = 0xb7;
+const ADD: u8 = 0x07;
+const AND: u8 = 0x57;
+const FROM_REGISTER: u8 = 0x08;
+const JUMP_NOT_EQUAL: u8 = 0x55;
+const JUMP_GREATER: u8 = 0x2d;
+const LOAD_WIDE: u8 = 0x18;
+const PSEUDO_MAP: u8 = 1;
+const CALL: u8 = 0x85;
+const EXIT: u8 = 0x95;
+
+/// Instructions so far.
+#[derive(Debug, Default)]
+pub(super) struct Assembler {
+    instructions: Vec<Instruction>,
+    jumps: Vec<(usize, Place)>,
+    places: Vec<Option<usize>>,
+}
+
+impl Assembler {
+    fn push(&mut self, code: u8, to: Reg, from: Reg, offset: i16, immediate: i32) {
+        let registers =
+            if cfg!(target_endian = "little") { from.0 << 4 | to.0 } else { to.0 << 4 | from.0 };
+        self.instructions.push(Instruction { code, registers, offset, immediate });
+    }
+
+    /// `to = *(from + offset)`.
+    pub(super) fn load(&mut self, width: Width, to: Reg, from: Reg, offset: i16) {
+        let code = if width == Width::Half { LOAD_MEMORY | HALF } else { LOAD_MEMORY };
+        self.push(code, to, from, offset, 0);
+    }
+
+    /// `to = value`.
+    pub(super) fn set(&mut self, to: Reg, value: i32) {
+        self.push(MOVE, to, Reg(0), 0, value);
+    }
+
+    /// `to = from`.
+    pub(super) fn copy(&mut self, to: Reg, from: Reg) {
+        self.push(MOVE | FROM_REGISTER, to, from, 0, 0);
+    }
+
+    /// `to += value`.
+    pub(super) fn add(&mut self, to: Reg, value: i32) {
+        self.push(ADD, to, Reg(0), 0, value);
+    }
+
+    /// `to &= value`.
+    pub(super) fn and(&mut self, to: Reg, value: i32) {
+        self.push(AND, to, Reg(0), 0, value);
+    }
+
+    /// `to =` the map with this descriptor.
+    pub(super) fn set_map(&mut self, to: Reg, fd: i32) {
+        self.push(LOAD_WIDE, to, Reg(PSEUDO_MAP), 0, fd);
+        self.push(0, Reg(0), Reg(0), 0, 0);
+    }
+
+    /// A place not yet stood at.
+    pub(super) fn place(&mut self) -> Place {
+        self.places.push(None);
+        Place(self.places.len() - 1)
+    }
+
+    /// The next instruction stands at this place.
+    pub(super) fn stand_at(&mut self, place: Place) {
+        self.places[place.0] = Some(self.instructions.len());
+    }
+
+    /// `if reg != value goto place`.
+    pub(super) fn unless_equal(&mut self, reg: Reg, value: i32, place: Place) {
+        self.jumps.push((self.instructions.len(), place));
+        self.push(JUMP_NOT_EQUAL, reg, Reg(0), 0, value);
+    }
+
+    /// `if reg > limit goto place`.
+    pub(super) fn if_above(&mut self, reg: Reg, limit: Reg, place: Place) {
+        self.jumps.push((self.instructions.len(), place));
+        self.push(JUMP_GREATER, reg, limit, 0, 0);
+    }
+
+    /// Calls a function of the kernel.
+    pub(super) fn call(&mut self, function: i32) {
+        self.push(CALL, Reg(0), Reg(0), 0, function);
+    }
+
+    /// Ends, with what register 0 holds.
+    pub(super) fn exit(&mut self) {
+        self.push(EXIT, Reg(0), Reg(0), 0, 0);
+    }
+
+    /// The program, with every jump pointing to its place.
+    pub(super) fn finish(mut self) -> Vec<Instruction> {
+        for (at, place) in self.jumps {
+            let to = self.places[place.0].expect("every place of our program is stood at");
+            self.instructions[at].offset = (to as isize - at as isize - 1) as i16;
+        }
+        self.instructions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jump_counts_from_the_instruction_behind_it() {
+        let mut assembler = Assembler::default();
+        let end = assembler.place();
+        assembler.unless_equal(Reg(5), 7, end);
+        assembler.set(Reg(0), 1);
+        assembler.exit();
+        assembler.stand_at(end);
+        assembler.set(Reg(0), 2);
+        assembler.exit();
+        let program = assembler.finish();
+        assert_eq!((program.len(), program[0].offset), (5, 2));
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn instructions_are_those_of_the_kernels_table() {
+        let mut assembler = Assembler::default();
+        assembler.load(Width::Word, Reg(2), Reg(1), 4);
+        assembler.load(Width::Half, Reg(5), Reg(2), 12);
+        assembler.copy(Reg(4), Reg(2));
+        assembler.set_map(Reg(1), 9);
+        let codes: Vec<_> = assembler.finish().iter().map(|i| (i.code, i.registers)).collect();
+        assert_eq!(codes, [(0x61, 0x12), (0x69, 0x25), (0xbf, 0x24), (0x18, 0x11), (0, 0)]);
+    }
+}

@@ -1,0 +1,159 @@
+//! The Ethernet header in front of a packet: written from a template, read once. It never looks
+//! behind itself, and never trusts what it reads.
+//!
+//! ```text
+//!  0               6               12          (12: 802.1Q, where the port has a VLAN)
+//! +---------------+---------------+- - - - - -+-----------+-----------+
+//! | destination   | source        | 8100  tag | ethertype | length    | packet ...
+//! +---------------+---------------+- - - - - -+-----------+-----------+
+//! ```
+//! The length is that of the packet. Without it a short packet would come out with the padding that
+//! an Ethernet puts behind it (to 60 bytes), and a sealed one could not be opened.
+
+use strowger_frame::Loss;
+
+/// Bytes in front of a packet without a VLAN tag, and with one.
+pub(super) const HEADER_BYTES: usize = 16;
+pub(super) const HEADER_BYTES_MAX: usize = HEADER_BYTES + TAG_BYTES;
+/// Of those, the ones that an interface's MTU does not count.
+pub(super) const ETHERNET_BYTES: usize = 14;
+
+const TAG_BYTES: usize = 4;
+const TAG_TYPE: u16 = 0x8100;
+const VLAN_MASK: u16 = 0x0fff;
+
+/// A MAC address.
+pub(super) type Mac = [u8; 6];
+
+/// A header but for its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Template {
+    bytes: [u8; HEADER_BYTES_MAX],
+    len: u8,
+}
+
+/// What all frames of a port have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) own: Mac,
+    pub(super) ethertype: u16,
+    pub(super) vlan: Option<u16>,
+}
+
+/// Whether it is one station's, and so can be a neighbour's.
+pub(super) fn is_one_station(mac: Mac) -> bool {
+    mac[0] & 1 == 0 && mac != [0; 6]
+}
+
+impl Template {
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.len)
+    }
+
+    /// Writes the header of a packet of `packet_bytes` to the beginning of `to`.
+    #[inline]
+    pub(super) fn write(&self, packet_bytes: usize, to: &mut [u8]) {
+        let len = self.len();
+        to[..len].copy_from_slice(&self.bytes[..len]);
+        to[len - 2..len].copy_from_slice(&(packet_bytes as u16).to_be_bytes());
+    }
+}
+
+impl Shape {
+    pub(super) fn header_bytes(&self) -> usize {
+        HEADER_BYTES + if self.vlan.is_some() { TAG_BYTES } else { 0 }
+    }
+
+    /// The header of frames to `to`.
+    pub(super) fn template(&self, to: Mac) -> Template {
+        let mut bytes = [0; HEADER_BYTES_MAX];
+        bytes[..6].copy_from_slice(&to);
+        bytes[6..12].copy_from_slice(&self.own);
+        let mut at = 12;
+        if let Some(vlan) = self.vlan {
+            bytes[12..14].copy_from_slice(&TAG_TYPE.to_be_bytes());
+            bytes[14..16].copy_from_slice(&(vlan & VLAN_MASK).to_be_bytes());
+            at = 16;
+        }
+        bytes[at..at + 2].copy_from_slice(&self.ethertype.to_be_bytes());
+        Template { bytes, len: self.header_bytes() as u8 }
+    }
+
+    /// Whose frame it is, and where in it the packet lies: `(source, begin, length)`.
+    #[inline]
+    pub(super) fn read(&self, frame: &[u8]) -> Result<(Mac, usize, usize), Loss> {
+        let begin = self.header_bytes();
+        let header = frame.get(..begin).ok_or(Loss::Malformed)?;
+        let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        if let Some(vlan) = self.vlan
+            && (word(12) != TAG_TYPE || word(14) & VLAN_MASK != vlan)
+        {
+            return Err(Loss::Stranger);
+        }
+        if word(begin - 4) != self.ethertype {
+            return Err(Loss::Malformed);
+        }
+        // An Ethernet may hand us what is meant for others; forwarded, it would go twice.
+        if header[..6] != self.own {
+            return Err(Loss::Stranger);
+        }
+        let len = usize::from(word(begin - 2));
+        if len > frame.len() - begin {
+            return Err(Loss::Malformed);
+        }
+        let mut source = [0; 6];
+        source.copy_from_slice(&header[6..12]);
+        Ok((source, begin, len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: Mac = [2, 0, 0, 0, 0, 1];
+    const THEM: Mac = [2, 0, 0, 0, 0, 2];
+
+    fn shapes(own: Mac) -> [Shape; 2] {
+        [None, Some(7)].map(|vlan| Shape { own, ethertype: 0x88b5, vlan })
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_padding_is_not() {
+        for (us, them) in shapes(US).into_iter().zip(shapes(THEM)) {
+            for (len, padding) in [(0, 60), (1, 45), (46, 0), (1400, 0), (100, 3)] {
+                let begin = them.header_bytes();
+                let mut frame = vec![0xaa; begin + len + padding];
+                them.template(US).write(len, &mut frame);
+                assert_eq!(us.read(&frame), Ok((THEM, begin, len)));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_for_us_or_makes_no_sense_is_refused() {
+        let [us, tagged] = shapes(US);
+        let [them, _] = shapes(THEM);
+        let mut frame = [0; 80];
+        them.template(US).write(64, &mut frame);
+        assert!(us.read(&frame).is_ok());
+        assert_eq!(us.read(&frame[..79]), Err(Loss::Malformed));
+        assert_eq!(tagged.read(&frame), Err(Loss::Stranger));
+        for len in 0..HEADER_BYTES {
+            assert_eq!(us.read(&frame[..len]), Err(Loss::Malformed));
+        }
+        frame[5] ^= 1;
+        assert_eq!(us.read(&frame), Err(Loss::Stranger));
+        frame[5] ^= 1;
+        frame[13] ^= 1;
+        assert_eq!(us.read(&frame), Err(Loss::Malformed));
+    }
+
+    #[test]
+    fn only_one_station_can_be_a_neighbour() {
+        assert!(is_one_station(US));
+        for other in [[0xff; 6], [0; 6], [1, 0, 0x5e, 0, 0, 1]] {
+            assert!(!is_one_station(other));
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! From the best way to the plainest, by trying: zero-copy, copies in the driver, copies behind it,
+//! AF_PACKET. What was refused is kept with its reason. It never asks for a version.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use strowger_frame::{Pool, port::PortTally};
+
+use super::{
+    Choice, OpenError, Refusal, XdpSpec,
+    arena::{Arena, Terms},
+    ether::{Mac, Shape},
+    interface::Interface,
+    limits::{BUSY_LOOK, BUSY_MAX},
+    packet::PacketSocket,
+    port::Half,
+    program::{Attach, Attached, Program},
+    xsk::{Facts, Step, Xsk},
+};
+
+/// How frames are received and sent, from the best down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rung {
+    /// AF_XDP, and the device reads and writes frames where they lie.
+    ZeroCopy,
+    /// AF_XDP with the program in the driver; the kernel copies each frame once.
+    Copy,
+    /// AF_XDP with the program behind the driver; each frame has become an skb before.
+    Generic,
+    /// AF_PACKET.
+    Packet,
+}
+
+impl Rung {
+    /// All, from the best down.
+    pub const ALL: [Self; 4] = [Self::ZeroCopy, Self::Copy, Self::Generic, Self::Packet];
+
+    /// Its name in counters and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ZeroCopy => "xdp_zero_copy",
+            Self::Copy => "xdp_copy",
+            Self::Generic => "xdp_generic",
+            Self::Packet => "af_packet",
+        }
+    }
+
+    fn attach(self) -> Attach {
+        if self == Self::Generic { Attach::Generic } else { Attach::Driver }
+    }
+}
+
+/// A way that was tried and refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Which.
+    pub rung: Rung,
+    /// Whether it was tried with frames in pieces (`XDP_USE_SG`).
+    pub pieces: bool,
+    /// Why not.
+    pub refusal: Refusal,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pieces = if self.pieces { " with frames in pieces" } else { "" };
+        write!(f, "{}{pieces} refused: {}", self.rung.name(), self.refusal)
+    }
+}
+
+/// What was chosen for a port, and why nothing better.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// The interface.
+    pub interface: String,
+    /// Its queue.
+    pub queue: u32,
+    /// Its address: what neighbours send to.
+    pub mac: Mac,
+    /// The worker the port was opened for.
+    pub worker: usize,
+    /// How it receives and sends, as the kernel confirmed it.
+    pub rung: Rung,
+    /// Better ways that were tried and refused.
+    pub refused: Vec<Refused>,
+    /// Whether a frame may leave in several pieces; if not, one without room in front is copied.
+    pub pieces: bool,
+    /// Whether it shares the registration of memory (UMEM) of a port opened before.
+    pub shared: bool,
+    /// Chunks lent to the kernel for receiving.
+    pub lent_frames: usize,
+    /// What was asked for.
+    pub lent_frames_asked: usize,
+    /// How often the queue was still held by whoever had it before us.
+    pub busy_looks: u32,
+    /// Descriptors that one system call sends in copy mode, where that can be set.
+    pub tx_budget: Option<u32>,
+}
+
+impl Report {
+    /// What would be faster or safer here, one sentence each; empty when all is at its best.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<_> = self.refused.iter().map(ToString::to_string).collect();
+        if self.rung != Rung::Packet && !self.pieces {
+            warnings.push("frames without room in front of them are copied".to_owned());
+        }
+        if self.rung != Rung::Packet && self.lent_frames < self.lent_frames_asked {
+            let (lent, asked) = (self.lent_frames, self.lent_frames_asked);
+            warnings.push(format!(
+                "the pool had {lent} single chunks to lend where {asked} were asked for"
+            ));
+        }
+        if self.busy_looks > 0 {
+            let looks = self.busy_looks;
+            warnings.push(format!("the queue was still in use at the first {looks} looks"));
+        }
+        warnings
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, at) = (&self.interface, strowger_frame::Address::Ether(self.mac));
+        write!(f, "ether {name} queue {} at {at} by {}", self.queue, self.rung.name())?;
+        if self.rung != Rung::Packet {
+            f.write_str(if self.pieces { ", frames in pieces" } else { ", frames in one piece" })?;
+            f.write_str(if self.shared { ", memory shared" } else { ", memory registered" })?;
+            write!(f, ", {} chunks lent", self.lent_frames)?;
+        }
+        for warning in self.warnings() {
+            write!(f, "\n  {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Tries what the spec allows, from the best down.
+pub(super) fn walk(
+    spec: &XdpSpec,
+    arena: &mut Arena,
+    pool: &mut Pool,
+    (interface, worker): (&Interface, usize),
+    shape: &Shape,
+    tally: &Arc<PortTally>,
+) -> Result<(Half, Report), OpenError> {
+    let may = |rung: &Rung| match spec.backend {
+        Choice::Auto => true,
+        Choice::Xdp => *rung != Rung::Packet,
+        Choice::Only(only) => *rung == only,
+    };
+    let mut refused = Vec::new();
+    let mut attached = None;
+    let report = |rung, terms: Option<Terms>, facts: Facts, refused| Report {
+        interface: spec.interface.clone(),
+        queue: spec.queue,
+        mac: interface.mac,
+        worker,
+        rung,
+        refused,
+        pieces: terms.is_none_or(|terms| terms.pieces),
+        shared: facts.shared,
+        lent_frames: facts.lent,
+        lent_frames_asked: spec.lent_frames as usize,
+        busy_looks: facts.busy_looks,
+        tx_budget: facts.tx_budget,
+    };
+    for rung in Rung::ALL.into_iter().filter(may) {
+        if rung == Rung::Packet {
+            match PacketSocket::open(interface, shape, tally) {
+                Ok(packet) => {
+                    let report = report(rung, None, Facts::default(), refused);
+                    return Ok((Half::Packet(Box::new(packet)), report));
+                }
+                Err(step) => refused.push(refuse(rung, false, step)),
+            }
+            continue;
+        }
+        let program = match attach(spec, arena, interface, rung, &mut attached)? {
+            Ok(program) => program,
+            Err(step) => {
+                refused.push(refuse(rung, false, step));
+                continue;
+            }
+        };
+        for pieces in [true, false] {
+            if pieces && !spec.pieces {
+                continue;
+            }
+            let terms = Terms { zero_copy: rung == Rung::ZeroCopy, pieces };
+            let at = (interface, spec.queue);
+            match Xsk::open(arena, pool, at, (terms, spec.lent_frames), &program, tally) {
+                Ok((xsk, facts)) => {
+                    arena.attach(interface.index, &program);
+                    let report = report(rung, Some(terms), facts, refused);
+                    return Ok((Half::Xdp(Box::new(xsk)), report));
+                }
+                Err(Step { step: "bind", errno: libc::EBUSY }) => {
+                    let (interface, queue) = (spec.interface.clone(), spec.queue);
+                    return Err(OpenError::QueueBusy { interface, queue });
+                }
+                Err(step) => refused.push(refuse(rung, pieces, step)),
+            }
+        }
+    }
+    Err(OpenError::NothingWorks { interface: spec.interface.clone(), refused })
+}
+
+/// Our program on the interface: that of our other ports, or a new one. `ours` is the one that this
+/// walk has attached before.
+fn attach(
+    spec: &XdpSpec,
+    arena: &mut Arena,
+    interface: &Interface,
+    rung: Rung,
+    ours: &mut Option<Arc<Attached>>,
+) -> Result<Result<Arc<Attached>, Step>, OpenError> {
+    let (wanted, traffic) = (rung.attach(), (spec.ethertype, spec.vlan));
+    if let Some(there) = arena.attached(interface.index) {
+        if (there.ethertype, there.vlan) != traffic {
+            return Err(OpenError::OtherTraffic { interface: spec.interface.clone() });
+        }
+        let step = "our other ports of this interface have the program elsewhere";
+        let fits = there.attach == wanted;
+        return Ok(if fits { Ok(there) } else { Err(Step { step, errno: libc::EEXIST }) });
+    }
+    if let Some(there) = ours.as_ref().filter(|there| there.attach == wanted) {
+        return Ok(Ok(there.clone()));
+    }
+    // In one mode at a time: what was tried before is taken off first.
+    *ours = None;
+    let mut program = match Program::load(spec.ethertype, spec.vlan, interface.queues) {
+        Ok(program) => program,
+        Err(refused) => return Ok(Err(Step { step: refused.step, errno: refused.errno })),
+    };
+    let deadline = Instant::now() + BUSY_MAX;
+    loop {
+        match program.attach(interface.index, wanted, traffic) {
+            Ok(there) => return Ok(Ok(ours.insert(Arc::new(there)).clone())),
+            Err((back, refused)) => match refused.errno {
+                errno @ (libc::EBUSY | libc::EEXIST) if Instant::now() > deadline => {
+                    let interface = spec.interface.clone();
+                    return Err(OpenError::ProgramPresent { interface, errno });
+                }
+                libc::EBUSY | libc::EEXIST => {
+                    // Perhaps ours, of the process before us, which is just ending.
+                    program = back;
+                    std::thread::sleep(BUSY_LOOK);
+                }
+                errno => return Ok(Err(Step { step: refused.step, errno })),
+            },
+        }
+    }
+}
+
+fn refuse(rung: Rung, pieces: bool, step: Step) -> Refused {
+    Refused { rung, pieces, refusal: refusal(step) }
+}
+
+/// The line that grants what an Ethernet port needs.
+pub(super) const GRANT: &str = "grant it with: setcap cap_net_raw,cap_net_admin,cap_bpf+ep \
+     $(command -v strowger), or AmbientCapabilities=CAP_NET_RAW CAP_NET_ADMIN CAP_BPF in the unit";
+
+pub(super) fn refusal(step: Step) -> Refusal {
+    let Step { step, errno } = step;
+    let way_out = match (step, errno) {
+        ("XDP_UMEM_REG", libc::ENOBUFS | libc::ENOMEM | libc::EPERM) => {
+            "the limit of locked memory: ulimit -l unlimited, or LimitMEMLOCK=infinity in the unit"
+        }
+        ("taking chunks from the pool", _) => "the pool has too few single chunks",
+        (_, libc::EPERM | libc::EACCES) => GRANT,
+        ("bind", libc::EOPNOTSUPP) => "the driver has no such mode",
+        ("bind", libc::EINVAL) => "the kernel does not know it, or the driver cannot",
+        ("BPF_LINK_CREATE", libc::EOPNOTSUPP) => "the driver takes no XDP program",
+        ("BPF_LINK_CREATE", libc::ERANGE | libc::E2BIG) => "the interface's MTU is too large",
+        ("BPF_LINK_CREATE", libc::EINVAL) => {
+            "perhaps the MTU is too large for the driver, or the kernel older than Linux 5.9"
+        }
+        ("socket(AF_XDP)", libc::EAFNOSUPPORT) => "the kernel was built without XDP_SOCKETS",
+        ("socket(AF_PACKET)", libc::EAFNOSUPPORT) => "the kernel was built without PACKET",
+        _ => "",
+    };
+    Refusal {
+        why: format!("{step}: {}", named(errno)),
+        way_out: way_out.to_owned(),
+        errno: Some(errno),
+    }
+}
+
+/// An errno as people search for it.
+pub(super) fn named(errno: i32) -> String {
+    let name = match errno {
+        libc::EPERM => "EPERM",
+        libc::EACCES => "EACCES",
+        libc::EAFNOSUPPORT => "EAFNOSUPPORT",
+        libc::EBUSY => "EBUSY",
+        libc::EEXIST => "EEXIST",
+        libc::EINVAL => "EINVAL",
+        libc::ENETDOWN => "ENETDOWN",
+        libc::ENOBUFS => "ENOBUFS",
+        libc::ENODEV => "ENODEV",
+        libc::ENOMEM => "ENOMEM",
+        libc::ENOSYS => "ENOSYS",
+        libc::ENXIO => "ENXIO",
+        libc::EOPNOTSUPP => "EOPNOTSUPP",
+        libc::EPROTO => "EPROTO",
+        libc::ERANGE => "ERANGE",
+        _ => return format!("os error {errno}"),
+    };
+    format!("{name} (os error {errno})")
+}

@@ -1,0 +1,190 @@
+//! Ethernet: one queue of an interface as a port, by AF_XDP where it is to be had and by AF_PACKET
+//! where not. Payload is never copied here where the kernel can reach it.
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | `port` | the port itself: which half does what |
+//! | `xsk` | an AF_XDP socket with its rings; `intake` receives, `outbox` sends |
+//! | `packet` | AF_PACKET |
+//! | `ring`, `socket` | the rings shared with the kernel; system calls |
+//! | `program`, `assembler` | the XDP program, of raw instructions |
+//! | `arena` | one mapping as every port's memory; who has our program |
+//! | `ether`, `neighbours` | the header; who is behind the port |
+//! | `ladder`, `probe` | what the machine allows, found by trying and said in words |
+//! | `interface`, `limits` | what is known of an interface; every bound and its reason |
+//!
+//! All that needs rights is done by [`open`]: loading and attaching the program, making the
+//! sockets, pinning memory. A process may drop its rights afterwards and run as anybody.
+//!
+//! A VLAN tag that the NIC takes off in hardware is not seen by the program: where the port has a
+//! VLAN, have it left on (`ethtool -K eth0 rxvlan off`).
+//!
+//! ```no_run
+//! use strowger_frame::{Address, Burst, Mark, Pool, PoolSpec, Port};
+//! use strowger_io::xdp::{Arena, XdpSpec, open};
+//!
+//! let mut pool = Pool::new(&PoolSpec { trains: 0, singles: 4096, huge_pages: true })?;
+//! let mut arena = Arena::of(&pool);
+//! let opened = open(&XdpSpec::new("eth0", 0), &mut arena, &mut pool, 0)?;
+//! println!("{}", opened.report);
+//! let mut port = opened.port;
+//! port.admit(Mark(0), Address::Ether([2, 0, 0, 0, 0, 1]))?;
+//!
+//! let mut burst = Burst::new();
+//! port.rx_burst(&mut pool, &mut burst);
+//! port.tx_burst(Mark(0), &mut burst);
+//! port.flush();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod arena;
+mod assembler;
+mod error;
+mod ether;
+mod intake;
+mod interface;
+mod ladder;
+pub mod limits;
+mod neighbours;
+mod outbox;
+mod packet;
+mod port;
+mod probe;
+mod program;
+mod ring;
+mod socket;
+mod xsk;
+
+use std::sync::Arc;
+
+use strowger_frame::{Pool, port::PortTally};
+
+pub use crate::udp::Refusal;
+pub use arena::Arena;
+pub use error::OpenError;
+pub use ladder::{Refused, Report, Rung};
+pub use port::EtherPort;
+pub use probe::{Findings, probe};
+pub use xsk::KernelDrops;
+
+use self::{
+    ether::{ETHERNET_BYTES, Shape},
+    interface::{Interface, Unfit},
+    limits::{UMEM_CHUNK_BYTES, UMEM_HEADROOM_BYTES},
+    neighbours::Neighbours,
+};
+
+/// Which backend is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The best one that works here.
+    #[default]
+    Auto,
+    /// The best of AF_XDP, or an error.
+    Xdp,
+    /// This one, or an error.
+    Only(Rung),
+}
+
+/// How an Ethernet port is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XdpSpec {
+    /// The interface's name.
+    pub interface: String,
+    /// Which of its queues: one worker has each.
+    pub queue: u32,
+    /// How to receive and send.
+    pub backend: Choice,
+    /// Our ethertype. All ports of one interface have the same.
+    pub ethertype: u16,
+    /// The VLAN (802.1Q) that our frames carry, 1 to 4094; `None` for frames without a tag.
+    pub vlan: Option<u16>,
+    /// Neighbours at most; marks have an index below this.
+    pub neighbours_max: u32,
+    /// Chunks lent to the kernel for receiving.
+    pub lent_frames: u32,
+    /// Whether a frame may leave in several pieces (`XDP_USE_SG`, Linux 6.6): its header apart,
+    /// where there is no room in front of it. Without, such frames are copied.
+    pub pieces: bool,
+}
+
+impl XdpSpec {
+    /// A port on `queue` of `interface`, all else as it serves most.
+    pub fn new(interface: &str, queue: u32) -> Self {
+        Self {
+            interface: interface.to_owned(),
+            queue,
+            backend: Choice::Auto,
+            ethertype: limits::ETHERTYPE,
+            vlan: None,
+            neighbours_max: 1024,
+            lent_frames: limits::LENT_FRAMES,
+            pieces: true,
+        }
+    }
+}
+
+/// An open port and what is to be said of it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The port, for one worker.
+    pub port: EtherPort,
+    /// What was chosen, and why nothing better.
+    pub report: Report,
+}
+
+impl Opened {
+    /// The port as the engine wants it.
+    pub fn boxed(self) -> (Box<dyn strowger_frame::Port>, Report) {
+        (Box::new(self.port), self.report)
+    }
+}
+
+/// Opens a queue as `spec` says, for the given worker, whose pool lies in the arena: chunks of it
+/// are lent to the kernel. In the network namespace of the calling thread.
+///
+/// # Errors
+/// [`OpenError`], each with the way out.
+pub fn open(
+    spec: &XdpSpec,
+    arena: &mut Arena,
+    pool: &mut Pool,
+    worker: usize,
+) -> Result<Opened, OpenError> {
+    let name = || spec.interface.clone();
+    // Below 0x0600 the field is a length; 0 and 4095 are no VLANs.
+    if spec.ethertype < 0x0600 || spec.vlan.is_some_and(|vlan| vlan == 0 || vlan > 4094) {
+        return Err(OpenError::BadSpec { ethertype: spec.ethertype, vlan: spec.vlan });
+    }
+    if !arena.holds(pool) {
+        return Err(OpenError::ForeignPool);
+    }
+    let interface = Interface::find(&spec.interface).map_err(|unfit| match unfit {
+        Unfit::Missing => OpenError::NoInterface { interface: name() },
+        Unfit::NotEthernet => OpenError::NotEthernet { interface: name() },
+        Unfit::Refused { step, errno } => OpenError::Refused { interface: name(), step, errno },
+    })?;
+    if spec.queue >= interface.queues {
+        let (queue, queues) = (spec.queue, interface.queues);
+        return Err(OpenError::NoQueue { interface: name(), queue, queues });
+    }
+    if !interface.up {
+        return Err(OpenError::InterfaceDown { interface: name() });
+    }
+    let tally = Arc::new(PortTally::default());
+    let shape = Shape { own: interface.mac, ethertype: spec.ethertype, vlan: spec.vlan };
+    let (half, report) = ladder::walk(spec, arena, pool, (&interface, worker), &shape, &tally)?;
+    let described =
+        format!("ether {} queue {} ({})", spec.interface, spec.queue, report.rung.name());
+    let by_mtu = interface.mtu as usize + ETHERNET_BYTES;
+    let by_memory = match half {
+        port::Half::Xdp(_) => UMEM_CHUNK_BYTES - UMEM_HEADROOM_BYTES,
+        port::Half::Packet(_) => usize::from(u16::MAX),
+    };
+    // The tag is beyond the MTU, as the kernel counts.
+    let tag = if spec.vlan.is_some() { 4 } else { 0 };
+    let frame_bytes_max = (by_mtu + tag).min(by_memory).saturating_sub(shape.header_bytes());
+    let neighbours = Neighbours::new(spec.neighbours_max, shape);
+    let port = EtherPort::new(half, neighbours, tally, frame_bytes_max, described);
+    Ok(Opened { port, report })
+}

@@ -1,0 +1,154 @@
+//! Who is behind an Ethernet port: mark to header for sends, source address to mark for receives.
+//! It is sized once; admitting and forgetting never allocate.
+
+use strowger_frame::{Mark, port::AdmitError};
+
+use super::ether::{Mac, Shape, Template, is_one_station};
+
+#[derive(Clone, Copy, Debug)]
+struct Neighbour {
+    mark: Mark,
+    mac: Mac,
+    template: Template,
+}
+
+/// The table, in both directions.
+#[derive(Debug)]
+pub(super) struct Neighbours {
+    shape: Shape,
+    /// By the mark's index.
+    entries: Box<[Option<Neighbour>]>,
+    /// In order of address. No hash, so no stranger can choose addresses that make it slow.
+    by_mac: Vec<(Mac, Mark)>,
+    /// Frames mostly come from who sent the last one.
+    last: Option<(Mac, Mark)>,
+}
+
+impl Neighbours {
+    pub(super) fn new(neighbours_max: u32, shape: Shape) -> Self {
+        // A mark's index has 16 bits, so no table need be larger.
+        let max = (neighbours_max as usize).clamp(1, 1 << 16);
+        Self { shape, entries: vec![None; max].into(), by_mac: Vec::with_capacity(max), last: None }
+    }
+
+    pub(super) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Who has this address.
+    #[inline]
+    pub(super) fn mark_of(&mut self, mac: Mac) -> Option<Mark> {
+        if let Some((last, mark)) = self.last
+            && last == mac
+        {
+            return Some(mark);
+        }
+        let at = self.place_of(mac).ok()?;
+        self.last = Some(self.by_mac[at]);
+        Some(self.by_mac[at].1)
+    }
+
+    /// The header of frames to whoever stands under this mark.
+    #[inline]
+    pub(super) fn template_of(&self, mark: Mark) -> Option<&Template> {
+        self.entry(mark).map(|entry| &entry.template)
+    }
+
+    #[inline]
+    fn entry(&self, mark: Mark) -> Option<&Neighbour> {
+        self.entries.get(mark.index())?.as_ref().filter(|entry| entry.mark == mark)
+    }
+
+    fn place_of(&self, mac: Mac) -> Result<usize, usize> {
+        self.by_mac.binary_search_by_key(&mac, |(mac, _)| *mac)
+    }
+
+    pub(super) fn admit(&mut self, mark: Mark, mac: Mac) -> Result<(), AdmitError> {
+        if !is_one_station(mac) || mac == self.shape.own {
+            return Err(AdmitError::WrongKind);
+        }
+        let before = *self.entries.get(mark.index()).ok_or(AdmitError::Full)?;
+        if before.is_some_and(|before| before.mark != mark) {
+            return Err(AdmitError::Taken);
+        }
+        if let Ok(at) = self.place_of(mac) {
+            let same = self.by_mac[at].1 == mark;
+            return if same { Ok(()) } else { Err(AdmitError::Taken) };
+        }
+        self.forget(mark);
+        let template = self.shape.template(mac);
+        self.entries[mark.index()] = Some(Neighbour { mark, mac, template });
+        // There is room: it holds at most one place for each entry.
+        let at = self.place_of(mac).unwrap_or_else(|at| at);
+        self.by_mac.insert(at, (mac, mark));
+        Ok(())
+    }
+
+    pub(super) fn forget(&mut self, mark: Mark) {
+        let Some(mac) = self.entry(mark).map(|entry| entry.mac) else { return };
+        self.last = None;
+        self.entries[mark.index()] = None;
+        if let Ok(at) = self.place_of(mac) {
+            self.by_mac.remove(at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mac(n: u8) -> Mac {
+        [2, 0, 0, 0, n, 7]
+    }
+
+    fn table(max: u32) -> Neighbours {
+        Neighbours::new(max, Shape { own: mac(0), ethertype: 0x88b5, vlan: None })
+    }
+
+    #[test]
+    fn neighbours_come_and_go_without_the_table_growing() {
+        let mut table = table(64);
+        let room = table.by_mac.capacity();
+        for round in 0..200_u16 {
+            for n in 0..64 {
+                let at = mac(1 + (u16::from(n) * 37 + round) as u8 % 200);
+                let mark = Mark::new(u16::from(n), round);
+                if table.mark_of(at).is_none() {
+                    assert_eq!(table.admit(mark, at), Ok(()));
+                    assert_eq!(table.mark_of(at), Some(mark));
+                    assert!(table.template_of(mark).is_some());
+                }
+            }
+            for n in 0..64 {
+                table.forget(Mark::new(n, round));
+            }
+            assert!(table.by_mac.is_empty());
+        }
+        assert_eq!(table.by_mac.capacity(), room);
+    }
+
+    #[test]
+    fn a_wrong_address_or_mark_is_refused() {
+        let mut table = table(2);
+        for wrong in [mac(0), [0xff; 6], [0; 6]] {
+            assert_eq!(table.admit(Mark(0), wrong), Err(AdmitError::WrongKind));
+        }
+        assert_eq!(table.admit(Mark(2), mac(7)), Err(AdmitError::Full));
+        assert_eq!(table.admit(Mark::new(1, 3), mac(7)), Ok(()));
+        assert_eq!(table.admit(Mark::new(1, 4), mac(8)), Err(AdmitError::Taken));
+        assert_eq!(table.admit(Mark(0), mac(7)), Err(AdmitError::Taken));
+        assert!(table.template_of(Mark::new(1, 4)).is_none());
+        table.forget(Mark::new(1, 2));
+        assert!(table.template_of(Mark::new(1, 3)).is_some());
+    }
+
+    #[test]
+    fn a_neighbour_that_moves_is_known_by_its_new_address_alone() {
+        let mut table = table(2);
+        table.admit(Mark(1), mac(7)).unwrap();
+        assert_eq!(table.mark_of(mac(7)), Some(Mark(1)));
+        table.admit(Mark(1), mac(8)).unwrap();
+        assert_eq!((table.mark_of(mac(7)), table.mark_of(mac(8))), (None, Some(Mark(1))));
+    }
+}

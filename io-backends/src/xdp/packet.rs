@@ -1,0 +1,421 @@
+//! AF_PACKET, for where AF_XDP is not to be had: recvmmsg straight into chunks, sendmmsg with the
+//! header in a vector of its own, so that payload is copied by the kernel alone. It never waits.
+//!
+//! Not by a ring that the kernel shares (`TPACKET_V3`): out of that each frame would have to be
+//! copied into a chunk, and its blocks are handed over late.
+
+use std::{
+    mem,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    sync::Arc,
+    time::Instant,
+};
+
+use strowger_frame::{
+    Burst, Chunk, ChunkClass, Frame, Loss, Pool,
+    port::{Arm, PortTally},
+};
+
+use super::{
+    ether::{HEADER_BYTES_MAX, Shape, Template},
+    interface::Interface,
+    limits::{MESSAGES_MAX, STALL_MAX, WAITING_MAX},
+    neighbours::Neighbours,
+    outbox::Way,
+    socket::errno,
+    xsk::Step,
+};
+
+/// As much as every single chunk has behind its start, whatever its colour.
+const SINGLE_ROOM_BYTES: usize = 3072;
+const RECEIVE_BUFFER_BYTES: i32 = 4 << 20;
+
+/// An AF_PACKET socket at work.
+pub(super) struct PacketSocket {
+    fd: OwnedFd,
+    /// As frames lie here: the kernel takes VLAN tags off.
+    untagged: Shape,
+    class: ChunkClass,
+    room: usize,
+    chunks: Vec<Option<Chunk>>,
+    rx_headers: Vec<libc::mmsghdr>,
+    rx_vectors: Vec<libc::iovec>,
+    /// Messages that the last call brought, and how many of them have been taken in.
+    came: usize,
+    seen: usize,
+    /// Taken and not yet sent, from `first` on.
+    waiting: Vec<Frame>,
+    first: usize,
+    tx_headers: Vec<libc::mmsghdr>,
+    tx_vectors: Vec<[libc::iovec; 2]>,
+    ether: Vec<[u8; HEADER_BYTES_MAX]>,
+    stuck_since: Option<Instant>,
+    way: Way,
+    tally: Arc<PortTally>,
+    was_idle: bool,
+}
+
+// SAFETY: the pointers in the arrays are written anew before each call and read by nobody after.
+unsafe impl Send for PacketSocket {}
+
+const NO_VECTOR: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+
+fn set<T>(fd: &OwnedFd, level: i32, option: i32, value: &T) -> Result<(), i32> {
+    let len = mem::size_of::<T>() as libc::socklen_t;
+    let at = std::ptr::from_ref(value).cast();
+    // SAFETY: `at` points to `len` bytes that live through the call.
+    let set = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, at, len) };
+    if set < 0 { Err(errno()) } else { Ok(()) }
+}
+
+fn empty_header() -> libc::mmsghdr {
+    // SAFETY: all its fields are numbers and pointers, for which zero is a value.
+    unsafe { mem::zeroed() }
+}
+
+/// What the kernel shows us: frames to this station, of our ethertype, with our VLAN or none.
+fn filter(ethertype: u16, vlan: Option<u16>) -> Vec<libc::sock_filter> {
+    const LOAD_WORD: u16 = 0x20;
+    const LOAD_HALF: u16 = 0x28;
+    const JUMP_EQUAL: u16 = 0x15;
+    const AND: u16 = 0x54;
+    const RETURN: u16 = 0x06;
+    // What is known beside a packet's bytes lies at these places (`SKF_AD_OFF` and on).
+    const PACKET_KIND: u32 = -0x1000_i32 as u32 + 4;
+    const TAG: u32 = -0x1000_i32 as u32 + 44;
+    const TAG_PRESENT: u32 = -0x1000_i32 as u32 + 48;
+    let op = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
+    // Where the comparison fails, go to the last instruction but one: "nothing".
+    let must_be = |k| libc::sock_filter { code: JUMP_EQUAL, jt: 0, jf: u8::MAX, k };
+    let mut program = vec![op(LOAD_WORD, PACKET_KIND), must_be(0)];
+    program.extend([op(LOAD_HALF, 12), must_be(u32::from(ethertype))]);
+    if let Some(vlan) = vlan {
+        program.extend([op(LOAD_WORD, TAG_PRESENT), must_be(1)]);
+        program.extend([op(LOAD_WORD, TAG), op(AND, 0x0fff), must_be(u32::from(vlan))]);
+    }
+    program.push(op(RETURN, u32::MAX));
+    let nothing = program.len();
+    for (at, instruction) in program.iter_mut().enumerate() {
+        if instruction.jf == u8::MAX {
+            instruction.jf = (nothing - at - 1) as u8;
+        }
+    }
+    program.push(op(RETURN, 0));
+    program
+}
+
+impl PacketSocket {
+    pub(super) fn open(
+        interface: &Interface,
+        shape: &Shape,
+        tally: &Arc<PortTally>,
+    ) -> Result<Self, Step> {
+        let at = |step| move |errno| Step { step, errno };
+        // Protocol 0: it receives nothing before it is bound.
+        // SAFETY: takes numbers and gives a number.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(Step { step: "socket(AF_PACKET)", errno: errno() });
+        }
+        // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let mut program = filter(shape.ethertype, shape.vlan);
+        let attach = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        set(&fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &attach)
+            .map_err(at("SO_ATTACH_FILTER"))?;
+        for (option, bytes) in [
+            (libc::SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES),
+            (libc::SO_SNDBUFFORCE, RECEIVE_BUFFER_BYTES),
+        ] {
+            // Without the right for it the buffers stay as they are, and what does not fit them
+            // is counted.
+            let _ = set(&fd, libc::SOL_SOCKET, option, &bytes);
+        }
+        // A queue of the kernel's in between would only hide that the device is full.
+        let _ = set(&fd, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1_i32);
+        // A tag is still to be seen only by who asks for all protocols.
+        let protocol = if shape.vlan.is_some() { libc::ETH_P_ALL as u16 } else { shape.ethertype };
+        // SAFETY: all its fields are numbers, for which zero is a value.
+        let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = protocol.to_be();
+        address.sll_ifindex = interface.index as i32;
+        let len = mem::size_of_val(&address) as libc::socklen_t;
+        // SAFETY: the address has `len` bytes and lives through the call.
+        let bound = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) };
+        if bound < 0 {
+            return Err(Step { step: "bind", errno: errno() });
+        }
+        let frame_bytes = interface.mtu as usize + HEADER_BYTES_MAX;
+        let (class, room) = if frame_bytes > SINGLE_ROOM_BYTES {
+            (ChunkClass::Train, 64 << 10)
+        } else {
+            (ChunkClass::Single, SINGLE_ROOM_BYTES)
+        };
+        Ok(Self {
+            fd,
+            untagged: Shape { vlan: None, ..*shape },
+            class,
+            room,
+            chunks: (0..MESSAGES_MAX).map(|_| None).collect(),
+            rx_headers: vec![empty_header(); MESSAGES_MAX],
+            rx_vectors: vec![NO_VECTOR; MESSAGES_MAX],
+            came: 0,
+            seen: 0,
+            waiting: Vec::with_capacity(WAITING_MAX),
+            first: 0,
+            tx_headers: vec![empty_header(); WAITING_MAX],
+            tx_vectors: vec![[NO_VECTOR; 2]; WAITING_MAX],
+            ether: vec![[0; HEADER_BYTES_MAX]; WAITING_MAX],
+            stuck_since: None,
+            way: Way::Open,
+            tally: tally.clone(),
+            was_idle: true,
+        })
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.way == Way::Gone
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    pub(super) fn rx_burst(
+        &mut self,
+        neighbours: &mut Neighbours,
+        pool: &mut Pool,
+        burst: &mut Burst,
+    ) {
+        let before = self.tally.frames_in.read();
+        let mut last_call = false;
+        while !burst.is_full() {
+            if self.seen == self.came {
+                if last_call || !self.receive(pool) {
+                    break;
+                }
+                // Fewer than asked for: the socket is empty, so do not ask again now.
+                last_call = self.came < MESSAGES_MAX;
+            }
+            let at = self.seen;
+            self.seen += 1;
+            self.take_in(at, neighbours, burst);
+        }
+        let idle = self.tally.frames_in.read() == before;
+        if idle && !self.was_idle {
+            self.look();
+        }
+        self.was_idle = idle;
+    }
+
+    fn take_in(&mut self, at: usize, neighbours: &mut Neighbours, burst: &mut Burst) {
+        let Some(mut chunk) = self.chunks[at].take() else { return };
+        let message = &self.rx_headers[at];
+        let (start, bytes) = (chunk.start(), message.msg_len as usize);
+        self.tally.frames_in.add(1);
+        let whole = message.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
+        let seen = match chunk.bytes_mut().get(start..start + bytes.min(self.room)) {
+            _ if !whole => Err(Loss::Truncated),
+            None => Err(Loss::Malformed),
+            Some(frame) => self.untagged.read(frame).and_then(|(source, begin, len)| {
+                let mark = neighbours.mark_of(source).ok_or(Loss::Stranger)?;
+                Ok((mark, start + begin, len))
+            }),
+        };
+        match seen {
+            Ok((mark, begin, len)) => {
+                self.tally.bytes_in.add(len as u64);
+                let mut frame = chunk.into_frame(begin, len);
+                frame.set_mark(mark);
+                burst.push(frame);
+            }
+            Err(loss) => {
+                self.tally.bytes_in.add(bytes as u64);
+                self.tally.lose(loss, 1);
+                self.chunks[at] = Some(chunk);
+            }
+        }
+    }
+
+    /// One call. `false` when nothing came.
+    fn receive(&mut self, pool: &mut Pool) -> bool {
+        (self.came, self.seen) = (0, 0);
+        let vectors = self.rx_vectors.as_mut_ptr();
+        let mut ready = 0;
+        for at in 0..MESSAGES_MAX {
+            if self.chunks[at].is_none() {
+                self.chunks[at] = pool.take(self.class);
+            }
+            let Some(chunk) = &self.chunks[at] else { break };
+            let begin = chunk.at().as_ptr().wrapping_add(chunk.start());
+            let vector = vectors.wrapping_add(at);
+            // SAFETY: `at` is below the array's length.
+            unsafe { vector.write(libc::iovec { iov_base: begin.cast(), iov_len: self.room }) };
+            let header = &mut self.rx_headers[at];
+            *header = empty_header();
+            header.msg_hdr.msg_iov = vector;
+            header.msg_hdr.msg_iovlen = 1;
+            ready += 1;
+        }
+        if ready == 0 {
+            return false;
+        }
+        let headers = self.rx_headers.as_mut_ptr();
+        let (now, forever) = (libc::MSG_DONTWAIT as _, std::ptr::null_mut());
+        // SAFETY: each of the first `ready` headers points to one vector over a chunk that is ours
+        // and that nobody else can reach; `room` bytes lie in it behind its start.
+        let came = unsafe { libc::recvmmsg(self.fd(), headers, ready, now, forever) };
+        if came > 0 {
+            self.came = came as usize;
+            self.tally.trains_in.add(1);
+        } else if came < 0 && errno() == libc::ENETDOWN {
+            self.note_end();
+        }
+        self.came > 0
+    }
+
+    /// `ENETDOWN` is told once when the interface goes down, and when it goes for good.
+    fn note_end(&mut self) {
+        // SAFETY: all its fields are numbers, for which zero is a value.
+        let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        let mut len = mem::size_of_val(&address) as libc::socklen_t;
+        // SAFETY: `len` bytes may be written there, and both live through the call.
+        let told = unsafe { libc::getsockname(self.fd(), (&raw mut address).cast(), &raw mut len) };
+        if told == 0 && address.sll_ifindex == -1 {
+            self.way = Way::Gone;
+        }
+    }
+
+    pub(super) fn tx_burst(&mut self, template: &Template, frames: &mut Burst) {
+        if self.way != Way::Open {
+            self.flush();
+        }
+        if self.way != Way::Open {
+            let loss = if self.is_gone() { Loss::PeerGone } else { Loss::SendRefused };
+            self.tally.lose(loss, frames.len() as u64);
+            frames.clear();
+            return;
+        }
+        if self.waiting.len() + frames.len() > WAITING_MAX {
+            self.flush();
+        }
+        let taken = (WAITING_MAX - self.waiting.len()).min(frames.len());
+        for frame in frames.drain(..taken) {
+            let at = self.waiting.len();
+            let header = &mut self.ether[at];
+            template.write(frame.len(), header);
+            self.tx_vectors[at] = [
+                libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: template.len() },
+                libc::iovec {
+                    iov_base: frame.bytes().as_ptr().cast_mut().cast(),
+                    iov_len: frame.len(),
+                },
+            ];
+            self.waiting.push(frame);
+        }
+    }
+
+    /// Sends all that waits, as far as the kernel takes it.
+    pub(super) fn flush(&mut self) {
+        let before = self.first;
+        let vectors = self.tx_vectors.as_mut_ptr();
+        for at in self.first..self.waiting.len() {
+            let header = &mut self.tx_headers[at];
+            *header = empty_header();
+            header.msg_hdr.msg_iov = vectors.wrapping_add(at).cast();
+            header.msg_hdr.msg_iovlen = 2;
+        }
+        while self.first < self.waiting.len() {
+            let headers = &mut self.tx_headers[self.first..self.waiting.len()];
+            let (at, len) = (headers.as_mut_ptr(), headers.len() as u32);
+            // SAFETY: each header points to two vectors: over bytes of `ether`, and over a frame
+            // that `waiting` holds; neither has moved since.
+            let sent = unsafe { libc::sendmmsg(self.fd(), at, len, libc::MSG_DONTWAIT as _) };
+            if sent > 0 {
+                self.count_sent(sent as usize);
+                continue;
+            }
+            match errno() {
+                libc::EINTR => {}
+                // The device, or the socket, is full: the frames are ours still.
+                libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => break,
+                libc::EMSGSIZE => self.lose(Loss::PathTooNarrow),
+                libc::ENXIO | libc::ENODEV => {
+                    self.way = Way::Gone;
+                    self.lose(Loss::PeerGone);
+                }
+                // Down, or without a carrier: told for each frame, so nothing piles up.
+                _ => self.lose(Loss::SendRefused),
+            }
+        }
+        if self.first == self.waiting.len() {
+            self.waiting.clear();
+            self.first = 0;
+            self.moved();
+        } else if self.first > before {
+            self.moved();
+        } else {
+            // The clock is read only when a flush has moved nothing.
+            let now = Instant::now();
+            let since = *self.stuck_since.get_or_insert(now);
+            if self.way == Way::Open && now - since > STALL_MAX {
+                self.way = Way::Stalled;
+            }
+        }
+    }
+
+    fn moved(&mut self) {
+        self.stuck_since = None;
+        if self.way == Way::Stalled {
+            self.way = Way::Open;
+        }
+    }
+
+    fn count_sent(&mut self, sent: usize) {
+        let frames = &self.waiting[self.first..self.first + sent];
+        let bytes: u64 = frames.iter().map(|frame| frame.len() as u64).sum();
+        self.tally.frames_out.add(sent as u64);
+        self.tally.bytes_out.add(bytes);
+        self.tally.trains_out.add(1);
+        self.first += sent;
+    }
+
+    fn lose(&mut self, loss: Loss) {
+        self.tally.lose(loss, 1);
+        self.first += 1;
+    }
+
+    pub(super) fn is_flushed(&self) -> bool {
+        self.waiting.is_empty() || self.way != Way::Open
+    }
+
+    pub(super) fn arm(&mut self) -> Arm {
+        self.look();
+        if self.seen < self.came || !self.is_flushed() {
+            return Arm::Ready;
+        }
+        Arm::Wait(self.fd())
+    }
+
+    /// Brings the count of the kernel's drops up to date.
+    fn look(&mut self) {
+        // SAFETY: all its fields are numbers, for which zero is a value.
+        let mut now: libc::tpacket_stats = unsafe { mem::zeroed() };
+        let mut len = mem::size_of_val(&now) as libc::socklen_t;
+        let (level, option) = (libc::SOL_PACKET, libc::PACKET_STATISTICS);
+        let at = (&raw mut now).cast();
+        // SAFETY: `at` points to `len` bytes to be written, and both live through the call.
+        let read = unsafe { libc::getsockopt(self.fd(), level, option, at, &raw mut len) };
+        if read == 0 {
+            // Counted from the last look on: reading sets it to zero.
+            self.tally.kernel_drops.add(u64::from(now.tp_drops));
+        }
+    }
+}
+
+impl Drop for PacketSocket {
+    fn drop(&mut self) {
+        self.tally.lose(Loss::SendRefused, (self.waiting.len() - self.first) as u64);
+    }
+}

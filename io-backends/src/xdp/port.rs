@@ -1,0 +1,138 @@
+//! The port over one queue of an Ethernet interface: by AF_XDP or by AF_PACKET. It needs no right
+//! once it is open, and never opens itself anew.
+
+use std::sync::Arc;
+
+use strowger_frame::{
+    Address, Burst, Loss, Mark, Pool, Port,
+    port::{AdmitError, Arm, PortTally},
+};
+
+use super::{
+    neighbours::Neighbours,
+    packet::PacketSocket,
+    xsk::{KernelDrops, Xsk},
+};
+
+/// One queue of an Ethernet interface as a port of the switch; made by [`open`](super::open).
+pub struct EtherPort {
+    half: Half,
+    neighbours: Neighbours,
+    tally: Arc<PortTally>,
+    frame_bytes_max: usize,
+    described: String,
+}
+
+/// How it receives and sends.
+pub(super) enum Half {
+    Xdp(Box<Xsk>),
+    Packet(Box<PacketSocket>),
+}
+
+impl std::fmt::Debug for EtherPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("EtherPort").field(&self.describe()).finish()
+    }
+}
+
+impl EtherPort {
+    pub(super) fn new(
+        half: Half,
+        neighbours: Neighbours,
+        tally: Arc<PortTally>,
+        frame_bytes_max: usize,
+        described: String,
+    ) -> Self {
+        Self { half, neighbours, tally, frame_bytes_max, described }
+    }
+
+    /// Whether the interface is no more. Frames sent to it are counted as [`Loss::PeerGone`]; an
+    /// interface that comes back under its name is another one, and wants a new port.
+    pub fn is_gone(&self) -> bool {
+        match &self.half {
+            Half::Xdp(xsk) => xsk.is_gone(),
+            Half::Packet(packet) => packet.is_gone(),
+        }
+    }
+
+    /// What the kernel has counted by reason; AF_PACKET has but the one count in the tally.
+    pub fn kernel_drops(&self) -> Option<&Arc<KernelDrops>> {
+        match &self.half {
+            Half::Xdp(xsk) => Some(xsk.drops()),
+            Half::Packet(_) => None,
+        }
+    }
+
+    #[cold]
+    fn drop_too_long(&self, frames: &mut Burst) {
+        let before = frames.len();
+        frames.retain(|frame| frame.len() <= self.frame_bytes_max);
+        self.tally.lose(Loss::PathTooNarrow, (before - frames.len()) as u64);
+    }
+}
+
+impl Port for EtherPort {
+    fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst) {
+        match &mut self.half {
+            Half::Xdp(xsk) => xsk.rx_burst(&mut self.neighbours, pool, burst),
+            Half::Packet(packet) => packet.rx_burst(&mut self.neighbours, pool, burst),
+        }
+    }
+
+    fn tx_burst(&mut self, to: Mark, frames: &mut Burst) {
+        if frames.iter().any(|frame| frame.len() > self.frame_bytes_max) {
+            self.drop_too_long(frames);
+        }
+        let Some(template) = self.neighbours.template_of(to) else {
+            self.tally.lose(Loss::NoNeighbour, frames.len() as u64);
+            frames.clear();
+            return;
+        };
+        match &mut self.half {
+            Half::Xdp(xsk) => xsk.tx_burst(template, frames),
+            Half::Packet(packet) => packet.tx_burst(template, frames),
+        }
+    }
+
+    fn flush(&mut self) {
+        match &mut self.half {
+            Half::Xdp(xsk) => xsk.flush(),
+            Half::Packet(packet) => packet.flush(),
+        }
+    }
+
+    fn is_flushed(&self) -> bool {
+        match &self.half {
+            Half::Xdp(xsk) => xsk.is_flushed(),
+            Half::Packet(packet) => packet.is_flushed(),
+        }
+    }
+
+    fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError> {
+        let Address::Ether(mac) = at else { return Err(AdmitError::WrongKind) };
+        self.neighbours.admit(mark, mac)
+    }
+
+    fn forget(&mut self, mark: Mark) {
+        self.neighbours.forget(mark);
+    }
+
+    fn arm(&mut self) -> Arm {
+        match &mut self.half {
+            Half::Xdp(xsk) => xsk.arm(),
+            Half::Packet(packet) => packet.arm(),
+        }
+    }
+
+    fn frame_bytes_max(&self) -> usize {
+        self.frame_bytes_max
+    }
+
+    fn tally(&self) -> &Arc<PortTally> {
+        &self.tally
+    }
+
+    fn describe(&self) -> &str {
+        &self.described
+    }
+}

@@ -1,0 +1,182 @@
+//! What `strowger doctor` asks of Ethernet: each thing tried by itself, touching no interface of the
+//! machine. Where it may, it opens a port on the loopback of a network namespace of its own.
+
+use std::{
+    mem,
+    os::fd::{FromRawFd, OwnedFd},
+    sync::Arc,
+};
+
+use strowger_frame::{Pool, PoolSpec, port::PortTally};
+
+use super::{
+    Refusal, Rung,
+    arena::{Arena, Terms},
+    interface::Interface,
+    ladder::{GRANT, refusal},
+    limits::{ETHERTYPE, HEADER_CHUNKS, SPARE_CHUNKS},
+    program::{Attach, Program},
+    socket::{Socket, errno},
+    xsk::{Step, Xsk},
+};
+
+/// What is to be had here, and how to allow what is not.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Findings {
+    /// A socket of AF_XDP (`CAP_NET_RAW`).
+    pub socket: Result<String, Refusal>,
+    /// Memory pinned for it (the limit of locked memory, or `CAP_IPC_LOCK`).
+    pub memory: Result<String, Refusal>,
+    /// The program loaded (`CAP_BPF` and `CAP_NET_ADMIN`).
+    pub program: Result<String, Refusal>,
+    /// A port that was opened, program attached and all, on a loopback of its own.
+    pub rehearsal: Result<String, Refusal>,
+    /// A socket of AF_PACKET (`CAP_NET_RAW`).
+    pub packet: Result<String, Refusal>,
+    /// The capabilities that are missing, by name.
+    pub missing: Vec<&'static str>,
+}
+
+impl Findings {
+    /// Each with its name.
+    pub fn each(&self) -> [(&'static str, &Result<String, Refusal>); 5] {
+        [
+            ("af_xdp", &self.socket),
+            ("umem", &self.memory),
+            ("xdp_program", &self.program),
+            ("xdp_rehearsal", &self.rehearsal),
+            ("af_packet", &self.packet),
+        ]
+    }
+
+    /// The best that a driver may be asked for, as far as the machine's rights go.
+    pub fn best(&self) -> Option<Rung> {
+        if self.socket.is_ok() && self.memory.is_ok() && self.program.is_ok() {
+            return Some(Rung::ZeroCopy);
+        }
+        self.packet.is_ok().then_some(Rung::Packet)
+    }
+}
+
+/// Tries everything that an Ethernet port needs. `memory_bytes` is what its pools will map.
+pub fn probe(memory_bytes: usize) -> Findings {
+    let missing = missing();
+    Findings {
+        socket: Socket::new().map(|_| "a socket was made".to_owned()).map_err(at("socket(AF_XDP)")),
+        memory: try_memory(memory_bytes),
+        program: Program::load(ETHERTYPE, None, 1)
+            .map(|_| "the program was loaded".to_owned())
+            .map_err(|refused| at(refused.step)(refused.errno)),
+        rehearsal: rehearse(),
+        packet: try_packet(),
+        missing,
+    }
+}
+
+fn at(step: &'static str) -> impl FnOnce(i32) -> Refusal {
+    move |errno| refusal(Step { step, errno })
+}
+
+fn try_memory(bytes: usize) -> Result<String, Refusal> {
+    let socket = Socket::new().map_err(at("socket(AF_XDP)"))?;
+    let mapping = strowger_frame::map::Mapping::new(bytes, true)
+        .map_err(|error| at("memory")(error.raw_os_error().unwrap_or_default()))?;
+    socket.register(&mapping).map_err(at("XDP_UMEM_REG"))?;
+    Ok(format!("{} bytes were pinned", mapping.bytes()))
+}
+
+fn try_packet() -> Result<String, Refusal> {
+    // SAFETY: takes numbers and gives a number.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(at("socket(AF_PACKET)")(errno()));
+    }
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok("a socket was made".to_owned())
+}
+
+/// On a thread of its own, whose network namespace ends with it.
+fn rehearse() -> Result<String, Refusal> {
+    let rehearsal = std::thread::spawn(|| {
+        // SAFETY: takes a number; it concerns this thread alone.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
+            let errno = errno();
+            let why = format!("no network namespace to try it in: os error {errno}");
+            return Err(Refusal { why, way_out: "run it as root".to_owned(), errno: Some(errno) });
+        }
+        raise_loopback().map_err(at("SIOCSIFFLAGS"))?;
+        let singles = (HEADER_CHUNKS + SPARE_CHUNKS + 64) as u32;
+        let mut pool = Pool::new(&PoolSpec { trains: 0, singles, huge_pages: false })
+            .map_err(|error| at("memory")(error.raw_os_error().unwrap_or_default()))?;
+        let mut arena = Arena::of(&pool);
+        let loopback = Interface { index: 1, mac: [0; 6], mtu: 65_536, queues: 1, up: true };
+        let program =
+            Program::load(ETHERTYPE, None, 1).map_err(|refused| at(refused.step)(refused.errno))?;
+        let attached = program
+            .attach(loopback.index, Attach::Generic, (ETHERTYPE, None))
+            .map_err(|(_, refused)| at(refused.step)(refused.errno))?;
+        let (attached, tally) = (Arc::new(attached), Arc::new(PortTally::default()));
+        let mut last = None;
+        for pieces in [true, false] {
+            let terms = Terms { zero_copy: false, pieces };
+            let (at, pool) = ((&loopback, 0), &mut pool);
+            match Xsk::open(&mut arena, pool, at, (terms, 64), &attached, &tally) {
+                Ok(_) if pieces => return Ok("a port was opened, frames in pieces".to_owned()),
+                Ok(_) => return Ok("a port was opened, frames in one piece".to_owned()),
+                Err(step) => last = Some(step),
+            }
+        }
+        Err(refusal(last.unwrap_or(Step { step: "bind", errno: libc::EINVAL })))
+    });
+    rehearsal.join().unwrap_or_else(|_| Err(at("a thread")(libc::EAGAIN)))
+}
+
+/// In a new namespace loopback is there, and down.
+fn raise_loopback() -> Result<(), i32> {
+    // SAFETY: takes numbers and gives a number.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(errno());
+    }
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    let asking = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: all its fields are numbers and pointers, for which zero is a value.
+    let mut asked: libc::ifreq = unsafe { mem::zeroed() };
+    asked.ifr_name[0] = b'l' as libc::c_char;
+    asked.ifr_name[1] = b'o' as libc::c_char;
+    asked.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&asking);
+    // SAFETY: `asked` is what this request reads, and lives through the call.
+    let raised = unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS as _, &asked) };
+    if raised < 0 { Err(errno()) } else { Ok(()) }
+}
+
+/// The capabilities that an Ethernet port needs and this process has not.
+fn missing() -> Vec<&'static str> {
+    const NEEDED: [(&str, u32); 3] = [("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13), ("CAP_BPF", 39)];
+    const SYS_ADMIN: u32 = 21; // stands in for CAP_BPF
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok());
+    let Some(effective) = effective else { return Vec::new() };
+    let has = |bit: u32| effective >> bit & 1 == 1;
+    let missing = |(_, bit): &(&str, u32)| !has(*bit) && !(*bit == 39 && has(SYS_ADMIN));
+    NEEDED.into_iter().filter(missing).map(|(name, _)| name).collect()
+}
+
+impl std::fmt::Display for Findings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (name, found) in self.each() {
+            match found {
+                Ok(how) => writeln!(f, "{name}: {how}")?,
+                Err(refusal) => writeln!(f, "{name}: {refusal}")?,
+            }
+        }
+        if !self.missing.is_empty() {
+            writeln!(f, "missing: {}; {GRANT}", self.missing.join(", "))?;
+        }
+        Ok(())
+    }
+}

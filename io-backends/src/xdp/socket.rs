@@ -1,0 +1,331 @@
+//! AF_XDP sockets: thin over the system calls, each call one function, and the four rings mapped.
+//! It never retries and never decides; whoever calls reads the errno.
+
+use std::{
+    io, mem,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    ptr::NonNull,
+    sync::{Arc, atomic::AtomicU32},
+};
+
+use strowger_frame::map::Mapping;
+
+use super::{
+    limits::{COMPLETION_RING, RX_RING, TX_RING, UMEM_CHUNK_BYTES},
+    ring::{Collect, Place, Submit},
+};
+
+/// What a receive or transmit ring carries.
+pub(super) type Descriptor = libc::xdp_desc;
+
+// The kernel's structures, as this code writes and reads them.
+const _: () = assert!(mem::size_of::<Descriptor>() == 16);
+const _: () = assert!(mem::offset_of!(Descriptor, len) == 8);
+const _: () = assert!(mem::offset_of!(Descriptor, options) == 12);
+const _: () = assert!(mem::size_of::<libc::sockaddr_xdp>() == 16);
+const _: () = assert!(mem::size_of::<libc::xdp_ring_offset>() == 32);
+const _: () = assert!(mem::size_of::<libc::xdp_mmap_offsets>() == 128);
+const _: () = assert!(mem::size_of::<libc::xdp_umem_reg>() == 32);
+const _: () = assert!(mem::size_of::<libc::xdp_statistics>() == 48);
+
+/// `XDP_MAX_TX_SKB_BUDGET`: descriptors that one sendto moves in copy mode (32 without it).
+const TX_BUDGET: i32 = 9;
+
+/// The errno of the call that just failed.
+pub(super) fn errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or_default()
+}
+
+/// An AF_XDP socket. Shared only so that others may share its UMEM.
+#[derive(Clone, Debug)]
+pub(super) struct Socket(pub(super) Arc<OwnedFd>);
+
+/// The ring of the kernel's that lies in this mapping.
+#[derive(Debug)]
+pub(super) struct Shared<T> {
+    at: NonNull<u8>,
+    bytes: usize,
+    size: u32,
+    offsets: Offsets,
+    items: std::marker::PhantomData<T>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Offsets {
+    producer: usize,
+    consumer: usize,
+    flags: usize,
+    items: usize,
+}
+
+// SAFETY: the mapping is memory shared with the kernel alone; each ring has one owner in this
+// process, and goes where that goes.
+unsafe impl<T: Send> Send for Shared<T> {}
+
+/// All four rings, and the memory that what they carry points into.
+#[derive(Debug)]
+pub(super) struct Rings {
+    pub(super) mapping: Arc<Mapping>,
+    pub(super) rx: Collect<Shared<Descriptor>>,
+    pub(super) tx: Submit<Shared<Descriptor>>,
+    pub(super) fill: Submit<Shared<u64>>,
+    pub(super) completion: Collect<Shared<u64>>,
+}
+
+impl Socket {
+    pub(super) fn new() -> Result<Self, i32> {
+        // SAFETY: takes numbers and gives a number.
+        let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(errno());
+        }
+        // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+        Ok(Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    fn set<T>(&self, level: i32, option: i32, value: &T) -> Result<(), i32> {
+        let len = mem::size_of::<T>() as libc::socklen_t;
+        let at = std::ptr::from_ref(value).cast();
+        // SAFETY: `at` points to `len` bytes that live through the call.
+        let set = unsafe { libc::setsockopt(self.fd(), level, option, at, len) };
+        if set < 0 { Err(errno()) } else { Ok(()) }
+    }
+
+    /// Reads into `value`, which keeps what an older kernel does not write.
+    fn read<T>(&self, level: i32, option: i32, value: &mut T) -> Result<(), i32> {
+        let mut len = mem::size_of::<T>() as libc::socklen_t;
+        let at = std::ptr::from_mut(value).cast();
+        // SAFETY: `at` points to `len` bytes to be written, and both live through the call.
+        let read = unsafe { libc::getsockopt(self.fd(), level, option, at, &mut len) };
+        if read < 0 { Err(errno()) } else { Ok(()) }
+    }
+
+    /// Has the kernel pin the whole mapping, as memory that frames are received into and sent from.
+    pub(super) fn register(&self, mapping: &Mapping) -> Result<(), i32> {
+        let register = libc::xdp_umem_reg {
+            addr: mapping.at().as_ptr().addr() as u64,
+            len: mapping.bytes() as u64,
+            chunk_size: UMEM_CHUNK_BYTES as u32,
+            headroom: 0,
+            flags: 0,
+            tx_metadata_len: 0,
+        };
+        self.set(libc::SOL_XDP, libc::XDP_UMEM_REG, &register)
+    }
+
+    /// Makes the rings and maps them.
+    pub(super) fn rings(
+        &self,
+        mapping: &Arc<Mapping>,
+        fill_size: u32,
+    ) -> Result<Rings, (&'static str, i32)> {
+        let at = |step| move |errno| (step, errno);
+        let sizes = [
+            (libc::XDP_UMEM_FILL_RING, fill_size, "XDP_UMEM_FILL_RING"),
+            (libc::XDP_UMEM_COMPLETION_RING, COMPLETION_RING, "XDP_UMEM_COMPLETION_RING"),
+            (libc::XDP_RX_RING, RX_RING, "XDP_RX_RING"),
+            (libc::XDP_TX_RING, TX_RING, "XDP_TX_RING"),
+        ];
+        for (option, size, step) in sizes {
+            self.set(libc::SOL_XDP, option, &size).map_err(at(step))?;
+        }
+        // SAFETY: all its fields are numbers, for which zero is a value.
+        let mut offsets: libc::xdp_mmap_offsets = unsafe { mem::zeroed() };
+        self.read(libc::SOL_XDP, libc::XDP_MMAP_OFFSETS, &mut offsets)
+            .map_err(at("XDP_MMAP_OFFSETS"))?;
+        let map = at("mmap of a ring");
+        Ok(Rings {
+            mapping: mapping.clone(),
+            rx: Collect::new(
+                self.map(RX_RING, &offsets.rx, libc::XDP_PGOFF_RX_RING as _).map_err(map)?,
+            ),
+            tx: Submit::new(
+                self.map(TX_RING, &offsets.tx, libc::XDP_PGOFF_TX_RING as _).map_err(map)?,
+            ),
+            fill: Submit::new(
+                self.map(fill_size, &offsets.fr, libc::XDP_UMEM_PGOFF_FILL_RING as _)
+                    .map_err(map)?,
+            ),
+            completion: Collect::new(
+                self.map(COMPLETION_RING, &offsets.cr, libc::XDP_UMEM_PGOFF_COMPLETION_RING as _)
+                    .map_err(map)?,
+            ),
+        })
+    }
+
+    fn map<T>(
+        &self,
+        size: u32,
+        offsets: &libc::xdp_ring_offset,
+        page: libc::off_t,
+    ) -> Result<Shared<T>, i32> {
+        let bytes = offsets.desc as usize + size as usize * mem::size_of::<T>();
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+        let any = std::ptr::null_mut();
+        // SAFETY: a mapping at an address of the kernel's choice touches no existing memory.
+        let at = unsafe { libc::mmap(any, bytes, protection, flags, self.fd(), page) };
+        if at == libc::MAP_FAILED {
+            return Err(errno());
+        }
+        let at = NonNull::new(at.cast()).ok_or(libc::EFAULT)?;
+        let offsets = Offsets {
+            producer: offsets.producer as usize,
+            consumer: offsets.consumer as usize,
+            flags: offsets.flags as usize,
+            items: offsets.desc as usize,
+        };
+        let shared = Shared { at, bytes, size, offsets, items: std::marker::PhantomData };
+        let indices = [offsets.producer, offsets.consumer, offsets.flags];
+        let fit = indices.iter().all(|at| at.is_multiple_of(4) && at + 4 <= bytes);
+        // The offsets are the kernel's own; that they fit is all that we rely on.
+        if fit && offsets.items.is_multiple_of(8) { Ok(shared) } else { Err(libc::EPROTO) }
+    }
+
+    /// Binds to a queue; with `share`, on the UMEM of that socket and with its flags.
+    pub(super) fn bind(
+        &self,
+        interface: u32,
+        queue: u32,
+        flags: u16,
+        share: Option<RawFd>,
+    ) -> Result<(), i32> {
+        let address = libc::sockaddr_xdp {
+            sxdp_family: libc::AF_XDP as u16,
+            // The kernel refuses any other flag beside this one.
+            sxdp_flags: if share.is_some() { libc::XDP_SHARED_UMEM } else { flags },
+            sxdp_ifindex: interface,
+            sxdp_queue_id: queue,
+            sxdp_shared_umem_fd: share.unwrap_or_default() as u32,
+        };
+        let len = mem::size_of_val(&address) as libc::socklen_t;
+        // SAFETY: the address has `len` bytes and lives through the call.
+        let bound = unsafe { libc::bind(self.fd(), (&raw const address).cast(), len) };
+        if bound < 0 { Err(errno()) } else { Ok(()) }
+    }
+
+    /// Whether the socket is bound without copies, as the kernel has it.
+    pub(super) fn is_zero_copy(&self) -> Result<bool, i32> {
+        let mut options = libc::xdp_options { flags: 0 };
+        self.read(libc::SOL_XDP, libc::XDP_OPTIONS, &mut options)?;
+        Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
+    }
+
+    /// What the kernel has counted since the socket was made.
+    pub(super) fn statistics(&self) -> Result<libc::xdp_statistics, i32> {
+        // SAFETY: all its fields are numbers, for which zero is a value.
+        let mut statistics: libc::xdp_statistics = unsafe { mem::zeroed() };
+        self.read(libc::SOL_XDP, libc::XDP_STATISTICS, &mut statistics)?;
+        Ok(statistics)
+    }
+
+    /// Asks that one sendto move this many descriptors in copy mode.
+    pub(super) fn set_tx_budget(&self, descriptors: u32) -> Result<(), i32> {
+        self.set(libc::SOL_XDP, TX_BUDGET, &descriptors)
+    }
+
+    /// In copy mode the kernel accounts what it sends to the send buffer.
+    pub(super) fn set_send_buffer(&self, bytes: i32) {
+        if self.set(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &bytes).is_err() {
+            // Smaller than asked for is no fault: the flush loop copes with any size.
+            let _ = self.set(libc::SOL_SOCKET, libc::SO_SNDBUF, &bytes);
+        }
+    }
+
+    /// Takes the socket's pending error, if any: `ENETDOWN` once its interface is gone.
+    pub(super) fn take_error(&self) -> Option<i32> {
+        let mut error = 0_i32;
+        self.read(libc::SOL_SOCKET, libc::SO_ERROR, &mut error).ok()?;
+        (error != 0).then_some(error)
+    }
+
+    /// Has the kernel look at the transmit ring.
+    #[inline]
+    pub(super) fn kick_tx(&self) -> Result<(), i32> {
+        let nothing = std::ptr::null();
+        // SAFETY: no bytes and no address are passed.
+        let sent =
+            unsafe { libc::sendto(self.fd(), nothing, 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
+        if sent < 0 { Err(errno()) } else { Ok(()) }
+    }
+
+    /// Has the kernel look at the fill ring.
+    pub(super) fn kick_rx(&self) {
+        let (nothing, nobody) = (std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: no bytes and no address are passed. An error is found by the next send, or by
+        // `take_error`.
+        unsafe {
+            let len = std::ptr::null_mut();
+            libc::recvfrom(self.fd(), nothing, 0, libc::MSG_DONTWAIT, nobody, len)
+        };
+    }
+}
+
+impl<T> Shared<T> {
+    #[inline]
+    fn index(&self, offset: usize) -> &AtomicU32 {
+        // SAFETY: `map` has seen that the four bytes lie in the mapping.
+        let at = unsafe { self.at.add(offset) };
+        // SAFETY: aligned (`map` has seen that too), alive as long as we are, and both we and the
+        // kernel use it as an atomic.
+        unsafe { at.cast().as_ref() }
+    }
+
+    #[inline]
+    fn item(&self, index: u32) -> NonNull<T> {
+        let place = (index & (self.size - 1)) as usize;
+        // SAFETY: `map` took room for `size` items from here on.
+        let items = unsafe { self.at.add(self.offsets.items) };
+        // SAFETY: the mask keeps `place` below `size`, a power of two.
+        unsafe { items.cast::<T>().add(place) }
+    }
+}
+
+impl<T: Copy> Place for Shared<T> {
+    type Item = T;
+
+    #[inline]
+    fn producer(&self) -> &AtomicU32 {
+        self.index(self.offsets.producer)
+    }
+
+    #[inline]
+    fn consumer(&self) -> &AtomicU32 {
+        self.index(self.offsets.consumer)
+    }
+
+    #[inline]
+    fn flags(&self) -> &AtomicU32 {
+        self.index(self.offsets.flags)
+    }
+
+    #[inline]
+    fn size(&self) -> u32 {
+        self.size
+    }
+
+    #[inline]
+    fn write(&mut self, index: u32, item: T) {
+        // SAFETY: inside the mapping and aligned; the indices say that the kernel does not read it
+        // before we publish.
+        unsafe { self.item(index).write(item) };
+    }
+
+    #[inline]
+    fn read(&self, index: u32) -> T {
+        // SAFETY: inside the mapping and aligned; the indices say that the kernel has written it
+        // and does not write again before we release. Any bits are a number.
+        unsafe { self.item(index).read() }
+    }
+}
+
+impl<T> Drop for Shared<T> {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range that `map` mapped, unmapped once.
+        unsafe { libc::munmap(self.at.as_ptr().cast(), self.bytes) };
+    }
+}

@@ -1,0 +1,264 @@
+//! One AF_XDP socket with its rings: opened on given terms, or not at all. It never chooses terms;
+//! the ladder does.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use strowger_frame::{Burst, ChunkClass, Pool, port::PortTally, tally::Counter};
+
+use super::{
+    arena::{Arena, Terms},
+    intake::Intake,
+    interface::Interface,
+    limits::{
+        BURSTS_PER_LOOK, BUSY_LOOK, BUSY_MAX, HEADER_CHUNKS, LENT_FRAMES_MAX, LINGER_MAX,
+        SEND_BUFFER_BYTES, SPARE_CHUNKS, TX_RING, UMEM_CHUNK_BYTES,
+    },
+    neighbours::Neighbours,
+    outbox::{Outbox, Way},
+    program::Attached,
+    socket::{Rings, Socket},
+};
+
+/// What the kernel has counted against a port, by reason (`XDP_STATISTICS`). Written by the port's
+/// thread alone, read by anyone. The first two are packets, and stand in the port's
+/// `kernel_drops`; the others say why, or that somebody has a bug.
+#[derive(Debug, Default)]
+pub struct KernelDrops {
+    /// Packets for which there was no chunk, or that did not fit one.
+    pub rx_dropped: Counter,
+    /// Packets for which there was no room in the receive ring.
+    pub rx_ring_full: Counter,
+    /// Times that the kernel looked for a chunk in vain.
+    pub fill_ring_empty: Counter,
+    /// Descriptors of ours that it refused in the fill ring: a bug.
+    pub rx_invalid: Counter,
+    /// Descriptors of ours that it refused in the transmit ring: a bug.
+    pub tx_invalid: Counter,
+}
+
+/// A step of opening that the kernel refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) step: &'static str,
+    pub(super) errno: i32,
+}
+
+/// What came of opening, beside the socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) shared: bool,
+    pub(super) busy_looks: u32,
+    pub(super) lent: usize,
+    pub(super) tx_budget: Option<u32>,
+}
+
+/// An AF_XDP socket at work.
+pub(super) struct Xsk {
+    /// `None` only while it is being dropped.
+    socket: Option<Socket>,
+    rings: Rings,
+    attached: Option<Arc<Attached>>,
+    intake: Intake,
+    outbox: Outbox,
+    zero_copy: bool,
+    drops: Arc<KernelDrops>,
+    tally: Arc<PortTally>,
+    bursts: u32,
+    was_idle: bool,
+}
+
+impl Xsk {
+    /// Opens a socket on `queue` on these terms, and steers the queue's frames to it.
+    pub(super) fn open(
+        arena: &mut Arena,
+        pool: &mut Pool,
+        (interface, queue): (&Interface, u32),
+        (terms, lent_max): (Terms, u32),
+        attached: &Arc<Attached>,
+        tally: &Arc<PortTally>,
+    ) -> Result<(Self, Facts), Step> {
+        let at = |step| move |errno| Step { step, errno };
+        let socket = Socket::new().map_err(at("socket(AF_XDP)"))?;
+        let share = arena.registered_by(terms);
+        if share.is_none() {
+            socket.register(arena.mapping()).map_err(at("XDP_UMEM_REG"))?;
+        }
+        let lent_max = lent_max.clamp(1, LENT_FRAMES_MAX);
+        let fill_size = (2 * lent_max).next_power_of_two();
+        let rings = socket.rings(arena.mapping(), fill_size).map_err(|(s, e)| at(s)(e))?;
+        let mapping = arena.mapping();
+        let mut take = || {
+            let chunk = pool.take(ChunkClass::Single)?;
+            let offset = mapping.offset_of(chunk.at().as_ptr(), UMEM_CHUNK_BYTES)?;
+            Some((offset, chunk))
+        };
+        let headers: Vec<_> = std::iter::from_fn(&mut take).take(HEADER_CHUNKS).collect();
+        let spare: Vec<_> =
+            std::iter::from_fn(&mut take).map(|(_, chunk)| chunk).take(SPARE_CHUNKS).collect();
+        if headers.len() < HEADER_CHUNKS || spare.len() < SPARE_CHUNKS {
+            return Err(Step { step: "taking chunks from the pool", errno: libc::ENOMEM });
+        }
+        let Terms { zero_copy, pieces } = terms;
+        let mut xsk = Self {
+            socket: Some(socket),
+            rings,
+            attached: None,
+            intake: Intake::new(mapping.bytes(), lent_max as usize),
+            outbox: Outbox::new((pieces, zero_copy), headers, spare, tally.clone()),
+            zero_copy,
+            drops: Arc::default(),
+            tally: tally.clone(),
+            bursts: 0,
+            was_idle: true,
+        };
+        let Some(socket) = xsk.socket.clone() else { return Err(at("socket(AF_XDP)")(0)) };
+        // Before bind: some drivers look into it there, and never again.
+        xsk.intake.lend(&mut xsk.rings, Some(pool));
+        let mut facts =
+            Facts { shared: share.is_some(), lent: xsk.intake.lent(), ..Facts::default() };
+        socket.set_send_buffer(SEND_BUFFER_BYTES);
+        let flags = libc::XDP_USE_NEED_WAKEUP
+            | if zero_copy { libc::XDP_ZEROCOPY } else { libc::XDP_COPY }
+            | if pieces { libc::XDP_USE_SG } else { 0 };
+        let share_with = share.as_ref().map(std::os::fd::AsRawFd::as_raw_fd);
+        let deadline = Instant::now() + BUSY_MAX;
+        while let Err(errno) = socket.bind(interface.index, queue, flags, share_with) {
+            if errno != libc::EBUSY || Instant::now() > deadline {
+                return Err(Step { step: "bind", errno });
+            }
+            // Whoever had the queue before us may not be quite gone: the kernel takes its time.
+            facts.busy_looks += 1;
+            std::thread::sleep(BUSY_LOOK);
+        }
+        drop(share);
+        let is_zero_copy = socket.is_zero_copy().map_err(at("XDP_OPTIONS"))?;
+        if is_zero_copy != zero_copy {
+            return Err(Step { step: "XDP_OPTIONS says otherwise than bind", errno: libc::EPROTO });
+        }
+        socket.statistics().map_err(at("XDP_STATISTICS"))?;
+        if !zero_copy && socket.set_tx_budget(TX_RING).is_ok() {
+            facts.tx_budget = Some(TX_RING);
+        }
+        let steered = attached.steer(queue, std::os::fd::AsRawFd::as_raw_fd(&*socket.0));
+        steered.map_err(|refused| Step { step: refused.step, errno: refused.errno })?;
+        xsk.attached = Some(attached.clone());
+        if !facts.shared {
+            arena.register(&socket, terms);
+        }
+        Ok((xsk, facts))
+    }
+
+    pub(super) fn drops(&self) -> &Arc<KernelDrops> {
+        &self.drops
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.outbox.way == Way::Gone
+    }
+
+    pub(super) fn rx_burst(
+        &mut self,
+        neighbours: &mut Neighbours,
+        pool: &mut Pool,
+        burst: &mut Burst,
+    ) {
+        self.outbox.reap(&mut self.rings);
+        let pool_is_ours = Arc::ptr_eq(pool.mapping(), &self.rings.mapping);
+        let Self { rings, intake, tally, .. } = self;
+        let came = intake.rx_burst(rings, neighbours, tally, (pool, pool_is_ours), burst);
+        let idle = came == 0;
+        if let Some(socket) = &self.socket
+            && (idle || self.zero_copy)
+            && self.rings.fill.wants_wakeup()
+        {
+            socket.kick_rx();
+        }
+        self.bursts = self.bursts.wrapping_add(1);
+        if (idle && !self.was_idle) || self.bursts.is_multiple_of(BURSTS_PER_LOOK) {
+            self.look();
+        }
+        self.was_idle = idle;
+    }
+
+    pub(super) fn tx_burst(&mut self, template: &super::ether::Template, frames: &mut Burst) {
+        let Self { socket: Some(socket), rings, outbox, .. } = self else { return };
+        outbox.tx_burst(socket, rings, template, frames);
+    }
+
+    pub(super) fn flush(&mut self) {
+        let Self { socket: Some(socket), rings, outbox, .. } = self else { return };
+        if !outbox.is_empty() {
+            outbox.flush(socket, rings);
+        }
+    }
+
+    pub(super) fn is_flushed(&self) -> bool {
+        self.outbox.is_flushed()
+    }
+
+    /// The descriptor to wait on; `None` when there is something to do.
+    pub(super) fn arm(&mut self) -> strowger_frame::port::Arm {
+        use strowger_frame::port::Arm;
+        self.look();
+        let Some(socket) = &self.socket else { return Arm::Poll };
+        if !self.is_gone() && socket.take_error().is_some_and(is_end) {
+            self.outbox.lose_the_way();
+        }
+        if !self.rings.rx.is_empty() || !self.outbox.is_flushed() {
+            return Arm::Ready;
+        }
+        if self.intake.lent() == 0 && !self.is_gone() {
+            // The pool has no chunk to receive into, and will not say when it has.
+            return Arm::Poll;
+        }
+        Arm::Wait(socket.fd())
+    }
+
+    /// Brings the counts up to what the kernel says.
+    fn look(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        let Ok(now) = socket.statistics() else { return };
+        let drops = &self.drops;
+        let before = drops.rx_dropped.read() + drops.rx_ring_full.read();
+        let packets = (now.rx_dropped + now.rx_ring_full).saturating_sub(before);
+        self.tally.kernel_drops.add(packets);
+        drops.rx_dropped.set(now.rx_dropped);
+        drops.rx_ring_full.set(now.rx_ring_full);
+        drops.fill_ring_empty.set(now.rx_fill_ring_empty_descs);
+        drops.rx_invalid.set(now.rx_invalid_descs);
+        drops.tx_invalid.set(now.tx_invalid_descs);
+    }
+}
+
+/// Whether a socket's error says that its interface is no more.
+fn is_end(errno: i32) -> bool {
+    matches!(errno, libc::ENETDOWN | libc::ENXIO | libc::ENODEV)
+}
+
+impl Drop for Xsk {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + LINGER_MAX;
+        loop {
+            self.flush();
+            self.outbox.reap(&mut self.rings);
+            let pending = self.rings.tx.pending() as usize;
+            if !self.outbox.is_read(pending) || Instant::now() > deadline {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.look();
+        let pending = self.rings.tx.pending() as usize;
+        // Closed before any chunk goes back: in copy mode the kernel waits here until it no longer
+        // writes. A device that writes by itself is stopped later, and says nothing.
+        let closed = self.socket.take().and_then(|socket| Arc::into_inner(socket.0));
+        if closed.is_none() || self.zero_copy {
+            self.intake.abandon();
+        }
+        drop(closed);
+        self.outbox.abandon(pending);
+    }
+}

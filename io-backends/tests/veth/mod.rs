@@ -1,0 +1,281 @@
+//! Two network namespaces and a veth pair between them, made and removed by the test that wants
+//! them. It touches no interface of the machine.
+
+#![allow(dead_code, clippy::unwrap_used)] // each test binary uses its part; a test's helpers are a test
+
+use std::{
+    fs::File,
+    os::fd::AsRawFd as _,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use strowger_frame::{
+    Address, Burst, ChunkClass, Frame, Mark, Pool, PoolSpec, Port,
+    port::{Arm, PortTally},
+};
+use strowger_io::xdp::{Arena, Choice, EtherPort, OpenError, Opened, Rung, XdpSpec, open};
+
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What is lent in tests: enough for a few bursts.
+pub(crate) const LENT: u32 = 256;
+
+/// The rungs that a veth has.
+pub(crate) const RUNGS: [Rung; 3] = [Rung::Copy, Rung::Generic, Rung::Packet];
+
+/// A network namespace, until it is dropped.
+pub(crate) struct Namespace {
+    pub(crate) name: String,
+}
+
+/// Two of them, with `a0` in the one and `b0` in the other.
+pub(crate) struct Veth {
+    pub(crate) a: Namespace,
+    pub(crate) b: Namespace,
+}
+
+fn run(line: &str) -> Result<(), String> {
+    let mut words = line.split_whitespace();
+    let output = Command::new(words.next().unwrap())
+        .args(words)
+        .output()
+        .map_err(|error| format!("{line}: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("{line}: {}", said.trim())) }
+}
+
+impl Namespace {
+    pub(crate) fn new() -> Result<Self, String> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("strowger-{}-{n}", std::process::id());
+        run(&format!("ip netns add {name}"))?;
+        Ok(Self { name })
+    }
+
+    /// Runs `ip` with these words in it.
+    pub(crate) fn ip(&self, words: &str) {
+        run(&format!("ip -n {} {words}", self.name)).unwrap();
+    }
+
+    /// What `ip` says with these words in it.
+    pub(crate) fn ip_says(&self, words: &str) -> String {
+        let words = format!("-n {} {words}", self.name);
+        let output = Command::new("ip").args(words.split_whitespace()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs `f` on a thread that is in it. Sockets made there stay there.
+    pub(crate) fn within<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        let namespace = File::open(format!("/run/netns/{}", self.name)).unwrap();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                // SAFETY: takes numbers; it concerns this thread alone.
+                let moved = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+                assert_eq!(moved, 0, "setns");
+                f()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Err(why) = run(&format!("ip netns del {}", self.name)) {
+            eprintln!("a namespace is left behind: {why}");
+        }
+    }
+}
+
+impl Veth {
+    /// With one queue.
+    pub(crate) fn new() -> Result<Self, String> {
+        Self::with("", "")
+    }
+
+    /// With these words for each end.
+    pub(crate) fn with(a_words: &str, b_words: &str) -> Result<Self, String> {
+        let (a, b) = (Namespace::new()?, Namespace::new()?);
+        run(&format!(
+            "ip link add a0 netns {} {a_words} type veth peer name b0 netns {} {b_words}",
+            a.name, b.name
+        ))?;
+        for (namespace, link) in [(&a, "a0"), (&b, "b0")] {
+            // Without IPv6 nothing is on the wire but what we send.
+            let name = &namespace.name;
+            let off = format!("net.ipv6.conf.{link}.disable_ipv6=1");
+            let _ = run(&format!("ip netns exec {name} sysctl -qw {off}"));
+            run(&format!("ip -n {name} link set dev {link} up"))?;
+        }
+        Ok(Self { a, b })
+    }
+}
+
+/// A pair, or a word of why not; in CI the latter is a failure.
+pub(crate) fn veth_or_skip(made: Result<Veth, String>) -> Option<Veth> {
+    made.inspect_err(|why| skip(why)).ok()
+}
+
+pub(crate) fn skip(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: {why}");
+    eprintln!("SKIPPED, for want of rights or of a tool: {why}");
+}
+
+/// A veth pair with these words for each end, or the end of the test.
+#[macro_export]
+macro_rules! veth {
+    () => {
+        $crate::veth!("", "")
+    };
+    ($a:expr, $b:expr) => {
+        match $crate::veth::veth_or_skip($crate::veth::Veth::with($a, $b)) {
+            Some(veth) => veth,
+            None => return,
+        }
+    };
+}
+
+pub(crate) fn pool_of(trains: u32, singles: u32) -> Pool {
+    Pool::new(&PoolSpec { trains, singles, huge_pages: false }).expect("memory")
+}
+
+/// As many as a port takes for itself, and as many again.
+pub(crate) fn pool() -> Pool {
+    pool_of(16, 1500)
+}
+
+pub(crate) fn spec(interface: &str, rung: Rung) -> XdpSpec {
+    let backend = Choice::Only(rung);
+    XdpSpec { backend, lent_frames: LENT, neighbours_max: 64, ..XdpSpec::new(interface, 0) }
+}
+
+/// A port with a pool of its own.
+pub(crate) struct Station {
+    pub(crate) pool: Pool,
+    pub(crate) arena: Arena,
+    pub(crate) port: EtherPort,
+    pub(crate) at: Address,
+}
+
+pub(crate) fn opened(
+    namespace: &Namespace,
+    spec: &XdpSpec,
+    arena: &mut Arena,
+    pool: &mut Pool,
+) -> Result<Opened, OpenError> {
+    namespace.within(|| open(spec, arena, pool, 0))
+}
+
+impl Station {
+    pub(crate) fn new(namespace: &Namespace, spec: &XdpSpec) -> Result<Self, OpenError> {
+        let mut pool = pool();
+        let mut arena = Arena::of(&pool);
+        let Opened { port, report } = opened(namespace, spec, &mut arena, &mut pool)?;
+        Ok(Self { pool, arena, port, at: Address::Ether(report.mac) })
+    }
+
+    pub(crate) fn tally(&self) -> &PortTally {
+        self.port.tally()
+    }
+}
+
+/// Two stations that know each other as mark 0.
+pub(crate) fn stations(veth: &Veth, a: &XdpSpec, b: &XdpSpec) -> (Station, Station) {
+    let mut a = Station::new(&veth.a, a).unwrap();
+    let mut b = Station::new(&veth.b, b).unwrap();
+    a.port.admit(Mark(0), b.at).unwrap();
+    b.port.admit(Mark(0), a.at).unwrap();
+    (a, b)
+}
+
+pub(crate) fn until(what: &str, mut happened: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !happened() {
+        assert!(started.elapsed() < DEADLINE, "waited in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A frame alone in its chunk, with headroom, each byte its number.
+pub(crate) fn frame(pool: &mut Pool, len: usize, fill: u8) -> Frame {
+    let chunk = pool.take(ChunkClass::Single).expect("a free chunk");
+    let mut frame = chunk.into_frame(256, len);
+    frame.bytes_mut().fill(fill);
+    frame
+}
+
+/// `count` frames of `len` bytes side by side in one chunk, each filled with its number.
+pub(crate) fn train(pool: &mut Pool, len: usize, count: usize) -> Vec<Frame> {
+    let chunk = pool.take(ChunkClass::Train).expect("a free chunk");
+    let start = chunk.start();
+    let mut train = chunk.into_train(start, len * count, len);
+    std::iter::from_fn(|| train.next_frame())
+        .enumerate()
+        .map(|(n, mut frame)| {
+            frame.bytes_mut().fill(n as u8);
+            frame
+        })
+        .collect()
+}
+
+/// Hands over frames until the port has let them all go.
+pub(crate) fn send(port: &mut dyn Port, to: Mark, frames: impl IntoIterator<Item = Frame>) {
+    let mut frames = frames.into_iter().peekable();
+    while frames.peek().is_some() {
+        let mut burst: Burst = frames.by_ref().take(64).collect();
+        until("room to send", || {
+            port.tx_burst(to, &mut burst);
+            port.flush();
+            burst.is_empty() && port.is_flushed()
+        });
+    }
+}
+
+/// Receives until `n` frames have come, waiting as a worker does.
+pub(crate) fn receive(port: &mut dyn Port, pool: &mut Pool, n: usize) -> Vec<Frame> {
+    let deadline = Instant::now() + DEADLINE;
+    let mut frames = Vec::new();
+    while frames.len() < n {
+        let mut burst = Burst::new();
+        port.rx_burst(pool, &mut burst);
+        let idle = burst.is_empty();
+        frames.extend(burst);
+        assert!(Instant::now() < deadline, "{} of {n} came: {:?}", frames.len(), port.tally());
+        if idle {
+            wait(port, Duration::from_millis(100));
+        }
+    }
+    assert_eq!(frames.len(), n, "more came than were sent");
+    frames
+}
+
+/// Blocks as a worker would; `true` when woken.
+pub(crate) fn wait(port: &mut dyn Port, timeout: Duration) -> bool {
+    let woken = match port.arm() {
+        Arm::Wait(fd) => {
+            let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            // SAFETY: one pollfd, which lives through the call.
+            unsafe { libc::poll(&mut poll, 1, timeout.as_millis() as i32) == 1 }
+        }
+        _ => true,
+    };
+    port.disarm();
+    woken
+}
+
+/// Receives until nothing more is on its way.
+pub(crate) fn drain(port: &mut dyn Port, pool: &mut Pool) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    let mut looks_in_vain = 0;
+    while looks_in_vain < 200 {
+        let mut burst = Burst::new();
+        port.rx_burst(pool, &mut burst);
+        looks_in_vain = if burst.is_empty() { looks_in_vain + 1 } else { 0 };
+        frames.extend(burst);
+        std::thread::yield_now();
+    }
+    frames
+}
