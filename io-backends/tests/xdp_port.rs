@@ -6,7 +6,7 @@
 mod veth;
 
 use strowger_frame::{Address, Burst, Loss, Mark, Port};
-use strowger_io::xdp::{Choice, OpenError, Rung, XdpSpec, probe};
+use strowger_io::xdp::{Arena, Choice, OpenError, Rung, XdpSpec, probe};
 
 use crate::veth::*;
 
@@ -29,4 +29,245 @@ fn frames_pass_in_order_and_intact_on_every_rung() {
         let copies = a.tally().frames_copied.read() + b.pool.tally().frames_copied.read();
         assert_eq!((copies, b.tally().kernel_drops.read()), (0, 0), "{from:?} to {to:?}");
     }
+}
+
+#[test]
+fn trains_leave_without_a_copy_wherever_their_frames_lie() {
+    for (rung, pieces) in [(Rung::Copy, true), (Rung::Generic, true), (Rung::Copy, false)] {
+        let veth = veth!();
+        let a = XdpSpec { pieces, ..spec("a0", rung) };
+        let (mut a, mut b) = stations(&veth, &a, &spec("b0", Rung::Copy));
+        for len in [0, 1, 24, 100, 1000, 1497, 1498] {
+            // 40 of the longer ones lie across fifteen ends of the kernel's 4 KiB chunks.
+            let frames =
+                if len == 0 { vec![frame(&mut a.pool, 0, 0)] } else { train(&mut a.pool, len, 40) };
+            let count = frames.len();
+            send(&mut a.port, Mark(0), frames);
+            for (n, frame) in receive(&mut b.port, &mut b.pool, count).iter().enumerate() {
+                assert_eq!(frame.bytes(), vec![n as u8; len], "frame {n} of {len} bytes");
+            }
+        }
+        let copied = a.tally().frames_copied.read();
+        if pieces {
+            assert_eq!(copied, 0, "{rung:?}");
+        } else {
+            // All but the first frame of each train, which has room in front of it, and the one
+            // that lay alone.
+            assert!((6 * 39..=6 * 40).contains(&copied), "{copied}");
+        }
+        until("all memory to be told of", || {
+            a.port.flush();
+            drop(drain(&mut a.port, &mut a.pool));
+            a.pool.free(strowger_frame::ChunkClass::Train) == 16
+        });
+        assert_eq!((a.tally().lost_in_all(), b.tally().lost_in_all()), (0, 0));
+        let drops = a.port.kernel_drops().unwrap();
+        assert_eq!((drops.tx_invalid.read(), drops.rx_invalid.read()), (0, 0));
+    }
+}
+
+#[test]
+fn memory_outside_the_arena_is_copied_and_counted() {
+    let veth = veth!();
+    let (mut a, mut b) = stations(&veth, &spec("a0", Rung::Copy), &spec("b0", Rung::Copy));
+    let (mut here, mut there) = (pool_of(4, 200), pool_of(1, 150));
+    // More than the port has chunks for copies.
+    for n in 0..3 {
+        let frames: Vec<_> = (0..50).map(|_| frame(&mut here, 300, n)).collect();
+        send(&mut a.port, Mark(0), frames);
+    }
+    let came = receive(&mut b.port, &mut there, 150);
+    assert!(came.iter().all(|frame| frame.len() == 300));
+    assert_eq!(a.tally().frames_copied.read(), 150);
+    assert_eq!(there.tally().frames_copied.read(), 150);
+    // A pool that is not ours and is empty costs the frame, and the frame alone.
+    let frames: Vec<_> = (0..40).map(|n| frame(&mut here, 300, n)).collect();
+    send(&mut a.port, Mark(0), frames);
+    until("frames to be lost", || {
+        drain(&mut b.port, &mut there);
+        b.tally().frames_in.read() == 190
+    });
+    assert_eq!(b.tally().lost(Loss::PoolEmpty), 39, "one large chunk was left");
+    drop(came);
+    send(&mut a.port, Mark(0), [frame(&mut a.pool, 10, 1)]);
+    receive(&mut b.port, &mut there, 1);
+}
+
+#[test]
+fn frames_of_another_vlan_are_not_ours() {
+    for rung in RUNGS {
+        let veth = veth!();
+        let tagged = XdpSpec { vlan: Some(7), ..spec("b0", rung) };
+        let (mut a, mut b) =
+            stations(&veth, &XdpSpec { vlan: Some(7), ..spec("a0", Rung::Copy) }, &tagged);
+        for len in [20, 1498] {
+            send(&mut a.port, Mark(0), [frame(&mut a.pool, len, 1)]);
+            send(&mut b.port, Mark(0), [frame(&mut b.pool, len, 2)]);
+            assert_eq!(receive(&mut b.port, &mut b.pool, 1)[0].bytes(), vec![1; len]);
+            assert_eq!(receive(&mut a.port, &mut a.pool, 1)[0].bytes(), vec![2; len]);
+        }
+        for vlan in [None, Some(8)] {
+            drop(a);
+            a = Station::new(&veth.a, &XdpSpec { vlan, ..spec("a0", Rung::Copy) }).unwrap();
+            a.port.admit(Mark(0), b.at).unwrap();
+            send(&mut a.port, Mark(0), [frame(&mut a.pool, 20, 1)]);
+            send(&mut b.port, Mark(0), [frame(&mut b.pool, 20, 1)]);
+            assert!(drain(&mut a.port, &mut a.pool).is_empty());
+            assert!(drain(&mut b.port, &mut b.pool).is_empty());
+        }
+        // Nor are tagged ones a port's that has no VLAN.
+        drop(b);
+        let mut b = Station::new(&veth.b, &spec("b0", rung)).unwrap();
+        b.port.admit(Mark(0), a.at).unwrap();
+        send(&mut a.port, Mark(0), [frame(&mut a.pool, 20, 1)]);
+        assert!(drain(&mut b.port, &mut b.pool).is_empty());
+        assert_eq!(b.tally().frames_in.read(), 0);
+    }
+}
+
+#[test]
+fn strangers_and_nonsense_are_counted_by_reason() {
+    for rung in RUNGS {
+        let veth = veth!();
+        let mut a = Station::new(&veth.a, &spec("a0", Rung::Packet)).unwrap();
+        let mut b = Station::new(&veth.b, &spec("b0", rung)).unwrap();
+        let (Address::Ether(at_a), Address::Ether(at_b)) = (a.at, b.at) else { unreachable!() };
+        let raw = veth.a.within(|| Raw::new("a0"));
+        let header = |to: [u8; 6], from: [u8; 6], len: u16| {
+            [&to[..], &from, &0x88b5_u16.to_be_bytes(), &len.to_be_bytes()].concat()
+        };
+        raw.send(&[header(at_b, at_a, 4), vec![9; 4]].concat()); // not yet a neighbour
+        until("it to come", || {
+            drain_once(&mut b);
+            b.tally().frames_in.read() == 1
+        });
+        b.port.admit(Mark(3), a.at).unwrap();
+        a.port.admit(Mark(0), b.at).unwrap();
+        raw.send(&[header(at_b, [2, 1, 1, 1, 1, 1], 4), vec![9; 4]].concat());
+        raw.send(&header(at_b, at_a, 0)[..14]); // no length
+        raw.send(&[header(at_b, at_a, 5), vec![9; 4]].concat()); // more than there is
+        raw.send(&[header(at_b, at_a, 4), vec![9; 40]].concat()); // with padding: ours
+        raw.send(&[header(at_b, at_a, 0xffff), vec![9; 1000]].concat());
+        let came = receive(&mut b.port, &mut b.pool, 1);
+        assert_eq!((came[0].bytes(), came[0].mark()), (&[9; 4][..], Mark(3)));
+        until("the rest", || {
+            drop(drain(&mut b.port, &mut b.pool));
+            b.tally().frames_in.read() == 6
+        });
+        let lost = [Loss::Stranger, Loss::Malformed].map(|loss| b.tally().lost(loss));
+        assert_eq!(lost, [2, 3], "{rung:?}");
+        // Nothing of it costs memory.
+        for _ in 0..2 * LENT {
+            raw.send(&header(at_b, at_a, 9));
+            drop(drain_once(&mut b));
+        }
+        send(&mut a.port, Mark(0), [frame(&mut a.pool, 100, 7)]);
+        assert_eq!(receive(&mut b.port, &mut b.pool, 1)[0].bytes(), [7; 100]);
+    }
+}
+
+#[test]
+fn what_is_not_addressed_to_us_is_no_neighbours() {
+    let veth = veth!();
+    let mut b = Station::new(&veth.b, &spec("b0", Rung::Copy)).unwrap();
+    let raw = veth.a.within(|| Raw::new("a0"));
+    let from = [2, 0, 0, 0, 0, 9];
+    b.port.admit(Mark(0), Address::Ether(from)).unwrap();
+    for to in [[0xff; 6], [2, 3, 4, 5, 6, 7]] {
+        raw.send(&[&to[..], &from, &[0x88, 0xb5, 0, 0], &[0; 46]].concat());
+    }
+    until("both", || {
+        assert!(drain(&mut b.port, &mut b.pool).is_empty());
+        b.tally().frames_in.read() == 2
+    });
+    assert_eq!(b.tally().lost(Loss::Stranger), 2);
+}
+
+#[test]
+fn a_frame_that_is_too_long_is_told_and_the_others_go() {
+    for rung in RUNGS {
+        let veth = veth!();
+        let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", Rung::Copy));
+        assert_eq!(a.port.frame_bytes_max(), 1498);
+        let frames = [(100, 1), (1499, 2), (1498, 3), (3000, 4)];
+        let frames = frames.map(|(len, fill)| frame(&mut a.pool, len, fill));
+        send(&mut a.port, Mark(0), frames);
+        let came = receive(&mut b.port, &mut b.pool, 2);
+        assert_eq!((came[0].len(), came[1].len()), (100, 1498));
+        assert_eq!(a.tally().lost(Loss::PathTooNarrow), 2);
+    }
+}
+
+#[test]
+fn one_registration_serves_two_queues_and_two_interfaces() {
+    let two = "numrxqueues 2 numtxqueues 2";
+    let veth = veth!(two, two);
+    veth.a.ip("link add c0 type veth peer name d0");
+    veth.a.ip("link set dev c0 up");
+    veth.a.ip("link set dev d0 up");
+    let mut pool = pool_of(0, 3000);
+    let mut arena = Arena::of(&pool);
+    let mut reports = Vec::new();
+    let mut ports = Vec::new();
+    for (interface, queue) in [("a0", 0), ("a0", 1), ("c0", 0), ("d0", 0)] {
+        let spec = XdpSpec { queue, ..spec(interface, Rung::Copy) };
+        let opened = opened(&veth.a, &spec, &mut arena, &mut pool).unwrap();
+        reports.push(opened.report);
+        ports.push(opened.port);
+    }
+    assert_eq!(reports.iter().map(|r| r.shared).collect::<Vec<_>>(), [false, true, true, true]);
+    assert!(reports.iter().all(|report| report.pieces), "{}", reports[1]);
+    // The one that registered may go first; the others go on, and a new one shares with them.
+    drop(ports.remove(0));
+    let [mut a1, mut c0, mut d0]: [_; 3] = ports.try_into().unwrap();
+    c0.admit(Mark(1), Address::Ether(reports[3].mac)).unwrap();
+    d0.admit(Mark(2), Address::Ether(reports[2].mac)).unwrap();
+    send(&mut c0, Mark(1), train_of_singles(&mut pool, 60));
+    let came = receive(&mut d0, &mut pool, 60);
+    assert!(came.iter().enumerate().all(|(n, frame)| frame.bytes() == [n as u8; 200]));
+    // What leaves by queue 1 arrives in queue 1 of the far end.
+    let mut b = Station::new(&veth.b, &XdpSpec { queue: 1, ..spec("b0", Rung::Copy) }).unwrap();
+    a1.admit(Mark(1), b.at).unwrap();
+    b.port.admit(Mark(0), Address::Ether(reports[1].mac)).unwrap();
+    send(&mut a1, Mark(1), came);
+    assert_eq!(receive(&mut b.port, &mut b.pool, 60).len(), 60);
+    let again = opened(&veth.a, &spec("a0", Rung::Copy), &mut arena, &mut pool).unwrap();
+    assert!(again.report.shared);
+}
+
+fn train_of_singles(pool: &mut strowger_frame::Pool, n: usize) -> Vec<strowger_frame::Frame> {
+    (0..n).map(|n| frame(pool, 200, n as u8)).collect()
+}
+
+fn drain_once(station: &mut Station) -> Burst {
+    let mut burst = Burst::new();
+    station.port.rx_burst(&mut station.pool, &mut burst);
+    burst
+}
+
+#[test]
+fn the_ladder_says_why_not_better() {
+    let veth = veth!();
+    let spec = XdpSpec { backend: Choice::Auto, ..spec("a0", Rung::Copy) };
+    let mut pool = pool();
+    let mut arena = Arena::of(&pool);
+    let report = opened(&veth.a, &spec, &mut arena, &mut pool).unwrap().report;
+    assert_eq!(report.rung, Rung::Copy);
+    let said = report.to_string();
+    eprintln!("{said}");
+    assert!(said.contains("xdp_zero_copy refused: bind: EOPNOTSUPP (os error 95)"), "{said}");
+    let only = XdpSpec { backend: Choice::Only(Rung::ZeroCopy), ..spec };
+    let refused = opened(&veth.a, &only, &mut arena, &mut pool).unwrap_err();
+    assert!(matches!(refused, OpenError::NothingWorks { .. }), "{refused}");
+    assert_eq!(pool.free(strowger_frame::ChunkClass::Single), 1500, "refusals cost no memory");
+}
+
+#[test]
+fn the_doctor_finds_what_works() {
+    let _veth = veth!(); // for the rights
+    let found = probe(1 << 20);
+    eprintln!("{found}");
+    assert!(found.each().iter().all(|(_, found)| found.is_ok()), "{found}");
+    assert_eq!(found.best(), Some(Rung::ZeroCopy));
+    assert!(found.missing.is_empty());
 }

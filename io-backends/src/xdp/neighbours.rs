@@ -111,9 +111,9 @@ mod tests {
         let mut table = table(64);
         let room = table.by_mac.capacity();
         for round in 0..200_u16 {
-            for n in 0..64 {
-                let at = mac(1 + (u16::from(n) * 37 + round) as u8 % 200);
-                let mark = Mark::new(u16::from(n), round);
+            for n in 0..64_u16 {
+                let at = mac(1 + (n * 37 + round) as u8 % 200);
+                let mark = Mark::new(n, round);
                 if table.mark_of(at).is_none() {
                     assert_eq!(table.admit(mark, at), Ok(()));
                     assert_eq!(table.mark_of(at), Some(mark));

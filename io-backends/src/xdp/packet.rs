@@ -245,7 +245,9 @@ impl PacketSocket {
         let mut ready = 0;
         for at in 0..MESSAGES_MAX {
             if self.chunks[at].is_none() {
-                self.chunks[at] = pool.take(self.class);
+                // A larger one will do, where the smaller ones are all in use.
+                let chunk = pool.take(self.class);
+                self.chunks[at] = chunk.or_else(|| pool.take(ChunkClass::Train));
             }
             let Some(chunk) = &self.chunks[at] else { break };
             let begin = chunk.at().as_ptr().wrapping_add(chunk.start());

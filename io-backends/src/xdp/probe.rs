@@ -161,9 +161,9 @@ fn missing() -> Vec<&'static str> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok());
     let Some(effective) = effective else { return Vec::new() };
-    let has = |bit: u32| effective >> bit & 1 == 1;
-    let missing = |(_, bit): &(&str, u32)| !has(*bit) && !(*bit == 39 && has(SYS_ADMIN));
-    NEEDED.into_iter().filter(missing).map(|(name, _)| name).collect()
+    let has =
+        |bit: u32| effective >> bit & 1 == 1 || (bit == 39 && effective >> SYS_ADMIN & 1 == 1);
+    NEEDED.into_iter().filter(|(_, bit)| !has(*bit)).map(|(name, _)| name).collect()
 }
 
 impl std::fmt::Display for Findings {

@@ -60,6 +60,8 @@ pub(super) struct Xsk {
     /// `None` only while it is being dropped.
     socket: Option<Socket>,
     rings: Rings,
+    /// From `bind` on the kernel may write to what is lent.
+    is_bound: bool,
     attached: Option<Arc<Attached>>,
     intake: Intake,
     outbox: Outbox,
@@ -105,6 +107,7 @@ impl Xsk {
         let mut xsk = Self {
             socket: Some(socket),
             rings,
+            is_bound: false,
             attached: None,
             intake: Intake::new(mapping.bytes(), lent_max as usize),
             outbox: Outbox::new((pieces, zero_copy), headers, spare, tally.clone()),
@@ -134,6 +137,7 @@ impl Xsk {
             std::thread::sleep(BUSY_LOOK);
         }
         drop(share);
+        xsk.is_bound = true;
         let is_zero_copy = socket.is_zero_copy().map_err(at("XDP_OPTIONS"))?;
         if is_zero_copy != zero_copy {
             return Err(Step { step: "XDP_OPTIONS says otherwise than bind", errno: libc::EPROTO });
@@ -145,9 +149,8 @@ impl Xsk {
         let steered = attached.steer(queue, std::os::fd::AsRawFd::as_raw_fd(&*socket.0));
         steered.map_err(|refused| Step { step: refused.step, errno: refused.errno })?;
         xsk.attached = Some(attached.clone());
-        if !facts.shared {
-            arena.register(&socket, terms);
-        }
+        // It may be shared through any of its sockets, so whoever registered it may go.
+        arena.register(&socket, terms);
         Ok((xsk, facts))
     }
 
@@ -255,7 +258,7 @@ impl Drop for Xsk {
         // Closed before any chunk goes back: in copy mode the kernel waits here until it no longer
         // writes. A device that writes by itself is stopped later, and says nothing.
         let closed = self.socket.take().and_then(|socket| Arc::into_inner(socket.0));
-        if closed.is_none() || self.zero_copy {
+        if self.is_bound && (closed.is_none() || self.zero_copy) {
             self.intake.abandon();
         }
         drop(closed);

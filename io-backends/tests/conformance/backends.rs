@@ -22,9 +22,13 @@ use strowger_io::{
     memory as wires,
     udp::{Choice, UdpSpec, open},
     unix::{Client, UnixPort, UnixSpec},
+    xdp::{EtherPort, Rung},
 };
 
-use crate::suite::{Backend, INGRESS, Joined, until};
+use crate::{
+    suite::{Backend, INGRESS, Joined, until},
+    veth::{Station, Veth, skip, spec},
+};
 
 const DEPTH_FRAMES: usize = 128;
 
@@ -117,6 +121,86 @@ fn udp_joined(backend: Choice) -> Result<Joined, String> {
     let far = open(&spec, 0).map_err(|why| why.to_string())?;
     let (to_near, to_far) = (Address::Udp(near.local_addr()), Address::Udp(far.local_addr()));
     Ok(Joined { near: Box::new(near.port), far: Box::new(far.port), to_far, to_near })
+}
+
+pub(crate) fn xdp_copy() -> Backend {
+    let join = || ether_joined(Rung::Copy);
+    Backend { join, ..udp_mmsg() }
+}
+
+pub(crate) fn xdp_generic() -> Backend {
+    let join = || ether_joined(Rung::Generic);
+    Backend { join, ..udp_mmsg() }
+}
+
+pub(crate) fn af_packet() -> Backend {
+    let join = || ether_joined(Rung::Packet);
+    Backend { join, ..udp_mmsg() }
+}
+
+fn ether_joined(rung: Rung) -> Result<Joined, String> {
+    let veth = Veth::new().inspect_err(|why| skip(why))?;
+    let near = Station::new(&veth.a, &spec("a0", rung)).map_err(|why| why.to_string())?;
+    let far = Station::new(&veth.b, &spec("b0", rung)).map_err(|why| why.to_string())?;
+    let (to_near, to_far) = (near.at, far.at);
+    // The sockets keep their namespaces, and those the pair, once the names are gone.
+    let [near, far] = [near, far].map(|Station { port, pool, .. }| -> Box<dyn Port> {
+        if rung == Rung::Packet { Box::new(port) } else { Box::new(InArena { port, pool }) }
+    });
+    Ok(Joined { near, far, to_far, to_near })
+}
+
+/// An AF_XDP port receives into memory that was registered for it, and the suite brings any: so it
+/// is given the pool it was opened with.
+struct InArena {
+    port: EtherPort,
+    pool: Pool,
+}
+
+impl Port for InArena {
+    fn rx_burst(&mut self, _pool: &mut Pool, burst: &mut Burst) {
+        self.port.rx_burst(&mut self.pool, burst);
+    }
+
+    fn tx_burst(&mut self, to: Mark, frames: &mut Burst) {
+        self.port.tx_burst(to, frames);
+    }
+
+    fn flush(&mut self) {
+        self.port.flush();
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.port.is_flushed()
+    }
+
+    fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError> {
+        self.port.admit(mark, at)
+    }
+
+    fn forget(&mut self, mark: Mark) {
+        self.port.forget(mark);
+    }
+
+    fn arm(&mut self) -> Arm {
+        self.port.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.port.disarm();
+    }
+
+    fn frame_bytes_max(&self) -> usize {
+        self.port.frame_bytes_max()
+    }
+
+    fn tally(&self) -> &Arc<PortTally> {
+        self.port.tally()
+    }
+
+    fn describe(&self) -> &str {
+        self.port.describe()
+    }
 }
 
 /// Admits one neighbour, as the ports with one neighbour do.

@@ -5,6 +5,8 @@ use strowger_frame::alloc;
 
 mod backends;
 mod suite;
+#[path = "../veth/mod.rs"]
+mod veth;
 
 #[global_allocator]
 static ALLOC: alloc::GuardedAlloc = alloc::GuardedAlloc;
@@ -81,4 +83,7 @@ backends! {
     fault_of_memory_with_no_faults
     udp_mmsg
     udp_io_uring
+    xdp_copy
+    xdp_generic
+    af_packet
 }

@@ -279,3 +279,38 @@ pub(crate) fn drain(port: &mut dyn Port, pool: &mut Pool) -> Vec<Frame> {
     }
     frames
 }
+
+/// A socket of the test's own that sends any bytes as a frame.
+pub(crate) struct Raw {
+    fd: std::os::fd::OwnedFd,
+    at: libc::sockaddr_ll,
+}
+
+impl Raw {
+    /// On this interface of the namespace that the thread is in.
+    pub(crate) fn new(interface: &str) -> Self {
+        use std::os::fd::FromRawFd as _;
+        // SAFETY: takes numbers and gives a number.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        assert!(fd >= 0, "a packet socket");
+        // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+        let fd = unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) };
+        let name = std::ffi::CString::new(interface).unwrap();
+        // SAFETY: a string that ends in zero and lives through the call.
+        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+        // SAFETY: all its fields are numbers, for which zero is a value.
+        let mut at: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        at.sll_family = libc::AF_PACKET as u16;
+        at.sll_ifindex = index as i32;
+        Self { fd, at }
+    }
+
+    pub(crate) fn send(&self, bytes: &[u8]) {
+        let (at, len) = (bytes.as_ptr().cast(), bytes.len());
+        let to = (&raw const self.at).cast();
+        let to_len = std::mem::size_of_val(&self.at) as libc::socklen_t;
+        // SAFETY: `bytes` and the address are as long as said, and live through the call.
+        let sent = unsafe { libc::sendto(self.fd.as_raw_fd(), at, len, 0, to, to_len) };
+        assert_eq!(sent, len as isize, "{}", std::io::Error::last_os_error());
+    }
+}
