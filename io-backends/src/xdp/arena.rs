@@ -8,7 +8,7 @@ use std::{
 
 use strowger_frame::{Pool, map::Mapping};
 
-use super::{program::Attached, socket::Socket};
+use super::{interface::Interface, program::Attached, socket::Socket};
 
 /// The mapping of [`Pool::many`] as every worker's and every interface's UMEM. The first AF_XDP
 /// port registers it; ports opened after that share the registration, so the memory is pinned once
@@ -16,7 +16,7 @@ use super::{program::Attached, socket::Socket};
 pub struct Arena {
     mapping: Arc<Mapping>,
     registered: Vec<Registered>,
-    attached: Vec<(u32, Weak<Attached>)>,
+    attached: Vec<((u64, u32), Weak<Attached>)>,
 }
 
 struct Registered {
@@ -66,13 +66,17 @@ impl Arena {
     }
 
     /// Our program on this interface, if a port of ours is there already.
-    pub(super) fn attached(&mut self, interface: u32) -> Option<Arc<Attached>> {
+    pub(super) fn attached(&mut self, interface: &Interface) -> Option<Arc<Attached>> {
         self.attached.retain(|(_, attached)| attached.strong_count() > 0);
-        let (_, attached) = self.attached.iter().find(|(at, _)| *at == interface)?;
+        let (_, attached) = self.attached.iter().find(|(at, _)| *at == key(interface))?;
         attached.upgrade()
     }
 
-    pub(super) fn attach(&mut self, interface: u32, attached: &Arc<Attached>) {
-        self.attached.push((interface, Arc::downgrade(attached)));
+    pub(super) fn attach(&mut self, interface: &Interface, attached: &Arc<Attached>) {
+        self.attached.push((key(interface), Arc::downgrade(attached)));
     }
+}
+
+fn key(interface: &Interface) -> (u64, u32) {
+    (interface.namespace, interface.index)
 }

@@ -28,6 +28,8 @@ const _: () = assert!(mem::size_of::<Channels>() == 36);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Interface {
     pub(super) index: u32,
+    /// The network namespace that it is in: an index alone is no name.
+    pub(super) namespace: u64,
     pub(super) mac: Mac,
     /// Bytes behind the 14 of the Ethernet header.
     pub(super) mtu: u32,
@@ -83,8 +85,15 @@ impl Interface {
         // A driver that does not say has one.
         let queues = told.map_or(1, |_| (channels.rx + channels.combined).max(1));
         let up = flags & libc::IFF_UP != 0;
-        Ok(Self { index, mac, mtu: mtu.max(0) as u32, queues, up })
+        let namespace = namespace();
+        Ok(Self { index, namespace, mac, mtu: mtu.max(0) as u32, queues, up })
     }
+}
+
+/// The number of this thread's network namespace; all are one where there is no `/proc`.
+fn namespace() -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |at| at.ino())
 }
 
 fn ask(

@@ -190,7 +190,7 @@ pub(super) fn walk(
             let at = (interface, spec.queue);
             match Xsk::open(arena, pool, at, (terms, spec.lent_frames), &program, tally) {
                 Ok((xsk, facts)) => {
-                    arena.attach(interface.index, &program);
+                    arena.attach(interface, &program);
                     let report = report(rung, Some(terms), facts, refused);
                     return Ok((Half::Xdp(Box::new(xsk)), report));
                 }
@@ -215,7 +215,7 @@ fn attach(
     ours: &mut Option<Arc<Attached>>,
 ) -> Result<Result<Arc<Attached>, Step>, OpenError> {
     let (wanted, traffic) = (rung.attach(), (spec.ethertype, spec.vlan));
-    if let Some(there) = arena.attached(interface.index) {
+    if let Some(there) = arena.attached(interface) {
         if (there.ethertype, there.vlan) != traffic {
             return Err(OpenError::OtherTraffic { interface: spec.interface.clone() });
         }

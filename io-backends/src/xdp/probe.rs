@@ -111,7 +111,8 @@ fn rehearse() -> Result<String, Refusal> {
         let mut pool = Pool::new(&PoolSpec { trains: 0, singles, huge_pages: false })
             .map_err(|error| at("memory")(error.raw_os_error().unwrap_or_default()))?;
         let mut arena = Arena::of(&pool);
-        let loopback = Interface { index: 1, mac: [0; 6], mtu: 65_536, queues: 1, up: true };
+        let loopback =
+            Interface { index: 1, namespace: 0, mac: [0; 6], mtu: 65_536, queues: 1, up: true };
         let program =
             Program::load(ETHERTYPE, None, 1).map_err(|refused| at(refused.step)(refused.errno))?;
         let attached = program

@@ -1,0 +1,263 @@
+//! What happens around an Ethernet port: other traffic, other programs, restarts, kill -9, links
+//! that go down and come back or do not, rights given up. The tests never sleep.
+
+#![allow(clippy::unwrap_used)] // the helpers of a test are a test
+
+mod veth;
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::UdpSocket,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use strowger_frame::{Loss, Mark, Port, port::Arm};
+use strowger_io::xdp::{Arena, Choice, OpenError, Rung, XdpSpec};
+
+use crate::veth::*;
+
+const XDP: [Rung; 2] = [Rung::Copy, Rung::Generic];
+
+#[test]
+fn other_traffic_flows_beside_ours() {
+    for rung in XDP {
+        let veth = veth!();
+        veth.a.ip("addr add 10.9.0.1/24 dev a0");
+        veth.b.ip("addr add 10.9.0.2/24 dev b0");
+        let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", rung));
+        let [one, two] = [(&veth.a, "10.9.0.1:7"), (&veth.b, "10.9.0.2:7")].map(|(at, address)| {
+            let socket = at.within(|| UdpSocket::bind(address).unwrap());
+            socket.set_read_timeout(Some(DEADLINE)).unwrap();
+            socket
+        });
+        let mut room = [0; 100];
+        for n in 0..100_u8 {
+            send(&mut a.port, Mark(0), [frame(&mut a.pool, 100, n)]);
+            one.send_to(&[n; 50], "10.9.0.2:7").unwrap();
+            assert_eq!(two.recv(&mut room).unwrap(), 50);
+            two.send_to(&[n; 60], "10.9.0.1:7").unwrap();
+            assert_eq!(one.recv(&mut room).unwrap(), 60);
+            assert_eq!(room[..60], [n; 60]);
+            assert_eq!(receive(&mut b.port, &mut b.pool, 1)[0].bytes(), [n; 100]);
+        }
+        assert_eq!(b.tally().frames_in.read(), 100, "and none of it came to us");
+    }
+}
+
+#[test]
+fn what_cannot_be_opened_says_why() {
+    let veth = veth!();
+    veth.b.ip("link set dev b0 down");
+    let mut pool = pool();
+    let mut arena = Arena::of(&pool);
+    let mut why = |namespace: &Namespace, spec: &XdpSpec| {
+        let why = opened(namespace, spec, &mut arena, &mut pool).unwrap_err();
+        eprintln!("{why}");
+        why
+    };
+    let here = spec("a0", Rung::Copy);
+    let missing = why(&veth.a, &spec("nothing0", Rung::Copy));
+    assert!(matches!(missing, OpenError::NoInterface { .. }));
+    assert!(matches!(why(&veth.a, &spec("lo", Rung::Copy)), OpenError::NotEthernet { .. }));
+    let down = why(&veth.b, &spec("b0", Rung::Copy));
+    assert!(matches!(down, OpenError::InterfaceDown { .. }));
+    let queue = XdpSpec { queue: 3, ..here.clone() };
+    assert!(matches!(why(&veth.a, &queue), OpenError::NoQueue { queue: 3, queues: 1, .. }));
+    for (ethertype, vlan) in [(0x05ff, None), (0x88b5, Some(0)), (0x88b5, Some(4095))] {
+        let bad = XdpSpec { ethertype, vlan, ..here.clone() };
+        assert!(matches!(why(&veth.a, &bad), OpenError::BadSpec { .. }));
+    }
+    let mut other = pool_of(0, 10);
+    let foreign = opened(&veth.a, &here, &mut arena, &mut other).unwrap_err();
+    assert_eq!(foreign, OpenError::ForeignPool);
+    let too_small = opened(&veth.a, &here, &mut Arena::of(&other), &mut other).unwrap_err();
+    assert!(too_small.to_string().contains("too few single chunks"), "{too_small}");
+    assert_eq!(other.free(strowger_frame::ChunkClass::Single), 10);
+}
+
+#[test]
+fn another_program_there_is_a_clear_error() {
+    let veth = veth!();
+    let first = Station::new(&veth.a, &spec("a0", Rung::Copy)).unwrap();
+    for rung in XDP {
+        let second = Station::new(&veth.a, &spec("a0", rung)).map(drop).unwrap_err();
+        assert!(matches!(second, OpenError::ProgramPresent { .. }), "{second}");
+        assert!(second.to_string().contains("another XDP program is on a0"), "{second}");
+    }
+    // The automatic choice does not go round it either.
+    let auto = XdpSpec { backend: Choice::Auto, ..spec("a0", Rung::Copy) };
+    let second = Station::new(&veth.a, &auto).map(drop).unwrap_err();
+    assert!(matches!(second, OpenError::ProgramPresent { .. }), "{second}");
+    drop(first);
+}
+
+#[test]
+fn a_queue_has_one_port_and_an_interface_one_kind_of_traffic() {
+    let veth = veth!();
+    let mut pool = pool();
+    let mut arena = Arena::of(&pool);
+    let mut open = |spec: &XdpSpec| opened(&veth.a, spec, &mut arena, &mut pool);
+    let _first = open(&spec("a0", Rung::Copy)).unwrap();
+    let busy = open(&spec("a0", Rung::Copy)).unwrap_err();
+    assert!(matches!(busy, OpenError::QueueBusy { queue: 0, .. }), "{busy}");
+    let other = open(&XdpSpec { ethertype: 0x88b6, ..spec("a0", Rung::Copy) }).unwrap_err();
+    assert!(matches!(other, OpenError::OtherTraffic { .. }), "{other}");
+    let elsewhere = open(&spec("a0", Rung::Generic)).unwrap_err();
+    assert!(elsewhere.to_string().contains("have the program elsewhere"), "{elsewhere}");
+}
+
+#[test]
+fn a_restart_finds_the_queue_free_and_no_memory_is_lost() {
+    let veth = veth!();
+    let mut pool = pool();
+    let mut arena = Arena::of(&pool);
+    let mut b = Station::new(&veth.b, &spec("b0", Rung::Copy)).unwrap();
+    for round in 0..10_u8 {
+        let rung = XDP[usize::from(round) % 2];
+        let opened = opened(&veth.a, &spec("a0", rung), &mut arena, &mut pool).unwrap();
+        let (mut port, mac) = (opened.port, opened.report.mac);
+        port.admit(Mark(0), b.at).unwrap();
+        b.port.forget(Mark(0));
+        b.port.admit(Mark(0), strowger_frame::Address::Ether(mac)).unwrap();
+        send(&mut port, Mark(0), [frame(&mut pool, 50, round)]);
+        assert_eq!(receive(&mut b.port, &mut b.pool, 1)[0].bytes(), [round; 50]);
+        // Some stays behind in its rings.
+        send(&mut b.port, Mark(0), (0..9).map(|n| frame(&mut b.pool, 50, n)).collect::<Vec<_>>());
+        drop(port);
+        assert_eq!(pool.free(strowger_frame::ChunkClass::Single), 1500);
+    }
+}
+
+/// Not a test: the process that the next one kills.
+#[test]
+#[ignore = "started by a_killed_process_leaves_no_program"]
+fn child_with_a_port() {
+    let Ok(interface) = std::env::var("STROWGER_TEST_INTERFACE") else { return };
+    let mut pool = pool();
+    let mut arena = Arena::of(&pool);
+    let spec = spec(&interface, Rung::Copy);
+    let _open = strowger_io::xdp::open(&spec, &mut arena, &mut pool, 0).unwrap();
+    println!("\nattached");
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn a_killed_process_leaves_no_program() {
+    let veth = veth!();
+    let mut child = Command::new("ip")
+        .args(["netns", "exec", &veth.a.name])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "child_with_a_port", "--ignored", "--nocapture"])
+        .env("STROWGER_TEST_INTERFACE", "a0")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let attached = said.any(|line| line == "attached");
+    let before = veth.a.ip_says("link show dev a0");
+    let refused = Station::new(&veth.a, &spec("a0", Rung::Copy)).map(drop);
+    child.kill().unwrap(); // SIGKILL
+    child.wait().unwrap();
+    assert!(attached && before.contains("xdp"), "{before}");
+    assert!(matches!(refused, Err(OpenError::ProgramPresent { .. })));
+    until("the program to go", || !veth.a.ip_says("link show dev a0").contains("xdp"));
+    Station::new(&veth.a, &spec("a0", Rung::Copy)).unwrap();
+}
+
+#[test]
+fn a_link_goes_down_and_comes_back() {
+    for rung in RUNGS {
+        let veth = veth!();
+        let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", Rung::Copy));
+        for (namespace, link) in [(&veth.a, "a0"), (&veth.b, "b0")] {
+            namespace.ip(&format!("link set dev {link} down"));
+            let before = a.tally().lost_in_all() + a.tally().frames_out.read();
+            let mut frames: Vec<_> = (0..100).map(|n| frame(&mut a.pool, 50, n)).collect();
+            frames.truncate(100);
+            send(&mut a.port, Mark(0), frames);
+            a.port.rx_burst(&mut a.pool, &mut strowger_frame::Burst::new());
+            assert_ne!(a.port.arm(), Arm::Poll);
+            a.port.disarm();
+            namespace.ip(&format!("link set dev {link} up"));
+            until("what was taken to be told of", || {
+                a.port.flush();
+                a.tally().lost_in_all() + a.tally().frames_out.read() == before + 100
+            });
+            assert!(!a.port.is_gone());
+            assert!(a.tally().lost(Loss::SendRefused) > 0, "{:?}", a.tally());
+            drop(drain(&mut b.port, &mut b.pool));
+            until("frames to flow again", || {
+                send(&mut a.port, Mark(0), [frame(&mut a.pool, 50, 1)]);
+                !drain(&mut b.port, &mut b.pool).is_empty()
+            });
+            let out = a.tally().frames_out.read();
+            send(&mut a.port, Mark(0), [frame(&mut a.pool, 50, 1)]);
+            until("it to go", || {
+                a.port.flush();
+                drop(drain(&mut a.port, &mut a.pool));
+                a.tally().frames_out.read() == out + 1
+            });
+        }
+    }
+}
+
+#[test]
+fn an_interface_that_vanishes_is_told_and_nothing_hangs() {
+    for rung in RUNGS {
+        let veth = veth!();
+        let (mut a, b) = stations(&veth, &spec("a0", rung), &spec("b0", Rung::Copy));
+        veth.a.ip("link del dev a0");
+        for _ in 0..3 {
+            let frames: Vec<_> = (0..100).map(|n| frame(&mut a.pool, 50, n)).collect();
+            send(&mut a.port, Mark(0), frames);
+        }
+        until("the end to be known", || {
+            assert!(drain(&mut a.port, &mut a.pool).is_empty());
+            wait(&mut a.port, Duration::ZERO);
+            a.port.is_gone()
+        });
+        assert!(a.tally().lost(Loss::PeerGone) > 0);
+        assert_eq!(a.tally().lost_in_all(), 300, "{:?}", a.tally());
+        // It does not keep a worker awake for ever.
+        assert!(!wait(&mut a.port, Duration::from_millis(20)), "{rung:?}");
+        drop(b);
+        let Station { mut pool, arena, port, .. } = a;
+        drop((port, arena));
+        assert_eq!(pool.free(strowger_frame::ChunkClass::Single), 1500);
+    }
+}
+
+#[test]
+fn a_port_works_on_when_rights_are_given_up() {
+    for rung in RUNGS {
+        let veth = veth!();
+        let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", rung));
+        std::thread::scope(|scope| {
+            let nobody = scope.spawn(|| {
+                // The call itself, so that it concerns this thread alone: libc's concerns all.
+                // SAFETY: takes numbers. From root to another user all capabilities go.
+                let changed = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
+                assert_eq!(changed, 0);
+                let found = strowger_io::xdp::probe(1 << 20);
+                eprintln!("{found}");
+                assert_eq!(found.missing, ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"]);
+                assert!(found.packet.is_err() && found.socket.is_err() && found.best().is_none());
+                for n in 0..200_u8 {
+                    let burst: Vec<_> = (0..20).map(|_| frame(&mut a.pool, 100, n)).collect();
+                    send(&mut a.port, Mark(0), burst);
+                    let back = receive(&mut b.port, &mut b.pool, 20);
+                    send(&mut b.port, Mark(0), back);
+                    assert!(
+                        receive(&mut a.port, &mut a.pool, 20).iter().all(|f| f.bytes() == [n; 100])
+                    );
+                }
+                assert_eq!((a.tally().lost_in_all(), b.tally().lost_in_all()), (0, 0));
+                drop((a, b));
+            });
+            nobody.join().unwrap();
+        });
+    }
+}
