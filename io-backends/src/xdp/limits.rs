@@ -66,6 +66,10 @@ pub(super) const LINGER_MAX: Duration = Duration::from_millis(50);
 /// Bursts between two looks at the kernel's statistics while frames keep coming.
 pub(super) const BURSTS_PER_LOOK: u32 = 512;
 
+/// Looks in vain after which a port that has had frames asks for the statistics: not at the first,
+/// since a port that keeps up with its neighbours finds nothing every other time.
+pub(super) const IDLE_LOOKS: u32 = 32;
+
 /// Bytes of a socket's send buffer: what the kernel accounts for a full transmit ring.
 pub(super) const SEND_BUFFER_BYTES: i32 = 8 << 20;
 

@@ -13,8 +13,8 @@ use super::{
     intake::Intake,
     interface::Interface,
     limits::{
-        BURSTS_PER_LOOK, BUSY_LOOK, BUSY_MAX, HEADER_CHUNKS, LENT_FRAMES_MAX, LINGER_MAX,
-        SEND_BUFFER_BYTES, SPARE_CHUNKS, TX_RING, UMEM_CHUNK_BYTES,
+        BURSTS_PER_LOOK, BUSY_LOOK, BUSY_MAX, HEADER_CHUNKS, IDLE_LOOKS, LENT_FRAMES_MAX,
+        LINGER_MAX, SEND_BUFFER_BYTES, SPARE_CHUNKS, TX_RING, UMEM_CHUNK_BYTES,
     },
     neighbours::Neighbours,
     outbox::{Outbox, Way},
@@ -69,7 +69,8 @@ pub(super) struct Xsk {
     drops: Arc<KernelDrops>,
     tally: Arc<PortTally>,
     bursts: u32,
-    was_idle: bool,
+    /// Looks in vain since the last frame.
+    idle_looks: u32,
 }
 
 impl Xsk {
@@ -115,7 +116,7 @@ impl Xsk {
             drops: Arc::default(),
             tally: tally.clone(),
             bursts: 0,
-            was_idle: true,
+            idle_looks: 0,
         };
         let Some(socket) = xsk.socket.clone() else { return Err(at("socket(AF_XDP)")(0)) };
         // Before bind: some drivers look into it there, and never again.
@@ -180,10 +181,10 @@ impl Xsk {
             socket.kick_rx();
         }
         self.bursts = self.bursts.wrapping_add(1);
-        if (idle && !self.was_idle) || self.bursts.is_multiple_of(BURSTS_PER_LOOK) {
+        self.idle_looks = if idle { self.idle_looks.saturating_add(1) } else { 0 };
+        if self.idle_looks == IDLE_LOOKS || self.bursts.is_multiple_of(BURSTS_PER_LOOK) {
             self.look();
         }
-        self.was_idle = idle;
     }
 
     pub(super) fn tx_burst(&mut self, template: &super::ether::Template, frames: &mut Burst) {
