@@ -129,9 +129,8 @@ fn a_restart_finds_the_queue_free_and_no_memory_is_lost() {
     }
 }
 
-/// Not a test: the process that the next one kills.
+/// The process that the next test kills; by itself it does nothing.
 #[test]
-#[ignore = "started by a_killed_process_leaves_no_program"]
 fn child_with_a_port() {
     let Ok(interface) = std::env::var("STROWGER_TEST_INTERFACE") else { return };
     let mut pool = pool();
@@ -150,7 +149,7 @@ fn a_killed_process_leaves_no_program() {
     let mut child = Command::new("ip")
         .args(["netns", "exec", &veth.a.name])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "child_with_a_port", "--ignored", "--nocapture"])
+        .args(["--exact", "child_with_a_port", "--nocapture"])
         .env("STROWGER_TEST_INTERFACE", "a0")
         .stdout(Stdio::piped())
         .spawn()
@@ -260,4 +259,56 @@ fn a_port_works_on_when_rights_are_given_up() {
             nobody.join().unwrap();
         });
     }
+}
+
+/// Has the driver of `interface`, in this thread's namespace, have so many queues each way.
+fn set_queues(interface: &str, queues: u32) -> Result<(), std::io::Error> {
+    use std::os::fd::AsRawFd as _;
+    // `struct ethtool_channels` with ETHTOOL_SCHANNELS: most, then rx, tx, other, combined.
+    let mut channels = [0x3d, 0, 0, 0, 0, queues, queues, 0, 0_u32];
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    // SAFETY: all its fields are numbers and pointers, for which zero is a value.
+    let mut asked: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in asked.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from as libc::c_char;
+    }
+    asked.ifr_ifru.ifru_data = channels.as_mut_ptr().cast();
+    // SAFETY: `asked` and what it points to are what this request reads, and live as long.
+    let set = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut asked) };
+    if set < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[test]
+fn queues_that_the_driver_gives_up_are_told() {
+    let two = "numrxqueues 2 numtxqueues 2";
+    let veth = veth!(two, two);
+    let (mut a, mut b) = stations(
+        &veth,
+        &XdpSpec { queue: 1, ..spec("a0", Rung::Copy) },
+        &XdpSpec { queue: 1, ..spec("b0", Rung::Copy) },
+    );
+    send(&mut a.port, Mark(0), [frame(&mut a.pool, 50, 1)]);
+    receive(&mut b.port, &mut b.pool, 1);
+    // Linux may refuse to take away a queue with a socket on it; if it does not, nothing hangs.
+    let taken = veth.a.within(|| set_queues("a0", 1));
+    eprintln!("one queue instead of two, with a port on the second: {taken:?}");
+    let frames: Vec<_> = (0..100).map(|n| frame(&mut a.pool, 50, n)).collect();
+    send(&mut a.port, Mark(0), frames);
+    until("all to be told of", || {
+        a.port.flush();
+        drop(drain(&mut b.port, &mut b.pool));
+        a.tally().frames_out.read() + a.tally().lost_in_all() == 101
+    });
+    drop(a);
+    // The kernel takes a socket's queue apart after the socket is closed.
+    until("the queue to go", || veth.a.within(|| set_queues("a0", 1)).is_ok());
+    let gone = Station::new(&veth.a, &XdpSpec { queue: 1, ..spec("a0", Rung::Copy) });
+    let gone = gone.map(drop).unwrap_err();
+    assert!(matches!(gone, OpenError::NoQueue { queue: 1, queues: 1, .. }), "{gone}");
+    // A veth must have as many to receive as the far end has to send, or takes no program.
+    let few = Station::new(&veth.a, &spec("a0", Rung::Copy)).map(drop).unwrap_err();
+    assert!(few.to_string().contains("ENOSPC"), "{few}");
+    drop(b);
+    until("the far queue to go", || veth.b.within(|| set_queues("b0", 1)).is_ok());
+    Station::new(&veth.a, &spec("a0", Rung::Copy)).unwrap();
 }

@@ -93,8 +93,6 @@ pub struct Report {
     pub lent_frames_asked: usize,
     /// How often the queue was still held by whoever had it before us.
     pub busy_looks: u32,
-    /// Descriptors that one system call sends in copy mode, where that can be set.
-    pub tx_budget: Option<u32>,
 }
 
 impl Report {
@@ -162,7 +160,6 @@ pub(super) fn walk(
         lent_frames: facts.lent,
         lent_frames_asked: spec.lent_frames as usize,
         busy_looks: facts.busy_looks,
-        tx_budget: facts.tx_budget,
     };
     for rung in Rung::ALL.into_iter().filter(may) {
         if rung == Rung::Packet {
@@ -272,6 +269,9 @@ pub(super) fn refusal(step: Step) -> Refusal {
         ("bind", libc::EINVAL) => "the kernel does not know it, or the driver cannot",
         ("BPF_LINK_CREATE", libc::EOPNOTSUPP) => "the driver takes no XDP program",
         ("BPF_LINK_CREATE", libc::ERANGE | libc::E2BIG) => "the interface's MTU is too large",
+        ("BPF_LINK_CREATE", libc::ENOSPC) => {
+            "too few queues for it; more with ethtool -L (a veth needs as many rx as its peer has tx)"
+        }
         ("BPF_LINK_CREATE", libc::EINVAL) => {
             "perhaps the MTU is too large for the driver, or the kernel older than Linux 5.9"
         }
@@ -302,6 +302,7 @@ pub(super) fn named(errno: i32) -> String {
         libc::ENOSYS => "ENOSYS",
         libc::ENXIO => "ENXIO",
         libc::EOPNOTSUPP => "EOPNOTSUPP",
+        libc::ENOSPC => "ENOSPC",
         libc::EPROTO => "EPROTO",
         libc::ERANGE => "ERANGE",
         _ => return format!("os error {errno}"),

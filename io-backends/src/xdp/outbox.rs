@@ -429,3 +429,96 @@ impl Outbox {
         self.waiting() > pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use strowger_frame::{ChunkClass, Pool, PoolSpec};
+
+    use super::*;
+
+    fn outbox(pool: &mut Pool) -> (Outbox, Arc<PortTally>) {
+        let tally = Arc::new(PortTally::default());
+        let chunk = pool.take(ChunkClass::Single).unwrap();
+        (Outbox::new((true, false), vec![(0, chunk)], Vec::new(), tally.clone()), tally)
+    }
+
+    fn pool() -> Pool {
+        Pool::new(&PoolSpec { trains: 0, singles: 16, huge_pages: false }).unwrap()
+    }
+
+    /// As if descriptors with these addresses had been put; those of whole frames with memory.
+    fn put(outbox: &mut Outbox, pool: &mut Pool, descriptors: &[(u64, bool)]) {
+        for &(addr, ends) in descriptors {
+            let memory = match ends {
+                true => Memory::Frame(pool.take(ChunkClass::Single).unwrap().into_frame(256, 100)),
+                false => Memory::None,
+            };
+            let header = if ends { None } else { outbox.free_headers.pop() };
+            *outbox.entry(outbox.next) = InFlight { addr, done: false, header, memory, bytes: 100 };
+            outbox.next = outbox.next.wrapping_add(1);
+        }
+    }
+
+    fn complete(outbox: &mut Outbox, addresses: &[u64]) {
+        addresses.iter().for_each(|addr| outbox.complete(*addr));
+        outbox.settle();
+    }
+
+    #[test]
+    fn memory_comes_back_in_whatever_order_the_kernel_tells_of_it() {
+        let mut pool = pool();
+        let (mut outbox, tally) = outbox(&mut pool);
+        outbox.first = usize::MAX - 1; // and the count may wrap
+        (outbox.next, outbox.expected) = (outbox.first, outbox.first);
+        put(&mut outbox, &mut pool, &[(1, true), (2, false), (3, true), (4, true)]);
+        complete(&mut outbox, &[3, 4]);
+        assert_eq!((tally.frames_out.read(), pool.free(ChunkClass::Single)), (0, 12));
+        complete(&mut outbox, &[1, 77, 1]); // one that we know nothing of, and one twice
+        assert_eq!((tally.frames_out.read(), pool.free(ChunkClass::Single)), (1, 13));
+        complete(&mut outbox, &[2]);
+        assert_eq!((tally.frames_out.read(), pool.free(ChunkClass::Single)), (3, 15));
+        assert_eq!((outbox.waiting(), outbox.free_headers.len()), (0, HEADERS));
+        put(&mut outbox, &mut pool, &[(4, true), (5, true)]);
+        complete(&mut outbox, &[4, 5]);
+        assert_eq!((tally.frames_out.read(), tally.bytes_out.read()), (5, 500));
+    }
+
+    #[test]
+    fn what_the_device_refused_is_lost_and_not_sent() {
+        let mut pool = pool();
+        let (mut outbox, tally) = outbox(&mut pool);
+        put(&mut outbox, &mut pool, &[(1, true), (2, true), (3, true)]);
+        outbox.refused = 2;
+        complete(&mut outbox, &[1, 2, 3]);
+        assert_eq!((tally.frames_out.read(), tally.lost(Loss::SendRefused)), (1, 2));
+    }
+
+    #[test]
+    fn a_ring_that_stalls_is_known_in_time_and_recovers() {
+        let mut pool = pool();
+        let (mut outbox, _) = outbox(&mut pool);
+        put(&mut outbox, &mut pool, &[(1, true)]);
+        outbox.pending = true;
+        let started = Instant::now();
+        while outbox.way == Way::Open {
+            assert!(!outbox.is_flushed() && started.elapsed() < 50 * STALL_MAX);
+            outbox.judge(false);
+        }
+        assert!(outbox.way == Way::Stalled && started.elapsed() > STALL_MAX);
+        assert!(outbox.is_flushed(), "nobody need wait for it");
+        outbox.judge(true);
+        assert!(outbox.way == Way::Open && outbox.stuck_since.is_none());
+    }
+
+    #[test]
+    fn an_end_leaves_to_the_kernel_what_it_may_be_reading() {
+        let mut pool = pool();
+        let (mut outbox, tally) = outbox(&mut pool);
+        put(&mut outbox, &mut pool, &[(1, true), (2, true), (3, true), (4, true)]);
+        complete(&mut outbox, &[2]);
+        // The kernel has taken three, and told of the second; the fourth it has not seen.
+        outbox.abandon(1);
+        assert_eq!(tally.lost(Loss::SendRefused), 4);
+        assert_eq!(pool.free(ChunkClass::Single), 13, "two are nobody's; the header's is ours");
+    }
+}

@@ -28,9 +28,6 @@ const _: () = assert!(mem::size_of::<libc::xdp_mmap_offsets>() == 128);
 const _: () = assert!(mem::size_of::<libc::xdp_umem_reg>() == 32);
 const _: () = assert!(mem::size_of::<libc::xdp_statistics>() == 48);
 
-/// `XDP_MAX_TX_SKB_BUDGET`: descriptors that one sendto moves in copy mode (32 without it).
-const TX_BUDGET: i32 = 9;
-
 /// The errno of the call that just failed.
 pub(super) fn errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or_default()
@@ -221,11 +218,6 @@ impl Socket {
         let mut statistics: libc::xdp_statistics = unsafe { mem::zeroed() };
         self.read(libc::SOL_XDP, libc::XDP_STATISTICS, &mut statistics)?;
         Ok(statistics)
-    }
-
-    /// Asks that one sendto move this many descriptors in copy mode.
-    pub(super) fn set_tx_budget(&self, descriptors: u32) -> Result<(), i32> {
-        self.set(libc::SOL_XDP, TX_BUDGET, &descriptors)
     }
 
     /// In copy mode the kernel accounts what it sends to the send buffer.

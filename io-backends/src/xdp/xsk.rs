@@ -14,7 +14,7 @@ use super::{
     interface::Interface,
     limits::{
         BURSTS_PER_LOOK, BUSY_LOOK, BUSY_MAX, HEADER_CHUNKS, IDLE_LOOKS, LENT_FRAMES_MAX,
-        LINGER_MAX, SEND_BUFFER_BYTES, SPARE_CHUNKS, TX_RING, UMEM_CHUNK_BYTES,
+        LINGER_MAX, SEND_BUFFER_BYTES, SPARE_CHUNKS, UMEM_CHUNK_BYTES,
     },
     neighbours::Neighbours,
     outbox::{Outbox, Way},
@@ -52,7 +52,6 @@ pub(super) struct Facts {
     pub(super) shared: bool,
     pub(super) busy_looks: u32,
     pub(super) lent: usize,
-    pub(super) tx_budget: Option<u32>,
 }
 
 /// An AF_XDP socket at work.
@@ -144,10 +143,7 @@ impl Xsk {
             return Err(Step { step: "XDP_OPTIONS says otherwise than bind", errno: libc::EPROTO });
         }
         socket.statistics().map_err(at("XDP_STATISTICS"))?;
-        if !zero_copy && socket.set_tx_budget(TX_RING).is_ok() {
-            facts.tx_budget = Some(TX_RING);
-        }
-        let steered = attached.steer(queue, std::os::fd::AsRawFd::as_raw_fd(&*socket.0));
+        let steered = attached.steer(queue, socket.fd());
         steered.map_err(|refused| Step { step: refused.step, errno: refused.errno })?;
         xsk.attached = Some(attached.clone());
         // It may be shared through any of its sockets, so whoever registered it may go.

@@ -153,7 +153,7 @@ fn seconds(now: Now, since_ns: u64) -> f64 {
 
 fn address(at: Option<Address>) -> Value {
     match at {
-        Some(Address::Udp(at)) => json!(at.to_string()),
+        Some(at @ (Address::Udp(_) | Address::Ether(_))) => json!(at.to_string()),
         Some(Address::Only) | None => Value::Null,
     }
 }
