@@ -312,3 +312,52 @@ fn queues_that_the_driver_gives_up_are_told() {
     until("the far queue to go", || veth.b.within(|| set_queues("b0", 1)).is_ok());
     Station::new(&veth.a, &spec("a0", Rung::Copy)).unwrap();
 }
+
+/// Keeps of this thread's rights only those with these numbers.
+fn keep_capabilities(kept: &[u32]) {
+    let set: u64 = kept.iter().map(|number| 1 << number).sum();
+    let (low, high) = (set as u32, (set >> 32) as u32);
+    // Version 3 of the header, for the calling thread; then effective, permitted, inheritable.
+    let header = [0x2008_0522_u32, 0];
+    let rights = [[low, low, 0], [high, high, 0_u32]];
+    // SAFETY: both are as long as version 3 says, and live through the call.
+    let changed = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), rights.as_ptr()) };
+    assert_eq!(changed, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn for_want_of_rights_the_ladder_goes_down_and_says_which() {
+    const NET_ADMIN: u32 = 12;
+    const NET_RAW: u32 = 13;
+    const BPF: u32 = 39;
+    let veth = veth!();
+    let auto = XdpSpec { backend: Choice::Auto, ..spec("a0", Rung::Copy) };
+    let open_with = |kept: &[u32], pool: &mut strowger_frame::Pool| {
+        veth.a.within(|| {
+            keep_capabilities(kept);
+            strowger_io::xdp::open(&auto, &mut Arena::of(pool), pool, 0)
+        })
+    };
+    let mut small = pool();
+    let none = open_with(&[], &mut small).map(drop).unwrap_err();
+    eprintln!("{none}");
+    assert!(matches!(&none, OpenError::NothingWorks { refused, .. } if refused.len() == 4));
+    assert!(none.to_string().contains("setcap cap_net_raw,cap_net_admin,cap_bpf+ep"), "{none}");
+
+    let report = open_with(&[NET_RAW], &mut small).unwrap().report;
+    eprintln!("{report}");
+    assert_eq!((report.rung, report.refused.len()), (Rung::Packet, 3));
+    assert!(report.to_string().contains("BPF_MAP_CREATE: EPERM"), "{report}");
+
+    // The three are enough, as long as the limit of locked memory is.
+    let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
+    // SAFETY: `limit` lives through the call. Other tests here may lock memory without limit.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) }, 0);
+    let report = open_with(&[NET_ADMIN, NET_RAW, BPF], &mut small).unwrap().report;
+    assert_eq!(report.rung, Rung::Packet);
+    assert!(report.to_string().contains("XDP_UMEM_REG: ENOBUFS (os error 105), the limit"));
+    let mut tiny = pool_of(0, 4 + 64 + 100);
+    let report = open_with(&[NET_ADMIN, NET_RAW, BPF], &mut tiny).unwrap().report;
+    assert_eq!((report.rung, report.lent_frames), (Rung::Copy, 100), "{report}");
+    assert!(report.to_string().contains("the pool had 100 single chunks to lend where 256"));
+}

@@ -271,3 +271,35 @@ fn the_doctor_finds_what_works() {
     assert_eq!(found.best(), Some(Rung::ZeroCopy));
     assert!(found.missing.is_empty());
 }
+
+#[test]
+fn an_empty_pool_costs_what_is_counted_and_recovers() {
+    let veth = veth!();
+    let mut a = Station::new(&veth.a, &spec("a0", Rung::Copy)).unwrap();
+    let mut pool = pool_of(0, 4 + 64 + LENT + 10);
+    let mut arena = Arena::of(&pool);
+    let b = opened(&veth.b, &spec("b0", Rung::Copy), &mut arena, &mut pool).unwrap();
+    let (mut b, at_b) = (b.port, Address::Ether(b.report.mac));
+    a.port.admit(Mark(0), at_b).unwrap();
+    b.admit(Mark(0), a.at).unwrap();
+    let mut kept = Vec::new();
+    for n in 0..20_u8 {
+        let frames: Vec<_> = (0..50).map(|_| frame(&mut a.pool, 100, n)).collect();
+        send(&mut a.port, Mark(0), frames);
+        kept.extend(drain(&mut b, &mut pool));
+    }
+    // All that it had is with us, and what came after that is counted by the kernel.
+    assert_eq!(kept.len(), LENT as usize + 10);
+    assert_eq!(b.arm(), strowger_frame::port::Arm::Poll);
+    b.disarm();
+    let tally = b.tally().clone();
+    assert_eq!(a.tally().frames_out.read(), 1000);
+    assert_eq!(tally.frames_in.read() + tally.kernel_drops.read(), 1000);
+    let drops = b.kernel_drops().unwrap();
+    assert_eq!(drops.rx_dropped.read() + drops.rx_ring_full.read(), tally.kernel_drops.read());
+    assert!(drops.fill_ring_empty.read() > 0);
+    kept.truncate(100);
+    drop(drain(&mut b, &mut pool));
+    send(&mut a.port, Mark(0), (0..50).map(|n| frame(&mut a.pool, 100, n)).collect::<Vec<_>>());
+    assert_eq!(receive(&mut b, &mut pool, 50).len(), 50);
+}

@@ -17,6 +17,8 @@ pub struct Arena {
     mapping: Arc<Mapping>,
     registered: Vec<Registered>,
     attached: Vec<((u64, u32), Weak<Attached>)>,
+    /// If memory cannot be locked now, it may be soon: nobody has yet waited for that in vain.
+    pub(super) limit_may_rise: bool,
 }
 
 struct Registered {
@@ -42,7 +44,8 @@ impl std::fmt::Debug for Arena {
 impl Arena {
     /// The arena of this pool, and of all that share its mapping.
     pub fn of(pool: &Pool) -> Self {
-        Self { mapping: pool.mapping().clone(), registered: Vec::new(), attached: Vec::new() }
+        let mapping = pool.mapping().clone();
+        Self { mapping, registered: Vec::new(), attached: Vec::new(), limit_may_rise: true }
     }
 
     /// Whether this pool's chunks lie in it.

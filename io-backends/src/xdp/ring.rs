@@ -174,5 +174,4 @@ impl<P: Place> Collect<P> {
 }
 
 #[cfg(test)]
-#[path = "ring_tests.rs"]
 mod tests;

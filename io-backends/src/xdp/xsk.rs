@@ -86,7 +86,7 @@ impl Xsk {
         let socket = Socket::new().map_err(at("socket(AF_XDP)"))?;
         let share = arena.registered_by(terms);
         if share.is_none() {
-            socket.register(arena.mapping()).map_err(at("XDP_UMEM_REG"))?;
+            register(&socket, arena).map_err(at("XDP_UMEM_REG"))?;
         }
         let lent_max = lent_max.clamp(1, LENT_FRAMES_MAX);
         let fill_size = (2 * lent_max).next_power_of_two();
@@ -230,6 +230,21 @@ impl Xsk {
         drops.fill_ring_empty.set(now.rx_fill_ring_empty_descs);
         drops.rx_invalid.set(now.rx_invalid_descs);
         drops.tx_invalid.set(now.tx_invalid_descs);
+    }
+}
+
+/// Registers the arena's memory. The kernel gives back what an earlier registration had locked, ours
+/// or that of the process before us, some time after it ends: until then the limit seems reached.
+fn register(socket: &Socket, arena: &mut Arena) -> Result<(), i32> {
+    let deadline = Instant::now() + BUSY_MAX;
+    loop {
+        let registered = socket.register(arena.mapping());
+        if registered != Err(libc::ENOBUFS) || !arena.limit_may_rise || Instant::now() > deadline {
+            // Waited for in vain, it is not waited for on the next rung too.
+            arena.limit_may_rise = registered.is_ok();
+            return registered;
+        }
+        std::thread::sleep(BUSY_LOOK);
     }
 }
 
