@@ -460,36 +460,6 @@ impl Worker {
         self.punt(punt)
     }
 
-    /// Counts the end of a frame at the port that it came in by.
-    #[cold]
-    fn discard(&mut self, seat: usize, discard: Discard, frame: &Frame) {
-        if let Some(link) = live(&self.links, frame.mark()) {
-            link.tally.discards.add(1);
-        }
-        match self.ports.get_mut(seat) {
-            Some(seat) => {
-                seat.discards.count(discard);
-                seat.port.note_discard(frame, discard.name());
-            }
-            // It was handed over by another worker, which has its port.
-            None => self.homeless.count(discard),
-        }
-    }
-
-    /// Counts the end of a frame at the exit that it was to leave by.
-    #[cold]
-    fn count_at_exit(&mut self, exit: Mark, discard: Discard) {
-        let seat = live(&self.links, exit).and_then(|link| {
-            link.tally.discards.add(1);
-            self.seats.get(usize::from(link.port)).copied().flatten()
-        });
-        match seat.and_then(|seat| self.ports.get(usize::from(seat))) {
-            Some(seat) => seat.discards.count(discard),
-            // The link is gone, and its port may be, too.
-            None => self.homeless.count(discard),
-        }
-    }
-
     fn seat_of(&self, port: u16) -> Option<usize> {
         self.seats.get(usize::from(port)).copied().flatten().map(usize::from)
     }

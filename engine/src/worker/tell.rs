@@ -99,6 +99,36 @@ impl Worker {
         self.punt(Punt::Packet { ingress, ingress_slot, rights, at, frame })
     }
 
+    /// Counts the end of a frame at the port that it came in by.
+    #[cold]
+    pub(super) fn discard(&mut self, seat: usize, discard: Discard, frame: &Frame) {
+        if let Some(link) = live(&self.links, frame.mark()) {
+            link.tally.discards.add(1);
+        }
+        match self.ports.get_mut(seat) {
+            Some(seat) => {
+                seat.discards.count(discard);
+                seat.port.note_discard(frame, discard.name());
+            }
+            // It was handed over by another worker, which has its port.
+            None => self.homeless.count(discard),
+        }
+    }
+
+    /// Counts the end of a frame at the exit that it was to leave by.
+    #[cold]
+    pub(super) fn count_at_exit(&mut self, exit: Mark, discard: Discard) {
+        let seat = live(&self.links, exit).and_then(|link| {
+            link.tally.discards.add(1);
+            self.seats.get(usize::from(link.port)).copied().flatten()
+        });
+        match seat.and_then(|seat| self.ports.get(usize::from(seat))) {
+            Some(seat) => seat.discards.count(discard),
+            // The link is gone, and its port may be, too.
+            None => self.homeless.count(discard),
+        }
+    }
+
     /// Tells the slow path of a packet that goes no further, if anybody may want to know and not too
     /// many have been told of already.
     #[cold]
