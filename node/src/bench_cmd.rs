@@ -4,9 +4,11 @@
 use std::process::ExitCode;
 
 use strowger_bench::{Options, What, run};
-use strowger_io::udp::Choice;
 
-use crate::exit::{Exit, Failure};
+use crate::{
+    backend::Backend,
+    exit::{Exit, Failure},
+};
 
 /// What `strowger bench` is asked.
 #[derive(Clone, Debug, clap::Args)]
@@ -37,17 +39,6 @@ pub(crate) struct Wanted {
     backend: Backend,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Backend {
-    /// The default here
-    Auto,
-    /// io_uring, or an error
-    #[value(name = "io_uring")]
-    IoUring,
-    /// recvmmsg
-    Mmsg,
-}
-
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.01..=60.0).contains(&seconds) => Ok(seconds),
@@ -75,11 +66,7 @@ pub(crate) fn perform(wanted: &Wanted) -> Result<ExitCode, Failure> {
         (_, true) => vec![false],
         _ => vec![true, false],
     };
-    options.backend = match wanted.backend {
-        Backend::Auto => Choice::Auto,
-        Backend::IoUring => Choice::IoUring,
-        Backend::Mmsg => Choice::Mmsg,
-    };
+    options.backend = wanted.backend.into();
     run(&options, &mut std::io::stdout().lock()).map_err(refused)?;
     Ok(ExitCode::SUCCESS)
 }

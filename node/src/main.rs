@@ -3,6 +3,7 @@
 
 mod admin;
 mod ask;
+mod backend;
 mod bench_cmd;
 mod config;
 mod conform;

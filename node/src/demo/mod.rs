@@ -16,9 +16,9 @@ use serde::Serialize;
 use strowger_crypto::{aead::Provider, limits::TAG_BYTES};
 use strowger_engine::{control::Balance, discard::Discard};
 use strowger_frame::alloc;
-use strowger_io::udp::Choice;
 
 use self::traffic::{FRAME_BYTES_MIN, Load, Progress, SinkReport, SourceReport};
+use crate::backend::Backend;
 use crate::exit::{Exit, Failure, output_ended};
 
 /// The longest frame that the demo sends: what every loopback takes in a train.
@@ -48,17 +48,6 @@ pub(crate) struct Options {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Backend {
-    /// The best one that works here
-    Auto,
-    /// io_uring, or an error
-    #[value(name = "io_uring")]
-    IoUring,
-    /// recvmmsg
-    Mmsg,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -152,11 +141,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
 }
 
 fn drive(options: &Options) -> Result<Outcome, Failure> {
-    let backend = match options.backend {
-        Backend::Auto => Choice::Auto,
-        Backend::IoUring => Choice::IoUring,
-        Backend::Mmsg => Choice::Mmsg,
-    };
+    let backend = options.backend.into();
     // Several flows spread over several workers; one flow stays on one. Each sealed one costs a
     // switch of its own on the left.
     let workers = usize::from(options.workers);
