@@ -175,13 +175,18 @@ impl Switch {
         if mem::take(&mut pulse.answered) {
             pulse.frames_out = frames_out;
         }
-        let since = pulse.heard_ns.max(pulse.asked_at).max(peer.keys_since.map_or(0, |n| n.0));
         let spoke = always || frames_out > pulse.frames_out || pulse.asked > 0;
-        if !spoke || now.0.saturating_sub(since) < interval_ns {
+        // The first question after one interval of silence; then as many as intervals, and the last
+        // one unanswered, in what is left of the detection time.
+        let intervals = u64::from(multiplier.max(2));
+        let (since, pause) = match pulse.asked {
+            0 => (pulse.heard_ns.max(peer.keys_since.map_or(0, |n| n.0)), interval_ns),
+            _ => (pulse.asked_at, interval_ns / intervals * (intervals - 1)),
+        };
+        if !spoke || now.0.saturating_sub(since) < pause {
             return;
         }
-        // The time between the last sign and the first question is one of the intervals.
-        if pulse.asked + 1 < multiplier.max(2) {
+        if u64::from(pulse.asked) < intervals {
             pulse.asked += 1;
             pulse.asked_at = now.0;
             self.challenge(mark, None, now);

@@ -1,0 +1,515 @@
+//! Links as their peers live: they move, fall silent, die, come back, and come in by another worker.
+//! Driven by hand with virtual time; nothing here sleeps.
+
+mod air;
+
+use air::{Air, Birth, MS, Node, Pair, SECOND, hop, host, packet, path, receive, send};
+use strowger_engine::{
+    Now,
+    control::{
+        Event, SwitchConfig,
+        peering::{Liveness, PeerSpec},
+    },
+    discard::Discard,
+};
+use strowger_frame::Address;
+
+fn at(number: u8) -> Option<Address> {
+    Some(Address::Udp(host(number)))
+}
+
+fn kind(bytes: &[u8]) -> u8 {
+    bytes[0] >> 4
+}
+
+/// What A has just sent to B, the last of this kind, held back from it.
+fn snatched(pair: &mut Pair, payload: &[u8]) -> Vec<u8> {
+    pair.air.listen();
+    pair.air.heard();
+    pair.air.lose(1_000_000, 0);
+    send(&mut pair.at_a, pair.to_b, payload);
+    pair.pass(1_000);
+    pair.air.lose(0, 0);
+    let heard = pair.air.heard();
+    heard.into_iter().rfind(|d| kind(&d.bytes) == 4 && d.to == host(2)).expect("sent").bytes
+}
+
+#[test]
+fn a_link_comes_up_when_both_ends_start_at_once() {
+    let mut pair = Pair::new();
+    let took = pair.until_up();
+    assert!(took < SECOND, "{took} ns");
+    assert!(pair.a.events.iter().any(|event| matches!(event, Event::LinkUp(_))));
+    pair.wait(10);
+    assert_eq!(pair.a.view(2).handshakes, pair.b.view(1).handshakes);
+    assert!(pair.a.view(2).handshakes <= 2, "{:?}", pair.a.view(2));
+    pair.assert_even();
+}
+
+#[test]
+fn a_peer_that_has_moved_is_followed_by_fresh_data_and_an_answered_challenge() {
+    let mut pair = Pair::new();
+    pair.until_up();
+    pair.air.move_to(host(1), host(11));
+    send(&mut pair.at_a, pair.to_b, b"from elsewhere");
+    pair.pass(1_000);
+    assert_eq!(receive(&mut pair.at_b).as_deref(), Some(&b"from elsewhere"[..]));
+    pair.wait(1);
+    assert_eq!(pair.b.view(1).at, at(11));
+    assert!(pair.b.events.contains(&Event::Roamed(pair.b.view(1).slot, at(11).expect("one"))));
+    assert!(pair.talks(), "both ways, at once");
+    assert_eq!(pair.a.view(2).at, at(2));
+    pair.assert_even();
+}
+
+#[test]
+fn data_from_elsewhere_alone_does_not_move_a_peer() {
+    let mut pair = Pair::new();
+    pair.until_up();
+    // Fresh, authentic, and from where the peer is not: a relayed packet.
+    let fresh = snatched(&mut pair, b"relayed");
+    pair.air.throw(host(66), host(2), &fresh);
+    pair.pass(1_000);
+    assert_eq!(receive(&mut pair.at_b).as_deref(), Some(&b"relayed"[..]), "it is the peer's");
+    let asked = pair.air.taken(host(66));
+    assert_eq!(asked.iter().map(|d| kind(&d.bytes)).collect::<Vec<_>>(), [8], "one challenge");
+    pair.wait(10);
+    assert_eq!(pair.b.view(1).at, at(1));
+    assert!(pair.talks());
+    pair.assert_even();
+}
+
+#[test]
+fn a_replayed_packet_from_elsewhere_is_not_even_asked_about() {
+    let mut pair = Pair::new();
+    pair.until_up();
+    pair.air.listen();
+    assert!(pair.talks());
+    let heard = pair.air.heard();
+    let copies: Vec<_> = heard.iter().filter(|d| d.to == host(2) && kind(&d.bytes) >= 4).collect();
+    assert!(!copies.is_empty());
+    let before = pair.b.count(Discard::Replayed);
+    for copy in &copies {
+        pair.air.throw(host(66), host(2), &copy.bytes);
+    }
+    pair.wait(1);
+    assert!(pair.air.taken(host(66)).is_empty());
+    assert_eq!(pair.b.count(Discard::Replayed), before + copies.len() as u64);
+    assert_eq!(pair.b.view(1).at, at(1));
+    pair.assert_even();
+}
+
+#[test]
+fn who_relays_a_packet_and_the_challenge_does_not_keep_the_link() {
+    let mut pair = Pair::new();
+    pair.until_up();
+    let fresh = snatched(&mut pair, b"relayed");
+    pair.air.throw(host(66), host(2), &fresh);
+    pair.pass(1_000);
+    // In the middle for a moment: the challenge goes to the peer, and its answer back.
+    for challenge in pair.air.taken(host(66)) {
+        pair.air.throw(host(66), host(1), &challenge.bytes);
+    }
+    pair.pass(1_000);
+    for answer in pair.air.taken(host(66)) {
+        pair.air.throw(host(66), host(2), &answer.bytes);
+    }
+    pair.wait(1);
+    // Stolen or not: the peer's next packets bring it back, and nothing was opened by the thief.
+    for _ in 0..20 {
+        send(&mut pair.at_a, pair.to_b, b"still here");
+        pair.pass(100 * MS);
+    }
+    assert_eq!(pair.b.view(1).at, at(1));
+    assert!(pair.talks());
+    pair.assert_even();
+}
+
+#[test]
+fn no_handshake_and_no_cookie_moves_a_peer() {
+    let mut pair = Pair::new();
+    pair.air.listen();
+    pair.until_up();
+    // Everything that ever flew, from a stranger's address, while the next handshake is under way.
+    let mut handshakes = pair.air.heard();
+    pair.wait(119);
+    for _ in 0..300 {
+        pair.pass(100 * MS);
+        handshakes.extend(pair.air.heard());
+        for d in handshakes.iter().filter(|d| kind(&d.bytes) <= 3) {
+            pair.air.throw(host(66), d.to, &d.bytes);
+        }
+        handshakes.retain(|d| kind(&d.bytes) <= 3);
+        assert_eq!((pair.a.view(2).at, pair.b.view(1).at), (at(2), at(1)));
+    }
+    assert!(pair.a.view(2).handshakes >= 2 && handshakes.len() >= 4);
+    assert!(pair.talks());
+    for d in pair.air.taken(host(66)) {
+        assert!(kind(&d.bytes) <= 3, "a stranger was told more than a handshake's answer");
+    }
+    pair.assert_even();
+}
+
+#[test]
+fn an_initiation_raced_from_elsewhere_makes_keys_and_moves_nobody() {
+    // B waits for A, whose first message somebody gets through first, from another address.
+    let air = Air::default();
+    let mut now = Now(1);
+    let mut a = Node::new(&air, &Birth::new(1), now);
+    let mut b = Node::new(&air, &Birth::new(2), now);
+    b.peer(1, true, now);
+    b.turn(now);
+    air.taken(host(1));
+    air.listen();
+    a.peer(2, true, now);
+    air.cut(host(2), true); // what A sends is seen and does not arrive
+    for _ in 0..3 {
+        a.turn(now);
+    }
+    air.cut(host(2), false);
+    let first = air.heard();
+    assert!(first.is_empty(), "cut means cut");
+    air.lose(1_000_000, 0);
+    for _ in 0..30 {
+        now.0 += 100 * MS;
+        a.turn(now);
+    }
+    air.lose(0, 0);
+    let first = air.heard().into_iter().rfind(|d| d.to == host(2)).expect("again and again");
+    assert_eq!(kind(&first.bytes), 1);
+    air.throw(host(66), host(2), &first.bytes);
+    for _ in 0..20 {
+        now.0 += 100 * MS;
+        b.turn(now);
+        assert_eq!(b.view(1).at, at(1));
+    }
+    for _ in 0..100 {
+        now.0 += 100 * MS;
+        a.turn(now);
+        b.turn(now);
+    }
+    assert!(a.is_up() && b.is_up());
+    assert_eq!((a.view(2).at, b.view(1).at), (at(2), at(1)));
+}
+
+#[test]
+fn a_peer_without_an_address_is_where_its_first_sealed_packet_comes_from() {
+    let air = Air::default();
+    let mut now = Now(1);
+    let mut a = Node::new(&air, &Birth::new(1), now);
+    let mut b = Node::new(&air, &Birth::new(2), now);
+    a.peer(2, true, now);
+    b.peer(1, false, now);
+    for _ in 0..20 {
+        now.0 += 100 * MS;
+        a.turn(now);
+        b.turn(now);
+    }
+    assert!(a.is_up() && b.is_up());
+    assert_eq!(b.view(1).at, at(1));
+    // It stays so through rekeyings, though no data flows.
+    for _ in 0..6_000 {
+        now.0 += 100 * MS;
+        a.turn(now);
+        b.turn(now);
+        assert!(a.is_up() && b.is_up(), "after {} s", now.0 / SECOND);
+    }
+    assert!(b.view(1).handshakes >= 5);
+}
+
+const FAST: Liveness = Liveness { interval_ns: 50 * MS, multiplier: 3, always: false };
+
+fn fast() -> Pair {
+    Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.liveness = FAST)
+}
+
+#[test]
+fn a_dead_peer_is_noticed_within_interval_times_multiplier_and_the_link_comes_back() {
+    for (liveness, step) in [(FAST, MS), (Liveness::default(), 20 * MS)] {
+        let tune = |_, spec: &mut PeerSpec| {
+            spec.liveness = liveness;
+        };
+        let mut pair = Pair::with(Birth::new(1), Birth::new(2), tune);
+        pair.until_up();
+        pair.wait(2);
+        assert!(pair.talks());
+        pair.air.cut(host(2), true);
+        let died = pair.now.0;
+        let detection = liveness.interval_ns * u64::from(liveness.multiplier);
+        while pair.a.is_up() {
+            send(&mut pair.at_a, pair.to_b, b"anybody?");
+            pair.pass(step);
+            assert!(pair.now.0 - died < 2 * detection, "not noticed");
+        }
+        let took = pair.now.0 - died;
+        assert!(took <= detection + detection / 4, "{took} ns of {detection}");
+        assert!(took > detection / 2, "{took} ns: too soon");
+        let down = Event::LinkDown(pair.a.view(2).slot);
+        assert!(pair.a.events.contains(&down));
+        pair.wait(60);
+        pair.air.cut(host(2), false);
+        let back = pair.until_up();
+        assert!(back < 20 * SECOND, "{back} ns");
+        pair.assert_even();
+    }
+}
+
+#[test]
+fn a_live_peer_that_answers_nothing_to_one_way_traffic_is_not_taken_for_dead() {
+    let mut pair = fast();
+    pair.until_up();
+    for _ in 0..2_000 {
+        send(&mut pair.at_a, pair.to_b, b"one way");
+        pair.pass(10 * MS);
+        while receive(&mut pair.at_b).is_some() {}
+        assert!(pair.a.is_up() && pair.b.is_up());
+    }
+    assert!(!pair.a.events.iter().any(|event| matches!(event, Event::LinkDown(_))));
+    pair.assert_even();
+}
+
+#[test]
+fn a_lost_probe_or_two_is_no_death() {
+    let mut pair = Pair::new();
+    pair.until_up();
+    pair.air.cut(host(2), true);
+    for _ in 0..110 {
+        send(&mut pair.at_a, pair.to_b, b"into the void");
+        pair.pass(100 * MS);
+    }
+    pair.air.cut(host(2), false);
+    pair.wait(10);
+    assert!(!pair.a.events.iter().any(|event| matches!(event, Event::LinkDown(_))));
+    assert!(pair.talks());
+}
+
+#[test]
+fn a_quiet_link_sends_nothing_but_its_rekeying() {
+    let mut pair = fast();
+    pair.until_up();
+    pair.wait(10);
+    pair.air.listen();
+    pair.air.heard();
+    pair.wait(100);
+    let probes = pair.air.heard();
+    assert!(probes.is_empty(), "{} frames in a quiet minute", probes.len());
+    pair.wait(500);
+    let heard = pair.air.heard();
+    let bytes: usize = heard.iter().map(|d| d.bytes.len()).sum();
+    let others = heard.iter().filter(|d| kind(&d.bytes) >= 8).count();
+    assert!(others <= 24, "{others} probes in ten minutes");
+    assert!(bytes < 10 * 1_000, "{bytes} bytes in ten minutes");
+    assert!(pair.talks());
+}
+
+#[test]
+fn rekeying_at_30_percent_loss_costs_no_packet_of_either_way() {
+    let mut pair = Pair::new();
+    pair.until_up();
+    pair.air.lose(300_000, 5);
+    for number in 0..4_000_u32 {
+        send(&mut pair.at_a, pair.to_b, &number.to_be_bytes());
+        send(&mut pair.at_b, pair.to_a, &number.to_be_bytes());
+        pair.pass(SECOND / 4);
+        while receive(&mut pair.at_a).is_some() || receive(&mut pair.at_b).is_some() {}
+    }
+    assert!(pair.a.view(2).handshakes >= 7, "{:?}", pair.a.view(2));
+    for node in [&pair.a, &pair.b] {
+        for refused in
+            [Discard::LinkDown, Discard::KeysExpired, Discard::BadSeal, Discard::NoSession]
+        {
+            assert_eq!(node.count(refused), 0, "{refused} at {}", node.at);
+        }
+        assert!(!node.events.iter().any(|event| matches!(event, Event::LinkDown(_))));
+        node.assert_even();
+    }
+}
+
+#[test]
+fn a_switch_that_begins_anew_finds_its_link_again() {
+    // Who is reborn begins; or has to be found by the other, for want of an address.
+    for knows_where in [true, false] {
+        let mut pair = Pair::new();
+        pair.until_up();
+        pair.wait(5);
+        let birth = Birth { lives: 1, ..Birth::new(2) };
+        let air = pair.air.clone();
+        pair.b = Node::new(&air, &birth, pair.now);
+        let a_at_b = pair.b.peer(1, knows_where, pair.now);
+        let (slot_b, at_b) = pair.b.endpoint();
+        let b_at_a = pair.a.view(2).slot;
+        let slot_a = pair.a.switch.slots().iter().find(|s| s.slot != b_at_a).expect("two").slot;
+        pair.at_b = at_b;
+        pair.to_b = path(&[hop(slot_a, b_at_a), hop(a_at_b, slot_b)]);
+        pair.to_a = path(&[hop(slot_b, a_at_b), hop(b_at_a, slot_a)]);
+        let began = pair.now.0;
+        while !pair.talks() {
+            pair.pass(100 * MS);
+            let most = if knows_where { 3 * SECOND } else { 25 * SECOND };
+            assert!(pair.now.0 - began < most, "{:?}", pair.a.view(2));
+        }
+        pair.assert_even();
+    }
+}
+
+fn two_workers() -> Pair {
+    let b = Birth { workers: 2, ..Birth::new(2) };
+    let mut pair = Pair::with(Birth::new(1), b, |_, _| ());
+    pair.until_up();
+    pair
+}
+
+fn number(bytes: &[u8]) -> u32 {
+    u32::from_be_bytes(bytes[..4].try_into().expect("four bytes"))
+}
+
+#[test]
+fn a_flow_that_comes_in_by_another_worker_is_handed_over_and_then_owned_there() {
+    let mut pair = two_workers();
+    let (mut last, mut arrived) = (0, 0_u32);
+    let mut run = |pair: &mut Pair, from: u32, to: u32| {
+        for n in from..to {
+            send(&mut pair.at_a, pair.to_b, &n.to_be_bytes());
+            pair.pass(MS);
+            while let Some(payload) = receive(&mut pair.at_b) {
+                let n = number(&payload);
+                assert!(n > last || n == 0, "R7: {n} after {last}");
+                (last, arrived) = (n, arrived + 1);
+            }
+        }
+    };
+    run(&mut pair, 1, 100);
+    // The kernel moves the flow, again and again.
+    for turn in 1..=20_u32 {
+        pair.air.steer(host(2), host(1), turn as usize % 2);
+        run(&mut pair, 100 * turn, 100 * turn + 100);
+    }
+    let lost = u64::from(2_100 - 1 - arrived);
+    assert_eq!(pair.b.count(Discard::NoSession), lost, "what was lost is counted");
+    assert!(lost <= 20 * 4, "{lost} lost in 20 moves");
+    assert_eq!(pair.b.count(Discard::Replayed), 0);
+    assert!(pair.talks());
+    pair.assert_even();
+}
+
+#[test]
+fn r8_a_forged_frame_at_another_worker_moves_no_session() {
+    let mut pair = two_workers();
+    pair.wait(3);
+    let fresh = snatched(&mut pair, b"to be forged");
+    pair.air.steer(host(2), host(66), 1);
+    pair.air.steer(host(2), host(67), 1);
+    for round in 0..200_u32 {
+        let mut forged = fresh.clone();
+        let at = forged.len() - 1 - round as usize % 16;
+        forged[at] ^= 1;
+        pair.air.throw(host(66), host(2), &forged);
+        // And messages of a handshake that nobody began, to the same session.
+        forged[0] = if round % 2 == 0 { 0x20 } else { 0x30 };
+        pair.air.throw(host(67), host(2), &forged);
+        send(&mut pair.at_a, pair.to_b, &round.to_be_bytes());
+        pair.pass(MS);
+        assert_eq!(receive(&mut pair.at_b).map(|p| number(&p)), Some(round), "none is lost");
+    }
+    assert_eq!(pair.b.count(Discard::BadSeal), 400);
+    assert!(pair.air.taken(host(66)).is_empty() && pair.air.taken(host(67)).is_empty());
+    pair.assert_even();
+}
+
+#[test]
+fn a_clock_that_jumps_both_ways_panics_nobody_and_the_link_comes_back() {
+    let jumps: [i128; 8] = [
+        -3_600_000_000_000,
+        3_600_000_000_000,
+        -1,
+        86_400_000_000_000 * 400,
+        -(86_400_000_000_000 * 400),
+        i128::from(u64::MAX),
+        -i128::from(u64::MAX),
+        600_000_000_000,
+    ];
+    let mut pair = Pair::new();
+    pair.now = Now(7_200 * SECOND);
+    pair.until_up();
+    for jump in jumps {
+        let now = (i128::from(pair.now.0) + jump).clamp(0, i128::from(u64::MAX) - 1);
+        // One end's clock first, then the other's.
+        for _ in 0..5 {
+            pair.a.turn(Now(now as u64));
+            pair.b.turn(pair.now);
+        }
+        pair.now = Now((now as u64).min(u64::MAX - 1_000 * SECOND));
+        let took = pair.until_up();
+        assert!(took < 60 * SECOND, "{took} ns after {jump}");
+        // And it lives on: timers run, keys are renewed.
+        let before = pair.a.view(2).handshakes;
+        pair.wait(150);
+        assert!(pair.a.view(2).handshakes > before, "no new keys after {jump}");
+        assert!(pair.talks(), "after {jump}");
+        pair.assert_even();
+    }
+}
+
+#[test]
+fn r10_workers_go_on_without_a_slow_path_until_their_keys_are_old() {
+    let mut pair = Pair::new();
+    pair.until_up();
+    // It is gone, as after a panic: only the workers breathe, for almost as long as keys live.
+    let began = pair.now.0;
+    let mut arrived = 0;
+    let mut sent = 0;
+    while pair.now.0 - began < 170 * SECOND {
+        send(&mut pair.at_a, pair.to_b, b"on and on");
+        sent += 1;
+        pair.now.0 += 100 * MS;
+        for _ in 0..3 {
+            pair.a.workers[0].breathe(pair.now);
+            pair.b.workers[0].breathe(pair.now);
+        }
+        arrived += u32::from(receive(&mut pair.at_b).is_some());
+    }
+    assert_eq!((sent, arrived), (1_700, 1_700));
+    // It comes back, having missed everything, and the link goes on.
+    pair.until_up();
+    assert!(pair.talks());
+    pair.assert_even();
+}
+
+#[test]
+fn a_loop_made_on_purpose_costs_its_hop_budget_and_no_more() {
+    let turning = |seed| {
+        let config = SwitchConfig { u_turns: true, ..SwitchConfig::default() };
+        Birth { config, ..Birth::new(seed) }
+    };
+    let mut pair = Pair::with(turning(1), turning(2), |_, _| ());
+    pair.until_up();
+    let (b_at_a, a_at_b) = (pair.a.view(2).slot, pair.b.view(1).slot);
+    let slot_a = pair.a.switch.slots().iter().find(|s| s.slot != b_at_a).expect("two").slot;
+    // There and back again between two switches, as often as a label can say.
+    let mut hops = vec![hop(slot_a, b_at_a)];
+    hops.extend(
+        (0..12).map(|n| if n % 2 == 0 { hop(a_at_b, a_at_b) } else { hop(b_at_a, b_at_a) }),
+    );
+    let label = path(&hops);
+    pair.air.listen();
+    for hops_left in 1..=20_u8 {
+        let spent =
+            |pair: &Pair| pair.a.count(Discard::HopsSpent) + pair.b.count(Discard::HopsSpent);
+        let before = spent(&pair);
+        pair.air.heard();
+        let mut bytes = packet(label, b"round and round");
+        bytes[8 + 2] = hops_left;
+        let mut frame = pair.at_a.frame(bytes.len()).expect("memory");
+        frame.bytes_mut().copy_from_slice(&bytes);
+        pair.at_a.send(frame).expect("room");
+        for _ in 0..10 {
+            pair.pass(1_000);
+        }
+        let crossed =
+            pair.air.heard().iter().filter(|d| kind(&d.bytes) == 4 && d.bytes.len() > 24).count();
+        // Each crossing costs a hop; a label of 13 hops ends of its own accord.
+        assert_eq!(crossed, usize::from(hops_left).min(13), "{hops_left} hops");
+        assert_eq!(spent(&pair) - before, u64::from(hops_left <= 13));
+    }
+    pair.assert_even();
+}
