@@ -287,6 +287,7 @@ impl<'a, R: Register> Header<'a, R> {
     }
 
     /// The header's fields, in memory of their own.
+    #[inline(always)] // a call would want the header in memory, on the path where nothing calls it
     #[must_use]
     pub fn to_repr(&self) -> HeaderRepr<R> {
         HeaderRepr {

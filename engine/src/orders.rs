@@ -164,10 +164,10 @@ pub enum Punt {
     Worn(Mark),
     /// A frame that came in by this link named a slot by a number that is retiring. Said seldom.
     AliasUsed {
-        /// The link that it came in by.
-        ingress: Mark,
         /// The number that its label named.
         slot: u32,
+        /// What was seen of the frame, which went on.
+        packet: Ending,
     },
 }
 

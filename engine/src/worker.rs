@@ -265,13 +265,15 @@ impl Worker {
         let (ingress_slot, is_control) = (ingress.slot, header.is_control());
         let egress = match hop.exit() {
             Exit::Neighbour(egress) => egress,
-            Exit::Alias { to, slot, is_endpoint: false } => self.note_alias(ingress, slot, to),
+            Exit::Alias { to, slot, is_endpoint: false } => {
+                self.note_alias(ingress, slot, to, header.to_repr(), header.payload())
+            }
             Exit::Endpoint(egress) | Exit::Alias { to: egress, is_endpoint: true, .. } => {
                 check_turn(ingress, egress)?;
                 check_right(ingress.rights.endpoints)?;
                 arrive(&header, hop.width())?;
                 if let Exit::Alias { slot, .. } = hop.exit() {
-                    self.note_alias(ingress, slot, egress);
+                    self.note_alias(ingress, slot, egress, header.to_repr(), header.payload());
                 }
                 return Ok(Onward::Exit { egress, is_control, ingress_slot });
             }

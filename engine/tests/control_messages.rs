@@ -472,3 +472,20 @@ fn w5_12_nobody_farther_off_says_a_neighbour_s_goodbye() {
     assert!(!row.nodes[1].events.iter().any(|event| matches!(event, Event::Goodbye { .. })));
     row.assert_even();
 }
+
+#[test]
+fn w5_7_who_names_a_slot_by_its_former_number_is_told_the_new_one() {
+    let mut row = Row::new(1);
+    row.nodes[0].switch.renumber(3, Some(6)).expect("it is attached");
+    row.pass(10 * MS);
+    let (label, shift) = way(&[(2, 3)]).depart().expect("short");
+    row.now.0 += 1_000 * MS;
+    row.send(HeaderRepr::new(label, shift, 9), &[0; 60]);
+    row.pass(MS);
+    assert!(row.endpoint.receive().expect("it is there").is_some(), "it is delivered");
+    let told = row.received();
+    // Slot moved, from 3 to 6, and the packet's header.
+    assert_eq!(told[0][24..36], [1, 9, 0, 0, 0, 0, 0, 3, 0, 0, 0, 6]);
+    assert_eq!((told.len(), told[0].len()), (1, 24 + 12 + 16));
+    row.assert_even();
+}

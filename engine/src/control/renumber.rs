@@ -20,7 +20,7 @@ use crate::{
     egress::Egress,
     limits::ATTACHED_MAX,
     link::{Behind, Guard, Link, Told},
-    orders::{Growth, Order},
+    orders::{Ending, Growth, Order},
     scheme::Scheme,
     slots::{Exit, WayBack},
 };
@@ -429,10 +429,12 @@ impl Switch {
     }
 
     /// A frame named a slot by a number that is retiring, or was until a moment ago.
-    pub(super) fn take_alias_used(&mut self, ingress: Mark, named: u32) {
+    pub(super) fn take_alias_used(&mut self, named: u32, packet: Ending, now: Now) {
         let to = self.numbers.alias_of(named).and_then(|mark| self.slot_of(mark));
-        if let (Some(ingress), Some(slot)) = (self.slot_of(ingress), to) {
+        let ingress = packet.ingress_slot;
+        if let Some(slot) = to {
             self.events.push(Event::AliasUsed { ingress, named, slot });
+            self.tell_slot_moved(packet, named, slot, now);
         }
     }
 }

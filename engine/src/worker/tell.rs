@@ -10,7 +10,7 @@ use super::{NO_SEAT, Onward, Worker, live, live_mut};
 use crate::{
     Now,
     discard::Discard,
-    header::{AnyHeader, Header},
+    header::{AnyHeader, Header, HeaderRepr, header_bytes},
     label::Register,
     limits::{ENDINGS_MAX, HEAD_BYTES_MAX},
     link::{LINK_HEADER_BYTES, Link, plain_header},
@@ -23,8 +23,9 @@ const ALIAS_NOTE_NS: u64 = 100_000_000;
 /// Whether a frame has named a slot by a retiring number.
 #[derive(Default)]
 pub(super) struct AliasUsed {
-    /// Its link, and the number; what was not noted yet.
-    seen: Cell<Option<(Mark, u16)>>,
+    /// The number, and the frame's first bytes; what was not noted yet.
+    seen: Cell<Option<(u16, Ending)>>,
+    is_new: Cell<bool>,
     /// When one was last seen, in units of [`ALIAS_NOTE_NS`].
     lately: Cell<u64>,
 }
@@ -36,18 +37,51 @@ impl Worker {
         if let Some(link) = self.worn.take() {
             self.note(Punt::Worn(link));
         }
-        if let Some((ingress, slot)) = self.alias_used.seen.take() {
-            self.note(Punt::AliasUsed { ingress, slot: u32::from(slot) });
+        if self.alias_used.is_new.get() {
+            self.note_alias_used();
+        }
+    }
+
+    #[cold]
+    fn note_alias_used(&mut self) {
+        self.alias_used.is_new.set(false);
+        if let Some((slot, packet)) = self.alias_used.seen.take() {
+            self.note(Punt::AliasUsed { slot: u32::from(slot), packet });
         }
     }
 
     /// Remembers, seldom, who still names a slot by its former number, and where that leads.
     #[cold]
-    pub(super) fn note_alias(&self, ingress: &Link, slot: u16, to: Mark) -> Mark {
+    pub(super) fn note_alias<R: Register>(
+        &self,
+        ingress: &Link,
+        slot: u16,
+        to: Mark,
+        header: HeaderRepr<R>, // by value: nothing of the hot path may need an address for this
+        payload: &[u8],
+    ) -> Mark {
         // Its arrival was just counted, so this is the time.
         let lately = 1 + ingress.tally.heard_ns.read() / ALIAS_NOTE_NS;
         if self.alias_used.lately.replace(lately) != lately {
-            self.alias_used.seen.set(Some((ingress.mark, slot)));
+            let mut head = [0; HEAD_BYTES_MAX];
+            let Ok(rest) = header.emit(&mut head) else { return to };
+            let follows = rest.len().min(payload.len());
+            rest[..follows].copy_from_slice(&payload[..follows]);
+            let bytes = header_bytes::<R>();
+            let packet = Ending {
+                ingress: ingress.mark,
+                ingress_slot: ingress.slot,
+                rights: ingress.rights,
+                at: self.breath,
+                // It did not end.
+                discard: Discard::Handled,
+                foreseen: None,
+                exit: None,
+                packet_bytes: (bytes + payload.len()) as u16,
+                head: head.into_iter().take(bytes + follows).collect(),
+            };
+            self.alias_used.seen.set(Some((slot, packet)));
+            self.alias_used.is_new.set(true);
         }
         to
     }
