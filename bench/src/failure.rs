@@ -4,7 +4,7 @@
 use std::{fmt, io};
 
 use strowger_engine::{
-    control::{AttachError, ConfigError},
+    control::{AttachError, ConfigError, peering::PeerError},
     label::LabelError,
 };
 use strowger_io::udp::OpenError;
@@ -66,6 +66,12 @@ impl From<ConfigError> for Failure {
 
 impl From<AttachError> for Failure {
     fn from(error: AttachError) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
+impl From<PeerError> for Failure {
+    fn from(error: PeerError) -> Self {
         Self::Refused(error.to_string())
     }
 }

@@ -8,8 +8,8 @@
 //! | [`peers`] | the two forwarders it is measured against |
 //! | [`traffic`] | sources and sinks, which are never what is measured |
 //! | [`trial`] | one run of one forwarder |
-//! | `udp`, `overload`, `footprint`, `memory` | the benches of [`What`] |
-//! | [`chain`] | three switches in a row, without a kernel |
+//! | `udp`, `overload`, `footprint`, `memory`, `sealed`, `handshakes` | the benches of [`What`] |
+//! | [`chain`], [`sealed_chain`] | three switches in a row, without a kernel |
 //! | [`instructions`] | counted, not timed |
 //! | [`packet`], `sockets`, [`machine`] | what all of them need |
 //! | [`row`], [`spread`] | what is said of it |
@@ -25,6 +25,7 @@
 pub mod chain;
 mod failure;
 mod footprint;
+mod handshakes;
 pub mod instructions;
 pub mod machine;
 mod memory;
@@ -33,6 +34,8 @@ pub mod packet;
 pub mod peers;
 pub mod relay;
 pub mod row;
+mod sealed;
+pub mod sealed_chain;
 mod sockets;
 pub mod spread;
 pub mod traffic;
@@ -65,12 +68,23 @@ pub enum What {
     Backends,
     /// What is left of the best rate when far more is offered.
     Overload,
+    /// Sealed links against the cipher alone, header-only against full, and against a WireGuard.
+    Sealed,
+    /// Handshakes against the curve operations that they cannot do without.
+    Handshakes,
 }
 
 impl What {
     /// All of them, in the order in which they are measured: memory before anything has used any.
-    pub const ALL: [Self; 5] =
-        [Self::Footprint, Self::Memory, Self::Udp, Self::Backends, Self::Overload];
+    pub const ALL: [Self; 7] = [
+        Self::Footprint,
+        Self::Memory,
+        Self::Udp,
+        Self::Backends,
+        Self::Overload,
+        Self::Sealed,
+        Self::Handshakes,
+    ];
 
     /// Its name on the command line and in JSON.
     pub const fn name(self) -> &'static str {
@@ -80,6 +94,8 @@ impl What {
             Self::Udp => "udp",
             Self::Backends => "backends",
             Self::Overload => "overload",
+            Self::Sealed => "sealed",
+            Self::Handshakes => "handshakes",
         }
     }
 }
@@ -214,6 +230,8 @@ fn measure(
             What::Udp => udp::rows(options, each)?,
             What::Backends => udp::backend_rows(options, each)?,
             What::Overload => overload::rows(options, each)?,
+            What::Sealed => sealed::rows(options, each)?,
+            What::Handshakes => handshakes::rows(options, each)?,
         }
     }
     Ok(())

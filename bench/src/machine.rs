@@ -53,6 +53,20 @@ pub(crate) fn settle_on(core: usize) -> Result<ThreadClock, Failure> {
     Ok(ThreadClock::of_this_thread())
 }
 
+/// Does `work` on a thread of its own, tied to `core`: the caller's is not tied for good.
+pub(crate) fn on_core<T: Send>(
+    core: usize,
+    work: impl FnOnce() -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
+    std::thread::scope(|scope| {
+        let working = scope.spawn(|| {
+            settle_on(core)?;
+            work()
+        });
+        working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// The CPU time of one thread, to be read by any other.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ThreadClock(ClockId);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use strowger_frame::BURST_MAX;
 
 use crate::{
-    Failure, Options, Row, What, chain::Chain, instructions, machine::settle_on, spread::Spread,
+    Failure, Options, Row, What, chain::Chain, instructions, machine::on_core, spread::Spread,
 };
 
 /// Rounds whose time is not taken: caches and branch predictors learn the way.
@@ -31,20 +31,6 @@ pub(crate) fn rows(
         each(row)?;
     }
     Ok(())
-}
-
-/// Does `work` on a thread of its own, tied to `core`: the caller's is not tied for good.
-fn on_core<T: Send>(
-    core: usize,
-    work: impl FnOnce() -> Result<T, Failure> + Send,
-) -> Result<T, Failure> {
-    std::thread::scope(|scope| {
-        let working = scope.spawn(|| {
-            settle_on(core)?;
-            work()
-        });
-        working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }
 
 /// Nanoseconds a packet and switch, over rounds that take `window` in all.

@@ -18,10 +18,16 @@ pub struct Row {
     /// Whether packets came as bulk flows, that the kernel joins into trains, or each from and to
     /// another peer.
     pub trains: bool,
-    /// How ours received: `io_uring`, `mmsg` or `memory`.
+    /// How links are sealed, where they are: `full` or `header_only`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seal: Option<&'static str>,
+    /// How ours received: `io_uring`, `mmsg` or `memory`; in `handshakes`, whose work it is: of the
+    /// `responder`, of the `initiator`, or the `slow_path`'s for one that knocks.
     pub backend: &'static str,
     /// What ours was measured against: `mmsg`, `one_by_one`, or ours with recvmmsg
-    /// (`ours_mmsg`); in `overload`, ours at its best rate (`ours_at_best`).
+    /// (`ours_mmsg`); in `overload`, ours at its best rate (`ours_at_best`); in `sealed`, the cipher
+    /// alone (`aead_twice`), full sealing (`full`) or a WireGuard (`boringtun`); in `handshakes`,
+    /// the curve operations alone (`curves`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<&'static str>,
     /// What ours forwarded.
@@ -117,6 +123,7 @@ impl Row {
             bench,
             size,
             trains,
+            seal: None,
             backend: "memory",
             peer: None,
             ours: None,
@@ -159,16 +166,20 @@ impl Row {
 
 /// The table's head, for rows as [`Row`] displays itself.
 pub const TABLE_HEAD: &str = "\
-bench      bytes  traffic   ours      Mpps, median (min to max)  peer          Mpps, median (min to max)  ratio, median (min to max)";
+bench       bytes  traffic      ours      Mpps, median (min to max)  peer          Mpps, median (min to max)  ratio, median (min to max)";
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let traffic = if self.trains { "trains" } else { "singles" };
+        let traffic = match self.seal {
+            Some(mode) => mode,
+            None if self.trains => "trains",
+            None => "singles",
+        };
         let mega = |rate: Option<Spread>| {
             rate.map_or(String::new(), |rate| format!("{:.3}", rate.times(1e-6)))
         };
         let mut line = format!(
-            "{:<9}  {:>5}  {traffic:<8}  {:<8}  {:<25}  {:<12}  {:<25}",
+            "{:<10}  {:>5}  {traffic:<11}  {:<8}  {:<25}  {:<12}  {:<25}",
             self.bench.name(),
             self.size,
             self.backend,

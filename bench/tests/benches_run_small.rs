@@ -41,6 +41,30 @@ fn r3_every_packet_that_overload_lets_fall_is_counted() {
 }
 
 #[test]
+fn sealed_links_are_measured_against_the_cipher_and_against_each_other() {
+    let options =
+        Options { what: vec![What::Sealed], sizes: vec![128], ..Options::small().expect("a core") };
+    let rows = rows(&options).expect("it measures");
+    let seen: Vec<_> = rows.iter().filter(|row| row.backend == "memory").collect();
+    let seen: Vec<_> = seen.iter().map(|row| (row.seal, row.peer)).collect();
+    let expected = [
+        (Some("full"), Some("aead_twice")),
+        (Some("header_only"), Some("aead_twice")),
+        (Some("header_only"), Some("full")),
+    ];
+    assert_eq!(seen, expected);
+    assert!(rows.iter().all(|row| row.ratio.is_some() || row.note.is_some()));
+}
+
+#[test]
+fn handshakes_are_measured_on_both_sides_and_in_the_slow_path() {
+    let rows = small(What::Handshakes);
+    let sides: Vec<_> = rows.iter().map(|row| row.backend).collect();
+    assert_eq!(sides, ["responder", "initiator", "slow_path"]);
+    assert!(rows.iter().all(|row| row.ratio.is_some()));
+}
+
+#[test]
 fn options_that_make_no_sense_are_refused() {
     let with = |change: fn(&mut Options)| {
         let mut options = Options { what: vec![], ..Options::small().expect("a core") };

@@ -82,6 +82,8 @@ struct PortRecord {
     describe: String,
     /// By worker: `None` where the port has no queue there.
     queues: Vec<Option<Queue>>,
+    /// What is counted at a socket of the port that no worker has.
+    beside: Option<Arc<PortTally>>,
     leaving: bool,
 }
 
@@ -273,6 +275,14 @@ impl Switch {
         Ok(id)
     }
 
+    /// Counts with a port what comes in by one more socket of it, whose frames are handed to
+    /// [`knock`](Self::knock) and to no worker.
+    pub fn count_with(&mut self, port: PortId, tally: Arc<PortTally>) {
+        if let Some(record) = self.port_mut(port) {
+            record.beside = Some(tally);
+        }
+    }
+
     fn free_port_id(&self) -> Result<PortId, PlugError> {
         let free = self.ports.iter().position(Option::is_none).unwrap_or(self.ports.len());
         if free < PORTS_MAX { Ok(PortId(free as u16)) } else { Err(PlugError::Full) }
@@ -280,7 +290,7 @@ impl Switch {
 
     fn record_port(&mut self, id: PortId, describe: String) {
         let queues = (0..self.workers.len()).map(|_| None).collect();
-        let record = Some(PortRecord { describe, queues, leaving: false });
+        let record = Some(PortRecord { describe, queues, beside: None, leaving: false });
         match self.ports.get_mut(usize::from(id.0)) {
             Some(place) => *place = record,
             None => self.ports.push(record),

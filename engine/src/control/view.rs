@@ -172,6 +172,11 @@ impl Balance {
     }
 
     pub(super) fn add_queue(&mut self, tally: &PortTally, discards: &DiscardTally) {
+        self.add_tally(tally);
+        self.add_discards(discards);
+    }
+
+    pub(super) fn add_tally(&mut self, tally: &PortTally) {
         self.frames_in += tally.frames_in.read();
         self.frames_made += tally.frames_made.read();
         self.frames_out += tally.frames_out.read();
@@ -179,7 +184,6 @@ impl Balance {
         for (discard, count) in losses(tally) {
             self.discards[discard as usize] += count;
         }
-        self.add_discards(discards);
     }
 
     fn add_discards(&mut self, discards: &DiscardTally) {
@@ -271,6 +275,9 @@ impl Switch {
         let mut balance = self.past.clone();
         for queue in self.ports.iter().flatten().flat_map(|record| &record.queues).flatten() {
             balance.add_queue(&queue.tally, &queue.discards);
+        }
+        for tally in self.ports.iter().flatten().filter_map(|record| record.beside.as_ref()) {
+            balance.add_tally(tally);
         }
         balance.add_discards(&self.discards);
         balance.frames_made += self.made.iter().map(|made| made.read()).sum::<u64>();

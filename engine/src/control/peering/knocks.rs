@@ -7,8 +7,9 @@ use strowger_crypto::{
     link_header::{Kind, LinkHeader, Step},
     session::{Adopted, Input},
 };
+use strowger_frame::{Address, Frame, Mark};
 
-use super::{super::Switch, Knocked, PeerSpec, Peering, nanos};
+use super::{super::Switch, Knocked, Peer, PeerSpec, Peering, nanos};
 use crate::{
     Now,
     control::PortId,
@@ -83,6 +84,25 @@ impl Budget {
 }
 
 impl Switch {
+    /// Hands in a frame that the slow path itself took from a socket of this port, so that whoever
+    /// knocks costs the workers nothing (R9). `worker` is the one that data from the same address
+    /// comes in by. What is no handshake message is discarded.
+    ///
+    /// The frames of that socket are to be counted with the port's: [`count_with`](Self::count_with).
+    pub fn knock(&mut self, worker: usize, port: PortId, from: Address, frame: Frame, now: Now) {
+        let is_knock = LinkHeader::parse(frame.bytes()).is_ok_and(|head| head.kind.is_handshake());
+        let is_worker = worker < self.workers.len();
+        if !is_knock || !is_worker || self.port_mut(port).is_none() {
+            return self.discards.count(Discard::BadLinkKind);
+        }
+        // A known peer at its known address is no stranger: it has a budget of its own.
+        let at_home = |peer: &Peer| peer.spec.port == port && peer.at == Some(from);
+        let peers = self.peering.iter().flat_map(|peering| &peering.peers);
+        let link = peers.filter(|(_, peer)| at_home(peer)).map(|(mark, _)| *mark).next();
+        let link = link.unwrap_or(Mark::stranger(0));
+        self.take_knock(&Knock { worker: worker as u8, port: port.0, link, from, frame }, now);
+    }
+
     /// Somebody knocks: a handshake message, from anywhere.
     pub(in crate::control) fn take_knock(&mut self, knock: &Knock, now: Now) {
         let outcome = self.judge_knock(knock, now).err().unwrap_or(Discard::Handled);

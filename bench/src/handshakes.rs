@@ -1,0 +1,269 @@
+//! Handshakes against the curve operations that they cannot do without, on one core: each side by
+//! itself, as `strowger-crypto` does it, and the slow path's whole work for an initiation that knocks.
+
+use std::{
+    hint::black_box,
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use ed25519_dalek::{Signer, SigningKey};
+use strowger_crypto::{
+    Local, Nanos, OsEntropy, Psk,
+    handshake::{Admission, Gate, Load, Offer, Ours, Stamp, StampGuard, ik},
+    link_header::SessionIndex,
+};
+use strowger_engine::{
+    Now,
+    control::{PortId, Switch, SwitchConfig, peering::PeerSpec},
+    worker::Worker,
+};
+use strowger_frame::{Address, ChunkClass, Frame, Pool, PoolSpec};
+use strowger_io::{MemoryPort, memory};
+use x25519_dalek::{PublicKey, StaticSecret};
+
+use crate::{
+    Failure, Options, Row, What,
+    machine::on_core,
+    sealed_chain::{local, peering},
+    spread::Spread,
+};
+
+/// Peers of the switch that is knocked at, in turn.
+const PEERS: u8 = 64;
+
+/// Of each kind before the clock is looked at.
+const ROUNDS: u32 = 16;
+
+/// What is measured beside the curves.
+const SIDES: [&str; 3] = ["responder", "initiator", "slow_path"];
+
+/// Measures handshakes a second, with the curves between them.
+pub(crate) fn rows(
+    options: &Options,
+    each: &mut dyn FnMut(Row) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let pairs = on_core(options.cores.forwarder, || {
+        let mut sides = Sides::new()?;
+        (0..options.pairs).map(|_| sides.measure(options.window())).collect()
+    });
+    let pairs: Vec<[f64; 4]> = pairs?;
+    for (place, name) in (1..).zip(SIDES) {
+        let mut row = Row::new(
+            What::Handshakes,
+            strowger_crypto::limits::INITIATION_BYTES,
+            false,
+            options.pairs,
+        );
+        row.backend = name;
+        row.peer = Some("curves");
+        row.ours = Spread::of(pairs.iter().map(|rates| rates[place]));
+        row.peer_rate = Spread::of(pairs.iter().map(|rates| rates[0]));
+        row.ratio = Spread::of(pairs.iter().map(|rates| rates[place] / rates[0]));
+        each(row)?;
+    }
+    Ok(())
+}
+
+/// Both sides of a handshake, and a switch that takes part in some.
+struct Sides {
+    curves: Curves,
+    a: Local,
+    b: Local,
+    offer: Offer,
+    gate: Gate,
+    knocked: Knocked,
+}
+
+impl Sides {
+    fn new() -> Result<Self, Failure> {
+        let (a, b) = (local(201)?, local(202)?);
+        let gate = Gate::new(&b, Nanos::ZERO, &mut OsEntropy);
+        let gate = gate.map_err(|_| Failure::Bug("the system has randomness"))?;
+        let (curves, offer) = (Curves::new(), Offer::default());
+        Ok(Self { curves, a, b, offer, gate, knocked: Knocked::new()? })
+    }
+
+    /// Rates of the curves and of each of [`SIDES`], one of each in turn until `window` has passed
+    /// for all. Of each the one in the middle counts.
+    fn measure(&mut self, window: Duration) -> Result<[f64; 4], Failure> {
+        let mut took: [Vec<f64>; 4] = Default::default();
+        let started = Instant::now();
+        while started.elapsed() < window * 4 {
+            for _ in 0..ROUNDS {
+                let curves = self.curves.time();
+                let (responder, initiator) = self.time_sides()?;
+                let slow_path = self.knocked.time()?;
+                let each = [curves, responder, initiator, slow_path];
+                for (took, time) in took.iter_mut().zip(each) {
+                    took.push(time.as_secs_f64());
+                }
+            }
+        }
+        Ok(took.map(|took| 1.0 / Spread::of(took).map_or(f64::INFINITY, |spread| spread.median)))
+    }
+
+    fn time_sides(&self) -> Result<(Duration, Duration), Failure> {
+        let Self { a, b, offer, gate, .. } = self;
+        let wrong = |_| Failure::Bug("an honest handshake is finished");
+        let index = SessionIndex::new(1).ok_or(Failure::Bug("24 bits"))?;
+        let ours = |local| Ours { local, offer, index, stamp: Stamp(1) };
+
+        let began = Instant::now();
+        let begun = ik::initiate(&ours(a), b.static_public(), &Psk::NONE, None, &mut OsEntropy);
+        let began = began.elapsed();
+        let (state, message) = begun.map_err(|_| Failure::Bug("the system has randomness"))?;
+
+        let responding = Instant::now();
+        let Ok(Admission::Go(admitted)) = gate.admit(b"", &message, Load::Calm) else {
+            return Err(Failure::Bug("an honest initiation is admitted while all is calm"));
+        };
+        let initiation = ik::read(b, &admitted).map_err(wrong)?;
+        let guard = &mut StampGuard::default();
+        let accepted = initiation.accept(&ours(b), &Psk::NONE, guard, &mut OsEntropy);
+        let responder = responding.elapsed();
+        let (_, response) = accepted.map_err(|_| Failure::Bug("an honest initiation"))?;
+
+        let reading = Instant::now();
+        let read = state.read_response(&response);
+        let read_in = reading.elapsed();
+        read.map_err(|_| Failure::Bug("an honest response"))?;
+        Ok((responder, began + read_in))
+    }
+}
+
+/// What a side of IK cannot do without: four Diffie-Hellman operations, one public key, one
+/// signature verified.
+struct Curves {
+    secret: StaticSecret,
+    public: PublicKey,
+    verifying: ed25519_dalek::VerifyingKey,
+    signature: ed25519_dalek::Signature,
+}
+
+impl Curves {
+    fn new() -> Self {
+        let signing = SigningKey::from_bytes(&[3; 32]);
+        Self {
+            secret: StaticSecret::from([7; 32]),
+            public: PublicKey::from(&StaticSecret::from([9; 32])),
+            verifying: signing.verifying_key(),
+            signature: signing.sign(b"strowger"),
+        }
+    }
+
+    fn time(&self) -> Duration {
+        let Self { secret, public, verifying, signature } = self;
+        let started = Instant::now();
+        black_box(PublicKey::from(black_box(secret)));
+        for _ in 0..4 {
+            black_box(black_box(secret).diffie_hellman(black_box(public)));
+        }
+        let verified = verifying.verify_strict(black_box(b"strowger"), signature);
+        let took = started.elapsed();
+        assert!(verified.is_ok(), "what was signed with this key");
+        took
+    }
+}
+
+/// A switch at whose slow path known peers knock, in turn and over and over.
+struct Knocked {
+    switch: Switch,
+    worker: Worker,
+    port: PortId,
+    /// The far end of the wire, which nobody reads: responses go nowhere.
+    _far: MemoryPort,
+    pool: Pool,
+    us: Local,
+    peers: Vec<Local>,
+    knocks: u64,
+}
+
+impl Knocked {
+    fn new() -> Result<Self, Failure> {
+        let pool = |singles| {
+            let spec = PoolSpec { trains: 0, singles, huge_pages: false };
+            Pool::new(&spec).map_err(Failure::kernel("memory"))
+        };
+        let (mut switch, mut workers) = Switch::new(SwitchConfig::default(), vec![pool(64)?])?;
+        let worker = workers.pop().ok_or(Failure::Bug("one pool, one worker"))?;
+        switch.set_identity(peering(200)?, Now(1))?;
+        let (near, far) = memory::wire(64).map_err(Failure::kernel("memory wire"))?;
+        let port = switch.plug_at(0, Box::new(near));
+        let port = port.map_err(|_| Failure::Bug("the first port of many"))?;
+        let peers = (1..=PEERS).map(local).collect::<Result<Vec<_>, _>>()?;
+        for peer in &peers {
+            let spec = PeerSpec::new("peer", *peer.static_public(), port);
+            switch.add_peer(spec, Now(1))?;
+        }
+        let us = local(200)?;
+        let mut knocked =
+            Self { switch, worker, port, _far: far, pool: pool(4)?, us, peers, knocks: 0 };
+        knocked.settle(Now(1));
+        Ok(knocked)
+    }
+
+    fn settle(&mut self, now: Now) {
+        loop {
+            self.switch.poll(now);
+            if self.switch.is_settled() {
+                break;
+            }
+            self.worker.breathe(now);
+        }
+    }
+
+    /// From an initiation that came in to the answer on its way to a worker, session and keys made.
+    fn time(&mut self) -> Result<Duration, Failure> {
+        let number = self.knocks;
+        self.knocks += 1;
+        // Ten virtual milliseconds between any two: the budget for known peers is not what is
+        // measured, and a peer begins anew twice in a second.
+        let now = Now(1_000_000_000 + number * 10_000_000);
+        let peer = &self.peers[(number % u64::from(PEERS)) as usize];
+        let frame = initiation(peer, &self.us, number, &mut self.pool)?;
+        let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 1_000 + (number % 64) as u16));
+        let answers = self.answers();
+
+        let started = Instant::now();
+        self.switch.knock(0, self.port, Address::Udp(from), frame, now);
+        let took = started.elapsed();
+
+        self.settle(now);
+        if self.answers() != answers + 1 {
+            let balance = self.switch.balance();
+            return Err(Failure::Wrong(format!("a handshake was not answered: {balance:?}")));
+        }
+        Ok(took)
+    }
+
+    /// Messages that the worker was given to send.
+    fn answers(&self) -> u64 {
+        self.switch.balance().frames_made
+    }
+}
+
+/// A message that begins a handshake, in a frame.
+pub(crate) fn initiation(
+    from: &Local,
+    to: &Local,
+    number: u64,
+    pool: &mut Pool,
+) -> Result<Frame, Failure> {
+    let message = initiation_bytes(from, to, number)?;
+    let chunk = pool.take(ChunkClass::Single).ok_or(Failure::Bug("a chunk is free"))?;
+    let start = chunk.start();
+    let mut frame = chunk.into_frame(start, message.len());
+    frame.bytes_mut().copy_from_slice(&message);
+    Ok(frame)
+}
+
+/// A message that begins a handshake. A later one has a larger number.
+pub(crate) fn initiation_bytes(from: &Local, to: &Local, number: u64) -> Result<Vec<u8>, Failure> {
+    let offer = Offer::default();
+    let index = SessionIndex::new(1 + number as u32 % 1_000).ok_or(Failure::Bug("24 bits"))?;
+    let ours = Ours { local: from, offer: &offer, index, stamp: Stamp(1 + number) };
+    let begun = ik::initiate(&ours, to.static_public(), &Psk::NONE, None, &mut OsEntropy);
+    let (_, message) = begun.map_err(|_| Failure::Bug("the system has randomness"))?;
+    Ok(message)
+}

@@ -1,0 +1,101 @@
+//! Sealed links: what a switch that opens and seals every packet forwards, against what the cipher
+//! alone allows for the same bytes; full against header-only; and over UDP against a WireGuard.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    Failure, Options, Row, What,
+    machine::on_core,
+    sealed_chain::{Bare, Mode, SealedChain},
+    spread::Spread,
+};
+
+/// Rounds of one kind before it is another's turn: each burst once.
+const ROUNDS_A_TURN: usize = 16;
+
+/// Turns whose time is not taken.
+const TURNS_BEFORE: usize = 8;
+
+/// Measures at each size.
+pub(crate) fn rows(
+    options: &Options,
+    each: &mut dyn FnMut(Row) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    for &size in &options.sizes {
+        // A tag more than a plain packet.
+        if size < SealedChain::BYTES_MIN {
+            continue;
+        }
+        let pairs = on_core(options.cores.forwarder, || {
+            (0..options.pairs).map(|_| Rates::measure(size, options.window())).collect()
+        });
+        let pairs: Vec<Rates> = pairs?;
+        for (mode, peer, of) in [
+            (Mode::Full, "aead_twice", Rates::full as fn(&Rates) -> (f64, f64)),
+            (Mode::HeaderOnly, "aead_twice", Rates::header_only),
+            (Mode::HeaderOnly, "full", Rates::modes),
+        ] {
+            let mut row = Row::new(What::Sealed, size, false, options.pairs);
+            row.seal = Some(mode.name());
+            row.peer = Some(peer);
+            row.ours = Spread::of(pairs.iter().map(|pair| of(pair).0));
+            row.peer_rate = Spread::of(pairs.iter().map(|pair| of(pair).1));
+            row.ratio = Spread::of(pairs.iter().map(|pair| of(pair).0 / of(pair).1));
+            each(row)?;
+        }
+    }
+    Ok(())
+}
+
+/// Packets a second, all measured in turn.
+struct Rates {
+    /// By mode: the switch.
+    switch: [f64; 2],
+    /// By mode: the cipher alone.
+    bare: [f64; 2],
+}
+
+impl Rates {
+    fn full(&self) -> (f64, f64) {
+        (self.switch[0], self.bare[0])
+    }
+
+    fn header_only(&self) -> (f64, f64) {
+        (self.switch[1], self.bare[1])
+    }
+
+    fn modes(&self) -> (f64, f64) {
+        (self.switch[1], self.switch[0])
+    }
+
+    /// A few rounds of each in turn until `window` has passed for all four. Of each, the round in
+    /// the middle counts: one that somebody else's thread has broken into says nothing.
+    fn measure(size: usize, window: Duration) -> Result<Self, Failure> {
+        let mut chains =
+            [SealedChain::new(size, Mode::Full)?, SealedChain::new(size, Mode::HeaderOnly)?];
+        let mut bares = [Bare::new(size, Mode::Full)?, Bare::new(size, Mode::HeaderOnly)?];
+        let mut took: [Vec<f64>; 4] = Default::default();
+        let started = Instant::now();
+        let mut turn = 0;
+        while turn <= TURNS_BEFORE || started.elapsed() < 4 * window {
+            for (kind, took) in took.iter_mut().enumerate() {
+                for _ in 0..ROUNDS_A_TURN {
+                    let round = match kind {
+                        0 | 1 => chains[kind].round()?,
+                        _ => bares[kind - 2].round(),
+                    };
+                    if turn >= TURNS_BEFORE {
+                        took.push(round.as_secs_f64());
+                    }
+                }
+            }
+            turn += 1;
+        }
+        let rate = |took: Vec<f64>| {
+            let middle = Spread::of(took).map_or(f64::INFINITY, |spread| spread.median);
+            SealedChain::BURST as f64 / middle
+        };
+        let [full, header, bare_full, bare_header] = took.map(rate);
+        Ok(Self { switch: [full, header], bare: [bare_full, bare_header] })
+    }
+}

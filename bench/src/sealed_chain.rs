@@ -1,0 +1,346 @@
+//! A switch between two sealed links, without a kernel, and beside it the cipher alone at the same
+//! work: three switches by memory wires, of which only the middle one is timed. The first seals
+//! what the middle one opens; the last opens what it sealed, and so proves it.
+
+use std::{
+    collections::VecDeque,
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use strowger_crypto::{
+    IdentityKey, Local, NetworkId, Secret, SeededEntropy,
+    aead::{Aead, AeadKey, Provider, Tag, nonce_of},
+    handshake::SealWish,
+    limits::{SEALED_HEAD_BYTES, TAG_BYTES},
+};
+use strowger_engine::{
+    Now,
+    control::{
+        Attach, Switch, SwitchConfig,
+        peering::{PeerSpec, PeeringConfig},
+    },
+    label::Label,
+    link::{Behind, LINK_HEADER_BYTES},
+    worker::Worker,
+};
+use strowger_frame::{Address, BURST_MAX, Burst, ChunkClass, Mark, Pool, PoolSpec, Port};
+use strowger_io::{MemoryPort, memory};
+
+use crate::{Failure, packet};
+
+/// Bursts that take turns, as in [`chain`](crate::chain).
+const BURSTS: usize = 16;
+
+/// The slots by which packets enter and leave each switch.
+const SLOTS: (u32, u32) = (2, 3);
+
+/// How links are sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Everything behind the link header.
+    Full,
+    /// The headers alone.
+    HeaderOnly,
+}
+
+impl Mode {
+    /// Its name in a row.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::HeaderOnly => "header_only",
+        }
+    }
+
+    /// What an end of a link asks for.
+    pub(crate) const fn wish(self) -> SealWish {
+        match self {
+            Self::Full => SealWish::Full,
+            Self::HeaderOnly => SealWish::MustHeaderOnly,
+        }
+    }
+}
+
+/// A node of the bench: identities are told apart by a number.
+pub(crate) fn local(number: u8) -> Result<Local, Failure> {
+    let key = IdentityKey::from_seed(&Secret::from_bytes([number; 32]));
+    let network = NetworkId::new(b"bench").ok_or(Failure::Bug("a short name"))?;
+    Ok(Local::new(&key, network))
+}
+
+/// Who a switch of the bench is.
+pub(crate) fn peering(number: u8) -> Result<PeeringConfig, Failure> {
+    Ok(PeeringConfig {
+        local: local(number)?,
+        entropy: Box::new(SeededEntropy::new(u64::from(number))),
+        provider: Provider::DEFAULT,
+        wall_at_zero: 1,
+        strangers: None,
+    })
+}
+
+/// A switch and its only worker.
+struct Node {
+    switch: Switch,
+    worker: Worker,
+}
+
+impl Node {
+    fn new(number: u8) -> Result<Self, Failure> {
+        // For handshakes; packets bring their own memory.
+        let spec = PoolSpec { trains: 0, singles: 64, huge_pages: false };
+        let pool = Pool::new(&spec).map_err(Failure::kernel("memory"))?;
+        let (mut switch, mut workers) = Switch::new(SwitchConfig::default(), vec![pool])?;
+        let worker = workers.pop().ok_or(Failure::Bug("one pool, one worker"))?;
+        switch.set_identity(peering(number)?, Now(1))?;
+        Ok(Self { switch, worker })
+    }
+
+    fn plain(&mut self, port: MemoryPort, slot: u32) -> Result<(), Failure> {
+        let port = self.switch.plug_at(0, Box::new(port));
+        let port = port.map_err(|_| Failure::Bug("a port too many"))?;
+        let attach = Attach::plain(port, Address::Only, Behind::Neighbour, "plain");
+        self.switch.attach(attach.at_slot(slot))?;
+        Ok(())
+    }
+
+    fn sealed(&mut self, port: MemoryPort, slot: u32, peer: u8, mode: Mode) -> Result<(), Failure> {
+        let port = self.switch.plug_at(0, Box::new(port));
+        let port = port.map_err(|_| Failure::Bug("a port too many"))?;
+        let mut spec = PeerSpec::new("peer", *local(peer)?.static_public(), port);
+        spec.at = Some(Address::Only);
+        spec.slot = Some(slot);
+        spec.seal = mode.wish();
+        self.switch.add_peer(spec, Now(1))?;
+        Ok(())
+    }
+
+    fn is_up(&self) -> bool {
+        self.switch.is_settled() && self.switch.peers().iter().all(|peer| peer.is_up)
+    }
+}
+
+/// Three switches, sealed links between them, and plain ends.
+pub struct SealedChain {
+    nodes: [Node; 3],
+    near: MemoryPort,
+    far: MemoryPort,
+    pool: Pool,
+    label: Label,
+    waiting: VecDeque<Burst>,
+    now: Now,
+}
+
+impl std::fmt::Debug for SealedChain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SealedChain").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+impl SealedChain {
+    /// Packets of one round.
+    pub const BURST: usize = BURST_MAX;
+
+    /// The shortest packet on a sealed link that the bench can tell.
+    pub const BYTES_MIN: usize = packet::PACKET_BYTES_MIN + TAG_BYTES;
+
+    /// A chain for packets that are `size` bytes long on the sealed links.
+    ///
+    /// # Errors
+    /// What the kernel or a switch refused, or that no link came up.
+    pub fn new(size: usize, mode: Mode) -> Result<Self, Failure> {
+        let wire = || memory::wire(4 * Self::BURST).map_err(Failure::kernel("memory wire"));
+        let [
+            (mut near, first_in),
+            (first_out, middle_in),
+            (middle_out, last_in),
+            (last_out, mut far),
+        ] = [wire()?, wire()?, wire()?, wire()?];
+        let [mut first, mut middle, mut last] = [Node::new(1)?, Node::new(2)?, Node::new(3)?];
+        first.plain(first_in, SLOTS.0)?;
+        first.sealed(first_out, SLOTS.1, 2, mode)?;
+        middle.sealed(middle_in, SLOTS.0, 1, mode)?;
+        middle.sealed(middle_out, SLOTS.1, 3, mode)?;
+        last.sealed(last_in, SLOTS.0, 2, mode)?;
+        last.plain(last_out, SLOTS.1)?;
+        near.admit(Mark(0), Address::Only)?;
+        far.admit(Mark(0), Address::Only)?;
+
+        let scheme = &SwitchConfig::default().scheme;
+        let label = packet::label(scheme, &[SLOTS; 3])?;
+        let (pool, waiting) = bursts(|bytes| packet::write(bytes, label, 0), size - TAG_BYTES)?;
+        let nodes = [first, middle, last];
+        let mut chain = Self { nodes, near, far, pool, label, waiting, now: Now(1) };
+        chain.come_up()?;
+        Ok(chain)
+    }
+
+    fn come_up(&mut self) -> Result<(), Failure> {
+        for _ in 0..100 {
+            self.now.0 += 50_000_000;
+            for _ in 0..8 {
+                for Node { switch, worker } in &mut self.nodes {
+                    worker.breathe(self.now);
+                    switch.poll(self.now);
+                }
+            }
+            if self.nodes.iter().all(Node::is_up) {
+                return Ok(());
+            }
+        }
+        Err(Failure::Wrong("no sealed link came up by memory wires".to_owned()))
+    }
+
+    /// One round: a burst through all switches. Only the middle one's breath is timed.
+    ///
+    /// # Errors
+    /// [`Failure::Wrong`], if a frame was lost.
+    pub fn round(&mut self) -> Result<Duration, Failure> {
+        let mut burst = self.waiting.pop_front().ok_or(Failure::Bug("bursts wait"))?;
+        self.near.tx_burst(Mark(0), &mut burst);
+        self.near.flush();
+        // Real rounds take longer; keys that grow old are not what is measured.
+        self.now.0 += 100;
+        let [first, middle, last] = &mut self.nodes;
+        first.worker.breathe(self.now);
+        let took = breathe_sealed(&mut middle.worker, self.now);
+        last.worker.breathe(self.now);
+        self.far.rx_burst(&mut self.pool, &mut burst);
+        if burst.len() != Self::BURST {
+            let middle = middle.switch.balance();
+            return Err(Failure::Wrong(format!("{} frames came through: {middle:?}", burst.len())));
+        }
+        for frame in &mut burst {
+            packet::write(frame.bytes_mut(), self.label, 0);
+        }
+        self.waiting.push_back(burst);
+        Ok(took)
+    }
+}
+
+/// Not inlined: this is the name that a profile asks for.
+#[inline(never)]
+fn breathe_sealed(worker: &mut Worker, now: Now) -> Duration {
+    let started = Instant::now();
+    black_box(worker.breathe(now));
+    started.elapsed()
+}
+
+fn bursts(write: impl Fn(&mut [u8]), size: usize) -> Result<(Pool, VecDeque<Burst>), Failure> {
+    let singles = (BURSTS * SealedChain::BURST) as u32;
+    let spec = PoolSpec { trains: 0, singles, huge_pages: false };
+    let mut pool = Pool::new(&spec).map_err(Failure::kernel("memory"))?;
+    let bursts = (0..BURSTS).map(|_| {
+        let chunks = std::iter::from_fn(|| pool.take(ChunkClass::Single));
+        let frames = chunks.take(SealedChain::BURST).map(|chunk| {
+            let start = chunk.start();
+            let mut frame = chunk.into_frame(start, size);
+            write(frame.bytes_mut());
+            frame
+        });
+        frames.collect::<Burst>()
+    });
+    let bursts = bursts.collect();
+    Ok((pool, bursts))
+}
+
+/// The cipher alone: opens and seals what a switch would, in memory of the same kind. No header is
+/// read, no window kept, nothing counted, nothing sent.
+pub struct Bare {
+    came: AeadKey,
+    goes: AeadKey,
+    mode: Mode,
+    counter: u64,
+    waiting: VecDeque<Burst>,
+    /// Owns the memory.
+    _pool: Pool,
+}
+
+impl std::fmt::Debug for Bare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bare").field("mode", &self.mode).finish_non_exhaustive()
+    }
+}
+
+impl Bare {
+    /// For packets that are `size` bytes long when sealed.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn new(size: usize, mode: Mode) -> Result<Self, Failure> {
+        let key = |byte| Provider::DEFAULT.key(&Secret::from_bytes([byte; 32]));
+        let (pool, waiting) = bursts(|bytes| bytes.fill(5), size)?;
+        Ok(Self { came: key(1), goes: key(2), mode, counter: 0, waiting, _pool: pool })
+    }
+
+    /// One round; opening and sealing is timed.
+    ///
+    /// # Panics
+    /// If the cipher does not open what it sealed.
+    pub fn round(&mut self) -> Duration {
+        let mut burst = self.waiting.pop_front().expect("bursts wait");
+        let first = self.counter;
+        for (counter, frame) in (first..).zip(&mut burst) {
+            seal(&self.came, self.mode, counter, frame.bytes_mut());
+        }
+        let started = Instant::now();
+        for (counter, frame) in (first..).zip(&mut burst) {
+            open(&self.came, self.mode, counter, frame.bytes_mut());
+            seal(&self.goes, self.mode, counter, frame.bytes_mut());
+        }
+        let took = started.elapsed();
+        self.counter += burst.len() as u64;
+        self.waiting.push_back(burst);
+        took
+    }
+}
+
+/// What of a packet is sealed, and where its tag is.
+fn parts(mode: Mode, packet: &mut [u8]) -> ([u8; LINK_HEADER_BYTES], &mut [u8], &mut Tag) {
+    let (header, rest) = packet.split_first_chunk_mut().expect("a link header");
+    let (body, tag) = rest.split_last_chunk_mut().expect("a tag");
+    let sealed = match mode {
+        Mode::Full => body.len(),
+        Mode::HeaderOnly => body.len().min(SEALED_HEAD_BYTES),
+    };
+    (*header, &mut body[..sealed], tag)
+}
+
+fn seal(key: &AeadKey, mode: Mode, counter: u64, packet: &mut [u8]) {
+    let (header, body, tag) = parts(mode, packet);
+    *tag = key.seal(&nonce_of(counter), &header, body);
+}
+
+fn open(key: &AeadKey, mode: Mode, counter: u64, packet: &mut [u8]) {
+    let (header, body, tag) = parts(mode, packet);
+    key.open(&nonce_of(counter), &header, body, tag).expect("what was sealed under this key");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_packet_comes_through_two_sealed_links() {
+        for mode in [Mode::Full, Mode::HeaderOnly] {
+            let mut chain = SealedChain::new(128, mode).expect("links");
+            for _ in 0..40 {
+                chain.round().expect("every frame comes through");
+            }
+            for Node { switch, .. } in &chain.nodes {
+                assert!(switch.balance().is_even(), "{:?}", switch.balance());
+            }
+        }
+    }
+
+    #[test]
+    fn the_bare_cipher_opens_what_it_sealed() {
+        for mode in [Mode::Full, Mode::HeaderOnly] {
+            let mut bare = Bare::new(1400, mode).expect("memory");
+            for _ in 0..40 {
+                bare.round();
+            }
+        }
+    }
+}
