@@ -15,12 +15,13 @@ use super::{
     limits::{SEGMENTS_SAFE, SEGMENTS_TRIED},
     name::Name,
     neighbours::Neighbours,
-    socket::{Socket, empty_header, errno, send_messages},
+    socket::{Socket, empty_header, send_messages},
+    steer::rehearse as rehearse_steering,
     uring::{Rung, Uring},
 };
 
 /// How long a datagram to ourselves over loopback may take before we say that it does not arrive.
-const REHEARSAL_MAX: Duration = Duration::from_secs(1);
+pub(super) const REHEARSAL_MAX: Duration = Duration::from_secs(1);
 
 /// How frames are received. They are sent by sendmmsg with either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,16 +221,19 @@ pub struct Findings {
     pub gso: Result<String, Refusal>,
     /// Socket buffers as large as was asked for.
     pub buffers: Result<String, Refusal>,
+    /// Handshakes steered to a socket of their own.
+    pub steering: Result<String, Refusal>,
 }
 
 impl Findings {
     /// Each with its name.
-    pub fn each(&self) -> [(&'static str, &Result<String, Refusal>); 4] {
+    pub fn each(&self) -> [(&'static str, &Result<String, Refusal>); 5] {
         [
             ("io_uring", &self.io_uring),
             ("udp_gro", &self.gro),
             ("udp_gso", &self.gso),
             ("socket_buffers", &self.buffers),
+            ("udp_steering", &self.steering),
         ]
     }
 }
@@ -245,11 +249,13 @@ pub fn probe(buffer_bytes: usize) -> Findings {
         gro: try_gro(local),
         gso: try_segments(local).map(|most| format!("{most} frames a send")),
         buffers: try_buffers(local, buffer_bytes),
+        steering: rehearse_steering(local)
+            .map(|()| "handshakes come in at a socket of their own".to_owned()),
     }
 }
 
 /// The loopback address of the same kind, with a port of the kernel's choice.
-fn loopback(like: SocketAddr) -> SocketAddr {
+pub(super) fn loopback(like: SocketAddr) -> SocketAddr {
     if like.is_ipv4() { (Ipv4Addr::LOCALHOST, 0).into() } else { (Ipv6Addr::LOCALHOST, 0).into() }
 }
 
@@ -266,7 +272,12 @@ fn scratch(like: SocketAddr) -> Result<(Socket, SocketAddr), Refusal> {
 }
 
 /// Sends `bytes` to `to`, in segments if so wished.
-fn send(socket: &Socket, to: SocketAddr, bytes: &[u8], segment: Option<u16>) -> Result<(), i32> {
+pub(super) fn send(
+    socket: &Socket,
+    to: SocketAddr,
+    bytes: &[u8],
+    segment: Option<u16>,
+) -> Result<(), i32> {
     let name = Name::of(to);
     let mut vector =
         libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
@@ -369,16 +380,10 @@ fn try_gro(like: SocketAddr) -> Result<String, Refusal> {
     if !receiver.wait_readable(REHEARSAL_MAX.as_millis() as i32) {
         return Err(Refusal::new("a train over loopback", libc::ETIMEDOUT, ""));
     }
-    let mut bytes = [0_u8; 200];
-    // SAFETY: `bytes` is as long as said, and lives through the call.
-    let came = unsafe {
-        let at = bytes.as_mut_ptr().cast();
-        libc::recv(receiver.fd(), at, bytes.len(), libc::MSG_DONTWAIT)
-    };
-    match came {
-        100 => Ok("a train of 10 frames came in as one".to_owned()),
-        ..0 => Err(Refusal::new("receiving a train", errno(), "")),
-        _ => Ok("taken by the kernel, though loopback does not join frames".to_owned()),
+    match receiver.take_one() {
+        Ok(100) => Ok("a train of 10 frames came in as one".to_owned()),
+        Err(errno) => Err(Refusal::new("receiving a train", errno, "")),
+        Ok(_) => Ok("taken by the kernel, though loopback does not join frames".to_owned()),
     }
 }
 

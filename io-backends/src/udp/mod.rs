@@ -8,6 +8,7 @@
 //! | `intake` | what both do with a datagram once they have it |
 //! | `send` | sending, for both: sendmmsg |
 //! | `neighbours`, `name` | who is behind the socket; addresses as the kernel writes them |
+//! | `steer` | handshakes to a socket of their own, by the kernel |
 //! | `control` | what the kernel says beside a datagram |
 //! | `ladder` | what the machine allows, found by trying and said in words |
 //! | `socket`, `limits` | system calls; every bound and its reason |
@@ -39,12 +40,14 @@ mod neighbours;
 mod port;
 mod send;
 mod socket;
+mod steer;
 mod uring;
 
 use std::{fmt, net::SocketAddr};
 
 pub use ladder::{Backend, BufferBytes, Findings, Refusal, Report, probe};
 pub use port::UdpPort;
+pub use steer::{Steered, open_steered, worker_of};
 
 use self::{mmsg::Mmsg, neighbours::Neighbours, socket::Socket, uring::Uring};
 
@@ -88,6 +91,9 @@ pub struct UdpSpec {
     /// Stands in for the kernel's refusal of io_uring: for tests of what is said then.
     #[doc(hidden)]
     pub ring_errno_forced: Option<i32>,
+    /// Stands in for the kernel's refusal to steer: for tests, and for measuring without.
+    #[doc(hidden)]
+    pub steering_refused: bool,
     /// The first of io_uring's sets of flags to try: for tests of those that older kernels take.
     #[doc(hidden)]
     pub ring_rung_first: usize,
@@ -109,6 +115,7 @@ impl UdpSpec {
             posted_buffers: limits::POSTED_BUFFERS,
             frame_bytes_max: limits::DATAGRAM_BYTES_MAX,
             ring_errno_forced: None,
+            steering_refused: false,
             ring_rung_first: 0,
         }
     }
@@ -210,6 +217,15 @@ impl Opened {
 /// # Errors
 /// [`OpenError`], each with the way out.
 pub fn open(spec: &UdpSpec, worker: usize) -> Result<Opened, OpenError> {
+    open_with(spec, worker, |_| ())
+}
+
+/// As [`open`], with something done to the socket before it is bound.
+fn open_with(
+    spec: &UdpSpec,
+    worker: usize,
+    mut before_bind: impl FnMut(&Socket),
+) -> Result<Opened, OpenError> {
     let at = spec.bind;
     let refused = |step| move |errno| OpenError::Refused { at, step, errno };
     let socket = Socket::new(at).map_err(refused("socket"))?;
@@ -227,6 +243,7 @@ pub fn open(spec: &UdpSpec, worker: usize) -> Result<Opened, OpenError> {
     let (ring, refused_backends) = ring(spec)?;
     let passed_over = spec.backend == Choice::Auto && refused_backends.is_empty();
 
+    before_bind(&socket);
     socket.bind(at).map_err(|errno| match errno {
         libc::EADDRINUSE => OpenError::Busy { at, errno },
         libc::EADDRNOTAVAIL => OpenError::NotHere { at, errno },

@@ -97,6 +97,15 @@ impl Socket {
         if read < 0 { Err(errno()) } else { Ok(value) }
     }
 
+    /// Receives one datagram, or a train, of up to 200 bytes; says how long it was.
+    pub(super) fn take_one(&self) -> Result<usize, i32> {
+        let mut bytes = [0_u8; 200];
+        let at = bytes.as_mut_ptr().cast();
+        // SAFETY: `bytes` is as long as said, and lives through the call.
+        let came = unsafe { libc::recv(self.fd(), at, bytes.len(), libc::MSG_DONTWAIT) };
+        if came < 0 { Err(errno()) } else { Ok(came as usize) }
+    }
+
     /// Waits until something can be received; `false` when `timeout_ms` has passed.
     pub(super) fn wait_readable(&self, timeout_ms: i32) -> bool {
         let mut poll = libc::pollfd { fd: self.fd(), events: libc::POLLIN, revents: 0 };

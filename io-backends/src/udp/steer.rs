@@ -1,0 +1,315 @@
+//! Steering in the kernel (R9): sockets of one address, one for each worker, and one more that takes
+//! what begins like a handshake message, so that strangers who knock never fill a worker's queue. Found
+//! by trying; where the kernel refuses, workers take everything in and hand handshakes up.
+//!
+//! The kernel asks a classic BPF program (`SO_ATTACH_REUSEPORT_CBPF`) which socket of the group a
+//! datagram goes to. At offset 0 it sees the payload; the headers before it are reached by
+//! `SKF_NET_OFF`, from the network header on:
+//!
+//! | load | what it is |
+//! |---|---|
+//! | payload 0, high nibble | the kind (wire.md section 3); 1 to 3 are handshakes |
+//! | network 12, IPv4; 8, 12, 16, 20, IPv6 | source address, the words of the latter xored |
+//! | network 20, IPv4; 40, IPv6 | source port |
+//!
+//! The worker is `((address ^ port) * 0x9E37_79B1) >> 16) % workers`, in 32 bits; [`worker_of`] says
+//! the same. Behind IP options or extension headers something else stands where the port would: such
+//! a flow may meet another worker than `worker_of` says, and the engine hands its frames over.
+//!
+//! The program looks at the first frame of a train. Frames that the kernel has joined are of one
+//! flow, so whoever hides handshakes behind a data frame is met by a worker, which hands up at most
+//! a queue full, and by the budget behind it.
+
+use std::{
+    mem,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::{
+    OpenError, Opened, UdpSpec,
+    ladder::{REHEARSAL_MAX, Refusal, loopback, named, send},
+    open_with,
+    socket::{Socket, errno},
+};
+
+/// The odd number nearest to 2^32 by the golden ratio: neighbouring ports end far apart.
+const SPREAD: u32 = 0x9E37_79B1;
+
+/// Sockets of one address, as the workers and the slow path take them.
+#[derive(Debug)]
+pub struct Steered {
+    /// One for each worker, in the workers' order.
+    pub workers: Vec<Opened>,
+    /// The one that takes handshakes and nothing else, for the slow path to read; or why there is
+    /// none, and the workers' sockets take everything.
+    pub slow: Result<Opened, Refusal>,
+}
+
+/// Opens one socket for each worker and one for the slow path, all at `spec.bind`.
+///
+/// # Errors
+/// As [`open`](super::open). That steering is refused is no error.
+pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError> {
+    let tried = if spec.steering_refused {
+        Err(Refusal { why: "not wanted".to_owned(), way_out: String::new(), errno: None })
+    } else {
+        rehearse(spec.bind)
+    };
+    let several = workers > 1 || tried.is_ok();
+    let mut spec = UdpSpec { reuse_port: spec.reuse_port || several, ..spec.clone() };
+    let mut steered = tried;
+    let mut opened = Vec::new();
+    for worker in 0..workers {
+        let attach = |socket: &Socket| {
+            // With the group's first socket, before anybody can have sent to another.
+            if worker == 0 && steered.is_ok() {
+                let program = program(spec.bind.ip(), workers);
+                steered = attach(socket, &program).map_err(refused);
+            }
+        };
+        let one = open_with(&spec, worker, attach)?;
+        spec.bind = one.local_addr();
+        opened.push(one);
+    }
+    let slow = match steered {
+        Err(refusal) => Err(refusal),
+        Ok(()) => {
+            // Handshakes come alone, and rarely: no trains, and room for a short burst.
+            let slow = UdpSpec {
+                trains_in: false,
+                trains_out: false,
+                backend: super::Choice::Mmsg,
+                frame_bytes_max: SLOW_BYTES_MAX,
+                socket_buffer_bytes: SLOW_BUFFER_BYTES,
+                neighbours_max: 1,
+                ..spec
+            };
+            let mut slow = open_with(&slow, workers, |_| ())?;
+            strowger_frame::Port::welcome_strangers(&mut slow.port, true);
+            Ok(slow)
+        }
+    };
+    Ok(Steered { workers: opened, slow })
+}
+
+/// The longest message of a handshake and room to spare; a longer one is none.
+const SLOW_BYTES_MAX: usize = 1_500;
+
+/// A quarter of a second's worth of the slow path's budget: what is older when it is read is answered
+/// too late.
+const SLOW_BUFFER_BYTES: usize = 512 << 10;
+
+/// The worker that datagrams from this address come in by where steering works.
+pub fn worker_of(from: SocketAddr, workers: usize) -> usize {
+    let address = match from.ip() {
+        IpAddr::V4(ip) => ip.to_bits(),
+        IpAddr::V6(ip) => {
+            let words = ip.to_bits();
+            (words ^ words >> 32 ^ words >> 64 ^ words >> 96) as u32
+        }
+    };
+    let spread = (address ^ u32::from(from.port())).wrapping_mul(SPREAD) >> 16;
+    spread as usize % workers.max(1)
+}
+
+fn refused(errno: i32) -> Refusal {
+    Refusal {
+        why: format!("SO_ATTACH_REUSEPORT_CBPF: {}", named(errno)),
+        way_out: "it needs Linux 4.5".to_owned(),
+        errno: Some(errno),
+    }
+}
+
+/// The program for sockets of this kind of address: a handshake goes to the socket after the
+/// workers', all else to its worker's.
+fn program(kind: IpAddr, workers: usize) -> Vec<libc::sock_filter> {
+    use libc::{
+        BPF_A, BPF_ABS, BPF_ALU, BPF_B, BPF_H, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_MISC, BPF_MUL,
+    };
+    use libc::{BPF_MOD, BPF_RET, BPF_RSH, BPF_SUB, BPF_TAX, BPF_W, BPF_X, BPF_XOR};
+
+    let step = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let network = |offset: u32| libc::SKF_NET_OFF as u32 + offset;
+    // A source that has fewer words is xored with nothing.
+    let (first, others, port): (u32, &[u32], u32) = match kind {
+        IpAddr::V4(_) => (12, &[], 20),
+        IpAddr::V6(_) => (8, &[12, 16, 20], 40),
+    };
+    let mut program = vec![
+        step(BPF_LD | BPF_B | BPF_ABS, 0),
+        step(BPF_ALU | BPF_RSH | BPF_K, 4),
+        step(BPF_ALU | BPF_SUB | BPF_K, 1),
+        // Kinds 1 to 3 are 0 to 2 now, and 0 is far above.
+        libc::sock_filter { jt: 1, ..step(BPF_JMP | BPF_JGT | BPF_K, 2) },
+        step(BPF_RET | BPF_K, workers as u32),
+        step(BPF_LD | BPF_W | BPF_ABS, network(first)),
+    ];
+    let loads = others.iter().map(|&word| (BPF_W, word)).chain([(BPF_H, port)]);
+    for (size, offset) in loads {
+        program.push(step(BPF_MISC | BPF_TAX, 0));
+        program.push(step(BPF_LD | size | BPF_ABS, network(offset)));
+        program.push(step(BPF_ALU | BPF_XOR | BPF_X, 0));
+    }
+    program.extend([
+        step(BPF_ALU | BPF_MUL | BPF_K, SPREAD),
+        step(BPF_ALU | BPF_RSH | BPF_K, 16),
+        step(BPF_ALU | BPF_MOD | BPF_K, workers.max(1) as u32),
+        step(BPF_RET | BPF_A, 0),
+    ]);
+    program
+}
+
+fn attach(socket: &Socket, program: &[libc::sock_filter]) -> Result<(), i32> {
+    let program =
+        libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+    let at = (&raw const program).cast();
+    let len = mem::size_of::<libc::sock_fprog>() as libc::socklen_t;
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF);
+    // SAFETY: `at` points to `len` bytes, which point to as many steps as they say; all of them
+    // live through the call, and the kernel copies what it keeps and writes nothing.
+    let set = unsafe { libc::setsockopt(socket.fd(), level, option, at, len) };
+    if set < 0 { Err(errno()) } else { Ok(()) }
+}
+
+/// Two sockets of one address over loopback: a handshake's first byte must come in at the second,
+/// and data's at the first.
+pub(super) fn rehearse(like: SocketAddr) -> Result<(), Refusal> {
+    let step = |step: &'static str| {
+        move |errno| Refusal {
+            why: format!("{step}: {}", named(errno)),
+            way_out: String::new(),
+            errno: Some(errno),
+        }
+    };
+    let member = |at: SocketAddr| -> Result<Socket, Refusal> {
+        let socket = Socket::new(at).map_err(step("socket"))?;
+        let shared = socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1);
+        shared.map_err(step("SO_REUSEPORT"))?;
+        Ok(socket)
+    };
+    let at = loopback(like);
+    let first = member(at)?;
+    attach(&first, &program(at.ip(), 1)).map_err(refused)?;
+    first.bind(at).map_err(step("bind to loopback"))?;
+    let at = first.local().map_err(step("getsockname"))?;
+    let second = member(at)?;
+    second.bind(at).map_err(step("bind to loopback"))?;
+    let sender = Socket::new(at).map_err(step("socket"))?;
+    for (byte, to) in [(0x10, &second), (0x40, &first), (0x30, &second), (0x60, &first)] {
+        send(&sender, at, &[byte; 8], None).map_err(step("a datagram to try steering with"))?;
+        if !to.wait_readable(REHEARSAL_MAX.as_millis() as i32) {
+            return Err(Refusal {
+                why: "SO_ATTACH_REUSEPORT_CBPF is taken, but steers nothing".to_owned(),
+                way_out: String::new(),
+                errno: None,
+            });
+        }
+        to.take_one().map_err(step("receiving what was steered"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use strowger_frame::{Address, Burst, Pool, PoolSpec, Port};
+
+    use super::*;
+
+    const WORKERS: usize = 3;
+
+    fn take(one: &mut Opened, pool: &mut Pool) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut burst = Burst::new();
+        one.port.rx_burst(pool, &mut burst);
+        let from = |frame: &strowger_frame::Frame| match one.port.address_of(frame.mark()) {
+            Some(Address::Udp(from)) => from,
+            other => panic!("a stranger has an address, not {other:?}"),
+        };
+        burst.iter().map(|frame| (from(frame), frame.bytes().to_vec())).collect()
+    }
+
+    fn steered(bind: &str, refused: bool) -> (Steered, Pool) {
+        let mut spec = UdpSpec::new(bind.parse().expect("an address"));
+        spec.steering_refused = refused;
+        let mut steered = open_steered(&spec, WORKERS).expect("loopback");
+        for one in &mut steered.workers {
+            one.port.welcome_strangers(true);
+        }
+        let pool = PoolSpec { trains: 300, singles: 100, huge_pages: false };
+        (steered, Pool::new(&pool).expect("memory"))
+    }
+
+    /// Every kind from many sources: handshakes come in at the slow path's socket and nowhere else,
+    /// and all else at the worker that `worker_of` names.
+    fn handshakes_apart(bind: &str) {
+        let (mut steered, mut pool) = steered(bind, false);
+        let Ok(slow) = &mut steered.slow else {
+            eprintln!("SKIPPED: this kernel does not steer: {:?}", steered.slow);
+            return;
+        };
+        let at = slow.local_addr();
+        let mut seen = [0; WORKERS];
+        for _ in 0..24 {
+            let sender = UdpSocket::bind((at.ip(), 0)).expect("loopback");
+            let from = sender.local_addr().expect("bound");
+            let expected = worker_of(from, WORKERS);
+            for kind in 0..16_u8 {
+                let bytes = [kind << 4 | 7; 32];
+                sender.send_to(&bytes, at).expect("loopback");
+                let slow_has = take(slow, &mut pool);
+                let workers_have: Vec<_> =
+                    steered.workers.iter_mut().map(|one| take(one, &mut pool)).collect();
+                let is_handshake = (1..=3).contains(&kind);
+                let (whole, none) = (vec![(from, bytes.to_vec())], vec![]);
+                for (worker, has) in workers_have.iter().enumerate() {
+                    let here = !is_handshake && worker == expected;
+                    assert_eq!(has, if here { &whole } else { &none }, "kind {kind}");
+                }
+                assert_eq!(slow_has, if is_handshake { whole } else { none }, "kind {kind}");
+            }
+            seen[expected] += 1;
+        }
+        assert!(
+            seen.iter().all(|&seen| seen > 0),
+            "24 sources, and no worker is without: {seen:?}"
+        );
+    }
+
+    #[test]
+    fn r9_handshakes_come_in_at_the_slow_path_s_socket_and_data_at_the_workers() {
+        handshakes_apart("127.0.0.1:0");
+    }
+
+    #[test]
+    fn r9_the_same_holds_over_ipv6() {
+        if UdpSocket::bind("[::1]:0").is_err() {
+            eprintln!("SKIPPED: no IPv6 on this machine");
+            return;
+        }
+        handshakes_apart("[::1]:0");
+    }
+
+    #[test]
+    fn where_steering_is_refused_workers_take_everything_and_it_is_said() {
+        let (mut steered, mut pool) = steered("127.0.0.1:0", true);
+        assert_eq!(steered.slow.as_ref().err().map(|why| why.why.as_str()), Some("not wanted"));
+        let at = steered.workers[0].local_addr();
+        let sender = UdpSocket::bind((at.ip(), 0)).expect("loopback");
+        for kind in 0..16_u8 {
+            sender.send_to(&[kind << 4; 32], at).expect("loopback");
+        }
+        let came: usize = steered.workers.iter_mut().map(|one| take(one, &mut pool).len()).sum();
+        assert_eq!(came, 16);
+    }
+
+    #[test]
+    fn an_empty_datagram_goes_to_a_worker() {
+        let (mut steered, mut pool) = steered("127.0.0.1:0", false);
+        let at = steered.workers[0].local_addr();
+        let sender = UdpSocket::bind((at.ip(), 0)).expect("loopback");
+        sender.send_to(&[], at).expect("loopback");
+        let came: usize = steered.workers.iter_mut().map(|one| take(one, &mut pool).len()).sum();
+        assert_eq!(came, 1);
+    }
+}
