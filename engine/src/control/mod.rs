@@ -275,14 +275,6 @@ impl Switch {
         Ok(id)
     }
 
-    /// Counts with a port what comes in by one more socket of it, whose frames are handed to
-    /// [`knock`](Self::knock) and to no worker.
-    pub fn count_with(&mut self, port: PortId, tally: Arc<PortTally>) {
-        if let Some(record) = self.port_mut(port) {
-            record.beside = Some(tally);
-        }
-    }
-
     fn free_port_id(&self) -> Result<PortId, PlugError> {
         let free = self.ports.iter().position(Option::is_none).unwrap_or(self.ports.len());
         if free < PORTS_MAX { Ok(PortId(free as u16)) } else { Err(PlugError::Full) }
@@ -330,6 +322,9 @@ impl Switch {
         if let Some(record) = self.ports.get_mut(usize::from(id.0)).and_then(Option::take) {
             for queue in record.queues.iter().flatten() {
                 self.past.add_queue(&queue.tally, &queue.discards);
+            }
+            if let Some(tally) = &record.beside {
+                self.past.add_tally(tally);
             }
             self.events.push(Event::PortUnplugged(id));
         }

@@ -1,5 +1,7 @@
 //! What people and programs are shown of a switch: copies of counters, never the switch itself.
 
+use std::sync::Arc;
+
 use strowger_frame::{
     Mark,
     port::{Address, PortTally},
@@ -194,6 +196,14 @@ impl Balance {
 }
 
 impl Switch {
+    /// Counts with a port what comes in by one more socket of it, whose frames are handed to
+    /// [`knock`](Self::knock) and to no worker.
+    pub fn count_with(&mut self, port: PortId, tally: Arc<PortTally>) {
+        if let Some(record) = self.port_mut(port) {
+            record.beside = Some(tally);
+        }
+    }
+
     /// All slots in use or in quarantine, in order of their numbers.
     pub fn slots(&self) -> Vec<SlotView> {
         let leaving =

@@ -88,6 +88,19 @@ impl Socket {
         if set < 0 { Err(errno()) } else { Ok(()) }
     }
 
+    /// Has a program choose which socket of its group (`SO_REUSEPORT`) a datagram goes to.
+    pub(super) fn attach_to_group(&self, program: &[libc::sock_filter]) -> Result<(), i32> {
+        let len = program.len() as u16;
+        let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+        let at = (&raw const program).cast();
+        let len = mem::size_of::<libc::sock_fprog>() as libc::socklen_t;
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF);
+        // SAFETY: `at` points to `len` bytes, which point to as many steps as they say; all of
+        // them live through the call, and the kernel copies what it keeps and writes nothing.
+        let set = unsafe { libc::setsockopt(self.fd(), level, option, at, len) };
+        if set < 0 { Err(errno()) } else { Ok(()) }
+    }
+
     pub(super) fn read(&self, level: i32, option: i32) -> Result<i32, i32> {
         let mut value = 0_i32;
         let mut len = mem::size_of::<i32>() as libc::socklen_t;

@@ -20,16 +20,13 @@
 //! flow, so whoever hides handshakes behind a data frame is met by a worker, which hands up at most
 //! a queue full, and by the budget behind it.
 
-use std::{
-    mem,
-    net::{IpAddr, SocketAddr},
-};
+use std::net::{IpAddr, SocketAddr};
 
 use super::{
     OpenError, Opened, UdpSpec,
     ladder::{REHEARSAL_MAX, Refusal, loopback, named, send},
     open_with,
-    socket::{Socket, errno},
+    socket::Socket,
 };
 
 /// The odd number nearest to 2^32 by the golden ratio: neighbouring ports end far apart.
@@ -64,7 +61,7 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError
             // With the group's first socket, before anybody can have sent to another.
             if worker == 0 && steered.is_ok() {
                 let program = program(spec.bind.ip(), workers);
-                steered = attach(socket, &program).map_err(refused);
+                steered = socket.attach_to_group(&program).map_err(refused);
             }
         };
         let one = open_with(&spec, worker, attach)?;
@@ -159,18 +156,6 @@ fn program(kind: IpAddr, workers: usize) -> Vec<libc::sock_filter> {
     program
 }
 
-fn attach(socket: &Socket, program: &[libc::sock_filter]) -> Result<(), i32> {
-    let program =
-        libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
-    let at = (&raw const program).cast();
-    let len = mem::size_of::<libc::sock_fprog>() as libc::socklen_t;
-    let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF);
-    // SAFETY: `at` points to `len` bytes, which point to as many steps as they say; all of them
-    // live through the call, and the kernel copies what it keeps and writes nothing.
-    let set = unsafe { libc::setsockopt(socket.fd(), level, option, at, len) };
-    if set < 0 { Err(errno()) } else { Ok(()) }
-}
-
 /// Two sockets of one address over loopback: a handshake's first byte must come in at the second,
 /// and data's at the first.
 pub(super) fn rehearse(like: SocketAddr) -> Result<(), Refusal> {
@@ -189,7 +174,7 @@ pub(super) fn rehearse(like: SocketAddr) -> Result<(), Refusal> {
     };
     let at = loopback(like);
     let first = member(at)?;
-    attach(&first, &program(at.ip(), 1)).map_err(refused)?;
+    first.attach_to_group(&program(at.ip(), 1)).map_err(refused)?;
     first.bind(at).map_err(step("bind to loopback"))?;
     let at = first.local().map_err(step("getsockname"))?;
     let second = member(at)?;
