@@ -27,7 +27,7 @@ use crate::{
     header::{AnyHeader, Header, HeaderError, hops_behind},
     label::Register,
     limits::{ATTACHED_MAX, BURSTS_PER_FLUSH, EXCHANGE_CONTROL_FRAMES_MAX, PORTS_MAX},
-    link::{Leaving, Link, kind_of, session_of},
+    link::{Leaving, Link, Opened, kind_of, session_of},
     orders::{Bell, Handover, Knock, Order, PortSeat, Punt, Report},
     session::{Place, Sessions, Vouched},
     slots::{Exit, SlotTable},
@@ -115,6 +115,14 @@ enum Onward {
     Elsewhere { home: u8, egress: Mark, is_control: bool, ingress_slot: u32 },
 }
 
+/// What came of opening a sealed frame.
+enum Arrival<'f> {
+    /// A packet to be switched.
+    Packet(Opened<'f>),
+    /// Something else, which goes there.
+    Other(Onward),
+}
+
 /// Whether two frames leave by one exit and in one queue.
 #[inline]
 fn goes_along(a: &Result<Onward, Discard>, b: &Result<Onward, Discard>) -> bool {
@@ -192,43 +200,10 @@ impl Worker {
                 ingress.open_plain(frame)?
             }
             Kind::SealedData | Kind::SealedHeaderData | Kind::PathChallenge | Kind::PathAnswer => {
-                let index = session_of(frame)?;
-                let session = match self.sessions.find(index)? {
-                    Place::Here(session) => session,
-                    Place::Elsewhere(_, worker) => return Ok(Onward::Stray { worker: *worker }),
-                };
-                let from = frame.mark();
-                let Vouched { first, opened } = session.open(now, frame)?;
-                let link = session.link;
-                if matches!(kind, Kind::PathChallenge | Kind::PathAnswer) {
-                    // A challenge is asked from where a peer may be, and proves nothing of the kind.
-                    let may = session.lately.may_say(now);
-                    if first {
-                        self.note(Punt::Heard(index));
-                    }
-                    return if may {
-                        Ok(Onward::Said { kind, from })
-                    } else {
-                        Err(Discard::OverBudget)
-                    };
+                match self.open_sealed(frame, kind, seat, now)? {
+                    Arrival::Packet(opened) => opened,
+                    Arrival::Other(onward) => return Ok(onward),
                 }
-                let is_heard = first || opened.is_keepalive();
-                if is_heard || from != link {
-                    let lately = &mut session.lately;
-                    let heard = first || is_heard && lately.tells_heard(now);
-                    let strayed = from == ELSEWHERE && lately.tells_strayed(now);
-                    let roamed = from != ELSEWHERE && from != link && lately.tells_roamed(now);
-                    if heard {
-                        self.note(Punt::Heard(index));
-                    }
-                    if strayed {
-                        self.note(Punt::Strayed(index, self.strayed_by));
-                    }
-                    if roamed {
-                        self.note_roamed(link, from, seat);
-                    }
-                }
-                opened
             }
             Kind::Initiation | Kind::Response | Kind::Cookie => return Ok(Onward::Knock),
             Kind::Beacon => return Err(Discard::BadLinkKind),
@@ -245,6 +220,56 @@ impl Worker {
             AnyHeader::W128(header) => self.step(ingress, header),
             AnyHeader::W256(header) => self.step(ingress, header),
         }
+    }
+
+    /// Opens a frame by its session's keys, and tells the slow path what that proves.
+    #[inline(never)] // beside an AEAD a call is nothing, and the plain path stays short
+    fn open_sealed<'f>(
+        &mut self,
+        frame: &'f mut Frame,
+        kind: Kind,
+        seat: usize,
+        now: Now,
+    ) -> Result<Arrival<'f>, Discard> {
+        let index = session_of(frame)?;
+        let session = match self.sessions.find(index)? {
+            Place::Here(session) => session,
+            Place::Elsewhere(_, worker) => {
+                return Ok(Arrival::Other(Onward::Stray { worker: *worker }));
+            }
+        };
+        let from = frame.mark();
+        let Vouched { first, opened } = session.open(now, frame)?;
+        let link = session.link;
+        if matches!(kind, Kind::PathChallenge | Kind::PathAnswer) {
+            // A challenge is asked from where a peer may be, and proves nothing of the kind.
+            let may = session.lately.may_say(now);
+            if first {
+                self.note(Punt::Heard(index));
+            }
+            return if may {
+                Ok(Arrival::Other(Onward::Said { kind, from }))
+            } else {
+                Err(Discard::OverBudget)
+            };
+        }
+        let is_heard = first || opened.is_keepalive();
+        if is_heard || from != link {
+            let lately = &mut session.lately;
+            let heard = first || is_heard && lately.tells_heard(now);
+            let strayed = from == ELSEWHERE && lately.tells_strayed(now);
+            let roamed = from != ELSEWHERE && from != link && lately.tells_roamed(now);
+            if heard {
+                self.note(Punt::Heard(index));
+            }
+            if strayed {
+                self.note(Punt::Strayed(index, self.strayed_by));
+            }
+            if roamed {
+                self.note_roamed(link, from, seat);
+            }
+        }
+        Ok(Arrival::Packet(opened))
     }
 
     /// One step (wire.md 1.2): decides first and writes after, so that a frame that goes no further
