@@ -1,0 +1,726 @@
+//! Links under attack: what is replayed, reflected, cut, bent, forged or thrown in heaps is neither
+//! delivered nor forwarded, leaves nothing behind, and is counted. Driven by hand with virtual time.
+
+mod air;
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+};
+
+use air::{
+    Air, Birth, Datagram, Dice, MS, Node, Pair, SECOND, hop, host, key, local, packet, path,
+    receive, send,
+};
+use strowger_crypto::{
+    Nanos, Psk, SEALED_OVERHEAD_BYTES, Sealed, SeededEntropy,
+    aead::Provider,
+    handshake::{Offer, Ours, Stamp, Transport, ik, xx},
+    link_header::SessionIndex,
+};
+use strowger_engine::{
+    Now,
+    control::{
+        Event,
+        peering::{Liveness, PeerSpec, StrangerPolicy},
+    },
+    discard::Discard,
+    label::Label,
+    link::Rights,
+};
+use strowger_frame::{Address, Port};
+use strowger_io::{
+    Endpoint,
+    fault::{Fault, FaultSpec, Faults},
+    memory,
+};
+
+/// How many hostile packets; by default a run of seconds.
+fn attacks() -> u64 {
+    std::env::var("STROWGER_ATTACKS").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000)
+}
+
+fn kind(bytes: &[u8]) -> u8 {
+    bytes[0] >> 4
+}
+
+/// Three switches in a row, an endpoint at each end.
+struct Row {
+    air: Air,
+    nodes: Vec<Node>,
+    first: Endpoint,
+    last: Endpoint,
+    there: Label,
+    now: Now,
+}
+
+impl Row {
+    fn new() -> Self {
+        let (air, now) = (Air::default(), Now(1));
+        let mut nodes: Vec<Node> =
+            (1..=3).map(|seed| Node::new(&air, &Birth::new(seed), now)).collect();
+        let b_at_a = nodes[0].peer(2, true, now);
+        let (a_at_b, c_at_b) = (nodes[1].peer(1, true, now), nodes[1].peer(3, true, now));
+        let b_at_c = nodes[2].peer(2, true, now);
+        let ((slot_a, first), (slot_c, last)) = (nodes[0].endpoint(), nodes[2].endpoint());
+        let there = path(&[hop(slot_a, b_at_a), hop(a_at_b, c_at_b), hop(b_at_c, slot_c)]);
+        let mut row = Self { air, nodes, first, last, there, now };
+        for _ in 0..50 {
+            row.pass(100 * MS);
+        }
+        assert!(row.nodes.iter().all(Node::is_up));
+        row
+    }
+
+    fn pass(&mut self, ns: u64) {
+        self.now.0 += ns;
+        for _ in 0..3 {
+            for node in &mut self.nodes {
+                node.turn(self.now);
+            }
+        }
+    }
+}
+
+/// Pages of memory that this process has.
+fn resident_pages() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0)
+}
+
+/// A hostile version of something that flew once.
+fn bent(dice: &mut Dice, of: &Datagram, hosts: &[SocketAddr]) -> Datagram {
+    let mut d = of.clone();
+    match dice.below(8) {
+        0 | 1 => (),                                      // replayed, from where it came
+        2 => (d.from, d.to) = (d.to, d.from),             // reflected
+        3 => d.bytes.truncate(dice.below(d.bytes.len())), // cut
+        4 => {
+            let bit = dice.below(8 * d.bytes.len());
+            d.bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        5 => d.from = host(66),                     // from elsewhere
+        6 => d.to = hosts[dice.below(hosts.len())], // to another
+        _ => {
+            let more = 1 + dice.below(40);
+            d.bytes.extend(dice.bytes(more));
+        }
+    }
+    d
+}
+
+#[test]
+fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
+    let mut row = Row::new();
+    let mut dice = Dice::new(0x06);
+    let hosts: Vec<SocketAddr> = row.nodes.iter().map(|node| node.at).collect();
+    let before: Vec<_> = row.nodes.iter_mut().map(Node::free).collect();
+    let mut memory = 0;
+    row.air.listen();
+    // What flew lately, and some of what flew long ago: under keys that are gone.
+    let mut captured: Vec<Datagram> = Vec::new();
+    let mut delivered = HashSet::new();
+    let (mut sent, mut hostile, mut forwarded) = (0_u64, 0_u64, 0_u64);
+    let wanted = attacks();
+    while hostile < wanted {
+        sent += 1;
+        send(&mut row.first, row.there, &[&sent.to_be_bytes()[..], &[0x5a; 100]].concat());
+        for _ in 0..32 {
+            if captured.is_empty() {
+                break;
+            }
+            // Mostly of the last moments, where a window has to tell; reordered by being drawn so.
+            let newest = captured.len() - 1 - dice.below(captured.len().min(200));
+            let any = dice.below(captured.len());
+            let at = if dice.below(4) > 0 { newest } else { any };
+            let Datagram { from, to, bytes } = bent(&mut dice, &captured[at], &hosts);
+            row.air.throw(from, to, &bytes);
+            hostile += 1;
+        }
+        // A few rekeyings in the whole run.
+        row.pass((600 * SECOND).saturating_mul(32) / wanted.max(3_200));
+        row.air.taken(host(66));
+        for d in row.air.heard() {
+            forwarded += u64::from(kind(&d.bytes) == 4 && d.to == hosts[2] && d.bytes.len() > 100);
+            if captured.len() < 4_000 {
+                captured.push(d);
+            } else {
+                let at =
+                    if dice.below(8) > 0 { 2_000 + dice.below(2_000) } else { dice.below(2_000) };
+                captured[at] = d;
+            }
+        }
+        while let Some(payload) = receive(&mut row.last) {
+            let number = u64::from_be_bytes(payload[..8].try_into().expect("eight"));
+            assert!(payload[8..] == [0x5a; 100] && number <= sent, "a forgery was delivered");
+            assert!(delivered.insert(number), "{number} was delivered twice");
+        }
+        assert!(receive(&mut row.first).is_none(), "nobody sent anything there");
+        if hostile >= wanted / 4 && memory == 0 {
+            memory = resident_pages();
+        }
+    }
+    for _ in 0..10 {
+        row.pass(100 * MS);
+        while receive(&mut row.last).is_some() {}
+    }
+    assert_eq!((delivered.len() as u64, forwarded), (sent, sent), "each once, whatever else came");
+    let replayed: u64 = row.nodes.iter().map(|node| node.count(Discard::Replayed)).sum();
+    let forged: u64 = row.nodes.iter().map(|node| node.count(Discard::BadSeal)).sum();
+    assert!(replayed > hostile / 8 && forged > hostile / 500, "{replayed} {forged}");
+    for (node, before) in row.nodes.iter_mut().zip(&before) {
+        node.assert_even();
+        assert_eq!(node.free(), *before, "memory at {}", node.at);
+    }
+    assert_eq!(row.nodes.iter().map(|node| node.switch.peers().len()).sum::<usize>(), 4);
+    let delivered_bytes = delivered.capacity() as u64 * 16;
+    let grown = resident_pages().saturating_sub(memory) * 4_096;
+    // Other tests share the process in a short run; the long one is run alone.
+    let is_alone = wanted >= 1_000_000;
+    assert!(
+        !is_alone || grown < delivered_bytes + (4 << 20),
+        "{grown} bytes more than at a quarter of the way"
+    );
+}
+
+#[test]
+fn r6_of_what_a_bad_wire_repeats_bends_and_reorders_each_packet_arrives_at_most_once() {
+    let faults = Faults {
+        loss_per_million: 50_000,
+        duplicate_per_million: 400_000,
+        reorder_per_million: 300_000,
+        corrupt_per_million: 300_000,
+        delay_per_million: 50_000,
+        delay_calls_max: 5,
+    };
+    let mut now = Now(1);
+    let mut nodes: Vec<Node> = (1..=3).map(|seed| Node::bare(&Birth::new(seed), now)).collect();
+    let before: Vec<_> = nodes.iter_mut().map(Node::free).collect();
+    let mut join = |left: usize, seed: u64| {
+        let (near, far) = memory::wire(512).expect("descriptors");
+        let spec = FaultSpec { seed, rx: faults, tx: faults };
+        let ports = [Fault::new(near, &spec), Fault::new(far, &FaultSpec { seed: !seed, ..spec })];
+        let [near, far] = ports.map(|port| port.expect("memory"));
+        let mut attach = |at: usize, of: usize, port: Box<dyn Port>| {
+            let port = nodes[at].switch.plug_at(0, port).expect("a place");
+            let mut spec = PeerSpec::new("peer", key(of as u8 + 1), port);
+            spec.at = Some(Address::Only);
+            nodes[at].switch.add_peer(spec, now).expect("a slot")
+        };
+        (attach(left, left + 1, Box::new(near)), attach(left + 1, left, Box::new(far)))
+    };
+    let ((b_at_a, a_at_b), (c_at_b, b_at_c)) = (join(0, 3), join(1, 4));
+    let ((slot_a, mut first), (slot_c, mut last)) = (nodes[0].endpoint(), nodes[2].endpoint());
+    let there = path(&[hop(slot_a, b_at_a), hop(a_at_b, c_at_b), hop(b_at_c, slot_c)]);
+    let mut delivered = HashSet::new();
+    let mut sent = 0_u64;
+    // Of each packet that is sent, one or two more are made of it on each of two wires.
+    let wanted = attacks() / 4;
+    while sent < wanted {
+        for _ in 0..16 {
+            sent += 1;
+            send(&mut first, there, &sent.to_be_bytes());
+        }
+        now.0 += (600 * SECOND).saturating_mul(16) / wanted.max(16_000);
+        for _ in 0..2 {
+            nodes.iter_mut().for_each(|node| node.turn(now));
+        }
+        while let Some(payload) = receive(&mut last) {
+            let number = u64::from_be_bytes(payload[..8].try_into().expect("eight"));
+            assert!(number <= sent, "a forgery was delivered");
+            assert!(delivered.insert(number), "{number} was delivered twice");
+        }
+        assert!(receive(&mut first).is_none());
+    }
+    for _ in 0..200 {
+        now.0 += MS;
+        nodes.iter_mut().for_each(|node| node.turn(now));
+        while receive(&mut last).is_some() {}
+    }
+    assert!(delivered.len() as u64 > sent / 10, "{} of {sent}", delivered.len());
+    for hostile in [Discard::Replayed, Discard::BadSeal] {
+        let met: u64 = nodes.iter().map(|node| node.count(hostile)).sum();
+        assert!(met > sent / 4, "{met} {hostile} of {sent}");
+    }
+    for (node, before) in nodes.iter_mut().zip(&before) {
+        node.assert_even();
+        assert_eq!(node.free(), *before, "memory at {}", node.at);
+    }
+}
+
+#[test]
+fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
+    let two = |seed| Birth { workers: 2, ..Birth::new(seed) };
+    let mut pair = Pair::with(two(1), two(2), |_, _| ());
+    // A second endpoint of A, by the other worker: its packets leave on the other lane.
+    let (slot, mut other) = {
+        let spec = strowger_io::EndpointSpec::default();
+        let (port, endpoint) = strowger_io::endpoint::pair(&spec).expect("memory");
+        let port = pair.a.switch.plug_at(1, Box::new(port)).expect("room");
+        let behind = strowger_engine::link::Behind::Endpoint;
+        let attach = strowger_engine::control::Attach::plain(port, Address::Only, behind, "other");
+        (pair.a.switch.attach(attach).expect("a slot"), endpoint)
+    };
+    let (b_at_a, a_at_b) = (pair.a.view(2).slot, pair.b.view(1).slot);
+    let slot_b = pair.b.switch.slots().iter().find(|s| s.slot != a_at_b).expect("two").slot;
+    let to_b = path(&[hop(slot, b_at_a), hop(a_at_b, slot_b)]);
+    pair.until_up();
+    pair.air.listen();
+    pair.air.lose(100_000, 9);
+    let mut seen = HashSet::new();
+    let mut lanes: HashMap<(SocketAddr, u8), u32> = HashMap::new();
+    for round in 0..6_000_u32 {
+        send(&mut pair.at_a, pair.to_b, b"on one lane");
+        send(&mut other, to_b, b"on another");
+        send(&mut pair.at_b, pair.to_a, b"and back");
+        if round % 50 == 0 {
+            // The kernel moves flows meanwhile.
+            pair.air.steer(host(2), host(1), round as usize / 50 % 2);
+            pair.air.steer(host(1), host(2), round as usize / 100 % 2);
+        }
+        pair.pass(100 * MS);
+        for d in pair.air.heard().into_iter().filter(|d| matches!(kind(&d.bytes), 4 | 5 | 8 | 9)) {
+            *lanes.entry((d.from, d.bytes[0] & 15)).or_default() += 1;
+            // Receiver, lane, session and counter: once, in all that was ever sealed.
+            let header = [d.bytes[0] & 15, d.bytes[1], d.bytes[2], d.bytes[3]];
+            let counter: [u8; 4] = d.bytes[4..8].try_into().expect("eight bytes");
+            assert!(seen.insert((d.to, header, counter)), "R5: {:?} in round {round}", d);
+        }
+        while receive(&mut pair.at_a).is_some() || receive(&mut pair.at_b).is_some() {}
+    }
+    assert!(lanes[&(host(1), 0)] > 4_000 && lanes[&(host(1), 1)] > 4_000, "{lanes:?}");
+    assert!(pair.a.view(2).handshakes >= 4);
+    pair.assert_even();
+}
+
+/// A node with one peer that is not there, and a stranger's seat at host 66.
+struct Alone {
+    air: Air,
+    node: Node,
+    now: Now,
+}
+
+impl Alone {
+    fn new(strangers: Option<StrangerPolicy>) -> Self {
+        let (air, now) = (Air::default(), Now(1));
+        let mut node = Node::new(&air, &Birth { strangers, ..Birth::new(2) }, now);
+        node.peer(1, false, now);
+        let mut alone = Self { air, node, now };
+        alone.pass(MS);
+        alone.pass(MS);
+        alone
+    }
+
+    fn pass(&mut self, ns: u64) {
+        self.now.0 += ns;
+        for _ in 0..4 {
+            self.node.turn(self.now);
+        }
+    }
+
+    /// What is answered to these bytes from there.
+    fn ask(&mut self, from: SocketAddr, bytes: &[u8]) -> Vec<Vec<u8>> {
+        self.air.throw(from, self.node.at, bytes);
+        self.pass(1_000);
+        self.air.taken(from).into_iter().map(|d| d.bytes).collect()
+    }
+
+    /// Everything that could grow.
+    fn state(&mut self) -> (usize, usize, Vec<(usize, usize)>) {
+        (self.node.switch.peers().len(), self.node.switch.slots().len(), self.node.free())
+    }
+
+    /// XX by hand, from `from`: the session, if there is one.
+    fn discover(&mut self, from: SocketAddr, seed: u8) -> Option<Transport> {
+        let (local, offer) = (local(seed), Offer::default());
+        let mut entropy = SeededEntropy::new(u64::from(seed) ^ self.now.0);
+        let index = SessionIndex::new(1_000 + u32::from(seed)).expect("small");
+        for _ in 0..4 {
+            let stamp = Stamp(self.now.0);
+            let ours = Ours { local: &local, offer: &offer, index, stamp };
+            let (waiting, first) = xx::initiate(&ours, None, &mut entropy).expect("well-formed");
+            let answers = self.ask(from, &first);
+            let answer = answers.first()?;
+            assert!(answers.len() == 1 && answer.len() <= first.len(), "R8");
+            let offered = waiting.read_response(answer).expect("readable");
+            let (established, third) = offered.finish(&ours, None).expect("agreed");
+            let known = self.node.switch.peers().len();
+            assert!(self.ask(from, &third).len() <= 1);
+            let knows = |node: &Node| node.switch.peers().iter().any(|peer| peer.key == key(seed));
+            if knows(&self.node) {
+                return Some(established.into_transport(Nanos(self.now.0), Provider::DEFAULT));
+            }
+            assert_eq!(self.node.switch.peers().len(), known);
+        }
+        None
+    }
+}
+
+/// An initiation that only `from` can have made, for the node with this seed.
+fn initiation(from: u8, to: u8, at: u64) -> Vec<u8> {
+    let (local, offer) = (local(from), Offer::default());
+    let index = SessionIndex::new(77).expect("small");
+    let ours = Ours { local: &local, offer: &offer, index, stamp: Stamp(at) };
+    let mut entropy = SeededEntropy::new(at);
+    ik::initiate(&ours, &key(to), &Psk::NONE, None, &mut entropy).expect("well-formed").1
+}
+
+#[test]
+fn r8_unauthenticated_bytes_create_no_state_and_get_at_most_one_reply_no_larger() {
+    for strangers in [None, Some(StrangerPolicy { rights: Rights::NONE, links_max: 4 })] {
+        let mut alone = Alone::new(strangers);
+        let mut dice = Dice::new(0x08);
+        let before = alone.state();
+        let stranger = initiation(9, 2, 5);
+        for round in 0..4_000 {
+            let mut bytes = match round % 4 {
+                // The lengths that handshakes have, and any other.
+                0 => dice.bytes(896),
+                1 => {
+                    let len = dice.below(1_500);
+                    dice.bytes(len)
+                }
+                // A stranger's, good but for one bit.
+                2 => {
+                    let mut bytes = stranger.clone();
+                    let bit = dice.below(8 * bytes.len());
+                    bytes[bit / 8] ^= 1 << (bit % 8);
+                    bytes
+                }
+                _ => stranger.clone(),
+            };
+            if let (Some(first), 0 | 1) = (bytes.first_mut(), round % 4) {
+                *first = ((round / 4 % 9 + 1) as u8) << 4 | (round / 36 % 4) as u8;
+            }
+            let answers = alone.ask(host(66), &bytes);
+            assert!(answers.len() <= 1, "{} answers", answers.len());
+            for answer in answers {
+                assert!(answer.len() <= bytes.len(), "{} for {}", answer.len(), bytes.len());
+                assert!(strangers.is_some() || kind(&answer) == 3, "strangers are off");
+            }
+            alone.now.0 += 20 * MS;
+        }
+        assert_eq!(alone.state(), before);
+        alone.node.assert_even();
+    }
+}
+
+#[test]
+fn r8_junk_addressed_to_a_handshake_is_no_occasion_for_an_initiation() {
+    let mut pair = Pair::new();
+    pair.air.listen();
+    pair.air.cut(host(2), true); // B is not there: A tries again and again
+    for _ in 0..600 {
+        pair.pass(50 * MS);
+        // Short junk to any index that A could await an answer by, just when it wants to try anew.
+        let mut indices: Vec<[u8; 4]> = Vec::new();
+        pair.air.cut(host(2), false);
+        for d in pair.air.heard().iter().filter(|d| kind(&d.bytes) == 1) {
+            indices.push(d.bytes[4..8].try_into().expect("an initiation"));
+        }
+        for index in indices {
+            for first in [0x20, 0x30] {
+                let junk = [[first, index[1], index[2], index[3]], [0; 4]].concat();
+                pair.air.throw(host(66), host(1), &junk);
+            }
+        }
+        pair.now.0 += 400 * MS;
+        pair.a.turn(pair.now);
+        pair.a.turn(pair.now);
+        assert!(pair.air.taken(host(66)).is_empty(), "somebody was told something");
+    }
+}
+
+#[test]
+fn r8_cookies_under_load_let_in_who_receives_where_it_sends_from() {
+    let mut alone = Alone::new(None);
+    let flood = initiation(9, 2, 5);
+    let before = alone.state();
+    let (mut asked, mut answered) = (0, 0);
+    let mut spoofed = 0_u8;
+    let run = |alone: &mut Alone, ns: u64, asked: &mut u64, answered: &mut u64, n: &mut u8| {
+        for _ in 0..40 {
+            // From addresses where nobody receives, or nobody answers.
+            *n = n.wrapping_add(1);
+            alone.air.throw(host(100 + *n % 100), host(2), &flood);
+            *asked += 1;
+        }
+        alone.pass(ns);
+        for n in 100..200 {
+            for d in alone.air.taken(host(n)) {
+                assert!(kind(&d.bytes) == 3 && d.bytes.len() == 64, "a cookie or nothing");
+                *answered += 1;
+            }
+        }
+    };
+    for _ in 0..100 {
+        run(&mut alone, 10 * MS, &mut asked, &mut answered, &mut spoofed);
+    }
+    assert!(answered > asked / 4 && answered <= asked, "{answered} answers of {asked}");
+    assert_eq!(alone.state(), before, "a flood leaves nothing");
+    // The peer, from an address that nobody knows, in the midst of it.
+    let mut peer = Node::new(&alone.air, &Birth::new(1), alone.now);
+    peer.peer(2, true, alone.now);
+    let began = alone.now.0;
+    while !(peer.is_up() && alone.node.view(1).is_up) {
+        run(&mut alone, 10 * MS, &mut asked, &mut answered, &mut spoofed);
+        peer.turn(alone.now);
+        alone.pass(1);
+        peer.turn(alone.now);
+        assert!(alone.now.0 - began < 20 * SECOND, "kept out by a flood");
+    }
+    alone.node.assert_even();
+}
+
+#[test]
+fn r12_noise_with_wrong_macs_spends_nobody_s_budget() {
+    let mut alone = Alone::new(None);
+    let mut noise = initiation(9, 2, 5);
+    *noise.last_chunk_mut().expect("long") = [7; 32]; // both macs
+    let mut peer = Node::new(&alone.air, &Birth::new(1), alone.now);
+    peer.peer(2, true, alone.now);
+    for round in 0..300 {
+        for n in 0..20 {
+            alone.air.throw(host(100 + n), host(2), &noise);
+        }
+        alone.pass(MS);
+        peer.turn(alone.now);
+        alone.pass(1);
+        peer.turn(alone.now);
+        if peer.is_up() && alone.node.is_up() {
+            assert!(round < 10, "in {round} rounds");
+            return;
+        }
+    }
+    panic!("kept out by noise");
+}
+
+#[test]
+fn r12_a_flood_of_strangers_does_not_keep_a_known_peer_from_its_new_keys() {
+    let mut pair = Pair::new();
+    pair.until_up();
+    pair.wait(100);
+    let before = pair.a.view(2).handshakes;
+    let mut noise = initiation(9, 2, 5);
+    *noise.last_chunk_mut().expect("long") = [7; 32];
+    for _ in 0..250 {
+        for n in 0..200 {
+            pair.air.throw(host(100 + n % 100), host(2), &noise); // more than the queue holds
+        }
+        send(&mut pair.at_a, pair.to_b, b"as ever");
+        pair.pass(100 * MS);
+        while receive(&mut pair.at_b).is_some() {}
+    }
+    assert!(pair.a.view(2).handshakes > before, "no new keys");
+    assert!(pair.b.count(Discard::PuntFull) > 0, "the flood was larger than its queue");
+    assert!(pair.talks());
+    pair.assert_even();
+}
+
+#[test]
+fn strangers_get_nothing_unless_the_operator_wrote_so() {
+    let mut alone = Alone::new(None);
+    let before = alone.state();
+    assert!(alone.discover(host(66), 9).is_none());
+    assert!(alone.ask(host(66), &initiation(9, 2, 5)).is_empty());
+    assert_eq!(alone.state(), before);
+    assert!(alone.node.count(Discard::NotAllowed) >= 2);
+}
+
+/// A question to a switch (wire.md 5).
+const PING: [u8; 8] = [1, 1, 0, 0, 0, 0, 0, 9];
+
+/// A sealed frame of a stranger's.
+fn sealed(keys: &mut Transport, what: Sealed, body: &[u8], now: Now) -> Vec<u8> {
+    let mut bytes = vec![0; body.len() + SEALED_OVERHEAD_BYTES];
+    bytes[8..8 + body.len()].copy_from_slice(body);
+    keys.sealers[0].seal(Nanos(now.0), what, &mut bytes).expect("fresh keys");
+    bytes
+}
+
+#[test]
+fn a_stranger_has_a_slot_and_reaches_nothing_by_it() {
+    let policy = StrangerPolicy { rights: Rights::NONE, links_max: 4 };
+    let mut alone = Alone::new(Some(policy));
+    let (slot, mut endpoint) = alone.node.endpoint();
+    alone.pass(MS);
+    alone.pass(MS);
+    let mut keys = alone.discover(host(66), 9).expect("a session");
+    let view = alone.node.view(9);
+    assert!(view.is_stranger && view.rights == Rights::NONE);
+    alone.pass(MS);
+    let other = alone.node.view(1).slot;
+    for (n, to) in [slot, other, 1].into_iter().enumerate() {
+        let label = match to {
+            1 => Label::here(),
+            to => path(&[hop(view.slot, to)]),
+        };
+        let mut bytes = packet(label, &PING);
+        bytes[8 + 1] |= 0x40; // a control message
+        bytes[8 + 4..8 + 6].fill(0); // it comes from a switch: no bits are used yet
+        bytes[16..24].copy_from_slice(&label.register().to_be_bytes());
+        let frame = sealed(&mut keys, Sealed::Data, &bytes[8..], alone.now);
+        alone.air.throw(host(66), host(2), &frame);
+        alone.pass(MS);
+        alone.pass(MS);
+        assert_eq!(alone.node.count(Discard::NotAllowed), n as u64 + 1, "to {to}");
+        assert!(receive(&mut endpoint).is_none());
+    }
+    alone.node.assert_even();
+}
+
+#[test]
+fn strangers_are_few_and_give_their_slots_back() {
+    let policy = StrangerPolicy { rights: Rights::NONE, links_max: 3 };
+    let mut alone = Alone::new(Some(policy));
+    let got = (10..30).filter(|&n| alone.discover(host(n), n).is_some()).count();
+    assert_eq!((got, alone.node.switch.peers().len()), (3, 1 + 3));
+    // Never heard again: their keys grow old, and others may come.
+    for _ in 0..3_000 {
+        alone.pass(100 * MS);
+    }
+    assert_eq!((alone.node.switch.peers().len(), alone.node.switch.slots().len()), (1, 1));
+    assert!(alone.discover(host(40), 40).is_some());
+    alone.node.assert_even();
+}
+
+#[test]
+fn a_stranger_s_third_message_replayed_makes_no_second_session() {
+    let policy = StrangerPolicy { rights: Rights::NONE, links_max: 4 };
+    let mut alone = Alone::new(Some(policy));
+    let (local, offer) = (local(9), Offer::default());
+    let index = SessionIndex::new(1_009).expect("small");
+    let mut entropy = SeededEntropy::new(9);
+    let ours = Ours { local: &local, offer: &offer, index, stamp: Stamp(5) };
+    let (waiting, first) = xx::initiate(&ours, None, &mut entropy).expect("well-formed");
+    let answer = alone.ask(host(66), &first).remove(0);
+    assert_eq!(alone.ask(host(66), &first), [answer.clone()], "the same question, the same answer");
+    let third = waiting.read_response(&answer).expect("readable").finish(&ours, None);
+    let third = third.expect("agreed").1;
+    alone.ask(host(66), &third);
+    let view = alone.node.view(9);
+    for _ in 0..10 {
+        alone.ask(host(66), &third);
+        alone.ask(host(67), &third);
+        assert_eq!(alone.node.view(9).slot, view.slot);
+        assert_eq!(alone.node.switch.peers().len(), 2);
+    }
+}
+
+#[test]
+fn who_has_a_peer_s_key_and_not_its_psk_does_not_come_in_by_xx() {
+    let policy = StrangerPolicy { rights: Rights::NONE, links_max: 4 };
+    let mut alone = Alone::new(Some(policy));
+    let mut spec = alone.node.spec(5, false);
+    spec.psk = Psk::from_bytes([5; 32]);
+    alone.node.switch.add_peer(spec, alone.now).expect("a slot");
+    alone.discover(host(66), 5); // says only whether the peer is known
+    for _ in 0..20 {
+        alone.pass(100 * MS);
+    }
+    assert_eq!(alone.node.view(5).handshakes, 0);
+    assert!(alone.node.count(Discard::NotAllowed) > 0);
+}
+
+#[test]
+fn a_pinned_identity_is_the_only_one() {
+    for (pinned, comes_up) in [(2, true), (7, false)] {
+        let mut pair = Pair::with(Birth::new(1), Birth::new(2), |own, spec| {
+            if own == 1 {
+                spec.identity = Some(*local(pinned).identity());
+            }
+        });
+        pair.wait(30);
+        assert_eq!(pair.a.is_up() && pair.b.is_up(), comes_up);
+    }
+}
+
+#[test]
+fn r12_a_peer_that_shouts_drowns_out_no_other() {
+    let policy = StrangerPolicy { rights: Rights::NONE, links_max: 4 };
+    let liveness = Liveness { interval_ns: 200 * MS, multiplier: 3, always: true };
+    let birth = Birth { strangers: Some(policy), ..Birth::new(2) };
+    let mut pair = Pair::with(Birth::new(1), birth, |_, spec| spec.liveness = liveness);
+    pair.until_up();
+    // A stranger with a session floods B with challenges and keepalives, which B must look at.
+    let Pair { air, b, now, a, at_a, at_b, to_b, to_a } = pair;
+    let mut alone = Alone { air: air.clone(), node: b, now };
+    let mut keys = alone.discover(host(66), 9).expect("a session");
+    let mut pair = Pair { air, b: alone.node, now: alone.now, a, at_a, at_b, to_b, to_a };
+    pair.b.events.clear();
+    pair.a.events.clear();
+    for round in 0..600 {
+        for n in 0..400 {
+            let (what, body) = if n % 2 == 0 {
+                (Sealed::PathChallenge, &[7_u8; 8][..])
+            } else {
+                (Sealed::Data, &[][..])
+            };
+            let frame = sealed(&mut keys, what, body, pair.now);
+            pair.air.throw(host(66), host(2), &frame);
+        }
+        pair.pass(10 * MS);
+        let answers = pair.air.taken(host(66)).len();
+        assert!(answers <= 100, "{answers} answers in round {round}");
+    }
+    let is_down = |event: &Event| matches!(event, Event::LinkDown(_));
+    assert!(!pair.a.events.iter().any(is_down), "{:?}", pair.a.events);
+    assert!(!pair.b.events.iter().any(is_down), "{:?}", pair.b.events);
+    assert!(pair.b.count(Discard::OverBudget) > 0);
+    assert!(pair.talks());
+    pair.assert_even();
+}
+
+#[test]
+fn each_right_opens_one_way_and_no_other() {
+    let rights = [
+        ("transit", Rights { transit: true, ..Rights::NONE }),
+        ("endpoints", Rights { endpoints: true, ..Rights::NONE }),
+        ("control", Rights { control: true, ..Rights::NONE }),
+        ("none", Rights::NONE),
+    ];
+    for (name, rights) in rights {
+        let (air, now) = (Air::default(), Now(1));
+        let mut nodes: Vec<Node> =
+            (1..=3).map(|seed| Node::new(&air, &Birth::new(seed), now)).collect();
+        let b_at_a = nodes[0].peer(2, true, now);
+        let mut spec = nodes[1].spec(1, true);
+        spec.rights = rights;
+        let a_at_b = nodes[1].switch.add_peer(spec, now).expect("a slot");
+        let c_at_b = nodes[1].peer(3, true, now);
+        let b_at_c = nodes[2].peer(2, true, now);
+        let (slot_a, first) = nodes[0].endpoint();
+        let (slot_b, mut at_b) = nodes[1].endpoint();
+        let (slot_c, last) = nodes[2].endpoint();
+        let there = path(&[hop(slot_a, b_at_a), hop(a_at_b, c_at_b), hop(b_at_c, slot_c)]);
+        let mut row = Row { air, nodes, first, last, there, now };
+        for _ in 0..30 {
+            row.pass(100 * MS);
+        }
+        let refused = |row: &Row| row.nodes[1].count(Discard::NotAllowed);
+
+        send(&mut row.first, row.there, b"through");
+        row.pass(MS);
+        assert_eq!(receive(&mut row.last).is_some(), rights.transit, "{name}: transit");
+        assert_eq!(refused(&row), u64::from(!rights.transit), "{name}: transit");
+
+        let before = refused(&row);
+        send(&mut row.first, path(&[hop(slot_a, b_at_a), hop(a_at_b, slot_b)]), b"to the endpoint");
+        row.pass(MS);
+        assert_eq!(receive(&mut at_b).is_some(), rights.endpoints, "{name}: endpoints");
+        assert_eq!(refused(&row) - before, u64::from(!rights.endpoints), "{name}: endpoints");
+
+        // A question to the switch itself is answered to whoever may ask.
+        let to_switch = path(&[hop(slot_a, b_at_a), hop(a_at_b, 1)]);
+        let mut question = packet(to_switch, &PING);
+        question[8 + 1] |= 0x40;
+        let mut frame = row.first.frame(question.len()).expect("memory");
+        frame.bytes_mut().copy_from_slice(&question);
+        let before = refused(&row);
+        row.first.send(frame).expect("room");
+        row.pass(MS);
+        row.pass(MS);
+        assert_eq!(refused(&row) - before, u64::from(!rights.control), "{name}: control");
+        row.nodes.iter().for_each(Node::assert_even);
+    }
+}
