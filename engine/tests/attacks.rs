@@ -594,7 +594,8 @@ fn a_stranger_s_third_message_replayed_makes_no_second_session() {
     let ours = Ours { local: &local, offer: &offer, index, stamp: Stamp(5) };
     let (waiting, first) = xx::initiate(&ours, None, &mut entropy).expect("well-formed");
     let answer = alone.ask(host(66), &first).remove(0);
-    assert_eq!(alone.ask(host(66), &first), [answer.clone()], "the same question, the same answer");
+    let again = alone.ask(host(66), &first).remove(0);
+    assert_eq!(again, answer, "the same question, the same answer");
     let third = waiting.read_response(&answer).expect("readable").finish(&ours, None);
     let third = third.expect("agreed").1;
     alone.ask(host(66), &third);

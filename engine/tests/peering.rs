@@ -476,6 +476,31 @@ fn r10_workers_go_on_without_a_slow_path_until_their_keys_are_old() {
 }
 
 #[test]
+fn r10_workers_whose_slow_path_is_gone_for_good_forward_until_the_keys_are_old_and_count_what_then_ends()
+ {
+    let mut pair = Pair::new();
+    pair.until_up();
+    let Pair { a, mut b, mut at_a, mut at_b, to_b, mut now, .. } = pair;
+    let Node { switch, mut workers, .. } = a;
+    drop(switch);
+    let born = now.0;
+    let (mut in_time, mut late) = (0, 0);
+    for _ in 0..300 {
+        send(&mut at_a, to_b, b"nobody minds");
+        now.0 += SECOND;
+        for _ in 0..3 {
+            workers[0].breathe(now);
+            b.turn(now);
+        }
+        let arrived = u32::from(receive(&mut at_b).is_some());
+        if now.0 - born < 175 * SECOND { in_time += arrived } else { late += arrived }
+    }
+    assert!(in_time >= 174, "{in_time}");
+    assert!(late <= 10, "{late} under keys that are too old");
+    b.assert_even();
+}
+
+#[test]
 fn a_loop_made_on_purpose_costs_its_hop_budget_and_no_more() {
     let turning = |seed| {
         let config = SwitchConfig { u_turns: true, ..SwitchConfig::default() };
