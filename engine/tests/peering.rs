@@ -3,7 +3,7 @@
 
 mod air;
 
-use air::{Air, Birth, MS, Node, Pair, SECOND, hop, host, packet, path, receive, send};
+use air::{Air, Birth, Dice, MS, Node, Pair, SECOND, hop, host, packet, path, receive, send};
 use strowger_engine::{
     Now,
     control::{
@@ -390,6 +390,68 @@ fn a_flow_that_comes_in_by_another_worker_is_handed_over_and_then_owned_there() 
     assert_eq!(pair.b.count(Discard::Replayed), 0);
     assert!(pair.talks());
     pair.assert_even();
+}
+
+#[test]
+fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
+    for seed in 1..=8 {
+        let mut dice = Dice::new(seed);
+        let mut pair = two_workers();
+        let (mut sent, mut last, mut arrived) = (0_u32, 0, 0_u32);
+        for round in 0..3_000 {
+            if dice.below(40) == 0 {
+                // What lies in the kernel's two queues has no order, so they are empty when it moves.
+                for worker in &mut pair.b.workers {
+                    worker.breathe(pair.now);
+                }
+                let worker = dice.below(2);
+                pair.air.steer(host(2), host(1), worker);
+            }
+            for _ in 0..dice.below(8) {
+                sent += 1;
+                send(&mut pair.at_a, pair.to_b, &sent.to_be_bytes());
+            }
+            pair.now.0 += MS / 10;
+            pair.a.turn(pair.now);
+            // The workers and the slow path of B, in any order.
+            for _ in 0..dice.below(6) {
+                match dice.below(3) {
+                    2 => pair.b.events.extend(pair.b.switch.poll(pair.now)),
+                    worker => drop(pair.b.workers[worker].breathe(pair.now)),
+                }
+            }
+            if round == 2_999 {
+                pair.wait(1);
+            }
+            while let Some(payload) = receive(&mut pair.at_b) {
+                let n = number(&payload);
+                assert!(n > last, "R7: {n} after {last}");
+                (last, arrived) = (n, arrived + 1);
+            }
+        }
+        let ended = [Discard::NoSession, Discard::ExchangeFull, Discard::EgressFull];
+        let lost: u64 = ended.iter().map(|&why| pair.b.count(why)).sum();
+        assert_eq!(u64::from(sent), u64::from(arrived) + lost, "what was lost is counted");
+        assert!(lost < u64::from(sent) / 20, "{lost} of {sent}");
+
+        // It has moved: the worker by which it comes in opens it alone.
+        pair.air.steer(host(2), host(1), 1);
+        for _ in 0..20 {
+            assert!(pair.talks());
+            pair.pass(10 * MS);
+        }
+        let opened = |pair: &Pair| {
+            let slot = pair.b.view(1).slot;
+            pair.b.switch.slots().iter().find(|view| view.slot == slot).expect("its slot").frames_in
+        };
+        let before = opened(&pair);
+        send(&mut pair.at_a, pair.to_b, b"by the other one");
+        pair.a.turn(pair.now);
+        pair.b.workers[1].breathe(pair.now);
+        assert_eq!(opened(&pair), before + 1);
+        pair.pass(MS);
+        pair.assert_even();
+    }
 }
 
 #[test]
