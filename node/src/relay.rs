@@ -37,6 +37,9 @@ use crate::{
     topology::{PortInfo, PortKind, Topology, assemble},
 };
 
+/// What a relay that is stopped says to its neighbours (wire.md W5-12): it ends by its operator's will.
+const GOODBYE_STOPPING: u8 = 1;
+
 /// Workers and clients ring when there is something to do; what is due by the clock (quarantines,
 /// keys, liveness) is looked at this often.
 const IDLE_TICK: Duration = Duration::from_millis(50);
@@ -430,10 +433,16 @@ impl Relay {
         let attached = self.topology.switch.slots();
         let is_there =
             |state| matches!(state, SlotState::Attached | SlotState::Draining | SlotState::Coming);
+        // Said first and let go before anything is taken away. Plain neighbours are told nothing:
+        // anybody could have said it.
+        for peer in self.topology.switch.peers().iter().filter(|peer| peer.is_up) {
+            self.topology.switch.goodbye(peer.slot, GOODBYE_STOPPING, 0, "the relay stops");
+        }
+        let mut settled = self.settle();
         for view in attached.iter().filter(|view| is_there(view.state)) {
             let _ = self.topology.switch.detach(view.slot);
         }
-        let mut settled = self.settle();
+        settled &= self.settle();
         let ports = self.topology.switch.ports();
         for port in &self.topology.ports {
             let _ = self.topology.switch.unplug(port.id);
