@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `ring.rs` | the ring of one producer and one consumer; orders, reports and exchanges are such rings |
 //! | `pool.rs` | chunks on their way home, trains in two threads, pools that end first |
+//! | `slots.rs` | a number that goes from one user to the next while two workers forward |
 //! | `sleep.rs` | the flag beside a doorbell, and the doorbell |
 
 #![cfg(test)]
@@ -17,6 +18,7 @@
 mod pool;
 mod ring;
 mod sleep;
+mod slots;
 
 /// How often a scenario is run on plain threads.
 #[cfg(not(loom))]

@@ -73,6 +73,8 @@ pub(crate) struct Config {
     pub(crate) memory: Memory,
     /// Where the control socket is.
     pub(crate) control_socket: PathBuf,
+    /// Where slot numbers are kept over restarts; nowhere if none is named.
+    pub(crate) state: Option<PathBuf>,
     /// UDP listeners, in the file's order.
     pub(crate) udp: Vec<Listener>,
     /// Who this node is, without which it has no sealed links.
@@ -212,8 +214,17 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("neighbour", links::NEIGHBOUR_KEYS),
     ("unix", UNIX_KEYS),
 ];
-const SWITCH_KEYS: &[&str] =
-    &["workers", "cores", "idle", "scheme", "slot_max", "hops_max", "u_turns", "quarantine_s"];
+const SWITCH_KEYS: &[&str] = &[
+    "workers",
+    "cores",
+    "idle",
+    "scheme",
+    "slot_max",
+    "hops_max",
+    "u_turns",
+    "quarantine_s",
+    "state",
+];
 const MEMORY_KEYS: &[&str] = &["trains", "singles", "huge_pages"];
 const CONTROL_KEYS: &[&str] = &["socket"];
 const UDP_KEYS: &[&str] =
@@ -230,6 +241,7 @@ pub(crate) fn parse(text: &str) -> Result<Config, Fault> {
 
     let section = document.section("switch", SWITCH_KEYS)?;
     let switch = switch(&section)?;
+    let state = state_path(&section)?;
     let workers = workers(&section)?;
     let cores = cores(&section, workers)?;
     let idle = section
@@ -284,6 +296,7 @@ pub(crate) fn parse(text: &str) -> Result<Config, Fault> {
         switch,
         memory,
         control_socket,
+        state,
         udp,
         identity,
         peers,
@@ -291,6 +304,15 @@ pub(crate) fn parse(text: &str) -> Result<Config, Fault> {
         neighbours,
         unix,
     })
+}
+
+fn state_path(section: &Section<'_>) -> Result<Option<PathBuf>, Fault> {
+    let Some(path) = section.text("state")? else { return Ok(None) };
+    if Path::new(path.value).file_name().is_none() || path.value.contains('\0') {
+        let text = "state in [switch] must be the path of a file; it is made if it is not there";
+        return Err(Fault { line: path.line, text: text.to_owned() });
+    }
+    Ok(Some(PathBuf::from(path.value)))
 }
 
 fn switch(section: &Section<'_>) -> Result<SwitchConfig, Fault> {
@@ -598,6 +620,18 @@ name = \"local\"
 path = \"/run/local\"
 slot = 4
 ";
+
+    #[test]
+    fn a_state_file_has_a_name() {
+        let state = |text: &str| parse(text).map(|config| config.state);
+        assert_eq!(state(""), Ok(None));
+        let path = PathBuf::from("kept/state");
+        assert_eq!(state("[switch]\nstate = \"kept/state\""), Ok(Some(path)));
+        for none in ["", "..", "/"] {
+            let fault = state(&format!("[switch]\nstate = \"{none}\"")).expect_err("no file");
+            assert_eq!(fault.line, 2);
+        }
+    }
 
     #[test]
     fn a_good_file_is_read_as_it_stands() {

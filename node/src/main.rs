@@ -16,6 +16,7 @@ mod label_cmd;
 mod relay;
 mod run;
 mod show;
+mod state;
 mod topology;
 
 use std::{

@@ -225,7 +225,9 @@ impl Relay {
 
     /// One turn of the slow path.
     fn turn(&mut self) {
+        self.keep_state(false);
         let events = self.topology.switch.poll(self.topology.clock.now());
+        self.keep_state(!events.is_empty());
         self.note(&events);
         for event in events {
             let (slot, answer) = match event {
@@ -272,6 +274,16 @@ impl Relay {
             let place = slot.and_then(|slot| views.binary_search_by_key(&slot, |v| v.slot).ok());
             let name = place.map(|place| views[place].name.clone()).unwrap_or_default();
             self.journal.write(Entry { number: 0, at, what, slot, name, detail });
+        }
+    }
+
+    /// Writes down whose slots are whose, where there is news.
+    fn keep_state(&mut self, has_changed: bool) {
+        let Topology { switch, clock, state: Some(state), .. } = &mut self.topology else { return };
+        if (has_changed || state.is_behind(switch))
+            && let Some(warning) = state.keep(switch, *clock)
+        {
+            let _ = writeln!(io::stderr(), "strowger: {warning}");
         }
     }
 
@@ -430,6 +442,10 @@ impl Relay {
         server.stop();
         // A worker that died reports nothing any more, so there is nothing to wait for.
         ended?;
+        // Those who have slots now are to find them again: that they are taken away is not kept.
+        self.keep_state(true);
+        self.topology.state = None;
+        self.topology.switch.set_written(u64::MAX);
         let attached = self.topology.switch.slots();
         let is_there =
             |state| matches!(state, SlotState::Attached | SlotState::Draining | SlotState::Coming);

@@ -38,6 +38,7 @@ use crate::{
     exit::{Exit, Failure},
     key,
     run::{Clock, Idle, Running, WorkerBell, start},
+    state::StateFile,
 };
 
 /// Workers that "auto" makes at most: what one switch takes.
@@ -60,6 +61,7 @@ pub(crate) struct Topology {
     pub(crate) switch: Switch,
     pub(crate) running: Vec<Running>,
     pub(crate) clock: Clock,
+    pub(crate) state: Option<StateFile>,
     pub(crate) ports: Vec<PortInfo>,
     pub(crate) memory: MemoryUse,
     pub(crate) idle: Idle,
@@ -169,7 +171,23 @@ pub(crate) fn assemble(
         let _ = writeln!(said, "identity: {peer_id}");
     }
     let ports = plug(config, count, &mut switch, said)?;
+    let state = match &config.state {
+        Some(path) => Some(StateFile::load(path, &mut switch, clock)?),
+        None => None,
+    };
     attach(config, &mut switch, &ports, clock)?;
+    let state = state.map(|(mut state, before)| {
+        if let Some(before) = before {
+            let _ = writeln!(said, "state: {} slots as before", before.numbers.len());
+            for line in StateFile::overruled(&before, &switch.snapshot(clock.now())) {
+                let _ = writeln!(said, "{line}");
+            }
+        }
+        if let Some(warning) = state.keep(&mut switch, clock) {
+            let _ = writeln!(said, "{warning}");
+        }
+        state
+    });
 
     let mut running = Vec::new();
     for (number, (worker, bell)) in workers.into_iter().zip(bells).enumerate() {
@@ -179,7 +197,7 @@ pub(crate) fn assemble(
     }
     let events = settle(&mut switch, &running, clock)?;
     let (idle, cores) = (config.idle, config.cores.clone());
-    Ok(Topology { switch, running, clock, ports, memory, idle, cores, identity, events })
+    Ok(Topology { switch, running, clock, state, ports, memory, idle, cores, identity, events })
 }
 
 /// Says who the node is, where the configuration does.

@@ -49,6 +49,11 @@ impl fmt::Display for RestoreError {
 impl std::error::Error for RestoreError {}
 
 impl Switch {
+    /// How many numbers were ever given, over restarts: tells whether there is news to write down.
+    pub fn generation(&self) -> u64 {
+        self.numbers.generation()
+    }
+
     /// What is to be found again after a restart at this moment.
     pub fn snapshot(&self, now: Now) -> Snapshot {
         let who = |mark: strowger_frame::Mark| {

@@ -1,0 +1,188 @@
+//! Table swap and burst: a number is given to another user while two workers forward. The rings, the
+//! ledger, the numbers and the tables are the real ones; the workers are reduced to what R1 hangs
+//! on: they obey, report, and look a number up in the table that they have.
+//!
+//! Time does not pass here: the quarantine is nothing, so only the order of the steps is left
+//! between a number's old user and its new one.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use strowger_engine::{
+    Now,
+    control::{
+        ledger::Ledger,
+        numbers::{Detached, Numbers, Published, Unnamed, Wish},
+    },
+    scheme::F4,
+    slots::{Exit, SlotTable},
+};
+use strowger_frame::{
+    Mark,
+    ring::{Consumer, Producer, ring},
+};
+
+use crate::{check_bounded, spawn};
+
+const WORKERS: usize = 2;
+/// The number that both users have, one after the other.
+const SLOT: u32 = 0;
+const FIRST: Mark = Mark::new(0, 0);
+const SECOND: Mark = Mark::new(1, 0);
+
+enum Order {
+    Table(Box<SlotTable>),
+    Drop(Mark),
+}
+
+/// What a worker of the engine does with orders, and with one frame a breath.
+struct Worker {
+    orders: Consumer<Order>,
+    reports: Producer<()>,
+    table: Box<SlotTable>,
+    has_first: bool,
+}
+
+impl Worker {
+    fn obey(&mut self) {
+        while let Some(order) = self.orders.pop() {
+            match order {
+                Order::Table(table) => self.table = table,
+                Order::Drop(mark) => self.has_first &= mark != FIRST,
+            }
+            self.reports.push(()).expect("a place for each");
+        }
+    }
+
+    /// Who a frame goes to whose label names the number.
+    fn forward(&self) -> Option<Mark> {
+        match self.table.take(u64::from(SLOT)).exit() {
+            Exit::Neighbour(mark) if mark != FIRST || self.has_first => Some(mark),
+            _ => None,
+        }
+    }
+}
+
+/// The slow path's half.
+struct Control {
+    numbers: Numbers,
+    ledger: Ledger,
+    orders: Vec<Producer<Order>>,
+    reports: Vec<Consumer<()>>,
+}
+
+impl Control {
+    fn give(&mut self, order: impl Fn() -> Order) {
+        for worker in 0..WORKERS {
+            assert!(self.orders[worker].push(order()).is_ok(), "a place for each");
+            self.ledger.note_given(worker);
+        }
+    }
+
+    fn give_tables(&mut self) {
+        let leads = self.numbers.leads();
+        let exit = |slot| match leads.get(&slot) {
+            Some(strowger_engine::control::numbers::Lead::User(mark)) => Exit::Neighbour(*mark),
+            _ => Exit::Gone,
+        };
+        self.give(|| Order::Table(Box::new(SlotTable::new(&F4, 15, exit).expect("a table"))));
+    }
+
+    /// Reads what was reported; says whether all workers have passed.
+    fn has_passed<T>(&mut self, awaited: &strowger_engine::control::ledger::Awaited<T>) -> bool {
+        for worker in 0..WORKERS {
+            while self.reports[worker].pop().is_some() {
+                self.ledger.note_reported(worker);
+            }
+        }
+        self.ledger.has_passed(awaited)
+    }
+}
+
+fn two_workers() -> (Control, Vec<Worker>) {
+    let mut control = Control {
+        numbers: Numbers::new(15),
+        ledger: Ledger::new(WORKERS),
+        orders: Vec::new(),
+        reports: Vec::new(),
+    };
+    let wish = Wish { slot: Some(SLOT), who: None };
+    let given = control.numbers.give(wish, FIRST, Now(1)).expect("free");
+    assert!(matches!(control.numbers.publish(given, Now(1)), Published::Now));
+    let workers = (0..WORKERS)
+        .map(|_| {
+            let (orders, orders_taken) = ring(4);
+            let (reports_given, reports) = ring(4);
+            control.orders.push(orders);
+            control.reports.push(reports);
+            let exit = |slot| if slot == SLOT { Exit::Neighbour(FIRST) } else { Exit::Empty };
+            let table = Box::new(SlotTable::new(&F4, 15, exit).expect("a table"));
+            Worker { orders: orders_taken, reports: reports_given, table, has_first: true }
+        })
+        .collect();
+    (control, workers)
+}
+
+/// Takes the number from the first user, and gives it to the second as soon as the tokens allow.
+/// `issued` counts labels of the second. As far as it comes without waiting.
+fn hand_on(mut control: Control, issued: &AtomicUsize) {
+    let withdrawn = control.numbers.withdraw(FIRST).expect("it has it");
+    control.give_tables();
+    let informed = control.ledger.wait_for_all(control.numbers.told(withdrawn));
+    if !control.has_passed(&informed) {
+        return;
+    }
+    let unnamed = Unnamed::after(control.ledger.pass(informed).expect("seen above"));
+    let leaving = unnamed.leaving().expect("the first");
+    control.give(|| Order::Drop(leaving));
+    let unnamed = control.ledger.wait_for_all(unnamed);
+    if !control.has_passed(&unnamed) {
+        return;
+    }
+    let detached = Detached::after(control.ledger.pass(unnamed).expect("seen above"));
+    control.numbers.rest(detached, Now(2), 0);
+    for rested in control.numbers.rested(Now(2)) {
+        control.numbers.free(rested);
+    }
+    let wish = Wish { slot: Some(SLOT), who: None };
+    let given = control.numbers.give(wish, SECOND, Now(2)).expect("it has rested");
+    assert!(matches!(control.numbers.publish(given, Now(2)), Published::Now));
+    // From here on somebody may name the number and mean the second.
+    issued.store(1, Relaxed);
+    control.give_tables();
+}
+
+#[test]
+fn a_number_never_leads_to_its_last_user_once_labels_mean_the_next() {
+    check_bounded(3, || {
+        let (control, workers) = two_workers();
+        // Stands for the label's way through the network: of the standard library, so that it
+        // orders nothing in the model.
+        let issued = Arc::new(AtomicUsize::new(0));
+        let threads: Vec<_> = workers
+            .into_iter()
+            .map(|mut worker| {
+                let issued = issued.clone();
+                spawn(move || {
+                    for _ in 0..2 {
+                        worker.obey();
+                        // The label was issued before its frame is switched.
+                        let means_second = issued.load(Relaxed) == 1;
+                        let to = worker.forward();
+                        assert!(
+                            !(means_second && to == Some(FIRST)),
+                            "R1: it leaves by a slot that its label did not name"
+                        );
+                    }
+                    worker
+                })
+            })
+            .collect();
+        hand_on(control, &issued);
+        for thread in threads {
+            drop(thread.join().expect("no panic"));
+        }
+    });
+}

@@ -1,0 +1,280 @@
+//! The state file: which slot number is whose, kept over restarts and crashes. Written as a whole or
+//! not at all, and never taken up in part: a damaged file is refused, and stays as it is.
+//!
+//! The first line is `strowger-state VERSION CRC32 BYTES`, of the JSON object that follows it.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Value, json};
+use strowger_engine::{
+    control::{Kept, Snapshot, Switch, numbers::Who},
+    scheme::Scheme,
+};
+
+use crate::{
+    exit::{Exit, Failure},
+    run::Clock,
+};
+
+/// What this program writes, and all that it reads.
+const VERSION: u32 = 1;
+const WORD: &str = "strowger-state";
+
+/// A state file, and what was last written there.
+pub(crate) struct StateFile {
+    path: PathBuf,
+    /// Without durations: those alone are no reason to write.
+    written: Vec<(u32, Option<Who>)>,
+    generation: u64,
+    /// Whether people were told that it cannot be written.
+    warned: bool,
+}
+
+impl StateFile {
+    /// Reads the file into the switch, before anything is attached; a file that is not there yet is
+    /// an empty one. From here on no number leads anywhere before it was written.
+    ///
+    /// # Errors
+    /// One line: it cannot be read, or is damaged.
+    pub(crate) fn load(
+        path: &Path,
+        switch: &mut Switch,
+        clock: Clock,
+    ) -> Result<(Self, Option<Snapshot>), Failure> {
+        let shown = path.display();
+        let refused = |why: String| {
+            let way_out = "put a copy back, or move it away: slots are given anew then, and labels \
+                           of before lead elsewhere";
+            Failure::new(Exit::Refused, format!("state file {shown}: {why}; {way_out}"))
+        };
+        let snapshot = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(refused(format!("cannot be read: {error}"))),
+            Ok(bytes) => Some(parse(&bytes).map_err(refused)?),
+        };
+        if let Some(snapshot) = &snapshot {
+            switch.restore(snapshot, clock.now()).map_err(|why| refused(why.to_string()))?;
+        }
+        switch.wait_for_writing();
+        let path = path.to_owned();
+        Ok((Self { path, written: Vec::new(), generation: 0, warned: false }, snapshot))
+    }
+
+    /// Whether a number was given since the file was last written.
+    pub(crate) fn is_behind(&self, switch: &Switch) -> bool {
+        switch.generation() != self.generation
+    }
+
+    /// What the configuration has decided otherwise than the file, a line each.
+    pub(crate) fn overruled(file: &Snapshot, now: &Snapshot) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (slot, who) in file.numbers.iter().filter_map(|k| Some((k.slot, k.who.as_ref()?))) {
+            let has = now.numbers.iter().find(|kept| kept.who.as_ref() == Some(who));
+            match has {
+                Some(kept) if kept.slot != slot => lines.push(format!(
+                    "state: {} had slot {slot}; by the configuration it has slot {}",
+                    called(who),
+                    kept.slot
+                )),
+                Some(_) => (),
+                None => lines.push(format!(
+                    "state: slot {slot} was that of {}; by the configuration it is another's, and \
+                     opens when no label of before is on its way",
+                    called(who)
+                )),
+            }
+        }
+        if file.scheme != now.scheme {
+            lines.push(
+                "state: the scheme is another than before; labels of before name other slots"
+                    .to_owned(),
+            );
+        }
+        lines
+    }
+
+    /// Writes the file if any number is another's, or nobody's, since it was last written. A file
+    /// that cannot be written is left as it was, and the relay goes on; whoever is told is told
+    /// once.
+    pub(crate) fn keep(&mut self, switch: &mut Switch, clock: Clock) -> Option<String> {
+        let snapshot = switch.snapshot(clock.now());
+        let numbers: Vec<_> =
+            snapshot.numbers.iter().map(|kept| (kept.slot, kept.who.clone())).collect();
+        if numbers == self.written && snapshot.generation == self.generation {
+            return None;
+        }
+        let done = write(&self.path, &text(&snapshot));
+        // Written or not, the relay goes on.
+        switch.set_written(snapshot.generation);
+        match done {
+            Ok(()) => {
+                (self.written, self.generation, self.warned) =
+                    (numbers, snapshot.generation, false);
+                None
+            }
+            Err(_) if std::mem::replace(&mut self.warned, true) => None,
+            Err(error) => Some(format!(
+                "warning: state file {}: cannot be written: {error}; after a restart slots will be \
+                 those of the file as it is",
+                self.path.display()
+            )),
+        }
+    }
+}
+
+/// The old file or the new one, whenever the power goes.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let temporary = path.with_file_name(name);
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    });
+    if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn called(who: &Who) -> String {
+    match who {
+        Who::Key(key) => format!("the peer with key {}", hex(key)),
+        Who::Name(name) => format!("\"{name}\""),
+    }
+}
+
+fn text(snapshot: &Snapshot) -> String {
+    let numbers: Vec<Value> = snapshot
+        .numbers
+        .iter()
+        .map(|Kept { slot, who, rests_ns }| match who {
+            Some(Who::Key(key)) => json!({ "slot": slot, "rests_ns": rests_ns, "key": hex(key) }),
+            Some(Who::Name(name)) => json!({ "slot": slot, "rests_ns": rests_ns, "name": name }),
+            None => json!({ "slot": slot, "rests_ns": rests_ns }),
+        })
+        .collect();
+    let scheme = hex(snapshot.scheme.serialize().as_bytes());
+    let object = json!({ "scheme": scheme, "generation": snapshot.generation, "numbers": numbers });
+    let body = format!("{object:#}\n");
+    format!("{WORD} {VERSION} {:08x} {}\n{body}", crc32(body.as_bytes()), body.len())
+}
+
+fn parse(bytes: &[u8]) -> Result<Snapshot, String> {
+    let damaged = || "damaged: its checksum does not fit".to_owned();
+    let end = bytes.iter().position(|&byte| byte == b'\n').ok_or_else(damaged)?;
+    let (first, body) = (&bytes[..end], &bytes[end + 1..]);
+    let first = std::str::from_utf8(first).map_err(|_| damaged())?;
+    let mut words = first.split(' ');
+    if words.next() != Some(WORD) {
+        return Err(format!("no state file: it does not begin with {WORD}"));
+    }
+    let version = words.next().and_then(|word| word.parse::<u32>().ok()).ok_or_else(damaged)?;
+    if version != VERSION {
+        return Err(format!("of version {version}, and this program knows version {VERSION}"));
+    }
+    let sum = words.next().and_then(|word| u32::from_str_radix(word, 16).ok());
+    let len = words.next().and_then(|word| word.parse::<usize>().ok());
+    if sum != Some(crc32(body)) || len != Some(body.len()) || words.next().is_some() {
+        return Err(damaged());
+    }
+    let object: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    read(&object).ok_or_else(|| "what it says of a number makes no sense".to_owned())
+}
+
+fn read(object: &Value) -> Option<Snapshot> {
+    let scheme = Scheme::parse(&unhex(object["scheme"].as_str()?)?).ok()?;
+    let number = |value: &Value| {
+        let who = match (&value["key"], &value["name"]) {
+            (Value::String(key), Value::Null) => Some(Who::Key(unhex(key)?.try_into().ok()?)),
+            (Value::Null, Value::String(name)) => Some(Who::Name(name.clone())),
+            (Value::Null, Value::Null) => None,
+            _ => return None,
+        };
+        let slot = u32::try_from(value["slot"].as_u64()?).ok()?;
+        Some(Kept { slot, who, rests_ns: value["rests_ns"].as_u64()? })
+    };
+    let numbers = object["numbers"].as_array()?.iter().map(number).collect::<Option<_>>()?;
+    Some(Snapshot { scheme, generation: object["generation"].as_u64()?, numbers })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let pairs = text.as_bytes().chunks(2);
+    pairs
+        .map(|pair| match pair {
+            [high, low] => Some((digit(*high)? << 4 | digit(*low)?) as u8),
+            _ => None,
+        })
+        .collect()
+}
+
+/// CRC-32 as in ISO 3309 and Ethernet, bit by bit: the file is short and seldom written.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |sum, &byte| {
+        (0..8).fold(sum ^ u32::from(byte), |sum, _| {
+            if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 }
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some() -> Snapshot {
+        let kept = |slot, who| Kept { slot, who, rests_ns: 7 };
+        Snapshot {
+            scheme: Scheme::default(),
+            generation: 9,
+            numbers: vec![
+                kept(0, Some(Who::Key([0xab; 32]))),
+                kept(2, Some(Who::Name("a \"name\"\n".to_owned()))),
+                kept(3, None),
+            ],
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+        assert_eq!(parse(text(&some()).as_bytes()), Ok(some()));
+    }
+
+    #[test]
+    fn any_changed_bit_and_any_cut_is_refused() {
+        let whole = text(&some()).into_bytes();
+        for at in 0..whole.len() {
+            parse(&whole[..at]).expect_err("cut");
+            for bit in 0..8 {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                // The sum's own digits may change their case, which changes nothing.
+                if let Ok(read) = parse(&bytes) {
+                    assert_eq!(read, some(), "byte {at}, bit {bit}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_stays_as_it_was() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state");
+        write(&path, "old").expect("written");
+        // Nobody can make a file under that name: there is a folder.
+        fs::create_dir(folder.path().join("state.new")).expect("made");
+        write(&path, "new").expect_err("refused");
+        assert_eq!(fs::read_to_string(&path).expect("there"), "old");
+    }
+}
