@@ -59,9 +59,9 @@ fn run(_preemptions: Option<usize>, scenario: impl Fn()) {
 }
 
 #[cfg(loom)]
-use loom::thread::spawn;
+use loom::thread::{spawn, yield_now};
 #[cfg(not(loom))]
-use std::thread::spawn;
+use std::thread::{spawn, yield_now};
 
 /// Stands for memory that loom does not track: it complains when two uses, one of them a write,
 /// are not ordered. On plain threads it is nothing; there the bytes themselves are compared.
