@@ -8,8 +8,9 @@
 //! | [`peers`] | the two forwarders it is measured against |
 //! | [`traffic`] | sources and sinks, which are never what is measured |
 //! | [`trial`] | one run of one forwarder |
-//! | `udp`, `overload`, `footprint`, `memory`, `sealed`, `handshakes` | the benches of [`What`] |
+//! | `udp`, `overload`, `footprint`, `memory`, `sealed`, `handshakes`, `flood` | the benches of [`What`] |
 //! | [`chain`], [`sealed_chain`] | three switches in a row, without a kernel |
+//! | `sealed_relay`, `sealed_udp` | ours between sealed links over UDP, and the traffic for it |
 //! | [`instructions`] | counted, not timed |
 //! | [`packet`], `sockets`, [`machine`] | what all of them need |
 //! | [`row`], [`spread`] | what is said of it |
@@ -24,6 +25,7 @@
 
 pub mod chain;
 mod failure;
+mod flood;
 mod footprint;
 mod handshakes;
 pub mod instructions;
@@ -36,11 +38,15 @@ pub mod relay;
 pub mod row;
 mod sealed;
 pub mod sealed_chain;
+mod sealed_relay;
+mod sealed_udp;
 mod sockets;
 pub mod spread;
 pub mod traffic;
 pub mod trial;
 mod udp;
+#[cfg(feature = "wireguard")]
+mod wireguard;
 
 use std::{fmt, io::Write, str::FromStr, time::Duration};
 
@@ -72,11 +78,13 @@ pub enum What {
     Sealed,
     /// Handshakes against the curve operations that they cannot do without.
     Handshakes,
+    /// Data through a sealed relay under a flood of handshakes, against the same without (R9).
+    Flood,
 }
 
 impl What {
     /// All of them, in the order in which they are measured: memory before anything has used any.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Footprint,
         Self::Memory,
         Self::Udp,
@@ -84,6 +92,7 @@ impl What {
         Self::Overload,
         Self::Sealed,
         Self::Handshakes,
+        Self::Flood,
     ];
 
     /// Its name on the command line and in JSON.
@@ -96,6 +105,7 @@ impl What {
             Self::Overload => "overload",
             Self::Sealed => "sealed",
             Self::Handshakes => "handshakes",
+            Self::Flood => "flood",
         }
     }
 }
@@ -232,6 +242,7 @@ fn measure(
             What::Overload => overload::rows(options, each)?,
             What::Sealed => sealed::rows(options, each)?,
             What::Handshakes => handshakes::rows(options, each)?,
+            What::Flood => flood::rows(options, each)?,
         }
     }
     Ok(())

@@ -7,6 +7,8 @@ use crate::{
     Failure, Options, Row, What,
     machine::on_core,
     sealed_chain::{Bare, Mode, SealedChain},
+    sealed_relay::{SealedRelay, forward},
+    sealed_udp::{Ends, Forward, Parts, SealedTrial},
     spread::Spread,
 };
 
@@ -43,8 +45,64 @@ pub(crate) fn rows(
             row.ratio = Spread::of(pairs.iter().map(|pair| of(pair).0 / of(pair).1));
             each(row)?;
         }
+        for (peer, batched) in [("boringtun", false), ("boringtun_mmsg", true)] {
+            each(over_udp(options, size, peer, batched)?)?;
+        }
     }
     Ok(())
+}
+
+/// A sealed relay over UDP with trains against a WireGuard that gets as many datagrams of the same
+/// size from a source of the same kind.
+fn over_udp(
+    options: &Options,
+    size: usize,
+    peer: &'static str,
+    batched: bool,
+) -> Result<Row, Failure> {
+    let (window, cores) = (options.window(), &options.cores);
+    let ours = || {
+        let ends = Ends::new()?;
+        let SealedRelay { mut worker, slow_path, at, seal, open } =
+            SealedRelay::new(&ends, size, Mode::Full, true)?;
+        let forward: Forward<'_> =
+            Box::new(move |vain, stopped| forward(&mut worker, vain, stopped));
+        let backend = "mmsg";
+        let run = SealedTrial { size, window, cores, at, ends, seal, open, forward, backend }.run();
+        drop(slow_path);
+        run
+    };
+    let theirs = || {
+        let ends = Ends::new()?;
+        let Parts { at, seal, open, forward } = wireguard(&ends, size, batched)?;
+        SealedTrial { size, window, cores, at, ends, seal, open, forward, backend: peer }.run()
+    };
+    let pairs = (0..options.pairs).map(|_| Ok((ours()?, theirs()?)));
+    let mut row = Row::new(What::Sealed, size, true, options.pairs);
+    row.seal = Some(Mode::Full.name());
+    row.backend = "mmsg";
+    row.peer = Some(peer);
+    match pairs.collect::<Result<Vec<_>, Failure>>() {
+        Ok(pairs) => {
+            row.compare(&pairs);
+            let all = || pairs.iter().flat_map(|(ours, theirs)| [ours, theirs]);
+            row.idle = all().map(|run| run.idle).max_by(f64::total_cmp);
+            row.saturated = row.idle.map(|idle| idle <= 0.05);
+        }
+        // Not in this build.
+        Err(Failure::Refused(why)) => row.note = Some(why),
+        Err(failure) => return Err(failure),
+    }
+    Ok(row)
+}
+
+#[cfg(feature = "wireguard")]
+use crate::wireguard::parts as wireguard;
+
+#[cfg(not(feature = "wireguard"))]
+fn wireguard(_: &Ends, _: usize, _: bool) -> Result<Parts, Failure> {
+    let build = "build with --features strowger-bench/wireguard";
+    Err(Failure::Refused(format!("no WireGuard in this build; {build}")))
 }
 
 /// Packets a second, all measured in turn.

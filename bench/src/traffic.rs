@@ -23,22 +23,22 @@ pub const PEERS: usize = 64;
 
 /// Packets of a train, as far as [`TRAIN_BYTES_MAX`] allows: what every kernel with `UDP_SEGMENT`
 /// takes.
-const TRAIN_PACKETS_MAX: usize = 64;
+pub(crate) const TRAIN_PACKETS_MAX: usize = 64;
 
 /// Bytes of a train: the longest datagram over IPv4.
-const TRAIN_BYTES_MAX: usize = 65_507;
+pub(crate) const TRAIN_BYTES_MAX: usize = 65_507;
 
 /// Trains in one call of a source.
 const TRAINS_A_CALL: usize = 4;
 
 /// Datagrams that a sink takes in one call.
-const SINK_BATCH: usize = 64;
+pub(crate) const SINK_BATCH: usize = 64;
 
 /// Bytes of a sink's room for each: enough to see whose it is; the kernel says how long it was.
 const SINK_ROOM_BYTES: usize = 64;
 
 /// Bytes of a sink's receive buffer: what may pile up while its thread is not running.
-const SINK_BUFFER_BYTES: usize = 16 << 20;
+pub(crate) const SINK_BUFFER_BYTES: usize = 16 << 20;
 
 /// How packets come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

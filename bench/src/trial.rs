@@ -85,7 +85,7 @@ pub struct Outcome {
 }
 
 /// Before the window: long enough for queues to fill and clocks to rise.
-const WARM_UP: Duration = Duration::from_millis(150);
+pub(crate) const WARM_UP: Duration = Duration::from_millis(150);
 
 /// What a forwarder's thread says when it is ready.
 struct Ready {
@@ -111,7 +111,7 @@ const LOOKS: u64 = 2_000;
 
 /// Has `forward` look in vain some thousand times; says what one look took. The least of a few, as
 /// whatever disturbs only adds.
-fn time_vain_looks(mut forward: impl FnMut(&Counter, &dyn Fn() -> bool)) -> Duration {
+pub(crate) fn time_vain_looks(mut forward: impl FnMut(&Counter, &dyn Fn() -> bool)) -> Duration {
     let took = (0..5).map(|_| {
         let (looks, started) = (Counter::default(), Instant::now());
         forward(&looks, &|| looks.read() >= LOOKS);
@@ -301,7 +301,9 @@ impl Drop for StopAll<'_> {
     }
 }
 
-fn join<T>(thread: thread::ScopedJoinHandle<'_, Result<T, Failure>>) -> Result<T, Failure> {
+pub(crate) fn join<T>(
+    thread: thread::ScopedJoinHandle<'_, Result<T, Failure>>,
+) -> Result<T, Failure> {
     match thread.join() {
         Ok(outcome) => outcome,
         Err(panic) => std::panic::resume_unwind(panic),

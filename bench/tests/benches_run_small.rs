@@ -65,6 +65,19 @@ fn handshakes_are_measured_on_both_sides_and_in_the_slow_path() {
 }
 
 #[test]
+fn r9_data_comes_through_a_sealed_relay_under_a_flood_of_handshakes() {
+    let rows = rows(&Options {
+        what: vec![What::Flood],
+        sizes: vec![128],
+        ..Options::small().expect("a core")
+    });
+    let rows = rows.expect("it measures");
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[1].backend, "punted");
+    assert!(rows.iter().all(|row| row.ratio.is_some()));
+}
+
+#[test]
 fn options_that_make_no_sense_are_refused() {
     let with = |change: fn(&mut Options)| {
         let mut options = Options { what: vec![], ..Options::small().expect("a core") };

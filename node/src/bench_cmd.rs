@@ -13,7 +13,7 @@ use crate::{
 /// What `strowger bench` is asked.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Wanted {
-    /// Which benches: footprint, memory, udp, backends, overload, sealed, handshakes;
+    /// Which benches: footprint, memory, udp, backends, overload, sealed, handshakes, flood;
     /// all of them if none is named
     #[arg(value_name = "BENCH", value_parser = str::parse::<What>)]
     what: Vec<What>,

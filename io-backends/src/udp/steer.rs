@@ -53,6 +53,11 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError
         rehearse(spec.bind)
     };
     let several = workers > 1 || tried.is_ok();
+    if several && !spec.reuse_port {
+        // Sockets that share an address would also share it with another process of this user,
+        // which then took a part of our frames. One that does not share finds out.
+        drop(open_with(spec, 0, |_| ())?);
+    }
     let mut spec = UdpSpec { reuse_port: spec.reuse_port || several, ..spec.clone() };
     let mut steered = tried;
     let mut opened = Vec::new();

@@ -1,0 +1,256 @@
+//! Ours between two sealed links over UDP: one worker, and its slow path on whichever thread polls it.
+//! The ends of the links are `strowger-crypto` by hand, with no switch.
+
+use std::{
+    net::{SocketAddr, SocketAddrV4, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
+
+use strowger_crypto::{
+    Local, Nanos, Openers, OsEntropy, Psk, Sealed, Sealer,
+    aead::Provider,
+    handshake::{Admission, Gate, Load, Mtu, Offer, Ours, Stamp, StampGuard, ik},
+    limits::TAG_BYTES,
+    link_header::{Kind, LinkHeader, SessionIndex},
+};
+use strowger_engine::{
+    Now,
+    control::{
+        PortId, Switch, SwitchConfig,
+        peering::{Liveness, PeerSpec},
+    },
+    worker::Worker,
+};
+use strowger_frame::{Address, Burst, Pool, PoolSpec, Port as _, tally::Counter};
+use strowger_io::udp::{self, UdpPort, UdpSpec};
+
+use crate::{
+    Failure, packet,
+    sealed_chain::{Mode, local, peering},
+    sealed_udp::{Ends, FORWARDER_BUFFER_BYTES, Open, Seal, anywhere},
+};
+
+/// Who is who.
+pub(crate) const RELAY: u8 = 10;
+const SOURCE: u8 = 11;
+const SINK: u8 = 12;
+
+/// The slots of source and sink.
+const SLOTS: (u32, u32) = (2, 3);
+
+/// As in [`relay`](crate::relay).
+const CHUNKS: u32 = 256;
+
+/// What a link of the bench carries.
+const MTU: u16 = 1_452;
+
+/// How long links may take to come up.
+const UP_MAX: Duration = Duration::from_secs(5);
+
+/// A relay with two sealed links that are up, taken apart: the worker for the forwarder's thread, the
+/// slow path for another.
+pub(crate) struct SealedRelay {
+    pub(crate) worker: Worker,
+    pub(crate) slow_path: SlowPath,
+    pub(crate) at: SocketAddrV4,
+    pub(crate) seal: Seal,
+    pub(crate) open: Open,
+}
+
+/// The switch and, where handshakes are steered, the socket that they come in by.
+pub(crate) struct SlowPath {
+    switch: Switch,
+    port: PortId,
+    socket: Option<(UdpPort, Pool)>,
+}
+
+impl SlowPath {
+    /// One turn; says whether anything was there.
+    pub(crate) fn turn(&mut self, now: Now) -> bool {
+        let mut burst = Burst::new();
+        if let Some((socket, pool)) = &mut self.socket {
+            socket.rx_burst(pool, &mut burst);
+            pool.gather();
+        }
+        let any = !burst.is_empty();
+        for frame in burst.drain(..) {
+            let from = self.socket.as_ref().and_then(|(port, _)| port.address_of(frame.mark()));
+            if let Some(from) = from {
+                self.switch.knock(0, self.port, from, frame, now);
+            }
+        }
+        self.switch.poll(now);
+        any
+    }
+
+    /// Whether handshakes come in here and not at the worker.
+    pub(crate) fn is_steered(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// Handshake messages that came in here so far, lost ones included.
+    pub(crate) fn knocks(&self) -> u64 {
+        let socket = self.socket.as_ref().map(|(port, _)| port.tally());
+        socket.map_or(0, |tally| tally.frames_in.read() + tally.kernel_drops.read())
+    }
+}
+
+impl SealedRelay {
+    /// A relay whose links to these ends are up.
+    pub(crate) fn new(
+        ends: &Ends,
+        size: usize,
+        mode: Mode,
+        steered: bool,
+    ) -> Result<Self, Failure> {
+        let mut spec = UdpSpec::new(anywhere());
+        spec.socket_buffer_bytes = FORWARDER_BUFFER_BYTES;
+        spec.steering_refused = !steered;
+        let mut opened = udp::open_steered(&spec, 1)?;
+        let first = opened.workers.pop().ok_or(Failure::Bug("one worker, one socket"))?;
+        let SocketAddr::V4(at) = first.local_addr() else {
+            return Err(Failure::Bug("relays are bound to 127.0.0.1"));
+        };
+        let pool = |trains, singles| {
+            let spec = PoolSpec { trains, singles, huge_pages: trains > 0 };
+            Pool::new(&spec).map_err(Failure::kernel("memory"))
+        };
+        let config = SwitchConfig::default();
+        let label = packet::label(&config.scheme, &[SLOTS])?;
+        let (mut switch, mut workers) = Switch::new(config, vec![pool(CHUNKS, 64)?])?;
+        let worker = workers.pop().ok_or(Failure::Bug("one pool, one worker"))?;
+        switch.set_identity(peering(RELAY)?, Now(1))?;
+        let port = switch.plug_at(0, first.boxed().0);
+        let port = port.map_err(|_| Failure::Bug("the first port of many"))?;
+        switch.welcome_strangers(port, true);
+        let socket = match opened.slow {
+            Ok(slow) => {
+                switch.count_with(port, slow.port.tally().clone());
+                Some((slow.port, pool(0, 256)?))
+            }
+            Err(_) => None,
+        };
+        for (number, socket, slot) in [(SOURCE, &ends.source, SLOTS.0), (SINK, &ends.sink, SLOTS.1)]
+        {
+            let mut spec = PeerSpec::new("end", *local(number)?.static_public(), port);
+            let at = socket.local_addr().map_err(Failure::kernel("getsockname"))?;
+            spec.at = Some(Address::Udp(at));
+            spec.slot = Some(slot);
+            spec.seal = mode.wish();
+            // The ends say nothing of their own.
+            spec.liveness = Liveness { interval_ns: u64::MAX / 4, ..Liveness::default() };
+            switch.add_peer(spec, Now(1))?;
+        }
+        let slow_path = SlowPath { switch, port, socket };
+        let mut source = End::new(SOURCE, mode)?;
+        let mut sink = End::new(SINK, mode)?;
+        let mut parts = (worker, slow_path);
+        come_up(&mut parts, [(&ends.source, &mut source), (&ends.sink, &mut sink)])?;
+        let (worker, slow_path) = parts;
+
+        let (mut sealer, _) = source.keys.ok_or(Failure::Bug("the source has keys"))?;
+        let (_, mut openers) = sink.keys.ok_or(Failure::Bug("the sink has keys"))?;
+        let template = packet::packet(size - TAG_BYTES, label, 7);
+        let seal: Seal = Box::new(move |bytes: &mut [u8]| {
+            bytes[..template.len()].copy_from_slice(&template);
+            let sealed = sealer.seal(Nanos(1), Sealed::Data, bytes);
+            sealed.expect("young keys, and room for a tag");
+        });
+        let open: Open = Box::new(move |bytes: &mut [u8]| {
+            let opened = openers.open(Nanos(1), bytes);
+            opened.is_ok_and(|opened| opened.body().last() == Some(&7))
+        });
+        Ok(Self { worker, slow_path, at, seal, open })
+    }
+}
+
+/// Forwards until `stopped`, and never blocks.
+pub(crate) fn forward(worker: &mut Worker, vain: &Counter, stopped: &dyn Fn() -> bool) {
+    let started = Instant::now();
+    while !stopped() {
+        if worker.breathe(Now(started.elapsed().as_nanos() as u64 + COMING_UP.0)) == 0 {
+            vain.add(1);
+        }
+    }
+}
+
+/// Time stands here while links come up, and goes on from here.
+pub(crate) const COMING_UP: Now = Now(1_000_000);
+
+fn come_up(
+    (worker, slow_path): &mut (Worker, SlowPath),
+    mut ends: [(&UdpSocket, &mut End); 2],
+) -> Result<(), Failure> {
+    let started = Instant::now();
+    while started.elapsed() < UP_MAX {
+        worker.breathe(COMING_UP);
+        slow_path.turn(COMING_UP);
+        for (socket, end) in &mut ends {
+            end.answer(socket)?;
+        }
+        let heard = ends.iter().all(|(_, end)| end.heard);
+        let up = slow_path.switch.peers().iter().all(|peer| peer.is_up);
+        if heard && up && slow_path.switch.is_settled() {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+    Err(Failure::Wrong(format!(
+        "no sealed link came up over UDP: {:?}",
+        slow_path.switch.balance()
+    )))
+}
+
+/// One end of a link by hand.
+struct End {
+    local: Local,
+    gate: Gate,
+    offer: Offer,
+    keys: Option<(Sealer, Openers)>,
+    /// The relay has shown that it has the keys, too.
+    heard: bool,
+}
+
+impl End {
+    fn new(number: u8, mode: Mode) -> Result<Self, Failure> {
+        let local = local(number)?;
+        let gate = Gate::new(&local, Nanos::ZERO, &mut OsEntropy);
+        let gate = gate.map_err(|_| Failure::Bug("the system has randomness"))?;
+        let mtu = Mtu::new(MTU).ok_or(Failure::Bug("an MTU as links have it"))?;
+        let offer = Offer { seal: mode.wish(), mtu, ..Offer::default() };
+        Ok(Self { local, gate, offer, keys: None, heard: false })
+    }
+
+    /// Answers what has come to its socket.
+    fn answer(&mut self, socket: &UdpSocket) -> Result<(), Failure> {
+        let mut room = [0; 2_048];
+        while let Ok((length, from)) = socket.recv_from(&mut room) {
+            let message = &mut room[..length];
+            let kind = LinkHeader::parse(message).map(|header| header.kind);
+            if kind == Ok(Kind::Initiation) {
+                let response = self.respond(message)?;
+                socket.send_to(&response, from).map_err(Failure::kernel("a response"))?;
+            } else if let Some((_, openers)) = &mut self.keys {
+                self.heard |= openers.open(Nanos(1), message).is_ok();
+            }
+        }
+        Ok(())
+    }
+
+    fn respond(&mut self, message: &[u8]) -> Result<Vec<u8>, Failure> {
+        let refused = || Failure::Bug("our own relay's handshake is an honest one");
+        let index = SessionIndex::new(1).ok_or_else(refused)?;
+        let ours = Ours { local: &self.local, offer: &self.offer, index, stamp: Stamp::default() };
+        let Ok(Admission::Go(admitted)) = self.gate.admit(b"", message, Load::Calm) else {
+            return Err(refused());
+        };
+        let initiation = ik::read(&self.local, &admitted).map_err(|_| refused())?;
+        let guard = &mut StampGuard::default();
+        let accepted = initiation.accept(&ours, &Psk::NONE, guard, &mut OsEntropy);
+        let (established, response) = accepted.map_err(|_| refused())?;
+        let mut transport = established.into_transport(Nanos::ZERO, Provider::DEFAULT);
+        self.keys = Some((transport.sealers.swap_remove(0), transport.openers));
+        Ok(response)
+    }
+}

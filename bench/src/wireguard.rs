@@ -1,0 +1,185 @@
+//! A userspace WireGuard as a relay: boringtun between two tunnels, in one process. Each datagram is
+//! received, decapsulated, encapsulated for the other tunnel and sent, one at a time as boringtun's own
+//! device does, or 64 a call. It is spared what a real one pays: no TUN device, no way through the
+//! kernel's IP, no lookup of allowed addresses.
+
+use std::{
+    io::{IoSlice, IoSliceMut},
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    os::fd::AsRawFd,
+};
+
+use arrayvec::ArrayVec;
+use boringtun::{
+    noise::{Tunn, TunnResult},
+    x25519::{PublicKey, StaticSecret},
+};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg};
+use strowger_frame::tally::Counter;
+
+use crate::{
+    Failure,
+    sealed_udp::{Ends, FORWARDER_BUFFER_BYTES, Forward, Open, Parts, Seal},
+    sockets::{address, socket},
+};
+
+/// Datagrams in one call, where it is not one.
+const BATCH: usize = 64;
+
+/// Room for a datagram.
+const ROOM_BYTES: usize = 2_048;
+
+/// Bytes that WireGuard adds to an IP packet: its header and a tag.
+const OVERHEAD_BYTES: usize = 32;
+
+/// A relay between these ends, its tunnels up, for datagrams of `size` bytes.
+pub(crate) fn parts(ends: &Ends, size: usize, batched: bool) -> Result<Parts, Failure> {
+    let socket = socket(FORWARDER_BUFFER_BYTES)?;
+    let at = address(&socket)?;
+    let (from, to) = (address(&ends.source)?, address(&ends.sink)?);
+    let [(mut source, mut inward), (mut outward, mut sink)] = [tunnel(1)?, tunnel(2)?];
+    let packet = ip_packet(size - OVERHEAD_BYTES);
+    let seal: Seal = Box::new(move |bytes: &mut [u8]| match source.encapsulate(&packet, bytes) {
+        TunnResult::WriteToNetwork(sealed) => assert_eq!(sealed.len(), size, "no padding"),
+        other => unreachable!("young keys, and room: {other:?}"),
+    });
+    let mut opened = vec![0; ROOM_BYTES];
+    let open: Open = Box::new(move |bytes: &mut [u8]| {
+        let came = sink.decapsulate(None, bytes, &mut opened);
+        matches!(came, TunnResult::WriteToTunnelV4(packet, _) if packet.last() == Some(&7))
+    });
+    let forward: Forward<'static> = Box::new(move |vain, stopped| {
+        let route = Route { socket: &socket, from, to };
+        if batched {
+            route.batches(&mut inward, &mut outward, vain, stopped);
+        } else {
+            route.one_by_one(&mut inward, &mut outward, vain, stopped);
+        }
+    });
+    Ok(Parts { at, seal, open, forward })
+}
+
+/// Both ends of a tunnel, up: the first has begun, and may send.
+fn tunnel(number: u8) -> Result<(Tunn, Tunn), Failure> {
+    let secret = |side| StaticSecret::from([16 * number + side; 32]);
+    let public = |side| PublicKey::from(&secret(side));
+    let tunn =
+        |ours, theirs| Tunn::new(secret(ours), public(theirs), None, None, u32::from(ours), None);
+    let (mut one, mut other) = (tunn(1, 2), tunn(2, 1));
+    let mut rooms = [[0; ROOM_BYTES]; 2];
+    let [here, there] = &mut rooms;
+    let failed = || Failure::Bug("two ends of one tunnel understand each other");
+    let TunnResult::WriteToNetwork(initiation) = one.format_handshake_initiation(here, false)
+    else {
+        return Err(failed());
+    };
+    let TunnResult::WriteToNetwork(response) = other.decapsulate(None, initiation, there) else {
+        return Err(failed());
+    };
+    let TunnResult::WriteToNetwork(keepalive) = one.decapsulate(None, response, here) else {
+        return Err(failed());
+    };
+    match other.decapsulate(None, keepalive, there) {
+        TunnResult::Done => Ok((one, other)),
+        _ => Err(failed()),
+    }
+}
+
+/// An IPv4 packet from one end to the other.
+fn ip_packet(bytes: usize) -> Vec<u8> {
+    let mut packet = vec![7; bytes];
+    packet[0] = 0x45;
+    packet[2..4].copy_from_slice(&(bytes as u16).to_be_bytes());
+    packet[12..16].copy_from_slice(&Ipv4Addr::new(10, 0, 0, 1).octets());
+    packet[16..20].copy_from_slice(&Ipv4Addr::new(10, 0, 0, 2).octets());
+    packet
+}
+
+/// From whom to whom.
+struct Route<'a> {
+    socket: &'a UdpSocket,
+    from: SocketAddrV4,
+    to: SocketAddrV4,
+}
+
+impl Route<'_> {
+    fn one_by_one(
+        &self,
+        inward: &mut Tunn,
+        outward: &mut Tunn,
+        vain: &Counter,
+        stopped: &dyn Fn() -> bool,
+    ) {
+        let (mut came, mut opened, mut sealed) =
+            ([0; ROOM_BYTES], [0; ROOM_BYTES], [0; ROOM_BYTES]);
+        while !stopped() {
+            let Ok((length, from)) = self.socket.recv_from(&mut came) else {
+                vain.add(1);
+                continue;
+            };
+            if from != self.from.into() {
+                continue;
+            }
+            let TunnResult::WriteToTunnelV4(packet, _) =
+                inward.decapsulate(None, &came[..length], &mut opened)
+            else {
+                continue;
+            };
+            if let TunnResult::WriteToNetwork(out) = outward.encapsulate(packet, &mut sealed) {
+                // What a full queue refuses is lost, as on any network.
+                let _ = self.socket.send_to(out, self.to);
+            }
+        }
+    }
+
+    fn batches(
+        &self,
+        inward: &mut Tunn,
+        outward: &mut Tunn,
+        vain: &Counter,
+        stopped: &dyn Fn() -> bool,
+    ) {
+        let fd = self.socket.as_raw_fd();
+        let mut rooms = Box::new([[0_u8; ROOM_BYTES]; BATCH]);
+        let mut sealed = vec![[0_u8; ROOM_BYTES]; BATCH];
+        let mut opened = [0; ROOM_BYTES];
+        let mut headers_in = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
+        let mut headers_out = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
+        let to = Some(SockaddrIn::from(self.to));
+        while !stopped() {
+            let mut lengths = ArrayVec::<usize, BATCH>::new();
+            {
+                let mut vectors = rooms.each_mut().map(|room| [IoSliceMut::new(room)]);
+                let flags = MsgFlags::MSG_DONTWAIT;
+                let came = recvmmsg(fd, &mut headers_in, vectors.iter_mut(), flags, None);
+                let Ok(came) = came else {
+                    vain.add(1);
+                    continue;
+                };
+                let ours = |from: Option<SockaddrIn>| {
+                    from.is_some_and(|from| SocketAddrV4::from(from) == self.from)
+                };
+                lengths.extend(came.map(|one| if ours(one.address) { one.bytes } else { 0 }));
+            }
+            let mut outs = ArrayVec::<usize, BATCH>::new();
+            for (room, &length) in rooms.iter().zip(&lengths) {
+                let TunnResult::WriteToTunnelV4(packet, _) =
+                    inward.decapsulate(None, &room[..length], &mut opened)
+                else {
+                    continue;
+                };
+                let place = &mut sealed[outs.len()];
+                if let TunnResult::WriteToNetwork(out) = outward.encapsulate(packet, place) {
+                    outs.push(out.len());
+                }
+            }
+            let vectors = sealed.iter().zip(&outs).map(|(room, &out)| [IoSlice::new(&room[..out])]);
+            let vectors: ArrayVec<_, BATCH> = vectors.collect();
+            let addresses = [to; BATCH];
+            // What is left of a batch that stops early is lost.
+            let flags = MsgFlags::empty();
+            let addresses = &addresses[..vectors.len()];
+            let _ = sendmmsg(fd, &mut headers_out, vectors.iter(), addresses, [], flags);
+        }
+    }
+}
