@@ -409,16 +409,17 @@ fn r8_unauthenticated_bytes_create_no_state_and_get_at_most_one_reply_no_larger(
 fn r8_junk_addressed_to_a_handshake_is_no_occasion_for_an_initiation() {
     let mut pair = Pair::new();
     pair.air.listen();
-    pair.air.cut(host(2), true); // B is not there: A tries again and again
+    pair.air.lose(1_000_000, 0); // nothing arrives: A tries again and again
+    let (mut awaited, mut tries): (Option<[u8; 4]>, u32) = (None, 0);
     for _ in 0..600 {
         pair.pass(50 * MS);
-        // Short junk to any index that A could await an answer by, just when it wants to try anew.
-        let mut indices: Vec<[u8; 4]> = Vec::new();
-        pair.air.cut(host(2), false);
+        // Short junk to whatever A awaits an answer by, also when it is about to try anew.
         for d in pair.air.heard().iter().filter(|d| kind(&d.bytes) == 1) {
-            indices.push(d.bytes[4..8].try_into().expect("an initiation"));
+            assert_ne!(d.to, host(66), "somebody was told something");
+            awaited = Some(d.bytes[4..8].try_into().expect("an initiation"));
+            tries += 1;
         }
-        for index in indices {
+        if let Some(index) = awaited {
             for first in [0x20, 0x30] {
                 let junk = [[first, index[1], index[2], index[3]], [0; 4]].concat();
                 pair.air.throw(host(66), host(1), &junk);
@@ -427,8 +428,8 @@ fn r8_junk_addressed_to_a_handshake_is_no_occasion_for_an_initiation() {
         pair.now.0 += 400 * MS;
         pair.a.turn(pair.now);
         pair.a.turn(pair.now);
-        assert!(pair.air.taken(host(66)).is_empty(), "somebody was told something");
     }
+    assert!(tries > 10, "{tries}");
 }
 
 #[test]
@@ -439,7 +440,7 @@ fn r8_cookies_under_load_let_in_who_receives_where_it_sends_from() {
     let (mut asked, mut answered) = (0, 0);
     let mut spoofed = 0_u8;
     let run = |alone: &mut Alone, ns: u64, asked: &mut u64, answered: &mut u64, n: &mut u8| {
-        for _ in 0..40 {
+        for _ in 0..100 {
             // From addresses where nobody receives, or nobody answers.
             *n = n.wrapping_add(1);
             alone.air.throw(host(100 + *n % 100), host(2), &flood);
@@ -456,7 +457,7 @@ fn r8_cookies_under_load_let_in_who_receives_where_it_sends_from() {
     for _ in 0..100 {
         run(&mut alone, 10 * MS, &mut asked, &mut answered, &mut spoofed);
     }
-    assert!(answered > asked / 4 && answered <= asked, "{answered} answers of {asked}");
+    assert!(answered > asked / 20 && answered <= asked, "{answered} answers of {asked}");
     assert_eq!(alone.state(), before, "a flood leaves nothing");
     // The peer, from an address that nobody knows, in the midst of it.
     let mut peer = Node::new(&alone.air, &Birth::new(1), alone.now);
@@ -465,7 +466,7 @@ fn r8_cookies_under_load_let_in_who_receives_where_it_sends_from() {
     while !(peer.is_up() && alone.node.view(1).is_up) {
         run(&mut alone, 10 * MS, &mut asked, &mut answered, &mut spoofed);
         peer.turn(alone.now);
-        alone.pass(1);
+        run(&mut alone, 1, &mut asked, &mut answered, &mut spoofed);
         peer.turn(alone.now);
         assert!(alone.now.0 - began < 20 * SECOND, "kept out by a flood");
     }
@@ -477,12 +478,19 @@ fn r12_noise_with_wrong_macs_spends_nobody_s_budget() {
     let mut alone = Alone::new(None);
     let mut noise = initiation(9, 2, 5);
     *noise.last_chunk_mut().expect("long") = [7; 32]; // both macs
-    let mut peer = Node::new(&alone.air, &Birth::new(1), alone.now);
-    peer.peer(2, true, alone.now);
-    for round in 0..300 {
+    let throw = |alone: &Alone| {
         for n in 0..20 {
             alone.air.throw(host(100 + n), host(2), &noise);
         }
+    };
+    for _ in 0..1_000 {
+        throw(&alone);
+        alone.pass(MS);
+    }
+    let mut peer = Node::new(&alone.air, &Birth::new(1), alone.now);
+    peer.peer(2, true, alone.now);
+    for round in 0..300 {
+        throw(&alone);
         alone.pass(MS);
         peer.turn(alone.now);
         alone.pass(1);
@@ -504,11 +512,16 @@ fn r12_a_flood_of_strangers_does_not_keep_a_known_peer_from_its_new_keys() {
     let mut noise = initiation(9, 2, 5);
     *noise.last_chunk_mut().expect("long") = [7; 32];
     for _ in 0..250 {
-        for n in 0..200 {
-            pair.air.throw(host(100 + n % 100), host(2), &noise); // more than the queue holds
-        }
         send(&mut pair.at_a, pair.to_b, b"as ever");
-        pair.pass(100 * MS);
+        pair.now.0 += 100 * MS;
+        for _ in 0..4 {
+            // Before whatever A sends, and more than the queue holds.
+            for n in 0..200 {
+                pair.air.throw(host(100 + n % 100), host(2), &noise);
+            }
+            pair.a.turn(pair.now);
+            pair.b.turn(pair.now);
+        }
         while receive(&mut pair.at_b).is_some() {}
     }
     assert!(pair.a.view(2).handshakes > before, "no new keys");
