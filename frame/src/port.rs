@@ -23,12 +23,16 @@ impl Address {
     /// kind. For keyed hashes, not for the wire.
     pub fn to_bytes(&self) -> ArrayVec<u8, 32> {
         let mut bytes = ArrayVec::new();
-        if let Self::Udp(at) = self {
-            match at.ip() {
-                std::net::IpAddr::V4(ip) => bytes.extend(ip.octets()),
-                std::net::IpAddr::V6(ip) => bytes.extend(ip.octets()),
+        match self {
+            Self::Only => {}
+            Self::Udp(at) => {
+                match at.ip() {
+                    std::net::IpAddr::V4(ip) => bytes.extend(ip.octets()),
+                    std::net::IpAddr::V6(ip) => bytes.extend(ip.octets()),
+                }
+                bytes.extend(at.port().to_be_bytes());
             }
-            bytes.extend(at.port().to_be_bytes());
+            Self::Ether(mac) => bytes.extend(*mac),
         }
         bytes
     }

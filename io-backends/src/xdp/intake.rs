@@ -73,7 +73,7 @@ impl Intake {
             let end = start.saturating_add(descriptor.len as usize);
             let seen = match chunk.bytes_mut().get(start..end) {
                 Some(frame) => neighbours.shape().read(frame).and_then(|(source, begin, len)| {
-                    let mark = neighbours.mark_of(source).ok_or(Loss::Stranger)?;
+                    let mark = neighbours.whose(source).ok_or(Loss::Stranger)?;
                     Ok((mark, start + begin, len))
                 }),
                 None => Err(Loss::Malformed),

@@ -75,6 +75,8 @@ pub struct Report {
     pub interface: String,
     /// Its queue.
     pub queue: u32,
+    /// How many queues receive there, each of which wants a port.
+    pub queues: u32,
     /// Its address: what neighbours send to.
     pub mac: Mac,
     /// The worker the port was opened for.
@@ -151,6 +153,7 @@ pub(super) fn walk(
     let report = |rung, terms: Option<Terms>, facts: Facts, refused| Report {
         interface: spec.interface.clone(),
         queue: spec.queue,
+        queues: interface.queues,
         mac: interface.mac,
         worker,
         rung,
@@ -254,7 +257,7 @@ fn refuse(rung: Rung, pieces: bool, step: Step) -> Refused {
 }
 
 /// The line that grants what an Ethernet port needs.
-pub(super) const GRANT: &str = "grant it with: setcap cap_net_raw,cap_net_admin,cap_bpf+ep \
+pub const GRANT: &str = "grant it with: setcap cap_net_raw,cap_net_admin,cap_bpf+ep \
      $(command -v strowger), or AmbientCapabilities=CAP_NET_RAW CAP_NET_ADMIN CAP_BPF in the unit";
 
 pub(super) fn refusal(step: Step) -> Refusal {

@@ -44,6 +44,12 @@ pub(super) const HEADER_CHUNKS: usize = HEADERS * HEADER_STRIDE_BYTES / UMEM_CHU
 /// Chunks kept for frames that lie where the kernel cannot reach them, and must be copied.
 pub(super) const SPARE_CHUNKS: usize = BURST_MAX;
 
+/// Single chunks that a port keeps for itself.
+pub const OWN_CHUNKS: u32 = (HEADER_CHUNKS + SPARE_CHUNKS) as u32;
+
+/// Frames that wait for the device at most: a ring of them.
+pub const SENDS_WAITING: u32 = TX_RING;
+
 /// Descriptors that one frame takes at most: its header, and two where it crosses a chunk's end.
 pub(super) const PIECES_MAX: u32 = 3;
 

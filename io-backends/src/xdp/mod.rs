@@ -62,7 +62,7 @@ use strowger_frame::{Pool, port::PortTally};
 pub use crate::udp::Refusal;
 pub use arena::Arena;
 pub use error::OpenError;
-pub use ladder::{Refused, Report, Rung};
+pub use ladder::{GRANT, Refused, Report, Rung};
 pub use port::EtherPort;
 pub use probe::{Findings, probe};
 pub use xsk::KernelDrops;

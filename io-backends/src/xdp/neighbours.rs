@@ -1,7 +1,8 @@
 //! Who is behind an Ethernet port: mark to header for sends, source address to mark for receives.
 //! It is sized once; admitting and forgetting never allocate.
 
-use strowger_frame::{Mark, port::AdmitError};
+use arrayvec::ArrayVec;
+use strowger_frame::{BURST_MAX, Mark, port::AdmitError};
 
 use super::ether::{Mac, Shape, Template, is_one_station};
 
@@ -22,13 +23,17 @@ pub(super) struct Neighbours {
     by_mac: Vec<(Mac, Mark)>,
     /// Frames mostly come from who sent the last one.
     last: Option<(Mac, Mark)>,
+    /// Who sent frames of this burst without being a neighbour, by their marks' numbers; `None`
+    /// where strangers are not welcome.
+    strangers: Option<ArrayVec<Mac, BURST_MAX>>,
 }
 
 impl Neighbours {
     pub(super) fn new(neighbours_max: u32, shape: Shape) -> Self {
         // A mark's index has 16 bits, so no table need be larger.
         let max = (neighbours_max as usize).clamp(1, 1 << 16);
-        Self { shape, entries: vec![None; max].into(), by_mac: Vec::with_capacity(max), last: None }
+        let entries = vec![None; max].into();
+        Self { shape, entries, by_mac: Vec::with_capacity(max), last: None, strangers: None }
     }
 
     pub(super) fn shape(&self) -> &Shape {
@@ -46,6 +51,46 @@ impl Neighbours {
         let at = self.place_of(mac).ok()?;
         self.last = Some(self.by_mac[at]);
         Some(self.by_mac[at].1)
+    }
+
+    /// A new burst begins: strangers of the last one are forgotten.
+    #[inline]
+    pub(super) fn begin(&mut self) {
+        if let Some(strangers) = &mut self.strangers {
+            strangers.clear();
+        }
+    }
+
+    pub(super) fn welcome_strangers(&mut self, welcome: bool) {
+        self.strangers = welcome.then(ArrayVec::new);
+    }
+
+    /// Who has this address: a neighbour, or a stranger if such are welcome.
+    #[inline]
+    pub(super) fn whose(&mut self, mac: Mac) -> Option<Mark> {
+        self.mark_of(mac).or_else(|| self.stranger_mark(mac))
+    }
+
+    #[cold]
+    fn stranger_mark(&mut self, mac: Mac) -> Option<Mark> {
+        let strangers = self.strangers.as_mut()?;
+        if !is_one_station(mac) || mac == self.shape.own {
+            return None;
+        }
+        let known = strangers.iter().position(|known| *known == mac);
+        let number = known.unwrap_or(strangers.len());
+        if known.is_none() {
+            strangers.try_push(mac).ok()?;
+        }
+        Some(Mark::stranger(number as u8))
+    }
+
+    /// The address behind a mark: a neighbour's, or a stranger's of this burst.
+    pub(super) fn address_of(&self, mark: Mark) -> Option<Mac> {
+        if mark.is_stranger() {
+            return self.strangers.as_ref()?.get(usize::from(mark.0 as u8)).copied();
+        }
+        self.entry(mark).map(|entry| entry.mac)
     }
 
     /// The header of frames to whoever stands under this mark.
@@ -150,5 +195,28 @@ mod tests {
         assert_eq!(table.mark_of(mac(7)), Some(Mark(1)));
         table.admit(Mark(1), mac(8)).unwrap();
         assert_eq!((table.mark_of(mac(7)), table.mark_of(mac(8))), (None, Some(Mark(1))));
+    }
+
+    #[test]
+    fn strangers_have_a_mark_for_one_burst_and_only_where_they_are_welcome() {
+        let mut table = table(2);
+        table.admit(Mark(1), mac(1)).unwrap();
+        assert_eq!(table.whose(mac(7)), None);
+        table.welcome_strangers(true);
+        table.begin();
+        assert_eq!(table.whose(mac(1)), Some(Mark(1)), "neighbours stay neighbours");
+        assert_eq!(table.whose(mac(7)), Some(Mark::stranger(0)));
+        assert_eq!(table.whose(mac(8)), Some(Mark::stranger(1)));
+        assert_eq!(table.whose(mac(7)), Some(Mark::stranger(0)));
+        assert_eq!(table.address_of(Mark::stranger(1)), Some(mac(8)));
+        assert_eq!(table.address_of(Mark(1)), Some(mac(1)));
+        // Nobody can be answered at an address of many, or at our own.
+        assert_eq!((table.whose([0xff; 6]), table.whose(mac(0))), (None, None));
+        table.begin();
+        assert_eq!(table.address_of(Mark::stranger(0)), None);
+        for n in 0..BURST_MAX as u8 {
+            assert!(table.whose([2, 1, 0, 0, 0, n]).is_some());
+        }
+        assert_eq!(table.whose(mac(9)), None, "no room for one more");
     }
 }

@@ -219,7 +219,7 @@ impl PacketSocket {
             _ if !whole => Err(Loss::Truncated),
             None => Err(Loss::Malformed),
             Some(frame) => self.untagged.read(frame).and_then(|(source, begin, len)| {
-                let mark = neighbours.mark_of(source).ok_or(Loss::Stranger)?;
+                let mark = neighbours.whose(source).ok_or(Loss::Stranger)?;
                 Ok((mark, start + begin, len))
             }),
         };

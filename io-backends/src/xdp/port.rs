@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use strowger_frame::{
-    Address, Burst, Loss, Mark, Pool, Port,
+    Address, Burst, Frame, Loss, Mark, Pool, Port,
     port::{AdmitError, Arm, PortTally},
 };
 
 use super::{
+    ether::is_one_station,
     neighbours::Neighbours,
     packet::PacketSocket,
     xsk::{KernelDrops, Xsk},
@@ -73,6 +74,7 @@ impl EtherPort {
 
 impl Port for EtherPort {
     fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst) {
+        self.neighbours.begin();
         match &mut self.half {
             Half::Xdp(xsk) => xsk.rx_burst(&mut self.neighbours, pool, burst),
             Half::Packet(packet) => packet.rx_burst(&mut self.neighbours, pool, burst),
@@ -115,6 +117,34 @@ impl Port for EtherPort {
 
     fn forget(&mut self, mark: Mark) {
         self.neighbours.forget(mark);
+    }
+
+    fn welcome_strangers(&mut self, welcome: bool) {
+        self.neighbours.welcome_strangers(welcome);
+    }
+
+    fn address_of(&self, mark: Mark) -> Option<Address> {
+        self.neighbours.address_of(mark).map(Address::Ether)
+    }
+
+    fn send_to(&mut self, to: Address, frame: Frame) {
+        let mac = match to {
+            Address::Ether(mac) if is_one_station(mac) => mac,
+            _ => return self.tally.lose(Loss::NoNeighbour, 1),
+        };
+        if frame.len() > self.frame_bytes_max {
+            return self.tally.lose(Loss::PathTooNarrow, 1);
+        }
+        let template = self.neighbours.shape().template(mac);
+        let mut alone = Burst::new();
+        alone.push(frame);
+        match &mut self.half {
+            Half::Xdp(xsk) => xsk.tx_burst(&template, &mut alone),
+            Half::Packet(packet) => packet.tx_burst(&template, &mut alone),
+        }
+        // No room: whoever sends handshakes sends them again.
+        self.tally.lose(Loss::SendRefused, alone.len() as u64);
+        self.flush();
     }
 
     fn arm(&mut self) -> Arm {
