@@ -19,8 +19,8 @@
 //! | `{"answers":n}` | `{"answers":[...],"done":..}`: what has come since this was last asked |
 //! | `{"watch":"balance"}` | a line with the balance at once and every second, until the client goes |
 //!
-//! `attach` needs `name` and, behind a UDP listener, `address`; `listener` (the name of a `[[udp]]`,
-//! or of a `[[unix]]`, which takes no address) where there are several, and `slot` to pin one. Both
+//! `attach` needs `name` and, behind a `[[udp]]` or `[[ethernet]]`, `address`; `listener` (the name of
+//! one, or of a `[[unix]]`, which takes no address) where there are several, and `slot` to pin one. Both
 //! are answered once every worker knows. With `key` (a static key in hex) a peer is attached by a sealed
 //! link, for which `psk` (a file, as the relay sees it) and `rights` (a list) can be given. A client that
 //! watches events and falls behind misses the oldest: `{"missed":n}` says how many. A request that cannot be done is answered
@@ -36,7 +36,6 @@ mod render;
 use std::{
     fs, io,
     io::{Read as _, Write as _},
-    net::SocketAddr,
     os::{
         fd::AsRawFd as _,
         unix::{
@@ -62,7 +61,7 @@ use strowger_engine::{
     label::Label,
     link::Rights,
 };
-use strowger_frame::port::Arm;
+use strowger_frame::{Address, port::Arm};
 use strowger_io::{Doorbell, Ringer, Waiter};
 
 use crate::{
@@ -115,7 +114,7 @@ pub(crate) enum Question {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AttachWish {
     pub(crate) name: String,
-    pub(crate) address: Option<SocketAddr>,
+    pub(crate) address: Option<Address>,
     pub(crate) listener: Option<String>,
     pub(crate) slot: Option<u32>,
     /// The static key of a peer; without it the link is plain.
@@ -658,7 +657,7 @@ mod tests {
         assert_eq!(read(r#"{"watch":"balance"}"#), Ok(Asked::WatchBalance));
         let wish = AttachWish {
             name: "a".to_owned(),
-            address: Some("127.0.0.1:9".parse().unwrap()),
+            address: Some(Address::Udp("127.0.0.1:9".parse().unwrap())),
             listener: None,
             slot: Some(4),
             key: None,

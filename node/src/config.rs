@@ -3,6 +3,7 @@
 //!
 //! `strowger config sample` prints a commented file with every key.
 
+mod ethernet;
 mod links;
 mod reader;
 
@@ -24,10 +25,14 @@ use strowger_engine::{
     link::Rights,
     scheme::{Scheme, V3X5X8},
 };
+use strowger_frame::Address;
 use strowger_io::udp::{Choice, limits::POSTED_BUFFERS, limits::POSTED_BUFFERS_MAX};
 
-pub(crate) use self::links::{parse_key, parse_rights};
 use self::reader::{Document, Section};
+pub(crate) use self::{
+    ethernet::{Ethernet, Queues},
+    links::{parse_key, parse_rights},
+};
 use crate::{
     conform::scheme_of,
     exit::{Exit, Failure},
@@ -77,6 +82,8 @@ pub(crate) struct Config {
     pub(crate) state: Option<PathBuf>,
     /// UDP listeners, in the file's order.
     pub(crate) udp: Vec<Listener>,
+    /// Ethernet interfaces, in the file's order.
+    pub(crate) ethernet: Vec<Ethernet>,
     /// Who this node is, without which it has no sealed links.
     pub(crate) identity: Option<IdentityFile>,
     /// Peers behind listeners, by sealed links.
@@ -127,8 +134,8 @@ pub(crate) struct Peer {
     pub(crate) name: String,
     pub(crate) key: StaticPublic,
     /// `None` if it will come by itself.
-    pub(crate) address: Option<SocketAddr>,
-    /// Which of [`Config::udp`].
+    pub(crate) address: Option<Address>,
+    /// Which of [`Config::udp`], and behind their last, of [`Config::ethernet`].
     pub(crate) listener: usize,
     pub(crate) slot: Option<u32>,
     /// The file of the key that both operators have.
@@ -143,8 +150,8 @@ pub(crate) struct Peer {
 #[derive(Clone, Debug)]
 pub(crate) struct Neighbour {
     pub(crate) name: String,
-    pub(crate) address: SocketAddr,
-    /// Which of [`Config::udp`].
+    pub(crate) address: Address,
+    /// Which of [`Config::udp`], and behind their last, of [`Config::ethernet`].
     pub(crate) listener: usize,
     pub(crate) slot: Option<u32>,
 }
@@ -210,6 +217,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("liveness", links::LIVENESS_KEYS),
     ("strangers", links::STRANGERS_KEYS),
     ("udp", UDP_KEYS),
+    ("ethernet", ethernet::ETHERNET_KEYS),
     ("peer", links::PEER_KEYS),
     ("neighbour", links::NEIGHBOUR_KEYS),
     ("unix", UNIX_KEYS),
@@ -265,18 +273,20 @@ pub(crate) fn parse(text: &str) -> Result<Config, Fault> {
     let mut names = Names::default();
     let mut captures = Captures::default();
     let udp = listeners(&document, &mut names, &mut captures)?;
+    let ethernet = ethernet::ethernet(&document, workers, &mut names, &mut captures)?;
     let mut slots = Slots { taken: HashMap::new(), config: &switch };
     let unix = unix(&document, workers, &mut names, &mut slots, &mut captures)?;
     let identity = links::identity(&document)?;
-    let mut behind = links::Behind { udp: &udp, addresses: HashMap::new() };
+    let mut behind = links::Behind { udp: &udp, ethernet: &ethernet, addresses: HashMap::new() };
     let neighbours = links::neighbours(&document, &mut behind, &mut names, &mut slots)?;
     let liveness = links::liveness(&document)?;
     let peers = links::peers(&document, &mut behind, &mut names, &mut slots, liveness)?;
     let strangers = links::strangers(&document)?;
     links::check_identity(&document, identity.as_ref())?;
-    if udp.len() + unix.len() > PORTS_MAX {
-        let text =
-            format!("more than {PORTS_MAX} [[udp]] and [[unix]]; give some to another relay");
+    if udp.len() + ethernet.len() + unix.len() > PORTS_MAX {
+        let text = format!(
+            "more than {PORTS_MAX} [[udp]], [[ethernet]] and [[unix]]; give some to another relay"
+        );
         return Err(Fault { line: 1, text });
     }
     let wanted = neighbours.len() + peers.len() + unix.len();
@@ -298,6 +308,7 @@ pub(crate) fn parse(text: &str) -> Result<Config, Fault> {
         control_socket,
         state,
         udp,
+        ethernet,
         identity,
         peers,
         strangers,
@@ -412,7 +423,7 @@ fn listeners(
             None => format!("udp{}", listeners.len()),
         };
         names.claim("udp", &name, &section)?;
-        let address = address(&section)?;
+        let address = socket_address(&section)?;
         if address.port() != 0
             && let Some(first) = addresses.insert(address, section.line_of("address"))
         {
@@ -562,22 +573,48 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn address(section: &Section<'_>) -> Result<SocketAddr, Fault> {
+fn socket_address(section: &Section<'_>) -> Result<SocketAddr, Fault> {
+    let address = section.text("address")?.ok_or_else(|| section.missing("address"))?;
+    address.value.parse().map_err(|_| Fault { line: address.line, text: no_address(address.value) })
+}
+
+fn address(section: &Section<'_>) -> Result<Address, Fault> {
     let address = section.text("address")?.ok_or_else(|| section.missing("address"))?;
     parse_address(address.value).map_err(|text| Fault { line: address.line, text })
 }
 
-/// An IP address and a port.
+/// An IP address and a port, or the MAC address of one station.
 ///
 /// # Errors
 /// One sentence that says what an address is.
-pub(crate) fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        format!(
-            "\"{text}\" is no address: an IP and a port, as 192.0.2.7:7000 or [2001:db8::7]:7000 \
-             (host names are not looked up)"
-        )
-    })
+pub(crate) fn parse_address(text: &str) -> Result<Address, String> {
+    if let Ok(at) = text.parse() {
+        return Ok(Address::Udp(at));
+    }
+    let mac = parse_mac(text).ok_or_else(|| no_address(text))?;
+    if mac[0] & 1 == 1 || mac == [0; 6] {
+        return Err(format!("{text} is no station's address; `ip link` shows those of a machine"));
+    }
+    Ok(Address::Ether(mac))
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut bytes = text.split(':');
+    for byte in &mut mac {
+        let digits = bytes.next().filter(|digits| digits.len() == 2)?;
+        // Digits alone: `from_str_radix` would take a sign.
+        let hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        *byte = u8::from_str_radix(digits, 16).ok().filter(|_| hex)?;
+    }
+    bytes.next().is_none().then_some(mac)
+}
+
+fn no_address(text: &str) -> String {
+    format!(
+        "\"{text}\" is no address: an IP and a port, as 192.0.2.7:7000 or [2001:db8::7]:7000 (host \
+         names are not looked up); behind an [[ethernet]] a MAC address, as 02:00:00:00:00:01"
+    )
 }
 
 fn socket_path(section: &Section<'_>, key: &'static str) -> Result<Option<PathBuf>, Fault> {

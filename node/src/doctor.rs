@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{self, Write},
+    io::Write,
     net::{Ipv4Addr, UdpSocket},
     process::ExitCode,
 };
@@ -13,6 +13,7 @@ use strowger_io::{
     cores::usable_cores,
     probe::{self, Limit},
     udp::{self, Refusal},
+    xdp,
 };
 
 use crate::{
@@ -22,6 +23,9 @@ use crate::{
 
 /// Locked memory that a relay with registered memory asks for.
 const LOCKED_BYTES_WANTED: u64 = 256 << 20;
+/// Memory that is pinned to see whether it can be: that of a relay with one Ethernet port and one
+/// worker, or so.
+const UMEM_BYTES_TRIED: usize = 64 << 20;
 /// Descriptors that a relay with a few ports and its control socket's clients has open.
 const OPEN_FILES_WANTED: u64 = 1_024;
 /// Huge pages, of 2 MiB each, that hold the memory of a relay with one worker.
@@ -71,18 +75,7 @@ fn findings() -> Vec<Finding> {
             Err(Refusal { why, way_out, .. }) => Finding::refused(name, why, way_out),
         });
     }
-    findings.push(raw_socket(
-        "af_xdp",
-        probe::af_xdp(),
-        "setcap cap_net_admin,cap_net_raw,cap_bpf+ep $(command -v strowger)",
-        "a kernel with CONFIG_XDP_SOCKETS",
-    ));
-    findings.push(raw_socket(
-        "af_packet",
-        probe::af_packet(),
-        "setcap cap_net_raw+ep $(command -v strowger)",
-        "a kernel with CONFIG_PACKET",
-    ));
+    findings.extend(of_ethernet());
     findings.push(locked_memory());
     findings.push(open_files());
     findings.push(huge_pages());
@@ -102,19 +95,25 @@ fn udp_at_all() -> Finding {
     }
 }
 
-fn raw_socket(
-    name: &'static str,
-    tried: io::Result<()>,
-    by_right: &str,
-    by_kernel: &str,
-) -> Finding {
-    match tried {
-        Ok(()) => Finding::fine(name, "a socket can be made"),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Finding::refused(name, format!("no rights: {error}"), by_right)
+/// What an Ethernet port needs, each thing by itself.
+fn of_ethernet() -> Vec<Finding> {
+    let found = xdp::probe(UMEM_BYTES_TRIED);
+    let capabilities = match found.missing.as_slice() {
+        [] => Finding::fine("capabilities", "none is missing for [[ethernet]]"),
+        missing => {
+            let seen = format!("missing for [[ethernet]]: {}", missing.join(", "));
+            let way_out = xdp::GRANT.trim_start_matches("grant it with: ");
+            Finding::refused("capabilities", seen, way_out)
         }
-        Err(error) => Finding::refused(name, error.to_string(), by_kernel),
-    }
+    };
+    let each = found.each().map(|(name, found)| match found {
+        Ok(seen) => Finding::fine(name, seen),
+        Err(Refusal { why, way_out, .. }) => {
+            let way_out = way_out.trim_start_matches("grant it with: ");
+            Finding::refused(name, why, way_out)
+        }
+    });
+    [capabilities].into_iter().chain(each).collect()
 }
 
 fn locked_memory() -> Finding {

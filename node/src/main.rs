@@ -21,13 +21,13 @@ mod topology;
 
 use std::{
     io::{self, Write as _},
-    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
 };
 
 use clap::{Parser, Subcommand};
 use serde_json::json;
+use strowger_frame::Address;
 
 use self::{
     exit::{Exit, Failure, output_ended},
@@ -122,9 +122,10 @@ enum Change {
     Attach {
         /// What to call it.
         name: String,
-        /// Where it is: IP and port. None behind a unix endpoint.
-        address: Option<SocketAddr>,
-        /// The `[[udp]]` or `[[unix]]` that it is behind, if there is more than one.
+        /// Where it is: IP and port, or a MAC address. None behind a unix endpoint.
+        #[arg(value_parser = config::parse_address)]
+        address: Option<Address>,
+        /// The `[[udp]]`, `[[ethernet]]` or `[[unix]]` that it is behind, if there is more than one.
         #[arg(long, value_name = "NAME")]
         listener: Option<String>,
         /// The slot number; the lowest free one if none is given.

@@ -347,14 +347,13 @@ impl Relay {
 
     /// Whether every link is: no listener may have plain ones.
     fn is_sealed(&self) -> bool {
-        let plain = |kind: &PortKind| matches!(kind, PortKind::Udp { plain: true, .. });
-        self.topology.identity.is_some() && !self.topology.ports.iter().any(|p| plain(&p.kind))
+        self.topology.identity.is_some() && !self.topology.ports.iter().any(PortInfo::is_plain)
     }
 
     /// The port that a client means.
     fn port_of(&self, listener: Option<&str>) -> Result<&PortInfo, String> {
         let ports = &self.topology.ports;
-        let is_udp = |port: &&PortInfo| matches!(port.kind, PortKind::Udp { .. });
+        let is_listener = |port: &&PortInfo| !matches!(port.kind, PortKind::Unix { .. });
         let names = || {
             let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
             names.join(", ")
@@ -364,10 +363,12 @@ impl Relay {
                 format!("no port has the name \"{wanted}\"; there are: {}", names())
             }),
             None => {
-                let mut udp = ports.iter().filter(is_udp);
-                match (udp.next(), udp.next()) {
+                let mut listeners = ports.iter().filter(is_listener);
+                match (listeners.next(), listeners.next()) {
                     (Some(only), None) => Ok(only),
-                    (None, _) => Err("this relay has no [[udp]] to be behind".to_owned()),
+                    (None, _) => {
+                        Err("this relay has no [[udp]] and no [[ethernet]] to be behind".to_owned())
+                    }
                     (Some(_), Some(_)) => Err(format!("say behind which listener: {}", names())),
                 }
             }
@@ -376,20 +377,31 @@ impl Relay {
 
     fn attach(&mut self, wish: AttachWish) -> Result<u32, String> {
         config::check_name(&wish.name)?;
-        let PortInfo { id, name: behind, kind } = self.port_of(wish.listener.as_deref())?.clone();
+        let port = self.port_of(wish.listener.as_deref())?.clone();
+        if let Some(at) = wish.address
+            && !port.fits(at)
+            && !matches!(port.kind, PortKind::Unix { .. })
+        {
+            return Err(format!("{at} is no address behind {}; say another listener", port.name));
+        }
+        let (plain, PortInfo { id, name: behind, kind }) = (port.is_plain(), port);
         let switch = &mut self.topology.switch;
         if let Some(twin) = switch.slots().iter().find(|view| view.name == wish.name) {
             return Err(format!("the name \"{}\" is that of slot {}", wish.name, twin.slot));
         }
         let AttachWish { name, address, slot, key, psk, rights, .. } = wish;
-        let (at, behind) = match (kind, address, key) {
-            (PortKind::Udp { .. }, at, Some(key)) => {
+        let (at, behind) = match (&kind, address, key) {
+            (PortKind::Unix { .. }, None, None) => (Address::Only, Behind::Endpoint),
+            (PortKind::Unix { .. }, ..) => {
+                return Err(format!("behind {behind} there is no address and no key"));
+            }
+            (_, at, Some(key)) => {
                 let mut spec = PeerSpec::new(name, key, id);
                 spec.psk = match psk {
                     Some(file) => key::psk(&file).map_err(|failure| failure.line)?,
                     None => Psk::NONE,
                 };
-                spec.at = at.map(Address::Udp);
+                spec.at = at;
                 spec.slot = slot;
                 spec.rights = rights.unwrap_or(Rights { control: false, ..Rights::ALL });
                 let added = switch.add_peer(spec, self.topology.clock.now());
@@ -397,22 +409,14 @@ impl Relay {
                 switch.welcome_strangers(id, true);
                 return Ok(slot);
             }
-            (PortKind::Udp { plain: false, .. }, _, None) => {
+            (_, _, None) if !plain => {
                 return Err(format!(
                     "behind {behind} links are sealed: name the peer's key, or write seal = \
-                     \"plain\" in its [[udp]]"
+                     \"plain\" in its section"
                 ));
             }
-            (PortKind::Udp { .. }, Some(address), None) => {
-                (Address::Udp(address), Behind::Neighbour)
-            }
-            (PortKind::Udp { .. }, None, None) => {
-                return Err(format!("behind {behind} a neighbour has an address"));
-            }
-            (PortKind::Unix { .. }, None, None) => (Address::Only, Behind::Endpoint),
-            (PortKind::Unix { .. }, ..) => {
-                return Err(format!("behind {behind} there is no address and no key"));
-            }
+            (_, Some(address), None) => (address, Behind::Neighbour),
+            (_, None, None) => return Err(format!("behind {behind} a neighbour has an address")),
         };
         let attach = Attach { slot, ..Attach::plain(id, at, behind, name) };
         switch.attach(attach).map_err(|error| error.to_string())
@@ -424,7 +428,7 @@ impl Relay {
             let port = names.iter().find(|(id, _)| view.port.is_some_and(|port| port.0 == *id));
             let behind = port.map_or("", |(_, name)| name.as_str());
             let at = match view.at {
-                Some(Address::Udp(at)) => format!(" at {at}"),
+                Some(at @ (Address::Udp(_) | Address::Ether(_))) => format!(" at {at}"),
                 _ => String::new(),
             };
             let _ = writeln!(said, "slot {}: {}{at} behind {behind}", view.slot, view.name);

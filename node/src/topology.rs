@@ -1,6 +1,8 @@
 //! From a checked configuration to a switch that runs: memory, workers, ports, and what is attached
 //! at start. It says what was chosen and why; it never forwards a frame itself.
 
+mod ethernet;
+
 use std::{
     fmt,
     io::{self, Write},
@@ -33,6 +35,8 @@ use strowger_io::{
     unix::UnixSpec,
 };
 
+use self::ethernet::Opening;
+pub(crate) use self::ethernet::Wire;
 use crate::{
     config::{Config, Listener, UnixEndpoint},
     exit::{Exit, Failure},
@@ -85,26 +89,51 @@ pub(crate) struct PortInfo {
 pub(crate) enum PortKind {
     /// A listener, with what the ladder chose for each worker.
     Udp { local: SocketAddr, plain: bool, reports: Vec<Report> },
+    /// An interface, with what the ladder chose for each queue.
+    Ethernet(Wire),
     /// A local process.
     Unix { path: String, worker: usize },
 }
 
 impl PortInfo {
-    /// `io_uring`, `mmsg` or `unix`.
+    /// `io_uring`, `mmsg`, a rung of Ethernet's ladder, or `unix`.
     pub(crate) fn backend(&self) -> &'static str {
         match &self.kind {
             PortKind::Udp { reports, .. } => {
                 reports.first().map_or("none", |report| report.backend.name())
             }
+            PortKind::Ethernet(wire) => wire.backend(),
             PortKind::Unix { .. } => "unix",
+        }
+    }
+
+    /// Whether there may be unsealed links to others behind it.
+    pub(crate) fn is_plain(&self) -> bool {
+        match &self.kind {
+            PortKind::Udp { plain, .. } => *plain,
+            PortKind::Ethernet(wire) => wire.plain,
+            PortKind::Unix { .. } => false,
+        }
+    }
+
+    /// Whether neighbours behind it have addresses of this kind.
+    pub(crate) fn fits(&self, at: Address) -> bool {
+        match &self.kind {
+            PortKind::Udp { .. } => matches!(at, Address::Udp(_)),
+            PortKind::Ethernet(_) => matches!(at, Address::Ether(_)),
+            PortKind::Unix { .. } => false,
         }
     }
 
     /// What would be better here, each once, with the way out.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let PortKind::Udp { reports, .. } = &self.kind else { return Vec::new() };
+        let all: Vec<String> = match &self.kind {
+            PortKind::Udp { reports, .. } => reports.iter().flat_map(Report::warnings).collect(),
+            PortKind::Ethernet(wire) => wire.warnings(),
+            PortKind::Unix { .. } => Vec::new(),
+        };
         let mut warnings: Vec<String> = Vec::new();
-        for warning in reports.iter().flat_map(Report::warnings) {
+        for warning in all {
             if !warnings.contains(&warning) {
                 warnings.push(warning);
             }
@@ -145,7 +174,7 @@ pub(crate) fn assemble(
 ) -> Result<Topology, Failure> {
     let count = workers(config)?;
     let (spec, needs) = needs(config, count);
-    let pools = Pool::many(&spec, count).map_err(|error| {
+    let mut pools = Pool::many(&spec, count).map_err(|error| {
         let mib = mib(spec.bytes() * count);
         let line = format!(
             "cannot map {mib} of memory: {error}; lower [memory] trains, or raise `ulimit -v`"
@@ -158,6 +187,8 @@ pub(crate) fn assemble(
     let memory = MemoryUse { spec, needs, workers: count, bytes, backing, tallies };
     let _ = write!(said, "{memory}");
 
+    // While the pools are still here: chunks of theirs are lent to the kernel.
+    let wires = ethernet::open_all(config, &mut pools)?;
     let (mut switch, mut workers) = Switch::new(config.switch, pools)
         .map_err(|error| Failure::new(Exit::Usage, format!("the configuration: {error}")))?;
     let bells = bells(&mut switch, &mut workers)?;
@@ -170,7 +201,7 @@ pub(crate) fn assemble(
     if let Some(peer_id) = identity {
         let _ = writeln!(said, "identity: {peer_id}");
     }
-    let ports = plug(config, count, &mut switch, said)?;
+    let ports = plug(config, (count, wires), &mut switch, said)?;
     let state = match &config.state {
         Some(path) => Some(StateFile::load(path, &mut switch, clock)?),
         None => None,
@@ -273,6 +304,7 @@ fn needs(config: &Config, workers: usize) -> (PoolSpec, Vec<Need>) {
         need("handshakes and probes to send".to_owned(), 0, MADE_FRAMES);
     }
 
+    needs.extend(ethernet::needs(config, workers));
     let trains = needs.iter().map(|need| need.trains).sum();
     let singles = needs.iter().map(|need| need.singles).sum();
     let spec = PoolSpec {
@@ -300,26 +332,39 @@ fn bells(switch: &mut Switch, workers: &mut [Worker]) -> Result<Vec<Doorbell>, F
 
 fn plug(
     config: &Config,
-    workers: usize,
+    (workers, wires): (usize, Vec<Opening>),
     switch: &mut Switch,
     said: &mut dyn Write,
 ) -> Result<Vec<PortInfo>, Failure> {
     let refused = |error: String| Failure::new(Exit::Refused, error);
     let mut ports = Vec::new();
+    // Handshakes come from addresses that nobody has yet, and so does the data of a peer that has
+    // moved.
+    let is_open = |place: usize, plain: bool| {
+        let is_met = config.peers.iter().any(|peer| peer.listener == place);
+        is_met || (config.strangers.is_some() && !plain)
+    };
     for listener in &config.udp {
         let (queues, reports) = open_queues(listener, config.switch.slot_max + 1, workers)
             .map_err(|error| refused(format!("[[udp]] {}: {error}", listener.name)))?;
         let local = reports.first().map_or(listener.address, |report| report.local);
         let id = switch.plug_everywhere(queues).map_err(|error| refused(error.to_string()))?;
-        // Handshakes come from addresses that nobody has yet, and so does the data of a peer that
-        // has moved.
-        let place = ports.len();
-        let is_met = config.peers.iter().any(|peer| peer.listener == place);
-        if is_met || (config.strangers.is_some() && !listener.plain) {
-            switch.welcome_strangers(id, true);
-        }
+        switch.welcome_strangers(id, is_open(ports.len(), listener.plain));
         let kind = PortKind::Udp { local, plain: listener.plain, reports };
         ports.push(PortInfo { id, name: listener.name.clone(), kind });
+    }
+    for (ethernet, Opening { mut queues, info }) in config.ethernet.iter().zip(wires) {
+        let id = match (queues.pop(), queues.is_empty()) {
+            (Some((worker, only)), true) => switch.plug_at(worker, only),
+            (last, _) => {
+                let all = queues.into_iter().chain(last).map(|(_, queue)| queue);
+                switch.plug_everywhere(all.collect())
+            }
+        };
+        let id = id.map_err(|error| refused(error.to_string()))?;
+        switch.welcome_strangers(id, is_open(ports.len(), info.plain));
+        let kind = PortKind::Ethernet(info);
+        ports.push(PortInfo { id, name: ethernet.name.clone(), kind });
     }
     for UnixEndpoint { name, path, frame_bytes_max, worker, capture, .. } in &config.unix {
         let spec = UnixSpec { frame_bytes_max: *frame_bytes_max, ..UnixSpec::default() };
@@ -434,7 +479,7 @@ fn attach(
     for peer in &config.peers {
         let mut spec = PeerSpec::new(&peer.name, peer.key, ports[peer.listener].id);
         spec.psk = peer.psk.as_ref().map_or(Ok(Psk::NONE), |file| key::psk(file))?;
-        spec.at = peer.address.map(Address::Udp);
+        spec.at = peer.address;
         spec.slot = peer.slot;
         spec.rights = peer.rights;
         spec.seal = peer.seal;
@@ -443,11 +488,12 @@ fn attach(
         wishes.push(Wish::Sealed(Box::new(spec)));
     }
     for neighbour in &config.neighbours {
-        let (port, at) = (ports[neighbour.listener].id, Address::Udp(neighbour.address));
+        let (port, at) = (ports[neighbour.listener].id, neighbour.address);
         let plain = Attach::plain(port, at, Behind::Neighbour, &neighbour.name);
         wishes.push(Wish::Plain(Attach { slot: neighbour.slot, ..plain }));
     }
-    for (unix, port) in config.unix.iter().zip(&ports[config.udp.len()..]) {
+    let others = config.udp.len() + config.ethernet.len();
+    for (unix, port) in config.unix.iter().zip(&ports[others..]) {
         let plain = Attach::plain(port.id, Address::Only, Behind::Endpoint, &unix.name);
         wishes.push(Wish::Plain(Attach { slot: unix.slot, ..plain }));
     }
@@ -539,7 +585,7 @@ impl fmt::Display for PortInfo {
         let Self { id: PortId(id), name, kind } = self;
         match kind {
             PortKind::Unix { path, worker } => {
-                writeln!(f, "port {id} {name}: unix {path}, on worker {worker}")
+                writeln!(f, "port {id} {name}: unix {path}, on worker {worker}")?;
             }
             PortKind::Udp { reports, plain, .. } => {
                 if let Some(report) = reports.first() {
@@ -549,9 +595,15 @@ impl fmt::Display for PortInfo {
                     let links = if *plain { "links plain, not sealed" } else { "links sealed" };
                     writeln!(f, "port {id} {name}: {chosen}; {links}")?;
                 }
-                let mut warnings = self.warnings().into_iter();
-                warnings.try_for_each(|warning| writeln!(f, "  warning: {warning}"))
+            }
+            PortKind::Ethernet(wire) => {
+                let links = if wire.plain { "links plain, not sealed" } else { "links sealed" };
+                for chosen in wire.chosen() {
+                    writeln!(f, "port {id} {name}: {chosen}; {links}")?;
+                }
             }
         }
+        let mut warnings = self.warnings().into_iter();
+        warnings.try_for_each(|warning| writeln!(f, "  warning: {warning}"))
     }
 }

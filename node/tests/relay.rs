@@ -602,7 +602,9 @@ fn the_sample_passes_the_check_as_it_is_and_with_every_key() {
     let all: String = sample
         .lines()
         .map(|line| match line.strip_prefix('#') {
-            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => format!("{key}\n"),
+            Some(key) if key.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) => {
+                format!("{key}\n")
+            }
             _ => format!("{line}\n"),
         })
         .collect();

@@ -177,6 +177,8 @@ fn port(view: &PortView, infos: &[PortInfo]) -> Value {
         "name": info.map(|info| &info.name),
         "what": view.describe,
         "backend": info.map(PortInfo::backend),
+        "frames_copied": info.and_then(frames_copied),
+        "kernel_drops_by_reason": info.and_then(kernel_drops),
         "frames_in": sum(|queue| queue.frames_in),
         "bytes_in": sum(|queue| queue.bytes_in),
         "frames_out": sum(|queue| queue.frames_out),
@@ -188,6 +190,20 @@ fn port(view: &PortView, infos: &[PortInfo]) -> Value {
         "discards": reasons(by_reason(view)),
         "queues": queues,
     })
+}
+
+/// What an Ethernet port copied on the way out; what is copied on the way in, the pools count.
+fn frames_copied(info: &PortInfo) -> Option<u64> {
+    let PortKind::Ethernet(wire) = &info.kind else { return None };
+    Some(wire.frames_copied())
+}
+
+/// What the kernel counted against an Ethernet port: those that are packets stand in `kernel_drops`, too.
+fn kernel_drops(info: &PortInfo) -> Option<Value> {
+    let PortKind::Ethernet(wire) = &info.kind else { return None };
+    let counts = wire.kernel_drops().into_iter().filter(|(_, count)| *count > 0);
+    let counts = counts.map(|(reason, count)| (reason.to_owned(), json!(count)));
+    Some(Value::Object(counts.collect::<Map<String, Value>>()))
 }
 
 fn queue(view: &QueueView) -> Value {
@@ -281,7 +297,8 @@ fn status(of: &Status) -> Value {
             "needs_per_worker": needs,
             "exhausted": sum(|tally| tally.exhausted.read()),
         },
-        "frames_copied": sum(|tally| tally.frames_copied.read()),
+        "frames_copied": sum(|tally| tally.frames_copied.read())
+            + of.ports.iter().filter_map(frames_copied).sum::<u64>(),
         "worker_allocations": alloc::seen_by_all(),
         "kernel_drops": of.balance.kernel_drops,
         "balance": balance(&of.balance),
@@ -294,6 +311,13 @@ fn backend(info: &PortInfo) -> Value {
         PortKind::Unix { path, worker } => json!({
             "port": info.id.0, "name": info.name, "backend": info.backend(),
             "path": path, "worker": worker,
+        }),
+        PortKind::Ethernet(wire) => json!({
+            "port": info.id.0, "name": info.name, "backend": info.backend(),
+            "address": wire.reports.first().map(|report| Address::Ether(report.mac).to_string()),
+            "seal": if wire.plain { "plain" } else { "sealed" },
+            "chosen": wire.chosen().join("; "),
+            "warnings": info.warnings(),
         }),
         PortKind::Udp { local, plain, reports } => json!({
             "port": info.id.0, "name": info.name, "backend": info.backend(),

@@ -1,11 +1,15 @@
 //! Who is at the other end: peers by sealed links, neighbours by plain ones, strangers by policy; and
 //! who this node is. Text in, checked values out; it never opens a key file.
 
-use std::{collections::HashMap, net::SocketAddr, path::PathBuf};
+use std::{collections::HashMap, path::PathBuf};
+
+use strowger_frame::Address;
 
 use super::{
-    FRAME_BYTES_MAX, Fault, IdentityFile, LINK_MTU_MIN, Listener, Liveness, Names, Neighbour,
-    NetworkId, Peer, Rights, SealWish, Slots, StaticPublic, StrangerPolicy, address, name,
+    Ethernet, FRAME_BYTES_MAX, Fault, IdentityFile, LINK_MTU_MIN, Listener, Liveness, Names,
+    Neighbour, NetworkId, Peer, Rights, SealWish, Slots, StaticPublic, StrangerPolicy, address,
+    ethernet::ETHERNET_KEYS,
+    name,
     reader::{Document, Section, nearest},
 };
 
@@ -26,31 +30,68 @@ const STRANGERS_DEFAULT: u32 = 64;
 /// Listeners, and the addresses behind them so far with their lines.
 pub(super) struct Behind<'c> {
     pub(super) udp: &'c [Listener],
-    pub(super) addresses: HashMap<(usize, SocketAddr), usize>,
+    pub(super) ethernet: &'c [Ethernet],
+    pub(super) addresses: HashMap<(usize, Address), usize>,
 }
 
 impl Behind<'_> {
+    /// All names, in the order of their numbers.
+    fn names(&self) -> Vec<&str> {
+        let udp = self.udp.iter().map(|listener| listener.name.as_str());
+        udp.chain(self.ethernet.iter().map(|ethernet| ethernet.name.as_str())).collect()
+    }
+
+    /// Whether unsealed links may be behind this one, its name, and its section.
+    fn is_plain(&self, listener: usize) -> (bool, &str, &'static str) {
+        match self.udp.get(listener) {
+            Some(udp) => (udp.plain, &udp.name, "[[udp]]"),
+            None => {
+                let Ethernet { plain, name, .. } = &self.ethernet[listener - self.udp.len()];
+                (*plain, name, "[[ethernet]]")
+            }
+        }
+    }
+
     /// Takes an address behind a listener, which nobody else may have.
     fn claim(
         &mut self,
-        address: SocketAddr,
+        address: Address,
         listener: usize,
         section: &Section<'_>,
     ) -> Result<(), Fault> {
         let line = section.line_of("address");
         let fault = |text| Err(Fault { line, text });
-        if address.port() == 0 || address.ip().is_unspecified() {
-            let text = format!("{address} is nobody's address; a neighbour has an IP and a port");
-            return fault(text);
-        }
-        let Listener { address: at, name, .. } = &self.udp[listener];
-        if at.is_ipv4() != address.is_ipv4() {
-            let kind = if at.is_ipv4() { "IPv4" } else { "IPv6" };
-            let text = format!(
-                "{address} cannot be reached by listener \"{name}\", which is {kind} ({at}); add a \
-                 [[udp]] of the neighbour's kind and name it with listener"
-            );
-            return fault(text);
+        match (self.udp.get(listener), address) {
+            (Some(_), Address::Udp(at)) if at.port() == 0 || at.ip().is_unspecified() => {
+                let text = format!("{at} is nobody's address; a neighbour has an IP and a port");
+                return fault(text);
+            }
+            (Some(Listener { address: local, name, .. }), Address::Udp(at))
+                if local.is_ipv4() != at.is_ipv4() =>
+            {
+                let kind = if local.is_ipv4() { "IPv4" } else { "IPv6" };
+                let text = format!(
+                    "{at} cannot be reached by listener \"{name}\", which is {kind} ({local}); add a \
+                     [[udp]] of the neighbour's kind and name it with listener"
+                );
+                return fault(text);
+            }
+            (Some(_), Address::Udp(_)) | (None, Address::Ether(_)) => {}
+            (Some(Listener { name, .. }), _) => {
+                let text = format!(
+                    "behind \"{name}\", a [[udp]], an address is an IP and a port, not {address}; \
+                     name an [[ethernet]] with listener"
+                );
+                return fault(text);
+            }
+            (None, _) => {
+                let (_, name, _) = self.is_plain(listener);
+                let text = format!(
+                    "behind \"{name}\", an [[ethernet]], an address is a MAC address, as \
+                     02:00:00:00:00:01, not {address}; name a [[udp]] with listener"
+                );
+                return fault(text);
+            }
         }
         if let Some(first) = self.addresses.insert((listener, address), line) {
             let text = format!("{address} is a neighbour already (line {first})");
@@ -71,12 +112,12 @@ pub(super) fn neighbours(
         let name = name(&section)?;
         names.claim("neighbour", &name, &section)?;
         let address = address(&section)?;
-        let listener = listener_of(&section, behind.udp)?;
-        let Listener { plain, name: listens, .. } = &behind.udp[listener];
+        let listener = listener_of(&section, behind)?;
+        let (plain, listens, kind) = behind.is_plain(listener);
         if !plain {
             let text = format!(
                 "a [[neighbour]] has a plain link, and listener \"{listens}\" has only sealed ones; \
-                 make it a [[peer]] with a key, or write seal = \"plain\" in the [[udp]]"
+                 make it a [[peer]] with a key, or write seal = \"plain\" in the {kind}"
             );
             return Err(Fault { line: section.line, text });
         }
@@ -104,7 +145,7 @@ pub(super) fn peers(
             let text = format!("the key is that of the [[peer]] in line {first}; name a peer once");
             return Err(Fault { line: section.line_of("key"), text });
         }
-        let listener = listener_of(&section, behind.udp)?;
+        let listener = listener_of(&section, behind)?;
         let address = section.text("address")?.map(|_| address(&section)).transpose()?;
         if let Some(address) = address {
             behind.claim(address, listener, &section)?;
@@ -216,17 +257,18 @@ pub(super) fn check_identity(
         let text = format!("[strangers] allow = true {WAY_OUT}");
         return Err(Fault { line: strangers.line_of("allow"), text });
     }
-    let listeners = document.sections("udp", super::UDP_KEYS)?;
-    match listeners.iter().find(|section| !section.is_text("seal", "plain")) {
-        None => Ok(()),
-        Some(section) => {
+    for (kind, keys) in [("udp", super::UDP_KEYS), ("ethernet", ETHERNET_KEYS)] {
+        let sections = document.sections(kind, keys)?;
+        if let Some(section) = sections.iter().find(|section| !section.is_text("seal", "plain")) {
             let text = format!(
-                "a [[udp]] has sealed links and {WAY_OUT}; or write seal = \"plain\" in it, if its \
-                 links are to be plain"
+                "{} has sealed links and {WAY_OUT}; or write seal = \"plain\" in it, if its links \
+                 are to be plain",
+                section.title
             );
-            Err(Fault { line: section.line, text })
+            return Err(Fault { line: section.line, text });
         }
     }
+    Ok(())
 }
 
 pub(super) fn liveness(document: &Document<'_>) -> Result<Liveness, Fault> {
@@ -250,12 +292,12 @@ pub(super) fn strangers(document: &Document<'_>) -> Result<Option<StrangerPolicy
     Ok(allow.then_some(StrangerPolicy { rights, links_max }))
 }
 
-fn listener_of(section: &Section<'_>, udp: &[Listener]) -> Result<usize, Fault> {
-    let names: Vec<&str> = udp.iter().map(|listener| listener.name.as_str()).collect();
-    match (section.text("listener")?, udp.len()) {
+fn listener_of(section: &Section<'_>, behind: &Behind<'_>) -> Result<usize, Fault> {
+    let names = behind.names();
+    match (section.text("listener")?, names.len()) {
         (_, 0) => {
             let text = format!(
-                "a {} needs a [[udp]] to be behind; add one with an address",
+                "a {} needs a [[udp]] or an [[ethernet]] to be behind; add one",
                 section.title
             );
             Err(Fault { line: section.line, text })
@@ -265,13 +307,14 @@ fn listener_of(section: &Section<'_>, udp: &[Listener]) -> Result<usize, Fault> 
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => format!("there are: {}", names.join(", ")),
             };
-            let text = format!("no [[udp]] has the name \"{}\"; {hint}", wanted.value);
+            let text =
+                format!("no [[udp]] or [[ethernet]] has the name \"{}\"; {hint}", wanted.value);
             Fault { line: wanted.line, text }
         }),
         (None, 1) => Ok(0),
         (None, _) => {
             let text = format!(
-                "{} needs listener, since there is more than one [[udp]]: {}",
+                "{} needs listener, since there is more than one to be behind: {}",
                 section.title,
                 names.join(", ")
             );

@@ -1,0 +1,266 @@
+//! `[[ethernet]]`: interfaces and their queues as ports. Text in, checked values out; whether there is
+//! such an interface is not asked here.
+
+use std::path::PathBuf;
+
+use strowger_io::xdp::{Choice, Rung, limits};
+
+use super::{
+    Captures, Fault, Names, name,
+    reader::{Document, Section},
+};
+
+pub(super) const ETHERNET_KEYS: &[&str] = &[
+    "name",
+    "interface",
+    "queue",
+    "queues",
+    "worker",
+    "ethertype",
+    "vlan",
+    "seal",
+    "backend",
+    "pieces",
+    "lent_frames",
+    "capture",
+];
+
+/// The longest name of an interface that the kernel takes.
+const INTERFACE_BYTES_MAX: usize = 15;
+/// More than any NIC has.
+const QUEUES_MAX: u64 = 4_096;
+/// Below this the field is a frame's length.
+const ETHERTYPE_MIN: u64 = 0x0600;
+/// Ethertypes that the machine itself lives on: our program would take all of their frames.
+const TAKEN: [(u16, &str); 5] = [
+    (0x0800, "IPv4"),
+    (0x0806, "ARP"),
+    (0x86dd, "IPv6"),
+    (0x8100, "VLAN tags"),
+    (0x88a8, "VLAN tags"),
+];
+
+/// One interface, or one queue of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Ethernet {
+    pub(crate) name: String,
+    pub(crate) interface: String,
+    pub(crate) queues: Queues,
+    pub(crate) ethertype: u16,
+    pub(crate) vlan: Option<u16>,
+    /// Whether unsealed links may be behind it, because the operator wrote so.
+    pub(crate) plain: bool,
+    pub(crate) backend: Choice,
+    /// Whether frames may leave in pieces.
+    pub(crate) pieces: bool,
+    /// Chunks lent to the kernel for receiving, by each queue.
+    pub(crate) lent_frames: u32,
+    /// The pcapng file that its traffic is written to.
+    pub(crate) capture: Option<PathBuf>,
+}
+
+/// Which queues of an interface are ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Queues {
+    /// This one, and the worker that owns it.
+    One { queue: u32, worker: usize },
+    /// All: queue 0 is worker 0's, and so on.
+    All,
+}
+
+pub(super) fn ethernet(
+    document: &Document<'_>,
+    workers: Option<usize>,
+    names: &mut Names,
+    captures: &mut Captures,
+) -> Result<Vec<Ethernet>, Fault> {
+    let mut found: Vec<Ethernet> = Vec::new();
+    let mut lines = Vec::new();
+    for section in document.sections("ethernet", ETHERNET_KEYS)? {
+        let interface = interface(&section)?;
+        let name = match section.text("name")? {
+            Some(_) => name(&section)?,
+            None => interface.clone(),
+        };
+        names.claim("ethernet", &name, &section)?;
+        let queues = queues(&section, workers)?;
+        let ethertype = ethertype(&section)?;
+        let vlan = section.number("vlan", 1, 4_094)?.map(|vlan| vlan as u16);
+        let line = section.line_of("interface");
+        for (other, first) in found.iter().zip(&lines).filter(|(it, _)| it.interface == interface) {
+            let same_queue = match (queues, other.queues) {
+                (Queues::One { queue: a, .. }, Queues::One { queue: b, .. }) => a == b,
+                _ => true,
+            };
+            let text = if same_queue {
+                format!("{interface} is there already (line {first}); name another queue of it")
+            } else if (other.ethertype, other.vlan) != (ethertype, vlan) {
+                format!(
+                    "all queues of {interface} have one ethertype and one VLAN, and line {first} \
+                     says others; write the same"
+                )
+            } else {
+                continue;
+            };
+            return Err(Fault { line, text });
+        }
+        lines.push(line);
+        let backends = [
+            ("auto", Choice::Auto),
+            ("af_xdp", Choice::Xdp),
+            ("af_packet", Choice::Only(Rung::Packet)),
+        ];
+        found.push(Ethernet {
+            name,
+            interface,
+            queues,
+            ethertype,
+            vlan,
+            plain: section.choice("seal", &[("sealed", false), ("plain", true)])?.unwrap_or(false),
+            backend: section.choice("backend", &backends)?.unwrap_or_default(),
+            pieces: section.flag("pieces")?.unwrap_or(true),
+            lent_frames: section
+                .number("lent_frames", 64, u64::from(limits::LENT_FRAMES_MAX))?
+                .map_or(limits::LENT_FRAMES, |frames| frames as u32),
+            capture: captures.claim(&section)?,
+        });
+    }
+    Ok(found)
+}
+
+fn interface(section: &Section<'_>) -> Result<String, Fault> {
+    let interface = section.text("interface")?.ok_or_else(|| section.missing("interface"))?;
+    let (value, line) = (interface.value, interface.line);
+    let strange = |c: char| c.is_whitespace() || c.is_control() || c == '/';
+    if value.is_empty() || value.len() > INTERFACE_BYTES_MAX || value.contains(strange) {
+        let text =
+            format!("{value:?} is no interface's name; `ip link` lists those of this machine");
+        return Err(Fault { line, text });
+    }
+    Ok(value.to_owned())
+}
+
+fn queues(section: &Section<'_>, workers: Option<usize>) -> Result<Queues, Fault> {
+    let all = section.choice("queues", &[("all", ())])?.is_some();
+    let queue = section.number("queue", 0, QUEUES_MAX - 1)?;
+    let last_worker = workers.unwrap_or(1) as u64 - 1;
+    let worker = section.number("worker", 0, last_worker)?;
+    let fault =
+        |key: &str, text: &str| Err(Fault { line: section.line_of(key), text: text.into() });
+    match (all, queue, worker) {
+        (true, Some(_), _) => {
+            fault("queue", "queue and queues = \"all\" exclude each other; write one of them")
+        }
+        (true, None, Some(_)) => fault(
+            "worker",
+            "with queues = \"all\" each worker has the queue of its number; leave worker out",
+        ),
+        (true, None, None) => Ok(Queues::All),
+        (false, queue, worker) => Ok(Queues::One {
+            queue: queue.unwrap_or(0) as u32,
+            worker: worker.unwrap_or(0) as usize,
+        }),
+    }
+}
+
+fn ethertype(section: &Section<'_>) -> Result<u16, Fault> {
+    let given = section.number("ethertype", ETHERTYPE_MIN, u64::from(u16::MAX))?;
+    let ethertype = given.map_or(limits::ETHERTYPE, |given| given as u16);
+    let Some((_, whose)) = TAKEN.iter().find(|(taken, _)| *taken == ethertype) else {
+        return Ok(ethertype);
+    };
+    let text = format!(
+        "ethertype {ethertype:#06x} is that of {whose}, which the machine needs itself; leave the key \
+         out for {:#06x}",
+        limits::ETHERTYPE
+    );
+    Err(Fault { line: section.line_of("ethertype"), text })
+}
+
+#[cfg(test)]
+mod tests {
+    use strowger_frame::Address;
+
+    use super::*;
+    use crate::config::parse;
+
+    /// A file in which all is well.
+    const GOOD: &str = "\
+[switch]
+workers = 2
+[[ethernet]]
+name = \"lan\"
+interface = \"eth0\"
+queue = 1
+worker = 1
+vlan = 7
+seal = \"plain\"
+[[ethernet]]
+interface = \"eth1\"
+queues = \"all\"
+ethertype = 0x88b6
+backend = \"af_packet\"
+seal = \"plain\"
+[[neighbour]]
+name = \"a\"
+address = \"02:00:00:00:00:0A\"
+listener = \"lan\"
+";
+
+    #[test]
+    fn a_good_file_is_read_as_it_stands() {
+        let config = parse(GOOD).unwrap();
+        let [lan, eth1] = config.ethernet.as_slice() else { panic!("two") };
+        assert_eq!(lan.queues, Queues::One { queue: 1, worker: 1 });
+        assert_eq!((lan.ethertype, lan.vlan, lan.plain, lan.pieces), (0x88b5, Some(7), true, true));
+        assert_eq!(
+            (eth1.name.as_str(), eth1.queues, eth1.ethertype),
+            ("eth1", Queues::All, 0x88b6)
+        );
+        assert_eq!(eth1.backend, Choice::Only(Rung::Packet));
+        assert_eq!(config.neighbours[0].address, Address::Ether([2, 0, 0, 0, 0, 10]));
+    }
+
+    #[test]
+    fn each_error_names_its_line_and_the_way_out() {
+        let cases: &[(&str, &str, usize, &[&str])] = &[
+            ("interface = \"eth0\"", "", 3, &["[[ethernet]] needs the key `interface`"]),
+            ("\"eth0\"", "\"an interface\"", 5, &["no interface's name", "ip link"]),
+            ("\"eth0\"", "\"sixteen-letters-\"", 5, &["no interface's name"]),
+            ("interface = \"eth0\"", "interfaces = \"eth0\"", 5, &["did you mean `interface`?"]),
+            ("queue = 1", "queue = 4096", 6, &["0 to 4095"]),
+            ("queue = 1", "queues = \"some\"", 6, &["\"all\""]),
+            ("worker = 1", "worker = 2", 7, &["0 to 1"]),
+            ("queue = 1", "queues = \"all\"", 7, &["leave worker out"]),
+            ("worker = 1", "queues = \"all\"", 6, &["exclude each other"]),
+            ("vlan = 7", "vlan = 4095", 8, &["1 to 4094"]),
+            ("vlan = 7", "ethertype = 5", 8, &["1536 to 65535"]),
+            ("vlan = 7", "ethertype = 0x0800", 8, &["IPv4", "0x88b5"]),
+            ("vlan = 7", "backend = \"io_uring\"", 8, &["\"af_xdp\" or \"af_packet\""]),
+            ("vlan = 7", "lent_frames = 1", 8, &["64 to 16384"]),
+            ("\"eth1\"", "\"eth0\"", 11, &["already (line 5)", "another queue"]),
+            ("name = \"lan\"", "name = \"eth1\"", 10, &["the [[ethernet]] in line 4"]),
+            ("seal = \"plain\"", "", 16, &["only sealed ones", "in the [[ethernet]]"]),
+            ("02:00:00:00:00:0A", "02:00:00:00:00", 18, &["no address", "02:00:00:00:00:01"]),
+            ("02:00:00:00:00:0A", "ff:ff:ff:ff:ff:ff", 18, &["no station's"]),
+            ("02:00:00:00:00:0A", "192.0.2.1:7", 18, &["\"lan\"", "MAC address"]),
+            ("listener = \"lan\"", "", 16, &["needs listener", "lan, eth1"]),
+            ("listener = \"lan\"", "listener = \"lam\"", 19, &["did you mean \"lan\"?"]),
+        ];
+        for (line, instead, blamed, words) in cases {
+            assert!(GOOD.contains(line), "{line}");
+            let fault = parse(&GOOD.replacen(line, instead, 1)).expect_err(instead);
+            assert_eq!(fault.line, *blamed, "{instead}: {fault}");
+            assert!(words.iter().all(|word| fault.text.contains(word)), "{instead}: {fault}");
+            assert!(!fault.text.contains('\n'), "one line: {fault}");
+        }
+        let queue = GOOD.replace("eth1", "eth0").replace("queues = \"all\"", "queue = 0");
+        assert!(parse(&queue).unwrap_err().text.contains("one ethertype and one VLAN"));
+        let sealed = parse("[[ethernet]]\ninterface = \"eth0\"").unwrap_err();
+        assert!(sealed.text.contains("needs [identity]"), "{sealed}");
+        let by_udp = "[[udp]]\naddress = \"127.0.0.1:7\"\nseal = \"plain\"\n[[neighbour]]\n\
+                      name = \"a\"\naddress = \"02:00:00:00:00:01\"";
+        let fault = parse(by_udp).unwrap_err();
+        assert!(fault.line == 6 && fault.text.contains("[[ethernet]]"), "{fault}");
+    }
+}

@@ -1,0 +1,213 @@
+//! `[[ethernet]]` opened, before the switch has the pools: their chunks are lent to the kernel, all out
+//! of one mapping. It plugs nothing in.
+
+use std::sync::Arc;
+
+use strowger_frame::{BURST_MAX, Pool, Port, port::PortTally};
+use strowger_io::xdp::{
+    Arena, Choice, EtherPort, KernelDrops, Opened, Report, Rung, XdpSpec, limits, open,
+};
+
+use super::{Need, SENDS_WAITING, captured, of_worker};
+use crate::{
+    config::{Config, Ethernet, Queues},
+    exit::{Exit, Failure},
+};
+
+/// An interface that is open.
+pub(super) struct Opening {
+    pub(super) queues: Vec<(usize, Box<dyn Port>)>,
+    pub(super) info: Wire,
+}
+
+/// What is to be known of an interface's ports.
+#[derive(Clone, Debug)]
+pub(crate) struct Wire {
+    pub(crate) plain: bool,
+    /// Of each queue, in their order.
+    pub(crate) reports: Vec<Report>,
+    /// What the kernel has counted, by queue; none by AF_PACKET.
+    pub(crate) drops: Vec<Arc<KernelDrops>>,
+    /// What each queue counts.
+    tallies: Vec<Arc<PortTally>>,
+    /// What to say beside what the reports do.
+    notes: Vec<String>,
+}
+
+impl Wire {
+    /// What was chosen, a line for each queue.
+    pub(crate) fn chosen(&self) -> Vec<String> {
+        let first = |report: &Report| report.to_string().lines().next().unwrap_or("").to_owned();
+        self.reports.iter().map(first).collect()
+    }
+
+    pub(crate) fn backend(&self) -> &'static str {
+        self.reports.first().map_or("none", |report| report.rung.name())
+    }
+
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let of_reports = self.reports.iter().flat_map(Report::warnings);
+        of_reports.chain(self.notes.iter().cloned()).collect()
+    }
+
+    /// Frames whose payload we copied on the way out.
+    pub(crate) fn frames_copied(&self) -> u64 {
+        self.tallies.iter().map(|tally| tally.frames_copied.read()).sum()
+    }
+
+    /// What the kernel has counted against all queues, by reason.
+    pub(crate) fn kernel_drops(&self) -> [(&'static str, u64); 5] {
+        let sum = |count: fn(&KernelDrops) -> u64| self.drops.iter().map(|of| count(of)).sum();
+        [
+            ("rx_dropped", sum(|of| of.rx_dropped.read())),
+            ("rx_ring_full", sum(|of| of.rx_ring_full.read())),
+            ("fill_ring_empty", sum(|of| of.fill_ring_empty.read())),
+            ("rx_invalid", sum(|of| of.rx_invalid.read())),
+            ("tx_invalid", sum(|of| of.tx_invalid.read())),
+        ]
+    }
+}
+
+/// What Ethernet ports need of a worker's memory.
+pub(super) fn needs(config: &Config, workers: usize) -> Vec<Need> {
+    let mut needs = Vec::new();
+    let mut need = |what: String, trains: u32, singles: u32| {
+        needs.push(Need { what, trains, singles });
+    };
+    for ethernet in &config.ethernet {
+        let Ethernet { name, lent_frames, .. } = ethernet;
+        // With AF_PACKET, a burst of chunks of either kind stands in for those that are lent.
+        need(format!("receive chunks of {name}"), BURST_MAX as u32, *lent_frames);
+        need(format!("headers and copies of {name}"), 0, limits::OWN_CHUNKS);
+        // What came by Ethernet lies in single chunks, what came otherwise in trains of many.
+        need(
+            format!("sends of {name} that the device has not done"),
+            SENDS_WAITING,
+            limits::SENDS_WAITING,
+        );
+    }
+    if !config.ethernet.is_empty() {
+        let sends = SENDS_WAITING * config.udp.len() as u32;
+        let handed = (workers as u32 - 1) * super::EXCHANGE_FRAMES_MAX as u32;
+        let singles = BURST_MAX as u32 + super::EXITS_WAITING + sends + handed;
+        need("frames from Ethernet being switched or sent elsewhere".to_owned(), 0, singles);
+    }
+    needs
+}
+
+/// Opens all interfaces, each queue with the pool of the worker that owns it.
+pub(super) fn open_all(config: &Config, pools: &mut [Pool]) -> Result<Vec<Opening>, Failure> {
+    let Some(first) = pools.first() else { return Ok(Vec::new()) };
+    let mut arena = Arena::of(first);
+    let mut opened: Vec<Opening> = Vec::new();
+    for ethernet in &config.ethernet {
+        let opening = open_one(ethernet, config.switch.slot_max + 1, &mut arena, pools)
+            .and_then(|opening| check(config, ethernet, opening))
+            .map_err(|why| {
+                let line = format!("[[ethernet]] {}: {}", ethernet.name, why.replace("\n ", ";"));
+                Failure::new(Exit::Refused, line)
+            })?;
+        opened.push(opening);
+    }
+    Ok(opened)
+}
+
+fn open_one(
+    ethernet: &Ethernet,
+    neighbours_max: u32,
+    arena: &mut Arena,
+    pools: &mut [Pool],
+) -> Result<Opening, String> {
+    let workers = pools.len();
+    let wanted: Vec<(usize, u32)> = match ethernet.queues {
+        Queues::One { queue, worker } => vec![(worker, queue)],
+        Queues::All => (0..workers).map(|worker| (worker, worker as u32)).collect(),
+    };
+    let mut spec = XdpSpec {
+        backend: ethernet.backend,
+        ethertype: ethernet.ethertype,
+        vlan: ethernet.vlan,
+        neighbours_max,
+        lent_frames: ethernet.lent_frames,
+        pieces: ethernet.pieces,
+        ..XdpSpec::new(&ethernet.interface, 0)
+    };
+    let mut info = Wire {
+        plain: ethernet.plain,
+        reports: Vec::new(),
+        drops: Vec::new(),
+        tallies: Vec::new(),
+        notes: Vec::new(),
+    };
+    let mut queues: Vec<(usize, Box<dyn Port>)> = Vec::new();
+    for (worker, queue) in wanted {
+        spec.queue = queue;
+        let pool = pools.get_mut(worker).ok_or(format!("there is no worker {worker}"))?;
+        let opened = open(&spec, arena, pool, worker);
+        let Opened { port, report } = opened.map_err(|error| match ethernet.queues {
+            Queues::All if queue > 0 => format!(
+                "{error}; with queues = \"all\" each of {workers} workers wants a queue: ethtool -L \
+                 {} combined {workers}",
+                ethernet.interface
+            ),
+            _ => error.to_string(),
+        })?;
+        let rung = report.rung;
+        // One interface, one way: of its queues no two are served differently.
+        spec.backend = Choice::Only(rung);
+        info.drops.extend(EtherPort::kernel_drops(&port).cloned());
+        info.tallies.push(port.tally().clone());
+        info.reports.push(report);
+        queues.push((worker, boxed(ethernet, port, worker, workers)?));
+        if rung == Rung::Packet {
+            if ethernet.queues == Queues::All && workers > 1 {
+                info.notes.push(format!(
+                    "af_packet takes the frames of all queues: worker {worker} has them"
+                ));
+            }
+            return Ok(Opening { queues, info });
+        }
+    }
+    Ok(Opening { queues, info })
+}
+
+fn boxed(
+    ethernet: &Ethernet,
+    port: EtherPort,
+    worker: usize,
+    workers: usize,
+) -> Result<Box<dyn Port>, String> {
+    match (&ethernet.capture, ethernet.queues) {
+        (None, _) => Ok(Box::new(port)),
+        (Some(file), Queues::One { .. }) => captured(Box::new(port), file),
+        (Some(file), Queues::All) => captured(Box::new(port), &of_worker(file, worker, workers)),
+    }
+}
+
+/// What is to be said, or refused, of an interface as a whole.
+fn check(config: &Config, ethernet: &Ethernet, mut opening: Opening) -> Result<Opening, String> {
+    let at = &ethernet.interface;
+    let sections = config.ethernet.iter().filter(|other| other.interface == *at).count();
+    let info = &mut opening.info;
+    if info.reports.iter().any(|report| report.rung == Rung::Packet) {
+        if sections == 1 {
+            return Ok(opening);
+        }
+        // Each socket has the frames of all queues, so two would have each frame twice.
+        let refused = info.warnings().join("; ");
+        return Err(format!(
+            "{at} is served by af_packet, which takes the frames of all queues; leave one \
+             [[ethernet]] of {at}, or allow AF_XDP: {refused}"
+        ));
+    }
+    let has = info.reports.first().map_or(0, |report| report.queues as usize);
+    let ours = info.reports.len().max(sections);
+    if has > ours {
+        info.notes.push(format!(
+            "{at} has {has} queues, of which {ours} have a port here: frames that come by another go \
+             to the kernel and are lost; have no more queues than ports: ethtool -L {at} combined \
+             {ours}"
+        ));
+    }
+    Ok(opening)
+}

@@ -1,0 +1,388 @@
+//! Two relays as processes in two network namespaces, joined by a veth pair that the test makes and
+//! removes. It touches no interface of the machine, and never sleeps.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc::{Receiver, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use strowger_engine::{
+    director::Slot,
+    header::{HEADER_64_BYTES, HeaderRepr},
+    label::{Hop, Label},
+    link::{LINK_HEADER_BYTES, plain_header},
+    scheme::V3X5X8,
+};
+use strowger_io::unix::Client;
+use tempfile::TempDir;
+
+/// How long anything may take on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(30);
+const STROWGER: &str = env!("CARGO_BIN_EXE_strowger");
+/// Of the two ends of the pair.
+const MACS: [&str; 2] = ["02:00:00:00:00:0a", "02:00:00:00:00:0b"];
+const CAPABILITIES: &str = "+net_raw,+net_admin,+bpf,+ipc_lock";
+
+fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        thread::yield_now();
+    }
+}
+
+fn words(line: &str) -> Result<String, String> {
+    let mut words = line.split_whitespace();
+    let output = Command::new(words.next().unwrap()).args(words).output();
+    let output = output.map_err(|error| format!("{line}: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(format!("{line}: {}", said.trim()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn skip(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: {why}");
+    eprintln!("SKIPPED, for want of rights or of a tool: {why}");
+}
+
+/// A network namespace, until it is dropped.
+struct Namespace(String);
+
+impl Namespace {
+    fn new() -> Result<Self, String> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("strowger-node-{}-{n}", std::process::id());
+        words(&format!("ip netns add {name}"))?;
+        Ok(Self(name))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Err(why) = words(&format!("ip netns del {}", self.0)) {
+            eprintln!("a namespace is left behind: {why}");
+        }
+    }
+}
+
+/// Two namespaces with `e0` in each, or a word of why not; in CI the latter is a failure.
+fn pair() -> Option<[Namespace; 2]> {
+    let make = || -> Result<[Namespace; 2], String> {
+        let pair = [Namespace::new()?, Namespace::new()?];
+        words(&format!(
+            "ip link add e0 netns {} address {} type veth peer name e0 netns {} address {}",
+            pair[0].0, MACS[0], pair[1].0, MACS[1]
+        ))?;
+        for Namespace(name) in &pair {
+            // Without IPv6 nothing is on the wire but what we send.
+            let _ =
+                words(&format!("ip netns exec {name} sysctl -qw net.ipv6.conf.e0.disable_ipv6=1"));
+            words(&format!("ip -n {name} link set dev e0 up"))?;
+            words(&format!("ip -n {name} link set dev lo up"))?;
+        }
+        Ok(pair)
+    };
+    make().inspect_err(|why| skip(why)).ok()
+}
+
+/// A relay that runs, killed when dropped.
+struct Relay {
+    child: Child,
+    lines: Receiver<String>,
+    said: String,
+    directory: TempDir,
+}
+
+impl Relay {
+    /// Runs behind these words (`ip netns exec`); `DIR` stands for its directory.
+    fn start(before: &str, directory: TempDir, config: &str) -> Self {
+        let dir = directory.path().to_str().unwrap();
+        let config = format!("control.socket = \"{dir}/control\"\n{}", config.replace("DIR", dir));
+        let file = directory.path().join("relay.toml");
+        fs::write(&file, config).unwrap();
+        let mut before = before.split_whitespace();
+        let mut child = Command::new(before.next().unwrap())
+            .args(before)
+            .args([STROWGER, "relay", "--config", file.to_str().unwrap()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the command runs");
+        let (lines_in, lines) = channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|line| lines_in.send(line))
+        });
+        let mut relay = Self { child, lines, said: String::new(), directory };
+        while !relay.said.ends_with("ready\n") {
+            match relay.lines.recv_timeout(DEADLINE) {
+                Ok(line) => relay.said += &(line + "\n"),
+                Err(_) => panic!("not ready after {}", relay.said),
+            }
+        }
+        relay
+    }
+
+    fn within(Namespace(name): &Namespace, directory: TempDir, config: &str) -> Self {
+        Self::start(&format!("ip netns exec {name}"), directory, config)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn ask(&self, request: &str) -> Value {
+        let mut stream = UnixStream::connect(self.path("control")).expect("it is up");
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        writeln!(stream, "{request}").unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).expect("an answer comes");
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn is_up(&self) -> bool {
+        self.ask(r#"{"show":"peers"}"#)["peers"][0]["up"] == true
+    }
+
+    fn copied(&self) -> u64 {
+        self.ask(r#"{"show":"status"}"#)["frames_copied"].as_u64().unwrap()
+    }
+
+    /// The endpoint's process, once the relay has taken its first packet: what comes for it before
+    /// that is nobody's.
+    fn client(&self) -> Client {
+        let taken = || {
+            let slots = self.ask(r#"{"show":"slots"}"#);
+            let slots = slots["slots"].as_array().unwrap();
+            slots.iter().find(|row| row["slot"] == 4).unwrap()["frames_in"].as_u64()
+        };
+        let before = taken();
+        let mut client = Client::connect(self.path("local")).expect("the relay listens");
+        assert!(client.send(&packet(&[(4, 200)], b"nobody is there"), DEADLINE).unwrap());
+        eventually("the first packet is taken", || (taken() > before).then_some(()));
+        client
+    }
+
+    /// Ends it in order, with all that it had counted in balance.
+    fn stop(mut self) {
+        words(&format!("kill -TERM {}", self.child.id())).unwrap();
+        let status = eventually("the relay ends", || self.child.try_wait().unwrap());
+        let last = self.lines.iter().collect::<Vec<_>>().join("\n");
+        assert!(status.success() && last.contains("(even)"), "{status}: {last}");
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A packet that comes in and leaves by these slots, switch by switch.
+fn packet(way: &[(u32, u32)], payload: &[u8]) -> Vec<u8> {
+    let hop = |&(ingress, egress)| Hop {
+        scheme: &V3X5X8,
+        ingress: Slot::new(ingress),
+        egress: Slot::new(egress),
+    };
+    let way: Vec<Hop<'_>> = way.iter().map(hop).collect();
+    let (label, _) = Label::<u64>::build(&way).expect("it fits");
+    let (label, shift) = label.depart().unwrap();
+    let mut bytes = vec![0; LINK_HEADER_BYTES + HEADER_64_BYTES];
+    bytes[..LINK_HEADER_BYTES].copy_from_slice(&plain_header(1));
+    HeaderRepr::new(label, shift, 8).emit(&mut bytes[LINK_HEADER_BYTES..]).expect("room");
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+fn assert_passes(from: &mut Client, to: &mut Client, way: &[(u32, u32)], text: &[u8]) {
+    assert!(from.send(&packet(way, text), DEADLINE).unwrap());
+    let mut bytes = [0; 2048];
+    let received = to.receive(&mut bytes, DEADLINE).unwrap().expect("a packet arrives");
+    assert_eq!(&bytes[LINK_HEADER_BYTES + HEADER_64_BYTES..received.len], text);
+}
+
+/// A directory with a key in it, and that key.
+fn home() -> (TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("key");
+    words(&format!("{STROWGER} key new {}", file.display())).unwrap();
+    let id = words(&format!("{STROWGER} key id --json {}", file.display())).unwrap();
+    let id: Value = serde_json::from_str(&id).unwrap();
+    (directory, id["key"].as_str().unwrap().to_owned())
+}
+
+/// An endpoint at slot 4 and a peer behind `e0` at slot 2.
+fn by_ethernet(key: &str, mac: Option<&str>, backend: &str, more: &str) -> String {
+    let address = mac.map(|mac| format!("address = \"{mac}\"\n")).unwrap_or_default();
+    format!(
+        "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n\
+         [[ethernet]]\nname = \"lan\"\ninterface = \"e0\"\nbackend = \"{backend}\"\n\
+         [[unix]]\nname = \"local\"\npath = \"DIR/local\"\nslot = 4\n\
+         [[peer]]\nname = \"peer\"\nkey = \"{key}\"\nslot = 2\nlistener = \"lan\"\n{address}{more}"
+    )
+}
+
+fn until_up(relays: &[&Relay]) {
+    eventually("the link is up", || relays.iter().all(|relay| relay.is_up()).then_some(()));
+}
+
+fn assert_exchange(a: &Relay, b: &Relay) {
+    let (mut at_a, mut at_b) = (a.client(), b.client());
+    for n in 0..20 {
+        let text = vec![n; 1 + 60 * usize::from(n)];
+        assert_passes(&mut at_a, &mut at_b, &[(4, 2), (2, 4)], &text);
+        assert_passes(&mut at_b, &mut at_a, &[(4, 2), (2, 4)], &text);
+    }
+}
+
+#[test]
+fn endpoints_of_two_relays_exchange_packets_over_a_sealed_ethernet() {
+    let Some([near, far]) = pair() else { return };
+    for backend in ["af_xdp", "af_packet"] {
+        let ((a, key_a), (b, key_b)) = (home(), home());
+        let first = Relay::within(&near, a, &by_ethernet(&key_b, Some(MACS[1]), backend, ""));
+        // The second does not know where the first is: it hears from it.
+        let second = Relay::within(&far, b, &by_ethernet(&key_a, None, backend, ""));
+        until_up(&[&first, &second]);
+        assert_exchange(&first, &second);
+
+        // What was chosen and why, at the start and for whoever asks.
+        let rung = if backend == "af_xdp" { "xdp_copy" } else { "af_packet" };
+        let chosen = format!("lan: ether e0 queue 0 at {} by {rung}", MACS[0]);
+        assert!(first.said.contains(&chosen), "{}", first.said);
+        assert!(first.said.contains("receive chunks of lan"), "{}", first.said);
+        assert!(first.said.contains("links sealed"), "{}", first.said);
+        let refused = first.said.contains("xdp_zero_copy") && first.said.contains("EOPNOTSUPP");
+        assert_eq!(refused, backend == "af_xdp", "{}", first.said);
+        let socket = first.path("control");
+        let shown = words(&format!("{STROWGER} show ports --socket {}", socket.display())).unwrap();
+        let words = [&format!("ether e0 queue 0 ({rung})"), "kernel drops"];
+        assert!(words.iter().all(|word| shown.contains(word)), "{shown}");
+        let port = first.ask(r#"{"show":"ports"}"#)["ports"][0].take();
+        assert_eq!(port["backend"], rung);
+        assert!(port["kernel_drops_by_reason"].is_object(), "{port}");
+        let peers = second.ask(r#"{"show":"peers"}"#);
+        assert_eq!(peers["peers"][0]["address"], MACS[0]);
+        assert_eq!(first.ask(r#"{"show":"status"}"#)["sealed"], true);
+
+        // One goes and comes back: it finds the queue free, and its peer finds it.
+        let key = fs::read(first.path("key")).unwrap();
+        first.stop();
+        let again = tempfile::tempdir().unwrap();
+        fs::write(again.path().join("key"), key).unwrap();
+        private(&again.path().join("key"));
+        let first = Relay::within(&near, again, &by_ethernet(&key_b, Some(MACS[1]), backend, ""));
+        until_up(&[&first]);
+        eventually("packets pass again", || second.is_up().then_some(()));
+        assert_exchange(&first, &second);
+        first.stop();
+        second.stop();
+    }
+}
+
+fn private(file: &Path) {
+    words(&format!("chmod 600 {}", file.display())).unwrap();
+}
+
+/// The machine of the far end has a third relay behind UDP: what comes by the one leaves by the other.
+#[test]
+fn frames_pass_between_udp_and_ethernet_without_a_copy_of_ours() {
+    let Some([near, far]) = pair() else { return };
+    for (backend, pieces) in [("af_xdp", true), ("af_packet", true), ("af_xdp", false)] {
+        let homes = [home(), home(), home()];
+        let keys = homes.each_ref().map(|(_, key)| key.clone());
+        let [a, b, c] = homes.map(|(directory, _)| directory);
+        let udp = |at: u32, key: &str, to: Option<u32>, more: &str| {
+            let to = to.map(|to| format!("address = \"127.0.0.1:{to}\"\n")).unwrap_or_default();
+            format!(
+                "[[udp]]\nname = \"wan\"\naddress = \"127.0.0.1:{at}\"\n\
+                 [[peer]]\nname = \"by-udp\"\nkey = \"{key}\"\nlistener = \"wan\"\n{to}{more}"
+            )
+        };
+        let ends = by_ethernet(&keys[1], Some(MACS[1]), "auto", "");
+        let first = Relay::within(&near, a, &ends);
+        let middle = by_ethernet(&keys[0], None, backend, &udp(7000, &keys[2], None, "slot = 3\n"));
+        let middle = middle.replace("[[unix]]", &format!("pieces = {pieces}\n[[unix]]"));
+        let middle = Relay::within(&far, b, &middle);
+        let third = format!(
+            "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n\
+             [[unix]]\nname = \"local\"\npath = \"DIR/local\"\nslot = 4\n{}",
+            udp(7001, &keys[1], Some(7000), "slot = 2\n")
+        );
+        let third = Relay::within(&far, c, &third);
+        until_up(&[&first, &third]);
+        eventually("both links of the middle are up", || {
+            let peers = middle.ask(r#"{"show":"peers"}"#);
+            peers["peers"].as_array().unwrap().iter().all(|peer| peer["up"] == true).then_some(())
+        });
+        let (mut at_first, mut at_third) = (first.client(), third.client());
+        let before = middle.copied();
+        for n in 0..20 {
+            let text = vec![n; 1 + 60 * usize::from(n)];
+            assert_passes(&mut at_first, &mut at_third, &[(4, 2), (2, 3), (2, 4)], &text);
+            assert_passes(&mut at_third, &mut at_first, &[(4, 2), (3, 2), (2, 4)], &text);
+        }
+        // In trains, all but the first have no room in front of them.
+        let mut bursts = 0;
+        eventually("frames in trains", || {
+            for n in 0..40 {
+                let way = [(4, 2), (3, 2), (2, 4)];
+                assert!(at_third.send(&packet(&way, &[n; 500]), DEADLINE).unwrap());
+            }
+            let mut bytes = [0; 2048];
+            for n in 0..40 {
+                let received = at_first.receive(&mut bytes, DEADLINE).unwrap().expect("it arrives");
+                assert_eq!(bytes[LINK_HEADER_BYTES + HEADER_64_BYTES..received.len], [n; 500]);
+            }
+            bursts += 1;
+            let copied = middle.copied() - before;
+            assert!(!pieces || copied == 0, "{backend}: {copied} copied");
+            let enough = if pieces { bursts >= 20 } else { copied > 0 };
+            enough.then_some(())
+        });
+        for relay in [first, middle, third] {
+            relay.stop();
+        }
+    }
+}
+
+/// With the capabilities that docs/relay.md names and no other right.
+#[test]
+fn a_relay_of_an_ordinary_user_opens_an_ethernet_port() {
+    let Some([near, _far]) = pair() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let made = words(&format!("chown 65534:65534 {}", directory.path().display()));
+    // The command itself may lie where others cannot read.
+    let command = words(&format!("setpriv --reuid 65534 --clear-groups {STROWGER} --version"));
+    if let Err(why) = made.and(command) {
+        return skip(&why);
+    }
+    let config = "[[ethernet]]\ninterface = \"e0\"\nbackend = \"af_xdp\"\nseal = \"plain\"\n\
+                  [[neighbour]]\nname = \"b\"\naddress = \"02:00:00:00:00:0b\"\nslot = 2\n";
+    let before = format!(
+        "ip netns exec {} setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set \
+         -all,{CAPABILITIES} --inh-caps -all,{CAPABILITIES} --ambient-caps -all,{CAPABILITIES}",
+        near.0
+    );
+    let relay = Relay::start(&before, directory, config);
+    assert!(relay.said.contains("by xdp_copy"), "{}", relay.said);
+    relay.stop();
+}
