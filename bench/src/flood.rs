@@ -54,7 +54,7 @@ pub(crate) fn rows(
                 pairs.push((flooded, calm));
             }
             let mut row = Row::new(What::Flood, size, true, pairs.len());
-            row.backend = if was_steered { "steered" } else { "punted" };
+            row.ours = if was_steered { "steered" } else { "punted" };
             row.seal = Some(Mode::Full.name());
             row.peer = Some("calm");
             row.compare(&pairs);

@@ -30,7 +30,7 @@ pub(crate) fn rows(
     let mut row = Row::new(What::Footprint, size, false, 1);
     let (memory, backend, was_reset) = measure(options, size, [PACKETS_BEFORE, PACKETS])?;
     row.memory = Some(memory);
-    row.backend = backend;
+    row.ours = backend;
     if !was_reset {
         let why = "the peak could not be set back first, and counts what this process did before";
         row.note = Some(why.to_owned());

@@ -55,9 +55,9 @@ pub(crate) fn rows(
             false,
             options.pairs,
         );
-        row.backend = name;
+        row.ours = name;
         row.peer = Some("curves");
-        row.ours = Spread::of(pairs.iter().map(|rates| rates[place]));
+        row.ours_rate = Spread::of(pairs.iter().map(|rates| rates[place]));
         row.peer_rate = Spread::of(pairs.iter().map(|rates| rates[0]));
         row.ratio = Spread::of(pairs.iter().map(|rates| rates[place] / rates[0]));
         each(row)?;

@@ -54,7 +54,7 @@ pub(crate) fn rows(
             let best = best.ok_or(Failure::Bug("some loads are tried"))?;
             let flooded = run(Some(rough * OVERLOAD))?;
             account(&mut accounts, &flooded)?;
-            row.backend = flooded.backend;
+            row.ours = flooded.backend;
             pairs.push((flooded, best));
         }
         row.peer = Some("ours_at_best");

@@ -23,7 +23,7 @@ pub struct Row {
     pub seal: Option<&'static str>,
     /// How ours received: `io_uring`, `mmsg` or `memory`; in `handshakes`, whose work it is: of the
     /// `responder`, of the `initiator`, or the `slow_path`'s for one that knocks.
-    pub backend: &'static str,
+    pub ours: &'static str,
     /// What ours was measured against: `mmsg`, `one_by_one`, or ours with recvmmsg
     /// (`ours_mmsg`); in `overload`, ours at its best rate (`ours_at_best`); in `sealed`, the cipher
     /// alone (`aead_twice`), full sealing (`full`) or a WireGuard (`boringtun`); in `handshakes`,
@@ -32,7 +32,7 @@ pub struct Row {
     pub peer: Option<&'static str>,
     /// What ours forwarded.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ours: Option<Spread>,
+    pub ours_rate: Option<Spread>,
     /// What the peer forwarded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_rate: Option<Spread>,
@@ -124,9 +124,9 @@ impl Row {
             size,
             trains,
             seal: None,
-            backend: "memory",
+            ours: "memory",
             peer: None,
-            ours: None,
+            ours_rate: None,
             peer_rate: None,
             ratio: None,
             ours_per_busy_s: None,
@@ -153,7 +153,7 @@ impl Row {
             let ratio = Spread::of(pairs.iter().map(|(ours, peer)| of(ours) / of(peer)));
             (ours, peer, ratio)
         };
-        (self.ours, self.peer_rate, self.ratio) = rates(|run| run.rate);
+        (self.ours_rate, self.peer_rate, self.ratio) = rates(|run| run.rate);
         (self.ours_per_busy_s, self.peer_per_busy_s, self.ratio_busy) =
             rates(|run| run.rate_per_busy_s);
     }
@@ -182,8 +182,8 @@ impl fmt::Display for Row {
             "{:<10}  {:>5}  {traffic:<11}  {:<8}  {:<25}  {:<12}  {:<25}",
             self.bench.name(),
             self.size,
-            self.backend,
-            mega(self.ours),
+            self.ours,
+            mega(self.ours_rate),
             self.peer.unwrap_or_default(),
             mega(self.peer_rate),
         );
@@ -211,7 +211,7 @@ impl fmt::Display for Row {
         if let Some(lost) = self.sink_lost.filter(|&lost| lost > 0.01) {
             remark(&format!("the sink lost {:.1} % in the worst run", 100.0 * lost))?;
         }
-        if let (Some(offered), Some(ours)) = (self.offered, self.ours) {
+        if let (Some(offered), Some(ours)) = (self.offered, self.ours_rate) {
             remark(&format!(
                 "offered {:.3} Mpps, {:.1} times that",
                 offered.median * 1e-6,
@@ -253,12 +253,12 @@ mod tests {
         let mut row = Row::new(What::Udp, 64, true, 5);
         let rate = Spread { min: 1.0, median: 2.0, max: 3.0 };
         row.peer = Some("mmsg");
-        (row.ours, row.peer_rate, row.ratio) = (Some(rate), Some(rate), Some(rate));
+        (row.ours_rate, row.peer_rate, row.ratio) = (Some(rate), Some(rate), Some(rate));
         let json: serde_json::Value = serde_json::from_str(&row.to_json()).expect("JSON");
         assert_eq!(json["bench"], "udp");
         assert_eq!((&json["size"], &json["trains"]), (&64.into(), &true.into()));
         assert_eq!(json["peer"], "mmsg");
-        for rates in ["ours", "peer_rate", "ratio"] {
+        for rates in ["ours_rate", "peer_rate", "ratio"] {
             assert_eq!(json[rates]["median"], 2.0, "{rates}");
             assert_eq!((&json[rates]["min"], &json[rates]["max"]), (&1.0.into(), &3.0.into()));
         }

@@ -40,7 +40,7 @@ pub(crate) fn rows(
             let mut row = Row::new(What::Sealed, size, false, options.pairs);
             row.seal = Some(mode.name());
             row.peer = Some(peer);
-            row.ours = Spread::of(pairs.iter().map(|pair| of(pair).0));
+            row.ours_rate = Spread::of(pairs.iter().map(|pair| of(pair).0));
             row.peer_rate = Spread::of(pairs.iter().map(|pair| of(pair).1));
             row.ratio = Spread::of(pairs.iter().map(|pair| of(pair).0 / of(pair).1));
             each(row)?;
@@ -80,7 +80,7 @@ fn over_udp(
     let pairs = (0..options.pairs).map(|_| Ok((ours()?, theirs()?)));
     let mut row = Row::new(What::Sealed, size, true, options.pairs);
     row.seal = Some(Mode::Full.name());
-    row.backend = "mmsg";
+    row.ours = "mmsg";
     row.peer = Some(peer);
     match pairs.collect::<Result<Vec<_>, Failure>>() {
         Ok(pairs) => {

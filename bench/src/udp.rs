@@ -45,7 +45,7 @@ pub(crate) fn backend_rows(
                 // Not to be had here: there is nothing to choose between.
                 Err(Failure::Open(refused @ OpenError::NoRing(_))) => {
                     let mut row = Row::new(What::Backends, size, trains, 0);
-                    row.backend = "mmsg";
+                    row.ours = "mmsg";
                     row.note = Some(refused.to_string());
                     return each(row);
                 }
@@ -81,7 +81,7 @@ fn pairs(
     let runs = runs.collect::<Result<Vec<_>, Failure>>()?;
 
     let mut row = Row::new(bench, size, trains, runs.len());
-    row.backend = runs.first().map_or("none", |(ours, _)| ours.backend);
+    row.ours = runs.first().map_or("none", |(ours, _)| ours.backend);
     row.peer = Some(name);
     row.compare(&runs);
     row.offered = Spread::of(runs.iter().map(|(ours, _)| ours.offered));
