@@ -32,6 +32,40 @@ fn frames_pass_in_order_and_intact_on_every_rung() {
 }
 
 #[test]
+fn a_stranger_is_handed_up_where_it_is_welcome_and_is_answered_where_it_is() {
+    for rung in RUNGS {
+        let veth = veth!();
+        let mut a = Station::new(&veth.a, &spec("a0", rung)).unwrap();
+        let mut b = Station::new(&veth.b, &spec("b0", rung)).unwrap();
+        a.port.admit(Mark(0), b.at).unwrap();
+        let knock = frame(&mut a.pool, 80, 1);
+        send(&mut a.port, Mark(0), [knock]);
+        until("it is counted", || {
+            assert!(drain(&mut b.port, &mut b.pool).is_empty());
+            b.tally().lost(Loss::Stranger) == 1
+        });
+        b.port.welcome_strangers(true);
+        let knock = frame(&mut a.pool, 80, 2);
+        send(&mut a.port, Mark(0), [knock]);
+        let came = receive(&mut b.port, &mut b.pool, 1);
+        assert!(came[0].mark().is_stranger() && came[0].bytes() == [2; 80]);
+        assert_eq!(b.port.address_of(came[0].mark()), Some(a.at));
+        let answer = frame(&mut b.pool, 90, 3);
+        b.port.send_to(a.at, answer);
+        let came = receive(&mut a.port, &mut a.pool, 1);
+        assert_eq!((came[0].mark(), came[0].bytes()), (Mark(0), [3; 90].as_slice()));
+        // To nobody, and too long for the wire.
+        for (to, len, loss) in
+            [(Address::Ether([0xff; 6]), 9, Loss::NoNeighbour), (a.at, 1600, Loss::PathTooNarrow)]
+        {
+            let answer = frame(&mut b.pool, len, 4);
+            b.port.send_to(to, answer);
+            assert_eq!(b.tally().lost(loss), 1, "{rung:?}");
+        }
+    }
+}
+
+#[test]
 fn trains_leave_without_a_copy_wherever_their_frames_lie() {
     for (rung, pieces) in [(Rung::Copy, true), (Rung::Generic, true), (Rung::Copy, false)] {
         let veth = veth!();

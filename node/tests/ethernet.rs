@@ -111,7 +111,7 @@ struct Relay {
 }
 
 impl Relay {
-    /// Runs behind these words (`ip netns exec`); `DIR` stands for its directory.
+    /// Runs behind these words (`ip netns exec`, the command); `DIR` stands for its directory.
     fn start(before: &str, directory: TempDir, config: &str) -> Self {
         let dir = directory.path().to_str().unwrap();
         let config = format!("control.socket = \"{dir}/control\"\n{}", config.replace("DIR", dir));
@@ -120,7 +120,7 @@ impl Relay {
         let mut before = before.split_whitespace();
         let mut child = Command::new(before.next().unwrap())
             .args(before)
-            .args([STROWGER, "relay", "--config", file.to_str().unwrap()])
+            .args(["relay", "--config", file.to_str().unwrap()])
             .stdout(Stdio::piped())
             .spawn()
             .expect("the command runs");
@@ -140,7 +140,7 @@ impl Relay {
     }
 
     fn within(Namespace(name): &Namespace, directory: TempDir, config: &str) -> Self {
-        Self::start(&format!("ip netns exec {name}"), directory, config)
+        Self::start(&format!("ip netns exec {name} {STROWGER}"), directory, config)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -371,16 +371,18 @@ fn a_relay_of_an_ordinary_user_opens_an_ethernet_port() {
     let directory = tempfile::tempdir().unwrap();
     let made = words(&format!("chown 65534:65534 {}", directory.path().display()));
     // The command itself may lie where others cannot read.
-    let command = words(&format!("setpriv --reuid 65534 --clear-groups {STROWGER} --version"));
-    if let Err(why) = made.and(command) {
+    let command = directory.path().join("strowger");
+    fs::copy(STROWGER, &command).unwrap();
+    if let Err(why) = made.and(words("setpriv --version")) {
         return skip(&why);
     }
     let config = "[[ethernet]]\ninterface = \"e0\"\nbackend = \"af_xdp\"\nseal = \"plain\"\n\
                   [[neighbour]]\nname = \"b\"\naddress = \"02:00:00:00:00:0b\"\nslot = 2\n";
     let before = format!(
         "ip netns exec {} setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set \
-         -all,{CAPABILITIES} --inh-caps -all,{CAPABILITIES} --ambient-caps -all,{CAPABILITIES}",
-        near.0
+         -all,{CAPABILITIES} --inh-caps -all,{CAPABILITIES} --ambient-caps -all,{CAPABILITIES} {}",
+        near.0,
+        command.display()
     );
     let relay = Relay::start(&before, directory, config);
     assert!(relay.said.contains("by xdp_copy"), "{}", relay.said);
