@@ -2,6 +2,8 @@
 //! removes. It touches no interface of the machine, and never sleeps.
 #![allow(clippy::unwrap_used)] // functions that only tests call are tests too
 
+mod trial;
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
@@ -13,37 +15,19 @@ use std::{
         mpsc::{Receiver, channel},
     },
     thread,
-    time::{Duration, Instant},
 };
 
 use serde_json::Value;
-use strowger_engine::{
-    director::Slot,
-    header::{HEADER_64_BYTES, HeaderRepr},
-    label::{Hop, Label},
-    link::{LINK_HEADER_BYTES, plain_header},
-    scheme::V3X5X8,
-};
+use strowger_engine::{header::HEADER_64_BYTES, link::LINK_HEADER_BYTES};
 use strowger_io::unix::Client;
 use tempfile::TempDir;
 
-/// How long anything may take on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(30);
+use trial::{DEADLINE, eventually, packet};
+
 const STROWGER: &str = env!("CARGO_BIN_EXE_strowger");
 /// Of the two ends of the pair.
 const MACS: [&str; 2] = ["02:00:00:00:00:0a", "02:00:00:00:00:0b"];
 const CAPABILITIES: &str = "+net_raw,+net_admin,+bpf,+ipc_lock";
-
-fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "never came true: {what}");
-        thread::yield_now();
-    }
-}
 
 fn words(line: &str) -> Result<String, String> {
     let mut words = line.split_whitespace();
@@ -193,23 +177,6 @@ impl Drop for Relay {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A packet that comes in and leaves by these slots, switch by switch.
-fn packet(way: &[(u32, u32)], payload: &[u8]) -> Vec<u8> {
-    let hop = |&(ingress, egress)| Hop {
-        scheme: &V3X5X8,
-        ingress: Slot::new(ingress),
-        egress: Slot::new(egress),
-    };
-    let way: Vec<Hop<'_>> = way.iter().map(hop).collect();
-    let (label, _) = Label::<u64>::build(&way).expect("it fits");
-    let (label, shift) = label.depart().unwrap();
-    let mut bytes = vec![0; LINK_HEADER_BYTES + HEADER_64_BYTES];
-    bytes[..LINK_HEADER_BYTES].copy_from_slice(&plain_header(1));
-    HeaderRepr::new(label, shift, 8).emit(&mut bytes[LINK_HEADER_BYTES..]).expect("room");
-    bytes.extend_from_slice(payload);
-    bytes
 }
 
 fn assert_passes(from: &mut Client, to: &mut Client, way: &[(u32, u32)], text: &[u8]) {

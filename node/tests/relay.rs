@@ -2,6 +2,8 @@
 //! asked, it is attacked, it stops. Nothing here sleeps; what takes time is awaited until a deadline.
 #![allow(clippy::unwrap_used)] // functions that only tests call are tests too
 
+mod trial;
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -14,7 +16,6 @@ use std::{
         mpsc::{Receiver, channel},
     },
     thread,
-    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -28,20 +29,7 @@ use strowger_engine::{
 use strowger_io::unix::Client;
 use tempfile::TempDir;
 
-/// How long anything may take on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(30);
-
-/// Asks again and again until there is an answer.
-fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "never came true: {what}");
-        thread::yield_now();
-    }
-}
+use trial::{DEADLINE, eventually};
 
 fn strowger(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strowger"));
