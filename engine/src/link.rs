@@ -32,7 +32,7 @@ use crate::{
     director::Slot,
     discard::Discard,
     egress::Egress,
-    header::{AnyHeader, Ecn, Header},
+    header::{AnyHeader, Ecn, Header, HeaderError, HeaderRepr},
     label::Register,
     limits::{ENDING_WINDOW_NS_LOG2, ENDINGS_PER_WINDOW, FRAME_BYTES_MAX, FRAME_BYTES_MIN},
     scheme::Scheme,
@@ -379,6 +379,20 @@ fn mark_congestion(frame: &mut Frame) {
 pub fn plain_header(counter: u32) -> [u8; LINK_HEADER_BYTES] {
     let [a, b, c, d] = counter.to_be_bytes();
     [(Kind::PlainData as u8) << 4, 0, 0, 0, a, b, c, d]
+}
+
+/// Writes link header and switch header to the front of a frame that an endpoint is to send; gives
+/// back what lies behind them, the room for its payload.
+///
+/// # Errors
+/// [`HeaderError`]: the frame is too short for the headers, or the label has no room for the shift.
+pub fn emit_plain<'f, R: Register>(
+    frame: &'f mut [u8],
+    header: &HeaderRepr<R>,
+) -> Result<&'f mut [u8], HeaderError> {
+    let (link_header, packet) = frame.split_first_chunk_mut().ok_or(HeaderError::TooShort)?;
+    *link_header = plain_header(0);
+    header.emit(packet)
 }
 
 /// A frame's kind, if it is of a length that any frame has.
