@@ -272,8 +272,8 @@ impl Worker {
         Ok(Arrival::Packet(opened))
     }
 
-    /// One step (wire.md 1.2): decides first and writes after, so that a frame that goes no further
-    /// is still as it came.
+    /// One step (wire.md 1.2): decides first and writes after, so that a frame that ends here is
+    /// still as it came; one that its exit has no room for has its label rewritten already.
     #[inline(always)]
     fn step<R: Register>(
         &self,
@@ -322,7 +322,8 @@ impl Worker {
         Ok(Onward::Exit { egress, is_control, ingress_slot })
     }
 
-    /// Moves each frame to where it was decided that it goes; a run of frames to one exit at a time.
+    /// Moves each frame to where it was decided that it goes, a run to one exit at a time. An exit is
+    /// always there: it was made ready in this burst, and links go only between breaths (`obey`).
     #[inline]
     fn send_on(
         &mut self,
