@@ -5,6 +5,7 @@
 //! slow path orders is carried out in `worker/obey.rs`; what it is told, and
 //! what it says itself, is in `worker/tell.rs`.
 
+mod exchange;
 mod obey;
 mod tell;
 
@@ -16,17 +17,18 @@ use strowger_crypto::link_header::Kind;
 use strowger_frame::{
     BURST_MAX, Burst, Frame, Mark, Pool,
     port::Arm,
-    ring::{Consumer, Producer, ring},
+    ring::{Consumer, Producer},
     tally::Counter,
 };
 
+pub(crate) use self::exchange::Exchange;
 use crate::{
     Now,
     control::SwitchConfig,
     discard::{Discard, DiscardTally},
     header::{AnyHeader, Header, HeaderError, hops_behind},
     label::Register,
-    limits::{ATTACHED_MAX, BURSTS_PER_FLUSH, EXCHANGE_CONTROL_FRAMES_MAX, PORTS_MAX},
+    limits::{ATTACHED_MAX, BURSTS_PER_FLUSH, PORTS_MAX},
     link::{Leaving, Link, Opened, kind_of, session_of},
     orders::{Bell, Handover, Knock, Order, PortSeat, Punt, Report},
     session::{Place, Sessions, Vouched},
@@ -399,9 +401,9 @@ impl Worker {
     /// Takes the frames that came in by other workers and leave, or are opened, by this one.
     fn take_handovers(&mut self, now: Now) -> usize {
         let mut taken = 0;
-        for from in 0..self.exchange.from.len() {
+        for from in 0..self.exchange.workers() {
             let mut handovers = ArrayVec::<Handover, BURST_MAX>::new();
-            self.exchange.from[from].pop_burst(&mut handovers);
+            self.exchange.take(from, &mut handovers);
             taken += handovers.len();
             for handover in handovers {
                 self.take_handover(handover, now);
@@ -496,7 +498,7 @@ impl Worker {
     /// whether the thread may block at all. Call [`disarm`](Self::disarm) after.
     pub fn arm(&mut self, mut each: impl FnMut(Arm)) -> bool {
         let mut may_block = self.exhaling.is_empty() && self.orders.is_empty();
-        may_block &= self.exchange.from.iter_mut().all(Consumer::is_empty);
+        may_block &= self.exchange.is_empty();
         for seat in &mut self.ports {
             let arm = seat.port.arm();
             may_block &= arm != Arm::Ready && seat.port.is_flushed();
@@ -514,9 +516,7 @@ impl Worker {
 
     /// What wakes the worker with this number, rung when a frame is handed over to it.
     pub fn set_bell(&mut self, number: usize, bell: Arc<dyn Bell>) {
-        if let Some(place) = self.exchange.bells.get_mut(number) {
-            *place = Some(bell);
-        }
+        self.exchange.set_bell(number, bell);
     }
 
     /// What wakes the slow path, rung when this worker has reported something or handed something
@@ -640,61 +640,6 @@ impl From<HeaderError> for Discard {
             HeaderError::Version => Self::BadVersion,
             HeaderError::Width => Self::BadWidth,
             HeaderError::Shift => Self::BadHeader,
-        }
-    }
-}
-
-/// One worker's rings to and from every other.
-#[derive(Default)]
-pub(crate) struct Exchange {
-    /// By worker; `None` for oneself.
-    to: Vec<Option<Producer<Handover>>>,
-    from: Vec<Consumer<Handover>>,
-    bells: Vec<Option<Arc<dyn Bell>>>,
-    /// Bit `w`: worker `w` was handed frames since its bell was last rung.
-    given: u64,
-}
-
-impl Exchange {
-    /// The rings between `count` workers (64 at most), by worker.
-    pub(crate) fn between(count: usize, frames_max: usize) -> Vec<Self> {
-        let mut all: Vec<Self> =
-            (0..count).map(|_| Self { bells: vec![None; count], ..Self::default() }).collect();
-        for from in 0..count {
-            for to in 0..count {
-                if from == to {
-                    all[from].to.push(None);
-                    continue;
-                }
-                let (producer, consumer) = ring(frames_max);
-                all[from].to.push(Some(producer));
-                all[to].from.push(consumer);
-            }
-        }
-        all
-    }
-
-    #[inline]
-    fn send(&mut self, home: u8, handover: Handover) -> Result<(), (Discard, Frame)> {
-        let Some(Some(ring)) = self.to.get_mut(usize::from(home)) else {
-            return Err((Discard::ExitGone, handover.into_frame()));
-        };
-        // Data leaves places free for control (R12).
-        if !handover.is_control() && !ring.has_room(EXCHANGE_CONTROL_FRAMES_MAX + 1) {
-            return Err((Discard::ExchangeFull, handover.into_frame()));
-        }
-        self.given |= 1 << home;
-        ring.push(handover).map_err(|full| (Discard::ExchangeFull, full.into_frame()))
-    }
-
-    fn ring_bells(&mut self) {
-        let mut given = mem::take(&mut self.given);
-        while given != 0 {
-            let worker = given.trailing_zeros() as usize;
-            given &= given - 1;
-            if let Some(Some(bell)) = self.bells.get(worker) {
-                bell.ring();
-            }
         }
     }
 }
