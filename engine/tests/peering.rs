@@ -43,6 +43,9 @@ fn a_link_comes_up_when_both_ends_start_at_once() {
     pair.wait(10);
     assert_eq!(pair.a.view(2).handshakes, pair.b.view(1).handshakes);
     assert!(pair.a.view(2).handshakes <= 2, "{:?}", pair.a.view(2));
+    // Handshakes and keepalives ended where they were meant to: nothing of the slot's was lost.
+    assert!(pair.a.count(Discard::Handled) > 0);
+    assert!(pair.a.switch.slots().iter().all(|slot| slot.discards == 0));
     pair.assert_even();
 }
 

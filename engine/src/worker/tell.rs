@@ -136,7 +136,10 @@ impl Worker {
     /// Counts the end of a frame at the port that it came in by.
     #[cold]
     pub(super) fn discard(&mut self, seat: usize, discard: Discard, frame: &Frame) {
-        if let Some(link) = live(&self.links, frame.mark()) {
+        // What ends where it is meant to end is no loss of its slot's.
+        if discard != Discard::Handled
+            && let Some(link) = live(&self.links, frame.mark())
+        {
             link.tally.discards.add(1);
         }
         match self.ports.get_mut(seat) {
