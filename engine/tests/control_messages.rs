@@ -489,3 +489,51 @@ fn w5_7_who_names_a_slot_by_its_former_number_is_told_the_new_one() {
     assert_eq!((told.len(), told[0].len()), (1, 24 + 12 + 16));
     row.assert_even();
 }
+
+#[test]
+fn w5_7_who_names_a_slot_that_was_given_up_is_told_that_it_is_gone() {
+    let mut row = Row::new(1);
+    row.nodes[0].switch.detach(3).expect("it is attached");
+    row.pass(10 * MS);
+    let (label, shift) = way(&[(2, 3)]).depart().expect("short");
+    row.send(HeaderRepr::new(label, shift, 9), &[0; 60]);
+    row.pass(MS);
+    assert_eq!(row.nodes[0].count(Discard::SlotGone), 1);
+    let told = row.received();
+    // Slot gone: number 3, and the packet's header.
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0][24..32], [1, 10, 0, 0, 0, 0, 0, 3]);
+    assert_eq!(told[0].len(), 24 + 8 + 16);
+    row.assert_even();
+}
+
+#[test]
+fn w5_7_who_fills_an_exit_is_told_of_congestion_and_seldom() {
+    let mut row = Row::new(1);
+    // A wire of which nobody takes anything: it holds 16 frames, and the exit's queue is bounded.
+    let (near, far) = memory::wire(16).expect("descriptors");
+    let port = row.nodes[0].switch.plug_at(0, Box::new(far)).expect("room");
+    let stuck = Attach::plain(port, Address::Only, Behind::Neighbour, "stuck").at_slot(10);
+    row.nodes[0].switch.attach(stuck).expect("free");
+    row.pass(MS);
+    let (label, shift) = way(&[(2, 10), (2, 3)]).depart().expect("short");
+    let mut sent = 0;
+    let mut told = Vec::new();
+    while row.nodes[0].count(Discard::EgressFull) < 50 && sent < 2_000 {
+        row.send(HeaderRepr::new(label, shift, 9), &[0; 60]);
+        sent += 1;
+        row.now.0 += 1_000;
+        row.nodes[0].turn(row.now);
+        told.extend(row.received());
+    }
+    let full = row.nodes[0].count(Discard::EgressFull);
+    assert_eq!(full, 50, "of {sent} frames");
+    assert!((1..=13).contains(&told.len()), "{} of {full} were told of", told.len());
+    // Congestion, and the packet's header as it came, although it was written for the next hop already.
+    let mut cause = [0; 16];
+    HeaderRepr::new(label, shift, 9).emit(&mut cause).expect("room");
+    for error in told {
+        assert_eq!((&error[24..28], &error[28..]), (&[1, 11, 0, 0][..], &cause[..]));
+    }
+    drop(near);
+}
