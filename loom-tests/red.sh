@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sees the models red: weakens one ordering of frame/ at a time, in a copy, and runs the models on
+# Sees the models red: weakens one ordering at a time, in a copy, and runs the models on
 # it. It never touches the working tree. Fails if a row of README.md's table is no longer true.
 #
 #   loom-tests/red.sh [PATTERN]     only rows whose text matches PATTERN; about two minutes in all
@@ -18,7 +18,8 @@ cp -r frame crypto io-backends engine loom-tests Cargo.lock "$copy"
 sed -e '/^members = \[/,/^\]/ { /"frame"\|"crypto"\|"io-backends"\|"engine"\|"loom-tests"\|members\|^\]/!d }' \
     -e '/^default-members/d'     -e '/^\[profile/,$d' Cargo.toml > "$copy/Cargo.toml"
 printf '[profile.release]\ndebug = 0\nincremental = true\n' >> "$copy/Cargo.toml"
-cp -r "$copy/frame" "$copy/frame.whole"
+mkdir "$copy/whole"
+cp -r "$copy/frame" "$copy/io-backends" "$copy/whole"
 cd "$copy"
 
 rows=0 wrong=0
@@ -36,22 +37,25 @@ models() {
     return "$code"
 }
 
+# The crate that the files of the rows below are in.
+room=frame
+
 # row EXPECTED FILE "WHAT" SED-SCRIPT MODEL
 row() {
     local expected=$1 file=$2 what=$3 script=$4 model=$5
     [[ "$file $what $model" == *"$pattern"* ]] || return 0
     rows=$((rows + 1))
-    cp "frame.whole/src/$file" "frame/src/$file"
-    sed -i "$script" "frame/src/$file"
-    if cmp -s "frame.whole/src/$file" "frame/src/$file"; then
+    cp "whole/$room/src/$file" "$room/src/$file"
+    sed -i "$script" "$room/src/$file"
+    if cmp -s "whole/$room/src/$file" "$room/src/$file"; then
         echo "STALE  $file: $what: nothing was changed; mend the row"
         wrong=$((wrong + 1))
         return 0
     fi
     local seen=green
     models "$model" || seen=red
-    cp "frame.whole/src/$file" "frame/src/$file"
-    touch "frame/src/$file"
+    cp "whole/$room/src/$file" "$room/src/$file"
+    touch "$room/src/$file"
     if [[ $seen == "$expected" ]]; then
         echo "ok     $file: $what: $seen ($model)"
     else
@@ -102,6 +106,17 @@ row green sleep.rs "its stores as swaps, two sleeps" 's/self.0.store(\(true\|fal
 unset LOOM_SLEEPS
 
 row red ring.rs "push: room not asked" "$(in_fn 'push(' 's/self.room(1) == 0/false/')" ${ring}a_ring_of_one
+
+room=io-backends
+wire=wire::
+row red wire.rs "tell_drained: fence removed" "$(in_fn tell_drained 's/fence(Ordering::SeqCst);/let _ = fence;/')" ${wire}an_end
+row red wire.rs "tell_drained: fence SeqCst to AcqRel" "$(in_fn tell_drained 's/fence(Ordering::SeqCst)/fence(Ordering::AcqRel)/')" ${wire}an_end
+row green wire.rs "Farewell::drop: Release to Relaxed" '/impl Drop for Farewell/,/^}/ s/Ordering::Release/Ordering::Relaxed/' ${wire}of_frames
+row green wire.rs "put: Acquire to Relaxed" "$(in_fn 'put<' 's/gone.load(Ordering::Acquire)/gone.load(Ordering::Relaxed)/')" ${wire}of_frames
+row green wire.rs "arm: Acquire to Relaxed" "$(in_fn 'arm(' 's/gone.load(Ordering::Acquire)/gone.load(Ordering::Relaxed)/')" ${wire}of_frames
+row red wire.rs "arm: that it is stuck is not said" "$(in_fn 'arm(' 's/stuck.store(true/stuck.store(false/')" ${wire}an_end
+row red wire.rs "arm: room not looked for again" "$(in_fn 'arm(' 's/ \&\& !self.to.is_full()/ \&\& false/')" ${wire}an_end
+room=frame
 
 # The barrier between a number's old user and its new one: not in frame/.
 if [[ "ledger slots" == *"$pattern"* ]]; then

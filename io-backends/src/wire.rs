@@ -2,31 +2,33 @@
 //! that an end is gone. Frames pass by ownership; nothing is copied, and no frame that was put in
 //! is lost without the sender being able to say so.
 
-use std::{
-    io, mem,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering, fence},
-    },
-};
+use std::{io, mem, sync::Arc};
 
 use arrayvec::ArrayVec;
 use strowger_frame::{
     Frame, Loss,
     port::{Arm, PortTally},
     ring::{Consumer, Producer, ring},
+    sync::{AtomicBool, AtomicU64, Ordering, fence},
 };
 
 use crate::doorbell::{Doorbell, Ringer};
 
 /// What one end tells the other, apart from frames. Written at most once a sleep, and when it ends.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Notice {
     /// This end could not put all its frames and may sleep until there is room.
     stuck: AtomicBool,
     /// This end is gone; `taken` says how many frames it took in its life.
     gone: AtomicBool,
     taken: AtomicU64,
+}
+
+impl Default for Notice {
+    fn default() -> Self {
+        let (stuck, gone) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { stuck, gone, taken: AtomicU64::new(0) }
+    }
 }
 
 /// One end: what it sends and receives, what it sleeps beside, and what it counts.

@@ -12,6 +12,7 @@
 //! | `pool.rs` | chunks on their way home, trains in two threads, pools that end first |
 //! | `slots.rs` | a number that goes from one user to the next while two workers forward |
 //! | `sleep.rs` | the flag beside a doorbell, and the doorbell |
+//! | `wire.rs` | a wire's notes: an end that waits for room, an end that is gone |
 
 #![cfg(test)]
 
@@ -19,6 +20,7 @@ mod pool;
 mod ring;
 mod sleep;
 mod slots;
+mod wire;
 
 /// How often a scenario is run on plain threads.
 #[cfg(not(loom))]
