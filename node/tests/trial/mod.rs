@@ -3,6 +3,8 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+pub(crate) mod homes;
+
 use std::{
     thread,
     time::{Duration, Instant},
@@ -13,7 +15,7 @@ use strowger_engine::{
     header::{HEADER_64_BYTES, HeaderRepr},
     label::{Hop, Label},
     link::{LINK_HEADER_BYTES, plain_header},
-    scheme::V3X5X8,
+    scheme::{Scheme, V3X5X8},
 };
 
 /// How long anything may take on a busy machine.
@@ -33,11 +35,13 @@ pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T
 
 /// A packet that comes in and leaves by these slots, switch by switch.
 pub(crate) fn packet(way: &[(u32, u32)], payload: &[u8]) -> Vec<u8> {
-    let hop = |&(ingress, egress)| Hop {
-        scheme: &V3X5X8,
-        ingress: Slot::new(ingress),
-        egress: Slot::new(egress),
-    };
+    packet_in(&V3X5X8, way, payload)
+}
+
+/// The same where all switches number by this scheme.
+pub(crate) fn packet_in(scheme: &Scheme, way: &[(u32, u32)], payload: &[u8]) -> Vec<u8> {
+    let hop =
+        |&(ingress, egress)| Hop { scheme, ingress: Slot::new(ingress), egress: Slot::new(egress) };
     let way: Vec<Hop<'_>> = way.iter().map(hop).collect();
     let (label, _) = Label::<u64>::build(&way).expect("it fits");
     let (label, shift) = label.depart().expect("it fits");
