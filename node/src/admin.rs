@@ -14,6 +14,9 @@
 //! | `{"show":"status"}` | `{"version":..,"uptime_s":..,"workers":..,"sealed":..,...}` |
 //! | `{"attach":{"name":..,"address":..,"listener":..,"slot":..}}` | `{"attached":slot}` |
 //! | `{"detach":slot}` | `{"detached":slot}` |
+//! | `{"renumber":{"slot":..,"to":..}}` | `{"renumbered":{"slot":..,"to":..,"alias_s":..}}` |
+//! | `{"drain":{"slot":..,"for_s":..}}` | `{"draining":{"slot":..,"for_s":..}}` |
+//! | `{"grow":{"scheme":..,"slot_max":..}}` | `{"grown":{"scheme":..,"slot_max":..}}` |
 //! | `{"watch":"events"}` | a line `{"watching":"events"}`, then one for each event: those kept, and those to come |
 //! | `{"ping":{"label":..,"bytes":..}}`, `{"trace":{"label":..}}`, `{"identify":{"label":..}}` | `{"asked":n}` |
 //! | `{"answers":n}` | `{"answers":[...],"done":..}`: what has come since this was last asked |
@@ -31,6 +34,7 @@
 //! [`Discard`](strowger_engine::discard::Discard).
 
 mod asking;
+mod changing;
 mod render;
 
 use std::{
@@ -60,10 +64,12 @@ use strowger_engine::{
     control::{Balance, PortView, SlotView, SwitchConfig, messages, peering::PeerView},
     label::Label,
     link::Rights,
+    scheme::Scheme,
 };
 use strowger_frame::{Address, port::Arm};
 use strowger_io::{Doorbell, Ringer, Waiter};
 
+pub(crate) use self::changing::DRAIN_S;
 use crate::{
     config::{parse_address, parse_key, parse_rights},
     exit::{Exit, Failure},
@@ -104,6 +110,21 @@ pub(crate) enum Question {
     Status,
     Attach(AttachWish),
     Detach(u32),
+    /// Give a slot this number, or the lowest free one.
+    Renumber {
+        from: u32,
+        to: Option<u32>,
+    },
+    /// Give a slot up after so long.
+    Drain {
+        slot: u32,
+        for_s: u64,
+    },
+    /// Go over to a scheme that reads all that is written now as before.
+    Grow {
+        scheme: Box<Scheme>,
+        slot_max: Option<u32>,
+    },
     /// Have a packet ask whoever is at the label's end, or on its way.
     Ask(Label, messages::Question),
     /// What has come of a question.
@@ -135,6 +156,16 @@ pub(crate) enum Answer {
     Status(Box<Status>),
     Attached(u32),
     Detached(u32),
+    Renumbered {
+        from: u32,
+        to: u32,
+        alias_s: u64,
+    },
+    Draining {
+        slot: u32,
+        for_s: u64,
+    },
+    Grown(Box<Scheme>, u32),
     Asked(u32),
     Answers(Vec<messages::Answer>, bool),
     /// It will not be done, and why.
@@ -561,8 +592,8 @@ fn error(kind: &str, text: &str) -> Value {
 }
 
 fn read_request(line: &[u8]) -> Result<Asked, String> {
-    const WANTED: &str = "one object with one of show, attach, detach, watch, ping, \
-                          trace, identify, answers";
+    const WANTED: &str = "one object with one of show, attach, detach, renumber, drain, grow, watch, \
+                          ping, trace, identify, answers";
     let value: Value = serde_json::from_slice(line).map_err(|_| format!("no JSON: {WANTED}"))?;
     let object = value.as_object().filter(|object| object.len() == 1);
     let Some((verb, what)) = object.and_then(|object| object.iter().next()) else {
@@ -588,6 +619,9 @@ fn read_request(line: &[u8]) -> Result<Asked, String> {
             let slot = what.as_u64().and_then(|slot| u32::try_from(slot).ok());
             Question::Detach(slot.ok_or("detach takes a slot number")?)
         }
+        ("renumber", _) => changing::renumber(what)?,
+        ("drain", _) => changing::drain(what)?,
+        ("grow", _) => changing::grow(what)?,
         ("ping" | "trace" | "identify", _) => {
             let (label, question) = asking::read(verb, what)?;
             Question::Ask(label, question)
@@ -646,6 +680,8 @@ fn read_attach(what: &Value) -> Result<AttachWish, String> {
 
 #[cfg(test)]
 mod tests {
+    use strowger_engine::scheme::F8;
+
     use super::*;
 
     #[test]
@@ -654,6 +690,12 @@ mod tests {
         let question = |question| Ok(Asked::Question(question));
         assert_eq!(read(r#"{"show":"slots"}"#), question(Question::Slots));
         assert_eq!(read(r#" {"detach":7} "#), question(Question::Detach(7)));
+        let renumber = Question::Renumber { from: 7, to: Some(9) };
+        assert_eq!(read(r#"{"renumber":{"slot":7,"to":9}}"#), question(renumber));
+        let drain = Question::Drain { slot: 7, for_s: 60 };
+        assert_eq!(read(r#"{"drain":{"slot":7}}"#), question(drain));
+        let grow = Question::Grow { scheme: Box::new(F8), slot_max: Some(99) };
+        assert_eq!(read(r#"{"grow":{"scheme":"f8","slot_max":99}}"#), question(grow));
         assert_eq!(read(r#"{"watch":"balance"}"#), Ok(Asked::WatchBalance));
         let wish = AttachWish {
             name: "a".to_owned(),
@@ -677,6 +719,13 @@ mod tests {
             r#"{"show":7}"#,
             r#"{"detach":-1}"#,
             r#"{"detach":4294967296}"#,
+            r#"{"renumber":5}"#,
+            r#"{"renumber":{"to":5}}"#,
+            r#"{"renumber":{"slot":5,"too":6}}"#,
+            r#"{"drain":{"slot":5,"for_s":86401}}"#,
+            r#"{"drain":{"slot":"5"}}"#,
+            r#"{"grow":{"slot_max":5}}"#,
+            r#"{"grow":{"scheme":"v9"}}"#,
             r#"{"attach":{}}"#,
             r#"{"attach":{"name":"a","adress":"127.0.0.1:9"}}"#,
             r#"{"attach":{"name":"a","address":"localhost:9"}}"#,

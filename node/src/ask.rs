@@ -1,4 +1,4 @@
-//! `strowger ping LABEL` and `strowger trace LABEL`: has a running relay ask, over its control socket,
+//! `strowger ping LABEL`, `trace LABEL` and `identify LABEL`: has a running relay ask, over its control socket,
 //! and prints what comes. It sends no packet itself, and changes nothing.
 
 use std::{
@@ -25,7 +25,7 @@ pub(crate) struct Options {
     /// The label, as seen by the relay: its first director is a slot of the relay's own.
     #[arg(value_parser = read_label)]
     label: Label,
-    /// Print JSON: a line for each ping, one object for a trace.
+    /// Print JSON: a line for each ping, one object for a trace or an identity.
     #[arg(long)]
     json: bool,
     /// The relay's control socket.
@@ -172,6 +172,38 @@ pub(crate) fn trace(of: &Options, output: &mut dyn Write) -> Result<(), Failure>
         }
     }
     end.map(drop).map_err(|why| Failure::new(Exit::CheckFailed, why))
+}
+
+/// `strowger identify`.
+///
+/// # Errors
+/// One line: no relay answers, it declined, or nobody at the label's end says who it is.
+pub(crate) fn identify(of: &Options, output: &mut dyn Write) -> Result<(), Failure> {
+    let question = json!({ "identify": { "label": of.label.to_string() } });
+    let mut answer = Value::Null;
+    ask(&of.socket, &question, |came| {
+        answer = came.clone();
+        Ok(())
+    })?;
+    if of.json {
+        say(output, &answer.to_string())?;
+    }
+    let label = of.label;
+    match (answer["peer_id"].as_str(), answer["key"].as_str(), answer["discard"].as_str()) {
+        (Some(_), Some(_), _) if of.json => Ok(()),
+        (Some(peer_id), Some(key), _) => say(output, &format!("peer_id {peer_id}\nkey {key}")),
+        (_, _, Some(why)) => {
+            let line = format!("discarded at hop {}: {why}", answer["hop"]);
+            Err(Failure::new(Exit::CheckFailed, line))
+        }
+        _ => {
+            let line = format!(
+                "nobody says who it is at {label}: only a switch with an identity does, and only to \
+                 whom it lets ask; `strowger trace` says how far the label goes"
+            );
+            Err(Failure::new(Exit::CheckFailed, line))
+        }
+    }
 }
 
 /// What a trace has reached, or where and why it stopped.

@@ -48,6 +48,8 @@ const WORKERS_MAX: u64 = 64;
 const SLOT_MAX_DEFAULT: u32 = 256;
 /// A day: no packet is longer on its way.
 const QUARANTINE_S_MAX: u64 = 86_400;
+/// A month: whoever names a slot by a former number is told the new one with every packet but few.
+const ALIAS_S_MAX: u64 = 30 * 86_400;
 /// Chunks a worker at most: 68 GiB of train chunks, so a typing error is refused, not mapped.
 const CHUNKS_MAX: u64 = 1 << 20;
 /// Train chunks that a worker needs to forward anything at all.
@@ -231,6 +233,7 @@ const SWITCH_KEYS: &[&str] = &[
     "hops_max",
     "u_turns",
     "quarantine_s",
+    "alias_s",
     "state",
 ];
 const MEMORY_KEYS: &[&str] = &["trains", "singles", "huge_pages"];
@@ -352,7 +355,7 @@ fn switch(section: &Section<'_>) -> Result<SwitchConfig, Fault> {
         .ok_or_else(|| no_switch("the scheme can write no slot but 1"))?;
     let slot_max = section.number("slot_max", 2, u64::from(highest))?.map(|max| max as u32);
     let slot_max = match slot_max {
-        None => highest_slot(&scheme, SLOT_MAX_DEFAULT).unwrap_or(highest),
+        None => default_slot_max(&scheme).unwrap_or(highest),
         Some(max) if highest_slot(&scheme, max) == Some(max) => max,
         Some(max) => {
             let line = section.line_of("slot_max");
@@ -361,6 +364,7 @@ fn switch(section: &Section<'_>) -> Result<SwitchConfig, Fault> {
     };
     let defaults = SwitchConfig::default();
     let quarantine_s = section.number("quarantine_s", 0, QUARANTINE_S_MAX)?;
+    let alias_s = section.number("alias_s", 0, ALIAS_S_MAX)?;
     Ok(SwitchConfig {
         scheme,
         slot_max,
@@ -369,8 +373,13 @@ fn switch(section: &Section<'_>) -> Result<SwitchConfig, Fault> {
             .map_or(defaults.hops_max, |hops| hops as u8),
         u_turns: section.flag("u_turns")?.unwrap_or(defaults.u_turns),
         quarantine_ns: quarantine_s.map_or(defaults.quarantine_ns, |s| s * 1_000_000_000),
-        ..defaults
+        alias_ns: alias_s.map_or(defaults.alias_ns, |s| s * 1_000_000_000),
     })
+}
+
+/// The highest slot number that is given out where nobody says.
+pub(crate) fn default_slot_max(scheme: &Scheme) -> Option<u32> {
+    highest_slot(scheme, SLOT_MAX_DEFAULT)
 }
 
 /// The highest slot, up to `at_most`, that the scheme can write.
@@ -734,6 +743,7 @@ slot = 4
             ("workers = 2", "scheme = \"v9\"", 2, &["f4, f8, v3x5x8, v4x8"]),
             ("workers = 2", "slot_max = 257", 2, &["a number from 2 to 256"]),
             ("workers = 2", "quarantine_s = 86401", 2, &["0 to 86400"]),
+            ("workers = 2", "alias_s = 2592001", 2, &["0 to 2592000"]),
             ("workers = 2", "cores = 1", 2, &["a list"]),
             ("workers = 2", "cores = [0, 1]", 2, &["names 2 and workers = 1"]),
             ("workers = 2", "workers = 2\ncores = [3, 3]", 3, &["core 3 twice"]),

@@ -69,15 +69,22 @@ enum Command {
         #[command(flatten)]
         asking: Asking,
     },
-    /// Attach and detach neighbours of a running relay, while traffic flows.
+    /// Attach, renumber, drain and detach neighbours of a running relay, while traffic flows.
     Slot {
         #[command(subcommand)]
         change: Change,
+    },
+    /// Let the numbering of a running relay's slots grow, while traffic flows.
+    Scheme {
+        #[command(subcommand)]
+        change: SchemeChange,
     },
     /// Ask whoever is at the end of a label whether it is there; sent by a running relay.
     Ping(ask::Pinging),
     /// Ask every hop of a label what it does with a packet, and where and why one is discarded.
     Trace(ask::Options),
+    /// Ask whoever is at the end of a label who it is: its PeerId and the key of its links.
+    Identify(ask::Options),
     /// Make and read key files: new, id, show, psk.
     Key {
         #[command(subcommand)]
@@ -144,10 +151,44 @@ enum Change {
         #[command(flatten)]
         asking: Asking,
     },
+    /// Give a slot another number. The former one leads to it for `alias_s`, and who uses it is told.
+    Renumber {
+        /// The slot number.
+        slot: u32,
+        /// The new one; the lowest free one if none is given.
+        to: Option<u32>,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Say that no new label should name a slot; it forwards as before, and is detached after a while.
+    Drain {
+        /// The slot number.
+        slot: u32,
+        /// After so many seconds, up to a day.
+        #[arg(long = "for", value_name = "SECONDS", default_value_t = admin::DRAIN_S)]
+        for_s: u64,
+        #[command(flatten)]
+        asking: Asking,
+    },
     /// Take a slot away. Its number rests before it is given again.
     Detach {
         /// The slot number.
         slot: u32,
+        #[command(flatten)]
+        asking: Asking,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum SchemeChange {
+    /// Go over to a scheme that reads every label in use as before: every number that can be written
+    /// now is written so in it, too.
+    Grow {
+        /// f4, f8, v3x5x8, v4x8, or a serialised one in hex.
+        scheme: String,
+        /// The highest slot number that is given out from now on.
+        #[arg(long, value_name = "N")]
+        slot_max: Option<u32>,
         #[command(flatten)]
         asking: Asking,
     },
@@ -183,6 +224,7 @@ fn perform(command: Command) -> Result<ExitCode, Failure> {
         Command::Demo(options) => return demo::run(&options),
         Command::Doctor { json } => return doctor::run(json, output),
         Command::Ping(options) => ask::ping(&options, output),
+        Command::Identify(options) => ask::identify(&options, output),
         Command::Trace(options) => ask::trace(&options, output),
         Command::Relay { config } => relay::run(&config),
         Command::Show { topic, follow, asking } => {
@@ -196,6 +238,18 @@ fn perform(command: Command) -> Result<ExitCode, Failure> {
             let wish = json!({ "name": name, "address": address, "listener": listener,
                 "slot": slot, "key": key, "psk": psk, "rights": rights });
             show::change(&json!({ "attach": wish }), asking.json, &asking.socket, output)
+        }
+        Command::Slot { change: Change::Renumber { slot, to, asking } } => {
+            let wish = json!({ "renumber": { "slot": slot, "to": to } });
+            show::change(&wish, asking.json, &asking.socket, output)
+        }
+        Command::Slot { change: Change::Drain { slot, for_s, asking } } => {
+            let wish = json!({ "drain": { "slot": slot, "for_s": for_s } });
+            show::change(&wish, asking.json, &asking.socket, output)
+        }
+        Command::Scheme { change: SchemeChange::Grow { scheme, slot_max, asking } } => {
+            let wish = json!({ "grow": { "scheme": scheme, "slot_max": slot_max } });
+            show::change(&wish, asking.json, &asking.socket, output)
         }
         Command::Slot { change: Change::Detach { slot, asking } } => {
             show::change(&json!({ "detach": slot }), asking.json, &asking.socket, output)

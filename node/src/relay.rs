@@ -1,6 +1,7 @@
 //! `strowger relay`: the slow path's thread. It polls the switch, answers the control socket's
 //! questions and watches the workers; it never touches a frame and never waits for a client.
 
+mod changes;
 mod questions;
 
 use std::{
@@ -25,7 +26,10 @@ use strowger_engine::{
 use strowger_frame::{Address, port::Arm};
 use strowger_io::{Doorbell, Ringer, Waiter};
 
-use self::questions::Questions;
+use self::{
+    changes::{Change, Changes},
+    questions::Questions,
+};
 use crate::{
     admin::{Answer, AttachWish, Control, Question, Server},
     config::{self, Config},
@@ -125,7 +129,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let mut relay = Relay {
         topology,
         began: Instant::now(),
-        waiting: Vec::new(),
+        changes: Changes::default(),
         journal: journal.clone(),
         questions: Questions::default(),
     };
@@ -186,7 +190,7 @@ struct Relay {
     topology: Topology,
     began: Instant,
     /// Clients that are told once their change has come true.
-    waiting: Vec<(u32, SyncSender<Answer>)>,
+    changes: Changes,
     /// What came true, for whoever asks.
     journal: Journal,
     questions: Questions,
@@ -230,31 +234,9 @@ impl Relay {
         self.keep_state(!events.is_empty());
         self.note(&events);
         for event in events {
-            let (slot, answer) = match event {
-                Event::Answered(id, answer) => {
-                    self.questions.take(id, answer);
-                    continue;
-                }
-                Event::SlotAttached(slot) => (slot, Answer::Attached(slot)),
-                Event::AttachRefused(slot, why) => (slot, Answer::Declined(why.to_string())),
-                Event::SlotDetached(slot) => (slot, Answer::Detached(slot)),
-                Event::SlotFree(_)
-                | Event::SlotDraining(_)
-                | Event::SlotMoved(..)
-                | Event::AliasUsed { .. }
-                | Event::AliasEnded(_)
-                | Event::SchemeGrown
-                | Event::PortUnplugged(_)
-                | Event::LinkUp(_)
-                | Event::LinkDown(_)
-                | Event::Roamed(..)
-                | Event::Rekeyed(_)
-                | Event::Goodbye { .. }
-                | Event::SlotMovedAway { .. } => continue,
-            };
-            if let Some(at) = self.waiting.iter().position(|(waits_for, _)| *waits_for == slot) {
-                // A client that does not wait any more has dropped its end.
-                let _ = self.waiting.swap_remove(at).1.try_send(answer);
+            match event {
+                Event::Answered(id, answer) => self.questions.take(id, answer),
+                event => self.changes.take(&event),
             }
         }
     }
@@ -302,7 +284,7 @@ impl Relay {
                 Answer::Links(switch.slots(), switch.peers(), clock.now(), self.names())
             }
             Question::Attach(wish) => match self.attach(wish) {
-                Ok(slot) => return self.waiting.push((slot, client)),
+                Ok(slot) => return self.changes.expect(Change::Attach(slot), client),
                 Err(why) => Answer::Declined(why),
             },
             Question::Ask(label, question) => match switch.ask(label, question, clock.now()) {
@@ -317,9 +299,34 @@ impl Relay {
                 None => Answer::Declined(format!("there is no question {id}, or no more of it")),
             },
             Question::Detach(slot) => match switch.detach(slot) {
-                Ok(()) => return self.waiting.push((slot, client)),
+                Ok(()) => return self.changes.expect(Change::Detach(slot), client),
                 Err(why) => Answer::Declined(why.to_string()),
             },
+            Question::Renumber { from, to } => match switch.renumber(from, to) {
+                Ok(to) => {
+                    let alias_s = switch.config().alias_ns / 1_000_000_000;
+                    let change = Change::Renumber { from, to, alias_s };
+                    return self.changes.expect(change, client);
+                }
+                Err(why) => Answer::Declined(why.to_string()),
+            },
+            // True at once: what takes time is that nobody names it any more.
+            Question::Drain { slot, for_s } => match switch.drain(slot, for_s * 1_000_000_000) {
+                Ok(()) => Answer::Draining { slot, for_s },
+                Err(why) => Answer::Declined(why.to_string()),
+            },
+            Question::Grow { scheme, slot_max } => {
+                let slot_max = slot_max.unwrap_or_else(|| {
+                    let max = config::default_slot_max(&scheme).unwrap_or_default();
+                    max.max(switch.config().slot_max)
+                });
+                match switch.grow_scheme(*scheme, slot_max) {
+                    Ok(()) => {
+                        return self.changes.expect(Change::Grow { scheme, slot_max }, client);
+                    }
+                    Err(why) => Answer::Declined(why.to_string()),
+                }
+            }
         };
         let _ = client.try_send(answer);
     }

@@ -1,4 +1,4 @@
-//! `strowger show` and `strowger slot`: asks a relay on its control socket, and prints the answer
+//! `strowger show`, `strowger slot` and `strowger scheme`: asks a relay on its control socket, and prints the answer
 //! in columns for people or as it came for programs. It never changes what it was told.
 
 use std::{
@@ -95,7 +95,7 @@ pub(crate) fn show(
     print(output, &text)
 }
 
-/// `strowger slot attach` and `detach`: sends the request, prints the slot.
+/// `strowger slot` and `strowger scheme`: sends the request, prints what came true.
 ///
 /// # Errors
 /// One line: no relay answers, or it declined.
@@ -106,11 +106,29 @@ pub(crate) fn change(
     output: &mut dyn Write,
 ) -> Result<(), Failure> {
     let answer = Conversation::open(socket)?.ask(request)?;
-    let text = match (as_json, answer.as_object().and_then(|object| object.iter().next())) {
-        (false, Some((what, slot))) => format!("slot {slot} {what}\n"),
-        _ => format!("{answer}\n"),
-    };
-    print(output, &text)
+    let text = if as_json { answer.to_string() } else { change_shown(&answer) };
+    print(output, &format!("{text}\n"))
+}
+
+/// What has come true, in a line.
+fn change_shown(answer: &Value) -> String {
+    match answer.as_object().and_then(|object| object.iter().next()) {
+        Some((what, of)) if what == "renumbered" => format!(
+            "slot {} is slot {} now; its former number leads to it for {} s",
+            of["slot"], of["to"], of["alias_s"]
+        ),
+        Some((what, of)) if what == "draining" => {
+            format!("slot {} draining: it is detached in {} s", of["slot"], of["for_s"])
+        }
+        Some((what, of)) if what == "grown" => format!(
+            "the scheme is {}, slots up to {}; write both into the configuration, or the next start \
+             goes back",
+            text(&of["scheme"]),
+            of["slot_max"]
+        ),
+        Some((what, slot)) => format!("slot {slot} {what}"),
+        None => answer.to_string(),
+    }
 }
 
 fn print(output: &mut dyn Write, text: &str) -> Result<(), Failure> {

@@ -314,6 +314,12 @@ fn a_label_is_pinged_and_traced_over_a_sealed_link() {
     let hops = trace[0]["hops"].as_array().unwrap();
     assert_eq!((hops.len(), &hops[1]["behind"], code), (2, &"endpoint".into(), Some(0)));
 
+    let (identity, code) = asked(&first, &["identify"], &[(1, 2), (2, 1)]);
+    assert_eq!((&identity[0]["peer_id"], code), (&b.peer_id.as_str().into(), Some(0)));
+    assert_eq!(identity[0]["key"], b.key);
+    let (identity, code) = asked(&second, &["identify"], &[(1, 2), (2, 1)]);
+    assert_eq!((&identity[0]["discard"], code), (&"empty_slot".into(), Some(1)), "it may not ask");
+
     // Slot 200 of the second is empty: where and why, in the counters' words.
     let (trace, code) = asked(&first, &["trace"], &[(1, 2), (2, 200)]);
     assert_eq!((&trace[0]["hops"][1]["discard"], code), (&"empty_slot".into(), Some(1)));

@@ -211,6 +211,7 @@ pub enum DetachError {
 impl fmt::Display for DetachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::EmptySlot(1) => f.write_str("slot 1 is the switch itself"),
             Self::EmptySlot(slot) => write!(f, "nothing is attached to slot {slot}"),
             Self::NoPort => f.write_str("there is no such port"),
             Self::PortInUse(slot) => write!(f, "slot {slot} is still attached behind the port"),
@@ -234,6 +235,7 @@ pub enum RenumberError {
 impl fmt::Display for RenumberError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::EmptySlot(1) => f.write_str("slot 1 is the switch itself"),
             Self::EmptySlot(slot) => write!(f, "nothing is attached to slot {slot}"),
             Self::Moving(slot) => write!(f, "slot {slot} is just getting another number"),
             Self::Number(why) => why.fmt(f),

@@ -7,6 +7,7 @@ use strowger_engine::{
     control::{Balance, PortId, PortView, QueueView, SlotView, peering::PeerView},
     discard::Discard,
     link::{Behind, Rights},
+    scheme::Scheme,
 };
 use strowger_frame::{Address, alloc};
 
@@ -52,6 +53,15 @@ pub(super) fn answer(answer: &Answer) -> Value {
         Answer::Status(of) => status(of),
         Answer::Attached(slot) => json!({ "attached": slot }),
         Answer::Detached(slot) => json!({ "detached": slot }),
+        Answer::Renumbered { from, to, alias_s } => {
+            json!({ "renumbered": { "slot": from, "to": to, "alias_s": alias_s } })
+        }
+        Answer::Draining { slot, for_s } => {
+            json!({ "draining": { "slot": slot, "for_s": for_s } })
+        }
+        Answer::Grown(scheme, slot_max) => {
+            json!({ "grown": { "scheme": scheme_text(scheme), "slot_max": slot_max } })
+        }
         Answer::Asked(number) => json!({ "asked": number }),
         Answer::Answers(answers, done) => asking::answers(answers, *done),
         Answer::Declined(why) => error("declined", why),
@@ -258,15 +268,18 @@ fn balance(sums: &Balance) -> Value {
     })
 }
 
+/// As the configuration would name it.
+fn scheme_text(scheme: &Scheme) -> String {
+    match scheme.name() {
+        Some(name) => name.to_owned(),
+        None => hex(scheme.serialize().as_bytes()),
+    }
+}
+
 fn status(of: &Status) -> Value {
     let memory = &of.memory;
     let sum = |count: fn(&strowger_frame::pool::PoolTally) -> u64| {
         memory.tallies.iter().map(|tally| count(tally)).sum::<u64>()
-    };
-    let scheme = &of.switch.scheme;
-    let scheme = match scheme.name() {
-        Some(name) => name.to_owned(),
-        None => hex(scheme.serialize().as_bytes()),
     };
     let needs: Vec<Value> = memory
         .needs
@@ -283,7 +296,7 @@ fn status(of: &Status) -> Value {
         "workers": of.workers,
         "cores": of.cores,
         "idle": idle_name(of.idle),
-        "scheme": scheme,
+        "scheme": scheme_text(&of.switch.scheme),
         "slot_max": of.switch.slot_max,
         "hops_max": of.switch.hops_max,
         "u_turns": of.switch.u_turns,

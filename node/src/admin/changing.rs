@@ -1,0 +1,75 @@
+//! Requests that change slots and their numbers, read or refused with a reason. It changes nothing itself;
+//! the slow path does.
+
+use serde_json::{Map, Value};
+
+use super::Question;
+use crate::conform::scheme_of;
+
+/// How long a slot is drained if nobody says: labels that name it are seldom used for longer.
+pub(crate) const DRAIN_S: u64 = 60;
+/// A day.
+const DRAIN_S_MAX: u64 = 86_400;
+
+/// Reads what stands behind `renumber`.
+///
+/// # Errors
+/// One line that says what is wanted.
+pub(super) fn renumber(what: &Value) -> Result<Question, String> {
+    let object = object("renumber", what, &["slot", "to"])?;
+    let from = slot("renumber", object, "slot")?.ok_or("renumber needs slot")?;
+    Ok(Question::Renumber { from, to: slot("renumber", object, "to")? })
+}
+
+/// Reads what stands behind `drain`.
+///
+/// # Errors
+/// One line that says what is wanted.
+pub(super) fn drain(what: &Value) -> Result<Question, String> {
+    let object = object("drain", what, &["slot", "for_s"])?;
+    let for_s = match object.get("for_s") {
+        None | Some(Value::Null) => DRAIN_S,
+        Some(seconds) => seconds
+            .as_u64()
+            .filter(|seconds| *seconds <= DRAIN_S_MAX)
+            .ok_or_else(|| format!("for_s in drain is 0 to {DRAIN_S_MAX}, in seconds"))?,
+    };
+    Ok(Question::Drain { slot: slot("drain", object, "slot")?.ok_or("drain needs slot")?, for_s })
+}
+
+/// Reads what stands behind `grow`.
+///
+/// # Errors
+/// One line that says what is wanted.
+pub(super) fn grow(what: &Value) -> Result<Question, String> {
+    const WANTED: &str = "f4, f8, v3x5x8, v4x8, or a serialised one in hex";
+    let object = object("grow", what, &["scheme", "slot_max"])?;
+    let text = object.get("scheme").and_then(Value::as_str);
+    let text = text.ok_or_else(|| format!("grow needs scheme: {WANTED}"))?;
+    let scheme =
+        scheme_of(text).map_err(|kind| format!("\"{text}\" is no scheme ({kind}): {WANTED}"))?;
+    Ok(Question::Grow { scheme: Box::new(scheme), slot_max: slot("grow", object, "slot_max")? })
+}
+
+fn object<'v>(
+    verb: &str,
+    what: &'v Value,
+    known: &[&str],
+) -> Result<&'v Map<String, Value>, String> {
+    let wanted = known.join(", ");
+    let object = what.as_object().ok_or_else(|| format!("{verb} takes an object with {wanted}"))?;
+    match object.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(key) => Err(format!("{verb} knows no {key:?}: {wanted}")),
+        None => Ok(object),
+    }
+}
+
+fn slot(verb: &str, object: &Map<String, Value>, key: &str) -> Result<Option<u32>, String> {
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(slot) => {
+            let slot = slot.as_u64().and_then(|slot| u32::try_from(slot).ok());
+            slot.map(Some).ok_or_else(|| format!("{key} in {verb} must be a slot number"))
+        }
+    }
+}

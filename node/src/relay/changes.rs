@@ -1,0 +1,127 @@
+//! Changes that clients of the control socket asked for: each is answered once it has come true, or
+//! cannot any more. It never waits for a client.
+
+use std::sync::mpsc::SyncSender;
+
+use strowger_engine::{control::Event, scheme::Scheme};
+
+use crate::admin::Answer;
+
+/// What a client waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Every worker leads to the slot.
+    Attach(u32),
+    /// No worker knows the slot's user any more.
+    Detach(u32),
+    /// Every worker writes the second number instead of the first, which is an alias.
+    Renumber { from: u32, to: u32, alias_s: u64 },
+    /// Every worker reads this scheme, and writes it.
+    Grow { scheme: Box<Scheme>, slot_max: u32 },
+}
+
+impl Change {
+    /// What is to be answered after this event, if anything.
+    fn answer_to(&self, event: &Event) -> Option<Answer> {
+        let is_gone = |slot| match *event {
+            Event::SlotDetached(it) | Event::AttachRefused(it, _) => it == slot,
+            _ => false,
+        };
+        match (self, event) {
+            (&Self::Attach(slot), &Event::SlotAttached(it)) if it == slot => {
+                Some(Answer::Attached(slot))
+            }
+            (&Self::Attach(slot), Event::AttachRefused(it, why)) if *it == slot => {
+                Some(Answer::Declined(why.to_string()))
+            }
+            (&Self::Detach(slot), _) if is_gone(slot) => Some(Answer::Detached(slot)),
+            (&Self::Renumber { from, to, alias_s }, &Event::SlotMoved(was, is))
+                if (was, is) == (from, to) =>
+            {
+                Some(Answer::Renumbered { from, to, alias_s })
+            }
+            (&(Self::Attach(slot) | Self::Renumber { to: slot, .. }), _) if is_gone(slot) => {
+                Some(gone(slot))
+            }
+            (&Self::Renumber { from, .. }, _) if is_gone(from) => Some(gone(from)),
+            (Self::Grow { scheme, slot_max }, Event::SchemeGrown) => {
+                Some(Answer::Grown(scheme.clone(), *slot_max))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn gone(slot: u32) -> Answer {
+    Answer::Declined(format!("slot {slot} was detached meanwhile"))
+}
+
+/// Clients that wait, in the order in which they asked.
+#[derive(Debug, Default)]
+pub(super) struct Changes(Vec<(Change, SyncSender<Answer>)>);
+
+impl Changes {
+    /// Answers this client when the change has come true.
+    pub(super) fn expect(&mut self, change: Change, client: SyncSender<Answer>) {
+        self.0.push((change, client));
+    }
+
+    /// Tells whoever waited for this event.
+    pub(super) fn take(&mut self, event: &Event) {
+        let waits = |(change, _): &(Change, _)| change.answer_to(event).is_some();
+        // Schemes grow one after the other, so the event is that of the client that asked first.
+        while let Some(at) = self.0.iter().position(waits) {
+            let (change, client) = self.0.remove(at);
+            if let Some(answer) = change.answer_to(event) {
+                // A client that does not wait any more has dropped its end.
+                let _ = client.try_send(answer);
+            }
+            if matches!(event, Event::SchemeGrown) {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, sync_channel};
+
+    use strowger_engine::scheme::{F4, F8};
+
+    use super::*;
+
+    fn waiting(changes: &mut Changes, change: Change) -> Receiver<Answer> {
+        let (client, answers) = sync_channel(1);
+        changes.expect(change, client);
+        answers
+    }
+
+    #[test]
+    fn each_client_hears_of_its_own_change_and_of_its_end() {
+        let mut changes = Changes::default();
+        let attached = waiting(&mut changes, Change::Attach(5));
+        let detached = waiting(&mut changes, Change::Detach(6));
+        let moved = waiting(&mut changes, Change::Renumber { from: 7, to: 9, alias_s: 1 });
+        let never = waiting(&mut changes, Change::Renumber { from: 8, to: 10, alias_s: 1 });
+        let grown = [(Box::new(F4), 15), (Box::new(F8), 255)]
+            .map(|(scheme, slot_max)| waiting(&mut changes, Change::Grow { scheme, slot_max }));
+        changes.take(&Event::SlotDetached(6));
+        changes.take(&Event::SlotMoved(7, 11));
+        assert!(moved.try_recv().is_err(), "not that number");
+        for event in [Event::SlotAttached(5), Event::SlotMoved(7, 9), Event::SlotDetached(10)] {
+            changes.take(&event);
+        }
+        assert!(matches!(attached.try_recv(), Ok(Answer::Attached(5))));
+        assert!(matches!(detached.try_recv(), Ok(Answer::Detached(6))));
+        assert!(matches!(moved.try_recv(), Ok(Answer::Renumbered { from: 7, to: 9, .. })));
+        assert!(matches!(never.try_recv(), Ok(Answer::Declined(_))));
+        changes.take(&Event::SchemeGrown);
+        assert!(
+            matches!(grown[0].try_recv(), Ok(Answer::Grown(_, 15))) && grown[1].try_recv().is_err()
+        );
+        changes.take(&Event::SchemeGrown);
+        assert!(matches!(grown[1].try_recv(), Ok(Answer::Grown(_, 255))));
+        assert!(changes.0.is_empty());
+    }
+}

@@ -1,0 +1,179 @@
+//! Slots of a relay as a process that get other numbers, are drained, and outgrow their scheme, while
+//! packets go on. Nothing here sleeps.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use std::{fs, time::Duration};
+
+use serde_json::{Value, json};
+use strowger_engine::{
+    header::HEADER_64_BYTES,
+    link::LINK_HEADER_BYTES,
+    scheme::{Form, Scheme, V3X5X8},
+};
+use strowger_io::unix::Client;
+
+use trial::{
+    DEADLINE, eventually,
+    homes::{Home, Relay},
+    packet_in,
+};
+
+/// That a packet goes from the endpoint at one number to that at another.
+fn assert_goes(scheme: &Scheme, way: (u32, u32), from: &mut Client, to: &mut Client) {
+    let text = format!("from {} to {}", way.0, way.1);
+    assert!(from.send(&packet_in(scheme, &[way], text.as_bytes()), DEADLINE).unwrap());
+    let mut bytes = [0; 2048];
+    let received = to.receive(&mut bytes, DEADLINE).unwrap().expect("a packet arrives");
+    assert_eq!(&bytes[LINK_HEADER_BYTES + HEADER_64_BYTES..received.len], text.as_bytes());
+    assert_eq!(received.ingress, way.0);
+}
+
+fn assert_refused(relay: &Relay<'_>, arguments: &[&str], word: &str) {
+    let output = relay.command(arguments);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(5), "{arguments:?}: {said}");
+    assert!(said.lines().count() == 1 && said.contains(word), "{arguments:?}: {said}");
+}
+
+fn state_of(relay: &Relay<'_>, slot: u32) -> Value {
+    let slots = relay.ask(r#"{"show":"slots"}"#);
+    let row = slots["slots"].as_array().unwrap().iter().find(|row| row["slot"] == slot).cloned();
+    row.map_or(Value::Null, |mut row| row["state"].take())
+}
+
+fn slot_of(relay: &Relay<'_>, name: &str) -> u64 {
+    let slots = relay.ask(r#"{"show":"slots"}"#);
+    let mut rows = slots["slots"].as_array().unwrap().iter();
+    rows.find(|row| row["name"] == name).unwrap()["slot"].as_u64().unwrap()
+}
+
+fn second_endpoint(home: &Home, more: &str) -> String {
+    let path = home.path("other");
+    format!("[[unix]]\nname = \"other\"\npath = \"{}\"\n{more}", path.to_str().unwrap())
+}
+
+#[test]
+fn a_slot_gets_another_number_and_is_found_by_its_former_one_for_a_while() {
+    let home = Home::new();
+    let relay = home.start_with(&second_endpoint(&home, "slot = 5\n[switch]\nalias_s = 1\n"));
+    let (mut local, mut other) = (relay.client(), relay.client_of("other", 5));
+    assert_goes(&V3X5X8, (4, 5), &mut local, &mut other);
+
+    let done = relay.command_json(&["slot", "renumber", "5", "9"]);
+    assert_eq!(done, json!({ "renumbered": { "slot": 5, "to": 9, "alias_s": 1 } }));
+    assert_goes(&V3X5X8, (4, 9), &mut local, &mut other);
+    assert_goes(&V3X5X8, (9, 4), &mut other, &mut local);
+    let moved = relay.events("slot_moved");
+    assert_eq!((&moved[0]["slot"], &moved[0]["detail"]), (&json!(5), &json!("slot 9")));
+    eventually("the former number ends", || relay.events("alias_ended").pop());
+    // Told a moment before the worker that forwards there.
+    eventually("what still names it is counted", || {
+        assert!(local.send(&packet_in(&V3X5X8, &[(4, 5)], b"late"), DEADLINE).unwrap());
+        (relay.discards("slot_gone") > 0).then_some(())
+    });
+    while other.receive(&mut [0; 2048], Duration::ZERO).unwrap().is_some() {}
+
+    // Without a number, the lowest free one; by text as well.
+    let output = relay.command(&["slot", "renumber", "9"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.starts_with("slot 9 is slot 0 now"), "{said}");
+    assert_goes(&V3X5X8, (4, 0), &mut local, &mut other);
+    assert_goes(&V3X5X8, (4, 9), &mut local, &mut other); // as long as it leads there
+
+    for (arguments, word) in [
+        (["slot", "renumber", "77", "78"], "nothing is attached to slot 77"),
+        (["slot", "renumber", "1", "78"], "slot 1 is the switch itself"),
+        (["slot", "renumber", "4", "1"], "slot 1 is the switch itself"),
+        (["slot", "renumber", "4", "0"], "slot 0 is taken"),
+        (["slot", "renumber", "4", "4"], "slot 4 is taken"),
+        (["slot", "renumber", "4", "257"], "above the highest"),
+        (["slot", "renumber", "4", "5"], "short while ago"),
+        (["slot", "drain", "77", "--for=1"], "nothing is attached to slot 77"),
+        (["slot", "drain", "1", "--for=1"], "slot 1 is the switch itself"),
+        (["slot", "drain", "4", "--for=86401"], "0 to 86400"),
+    ] {
+        assert_refused(&relay, &arguments, word);
+    }
+    relay.stop();
+}
+
+#[test]
+fn a_drained_slot_forwards_until_its_time_is_over() {
+    let home = Home::new();
+    let relay = home.start_with(&second_endpoint(&home, "slot = 5\n"));
+    let (mut local, mut other) = (relay.client(), relay.client_of("other", 5));
+    let draining = relay.command_json(&["slot", "drain", "5", "--for", "3600"]);
+    assert_eq!(draining, json!({ "draining": { "slot": 5, "for_s": 3600 } }));
+    assert_eq!(state_of(&relay, 5), "draining");
+    assert_goes(&V3X5X8, (4, 5), &mut local, &mut other);
+    assert_eq!(relay.events("slot_draining").len(), 1);
+    // It goes on being drained under another number.
+    relay.command_json(&["slot", "renumber", "5", "6"]);
+    assert_eq!(state_of(&relay, 6), "draining");
+    let said = relay.command(&["slot", "drain", "6", "--for", "0"]).stdout;
+    assert_eq!(String::from_utf8(said).unwrap(), "slot 6 draining: it is detached in 0 s\n");
+    eventually("it is gone", || relay.events("slot_detached").pop());
+    assert_eq!(state_of(&relay, 4), "attached");
+    relay.stop();
+}
+
+#[test]
+fn r11_new_numbers_are_kept_over_a_kill_and_drained_slots_are_nobody_s() {
+    let home = Home::new();
+    let state = format!("[switch]\nstate = \"{}\"\n", home.path("state").to_str().unwrap());
+    let peer = "[[peer]]\nname = \"far\"\nkey = \"KEY\"\n".replace("KEY", &Home::new().key);
+    let sections = [second_endpoint(&home, ""), peer.clone(), state.clone()].concat();
+    let relay = home.start_with(&sections);
+    let [far, other] = ["far", "other"].map(|name| slot_of(&relay, name).to_string());
+    relay.command_json(&["slot", "renumber", &other, "9"]);
+    relay.command_json(&["slot", "renumber", &far, "10"]);
+    relay.command_json(&["slot", "drain", "10", "--for", "0"]);
+    eventually("it is gone", || relay.events("slot_detached").pop());
+    drop(relay); // killed
+
+    fs::remove_file(home.path("local")).unwrap();
+    fs::remove_file(home.path("other")).unwrap();
+    let relay = home.start_with(&sections);
+    assert_eq!((slot_of(&relay, "local"), slot_of(&relay, "other")), (4, 9), "{:?}", relay.said);
+    let before = [far.parse().unwrap(), 10];
+    assert!(!before.contains(&slot_of(&relay, "far")), "labels to those are on their way");
+    assert_eq!(state_of(&relay, 10), "kept", "for nobody");
+    relay.stop();
+}
+
+#[test]
+fn a_scheme_grows_while_packets_go_on() {
+    let forms = [(3, 1, 0b1), (5, 2, 0b10), (8, 3, 0b000)];
+    let [narrow, between, wide] = forms.map(|(data, bits, prefix)| Form::new(data, bits, prefix));
+    let small = Scheme::new(&[narrow, wide]).unwrap();
+    let grown = Scheme::new(&[narrow, between, wide]).unwrap();
+    let [small_text, grown_text] = [small, grown].map(|scheme| {
+        let bytes = scheme.serialize();
+        bytes.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    });
+    let home = Home::new();
+    let switch = format!("slot = 20\n[switch]\nscheme = \"{small_text}\"\nslot_max = 255\n");
+    let relay = home.start_with(&second_endpoint(&home, &switch));
+    let (mut local, mut other) = (relay.client_of("local", 4), relay.client_of("other", 20));
+    assert_goes(&small, (4, 20), &mut local, &mut other);
+    // By a form that the scheme does not have.
+    assert!(local.send(&packet_in(&grown, &[(4, 20)], b"too early"), DEADLINE).unwrap());
+    eventually("it is counted", || (relay.discards("no_director") == 1).then_some(()));
+
+    assert_refused(&relay, &["scheme", "grow", "v3x5x8"], "would not any more");
+    assert_refused(&relay, &["scheme", "grow", &grown_text, "--slot-max", "99"], "up to 255");
+    assert_refused(&relay, &["scheme", "grow", &grown_text, "--slot-max", "300"], "2 to 255");
+    let done = relay.command_json(&["scheme", "grow", &grown_text]);
+    assert_eq!(done, json!({ "grown": { "scheme": grown_text, "slot_max": 255 } }));
+    assert_goes(&grown, (4, 20), &mut local, &mut other);
+    assert_goes(&small, (20, 4), &mut other, &mut local);
+    assert_eq!(relay.ask(r#"{"show":"status"}"#)["scheme"], grown_text.as_str());
+    assert_eq!(relay.events("scheme_grown").len(), 1);
+    let said = relay.command(&["scheme", "grow", &grown_text]).stdout;
+    assert!(String::from_utf8(said).unwrap().contains("write both into the configuration"));
+    let bad = relay.command(&["scheme", "grow", "v9"]);
+    assert!(String::from_utf8(bad.stderr).unwrap().contains("f4, f8, v3x5x8, v4x8"));
+    relay.stop();
+}
