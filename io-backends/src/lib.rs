@@ -13,6 +13,7 @@
 //! | [`wait`] | how a worker blocks once no port has anything to do |
 //! | [`cores`] | which cores there are, and tying a thread to one |
 //! | [`probe`] | what the machine allows beside UDP |
+//! | [`account`] | an ordinary user, and becoming it for good |
 //!
 //! **Marks.** A frame that [`rx_burst`](strowger_frame::Port::rx_burst) yields carries the mark
 //! under which its neighbour was admitted. A frame given to
@@ -22,6 +23,7 @@
 //!
 //! `unsafe` is allowed here (system calls), one operation to a block, each with its reason.
 
+pub mod account;
 pub mod capture;
 pub mod cores;
 pub mod doorbell;

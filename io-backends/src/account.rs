@@ -1,0 +1,378 @@
+//! An account of this machine, and how a process becomes it for good: no capability is left, none
+//! comes back, and nobody else of that account may look into its memory. It never closes anything.
+
+use std::{
+    ffi::{CStr, CString},
+    fmt, fs, io, mem,
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+};
+
+/// Where the kernel says what a thread may do.
+const TASKS: &str = "/proc/self/task";
+/// `CAP_SETGID` and `CAP_SETUID`, as bits.
+const BITS_OF_OTHERS: u64 = 1 << 6 | 1 << 7;
+/// A line of the user database is no longer than this.
+const LINE_BYTES_MAX: usize = 1 << 20;
+
+/// A user and its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The user's name.
+    pub name: String,
+    /// Its number.
+    pub user: u32,
+    /// The number of the group.
+    pub group: u32,
+}
+
+/// Why a process is not the account that it was to be.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AccountError {
+    /// There is no such user.
+    NoUser(String),
+    /// There is no such group.
+    NoGroup(String),
+    /// It is root, who may do everything.
+    Root,
+    /// To become another user takes rights that this process has not.
+    NotOurs(Account),
+    /// It has more than one thread, and capabilities are each thread's own.
+    OtherThreads(usize),
+    /// The kernel refused.
+    System {
+        /// What it was asked.
+        step: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+    /// All calls were fine, and still the process is not what it was to be.
+    Kept(String),
+}
+
+impl fmt::Display for AccountError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoUser(name) => {
+                write!(f, "there is no user \"{name}\"; `getent passwd` lists those there are")
+            }
+            Self::NoGroup(name) => {
+                write!(f, "there is no group \"{name}\"; `getent group` lists those there are")
+            }
+            Self::Root => f.write_str("user root may do everything; name an ordinary one"),
+            Self::NotOurs(Account { name, user, .. }) => write!(
+                f,
+                "to become {name} ({user}), another user than this, takes root, or CAP_SETUID and \
+                 CAP_SETGID"
+            ),
+            Self::OtherThreads(count) => {
+                write!(f, "{count} threads run, and rights are each's own")
+            }
+            Self::System { step, error } => write!(f, "{step}: {error}"),
+            Self::Kept(what) => write!(f, "rights are left: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for AccountError {}
+
+impl Account {
+    /// The account of this name, with this group, or the user's own.
+    ///
+    /// # Errors
+    /// [`AccountError::NoUser`], [`AccountError::NoGroup`], [`AccountError::Root`], and
+    /// [`AccountError::NotOurs`] where this process could never become it.
+    pub fn find(name: &str, group: Option<&str>) -> Result<Self, AccountError> {
+        let (user, own_group) =
+            user_of(name)?.ok_or_else(|| AccountError::NoUser(name.to_owned()))?;
+        let group = match group {
+            None => own_group,
+            Some(group) => {
+                group_of(group)?.ok_or_else(|| AccountError::NoGroup(group.to_owned()))?
+            }
+        };
+        let account = Self { name: name.to_owned(), user, group };
+        if user == 0 {
+            return Err(AccountError::Root);
+        }
+        let [effective, ..] = capabilities()?;
+        let may_change = effective & BITS_OF_OTHERS == BITS_OF_OTHERS;
+        if account.is_ours() || may_change {
+            Ok(account)
+        } else {
+            Err(AccountError::NotOurs(account))
+        }
+    }
+
+    /// Whether the process is this user already, in every sense.
+    fn is_ours(&self) -> bool {
+        let (mut real, mut effective, mut saved) = (0, 0, 0);
+        // SAFETY: each points to a number that may be written.
+        unsafe { libc::getresuid(&raw mut real, &raw mut effective, &raw mut saved) };
+        let users = [real, effective, saved];
+        // SAFETY: as above.
+        unsafe { libc::getresgid(&raw mut real, &raw mut effective, &raw mut saved) };
+        users == [self.user; 3] && [real, effective, saved] == [self.group; 3]
+    }
+
+    /// The first half, while all rights are still there: no program that is run from here on has
+    /// more rights than the process (`PR_SET_NO_NEW_PRIVS`), and none inherits any. To be called
+    /// before any other thread is started, since both are a thread's own and pass to those that it
+    /// starts.
+    ///
+    /// # Errors
+    /// [`AccountError::OtherThreads`], or what the kernel refused.
+    pub fn prepare(&self) -> Result<(), AccountError> {
+        let threads = statuses()?.len();
+        if threads != 1 {
+            return Err(AccountError::OtherThreads(threads));
+        }
+        let [effective, permitted, _] = capabilities()?;
+        // What is ambient must be inheritable, too, so that set is empty now as well.
+        set_capabilities([effective, permitted, 0])?;
+        set_process("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS, 1)
+    }
+
+    /// The second half: makes this process the account's for good. User, group and no further groups;
+    /// no capability in any set; its memory closed to others of the account. What is open stays
+    /// open. Then it looks whether that is so for every thread.
+    ///
+    /// A process that is this user already and has capabilities loses those of the calling thread
+    /// alone: it is to have no other then.
+    ///
+    /// # Errors
+    /// [`AccountError`]. After one the process has less than before and more than it should: it
+    /// is to end.
+    pub fn become_it(&self) -> Result<(), AccountError> {
+        if !self.is_ours() {
+            // The C library's calls, which concern all threads, as the kernel's would not.
+            // SAFETY: no group is passed.
+            let done = unsafe { libc::setgroups(0, std::ptr::null()) };
+            check("setgroups", done.into())?;
+            // SAFETY: takes numbers. The group first: the user has no right to change it.
+            let done = unsafe { libc::setresgid(self.group, self.group, self.group) };
+            check("setresgid", done.into())?;
+            // SAFETY: takes numbers.
+            let done = unsafe { libc::setresuid(self.user, self.user, self.user) };
+            check("setresuid", done.into())?;
+        }
+        set_capabilities([0; 3])?;
+        // Last: to change the user sets it anew.
+        set_process("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, 0)?;
+        self.look()
+    }
+
+    /// Whether all threads are as they are to be.
+    fn look(&self) -> Result<(), AccountError> {
+        let kept = |status: &str, what: &str| {
+            let thread = line(status, "Name").trim_start_matches("Name:").trim();
+            AccountError::Kept(format!("{what}, of thread {thread}"))
+        };
+        for status in statuses()? {
+            for (key, wanted) in [("Uid", self.user), ("Gid", self.group)] {
+                let mut ids = line(&status, key).split_whitespace().skip(1);
+                if !ids.all(|id| id.parse() == Ok(wanted)) {
+                    return Err(kept(&status, line(&status, key)));
+                }
+            }
+            for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+                if number(&status, set) != Some(0) {
+                    return Err(kept(&status, line(&status, set)));
+                }
+            }
+            if number(&status, "NoNewPrivs") != Some(1) {
+                return Err(kept(&status, "new privileges"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a file to the account.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn give(&self, path: &Path) -> io::Result<()> {
+        std::os::unix::fs::lchown(path, Some(self.user), Some(self.group))
+    }
+}
+
+/// Whether this process, as it is, may make and remove files in a folder.
+///
+/// # Errors
+/// The kernel's reason why not.
+pub fn may_write_in(folder: &Path) -> io::Result<()> {
+    let folder = CString::new(folder.as_os_str().as_bytes())?;
+    // SAFETY: a string that ends in zero and lives through the call.
+    let may = unsafe { libc::access(folder.as_ptr(), libc::W_OK | libc::X_OK) };
+    if may < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether a thread of this process may become another user and lose all rights by it; tried on a
+/// thread that then ends.
+///
+/// # Errors
+/// [`AccountError`].
+pub fn rehearse() -> Result<(), AccountError> {
+    const NOBODY: libc::c_long = 65_534;
+    let rehearsal = std::thread::spawn(|| {
+        // The calls themselves, not the C library's, so that they concern this thread alone.
+        // SAFETY: takes numbers.
+        let done = unsafe { libc::syscall(libc::SYS_setresgid, NOBODY, NOBODY, NOBODY) };
+        check("setresgid", done)?;
+        // SAFETY: takes numbers.
+        let done = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+        check("setresuid", done)?;
+        set_capabilities([0; 3])?;
+        let status = fs::read_to_string("/proc/thread-self/status")
+            .map_err(|error| AccountError::System { step: "/proc", error })?;
+        match number(&status, "CapEff") {
+            Some(0) => Ok(()),
+            _ => Err(AccountError::Kept(line(&status, "CapEff").to_owned())),
+        }
+    });
+    rehearsal.join().unwrap_or_else(|_| Err(AccountError::Kept("the trial panicked".to_owned())))
+}
+
+/// Version 3 of the header, for the calling thread; sets are two words each.
+const CAPABILITY_HEADER: [u32; 2] = [0x2008_0522, 0];
+
+/// Those of the calling thread: effective, permitted, inheritable.
+fn capabilities() -> Result<[u64; 3], AccountError> {
+    let mut sets = [[0_u32; 3]; 2];
+    let header = CAPABILITY_HEADER;
+    // SAFETY: both are as long as version 3 says, and live through the call.
+    let done = unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) };
+    check("capget", done)?;
+    let [low, high] = sets;
+    Ok(std::array::from_fn(|set| u64::from(high[set]) << 32 | u64::from(low[set])))
+}
+
+fn set_capabilities(sets: [u64; 3]) -> Result<(), AccountError> {
+    let sets = [sets.map(|set| set as u32), sets.map(|set| (set >> 32) as u32)];
+    let header = CAPABILITY_HEADER;
+    // SAFETY: both are as long as version 3 says, and live through the call.
+    let done = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
+    check("capset", done)
+}
+
+fn set_process(
+    step: &'static str,
+    option: libc::c_int,
+    value: libc::c_ulong,
+) -> Result<(), AccountError> {
+    const NONE: libc::c_ulong = 0;
+    // SAFETY: takes numbers.
+    let done = unsafe { libc::prctl(option, value, NONE, NONE, NONE) };
+    check(step, done.into())
+}
+
+fn check(step: &'static str, result: libc::c_long) -> Result<(), AccountError> {
+    if result < 0 {
+        return Err(AccountError::System { step, error: io::Error::last_os_error() });
+    }
+    Ok(())
+}
+
+/// What the kernel says of each thread.
+fn statuses() -> Result<Vec<String>, AccountError> {
+    let read = || -> io::Result<Vec<String>> {
+        fs::read_dir(TASKS)?.map(|task| fs::read_to_string(task?.path().join("status"))).collect()
+    };
+    read().map_err(|error| AccountError::System { step: TASKS, error })
+}
+
+fn line<'s>(status: &'s str, key: &str) -> &'s str {
+    let is_it = |line: &&str| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(':'));
+    status.lines().find(is_it).unwrap_or_default()
+}
+
+/// Of a line with one number in hex.
+fn number(status: &str, key: &str) -> Option<u64> {
+    u64::from_str_radix(line(status, key).split(':').nth(1)?.trim(), 16).ok()
+}
+
+/// User and group of this name.
+fn user_of(name: &str) -> Result<Option<(u32, u32)>, AccountError> {
+    look_up(name, "getpwnam_r", |name, room| {
+        // SAFETY: all its fields are numbers and pointers, for which zero is a value.
+        let mut entry: libc::passwd = unsafe { mem::zeroed() };
+        let mut found = std::ptr::null_mut();
+        let (at, len) = (room.as_mut_ptr().cast(), room.len());
+        // SAFETY: `at` has `len` bytes to be written, and all else lives through the call.
+        let errno =
+            unsafe { libc::getpwnam_r(name.as_ptr(), &raw mut entry, at, len, &raw mut found) };
+        (errno, (!found.is_null()).then_some((entry.pw_uid, entry.pw_gid)))
+    })
+}
+
+fn group_of(name: &str) -> Result<Option<u32>, AccountError> {
+    look_up(name, "getgrnam_r", |name, room| {
+        // SAFETY: all its fields are numbers and pointers, for which zero is a value.
+        let mut entry: libc::group = unsafe { mem::zeroed() };
+        let mut found = std::ptr::null_mut();
+        let (at, len) = (room.as_mut_ptr().cast(), room.len());
+        // SAFETY: `at` has `len` bytes to be written, and all else lives through the call.
+        let errno =
+            unsafe { libc::getgrnam_r(name.as_ptr(), &raw mut entry, at, len, &raw mut found) };
+        (errno, (!found.is_null()).then_some(entry.gr_gid))
+    })
+}
+
+/// Asks the user database, with more room as long as it says that there is too little.
+fn look_up<T>(
+    name: &str,
+    step: &'static str,
+    ask: impl Fn(&CStr, &mut [u8]) -> (i32, Option<T>),
+) -> Result<Option<T>, AccountError> {
+    let Ok(name) = CString::new(name) else { return Ok(None) };
+    let mut room = vec![0; 4096];
+    loop {
+        match ask(&name, &mut room) {
+            (libc::ERANGE, _) if room.len() < LINE_BYTES_MAX => room.resize(2 * room.len(), 0),
+            // What is said, by some libraries, of a name that is not there.
+            (0 | libc::ENOENT | libc::ESRCH, found) => return Ok(found),
+            (errno, _) => {
+                return Err(AccountError::System {
+                    step,
+                    error: io::Error::from_raw_os_error(errno),
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_not_there_and_who_may_do_everything_is_refused() {
+        let refused = |name, group| Account::find(name, group).unwrap_err().to_string();
+        assert!(refused("no-such-user", None).contains("there is no user \"no-such-user\""));
+        assert!(refused("no\0user", None).contains("there is no user"));
+        assert!(refused("root", None).contains("name an ordinary one"));
+        assert!(refused("nobody", Some("no-such-group")).contains("there is no group"));
+    }
+
+    #[test]
+    fn a_process_of_several_threads_keeps_its_rights_and_is_told() {
+        // The test runs on a thread beside the main one.
+        let before = capabilities().unwrap();
+        let account = Account { name: "somebody".to_owned(), user: 7, group: 7 };
+        let refused = account.prepare();
+        assert!(matches!(refused, Err(AccountError::OtherThreads(2..))), "{refused:?}");
+        assert_eq!(capabilities().unwrap(), before);
+        // And what is left is found on any of them.
+        assert!(matches!(account.look(), Err(AccountError::Kept(what)) if what.contains("Uid:")));
+    }
+
+    #[test]
+    fn a_rehearsal_says_what_root_may_and_others_may_not() {
+        let may = Account::find("nobody", None).is_ok();
+        match rehearse() {
+            Ok(()) => assert!(may),
+            Err(why) => assert!(!may && why.to_string().contains("setresgid"), "{why}"),
+        }
+    }
+}
