@@ -5,6 +5,7 @@
 
 mod ethernet;
 mod links;
+mod process;
 mod reader;
 
 use std::{
@@ -32,6 +33,7 @@ use self::reader::{Document, Section};
 pub(crate) use self::{
     ethernet::{Ethernet, Queues},
     links::{parse_key, parse_rights},
+    process::RunAs,
 };
 use crate::{
     conform::scheme_of,
@@ -96,6 +98,8 @@ pub(crate) struct Config {
     pub(crate) neighbours: Vec<Neighbour>,
     /// Local processes.
     pub(crate) unix: Vec<UnixEndpoint>,
+    /// Who the relay becomes once all is open; it stays who it is if nobody is named.
+    pub(crate) run_as: Option<RunAs>,
 }
 
 /// Memory of each worker; what is `None` is the sum of the needs.
@@ -215,6 +219,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("switch", SWITCH_KEYS),
     ("memory", MEMORY_KEYS),
     ("control", CONTROL_KEYS),
+    ("process", process::PROCESS_KEYS),
     ("identity", links::IDENTITY_KEYS),
     ("liveness", links::LIVENESS_KEYS),
     ("strangers", links::STRANGERS_KEYS),
@@ -317,6 +322,7 @@ pub(crate) fn parse(text: &str) -> Result<Config, Fault> {
         strangers,
         neighbours,
         unix,
+        run_as: process::process(&document)?,
     })
 }
 

@@ -10,6 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 use strowger_io::{
+    account,
     cores::usable_cores,
     probe::{self, Limit},
     udp::{self, Refusal},
@@ -76,6 +77,7 @@ fn findings() -> Vec<Finding> {
         });
     }
     findings.extend(of_ethernet());
+    findings.push(ordinary_user());
     findings.push(locked_memory());
     findings.push(open_files());
     findings.push(huge_pages());
@@ -114,6 +116,21 @@ fn of_ethernet() -> Vec<Finding> {
         }
     });
     [capabilities].into_iter().chain(each).collect()
+}
+
+/// Whether a relay that is started like this can become an ordinary user once all is open.
+fn ordinary_user() -> Finding {
+    const NAME: &str = "give_up_rights";
+    match account::rehearse() {
+        Ok(()) => {
+            Finding::fine(NAME, "a relay may become another user: [process] user = \"nobody\"")
+        }
+        Err(why) => Finding::refused(
+            NAME,
+            format!("a relay stays the user that it was started by: {why}"),
+            "start it as root, with [process] user in its configuration",
+        ),
+    }
 }
 
 fn locked_memory() -> Finding {

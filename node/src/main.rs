@@ -14,6 +14,7 @@ mod journal;
 mod key;
 mod label_cmd;
 mod relay;
+mod rights;
 mod run;
 mod show;
 mod state;

@@ -35,7 +35,7 @@ use crate::{
     config::{self, Config},
     exit::{Exit, Failure},
     journal::{Entry, Journal},
-    key,
+    key, rights,
     run::{Idle, Running},
     show,
     topology::{PortInfo, PortKind, Topology, assemble},
@@ -116,6 +116,8 @@ impl Inbox {
 /// One line: the configuration, the machine, a worker that died, counters that are uneven.
 pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let config = config::read(path)?;
+    // Before any thread is started: what is said of one thread passes to those that it starts.
+    let account = rights::account(&config)?;
     // Bound first: whoever starts a relay twice is told before anything else is touched.
     let control = Control::bind(&config.control_socket)?;
     let (mut inbox, letterbox) = Inbox::new()?;
@@ -123,7 +125,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
 
     let said = &mut io::stdout();
     let _ = writeln!(said, "{}", headline(&config));
-    let mut topology = assemble(&config, letterbox.ringer.clone(), said)?;
+    let mut topology = assemble(&config, letterbox.ringer.clone(), account.as_ref(), said)?;
     let early = std::mem::take(&mut topology.events);
     let journal = Journal::default();
     let mut relay = Relay {

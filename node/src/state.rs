@@ -64,6 +64,13 @@ impl StateFile {
         Ok((Self { path, written: Vec::new(), generation: 0, warned: false }, snapshot))
     }
 
+    /// The files by that name: what is kept, and what takes its place.
+    pub(crate) fn files(path: &Path) -> [PathBuf; 2] {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        [path.to_owned(), path.with_file_name(name)]
+    }
+
     /// Whether a number was given since the file was last written.
     pub(crate) fn is_behind(&self, switch: &Switch) -> bool {
         switch.generation() != self.generation
@@ -128,9 +135,7 @@ impl StateFile {
 
 /// The old file or the new one, whenever the power goes.
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let temporary = path.with_file_name(name);
+    let [_, temporary] = StateFile::files(path);
     let written = File::create(&temporary).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.sync_all()

@@ -29,6 +29,7 @@ use strowger_frame::{
 };
 use strowger_io::{
     Doorbell, Ringer, UnixPort,
+    account::Account,
     capture::{Capture, CaptureSpec},
     cores::usable_cores,
     udp::{OpenError, Report, UdpSpec, open},
@@ -40,7 +41,7 @@ pub(crate) use self::ethernet::Wire;
 use crate::{
     config::{Config, Listener, UnixEndpoint},
     exit::{Exit, Failure},
-    key,
+    key, rights,
     run::{Clock, Idle, Running, WorkerBell, start},
     state::StateFile,
 };
@@ -170,6 +171,7 @@ pub(crate) struct MemoryUse {
 pub(crate) fn assemble(
     config: &Config,
     slow_path: Ringer,
+    account: Option<&Account>,
     said: &mut dyn Write,
 ) -> Result<Topology, Failure> {
     let count = workers(config)?;
@@ -207,6 +209,10 @@ pub(crate) fn assemble(
         None => None,
     };
     attach(config, &mut switch, &ports, clock)?;
+    // All that needs rights is open, and every key is read.
+    if let Some(account) = account {
+        rights::give_up(config, account, said)?;
+    }
     let state = state.map(|(mut state, before)| {
         if let Some(before) = before {
             let _ = writeln!(said, "state: {} slots as before", before.numbers.len());

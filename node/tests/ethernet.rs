@@ -7,7 +7,7 @@ mod trial;
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
-    os::unix::net::UnixStream,
+    os::unix::{fs::MetadataExt as _, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -164,11 +164,12 @@ impl Relay {
     }
 
     /// Ends it in order, with all that it had counted in balance.
-    fn stop(mut self) {
+    fn stop(mut self) -> TempDir {
         words(&format!("kill -TERM {}", self.child.id())).unwrap();
         let status = eventually("the relay ends", || self.child.try_wait().unwrap());
         let last = self.lines.iter().collect::<Vec<_>>().join("\n");
         assert!(status.success() && last.contains("(even)"), "{status}: {last}");
+        std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap())
     }
 }
 
@@ -353,5 +354,136 @@ fn a_relay_of_an_ordinary_user_opens_an_ethernet_port() {
     );
     let relay = Relay::start(&before, directory, config);
     assert!(relay.said.contains("by xdp_copy"), "{}", relay.said);
+    relay.stop();
+}
+
+/// What the kernel says of each thread of a relay that has given its rights up.
+fn assert_is_nobody(relay: &Relay) {
+    let tasks = format!("/proc/{}/task", relay.child.id());
+    let tasks: Vec<_> = fs::read_dir(tasks).unwrap().map(|task| task.unwrap().path()).collect();
+    assert!(tasks.len() >= 4, "slow path, signals, control socket, worker: {tasks:?}");
+    for task in tasks {
+        let status = fs::read_to_string(task.join("status")).unwrap();
+        let of = |key: &str| {
+            let line = status.lines().find(|line| line.starts_with(key)).unwrap_or_default();
+            line.split_whitespace().skip(1).collect::<Vec<_>>()
+        };
+        assert_eq!((of("Uid:"), of("Gid:")), (vec!["65534"; 4], vec!["65534"; 4]), "{status}");
+        assert!(of("Groups:").is_empty() && of("NoNewPrivs:") == ["1"], "{status}");
+        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+            assert_eq!(of(set), ["0000000000000000"], "{set} {status}");
+        }
+        // Its memory is nobody's but root's to look into: it is not dumpable.
+        assert_eq!(fs::metadata(task.join("mem")).unwrap().uid(), 0);
+    }
+}
+
+/// Started as root, run as `nobody`: what is open goes on, what it keeps is kept, and at the end
+/// nothing of it is left on the interface.
+#[test]
+fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
+    let Some([near, far]) = pair() else { return };
+    for (backend, udp) in [("af_xdp", "auto"), ("af_packet", "mmsg")] {
+        let ((a, key_a), (b, key_b)) = (home(), home());
+        words(&format!("chown nobody {}", a.path().display())).unwrap();
+        words(&format!("chmod 711 {}", a.path().display())).unwrap();
+        let more = format!(
+            "[[udp]]\nname = \"wan\"\naddress = \"127.0.0.1:7000\"\nseal = \"plain\"\nbackend = \
+             \"{udp}\"\ncapture = \"DIR/wan.pcapng\"\n[[neighbour]]\nname = \"n\"\naddress = \"127.0.0.1:7001\"\nslot = 3\n\
+             listener = \"wan\"\n[switch]\nstate = \"DIR/state\"\n[process]\nuser = \"nobody\"\n"
+        );
+        let first = Relay::within(&near, a, &by_ethernet(&key_b, Some(MACS[1]), backend, &more));
+        let second = Relay::within(&far, b, &by_ethernet(&key_a, None, backend, ""));
+        let said = "user: nobody (65534:65534); all other rights are given up";
+        assert!(first.said.contains(said), "{}", first.said);
+        assert_is_nobody(&first);
+        until_up(&[&first, &second]);
+        assert_exchange(&first, &second);
+        // By UDP, too, from a third relay beside the first.
+        let third = "[[udp]]\naddress = \"127.0.0.1:7001\"\nseal = \"plain\"\n[[neighbour]]\nname = \
+                     \"n\"\naddress = \"127.0.0.1:7000\"\nslot = 2\n[[unix]]\nname = \"local\"\npath = \
+                     \"DIR/local\"\nslot = 4\n";
+        let third = Relay::within(&near, tempfile::tempdir().unwrap(), third);
+        let (mut at_second, mut at_third) = (second.client(), third.client());
+        for n in 0..20 {
+            let text = [n; 300];
+            assert_passes(&mut at_second, &mut at_third, &[(4, 2), (2, 3), (2, 4)], &text);
+            assert_passes(&mut at_third, &mut at_second, &[(4, 2), (3, 2), (2, 4)], &text);
+        }
+        third.stop();
+
+        // What is given while it runs is written by the user itself.
+        let state = first.path("state");
+        assert_eq!(fs::metadata(&state).unwrap().uid(), 65534);
+        let attached = first.ask(
+            r#"{"attach":{"name":"later","address":"127.0.0.1:7002","listener":"wan","slot":77}}"#,
+        );
+        assert_eq!(attached["attached"], 77);
+        eventually("the state file is written", || {
+            fs::read_to_string(&state).unwrap().contains("later").then_some(())
+        });
+        let (_, keys) =
+            (first.ask(r#"{"show":"status"}"#), fs::metadata(first.path("key")).unwrap());
+        assert_eq!(keys.uid(), 0, "the key was read before, and stays root's");
+
+        let files = ["control", "local"].map(|file| first.path(file));
+        assert!(files.iter().all(|file| fs::metadata(file).unwrap().uid() == 65534));
+        let xdp = |at: &Namespace| words(&format!("ip -n {} link show dev e0", at.0)).unwrap();
+        assert_eq!(xdp(&near).contains("xdp"), backend == "af_xdp");
+        let directory = first.stop();
+        assert!(files.iter().all(|file| !file.exists()), "the sockets are put away");
+        eventually("the program is detached", || (!xdp(&near).contains("xdp")).then_some(()));
+        let captured = fs::metadata(directory.path().join("wan.pcapng")).unwrap();
+        assert!(captured.len() > 20 * 300, "a file that was opened before is written to the end");
+        second.stop();
+    }
+}
+
+/// Runs the command once; what it said on its way out.
+fn refused(before: &str, directory: &Path, config: &str) -> String {
+    let file = directory.join("relay.toml");
+    let config = config.replace("DIR", directory.to_str().unwrap());
+    fs::write(&file, config).unwrap();
+    let line = format!("{before} relay --config {}", file.display());
+    words(&line).expect_err("it is refused")
+}
+
+#[test]
+fn rights_that_cannot_be_given_up_are_refused_with_the_reason() {
+    if !words("id -u").unwrap().starts_with("0\n") {
+        return skip("only root has rights to give up");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
+    let relay = |more: &str| format!("control.socket = \"DIR/control\"\n{more}");
+    let as_nobody = "[process]\nuser = \"nobody\"\n";
+    let cases = [
+        ("[process]\nuser = \"no-such-user\"\n", "there is no user \"no-such-user\""),
+        ("[process]\nuser = \"nobody\"\ngroup = \"no-such\"\n", "there is no group \"no-such\""),
+        ("[process]\nuser = \"root\"\n", "name an ordinary one"),
+    ];
+    for (more, why) in cases {
+        let said = refused(STROWGER, dir, &relay(more));
+        assert!(said.contains(why) && !dir.join("control").exists(), "{said}");
+    }
+    // The folder is root's: what is to be written there cannot be, and that is known at the start.
+    let said =
+        refused(STROWGER, dir, &relay(&format!("switch.state = \"DIR/state\"\n{as_nobody}")));
+    let folder = dir.display();
+    let why = format!("state file {folder}/state: nobody cannot write in {folder}");
+    assert!(said.contains(&why) && said.contains("chown nobody"), "{said}");
+    // An ordinary user becomes nobody else; itself it may be named.
+    if let Err(why) = words("setpriv --version") {
+        return skip(&why);
+    }
+    let home = tempfile::tempdir().unwrap();
+    words(&format!("chmod 777 {}", home.path().display())).unwrap();
+    let command = home.path().join("strowger");
+    fs::copy(STROWGER, &command).unwrap();
+    let daemon = format!("setpriv --reuid 1 --regid 1 --clear-groups {}", command.display());
+    let said = refused(&daemon, home.path(), &relay(as_nobody));
+    assert!(said.contains("another user than this, takes root"), "{said}");
+    let relay = Relay::start(&daemon, home, "[process]\nuser = \"daemon\"\n");
+    assert!(relay.said.contains("user: daemon (1:1)"), "{}", relay.said);
     relay.stop();
 }
