@@ -324,9 +324,6 @@ pub enum IdentityRefused {
     /// The identity has not signed this static key.
     #[error("the identity has not signed this static key")]
     BadSignature,
-    /// A good proof, of another identity than the one expected.
-    #[error("the identity is not the one expected")]
-    Unexpected,
 }
 
 /// A node's X25519 key pair, with which links are made. Erased when dropped, never printed.

@@ -25,7 +25,7 @@ use crate::handshake::{
     Agreement, Cookie, Established, HandshakeError, Offer, Ours, Peer, Refused, Stamp, StampGuard,
     ik,
 };
-use crate::identity::{Identity, IdentityRefused, Local, StaticPublic};
+use crate::identity::{Identity, Local, StaticPublic};
 use crate::limits::{
     CONFIRMS_MAX, COOKIE_SECRET_LIFE, OPEN_REFUSED_AFTER, REKEY_AFTER, REKEY_AFTER_AS_RESPONDER,
     REKEY_SPACING, RETRY_AFTER, RETRY_AFTER_MAX, SEAL_REFUSED_AFTER,
@@ -541,7 +541,7 @@ impl Session {
         if *self.config.identity.get_or_insert(identity) == identity {
             Ok(())
         } else {
-            Err(Refused::Identity(IdentityRefused::Unexpected))
+            Err(Refused::OtherIdentity(identity.peer_id()))
         }
     }
 

@@ -367,7 +367,7 @@ fn initiation(from: u8, to: u8, at: u64) -> Vec<u8> {
 
 #[test]
 fn r8_unauthenticated_bytes_create_no_state_and_get_at_most_one_reply_no_larger() {
-    for strangers in [None, Some(StrangerPolicy { rights: Rights::NONE, links_max: 4 })] {
+    for strangers in [None, Some(StrangerPolicy { links_max: 4, ..StrangerPolicy::default() })] {
         let mut alone = Alone::new(strangers);
         let mut dice = Dice::new(0x08);
         let before = alone.state();
@@ -554,7 +554,7 @@ fn sealed(keys: &mut Transport, what: Sealed, body: &[u8], now: Now) -> Vec<u8> 
 
 #[test]
 fn a_stranger_has_a_slot_and_reaches_nothing_by_it() {
-    let policy = StrangerPolicy { rights: Rights::NONE, links_max: 4 };
+    let policy = StrangerPolicy { links_max: 4, ..StrangerPolicy::default() };
     let mut alone = Alone::new(Some(policy));
     let (slot, mut endpoint) = alone.node.endpoint();
     alone.pass(MS);
@@ -585,7 +585,7 @@ fn a_stranger_has_a_slot_and_reaches_nothing_by_it() {
 
 #[test]
 fn strangers_are_few_and_give_their_slots_back() {
-    let policy = StrangerPolicy { rights: Rights::NONE, links_max: 3 };
+    let policy = StrangerPolicy { links_max: 3, ..StrangerPolicy::default() };
     let mut alone = Alone::new(Some(policy));
     let got = (10..30).filter(|&n| alone.discover(host(n), n).is_some()).count();
     assert_eq!((got, alone.node.switch.peers().len()), (3, 1 + 3));
@@ -599,8 +599,25 @@ fn strangers_are_few_and_give_their_slots_back() {
 }
 
 #[test]
+fn a_stranger_that_is_not_heard_gives_its_slot_back_as_soon_as_a_death_is_noticed() {
+    let liveness = Liveness { interval_ns: 200 * MS, multiplier: 3, always: false };
+    let policy = StrangerPolicy { links_max: 1, liveness, ..StrangerPolicy::default() };
+    let mut alone = Alone::new(Some(policy));
+    for n in 10..14 {
+        assert!(alone.discover(host(n), n).is_some());
+        assert!(alone.discover(host(n + 50), n + 50).is_none(), "one at a time");
+        let waited = (0..100).find(|_| {
+            alone.pass(100 * MS);
+            alone.node.switch.peers().len() == 1
+        });
+        assert!((4..10).contains(&waited.expect("it went")), "{waited:?} tenths of a second");
+    }
+    alone.node.assert_even();
+}
+
+#[test]
 fn a_stranger_s_third_message_replayed_makes_no_second_session() {
-    let policy = StrangerPolicy { rights: Rights::NONE, links_max: 4 };
+    let policy = StrangerPolicy { links_max: 4, ..StrangerPolicy::default() };
     let mut alone = Alone::new(Some(policy));
     let (local, offer) = (local(9), Offer::default());
     let index = SessionIndex::new(1_009).expect("small");
@@ -624,7 +641,7 @@ fn a_stranger_s_third_message_replayed_makes_no_second_session() {
 
 #[test]
 fn who_has_a_peer_s_key_and_not_its_psk_does_not_come_in_by_xx() {
-    let policy = StrangerPolicy { rights: Rights::NONE, links_max: 4 };
+    let policy = StrangerPolicy { links_max: 4, ..StrangerPolicy::default() };
     let mut alone = Alone::new(Some(policy));
     let mut spec = alone.node.spec(5, false);
     spec.psk = Psk::from_bytes([5; 32]);
@@ -647,12 +664,17 @@ fn a_pinned_identity_is_the_only_one() {
         });
         pair.wait(30);
         assert_eq!(pair.a.is_up() && pair.b.is_up(), comes_up);
+        let who = local(2).identity().peer_id();
+        let told = Event::PeerRefused(pair.a.view(2).slot, who);
+        let told = pair.a.events.iter().filter(|event| **event == told).count();
+        assert_eq!(told, usize::from(!comes_up), "once, however often it comes");
+        assert_eq!(pair.a.count(Discard::NotAllowed) > 1, !comes_up);
     }
 }
 
 #[test]
 fn r12_a_peer_that_shouts_drowns_out_no_other() {
-    let policy = StrangerPolicy { rights: Rights::NONE, links_max: 4 };
+    let policy = StrangerPolicy { links_max: 4, ..StrangerPolicy::default() };
     let liveness = Liveness { interval_ns: 200 * MS, multiplier: 3, always: true };
     let birth = Birth { strangers: Some(policy), ..Birth::new(2) };
     let mut pair = Pair::with(Birth::new(1), birth, |_, spec| spec.liveness = liveness);

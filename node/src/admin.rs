@@ -25,7 +25,8 @@
 //! `attach` needs `name` and, behind a `[[udp]]` or `[[ethernet]]`, `address`; `listener` (the name of
 //! one, or of a `[[unix]]`, which takes no address) where there are several, and `slot` to pin one. Both
 //! are answered once every worker knows. With `key` (a static key in hex) a peer is attached by a sealed
-//! link, for which `psk` (a file, as the relay sees it) and `rights` (a list) can be given. A client that
+//! link, for which `peer_id` (who it must prove to be), `psk` (a file, as the relay sees it) and `rights` (a list) can be
+//! given. A client that
 //! watches events and falls behind misses the oldest: `{"missed":n}` says how many. A request that cannot be done is answered
 //! `{"error":"<one line>","kind":"bad_request"|"declined"|"line_too_long"|"idle"|"no_answer"}`; after
 //! `line_too_long` and `idle` the connection ends.
@@ -58,7 +59,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use strowger_crypto::{PeerId, StaticPublic};
+use strowger_crypto::{Identity, PeerId, StaticPublic};
 use strowger_engine::{
     Now,
     control::{Balance, PortView, SlotView, SwitchConfig, messages, peering::PeerView},
@@ -71,7 +72,7 @@ use strowger_io::{Doorbell, Ringer, Waiter};
 
 pub(crate) use self::changing::DRAIN_S;
 use crate::{
-    config::{parse_address, parse_key, parse_rights},
+    config::{parse_address, parse_key, parse_peer_id, parse_rights},
     exit::{Exit, Failure},
     journal::Journal,
     relay::{Letterbox, Request},
@@ -140,6 +141,8 @@ pub(crate) struct AttachWish {
     pub(crate) slot: Option<u32>,
     /// The static key of a peer; without it the link is plain.
     pub(crate) key: Option<StaticPublic>,
+    /// Who the peer must prove to be.
+    pub(crate) peer_id: Option<Identity>,
     pub(crate) psk: Option<PathBuf>,
     pub(crate) rights: Option<Rights>,
 }
@@ -637,7 +640,7 @@ fn read_request(line: &[u8]) -> Result<Asked, String> {
 
 fn read_attach(what: &Value) -> Result<AttachWish, String> {
     let object = what.as_object().ok_or("attach takes an object with name and address")?;
-    let known = ["name", "address", "listener", "slot", "key", "psk", "rights"];
+    let known = ["name", "address", "listener", "slot", "key", "peer_id", "psk", "rights"];
     if let Some(key) = object.keys().find(|key| !known.contains(&key.as_str())) {
         return Err(format!("attach knows no {key:?}: {}", known.join(", ")));
     }
@@ -664,8 +667,9 @@ fn read_attach(what: &Value) -> Result<AttachWish, String> {
         }
     };
     let key = text("key")?.map(|key| parse_key(&key)).transpose()?;
-    if key.is_none() && (rights.is_some() || text("psk")?.is_some()) {
-        return Err("psk and rights in attach go with the key of a peer".to_owned());
+    let peer_id = text("peer_id")?.map(|peer_id| parse_peer_id(&peer_id)).transpose()?;
+    if key.is_none() && (rights.is_some() || peer_id.is_some() || text("psk")?.is_some()) {
+        return Err("peer_id, psk and rights in attach go with the key of a peer".to_owned());
     }
     Ok(AttachWish {
         name: text("name")?.ok_or("attach needs name")?,
@@ -673,6 +677,7 @@ fn read_attach(what: &Value) -> Result<AttachWish, String> {
         listener: text("listener")?,
         slot,
         key,
+        peer_id,
         psk: text("psk")?.map(PathBuf::from),
         rights,
     })
@@ -703,6 +708,7 @@ mod tests {
             listener: None,
             slot: Some(4),
             key: None,
+            peer_id: None,
             psk: None,
             rights: None,
         };

@@ -15,7 +15,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use strowger_crypto::{NetworkId, StaticPublic, handshake::SealWish, limits::LINK_MTU_MIN};
+use strowger_crypto::{
+    Identity, NetworkId, StaticPublic, handshake::SealWish, limits::LINK_MTU_MIN,
+};
 use strowger_engine::{
     control::{
         SwitchConfig,
@@ -32,7 +34,7 @@ use strowger_io::udp::{Choice, limits::POSTED_BUFFERS, limits::POSTED_BUFFERS_MA
 use self::reader::{Document, Section};
 pub(crate) use self::{
     ethernet::{Ethernet, Queues},
-    links::{parse_key, parse_rights},
+    links::{parse_key, parse_peer_id, parse_rights},
     process::RunAs,
 };
 use crate::{
@@ -139,6 +141,8 @@ pub(crate) struct IdentityFile {
 pub(crate) struct Peer {
     pub(crate) name: String,
     pub(crate) key: StaticPublic,
+    /// Who it must prove to be; whoever has the key if nobody is named.
+    pub(crate) identity: Option<Identity>,
     /// `None` if it will come by itself.
     pub(crate) address: Option<Address>,
     /// Which of [`Config::udp`], and behind their last, of [`Config::ethernet`].
@@ -289,7 +293,7 @@ pub(crate) fn parse(text: &str) -> Result<Config, Fault> {
     let neighbours = links::neighbours(&document, &mut behind, &mut names, &mut slots)?;
     let liveness = links::liveness(&document)?;
     let peers = links::peers(&document, &mut behind, &mut names, &mut slots, liveness)?;
-    let strangers = links::strangers(&document)?;
+    let strangers = links::strangers(&document, liveness)?;
     links::check_identity(&document, identity.as_ref())?;
     if udp.len() + ethernet.len() + unix.len() > PORTS_MAX {
         let text = format!(
@@ -848,7 +852,7 @@ mtu = 1400
         let text = SEALED.replace("allow = false", "allow = true\nmax = 3");
         let text = text.replace("rights =", "#").replace("seal =", "#");
         let config = parse(&text).unwrap();
-        let policy = StrangerPolicy { rights: Rights::NONE, links_max: 3 };
+        let policy = StrangerPolicy { links_max: 3, ..StrangerPolicy::default() };
         assert_eq!(config.strangers, Some(policy), "nothing but what is written");
         let Peer { rights, seal, .. } = &config.peers[0];
         assert_eq!((*rights, *seal), (Rights { control: false, ..Rights::ALL }, SealWish::Full));
@@ -882,6 +886,15 @@ mtu = 1400
                 &["only sealed ones", "[[peer]] with a key"],
             ),
             ("[strangers]", "[liveness]\nmultiplier = 0\n[strangers]", 5, &["1 to 255"]),
+            ("mtu = 1400", "interval_ms = 9", 14, &["interval_ms in [[peer]]", "10 to"]),
+            ("allow = false", "always = 1", 5, &["always in [strangers]", "true or false"]),
+            ("mtu = 1400", "peer_id = \"12D3KooW\"", 14, &["no PeerId", "key id FILE"]),
+            (
+                "mtu = 1400",
+                "peer_id = \"QmNLei78zWmzUdbeRB3CiUfAizWUrbeeZh5K1rhAQKCh51\"",
+                14,
+                &["no PeerId"],
+            ),
         ];
         for (line, instead, blamed, words) in cases {
             assert!(SEALED.contains(line), "{line}");

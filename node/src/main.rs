@@ -143,6 +143,9 @@ enum Change {
         /// the listener must allow.
         #[arg(long, value_name = "HEX")]
         key: Option<String>,
+        /// Who the peer must prove to be: its PeerId, 12D3KooW...
+        #[arg(long, value_name = "PEER_ID", requires = "key")]
+        peer_id: Option<String>,
         /// The file of the key that both operators have, as the relay's process sees it.
         #[arg(long, value_name = "FILE", requires = "key")]
         psk: Option<PathBuf>,
@@ -233,11 +236,12 @@ fn perform(command: Command) -> Result<ExitCode, Failure> {
             show::show(topic, asking.json, &asking.socket, output)
         }
         Command::Slot {
-            change: Change::Attach { name, address, listener, slot, key, psk, rights, asking },
+            change:
+                Change::Attach { name, address, listener, slot, key, peer_id, psk, rights, asking },
         } => {
             let address = address.map(|address| address.to_string());
             let wish = json!({ "name": name, "address": address, "listener": listener,
-                "slot": slot, "key": key, "psk": psk, "rights": rights });
+                "slot": slot, "key": key, "peer_id": peer_id, "psk": psk, "rights": rights });
             show::change(&json!({ "attach": wish }), asking.json, &asking.socket, output)
         }
         Command::Slot { change: Change::Renumber { slot, to, asking } } => {

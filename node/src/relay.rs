@@ -398,7 +398,7 @@ impl Relay {
         if let Some(twin) = switch.slots().iter().find(|view| view.name == wish.name) {
             return Err(format!("the name \"{}\" is that of slot {}", wish.name, twin.slot));
         }
-        let AttachWish { name, address, slot, key, psk, rights, .. } = wish;
+        let AttachWish { name, address, slot, key, peer_id, psk, rights, .. } = wish;
         let (at, behind) = match (&kind, address, key) {
             (PortKind::Unix { .. }, None, None) => (Address::Only, Behind::Endpoint),
             (PortKind::Unix { .. }, ..) => {
@@ -411,6 +411,7 @@ impl Relay {
                     None => Psk::NONE,
                 };
                 spec.at = at;
+                spec.identity = peer_id;
                 spec.slot = slot;
                 spec.rights = rights.unwrap_or(Rights { control: false, ..Rights::ALL });
                 let added = switch.add_peer(spec, self.topology.clock.now());
@@ -528,6 +529,9 @@ fn words_of(event: &Event) -> (&'static str, Option<u32>, Option<String>) {
         Event::LinkDown(slot) => ("link_down", Some(slot), None),
         Event::Roamed(slot, to) => ("roamed", Some(slot), Some(to.to_string())),
         Event::Rekeyed(slot) => ("rekeyed", Some(slot), None),
+        Event::PeerRefused(slot, who) => {
+            ("peer_refused", Some(slot), Some(format!("has the key, and is {who}")))
+        }
         Event::Answered(..) => ("answered", None, None),
         Event::Goodbye { slot, code, retry_after_s, ref text } => {
             let detail = format!("code {code}, retry after {retry_after_s} s: {text}");

@@ -484,6 +484,7 @@ fn attach(
     let mut wishes = Vec::new();
     for peer in &config.peers {
         let mut spec = PeerSpec::new(&peer.name, peer.key, ports[peer.listener].id);
+        spec.identity = peer.identity;
         spec.psk = peer.psk.as_ref().map_or(Ok(Psk::NONE), |file| key::psk(file))?;
         spec.at = peer.address;
         spec.slot = peer.slot;

@@ -33,7 +33,7 @@ pub mod xx;
 
 use crate::aead::Provider;
 use crate::entropy::EntropyFailed;
-use crate::identity::{IdentityRefused, Local, NetworkId};
+use crate::identity::{IdentityRefused, Local, NetworkId, PeerId};
 use crate::limits::KEY_BYTES;
 use crate::link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, SessionIndex, Step};
 use crate::opener::Openers;
@@ -75,6 +75,9 @@ pub enum Refused {
     /// Its identity was not believed.
     #[error(transparent)]
     Identity(#[from] IdentityRefused),
+    /// A good proof, of another identity than the one expected: this one.
+    #[error("it has proved to be {0}, who was not expected")]
+    OtherIdentity(PeerId),
     /// It is honest, but we do not go together.
     #[error(transparent)]
     Disagreement(#[from] Disagreement),

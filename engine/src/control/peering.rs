@@ -25,7 +25,7 @@ use arrayvec::ArrayVec;
 use strowger_crypto::{
     Entropy, Local, Nanos, Psk, Sealed,
     aead::Provider,
-    handshake::{Gate, Lanes, Mtu, Offer, SchemeBytes},
+    handshake::{Gate, HandshakeError, Lanes, Mtu, Offer, Refused, SchemeBytes},
     link_header::{Kind, LinkHeader, SessionIndex},
     session::{Context, Input, NewKeys, Output, Session, SessionConfig},
 };
@@ -34,12 +34,16 @@ use strowger_frame::{Address, Mark};
 use super::{Attach, AttachError, Event, PortId, Switch};
 use crate::{
     Now,
+    discard::Discard,
     limits::SESSIONS_MAX,
     link::Behind,
     orders::Order,
     scheme::Scheme,
     session::{Lately, SessionSeat, place_of},
 };
+
+/// That another than the peer has its key is told this often at most: a minute.
+const REFUSALS_TOLD_EVERY_NS: u64 = 60_000_000_000;
 
 /// How a node takes part in sealed links.
 pub struct PeeringConfig {
@@ -91,6 +95,10 @@ struct Peer {
     agreed: Option<Agreed>,
     challenge: Option<Challenge>,
     pulse: Pulse,
+    /// When it was last told that somebody else has its key.
+    refusal_told: Option<Now>,
+    /// A stranger that has no link since then gives its slot back.
+    down_since: Now,
 }
 
 /// Where a session's frames are opened.
@@ -254,32 +262,45 @@ impl Switch {
             agreed: None,
             challenge: None,
             pulse: Pulse::default(),
+            refusal_told: None,
+            down_since: now,
         };
         peering.peers.insert(mark, peer);
         if at.is_some() {
-            self.drive(mark, Input::Wanted, None, now);
+            // Nobody has said anything yet that could be refused.
+            let _ = self.drive(mark, Input::Wanted, None, now);
         }
         Ok((slot, mark))
     }
 
     /// Tells a peer's session what happened, and does what it says.
-    fn drive(&mut self, mark: Mark, input: Input<'_>, by: Option<Knocked>, now: Now) -> bool {
+    fn drive(
+        &mut self,
+        mark: Mark,
+        input: Input<'_>,
+        by: Option<Knocked>,
+        now: Now,
+    ) -> Result<(), Discard> {
         self.with_session(mark, by, now, |session, context, outputs| {
-            session.handle(context, input, outputs).is_ok()
+            session.handle(context, input, outputs)
         })
     }
 
-    /// Lets `what` work with a peer's session, and does what comes of it.
+    /// Lets `what` work with a peer's session, and does what comes of it; why it took no message.
     fn with_session(
         &mut self,
         mark: Mark,
         by: Option<Knocked>,
         now: Now,
-        what: impl FnOnce(&mut Session, &mut Context<'_>, &mut Vec<Output>) -> bool,
-    ) -> bool {
-        let Some(peering) = &mut self.peering else { return false };
+        what: impl FnOnce(
+            &mut Session,
+            &mut Context<'_>,
+            &mut Vec<Output>,
+        ) -> Result<(), HandshakeError>,
+    ) -> Result<(), Discard> {
+        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let Peering { config, free_places, peers, .. } = peering;
-        let Some(peer) = peers.get_mut(&mark) else { return false };
+        let peer = peers.get_mut(&mark).ok_or(Discard::Unhandled)?;
         let mut outputs = Vec::new();
         // Indices draw on randomness of their own, since the session holds the source meanwhile.
         let mut seed = [0; 8];
@@ -296,7 +317,25 @@ impl Switch {
             peering.due = peering.due.min(due);
         }
         self.carry(mark, outputs, by, now);
-        taken
+        taken.map_err(|why| self.refusal(mark, why, now))
+    }
+
+    /// By which name a message that a session would not have is counted.
+    fn refusal(&mut self, mark: Mark, why: HandshakeError, now: Now) -> Discard {
+        let HandshakeError::Peer(Refused::OtherIdentity(who)) = why else {
+            return Discard::BadSeal;
+        };
+        let slot = self.slot_of(mark);
+        let peer = self.peering.as_mut().and_then(|peering| peering.peers.get_mut(&mark));
+        let told = peer.map(|peer| &mut peer.refusal_told);
+        let is_news = |at: &Now| now.0.saturating_sub(at.0) >= REFUSALS_TOLD_EVERY_NS;
+        if let (Some(slot), Some(told)) = (slot, told)
+            && told.as_ref().is_none_or(is_news)
+        {
+            *told = Some(now);
+            self.events.push(Event::PeerRefused(slot, who));
+        }
+        Discard::NotAllowed
     }
 
     fn carry(&mut self, mark: Mark, outputs: Vec<Output>, by: Option<Knocked>, now: Now) {
@@ -348,7 +387,7 @@ impl Switch {
                         self.give(worker, Order::Close(index));
                     }
                 }
-                Output::Expired => self.set_up(mark, false),
+                Output::Expired => self.set_up(mark, false, now),
             }
         }
     }
@@ -372,14 +411,15 @@ impl Switch {
         if peer.is_up {
             self.events.extend(slot.map(Event::Rekeyed));
         } else {
-            self.set_up(mark, true);
+            self.set_up(mark, true, now);
         }
     }
 
-    fn set_up(&mut self, mark: Mark, is_up: bool) {
+    fn set_up(&mut self, mark: Mark, is_up: bool, now: Now) {
         let slot = self.slot_of(mark);
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         if std::mem::replace(&mut peer.is_up, is_up) != is_up {
+            peer.down_since = now;
             let event = if is_up { Event::LinkUp } else { Event::LinkDown };
             self.events.extend(slot.map(event));
         }
@@ -389,13 +429,13 @@ impl Switch {
     pub(super) fn take_heard(&mut self, session: SessionIndex, now: Now) {
         let mark = self.peering.as_ref().and_then(|p| p.by_index.get(&session)).map(|s| s.link);
         if let Some(mark) = mark {
-            self.drive(mark, Input::Opened(session), None, now);
+            let _ = self.drive(mark, Input::Opened(session), None, now);
         }
     }
 
     /// A link's sealer has sealed so much that new keys are wanted.
     pub(super) fn take_worn(&mut self, link: Mark, now: Now) {
-        self.drive(link, Input::Worn, None, now);
+        let _ = self.drive(link, Input::Worn, None, now);
     }
 
     /// A session's authenticated frames come in by another worker than opens them: it moves there.
@@ -457,20 +497,23 @@ impl Switch {
                 peer.session.next_timeout()
             };
             if timeout(self).is_some_and(|due| due <= nanos(now)) {
-                self.drive(mark, Input::Tick, None, now);
+                let _ = self.drive(mark, Input::Tick, None, now);
             }
             self.feel_pulse(mark, now);
-            self.see_off(mark);
+            self.see_off(mark, now);
             if let (Some(due), Some(peering)) = (timeout(self), &mut self.peering) {
                 peering.due = peering.due.min(due.max(nanos(now).plus(Nanos::from_millis(1))));
             }
         }
     }
 
-    /// A stranger that has no keys any more gives its slot back: it may come again.
-    fn see_off(&mut self, mark: Mark) {
+    /// A stranger that has had no link for the time in which its death is noticed gives its slot back,
+    /// be it dead or never heard: it may come again.
+    fn see_off(&mut self, mark: Mark, now: Now) {
         let Some(peer) = self.peering.as_ref().and_then(|p| p.peers.get(&mark)) else { return };
-        let is_gone = peer.is_stranger && !peer.is_up && peer.session.next_timeout().is_none();
+        let patience = peer.spec.liveness.detection_ns();
+        let is_gone =
+            peer.is_stranger && !peer.is_up && now.0.saturating_sub(peer.down_since.0) >= patience;
         if let (true, Some(slot)) = (is_gone, self.slot_of(mark)) {
             // Refused only where it is leaving already.
             let _ = self.detach(slot);

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use strowger_crypto::PeerId;
 use strowger_frame::port::{Address, AdmitError};
 
 use super::messages::{Answer, QuestionId};
@@ -317,6 +318,9 @@ pub enum Event {
     Roamed(u32, Address),
     /// The link behind the slot has new keys.
     Rekeyed(u32),
+    /// Whoever has the static key of the peer behind the slot has proved to be this one, which is not
+    /// whom it must be: it gets no link. Seldom told, however often it is tried.
+    PeerRefused(u32, PeerId),
     /// What has come of a question of ours ([`Switch::ask`](crate::control::Switch::ask)).
     Answered(QuestionId, Answer),
     /// The far side of the link behind the slot says that it will end it.

@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, path::PathBuf};
 
+use strowger_crypto::{Identity, PeerId};
 use strowger_frame::Address;
 
 use super::{
@@ -15,17 +16,29 @@ use super::{
 
 pub(super) const IDENTITY_KEYS: &[&str] = &["key", "network"];
 pub(super) const LIVENESS_KEYS: &[&str] = &["interval_ms", "multiplier", "always"];
-pub(super) const STRANGERS_KEYS: &[&str] = &["allow", "rights", "max"];
+pub(super) const STRANGERS_KEYS: &[&str] =
+    &["allow", "rights", "max", "interval_ms", "multiplier", "always"];
 pub(super) const NEIGHBOUR_KEYS: &[&str] = &["name", "address", "listener", "slot"];
-pub(super) const PEER_KEYS: &[&str] =
-    &["name", "key", "address", "listener", "slot", "psk", "rights", "seal", "mtu"];
+pub(super) const PEER_KEYS: &[&str] = &[
+    "name",
+    "key",
+    "peer_id",
+    "address",
+    "listener",
+    "slot",
+    "psk",
+    "rights",
+    "seal",
+    "mtu",
+    "interval_ms",
+    "multiplier",
+    "always",
+];
 
 /// A day: no link that is silent for longer is worth asking about.
 const INTERVAL_MS_MAX: u64 = 86_400_000;
 /// Probes cost both ends; below this they would be most of what a link carries.
 const INTERVAL_MS_MIN: u64 = 10;
-/// Strangers that may have a slot at once, unless the configuration says otherwise.
-const STRANGERS_DEFAULT: u32 = 64;
 
 /// Listeners, and the addresses behind them so far with their lines.
 pub(super) struct Behind<'c> {
@@ -154,6 +167,7 @@ pub(super) fn peers(
         peers.push(Peer {
             name,
             key,
+            identity: identity_of(&section)?,
             address,
             listener,
             slot: slots.claim(&section)?,
@@ -163,7 +177,7 @@ pub(super) fn peers(
             frame_bytes_max: section
                 .number("mtu", u64::from(LINK_MTU_MIN), FRAME_BYTES_MAX as u64)?
                 .map_or(FRAME_BYTES_MAX as u16, |bytes| bytes as u16),
-            liveness,
+            liveness: liveness_of(&section, liveness)?,
         });
     }
     Ok(peers)
@@ -178,6 +192,26 @@ pub(crate) fn parse_key(text: &str) -> Result<StaticPublic, String> {
         "a peer's key is 64 hex digits, which `strowger key id FILE` prints on its machine"
             .to_owned()
     })
+}
+
+/// Who a peer must prove to be.
+///
+/// # Errors
+/// One sentence that says what a PeerId is.
+pub(crate) fn parse_peer_id(text: &str) -> Result<Identity, String> {
+    let peer_id = text.parse::<PeerId>().map_err(|error| error.to_string());
+    peer_id.and_then(|id| id.identity().map_err(|error| error.to_string())).map_err(|why| {
+        format!(
+            "\"{text}\" is no PeerId ({why}): 12D3KooW..., which `strowger key id FILE` prints on the \
+             peer's machine"
+        )
+    })
+}
+
+fn identity_of(section: &Section<'_>) -> Result<Option<Identity>, Fault> {
+    let Some(text) = section.text("peer_id")? else { return Ok(None) };
+    let identity = parse_peer_id(text.value).map_err(|why| Fault { line: text.line, text: why })?;
+    Ok(Some(identity))
 }
 
 /// What a peer may do, by its words.
@@ -272,8 +306,11 @@ pub(super) fn check_identity(
 }
 
 pub(super) fn liveness(document: &Document<'_>) -> Result<Liveness, Fault> {
-    let section = document.section("liveness", LIVENESS_KEYS)?;
-    let default = Liveness::default();
+    liveness_of(&document.section("liveness", LIVENESS_KEYS)?, Liveness::default())
+}
+
+/// What a section says of it, and for the rest what is said for all.
+fn liveness_of(section: &Section<'_>, default: Liveness) -> Result<Liveness, Fault> {
     let interval_ms = section.number("interval_ms", INTERVAL_MS_MIN, INTERVAL_MS_MAX)?;
     let multiplier = section.number("multiplier", 1, u64::from(u8::MAX))?;
     Ok(Liveness {
@@ -283,13 +320,17 @@ pub(super) fn liveness(document: &Document<'_>) -> Result<Liveness, Fault> {
     })
 }
 
-pub(super) fn strangers(document: &Document<'_>) -> Result<Option<StrangerPolicy>, Fault> {
+pub(super) fn strangers(
+    document: &Document<'_>,
+    liveness: Liveness,
+) -> Result<Option<StrangerPolicy>, Fault> {
     let section = document.section("strangers", STRANGERS_KEYS)?;
     let allow = section.flag("allow")?.unwrap_or(false);
     let rights = rights(&section)?.unwrap_or(Rights::NONE);
     let max = section.number("max", 1, super::ATTACHED_MAX as u64)?;
-    let links_max = max.map_or(STRANGERS_DEFAULT, |max| max as u32);
-    Ok(allow.then_some(StrangerPolicy { rights, links_max }))
+    let links_max = max.map_or(StrangerPolicy::default().links_max, |max| max as u32);
+    let liveness = liveness_of(&section, liveness)?;
+    Ok(allow.then_some(StrangerPolicy { rights, links_max, liveness }))
 }
 
 fn listener_of(section: &Section<'_>, behind: &Behind<'_>) -> Result<usize, Fault> {

@@ -123,8 +123,7 @@ impl Switch {
             if !budgets.reads.spend(nanos(now)) {
                 return Err(Discard::OverBudget);
             }
-            let taken = self.drive(mark, Input::Message(message), Some(by), now);
-            return if taken { Ok(()) } else { Err(Discard::BadSeal) };
+            return self.drive(mark, Input::Message(message), Some(by), now);
         }
 
         let load = budgets.reads.load(nanos(now));
@@ -155,8 +154,7 @@ impl Switch {
                 let known = peering.by_key.get(&initiation.static_key().0).copied();
                 let mark = known.ok_or(Discard::NotAllowed)?;
                 let input = Input::Initiation(Box::new(initiation));
-                let taken = self.drive(mark, input, Some(by), now);
-                if taken { Ok(()) } else { Err(Discard::BadSeal) }
+                self.drive(mark, input, Some(by), now)
             }
             Step::Discover => {
                 if peering.config.strangers.is_none() {
@@ -208,7 +206,7 @@ impl Switch {
                 }
                 let name = finish.identity().peer_id().to_string();
                 let mut spec = PeerSpec::new(name, key, PortId(knock.port));
-                spec.rights = policy.rights;
+                (spec.rights, spec.liveness) = (policy.rights, policy.liveness);
                 let attached = self.attach_peer(spec, true, now);
                 attached.map_err(|_| Discard::OverBudget)?.1
             }
@@ -221,10 +219,9 @@ impl Switch {
         free_places.retain(|&free| usize::from(free) != place);
         let role = Adopted::Responder { guard };
         let by = Knocked { from: knock.from, worker: knock.worker };
-        let taken = self.with_session(mark, Some(by), now, |session, context, outputs| {
-            session.adopt(context, established, role, outputs).is_ok()
-        });
         // Its first frame under the new keys will tell where it is.
-        if taken { Ok(()) } else { Err(Discard::BadSeal) }
+        self.with_session(mark, Some(by), now, |session, context, outputs| {
+            session.adopt(context, established, role, outputs)
+        })
     }
 }

@@ -33,6 +33,13 @@ pub struct Liveness {
     pub always: bool,
 }
 
+impl Liveness {
+    /// How long a peer may be silent that was asked, and is still taken for alive.
+    pub fn detection_ns(&self) -> u64 {
+        self.interval_ns.saturating_mul(u64::from(self.multiplier.max(2)))
+    }
+}
+
 impl Default for Liveness {
     /// A minute's silence costs nothing; a link in use that dies is noticed within 15 seconds.
     fn default() -> Self {
@@ -191,9 +198,9 @@ impl Switch {
             pulse.asked_at = now.0;
             self.challenge(mark, None, now);
         } else {
-            self.set_up(mark, false);
+            self.set_up(mark, false, now);
             // Its keys go on opening what may yet come; a handshake finds out whether it is there.
-            self.drive(mark, Input::Worn, None, now);
+            let _ = self.drive(mark, Input::Worn, None, now);
         }
     }
 }

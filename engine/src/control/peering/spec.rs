@@ -20,6 +20,15 @@ pub struct StrangerPolicy {
     pub rights: Rights,
     /// How many of them may have a slot at once.
     pub links_max: u32,
+    /// How soon the death of one is noticed: its slot is given back then.
+    pub liveness: Liveness,
+}
+
+impl Default for StrangerPolicy {
+    /// No right, and few.
+    fn default() -> Self {
+        Self { rights: Rights::NONE, links_max: 64, liveness: Liveness::default() }
+    }
 }
 
 /// A peer whose operator and ours know each other.
