@@ -109,7 +109,7 @@ pub(crate) enum Question {
     Peers,
     Links,
     Status,
-    Attach(AttachWish),
+    Attach(Box<AttachWish>),
     Detach(u32),
     /// Give a slot this number, or the lowest free one.
     Renumber {
@@ -617,7 +617,7 @@ fn read_request(line: &[u8]) -> Result<Asked, String> {
         ("watch", Some("balance")) => return Ok(Asked::WatchBalance),
         ("watch", Some("events")) => return Ok(Asked::WatchEvents),
         ("watch", _) => return Err("watch takes balance or events".to_owned()),
-        ("attach", _) => Question::Attach(read_attach(what)?),
+        ("attach", _) => Question::Attach(Box::new(read_attach(what)?)),
         ("detach", _) => {
             let slot = what.as_u64().and_then(|slot| u32::try_from(slot).ok());
             Question::Detach(slot.ok_or("detach takes a slot number")?)
@@ -713,7 +713,7 @@ mod tests {
             rights: None,
         };
         let line = r#"{"attach":{"name":"a","address":"127.0.0.1:9","slot":4}}"#;
-        assert_eq!(read(line), question(Question::Attach(wish)));
+        assert_eq!(read(line), question(Question::Attach(Box::new(wish))));
         for rubbish in [
             "",
             "{}",

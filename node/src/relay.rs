@@ -285,7 +285,7 @@ impl Relay {
             Question::Links => {
                 Answer::Links(switch.slots(), switch.peers(), clock.now(), self.names())
             }
-            Question::Attach(wish) => match self.attach(wish) {
+            Question::Attach(wish) => match self.attach(*wish) {
                 Ok(slot) => return self.changes.expect(Change::Attach(slot), client),
                 Err(why) => Answer::Declined(why),
             },
