@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ed25519_dalek::{Signer, SigningKey};
+use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use strowger_crypto::{
     Local, Nanos, OsEntropy, Psk,
     handshake::{Admission, Gate, Load, Offer, Ours, Stamp, StampGuard, ik},
@@ -36,7 +36,8 @@ const PEERS: u8 = 64;
 const ROUNDS: u32 = 16;
 
 /// What is measured beside the curves.
-const SIDES: [&str; 3] = ["responder", "initiator", "slow_path"];
+const SIDES: [&str; 5] =
+    ["responder", "initiator", "responder_again", "initiator_again", "slow_path"];
 
 /// Measures handshakes a second, with the curves between them.
 pub(crate) fn rows(
@@ -47,7 +48,7 @@ pub(crate) fn rows(
         let mut sides = Sides::new()?;
         (0..options.pairs).map(|_| sides.measure(options.window())).collect()
     });
-    let pairs: Vec<[f64; 4]> = pairs?;
+    let pairs: Vec<[f64; 6]> = pairs?;
     for (place, name) in (1..).zip(SIDES) {
         let mut row = Row::new(
             What::Handshakes,
@@ -65,36 +66,36 @@ pub(crate) fn rows(
     Ok(())
 }
 
-/// Both sides of a handshake, and a switch that takes part in some.
+/// Handshakes of two that have not met, of two that know each other, and with a switch.
 struct Sides {
     curves: Curves,
-    a: Local,
-    b: Local,
-    offer: Offer,
-    gate: Gate,
+    strangers: Ends,
+    acquainted: Ends,
     knocked: Knocked,
 }
 
 impl Sides {
     fn new() -> Result<Self, Failure> {
-        let (a, b) = (local(201)?, local(202)?);
-        let gate = Gate::new(&b, Nanos::ZERO, &mut OsEntropy);
-        let gate = gate.map_err(|_| Failure::Bug("the system has randomness"))?;
-        let (curves, offer) = (Curves::new(), Offer::default());
-        Ok(Self { curves, a, b, offer, gate, knocked: Knocked::new()? })
+        let (strangers, acquainted) = (Ends::new(201, 202)?, Ends::new(203, 204)?);
+        acquainted.a.remember(acquainted.b.static_public());
+        acquainted.b.remember(acquainted.a.static_public());
+        acquainted.time()?; // what is kept is worked out here
+        Ok(Self { curves: Curves::new(), strangers, acquainted, knocked: Knocked::new()? })
     }
 
     /// Rates of the curves and of each of [`SIDES`], one of each in turn until `window` has passed
     /// for all. Of each the one in the middle counts.
-    fn measure(&mut self, window: Duration) -> Result<[f64; 4], Failure> {
-        let mut took: [Vec<f64>; 4] = Default::default();
+    fn measure(&mut self, window: Duration) -> Result<[f64; 6], Failure> {
+        let mut took: [Vec<f64>; 6] = Default::default();
         let started = Instant::now();
-        while started.elapsed() < window * 4 {
+        while started.elapsed() < window * 6 {
             for _ in 0..ROUNDS {
                 let curves = self.curves.time();
-                let (responder, initiator) = self.time_sides()?;
+                let [responder, initiator] = self.strangers.time()?;
+                let [responder_again, initiator_again] = self.acquainted.time()?;
                 let slow_path = self.knocked.time()?;
-                let each = [curves, responder, initiator, slow_path];
+                let each =
+                    [curves, responder, initiator, responder_again, initiator_again, slow_path];
                 for (took, time) in took.iter_mut().zip(each) {
                     took.push(time.as_secs_f64());
                 }
@@ -102,8 +103,26 @@ impl Sides {
         }
         Ok(took.map(|took| 1.0 / Spread::of(took).map_or(f64::INFINITY, |spread| spread.median)))
     }
+}
 
-    fn time_sides(&self) -> Result<(Duration, Duration), Failure> {
+/// Both ends of handshakes.
+struct Ends {
+    a: Local,
+    b: Local,
+    offer: Offer,
+    gate: Gate,
+}
+
+impl Ends {
+    fn new(a: u8, b: u8) -> Result<Self, Failure> {
+        let (a, b) = (local(a)?, local(b)?);
+        let gate = Gate::new(&b, Nanos::ZERO, &mut OsEntropy);
+        let gate = gate.map_err(|_| Failure::Bug("the system has randomness"))?;
+        Ok(Self { a, b, offer: Offer::default(), gate })
+    }
+
+    /// One handshake: what the responder's side took, and the initiator's.
+    fn time(&self) -> Result<[Duration; 2], Failure> {
         let Self { a, b, offer, gate, .. } = self;
         let wrong = |_| Failure::Bug("an honest handshake is finished");
         let index = SessionIndex::new(1).ok_or(Failure::Bug("24 bits"))?;
@@ -128,16 +147,17 @@ impl Sides {
         let read = state.read_response(&response);
         let read_in = reading.elapsed();
         read.map_err(|_| Failure::Bug("an honest response"))?;
-        Ok((responder, began + read_in))
+        Ok([responder, began + read_in])
     }
 }
 
-/// What a side of IK cannot do without: four Diffie-Hellman operations, one public key, one
-/// signature verified.
+/// The curve operations of a side of IK, all of them: four Diffie-Hellman operations, one public
+/// key, one signature verified under a key that comes as bytes. Who knows its peer saves one of the
+/// four and the signature, and is measured against all of them nonetheless.
 struct Curves {
     secret: StaticSecret,
     public: PublicKey,
-    verifying: ed25519_dalek::VerifyingKey,
+    verifying: [u8; 32],
     signature: ed25519_dalek::Signature,
 }
 
@@ -147,7 +167,7 @@ impl Curves {
         Self {
             secret: StaticSecret::from([7; 32]),
             public: PublicKey::from(&StaticSecret::from([9; 32])),
-            verifying: signing.verifying_key(),
+            verifying: signing.verifying_key().to_bytes(),
             signature: signing.sign(b"strowger"),
         }
     }
@@ -159,7 +179,8 @@ impl Curves {
         for _ in 0..4 {
             black_box(black_box(secret).diffie_hellman(black_box(public)));
         }
-        let verified = verifying.verify_strict(black_box(b"strowger"), signature);
+        let verified = VerifyingKey::from_bytes(black_box(verifying))
+            .and_then(|key| key.verify_strict(black_box(b"strowger"), signature));
         let took = started.elapsed();
         assert!(verified.is_ok(), "what was signed with this key");
         took

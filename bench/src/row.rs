@@ -22,12 +22,13 @@ pub struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seal: Option<&'static str>,
     /// How ours received: `io_uring`, `mmsg` or `memory`; in `handshakes`, whose work it is: of the
-    /// `responder`, of the `initiator`, or the `slow_path`'s for one that knocks.
+    /// `responder` or the `initiator`, with a peer met for the first time or known (`_again`), or the
+    /// `slow_path`'s for a known one that knocks.
     pub ours: &'static str,
     /// What ours was measured against: `mmsg`, `one_by_one`, or ours with recvmmsg
     /// (`ours_mmsg`); in `overload`, ours at its best rate (`ours_at_best`); in `sealed`, the cipher
     /// alone (`aead_twice`), full sealing (`full`) or a WireGuard (`boringtun`); in `handshakes`,
-    /// the curve operations alone (`curves`); in `flood`, ours without the flood (`calm`).
+    /// the curve operations of one side alone (`curves`); in `flood`, ours without the flood (`calm`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<&'static str>,
     /// What ours forwarded.

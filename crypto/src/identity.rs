@@ -6,6 +6,7 @@
 
 use core::fmt;
 use core::str::FromStr;
+use std::sync::Arc;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use subtle::ConstantTimeEq;
@@ -13,6 +14,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
 use crate::entropy::{Entropy, EntropyFailed};
+use crate::known::Known;
 use crate::limits::{IDENTITY_PROOF_BYTES, KEY_BYTES, NETWORK_ID_BYTES_MAX};
 use crate::secret::{Secret, mac};
 
@@ -422,6 +424,7 @@ pub struct Local {
     identity: Identity,
     proof: IdentityProof,
     network: NetworkId,
+    known: Arc<Known>,
 }
 
 impl Local {
@@ -429,7 +432,7 @@ impl Local {
     pub fn new(key: &IdentityKey, network: NetworkId) -> Local {
         let static_key = key.static_key();
         let proof = key.prove(static_key.public());
-        Local { static_key, identity: key.public(), proof, network }
+        Local { static_key, identity: key.public(), proof, network, known: Arc::default() }
     }
 
     /// Its X25519 key pair.
@@ -452,8 +455,33 @@ impl Local {
         &self.network
     }
 
+    /// From now on this peer is known: what every handshake with it needs anew and is always the
+    /// same (the secret that both static keys share, the verdict on its proof of identity) is kept
+    /// when it is first worked out. Some 250 bytes, until [`forget`](Self::forget).
+    pub fn remember(&self, peer: &StaticPublic) {
+        self.known.remember(peer);
+    }
+
+    /// Erases what was kept of a peer.
+    pub fn forget(&self, peer: &StaticPublic) {
+        self.known.forget(peer);
+    }
+
     pub(crate) const fn proof(&self) -> &IdentityProof {
         &self.proof
+    }
+
+    pub(crate) const fn known(&self) -> &Arc<Known> {
+        &self.known
+    }
+
+    /// Who has the secrets of one and shows the public half and the proof of another.
+    #[cfg(test)]
+    pub(crate) fn pretending(one: &Local, other: &Local) -> Local {
+        let secret = StaticSecret::from(*one.static_key.expose());
+        let static_key = StaticKey { secret, public: *other.static_public() };
+        let Local { identity, proof, network, .. } = *other;
+        Local { static_key, identity, proof, network, known: Arc::default() }
     }
 }
 

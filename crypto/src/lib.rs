@@ -26,6 +26,7 @@ pub mod aead;
 mod entropy;
 pub mod handshake;
 mod identity;
+mod known;
 pub mod limits;
 pub mod link_header;
 mod opener;

@@ -1,5 +1,7 @@
 //! The handshake with a peer whose static key is known: IKpsk2, one round trip. Keeps no table of anything.
 
+use std::sync::Arc;
+
 use super::gate::{Admitted, Cookie, MAC_BYTES, MacKeys};
 use super::hello::{Agreement, Hello, Lanes, Offer, Peer, Stamp};
 use super::noise::{IK, Noise};
@@ -9,6 +11,7 @@ use super::{
 };
 use crate::entropy::Entropy;
 use crate::identity::{Identity, Local, StaticPublic};
+use crate::known::Known;
 use crate::limits::{INITIATION_BYTES, KEY_BYTES, TAG_BYTES};
 use crate::link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step};
 use crate::secret::{Psk, Secret};
@@ -30,7 +33,7 @@ pub fn initiate(
     }
     let ephemeral = Secret::random(entropy)?;
     let prologue = prologue(local.network());
-    let mut noise = Noise::initiator(IK, &prologue, local.static_key(), Some(peer), ephemeral);
+    let mut noise = Noise::initiator(&IK, &prologue, local, Some(peer), ephemeral);
     noise.set_psk(psk);
     let payload_bytes = INITIATION_NOISE_BYTES - 2 * KEY_BYTES - 2 * TAG_BYTES;
     let hello = ours.hello(ours.stamp).encode(payload_bytes);
@@ -48,6 +51,7 @@ pub fn initiate(
         keys,
         mac1,
         own_keys: MacKeys::to(local.static_public(), local.network()),
+        known: Arc::clone(local.known()),
     };
     Ok((state, message))
 }
@@ -61,6 +65,7 @@ pub struct AwaitResponse {
     /// Of messages to the peer, and of messages to us.
     keys: MacKeys,
     own_keys: MacKeys,
+    known: Arc<Known>,
     mac1: [u8; MAC_BYTES],
 }
 
@@ -89,7 +94,7 @@ impl AwaitResponse {
         let covered = self.own_keys.check_mac1(message)?;
         let noise = covered.get(LINK_HEADER_BYTES..).ok_or(Refused::Malformed)?;
         let their = Hello::parse(&self.noise.read(noise)?)?;
-        let identity = their.proof.verify(&self.peer)?;
+        let identity = self.known.identify(&their.proof, &self.peer)?;
         let agreement = self.offer.agree(&their.offer)?;
         Ok((their, agreement, identity))
     }
@@ -121,24 +126,24 @@ pub fn read(local: &Local, admitted: &Admitted<'_>) -> Result<Initiation, Refuse
         return Err(Refused::NotOurs);
     }
     let prologue = prologue(local.network());
-    let mut noise = Noise::responder(IK, &prologue, local.static_key());
+    let mut noise = Noise::responder(&IK, &prologue, local);
     let their = Hello::parse(&noise.read(admitted.noise)?)?;
     let peer = noise.peer().ok_or(Refused::Unreadable)?;
     if peer == *local.static_public() {
         return Err(Refused::Ourselves);
     }
-    Ok(Initiation { noise, their, peer })
+    Ok(Initiation { noise, their, peer, known: Arc::clone(local.known()) })
 }
 
 /// An initiation that was read: whoever sent it, or first sent it, has the static key it names.
 ///
 /// Nothing is kept until [`Initiation::accept`]: the caller looks up policy, psk and stamp of this
 /// peer first.
-#[derive(Debug)]
 pub struct Initiation {
     noise: Noise,
     their: Hello,
     peer: StaticPublic,
+    known: Arc<Known>,
 }
 
 impl Initiation {
@@ -157,9 +162,10 @@ impl Initiation {
         &self.their.offer
     }
 
-    /// The initiator's identity, if its proof holds. Costs a signature's verification.
+    /// The initiator's identity, if its proof holds. Costs a signature's verification, unless this
+    /// peer is known and the proof was verified before.
     pub fn identity(&self) -> Result<Identity, Refused> {
-        Ok(self.their.proof.verify(&self.peer)?)
+        Ok(self.known.identify(&self.their.proof, &self.peer)?)
     }
 
     /// Accepts it: returns the session and the response to send. `guard` is the peer's; it is moved
@@ -186,5 +192,14 @@ impl Initiation {
         let peer = Peer { static_key: self.peer, identity };
         let our: (SessionIndex, Lanes) = (ours.index, ours.offer.lanes);
         Ok((Established::new(self.noise, false, agreement, our, self.their, peer), message))
+    }
+}
+
+impl core::fmt::Debug for Initiation {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("ik::Initiation")
+            .field("their", &self.their)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
     }
 }

@@ -25,6 +25,7 @@
 //! before the macs but the link header is in the Noise transcript. The sender's index in the link
 //! header only serves to address a cookie; the one that counts is said again in the hello.
 
+mod blake2s;
 mod gate;
 mod hello;
 pub mod ik;

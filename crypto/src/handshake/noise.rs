@@ -5,25 +5,36 @@
 //! provider, in the tests below.
 
 use core::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use blake2::{Blake2s256, Digest};
-use snow::params::{CipherChoice, DHChoice, HashChoice};
+use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
 use snow::resolvers::CryptoResolver;
 use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroize;
 
+use super::blake2s::Blake2s;
 use crate::aead::{Aead, AeadKey, BadTag, Provider, nonce_of};
-use crate::identity::{StaticKey, StaticPublic};
+use crate::identity::{Local, StaticPublic};
+use crate::known::Known;
 use crate::limits::{INITIATION_BYTES, KEY_BYTES, TAG_BYTES};
 use crate::secret::{Psk, Secret};
 
 /// The pattern for a peer whose static key is known.
-pub(crate) const IK: &str = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
+pub(crate) static IK: Pattern = Pattern::new(|| read("Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"));
 /// The pattern for a peer whose static key is to be learnt.
-pub(crate) const XX: &str = "Noise_XX_25519_ChaChaPoly_BLAKE2s";
+pub(crate) static XX: Pattern = Pattern::new(|| read("Noise_XX_25519_ChaChaPoly_BLAKE2s"));
+/// A pattern that needs no keys.
+static NN: Pattern = Pattern::new(|| read("Noise_NN_25519_ChaChaPoly_BLAKE2s"));
+
+/// A pattern, whose name is read once.
+pub(crate) type Pattern = LazyLock<NoiseParams>;
+
+fn read(pattern: &str) -> NoiseParams {
+    pattern.parse().expect("patterns are this module's own constants")
+}
+
 /// Where IKpsk2 mixes the psk in.
 const IK_PSK_AT: usize = 2;
 
@@ -37,26 +48,50 @@ pub(crate) struct Unreadable;
 /// copies to the stack while it works is out of our reach; README.md says so.
 pub(crate) struct Noise {
     state: Box<HandshakeState>,
-    /// Where the state will look for its ephemeral key, once.
-    ephemeral: Slot,
+    tray: Arc<Tray>,
 }
 
-/// Holds the ephemeral key from when it is drawn until snow asks for it. A responder reads before it
-/// draws, and snow wants its source of randomness when it is built; hence a place both can reach.
-type Slot = Arc<Mutex<Option<Secret>>>;
+/// What passes between a state of snow's and its owner, each once.
+#[derive(Default)]
+pub(super) struct Tray {
+    /// The ephemeral key from when it is drawn until snow asks for it. A responder reads before it
+    /// draws, and snow wants its source of randomness when it is built; hence a place both can reach.
+    ephemeral: Mutex<Option<Secret>>,
+    /// The two direction keys, from when snow has made them. It would make them anew if asked.
+    split: Mutex<Option<(Secret, Secret)>>,
+}
+
+impl Tray {
+    fn put_ephemeral(&self, key: Secret) {
+        *self.ephemeral.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+    }
+
+    fn take_ephemeral(&self) -> Option<Secret> {
+        self.ephemeral.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(super) fn put_split(&self, keys: (Secret, Secret)) {
+        *self.split.lock().unwrap_or_else(PoisonError::into_inner) = Some(keys);
+    }
+
+    fn take_split(&self) -> Option<(Secret, Secret)> {
+        self.split.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 impl Noise {
     /// An initiator. `ephemeral` becomes its ephemeral key; `peer` is the responder's key in IK.
     pub(crate) fn initiator(
-        pattern: &str,
+        pattern: &Pattern,
         prologue: &[u8],
-        local: &StaticKey,
+        local: &Local,
         peer: Option<&StaticPublic>,
         ephemeral: Secret,
     ) -> Noise {
-        let slot = Slot::new(Mutex::new(Some(ephemeral)));
-        let state = builder(pattern, local.public(), &slot)
-            .local_private_key(local.expose())
+        let tray = Arc::<Tray>::default();
+        tray.put_ephemeral(ephemeral);
+        let state = builder(pattern, local, &tray)
+            .local_private_key(local.static_key().expose())
             .and_then(|builder| builder.prologue(prologue))
             .and_then(|builder| match peer {
                 Some(peer) => builder.remote_public_key(&peer.0),
@@ -64,23 +99,23 @@ impl Noise {
             })
             .and_then(Builder::build_initiator);
         let state = state.expect("each part is given once and the pattern needs no other");
-        Noise { state: Box::new(state), ephemeral: slot }
+        Noise { state: Box::new(state), tray }
     }
 
     /// A responder. It reads before it has an ephemeral key and needs one before it writes.
-    pub(crate) fn responder(pattern: &str, prologue: &[u8], local: &StaticKey) -> Noise {
-        let slot = Slot::default();
-        let state = builder(pattern, local.public(), &slot)
-            .local_private_key(local.expose())
+    pub(crate) fn responder(pattern: &Pattern, prologue: &[u8], local: &Local) -> Noise {
+        let tray = Arc::<Tray>::default();
+        let state = builder(pattern, local, &tray)
+            .local_private_key(local.static_key().expose())
             .and_then(|builder| builder.prologue(prologue))
             .and_then(Builder::build_responder);
         let state = state.expect("each part is given once and the pattern needs no other");
-        Noise { state: Box::new(state), ephemeral: slot }
+        Noise { state: Box::new(state), tray }
     }
 
     /// The ephemeral key of a responder. Each handshake uses its own once.
     pub(crate) fn set_ephemeral(&mut self, ephemeral: Secret) {
-        *self.ephemeral.lock().unwrap_or_else(PoisonError::into_inner) = Some(ephemeral);
+        self.tray.put_ephemeral(ephemeral);
     }
 
     /// The psk of an IKpsk2 handshake. Needed before its second message, on either side.
@@ -132,13 +167,9 @@ impl Noise {
     }
 
     /// The two direction keys of a finished handshake: initiator to responder, and back.
-    pub(crate) fn split(mut self) -> (Secret, Secret) {
+    pub(crate) fn split(self) -> (Secret, Secret) {
         assert!(self.state.is_handshake_finished(), "only the last state of a handshake splits");
-        let (mut one, mut other) = self.state.dangerously_get_raw_split();
-        let secrets = (Secret::from_bytes(one), Secret::from_bytes(other));
-        one.zeroize();
-        other.zeroize();
-        secrets
+        self.tray.take_split().expect("a state that is finished has split, and is split here once")
     }
 }
 
@@ -148,9 +179,13 @@ const NOISE_OVERHEAD_MAX: usize = 2 * KEY_BYTES + 2 * TAG_BYTES;
 impl Drop for Noise {
     fn drop(&mut self) {
         // A state with no secrets in it, written over the old one in place.
-        let blank = StaticPublic([0; KEY_BYTES]);
-        let nobody = "Noise_NN_25519_ChaChaPoly_BLAKE2s";
-        let state = builder(nobody, &blank, &Slot::default()).build_initiator();
+        let resolver = Resolver {
+            provider: Provider::DEFAULT,
+            local: StaticPublic([0; KEY_BYTES]),
+            known: None,
+            tray: Arc::default(),
+        };
+        let state = Builder::with_resolver(NN.clone(), Box::new(resolver)).build_initiator();
         *self.state = state.expect("NN needs no keys");
         core::hint::black_box(&mut *self.state); // so that the write above is not taken for a dead one
     }
@@ -162,42 +197,39 @@ impl fmt::Debug for Noise {
     }
 }
 
-fn builder<'a>(pattern: &str, local: &StaticPublic, ephemeral: &Slot) -> Builder<'a> {
-    builder_with(Provider::DEFAULT, pattern, local, ephemeral)
-}
-
-fn builder_with<'a>(
-    provider: Provider,
-    pattern: &str,
-    local: &StaticPublic,
-    ephemeral: &Slot,
-) -> Builder<'a> {
-    let params = pattern.parse().expect("patterns are this module's own constants");
-    let resolver = Resolver { provider, local: *local, ephemeral: Slot::clone(ephemeral) };
-    Builder::with_resolver(params, Box::new(resolver))
+fn builder<'a>(pattern: &Pattern, local: &Local, tray: &Arc<Tray>) -> Builder<'a> {
+    let resolver = Resolver {
+        provider: Provider::DEFAULT,
+        local: *local.static_public(),
+        known: Some(Arc::clone(local.known())),
+        tray: Arc::clone(tray),
+    };
+    Builder::with_resolver(NoiseParams::clone(pattern), Box::new(resolver))
 }
 
 struct Resolver {
     provider: Provider,
     /// The public half of the static key that the builder is given, so that it is not computed anew.
     local: StaticPublic,
-    ephemeral: Slot,
+    /// Peers whose shared secret with the static key may be there already.
+    known: Option<Arc<Known>>,
+    tray: Arc<Tray>,
 }
 
 impl CryptoResolver for Resolver {
     fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        Some(Box::new(OneKey(Slot::clone(&self.ephemeral))))
+        Some(Box::new(OneKey(Arc::clone(&self.tray))))
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
         let DHChoice::Curve25519 = choice else { return None };
         let secret = StaticSecret::from([0; KEY_BYTES]);
-        Some(Box::new(X25519 { secret, public: self.local.0 }))
+        Some(Box::new(X25519 { secret, public: self.local.0, known: self.known.clone() }))
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
         let HashChoice::Blake2s = choice else { return None };
-        Some(Box::new(Blake2s(Blake2s256::new())))
+        Some(Box::new(Blake2s::new(Arc::clone(&self.tray))))
     }
 
     fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
@@ -207,11 +239,11 @@ impl CryptoResolver for Resolver {
 }
 
 /// The ephemeral key that was drawn before, and nothing after it: a second draw fails.
-struct OneKey(Slot);
+struct OneKey(Arc<Tray>);
 
 impl Random for OneKey {
     fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), snow::Error> {
-        match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        match self.0.take_ephemeral() {
             Some(key) if dest.len() == KEY_BYTES => {
                 dest.copy_from_slice(key.expose());
                 Ok(())
@@ -224,6 +256,8 @@ impl Random for OneKey {
 struct X25519 {
     secret: StaticSecret, // erases itself
     public: [u8; KEY_BYTES],
+    /// Of the static key alone.
+    known: Option<Arc<Known>>,
 }
 
 impl Dh for X25519 {
@@ -252,6 +286,7 @@ impl Dh for X25519 {
         rng.try_fill_bytes(&mut bytes)?;
         self.secret = StaticSecret::from(bytes);
         bytes.zeroize();
+        self.known = None;
         self.public = PublicKey::from(&self.secret).to_bytes();
         Ok(())
     }
@@ -267,41 +302,20 @@ impl Dh for X25519 {
     fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
         // snow hands over its whole buffer, which is as long as the longest curve's key.
         let their: [u8; KEY_BYTES] = *pubkey.first_chunk::<KEY_BYTES>().ok_or(snow::Error::Dh)?;
+        let out = out.first_chunk_mut::<KEY_BYTES>().ok_or(snow::Error::Dh)?;
+        let peer = StaticPublic(their);
+        if self.known.as_ref().is_some_and(|known| known.shared(&peer, out)) {
+            return Ok(());
+        }
         let shared = self.secret.diffie_hellman(&PublicKey::from(their));
         if !shared.was_contributory() {
             return Err(snow::Error::Dh); // a point of small order: the peer chose the result
         }
-        out.get_mut(..KEY_BYTES).ok_or(snow::Error::Dh)?.copy_from_slice(shared.as_bytes());
+        if let Some(known) = &self.known {
+            known.keep_shared(&peer, shared.as_bytes());
+        }
+        out.copy_from_slice(shared.as_bytes());
         Ok(())
-    }
-}
-
-struct Blake2s(Blake2s256);
-
-impl Hash for Blake2s {
-    fn name(&self) -> &'static str {
-        "BLAKE2s"
-    }
-
-    fn block_len(&self) -> usize {
-        64
-    }
-
-    fn hash_len(&self) -> usize {
-        32
-    }
-
-    fn reset(&mut self) {
-        self.0 = Blake2s256::new();
-    }
-
-    fn input(&mut self, data: &[u8]) {
-        self.0.update(data);
-    }
-
-    fn result(&mut self, out: &mut [u8]) {
-        let hash = core::mem::take(&mut self.0).finalize();
-        out[..hash.len()].copy_from_slice(&hash);
     }
 }
 
@@ -355,6 +369,7 @@ impl Cipher for ChaChaPoly {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::StaticKey;
     use crate::test_support::{hex, to_hex};
 
     const VECTORS: &str = include_str!("../../tests/vectors/noise.txt");
@@ -384,7 +399,7 @@ mod tests {
             .collect()
     }
 
-    fn end(vector: &Vector<'_>, initiator: bool, provider: Provider) -> HandshakeState {
+    fn end(vector: &Vector<'_>, initiator: bool, provider: Provider) -> Noise {
         let pattern = vector.one("pattern").expect("a pattern");
         let side = |name| if initiator { format!("init_{name}") } else { format!("resp_{name}") };
         let find = |name: String| vector.0.iter().find(|(key, _)| *key == name);
@@ -407,8 +422,11 @@ mod tests {
             .map(|rest| rest.trim_end_matches('+').parse().expect("a place"))
             .collect();
         assert_eq!(psks.len(), places.len());
-        let slot = Slot::new(Mutex::new(Some(ephemeral)));
-        let mut build = builder_with(provider, pattern, local.public(), &slot)
+        let tray = Arc::<Tray>::default();
+        tray.put_ephemeral(ephemeral);
+        let resolver =
+            Resolver { provider, local: *local.public(), known: None, tray: Arc::clone(&tray) };
+        let mut build = Builder::with_resolver(read(pattern), Box::new(resolver))
             .local_private_key(local.expose())
             .and_then(|build| build.prologue(&prologue))
             .expect("given once");
@@ -419,7 +437,8 @@ mod tests {
             build = build.psk(*place, psk).expect("given once");
         }
         let state = if initiator { build.build_initiator() } else { build.build_responder() };
-        state.expect("a pattern that this resolver supports")
+        let state = Box::new(state.expect("a pattern that this resolver supports"));
+        Noise { state, tray }
     }
 
     #[test]
@@ -431,24 +450,26 @@ mod tests {
             let name = vector.one("pattern").expect("a pattern");
             let mut ends = [end(vector, true, provider), end(vector, false, provider)];
             let mut messages = vector.all("payload").zip(vector.all("message")).enumerate();
-            while !ends[0].is_handshake_finished() {
+            while !ends[0].state.is_handshake_finished() {
                 let (turn, (payload, expected)) = messages.next().expect("a handshake message");
                 let mut message = [0; 1024];
-                let length =
-                    ends[turn % 2].write_message(&hex(payload), &mut message).expect("written");
+                let length = ends[turn % 2]
+                    .state
+                    .write_message(&hex(payload), &mut message)
+                    .expect("written");
                 assert_eq!(to_hex(&message[..length]), expected, "{name}: message {turn}");
                 let mut got = [0; 1024];
-                let read = ends[1 - turn % 2].read_message(&message[..length], &mut got);
+                let read = ends[1 - turn % 2].state.read_message(&message[..length], &mut got);
                 assert_eq!(to_hex(&got[..read.expect("read")]), payload, "{name}: payload {turn}");
             }
-            assert_eq!(ends[0].get_handshake_hash(), ends[1].get_handshake_hash());
+            assert_eq!(ends[0].transcript(), ends[1].transcript());
             if let Some(hash) = vector.one("handshake_hash") {
-                assert_eq!(to_hex(ends[0].get_handshake_hash()), hash, "{name}: hash");
+                assert_eq!(to_hex(&ends[0].transcript()), hash, "{name}: hash");
             }
-            let split = ends[0].dangerously_get_raw_split();
-            assert_eq!(split, ends[1].dangerously_get_raw_split());
+            let [split, their] = ends.map(Noise::split);
+            assert!(split == their, "{name}: the direction keys");
             // What follows in the vector goes through our own transport.
-            let keys = [split.0, split.1].map(|key| provider.key(&Secret::from_bytes(key)));
+            let keys = [split.0, split.1].map(|key| provider.key(&key));
             let mut counters = [0u64; 2];
             for (turn, (payload, expected)) in messages {
                 let mut sealed = hex(payload);
@@ -463,7 +484,9 @@ mod tests {
 
     #[test]
     fn a_second_ephemeral_key_cannot_be_drawn() {
-        let mut rng = OneKey(Slot::new(Mutex::new(Some(Secret::from_bytes([1; 32])))));
+        let tray = Arc::<Tray>::default();
+        tray.put_ephemeral(Secret::from_bytes([1; 32]));
+        let mut rng = OneKey(tray);
         let mut bytes = [0; 32];
         assert!(rng.try_fill_bytes(&mut bytes).is_ok());
         assert!(rng.try_fill_bytes(&mut bytes).is_err());
@@ -471,7 +494,7 @@ mod tests {
 
     #[test]
     fn points_of_small_order_are_refused() {
-        let mut dh = X25519 { secret: StaticSecret::from([7; 32]), public: [0; 32] };
+        let mut dh = X25519 { secret: StaticSecret::from([7; 32]), public: [0; 32], known: None };
         dh.set(&[9; 32]);
         let mut order_8 = [0; 32];
         order_8.copy_from_slice(&hex(

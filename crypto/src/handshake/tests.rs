@@ -124,6 +124,56 @@ fn exchange(a: Established, b: Established) {
     }
 }
 
+/// One handshake from a seed: its two messages and its transcript.
+fn ik_bytes(ends: &mut Ends, stamp: u64) -> (Vec<u8>, Vec<u8>, [u8; KEY_BYTES]) {
+    ends.entropy = SeededEntropy::new(stamp);
+    let offer = Offer::default();
+    let (state, message) = ends.ik_initiate(&offer, stamp);
+    let (b, response) =
+        ends.ik_accept(&offer, &message, &mut StampGuard::default()).expect("accepted");
+    let a = state.read_response(&response).expect("the peer's response");
+    assert_eq!(a.transcript(), b.transcript());
+    assert_eq!(a.peer().identity, *ends.b.identity());
+    assert_eq!(b.peer().identity, *ends.a.identity());
+    let transcript = *a.transcript();
+    exchange(a, b);
+    (message, response, transcript)
+}
+
+#[test]
+fn what_is_kept_of_a_known_peer_changes_no_byte() {
+    let (mut strangers, mut acquainted) = (ends(), ends());
+    acquainted.a.remember(acquainted.b.static_public());
+    acquainted.b.remember(acquainted.a.static_public());
+    // The first fills what is kept, the second uses it, the third is after it was erased at one end.
+    for stamp in 1..=3 {
+        if stamp == 3 {
+            acquainted.b.forget(acquainted.a.static_public());
+        }
+        assert_eq!(ik_bytes(&mut strangers, stamp), ik_bytes(&mut acquainted, stamp));
+    }
+}
+
+#[test]
+fn a_known_peers_public_key_opens_no_door_to_who_has_not_the_secret_one() {
+    let mut ends = ends();
+    ends.b.remember(ends.a.static_public());
+    ik_bytes(&mut ends, 1);
+    // An initiator that has another secret than the public key it shows.
+    let pretender = Local::pretending(&local(3), &local(1));
+    let offer = Offer::default();
+    let begun = ik::initiate(
+        &ours(&pretender, &offer, 11, 9),
+        ends.b.static_public(),
+        &ends.psk,
+        None,
+        &mut ends.entropy,
+    );
+    let (_, message) = begun.expect("begun");
+    let read = ik::read(&ends.b, &go(&ends.gate, &message));
+    assert!(matches!(read, Err(Refused::Unreadable)), "{read:?}");
+}
+
 /// What a third can do who knows all public keys: alter a message and make its macs right again.
 fn with_macs(mut message: Vec<u8>, receiver: &StaticPublic, macs: usize) -> Vec<u8> {
     let network = NetworkId::new(b"test").expect("short");

@@ -33,7 +33,7 @@ pub fn initiate(
     let local = ours.local;
     let ephemeral = Secret::random(entropy)?;
     let prologue = prologue(local.network());
-    let mut noise = Noise::initiator(XX, &prologue, local.static_key(), None, ephemeral);
+    let mut noise = Noise::initiator(&XX, &prologue, local, None, ephemeral);
     let mut message = ours.header(Kind::Initiation, Step::Discover, SessionIndex::NONE);
     noise.write(&PADDING, &mut message).map_err(Refused::from)?;
     let mut first_key = [0; KEY_BYTES];
@@ -253,7 +253,7 @@ impl Half {
     /// Reads the first message and makes the answer.
     fn run(self, local: &Local) -> Result<(Noise, Vec<u8>), Refused> {
         let prologue = prologue(local.network());
-        let mut noise = Noise::responder(XX, &prologue, local.static_key());
+        let mut noise = Noise::responder(&XX, &prologue, local);
         noise.set_ephemeral(self.ephemeral);
         let mut first = self.first_key.to_vec();
         first.extend_from_slice(&PADDING);

@@ -249,6 +249,7 @@ impl Switch {
             wall_at_zero: peering.config.wall_at_zero,
         };
         peering.by_key.insert(spec.key.0, mark);
+        peering.config.local.remember(&spec.key);
         let at = spec.at;
         let peer = Peer {
             spec,
@@ -548,6 +549,7 @@ impl Switch {
         let Some(peering) = &mut self.peering else { return };
         let Some(mut peer) = peering.peers.remove(&mark) else { return };
         peering.by_key.remove(&peer.spec.key.0);
+        peering.config.local.forget(&peer.spec.key);
         let mut outputs = Vec::new();
         peer.session.close(&mut outputs);
         for output in outputs {

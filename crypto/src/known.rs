@@ -1,0 +1,128 @@
+//! What a node works out once of each peer that it knows. Gives nothing that working it out anew would not give.
+//!
+//! Of the five curve operations of an IK handshake one has the same result every time: the shared
+//! secret of both static keys. WireGuard computes it when a peer is configured, we at the first
+//! handshake. And the proof of a peer's identity is the same bytes every time: where those that come
+//! are those that were verified, for the same static key, the verdict stands.
+//!
+//! Only peers that the caller has named are remembered, so the table is as long as its list of peers.
+//! The secrets in it tell whoever takes them no more than the static key, which is in the same memory.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::identity::{Identity, IdentityProof, IdentityRefused, StaticPublic};
+use crate::limits::KEY_BYTES;
+use crate::secret::Secret;
+
+/// The peers known, by their static keys. Belongs to one static key of ours.
+#[derive(Default)]
+pub(crate) struct Known(Mutex<BTreeMap<StaticPublic, Box<Peer>>>);
+
+/// Boxed where it lies, so that no copy of a secret stays behind when the tree is rearranged.
+#[derive(Default)]
+struct Peer {
+    shared: Option<Secret>,
+    proved: Option<(IdentityProof, Identity)>,
+}
+
+impl Known {
+    pub(crate) fn remember(&self, peer: &StaticPublic) {
+        self.peers().entry(*peer).or_default();
+    }
+
+    pub(crate) fn forget(&self, peer: &StaticPublic) {
+        self.peers().remove(peer);
+    }
+
+    /// Copies the shared secret with this peer into `out`, if it was kept; says whether.
+    pub(crate) fn shared(&self, peer: &StaticPublic, out: &mut [u8; KEY_BYTES]) -> bool {
+        let peers = self.peers();
+        let shared = peers.get(peer).and_then(|peer| peer.shared.as_ref());
+        if let Some(shared) = shared {
+            out.copy_from_slice(shared.expose());
+        }
+        shared.is_some()
+    }
+
+    /// Keeps the shared secret with this peer, if it is a known one.
+    pub(crate) fn keep_shared(&self, peer: &StaticPublic, shared: &[u8; KEY_BYTES]) {
+        if let Some(peer) = self.peers().get_mut(peer) {
+            peer.shared = Some(Secret::from_bytes(*shared));
+        }
+    }
+
+    /// The identity that `proof` claims, if it has signed `peer`'s key.
+    pub(crate) fn identify(
+        &self,
+        proof: &IdentityProof,
+        peer: &StaticPublic,
+    ) -> Result<Identity, IdentityRefused> {
+        match self.peers().get(peer).and_then(|peer| peer.proved.as_ref()) {
+            Some((proved, identity)) if proved == proof => return Ok(*identity),
+            _ => {}
+        }
+        let identity = proof.verify(peer)?;
+        if let Some(peer) = self.peers().get_mut(peer) {
+            peer.proved = Some((*proof, identity));
+        }
+        Ok(identity)
+    }
+
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<StaticPublic, Box<Peer>>> {
+        // Nothing is left half done where a holder of the lock could panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::SeededEntropy;
+    use crate::identity::IdentityKey;
+
+    #[test]
+    fn only_who_is_known_is_remembered_and_only_until_forgotten() {
+        let known = Known::default();
+        let (friend, stranger) = (StaticPublic([1; 32]), StaticPublic([2; 32]));
+        let mut out = [0; 32];
+        known.remember(&friend);
+        for peer in [&friend, &stranger] {
+            assert!(!known.shared(peer, &mut out));
+            known.keep_shared(peer, &[7; 32]);
+        }
+        assert!(known.shared(&friend, &mut out));
+        assert_eq!(out, [7; 32]);
+        assert!(!known.shared(&stranger, &mut out));
+        known.remember(&friend);
+        assert!(known.shared(&friend, &mut out), "naming a peer twice loses nothing");
+        known.forget(&friend);
+        assert!(!known.shared(&friend, &mut out));
+    }
+
+    #[test]
+    fn a_verdict_holds_for_the_same_proof_and_the_same_key_alone() {
+        let mut entropy = SeededEntropy::new(5);
+        let [one, other] = [(); 2].map(|()| IdentityKey::generate(&mut entropy).expect("seeded"));
+        let (key, other_key) = (*one.static_key().public(), *other.static_key().public());
+        let known = Known::default();
+        known.remember(&key);
+        known.remember(&other_key);
+        let proof = one.prove(&key);
+        for _ in 0..2 {
+            assert_eq!(known.identify(&proof, &key), Ok(one.public()));
+            // The proof that was just believed, for another key that is known.
+            let moved = known.identify(&proof, &other_key);
+            assert_eq!(moved, Err(IdentityRefused::BadSignature));
+            for bit in [7, 8 * 20, 8 * 60, 8 * 104 - 1] {
+                let mut touched = proof;
+                touched.0[bit / 8] ^= 1 << (bit % 8);
+                assert!(known.identify(&touched, &key).is_err(), "bit {bit}");
+            }
+        }
+        // Another identity's proof for the same key takes the place of the first.
+        let new = other.prove(&key);
+        assert_eq!(known.identify(&new, &key), Ok(other.public()));
+        assert_eq!(known.identify(&proof, &key), Ok(one.public()));
+    }
+}
