@@ -129,6 +129,90 @@ impl Loss {
     }
 }
 
+/// Why the kernel dropped what was for a port before it was a frame, in the kernel's own counts.
+/// Closed. Those that are of packets are all that it dropped, each once; the others say why, or that
+/// somebody has a bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum KernelDrop {
+    /// Packets: no room in the socket's buffer (`SO_RXQ_OVFL`, `PACKET_STATISTICS`). The kernel
+    /// counts buffers: a train that it had joined, or that came as one over loopback, counts once,
+    /// so this is the number of datagrams only where there are no trains, and a lower bound where
+    /// there are.
+    SocketFull,
+    /// Packets: no room in the receive ring, since the worker takes too few (AF_XDP).
+    RxRingFull,
+    /// Packets: no chunk to receive it into, or longer than one (AF_XDP).
+    RxDropped,
+    /// Times that it looked for a chunk to receive into, and there was none (AF_XDP).
+    FillRingEmpty,
+    /// Descriptors of ours that it refused on the way in: a bug (AF_XDP). Linux 6.18 counts none.
+    RxInvalid,
+    /// Descriptors of ours that it refused in the transmit ring: a bug (AF_XDP).
+    TxInvalid,
+}
+
+impl KernelDrop {
+    /// How many there are.
+    pub const COUNT: usize = 6;
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::SocketFull,
+        Self::RxRingFull,
+        Self::RxDropped,
+        Self::FillRingEmpty,
+        Self::RxInvalid,
+        Self::TxInvalid,
+    ];
+
+    /// Its name in counters and JSON: lower case, underscores, and unlike that of any [`Loss`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SocketFull => "kernel_socket_full",
+            Self::RxRingFull => "kernel_rx_ring_full",
+            Self::RxDropped => "kernel_rx_dropped",
+            Self::FillRingEmpty => "kernel_fill_ring_empty",
+            Self::RxInvalid => "kernel_rx_invalid",
+            Self::TxInvalid => "kernel_tx_invalid",
+        }
+    }
+
+    /// Whether it counts packets.
+    pub const fn is_of_packets(self) -> bool {
+        matches!(self, Self::SocketFull | Self::RxRingFull | Self::RxDropped)
+    }
+}
+
+/// What the kernel dropped, by reason. Written by the port's thread alone, read by anyone.
+#[derive(Debug, Default)]
+pub struct KernelTally([Counter; KernelDrop::COUNT]);
+
+impl KernelTally {
+    /// Counts `n` more, where the kernel tells what is new.
+    pub fn add(&self, drop: KernelDrop, n: u64) {
+        self.0[drop as usize].add(n);
+    }
+
+    /// Takes over the kernel's count, where it tells all since the beginning.
+    pub fn set(&self, drop: KernelDrop, n: u64) {
+        self.0[drop as usize].set(n);
+    }
+
+    /// What was dropped for this reason.
+    pub fn of(&self, drop: KernelDrop) -> u64 {
+        self.0[drop as usize].read()
+    }
+
+    /// Packets dropped for any reason.
+    pub fn read(&self) -> u64 {
+        KernelDrop::ALL
+            .into_iter()
+            .filter(|drop| drop.is_of_packets())
+            .map(|drop| self.of(drop))
+            .sum()
+    }
+}
+
 /// What a port counts. Written by the port's thread alone, read by anyone.
 ///
 /// At rest `frames_in` = frames handed to `rx_burst`'s callers + losses on the way in, and
@@ -149,11 +233,9 @@ pub struct PortTally {
     pub trains_in: Counter,
     /// Messages handed to the kernel: trains, where frames could ride together.
     pub trains_out: Counter,
-    /// What the kernel dropped before it became frames (`SO_RXQ_OVFL`, `XDP_STATISTICS`,
-    /// `PACKET_STATISTICS`); no part of the balance, since we never had it. The kernel counts
-    /// buffers: a train that it had joined, or that came as one over loopback, counts once, so this
-    /// is the number of datagrams only where there are no trains, and a lower bound where there are.
-    pub kernel_drops: Counter,
+    /// What the kernel dropped before it became frames; no part of the balance, since we never had
+    /// it.
+    pub kernel_drops: KernelTally,
     /// Frames whose payload this port had to copy on their way out, since the kernel could not
     /// reach them where they lay. What is copied on the way in stands in the pool's own count.
     pub frames_copied: Counter,

@@ -548,6 +548,8 @@ fn what_the_kernel_drops_is_counted() {
             }
         }
         let (came, dropped) = (b.tally().frames_in.read(), b.tally().kernel_drops.read());
+        let full = b.tally().kernel_drops.of(strowger_frame::port::KernelDrop::SocketFull);
+        assert_eq!(full, dropped, "the one reason that a socket knows");
         assert!(came + dropped <= sent, "{came} came, {dropped} dropped, {sent} sent");
     });
 }

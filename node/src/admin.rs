@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `{"show":"slots"}` | `{"slots":[{"slot":..,"state":..,"name":..,...},...]}` |
 //! | `{"show":"ports"}` | `{"ports":[{"port":..,"name":..,"queues":[...],...},...]}` |
-//! | `{"show":"discards"}` | `{"balance":{...},"discards":{reason:n,...},"ports":[...]}` |
+//! | `{"show":"discards"}` | `{"balance":{...},"discards":{reason:n,...},"kernel_drops_by_reason":{...},"ports":[...]}` |
 //! | `{"show":"peers"}` | `{"peers":[{"name":..,"slot":..,"up":..,"key":..,...},...]}` |
 //! | `{"show":"links"}` | `{"links":[{"slot":..,"name":..,"seal":..,"up":..,...},...]}` |
 //! | `{"show":"events"}` | `{"events":[{"number":..,"event":..,"slot":..,...},...],"missed":n}` |

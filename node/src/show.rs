@@ -447,6 +447,12 @@ fn discards_shown(answer: &Value) -> String {
             table.row([text(&port["name"]), reason.clone(), text(count)]);
         }
     }
+    // Before they were frames: no part of the balance below.
+    for port in rows(answer, "ports") {
+        for (reason, count) in port["kernel_drops_by_reason"].as_object().into_iter().flatten() {
+            table.row([text(&port["name"]), reason.clone(), text(count)]);
+        }
+    }
     // What ended on the slow path, or at ports that are gone.
     for (reason, count) in answer["discards"].as_object().into_iter().flatten() {
         let of = |port: &Value| port["discards"][reason].as_u64().unwrap_or_default();
@@ -489,6 +495,9 @@ fn balance_line(
 pub(crate) fn balance_lines(balance: &Balance) -> String {
     let mut table = Table::new(&["<discarded because", "frames"]);
     for (reason, count) in balance.by_reason() {
+        table.row([reason.name().to_owned(), count.to_string()]);
+    }
+    for (reason, count) in balance.kernel_by_reason() {
         table.row([reason.name().to_owned(), count.to_string()]);
     }
     let mut lines = table.finish("no frame was discarded");

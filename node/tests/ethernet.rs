@@ -487,3 +487,77 @@ fn rights_that_cannot_be_given_up_are_refused_with_the_reason() {
     assert!(relay.said.contains("user: daemon (1:1)"), "{}", relay.said);
     relay.stop();
 }
+
+/// A relay that is held still: what the kernel drops meanwhile is shown by its reason, and the sums
+/// are even with what was sent.
+#[test]
+fn what_the_kernel_drops_is_shown_by_reason() {
+    let Some([near, far]) = pair() else { return };
+    let lan = |backend: &str, lent: u32, mac: &str| {
+        format!(
+            "[[ethernet]]\nname = \"in\"\ninterface = \"e0\"\nseal = \"plain\"\nbackend = \
+             \"{backend}\"\nlent_frames = {lent}\n[[neighbour]]\nname = \"n\"\naddress = \"{mac}\"\n\
+             slot = 2\n"
+        )
+    };
+    let wan = |at: u32, to: u32| {
+        format!(
+            "[[udp]]\nname = \"in\"\naddress = \"127.0.0.1:{at}\"\nseal = \"plain\"\n\
+             socket_buffer_bytes = 8192\n[[neighbour]]\nname = \"n\"\naddress = \
+             \"127.0.0.1:{to}\"\nslot = 2\n"
+        )
+    };
+    let endpoint = "[[unix]]\nname = \"local\"\npath = \"DIR/local\"\nslot = 4\n";
+    for (config, reasons) in [
+        (lan("af_xdp", 4096, MACS[1]), &["kernel_rx_ring_full"][..]),
+        (lan("af_xdp", 64, MACS[1]), &["kernel_fill_ring_empty", "kernel_rx_dropped"]),
+        (lan("af_packet", 64, MACS[1]), &["kernel_socket_full"]),
+        (wan(7000, 7001), &["kernel_socket_full"]),
+    ] {
+        let by_udp = config.contains("[[udp]]");
+        let relay = Relay::within(&near, tempfile::tempdir().unwrap(), &config);
+        let (place, other) =
+            if by_udp { (&near, wan(7001, 7000)) } else { (&far, lan("af_xdp", 64, MACS[0])) };
+        let other = Relay::within(place, tempfile::tempdir().unwrap(), &(other + endpoint));
+        let mut client = other.client();
+        // Nobody has slot 9 there: each packet ends in a discard, counted.
+        let packet = packet(&[(4, 2), (2, 9)], &[7; 1000]);
+        words(&format!("kill -STOP {}", relay.child.id())).unwrap();
+        for _ in 0..10_000 {
+            assert!(client.send(&packet, DEADLINE).unwrap());
+        }
+        words(&format!("kill -CONT {}", relay.child.id())).unwrap();
+        let out = || {
+            let ports = other.ask(r#"{"show":"ports"}"#);
+            ports["ports"][0]["frames_out"].as_u64().unwrap()
+        };
+        let told = eventually("it is told", || {
+            // A socket tells of it only with the next datagram.
+            assert!(client.send(&packet, DEADLINE).unwrap());
+            let told = relay.ask(r#"{"show":"discards"}"#);
+            let of_port = told["ports"][0]["kernel_drops_by_reason"].clone();
+            reasons.iter().all(|reason| of_port[reason].as_u64() > Some(0)).then_some(told)
+        });
+        assert_eq!(told["kernel_drops_by_reason"], told["ports"][0]["kernel_drops_by_reason"]);
+        assert!(told["balance"]["kernel_drops"].as_u64() > Some(0), "{told}");
+        let names = told["kernel_drops_by_reason"].as_object().unwrap().keys();
+        assert!(names.map(String::as_str).eq(reasons.iter().copied()), "{told}");
+        // Of trains over UDP the kernel counts one for each.
+        if !by_udp {
+            eventually("all that was sent is accounted for", || {
+                let balance = relay.ask(r#"{"show":"discards"}"#)["balance"].take();
+                let came = balance["frames_in"].as_u64()? + balance["kernel_drops"].as_u64()?;
+                (came == out()).then_some(())
+            });
+        }
+        let socket = relay.path("control");
+        eventually("it is shown, in balance", || {
+            let shown = words(&format!("{STROWGER} show discards --socket {}", socket.display()));
+            let shown = shown.unwrap();
+            assert!(reasons.iter().all(|reason| shown.contains(reason)), "{shown}");
+            (shown.contains("(even)") && shown.contains("empty_slot")).then_some(())
+        });
+        relay.stop();
+        other.stop();
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use strowger_frame::{
     Mark,
-    port::{Address, PortTally},
+    port::{Address, KernelDrop, PortTally},
 };
 
 use super::{PortId, Switch, losses, numbers::Standing};
@@ -98,8 +98,10 @@ pub struct QueueView {
     pub trains_in: u64,
     /// Sends, each a train where frames rode together.
     pub trains_out: u64,
-    /// Datagrams that the kernel dropped before they were frames.
+    /// Packets that the kernel dropped before they were frames.
     pub kernel_drops: u64,
+    /// What the kernel counted, as far as it is not zero, by reason.
+    pub kernel: Vec<(KernelDrop, u64)>,
     /// Discards that are not zero, by reason.
     pub discards: Vec<(Discard, u64)>,
 }
@@ -126,8 +128,11 @@ pub struct Balance {
     pub frames_out: u64,
     /// By reason, in the order of [`Discard::ALL`].
     pub discards: [u64; Discard::COUNT],
-    /// Datagrams that the kernel dropped before they were frames: no part of the balance.
+    /// Packets that the kernel dropped before they were frames: no part of the balance, since no
+    /// port ever had them.
     pub kernel_drops: u64,
+    /// What the kernel counted, by reason, in the order of [`KernelDrop::ALL`].
+    pub kernel: [u64; KernelDrop::COUNT],
 }
 
 impl Default for Balance {
@@ -138,6 +143,7 @@ impl Default for Balance {
             frames_out: 0,
             discards: [0; Discard::COUNT],
             kernel_drops: 0,
+            kernel: [0; KernelDrop::COUNT],
         }
     }
 }
@@ -173,6 +179,12 @@ impl Balance {
         counts.filter(|&(_, count)| count > 0)
     }
 
+    /// What the kernel counted, as far as it is not zero, by reason.
+    pub fn kernel_by_reason(&self) -> impl Iterator<Item = (KernelDrop, u64)> + '_ {
+        let counts = KernelDrop::ALL.into_iter().zip(self.kernel);
+        counts.filter(|&(_, count)| count > 0)
+    }
+
     pub(super) fn add_queue(&mut self, tally: &PortTally, discards: &DiscardTally) {
         self.add_tally(tally);
         self.add_discards(discards);
@@ -183,6 +195,9 @@ impl Balance {
         self.frames_made += tally.frames_made.read();
         self.frames_out += tally.frames_out.read();
         self.kernel_drops += tally.kernel_drops.read();
+        for (sum, drop) in self.kernel.iter_mut().zip(KernelDrop::ALL) {
+            *sum += tally.kernel_drops.of(drop);
+        }
         for (discard, count) in losses(tally) {
             self.discards[discard as usize] += count;
         }
@@ -267,7 +282,8 @@ impl Switch {
                         frames_made: tally.frames_made.read(),
                         trains_in: tally.trains_in.read(),
                         trains_out: tally.trains_out.read(),
-                        kernel_drops: tally.kernel_drops.read(),
+                        kernel_drops: sums.kernel_drops,
+                        kernel: sums.kernel_by_reason().collect(),
                         discards: sums.by_reason().collect(),
                     })
                 });

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use strowger_frame::{BURST_MAX, Burst, Chunk, Loss, Mark, Train, port::PortTally};
+use strowger_frame::{
+    BURST_MAX, Burst, Chunk, Loss, Mark, Train,
+    port::{KernelDrop, PortTally},
+};
 
 use super::{
     control::{Arrival, Fault},
@@ -107,7 +110,8 @@ impl Intake {
         self.tally.bytes_in.add(arrival.bytes as u64);
         self.tally.trains_in.add(1);
         if let Some(drops) = arrival.drops {
-            self.tally.kernel_drops.add(u64::from(drops.wrapping_sub(self.drops_seen)));
+            let new = u64::from(drops.wrapping_sub(self.drops_seen));
+            self.tally.kernel_drops.add(KernelDrop::SocketFull, new);
             self.drops_seen = drops;
         }
         let whole = start + arrival.bytes <= chunk.room();

@@ -65,7 +65,6 @@ pub use error::OpenError;
 pub use ladder::{GRANT, Refused, Report, Rung};
 pub use port::EtherPort;
 pub use probe::{Findings, probe};
-pub use xsk::KernelDrops;
 
 use self::{
     ether::{ETHERNET_BYTES, Shape},

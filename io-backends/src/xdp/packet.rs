@@ -13,7 +13,7 @@ use std::{
 
 use strowger_frame::{
     Burst, Chunk, ChunkClass, Frame, Loss, Pool,
-    port::{Arm, PortTally},
+    port::{Arm, KernelDrop, PortTally},
 };
 
 use super::{
@@ -411,7 +411,7 @@ impl PacketSocket {
         let read = unsafe { libc::getsockopt(self.fd(), level, option, at, &raw mut len) };
         if read == 0 {
             // Counted from the last look on: reading sets it to zero.
-            self.tally.kernel_drops.add(u64::from(now.tp_drops));
+            self.tally.kernel_drops.add(KernelDrop::SocketFull, u64::from(now.tp_drops));
         }
     }
 }

@@ -8,12 +8,7 @@ use strowger_frame::{
     port::{AdmitError, Arm, PortTally},
 };
 
-use super::{
-    ether::is_one_station,
-    neighbours::Neighbours,
-    packet::PacketSocket,
-    xsk::{KernelDrops, Xsk},
-};
+use super::{ether::is_one_station, neighbours::Neighbours, packet::PacketSocket, xsk::Xsk};
 
 /// One queue of an Ethernet interface as a port of the switch; made by [`open`](super::open).
 pub struct EtherPort {
@@ -53,14 +48,6 @@ impl EtherPort {
         match &self.half {
             Half::Xdp(xsk) => xsk.is_gone(),
             Half::Packet(packet) => packet.is_gone(),
-        }
-    }
-
-    /// What the kernel has counted by reason; AF_PACKET has but the one count in the tally.
-    pub fn kernel_drops(&self) -> Option<&Arc<KernelDrops>> {
-        match &self.half {
-            Half::Xdp(xsk) => Some(xsk.drops()),
-            Half::Packet(_) => None,
         }
     }
 

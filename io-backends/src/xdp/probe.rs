@@ -97,32 +97,31 @@ fn try_packet() -> Result<String, Refusal> {
     Ok("a socket was made".to_owned())
 }
 
+/// What there is in a new network namespace.
+pub(super) const LOOPBACK: Interface =
+    Interface { index: 1, namespace: 0, mac: [0; 6], mtu: 65_536, queues: 1, up: true };
+
 /// On a thread of its own, whose network namespace ends with it.
 fn rehearse() -> Result<String, Refusal> {
     let rehearsal = std::thread::spawn(|| {
-        // SAFETY: takes a number; it concerns this thread alone.
-        if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
-            let errno = errno();
+        enter_network().map_err(|errno| {
             let why = format!("no network namespace to try it in: os error {errno}");
-            return Err(Refusal { why, way_out: "run it as root".to_owned(), errno: Some(errno) });
-        }
-        raise_loopback().map_err(at("SIOCSIFFLAGS"))?;
+            Refusal { why, way_out: "run it as root".to_owned(), errno: Some(errno) }
+        })?;
         let singles = (HEADER_CHUNKS + SPARE_CHUNKS + 64) as u32;
         let mut pool = Pool::new(&PoolSpec { trains: 0, singles, huge_pages: false })
             .map_err(|error| at("memory")(error.raw_os_error().unwrap_or_default()))?;
         let mut arena = Arena::of(&pool);
-        let loopback =
-            Interface { index: 1, namespace: 0, mac: [0; 6], mtu: 65_536, queues: 1, up: true };
         let program =
             Program::load(ETHERTYPE, None, 1).map_err(|refused| at(refused.step)(refused.errno))?;
         let attached = program
-            .attach(loopback.index, Attach::Generic, (ETHERTYPE, None))
+            .attach(LOOPBACK.index, Attach::Generic, (ETHERTYPE, None))
             .map_err(|(_, refused)| at(refused.step)(refused.errno))?;
         let (attached, tally) = (Arc::new(attached), Arc::new(PortTally::default()));
         let mut last = None;
         for pieces in [true, false] {
             let terms = Terms { zero_copy: false, pieces };
-            let (at, pool) = ((&loopback, 0), &mut pool);
+            let (at, pool) = ((&LOOPBACK, 0), &mut pool);
             match Xsk::open(&mut arena, pool, at, (terms, 64), &attached, &tally) {
                 Ok(_) if pieces => return Ok("a port was opened, frames in pieces".to_owned()),
                 Ok(_) => return Ok("a port was opened, frames in one piece".to_owned()),
@@ -134,8 +133,12 @@ fn rehearse() -> Result<String, Refusal> {
     rehearsal.join().unwrap_or_else(|_| Err(at("a thread")(libc::EAGAIN)))
 }
 
-/// In a new namespace loopback is there, and down.
-fn raise_loopback() -> Result<(), i32> {
+/// Moves this thread alone into a network namespace of its own, with [`LOOPBACK`] in it, up.
+pub(super) fn enter_network() -> Result<(), i32> {
+    // SAFETY: takes a number; it concerns this thread alone.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
+        return Err(errno());
+    }
     // SAFETY: takes numbers and gives a number.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {

@@ -9,7 +9,7 @@ use strowger_engine::{
     link::{Behind, Rights},
     scheme::Scheme,
 };
-use strowger_frame::{Address, alloc};
+use strowger_frame::{Address, alloc, port::KernelDrop};
 
 use super::{Answer, Status, asking, error};
 use crate::{
@@ -34,6 +34,7 @@ pub(super) fn answer(answer: &Answer) -> Value {
             json!({
                 "balance": balance(sums),
                 "discards": reasons(sums.by_reason()),
+                "kernel_drops_by_reason": kernel(sums.kernel_by_reason()),
                 "ports": rows,
             })
         }
@@ -42,6 +43,7 @@ pub(super) fn answer(answer: &Answer) -> Value {
                 "uptime_s": uptime.as_secs_f64(),
                 "balance": balance(sums),
                 "discards": reasons(sums.by_reason()),
+                "kernel_drops_by_reason": kernel(sums.kernel_by_reason()),
             })
         }
         Answer::Peers(views, now, identity, names) => peers(views, *now, *identity, names),
@@ -188,7 +190,7 @@ fn port(view: &PortView, infos: &[PortInfo]) -> Value {
         "what": view.describe,
         "backend": info.map(PortInfo::backend),
         "frames_copied": info.and_then(frames_copied),
-        "kernel_drops_by_reason": info.and_then(kernel_drops),
+        "kernel_drops_by_reason": kernel_of(view),
         "frames_in": sum(|queue| queue.frames_in),
         "bytes_in": sum(|queue| queue.bytes_in),
         "frames_out": sum(|queue| queue.frames_out),
@@ -208,12 +210,16 @@ fn frames_copied(info: &PortInfo) -> Option<u64> {
     Some(wire.frames_copied())
 }
 
-/// What the kernel counted against an Ethernet port: those that are packets stand in `kernel_drops`, too.
-fn kernel_drops(info: &PortInfo) -> Option<Value> {
-    let PortKind::Ethernet(wire) = &info.kind else { return None };
-    let counts = wire.kernel_drops().into_iter().filter(|(_, count)| *count > 0);
-    let counts = counts.map(|(reason, count)| (reason.to_owned(), json!(count)));
-    Some(Value::Object(counts.collect::<Map<String, Value>>()))
+/// What the kernel counted against all queues of a port: of packets, and why, or that there is a bug.
+fn kernel_of(view: &PortView) -> Value {
+    let all = || view.queues.iter().flat_map(|queue| &queue.kernel);
+    let sum = |drop| all().filter(|(of, _)| *of == drop).map(|(_, count)| count).sum::<u64>();
+    kernel(KernelDrop::ALL.into_iter().map(|drop| (drop, sum(drop))).filter(|(_, sum)| *sum > 0))
+}
+
+fn kernel(counts: impl Iterator<Item = (KernelDrop, u64)>) -> Value {
+    let counts = counts.map(|(drop, count)| (drop.name().to_owned(), json!(count)));
+    Value::Object(counts.collect::<Map<String, Value>>())
 }
 
 fn queue(view: &QueueView) -> Value {
@@ -227,6 +233,7 @@ fn queue(view: &QueueView) -> Value {
         "trains_in": view.trains_in,
         "trains_out": view.trains_out,
         "kernel_drops": view.kernel_drops,
+        "kernel_drops_by_reason": kernel(view.kernel.iter().copied()),
         "discards": reasons(view.discards.iter().copied()),
     })
 }
@@ -237,6 +244,7 @@ fn port_discards(view: &PortView, names: &[(u16, String)]) -> Value {
         "name": name_of(view.id, names),
         "discards": reasons(by_reason(view)),
         "kernel_drops": view.queues.iter().map(|queue| queue.kernel_drops).sum::<u64>(),
+        "kernel_drops_by_reason": kernel_of(view),
     })
 }
 

@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use strowger_frame::{BURST_MAX, Pool, Port, port::PortTally};
-use strowger_io::xdp::{
-    Arena, Choice, EtherPort, KernelDrops, Opened, Report, Rung, XdpSpec, limits, open,
-};
+use strowger_io::xdp::{Arena, Choice, EtherPort, Opened, Report, Rung, XdpSpec, limits, open};
 
 use super::{Need, SENDS_WAITING, captured, of_worker};
 use crate::{
@@ -26,8 +24,6 @@ pub(crate) struct Wire {
     pub(crate) plain: bool,
     /// Of each queue, in their order.
     pub(crate) reports: Vec<Report>,
-    /// What the kernel has counted, by queue; none by AF_PACKET.
-    pub(crate) drops: Vec<Arc<KernelDrops>>,
     /// What each queue counts.
     tallies: Vec<Arc<PortTally>>,
     /// What to say beside what the reports do.
@@ -53,18 +49,6 @@ impl Wire {
     /// Frames whose payload we copied on the way out.
     pub(crate) fn frames_copied(&self) -> u64 {
         self.tallies.iter().map(|tally| tally.frames_copied.read()).sum()
-    }
-
-    /// What the kernel has counted against all queues, by reason.
-    pub(crate) fn kernel_drops(&self) -> [(&'static str, u64); 5] {
-        let sum = |count: fn(&KernelDrops) -> u64| self.drops.iter().map(|of| count(of)).sum();
-        [
-            ("rx_dropped", sum(|of| of.rx_dropped.read())),
-            ("rx_ring_full", sum(|of| of.rx_ring_full.read())),
-            ("fill_ring_empty", sum(|of| of.fill_ring_empty.read())),
-            ("rx_invalid", sum(|of| of.rx_invalid.read())),
-            ("tx_invalid", sum(|of| of.tx_invalid.read())),
-        ]
     }
 }
 
@@ -132,13 +116,8 @@ fn open_one(
         pieces: ethernet.pieces,
         ..XdpSpec::new(&ethernet.interface, 0)
     };
-    let mut info = Wire {
-        plain: ethernet.plain,
-        reports: Vec::new(),
-        drops: Vec::new(),
-        tallies: Vec::new(),
-        notes: Vec::new(),
-    };
+    let mut info =
+        Wire { plain: ethernet.plain, reports: Vec::new(), tallies: Vec::new(), notes: Vec::new() };
     let mut queues: Vec<(usize, Box<dyn Port>)> = Vec::new();
     for (worker, queue) in wanted {
         spec.queue = queue;
@@ -155,7 +134,6 @@ fn open_one(
         let rung = report.rung;
         // One interface, one way: of its queues no two are served differently.
         spec.backend = Choice::Only(rung);
-        info.drops.extend(EtherPort::kernel_drops(&port).cloned());
         info.tallies.push(port.tally().clone());
         info.reports.push(report);
         queues.push((worker, boxed(ethernet, port, worker, workers)?));
