@@ -274,10 +274,14 @@ fn check(step: &'static str, result: libc::c_long) -> Result<(), AccountError> {
     Ok(())
 }
 
-/// What the kernel says of each thread.
+/// What the kernel says of each thread. One that has just ended is none.
 fn statuses() -> Result<Vec<String>, AccountError> {
+    let is_over =
+        |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH));
     let read = || -> io::Result<Vec<String>> {
-        fs::read_dir(TASKS)?.map(|task| fs::read_to_string(task?.path().join("status"))).collect()
+        let of_all =
+            fs::read_dir(TASKS)?.map(|task| fs::read_to_string(task?.path().join("status")));
+        of_all.filter(|status| !status.as_ref().is_err_and(is_over)).collect()
     };
     read().map_err(|error| AccountError::System { step: TASKS, error })
 }
