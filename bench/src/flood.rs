@@ -29,8 +29,8 @@ use crate::{
 /// Strangers, each at an address of its own.
 const STRANGERS: u8 = 64;
 
-/// As the node's slow path: when nothing was there, it sleeps until the next.
-const SLOW_TICK: Duration = Duration::from_millis(1);
+/// As the node's slow path: a turn begins no sooner than this after the one before.
+const SLOW_TURN_MIN: Duration = Duration::from_millis(1);
 
 /// Measures at each size, steered and not.
 pub(crate) fn rows(
@@ -81,7 +81,7 @@ fn run(
     let ends = Ends::new()?;
     let relay = SealedRelay::new(&ends, size, Mode::Full, steered)?;
     let SealedRelay { mut worker, mut slow_path, at, seal, open } = relay;
-    let is_steered = slow_path.is_steered();
+    let is_steered = slow_path.knocks().is_some();
     let stop = AtomicBool::new(false);
     let sent = Counter::default();
     let side_core = side_core(cores);
@@ -91,10 +91,9 @@ fn run(
             settle_on(side_core)?;
             let started = Instant::now();
             while !stop.load(Ordering::Relaxed) {
-                let now = Now(started.elapsed().as_nanos() as u64 + COMING_UP.0);
-                if !slow_path.turn(now) {
-                    thread::sleep(SLOW_TICK);
-                }
+                let began = started.elapsed();
+                slow_path.turn(Now(began.as_nanos() as u64 + COMING_UP.0));
+                thread::sleep(SLOW_TURN_MIN.saturating_sub(started.elapsed() - began));
             }
             Ok::<_, Failure>(slow_path.knocks())
         });
@@ -122,7 +121,7 @@ fn run(
         stop.store(true, Ordering::Relaxed);
         join(flood)?;
         let knocked = join(slow)?;
-        if flooded && is_steered && knocked == 0 {
+        if flooded && knocked == Some(0) {
             return Err(Failure::Wrong("no handshake came in at the slow path".to_owned()));
         }
         Ok((outcome?, sent.read() as f64 / seconds, is_steered))

@@ -1,9 +1,8 @@
 //! Handshakes against the curve operations that they cannot do without, on one core: each side by
-//! itself, as `strowger-crypto` does it, and the slow path's whole work for an initiation that knocks.
+//! itself, as `strowger-crypto` does it, and the slow path's whole turn when an initiation comes to its door.
 
 use std::{
     hint::black_box,
-    net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -15,10 +14,10 @@ use strowger_crypto::{
 };
 use strowger_engine::{
     Now,
-    control::{PortId, Switch, SwitchConfig, peering::PeerSpec},
+    control::{Door, Switch, SwitchConfig, peering::PeerSpec},
     worker::Worker,
 };
-use strowger_frame::{Address, ChunkClass, Frame, Pool, PoolSpec};
+use strowger_frame::{Address, Burst, ChunkClass, Frame, Mark, Pool, PoolSpec, Port as _};
 use strowger_io::{MemoryPort, memory};
 use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -191,9 +190,10 @@ impl Curves {
 struct Knocked {
     switch: Switch,
     worker: Worker,
-    port: PortId,
-    /// The far end of the wire, which nobody reads: responses go nowhere.
-    _far: MemoryPort,
+    /// The far end of the port, where responses arrive.
+    far: MemoryPort,
+    /// Where who knocks stands.
+    street: MemoryPort,
     pool: Pool,
     us: Local,
     peers: Vec<Local>,
@@ -209,9 +209,16 @@ impl Knocked {
         let (mut switch, mut workers) = Switch::new(SwitchConfig::default(), vec![pool(64)?])?;
         let worker = workers.pop().ok_or(Failure::Bug("one pool, one worker"))?;
         switch.set_identity(peering(200)?, Now(1))?;
-        let (near, far) = memory::wire(64).map_err(Failure::kernel("memory wire"))?;
+        let (near, mut far) = memory::wire(64).map_err(Failure::kernel("memory wire"))?;
         let port = switch.plug_at(0, Box::new(near));
         let port = port.map_err(|_| Failure::Bug("the first port of many"))?;
+        let (mut indoors, mut street) = memory::wire(8).map_err(Failure::kernel("memory wire"))?;
+        for end in [&mut far, &mut indoors, &mut street] {
+            let admitted = end.admit(Mark(0), Address::Only);
+            admitted.map_err(|_| Failure::Bug("nobody else is there"))?;
+        }
+        let door = Door { port: Box::new(indoors), pool: pool(4)?, worker_of: |_, _| 0 };
+        switch.open_door(port, door).map_err(|_| Failure::Bug("the port is plugged in"))?;
         let peers = (1..=PEERS).map(local).collect::<Result<Vec<_>, _>>()?;
         for peer in &peers {
             let spec = PeerSpec::new("peer", *peer.static_public(), port);
@@ -219,7 +226,7 @@ impl Knocked {
         }
         let us = local(200)?;
         let mut knocked =
-            Self { switch, worker, port, _far: far, pool: pool(4)?, us, peers, knocks: 0 };
+            Self { switch, worker, far, street, pool: pool(4)?, us, peers, knocks: 0 };
         knocked.settle(Now(1));
         Ok(knocked)
     }
@@ -242,15 +249,22 @@ impl Knocked {
         // measured, and a peer begins anew twice in a second.
         let now = Now(1_000_000_000 + number * 10_000_000);
         let peer = &self.peers[(number % u64::from(PEERS)) as usize];
+        self.pool.gather();
         let frame = initiation(peer, &self.us, number, &mut self.pool)?;
-        let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 1_000 + (number % 64) as u16));
+        // What else is due by then is no part of it.
+        self.settle(now);
         let answers = self.answers();
+        let mut burst = Burst::new();
+        burst.push(frame);
+        self.street.tx_burst(Mark(0), &mut burst);
 
         let started = Instant::now();
-        self.switch.knock(0, self.port, Address::Udp(from), frame, now);
+        self.switch.poll(now);
         let took = started.elapsed();
 
         self.settle(now);
+        burst.clear();
+        self.far.rx_burst(&mut self.pool, &mut burst);
         if self.answers() != answers + 1 {
             let balance = self.switch.balance();
             return Err(Failure::Wrong(format!("a handshake was not answered: {balance:?}")));

@@ -17,13 +17,13 @@ use strowger_crypto::{
 use strowger_engine::{
     Now,
     control::{
-        PortId, Switch, SwitchConfig,
+        Door, Switch, SwitchConfig,
         peering::{Liveness, PeerSpec},
     },
     worker::Worker,
 };
-use strowger_frame::{Address, Burst, Pool, PoolSpec, Port as _, tally::Counter};
-use strowger_io::udp::{self, UdpPort, UdpSpec};
+use strowger_frame::{Address, Pool, PoolSpec, tally::Counter};
+use strowger_io::udp::{self, UdpSpec};
 
 use crate::{
     Failure, packet,
@@ -58,41 +58,22 @@ pub(crate) struct SealedRelay {
     pub(crate) open: Open,
 }
 
-/// The switch and, where handshakes are steered, the socket that they come in by.
+/// The switch; who knocks does so at its door, if handshakes are steered.
 pub(crate) struct SlowPath {
     switch: Switch,
-    port: PortId,
-    socket: Option<(UdpPort, Pool)>,
 }
 
 impl SlowPath {
-    /// One turn; says whether anything was there.
-    pub(crate) fn turn(&mut self, now: Now) -> bool {
-        let mut burst = Burst::new();
-        if let Some((socket, pool)) = &mut self.socket {
-            socket.rx_burst(pool, &mut burst);
-            pool.gather();
-        }
-        let any = !burst.is_empty();
-        for frame in burst.drain(..) {
-            let from = self.socket.as_ref().and_then(|(port, _)| port.address_of(frame.mark()));
-            if let Some(from) = from {
-                self.switch.knock(0, self.port, from, frame, now);
-            }
-        }
+    /// One turn.
+    pub(crate) fn turn(&mut self, now: Now) {
         self.switch.poll(now);
-        any
     }
 
-    /// Whether handshakes come in here and not at the worker.
-    pub(crate) fn is_steered(&self) -> bool {
-        self.socket.is_some()
-    }
-
-    /// Handshake messages that came in here so far, lost ones included.
-    pub(crate) fn knocks(&self) -> u64 {
-        let socket = self.socket.as_ref().map(|(port, _)| port.tally());
-        socket.map_or(0, |tally| tally.frames_in.read() + tally.kernel_drops.read())
+    /// Handshake messages that came to the door so far, lost ones included; `None` without a door.
+    pub(crate) fn knocks(&self) -> Option<u64> {
+        let ports = self.switch.ports();
+        let door = ports.iter().flat_map(|port| &port.queues).find(|queue| queue.worker.is_none());
+        door.map(|door| door.frames_in + door.kernel_drops)
     }
 }
 
@@ -124,13 +105,11 @@ impl SealedRelay {
         let port = switch.plug_at(0, first.boxed().0);
         let port = port.map_err(|_| Failure::Bug("the first port of many"))?;
         switch.welcome_strangers(port, true);
-        let socket = match opened.slow {
-            Ok(slow) => {
-                switch.count_with(port, slow.port.tally().clone());
-                Some((slow.port, pool(0, 256)?))
-            }
-            Err(_) => None,
-        };
+        if let Ok(slow) = opened.slow {
+            let door = Door { port: slow.boxed().0, pool: pool(0, 256)?, worker_of: |_, _| 0 };
+            let opened = switch.open_door(port, door);
+            opened.map_err(|_| Failure::Bug("the port is plugged in"))?;
+        }
         for (number, socket, slot) in [(SOURCE, &ends.source, SLOTS.0), (SINK, &ends.sink, SLOTS.1)]
         {
             let mut spec = PeerSpec::new("end", *local(number)?.static_public(), port);
@@ -142,7 +121,7 @@ impl SealedRelay {
             spec.liveness = Liveness { interval_ns: u64::MAX / 4, ..Liveness::default() };
             switch.add_peer(spec, Now(1))?;
         }
-        let slow_path = SlowPath { switch, port, socket };
+        let slow_path = SlowPath { switch };
         let mut source = End::new(SOURCE, mode)?;
         let mut sink = End::new(SINK, mode)?;
         let mut parts = (worker, slow_path);
@@ -190,7 +169,7 @@ fn come_up(
             end.answer(socket)?;
         }
         let heard = ends.iter().all(|(_, end)| end.heard);
-        let up = slow_path.switch.peers().iter().all(|peer| peer.is_up());
+        let up = slow_path.switch.peers().iter().all(|peer| peer.is_up);
         if heard && up && slow_path.switch.is_settled() {
             return Ok(());
         }

@@ -31,14 +31,6 @@ pub const EGRESS_CONTROL_FRAMES_MAX: usize = 16;
 /// frames' ECN field (RFC 3168, section 5).
 pub const EGRESS_MARK_FRAMES: usize = EGRESS_FRAMES_MAX / 2;
 
-/// Frames that wait on one worker for the keys of one quiet link: a user's first packet and what a
-/// hasty one sends after it. What comes then is refused, so that nobody fills memory by asking for
-/// whom nobody answers.
-pub const LINK_FRAMES_WAITING_MAX: usize = 4;
-
-/// Frames that wait so on one worker, whatever their links. Each may hold a whole chunk.
-pub const FRAMES_WAITING_MAX: usize = 32;
-
 /// Frames from one worker to another that wait on their exchange ring: a few bursts, enough that
 /// the other may finish what it is doing.
 pub const EXCHANGE_FRAMES_MAX: usize = 4 * BURST_MAX;
@@ -64,6 +56,11 @@ pub const SAYINGS_PER_WINDOW: u8 = 16;
 /// Handshake messages that wait for the slow path, from known addresses, and as many from others: it
 /// answers some thousands a second, so more would only grow old in the queue.
 pub const KNOCKS_MAX: usize = 64;
+
+/// Bursts that the slow path takes in by one door in a turn, of which it makes at most one a millisecond:
+/// a quarter of a million knocks a second at a microsecond each, so that a flood keeps it busy for a
+/// quarter of its time, and whoever is honest finds room in the socket.
+pub const DOOR_BURSTS_MAX: usize = 4;
 
 /// Endings that wait for the slow path to be told: half of the punts, so that packets for the switch
 /// itself and news of links always find the other half.
@@ -131,6 +128,5 @@ const _: () = assert!(ENDINGS_MAX < PUNTS_MAX);
 const _: () = assert!(EGRESS_FRAMES_MAX >= BURST_MAX);
 const _: () = assert!(EGRESS_MARK_FRAMES < EGRESS_FRAMES_MAX);
 const _: () = assert!(EXCHANGE_CONTROL_FRAMES_MAX < EXCHANGE_FRAMES_MAX);
-const _: () = assert!(LINK_FRAMES_WAITING_MAX < FRAMES_WAITING_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(FRAME_BYTES_MIN < FRAME_BYTES_MAX);

@@ -1,21 +1,26 @@
-//! Handshakes that the slow path takes in by itself: no worker sees them (R9). Driven by hand.
+//! Handshakes that come in by a door, which the slow path reads itself: no worker sees them, nor their
+//! answers (R9). Driven by hand.
 
 use strowger_crypto::{
     IdentityKey, Local, NetworkId, Psk, Secret, SeededEntropy,
     aead::Provider,
-    handshake::{Offer, Ours, Stamp, ik},
-    link_header::SessionIndex,
+    handshake::{Offer, Ours, Stamp, ik, xx},
+    link_header::{Kind, LinkHeader, SessionIndex},
 };
 use strowger_engine::{
     Now,
     control::{
-        PortId, Switch, SwitchConfig,
-        peering::{PeerSpec, PeeringConfig},
+        Door, PlugError, PortId, Switch, SwitchConfig,
+        peering::{Liveness, PeerSpec, PeeringConfig, StrangerPolicy},
     },
     discard::Discard,
+    limits::DOOR_BURSTS_MAX,
+    link::Rights,
     worker::Worker,
 };
-use strowger_frame::{Address, Burst, ChunkClass, Frame, Mark, Pool, PoolSpec, Port};
+use strowger_frame::{
+    Address, BURST_MAX, Burst, ChunkClass, Mark, Pool, PoolSpec, Port, port::Arm,
+};
 use strowger_io::{MemoryPort, memory};
 
 fn local(seed: u8) -> Local {
@@ -23,71 +28,97 @@ fn local(seed: u8) -> Local {
     Local::new(&key, NetworkId::new(b"test").expect("short"))
 }
 
+/// A first message to the switch, of whoever has this number.
 fn initiation(from: u8) -> Vec<u8> {
-    let offer = Offer::default();
-    let index = SessionIndex::new(5).expect("24 bits");
-    let from = local(from);
-    let ours = Ours { local: &from, offer: &offer, index, stamp: Stamp(1) };
+    let (offer, from) = (Offer::default(), local(from));
+    let ours = Ours { local: &from, offer: &offer, index: index(), stamp: Stamp(1) };
     let entropy = &mut SeededEntropy::new(9);
     let begun = ik::initiate(&ours, local(1).static_public(), &Psk::NONE, None, entropy);
     begun.expect("randomness").1
 }
 
-struct Knocked {
+/// The first message of a stranger that does not know whom it will meet.
+fn discovery() -> Vec<u8> {
+    let (offer, from) = (Offer::default(), local(3));
+    let ours = Ours { local: &from, offer: &offer, index: index(), stamp: Stamp(1) };
+    xx::initiate(&ours, None, &mut SeededEntropy::new(9)).expect("randomness").1
+}
+
+fn index() -> SessionIndex {
+    SessionIndex::new(5).expect("24 bits")
+}
+
+fn memory_of(singles: u32) -> Pool {
+    Pool::new(&PoolSpec { trains: 0, singles, huge_pages: false }).expect("memory")
+}
+
+fn admitted() -> (MemoryPort, MemoryPort) {
+    let (mut near, mut far) = memory::wire(1_024).expect("descriptors");
+    near.admit(Mark(0), Address::Only).expect("nobody else");
+    far.admit(Mark(0), Address::Only).expect("nobody else");
+    (near, far)
+}
+
+fn door(port: MemoryPort) -> Door {
+    Door { port: Box::new(port), pool: memory_of(512), worker_of: |_, _| 0 }
+}
+
+/// A switch that knows peer 2, with a port of one queue and a door; who knocks is at the door's far end.
+struct House {
     switch: Switch,
     worker: Worker,
     port: PortId,
-    far: MemoryPort,
+    /// Where what the worker sends arrives.
+    data: MemoryPort,
+    /// Where what the door sends arrives.
+    street: MemoryPort,
     pool: Pool,
 }
 
-impl Knocked {
-    /// A switch that knows peer 2, behind a wire.
+impl House {
     fn new() -> Self {
-        let pool = |singles| {
-            Pool::new(&PoolSpec { trains: 0, singles, huge_pages: false }).expect("memory")
-        };
         let (mut switch, mut workers) =
-            Switch::new(SwitchConfig::default(), vec![pool(64)]).expect("sane");
+            Switch::new(SwitchConfig::default(), vec![memory_of(64)]).expect("sane");
         let config = PeeringConfig {
             local: local(1),
             entropy: Box::new(SeededEntropy::new(1)),
             provider: Provider::DEFAULT,
             wall_at_zero: 1,
-            strangers: None,
+            strangers: Some(StrangerPolicy {
+                rights: Rights::NONE,
+                links_max: 1,
+                liveness: Liveness::default(),
+            }),
         };
         switch.set_identity(config, Now(1)).expect("an identity");
-        let (near, mut far) = memory::wire(16).expect("descriptors");
-        far.admit(Mark(0), Address::Only).expect("nobody else");
+        let ((near, data), (indoors, street)) = (admitted(), admitted());
         let port = switch.plug_at(0, Box::new(near)).expect("room");
-        switch
-            .add_peer(PeerSpec::new("peer", *local(2).static_public(), port), Now(1))
-            .expect("a slot");
-        let mut knocked = Self { switch, worker: workers.remove(0), port, far, pool: pool(8) };
-        knocked.turn();
-        knocked
+        switch.open_door(port, door(indoors)).expect("there is the port");
+        let peer = PeerSpec::new("peer", *local(2).static_public(), port);
+        switch.add_peer(peer, Now(1)).expect("a slot");
+        let worker = workers.remove(0);
+        let mut house = Self { switch, worker, port, data, street, pool: memory_of(1_024) };
+        house.turn();
+        house
     }
 
     fn turn(&mut self) {
-        for _ in 0..4 {
+        for _ in 0..8 {
             self.worker.breathe(Now(2));
             self.switch.poll(Now(2));
         }
     }
 
     fn knock(&mut self, bytes: &[u8]) {
+        self.pool.gather();
         let chunk = self.pool.take(ChunkClass::Single).expect("memory");
         let start = chunk.start();
-        let mut frame: Frame = chunk.into_frame(start, bytes.len());
+        let mut frame = chunk.into_frame(start, bytes.len());
         frame.bytes_mut().copy_from_slice(bytes);
-        self.switch.knock(0, self.port, Address::Only, frame, Now(2));
-        self.turn();
-    }
-
-    fn answers(&mut self) -> usize {
         let mut burst = Burst::new();
-        self.far.rx_burst(&mut self.pool, &mut burst);
-        burst.len()
+        burst.push(frame);
+        self.street.tx_burst(Mark(0), &mut burst);
+        self.street.flush();
     }
 
     fn ended(&self, why: Discard) -> u64 {
@@ -95,22 +126,108 @@ impl Knocked {
     }
 }
 
-#[test]
-fn r9_a_handshake_taken_in_by_the_slow_path_is_answered_and_costs_the_worker_one_send() {
-    let mut knocked = Knocked::new();
-    knocked.knock(&initiation(2));
-    assert_eq!(knocked.answers(), 1);
-    assert_eq!(knocked.ended(Discard::Handled), 1);
-    assert_eq!(knocked.switch.balance().frames_in, 0, "no worker took anything in");
+fn arrived(port: &mut MemoryPort, pool: &mut Pool) -> Vec<Vec<u8>> {
+    let mut burst = Burst::new();
+    port.rx_burst(pool, &mut burst);
+    burst.iter().map(|frame| frame.bytes().to_vec()).collect()
 }
 
 #[test]
-fn r9_what_is_no_handshake_or_nobody_s_ends_there() {
-    let mut knocked = Knocked::new();
-    knocked.knock(&[0x40; 64]);
-    knocked.knock(&[]);
-    assert_eq!(knocked.ended(Discard::BadLinkKind), 2);
-    knocked.knock(&initiation(3));
-    assert_eq!(knocked.ended(Discard::NotAllowed), 1);
-    assert_eq!(knocked.answers(), 0);
+fn r9_a_stranger_at_the_door_is_answered_there_and_costs_the_worker_nothing() {
+    let mut house = House::new();
+    let asked = discovery();
+    house.knock(&asked);
+    house.turn();
+    let answers = arrived(&mut house.street, &mut house.pool);
+    assert_eq!(answers.len(), 1, "one answer");
+    assert!(answers[0].len() <= asked.len(), "no longer than what asked for it");
+    assert!(arrived(&mut house.data, &mut house.pool).is_empty(), "none by the worker");
+    let queues = house.switch.ports()[0].queues.clone();
+    let counted = |at: usize| (queues[at].frames_in, queues[at].frames_made, queues[at].frames_out);
+    assert_eq!((queues[0].worker, counted(0)), (Some(0), (0, 0, 0)));
+    assert_eq!((queues[1].worker, counted(1)), (None, (1, 1, 1)));
+    assert_eq!(house.ended(Discard::Handled), 1);
+    assert!(house.switch.balance().is_even());
+}
+
+#[test]
+fn r9_under_load_the_door_gives_out_the_cookies() {
+    let mut house = House::new();
+    // Of the budget a quarter is read for whoever comes; then who knocks must show where it is.
+    let asked = initiation(3);
+    for _ in 0..300 {
+        house.knock(&asked);
+    }
+    house.turn();
+    let answers = arrived(&mut house.street, &mut house.pool);
+    assert!(!answers.is_empty());
+    for cookie in &answers {
+        let kind = LinkHeader::parse(cookie).map(|header| header.kind);
+        assert!(kind == Ok(Kind::Cookie) && cookie.len() <= asked.len());
+    }
+    assert_eq!(house.ended(Discard::NotAllowed) + answers.len() as u64, 300);
+    assert!(arrived(&mut house.data, &mut house.pool).is_empty());
+    assert!(house.switch.balance().is_even());
+}
+
+#[test]
+fn a_peer_at_the_door_is_answered_by_the_worker_that_has_its_keys() {
+    let mut house = House::new();
+    house.knock(&initiation(2));
+    house.turn();
+    assert!(arrived(&mut house.street, &mut house.pool).is_empty());
+    let answers = arrived(&mut house.data, &mut house.pool);
+    let kind = LinkHeader::parse(&answers[0]).map(|header| header.kind);
+    assert_eq!((answers.len(), kind), (1, Ok(Kind::Response)));
+    assert!(house.switch.balance().is_even());
+}
+
+#[test]
+fn r9_what_is_no_handshake_or_nobody_s_ends_at_the_door() {
+    let mut house = House::new();
+    house.knock(&[0x40; 64]);
+    house.knock(&[]);
+    house.knock(&initiation(3));
+    house.turn();
+    assert_eq!(house.ended(Discard::BadLinkKind), 2);
+    assert_eq!(house.ended(Discard::NotAllowed), 1);
+    assert!(arrived(&mut house.street, &mut house.pool).is_empty());
+    let balance = house.switch.balance();
+    assert!(balance.frames_in == 3 && balance.is_even(), "{balance:?}");
+}
+
+#[test]
+fn a_turn_takes_so_many_from_a_door_and_the_rest_waits() {
+    let mut house = House::new();
+    let most = DOOR_BURSTS_MAX as u64 * BURST_MAX as u64;
+    for _ in 0..most + 7 {
+        house.knock(&[0x40; 64]);
+    }
+    house.switch.poll(Now(2));
+    assert_eq!(house.ended(Discard::BadLinkKind), most);
+    let mut said = Vec::new();
+    house.switch.arm(|arm| said.push(arm));
+    house.switch.disarm();
+    assert_eq!(said, [Arm::Ready]);
+    house.switch.poll(Now(2));
+    assert_eq!(house.ended(Discard::BadLinkKind), most + 7);
+}
+
+#[test]
+fn a_door_goes_with_its_port_and_its_counts_stay() {
+    let mut house = House::new();
+    house.knock(&discovery());
+    house.turn();
+    let before = house.switch.balance();
+    let slot = house.switch.slots()[0].slot;
+    house.switch.detach(slot).expect("attached");
+    house.turn();
+    house.switch.unplug(house.port).expect("nobody is behind it");
+    house.turn();
+    assert!(house.switch.ports().is_empty());
+    let after = house.switch.balance();
+    assert_eq!((after.frames_in, after.frames_made), (before.frames_in, before.frames_made));
+    let (late, _street) = admitted();
+    let refused = house.switch.open_door(house.port, door(late));
+    assert_eq!(refused, Err(PlugError::NoPort));
 }

@@ -19,7 +19,8 @@ use signal_hook::{
 use strowger_crypto::Psk;
 use strowger_engine::{
     control::{
-        Attach, Balance, Event, PortView, SlotState, messages::QuestionId, peering::PeerSpec,
+        Attach, Balance, Event, PortView, SlotState, Switch, messages::QuestionId,
+        peering::PeerSpec,
     },
     link::{Behind, Rights},
 };
@@ -93,19 +94,22 @@ struct Inbox {
 }
 
 impl Inbox {
-    fn new() -> Result<(Self, Letterbox), Failure> {
+    /// One that also hears who knocks at so many doors.
+    fn new(doors: usize) -> Result<(Self, Letterbox), Failure> {
         let doorbell = Doorbell::new()
             .map_err(|error| Failure::new(Exit::Refused, format!("no doorbell: {error}")))?;
         let (requests_in, requests) = sync_channel(REQUESTS_MAX);
         let letterbox = Letterbox { requests: requests_in, ringer: doorbell.ringer() };
-        Ok((Self { requests, doorbell, waiter: Waiter::with_capacity(1) }, letterbox))
+        Ok((Self { requests, doorbell, waiter: Waiter::with_capacity(1 + doors) }, letterbox))
     }
 
-    /// Blocks until somebody has rung since the doorbell was armed, or the time is up.
-    fn wait(&mut self, timeout: Duration) {
+    /// Blocks until somebody has rung since the doorbell was armed or knocks, or the time is up.
+    fn wait(&mut self, timeout: Duration, switch: &mut Switch) {
         self.waiter.begin();
         self.waiter.add(Arm::Wait(self.doorbell.as_raw_fd()));
+        switch.arm(|arm| self.waiter.add(arm));
         self.waiter.wait(Some(timeout));
+        switch.disarm();
         self.doorbell.disarm();
     }
 }
@@ -120,7 +124,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let account = rights::account(&config)?;
     // Bound first: whoever starts a relay twice is told before anything else is touched.
     let control = Control::bind(&config.control_socket)?;
-    let (mut inbox, letterbox) = Inbox::new()?;
+    let (mut inbox, letterbox) = Inbox::new(config.udp.len())?;
     on_signals(letterbox.clone())?;
 
     let said = &mut io::stdout();
@@ -218,7 +222,7 @@ impl Relay {
                 }
             }
             if !asked {
-                inbox.wait(self.tick());
+                inbox.wait(self.tick(), &mut self.topology.switch);
                 std::thread::sleep(TURN_MIN.saturating_sub(began.elapsed()));
             }
         }
@@ -465,7 +469,7 @@ impl Relay {
             |state| matches!(state, SlotState::Attached | SlotState::Draining | SlotState::Coming);
         // Said first and let go before anything is taken away. Plain neighbours are told nothing:
         // anybody could have said it.
-        for peer in self.topology.switch.peers().iter().filter(|peer| peer.is_up()) {
+        for peer in self.topology.switch.peers().iter().filter(|peer| peer.is_up) {
             self.topology.switch.goodbye(peer.slot, GOODBYE_STOPPING, 0, "the relay stops");
         }
         let mut settled = self.settle();
@@ -526,7 +530,6 @@ fn words_of(event: &Event) -> (&'static str, Option<u32>, Option<String>) {
         Event::SchemeGrown => ("scheme_grown", None, None),
         Event::PortUnplugged(port) => ("port_unplugged", None, Some(format!("port {}", port.0))),
         Event::LinkUp(slot) => ("link_up", Some(slot), None),
-        Event::LinkQuiet(slot) => ("link_quiet", Some(slot), None),
         Event::LinkDown(slot) => ("link_down", Some(slot), None),
         Event::Roamed(slot, to) => ("roamed", Some(slot), Some(to.to_string())),
         Event::Rekeyed(slot) => ("rekeyed", Some(slot), None),

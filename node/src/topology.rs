@@ -2,11 +2,12 @@
 //! at start. It says what was chosen and why; it never forwards a frame itself.
 
 mod ethernet;
+mod udp;
 
 use std::{
     fmt,
     io::{self, Write},
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -18,7 +19,7 @@ use strowger_engine::{
         Attach, Event, PortId, Switch,
         peering::{PeerSpec, PeeringConfig},
     },
-    limits::{EXCHANGE_FRAMES_MAX, FRAMES_WAITING_MAX, KNOCKS_MAX, ORDERS_MAX, PUNTS_MAX},
+    limits::{EXCHANGE_FRAMES_MAX, KNOCKS_MAX, ORDERS_MAX, PUNTS_MAX},
     link::Behind,
     worker::Worker,
 };
@@ -32,7 +33,7 @@ use strowger_io::{
     account::Account,
     capture::{Capture, CaptureSpec},
     cores::usable_cores,
-    udp::{OpenError, Report, UdpSpec, open},
+    udp::{Refusal, Report},
     unix::UnixSpec,
 };
 
@@ -89,7 +90,13 @@ pub(crate) struct PortInfo {
 #[derive(Clone, Debug)]
 pub(crate) enum PortKind {
     /// A listener, with what the ladder chose for each worker.
-    Udp { local: SocketAddr, plain: bool, reports: Vec<Report> },
+    Udp {
+        local: SocketAddr,
+        plain: bool,
+        reports: Vec<Report>,
+        /// Whether handshakes come in apart from the workers; `None` where there are none.
+        steered: Option<Result<(), Refusal>>,
+    },
     /// An interface, with what the ladder chose for each queue.
     Ethernet(Wire),
     /// A local process.
@@ -129,7 +136,12 @@ impl PortInfo {
     /// What would be better here, each once, with the way out.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let all: Vec<String> = match &self.kind {
-            PortKind::Udp { reports, .. } => reports.iter().flat_map(Report::warnings).collect(),
+            PortKind::Udp { reports, steered, .. } => {
+                let through_workers = |why: &Refusal| format!("workers take handshakes in: {why}");
+                let refused = steered.as_ref().and_then(|steered| steered.as_ref().err());
+                let of_sockets = reports.iter().flat_map(Report::warnings);
+                of_sockets.chain(refused.map(through_workers)).collect()
+            }
             PortKind::Ethernet(wire) => wire.warnings(),
             PortKind::Unix { .. } => Vec::new(),
         };
@@ -158,7 +170,9 @@ pub(crate) struct MemoryUse {
     pub(crate) spec: PoolSpec,
     pub(crate) needs: Vec<Need>,
     pub(crate) workers: usize,
-    /// What was mapped for all of them.
+    /// Listeners whose handshakes have memory of their own, of the slow path.
+    pub(crate) doors: usize,
+    /// What is mapped for all of them.
     pub(crate) bytes: usize,
     pub(crate) backing: Backing,
     pub(crate) tallies: Vec<Arc<PoolTally>>,
@@ -186,7 +200,9 @@ pub(crate) fn assemble(
     let first = pools.first().map(|pool| (pool.backing(), pool.mapping().bytes()));
     let (backing, bytes) = first.unwrap_or((Backing::SmallPages, 0));
     let tallies = pools.iter().map(|pool| pool.tally().clone()).collect();
-    let memory = MemoryUse { spec, needs, workers: count, bytes, backing, tallies };
+    let doors = if udp::has_doors(config) { config.udp.len() } else { 0 };
+    let bytes = bytes + doors * udp::DOOR_MEMORY.bytes();
+    let memory = MemoryUse { spec, needs, workers: count, doors, bytes, backing, tallies };
     let _ = write!(said, "{memory}");
 
     // While the pools are still here: chunks of theirs are lent to the kernel.
@@ -308,8 +324,6 @@ fn needs(config: &Config, workers: usize) -> (PoolSpec, Vec<Need>) {
         let knocks = (KNOCKS_MAX as u32).div_ceil(workers as u32);
         need("handshakes that wait".to_owned(), knocks, 0);
         need("handshakes and probes to send".to_owned(), 0, MADE_FRAMES);
-        let waiting = FRAMES_WAITING_MAX as u32;
-        need("frames that wait for the keys of quiet links".to_owned(), waiting, 0);
     }
 
     needs.extend(ethernet::needs(config, workers));
@@ -353,12 +367,15 @@ fn plug(
         is_met || (config.strangers.is_some() && !plain)
     };
     for listener in &config.udp {
-        let (queues, reports) = open_queues(listener, config.switch.slot_max + 1, workers)
+        let udp::Opening { queues, reports, door, steered } = udp::open(listener, config, workers)
             .map_err(|error| refused(format!("[[udp]] {}: {error}", listener.name)))?;
         let local = reports.first().map_or(listener.address, |report| report.local);
         let id = switch.plug_everywhere(queues).map_err(|error| refused(error.to_string()))?;
+        if let Some(door) = door {
+            switch.open_door(id, door).map_err(|error| refused(error.to_string()))?;
+        }
         switch.welcome_strangers(id, is_open(ports.len(), listener.plain));
-        let kind = PortKind::Udp { local, plain: listener.plain, reports };
+        let kind = PortKind::Udp { local, plain: listener.plain, reports, steered };
         ports.push(PortInfo { id, name: listener.name.clone(), kind });
     }
     for (ethernet, Opening { mut queues, info }) in config.ethernet.iter().zip(wires) {
@@ -378,11 +395,8 @@ fn plug(
         let spec = UnixSpec { frame_bytes_max: *frame_bytes_max, ..UnixSpec::default() };
         let port = UnixPort::listen(path, &spec)
             .map_err(|error| refused(format!("[[unix]] {name}: {error}")))?;
-        let port: Box<dyn Port> = match capture {
-            Some(file) => captured(Box::new(port), file)
-                .map_err(|error| refused(format!("[[unix]] {name}: {error}")))?,
-            None => Box::new(port),
-        };
+        let port = captured(Box::new(port), capture.as_deref())
+            .map_err(|error| refused(format!("[[unix]] {name}: {error}")))?;
         let id = switch.plug_at(*worker, port);
         let id = id.map_err(|error| refused(error.to_string()))?;
         let kind = PortKind::Unix { path: path.display().to_string(), worker: *worker };
@@ -394,50 +408,9 @@ fn plug(
     Ok(ports)
 }
 
-/// One a worker, in their order.
-type Queues = Vec<Box<dyn Port>>;
-
-/// One socket a worker, all at the same address.
-fn open_queues(
-    listener: &Listener,
-    neighbours_max: u32,
-    workers: usize,
-) -> Result<(Queues, Vec<Report>), String> {
-    let shared = workers > 1;
-    if shared && let Err(error) = UdpSocket::bind(listener.address) {
-        // Sockets that share a port would also share it with another process of this user, which
-        // then took half of our frames. One that does not share finds out.
-        if error.kind() == io::ErrorKind::AddrInUse {
-            let errno = error.raw_os_error().unwrap_or_default();
-            return Err(OpenError::Busy { at: listener.address, errno }.to_string());
-        }
-    }
-    let mut spec = UdpSpec {
-        backend: listener.backend,
-        socket_buffer_bytes: listener.socket_buffer_bytes,
-        neighbours_max,
-        reuse_port: shared,
-        posted_buffers: listener.posted_buffers,
-        ..UdpSpec::new(listener.address)
-    };
-    let mut queues = Vec::new();
-    let mut reports = Vec::new();
-    for worker in 0..workers {
-        let (queue, report) = open(&spec, worker).map_err(|error| error.to_string())?.boxed();
-        let queue = match &listener.capture {
-            Some(path) => captured(queue, &of_worker(path, worker, workers))?,
-            None => queue,
-        };
-        // Where the kernel chose a port, the others take the same.
-        spec.bind = report.local;
-        queues.push(queue);
-        reports.push(report);
-    }
-    Ok((queues, reports))
-}
-
-/// The port behind a wrapper that writes what passes to a file.
-fn captured(port: Box<dyn Port>, path: &Path) -> Result<Box<dyn Port>, String> {
+/// The port as it is, or behind a wrapper that writes what passes to a file.
+fn captured(port: Box<dyn Port>, path: Option<&Path>) -> Result<Box<dyn Port>, String> {
+    let Some(path) = path else { return Ok(port) };
     let capture = Capture::to_file(port, path, &CaptureSpec::default());
     let capture = capture.map_err(|error| {
         format!("cannot capture to {}: {error}; choose another file", path.display())
@@ -447,11 +420,13 @@ fn captured(port: Box<dyn Port>, path: &Path) -> Result<Box<dyn Port>, String> {
 
 /// `wan.pcapng` for a worker alone, `wan.0.pcapng` and so on for several: each writes its own file.
 fn of_worker(path: &Path, worker: usize, workers: usize) -> PathBuf {
-    if workers == 1 {
-        return path.to_owned();
-    }
+    if workers == 1 { path.to_owned() } else { beside(path, &worker.to_string()) }
+}
+
+/// `wan.handshakes.pcapng` beside `wan.pcapng`.
+fn beside(path: &Path, word: &str) -> PathBuf {
     let extension = path.extension().unwrap_or_default().to_string_lossy();
-    path.with_extension(format!("{worker}.{extension}").trim_end_matches('.'))
+    path.with_extension(format!("{word}.{extension}").trim_end_matches('.'))
 }
 
 /// What is to have a slot.
@@ -570,6 +545,15 @@ impl fmt::Display for MemoryUse {
             f,
             "  {trains:>6} trains {singles:>6} singles  in all, of {train} KiB and {single} KiB"
         )?;
+        if self.doors > 0 {
+            let (singles, once) = (udp::DOOR_MEMORY.singles, "beside the workers, for each of");
+            let listeners = if self.doors == 1 { "listener's" } else { "listeners'" };
+            writeln!(
+                f,
+                "  {:>6} trains {singles:>6} singles  {once} {} {listeners} handshakes",
+                0, self.doors
+            )?;
+        }
         let needed: u32 = self.needs.iter().map(|need| need.trains).sum();
         if trains < needed {
             writeln!(
@@ -596,13 +580,17 @@ impl fmt::Display for PortInfo {
             PortKind::Unix { path, worker } => {
                 writeln!(f, "port {id} {name}: unix {path}, on worker {worker}")?;
             }
-            PortKind::Udp { reports, plain, .. } => {
+            PortKind::Udp { reports, plain, steered, .. } => {
                 if let Some(report) = reports.first() {
                     // Its warnings follow, those of all workers together and each once.
                     let chosen = report.to_string();
                     let chosen = chosen.lines().next().unwrap_or_default();
                     let links = if *plain { "links plain, not sealed" } else { "links sealed" };
-                    writeln!(f, "port {id} {name}: {chosen}; {links}")?;
+                    let apart = match steered {
+                        Some(Ok(())) => ", handshakes apart",
+                        Some(Err(_)) | None => "",
+                    };
+                    writeln!(f, "port {id} {name}: {chosen}; {links}{apart}")?;
                 }
             }
             PortKind::Ethernet(wire) => {

@@ -13,6 +13,7 @@
 //! So a worker never holds a table that names a link it does not have.
 
 mod clock;
+mod door;
 pub mod ledger;
 pub mod messages;
 pub mod numbers;
@@ -36,6 +37,7 @@ use strowger_frame::{
     tally::Counter,
 };
 
+pub use self::door::Door;
 pub use self::request::{
     Attach, AttachError, ConfigError, DetachError, Event, GrowError, PlugError, PortId,
     RenumberError, SwitchConfig,
@@ -82,8 +84,8 @@ struct PortRecord {
     describe: String,
     /// By worker: `None` where the port has no queue there.
     queues: Vec<Option<Queue>>,
-    /// What is counted at a socket of the port that no worker has.
-    beside: Option<Arc<PortTally>>,
+    /// Where handshakes come in, if not at the workers.
+    door: Option<Door>,
     leaving: bool,
 }
 
@@ -282,7 +284,7 @@ impl Switch {
 
     fn record_port(&mut self, id: PortId, describe: String) {
         let queues = (0..self.workers.len()).map(|_| None).collect();
-        let record = Some(PortRecord { describe, queues, beside: None, leaving: false });
+        let record = Some(PortRecord { describe, queues, door: None, leaving: false });
         match self.ports.get_mut(usize::from(id.0)) {
             Some(place) => *place = record,
             None => self.ports.push(record),
@@ -310,7 +312,12 @@ impl Switch {
         }
         let record = self.port_mut(id).ok_or(DetachError::NoPort)?;
         record.leaving = true;
+        // First of all: the kernel then gives handshakes to the workers, like everything else.
+        let door = record.door.take();
         let owners: Vec<bool> = record.queues.iter().map(Option::is_some).collect();
+        if let Some(door) = door {
+            self.past.add_tally(door.tally());
+        }
         for (worker, _) in owners.iter().enumerate().filter(|(_, owns)| **owns) {
             self.give(worker, Order::Unplug(id.0));
         }
@@ -322,9 +329,6 @@ impl Switch {
         if let Some(record) = self.ports.get_mut(usize::from(id.0)).and_then(Option::take) {
             for queue in record.queues.iter().flatten() {
                 self.past.add_queue(&queue.tally, &queue.discards);
-            }
-            if let Some(tally) = &record.beside {
-                self.past.add_tally(tally);
             }
             self.events.push(Event::PortUnplugged(id));
         }
@@ -349,6 +353,7 @@ impl Switch {
         self.now = now;
         self.take_punts(now);
         self.take_knocks(now);
+        self.answer_doors(now);
         self.turn_peering(now);
         loop {
             self.pump();
@@ -377,7 +382,6 @@ impl Switch {
                 Some(Punt::Roamed(link, to)) => self.take_roamed(link, to, now),
                 Some(Punt::Strayed(session, worker)) => self.take_strayed(session, worker),
                 Some(Punt::Worn(link)) => self.take_worn(link, now),
-                Some(Punt::Unsealed(link)) => self.wake(link, now),
                 Some(Punt::AliasUsed { slot, packet }) => self.take_alias_used(slot, packet, now),
                 Some(Punt::Packet { .. } | Punt::Ended(_) | Punt::Said { .. }) | None => return,
             }

@@ -10,12 +10,10 @@
 //! | a fresh authenticated packet from a new address | a path challenge goes there; nothing moves yet |
 //! | the answer, from there | the link's address moves |
 //! | nothing for `interval` although something was sent | a probe: a path challenge to the address it has |
-//! | no data for a while | the keys grow old, and the link is quiet; the next packet wakes it |
 //! | nothing for `interval` times `multiplier` | the link is down (RFC 5880, section 6.8.4); a handshake begins |
 
 mod knocks;
 mod presence;
-mod rest;
 mod spec;
 
 use std::{
@@ -75,6 +73,8 @@ pub(super) struct Peering {
     peers: BTreeMap<Mark, Peer>,
     by_key: HashMap<[u8; 32], Mark>,
     by_index: HashMap<SessionIndex, Seated>,
+    /// Who is where: as the ports know it, whoever had an address first keeps it.
+    by_address: HashMap<(PortId, Address), Mark>,
     /// Places of sessions that nobody has, those given up longest ago first.
     free_places: VecDeque<u16>,
     /// Of those at known addresses, and of all others.
@@ -89,7 +89,7 @@ struct Peer {
     /// The worker that its frames come in by, as far as is proved; what the link itself says leaves by it.
     owner: u8,
     at: Option<Address>,
-    state: LinkState,
+    is_up: bool,
     is_stranger: bool,
     keys_since: Option<Now>,
     handshakes: u64,
@@ -101,7 +101,6 @@ struct Peer {
     refusal_told: Option<Now>,
     /// A stranger that has no link since then gives its slot back.
     down_since: Now,
-    usage: Usage,
 }
 
 /// Where a session's frames are opened.
@@ -128,6 +127,21 @@ fn nanos(now: Now) -> Nanos {
 }
 
 impl Peering {
+    /// A peer is at this address from now on; without one, nowhere.
+    fn settle(&mut self, mark: Mark, at: Option<Address>) {
+        let Some(peer) = self.peers.get_mut(&mark) else { return };
+        let port = peer.spec.port;
+        let was = std::mem::replace(&mut peer.at, at);
+        if let Some(was) = was.map(|was| (port, was))
+            && self.by_address.get(&was) == Some(&mark)
+        {
+            self.by_address.remove(&was);
+        }
+        if let Some(at) = at {
+            self.by_address.entry((port, at)).or_insert(mark);
+        }
+    }
+
     /// An index whose place no session has, random where it need not be dense.
     fn new_index(free: &mut VecDeque<u16>, entropy: &mut dyn Entropy) -> SessionIndex {
         loop {
@@ -148,11 +162,9 @@ impl Peering {
 use self::{
     knocks::{Budgets, KNOWN_PER_SECOND, STRANGERS_PER_SECOND},
     presence::{Challenge, Pulse},
-    rest::Usage,
 };
 pub use self::{
     presence::Liveness,
-    rest::LinkState,
     spec::{Agreed, PeerError, PeerSpec, PeerView, StrangerPolicy},
 };
 
@@ -180,6 +192,7 @@ impl Switch {
             peers: BTreeMap::new(),
             by_key: HashMap::new(),
             by_index: HashMap::new(),
+            by_address: HashMap::new(),
             free_places: (1..SESSIONS_MAX as u16).chain([0]).collect(),
             budgets: [KNOWN_PER_SECOND, STRANGERS_PER_SECOND].map(Budgets::new),
             due: Nanos::ZERO,
@@ -201,6 +214,9 @@ impl Switch {
     pub fn welcome_strangers(&mut self, port: PortId, welcome: bool) {
         for worker in 0..self.workers.len() {
             self.give(worker, Order::WelcomeStrangers(port.0, welcome));
+        }
+        if let Some(door) = self.door_mut(port.0) {
+            door.welcome_strangers(welcome);
         }
     }
 
@@ -260,8 +276,8 @@ impl Switch {
             spec,
             session: Session::new(config),
             owner,
-            at,
-            state: LinkState::Down,
+            at: None,
+            is_up: false,
             is_stranger,
             keys_since: None,
             handshakes: 0,
@@ -270,10 +286,13 @@ impl Switch {
             pulse: Pulse::default(),
             refusal_told: None,
             down_since: now,
-            usage: Usage::default(),
         };
         peering.peers.insert(mark, peer);
-        self.want(mark, now);
+        peering.settle(mark, at);
+        if at.is_some() {
+            // Nobody has said anything yet that could be refused.
+            let _ = self.drive(mark, Input::Wanted, None, now);
+        }
         Ok((slot, mark))
     }
 
@@ -391,7 +410,7 @@ impl Switch {
                         self.give(worker, Order::Close(index));
                     }
                 }
-                Output::Expired => self.take_expiry(mark, now),
+                Output::Expired => self.set_up(mark, false, now),
             }
         }
     }
@@ -412,11 +431,20 @@ impl Switch {
         });
         peer.keys_since = Some(now);
         peer.pulse.asked = 0;
-        peer.usage.note_keys(now);
-        if peer.state == LinkState::Up {
+        if peer.is_up {
             self.events.extend(slot.map(Event::Rekeyed));
         } else {
-            self.set_state(mark, LinkState::Up, now);
+            self.set_up(mark, true, now);
+        }
+    }
+
+    fn set_up(&mut self, mark: Mark, is_up: bool, now: Now) {
+        let slot = self.slot_of(mark);
+        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
+        if std::mem::replace(&mut peer.is_up, is_up) != is_up {
+            peer.down_since = now;
+            let event = if is_up { Event::LinkUp } else { Event::LinkDown };
+            self.events.extend(slot.map(event));
         }
     }
 
@@ -494,7 +522,6 @@ impl Switch {
             if timeout(self).is_some_and(|due| due <= nanos(now)) {
                 let _ = self.drive(mark, Input::Tick, None, now);
             }
-            self.weigh_usage(mark, now);
             self.feel_pulse(mark, now);
             self.see_off(mark, now);
             if let (Some(due), Some(peering)) = (timeout(self), &mut self.peering) {
@@ -508,9 +535,8 @@ impl Switch {
     fn see_off(&mut self, mark: Mark, now: Now) {
         let Some(peer) = self.peering.as_ref().and_then(|p| p.peers.get(&mark)) else { return };
         let patience = peer.spec.liveness.detection_ns();
-        let is_gone = peer.is_stranger
-            && peer.state != LinkState::Up
-            && now.0.saturating_sub(peer.down_since.0) >= patience;
+        let is_gone =
+            peer.is_stranger && !peer.is_up && now.0.saturating_sub(peer.down_since.0) >= patience;
         if let (true, Some(slot)) = (is_gone, self.slot_of(mark)) {
             // Refused only where it is leaving already.
             let _ = self.detach(slot);
@@ -527,7 +553,7 @@ impl Switch {
                 key: peer.spec.key,
                 port: peer.spec.port,
                 at: peer.at,
-                state: peer.state,
+                is_up: peer.is_up,
                 rights: peer.spec.rights,
                 keys_since: peer.keys_since,
                 handshakes: peer.handshakes,
@@ -543,6 +569,7 @@ impl Switch {
     /// Forgets a peer whose slot is being detached.
     pub(super) fn drop_peer(&mut self, mark: Mark) {
         let Some(peering) = &mut self.peering else { return };
+        peering.settle(mark, None);
         let Some(mut peer) = peering.peers.remove(&mark) else { return };
         peering.by_key.remove(&peer.spec.key.0);
         peering.config.local.forget(&peer.spec.key);

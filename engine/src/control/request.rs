@@ -93,6 +93,8 @@ pub enum PlugError {
     NoWorker(usize),
     /// [`PORTS_MAX`] ports are plugged in.
     Full,
+    /// There is no such port to give a door.
+    NoPort,
 }
 
 impl fmt::Display for PlugError {
@@ -103,6 +105,7 @@ impl fmt::Display for PlugError {
             }
             Self::NoWorker(number) => write!(f, "there is no worker {number}"),
             Self::Full => write!(f, "{PORTS_MAX} ports are plugged in"),
+            Self::NoPort => f.write_str("there is no such port"),
         }
     }
 }
@@ -312,11 +315,7 @@ pub enum Event {
     PortUnplugged(PortId),
     /// The link behind the slot has keys, and its peer has shown that it has them, too.
     LinkUp(u32),
-    /// Nothing has crossed the link behind the slot for so long that its keys have grown old. The next
-    /// packet brings it up again.
-    LinkQuiet(u32),
-    /// The link behind the slot has no keys though some are wanted, or its peer has not been heard for
-    /// too long.
+    /// The link behind the slot has no keys, or its peer has not been heard for too long.
     LinkDown(u32),
     /// The peer behind the slot was proved to be at another address.
     Roamed(u32, Address),

@@ -1,13 +1,11 @@
 //! What people and programs are shown of a switch: copies of counters, never the switch itself.
 
-use std::sync::Arc;
-
 use strowger_frame::{
     Mark,
     port::{Address, KernelDrop, PortTally},
 };
 
-use super::{PortId, Switch, losses, numbers::Standing};
+use super::{PortId, Queue, Switch, losses, numbers::Standing};
 use crate::{
     discard::{Discard, DiscardTally},
     link::Behind,
@@ -79,11 +77,11 @@ pub struct SlotView {
     pub heard_ns: u64,
 }
 
-/// One queue of a port: its half on one worker.
+/// One queue of a port: its half on one worker, or its door.
 #[derive(Clone, Debug)]
 pub struct QueueView {
-    /// The worker that owns it.
-    pub worker: usize,
+    /// The worker that owns it; of a door none, since the slow path reads it.
+    pub worker: Option<usize>,
     /// Frames that arrived, lost ones included.
     pub frames_in: u64,
     /// Their bytes.
@@ -113,7 +111,7 @@ pub struct PortView {
     pub id: PortId,
     /// What it is.
     pub describe: String,
-    /// Its queues, by worker.
+    /// Its queues, by worker; its door last, if it has one.
     pub queues: Vec<QueueView>,
 }
 
@@ -211,14 +209,6 @@ impl Balance {
 }
 
 impl Switch {
-    /// Counts with a port what comes in by one more socket of it, whose frames are handed to
-    /// [`knock`](Self::knock) and to no worker.
-    pub fn count_with(&mut self, port: PortId, tally: Arc<PortTally>) {
-        if let Some(record) = self.port_mut(port) {
-            record.beside = Some(tally);
-        }
-    }
-
     /// All slots in use or in quarantine, in order of their numbers.
     pub fn slots(&self) -> Vec<SlotView> {
         let leaving =
@@ -269,28 +259,20 @@ impl Switch {
             .filter_map(|(number, record)| {
                 let record = record.as_ref()?;
                 let queues = record.queues.iter().enumerate().filter_map(|(worker, queue)| {
-                    let queue = queue.as_ref()?;
-                    let tally = &queue.tally;
+                    let Queue { tally, discards } = queue.as_ref()?;
                     let mut sums = Balance::default();
-                    sums.add_queue(tally, &queue.discards);
-                    Some(QueueView {
-                        worker,
-                        frames_in: tally.frames_in.read(),
-                        bytes_in: tally.bytes_in.read(),
-                        frames_out: tally.frames_out.read(),
-                        bytes_out: tally.bytes_out.read(),
-                        frames_made: tally.frames_made.read(),
-                        trains_in: tally.trains_in.read(),
-                        trains_out: tally.trains_out.read(),
-                        kernel_drops: sums.kernel_drops,
-                        kernel: sums.kernel_by_reason().collect(),
-                        discards: sums.by_reason().collect(),
-                    })
+                    sums.add_queue(tally, discards);
+                    Some(queue_view(Some(worker), tally, &sums))
+                });
+                let door = record.door.as_ref().map(|door| {
+                    let mut sums = Balance::default();
+                    sums.add_tally(door.tally());
+                    queue_view(None, door.tally(), &sums)
                 });
                 Some(PortView {
                     id: PortId(number as u16),
                     describe: record.describe.clone(),
-                    queues: queues.collect(),
+                    queues: queues.chain(door).collect(),
                 })
             })
             .collect()
@@ -302,8 +284,8 @@ impl Switch {
         for queue in self.ports.iter().flatten().flat_map(|record| &record.queues).flatten() {
             balance.add_queue(&queue.tally, &queue.discards);
         }
-        for tally in self.ports.iter().flatten().filter_map(|record| record.beside.as_ref()) {
-            balance.add_tally(tally);
+        for door in self.ports.iter().flatten().filter_map(|record| record.door.as_ref()) {
+            balance.add_tally(door.tally());
         }
         balance.add_discards(&self.discards);
         balance.frames_made += self.made.iter().map(|made| made.read()).sum::<u64>();
@@ -311,5 +293,21 @@ impl Switch {
             balance.add_discards(homeless);
         }
         balance
+    }
+}
+
+fn queue_view(worker: Option<usize>, tally: &PortTally, sums: &Balance) -> QueueView {
+    QueueView {
+        worker,
+        frames_in: tally.frames_in.read(),
+        bytes_in: tally.bytes_in.read(),
+        frames_out: tally.frames_out.read(),
+        bytes_out: tally.bytes_out.read(),
+        frames_made: tally.frames_made.read(),
+        trains_in: tally.trains_in.read(),
+        trains_out: tally.trains_out.read(),
+        kernel_drops: sums.kernel_drops,
+        kernel: sums.kernel_by_reason().collect(),
+        discards: sums.by_reason().collect(),
     }
 }

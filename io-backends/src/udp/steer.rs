@@ -114,10 +114,18 @@ pub fn worker_of(from: SocketAddr, workers: usize) -> usize {
     spread as usize % workers.max(1)
 }
 
+/// What kernels let a socket keep beside its buffers, where nobody has lowered it; the program needs
+/// some hundred bytes of it.
+const OPTMEM_BYTES: usize = 20_480;
+
 fn refused(errno: i32) -> Refusal {
+    let way_out = match errno {
+        libc::ENOMEM => format!("raise it with: sysctl -w net.core.optmem_max={OPTMEM_BYTES}"),
+        _ => "it needs Linux 4.5".to_owned(),
+    };
     Refusal {
         why: format!("SO_ATTACH_REUSEPORT_CBPF: {}", named(errno)),
-        way_out: "it needs Linux 4.5".to_owned(),
+        way_out,
         errno: Some(errno),
     }
 }

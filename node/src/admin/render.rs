@@ -4,10 +4,7 @@ use serde_json::{Map, Value, json};
 use strowger_crypto::{PeerId, SealMode};
 use strowger_engine::{
     Now,
-    control::{
-        Balance, PortId, PortView, QueueView, SlotView,
-        peering::{LinkState, PeerView},
-    },
+    control::{Balance, PortId, PortView, QueueView, SlotView, peering::PeerView},
     discard::Discard,
     link::{Behind, Rights},
     scheme::Scheme,
@@ -111,8 +108,7 @@ fn peer(view: &PeerView, now: Now, names: &[(u16, String)]) -> Value {
         "peer_id": view.agreed.map(|agreed| agreed.peer_id.to_string()),
         "address": address(view.at),
         "behind": name_of(view.port, names),
-        "up": view.is_up(),
-        "quiet": view.state == LinkState::Quiet,
+        "up": view.is_up,
         "rights": rights(view.rights),
         "stranger": view.is_stranger,
         "handshakes": view.handshakes,
@@ -136,8 +132,7 @@ fn link(view: &SlotView, peers: &[PeerView], now: Now, names: &[(u16, String)]) 
         "sealed": peer.is_some(),
         "seal": seal,
         // Nobody asks the far end of a plain link whether it is there.
-        "up": peer.map(PeerView::is_up),
-        "quiet": peer.map(|peer| peer.state == LinkState::Quiet),
+        "up": peer.map(|peer| peer.is_up),
         "address": address(view.at),
         "behind": view.port.and_then(|port| name_of(port, names)),
         "mtu": agreed.map(|agreed| agreed.frame_bytes_max),
@@ -345,12 +340,13 @@ fn backend(info: &PortInfo) -> Value {
             "chosen": wire.chosen().join("; "),
             "warnings": info.warnings(),
         }),
-        PortKind::Udp { local, plain, reports } => json!({
+        PortKind::Udp { local, plain, reports, steered } => json!({
             "port": info.id.0, "name": info.name, "backend": info.backend(),
             "address": local.to_string(), "seal": if *plain { "plain" } else { "sealed" },
             "chosen": reports.first().map(|report| {
                 report.to_string().lines().next().unwrap_or_default().to_owned()
             }),
+            "handshakes_apart": steered.as_ref().map(Result::is_ok),
             "warnings": info.warnings(),
         }),
     }

@@ -155,11 +155,11 @@ fn boxed(
     worker: usize,
     workers: usize,
 ) -> Result<Box<dyn Port>, String> {
-    match (&ethernet.capture, ethernet.queues) {
-        (None, _) => Ok(Box::new(port)),
-        (Some(file), Queues::One { .. }) => captured(Box::new(port), file),
-        (Some(file), Queues::All) => captured(Box::new(port), &of_worker(file, worker, workers)),
-    }
+    let path = ethernet.capture.as_deref().map(|file| match ethernet.queues {
+        Queues::One { .. } => file.to_owned(),
+        Queues::All => of_worker(file, worker, workers),
+    });
+    captured(Box::new(port), path.as_deref())
 }
 
 /// What is to be said, or refused, of an interface as a whole.

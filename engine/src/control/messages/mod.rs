@@ -101,7 +101,6 @@ impl Switch {
             | Punt::Roamed(..)
             | Punt::Strayed(..)
             | Punt::Worn(_)
-            | Punt::Unsealed(_)
             | Punt::AliasUsed { .. } => (),
         }
     }

@@ -7,16 +7,10 @@ use strowger_crypto::{
     link_header::{Kind, LinkHeader, Step},
     session::{Adopted, Input},
 };
-use strowger_frame::{Address, Frame, Mark};
+use strowger_frame::{Address, Mark};
 
-use super::{super::Switch, Knocked, Peer, PeerSpec, Peering, nanos};
-use crate::{
-    Now,
-    control::PortId,
-    discard::Discard,
-    orders::{Knock, Order},
-    session::place_of,
-};
+use super::{super::Switch, Knocked, PeerSpec, Peering, nanos};
+use crate::{Now, control::PortId, discard::Discard, orders::Knock, session::place_of};
 
 /// Handshake messages a second that are read for peers at their known addresses, and for all
 /// others. Each costs some 0.3 ms of the slow path, which so is never busy with strangers for more
@@ -29,7 +23,7 @@ pub(super) const STRANGERS_PER_SECOND: u32 = 1_000;
 const CALM_BUDGET_PERCENT: u32 = 75;
 
 /// Cookies given out a second, to those at known addresses and to others each: a cookie costs the slow
-/// path 7 us, and a worker a send.
+/// path 7 us, and a worker a send where the port has no door.
 const COOKIES_PER_SECOND: u32 = 2_000;
 
 /// What may be done in a second for those who knock.
@@ -84,23 +78,11 @@ impl Budget {
 }
 
 impl Switch {
-    /// Hands in a frame that the slow path itself took from a socket of this port, so that whoever
-    /// knocks costs the workers nothing (R9). `worker` is the one that data from the same address
-    /// comes in by. What is no handshake message is discarded.
-    ///
-    /// The frames of that socket are to be counted with the port's: [`count_with`](Self::count_with).
-    pub fn knock(&mut self, worker: usize, port: PortId, from: Address, frame: Frame, now: Now) {
-        let is_knock = LinkHeader::parse(frame.bytes()).is_ok_and(|head| head.kind.is_handshake());
-        let is_worker = worker < self.workers.len();
-        if !is_knock || !is_worker || self.port_mut(port).is_none() {
-            return self.discards.count(Discard::BadLinkKind);
-        }
-        // A known peer at its known address is no stranger: it has a budget of its own.
-        let at_home = |peer: &Peer| peer.spec.port == port && peer.at == Some(from);
-        let peers = self.peering.iter().flat_map(|peering| &peering.peers);
-        let link = peers.filter(|(_, peer)| at_home(peer)).map(|(mark, _)| *mark).next();
-        let link = link.unwrap_or(Mark::stranger(0));
-        self.take_knock(&Knock { worker: worker as u8, port: port.0, link, from, frame }, now);
+    /// The link of the peer that is at this address behind the port: it is no stranger, and has a budget
+    /// of its own.
+    pub(in crate::control) fn link_at(&self, port: PortId, at: Address) -> Mark {
+        let known = self.peering.as_ref().and_then(|p| p.by_address.get(&(port, at)));
+        known.copied().unwrap_or(Mark::stranger(0))
     }
 
     /// Somebody knocks: a handshake message, from anywhere.
@@ -138,8 +120,7 @@ impl Switch {
                 return Err(Discard::OverBudget);
             }
             Ok(Admission::Answer(cookie)) => {
-                let order = Order::Send(knock.port, knock.from, cookie.to_vec());
-                self.give(usize::from(knock.worker), order);
+                self.answer_knock(knock, cookie.to_vec());
                 return Ok(());
             }
             Ok(Admission::Go(_)) if !budgets.reads.spend(nanos(now)) => {
@@ -163,8 +144,7 @@ impl Switch {
                 let (gate, local) = (&peering.gate, &peering.config.local);
                 let answer = xx::answer(gate, local, &peering.offer, &source, &admitted);
                 let answer = answer.map_err(|_| Discard::BadSeal)?;
-                let order = Order::Send(knock.port, knock.from, answer);
-                self.give(usize::from(knock.worker), order);
+                self.answer_knock(knock, answer);
                 Ok(())
             }
             Step::Finish => {

@@ -12,7 +12,7 @@ use strowger_frame::{Address, Frame, Mark};
 
 use super::{
     super::{Event, Switch},
-    LinkState, nanos,
+    nanos,
 };
 use crate::{Now, orders::Order};
 
@@ -110,8 +110,10 @@ impl Switch {
             self.give(worker, Order::Readdress(link, to));
         }
         let slot = self.slot_of(link);
+        if let Some(peering) = &mut self.peering {
+            peering.settle(link, Some(to));
+        }
         if let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&link)) {
-            peer.at = Some(to);
             peer.challenge = None;
         }
         if let Some(Some(attachment)) = self.attached.get_mut(link.index()).map(|(_, a)| a) {
@@ -167,7 +169,7 @@ impl Switch {
         let heard = attachment.tallies.iter().map(|tally| tally.heard_ns.read()).max();
         let frames_out: u64 = attachment.tallies.iter().map(|t| t.frames_out.read()).sum();
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
-        if peer.state != LinkState::Up {
+        if !peer.is_up {
             peer.pulse.frames_out = frames_out;
             return;
         }
@@ -198,8 +200,7 @@ impl Switch {
             pulse.asked_at = now.0;
             self.challenge(mark, None, now);
         } else {
-            self.set_state(mark, LinkState::Down, now);
-            self.want(mark, now);
+            self.set_up(mark, false, now);
             // Its keys go on opening what may yet come; a handshake finds out whether it is there.
             let _ = self.drive(mark, Input::Worn, None, now);
         }

@@ -1,0 +1,70 @@
+//! UDP listeners: one socket for each worker at the same address, and, where handshakes may come in, a
+//! door beside them, if the kernel steers. It never receives anything itself.
+
+use strowger_engine::control::Door;
+use strowger_frame::{Address, BURST_MAX, Pool, PoolSpec, Port};
+use strowger_io::udp::{Opened, Refusal, Report, Steered, UdpSpec, open_steered, worker_of};
+
+use super::{beside, captured, of_worker};
+use crate::config::{Config, Listener};
+
+/// A door's memory: a burst that the socket is ready for, one that is being read, and an answer.
+pub(super) const DOOR_MEMORY: PoolSpec =
+    PoolSpec { trains: 0, singles: 2 * BURST_MAX as u32 + 1, huge_pages: false };
+
+/// A listener that is open.
+pub(super) struct Opening {
+    /// One a worker, in their order.
+    pub(super) queues: Vec<Box<dyn Port>>,
+    pub(super) reports: Vec<Report>,
+    pub(super) door: Option<Door>,
+    /// Whether handshakes come in by the door; `None` where nobody has any to make.
+    pub(super) steered: Option<Result<(), Refusal>>,
+}
+
+/// Whether there is anything to shake hands with.
+pub(super) fn has_doors(config: &Config) -> bool {
+    config.identity.is_some()
+}
+
+pub(super) fn open(
+    listener: &Listener,
+    config: &Config,
+    workers: usize,
+) -> Result<Opening, String> {
+    let has_door = has_doors(config);
+    let spec = UdpSpec {
+        backend: listener.backend,
+        socket_buffer_bytes: listener.socket_buffer_bytes,
+        neighbours_max: config.switch.slot_max + 1,
+        posted_buffers: listener.posted_buffers,
+        steering_refused: !has_door,
+        ..UdpSpec::new(listener.address)
+    };
+    let Steered { workers: opened, slow } =
+        open_steered(&spec, workers).map_err(|error| error.to_string())?;
+    let mut queues = Vec::new();
+    let mut reports = Vec::new();
+    for (worker, one) in opened.into_iter().enumerate() {
+        let (queue, report) = one.boxed();
+        let path = listener.capture.as_deref().map(|path| of_worker(path, worker, workers));
+        queues.push(captured(queue, path.as_deref())?);
+        reports.push(report);
+    }
+    let (door, steered) = match slow {
+        Ok(slow) => (Some(door(slow, listener)?), Some(Ok(()))),
+        Err(refusal) => (None, has_door.then_some(Err(refusal))),
+    };
+    Ok(Opening { queues, reports, door, steered })
+}
+
+fn door(slow: Opened, listener: &Listener) -> Result<Door, String> {
+    let path = listener.capture.as_deref().map(|path| beside(path, "handshakes"));
+    let pool =
+        Pool::new(&DOOR_MEMORY).map_err(|error| format!("memory for handshakes: {error}"))?;
+    let worker_of = |at: Address, workers: usize| match at {
+        Address::Udp(at) => worker_of(at, workers),
+        Address::Only | Address::Ether(_) => 0,
+    };
+    Ok(Door { port: captured(slow.boxed().0, path.as_deref())?, pool, worker_of })
+}
