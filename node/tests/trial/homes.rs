@@ -67,6 +67,16 @@ impl Home {
         self.directory.path().join(name)
     }
 
+    /// Asks the relay that runs here.
+    pub(crate) fn ask(&self, request: &str) -> Value {
+        let mut stream = UnixStream::connect(self.path("control")).expect("it is up");
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        writeln!(stream, "{request}").unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).expect("an answer comes");
+        serde_json::from_str(&line).unwrap()
+    }
+
     /// A relay with an endpoint at slot 4 and a peer with this key at slot 2.
     pub(crate) fn start(&self, key: &str, at: Option<SocketAddr>, more: &str) -> Relay<'_> {
         let address = at.map(|at| format!("address = \"{at}\"\n")).unwrap_or_default();
@@ -120,12 +130,7 @@ pub(crate) struct Relay<'h> {
 
 impl Relay<'_> {
     pub(crate) fn ask(&self, request: &str) -> Value {
-        let mut stream = UnixStream::connect(self.home.path("control")).expect("it is up");
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        writeln!(stream, "{request}").unwrap();
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).expect("an answer comes");
-        serde_json::from_str(&line).unwrap()
+        self.home.ask(request)
     }
 
     /// The command with these arguments, asking this relay.

@@ -1,0 +1,209 @@
+//! Relays as processes at which strangers knock without pause, from several addresses: what is sealed
+//! goes on, who is known gets its link, and the counters are even. Nothing here sleeps.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use std::{
+    env, fs,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use serde_json::Value;
+use strowger_crypto::{
+    IdentityKey, Local, NetworkId, OsEntropy, Psk, StaticPublic,
+    handshake::{Offer, Ours, Stamp, ik},
+    link_header::SessionIndex,
+};
+
+use trial::{
+    eventually,
+    homes::{Home, assert_exchange, until_up},
+};
+
+/// Each at an address of its own.
+const STRANGERS: u8 = 8;
+/// Knocks of each before the relay is asked how many it has counted: those of all fit into a socket.
+const AT_ONCE: u64 = 32;
+
+/// Somebody whom nobody configured, and who knows whom it knocks at.
+struct Stranger {
+    socket: UdpSocket,
+    message: Vec<u8>,
+}
+
+impl Stranger {
+    fn new(number: u8, home: &Home) -> Self {
+        let network = NetworkId::new(b"test").unwrap();
+        let local = Local::new(&IdentityKey::generate(&mut OsEntropy).unwrap(), network);
+        let (offer, index) = (Offer::default(), SessionIndex::new(1).unwrap());
+        let ours = Ours { local: &local, offer: &offer, index, stamp: Stamp(1) };
+        let key: StaticPublic = home.key.parse().unwrap();
+        let (_, message) = ik::initiate(&ours, &key, &Psk::NONE, None, &mut OsEntropy).unwrap();
+        let IpAddr::V4(ip) = home.at.ip() else { panic!("homes have addresses of 127/8") };
+        let [a, b, c, d] = ip.octets();
+        let socket = UdpSocket::bind((Ipv4Addr::new(a, b ^ 0x20, c, d.wrapping_add(number)), 0));
+        let socket = socket.unwrap();
+        socket.connect(home.at).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self { socket, message }
+    }
+
+    /// Replies so far: each no longer than what asked for it (R8).
+    fn replies(&self) -> u64 {
+        let mut bytes = [0; 2_048];
+        let each = std::iter::from_fn(|| self.socket.recv(&mut bytes).ok());
+        each.inspect(|&length| assert!(length <= self.message.len())).count() as u64
+    }
+}
+
+/// Knocks until it is told to stop, and no faster than the relay's sockets can take it: what they drop
+/// would be no test of the relay. Says how many knocks there were, and how many replies.
+fn knock(home: &Home, strangers: &[Stranger], done: &AtomicBool) -> (u64, u64) {
+    let counted = || {
+        let port = wan(home);
+        port["frames_in"].as_u64().unwrap() + port["kernel_drops"].as_u64().unwrap()
+    };
+    let (mut knocks, mut replies) = (0, 0);
+    while !done.load(Ordering::Relaxed) {
+        let before = counted();
+        for stranger in strangers {
+            for _ in 0..AT_ONCE {
+                // Refused only if the relay is gone, which then is found out elsewhere.
+                knocks += u64::from(stranger.socket.send(&stranger.message).is_ok());
+            }
+            replies += stranger.replies();
+        }
+        let all = before + AT_ONCE * strangers.len() as u64;
+        eventually("knocks are counted", || {
+            (counted() >= all || done.load(Ordering::Relaxed)).then_some(())
+        });
+    }
+    (knocks, replies)
+}
+
+fn wan(home: &Home) -> Value {
+    home.ask(r#"{"show":"ports"}"#)["ports"][0].take()
+}
+
+/// Of the port's door, if it has one.
+fn door(home: &Home) -> Option<Value> {
+    let mut port = wan(home);
+    let queues = port["queues"].as_array_mut().unwrap();
+    queues.iter_mut().find(|queue| queue["worker"].is_null()).map(Value::take)
+}
+
+/// A relay of so many workers, whose peer it knows by address or not, goes on while strangers knock.
+fn goes_on(workers: usize, peer_is_expected: bool, has_door: bool) {
+    let (a, b) = (Home::new(), Home::new());
+    let more = format!("[switch]\nworkers = {workers}");
+    let first = a.start(&b.key, peer_is_expected.then_some(b.at), &more);
+    let second = b.start(&a.key, Some(a.at), "");
+    until_up([&first, &second]);
+    let (mut at_a, mut at_b) = (first.client(), second.client());
+    let strangers: Vec<_> = (1..=STRANGERS).map(|number| Stranger::new(number, &a)).collect();
+    let done = AtomicBool::new(false);
+    let (knocks, replies) = thread::scope(|scope| {
+        let end = End(&done);
+        let knocking = scope.spawn(|| knock(&a, &strangers, &done));
+        // From here on strangers have to show first that they receive where they send from.
+        eventually("the budget is spent", || (first.discards("over_budget") > 0).then_some(()));
+        for _ in 0..20 {
+            assert_exchange(&mut at_a, &mut at_b);
+        }
+        // The peer begins anew, and its handshake is one of thousands.
+        drop(second);
+        eventually("its death is noticed", || (!first.is_up()).then_some(()));
+        let _ = fs::remove_file(b.path("local"));
+        let second = b.start(&a.key, Some(a.at), "");
+        until_up([&first, &second]);
+        let mut at_b = second.client();
+        for _ in 0..20 {
+            assert_exchange(&mut at_a, &mut at_b);
+        }
+        drop(end);
+        second.stop();
+        knocking.join().unwrap()
+    });
+    eventually("the counters are even", || {
+        let balance = first.ask(r#"{"show":"discards"}"#)["balance"].take();
+        (balance["even"] == true).then_some(())
+    });
+    let replies = replies + strangers.iter().map(Stranger::replies).sum::<u64>();
+    assert!(replies > 0 && replies <= knocks, "{replies} replies to {knocks} knocks");
+    assert_eq!(door(&a).is_some(), has_door);
+    if let Some(door) = door(&a) {
+        let count = |name: &str| door[name].as_u64().unwrap();
+        assert!(count("frames_in") + count("kernel_drops") >= knocks, "all came in by the door");
+        assert!(count("frames_made") >= replies, "and were answered there");
+    }
+    first.stop();
+}
+
+/// Ends the knocking, however the test ends.
+struct End<'d>(&'d AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn r9_a_relay_goes_on_while_strangers_knock_at_its_door() {
+    let home = Home::new();
+    let relay = home.start_with("");
+    let said = relay.said.join("\n");
+    assert!(said.contains("handshakes apart") && said.contains("listener's handshakes"), "{said}");
+    let status = relay.ask(r#"{"show":"status"}"#);
+    assert_eq!(status["ports"][0]["handshakes_apart"], true);
+    relay.stop();
+    for (workers, peer_is_expected) in [(1, true), (1, false), (3, true), (2, false)] {
+        goes_on(workers, peer_is_expected, true);
+    }
+}
+
+/// Set where the kernel is to refuse.
+const INSIDE: &str = "STROWGER_TEST_NO_STEERING";
+
+/// In a network namespace whose sockets may keep no program, this test runs itself once more.
+#[test]
+fn r9_where_the_kernel_does_not_steer_workers_hand_up_who_knocks_and_go_on() {
+    if env::var_os(INSIDE).is_none() {
+        let name = "r9_where_the_kernel_does_not_steer_workers_hand_up_who_knocks_and_go_on";
+        let inside = "ip link set lo up && sysctl -qw net.core.optmem_max=0";
+        let made = Command::new("unshare").args(["--net", "sh", "-c", inside]).output();
+        if !made.as_ref().is_ok_and(|made| made.status.success()) {
+            assert!(env::var_os("CI").is_none(), "in CI nothing is skipped: {made:?}");
+            eprintln!("SKIPPED, for want of rights or of a tool: {made:?}");
+            return;
+        }
+        let again = format!("{inside} && exec \"$0\" --exact {name} --nocapture");
+        let exe = env::current_exe().unwrap();
+        let run = Command::new("unshare")
+            .args(["--net", "sh", "-c", &again])
+            .arg(exe)
+            .env(INSIDE, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&run.stdout);
+        let failed = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success() && said.contains("1 passed"), "{said}\n{failed}");
+        return;
+    }
+    let home = Home::new();
+    let relay = home.start_with("");
+    let said = relay.said.join("\n");
+    let why = "workers take handshakes in: SO_ATTACH_REUSEPORT_CBPF: ENOMEM (os error 12), raise it \
+               with: sysctl -w net.core.optmem_max=";
+    assert!(said.contains(why) && !said.contains("handshakes apart"), "{said}");
+    let status = relay.ask(r#"{"show":"status"}"#);
+    assert_eq!(status["ports"][0]["handshakes_apart"], false);
+    relay.stop();
+    for (workers, peer_is_expected) in [(1, true), (3, false)] {
+        goes_on(workers, peer_is_expected, false);
+    }
+}
