@@ -108,7 +108,12 @@ fn pass(rung: Rung, backend: udp::Choice, len: usize) {
 #[test]
 fn frames_pass_between_udp_and_ethernet_without_a_copy() {
     for rung in RUNGS {
-        for backend in [udp::Choice::Mmsg, udp::Choice::Auto] {
+        for backend in [udp::Choice::Mmsg, udp::Choice::IoUring] {
+            let spec = UdpSpec { backend, ..UdpSpec::new("127.0.0.1:0".parse().unwrap()) };
+            if let Err(why) = udp::open(&spec, 0) {
+                eprintln!("SKIPPED, {backend:?}: {why}");
+                continue;
+            }
             for len in [64, 512, 1400] {
                 pass(rung, backend, len);
             }
