@@ -117,7 +117,7 @@ impl Node {
     }
 
     fn is_up(&self) -> bool {
-        self.switch.is_settled() && self.switch.peers().iter().all(|peer| peer.is_up)
+        self.switch.is_settled() && self.switch.peers().iter().all(|peer| peer.is_up())
     }
 }
 

@@ -169,7 +169,7 @@ fn come_up(
             end.answer(socket)?;
         }
         let heard = ends.iter().all(|(_, end)| end.heard);
-        let up = slow_path.switch.peers().iter().all(|peer| peer.is_up);
+        let up = slow_path.switch.peers().iter().all(|peer| peer.is_up());
         if heard && up && slow_path.switch.is_settled() {
             return Ok(());
         }

@@ -51,6 +51,10 @@ pub const SEAL_REFUSED_AFTER_PACKETS: u64 = 1 << 61;
 /// wish for new keys and the end of the old ones: at 30 % loss all of them fail once in 10^17.
 pub const RETRY_AFTER: Nanos = Nanos(SECOND);
 
+/// Attempts that are [`RETRY_AFTER`] apart even when there are no keys at all: packets may wait for
+/// them. From then on each waits twice as long as the one before.
+pub const HURRIED_ATTEMPTS: u32 = 10;
+
 /// Longest time between two attempts when there are no keys at all and nobody answers.
 pub const RETRY_AFTER_MAX: Nanos = Nanos(16 * SECOND);
 

@@ -27,8 +27,8 @@ use crate::handshake::{
 };
 use crate::identity::{Identity, Local, StaticPublic};
 use crate::limits::{
-    CONFIRMS_MAX, COOKIE_SECRET_LIFE, OPEN_REFUSED_AFTER, REKEY_AFTER, REKEY_AFTER_AS_RESPONDER,
-    REKEY_SPACING, RETRY_AFTER, RETRY_AFTER_MAX, SEAL_REFUSED_AFTER,
+    CONFIRMS_MAX, COOKIE_SECRET_LIFE, HURRIED_ATTEMPTS, OPEN_REFUSED_AFTER, REKEY_AFTER,
+    REKEY_AFTER_AS_RESPONDER, REKEY_SPACING, RETRY_AFTER, RETRY_AFTER_MAX, SEAL_REFUSED_AFTER,
 };
 use crate::link_header::{Kind, LinkHeader, SessionIndex};
 use crate::opener::Openers;
@@ -446,7 +446,8 @@ impl Session {
         let pause = if self.sealing {
             RETRY_AFTER // keys are running out: hurry
         } else {
-            Nanos((RETRY_AFTER.0 << self.tries.min(10)).min(RETRY_AFTER_MAX.0))
+            let doublings = self.tries.saturating_sub(HURRIED_ATTEMPTS - 1).min(10);
+            Nanos((RETRY_AFTER.0 << doublings).min(RETRY_AFTER_MAX.0))
         };
         let jitter = Nanos(u64::from(u32::from_be_bytes(jitter)) % (RETRY_AFTER.0 / 3));
         self.tries = self.tries.saturating_add(1);

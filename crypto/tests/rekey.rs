@@ -515,7 +515,14 @@ fn a_peer_of_another_identity_than_expected_gets_no_link() {
             world.run(Nanos::from_secs(60), [None, None]);
             assert!(!world.nodes[expects].session.is_up());
             assert!(world.nodes[expects].openers.is_empty());
-            assert!(world.nodes[begins].attempts < 10, "it asks ever more seldom");
+            let hurried = world.nodes[begins].attempts;
+            assert!(
+                hurried <= u64::from(strowger_crypto::limits::HURRIED_ATTEMPTS) + 6,
+                "{hurried}"
+            );
+            world.run(Nanos::from_secs(120), [None, None]);
+            let later = world.nodes[begins].attempts - hurried;
+            assert!(later <= 4, "it asks ever more seldom: {later}");
         }
     }
 }

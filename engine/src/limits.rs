@@ -31,6 +31,14 @@ pub const EGRESS_CONTROL_FRAMES_MAX: usize = 16;
 /// frames' ECN field (RFC 3168, section 5).
 pub const EGRESS_MARK_FRAMES: usize = EGRESS_FRAMES_MAX / 2;
 
+/// Frames that wait on one worker for the keys of one quiet link: a user's first packet and what a
+/// hasty one sends after it. What comes then is refused, so that nobody fills memory by asking for
+/// whom nobody answers.
+pub const LINK_FRAMES_WAITING_MAX: usize = 4;
+
+/// Frames that wait so on one worker, whatever their links. Each may hold a whole chunk.
+pub const FRAMES_WAITING_MAX: usize = 32;
+
 /// Frames from one worker to another that wait on their exchange ring: a few bursts, enough that
 /// the other may finish what it is doing.
 pub const EXCHANGE_FRAMES_MAX: usize = 4 * BURST_MAX;
@@ -128,5 +136,6 @@ const _: () = assert!(ENDINGS_MAX < PUNTS_MAX);
 const _: () = assert!(EGRESS_FRAMES_MAX >= BURST_MAX);
 const _: () = assert!(EGRESS_MARK_FRAMES < EGRESS_FRAMES_MAX);
 const _: () = assert!(EXCHANGE_CONTROL_FRAMES_MAX < EXCHANGE_FRAMES_MAX);
+const _: () = assert!(LINK_FRAMES_WAITING_MAX < FRAMES_WAITING_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(FRAME_BYTES_MIN < FRAME_BYTES_MAX);

@@ -20,6 +20,7 @@
 
 use std::{mem, sync::Arc};
 
+use arrayvec::ArrayVec;
 use strowger_crypto::{
     Nanos, SealRefused, Sealed, Sealer,
     limits::TAG_BYTES,
@@ -34,7 +35,10 @@ use crate::{
     egress::Egress,
     header::{AnyHeader, Ecn, Header, HeaderError, HeaderRepr},
     label::Register,
-    limits::{ENDING_WINDOW_NS_LOG2, ENDINGS_PER_WINDOW, FRAME_BYTES_MAX, FRAME_BYTES_MIN},
+    limits::{
+        ENDING_WINDOW_NS_LOG2, ENDINGS_PER_WINDOW, FRAME_BYTES_MAX, FRAME_BYTES_MIN,
+        LINK_FRAMES_WAITING_MAX,
+    },
     scheme::Scheme,
     slots::WayBack,
 };
@@ -64,6 +68,12 @@ pub struct SlotTally {
     pub bytes_out: Counter,
     /// Frames that came in by the slot and went no further, or met a full queue here.
     pub discards: Counter,
+    /// Of those that came in, keepalives: what is no keepalive is data.
+    pub keepalives_in: Counter,
+    /// Of those that left, what the link itself had to say: the others are data.
+    pub sayings_out: Counter,
+    /// Frames that were to leave, and met a quiet link that had no keys to seal them with.
+    pub unsealed: Counter,
     /// When a frame last came in: the worker's time in nanoseconds.
     pub heard_ns: Counter,
 }
@@ -112,6 +122,9 @@ pub struct Link {
     /// The longest frame, tag included, that the path behind it takes.
     pub(crate) frame_bytes_max: u16,
     pub(crate) egress: Egress,
+    /// Frames wait for keys here, since a handshake is likely to bring some.
+    pub(crate) may_wake: bool,
+    pub(crate) waiting: ArrayVec<Waiting, LINK_FRAMES_WAITING_MAX>,
     pub(crate) told: Told,
     /// Whether the worker has this link on its list of those with something to send.
     pub(crate) listed: bool,
@@ -122,6 +135,14 @@ impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").field("slot", &self.slot).field("mark", &self.mark).finish()
     }
+}
+
+/// A frame that waits for its exit's keys, and what is known of it. Its mark is its ingress.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) frame: Frame,
+    pub(crate) ingress_slot: u32,
+    pub(crate) is_control: bool,
 }
 
 /// How many endings of a link's packets were handed up in this window of time.
@@ -192,6 +213,8 @@ impl Link {
             guard: Guard::Plain { counter: 0 },
             frame_bytes_max: FRAME_BYTES_MAX as u16,
             egress: Egress::default(),
+            may_wake: false,
+            waiting: ArrayVec::new(),
             told: Told::default(),
             listed: false,
             tally: Arc::default(),
@@ -285,7 +308,7 @@ impl Link {
         if !self.egress.has_place(is_control) {
             return Some(Discard::EgressFull);
         }
-        if matches!(self.guard, Guard::Sealed(None)) {
+        if matches!(self.guard, Guard::Sealed(None)) && !self.may_wake {
             return Some(Discard::LinkDown);
         }
         (packet_bytes > usize::from(self.packet_bytes_max())).then_some(Discard::TooBig)
@@ -313,6 +336,7 @@ impl Link {
             self.egress.release(true);
             return Err(discard);
         }
+        self.tally.sayings_out.add(1);
         self.list(leaving.exhaling);
         self.egress.put(Some(frame).into_iter(), true);
         Ok(())

@@ -67,6 +67,11 @@ pub enum Order {
     Close(SessionIndex),
     /// Seal with this from now on.
     Seal(Mark, Box<Sealer>),
+    /// Seal nothing any more by this link, and give the keys back: they are too old. What is to leave
+    /// waits for new ones.
+    Unseal(Mark),
+    /// Nobody answers behind this link: nothing waits there any more.
+    GiveUp(Mark),
     /// Send a sealed message of the link itself: empty, it is a keepalive.
     Say(Mark, Sealed, Option<Address>, ArrayVec<u8, SAYING_BYTES_MAX>),
     /// Send a packet of the switch's own, header first: it departs from slot 1 (wire.md 1.3).
@@ -162,6 +167,8 @@ pub enum Punt {
     Strayed(SessionIndex, u8),
     /// A link's sealer has sealed so much that new keys are wanted.
     Worn(Mark),
+    /// A frame was to leave by a link that is quiet: it wants keys.
+    Unsealed(Mark),
     /// A frame that came in by this link named a slot by a number that is retiring. Said seldom.
     AliasUsed {
         /// The number that its label named.

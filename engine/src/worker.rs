@@ -3,11 +3,13 @@
 //!
 //! Read [`Worker::breathe`] and `forward`; everything else here is what those two call. What the
 //! slow path orders is carried out in `worker/obey.rs`; what it is told, and
-//! what it says itself, is in `worker/tell.rs`.
+//! what it says itself, is in `worker/tell.rs`; the way to other workers, in `worker/exchange.rs`;
+//! what waits for a quiet link's keys, in `worker/wait.rs`.
 
 mod exchange;
 mod obey;
 mod tell;
+mod wait;
 
 use std::{mem, sync::Arc};
 
@@ -29,7 +31,7 @@ use crate::{
     header::{AnyHeader, Header, HeaderError, hops_behind},
     label::Register,
     limits::{ATTACHED_MAX, BURSTS_PER_FLUSH, PORTS_MAX},
-    link::{Leaving, Link, Opened, kind_of, session_of},
+    link::{Leaving, Link, Opened, Waiting, kind_of, session_of},
     orders::{Bell, Handover, Knock, Order, PortSeat, Punt, Report},
     session::{Place, Sessions, Vouched},
     slots::{Exit, SlotTable},
@@ -65,6 +67,8 @@ pub struct Worker {
     sessions: Sessions,
     /// A link whose sealer has sealed so much that new keys are wanted.
     worn: Option<Mark>,
+    /// Frames that wait for keys, at all links.
+    waiting: usize,
     /// The worker that received what was handed over last, for its session.
     strayed_by: u8,
     alias_used: tell::AliasUsed,
@@ -104,7 +108,7 @@ enum Onward {
     /// To the switch itself.
     Punt { ingress_slot: u32 },
     /// Nowhere: its exit refused it.
-    Refused { egress: Mark, discard: Discard },
+    Refused { egress: Mark, discard: Discard, is_control: bool, ingress_slot: u32 },
     /// Nowhere: a keepalive has said all it had to say.
     Heard,
     /// To the slow path, as a link's own message.
@@ -186,7 +190,7 @@ impl Worker {
             let Self { pool, exhaling, worn, .. } = self;
             let mut leaving = Leaving { now, pool, exhaling, worn };
             if let Err(discard) = link.prepare(frame, ingress_slot, is_control, &mut leaving) {
-                return Ok(Onward::Refused { egress, discard });
+                return Ok(Onward::Refused { egress, discard, is_control, ingress_slot });
             }
         }
         Ok(onward)
@@ -354,7 +358,10 @@ impl Worker {
     #[cold]
     fn end_here(&mut self, onward: Result<Onward, Discard>, frame: Frame, seat: usize) {
         let (sent, exit) = match onward {
-            Ok(Onward::Refused { egress, discard }) => (Err((discard, frame)), Some(egress)),
+            Ok(Onward::Refused { egress, discard, is_control, ingress_slot }) => {
+                let waiting = Waiting { frame, ingress_slot, is_control };
+                (self.keep(egress, discard, waiting), Some(egress))
+            }
             Ok(onward) => (self.hand_over(onward, frame, seat), None),
             Err(discard) => (Err((discard, frame)), None),
         };
@@ -416,33 +423,24 @@ impl Worker {
 
     #[inline(never)]
     fn take_handover(&mut self, handover: Handover, now: Now) {
-        let (exit, refused_by, onward, frame) = match handover {
-            Handover::Exit { to, ingress_slot, is_control, mut frame } => {
-                let Self { pool, exhaling, worn, links, .. } = self;
-                let mut leaving = Leaving { now, pool, exhaling, worn };
-                let prepared = match live_mut(links, to) {
-                    None => Err(Discard::ExitGone),
-                    Some(link) => link.prepare(&mut frame, ingress_slot, is_control, &mut leaving),
-                };
-                let exit = Onward::Exit { egress: to, is_control, ingress_slot };
-                (to, Some(to), prepared.map(|()| exit), frame)
+        let (by, mut frame) = match handover {
+            Handover::Exit { to, ingress_slot, is_control, frame } => {
+                return self.leave(to, Waiting { frame, ingress_slot, is_control }, now);
             }
-            Handover::Stray { by, mut frame } => {
-                frame.set_mark(ELSEWHERE);
-                self.strayed_by = by;
-                let onward = match self.forward(&mut frame, NO_SEAT, now) {
-                    // Handed over once already: its session is just moving.
-                    Ok(Onward::Stray { .. }) => Err(Discard::NoSession),
-                    onward => onward,
-                };
-                (frame.mark(), None, onward, frame)
-            }
+            Handover::Stray { by, frame } => (by, frame),
+        };
+        frame.set_mark(ELSEWHERE);
+        self.strayed_by = by;
+        let onward = match self.forward(&mut frame, NO_SEAT, now) {
+            // Handed over once already: its session is just moving.
+            Ok(Onward::Stray { .. }) => Err(Discard::NoSession),
+            onward => onward,
         };
         match onward {
             Ok(_) => self.send_on(Some(frame).into_iter(), &[onward], NO_SEAT),
             Err(discard) => {
-                self.tell_end(discard, &frame, refused_by);
-                self.count_at_exit(exit, discard);
+                self.tell_end(discard, &frame, None);
+                self.count_at_exit(frame.mark(), discard);
             }
         }
     }
@@ -462,7 +460,12 @@ impl Worker {
         let port = self.ports.get(seat);
         let address_of = |mark| port.and_then(|seat| seat.port.address_of(mark));
         let punt = match onward {
-            Onward::Heard => return Err((Discard::Handled, frame)),
+            Onward::Heard => {
+                if let Some(link) = live(&self.links, mark) {
+                    link.tally.keepalives_in.add(1);
+                }
+                return Err((Discard::Handled, frame));
+            }
             Onward::Exit { .. } | Onward::Punt { .. } => return Err((Discard::Unhandled, frame)),
             Onward::Refused { discard, .. } => return Err((discard, frame)),
             Onward::Elsewhere { home, egress, is_control, ingress_slot } => {
@@ -576,6 +579,7 @@ impl Worker {
             reports,
             sessions: Sessions::new(),
             worn: None,
+            waiting: 0,
             strayed_by: number,
             alias_used: tell::AliasUsed::default(),
             punts,

@@ -464,7 +464,7 @@ fn r8_cookies_under_load_let_in_who_receives_where_it_sends_from() {
     let mut peer = Node::new(&alone.air, &Birth::new(1), alone.now);
     peer.peer(2, true, alone.now);
     let began = alone.now.0;
-    while !(peer.is_up() && alone.node.view(1).is_up) {
+    while !(peer.is_up() && alone.node.view(1).is_up()) {
         run(&mut alone, 10 * MS, &mut asked, &mut answered, &mut spoofed);
         peer.turn(alone.now);
         run(&mut alone, 1, &mut asked, &mut answered, &mut spoofed);

@@ -118,7 +118,7 @@ impl Pair {
     fn until_up(&mut self) {
         for _ in 0..600 {
             self.pass(SECOND / 10);
-            if [&self.a, &self.b].iter().all(|node| node.switch.peers()[0].is_up) {
+            if [&self.a, &self.b].iter().all(|node| node.switch.peers()[0].is_up()) {
                 return;
             }
         }

@@ -469,7 +469,7 @@ impl Relay {
             |state| matches!(state, SlotState::Attached | SlotState::Draining | SlotState::Coming);
         // Said first and let go before anything is taken away. Plain neighbours are told nothing:
         // anybody could have said it.
-        for peer in self.topology.switch.peers().iter().filter(|peer| peer.is_up) {
+        for peer in self.topology.switch.peers().iter().filter(|peer| peer.is_up()) {
             self.topology.switch.goodbye(peer.slot, GOODBYE_STOPPING, 0, "the relay stops");
         }
         let mut settled = self.settle();
@@ -530,6 +530,7 @@ fn words_of(event: &Event) -> (&'static str, Option<u32>, Option<String>) {
         Event::SchemeGrown => ("scheme_grown", None, None),
         Event::PortUnplugged(port) => ("port_unplugged", None, Some(format!("port {}", port.0))),
         Event::LinkUp(slot) => ("link_up", Some(slot), None),
+        Event::LinkQuiet(slot) => ("link_quiet", Some(slot), None),
         Event::LinkDown(slot) => ("link_down", Some(slot), None),
         Event::Roamed(slot, to) => ("roamed", Some(slot), Some(to.to_string())),
         Event::Rekeyed(slot) => ("rekeyed", Some(slot), None),

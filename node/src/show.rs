@@ -266,7 +266,7 @@ fn peers_shown(answer: &Value) -> String {
         table.row([
             text(&row["slot"]),
             text(&row["name"]),
-            up(&row["up"]),
+            up(row),
             text(&row["address"]),
             if rights.is_empty() { "none".to_owned() } else { rights.join(",") },
             age.map_or("-".to_owned(), |age| format!("{age:.1} s")),
@@ -304,7 +304,7 @@ fn links_shown(answer: &Value) -> String {
             text(&row["slot"]),
             text(&row["name"]),
             text(&row["seal"]),
-            up(&row["up"]),
+            up(row),
             text(&row["behind"]),
             text(&row["address"]),
             text(&row["mtu"]),
@@ -319,8 +319,14 @@ fn links_shown(answer: &Value) -> String {
     table.finish("there is no link to another switch")
 }
 
-fn up(value: &Value) -> String {
-    value.as_bool().map_or("-", |up| if up { "up" } else { "down" }).to_owned()
+fn up(row: &Value) -> String {
+    let word = match (row["up"].as_bool(), row["quiet"].as_bool()) {
+        (None, _) => "-",
+        (Some(true), _) => "up",
+        (_, Some(true)) => "quiet",
+        _ => "down",
+    };
+    word.to_owned()
 }
 
 fn rates_shown(before: &Value, after: &Value) -> String {

@@ -19,7 +19,7 @@ use strowger_engine::{
         Attach, Event, PortId, Switch,
         peering::{PeerSpec, PeeringConfig},
     },
-    limits::{EXCHANGE_FRAMES_MAX, KNOCKS_MAX, ORDERS_MAX, PUNTS_MAX},
+    limits::{EXCHANGE_FRAMES_MAX, FRAMES_WAITING_MAX, KNOCKS_MAX, ORDERS_MAX, PUNTS_MAX},
     link::Behind,
     worker::Worker,
 };
@@ -324,6 +324,8 @@ fn needs(config: &Config, workers: usize) -> (PoolSpec, Vec<Need>) {
         let knocks = (KNOCKS_MAX as u32).div_ceil(workers as u32);
         need("handshakes that wait".to_owned(), knocks, 0);
         need("handshakes and probes to send".to_owned(), 0, MADE_FRAMES);
+        let waiting = FRAMES_WAITING_MAX as u32;
+        need("frames that wait for the keys of quiet links".to_owned(), waiting, 0);
     }
 
     needs.extend(ethernet::needs(config, workers));

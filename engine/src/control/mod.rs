@@ -382,6 +382,7 @@ impl Switch {
                 Some(Punt::Roamed(link, to)) => self.take_roamed(link, to, now),
                 Some(Punt::Strayed(session, worker)) => self.take_strayed(session, worker),
                 Some(Punt::Worn(link)) => self.take_worn(link, now),
+                Some(Punt::Unsealed(link)) => self.wake(link, now),
                 Some(Punt::AliasUsed { slot, packet }) => self.take_alias_used(slot, packet, now),
                 Some(Punt::Packet { .. } | Punt::Ended(_) | Punt::Said { .. }) | None => return,
             }

@@ -10,10 +10,12 @@
 //! | a fresh authenticated packet from a new address | a path challenge goes there; nothing moves yet |
 //! | the answer, from there | the link's address moves |
 //! | nothing for `interval` although something was sent | a probe: a path challenge to the address it has |
+//! | no data for a while | the keys grow old, and the link is quiet; the next packet wakes it |
 //! | nothing for `interval` times `multiplier` | the link is down (RFC 5880, section 6.8.4); a handshake begins |
 
 mod knocks;
 mod presence;
+mod rest;
 mod spec;
 
 use std::{
@@ -89,7 +91,7 @@ struct Peer {
     /// The worker that its frames come in by, as far as is proved; what the link itself says leaves by it.
     owner: u8,
     at: Option<Address>,
-    is_up: bool,
+    state: LinkState,
     is_stranger: bool,
     keys_since: Option<Now>,
     handshakes: u64,
@@ -101,6 +103,7 @@ struct Peer {
     refusal_told: Option<Now>,
     /// A stranger that has no link since then gives its slot back.
     down_since: Now,
+    usage: Usage,
 }
 
 /// Where a session's frames are opened.
@@ -162,9 +165,11 @@ impl Peering {
 use self::{
     knocks::{Budgets, KNOWN_PER_SECOND, STRANGERS_PER_SECOND},
     presence::{Challenge, Pulse},
+    rest::Usage,
 };
 pub use self::{
     presence::Liveness,
+    rest::LinkState,
     spec::{Agreed, PeerError, PeerSpec, PeerView, StrangerPolicy},
 };
 
@@ -277,7 +282,7 @@ impl Switch {
             session: Session::new(config),
             owner,
             at: None,
-            is_up: false,
+            state: LinkState::Down,
             is_stranger,
             keys_since: None,
             handshakes: 0,
@@ -286,13 +291,11 @@ impl Switch {
             pulse: Pulse::default(),
             refusal_told: None,
             down_since: now,
+            usage: Usage::default(),
         };
         peering.peers.insert(mark, peer);
         peering.settle(mark, at);
-        if at.is_some() {
-            // Nobody has said anything yet that could be refused.
-            let _ = self.drive(mark, Input::Wanted, None, now);
-        }
+        self.want(mark, now);
         Ok((slot, mark))
     }
 
@@ -410,7 +413,7 @@ impl Switch {
                         self.give(worker, Order::Close(index));
                     }
                 }
-                Output::Expired => self.set_up(mark, false, now),
+                Output::Expired => self.take_expiry(mark, now),
             }
         }
     }
@@ -431,20 +434,11 @@ impl Switch {
         });
         peer.keys_since = Some(now);
         peer.pulse.asked = 0;
-        if peer.is_up {
+        peer.usage.note_keys(now);
+        if peer.state == LinkState::Up {
             self.events.extend(slot.map(Event::Rekeyed));
         } else {
-            self.set_up(mark, true, now);
-        }
-    }
-
-    fn set_up(&mut self, mark: Mark, is_up: bool, now: Now) {
-        let slot = self.slot_of(mark);
-        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
-        if std::mem::replace(&mut peer.is_up, is_up) != is_up {
-            peer.down_since = now;
-            let event = if is_up { Event::LinkUp } else { Event::LinkDown };
-            self.events.extend(slot.map(event));
+            self.set_state(mark, LinkState::Up, now);
         }
     }
 
@@ -522,6 +516,7 @@ impl Switch {
             if timeout(self).is_some_and(|due| due <= nanos(now)) {
                 let _ = self.drive(mark, Input::Tick, None, now);
             }
+            self.weigh_usage(mark, now);
             self.feel_pulse(mark, now);
             self.see_off(mark, now);
             if let (Some(due), Some(peering)) = (timeout(self), &mut self.peering) {
@@ -535,8 +530,9 @@ impl Switch {
     fn see_off(&mut self, mark: Mark, now: Now) {
         let Some(peer) = self.peering.as_ref().and_then(|p| p.peers.get(&mark)) else { return };
         let patience = peer.spec.liveness.detection_ns();
-        let is_gone =
-            peer.is_stranger && !peer.is_up && now.0.saturating_sub(peer.down_since.0) >= patience;
+        let is_gone = peer.is_stranger
+            && peer.state != LinkState::Up
+            && now.0.saturating_sub(peer.down_since.0) >= patience;
         if let (true, Some(slot)) = (is_gone, self.slot_of(mark)) {
             // Refused only where it is leaving already.
             let _ = self.detach(slot);
@@ -553,7 +549,7 @@ impl Switch {
                 key: peer.spec.key,
                 port: peer.spec.port,
                 at: peer.at,
-                is_up: peer.is_up,
+                state: peer.state,
                 rights: peer.spec.rights,
                 keys_since: peer.keys_since,
                 handshakes: peer.handshakes,

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, mem, sync::Arc};
 
+use arrayvec::ArrayVec;
 use strowger_frame::Mark;
 
 use super::{
@@ -68,6 +69,8 @@ impl Switch {
                 },
                 frame_bytes_max: attach.frame_bytes_max,
                 egress: Egress::default(),
+                may_wake: false,
+                waiting: ArrayVec::new(),
                 told: Told::default(),
                 listed: false,
                 tally: Arc::clone(tally),

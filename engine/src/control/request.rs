@@ -315,7 +315,11 @@ pub enum Event {
     PortUnplugged(PortId),
     /// The link behind the slot has keys, and its peer has shown that it has them, too.
     LinkUp(u32),
-    /// The link behind the slot has no keys, or its peer has not been heard for too long.
+    /// Nothing has crossed the link behind the slot for so long that its keys have grown old. The next
+    /// packet brings it up again.
+    LinkQuiet(u32),
+    /// The link behind the slot has no keys though some are wanted, or its peer has not been heard for
+    /// too long.
     LinkDown(u32),
     /// The peer behind the slot was proved to be at another address.
     Roamed(u32, Address),

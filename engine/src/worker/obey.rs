@@ -65,12 +65,22 @@ impl Worker {
                 let Some(link) = live_mut(&mut self.links, mark) else {
                     return Report::Sealer(sealer);
                 };
-                if let Guard::Sealed(Some(old)) =
-                    mem::replace(&mut link.guard, Guard::Sealed(Some(sealer)))
+                link.may_wake = true;
+                let old = mem::replace(&mut link.guard, Guard::Sealed(Some(sealer)));
+                self.let_leave(mark, now);
+                if let Guard::Sealed(Some(old)) = old {
+                    return Report::Sealer(old);
+                }
+            }
+            Order::Unseal(mark) => {
+                if let Some(Guard::Sealed(sealer)) =
+                    live_mut(&mut self.links, mark).map(|link| &mut link.guard)
+                    && let Some(old) = sealer.take()
                 {
                     return Report::Sealer(old);
                 }
             }
+            Order::GiveUp(mark) => self.give_up(mark),
             Order::Say(mark, what, to, bytes) => self.say(mark, what, to, &bytes, now),
             Order::Transmit(packet) => {
                 self.transmit(&packet, now);
@@ -132,12 +142,14 @@ impl Worker {
         if let Some(seat) = self.seat_of(link.port) {
             let seat = &mut self.ports[seat];
             seat.port.forget(mark);
-            let waiting = link.egress.waiting() as u64;
+            self.waiting -= link.waiting.len();
+            let waiting = (link.egress.waiting() + link.waiting.len()) as u64;
             link.tally.discards.add(waiting);
             seat.discards.count_many(Discard::ExitGone, waiting);
         }
         self.exhaling.retain(|&listed| listed != mark);
         link.egress = Egress::default();
+        link.waiting.clear();
         Report::Detached(link)
     }
 

@@ -96,6 +96,8 @@ struct Sky {
     moved: HashMap<SocketAddr, SocketAddr>,
     cut: BTreeSet<SocketAddr>,
     loss_per_million: usize,
+    /// Only handshake messages are lost.
+    loses_handshakes: bool,
     dice: Option<Dice>,
     log: Vec<Datagram>,
     logging: bool,
@@ -124,7 +126,14 @@ impl Air {
     pub(crate) fn lose(&self, per_million: usize, seed: u64) {
         let mut sky = self.sky();
         sky.loss_per_million = per_million;
+        sky.loses_handshakes = false;
         sky.dice = Some(Dice::new(seed));
+    }
+
+    /// Loses so many handshake messages in a million, and nothing else.
+    pub(crate) fn lose_handshakes(&self, per_million: usize, seed: u64) {
+        self.lose(per_million, seed);
+        self.sky().loses_handshakes = true;
     }
 
     /// Nothing comes from there or goes there, or it does again.
@@ -197,6 +206,9 @@ impl Sky {
             self.log.push(datagram.clone());
         }
         let loss = self.loss_per_million;
+        if self.loses_handshakes && bytes[0] >> 4 > 3 {
+            return self.carry(datagram);
+        }
         if self.dice.as_mut().is_some_and(|dice| dice.below(1_000_000) < loss) {
             return;
         }
@@ -400,7 +412,7 @@ impl Node {
     }
 
     pub(crate) fn is_up(&self) -> bool {
-        self.switch.peers().iter().all(|peer| peer.is_up)
+        self.switch.peers().iter().all(|peer| peer.is_up())
     }
 
     pub(crate) fn count(&self, discard: Discard) -> u64 {
@@ -502,6 +514,17 @@ impl Pair {
     pub(crate) fn wait(&mut self, seconds: u64) {
         for _ in 0..10 * seconds {
             self.pass(100 * MS);
+        }
+    }
+
+    /// The same, while both ends now and then have something to say.
+    pub(crate) fn chat(&mut self, seconds: u64) {
+        for second in 0..seconds {
+            if second % 20 == 0 {
+                send(&mut self.at_a, self.to_b, b"small talk");
+                send(&mut self.at_b, self.to_a, b"small talk");
+            }
+            self.wait(1);
         }
     }
 

@@ -4,7 +4,10 @@ use serde_json::{Map, Value, json};
 use strowger_crypto::{PeerId, SealMode};
 use strowger_engine::{
     Now,
-    control::{Balance, PortId, PortView, QueueView, SlotView, peering::PeerView},
+    control::{
+        Balance, PortId, PortView, QueueView, SlotView,
+        peering::{LinkState, PeerView},
+    },
     discard::Discard,
     link::{Behind, Rights},
     scheme::Scheme,
@@ -108,7 +111,8 @@ fn peer(view: &PeerView, now: Now, names: &[(u16, String)]) -> Value {
         "peer_id": view.agreed.map(|agreed| agreed.peer_id.to_string()),
         "address": address(view.at),
         "behind": name_of(view.port, names),
-        "up": view.is_up,
+        "up": view.is_up(),
+        "quiet": view.state == LinkState::Quiet,
         "rights": rights(view.rights),
         "stranger": view.is_stranger,
         "handshakes": view.handshakes,
@@ -132,7 +136,8 @@ fn link(view: &SlotView, peers: &[PeerView], now: Now, names: &[(u16, String)]) 
         "sealed": peer.is_some(),
         "seal": seal,
         // Nobody asks the far end of a plain link whether it is there.
-        "up": peer.map(|peer| peer.is_up),
+        "up": peer.map(PeerView::is_up),
+        "quiet": peer.map(|peer| peer.state == LinkState::Quiet),
         "address": address(view.at),
         "behind": view.port.and_then(|port| name_of(port, names)),
         "mtu": agreed.map(|agreed| agreed.frame_bytes_max),

@@ -198,7 +198,7 @@ impl Node {
     }
 
     fn is_up(&self) -> bool {
-        self.switch.peers().iter().all(|peer| peer.is_up)
+        self.switch.peers().iter().all(|peer| peer.is_up())
     }
 
     fn stop(self) -> Switch {

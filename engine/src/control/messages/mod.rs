@@ -101,6 +101,7 @@ impl Switch {
             | Punt::Roamed(..)
             | Punt::Strayed(..)
             | Punt::Worn(_)
+            | Punt::Unsealed(_)
             | Punt::AliasUsed { .. } => (),
         }
     }

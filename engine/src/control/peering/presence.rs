@@ -12,7 +12,7 @@ use strowger_frame::{Address, Frame, Mark};
 
 use super::{
     super::{Event, Switch},
-    nanos,
+    LinkState, nanos,
 };
 use crate::{Now, orders::Order};
 
@@ -169,7 +169,7 @@ impl Switch {
         let heard = attachment.tallies.iter().map(|tally| tally.heard_ns.read()).max();
         let frames_out: u64 = attachment.tallies.iter().map(|t| t.frames_out.read()).sum();
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
-        if !peer.is_up {
+        if peer.state != LinkState::Up {
             peer.pulse.frames_out = frames_out;
             return;
         }
@@ -200,7 +200,8 @@ impl Switch {
             pulse.asked_at = now.0;
             self.challenge(mark, None, now);
         } else {
-            self.set_up(mark, false, now);
+            self.set_state(mark, LinkState::Down, now);
+            self.want(mark, now);
             // Its keys go on opening what may yet come; a handshake finds out whether it is there.
             let _ = self.drive(mark, Input::Worn, None, now);
         }

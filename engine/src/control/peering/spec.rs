@@ -5,7 +5,7 @@ use std::fmt;
 use strowger_crypto::{Identity, PeerId, Psk, SealMode, StaticPublic, handshake::SealWish};
 use strowger_frame::Address;
 
-use super::Liveness;
+use super::{LinkState, Liveness};
 use crate::{
     Now,
     control::{AttachError, PortId},
@@ -131,8 +131,8 @@ pub struct PeerView {
     pub port: PortId,
     /// Where it is.
     pub at: Option<Address>,
-    /// Whether it has keys that the peer has shown to have, too.
-    pub is_up: bool,
+    /// How the link is.
+    pub state: LinkState,
     /// Where its frames may go.
     pub rights: Rights,
     /// When its newest keys were made.
@@ -143,4 +143,11 @@ pub struct PeerView {
     pub agreed: Option<Agreed>,
     /// Whether it came by itself, under the policy for strangers.
     pub is_stranger: bool,
+}
+
+impl PeerView {
+    /// Whether the link has keys that the peer has shown to have, too.
+    pub fn is_up(&self) -> bool {
+        self.state == LinkState::Up
+    }
 }

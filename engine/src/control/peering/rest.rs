@@ -1,0 +1,172 @@
+//! Quiet links: one that no data crosses lets its keys grow old, and costs nothing until there is
+//! something to say. It keeps its slot and its address; the first frame that wants to leave by it waits
+//! at the worker and begins a handshake here (WireGuard, section 6.1, does so, too).
+//!
+//! ```text
+//!              data, or the peer's handshake
+//!        up ◄───────────────────────────────── quiet
+//!           ── keys are too old, no data ────►
+//!        │                                       │ woken, and nobody answers
+//!        │ silent, or no new keys                ▼
+//!        └───────────────────────────────────► down ── a handshake ──► up
+//! ```
+
+use strowger_crypto::{Nanos, limits, session::Input};
+use strowger_frame::Mark;
+
+use super::super::{Event, Switch};
+use crate::{Now, link::SlotTally, orders::Order};
+
+/// A link that data has crossed since so long is in use, and its keys are renewed: as long as keys
+/// can still be used when new ones are due, so that between two packets that are no farther apart
+/// none has to wait for a handshake.
+const IN_USE: Nanos = Nanos(limits::SEAL_REFUSED_AFTER.0 - limits::REKEY_AFTER.0);
+
+/// A quiet link that was woken and has no keys after this long is down: all hurried attempts have
+/// failed (at 30 % loss of handshake messages, once in some hundred times), and a packet that waited
+/// longer would be of no use to its sender.
+const WAKE_PATIENCE: Nanos = Nanos(limits::HURRIED_ATTEMPTS as u64 * limits::RETRY_AFTER.0);
+
+/// How a sealed link is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkState {
+    /// It has keys that the peer has shown to have, too.
+    Up,
+    /// Nothing has crossed it for a while, so its keys have grown old. The next packet brings it up.
+    Quiet,
+    /// It has no keys though some are wanted, or its peer is silent.
+    #[default]
+    Down,
+}
+
+impl LinkState {
+    /// Its name in JSON: lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Quiet => "quiet",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// Whether a link is in use.
+#[derive(Debug, Default)]
+pub(super) struct Usage {
+    /// Frames of data, in and out, as last seen.
+    frames: u64,
+    /// Frames that met a link without keys, as last seen.
+    unsealed: u64,
+    /// When any of them was seen.
+    seen: Nanos,
+    /// Since when keys are wanted and have not come.
+    wanted: Option<Nanos>,
+}
+
+impl Usage {
+    /// Whether data has crossed the link lately.
+    pub(super) fn is_lately(&self, now: Now) -> bool {
+        Nanos(now.0).since(self.seen) < IN_USE
+    }
+
+    /// New keys are there.
+    pub(super) fn note_keys(&mut self, now: Now) {
+        self.wanted = self.wanted.map(|_| Nanos(now.0));
+    }
+
+    fn has_waited(&self, now: Now) -> bool {
+        self.wanted.is_some_and(|since| Nanos(now.0).since(since) >= WAKE_PATIENCE)
+    }
+}
+
+/// Frames of data that have crossed a link.
+fn data_frames(tally: &SlotTally) -> u64 {
+    let frames = tally.frames_in.read() + tally.frames_out.read();
+    frames.saturating_sub(tally.keepalives_in.read() + tally.sayings_out.read())
+}
+
+impl Switch {
+    /// Looks whether a link is in use: one that is gets new keys in time, one that is not gets none.
+    pub(super) fn weigh_usage(&mut self, mark: Mark, now: Now) {
+        let Some(attachment) = self.attached.get(mark.index()).and_then(|(_, a)| a.as_ref()) else {
+            return;
+        };
+        let frames: u64 = attachment.tallies.iter().map(|tally| data_frames(tally)).sum();
+        let unsealed: u64 = attachment.tallies.iter().map(|tally| tally.unsealed.read()).sum();
+        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
+        let usage = &mut peer.usage;
+        let is_moving = frames > usage.frames;
+        // What a link says is counted before it has left, so the difference may fall for a moment.
+        usage.frames = usage.frames.max(frames);
+        let is_called = unsealed > usage.unsealed;
+        usage.unsealed = unsealed;
+        if is_moving {
+            usage.seen = Nanos(now.0);
+        }
+        let is_idle = !usage.is_lately(now) && !peer.spec.liveness.always;
+        match peer.state {
+            _ if is_called => self.wake(mark, now),
+            LinkState::Up if is_moving => self.want(mark, now),
+            LinkState::Up if is_idle && usage.wanted.take().is_some() => {
+                let _ = self.drive(mark, Input::Unwanted, None, now);
+            }
+            LinkState::Quiet if usage.has_waited(now) => self.set_state(mark, LinkState::Down, now),
+            _ => (),
+        }
+    }
+
+    /// Keys are wanted for a link: a handshake begins when one is due. Strangers have to come by
+    /// themselves, and where a peer has never been nobody can ask for it.
+    pub(super) fn want(&mut self, mark: Mark, now: Now) {
+        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
+        if peer.is_stranger || peer.at.is_none() || peer.usage.wanted.is_some() {
+            return;
+        }
+        peer.usage.wanted = Some(Nanos(now.0));
+        // Nobody has said anything yet that could be refused.
+        let _ = self.drive(mark, Input::Wanted, None, now);
+    }
+
+    /// A frame was to leave by a link that has no keys.
+    pub(in crate::control) fn wake(&mut self, mark: Mark, now: Now) {
+        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
+        peer.usage.seen = Nanos(now.0);
+        self.want(mark, now);
+    }
+
+    /// A link's keys are too old to seal with.
+    pub(super) fn take_expiry(&mut self, mark: Mark, now: Now) {
+        for worker in 0..self.workers.len() {
+            self.give(worker, Order::Unseal(mark));
+        }
+        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
+        // Keys that were asked for a moment ago may still come.
+        let may_come = !peer.is_stranger && peer.at.is_some() && !peer.usage.has_waited(now);
+        let is_up = peer.state == LinkState::Up;
+        self.set_state(
+            mark,
+            if is_up && may_come { LinkState::Quiet } else { LinkState::Down },
+            now,
+        );
+    }
+
+    pub(super) fn set_state(&mut self, mark: Mark, state: LinkState, now: Now) {
+        let slot = self.slot_of(mark);
+        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
+        if std::mem::replace(&mut peer.state, state) == state {
+            return;
+        }
+        peer.down_since = now;
+        let event = match state {
+            LinkState::Up => Event::LinkUp,
+            LinkState::Quiet => Event::LinkQuiet,
+            LinkState::Down => Event::LinkDown,
+        };
+        self.events.extend(slot.map(event));
+        if state == LinkState::Down {
+            for worker in 0..self.workers.len() {
+                self.give(worker, Order::GiveUp(mark));
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Frames that wait for a quiet link's keys: a few, in the order in which they came. The slow path is
+//! told, begins a handshake, and ends the wait one way or the other; nothing here counts time.
+
+use std::mem;
+
+use strowger_frame::{Frame, Mark};
+
+use super::{NO_SEAT, Onward, Worker, live_mut};
+use crate::{
+    Now,
+    discard::Discard,
+    limits::{FRAMES_WAITING_MAX, LINK_FRAMES_WAITING_MAX},
+    link::{Leaving, Waiting},
+    orders::Punt,
+};
+
+impl Worker {
+    /// Keeps a frame that its exit refused for want of keys, if the link may be woken and there is
+    /// room. Else it comes back.
+    #[cold]
+    pub(super) fn keep(
+        &mut self,
+        exit: Mark,
+        discard: Discard,
+        waiting: Waiting,
+    ) -> Result<(), (Discard, Frame)> {
+        let wants_keys = matches!(discard, Discard::LinkDown | Discard::KeysExpired);
+        let link = live_mut(&mut self.links, exit).filter(|link| wants_keys && link.may_wake);
+        let Some(link) = link else { return Err((discard, waiting.frame)) };
+        // Where the note finds no room, the slow path sees the count.
+        link.tally.unsealed.add(1);
+        let has_room = link.waiting.len() < LINK_FRAMES_WAITING_MAX;
+        let is_kept = has_room && self.waiting < FRAMES_WAITING_MAX;
+        let kept = if is_kept {
+            link.waiting.push(waiting);
+            self.waiting += 1;
+            Ok(())
+        } else {
+            Err((discard, waiting.frame))
+        };
+        self.note(Punt::Unsealed(exit));
+        kept
+    }
+
+    /// The link has keys: what waited for them leaves, before anything that comes now.
+    #[cold]
+    pub(super) fn let_leave(&mut self, exit: Mark, now: Now) {
+        let Some(link) = live_mut(&mut self.links, exit) else { return };
+        let waited = mem::take(&mut link.waiting);
+        self.waiting -= waited.len();
+        for waiting in waited {
+            self.leave(exit, waiting, now);
+        }
+    }
+
+    /// Nobody is there: what waited goes no further, and nothing waits there any more.
+    #[cold]
+    pub(super) fn give_up(&mut self, exit: Mark) {
+        let Some(link) = live_mut(&mut self.links, exit) else { return };
+        link.may_wake = false;
+        let waited = mem::take(&mut link.waiting);
+        self.waiting -= waited.len();
+        for Waiting { frame, .. } in waited {
+            self.end_at_exit(exit, Discard::LinkDown, &frame);
+        }
+    }
+
+    /// Lets one frame leave by an exit of this worker, if that takes it.
+    pub(super) fn leave(&mut self, exit: Mark, waiting: Waiting, now: Now) {
+        let Waiting { mut frame, ingress_slot, is_control } = waiting;
+        let Self { pool, exhaling, worn, links, .. } = self;
+        let mut leaving = Leaving { now, pool, exhaling, worn };
+        let prepared = match live_mut(links, exit) {
+            None => Err(Discard::ExitGone),
+            Some(link) => link.prepare(&mut frame, ingress_slot, is_control, &mut leaving),
+        };
+        let Err(discard) = prepared else {
+            let onward = Onward::Exit { egress: exit, is_control, ingress_slot };
+            return self.send_on(Some(frame).into_iter(), &[Ok(onward)], NO_SEAT);
+        };
+        let kept = self.keep(exit, discard, Waiting { frame, ingress_slot, is_control });
+        if let Err((discard, frame)) = kept {
+            self.end_at_exit(exit, discard, &frame);
+        }
+    }
+
+    fn end_at_exit(&mut self, exit: Mark, discard: Discard, frame: &Frame) {
+        self.tell_end(discard, frame, Some(exit));
+        self.count_at_exit(exit, discard);
+    }
+}

@@ -1,0 +1,264 @@
+//! Quiet links: they cost nothing, and lose nothing of what comes after the silence. Driven by hand
+//! with virtual time; nothing here sleeps.
+
+mod air;
+
+use air::{Air, Birth, MS, Node, Pair, SECOND, hop, host, path, receive, send};
+use strowger_engine::{
+    Now,
+    control::{
+        Event,
+        peering::{LinkState, Liveness},
+    },
+    discard::Discard,
+};
+use strowger_frame::Address;
+
+const PER_LINK: usize = 4;
+const IN_ALL: usize = 32;
+
+/// A pair whose link has fallen quiet.
+fn quiet() -> Pair {
+    let mut pair = Pair::new();
+    fall_quiet(&mut pair);
+    pair
+}
+
+fn fall_quiet(pair: &mut Pair) {
+    pair.until_up();
+    pair.wait(250);
+    assert_eq!(states(pair), [LinkState::Quiet; 2]);
+    assert!(pair.a.events.contains(&Event::LinkQuiet(pair.a.view(2).slot)));
+    assert!(!pair.a.events.iter().any(|event| matches!(event, Event::LinkDown(_))));
+    pair.a.events.clear();
+    pair.b.events.clear();
+}
+
+fn states(pair: &Pair) -> [LinkState; 2] {
+    [pair.a.view(2).state, pair.b.view(1).state]
+}
+
+fn refused(node: &Node) -> u64 {
+    [Discard::LinkDown, Discard::KeysExpired, Discard::NoSession]
+        .map(|why| node.count(why))
+        .iter()
+        .sum()
+}
+
+#[test]
+fn an_hour_of_idleness_costs_nothing_and_the_next_packet_gets_through() {
+    for (from_a, chats) in [(true, false), (false, false), (true, true)] {
+        let mut pair = Pair::new();
+        pair.until_up();
+        if chats {
+            pair.chat(130);
+        }
+        // What was begun while it was in use is finished: one renewal of its keys at most.
+        pair.air.listen();
+        pair.wait(200);
+        let after: usize = pair.air.heard().iter().map(|d| d.bytes.len()).sum();
+        assert!(after < 4_000, "{after} bytes after the last packet");
+        pair.wait(3_600);
+        let bytes: usize = pair.air.heard().iter().map(|d| d.bytes.len()).sum();
+        assert!(bytes <= 60 * 8, "{bytes} bytes in an hour");
+        assert_eq!(states(&pair), [LinkState::Quiet; 2]);
+
+        while receive(&mut pair.at_a).is_some() || receive(&mut pair.at_b).is_some() {}
+        let (before, now) = (refused(&pair.a) + refused(&pair.b), pair.now.0);
+        if from_a {
+            send(&mut pair.at_a, pair.to_b, b"after the silence");
+        } else {
+            send(&mut pair.at_b, pair.to_a, b"after the silence");
+        }
+        let arrived = loop {
+            pair.pass(MS);
+            let at = if from_a { &mut pair.at_b } else { &mut pair.at_a };
+            if let Some(payload) = receive(at) {
+                break payload;
+            }
+            assert!(pair.now.0 - now < SECOND, "{:?}", pair.a.switch.peers());
+        };
+        assert_eq!(arrived, b"after the silence");
+        assert_eq!(refused(&pair.a) + refused(&pair.b), before, "nothing was lost");
+        pair.wait(1);
+        assert_eq!(states(&pair), [LinkState::Up; 2]);
+        assert!(pair.talks());
+        pair.assert_even();
+    }
+}
+
+#[test]
+fn both_ends_wake_at_once() {
+    let mut pair = quiet();
+    send(&mut pair.at_a, pair.to_b, b"you");
+    send(&mut pair.at_b, pair.to_a, b"me");
+    pair.wait(2);
+    assert_eq!(receive(&mut pair.at_b).as_deref(), Some(&b"you"[..]));
+    assert_eq!(receive(&mut pair.at_a).as_deref(), Some(&b"me"[..]));
+    assert_eq!(refused(&pair.a) + refused(&pair.b), 0);
+    assert!(pair.talks());
+    pair.assert_even();
+}
+
+#[test]
+fn the_first_packet_gets_through_at_30_percent_loss_of_handshake_messages() {
+    let mut pair = Pair::new();
+    for seed in 1..=30 {
+        pair.air.lose(0, 0);
+        fall_quiet(&mut pair);
+        pair.air.lose_handshakes(300_000, seed);
+        send(&mut pair.at_a, pair.to_b, &seed.to_be_bytes());
+        let began = pair.now.0;
+        let arrived = loop {
+            pair.pass(100 * MS);
+            if let Some(payload) = receive(&mut pair.at_b) {
+                break payload;
+            }
+            assert!(pair.now.0 - began < 12 * SECOND, "seed {seed}");
+        };
+        assert_eq!(arrived, seed.to_be_bytes());
+        assert_eq!(refused(&pair.a) + refused(&pair.b), 0, "seed {seed}");
+    }
+    pair.air.lose(0, 0);
+    pair.wait(30);
+    pair.assert_even();
+}
+
+#[test]
+fn r7_what_waited_leaves_first_and_in_order_and_what_is_too_much_is_counted() {
+    let mut pair = quiet();
+    for number in 0..10_u8 {
+        send(&mut pair.at_a, pair.to_b, &[number]);
+        pair.a.workers[0].breathe(pair.now);
+    }
+    let more = 10 - PER_LINK as u64;
+    assert_eq!(pair.a.count(Discard::LinkDown), more, "no room for those");
+    for number in 10..20_u8 {
+        pair.pass(1_000);
+        send(&mut pair.at_a, pair.to_b, &[number]);
+    }
+    pair.wait(1);
+    let arrived: Vec<u8> = std::iter::from_fn(|| receive(&mut pair.at_b)).map(|p| p[0]).collect();
+    assert!(arrived.is_sorted(), "{arrived:?}");
+    assert_eq!(arrived[..PER_LINK], [0, 1, 2, 3]);
+    assert_eq!(arrived.len() as u64, 20 - refused(&pair.a));
+    pair.assert_even();
+}
+
+#[test]
+fn a_quiet_link_that_does_not_wake_is_down_and_what_waited_is_counted() {
+    let mut pair = quiet();
+    let free = pair.a.free();
+    pair.air.cut(host(2), true);
+    for number in 0..PER_LINK as u8 {
+        send(&mut pair.at_a, pair.to_b, &[number]);
+    }
+    pair.wait(1);
+    assert_eq!((refused(&pair.a), pair.a.view(2).state), (0, LinkState::Quiet), "they wait");
+    pair.wait(11);
+    assert_eq!(pair.a.view(2).state, LinkState::Down);
+    assert_eq!(pair.a.events, [Event::LinkDown(pair.a.view(2).slot)]);
+    assert_eq!(pair.a.count(Discard::LinkDown), PER_LINK as u64);
+    // Nothing waits for who is not there.
+    send(&mut pair.at_a, pair.to_b, b"anybody?");
+    pair.pass(MS);
+    assert_eq!(pair.a.count(Discard::LinkDown), PER_LINK as u64 + 1);
+    assert_eq!(pair.a.free(), free);
+    pair.assert_even();
+    pair.air.cut(host(2), false);
+    let took = pair.until_up();
+    assert!(took < 20 * SECOND, "{took} ns");
+    pair.assert_even();
+}
+
+#[test]
+fn a_peer_that_has_moved_in_the_silence_is_found_when_it_speaks() {
+    let mut pair = quiet();
+    pair.air.move_to(host(1), host(11));
+    send(&mut pair.at_a, pair.to_b, b"from elsewhere");
+    pair.wait(1);
+    assert_eq!(receive(&mut pair.at_b).as_deref(), Some(&b"from elsewhere"[..]));
+    assert_eq!(pair.b.view(1).at, Some(Address::Udp(host(11))));
+    assert!(pair.talks());
+    pair.assert_even();
+}
+
+#[test]
+fn what_waits_at_a_slot_that_is_taken_away_is_counted() {
+    let mut pair = quiet();
+    let free = pair.a.free();
+    pair.air.cut(host(2), true);
+    send(&mut pair.at_a, pair.to_b, b"too late");
+    pair.a.workers[0].breathe(pair.now);
+    let slot = pair.a.view(2).slot;
+    pair.a.switch.detach(slot).expect("it is there");
+    pair.wait(1);
+    assert_eq!(pair.a.count(Discard::ExitGone), 1);
+    assert_eq!(pair.a.free(), free);
+    pair.a.assert_even();
+}
+
+#[test]
+fn a_link_that_is_used_seldom_loses_nothing_and_one_that_is_asked_always_is_never_quiet() {
+    let mut pair = Pair::new();
+    pair.until_up();
+    for gap in [50, 59, 61, 100, 121, 141, 170, 175, 178, 179, 180, 181, 185, 189, 190, 200, 400] {
+        for number in 0..4_u8 {
+            // A little later each time, so that no instant of a key's life is left out.
+            pair.pass(u64::from(number) * 30 * MS);
+            send(&mut pair.at_a, pair.to_b, &[number]);
+            pair.wait(gap);
+            assert_eq!(receive(&mut pair.at_b).as_deref(), Some(&[number][..]), "{gap} s apart");
+        }
+    }
+    assert_eq!(refused(&pair.a) + refused(&pair.b), 0);
+    pair.assert_even();
+
+    let always = Liveness { always: true, ..Liveness::default() };
+    let mut pair = Pair::with(Birth::new(1), Birth::new(2), |own, spec| {
+        if own == 1 {
+            spec.liveness = always;
+        }
+    });
+    pair.until_up();
+    pair.wait(1_000);
+    assert_eq!(states(&pair), [LinkState::Up; 2]);
+    assert!(pair.a.view(2).handshakes >= 7);
+}
+
+#[test]
+fn few_frames_wait_in_all() {
+    let (air, mut now) = (Air::default(), Now(1));
+    let mut hub = Node::new(&air, &Birth::new(1), now);
+    let (own, mut at_hub) = hub.endpoint();
+    let mut rim: Vec<Node> = (2..12).map(|seed| Node::new(&air, &Birth::new(seed), now)).collect();
+    let slots: Vec<u32> = (2..12).map(|seed| hub.peer(seed, true, now)).collect();
+    for node in &mut rim {
+        node.peer(1, true, now);
+    }
+    let mut turn = |hub: &mut Node, now: &mut Now, tenths: u64| {
+        for _ in 0..tenths {
+            now.0 += 100 * MS;
+            hub.turn(*now);
+            rim.iter_mut().for_each(|node| node.turn(*now));
+        }
+    };
+    turn(&mut hub, &mut now, 50);
+    assert!(hub.is_up());
+    turn(&mut hub, &mut now, 2_500);
+    let is_quiet = |hub: &Node| hub.switch.peers().iter().all(|p| p.state == LinkState::Quiet);
+    assert!(is_quiet(&hub));
+    let free = hub.free();
+    air.cut(host(1), true);
+    for slot in &slots {
+        let label = path(&[hop(own, *slot), hop(2, 2)]);
+        (0..PER_LINK).for_each(|_| send(&mut at_hub, label, b"to whoever"));
+        hub.turn(now);
+    }
+    let sent = slots.len() * PER_LINK;
+    assert_eq!(hub.count(Discard::LinkDown), (sent - IN_ALL) as u64);
+    turn(&mut hub, &mut now, 150);
+    assert_eq!(hub.count(Discard::LinkDown), sent as u64);
+    assert_eq!(hub.free(), free);
+    hub.assert_even();
+}
