@@ -279,7 +279,9 @@ impl Link {
         leaving: &mut Leaving<'_>,
     ) -> Result<(), Discard> {
         let Guard::Sealed(Some(sealer)) = &mut self.guard else { return Err(Discard::LinkDown) };
-        if frame.len() + TAG_BYTES > usize::from(self.frame_bytes_max) {
+        // A path challenge may be longer: it finds out.
+        let is_long = frame.len() + TAG_BYTES > usize::from(self.frame_bytes_max);
+        if is_long && what != Sealed::PathChallenge {
             return Err(Discard::TooBig);
         }
         if !frame.grow_back(TAG_BYTES) {

@@ -74,6 +74,8 @@ pub enum Order {
     GiveUp(Mark),
     /// Send a sealed message of the link itself: empty, it is a keepalive.
     Say(Mark, Sealed, Option<Address>, ArrayVec<u8, SAYING_BYTES_MAX>),
+    /// Send a path challenge with this token to this address, in a frame of so many bytes in all.
+    Probe(Mark, Address, [u8; 8], u16),
     /// Send a packet of the switch's own, header first: it departs from slot 1 (wire.md 1.3).
     Transmit(Vec<u8>),
     /// Send bytes to an address behind a port: a handshake message.

@@ -532,6 +532,7 @@ fn words_of(event: &Event) -> (&'static str, Option<u32>, Option<String>) {
         Event::LinkUp(slot) => ("link_up", Some(slot), None),
         Event::LinkQuiet(slot) => ("link_quiet", Some(slot), None),
         Event::LinkDown(slot) => ("link_down", Some(slot), None),
+        Event::PathMtu(slot, bytes) => ("path_mtu", Some(slot), Some(format!("{bytes} bytes"))),
         Event::Roamed(slot, to) => ("roamed", Some(slot), Some(to.to_string())),
         Event::Rekeyed(slot) => ("rekeyed", Some(slot), None),
         Event::PeerRefused(slot, who) => {

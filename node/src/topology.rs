@@ -57,6 +57,8 @@ const EXITS_WAITING: u32 = 2 * BURST_MAX as u32;
 const UNIX_CHUNKS: u32 = 32 + BURST_MAX as u32;
 /// Packets up to this length take a single chunk (`strowger_io::unix`).
 const SINGLE_BYTES_MAX: usize = SINGLE_STRIDE_BYTES - HEADROOM_BYTES - 8 * 64;
+/// Path challenges that take a whole chunk and wait for the kernel. One that finds none is sent again.
+const LONG_CHALLENGES: u32 = 4;
 /// Frames that a worker makes for the slow path and that wait for the kernel: a round of orders.
 const MADE_FRAMES: u32 = 2 * ORDERS_MAX as u32;
 /// How long workers may take to know everything that is attached at start.
@@ -324,6 +326,7 @@ fn needs(config: &Config, workers: usize) -> (PoolSpec, Vec<Need>) {
         let knocks = (KNOCKS_MAX as u32).div_ceil(workers as u32);
         need("handshakes that wait".to_owned(), knocks, 0);
         need("handshakes and probes to send".to_owned(), 0, MADE_FRAMES);
+        need("long path challenges".to_owned(), LONG_CHALLENGES, 0);
         let waiting = FRAMES_WAITING_MAX as u32;
         need("frames that wait for the keys of quiet links".to_owned(), waiting, 0);
     }

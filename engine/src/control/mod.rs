@@ -400,7 +400,7 @@ impl Switch {
     }
 
     fn give(&mut self, worker: usize, order: Order) {
-        let is_message = matches!(order, Order::Say(..) | Order::Send(..));
+        let is_message = matches!(order, Order::Say(..) | Order::Probe(..) | Order::Send(..));
         if is_message && self.workers[worker].waiting.len() >= MESSAGES_WAITING_MAX {
             return;
         }

@@ -11,9 +11,11 @@
 //! | the answer, from there | the link's address moves |
 //! | nothing for `interval` although something was sent | a probe: a path challenge to the address it has |
 //! | no data for a while | the keys grow old, and the link is quiet; the next packet wakes it |
+//! | the answer to a long path challenge | the path takes frames of that length |
 //! | nothing for `interval` times `multiplier` | the link is down (RFC 5880, section 6.8.4); a handshake begins |
 
 mod knocks;
+mod path_mtu;
 mod presence;
 mod rest;
 mod spec;
@@ -37,7 +39,7 @@ use super::{Attach, AttachError, Event, PortId, Switch};
 use crate::{
     Now,
     discard::Discard,
-    limits::SESSIONS_MAX,
+    limits::{FRAME_BYTES_MAX, SESSIONS_MAX},
     link::Behind,
     orders::Order,
     scheme::Scheme,
@@ -104,6 +106,8 @@ struct Peer {
     /// A stranger that has no link since then gives its slot back.
     down_since: Now,
     usage: Usage,
+    /// None before the first keys.
+    path: Option<PathMtu>,
 }
 
 /// Where a session's frames are opened.
@@ -164,6 +168,7 @@ impl Peering {
 
 use self::{
     knocks::{Budgets, KNOWN_PER_SECOND, STRANGERS_PER_SECOND},
+    path_mtu::PathMtu,
     presence::{Challenge, Pulse},
     rest::Usage,
 };
@@ -292,6 +297,7 @@ impl Switch {
             refusal_told: None,
             down_since: now,
             usage: Usage::default(),
+            path: None,
         };
         peering.peers.insert(mark, peer);
         peering.settle(mark, at);
@@ -420,12 +426,14 @@ impl Switch {
 
     fn take_keys(&mut self, mark: Mark, keys: NewKeys, now: Now) {
         let NewKeys { sealers, agreement, peer: proven, .. } = keys;
-        for (worker, sealer) in sealers.into_iter().enumerate() {
-            self.give(worker, Order::Seal(mark, Box::new(sealer)));
-            self.give(worker, Order::Mtu(mark, agreement.mtu.bytes()));
-        }
         let slot = self.slot_of(mark);
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
+        // Of one that only was quiet it is still known what its path takes.
+        let agreed = agreement.mtu.bytes().min(FRAME_BYTES_MAX as u16);
+        let is_known = peer.state != LinkState::Down;
+        let path = peer.path.take().filter(|path| is_known && path.agreed() == agreed);
+        let path = peer.path.insert(path.unwrap_or_else(|| PathMtu::new(agreed)));
+        let limit = path.limit();
         peer.handshakes += 1;
         peer.agreed = Some(Agreed {
             peer_id: proven.identity.peer_id(),
@@ -439,6 +447,10 @@ impl Switch {
             self.events.extend(slot.map(Event::Rekeyed));
         } else {
             self.set_state(mark, LinkState::Up, now);
+        }
+        for (worker, sealer) in sealers.into_iter().enumerate() {
+            self.give(worker, Order::Mtu(mark, limit));
+            self.give(worker, Order::Seal(mark, Box::new(sealer)));
         }
     }
 
@@ -517,6 +529,7 @@ impl Switch {
                 let _ = self.drive(mark, Input::Tick, None, now);
             }
             self.weigh_usage(mark, now);
+            self.turn_path(mark, now);
             self.feel_pulse(mark, now);
             self.see_off(mark, now);
             if let (Some(due), Some(peering)) = (timeout(self), &mut self.peering) {
@@ -554,6 +567,8 @@ impl Switch {
                 keys_since: peer.keys_since,
                 handshakes: peer.handshakes,
                 agreed: peer.agreed,
+                frame_bytes_max: peer.path.as_ref().map(PathMtu::limit),
+                is_path_found: peer.path.as_ref().is_some_and(PathMtu::is_found),
                 is_stranger: peer.is_stranger,
             })
         };

@@ -321,6 +321,9 @@ pub enum Event {
     /// The link behind the slot has no keys though some are wanted, or its peer has not been heard for
     /// too long.
     LinkDown(u32),
+    /// The path behind the slot was found to take frames of so many bytes and no longer ones, link header
+    /// and tag included; or as long as both ends take.
+    PathMtu(u32, u16),
     /// The peer behind the slot was proved to be at another address.
     Roamed(u32, Address),
     /// The link behind the slot has new keys.

@@ -3,8 +3,11 @@
 
 use std::mem;
 
-use strowger_crypto::{Sealed, link_header::LINK_HEADER_BYTES};
-use strowger_frame::{Address, ChunkClass, Frame, Mark, pool::HEADROOM_BYTES};
+use strowger_crypto::{Sealed, limits::TAG_BYTES, link_header::LINK_HEADER_BYTES};
+use strowger_frame::{
+    Address, ChunkClass, Frame, Mark,
+    pool::{HEADROOM_BYTES, SINGLE_STRIDE_BYTES},
+};
 
 use super::{Worker, live_mut};
 use crate::{
@@ -81,7 +84,11 @@ impl Worker {
                 }
             }
             Order::GiveUp(mark) => self.give_up(mark),
-            Order::Say(mark, what, to, bytes) => self.say(mark, what, to, &bytes, now),
+            Order::Say(mark, what, to, bytes) => self.say(mark, what, to, &bytes, 0, now),
+            Order::Probe(mark, to, token, bytes) => {
+                let bytes = usize::from(bytes).saturating_sub(LINK_HEADER_BYTES + TAG_BYTES);
+                self.say(mark, Sealed::PathChallenge, Some(to), &token, bytes, now);
+            }
             Order::Transmit(packet) => {
                 self.transmit(&packet, now);
                 return Report::Sent(packet);
@@ -181,7 +188,8 @@ impl Worker {
 
     /// A frame of this worker's own making, which the counters know of.
     pub(super) fn make(&mut self, bytes: usize) -> Option<Frame> {
-        let single = self.pool.take(ChunkClass::Single);
+        let is_short = HEADROOM_BYTES + bytes + TAG_BYTES <= SINGLE_STRIDE_BYTES;
+        let single = if is_short { self.pool.take(ChunkClass::Single) } else { None };
         let chunk = match single {
             Some(chunk) => chunk,
             None => self.pool.take(ChunkClass::Train)?,
@@ -191,10 +199,21 @@ impl Worker {
     }
 
     /// Sends a sealed message of a link itself: by its exit, or, where it is to prove an address,
-    /// to that.
-    fn say(&mut self, mark: Mark, what: Sealed, to: Option<Address>, bytes: &[u8], now: Now) {
-        let Some(mut frame) = self.make(LINK_HEADER_BYTES + bytes.len()) else { return };
-        frame.bytes_mut()[LINK_HEADER_BYTES..].copy_from_slice(bytes);
+    /// to that. Zeros follow it up to `padded_bytes`.
+    fn say(
+        &mut self,
+        mark: Mark,
+        what: Sealed,
+        to: Option<Address>,
+        bytes: &[u8],
+        padded_bytes: usize,
+        now: Now,
+    ) {
+        let body_bytes = bytes.len().max(padded_bytes);
+        let Some(mut frame) = self.make(LINK_HEADER_BYTES + body_bytes) else { return };
+        let (said, padding) = frame.bytes_mut()[LINK_HEADER_BYTES..].split_at_mut(bytes.len());
+        said.copy_from_slice(bytes);
+        padding.fill(0); // what lay there before is nobody else's to read
         frame.set_mark(mark);
         let Self { pool, exhaling, worn, links, .. } = self;
         let mut leaving = Leaving { now, pool, exhaling, worn };

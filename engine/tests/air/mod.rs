@@ -95,6 +95,8 @@ struct Sky {
     /// Sockets that sit behind a changing address: by inner, the outer one.
     moved: HashMap<SocketAddr, SocketAddr>,
     cut: BTreeSet<SocketAddr>,
+    /// Longer datagrams vanish.
+    bytes_max: Option<usize>,
     loss_per_million: usize,
     /// Only handshake messages are lost.
     loses_handshakes: bool,
@@ -134,6 +136,11 @@ impl Air {
     pub(crate) fn lose_handshakes(&self, per_million: usize, seed: u64) {
         self.lose(per_million, seed);
         self.sky().loses_handshakes = true;
+    }
+
+    /// From now on loses whatever is longer.
+    pub(crate) fn narrow(&self, bytes_max: usize) {
+        self.sky().bytes_max = Some(bytes_max);
     }
 
     /// Nothing comes from there or goes there, or it does again.
@@ -204,6 +211,9 @@ impl Sky {
         let datagram = Datagram { from, to, bytes: bytes.to_vec() };
         if self.logging {
             self.log.push(datagram.clone());
+        }
+        if self.bytes_max.is_some_and(|most| bytes.len() > most) {
+            return;
         }
         let loss = self.loss_per_million;
         if self.loses_handshakes && bytes[0] >> 4 > 3 {

@@ -305,3 +305,28 @@ fn never_fragment(socket: &Socket, at: SocketAddr) -> Result<(), i32> {
         socket.set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_never_fragment_and_never_believe_what_icmp_says_of_the_path() {
+        let wanted = [
+            ("127.0.0.1:0", libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE),
+            ("[::1]:0", libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE),
+        ];
+        for (at, level, option, probe) in wanted {
+            let at = at.parse().unwrap();
+            let socket = match Socket::new(at) {
+                Err(libc::EAFNOSUPPORT) => {
+                    eprintln!("\nSKIPPED for {at}: this kernel has no such addresses.\n");
+                    continue;
+                }
+                socket => socket.unwrap(),
+            };
+            never_fragment(&socket, at).unwrap();
+            assert_eq!(socket.read(level, option), Ok(probe), "{at}");
+        }
+    }
+}

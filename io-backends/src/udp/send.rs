@@ -309,7 +309,10 @@ impl Outbox {
                         self.tally.frames_out.add(1);
                         self.tally.bytes_out.add(len as u64);
                         self.tally.trains_out.add(1);
+                        // Some kernels call a segment that is too long EINVAL, too; then
+                        // only a shorter last frame goes.
                         if errno != libc::EMSGSIZE
+                            && len == message.segment as usize
                             && let Some(neighbour) = neighbours.at_mut(message.mark)
                             && neighbour.name == message.name
                         {
@@ -542,6 +545,18 @@ mod tests {
         bench.take(2, &[50, 50]);
         bench.flush();
         assert_eq!((bench.arrived(), bench.tally.trains_out.read()), (vec![2, 3], 2));
+    }
+
+    #[test]
+    fn a_train_of_frames_too_long_for_the_interface_is_no_path_without_trains() {
+        // What the kernel says to the train, and to each long frame of it.
+        let mut bench = bench([Errno(libc::EINVAL), Errno(libc::EMSGSIZE), Errno(libc::EMSGSIZE)]);
+        bench.take(0, &[200, 200, 40]);
+        bench.flush();
+        assert_eq!((bench.arrived(), bench.tally.lost(Loss::PathTooNarrow)), (vec![2], 2));
+        bench.take(3, &[50, 50]);
+        bench.flush();
+        assert_eq!((bench.arrived(), bench.tally.trains_out.read()), (vec![3, 4], 2));
     }
 
     #[test]

@@ -116,6 +116,8 @@ fn peer(view: &PeerView, now: Now, names: &[(u16, String)]) -> Value {
         "rights": rights(view.rights),
         "stranger": view.is_stranger,
         "handshakes": view.handshakes,
+        "mtu": view.frame_bytes_max,
+        "mtu_found": view.is_path_found,
         "keys_age_s": view.keys_since.map(|since| seconds(now, since.0)),
     })
 }
@@ -140,7 +142,10 @@ fn link(view: &SlotView, peers: &[PeerView], now: Now, names: &[(u16, String)]) 
         "quiet": peer.map(|peer| peer.state == LinkState::Quiet),
         "address": address(view.at),
         "behind": view.port.and_then(|port| name_of(port, names)),
-        "mtu": agreed.map(|agreed| agreed.frame_bytes_max),
+        // What is sent now; whether the path was found to take no more, or both ends to; and what those take.
+        "mtu": peer.and_then(|peer| peer.frame_bytes_max),
+        "mtu_found": peer.map(|peer| peer.is_path_found),
+        "mtu_agreed": agreed.map(|agreed| agreed.frame_bytes_max),
         "keys_age_s": peer.and_then(|p| p.keys_since).map(|since| seconds(now, since.0)),
         "handshakes": peer.map(|peer| peer.handshakes),
         "frames_in": view.frames_in,

@@ -13,11 +13,9 @@ use strowger_frame::{Address, Frame, Mark};
 use super::{
     super::{Event, Switch},
     LinkState, nanos,
+    path_mtu::TOKEN_BYTES,
 };
 use crate::{Now, orders::Order};
-
-/// Bytes of the token that a path challenge carries.
-const TOKEN_BYTES: usize = 8;
 
 /// A path challenge that was not answered is forgotten after this long.
 const CHALLENGE_LIFE: Nanos = Nanos::from_secs(5);
@@ -116,6 +114,7 @@ impl Switch {
         if let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&link)) {
             peer.challenge = None;
         }
+        self.forget_path(link);
         if let Some(Some(attachment)) = self.attached.get_mut(link.index()).map(|(_, a)| a) {
             attachment.at = Some(to);
         }
@@ -138,10 +137,11 @@ impl Switch {
         peer.pulse.answered = true;
         match kind {
             Kind::PathChallenge => {
-                let bytes: Result<[u8; TOKEN_BYTES], _> = token.try_into();
-                let (Ok(bytes), owner) = (bytes, usize::from(peer.owner)) else { return };
+                // What follows it is padding, which only has to arrive.
+                let token = token.first_chunk::<TOKEN_BYTES>();
+                let (Some(bytes), owner) = (token, usize::from(peer.owner)) else { return };
                 // Back to where it came from, which may be an address that nobody has yet.
-                let bytes = bytes.into_iter().collect();
+                let bytes = bytes.iter().copied().collect();
                 self.give(owner, Order::Say(link, Sealed::PathAnswer, from, bytes));
                 // As fresh and authentic as data is, so it tells as well where the peer may be now;
                 // else whoever moves and is silent is sent to where it was.
@@ -151,10 +151,13 @@ impl Switch {
             }
             Kind::PathAnswer => {
                 let answered = peer.challenge.take_if(|c| c.token == token && from == Some(c.to));
-                if let Some(challenge) = answered
-                    && peer.at != Some(challenge.to)
-                {
-                    self.move_to(link, challenge.to);
+                match answered {
+                    Some(challenge) if peer.at != Some(challenge.to) => {
+                        self.move_to(link, challenge.to);
+                    }
+                    Some(_) => (),
+                    None if from == peer.at => self.take_path_answer(link, token, now),
+                    None => (),
                 }
             }
             _ => (),

@@ -14,7 +14,10 @@
 use strowger_crypto::{Nanos, limits, session::Input};
 use strowger_frame::Mark;
 
-use super::super::{Event, Switch};
+use super::{
+    super::{Event, Switch},
+    path_mtu::Crossed,
+};
 use crate::{Now, link::SlotTally, orders::Order};
 
 /// A link that data has crossed since so long is in use, and its keys are renewed: as long as keys
@@ -40,6 +43,11 @@ pub enum LinkState {
 }
 
 impl LinkState {
+    /// Whether it is [`Up`](Self::Up).
+    pub(super) const fn is_up(self) -> bool {
+        matches!(self, Self::Up)
+    }
+
     /// Its name in JSON: lower case.
     pub const fn name(self) -> &'static str {
         match self {
@@ -67,6 +75,11 @@ impl Usage {
     /// Whether data has crossed the link lately.
     pub(super) fn is_lately(&self, now: Now) -> bool {
         Nanos(now.0).since(self.seen) < IN_USE
+    }
+
+    /// Whether data crosses the link, for who asks what its path takes.
+    pub(super) fn crossed(&self, now: Now) -> Crossed {
+        Crossed { frames: self.frames, lately: self.is_lately(now) }
     }
 
     /// New keys are there.

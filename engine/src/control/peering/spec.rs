@@ -52,7 +52,8 @@ pub struct PeerSpec {
     pub rights: Rights,
     /// Whether only headers are sealed, if the peer asks for the same.
     pub seal: SealWish,
-    /// The longest frame in bytes, link header and tag included, that the path takes.
+    /// The longest frame in bytes, link header and tag included, that is ever sent; what the path takes
+    /// is found.
     pub frame_bytes_max: u16,
     /// How soon its death is noticed.
     pub liveness: Liveness,
@@ -141,6 +142,10 @@ pub struct PeerView {
     pub handshakes: u64,
     /// What the last of them agreed on.
     pub agreed: Option<Agreed>,
+    /// The longest frame in bytes, link header and tag included, that is sent now.
+    pub frame_bytes_max: Option<u16>,
+    /// Whether that was found to be what the path takes; else it is still looked for.
+    pub is_path_found: bool,
     /// Whether it came by itself, under the policy for strangers.
     pub is_stranger: bool,
 }
