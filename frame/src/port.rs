@@ -218,6 +218,7 @@ impl KernelTally {
 /// At rest `frames_in` = frames handed to `rx_burst`'s callers + losses on the way in, and
 /// frames taken by `tx_burst` = `frames_out` + losses on the way out.
 #[derive(Debug, Default)]
+#[repr(align(64))] // on cache lines of its own: each has another writer
 pub struct PortTally {
     /// Frames that arrived, lost ones included.
     pub frames_in: Counter,
