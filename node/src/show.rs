@@ -544,6 +544,9 @@ fn status_shown(answer: &Value) -> String {
     say("kernel drops", text(&answer["kernel_drops"]));
     for port in rows(answer, "ports") {
         let what = match port["chosen"].as_str() {
+            Some(chosen) if port["handshakes_apart"] == true => {
+                format!("{chosen}, handshakes apart")
+            }
             Some(chosen) => chosen.to_owned(),
             None => format!("unix {}", text(&port["path"])),
         };
