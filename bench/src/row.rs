@@ -28,7 +28,8 @@ pub struct Row {
     /// What ours was measured against: `mmsg`, `one_by_one`, or ours with recvmmsg
     /// (`ours_mmsg`); in `overload`, ours at its best rate (`ours_at_best`); in `sealed`, the cipher
     /// alone (`aead_twice`), full sealing (`full`) or a WireGuard (`boringtun`); in `handshakes`,
-    /// the curve operations of one side alone (`curves`); in `flood`, ours without the flood (`calm`).
+    /// the curve operations of one side alone (`curves`); in `flood`, ours without the flood (`calm`), or with it sent to
+    /// another socket (`elsewhere`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<&'static str>,
     /// What ours forwarded.
