@@ -4,6 +4,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 pub(crate) mod homes;
+pub(crate) mod wires;
 
 use std::{
     thread,

@@ -1,0 +1,285 @@
+//! What a relay's Ethernet ports live through: several queues, VLANs, neighbours that come while it
+//! runs, other traffic on the same wire, and ends without warning. In network namespaces; never sleeps.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{Shutdown, TcpListener, TcpStream},
+    process::{Command, Stdio},
+    thread,
+};
+
+use trial::{eventually, wires::*};
+
+/// A neighbour by a plain link at slot 2, and an endpoint at slot 4.
+fn plain(mac: &str, more: &str) -> String {
+    format!(
+        "[[ethernet]]\nname = \"lan\"\ninterface = \"e0\"\nseal = \"plain\"\n{more}\n\
+         [[neighbour]]\nname = \"n\"\naddress = \"{mac}\"\nslot = 2\n\
+         [[unix]]\nname = \"local\"\npath = \"DIR/local\"\nslot = 4\n"
+    )
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// `--socket` and where a relay is asked.
+fn ask(relay: &Relay, request: &str) -> Result<String, String> {
+    words(&format!("{STROWGER} {request} --socket {}", relay.path("control").display()))
+}
+
+fn has_program(Namespace(name): &Namespace) -> bool {
+    words(&format!("ip -n {name} link show dev e0")).unwrap().contains("xdp")
+}
+
+/// One worker for each queue: what either worker sends goes by its own queue, and comes by that of
+/// the other end. The links are plain: a sealed session has one worker, and moves to the one that its
+/// frames come by; of those that come while it moves some are lost as `no_session`.
+#[test]
+fn all_queues_of_an_interface_carry_traffic() {
+    let Some([near, far]) = pair_with("numrxqueues 2 numtxqueues 2") else { return };
+    let two = "[switch]\nworkers = 2\n[[unix]]\nname = \"other\"\npath = \"DIR/other\"\nslot = 5\n\
+               worker = 1\n";
+    let all = "backend = \"af_xdp\"\nqueues = \"all\"\ncapture = \"DIR/lan.pcapng\"";
+    let first = Relay::within(&near, folder(), &(plain(MACS[1], all) + two));
+    let second = Relay::within(&far, folder(), &(plain(MACS[0], all) + two));
+    for queue in ["queue 0", "queue 1"] {
+        assert!(first.said.contains(&format!("ether e0 {queue} at")), "{}", first.said);
+    }
+    let mut both = [first.client(), second.client()];
+    let mut others = [first.client_at("other", 5), second.client_at("other", 5)];
+    let queues = |relay: &Relay, count: &str| -> Vec<u64> {
+        let port = relay.ask(r#"{"show":"ports"}"#)["ports"][0].take();
+        let queues = port["queues"].as_array().unwrap();
+        queues.iter().map(|queue| queue[count].as_u64().unwrap()).collect()
+    };
+    let before = queues(&second, "frames_in");
+    for n in 0..50 {
+        let ([at_first, at_second], [at_a, at_b]) = (&mut both, &mut others);
+        assert_passes(at_first, at_second, &[(4, 2), (2, 4)], &[n; 700]);
+        assert_passes(at_a, at_b, &[(5, 2), (2, 5)], &[n; 700]);
+        assert_passes(at_b, at_first, &[(5, 2), (2, 4)], &[n; 700]);
+    }
+    let after = queues(&second, "frames_in");
+    let came: Vec<u64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+    assert!(came.len() == 2 && came.iter().all(|&frames| frames >= 50), "{came:?}");
+    assert!(queues(&first, "frames_out").iter().all(|&frames| frames >= 50));
+    second.stop();
+    let directory = first.stop();
+    for worker in 0..2 {
+        let file = directory.path().join(format!("lan.{worker}.pcapng"));
+        assert!(fs::metadata(file).unwrap().len() > 50 * 700, "each has its own capture");
+    }
+}
+
+/// With a tag the frames are another port's: who has none hears nothing of them.
+#[test]
+fn a_vlan_is_a_wire_of_its_own() {
+    let Some([near, far]) = pair() else { return };
+    for backend in ["af_xdp", "af_packet"] {
+        let ((a, key_a), (b, key_b)) = (home(), home());
+        let config = |key: &str, mac: Option<&str>, vlan: u16| {
+            let section = format!("vlan = {vlan}\n[[unix]]");
+            by_ethernet(key, mac, backend, "").replacen("[[unix]]", &section, 1)
+        };
+        let first = Relay::within(&near, a, &config(&key_b, Some(MACS[1]), 7));
+        let second = Relay::within(&far, b, &config(&key_a, None, 7));
+        until_up(&[&first, &second]);
+        assert_exchange(&first, &second);
+        second.stop();
+        first.stop();
+        // Who has another VLAN, or none, hears nothing.
+        let vlan = |vlan: &str| format!("backend = \"{backend}\"\n{vlan}");
+        for deaf in ["vlan = 8", ""] {
+            let first = Relay::within(&near, folder(), &plain(MACS[1], &vlan("vlan = 7")));
+            let third = Relay::within(&far, folder(), &plain(MACS[0], &vlan(deaf)));
+            let mut client = first.client();
+            for _ in 0..20 {
+                assert!(client.send(&trial::packet(&[(4, 2)], b"7"), trial::DEADLINE).unwrap());
+            }
+            let count = |relay: &Relay, what: &str| {
+                relay.ask(r#"{"show":"ports"}"#)["ports"][0][what].as_u64().unwrap()
+            };
+            eventually("all to go", || (count(&first, "frames_out") == 20).then_some(()));
+            // Its worker has looked at all ports when it has taken this client's first packet.
+            drop(third.client());
+            assert_eq!((count(&third, "frames_in"), count(&third, "kernel_drops")), (0, 0));
+            first.stop();
+            third.stop();
+        }
+    }
+}
+
+/// Told by `strowger slot attach` where it is, and forgotten by `slot detach`; what passes is in the
+/// capture, and as it lay on the wire's other side.
+#[test]
+fn a_neighbour_by_mac_address_comes_and_goes_and_is_captured() {
+    let Some([near, far]) = pair() else { return };
+    for backend in ["af_xdp", "af_packet"] {
+        let more = format!("backend = \"{backend}\"\ncapture = \"DIR/lan.pcapng\"");
+        let config = plain(MACS[1], &more);
+        let start = config.find("[[neighbour]]").unwrap();
+        let end = config.find("[[unix]]").unwrap();
+        let first = [&config[..start], &config[end..]].concat();
+        let first = Relay::within(&near, folder(), &first);
+        let second = Relay::within(&far, folder(), &plain(MACS[0], &more));
+        let (mut at_first, mut at_second) = (first.client(), second.client());
+        let refused = ask(&first, "slot attach far 01:00:00:00:00:01 --slot 2").unwrap_err();
+        assert!(refused.contains("no station's address"), "{refused}");
+        let said = ask(&first, &format!("slot attach far {} --slot 2", MACS[1])).unwrap();
+        assert!(said.contains('2'), "{said}");
+        let shown = ask(&first, "show slots").unwrap();
+        assert!(shown.contains(MACS[1]), "{shown}");
+        let text = [b"captured on its way ".repeat(9), backend.into()].concat();
+        for _ in 0..20 {
+            assert_passes(&mut at_first, &mut at_second, &[(4, 2), (2, 4)], &text);
+            assert_passes(&mut at_second, &mut at_first, &[(4, 2), (2, 4)], &text);
+        }
+        ask(&first, "slot detach 2").unwrap();
+        assert!(!ask(&first, "show slots").unwrap().contains(MACS[1]));
+        let packet = trial::packet(&[(4, 2), (2, 4)], &text);
+        assert!(at_second.send(&packet, trial::DEADLINE).unwrap());
+        eventually("it is a stranger's now", || {
+            let told = first.ask(r#"{"show":"discards"}"#);
+            (told["discards"]["stranger"].as_u64() > Some(0)).then_some(())
+        });
+        for relay in [first, second] {
+            let folder = relay.stop();
+            let bytes = fs::read(folder.path().join("lan.pcapng")).unwrap();
+            assert_eq!(bytes[..4], [0x0a, 0x0d, 0x0d, 0x0a], "a section header");
+            let found = bytes.windows(text.len()).filter(|window| *window == text).count();
+            assert!(found >= 40, "{found} of both ways");
+        }
+    }
+}
+
+/// Slots that nobody pinned are the same after a kill -9, whatever the order in the file.
+#[test]
+fn r11_neighbours_by_mac_address_have_their_slots_again() {
+    let Some([near, _far]) = pair() else { return };
+    let directory = folder();
+    let config = |order: &[(&str, &str)]| {
+        let mut config = "[switch]\nstate = \"DIR/state\"\n[[ethernet]]\ninterface = \"e0\"\n\
+                          seal = \"plain\"\nbackend = \"af_xdp\"\n"
+            .to_owned();
+        for (name, mac) in order {
+            config += &format!("[[neighbour]]\nname = \"{name}\"\naddress = \"{mac}\"\n");
+        }
+        config
+    };
+    let (a, b, c) =
+        (("a", "02:00:00:00:01:01"), ("b", "02:00:00:00:01:02"), ("c", "02:00:00:00:01:03"));
+    let slots = |relay: &Relay| -> BTreeSet<(String, u64)> {
+        let shown = relay.ask(r#"{"show":"slots"}"#);
+        let rows = shown["slots"].as_array().unwrap().iter();
+        let rows = rows.filter(|row| row["address"].is_string());
+        rows.map(|row| (row["address"].as_str().unwrap().to_owned(), row["slot"].as_u64().unwrap()))
+            .collect()
+    };
+    let mut relay = Relay::within(&near, directory, &config(&[a, b, c]));
+    let before = slots(&relay);
+    assert_eq!(before.len(), 3);
+    assert!(has_program(&near));
+    let directory = relay.kill();
+    let relay = Relay::within(&near, directory, &config(&[c, b, a]));
+    assert!(relay.said.contains("state: 3 slots as before"), "{}", relay.said);
+    assert_eq!(slots(&relay), before);
+    relay.stop();
+}
+
+const ROLE: &str = "STROWGER_TEST_TCP";
+const TCP: &str = "10.9.0.1:5555";
+const BYTES: usize = 1 << 20;
+
+/// The same binary in a namespace, as server or client of a TCP connection.
+fn in_role(Namespace(name): &Namespace, role: &str) -> std::process::Child {
+    let itself = std::env::current_exe().unwrap();
+    Command::new("ip")
+        .args(["netns", "exec", name])
+        .arg(itself)
+        .args(["child_of_tcp", "--exact", "--nocapture"])
+        .env(ROLE, role)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Not a test by itself: both ends of the connection below.
+#[test]
+fn child_of_tcp() {
+    match std::env::var(ROLE).as_deref() {
+        Ok("server") => {
+            let listener = TcpListener::bind(TCP).unwrap();
+            println!("listening");
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut answer = stream.try_clone().unwrap();
+                thread::spawn(move || std::io::copy(&mut stream, &mut answer));
+            }
+        }
+        Ok(_) => {
+            let mut stream = TcpStream::connect(TCP).unwrap();
+            let bytes: Vec<u8> = (0..BYTES).map(|n| (n % 251) as u8).collect();
+            let mut writing = stream.try_clone().unwrap();
+            let sent = bytes.clone();
+            let writer = thread::spawn(move || {
+                writing.write_all(&sent).unwrap();
+                writing.shutdown(Shutdown::Write).unwrap();
+            });
+            let mut came = Vec::new();
+            stream.read_to_end(&mut came).unwrap();
+            writer.join().unwrap();
+            assert!(came == bytes, "{} bytes came back", came.len());
+        }
+        Err(_) => {}
+    }
+}
+
+/// As ssh over the same interface: connections of the kernel's pass beside our frames, while our
+/// program is attached, after a kill -9, and beside the relay that is started anew at once.
+#[test]
+fn other_traffic_lives_beside_a_relay_and_survives_its_end() {
+    let Some([near, far]) = pair() else { return };
+    for (namespace, address) in [(&near, "10.9.0.1/24"), (&far, "10.9.0.2/24")] {
+        words(&format!("ip -n {} addr add {address} dev e0", namespace.0)).unwrap();
+    }
+    let mut server = in_role(&near, "server");
+    let said = BufReader::new(server.stdout.take().unwrap());
+    assert!(said.lines().map_while(Result::ok).any(|line| line.contains("listening")));
+    let echo = || {
+        let status = in_role(&far, "client").wait().unwrap();
+        assert!(status.success(), "a mebibyte each way by TCP: {status}");
+    };
+    let exchange = |first: &Relay, second: &Relay| {
+        let (mut at_first, mut at_second) = (first.client(), second.client());
+        for n in 0..100 {
+            assert_passes(&mut at_first, &mut at_second, &[(4, 2), (2, 4)], &[n; 1000]);
+            assert_passes(&mut at_second, &mut at_first, &[(4, 2), (2, 4)], &[n; 1000]);
+        }
+    };
+    let config = |mac: &str| plain(mac, "backend = \"af_xdp\"");
+    let mut first = Relay::within(&near, folder(), &config(MACS[1]));
+    let second = Relay::within(&far, folder(), &config(MACS[0]));
+    for _ in 0..3 {
+        assert!(has_program(&near) && has_program(&far));
+        thread::scope(|scope| {
+            scope.spawn(echo);
+            exchange(&first, &second);
+        });
+        let directory = first.kill();
+        // At once: who has the queue, or the interface, is not quite gone, and is waited for.
+        first = Relay::within(&near, directory, &config(MACS[1]));
+        assert!(first.said.contains("by xdp_copy"), "{}", first.said);
+    }
+    drop(first.kill());
+    eventually("nothing of ours is left", || (!has_program(&near)).then_some(()));
+    echo();
+    second.stop();
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
