@@ -21,6 +21,8 @@ use crate::secret::{Secret, mac};
 /// What is signed is this text and then the X25519 key: libp2p-noise's shape, our own domain, so a
 /// signature made for one can never be shown to the other.
 const PROOF_DOMAIN: &[u8] = b"strowger-link-static-key:";
+/// What a beacon's signature is over: this text, the network's name with its length, the X25519 key.
+const BEACON_DOMAIN: &[u8] = b"strowger-beacon-1:";
 
 /// The protobuf of a libp2p public key: field 1 (type) = 1 (Ed25519), field 2 (data) = 32 bytes.
 const PUBLIC_KEY_PREFIX: [u8; 4] = [0x08, 0x01, 0x12, 0x20];
@@ -109,6 +111,10 @@ impl IdentityKey {
         bytes[40..].copy_from_slice(&signature);
         IdentityProof(bytes)
     }
+
+    fn sign_beacon(&self, static_key: &StaticPublic, network: &NetworkId) -> [u8; SIGNATURE_BYTES] {
+        self.0.sign(&beacon_bytes(static_key, network)).to_bytes()
+    }
 }
 
 impl fmt::Debug for IdentityKey {
@@ -181,6 +187,18 @@ impl Identity {
         bytes[..2].copy_from_slice(&MULTIHASH_PREFIX);
         bytes[2..].copy_from_slice(&self.to_protobuf());
         PeerId(bytes)
+    }
+
+    /// Whether it has signed this beacon.
+    pub(crate) fn check_beacon(
+        &self,
+        static_key: &StaticPublic,
+        network: &NetworkId,
+        signature: &[u8; SIGNATURE_BYTES],
+    ) -> Result<(), IdentityRefused> {
+        let signed = beacon_bytes(static_key, network);
+        let verified = self.0.verify_strict(&signed, &Signature::from_bytes(signature));
+        verified.map_err(|_| IdentityRefused::BadSignature)
     }
 
     fn to_protobuf(self) -> [u8; 36] {
@@ -311,6 +329,10 @@ fn signed_bytes(static_key: &StaticPublic) -> [u8; PROOF_DOMAIN.len() + KEY_BYTE
     bytes
 }
 
+fn beacon_bytes(static_key: &StaticPublic, network: &NetworkId) -> Vec<u8> {
+    [BEACON_DOMAIN, &[network.length], network.as_bytes(), &static_key.0].concat()
+}
+
 /// Why an identity was not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum IdentityRefused {
@@ -423,16 +445,20 @@ pub struct Local {
     static_key: StaticKey,
     identity: Identity,
     proof: IdentityProof,
+    beacon_signature: [u8; SIGNATURE_BYTES],
     network: NetworkId,
     known: Arc<Known>,
 }
 
 impl Local {
-    /// The node with this key in this network. Signs the static key once; the identity key is not kept.
+    /// The node with this key in this network. Signs the static key, for handshakes and for beacons; the
+    /// identity key is not kept.
     pub fn new(key: &IdentityKey, network: NetworkId) -> Local {
         let static_key = key.static_key();
         let proof = key.prove(static_key.public());
-        Local { static_key, identity: key.public(), proof, network, known: Arc::default() }
+        let beacon_signature = key.sign_beacon(static_key.public(), &network);
+        let (identity, known) = (key.public(), Arc::default());
+        Local { static_key, identity, proof, beacon_signature, network, known }
     }
 
     /// Its X25519 key pair.
@@ -480,8 +506,12 @@ impl Local {
     pub(crate) fn pretending(one: &Local, other: &Local) -> Local {
         let secret = StaticSecret::from(*one.static_key.expose());
         let static_key = StaticKey { secret, public: *other.static_public() };
-        let Local { identity, proof, network, .. } = *other;
-        Local { static_key, identity, proof, network, known: Arc::default() }
+        let Local { identity, proof, beacon_signature, network, .. } = *other;
+        Local { static_key, identity, proof, beacon_signature, network, known: Arc::default() }
+    }
+
+    pub(crate) const fn beacon_signature(&self) -> &[u8; SIGNATURE_BYTES] {
+        &self.beacon_signature
     }
 }
 

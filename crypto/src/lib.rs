@@ -8,6 +8,7 @@
 //! | [`Openers`] | all lanes of one direction: keys and replay windows |
 //! | [`replay`] | which counters have been seen |
 //! | [`handshake`] | IKpsk2, XX, cookies: one type per state |
+//! | [`beacon`] | "a node with this key is here" |
 //! | [`session`] | one peer's keys over time, renewed without loss |
 //! | [`Identity`], [`IdentityKey`] | Ed25519 keys and their libp2p names |
 //! | [`limits`] | every bound, with its reason |
@@ -23,6 +24,7 @@
 //! ```
 
 pub mod aead;
+pub mod beacon;
 mod entropy;
 pub mod handshake;
 mod identity;

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use bolero::check;
 use strowger_crypto::aead::{Aead, Provider};
+use strowger_crypto::beacon::{self, Claim};
 use strowger_crypto::handshake::{
     Admission, Gate, Hello, Load, Offer, Ours, Stamp, StampGuard, ik, xx,
 };
@@ -93,6 +94,30 @@ fn hellos_that_are_almost_right_parse_totally() {
             assert_eq!(Hello::parse(&hello.encode(0)), Ok(hello));
         }
         assert!(Hello::parse(&good[..usize::from(*cut) % good.len()]).is_err());
+    });
+}
+
+/// Any bytes at a listener for beacons: read or refused, and whatever was not made by whom it names is
+/// not believed, with or without the network's mac.
+#[test]
+fn beacons_are_read_totally_and_believed_when_signed() {
+    let ours = local(4);
+    let good = beacon::encode(&ours);
+    check!().for_each(|bytes: &[u8]| {
+        // As they are, laid over a good one, and turning its bits.
+        let mut over = good;
+        let mut turned = good;
+        for (place, byte) in bytes.iter().enumerate().take(good.len()) {
+            over[place] = *byte;
+            turned[place] ^= byte;
+        }
+        for message in [bytes, &over, &turned] {
+            let Ok(claim) = Claim::parse(message) else { continue };
+            let (network, signed) = (ours.network(), 12..140);
+            let is_good = message[signed.clone()] == good[signed];
+            assert_eq!(claim.verify(network).is_ok_and(|who| who == *ours.identity()), is_good);
+            assert_eq!(claim.is_within(network), message == good);
+        }
     });
 }
 

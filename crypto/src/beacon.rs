@@ -1,0 +1,213 @@
+//! Link beacons: "a node with this key is here", said to a whole segment. A beacon suggests a peer and
+//! proves nothing: whoever hears one may begin a handshake, and only that shows who is there.
+//!
+//! ```text
+//!  0                 8         12            44              76          140            880   896
+//! +-----------------+---------+-------------+---------------+-----------+--------------+-----+
+//! | link header     | version | X25519 key  | Ed25519 key   | signature | zeros        | mac |
+//! | 70 00 00 00 ... | 1, 0, 0, 0            |               |           |              |     |
+//! +-----------------+---------+-------------+---------------+-----------+--------------+-----+
+//! ```
+//!
+//! The Ed25519 key signs the X25519 key under a text of its own, together with the network's name, so
+//! that nobody can say of an identity what it has not said. It says nothing of time or place: a node
+//! signs once, when it starts, and does not keep the key that signs. So a beacon can be said
+//! again by anybody, anywhere, and then suggests a peer that is not there.
+//!
+//! The mac is keyed by the network's name alone. It keeps strangers to the network, who are the
+//! cheapest to make, from costing a signature's verification.
+//!
+//! A beacon is as long as the handshake initiation that it may be the occasion of (R8).
+
+use subtle::ConstantTimeEq;
+
+use crate::identity::{Identity, IdentityRefused, Local, NetworkId, StaticPublic};
+use crate::limits::{INITIATION_BYTES, KEY_BYTES};
+use crate::link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, SessionIndex};
+use crate::secret::mac;
+
+/// Bytes of every beacon: of an initiation, so that nothing longer comes of one.
+pub const BEACON_BYTES: usize = INITIATION_BYTES;
+
+/// The first byte of every beacon, and of nothing else: its kind, and no lane.
+pub const FIRST_BYTE: u8 = (Kind::Beacon as u8) << 4;
+
+const VERSION: u8 = 1;
+const HEADER: LinkHeader =
+    LinkHeader { kind: Kind::Beacon, lane: Lane::ZERO, index: SessionIndex::NONE, low: 0 };
+
+const VERSION_AT: usize = LINK_HEADER_BYTES;
+const STATIC_AT: usize = VERSION_AT + 4;
+const IDENTITY_AT: usize = STATIC_AT + KEY_BYTES;
+const SIGNATURE_AT: usize = IDENTITY_AT + KEY_BYTES;
+const SIGNATURE_BYTES: usize = 64;
+/// Bytes of the mac that ends a beacon.
+pub const MAC_BYTES: usize = 16;
+const MAC_AT: usize = BEACON_BYTES - MAC_BYTES;
+
+const _: () = assert!(SIGNATURE_AT + SIGNATURE_BYTES <= MAC_AT);
+
+/// Why bytes are no beacon, or none to be followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BeaconRefused {
+    /// Of another length, or with another link header.
+    #[error("not shaped like a beacon")]
+    Malformed,
+    /// Of a version that does not exist yet.
+    #[error("a beacon of an unknown version")]
+    UnknownVersion,
+    /// The identity is none, or has not signed this.
+    #[error(transparent)]
+    Identity(#[from] IdentityRefused),
+}
+
+/// The beacon of this node: the same bytes whenever it is asked for.
+pub fn encode(local: &Local) -> [u8; BEACON_BYTES] {
+    let mut bytes = [0; BEACON_BYTES];
+    bytes[..LINK_HEADER_BYTES].copy_from_slice(&HEADER.to_bytes());
+    bytes[VERSION_AT] = VERSION;
+    bytes[STATIC_AT..IDENTITY_AT].copy_from_slice(&local.static_public().0);
+    bytes[IDENTITY_AT..SIGNATURE_AT].copy_from_slice(&local.identity().to_bytes());
+    bytes[SIGNATURE_AT..SIGNATURE_AT + SIGNATURE_BYTES].copy_from_slice(local.beacon_signature());
+    let mac = network_mac(local.network(), &bytes[..MAC_AT]);
+    bytes[MAC_AT..].copy_from_slice(&mac);
+    bytes
+}
+
+/// What the last bytes of a beacon are, over all before them. Whoever knows the network's name can
+/// compute it.
+pub fn network_mac(network: &NetworkId, covered: &[u8]) -> [u8; MAC_BYTES] {
+    let key = mac(&[0; KEY_BYTES], "strowger beacon key", &[network.as_bytes()]);
+    let full = mac(&key, "strowger beacon mac", &[covered]);
+    core::array::from_fn(|place| full[place])
+}
+
+/// A beacon whose shape is right. Nothing of it is believed yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'m> {
+    bytes: &'m [u8; BEACON_BYTES],
+}
+
+impl<'m> Claim<'m> {
+    /// Reads a beacon's shape. Total: any bytes give a claim or an error.
+    pub fn parse(bytes: &'m [u8]) -> Result<Claim<'m>, BeaconRefused> {
+        let bytes: &[u8; BEACON_BYTES] = bytes.try_into().map_err(|_| BeaconRefused::Malformed)?;
+        if bytes[..LINK_HEADER_BYTES] != HEADER.to_bytes() {
+            return Err(BeaconRefused::Malformed);
+        }
+        if bytes[VERSION_AT] != VERSION {
+            return Err(BeaconRefused::UnknownVersion);
+        }
+        Ok(Claim { bytes })
+    }
+
+    fn field<const N: usize>(&self, at: usize) -> [u8; N] {
+        core::array::from_fn(|place| self.bytes[at + place])
+    }
+
+    /// The key that it names.
+    pub fn static_key(&self) -> StaticPublic {
+        StaticPublic(self.field(STATIC_AT))
+    }
+
+    /// Whether whoever made it knows the network's name. Costs two short hashes; to be asked first.
+    pub fn is_within(&self, network: &NetworkId) -> bool {
+        let right = network_mac(network, &self.bytes[..MAC_AT]);
+        right.ct_eq(&self.field::<MAC_BYTES>(MAC_AT)).into()
+    }
+
+    /// Whose it is, if that identity has signed this key for this network.
+    pub fn verify(&self, network: &NetworkId) -> Result<Identity, BeaconRefused> {
+        let identity = Identity::from_bytes(&self.field(IDENTITY_AT))?;
+        identity.check_beacon(&self.static_key(), network, &self.field(SIGNATURE_AT))?;
+        Ok(identity)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::IdentityKey;
+    use crate::secret::Secret;
+
+    fn local(seed: u8, network: &[u8]) -> Local {
+        let key = IdentityKey::from_seed(&Secret::from_bytes([seed; KEY_BYTES]));
+        Local::new(&key, NetworkId::new(network).expect("short"))
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn a_beacon_says_who_made_it_and_nobody_else_can() {
+        let (ours, other) = (local(7, b"home"), local(8, b"home"));
+        let bytes = encode(&ours);
+        let claim = Claim::parse(&bytes).expect("our own");
+        assert_eq!((bytes[0], claim.static_key()), (FIRST_BYTE, *ours.static_public()));
+        assert!(claim.is_within(ours.network()));
+        assert_eq!(claim.verify(ours.network()), Ok(*ours.identity()));
+
+        // Of another network: neither mac nor signature.
+        let away = NetworkId::new(b"away").expect("short");
+        assert!(!claim.is_within(&away));
+        let refused = Err(BeaconRefused::Identity(IdentityRefused::BadSignature));
+        assert_eq!(claim.verify(&away), refused);
+
+        // Another's key under our signature, and ours under another's.
+        for field in [STATIC_AT..IDENTITY_AT, IDENTITY_AT..SIGNATURE_AT] {
+            let mut forged = bytes;
+            forged[field.clone()].copy_from_slice(&encode(&other)[field]);
+            let mac = network_mac(ours.network(), &forged[..MAC_AT]);
+            forged[MAC_AT..].copy_from_slice(&mac);
+            let claim = Claim::parse(&forged).expect("well-shaped");
+            assert!(claim.is_within(ours.network()));
+            assert_eq!(claim.verify(ours.network()), refused);
+        }
+        // The proof of the handshake is a signature under another text.
+        let mut proof = bytes;
+        let in_proof = &ours.proof().0[40..];
+        proof[SIGNATURE_AT..SIGNATURE_AT + SIGNATURE_BYTES].copy_from_slice(in_proof);
+        assert_eq!(Claim::parse(&proof).map(|c| c.verify(ours.network())), Ok(refused));
+    }
+
+    #[test]
+    fn what_is_not_shaped_like_a_beacon_is_refused() {
+        let ours = local(7, b"home");
+        let bytes = encode(&ours);
+        for length in [0, 7, LINK_HEADER_BYTES, MAC_AT, BEACON_BYTES - 1] {
+            assert_eq!(Claim::parse(&bytes[..length]).err(), Some(BeaconRefused::Malformed));
+        }
+        assert!(Claim::parse(&[&bytes[..], &[0]].concat()).is_err());
+        for place in 0..BEACON_BYTES {
+            let mut touched = bytes;
+            touched[place] ^= 1;
+            let Ok(claim) = Claim::parse(&touched) else {
+                assert!(place <= VERSION_AT, "byte {place}");
+                continue;
+            };
+            assert!(!claim.is_within(ours.network()), "byte {place}");
+        }
+    }
+
+    /// Computed from the page with Python's hashlib (BLAKE2s) and its `cryptography` (X25519, Ed25519).
+    #[test]
+    fn the_known_answer() {
+        let bytes = encode(&local(7, b"home"));
+        assert_eq!(hex(&bytes[..STATIC_AT]), "700000000000000001000000");
+        assert_eq!(
+            hex(&bytes[STATIC_AT..IDENTITY_AT]),
+            "46b2a00b19c781a5826790e6c8ca7855995f65f6831b54613cea4943ac530a7c"
+        );
+        assert_eq!(
+            hex(&bytes[IDENTITY_AT..SIGNATURE_AT]),
+            "ea4a6c63e29c520abef5507b132ec5f9954776aebebe7b92421eea691446d22c"
+        );
+        assert_eq!(
+            hex(&bytes[SIGNATURE_AT..SIGNATURE_AT + 64]),
+            "f6546ba9e56c091d9f972b7480facd2775bf92e45099289636b3840d10d077c7cf8002511068d4e8fdc0fd66374f9dbb66372a87f3e975b15eb485d10af9a40d"
+        );
+        assert!(bytes[SIGNATURE_AT + 64..MAC_AT].iter().all(|byte| *byte == 0));
+        assert_eq!(hex(&bytes[MAC_AT..]), "b92ec54b67da5b437cfff3e973e4cb3c");
+    }
+}
