@@ -70,6 +70,19 @@ pub const KNOCKS_MAX: usize = 64;
 /// quarter of its time, and whoever is honest finds room in the socket.
 pub const DOOR_BURSTS_MAX: usize = 4;
 
+/// Beacons that wait among them: a quarter of what may come from strangers, so that whoever says that it
+/// is there does not keep out who knocks.
+pub const BEACONS_WAITING_MAX: usize = KNOCKS_MAX / 4;
+
+/// Signatures of beacons that are looked at in a second, at all ports together and at each: some 50 us
+/// of the slow path each. A hundred nodes of one segment that cannot be reached say less.
+pub const BEACONS_PER_SECOND: u32 = 100;
+/// See [`BEACONS_PER_SECOND`].
+pub const BEACONS_PER_SECOND_AND_PORT: u32 = 25;
+
+/// Strangers of whom a beacon was heard, and who are just being asked who they are.
+pub const BEACON_CALLS_MAX: usize = 8;
+
 /// Endings that wait for the slow path to be told: half of the punts, so that packets for the switch
 /// itself and news of links always find the other half.
 pub const ENDINGS_MAX: usize = PUNTS_MAX / 2;

@@ -30,6 +30,8 @@ pub struct PortSeat {
     pub port: Box<dyn Port>,
     /// Discards of frames that came in by it, or were to leave by it.
     pub discards: Arc<DiscardTally>,
+    /// Whether beacons that come in by it are handed up.
+    pub hears_beacons: bool,
 }
 
 impl std::fmt::Debug for PortSeat {
@@ -86,6 +88,8 @@ pub enum Order {
     Unaddress(Mark),
     /// From this port, hand up what strangers send; or count it as such.
     WelcomeStrangers(u16, bool),
+    /// From this port, hand up beacons; or discard them.
+    HearBeacons(u16, bool),
     /// The path behind the link takes frames up to this many bytes.
     Mtu(Mark, u16),
     /// Where frames from this link may go.
@@ -215,7 +219,7 @@ pub struct ExitSight {
     pub packet_bytes_max: u16,
 }
 
-/// A message that proves nothing yet: a handshake's. On its way to the slow path through a queue of
+/// A message that proves nothing yet: a handshake's, or a beacon. On its way to the slow path through a queue of
 /// its own, so that strangers cannot crowd out those who are known.
 #[derive(Debug)]
 pub struct Knock {

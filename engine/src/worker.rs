@@ -212,7 +212,7 @@ impl Worker {
                 }
             }
             Kind::Initiation | Kind::Response | Kind::Cookie => return Ok(Onward::Knock),
-            Kind::Beacon => return Err(Discard::BadLinkKind),
+            Kind::Beacon => return self.hear_beacon(seat),
         };
 
         let ingress = live(&self.links, opened.frame().mark()).ok_or(Discard::IngressGone)?;
@@ -475,17 +475,7 @@ impl Worker {
             Onward::Said { kind, from } => {
                 Punt::Said { link: mark, kind, from: address_of(from), frame }
             }
-            Onward::Knock => {
-                let (Some(port), Some(from)) = (port, address_of(mark)) else {
-                    return Err((Discard::Stranger, frame));
-                };
-                let (worker, port) = (self.number, port.number);
-                let knock = Knock { worker, port, link: mark, from, frame };
-                self.news = true;
-                // Apart, so that strangers cannot crowd out those who are known.
-                let queue = if mark.is_stranger() { &self.strangers } else { &self.knocks };
-                return queue.push(knock).map_err(|full| (Discard::PuntFull, full.frame));
-            }
+            Onward::Knock => return self.hand_up_knock(frame, seat),
             Onward::Stray { worker } => {
                 return self.exchange.send(worker, Handover::Stray { by: self.number, frame });
             }

@@ -538,6 +538,9 @@ fn words_of(event: &Event) -> (&'static str, Option<u32>, Option<String>) {
         Event::PeerRefused(slot, who) => {
             ("peer_refused", Some(slot), Some(format!("has the key, and is {who}")))
         }
+        Event::PeerSuggested { slot, at, peer_id, .. } => {
+            ("peer_suggested", slot, Some(format!("{peer_id} at {at}")))
+        }
         Event::Answered(..) => ("answered", None, None),
         Event::Goodbye { slot, code, retry_after_s, ref text } => {
             let detail = format!("code {code}, retry after {retry_after_s} s: {text}");

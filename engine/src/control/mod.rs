@@ -297,7 +297,7 @@ impl Switch {
             record.queues[worker] =
                 Some(Queue { tally: port.tally().clone(), discards: discards.clone() });
         }
-        let seat = PortSeat { number: id.0, port, discards };
+        let seat = PortSeat { number: id.0, port, discards, hears_beacons: false };
         self.give(worker, Order::Plug(Box::new(seat)));
     }
 
@@ -321,6 +321,7 @@ impl Switch {
         for (worker, _) in owners.iter().enumerate().filter(|(_, owns)| **owns) {
             self.give(worker, Order::Unplug(id.0));
         }
+        self.drop_beacon(id);
         self.after_all(id, Step::Forget);
         Ok(())
     }
@@ -355,6 +356,7 @@ impl Switch {
         self.take_knocks(now);
         self.answer_doors(now);
         self.turn_peering(now);
+        self.turn_beacons(now);
         loop {
             self.pump();
             self.read_reports();

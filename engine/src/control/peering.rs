@@ -9,11 +9,13 @@
 //! | a handshake message of a peer | keys; never an address (wire.md section 4) |
 //! | a fresh authenticated packet from a new address | a path challenge goes there; nothing moves yet |
 //! | the answer, from there | the link's address moves |
+//! | a beacon of a peer whose link is down | one handshake message goes there; nothing moves |
 //! | nothing for `interval` although something was sent | a probe: a path challenge to the address it has |
 //! | no data for a while | the keys grow old, and the link is quiet; the next packet wakes it |
 //! | the answer to a long path challenge | the path takes frames of that length |
 //! | nothing for `interval` times `multiplier` | the link is down (RFC 5880, section 6.8.4); a handshake begins |
 
+mod beacons;
 mod knocks;
 mod path_mtu;
 mod presence;
@@ -83,6 +85,7 @@ pub(super) struct Peering {
     free_places: VecDeque<u16>,
     /// Of those at known addresses, and of all others.
     budgets: [Budgets; 2],
+    beacons: Beacons,
     /// When the next session's time comes.
     due: Nanos,
 }
@@ -100,6 +103,7 @@ struct Peer {
     /// What the last handshake agreed on, and with whom.
     agreed: Option<Agreed>,
     challenge: Option<Challenge>,
+    suggested: Suggested,
     pulse: Pulse,
     /// When it was last told that somebody else has its key.
     refusal_told: Option<Now>,
@@ -166,7 +170,9 @@ impl Peering {
     }
 }
 
+pub use self::beacons::BeaconSpec;
 use self::{
+    beacons::{Beacons, Suggested},
     knocks::{Budgets, KNOWN_PER_SECOND, STRANGERS_PER_SECOND},
     path_mtu::PathMtu,
     presence::{Challenge, Pulse},
@@ -205,6 +211,7 @@ impl Switch {
             by_address: HashMap::new(),
             free_places: (1..SESSIONS_MAX as u16).chain([0]).collect(),
             budgets: [KNOWN_PER_SECOND, STRANGERS_PER_SECOND].map(Budgets::new),
+            beacons: Beacons::default(),
             due: Nanos::ZERO,
         });
         Ok(())
@@ -293,6 +300,7 @@ impl Switch {
             handshakes: 0,
             agreed: None,
             challenge: None,
+            suggested: Suggested::default(),
             pulse: Pulse::default(),
             refusal_told: None,
             down_since: now,
@@ -384,6 +392,12 @@ impl Switch {
                         LinkHeader::parse(&message).is_ok_and(|h| h.kind == Kind::Response);
                     let at = peer.at.map(|at| (at, owner));
                     let knocked = by.map(|by| (by.from, usize::from(by.worker)));
+                    let suggested = if is_answer { None } else { peer.suggested.next.take() };
+                    if let Some(by) = suggested {
+                        peer.suggested.tried = Some(by.from);
+                        let order = Order::Send(port, by.from, message.clone());
+                        self.give(usize::from(by.worker), order);
+                    }
                     if let Some((to, worker)) = if is_answer { knocked.or(at) } else { at } {
                         self.give(worker, Order::Send(port, to, message));
                     }

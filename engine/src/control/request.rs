@@ -331,6 +331,17 @@ pub enum Event {
     /// Whoever has the static key of the peer behind the slot has proved to be this one, which is not
     /// whom it must be: it gets no link. Seldom told, however often it is tried.
     PeerRefused(u32, PeerId),
+    /// A beacon says that this node is there, and a handshake begins, which will show it.
+    PeerSuggested {
+        /// The slot of the peer, if it has one.
+        slot: Option<u32>,
+        /// The port that it is said to be behind.
+        port: PortId,
+        /// Where the beacon came from.
+        at: Address,
+        /// Who has signed it.
+        peer_id: PeerId,
+    },
     /// What has come of a question of ours ([`Switch::ask`](crate::control::Switch::ask)).
     Answered(QuestionId, Answer),
     /// The far side of the link behind the slot says that it will end it.

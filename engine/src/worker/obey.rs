@@ -113,6 +113,11 @@ impl Worker {
                     self.ports[seat].port.welcome_strangers(welcome);
                 }
             }
+            Order::HearBeacons(port, hears) => {
+                if let Some(seat) = self.seat_of(port) {
+                    self.ports[seat].hears_beacons = hears;
+                }
+            }
             Order::Mtu(mark, bytes) => {
                 if let Some(link) = live_mut(&mut self.links, mark) {
                     link.frame_bytes_max = bytes;

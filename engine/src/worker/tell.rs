@@ -4,6 +4,7 @@
 use std::cell::Cell;
 
 use arrayvec::ArrayVec;
+use strowger_crypto::link_header::Kind;
 use strowger_frame::{Frame, Mark};
 
 use super::{NO_SEAT, Onward, Worker, live, live_mut};
@@ -12,9 +13,9 @@ use crate::{
     discard::Discard,
     header::{AnyHeader, Header, HeaderRepr, header_bytes},
     label::Register,
-    limits::{ENDINGS_MAX, HEAD_BYTES_MAX},
-    link::{LINK_HEADER_BYTES, Link, plain_header},
-    orders::{Ending, ExitSight, Punt},
+    limits::{BEACONS_WAITING_MAX, ENDINGS_MAX, HEAD_BYTES_MAX},
+    link::{LINK_HEADER_BYTES, Link, kind_of, plain_header},
+    orders::{Ending, ExitSight, Knock, Punt},
 };
 
 /// Retiring numbers that are still named are reported this often.
@@ -131,6 +132,37 @@ impl Worker {
             return Err((Discard::NotAllowed, frame));
         }
         self.punt(Punt::Packet { ingress, ingress_slot, rights, at, frame })
+    }
+
+    /// A beacon is handed up where the slow path asked for it.
+    #[cold]
+    pub(super) fn hear_beacon(&self, seat: usize) -> Result<Onward, Discard> {
+        match self.ports.get(seat) {
+            Some(seat) if seat.hears_beacons => Ok(Onward::Knock),
+            _ => Err(Discard::BadLinkKind),
+        }
+    }
+
+    /// Hands up a message that proves nothing yet.
+    pub(super) fn hand_up_knock(
+        &mut self,
+        frame: Frame,
+        seat: usize,
+    ) -> Result<(), (Discard, Frame)> {
+        let link = frame.mark();
+        let from = self.ports.get(seat).map(|seat| (seat.number, seat.port.address_of(link)));
+        let Some((port, Some(from))) = from else { return Err((Discard::Stranger, frame)) };
+        let is_beacon = kind_of(&frame) == Ok(Kind::Beacon);
+        if is_beacon && self.strangers.len() >= BEACONS_WAITING_MAX {
+            return Err((Discard::PuntFull, frame));
+        }
+        // Apart, so that strangers cannot crowd out those who are known; and beacons, whoever seems
+        // to have sent them, are no more than strangers.
+        let is_known = !is_beacon && !link.is_stranger();
+        let queue = if is_known { &self.knocks } else { &self.strangers };
+        self.news = true;
+        let knock = Knock { worker: self.number, port, link, from, frame };
+        queue.push(knock).map_err(|full| (Discard::PuntFull, full.frame))
     }
 
     /// Counts the end of a frame at the port that it came in by.

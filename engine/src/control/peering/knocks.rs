@@ -1,9 +1,9 @@
-//! Who knocks: handshake messages, from anywhere. Until one of them has proved who sent it, it leaves no
+//! Who knocks: handshake messages and beacons, from anywhere. Until one of them has proved who sent it, it leaves no
 //! trace here and gets at most one answer, no longer than itself (R8).
 
 use strowger_crypto::{
     Nanos, Psk,
-    handshake::{Admission, Load, ik, xx},
+    handshake::{self, Admission, Load, ik, xx},
     link_header::{Kind, LinkHeader, Step},
     session::{Adopted, Input},
 };
@@ -37,17 +37,21 @@ impl Budgets {
         let cookies = Budget::new(COOKIES_PER_SECOND);
         Self { reads: Budget::new(reads_per_second), cookies }
     }
+
+    pub(super) fn spend_read(&mut self, now: Nanos) -> bool {
+        self.reads.spend(now)
+    }
 }
 
 /// So many a second, and no more saved up than one second's worth.
-struct Budget {
+pub(super) struct Budget {
     per_second: u32,
     left: u64,
     since: Nanos,
 }
 
 impl Budget {
-    fn new(per_second: u32) -> Self {
+    pub(super) fn new(per_second: u32) -> Self {
         Self { per_second, left: u64::from(per_second) << 32, since: Nanos::ZERO }
     }
 
@@ -59,7 +63,7 @@ impl Budget {
         self.since = now;
     }
 
-    fn spend(&mut self, now: Nanos) -> bool {
+    pub(super) fn spend(&mut self, now: Nanos) -> bool {
         self.refill(now);
         let one = 1 << 32;
         let has = self.left >= one;
@@ -85,7 +89,7 @@ impl Switch {
         known.copied().unwrap_or(Mark::stranger(0))
     }
 
-    /// Somebody knocks: a handshake message, from anywhere.
+    /// Somebody knocks: a handshake message or a beacon, from anywhere.
     pub(in crate::control) fn take_knock(&mut self, knock: &Knock, now: Now) {
         let outcome = self.judge_knock(knock, now).err().unwrap_or(Discard::Handled);
         self.discards.count(outcome);
@@ -94,6 +98,9 @@ impl Switch {
     fn judge_knock(&mut self, knock: &Knock, now: Now) -> Result<(), Discard> {
         let message = knock.frame.bytes();
         let header = LinkHeader::parse(message).map_err(|_| Discard::Malformed)?;
+        if header.kind == Kind::Beacon {
+            return self.take_beacon(knock, now);
+        }
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let by = Knocked { from: knock.from, worker: knock.worker };
         // Two of each, so that strangers cannot keep out those who are known.
@@ -101,11 +108,15 @@ impl Switch {
         if header.kind != Kind::Initiation {
             // An answer to what we sent: addressed to an index that we gave out, or nobody's.
             let mark = peering.peers.iter().find(|(_, peer)| peer.session.owns(header.index));
-            let mark = *mark.ok_or(Discard::NoSession)?.0;
+            let Some((&mark, _)) = mark else { return self.take_call(header, knock, now) };
             if !budgets.reads.spend(nanos(now)) {
                 return Err(Discard::OverBudget);
             }
-            return self.drive(mark, Input::Message(message), Some(by), now);
+            self.drive(mark, Input::Message(message), Some(by), now)?;
+            if header.kind == Kind::Response {
+                self.follow_suggestion(mark, knock.from, now);
+            }
+            return Ok(());
         }
 
         let load = budgets.reads.load(nanos(now));
@@ -163,8 +174,7 @@ impl Switch {
         knock: &Knock,
         now: Now,
     ) -> Result<(), Discard> {
-        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
-        let policy = peering.config.strangers.ok_or(Discard::NotAllowed)?;
+        let peering = self.peering.as_ref().ok_or(Discard::Unhandled)?;
         let index = finish.our_index();
         let place = place_of(index);
         let is_free = peering.free_places.contains(&(place as u16));
@@ -172,25 +182,7 @@ impl Switch {
             // The index was chosen without looking: the stranger begins anew with another.
             return Err(Discard::OverBudget);
         }
-        let key = finish.peer().static_key;
-        let mark = match peering.by_key.get(&key.0).copied() {
-            // Whom the operator gave a psk has to show that it has it, which XX cannot.
-            Some(mark) => match peering.peers.get(&mark) {
-                Some(peer) if *peer.spec.psk.expose() == *Psk::NONE.expose() => mark,
-                _ => return Err(Discard::NotAllowed),
-            },
-            None => {
-                let strangers = peering.peers.values().filter(|peer| peer.is_stranger).count();
-                if strangers >= policy.links_max as usize {
-                    return Err(Discard::OverBudget);
-                }
-                let name = finish.identity().peer_id().to_string();
-                let mut spec = PeerSpec::new(name, key, PortId(knock.port));
-                (spec.rights, spec.liveness) = (policy.rights, policy.liveness);
-                let attached = self.attach_peer(spec, true, now);
-                attached.map_err(|_| Discard::OverBudget)?.1
-            }
-        };
+        let mark = self.stranger(*finish.peer(), PortId(knock.port), None, now)?;
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let Peering { gate, peers, free_places, .. } = peering;
         let peer = peers.get_mut(&mark).ok_or(Discard::Unhandled)?;
@@ -203,5 +195,34 @@ impl Switch {
         self.with_session(mark, Some(by), now, |session, context, outputs| {
             session.adopt(context, established, role, outputs)
         })
+    }
+
+    /// The link of whoever has proved by XX who it is: a slot of its own, if the policy has one for it.
+    pub(super) fn stranger(
+        &mut self,
+        proven: handshake::Peer,
+        port: PortId,
+        at: Option<Address>,
+        now: Now,
+    ) -> Result<Mark, Discard> {
+        let peering = self.peering.as_ref().ok_or(Discard::Unhandled)?;
+        let policy = peering.config.strangers.ok_or(Discard::NotAllowed)?;
+        let key = proven.static_key;
+        if let Some(&mark) = peering.by_key.get(&key.0) {
+            // Whom the operator gave a psk has to show that it has it, which XX cannot.
+            return match peering.peers.get(&mark) {
+                Some(peer) if *peer.spec.psk.expose() == *Psk::NONE.expose() => Ok(mark),
+                _ => Err(Discard::NotAllowed),
+            };
+        }
+        let strangers = peering.peers.values().filter(|peer| peer.is_stranger).count();
+        if strangers >= policy.links_max as usize {
+            return Err(Discard::OverBudget);
+        }
+        let mut spec = PeerSpec::new(proven.identity.peer_id().to_string(), key, port);
+        (spec.rights, spec.liveness) = (policy.rights, policy.liveness);
+        spec.at = at;
+        let attached = self.attach_peer(spec, true, now);
+        Ok(attached.map_err(|_| Discard::OverBudget)?.1)
     }
 }

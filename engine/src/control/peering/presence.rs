@@ -52,6 +52,13 @@ pub(super) struct Challenge {
     pub(super) since: Nanos,
 }
 
+impl Challenge {
+    /// Whether its answer may still be on its way.
+    pub(super) fn is_fresh(&self, now: Now) -> bool {
+        nanos(now).since(self.since) < CHALLENGE_LIFE
+    }
+}
+
 /// What liveness is judged by.
 #[derive(Default)]
 pub(super) struct Pulse {
@@ -75,22 +82,20 @@ impl Switch {
             // Nobody was there before, and the frame that told was fresh and authentic.
             return self.move_to(link, to);
         }
-        let asked = peer.challenge.as_ref();
-        if asked.is_some_and(|c| c.to == to && nanos(now).since(c.since) < CHALLENGE_LIFE) {
+        if peer.challenge.as_ref().is_some_and(|c| c.to == to && c.is_fresh(now)) {
             return;
         }
         self.challenge(link, Some(to), now);
     }
 
     /// Asks whoever is at `to`, or where the link is, to show that it is the peer.
-    fn challenge(&mut self, link: Mark, to: Option<Address>, now: Now) {
+    pub(super) fn challenge(&mut self, link: Mark, to: Option<Address>, now: Now) {
         let Some(peering) = &mut self.peering else { return };
         let Some(peer) = peering.peers.get_mut(&link) else { return };
         let Some(at) = to.or(peer.at) else { return };
         // A probe does not take the place of a challenge that is on its way to somewhere else: the
         // peer that has moved is asked there.
-        let fresh = |c: &Challenge| nanos(now).since(c.since) < CHALLENGE_LIFE;
-        if to.is_none() && peer.challenge.as_ref().is_some_and(|c| c.to != at && fresh(c)) {
+        if to.is_none() && peer.challenge.as_ref().is_some_and(|c| c.to != at && c.is_fresh(now)) {
             return;
         }
         let mut token = [0; TOKEN_BYTES];

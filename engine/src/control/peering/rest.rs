@@ -132,7 +132,15 @@ impl Switch {
     /// themselves, and where a peer has never been nobody can ask for it.
     pub(super) fn want(&mut self, mark: Mark, now: Now) {
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
-        if peer.is_stranger || peer.at.is_none() || peer.usage.wanted.is_some() {
+        if !peer.is_stranger && peer.at.is_some() {
+            self.seek(mark, now);
+        }
+    }
+
+    /// The same where there may be somebody to ask although nobody has said where the peer is.
+    pub(super) fn seek(&mut self, mark: Mark, now: Now) {
+        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
+        if peer.usage.wanted.is_some() {
             return;
         }
         peer.usage.wanted = Some(Nanos(now.0));
@@ -170,6 +178,7 @@ impl Switch {
             return;
         }
         peer.down_since = now;
+        peer.suggested.next = None;
         let event = match state {
             LinkState::Up => Event::LinkUp,
             LinkState::Quiet => Event::LinkQuiet,

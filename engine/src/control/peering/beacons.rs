@@ -1,0 +1,345 @@
+//! Link beacons: saying that we are here, and what is done when another says so. A beacon only suggests
+//! a peer: it moves no link, has no answer but the beginning of a handshake, no longer than itself,
+//! and leaves behind no more than a few notes that are soon forgotten (R8).
+//!
+//! | a beacon names | what is done |
+//! |---|---|
+//! | a peer whose link is up, or quiet | nothing |
+//! | a peer whose link is up, and of whom nobody knows where it is | a path challenge goes there |
+//! | a peer whose link is down | its next handshake message goes there, too, once |
+//! | a key that nobody has | XX begins there, where strangers are let in; a slot is given when it ends |
+
+use std::collections::BTreeMap;
+
+use strowger_crypto::{
+    Nanos,
+    beacon::{self, Claim},
+    handshake::{Ours, Stamp, xx},
+    link_header::{Kind, LinkHeader, SessionIndex},
+    session::{Adopted, Input},
+};
+use strowger_frame::{Address, Mark};
+
+use super::{
+    super::{Event, Switch},
+    Knocked, LinkState, Peer, Peering, PeeringConfig,
+    knocks::Budget,
+    nanos,
+};
+use crate::{
+    Now,
+    control::PortId,
+    discard::Discard,
+    limits::{BEACON_CALLS_MAX, BEACONS_PER_SECOND, BEACONS_PER_SECOND_AND_PORT},
+    orders::{Knock, Order},
+    session::place_of,
+};
+
+/// After this long without an answer a stranger that was called is given up.
+const CALL_LIFE: Nanos = Nanos::from_secs(5);
+
+/// The first beacon of a port follows within this.
+const FIRST_WITHIN: Nanos = Nanos::from_secs(1);
+
+/// How a port says that we are here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BeaconSpec {
+    /// Where to: an address that all of a segment listen at.
+    pub to: Address,
+    /// How often, in nanoseconds; each time up to a quarter sooner or later.
+    pub interval_ns: u64,
+}
+
+/// All that beacons need.
+pub(super) struct Beacons {
+    ports: BTreeMap<PortId, BeaconPort>,
+    budget: Budget,
+    calls: Vec<Call>,
+}
+
+struct BeaconPort {
+    spec: BeaconSpec,
+    due: Nanos,
+    budget: Budget,
+}
+
+/// A stranger that was called where its beacon came from.
+struct Call {
+    key: [u8; 32],
+    to: Knocked,
+    port: PortId,
+    since: Nanos,
+    waiting: xx::AwaitResponse,
+}
+
+/// Where beacons have said that a peer is.
+#[derive(Default)]
+pub(super) struct Suggested {
+    /// The next message that begins a handshake goes there as well: one for each beacon.
+    pub(super) next: Option<Knocked>,
+    /// Where the last one went.
+    pub(super) tried: Option<Address>,
+}
+
+impl Default for Beacons {
+    fn default() -> Self {
+        Self { ports: BTreeMap::new(), budget: Budget::new(BEACONS_PER_SECOND), calls: Vec::new() }
+    }
+}
+
+/// What is to be done about whom a beacon names.
+enum Heard {
+    Nothing,
+    /// It is there already, and nobody knows where.
+    AskWhere(Mark),
+    Suggest(Mark),
+    Call,
+}
+
+impl Switch {
+    /// Says at a port that we are here, and hears what others say there; with `None`, which is how a
+    /// port begins, neither. Where anybody may be found so, the port has to
+    /// [welcome strangers](Self::welcome_strangers).
+    ///
+    /// Without an identity, or such a port, nothing happens.
+    pub fn set_beacon(&mut self, port: PortId, spec: Option<BeaconSpec>) {
+        if self.port_mut(port).is_none() {
+            return;
+        }
+        let now = nanos(self.now);
+        let Some(peering) = &mut self.peering else { return };
+        let beacons = &mut peering.beacons;
+        match spec {
+            None => drop(beacons.ports.remove(&port)),
+            Some(spec) => {
+                let within = FIRST_WITHIN.0.min(spec.interval_ns);
+                let due = now.plus(Nanos(random_below(&mut peering.config, within)));
+                let budget = Budget::new(BEACONS_PER_SECOND_AND_PORT);
+                beacons.ports.insert(port, BeaconPort { spec, due, budget });
+            }
+        }
+        for worker in 0..self.workers.len() {
+            self.give(worker, Order::HearBeacons(port.0, spec.is_some()));
+        }
+    }
+
+    /// Sends the beacons that are due, and forgets the calls that nobody has answered.
+    pub(in crate::control) fn turn_beacons(&mut self, now: Now) {
+        let Some(peering) = &mut self.peering else { return };
+        let Peering { beacons, config, free_places, .. } = peering;
+        beacons.calls.retain(|call| {
+            let lives = nanos(now).since(call.since) < CALL_LIFE;
+            if !lives {
+                free_places.push_back(place_of(call.waiting.index()) as u16);
+            }
+            lives
+        });
+        let mut due = Vec::new();
+        for (port, at) in beacons.ports.iter_mut().filter(|(_, at)| at.due <= nanos(now)) {
+            let interval = at.spec.interval_ns;
+            let jitter = random_below(config, interval / 2);
+            at.due = nanos(now).plus(Nanos((interval - interval / 4).saturating_add(jitter)));
+            due.push((*port, at.spec.to));
+        }
+        if due.is_empty() {
+            return;
+        }
+        let message = beacon::encode(&config.local).to_vec();
+        for (port, to) in due {
+            let worker = self.homes(port).unwrap_or(0);
+            self.give(usize::from(worker), Order::Send(port.0, to, message.clone()));
+        }
+    }
+
+    /// A port is going: nothing is said there any more.
+    pub(in crate::control) fn drop_beacon(&mut self, port: PortId) {
+        if let Some(peering) = &mut self.peering {
+            peering.beacons.ports.remove(&port);
+        }
+    }
+
+    /// Judges a beacon: its shape and its network first, which cost next to nothing; then whether
+    /// anything would follow from it; then the budgets; and only then its signature.
+    pub(super) fn take_beacon(&mut self, knock: &Knock, now: Now) -> Result<(), Discard> {
+        let port = PortId(knock.port);
+        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
+        let at_port = peering.beacons.ports.get_mut(&port).ok_or(Discard::BadLinkKind)?;
+        let local = &peering.config.local;
+        let claim = Claim::parse(knock.frame.bytes()).map_err(|_| Discard::Malformed)?;
+        if !claim.is_within(local.network()) {
+            return Err(Discard::BadSeal);
+        }
+        let key = claim.static_key();
+        if key == *local.static_public() {
+            return Ok(()); // our own, by another way
+        }
+        let by_key = peering.by_key.get(&key.0).copied();
+        let known = by_key.and_then(|mark| Some((mark, peering.peers.get(&mark)?)));
+        let heard = match known {
+            Some((_, peer)) if peer.spec.port != port => return Err(Discard::NotAllowed),
+            Some((_, peer)) if peer.state != LinkState::Down && peer.at.is_some() => Heard::Nothing,
+            // What was suggested a moment ago is tried first: nobody takes its place by being louder.
+            Some((_, peer)) if peer.state == LinkState::Up && is_asked(peer, now) => Heard::Nothing,
+            Some((mark, peer)) if peer.state == LinkState::Up => Heard::AskWhere(mark),
+            Some((_, peer)) if peer.is_stranger => Heard::Call,
+            Some((_, peer)) if peer.at == Some(knock.from) => Heard::Nothing,
+            Some((_, peer)) if peer.suggested.next.is_some() => Heard::Nothing,
+            Some((mark, _)) => Heard::Suggest(mark),
+            None => Heard::Call,
+        };
+        if let Heard::Call = heard {
+            let policy = peering.config.strangers.ok_or(Discard::NotAllowed)?;
+            let strangers = peering.peers.values().filter(|peer| peer.is_stranger).count();
+            let calls = &peering.beacons.calls;
+            if calls.iter().any(|call| call.key == key.0) {
+                return Ok(());
+            }
+            let is_full = known.is_none() && strangers >= policy.links_max as usize;
+            if is_full || calls.len() >= BEACON_CALLS_MAX {
+                return Err(Discard::OverBudget);
+            }
+        }
+        if let Heard::Nothing = heard {
+            return Ok(());
+        }
+        // The port's first, so that one that is flooded leaves to the others what is theirs.
+        if !at_port.budget.spend(nanos(now)) || !peering.beacons.budget.spend(nanos(now)) {
+            return Err(Discard::OverBudget);
+        }
+        let identity = claim.verify(local.network()).map_err(|_| Discard::BadSeal)?;
+        if let Some((_, peer)) = known {
+            let pinned = peer.spec.identity.map(|identity| identity.peer_id());
+            let expected = pinned.or(peer.agreed.map(|agreed| agreed.peer_id));
+            if expected.is_some_and(|expected| expected != identity.peer_id()) {
+                return Err(Discard::NotAllowed);
+            }
+        }
+        let by = Knocked { from: knock.from, worker: knock.worker };
+        match heard {
+            Heard::Nothing => return Ok(()),
+            Heard::AskWhere(mark) => self.challenge(mark, Some(by.from), now),
+            Heard::Suggest(mark) => self.suggest(mark, by, now),
+            Heard::Call => self.call(key.0, port, by, now)?,
+        }
+        let slot = by_key.and_then(|mark| self.slot_of(mark));
+        let peer_id = identity.peer_id();
+        self.events.push(Event::PeerSuggested { slot, port, at: by.from, peer_id });
+        Ok(())
+    }
+
+    /// The peer may be there: the next message of its handshake goes there as well.
+    fn suggest(&mut self, mark: Mark, by: Knocked, now: Now) {
+        let Some(peering) = &mut self.peering else { return };
+        let Some(peer) = peering.peers.get_mut(&mark) else { return };
+        peer.suggested.next = Some(by);
+        self.seek(mark, now);
+    }
+
+    /// The peer has answered the handshake from where a beacon had said that it is: whether it is
+    /// there is for the path challenge to find out, as wherever else it may have moved to.
+    pub(super) fn follow_suggestion(&mut self, mark: Mark, from: Address, now: Now) {
+        let Some(peering) = &mut self.peering else { return };
+        let Some(peer) = peering.peers.get_mut(&mark) else { return };
+        let is_there = peer.suggested.tried.take() == Some(from);
+        if is_there && peer.at != Some(from) {
+            self.challenge(mark, Some(from), now);
+        }
+    }
+
+    /// Begins XX with a stranger, without a slot and without a session: both come with its answer.
+    fn call(&mut self, key: [u8; 32], port: PortId, to: Knocked, now: Now) -> Result<(), Discard> {
+        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
+        let Peering { config, offer, free_places, beacons, .. } = peering;
+        let index = Peering::new_index(free_places, &mut *config.entropy);
+        let ours = Ours { local: &config.local, offer, index, stamp: Stamp::default() };
+        let Ok((waiting, message)) = xx::initiate(&ours, None, &mut *config.entropy) else {
+            free_places.push_back(place_of(index) as u16);
+            return Err(Discard::Unhandled);
+        };
+        beacons.calls.push(Call { key, to, port, since: nanos(now), waiting });
+        self.give(usize::from(to.worker), Order::Send(port.0, to.from, message));
+        Ok(())
+    }
+
+    /// A handshake message to an index that no session has: is it for a call?
+    pub(super) fn take_call(
+        &mut self,
+        header: LinkHeader,
+        knock: &Knock,
+        now: Now,
+    ) -> Result<(), Discard> {
+        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
+        let calls = &mut peering.beacons.calls;
+        let place = calls.iter().position(|call| call.waiting.index() == header.index);
+        let place = place.ok_or(Discard::NoSession)?;
+        if header.kind != Kind::Response || calls[place].to.from != knock.from {
+            // A cookie: they are busy. The next beacon will be another occasion.
+            return Err(Discard::NoSession);
+        }
+        let by = Knocked { from: knock.from, worker: knock.worker };
+        if !peering.budgets[usize::from(knock.link.is_stranger())].spend_read(nanos(now)) {
+            return Err(Discard::OverBudget);
+        }
+        let Call { key, to, port, since, waiting } = calls.swap_remove(place);
+        match waiting.read_response(knock.frame.bytes()) {
+            Err(rejected) => {
+                let waiting = *rejected.state;
+                calls.push(Call { key, to, port, since, waiting });
+                Err(Discard::BadSeal)
+            }
+            Ok(offered) => {
+                let is_it = offered.peer().static_key.0 == key;
+                let adopted = is_it.then_some(()).ok_or(Discard::NotAllowed);
+                let adopted =
+                    adopted.and_then(|()| self.adopt(offered, header.index, port, by, now));
+                if adopted.is_err()
+                    && let Some(peering) = &mut self.peering
+                {
+                    peering.free_places.push_back(place_of(header.index) as u16);
+                }
+                adopted
+            }
+        }
+    }
+
+    /// A stranger has answered a call, and so shown that it is there, and who it is.
+    fn adopt(
+        &mut self,
+        offered: xx::Offered,
+        index: SessionIndex,
+        port: PortId,
+        by: Knocked,
+        now: Now,
+    ) -> Result<(), Discard> {
+        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
+        let stamp = Stamp(peering.config.wall_at_zero.saturating_add(now.0));
+        let (peer, config) = (*offered.peer(), &peering.config);
+        let ours = Ours { local: &config.local, offer: &peering.offer, index, stamp };
+        let finished = offered.finish(&ours, None);
+        let (established, third) = finished.map_err(|_| Discard::BadSeal)?;
+        let mark = self.stranger(peer, port, Some(by.from), now)?;
+        let role = Adopted::Initiator { third };
+        let adopted = self.with_session(mark, Some(by), now, |session, context, outputs| {
+            // What fails once it has the index is tried again by itself.
+            let adopted = session.adopt(context, established, role, outputs);
+            if session.owns(index) { Ok(()) } else { adopted }
+        });
+        adopted?;
+        // We have begun it, so it is ours to keep its keys fresh, also while the link is idle: it would
+        // have forgotten us, and we would have to be told of it anew.
+        let _ = self.drive(mark, Input::Wanted, None, now);
+        Ok(())
+    }
+}
+
+/// Whether the peer was asked, a moment ago, where it is.
+fn is_asked(peer: &Peer, now: Now) -> bool {
+    peer.challenge.as_ref().is_some_and(|challenge| challenge.is_fresh(now))
+}
+
+/// A number below this one, or 0 where there is no randomness.
+fn random_below(config: &mut PeeringConfig, end: u64) -> u64 {
+    let mut random = [0; 8];
+    let _ = config.entropy.fill(&mut random);
+    u64::from_be_bytes(random).checked_rem(end).unwrap_or(0)
+}

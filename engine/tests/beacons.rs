@@ -1,0 +1,441 @@
+//! Link beacons: who is found by them, and what those get who misuse them. Driven by hand with virtual
+//! time; a segment is an address whose datagrams the test carries to all others.
+
+mod air;
+
+use std::net::SocketAddr;
+
+use air::{Air, Birth, Datagram, MS, Node, Pair, SECOND, host, key, local};
+use strowger_crypto::{
+    beacon::{self, BEACON_BYTES, MAC_BYTES},
+    limits::INITIATION_BYTES,
+};
+use strowger_engine::{
+    Now,
+    control::{
+        Event,
+        peering::{BeaconSpec, Liveness, StrangerPolicy},
+    },
+    discard::Discard,
+    limits::{BEACON_CALLS_MAX, BEACONS_PER_SECOND_AND_PORT},
+    link::Rights,
+};
+use strowger_frame::Address;
+
+/// Where beacons are sent to.
+const GROUP: u8 = 255;
+const INTERVAL: u64 = 10 * SECOND;
+
+fn strangers() -> Option<StrangerPolicy> {
+    Some(StrangerPolicy { rights: Rights::ALL, links_max: 4, ..StrangerPolicy::default() })
+}
+
+fn hears(node: &mut Node) {
+    let to = Address::Udp(host(GROUP));
+    node.switch.set_beacon(node.port, Some(BeaconSpec { to, interval_ns: INTERVAL }));
+}
+
+fn kind(bytes: &[u8]) -> u8 {
+    bytes[0] >> 4
+}
+
+fn at(number: u8) -> Option<Address> {
+    Some(Address::Udp(host(number)))
+}
+
+/// Carries what was sent to the group to these.
+fn carry(air: &Air, to: &[SocketAddr]) -> Vec<Datagram> {
+    let said = air.taken(host(GROUP));
+    for beacon in &said {
+        for &to in to.iter().filter(|to| **to != beacon.from) {
+            air.throw(beacon.from, to, &beacon.bytes);
+        }
+    }
+    said
+}
+
+/// Time goes on, and beacons reach both.
+fn wait(pair: &mut Pair, seconds: u64) {
+    for _ in 0..10 * seconds {
+        pair.pass(100 * MS);
+        carry(&pair.air, &[pair.a.at, pair.b.at]);
+        pair.pass(1_000);
+    }
+}
+
+/// One node in the air that hears beacons, and a peer with seed 1 that it knows the key of.
+struct Listener {
+    air: Air,
+    node: Node,
+    now: Now,
+}
+
+impl Listener {
+    fn new(strangers: Option<StrangerPolicy>) -> Self {
+        let (air, now) = (Air::default(), Now(1));
+        let mut node = Node::new(&air, &Birth { strangers, ..Birth::new(2) }, now);
+        node.peer(1, false, now);
+        hears(&mut node);
+        let mut listener = Self { air, node, now };
+        listener.pass(SECOND);
+        listener.air.taken(host(GROUP));
+        listener
+    }
+
+    fn pass(&mut self, ns: u64) {
+        self.now.0 += ns;
+        for _ in 0..4 {
+            self.node.turn(self.now);
+        }
+    }
+
+    /// What comes of these bytes from there.
+    fn hear(&mut self, from: SocketAddr, bytes: &[u8]) -> Vec<Datagram> {
+        self.air.throw(from, self.node.at, bytes);
+        self.pass(1_000);
+        self.air.taken(from)
+    }
+
+    fn state(&mut self) -> (usize, usize, Vec<(usize, usize)>) {
+        (self.node.switch.peers().len(), self.node.switch.slots().len(), self.node.free())
+    }
+}
+
+/// A beacon of this node with some bytes of another's, by somebody who knows the network's name.
+fn forged(mut bytes: [u8; BEACON_BYTES], over: &[u8], at: usize) -> [u8; BEACON_BYTES] {
+    bytes[at..at + over.len()].copy_from_slice(over);
+    let (covered, mac) = bytes.split_at_mut(BEACON_BYTES - MAC_BYTES);
+    mac.copy_from_slice(&beacon::network_mac(local(1).network(), covered));
+    bytes
+}
+
+#[test]
+fn beacons_are_said_where_they_are_wanted_seldom_and_not_in_step() {
+    let mut listener = Listener::new(None);
+    let mut said = Vec::new();
+    for _ in 0..4_000 {
+        listener.pass(100 * MS);
+        said.extend(listener.air.taken(host(GROUP)).into_iter().map(|d| (listener.now.0, d)));
+    }
+    assert!((35..=45).contains(&said.len()), "{} in 400 s", said.len());
+    assert!(said.iter().all(|(_, d)| d.bytes == beacon::encode(&local(2))));
+    let gaps: Vec<u64> = said.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+    let early_to_late = INTERVAL * 3 / 4..=INTERVAL * 5 / 4 + SECOND;
+    assert!(gaps.iter().all(|gap| early_to_late.contains(gap)), "{gaps:?}");
+    assert!(gaps.iter().any(|gap| gap.abs_diff(gaps[0]) > SECOND), "in step: {gaps:?}");
+
+    listener.node.switch.set_beacon(listener.node.port, None);
+    for _ in 0..600 {
+        listener.pass(100 * MS);
+    }
+    assert!(listener.air.taken(host(GROUP)).is_empty());
+    let kinds = listener.node.count(Discard::BadLinkKind);
+    assert!(listener.hear(host(1), &beacon::encode(&local(1))).is_empty());
+    assert_eq!(listener.node.count(Discard::BadLinkKind), kinds + 1);
+    listener.node.assert_even();
+}
+
+#[test]
+fn off_by_default_beacons_are_neither_said_nor_heard() {
+    let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.at = None);
+    pair.wait(60);
+    assert!(pair.air.taken(host(GROUP)).is_empty());
+    pair.air.throw(host(2), host(1), &beacon::encode(&local(2)));
+    pair.wait(1);
+    assert_eq!(pair.a.count(Discard::BadLinkKind), 1);
+    assert!(!pair.a.is_up() && pair.air.taken(host(2)).is_empty());
+    pair.assert_even();
+}
+
+#[test]
+fn peers_of_whom_only_the_keys_are_known_find_each_other() {
+    // Said by either, or by both.
+    for who in 1..4 {
+        let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.at = None);
+        hears(&mut pair.a);
+        hears(&mut pair.b);
+        if who != 3 {
+            // One of them hears, but is never heard.
+            pair.air.cut(host(GROUP), true);
+        }
+        let says = |pair: &Pair, number: u8| {
+            let bytes = beacon::encode(&local(number));
+            let to = if number == 1 { host(2) } else { host(1) };
+            pair.air.throw(host(number), to, &bytes);
+        };
+        wait(&mut pair, 2);
+        if who != 3 {
+            assert!(!pair.a.is_up() && !pair.b.is_up());
+            says(&pair, who);
+            wait(&mut pair, 3);
+        }
+        assert!(pair.talks(), "{who}: {:?} {:?}", pair.a.switch.peers(), pair.b.switch.peers());
+        assert_eq!((pair.a.view(2).at, pair.b.view(1).at), (at(2), at(1)));
+        let is_told = |event: &Event| matches!(event, Event::PeerSuggested { slot: Some(_), .. });
+        let [a, b] = [&pair.a, &pair.b].map(|node| node.events.iter().any(is_told));
+        assert!(if who == 3 { a || b } else { (a, b) == (who == 2, who == 1) });
+        // And they stay, over a change of keys and more.
+        wait(&mut pair, 400);
+        assert!(pair.talks() && pair.a.view(2).handshakes >= 2);
+        pair.assert_even();
+    }
+}
+
+#[test]
+fn a_link_that_is_up_is_not_moved_by_a_beacon() {
+    let mut pair = Pair::new();
+    hears(&mut pair.a);
+    pair.until_up();
+    let before = pair.a.count(Discard::Handled);
+    pair.air.throw(host(66), host(1), &beacon::encode(&local(2)));
+    pair.pass(1_000);
+    wait(&mut pair, 20);
+    assert!(pair.air.taken(host(66)).is_empty(), "nothing goes there");
+    assert!(pair.a.count(Discard::Handled) > before);
+    assert_eq!(pair.a.view(2).at, at(2));
+    assert!(pair.talks());
+    assert!(!pair.a.events.iter().any(|event| matches!(event, Event::PeerSuggested { .. })));
+    pair.assert_even();
+}
+
+#[test]
+fn a_peer_whose_link_is_down_is_tried_where_its_beacon_comes_from_and_found_if_it_is_there() {
+    let liveness = Liveness { interval_ns: SECOND, multiplier: 3, always: true };
+    let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.liveness = liveness);
+    hears(&mut pair.a);
+    pair.until_up();
+    // B begins anew elsewhere, and knows no longer where A is.
+    pair.air.cut(host(2), true);
+    pair.wait(20);
+    assert!(!pair.a.is_up());
+    pair.air.cut(host(2), false);
+    pair.air.move_to(host(2), host(22));
+    pair.b = Node::new(&pair.air, &Birth { lives: 1, ..Birth::new(2) }, pair.now);
+    let slot = pair.b.peer(1, false, pair.now);
+    let (_, at_b) = pair.b.endpoint();
+    pair.at_b = at_b;
+    assert_eq!(slot, 0);
+
+    // A forged word leads nowhere, and costs A one message there.
+    pair.air.throw(host(66), host(1), &beacon::encode(&local(2)));
+    pair.wait(30);
+    let there = pair.air.taken(host(66));
+    assert_eq!(there.len(), 1);
+    assert!(kind(&there[0].bytes) == 1 && there[0].bytes.len() <= BEACON_BYTES);
+    assert_eq!((pair.a.view(2).at, pair.a.is_up()), (at(2), false));
+
+    pair.air.throw(host(22), host(1), &beacon::encode(&local(2)));
+    pair.wait(20);
+    assert_eq!(pair.a.view(2).at, at(22));
+    assert!(pair.talks(), "{:?}", pair.a.switch.peers());
+    pair.assert_even();
+}
+
+#[test]
+fn r8_a_beacon_that_nobody_signed_is_followed_nowhere() {
+    for strangers in [None, strangers()] {
+        let mut listener = Listener::new(strangers);
+        let before = listener.state();
+        let (ours, other) = (beacon::encode(&local(1)), beacon::encode(&local(9)));
+        // Key, identity and signature of another; our own network's mac in all of them.
+        for (from, to) in [(12, 44), (44, 76), (76, 140)] {
+            let bytes = forged(ours, &other[from..to], from);
+            let seals = listener.node.count(Discard::BadSeal);
+            let refused = listener.node.count(Discard::NotAllowed);
+            assert!(listener.hear(host(66), &bytes).is_empty());
+            let counted = listener.node.count(Discard::BadSeal) - seals
+                + (listener.node.count(Discard::NotAllowed) - refused);
+            assert_eq!(counted, 1, "byte {from}");
+        }
+        // Bits turned, shorter, longer: the network's mac is wrong, or it is none at all.
+        for bit in 0..8 * BEACON_BYTES {
+            let mut bytes = ours;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            if kind(&bytes) == 7 {
+                assert!(listener.hear(host(66), &bytes).is_empty(), "bit {bit}");
+            }
+        }
+        assert!(listener.hear(host(66), &ours[..BEACON_BYTES - 1]).is_empty());
+        listener.pass(SECOND);
+        assert_eq!(listener.state(), before);
+        listener.node.assert_even();
+    }
+}
+
+#[test]
+fn a_key_whose_identity_is_known_is_not_suggested_by_another() {
+    let (air, now) = (Air::default(), Now(1));
+    let mut node = Node::new(&air, &Birth::new(2), now);
+    let mut spec = node.spec(1, false);
+    spec.identity = Some(*local(9).identity());
+    node.switch.add_peer(spec, now).expect("a slot");
+    hears(&mut node);
+    let mut listener = Listener { air, node, now };
+    listener.pass(SECOND);
+    // A good beacon, but the operator has written that somebody else has this key.
+    assert!(listener.hear(host(1), &beacon::encode(&local(1))).is_empty());
+    assert_eq!(listener.node.count(Discard::NotAllowed), 1);
+    listener.node.assert_even();
+}
+
+#[test]
+fn r8_a_beacon_said_again_costs_one_initiation_each_no_longer_and_leaves_nothing() {
+    let mut listener = Listener::new(None);
+    let before = listener.state();
+    let bytes = beacon::encode(&local(1));
+    let mut answers = 0;
+    for round in 0..200 {
+        let from = host(60 + round % 40);
+        for answer in listener.hear(from, &bytes) {
+            assert!(kind(&answer.bytes) == 1 && answer.bytes.len() <= bytes.len());
+            answers += 1;
+        }
+        listener.pass(SECOND);
+        for number in 60..100 {
+            answers += listener.air.taken(host(number)).len();
+        }
+    }
+    // Never more often than the session tries anyway, which is ever seldomer.
+    assert!((5..=30).contains(&answers), "{answers}");
+    listener.pass(SECOND);
+    assert_eq!((listener.node.view(1).at, listener.node.is_up()), (None, false));
+    assert_eq!(listener.state(), before);
+    listener.node.assert_even();
+}
+
+#[test]
+fn r12_a_flood_of_beacons_stays_within_its_budget_and_keeps_nobody_out() {
+    let mut listener = Listener::new(strangers());
+    let before = listener.state();
+    listener.air.listen();
+    // Of a hundred identities made for it, each from an address of its own.
+    let beacons: Vec<_> = (100..200).map(|seed| beacon::encode(&local(seed))).collect();
+    for round in 0..200 {
+        for (number, bytes) in beacons.iter().enumerate() {
+            listener.air.throw(host(number as u8 + 100), listener.node.at, bytes);
+        }
+        listener.pass(50 * MS);
+        if round == 100 {
+            // Who knocks meanwhile is heard.
+            let knocks = listener.node.count(Discard::Handled);
+            let mut peer = Node::new(&listener.air, &Birth::new(1), listener.now);
+            peer.peer(2, true, listener.now);
+            for _ in 0..40 {
+                peer.turn(listener.now);
+                listener.pass(MS);
+            }
+            assert!(peer.is_up() && listener.node.view(1).is_up());
+            assert!(listener.node.count(Discard::Handled) > knocks);
+        }
+    }
+    let began = listener.air.heard();
+    let calls = began.iter().filter(|d| d.from == host(2) && d.to.port() == 7_000);
+    let calls: Vec<_> = calls.filter(|d| kind(&d.bytes) == 1).collect();
+    // Ten seconds: each call is kept for five.
+    assert!((1..=3 * BEACON_CALLS_MAX).contains(&calls.len()), "{}", calls.len());
+    assert!(calls.iter().all(|d| d.bytes.len() == INITIATION_BYTES));
+    let refused = listener.node.count(Discard::OverBudget) + listener.node.count(Discard::PuntFull);
+    assert!(refused > 10_000, "{refused}");
+    assert_eq!(listener.node.switch.peers().len(), before.0, "no slot for who does not answer");
+    listener.pass(10 * SECOND);
+    listener.pass(SECOND);
+    assert_eq!(listener.node.free(), before.2);
+    listener.node.assert_even();
+
+    // One key and many addresses, or bad signatures: as many as may be looked at, and no more.
+    let bytes = forged(beacon::encode(&local(3)), &[0; 64], 76);
+    let seals = listener.node.count(Discard::BadSeal);
+    for _ in 0..1_000 {
+        listener.air.throw(host(66), listener.node.at, &bytes);
+        listener.pass(MS);
+    }
+    let looked = listener.node.count(Discard::BadSeal) - seals;
+    let budget = u64::from(BEACONS_PER_SECOND_AND_PORT);
+    assert!((budget..=2 * budget + 1).contains(&looked), "{looked}");
+    listener.node.assert_even();
+}
+
+#[test]
+fn strangers_find_each_other_by_beacons_where_both_let_strangers_in() {
+    for (policies, who) in [
+        ([strangers(), strangers()], 2),
+        ([strangers(), strangers()], 3),
+        ([None, strangers()], 2),
+        ([strangers(), None], 2),
+    ] {
+        let births = [Birth::new(1), Birth::new(2)];
+        let (air, mut now) = (Air::default(), Now(1));
+        let mut nodes: Vec<Node> = births
+            .iter()
+            .zip(policies)
+            .map(|(birth, strangers)| Node::new(&air, &Birth { strangers, ..*birth }, now))
+            .collect();
+        for node in &mut nodes {
+            hears(node);
+        }
+        let mut wait = |nodes: &mut Vec<Node>, rounds: u32| {
+            for _ in 0..rounds {
+                now.0 += 50 * MS;
+                for _ in 0..4 {
+                    nodes.iter_mut().for_each(|node| node.turn(now));
+                }
+                let said = air.taken(host(GROUP));
+                for beacon in said.iter().filter(|d| who == 3 || d.from == host(who)) {
+                    for node in nodes.iter().filter(|node| node.at != beacon.from) {
+                        air.throw(beacon.from, node.at, &beacon.bytes);
+                    }
+                }
+            }
+        };
+        wait(&mut nodes, 400);
+        let both = policies.iter().all(Option::is_some);
+        for (node, other) in [(0, 2), (1, 1)] {
+            let views = nodes[node].switch.peers();
+            if !both {
+                assert!(views.is_empty(), "{views:?}");
+                continue;
+            }
+            let [view] = views.as_slice() else { panic!("{who}: {views:?}") };
+            assert!(view.is_up() && view.is_stranger && view.key == key(other), "{view:?}");
+            assert_eq!(view.at, at(other));
+        }
+        let refused: u64 = nodes.iter().map(|node| node.count(Discard::NotAllowed)).sum();
+        assert_eq!(refused > 0, !both);
+        if both {
+            // They keep their keys fresh.
+            wait(&mut nodes, 20 * 400);
+            assert!(nodes.iter().all(|node| node.is_up() && node.switch.peers().len() == 1));
+            // One goes: the other forgets it, slot and all.
+            let gone = nodes.pop().expect("two");
+            gone.assert_even();
+            drop(gone);
+            wait(&mut nodes, 20 * 500);
+            assert!(nodes[0].switch.peers().is_empty(), "{:?}", nodes[0].switch.peers());
+        }
+        nodes.iter().for_each(Node::assert_even);
+    }
+}
+
+#[test]
+fn a_stranger_s_answer_is_taken_from_where_it_was_called_and_from_whom() {
+    let mut listener = Listener::new(strangers());
+    let before = listener.state();
+    let called = listener.hear(host(9), &beacon::encode(&local(9)));
+    let [call] = called.as_slice() else { panic!("one call: {called:?}") };
+    // Another node, which lets strangers in, is shown the call.
+    let birth = Birth { strangers: strangers(), ..Birth::new(8) };
+    let mut other = Node::new(&listener.air, &birth, listener.now);
+    listener.air.throw(host(9), other.at, &call.bytes);
+    for _ in 0..4 {
+        other.turn(listener.now);
+    }
+    let answers = listener.air.taken(host(9));
+    let [answer] = answers.as_slice() else { panic!("one answer: {answers:?}") };
+    // From elsewhere, and then from there: it is another's.
+    assert!(listener.hear(host(66), &answer.bytes).is_empty());
+    assert_eq!(listener.node.count(Discard::NoSession), 1);
+    assert!(listener.hear(host(9), &answer.bytes).is_empty());
+    assert_eq!(listener.node.count(Discard::NotAllowed), 1);
+    assert_eq!(listener.state(), before);
+    listener.node.assert_even();
+}
