@@ -58,6 +58,11 @@ pub enum OpenError {
         /// The VLAN asked for.
         vlan: Option<u16>,
     },
+    /// The address is no group's.
+    NoGroup {
+        /// The address asked for.
+        address: [u8; 6],
+    },
     /// The pool does not lie in the arena.
     ForeignPool,
     /// The kernel refused at this step.
@@ -112,6 +117,10 @@ impl fmt::Display for OpenError {
                 f,
                 "ethertype {ethertype:#06x} or VLAN {vlan:?} cannot be: 0x0600 and above, 1 to 4094"
             ),
+            Self::NoGroup { address } => {
+                let address = strowger_frame::Address::Ether(*address);
+                write!(f, "{address} is no group's address; one begins with an odd byte")
+            }
             Self::ForeignPool => f.write_str("the worker's pool does not lie in the arena"),
             Self::Refused { interface, step, errno } => {
                 write!(f, "{interface}: {step}: {}", named(*errno))

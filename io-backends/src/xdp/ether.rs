@@ -12,6 +12,8 @@
 
 use strowger_frame::Loss;
 
+use super::group::Group;
+
 /// Bytes in front of a packet without a VLAN tag, and with one.
 pub(super) const HEADER_BYTES: usize = 16;
 pub(super) const HEADER_BYTES_MAX: usize = HEADER_BYTES + TAG_BYTES;
@@ -38,6 +40,8 @@ pub(super) struct Shape {
     pub(super) own: Mac,
     pub(super) ethertype: u16,
     pub(super) vlan: Option<u16>,
+    /// Whose frames are let in beside those for us.
+    pub(super) group: Option<Group>,
 }
 
 /// Whether it is one station's, and so can be a neighbour's.
@@ -62,6 +66,20 @@ impl Template {
 impl Shape {
     pub(super) fn header_bytes(&self) -> usize {
         HEADER_BYTES + if self.vlan.is_some() { TAG_BYTES } else { 0 }
+    }
+
+    /// Whether this station may send there by itself: to another one, or to the group.
+    pub(super) fn reaches(&self, to: Mac) -> bool {
+        is_one_station(to) || self.group.is_some_and(|group| group.address == to)
+    }
+
+    /// Whether it goes to the group and begins as is agreed.
+    #[cold]
+    fn is_for_group(&self, frame: &[u8]) -> bool {
+        let (begin, group) = (self.header_bytes(), self.group);
+        group.is_some_and(|group| {
+            frame[..6] == group.address && frame.get(begin) == Some(&group.first_byte)
+        })
     }
 
     /// The header of frames to `to`.
@@ -94,7 +112,7 @@ impl Shape {
             return Err(Loss::Malformed);
         }
         // An Ethernet may hand us what is meant for others; forwarded, it would go twice.
-        if header[..6] != self.own {
+        if header[..6] != self.own && !self.is_for_group(frame) {
             return Err(Loss::Stranger);
         }
         let len = usize::from(word(begin - 2));
@@ -115,7 +133,7 @@ mod tests {
     const THEM: Mac = [2, 0, 0, 0, 0, 2];
 
     fn shapes(own: Mac) -> [Shape; 2] {
-        [None, Some(7)].map(|vlan| Shape { own, ethertype: 0x88b5, vlan })
+        [None, Some(7)].map(|vlan| Shape { own, ethertype: 0x88b5, vlan, group: None })
     }
 
     #[test]
@@ -147,6 +165,35 @@ mod tests {
         frame[5] ^= 1;
         frame[13] ^= 1;
         assert_eq!(us.read(&frame), Err(Loss::Malformed));
+    }
+
+    #[test]
+    fn to_the_group_only_what_begins_as_was_agreed_is_let_in() {
+        let address = [3, 0, 0, 0, 0, 9];
+        let group = Some(Group { address, first_byte: 0x70 });
+        for (us, them) in shapes(US).into_iter().zip(shapes(THEM)) {
+            let begin = them.header_bytes();
+            let mut frame = vec![0; begin + 64];
+            them.template(address).write(64, &mut frame);
+            frame[begin] = 0x70;
+            assert_eq!(us.read(&frame), Err(Loss::Stranger), "nobody has asked for it");
+            assert!(!us.reaches(address));
+            let us = Shape { group, ..us };
+            assert_eq!(us.read(&frame), Ok((THEM, begin, 64)));
+            assert!(us.reaches(address) && us.reaches(THEM) && !us.reaches([0xff; 6]));
+            for first in (0..=255).filter(|first| *first != 0x70) {
+                frame[begin] = first;
+                assert_eq!(us.read(&frame), Err(Loss::Stranger));
+            }
+            // Another group, and everybody; and a header alone.
+            frame[begin] = 0x70;
+            for other in [[3, 0, 0, 0, 0, 8], [0xff; 6]] {
+                frame[..6].copy_from_slice(&other);
+                assert_eq!(us.read(&frame), Err(Loss::Stranger));
+            }
+            them.template(address).write(0, &mut frame);
+            assert_eq!(us.read(&frame[..begin]), Err(Loss::Stranger));
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | `program`, `assembler` | the XDP program, of raw instructions |
 //! | `arena` | one mapping as every port's memory; who has our program |
 //! | `ether`, `neighbours` | the header; who is behind the port |
+//! | `group` | what is sent to all of a segment at once |
 //! | `ladder`, `probe` | what the machine allows, found by trying and said in words |
 //! | `interface`, `limits` | what is known of an interface; every bound and its reason |
 //!
@@ -41,6 +42,7 @@ mod arena;
 mod assembler;
 mod error;
 mod ether;
+mod group;
 mod intake;
 mod interface;
 mod ladder;
@@ -62,6 +64,7 @@ use strowger_frame::{Pool, port::PortTally};
 pub use crate::udp::Refusal;
 pub use arena::Arena;
 pub use error::OpenError;
+pub use group::Group;
 pub use ladder::{GRANT, Refused, Report, Rung};
 pub use port::EtherPort;
 pub use probe::{Findings, probe};
@@ -71,6 +74,7 @@ use self::{
     interface::{Interface, Unfit},
     limits::{UMEM_CHUNK_BYTES, UMEM_HEADROOM_BYTES},
     neighbours::Neighbours,
+    xsk::Step,
 };
 
 /// Which backend is wanted.
@@ -105,6 +109,8 @@ pub struct XdpSpec {
     /// Whether a frame may leave in several pieces (`XDP_USE_SG`, Linux 6.6): its header apart,
     /// where there is no room in front of it. Without, such frames are copied.
     pub pieces: bool,
+    /// Beside frames to this station, let in those to a group, which can be sent to as well.
+    pub group: Option<Group>,
 }
 
 impl XdpSpec {
@@ -119,6 +125,7 @@ impl XdpSpec {
             neighbours_max: 1024,
             lent_frames: limits::LENT_FRAMES,
             pieces: true,
+            group: None,
         }
     }
 }
@@ -155,6 +162,9 @@ pub fn open(
     if spec.ethertype < 0x0600 || spec.vlan.is_some_and(|vlan| vlan == 0 || vlan > 4094) {
         return Err(OpenError::BadSpec { ethertype: spec.ethertype, vlan: spec.vlan });
     }
+    if let Some(group) = spec.group.filter(|group| !group.is_one()) {
+        return Err(OpenError::NoGroup { address: group.address });
+    }
     if !arena.holds(pool) {
         return Err(OpenError::ForeignPool);
     }
@@ -171,7 +181,13 @@ pub fn open(
         return Err(OpenError::InterfaceDown { interface: name() });
     }
     let tally = Arc::new(PortTally::default());
-    let shape = Shape { own: interface.mac, ethertype: spec.ethertype, vlan: spec.vlan };
+    let XdpSpec { ethertype, vlan, group, .. } = *spec;
+    let shape = Shape { own: interface.mac, ethertype, vlan, group };
+    let membership = group.map(|group| group::join(&interface, group.address)).transpose();
+    let membership = membership.map_err(|Step { step, errno }| {
+        let interface = name();
+        OpenError::Refused { interface, step, errno }
+    })?;
     let (half, report) = ladder::walk(spec, arena, pool, (&interface, worker), &shape, &tally)?;
     let described =
         format!("ether {} queue {} ({})", spec.interface, spec.queue, report.rung.name());
@@ -184,6 +200,6 @@ pub fn open(
     let tag = if spec.vlan.is_some() { 4 } else { 0 };
     let frame_bytes_max = (by_mtu + tag).min(by_memory).saturating_sub(shape.header_bytes());
     let neighbours = Neighbours::new(spec.neighbours_max, shape);
-    let port = EtherPort::new(half, neighbours, tally, frame_bytes_max, described);
+    let port = EtherPort::new(half, neighbours, tally, frame_bytes_max, described, membership);
     Ok(Opened { port, report })
 }

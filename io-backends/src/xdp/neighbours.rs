@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn table(max: u32) -> Neighbours {
-        Neighbours::new(max, Shape { own: mac(0), ethertype: 0x88b5, vlan: None })
+        Neighbours::new(max, Shape { own: mac(0), ethertype: 0x88b5, vlan: None, group: None })
     }
 
     #[test]

@@ -73,8 +73,10 @@ fn empty_header() -> libc::mmsghdr {
     unsafe { mem::zeroed() }
 }
 
-/// What the kernel shows us: frames to this station, of our ethertype, with our VLAN or none.
-fn filter(ethertype: u16, vlan: Option<u16>) -> Vec<libc::sock_filter> {
+/// What the kernel shows us: frames to this station, or to the group, of our ethertype, with our VLAN or
+/// none. Which group, is looked at later.
+fn filter(shape: &Shape) -> Vec<libc::sock_filter> {
+    let Shape { ethertype, vlan, group, .. } = *shape;
     const LOAD_WORD: u16 = 0x20;
     const LOAD_HALF: u16 = 0x28;
     const JUMP_EQUAL: u16 = 0x15;
@@ -87,7 +89,14 @@ fn filter(ethertype: u16, vlan: Option<u16>) -> Vec<libc::sock_filter> {
     let op = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
     // Where the comparison fails, go to the last instruction but one: "nothing".
     let must_be = |k| libc::sock_filter { code: JUMP_EQUAL, jt: 0, jf: u8::MAX, k };
-    let mut program = vec![op(LOAD_WORD, PACKET_KIND), must_be(0)];
+    const TO_US: u32 = 0;
+    const TO_A_GROUP: u32 = 2;
+    let mut program = vec![op(LOAD_WORD, PACKET_KIND)];
+    if group.is_some() {
+        // Skips the comparison that follows.
+        program.push(libc::sock_filter { code: JUMP_EQUAL, jt: 1, jf: 0, k: TO_A_GROUP });
+    }
+    program.push(must_be(TO_US));
     program.extend([op(LOAD_HALF, 12), must_be(u32::from(ethertype))]);
     if let Some(vlan) = vlan {
         program.extend([op(LOAD_WORD, TAG_PRESENT), must_be(1)]);
@@ -119,7 +128,7 @@ impl PacketSocket {
         }
         // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let mut program = filter(shape.ethertype, shape.vlan);
+        let mut program = filter(shape);
         let attach = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
         set(&fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &attach)
             .map_err(at("SO_ATTACH_FILTER"))?;

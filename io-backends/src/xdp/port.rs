@@ -8,7 +8,7 @@ use strowger_frame::{
     port::{AdmitError, Arm, PortTally},
 };
 
-use super::{ether::is_one_station, neighbours::Neighbours, packet::PacketSocket, xsk::Xsk};
+use super::{group::Membership, neighbours::Neighbours, packet::PacketSocket, xsk::Xsk};
 
 /// One queue of an Ethernet interface as a port of the switch; made by [`open`](super::open).
 pub struct EtherPort {
@@ -17,6 +17,8 @@ pub struct EtherPort {
     tally: Arc<PortTally>,
     frame_bytes_max: usize,
     described: String,
+    /// Held for as long as the port is there.
+    _group: Option<Membership>,
 }
 
 /// How it receives and sends.
@@ -38,8 +40,9 @@ impl EtherPort {
         tally: Arc<PortTally>,
         frame_bytes_max: usize,
         described: String,
+        group: Option<Membership>,
     ) -> Self {
-        Self { half, neighbours, tally, frame_bytes_max, described }
+        Self { half, neighbours, tally, frame_bytes_max, described, _group: group }
     }
 
     /// Whether the interface is no more. Frames sent to it are counted as [`Loss::PeerGone`]; an
@@ -116,7 +119,7 @@ impl Port for EtherPort {
 
     fn send_to(&mut self, to: Address, frame: Frame) {
         let mac = match to {
-            Address::Ether(mac) if is_one_station(mac) => mac,
+            Address::Ether(mac) if self.neighbours.shape().reaches(mac) => mac,
             _ => return self.tally.lose(Loss::NoNeighbour, 1),
         };
         if frame.len() > self.frame_bytes_max {

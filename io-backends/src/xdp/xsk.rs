@@ -316,7 +316,8 @@ mod tests {
         // is, in net/xdp/xsk.c up to Linux 6.18 at least, a count of the receive ring that never rises.
         assert!(xsk.rings.fill.put(nowhere));
         xsk.rings.fill.publish();
-        let template = Shape { own: [0; 6], ethertype: ETHERTYPE, vlan: None }.template([0; 6]);
+        let shape = Shape { own: [0; 6], ethertype: ETHERTYPE, vlan: None, group: None };
+        let template = shape.template([0; 6]);
         let frame = |pool: &mut Pool| pool.take(ChunkClass::Single).unwrap().into_frame(256, 100);
         let mut frames: Burst = [frame(&mut pool), frame(&mut pool)].into_iter().collect();
         xsk.tx_burst(&template, &mut frames);

@@ -1,0 +1,62 @@
+//! A group address: what is sent to it reaches all stations of a segment. NICs keep such frames from us
+//! unless they are told of the address; they are told for as long as the port lives.
+
+use std::{
+    mem,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use super::{
+    ether::{Mac, is_one_station},
+    interface::Interface,
+    socket::errno,
+    xsk::Step,
+};
+
+/// A group whose frames a port lets in, as far as they begin as is agreed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its address: the lowest bit of the first byte is set.
+    pub address: [u8; 6],
+    /// The first byte of every packet to it. Others are lost as strangers: what is meant for one station
+    /// must not be answered by all of them.
+    pub first_byte: u8,
+}
+
+impl Group {
+    /// Whether the address is a group's and not everybody's or one station's.
+    pub(super) fn is_one(&self) -> bool {
+        !is_one_station(self.address) && self.address != [0; 6] && self.address != [0xff; 6]
+    }
+}
+
+/// That the interface is to let in frames to a group: a socket that receives nothing, and with which the
+/// membership ends however the process does.
+pub(super) struct Membership(#[allow(dead_code)] OwnedFd);
+
+/// Asks the interface to let in frames to this address.
+pub(super) fn join(interface: &Interface, address: Mac) -> Result<Membership, Step> {
+    // Protocol 0: it receives nothing.
+    // SAFETY: takes numbers and gives a number.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(Step { step: "socket(AF_PACKET)", errno: errno() });
+    }
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: all its fields are numbers, for which zero is a value.
+    let mut request: libc::packet_mreq = unsafe { mem::zeroed() };
+    request.mr_ifindex = interface.index as i32;
+    request.mr_type = libc::PACKET_MR_MULTICAST as u16;
+    request.mr_alen = address.len() as u16;
+    request.mr_address[..address.len()].copy_from_slice(&address);
+    let (level, option) = (libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP);
+    let at = (&raw const request).cast();
+    let len = mem::size_of_val(&request) as libc::socklen_t;
+    // SAFETY: `at` points to `len` bytes that live through the call.
+    let set = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, at, len) };
+    if set < 0 {
+        return Err(Step { step: "PACKET_ADD_MEMBERSHIP", errno: errno() });
+    }
+    Ok(Membership(fd))
+}

@@ -1,0 +1,93 @@
+//! What is sent to a group reaches the ports that asked for it, on each rung, and nothing else does by
+//! that way. Between network namespaces and veth pairs that the tests make and remove.
+#![allow(clippy::unwrap_used)] // a test's helpers are a test
+
+mod veth;
+
+use strowger_frame::{Address, Loss, Mark, Port as _};
+use strowger_io::xdp::{Group, OpenError, XdpSpec};
+
+use veth::{RUNGS, Station, frame, receive, spec, until};
+
+const GROUP: [u8; 6] = [3, 0, 0, 0, 0, 9];
+
+fn in_group(spec: XdpSpec) -> XdpSpec {
+    XdpSpec { group: Some(Group { address: GROUP, first_byte: 0x70 }), ..spec }
+}
+
+#[test]
+fn a_group_is_heard_by_who_asked_for_it_and_only_what_begins_as_agreed() {
+    for rung in RUNGS {
+        for vlan in [None, Some(7)] {
+            let veth = veth!();
+            let tagged = |interface| XdpSpec { vlan, ..in_group(spec(interface, rung)) };
+            let mut a = Station::new(&veth.a, &tagged("a0")).unwrap();
+            let mut b = Station::new(&veth.b, &tagged("b0")).unwrap();
+            b.port.welcome_strangers(true);
+            // Not what begins otherwise, which is counted.
+            for first in [0x10, 0x70] {
+                let said = frame(&mut a.pool, 896, first);
+                a.port.send_to(Address::Ether(GROUP), said);
+            }
+            let came = receive(&mut b.port, &mut b.pool, 1);
+            assert!(came[0].mark().is_stranger() && came[0].bytes() == [0x70; 896], "{rung:?}");
+            assert_eq!(b.port.address_of(came[0].mark()), Some(a.at));
+            assert_eq!(b.tally().lost(Loss::Stranger), 1, "{rung:?}");
+            // A neighbour's comes under its mark.
+            b.port.admit(Mark(3), a.at).unwrap();
+            let said = frame(&mut a.pool, 100, 0x70);
+            a.port.send_to(Address::Ether(GROUP), said);
+            assert_eq!(receive(&mut b.port, &mut b.pool, 1)[0].mark(), Mark(3));
+            // To one station all is as before, and what one says oneself one does not hear.
+            a.port.admit(Mark(0), b.at).unwrap();
+            let said = frame(&mut b.pool, 80, 9);
+            b.port.send_to(a.at, said);
+            let came = receive(&mut a.port, &mut a.pool, 1);
+            assert_eq!((came[0].mark(), came[0].bytes()), (Mark(0), &[9; 80][..]));
+            assert_eq!(a.tally().frames_in.read(), 1, "{rung:?}");
+        }
+    }
+}
+
+#[test]
+fn who_has_not_asked_for_a_group_neither_hears_it_nor_speaks_to_it() {
+    for rung in RUNGS {
+        let veth = veth!();
+        let mut a = Station::new(&veth.a, &in_group(spec("a0", rung))).unwrap();
+        let mut b = Station::new(&veth.b, &spec("b0", rung)).unwrap();
+        b.port.welcome_strangers(true);
+        let said = frame(&mut a.pool, 100, 0x70);
+        a.port.send_to(Address::Ether(GROUP), said);
+        let said = frame(&mut a.pool, 100, 0x11);
+        a.port.send_to(b.at, said);
+        assert_eq!(receive(&mut b.port, &mut b.pool, 1)[0].bytes(), [0x11; 100], "{rung:?}");
+        let said = frame(&mut b.pool, 100, 0x70);
+        b.port.send_to(Address::Ether(GROUP), said);
+        assert_eq!(b.tally().lost(Loss::NoNeighbour), 1);
+    }
+}
+
+#[test]
+fn the_interface_knows_of_the_group_for_as_long_as_the_port_lives() {
+    let shown = "03:00:00:00:00:09";
+    for rung in RUNGS {
+        let veth = veth!();
+        assert!(!veth.a.ip_says("maddr show dev a0").contains(shown));
+        let a = Station::new(&veth.a, &in_group(spec("a0", rung))).unwrap();
+        assert!(veth.a.ip_says("maddr show dev a0").contains(shown), "{rung:?}");
+        drop(a);
+        until("it is forgotten", || !veth.a.ip_says("maddr show dev a0").contains(shown));
+    }
+}
+
+#[test]
+fn an_address_that_is_no_group_s_is_refused() {
+    let veth = veth!();
+    for address in [[2, 0, 0, 0, 0, 9], [0; 6], [0xff; 6]] {
+        let group = Some(Group { address, first_byte: 0x70 });
+        let spec = XdpSpec { group, ..spec("a0", RUNGS[0]) };
+        let error = Station::new(&veth.a, &spec).err().unwrap();
+        assert_eq!(error, OpenError::NoGroup { address });
+        assert!(error.to_string().contains("no group's address"));
+    }
+}
