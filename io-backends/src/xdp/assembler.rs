@@ -39,6 +39,10 @@ const AND: u8 = 0x57;
 const FROM_REGISTER: u8 = 0x08;
 const JUMP_NOT_EQUAL: u8 = 0x55;
 const JUMP_GREATER: u8 = 0x2d;
+#[cfg(feature = "instruments")]
+const JUMP_GREATER_NUMBER: u8 = 0x25;
+#[cfg(feature = "instruments")]
+const JUMP: u8 = 0x05;
 const LOAD_WIDE: u8 = 0x18;
 const PSEUDO_MAP: u8 = 1;
 const CALL: u8 = 0x85;
@@ -53,7 +57,7 @@ pub(super) struct Assembler {
 }
 
 impl Assembler {
-    fn push(&mut self, code: u8, to: Reg, from: Reg, offset: i16, immediate: i32) {
+    pub(super) fn push(&mut self, code: u8, to: Reg, from: Reg, offset: i16, immediate: i32) {
         let registers =
             if cfg!(target_endian = "little") { from.0 << 4 | to.0 } else { to.0 << 4 | from.0 };
         self.instructions.push(Instruction { code, registers, offset, immediate });
@@ -89,6 +93,20 @@ impl Assembler {
     pub(super) fn set_map(&mut self, to: Reg, fd: i32) {
         self.push(LOAD_WIDE, to, Reg(PSEUDO_MAP), 0, fd);
         self.push(0, Reg(0), Reg(0), 0, 0);
+    }
+
+    /// `if reg > limit goto place`, of a number.
+    #[cfg(feature = "instruments")]
+    pub(super) fn if_above_number(&mut self, reg: Reg, limit: i32, place: Place) {
+        self.jumps.push((self.instructions.len(), place));
+        self.push(JUMP_GREATER_NUMBER, reg, Reg(0), 0, limit);
+    }
+
+    /// Goes there.
+    #[cfg(feature = "instruments")]
+    pub(super) fn jump(&mut self, place: Place) {
+        self.jumps.push((self.instructions.len(), place));
+        self.push(JUMP, Reg(0), Reg(0), 0, 0);
     }
 
     /// A place not yet stood at.

@@ -7,7 +7,8 @@
 //! | `xsk` | an AF_XDP socket with its rings; `intake` receives, `outbox` sends |
 //! | `packet` | AF_PACKET |
 //! | `ring`, `socket` | the rings shared with the kernel; system calls |
-//! | `program`, `assembler` | the XDP program, of raw instructions |
+//! | `program`, `assembler`, `bpf` | the XDP program, of raw instructions |
+//! | `instruments` | source, sink and redirect for benches, with the feature of that name |
 //! | `arena` | one mapping as every port's memory; who has our program |
 //! | `ether`, `neighbours` | the header; who is behind the port |
 //! | `group` | what is sent to all of a segment at once |
@@ -40,9 +41,12 @@
 
 mod arena;
 mod assembler;
+mod bpf;
 mod error;
 mod ether;
 mod group;
+#[cfg(feature = "instruments")]
+pub mod instruments;
 mod intake;
 mod interface;
 mod ladder;

@@ -2,98 +2,18 @@
 //! so that ssh over the same NIC lives. It is attached by a link of the kernel's, which ends with
 //! the process however that ends. It never replaces a program that is there already.
 
-use std::{
-    mem,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::{
     assembler::{Assembler, Instruction, Reg, Width},
+    bpf::{self, DATA, DATA_END, RX_QUEUE, XDP_PASS},
     ether::ETHERNET_BYTES,
-    socket::errno,
 };
 
-/// Where in the kernel the program runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Attach {
-    /// In the driver, before there is an skb.
-    Driver,
-    /// Behind the driver, for those that have no place for it.
-    Generic,
-}
+pub(super) use super::bpf::{Attach, Refused};
 
-const MAP_CREATE: i32 = 0;
-const MAP_UPDATE: i32 = 2;
-const PROGRAM_LOAD: i32 = 5;
-const LINK_CREATE: i32 = 28;
-const MAP_TYPE_XSK: u32 = 17;
-const PROGRAM_TYPE_XDP: u32 = 6;
-const ATTACH_TYPE_XDP: u32 = 37;
-const ATTACH_GENERIC: u32 = 1 << 1;
-const ATTACH_DRIVER: u32 = 1 << 2;
 const REDIRECT_MAP: i32 = 51;
-const XDP_PASS: i32 = 2;
 const TAG_TYPE: u16 = 0x8100;
-
-// Places in `struct xdp_md`.
-const DATA: i16 = 0;
-const DATA_END: i16 = 4;
-const RX_QUEUE: i16 = 16;
-
-/// `union bpf_attr` for the four calls. The kernel takes what is shorter than its own as zeros.
-#[repr(C)]
-struct MapCreate {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    flags: u32,
-}
-
-#[repr(C)]
-struct MapUpdate {
-    map_fd: u32,
-    _pad: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-
-#[repr(C)]
-struct ProgramLoad {
-    program_type: u32,
-    instruction_count: u32,
-    instructions: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buffer: u64,
-    kernel_version: u32,
-    flags: u32,
-    name: [u8; 16],
-    interface: u32,
-    expected_attach_type: u32,
-}
-
-#[repr(C)]
-struct LinkCreate {
-    program_fd: u32,
-    interface: u32,
-    attach_type: u32,
-    flags: u32,
-}
-
-const _: () = assert!(mem::size_of::<MapCreate>() == 20);
-const _: () = assert!(mem::size_of::<MapUpdate>() == 32);
-const _: () = assert!(mem::size_of::<ProgramLoad>() == 72);
-const _: () = assert!(mem::size_of::<LinkCreate>() == 16);
-
-/// A call of bpf(2), and which.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub(super) step: &'static str,
-    pub(super) errno: i32,
-}
 
 /// The program and the map of sockets, loaded but not attached. Needs rights; nothing later does.
 #[derive(Debug)]
@@ -111,19 +31,6 @@ pub(super) struct Attached {
     pub(super) attach: Attach,
     pub(super) ethertype: u16,
     pub(super) vlan: Option<u16>,
-}
-
-/// `attr` is one of the structures above, as the command wants it; what it points to must live.
-fn bpf<T>(step: &'static str, command: i32, attr: &T) -> Result<i32, Refused> {
-    let at = std::ptr::from_ref(attr);
-    // SAFETY: `attr` is as long as said and lives through the call, as does what it points to.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, at, mem::size_of::<T>()) };
-    if result < 0 { Err(Refused { step, errno: errno() }) } else { Ok(result as i32) }
-}
-
-fn owned(fd: i32) -> OwnedFd {
-    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 /// The instructions: some twenty, so they can be read at a sitting.
@@ -167,31 +74,8 @@ fn instructions(ethertype: u16, vlan: Option<u16>, sockets: RawFd) -> Vec<Instru
 impl Program {
     /// Loads it, with a map for sockets of `queues` queues.
     pub(super) fn load(ethertype: u16, vlan: Option<u16>, queues: u32) -> Result<Self, Refused> {
-        let map = MapCreate {
-            map_type: MAP_TYPE_XSK,
-            key_size: 4,
-            value_size: 4,
-            max_entries: queues.max(1),
-            flags: 0,
-        };
-        let sockets = owned(bpf("BPF_MAP_CREATE", MAP_CREATE, &map)?);
-        let instructions = instructions(ethertype, vlan, sockets.as_raw_fd());
-        let load = ProgramLoad {
-            program_type: PROGRAM_TYPE_XDP,
-            instruction_count: instructions.len() as u32,
-            instructions: instructions.as_ptr().addr() as u64,
-            license: c"MIT OR Apache-2.0".as_ptr().addr() as u64,
-            log_level: 0,
-            log_size: 0,
-            log_buffer: 0,
-            kernel_version: 0,
-            flags: 0,
-            name: *b"strowger\0\0\0\0\0\0\0\0",
-            interface: 0,
-            expected_attach_type: ATTACH_TYPE_XDP,
-        };
-        let program = owned(bpf("BPF_PROG_LOAD", PROGRAM_LOAD, &load)?);
-        drop(instructions); // alive until here, since `load` pointed to them
+        let sockets = bpf::map(bpf::MAP_TYPE_XSK, 4, queues.max(1))?;
+        let program = bpf::load(&instructions(ethertype, vlan, sockets.as_raw_fd()))?;
         Ok(Self { program, sockets })
     }
 
@@ -202,17 +86,8 @@ impl Program {
         attach: Attach,
         (ethertype, vlan): (u16, Option<u16>),
     ) -> Result<Attached, (Self, Refused)> {
-        let link = LinkCreate {
-            program_fd: self.program.as_raw_fd() as u32,
-            interface,
-            attach_type: ATTACH_TYPE_XDP,
-            flags: match attach {
-                Attach::Driver => ATTACH_DRIVER,
-                Attach::Generic => ATTACH_GENERIC,
-            },
-        };
-        match bpf("BPF_LINK_CREATE", LINK_CREATE, &link) {
-            Ok(fd) => Ok(Attached { _link: owned(fd), program: self, attach, ethertype, vlan }),
+        match bpf::attach(&self.program, interface, attach) {
+            Ok(link) => Ok(Attached { _link: link, program: self, attach, ethertype, vlan }),
             Err(refused) => Err((self, refused)),
         }
     }
@@ -221,14 +96,7 @@ impl Program {
 impl Attached {
     /// From now on frames of this queue go to this socket.
     pub(super) fn steer(&self, queue: u32, socket: RawFd) -> Result<(), Refused> {
-        let update = MapUpdate {
-            map_fd: self.program.sockets.as_raw_fd() as u32,
-            _pad: 0,
-            key: std::ptr::from_ref(&queue).addr() as u64,
-            value: std::ptr::from_ref(&socket).addr() as u64,
-            flags: 0,
-        };
-        bpf("BPF_MAP_UPDATE_ELEM", MAP_UPDATE, &update).map(drop)
+        bpf::put(&self.program.sockets, queue, socket)
     }
 }
 

@@ -1,0 +1,384 @@
+//! What a bench of Ethernet needs of the kernel beside a port: a source that offers more than
+//! anyone takes, a sink that counts each frame and how long it was on its way, and the plainest
+//! forwarder there is. All are XDP programs, so none of them is a limit before what is measured.
+//! No part of a switch; compiled with the feature `instruments`.
+
+mod programs;
+
+use std::{
+    mem,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+pub use self::programs::TRAILER_BYTES;
+use self::programs::{BUCKET_SHIFT, BUCKETS, BUCKETS_AT, MAGIC, SINK_BYTES, SOURCE_BYTES};
+use crate::cores::pin_to_core;
+
+use super::{
+    Refusal,
+    bpf::{self, Attach, Refused, bpf},
+    interface::{Interface, Unfit},
+    ladder::refusal,
+    socket::errno,
+    xsk::Step,
+};
+
+const MAP_READ: i32 = 1;
+const PROGRAM_RUN: i32 = 10;
+const MAP_TYPE_ARRAY: u32 = 2;
+/// Frames that the program is run on go where it says, and are not only looked at.
+const LIVE_FRAMES: u32 = 1 << 1;
+/// Frames in one batch of the flood, and of a source that keeps a pace: each goes when it is due.
+const BATCH_FLOOD: u32 = 64;
+const BATCH_PACED: u32 = 1;
+/// Frames of one call: more than anybody waits for, since a call costs the kernel some tens of
+/// milliseconds before the first of them. A signal ends it.
+const FRAMES_A_CALL: u32 = u32::MAX;
+const GRO_SET: u32 = 0x2c; // ETHTOOL_SGRO
+
+/// Bytes of a packet socket's buffers: as much as our own port's has.
+const PACKET_BUFFER_BYTES: i32 = 4 << 20;
+
+/// `union bpf_attr` for running a program.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramRun {
+    program_fd: u32,
+    result: u32,
+    bytes_in: u32,
+    bytes_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_bytes_in: u32,
+    context_bytes_out: u32,
+    context_in: u64,
+    context_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch: u32,
+    _pad: u32,
+}
+
+#[repr(C)]
+struct MapRead {
+    map_fd: u32,
+    _pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// `struct ethtool_value`.
+#[repr(C)]
+struct EthtoolValue {
+    command: u32,
+    value: u32,
+}
+
+const _: () = assert!(mem::size_of::<ProgramRun>() == 80);
+const _: () = assert!(mem::size_of::<MapRead>() == 32);
+const _: () = assert!(mem::size_of::<EthtoolValue>() == 8);
+
+fn at(step: &'static str) -> impl Fn(i32) -> Refusal {
+    move |errno| refusal(Step { step, errno })
+}
+
+fn refused(Refused { step, errno }: Refused) -> Refusal {
+    at(step)(errno)
+}
+
+fn find(interface: &str) -> Result<Interface, Refusal> {
+    Interface::find(interface).map_err(|unfit| match unfit {
+        Unfit::Missing => at("if_nametoindex")(libc::ENODEV),
+        Unfit::NotEthernet => at("SIOCGIFHWADDR")(libc::EINVAL),
+        Unfit::Refused { step, errno } => at(step)(errno),
+    })
+}
+
+/// The only value of a map of one.
+fn value_of<const BYTES: usize>(map: &OwnedFd) -> Result<Box<[u64]>, Refusal> {
+    let key = 0_u32;
+    let mut value = vec![0_u64; BYTES / 8].into_boxed_slice();
+    let read = MapRead {
+        map_fd: map.as_raw_fd() as u32,
+        _pad: 0,
+        key: std::ptr::from_ref(&key).addr() as u64,
+        value: value.as_mut_ptr().expose_provenance() as u64,
+        flags: 0,
+    };
+    bpf("BPF_MAP_LOOKUP_ELEM", MAP_READ, &read).map_err(refused)?;
+    Ok(value)
+}
+
+/// Sends one frame over and over into an interface: frames that have never been in an skb, as a
+/// NIC's driver gives them to whoever is at the other end.
+#[derive(Debug)]
+pub struct Source {
+    program: OwnedFd,
+    counts: OwnedFd,
+    frame: Vec<u8>,
+    batch: u32,
+}
+
+impl Source {
+    /// Sends `frame`, whose last [`TRAILER_BYTES`] are the source's: as fast as can be, or one
+    /// every `interval_ns`, each with the time at which it went.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn new(interface: &str, frame: &[u8], interval_ns: Option<u32>) -> Result<Self, Refusal> {
+        let index = find(interface)?.index;
+        let mut frame = frame.to_vec();
+        let trailer = frame.len().checked_sub(TRAILER_BYTES);
+        let trailer = trailer.ok_or_else(|| at("a frame's trailer")(libc::EINVAL))?;
+        frame[trailer..trailer + 4].copy_from_slice(&MAGIC.to_ne_bytes());
+        frame[trailer + 4..].fill(0);
+        let counts = bpf::map(MAP_TYPE_ARRAY, SOURCE_BYTES as u32, 1).map_err(refused)?;
+        let interval_ns = interval_ns.map_or(0, |interval| interval.max(1));
+        let program = programs::source(counts.as_raw_fd(), index, frame.len() as u16, interval_ns);
+        let program = bpf::load(&program).map_err(refused)?;
+        let batch = if interval_ns > 0 { BATCH_PACED } else { BATCH_FLOOD };
+        Ok(Self { program, counts, frame, batch })
+    }
+
+    /// Sends from now on, from this core.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn start(self: &Arc<Self>, core: usize) -> Result<Sending, Refusal> {
+        let said = |error: std::io::Error| at("a thread")(error.raw_os_error().unwrap_or_default());
+        hear_signals().map_err(at("sigaction"))?;
+        let (source, told) = (self.clone(), Arc::new(AtomicBool::new(false)));
+        let (stop, (tell, thread_number)) = (told.clone(), mpsc::channel());
+        let thread = thread::Builder::new().name("source".to_owned()).spawn(move || {
+            // A core that cannot be had shows in what is offered.
+            let _ = pin_to_core(core);
+            // SAFETY: takes nothing and gives a number.
+            let _ = tell.send(unsafe { libc::gettid() });
+            source.send(&told)
+        });
+        let thread = thread.map_err(said)?;
+        let number = thread_number.recv().map_err(|_| at("a thread")(libc::ESRCH))?;
+        Ok(Sending { stop, number, thread: Some(thread) })
+    }
+
+    fn send(&self, stop: &AtomicBool) -> Result<(), Refusal> {
+        let run = ProgramRun {
+            program_fd: self.program.as_raw_fd() as u32,
+            bytes_in: self.frame.len() as u32,
+            data_in: self.frame.as_ptr().expose_provenance() as u64,
+            repeat: FRAMES_A_CALL,
+            flags: LIVE_FRAMES,
+            batch: self.batch,
+            ..ProgramRun::default()
+        };
+        // Relaxed: whoever stops it waits for the thread, and asks again until it ends.
+        while !stop.load(Ordering::Relaxed) {
+            match bpf("BPF_PROG_TEST_RUN", PROGRAM_RUN, &run) {
+                Ok(_) | Err(Refused { errno: libc::EINTR, .. }) => {}
+                Err(why) => return Err(refused(why)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Frames offered to the interface so far, whether it had room or not.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn sent(&self) -> Result<u64, Refusal> {
+        Ok(value_of::<SOURCE_BYTES>(&self.counts)?[1])
+    }
+}
+
+/// A source at work on a thread of its own; it stops when this is dropped.
+#[derive(Debug)]
+pub struct Sending {
+    stop: Arc<AtomicBool>,
+    number: libc::pid_t,
+    thread: Option<JoinHandle<Result<(), Refusal>>>,
+}
+
+impl Sending {
+    /// Ends it.
+    ///
+    /// # Errors
+    /// Why it ended before: the kernel has known how to run programs on live frames since
+    /// Linux 5.18.
+    pub fn stop(mut self) -> Result<(), Refusal> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), Refusal> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.stop.store(true, Ordering::Relaxed);
+        let (process, signal) = (std::process::id(), signal());
+        while !thread.is_finished() {
+            // SAFETY: takes numbers. The thread is ours, and not yet joined.
+            unsafe { libc::syscall(libc::SYS_tgkill, process, self.number, signal) };
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
+/// One that nobody else is likely to use.
+fn signal() -> i32 {
+    libc::SIGRTMIN() + 7
+}
+
+/// Has the signal that ends a call do nothing else.
+fn hear_signals() -> Result<(), i32> {
+    extern "C" fn nothing(_: i32) {}
+    // SAFETY: all its fields are numbers and pointers, for which zero is a value.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
+    // SAFETY: the action lives through the call, and its handler does nothing at all.
+    let set = unsafe { libc::sigaction(signal(), &raw const action, std::ptr::null_mut()) };
+    if set < 0 { Err(errno()) } else { Ok(()) }
+}
+
+/// Counts a source's frames where they arrive, until it is dropped.
+#[derive(Debug)]
+pub struct Sink {
+    _link: OwnedFd,
+    counts: OwnedFd,
+}
+
+/// What a sink has counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    /// Frames as they should be.
+    pub right: u64,
+    /// Frames of our ethertype and another length or end.
+    pub wrong: u64,
+    /// How many frames took so long, by buckets of [`BUCKET_NS`]; the last has all that took longer.
+    pub delays: Box<[u64]>,
+}
+
+/// Nanoseconds of a bucket of delays.
+pub const BUCKET_NS: u64 = 1 << BUCKET_SHIFT;
+
+impl Sink {
+    /// At this interface, for frames of this ethertype and this length.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn attach(interface: &str, ethertype: u16, frame_bytes: usize) -> Result<Self, Refusal> {
+        let index = find(interface)?.index;
+        let counts = bpf::map(MAP_TYPE_ARRAY, SINK_BYTES as u32, 1).map_err(refused)?;
+        let program = programs::sink(counts.as_raw_fd(), ethertype, frame_bytes as u16);
+        let program = bpf::load(&program).map_err(refused)?;
+        let link = bpf::attach(&program, index, Attach::Driver).map_err(refused)?;
+        Ok(Self { _link: link, counts })
+    }
+
+    /// What has arrived so far.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn arrived(&self) -> Result<Arrived, Refusal> {
+        let value = value_of::<SINK_BYTES>(&self.counts)?;
+        debug_assert_eq!(value.len(), BUCKETS_AT / 8 + BUCKETS);
+        let delays = value[BUCKETS_AT / 8..].into();
+        Ok(Arrived { right: value[0], wrong: value[1], delays })
+    }
+}
+
+/// The plainest forwarder: what arrives at one interface leaves by another as it is, without ever
+/// having been an skb. Until it is dropped.
+#[derive(Debug)]
+pub struct Redirect {
+    _link: OwnedFd,
+}
+
+impl Redirect {
+    /// From one interface to another.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn attach(from: &str, to: &str) -> Result<Self, Refusal> {
+        let (from, to) = (find(from)?.index, find(to)?.index);
+        let program = bpf::load(&programs::redirect(to)).map_err(refused)?;
+        let link = bpf::attach(&program, from, Attach::Driver).map_err(refused)?;
+        Ok(Self { _link: link })
+    }
+}
+
+/// Has a veth take frames by polling (NAPI) even while no program is on it, as every NIC does: its
+/// switch for that is called GRO.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn take_by_polling(interface: &str) -> Result<(), Refusal> {
+    // SAFETY: takes numbers and gives a number.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(at("socket")(errno()));
+    }
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    let asking = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut value = EthtoolValue { command: GRO_SET, value: 1 };
+    // SAFETY: all its fields are numbers and pointers, for which zero is a value.
+    let mut asked: libc::ifreq = unsafe { mem::zeroed() };
+    for (to, from) in asked.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(interface.bytes()) {
+        *to = from as libc::c_char;
+    }
+    asked.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
+    // SAFETY: `asked` is what this request reads, and what it points to lives as long.
+    let told = unsafe { libc::ioctl(asking.as_raw_fd(), libc::SIOCETHTOOL as _, &mut asked) };
+    if told < 0 { Err(at("ETHTOOL_SGRO")(errno())) } else { Ok(()) }
+}
+
+/// A packet socket on an interface, as a plain forwarder would have it: of this ethertype where it
+/// is to receive, past the queueing discipline where it sends.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn packet_socket(interface: &str, receives: Option<u16>) -> Result<OwnedFd, Refusal> {
+    let index = find(interface)?.index;
+    // SAFETY: takes numbers and gives a number.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(at("socket(AF_PACKET)")(errno()));
+    }
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    for (level, option, value, step) in [
+        (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, PACKET_BUFFER_BYTES, "SO_RCVBUFFORCE"),
+        (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, PACKET_BUFFER_BYTES, "SO_SNDBUFFORCE"),
+        (libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1, "PACKET_QDISC_BYPASS"),
+    ] {
+        let len = mem::size_of_val(&value) as libc::socklen_t;
+        let value = std::ptr::from_ref(&value).cast();
+        // SAFETY: `value` points to `len` bytes that live through the call.
+        let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value, len) };
+        if set < 0 {
+            return Err(at(step)(errno()));
+        }
+    }
+    // SAFETY: all its fields are numbers, for which zero is a value.
+    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = receives.unwrap_or_default().to_be();
+    address.sll_ifindex = index as i32;
+    let len = mem::size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the address has `len` bytes and lives through the call.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
+    if bound < 0 { Err(at("bind")(errno())) } else { Ok(socket) }
+}
