@@ -8,7 +8,7 @@
 //! | [`peers`] | the two forwarders it is measured against |
 //! | [`traffic`] | sources and sinks, which are never what is measured |
 //! | [`trial`] | one run of one forwarder |
-//! | `udp`, `overload`, `footprint`, `memory`, `sealed`, `handshakes`, `flood` | the benches of [`What`] |
+//! | `udp`, `overload`, `footprint`, `memory`, `sealed`, `handshakes`, `flood`, `xdp` | the benches of [`What`] |
 //! | [`chain`], [`sealed_chain`] | three switches in a row, without a kernel |
 //! | `sealed_relay`, `sealed_udp` | ours between sealed links over UDP, and the traffic for it |
 //! | [`instructions`] | counted, not timed |
@@ -47,6 +47,7 @@ pub mod trial;
 mod udp;
 #[cfg(feature = "wireguard")]
 mod wireguard;
+mod xdp;
 
 use std::{fmt, io::Write, str::FromStr, time::Duration};
 
@@ -80,11 +81,13 @@ pub enum What {
     Handshakes,
     /// Data through a sealed relay under a flood of handshakes, against the same without (R9).
     Flood,
+    /// Ours over Ethernet against DPDK's testpmd, packet sockets, the kernel's bridge and XDP.
+    Xdp,
 }
 
 impl What {
     /// All of them, in the order in which they are measured: memory before anything has used any.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Footprint,
         Self::Memory,
         Self::Udp,
@@ -93,6 +96,7 @@ impl What {
         Self::Sealed,
         Self::Handshakes,
         Self::Flood,
+        Self::Xdp,
     ];
 
     /// Its name on the command line and in JSON.
@@ -106,6 +110,7 @@ impl What {
             Self::Sealed => "sealed",
             Self::Handshakes => "handshakes",
             Self::Flood => "flood",
+            Self::Xdp => "xdp",
         }
     }
 }
@@ -243,6 +248,7 @@ fn measure(
             What::Sealed => sealed::rows(options, each)?,
             What::Handshakes => handshakes::rows(options, each)?,
             What::Flood => flood::rows(options, each)?,
+            What::Xdp => xdp::rows(options, each)?,
         }
     }
     Ok(())

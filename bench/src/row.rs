@@ -21,15 +21,25 @@ pub struct Row {
     /// How links are sealed, where they are: `full` or `header_only`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seal: Option<&'static str>,
-    /// How ours received: `io_uring`, `mmsg` or `memory`; in `handshakes`, whose work it is: of the
-    /// `responder` or the `initiator`, with a peer met for the first time or known (`_again`), or the
-    /// `slow_path`'s for a known one that knocks.
+    /// In `xdp`: whether the kernel receives for the forwarder on the same core (`same_core`) or on
+    /// another (`other_core`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receive: Option<&'static str>,
+    /// In `xdp`: which part of the rate of ours was offered, to ours and the peer, one frame at a
+    /// time; as much as can be, if it does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<f64>,
+    /// How ours received: `io_uring`, `mmsg` or `memory`, over Ethernet `xdp_zero_copy`, `xdp_copy`,
+    /// `xdp_generic` or `af_packet`; in `handshakes`, whose work it is: of the `responder` or the
+    /// `initiator`, with a peer met for the first time or known (`_again`), or the `slow_path`'s for
+    /// a known one that knocks.
     pub ours: &'static str,
     /// What ours was measured against: `mmsg`, `one_by_one`, or ours with recvmmsg
     /// (`ours_mmsg`); in `overload`, ours at its best rate (`ours_at_best`); in `sealed`, the cipher
     /// alone (`aead_twice`), full sealing (`full`) or a WireGuard (`boringtun`); in `handshakes`,
-    /// the curve operations of one side alone (`curves`); in `flood`, ours without the flood (`calm`), or with it sent to
-    /// another socket (`elsewhere`).
+    /// the curve operations of one side alone (`curves`); in `flood`, ours without the flood
+    /// (`calm`), or with it sent to another socket (`elsewhere`); in `xdp`, `testpmd`, `af_packet`,
+    /// `bridge` or `xdp_redirect`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<&'static str>,
     /// What ours forwarded.
@@ -73,7 +83,13 @@ pub struct Row {
     /// How many instructions it was, where valgrind could count them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instructions_per_packet_and_switch: Option<f64>,
-    /// In `overload`: how every packet that was sent and did not arrive was accounted for.
+    /// In `xdp`, with a `load`: how long a frame was on its way through ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ours_latency: Option<Latency>,
+    /// The same of the peer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_latency: Option<Latency>,
+    /// In `overload` and `xdp`: how every packet that was sent and did not arrive was accounted for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accounts: Option<Accounts>,
     /// In `footprint`: the memory.
@@ -103,6 +119,18 @@ pub struct Accounts {
     pub at_sink: u64,
 }
 
+/// How long frames were on their way from the source's interface to the sink's, in microseconds:
+/// what the fastest half, 99 and 99.9 of 100 took at most, each over the runs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Latency {
+    /// Half of them.
+    pub median: Spread,
+    /// 99 of 100.
+    pub p99: Spread,
+    /// 999 of 1000.
+    pub p999: Spread,
+}
+
 /// What memory a relay took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Memory {
@@ -126,6 +154,8 @@ impl Row {
             size,
             trains,
             seal: None,
+            receive: None,
+            load: None,
             ours: "memory",
             peer: None,
             ours_rate: None,
@@ -141,6 +171,8 @@ impl Row {
             pairs,
             ns_per_packet_and_switch: None,
             instructions_per_packet_and_switch: None,
+            ours_latency: None,
+            peer_latency: None,
             accounts: None,
             memory: None,
             note: None,
@@ -172,10 +204,10 @@ bench       bytes  traffic      ours      Mpps, median (min to max)  peer       
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let traffic = match self.seal {
-            Some(mode) => mode,
-            None if self.trains => "trains",
-            None => "singles",
+        let traffic = match (self.seal, self.receive) {
+            (Some(mode), _) | (None, Some(mode)) => mode,
+            _ if self.trains => "trains",
+            _ => "singles",
         };
         let mega = |rate: Option<Spread>| {
             rate.map_or(String::new(), |rate| format!("{:.3}", rate.times(1e-6)))
@@ -203,6 +235,9 @@ impl fmt::Display for Row {
         }
         f.write_str(line.trim_end())?;
         let mut remark = |text: &dyn fmt::Display| write!(f, "\n           {text}");
+        if let (Some(false), None) = (self.saturated, self.idle) {
+            remark(&"not saturated: nearly all that was offered came through")?;
+        }
         if let (Some(false), Some(idle)) = (self.saturated, self.idle) {
             remark(&format!(
                 "not saturated: a forwarder had nothing to do for {:.0} % of its time in the worst \
@@ -213,7 +248,18 @@ impl fmt::Display for Row {
         if let Some(lost) = self.sink_lost.filter(|&lost| lost > 0.01) {
             remark(&format!("the sink lost {:.1} % in the worst run", 100.0 * lost))?;
         }
-        if let (Some(offered), Some(ours)) = (self.offered, self.ours_rate) {
+        if let (Some(load), Some(ours)) = (self.load, self.ours_latency) {
+            let show = |Latency { median, p99, p999 }| {
+                format!("{:.1}, {:.1}, {:.1}", median.median, p99.median, p999.median)
+            };
+            let peer = self.peer_latency.map_or("none".to_owned(), show);
+            remark(&format!(
+                "at {:.0} % of ours, microseconds (median, p99, p99.9): ours {}; peer {peer}",
+                100.0 * load,
+                show(ours)
+            ))?;
+        }
+        if let (None, Some(offered), Some(ours)) = (self.load, self.offered, self.ours_rate) {
             remark(&format!(
                 "offered {:.3} Mpps, {:.1} times that",
                 offered.median * 1e-6,

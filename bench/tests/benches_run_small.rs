@@ -1,7 +1,7 @@
 //! Every bench at its smallest, so that none rots. No figure decides anything here but those of
 //! counting: nothing is lost unseen, nothing comes out wrong.
 
-use strowger_bench::{Options, What, rows};
+use strowger_bench::{Failure, Options, What, rows};
 
 fn small(what: What) -> Vec<strowger_bench::Row> {
     let options = Options { what: vec![what], ..Options::small().expect("a core") };
@@ -77,6 +77,35 @@ fn r9_data_comes_through_a_sealed_relay_under_a_flood_of_handshakes() {
     assert_eq!(peers, [Some("calm"), Some("elsewhere"), Some("calm"), Some("elsewhere")]);
     assert_eq!((rows[2].ours, rows[3].ours), ("punted", "punted"));
     assert!(rows.iter().all(|row| row.ratio.is_some()));
+}
+
+/// Of every frame that reached ours there is a count, and all peers are there; testpmd only where it
+/// is installed, and it is said where not.
+#[test]
+fn r3_over_ethernet_every_frame_is_counted_and_all_peers_are_measured() {
+    let options = Options { what: vec![What::Xdp], ..Options::small().expect("a core") };
+    let rows = match rows(&options) {
+        Err(Failure::Refused(why)) => {
+            assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: {why}");
+            return eprintln!("SKIPPED, for want of rights or of a tool: {why}");
+        }
+        rows => rows.expect("it measures"),
+    };
+    let of = |name| rows.iter().filter(move |row| row.peer == Some(name));
+    for name in ["testpmd", "af_packet", "bridge", "xdp_redirect"] {
+        let loads: Vec<_> = of(name).filter(|row| row.receive == Some("same_core")).collect();
+        let loads: Vec<_> = loads.iter().map(|row| row.load).collect();
+        assert_eq!(loads, [None, Some(0.1), Some(0.8)], "{name}");
+    }
+    for row in rows.iter().filter(|row| row.peer != Some("testpmd")) {
+        assert!(row.ratio.is_some(), "{row}");
+        assert_eq!(row.load.is_some(), row.ours_latency.is_some(), "{row}");
+    }
+    assert!(of("testpmd").all(|row| row.ratio.is_some() || row.note.is_some()));
+    for row in &rows {
+        let accounts = row.accounts.expect("it keeps accounts");
+        assert!(accounts.whole && accounts.sent > 0, "{accounts:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,229 @@
+//! Forwarders over Ethernet, measured in rounds: ours and each peer in turn, so that noise that
+//! comes and goes meets all alike. First what each forwards when far more is offered, then how long
+//! a frame is on its way at a part of what ours forwards.
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | `wires` | the network that it happens in |
+//! | `relay` | ours under test |
+//! | `peers`, `testpmd` | whom it is measured against |
+//! | `run` | one run of one forwarder |
+
+mod peers;
+mod relay;
+mod run;
+mod testpmd;
+mod wires;
+
+use std::{sync::mpsc, thread};
+
+use strowger_io::xdp::Choice;
+
+use self::{
+    run::{FRAME_BYTES_MAX, FRAME_BYTES_MIN, Forwarder, Outcome, Run},
+    testpmd::Testpmd,
+    wires::Wires,
+};
+use crate::{
+    Failure, Options, Row, What,
+    row::{Accounts, Latency},
+    spread::Spread,
+};
+
+/// Parts of the rate of ours at which frames are followed: one at a time, all on one core.
+const LOADS: [f64; 2] = [0.1, 0.8];
+
+/// More than this part of what is offered came through: then the source was the limit.
+const SATURATED_MAX: f64 = 0.95;
+
+/// What a peer is called, and how it forwards; or why it cannot be measured here.
+type Peer = (&'static str, Result<Forwarder, String>);
+
+/// Where the kernel's work of receiving is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Receive {
+    /// On the forwarder's core.
+    Same,
+    /// On a core of its own.
+    Other,
+}
+
+impl Receive {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Same => "same_core",
+            Self::Other => "other_core",
+        }
+    }
+
+    /// Which core that is; none of its own where there are too few.
+    fn core(self, options: &Options) -> Option<usize> {
+        let cores = &options.cores;
+        match self {
+            Self::Same => Some(cores.forwarder),
+            Self::Other => cores.sources.get(1).copied(),
+        }
+    }
+}
+
+/// Ours against each peer, at each size, with the kernel receiving on the same core and on another.
+pub(crate) fn rows(
+    options: &Options,
+    each: &mut dyn FnMut(Row) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let fits = |size: &&usize| !(FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(*size);
+    if let Some(size) = options.sizes.iter().find(fits) {
+        return Err(Failure::Options(format!(
+            "{size} bytes: over Ethernet frames are {FRAME_BYTES_MIN} to {FRAME_BYTES_MAX} bytes long"
+        )));
+    }
+    thread::scope(|scope| {
+        let (tell, told) = mpsc::channel();
+        let inside = thread::Builder::new().name("inside".to_owned()).spawn_scoped(scope, || {
+            let tell = tell;
+            let wires = Wires::enter()?;
+            let tell = |row| tell.send(row).map_err(|_| Failure::Bug("rows are wanted"));
+            measure(options, &wires, &tell)
+        });
+        let inside = inside.map_err(Failure::kernel("a thread"))?;
+        for row in told {
+            each(row)?;
+        }
+        match inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+            // One bench of many that were not asked for by name: the others are worth having.
+            Err(Failure::Refused(why)) if options.what.len() > 1 => {
+                let mut row = Row::new(What::Xdp, options.sizes[0], false, 0);
+                row.ours = "none";
+                row.note = Some(format!("not measured: {why}"));
+                each(row)
+            }
+            done => done,
+        }
+    })
+}
+
+fn measure(
+    options: &Options,
+    wires: &Wires,
+    tell: &dyn Fn(Row) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut peers: Vec<Peer> = vec![
+        ("testpmd", Testpmd::installed().map(Forwarder::Testpmd)),
+        ("af_packet", Ok(Forwarder::PacketSockets)),
+        ("bridge", Ok(Forwarder::Bridge)),
+        ("xdp_redirect", Ok(Forwarder::Redirect)),
+    ];
+    for receive in [Receive::Same, Receive::Other] {
+        let Some(core) = receive.core(options) else { continue };
+        for &size in &options.sizes {
+            let run = |forwarder: &Forwarder, interval_ns| {
+                let (window, cores) = (options.window(), &options.cores);
+                Run { wires, forwarder, size, interval_ns, window, cores, receive: core }.run()
+            };
+            let flooded = rounds(options.pairs, &mut peers, &|forwarder| run(forwarder, None))?;
+            let rate = Spread::of(flooded.ours.iter().map(|run| run.rate));
+            let rate = rate.ok_or(Failure::Bug("there is a round"))?.median;
+            for row in flooded.rows(&peers, (size, receive)) {
+                tell(row)?;
+            }
+            if receive != Receive::Same {
+                continue;
+            }
+            for load in LOADS {
+                let interval_ns = Some((1e9 / (rate * load)).clamp(1.0, 1e9) as u32);
+                let run = |forwarder: &Forwarder| run(forwarder, interval_ns);
+                let followed = rounds(options.pairs, &mut peers, &run)?;
+                for mut row in followed.rows(&peers, (size, receive)) {
+                    row.load = Some(load);
+                    row.saturated = None;
+                    tell(row)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What rounds have found: of ours one run a round, of each peer that can be measured the same.
+struct Rounds {
+    ours: Vec<Outcome>,
+    peers: Vec<Vec<Outcome>>,
+}
+
+/// Runs ours and each peer, in turn. A peer that is refused is refused from then on.
+fn rounds(
+    count: usize,
+    peers: &mut [Peer],
+    run: &dyn Fn(&Forwarder) -> Result<Outcome, Failure>,
+) -> Result<Rounds, Failure> {
+    let mut rounds = Rounds { ours: Vec::new(), peers: vec![Vec::new(); peers.len()] };
+    for _ in 0..count {
+        rounds.ours.push(run(&Forwarder::Ours(Choice::Auto))?);
+        for ((_, peer), outcomes) in peers.iter_mut().zip(&mut rounds.peers) {
+            let Ok(forwarder) = peer else { continue };
+            match run(forwarder) {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(Failure::Refused(why)) => *peer = Err(format!("not measured: {why}")),
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+    Ok(rounds)
+}
+
+impl Rounds {
+    /// One row for each peer.
+    fn rows(&self, peers: &[Peer], (size, receive): (usize, Receive)) -> Vec<Row> {
+        let rows = peers.iter().zip(&self.peers).map(|((name, peer), outcomes)| {
+            // A peer that was refused in a later round has nothing to compare.
+            let outcomes = if peer.is_ok() { &outcomes[..] } else { &[] };
+            let mut row = Row::new(What::Xdp, size, false, outcomes.len());
+            row.ours = self.ours.first().map_or("none", |ours| ours.backend);
+            row.peer = Some(name);
+            row.receive = Some(receive.name());
+            row.note = peer.as_ref().err().cloned();
+            let pairs = self.ours.iter().zip(outcomes);
+            let rates = |of: fn(&Outcome) -> f64| {
+                let ours = Spread::of(self.ours.iter().map(of));
+                let peer = Spread::of(outcomes.iter().map(of));
+                let ratio = Spread::of(pairs.clone().map(|(ours, peer)| of(ours) / of(peer)));
+                (ours, peer, ratio)
+            };
+            (row.ours_rate, row.peer_rate, row.ratio) = rates(|run| run.rate);
+            (row.ours_per_busy_s, row.peer_per_busy_s, row.ratio_busy) =
+                rates(|run| run.rate_per_busy_s);
+            row.offered = Spread::of(self.ours.iter().map(|ours| ours.offered));
+            let all = || self.ours.iter().chain(outcomes);
+            let through = all().map(|run| run.rate / run.offered).max_by(f64::total_cmp);
+            row.saturated = through.map(|through| through <= SATURATED_MAX);
+            row.sink_lost = all().map(|run| run.sink_lost).max_by(f64::total_cmp);
+            row.ours_latency = latency(&self.ours);
+            row.peer_latency = latency(outcomes);
+            row.accounts = accounts(&self.ours);
+            row
+        });
+        rows.collect()
+    }
+}
+
+/// How long frames were on their way; `None` where they did not say.
+fn latency(outcomes: &[Outcome]) -> Option<Latency> {
+    let quantile = |part: f64| Spread::of(outcomes.iter().filter_map(|run| run.delay_us(part)));
+    Some(Latency { median: quantile(0.5)?, p99: quantile(0.99)?, p999: quantile(0.999)? })
+}
+
+/// Those of all runs.
+fn accounts(ours: &[Outcome]) -> Option<Accounts> {
+    let mut sum = Accounts { whole: true, ..Accounts::default() };
+    for run in ours {
+        let one = run.accounts?;
+        sum.whole &= one.whole;
+        sum.sent += one.sent;
+        sum.kernel_drops += one.kernel_drops;
+        sum.frames_in += one.frames_in;
+        sum.discards += one.discards;
+        sum.frames_out += one.frames_out;
+        sum.at_sink += one.at_sink;
+    }
+    Some(sum)
+}

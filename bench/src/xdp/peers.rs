@@ -1,0 +1,112 @@
+//! The forwarders of this process and of the kernel that ours is measured against over Ethernet:
+//! packet sockets and the kernel's bridge. Neither knows a label, and nothing is counted in them.
+
+use std::{
+    io::{IoSlice, IoSliceMut},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+};
+
+use nix::sys::{
+    socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg, setsockopt, sockopt},
+    time::{TimeVal, TimeValLike as _},
+};
+use strowger_io::xdp::{instruments::packet_socket, limits::ETHERTYPE};
+
+use super::wires::{Mac, Wires, command, ip, mac};
+use crate::Failure;
+
+/// Frames in one call at most: our own burst.
+const BATCH: usize = 64;
+
+/// Room for one frame, ending on a cache line.
+const ROOM_BYTES: usize = 1600;
+
+/// Two packet sockets: frames are taken from the one and given to the other, with new addresses, as
+/// a router would, from and to one set of buffers.
+pub(crate) struct PacketSockets {
+    inward: OwnedFd,
+    outward: OwnedFd,
+    addresses: [u8; 12],
+}
+
+impl PacketSockets {
+    pub(crate) fn open(wires: &Wires) -> Result<Self, Failure> {
+        let refused = |why: strowger_io::xdp::Refusal| Failure::Refused(why.to_string());
+        let inward = packet_socket(&wires.inward, Some(ETHERTYPE)).map_err(refused)?;
+        let outward = packet_socket(&wires.outward, None).map_err(refused)?;
+        // Blocks, since who looks in vain takes the core from the kernel; but hears of its end.
+        setsockopt(&inward.as_fd(), sockopt::ReceiveTimeout, &TimeVal::milliseconds(5))
+            .map_err(Failure::kernel("SO_RCVTIMEO"))?;
+        let mut addresses = [0; 12];
+        let (to, from): (Mac, Mac) = (mac(&wires.sink)?, mac(&wires.outward)?);
+        addresses[..6].copy_from_slice(&to);
+        addresses[6..].copy_from_slice(&from);
+        Ok(Self { inward, outward, addresses })
+    }
+
+    /// Forwards until `stopped`, with one recvmmsg and one sendmmsg a batch.
+    pub(crate) fn forward(&self, mut stopped: impl FnMut() -> bool) {
+        let mut rooms = Box::new([[0_u8; ROOM_BYTES]; BATCH]);
+        let mut in_headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
+        let mut out_headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
+        let mut lengths = [0; BATCH];
+        let nowhere = [None; BATCH];
+        while !stopped() {
+            let mut came = 0;
+            {
+                let mut vectors = rooms.each_mut().map(|room| [IoSliceMut::new(room)]);
+                let (fd, flags) = (self.inward.as_raw_fd(), MsgFlags::MSG_WAITFORONE);
+                let got = recvmmsg(fd, &mut in_headers, vectors.iter_mut(), flags, None);
+                let Ok(got) = got else { continue };
+                for message in got {
+                    lengths[came] = message.bytes;
+                    came += 1;
+                }
+            }
+            for room in &mut rooms[..came] {
+                room[..12].copy_from_slice(&self.addresses);
+            }
+            let vectors: arrayvec::ArrayVec<_, BATCH> = rooms[..came]
+                .iter()
+                .zip(&lengths)
+                .map(|(room, &len)| [IoSlice::new(&room[..len])])
+                .collect();
+            // What cannot go is lost, and the rest goes all the same.
+            let mut first = 0;
+            while first < came && !stopped() {
+                let fd = self.outward.as_raw_fd();
+                let (vectors, nowhere) = (&vectors[first..], &nowhere[first..came]);
+                let sent =
+                    sendmmsg(fd, &mut out_headers, vectors, nowhere, [], MsgFlags::MSG_DONTWAIT);
+                first += sent.map_or(1, |sent| sent.count().max(1));
+            }
+        }
+    }
+}
+
+/// The kernel's bridge over both wires, that knows where the sink is; removed when dropped.
+pub(crate) struct Bridge(String);
+
+impl Bridge {
+    pub(crate) fn build(wires: &Wires) -> Result<Self, Failure> {
+        let name = format!("b{:x}", std::process::id());
+        ip(&format!("link add {name} type bridge mcast_snooping 0"))?;
+        let bridge = Self(name);
+        let name = &bridge.0;
+        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
+        for interface in [&wires.inward, &wires.outward] {
+            ip(&format!("link set dev {interface} master {name}"))?;
+        }
+        ip(&format!("link set dev {name} up"))?;
+        let at = mac(&wires.sink)?.map(|byte| format!("{byte:02x}")).join(":");
+        command("bridge", &format!("fdb replace {at} dev {} master static", wires.outward))?;
+        Ok(bridge)
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        // If it cannot be removed now, it goes with the namespace.
+        let _ = ip(&format!("link del {}", self.0));
+    }
+}

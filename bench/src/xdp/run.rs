@@ -1,0 +1,349 @@
+//! One run of one forwarder over Ethernet: source, forwarder and sink on cores of their own, a
+//! warm-up, and a window at both ends of which all counts are read. Every run has fresh sockets and
+//! programs; the wires stay.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::unistd::gettid;
+use strowger_engine::{control::Balance, discard::Discard, label::Label};
+use strowger_io::xdp::{
+    Choice, Refusal,
+    instruments::{Arrived, BUCKET_NS, Redirect, Sink, Source, TRAILER_BYTES},
+    limits::ETHERTYPE,
+};
+
+use super::{
+    peers::{Bridge, PacketSockets},
+    relay::EtherRelay,
+    testpmd::Testpmd,
+    wires::{Mac, Tid, Wires, figure, kernel_threads, mac, time_of},
+};
+use crate::{
+    Failure,
+    machine::{Cores, settle_on},
+    packet,
+    row::Accounts,
+    trial::{WARM_UP, join},
+};
+
+/// Bytes in front of a packet: MAC addresses, ethertype, the packet's length.
+pub(crate) const ETHER_BYTES: usize = 16;
+
+/// The shortest frame: a packet with its headers, and what the source writes.
+pub(crate) const FRAME_BYTES_MIN: usize = ETHER_BYTES + packet::PAYLOAD_AT + TRAILER_BYTES;
+
+/// The longest: that of an Ethernet.
+pub(crate) const FRAME_BYTES_MAX: usize = 1514;
+
+/// Whose turn it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Forwarder {
+    /// Ours.
+    Ours(Choice),
+    /// testpmd, by this command.
+    Testpmd(PathBuf),
+    /// recvmmsg and sendmmsg on packet sockets.
+    PacketSockets,
+    /// The kernel's bridge.
+    Bridge,
+    /// An XDP program that redirects.
+    Redirect,
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub(crate) struct Run<'a> {
+    pub(crate) wires: &'a Wires,
+    pub(crate) forwarder: &'a Forwarder,
+    /// Bytes of each frame, with its Ethernet header.
+    pub(crate) size: usize,
+    /// From one frame to the next; as fast as can be, if `None`.
+    pub(crate) interval_ns: Option<u32>,
+    pub(crate) window: Duration,
+    pub(crate) cores: &'a Cores,
+    /// Where the kernel receives for the forwarder.
+    pub(crate) receive: usize,
+}
+
+/// What a run found.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    /// Frames a second that came through.
+    pub(crate) rate: f64,
+    /// Frames for each second of CPU that the forwarder and the kernel's receiving before it had.
+    pub(crate) rate_per_busy_s: f64,
+    /// Frames a second that were offered, whether there was room for them or not.
+    pub(crate) offered: f64,
+    /// What was dropped before the sink, as a part of what reached it.
+    pub(crate) sink_lost: f64,
+    /// How long frames were on their way, where each says when it was sent: by buckets.
+    pub(crate) delays: Vec<u64>,
+    /// Where ours left every frame.
+    pub(crate) accounts: Option<Accounts>,
+    /// How ours received.
+    pub(crate) backend: &'static str,
+}
+
+impl Outcome {
+    /// What so many of the frames were at most on their way, in microseconds; `None` where frames
+    /// did not say when they were sent.
+    pub(crate) fn delay_us(&self, part: f64) -> Option<f64> {
+        let all = self.delays.iter().sum::<u64>();
+        let mut left = (all as f64 * part) as u64;
+        let bucket = self.delays.iter().position(|&count| {
+            let within = left < count;
+            left = left.saturating_sub(count);
+            within
+        });
+        bucket.map(|bucket| (bucket + 1) as f64 * BUCKET_NS as f64 * 1e-3)
+    }
+}
+
+/// What a forwarder's thread says when it is ready.
+struct Ready {
+    threads: Vec<Tid>,
+    /// What its frames are to begin with: where they are to go, and the label.
+    to: Mac,
+    label: Label,
+    backend: &'static str,
+}
+
+struct Reading {
+    at: Instant,
+    arrived: Arrived,
+    sent: u64,
+    dropped: Dropped,
+    used: BTreeMap<Tid, Duration>,
+}
+
+/// What the wires have dropped so far: before the forwarder, before the sink.
+#[derive(Clone, Copy, Debug)]
+struct Dropped {
+    inward: u64,
+    outward: u64,
+}
+
+impl Dropped {
+    fn at(wires: &Wires) -> Result<Self, Failure> {
+        let inward = figure(&wires.source, "tx_dropped")?;
+        Ok(Self { inward, outward: figure(&wires.outward, "tx_dropped")? })
+    }
+}
+
+/// How long what was sent may take to come to rest.
+const AT_REST_MAX: Duration = Duration::from_secs(2);
+const AT_REST_LOOK: Duration = Duration::from_millis(20);
+
+fn refused(why: Refusal) -> Failure {
+    Failure::Refused(why.to_string())
+}
+
+impl Run<'_> {
+    /// Runs it.
+    pub(crate) fn run(&self) -> Result<Outcome, Failure> {
+        let stop_forwarder = AtomicBool::new(false);
+        let sink = Sink::attach(&self.wires.sink, ETHERTYPE, self.size).map_err(refused)?;
+        let before_all = Dropped::at(self.wires)?;
+        let named = |name: &str| thread::Builder::new().name(name.to_owned());
+        thread::scope(|scope| {
+            // Whatever happens below, nobody is left running.
+            let _stop = StopAll(&stop_forwarder);
+            let (say_ready, ready) = mpsc::channel();
+            let forwarder = named("forwarder").spawn_scoped(scope, || {
+                let say_ready = say_ready;
+                self.forward(&say_ready, || stop_forwarder.load(Ordering::Relaxed))
+            });
+            let forwarder = forwarder.map_err(Failure::kernel("a thread"))?;
+            let Ok(ready) = ready.recv() else {
+                // It has ended without a word: its error says why.
+                return match forwarder.join() {
+                    Ok(Err(failure)) => Err(failure),
+                    _ => Err(Failure::Bug("a forwarder says that it is ready")),
+                };
+            };
+            // A program that comes or goes may have changed the kernel's threads.
+            self.wires.tie_kernel_threads(self.receive, self.cores.sink)?;
+            let mut threads = ready.threads.clone();
+            threads.extend(kernel_threads(&self.wires.inward)?);
+
+            let frame = self.frame(&ready)?;
+            let source = Source::new(&self.wires.source, &frame, self.interval_ns);
+            let source = Arc::new(source.map_err(refused)?);
+            let sending = source.start(self.cores.sources[0]).map_err(refused)?;
+
+            thread::sleep(WARM_UP);
+            let reading = || {
+                Ok::<_, Failure>(Reading {
+                    at: Instant::now(),
+                    arrived: sink.arrived().map_err(refused)?,
+                    sent: source.sent().map_err(refused)?,
+                    dropped: Dropped::at(self.wires)?,
+                    used: time_of(&threads),
+                })
+            };
+            let before = reading()?;
+            thread::sleep(self.window);
+            let after = reading()?;
+
+            sending.stop().map_err(refused)?;
+            let (arrived, dropped) = self.at_rest(&sink)?;
+            stop_forwarder.store(true, Ordering::Relaxed);
+            let balance = join(forwarder)?;
+
+            if arrived.wrong > 0 {
+                return Err(Failure::Wrong(format!(
+                    "{} of the frames that {:?} sent on were not what was to be sent on",
+                    arrived.wrong, self.forwarder
+                )));
+            }
+            let sent = source.sent().map_err(refused)?;
+            let accounts = balance.map(|balance| {
+                let taken = sent.saturating_sub(dropped.inward - before_all.inward);
+                accounts(&balance, taken, (&arrived, dropped.outward - before_all.outward))
+            });
+            Ok(outcome(&before, &after, accounts, ready.backend))
+        })
+    }
+
+    /// The frame that the source sends.
+    fn frame(&self, ready: &Ready) -> Result<Vec<u8>, Failure> {
+        let mut frame = vec![0; self.size];
+        let (header, packet) = frame.split_at_mut(ETHER_BYTES);
+        header[..6].copy_from_slice(&ready.to);
+        header[6..12].copy_from_slice(&mac(&self.wires.source)?);
+        header[12..14].copy_from_slice(&ETHERTYPE.to_be_bytes());
+        header[14..].copy_from_slice(&(packet.len() as u16).to_be_bytes());
+        packet::write(packet, ready.label, 0);
+        Ok(frame)
+    }
+
+    /// Waits until nothing more arrives.
+    fn at_rest(&self, sink: &Sink) -> Result<(Arrived, Dropped), Failure> {
+        let started = Instant::now();
+        let mut last = None;
+        loop {
+            thread::sleep(AT_REST_LOOK);
+            let arrived = sink.arrived().map_err(refused)?;
+            if last == Some(arrived.right) || started.elapsed() > AT_REST_MAX {
+                return Ok((arrived, Dropped::at(self.wires)?));
+            }
+            last = Some(arrived.right);
+        }
+    }
+
+    /// The forwarder's thread.
+    fn forward(
+        &self,
+        say_ready: &mpsc::Sender<Ready>,
+        mut stopped: impl FnMut() -> bool,
+    ) -> Result<Option<Balance>, Failure> {
+        let to = mac(&self.wires.inward)?;
+        // As long as ours; others read no label.
+        let plain = Ready { threads: vec![], to, label: Label::here(), backend: "none" };
+        let say = |ready| {
+            say_ready.send(ready).map_err(|_| Failure::Bug("whoever starts a forwarder waits"))
+        };
+        let mut wait = || {
+            while !stopped() {
+                thread::sleep(Duration::from_millis(5));
+            }
+        };
+        let own = || vec![gettid().as_raw()];
+        match self.forwarder {
+            Forwarder::Ours(backend) => {
+                settle_on(self.cores.forwarder)?;
+                let mut relay = EtherRelay::new(self.wires, *backend)?;
+                let backend = relay.report.rung.name();
+                say(Ready { threads: own(), label: relay.label, backend, ..plain })?;
+                relay.forward(stopped);
+                return Ok(Some(relay.balance()));
+            }
+            Forwarder::PacketSockets => {
+                settle_on(self.cores.forwarder)?;
+                let sockets = PacketSockets::open(self.wires)?;
+                say(Ready { threads: own(), ..plain })?;
+                sockets.forward(stopped);
+            }
+            Forwarder::Testpmd(command) => {
+                let testpmd = Testpmd::start(command, self.wires, self.cores)?;
+                say(Ready { threads: testpmd.threads(), ..plain })?;
+                wait();
+            }
+            Forwarder::Bridge => {
+                let _bridge = Bridge::build(self.wires)?;
+                say(Ready { to: mac(&self.wires.sink)?, ..plain })?;
+                wait();
+            }
+            Forwarder::Redirect => {
+                let redirect = Redirect::attach(&self.wires.inward, &self.wires.outward);
+                let _redirect = redirect.map_err(refused)?;
+                say(plain)?;
+                wait();
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Sees whether every frame that the wire took is accounted for.
+fn accounts(balance: &Balance, sent: u64, (arrived, lost): (&Arrived, u64)) -> Accounts {
+    let refused = balance.discards[Discard::SendRefused as usize];
+    // What the wire to the sink refuses we are told of, and it counts it too.
+    let at_sink = arrived.right + lost.saturating_sub(refused);
+    Accounts {
+        whole: sent == balance.kernel_drops + balance.frames_in
+            && balance.is_even()
+            && balance.frames_out == at_sink,
+        sent,
+        kernel_drops: balance.kernel_drops,
+        frames_in: balance.frames_in,
+        discards: balance.discarded(),
+        frames_out: balance.frames_out,
+        at_sink,
+    }
+}
+
+fn outcome(
+    before: &Reading,
+    after: &Reading,
+    accounts: Option<Accounts>,
+    backend: &'static str,
+) -> Outcome {
+    let seconds = (after.at - before.at).as_secs_f64();
+    let came = (after.arrived.right - before.arrived.right) as f64;
+    let sent = (after.sent - before.sent) as f64;
+    let lost = (after.dropped.outward - before.dropped.outward) as f64;
+    let used = after.used.iter().filter_map(|(thread, used)| {
+        Some(used.saturating_sub(*before.used.get(thread)?).as_secs_f64())
+    });
+    let used = used.sum::<f64>();
+    let delays = after.arrived.delays.iter().zip(&before.arrived.delays);
+    Outcome {
+        rate: came / seconds,
+        rate_per_busy_s: if used > 0.0 { came / used } else { 0.0 },
+        offered: sent / seconds,
+        sink_lost: lost / (came + lost).max(1.0),
+        delays: delays.map(|(after, before)| after - before).collect(),
+        accounts,
+        backend,
+    }
+}
+
+/// Raises a flag when it goes.
+struct StopAll<'a>(&'a AtomicBool);
+
+impl Drop for StopAll<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
