@@ -74,7 +74,7 @@ pub const DOOR_BURSTS_MAX: usize = 4;
 /// is there does not keep out who knocks.
 pub const BEACONS_WAITING_MAX: usize = KNOCKS_MAX / 4;
 
-/// Signatures of beacons that are looked at in a second, at all ports together and at each: some 50 us
+/// Signatures of beacons that are looked at in a second, at all ports together and at each: some 70 us
 /// of the slow path each. A hundred nodes of one segment that cannot be reached say less.
 pub const BEACONS_PER_SECOND: u32 = 100;
 /// See [`BEACONS_PER_SECOND`].

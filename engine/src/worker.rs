@@ -212,7 +212,8 @@ impl Worker {
                 }
             }
             Kind::Initiation | Kind::Response | Kind::Cookie => return Ok(Onward::Knock),
-            Kind::Beacon => return self.hear_beacon(seat),
+            Kind::Beacon if self.hears_beacons(seat) => return Ok(Onward::Knock),
+            Kind::Beacon => return Err(Discard::BadLinkKind),
         };
 
         let ingress = live(&self.links, opened.frame().mark()).ok_or(Discard::IngressGone)?;

@@ -223,10 +223,11 @@ fn a_peer_whose_link_is_down_is_tried_where_its_beacon_comes_from_and_found_if_i
     assert_eq!(there.len(), 1);
     assert!(kind(&there[0].bytes) == 1 && there[0].bytes.len() <= BEACON_BYTES);
     assert_eq!((pair.a.view(2).at, pair.a.is_up()), (at(2), false));
+    assert_eq!(pair.a.view(2).suggested, at(66));
 
     pair.air.throw(host(22), host(1), &beacon::encode(&local(2)));
     pair.wait(20);
-    assert_eq!(pair.a.view(2).at, at(22));
+    assert_eq!((pair.a.view(2).at, pair.a.view(2).suggested), (at(22), None));
     assert!(pair.talks(), "{:?}", pair.a.switch.peers());
     pair.assert_even();
 }

@@ -267,7 +267,7 @@ fn peers_shown(answer: &Value) -> String {
             text(&row["slot"]),
             text(&row["name"]),
             up(row),
-            text(&row["address"]),
+            whereabouts(row),
             if rights.is_empty() { "none".to_owned() } else { rights.join(",") },
             age.map_or("-".to_owned(), |age| format!("{age:.1} s")),
             text(&row["handshakes"]),
@@ -317,6 +317,14 @@ fn links_shown(answer: &Value) -> String {
         ]);
     }
     table.finish("there is no link to another switch")
+}
+
+/// Where a peer is; with a question mark, where a beacon says that it may be.
+fn whereabouts(row: &Value) -> String {
+    match row["suggested"].as_str() {
+        Some(suggested) if row["address"].is_null() => format!("{suggested}?"),
+        _ => text(&row["address"]),
+    }
 }
 
 fn up(row: &Value) -> String {

@@ -392,7 +392,9 @@ fn plug(
             }
         };
         let id = id.map_err(|error| refused(error.to_string()))?;
-        switch.welcome_strangers(id, is_open(ports.len(), info.plain));
+        let beacon = info.beacon();
+        switch.welcome_strangers(id, is_open(ports.len(), info.plain) || beacon.is_some());
+        switch.set_beacon(id, beacon);
         let kind = PortKind::Ethernet(info);
         ports.push(PortInfo { id, name: ethernet.name.clone(), kind });
     }
@@ -600,8 +602,10 @@ impl fmt::Display for PortInfo {
             }
             PortKind::Ethernet(wire) => {
                 let links = if wire.plain { "links plain, not sealed" } else { "links sealed" };
+                let every = wire.beacon_s.map(|s| format!(", a beacon every {s} s"));
+                let beacon = every.unwrap_or_default();
                 for chosen in wire.chosen() {
-                    writeln!(f, "port {id} {name}: {chosen}; {links}")?;
+                    writeln!(f, "port {id} {name}: {chosen}; {links}{beacon}")?;
                 }
             }
         }

@@ -576,6 +576,7 @@ impl Switch {
                 key: peer.spec.key,
                 port: peer.spec.port,
                 at: peer.at,
+                suggested: peer.suggested.address().filter(|_| peer.state == LinkState::Down),
                 state: peer.state,
                 rights: peer.spec.rights,
                 keys_since: peer.keys_since,

@@ -134,13 +134,12 @@ impl Worker {
         self.punt(Punt::Packet { ingress, ingress_slot, rights, at, frame })
     }
 
-    /// A beacon is handed up where the slow path asked for it.
+    /// Whether beacons are handed up from this port. A word and no more: what was decided, returned
+    /// through memory, would cost the plain path its registers.
     #[cold]
-    pub(super) fn hear_beacon(&self, seat: usize) -> Result<Onward, Discard> {
-        match self.ports.get(seat) {
-            Some(seat) if seat.hears_beacons => Ok(Onward::Knock),
-            _ => Err(Discard::BadLinkKind),
-        }
+    #[inline(never)]
+    pub(super) fn hears_beacons(&self, seat: usize) -> bool {
+        self.ports.get(seat).is_some_and(|seat| seat.hears_beacons)
     }
 
     /// Hands up a message that proves nothing yet.

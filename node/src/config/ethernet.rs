@@ -22,11 +22,17 @@ pub(super) const ETHERNET_KEYS: &[&str] = &[
     "backend",
     "pieces",
     "lent_frames",
+    "beacon",
+    "beacon_s",
     "capture",
 ];
 
 /// The longest name of an interface that the kernel takes.
 const INTERFACE_BYTES_MAX: usize = 15;
+/// Seconds between two beacons unless the configuration says otherwise.
+const BEACON_S: u32 = 10;
+/// An hour: who is heard less often is found by other means.
+const BEACON_S_MAX: u64 = 3_600;
 /// More than any NIC has.
 const QUEUES_MAX: u64 = 4_096;
 /// Below this the field is a frame's length.
@@ -55,6 +61,8 @@ pub(crate) struct Ethernet {
     pub(crate) pieces: bool,
     /// Chunks lent to the kernel for receiving, by each queue.
     pub(crate) lent_frames: u32,
+    /// Seconds between two beacons; `None`: they are neither said nor heard.
+    pub(crate) beacon_s: Option<u32>,
     /// The pcapng file that its traffic is written to.
     pub(crate) capture: Option<PathBuf>,
 }
@@ -122,10 +130,26 @@ pub(super) fn ethernet(
             lent_frames: section
                 .number("lent_frames", 64, u64::from(limits::LENT_FRAMES_MAX))?
                 .map_or(limits::LENT_FRAMES, |frames| frames as u32),
+            beacon_s: beacon_s(&section)?,
             capture: captures.claim(&section)?,
         });
     }
     Ok(found)
+}
+
+fn beacon_s(section: &Section<'_>) -> Result<Option<u32>, Fault> {
+    let every = section.number("beacon_s", 1, BEACON_S_MAX)?;
+    let fault = |key, text: &str| Err(Fault { line: section.line_of(key), text: text.to_owned() });
+    match (section.flag("beacon")?.unwrap_or(false), every) {
+        (true, _) if section.is_text("seal", "plain") => fault(
+            "beacon",
+            "beacons find peers by sealed links, and nobody else may be behind a plain port; leave \
+             beacon or seal = \"plain\" out",
+        ),
+        (true, every) => Ok(Some(every.map_or(BEACON_S, |every| every as u32))),
+        (false, Some(_)) => fault("beacon_s", "beacon_s goes with beacon = true"),
+        (false, None) => Ok(None),
+    }
 }
 
 fn interface(section: &Section<'_>) -> Result<String, Fault> {
@@ -222,6 +246,21 @@ listener = \"lan\"
     }
 
     #[test]
+    fn beacons_are_off_unless_they_are_asked_for() {
+        assert!(parse(GOOD).unwrap().ethernet.iter().all(|it| it.beacon_s.is_none()));
+        let sealed = "[identity]\nkey = \"k\"\n[[ethernet]]\ninterface = \"eth0\"\n";
+        for (more, every) in [
+            ("", None),
+            ("beacon = false", None),
+            ("beacon = true", Some(BEACON_S)),
+            ("beacon = true\nbeacon_s = 60", Some(60)),
+        ] {
+            let config = parse(&format!("{sealed}{more}")).unwrap();
+            assert_eq!(config.ethernet[0].beacon_s, every, "{more}");
+        }
+    }
+
+    #[test]
     fn each_error_names_its_line_and_the_way_out() {
         let cases: &[(&str, &str, usize, &[&str])] = &[
             ("interface = \"eth0\"", "", 3, &["[[ethernet]] needs the key `interface`"]),
@@ -238,6 +277,10 @@ listener = \"lan\"
             ("vlan = 7", "ethertype = 0x0800", 8, &["IPv4", "0x88b5"]),
             ("vlan = 7", "backend = \"io_uring\"", 8, &["\"af_xdp\" or \"af_packet\""]),
             ("vlan = 7", "lent_frames = 1", 8, &["64 to 16384"]),
+            ("vlan = 7", "beacon = true", 8, &["sealed links", "leave beacon or seal"]),
+            ("vlan = 7", "beacon = 10", 8, &["true or false"]),
+            ("vlan = 7", "beacon_s = 5", 8, &["beacon = true"]),
+            ("vlan = 7", "beacon_s = 0", 8, &["1 to 3600"]),
             ("\"eth1\"", "\"eth0\"", 11, &["already (line 5)", "another queue"]),
             ("name = \"lan\"", "name = \"eth1\"", 10, &["the [[ethernet]] in line 4"]),
             ("seal = \"plain\"", "", 16, &["only sealed ones", "in the [[ethernet]]"]),

@@ -3,14 +3,21 @@
 
 use std::sync::Arc;
 
-use strowger_frame::{BURST_MAX, Pool, Port, port::PortTally};
-use strowger_io::xdp::{Arena, Choice, EtherPort, Opened, Report, Rung, XdpSpec, limits, open};
+use strowger_crypto::beacon;
+use strowger_engine::control::peering::BeaconSpec;
+use strowger_frame::{Address, BURST_MAX, Pool, Port, port::PortTally};
+use strowger_io::xdp::{
+    Arena, Choice, EtherPort, Group, Opened, Report, Rung, XdpSpec, limits, open,
+};
 
 use super::{Need, SENDS_WAITING, captured, of_worker};
 use crate::{
     config::{Config, Ethernet, Queues},
     exit::{Exit, Failure},
 };
+
+/// Where beacons go, and how they begin (wire.md W10-6).
+const BEACON_GROUP: Group = Group { address: *b"\x03strow", first_byte: beacon::FIRST_BYTE };
 
 /// An interface that is open.
 pub(super) struct Opening {
@@ -22,6 +29,8 @@ pub(super) struct Opening {
 #[derive(Clone, Debug)]
 pub(crate) struct Wire {
     pub(crate) plain: bool,
+    /// Seconds between two beacons, where they are said.
+    pub(crate) beacon_s: Option<u32>,
     /// Of each queue, in their order.
     pub(crate) reports: Vec<Report>,
     /// What each queue counts.
@@ -35,6 +44,12 @@ impl Wire {
     pub(crate) fn chosen(&self) -> Vec<String> {
         let first = |report: &Report| report.to_string().lines().next().unwrap_or("").to_owned();
         self.reports.iter().map(first).collect()
+    }
+
+    /// How it says that we are here, if it does.
+    pub(super) fn beacon(&self) -> Option<BeaconSpec> {
+        let to = Address::Ether(BEACON_GROUP.address);
+        self.beacon_s.map(|s| BeaconSpec { to, interval_ns: u64::from(s) * 1_000_000_000 })
     }
 
     pub(crate) fn backend(&self) -> &'static str {
@@ -114,10 +129,16 @@ fn open_one(
         neighbours_max,
         lent_frames: ethernet.lent_frames,
         pieces: ethernet.pieces,
+        group: ethernet.beacon_s.map(|_| BEACON_GROUP),
         ..XdpSpec::new(&ethernet.interface, 0)
     };
-    let mut info =
-        Wire { plain: ethernet.plain, reports: Vec::new(), tallies: Vec::new(), notes: Vec::new() };
+    let mut info = Wire {
+        plain: ethernet.plain,
+        beacon_s: ethernet.beacon_s,
+        reports: Vec::new(),
+        tallies: Vec::new(),
+        notes: Vec::new(),
+    };
     let mut queues: Vec<(usize, Box<dyn Port>)> = Vec::new();
     for (worker, queue) in wanted {
         spec.queue = queue;

@@ -81,6 +81,12 @@ pub(super) struct Suggested {
     pub(super) tried: Option<Address>,
 }
 
+impl Suggested {
+    pub(super) fn address(&self) -> Option<Address> {
+        self.next.map(|by| by.from).or(self.tried)
+    }
+}
+
 impl Default for Beacons {
     fn default() -> Self {
         Self { ports: BTreeMap::new(), budget: Budget::new(BEACONS_PER_SECOND), calls: Vec::new() }

@@ -132,6 +132,8 @@ pub struct PeerView {
     pub port: PortId,
     /// Where it is.
     pub at: Option<Address>,
+    /// Where a beacon says that it is, while the link is down.
+    pub suggested: Option<Address>,
     /// How the link is.
     pub state: LinkState,
     /// Where its frames may go.

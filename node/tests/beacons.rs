@@ -1,0 +1,91 @@
+//! Relays as processes in two network namespaces that find each other by their beacons: nobody has
+//! written where the other is. Over a veth pair that the test makes and removes; it never sleeps.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use serde_json::Value;
+
+use trial::{eventually, wires::*};
+
+const GROUP: &str = "03:73:74:72:6f:77";
+
+/// What [`by_ethernet`] says, and beacons.
+fn with_beacons(key: &str, backend: &str) -> String {
+    let config = by_ethernet(key, None, backend, "");
+    config.replace("[[unix]]", "beacon = true\nbeacon_s = 1\n[[unix]]")
+}
+
+fn events(relay: &Relay, name: &str) -> Vec<Value> {
+    let mut events = relay.ask(r#"{"show":"events"}"#);
+    let mut events: Vec<Value> = serde_json::from_value(events["events"].take()).unwrap();
+    events.retain(|event| event["event"] == name);
+    events
+}
+
+#[test]
+fn relays_that_know_but_each_other_s_keys_find_each_other() {
+    let Some([near, far]) = pair() else { return };
+    for backends in [["af_xdp", "af_xdp"], ["af_packet", "af_packet"], ["af_xdp", "af_packet"]] {
+        let ((a, key_a), (b, key_b)) = (home(), home());
+        let first = Relay::within(&near, a, &with_beacons(&key_b, backends[0]));
+        let second = Relay::within(&far, b, &with_beacons(&key_a, backends[1]));
+        assert!(first.said.contains("a beacon every 1 s"), "{}", first.said);
+        let groups = words(&format!("ip -n {} maddr show dev e0", near.0)).unwrap();
+        assert!(groups.contains(GROUP), "{groups}");
+        until_up(&[&first, &second]);
+        for (relay, mac) in [(&first, MACS[1]), (&second, MACS[0])] {
+            eventually("each knows where the other is", || {
+                let peers = relay.ask(r#"{"show":"peers"}"#);
+                (peers["peers"][0]["address"] == mac).then_some(())
+            });
+        }
+        assert_exchange(&first, &second);
+        // Whichever was the quicker has told of it, and where.
+        let told = [events(&first, "peer_suggested"), events(&second, "peer_suggested")].concat();
+        let detail = told[0]["detail"].as_str().unwrap();
+        assert!(detail.contains(" at 02:00:00:00:00:0"), "{detail}");
+        let ports = first.ask(r#"{"show":"status"}"#)["ports"].take();
+        assert_eq!(ports[0]["beacon_s"], 1, "{ports}");
+        first.stop();
+        second.stop();
+    }
+}
+
+#[test]
+fn strangers_find_each_other_where_both_let_strangers_in() {
+    let Some([near, far]) = pair() else { return };
+    let open = "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n[strangers]\nallow = true\n\
+                [[ethernet]]\nname = \"lan\"\ninterface = \"e0\"\nbeacon = true\nbeacon_s = 1\n";
+    for backend in ["af_xdp", "af_packet"] {
+        let ((a, key_a), (b, key_b)) = (home(), home());
+        let config = format!("{open}backend = \"{backend}\"\n");
+        let first = Relay::within(&near, a, &config);
+        let second = Relay::within(&far, b, &config);
+        until_up(&[&first, &second]);
+        for (relay, key) in [(&first, &key_b), (&second, &key_a)] {
+            let peers = relay.ask(r#"{"show":"peers"}"#)["peers"].take();
+            assert_eq!(peers.as_array().unwrap().len(), 1, "{peers}");
+            assert_eq!((&peers[0]["key"], &peers[0]["stranger"]), (&(**key).into(), &true.into()));
+        }
+        first.stop();
+        second.stop();
+    }
+}
+
+#[test]
+fn a_relay_that_was_not_told_to_listen_hears_no_beacons() {
+    let Some([near, far]) = pair() else { return };
+    let ((a, key_a), (b, key_b)) = (home(), home());
+    let first = Relay::within(&near, a, &with_beacons(&key_b, "af_xdp"));
+    // The second has written nothing of beacons.
+    let second = Relay::within(&far, b, &by_ethernet(&key_a, None, "af_xdp", ""));
+    eventually("three beacons have come and gone", || {
+        let discards = second.ask(r#"{"show":"discards"}"#);
+        (discards["discards"]["stranger"].as_u64() >= Some(3)).then_some(())
+    });
+    assert!(!first.is_up() && !second.is_up());
+    assert!(events(&second, "peer_suggested").is_empty());
+    first.stop();
+    second.stop();
+}
