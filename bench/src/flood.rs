@@ -51,14 +51,20 @@ pub(crate) fn rows(
             let mut pairs: [Vec<(Outcome, Outcome)>; 2] = Default::default();
             let mut offered = Vec::new();
             let mut was_steered = false;
-            for _ in 0..options.pairs {
-                let run = |flood| run(options, size, steered, flood, &knocks);
-                let flooded = run(Flood::Here)?;
-                was_steered = flooded.is_steered;
-                offered.push(flooded.knocks_per_s);
-                for (pairs, without) in pairs.iter_mut().zip([Flood::Nowhere, Flood::Elsewhere]) {
-                    pairs.push((flooded.outcome.clone(), run(without)?.outcome));
+            for pair in 0..options.pairs {
+                // Each comes first in turn, so that none is always the one after a rest.
+                let mut runs = [None, None, None];
+                for turn in 0..runs.len() {
+                    let flood = FLOODS[(pair + turn) % FLOODS.len()];
+                    runs[flood as usize] = Some(run(options, size, steered, flood, &knocks)?);
                 }
+                let [Some(here), Some(calm), Some(elsewhere)] = runs else {
+                    return Err(Failure::Bug("each had its turn"));
+                };
+                was_steered = here.is_steered;
+                offered.push(here.knocks_per_s);
+                pairs[0].push((here.outcome.clone(), calm.outcome));
+                pairs[1].push((here.outcome, elsewhere.outcome));
             }
             for (pairs, peer) in pairs.iter().zip(["calm", "elsewhere"]) {
                 let mut row = Row::new(What::Flood, size, true, pairs.len());
@@ -84,11 +90,13 @@ pub(crate) fn rows(
 enum Flood {
     /// To the relay.
     Here,
-    /// To a socket that is not the relay's, and that nobody reads.
-    Elsewhere,
     /// Nobody sends any.
     Nowhere,
+    /// To a socket that is not the relay's, and that nobody reads.
+    Elsewhere,
 }
+
+const FLOODS: [Flood; 3] = [Flood::Here, Flood::Nowhere, Flood::Elsewhere];
 
 /// What a run found.
 struct Flooded {
