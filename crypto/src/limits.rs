@@ -66,6 +66,10 @@ pub const REKEY_SPACING: Nanos = Nanos(5 * SECOND);
 /// the new keys.
 pub const CONFIRMS_MAX: u32 = 20;
 
+/// The first confirmation after the third message of XX, which the responder reads before it can open
+/// anything, waits for so long.
+pub const CONFIRM_AFTER_THIRD: Nanos = Nanos(SECOND / 5);
+
 /// Life of a cookie secret; a cookie is good for one to two of these.
 pub const COOKIE_SECRET_LIFE: Nanos = Nanos(120 * SECOND);
 

@@ -17,18 +17,21 @@
 //! [`Output`]s, in the order in which they are to be carried out. It keeps no address: roaming is
 //! not its business, and a handshake never moves a peer.
 
+mod attempt;
+mod generation;
+
 use core::fmt;
 
 use crate::aead::Provider;
 use crate::entropy::{Entropy, EntropyFailed};
 use crate::handshake::{
-    Agreement, Cookie, Established, HandshakeError, Offer, Ours, Peer, Refused, Stamp, StampGuard,
-    ik,
+    Agreement, Cookie, Established, HandshakeError, Offer, Ours, Peer, Refused, Rejected, Stamp,
+    StampGuard, ik, xx,
 };
 use crate::identity::{Identity, Local, StaticPublic};
 use crate::limits::{
-    CONFIRMS_MAX, COOKIE_SECRET_LIFE, HURRIED_ATTEMPTS, OPEN_REFUSED_AFTER, REKEY_AFTER,
-    REKEY_AFTER_AS_RESPONDER, REKEY_SPACING, RETRY_AFTER, RETRY_AFTER_MAX, SEAL_REFUSED_AFTER,
+    CONFIRM_AFTER_THIRD, CONFIRMS_MAX, COOKIE_SECRET_LIFE, HURRIED_ATTEMPTS, REKEY_SPACING,
+    RETRY_AFTER, RETRY_AFTER_MAX,
 };
 use crate::link_header::{Kind, LinkHeader, SessionIndex};
 use crate::opener::Openers;
@@ -36,11 +39,15 @@ use crate::sealer::Sealer;
 use crate::secret::Psk;
 use crate::time::Nanos;
 
+pub use self::attempt::Adopted;
+use self::attempt::{Attempt, Begun};
+use self::generation::Generation;
+
 /// What is fixed about a session with one peer.
 #[derive(Debug)]
 pub struct SessionConfig {
-    /// The peer's static key.
-    pub peer: StaticPublic,
+    /// The peer's static key; where it is not known, a handshake begins by XX, and finds it out.
+    pub peer: Option<StaticPublic>,
     /// Who the peer must be; where nothing is said, whoever it is the first time.
     pub identity: Option<Identity>,
     /// The key both operators wrote, or [`Psk::NONE`].
@@ -65,6 +72,8 @@ pub struct Context<'a> {
     /// Gives a session index that nobody uses. Each is given back by one [`Output::Close`]; until
     /// then handshake messages addressed to it are for this session.
     pub indices: &'a mut dyn FnMut() -> SessionIndex,
+    /// Whether the key of a peer that was just discovered is nobody else's.
+    pub is_free: &'a dyn Fn(&StaticPublic) -> bool,
 }
 
 impl fmt::Debug for Context<'_> {
@@ -84,6 +93,8 @@ pub enum Input<'a> {
     Unwanted,
     /// A sealer says [`wants_rekey`](Sealer::wants_rekey).
     Worn,
+    /// The peer is not heard any more: begin, and find out whether it is there, and still who it was.
+    Lost,
     /// An initiation of this peer was read.
     Initiation(Box<ik::Initiation>),
     /// A response or cookie, addressed to an index of this session.
@@ -91,21 +102,6 @@ pub enum Input<'a> {
     /// The first packet under this index was opened ([`Opened::first`](crate::Opened::first)), or an
     /// empty one: the peer's [`Output::Confirm`]. May be said of any other packet too.
     Opened(SessionIndex),
-}
-
-/// Which side of an XX handshake a session comes from.
-#[derive(Debug)]
-pub enum Adopted {
-    /// We began it.
-    Initiator {
-        /// The third message.
-        third: Vec<u8>,
-    },
-    /// The peer began it.
-    Responder {
-        /// What is known of the peer's stamps.
-        guard: StampGuard,
-    },
 }
 
 /// What is to be done, in this order.
@@ -143,42 +139,16 @@ pub struct NewKeys {
     pub peer: Peer,
     /// The index that the peer's packets under these keys are addressed to.
     pub index: SessionIndex,
-}
-
-/// Where the keys of one handshake stand.
-#[derive(Clone, Copy, Debug)]
-struct Generation {
-    index: SessionIndex,
-    born: Nanos,
-    initiator: bool,
-    /// Whether anything was opened under it.
-    heard: bool,
-}
-
-impl Generation {
-    fn rekey_at(&self) -> Nanos {
-        self.born.plus(if self.initiator { REKEY_AFTER } else { REKEY_AFTER_AS_RESPONDER })
-    }
-
-    fn seals_until(&self) -> Nanos {
-        self.born.plus(SEAL_REFUSED_AFTER)
-    }
-
-    fn opens_until(&self) -> Nanos {
-        self.born.plus(OPEN_REFUSED_AFTER)
-    }
-}
-
-/// A handshake that we began.
-struct Attempt {
-    state: ik::AwaitResponse,
-    sent: Nanos,
-    again_at: Nanos,
+    /// Whether the peer has shown that it has them, too. Where we began by XX it has not yet: it will by
+    /// its first packet under them.
+    pub shown: bool,
 }
 
 /// The session with one peer. See the module.
 pub struct Session {
     config: SessionConfig,
+    /// The peer's key, as far as it is known.
+    peer: Option<StaticPublic>,
     guard: StampGuard,
     newest_stamp: u64,
     previous: Option<Generation>,
@@ -193,6 +163,8 @@ pub struct Session {
     third: Option<Vec<u8>>,
     wanted: bool,
     worn: bool,
+    /// The peer seems to be gone, or somebody else by now.
+    lost: bool,
     /// No new attempt before this: the last one failed for want of random bytes.
     rest_until: Nanos,
     sealing: bool,
@@ -204,6 +176,7 @@ impl Session {
     /// A session without keys. It begins nothing before [`Input::Wanted`].
     pub fn new(config: SessionConfig) -> Session {
         Session {
+            peer: config.peer,
             config,
             guard: StampGuard::default(),
             newest_stamp: 0,
@@ -216,6 +189,7 @@ impl Session {
             third: None,
             wanted: false,
             worn: false,
+            lost: false,
             rest_until: Nanos::ZERO,
             sealing: false,
             confirms: 0,
@@ -223,8 +197,9 @@ impl Session {
         }
     }
 
-    /// Takes up a session that XX has made, as if its handshake had been an IK one. Its index now
-    /// belongs to this session, though no [`Context::indices`] gave it.
+    /// Takes up a session that XX has made, as if its handshake had been an IK one. If it does, which
+    /// [`owns`](Self::owns) tells, the index now belongs to this session, though no
+    /// [`Context::indices`] gave it.
     ///
     /// The initiator passes the third message, which is sent now and again until the peer is heard;
     /// the responder passes the peer's guard as
@@ -236,24 +211,41 @@ impl Session {
         role: Adopted,
         outputs: &mut Vec<Output>,
     ) -> Result<(), HandshakeError> {
-        if established.peer().static_key != self.config.peer {
-            return Err(Refused::NotOurs.into());
+        // Both began at once: the smaller key goes on, as long as its third message is on its way.
+        let first = context.local.static_public() < &established.peer().static_key;
+        if first && !established.is_initiator() && self.third.is_some() {
+            return Ok(());
         }
-        self.recognise(&established)?;
+        self.recognise(established.peer())?;
         self.drop_attempt(outputs);
-        self.take(context.now, established, outputs);
         match role {
-            Adopted::Initiator { third } => self.third = Some(third),
+            Adopted::Initiator { third } => self.go_on(context.now, established, third, outputs),
             Adopted::Responder { guard } => {
+                self.take(context.now, established, false, outputs);
                 self.guard.newest = self.guard.newest.max(guard.newest);
             }
         }
         Ok(self.tick(context, outputs)?)
     }
 
-    /// The peer's static key.
-    pub const fn peer(&self) -> &StaticPublic {
-        &self.config.peer
+    /// We have the keys, and the peer will, once it has the third message.
+    fn go_on(
+        &mut self,
+        now: Nanos,
+        established: Established,
+        third: Vec<u8>,
+        outputs: &mut Vec<Output>,
+    ) {
+        self.take(now, established, false, outputs);
+        outputs.push(Output::Send(third.clone()));
+        self.third = Some(third);
+        // Not in one breath: the peer's workers get the keys from its slow path.
+        self.confirm_at = now.plus(CONFIRM_AFTER_THIRD);
+    }
+
+    /// The peer's static key, once it is known.
+    pub const fn peer(&self) -> Option<&StaticPublic> {
+        self.peer.as_ref()
     }
 
     /// Whether there are keys to seal with.
@@ -302,8 +294,12 @@ impl Session {
                 self.worn = true;
                 Ok(())
             }
+            Input::Lost => {
+                (self.worn, self.lost) = (true, true);
+                Ok(())
+            }
             Input::Initiation(initiation) => self.initiation(context, *initiation, outputs),
-            Input::Message(message) => self.message(context.now, message, outputs),
+            Input::Message(message) => self.message(context, message, outputs),
             Input::Opened(index) => {
                 self.opened(context.now, index, outputs);
                 Ok(())
@@ -406,8 +402,13 @@ impl Session {
         if self.confirming() && now >= self.confirm_at {
             self.confirms += 1;
             self.confirm_at = now.plus(RETRY_AFTER);
-            outputs.extend(self.third.clone().map(Output::Send));
+            if self.confirms > 1 {
+                outputs.extend(self.third.clone().map(Output::Send)); // the first one may be lost
+            }
             outputs.push(Output::Confirm);
+        } else if self.confirms >= CONFIRMS_MAX && self.third.take().is_some() {
+            // The peer would not have our third message, or is gone: begin anew.
+            (self.worn, self.lost) = (true, true);
         }
         Ok(())
     }
@@ -428,21 +429,25 @@ impl Session {
         let stamp = Stamp(self.newest_stamp);
         let ours = Ours { local: context.local, offer, index, stamp };
         let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);
-        let peer = &self.config.peer;
-        let (state, message) =
-            match ik::initiate(&ours, peer, &self.config.psk, cookie, context.entropy) {
-                Ok(begun) => begun,
-                Err(HandshakeError::Ours(failed)) => {
-                    outputs.push(Output::Close(index));
-                    return Err(failed);
-                }
-                Err(HandshakeError::Peer(_)) => {
-                    // A key that nobody can have, or our own: there is nobody to reach.
-                    outputs.push(Output::Close(index));
-                    self.wanted = false;
-                    return Ok(());
-                }
-            };
+        let begun = match self.believed() {
+            Some(peer) => ik::initiate(&ours, &peer, &self.config.psk, cookie, context.entropy)
+                .map(|(state, message)| (Begun::Known(state), message)),
+            None => xx::initiate(&ours, cookie, context.entropy)
+                .map(|(state, message)| (Begun::Discover(state), message)),
+        };
+        let (state, message) = match begun {
+            Ok(begun) => begun,
+            Err(HandshakeError::Ours(failed)) => {
+                outputs.push(Output::Close(index));
+                return Err(failed);
+            }
+            Err(HandshakeError::Peer(_)) => {
+                // A key that nobody can have, or our own: there is nobody to reach.
+                outputs.push(Output::Close(index));
+                self.wanted = false;
+                return Ok(());
+            }
+        };
         let pause = if self.sealing {
             RETRY_AFTER // keys are running out: hurry
         } else {
@@ -457,6 +462,15 @@ impl Session {
         Ok(())
     }
 
+    /// The key with which the next handshake begins; without one it begins by XX. A peer that had to be
+    /// discovered and seems to be gone may have forgotten us, or have another key by now: every other
+    /// attempt finds out. Keys that are good are renewed by IK alone, which costs no packet.
+    fn believed(&self) -> Option<StaticPublic> {
+        let is_there = self.current.is_some() && !self.lost;
+        let keeps = self.config.peer.is_some() || is_there || !self.tries.is_multiple_of(2);
+        self.peer.filter(|_| keeps)
+    }
+
     fn drop_attempt(&mut self, outputs: &mut Vec<Output>) {
         if let Some(attempt) = self.attempt.take() {
             outputs.push(Output::Close(attempt.state.index()));
@@ -469,12 +483,14 @@ impl Session {
         initiation: ik::Initiation,
         outputs: &mut Vec<Output>,
     ) -> Result<(), HandshakeError> {
-        if initiation.static_key() != &self.config.peer {
+        if self.config.peer.is_some_and(|peer| *initiation.static_key() != peer) {
             return Err(Refused::NotOurs.into());
         }
-        // Both began at once: the smaller key goes on, unless its message seems to be lost.
-        let first = context.local.static_public() < &self.config.peer;
+        // Both began at once: the smaller key goes on, unless its message seems to be lost, or asks who
+        // is there.
+        let first = context.local.static_public() < initiation.static_key();
         if let Some(attempt) = &self.attempt
+            && matches!(attempt.state, Begun::Known(_))
             && first
             && context.now.since(attempt.sent) < RETRY_AFTER
         {
@@ -487,7 +503,7 @@ impl Session {
         let accepted = initiation
             .accept(&ours, &self.config.psk, &mut self.guard, context.entropy)
             .and_then(|accepted| {
-                self.recognise(&accepted.0)?;
+                self.recognise(accepted.0.peer())?;
                 Ok(accepted)
             });
         let (established, response) = match accepted {
@@ -498,56 +514,97 @@ impl Session {
             }
         };
         self.drop_attempt(outputs);
-        self.take(context.now, established, outputs);
+        self.take(context.now, established, true, outputs);
         outputs.push(Output::Send(response));
         Ok(())
     }
 
     fn message(
         &mut self,
-        now: Nanos,
+        context: &Context<'_>,
         message: &[u8],
         outputs: &mut Vec<Output>,
     ) -> Result<(), HandshakeError> {
-        let Some(attempt) = self.attempt.take() else {
+        let now = context.now;
+        let Some(Attempt { state, sent, again_at }) = self.attempt.take() else {
             return Err(Refused::NotOurs.into());
         };
         let kind = LinkHeader::parse(message).map(|header| header.kind);
         if kind == Ok(Kind::Cookie) {
-            let cookie = attempt.state.read_cookie(message);
-            self.attempt = Some(attempt);
+            let cookie = state.read_cookie(message);
+            self.attempt = Some(Attempt { state, sent, again_at });
             self.cookie = Some((cookie?, now)); // for the next attempt, when its time comes
             return Ok(());
         }
-        match attempt.state.read_response(message) {
-            Ok(established) => {
-                if let Err(why) = self.recognise(&established) {
-                    outputs.push(Output::Close(established.our_index()));
-                    self.rest_until = now.plus(RETRY_AFTER_MAX);
+        let index = state.index();
+        // A response that cannot be read leaves the attempt as it was; one that can ends it.
+        let taken = match state {
+            Begun::Known(state) => match state.read_response(message) {
+                Ok(established) => self.recognise(established.peer()).map(|()| {
+                    self.take(now, established, true, outputs);
+                }),
+                Err(Rejected { state, why }) => {
+                    self.attempt = Some(Attempt { state: Begun::Known(*state), sent, again_at });
                     return Err(why.into());
                 }
-                self.take(now, established, outputs);
-                Ok(())
-            }
-            Err(rejected) => {
-                self.attempt = Some(Attempt { state: *rejected.state, ..attempt });
-                Err(rejected.why.into())
-            }
-        }
+            },
+            Begun::Discover(state) => match state.read_response(message) {
+                Ok(offered) => self.meet(context, offered, outputs),
+                Err(Rejected { state, why }) => {
+                    self.attempt = Some(Attempt { state: Begun::Discover(*state), sent, again_at });
+                    return Err(why.into());
+                }
+            },
+        };
+        taken.map_err(|why| {
+            outputs.push(Output::Close(index));
+            self.rest_until = now.plus(RETRY_AFTER_MAX);
+            why.into()
+        })
     }
 
-    /// Two identities may have signed one static key; a session is with one of them.
-    fn recognise(&mut self, established: &Established) -> Result<(), Refused> {
-        let identity = established.peer().identity;
-        if *self.config.identity.get_or_insert(identity) == identity {
-            Ok(())
-        } else {
-            Err(Refused::OtherIdentity(identity.peer_id()))
+    /// Somebody was discovered: goes on if it may be this session's peer.
+    fn meet(
+        &mut self,
+        context: &Context<'_>,
+        offered: xx::Offered,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Refused> {
+        let peer = *offered.peer();
+        if self.peer != Some(peer.static_key) && !(context.is_free)(&peer.static_key) {
+            return Err(Refused::OtherPeer);
         }
+        self.recognise(&peer)?;
+        let (index, stamp) = (offered.our_index(), Stamp(self.newest_stamp));
+        let ours = Ours { local: context.local, offer: &self.config.offer, index, stamp };
+        let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);
+        let (established, third) = offered.finish(&ours, cookie)?;
+        self.go_on(context.now, established, third, outputs);
+        Ok(())
+    }
+
+    /// Two identities may have signed one static key, and one identity may come with another key; a
+    /// session is with one identity, and, where the operator wrote it, with one key.
+    fn recognise(&mut self, peer: &Peer) -> Result<(), Refused> {
+        if self.config.peer.is_some_and(|key| key != peer.static_key) {
+            return Err(Refused::NotOurs);
+        }
+        if *self.config.identity.get_or_insert(peer.identity) != peer.identity {
+            return Err(Refused::OtherIdentity(peer.identity.peer_id()));
+        }
+        self.peer = Some(peer.static_key);
+        Ok(())
     }
 
     /// New keys: current at once where we began, next where the peer did.
-    fn take(&mut self, now: Nanos, established: Established, outputs: &mut Vec<Output>) {
+    /// `is_heard`: where we began, the peer's answer has shown that it has them, too.
+    fn take(
+        &mut self,
+        now: Nanos,
+        established: Established,
+        is_heard: bool,
+        outputs: &mut Vec<Output>,
+    ) {
         let generation = Generation {
             index: established.our_index(),
             born: now,
@@ -560,7 +617,8 @@ impl Session {
         let index = generation.index;
         let transport = established.into_transport(now, self.config.provider);
         let sealers = transport.sealers;
-        let keys = Box::new(NewKeys { sealers, agreement, their_offer, peer, index });
+        let shown = is_heard || !generation.initiator;
+        let keys = Box::new(NewKeys { sealers, agreement, their_offer, peer, index, shown });
         outputs.push(Output::Open { index, openers: transport.openers });
         if let Some((unused, _)) = self.next.take() {
             outputs.push(Output::Close(unused.index));
@@ -601,7 +659,7 @@ impl Session {
         }
         self.current = Some(generation);
         self.tries = 0;
-        self.worn = false;
+        (self.worn, self.lost) = (false, false);
         self.sealing = true;
         self.confirms = 0;
         self.confirm_at = now;
@@ -613,7 +671,7 @@ impl Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
-            .field("peer", &self.config.peer)
+            .field("peer", &self.peer)
             .field("previous", &self.previous)
             .field("current", &self.current)
             .field("next", &self.next.as_ref().map(|(next, _)| next))

@@ -5,14 +5,13 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use strowger_crypto::aead::Provider;
 use strowger_crypto::handshake::{
-    Admission, Established, Gate, HandshakeError, Lanes, Load, Offer, Ours, Stamp, StampGuard, ik,
-    xx,
+    Admission, Gate, HandshakeError, Lanes, Load, Offer, StampGuard, ik, xx,
 };
 use strowger_crypto::link_header::{Kind, LinkHeader, SessionIndex, Step};
 use strowger_crypto::session::{Adopted, Context, Input, NewKeys, Output, Session, SessionConfig};
 use strowger_crypto::{
-    Entropy, EntropyFailed, IdentityKey, Local, Nanos, NetworkId, OpenRefused, Openers, Psk,
-    SEALED_OVERHEAD_BYTES, Sealed, SeededEntropy,
+    Entropy, EntropyFailed, Identity, IdentityKey, Local, Nanos, NetworkId, OpenRefused, Openers,
+    Psk, SEALED_OVERHEAD_BYTES, Sealed, SeededEntropy,
 };
 
 /// What a link does to packets.
@@ -29,8 +28,6 @@ struct Node {
     gate: Gate,
     session: Session,
     load: Load,
-    /// An XX handshake that waits for its response.
-    stranger: Option<xx::AwaitResponse>,
     indices: u32,
     openers: HashMap<SessionIndex, Openers>,
     keys: Option<Box<NewKeys>>,
@@ -59,6 +56,8 @@ struct World {
     unknown_index: u64,
     delivered: u64,
     doubled: u64,
+    /// Whether every key is another peer's.
+    taken: bool,
 }
 
 fn offer() -> Offer {
@@ -76,7 +75,7 @@ fn world(seed: u64, weather: Weather, load: Load) -> World {
     for (number, local) in locals.into_iter().enumerate() {
         let gate = Gate::new(&local, Nanos::ZERO, &mut entropy).expect("seeded");
         let session = Session::new(SessionConfig {
-            peer: publics[1 - number],
+            peer: Some(publics[1 - number]),
             identity: None,
             psk: Psk::from_bytes([4; 32]),
             offer: offer(),
@@ -88,7 +87,6 @@ fn world(seed: u64, weather: Weather, load: Load) -> World {
             gate,
             session,
             load,
-            stranger: None,
             indices: 0,
             openers: HashMap::new(),
             keys: None,
@@ -112,6 +110,7 @@ fn world(seed: u64, weather: Weather, load: Load) -> World {
         unknown_index: 0,
         delivered: 0,
         doubled: 0,
+        taken: false,
     }
 }
 
@@ -137,12 +136,6 @@ impl World {
         });
     }
 
-    fn adopt(&mut self, at: usize, established: Established, role: Adopted) {
-        self.with_session(at, |session, context, outputs| {
-            session.adopt(context, established, role, outputs).expect("the peer of this session");
-        });
-    }
-
     fn with_session(
         &mut self,
         at: usize,
@@ -159,6 +152,7 @@ impl World {
             local: &node.local,
             entropy: &mut self.entropy[at],
             indices: &mut indices,
+            is_free: &|_| !self.taken,
         };
         work(&mut node.session, &mut context, &mut outputs);
         for output in outputs {
@@ -238,19 +232,13 @@ impl World {
                         let Ok(established) = finish.accept(&mut node.gate, &mut guard) else {
                             return; // the same third message again
                         };
-                        self.adopt(at, established, Adopted::Responder { guard });
+                        let role = Adopted::Responder { guard };
+                        self.with_session(at, |session, context, outputs| {
+                            let taken = session.adopt(context, established, role, outputs);
+                            taken.expect("the peer of this session");
+                        });
                     }
                 }
-            }
-            Kind::Response if header.lane == Step::Discover.lane() => {
-                let Some(state) = node.stranger.take() else { return };
-                let Ok(offered) = state.read_response(&packet) else { return };
-                let index = SessionIndex::new(header.index.number()).expect("ours");
-                let offer = offer();
-                let stamp = Stamp(1);
-                let ours = Ours { local: &node.local, offer: &offer, index, stamp };
-                let (established, third) = offered.finish(&ours, None).expect("agreed");
-                self.adopt(at, established, Adopted::Initiator { third });
             }
             Kind::Response | Kind::Cookie => self.step(at, Input::Message(&packet)),
             _ => {
@@ -407,7 +395,7 @@ fn a_peer_that_is_gone_is_tried_ever_more_seldom_and_a_restarted_one_is_found() 
     up(&mut world, [true, false]);
     // Node 1 restarts: it has forgotten everything, and asks anew.
     let config = SessionConfig {
-        peer: *world.nodes[0].local.static_public(),
+        peer: Some(*world.nodes[0].local.static_public()),
         identity: Some(*world.nodes[0].local.identity()),
         psk: Psk::from_bytes([4; 32]),
         offer: offer(),
@@ -441,38 +429,99 @@ fn worn_keys_are_renewed_early_but_not_at_once() {
     assert_eq!(world.nodes[0].rekeys, 2, "once");
 }
 
+/// A session with the other node, whose key it does not know.
+fn discovering(world: &World, at: usize, identity: Option<Identity>) -> Session {
+    Session::new(SessionConfig {
+        peer: None,
+        identity,
+        psk: Psk::from_bytes([4; 32]),
+        offer: offer(),
+        provider: Provider::DEFAULT,
+        wall_at_zero: 1_700_000_000_000_000_000 + world.now.0 + at as u64,
+    })
+}
+
 #[test]
 fn strangers_meet_by_xx_at_30_percent_loss_and_go_on_by_ik() {
     let second = Some(Nanos::from_secs(1));
     for seed in 20..30 {
-        let mut world = world(seed, STORM, Load::Calm);
-        // The caller's part: a first message now and then, until there is an answer.
-        for attempt in 1.. {
-            let node = &mut world.nodes[0];
-            let index = SessionIndex::new((1 << 20) + attempt).expect("24 bits");
-            let offer = offer();
-            let ours = Ours { local: &node.local, offer: &offer, index, stamp: Stamp(1) };
-            let (state, message) =
-                xx::initiate(&ours, None, &mut world.entropy[0]).expect("seeded");
-            node.stranger = Some(state);
-            world.send(0, message);
-            world.run(world.now.plus(Nanos::from_secs(2)), [None, None]);
-            if world.nodes[0].session.is_up() {
-                break;
-            }
+        for load in [Load::Calm, Load::Heavy] {
+            let mut world = world(seed, STORM, load);
+            world.nodes[0].session = discovering(&world, 0, None);
+            up(&mut world, [true, false]);
+            assert_eq!(world.nodes[0].session.peer(), Some(world.nodes[1].local.static_public()));
+            // A third message that is lost is sent again.
+            world.run(world.now.plus(Nanos::from_secs(20)), [None, None]);
+            assert!(world.nodes.iter().all(|node| node.session.is_up()), "seed {seed}");
+            let sent = world.sent;
+            world.run(world.now.plus(Nanos::from_secs(20)), [None, None]);
+            assert_eq!(world.sent, sent, "seed {seed}: it never ends");
+            world.unknown_index = 0; // packets that came before their third message
+            world.run(world.now.plus(Nanos::from_secs(400)), [second, second]);
+            world.check(seed);
+            assert!(world.nodes.iter().all(|node| node.rekeys >= 4), "seed {seed}");
         }
-        // A third message that is lost is sent again.
-        world.run(world.now.plus(Nanos::from_secs(20)), [None, None]);
-        assert!(world.nodes.iter().all(|node| node.session.is_up()), "seed {seed}");
-        let sent = world.sent;
-        world.run(world.now.plus(Nanos::from_secs(20)), [None, None]);
-        assert_eq!(world.sent, sent, "seed {seed}: it never ends");
-        world.unknown_index = 0; // packets that came before their third message
-        world.step(0, Input::Wanted);
+    }
+}
+
+#[test]
+fn both_discover_each_other_at_once_and_both_have_a_link() {
+    let second = Some(Nanos::from_secs(1));
+    for seed in 40..50 {
+        let mut world = world(seed, STORM, Load::Calm);
+        let identities = world.nodes.each_ref().map(|node| *node.local.identity());
+        for at in 0..2 {
+            world.nodes[at].session = discovering(&world, at, Some(identities[1 - at]));
+            world.step(at, Input::Wanted);
+        }
+        up(&mut world, [true, true]);
+        world.run(world.now.plus(Nanos::from_secs(40)), [None, None]);
+        world.unknown_index = 0;
         world.run(world.now.plus(Nanos::from_secs(400)), [second, second]);
         world.check(seed);
-        assert!(world.nodes.iter().all(|node| node.rekeys == 4), "seed {seed}");
     }
+}
+
+#[test]
+fn whoever_was_discovered_and_begins_anew_is_found_again() {
+    let calm = Weather { lost_per_mille: 0, doubled_per_mille: 0, delay_ms: (1, 20) };
+    let mut world = world(9, calm, Load::Calm);
+    world.nodes[0].session = discovering(&world, 0, None);
+    up(&mut world, [true, false]);
+    world.run(world.now.plus(Nanos::from_secs(10)), [None, None]);
+    // It has forgotten us, and would know none of our keys.
+    world.nodes[1].session = discovering(&world, 1, None);
+    world.nodes[1].openers.clear();
+    world.nodes[1].keys = None;
+    world.step(0, Input::Lost);
+    world.run(world.now.plus(Nanos::from_secs(3)), [None, None]);
+    assert!(world.nodes.iter().all(|node| node.session.is_up()));
+    let delivered = world.delivered;
+    world.data(0, b"hello");
+    world.data(1, b"hello");
+    world.run(world.now.plus(Nanos::from_secs(1)), [None, None]);
+    assert_eq!(world.delivered, delivered + 2);
+}
+
+#[test]
+fn who_is_discovered_must_be_who_was_pinned_and_nobody_else_s_peer() {
+    let calm = Weather { lost_per_mille: 0, doubled_per_mille: 0, delay_ms: (1, 20) };
+    let mut world = world(9, calm, Load::Calm);
+    let own = *world.nodes[0].local.identity();
+    world.nodes[0].session = discovering(&world, 0, Some(own)); // not the peer's
+    world.step(0, Input::Wanted);
+    world.run(Nanos::from_secs(60), [None, None]);
+    assert!(world.nodes.iter().all(|node| !node.session.is_up() && node.openers.is_empty()));
+    assert!(world.nodes[0].attempts < 10, "it asks ever more seldom");
+
+    world.taken = true;
+    world.nodes[0].session = discovering(&world, 0, None);
+    world.step(0, Input::Wanted);
+    world.run(Nanos::from_secs(120), [None, None]);
+    assert!(world.nodes.iter().all(|node| !node.session.is_up() && node.openers.is_empty()));
+    world.taken = false;
+    world.run(Nanos::from_secs(180), [None, None]);
+    assert!(world.nodes.iter().all(|node| node.session.is_up()));
 }
 
 #[test]
@@ -504,7 +553,7 @@ fn a_peer_of_another_identity_than_expected_gets_no_link() {
         for begins in 0..2 {
             let mut world = world(13, calm, Load::Calm);
             world.nodes[expects].session = Session::new(SessionConfig {
-                peer: *world.nodes[1 - expects].local.static_public(),
+                peer: Some(*world.nodes[1 - expects].local.static_public()),
                 identity: Some(*world.nodes[expects].local.identity()), // not the peer's
                 psk: Psk::from_bytes([4; 32]),
                 offer: offer(),
@@ -539,7 +588,13 @@ fn without_random_bytes_nothing_begins_and_nothing_spins() {
     let node = &mut world.nodes[0];
     let mut indices = || SessionIndex::new(1).expect("24 bits");
     let now = Nanos::from_secs(1);
-    let mut context = Context { now, local: &node.local, entropy: &mut Dry, indices: &mut indices };
+    let mut context = Context {
+        now,
+        local: &node.local,
+        entropy: &mut Dry,
+        indices: &mut indices,
+        is_free: &|_| true,
+    };
     let mut outputs = Vec::new();
     let failed = node.session.handle(&mut context, Input::Wanted, &mut outputs);
     assert_eq!(failed, Err(HandshakeError::Ours(EntropyFailed)));

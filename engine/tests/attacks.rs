@@ -346,7 +346,8 @@ impl Alone {
             let (established, third) = offered.finish(&ours, None).expect("agreed");
             let known = self.node.switch.peers().len();
             assert!(self.ask(from, &third).len() <= 1);
-            let knows = |node: &Node| node.switch.peers().iter().any(|peer| peer.key == key(seed));
+            let knows =
+                |node: &Node| node.switch.peers().iter().any(|peer| peer.key == Some(key(seed)));
             if knows(&self.node) {
                 return Some(established.into_transport(Nanos(self.now.0), Provider::DEFAULT));
             }
@@ -599,7 +600,7 @@ fn strangers_are_few_and_give_their_slots_back() {
 }
 
 #[test]
-fn a_stranger_that_is_not_heard_gives_its_slot_back_as_soon_as_a_death_is_noticed() {
+fn a_stranger_that_is_never_heard_gives_its_slot_back_within_seconds() {
     let liveness = Liveness { interval_ns: 200 * MS, multiplier: 3, always: false };
     let policy = StrangerPolicy { links_max: 1, liveness, ..StrangerPolicy::default() };
     let mut alone = Alone::new(Some(policy));
@@ -610,7 +611,7 @@ fn a_stranger_that_is_not_heard_gives_its_slot_back_as_soon_as_a_death_is_notice
             alone.pass(100 * MS);
             alone.node.switch.peers().len() == 1
         });
-        assert!((4..10).contains(&waited.expect("it went")), "{waited:?} tenths of a second");
+        assert!((45..60).contains(&waited.expect("it went")), "{waited:?} tenths of a second");
     }
     alone.node.assert_even();
 }

@@ -397,7 +397,7 @@ fn strangers_find_each_other_by_beacons_where_both_let_strangers_in() {
                 continue;
             }
             let [view] = views.as_slice() else { panic!("{who}: {views:?}") };
-            assert!(view.is_up() && view.is_stranger && view.key == key(other), "{view:?}");
+            assert!(view.is_up() && view.is_stranger && view.key == Some(key(other)), "{view:?}");
             assert_eq!(view.at, at(other));
         }
         let refused: u64 = nodes.iter().map(|node| node.count(Discard::NotAllowed)).sum();

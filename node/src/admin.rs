@@ -24,10 +24,10 @@
 //!
 //! `attach` needs `name` and, behind a `[[udp]]` or `[[ethernet]]`, `address`; `listener` (the name of
 //! one, or of a `[[unix]]`, which takes no address) where there are several, and `slot` to pin one. Both
-//! are answered once every worker knows. With `key` (a static key in hex) a peer is attached by a sealed
-//! link, for which `peer_id` (who it must prove to be), `psk` (a file, as the relay sees it) and `rights` (a list) can be
-//! given. A client that
-//! watches events and falls behind misses the oldest: `{"missed":n}` says how many. A request that cannot be done is answered
+//! are answered once every worker knows. With `key` (a static key in
+//! hex) or `peer_id` (who it must prove to be), or both, a peer is attached by a sealed link, for which
+//! `psk` (a file, as the relay sees it) and `rights` (a list) can be given. A client that watches events
+//! and falls behind misses the oldest: `{"missed":n}` says how many. A request that cannot be done is answered
 //! `{"error":"<one line>","kind":"bad_request"|"declined"|"line_too_long"|"idle"|"no_answer"}`; after
 //! `line_too_long` and `idle` the connection ends.
 //!
@@ -668,8 +668,8 @@ fn read_attach(what: &Value) -> Result<AttachWish, String> {
     };
     let key = text("key")?.map(|key| parse_key(&key)).transpose()?;
     let peer_id = text("peer_id")?.map(|peer_id| parse_peer_id(&peer_id)).transpose()?;
-    if key.is_none() && (rights.is_some() || peer_id.is_some() || text("psk")?.is_some()) {
-        return Err("peer_id, psk and rights in attach go with the key of a peer".to_owned());
+    if key.is_none() && peer_id.is_none() && (rights.is_some() || text("psk")?.is_some()) {
+        return Err("psk and rights in attach go with the key or peer_id of a peer".to_owned());
     }
     Ok(AttachWish {
         name: text("name")?.ok_or("attach needs name")?,

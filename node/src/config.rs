@@ -140,8 +140,9 @@ pub(crate) struct IdentityFile {
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) name: String,
-    pub(crate) key: StaticPublic,
-    /// Who it must prove to be; whoever has the key if nobody is named.
+    /// `None` if it is to be found out.
+    pub(crate) key: Option<StaticPublic>,
+    /// Who it must prove to be; whoever has the key, or is there, if nobody is named.
     pub(crate) identity: Option<Identity>,
     /// `None` if it will come by itself.
     pub(crate) address: Option<Address>,
@@ -292,8 +293,9 @@ pub(crate) fn parse(text: &str) -> Result<Config, Fault> {
     let mut behind = links::Behind { udp: &udp, ethernet: &ethernet, addresses: HashMap::new() };
     let neighbours = links::neighbours(&document, &mut behind, &mut names, &mut slots)?;
     let liveness = links::liveness(&document)?;
-    let peers = links::peers(&document, &mut behind, &mut names, &mut slots, liveness)?;
     let strangers = links::strangers(&document, liveness)?;
+    let policies = links::Policies { liveness, strangers };
+    let peers = links::peers(&document, &mut behind, &mut names, &mut slots, &policies)?;
     links::check_identity(&document, identity.as_ref())?;
     if udp.len() + ethernet.len() + unix.len() > PORTS_MAX {
         let text = format!(
@@ -845,7 +847,7 @@ mtu = 1400
     fn a_sealed_file_is_read_as_it_stands() {
         let config = parse(SEALED).unwrap();
         let peer = &config.peers[0];
-        assert_eq!((peer.key.0, peer.frame_bytes_max), ([1; 32], 1400));
+        assert_eq!((peer.key.map(|key| key.0), peer.frame_bytes_max), (Some([1; 32]), 1400));
         assert_eq!(peer.rights, Rights { endpoints: false, ..Rights::ALL });
         assert_eq!((peer.seal, peer.psk.is_none()), (SealWish::MayHeaderOnly, true));
         assert!(config.strangers.is_none() && !config.udp[0].plain);
@@ -867,7 +869,7 @@ mtu = 1400
             ("key = \"k\"", "key = \"\"", 2, &["the path of a file"]),
             ("key = \"k\"", "kye = \"k\"", 2, &["did you mean `key`?"]),
             ("\"n\"", "\"a name that has more than 32 bytes, much\"", 3, &["at most 32 bytes"]),
-            (key, "", 8, &["[[peer]] needs the key `key`"]),
+            (key, "", 8, &["[[peer]] has neither key nor peer_id", "[strangers]"]),
             (key, "key = \"01\"", 10, &["64 hex digits", "key id FILE"]),
             ("name = \"a\"\n", "", 8, &["needs the key `name`"]),
             ("\"transit\"", "\"transmit\"", 12, &["no right \"transmit\"", "\"transit\"?"]),
@@ -905,6 +907,22 @@ mtu = 1400
         }
         let twice = format!("{SEALED}[[peer]]\nname = \"b\"\n{key}\n");
         assert!(parse(&twice).unwrap_err().text.contains("line 10"));
+        // Without a key.
+        let id = "peer_id = \"12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X\"";
+        let named = SEALED.replace(key, id);
+        assert!(parse(&named).unwrap().peers[0].identity.is_some());
+        let twice = format!("{named}[[peer]]\nname = \"b\"\n{id}\n");
+        assert!(parse(&twice).unwrap_err().text.contains("line 10"));
+        let psk = named.replace("mtu = 1400", "psk = \"p\"");
+        assert!(parse(&psk).unwrap_err().text.contains("goes with key"));
+        let anybody = SEALED.replace(key, "").replace("allow = false", "allow = true");
+        let fault = parse(&anybody).unwrap_err();
+        assert!(fault.line == 12 && fault.text.contains("those of [strangers]"), "{fault}");
+        let anybody = anybody.replace("rights = [\"transit\", \"control\"]", "");
+        let peer = parse(&anybody).unwrap().peers.remove(0);
+        assert!(peer.key.is_none() && peer.identity.is_none() && peer.rights == Rights::NONE);
+        let nowhere = anybody.replace("address = \"127.0.0.1:7001\"", "");
+        assert!(parse(&nowhere).unwrap_err().text.contains("address"));
         let only_strangers = "[strangers]\nallow = true";
         assert!(parse(only_strangers).unwrap_err().text.contains("needs [identity]"));
     }

@@ -143,14 +143,14 @@ enum Change {
         /// the listener must allow.
         #[arg(long, value_name = "HEX")]
         key: Option<String>,
-        /// Who the peer must prove to be: its PeerId, 12D3KooW...
-        #[arg(long, value_name = "PEER_ID", requires = "key")]
+        /// Who the peer must prove to be: its PeerId, 12D3KooW...; without its key, that is found out.
+        #[arg(long, value_name = "PEER_ID")]
         peer_id: Option<String>,
         /// The file of the key that both operators have, as the relay's process sees it.
         #[arg(long, value_name = "FILE", requires = "key")]
         psk: Option<PathBuf>,
         /// What a peer may do: transit, endpoints, control.
-        #[arg(long, value_name = "RIGHT", requires = "key", value_delimiter = ',')]
+        #[arg(long, value_name = "RIGHT", value_delimiter = ',')]
         rights: Option<Vec<String>>,
         #[command(flatten)]
         asking: Asking,

@@ -403,19 +403,20 @@ impl Relay {
             return Err(format!("the name \"{}\" is that of slot {}", wish.name, twin.slot));
         }
         let AttachWish { name, address, slot, key, peer_id, psk, rights, .. } = wish;
-        let (at, behind) = match (&kind, address, key) {
-            (PortKind::Unix { .. }, None, None) => (Address::Only, Behind::Endpoint),
+        let is_peer = key.is_some() || peer_id.is_some();
+        let (at, behind) = match (&kind, address, is_peer) {
+            (PortKind::Unix { .. }, None, false) => (Address::Only, Behind::Endpoint),
             (PortKind::Unix { .. }, ..) => {
                 return Err(format!("behind {behind} there is no address and no key"));
             }
-            (_, at, Some(key)) => {
-                let mut spec = PeerSpec::new(name, key, id);
+            (_, at, true) => {
+                let mut spec = PeerSpec::discovered(name, peer_id, id);
+                spec.key = key;
                 spec.psk = match psk {
                     Some(file) => key::psk(&file).map_err(|failure| failure.line)?,
                     None => Psk::NONE,
                 };
                 spec.at = at;
-                spec.identity = peer_id;
                 spec.slot = slot;
                 spec.rights = rights.unwrap_or(Rights { control: false, ..Rights::ALL });
                 let added = switch.add_peer(spec, self.topology.clock.now());
@@ -423,14 +424,14 @@ impl Relay {
                 switch.welcome_strangers(id, true);
                 return Ok(slot);
             }
-            (_, _, None) if !plain => {
+            (_, _, false) if !plain => {
                 return Err(format!(
-                    "behind {behind} links are sealed: name the peer's key, or write seal = \
+                    "behind {behind} links are sealed: name the peer's key or PeerId, or write seal = \
                      \"plain\" in its section"
                 ));
             }
-            (_, Some(address), None) => (address, Behind::Neighbour),
-            (_, None, None) => return Err(format!("behind {behind} a neighbour has an address")),
+            (_, Some(address), false) => (address, Behind::Neighbour),
+            (_, None, false) => return Err(format!("behind {behind} a neighbour has an address")),
         };
         let attach = Attach { slot, ..Attach::plain(id, at, behind, name) };
         switch.attach(attach).map_err(|error| error.to_string())

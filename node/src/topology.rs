@@ -467,8 +467,9 @@ fn attach(
 ) -> Result<(), Failure> {
     let mut wishes = Vec::new();
     for peer in &config.peers {
-        let mut spec = PeerSpec::new(&peer.name, peer.key, ports[peer.listener].id);
-        spec.identity = peer.identity;
+        let port = ports[peer.listener].id;
+        let mut spec = PeerSpec::discovered(&peer.name, peer.identity, port);
+        spec.key = peer.key;
         spec.psk = peer.psk.as_ref().map_or(Ok(Psk::NONE), |file| key::psk(file))?;
         spec.at = peer.address;
         spec.slot = peer.slot;

@@ -4,17 +4,38 @@
 
 mod trial;
 
+use serde_json::Value;
 use trial::{
     eventually,
-    homes::{Home, assert_exchange, until_up},
+    homes::{Home, Relay, assert_exchange, until_up},
 };
+
+/// A peer at slot 2 of which so much is written.
+fn peer(words: &str) -> String {
+    format!("[[peer]]\nname = \"peer\"\nslot = 2\n{words}\n")
+}
+
+fn at(home: &Home) -> String {
+    format!("address = \"{}\"\n", home.at)
+}
+
+fn pin(home: &Home) -> String {
+    format!("peer_id = \"{}\"\n", home.peer_id)
+}
+
+fn peers(relay: &Relay<'_>) -> Vec<Value> {
+    serde_json::from_value(relay.ask(r#"{"show":"peers"}"#)["peers"].take()).unwrap()
+}
+
+fn slots(relay: &Relay<'_>) -> usize {
+    relay.ask(r#"{"show":"slots"}"#)["slots"].as_array().unwrap().len()
+}
 
 #[test]
 fn a_peer_must_be_who_is_pinned_whoever_begins() {
     let (a, b) = (Home::new(), Home::new());
-    let pin = |peer_id: &str| format!("peer_id = \"{peer_id}\"");
-    let first = a.start(&b.key, Some(b.at), &pin(&b.peer_id));
-    let second = b.start(&a.key, None, &pin(&a.peer_id));
+    let first = a.start(&b.key, Some(b.at), &pin(&b));
+    let second = b.start(&a.key, None, &pin(&a));
     until_up([&first, &second]);
     assert_exchange(&mut first.client(), &mut second.client());
     first.stop();
@@ -23,7 +44,7 @@ fn a_peer_must_be_who_is_pinned_whoever_begins() {
     // The key is right, and has another owner than the one who is pinned.
     let other = Home::new();
     for (a_at, b_at) in [(Some(a.at), None), (None, Some(b.at))] {
-        let first = a.start(&b.key, b_at, &pin(&other.peer_id));
+        let first = a.start(&b.key, b_at, &pin(&other));
         let second = b.start(&a.key, a_at, "");
         let refused = eventually("it is told", || first.events("peer_refused").pop());
         assert_eq!((&refused["slot"], &refused["name"]), (&2.into(), &"peer".into()));
@@ -33,4 +54,103 @@ fn a_peer_must_be_who_is_pinned_whoever_begins() {
         first.stop();
         second.stop();
     }
+}
+
+#[test]
+fn a_peer_whose_peer_id_alone_is_written_gets_a_link() {
+    let (a, b, third) = (Home::new(), Home::new(), Home::new());
+    let first = a.start_with(&peer(&[pin(&b), at(&b)].concat()));
+    let second = b.start_with(&peer(&pin(&a)));
+    until_up([&first, &second]);
+    let (mut at_a, mut at_b) = (first.client(), second.client());
+    assert_exchange(&mut at_a, &mut at_b);
+    let shown = &peers(&first)[0];
+    assert_eq!((&shown["key"], &shown["peer_id"]), (&b.key.clone().into(), &b.peer_id[..].into()));
+    assert_eq!(shown["stranger"], false);
+    // And one more while it runs.
+    let attach = ["slot", "attach", "third", "--slot", "7", "--peer-id", &third.peer_id];
+    first.command_json(&attach);
+    let its = third.start_with(&peer(&[pin(&a), at(&a)].concat()));
+    eventually("it is up", || peers(&first).iter().all(|row| row["up"] == true).then_some(()));
+    its.stop();
+
+    // Somebody else at that address, who would take anybody.
+    second.stop();
+    let other = Home::new();
+    let address = format!("[[udp]]\nname = \"there\"\naddress = \"{}\"\n", b.at);
+    let strangers = "[strangers]\nallow = true\n";
+    let whoever = [&address, strangers].concat();
+    let impostor = other.start_with(&whoever);
+    let refused = eventually("it is told", || first.events("peer_refused").pop());
+    assert!(refused["detail"].as_str().unwrap().contains(&other.peer_id), "{refused}");
+    assert_eq!(peers(&first)[0]["up"], false);
+    impostor.stop();
+    first.stop();
+}
+
+#[test]
+fn strangers_get_what_the_policy_says_and_no_more() {
+    // Who looks for anybody, and has to have a policy for that.
+    let looks = |home: &Home| {
+        let all = "[strangers]\nallow = true\nrights = [\"transit\", \"endpoints\"]\n";
+        [peer(&at(home)), all.to_owned()].concat()
+    };
+    let fast =
+        "[strangers]\nallow = true\nmax = 1\ninterval_ms = 100\nmultiplier = 3\nalways = true\n";
+
+    // Off, as by default: nobody listens to it where no peer could come from; elsewhere it is refused.
+    // Nothing of it stays.
+    let (a, b) = (Home::new(), Home::new());
+    let guest = a.start_with(&looks(&b));
+    let known = peer(&format!("key = \"{}\"", Home::new().key));
+    for (others, reason, count) in [("", "stranger", 0), (&known[..], "not_allowed", 1)] {
+        let host = b.start_with(others);
+        eventually("it is refused", || (host.discards(reason) > 0).then_some(()));
+        assert_eq!((slots(&host), peers(&host).len()), (1 + count, count));
+        assert!(!guest.is_up() && host.events("slot_attached").len() == 1 + count);
+        host.stop();
+    }
+
+    // On: a slot, and no right.
+    let host = b.start_with(fast);
+    eventually("it is up", || (guest.is_up() && peers(&host).len() == 1).then_some(()));
+    let row = peers(&host).remove(0);
+    assert_eq!((&row["stranger"], &row["rights"]), (&true.into(), &serde_json::json!([])));
+    assert_eq!((&row["name"], &row["peer_id"]), (&a.peer_id[..].into(), &a.peer_id[..].into()));
+    let slot = u32::try_from(row["slot"].as_u64().unwrap()).unwrap();
+    let (mut at_guest, _at_host) = (guest.client(), host.client());
+    let before = host.discards("not_allowed");
+    let way = trial::packet(&[(4, 2), (slot, 4)], b"let me in");
+    assert!(at_guest.send(&way, trial::DEADLINE).unwrap());
+    eventually("it is refused", || (host.discards("not_allowed") > before).then_some(()));
+    // Not to be told from a slot that nobody has.
+    for to in [1, 4, 200] {
+        let (pings, code) =
+            trial::homes::asked(&guest, &["ping", "--count=1"], &[(1, 2), (slot, to)]);
+        assert_eq!((&pings[0]["discard"], code), (&"empty_slot".into(), Some(1)), "slot {to}");
+    }
+    // One at a time.
+    let c = Home::new();
+    let second = c.start_with(&looks(&b));
+    eventually("it is refused", || (host.discards("over_budget") > 0).then_some(()));
+    assert!(!second.is_up() && peers(&host).len() == 1);
+    // Dead, it gives its slot back, and the next one gets in.
+    drop(guest);
+    eventually("the next one is in", || {
+        let rows = peers(&host);
+        (rows.len() == 1 && rows[0]["peer_id"] == c.peer_id && second.is_up()).then_some(())
+    });
+    host.stop();
+
+    // With the right to endpoints, it reaches them.
+    let host = b.start_with(&format!("{fast}rights = [\"endpoints\"]\n"));
+    eventually("it is up", || (second.is_up() && peers(&host).len() == 1).then_some(()));
+    let slot = u32::try_from(peers(&host)[0]["slot"].as_u64().unwrap()).unwrap();
+    let (mut at_second, mut at_host) = (second.client(), host.client());
+    assert!(
+        at_second.send(&trial::packet(&[(4, 2), (slot, 4)], b"may I"), trial::DEADLINE).unwrap()
+    );
+    assert!(at_host.receive(&mut [0; 2048], trial::DEADLINE).unwrap().is_some());
+    host.stop();
+    second.stop();
 }

@@ -79,6 +79,9 @@ pub enum Refused {
     /// A good proof, of another identity than the one expected: this one.
     #[error("it has proved to be {0}, who was not expected")]
     OtherIdentity(PeerId),
+    /// A good proof, of a key that is another peer's.
+    #[error("its key is another peer's")]
+    OtherPeer,
     /// It is honest, but we do not go together.
     #[error(transparent)]
     Disagreement(#[from] Disagreement),

@@ -773,7 +773,7 @@ fn no_secret_is_ever_printed() {
     print("Finish", &ends.xx_finish(&offer, &third).expect("read"));
 
     let mut session = Session::new(SessionConfig {
-        peer: *ends.b.static_public(),
+        peer: Some(*ends.b.static_public()),
         identity: None,
         psk: Psk::from_bytes([3; 32]),
         offer,
@@ -782,8 +782,13 @@ fn no_secret_is_ever_printed() {
     });
     let mut outputs = Vec::new();
     let mut indices = || index(77);
-    let mut context =
-        Context { now: NOW, local: &ends.a, entropy: &mut ends.entropy, indices: &mut indices };
+    let mut context = Context {
+        now: NOW,
+        local: &ends.a,
+        entropy: &mut ends.entropy,
+        indices: &mut indices,
+        is_free: &|_| true,
+    };
     session.handle(&mut context, Input::Wanted, &mut outputs).expect("begun");
     print("Session", &session);
     print("Context", &context);

@@ -125,6 +125,11 @@ impl Offered {
         &self.their.offer
     }
 
+    /// Our index, which the first message said.
+    pub const fn our_index(&self) -> SessionIndex {
+        self.index
+    }
+
     /// Goes on: returns the session and the third message, which is to be sent again, the same
     /// bytes, until the peer is heard under the new keys. `ours.index` must be that of the first message.
     pub fn finish(

@@ -16,6 +16,7 @@
 //! | nothing for `interval` times `multiplier` | the link is down (RFC 5880, section 6.8.4); a handshake begins |
 
 mod beacons;
+mod discovery;
 mod knocks;
 mod path_mtu;
 mod presence;
@@ -29,7 +30,7 @@ use std::{
 
 use arrayvec::ArrayVec;
 use strowger_crypto::{
-    Entropy, Local, Nanos, Psk, Sealed,
+    Entropy, Local, Nanos, Psk, Sealed, StaticPublic,
     aead::Provider,
     handshake::{Gate, HandshakeError, Lanes, Mtu, Offer, Refused, SchemeBytes},
     link_header::{Kind, LinkHeader, SessionIndex},
@@ -47,6 +48,10 @@ use crate::{
     scheme::Scheme,
     session::{Lately, SessionSeat, place_of},
 };
+
+/// A stranger that has finished its handshake is heard within this, if it is ever: it confirms its keys
+/// every second.
+const HEARD_WITHIN_NS: u64 = 5_000_000_000;
 
 /// That another than the peer has its key is told this often at most: a minute.
 const REFUSALS_TOLD_EVERY_NS: u64 = 60_000_000_000;
@@ -92,6 +97,8 @@ pub(super) struct Peering {
 
 struct Peer {
     spec: PeerSpec,
+    /// Its static key, as far as it is known; in `by_key`, too.
+    key: Option<StaticPublic>,
     session: Session,
     /// The worker that its frames come in by, as far as is proved; what the link itself says leaves by it.
     owner: u8,
@@ -131,6 +138,24 @@ struct Knocked {
 
 fn scheme_bytes(scheme: &Scheme) -> SchemeBytes {
     SchemeBytes::new(scheme.serialize().as_bytes()).unwrap_or_default()
+}
+
+/// A peer's key is this from now on.
+fn know(
+    by_key: &mut HashMap<[u8; 32], Mark>,
+    local: &Local,
+    mark: Mark,
+    so_far: Option<StaticPublic>,
+    key: Option<StaticPublic>,
+) {
+    if let Some(former) = so_far {
+        by_key.remove(&former.0);
+        local.forget(&former);
+    }
+    if let Some(key) = key {
+        by_key.insert(key.0, mark);
+        local.remember(&key);
+    }
 }
 
 fn nanos(now: Now) -> Nanos {
@@ -241,14 +266,16 @@ impl Switch {
     ///
     /// # Errors
     /// [`PeerError`].
-    pub fn add_peer(&mut self, spec: PeerSpec, now: Now) -> Result<u32, PeerError> {
+    pub fn add_peer(&mut self, mut spec: PeerSpec, now: Now) -> Result<u32, PeerError> {
         let now = self.clock.turn(now);
         let peering = self.peering.as_ref().ok_or(PeerError::NoIdentity)?;
-        if spec.key == *peering.config.local.static_public() {
-            return Err(PeerError::Ourselves);
-        }
-        if peering.by_key.contains_key(&spec.key.0) {
-            return Err(PeerError::KeyTaken);
+        match &spec.key {
+            Some(key) if key == peering.config.local.static_public() => {
+                return Err(PeerError::Ourselves);
+            }
+            Some(key) if peering.by_key.contains_key(&key.0) => return Err(PeerError::KeyTaken),
+            Some(_) => {}
+            None => self.check_discovered(&mut spec)?,
         }
         let (slot, _) = self.attach_peer(spec, false, now)?;
         Ok(slot)
@@ -269,7 +296,7 @@ impl Switch {
             frame_bytes_max: spec.frame_bytes_max,
             slot: spec.slot,
             name: spec.name.clone(),
-            key: Some(spec.key.0),
+            key: spec.key.map(|key| key.0),
         };
         let slot = self.attach(attach).map_err(PeerError::Attach)?;
         let mark = self.mark_of(slot).ok_or(PeerError::Attach(AttachError::NoSuchSlot(slot)))?;
@@ -286,11 +313,12 @@ impl Switch {
             provider: peering.config.provider,
             wall_at_zero: peering.config.wall_at_zero,
         };
-        peering.by_key.insert(spec.key.0, mark);
-        peering.config.local.remember(&spec.key);
+        let key = spec.key;
+        know(&mut peering.by_key, &peering.config.local, mark, None, key);
         let at = spec.at;
         let peer = Peer {
             spec,
+            key,
             session: Session::new(config),
             owner,
             at: None,
@@ -339,7 +367,7 @@ impl Switch {
         ) -> Result<(), HandshakeError>,
     ) -> Result<(), Discard> {
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
-        let Peering { config, free_places, peers, .. } = peering;
+        let Peering { config, free_places, peers, by_key, .. } = peering;
         let peer = peers.get_mut(&mark).ok_or(Discard::Unhandled)?;
         let mut outputs = Vec::new();
         // Indices draw on randomness of their own, since the session holds the source meanwhile.
@@ -351,8 +379,14 @@ impl Switch {
             local: &config.local,
             entropy: &mut *config.entropy,
             indices: &mut || Peering::new_index(free_places, &mut own),
+            is_free: &|key| !by_key.contains_key(&key.0),
         };
         let taken = what(&mut peer.session, &mut context, &mut outputs);
+        let key = peer.session.peer().copied();
+        if key != peer.key {
+            // It was found out, or is another by now.
+            know(by_key, &config.local, mark, std::mem::replace(&mut peer.key, key), key);
+        }
         if let Some(due) = peer.session.next_timeout() {
             peering.due = peering.due.min(due);
         }
@@ -362,8 +396,10 @@ impl Switch {
 
     /// By which name a message that a session would not have is counted.
     fn refusal(&mut self, mark: Mark, why: HandshakeError, now: Now) -> Discard {
-        let HandshakeError::Peer(Refused::OtherIdentity(who)) = why else {
-            return Discard::BadSeal;
+        let who = match why {
+            HandshakeError::Peer(Refused::OtherIdentity(who)) => who,
+            HandshakeError::Peer(Refused::OtherPeer) => return Discard::NotAllowed,
+            _ => return Discard::BadSeal,
         };
         let slot = self.slot_of(mark);
         let peer = self.peering.as_mut().and_then(|peering| peering.peers.get_mut(&mark));
@@ -439,11 +475,13 @@ impl Switch {
     }
 
     fn take_keys(&mut self, mark: Mark, keys: NewKeys, now: Now) {
-        let NewKeys { sealers, agreement, peer: proven, .. } = keys;
+        let NewKeys { sealers, agreement, peer: proven, shown, .. } = keys;
         let slot = self.slot_of(mark);
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         // Of one that only was quiet it is still known what its path takes.
-        let agreed = agreement.mtu.bytes().min(FRAME_BYTES_MAX as u16);
+        // Who answers XX does not know yet for whom, and offers what it offers all.
+        let ours = peer.spec.frame_bytes_max.min(FRAME_BYTES_MAX as u16);
+        let agreed = agreement.mtu.bytes().min(ours);
         let is_known = peer.state != LinkState::Down;
         let path = peer.path.take().filter(|path| is_known && path.agreed() == agreed);
         let path = peer.path.insert(path.unwrap_or_else(|| PathMtu::new(agreed)));
@@ -452,14 +490,14 @@ impl Switch {
         peer.agreed = Some(Agreed {
             peer_id: proven.identity.peer_id(),
             seal: agreement.seal,
-            frame_bytes_max: agreement.mtu.bytes(),
+            frame_bytes_max: agreed,
         });
         peer.keys_since = Some(now);
         peer.pulse.asked = 0;
         peer.usage.note_keys(now);
         if peer.state == LinkState::Up {
             self.events.extend(slot.map(Event::Rekeyed));
-        } else {
+        } else if shown {
             self.set_state(mark, LinkState::Up, now);
         }
         for (worker, sealer) in sealers.into_iter().enumerate() {
@@ -473,6 +511,10 @@ impl Switch {
         let mark = self.peering.as_ref().and_then(|p| p.by_index.get(&session)).map(|s| s.link);
         if let Some(mark) = mark {
             let _ = self.drive(mark, Input::Opened(session), None, now);
+            let peer = self.peering.as_ref().and_then(|peering| peering.peers.get(&mark));
+            if peer.is_some_and(|peer| peer.session.is_up()) {
+                self.set_state(mark, LinkState::Up, now);
+            }
         }
     }
 
@@ -556,7 +598,9 @@ impl Switch {
     /// be it dead or never heard: it may come again.
     fn see_off(&mut self, mark: Mark, now: Now) {
         let Some(peer) = self.peering.as_ref().and_then(|p| p.peers.get(&mark)) else { return };
-        let patience = peer.spec.liveness.detection_ns();
+        let never_heard = peer.handshakes == 0;
+        let patience = if never_heard { HEARD_WITHIN_NS } else { 0 };
+        let patience = peer.spec.liveness.detection_ns().max(patience);
         let is_gone = peer.is_stranger
             && peer.state != LinkState::Up
             && now.0.saturating_sub(peer.down_since.0) >= patience;
@@ -573,7 +617,7 @@ impl Switch {
             Some(PeerView {
                 name: peer.spec.name.clone(),
                 slot: self.slot_of(*mark)?,
-                key: peer.spec.key,
+                key: peer.key,
                 port: peer.spec.port,
                 at: peer.at,
                 suggested: peer.suggested.address().filter(|_| peer.state == LinkState::Down),
@@ -597,8 +641,7 @@ impl Switch {
         let Some(peering) = &mut self.peering else { return };
         peering.settle(mark, None);
         let Some(mut peer) = peering.peers.remove(&mark) else { return };
-        peering.by_key.remove(&peer.spec.key.0);
-        peering.config.local.forget(&peer.spec.key);
+        know(&mut peering.by_key, &peering.config.local, mark, peer.key, None);
         let mut outputs = Vec::new();
         peer.session.close(&mut outputs);
         for output in outputs {

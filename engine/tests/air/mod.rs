@@ -418,7 +418,7 @@ impl Node {
     /// How the node sees the peer with this seed.
     pub(crate) fn view(&self, of: u8) -> PeerView {
         let views = self.switch.peers();
-        views.into_iter().find(|view| view.key == key(of)).expect("a peer of it")
+        views.into_iter().find(|view| view.key == Some(key(of))).expect("a peer of it")
     }
 
     pub(crate) fn is_up(&self) -> bool {

@@ -107,7 +107,7 @@ fn peer(view: &PeerView, now: Now, names: &[(u16, String)]) -> Value {
     json!({
         "slot": view.slot,
         "name": view.name,
-        "key": view.key.to_string(),
+        "key": view.key.map(|key| key.to_string()),
         "peer_id": view.agreed.map(|agreed| agreed.peer_id.to_string()),
         "address": address(view.at),
         "suggested": address(view.suggested),

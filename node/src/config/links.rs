@@ -140,23 +140,79 @@ pub(super) fn neighbours(
     Ok(neighbours)
 }
 
+/// What is written for all.
+pub(super) struct Policies {
+    pub(super) liveness: Liveness,
+    pub(super) strangers: Option<StrangerPolicy>,
+}
+
+/// Who a peer is, as far as that is written, and what whoever it is may do.
+fn who(
+    section: &Section<'_>,
+    strangers: Option<&StrangerPolicy>,
+) -> Result<(Option<StaticPublic>, Option<Identity>, Rights), Fault> {
+    let key = section
+        .text("key")?
+        .map(|text| parse_key(text.value).map_err(|why| Fault { line: text.line, text: why }));
+    let (key, identity) = (key.transpose()?, identity_of(section)?);
+    let rights = rights(section)?;
+    let fault = |key, text: &str| Err(Fault { line: section.line_of(key), text: text.to_owned() });
+    if key.is_none() && section.text("psk")?.is_some() {
+        return fault(
+            "psk",
+            "psk goes with key: a handshake that has to find out the key cannot show a psk",
+        );
+    }
+    if key.is_some() || identity.is_some() {
+        let default = Rights { control: false, ..Rights::ALL };
+        return Ok((key, identity, rights.unwrap_or(default)));
+    }
+    let Some(policy) = strangers else {
+        let text = "a [[peer]] has neither key nor peer_id, so whoever is at its address is a stranger; \
+                    write one of them (`strowger key id FILE` prints both on its machine), or allow = true \
+                    in [strangers]";
+        return Err(Fault { line: section.line, text: text.to_owned() });
+    };
+    if rights.is_some() {
+        return fault(
+            "rights",
+            "a [[peer]] with neither key nor peer_id is a stranger: its rights are those of [strangers]",
+        );
+    }
+    if section.text("address")?.is_none() {
+        let text = "a [[peer]] with neither key nor peer_id needs an address to look for it at";
+        return Err(Fault { line: section.line, text: text.to_owned() });
+    }
+    Ok((None, None, policy.rights))
+}
+
 pub(super) fn peers(
     document: &Document<'_>,
     behind: &mut Behind<'_>,
     names: &mut Names,
     slots: &mut Slots<'_>,
-    liveness: Liveness,
+    policies: &Policies,
 ) -> Result<Vec<Peer>, Fault> {
     let mut keys: HashMap<[u8; 32], usize> = HashMap::new();
+    let mut identities: HashMap<[u8; 32], usize> = HashMap::new();
     let mut peers = Vec::new();
     for section in document.sections("peer", PEER_KEYS)? {
         let name = name(&section)?;
         names.claim("peer", &name, &section)?;
-        let text = section.text("key")?.ok_or_else(|| section.missing("key"))?;
-        let key = parse_key(text.value).map_err(|why| Fault { line: text.line, text: why })?;
-        if let Some(first) = keys.insert(key.0, text.line) {
-            let text = format!("the key is that of the [[peer]] in line {first}; name a peer once");
-            return Err(Fault { line: section.line_of("key"), text });
+        let (key, identity, rights) = who(&section, policies.strangers.as_ref())?;
+        let (what, line) = match key {
+            Some(_) => ("key", section.line_of("key")),
+            None => ("peer_id", section.line_of("peer_id")),
+        };
+        let first = match (key, &identity) {
+            (Some(key), _) => keys.insert(key.0, line),
+            (None, Some(identity)) => identities.insert(identity.to_bytes(), line),
+            (None, None) => None,
+        };
+        if let Some(first) = first {
+            let text =
+                format!("the {what} is that of the [[peer]] in line {first}; name a peer once");
+            return Err(Fault { line, text });
         }
         let listener = listener_of(&section, behind)?;
         let address = section.text("address")?.map(|_| address(&section)).transpose()?;
@@ -167,17 +223,17 @@ pub(super) fn peers(
         peers.push(Peer {
             name,
             key,
-            identity: identity_of(&section)?,
+            identity,
             address,
             listener,
             slot: slots.claim(&section)?,
             psk: file(&section, "psk")?,
-            rights: rights(&section)?.unwrap_or(Rights { control: false, ..Rights::ALL }),
+            rights,
             seal: section.choice("seal", &seals)?.unwrap_or(SealWish::Full),
             frame_bytes_max: section
                 .number("mtu", u64::from(LINK_MTU_MIN), FRAME_BYTES_MAX as u64)?
                 .map_or(FRAME_BYTES_MAX as u16, |bytes| bytes as u16),
-            liveness: liveness_of(&section, liveness)?,
+            liveness: liveness_of(&section, policies.liveness)?,
         });
     }
     Ok(peers)

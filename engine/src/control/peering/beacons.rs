@@ -323,7 +323,8 @@ impl Switch {
         let ours = Ours { local: &config.local, offer: &peering.offer, index, stamp };
         let finished = offered.finish(&ours, None);
         let (established, third) = finished.map_err(|_| Discard::BadSeal)?;
-        let mark = self.stranger(peer, port, Some(by.from), now)?;
+        let expected = self.discovered_as(&peer.identity);
+        let mark = self.whose(peer, expected, port, Some(by.from), now)?;
         let role = Adopted::Initiator { third };
         let adopted = self.with_session(mark, Some(by), now, |session, context, outputs| {
             // What fails once it has the index is tried again by itself.

@@ -2,15 +2,15 @@
 //! trace here and gets at most one answer, no longer than itself (R8).
 
 use strowger_crypto::{
-    Nanos, Psk,
-    handshake::{self, Admission, Load, ik, xx},
+    Nanos,
+    handshake::{Admission, Load, ik, xx},
     link_header::{Kind, LinkHeader, Step},
-    session::{Adopted, Input},
+    session::Input,
 };
 use strowger_frame::{Address, Mark};
 
-use super::{super::Switch, Knocked, PeerSpec, Peering, nanos};
-use crate::{Now, control::PortId, discard::Discard, orders::Knock, session::place_of};
+use super::{super::Switch, Knocked, nanos};
+use crate::{Now, control::PortId, discard::Discard, orders::Knock};
 
 /// Handshake messages a second that are read for peers at their known addresses, and for all
 /// others. Each costs some 0.3 ms of the slow path, which so is never busy with strangers for more
@@ -144,14 +144,23 @@ impl Switch {
                 let initiation =
                     ik::read(&peering.config.local, &admitted).map_err(|_| Discard::BadSeal)?;
                 let known = peering.by_key.get(&initiation.static_key().0).copied();
-                let mark = known.ok_or(Discard::NotAllowed)?;
+                let mark = match known {
+                    Some(mark) => mark,
+                    // It knows our key, and we its identity alone.
+                    None if self.expects_unknown_keys() => {
+                        let identity = initiation.identity().map_err(|_| Discard::BadSeal)?;
+                        self.discovered_as(&identity).ok_or(Discard::NotAllowed)?
+                    }
+                    None => return Err(Discard::NotAllowed),
+                };
                 let input = Input::Initiation(Box::new(initiation));
                 self.drive(mark, input, Some(by), now)
             }
             Step::Discover => {
-                if peering.config.strangers.is_none() {
+                if !self.expects_unknown_keys() {
                     return Err(Discard::NotAllowed);
                 }
+                let peering = self.peering.as_ref().ok_or(Discard::Unhandled)?;
                 let (gate, local) = (&peering.gate, &peering.config.local);
                 let answer = xx::answer(gate, local, &peering.offer, &source, &admitted);
                 let answer = answer.map_err(|_| Discard::BadSeal)?;
@@ -165,64 +174,5 @@ impl Switch {
                 self.take_stranger(finish, knock, now)
             }
         }
-    }
-
-    /// A stranger has proved who it is, and that it receives where it sends from.
-    fn take_stranger(
-        &mut self,
-        finish: xx::Finish,
-        knock: &Knock,
-        now: Now,
-    ) -> Result<(), Discard> {
-        let peering = self.peering.as_ref().ok_or(Discard::Unhandled)?;
-        let index = finish.our_index();
-        let place = place_of(index);
-        let is_free = peering.free_places.contains(&(place as u16));
-        if !is_free {
-            // The index was chosen without looking: the stranger begins anew with another.
-            return Err(Discard::OverBudget);
-        }
-        let mark = self.stranger(*finish.peer(), PortId(knock.port), None, now)?;
-        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
-        let Peering { gate, peers, free_places, .. } = peering;
-        let peer = peers.get_mut(&mark).ok_or(Discard::Unhandled)?;
-        let mut guard = peer.session.guard();
-        let established = finish.accept(gate, &mut guard).map_err(|_| Discard::BadSeal)?;
-        free_places.retain(|&free| usize::from(free) != place);
-        let role = Adopted::Responder { guard };
-        let by = Knocked { from: knock.from, worker: knock.worker };
-        // Its first frame under the new keys will tell where it is.
-        self.with_session(mark, Some(by), now, |session, context, outputs| {
-            session.adopt(context, established, role, outputs)
-        })
-    }
-
-    /// The link of whoever has proved by XX who it is: a slot of its own, if the policy has one for it.
-    pub(super) fn stranger(
-        &mut self,
-        proven: handshake::Peer,
-        port: PortId,
-        at: Option<Address>,
-        now: Now,
-    ) -> Result<Mark, Discard> {
-        let peering = self.peering.as_ref().ok_or(Discard::Unhandled)?;
-        let policy = peering.config.strangers.ok_or(Discard::NotAllowed)?;
-        let key = proven.static_key;
-        if let Some(&mark) = peering.by_key.get(&key.0) {
-            // Whom the operator gave a psk has to show that it has it, which XX cannot.
-            return match peering.peers.get(&mark) {
-                Some(peer) if *peer.spec.psk.expose() == *Psk::NONE.expose() => Ok(mark),
-                _ => Err(Discard::NotAllowed),
-            };
-        }
-        let strangers = peering.peers.values().filter(|peer| peer.is_stranger).count();
-        if strangers >= policy.links_max as usize {
-            return Err(Discard::OverBudget);
-        }
-        let mut spec = PeerSpec::new(proven.identity.peer_id().to_string(), key, port);
-        (spec.rights, spec.liveness) = (policy.rights, policy.liveness);
-        spec.at = at;
-        let attached = self.attach_peer(spec, true, now);
-        Ok(attached.map_err(|_| Discard::OverBudget)?.1)
     }
 }

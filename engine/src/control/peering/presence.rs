@@ -211,7 +211,7 @@ impl Switch {
             self.set_state(mark, LinkState::Down, now);
             self.want(mark, now);
             // Its keys go on opening what may yet come; a handshake finds out whether it is there.
-            let _ = self.drive(mark, Input::Worn, None, now);
+            let _ = self.drive(mark, Input::Lost, None, now);
         }
     }
 }

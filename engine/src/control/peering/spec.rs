@@ -31,13 +31,14 @@ impl Default for StrangerPolicy {
     }
 }
 
-/// A peer whose operator and ours know each other.
+/// A peer whose operator and ours know each other; or whoever is at an address.
 #[derive(Debug)]
 pub struct PeerSpec {
     /// What people call it.
     pub name: String,
-    /// Its static key.
-    pub key: StaticPublic,
+    /// Its static key. Where it is not known, a handshake by XX finds it out, and either `identity` says
+    /// whose it must be, or the peer is a stranger at an address that is known.
+    pub key: Option<StaticPublic>,
     /// Who has it; where nothing is said, whoever proves to, the first time.
     pub identity: Option<Identity>,
     /// The key that both operators wrote, or [`Psk::NONE`].
@@ -48,7 +49,8 @@ pub struct PeerSpec {
     pub at: Option<Address>,
     /// The slot wanted.
     pub slot: Option<u32>,
-    /// Where its frames may go.
+    /// Where its frames may go. Those of one with neither key nor identity are what the policy gives to
+    /// strangers, whatever stands here.
     pub rights: Rights,
     /// Whether only headers are sealed, if the peer asks for the same.
     pub seal: SealWish,
@@ -63,10 +65,15 @@ impl PeerSpec {
     /// A peer with no psk, all else as it serves most: it may send through us and reach our
     /// endpoints, but not ask the switch itself.
     pub fn new(name: impl Into<String>, key: StaticPublic, port: PortId) -> Self {
+        Self { key: Some(key), ..Self::discovered(name, None, port) }
+    }
+
+    /// The same whose static key is not known: the one with this identity, or whoever is there.
+    pub fn discovered(name: impl Into<String>, identity: Option<Identity>, port: PortId) -> Self {
         Self {
             name: name.into(),
-            key,
-            identity: None,
+            key: None,
+            identity,
             psk: Psk::NONE,
             port,
             at: None,
@@ -76,6 +83,16 @@ impl PeerSpec {
             frame_bytes_max: FRAME_BYTES_MAX as u16,
             liveness: Liveness::default(),
         }
+    }
+
+    /// Whether it is to be found out who it is, and whoever it is will do.
+    pub fn is_anybody(&self) -> bool {
+        self.key.is_none() && self.identity.is_none()
+    }
+
+    /// Whether it is known by its identity alone.
+    pub fn is_discovered_as(&self, identity: &Identity) -> bool {
+        self.key.is_none() && self.identity.as_ref() == Some(identity)
     }
 }
 
@@ -88,6 +105,14 @@ pub enum PeerError {
     Ourselves,
     /// Another peer has this key.
     KeyTaken,
+    /// Another peer without a key has this identity.
+    IdentityTaken,
+    /// One with neither key nor identity is a stranger, and they are not allowed.
+    Stranger,
+    /// One with neither key nor identity nor address is nobody.
+    Nobody,
+    /// A psk goes with a key: a handshake by XX cannot show it.
+    PskWithoutKey,
     /// More workers than a link has lanes.
     TooManyWorkers,
     /// No slot for it.
@@ -100,6 +125,12 @@ impl fmt::Display for PeerError {
             Self::NoIdentity => f.write_str("the switch has no identity yet"),
             Self::Ourselves => f.write_str("the key is this switch's own"),
             Self::KeyTaken => f.write_str("another peer has this key"),
+            Self::IdentityTaken => f.write_str("another peer has this identity"),
+            Self::Stranger => f.write_str(
+                "a peer with neither key nor identity is a stranger, and strangers are not allowed",
+            ),
+            Self::Nobody => f.write_str("a peer has a key, an identity or an address"),
+            Self::PskWithoutKey => f.write_str("a psk goes with the key of a peer"),
             Self::TooManyWorkers => f.write_str("sealed links have at most 16 workers"),
             Self::Attach(why) => why.fmt(f),
         }
@@ -126,8 +157,8 @@ pub struct PeerView {
     pub name: String,
     /// Its slot.
     pub slot: u32,
-    /// Its static key.
-    pub key: StaticPublic,
+    /// Its static key, once it is known.
+    pub key: Option<StaticPublic>,
     /// The port that it is behind.
     pub port: PortId,
     /// Where it is.

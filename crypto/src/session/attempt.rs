@@ -1,0 +1,50 @@
+//! How a session's keys come about: handshakes that it began and that have not been answered, and those
+//! that it takes up. Nothing is sent here.
+
+use crate::handshake::{Cookie, Refused, StampGuard, ik, xx};
+use crate::link_header::SessionIndex;
+use crate::time::Nanos;
+
+/// What waits for a response.
+pub(super) enum Begun {
+    Known(ik::AwaitResponse),
+    Discover(xx::AwaitResponse),
+}
+
+impl Begun {
+    pub(super) const fn index(&self) -> SessionIndex {
+        match self {
+            Begun::Known(state) => state.index(),
+            Begun::Discover(state) => state.index(),
+        }
+    }
+
+    pub(super) fn read_cookie(&self, message: &[u8]) -> Result<Cookie, Refused> {
+        match self {
+            Begun::Known(state) => state.read_cookie(message),
+            Begun::Discover(state) => state.read_cookie(message),
+        }
+    }
+}
+
+/// A handshake that we began.
+pub(super) struct Attempt {
+    pub(super) state: Begun,
+    pub(super) sent: Nanos,
+    pub(super) again_at: Nanos,
+}
+
+/// Which side of an XX handshake a session comes from.
+#[derive(Debug)]
+pub enum Adopted {
+    /// We began it.
+    Initiator {
+        /// The third message.
+        third: Vec<u8>,
+    },
+    /// The peer began it.
+    Responder {
+        /// What is known of the peer's stamps.
+        guard: StampGuard,
+    },
+}

@@ -1,0 +1,129 @@
+//! Peers whose key nobody wrote: which of them somebody may be who has proved who it is, and strangers.
+//! It never takes anybody whom neither a pinned identity nor the policy lets in.
+
+use strowger_crypto::{
+    Identity, Psk,
+    handshake::{self, xx},
+    session::Adopted,
+};
+use strowger_frame::{Address, Mark};
+
+use super::{super::Switch, Knocked, Peer, PeerError, PeerSpec, Peering};
+use crate::{Now, control::PortId, discard::Discard, orders::Knock, session::place_of};
+
+impl Switch {
+    /// Whether a peer without a key may be looked for, and as whom.
+    pub(super) fn check_discovered(&self, spec: &mut PeerSpec) -> Result<(), PeerError> {
+        let peering = self.peering.as_ref().ok_or(PeerError::NoIdentity)?;
+        if *spec.psk.expose() != *Psk::NONE.expose() {
+            return Err(PeerError::PskWithoutKey);
+        }
+        let Some(identity) = &spec.identity else {
+            let policy = peering.config.strangers.ok_or(PeerError::Stranger)?;
+            spec.rights = policy.rights;
+            return if spec.at.is_some() { Ok(()) } else { Err(PeerError::Nobody) };
+        };
+        if identity == peering.config.local.identity() {
+            return Err(PeerError::Ourselves);
+        }
+        let taken = peering.peers.values().any(|peer| peer.spec.is_discovered_as(identity));
+        if taken { Err(PeerError::IdentityTaken) } else { Ok(()) }
+    }
+
+    /// Whether somebody is to be let in whose key nobody wrote.
+    pub(super) fn expects_unknown_keys(&self) -> bool {
+        self.peering.as_ref().is_some_and(|peering| {
+            let mut peers = peering.peers.values();
+            peering.config.strangers.is_some() || peers.any(|peer| peer.spec.key.is_none())
+        })
+    }
+
+    /// The peer that is known by this identity alone.
+    pub(super) fn discovered_as(&self, identity: &Identity) -> Option<Mark> {
+        let mut peers = self.peering.as_ref()?.peers.iter();
+        peers.find(|(_, peer)| peer.spec.is_discovered_as(identity)).map(|(mark, _)| *mark)
+    }
+
+    /// The peer that this may be, of those whose key is not known: by its identity, or as whoever is at
+    /// that address.
+    fn expected_by(&self, finish: &xx::Finish, knock: &Knock) -> Option<Mark> {
+        let is_there = |peer: &Peer| {
+            peer.key.is_none()
+                && peer.spec.is_anybody()
+                && peer.spec.port == PortId(knock.port)
+                && peer.at == Some(knock.from)
+        };
+        self.discovered_as(finish.identity()).or_else(|| {
+            let mut peers = self.peering.as_ref()?.peers.iter();
+            peers.find(|(_, peer)| is_there(peer)).map(|(mark, _)| *mark)
+        })
+    }
+
+    /// Somebody whose key nobody wrote has proved who it is, and that it receives where it sends from.
+    pub(super) fn take_stranger(
+        &mut self,
+        finish: xx::Finish,
+        knock: &Knock,
+        now: Now,
+    ) -> Result<(), Discard> {
+        let expected = self.expected_by(&finish, knock);
+        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
+        let index = finish.our_index();
+        let place = place_of(index);
+        let is_free = peering.free_places.contains(&(place as u16));
+        if !is_free {
+            // The index was chosen without looking: the stranger begins anew with another.
+            return Err(Discard::OverBudget);
+        }
+        let port = PortId(knock.port);
+        let mark = self.whose(*finish.peer(), expected, port, None, now)?;
+        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
+        let Peering { gate, peers, free_places, .. } = peering;
+        let peer = peers.get_mut(&mark).ok_or(Discard::Unhandled)?;
+        let mut guard = peer.session.guard();
+        let established = finish.accept(gate, &mut guard).map_err(|_| Discard::BadSeal)?;
+        free_places.retain(|&free| usize::from(free) != place);
+        let by = Knocked { from: knock.from, worker: knock.worker };
+        // Its first frame under the new keys will tell where it is.
+        let taken = self.with_session(mark, Some(by), now, |session, context, outputs| {
+            session.adopt(context, established, Adopted::Responder { guard }, outputs)
+        });
+        if let Some(peering) = &mut self.peering
+            && !peering.peers.get(&mark).is_some_and(|peer| peer.session.owns(index))
+        {
+            peering.free_places.push_back(place as u16);
+        }
+        taken
+    }
+
+    /// The link of whoever has proved by XX who it is: that of the peer whose key it has, or who it was
+    /// expected to be; else a slot of its own, if the policy has one for it.
+    pub(super) fn whose(
+        &mut self,
+        proven: handshake::Peer,
+        expected: Option<Mark>,
+        port: PortId,
+        at: Option<Address>,
+        now: Now,
+    ) -> Result<Mark, Discard> {
+        let peering = self.peering.as_ref().ok_or(Discard::Unhandled)?;
+        let key = proven.static_key;
+        if let Some(mark) = peering.by_key.get(&key.0).copied().or(expected) {
+            // Whom the operator gave a psk has to show that it has it, which XX cannot.
+            return match peering.peers.get(&mark) {
+                Some(peer) if *peer.spec.psk.expose() == *Psk::NONE.expose() => Ok(mark),
+                _ => Err(Discard::NotAllowed),
+            };
+        }
+        let policy = peering.config.strangers.ok_or(Discard::NotAllowed)?;
+        let strangers = peering.peers.values().filter(|peer| peer.is_stranger).count();
+        if strangers >= policy.links_max as usize {
+            return Err(Discard::OverBudget);
+        }
+        let mut spec = PeerSpec::new(proven.identity.peer_id().to_string(), key, port);
+        (spec.rights, spec.liveness) = (policy.rights, policy.liveness);
+        spec.at = at;
+        let attached = self.attach_peer(spec, true, now);
+        Ok(attached.map_err(|_| Discard::OverBudget)?.1)
+    }
+}

@@ -1,0 +1,194 @@
+//! Peers whose key nobody wrote: found by XX, judged by the identity that is pinned or by the policy for
+//! strangers, lost and found again. Driven by hand with virtual time.
+
+mod air;
+
+use air::{Birth, MS, Node, Pair, SECOND, key, local};
+use strowger_crypto::Psk;
+use strowger_engine::{
+    control::{
+        Event,
+        peering::{Liveness, PeerError, PeerSpec, StrangerPolicy},
+    },
+    discard::Discard,
+    link::Rights,
+};
+
+/// What one end knows of the other.
+#[derive(Clone, Copy, Debug)]
+struct Knows {
+    key: bool,
+    identity: bool,
+    at: bool,
+}
+
+const KEY: Knows = Knows { key: true, identity: false, at: true };
+const NAME: Knows = Knows { key: false, identity: true, at: true };
+const NAME_ALONE: Knows = Knows { key: false, identity: true, at: false };
+const PLACE: Knows = Knows { key: false, identity: false, at: true };
+
+const FAST: Liveness = Liveness { interval_ns: 100 * MS, multiplier: 3, always: true };
+
+fn knows(what: Knows, of: u8, spec: &mut PeerSpec) {
+    spec.liveness = FAST;
+    if !what.key {
+        spec.key = None;
+    }
+    if !what.at {
+        spec.at = None;
+    }
+    spec.identity = what.identity.then(|| *local(of).identity());
+}
+
+/// 1 and 2, who know so much of each other, and allow strangers so much.
+fn pair(a: Knows, b: Knows, strangers: [Option<StrangerPolicy>; 2]) -> Pair {
+    let [first, second] = strangers;
+    let births =
+        [(1, first), (2, second)].map(|(seed, strangers)| Birth { strangers, ..Birth::new(seed) });
+    Pair::with(births[0], births[1], |own, spec| match own {
+        1 => knows(a, 2, spec),
+        _ => knows(b, 1, spec),
+    })
+}
+
+fn downs(node: &Node) -> usize {
+    node.events.iter().filter(|event| matches!(event, Event::LinkDown(_))).count()
+}
+
+#[test]
+fn a_peer_whose_identity_alone_is_known_gets_a_link_whoever_begins() {
+    for (a, b) in [(NAME, NAME_ALONE), (NAME, NAME), (KEY, NAME_ALONE), (KEY, NAME), (NAME, KEY)] {
+        for (loss, seed) in [(0, 0), (300_000, 1), (300_000, 2)] {
+            let mut pair = pair(a, b, [None, None]);
+            pair.a.peer(9, false, pair.now); // has nothing to do with it
+            pair.air.lose(loss, seed);
+            let up = (0..600).any(|_| {
+                pair.pass(100 * MS);
+                [(&pair.a, 2), (&pair.b, 1)].into_iter().all(|(node, of)| {
+                    let peers = node.switch.peers();
+                    peers.iter().any(|peer| peer.key == Some(key(of)) && peer.is_up())
+                })
+            });
+            assert!(up, "{a:?} {b:?} {loss}");
+            pair.air.lose(0, 0);
+            pair.wait(1);
+            assert!(pair.talks(), "{a:?} {b:?} {loss}");
+            let (at_a, at_b) = (pair.a.view(2), pair.b.view(1));
+            assert_eq!((at_a.key, at_b.key), (Some(key(2)), Some(key(1))));
+            assert!(!at_a.is_stranger && at_a.rights == Rights { control: false, ..Rights::ALL });
+            // On from there by IK, and no packet is refused.
+            let before = (downs(&pair.a), downs(&pair.b));
+            for second in 0..600 {
+                assert!(pair.talks(), "{a:?} {b:?} {loss} {seed}: after {second} s");
+                pair.wait(1);
+            }
+            assert_eq!((downs(&pair.a), downs(&pair.b)), before);
+            assert!(pair.a.view(2).handshakes >= 5);
+            pair.assert_even();
+        }
+    }
+}
+
+#[test]
+fn whoever_is_at_an_address_has_the_rights_of_a_stranger() {
+    let rights = Rights { endpoints: true, ..Rights::NONE };
+    let policy = StrangerPolicy { rights, ..StrangerPolicy::default() };
+    // Both look for each other, or one comes as a stranger.
+    let mut pair = pair(PLACE, PLACE, [Some(policy), Some(policy)]);
+    pair.until_up();
+    assert_eq!((pair.a.view(2).rights, pair.b.view(1).rights), (rights, rights));
+    assert_eq!((pair.a.switch.peers().len(), pair.b.switch.peers().len()), (1, 1), "one link");
+    pair.wait(300);
+    assert!(pair.talks());
+    pair.assert_even();
+}
+
+#[test]
+fn somebody_else_than_the_pinned_identity_is_refused_and_told() {
+    for (a, b) in [(NAME, PLACE), (NAME_ALONE, PLACE)] {
+        let policy = Some(StrangerPolicy::default());
+        let births = [(1, None), (2, policy)]
+            .map(|(seed, strangers)| Birth { strangers, ..Birth::new(seed) });
+        let mut pair = Pair::with(births[0], births[1], |own, spec| match own {
+            1 => knows(a, 7, spec),
+            _ => knows(b, 1, spec),
+        });
+        pair.wait(60);
+        let peers = pair.a.switch.peers();
+        assert!(peers.len() == 1 && !peers[0].is_up() && peers[0].handshakes == 0);
+        assert!(pair.a.count(Discard::NotAllowed) > 0);
+        let ups = |node: &Node| node.events.iter().any(|e| matches!(e, Event::LinkUp(_)));
+        assert!(!ups(&pair.a) && !ups(&pair.b), "nobody was heard");
+        let who = local(2).identity().peer_id();
+        let told = Event::PeerRefused(peers[0].slot, who);
+        assert_eq!(pair.a.events.contains(&told), a.at, "who comes by itself is no peer of ours");
+        pair.assert_even();
+    }
+}
+
+#[test]
+fn where_strangers_are_not_allowed_nobody_answers_who_looks_for_anybody() {
+    let policy = Some(StrangerPolicy::default());
+    let mut pair = pair(PLACE, KEY, [policy, None]);
+    let slots = pair.b.switch.slots().len();
+    pair.wait(10);
+    assert!(pair.b.count(Discard::NotAllowed) > 0 && !pair.a.switch.peers()[0].is_up());
+    assert_eq!(pair.b.switch.slots().len(), slots);
+
+    // Allowed, and none has room: whoever looks does not take it for a link.
+    let full = StrangerPolicy { links_max: 0, ..StrangerPolicy::default() };
+    let births = [(1, policy), (2, Some(full))]
+        .map(|(seed, strangers)| Birth { strangers, ..Birth::new(seed) });
+    let mut pair = Pair::with(births[0], births[1], |own, spec| match own {
+        1 => knows(PLACE, 2, spec),
+        _ => knows(NAME_ALONE, 7, spec),
+    });
+    pair.wait(120);
+    assert!(!pair.a.switch.peers()[0].is_up());
+    assert!(!pair.a.events.iter().any(|event| matches!(event, Event::LinkUp(_))));
+    assert!(pair.b.count(Discard::OverBudget) > 0);
+    pair.assert_even();
+}
+
+#[test]
+fn a_discovered_peer_that_begins_anew_is_found_again() {
+    let policy = Some(StrangerPolicy { rights: Rights::ALL, ..StrangerPolicy::default() });
+    for (a, b, strangers) in [(NAME, NAME_ALONE, None), (PLACE, PLACE, policy)] {
+        let mut pair = pair(a, b, [strangers, strangers]);
+        pair.until_up();
+        // Another life: nothing is remembered of the first.
+        let birth = Birth { strangers, lives: 1 + pair.now.0, ..Birth::new(2) };
+        pair.b = Node::new(&pair.air, &birth, pair.now);
+        let mut spec = pair.b.spec(1, true);
+        knows(b, 1, &mut spec);
+        pair.b.switch.add_peer(spec, pair.now).expect("a slot");
+        pair.at_b = pair.b.endpoint().1;
+        let took = pair.until_up();
+        assert!(took < 10 * SECOND, "{took} ns");
+        pair.assert_even();
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_a_reason() {
+    let mut pair = Pair::new();
+    let now = pair.now;
+    let mut add = |tune: &dyn Fn(&mut PeerSpec)| {
+        let mut spec = pair.a.spec(9, true);
+        spec.key = None;
+        tune(&mut spec);
+        pair.a.switch.add_peer(spec, now)
+    };
+    let nine = Some(*local(9).identity());
+    assert_eq!(add(&|_| ()), Err(PeerError::Stranger), "no policy");
+    assert_eq!(add(&|spec| spec.psk = Psk::from_bytes([1; 32])), Err(PeerError::PskWithoutKey));
+    let ourselves = Some(*local(1).identity());
+    assert_eq!(add(&|spec| spec.identity = ourselves), Err(PeerError::Ourselves));
+    assert!(add(&|spec| spec.identity = nine).is_ok());
+    assert_eq!(add(&|spec| spec.identity = nine), Err(PeerError::IdentityTaken));
+
+    let strangers = Some(StrangerPolicy::default());
+    let mut node = Node::bare(&Birth { strangers, ..Birth::new(1) }, now);
+    let spec = PeerSpec::discovered("anybody", None, node.port);
+    assert_eq!(node.switch.add_peer(spec, now), Err(PeerError::Nobody));
+}
