@@ -25,7 +25,7 @@ use crate::{
     machine::{Cores, settle_on},
     sealed_chain::{Mode, local},
     sealed_relay::{COMING_UP, RELAY, SealedRelay, forward},
-    sealed_udp::{Ends, SealedTrial},
+    sealed_udp::{Ends, Forwarder, SealedTrial},
     sockets::{address, socket},
     spread::Spread,
     trial::{Outcome, WARM_UP, join},
@@ -155,7 +155,9 @@ fn run(
             ends,
             seal,
             open,
-            forward: Box::new(move |vain, stopped| forward(&mut worker, vain, stopped)),
+            forwarder: Forwarder::Here(Box::new(move |vain, stopped| {
+                forward(&mut worker, vain, stopped);
+            })),
             backend: "mmsg",
         }
         .run();

@@ -85,6 +85,63 @@ impl ThreadClock {
     }
 }
 
+/// What a thread has had of its core.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Times {
+    /// How long it ran.
+    pub(crate) used: Duration,
+    /// How long it would have run, had the core not been others'; zero where that is not asked.
+    pub(crate) waited: Duration,
+}
+
+impl Times {
+    /// What it has had since it had `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        let [used, waited] = [(self.used, before.used), (self.waited, before.waited)]
+            .map(|(now, then)| now.saturating_sub(then));
+        Self { used, waited }
+    }
+}
+
+/// Threads of this process that others have made.
+#[derive(Clone, Debug)]
+pub(crate) struct OtherThreads(Vec<u32>);
+
+#[cfg_attr(not(feature = "wireguard"), expect(dead_code, reason = "those of a WireGuard's device"))]
+impl OtherThreads {
+    /// Those that have this thread's name: a thread has it of whoever made it.
+    pub(crate) fn namesakes() -> Result<Self, Failure> {
+        let tasks = fs::read_dir("/proc/self/task").map_err(Failure::kernel("/proc/self/task"))?;
+        let own = gettid().as_raw().unsigned_abs();
+        let name = |thread: u32| fs::read(format!("/proc/self/task/{thread}/comm")).ok();
+        let numbers = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok());
+        Ok(Self(numbers.filter(|&other| other != own && name(other) == name(own)).collect()))
+    }
+
+    /// What they have had, all together.
+    pub(crate) fn times(&self) -> Result<Times, Failure> {
+        let mut sum = Times::default();
+        for thread in &self.0 {
+            // Nanoseconds run, nanoseconds waited to run, how often.
+            let text = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"));
+            let text = text.map_err(Failure::kernel("schedstat"))?;
+            let nanoseconds = |word: &str| word.parse().map(Duration::from_nanos);
+            let mut words = text.split_whitespace().map(nanoseconds);
+            let (Some(Ok(used)), Some(Ok(waited))) = (words.next(), words.next()) else {
+                return Err(Failure::Refused("this kernel keeps no schedstat".to_owned()));
+            };
+            sum = Times { used: sum.used + used, waited: sum.waited + waited };
+        }
+        Ok(sum)
+    }
+
+    /// Whether any is left.
+    pub(crate) fn any_alive(&self) -> bool {
+        let mut files = self.0.iter().map(|thread| format!("/proc/self/task/{thread}"));
+        files.any(|file| fs::exists(file).unwrap_or(false))
+    }
+}
+
 /// What a reader must know of the machine to read the figures.
 #[derive(Clone, Debug)]
 pub struct Machine {

@@ -30,16 +30,18 @@ pub struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load: Option<f64>,
     /// How ours received: `io_uring`, `mmsg` or `memory`, over Ethernet `xdp_zero_copy`, `xdp_copy`,
-    /// `xdp_generic` or `af_packet`; in `handshakes`, whose work it is: of the `responder` or the
+    /// `xdp_generic` or `af_packet`; in `sealed` the provider of the cipher, where that alone is
+    /// measured; in `handshakes`, whose work it is: of the `responder` or the
     /// `initiator`, with a peer met for the first time or known (`_again`), or the `slow_path`'s for
     /// a known one that knocks.
     pub ours: &'static str,
     /// What ours was measured against: `mmsg`, `one_by_one`, or ours with recvmmsg
     /// (`ours_mmsg`); in `overload`, ours at its best rate (`ours_at_best`); in `sealed`, the cipher
-    /// alone (`aead_twice`), full sealing (`full`) or a WireGuard (`boringtun`); in `handshakes`,
-    /// the curve operations of one side alone (`curves`); in `flood`, ours without the flood
-    /// (`calm`), or with it sent to another socket (`elsewhere`); in `xdp`, `testpmd`, `af_packet`,
-    /// `bridge` or `xdp_redirect`.
+    /// alone (`aead_twice`, or the portable `chacha20poly1305`), full sealing (`full`) or a WireGuard
+    /// (`boringtun` and `boringtun_1_thread` as it is deployed, `boringtun_no_tun` and
+    /// `boringtun_no_tun_mmsg` as a library in one loop); in `handshakes`, the curve operations of
+    /// one side alone (`curves`); in `flood`, ours without the flood (`calm`), or with it sent
+    /// to another socket (`elsewhere`); in `xdp`, `testpmd`, `af_packet`, `bridge` or `xdp_redirect`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<&'static str>,
     /// What ours forwarded.

@@ -3,12 +3,14 @@
 
 use std::time::{Duration, Instant};
 
+use strowger_crypto::aead::Provider;
+
 use crate::{
     Failure, Options, Row, What,
     machine::on_core,
     sealed_chain::{Bare, Mode, SealedChain},
     sealed_relay::{SealedRelay, forward},
-    sealed_udp::{Ends, Forward, Parts, SealedTrial},
+    sealed_udp::{Ends, Forwarder, Parts, Run, SealedTrial},
     spread::Spread,
 };
 
@@ -17,6 +19,10 @@ const ROUNDS_A_TURN: usize = 16;
 
 /// Turns whose time is not taken.
 const TURNS_BEFORE: usize = 8;
+
+/// The WireGuards: as deployed, with its own number of threads and with one; as a library.
+const WIREGUARDS: [&str; 4] =
+    ["boringtun", "boringtun_1_thread", "boringtun_no_tun", "boringtun_no_tun_mmsg"];
 
 /// Measures at each size.
 pub(crate) fn rows(
@@ -45,8 +51,17 @@ pub(crate) fn rows(
             row.ratio = Spread::of(pairs.iter().map(|pair| of(pair).0 / of(pair).1));
             each(row)?;
         }
-        for (peer, batched) in [("boringtun", false), ("boringtun_mmsg", true)] {
-            each(over_udp(options, size, peer, batched)?)?;
+        // Which provider is the default is a matter of this row.
+        let mut row = Row::new(What::Sealed, size, false, options.pairs);
+        row.seal = Some(Mode::Full.name());
+        row.ours = Provider::DEFAULT.name();
+        row.peer = Some(Provider::Portable.name());
+        row.ours_rate = Spread::of(pairs.iter().map(|pair| pair.bare[0]));
+        row.peer_rate = Spread::of(pairs.iter().map(|pair| pair.portable));
+        row.ratio = Spread::of(pairs.iter().map(|pair| pair.bare[0] / pair.portable));
+        each(row)?;
+        for peer in WIREGUARDS {
+            each(over_udp(options, size, peer)?)?;
         }
     }
     Ok(())
@@ -54,28 +69,32 @@ pub(crate) fn rows(
 
 /// A sealed relay over UDP with trains against a WireGuard that gets as many datagrams of the same
 /// size from a source of the same kind.
-fn over_udp(
-    options: &Options,
-    size: usize,
-    peer: &'static str,
-    batched: bool,
-) -> Result<Row, Failure> {
+fn over_udp(options: &Options, size: usize, peer: &'static str) -> Result<Row, Failure> {
     let (window, cores) = (options.window(), &options.cores);
     let ours = || {
         let ends = Ends::new()?;
         let SealedRelay { mut worker, slow_path, at, seal, open } =
             SealedRelay::new(&ends, size, Mode::Full, true)?;
-        let forward: Forward<'_> =
-            Box::new(move |vain, stopped| forward(&mut worker, vain, stopped));
+        let forwarder =
+            Forwarder::Here(Box::new(move |vain, stopped| forward(&mut worker, vain, stopped)));
         let backend = "mmsg";
-        let run = SealedTrial { size, window, cores, at, ends, seal, open, forward, backend }.run();
+        let run =
+            SealedTrial { size, window, cores, at, ends, seal, open, forwarder, backend }.run();
         drop(slow_path);
         run
     };
-    let theirs = || {
-        let ends = Ends::new()?;
-        let Parts { at, seal, open, forward } = wireguard(&ends, size, batched)?;
-        SealedTrial { size, window, cores, at, ends, seal, open, forward, backend: peer }.run()
+    let run: &Run<'_> = &|ends: Ends, parts: Parts| {
+        let Parts { at, seal, open, forwarder } = parts;
+        SealedTrial { size, window, cores, at, ends, seal, open, forwarder, backend: peer }.run()
+    };
+    let theirs = || match peer {
+        "boringtun" => deployed(size, cores.forwarder, None, run),
+        "boringtun_1_thread" => deployed(size, cores.forwarder, Some(1), run),
+        _ => {
+            let ends = Ends::new()?;
+            let parts = in_a_loop(&ends, size, peer == "boringtun_no_tun_mmsg")?;
+            run(ends, parts)
+        }
     };
     let pairs = (0..options.pairs).map(|_| Ok((ours()?, theirs()?)));
     let mut row = Row::new(What::Sealed, size, true, options.pairs);
@@ -89,7 +108,7 @@ fn over_udp(
             row.idle = all().map(|run| run.idle).max_by(f64::total_cmp);
             row.saturated = row.idle.map(|idle| idle <= 0.05);
         }
-        // Not in this build.
+        // Not in this build, or not allowed.
         Err(Failure::Refused(why)) => row.note = Some(why),
         Err(failure) => return Err(failure),
     }
@@ -97,20 +116,35 @@ fn over_udp(
 }
 
 #[cfg(feature = "wireguard")]
-use crate::wireguard::parts as wireguard;
+use crate::wireguard::{device::deployed, parts as in_a_loop};
 
 #[cfg(not(feature = "wireguard"))]
-fn wireguard(_: &Ends, _: usize, _: bool) -> Result<Parts, Failure> {
+use crate::trial::Outcome;
+
+#[cfg(not(feature = "wireguard"))]
+fn deployed(_: usize, _: usize, _: Option<usize>, _: &Run<'_>) -> Result<Outcome, Failure> {
+    Err(no_wireguard())
+}
+
+#[cfg(not(feature = "wireguard"))]
+fn in_a_loop(_: &Ends, _: usize, _: bool) -> Result<Parts, Failure> {
+    Err(no_wireguard())
+}
+
+#[cfg(not(feature = "wireguard"))]
+fn no_wireguard() -> Failure {
     let build = "build with --features strowger-bench/wireguard";
-    Err(Failure::Refused(format!("no WireGuard in this build; {build}")))
+    Failure::Refused(format!("no WireGuard in this build; {build}"))
 }
 
 /// Packets a second, all measured in turn.
 struct Rates {
     /// By mode: the switch.
     switch: [f64; 2],
-    /// By mode: the cipher alone.
+    /// By mode: the cipher alone, by the provider that is the default.
     bare: [f64; 2],
+    /// The cipher alone, full, by the portable provider.
+    portable: f64,
 }
 
 impl Rates {
@@ -126,16 +160,21 @@ impl Rates {
         (self.switch[1], self.switch[0])
     }
 
-    /// A few rounds of each in turn until `window` has passed for all four. Of each, the round in
+    /// A few rounds of each in turn until `window` has passed for all five. Of each, the round in
     /// the middle counts: one that somebody else's thread has broken into says nothing.
     fn measure(size: usize, window: Duration) -> Result<Self, Failure> {
         let mut chains =
             [SealedChain::new(size, Mode::Full)?, SealedChain::new(size, Mode::HeaderOnly)?];
-        let mut bares = [Bare::new(size, Mode::Full)?, Bare::new(size, Mode::HeaderOnly)?];
-        let mut took: [Vec<f64>; 4] = Default::default();
+        let [ours, portable] = [Provider::DEFAULT, Provider::Portable];
+        let mut bares = [
+            Bare::new(size, Mode::Full, ours)?,
+            Bare::new(size, Mode::HeaderOnly, ours)?,
+            Bare::new(size, Mode::Full, portable)?,
+        ];
+        let mut took: [Vec<f64>; 5] = Default::default();
         let started = Instant::now();
         let mut turn = 0;
-        while turn <= TURNS_BEFORE || started.elapsed() < 4 * window {
+        while turn <= TURNS_BEFORE || started.elapsed() < 5 * window {
             for (kind, took) in took.iter_mut().enumerate() {
                 for _ in 0..ROUNDS_A_TURN {
                     let round = match kind {
@@ -153,7 +192,7 @@ impl Rates {
             let middle = Spread::of(took).map_or(f64::INFINITY, |spread| spread.median);
             SealedChain::BURST as f64 / middle
         };
-        let [full, header, bare_full, bare_header] = took.map(rate);
-        Ok(Self { switch: [full, header], bare: [bare_full, bare_header] })
+        let [full, header, bare_full, bare_header, portable] = took.map(rate);
+        Ok(Self { switch: [full, header], bare: [bare_full, bare_header], portable })
     }
 }

@@ -264,12 +264,12 @@ impl std::fmt::Debug for Bare {
 }
 
 impl Bare {
-    /// For packets that are `size` bytes long when sealed.
+    /// `provider`'s, for packets that are `size` bytes long when sealed.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn new(size: usize, mode: Mode) -> Result<Self, Failure> {
-        let key = |byte| Provider::DEFAULT.key(&Secret::from_bytes([byte; 32]));
+    pub fn new(size: usize, mode: Mode, provider: Provider) -> Result<Self, Failure> {
+        let key = |byte| provider.key(&Secret::from_bytes([byte; 32]));
         let (pool, waiting) = bursts(|bytes| bytes.fill(5), size)?;
         Ok(Self { came: key(1), goes: key(2), mode, counter: 0, waiting, _pool: pool })
     }
@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn the_bare_cipher_opens_what_it_sealed() {
         for mode in [Mode::Full, Mode::HeaderOnly] {
-            let mut bare = Bare::new(1400, mode).expect("memory");
+            let mut bare = Bare::new(1400, mode, Provider::DEFAULT).expect("memory");
             for _ in 0..40 {
                 bare.round();
             }

@@ -17,7 +17,7 @@ use strowger_frame::tally::Counter;
 
 use crate::{
     Failure,
-    machine::{Cores, settle_on},
+    machine::{Cores, OtherThreads, ThreadClock, Times, settle_on},
     sockets::{self, BUFFER_BYTES, Kernel, address, socket},
     traffic::{SINK_BATCH, SINK_BUFFER_BYTES, TRAIN_BYTES_MAX, TRAIN_PACKETS_MAX},
     trial::{Outcome, WARM_UP, join, time_vain_looks},
@@ -25,6 +25,9 @@ use crate::{
 
 /// Bytes of a sink's room for each datagram: one packet, to be opened.
 const SINK_ROOM_BYTES: usize = 1_500;
+
+/// How long the first packet may take to come through.
+const FIRST_PACKET_MAX: Duration = Duration::from_secs(5);
 
 /// Seals the next packet into these bytes, all of them.
 pub(crate) type Seal = Box<dyn FnMut(&mut [u8]) + Send>;
@@ -35,13 +38,25 @@ pub(crate) type Open = Box<dyn FnMut(&mut [u8]) -> bool + Send>;
 /// Forwards until told to stop; counts in the first how often it looked in vain.
 pub(crate) type Forward<'a> = Box<dyn FnMut(&Counter, &dyn Fn() -> bool) + Send + 'a>;
 
+/// Who forwards.
+pub(crate) enum Forwarder<'a> {
+    /// This, on a thread that the trial makes.
+    Here(Forward<'a>),
+    /// Threads that go on by themselves, on the forwarder's core, and sleep when there is nothing.
+    #[cfg_attr(not(feature = "wireguard"), expect(dead_code, reason = "a WireGuard's device"))]
+    There(OtherThreads),
+}
+
 /// What a trial needs of a forwarder of others.
 pub(crate) struct Parts {
     pub(crate) at: SocketAddrV4,
     pub(crate) seal: Seal,
     pub(crate) open: Open,
-    pub(crate) forward: Forward<'static>,
+    pub(crate) forwarder: Forwarder<'static>,
 }
+
+/// Runs a trial of a forwarder of others between these ends.
+pub(crate) type Run<'a> = dyn Fn(Ends, Parts) -> Result<Outcome, Failure> + Sync + 'a;
 
 /// Both ends of a way through a forwarder.
 pub(crate) struct Ends {
@@ -67,14 +82,14 @@ pub(crate) struct SealedTrial<'a> {
     pub(crate) ends: Ends,
     pub(crate) seal: Seal,
     pub(crate) open: Open,
-    pub(crate) forward: Forward<'a>,
+    pub(crate) forwarder: Forwarder<'a>,
     pub(crate) backend: &'static str,
 }
 
 impl SealedTrial<'_> {
     /// Runs it: as [`Trial::run`](crate::trial::Trial::run) does, with one source.
     pub(crate) fn run(self) -> Result<Outcome, Failure> {
-        let Self { size, window, cores, at, ends, mut seal, mut open, mut forward, backend } = self;
+        let Self { size, window, cores, at, ends, mut seal, mut open, forwarder, backend } = self;
         let [stop_source, stop_forwarder, stop_sink] = [const { AtomicBool::new(false) }; 3];
         let (sent, arrived, wrong, vain) =
             (Counter::default(), Counter::default(), Counter::default(), Counter::default());
@@ -86,24 +101,30 @@ impl SealedTrial<'_> {
         let refused = Failure::kernel("a thread");
         thread::scope(|scope| {
             let _stop = StopAll([&stop_source, &stop_forwarder, &stop_sink]);
-            let (say_ready, ready) = std::sync::mpsc::channel();
             let (vain, sent, arrived, wrong) = (&vain, &sent, &arrived, &wrong);
             let (stop_source, stop_forwarder, stop_sink) =
                 (&stop_source, &stop_forwarder, &stop_sink);
-            let forwarder = named("forwarder").spawn_scoped(scope, move || {
-                let clock = settle_on(cores.forwarder)?;
-                let vain_look = time_vain_looks(&mut forward);
-                let gone = |_| Failure::Bug("whoever started a forwarder waits for it");
-                say_ready.send((clock, vain_look)).map_err(gone)?;
-                forward(vain, &|| told(stop_forwarder));
-                Ok::<_, Failure>(())
-            });
-            let forwarder = forwarder.map_err(&refused)?;
-            let Ok((clock, vain_look)) = ready.recv() else {
-                return match join(forwarder) {
-                    Err(failure) => Err(failure),
-                    Ok(()) => Err(Failure::Bug("a forwarder says that it is ready")),
-                };
+            let (forwarder, meter) = match forwarder {
+                Forwarder::Here(mut forward) => {
+                    let (say_ready, ready) = std::sync::mpsc::channel();
+                    let thread = named("forwarder").spawn_scoped(scope, move || {
+                        let clock = settle_on(cores.forwarder)?;
+                        let vain_look = time_vain_looks(&mut forward);
+                        let gone = |_| Failure::Bug("whoever started a forwarder waits for it");
+                        say_ready.send(Meter::Looks { clock, vain_look }).map_err(gone)?;
+                        forward(vain, &|| told(stop_forwarder));
+                        Ok::<_, Failure>(())
+                    });
+                    let thread = thread.map_err(&refused)?;
+                    let Ok(meter) = ready.recv() else {
+                        return match join(thread) {
+                            Err(failure) => Err(failure),
+                            Ok(()) => Err(Failure::Bug("a forwarder says that it is ready")),
+                        };
+                    };
+                    (Some(thread), meter)
+                }
+                Forwarder::There(threads) => (None, Meter::Sleeps(threads)),
             };
             let sink_socket = ends.sink;
             let sink = named("sink").spawn_scoped(scope, move || {
@@ -129,19 +150,24 @@ impl SealedTrial<'_> {
             });
             let source = source.map_err(&refused)?;
 
+            // On a machine with much else to do it takes the three threads a while to run at all.
+            let started = Instant::now();
+            while arrived.read() == 0 && started.elapsed() < FIRST_PACKET_MAX {
+                thread::sleep(Duration::from_millis(1));
+            }
             thread::sleep(WARM_UP);
             let reading = || {
                 let counts = (sent.read(), arrived.read(), vain.read());
-                Ok::<_, Failure>((Instant::now(), counts, clock.read()?))
+                Ok::<_, Failure>((Instant::now(), counts, meter.times()?))
             };
-            let (began, before, used_before) = reading()?;
+            let (began, before, times_before) = reading()?;
             thread::sleep(window);
-            let (ended, after, used_after) = reading()?;
+            let (ended, after, times_after) = reading()?;
             stop_source.store(true, Ordering::Relaxed);
             let _source = join(source)?;
             let forwarder_drops = Kernel::at_rest(at.port())?.drops;
             stop_forwarder.store(true, Ordering::Relaxed);
-            join(forwarder)?;
+            forwarder.map_or(Ok(()), join)?;
             let sink_drops = Kernel::at_rest(sink_port)?.drops;
             stop_sink.store(true, Ordering::Relaxed);
             let _sink = join(sink)?;
@@ -155,10 +181,8 @@ impl SealedTrial<'_> {
             }
             let seconds = (ended - began).as_secs_f64();
             let came = (after.1 - before.1) as f64;
-            let used = used_after.saturating_sub(used_before).as_secs_f64();
-            let looked = (after.2 - before.2) as f64 * vain_look.as_secs_f64();
-            let idle = if used > 0.0 { (looked / used).min(1.0) } else { 1.0 };
-            let busy = used * (1.0 - idle);
+            let times = times_after.since(times_before);
+            let (idle, busy) = meter.idle_and_busy(times, after.2 - before.2, seconds);
             Ok(Outcome {
                 rate: came / seconds,
                 rate_per_busy_s: if busy > 0.0 { came / busy } else { 0.0 },
@@ -172,6 +196,36 @@ impl SealedTrial<'_> {
                 backend,
             })
         })
+    }
+}
+
+/// How it is known what a forwarder's threads do with their core.
+enum Meter {
+    /// It never sleeps, and counts how often it looks in vain.
+    Looks { clock: ThreadClock, vain_look: Duration },
+    /// They sleep when there is nothing.
+    Sleeps(OtherThreads),
+}
+
+impl Meter {
+    fn times(&self) -> Result<Times, Failure> {
+        match self {
+            Self::Looks { clock, .. } => Ok(Times { used: clock.read()?, waited: Duration::ZERO }),
+            Self::Sleeps(threads) => threads.times(),
+        }
+    }
+
+    /// The part in which there was nothing to do, and the seconds of CPU in which there was.
+    fn idle_and_busy(&self, times: Times, vain: u64, seconds: f64) -> (f64, f64) {
+        let [used, waited] = [times.used, times.waited].map(|time| time.as_secs_f64());
+        match self {
+            Self::Looks { vain_look, .. } => {
+                let looked = vain as f64 * vain_look.as_secs_f64();
+                let idle = if used > 0.0 { (looked / used).min(1.0) } else { 1.0 };
+                (idle, used * (1.0 - idle))
+            }
+            Self::Sleeps(_) => ((1.0 - (used + waited) / seconds).max(0.0), used),
+        }
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn take_trains(socket: &UdpSocket) -> Result<(), Failure> {
     setsockopt(socket, sockopt::UdpGroSegment, &true).map_err(Failure::kernel("UDP_GRO"))
 }
 
-/// What the kernel says of a socket on loopback, in `/proc/net/udp`.
+/// What the kernel says of a socket on loopback, in `/proc/thread-self/net/udp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kernel {
     /// Memory of the datagrams that nobody has taken yet.
@@ -64,8 +64,9 @@ impl Kernel {
     pub(crate) fn of(port: u16) -> Result<Self, Failure> {
         // The table is read while others open and close sockets, and a line may be passed over.
         for _ in 0..READS_MAX {
-            let table = fs::read_to_string("/proc/net/udp");
-            let table = table.map_err(Failure::kernel("/proc/net/udp"))?;
+            // This thread's: it may be in a network namespace that the process' first is not in.
+            let table = fs::read_to_string("/proc/thread-self/net/udp");
+            let table = table.map_err(Failure::kernel("/proc/thread-self/net/udp"))?;
             if let Some(kernel) = Self::in_table(&table, port) {
                 return Ok(kernel);
             }

@@ -1,7 +1,11 @@
-//! A userspace WireGuard as a relay: boringtun between two tunnels, in one process. Each datagram is
-//! received, decapsulated, encapsulated for the other tunnel and sent, one at a time as boringtun's own
-//! device does, or 64 a call. It is spared what a real one pays: no TUN device, no way through the
-//! kernel's IP, no lookup of allowed addresses.
+//! A userspace WireGuard as a relay: boringtun between two tunnels.
+//!
+//! As it is deployed ([`device`]): its own device with a TUN interface, over which the kernel routes what
+//! came out of one tunnel into the other. And spared all of that: its tunnels as a library, in one loop,
+//! with no TUN, no kernel between them and no lookup of addresses; each datagram is received,
+//! decapsulated, encapsulated for the other tunnel and sent, one at a time or 64 a call.
+
+pub(crate) mod device;
 
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -19,7 +23,7 @@ use strowger_frame::tally::Counter;
 
 use crate::{
     Failure,
-    sealed_udp::{Ends, FORWARDER_BUFFER_BYTES, Forward, Open, Parts, Seal},
+    sealed_udp::{Ends, FORWARDER_BUFFER_BYTES, Forward, Forwarder, Open, Parts, Seal},
     sockets::{address, socket},
 };
 
@@ -32,12 +36,26 @@ const ROOM_BYTES: usize = 2_048;
 /// Bytes that WireGuard adds to an IP packet: its header and a tag.
 const OVERHEAD_BYTES: usize = 32;
 
-/// A relay between these ends, its tunnels up, for datagrams of `size` bytes.
+/// A relay without a TUN between these ends, its tunnels up, for datagrams of `size` bytes.
 pub(crate) fn parts(ends: &Ends, size: usize, batched: bool) -> Result<Parts, Failure> {
     let socket = socket(FORWARDER_BUFFER_BYTES)?;
     let at = address(&socket)?;
     let (from, to) = (address(&ends.source)?, address(&ends.sink)?);
-    let [(mut source, mut inward), (mut outward, mut sink)] = [tunnel(1)?, tunnel(2)?];
+    let [(source, mut inward), (mut outward, sink)] = [tunnel(1)?, tunnel(2)?];
+    let (seal, open) = by_hand(source, sink, size);
+    let forward: Forward<'static> = Box::new(move |vain, stopped| {
+        let route = Route { socket: &socket, from, to };
+        if batched {
+            route.batches(&mut inward, &mut outward, vain, stopped);
+        } else {
+            route.one_by_one(&mut inward, &mut outward, vain, stopped);
+        }
+    });
+    Ok(Parts { at, seal, open, forwarder: Forwarder::Here(forward) })
+}
+
+/// What the ends do with datagrams of `size` bytes: the source's tunnel seals, the sink's opens.
+fn by_hand(mut source: Tunn, mut sink: Tunn, size: usize) -> (Seal, Open) {
     let packet = ip_packet(size - OVERHEAD_BYTES);
     let seal: Seal = Box::new(move |bytes: &mut [u8]| match source.encapsulate(&packet, bytes) {
         TunnResult::WriteToNetwork(sealed) => assert_eq!(sealed.len(), size, "no padding"),
@@ -48,15 +66,7 @@ pub(crate) fn parts(ends: &Ends, size: usize, batched: bool) -> Result<Parts, Fa
         let came = sink.decapsulate(None, bytes, &mut opened);
         matches!(came, TunnResult::WriteToTunnelV4(packet, _) if packet.last() == Some(&7))
     });
-    let forward: Forward<'static> = Box::new(move |vain, stopped| {
-        let route = Route { socket: &socket, from, to };
-        if batched {
-            route.batches(&mut inward, &mut outward, vain, stopped);
-        } else {
-            route.one_by_one(&mut inward, &mut outward, vain, stopped);
-        }
-    });
-    Ok(Parts { at, seal, open, forward })
+    (seal, open)
 }
 
 /// Both ends of a tunnel, up: the first has begun, and may send.
@@ -85,13 +95,27 @@ fn tunnel(number: u8) -> Result<(Tunn, Tunn), Failure> {
     }
 }
 
-/// An IPv4 packet from one end to the other.
+/// Who is who behind the tunnels.
+const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const SINK: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+/// An IPv4 packet from one end to the other, such as a router forwards.
 fn ip_packet(bytes: usize) -> Vec<u8> {
     let mut packet = vec![7; bytes];
-    packet[0] = 0x45;
-    packet[2..4].copy_from_slice(&(bytes as u16).to_be_bytes());
-    packet[12..16].copy_from_slice(&Ipv4Addr::new(10, 0, 0, 1).octets());
-    packet[16..20].copy_from_slice(&Ipv4Addr::new(10, 0, 0, 2).octets());
+    let (header, _) = packet.split_at_mut(20);
+    header.fill(0);
+    header[0] = 0x45;
+    header[2..4].copy_from_slice(&(bytes as u16).to_be_bytes());
+    header[8] = 64; // hops
+    header[9] = 253; // a protocol for experiments (RFC 3692)
+    header[12..16].copy_from_slice(&SOURCE.octets());
+    header[16..20].copy_from_slice(&SINK.octets());
+    let words =
+        header.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let sum: u32 = words.sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
     packet
 }
 

@@ -56,6 +56,26 @@ fn sealed_links_are_measured_against_the_cipher_and_against_each_other() {
     assert!(rows.iter().all(|row| row.ratio.is_some() || row.note.is_some()));
 }
 
+#[cfg(feature = "wireguard")]
+#[test]
+fn wireguards_relay_as_deployed_and_as_a_library() {
+    let options =
+        Options { what: vec![What::Sealed], sizes: vec![512], ..Options::small().expect("a core") };
+    let rows = rows(&options).expect("it measures");
+    let rows: Vec<_> = rows.iter().filter(|row| row.ours == "mmsg").collect();
+    let peers: Vec<_> = rows.iter().filter_map(|row| row.peer).collect();
+    let expected = ["boringtun", "boringtun_1_thread", "boringtun_no_tun", "boringtun_no_tun_mmsg"];
+    assert_eq!(peers, expected);
+    for row in &rows {
+        match &row.note {
+            Some(why) if row.peer.is_some_and(|peer| !peer.contains("no_tun")) => {
+                eprintln!("SKIPPED: {why}");
+            }
+            note => assert!(row.ratio.is_some(), "{:?}: {note:?}", row.peer),
+        }
+    }
+}
+
 #[test]
 fn handshakes_are_measured_on_both_sides_and_in_the_slow_path() {
     let rows = small(What::Handshakes);
