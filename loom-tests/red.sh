@@ -2,7 +2,7 @@
 # Sees the models red: weakens one ordering at a time, in a copy, and runs the models on
 # it. It never touches the working tree. Fails if a row of README.md's table is no longer true.
 #
-#   loom-tests/red.sh [PATTERN]     only rows whose text matches PATTERN; about two minutes in all
+#   loom-tests/red.sh [PATTERN]     only rows whose text matches PATTERN; about three minutes in all
 #
 # `target/loom-red` holds the build, or $CARGO_TARGET_DIR/loom-red.
 set -euo pipefail
@@ -116,6 +116,15 @@ row green wire.rs "put: Acquire to Relaxed" "$(in_fn 'put<' 's/gone.load(Orderin
 row green wire.rs "arm: Acquire to Relaxed" "$(in_fn 'arm(' 's/gone.load(Ordering::Acquire)/gone.load(Ordering::Relaxed)/')" ${wire}of_frames
 row red wire.rs "arm: that it is stuck is not said" "$(in_fn 'arm(' 's/stuck.store(true/stuck.store(false/')" ${wire}an_end
 row red wire.rs "arm: room not looked for again" "$(in_fn 'arm(' 's/ \&\& !self.to.is_full()/ \&\& false/')" ${wire}an_end
+xdp=xdp_ring::
+row red xdp/ring.rs "look: Acquire to Relaxed" "$(in_fn look 's/Ordering::Acquire/Ordering::Relaxed/')" ${xdp}the_kernel_takes
+row red xdp/ring.rs "publish: Release to Relaxed" "$(in_fn publish 's/Ordering::Release/Ordering::Relaxed/')" ${xdp}the_kernel_takes
+row red xdp/ring.rs "waiting: Acquire to Relaxed" "$(in_fn waiting 's/Ordering::Acquire/Ordering::Relaxed/')" ${xdp}we_take
+row red xdp/ring.rs "release: Release to Relaxed" "$(in_fn release 's/Ordering::Release/Ordering::Relaxed/')" ${xdp}we_take
+row red xdp/ring.rs "wants_wakeup: fence removed" "$(in_fn wants_wakeup 's/fence(Ordering::SeqCst);/let _ = fence;/')" ${xdp}the_kernel_sees
+row red xdp/ring.rs "wants_wakeup: fence SeqCst to AcqRel" "$(in_fn wants_wakeup 's/fence(Ordering::SeqCst)/fence(Ordering::AcqRel)/')" ${xdp}the_kernel_sees
+row red xdp/ring.rs "put: room not asked" "$(in_fn 'put(' 's/self.room(1) == 0/false/')" ${xdp}the_kernel_takes
+row red xdp/ring.rs "look: the kernel's lag not counted" "$(in_fn free 's/self.next.wrapping_sub(self.taken)/self.next.wrapping_sub(self.published)/')" ${xdp}the_kernel_takes
 room=frame
 
 # The barrier between a number's old user and its new one: not in frame/.

@@ -13,6 +13,7 @@
 //! | `slots.rs` | a number that goes from one user to the next while two workers forward |
 //! | `sleep.rs` | the flag beside a doorbell, and the doorbell |
 //! | `wire.rs` | a wire's notes: an end that waits for room, an end that is gone |
+//! | `xdp_ring.rs` | our side of the rings shared with the kernel, against the kernel's |
 
 #![cfg(test)]
 
@@ -21,6 +22,7 @@ mod ring;
 mod sleep;
 mod slots;
 mod wire;
+mod xdp_ring;
 
 /// How often a scenario is run on plain threads.
 #[cfg(not(loom))]

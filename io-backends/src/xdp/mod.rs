@@ -57,7 +57,8 @@ mod packet;
 mod port;
 mod probe;
 mod program;
-mod ring;
+#[doc(hidden)]
+pub mod ring;
 mod socket;
 mod xsk;
 

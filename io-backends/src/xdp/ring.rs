@@ -4,19 +4,44 @@
 //!
 //! The indices run through all 32 bits and wrap; a place is an index under the mask. The layout and
 //! the partners named at each ordering are those of Linux's `net/xdp/xsk_queue.h`.
+//!
+//! Public for the models in `loom-tests` alone, where the other side is played as that file has it.
 
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use strowger_frame::sync::{Ordering, fence};
+
+/// An index, or the flags, where both sides see them: an atomic of the standard library over the
+/// kernel's mapping, or one of loom's.
+pub trait Index {
+    /// Reads it.
+    fn load(&self, order: Ordering) -> u32;
+    /// Writes it.
+    fn store(&self, value: u32, order: Ordering);
+}
+
+impl Index for std::sync::atomic::AtomicU32 {
+    #[inline]
+    fn load(&self, order: Ordering) -> u32 {
+        Self::load(self, order)
+    }
+
+    #[inline]
+    fn store(&self, value: u32, order: Ordering) {
+        Self::store(self, value, order);
+    }
+}
 
 /// Where a ring lies: the kernel's mapping, or a test's memory.
-pub(super) trait Place {
+pub trait Place {
     /// What the ring carries.
     type Item: Copy;
+    /// What its indices are.
+    type Index: Index;
     /// Items put so far, wrapping.
-    fn producer(&self) -> &AtomicU32;
+    fn producer(&self) -> &Self::Index;
     /// Items taken so far, wrapping.
-    fn consumer(&self) -> &AtomicU32;
+    fn consumer(&self) -> &Self::Index;
     /// What the kernel says beside them.
-    fn flags(&self) -> &AtomicU32;
+    fn flags(&self) -> &Self::Index;
     /// How many items it has room for: a power of two.
     fn size(&self) -> u32;
     /// Writes the item at an index. Only for one that we own by the indices.
@@ -27,7 +52,7 @@ pub(super) trait Place {
 
 /// The side that puts: we write, the kernel takes.
 #[derive(Debug)]
-pub(super) struct Submit<P> {
+pub struct Submit<P> {
     place: P,
     /// Put so far, published or not.
     next: u32,
@@ -38,7 +63,8 @@ pub(super) struct Submit<P> {
 }
 
 impl<P: Place> Submit<P> {
-    pub(super) fn new(place: P) -> Self {
+    /// Our side of a ring that nobody uses yet.
+    pub fn new(place: P) -> Self {
         // Relaxed: the ring is new, and the kernel has not begun.
         let next = place.producer().load(Ordering::Relaxed);
         let taken = place.consumer().load(Ordering::Relaxed);
@@ -47,7 +73,7 @@ impl<P: Place> Submit<P> {
 
     /// Places free, as far as the last look tells; looks again if they are fewer than `wanted`.
     #[inline]
-    pub(super) fn room(&mut self, wanted: u32) -> u32 {
+    pub fn room(&mut self, wanted: u32) -> u32 {
         if self.free() < wanted {
             self.look();
         }
@@ -73,7 +99,7 @@ impl<P: Place> Submit<P> {
     /// Puts an item; `false`, and nothing done, without room. The kernel sees it once published.
     #[inline]
     #[must_use]
-    pub(super) fn put(&mut self, item: P::Item) -> bool {
+    pub fn put(&mut self, item: P::Item) -> bool {
         if self.room(1) == 0 {
             return false;
         }
@@ -84,7 +110,7 @@ impl<P: Place> Submit<P> {
 
     /// Shows the kernel all that was put.
     #[inline]
-    pub(super) fn publish(&mut self) {
+    pub fn publish(&mut self) {
         if self.published != self.next {
             self.published = self.next;
             // Release: pairs with `smp_load_acquire(&q->ring->producer)` in `__xskq_cons_peek`: the
@@ -95,14 +121,14 @@ impl<P: Place> Submit<P> {
 
     /// Items published that the kernel has not taken, as of now.
     #[inline]
-    pub(super) fn pending(&mut self) -> u32 {
+    pub fn pending(&mut self) -> u32 {
         self.look();
         self.published.wrapping_sub(self.taken)
     }
 
     /// Whether the kernel must be told of what was published.
     #[inline]
-    pub(super) fn wants_wakeup(&self) -> bool {
+    pub fn wants_wakeup(&self) -> bool {
         // SeqCst: the kernel sets its flag, then looks at the producer once more; we have published
         // and now look at the flag. Without it both could see the old.
         fence(Ordering::SeqCst);
@@ -113,7 +139,7 @@ impl<P: Place> Submit<P> {
 
 /// The side that takes: the kernel writes, we read.
 #[derive(Debug)]
-pub(super) struct Collect<P> {
+pub struct Collect<P> {
     place: P,
     /// Taken so far.
     next: u32,
@@ -124,7 +150,8 @@ pub(super) struct Collect<P> {
 }
 
 impl<P: Place> Collect<P> {
-    pub(super) fn new(place: P) -> Self {
+    /// Our side of a ring that nobody uses yet.
+    pub fn new(place: P) -> Self {
         // Relaxed: the ring is new, and the kernel has not begun.
         let next = place.consumer().load(Ordering::Relaxed);
         Self { place, next, released: next, put: next }
@@ -146,7 +173,7 @@ impl<P: Place> Collect<P> {
 
     /// Takes the oldest item.
     #[inline]
-    pub(super) fn take(&mut self) -> Option<P::Item> {
+    pub fn take(&mut self) -> Option<P::Item> {
         if self.waiting() == 0 {
             return None;
         }
@@ -157,7 +184,7 @@ impl<P: Place> Collect<P> {
 
     /// Gives the kernel the places of all that was taken.
     #[inline]
-    pub(super) fn release(&mut self) {
+    pub fn release(&mut self) {
         if self.released != self.next {
             self.released = self.next;
             // Release: pairs with the control dependency on `READ_ONCE(q->ring->consumer)` in
@@ -168,7 +195,7 @@ impl<P: Place> Collect<P> {
 
     /// Whether nothing is waiting, as of now.
     #[inline]
-    pub(super) fn is_empty(&mut self) -> bool {
+    pub fn is_empty(&mut self) -> bool {
         self.waiting() == 0
     }
 }

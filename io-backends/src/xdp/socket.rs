@@ -279,6 +279,7 @@ impl<T> Shared<T> {
 
 impl<T: Copy> Place for Shared<T> {
     type Item = T;
+    type Index = AtomicU32;
 
     #[inline]
     fn producer(&self) -> &AtomicU32 {

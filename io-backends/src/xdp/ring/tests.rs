@@ -3,7 +3,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64},
+    },
 };
 
 use super::*;
@@ -36,6 +39,7 @@ impl Heap {
 
 impl Place for Heap {
     type Item = u64;
+    type Index = AtomicU32;
 
     fn producer(&self) -> &AtomicU32 {
         &self.0.producer
