@@ -324,6 +324,18 @@ impl Session {
         }
     }
 
+    /// Forgets all keys and handshakes, and keeps who the peer is and which stamps were used: for a
+    /// caller who does not know what has become of [`Output`]s. If keys are wanted, a handshake begins
+    /// at once. Openers and sealers that were given out before go on until they are too old; they, and
+    /// their indices, are the caller's to end.
+    pub fn begin_anew(&mut self) {
+        (self.previous, self.current, self.next, self.attempt) = (None, None, None, None);
+        (self.cookie, self.third) = (None, None);
+        (self.tries, self.confirms) = (0, 0);
+        (self.rest_until, self.confirm_at) = (Nanos::ZERO, Nanos::ZERO);
+        (self.worn, self.sealing) = (false, false);
+    }
+
     /// When [`Input::Tick`] is due, if ever.
     pub fn next_timeout(&self) -> Option<Nanos> {
         let mut due: Option<Nanos> = None;

@@ -87,6 +87,8 @@ discards! {
     OverBudget = "over_budget",
     /// The slow path does not know what to do with it.
     Unhandled = "unhandled",
+    /// The slow path failed while it had it, and began anew.
+    Abandoned = "abandoned",
     /// It was for this switch itself, which has taken it: a handshake, a keepalive, a control
     /// message. The one end of a frame that is not a failure.
     Handled = "handled",

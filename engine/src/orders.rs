@@ -16,7 +16,7 @@ use strowger_frame::{
 use crate::{
     Now,
     discard::{Discard, DiscardTally},
-    limits::HEAD_BYTES_MAX,
+    limits::{ATTACHED_MAX, HEAD_BYTES_MAX, SESSIONS_MAX},
     link::{Link, Rights},
     session::SessionSeat,
     slots::{SlotTable, WayBack},
@@ -94,6 +94,28 @@ pub enum Order {
     Mtu(Mark, u16),
     /// Where frames from this link may go.
     Rights(Mark, Rights),
+    /// Say what you have.
+    Muster(Box<Muster>),
+}
+
+/// What a worker has, as it says itself: for a slow path that does not know what has become of the
+/// orders it gave. The room is the asker's.
+#[derive(Debug)]
+pub struct Muster {
+    /// Which question this answers.
+    pub(crate) number: u64,
+    pub(crate) links: Vec<Mark>,
+    /// Those it opens itself, and those it hands to another.
+    pub(crate) sessions: Vec<SessionIndex>,
+}
+
+impl Muster {
+    /// Room for whatever a worker can have.
+    pub(crate) fn new(number: u64) -> Self {
+        let (links, sessions) =
+            (Vec::with_capacity(ATTACHED_MAX), Vec::with_capacity(SESSIONS_MAX));
+        Self { number, links, sessions }
+    }
 }
 
 /// A scheme that has grown, as a worker needs it: the table that reads it, and what each link writes
@@ -130,6 +152,8 @@ pub enum Report {
     WayBack(Box<WayBack>),
     /// The table and the ways back that were replaced.
     Grown(Box<Growth>),
+    /// What the worker has.
+    Mustered(Box<Muster>),
 }
 
 /// The longest message of a link itself: a path challenge's token and room to spare.

@@ -121,6 +121,11 @@ impl Sessions {
         }
     }
 
+    /// The sessions whose frames are opened here or by a worker known here.
+    pub(crate) fn indices(&self) -> impl Iterator<Item = SessionIndex> {
+        self.places.iter().flatten().map(Place::index)
+    }
+
     /// Puts a session in its place and gives back whatever was there.
     pub(crate) fn put(&mut self, place: Place) -> Option<Place> {
         let at = place_of(place.index());

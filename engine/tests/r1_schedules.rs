@@ -1,5 +1,6 @@
 //! R1 by random schedules: attach, detach, renumber, drain, growth of the scheme, aliases that end,
-//! frames sent, workers that breathe or stall, on real switches driven by hand, against a plain model
+//! frames sent, workers that breathe or stall, a slow path that panics between any two steps and is
+//! begun anew, on real switches driven by hand, against a plain model
 //! of who had which number when. It never looks into the switch's tables.
 //!
 //! Every frame says who sent it and who it is meant for: whoever had the number when the label was
@@ -9,7 +10,15 @@
 //! `STROWGER_R1_EVENTS` says how many events (a run in CI has a few hundred thousand; the issue asks
 //! for 10^8 once, in release), `STROWGER_R1_SEED` where the dice begin. A failure prints the seed.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use strowger_engine::{
     Now,
@@ -19,6 +28,7 @@ use strowger_engine::{
     label::Label,
     limits::FRAME_BYTES_MIN,
     link::{Behind, LINK_HEADER_BYTES, plain_header},
+    orders::Bell,
     scheme::{self, Form, Scheme},
     worker::Worker,
 };
@@ -45,6 +55,20 @@ impl Dice {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end
+    }
+}
+
+/// A bell that panics at the n-th ring, once: the slow path is stopped between any two of its steps.
+#[derive(Default)]
+struct Alarm(AtomicU64);
+
+impl Bell for Alarm {
+    fn ring(&self) {
+        let left = self.0.load(Ordering::Relaxed);
+        self.0.store(left.saturating_sub(1), Ordering::Relaxed);
+        if left == 1 {
+            resume_unwind(Box::new("injected")); // says nothing on standard error
+        }
     }
 }
 
@@ -98,12 +122,14 @@ struct Seen {
     grown: u64,
     reused: u64,
     alias_notes: u64,
+    panics: u64,
 }
 
 struct Rig {
     dice: Dice,
     switch: Switch,
     workers: Vec<Worker>,
+    alarm: Arc<Alarm>,
     seats: Vec<Seat>,
     pool: Pool,
     now: u64,
@@ -149,6 +175,8 @@ impl Rig {
         };
         let pools = (0..WORKERS).map(|_| memory(0)).collect();
         let (mut switch, workers) = Switch::new(config, pools).expect("a sane switch");
+        let alarm = Arc::new(Alarm::default());
+        (0..WORKERS).for_each(|worker| switch.set_bell(worker, alarm.clone()));
         let seats = (0..SEATS)
             .map(|number| {
                 let worker = number % WORKERS;
@@ -162,6 +190,7 @@ impl Rig {
             dice,
             switch,
             workers,
+            alarm,
             seats,
             pool: memory(1_500),
             now: 1,
@@ -191,6 +220,8 @@ impl Rig {
             936..944 => self.renumber(),
             944..946 => self.drain(),
             946 => self.grow(),
+            // The slow path panics at one of its next steps.
+            947 => self.alarm.0.store(1 + self.dice.below(12) as u64, Ordering::Relaxed),
             _ => self.let_time_pass(),
         }
     }
@@ -350,7 +381,16 @@ impl Rig {
     }
 
     fn poll(&mut self) {
-        for event in self.switch.poll(Now(self.now)) {
+        let polled = catch_unwind(AssertUnwindSafe(|| self.switch.poll(Now(self.now))));
+        let events = polled.unwrap_or_else(|panic| {
+            if panic.downcast_ref() != Some(&"injected") {
+                resume_unwind(panic);
+            }
+            self.seen.panics += 1;
+            self.switch.salvage(Now(self.now));
+            Vec::new()
+        });
+        for event in events {
             match event {
                 Event::SlotAttached(slot) => {
                     self.seen.attached += 1;
@@ -492,6 +532,7 @@ impl Rig {
 
     /// Comes to rest and looks at the balance.
     fn finish(&mut self) {
+        self.alarm.0.store(0, Ordering::Relaxed);
         for _ in 0..10_000 {
             (0..WORKERS).for_each(|worker| self.breathe(worker));
             self.poll();
@@ -545,13 +586,15 @@ fn r1_no_packet_leaves_by_a_slot_its_label_did_not_name() {
         all.grown += seen.grown;
         all.reused += seen.reused;
         all.alias_notes += seen.alias_notes;
+        all.panics += seen.panics;
     }
     let done = events.div_ceil(EVENTS_PER_SWITCH) * EVENTS_PER_SWITCH;
     let rate = done as f64 / began.elapsed().as_secs_f64();
     println!("{done} events from seed {first}, {rate:.0} a second: {all:?}");
-    let Seen { delivered, by_alias, ways_back, reused, moved, refused, .. } = all;
+    let Seen { delivered, by_alias, ways_back, reused, moved, refused, panics, .. } = all;
     if events > EVENTS_PER_SWITCH {
-        let least = [delivered, by_alias, ways_back, reused, moved, refused].into_iter().min();
+        let least =
+            [delivered, by_alias, ways_back, reused, moved, refused, panics].into_iter().min();
         assert!(least > Some(20), "the schedule tests something: {all:?}");
     }
 }

@@ -147,7 +147,7 @@ fn hand_on(mut control: Control, issued: &AtomicUsize) {
         return;
     }
     let unnamed = Unnamed::after(control.ledger.pass(informed).expect("seen above"));
-    let leaving = unnamed.leaving().expect("the first");
+    let leaving = *unnamed.leaving().first().expect("the first");
     control.give(|| Order::Drop(leaving));
     let unnamed = control.ledger.wait_for_all(unnamed);
     if !(0..TRIES).any(|_| control.has_passed(&unnamed) || wait()) {

@@ -530,6 +530,7 @@ fn words_of(event: &Event) -> (&'static str, Option<u32>, Option<String>) {
         Event::AliasEnded(slot) => ("alias_ended", Some(slot), None),
         Event::SchemeGrown => ("scheme_grown", None, None),
         Event::PortUnplugged(port) => ("port_unplugged", None, Some(format!("port {}", port.0))),
+        Event::SlowPathRestarted => ("slow_path_restarted", None, None),
         Event::LinkUp(slot) => ("link_up", Some(slot), None),
         Event::LinkQuiet(slot) => ("link_quiet", Some(slot), None),
         Event::LinkDown(slot) => ("link_down", Some(slot), None),

@@ -110,9 +110,10 @@ impl Switch {
 
     fn take_door_burst(&mut self, port: u16, burst: &mut Burst, now: Now) {
         let workers = self.workers.len();
+        self.in_hand += burst.len() as u64;
         for frame in burst.drain(..) {
             if !LinkHeader::parse(frame.bytes()).is_ok_and(|head| head.kind.is_handshake()) {
-                self.discards.count(Discard::BadLinkKind);
+                self.end(Discard::BadLinkKind);
                 continue;
             }
             // Its sender is known until the next burst.

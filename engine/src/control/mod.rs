@@ -20,6 +20,7 @@ pub mod numbers;
 pub mod peering;
 mod renumber;
 mod request;
+mod salvage;
 mod snapshot;
 mod view;
 
@@ -50,6 +51,7 @@ use self::{
     messages::Messages,
     numbers::{Given, Informed, Numbers, Retiring, Unnamed, Who},
     peering::Peering,
+    salvage::Mustering,
 };
 use crate::{
     Now,
@@ -71,12 +73,15 @@ struct Attachment {
     port: PortId,
     at: Option<Address>,
     behind: Behind,
+    sealed: bool,
     name: String,
     /// As it is known again after a restart.
     who: Who,
     state: SlotState,
     tallies: Vec<Arc<SlotTally>>,
     refused: Option<AdmitError>,
+    /// Whether [`Event::SlotAttached`] was told.
+    announced: bool,
 }
 
 /// One port, as the slow path knows it.
@@ -86,6 +91,8 @@ struct PortRecord {
     queues: Vec<Option<Queue>>,
     /// Where handshakes come in, if not at the workers.
     door: Option<Door>,
+    /// What was last ordered of it ([`Switch::welcome_strangers`]).
+    welcomes: Option<bool>,
     leaving: bool,
 }
 
@@ -100,6 +107,9 @@ struct WorkerHandle {
     reports: Consumer<Report>,
     waiting: VecDeque<Order>,
     bell: Option<Arc<dyn Bell>>,
+    /// Reports are of orders from before the slow path began anew, up to the answer to this muster: the
+    /// ledger knows nothing of them.
+    awaits: Option<u64>,
 }
 
 /// What is done once every worker has reported what it was given before.
@@ -111,6 +121,10 @@ enum Step {
     Retire(Awaited<Retiring>),
     Remove(Awaited<Informed>),
     Rest(Awaited<Unnamed>),
+    /// All workers have said what they have.
+    Muster(Awaited<Informed>),
+    /// As [`Step::Rest`], and the last of what was left over is gone.
+    Recovered(Awaited<Unnamed>),
     Grown(Awaited<()>),
     Forget(Awaited<PortId>),
     /// Sessions have moved to this worker.
@@ -143,6 +157,11 @@ pub struct Switch {
     messages: Messages,
     /// Frames that ended here, on the slow path.
     discards: DiscardTally,
+    /// Frames in hand whose end was not counted yet.
+    in_hand: u64,
+    /// Marks below this index are given to nobody.
+    barred: usize,
+    muster: Mustering,
     /// By worker: frames handed over to it whose exit had gone meanwhile.
     homeless: Vec<Arc<DiscardTally>>,
     /// By worker: frames that it made for the slow path.
@@ -206,7 +225,8 @@ impl Switch {
             ));
             all_made.push(made);
             all_homeless.push(homeless);
-            handles.push(WorkerHandle { orders, reports, waiting: VecDeque::new(), bell: None });
+            let (waiting, bell, awaits) = (VecDeque::new(), None, None);
+            handles.push(WorkerHandle { orders, reports, waiting, bell, awaits });
         }
         let switch = Self {
             config,
@@ -226,6 +246,9 @@ impl Switch {
             peering: None,
             messages: Messages::default(),
             discards: DiscardTally::default(),
+            in_hand: 0,
+            barred: 0,
+            muster: Mustering::default(),
             homeless: all_homeless,
             made: all_made,
             past: Balance::default(),
@@ -284,7 +307,8 @@ impl Switch {
 
     fn record_port(&mut self, id: PortId, describe: String) {
         let queues = (0..self.workers.len()).map(|_| None).collect();
-        let record = Some(PortRecord { describe, queues, door: None, leaving: false });
+        let record =
+            Some(PortRecord { describe, queues, door: None, welcomes: None, leaving: false });
         match self.ports.get_mut(usize::from(id.0)) {
             Some(place) => *place = record,
             None => self.ports.push(record),
@@ -396,9 +420,16 @@ impl Switch {
         for queue in 0..self.knocks.len() {
             for _ in 0..self.knocks[queue].len() {
                 let Some(knock) = self.knocks[queue].pop() else { break };
+                self.in_hand += 1;
                 self.take_knock(&knock, now);
             }
         }
+    }
+
+    /// A frame that was taken in hand has come to its end.
+    fn end(&mut self, how: Discard) {
+        self.discards.count(how);
+        self.in_hand = self.in_hand.saturating_sub(1);
     }
 
     fn give(&mut self, worker: usize, order: Order) {
@@ -434,7 +465,13 @@ impl Switch {
     fn read_reports(&mut self) {
         for number in 0..self.workers.len() {
             while let Some(report) = self.workers[number].reports.pop() {
-                self.ledger.note_reported(number);
+                let handle = &mut self.workers[number];
+                if let Report::Mustered(muster) = &report {
+                    handle.awaits.take_if(|awaited| *awaited == muster.number);
+                }
+                if handle.awaits.is_none() {
+                    self.ledger.note_reported(number);
+                }
                 self.read_report(report);
             }
         }
@@ -452,8 +489,9 @@ impl Switch {
             | Report::WayBack(_)
             | Report::Grown(_) => (),
             Report::Session(session) => self.take_session_back(session),
+            Report::Mustered(muster) => self.muster.take(*muster),
             Report::AttachRefused(link, why) => {
-                if let Some(attachment) = self.attached[link.mark.index()].1.as_mut() {
+                if let Some(attachment) = self.user(link.mark) {
                     attachment.refused = Some(why);
                 }
             }

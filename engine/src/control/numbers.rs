@@ -70,6 +70,8 @@
 //! }
 //! ```
 
+pub(super) mod salvage;
+
 use std::collections::BTreeMap;
 
 use strowger_frame::Mark;
@@ -232,7 +234,7 @@ impl Retiring {
 #[must_use = "a withdrawn number that does not come to rest is lost"]
 pub struct Withdrawn {
     numbers: Vec<(u32, u64)>,
-    leaving: Option<Mark>,
+    leaving: Vec<Mark>,
     version: u64,
 }
 
@@ -248,7 +250,7 @@ impl Withdrawn {
 #[must_use = "a withdrawn number that does not come to rest is lost"]
 pub struct Informed {
     numbers: Vec<(u32, u64)>,
-    leaving: Option<Mark>,
+    leaving: Vec<Mark>,
 }
 
 /// Numbers that no worker's table leads by any more.
@@ -256,7 +258,7 @@ pub struct Informed {
 #[must_use = "a withdrawn number that does not come to rest is lost"]
 pub struct Unnamed {
     numbers: Vec<(u32, u64)>,
-    leaving: Option<Mark>,
+    leaving: Vec<Mark>,
 }
 
 /// Numbers whose former user no worker knows under them any more: they may come to rest.
@@ -288,9 +290,15 @@ impl Unnamed {
         Self { numbers, leaving }
     }
 
-    /// The user who is to be dropped by every worker now. None if only aliases go.
-    pub fn leaving(&self) -> Option<Mark> {
-        self.leaving
+    /// The users who are to be dropped by every worker now. None if only aliases go.
+    pub fn leaving(&self) -> &[Mark] {
+        &self.leaving
+    }
+
+    /// These users are to be dropped as well: no table leads to them either.
+    pub fn and_leaving(mut self, more: impl IntoIterator<Item = Mark>) -> Self {
+        self.leaving.extend(more);
+        self
     }
 
     /// Only aliases go, and their user stays: there is no link to drop.
@@ -298,7 +306,7 @@ impl Unnamed {
     /// # Errors
     /// Gives it back if a user leaves.
     pub fn without_user(self) -> Result<Detached, Self> {
-        if self.leaving.is_some() { Err(self) } else { Ok(Detached { numbers: self.numbers }) }
+        if self.leaving.is_empty() { Ok(Detached { numbers: self.numbers }) } else { Err(self) }
     }
 }
 
@@ -435,6 +443,11 @@ impl Numbers {
         }
     }
 
+    /// Whether tables lead by a number to its user.
+    pub fn is_live(&self, slot: u32) -> bool {
+        matches!(self.entries.get(&slot).map(|entry| &entry.usage), Some(Usage::Live { .. }))
+    }
+
     /// Whose former number this is.
     pub fn alias_of(&self, slot: u32) -> Option<Mark> {
         match self.entries.get(&slot)?.usage {
@@ -515,7 +528,7 @@ impl Numbers {
 
     /// Takes all numbers of a user away. `None` if it has none (any more).
     pub fn withdraw(&mut self, user: Mark) -> Option<Withdrawn> {
-        self.withdraw_where(Some(user), |usage| match *usage {
+        self.withdraw_where(vec![user], |usage| match *usage {
             Usage::Live { user: other, .. } | Usage::Alias { user: other, .. } => {
                 (other == user).then_some(Now(0))
             }
@@ -526,7 +539,7 @@ impl Numbers {
 
     /// Takes the aliases away whose time is over. `None` if there are none.
     pub fn expire(&mut self, now: Now) -> Option<Withdrawn> {
-        self.withdraw_where(None, |usage| match *usage {
+        self.withdraw_where(Vec::new(), |usage| match *usage {
             Usage::Alias { until: Some(end), .. } if end <= now => Some(Now(0)),
             _ => None,
         })
@@ -534,7 +547,7 @@ impl Numbers {
 
     fn withdraw_where(
         &mut self,
-        leaving: Option<Mark>,
+        leaving: Vec<Mark>,
         which: impl Fn(&Usage) -> Option<Now>,
     ) -> Option<Withdrawn> {
         let mut numbers = Vec::new();

@@ -21,6 +21,7 @@ mod knocks;
 mod path_mtu;
 mod presence;
 mod rest;
+mod salvage;
 mod spec;
 
 use std::{
@@ -93,6 +94,10 @@ pub(super) struct Peering {
     beacons: Beacons,
     /// When the next session's time comes.
     due: Nanos,
+    /// Indices that no session knows of any more, and when workers are to drop their keys.
+    waning: Vec<(Nanos, SessionIndex)>,
+    /// Sessions have forgotten their keys, and are to make new ones at once.
+    begins_anew: bool,
 }
 
 struct Peer {
@@ -238,6 +243,8 @@ impl Switch {
             budgets: [KNOWN_PER_SECOND, STRANGERS_PER_SECOND].map(Budgets::new),
             beacons: Beacons::default(),
             due: Nanos::ZERO,
+            waning: Vec::new(),
+            begins_anew: false,
         });
         Ok(())
     }
@@ -254,6 +261,9 @@ impl Switch {
     /// Lets strangers' frames in at a port: handshakes, and the data of peers that have moved.
     /// Needed wherever a peer may come from an address that is not written down.
     pub fn welcome_strangers(&mut self, port: PortId, welcome: bool) {
+        if let Some(record) = self.port_mut(port) {
+            record.welcomes = Some(welcome);
+        }
         for worker in 0..self.workers.len() {
             self.give(worker, Order::WelcomeStrangers(port.0, welcome));
         }
@@ -460,15 +470,7 @@ impl Switch {
                     let say = Order::Say(mark, Sealed::Data, None, ArrayVec::new());
                     self.give(owner, say);
                 }
-                Output::Close(index) => {
-                    if let Some(peering) = &mut self.peering {
-                        peering.by_index.remove(&index);
-                        peering.free_places.push_back(place_of(index) as u16);
-                    }
-                    for worker in 0..self.workers.len() {
-                        self.give(worker, Order::Close(index));
-                    }
-                }
+                Output::Close(index) => self.close_session(index),
                 Output::Expired => self.take_expiry(mark, now),
             }
         }
@@ -568,6 +570,10 @@ impl Switch {
     pub(super) fn turn_peering(&mut self, now: Now) {
         let Some(peering) = &mut self.peering else { return };
         let _ = peering.gate.turn(nanos(now), &mut *peering.config.entropy);
+        if std::mem::take(&mut peering.begins_anew) {
+            self.ask_all_anew(now);
+        }
+        let Some(peering) = &mut self.peering else { return };
         if nanos(now) < peering.due {
             return;
         }
@@ -576,6 +582,7 @@ impl Switch {
         let again = shortest.unwrap_or(u64::MAX).clamp(1_000_000, 100_000_000);
         peering.due = nanos(now).plus(Nanos(again));
         let marks: Vec<Mark> = peering.peers.keys().copied().collect();
+        self.end_waning(now);
         for mark in marks {
             let timeout = |switch: &Self| {
                 let peer = switch.peering.as_ref()?.peers.get(&mark)?;
@@ -584,6 +591,7 @@ impl Switch {
             if timeout(self).is_some_and(|due| due <= nanos(now)) {
                 let _ = self.drive(mark, Input::Tick, None, now);
             }
+            self.judge_age(mark, now);
             self.weigh_usage(mark, now);
             self.turn_path(mark, now);
             self.feel_pulse(mark, now);
@@ -646,14 +654,19 @@ impl Switch {
         peer.session.close(&mut outputs);
         for output in outputs {
             if let Output::Close(index) = output {
-                if let Some(peering) = &mut self.peering {
-                    peering.by_index.remove(&index);
-                    peering.free_places.push_back(place_of(index) as u16);
-                }
-                for worker in 0..self.workers.len() {
-                    self.give(worker, Order::Close(index));
-                }
+                self.close_session(index);
             }
+        }
+    }
+
+    /// Has every worker drop a session's keys, and lets its place be used again.
+    fn close_session(&mut self, index: SessionIndex) {
+        if let Some(peering) = &mut self.peering {
+            peering.by_index.remove(&index);
+            peering.free_places.push_back(place_of(index) as u16);
+        }
+        for worker in 0..self.workers.len() {
+            self.give(worker, Order::Close(index));
         }
     }
 

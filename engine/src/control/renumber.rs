@@ -82,11 +82,13 @@ impl Switch {
             port: attach.port,
             at: attach.at,
             behind: attach.behind,
+            sealed: attach.sealed,
             name: attach.name,
             who,
             state: SlotState::Coming,
             tallies,
             refused: None,
+            announced: false,
         });
         self.after_all(given, Step::Publish);
         Ok(slot)
@@ -103,9 +105,10 @@ impl Switch {
     }
 
     fn free_mark(&mut self) -> Result<Mark, AttachError> {
-        let free = self.attached.iter().position(|(_, user)| user.is_none());
-        let index = match free {
-            Some(index) => index,
+        // Below `barred` some worker may still have a link that nobody here knows of.
+        let mut places = self.attached.iter().skip(self.barred);
+        let index = match places.position(|(_, user)| user.is_none()) {
+            Some(index) => self.barred + index,
             None if self.attached.len() < ATTACHED_MAX => {
                 self.attached.push((0, None));
                 self.attached.len() - 1
@@ -115,7 +118,7 @@ impl Switch {
         Ok(Mark::new(index as u16, self.attached[index].0))
     }
 
-    fn user(&mut self, mark: Mark) -> Option<&mut Attachment> {
+    pub(super) fn user(&mut self, mark: Mark) -> Option<&mut Attachment> {
         let (generation, user) = self.attached.get_mut(mark.index())?;
         user.as_mut().filter(|_| *generation == mark.generation())
     }
@@ -220,13 +223,13 @@ impl Switch {
     }
 
     /// Tells every worker that numbers lead nowhere any more, and goes on once they all know.
-    fn remove(&mut self, withdrawn: Withdrawn) {
+    pub(super) fn remove(&mut self, withdrawn: Withdrawn) {
         self.give_tables();
         let told = self.numbers.told(withdrawn);
         self.after_all(told, Step::Remove);
     }
 
-    fn exits(&mut self) -> BTreeMap<u32, Exit> {
+    pub(super) fn exits(&mut self) -> BTreeMap<u32, Exit> {
         let leads = self.numbers.leads();
         let behind = |mark: Mark| self.attached[mark.index()].1.as_ref().map(|user| user.behind);
         let exit = |(slot, lead)| {
@@ -270,7 +273,8 @@ impl Switch {
             Step::Announce(what) => ledger.has_passed(what),
             Step::Rewrite(what) | Step::Retire(what) => ledger.has_passed(what),
             Step::Remove(what) => ledger.has_passed(what),
-            Step::Rest(what) => ledger.has_passed(what),
+            Step::Rest(what) | Step::Recovered(what) => ledger.has_passed(what),
+            Step::Muster(what) => ledger.has_passed(what),
             Step::Grown(what) => ledger.has_passed(what),
             Step::Forget(what) => ledger.has_passed(what),
             Step::Moved(what) => ledger.has_passed(what),
@@ -284,6 +288,7 @@ impl Switch {
             Step::Announce(mark) => {
                 let Ok(passed) = self.ledger.pass(mark) else { return };
                 if let Some(user) = self.user(passed.into_inner()) {
+                    user.announced = true;
                     let slot = user.slot;
                     self.events.push(Event::SlotAttached(slot));
                 }
@@ -292,6 +297,11 @@ impl Switch {
             Step::Retire(moving) => self.retire(moving, now),
             Step::Remove(told) => self.drop_user(told, now),
             Step::Rest(unnamed) => self.rest(unnamed, now),
+            Step::Muster(told) => self.take_muster(told),
+            Step::Recovered(unnamed) => {
+                self.barred = 0;
+                self.rest(unnamed, now);
+            }
             Step::Grown(_) => self.events.push(Event::SchemeGrown),
             Step::Moved(worker) => {
                 if let Ok(passed) = self.ledger.pass(worker) {
@@ -375,30 +385,37 @@ impl Switch {
         match Unnamed::after(passed).without_user() {
             Ok(detached) => self.come_to_rest(detached, now),
             Err(unnamed) => {
-                if let Some(mark) = unnamed.leaving() {
-                    for worker in 0..self.workers.len() {
-                        self.give(worker, Order::Detach(mark));
-                    }
-                }
+                self.drop_links(&unnamed);
                 self.after_all(unnamed, Step::Rest);
             }
         }
     }
 
+    /// Has every worker drop the links of those who leave.
+    pub(super) fn drop_links(&mut self, unnamed: &Unnamed) {
+        for &mark in unnamed.leaving() {
+            for worker in 0..self.workers.len() {
+                self.give(worker, Order::Detach(mark));
+            }
+        }
+    }
+
     fn rest(&mut self, unnamed: Awaited<Unnamed>, now: Now) {
-        let leaving = unnamed.what().leaving();
+        let leaving = unnamed.what().leaving().to_vec();
         let Ok(passed) = self.ledger.pass(unnamed) else { return };
-        let gone = leaving.filter(|&mark| self.user(mark).is_some()).and_then(|mark| {
+        self.come_to_rest(Detached::after(passed), now);
+        for mark in leaving {
+            if self.user(mark).is_none() {
+                continue;
+            }
             let (generation, place) = &mut self.attached[mark.index()];
             *generation = generation.wrapping_add(1);
-            place.take()
-        });
-        self.come_to_rest(Detached::after(passed), now);
-        if let Some(gone) = gone {
-            self.events.push(match gone.refused {
-                Some(why) => Event::AttachRefused(gone.slot, why),
-                None => Event::SlotDetached(gone.slot),
-            });
+            if let Some(gone) = place.take() {
+                self.events.push(match gone.refused {
+                    Some(why) => Event::AttachRefused(gone.slot, why),
+                    None => Event::SlotDetached(gone.slot),
+                });
+            }
         }
     }
 

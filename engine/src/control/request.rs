@@ -313,6 +313,9 @@ pub enum Event {
     SchemeGrown,
     /// No worker has the port any more.
     PortUnplugged(PortId),
+    /// The slow path was begun anew ([`Switch::salvage`](crate::control::Switch::salvage)). Events of
+    /// the moment before may not have been told; what is so now can be asked.
+    SlowPathRestarted,
     /// The link behind the slot has keys, and its peer has shown that it has them, too.
     LinkUp(u32),
     /// Nothing has crossed the link behind the slot for so long that its keys have grown old. The next

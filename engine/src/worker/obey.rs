@@ -128,6 +128,12 @@ impl Worker {
                     link.rights = rights;
                 }
             }
+            Order::Muster(mut muster) => {
+                // There is room for all: nothing is allocated here.
+                muster.links.extend(self.links.iter().flatten().map(|link| link.mark));
+                muster.sessions.extend(self.sessions.indices());
+                return Report::Mustered(muster);
+            }
         }
         Report::Done
     }

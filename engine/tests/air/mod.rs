@@ -7,11 +7,16 @@
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use strowger_crypto::{
-    IdentityKey, Local, NetworkId, Secret, SeededEntropy, StaticPublic, aead::Provider,
+    Entropy, EntropyFailed, IdentityKey, Local, NetworkId, Secret, SeededEntropy, StaticPublic,
+    aead::Provider,
 };
 use strowger_engine::{
     Now,
@@ -337,6 +342,38 @@ pub(crate) fn key(seed: u8) -> StaticPublic {
     *local(seed).static_public()
 }
 
+/// Panics when it was asked for the n-th time, once; 0 is never.
+#[derive(Clone, Default)]
+pub(crate) struct Fuse(Arc<AtomicU64>);
+
+impl Fuse {
+    pub(crate) fn light(&self, calls: u64) {
+        self.0.store(calls, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_lit(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+
+    pub(crate) fn burn(&self) {
+        let left = self.0.load(Ordering::Relaxed);
+        self.0.store(left.saturating_sub(1), Ordering::Relaxed);
+        if left == 1 {
+            resume_unwind(Box::new("injected")); // says nothing on standard error
+        }
+    }
+}
+
+/// A source of randomness that can fail as a bug does.
+struct Fused(SeededEntropy, Fuse);
+
+impl Entropy for Fused {
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), EntropyFailed> {
+        self.1.burn();
+        self.0.fill(bytes)
+    }
+}
+
 /// How a node begins.
 #[derive(Clone, Copy)]
 pub(crate) struct Birth {
@@ -362,6 +399,9 @@ pub(crate) struct Node {
     pub(crate) events: Vec<Event>,
     pub(crate) at: SocketAddr,
     pub(crate) port: PortId,
+    pub(crate) fuse: Fuse,
+    /// How often its slow path was begun anew.
+    pub(crate) restarts: u32,
 }
 
 impl Node {
@@ -378,23 +418,35 @@ impl Node {
         let spec = PoolSpec { trains: 8, singles: 700, huge_pages: false };
         let pools = (0..birth.workers).map(|_| Pool::new(&spec).expect("memory")).collect();
         let (mut switch, workers) = Switch::new(birth.config, pools).expect("sane");
+        let fuse = Fuse::default();
         let config = PeeringConfig {
             local: local(birth.seed),
-            entropy: Box::new(SeededEntropy::new(u64::from(birth.seed) | birth.lives << 8)),
+            entropy: Box::new(Fused(
+                SeededEntropy::new(u64::from(birth.seed) | birth.lives << 8),
+                fuse.clone(),
+            )),
             provider: Provider::DEFAULT,
             wall_at_zero: 1 + birth.lives,
             strangers: birth.strangers,
         };
         switch.set_identity(config, now).expect("an identity");
         let at = host(birth.seed);
-        Self { switch, workers, events: Vec::new(), at, port: PortId(0) }
+        let (events, port, restarts) = (Vec::new(), PortId(0), 0);
+        Self { switch, workers, events, at, port, fuse, restarts }
     }
 
     pub(crate) fn turn(&mut self, now: Now) {
         for worker in &mut self.workers {
             worker.breathe(now);
         }
-        self.events.extend(self.switch.poll(now));
+        match catch_unwind(AssertUnwindSafe(|| self.switch.poll(now))) {
+            Ok(events) => self.events.extend(events),
+            Err(panic) if panic.downcast_ref() != Some(&"injected") => resume_unwind(panic),
+            Err(_) => {
+                self.restarts += 1;
+                self.switch.salvage(now);
+            }
+        }
     }
 
     /// The peer with this seed, at its address or wherever it comes from.

@@ -147,6 +147,10 @@ struct Asked {
 }
 
 impl Questions {
+    pub(super) fn forget(&mut self) {
+        self.waiting.clear();
+    }
+
     /// A number that nobody else waits under, in its low 16 bits too: they are the packet's flow,
     /// by which an error about it is known. Hard to guess for who sees none of them (it is no
     /// secret to those on the way).

@@ -72,6 +72,14 @@ struct Told {
     exit: Option<crate::orders::ExitSight>,
 }
 
+impl Messages {
+    /// Forgets all budgets and questions; numbers go on, so that no late answer is taken for another's.
+    pub(super) fn begin_anew(&mut self) {
+        self.budgets = Budgets::default();
+        self.questions.forget();
+    }
+}
+
 impl Switch {
     /// Takes the workers' punts: as many as were there when it began, so that those who come
     /// meanwhile wait for the next turn.
@@ -88,8 +96,9 @@ impl Switch {
             Punt::Packet { ingress, ingress_slot, rights, at, mut frame } => {
                 let packet_bytes = frame.len().saturating_sub(LINK_HEADER_BYTES);
                 let cause = Cause { ingress, ingress_slot, rights, at, packet_bytes };
+                self.in_hand += 1;
                 let end = self.take_packet(cause, &mut frame, now);
-                self.discards.count(end);
+                self.end(end);
             }
             Punt::Ended(ending) => self.take_ending(ending, now),
             Punt::Said { link, kind, from, frame } => {

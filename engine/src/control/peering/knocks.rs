@@ -92,7 +92,7 @@ impl Switch {
     /// Somebody knocks: a handshake message or a beacon, from anywhere.
     pub(in crate::control) fn take_knock(&mut self, knock: &Knock, now: Now) {
         let outcome = self.judge_knock(knock, now).err().unwrap_or(Discard::Handled);
-        self.discards.count(outcome);
+        self.end(outcome);
     }
 
     fn judge_knock(&mut self, knock: &Knock, now: Now) -> Result<(), Discard> {

@@ -87,6 +87,10 @@ impl Usage {
         self.wanted = self.wanted.map(|_| Nanos(now.0));
     }
 
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.is_some()
+    }
+
     fn has_waited(&self, now: Now) -> bool {
         self.wanted.is_some_and(|since| Nanos(now.0).since(since) >= WAKE_PATIENCE)
     }

@@ -1,0 +1,94 @@
+//! Numbers whose tokens were lost, because the slow path that held them panicked: what is certain of
+//! each of them, and the tokens for what has to be done again. It only ever makes a token of the first
+//! step of a way; nothing that was proved before counts.
+
+use std::collections::BTreeMap;
+
+use strowger_frame::Mark;
+
+use super::{Given, Numbers, Retiring, Usage, Withdrawn};
+use crate::Now;
+
+/// What is to be done again.
+#[must_use = "numbers whose tokens are not made again are lost"]
+pub(in crate::control) struct Salvaged {
+    /// Not published yet.
+    pub(in crate::control) given: Vec<Given>,
+    /// Their users' new numbers are to be written into ways back.
+    pub(in crate::control) retiring: Vec<Retiring>,
+    /// On their way out, wherever they were on it.
+    pub(in crate::control) withdrawn: Withdrawn,
+}
+
+/// What one user has.
+#[derive(Default)]
+struct Holding {
+    /// With their generations, so that the newest is the greatest.
+    live: Vec<(u64, u32)>,
+    coming: Vec<(u64, u32)>,
+}
+
+impl Numbers {
+    /// Looks at every number anew. Those of users who are not there, and those that contradict
+    /// each other, are withdrawn; those at rest begin their rest again, since nobody can say that it
+    /// has been that long.
+    pub(in crate::control) fn salvage(
+        &mut self,
+        is_there: impl Fn(Mark) -> bool,
+        now: Now,
+        quarantine_ns: u64,
+    ) -> Salvaged {
+        let mut users: BTreeMap<Mark, Holding> = BTreeMap::new();
+        for (&slot, entry) in &self.entries {
+            let stamp = (entry.generation, slot);
+            match entry.usage {
+                Usage::Live { user, .. } => users.entry(user).or_default().live.push(stamp),
+                Usage::Coming { user, .. } => users.entry(user).or_default().coming.push(stamp),
+                _ => (),
+            }
+        }
+        users.retain(|user, _| is_there(*user));
+        let newest = |stamps: &[(u64, u32)]| stamps.iter().max().map(|&(_, slot)| slot);
+        let (mut given, mut retiring, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+        let rested = Now(now.0.saturating_add(quarantine_ns));
+        for (&slot, entry) in &mut self.entries {
+            let generation = entry.generation;
+            self.generation = self.generation.max(generation);
+            let mut leave = |usage: &mut Usage, not_before| {
+                *usage = Usage::Withdrawn { not_before };
+                numbers.push((slot, generation));
+            };
+            match entry.usage {
+                Usage::Live { user, .. } => match users.get(&user).map(|has| newest(&has.live)) {
+                    Some(own) if own == Some(slot) => (),
+                    // The one before: its user was moving.
+                    Some(Some(to)) => {
+                        entry.usage = Usage::Alias { user, until: None };
+                        retiring.push(Retiring { slot, generation, to, user });
+                    }
+                    _ => leave(&mut entry.usage, Now(0)),
+                },
+                Usage::Coming { user, not_before } => match users.get(&user) {
+                    Some(has) if newest(&has.coming) == Some(slot) => {
+                        given.push(Given { slot, generation, user });
+                    }
+                    _ => leave(&mut entry.usage, not_before),
+                },
+                Usage::Alias { user, until } => {
+                    match (users.get(&user).and_then(|has| newest(&has.live)), until) {
+                        (None, _) => leave(&mut entry.usage, Now(0)),
+                        (Some(_), Some(_)) => (),
+                        (Some(to), None) => retiring.push(Retiring { slot, generation, to, user }),
+                    }
+                }
+                Usage::Withdrawn { not_before } => leave(&mut entry.usage, not_before),
+                Usage::Resting { ref mut until } | Usage::Kept { ref mut until, .. } => {
+                    *until = rested.max(*until);
+                }
+            }
+        }
+        self.version += 1;
+        let withdrawn = Withdrawn { numbers, leaving: Vec::new(), version: self.version };
+        Salvaged { given, retiring, withdrawn }
+    }
+}

@@ -1,0 +1,134 @@
+//! Sealed links after the slow path has begun anew: workers go on with the keys they have, and every
+//! session makes new ones at once. It never touches a key: those of before are the workers' until
+//! they are too old, and no counter of theirs is known here (R5).
+
+use strowger_crypto::{
+    Nanos,
+    limits::{OPEN_REFUSED_AFTER, SEAL_REFUSED_AFTER},
+    link_header::SessionIndex,
+    session::Input,
+};
+use strowger_frame::Mark;
+
+use super::{super::Switch, LinkState, Peering, Pulse, nanos};
+use crate::{Now, limits::SESSIONS_MAX, orders::Order, session::place_of};
+
+impl Peering {
+    /// Keeps what is a fact about each peer, and begins the rest anew.
+    fn begin_anew(&mut self, is_there: impl Fn(Mark) -> bool, workers: usize, now: Now) {
+        self.peers.retain(|mark, _| is_there(*mark));
+        self.by_key = self.peers.iter().map(|(mark, peer)| (peer.spec.key.0, *mark)).collect();
+        for peer in self.peers.values_mut() {
+            peer.session.begin_anew();
+            peer.challenge = None;
+            peer.pulse = Pulse { answered: true, ..Pulse::default() };
+            if usize::from(peer.owner) >= workers {
+                peer.owner = 0;
+            }
+        }
+        self.by_address.clear();
+        for (mark, peer) in &self.peers {
+            if let Some(at) = peer.at {
+                self.by_address.entry((peer.spec.port, at)).or_insert(*mark);
+            }
+        }
+        self.waning.clear();
+        self.free_places = (1..SESSIONS_MAX as u16).chain([0]).collect();
+        let indices: Vec<SessionIndex> = self.by_index.keys().copied().collect();
+        self.wane(&indices, now);
+        self.due = Nanos::ZERO;
+        self.begins_anew = true;
+    }
+
+    /// No session knows of these: what comes under them is opened as long as keys may live.
+    fn wane(&mut self, indices: &[SessionIndex], now: Now) {
+        let until = nanos(now).plus(OPEN_REFUSED_AFTER);
+        for &index in indices {
+            let is_known = self.waning.iter().any(|&(_, other)| other == index)
+                || self.peers.values().any(|peer| peer.session.owns(index));
+            if !is_known {
+                self.waning.push((until, index));
+                self.free_places.retain(|&free| usize::from(free) != place_of(index));
+            }
+        }
+    }
+}
+
+impl Switch {
+    /// Whether the peer behind a sealed link is known: else it was half made.
+    pub(in crate::control) fn has_peer(&self, mark: Mark) -> bool {
+        self.peering.as_ref().is_none_or(|peering| peering.peers.contains_key(&mark))
+    }
+
+    /// Begins all sessions anew. Handshakes begin with the next turn.
+    pub(in crate::control) fn salvage_peering(&mut self, now: Now) {
+        let (attached, workers) = (&self.attached, self.workers.len());
+        let is_there = |mark: Mark| {
+            let place = attached.get(mark.index());
+            place.is_some_and(|(generation, user)| {
+                *generation == mark.generation() && user.is_some()
+            })
+        };
+        let Some(peering) = &mut self.peering else { return };
+        peering.begin_anew(is_there, workers, now);
+        let reachable = peering.peers.iter().filter(|(_, peer)| peer.at.is_some());
+        let at: Vec<_> = reachable.filter_map(|(&mark, peer)| Some((mark, peer.at?))).collect();
+        for (mark, at) in at {
+            // They may have been told where it is, or not.
+            for worker in 0..workers {
+                self.give(worker, Order::Readdress(mark, at));
+            }
+        }
+    }
+
+    /// Every peer that had a link and whose address is known is asked for new keys, once where we would
+    /// wait for it otherwise.
+    pub(super) fn ask_all_anew(&mut self, now: Now) {
+        let Some(peering) = &self.peering else { return };
+        let mut all = Vec::new();
+        for (&mark, peer) in peering.peers.iter().filter(|(_, peer)| peer.at.is_some()) {
+            let is_wanted = peer.usage.is_wanted();
+            if is_wanted || peer.state == LinkState::Up {
+                all.push((mark, is_wanted));
+            }
+        }
+        for (mark, is_wanted) in all {
+            // Nobody has said anything yet that could be refused.
+            let _ = self.drive(mark, Input::Wanted, None, now);
+            if !is_wanted {
+                let _ = self.drive(mark, Input::Unwanted, None, now);
+            }
+        }
+    }
+
+    /// What workers say that they have, and no session knows of, ends when it is too old.
+    pub(in crate::control) fn wane_unknown(&mut self, sessions: &[SessionIndex], now: Now) {
+        if let Some(peering) = &mut self.peering {
+            let known = |index: &&SessionIndex| !peering.by_index.contains_key(*index);
+            let unknown: Vec<_> = sessions.iter().filter(known).copied().collect();
+            peering.wane(&unknown, now);
+        }
+    }
+
+    /// Drops keys that outlived the session that knew them.
+    pub(super) fn end_waning(&mut self, now: Now) {
+        let Some(peering) = &mut self.peering else { return };
+        let is_over = |&(until, _): &(Nanos, SessionIndex)| until <= nanos(now);
+        let (over, rest): (Vec<_>, Vec<_>) = peering.waning.drain(..).partition(is_over);
+        peering.waning = rest;
+        for (_, index) in over {
+            self.close_session(index);
+        }
+    }
+
+    /// A link whose newest keys are too old to seal with is down, whether or not its session knows
+    /// of them.
+    pub(super) fn judge_age(&mut self, mark: Mark, now: Now) {
+        let Some(peer) = self.peering.as_ref().and_then(|p| p.peers.get(&mark)) else { return };
+        let end =
+            peer.keys_since.map_or(Nanos::ZERO, |since| nanos(since).plus(SEAL_REFUSED_AFTER));
+        if peer.state == LinkState::Up && !peer.session.is_up() && end <= nanos(now) {
+            self.take_expiry(mark, now);
+        }
+    }
+}

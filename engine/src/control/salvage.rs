@@ -1,0 +1,226 @@
+//! The slow path begun anew in the midst of things, after a panic: what is a plain fact is taken over
+//! and looked at again, everything else is made anew, and what was half done is done again or undone.
+//! It believes no token, no count and no promise of before.
+//!
+//! | taken over | made anew |
+//! |---|---|
+//! | the rings to the workers, with the orders that wait | the ledger: it begins with the answer to a muster |
+//! | attachments, ports, tallies, shared queues | the workers' tables and ways back, all of them |
+//! | numbers and whose they are | tokens; quarantines and the time of aliases begin again (R1) |
+//! | peers, their addresses, stamps that were used, when keys were made | sessions, handshakes, challenges, questions, budgets |
+//!
+//! Orders that were given and not carried out are carried out first, in their order: each of them was
+//! decided once, and a worker that has some of them and not others is what the muster is for. It
+//! comes behind the new tables, so the workers' answers prove that no table of before is in use, and
+//! say which links each of them has. Links that nobody knows, or that not every worker has, go the
+//! way that every link goes; only then do numbers that were withdrawn before come to rest.
+
+use std::{collections::BTreeSet, mem};
+
+use strowger_crypto::link_header::SessionIndex;
+use strowger_frame::Mark;
+
+use super::{
+    Event, PortId, SlotState, Step, Switch,
+    ledger::{Awaited, Ledger},
+    numbers::{Informed, Unnamed, salvage::Salvaged},
+    table,
+};
+use crate::{
+    Now,
+    director::Slot,
+    discard::Discard,
+    orders::{Growth, Muster, Order},
+    slots::WayBack,
+};
+
+/// What the workers say that they have.
+#[derive(Debug, Default)]
+pub(super) struct Mustering {
+    /// Counts musters, so that an answer to an older one is not taken for this one's.
+    number: u64,
+    /// Who was attached when it was asked.
+    expected: Vec<Mark>,
+    /// Of each worker that has answered.
+    links: Vec<BTreeSet<Mark>>,
+    sessions: Vec<SessionIndex>,
+}
+
+impl Mustering {
+    pub(super) fn take(&mut self, muster: Muster) {
+        if muster.number == self.number {
+            self.links.push(muster.links.into_iter().collect());
+            self.sessions.extend(muster.sessions);
+        }
+    }
+}
+
+impl Switch {
+    /// Begins anew after a method of this switch has panicked; [`poll`](Self::poll) goes on from here.
+    /// Workers are not disturbed: what they have, they go on with. What was being changed is done again
+    /// or undone, and told by events. Until [`is_settled`](Self::is_settled) fewer marks are free
+    /// than otherwise.
+    ///
+    /// It calls nothing that was handed in from outside (no bell, no source of randomness), so that
+    /// what has panicked once does not panic here.
+    pub fn salvage(&mut self, now: Now) {
+        let now = self.clock.turn(now);
+        self.now = now;
+        let in_hand = mem::take(&mut self.in_hand);
+        self.discards.count_many(Discard::Abandoned, in_hand);
+        self.pending.clear();
+        self.deferred.clear();
+        self.messages.begin_anew();
+        self.ledger = Ledger::new(self.workers.len());
+        self.muster = Mustering { number: self.muster.number + 1, ..Mustering::default() };
+        for handle in &mut self.workers {
+            handle.awaits = Some(self.muster.number);
+        }
+
+        let Salvaged { given, retiring, withdrawn } = self.salvage_numbers(now);
+        let moving: Vec<(Mark, u32)> = retiring.iter().map(|r| (r.user(), r.slot())).collect();
+        let announced = self.salvage_attached();
+        self.tell_all_anew(&moving);
+        let told = self.numbers.told(withdrawn);
+        self.muster.expected = self.attachments().map(|(mark, _)| mark).collect();
+        for worker in 0..self.workers.len() {
+            // What is given from here on is in the ledger.
+            self.give(worker, Order::Muster(Box::new(Muster::new(self.muster.number))));
+        }
+
+        self.after_all(told, Step::Muster);
+        for given in given {
+            self.after_all(given, Step::Publish);
+        }
+        for mark in announced {
+            self.after_all(mark, Step::Announce);
+        }
+        for retiring in retiring {
+            self.after_all(retiring, Step::Rewrite);
+        }
+        self.salvage_ports();
+        self.salvage_peering(now);
+        self.events.push(Event::SlowPathRestarted);
+    }
+
+    fn salvage_numbers(&mut self, now: Now) -> Salvaged {
+        let (attached, peering) = (&self.attached, self.peering.is_some());
+        let half_made = |mark: Mark, sealed: bool| peering && sealed && !self.has_peer(mark);
+        let is_there = |mark: Mark| {
+            let Some((generation, Some(user))) = attached.get(mark.index()) else { return false };
+            *generation == mark.generation()
+                && user.state != SlotState::Leaving
+                && !half_made(mark, user.sealed)
+        };
+        let there: BTreeSet<Mark> =
+            self.attachments().map(|(mark, _)| mark).filter(|&mark| is_there(mark)).collect();
+        self.numbers.salvage(|mark| there.contains(&mark), now, self.config.quarantine_ns)
+    }
+
+    /// Who is attached by what numbers say; returns those who are to be announced yet.
+    fn salvage_attached(&mut self) -> Vec<Mark> {
+        let mut unannounced = Vec::new();
+        self.barred = self.attached.len();
+        for index in 0..self.attached.len() {
+            let (generation, place) = &mut self.attached[index];
+            let Some(user) = place else {
+                // Somebody may have been on the way to this place.
+                *generation = generation.wrapping_add(1);
+                continue;
+            };
+            let mark = Mark::new(index as u16, *generation);
+            let Some(slot) = self.numbers.of_user(mark) else {
+                user.state = SlotState::Leaving;
+                continue;
+            };
+            user.slot = slot;
+            if self.numbers.is_live(slot) {
+                if user.state == SlotState::Coming {
+                    user.state = SlotState::Attached;
+                }
+                if !user.announced {
+                    unannounced.push(mark);
+                }
+            } else {
+                user.state = SlotState::Coming;
+            }
+        }
+        unannounced
+    }
+
+    /// Gives every worker the tables and ways back as they are to be. Not in the ledger, which begins
+    /// behind them.
+    fn tell_all_anew(&mut self, moving: &[(Mark, u32)]) {
+        let exits = self.exits();
+        for worker in 0..self.workers.len() {
+            // `check` has made a table of this scheme before.
+            let Ok(table) = table(&self.config, &exits) else { continue };
+            // A number is written only where every table leads by it.
+            let written = |mark: Mark, slot: u32| {
+                moving.iter().find(|(user, _)| *user == mark).map_or(slot, |&(_, old)| old)
+            };
+            let way_back = |slot| WayBack::new(&self.config.scheme, Slot::new(slot));
+            let ways_back = self
+                .attachments()
+                .map(|(mark, user)| (mark, way_back(written(mark, user.slot))))
+                .collect();
+            let growth = Box::new(Growth { table, ways_back });
+            self.workers[worker].waiting.push_back(Order::Grow(growth));
+        }
+    }
+
+    fn salvage_ports(&mut self) {
+        let mut leaving = Vec::new();
+        for number in 0..self.ports.len() {
+            let Some(record) = &self.ports[number] else { continue };
+            let id = PortId(number as u16);
+            if record.leaving {
+                leaving.push(id);
+            } else if let Some(welcome) = record.welcomes {
+                self.welcome_strangers(id, welcome);
+            }
+        }
+        for id in leaving {
+            for worker in 0..self.workers.len() {
+                self.give(worker, Order::Unplug(id.0));
+            }
+            self.after_all(id, Step::Forget);
+        }
+    }
+
+    /// Every worker has the new tables, and has said what else it has.
+    pub(super) fn take_muster(&mut self, told: Awaited<Informed>) {
+        let Ok(passed) = self.ledger.pass(told) else { return };
+        let Mustering { number, expected, links, sessions } = mem::take(&mut self.muster);
+        self.muster.number = number;
+        self.wane_unknown(&sessions, self.now);
+
+        let stays: BTreeSet<Mark> = self
+            .attachments()
+            .filter(|(_, user)| user.state != SlotState::Leaving)
+            .map(|(mark, _)| mark)
+            .collect();
+        let leaving: BTreeSet<Mark> = links
+            .iter()
+            .flatten()
+            .copied()
+            .chain(self.attachments().map(|(mark, _)| mark))
+            .filter(|mark| !stays.contains(mark))
+            .collect();
+        let unnamed = Unnamed::after(passed).and_leaving(leaving);
+        self.drop_links(&unnamed);
+        self.after_all(unnamed, Step::Recovered);
+
+        let is_everywhere = |mark: &Mark| links.iter().all(|has| has.contains(mark));
+        for mark in expected.iter().filter(|&mark| stays.contains(mark) && !is_everywhere(mark)) {
+            // Its order was lost, or some worker's port would not have it.
+            if let Some(withdrawn) = self.numbers.withdraw(*mark) {
+                if let Some(user) = self.user(*mark) {
+                    user.state = SlotState::Leaving;
+                }
+                self.drop_peer(*mark);
+                self.remove(withdrawn);
+            }
+        }
+    }
+}
