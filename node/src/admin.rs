@@ -102,6 +102,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a client asks of the slow path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
+    /// Have the slow path panic: for tests of what comes after.
+    #[cfg(debug_assertions)]
+    Panic,
     Slots,
     Ports,
     Discards,
@@ -189,6 +192,8 @@ pub(crate) struct Status {
     pub(crate) identity: Option<PeerId>,
     /// Whether no link may be plain.
     pub(crate) sealed: bool,
+    /// How often the slow path has begun anew after a panic.
+    pub(crate) restarts: u64,
 }
 
 /// A bound control socket. Its file goes when this is dropped.
@@ -603,6 +608,8 @@ fn read_request(line: &[u8]) -> Result<Asked, String> {
         return Err(format!("a request is {WANTED}"));
     };
     let question = match (verb.as_str(), what.as_str()) {
+        #[cfg(debug_assertions)]
+        ("panic", Some("slow_path")) => Question::Panic,
         ("show", Some("slots")) => Question::Slots,
         ("show", Some("ports")) => Question::Ports,
         ("show", Some("discards")) => Question::Discards,

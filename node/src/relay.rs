@@ -3,6 +3,7 @@
 
 mod changes;
 mod questions;
+mod restart;
 
 use std::{
     io::{self, Write},
@@ -30,6 +31,7 @@ use strowger_io::{Doorbell, Ringer, Waiter};
 use self::{
     changes::{Change, Changes},
     questions::Questions,
+    restart::{Restarts, caught, keep_quiet},
 };
 use crate::{
     admin::{Answer, AttachWish, Control, Question, Server},
@@ -138,7 +140,10 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
         changes: Changes::default(),
         journal: journal.clone(),
         questions: Questions::default(),
+        restarts: Restarts::default(),
+        recovering: false,
     };
+    keep_quiet();
     relay.note(&early);
     relay.say_slots(said);
     let server = control.serve(letterbox, journal)?;
@@ -200,6 +205,9 @@ struct Relay {
     /// What came true, for whoever asks.
     journal: Journal,
     questions: Questions,
+    restarts: Restarts,
+    /// The slow path has begun anew, and not everything that it was doing has been done or undone.
+    recovering: bool,
 }
 
 impl Relay {
@@ -208,7 +216,7 @@ impl Relay {
             // Armed first: whoever rings from here on is not missed.
             inbox.doorbell.arm();
             let began = Instant::now();
-            self.turn();
+            self.turn()?;
             if let Some(dead) = self.topology.running.iter().position(Running::has_died) {
                 let line = format!("worker {dead} died, a bug of ours; please report what it said");
                 return Err(Failure::new(Exit::Died, line));
@@ -217,7 +225,9 @@ impl Relay {
             while let Ok(request) = inbox.requests.try_recv() {
                 asked = true;
                 match request {
-                    Request::Ask(question, client) => self.answer(question, client),
+                    Request::Ask(question, client) => {
+                        self.guarded(|relay| relay.answer(question, client))?;
+                    }
                     Request::Stop => return Ok(()),
                 }
             }
@@ -233,8 +243,46 @@ impl Relay {
         if self.topology.identity.is_some() { SEALED_TICK } else { IDLE_TICK }
     }
 
-    /// One turn of the slow path.
-    fn turn(&mut self) {
+    /// One turn of the slow path, which may begin anew in it.
+    ///
+    /// # Errors
+    /// It has panicked too often.
+    fn turn(&mut self) -> Result<(), Failure> {
+        self.guarded(Self::turn_once)?;
+        if self.recovering && self.topology.switch.is_settled() {
+            self.recovering = false;
+            // Whatever they asked for has come true by now, or never will.
+            self.changes.give_up();
+        }
+        Ok(())
+    }
+
+    /// Does something as the slow path. If it panics the slow path begins anew: workers go on with
+    /// what they have, and what was half done is done again or undone.
+    fn guarded(&mut self, what: impl FnOnce(&mut Self)) -> Result<(), Failure> {
+        let Err(words) = caught(|| what(self)) else { return Ok(()) };
+        let too_often = !self.restarts.may_begin(Instant::now());
+        let salvaged = caught(|| {
+            let Topology { switch, clock, .. } = &mut self.topology;
+            switch.salvage(clock.now());
+        });
+        if too_often || salvaged.is_err() {
+            let line = format!(
+                "the slow path panics again and again, a bug of ours; please report: {words}"
+            );
+            return Err(Failure::new(Exit::Died, line));
+        }
+        let line = words.replace(['\n', '\r'], " ");
+        let _ = writeln!(
+            io::stderr(),
+            "strowger: the slow path panicked and begins anew, a bug of ours; please report: {line}"
+        );
+        self.questions.give_up();
+        self.recovering = true;
+        Ok(())
+    }
+
+    fn turn_once(&mut self) {
         self.keep_state(false);
         let events = self.topology.switch.poll(self.topology.clock.now());
         self.keep_state(!events.is_empty());
@@ -278,6 +326,8 @@ impl Relay {
     fn answer(&mut self, question: Question, client: SyncSender<Answer>) {
         let Topology { switch, clock, .. } = &mut self.topology;
         let answer = match question {
+            #[cfg(debug_assertions)]
+            Question::Panic => panic!("a client of this debug build asked for it"),
             Question::Slots => Answer::Slots(switch.slots(), clock.now(), self.names()),
             Question::Ports => Answer::Ports(switch.ports(), self.topology.ports.clone()),
             Question::Discards => Answer::Discards(switch.balance(), switch.ports(), self.names()),
@@ -355,6 +405,7 @@ impl Relay {
             balance: switch.balance(),
             identity: self.topology.identity,
             sealed: self.is_sealed(),
+            restarts: self.restarts.count(),
         }))
     }
 
@@ -486,7 +537,7 @@ impl Relay {
         for worker in std::mem::take(&mut self.topology.running) {
             drop(worker.stop());
         }
-        self.turn();
+        self.turn()?;
         let balance = self.topology.switch.balance();
         let _ = say_counters(said, &ports, &self.names(), &balance);
         if settled && balance.is_even() {
@@ -501,7 +552,9 @@ impl Relay {
     fn settle(&mut self) -> bool {
         let deadline = Instant::now() + STOP_MAX;
         loop {
-            self.turn();
+            if self.turn().is_err() {
+                return false;
+            }
             if self.topology.switch.is_settled() {
                 return true;
             }

@@ -541,6 +541,10 @@ fn status_shown(answer: &Value) -> String {
     say("version", text(&answer["version"]));
     say("process", text(&answer["pid"]));
     say("up", format!("{uptime:.1} s"));
+    let restarts = answer["slow_path_restarts"].as_u64().unwrap_or_default();
+    if restarts > 0 {
+        say("slow path", format!("began anew {restarts} times after a panic: please report it"));
+    }
     let sealed = answer["sealed"] == true;
     say("links", if sealed { "sealed" } else { "plain, not sealed, where so written" }.to_owned());
     say("identity", text(&answer["identity"]));

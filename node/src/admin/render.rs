@@ -311,6 +311,7 @@ fn status(of: &Status) -> Value {
         "pid": std::process::id(),
         "uptime_s": of.uptime.as_secs_f64(),
         "sealed": of.sealed,
+        "slow_path_restarts": of.restarts,
         "identity": of.identity.map(|id| id.to_string()),
         "workers": of.workers,
         "cores": of.cores,

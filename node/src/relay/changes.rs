@@ -66,6 +66,15 @@ impl Changes {
         self.0.push((change, client));
     }
 
+    /// Tells everybody who still waits that nothing more will be heard.
+    pub(super) fn give_up(&mut self) {
+        for (_, client) in self.0.drain(..) {
+            let why =
+                "the slow path began anew meanwhile; `strowger show slots` says what came of it";
+            let _ = client.try_send(Answer::Declined(why.to_owned()));
+        }
+    }
+
     /// Tells whoever waited for this event.
     pub(super) fn take(&mut self, event: &Event) {
         let waits = |(change, _): &(Change, _)| change.answer_to(event).is_some();
@@ -123,5 +132,8 @@ mod tests {
         changes.take(&Event::SchemeGrown);
         assert!(matches!(grown[1].try_recv(), Ok(Answer::Grown(_, 255))));
         assert!(changes.0.is_empty());
+        let left = waiting(&mut changes, Change::Attach(5));
+        changes.give_up();
+        assert!(matches!(left.try_recv(), Ok(Answer::Declined(_))) && changes.0.is_empty());
     }
 }

@@ -40,6 +40,14 @@ impl Questions {
         }
     }
 
+    /// Nothing more will come of any of them.
+    pub(super) fn give_up(&mut self) {
+        for asked in self.0.iter_mut().filter(|asked| !asked.done) {
+            asked.answers.push(Answer::Silence);
+            asked.done = true;
+        }
+    }
+
     /// What has come since this was last asked, and whether that is all; `None` if nobody asked such
     /// a question, or its answers were fetched already.
     pub(super) fn fetch(&mut self, id: QuestionId) -> Option<(Vec<Answer>, bool)> {
@@ -68,5 +76,7 @@ mod tests {
         questions.take(QuestionId(7), Answer::Silence);
         assert_eq!(questions.fetch(QuestionId(7)), Some((vec![Answer::Silence], true)));
         assert_eq!(questions.fetch(QuestionId(7)), None);
+        questions.give_up();
+        assert_eq!(questions.fetch(QuestionId(8)), Some((vec![Answer::Silence], true)));
     }
 }

@@ -1,0 +1,128 @@
+//! The slow path of a relay as a process panics: it begins anew while packets go on, and one that does
+//! so again and again ends the relay. The panic is asked for on the control socket, which only a debug
+//! build does. Nothing here sleeps.
+#![cfg(debug_assertions)]
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use serde_json::Value;
+
+use trial::{
+    eventually,
+    homes::{Home, Relay, assert_exchange, until_up},
+};
+
+const PANIC: &str = r#"{"panic":"slow_path"}"#;
+
+fn restarts(relay: &Relay<'_>) -> u64 {
+    relay.ask(r#"{"show":"status"}"#)["slow_path_restarts"].as_u64().unwrap()
+}
+
+fn handshakes(relay: &Relay<'_>) -> u64 {
+    relay.ask(r#"{"show":"peers"}"#)["peers"][0]["handshakes"].as_u64().unwrap()
+}
+
+#[test]
+fn r10_a_slow_path_that_panics_begins_anew_and_links_go_on() {
+    let (a, b) = (Home::new(), Home::new());
+    let first = a.start(&b.key, Some(b.at), "");
+    let second = b.start(&a.key, None, "");
+    until_up([&first, &second]);
+    let (mut at_a, mut at_b) = (first.client(), second.client());
+    assert_exchange(&mut at_a, &mut at_b);
+    for round in 1..=3 {
+        let before = handshakes(&first);
+        assert_eq!(first.ask(PANIC)["kind"], "no_answer");
+        // At once: the workers have the keys.
+        for _ in 0..20 {
+            assert_exchange(&mut at_a, &mut at_b);
+        }
+        assert_eq!(restarts(&first), round);
+        eventually("new keys", || (handshakes(&first) > before).then_some(()));
+        until_up([&first, &second]);
+        assert_exchange(&mut at_a, &mut at_b);
+    }
+    assert_eq!(first.events("slow_path_restarted").len(), 3);
+    // It makes new links, and takes slots away as before.
+    let detached = first.ask(r#"{"detach":2}"#);
+    assert_eq!(detached["detached"], 2, "{detached}");
+    let attach = format!(
+        r#"{{"attach":{{"name":"again","key":"{}","address":"{}","listener":"{}"}}}}"#,
+        b.key,
+        b.at,
+        first.ask(r#"{"show":"ports"}"#)["ports"][0]["name"].as_str().unwrap()
+    );
+    let attached = first.ask(&attach);
+    assert!(attached["attached"].is_u64(), "{attached}");
+    until_up([&first, &second]);
+    first.stop();
+    second.stop();
+}
+
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn ask(directory: &Path, request: &str) -> Option<Value> {
+    let mut stream = UnixStream::connect(directory.join("control")).ok()?;
+    writeln!(stream, "{request}").ok()?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).ok()?;
+    serde_json::from_str(&line).ok()
+}
+
+#[test]
+fn a_slow_path_that_panics_again_and_again_ends_the_relay_and_the_state_file_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
+    let shown = dir.to_str().unwrap();
+    let config = format!(
+        "control.socket = \"{shown}/control\"\nswitch.state = \"{shown}/state\"\n\
+         [[unix]]\nname = \"one\"\npath = \"{shown}/one\"\n\
+         [[unix]]\nname = \"two\"\npath = \"{shown}/two\"\n"
+    );
+    fs::write(dir.join("relay.toml"), config).unwrap();
+    let start = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_strowger"));
+        let file = dir.join("relay.toml");
+        command.args(["relay", "--config", file.to_str().unwrap()]);
+        command.env_remove("RUST_BACKTRACE").stdout(Stdio::null()).stderr(Stdio::piped());
+        Ended(command.spawn().expect("it runs"))
+    };
+    let slots = || {
+        let mut answer = eventually("it answers", || ask(dir, r#"{"show":"slots"}"#));
+        let rows = answer["slots"].take();
+        let rows = rows.as_array().unwrap().iter();
+        rows.map(|row| (row["slot"].clone(), row["name"].clone())).collect::<Vec<_>>()
+    };
+    let mut relay = start();
+    let before = slots();
+    assert_eq!(before.len(), 2);
+    let code = eventually("it ends", || {
+        let _ = ask(dir, PANIC);
+        relay.0.try_wait().unwrap()
+    });
+    assert_eq!(code.code(), Some(6));
+    let mut said = String::new();
+    relay.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 6, "{said}");
+    assert!(lines[..5].iter().all(|line| line.contains("begins anew")), "{said}");
+    assert!(lines[5].contains("again and again") && lines[5].contains("relay.rs"), "{said}");
+    let _second = start();
+    assert_eq!(slots(), before);
+}
