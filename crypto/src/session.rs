@@ -333,7 +333,7 @@ impl Session {
         (self.cookie, self.third) = (None, None);
         (self.tries, self.confirms) = (0, 0);
         (self.rest_until, self.confirm_at) = (Nanos::ZERO, Nanos::ZERO);
-        (self.worn, self.sealing) = (false, false);
+        (self.worn, self.lost, self.sealing) = (false, false, false);
     }
 
     /// When [`Input::Tick`] is due, if ever.

@@ -17,8 +17,13 @@ impl Peering {
     /// Keeps what is a fact about each peer, and begins the rest anew.
     fn begin_anew(&mut self, is_there: impl Fn(Mark) -> bool, workers: usize, now: Now) {
         self.peers.retain(|mark, _| is_there(*mark));
-        self.by_key = self.peers.iter().map(|(mark, peer)| (peer.spec.key.0, *mark)).collect();
-        for peer in self.peers.values_mut() {
+        self.by_key.clear();
+        for (mark, peer) in &mut self.peers {
+            peer.key = peer.session.peer().copied();
+            if let Some(key) = &peer.key {
+                self.by_key.insert(key.0, *mark);
+                self.config.local.remember(key);
+            }
             peer.session.begin_anew();
             peer.challenge = None;
             peer.pulse = Pulse { answered: true, ..Pulse::default() };
