@@ -265,3 +265,24 @@ fn few_frames_wait_in_all() {
     assert_eq!(hub.free(), free);
     hub.assert_even();
 }
+
+#[test]
+fn nothing_waits_for_a_peer_that_was_never_there() {
+    let (air, mut now) = (Air::default(), Now(1));
+    let mut alone = Node::new(&air, &Birth::new(1), now);
+    let (own, mut endpoint) = alone.endpoint();
+    // One whose address is not known and who has never come, and one who does not answer.
+    for (seed, is_known) in [(2, false), (3, true)] {
+        let slot = alone.peer(seed, is_known, now);
+        let before = alone.count(Discard::LinkDown);
+        for _ in 0..4 {
+            now.0 += SECOND;
+            alone.turn(now);
+        }
+        send(&mut endpoint, path(&[hop(own, slot), hop(2, 2)]), b"anybody?");
+        alone.turn(now);
+        assert_eq!(alone.count(Discard::LinkDown), before + 1, "{is_known}");
+        assert_eq!(alone.view(seed).state, LinkState::Down);
+    }
+    alone.assert_even();
+}

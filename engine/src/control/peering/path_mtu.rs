@@ -37,10 +37,10 @@ const PRESUMED: u16 = 1_500 - IPV6_UDP_BYTES;
 const BASE: u16 = 1_280 - IPV6_UDP_BYTES;
 
 /// Lengths that paths have, so that most searches end soon: tunnels, PPPoE, Ethernet and its jumbo
-/// frames, over IPv6 and UDP, IPv4 and UDP, and bare.
+/// frames, over IPv6 and UDP, IPv4 and UDP, and bare but for a length of two bytes.
 const COMMON: [u16; 14] = [
-    BASE, 1_252, 1_352, 1_372, 1_392, 1_412, 1_444, 1_464, PRESUMED, 1_472, 1_500, 8_952, 8_972,
-    9_000,
+    BASE, 1_252, 1_352, 1_372, 1_392, 1_412, 1_444, 1_464, PRESUMED, 1_472, 1_498, 8_952, 8_972,
+    8_998,
 ];
 
 /// A challenge is asked so often before it counts as unanswered (MAX_PROBES).
@@ -360,9 +360,9 @@ mod tests {
 
     #[test]
     fn a_usual_path_is_found_within_ten_seconds() {
-        for takes in [1_452, 1_472, 1_500, 8_952, 8_972, 9_216] {
+        for takes in [1_452, 1_472, 1_498, 8_952, 8_972, 8_998, 9_216] {
             let (mut mtu, mut now, mut frames) = (PathMtu::new(9_216), Nanos::ZERO, 0);
-            run(&mut mtu, takes, &mut now, 15, &mut frames);
+            run(&mut mtu, takes, &mut now, 10, &mut frames);
             assert!(mtu.is_found() && mtu.limit() == takes, "{takes}: {mtu:?}");
         }
     }

@@ -1,0 +1,98 @@
+//! Two relays as processes in two network namespaces, on a path that takes less than one end's
+//! interface: it is found what it takes, and shown, and kept to. It never sleeps.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use serde_json::Value;
+
+use trial::{DEADLINE, eventually, packet, wires::*};
+
+/// Bytes of a packet's frame that are no payload: link header, switch header, tag.
+const AROUND: usize = 8 + 16 + 16;
+
+/// An endpoint at slot 4 and a peer behind UDP at slot 2.
+fn by_udp(key: &str, own: u8, peer: u8) -> String {
+    format!(
+        "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n\
+         [[udp]]\naddress = \"10.77.0.{own}:7000\"\n\
+         [[unix]]\nname = \"local\"\npath = \"DIR/local\"\nslot = 4\n\
+         [[peer]]\nname = \"peer\"\nkey = \"{key}\"\nslot = 2\naddress = \"10.77.0.{peer}:7000\"\n"
+    )
+}
+
+fn link(relay: &Relay) -> Value {
+    relay.ask(r#"{"show":"links"}"#)["links"][0].take()
+}
+
+fn too_big(relay: &Relay) -> u64 {
+    relay.ask(r#"{"show":"discards"}"#)["discards"]["too_big"].as_u64().unwrap_or_default()
+}
+
+/// That both find that their way takes frames of so many bytes, say so, and send none that is longer.
+fn assert_found(relays: &[Relay; 2], found: [usize; 2]) {
+    until_up(&[&relays[0], &relays[1]]);
+    for (relay, bytes) in relays.iter().zip(found) {
+        eventually("it is found what the path takes", || {
+            let link = link(relay);
+            (link["mtu"] == bytes && link["mtu_found"] == true).then_some(())
+        });
+        assert_eq!(link(relay)["mtu_agreed"], 9216);
+        let socket = relay.path("control");
+        let shown = words(&format!("{STROWGER} show links --socket {}", socket.display())).unwrap();
+        assert!(shown.contains(&format!(" {bytes} ")), "{shown}");
+        let events = relay.ask(r#"{"show":"events"}"#).to_string();
+        assert!(events.contains("path_mtu"), "{events}");
+    }
+    let [a, b] = relays;
+    let (mut at_a, mut at_b) = (a.client(), b.client());
+    let way = [(4, 2), (2, 4)];
+    for _ in 0..20 {
+        assert_passes(&mut at_a, &mut at_b, &way, &vec![1; found[0] - AROUND]);
+        assert_passes(&mut at_b, &mut at_a, &way, &vec![2; found[1] - AROUND]);
+    }
+    assert!(at_a.send(&packet(&way, &vec![3; found[0] - AROUND + 1]), DEADLINE).unwrap());
+    eventually("one byte more is too much", || (too_big(a) == 1).then_some(()));
+    assert_eq!(too_big(b), 0);
+}
+
+#[test]
+fn a_path_that_takes_less_than_the_interface_is_found_out() {
+    let Some([near, far]) = pair() else { return };
+    // What comes to the far end and is longer than its interface takes (by more than the 4 bytes of a
+    // VLAN's tag) vanishes there, and nobody says so; what the far end itself sends that is longer,
+    // its kernel refuses.
+    for (Namespace(name), mtu, at) in [(&near, 9_000, 1), (&far, 1_400, 2)] {
+        words(&format!("ip -n {name} link set dev e0 mtu {mtu}")).unwrap();
+        words(&format!("ip -n {name} addr add 10.77.0.{at}/24 dev e0")).unwrap();
+    }
+    let ((a, key_a), (b, key_b)) = (home(), home());
+    let relays = [
+        Relay::within(&near, a, &by_udp(&key_b, 1, 2)),
+        Relay::within(&far, b, &by_udp(&key_a, 2, 1)),
+    ];
+    assert_found(&relays, [1_404 - 20 - 8, 1_400 - 20 - 8]);
+    let [a, b] = relays;
+    // What the far end's kernel refused is counted.
+    let discards = b.ask(r#"{"show":"discards"}"#);
+    assert!(discards["discards"]["path_too_narrow"].as_u64() > Some(0), "{discards}");
+    a.stop();
+    b.stop();
+}
+
+#[test]
+fn an_ethernet_takes_what_its_interface_says() {
+    let Some([near, far]) = pair() else { return };
+    for backend in ["af_packet", "af_xdp"] {
+        let ((a, key_a), (b, key_b)) = (home(), home());
+        let relays = [
+            Relay::within(&near, a, &by_ethernet(&key_b, Some(MACS[1]), backend, "")),
+            Relay::within(&far, b, &by_ethernet(&key_a, Some(MACS[0]), backend, "")),
+        ];
+        // But for the length in front of each packet.
+        assert_found(&relays, [1_500 - 2; 2]);
+        let [a, b] = relays;
+        a.stop();
+        b.stop();
+    }
+}
