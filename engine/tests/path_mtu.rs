@@ -3,8 +3,16 @@
 
 mod air;
 
-use air::{Air, Birth, MS, Node, Pair, SECOND, host, receive, send};
-use strowger_engine::{Now, control::Event, discard::Discard, header::AnyHeader};
+use air::{Air, Birth, MS, Node, Pair, SECOND, hop, host, path, receive, send};
+use strowger_engine::{
+    Now,
+    control::{
+        Event,
+        messages::{Answer, Question},
+    },
+    discard::Discard,
+    header::AnyHeader,
+};
 use strowger_frame::Address;
 
 /// Bytes of a packet that are no payload: link header, switch header, tag.
@@ -47,6 +55,19 @@ fn right_size(pair: &mut Pair) -> Option<u16> {
     }
 }
 
+/// The longest packet that a trace says goes by A's exit.
+fn traced(pair: &mut Pair) -> Option<u16> {
+    let label = path(&[hop(1, pair.a.view(2).slot), hop(pair.b.view(1).slot, 1)]);
+    let asked = pair.a.switch.ask(label, Question::Trace, pair.now).expect("room");
+    pair.wait(1);
+    pair.a.events.iter().find_map(|event| match event {
+        Event::Answered(id, Answer::Hop(hop)) if *id == asked => {
+            hop.word.map(|word| word.packet_bytes_max)
+        }
+        _ => None,
+    })
+}
+
 #[test]
 fn what_a_path_takes_is_found_and_just_that_gets_through() {
     let widths = [896, 1_231, 1_232, 1_300, 1_372, 1_399, 1_452, 1_471, 1_472, 1_500, 4_000, 8_952];
@@ -71,6 +92,7 @@ fn what_a_path_takes_is_found_and_just_that_gets_through() {
         assert_eq!(pair.a.count(Discard::TooBig), 1);
         // Link header included, tag not.
         assert_eq!(right_size(&mut pair), Some(bytes - 16));
+        assert_eq!(traced(&mut pair), Some(bytes - 16));
         pair.assert_even();
     }
 }
