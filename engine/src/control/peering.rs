@@ -126,6 +126,13 @@ struct Peer {
     path: Option<PathMtu>,
 }
 
+impl Peer {
+    /// Whether its link has been down for so long that a handshake would have brought it up.
+    fn has_waited(&self, now: Now) -> bool {
+        now.0.saturating_sub(self.down_since.0) >= HEARD_WITHIN_NS
+    }
+}
+
 /// Where a session's frames are opened.
 struct Seated {
     link: Mark,
@@ -606,12 +613,10 @@ impl Switch {
     /// be it dead or never heard: it may come again.
     fn see_off(&mut self, mark: Mark, now: Now) {
         let Some(peer) = self.peering.as_ref().and_then(|p| p.peers.get(&mark)) else { return };
-        let never_heard = peer.handshakes == 0;
-        let patience = if never_heard { HEARD_WITHIN_NS } else { 0 };
-        let patience = peer.spec.liveness.detection_ns().max(patience);
         let is_gone = peer.is_stranger
             && peer.state != LinkState::Up
-            && now.0.saturating_sub(peer.down_since.0) >= patience;
+            && peer.has_waited(now)
+            && now.0.saturating_sub(peer.down_since.0) >= peer.spec.liveness.detection_ns();
         if let (true, Some(slot)) = (is_gone, self.slot_of(mark)) {
             // Refused only where it is leaving already.
             let _ = self.detach(slot);

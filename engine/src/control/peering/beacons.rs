@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use strowger_crypto::{
-    Nanos,
+    Nanos, StaticPublic,
     beacon::{self, Claim},
     handshake::{Ours, Stamp, xx},
     link_header::{Kind, LinkHeader, SessionIndex},
@@ -187,6 +187,8 @@ impl Switch {
             // What was suggested a moment ago is tried first: nobody takes its place by being louder.
             Some((_, peer)) if peer.state == LinkState::Up && is_asked(peer, now) => Heard::Nothing,
             Some((mark, peer)) if peer.state == LinkState::Up => Heard::AskWhere(mark),
+            // Its handshake, or ours, is under way.
+            Some((_, peer)) if peer.is_stranger && !peer.has_waited(now) => Heard::Nothing,
             Some((_, peer)) if peer.is_stranger => Heard::Call,
             Some((_, peer)) if peer.at == Some(knock.from) => Heard::Nothing,
             Some((_, peer)) if peer.suggested.next.is_some() => Heard::Nothing,
@@ -265,6 +267,16 @@ impl Switch {
         beacons.calls.push(Call { key, to, port, since: nanos(now), waiting });
         self.give(usize::from(to.worker), Order::Send(port.0, to.from, message));
         Ok(())
+    }
+
+    /// Whoever has this key is not called any more: it has come by itself.
+    pub(super) fn drop_call(&mut self, key: &StaticPublic) {
+        let Some(peering) = &mut self.peering else { return };
+        let Peering { beacons, free_places, .. } = peering;
+        if let Some(place) = beacons.calls.iter().position(|call| call.key == key.0) {
+            let call = beacons.calls.swap_remove(place);
+            free_places.push_back(place_of(call.waiting.index()) as u16);
+        }
     }
 
     /// A handshake message to an index that no session has: is it for a call?

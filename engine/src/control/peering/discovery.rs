@@ -76,6 +76,7 @@ impl Switch {
             return Err(Discard::OverBudget);
         }
         let port = PortId(knock.port);
+        let key = finish.peer().static_key;
         let mark = self.whose(*finish.peer(), expected, port, None, now)?;
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let Peering { gate, peers, free_places, .. } = peering;
@@ -88,6 +89,8 @@ impl Switch {
         let taken = self.with_session(mark, Some(by), now, |session, context, outputs| {
             session.adopt(context, established, Adopted::Responder { guard }, outputs)
         });
+        // It was the first: what we had begun towards it would take the place of what it has begun.
+        self.drop_call(&key);
         if let Some(peering) = &mut self.peering
             && !peering.peers.get(&mark).is_some_and(|peer| peer.session.owns(index))
         {
