@@ -20,7 +20,7 @@ use signal_hook::{
 use strowger_crypto::Psk;
 use strowger_engine::{
     control::{
-        Attach, Balance, Event, PortView, SlotState, Switch, messages::QuestionId,
+        Attach, Balance, Event, PortId, PortView, SlotState, Switch, messages::QuestionId,
         peering::PeerSpec,
     },
     link::{Behind, Rights},
@@ -142,6 +142,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
         questions: Questions::default(),
         restarts: Restarts::default(),
         recovering: false,
+        gone: Vec::new(),
     };
     keep_quiet();
     relay.note(&early);
@@ -208,6 +209,8 @@ struct Relay {
     restarts: Restarts,
     /// The slow path has begun anew, and not everything that it was doing has been done or undone.
     recovering: bool,
+    /// Ports whose interface vanished, as was said.
+    gone: Vec<PortId>,
 }
 
 impl Relay {
@@ -287,11 +290,32 @@ impl Relay {
         let events = self.topology.switch.poll(self.topology.clock.now());
         self.keep_state(!events.is_empty());
         self.note(&events);
+        self.note_gone();
         for event in events {
             match event {
                 Event::Answered(id, answer) => self.questions.take(id, answer),
                 event => self.changes.take(&event),
             }
+        }
+    }
+
+    /// Says, once for each, which interfaces have vanished.
+    fn note_gone(&mut self) {
+        for port in &self.topology.ports {
+            let PortKind::Ethernet(wire) = &port.kind else { continue };
+            if !wire.is_gone() || self.gone.contains(&port.id) {
+                continue;
+            }
+            self.gone.push(port.id);
+            let name = &port.name;
+            let _ = writeln!(
+                io::stderr(),
+                "strowger: warning: the interface of [[ethernet]] {name} is gone; what is sent there \
+                 is lost as peer_gone; when it is back, start the relay anew"
+            );
+            let (at, detail) = (self.began.elapsed(), Some(name.clone()));
+            let (what, slot, name) = ("interface_gone", None, String::new());
+            self.journal.write(Entry { number: 0, at, what, slot, name, detail });
         }
     }
 

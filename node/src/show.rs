@@ -392,7 +392,11 @@ fn ports_shown(answer: &Value) -> String {
         table.row([
             text(&row["port"]),
             text(&row["name"]),
-            text(&row["what"]),
+            if row["gone"] == true {
+                format!("{}, gone", text(&row["what"]))
+            } else {
+                text(&row["what"])
+            },
             text(&row["frames_in"]),
             bytes(&row["bytes_in"]),
             text(&row["trains_in"]),

@@ -283,3 +283,60 @@ fn other_traffic_lives_beside_a_relay_and_survives_its_end() {
     server.kill().unwrap();
     server.wait().unwrap();
 }
+
+/// A link that goes down and up is the same interface, and needs nobody's rights; one that vanishes is
+/// told, at the relay that is left with it, which goes on with all else and ends in order.
+#[test]
+fn a_link_comes_back_and_an_interface_that_vanishes_is_told() {
+    for backend in ["af_xdp", "af_packet"] {
+        let Some([near, far]) = pair() else { return };
+        let nobody = "[process]\nuser = \"nobody\"\n";
+        let config = |mac: &str| plain(mac, &format!("backend = \"{backend}\"")) + nobody;
+        let first = Relay::within(&near, folder(), &config(MACS[1]));
+        let second = Relay::within(&far, folder(), &config(MACS[0]));
+        let (mut at_first, mut at_second) = (first.client(), second.client());
+        let way = [(4, 2), (2, 4)];
+        assert_passes(&mut at_first, &mut at_second, &way, b"before");
+        for namespace in [&near, &far] {
+            let set = |to: &str| words(&format!("ip -n {} link set dev e0 {to}", namespace.0));
+            set("down").unwrap();
+            let packet = trial::packet(&way, b"meanwhile");
+            assert!(at_first.send(&packet, trial::DEADLINE).unwrap());
+            eventually("it is lost, and counted", || {
+                let told = first.ask(r#"{"show":"discards"}"#);
+                if told["discards"]["send_refused"].as_u64() > Some(0) {
+                    return Some(());
+                }
+                let _ = at_first.try_send(&packet).unwrap();
+                None
+            });
+            set("up").unwrap();
+            let mut room = [0; 2048];
+            eventually("packets pass again", || {
+                let _ = at_first.try_send(&trial::packet(&way, b"after")).unwrap();
+                at_second.try_receive(&mut room).unwrap()
+            });
+            // What was sent in vain until it did may still be on its way.
+            while at_second.try_receive(&mut room).unwrap().is_some() {}
+        }
+        let gone = |relay: &Relay| relay.ask(r#"{"show":"ports"}"#)["ports"][0]["gone"] == true;
+        assert!(!gone(&first) && !gone(&second));
+        words(&format!("ip -n {} link del dev e0", near.0)).unwrap();
+        eventually("it is told", || (gone(&first) && gone(&second)).then_some(()));
+        let events = eventually("it is an event", || {
+            let events = first.ask(r#"{"show":"events"}"#).to_string();
+            events.contains("interface_gone").then_some(events)
+        });
+        assert_eq!(events.matches("interface_gone").count(), 1, "once: {events}");
+        assert!(ask(&first, "show ports").unwrap().contains("gone"));
+        // Endpoints are served as before.
+        let to_itself = trial::packet(&[(4, 2)], b"nowhere");
+        assert!(at_first.send(&to_itself, trial::DEADLINE).unwrap());
+        eventually("what is sent there is lost as what it is", || {
+            let told = first.ask(r#"{"show":"discards"}"#);
+            (told["discards"]["peer_gone"].as_u64() > Some(0)).then_some(())
+        });
+        first.stop();
+        second.stop();
+    }
+}

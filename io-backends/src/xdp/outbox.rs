@@ -127,6 +127,11 @@ impl Outbox {
         template: &Template,
         frames: &mut Burst,
     ) {
+        if !matches!(self.way, Way::Open | Way::Gone) {
+            // The kernel may have sent what waited by itself (poll(2) has it do so), and then nobody
+            // would ever look again.
+            self.flush(socket, rings);
+        }
         if self.way != Way::Open {
             let loss = if self.way == Way::Gone { Loss::PeerGone } else { Loss::SendRefused };
             self.tally.lose(loss, frames.len() as u64);

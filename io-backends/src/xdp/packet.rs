@@ -53,6 +53,8 @@ pub(super) struct PacketSocket {
     way: Way,
     tally: Arc<PortTally>,
     was_idle: bool,
+    /// The interface went down, and nothing has come since: it may have gone for good.
+    was_down: bool,
 }
 
 // SAFETY: the pointers in the arrays are written anew before each call and read by nobody after.
@@ -180,6 +182,7 @@ impl PacketSocket {
             way: Way::Open,
             tally: tally.clone(),
             was_idle: true,
+            was_down: false,
         })
     }
 
@@ -279,6 +282,7 @@ impl PacketSocket {
         let came = unsafe { libc::recvmmsg(self.fd(), headers, ready, now, forever) };
         if came > 0 {
             self.came = came as usize;
+            self.was_down = false;
             self.tally.trains_in.add(1);
         } else if came < 0 && errno() == libc::ENETDOWN {
             self.note_end();
@@ -286,8 +290,10 @@ impl PacketSocket {
         self.came > 0
     }
 
-    /// `ENETDOWN` is told once when the interface goes down, and when it goes for good.
+    /// `ENETDOWN` is told when the interface goes down, and once for both where it goes for good: then
+    /// perhaps before it is gone, so that it is looked at again.
     fn note_end(&mut self) {
+        self.was_down = true;
         // SAFETY: all its fields are numbers, for which zero is a value.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         let mut len = mem::size_of_val(&address) as libc::socklen_t;
@@ -403,6 +409,9 @@ impl PacketSocket {
 
     pub(super) fn arm(&mut self) -> Arm {
         self.look();
+        if self.was_down && !self.is_gone() {
+            self.note_end();
+        }
         if self.seen < self.came || !self.is_flushed() {
             return Arm::Ready;
         }

@@ -1,7 +1,10 @@
 //! The port over one queue of an Ethernet interface: by AF_XDP or by AF_PACKET. It needs no right
 //! once it is open, and never opens itself anew.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use strowger_frame::{
     Address, Burst, Frame, Loss, Mark, Pool, Port,
@@ -19,6 +22,8 @@ pub struct EtherPort {
     described: String,
     /// Held for as long as the port is there.
     _group: Option<Membership>,
+    /// For whoever looks from another thread.
+    gone: Arc<AtomicBool>,
 }
 
 /// How it receives and sends.
@@ -42,7 +47,15 @@ impl EtherPort {
         described: String,
         group: Option<Membership>,
     ) -> Self {
-        Self { half, neighbours, tally, frame_bytes_max, described, _group: group }
+        Self {
+            half,
+            neighbours,
+            tally,
+            frame_bytes_max,
+            described,
+            _group: group,
+            gone: Arc::default(),
+        }
     }
 
     /// Whether the interface is no more. Frames sent to it are counted as [`Loss::PeerGone`]; an
@@ -51,6 +64,20 @@ impl EtherPort {
         match &self.half {
             Half::Xdp(xsk) => xsk.is_gone(),
             Half::Packet(packet) => packet.is_gone(),
+        }
+    }
+
+    /// The same for other threads: set once the port's own has noticed, which it does when it sends
+    /// or is about to block.
+    pub fn gone(&self) -> &Arc<AtomicBool> {
+        &self.gone
+    }
+
+    #[inline]
+    fn note_end(&self) {
+        if self.is_gone() {
+            // Relaxed: nothing is read behind it.
+            self.gone.store(true, Ordering::Relaxed);
         }
     }
 
@@ -91,6 +118,7 @@ impl Port for EtherPort {
             Half::Xdp(xsk) => xsk.flush(),
             Half::Packet(packet) => packet.flush(),
         }
+        self.note_end();
     }
 
     fn is_flushed(&self) -> bool {
@@ -138,10 +166,12 @@ impl Port for EtherPort {
     }
 
     fn arm(&mut self) -> Arm {
-        match &mut self.half {
+        let arm = match &mut self.half {
             Half::Xdp(xsk) => xsk.arm(),
             Half::Packet(packet) => packet.arm(),
-        }
+        };
+        self.note_end();
+        arm
     }
 
     fn frame_bytes_max(&self) -> usize {

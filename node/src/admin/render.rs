@@ -201,6 +201,7 @@ fn port(view: &PortView, infos: &[PortInfo]) -> Value {
         "what": view.describe,
         "backend": info.map(PortInfo::backend),
         "frames_copied": info.and_then(frames_copied),
+        "gone": info.and_then(is_gone),
         "kernel_drops_by_reason": kernel_of(view),
         "frames_in": sum(|queue| queue.frames_in),
         "bytes_in": sum(|queue| queue.bytes_in),
@@ -213,6 +214,12 @@ fn port(view: &PortView, infos: &[PortInfo]) -> Value {
         "discards": reasons(by_reason(view)),
         "queues": queues,
     })
+}
+
+/// Whether an Ethernet port's interface is no more.
+fn is_gone(info: &PortInfo) -> Option<bool> {
+    let PortKind::Ethernet(wire) = &info.kind else { return None };
+    Some(wire.is_gone())
 }
 
 /// What an Ethernet port copied on the way out; what is copied on the way in, the pools count.

@@ -1,7 +1,10 @@
 //! `[[ethernet]]` opened, before the switch has the pools: their chunks are lent to the kernel, all out
 //! of one mapping. It plugs nothing in.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use strowger_crypto::beacon;
 use strowger_engine::control::peering::BeaconSpec;
@@ -33,6 +36,8 @@ pub(crate) struct Wire {
     pub(crate) beacon_s: Option<u32>,
     /// Of each queue, in their order.
     pub(crate) reports: Vec<Report>,
+    /// Of each queue, whether its interface is no more.
+    gone: Vec<Arc<AtomicBool>>,
     /// What each queue counts.
     tallies: Vec<Arc<PortTally>>,
     /// What to say beside what the reports do.
@@ -50,6 +55,12 @@ impl Wire {
     pub(super) fn beacon(&self) -> Option<BeaconSpec> {
         let to = Address::Ether(BEACON_GROUP.address);
         self.beacon_s.map(|s| BeaconSpec { to, interval_ns: u64::from(s) * 1_000_000_000 })
+    }
+
+    /// Whether the interface is no more: it does not come back before the relay is started anew.
+    pub(crate) fn is_gone(&self) -> bool {
+        // Relaxed: nothing is read behind it.
+        self.gone.iter().any(|gone| gone.load(Ordering::Relaxed))
     }
 
     pub(crate) fn backend(&self) -> &'static str {
@@ -136,6 +147,7 @@ fn open_one(
         plain: ethernet.plain,
         beacon_s: ethernet.beacon_s,
         reports: Vec::new(),
+        gone: Vec::new(),
         tallies: Vec::new(),
         notes: Vec::new(),
     };
@@ -155,6 +167,7 @@ fn open_one(
         let rung = report.rung;
         // One interface, one way: of its queues no two are served differently.
         spec.backend = Choice::Only(rung);
+        info.gone.push(port.gone().clone());
         info.tallies.push(port.tally().clone());
         info.reports.push(report);
         queues.push((worker, boxed(ethernet, port, worker, workers)?));
