@@ -38,8 +38,10 @@ fn build_icount() -> PathBuf {
         .args(["build", "--release", "--package", "strowger-bench", "--example", "icount"])
         .arg("--target-dir")
         .arg(&target)
-        // What a coverage or sanitizer run sets for itself would be counted here.
+        // What a coverage or sanitizer run sets for itself would be counted here, and so would the
+        // smaller units of an incremental build, across which less is inlined.
         .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_INCREMENTAL")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .expect("cargo runs this test, so it is there");
