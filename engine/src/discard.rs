@@ -82,15 +82,15 @@ discards! {
     ExitGone = "exit_gone",
     /// It came from a neighbour that is being taken away.
     IngressGone = "ingress_gone",
-    /// More handshakes or questions than the slow path takes in a second, or no room for one more
-    /// stranger.
+    /// More handshakes, questions or beacons than the slow path takes in a second, or no room for one
+    /// more stranger.
     OverBudget = "over_budget",
     /// The slow path does not know what to do with it.
     Unhandled = "unhandled",
     /// The slow path failed while it had it, and began anew.
     Abandoned = "abandoned",
-    /// It was for this switch itself, which has taken it: a handshake, a keepalive, a control
-    /// message. The one end of a frame that is not a failure.
+    /// It was for this switch itself, which has taken it: a handshake, a beacon, a keepalive, a
+    /// control message. The one end of a frame that is not a failure.
     Handled = "handled",
     /// The port: it came from an address that no neighbour has.
     Stranger = "stranger",

@@ -233,6 +233,20 @@ fn a_peer_whose_link_is_down_is_tried_where_its_beacon_comes_from_and_found_if_i
 }
 
 #[test]
+fn a_beacon_that_comes_in_by_another_worker_is_followed_by_that_one() {
+    let birth = Birth { workers: 2, ..Birth::new(1) };
+    let mut pair = Pair::with(birth, Birth::new(2), |_, spec| spec.at = None);
+    hears(&mut pair.a);
+    pair.pass(MS);
+    pair.air.steer(host(1), host(2), 1);
+    pair.air.throw(host(2), host(1), &beacon::encode(&local(2)));
+    pair.wait(5);
+    assert!(pair.talks(), "{:?} {:?}", pair.a.switch.peers(), pair.b.switch.peers());
+    assert_eq!((pair.a.view(2).at, pair.b.view(1).at), (at(2), at(1)));
+    pair.assert_even();
+}
+
+#[test]
 fn r8_a_beacon_that_nobody_signed_is_followed_nowhere() {
     for strangers in [None, strangers()] {
         let mut listener = Listener::new(strangers);

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | a peer whose link is up, or quiet | nothing |
 //! | a peer whose link is up, and of whom nobody knows where it is | a path challenge goes there |
-//! | a peer whose link is down | its next handshake message goes there, too, once |
+//! | a peer whose link is down | a handshake begins; its next message goes there, too, once |
 //! | a key that nobody has | XX begins there, where strangers are let in; a slot is given when it ends |
 
 use std::collections::BTreeMap;
@@ -190,6 +190,7 @@ impl Switch {
             // Its handshake, or ours, is under way.
             Some((_, peer)) if peer.is_stranger && !peer.has_waited(now) => Heard::Nothing,
             Some((_, peer)) if peer.is_stranger => Heard::Call,
+            // It is asked there anyway, for as long as it is wanted.
             Some((_, peer)) if peer.at == Some(knock.from) => Heard::Nothing,
             Some((_, peer)) if peer.suggested.next.is_some() => Heard::Nothing,
             Some((mark, _)) => Heard::Suggest(mark),
@@ -291,7 +292,8 @@ impl Switch {
         let place = calls.iter().position(|call| call.waiting.index() == header.index);
         let place = place.ok_or(Discard::NoSession)?;
         if header.kind != Kind::Response || calls[place].to.from != knock.from {
-            // A cookie: they are busy. The next beacon will be another occasion.
+            // A cookie: they are busy, and what we would send with it is longer than it (R8). Another
+            // beacon is another occasion, as is ours for them.
             return Err(Discard::NoSession);
         }
         let by = Knocked { from: knock.from, worker: knock.worker };
