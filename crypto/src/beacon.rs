@@ -110,6 +110,11 @@ impl<'m> Claim<'m> {
         StaticPublic(self.field(STATIC_AT))
     }
 
+    /// The bytes of the identity that it names, whether or not they are one.
+    pub fn identity_bytes(&self) -> [u8; KEY_BYTES] {
+        self.field(IDENTITY_AT)
+    }
+
     /// Whether whoever made it knows the network's name. Costs two short hashes; to be asked first.
     pub fn is_within(&self, network: &NetworkId) -> bool {
         let right = network_mac(network, &self.bytes[..MAC_AT]);
@@ -118,7 +123,7 @@ impl<'m> Claim<'m> {
 
     /// Whose it is, if that identity has signed this key for this network.
     pub fn verify(&self, network: &NetworkId) -> Result<Identity, BeaconRefused> {
-        let identity = Identity::from_bytes(&self.field(IDENTITY_AT))?;
+        let identity = Identity::from_bytes(&self.identity_bytes())?;
         identity.check_beacon(&self.static_key(), network, &self.field(SIGNATURE_AT))?;
         Ok(identity)
     }

@@ -233,6 +233,42 @@ fn a_peer_whose_link_is_down_is_tried_where_its_beacon_comes_from_and_found_if_i
 }
 
 #[test]
+fn a_peer_of_whom_but_the_identity_is_known_is_found_by_its_beacon() {
+    let mut pair = Pair::with(Birth::new(1), Birth::new(2), |own, spec| {
+        (spec.at, spec.key) = (None, None);
+        spec.identity = Some(*local(3 - own).identity());
+    });
+    hears(&mut pair.a);
+    // That of somebody who is not expected, and then its own.
+    pair.air.throw(host(66), host(1), &beacon::encode(&local(9)));
+    pair.wait(1);
+    assert!(pair.air.taken(host(66)).is_empty());
+    pair.air.throw(host(2), host(1), &beacon::encode(&local(2)));
+    pair.wait(5);
+    assert!(pair.talks(), "{:?} {:?}", pair.a.switch.peers(), pair.b.switch.peers());
+    assert_eq!((pair.a.switch.peers()[0].at, pair.b.switch.peers()[0].at), (at(2), at(1)));
+    pair.assert_even();
+}
+
+#[test]
+fn r10_beacons_go_on_when_the_slow_path_begins_anew() {
+    let mut listener = Listener::new(strangers());
+    // A call is under way, and what it held is free again.
+    assert_eq!(listener.hear(host(9), &beacon::encode(&local(9))).len(), 1);
+    listener.node.switch.salvage(listener.now);
+    let mut said = 0;
+    for _ in 0..400 {
+        listener.pass(100 * MS);
+        said += listener.air.taken(host(GROUP)).len();
+    }
+    assert!((3..=6).contains(&said), "{said} in 40 s");
+    let there = listener.hear(host(1), &beacon::encode(&local(1)));
+    assert_eq!(there.iter().map(|d| kind(&d.bytes)).collect::<Vec<_>>(), [1]);
+    listener.pass(20 * SECOND);
+    listener.node.assert_even();
+}
+
+#[test]
 fn a_beacon_that_comes_in_by_another_worker_is_followed_by_that_one() {
     let birth = Birth { workers: 2, ..Birth::new(1) };
     let mut pair = Pair::with(birth, Birth::new(2), |_, spec| spec.at = None);

@@ -8,6 +8,7 @@
 //! | a peer whose link is up, and of whom nobody knows where it is | a path challenge goes there |
 //! | a peer whose link is down | a handshake begins; its next message goes there, too, once |
 //! | a key that nobody has | XX begins there, where strangers are let in; a slot is given when it ends |
+//! | a peer of whom the identity alone is known | the same as long as its key is not known; its slot it has |
 
 use std::collections::BTreeMap;
 
@@ -79,6 +80,13 @@ pub(super) struct Suggested {
     pub(super) next: Option<Knocked>,
     /// Where the last one went.
     pub(super) tried: Option<Address>,
+}
+
+impl Beacons {
+    /// What is known of nobody's answers any more; where we are heard stays as it was wished for.
+    pub(super) fn forget_calls(&mut self) {
+        self.calls.clear();
+    }
 }
 
 impl Suggested {
@@ -157,6 +165,19 @@ impl Switch {
         }
     }
 
+    /// Workers may have been told where beacons are heard, or not.
+    pub(super) fn tell_beacons(&mut self) {
+        let Some(peering) = &self.peering else { return };
+        let hears = |port| peering.beacons.ports.contains_key(&port);
+        let ports = (0..self.ports.len()).map(|port| PortId(port as u16));
+        let all: Vec<_> = ports.map(|port| (port, hears(port))).collect();
+        for (port, hears) in all {
+            for worker in 0..self.workers.len() {
+                self.give(worker, Order::HearBeacons(port.0, hears));
+            }
+        }
+    }
+
     /// A port is going: nothing is said there any more.
     pub(in crate::control) fn drop_beacon(&mut self, port: PortId) {
         if let Some(peering) = &mut self.peering {
@@ -180,7 +201,8 @@ impl Switch {
             return Ok(()); // our own, by another way
         }
         let by_key = peering.by_key.get(&key.0).copied();
-        let known = by_key.and_then(|mark| Some((mark, peering.peers.get(&mark)?)));
+        let mark = by_key.or_else(|| named(&peering.peers, &claim.identity_bytes()));
+        let known = mark.and_then(|mark| Some((mark, peering.peers.get(&mark)?)));
         let heard = match known {
             Some((_, peer)) if peer.spec.port != port => return Err(Discard::NotAllowed),
             Some((_, peer)) if peer.state != LinkState::Down && peer.at.is_some() => Heard::Nothing,
@@ -189,7 +211,7 @@ impl Switch {
             Some((mark, peer)) if peer.state == LinkState::Up => Heard::AskWhere(mark),
             // Its handshake, or ours, is under way.
             Some((_, peer)) if peer.is_stranger && !peer.has_waited(now) => Heard::Nothing,
-            Some((_, peer)) if peer.is_stranger => Heard::Call,
+            Some((_, peer)) if peer.is_stranger || peer.key.is_none() => Heard::Call,
             // It is asked there anyway, for as long as it is wanted.
             Some((_, peer)) if peer.at == Some(knock.from) => Heard::Nothing,
             Some((_, peer)) if peer.suggested.next.is_some() => Heard::Nothing,
@@ -197,14 +219,17 @@ impl Switch {
             None => Heard::Call,
         };
         if let Heard::Call = heard {
-            let policy = peering.config.strangers.ok_or(Discard::NotAllowed)?;
-            let strangers = peering.peers.values().filter(|peer| peer.is_stranger).count();
             let calls = &peering.beacons.calls;
+            let mut is_full = calls.len() >= BEACON_CALLS_MAX;
+            if known.is_none() {
+                let policy = peering.config.strangers.ok_or(Discard::NotAllowed)?;
+                let strangers = peering.peers.values().filter(|peer| peer.is_stranger).count();
+                is_full |= strangers >= policy.links_max as usize;
+            }
             if calls.iter().any(|call| call.key == key.0) {
                 return Ok(());
             }
-            let is_full = known.is_none() && strangers >= policy.links_max as usize;
-            if is_full || calls.len() >= BEACON_CALLS_MAX {
+            if is_full {
                 return Err(Discard::OverBudget);
             }
         }
@@ -230,7 +255,7 @@ impl Switch {
             Heard::Suggest(mark) => self.suggest(mark, by, now),
             Heard::Call => self.call(key.0, port, by, now)?,
         }
-        let slot = by_key.and_then(|mark| self.slot_of(mark));
+        let slot = mark.and_then(|mark| self.slot_of(mark));
         let peer_id = identity.peer_id();
         self.events.push(Event::PeerSuggested { slot, port, at: by.from, peer_id });
         Ok(())
@@ -339,6 +364,11 @@ impl Switch {
         let (established, third) = finished.map_err(|_| Discard::BadSeal)?;
         let expected = self.discovered_as(&peer.identity);
         let mark = self.whose(peer, expected, port, Some(by.from), now)?;
+        let peering = self.peering.as_ref().ok_or(Discard::Unhandled)?;
+        if peering.peers.get(&mark).is_some_and(|peer| peer.at.is_none()) {
+            // Nobody was there before.
+            self.move_to(mark, by.from);
+        }
         let role = Adopted::Initiator { third };
         let adopted = self.with_session(mark, Some(by), now, |session, context, outputs| {
             // What fails once it has the index is tried again by itself.
@@ -356,6 +386,15 @@ impl Switch {
 /// Whether the peer was asked, a moment ago, where it is.
 fn is_asked(peer: &Peer, now: Now) -> bool {
     peer.challenge.as_ref().is_some_and(|challenge| challenge.is_fresh(now))
+}
+
+/// The peer that is known by this identity alone.
+fn named(peers: &BTreeMap<Mark, Peer>, identity: &[u8; 32]) -> Option<Mark> {
+    let is_it = |peer: &Peer| {
+        let pinned = peer.spec.identity.filter(|_| peer.spec.key.is_none());
+        pinned.is_some_and(|pinned| pinned.to_bytes() == *identity)
+    };
+    peers.iter().find(|(_, peer)| is_it(peer)).map(|(mark, _)| *mark)
 }
 
 /// A number below this one, or 0 where there is no randomness.

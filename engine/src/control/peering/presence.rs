@@ -108,7 +108,7 @@ impl Switch {
         self.give(owner, Order::Say(link, Sealed::PathChallenge, Some(at), bytes));
     }
 
-    fn move_to(&mut self, link: Mark, to: Address) {
+    pub(super) fn move_to(&mut self, link: Mark, to: Address) {
         for worker in 0..self.workers.len() {
             self.give(worker, Order::Readdress(link, to));
         }

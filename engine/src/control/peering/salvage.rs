@@ -10,7 +10,7 @@ use strowger_crypto::{
 };
 use strowger_frame::Mark;
 
-use super::{super::Switch, LinkState, Peering, Pulse, nanos};
+use super::{super::Switch, LinkState, Peering, Pulse, Suggested, nanos};
 use crate::{Now, limits::SESSIONS_MAX, orders::Order, session::place_of};
 
 impl Peering {
@@ -26,6 +26,7 @@ impl Peering {
             }
             peer.session.begin_anew();
             peer.challenge = None;
+            peer.suggested = Suggested::default();
             peer.pulse = Pulse { answered: true, ..Pulse::default() };
             if usize::from(peer.owner) >= workers {
                 peer.owner = 0;
@@ -38,6 +39,7 @@ impl Peering {
             }
         }
         self.waning.clear();
+        self.beacons.forget_calls();
         self.free_places = (1..SESSIONS_MAX as u16).chain([0]).collect();
         let indices: Vec<SessionIndex> = self.by_index.keys().copied().collect();
         self.wane(&indices, now);
@@ -84,6 +86,7 @@ impl Switch {
                 self.give(worker, Order::Readdress(mark, at));
             }
         }
+        self.tell_beacons();
     }
 
     /// Every peer that had a link and whose address is known is asked for new keys, once where we would
