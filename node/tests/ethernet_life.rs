@@ -262,7 +262,8 @@ fn other_traffic_lives_beside_a_relay_and_survives_its_end() {
             assert_passes(&mut at_second, &mut at_first, &[(4, 2), (2, 4)], &[n; 1000]);
         }
     };
-    let config = |mac: &str| plain(mac, "backend = \"af_xdp\"");
+    // Whose rights are given up: what it had is given back all the same.
+    let config = |mac: &str| plain(mac, "backend = \"af_xdp\"") + "[process]\nuser = \"nobody\"\n";
     let mut first = Relay::within(&near, folder(), &config(MACS[1]));
     let second = Relay::within(&far, folder(), &config(MACS[0]));
     for _ in 0..3 {
