@@ -123,6 +123,10 @@ pub const QUESTIONS_MAX: usize = 64;
 /// begins anew, and short enough that a clock gone mad never brings the end of time.
 pub const CLOCK_STEP_MAX_NS: u64 = 3_600_000_000_000;
 
+/// What one step of the clock counts for at most where a slot number rests: far more than the slow path
+/// takes between two turns, and far less than a quarantine, which a clock that leaps must not end.
+pub const REST_STEP_MAX_NS: u64 = 5_000_000_000;
+
 /// Orders that wait for one worker, and reports that wait for the slow path. A worker takes an
 /// order only when its report has a place, so no report is ever lost.
 pub const ORDERS_MAX: usize = 64;

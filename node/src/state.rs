@@ -7,11 +7,12 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 use strowger_engine::{
-    control::{Kept, Snapshot, Switch, numbers::Who},
+    control::{Kept, RestoreError, Snapshot, Switch, numbers::Who},
     scheme::Scheme,
 };
 
@@ -30,9 +31,12 @@ pub(crate) struct StateFile {
     /// Without durations: those alone are no reason to write.
     written: Vec<(u32, Option<Who>)>,
     generation: u64,
-    /// Whether people were told that it cannot be written.
-    warned: bool,
+    /// When it could not be written last, if it cannot: people were told then.
+    failed: Option<Instant>,
 }
+
+/// A file that could not be written is tried again this often.
+const AGAIN: Duration = Duration::from_secs(1);
 
 impl StateFile {
     /// Reads the file into the switch, before anything is attached; a file that is not there yet is
@@ -57,11 +61,19 @@ impl StateFile {
             Ok(bytes) => Some(parse(&bytes).map_err(refused)?),
         };
         if let Some(snapshot) = &snapshot {
-            switch.restore(snapshot, clock.now()).map_err(|why| refused(why.to_string()))?;
+            switch.restore(snapshot, clock.now()).map_err(|why| match why {
+                RestoreError::Scheme(_) => {
+                    let scheme = &snapshot.scheme;
+                    let bytes = hex(scheme.serialize().as_bytes());
+                    let name = scheme.name().map_or(bytes, str::to_owned);
+                    refused(format!("{why}; write scheme = \"{name}\" in [switch], as before"))
+                }
+                RestoreError::Late | RestoreError::Number(_) => refused(why.to_string()),
+            })?;
         }
         switch.wait_for_writing();
         let path = path.to_owned();
-        Ok((Self { path, written: Vec::new(), generation: 0, warned: false }, snapshot))
+        Ok((Self { path, written: Vec::new(), generation: 0, failed: None }, snapshot))
     }
 
     /// The files by that name: what is kept, and what takes its place.
@@ -71,9 +83,12 @@ impl StateFile {
         [path.to_owned(), path.with_file_name(name)]
     }
 
-    /// Whether a number was given since the file was last written.
+    /// Whether a number was given since the file was last written, or it is to be tried again.
     pub(crate) fn is_behind(&self, switch: &Switch) -> bool {
-        switch.generation() != self.generation
+        match self.failed {
+            Some(at) => at.elapsed() >= AGAIN,
+            None => switch.generation() != self.generation,
+        }
     }
 
     /// What the configuration has decided otherwise than the file, a line each.
@@ -97,16 +112,15 @@ impl StateFile {
         }
         if file.scheme != now.scheme {
             lines.push(
-                "state: the scheme is another than before; labels of before name other slots"
-                    .to_owned(),
+                "state: the scheme has grown; labels of before are read as they were".to_owned(),
             );
         }
         lines
     }
 
     /// Writes the file if any number is another's, or nobody's, since it was last written. A file
-    /// that cannot be written is left as it was, and the relay goes on; whoever is told is told
-    /// once.
+    /// that cannot be written is left as it was, and the relay goes on; people are told once, and
+    /// once when it is written again.
     pub(crate) fn keep(&mut self, switch: &mut Switch, clock: Clock) -> Option<String> {
         let snapshot = switch.snapshot(clock.now());
         let numbers: Vec<_> =
@@ -119,11 +133,11 @@ impl StateFile {
         switch.set_written(snapshot.generation);
         match done {
             Ok(()) => {
-                (self.written, self.generation, self.warned) =
-                    (numbers, snapshot.generation, false);
-                None
+                (self.written, self.generation) = (numbers, snapshot.generation);
+                let shown = self.path.display();
+                self.failed.take().map(|_| format!("state file {shown}: is written again"))
             }
-            Err(_) if std::mem::replace(&mut self.warned, true) => None,
+            Err(_) if self.failed.replace(Instant::now()).is_some() => None,
             Err(error) => Some(format!(
                 "warning: state file {}: cannot be written: {error}; after a restart slots will be \
                  those of the file as it is",

@@ -3,22 +3,36 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read as _},
+    io::{BufRead, BufReader, Read as _, Write as _},
+    os::unix::net::UnixStream,
     path::Path,
     process::{Child, Command, Stdio},
 };
 
+use strowger_engine::scheme::{Form, Scheme, V4X8};
+
 /// Starts a relay with these endpoints in this folder; what it said until it was ready, or had ended.
 fn start(folder: &Path, endpoints: &[&str]) -> (Child, Vec<String>) {
+    start_by(Command::new(env!("CARGO_BIN_EXE_strowger")), folder, endpoints, "")
+}
+
+/// The same by another command, which has the command's arguments put behind its own, and with more in
+/// `[switch]`.
+fn start_by(
+    mut command: Command,
+    folder: &Path,
+    endpoints: &[&str],
+    switch: &str,
+) -> (Child, Vec<String>) {
     let dir = folder.to_str().expect("UTF-8");
     let mut config = format!("control.socket = \"{dir}/control\"\n[memory]\nhuge_pages = \"no\"\n");
-    config += &format!("[switch]\nstate = \"{dir}/kept/state\"\n");
+    config += &format!("[switch]\nstate = \"{dir}/kept/state\"\n{switch}\n");
     for name in endpoints {
         config += &format!("[[unix]]\nname = \"{name}\"\npath = \"{dir}/{name}\"\n");
     }
     let file = folder.join("relay.toml");
     fs::write(&file, config).expect("written");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_strowger"))
+    let mut child = command
         .args(["relay", "--config"])
         .arg(&file)
         .stdout(Stdio::piped())
@@ -80,6 +94,99 @@ fn r11_after_kill_9_the_same_endpoints_have_the_same_slots() {
     child.stderr.take().expect("piped").read_to_string(&mut line).expect("text");
     assert!(!status.success() && line.contains("damaged") && line.lines().count() == 1, "{line}");
     assert_eq!(fs::read(&state).expect("still there"), bytes);
+}
+
+#[test]
+fn r1_another_scheme_than_the_state_file_s_is_refused_unless_it_is_a_growth() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir(folder.path().join("kept")).expect("made");
+    let state = folder.path().join("kept/state");
+    // One form, and the same with one more beside it; the third reads other numbers.
+    let [small, grown, other] = [
+        Scheme::new(&[Form::new(3, 1, 0b1), Form::new(8, 3, 0b000)]).expect("sane"),
+        Scheme::new(&[Form::new(3, 1, 0b1), Form::new(5, 2, 0b10), Form::new(8, 3, 0b000)])
+            .expect("sane"),
+        V4X8,
+    ]
+    .map(|scheme| {
+        let bytes = scheme.serialize();
+        bytes.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    });
+    let run = |scheme: &str| {
+        let command = Command::new(env!("CARGO_BIN_EXE_strowger"));
+        let switch = format!("scheme = \"{scheme}\"\nslot_max = 200\n");
+        start_by(command, folder.path(), &["a", "b"], &switch)
+    };
+    kill(run(&small).0);
+    let before = fs::read(&state).expect("it is there");
+    let (mut child, said) = run(&other);
+    assert!(!child.wait().expect("it ends by itself").success(), "{said:#?}");
+    let mut line = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut line).expect("text");
+    let way_out = format!("write scheme = \"{small}\"");
+    assert!(line.lines().count() == 1 && line.contains(&way_out), "{line}");
+    assert_eq!(fs::read(&state).expect("still there"), before);
+    let (child, said) = run(&grown);
+    says(&said, "state: the scheme has grown");
+    says(&said, "slot 2: b");
+    kill(child);
+    // What the new form can write may be on its way by now.
+    let (mut child, said) = run(&small);
+    assert!(!child.wait().expect("it ends by itself").success(), "{said:#?}");
+}
+
+/// Asks the relay in this folder, and reads the answer.
+fn ask(folder: &Path, request: &str) -> String {
+    let mut stream = UnixStream::connect(folder.join("control")).expect("it is up");
+    writeln!(stream, "{request}").expect("asked");
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).expect("an answer comes");
+    line
+}
+
+#[test]
+fn a_full_disk_stops_nothing_and_the_state_file_is_written_when_there_is_room() {
+    let may_mount = Command::new("unshare")
+        .args(["--mount", "sh", "-c", "mount -t tmpfs -o size=64k tmpfs /mnt"])
+        .output();
+    if !may_mount.is_ok_and(|output| output.status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped");
+        eprintln!("SKIPPED: a full disk needs the right to mount one (CAP_SYS_ADMIN): run as root");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let kept = folder.path().join("kept");
+    fs::create_dir(&kept).expect("made");
+    // The relay has a disk of its own, of 64 KiB, which goes when it does.
+    let mut command = Command::new("unshare");
+    let mount = format!("mount -t tmpfs -o size=64k tmpfs '{}'", kept.display());
+    let relay = env!("CARGO_BIN_EXE_strowger");
+    command.args(["--mount", "sh", "-c", &format!("{mount} && exec \"$0\" \"$@\""), relay]);
+    let (mut child, said) = start_by(command, folder.path(), &["a", "b"], "");
+    says(&said, "ready");
+    let seen = kept.strip_prefix("/").expect("absolute");
+    let disk = Path::new("/proc").join(child.id().to_string()).join("root").join(seen);
+    let state = || fs::read_to_string(disk.join("state")).expect("it is there");
+    let before = state();
+    assert!(before.contains("\"b\""), "{before}");
+
+    let mut filler = fs::File::create(disk.join("filler")).expect("made");
+    let full = (0..1_000).find_map(|_| filler.write_all(&[0; 1_024]).err()).expect("it is full");
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    let mut said = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let mut says_next = || said.next().expect("it says something").expect("text");
+    assert!(ask(folder.path(), r#"{"detach":2}"#).contains("detached"), "it goes on");
+    let line = says_next();
+    assert!(line.contains("cannot be written") && line.contains("os error 28"), "{line}");
+    assert_eq!(state(), before, "the old one, whole");
+    assert!(ask(folder.path(), r#"{"show":"slots"}"#).contains("quarantined"));
+
+    fs::remove_file(disk.join("filler")).expect("removed");
+    drop(filler);
+    let line = says_next();
+    assert!(line.contains("is written again"), "{line}");
+    assert!(!state().contains("\"b\""), "{}", state());
+    kill(child);
 }
 
 #[test]

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use strowger_frame::tally::Counter;
 
-use crate::{Now, limits::CLOCK_STEP_MAX_NS};
+use crate::{
+    Now,
+    limits::{CLOCK_STEP_MAX_NS, REST_STEP_MAX_NS},
+};
 
 /// Time as timers, keys and addresses are judged by. A clock that was set back stands still for the
 /// moment of the jump; one that was set far forward has gone by [`CLOCK_STEP_MAX_NS`].
@@ -12,6 +15,7 @@ use crate::{Now, limits::CLOCK_STEP_MAX_NS};
 pub(super) struct Clock {
     said: Option<u64>,
     now: u64,
+    rest: u64,
     /// What workers add to the time that they are told, wrapping.
     skew: Arc<Counter>,
 }
@@ -24,8 +28,26 @@ impl Clock {
             None => said.0.min(u64::MAX / 2),
         };
         self.now = self.now.saturating_add(step);
+        self.rest = self.rest.saturating_add(step.min(REST_STEP_MAX_NS));
         self.skew.set(self.now.wrapping_sub(said.0));
         Now(self.now)
+    }
+
+    /// The time of the last turn.
+    pub(super) fn now(&self) -> Now {
+        Now(self.now)
+    }
+
+    /// Time as numbers rest by: where the clock leapt, it has hardly gone on. So a leap lengthens a
+    /// quarantine, and never ends one early (R1).
+    pub(super) fn rest(&self) -> Now {
+        Now(self.rest)
+    }
+
+    /// The same when it is `said`, without a turn.
+    pub(super) fn rest_at(&self, said: Now) -> Now {
+        let step = self.said.map_or(0, |before| said.0.saturating_sub(before));
+        Now(self.rest.saturating_add(step.min(REST_STEP_MAX_NS)))
     }
 
     /// For the workers.
@@ -49,5 +71,19 @@ mod tests {
         assert_eq!(clock.turn(Now(u64::MAX)), Now(1_030 + CLOCK_STEP_MAX_NS), "set far forward");
         assert_eq!(clock.turn(Now(7)), Now(1_030 + CLOCK_STEP_MAX_NS));
         assert_eq!(clock.turn(Now(8)), Now(1_031 + CLOCK_STEP_MAX_NS));
+    }
+
+    #[test]
+    fn numbers_rest_by_a_time_that_hardly_goes_on_where_the_clock_leaps() {
+        let mut clock = Clock::default();
+        clock.turn(Now(u64::MAX / 2));
+        let begun = clock.rest();
+        assert_eq!(clock.turn(Now(u64::MAX / 2 + 7)), clock.now());
+        assert_eq!(clock.rest(), Now(begun.0 + 7));
+        clock.turn(Now(3));
+        assert_eq!(clock.rest(), Now(begun.0 + 7), "set back");
+        assert_eq!(clock.rest_at(Now(1 << 60)), Now(begun.0 + 7 + REST_STEP_MAX_NS));
+        clock.turn(Now(1 << 60));
+        assert_eq!(clock.rest(), Now(begun.0 + 7 + REST_STEP_MAX_NS), "set far forward");
     }
 }

@@ -143,6 +143,7 @@ pub struct Switch {
     /// By whom numbers are held over a restart: what is written down already, if that is done.
     written: Option<u64>,
     ledger: Ledger,
+    /// As numbers rest by ([`Clock::rest`]).
     now: Now,
     ports: Vec<Option<PortRecord>>,
     pending: VecDeque<Step>,
@@ -375,7 +376,7 @@ impl Switch {
     pub fn poll(&mut self, now: Now) -> Vec<Event> {
         let now = self.clock.turn(now);
         self.take_notes(now);
-        self.now = now;
+        self.now = self.clock.rest();
         self.take_punts(now);
         self.take_knocks(now);
         self.answer_doors(now);
@@ -386,12 +387,12 @@ impl Switch {
             self.read_reports();
             // In order: a later change never overtakes an earlier one.
             match self.pending.pop_front() {
-                Some(step) if self.is_due(&step) => self.take_step(step, now),
+                Some(step) if self.is_due(&step) => self.take_step(step, self.now),
                 Some(step) => break self.pending.push_front(step),
                 None => break,
             }
         }
-        self.turn_numbers(now);
+        self.turn_numbers(self.now);
         mem::take(&mut self.events)
     }
 

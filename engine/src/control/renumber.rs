@@ -192,19 +192,8 @@ impl Switch {
         }
         // Whatever can be written may be on its way: not only numbers that somebody has now.
         for slot in 0..=self.config.slot_max {
-            for form in 0..old.forms().len() as u8 {
-                let Ok(director) = old.encode_in(Slot::new(slot), form) else { continue };
-                let same = scheme.decode(director.bits()).is_ok_and(|read| {
-                    read.slot() == director.slot() && read.width() == director.width()
-                });
-                // With anything at all above it, too.
-                let above = director.bits() | u64::MAX << director.width();
-                let same_above = scheme.decode(above).is_ok_and(|read| {
-                    read.slot() == director.slot() && read.width() == director.width()
-                });
-                if !same || !same_above {
-                    return Err(GrowError::CodeChanges { slot, form });
-                }
+            if let Some(form) = read_otherwise(slot, &old, &scheme) {
+                return Err(GrowError::CodeChanges { slot, form });
             }
         }
         self.config = grown;
@@ -457,4 +446,18 @@ impl Switch {
             self.tell_slot_moved(packet, named, slot, now);
         }
     }
+}
+
+/// The form, if any, in which a number written by one scheme is not read as itself by another.
+pub(super) fn read_otherwise(slot: u32, old: &Scheme, new: &Scheme) -> Option<u8> {
+    (0..old.forms().len() as u8).find(|&form| {
+        let Ok(director) = old.encode_in(Slot::new(slot), form) else { return false };
+        let reads_so = |bits: u64| {
+            new.decode(bits).is_ok_and(|read| {
+                read.slot() == director.slot() && read.width() == director.width()
+            })
+        };
+        // With nothing above it, and with anything at all.
+        !reads_so(director.bits()) || !reads_so(director.bits() | u64::MAX << director.width())
+    })
 }

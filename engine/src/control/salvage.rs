@@ -65,7 +65,7 @@ impl Switch {
     /// what has panicked once does not panic here.
     pub fn salvage(&mut self, now: Now) {
         let now = self.clock.turn(now);
-        self.now = now;
+        self.now = self.clock.rest();
         let in_hand = mem::take(&mut self.in_hand);
         self.discards.count_many(Discard::Abandoned, in_hand);
         self.pending.clear();
@@ -77,7 +77,7 @@ impl Switch {
             handle.awaits = Some(self.muster.number);
         }
 
-        let Salvaged { given, retiring, withdrawn } = self.salvage_numbers(now);
+        let Salvaged { given, retiring, withdrawn } = self.salvage_numbers(self.now);
         let moving: Vec<(Mark, u32)> = retiring.iter().map(|r| (r.user(), r.slot())).collect();
         let announced = self.salvage_attached();
         self.tell_all_anew(&moving);
@@ -193,7 +193,7 @@ impl Switch {
         let Ok(passed) = self.ledger.pass(told) else { return };
         let Mustering { number, expected, links, sessions } = mem::take(&mut self.muster);
         self.muster.number = number;
-        self.wane_unknown(&sessions, self.now);
+        self.wane_unknown(&sessions, self.clock.now());
 
         let stays: BTreeSet<Mark> = self
             .attachments()

@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use super::{Switch, numbers::Who};
-use crate::{Now, scheme::Scheme};
+use super::{Switch, numbers::Who, renumber::read_otherwise};
+use crate::{Now, director::Slot, scheme::Scheme};
 
 /// One number that is not free.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,12 +35,20 @@ pub enum RestoreError {
     Late,
     /// It names a number twice, or one that is nobody's to have.
     Number(u32),
+    /// The switch's scheme reads this number's code otherwise than the scheme that it was given under:
+    /// labels of before would lead elsewhere (R1).
+    Scheme(u32),
 }
 
 impl fmt::Display for RestoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Late => f.write_str("the switch has given out slots already"),
+            Self::Scheme(slot) => write!(
+                f,
+                "the scheme is another than before, and reads what was written for slot {slot} \
+                 otherwise"
+            ),
             Self::Number(slot) => write!(f, "slot {slot} stands there twice, or cannot be given"),
         }
     }
@@ -60,7 +68,7 @@ impl Switch {
             self.attached.get(mark.index())?.1.as_ref().map(|user| user.who.clone())
         };
         let times = [self.config.alias_ns, self.config.quarantine_ns];
-        let numbers = self.numbers.to_keep(who, now, times);
+        let numbers = self.numbers.to_keep(who, self.clock.rest_at(now), times);
         Snapshot {
             scheme: self.config.scheme,
             generation: self.numbers.generation(),
@@ -81,7 +89,14 @@ impl Switch {
         if self.numbers.generation() > 0 {
             return Err(RestoreError::Late);
         }
-        let now = self.clock.turn(now);
+        let slots = snapshot.numbers.iter().map(|kept| kept.slot);
+        let is_changed =
+            |slot: &u32| read_otherwise(*slot, &snapshot.scheme, &self.config.scheme).is_some();
+        if let Some(slot) = slots.chain([Slot::SWITCH.number()]).find(is_changed) {
+            return Err(RestoreError::Scheme(slot));
+        }
+        self.clock.turn(now);
+        let now = self.clock.rest();
         self.now = now;
         let mut numbers = super::Numbers::new(self.config.slot_max);
         numbers.count_from(snapshot.generation);

@@ -120,7 +120,7 @@ impl Switch {
         if self.port_mut(port).is_none() {
             return;
         }
-        let now = nanos(self.now);
+        let now = nanos(self.clock.now());
         let Some(peering) = &mut self.peering else { return };
         let beacons = &mut peering.beacons;
         match spec {

@@ -1,0 +1,47 @@
+//! R1 when the clock jumps: no leap of it, either way, ends a quarantine early. Driven by hand; nothing
+//! here sleeps.
+
+mod air;
+
+use air::{Birth, Node, SECOND};
+use strowger_engine::{Now, control::SlotState};
+
+fn turn(node: &mut Node, now: u64) {
+    (0..8).for_each(|_| node.turn(Now(now)));
+}
+
+fn rests(node: &Node, slot: u32) -> bool {
+    let views = node.switch.slots();
+    views.iter().any(|view| view.slot == slot && view.state == SlotState::Quarantined)
+}
+
+#[test]
+fn r1_a_clock_that_leaps_ends_no_quarantine_early() {
+    let quarantine = Birth::new(1).config.quarantine_ns;
+    assert!(quarantine >= 60 * SECOND);
+    for leap in [10 * quarantine, 1 << 50, u64::MAX - 100 * quarantine] {
+        let mut node = Node::bare(&Birth::new(1), Now(SECOND));
+        let (slot, _endpoint) = node.endpoint();
+        let mut now = 2 * SECOND;
+        turn(&mut node, now);
+        node.switch.detach(slot).expect("it is there");
+        turn(&mut node, now);
+        // Forward, back, and forward again: each counts for a few seconds at most.
+        for to in [now + leap, now, now + leap] {
+            now = to;
+            turn(&mut node, now);
+            assert!(rests(&node, slot), "{leap}");
+        }
+        let kept = node.switch.snapshot(Now(now + quarantine));
+        let left = kept.numbers.iter().find(|kept| kept.slot == slot).expect("kept").rests_ns;
+        assert!(left >= quarantine - 20 * SECOND, "nor in what is written down: {left}");
+        // And it does end.
+        let mut seconds = 0;
+        while rests(&node, slot) {
+            (seconds, now) = (seconds + 1, now + SECOND);
+            turn(&mut node, now);
+            assert!(seconds <= quarantine / SECOND);
+        }
+        assert!(seconds >= quarantine / SECOND - 20, "{seconds} s");
+    }
+}
