@@ -33,6 +33,12 @@ use crate::{
 /// Parts of the rate of ours at which frames are followed: one at a time, all on one core.
 const LOADS: [f64; 2] = [0.1, 0.8];
 
+/// How many times the rate of ours is offered where rates are measured.
+const OVERLOAD: f64 = 3.0;
+
+/// Frames a second that are offered at least, however little came through before.
+const RATE_MIN: f64 = 1_000.0;
+
 /// More than this part of what is offered came through: then the source was the limit.
 const SATURATED_MAX: f64 = 0.95;
 
@@ -120,22 +126,25 @@ fn measure(
                 let (window, cores) = (options.window(), &options.cores);
                 Run { wires, forwarder, size, interval_ns, window, cores, receive: core }.run()
             };
-            let flooded = rounds(options.pairs, &mut peers, &|forwarder| run(forwarder, None))?;
+            let interval = |rate: f64| Some((1e9 / rate.max(RATE_MIN)) as u32);
+            let rough = run(&Forwarder::Ours(Choice::Auto), None)?.rate;
+            let flooded = rounds(options.pairs, &mut peers, &|forwarder| {
+                // It takes more than that, so it has what there is.
+                let all = *forwarder == Forwarder::Redirect;
+                run(forwarder, if all { None } else { interval(rough * OVERLOAD) })
+            })?;
             let rate = Spread::of(flooded.ours.iter().map(|run| run.rate));
             let rate = rate.ok_or(Failure::Bug("there is a round"))?.median;
-            for row in flooded.rows(&peers, (size, receive)) {
+            for row in flooded.rows(&peers, (size, receive, None)) {
                 tell(row)?;
             }
             if receive != Receive::Same {
                 continue;
             }
             for load in LOADS {
-                let interval_ns = Some((1e9 / (rate * load)).clamp(1.0, 1e9) as u32);
-                let run = |forwarder: &Forwarder| run(forwarder, interval_ns);
+                let run = |forwarder: &Forwarder| run(forwarder, interval(rate * load));
                 let followed = rounds(options.pairs, &mut peers, &run)?;
-                for mut row in followed.rows(&peers, (size, receive)) {
-                    row.load = Some(load);
-                    row.saturated = None;
+                for row in followed.rows(&peers, (size, receive, Some(load))) {
                     tell(row)?;
                 }
             }
@@ -173,7 +182,11 @@ fn rounds(
 
 impl Rounds {
     /// One row for each peer.
-    fn rows(&self, peers: &[Peer], (size, receive): (usize, Receive)) -> Vec<Row> {
+    fn rows(
+        &self,
+        peers: &[Peer],
+        (size, receive, load): (usize, Receive, Option<f64>),
+    ) -> Vec<Row> {
         let rows = peers.iter().zip(&self.peers).map(|((name, peer), outcomes)| {
             // A peer that was refused in a later round has nothing to compare.
             let outcomes = if peer.is_ok() { &outcomes[..] } else { &[] };
@@ -181,6 +194,7 @@ impl Rounds {
             row.ours = self.ours.first().map_or("none", |ours| ours.backend);
             row.peer = Some(name);
             row.receive = Some(receive.name());
+            row.load = load;
             row.note = peer.as_ref().err().cloned();
             let pairs = self.ours.iter().zip(outcomes);
             let rates = |of: fn(&Outcome) -> f64| {
@@ -194,11 +208,21 @@ impl Rounds {
                 rates(|run| run.rate_per_busy_s);
             row.offered = Spread::of(self.ours.iter().map(|ours| ours.offered));
             let all = || self.ours.iter().chain(outcomes);
-            let through = all().map(|run| run.rate / run.offered).max_by(f64::total_cmp);
-            row.saturated = through.map(|through| through <= SATURATED_MAX);
             row.sink_lost = all().map(|run| run.sink_lost).max_by(f64::total_cmp);
-            row.ours_latency = latency(&self.ours);
-            row.peer_latency = latency(outcomes);
+            if load.is_some() {
+                row.ours_latency = latency(&self.ours);
+                row.peer_latency = latency(outcomes);
+            } else {
+                let through = all().map(|run| run.rate / run.offered).max_by(f64::total_cmp);
+                row.saturated = through.map(|through| through <= SATURATED_MAX);
+            }
+            if let (Ok(Forwarder::Redirect), None, Some(offered)) =
+                (peer, load, Spread::of(outcomes.iter().map(|run| run.offered)))
+            {
+                let offered = offered.times(1e-6);
+                row.note =
+                    Some(format!("to the redirect all that there is was offered: {offered} Mpps"));
+            }
             row.accounts = accounts(&self.ours);
             row
         });

@@ -41,6 +41,7 @@ const BATCH_PACED: u32 = 1;
 /// Frames of one call: more than anybody waits for, since a call costs the kernel some tens of
 /// milliseconds before the first of them. A signal ends it.
 const FRAMES_A_CALL: u32 = u32::MAX;
+const NICEST: i32 = 19;
 const GRO_SET: u32 = 0x2c; // ETHTOOL_SGRO
 
 /// Bytes of a packet socket's buffers: as much as our own port's has.
@@ -163,7 +164,12 @@ impl Source {
             // A core that cannot be had shows in what is offered.
             let _ = pin_to_core(core);
             // SAFETY: takes nothing and gives a number.
-            let _ = tell.send(unsafe { libc::gettid() });
+            let number = unsafe { libc::gettid() };
+            // The scheduler shares out a session's weight over the cores that it is busy on. What the
+            // source has of it would be missing where a forwarder shares its core with the kernel.
+            // SAFETY: takes numbers; it concerns this thread alone.
+            unsafe { libc::setpriority(libc::PRIO_PROCESS, number as libc::id_t, NICEST) };
+            let _ = tell.send(number);
             source.send(&told)
         });
         let thread = thread.map_err(said)?;
