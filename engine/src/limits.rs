@@ -104,6 +104,9 @@ pub const CONTROL_BYTES_MAX: usize = 1_400;
 /// The longest text of a goodbye.
 pub const GOODBYE_TEXT_BYTES_MAX: usize = 128;
 
+/// However long a neighbour asks by its goodbye to be left alone, in seconds: after this it is not.
+pub const GOODBYE_REST_S_MAX: u32 = 3_600;
+
 /// Questions to one switch by one ingress that are answered: so many a second, and this many at once.
 /// A trace of the longest path asks 64.
 pub const ANSWERS_PER_SECOND: u32 = 100;

@@ -291,6 +291,36 @@ fn a_lost_probe_or_two_is_no_death() {
 }
 
 #[test]
+fn after_a_goodbye_nobody_is_asked_before_the_time_that_it_says() {
+    for (who_says, retry_after_s) in [(1, 30), (2, 30), (1, 0)] {
+        let mut pair = fast();
+        pair.until_up();
+        let (a, b) = (pair.a.view(2).slot, pair.b.view(1).slot);
+        let (says, slot) = if who_says == 1 { (&mut pair.a, a) } else { (&mut pair.b, b) };
+        says.switch.goodbye(slot, 3, retry_after_s, "not now");
+        pair.air.listen();
+        pair.pass(MS);
+        let (hears, slot) = if who_says == 1 { (&pair.b, b) } else { (&pair.a, a) };
+        let text = "not now".to_owned();
+        let goodbye = Event::Goodbye { slot, code: 3, retry_after_s, text };
+        assert!(hears.events.contains(&goodbye), "{:?}", hears.events);
+        assert!(hears.events.contains(&Event::LinkDown(slot)) && !hears.is_up());
+        let from = hears.at;
+        let asks = |pair: &mut Pair, seconds| {
+            pair.air.heard();
+            pair.wait(seconds);
+            pair.air.heard().iter().filter(|d| d.from == from && kind(&d.bytes) == 1).count()
+        };
+        if retry_after_s > 0 {
+            assert_eq!(asks(&mut pair, u64::from(retry_after_s) - 1), 0);
+        }
+        assert!(asks(&mut pair, 10) > 0);
+        pair.until_up();
+        pair.assert_even();
+    }
+}
+
+#[test]
 fn rekeying_at_30_percent_loss_costs_no_packet_of_either_way() {
     let mut pair = Pair::new();
     pair.until_up();

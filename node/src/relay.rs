@@ -20,8 +20,8 @@ use signal_hook::{
 use strowger_crypto::Psk;
 use strowger_engine::{
     control::{
-        Attach, Balance, Event, PortId, PortView, SlotState, Switch, messages::QuestionId,
-        peering::PeerSpec,
+        Attach, Balance, DetachError, Event, PortId, PortView, SlotState, Switch,
+        messages::QuestionId, peering::PeerSpec,
     },
     link::{Behind, Rights},
 };
@@ -46,6 +46,10 @@ use crate::{
 
 /// What a relay that is stopped says to its neighbours (wire.md W5-12): it ends by its operator's will.
 const GOODBYE_STOPPING: u8 = 1;
+
+/// What is said to a peer whose slot is taken away, and for how many seconds it need not ask again.
+const GOODBYE_DETACHED: u8 = 3;
+const DETACHED_RETRY_S: u32 = 60;
 
 /// Workers and clients ring when there is something to do; what is due by the clock (quarantines,
 /// keys, liveness) is looked at this often.
@@ -378,7 +382,7 @@ impl Relay {
                 Some((answers, done)) => Answer::Answers(answers, done),
                 None => Answer::Declined(format!("there is no question {id}, or no more of it")),
             },
-            Question::Detach(slot) => match switch.detach(slot) {
+            Question::Detach(slot) => match detach(switch, slot) {
                 Ok(()) => return self.changes.expect(Change::Detach(slot), client),
                 Err(why) => Answer::Declined(why.to_string()),
             },
@@ -589,6 +593,14 @@ impl Relay {
             std::thread::sleep(BUSY_TICK);
         }
     }
+}
+
+/// Detaches what is at a slot; a peer is told first.
+fn detach(switch: &mut Switch, slot: u32) -> Result<(), DetachError> {
+    if switch.peers().iter().any(|peer| peer.slot == slot && peer.is_up()) {
+        switch.goodbye(slot, GOODBYE_DETACHED, DETACHED_RETRY_S, "detached by the operator");
+    }
+    switch.detach(slot)
 }
 
 /// An event's name, the slot that it is about, and what else is to be said.

@@ -154,3 +154,40 @@ fn strangers_get_what_the_policy_says_and_no_more() {
     host.stop();
     second.stop();
 }
+
+#[test]
+fn who_ends_a_link_says_so_and_no_other_link_minds() {
+    let (a, b, c) = (Home::new(), Home::new(), Home::new());
+    let both = |ends: [(&Home, &str, u32); 2]| -> String {
+        let section = |(home, name, slot): (&Home, &str, u32)| {
+            let (key, at) = (&home.key, home.at);
+            format!(
+                "[[peer]]\nname = \"{name}\"\nkey = \"{key}\"\naddress = \"{at}\"\nslot = {slot}\n"
+            )
+        };
+        ends.map(section).concat()
+    };
+    let middle = b.start_with(&both([(&a, "left", 2), (&c, "right", 3)]));
+    let left = a.start(&b.key, Some(b.at), "");
+    let right = c.start(&b.key, Some(b.at), "");
+    until_up([&left, &right]);
+    eventually("both are up", || peers(&middle).iter().all(|row| row["up"] == true).then_some(()));
+
+    // A relay that stops tells its peer, and why.
+    left.stop();
+    let told = eventually("it is told", || middle.events("goodbye").pop());
+    assert_eq!((&told["slot"], &told["name"]), (&2.into(), &"left".into()));
+    assert_eq!(told["detail"], "code 1, retry after 0 s: the relay stops");
+    // And the other way round: the operator takes a slot away.
+    middle.command_json(&["slot", "detach", "3"]);
+    let told = eventually("it is told", || right.events("goodbye").pop());
+    assert_eq!((&told["slot"], &told["name"]), (&2.into(), &"peer".into()));
+    assert_eq!(told["detail"], "code 3, retry after 60 s: detached by the operator");
+    assert!(!right.is_up());
+
+    // What ended on the left was nothing to the right.
+    let downs = middle.events("link_down");
+    assert!(downs.iter().all(|event| event["slot"] == 2), "{downs:?}");
+    middle.stop();
+    right.stop();
+}

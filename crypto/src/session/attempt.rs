@@ -5,6 +5,8 @@ use crate::handshake::{Cookie, Refused, StampGuard, ik, xx};
 use crate::link_header::SessionIndex;
 use crate::time::Nanos;
 
+use super::{Output, Session};
+
 /// What waits for a response.
 pub(super) enum Begun {
     Known(ik::AwaitResponse),
@@ -47,4 +49,12 @@ pub enum Adopted {
         /// What is known of the peer's stamps.
         guard: StampGuard,
     },
+}
+
+impl Session {
+    /// Begins nothing before this, and gives up what it had begun. What the peer begins is answered.
+    pub fn rest_until(&mut self, until: Nanos, outputs: &mut Vec<Output>) {
+        self.drop_attempt(outputs);
+        self.rest_until = self.rest_until.max(until);
+    }
 }

@@ -256,6 +256,7 @@ impl Switch {
             Message::Goodbye { code, retry_after_s, text } => {
                 let text = text.to_owned();
                 self.events.push(Event::Goodbye { slot: by, code, retry_after_s, text });
+                self.heed_goodbye(by, retry_after_s, now);
                 true
             }
             Message::Ping { .. }

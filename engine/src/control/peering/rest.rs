@@ -18,7 +18,7 @@ use super::{
     super::{Event, Switch},
     path_mtu::Crossed,
 };
-use crate::{Now, link::SlotTally, orders::Order};
+use crate::{Now, limits::GOODBYE_REST_S_MAX, link::SlotTally, orders::Order};
 
 /// A link that data has crossed since so long is in use, and its keys are renewed: as long as keys
 /// can still be used when new ones are due, so that between two packets that are no farther apart
@@ -150,6 +150,24 @@ impl Switch {
         peer.usage.wanted = Some(Nanos(now.0));
         // Nobody has said anything yet that could be refused.
         let _ = self.drive(mark, Input::Wanted, None, now);
+    }
+
+    /// The peer on a slot ends the link: it is down, and no handshake begins before the peer wants to be
+    /// asked again.
+    pub(in crate::control) fn heed_goodbye(&mut self, slot: u32, retry_after_s: u32, now: Now) {
+        let Some(mark) = self.mark_of(slot) else { return };
+        if !self.peering.as_ref().is_some_and(|peering| peering.peers.contains_key(&mark)) {
+            return; // a plain neighbour has no handshakes
+        }
+        let rest_s = retry_after_s.min(GOODBYE_REST_S_MAX);
+        let until = Nanos(now.0).plus(Nanos::from_secs(u64::from(rest_s)));
+        let _ = self.with_session(mark, None, now, |session, _, outputs| {
+            session.rest_until(until, outputs);
+            Ok(())
+        });
+        self.set_state(mark, LinkState::Down, now);
+        self.want(mark, now);
+        let _ = self.drive(mark, Input::Lost, None, now);
     }
 
     /// A frame was to leave by a link that has no keys.
