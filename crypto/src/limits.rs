@@ -66,6 +66,10 @@ pub const REKEY_SPACING: Nanos = Nanos(5 * SECOND);
 /// the new keys.
 pub const CONFIRMS_MAX: u32 = 20;
 
+/// Times that the third message of XX is sent before the handshake begins anew: at 30 % loss one of them
+/// gets through, is confirmed and answered with 94 %.
+pub const THIRDS_MAX: u32 = 6;
+
 /// The first confirmation after the third message of XX, which the responder reads before it can open
 /// anything, waits for so long.
 pub const CONFIRM_AFTER_THIRD: Nanos = Nanos(SECOND / 5);

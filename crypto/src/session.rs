@@ -31,7 +31,7 @@ use crate::handshake::{
 use crate::identity::{Identity, Local, StaticPublic};
 use crate::limits::{
     CONFIRM_AFTER_THIRD, CONFIRMS_MAX, COOKIE_SECRET_LIFE, HURRIED_ATTEMPTS, REKEY_SPACING,
-    RETRY_AFTER, RETRY_AFTER_MAX,
+    RETRY_AFTER, RETRY_AFTER_MAX, THIRDS_MAX,
 };
 use crate::link_header::{Kind, LinkHeader, SessionIndex};
 use crate::opener::Openers;
@@ -400,6 +400,18 @@ impl Session {
         if let Some((dead, _)) = self.next.take_if(|(next, _)| now >= next.opens_until()) {
             outputs.push(Output::Close(dead.index));
         }
+        if self.confirming() && now >= self.confirm_at {
+            if self.confirms >= THIRDS_MAX && self.third.take().is_some() {
+                // The peer would not have our third message, or is gone: begin anew.
+                (self.worn, self.lost) = (true, true);
+            }
+            self.confirms += 1;
+            self.confirm_at = now.plus(RETRY_AFTER);
+            if self.confirms > 1 {
+                outputs.extend(self.third.clone().map(Output::Send)); // the first one may be lost
+            }
+            outputs.push(Output::Confirm);
+        }
         let due = match &self.attempt {
             Some(attempt) => now >= attempt.again_at,
             None => self.wanted && now >= self.begins_at(),
@@ -410,17 +422,6 @@ impl Session {
                 let begun = self.begin(context, outputs);
                 begun.inspect_err(|_| self.rest_until = now.plus(RETRY_AFTER))?;
             }
-        }
-        if self.confirming() && now >= self.confirm_at {
-            self.confirms += 1;
-            self.confirm_at = now.plus(RETRY_AFTER);
-            if self.confirms > 1 {
-                outputs.extend(self.third.clone().map(Output::Send)); // the first one may be lost
-            }
-            outputs.push(Output::Confirm);
-        } else if self.confirms >= CONFIRMS_MAX && self.third.take().is_some() {
-            // The peer would not have our third message, or is gone: begin anew.
-            (self.worn, self.lost) = (true, true);
         }
         Ok(())
     }
