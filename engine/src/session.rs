@@ -31,6 +31,8 @@ pub struct SessionSeat {
 #[derive(Debug, Default)]
 pub(crate) struct Lately {
     window: u64,
+    /// When a frame last came in by this worker's own ports, or the session itself did.
+    at_home: Now,
     heard: bool,
     roamed: bool,
     strayed: bool,
@@ -41,9 +43,15 @@ impl Lately {
     fn at(&mut self, now: Now) -> &mut Self {
         let window = now.0 / TELL_WINDOW_NS;
         if window != self.window {
-            *self = Self { window, ..Self::default() };
+            *self = Self { window, at_home: self.at_home, ..Self::default() };
         }
         self
+    }
+
+    /// A frame came in by this worker's own ports.
+    #[inline]
+    pub(crate) fn note_at_home(&mut self, now: Now) {
+        self.at_home = now;
     }
 
     /// Whether to tell that the peer was heard.
@@ -56,9 +64,11 @@ impl Lately {
         !mem::replace(&mut self.at(now).roamed, true)
     }
 
-    /// Whether to tell that it is heard by another worker.
+    /// Whether to tell that it is heard by another worker, and only there: a peer whose lanes come in by
+    /// several workers stays with the one it has, or it would move for ever.
     pub(crate) fn tells_strayed(&mut self, now: Now) -> bool {
-        !mem::replace(&mut self.at(now).strayed, true)
+        let is_away = now.0.saturating_sub(self.at_home.0) >= TELL_WINDOW_NS;
+        is_away && !mem::replace(&mut self.at(now).strayed, true)
     }
 
     /// Whether to hand up one more message of the link itself.

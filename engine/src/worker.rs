@@ -248,6 +248,9 @@ impl Worker {
         let from = frame.mark();
         let Vouched { first, opened } = session.open(now, frame)?;
         let link = session.link;
+        if from != ELSEWHERE {
+            session.lately.note_at_home(now);
+        }
         if matches!(kind, Kind::PathChallenge | Kind::PathAnswer) {
             // A challenge is asked from where a peer may be, and proves nothing of the kind.
             let may = session.lately.may_say(now);

@@ -391,7 +391,7 @@ fn a_flow_that_comes_in_by_another_worker_is_handed_over_and_then_owned_there() 
     let mut run = |pair: &mut Pair, from: u32, to: u32| {
         for n in from..to {
             send(&mut pair.at_a, pair.to_b, &n.to_be_bytes());
-            pair.pass(MS);
+            pair.pass(3 * MS);
             while let Some(payload) = receive(&mut pair.at_b) {
                 let n = number(&payload);
                 assert!(n > last || n == 0, "R7: {n} after {last}");
@@ -435,7 +435,7 @@ fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
                 sent += 1;
                 send(&mut pair.at_a, pair.to_b, &sent.to_be_bytes());
             }
-            pair.now.0 += MS / 10;
+            pair.now.0 += 3 * MS;
             pair.a.turn(pair.now);
             // The workers and the slow path of B, in any order.
             for _ in 0..dice.below(6) {
@@ -475,6 +475,36 @@ fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
         pair.pass(MS);
         pair.assert_even();
     }
+}
+
+#[test]
+fn a_peer_whose_frames_come_in_by_two_workers_by_turns_stays_with_one() {
+    let mut dice = Dice::new(1);
+    let mut pair = two_workers();
+    let mut arrived = 0_u32;
+    for n in 0..2_000_u32 {
+        // As from a peer with two lanes, which the NIC gives to two queues.
+        pair.air.steer(host(2), host(1), n as usize % 2);
+        send(&mut pair.at_a, pair.to_b, &n.to_be_bytes());
+        pair.now.0 += 3 * MS;
+        pair.a.turn(pair.now);
+        // The workers and the slow path of B, in any order.
+        for _ in 0..dice.below(6) {
+            match dice.below(3) {
+                2 => pair.b.events.extend(pair.b.switch.poll(pair.now)),
+                worker => drop(pair.b.workers[worker].breathe(pair.now)),
+            }
+        }
+        while receive(&mut pair.at_b).is_some() {
+            arrived += 1;
+        }
+    }
+    pair.pass(MS);
+    while receive(&mut pair.at_b).is_some() {
+        arrived += 1;
+    }
+    assert_eq!((arrived, pair.b.count(Discard::NoSession)), (2_000, 0));
+    pair.assert_even();
 }
 
 #[test]

@@ -38,8 +38,8 @@ fn has_program(Namespace(name): &Namespace) -> bool {
 }
 
 /// One worker for each queue: what either worker sends goes by its own queue, and comes by that of
-/// the other end. The links are plain: a sealed session has one worker, and moves to the one that its
-/// frames come by; of those that come while it moves some are lost as `no_session`.
+/// the other end. The links are plain, so each worker switches what comes by its queue; a sealed
+/// session has one worker, which the others hand its frames to.
 #[test]
 fn all_queues_of_an_interface_carry_traffic() {
     let Some([near, far]) = pair_with("numrxqueues 2 numtxqueues 2") else { return };

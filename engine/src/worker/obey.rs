@@ -59,7 +59,10 @@ impl Worker {
             Order::Detach(mark) => return self.detach(mark),
             Order::Plug(seat) => return self.plug(seat),
             Order::Unplug(number) => return self.unplug(number),
-            Order::Open(session) => return given_back(self.sessions.put(Place::Here(session))),
+            Order::Open(mut session) => {
+                session.lately.note_at_home(now);
+                return given_back(self.sessions.put(Place::Here(session)));
+            }
             Order::OpenElsewhere(index, worker) => {
                 return given_back(self.sessions.put(Place::Elsewhere(index, worker)));
             }
