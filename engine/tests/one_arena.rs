@@ -27,10 +27,7 @@ use strowger_engine::{
     scheme::V3X5X8,
     worker::Worker,
 };
-use strowger_frame::{
-    Address, Burst, Frame, Mark, Pool, PoolSpec, Port,
-    port::{AdmitError, Arm, PortTally},
-};
+use strowger_frame::{Address, Burst, Frame, Mark, Pool, PoolSpec, Port, port::Arm};
 use strowger_io::{
     UnixPort, memory,
     udp::{self, UdpSpec},
@@ -100,45 +97,11 @@ impl Port for Watched {
         self.inner.is_flushed()
     }
 
-    fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError> {
-        self.inner.admit(mark, at)
-    }
-
-    fn forget(&mut self, mark: Mark) {
-        self.inner.forget(mark);
-    }
-
-    fn welcome_strangers(&mut self, welcome: bool) {
-        self.inner.welcome_strangers(welcome);
-    }
-
-    fn address_of(&self, mark: Mark) -> Option<Address> {
-        self.inner.address_of(mark)
-    }
-
-    fn send_to(&mut self, to: Address, frame: Frame) {
-        self.inner.send_to(to, frame);
-    }
-
     fn arm(&mut self) -> Arm {
         self.inner.arm()
     }
 
-    fn disarm(&mut self) {
-        self.inner.disarm();
-    }
-
-    fn frame_bytes_max(&self) -> usize {
-        self.inner.frame_bytes_max()
-    }
-
-    fn tally(&self) -> &Arc<PortTally> {
-        self.inner.tally()
-    }
-
-    fn describe(&self) -> &str {
-        self.inner.describe()
-    }
+    strowger_frame::pass_on!(self, self.inner);
 }
 
 /// One end of a hop, and where the other end finds it.

@@ -347,6 +347,53 @@ impl std::fmt::Debug for dyn Port {
     }
 }
 
+/// The methods in which a [`Port`] that wraps another only asks that one: who is behind it, what it is
+/// and what it counts. `pass_on!(self, self.inner)`, among the others of its `impl`.
+#[macro_export]
+macro_rules! pass_on {
+    ($self:ident, $inner:expr) => {
+        fn admit(
+            &mut $self,
+            mark: $crate::Mark,
+            at: $crate::Address,
+        ) -> Result<(), $crate::port::AdmitError> {
+            $inner.admit(mark, at)
+        }
+
+        fn forget(&mut $self, mark: $crate::Mark) {
+            $inner.forget(mark);
+        }
+
+        fn welcome_strangers(&mut $self, welcome: bool) {
+            $inner.welcome_strangers(welcome);
+        }
+
+        fn address_of(&$self, mark: $crate::Mark) -> Option<$crate::Address> {
+            $inner.address_of(mark)
+        }
+
+        fn send_to(&mut $self, to: $crate::Address, frame: $crate::Frame) {
+            $inner.send_to(to, frame);
+        }
+
+        fn disarm(&mut $self) {
+            $inner.disarm();
+        }
+
+        fn frame_bytes_max(&$self) -> usize {
+            $inner.frame_bytes_max()
+        }
+
+        fn tally(&$self) -> &std::sync::Arc<$crate::port::PortTally> {
+            $inner.tally()
+        }
+
+        fn describe(&$self) -> &str {
+            $inner.describe()
+        }
+    };
+}
+
 /// A port behind a pointer is a port, so that wrappers take either.
 impl<P: Port + ?Sized> Port for Box<P> {
     #[inline]
@@ -369,45 +416,11 @@ impl<P: Port + ?Sized> Port for Box<P> {
         (**self).is_flushed()
     }
 
-    fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError> {
-        (**self).admit(mark, at)
-    }
-
-    fn forget(&mut self, mark: Mark) {
-        (**self).forget(mark);
-    }
-
-    fn welcome_strangers(&mut self, welcome: bool) {
-        (**self).welcome_strangers(welcome);
-    }
-
-    fn address_of(&self, mark: Mark) -> Option<Address> {
-        (**self).address_of(mark)
-    }
-
-    fn send_to(&mut self, to: Address, frame: Frame) {
-        (**self).send_to(to, frame);
-    }
-
     fn arm(&mut self) -> Arm {
         (**self).arm()
     }
 
-    fn disarm(&mut self) {
-        (**self).disarm();
-    }
-
-    fn frame_bytes_max(&self) -> usize {
-        (**self).frame_bytes_max()
-    }
-
-    fn tally(&self) -> &Arc<PortTally> {
-        (**self).tally()
-    }
-
-    fn describe(&self) -> &str {
-        (**self).describe()
-    }
+    pass_on!(self, (**self));
 
     fn note_discard(&mut self, frame: &crate::Frame, reason: &'static str) {
         (**self).note_discard(frame, reason);

@@ -27,8 +27,8 @@ use std::{
 
 use arrayvec::ArrayVec;
 use strowger_frame::{
-    Address, BURST_MAX, Burst, Frame, Mark, Pool, Port,
-    port::{AdmitError, Arm, PortTally},
+    BURST_MAX, Burst, Frame, Mark, Pool, Port,
+    port::Arm,
     ring::{Consumer, Producer, ring},
     tally::Counter,
 };
@@ -341,46 +341,12 @@ impl<P: Port> Port for Capture<P> {
         self.inner.is_flushed()
     }
 
-    fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError> {
-        self.inner.admit(mark, at)
-    }
-
-    fn forget(&mut self, mark: Mark) {
-        self.inner.forget(mark);
-    }
-
-    fn welcome_strangers(&mut self, welcome: bool) {
-        self.inner.welcome_strangers(welcome);
-    }
-
-    fn address_of(&self, mark: Mark) -> Option<Address> {
-        self.inner.address_of(mark)
-    }
-
-    fn send_to(&mut self, to: Address, frame: Frame) {
-        self.inner.send_to(to, frame);
-    }
-
     fn arm(&mut self) -> Arm {
         self.publish_arrived();
         self.inner.arm()
     }
 
-    fn disarm(&mut self) {
-        self.inner.disarm();
-    }
-
-    fn frame_bytes_max(&self) -> usize {
-        self.inner.frame_bytes_max()
-    }
-
-    fn tally(&self) -> &Arc<PortTally> {
-        self.inner.tally()
-    }
-
-    fn describe(&self) -> &str {
-        self.inner.describe()
-    }
+    strowger_frame::pass_on!(self, self.inner);
 
     fn note_discard(&mut self, frame: &Frame, reason: &'static str) {
         if let Some(record) = self.arrived.iter_mut().find(|record| record.spans(frame)) {

@@ -8,11 +8,11 @@
 //! At rest, `frames_in + frames_made + taken by tx_burst = handed up + frames_out + losses +`
 //! [`held`](Fault::held).
 
-use std::{collections::VecDeque, io, sync::Arc};
+use std::{collections::VecDeque, io};
 
 use strowger_frame::{
-    Address, BURST_MAX, Burst, Frame, Loss, Mark, Pool, PoolSpec, Port,
-    port::{AdmitError, Arm, PortTally},
+    BURST_MAX, Burst, Frame, Loss, Mark, Pool, PoolSpec, Port,
+    port::{Arm, PortTally},
 };
 
 /// Frames that one direction holds back at most; when it is full, frames wait where they are.
@@ -274,46 +274,12 @@ impl<P: Port> Port for Fault<P> {
         self.tx.held() == 0 && self.inner.is_flushed()
     }
 
-    fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError> {
-        self.inner.admit(mark, at)
-    }
-
-    fn forget(&mut self, mark: Mark) {
-        self.inner.forget(mark);
-    }
-
-    fn welcome_strangers(&mut self, welcome: bool) {
-        self.inner.welcome_strangers(welcome);
-    }
-
-    fn address_of(&self, mark: Mark) -> Option<Address> {
-        self.inner.address_of(mark)
-    }
-
-    fn send_to(&mut self, to: Address, frame: Frame) {
-        self.inner.send_to(to, frame);
-    }
-
     fn arm(&mut self) -> Arm {
         // What is held goes on by being called again.
         if self.held() > 0 { Arm::Ready } else { self.inner.arm() }
     }
 
-    fn disarm(&mut self) {
-        self.inner.disarm();
-    }
-
-    fn frame_bytes_max(&self) -> usize {
-        self.inner.frame_bytes_max()
-    }
-
-    fn tally(&self) -> &Arc<PortTally> {
-        self.inner.tally()
-    }
-
-    fn describe(&self) -> &str {
-        self.inner.describe()
-    }
+    strowger_frame::pass_on!(self, self.inner);
 
     fn note_discard(&mut self, frame: &Frame, reason: &'static str) {
         self.inner.note_discard(frame, reason);
