@@ -36,11 +36,15 @@ const LOADS: [f64; 2] = [0.1, 0.8];
 /// How many times the rate of ours is offered where rates are measured.
 const OVERLOAD: f64 = 2.0;
 
+/// Frames a second that are offered at least where rates are measured: more than any of them takes
+/// on one core, but the redirect.
+const OFFERED_MIN: f64 = 1.5e6;
+
 /// Frames a second that are offered at least, however little came through before.
 const RATE_MIN: f64 = 1_000.0;
 
 /// More than this part of what is offered came through: then the source was the limit.
-const SATURATED_MAX: f64 = 0.95;
+const SATURATED_MAX: f64 = 0.8;
 
 /// What a peer is called, and how it forwards; or why it cannot be measured here.
 type Peer = (&'static str, Result<Forwarder, String>);
@@ -135,7 +139,10 @@ fn measure(
             let flooded = rounds(options.pairs, &mut peers, &|forwarder| {
                 // It takes more than that, so it has what there is.
                 let all = *forwarder == Forwarder::Redirect;
-                run(forwarder, if all { None } else { interval(rough * OVERLOAD) })
+                run(
+                    forwarder,
+                    if all { None } else { interval((rough * OVERLOAD).max(OFFERED_MIN)) },
+                )
             })?;
             let rate = Spread::of(flooded.ours.iter().map(|run| run.rate));
             let rate = rate.ok_or(Failure::Bug("there is a round"))?.median;
