@@ -230,7 +230,7 @@ fn end_of(hops: &[Value]) -> Result<&'static str, String> {
 }
 
 fn table_of(hops: &[Value]) -> String {
-    let mut table = Table::new(&[
+    let mut table = Table::new([
         "hop",
         "slot in",
         "slot out",

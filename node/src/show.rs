@@ -1,6 +1,8 @@
 //! `strowger show`, `strowger slot` and `strowger scheme`: asks a relay on its control socket, and prints the answer
 //! in columns for people or as it came for programs. It never changes what it was told.
 
+mod table;
+
 use std::{
     fmt::Write as _,
     io::{self, BufRead as _, BufReader, Read as _, Write},
@@ -10,8 +12,13 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use strowger_engine::control::{Balance, PortView};
+use strowger_engine::{
+    control::{Balance, PortView},
+    discard::Discard,
+};
 
+pub(crate) use self::table::Table;
+use self::table::{bytes, bytes_of};
 use crate::exit::{Exit, Failure, output_ended};
 
 /// How long a relay may take for an answer: longer than it gives its own slow path.
@@ -249,7 +256,7 @@ fn events_shown(answer: &Value) -> String {
 }
 
 fn peers_shown(answer: &Value) -> String {
-    let mut table = Table::new(&[
+    let mut table = Table::new([
         "<slot",
         "<name",
         "<up",
@@ -282,25 +289,26 @@ fn peers_shown(answer: &Value) -> String {
     us + &table.finish("no peer is configured")
 }
 
+/// What went by a slot.
+const PASSED: [&str; 6] = ["frames in", "bytes in", "frames out", "bytes out", "discards", "heard"];
+
+fn passed(row: &Value) -> [String; 6] {
+    let heard = row["heard_s"].as_f64();
+    [
+        text(&row["frames_in"]),
+        bytes(&row["bytes_in"]),
+        text(&row["frames_out"]),
+        bytes(&row["bytes_out"]),
+        text(&row["discards"]),
+        heard.map_or("never".to_owned(), |heard| format!("{heard:.1} s ago")),
+    ]
+}
+
 fn links_shown(answer: &Value) -> String {
-    let mut table = Table::new(&[
-        "<slot",
-        "<name",
-        "<seal",
-        "<up",
-        "<behind",
-        "<address",
-        "mtu",
-        "frames in",
-        "bytes in",
-        "frames out",
-        "bytes out",
-        "discards",
-        "heard",
-    ]);
+    let headings = ["<slot", "<name", "<seal", "<up", "<behind", "<address", "mtu"];
+    let mut table = Table::new(headings.into_iter().chain(PASSED));
     for row in rows(answer, "links") {
-        let heard = row["heard_s"].as_f64();
-        table.row([
+        let cells = [
             text(&row["slot"]),
             text(&row["name"]),
             text(&row["seal"]),
@@ -308,13 +316,8 @@ fn links_shown(answer: &Value) -> String {
             text(&row["behind"]),
             text(&row["address"]),
             text(&row["mtu"]),
-            text(&row["frames_in"]),
-            bytes(&row["bytes_in"]),
-            text(&row["frames_out"]),
-            bytes(&row["bytes_out"]),
-            text(&row["discards"]),
-            heard.map_or("never".to_owned(), |heard| format!("{heard:.1} s ago")),
-        ]);
+        ];
+        table.row(cells.into_iter().chain(passed(row)));
     }
     table.finish("there is no link to another switch")
 }
@@ -348,40 +351,23 @@ fn rates_shown(before: &Value, after: &Value) -> String {
         "{:>12.0} frames/s in {:>12.0} frames/s out {:>12.0} discards/s {:>10.0} kernel drops/s\n",
         rate("frames_in"),
         rate("frames_out"),
-        rate("discarded"),
+        rate("discarded") - rate("handled"),
         rate("kernel_drops"),
     )
 }
 
 fn slots_shown(answer: &Value) -> String {
-    let mut table = Table::new(&[
-        "<slot",
-        "<state",
-        "<name",
-        "<behind",
-        "<address",
-        "frames in",
-        "bytes in",
-        "frames out",
-        "bytes out",
-        "discards",
-        "heard",
-    ]);
+    let headings = ["<slot", "<state", "<name", "<behind", "<address"];
+    let mut table = Table::new(headings.into_iter().chain(PASSED));
     for row in rows(answer, "slots") {
-        let heard = row["heard_s"].as_f64();
-        table.row([
+        let cells = [
             text(&row["slot"]),
             text(&row["state"]),
             text(&row["name"]),
             text(&row["behind"]),
             text(&row["address"]),
-            text(&row["frames_in"]),
-            bytes(&row["bytes_in"]),
-            text(&row["frames_out"]),
-            bytes(&row["bytes_out"]),
-            text(&row["discards"]),
-            heard.map_or("never".to_owned(), |heard| format!("{heard:.1} s ago")),
-        ]);
+        ];
+        table.row(cells.into_iter().chain(passed(row)));
     }
     table.finish("no slot is in use")
 }
@@ -410,7 +396,7 @@ fn ports_shown(answer: &Value) -> String {
 }
 
 fn ports_columns() -> Table {
-    Table::new(&[
+    Table::new([
         "<port",
         "<name",
         "<what",
@@ -459,9 +445,11 @@ pub(crate) fn ports_table(ports: &[PortView], names: &[(u16, String)]) -> String
 }
 
 fn discards_shown(answer: &Value) -> String {
-    let mut table = Table::new(&["<port", "<reason", "frames"]);
+    let mut table = Table::new(["<port", "<reason", "frames"]);
+    // What ended where it was meant to is in the balance below.
+    let is_loss = |(reason, _): &(&String, &Value)| *reason != Discard::Handled.name();
     for port in rows(answer, "ports") {
-        for (reason, count) in port["discards"].as_object().into_iter().flatten() {
+        for (reason, count) in port["discards"].as_object().into_iter().flatten().filter(is_loss) {
             table.row([text(&port["name"]), reason.clone(), text(count)]);
         }
     }
@@ -472,7 +460,7 @@ fn discards_shown(answer: &Value) -> String {
         }
     }
     // What ended on the slow path, or at ports that are gone.
-    for (reason, count) in answer["discards"].as_object().into_iter().flatten() {
+    for (reason, count) in answer["discards"].as_object().into_iter().flatten().filter(is_loss) {
         let of = |port: &Value| port["discards"][reason].as_u64().unwrap_or_default();
         let at_ports: u64 = rows(answer, "ports").map(of).sum();
         let elsewhere = count.as_u64().unwrap_or_default().saturating_sub(at_ports);
@@ -481,21 +469,18 @@ fn discards_shown(answer: &Value) -> String {
         }
     }
     let balance = &answer["balance"];
-    let all = balance["discarded"].as_u64().unwrap_or_default();
     let mut shown = table.finish("no frame was discarded");
+    let count = |key: &str| balance[key].as_u64().unwrap_or_default();
     shown.push_str(&balance_line(
-        [&balance["frames_in"], &balance["frames_made"], &balance["frames_out"]]
-            .map(|count| count.as_u64().unwrap_or_default()),
-        all,
+        ["frames_in", "frames_made", "frames_out", "discarded", "handled"].map(count),
         balance["on_their_way"].as_i64().unwrap_or_default().into(),
-        balance["kernel_drops"].as_u64().unwrap_or_default(),
+        count("kernel_drops"),
     ));
     shown
 }
 
 fn balance_line(
-    [frames_in, made, out]: [u64; 3],
-    discarded: u64,
+    [frames_in, made, out, all_discards, handled]: [u64; 5],
     on_their_way: i128,
     kernel_drops: u64,
 ) -> String {
@@ -503,16 +488,18 @@ fn balance_line(
         0 => "even".to_owned(),
         n => format!("{n} on their way"),
     };
+    let discarded = all_discards.saturating_sub(handled);
     format!(
-        "balance: {frames_in} frames in + {made} made = {out} out + {discarded} discarded ({rest}); \
-         {kernel_drops} dropped by the kernel before\n"
+        "balance: {frames_in} frames in + {made} made = {out} out + {discarded} discarded + {handled} \
+         handled ({rest}); {kernel_drops} dropped by the kernel before\n"
     )
 }
 
 /// The balance and every reason, for the last words of a relay.
 pub(crate) fn balance_lines(balance: &Balance) -> String {
-    let mut table = Table::new(&["<discarded because", "frames"]);
-    for (reason, count) in balance.by_reason() {
+    let mut table = Table::new(["<discarded because", "frames"]);
+    // What ended where it was meant to is in the balance below.
+    for (reason, count) in balance.by_reason().filter(|(reason, _)| *reason != Discard::Handled) {
         table.row([reason.name().to_owned(), count.to_string()]);
     }
     for (reason, count) in balance.kernel_by_reason() {
@@ -520,8 +507,13 @@ pub(crate) fn balance_lines(balance: &Balance) -> String {
     }
     let mut lines = table.finish("no frame was discarded");
     lines.push_str(&balance_line(
-        [balance.frames_in, balance.frames_made, balance.frames_out],
-        balance.discarded(),
+        [
+            balance.frames_in,
+            balance.frames_made,
+            balance.frames_out,
+            balance.discarded(),
+            balance.handled(),
+        ],
         balance.on_their_way(),
         balance.kernel_drops,
     ));
@@ -584,86 +576,5 @@ fn text(value: &Value) -> String {
         Value::String(text) if text.is_empty() => "-".to_owned(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
-    }
-}
-
-fn bytes(value: &Value) -> String {
-    value.as_u64().map_or("-".to_owned(), bytes_of)
-}
-
-/// Bytes with a unit, three digits or so.
-fn bytes_of(bytes: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let mut scaled = bytes as f64;
-    let mut unit = 0;
-    while scaled >= 1024.0 && unit + 1 < units.len() {
-        scaled /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{scaled:.1} {}", units[unit]) }
-}
-
-/// Columns as wide as their widest cell. A heading that begins with `<` stands to the left, and so
-/// do its cells; numbers stand to the right.
-pub(crate) struct Table {
-    left: Vec<bool>,
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    pub(crate) fn new(headings: &[&str]) -> Self {
-        let left = headings.iter().map(|heading| heading.starts_with('<')).collect();
-        let headings = headings.iter().map(|heading| heading.trim_start_matches('<').to_owned());
-        Self { left, rows: vec![headings.collect()] }
-    }
-
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
-    }
-
-    /// The table, or what to say if it has no row.
-    pub(crate) fn finish(self, empty: &str) -> String {
-        if self.rows.len() == 1 {
-            return format!("{empty}\n");
-        }
-        let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.left.len()).map(width).collect();
-        let mut shown = String::new();
-        for row in &self.rows {
-            let cells = row.iter().zip(&widths).zip(&self.left).map(|((cell, &width), left)| {
-                if *left { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-            });
-            let line = cells.collect::<Vec<_>>().join("  ");
-            shown.push_str(line.trim_end());
-            shown.push('\n');
-        }
-        shown
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
-        let mut table = Table::new(&["<name", "frames"]);
-        table.row(["a".to_owned(), "1234567".to_owned()]);
-        table.row(["longer".to_owned(), "8".to_owned()]);
-        let expected = "name     frames\na       1234567\nlonger        8\n";
-        assert_eq!(table.finish(""), expected);
-        assert_eq!(Table::new(&["<name"]).finish("nothing"), "nothing\n");
-    }
-
-    #[test]
-    fn bytes_have_a_unit() {
-        let cases = [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5 << 20, "5.0 MiB")];
-        for (bytes, shown) in cases {
-            assert_eq!(bytes_of(bytes), shown);
-        }
-        assert_eq!(bytes_of(u64::MAX), "16.0 EiB");
     }
 }

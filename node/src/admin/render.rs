@@ -288,6 +288,7 @@ fn balance(sums: &Balance) -> Value {
         "frames_made": sums.frames_made,
         "frames_out": sums.frames_out,
         "discarded": sums.discarded(),
+        "handled": sums.handled(),
         "on_their_way": on_their_way,
         "even": sums.is_even(),
         "kernel_drops": sums.kernel_drops,
