@@ -229,6 +229,27 @@ fn an_interface_that_vanishes_is_told_and_nothing_hangs() {
     }
 }
 
+/// Down it goes first, and that is told before what waits in the socket.
+#[test]
+fn frames_that_waited_do_not_hide_that_an_interface_vanishes() {
+    for rung in RUNGS {
+        let veth = veth!();
+        let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", Rung::Copy));
+        let frames: Vec<_> = (0..10).map(|n| frame(&mut b.pool, 50, n)).collect();
+        send(&mut b.port, Mark(0), frames);
+        until("some to wait", || wait(&mut a.port, Duration::from_millis(100)));
+        veth.a.ip("link set dev a0 down");
+        drop(drain(&mut a.port, &mut a.pool));
+        assert!(!a.port.is_gone());
+        veth.a.ip("link del dev a0");
+        until("the end to be known", || {
+            drop(drain(&mut a.port, &mut a.pool));
+            wait(&mut a.port, Duration::ZERO);
+            a.port.is_gone()
+        });
+    }
+}
+
 #[test]
 fn a_port_works_on_when_rights_are_given_up() {
     for rung in RUNGS {

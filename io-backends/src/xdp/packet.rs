@@ -53,7 +53,8 @@ pub(super) struct PacketSocket {
     way: Way,
     tally: Arc<PortTally>,
     was_idle: bool,
-    /// The interface went down, and nothing has come since: it may have gone for good.
+    /// The interface went down at some time: it may have gone for good, which is not told again. That
+    /// frames come says nothing of it, since they may have waited in the socket.
     was_down: bool,
 }
 
@@ -282,7 +283,6 @@ impl PacketSocket {
         let came = unsafe { libc::recvmmsg(self.fd(), headers, ready, now, forever) };
         if came > 0 {
             self.came = came as usize;
-            self.was_down = false;
             self.tally.trains_in.add(1);
         } else if came < 0 && errno() == libc::ENETDOWN {
             self.note_end();
