@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{Ipv4Addr, SocketAddr},
     os::unix::net::UnixStream,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
@@ -54,11 +54,14 @@ impl Home {
         assert!(run(&["key", "new", file]).status.success());
         let id = run(&["key", "id", "--json", file]);
         let id: Value = serde_json::from_slice(&id.stdout).unwrap();
-        // An address of its own, so that no other test is given its port meanwhile.
+        // An address of its own, so that no other test is given it; nobody binds it before the relay
+        // does, lest a process that another test starts holds on to it for a moment.
         let number = HOMES.fetch_add(1, Ordering::Relaxed);
-        let [.., high, low] = std::process::id().to_be_bytes();
+        let process = std::process::id();
+        let [.., high, low] = process.to_be_bytes();
         let ip = Ipv4Addr::new(127, high | 0x40, low, 1 + number);
-        let at = UdpSocket::bind((ip, 0)).unwrap().local_addr().unwrap();
+        let port = 7_000 + (process >> 14) as u16;
+        let at = SocketAddr::from((ip, port));
         let word = |key: &str| id[key].as_str().unwrap().to_owned();
         Self { key: word("key"), peer_id: word("peer_id"), directory, at }
     }
