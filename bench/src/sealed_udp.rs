@@ -20,7 +20,7 @@ use crate::{
     machine::{Cores, OtherThreads, ThreadClock, Times, settle_on},
     sockets::{self, BUFFER_BYTES, Kernel, address, socket},
     traffic::{SINK_BATCH, SINK_BUFFER_BYTES, TRAIN_BYTES_MAX, TRAIN_PACKETS_MAX},
-    trial::{Outcome, WARM_UP, join, time_vain_looks},
+    trial::{Outcome, both_ends, join, time_vain_looks},
 };
 
 /// Bytes of a sink's room for each datagram: one packet, to be opened.
@@ -155,14 +155,12 @@ impl SealedTrial<'_> {
             while arrived.read() == 0 && started.elapsed() < FIRST_PACKET_MAX {
                 thread::sleep(Duration::from_millis(1));
             }
-            thread::sleep(WARM_UP);
             let reading = || {
                 let counts = (sent.read(), arrived.read(), vain.read());
                 Ok::<_, Failure>((Instant::now(), counts, meter.times()?))
             };
-            let (began, before, times_before) = reading()?;
-            thread::sleep(window);
-            let (ended, after, times_after) = reading()?;
+            let ends = both_ends(window, reading, |(_, (_, arrived, _), _)| *arrived)?;
+            let [(began, before, times_before), (ended, after, times_after)] = ends;
             stop_source.store(true, Ordering::Relaxed);
             let _source = join(source)?;
             let forwarder_drops = Kernel::at_rest(at.port())?.drops;

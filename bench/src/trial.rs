@@ -87,6 +87,29 @@ pub struct Outcome {
 /// Before the window: long enough for queues to fill and clocks to rise.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(150);
 
+/// How much longer than it was to be a window may last in which nothing comes. On a machine with much
+/// else to do somebody may have had no turn at all, and of nothing there is no rate to compare.
+const TURN_MAX: Duration = Duration::from_secs(10);
+const TURN_LOOK: Duration = Duration::from_millis(5);
+
+/// Warms up, and reads at both ends of a window; the first frame ends one in which nothing `came`.
+pub(crate) fn both_ends<R>(
+    window: Duration,
+    reading: impl Fn() -> Result<R, Failure>,
+    came: impl Fn(&R) -> u64,
+) -> Result<[R; 2], Failure> {
+    thread::sleep(WARM_UP);
+    let (before, started) = (reading()?, Instant::now());
+    thread::sleep(window);
+    loop {
+        let after = reading()?;
+        if came(&after) > came(&before) || started.elapsed() > window + TURN_MAX {
+            return Ok([before, after]);
+        }
+        thread::sleep(TURN_LOOK);
+    }
+}
+
 /// What a forwarder's thread says when it is ready.
 struct Ready {
     at: SocketAddrV4,
@@ -181,7 +204,6 @@ impl Trial<'_> {
                 .collect::<io::Result<Vec<_>>>()
                 .map_err(&refused)?;
 
-            thread::sleep(WARM_UP);
             let reading = || {
                 let at = Instant::now();
                 let (arrived, sent) = (arrived.packets.read(), sent_in_all());
@@ -193,9 +215,7 @@ impl Trial<'_> {
                     used: clock.read()?,
                 })
             };
-            let before = reading()?;
-            thread::sleep(self.window);
-            let after = reading()?;
+            let [before, after] = both_ends(self.window, reading, |reading| reading.arrived)?;
 
             stop_sources.store(true, Ordering::Relaxed);
             let sources = source_threads.into_iter().map(join).collect::<Result<Vec<_>, _>>()?;

@@ -16,7 +16,10 @@ use strowger_io::{
     xdp::{Arena, Choice, Report, XdpSpec, limits, open},
 };
 
-use super::wires::{Mac, Wires, mac};
+use super::{
+    run::AT_REST_MAX,
+    wires::{Mac, Wires, mac},
+};
 use crate::{Failure, packet};
 
 /// Looks in vain before it blocks: as node's `adaptive` does.
@@ -91,8 +94,23 @@ impl EtherRelay {
         }
     }
 
-    /// What it has counted.
-    pub(crate) fn balance(&mut self) -> Balance {
+    /// Goes on until it has let none of the frames that the wire has `taken` wait, or for
+    /// [`AT_REST_MAX`]; says what it has counted.
+    pub(crate) fn come_to_rest(&mut self, taken: u64) -> Balance {
+        let began = Instant::now();
+        let mut balance = self.balance();
+        let rests = |balance: &Balance| {
+            balance.frames_in + balance.kernel_drops == taken && balance.is_even()
+        };
+        while !rests(&balance) && began.elapsed() < AT_REST_MAX {
+            let until = Instant::now() + BLOCK_MAX;
+            self.forward(|| Instant::now() > until);
+            balance = self.balance();
+        }
+        balance
+    }
+
+    fn balance(&mut self) -> Balance {
         self.switch.poll(Now(u64::MAX));
         self.switch.balance()
     }

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     thread,
@@ -26,14 +26,14 @@ use super::{
     peers::{Bridge, PacketSockets},
     relay::EtherRelay,
     testpmd::Testpmd,
-    wires::{Mac, Tid, Wires, figure, kernel_threads, mac, time_of},
+    wires::{Mac, Tid, Wires, are_asleep, figure, kernel_threads, mac, time_of},
 };
 use crate::{
     Failure,
     machine::{Cores, settle_on},
     packet,
     row::Accounts,
-    trial::{WARM_UP, join},
+    trial::{both_ends, join},
 };
 
 /// Bytes in front of a packet: MAC addresses, ethertype, the packet's length.
@@ -141,7 +141,7 @@ impl Dropped {
 }
 
 /// How long what was sent may take to come to rest.
-const AT_REST_MAX: Duration = Duration::from_secs(2);
+pub(super) const AT_REST_MAX: Duration = Duration::from_secs(20);
 const AT_REST_LOOK: Duration = Duration::from_millis(20);
 
 fn refused(why: Refusal) -> Failure {
@@ -151,7 +151,7 @@ fn refused(why: Refusal) -> Failure {
 impl Run<'_> {
     /// Runs it.
     pub(crate) fn run(&self) -> Result<Outcome, Failure> {
-        let stop_forwarder = AtomicBool::new(false);
+        let (stop_forwarder, taken) = (AtomicBool::new(false), AtomicU64::new(0));
         let sink = Sink::attach(&self.wires.sink, ETHERTYPE, self.size).map_err(refused)?;
         let before_all = Dropped::at(self.wires)?;
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
@@ -161,7 +161,8 @@ impl Run<'_> {
             let (say_ready, ready) = mpsc::channel();
             let forwarder = named("forwarder").spawn_scoped(scope, || {
                 let say_ready = say_ready;
-                self.forward(&say_ready, || stop_forwarder.load(Ordering::Relaxed))
+                let stopped = || stop_forwarder.load(Ordering::Acquire);
+                self.forward(&say_ready, stopped, &taken)
             });
             let forwarder = forwarder.map_err(Failure::kernel("a thread"))?;
             let Ok(ready) = ready.recv() else {
@@ -181,7 +182,6 @@ impl Run<'_> {
             let source = Arc::new(source.map_err(refused)?);
             let sending = source.start(self.cores.sources[0]).map_err(refused)?;
 
-            thread::sleep(WARM_UP);
             let reading = || {
                 Ok::<_, Failure>(Reading {
                     at: Instant::now(),
@@ -191,14 +191,17 @@ impl Run<'_> {
                     used: time_of(&threads),
                 })
             };
-            let before = reading()?;
-            thread::sleep(self.window);
-            let after = reading()?;
+            let [before, after] = both_ends(self.window, reading, |reading| reading.arrived.right)?;
 
             sending.stop().map_err(refused)?;
-            let (arrived, dropped) = self.at_rest(&sink)?;
-            stop_forwarder.store(true, Ordering::Relaxed);
+            let (_, dropped) = self.at_rest(&sink)?;
+            let sent = source.sent().map_err(refused)?;
+            let all = sent.saturating_sub(dropped.inward - before_all.inward);
+            taken.store(all, Ordering::Relaxed);
+            stop_forwarder.store(true, Ordering::Release);
             let balance = join(forwarder)?;
+            // And what it has sent on since.
+            let (arrived, dropped) = self.at_rest(&sink)?;
 
             if arrived.wrong > 0 {
                 return Err(Failure::Wrong(format!(
@@ -206,10 +209,8 @@ impl Run<'_> {
                     arrived.wrong, self.forwarder
                 )));
             }
-            let sent = source.sent().map_err(refused)?;
             let accounts = balance.map(|balance| {
-                let taken = sent.saturating_sub(dropped.inward - before_all.inward);
-                accounts(&balance, taken, (&arrived, dropped.outward - before_all.outward))
+                accounts(&balance, all, (&arrived, dropped.outward - before_all.outward))
             });
             Ok(outcome(&before, &after, accounts, ready.backend))
         })
@@ -227,25 +228,31 @@ impl Run<'_> {
         Ok(frame)
     }
 
-    /// Waits until nothing more arrives.
+    /// Waits until nothing more arrives, and the kernel's threads have nothing left to bring: on a
+    /// machine with much else to do, that nothing came for a while says little.
     fn at_rest(&self, sink: &Sink) -> Result<(Arrived, Dropped), Failure> {
         let started = Instant::now();
+        let mut bringing = kernel_threads(&self.wires.inward)?;
+        bringing.extend(kernel_threads(&self.wires.sink)?);
         let mut last = None;
         loop {
             thread::sleep(AT_REST_LOOK);
+            let is_idle = are_asleep(&bringing);
             let arrived = sink.arrived().map_err(refused)?;
-            if last == Some(arrived.right) || started.elapsed() > AT_REST_MAX {
+            let is_quiet = is_idle && last == Some(arrived.right);
+            if is_quiet || started.elapsed() > AT_REST_MAX {
                 return Ok((arrived, Dropped::at(self.wires)?));
             }
             last = Some(arrived.right);
         }
     }
 
-    /// The forwarder's thread.
+    /// The forwarder's thread. When it is stopped, it is known how many frames the wire has `taken`.
     fn forward(
         &self,
         say_ready: &mpsc::Sender<Ready>,
         mut stopped: impl FnMut() -> bool,
+        taken: &AtomicU64,
     ) -> Result<Option<Balance>, Failure> {
         let to = mac(&self.wires.inward)?;
         // As long as ours; others read no label.
@@ -266,7 +273,7 @@ impl Run<'_> {
                 let backend = relay.report.rung.name();
                 say(Ready { threads: own(), label: relay.label, backend, ..plain })?;
                 relay.forward(stopped);
-                return Ok(Some(relay.balance()));
+                return Ok(Some(relay.come_to_rest(taken.load(Ordering::Relaxed))));
             }
             Forwarder::PacketSockets => {
                 settle_on(self.cores.forwarder)?;

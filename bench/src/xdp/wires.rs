@@ -167,6 +167,15 @@ pub(crate) fn kernel_threads(interface: &str) -> Result<Vec<Tid>, Failure> {
     Ok(found)
 }
 
+/// Whether none of these threads runs, or waits for its turn.
+pub(crate) fn are_asleep(threads: &[Tid]) -> bool {
+    threads.iter().all(|tid| {
+        // Its number, its name in brackets, its state. One that has ended has nothing to do, either.
+        let stat = fs::read_to_string(format!("/proc/{tid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_none_or(|rest| !rest.trim_start().starts_with('R'))
+    })
+}
+
 /// The CPU time of threads, since they began.
 pub(crate) fn time_of(threads: &[Tid]) -> BTreeMap<Tid, Duration> {
     let time = |tid: &Tid| {
