@@ -673,6 +673,7 @@ impl Session {
         self.current = Some(generation);
         self.tries = 0;
         (self.worn, self.lost) = (false, false);
+        self.rest_until = Nanos::ZERO; // whatever was the reason, the peer is there
         self.sealing = true;
         self.confirms = 0;
         self.confirm_at = now;
