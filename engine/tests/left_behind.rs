@@ -43,3 +43,36 @@ fn a_peer_that_is_back_after_its_goodbye_is_woken_like_any_other() {
     assert_eq!(receive(&mut pair.at_b).as_deref(), Some(&b"are you there?"[..]));
     pair.assert_even();
 }
+
+#[test]
+fn r8_a_stranger_s_last_handshake_said_again_gets_no_slot() {
+    let policy = StrangerPolicy { rights: Rights::ALL, links_max: 4, liveness: FAST };
+    let (air, mut now) = (Air::default(), Now(1));
+    let births = [1, 2].map(|seed| Birth { strangers: Some(policy), ..Birth::new(seed) });
+    let [mut a, mut b] = births.map(|birth| Node::new(&air, &birth, now));
+    air.listen();
+    let mut spec = PeerSpec::discovered("whoever is there", None, b.port);
+    spec.at = Some(Address::Udp(host(1)));
+    b.switch.add_peer(spec, now).expect("a slot");
+    for _ in 0..20 {
+        turn(&mut [&mut a, &mut b], &mut now, 100 * MS);
+    }
+    assert!(a.view(2).is_up());
+    let heard = air.heard();
+    let knocks: Vec<_> = heard.iter().filter(|d| d.to == host(1) && d.bytes[0] >> 4 == 1).collect();
+    assert!(knocks.len() >= 2, "a first message and a third");
+    air.cut(host(2), true);
+    for _ in 0..80 {
+        turn(&mut [&mut a, &mut b], &mut now, 100 * MS);
+    }
+    assert!(a.switch.peers().is_empty(), "it was seen off");
+    a.events.clear();
+    for knock in knocks {
+        air.throw(host(2), host(1), &knock.bytes);
+        turn(&mut [&mut a], &mut now, MS);
+        assert!(a.switch.peers().is_empty(), "a copy got a slot");
+    }
+    let attached = a.events.iter().any(|event| matches!(event, Event::SlotAttached(_)));
+    assert!(!attached, "{:?}", a.events);
+    a.assert_even();
+}

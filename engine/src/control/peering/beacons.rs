@@ -363,10 +363,13 @@ impl Switch {
         let finished = offered.finish(&ours, None);
         let (established, third) = finished.map_err(|_| Discard::BadSeal)?;
         let expected = self.discovered_as(&peer.identity);
-        let mark = self.whose(peer, expected, port, Some(by.from), now)?;
+        let mark = match self.whose(&peer, expected)? {
+            Some(mark) => mark,
+            None => self.let_in(&peer, port, Some(by.from), now)?,
+        };
         let peering = self.peering.as_ref().ok_or(Discard::Unhandled)?;
         if peering.peers.get(&mark).is_some_and(|peer| peer.at.is_none()) {
-            // Nobody was there before.
+            // Nobody knew where it is, and its answer to what was sent there shows it.
             self.move_to(mark, by.from);
         }
         let role = Adopted::Initiator { third };

@@ -8,7 +8,7 @@ use strowger_crypto::{
 };
 use strowger_frame::{Address, Mark};
 
-use super::{super::Switch, Knocked, Peer, PeerError, PeerSpec, Peering};
+use super::{super::Switch, Knocked, Peer, PeerError, PeerSpec};
 use crate::{Now, control::PortId, discard::Discard, orders::Knock, session::place_of};
 
 impl Switch {
@@ -77,13 +77,20 @@ impl Switch {
         }
         let port = PortId(knock.port);
         let key = finish.peer().static_key;
-        let mark = self.whose(*finish.peer(), expected, port, None, now)?;
+        let proven = *finish.peer();
+        let known = self.whose(&proven, expected)?;
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
-        let Peering { gate, peers, free_places, .. } = peering;
-        let peer = peers.get_mut(&mark).ok_or(Discard::Unhandled)?;
-        let mut guard = peer.session.guard();
-        let established = finish.accept(gate, &mut guard).map_err(|_| Discard::BadSeal)?;
-        free_places.retain(|&free| usize::from(free) != place);
+        let known_guard = known.and_then(|mark| Some(peering.peers.get(&mark)?.session.guard()));
+        let mut guard = known_guard.unwrap_or_default();
+        // A copy of what was accepted before ends here, before anything comes of it (R8).
+        let accepted = finish.accept(&mut peering.gate, &mut guard);
+        let established = accepted.map_err(|_| Discard::BadSeal)?;
+        let mark = match known {
+            Some(mark) => mark,
+            None => self.let_in(&proven, port, None, now)?,
+        };
+        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
+        peering.free_places.retain(|&free| usize::from(free) != place);
         let by = Knocked { from: knock.from, worker: knock.worker };
         // Its first frame under the new keys will tell where it is.
         let taken = self.with_session(mark, Some(by), now, |session, context, outputs| {
@@ -100,29 +107,38 @@ impl Switch {
     }
 
     /// The link of whoever has proved by XX who it is: that of the peer whose key it has, or who it was
-    /// expected to be; else a slot of its own, if the policy has one for it.
+    /// expected to be; none, if the policy has a slot for it.
     pub(super) fn whose(
-        &mut self,
-        proven: handshake::Peer,
+        &self,
+        proven: &handshake::Peer,
         expected: Option<Mark>,
-        port: PortId,
-        at: Option<Address>,
-        now: Now,
-    ) -> Result<Mark, Discard> {
+    ) -> Result<Option<Mark>, Discard> {
         let peering = self.peering.as_ref().ok_or(Discard::Unhandled)?;
         let key = proven.static_key;
         if let Some(mark) = peering.by_key.get(&key.0).copied().or(expected) {
             // Whom the operator gave a psk has to show that it has it, which XX cannot.
             return match peering.peers.get(&mark) {
-                Some(peer) if *peer.spec.psk.expose() == *Psk::NONE.expose() => Ok(mark),
+                Some(peer) if *peer.spec.psk.expose() == *Psk::NONE.expose() => Ok(Some(mark)),
                 _ => Err(Discard::NotAllowed),
             };
         }
         let policy = peering.config.strangers.ok_or(Discard::NotAllowed)?;
         let strangers = peering.peers.values().filter(|peer| peer.is_stranger).count();
-        if strangers >= policy.links_max as usize {
-            return Err(Discard::OverBudget);
-        }
+        let has_room = strangers < policy.links_max as usize;
+        if has_room { Ok(None) } else { Err(Discard::OverBudget) }
+    }
+
+    /// Gives a stranger a slot of its own, as the policy allows it.
+    pub(super) fn let_in(
+        &mut self,
+        proven: &handshake::Peer,
+        port: PortId,
+        at: Option<Address>,
+        now: Now,
+    ) -> Result<Mark, Discard> {
+        let peering = self.peering.as_ref().ok_or(Discard::Unhandled)?;
+        let policy = peering.config.strangers.ok_or(Discard::NotAllowed)?;
+        let key = proven.static_key;
         let mut spec = PeerSpec::new(proven.identity.peer_id().to_string(), key, port);
         (spec.rights, spec.liveness) = (policy.rights, policy.liveness);
         spec.at = at;
