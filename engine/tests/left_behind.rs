@@ -24,6 +24,66 @@ fn turn(nodes: &mut [&mut Node], now: &mut Now, ns: u64) {
 }
 
 #[test]
+fn an_address_that_one_peer_has_left_is_the_next_one_s_who_proves_to_be_there() {
+    for salvaged in [false, true] {
+        let (air, mut now) = (Air::default(), Now(1));
+        let [mut hub, mut old, mut new] =
+            [1, 2, 3].map(|seed| Node::new(&air, &Birth::new(seed), now));
+        hub.peer(2, true, now);
+        let new_at_hub = hub.peer(3, true, now);
+        old.peer(1, true, now);
+        let hub_at_new = new.peer(1, true, now);
+        let ((slot_hub, mut at_hub), (slot_new, mut at_new)) = (hub.endpoint(), new.endpoint());
+        let to_new = path(&[hop(slot_hub, new_at_hub), hop(hub_at_new, slot_new)]);
+        let to_hub = path(&[hop(slot_new, hub_at_new), hop(new_at_hub, slot_hub)]);
+        for _ in 0..50 {
+            turn(&mut [&mut hub, &mut old, &mut new], &mut now, 100 * MS);
+        }
+        assert!(hub.is_up());
+
+        // The first is gone, or quiet, and says nothing of it; a translator of addresses gives the
+        // second the one that it had.
+        air.move_to(host(3), host(2));
+        for _ in 0..20 {
+            send(&mut at_new, to_hub, b"from here");
+            turn(&mut [&mut hub, &mut new], &mut now, 100 * MS);
+        }
+        assert_eq!(hub.view(3).at, Some(Address::Udp(host(2))));
+        if salvaged {
+            hub.switch.salvage(now);
+            turn(&mut [&mut hub, &mut new], &mut now, 100 * MS);
+        }
+        while receive(&mut at_new).is_some() || receive(&mut at_hub).is_some() {}
+        send(&mut at_hub, to_new, b"to there");
+        turn(&mut [&mut hub, &mut new], &mut now, MS);
+        assert_eq!(receive(&mut at_new).as_deref(), Some(&b"to there"[..]), "{salvaged}");
+
+        // Both change places: whoever proves to be there last has it.
+        air.move_to(host(3), host(4));
+        for _ in 0..40 {
+            send(&mut at_new, to_hub, b"from there");
+            turn(&mut [&mut hub, &mut old, &mut new], &mut now, 100 * MS);
+        }
+        assert_eq!(hub.view(3).at, Some(Address::Udp(host(4))));
+        for _ in 0..300 {
+            turn(&mut [&mut hub, &mut old, &mut new], &mut now, SECOND);
+        }
+        let (slot_old, mut at_old) = old.endpoint();
+        let hub_at_old = old.view(1).slot;
+        let from_old = path(&[hop(slot_old, hub_at_old), hop(hub.view(2).slot, slot_hub)]);
+        let to_old = path(&[hop(slot_hub, hub.view(2).slot), hop(hub_at_old, slot_old)]);
+        for _ in 0..20 {
+            send(&mut at_old, from_old, b"back again");
+            turn(&mut [&mut hub, &mut old, &mut new], &mut now, SECOND);
+        }
+        send(&mut at_hub, to_old, b"you, too");
+        turn(&mut [&mut hub, &mut old, &mut new], &mut now, MS);
+        assert_eq!(receive(&mut at_old).as_deref(), Some(&b"you, too"[..]), "{salvaged}");
+        hub.assert_even();
+    }
+}
+
+#[test]
 fn a_peer_that_is_back_after_its_goodbye_is_woken_like_any_other() {
     let mut pair = Pair::new();
     pair.until_up();

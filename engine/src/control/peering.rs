@@ -85,7 +85,7 @@ pub(super) struct Peering {
     peers: BTreeMap<Mark, Peer>,
     by_key: HashMap<[u8; 32], Mark>,
     by_index: HashMap<SessionIndex, Seated>,
-    /// Who is where: as the ports know it, whoever had an address first keeps it.
+    /// Who is where, as the ports know it: at each address one.
     by_address: HashMap<(PortId, Address), Mark>,
     /// Places of sessions that nobody has, those given up longest ago first.
     free_places: VecDeque<u16>,
@@ -175,21 +175,6 @@ fn nanos(now: Now) -> Nanos {
 }
 
 impl Peering {
-    /// A peer is at this address from now on; without one, nowhere.
-    fn settle(&mut self, mark: Mark, at: Option<Address>) {
-        let Some(peer) = self.peers.get_mut(&mark) else { return };
-        let port = peer.spec.port;
-        let was = std::mem::replace(&mut peer.at, at);
-        if let Some(was) = was.map(|was| (port, was))
-            && self.by_address.get(&was) == Some(&mark)
-        {
-            self.by_address.remove(&was);
-        }
-        if let Some(at) = at {
-            self.by_address.entry((port, at)).or_insert(mark);
-        }
-    }
-
     /// An index whose place no session has, random where it need not be dense.
     fn new_index(free: &mut VecDeque<u16>, entropy: &mut dyn Entropy) -> SessionIndex {
         loop {

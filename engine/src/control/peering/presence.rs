@@ -12,7 +12,7 @@ use strowger_frame::{Address, Frame, Mark};
 
 use super::{
     super::{Event, Switch},
-    LinkState, nanos,
+    LinkState, Peer, Peering, nanos,
     path_mtu::TOKEN_BYTES,
 };
 use crate::{Now, orders::Order};
@@ -70,15 +70,63 @@ pub(super) struct Pulse {
     pub(super) answered: bool,
 }
 
+/// Who else has to do with a peer's move.
+struct Displaced {
+    /// Who was known where it is now.
+    former: Option<Mark>,
+    /// Who is to be known from now on where the peer was: it was displaced there.
+    heir: Option<(Mark, Address)>,
+}
+
+impl Peering {
+    /// A peer is at this address from now on; without one, nowhere. Where another is known, that one
+    /// stays.
+    pub(super) fn settle(&mut self, mark: Mark, at: Option<Address>) {
+        let Some(peer) = self.peers.get_mut(&mark) else { return };
+        let port = peer.spec.port;
+        let was = mem::replace(&mut peer.at, at);
+        if let Some(was) = was.map(|was| (port, was))
+            && self.by_address.get(&was) == Some(&mark)
+        {
+            self.by_address.remove(&was);
+        }
+        if let Some(at) = at {
+            self.by_address.entry((port, at)).or_insert(mark);
+        }
+    }
+
+    /// Whether the ports know this address as the peer's.
+    pub(super) fn is_known_at(&self, mark: Mark, at: Address) -> bool {
+        let Some(peer) = self.peers.get(&mark) else { return false };
+        peer.at == Some(at) && self.by_address.get(&(peer.spec.port, at)) == Some(&mark)
+    }
+
+    /// The same as [`settle`](Self::settle), whoever is known there.
+    fn take_place(&mut self, mark: Mark, at: Address) -> Option<Displaced> {
+        let peer = self.peers.get(&mark)?;
+        let (port, was) = (peer.spec.port, peer.at.filter(|was| *was != at));
+        self.settle(mark, Some(at));
+        let former = self.by_address.insert((port, at), mark).filter(|other| *other != mark);
+        let left = was.filter(|was| !self.by_address.contains_key(&(port, *was)));
+        let heir = left.and_then(|left| {
+            let is_heir = |peer: &Peer| peer.spec.port == port && peer.at == Some(left);
+            let (&heir, _) = self.peers.iter().find(|(_, peer)| is_heir(peer))?;
+            self.by_address.insert((port, left), heir);
+            Some((heir, left))
+        });
+        Some(Displaced { former, heir })
+    }
+}
+
 impl Switch {
     /// Authenticated frames of a link come from another address than it has.
     pub(in crate::control) fn take_roamed(&mut self, link: Mark, to: Address, now: Now) {
         let Some(peering) = &mut self.peering else { return };
-        let Some(peer) = peering.peers.get_mut(&link) else { return };
-        if peer.at == Some(to) {
+        let Some(peer) = peering.peers.get(&link) else { return };
+        if peering.is_known_at(link, to) {
             return;
         }
-        if peer.at.is_none() {
+        if peer.at.is_none() && !peering.by_address.contains_key(&(peer.spec.port, to)) {
             // Nobody was there before, and the frame that told was fresh and authentic.
             return self.move_to(link, to);
         }
@@ -108,13 +156,21 @@ impl Switch {
         self.give(owner, Order::Say(link, Sealed::PathChallenge, Some(at), bytes));
     }
 
+    /// The peer has shown that it is there. Whoever was there before is not any more: the ports forget
+    /// it, and it is asked there until it proves to be somewhere. And who was displaced so where the
+    /// peer was may be there again.
     pub(super) fn move_to(&mut self, link: Mark, to: Address) {
-        for worker in 0..self.workers.len() {
-            self.give(worker, Order::Readdress(link, to));
-        }
         let slot = self.slot_of(link);
-        if let Some(peering) = &mut self.peering {
-            peering.settle(link, Some(to));
+        let displaced = self.peering.as_mut().and_then(|peering| peering.take_place(link, to));
+        let Some(Displaced { former, heir }) = displaced else { return };
+        for worker in 0..self.workers.len() {
+            if let Some(former) = former {
+                self.give(worker, Order::Unaddress(former));
+            }
+            self.give(worker, Order::Readdress(link, to));
+            if let Some((heir, at)) = heir {
+                self.give(worker, Order::Readdress(heir, at));
+            }
         }
         if let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&link)) {
             peer.challenge = None;
@@ -157,10 +213,12 @@ impl Switch {
             Kind::PathAnswer => {
                 let answered = peer.challenge.take_if(|c| c.token == token && from == Some(c.to));
                 match answered {
-                    Some(challenge) if peer.at != Some(challenge.to) => {
-                        self.move_to(link, challenge.to);
+                    Some(Challenge { to, .. }) => {
+                        let peering = self.peering.as_ref();
+                        if !peering.is_some_and(|peering| peering.is_known_at(link, to)) {
+                            self.move_to(link, to);
+                        }
                     }
-                    Some(_) => (),
                     None if from == peer.at => self.take_path_answer(link, token, now),
                     None => (),
                 }

@@ -32,7 +32,11 @@ impl Peering {
                 peer.owner = 0;
             }
         }
-        self.by_address.clear();
+        let Self { peers, by_address, .. } = self;
+        // Whom the ports know there, if it is there yet.
+        by_address.retain(|&(port, at), mark| {
+            peers.get(mark).is_some_and(|peer| peer.spec.port == port && peer.at == Some(at))
+        });
         for (mark, peer) in &self.peers {
             if let Some(at) = peer.at {
                 self.by_address.entry((peer.spec.port, at)).or_insert(*mark);
@@ -53,9 +57,12 @@ impl Peering {
         for &index in indices {
             let is_known = self.waning.iter().any(|&(_, other)| other == index)
                 || self.peers.values().any(|peer| peer.session.owns(index));
-            if !is_known {
+            // A place that is not free is another session's by now, whose keys take this one's.
+            let place =
+                self.free_places.iter().position(|&free| usize::from(free) == place_of(index));
+            if let (false, Some(place)) = (is_known, place) {
                 self.waning.push((until, index));
-                self.free_places.retain(|&free| usize::from(free) != place_of(index));
+                self.free_places.remove(place);
             }
         }
     }
@@ -78,11 +85,15 @@ impl Switch {
         };
         let Some(peering) = &mut self.peering else { return };
         peering.begin_anew(is_there, workers, now);
-        let reachable = peering.peers.iter().filter(|(_, peer)| peer.at.is_some());
-        let at: Vec<_> = reachable.filter_map(|(&mark, peer)| Some((mark, peer.at?))).collect();
-        for (mark, at) in at {
-            // They may have been told where it is, or not.
-            for worker in 0..workers {
+        let reachable = peering.peers.iter().filter_map(|(&mark, peer)| Some((mark, peer.at?)));
+        let (there, displaced): (Vec<_>, Vec<_>) =
+            reachable.partition(|&(mark, at)| peering.is_known_at(mark, at));
+        for worker in 0..workers {
+            // They may have been told where each is, or not.
+            for &(mark, _) in &displaced {
+                self.give(worker, Order::Unaddress(mark));
+            }
+            for &(mark, at) in &there {
                 self.give(worker, Order::Readdress(mark, at));
             }
         }
