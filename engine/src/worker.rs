@@ -254,8 +254,12 @@ impl Worker {
         if matches!(kind, Kind::PathChallenge | Kind::PathAnswer) {
             // A challenge is asked from where a peer may be, and proves nothing of the kind.
             let may = session.lately.may_say(now);
+            let strayed = from == ELSEWHERE && session.lately.tells_strayed(now);
             if first {
                 self.note(Punt::Heard(index));
+            }
+            if strayed {
+                self.note(Punt::Strayed(index, self.strayed_by));
             }
             return if may {
                 Ok(Arrival::Other(Onward::Said { kind, from }))

@@ -136,3 +136,23 @@ fn r8_a_stranger_s_last_handshake_said_again_gets_no_slot() {
     assert!(!attached, "{:?}", a.events);
     a.assert_even();
 }
+
+#[test]
+fn a_silent_peer_that_moves_to_another_worker_s_flow_is_followed_by_its_probes() {
+    let births = [Birth::new(1), Birth { workers: 2, ..Birth::new(2) }];
+    let mut pair = Pair::with(births[0], births[1], |own, spec| {
+        spec.liveness.always = own == 1;
+    });
+    pair.until_up();
+    pair.wait(30);
+    let outer = host(9);
+    pair.air.move_to(host(1), outer);
+    pair.air.steer(host(2), outer, 1);
+    pair.a.events.clear();
+    pair.wait(60);
+    assert_eq!(pair.b.view(1).at, Some(Address::Udp(outer)));
+    let down = |event: &Event| matches!(event, Event::LinkDown(_));
+    assert!(!pair.a.events.iter().any(down), "{:?}", pair.a.events);
+    assert!(pair.talks());
+    pair.assert_even();
+}

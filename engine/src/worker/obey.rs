@@ -160,13 +160,17 @@ impl Worker {
         let Some(mut link) = place.and_then(|p| p.take_if(|l| l.mark == mark)) else {
             return Report::Done;
         };
-        if let Some(seat) = self.seat_of(link.port) {
-            let seat = &mut self.ports[seat];
-            seat.port.forget(mark);
-            self.waiting -= link.waiting.len();
-            let waiting = (link.egress.waiting() + link.waiting.len()) as u64;
-            link.tally.discards.add(waiting);
-            seat.discards.count_many(Discard::ExitGone, waiting);
+        self.waiting -= link.waiting.len();
+        let waiting = (link.egress.waiting() + link.waiting.len()) as u64;
+        link.tally.discards.add(waiting);
+        match self.seat_of(link.port) {
+            Some(seat) => {
+                let seat = &mut self.ports[seat];
+                seat.port.forget(mark);
+                seat.discards.count_many(Discard::ExitGone, waiting);
+            }
+            // Another worker's port, or one that has gone already.
+            None => self.homeless.count_many(Discard::ExitGone, waiting),
         }
         self.exhaling.retain(|&listed| listed != mark);
         link.egress = Egress::default();
