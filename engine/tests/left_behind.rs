@@ -156,3 +156,58 @@ fn a_silent_peer_that_moves_to_another_worker_s_flow_is_followed_by_its_probes()
     assert!(pair.talks());
     pair.assert_even();
 }
+
+/// B begins again with a wall clock that shows another time; until A takes its handshake, in
+/// nanoseconds.
+fn begins_again(wall: u64, keeps: bool) -> u64 {
+    const HOUR: u64 = 3_600 * SECOND;
+    let first = Birth { wall: 1_000 * HOUR, ..Birth::new(2) };
+    // It is B that begins, so it is B's stamps that A remembers.
+    let mut pair = Pair::with(Birth::new(1), first, |own, spec| {
+        spec.at = spec.at.filter(|_| own == 2);
+    });
+    pair.until_up();
+    pair.wait(5);
+    let snapshot = pair.b.switch.snapshot(pair.now);
+    let mut last = snapshot.clone();
+    // Until the node dies its stamps stay below what was last to be written down.
+    for _ in 0..4 {
+        pair.chat(200);
+        let stamp = 1_000 * HOUR + pair.now.0;
+        assert!(stamp < last.stamps_until, "{stamp} {last:?}");
+        last = pair.b.switch.snapshot(pair.now);
+    }
+    assert!(last.stamps_until > snapshot.stamps_until);
+    // Nobody has to renew keys in the meantime.
+    while pair.now.0 - pair.a.view(2).keys_since.expect("keys").0 > 30 * SECOND {
+        pair.chat(1);
+    }
+    let birth = Birth { lives: 1, wall: wall * HOUR, ..Birth::new(2) };
+    let air = pair.air.clone();
+    pair.b = Node::new(&air, &birth, pair.now);
+    if keeps {
+        pair.b.switch.restore(&last, pair.now).expect("its own");
+        let again = pair.b.switch.snapshot(pair.now);
+        assert!(again.stamps_until > last.stamps_until);
+    }
+    pair.b.peer(1, true, pair.now);
+    let (began, before) = (pair.now.0, pair.a.view(2).handshakes);
+    while pair.a.view(2).handshakes == before {
+        pair.pass(100 * MS);
+        assert!(pair.now.0 - began < 100 * SECOND, "{:?}", pair.a.view(2));
+        if pair.now.0 - began > 10 * SECOND {
+            break;
+        }
+    }
+    assert_eq!(pair.a.view(2).key, Some(key(2)));
+    pair.now.0 - began
+}
+
+#[test]
+fn a_wall_clock_that_was_set_back_over_a_restart_keeps_nobody_out_whose_stamps_are_written_down() {
+    assert!(begins_again(1_001, false) < SECOND, "a clock that goes on");
+    assert!(begins_again(999, false) > 10 * SECOND, "refused, as a replay would be");
+    assert!(begins_again(999, true) < SECOND);
+    assert!(begins_again(0, true) < SECOND);
+    assert!(begins_again(1_001, true) < SECOND);
+}

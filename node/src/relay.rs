@@ -344,7 +344,7 @@ impl Relay {
     /// Writes down whose slots are whose, where there is news.
     fn keep_state(&mut self, has_changed: bool) {
         let Topology { switch, clock, state: Some(state), .. } = &mut self.topology else { return };
-        if (has_changed || state.is_behind(switch))
+        if (has_changed || state.is_behind(switch, *clock))
             && let Some(warning) = state.keep(switch, *clock)
         {
             let _ = writeln!(io::stderr(), "strowger: {warning}");

@@ -1,5 +1,6 @@
-//! The state file: which slot number is whose, kept over restarts and crashes. Written as a whole or
-//! not at all, and never taken up in part: a damaged file is refused, and stays as it is.
+//! The state file: which slot number is whose, and how far stamps have come, kept over restarts and
+//! crashes. Written as a whole or not at all, and never taken up in part: a damaged file is refused,
+//! and stays as it is.
 //!
 //! The first line is `strowger-state VERSION CRC32 BYTES`, of the JSON object that follows it.
 
@@ -31,6 +32,7 @@ pub(crate) struct StateFile {
     /// Without durations: those alone are no reason to write.
     written: Vec<(u32, Option<Who>)>,
     generation: u64,
+    stamps_until: u64,
     /// When it could not be written last, if it cannot: people were told then.
     failed: Option<Instant>,
 }
@@ -73,7 +75,8 @@ impl StateFile {
         }
         switch.wait_for_writing();
         let path = path.to_owned();
-        Ok((Self { path, written: Vec::new(), generation: 0, failed: None }, snapshot))
+        let (written, generation, stamps_until) = (Vec::new(), 0, 0);
+        Ok((Self { path, written, generation, stamps_until, failed: None }, snapshot))
     }
 
     /// The files by that name: what is kept, and what takes its place.
@@ -83,11 +86,15 @@ impl StateFile {
         [path.to_owned(), path.with_file_name(name)]
     }
 
-    /// Whether a number was given since the file was last written, or it is to be tried again.
-    pub(crate) fn is_behind(&self, switch: &Switch) -> bool {
+    /// Whether a number was given since the file was last written, or stamps come near what it says,
+    /// or it is to be tried again.
+    pub(crate) fn is_behind(&self, switch: &Switch, clock: Clock) -> bool {
         match self.failed {
             Some(at) => at.elapsed() >= AGAIN,
-            None => switch.generation() != self.generation,
+            None => {
+                switch.generation() != self.generation
+                    || switch.stamps_until(clock.now()) != self.stamps_until
+            }
         }
     }
 
@@ -118,14 +125,18 @@ impl StateFile {
         lines
     }
 
-    /// Writes the file if any number is another's, or nobody's, since it was last written. A file
+    /// Writes the file if any number is another's, or nobody's, since it was last written, or stamps
+    /// come near what it says of them. A file
     /// that cannot be written is left as it was, and the relay goes on; people are told once, and
     /// once when it is written again.
     pub(crate) fn keep(&mut self, switch: &mut Switch, clock: Clock) -> Option<String> {
         let snapshot = switch.snapshot(clock.now());
         let numbers: Vec<_> =
             snapshot.numbers.iter().map(|kept| (kept.slot, kept.who.clone())).collect();
-        if numbers == self.written && snapshot.generation == self.generation {
+        if numbers == self.written
+            && snapshot.generation == self.generation
+            && snapshot.stamps_until == self.stamps_until
+        {
             return None;
         }
         let done = write(&self.path, &text(&snapshot));
@@ -134,6 +145,7 @@ impl StateFile {
         match done {
             Ok(()) => {
                 (self.written, self.generation) = (numbers, snapshot.generation);
+                self.stamps_until = snapshot.stamps_until;
                 let shown = self.path.display();
                 self.failed.take().map(|_| format!("state file {shown}: is written again"))
             }
@@ -180,7 +192,12 @@ fn text(snapshot: &Snapshot) -> String {
         })
         .collect();
     let scheme = hex(snapshot.scheme.serialize().as_bytes());
-    let object = json!({ "scheme": scheme, "generation": snapshot.generation, "numbers": numbers });
+    let object = json!({
+        "scheme": scheme,
+        "generation": snapshot.generation,
+        "stamps_until": snapshot.stamps_until,
+        "numbers": numbers,
+    });
     let body = format!("{object:#}\n");
     format!("{WORD} {VERSION} {:08x} {}\n{body}", crc32(body.as_bytes()), body.len())
 }
@@ -220,7 +237,13 @@ fn read(object: &Value) -> Option<Snapshot> {
         Some(Kept { slot, who, rests_ns: value["rests_ns"].as_u64()? })
     };
     let numbers = object["numbers"].as_array()?.iter().map(number).collect::<Option<_>>()?;
-    Some(Snapshot { scheme, generation: object["generation"].as_u64()?, numbers })
+    // Files of before do not say it: then the wall clock alone does.
+    let stamps_until = match &object["stamps_until"] {
+        Value::Null => 0,
+        until => until.as_u64()?,
+    };
+    let generation = object["generation"].as_u64()?;
+    Some(Snapshot { scheme, generation, numbers, stamps_until })
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -256,6 +279,7 @@ mod tests {
         Snapshot {
             scheme: Scheme::default(),
             generation: 9,
+            stamps_until: 1 << 60,
             numbers: vec![
                 kept(0, Some(Who::Key([0xab; 32]))),
                 kept(2, Some(Who::Name("a \"name\"\n".to_owned()))),
@@ -268,6 +292,17 @@ mod tests {
     fn what_was_written_is_read() {
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
         assert_eq!(parse(text(&some()).as_bytes()), Ok(some()));
+    }
+
+    #[test]
+    fn a_file_of_before_stamps_were_kept_is_read() {
+        let whole = text(&some());
+        let (_, body) = whole.split_once('\n').expect("a first line");
+        let mut object: Value = serde_json::from_str(body).expect("its own");
+        object.as_object_mut().expect("an object").remove("stamps_until").expect("said");
+        assert_eq!(read(&object), Some(Snapshot { stamps_until: 0, ..some() }));
+        object["stamps_until"] = json!(-1);
+        assert_eq!(read(&object), None);
     }
 
     #[test]

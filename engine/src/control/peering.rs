@@ -23,6 +23,7 @@ mod presence;
 mod rest;
 mod salvage;
 mod spec;
+mod stamps;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},

@@ -1,5 +1,5 @@
-//! What a switch wants to find again after a restart: who has which number, and which numbers must
-//! rest. Plain data; where it is written is not the engine's business.
+//! What a switch wants to find again after a restart: who has which number, which numbers must rest,
+//! and how far its stamps have come. Plain data; where it is written is not the engine's business.
 
 use std::fmt;
 
@@ -26,6 +26,9 @@ pub struct Snapshot {
     pub generation: u64,
     /// All numbers that are not free, ascending.
     pub numbers: Vec<Kept>,
+    /// No handshake of this node bears a later stamp before it is to be written down again, in
+    /// nanoseconds since 1970; 0 without an identity.
+    pub stamps_until: u64,
 }
 
 /// Why a snapshot could not be taken up. Nothing has changed then.
@@ -76,12 +79,14 @@ impl Switch {
                 .into_iter()
                 .map(|(slot, who, rests_ns)| Kept { slot, who, rests_ns })
                 .collect(),
+            stamps_until: self.stamps_until(now),
         }
     }
 
     /// Takes up a snapshot, before anything is attached. Whoever had a number gets it again, unless
     /// it asks for another; nobody else gets it before its quarantine has ended, and then last of
-    /// all. A number that another is pinned to is that one's, and opens when it has rested.
+    /// all. A number that another is pinned to is that one's, and opens when it has rested. Stamps go on
+    /// from those of before if [`set_identity`](Self::set_identity) came first.
     ///
     /// # Errors
     /// [`RestoreError`].
@@ -107,6 +112,7 @@ impl Switch {
             }
         }
         self.numbers = numbers;
+        self.stamp_from(snapshot.stamps_until);
         self.give_tables();
         Ok(())
     }

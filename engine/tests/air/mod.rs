@@ -382,13 +382,15 @@ pub(crate) struct Birth {
     pub(crate) strangers: Option<StrangerPolicy>,
     /// How often it was born before: another clock, other randomness, the same identity.
     pub(crate) lives: u64,
+    /// What its wall clock shows at time 0.
+    pub(crate) wall: u64,
     pub(crate) config: SwitchConfig,
 }
 
 impl Birth {
     pub(crate) fn new(seed: u8) -> Self {
         let config = SwitchConfig::default();
-        Self { seed, workers: 1, strangers: None, lives: 0, config }
+        Self { seed, workers: 1, strangers: None, lives: 0, wall: 1, config }
     }
 }
 
@@ -426,7 +428,7 @@ impl Node {
                 fuse.clone(),
             )),
             provider: Provider::DEFAULT,
-            wall_at_zero: 1 + birth.lives,
+            wall_at_zero: birth.wall + birth.lives,
             strangers: birth.strangers,
         };
         switch.set_identity(config, now).expect("an identity");
