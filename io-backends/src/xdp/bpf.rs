@@ -93,11 +93,14 @@ pub(super) struct Refused {
     pub(super) errno: i32,
 }
 
-/// `attr` is one of the structures of this file or its users', as the command wants it; what it
-/// points to must live.
-pub(super) fn bpf<T>(step: &'static str, command: i32, attr: &T) -> Result<i32, Refused> {
+/// One call of bpf(2).
+///
+/// # Safety
+/// `attr` is what `command` wants, and every address in it that of as many bytes as the command reads or
+/// writes there, which live through the call.
+pub(super) unsafe fn bpf<T>(step: &'static str, command: i32, attr: &T) -> Result<i32, Refused> {
     let at = std::ptr::from_ref(attr);
-    // SAFETY: `attr` is as long as said and lives through the call, as does what it points to.
+    // SAFETY: `attr` is as long as said and lives through the call; of what it points to, the caller says so.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, at, mem::size_of::<T>()) };
     if result < 0 { Err(Refused { step, errno: errno() }) } else { Ok(result as i32) }
 }
@@ -116,7 +119,8 @@ pub(super) fn map(map_type: u32, value_bytes: u32, entries: u32) -> Result<Owned
         max_entries: entries,
         flags: 0,
     };
-    bpf("BPF_MAP_CREATE", MAP_CREATE, &map).map(owned)
+    // SAFETY: it holds no address.
+    unsafe { bpf("BPF_MAP_CREATE", MAP_CREATE, &map) }.map(owned)
 }
 
 /// Puts a descriptor into a map of such.
@@ -128,7 +132,8 @@ pub(super) fn put(map: &OwnedFd, key: u32, value: RawFd) -> Result<(), Refused> 
         value: std::ptr::from_ref(&value).addr() as u64,
         flags: 0,
     };
-    bpf("BPF_MAP_UPDATE_ELEM", MAP_UPDATE, &update).map(drop)
+    // SAFETY: the key and the value have four bytes each, as in every map of descriptors, and live here.
+    unsafe { bpf("BPF_MAP_UPDATE_ELEM", MAP_UPDATE, &update) }.map(drop)
 }
 
 /// An XDP program, loaded but not attached. Needs rights.
@@ -147,7 +152,8 @@ pub(super) fn load(instructions: &[Instruction]) -> Result<OwnedFd, Refused> {
         interface: 0,
         expected_attach_type: ATTACH_TYPE_XDP,
     };
-    bpf("BPF_PROG_LOAD", PROGRAM_LOAD, &load).map(owned)
+    // SAFETY: as many instructions as it says, and a string that ends in zero; both are only read.
+    unsafe { bpf("BPF_PROG_LOAD", PROGRAM_LOAD, &load) }.map(owned)
 }
 
 /// Attaches a program, until what this gives is closed.
@@ -165,5 +171,6 @@ pub(super) fn attach(
             Attach::Generic => ATTACH_GENERIC,
         },
     };
-    bpf("BPF_LINK_CREATE", LINK_CREATE, &link).map(owned)
+    // SAFETY: it holds no address.
+    unsafe { bpf("BPF_LINK_CREATE", LINK_CREATE, &link) }.map(owned)
 }

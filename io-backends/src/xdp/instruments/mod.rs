@@ -116,7 +116,8 @@ fn value_of<const BYTES: usize>(map: &OwnedFd) -> Result<Box<[u64]>, Refusal> {
         value: value.as_mut_ptr().expose_provenance() as u64,
         flags: 0,
     };
-    bpf("BPF_MAP_LOOKUP_ELEM", MAP_READ, &read).map_err(refused)?;
+    // SAFETY: the key has four bytes, and the value as many as those of the map; both live here.
+    unsafe { bpf("BPF_MAP_LOOKUP_ELEM", MAP_READ, &read) }.map_err(refused)?;
     Ok(value)
 }
 
@@ -189,7 +190,8 @@ impl Source {
         };
         // Relaxed: whoever stops it waits for the thread, and asks again until it ends.
         while !stop.load(Ordering::Relaxed) {
-            match bpf("BPF_PROG_TEST_RUN", PROGRAM_RUN, &run) {
+            // SAFETY: it is to read the frame, as many bytes as that has; nothing is written.
+            match unsafe { bpf("BPF_PROG_TEST_RUN", PROGRAM_RUN, &run) } {
                 Ok(_) | Err(Refused { errno: libc::EINTR, .. }) => {}
                 Err(why) => return Err(refused(why)),
             }
