@@ -212,7 +212,6 @@ impl Outbox {
         len: usize,
         frame: Frame,
     ) {
-        let mut slot = None;
         if let Some((number, at, header_bytes)) = header {
             if bytes == 0 {
                 let memory = Memory::Frame(frame);
@@ -222,11 +221,11 @@ impl Outbox {
         }
         let first = bytes.min(UMEM_CHUNK_BYTES - offset % UMEM_CHUNK_BYTES);
         if first < bytes {
-            self.describe(rings, offset, first, slot.take(), Memory::None, 0);
+            self.describe(rings, offset, first, None, Memory::None, 0);
             let (offset, bytes) = (offset + first, bytes - first);
             return self.describe(rings, offset, bytes, None, Memory::Frame(frame), len);
         }
-        self.describe(rings, offset, bytes, slot, Memory::Frame(frame), len);
+        self.describe(rings, offset, bytes, None, Memory::Frame(frame), len);
     }
 
     #[cold]
