@@ -363,7 +363,10 @@ fn for_want_of_rights_the_ladder_goes_down_and_says_which() {
     let none = open_with(&[], &mut small).map(drop).unwrap_err();
     eprintln!("{none}");
     assert!(matches!(&none, OpenError::NothingWorks { refused, .. } if refused.len() == 4));
-    assert!(none.to_string().contains("setcap cap_net_raw,cap_net_admin,cap_bpf+ep"), "{none}");
+    assert!(
+        none.to_string().contains("setcap cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock+ep"),
+        "{none}"
+    );
 
     let report = open_with(&[NET_RAW], &mut small).unwrap().report;
     eprintln!("{report}");

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{self, Write},
     net::{Ipv4Addr, UdpSocket},
     process::ExitCode,
 };
@@ -78,7 +78,8 @@ fn findings() -> Vec<Finding> {
     }
     findings.extend(of_ethernet());
     findings.push(ordinary_user());
-    findings.push(locked_memory());
+    let pinned = findings.iter().any(|finding| finding.name == "umem" && finding.allowed);
+    findings.push(locked_memory(probe::locked_bytes_max(), pinned));
     findings.push(open_files());
     findings.push(huge_pages());
     findings.push(transparent_huge_pages());
@@ -133,13 +134,21 @@ fn ordinary_user() -> Finding {
     }
 }
 
-fn locked_memory() -> Finding {
+/// `pinned`: whether [`UMEM_BYTES_TRIED`] were.
+fn locked_memory(limit: io::Result<Limit>, pinned: bool) -> Finding {
     const NAME: &str = "locked_memory";
     let seen = |bytes: u64| format!("{} KiB may be locked", bytes >> 10);
-    match probe::locked_bytes_max() {
+    match limit {
         Ok(Limit { now: None, .. }) => Finding::fine(NAME, "no limit"),
         Ok(Limit { now: Some(bytes), .. }) if bytes >= LOCKED_BYTES_WANTED => {
             Finding::fine(NAME, seen(bytes))
+        }
+        // More was pinned than the limit allows, so it is not ours.
+        Ok(Limit { now: Some(bytes), .. }) if pinned && bytes < UMEM_BYTES_TRIED as u64 => {
+            Finding::fine(
+                NAME,
+                format!("{}, and more with CAP_IPC_LOCK, which is here", seen(bytes)),
+            )
         }
         Ok(Limit { now: Some(bytes), .. }) => Finding::refused(
             NAME,
@@ -254,6 +263,18 @@ fn said(findings: &[Finding]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_that_was_seen_not_to_hold_is_not_complained_of() {
+        let of = |now: Option<u64>, pinned| locked_memory(Ok(Limit { now, max: now }), pinned);
+        assert!(of(None, false).allowed && of(Some(LOCKED_BYTES_WANTED), false).allowed);
+        let lifted = of(Some(8 << 20), true);
+        assert!(lifted.allowed && lifted.seen.contains("CAP_IPC_LOCK"), "{}", lifted.seen);
+        // What was pinned was within the limit, which may be too low all the same.
+        assert!(!of(Some(UMEM_BYTES_TRIED as u64), true).allowed);
+        let low = of(Some(8 << 20), false);
+        assert!(!low.allowed && low.way_out.contains("LimitMEMLOCK=256M"), "{}", low.way_out);
+    }
 
     #[test]
     fn each_thing_is_tried_once_and_what_is_refused_says_why() {

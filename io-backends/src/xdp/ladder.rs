@@ -257,14 +257,16 @@ fn refuse(rung: Rung, pieces: bool, step: Step) -> Refused {
 }
 
 /// The line that grants what an Ethernet port needs.
-pub const GRANT: &str = "grant it with: setcap cap_net_raw,cap_net_admin,cap_bpf+ep \
-     $(command -v strowger), or AmbientCapabilities=CAP_NET_RAW CAP_NET_ADMIN CAP_BPF in the unit";
+pub const GRANT: &str = "grant it with: setcap cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock+ep \
+     $(command -v strowger), or AmbientCapabilities=CAP_NET_RAW CAP_NET_ADMIN CAP_BPF and \
+     LimitMEMLOCK=infinity in the unit";
 
 pub(super) fn refusal(step: Step) -> Refusal {
     let Step { step, errno } = step;
     let way_out = match (step, errno) {
         ("XDP_UMEM_REG", libc::ENOBUFS | libc::ENOMEM | libc::EPERM) => {
-            "the limit of locked memory: ulimit -l unlimited, or LimitMEMLOCK=infinity in the unit"
+            "the limit of locked memory: ulimit -l unlimited, LimitMEMLOCK=infinity in the unit, or \
+             cap_ipc_lock among the file's capabilities (setcap)"
         }
         ("taking chunks from the pool", _) => "the pool has too few single chunks",
         (_, libc::EPERM | libc::EACCES) => GRANT,

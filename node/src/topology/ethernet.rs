@@ -114,7 +114,11 @@ pub(super) fn open_all(config: &Config, pools: &mut [Pool]) -> Result<Vec<Openin
         let opening = open_one(ethernet, config.switch.slot_max + 1, &mut arena, pools)
             .and_then(|opening| check(config, ethernet, opening))
             .map_err(|why| {
-                let line = format!("[[ethernet]] {}: {}", ethernet.name, why.replace("\n ", ";"));
+                let line = format!(
+                    "[[ethernet]] {}: {}",
+                    ethernet.name,
+                    why.replace(":\n ", ":").replace("\n ", ";")
+                );
                 Failure::new(Exit::Refused, line)
             })?;
         opened.push(opening);
