@@ -89,7 +89,15 @@ fn another_program_there_is_a_clear_error() {
     let auto = XdpSpec { backend: Choice::Auto, ..spec("a0", Rung::Copy) };
     let second = Station::new(&veth.a, &auto).map(drop).unwrap_err();
     assert!(matches!(second, OpenError::ProgramPresent { .. }), "{second}");
+    // Below AF_XDP nothing stands in the way, and nothing need come: it is said.
+    let report = |there: &Namespace| {
+        let (mut pool, spec) = (pool(), spec("a0", Rung::Packet));
+        opened(there, &spec, &mut Arena::of(&pool), &mut pool).unwrap().report
+    };
+    let warnings = report(&veth.a).warnings();
+    assert!(warnings[0].contains("another XDP program is on a0"), "{warnings:?}");
     drop(first);
+    assert_eq!(report(&veth.a).warnings(), [""; 0]);
 }
 
 #[test]

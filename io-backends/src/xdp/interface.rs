@@ -2,6 +2,8 @@
 
 use std::{
     ffi::CString,
+    fs::File,
+    io::{Read as _, Write as _},
     mem,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
@@ -117,6 +119,58 @@ fn ask(
     if told < 0 { Err(Unfit::Refused { step, errno: errno() }) } else { Ok(asked) }
 }
 
+/// Whether an XDP program is on the interface, whoever's; `None` where the kernel does not say. Who may
+/// load none may ask all the same (rtnetlink).
+pub(super) fn has_program(index: u32) -> Option<bool> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: takes numbers and gives a number.
+    let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    let mut asking = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    // `struct nlmsghdr` and `struct ifinfomsg`.
+    let mut request = [0; LINK_BYTES];
+    request[..4].copy_from_slice(&(LINK_BYTES as u32).to_ne_bytes());
+    request[4..6].copy_from_slice(&libc::RTM_GETLINK.to_ne_bytes());
+    request[6..8].copy_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    request[20..24].copy_from_slice(&index.to_ne_bytes());
+    asking.write_all(&request).ok()?;
+    // The answer is there when the call comes back.
+    let mut answer = vec![0; 64 << 10];
+    let len = asking.read(&mut answer).ok()?;
+    tells_of_program(&answer[..len])
+}
+
+const LINK_BYTES: usize = 32;
+
+/// What an answer to `RTM_GETLINK` says of XDP; `None` for any other.
+fn tells_of_program(answer: &[u8]) -> Option<bool> {
+    const XDP: u16 = 43; // IFLA_XDP
+    const ATTACHED: u16 = 2; // IFLA_XDP_ATTACHED: in which mode; 0 is none
+    let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
+    if kind != libc::RTM_NEWLINK {
+        return None;
+    }
+    let told = attribute(answer.get(LINK_BYTES..)?, XDP)?;
+    Some(*attribute(told, ATTACHED)?.first()? != 0)
+}
+
+/// The first attribute of this kind.
+fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let bytes = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
+        // Above it stand flags (`NLA_F_NESTED`).
+        let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?) & 0x3fff;
+        let inside = rest.get(4..bytes)?;
+        if kind == wanted {
+            return Some(inside);
+        }
+        rest = rest.get(bytes.next_multiple_of(4)..)?;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +180,27 @@ mod tests {
         assert_eq!(Interface::find("lo"), Err(Unfit::NotEthernet));
         assert_eq!(Interface::find("no-such-interface-at-all"), Err(Unfit::Missing));
         assert_eq!(Interface::find("a\0b"), Err(Unfit::Missing));
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_short_tells_nothing() {
+        assert_eq!(has_program(1), Some(false), "nobody has one on a loopback");
+        assert_eq!(has_program(u32::MAX >> 1), None, "there is no such interface");
+        let mut answer = vec![0; LINK_BYTES];
+        answer[4..6].copy_from_slice(&libc::RTM_NEWLINK.to_ne_bytes());
+        // Another attribute of five bytes, padded to eight, and the nested one with its flag.
+        for half in [5_u16, 3, 0, 0, 12, 43 | 0x8000, 5, 2, 1, 0] {
+            answer.extend(half.to_ne_bytes());
+        }
+        assert_eq!(tells_of_program(&answer), Some(true));
+        let attached = answer.len() - 4;
+        for len in 0..attached {
+            assert_eq!(tells_of_program(&answer[..len]), None, "{len} bytes");
+        }
+        answer[attached] = 0;
+        answer[attached + 1] = 0;
+        assert_eq!(tells_of_program(&answer), Some(false));
+        answer[LINK_BYTES] = 0; // an attribute shorter than itself
+        assert_eq!(tells_of_program(&answer), None);
     }
 }

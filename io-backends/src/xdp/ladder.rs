@@ -9,7 +9,7 @@ use super::{
     Choice, OpenError, Refusal, XdpSpec,
     arena::{Arena, Terms},
     ether::{Mac, Shape},
-    interface::Interface,
+    interface::{self, Interface},
     limits::{BUSY_LOOK, BUSY_MAX},
     packet::PacketSocket,
     port::Half,
@@ -95,6 +95,8 @@ pub struct Report {
     pub lent_frames_asked: usize,
     /// How often the queue was still held by whoever had it before us.
     pub busy_looks: u32,
+    /// By AF_PACKET: whether another's XDP program is on the interface, which may take our frames first.
+    pub program_there: bool,
 }
 
 impl Report {
@@ -108,6 +110,13 @@ impl Report {
             let (lent, asked) = (self.lent_frames, self.lent_frames_asked);
             warnings.push(format!(
                 "the pool had {lent} single chunks to lend where {asked} were asked for"
+            ));
+        }
+        if self.program_there {
+            let at = &self.interface;
+            warnings.push(format!(
+                "another XDP program is on {at}: what it takes never comes here; `ip link show dev {at}` \
+                 tells which"
             ));
         }
         if self.busy_looks > 0 {
@@ -163,12 +172,17 @@ pub(super) fn walk(
         lent_frames: facts.lent,
         lent_frames_asked: spec.lent_frames as usize,
         busy_looks: facts.busy_looks,
+        program_there: false,
     };
     for rung in Rung::ALL.into_iter().filter(may) {
         if rung == Rung::Packet {
             match PacketSocket::open(interface, shape, tally) {
                 Ok(packet) => {
-                    let report = report(rung, None, Facts::default(), refused);
+                    // That of a rung refused above is not in the way.
+                    drop(attached.take());
+                    let program_there = interface::has_program(interface.index) == Some(true);
+                    let report =
+                        Report { program_there, ..report(rung, None, Facts::default(), refused) };
                     return Ok((Half::Packet(Box::new(packet)), report));
                 }
                 Err(step) => refused.push(refuse(rung, false, step)),
