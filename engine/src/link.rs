@@ -126,6 +126,7 @@ pub struct Link {
     pub(crate) may_wake: bool,
     pub(crate) waiting: ArrayVec<Waiting, LINK_FRAMES_WAITING_MAX>,
     pub(crate) told: Told,
+    pub(crate) knocked: Told,
     /// Whether the worker has this link on its list of those with something to send.
     pub(crate) listed: bool,
     pub(crate) tally: Arc<SlotTally>,
@@ -145,7 +146,8 @@ pub(crate) struct Waiting {
     pub(crate) is_control: bool,
 }
 
-/// How many endings of a link's packets were handed up in this window of time.
+/// How many endings of a link's packets, or handshake messages from where it is, were handed up in this
+/// window of time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Told {
     window: u64,
@@ -216,6 +218,7 @@ impl Link {
             may_wake: false,
             waiting: ArrayVec::new(),
             told: Told::default(),
+            knocked: Told::default(),
             listed: false,
             tally: Arc::default(),
         }

@@ -533,6 +533,42 @@ fn r12_a_flood_of_strangers_does_not_keep_a_known_peer_from_its_new_keys() {
 }
 
 #[test]
+fn r12_a_known_peer_s_flood_of_handshakes_does_not_keep_another_from_its_new_keys() {
+    let mut pair = Pair::new();
+    pair.b.peer(3, true, pair.now);
+    while !(pair.a.is_up() && pair.b.view(1).is_up()) {
+        pair.pass(100 * MS);
+    }
+    pair.wait(100);
+    let before = pair.a.view(2).handshakes;
+    // Whole and new, of one whom B knows.
+    let mut flood = initiation(3, 2, 5);
+    pair.air.listen();
+    for turn in 0..250 {
+        send(&mut pair.at_a, pair.to_b, b"as ever");
+        pair.now.0 += 100 * MS;
+        for quarter in 0..4 {
+            if turn % 10 == 0 {
+                flood = initiation(3, 2, 6 + 4 * turn + quarter);
+            }
+            for _ in 0..200 {
+                pair.air.throw(host(3), host(2), &flood);
+            }
+            pair.a.turn(pair.now);
+            pair.b.turn(pair.now);
+        }
+        while receive(&mut pair.at_b).is_some() {}
+    }
+    assert!(pair.a.view(2).handshakes > before, "no new keys");
+    let heard = pair.air.heard();
+    let cookies = |to| heard.iter().filter(|d| d.to == host(to) && kind(&d.bytes) == 3).count();
+    assert_eq!(cookies(1), 0, "who floods not is asked for nothing");
+    assert!(cookies(3) > 0, "who floods is");
+    assert!(pair.b.count(Discard::OverBudget) > 0);
+    pair.assert_even();
+}
+
+#[test]
 fn strangers_get_nothing_unless_the_operator_wrote_so() {
     let mut alone = Alone::new(None);
     let before = alone.state();

@@ -115,6 +115,8 @@ struct Peer {
     handshakes: u64,
     /// What the last handshake agreed on, and with whom.
     agreed: Option<Agreed>,
+    /// Handshake messages from where it is that may be read.
+    reads: Budget,
     challenge: Option<Challenge>,
     suggested: Suggested,
     pulse: Pulse,
@@ -196,7 +198,7 @@ impl Peering {
 pub use self::beacons::BeaconSpec;
 use self::{
     beacons::{Beacons, Suggested},
-    knocks::{Budgets, KNOWN_PER_SECOND, STRANGERS_PER_SECOND},
+    knocks::{Budget, Budgets, KNOWN_PER_SECOND, STRANGERS_PER_SECOND},
     path_mtu::PathMtu,
     presence::{Challenge, Pulse},
     rest::Usage,
@@ -330,6 +332,7 @@ impl Switch {
             keys_since: None,
             handshakes: 0,
             agreed: None,
+            reads: Budget::of_a_peer(),
             challenge: None,
             suggested: Suggested::default(),
             pulse: Pulse::default(),

@@ -72,6 +72,7 @@ impl Switch {
                 may_wake: false,
                 waiting: ArrayVec::new(),
                 told: Told::default(),
+                knocked: Told::default(),
                 listed: false,
                 tally: Arc::clone(tally),
             };

@@ -158,6 +158,12 @@ impl Worker {
         // Apart, so that strangers cannot crowd out those who are known; and beacons, whoever seems
         // to have sent them, are no more than strangers.
         let is_known = !is_beacon && !link.is_stranger();
+        // Nor one who is known the others: of each a few at a time.
+        let at = self.breath;
+        let known = live_mut(&mut self.links, link).filter(|_| is_known);
+        if known.is_some_and(|link| !link.knocked.may(at)) {
+            return Err((Discard::OverBudget, frame));
+        }
         let queue = if is_known { &self.knocks } else { &self.strangers };
         self.news = true;
         let knock = Knock { worker: self.number, port, link, from, frame };

@@ -322,9 +322,10 @@ impl Switch {
             return Err(Discard::NoSession);
         }
         let by = Knocked { from: knock.from, worker: knock.worker };
-        if !peering.budgets[usize::from(knock.link.is_stranger())].spend_read(nanos(now)) {
+        if !peering.may_read(knock.link, nanos(now)) {
             return Err(Discard::OverBudget);
         }
+        let calls = &mut peering.beacons.calls;
         let Call { key, to, port, since, waiting } = calls.swap_remove(place);
         match waiting.read_response(knock.frame.bytes()) {
             Err(rejected) => {

@@ -9,7 +9,7 @@ use strowger_crypto::{
 };
 use strowger_frame::{Address, Mark};
 
-use super::{super::Switch, Knocked, nanos};
+use super::{super::Switch, Knocked, Peering, nanos};
 use crate::{Now, control::PortId, discard::Discard, orders::Knock};
 
 /// Handshake messages a second that are read for peers at their known addresses, and for all
@@ -18,7 +18,11 @@ use crate::{Now, control::PortId, discard::Discard, orders::Knock};
 pub(super) const KNOWN_PER_SECOND: u32 = 1_500;
 pub(super) const STRANGERS_PER_SECOND: u32 = 1_000;
 
-/// Below this part of the strangers' budget, whoever comes must first show that it receives at the
+/// Those a second that are read for each peer at its known address, so that none of them spends what is
+/// there for all: many times what a peer has reason to send.
+const KNOWN_PER_SECOND_EACH: u32 = 20;
+
+/// Below this part of a budget, whoever comes must first show that it receives at the
 /// address it sends from (WireGuard, section 5.3).
 const CALM_BUDGET_PERCENT: u32 = 75;
 
@@ -36,10 +40,6 @@ impl Budgets {
     pub(super) fn new(reads_per_second: u32) -> Self {
         let cookies = Budget::new(COOKIES_PER_SECOND);
         Self { reads: Budget::new(reads_per_second), cookies }
-    }
-
-    pub(super) fn spend_read(&mut self, now: Nanos) -> bool {
-        self.reads.spend(now)
     }
 }
 
@@ -63,6 +63,11 @@ impl Budget {
         self.since = now;
     }
 
+    /// What is read in a second for one peer.
+    pub(super) fn of_a_peer() -> Self {
+        Self::new(KNOWN_PER_SECOND_EACH)
+    }
+
     pub(super) fn spend(&mut self, now: Nanos) -> bool {
         self.refill(now);
         let one = 1 << 32;
@@ -78,6 +83,24 @@ impl Budget {
         let full = u64::from(self.per_second) << 32;
         let calm = full / 100 * u64::from(CALM_BUDGET_PERCENT);
         if self.left >= calm { Load::Calm } else { Load::Heavy }
+    }
+}
+
+impl Peering {
+    /// Whether another handshake message of whoever is there may be read: its own budget first, so that
+    /// what one peer has too much is not taken from the others.
+    pub(super) fn may_read(&mut self, link: Mark, now: Nanos) -> bool {
+        self.peers.get_mut(&link).is_none_or(|peer| peer.reads.spend(now))
+            && self.budgets[usize::from(link.is_stranger())].reads.spend(now)
+    }
+
+    /// How busy we are with all of its kind, or with it.
+    fn load(&mut self, link: Mark, now: Nanos) -> Load {
+        let own = self.peers.get_mut(&link).map_or(Load::Calm, |peer| peer.reads.load(now));
+        match self.budgets[usize::from(link.is_stranger())].reads.load(now) {
+            Load::Calm => own,
+            Load::Heavy => Load::Heavy,
+        }
     }
 }
 
@@ -103,13 +126,11 @@ impl Switch {
         }
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let by = Knocked { from: knock.from, worker: knock.worker };
-        // Two of each, so that strangers cannot keep out those who are known.
-        let budgets = &mut peering.budgets[usize::from(knock.link.is_stranger())];
         if header.kind != Kind::Initiation {
             // An answer to what we sent: addressed to an index that we gave out, or nobody's.
             let mark = peering.peers.iter().find(|(_, peer)| peer.session.owns(header.index));
             let Some((&mark, _)) = mark else { return self.take_call(header, knock, now) };
-            if !budgets.reads.spend(nanos(now)) {
+            if !peering.may_read(knock.link, nanos(now)) {
                 return Err(Discard::OverBudget);
             }
             self.drive(mark, Input::Message(message), Some(by), now)?;
@@ -119,7 +140,9 @@ impl Switch {
             return Ok(());
         }
 
-        let load = budgets.reads.load(nanos(now));
+        let load = peering.load(knock.link, nanos(now));
+        // Two, so that strangers cannot keep out those who are known.
+        let which = usize::from(knock.link.is_stranger());
         let mut source = knock.from.to_bytes();
         // The same address behind two ports is two sources.
         source.extend(knock.port.to_be_bytes());
@@ -127,14 +150,14 @@ impl Switch {
         // receive where they send from can spend what honest knocks need.
         let admitted = match peering.gate.admit(&source, message, load) {
             Err(_) => return Err(Discard::BadSeal),
-            Ok(Admission::Answer(_)) if !budgets.cookies.spend(nanos(now)) => {
+            Ok(Admission::Answer(_)) if !peering.budgets[which].cookies.spend(nanos(now)) => {
                 return Err(Discard::OverBudget);
             }
             Ok(Admission::Answer(cookie)) => {
                 self.answer_knock(knock, cookie.to_vec());
                 return Ok(());
             }
-            Ok(Admission::Go(_)) if !budgets.reads.spend(nanos(now)) => {
+            Ok(Admission::Go(_)) if !peering.may_read(knock.link, nanos(now)) => {
                 return Err(Discard::OverBudget);
             }
             Ok(Admission::Go(admitted)) => admitted,
