@@ -10,7 +10,7 @@ use strowger_io::{
 };
 
 const SLOT: Mark = Mark(5);
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(90);
 
 fn pair(depth_frames: usize) -> (EndpointPort, Endpoint) {
     let pool = PoolSpec { trains: 2, singles: 0, huge_pages: false };

@@ -15,7 +15,7 @@ use strowger_frame::{
 };
 use strowger_io::udp::{Backend, Choice, OpenError, Opened, UdpPort, UdpSpec, open, probe};
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 fn pool(trains: u32) -> Pool {
     Pool::new(&PoolSpec { trains, singles: 256, huge_pages: false }).expect("memory")

@@ -17,7 +17,7 @@ use strowger_io::{
     unix::{Client, ClientError, ListenError, UnixPort, UnixSpec},
 };
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(90);
 
 /// A path of its own for a test, removed at the end.
 struct Place(PathBuf);

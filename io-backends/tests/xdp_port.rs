@@ -325,21 +325,23 @@ fn what_the_kernel_drops_has_its_reason() {
         a.port.admit(Mark(0), at_b).unwrap();
         b.admit(Mark(0), a.at).unwrap();
         // The receive ring has 2,048 places; a buffer of 4 MiB ends between 1,000 and 60,000 frames.
-        let sent = if rung == Rung::Packet { 60_000 } else { 3_000 };
-        for _ in 0..sent / 50 {
-            let frames: Vec<_> = (0..50).map(|n| frame(&mut a.pool, 1000, n)).collect();
+        let sent: u64 = if rung == Rung::Packet { 60_000 } else { 3_000 };
+        // What the wire refuses, as one on a busy machine may, is counted here and sent again.
+        until("so many to be sent", || {
+            let missing = sent.saturating_sub(a.tally().frames_out.read());
+            let frames: Vec<_> =
+                (0..missing.min(50)).map(|n| frame(&mut a.pool, 1000, n as u8)).collect();
             send(&mut a.port, Mark(0), frames);
-        }
-        until("all to be sent", || {
             a.port.flush();
-            a.tally().frames_out.read() == sent
+            missing == 0
         });
         let tally = b.tally().clone();
         until("all to be accounted for", || {
             drop(drain(&mut b, &mut pool));
             b.arm();
             b.disarm();
-            tally.frames_in.read() + tally.kernel_drops.read() == sent
+            a.port.flush();
+            tally.frames_in.read() + tally.kernel_drops.read() == a.tally().frames_out.read()
         });
         assert!(tally.kernel_drops.of(reason) > 0, "{rung:?}: {tally:?}");
         assert_eq!(tally.kernel_drops.of(reason), tally.kernel_drops.read(), "{rung:?}: {tally:?}");
@@ -358,19 +360,23 @@ fn an_empty_pool_costs_what_is_counted_and_recovers() {
     let (mut b, at_b) = (b.port, Address::Ether(b.report.mac));
     a.port.admit(Mark(0), at_b).unwrap();
     b.admit(Mark(0), a.at).unwrap();
-    let mut kept = Vec::new();
+    let (mut kept, tally) = (Vec::new(), b.tally().clone());
     for n in 0..20_u8 {
         let frames: Vec<_> = (0..50).map(|_| frame(&mut a.pool, 100, n)).collect();
         send(&mut a.port, Mark(0), frames);
-        kept.extend(drain(&mut b, &mut pool));
+        let sent = 50 * u64::from(n + 1);
+        until("all to be accounted for", || {
+            kept.extend(drain(&mut b, &mut pool));
+            b.arm();
+            b.disarm();
+            tally.frames_in.read() + tally.kernel_drops.read() == sent
+        });
     }
     // All that it had is with us, and what came after that is counted by the kernel.
     assert_eq!(kept.len(), LENT as usize + 10);
     assert_eq!(b.arm(), strowger_frame::port::Arm::Poll);
     b.disarm();
-    let tally = b.tally().clone();
     assert_eq!(a.tally().frames_out.read(), 1000);
-    assert_eq!(tally.frames_in.read() + tally.kernel_drops.read(), 1000);
     let drops = &tally.kernel_drops;
     assert_eq!(drops.of(KernelDrop::RxDropped), drops.read(), "for want of chunks alone");
     assert!(drops.of(KernelDrop::FillRingEmpty) > 0);

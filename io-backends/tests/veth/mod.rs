@@ -17,7 +17,7 @@ use strowger_frame::{
 };
 use strowger_io::xdp::{Arena, Choice, EtherPort, OpenError, Opened, Rung, XdpSpec, open};
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 
 /// What is lent in tests: enough for a few bursts.
 pub(crate) const LENT: u32 = 256;
