@@ -35,7 +35,7 @@ use strowger_io::{
     xdp::{self, Arena, Rung, XdpSpec},
 };
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(90);
 /// Bytes in front of the payload, as an endpoint sees them.
 const HEAD: usize = 24;
 const PAYLOAD_BYTES: usize = 1000;

@@ -94,7 +94,7 @@ impl Home {
         let config = format!(
             "control.socket = \"{dir}/control\"\n\
              [identity]\nkey = \"{dir}/key\"\nnetwork = \"test\"\n\
-             [liveness]\ninterval_ms = 100\nmultiplier = 3\nalways = true\n\
+             [liveness]\ninterval_ms = 500\nmultiplier = 3\nalways = true\n\
              [[udp]]\naddress = \"{}\"\n\
              [[unix]]\nname = \"local\"\npath = \"{dir}/local\"\nslot = 4\n{sections}",
             self.at
