@@ -8,9 +8,10 @@ use strowger_crypto::Psk;
 use strowger_engine::{
     control::{
         Event,
-        peering::{Liveness, PeerError, PeerSpec, StrangerPolicy},
+        peering::{Liveness, PeerError, PeerSpec, PeerView, StrangerPolicy},
     },
     discard::Discard,
+    limits::FRAME_BYTES_MAX,
     link::Rights,
 };
 
@@ -87,6 +88,26 @@ fn a_peer_whose_identity_alone_is_known_gets_a_link_whoever_begins() {
             pair.assert_even();
         }
     }
+}
+
+/// Both ends that XX brought together look for what the path takes from the first keys on, as those that
+/// know each other's key do: it is the first answer that says how long packets may be, not the second.
+#[test]
+fn a_peer_that_was_discovered_takes_as_long_packets_as_one_whose_key_was_known() {
+    let policy = Some(StrangerPolicy::default());
+    let found = |a: Knows, b: Knows, strangers| {
+        let mut pair = pair(a, b, strangers);
+        pair.wait(60);
+        let views = [pair.a.view(2), pair.b.view(1)];
+        assert_eq!(views.each_ref().map(|view| view.handshakes), [1, 1], "no key was renewed yet");
+        let agreed = |view: &PeerView| view.agreed.map(|agreed| agreed.frame_bytes_max);
+        views.map(|view| (view.frame_bytes_max, agreed(&view)))
+    };
+    let known = found(KEY, KEY, [None, None]);
+    assert_eq!(known.map(|(_, agreed)| agreed), [Some(FRAME_BYTES_MAX as u16); 2]);
+    assert_eq!(found(NAME, NAME_ALONE, [None, None]), known);
+    assert_eq!(found(NAME, KEY, [None, policy]), known);
+    assert_eq!(found(PLACE, KEY, [policy, policy]), known);
 }
 
 #[test]

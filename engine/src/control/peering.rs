@@ -224,6 +224,8 @@ impl Switch {
             lanes,
             scheme: scheme_bytes(&self.config.scheme),
             widths: strowger_crypto::handshake::Widths::ALL,
+            // Who answers XX does not know yet for whom; what a peer's spec says bounds its end.
+            mtu: Mtu::new(FRAME_BYTES_MAX as u16).unwrap_or(Mtu::MIN),
             ..Offer::default()
         };
         self.peering = Some(Peering {
