@@ -718,7 +718,7 @@ slot = 4
     #[test]
     fn the_sample_is_fine_and_its_wide_scheme_is_what_it_says() {
         parse(SAMPLE).unwrap();
-        let wide = SAMPLE.lines().find_map(|line| line.split_once("4096 slots: ")).unwrap().1;
+        let wide = SAMPLE.lines().find_map(|line| line.split_once("up to 4095: ")).unwrap().1;
         let forms = [(4, 1, 0b1), (8, 2, 0b10), (12, 2, 0b00)]
             .map(|(data, prefix_bits, prefix)| Form::new(data, prefix_bits, prefix));
         let scheme = Scheme::new(&forms).unwrap();
