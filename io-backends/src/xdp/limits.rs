@@ -60,8 +60,13 @@ pub(super) const KICKS_IN_VAIN_MAX: u32 = 4;
 pub(super) const STALL_MAX: Duration = Duration::from_millis(100);
 
 /// How long opening waits for a queue, or an interface, that the process before us has not quite
-/// let go: the kernel takes a socket apart in the background.
-pub(super) const BUSY_MAX: Duration = Duration::from_millis(1000);
+/// let go: the kernel takes a socket apart in the background, and on a busy machine that has been
+/// seen to take more than a second.
+pub(super) const BUSY_MAX: Duration = Duration::from_secs(4);
+
+/// The same for memory that the process before us had locked: shorter, since where the limit is merely
+/// low it is waited for in vain, and there is a rung below.
+pub(super) const LOCKED_MAX: Duration = Duration::from_millis(1000);
 
 /// And how often it looks.
 pub(super) const BUSY_LOOK: Duration = Duration::from_millis(10);

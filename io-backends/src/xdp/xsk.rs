@@ -17,7 +17,7 @@ use super::{
     interface::Interface,
     limits::{
         BURSTS_PER_LOOK, BUSY_LOOK, BUSY_MAX, HEADER_CHUNKS, IDLE_LOOKS, LENT_FRAMES_MAX,
-        LINGER_MAX, SEND_BUFFER_BYTES, SPARE_CHUNKS, UMEM_CHUNK_BYTES,
+        LINGER_MAX, LOCKED_MAX, SEND_BUFFER_BYTES, SPARE_CHUNKS, UMEM_CHUNK_BYTES,
     },
     neighbours::Neighbours,
     outbox::{Outbox, Way},
@@ -217,7 +217,7 @@ impl Xsk {
 /// Registers the arena's memory. The kernel gives back what an earlier registration had locked, ours
 /// or that of the process before us, some time after it ends: until then the limit seems reached.
 fn register(socket: &Socket, arena: &mut Arena) -> Result<(), i32> {
-    let deadline = Instant::now() + BUSY_MAX;
+    let deadline = Instant::now() + LOCKED_MAX;
     loop {
         let registered = socket.register(arena.mapping());
         if registered != Err(libc::ENOBUFS) || !arena.limit_may_rise || Instant::now() > deadline {
