@@ -499,14 +499,10 @@ impl Session {
         if self.config.peer.is_some_and(|peer| *initiation.static_key() != peer) {
             return Err(Refused::NotOurs.into());
         }
-        // Both began at once: the smaller key goes on, unless its message seems to be lost, or asks who
-        // is there.
-        let first = context.local.static_public() < initiation.static_key();
-        if let Some(attempt) = &self.attempt
-            && matches!(attempt.state, Begun::Known(_))
-            && first
-            && context.now.since(attempt.sent) < RETRY_AFTER
-        {
+        let goes_on = self.goes_on(context, initiation.static_key());
+        // Without keys, and after an attempt in vain, it is not the only one: the peer may be heard where
+        // it is, and not be where it is asked, and both may ask at the same times again and again.
+        if goes_on && (self.sealing || self.tries <= 1) {
             return Ok(());
         }
         self.guard.check(initiation.stamp())?; // before an index is drawn for a replay
@@ -526,7 +522,9 @@ impl Session {
                 return Err(why);
             }
         };
-        self.drop_attempt(outputs);
+        if !goes_on {
+            self.drop_attempt(outputs);
+        }
         self.take(context.now, established, true, outputs);
         outputs.push(Output::Send(response));
         Ok(())

@@ -3,7 +3,7 @@
 
 mod air;
 
-use air::{Air, Birth, MS, Node, Pair, SECOND, hop, host, key, path, receive, send};
+use air::{Air, Birth, Dice, MS, Node, Pair, SECOND, hop, host, key, path, receive, send};
 use strowger_engine::{
     Now,
     control::{
@@ -210,4 +210,103 @@ fn a_wall_clock_that_was_set_back_over_a_restart_keeps_nobody_out_whose_stamps_a
     assert!(begins_again(999, true) < SECOND);
     assert!(begins_again(0, true) < SECOND);
     assert!(begins_again(1_001, true) < SECOND);
+}
+
+/// One hub and two peers that change places, vanish, fall quiet, say goodbye, and panic, in an order that
+/// dice decide.
+#[test]
+fn whatever_peers_do_to_a_hub_they_are_found_again_and_every_frame_is_counted() {
+    // The last two have found what now has a comment in the code.
+    for seed in (1..=8).chain([36, 82]) {
+        let mut dice = Dice::new(seed);
+        let (air, mut now) = (Air::default(), Now(1));
+        let birth = Birth { workers: 2, ..Birth::new(1) };
+        let mut hub = Node::new(&air, &birth, now);
+        let (slot_hub, mut at_hub) = hub.endpoint();
+        let mut rim = [2, 3].map(|seed| {
+            let mut node = Node::new(&air, &Birth::new(seed), now);
+            let far = hub.peer(seed, true, now);
+            let near = node.peer(1, true, now);
+            let (slot, endpoint) = node.endpoint();
+            let there = path(&[hop(slot_hub, far), hop(near, slot)]);
+            let back = path(&[hop(slot, near), hop(far, slot_hub)]);
+            (node, endpoint, there, back)
+        });
+        let mut pass = |hub: &mut Node, rim: &mut [(Node, _, _, _); 2], ns| {
+            let [(a, ..), (b, ..)] = rim;
+            turn(&mut [hub, a, b], &mut now, ns);
+        };
+        let clear = |at_hub: &mut _, rim: &mut [(Node, _, _, _); 2]| {
+            while receive(at_hub).is_some() {}
+            rim.iter_mut().for_each(|(_, end, ..)| while receive(end).is_some() {});
+        };
+        pass(&mut hub, &mut rim, MS);
+        let free = hub.free();
+        for _ in 0..60 {
+            let who = dice.below(2);
+            match dice.below(10) {
+                0 => {
+                    let outer = host([2, 3, 11, 12][dice.below(4)]);
+                    air.move_to(host(2 + who as u8), outer);
+                    air.steer(host(1), outer, dice.below(2));
+                }
+                1 => air.cut(host(2 + who as u8), dice.below(2) == 0),
+                2 => hub.fuse.light(1 + dice.word() % 4),
+                3 => rim[who].0.fuse.light(1 + dice.word() % 4),
+                4 => {
+                    let slot = hub.view(2 + who as u8).slot;
+                    hub.switch.goodbye(slot, 3, dice.below(40) as u32, "not now");
+                }
+                5 => {
+                    let slot = rim[who].0.view(1).slot;
+                    rim[who].0.switch.goodbye(slot, 3, dice.below(40) as u32, "not now");
+                }
+                6 => (0..250).for_each(|_| pass(&mut hub, &mut rim, SECOND)),
+                _ => {
+                    for _ in 0..dice.below(100) {
+                        for (_, end, there, back) in &mut rim {
+                            send(&mut at_hub, *there, b"there");
+                            send(end, *back, b"back");
+                        }
+                        pass(&mut hub, &mut rim, 100 * MS);
+                        clear(&mut at_hub, &mut rim);
+                    }
+                }
+            }
+            pass(&mut hub, &mut rim, 10 * MS);
+        }
+        for (node, ..) in &rim {
+            let at = node.at;
+            air.cut(at, false);
+            air.move_to(at, at);
+            air.steer(host(1), at, dice.below(2));
+            node.fuse.light(0);
+        }
+        hub.fuse.light(0);
+        // Longer than any goodbye, and than the longest pause between two attempts.
+        for _ in 0..1_200 {
+            for (_, end, there, back) in &mut rim {
+                send(&mut at_hub, *there, b"there");
+                send(end, *back, b"back");
+            }
+            pass(&mut hub, &mut rim, 100 * MS);
+            clear(&mut at_hub, &mut rim);
+        }
+        for (node, end, there, back) in &mut rim {
+            send(&mut at_hub, *there, b"there");
+            send(end, *back, b"back");
+            assert!(hub.is_up() && node.is_up(), "seed {seed}: {:?}", hub.switch.peers());
+        }
+        pass(&mut hub, &mut rim, MS);
+        pass(&mut hub, &mut rim, MS);
+        for (_, end, ..) in &mut rim {
+            assert_eq!(receive(end).as_deref(), Some(&b"there"[..]), "seed {seed}");
+            assert_eq!(receive(&mut at_hub).as_deref(), Some(&b"back"[..]), "seed {seed}");
+        }
+        pass(&mut hub, &mut rim, MS);
+        hub.assert_even();
+        rim.iter().for_each(|(node, ..)| node.assert_even());
+        clear(&mut at_hub, &mut rim);
+        assert_eq!(hub.free(), free, "seed {seed}: memory comes home");
+    }
 }

@@ -2,10 +2,12 @@
 //! that it takes up. Nothing is sent here.
 
 use crate::handshake::{Cookie, Refused, StampGuard, ik, xx};
+use crate::identity::StaticPublic;
+use crate::limits::RETRY_AFTER;
 use crate::link_header::SessionIndex;
 use crate::time::Nanos;
 
-use super::{Output, Session};
+use super::{Context, Output, Session};
 
 /// What waits for a response.
 pub(super) enum Begun {
@@ -52,6 +54,16 @@ pub enum Adopted {
 }
 
 impl Session {
+    /// Where both began at once: the smaller key goes on, unless its message seems to be lost, or asks
+    /// who is there.
+    pub(super) fn goes_on(&self, context: &Context<'_>, theirs: &StaticPublic) -> bool {
+        context.local.static_public() < theirs
+            && self.attempt.as_ref().is_some_and(|attempt| {
+                let is_known = matches!(attempt.state, Begun::Known(_));
+                is_known && context.now.since(attempt.sent) < RETRY_AFTER
+            })
+    }
+
     /// Begins nothing before this, and gives up what it had begun. What the peer begins is answered.
     pub fn rest_until(&mut self, until: Nanos, outputs: &mut Vec<Output>) {
         self.drop_attempt(outputs);

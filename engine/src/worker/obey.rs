@@ -79,8 +79,9 @@ impl Worker {
                 }
             }
             Order::Unseal(mark) => {
-                if let Some(Guard::Sealed(sealer)) =
-                    live_mut(&mut self.links, mark).map(|link| &mut link.guard)
+                let Some(link) = live_mut(&mut self.links, mark) else { return Report::Done };
+                link.may_wake = true;
+                if let Guard::Sealed(sealer) = &mut link.guard
                     && let Some(old) = sealer.take()
                 {
                     return Report::Sealer(old);

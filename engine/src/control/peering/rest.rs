@@ -185,12 +185,18 @@ impl Switch {
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         // Keys that were asked for a moment ago may still come.
         let may_come = !peer.is_stranger && peer.at.is_some() && !peer.usage.has_waited(now);
-        let is_up = peer.state == LinkState::Up;
-        self.set_state(
-            mark,
-            if is_up && may_come { LinkState::Quiet } else { LinkState::Down },
-            now,
-        );
+        if peer.state == LinkState::Up && may_come {
+            return self.set_state(mark, LinkState::Quiet, now);
+        }
+        self.set_state(mark, LinkState::Down, now);
+        self.give_up(mark);
+    }
+
+    /// Nothing waits for keys of this link any more.
+    fn give_up(&mut self, mark: Mark) {
+        for worker in 0..self.workers.len() {
+            self.give(worker, Order::GiveUp(mark));
+        }
     }
 
     pub(super) fn set_state(&mut self, mark: Mark, state: LinkState, now: Now) {
@@ -208,9 +214,7 @@ impl Switch {
         };
         self.events.extend(slot.map(event));
         if state == LinkState::Down {
-            for worker in 0..self.workers.len() {
-                self.give(worker, Order::GiveUp(mark));
-            }
+            self.give_up(mark);
         }
     }
 }
