@@ -518,7 +518,9 @@ impl Relay {
 
     fn say_slots(&self, said: &mut dyn Write) {
         let names = self.names();
-        for view in self.topology.switch.slots() {
+        let views = self.topology.switch.slots();
+        // Numbers that rest, or lead elsewhere, have nobody behind them.
+        for view in views.iter().filter(|view| view.port.is_some()) {
             let port = names.iter().find(|(id, _)| view.port.is_some_and(|port| port.0 == *id));
             let behind = port.map_or("", |(_, name)| name.as_str());
             let at = match view.at {

@@ -5,7 +5,7 @@
 //! The first line is `strowger-state VERSION CRC32 BYTES`, of the JSON object that follows it.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -35,6 +35,9 @@ pub(crate) struct StateFile {
     stamps_until: u64,
     /// When it could not be written last, if it cannot: people were told then.
     failed: Option<Instant>,
+    /// Held, so that no other relay writes it; the kernel lets go of it with the process. There is none
+    /// where nothing can be written at all.
+    _lock: Option<File>,
 }
 
 /// A file that could not be written is tried again this often.
@@ -45,7 +48,7 @@ impl StateFile {
     /// an empty one. From here on no number leads anywhere before it was written.
     ///
     /// # Errors
-    /// One line: it cannot be read, or is damaged.
+    /// One line: it cannot be read, is damaged, or is that of a relay that runs.
     pub(crate) fn load(
         path: &Path,
         switch: &mut Switch,
@@ -57,6 +60,10 @@ impl StateFile {
                            of before lead elsewhere";
             Failure::new(Exit::Refused, format!("state file {shown}: {why}; {way_out}"))
         };
+        let lock = lock(path).map_err(|()| {
+            let line = format!("state file {shown}: another relay keeps its slots there and runs");
+            Failure::new(Exit::Refused, line)
+        })?;
         let snapshot = match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(refused(format!("cannot be read: {error}"))),
@@ -76,14 +83,18 @@ impl StateFile {
         switch.wait_for_writing();
         let path = path.to_owned();
         let (written, generation, stamps_until) = (Vec::new(), 0, 0);
-        Ok((Self { path, written, generation, stamps_until, failed: None }, snapshot))
+        let kept = Self { path, written, generation, stamps_until, failed: None, _lock: lock };
+        Ok((kept, snapshot))
     }
 
-    /// The files by that name: what is kept, and what takes its place.
-    pub(crate) fn files(path: &Path) -> [PathBuf; 2] {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        [path.to_owned(), path.with_file_name(name)]
+    /// The files by that name: what is kept, what takes its place, and whose it is.
+    pub(crate) fn files(path: &Path) -> [PathBuf; 3] {
+        let beside = |ending| {
+            let mut name = path.file_name().unwrap_or_default().to_owned();
+            name.push(ending);
+            path.with_file_name(name)
+        };
+        [path.to_owned(), beside(".new"), beside(".lock")]
     }
 
     /// Whether a number was given since the file was last written, or stamps come near what it says,
@@ -126,9 +137,8 @@ impl StateFile {
     }
 
     /// Writes the file if any number is another's, or nobody's, since it was last written, or stamps
-    /// come near what it says of them. A file
-    /// that cannot be written is left as it was, and the relay goes on; people are told once, and
-    /// once when it is written again.
+    /// come near what it says of them. A file that cannot be written is left as it was, and the relay
+    /// goes on; people are told once, and once when it is written again.
     pub(crate) fn keep(&mut self, switch: &mut Switch, clock: Clock) -> Option<String> {
         let snapshot = switch.snapshot(clock.now());
         let numbers: Vec<_> =
@@ -159,9 +169,27 @@ impl StateFile {
     }
 }
 
+/// Takes the file for this process. Of its own, since the file itself is another one each time it is
+/// written. Where it cannot be made nothing can be written there, which is told when it is tried.
+///
+/// # Errors
+/// Another process has it.
+fn lock(path: &Path) -> Result<Option<File>, ()> {
+    let [_, _, lock] = StateFile::files(path);
+    let writable = OpenOptions::new().write(true).create(true).truncate(false).open(&lock);
+    // It may be another user's, of before: to be locked it need not be written.
+    let Ok(file) = writable.or_else(|_| File::open(&lock)) else { return Ok(None) };
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(()),
+        // A file system that knows no locks.
+        Err(TryLockError::Error(_)) => Ok(None),
+        Ok(()) => Ok(Some(file)),
+    }
+}
+
 /// The old file or the new one, whenever the power goes.
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    let [_, temporary] = StateFile::files(path);
+    let [_, temporary, _] = StateFile::files(path);
     let written = File::create(&temporary).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.sync_all()

@@ -199,3 +199,23 @@ fn a_state_file_that_cannot_be_written_stops_nothing() {
     says(&said, "ready");
     kill(child);
 }
+
+#[test]
+fn r11_a_state_file_is_that_of_one_relay_at_a_time() {
+    let [first, second] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let kept = first.path().join("kept");
+    fs::create_dir(&kept).expect("made");
+    std::os::unix::fs::symlink(&kept, second.path().join("kept")).expect("made");
+    let (child, _) = start(first.path(), &["a"]);
+    let (mut refused, _) = start(second.path(), &["b"]);
+    let status = refused.wait().expect("it ends by itself");
+    let mut line = String::new();
+    refused.stderr.take().expect("piped").read_to_string(&mut line).expect("text");
+    assert_eq!(status.code(), Some(3), "{line}");
+    assert!(line.contains("another relay") && line.lines().count() == 1, "{line}");
+    // The kernel lets go of it with the process.
+    kill(child);
+    let (child, said) = start(second.path(), &["b"]);
+    says(&said, "slot 2: b");
+    kill(child);
+}
