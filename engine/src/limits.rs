@@ -104,6 +104,10 @@ pub const CONTROL_BYTES_MAX: usize = 1_400;
 /// The longest text of a goodbye.
 pub const GOODBYE_TEXT_BYTES_MAX: usize = 128;
 
+/// However soon a neighbour may be asked again by its goodbye, in seconds: while it stops it would still
+/// answer, and a link to nobody would come up.
+pub const GOODBYE_REST_S_MIN: u32 = 1;
+
 /// However long a neighbour asks by its goodbye to be left alone, in seconds: after this it is not.
 pub const GOODBYE_REST_S_MAX: u32 = 3_600;
 

@@ -18,7 +18,12 @@ use super::{
     super::{Event, Switch},
     path_mtu::Crossed,
 };
-use crate::{Now, limits::GOODBYE_REST_S_MAX, link::SlotTally, orders::Order};
+use crate::{
+    Now,
+    limits::{GOODBYE_REST_S_MAX, GOODBYE_REST_S_MIN},
+    link::SlotTally,
+    orders::Order,
+};
 
 /// A link that data has crossed since so long is in use, and its keys are renewed: as long as keys
 /// can still be used when new ones are due, so that between two packets that are no farther apart
@@ -159,7 +164,7 @@ impl Switch {
         if !self.peering.as_ref().is_some_and(|peering| peering.peers.contains_key(&mark)) {
             return; // a plain neighbour has no handshakes
         }
-        let rest_s = retry_after_s.min(GOODBYE_REST_S_MAX);
+        let rest_s = retry_after_s.clamp(GOODBYE_REST_S_MIN, GOODBYE_REST_S_MAX);
         let until = Nanos(now.0).plus(Nanos::from_secs(u64::from(rest_s)));
         let _ = self.with_session(mark, None, now, |session, _, outputs| {
             session.rest_until(until, outputs);
