@@ -14,8 +14,9 @@ use strowger_engine::{
 use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port};
 use strowger_io::memory;
 
-/// Any bytes are a message or are refused; a message is written as it came, but for bytes that are
-/// not looked at.
+/// Any bytes are a message or are refused. A message is written at the length at which it came, and
+/// reads the same again; only a payload that has no room in a buffer is cut off, so only a ping or a
+/// pong can be longer than one.
 #[test]
 fn a_control_message_is_read_and_written_or_refused() {
     check!().for_each(|bytes: &[u8]| {
@@ -23,9 +24,13 @@ fn a_control_message_is_read_and_written_or_refused() {
         let mut written = MessageBytes::new();
         message.emit(&mut written);
         if bytes.len() <= CONTROL_BYTES_MAX {
+            assert_eq!(written.len(), bytes.len(), "the lengths agree");
             assert_eq!(Message::parse(&written), Ok(message), "read again, it is the same");
         } else {
-            assert_eq!(written.len(), CONTROL_BYTES_MAX, "what has no room is cut off");
+            assert!(matches!(message, Message::Ping { .. } | Message::Pong { .. }), "{message:?}");
+            assert_eq!(written[..2], bytes[..2], "version and kind");
+            assert_eq!(written[4..8], bytes[4..8], "id");
+            assert_eq!(written.len(), CONTROL_BYTES_MAX, "the payload is cut off");
         }
     });
 }

@@ -310,6 +310,16 @@ impl<'a> Fields<'a> {
         self.take().map(|field| u64::from_be_bytes(*field))
     }
 
+    /// Checks the length of a message of a kind that has `message_bytes`, neither more nor fewer
+    /// (W5-1). Call it behind the prefix.
+    fn check_length(&self, message_bytes: usize) -> Result<(), MessageError> {
+        match (PREFIX_BYTES + self.0.len()).cmp(&message_bytes) {
+            std::cmp::Ordering::Less => Err(MessageError::TooShort),
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Greater => Err(MessageError::TooLong),
+        }
+    }
+
     /// A packet's header, whole: its first byte tells its length.
     fn header(&mut self) -> Result<&'a [u8], MessageError> {
         let bytes = match self.0.first().map(|first| first & 0x0f) {
@@ -341,14 +351,26 @@ impl<'a> Message<'a> {
         Ok(match kind {
             kind::PING => Self::Ping { id: fields.u32()?, payload: fields.0 },
             kind::PONG => Self::Pong { id: fields.u32()?, payload: fields.0 },
-            kind::TRACE_REQUEST => Self::TraceRequest { id: fields.u32()? },
-            kind::TRACE_ANSWER => Self::trace_answer(code, &mut fields)?,
-            kind::IDENTITY_REQUEST => Self::IdentityRequest { id: fields.u32()? },
-            kind::IDENTITY_ANSWER => Self::IdentityAnswer {
-                id: fields.u32()?,
-                identity: fields.take()?,
-                link_key: fields.take()?,
-            },
+            kind::TRACE_REQUEST => {
+                fields.check_length(TRACE_BYTES)?;
+                Self::TraceRequest { id: fields.u32()? }
+            }
+            kind::TRACE_ANSWER => {
+                fields.check_length(TRACE_BYTES)?;
+                Self::trace_answer(code, &mut fields)?
+            }
+            kind::IDENTITY_REQUEST => {
+                fields.check_length(IDENTITY_BYTES)?;
+                Self::IdentityRequest { id: fields.u32()? }
+            }
+            kind::IDENTITY_ANSWER => {
+                fields.check_length(IDENTITY_BYTES)?;
+                Self::IdentityAnswer {
+                    id: fields.u32()?,
+                    identity: fields.take()?,
+                    link_key: fields.take()?,
+                }
+            }
             kind::ERROR => Self::Error { why: Reason(code), offending: fields.header()? },
             kind::TOO_BIG => {
                 let packet_bytes_max = fields.u16()?;
@@ -395,8 +417,8 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// Writes the message behind what `out` holds already. What has no room is cut off, which only
-    /// ends a ping's payload or a goodbye's text: all else is shorter than the room.
+    /// Writes the message behind what `out` holds already. A ping's or pong's payload is cut off where
+    /// `out` has no more room; every other kind is shorter than [`CONTROL_BYTES_MAX`].
     pub fn emit(&self, out: &mut MessageBytes) {
         let mut put = |bytes: &[u8]| {
             let room = out.remaining_capacity().min(bytes.len());
@@ -560,6 +582,38 @@ mod tests {
         let mut long = Message::Congestion { offending: &HEADER }.to_bytes();
         long.push(0);
         assert_eq!(Message::parse(&long), Err(MessageError::TooLong));
+    }
+
+    /// Coverage-guided fuzzing found the first one: a trace answer of 1,429 bytes was read, and its
+    /// copy was 36 bytes long.
+    #[test]
+    fn w5_1_a_message_of_a_fixed_length_has_that_length() {
+        let hop = HopWord {
+            slot_in: 1,
+            slot_out: None,
+            behind: Behind::Nothing,
+            discard: None,
+            held_ns: 0,
+            worker_ns: 0,
+            queue_frames: 0,
+            packet_bytes_max: 0,
+        };
+        for message in [
+            Message::TraceAnswer { id: 6, hop },
+            Message::TraceRequest { id: 5 },
+            Message::IdentityRequest { id: 7 },
+            Message::IdentityAnswer { id: 8, identity: &[1; 32], link_key: &[2; 32] },
+        ] {
+            let exact = message.to_bytes();
+            assert_eq!(Message::parse(&exact), Ok(message.clone()));
+            let short = &exact[..exact.len() - 1];
+            assert_eq!(Message::parse(short), Err(MessageError::TooShort), "{message:?}");
+            for more in [1, 1_429 - exact.len()] {
+                let mut long = exact.to_vec();
+                long.extend(std::iter::repeat_n(0, more));
+                assert_eq!(Message::parse(&long), Err(MessageError::TooLong), "{message:?}");
+            }
+        }
     }
 
     #[test]
