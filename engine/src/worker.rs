@@ -508,9 +508,13 @@ impl Worker {
         may_block
     }
 
-    /// Called after the thread has woken.
-    pub fn disarm(&mut self) {
-        for seat in &mut self.ports {
+    /// Called after the thread has woken. `is_ready` says of each descriptor that
+    /// [`arm`](Self::arm) gave, by its place in the order of the calls, whether it is readable.
+    pub fn disarm(&mut self, is_ready: impl Fn(usize) -> bool) {
+        for (nth, seat) in self.ports.iter_mut().enumerate() {
+            if is_ready(nth) {
+                seat.port.wake();
+            }
             seat.port.disarm();
         }
     }

@@ -293,6 +293,15 @@ pub trait Port: Send {
     /// bursts: the more frames to one neighbour, the longer its train.
     fn flush(&mut self);
 
+    /// Whether this neighbour takes no frames now. It begins with a `tx_burst` that leaves frames,
+    /// and the port itself ends it, in a later `rx_burst`, `flush` or [`arm`](Self::arm): offering
+    /// the neighbour frames meanwhile is allowed, and in most cases a system call without effect.
+    /// A worker may sleep while a neighbour is blocked: `arm` gives a descriptor that wakes it when
+    /// the neighbour takes frames again. A port that answers `false` wants to be asked every poll.
+    fn is_blocked(&self, _to: Mark) -> bool {
+        false
+    }
+
     /// Whether `flush` has something to do, or sends are still in flight.
     fn is_flushed(&self) -> bool {
         true
@@ -325,7 +334,11 @@ pub trait Port: Send {
     /// Called before the worker blocks: says what would wake it.
     fn arm(&mut self) -> Arm;
 
-    /// Called after the worker has woken up.
+    /// The descriptor that [`arm`](Self::arm) gave is readable: called before `disarm`. A port that
+    /// looks only now and then at what costs a system call looks at once in its next `rx_burst`.
+    fn wake(&mut self) {}
+
+    /// Called after the worker has woken up, whatever woke it.
     fn disarm(&mut self) {}
 
     /// The longest frame in bytes that can go out here.
@@ -374,6 +387,14 @@ macro_rules! pass_on {
 
         fn send_to(&mut $self, to: $crate::Address, frame: $crate::Frame) {
             $inner.send_to(to, frame);
+        }
+
+        fn is_blocked(&$self, to: $crate::Mark) -> bool {
+            $inner.is_blocked(to)
+        }
+
+        fn wake(&mut $self) {
+            $inner.wake();
         }
 
         fn disarm(&mut $self) {

@@ -150,6 +150,18 @@ impl<T: Send> Producer<T> {
         self.room(1) == 0
     }
 
+    /// Items that the consumer has not taken, as far as can be seen now.
+    #[inline]
+    pub fn waiting(&self) -> usize {
+        // Relaxed: a hint; whoever puts an item looks again with Acquire.
+        self.tail.wrapping_sub(self.shared.head.0.load(Ordering::Relaxed))
+    }
+
+    /// Places of the ring.
+    pub fn capacity(&self) -> usize {
+        self.shared.slots.len()
+    }
+
     /// Whether the consumer has been dropped.
     pub fn is_abandoned(&self) -> bool {
         Arc::strong_count(&self.shared) == 1

@@ -110,6 +110,10 @@ impl Port for MemoryPort {
         }
     }
 
+    fn is_blocked(&self, to: Mark) -> bool {
+        self.mark == Some(to) && self.end.is_stuck()
+    }
+
     fn is_flushed(&self) -> bool {
         !self.unflushed
     }
@@ -224,12 +228,14 @@ mod tests {
         let mut queue = frames(&mut pool, 6);
         near.tx_burst(Mark(1), &mut queue);
         assert_eq!(queue.len(), 2);
+        assert!(near.is_blocked(Mark(1)) && !near.is_blocked(Mark(2)));
         let mut waiter = Waiter::with_capacity(1);
         waiter.add(near.arm());
         assert_eq!(waiter.wait(Some(std::time::Duration::ZERO)), Waited::TimedOut);
         far.rx_burst(&mut pool, &mut Burst::new());
         assert_eq!(waiter.wait(Some(std::time::Duration::from_secs(5))), Waited::Ready);
         near.disarm();
+        assert!(!near.is_blocked(Mark(1)));
         near.tx_burst(Mark(1), &mut queue);
         assert!(queue.is_empty());
     }

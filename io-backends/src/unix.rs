@@ -49,6 +49,10 @@ const RECEIVE_MAX: usize = 32;
 const IDLE_ASK_EVERY: u32 = 4;
 /// The same for clients that wait to be served, or turned away.
 const ACCEPT_EVERY: u32 = 64;
+/// While a client is blocked and the worker is busy, its socket is asked for room after one burst,
+/// then two, four and so on up to this many: a client that goes on reading is found soon, and one
+/// that does not costs a system call in so many bursts.
+const ROOM_ASK_EVERY_MAX: u32 = 256;
 /// The longest packet that a single chunk takes, whatever its colour.
 const SINGLE_BYTES_MAX: usize = SINGLE_STRIDE_BYTES - HEADROOM_BYTES - 8 * 64;
 
@@ -134,8 +138,12 @@ pub struct UnixPort {
     /// Bursts to let pass before the socket is asked again, and the listener.
     ask_in: u32,
     accept_in: u32,
-    /// The kernel had no room for the last frames; and the epoll set says so.
-    stuck: bool,
+    /// The kernel had no room for the last frames.
+    blocked: bool,
+    /// Bursts to let pass before the socket is asked for room, and how many it was the last time.
+    ask_room_in: u32,
+    ask_room_every: u32,
+    /// The epoll set waits for room, too.
     waits_for_room: bool,
     tally: Arc<PortTally>,
     name: String,
@@ -162,7 +170,9 @@ impl UnixPort {
             ready: ArrayVec::new(),
             ask_in: 0,
             accept_in: 0,
-            stuck: false,
+            blocked: false,
+            ask_room_in: 0,
+            ask_room_every: 1,
             waits_for_room: false,
             tally: Arc::default(),
             name: format!("unix {}", path.display()),
@@ -197,8 +207,31 @@ impl UnixPort {
     fn hang_up(&mut self) {
         self.client = None;
         self.accept_in = 0;
-        self.stuck = false;
+        self.blocked = false;
         self.waits_for_room = false;
+    }
+
+    /// The kernel has no room for more: until it has, the socket is asked more and more seldom.
+    #[cold]
+    fn note_blocked(&mut self) {
+        if !self.blocked {
+            self.blocked = true;
+            self.ask_room_every = 1;
+            self.ask_room_in = 1;
+        }
+    }
+
+    /// Asks a blocked client's socket for room, if its turn has come. The kernel says that there is
+    /// some when a quarter of the send buffer at most is taken, so that frames leave in bursts.
+    #[cold]
+    fn look_for_room(&mut self) {
+        if self.ask_room_in > 0 {
+            self.ask_room_in -= 1;
+            return;
+        }
+        self.ask_room_every = (2 * self.ask_room_every).min(ROOM_ASK_EVERY_MAX);
+        self.ask_room_in = self.ask_room_every;
+        self.blocked = self.client.as_ref().is_some_and(|client| !socket::has_room(client));
     }
 
     /// Takes memory for up to `wanted` messages, and says for how many there is some.
@@ -334,6 +367,9 @@ impl Port for UnixPort {
         if self.client.is_none() {
             return;
         }
+        if self.blocked {
+            self.look_for_room();
+        }
         if self.ask_in > 0 {
             self.ask_in -= 1;
             return;
@@ -350,7 +386,6 @@ impl Port for UnixPort {
     }
 
     fn tx_burst(&mut self, to: Mark, frames: &mut Burst) {
-        self.stuck = false;
         while !frames.is_empty() {
             let (loss, n) = if self.mark != Some(to) {
                 (Loss::NoNeighbour, frames.len())
@@ -361,11 +396,12 @@ impl Port for UnixPort {
                         self.tally.trains_out.add(sent as u64);
                         self.tally.bytes_out.add(crate::wire::bytes_of(&frames[..sent]));
                         frames.drain(..sent);
+                        self.blocked = false;
                         continue;
                     }
                     Err(error) => match error.raw_os_error() {
                         Some(libc::EAGAIN) => {
-                            self.stuck = true;
+                            self.note_blocked();
                             return;
                         }
                         Some(libc::EINTR) => continue,
@@ -387,6 +423,10 @@ impl Port for UnixPort {
     }
 
     fn flush(&mut self) {}
+
+    fn is_blocked(&self, to: Mark) -> bool {
+        self.blocked && self.mark == Some(to)
+    }
 
     fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError> {
         if at != Address::Only {
@@ -410,26 +450,23 @@ impl Port for UnixPort {
     }
 
     fn arm(&mut self) -> Arm {
-        if let (true, Some(client)) = (self.stuck, &self.client) {
-            let events = libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLOUT;
-            self.waits_for_room = self.epoll.change(client.as_raw_fd(), events).is_ok();
-            if !self.waits_for_room {
+        // Changed only where it has to be: what was blocked when the worker slept last may be still.
+        if self.blocked != self.waits_for_room
+            && let Some(client) = &self.client
+        {
+            let room = if self.blocked { libc::EPOLLOUT } else { 0 };
+            let events = libc::EPOLLIN | libc::EPOLLRDHUP | room;
+            if self.epoll.change(client.as_raw_fd(), events).is_err() {
                 return Arm::Poll;
             }
-            self.stuck = false;
+            self.waits_for_room = self.blocked;
         }
         // The kernel looks once more: the descriptor is readable as long as anything waits.
         Arm::Wait(self.epoll.as_raw_fd())
     }
 
-    fn disarm(&mut self) {
-        (self.ask_in, self.accept_in) = (0, 0);
-        if std::mem::take(&mut self.waits_for_room)
-            && let Some(client) = &self.client
-        {
-            // It cannot fail: it was changed a moment ago. If it did, waits would end too early.
-            let _ = self.epoll.change(client.as_raw_fd(), libc::EPOLLIN | libc::EPOLLRDHUP);
-        }
+    fn wake(&mut self) {
+        (self.ask_in, self.accept_in, self.ask_room_in) = (0, 0, 0);
     }
 
     fn frame_bytes_max(&self) -> usize {

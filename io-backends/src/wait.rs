@@ -63,13 +63,24 @@ impl Waiter {
     /// one more descriptor than there is room for, keep the worker from blocking.
     #[inline]
     pub fn add(&mut self, arm: Arm) {
-        match (arm, self.polled.get_mut(self.used)) {
-            (Arm::Wait(fd), Some(polled)) => {
-                *polled = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-                self.used += 1;
-            }
-            (Arm::Wait(_), None) | (Arm::Ready | Arm::Poll, _) => self.awake = true,
+        // `ppoll` ignores an entry without a descriptor; it keeps the places in order.
+        let (fd, revents) = match arm {
+            Arm::Wait(fd) => (fd, 0),
+            Arm::Ready | Arm::Poll => (-1, libc::POLLIN),
+        };
+        self.awake |= fd < 0;
+        match self.polled.get_mut(self.used) {
+            Some(polled) => *polled = libc::pollfd { fd, events: libc::POLLIN, revents },
+            None => self.awake = true,
         }
+        self.used += 1;
+    }
+
+    /// Whether what was added as number `nth`, from 0, needs attention: its descriptor was readable
+    /// (or failed) when [`wait`](Self::wait) returned, or it was no descriptor to wait for.
+    #[inline]
+    pub fn is_ready(&self, nth: usize) -> bool {
+        nth < self.used && self.polled.get(nth).is_none_or(|polled| polled.revents != 0)
     }
 
     /// Whether [`wait`](Self::wait) would return at once.
@@ -88,7 +99,7 @@ impl Waiter {
             tv_nsec: timeout.subsec_nanos().into(),
         });
         let limit = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
-        let used = self.used as libc::nfds_t;
+        let used = self.used.min(self.polled.len()) as libc::nfds_t;
         // SAFETY: the first `used` entries are initialised and ours, `used` is at most their
         // number; `limit` is null or points to a time that outlives the call.
         let ready = unsafe { libc::ppoll(self.polled.as_mut_ptr(), used, limit, ptr::null()) };
@@ -124,6 +135,27 @@ mod tests {
         assert_eq!(waiter.wait(None), Waited::Ready);
         waiter.begin();
         assert_eq!(waiter.wait(Some(Duration::ZERO)), Waited::TimedOut);
+    }
+
+    #[test]
+    fn who_is_ready_is_said_by_place() {
+        use std::os::fd::AsRawFd as _;
+        let (mut quiet, mut rung) =
+            (crate::Doorbell::new().unwrap(), crate::Doorbell::new().unwrap());
+        quiet.arm();
+        rung.arm();
+        rung.ringer().ring();
+        let mut waiter = Waiter::with_capacity(2);
+        waiter.add(Arm::Wait(quiet.as_raw_fd()));
+        waiter.add(Arm::Wait(rung.as_raw_fd()));
+        assert_eq!(waiter.wait(None), Waited::Ready);
+        assert_eq!([0, 1, 2].map(|nth| waiter.is_ready(nth)), [false, true, false]);
+        waiter.begin();
+        waiter.add(Arm::Poll);
+        waiter.add(Arm::Wait(quiet.as_raw_fd()));
+        waiter.add(Arm::Wait(rung.as_raw_fd()));
+        assert_eq!(waiter.wait(None), Waited::Ready, "there is no room for the third");
+        assert_eq!([0, 1, 2].map(|nth| waiter.is_ready(nth)), [true, false, true]);
     }
 
     #[test]

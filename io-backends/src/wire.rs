@@ -127,6 +127,11 @@ impl End {
         n
     }
 
+    /// Whether the last [`put`](Self::put) had too little room, and there is still none.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck && self.to.waiting() == self.to.capacity() && !self.is_gone()
+    }
+
     /// Wakes the far end, if it sleeps, to what was put.
     #[inline]
     pub(crate) fn ring(&self) {

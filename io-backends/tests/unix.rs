@@ -226,6 +226,7 @@ fn a_full_socket_leaves_frames_in_order_and_wakes_when_there_is_room() {
         port.tx_burst(Mark(7), &mut queue);
         sent += 64 - queue.len() as u32;
     }
+    assert!(port.is_blocked(Mark(7)) && !port.is_blocked(Mark(8)));
     let mut waiter = Waiter::with_capacity(1);
     waiter.add(port.arm());
     assert_eq!(waiter.wait(Some(Duration::ZERO)), Waited::TimedOut);
@@ -235,11 +236,72 @@ fn a_full_socket_leaves_frames_in_order_and_wakes_when_there_is_room() {
         assert_eq!(got.ingress, n);
     }
     assert_eq!(waiter.wait(Some(LONG)), Waited::Ready);
+    assert!(waiter.is_ready(0));
+    port.wake();
     port.disarm();
+    port.rx_burst(&mut pool, &mut Burst::new());
+    assert!(!port.is_blocked(Mark(7)), "who was woken looks at once");
     assert_eq!(queue[0].mark(), Mark(sent));
     port.tx_burst(Mark(7), &mut queue);
     assert!(queue.len() < 64);
+    waiter.begin();
+    waiter.add(port.arm());
     assert_eq!(waiter.wait(Some(Duration::ZERO)), Waited::TimedOut, "room alone wakes no more");
+}
+
+#[test]
+fn a_blocked_client_that_reads_again_is_found_by_a_worker_that_never_sleeps() {
+    let place = Place::new("busy");
+    let (mut port, mut pool) = (listen(&place.0), pool());
+    let mut client = Client::connect(&place.0).expect("it listens");
+    served(&mut port, &mut pool, true);
+    let mut queue = Burst::new();
+    let mut buffer = [0; 1000];
+    for round in 0..3 {
+        while queue.is_empty() {
+            queue.extend((0..64).map(|n| frame(&mut pool, n, &[0; 1000])));
+            port.tx_burst(Mark(7), &mut queue);
+        }
+        for _ in 0..10_000 {
+            port.rx_burst(&mut pool, &mut Burst::new());
+            assert!(port.is_blocked(Mark(7)), "nobody has read, in round {round}");
+        }
+        while client.receive(&mut buffer, Duration::ZERO).expect("served").is_some() {}
+        // However long it was blocked, it is found within a bounded number of bursts.
+        let bursts = (0..1000)
+            .position(|_| {
+                port.rx_burst(&mut pool, &mut Burst::new());
+                !port.is_blocked(Mark(7))
+            })
+            .expect("found");
+        assert!(bursts <= 257, "after {bursts} bursts");
+        port.tx_burst(Mark(7), &mut queue);
+        queue.clear();
+    }
+}
+
+#[test]
+fn the_end_of_a_blocked_client_is_found_and_what_waited_is_counted() {
+    let place = Place::new("blocked-end");
+    let (mut port, mut pool) = (listen(&place.0), pool());
+    let client = Client::connect(&place.0).expect("it listens");
+    served(&mut port, &mut pool, true);
+    let mut queue = Burst::new();
+    while queue.is_empty() {
+        queue.extend((0..64).map(|n| frame(&mut pool, n, &[0; 1000])));
+        port.tx_burst(Mark(7), &mut queue);
+    }
+    let mut waiter = Waiter::with_capacity(1);
+    waiter.add(port.arm());
+    drop(client);
+    assert_eq!(waiter.wait(Some(LONG)), Waited::Ready);
+    port.wake();
+    port.disarm();
+    port.rx_burst(&mut pool, &mut Burst::new());
+    assert!(!port.is_blocked(Mark(7)));
+    let left = queue.len() as u64;
+    port.tx_burst(Mark(7), &mut queue);
+    assert_eq!(port.tally().lost(Loss::PeerGone), left);
 }
 
 #[test]

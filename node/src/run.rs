@@ -133,7 +133,8 @@ fn sleep(worker: &mut Worker, doorbell: &mut Doorbell, waiter: &mut Waiter, told
     if !told.load(Ordering::Acquire) && !waiter.is_awake() {
         waiter.wait(Some(if may_block { BLOCK_MAX } else { RETRY }));
     }
-    worker.disarm();
+    // The doorbell was added first.
+    worker.disarm(|nth| waiter.is_ready(1 + nth));
     doorbell.disarm();
 }
 

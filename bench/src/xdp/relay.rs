@@ -88,7 +88,7 @@ impl EtherRelay {
                 waiter.begin();
                 self.worker.arm(|arm| waiter.add(arm));
                 waiter.wait(Some(BLOCK_MAX));
-                self.worker.disarm();
+                self.worker.disarm(|nth| waiter.is_ready(nth));
                 vain = 0;
             }
         }

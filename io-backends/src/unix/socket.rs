@@ -188,6 +188,14 @@ impl SocketName {
     }
 }
 
+/// Whether a client's socket takes a message, or an error that ends its connection.
+pub(super) fn has_room(client: &OwnedFd) -> bool {
+    let mut asked = libc::pollfd { fd: client.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one entry, which outlives the call; it does not wait.
+    let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    ready > 0
+}
+
 /// The set of descriptors that one port waits for, as one descriptor.
 #[derive(Debug)]
 pub(super) struct Epoll(OwnedFd);
