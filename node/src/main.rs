@@ -13,6 +13,8 @@ mod exit;
 mod journal;
 mod key;
 mod label_cmd;
+mod limits;
+mod log;
 mod relay;
 mod rights;
 mod run;

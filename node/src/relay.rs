@@ -2,6 +2,8 @@
 //! questions and watches the workers; it never touches a frame and never waits for a client.
 
 mod changes;
+mod health;
+mod logged;
 mod questions;
 mod restart;
 
@@ -30,6 +32,8 @@ use strowger_io::{Doorbell, Ringer, Waiter};
 
 use self::{
     changes::{Change, Changes},
+    health::Health,
+    logged::{logged, subject},
     questions::Questions,
     restart::{Restarts, caught, keep_quiet},
 };
@@ -38,7 +42,9 @@ use crate::{
     config::{self, Config},
     exit::{Exit, Failure},
     journal::{Entry, Journal},
-    key, rights,
+    key,
+    log::{Kind, Log},
+    rights,
     run::{Idle, Running},
     show,
     topology::{PortInfo, PortKind, Topology, assemble},
@@ -138,8 +144,13 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let mut topology = assemble(&config, letterbox.ringer.clone(), account.as_ref(), said)?;
     let early = std::mem::take(&mut topology.events);
     let journal = Journal::default();
+    // Not before: the thread is to have no rights that were given up.
+    let log = Log::start()
+        .map_err(|error| Failure::new(Exit::Refused, format!("no thread for the log: {error}")))?;
     let mut relay = Relay {
         topology,
+        log: log.clone(),
+        health: Health::new(),
         began: Instant::now(),
         changes: Changes::default(),
         journal: journal.clone(),
@@ -156,7 +167,9 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let _ = writeln!(said, "ready").and_then(|()| said.flush());
 
     let ended = relay.serve(&mut inbox);
-    relay.finish(server, ended, said)
+    let finished = relay.finish(server, ended, said);
+    log.close();
+    finished
 }
 
 fn headline(config: &Config) -> String {
@@ -204,6 +217,8 @@ fn on_signals(letterbox: Letterbox) -> Result<(), Failure> {
 /// A relay that runs, as its slow path sees it.
 struct Relay {
     topology: Topology,
+    log: Log,
+    health: Health,
     began: Instant,
     /// Clients that are told once their change has come true.
     changes: Changes,
@@ -280,10 +295,8 @@ impl Relay {
             return Err(Failure::new(Exit::Died, line));
         }
         let line = words.replace(['\n', '\r'], " ");
-        let _ = writeln!(
-            io::stderr(),
-            "strowger: the slow path panicked and begins anew, a bug of ours; please report: {line}"
-        );
+        let text = format_args!("panicked and begins anew, a bug of ours; please report: {line}");
+        self.log.write(Kind::SlowPathRestarted, "slow path", text);
         self.questions.give_up();
         self.recovering = true;
         Ok(())
@@ -295,6 +308,8 @@ impl Relay {
         self.keep_state(!events.is_empty());
         self.note(&events);
         self.note_gone();
+        self.health.look(Instant::now(), &self.topology, &self.log);
+        self.log.tick();
         for event in events {
             match event {
                 Event::Answered(id, answer) => self.questions.take(id, answer),
@@ -312,11 +327,9 @@ impl Relay {
             }
             self.gone.push(port.id);
             let name = &port.name;
-            let _ = writeln!(
-                io::stderr(),
-                "strowger: warning: the interface of [[ethernet]] {name} is gone; what is sent there \
-                 is lost as peer_gone; when it is back, start the relay anew"
-            );
+            let text = "its interface is gone; what is sent there is lost as peer_gone; when it is back, \
+                        start the relay anew";
+            self.log.write(Kind::PortTrouble, &format!("[[ethernet]] {name}"), text);
             let (at, detail) = (self.began.elapsed(), Some(name.clone()));
             let (what, slot, name) = ("interface_gone", None, String::new());
             self.journal.write(Entry { number: 0, at, what, slot, name, detail });
@@ -337,6 +350,9 @@ impl Relay {
             let (what, slot, detail) = words_of(event);
             let place = slot.and_then(|slot| views.binary_search_by_key(&slot, |v| v.slot).ok());
             let name = place.map(|place| views[place].name.clone()).unwrap_or_default();
+            if let Some((kind, text)) = logged(event) {
+                self.log.write(kind, &subject(slot, &name), text);
+            }
             self.journal.write(Entry { number: 0, at, what, slot, name, detail });
         }
     }
@@ -347,7 +363,12 @@ impl Relay {
         if (has_changed || state.is_behind(switch, *clock))
             && let Some(warning) = state.keep(switch, *clock)
         {
-            let _ = writeln!(io::stderr(), "strowger: {warning}");
+            let (kind, text) = match warning.strip_prefix("warning: ") {
+                Some(text) => (Kind::StateFileTrouble, text),
+                None => (Kind::StateFileBack, warning.as_str()),
+            };
+            let text = text.strip_prefix("state file ").unwrap_or(text);
+            self.log.write(kind, "state file", text);
         }
     }
 

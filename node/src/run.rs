@@ -7,7 +7,7 @@ use std::{
     os::fd::AsRawFd,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -67,6 +67,7 @@ const RETRY: Duration = Duration::from_micros(200);
 #[derive(Debug)]
 pub(crate) struct Running {
     stop: Arc<AtomicBool>,
+    turns: Arc<AtomicU64>,
     ringer: Ringer,
     thread: JoinHandle<Worker>,
 }
@@ -95,15 +96,19 @@ pub(crate) fn start(
 ) -> io::Result<Running> {
     let stop = Arc::new(AtomicBool::new(false));
     let ringer = doorbell.ringer();
-    let told = stop.clone();
+    let turns = Arc::new(AtomicU64::new(0));
+    let (told, turned) = (stop.clone(), turns.clone());
     let name = format!("worker-{}", worker.number());
     let thread = std::thread::Builder::new().name(name).spawn(move || {
         // A core that cannot be had is no reason not to forward.
         let _ = core.map(pin_to_core);
         let mut waiter = Waiter::with_capacity(PORTS_MAX + 1);
         let forbidden = alloc::forbid();
-        let mut vain = 0;
+        let (mut vain, mut turn) = (0, 0_u64);
         while !told.load(Ordering::Relaxed) {
+            turn = turn.wrapping_add(1);
+            // Relaxed: only whether it changes is looked at.
+            turned.store(turn, Ordering::Relaxed);
             if worker.breathe(clock.now()) > 0 {
                 vain = 0;
                 continue;
@@ -120,7 +125,7 @@ pub(crate) fn start(
         drop(forbidden);
         worker
     })?;
-    Ok(Running { stop, ringer, thread })
+    Ok(Running { stop, turns, ringer, thread })
 }
 
 /// Blocks until a port, the slow path or another worker has something.
@@ -150,6 +155,11 @@ impl Running {
             Ok(worker) => worker,
             Err(panic) => std::panic::resume_unwind(panic),
         }
+    }
+
+    /// A number that changes while the worker makes progress, asleep or not.
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
     }
 
     /// Whether the thread has ended by itself, which only a panic does.

@@ -1,0 +1,33 @@
+//! The bounds of the command, each with its reason. It holds no code but assertions about how they relate.
+
+use std::time::Duration;
+
+/// Log lines that wait for standard error. Whoever reads it may be slow: lines beyond these are lost and counted.
+pub(crate) const LOG_LINES_WAITING: usize = 256;
+/// Log lines of one kind about one subject in a row; more are suppressed. A link that flaps shows itself in these.
+pub(crate) const LOG_LINES_EACH: u32 = 5;
+/// One more line of one kind about one subject is allowed after this time.
+pub(crate) const LOG_LINE_EACH_AFTER: Duration = Duration::from_secs(10);
+/// Log lines of all kinds in a row. A hub that loses all peers says so for the first of them.
+pub(crate) const LOG_LINES_ALL: u32 = 200;
+/// One more line of any kind is allowed after this time: 864,000 lines a day at most, some 100 MB.
+pub(crate) const LOG_LINE_ALL_AFTER: Duration = Duration::from_millis(100);
+/// Subjects whose lines are counted apart; further ones of a kind share one count. Some 200 bytes each.
+pub(crate) const LOG_SUBJECTS_MAX: usize = 1_024;
+/// The number of suppressed lines is logged at least this long after the last line about them.
+pub(crate) const LOG_SUPPRESSED_EVERY: Duration = Duration::from_secs(10);
+/// The longest log line, in bytes; what is longer is cut. A journal splits lines at 48 KiB, people much earlier.
+pub(crate) const LOG_LINE_BYTES_MAX: usize = 1_024;
+/// How long the end of the relay waits for the reader of standard error.
+pub(crate) const LOG_CLOSE_MAX: Duration = Duration::from_secs(1);
+
+// A single subject never uses up what all share.
+const _: () = assert!(LOG_LINES_EACH < LOG_LINES_ALL);
+// The writing thread can hold a whole burst.
+const _: () = assert!(LOG_LINES_ALL as usize <= LOG_LINES_WAITING);
+
+/// Workers and memory are looked at this often.
+pub(crate) const HEALTH_EVERY: Duration = Duration::from_secs(1);
+/// A worker without progress at so many looks in a row is stalled. It blocks for a tenth of a second at most, so
+/// even a machine that is overloaded many times over makes progress in this time.
+pub(crate) const WORKER_STALLED_LOOKS: u32 = 5;

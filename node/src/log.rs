@@ -1,0 +1,567 @@
+//! The relay's log: one line on standard error for each event that an operator wants to see. It never waits for
+//! whoever reads standard error, never ends the relay for it, and never writes more than its budgets allow.
+//!
+//! A line is `TIME LEVEL KIND: SUBJECT: TEXT`, for example
+//!
+//! ```text
+//! 2026-03-01T12:00:00.123Z warning link_down: peer "alice", slot 2: no answer since 12 s
+//! ```
+//!
+//! `TIME` is the wall clock in UTC (RFC 3339), `LEVEL` is `info`, `warning` or `error`, `KIND` is [`Kind::name`].
+//! Every character that could change a terminal's state or begin a line of its own is escaped.
+//!
+//! # How to log
+//! Any thread calls [`Log::write`] with a kind, a subject and a text. The subject is what the line is about, as
+//! people name it (`peer "alice", slot 2`), the same words each time: lines of one kind about one subject have a
+//! token bucket ([`LOG_LINES_EACH`] in a row, then one each [`LOG_LINE_EACH_AFTER`]), and all lines share another.
+//! Suppressed lines are counted; [`Log::tick`], which the slow path calls in each turn, says how many there were.
+
+use std::{
+    collections::HashMap,
+    fmt::{self, Write as _},
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use crate::limits::{
+    LOG_CLOSE_MAX, LOG_LINE_ALL_AFTER, LOG_LINE_BYTES_MAX, LOG_LINE_EACH_AFTER, LOG_LINES_ALL,
+    LOG_LINES_EACH, LOG_LINES_WAITING, LOG_SUBJECTS_MAX, LOG_SUPPRESSED_EVERY,
+};
+
+/// How much a line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// Something changed as it should.
+    Info,
+    /// Something does not work now and may work again by itself.
+    Warning,
+    /// Something does not work until somebody acts.
+    Error,
+}
+
+/// What a line is about.
+#[allow(dead_code)] // some are for events that other parts of the relay are about to report
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// A link works.
+    LinkUp,
+    /// A link does not work any more, or not yet; the text says why.
+    LinkDown,
+    /// A peer ended its link.
+    Goodbye,
+    /// A peer is at another address.
+    AddressMoved,
+    /// Somebody with a peer's key was refused: another identity.
+    KeyRefused,
+    /// An unknown peer was refused.
+    PeerRefused,
+    /// A neighbour or peer could not be attached.
+    AttachRefused,
+    /// A port does not do what it should: interface gone, socket error.
+    PortTrouble,
+    /// A port works again.
+    PortBack,
+    /// Something that was configured is not there yet, and is waited for.
+    Waiting,
+    /// A worker found no memory to receive into.
+    PoolEmpty,
+    /// A worker makes no progress.
+    WorkerStalled,
+    /// A stalled worker makes progress again.
+    WorkerBack,
+    /// The slow path panicked and was restarted.
+    SlowPathRestarted,
+    /// The state file cannot be written.
+    StateFileTrouble,
+    /// The state file can be written again.
+    StateFileBack,
+    /// A signal came.
+    Signal,
+    /// About the log itself: lines that were lost.
+    Log,
+}
+
+impl Kind {
+    /// The word in the line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::LinkUp => "link_up",
+            Self::LinkDown => "link_down",
+            Self::Goodbye => "goodbye",
+            Self::AddressMoved => "address_moved",
+            Self::KeyRefused => "key_refused",
+            Self::PeerRefused => "peer_refused",
+            Self::AttachRefused => "attach_refused",
+            Self::PortTrouble => "port_trouble",
+            Self::PortBack => "port_back",
+            Self::Waiting => "waiting",
+            Self::PoolEmpty => "pool_empty",
+            Self::WorkerStalled => "worker_stalled",
+            Self::WorkerBack => "worker_back",
+            Self::SlowPathRestarted => "slow_path_restarted",
+            Self::StateFileTrouble => "state_file_trouble",
+            Self::StateFileBack => "state_file_back",
+            Self::Signal => "signal",
+            Self::Log => "log",
+        }
+    }
+
+    fn level(self) -> Level {
+        match self {
+            Self::LinkUp
+            | Self::AddressMoved
+            | Self::PortBack
+            | Self::WorkerBack
+            | Self::StateFileBack
+            | Self::Signal => Level::Info,
+            Self::LinkDown
+            | Self::Goodbye
+            | Self::KeyRefused
+            | Self::PeerRefused
+            | Self::Waiting
+            | Self::PoolEmpty
+            | Self::StateFileTrouble
+            | Self::Log => Level::Warning,
+            Self::AttachRefused
+            | Self::PortTrouble
+            | Self::WorkerStalled
+            | Self::SlowPathRestarted => Level::Error,
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
+    }
+}
+
+/// The log, as any thread holds it.
+#[derive(Clone, Debug)]
+pub(crate) struct Log(Arc<Mutex<Budgets>>);
+
+impl Log {
+    /// A log on standard error, written by a thread of its own.
+    ///
+    /// # Errors
+    /// The kernel's, when no thread is to be had.
+    pub(crate) fn start() -> io::Result<Self> {
+        Self::start_on(io::stderr())
+    }
+
+    fn start_on(out: impl io::Write + Send + 'static) -> io::Result<Self> {
+        let (lines, written) = sync_channel(LOG_LINES_WAITING);
+        let (done, closed) = channel();
+        let named = std::thread::Builder::new().name("log".to_owned());
+        named.spawn(move || write_lines(&written, &done, out))?;
+        Ok(Self(Arc::new(Mutex::new(Budgets {
+            lines: Some(lines),
+            closed,
+            lost: 0,
+            all: Bucket::full(LOG_LINES_ALL),
+            subjects: HashMap::new(),
+            suppressed: HashMap::new(),
+        }))))
+    }
+
+    /// Logs an event, if the budgets of its kind and subject allow it.
+    pub(crate) fn write(&self, kind: Kind, subject: &str, text: impl fmt::Display) {
+        self.write_at(Instant::now(), SystemTime::now(), kind, subject, text);
+    }
+
+    fn write_at(
+        &self,
+        now: Instant,
+        wall: SystemTime,
+        kind: Kind,
+        subject: &str,
+        text: impl fmt::Display,
+    ) {
+        let mut budgets = self.budgets();
+        if budgets.may_write(now, kind, subject) {
+            budgets.put(line(wall, kind, subject, text));
+        }
+    }
+
+    /// Says how many lines were suppressed or lost, where there were any and it is time.
+    pub(crate) fn tick(&self) {
+        self.tick_at(Instant::now(), SystemTime::now());
+    }
+
+    fn tick_at(&self, now: Instant, wall: SystemTime) {
+        self.budgets().tick(now, wall);
+    }
+
+    /// Ends the log, and waits for a moment until all lines are written.
+    pub(crate) fn close(self) {
+        let mut budgets = self.budgets();
+        for (kind, subject, count) in budgets.take_suppressed(|_| true) {
+            budgets.put(line(SystemTime::now(), kind, &subject, Suppressed(count)));
+        }
+        budgets.lines = None;
+        let _ = budgets.closed.recv_timeout(LOG_CLOSE_MAX);
+    }
+
+    fn budgets(&self) -> MutexGuard<'_, Budgets> {
+        // Nothing here can be left half done, so a panic elsewhere is no reason to stop.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The writing thread. A standard error that is closed or full loses lines and nothing else.
+fn write_lines(lines: &Receiver<String>, done: &Sender<()>, mut out: impl io::Write) {
+    for line in lines {
+        // One write for a line, so that lines of several processes do not mix.
+        let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+    }
+    let _ = done.send(());
+}
+
+#[derive(Debug)]
+struct Budgets {
+    /// `None` once the log is closed.
+    lines: Option<SyncSender<String>>,
+    closed: Receiver<()>,
+    /// Lines that found the queue of the writing thread full.
+    lost: u64,
+    all: Bucket,
+    subjects: HashMap<(Kind, String), Bucket>,
+    /// Lines that were not written, since their last one was.
+    suppressed: HashMap<(Kind, String), (u64, Instant)>,
+}
+
+/// The text that follows suppressed lines.
+struct Suppressed(u64);
+
+impl fmt::Display for Suppressed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = if self.0 == 1 { "line was" } else { "lines were" };
+        write!(f, "{} more such {lines} suppressed", self.0)
+    }
+}
+
+impl Budgets {
+    fn may_write(&mut self, now: Instant, kind: Kind, subject: &str) -> bool {
+        let subject = self.subject(now, kind, subject);
+        let each = self.subjects.entry((kind, subject.clone()));
+        let each = each.or_insert_with(|| Bucket::full(LOG_LINES_EACH));
+        if each.take(now, LOG_LINES_EACH, LOG_LINE_EACH_AFTER) {
+            if self.all.take(now, LOG_LINES_ALL, LOG_LINE_ALL_AFTER) {
+                return true;
+            }
+            // Told by kind: there may be thousands of subjects.
+            self.suppress(now, kind, String::new());
+        } else {
+            self.suppress(now, kind, subject);
+        }
+        false
+    }
+
+    fn suppress(&mut self, now: Instant, kind: Kind, subject: String) {
+        self.suppressed.entry((kind, subject)).or_insert((0, now)).0 += 1;
+    }
+
+    /// The subject by whose name lines are counted: its own, or none where there are too many.
+    fn subject(&mut self, now: Instant, kind: Kind, subject: &str) -> String {
+        let key = (kind, subject.to_owned());
+        if self.subjects.len() >= LOG_SUBJECTS_MAX && !self.subjects.contains_key(&key) {
+            // A full bucket says nothing that a new one does not.
+            self.subjects
+                .retain(|_, bucket| !bucket.is_full(now, LOG_LINES_EACH, LOG_LINE_EACH_AFTER));
+            if self.subjects.len() >= LOG_SUBJECTS_MAX {
+                return String::new();
+            }
+        }
+        key.1
+    }
+
+    fn tick(&mut self, now: Instant, wall: SystemTime) {
+        if self.lost > 0 {
+            let text =
+                format_args!("{} lines were lost, since standard error was not read", self.lost);
+            let line = line(wall, Kind::Log, "standard error", text);
+            if self.lines.as_ref().is_some_and(|lines| lines.try_send(line).is_ok()) {
+                self.lost = 0;
+            }
+        }
+        if self.suppressed.is_empty() {
+            return;
+        }
+        let is_due = |first: Instant| now.saturating_duration_since(first) >= LOG_SUPPRESSED_EVERY;
+        for (kind, subject, count) in self.take_suppressed(is_due) {
+            self.put(line(wall, kind, &subject, Suppressed(count)));
+        }
+    }
+
+    /// Those whose first suppressed line came at a time that fits, in a fixed order.
+    fn take_suppressed(&mut self, fits: impl Fn(Instant) -> bool) -> Vec<(Kind, String, u64)> {
+        let mut taken = Vec::new();
+        self.suppressed.retain(|(kind, subject), (count, first)| {
+            let fits = fits(*first);
+            if fits {
+                taken.push((*kind, subject.clone(), *count));
+            }
+            !fits
+        });
+        taken.sort_by(|a, b| (a.0.name(), &a.1).cmp(&(b.0.name(), &b.1)));
+        taken
+    }
+
+    fn put(&mut self, line: String) {
+        match self.lines.as_ref().map(|lines| lines.try_send(line)) {
+            Some(Err(TrySendError::Full(_))) => self.lost += 1,
+            Some(Ok(()) | Err(TrySendError::Disconnected(_))) | None => {}
+        }
+    }
+}
+
+/// Tokens: `full` in a row, then one after each `every`.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    tokens: u32,
+    /// Since when the next token is on its way.
+    since: Option<Instant>,
+}
+
+impl Bucket {
+    fn full(tokens: u32) -> Self {
+        Self { tokens, since: None }
+    }
+
+    fn refill(&mut self, now: Instant, full: u32, every: Duration) {
+        let Some(since) = self.since else { return };
+        let come = now.saturating_duration_since(since).as_nanos() / every.as_nanos();
+        if come >= u128::from(full - self.tokens) {
+            *self = Self::full(full);
+        } else {
+            self.tokens += come as u32;
+            self.since = Some(since + every * come as u32);
+        }
+    }
+
+    fn take(&mut self, now: Instant, full: u32, every: Duration) -> bool {
+        self.refill(now, full, every);
+        let Some(left) = self.tokens.checked_sub(1) else { return false };
+        self.tokens = left;
+        self.since.get_or_insert(now);
+        true
+    }
+
+    fn is_full(&mut self, now: Instant, full: u32, every: Duration) -> bool {
+        self.refill(now, full, every);
+        self.since.is_none()
+    }
+}
+
+fn line(wall: SystemTime, kind: Kind, subject: &str, text: impl fmt::Display) -> String {
+    let mut line = String::new();
+    let _ = write!(line, "{} {} {}: ", Rfc3339(wall), kind.level(), kind.name());
+    let about = if subject.is_empty() { String::new() } else { format!("{subject}: ") };
+    for char in format!("{about}{text}").chars() {
+        if line.len() >= LOG_LINE_BYTES_MAX {
+            line.push_str("...");
+            break;
+        }
+        if is_harmless(char) { line.push(char) } else { line.extend(char.escape_unicode()) }
+    }
+    line.push('\n');
+    line
+}
+
+/// Whether a character only shows itself: no control character, nothing that reorders what is shown.
+fn is_harmless(char: char) -> bool {
+    let reorders = matches!(char,
+        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    !char.is_control() && !reorders
+}
+
+/// The wall clock as `2026-03-01T12:00:00.123Z`.
+pub(crate) struct Rfc3339(pub(crate) SystemTime);
+
+impl fmt::Display for Rfc3339 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A clock before 1970 is one that was never set.
+        let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+        // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days: years that begin in
+        // March, in eras of 400.
+        let days = days + 719_468;
+        let (era, day) = (days / 146_097, days % 146_097);
+        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * day + 2) / 153;
+        let day = day - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 3 } else { month - 9 };
+        let year = year + era * 400 + u64::from(month <= 2);
+        let ms = since.subsec_millis();
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a log wrote, once it is closed.
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Sink {
+        fn lines(&self) -> Vec<String> {
+            let bytes = self.0.lock().unwrap().clone();
+            String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
+        }
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_time_is_written_as_rfc_3339_has_it() {
+        for (seconds, shown) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000Z"),
+            (951_868_799, "2000-02-29T23:59:59.000Z"),
+            (951_868_800, "2000-03-01T00:00:00.000Z"),
+            (1_735_689_599, "2024-12-31T23:59:59.000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(Rfc3339(at(seconds)).to_string(), shown);
+        }
+        let ms = at(1) + Duration::from_micros(2_999);
+        assert_eq!(Rfc3339(ms).to_string(), "1970-01-01T00:00:01.002Z");
+        let before = UNIX_EPOCH - Duration::from_secs(1);
+        assert_eq!(Rfc3339(before).to_string(), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn a_flapping_link_is_suppressed_and_counted_and_no_other_line_is() {
+        let sink = Sink::default();
+        let log = Log::start_on(sink.clone()).unwrap();
+        let began = Instant::now();
+        for n in 0..u64::from(LOG_LINES_EACH) + 7 {
+            log.write_at(began, at(n), Kind::LinkDown, "peer \"a\"", "no answer");
+        }
+        log.write_at(began, at(50), Kind::LinkDown, "peer \"b\"", "no answer");
+        log.write_at(began, at(50), Kind::LinkUp, "peer \"a\"", "up");
+        log.tick_at(began, at(51));
+        let later = began + LOG_LINE_EACH_AFTER;
+        log.write_at(later, at(60), Kind::LinkDown, "peer \"a\"", "no answer");
+        log.tick_at(later, at(60));
+        log.close();
+        let lines = sink.lines();
+        let each = LOG_LINES_EACH as usize;
+        assert_eq!(lines.len(), each + 2 + 2, "{lines:#?}");
+        assert_eq!(lines[0], "1970-01-01T00:00:00.000Z warning link_down: peer \"a\": no answer");
+        assert_eq!(
+            lines[each],
+            "1970-01-01T00:00:50.000Z warning link_down: peer \"b\": no answer"
+        );
+        assert_eq!(lines[each + 1], "1970-01-01T00:00:50.000Z info link_up: peer \"a\": up");
+        let suppressed = "warning link_down: peer \"a\": 7 more such lines were suppressed";
+        assert!(lines[each + 3].ends_with(suppressed), "{lines:#?}");
+    }
+
+    #[test]
+    fn all_kinds_and_subjects_together_have_a_budget_and_a_bound() {
+        let sink = Sink::default();
+        let log = Log::start_on(sink.clone()).unwrap();
+        let began = Instant::now();
+        let count = 3 * LOG_SUBJECTS_MAX;
+        for n in 0..count {
+            log.write_at(began, at(0), Kind::LinkDown, &format!("peer {n}"), "no answer");
+        }
+        assert!(log.budgets().subjects.len() <= LOG_SUBJECTS_MAX + 1);
+        assert!(log.budgets().suppressed.len() <= 2, "told by kind");
+        let lost = log.budgets().lost;
+        log.close();
+        let lines = sink.lines();
+        let told: u64 = lines
+            .iter()
+            .filter_map(|line| {
+                let number = line.split_once(" more such line")?.0.rsplit(' ').next()?;
+                number.parse::<u64>().ok()
+            })
+            .sum();
+        let written = lines.iter().filter(|line| line.ends_with("no answer")).count() as u64;
+        assert!(written + lost <= u64::from(LOG_LINES_ALL), "{written} + {lost}");
+        assert_eq!(written + lost + told, count as u64);
+    }
+
+    #[test]
+    fn foreign_text_begins_no_line_and_moves_no_cursor() {
+        let text = "\u{1b}[2Jgone\r\n2026-01-01T00:00:00Z info link_up: \u{202e}b\u{9b}31m";
+        let line = line(at(0), Kind::Goodbye, "peer \"\u{7}\"", text);
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(line.trim_end().chars().all(is_harmless), "{line:?}");
+        assert!(line.contains("\\u{1b}[2Jgone\\u{d}\\u{a}2026"), "{line:?}");
+        let long = super::line(at(0), Kind::Goodbye, "", "\u{1b}".repeat(5_000));
+        assert!(long.len() < LOG_LINE_BYTES_MAX + 16);
+    }
+
+    /// A standard error that nobody reads: a write never returns until the test allows it.
+    struct Stuck(Receiver<()>);
+
+    impl io::Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_standard_error_that_is_not_read_delays_nobody_and_lines_are_counted_as_lost() {
+        let (release, stuck) = channel();
+        let log = Log::start_on(Stuck(stuck)).unwrap();
+        // The bucket of all would not let so many through at once.
+        let count = 2 * LOG_LINES_WAITING;
+        for _ in 0..count {
+            let mut budgets = log.budgets();
+            budgets.put("a line\n".to_owned());
+        }
+        let lost = log.budgets().lost as usize;
+        assert!(lost >= count - LOG_LINES_WAITING - 1, "{lost}");
+        drop(release);
+        log.close();
+    }
+
+    #[test]
+    fn a_standard_error_that_is_closed_loses_lines_and_ends_nothing() {
+        struct Closed;
+        impl io::Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let log = Log::start_on(Closed).unwrap();
+        for _ in 0..3 {
+            log.write(Kind::LinkUp, "peer \"a\"", "up");
+        }
+        log.close();
+    }
+}

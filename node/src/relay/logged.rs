@@ -1,0 +1,39 @@
+//! Which events of the switch an operator reads in the log, and in which words. It keeps nothing, and writes
+//! nothing by itself.
+
+use strowger_engine::control::Event;
+
+use crate::log::Kind;
+
+/// The kind and the text of the line about this event, if there is one. All others stand in the journal only.
+pub(super) fn logged(event: &Event) -> Option<(Kind, String)> {
+    let line = match *event {
+        Event::LinkUp(_) => (Kind::LinkUp, "the link is up".to_owned()),
+        Event::LinkDown(_) => (Kind::LinkDown, "the link is down".to_owned()),
+        Event::Roamed(_, to) => (Kind::AddressMoved, format!("its address is {to} now")),
+        Event::PeerRefused(_, ref who) => {
+            let text = format!("refused: it has the key of this peer and the identity {who}");
+            (Kind::KeyRefused, text)
+        }
+        Event::AttachRefused(_, ref why) => {
+            (Kind::AttachRefused, format!("cannot be attached: {why}"))
+        }
+        Event::Goodbye { code, retry_after_s, ref text, .. } => {
+            let text = format!(
+                "the peer ended the link (code {code}, retry after {retry_after_s} s): {text}"
+            );
+            (Kind::Goodbye, text)
+        }
+        _ => return None,
+    };
+    Some(line)
+}
+
+/// How a line names what is at a slot.
+pub(super) fn subject(slot: Option<u32>, name: &str) -> String {
+    match (slot, name) {
+        (Some(slot), "") => format!("slot {slot}"),
+        (Some(slot), name) => format!("slot {slot} \"{name}\""),
+        (None, name) => name.to_owned(),
+    }
+}

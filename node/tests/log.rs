@@ -1,0 +1,114 @@
+//! What a relay says on standard error while it runs, and that nothing depends on who reads it.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use trial::{
+    eventually,
+    homes::{Home, Relay, until_up},
+};
+
+/// Starts a relay whose only link is to a peer with this key, at `home`'s address.
+fn command(home: &Home, peer: &Home) -> Command {
+    let dir = home.directory.path().to_str().unwrap();
+    let config = format!(
+        "control.socket = \"{dir}/control\"\n\
+         [identity]\nkey = \"{dir}/key\"\nnetwork = \"test\"\n\
+         [liveness]\ninterval_ms = 500\nmultiplier = 3\nalways = true\n\
+         [[udp]]\naddress = \"{}\"\n\
+         [[peer]]\nname = \"far\"\nkey = \"{}\"\nslot = 2\naddress = \"{}\"\n",
+        home.at, peer.key, peer.at
+    );
+    let file = home.path("relay.toml");
+    fs::write(&file, config).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strowger"));
+    command.args(["relay", "--config", file.to_str().unwrap()]);
+    command
+}
+
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn far<'h>(home: &'h Home, near: &Home) -> Relay<'h> {
+    home.start(&near.key, None, "")
+}
+
+#[test]
+fn an_operator_reads_on_standard_error_when_a_link_is_up_and_when_it_is_down() {
+    let (near, there) = (Home::new(), Home::new());
+    let mut relay =
+        Ended(command(&near, &there).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(relay.0.stderr.take().unwrap()).lines();
+    let mut next = |word: &str| loop {
+        let line = lines.next().expect("it goes on").expect("text");
+        if line.contains(word) {
+            return line;
+        }
+    };
+    let far = far(&there, &near);
+    let up = next(" link_up: ");
+    assert!(up.contains("info link_up: slot 2 \"far\": "), "{up}");
+    let time = up.split(' ').next().unwrap();
+    let form: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    assert_eq!(form, "0000-00-00T00:00:00.000Z", "RFC 3339");
+    assert!(!time.starts_with("1970"), "the wall clock");
+    far.stop();
+    let goodbye = next(" goodbye: ");
+    assert!(goodbye.contains("warning goodbye: slot 2 \"far\": ") && goodbye.contains("code 1"));
+    let down = next(" link_down: ");
+    assert!(down.contains("warning link_down: slot 2 \"far\": "), "{down}");
+}
+
+#[test]
+fn a_relay_whose_output_nobody_reads_goes_on() {
+    let (near, there) = (Home::new(), Home::new());
+    let mut command = command(&near, &there);
+    let mut relay = Ended(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    // Both pipes are broken before the relay writes its last lines of the start.
+    drop((relay.0.stdout.take(), relay.0.stderr.take()));
+    eventually("it serves its control socket", || near.path("control").exists().then_some(()));
+    let far = far(&there, &near);
+    eventually("the link is up", || {
+        (far.is_up() && near.ask(r#"{"show":"peers"}"#)["peers"][0]["up"] == true).then_some(())
+    });
+    let kill = format!("kill -TERM {}", relay.0.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    let status = eventually("it ends", || relay.0.try_wait().unwrap());
+    assert!(status.success(), "{status}");
+    far.stop();
+}
+
+/// That nothing waits for a reader is in `a_standard_error_that_is_not_read_delays_nobody_...`; here, that the
+/// lines of a running relay go that way.
+#[test]
+fn a_relay_whose_standard_error_is_full_keeps_its_links() {
+    let (near, there) = (Home::new(), Home::new());
+    let filler = "import os,fcntl,sys; r,w=os.pipe(); fcntl.fcntl(w,1031,4096); os.write(w,b'x'*4096); \
+                  os.set_inheritable(r,True); os.dup2(w,2); os.execv(sys.argv[1],sys.argv[1:])";
+    let relay = command(&near, &there);
+    let mut full = Command::new("python3");
+    full.args(["-c", filler]).arg(relay.get_program()).args(relay.get_args()).stdout(Stdio::null());
+    let _relay = Ended(full.spawn().expect("python3 runs"));
+    eventually("it serves its control socket", || near.path("control").exists().then_some(()));
+    // Each start of the other end gives lines, which fill the pipe for good.
+    for _ in 0..2 {
+        let far = far(&there, &near);
+        eventually("the link is up", || far.is_up().then_some(()));
+        far.stop();
+    }
+    let far = far(&there, &near);
+    until_up([&far, &far]);
+    assert_eq!(near.ask(r#"{"show":"peers"}"#)["peers"][0]["name"], "far");
+}
