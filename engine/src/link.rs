@@ -124,6 +124,8 @@ pub struct Link {
     pub(crate) egress: Egress,
     /// Frames wait for keys here, since a handshake is likely to bring some.
     pub(crate) may_wake: bool,
+    /// Of a sealed link: whether data may leave, or only what the link itself has to say.
+    pub(crate) allows_data: bool,
     pub(crate) waiting: ArrayVec<Waiting, LINK_FRAMES_WAITING_MAX>,
     pub(crate) told: Told,
     pub(crate) knocked: Told,
@@ -216,6 +218,7 @@ impl Link {
             frame_bytes_max: FRAME_BYTES_MAX as u16,
             egress: Egress::default(),
             may_wake: false,
+            allows_data: false,
             waiting: ArrayVec::new(),
             told: Told::default(),
             knocked: Told::default(),
@@ -261,7 +264,12 @@ impl Link {
                 }
             }
             Guard::Sealed(_) => {
-                if let Err(discard) = self.seal(frame, Sealed::Data, leaving) {
+                let sealed = if self.allows_data {
+                    self.seal(frame, Sealed::Data, leaving)
+                } else {
+                    Err(Discard::LinkDown)
+                };
+                if let Err(discard) = sealed {
                     self.egress.release(is_control);
                     return Err(discard);
                 }
@@ -313,7 +321,12 @@ impl Link {
         if !self.egress.has_place(is_control) {
             return Some(Discard::EgressFull);
         }
-        if matches!(self.guard, Guard::Sealed(None)) && !self.may_wake {
+        let lacks_keys = match self.guard {
+            Guard::Plain { .. } => false,
+            Guard::Sealed(None) => true,
+            Guard::Sealed(Some(_)) => !self.allows_data,
+        };
+        if lacks_keys && !self.may_wake {
             return Some(Discard::LinkDown);
         }
         (packet_bytes > usize::from(self.packet_bytes_max())).then_some(Discard::TooBig)

@@ -74,16 +74,30 @@ pub enum Order {
     Unseal(Mark),
     /// Nobody answers behind this link: nothing waits there any more.
     GiveUp(Mark),
-    /// Send a sealed message of the link itself: empty, it is a keepalive.
-    Say(Mark, Sealed, Option<Address>, ArrayVec<u8, SAYING_BYTES_MAX>),
-    /// Send a path challenge with this token to this address, in a frame of so many bytes in all.
-    Probe(Mark, Address, [u8; 8], u16),
+    /// Send a sealed message of the link itself, by its exit or to an address behind a port: empty, it
+    /// is a keepalive.
+    Say(Mark, Sealed, Option<(u16, Address)>, ArrayVec<u8, SAYING_BYTES_MAX>),
+    /// Send a path challenge with this token to this address behind a port, in a frame of so many bytes
+    /// in all.
+    Probe(Mark, (u16, Address), [u8; 8], u16),
+    /// Let data leave by a sealed link, or only the link's own messages: the link is down, or nobody has
+    /// answered from its address yet.
+    AllowData(Mark, bool),
     /// Send a packet of the switch's own, header first: it departs from slot 1 (wire.md 1.3).
     Transmit(Vec<u8>),
     /// Send bytes to an address behind a port: a handshake message.
     Send(u16, Address, Vec<u8>),
-    /// The link's neighbour has moved.
-    Readdress(Mark, Address),
+    /// The link's neighbour has moved, perhaps behind another port.
+    Readdress {
+        /// The link.
+        link: Mark,
+        /// The port that it is behind from now on.
+        port: u16,
+        /// The worker that owns the port's queue, if one worker does.
+        home: Option<u8>,
+        /// Where behind it.
+        at: Address,
+    },
     /// Give up the link's address: nobody is behind it for now.
     Unaddress(Mark),
     /// From this port, hand up what strangers send; or count it as such.
@@ -184,15 +198,24 @@ pub enum Punt {
         link: Mark,
         /// What kind.
         kind: Kind,
-        /// The address that it came from.
-        from: Option<Address>,
+        /// The port that it came in by and the address that it came from.
+        from: Option<(u16, Address)>,
         /// The frame: link header and message.
         frame: Frame,
     },
     /// The first frame under a session's keys was opened: the peer has them.
     Heard(SessionIndex),
-    /// A link's authenticated frames come from another address than the one it has.
-    Roamed(Mark, Address),
+    /// An authenticated frame of a link came from another address than the link has.
+    Roamed {
+        /// The link.
+        link: Mark,
+        /// The port that it came in by.
+        port: u16,
+        /// Where it came from.
+        from: Address,
+        /// How long it was, tag included.
+        bytes: u16,
+    },
     /// A session's authenticated frames come in by this worker and are opened by another.
     Strayed(SessionIndex, u8),
     /// A link's sealer has sealed so much that new keys are wanted.

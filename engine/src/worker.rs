@@ -15,7 +15,7 @@ use std::{mem, sync::Arc};
 
 use arrayvec::ArrayVec;
 use crossbeam_queue::ArrayQueue;
-use strowger_crypto::link_header::Kind;
+use strowger_crypto::{limits::TAG_BYTES, link_header::Kind};
 use strowger_frame::{
     BURST_MAX, Burst, Frame, Mark, Pool,
     port::Arm,
@@ -280,7 +280,7 @@ impl Worker {
                 self.note(Punt::Strayed(index, self.strayed_by));
             }
             if roamed {
-                self.note_roamed(link, from, seat);
+                self.note_roamed(link, from, opened.frame().len() + TAG_BYTES, seat);
             }
         }
         Ok(Arrival::Packet(opened))
@@ -466,7 +466,8 @@ impl Worker {
             return self.hand_up(ingress_slot, frame);
         }
         let port = self.ports.get(seat);
-        let address_of = |mark| port.and_then(|seat| seat.port.address_of(mark));
+        let address_of =
+            |mark| port.and_then(|seat| Some((seat.number, seat.port.address_of(mark)?)));
         let punt = match onward {
             Onward::Heard => {
                 if let Some(link) = live(&self.links, mark) {

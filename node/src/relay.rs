@@ -522,6 +522,10 @@ impl Relay {
                 let added = switch.add_peer(spec, self.topology.clock.now());
                 let slot = added.map_err(|error| error.to_string())?;
                 switch.welcome_strangers(id, true);
+                // Whatever listener it comes in by, it is answered.
+                for port in self.topology.ports.iter().filter(|port| port.has_sealed_links()) {
+                    switch.welcome_strangers(port.id, true);
+                }
                 return Ok(slot);
             }
             (_, _, false) if !plain => {

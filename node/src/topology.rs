@@ -126,6 +126,11 @@ impl PortInfo {
         }
     }
 
+    /// Whether sealed links to others may be behind it.
+    pub(crate) fn has_sealed_links(&self) -> bool {
+        !self.is_plain() && !matches!(self.kind, PortKind::Unix { .. })
+    }
+
     /// Whether neighbours behind it have addresses of this kind.
     pub(crate) fn fits(&self, at: Address) -> bool {
         match &self.kind {
@@ -369,7 +374,9 @@ fn plug(
     // moved.
     let is_open = |place: usize, plain: bool| {
         let is_met = config.peers.iter().any(|peer| peer.listener == place);
-        is_met || (config.strangers.is_some() && !plain)
+        // A peer may come in by any listener whose links are sealed.
+        let is_sealed = config.identity.is_some() && !plain;
+        is_met || is_sealed && (config.strangers.is_some() || !config.peers.is_empty())
     };
     for listener in &config.udp {
         let udp::Opening { queues, reports, door, steered } = udp::open(listener, config, workers)

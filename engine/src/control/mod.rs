@@ -50,7 +50,7 @@ use self::{
     ledger::{Awaited, Ledger},
     messages::Messages,
     numbers::{Given, Informed, Numbers, Retiring, Unnamed, Who},
-    peering::Peering,
+    peering::{Location, Peering},
     salvage::Mustering,
 };
 use crate::{
@@ -406,7 +406,10 @@ impl Switch {
         for _ in 0..self.notes.len() {
             match self.notes.pop() {
                 Some(Punt::Heard(session)) => self.take_heard(session, now),
-                Some(Punt::Roamed(link, to)) => self.take_roamed(link, to, now),
+                Some(Punt::Roamed { link, port, from: at, bytes }) => {
+                    let from = Location { port: PortId(port), at };
+                    self.take_roamed(link, from, usize::from(bytes), now);
+                }
                 Some(Punt::Strayed(session, worker)) => self.take_strayed(session, worker),
                 Some(Punt::Worn(link)) => self.take_worn(link, now),
                 Some(Punt::Unsealed(link)) => self.wake(link, now),

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | a handshake message of a peer | keys; never an address (wire.md section 4) |
 //! | a fresh authenticated packet from a new address | a path challenge goes there; nothing moves yet |
-//! | the answer, from there | the link's address moves |
+//! | the answer, from there | the link's location moves: its address, and its port |
 //! | a beacon of a peer whose link is down | one handshake message goes there; nothing moves |
 //! | nothing for `interval` although something was sent | a probe: a path challenge to the address it has |
 //! | no data for a while | the keys grow old, and the link is quiet; the next packet wakes it |
@@ -18,6 +18,7 @@
 mod beacons;
 mod discovery;
 mod knocks;
+mod location;
 mod path_mtu;
 mod presence;
 mod rest;
@@ -30,9 +31,8 @@ use std::{
     fmt,
 };
 
-use arrayvec::ArrayVec;
 use strowger_crypto::{
-    Entropy, Local, Nanos, Psk, Sealed, StaticPublic,
+    Entropy, Local, Nanos, Psk, StaticPublic,
     aead::Provider,
     handshake::{Gate, HandshakeError, Lanes, Mtu, Offer, Refused, SchemeBytes},
     link_header::{Kind, LinkHeader, SessionIndex},
@@ -46,7 +46,7 @@ use crate::{
     discard::Discard,
     limits::{FRAME_BYTES_MAX, SESSIONS_MAX},
     link::Behind,
-    orders::Order,
+    orders::{Knock, Order},
     scheme::Scheme,
     session::{Lately, SessionSeat, place_of},
 };
@@ -87,7 +87,7 @@ pub(super) struct Peering {
     by_key: HashMap<[u8; 32], Mark>,
     by_index: HashMap<SessionIndex, Seated>,
     /// Who is where, as the ports know it: at each address one.
-    by_address: HashMap<(PortId, Address), Mark>,
+    by_address: HashMap<Location, Mark>,
     /// Places of sessions that nobody has, those given up longest ago first.
     free_places: VecDeque<u16>,
     /// Of those at known addresses, and of all others.
@@ -108,11 +108,16 @@ struct Peer {
     session: Session,
     /// The worker that its frames come in by, as far as is proved; what the link itself says leaves by it.
     owner: u8,
+    /// The port that it is behind now.
+    port: PortId,
     at: Option<Address>,
+    reach: Reach,
     state: LinkState,
     is_stranger: bool,
     keys_since: Option<Now>,
     handshakes: u64,
+    /// The peer has shown that it has the newest keys.
+    is_shown: bool,
     /// What the last handshake agreed on, and with whom.
     agreed: Option<Agreed>,
     /// Handshake messages from where it is that may be read.
@@ -130,6 +135,16 @@ struct Peer {
 }
 
 impl Peer {
+    /// Where it is, as far as is known.
+    fn location(&self) -> Option<Location> {
+        self.at.map(|at| Location { port: self.port, at })
+    }
+
+    /// Whether there is somewhere to send an initiation to.
+    fn is_somewhere(&self) -> bool {
+        self.at.is_some() || self.reach.written.is_some()
+    }
+
     /// Whether its link has been down for so long that a handshake would have brought it up.
     fn has_waited(&self, now: Now) -> bool {
         now.0.saturating_sub(self.down_since.0) >= HEARD_WITHIN_NS
@@ -147,8 +162,19 @@ struct Seated {
 /// Where a handshake message came from, and by which worker: where its answer goes.
 #[derive(Clone, Copy)]
 struct Knocked {
-    from: Address,
+    from: Location,
     worker: u8,
+    bytes: usize,
+    is_response: bool,
+}
+
+impl Knocked {
+    fn of(knock: &Knock) -> Self {
+        let from = Location { port: PortId(knock.port), at: knock.from };
+        let bytes = knock.frame.bytes();
+        let is_response = LinkHeader::parse(bytes).is_ok_and(|h| h.kind == Kind::Response);
+        Self { from, worker: knock.worker, bytes: bytes.len(), is_response }
+    }
 }
 
 fn scheme_bytes(scheme: &Scheme) -> SchemeBytes {
@@ -199,11 +225,13 @@ pub use self::beacons::BeaconSpec;
 use self::{
     beacons::{Beacons, Suggested},
     knocks::{Budget, Budgets, KNOWN_PER_SECOND, STRANGERS_PER_SECOND},
+    location::Reach,
     path_mtu::PathMtu,
     presence::{Challenge, Pulse},
     rest::Usage,
 };
 pub use self::{
+    location::Location,
     presence::Liveness,
     rest::LinkState,
     spec::{Agreed, PeerError, PeerSpec, PeerView, StrangerPolicy},
@@ -322,8 +350,11 @@ impl Switch {
         };
         let key = spec.key;
         know(&mut peering.by_key, &peering.config.local, mark, None, key);
-        let at = spec.at;
+        let written = spec.at.map(|at| Location { port: spec.port, at });
         let peer = Peer {
+            port: spec.port,
+            reach: Reach::new(written),
+            is_shown: false,
             spec,
             key,
             session: Session::new(config),
@@ -344,7 +375,7 @@ impl Switch {
             path: None,
         };
         peering.peers.insert(mark, peer);
-        peering.settle(mark, at);
+        peering.settle(mark, written);
         self.want(mark, now);
         Ok((slot, mark))
     }
@@ -427,29 +458,16 @@ impl Switch {
             let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else {
                 return;
             };
-            let (owner, port) = (usize::from(peer.owner), peer.spec.port.0);
+            let owner = usize::from(peer.owner);
             match output {
-                Output::Send(message) => {
-                    // An answer goes to where the question came from; what we begin ourselves, which
-                    // any bytes may have been the occasion of, never does (R8).
-                    let is_answer =
-                        LinkHeader::parse(&message).is_ok_and(|h| h.kind == Kind::Response);
-                    let at = peer.at.map(|at| (at, owner));
-                    let knocked = by.map(|by| (by.from, usize::from(by.worker)));
-                    let suggested = if is_answer { None } else { peer.suggested.next.take() };
-                    if let Some(by) = suggested {
-                        peer.suggested.tried = Some(by.from);
-                        let order = Order::Send(port, by.from, message.clone());
-                        self.give(usize::from(by.worker), order);
-                    }
-                    if let Some((to, worker)) = if is_answer { knocked.or(at) } else { at } {
-                        self.give(worker, Order::Send(port, to, message));
-                    }
-                }
+                Output::Send(message) => self.send_handshake(mark, message, by),
                 Output::Open { index, openers } => {
                     // The handshake is the peer's: now it is proved by which worker it comes in.
                     let owner = by.map_or(owner, |by| usize::from(by.worker));
                     peer.owner = owner as u8;
+                    if let Some(by) = by {
+                        self.note_handshake(mark, index, by);
+                    }
                     let seated = Seated { link: mark, owner: owner as u8, moving: None };
                     if let Some(peering) = &mut self.peering {
                         peering.by_index.insert(index, seated);
@@ -464,10 +482,7 @@ impl Switch {
                     self.give(owner, Order::Open(seat));
                 }
                 Output::Seal(keys) => self.take_keys(mark, *keys, now),
-                Output::Confirm => {
-                    let say = Order::Say(mark, Sealed::Data, None, ArrayVec::new());
-                    self.give(owner, say);
-                }
+                Output::Confirm => self.confirm(mark),
                 Output::Close(index) => self.close_session(index),
                 Output::Expired => self.take_expiry(mark, now),
             }
@@ -494,10 +509,12 @@ impl Switch {
         });
         peer.keys_since = Some(now);
         peer.pulse.asked = 0;
+        peer.is_shown = shown;
+        peer.reach.gave_up = false;
         peer.usage.note_keys(now);
         if peer.state == LinkState::Up {
             self.events.extend(slot.map(Event::Rekeyed));
-        } else if shown {
+        } else if shown && peer.reach.is_validated {
             self.set_state(mark, LinkState::Up, now);
         }
         for (worker, sealer) in sealers.into_iter().enumerate() {
@@ -510,9 +527,12 @@ impl Switch {
     pub(super) fn take_heard(&mut self, session: SessionIndex, now: Now) {
         let mark = self.peering.as_ref().and_then(|p| p.by_index.get(&session)).map(|s| s.link);
         if let Some(mark) = mark {
+            self.take_receipt(mark, session, now);
             let _ = self.drive(mark, Input::Opened(session), None, now);
-            let peer = self.peering.as_ref().and_then(|peering| peering.peers.get(&mark));
-            if peer.is_some_and(|peer| peer.session.is_up()) {
+            let peer = self.peering.as_mut().and_then(|peering| peering.peers.get_mut(&mark));
+            let Some(peer) = peer.filter(|peer| peer.session.is_up()) else { return };
+            peer.is_shown |= peer.session.current_index() == Some(session);
+            if peer.reach.is_validated {
                 self.set_state(mark, LinkState::Up, now);
             }
         }
@@ -593,24 +613,12 @@ impl Switch {
             self.weigh_usage(mark, now);
             self.turn_path(mark, now);
             self.feel_pulse(mark, now);
+            self.seek_validation(mark, now);
+            self.return_to_written(mark, now);
             self.see_off(mark, now);
             if let (Some(due), Some(peering)) = (timeout(self), &mut self.peering) {
                 peering.due = peering.due.min(due.max(nanos(now).plus(Nanos::from_millis(1))));
             }
-        }
-    }
-
-    /// A stranger that has had no link for the time in which its death is noticed gives its slot back,
-    /// be it dead or never heard: it may come again.
-    fn see_off(&mut self, mark: Mark, now: Now) {
-        let Some(peer) = self.peering.as_ref().and_then(|p| p.peers.get(&mark)) else { return };
-        let is_gone = peer.is_stranger
-            && peer.state != LinkState::Up
-            && peer.has_waited(now)
-            && now.0.saturating_sub(peer.down_since.0) >= peer.spec.liveness.detection_ns();
-        if let (true, Some(slot)) = (is_gone, self.slot_of(mark)) {
-            // Refused only where it is leaving already.
-            let _ = self.detach(slot);
         }
     }
 
@@ -622,7 +630,7 @@ impl Switch {
                 name: peer.spec.name.clone(),
                 slot: self.slot_of(*mark)?,
                 key: peer.key,
-                port: peer.spec.port,
+                port: peer.port,
                 at: peer.at,
                 suggested: peer.suggested.address().filter(|_| peer.state == LinkState::Down),
                 state: peer.state,

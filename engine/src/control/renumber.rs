@@ -70,6 +70,7 @@ impl Switch {
                 frame_bytes_max: attach.frame_bytes_max,
                 egress: Egress::default(),
                 may_wake: false,
+                allows_data: false,
                 waiting: ArrayVec::new(),
                 told: Told::default(),
                 knocked: Told::default(),

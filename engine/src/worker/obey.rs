@@ -72,8 +72,11 @@ impl Worker {
                     return Report::Sealer(sealer);
                 };
                 link.may_wake = true;
+                let allows_data = link.allows_data;
                 let old = mem::replace(&mut link.guard, Guard::Sealed(Some(sealer)));
-                self.let_leave(mark, now);
+                if allows_data {
+                    self.let_leave(mark, now);
+                }
                 if let Guard::Sealed(Some(old)) = old {
                     return Report::Sealer(old);
                 }
@@ -88,6 +91,14 @@ impl Worker {
                 }
             }
             Order::GiveUp(mark) => self.give_up(mark),
+            Order::AllowData(mark, allows_data) => {
+                if let Some(link) = live_mut(&mut self.links, mark) {
+                    link.allows_data = allows_data;
+                    if allows_data && matches!(link.guard, Guard::Sealed(Some(_))) {
+                        self.let_leave(mark, now);
+                    }
+                }
+            }
             Order::Say(mark, what, to, bytes) => self.say(mark, what, to, &bytes, 0, now),
             Order::Probe(mark, to, token, bytes) => {
                 let bytes = usize::from(bytes).saturating_sub(LINK_HEADER_BYTES + TAG_BYTES);
@@ -101,10 +112,11 @@ impl Worker {
                 self.send(port, to, &message);
                 return Report::Sent(message);
             }
-            Order::Readdress(mark, at) => {
-                if let Some((_, seat)) = self.link_and_seat(mark) {
+            Order::Readdress { link, port, home, at } => {
+                self.change_port(link, port, home);
+                if let Some((_, seat)) = self.link_and_seat(link) {
                     // Refused only where another link has the address: then that one keeps it.
-                    let _ = seat.port.admit(mark, at);
+                    let _ = seat.port.admit(link, at);
                 }
             }
             Order::Unaddress(mark) => {
@@ -179,6 +191,32 @@ impl Worker {
         Report::Detached(link)
     }
 
+    /// The link is behind this port from now on. What waits for the former port's queue leaves by the new
+    /// one, or, where that is another worker's, not at all: it is sealed on this worker's lane.
+    fn change_port(&mut self, mark: Mark, port: u16, home: Option<u8>) {
+        let home = home.filter(|&home| home != self.number);
+        let Some(link) = live_mut(&mut self.links, mark) else { return };
+        let former = mem::replace(&mut link.port, port);
+        link.home = home;
+        if former == port {
+            return;
+        }
+        let seat = self.seats.get(usize::from(former)).copied().flatten();
+        if let Some(seat) = seat.and_then(|seat| self.ports.get_mut(usize::from(seat))) {
+            seat.port.forget(mark);
+        }
+        if home.is_some() {
+            let dropped = link.egress.waiting() + link.waiting.len();
+            self.waiting -= link.waiting.len();
+            link.waiting.clear();
+            link.egress = Egress::default();
+            link.listed = false;
+            link.tally.discards.add(dropped as u64);
+            self.exhaling.retain(|&listed| listed != mark);
+            self.homeless.count_many(Discard::ExitGone, dropped as u64);
+        }
+    }
+
     fn plug(&mut self, seat: Box<PortSeat>) -> Report {
         let number = usize::from(seat.number);
         if self.ports.len() == PORTS_MAX || number >= self.seats.len() {
@@ -218,12 +256,12 @@ impl Worker {
     }
 
     /// Sends a sealed message of a link itself: by its exit, or, where it is to prove an address,
-    /// to that. Zeros follow it up to `padded_bytes`.
+    /// to that, behind whatever port. Zeros follow it up to `padded_bytes`.
     fn say(
         &mut self,
         mark: Mark,
         what: Sealed,
-        to: Option<Address>,
+        to: Option<(u16, Address)>,
         bytes: &[u8],
         padded_bytes: usize,
         now: Now,
@@ -238,12 +276,16 @@ impl Worker {
         let mut leaving = Leaving { now, pool, exhaling, worn };
         let said = match (live_mut(links, mark), to) {
             (None, _) => Err(Discard::ExitGone),
+            // It has just moved behind a port that is another worker's.
+            (Some(link), None) if link.home.is_some() => Err(Discard::ExitGone),
             (Some(link), None) => link.say(frame, what, &mut leaving),
-            (Some(link), Some(to)) => link.seal(&mut frame, what, &mut leaving).and_then(|()| {
-                let (_, seat) = self.link_and_seat(mark).ok_or(Discard::ExitGone)?;
-                seat.port.send_to(to, frame);
-                Ok(())
-            }),
+            (Some(link), Some((port, to))) => {
+                link.seal(&mut frame, what, &mut leaving).and_then(|()| {
+                    let seat = self.seat_of(port).ok_or(Discard::ExitGone)?;
+                    self.ports[seat].port.send_to(to, frame);
+                    Ok(())
+                })
+            }
         };
         if let Err(discard) = said {
             self.count_at_exit(mark, discard);

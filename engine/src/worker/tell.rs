@@ -109,10 +109,11 @@ impl Worker {
 
     /// Tells it of a link whose frames come from another address than it has.
     #[cold]
-    pub(super) fn note_roamed(&mut self, link: Mark, from: Mark, seat: usize) {
-        let address = self.ports.get(seat).and_then(|seat| seat.port.address_of(from));
-        if let Some(address) = address {
-            self.note(Punt::Roamed(link, address));
+    pub(super) fn note_roamed(&mut self, link: Mark, from: Mark, bytes: usize, seat: usize) {
+        let Some(seat) = self.ports.get(seat) else { return };
+        let (port, bytes) = (seat.number, u16::try_from(bytes).unwrap_or(u16::MAX));
+        if let Some(from) = seat.port.address_of(from) {
+            self.note(Punt::Roamed { link, port, from, bytes });
         }
     }
 

@@ -23,7 +23,7 @@ use self::{
     budget::Budgets,
     format::{Behind, HopWord, Message, MessageBytes, Reason, is_question, trace_id},
 };
-use super::Switch;
+use super::{PortId, Switch, peering::Location};
 use crate::{
     Now,
     director::Slot,
@@ -103,11 +103,12 @@ impl Switch {
             Punt::Ended(ending) => self.take_ending(ending, now),
             Punt::Said { link, kind, from, frame } => {
                 self.discards.count(Discard::Handled);
+                let from = from.map(|(port, at)| Location { port: PortId(port), at });
                 self.take_saying(link, kind, from, &frame, now);
             }
             // Notes, which have a queue of their own.
             Punt::Heard(_)
-            | Punt::Roamed(..)
+            | Punt::Roamed { .. }
             | Punt::Strayed(..)
             | Punt::Worn(_)
             | Punt::Unsealed(_)

@@ -23,7 +23,7 @@ use strowger_frame::{Address, Mark};
 
 use super::{
     super::{Event, Switch},
-    Knocked, LinkState, Peer, Peering, PeeringConfig,
+    Knocked, LinkState, Location, Peer, Peering, PeeringConfig,
     knocks::Budget,
     nanos,
 };
@@ -68,7 +68,6 @@ struct BeaconPort {
 struct Call {
     key: [u8; 32],
     to: Knocked,
-    port: PortId,
     since: Nanos,
     waiting: xx::AwaitResponse,
 }
@@ -79,7 +78,7 @@ pub(super) struct Suggested {
     /// The next message that begins a handshake goes there as well: one for each beacon.
     pub(super) next: Option<Knocked>,
     /// Where the last one went.
-    pub(super) tried: Option<Address>,
+    pub(super) tried: Option<Location>,
 }
 
 impl Beacons {
@@ -91,7 +90,7 @@ impl Beacons {
 
 impl Suggested {
     pub(super) fn address(&self) -> Option<Address> {
-        self.next.map(|by| by.from).or(self.tried)
+        self.next.map(|by| by.from).or(self.tried).map(|at| at.at)
     }
 }
 
@@ -192,6 +191,7 @@ impl Switch {
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let at_port = peering.beacons.ports.get_mut(&port).ok_or(Discard::BadLinkKind)?;
         let local = &peering.config.local;
+        let from = Location { port, at: knock.from };
         let claim = Claim::parse(knock.frame.bytes()).map_err(|_| Discard::Malformed)?;
         if !claim.is_within(local.network()) {
             return Err(Discard::BadSeal);
@@ -204,7 +204,6 @@ impl Switch {
         let mark = by_key.or_else(|| named(&peering.peers, &claim.identity_bytes()));
         let known = mark.and_then(|mark| Some((mark, peering.peers.get(&mark)?)));
         let heard = match known {
-            Some((_, peer)) if peer.spec.port != port => return Err(Discard::NotAllowed),
             Some((_, peer)) if peer.state != LinkState::Down && peer.at.is_some() => Heard::Nothing,
             // What was suggested a moment ago is tried first: nobody takes its place by being louder.
             Some((_, peer)) if peer.state == LinkState::Up && is_asked(peer, now) => Heard::Nothing,
@@ -213,7 +212,7 @@ impl Switch {
             Some((_, peer)) if peer.is_stranger && !peer.has_waited(now) => Heard::Nothing,
             Some((_, peer)) if peer.is_stranger || peer.key.is_none() => Heard::Call,
             // It is asked there anyway, for as long as it is wanted.
-            Some((_, peer)) if peer.at == Some(knock.from) => Heard::Nothing,
+            Some((_, peer)) if peer.location() == Some(from) => Heard::Nothing,
             Some((_, peer)) if peer.suggested.next.is_some() => Heard::Nothing,
             Some((mark, _)) => Heard::Suggest(mark),
             None => Heard::Call,
@@ -248,16 +247,18 @@ impl Switch {
                 return Err(Discard::NotAllowed);
             }
         }
-        let by = Knocked { from: knock.from, worker: knock.worker };
+        let by = Knocked::of(knock);
         match heard {
             Heard::Nothing => return Ok(()),
-            Heard::AskWhere(mark) => self.challenge(mark, Some(by.from), now),
+            Heard::AskWhere(mark) => {
+                self.take_roamed(mark, from, by.bytes, now);
+            }
             Heard::Suggest(mark) => self.suggest(mark, by, now),
-            Heard::Call => self.call(key.0, port, by, now)?,
+            Heard::Call => self.call(key.0, by, now)?,
         }
         let slot = mark.and_then(|mark| self.slot_of(mark));
         let peer_id = identity.peer_id();
-        self.events.push(Event::PeerSuggested { slot, port, at: by.from, peer_id });
+        self.events.push(Event::PeerSuggested { slot, port, at: knock.from, peer_id });
         Ok(())
     }
 
@@ -269,19 +270,8 @@ impl Switch {
         self.seek(mark, now);
     }
 
-    /// The peer has answered the handshake from where a beacon had said that it is: whether it is
-    /// there is for the path challenge to find out, as wherever else it may have moved to.
-    pub(super) fn follow_suggestion(&mut self, mark: Mark, from: Address, now: Now) {
-        let Some(peering) = &mut self.peering else { return };
-        let Some(peer) = peering.peers.get_mut(&mark) else { return };
-        let is_there = peer.suggested.tried.take() == Some(from);
-        if is_there && peer.at != Some(from) {
-            self.challenge(mark, Some(from), now);
-        }
-    }
-
     /// Begins XX with a stranger, without a slot and without a session: both come with its answer.
-    fn call(&mut self, key: [u8; 32], port: PortId, to: Knocked, now: Now) -> Result<(), Discard> {
+    fn call(&mut self, key: [u8; 32], to: Knocked, now: Now) -> Result<(), Discard> {
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let Peering { config, offer, free_places, beacons, .. } = peering;
         let index = Peering::new_index(free_places, &mut *config.entropy);
@@ -290,8 +280,9 @@ impl Switch {
             free_places.push_back(place_of(index) as u16);
             return Err(Discard::Unhandled);
         };
-        beacons.calls.push(Call { key, to, port, since: nanos(now), waiting });
-        self.give(usize::from(to.worker), Order::Send(port.0, to.from, message));
+        beacons.calls.push(Call { key, to, since: nanos(now), waiting });
+        let Location { port, at } = to.from;
+        self.give(usize::from(to.worker), Order::Send(port.0, at, message));
         Ok(())
     }
 
@@ -316,28 +307,27 @@ impl Switch {
         let calls = &mut peering.beacons.calls;
         let place = calls.iter().position(|call| call.waiting.index() == header.index);
         let place = place.ok_or(Discard::NoSession)?;
-        if header.kind != Kind::Response || calls[place].to.from != knock.from {
+        let by = Knocked::of(knock);
+        if header.kind != Kind::Response || calls[place].to.from != by.from {
             // A cookie: they are busy, and what we would send with it is longer than it (R8). Another
             // beacon is another occasion, as is ours for them.
             return Err(Discard::NoSession);
         }
-        let by = Knocked { from: knock.from, worker: knock.worker };
         if !peering.may_read(knock.link, nanos(now)) {
             return Err(Discard::OverBudget);
         }
         let calls = &mut peering.beacons.calls;
-        let Call { key, to, port, since, waiting } = calls.swap_remove(place);
+        let Call { key, to, since, waiting } = calls.swap_remove(place);
         match waiting.read_response(knock.frame.bytes()) {
             Err(rejected) => {
                 let waiting = *rejected.state;
-                calls.push(Call { key, to, port, since, waiting });
+                calls.push(Call { key, to, since, waiting });
                 Err(Discard::BadSeal)
             }
             Ok(offered) => {
                 let is_it = offered.peer().static_key.0 == key;
                 let adopted = is_it.then_some(()).ok_or(Discard::NotAllowed);
-                let adopted =
-                    adopted.and_then(|()| self.adopt(offered, header.index, port, by, now));
+                let adopted = adopted.and_then(|()| self.adopt(offered, header.index, by, now));
                 if adopted.is_err()
                     && let Some(peering) = &mut self.peering
                 {
@@ -353,7 +343,6 @@ impl Switch {
         &mut self,
         offered: xx::Offered,
         index: SessionIndex,
-        port: PortId,
         by: Knocked,
         now: Now,
     ) -> Result<(), Discard> {
@@ -366,12 +355,15 @@ impl Switch {
         let expected = self.discovered_as(&peer.identity);
         let mark = match self.whose(&peer, expected)? {
             Some(mark) => mark,
-            None => self.let_in(&peer, port, Some(by.from), now)?,
+            None => self.let_in(&peer, by.from.port, Some(by.from.at), now)?,
         };
-        let peering = self.peering.as_ref().ok_or(Discard::Unhandled)?;
-        if peering.peers.get(&mark).is_some_and(|peer| peer.at.is_none()) {
-            // Nobody knew where it is, and its answer to what was sent there shows it.
-            self.move_to(mark, by.from);
+        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
+        if let Some(peer) = peering.peers.get_mut(&mark) {
+            peer.reach.note_asked(by.from);
+            if peer.at.is_none() {
+                // Nobody knew where it is, and its answer to what was sent there shows it.
+                self.move_to(mark, by.from, now);
+            }
         }
         let role = Adopted::Initiator { third };
         let adopted = self.with_session(mark, Some(by), now, |session, context, outputs| {
@@ -383,6 +375,7 @@ impl Switch {
         // We have begun it, so it is ours to keep its keys fresh, also while the link is idle: it would
         // have forgotten us, and we would have to be told of it anew.
         let _ = self.drive(mark, Input::Wanted, None, now);
+        self.follow_answer(mark, by.from, now);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use strowger_crypto::{
 };
 use strowger_frame::{Address, Mark};
 
-use super::{super::Switch, Knocked, Peer, PeerError, PeerSpec};
+use super::{super::Switch, Knocked, Location, Peer, PeerError, PeerSpec};
 use crate::{Now, control::PortId, discard::Discard, orders::Knock, session::place_of};
 
 impl Switch {
@@ -47,11 +47,9 @@ impl Switch {
     /// The peer that this may be, of those whose key is not known: by its identity, or as whoever is at
     /// that address.
     fn expected_by(&self, finish: &xx::Finish, knock: &Knock) -> Option<Mark> {
+        let there = Location { port: PortId(knock.port), at: knock.from };
         let is_there = |peer: &Peer| {
-            peer.key.is_none()
-                && peer.spec.is_anybody()
-                && peer.spec.port == PortId(knock.port)
-                && peer.at == Some(knock.from)
+            peer.key.is_none() && peer.spec.is_anybody() && peer.location() == Some(there)
         };
         self.discovered_as(finish.identity()).or_else(|| {
             let mut peers = self.peering.as_ref()?.peers.iter();
@@ -91,7 +89,7 @@ impl Switch {
         };
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         peering.free_places.retain(|&free| usize::from(free) != place);
-        let by = Knocked { from: knock.from, worker: knock.worker };
+        let by = Knocked::of(knock);
         // Its first frame under the new keys will tell where it is.
         let taken = self.with_session(mark, Some(by), now, |session, context, outputs| {
             session.adopt(context, established, Adopted::Responder { guard }, outputs)

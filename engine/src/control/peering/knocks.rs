@@ -9,7 +9,7 @@ use strowger_crypto::{
 };
 use strowger_frame::{Address, Mark};
 
-use super::{super::Switch, Knocked, Peering, nanos};
+use super::{super::Switch, Knocked, Location, Peering, nanos};
 use crate::{Now, control::PortId, discard::Discard, orders::Knock};
 
 /// Handshake messages a second that are read for peers at their known addresses, and for all
@@ -108,7 +108,7 @@ impl Switch {
     /// The link of the peer that is at this address behind the port: it is no stranger, and has a budget
     /// of its own.
     pub(in crate::control) fn link_at(&self, port: PortId, at: Address) -> Mark {
-        let known = self.peering.as_ref().and_then(|p| p.by_address.get(&(port, at)));
+        let known = self.peering.as_ref().and_then(|p| p.by_address.get(&Location { port, at }));
         known.copied().unwrap_or(Mark::stranger(0))
     }
 
@@ -125,7 +125,7 @@ impl Switch {
             return self.take_beacon(knock, now);
         }
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
-        let by = Knocked { from: knock.from, worker: knock.worker };
+        let by = Knocked::of(knock);
         if header.kind != Kind::Initiation {
             // An answer to what we sent: addressed to an index that we gave out, or nobody's.
             let mark = peering.peers.iter().find(|(_, peer)| peer.session.owns(header.index));
@@ -135,7 +135,7 @@ impl Switch {
             }
             self.drive(mark, Input::Message(message), Some(by), now)?;
             if header.kind == Kind::Response {
-                self.follow_suggestion(mark, knock.from, now);
+                self.follow_answer(mark, by.from, now);
             }
             return Ok(());
         }

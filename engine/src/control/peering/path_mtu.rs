@@ -261,7 +261,8 @@ impl Switch {
     pub(super) fn turn_path(&mut self, mark: Mark, now: Now) {
         let Some(peering) = &mut self.peering else { return };
         let Some(peer) = peering.peers.get_mut(&mark) else { return };
-        let (Some(at), Some(path)) = (peer.at, &mut peer.path) else { return };
+        let Some(at) = peer.location() else { return };
+        let Some(path) = &mut peer.path else { return };
         // Under keys that are about to end an answer that does not come would mean nothing.
         let age = peer.keys_since.map_or(0, |since| now.0.saturating_sub(since.0));
         if !peer.state.is_up() || age >= ASKS_UNTIL.0 {
@@ -273,13 +274,13 @@ impl Switch {
         }
         let before = path.limit();
         let ask = path.turn(Nanos(now.0), peer.usage.crossed(now), token);
-        let (owner, limit) = (usize::from(peer.owner), path.limit());
+        let (owner, limit, to) = (peer.owner, path.limit(), (at.port.0, at.at));
         if let Some(Ask { token, bytes }) = ask {
             let order = match bytes {
-                0 => Order::Say(mark, Sealed::PathChallenge, Some(at), token.into_iter().collect()),
-                bytes => Order::Probe(mark, at, token, bytes),
+                0 => Order::Say(mark, Sealed::PathChallenge, Some(to), token.into_iter().collect()),
+                bytes => Order::Probe(mark, to, token, bytes),
             };
-            self.give(owner, order);
+            self.give(self.sender(owner, at.port), order);
         }
         self.tell_limit(mark, before, limit);
     }

@@ -5,20 +5,30 @@ use std::mem;
 
 use strowger_crypto::{
     Nanos, Sealed,
+    limits::{HURRIED_ATTEMPTS, RETRY_AFTER, TAG_BYTES},
     link_header::{Kind, LINK_HEADER_BYTES},
     session::Input,
 };
-use strowger_frame::{Address, Frame, Mark};
+use strowger_frame::{Frame, Mark};
 
-use super::{
-    super::{Event, Switch},
-    LinkState, Peer, Peering, nanos,
-    path_mtu::TOKEN_BYTES,
-};
+use super::{super::Switch, LinkState, Location, nanos, path_mtu::TOKEN_BYTES};
 use crate::{Now, orders::Order};
 
 /// A path challenge that was not answered is forgotten after this long.
 const CHALLENGE_LIFE: Nanos = Nanos::from_secs(5);
+
+/// Bytes of the shortest path challenge, and of its answer (wire.md W3-21).
+const CHALLENGE_BYTES: usize = LINK_HEADER_BYTES + TOKEN_BYTES + TAG_BYTES;
+
+/// Bytes of a probe: where its sender's address is new to the peer, they pay for the answer and for a
+/// challenge of the peer's own.
+const PROBE_BYTES: u16 = 2 * CHALLENGE_BYTES as u16;
+
+/// A peer that has keys and whose address is not validated is asked again after this.
+const ASKED_AGAIN_AFTER: Nanos = RETRY_AFTER;
+
+/// And with other keys after this.
+const VALIDATED_WITHIN: Nanos = Nanos(HURRIED_ATTEMPTS as u64 * RETRY_AFTER.0);
 
 /// How soon it is noticed that a link is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +58,7 @@ impl Default for Liveness {
 /// A question to an address: are you the peer?
 pub(super) struct Challenge {
     pub(super) token: [u8; TOKEN_BYTES],
-    pub(super) to: Address,
+    pub(super) to: Location,
     pub(super) since: Nanos,
 }
 
@@ -70,77 +80,36 @@ pub(super) struct Pulse {
     pub(super) answered: bool,
 }
 
-/// Who else has to do with a peer's move.
-struct Displaced {
-    /// Who was known where it is now.
-    former: Option<Mark>,
-    /// Who is to be known from now on where the peer was: it was displaced there.
-    heir: Option<(Mark, Address)>,
-}
-
-impl Peering {
-    /// A peer is at this address from now on; without one, nowhere. Where another is known, that one
-    /// stays.
-    pub(super) fn settle(&mut self, mark: Mark, at: Option<Address>) {
-        let Some(peer) = self.peers.get_mut(&mark) else { return };
-        let port = peer.spec.port;
-        let was = mem::replace(&mut peer.at, at);
-        if let Some(was) = was.map(|was| (port, was))
-            && self.by_address.get(&was) == Some(&mark)
-        {
-            self.by_address.remove(&was);
-        }
-        if let Some(at) = at {
-            self.by_address.entry((port, at)).or_insert(mark);
-        }
-    }
-
-    /// Whether the ports know this address as the peer's.
-    pub(super) fn is_known_at(&self, mark: Mark, at: Address) -> bool {
-        let Some(peer) = self.peers.get(&mark) else { return false };
-        peer.at == Some(at) && self.by_address.get(&(peer.spec.port, at)) == Some(&mark)
-    }
-
-    /// The same as [`settle`](Self::settle), whoever is known there.
-    fn take_place(&mut self, mark: Mark, at: Address) -> Option<Displaced> {
-        let peer = self.peers.get(&mark)?;
-        let (port, was) = (peer.spec.port, peer.at.filter(|was| *was != at));
-        self.settle(mark, Some(at));
-        let former = self.by_address.insert((port, at), mark).filter(|other| *other != mark);
-        let left = was.filter(|was| !self.by_address.contains_key(&(port, *was)));
-        let heir = left.and_then(|left| {
-            let is_heir = |peer: &Peer| peer.spec.port == port && peer.at == Some(left);
-            let (&heir, _) = self.peers.iter().find(|(_, peer)| is_heir(peer))?;
-            self.by_address.insert((port, left), heir);
-            Some((heir, left))
-        });
-        Some(Displaced { former, heir })
-    }
-}
-
 impl Switch {
-    /// Authenticated frames of a link come from another address than it has.
-    pub(in crate::control) fn take_roamed(&mut self, link: Mark, to: Address, now: Now) {
+    /// An authenticated frame of a link of so many bytes came from elsewhere than the link is.
+    pub(in crate::control) fn take_roamed(
+        &mut self,
+        link: Mark,
+        from: Location,
+        bytes: usize,
+        now: Now,
+    ) {
+        let Some(peering) = &mut self.peering else { return };
+        if peering.is_validated_at(link, from) {
+            return;
+        }
+        let Some(peer) = peering.peers.get_mut(&link) else { return };
+        peer.reach.receive(from, bytes);
+        if peer.challenge.as_ref().is_some_and(|c| c.to == from && c.is_fresh(now)) {
+            return;
+        }
+        self.challenge(link, Some(from), now);
+    }
+
+    /// Asks whoever is at `to`, or where the link is, to show that it is the peer. Where nobody has shown
+    /// that yet, no more is sent than came from there (RFC 9000, section 8.1).
+    pub(super) fn challenge(&mut self, link: Mark, to: Option<Location>, now: Now) {
         let Some(peering) = &mut self.peering else { return };
         let Some(peer) = peering.peers.get(&link) else { return };
-        if peering.is_known_at(link, to) {
-            return;
-        }
-        if peer.at.is_none() && !peering.by_address.contains_key(&(peer.spec.port, to)) {
-            // Nobody was there before, and the frame that told was fresh and authentic.
-            return self.move_to(link, to);
-        }
-        if peer.challenge.as_ref().is_some_and(|c| c.to == to && c.is_fresh(now)) {
-            return;
-        }
-        self.challenge(link, Some(to), now);
-    }
-
-    /// Asks whoever is at `to`, or where the link is, to show that it is the peer.
-    pub(super) fn challenge(&mut self, link: Mark, to: Option<Address>, now: Now) {
-        let Some(peering) = &mut self.peering else { return };
+        let Some(at) = to.or(peer.location()) else { return };
+        // Displaced there by another that answered, it is asked there all the same.
+        let is_validated = peer.reach.is_validated && peer.location() == Some(at);
         let Some(peer) = peering.peers.get_mut(&link) else { return };
-        let Some(at) = to.or(peer.at) else { return };
         // A probe does not take the place of a challenge that is on its way to somewhere else: the
         // peer that has moved is asked there.
         if to.is_none() && peer.challenge.as_ref().is_some_and(|c| c.to != at && c.is_fresh(now)) {
@@ -150,36 +119,46 @@ impl Switch {
         if peering.config.entropy.fill(&mut token).is_err() {
             return;
         }
-        let owner = usize::from(peer.owner);
+        if !is_validated && !peer.reach.may_send(at, CHALLENGE_BYTES) {
+            return;
+        }
+        // Asked once more, it is the same question: the answer to the first may be under way.
+        let again = peer.challenge.as_ref().filter(|c| !is_validated && c.to == at);
+        let token = again.filter(|c| c.is_fresh(now)).map_or(token, |c| c.token);
         peer.challenge = Some(Challenge { token, to: at, since: nanos(now) });
-        let bytes = token.into_iter().collect();
-        self.give(owner, Order::Say(link, Sealed::PathChallenge, Some(at), bytes));
+        let (owner, to) = (peer.owner, (at.port.0, at.at));
+        let order = if is_validated {
+            Order::Probe(link, to, token, PROBE_BYTES)
+        } else {
+            Order::Say(link, Sealed::PathChallenge, Some(to), token.into_iter().collect())
+        };
+        self.give(self.sender(owner, at.port), order);
     }
 
-    /// The peer has shown that it is there. Whoever was there before is not any more: the ports forget
-    /// it, and it is asked there until it proves to be somewhere. And who was displaced so where the
-    /// peer was may be there again.
-    pub(super) fn move_to(&mut self, link: Mark, to: Address) {
-        let slot = self.slot_of(link);
-        let displaced = self.peering.as_mut().and_then(|peering| peering.take_place(link, to));
-        let Some(Displaced { former, heir }) = displaced else { return };
-        for worker in 0..self.workers.len() {
-            if let Some(former) = former {
-                self.give(worker, Order::Unaddress(former));
+    /// A link has keys, and its peer has not shown yet where it receives: it is asked again, and after a
+    /// while a new handshake begins.
+    pub(super) fn seek_validation(&mut self, mark: Mark, now: Now) {
+        let Some(peering) = &mut self.peering else { return };
+        let Some(peer) = peering.peers.get_mut(&mark) else { return };
+        if peer.state.is_up() || peer.reach.is_validated || !peer.session.is_up() {
+            return;
+        }
+        let age = peer.keys_since.map_or(0, |since| now.0.saturating_sub(since.0));
+        if age >= VALIDATED_WITHIN.0 {
+            if !mem::replace(&mut peer.reach.gave_up, true) {
+                self.give_up(mark);
+                let _ = self.drive(mark, Input::Lost, None, now);
             }
-            self.give(worker, Order::Readdress(link, to));
-            if let Some((heir, at)) = heir {
-                self.give(worker, Order::Readdress(heir, at));
-            }
+            return;
         }
-        if let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&link)) {
-            peer.challenge = None;
+        let last = peer.challenge.as_ref().map(|challenge| (challenge.to, challenge.since));
+        let (to, since) = match last {
+            Some((to, since)) => (Some(to), since),
+            None => (peer.reach.counterpart.or(peer.location()), Nanos::ZERO),
+        };
+        if to.is_some() && nanos(now).since(since) >= ASKED_AGAIN_AFTER {
+            self.challenge(mark, to, now);
         }
-        self.forget_path(link);
-        if let Some(Some(attachment)) = self.attached.get_mut(link.index()).map(|(_, a)| a) {
-            attachment.at = Some(to);
-        }
-        self.events.extend(slot.map(|slot| Event::Roamed(slot, to)));
     }
 
     /// A link's own message: a challenge, or the answer to one.
@@ -187,10 +166,11 @@ impl Switch {
         &mut self,
         link: Mark,
         kind: Kind,
-        from: Option<Address>,
+        from: Option<Location>,
         frame: &Frame,
         now: Now,
     ) {
+        let bytes = frame.len() + TAG_BYTES;
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&link)) else { return };
         let token = frame.bytes().get(LINK_HEADER_BYTES..).unwrap_or_default();
         peer.pulse.heard_ns = now.0;
@@ -200,26 +180,27 @@ impl Switch {
             Kind::PathChallenge => {
                 // What follows it is padding, which only has to arrive.
                 let token = token.first_chunk::<TOKEN_BYTES>();
-                let (Some(bytes), owner) = (token, usize::from(peer.owner)) else { return };
-                // Back to where it came from, which may be an address that nobody has yet.
-                let bytes = bytes.iter().copied().collect();
-                self.give(owner, Order::Say(link, Sealed::PathAnswer, from, bytes));
+                let (Some(token), Some(from), owner) = (token, from, peer.owner) else { return };
+                // Back to where it came from, which may be an address that nobody has yet; it is no
+                // longer than the question.
+                peer.reach.receive(from, bytes);
+                peer.reach.may_send(from, CHALLENGE_BYTES);
+                let to = Some((from.port.0, from.at));
+                let answer =
+                    Order::Say(link, Sealed::PathAnswer, to, token.iter().copied().collect());
+                self.give(self.sender(owner, from.port), answer);
                 // As fresh and authentic as data is, so it tells as well where the peer may be now;
                 // else whoever moves and is silent is sent to where it was.
-                if let Some(from) = from {
-                    self.take_roamed(link, from, now);
-                }
+                self.take_roamed(link, from, 0, now);
             }
             Kind::PathAnswer => {
                 let answered = peer.challenge.take_if(|c| c.token == token && from == Some(c.to));
                 match answered {
                     Some(Challenge { to, .. }) => {
-                        let peering = self.peering.as_ref();
-                        if !peering.is_some_and(|peering| peering.is_known_at(link, to)) {
-                            self.move_to(link, to);
-                        }
+                        peer.is_shown = true;
+                        self.move_to(link, to, now);
                     }
-                    None if from == peer.at => self.take_path_answer(link, token, now),
+                    None if from == peer.location() => self.take_path_answer(link, token, now),
                     None => (),
                 }
             }

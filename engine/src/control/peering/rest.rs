@@ -141,7 +141,7 @@ impl Switch {
     /// themselves, and where a peer has never been nobody can ask for it.
     pub(super) fn want(&mut self, mark: Mark, now: Now) {
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
-        if !peer.is_stranger && peer.at.is_some() {
+        if !peer.is_stranger && peer.is_somewhere() {
             self.seek(mark, now);
         }
     }
@@ -189,18 +189,33 @@ impl Switch {
         }
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         // Keys that were asked for a moment ago may still come.
-        let may_come = !peer.is_stranger && peer.at.is_some() && !peer.usage.has_waited(now);
+        let may_come = !peer.is_stranger && peer.is_somewhere() && !peer.usage.has_waited(now);
         if peer.state == LinkState::Up && may_come {
             return self.set_state(mark, LinkState::Quiet, now);
         }
+        peer.reach.is_validated = false;
         self.set_state(mark, LinkState::Down, now);
         self.give_up(mark);
     }
 
     /// Nothing waits for keys of this link any more.
-    fn give_up(&mut self, mark: Mark) {
+    pub(super) fn give_up(&mut self, mark: Mark) {
         for worker in 0..self.workers.len() {
             self.give(worker, Order::GiveUp(mark));
+        }
+    }
+
+    /// A stranger that has had no link for the time in which its death is noticed gives its slot back,
+    /// be it dead or never heard: it may come again.
+    pub(super) fn see_off(&mut self, mark: Mark, now: Now) {
+        let Some(peer) = self.peering.as_ref().and_then(|p| p.peers.get(&mark)) else { return };
+        let is_gone = peer.is_stranger
+            && peer.state != LinkState::Up
+            && peer.has_waited(now)
+            && now.0.saturating_sub(peer.down_since.0) >= peer.spec.liveness.detection_ns();
+        if let (true, Some(slot)) = (is_gone, self.slot_of(mark)) {
+            // Refused only where it is leaving already.
+            let _ = self.detach(slot);
         }
     }
 
@@ -211,7 +226,11 @@ impl Switch {
             return;
         }
         peer.down_since = now;
+        peer.reach.forget_attempts();
         peer.suggested.next = None;
+        for worker in 0..self.workers.len() {
+            self.give(worker, Order::AllowData(mark, state.is_up()));
+        }
         let event = match state {
             LinkState::Up => Event::LinkUp,
             LinkState::Quiet => Event::LinkQuiet,

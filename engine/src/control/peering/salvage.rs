@@ -26,6 +26,7 @@ impl Peering {
             }
             peer.session.begin_anew();
             peer.challenge = None;
+            peer.reach.begin_anew();
             peer.suggested = Suggested::default();
             peer.pulse = Pulse { answered: true, ..Pulse::default() };
             if usize::from(peer.owner) >= workers {
@@ -34,12 +35,11 @@ impl Peering {
         }
         let Self { peers, by_address, .. } = self;
         // Whom the ports know there, if it is there yet.
-        by_address.retain(|&(port, at), mark| {
-            peers.get(mark).is_some_and(|peer| peer.spec.port == port && peer.at == Some(at))
-        });
+        by_address
+            .retain(|&at, mark| peers.get(mark).is_some_and(|peer| peer.location() == Some(at)));
         for (mark, peer) in &self.peers {
-            if let Some(at) = peer.at {
-                self.by_address.entry((peer.spec.port, at)).or_insert(*mark);
+            if let Some(at) = peer.location() {
+                self.by_address.entry(at).or_insert(*mark);
             }
         }
         self.waning.clear();
@@ -85,7 +85,10 @@ impl Switch {
         };
         let Some(peering) = &mut self.peering else { return };
         peering.begin_anew(is_there, workers, now);
-        let reachable = peering.peers.iter().filter_map(|(&mark, peer)| Some((mark, peer.at?)));
+        let states: Vec<_> =
+            peering.peers.iter().map(|(&mark, peer)| (mark, peer.state.is_up())).collect();
+        let reachable =
+            peering.peers.iter().filter_map(|(&mark, peer)| Some((mark, peer.location()?)));
         let (there, displaced): (Vec<_>, Vec<_>) =
             reachable.partition(|&(mark, at)| peering.is_known_at(mark, at));
         for worker in 0..workers {
@@ -93,9 +96,12 @@ impl Switch {
             for &(mark, _) in &displaced {
                 self.give(worker, Order::Unaddress(mark));
             }
-            for &(mark, at) in &there {
-                self.give(worker, Order::Readdress(mark, at));
+            for &(mark, is_up) in &states {
+                self.give(worker, Order::AllowData(mark, is_up));
             }
+        }
+        for (mark, at) in there {
+            self.readdress(mark, at);
         }
         self.tell_beacons();
     }
@@ -105,7 +111,7 @@ impl Switch {
     pub(super) fn ask_all_anew(&mut self, now: Now) {
         let Some(peering) = &self.peering else { return };
         let mut all = Vec::new();
-        for (&mark, peer) in peering.peers.iter().filter(|(_, peer)| peer.at.is_some()) {
+        for (&mark, peer) in peering.peers.iter().filter(|(_, peer)| peer.is_somewhere()) {
             let is_wanted = peer.usage.is_wanted();
             if is_wanted || peer.state == LinkState::Up {
                 all.push((mark, is_wanted));

@@ -1,0 +1,353 @@
+//! Where peers are: what an address gets before its owner has answered, links that change port or address
+//! family, and peers that moved and died. Driven by hand with virtual time; nothing here sleeps.
+
+mod air;
+
+use std::net::SocketAddr;
+
+use air::{Air, Birth, Datagram, MS, Node, Pair, hop, host, path, receive, send};
+use strowger_engine::{
+    Now,
+    control::{
+        Attach, Event,
+        peering::{LinkState, Liveness, PeerSpec},
+    },
+    discard::Discard,
+    label::Label,
+    link::Behind,
+};
+use strowger_frame::{Address, Port};
+use strowger_io::{Endpoint, EndpointSpec, endpoint};
+
+const FAST: Liveness = Liveness { interval_ns: 500 * MS, multiplier: 3, always: false };
+
+/// The peer's slot on each node, and the endpoint's.
+const PEER: u32 = 2;
+const ENDPOINT: u32 = 4;
+
+fn kind(bytes: &[u8]) -> u8 {
+    bytes[0] >> 4
+}
+
+fn victim() -> SocketAddr {
+    host(66)
+}
+
+fn other_listener() -> SocketAddr {
+    host(102)
+}
+
+fn v6_listener() -> SocketAddr {
+    SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 2], 7_000))
+}
+
+fn total<'d>(datagrams: impl IntoIterator<Item = &'d Datagram>) -> usize {
+    datagrams.into_iter().map(|datagram| datagram.bytes.len()).sum()
+}
+
+/// Another port of a node, with a queue on every worker or on one.
+#[derive(Clone, Copy, Debug)]
+struct More {
+    at: SocketAddr,
+    worker: Option<usize>,
+}
+
+/// A client, A, that knows where to look for a server, B; an endpoint at each.
+struct Couple {
+    air: Air,
+    a: Node,
+    b: Node,
+    at_a: Endpoint,
+    at_b: Endpoint,
+    way: Label,
+    now: Now,
+}
+
+fn endpoint_of(node: &mut Node) -> Endpoint {
+    let (port, end) = endpoint::pair(&EndpointSpec::default()).expect("memory");
+    let port = node.switch.plug_at(0, Box::new(port)).expect("room");
+    let attach = Attach::plain(port, Address::Only, Behind::Endpoint, "endpoint");
+    node.switch.attach(attach.at_slot(ENDPOINT)).expect("a slot");
+    end
+}
+
+impl Couple {
+    /// B is written to A at `seeks`, A to B at `written`, and B has more listeners than one.
+    fn new(workers: usize, more: &[More], seeks: SocketAddr, written: Option<SocketAddr>) -> Self {
+        let (air, now) = (Air::default(), Now(1));
+        let mut b = Node::new(&air, &Birth { workers, ..Birth::new(2) }, now);
+        for &More { at, worker } in more {
+            let queue = |worker| Box::new(air.port(at, worker)) as Box<dyn Port>;
+            let id = match worker {
+                Some(worker) => b.switch.plug_at(worker, queue(worker)),
+                None => b.switch.plug_everywhere((0..workers).map(queue).collect()),
+            };
+            b.switch.welcome_strangers(id.expect("a place"), true);
+        }
+        let at = written.map(Address::Udp);
+        let spec = PeerSpec { at, slot: Some(PEER), liveness: FAST, ..b.spec(1, false) };
+        b.switch.add_peer(spec, now).expect("a slot");
+        let at_b = endpoint_of(&mut b);
+        let (a, at_a) = Self::client(&air, 0, seeks, now);
+        let way = path(&[hop(ENDPOINT, PEER), hop(PEER, ENDPOINT)]);
+        Self { air, a, b, at_a, at_b, way, now }
+    }
+
+    fn client(air: &Air, lives: u64, seeks: SocketAddr, now: Now) -> (Node, Endpoint) {
+        let mut a = Node::new(air, &Birth { lives, ..Birth::new(1) }, now);
+        // The air has no families: A's one socket reaches what B's listeners have.
+        let at = Some(Address::Udp(seeks));
+        let spec = PeerSpec { at, slot: Some(PEER), liveness: FAST, ..a.spec(2, false) };
+        a.switch.add_peer(spec, now).expect("a slot");
+        let at_a = endpoint_of(&mut a);
+        (a, at_a)
+    }
+
+    /// A starts again, and looks for B there.
+    fn reborn(&mut self, lives: u64, seeks: SocketAddr) {
+        (self.a, self.at_a) = Self::client(&self.air, lives, seeks, self.now);
+    }
+
+    fn pass(&mut self, ns: u64) {
+        self.now.0 += ns;
+        for _ in 0..4 {
+            self.a.turn(self.now);
+            self.b.turn(self.now);
+        }
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        for _ in 0..10 * seconds {
+            self.pass(100 * MS);
+        }
+    }
+
+    /// So many packets each way; how many arrived at A, and at B.
+    fn exchange(&mut self, count: u32) -> (u32, u32) {
+        let mut arrived = (0, 0);
+        while receive(&mut self.at_a).is_some() || receive(&mut self.at_b).is_some() {}
+        for _ in 0..count {
+            send(&mut self.at_a, self.way, b"to the server");
+            send(&mut self.at_b, self.way, b"to the client");
+            self.pass(MS);
+            while receive(&mut self.at_a).is_some() {
+                arrived.0 += 1;
+            }
+            while receive(&mut self.at_b).is_some() {
+                arrived.1 += 1;
+            }
+        }
+        arrived
+    }
+
+    fn assert_even(&self) {
+        self.a.assert_even();
+        self.b.assert_even();
+    }
+}
+
+/// A makes keys with B where it is, but each sealed packet of A's is thrown from the victim's address. A
+/// answers nothing, and B has much to say to A. Returns what came from there, and what went there.
+fn flood(couple: &mut Couple) -> (usize, usize) {
+    let (mut came, mut went) = (0, 0);
+    couple.air.listen();
+    couple.air.heard();
+    for round in 0..600 {
+        couple.air.lose(1_000_000, 0);
+        if round % 20 == 0 {
+            send(&mut couple.at_a, couple.way, b"");
+        }
+        couple.now.0 += 50 * MS;
+        couple.a.turn(couple.now);
+        couple.air.lose(0, 0);
+        let said: Vec<_> = couple.air.heard().into_iter().filter(|d| d.from == host(1)).collect();
+        for datagram in &said {
+            let is_sealed = kind(&datagram.bytes) > 3;
+            let from = if is_sealed { victim() } else { host(1) };
+            came += if is_sealed { datagram.bytes.len() } else { 0 };
+            couple.air.throw(from, host(2), &datagram.bytes);
+        }
+        // What B says elsewhere is lost, but for the handshake.
+        couple.air.cut(host(1), round > 3);
+        for _ in 0..8 {
+            send(&mut couple.at_b, couple.way, &[0; 1_000]);
+        }
+        couple.b.turn(couple.now);
+        couple.air.cut(host(1), false);
+        let to_victim = |d: &&Datagram| d.to == victim();
+        went += total(couple.air.heard().iter().filter(to_victim));
+    }
+    (came, went)
+}
+
+#[test]
+fn r8_an_address_that_has_answered_nothing_gets_no_more_than_came_from_it() {
+    // The peer's first packet comes from the victim, or one after many.
+    for (is_late, written) in
+        [(false, None), (true, None), (false, Some(host(1))), (true, Some(host(1)))]
+    {
+        let mut couple = Couple::new(1, &[], host(2), written);
+        if is_late {
+            couple.wait(2);
+            assert_eq!(couple.exchange(10), (10, 10));
+        } else {
+            // A asks, B answers, and A says nothing yet.
+            for _ in 0..3 {
+                couple.a.turn(couple.now);
+            }
+            for _ in 0..3 {
+                couple.b.turn(couple.now);
+            }
+        }
+        let (came, went) = flood(&mut couple);
+        assert!(came > 100 && went > 0, "it is asked whether it is the peer: {came} and {went}");
+        assert!(went <= came, "late {is_late}, written {written:?}: {went} for {came} bytes");
+        assert_ne!(couple.b.view(1).at, Some(Address::Udp(victim())));
+        couple.b.assert_even();
+    }
+}
+
+#[test]
+fn r8_a_written_address_that_never_answered_gets_initiations_at_their_pace_and_nothing_else() {
+    // The operator wrote an address that is somebody else's by now; the peer comes by itself.
+    let mut couple = Couple::new(1, &[], host(2), Some(victim()));
+    couple.air.listen();
+    couple.wait(2);
+    let (to_client, to_server) = couple.exchange(100);
+    assert_eq!((to_client, to_server), (100, 100));
+    couple.wait(30);
+    let heard = couple.air.heard();
+    let there: Vec<_> = heard.iter().filter(|d| d.to == victim()).collect();
+    assert!(there.iter().all(|d| kind(&d.bytes) == 1), "{there:?}");
+    assert!(there.len() <= 3, "{}", there.len());
+    couple.assert_even();
+}
+
+#[test]
+fn by_a_link_that_is_down_nothing_leaves_but_what_brings_it_up() {
+    let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.liveness = FAST);
+    pair.until_up();
+    pair.wait(1);
+    pair.air.cut(host(2), true);
+    while pair.a.view(2).state != LinkState::Down {
+        send(&mut pair.at_a, pair.to_b, b"anybody?");
+        pair.pass(50 * MS);
+    }
+    let refused = pair.a.count(Discard::LinkDown);
+    pair.air.cut(host(2), false);
+    pair.air.listen();
+    pair.air.lose(1_000_000, 0);
+    for _ in 0..600 {
+        send(&mut pair.at_a, pair.to_b, b"into the void");
+        pair.pass(50 * MS);
+    }
+    let heard = pair.air.heard();
+    let sealed: Vec<_> = heard.iter().filter(|d| d.from == host(1) && kind(&d.bytes) > 3).collect();
+    assert!(sealed.is_empty(), "{} sealed packets, {} bytes", sealed.len(), total(sealed));
+    assert!(heard.iter().any(|d| d.from == host(1) && kind(&d.bytes) == 1), "it is looked for");
+    assert_eq!(pair.a.count(Discard::LinkDown) - refused, 600, "each is counted");
+    pair.air.lose(0, 0);
+    pair.until_up();
+    pair.assert_even();
+}
+
+#[test]
+fn a_peer_that_moved_and_died_is_looked_for_where_it_is_written_too() {
+    let mut couple = Couple::new(1, &[], host(2), Some(host(1)));
+    couple.wait(2);
+    couple.air.move_to(host(1), host(11));
+    assert!(couple.exchange(100).1 > 0);
+    couple.wait(2);
+    assert_eq!(couple.b.view(1).at, Some(Address::Udp(host(11))));
+    // It dies there, and is born again where it was at first; it does not know where B is.
+    couple.air.move_to(host(1), host(1));
+    couple.a = Node::new(&couple.air, &Birth { lives: 1, ..Birth::new(1) }, couple.now);
+    let spec = PeerSpec { slot: Some(PEER), liveness: FAST, ..couple.a.spec(2, false) };
+    couple.a.switch.add_peer(spec, couple.now).expect("a slot");
+    couple.at_a = endpoint_of(&mut couple.a);
+    for _ in 0..400 {
+        send(&mut couple.at_b, couple.way, b"where are you?");
+        couple.pass(100 * MS);
+    }
+    assert!(couple.b.is_up() && couple.a.is_up(), "{:?}", couple.b.view(1));
+    assert_eq!(couple.b.view(1).at, Some(Address::Udp(host(1))));
+    assert_eq!(couple.exchange(50), (50, 50));
+    couple.assert_even();
+}
+
+#[test]
+fn where_a_peer_had_moved_to_it_is_not_looked_for_for_ever() {
+    let mut couple = Couple::new(1, &[], host(2), Some(host(1)));
+    couple.wait(2);
+    couple.air.move_to(host(1), host(11));
+    couple.exchange(100);
+    couple.wait(2);
+    couple.air.cut(host(11), true);
+    couple.air.cut(host(1), true);
+    for _ in 0..100 {
+        send(&mut couple.at_b, couple.way, b"where are you?");
+        couple.pass(100 * MS);
+    }
+    couple.wait(700);
+    couple.air.cut(host(11), false);
+    couple.air.cut(host(1), false);
+    couple.air.lose(1_000_000, 0);
+    couple.air.listen();
+    couple.wait(100);
+    let heard = couple.air.heard();
+    assert!(heard.iter().any(|d| d.from == host(2) && d.to == host(1)));
+    assert!(!heard.iter().any(|d| d.from == host(2) && d.to == host(11)));
+    assert_eq!(couple.b.view(1).at, Some(Address::Udp(host(1))));
+}
+
+#[test]
+fn a_peer_that_comes_in_by_another_listener_or_family_is_answered_by_it_and_its_data_follows() {
+    for (workers, at, worker) in [
+        (1, other_listener(), None),
+        (1, v6_listener(), None),
+        (2, other_listener(), None),
+        (2, v6_listener(), Some(0)),
+        (2, other_listener(), Some(1)),
+        (3, v6_listener(), Some(2)),
+    ] {
+        let more = More { at, worker };
+        // It comes by itself, or is looked for where it does not answer.
+        for written in [None, Some(victim())] {
+            let mut couple = Couple::new(workers, &[more], at, written);
+            if let Some(worker) = worker {
+                couple.air.steer(at, host(1), worker);
+            }
+            couple.wait(3);
+            let arrived = couple.exchange(200);
+            assert_eq!(arrived, (200, 200), "{workers} workers, {more:?}, written {written:?}");
+            let slots = couple.b.switch.slots();
+            let slot = slots.iter().find(|slot| slot.slot == PEER).expect("attached");
+            assert_eq!(slot.port, Some(couple.b.view(1).port));
+            assert_ne!(couple.b.view(1).port, couple.b.port);
+            couple.assert_even();
+        }
+    }
+}
+
+#[test]
+fn a_link_that_is_up_moves_from_listener_to_listener_and_back_with_its_flow() {
+    for (workers, worker) in [(1, None), (2, None), (2, Some(1)), (3, Some(2))] {
+        let more = More { at: other_listener(), worker };
+        let mut couple = Couple::new(workers, &[more], host(2), None);
+        couple.air.steer(other_listener(), host(1), worker.unwrap_or(workers - 1));
+        couple.wait(3);
+        assert_eq!(couple.exchange(50), (50, 50));
+        for lives in 1..=6 {
+            let to = if lives % 2 == 1 { other_listener() } else { host(2) };
+            couple.reborn(lives, to);
+            couple.wait(4);
+            let arrived = couple.exchange(100);
+            assert_eq!(arrived, (100, 100), "{workers} workers, life {lives}, {more:?}");
+            let is_other = couple.b.view(1).port != couple.b.port;
+            assert_eq!(is_other, lives % 2 == 1, "life {lives}");
+        }
+        let roamed = couple.b.events.iter().filter(|e| matches!(e, Event::Roamed(..))).count();
+        assert!(roamed >= 7, "{roamed}");
+        couple.assert_even();
+    }
+}
