@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut port: Box<dyn Port> =
         Box::new(Fault::new(port, &FaultSpec { seed: 1, rx, tx: Faults::default() })?);
     if let Some(path) = std::env::args_os().nth(1) {
-        port = Box::new(Capture::to_file(port, path, &CaptureSpec::default())?);
+        port = Box::new(Capture::to_path(port, path, &CaptureSpec::default())?);
     }
     port.admit(SLOT, Address::Only)?;
     let tally = port.tally().clone();

@@ -12,6 +12,9 @@ use std::{
 const TASKS: &str = "/proc/self/task";
 /// `CAP_SETGID` and `CAP_SETUID`, as bits.
 const BITS_OF_OTHERS: u64 = 1 << 6 | 1 << 7;
+/// The capabilities that a file's mode does not stop: `CAP_CHOWN`, `CAP_DAC_OVERRIDE`, `CAP_DAC_READ_SEARCH`,
+/// `CAP_FOWNER`, `CAP_FSETID`, `CAP_LINUX_IMMUTABLE`, `CAP_MKNOD`, `CAP_MAC_OVERRIDE`.
+const BITS_OF_FILES: u64 = 0b1_1111 | 1 << 9 | 1 << 27 | 1 << 32;
 /// A line of the user database is no longer than this.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
@@ -188,13 +191,89 @@ impl Account {
         Ok(())
     }
 
-    /// Gives a file to the account.
+    /// Does something with the account's rights on files and no others: for this thread alone, and until it is
+    /// done. What it makes is the account's. It must start no thread, which would keep these rights.
     ///
     /// # Errors
-    /// The kernel's.
-    pub fn give(&self, path: &Path) -> io::Result<()> {
-        std::os::unix::fs::lchown(path, Some(self.user), Some(self.group))
+    /// [`AccountError`] where this process may not do so; nothing was done then.
+    ///
+    /// # Panics
+    /// Ends the process if the rights of before cannot be had again.
+    pub fn with_its_files<T>(&self, what: impl FnOnce() -> T) -> Result<T, AccountError> {
+        if self.is_ours() {
+            return Ok(what());
+        }
+        let before = FileRights::now()?;
+        let [effective, permitted, inheritable] = before.capabilities;
+        // First, and alone: where this is refused, nothing has changed.
+        set_groups(&[])?;
+        let done = match self.take_files([effective & !BITS_OF_FILES, permitted, inheritable]) {
+            Ok(()) => Ok(what()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = before.take() {
+            eprintln!("strowger: rights on files cannot be taken back: {error}");
+            std::process::abort();
+        }
+        done
     }
+
+    fn take_files(&self, capabilities: [u64; 3]) -> Result<(), AccountError> {
+        let (user, group) = (self.user, self.group);
+        FileRights { user, group, groups: Vec::new(), capabilities }.take()
+    }
+}
+
+/// What decides which files a thread may use.
+struct FileRights {
+    user: u32,
+    group: u32,
+    groups: Vec<libc::gid_t>,
+    capabilities: [u64; 3],
+}
+
+impl FileRights {
+    /// Those of the calling thread.
+    fn now() -> Result<Self, AccountError> {
+        // SAFETY: no groups are to be written; the answer is how many there are.
+        let count = unsafe { libc::getgroups(0, std::ptr::null_mut()) };
+        check("getgroups", count.into())?;
+        let mut groups = vec![0; count as usize];
+        // SAFETY: `groups` has room for `count` of them.
+        let count = unsafe { libc::getgroups(count, groups.as_mut_ptr()) };
+        check("getgroups", count.into())?;
+        groups.truncate(count as usize);
+        let capabilities = capabilities()?;
+        Ok(Self { user: crate::folder::file_user(), group: file_group(), groups, capabilities })
+    }
+
+    /// Gives the calling thread these rights, and looks whether it has them.
+    fn take(&self) -> Result<(), AccountError> {
+        set_groups(&self.groups)?;
+        // SAFETY: takes a number.
+        unsafe { libc::setfsgid(self.group) };
+        // SAFETY: takes a number.
+        unsafe { libc::setfsuid(self.user) };
+        set_capabilities(self.capabilities)?;
+        let has = (crate::folder::file_user(), file_group());
+        if has != (self.user, self.group) {
+            return Err(AccountError::Kept(format!("files are used as {has:?}")));
+        }
+        Ok(())
+    }
+}
+
+/// The call itself, not the C library's, so that it concerns this thread alone.
+fn set_groups(groups: &[libc::gid_t]) -> Result<(), AccountError> {
+    // SAFETY: there are so many groups, and they live through the call.
+    let done = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    check("setgroups", done)
+}
+
+fn file_group() -> u32 {
+    // SAFETY: takes a number. One that is no group changes nothing, and the answer is which it is.
+    let group = unsafe { libc::setfsgid(u32::MAX) };
+    group as u32
 }
 
 /// Whether this process, as it is, may make and remove files in a folder.
@@ -357,6 +436,26 @@ mod tests {
         assert!(refused("no\0user", None).contains("there is no user"));
         assert!(refused("root", None).contains("name an ordinary one"));
         assert!(refused("nobody", Some("no-such-group")).contains("there is no group"));
+    }
+
+    #[test]
+    fn files_are_used_with_the_account_s_rights_and_with_those_of_before_afterwards() {
+        let account = Account { name: "nobody".to_owned(), user: 65_534, group: 65_534 };
+        let before = (crate::folder::file_user(), file_group(), capabilities().unwrap());
+        let path = std::env::temp_dir().join(format!("strowger-files-{}", std::process::id()));
+        let Ok(done) = account.with_its_files(|| {
+            let made = fs::write(&path, "x").map(|()| fs::metadata(&path));
+            (made, fs::read("/proc/1/environ").is_err())
+        }) else {
+            eprintln!("SKIPPED: this takes root");
+            return;
+        };
+        let made = done.0.unwrap().unwrap();
+        let _ = fs::remove_file(&path);
+        use std::os::unix::fs::MetadataExt as _;
+        assert_eq!((made.uid(), made.gid(), done.1), (65_534, 65_534, true));
+        let after = (crate::folder::file_user(), file_group(), capabilities().unwrap());
+        assert_eq!(after, before);
     }
 
     #[test]

@@ -104,12 +104,20 @@ impl<P> std::fmt::Debug for Capture<P> {
 }
 
 impl<P: Port> Capture<P> {
-    /// Captures to a file, which is made or overwritten, with the time of day.
+    /// Captures to a file that is made, or overwritten, whatever it was, with the time of day.
     ///
     /// # Errors
     /// The kernel's, when the file, a descriptor or a thread is not to be had.
-    pub fn to_file(inner: P, path: impl AsRef<Path>, spec: &CaptureSpec) -> io::Result<Self> {
-        Self::new(inner, BufWriter::new(File::create(path)?), spec, || {
+    pub fn to_path(inner: P, path: impl AsRef<Path>, spec: &CaptureSpec) -> io::Result<Self> {
+        Self::to_file(inner, File::create(path)?, spec)
+    }
+
+    /// Captures to a file that is open and empty, with the time of day.
+    ///
+    /// # Errors
+    /// The kernel's, when a descriptor or a thread is not to be had.
+    pub fn to_file(inner: P, file: File, spec: &CaptureSpec) -> io::Result<Self> {
+        Self::new(inner, BufWriter::new(file), spec, || {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
             now.map_or(0, |since| since.as_nanos() as u64) // enough until the year 2554
         })

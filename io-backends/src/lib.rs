@@ -14,6 +14,7 @@
 //! | [`cores`] | which cores there are, and tying a thread to one |
 //! | [`probe`] | what the machine allows beside UDP |
 //! | [`account`] | an ordinary user, and becoming it for good |
+//! | [`folder`] | a folder reached step by step, and the files in it |
 //!
 //! **Marks.** A frame that [`rx_burst`](strowger_frame::Port::rx_burst) yields carries the mark
 //! under which its neighbour was admitted. A frame given to
@@ -29,6 +30,7 @@ pub mod cores;
 pub mod doorbell;
 pub mod endpoint;
 pub mod fault;
+pub mod folder;
 pub mod memory;
 pub mod probe;
 pub mod udp;

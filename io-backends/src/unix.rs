@@ -40,6 +40,7 @@ mod client;
 mod socket;
 
 pub use client::{Client, ClientError, Received};
+pub use socket::is_served;
 use socket::{Epoll, HEADER_BUSY, HEADER_BYTES, HEADER_DOWN, Listener};
 
 /// Messages taken by one system call at most, and so chunks that a port holds ready.

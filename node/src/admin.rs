@@ -37,18 +37,16 @@
 mod asking;
 mod changing;
 mod render;
+mod socket;
 
 use std::{
-    fs, io,
+    io,
     io::{Read as _, Write as _},
     os::{
         fd::AsRawFd as _,
-        unix::{
-            fs::{FileTypeExt as _, PermissionsExt as _},
-            net::{UnixListener, UnixStream},
-        },
+        unix::net::{UnixListener, UnixStream},
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -70,7 +68,7 @@ use strowger_engine::{
 use strowger_frame::{Address, port::Arm};
 use strowger_io::{Doorbell, Ringer, Waiter};
 
-pub(crate) use self::changing::DRAIN_S;
+pub(crate) use self::{changing::DRAIN_S, socket::Control};
 use crate::{
     config::{parse_address, parse_key, parse_peer_id, parse_rights},
     exit::{Exit, Failure},
@@ -196,39 +194,7 @@ pub(crate) struct Status {
     pub(crate) restarts: u64,
 }
 
-/// A bound control socket. Its file goes when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Control {
-    listener: UnixListener,
-    path: PathBuf,
-}
-
 impl Control {
-    /// Binds the socket with mode 0600. The socket of a relay that is no more is removed.
-    ///
-    /// # Errors
-    /// One line: a relay runs there, a file is in the way, no rights.
-    pub(crate) fn bind(path: &Path) -> Result<Self, Failure> {
-        let shown = path.display();
-        let refused = |what: &str, error: &io::Error| {
-            let line = format!(
-                "control socket {shown}: cannot {what}: {error}; choose another with [control] \
-                 socket"
-            );
-            Failure::new(Exit::Refused, line)
-        };
-        clear_way(path)?;
-        let listener = UnixListener::bind(path).map_err(|error| refused("bind", &error))?;
-        let control = Self { listener, path: path.to_owned() };
-        let only_us = fs::Permissions::from_mode(0o600);
-        fs::set_permissions(path, only_us).map_err(|error| refused("set its mode", &error))?;
-        let listener = &control.listener;
-        listener.set_nonblocking(true).map_err(|error| refused("unblock", &error))?;
-        // Whoever came in before the mode was set is not let in.
-        while listener.accept().is_ok() {}
-        Ok(control)
-    }
-
     /// Answers clients on a thread of its own.
     ///
     /// # Errors
@@ -247,39 +213,6 @@ impl Control {
         let named = std::thread::Builder::new().name("control".to_owned());
         let thread = named.spawn(move || desk.run(self, doorbell, &told)).map_err(refused)?;
         Ok(Server { stop, ringer, thread })
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// Removes the socket of a relay that is no more.
-fn clear_way(path: &Path) -> Result<(), Failure> {
-    let shown = path.display();
-    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
-    if !found.file_type().is_socket() {
-        let line = format!(
-            "control socket {shown}: a file is in the way that is no socket; move it, or choose \
-             another with [control] socket"
-        );
-        return Err(Failure::new(Exit::Refused, line));
-    }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            let _ = fs::remove_file(path);
-            Ok(())
-        }
-        // EAGAIN: it lives, and its queue is full.
-        Ok(_) | Err(_) => {
-            let line = format!(
-                "control socket {shown}: a relay runs there already; stop it, or choose another \
-                 with [control] socket"
-            );
-            Err(Failure::new(Exit::Refused, line))
-        }
     }
 }
 

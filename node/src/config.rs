@@ -40,6 +40,7 @@ pub(crate) use self::{
 use crate::{
     conform::scheme_of,
     exit::{Exit, Failure},
+    files,
     run::Idle,
 };
 
@@ -208,7 +209,7 @@ pub(crate) fn default_control_socket() -> PathBuf {
 /// One line: the file cannot be read, or `file:line: what is wrong`.
 pub(crate) fn read(path: &Path) -> Result<Config, Failure> {
     let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|error| {
+    let bytes = files::configuration(path).map_err(|error| {
         let way_out = "`strowger config sample` prints one to begin with";
         Failure::new(Exit::Refused, format!("{shown}: cannot be read: {error}; {way_out}"))
     })?;

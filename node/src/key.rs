@@ -7,9 +7,7 @@
 //! | psk | 64 hex digits, the same at both ends of a link |
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -21,14 +19,11 @@ use zeroize::Zeroizing;
 use crate::{
     conform::hex,
     exit::{Exit, Failure, output_ended},
+    files::{self, Opener},
 };
 
 /// A key file is a line; whatever is longer is another file.
 const FILE_BYTES_MAX: u64 = 1_024;
-/// Only its owner reads and writes it.
-const MODE: u32 = 0o600;
-/// What group and others may not have.
-const OTHERS: u32 = 0o077;
 
 /// `strowger key`: what is to be done.
 #[derive(Debug, Subcommand)]
@@ -85,9 +80,9 @@ pub(crate) fn run(task: &Task, output: &mut dyn Write) -> Result<(), Failure> {
             create(file, &line)?;
             format!("{}: made; the other end of the link needs the same file\n", file.display())
         }
-        Task::Id { file, json: false } => names(&identity(file)?),
+        Task::Id { file, json: false } => names(&identity(file, &Opener::default())?),
         Task::Id { file, json: true } => {
-            let key = identity(file)?;
+            let key = identity(file, &Opener::default())?;
             let (peer_id, public) = (key.public().peer_id().to_string(), static_public(&key));
             format!("{}\n", json!({ "peer_id": peer_id, "key": public.to_string() }))
         }
@@ -110,7 +105,7 @@ fn names(key: &IdentityKey) -> String {
 }
 
 fn shown(file: &Path, as_json: bool) -> Result<String, Failure> {
-    let key = identity(file)?;
+    let key = identity(file, &Opener::default())?;
     let (public, peer_id) = (key.public(), key.public().peer_id().to_string());
     let (signs, links) = (hex(&public.to_bytes()), static_public(&key).to_string());
     if as_json {
@@ -131,8 +126,9 @@ fn shown(file: &Path, as_json: bool) -> Result<String, Failure> {
 ///
 /// # Errors
 /// One line: it cannot be read, others can read it, or it is no key file.
-pub(crate) fn identity(file: &Path) -> Result<IdentityKey, Failure> {
-    let text = read(file, "key file", "`strowger key new FILE` makes one")?;
+pub(crate) fn identity(file: &Path, opener: &Opener) -> Result<IdentityKey, Failure> {
+    let way_out = "`strowger key new FILE` makes one";
+    let text = opener.secret(file, "key file", way_out, FILE_BYTES_MAX)?;
     IdentityKey::from_key_file(&text).map_err(|error| {
         let line = format!("key file {}: {error}", file.display());
         Failure::new(Exit::Refused, line)
@@ -143,8 +139,9 @@ pub(crate) fn identity(file: &Path) -> Result<IdentityKey, Failure> {
 ///
 /// # Errors
 /// One line: it cannot be read, others can read it, or it is not 64 hex digits.
-pub(crate) fn psk(file: &Path) -> Result<Psk, Failure> {
-    let text = read(file, "psk file", "`strowger key psk FILE` makes one")?;
+pub(crate) fn psk(file: &Path, opener: &Opener) -> Result<Psk, Failure> {
+    let way_out = "`strowger key psk FILE` makes one";
+    let text = opener.secret(file, "psk file", way_out, FILE_BYTES_MAX)?;
     let digits = text.trim_end().as_bytes();
     let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let mut bytes = Zeroizing::new([0_u8; 32]);
@@ -170,8 +167,7 @@ pub(crate) fn psk(file: &Path) -> Result<Psk, Failure> {
 /// Makes a file that was not there, for its owner alone, and has it on disk before it is named.
 fn create(file: &Path, text: &str) -> Result<(), Failure> {
     let shown = file.display();
-    let opened = OpenOptions::new().write(true).create_new(true).mode(MODE).open(file);
-    let mut made = opened.map_err(|error| {
+    files::create(file, text.as_bytes()).map_err(|error| {
         let line = match error.kind() {
             io::ErrorKind::AlreadyExists => format!(
                 "{shown} is there already and is not overwritten; choose another name, or move it \
@@ -180,48 +176,13 @@ fn create(file: &Path, text: &str) -> Result<(), Failure> {
             _ => format!("{shown} cannot be made: {error}"),
         };
         Failure::new(Exit::Refused, line)
-    })?;
-    // A umask can only have taken rights away; the owner has both.
-    let written = made
-        .set_permissions(fs::Permissions::from_mode(MODE))
-        .and_then(|()| made.write_all(text.as_bytes()))
-        .and_then(|()| made.sync_all());
-    written.map_err(|error| {
-        // Half a key is none.
-        let _ = fs::remove_file(file);
-        Failure::new(Exit::Refused, format!("{shown} cannot be written: {error}"))
     })
-}
-
-/// Reads a secret file. Looked at and read by one descriptor, so that it is the same file.
-fn read(path: &Path, what: &str, way_out: &str) -> Result<Zeroizing<String>, Failure> {
-    let shown = path.display();
-    let refused = |line: String| Failure::new(Exit::Refused, line);
-    let unread = |error: io::Error| refused(format!("{what} {shown}: {error}; {way_out}"));
-    // Asked first, since opening a pipe would wait for its other end.
-    if !fs::metadata(path).map_err(unread)?.is_file() {
-        return Err(refused(format!("{what} {shown} is no file; {way_out}")));
-    }
-    let file = File::open(path).map_err(unread)?;
-    let mode = file.metadata().map_err(unread)?.permissions().mode();
-    if mode & OTHERS != 0 {
-        return Err(refused(format!(
-            "{what} {shown} can be read or written by others (mode {:04o}); mend it with: chmod \
-             600 {shown}",
-            mode & 0o7777
-        )));
-    }
-    // Room for all of it beforehand: growing would leave copies behind.
-    let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX as usize + 1));
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unread)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(refused(format!("{what} {shown} is too long to be one; {way_out}")));
-    }
-    Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
     use super::*;
 
     fn said(task: &Task) -> Result<String, Failure> {
@@ -257,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_file_that_others_can_use_is_refused_with_the_way_to_mend_it() {
-        let directory = tempfile::tempdir().unwrap();
+        let (directory, ours) = (tempfile::tempdir().unwrap(), Opener::default());
         for (name, is_psk) in [("key", false), ("psk", true)] {
             let file = directory.path().join(name);
             let task = if is_psk {
@@ -267,7 +228,7 @@ mod tests {
             };
             said(&task).unwrap();
             let read = || {
-                if is_psk { psk(&file).map(drop) } else { identity(&file).map(drop) }
+                if is_psk { psk(&file, &ours).map(drop) } else { identity(&file, &ours).map(drop) }
             };
             read().unwrap();
             for mode in [0o640, 0o604, 0o620, 0o602, 0o644, 0o666] {
@@ -282,17 +243,21 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_refused_and_quoted_by_nobody() {
-        let directory = tempfile::tempdir().unwrap();
+        let (directory, ours) = (tempfile::tempdir().unwrap(), Opener::default());
         let file = directory.path().join("key");
         let long = "0".repeat(5000);
         for text in ["", "secret words", "strowger-key 1 ed25519 00 00", "0000", &long] {
             let _ = fs::remove_file(&file);
             create(&file, text).unwrap();
-            for line in [identity(&file).unwrap_err().line, psk(&file).unwrap_err().line] {
+            for line in
+                [identity(&file, &ours).unwrap_err().line, psk(&file, &ours).unwrap_err().line]
+            {
                 assert!(!line.contains("secret words") && !line.contains('\n'), "{line}");
             }
         }
-        assert!(identity(&directory.path().join("none")).unwrap_err().line.contains("key new"));
-        assert!(identity(directory.path()).unwrap_err().line.contains("no file"));
+        assert!(
+            identity(&directory.path().join("none"), &ours).unwrap_err().line.contains("key new")
+        );
+        assert!(identity(directory.path(), &ours).unwrap_err().line.contains("it is a folder"));
     }
 }

@@ -31,3 +31,8 @@ pub(crate) const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// A worker without progress at so many looks in a row is stalled. It blocks for a tenth of a second at most, so
 /// even a machine that is overloaded many times over makes progress in this time.
 pub(crate) const WORKER_STALLED_LOOKS: u32 = 5;
+
+/// The longest configuration that is read: 8,192 peers with every key take some 4 MiB.
+pub(crate) const CONFIG_BYTES_MAX: u64 = 16 << 20;
+/// The longest state file that is read: 8,192 slots take some 2 MiB.
+pub(crate) const STATE_BYTES_MAX: u64 = 16 << 20;

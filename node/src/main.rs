@@ -10,6 +10,7 @@ mod conform;
 mod demo;
 mod doctor;
 mod exit;
+mod files;
 mod journal;
 mod key;
 mod label_cmd;

@@ -41,13 +41,14 @@ use crate::{
     admin::{Answer, AttachWish, Control, Question, Server},
     config::{self, Config},
     exit::{Exit, Failure},
+    files::Opener,
     journal::{Entry, Journal},
     key,
     log::{Kind, Log},
     rights,
     run::{Idle, Running},
     show,
-    topology::{PortInfo, PortKind, Topology, assemble},
+    topology::{self, PortInfo, PortKind, Topology, assemble},
 };
 
 /// What a relay that is stopped says to its neighbours (wire.md W5-12): it ends by its operator's will.
@@ -135,13 +136,19 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     // Before any thread is started: what is said of one thread passes to those that it starts.
     let account = rights::account(&config)?;
     // Bound first: whoever starts a relay twice is told before anything else is touched.
-    let control = Control::bind(&config.control_socket)?;
+    let opener = Opener::new(account.as_ref());
+    let conflicts = topology::roles(&config, path, topology::workers(&config)?).conflicts();
+    if let Some(conflict) = conflicts.into_iter().next() {
+        return Err(Failure::new(Exit::Usage, conflict));
+    }
+    let control = Control::bind(&config.control_socket, &opener)?;
     let (mut inbox, letterbox) = Inbox::new(config.udp.len())?;
     on_signals(letterbox.clone())?;
 
     let said = &mut io::stdout();
     let _ = writeln!(said, "{}", headline(&config));
-    let mut topology = assemble(&config, letterbox.ringer.clone(), account.as_ref(), said)?;
+    let mut topology =
+        assemble(&config, letterbox.ringer.clone(), (account.as_ref(), &opener), said)?;
     let early = std::mem::take(&mut topology.events);
     let journal = Journal::default();
     // Not before: the thread is to have no rights that were given up.
@@ -513,7 +520,9 @@ impl Relay {
                 let mut spec = PeerSpec::discovered(name, peer_id, id);
                 spec.key = key;
                 spec.psk = match psk {
-                    Some(file) => key::psk(&file).map_err(|failure| failure.line)?,
+                    Some(file) => {
+                        key::psk(&file, &Opener::default()).map_err(|failure| failure.line)?
+                    }
                     None => Psk::NONE,
                 };
                 spec.at = at;

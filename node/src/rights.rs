@@ -8,7 +8,7 @@ use strowger_io::account::{Account, may_write_in};
 use crate::{
     config::{Config, RunAs},
     exit::{Exit, Failure},
-    state::StateFile,
+    files::Opener,
 };
 
 /// The account that the relay is to become, if any: asked before anything is opened, and before any
@@ -30,6 +30,7 @@ pub(crate) fn account(config: &Config) -> Result<Option<Account>, Failure> {
 pub(crate) fn give_up(
     config: &Config,
     account: &Account,
+    opener: &Opener,
     said: &mut dyn Write,
 ) -> Result<(), Failure> {
     let Account { name, user, group } = account;
@@ -37,9 +38,9 @@ pub(crate) fn give_up(
         let endpoints = config.unix.iter().map(|unix| unix.path.as_path());
         [config.control_socket.as_path()].into_iter().chain(endpoints)
     };
-    let state = config.state.iter().flat_map(|path| StateFile::files(path));
-    for path in sockets().map(Path::to_owned).chain(state.filter(|file| file.exists())) {
-        account.give(&path).map_err(|error| {
+    // All other files are in folders of the user's own, and were made as its own.
+    for path in sockets() {
+        opener.give(path).map_err(|error| {
             refused(&format_args!("{}: cannot be given to {name}: {error}", path.display()))
         })?;
     }

@@ -5,8 +5,7 @@
 //! The first line is `strowger-state VERSION CRC32 BYTES`, of the JSON object that follows it.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Write as _},
+    fs::File,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -19,6 +18,7 @@ use strowger_engine::{
 
 use crate::{
     exit::{Exit, Failure},
+    files::{self, Opener},
     run::Clock,
 };
 
@@ -51,6 +51,7 @@ impl StateFile {
     /// One line: it cannot be read, is damaged, or is that of a relay that runs.
     pub(crate) fn load(
         path: &Path,
+        opener: &Opener,
         switch: &mut Switch,
         clock: Clock,
     ) -> Result<(Self, Option<Snapshot>), Failure> {
@@ -60,14 +61,13 @@ impl StateFile {
                            of before lead elsewhere";
             Failure::new(Exit::Refused, format!("state file {shown}: {why}; {way_out}"))
         };
-        let lock = lock(path).map_err(|()| {
-            let line = format!("state file {shown}: another relay keeps its slots there and runs");
-            Failure::new(Exit::Refused, line)
-        })?;
-        let snapshot = match fs::read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        let lock = opener
+            .lock(path)
+            .map_err(|why| Failure::new(Exit::Refused, format!("state file {shown}: {why}")))?;
+        let snapshot = match opener.state(path) {
+            Ok(None) => None,
             Err(error) => return Err(refused(format!("cannot be read: {error}"))),
-            Ok(bytes) => Some(parse(&bytes).map_err(refused)?),
+            Ok(Some(bytes)) => Some(parse(&bytes).map_err(refused)?),
         };
         if let Some(snapshot) = &snapshot {
             switch.restore(snapshot, clock.now()).map_err(|why| match why {
@@ -85,16 +85,6 @@ impl StateFile {
         let (written, generation, stamps_until) = (Vec::new(), 0, 0);
         let kept = Self { path, written, generation, stamps_until, failed: None, _lock: lock };
         Ok((kept, snapshot))
-    }
-
-    /// The files by that name: what is kept, what takes its place, and whose it is.
-    pub(crate) fn files(path: &Path) -> [PathBuf; 3] {
-        let beside = |ending| {
-            let mut name = path.file_name().unwrap_or_default().to_owned();
-            name.push(ending);
-            path.with_file_name(name)
-        };
-        [path.to_owned(), beside(".new"), beside(".lock")]
     }
 
     /// Whether a number was given since the file was last written, or stamps come near what it says,
@@ -149,7 +139,7 @@ impl StateFile {
         {
             return None;
         }
-        let done = write(&self.path, &text(&snapshot));
+        let done = files::replace(&self.path, text(&snapshot).as_bytes());
         // Written or not, the relay goes on.
         switch.set_written(snapshot.generation);
         match done {
@@ -167,39 +157,6 @@ impl StateFile {
             )),
         }
     }
-}
-
-/// Takes the file for this process. Of its own, since the file itself is another one each time it is
-/// written. Where it cannot be made nothing can be written there, which is told when it is tried.
-///
-/// # Errors
-/// Another process has it.
-fn lock(path: &Path) -> Result<Option<File>, ()> {
-    let [_, _, lock] = StateFile::files(path);
-    let writable = OpenOptions::new().write(true).create(true).truncate(false).open(&lock);
-    // It may be another user's, of before: to be locked it need not be written.
-    let Ok(file) = writable.or_else(|_| File::open(&lock)) else { return Ok(None) };
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(()),
-        // A file system that knows no locks.
-        Err(TryLockError::Error(_)) => Ok(None),
-        Ok(()) => Ok(Some(file)),
-    }
-}
-
-/// The old file or the new one, whenever the power goes.
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let [_, temporary, _] = StateFile::files(path);
-    let written = File::create(&temporary).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    });
-    if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn called(who: &Who) -> String {
@@ -300,6 +257,8 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn some() -> Snapshot {
@@ -353,10 +312,10 @@ mod tests {
     fn a_file_that_cannot_be_written_stays_as_it_was() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("state");
-        write(&path, "old").expect("written");
+        files::replace(&path, b"old").expect("written");
         // Nobody can make a file under that name: there is a folder.
         fs::create_dir(folder.path().join("state.new")).expect("made");
-        write(&path, "new").expect_err("refused");
+        files::replace(&path, b"new").expect_err("refused");
         assert_eq!(fs::read_to_string(&path).expect("there"), "old");
     }
 }

@@ -2,6 +2,7 @@
 //! at start. It says what was chosen and why; it never forwards a frame itself.
 
 mod ethernet;
+mod roles;
 mod udp;
 
 use std::{
@@ -38,10 +39,11 @@ use strowger_io::{
 };
 
 use self::ethernet::Opening;
-pub(crate) use self::ethernet::Wire;
+pub(crate) use self::{ethernet::Wire, roles::roles};
 use crate::{
     config::{Config, Listener, UnixEndpoint},
     exit::{Exit, Failure},
+    files::Opener,
     key, rights,
     run::{Clock, Idle, Running, WorkerBell, start},
     state::StateFile,
@@ -192,7 +194,7 @@ pub(crate) struct MemoryUse {
 pub(crate) fn assemble(
     config: &Config,
     slow_path: Ringer,
-    account: Option<&Account>,
+    (account, opener): (Option<&Account>, &Opener),
     said: &mut dyn Write,
 ) -> Result<Topology, Failure> {
     let count = workers(config)?;
@@ -213,7 +215,7 @@ pub(crate) fn assemble(
     let _ = write!(said, "{memory}");
 
     // While the pools are still here: chunks of theirs are lent to the kernel.
-    let wires = ethernet::open_all(config, &mut pools)?;
+    let wires = ethernet::open_all(config, opener, &mut pools)?;
     let (mut switch, mut workers) = Switch::new(config.switch, pools)
         .map_err(|error| Failure::new(Exit::Usage, format!("the configuration: {error}")))?;
     let bells = bells(&mut switch, &mut workers)?;
@@ -222,19 +224,19 @@ pub(crate) fn assemble(
         worker.set_control_bell(bell.clone());
     }
     let clock = Clock::start();
-    let identity = identify(config, &mut switch, clock)?;
+    let identity = identify(config, opener, &mut switch, clock)?;
     if let Some(peer_id) = identity {
         let _ = writeln!(said, "identity: {peer_id}");
     }
-    let ports = plug(config, (count, wires), &mut switch, said)?;
+    let ports = plug(config, opener, (count, wires), &mut switch, said)?;
     let state = match &config.state {
-        Some(path) => Some(StateFile::load(path, &mut switch, clock)?),
+        Some(path) => Some(StateFile::load(path, opener, &mut switch, clock)?),
         None => None,
     };
-    attach(config, &mut switch, &ports, clock)?;
+    attach(config, opener, &mut switch, &ports, clock)?;
     // All that needs rights is open, and every key is read.
     if let Some(account) = account {
-        rights::give_up(config, account, said)?;
+        rights::give_up(config, account, opener, said)?;
     }
     let state = state.map(|(mut state, before)| {
         if let Some(before) = before {
@@ -261,9 +263,14 @@ pub(crate) fn assemble(
 }
 
 /// Says who the node is, where the configuration does.
-fn identify(config: &Config, switch: &mut Switch, clock: Clock) -> Result<Option<PeerId>, Failure> {
+fn identify(
+    config: &Config,
+    opener: &Opener,
+    switch: &mut Switch,
+    clock: Clock,
+) -> Result<Option<PeerId>, Failure> {
     let Some(identity) = &config.identity else { return Ok(None) };
-    let local = Local::new(&key::identity(&identity.key)?, identity.network);
+    let local = Local::new(&key::identity(&identity.key, opener)?, identity.network);
     let peer_id = local.identity().peer_id();
     let peering = PeeringConfig {
         local,
@@ -283,7 +290,11 @@ fn refused(what: &str, error: &io::Error) -> Failure {
     Failure::new(Exit::Refused, line)
 }
 
-fn workers(config: &Config) -> Result<usize, Failure> {
+/// How many workers there are to be.
+///
+/// # Errors
+/// One line: a core that this process may not use.
+pub(crate) fn workers(config: &Config) -> Result<usize, Failure> {
     let usable = usable_cores();
     if let Some(core) = config.cores.iter().flatten().find(|core| !usable.contains(core)) {
         let line = format!(
@@ -364,6 +375,7 @@ fn bells(switch: &mut Switch, workers: &mut [Worker]) -> Result<Vec<Doorbell>, F
 
 fn plug(
     config: &Config,
+    opener: &Opener,
     (workers, wires): (usize, Vec<Opening>),
     switch: &mut Switch,
     said: &mut dyn Write,
@@ -379,8 +391,9 @@ fn plug(
         is_met || is_sealed && (config.strangers.is_some() || !config.peers.is_empty())
     };
     for listener in &config.udp {
-        let udp::Opening { queues, reports, door, steered } = udp::open(listener, config, workers)
-            .map_err(|error| refused(format!("[[udp]] {}: {error}", listener.name)))?;
+        let udp::Opening { queues, reports, door, steered } =
+            udp::open(listener, config, opener, workers)
+                .map_err(|error| refused(format!("[[udp]] {}: {error}", listener.name)))?;
         let local = reports.first().map_or(listener.address, |report| report.local);
         let id = switch.plug_everywhere(queues).map_err(|error| refused(error.to_string()))?;
         if let Some(door) = door {
@@ -407,9 +420,11 @@ fn plug(
     }
     for UnixEndpoint { name, path, frame_bytes_max, worker, capture, .. } in &config.unix {
         let spec = UnixSpec { frame_bytes_max: *frame_bytes_max, ..UnixSpec::default() };
-        let port = UnixPort::listen(path, &spec)
+        let listening = opener.within(path, |_, _| Ok(UnixPort::listen(path, &spec)));
+        let port = listening
+            .map_err(|error| refused(format!("[[unix]] {name}: {}: {error}", path.display())))?
             .map_err(|error| refused(format!("[[unix]] {name}: {error}")))?;
-        let port = captured(Box::new(port), capture.as_deref())
+        let port = captured(Box::new(port), opener, capture.as_deref())
             .map_err(|error| refused(format!("[[unix]] {name}: {error}")))?;
         let id = switch.plug_at(*worker, port);
         let id = id.map_err(|error| refused(error.to_string()))?;
@@ -423,9 +438,14 @@ fn plug(
 }
 
 /// The port as it is, or behind a wrapper that writes what passes to a file.
-fn captured(port: Box<dyn Port>, path: Option<&Path>) -> Result<Box<dyn Port>, String> {
+fn captured(
+    port: Box<dyn Port>,
+    opener: &Opener,
+    path: Option<&Path>,
+) -> Result<Box<dyn Port>, String> {
     let Some(path) = path else { return Ok(port) };
-    let capture = Capture::to_file(port, path, &CaptureSpec::default());
+    let file = opener.capture(path);
+    let capture = file.and_then(|file| Capture::to_file(port, file, &CaptureSpec::default()));
     let capture = capture.map_err(|error| {
         format!("cannot capture to {}: {error}; choose another file", path.display())
     })?;
@@ -468,6 +488,7 @@ impl Wish {
 /// Pinned slots first, so that no other neighbour is given one of them.
 fn attach(
     config: &Config,
+    opener: &Opener,
     switch: &mut Switch,
     ports: &[PortInfo],
     clock: Clock,
@@ -477,7 +498,7 @@ fn attach(
         let port = ports[peer.listener].id;
         let mut spec = PeerSpec::discovered(&peer.name, peer.identity, port);
         spec.key = peer.key;
-        spec.psk = peer.psk.as_ref().map_or(Ok(Psk::NONE), |file| key::psk(file))?;
+        spec.psk = peer.psk.as_ref().map_or(Ok(Psk::NONE), |file| key::psk(file, opener))?;
         spec.at = peer.address;
         spec.slot = peer.slot;
         spec.rights = peer.rights;

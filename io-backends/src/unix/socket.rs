@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::ListenError;
+use crate::folder::set_socket_mode;
 
 /// A packet's header on the socket: the number of a slot, big-endian.
 pub(super) const HEADER_BYTES: usize = 4;
@@ -48,11 +49,11 @@ impl Listener {
             remove_if_stale(path, &at)?;
             at.bind(&fd).map_err(failed("bind"))?;
         }
-        set_mode(path, mode).map_err(failed("set the mode of"))?;
+        // What the umask took away.
+        let made = set_socket_mode(path, mode).map_err(failed("set the mode of"))?;
         // SAFETY: no pointers are passed, and the descriptor is ours.
         check(unsafe { libc::listen(fd.as_raw_fd(), 8) }).map_err(failed("listen on"))?;
-        let made = std::fs::symlink_metadata(path).map_err(failed("look at"))?;
-        Ok(Self { fd, path: path.into(), file: (made.dev(), made.ino()) })
+        Ok(Self { fd, path: path.into(), file: made.id })
     }
 
     /// The next client, if one waits.
@@ -106,11 +107,6 @@ fn remove_if_stale(path: &Path, at: &SocketName) -> Result<(), ListenError> {
     }
 }
 
-fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-}
-
 /// Connects to the socket at `path`.
 pub(super) fn connect(path: &Path) -> io::Result<OwnedFd> {
     let fd = seqpacket()?;
@@ -121,8 +117,27 @@ pub(super) fn connect(path: &Path) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Whether somebody listens at a stream socket's file. It does not wait, as a connection does that finds the queue
+/// of the listener full.
+///
+/// # Errors
+/// The kernel's, when it cannot be found out.
+pub fn is_served(path: &Path) -> io::Result<bool> {
+    let at = SocketName::new(path)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path is too long"))?;
+    match at.connect(&socket(libc::SOCK_STREAM)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        Ok(_) | Err(_) => Ok(true),
+    }
+}
+
 fn seqpacket() -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_SEQPACKET | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    socket(libc::SOCK_SEQPACKET)
+}
+
+fn socket(kind: i32) -> io::Result<OwnedFd> {
+    let kind = kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers are passed.
     let fd = check(unsafe { libc::socket(libc::AF_UNIX, kind, 0) })?;
     // SAFETY: the descriptor was just made for us, and nobody else knows it.

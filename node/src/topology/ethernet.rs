@@ -17,6 +17,7 @@ use super::{Need, SENDS_WAITING, captured, of_worker};
 use crate::{
     config::{Config, Ethernet, Queues},
     exit::{Exit, Failure},
+    files::Opener,
 };
 
 /// Where beacons go, and how they begin (wire.md W10-6).
@@ -106,12 +107,16 @@ pub(super) fn needs(config: &Config, workers: usize) -> Vec<Need> {
 }
 
 /// Opens all interfaces, each queue with the pool of the worker that owns it.
-pub(super) fn open_all(config: &Config, pools: &mut [Pool]) -> Result<Vec<Opening>, Failure> {
+pub(super) fn open_all(
+    config: &Config,
+    opener: &Opener,
+    pools: &mut [Pool],
+) -> Result<Vec<Opening>, Failure> {
     let Some(first) = pools.first() else { return Ok(Vec::new()) };
     let mut arena = Arena::of(first);
     let mut opened: Vec<Opening> = Vec::new();
     for ethernet in &config.ethernet {
-        let opening = open_one(ethernet, config.switch.slot_max + 1, &mut arena, pools)
+        let opening = open_one(ethernet, config.switch.slot_max + 1, opener, &mut arena, pools)
             .and_then(|opening| check(config, ethernet, opening))
             .map_err(|why| {
                 let line = format!(
@@ -129,6 +134,7 @@ pub(super) fn open_all(config: &Config, pools: &mut [Pool]) -> Result<Vec<Openin
 fn open_one(
     ethernet: &Ethernet,
     neighbours_max: u32,
+    opener: &Opener,
     arena: &mut Arena,
     pools: &mut [Pool],
 ) -> Result<Opening, String> {
@@ -174,7 +180,7 @@ fn open_one(
         info.gone.push(port.gone().clone());
         info.tallies.push(port.tally().clone());
         info.reports.push(report);
-        queues.push((worker, boxed(ethernet, port, worker, workers)?));
+        queues.push((worker, boxed(ethernet, port, opener, worker, workers)?));
         if rung == Rung::Packet {
             if ethernet.queues == Queues::All && workers > 1 {
                 info.notes.push(format!(
@@ -190,6 +196,7 @@ fn open_one(
 fn boxed(
     ethernet: &Ethernet,
     port: EtherPort,
+    opener: &Opener,
     worker: usize,
     workers: usize,
 ) -> Result<Box<dyn Port>, String> {
@@ -197,7 +204,7 @@ fn boxed(
         Queues::One { .. } => file.to_owned(),
         Queues::All => of_worker(file, worker, workers),
     });
-    captured(Box::new(port), path.as_deref())
+    captured(Box::new(port), opener, path.as_deref())
 }
 
 /// What is to be said, or refused, of an interface as a whole.

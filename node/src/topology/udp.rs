@@ -6,7 +6,10 @@ use strowger_frame::{Address, BURST_MAX, Pool, PoolSpec, Port};
 use strowger_io::udp::{Opened, Refusal, Report, Steered, UdpSpec, open_steered, worker_of};
 
 use super::{beside, captured, of_worker};
-use crate::config::{Config, Listener};
+use crate::{
+    config::{Config, Listener},
+    files::Opener,
+};
 
 /// A door's memory: a burst that the socket is ready for, one that is being read, and an answer.
 pub(super) const DOOR_MEMORY: PoolSpec =
@@ -30,6 +33,7 @@ pub(super) fn has_doors(config: &Config) -> bool {
 pub(super) fn open(
     listener: &Listener,
     config: &Config,
+    opener: &Opener,
     workers: usize,
 ) -> Result<Opening, String> {
     let has_door = has_doors(config);
@@ -48,17 +52,17 @@ pub(super) fn open(
     for (worker, one) in opened.into_iter().enumerate() {
         let (queue, report) = one.boxed();
         let path = listener.capture.as_deref().map(|path| of_worker(path, worker, workers));
-        queues.push(captured(queue, path.as_deref())?);
+        queues.push(captured(queue, opener, path.as_deref())?);
         reports.push(report);
     }
     let (door, steered) = match slow {
-        Ok(slow) => (Some(door(slow, listener)?), Some(Ok(()))),
+        Ok(slow) => (Some(door(slow, listener, opener)?), Some(Ok(()))),
         Err(refusal) => (None, has_door.then_some(Err(refusal))),
     };
     Ok(Opening { queues, reports, door, steered })
 }
 
-fn door(slow: Opened, listener: &Listener) -> Result<Door, String> {
+fn door(slow: Opened, listener: &Listener, opener: &Opener) -> Result<Door, String> {
     let path = listener.capture.as_deref().map(|path| beside(path, "handshakes"));
     let pool =
         Pool::new(&DOOR_MEMORY).map_err(|error| format!("memory for handshakes: {error}"))?;
@@ -66,5 +70,5 @@ fn door(slow: Opened, listener: &Listener) -> Result<Door, String> {
         Address::Udp(at) => worker_of(at, workers),
         Address::Only | Address::Ether(_) => 0,
     };
-    Ok(Door { port: captured(slow.boxed().0, path.as_deref())?, pool, worker_of })
+    Ok(Door { port: captured(slow.boxed().0, opener, path.as_deref())?, pool, worker_of })
 }

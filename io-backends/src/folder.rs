@@ -1,0 +1,483 @@
+//! A folder that was reached step by step, and the files in it: opened, replaced and removed by its descriptor, so
+//! that no symbolic link of another user leads elsewhere and nothing but a regular file is opened. It never decides
+//! which files a process wants.
+//!
+//! A path is walked from the root (or the current folder) on. A symbolic link on the way is followed if it is root's
+//! or this user's; one of another user is refused. [`Folder::is_ours`] says whether all folders on the way are
+//! such that only root and this user can change what they name.
+
+use std::{
+    collections::VecDeque,
+    ffi::{CStr, CString, OsStr, OsString},
+    fs::File,
+    io,
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::{
+            ffi::{OsStrExt as _, OsStringExt as _},
+            fs::MetadataExt as _,
+        },
+    },
+    path::{Component, Path, PathBuf},
+};
+
+/// Symbolic links on one way: what the kernel follows, too.
+const LINKS_MAX: usize = 40;
+/// The write permissions of group and others.
+const OTHERS_WRITE: u32 = 0o022;
+/// Of a folder: only the owner of an entry renames or removes it.
+const STICKY: u32 = 0o1000;
+
+/// A folder, open, and how it was reached.
+#[derive(Debug)]
+pub struct Folder {
+    at: OwnedFd,
+    found: Found,
+    /// Only root and this user can have led the way here.
+    reached: bool,
+}
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// It is there, and is read. A last symbolic link is followed as those on the way are.
+    Read,
+    /// It is read and written, and made where it is not there, for its owner alone.
+    Keep,
+    /// It must not be there, and is made for its owner alone.
+    New,
+}
+
+/// What stands under a name, as far as it matters who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its device and inode: what tells two files apart.
+    pub id: (u64, u64),
+    /// Its owner.
+    pub owner: u32,
+    /// Its type and mode.
+    pub mode: u32,
+}
+
+impl Found {
+    /// Whether it is a file as others are: no folder, link, pipe, socket or device.
+    pub fn is_regular(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFREG
+    }
+
+    /// Whether it is a symbolic link.
+    pub fn is_link(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFLNK
+    }
+
+    /// What it is, for people.
+    pub fn kind(&self) -> &'static str {
+        match self.mode & libc::S_IFMT {
+            libc::S_IFREG => "a regular file",
+            libc::S_IFDIR => "a folder",
+            libc::S_IFLNK => "a symbolic link",
+            libc::S_IFIFO => "a pipe",
+            libc::S_IFSOCK => "a socket",
+            _ => "a device",
+        }
+    }
+}
+
+impl Folder {
+    /// Walks to the folder that a path's last name stands in.
+    ///
+    /// # Errors
+    /// The kernel's; `PermissionDenied` for a symbolic link of another user on the way.
+    pub fn of(path: &Path) -> io::Result<(Self, OsString)> {
+        let (folder, mut names) = Self::walk(path)?;
+        match names.pop_front() {
+            Some(name) => Ok((folder, name)),
+            None => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no path of a file")),
+        }
+    }
+
+    /// Walks to the last folder of a path, and gives back the last name, which is not looked at.
+    fn walk(path: &Path) -> io::Result<(Self, VecDeque<OsString>)> {
+        let mut names = VecDeque::new();
+        if path.is_relative() {
+            names.extend(names_of(&std::env::current_dir()?));
+        }
+        names.extend(names_of(path));
+        let is_file = matches!(path.components().next_back(), Some(Component::Normal(_)));
+        if !is_file || path.as_os_str().as_bytes().ends_with(b"/") {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no path of a file"));
+        }
+        let me = file_user();
+        let mut folder = Self::root()?;
+        let mut links = 0;
+        while names.len() > 1 {
+            let Some(name) = names.pop_front() else { break };
+            let next = open_at(&folder.at, &name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+            let found = found(&File::from(next.try_clone()?))?;
+            let is_kept = folder.keeps(&found, me);
+            if found.is_link() {
+                if !is_owner(found.owner, me) {
+                    let text = format!(
+                        "{} on the way is a symbolic link of user {}",
+                        name.display(),
+                        found.owner
+                    );
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+                }
+                links += 1;
+                if links > LINKS_MAX {
+                    return Err(io::Error::from_raw_os_error(libc::ELOOP));
+                }
+                let target = PathBuf::from(read_link(&next)?);
+                if target.is_absolute() {
+                    folder = Self::root()?;
+                }
+                folder.reached &= is_kept;
+                for name in names_of(&target).into_iter().rev() {
+                    names.push_front(name);
+                }
+                continue;
+            }
+            if found.mode & libc::S_IFMT != libc::S_IFDIR {
+                return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
+            }
+            folder = Self { at: next, found, reached: is_kept };
+        }
+        Ok((folder, names))
+    }
+
+    fn root() -> io::Result<Self> {
+        let at = File::from(open_path(c"/")?);
+        Ok(Self { found: found(&at)?, at: at.into(), reached: true })
+    }
+
+    /// Whether only root and this user can have put this entry here, and can take it away.
+    fn keeps(&self, entry: &Found, me: u32) -> bool {
+        // Where everybody makes names, but takes away only their own, an entry is its owner's.
+        let is_sticky = self.found.mode & STICKY != 0 && is_owner(self.found.owner, me);
+        self.reached && (self.is_closed(me) || is_sticky && is_owner(entry.owner, me))
+    }
+
+    /// Whether only root and this user make, rename and remove names in it.
+    fn is_closed(&self, me: u32) -> bool {
+        is_owner(self.found.owner, me) && self.found.mode & OTHERS_WRITE == 0
+    }
+
+    /// Whether only root and this user can change what stands in it, and how it is reached.
+    pub fn is_ours(&self) -> bool {
+        self.reached && self.is_closed(file_user())
+    }
+
+    /// The user whose folder it is.
+    pub fn owner(&self) -> u32 {
+        self.found.owner
+    }
+
+    /// What stands under a name; a symbolic link is not followed.
+    ///
+    /// # Errors
+    /// The kernel's: `NotFound` where there is nothing.
+    pub fn find(&self, name: &OsStr) -> io::Result<Found> {
+        found(&File::from(open_at(&self.at, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?))
+    }
+
+    /// Opens a regular file. It never waits, as for the other end of a pipe, and follows no link but for reading
+    /// (see [`How::Read`]).
+    ///
+    /// # Errors
+    /// The kernel's; `InvalidInput` for what is no regular file, or has a second name elsewhere.
+    pub fn open(&self, name: &OsStr, how: How) -> io::Result<(File, Found)> {
+        // Looked at first: to open a device may do something already.
+        let before = match self.find(name) {
+            Ok(found) if found.is_link() && how == How::Read => return self.open_linked(name),
+            Ok(found) if !found.is_regular() && how != How::New => return Err(unwanted(&found)),
+            Ok(found) => Some(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && how != How::Read => None,
+            Err(error) => return Err(error),
+        };
+        let flags = match how {
+            How::Read => libc::O_RDONLY,
+            How::Keep => libc::O_RDWR | libc::O_CREAT,
+            How::New => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
+        };
+        let flags = flags | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = File::from(open_at(&self.at, name, flags, 0o600)?);
+        let found = found(&file)?;
+        if !found.is_regular() {
+            return Err(unwanted(&found));
+        }
+        if before.is_some_and(|before| before.id != found.id) {
+            return Err(io::Error::other("another file took its place while it was opened"));
+        }
+        // A second name: the file is in another folder, too, which was not walked to.
+        if how != How::Read && file.metadata()?.nlink() > 1 {
+            let text = "it has another name, too (a hard link)";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        Ok((file, found))
+    }
+
+    /// Follows a last symbolic link, as those on the way are followed.
+    fn open_linked(&self, name: &OsStr) -> io::Result<(File, Found)> {
+        let mut names = VecDeque::from([name.to_owned()]);
+        let (mut folder, mut links) = (Self { at: self.at.try_clone()?, ..*self }, 0);
+        loop {
+            let Some(name) = names.pop_front() else {
+                return Err(io::Error::from_raw_os_error(libc::ENOENT));
+            };
+            let link = open_at(&folder.at, &name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+            let found = found(&File::from(link.try_clone()?))?;
+            if !found.is_link() {
+                return folder.open(&name, How::Read);
+            }
+            links += 1;
+            if !is_owner(found.owner, file_user()) || links > LINKS_MAX {
+                let text = format!("it is a symbolic link of user {}", found.owner);
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+            }
+            let target = PathBuf::from(read_link(&link)?);
+            let target = if target.is_absolute() { target } else { folder.path()?.join(target) };
+            (folder, names) = Self::walk(&target)?;
+        }
+    }
+
+    /// Where it is now, as the kernel says.
+    fn path(&self) -> io::Result<PathBuf> {
+        std::fs::read_link(format!("/proc/self/fd/{}", self.at.as_raw_fd()))
+    }
+
+    /// Whether this thread may make and remove names in it.
+    ///
+    /// # Errors
+    /// The kernel's reason why not.
+    pub fn may_write(&self) -> io::Result<()> {
+        let (at, wanted) = (self.at.as_raw_fd(), libc::W_OK | libc::X_OK);
+        // SAFETY: the name ends in zero; the descriptor is ours.
+        check(unsafe { libc::faccessat(at, c".".as_ptr(), wanted, libc::AT_EACCESS) }).map(drop)
+    }
+
+    /// Gives a file another name in this folder, whatever had that name.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        let (from, to) = (c_name(from)?, c_name(to)?);
+        let at = self.at.as_raw_fd();
+        // SAFETY: both names end in zero and live through the call; the descriptor is ours.
+        check(unsafe { libc::renameat(at, from.as_ptr(), at, to.as_ptr()) }).map(drop)
+    }
+
+    /// Removes a name that is no folder's.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn remove(&self, name: &OsStr) -> io::Result<()> {
+        let name = c_name(name)?;
+        // SAFETY: the name ends in zero and lives through the call; the descriptor is ours.
+        check(unsafe { libc::unlinkat(self.at.as_raw_fd(), name.as_ptr(), 0) }).map(drop)
+    }
+
+    /// Has what was made, renamed and removed in it on disk.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn sync(&self) -> io::Result<()> {
+        File::from(open_at(&self.at, OsStr::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0)?)
+            .sync_all()
+    }
+
+    /// Gives a name's file to a user and a group. A symbolic link itself is given.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn give(&self, name: &OsStr, user: u32, group: u32) -> io::Result<()> {
+        let name = c_name(name)?;
+        let (at, flag) = (self.at.as_raw_fd(), libc::AT_SYMLINK_NOFOLLOW);
+        // SAFETY: the name ends in zero and lives through the call; the descriptor is ours.
+        check(unsafe { libc::fchownat(at, name.as_ptr(), user, group, flag) }).map(drop)
+    }
+}
+
+/// Sets the mode of a socket's file that this user has just made. A file that has taken its place is left alone.
+///
+/// # Errors
+/// The kernel's; `InvalidInput` if there is another file by now.
+pub fn set_socket_mode(path: &Path, mode: u32) -> io::Result<Found> {
+    let (folder, name) = Folder::of(path)?;
+    let at = open_at(&folder.at, &name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+    let found = found(&File::from(at.try_clone()?))?;
+    if found.mode & libc::S_IFMT != libc::S_IFSOCK || found.owner != file_user() {
+        return Err(unwanted(&found));
+    }
+    if found.mode & 0o777 != mode {
+        // By the descriptor, since `fchmodat` follows links, and `fchmod` takes no such descriptor.
+        let by_descriptor = CString::new(format!("/proc/self/fd/{}", at.as_raw_fd()))?;
+        // SAFETY: the path ends in zero and lives through the call.
+        check(unsafe { libc::chmod(by_descriptor.as_ptr(), mode) })?;
+    }
+    Ok(found)
+}
+
+/// The user by whose rights this thread opens files.
+pub fn file_user() -> u32 {
+    // SAFETY: takes a number. One that is no user changes nothing, and the answer is who it is.
+    let user = unsafe { libc::setfsuid(u32::MAX) };
+    user as u32
+}
+
+fn is_owner(owner: u32, me: u32) -> bool {
+    owner == 0 || owner == me
+}
+
+fn unwanted(found: &Found) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("it is {}", found.kind()))
+}
+
+fn names_of(path: &Path) -> VecDeque<OsString> {
+    let names = path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsString::from("..")),
+        Component::Prefix(_) | Component::RootDir | Component::CurDir => None,
+    });
+    names.collect()
+}
+
+fn found(file: &File) -> io::Result<Found> {
+    let metadata = file.metadata()?;
+    let id = (metadata.dev(), metadata.ino());
+    Ok(Found { id, owner: metadata.uid(), mode: metadata.mode() })
+}
+
+fn read_link(link: &OwnedFd) -> io::Result<OsString> {
+    let mut target = vec![0; libc::PATH_MAX as usize];
+    let (at, len) = (target.as_mut_ptr().cast(), target.len());
+    // SAFETY: `at` has `len` bytes to be written; the name is empty, so the descriptor itself is meant.
+    let read = unsafe { libc::readlinkat(link.as_raw_fd(), c"".as_ptr(), at, len) };
+    if read < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    target.truncate(read as usize);
+    Ok(OsString::from_vec(target))
+}
+
+fn c_name(name: &OsStr) -> io::Result<CString> {
+    CString::new(name.as_bytes()).map_err(io::Error::from)
+}
+
+fn open_path(path: &CStr) -> io::Result<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    // SAFETY: the path ends in zero and lives through the call.
+    let fd = check(unsafe { libc::open(path.as_ptr(), flags) })?;
+    // SAFETY: the descriptor was just made for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn open_at(folder: &OwnedFd, name: &OsStr, flags: i32, mode: libc::mode_t) -> io::Result<OwnedFd> {
+    let name = c_name(name)?;
+    let (at, flags) = (folder.as_raw_fd(), flags | libc::O_CLOEXEC);
+    // SAFETY: the name ends in zero and lives through the call; the descriptor is open.
+    let fd = check(unsafe { libc::openat(at, name.as_ptr(), flags, mode) })?;
+    // SAFETY: the descriptor was just made for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn check(told: i32) -> io::Result<i32> {
+    if told < 0 { Err(io::Error::last_os_error()) } else { Ok(told) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    /// A folder that goes with its owner.
+    struct Temporary(PathBuf);
+
+    impl Drop for Temporary {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn folder(name: &str) -> (Temporary, PathBuf) {
+        let path = std::env::temp_dir().join(format!("strowger-{name}-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        let path = path.canonicalize().unwrap();
+        (Temporary(path.clone()), path)
+    }
+
+    fn open(path: &Path, how: How) -> io::Result<(File, Found)> {
+        let (folder, name) = Folder::of(path)?;
+        folder.open(&name, how)
+    }
+
+    #[test]
+    fn a_link_a_pipe_and_a_second_name_are_not_opened_for_writing() {
+        let (_directory, path) = folder("kinds");
+        let target = path.join("target");
+        fs::write(&target, "kept").unwrap();
+        std::os::unix::fs::symlink(&target, path.join("link")).unwrap();
+        std::os::unix::fs::symlink(path.join("none"), path.join("dangling")).unwrap();
+        let pipe = CString::new(path.join("pipe").as_os_str().as_bytes()).unwrap();
+        // SAFETY: the path ends in zero and lives through the call.
+        assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
+        for name in ["link", "dangling", "pipe"] {
+            for how in [How::Keep, How::New] {
+                assert!(open(&path.join(name), how).is_err(), "{name} {how:?}");
+            }
+        }
+        assert!(!path.join("none").exists() && fs::read_to_string(&target).unwrap() == "kept");
+        assert!(open(&path.join("pipe"), How::Read).is_err(), "it does not wait, either");
+        assert!(open(&path, How::Read).is_err(), "a folder");
+        let mut text = String::new();
+        let (mut file, _) = open(&path.join("link"), How::Read).expect("our own link");
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "kept");
+        fs::hard_link(&target, path.join("second")).unwrap();
+        assert!(open(&path.join("second"), How::Keep).is_err());
+        assert!(open(&target, How::New).is_err(), "it is there");
+        let (_, found) = open(&path.join("made"), How::Keep).unwrap();
+        assert_eq!(found.mode & 0o7777, 0o600);
+        assert_eq!(open(&path.join("made"), How::Keep).unwrap().1.id, found.id);
+    }
+
+    #[test]
+    fn links_are_followed_on_the_way_and_a_ring_of_them_ends() {
+        let (_directory, path) = folder("links");
+        fs::create_dir_all(path.join("a/b")).unwrap();
+        fs::write(path.join("a/b/file"), "x").unwrap();
+        std::os::unix::fs::symlink("a/../a/b", path.join("relative")).unwrap();
+        std::os::unix::fs::symlink(path.join("relative"), path.join("absolute")).unwrap();
+        std::os::unix::fs::symlink("ring", path.join("ring")).unwrap();
+        let at = |name: &str| open(&path.join(name), How::Read).map(|(_, found)| found.id);
+        let id = at("a/b/file").unwrap();
+        for name in ["relative/file", "absolute/file", "a/b/../b/file"] {
+            assert_eq!(at(name).unwrap(), id, "{name}");
+        }
+        for name in ["ring/file", "ring", "a/b/file/further", "none/file"] {
+            assert!(at(name).is_err(), "{name}");
+        }
+        for no_file in ["/", "..", "", "a/", "a/.."] {
+            assert!(Folder::of(Path::new(no_file)).is_err(), "{no_file}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_others_can_change_is_not_ours() {
+        let (_directory, path) = folder("closed");
+        let is_ours = |name: &str| Folder::of(&path.join(name)).unwrap().0.is_ours();
+        fs::create_dir_all(path.join("a/b")).unwrap();
+        let set = |name: &str, mode| {
+            fs::set_permissions(path.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        // The folder of temporary files is everybody's, and keeps the entries of each.
+        assert!(is_ours("a/b/file"));
+        for (mode, ours) in [(0o775, false), (0o757, false), (0o1777, true), (0o755, true)] {
+            set("a", mode);
+            assert_eq!(is_ours("a/b/file"), ours, "{mode:o}");
+        }
+        set("a", 0o1777);
+        assert!(!is_ours("a/file"), "everybody can make it");
+    }
+}

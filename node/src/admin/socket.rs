@@ -1,0 +1,97 @@
+//! The control socket's file: bound for this user alone, and removed again. It reads no request.
+
+use std::{
+    fs, io,
+    os::unix::{
+        fs::{FileTypeExt as _, MetadataExt as _},
+        net::UnixListener,
+    },
+    path::{Path, PathBuf},
+};
+
+use strowger_io::{folder, unix};
+
+use crate::{
+    exit::{Exit, Failure},
+    files::Opener,
+};
+
+/// A bound control socket. Its file goes when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(super) listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode of the file that we made.
+    file: (u64, u64),
+}
+
+impl Control {
+    /// Binds the socket with mode 0600. The socket of a relay that is no more is removed.
+    ///
+    /// # Errors
+    /// One line: a relay runs there, a file is in the way, no rights.
+    pub(crate) fn bind(path: &Path, opener: &Opener) -> Result<Self, Failure> {
+        let bound = opener.within(path, |_, _| Ok(Self::bind_here(path)));
+        bound.unwrap_or_else(|error| {
+            let shown = path.display();
+            Err(Failure::new(Exit::Refused, format!("control socket {shown}: {error}")))
+        })
+    }
+
+    fn bind_here(path: &Path) -> Result<Self, Failure> {
+        let shown = path.display();
+        let refused = |what: &str, error: &io::Error| {
+            let line = format!(
+                "control socket {shown}: cannot {what}: {error}; choose another with [control] \
+                 socket"
+            );
+            Failure::new(Exit::Refused, line)
+        };
+        clear_way(path)?;
+        let listener = UnixListener::bind(path).map_err(|error| refused("bind", &error))?;
+        let made = folder::set_socket_mode(path, 0o600);
+        let file = made.map_err(|error| refused("set its mode", &error))?.id;
+        let control = Self { listener, path: path.to_owned(), file };
+        let listener = &control.listener;
+        listener.set_nonblocking(true).map_err(|error| refused("unblock", &error))?;
+        // Whoever came in before the mode was set is not let in.
+        while listener.accept().is_ok() {}
+        Ok(control)
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // Another relay may have its socket there by now.
+        let is_ours = |file: fs::Metadata| (file.dev(), file.ino()) == self.file;
+        if fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Removes the socket of a relay that is no more.
+fn clear_way(path: &Path) -> Result<(), Failure> {
+    let shown = path.display();
+    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !found.file_type().is_socket() {
+        let line = format!(
+            "control socket {shown}: a file is in the way that is no socket; move it, or choose \
+             another with [control] socket"
+        );
+        return Err(Failure::new(Exit::Refused, line));
+    }
+    match unix::is_served(path) {
+        Ok(false) => {
+            let _ = fs::remove_file(path);
+            Ok(())
+        }
+        Ok(true) | Err(_) => {
+            let line = format!(
+                "control socket {shown}: a relay runs there already; stop it, or choose another \
+                 with [control] socket"
+            );
+            Err(Failure::new(Exit::Refused, line))
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! Every file that the command opens, makes, locks, renames or removes. It follows no symbolic link of another user,
+//! opens nothing but regular files, never waits for the other end of a pipe, and lets one file have one purpose.
+//!
+//! # A folder that the later user may change
+//! A relay that root starts, and that becomes another user (`[process]`), is not to do with root's rights what that
+//! user asks it to do by symbolic links, hard links and pipes in a folder of its own. In a folder that only root can
+//! change, [`Opener`] uses root's rights, and what is made is given to the user; in any other folder it uses the
+//! user's rights on files (`setfsuid`), so that the kernel decides.
+//!
+//! | role | opened | a last symbolic link |
+//! |---|---|---|
+//! | configuration | for reading, as it stands on the command line | followed |
+//! | key, psk | for reading; mode 0600, of root, this user or the later one | followed if it is root's or ours |
+//! | state | for reading, and replaced by rename | refused |
+//! | state.lock, captures | for writing, mode 0600 | refused |
+//! | new keys | made, never overwritten, mode 0600 | refused |
+//! | sockets | made by bind, mode 0600 | refused |
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    ffi::{OsStr, OsString},
+    fmt,
+    fs::{self, File, Permissions, TryLockError},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use strowger_io::{
+    account::Account,
+    folder::{Folder, Found, How, file_user},
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    exit::{Exit, Failure},
+    limits::{CONFIG_BYTES_MAX, STATE_BYTES_MAX},
+};
+
+/// Only its owner reads and writes it.
+const MODE: u32 = 0o600;
+/// What group and others may not have.
+const OTHERS: u32 = 0o077;
+/// How a pcapng file begins: the type of its first block.
+const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+
+/// What a file is for. One file has one role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Configuration,
+    Key,
+    Psk,
+    State,
+    /// Takes the place of the state file.
+    StateNew,
+    StateLock,
+    /// Of the section with this title and name.
+    Capture(String),
+    Control,
+    Unix(String),
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Configuration => f.write_str("the configuration"),
+            Self::Key => f.write_str("the key of [identity]"),
+            Self::Psk => f.write_str("a psk"),
+            Self::State => f.write_str("the state file"),
+            Self::StateNew => f.write_str("the new state file, until it is whole"),
+            Self::StateLock => f.write_str("the lock of the state file"),
+            Self::Capture(of) => write!(f, "the capture of {of}"),
+            Self::Control => f.write_str("the control socket"),
+            Self::Unix(name) => write!(f, "the socket of [[unix]] {name}"),
+        }
+    }
+}
+
+/// A name beside a file: `state` and `.lock` give `state.lock`.
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+/// Files of a configuration, and with which of them no other may be the same.
+#[derive(Debug, Default)]
+pub(crate) struct Roles(Vec<(Role, PathBuf)>);
+
+impl Roles {
+    /// Adds a file. A file that is not there yet has a role, too.
+    pub(crate) fn add(&mut self, role: Role, path: impl Into<PathBuf>) {
+        self.0.push((role, path.into()));
+    }
+
+    /// Which files have two roles, a line each, by resolved path or by device and inode.
+    pub(crate) fn conflicts(&self) -> Vec<String> {
+        let mut by_path: HashMap<PathBuf, &Role> = HashMap::new();
+        let mut by_id: HashMap<(u64, u64), &Role> = HashMap::new();
+        let mut lines = Vec::new();
+        for (role, path) in &self.0 {
+            let id = fs::metadata(path).ok().map(|there| (there.dev(), there.ino()));
+            let first = by_path.get(&resolved(path)).or_else(|| by_id.get(&id?)).copied();
+            match first {
+                // Links may share a psk.
+                Some(Role::Psk) if *role == Role::Psk => {}
+                Some(first) => lines.push(format!(
+                    "{role}: {} is {first}, too; a file has one purpose: choose another path",
+                    path.display()
+                )),
+                None => {
+                    by_path.insert(resolved(path), role);
+                    if let Some(id) = id {
+                        by_id.insert(id, role);
+                    }
+                }
+            }
+        }
+        lines
+    }
+}
+
+/// The path without links and dots in its folder, as far as that is there.
+fn resolved(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    folder.join(path.file_name().unwrap_or_default())
+}
+
+/// Opens what a relay keeps open, while it still has the rights that it started with.
+#[derive(Debug, Default)]
+pub(crate) struct Opener {
+    account: Option<Account>,
+    /// Files that are open, by device and inode, with their paths.
+    opened: RefCell<HashMap<(u64, u64), PathBuf>>,
+}
+
+impl Opener {
+    /// One for a relay that becomes this account, if any.
+    pub(crate) fn new(account: Option<&Account>) -> Self {
+        Self { account: account.cloned(), opened: RefCell::default() }
+    }
+
+    /// Does something with a name in its folder, with the rights that the folder calls for. It must start no thread.
+    ///
+    /// # Errors
+    /// The kernel's, or those of `what`.
+    pub(crate) fn within<T>(
+        &self,
+        path: &Path,
+        what: impl FnOnce(&Folder, &OsStr) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let walked = Folder::of(path);
+        let Some(account) = &self.account else {
+            let (folder, name) = walked?;
+            return what(&folder, &name);
+        };
+        match walked {
+            Ok((folder, name)) if folder.is_ours() => what(&folder, &name),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
+            // The user may have links of its own on the way.
+            Ok(_) | Err(_) => {
+                let done = account.with_its_files(|| {
+                    let (folder, name) = Folder::of(path)?;
+                    what(&folder, &name)
+                });
+                done.map_err(|error| io::Error::other(error.to_string()))?
+            }
+        }
+    }
+
+    /// Gives a socket to the account, where root had to make it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn give(&self, path: &Path) -> io::Result<()> {
+        let Some(account) = &self.account else { return Ok(()) };
+        let (folder, name) = Folder::of(path)?;
+        // In any other folder it was made as the account's.
+        if folder.is_ours() { folder.give(&name, account.user, account.group) } else { Ok(()) }
+    }
+
+    /// Opens a file to be written by this relay alone, made where it is not there, with mode 0600.
+    fn keep(&self, path: &Path) -> io::Result<File> {
+        let file = self.within(path, |folder, name| {
+            let (file, found) = folder.open(name, How::Keep)?;
+            self.check_owner(&found)?;
+            if found.mode & 0o777 != MODE {
+                file.set_permissions(Permissions::from_mode(MODE))?;
+            }
+            Ok((file, found))
+        });
+        let (file, found) = file?;
+        if let Some(other) = self.opened.borrow_mut().insert(found.id, path.to_owned()) {
+            let text = format!("it is open already, as {}", other.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        Ok(file)
+    }
+
+    /// Makes or overwrites a capture. A file with anything else in it is left as it is.
+    ///
+    /// # Errors
+    /// The kernel's; `InvalidInput` for what is no capture.
+    pub(crate) fn capture(&self, path: &Path) -> io::Result<File> {
+        let mut file = self.keep(path)?;
+        let mut first = Vec::new();
+        (&mut file).take(PCAPNG.len() as u64).read_to_end(&mut first)?;
+        if !first.is_empty() && first != PCAPNG {
+            let text = "there is a file that is no capture (pcapng); it is not overwritten";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        file.set_len(0)?;
+        io::Seek::rewind(&mut file)?;
+        Ok(file)
+    }
+
+    /// Locks the file beside a state file for this process. `None` where nothing can be made in that folder, which is
+    /// told when the state is written.
+    ///
+    /// # Errors
+    /// A line: another process has it, or it is not to be used.
+    pub(crate) fn lock(&self, state: &Path) -> Result<Option<File>, String> {
+        let path = beside(state, ".lock");
+        let file = match self.keep(&path) {
+            Ok(file) => file,
+            // What is there counts, and no file that a link leads to.
+            Err(_) if fs::symlink_metadata(&path).is_err() => return Ok(None),
+            Err(error) => {
+                return Err(format!(
+                    "its lock {} cannot be opened: {error}; if no relay runs there, remove it",
+                    path.display()
+                ));
+            }
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => {
+                Err("another relay keeps its slots there and runs".to_owned())
+            }
+            Err(TryLockError::Error(error)) => {
+                Err(format!("its lock {} cannot be had: {error}", path.display()))
+            }
+        }
+    }
+
+    /// Reads the state file; `None` where there is none.
+    ///
+    /// # Errors
+    /// The kernel's; `InvalidInput` for what is no regular file, is another user's or is too long.
+    pub(crate) fn state(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        let opened = self.within(path, |folder, name| {
+            // A link would be replaced by the first writing.
+            if folder.find(name)?.is_link() {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"));
+            }
+            let (file, found) = folder.open(name, How::Read)?;
+            self.check_owner(&found)?;
+            Ok(file)
+        });
+        match opened {
+            Ok(file) => read_at_most(file, STATE_BYTES_MAX).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a file is root's, this user's or the account's.
+    fn check_owner(&self, found: &Found) -> io::Result<()> {
+        let later = self.account.as_ref().map(|account| account.user);
+        check_owner(found, later)
+    }
+
+    /// Reads a secret file: one that only its owner can use.
+    ///
+    /// # Errors
+    /// One line.
+    pub(crate) fn secret(
+        &self,
+        path: &Path,
+        what: &str,
+        way_out: &str,
+        bytes_max: u64,
+    ) -> Result<Zeroizing<String>, Failure> {
+        let later = self.account.as_ref().map(|account| account.user);
+        read_secret(path, what, way_out, bytes_max, later)
+    }
+}
+
+fn check_owner(found: &Found, later: Option<u32>) -> io::Result<()> {
+    let owners = [Some(0), Some(file_user()), later];
+    if owners.contains(&Some(found.owner)) {
+        return Ok(());
+    }
+    let text = format!("it is the file of user {}; chown it, or choose another path", found.owner);
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+}
+
+fn read_at_most(file: File, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        let text = format!("it has more than {bytes_max} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    Ok(bytes)
+}
+
+/// Reads a configuration. The path is the operator's own, so links and pipes are followed.
+///
+/// # Errors
+/// The kernel's; `InvalidInput` for one that is too long.
+pub(crate) fn configuration(path: &Path) -> io::Result<Vec<u8>> {
+    read_at_most(File::open(path)?, CONFIG_BYTES_MAX)
+}
+
+fn read_secret(
+    path: &Path,
+    what: &str,
+    way_out: &str,
+    bytes_max: u64,
+    later: Option<u32>,
+) -> Result<Zeroizing<String>, Failure> {
+    let shown = path.display();
+    let refused = |line: String| Failure::new(Exit::Refused, line);
+    let unread = |error: io::Error| refused(format!("{what} {shown}: {error}; {way_out}"));
+    let (folder, name) = Folder::of(path).map_err(unread)?;
+    let (file, found) = folder.open(&name, How::Read).map_err(unread)?;
+    check_owner(&found, later).map_err(unread)?;
+    if found.mode & OTHERS != 0 {
+        return Err(refused(format!(
+            "{what} {shown} can be read or written by others (mode {:04o}); mend it with: chmod \
+             600 {shown}",
+            found.mode & 0o7777
+        )));
+    }
+    // Room for all of it beforehand: growing would leave copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(bytes_max as usize + 1));
+    file.take(bytes_max + 1).read_to_string(&mut text).map_err(unread)?;
+    if text.len() as u64 > bytes_max {
+        return Err(refused(format!("{what} {shown} is too long to be one; {way_out}")));
+    }
+    Ok(text)
+}
+
+/// Makes a file that is not there yet, for its owner alone, and has it on disk.
+///
+/// # Errors
+/// The kernel's: `AlreadyExists`, whatever is there. Nothing is left then.
+pub(crate) fn create(path: &Path, text: &[u8]) -> io::Result<()> {
+    let (folder, name) = Folder::of(path)?;
+    let (file, _) = folder.open(&name, How::New)?;
+    fill(&folder, &name, file, text)
+}
+
+/// Puts a whole file in the place of the one that is there: after a crash there is the old one or the new one.
+///
+/// # Errors
+/// The kernel's. The old one is there then.
+pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let (folder, name) = Folder::of(path)?;
+    let mut new = name.clone();
+    new.push(".new");
+    // What a crash has left, or somebody has put there: it is not opened.
+    match folder.remove(&new) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let (file, _) = folder.open(&new, How::New)?;
+    fill(&folder, &new, file, text)?;
+    if let Err(error) = folder.rename(&new, &name) {
+        let _ = folder.remove(&new);
+        return Err(error);
+    }
+    folder.sync()
+}
+
+/// Writes a file that was just made; half of it is none.
+fn fill(folder: &Folder, name: &OsString, mut file: File, text: &[u8]) -> io::Result<()> {
+    // A umask can only have taken rights away; the owner has both.
+    let filled = file
+        .set_permissions(Permissions::from_mode(MODE))
+        .and_then(|()| file.write_all(text))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| folder.sync());
+    if filled.is_err() {
+        let _ = folder.remove(name);
+    }
+    filled
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().canonicalize().unwrap();
+        (directory, path)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn one_file_in_two_roles_is_found_by_path_and_by_inode() {
+        let (_directory, at) = folder();
+        fs::create_dir(at.join("sub")).unwrap();
+        fs::write(at.join("key"), "x").unwrap();
+        fs::hard_link(at.join("key"), at.join("sub/hard")).unwrap();
+        symlink(at.join("key"), at.join("soft")).unwrap();
+        let capture = || Role::Capture("[[udp]] wan".to_owned());
+        for (path, conflicts) in [
+            ("key", 1),
+            ("sub/../key", 1),
+            ("sub/hard", 1),
+            ("soft", 1),
+            ("sub/key", 0),
+            ("state.lock", 1),
+            ("sub/../state.new", 1),
+        ] {
+            let mut roles = Roles::default();
+            roles.add(Role::Key, at.join("key"));
+            for (role, ending) in
+                [(Role::State, ""), (Role::StateNew, ".new"), (Role::StateLock, ".lock")]
+            {
+                roles.add(role, beside(&at.join("state"), ending));
+            }
+            roles.add(capture(), at.join(path));
+            let lines = roles.conflicts();
+            assert_eq!(lines.len(), conflicts, "{path}: {lines:?}");
+            assert!(lines.iter().all(|line| line.starts_with("the capture of [[udp]] wan: ")));
+        }
+        let mut roles = Roles::default();
+        (0..2).for_each(|_| roles.add(Role::Psk, at.join("key")));
+        assert!(roles.conflicts().is_empty(), "two links may share a psk");
+        roles.add(Role::Key, at.join("key"));
+        assert_eq!(roles.conflicts().len(), 1);
+    }
+
+    #[test]
+    fn a_capture_overwrites_captures_alone_and_is_its_owner_s_alone() {
+        let (_directory, at) = folder();
+        let opener = Opener::default();
+        let path = at.join("wan.pcapng");
+        fs::write(&path, [&PCAPNG[..], b"of before"].concat()).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let mut file = opener.capture(&path).unwrap();
+        file.write_all(b"new").unwrap();
+        assert_eq!((mode(&path), fs::read(&path).unwrap()), (0o600, b"new".to_vec()));
+        assert!(opener.capture(&path).is_err(), "it is open already");
+        fs::write(at.join("notes"), "not a capture").unwrap();
+        symlink(at.join("elsewhere"), at.join("link")).unwrap();
+        for name in ["notes", "link"] {
+            let _refused = opener.capture(&at.join(name)).unwrap_err();
+        }
+        assert_eq!(fs::read_to_string(at.join("notes")).unwrap(), "not a capture");
+        assert!(!at.join("elsewhere").exists());
+    }
+
+    #[test]
+    fn a_lock_is_its_owner_s_alone_and_what_stands_in_its_place_is_refused() {
+        let (_directory, at) = folder();
+        let state = at.join("state");
+        let lock = at.join("state.lock");
+        fs::write(&lock, "").unwrap();
+        fs::set_permissions(&lock, Permissions::from_mode(0o666)).unwrap();
+        let held = Opener::default().lock(&state).unwrap();
+        assert!(held.is_some() && mode(&lock) == 0o600);
+        assert!(Opener::default().lock(&state).unwrap_err().contains("another relay"));
+        drop(held);
+        fs::remove_file(&lock).unwrap();
+        symlink(at.join("elsewhere"), &lock).unwrap();
+        assert!(Opener::default().lock(&state).unwrap_err().contains("cannot be opened"));
+        assert!(!at.join("elsewhere").exists());
+        assert!(Opener::default().lock(&at.join("none/state")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_state_file_is_replaced_and_no_link_is_written_through() {
+        let (_directory, at) = folder();
+        let (state, new) = (at.join("state"), at.join("state.new"));
+        fs::write(at.join("target"), "kept").unwrap();
+        for name in [&state, &new] {
+            symlink(at.join("target"), name).unwrap();
+        }
+        assert!(Opener::default().state(&state).is_err(), "a link");
+        replace(&state, b"whole").unwrap();
+        assert_eq!(fs::read_to_string(at.join("target")).unwrap(), "kept");
+        assert!(!new.exists() && mode(&state) == 0o600);
+        assert_eq!(Opener::default().state(&state).unwrap().unwrap(), b"whole");
+        assert!(Opener::default().state(&at.join("none")).unwrap().is_none());
+        create(&state, b"x").unwrap_err();
+        assert_eq!(fs::read(&state).unwrap(), b"whole");
+    }
+}
