@@ -8,7 +8,7 @@
 //! | [`peers`] | the two forwarders it is measured against |
 //! | [`traffic`] | sources and sinks, which are never what is measured |
 //! | [`trial`] | one run of one forwarder |
-//! | `udp`, `overload`, `footprint`, `memory`, `sealed`, `handshakes`, `flood`, `xdp` | the benches of [`What`] |
+//! | `udp`, `overload`, `footprint`, `memory`, `sealed`, `handshakes`, `flood`, `isolation`, `xdp` | the benches of [`What`] |
 //! | [`chain`], [`sealed_chain`] | three switches in a row, without a kernel |
 //! | `sealed_relay`, `sealed_udp` | ours between sealed links over UDP, and the traffic for it |
 //! | [`instructions`] | counted, not timed |
@@ -29,6 +29,7 @@ mod flood;
 mod footprint;
 mod handshakes;
 pub mod instructions;
+mod isolation;
 pub mod machine;
 mod memory;
 mod overload;
@@ -54,7 +55,7 @@ use std::{fmt, io::Write, str::FromStr, time::Duration};
 use serde::Serialize;
 use strowger_io::udp::Choice;
 
-pub use crate::{failure::Failure, row::Row, spread::Spread};
+pub use crate::{failure::Failure, isolation::Isolation, row::Row, spread::Spread};
 use crate::{
     machine::{Cores, Machine},
     packet::{PACKET_BYTES_MAX, PACKET_BYTES_MIN},
@@ -81,13 +82,15 @@ pub enum What {
     Handshakes,
     /// Data through a sealed relay under a flood of handshakes, against the same without (R9).
     Flood,
+    /// What is left to an innocent pair while a neighbour, client or path misbehaves (R23).
+    Isolation,
     /// Ours over Ethernet against DPDK's testpmd, packet sockets, the kernel's bridge and XDP.
     Xdp,
 }
 
 impl What {
     /// All of them, in the order in which they are measured: memory before anything has used any.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Footprint,
         Self::Memory,
         Self::Udp,
@@ -96,6 +99,7 @@ impl What {
         Self::Sealed,
         Self::Handshakes,
         Self::Flood,
+        Self::Isolation,
         Self::Xdp,
     ];
 
@@ -110,6 +114,7 @@ impl What {
             Self::Sealed => "sealed",
             Self::Handshakes => "handshakes",
             Self::Flood => "flood",
+            Self::Isolation => "isolation",
             Self::Xdp => "xdp",
         }
     }
@@ -248,6 +253,7 @@ fn measure(
             What::Sealed => sealed::rows(options, each)?,
             What::Handshakes => handshakes::rows(options, each)?,
             What::Flood => flood::rows(options, each)?,
+            What::Isolation => isolation::rows(options, each)?,
             What::Xdp => xdp::rows(options, each)?,
         }
     }

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 
-use crate::{What, spread::Spread, trial::Outcome};
+use crate::{What, isolation::Isolation, spread::Spread, trial::Outcome};
 
 /// One row. Rates are packets a second.
 #[derive(Clone, Debug, Serialize)]
@@ -41,7 +41,8 @@ pub struct Row {
     /// (`boringtun` and `boringtun_1_thread` as it is deployed, `boringtun_no_tun` and
     /// `boringtun_no_tun_mmsg` as a library in one loop); in `handshakes`, the curve operations of
     /// one side alone (`curves`); in `flood`, ours without the flood (`calm`), or with it sent
-    /// to another socket (`elsewhere`); in `xdp`, `testpmd`, `af_packet`, `bridge` or `xdp_redirect`.
+    /// to another socket (`elsewhere`); in `isolation`, without
+    /// the offender (`without`); in `xdp`, `testpmd`, `af_packet`, `bridge` or `xdp_redirect`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<&'static str>,
     /// What ours forwarded.
@@ -97,6 +98,9 @@ pub struct Row {
     /// In `footprint`: the memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
+    /// In `isolation`: the case, and what became of the innocent traffic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
     /// What a reader must know beside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -177,6 +181,7 @@ impl Row {
             peer_latency: None,
             accounts: None,
             memory: None,
+            isolation: None,
             note: None,
         }
     }
@@ -223,6 +228,9 @@ impl fmt::Display for Row {
             self.peer.unwrap_or_default(),
             mega(self.peer_rate),
         );
+        if let Some(isolation) = &self.isolation {
+            line = format!("{:<10}  {:>5}  {:<89}", self.bench, self.size, isolation.case);
+        }
         if let Some(ratio) = self.ratio {
             write!(line, "  {ratio:.2}")?;
         }
@@ -286,6 +294,11 @@ impl fmt::Display for Row {
                 "{neighbours} neighbours: peak {peak:.1} MiB resident ({before:.1} before the \
                  relay), grown by {growth:.2} MiB over {packets} packets"
             ))?;
+        }
+        if let Some(isolation) = &self.isolation {
+            for line in isolation.lines() {
+                remark(&line)?;
+            }
         }
         if let Some(note) = &self.note {
             remark(note)?;

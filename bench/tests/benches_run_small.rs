@@ -99,6 +99,41 @@ fn r9_data_comes_through_a_sealed_relay_under_a_flood_of_handshakes() {
     assert!(rows.iter().all(|row| row.ratio.is_some()));
 }
 
+/// The ratios of a run as short as this decide nothing: a row is there for every case, or says why
+/// it was skipped.
+#[test]
+fn r23_isolation_has_a_row_for_every_case() {
+    let cases = [
+        "dead_next_hops_same_listener",
+        "dead_next_hops_other_listener",
+        "slow_interface",
+        "stalled_clients_1",
+        "stalled_clients_9",
+        "stalled_clients_40",
+        "control_flag_data",
+        "control_flag_control",
+        "polling_order_local",
+        "polling_order_other_worker",
+        "slot_1_flood",
+        "junk_answers_coming_up",
+        "junk_answers_running",
+    ];
+    let rows = small(What::Isolation);
+    assert_eq!(rows.len(), cases.len());
+    for (row, case) in rows.iter().zip(cases) {
+        let Some(isolation) = &row.isolation else {
+            let why = row.note.as_deref().expect("a row without figures says why");
+            assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: {why}");
+            eprintln!("SKIPPED, for want of rights or of a tool: {why}");
+            continue;
+        };
+        assert_eq!(isolation.case, case);
+        assert!(row.ratio.is_some() && isolation.offered > 0.0, "{row}");
+        assert!(isolation.offender_sent > 0.0 && isolation.delivered_without.max > 0.0, "{row}");
+        assert!(isolation.delivered_with.max <= isolation.offered, "{row}");
+    }
+}
+
 /// Of every frame that reached ours there is a count, and all peers are there; testpmd only where it
 /// is installed, and it is said where not.
 #[test]

@@ -14,7 +14,7 @@ use crate::{
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Wanted {
     /// Which benches: footprint, memory, udp, backends, overload, sealed, handshakes, flood,
-    /// xdp; all of them if none is named
+    /// isolation, xdp; all of them if none is named
     #[arg(value_name = "BENCH", value_parser = str::parse::<What>)]
     what: Vec<What>,
     /// Print one JSON object a row instead of a table

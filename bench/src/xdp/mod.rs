@@ -13,7 +13,7 @@ mod peers;
 mod relay;
 mod run;
 mod testpmd;
-mod wires;
+pub(crate) mod wires;
 
 use std::{sync::mpsc, thread};
 

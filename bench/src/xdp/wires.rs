@@ -86,7 +86,7 @@ impl Wires {
 }
 
 /// From here on this thread is in a network of its own, and sees its settings in `/sys`.
-fn enter() -> Result<(), Failure> {
+pub(crate) fn enter() -> Result<(), Failure> {
     let lacking = |step: &'static str| {
         move |errno| {
             Failure::Refused(format!(

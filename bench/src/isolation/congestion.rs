@@ -1,0 +1,218 @@
+//! One congested exit, a unix client that reads at a fixed pace, and several ingresses. Everything
+//! runs on one thread in rounds of virtual time, so the counts depend on no scheduler.
+
+use strowger_engine::{Now, header::Flags};
+use strowger_io::unix::Client;
+
+use super::{
+    Case, Half, Setup, drops,
+    node::{Node, NodeSpec, flagged},
+    scaled,
+};
+use crate::{Failure, Options, packet};
+
+/// Bytes of each packet, and of its payload.
+const BYTES: usize = 100;
+const PAYLOAD_BYTES: usize = BYTES - packet::PAYLOAD_AT;
+
+/// Virtual time of one round, and rounds in a run of the usual length.
+const ROUND_NS: u64 = 1_000_000;
+const ROUNDS: u64 = 1_000;
+
+/// Rounds before the counts begin, in which queues fill, and after, in which they run empty.
+const WARM_UP: u64 = 100;
+const EMPTYING: u64 = 100;
+
+/// Parts of a round: in each the sources send, every worker is polled, and the reader reads.
+const PARTS: u64 = 8;
+
+/// Packets that the reader takes in a part of a round.
+const READ: u64 = 3;
+
+/// Packets in a part of a round of the hostile client, and of the one that is greedy.
+const HOSTILE: u64 = 8;
+/// The innocent client sends one packet in a part: its fair share among three.
+const INNOCENT: u64 = 1;
+
+const EXIT: u32 = 10;
+const FIRST_SOURCE: u32 = 2;
+
+/// The variants of the control flag.
+const DATA: usize = 0;
+const CONTROL: usize = 1;
+/// The variants of the polling order: whose share is told.
+const LOCAL: usize = 0;
+const OTHER_WORKER: usize = 1;
+
+pub(super) fn cases() -> Vec<Case> {
+    let case = |name, offence: String, run, variant| Case {
+        name,
+        size: BYTES,
+        offence,
+        run,
+        setup: Setup { offends: true, variant },
+    };
+    let flag = format!(
+        "data with C at {HOSTILE} packets to {INNOCENT} of innocent data, into an exit that takes \
+         {READ}; "
+    );
+    let order = format!(
+        "three ingresses send {HOSTILE} packets each into an exit that takes {READ}: two ports of \
+         the exit's worker, one of another; "
+    );
+    vec![
+        case("control_flag_data", flag.clone() + "the innocent data", control_flag, DATA),
+        case(
+            "control_flag_control",
+            flag + "innocent control, one packet in a round",
+            control_flag,
+            CONTROL,
+        ),
+        case(
+            "polling_order_local",
+            order.clone() + "the least of the two local shares to the fair share",
+            polling_order,
+            LOCAL,
+        ),
+        case(
+            "polling_order_other_worker",
+            order + "the other worker's share to the fair share",
+            polling_order,
+            OTHER_WORKER,
+        ),
+    ]
+}
+
+/// How much a client sends.
+#[derive(Clone, Copy)]
+enum Pace {
+    /// So many packets in each part of a round.
+    PerPart(u64),
+    /// One packet in each round.
+    PerRound,
+}
+
+/// A client that sends through the exit.
+struct Source {
+    client: Client,
+    packet: Vec<u8>,
+    pace: Pace,
+    sent: u64,
+    arrived: u64,
+}
+
+impl Source {
+    fn new(
+        node: &mut Node,
+        worker: usize,
+        number: u8,
+        control: bool,
+        pace: Pace,
+    ) -> Result<Self, Failure> {
+        let slot = FIRST_SOURCE + u32::from(number);
+        let client = node.client(worker, slot)?;
+        let flags = Flags { control, ..Flags::default() };
+        let packet = flagged(node.label((slot, EXIT))?, flags, &[number; PAYLOAD_BYTES])?;
+        Ok(Self { client, packet, pace, sent: 0, arrived: 0 })
+    }
+
+    /// Sends what is due in this part of a round.
+    fn send(&mut self, part: u64, counts: bool) -> Result<(), Failure> {
+        let due = match self.pace {
+            Pace::PerPart(packets) => packets,
+            Pace::PerRound => u64::from(part == 0),
+        };
+        for _ in 0..due {
+            let sent = self.client.try_send(&self.packet);
+            let sent =
+                sent.map_err(|why| Failure::Wrong(format!("a client cannot send: {why}")))?;
+            self.sent += u64::from(sent && counts);
+        }
+        Ok(())
+    }
+}
+
+/// Runs rounds; says what the switch dropped.
+fn run_rounds(
+    options: &Options,
+    node: &mut Node,
+    mut exit: Client,
+    sources: &mut [Source],
+) -> Result<(), Failure> {
+    let rounds = scaled(options, ROUNDS, 100);
+    let mut room = [0; BYTES];
+    for round in 0..WARM_UP + rounds + EMPTYING {
+        let counts = (WARM_UP..WARM_UP + rounds).contains(&round);
+        for part in 0..PARTS {
+            let now = Now(2 + round * ROUND_NS + part * ROUND_NS / PARTS);
+            for source in sources.iter_mut() {
+                if round < WARM_UP + rounds {
+                    source.send(part, counts)?;
+                }
+            }
+            node.poll_workers(now);
+            for _ in 0..READ {
+                let received = exit.try_receive(&mut room);
+                let received =
+                    received.map_err(|why| Failure::Wrong(format!("the exit: {why}")))?;
+                let Some(received) = received else { break };
+                let number = usize::from(room[received.len - 1]);
+                let source = sources.get_mut(number).ok_or(Failure::Bug("sources are numbered"))?;
+                // With its queues full at both ends of the window, what a source sends before it
+                // arrives in it, and as much of it arrives after.
+                source.arrived += u64::from(counts);
+            }
+        }
+        node.switch.poll(Now(2 + (round + 1) * ROUND_NS));
+    }
+    Ok(())
+}
+
+fn control_flag(options: &Options, setup: &Setup) -> Result<Half, Failure> {
+    let mut node = Node::new(NodeSpec { workers: 1, listeners: 0, clients: 4, identity: None })?;
+    let exit = node.client(0, EXIT)?;
+    let hostile = if setup.offends { HOSTILE } else { 0 };
+    let mut sources = [
+        Source::new(&mut node, 0, 0, true, Pace::PerPart(hostile))?,
+        Source::new(&mut node, 0, 1, false, Pace::PerPart(INNOCENT))?,
+        Source::new(&mut node, 0, 2, true, Pace::PerRound)?,
+    ];
+    run_rounds(options, &mut node, exit, &mut sources)?;
+    let innocent = &sources[if setup.variant == DATA { 1 } else { 2 }];
+    Ok(Half {
+        offered: innocent.sent,
+        delivered: innocent.arrived,
+        offender: sources[0].sent,
+        drops: drops(&node.balance()),
+        ..Half::default()
+    })
+}
+
+fn polling_order(options: &Options, setup: &Setup) -> Result<Half, Failure> {
+    let mut node = Node::new(NodeSpec { workers: 2, listeners: 0, clients: 4, identity: None })?;
+    let exit = node.client(0, EXIT)?;
+    // Without offenders one of them has the exit to itself.
+    let alone = if setup.variant == OTHER_WORKER { 2 } else { 0 };
+    let pace = |number| Pace::PerPart(if setup.offends || number == alone { HOSTILE } else { 0 });
+    let mut sources = [
+        Source::new(&mut node, 0, 0, false, pace(0))?,
+        Source::new(&mut node, 0, 1, false, pace(1))?,
+        Source::new(&mut node, 1, 2, false, pace(2))?,
+    ];
+    run_rounds(options, &mut node, exit, &mut sources)?;
+    let innocent = match setup.variant {
+        LOCAL if setup.offends && sources[1].arrived < sources[0].arrived => 1,
+        _ => alone,
+    };
+    let all: u64 = sources.iter().map(|source| source.arrived).sum();
+    let sent: u64 = sources.iter().map(|source| source.sent).sum();
+    let innocent = &sources[innocent];
+    Ok(Half {
+        offered: innocent.sent,
+        delivered: innocent.arrived,
+        fair: Some(all / 3),
+        offender: sent - innocent.sent,
+        drops: drops(&node.balance()),
+        ..Half::default()
+    })
+}

@@ -1,0 +1,401 @@
+//! A sealed link between two switches while an offender floods slot 1, or forges handshake answers.
+//! Everything runs on one thread in steps of virtual time over real UDP sockets, so that minutes of
+//! a link's life take seconds, and the counts depend on no scheduler.
+//!
+//! ```text
+//! source --> peer ===== observer ===== relay --> sink
+//!                                      relay <-- flood
+//! ```
+//! The observer forwards every datagram and reads the session indices that are visible to everyone
+//! on the path. What it forges comes from the addresses that both ends expect.
+
+use std::{
+    collections::VecDeque,
+    io::IoSlice,
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    os::fd::AsRawFd,
+};
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use strowger_crypto::link_header::{Kind, LinkHeader};
+use strowger_engine::{
+    Now,
+    control::{Event, peering::Liveness},
+    header::Flags,
+    label::Label,
+};
+
+use super::{
+    Case, Half, Setup, drops,
+    node::{Node, NodeSpec, drain, flagged},
+};
+use crate::{
+    Failure, Options, packet,
+    sockets::{address, socket},
+    traffic::SINK_BUFFER_BYTES,
+};
+
+/// Bytes of each packet as the source sends it.
+const BYTES: usize = 100;
+
+const PEER: u8 = 21;
+const RELAY: u8 = 22;
+
+/// The slot of the sealed link at both ends; of the source at the peer and of the sink at the relay;
+/// of the flooding neighbour.
+const LINK: u32 = 2;
+const END: u32 = 3;
+const FLOOD: u32 = 4;
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+
+/// Steps in which the link may come up before the counts begin.
+const UP_STEPS_MAX: u64 = 5_000;
+
+/// Questions for each turn of the slow path: trains of 64, twice what the punts hold.
+const QUESTIONS: usize = 512;
+const QUESTIONS_PER_TRAIN: usize = 64;
+
+/// How long a datagram is on its way between the two ends of the link.
+const DELAY_NS: u64 = 20 * MS;
+
+/// How soon the death of a flooded link would be noticed.
+const WATCHFUL: Liveness = Liveness { interval_ns: 100 * MS, multiplier: 3, always: true };
+
+/// What is done to the link.
+#[derive(Clone, Copy)]
+struct Attack {
+    /// Virtual time of one step, and of the run; the link is up before it, or not.
+    step_ns: u64,
+    run_ns: u64,
+    up_first: bool,
+    /// Steps for each innocent packet.
+    steps_per_packet: u64,
+    questions: usize,
+    /// Forged answers to each end in a step.
+    forged: u64,
+    liveness: Liveness,
+}
+
+const SLOT_1: usize = 0;
+const COMING_UP: usize = 1;
+const RUNNING: usize = 2;
+
+fn attack(variant: usize) -> Attack {
+    let liveness = Liveness { interval_ns: 5 * SECOND, multiplier: 3, always: false };
+    match variant {
+        SLOT_1 => Attack {
+            step_ns: MS,
+            run_ns: 5 * SECOND,
+            up_first: true,
+            steps_per_packet: 1,
+            questions: QUESTIONS,
+            forged: 0,
+            liveness: WATCHFUL,
+        },
+        COMING_UP => Attack {
+            step_ns: MS,
+            run_ns: 10 * SECOND,
+            up_first: false,
+            steps_per_packet: 10,
+            questions: 0,
+            forged: 10,
+            liveness,
+        },
+        // Longer than a key lives.
+        _ => Attack {
+            step_ns: 4 * MS,
+            run_ns: 300 * SECOND,
+            up_first: true,
+            steps_per_packet: 5,
+            questions: 0,
+            forged: 4,
+            liveness,
+        },
+    }
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let case = |name, offence: String, variant| Case {
+        name,
+        size: BYTES,
+        offence,
+        run,
+        setup: Setup { offends: true, variant },
+    };
+    let forged = |variant, when: &str| {
+        let Attack { forged, step_ns, run_ns, .. } = attack(variant);
+        format!(
+            "{} forged responses and cookies/s of 8 bytes to each end, to the indices that are \
+             visible, {when}, {} s of virtual time",
+            forged * SECOND / step_ns,
+            run_ns / SECOND
+        )
+    };
+    let flood = format!(
+        "{} questions to slot 1 for each turn of the slow path, by a neighbour with the \
+         right control; the innocent link has {} ms to notice a death, {} s of virtual time",
+        2 * QUESTIONS,
+        WATCHFUL.detection_ns() / MS,
+        attack(SLOT_1).run_ns / SECOND
+    );
+    vec![
+        case("slot_1_flood", flood, SLOT_1),
+        case("junk_answers_coming_up", forged(COMING_UP, "from the first handshake on"), COMING_UP),
+        case("junk_answers_running", forged(RUNNING, "past the renewal of keys"), RUNNING),
+    ]
+}
+
+fn run(options: &Options, setup: &Setup) -> Result<Half, Failure> {
+    let attack = attack(setup.variant);
+    let mut link = Link::new(attack)?;
+    if attack.up_first {
+        link.come_up()?;
+    }
+    let (mut sent, mut offended) = (0, 0);
+
+    let part = (options.seconds_per_run / 0.5).min(1.0);
+    let steps = ((attack.run_ns / attack.step_ns) as f64 * part) as u64;
+    link.offends = setup.offends;
+    for step in 0..steps.max(500) {
+        if step % attack.steps_per_packet == 0 {
+            sent += u64::from(link.source.send(&link.packet).is_ok());
+        }
+        offended += link.step()?;
+    }
+    link.offends = false;
+    for _ in 0..2 * DELAY_NS / attack.step_ns {
+        link.step()?;
+    }
+    let drops = drops(&link.relay.balance());
+    Ok(Half {
+        offered: sent,
+        delivered: link.delivered,
+        offender: offended,
+        drops,
+        link_downs: Some(link.downs),
+        ..Half::default()
+    })
+}
+
+/// Both ends of the link, and everybody around it.
+struct Link {
+    attack: Attack,
+    now: Now,
+    peer: Node,
+    relay: Node,
+    observer: Observer,
+    source: UdpSocket,
+    sink: UdpSocket,
+    flood: UdpSocket,
+    packet: Vec<u8>,
+    questions: Vec<u8>,
+    question_bytes: usize,
+    /// Whether the offender acts now.
+    offends: bool,
+    delivered: u64,
+    downs: u64,
+}
+
+impl Link {
+    fn new(attack: Attack) -> Result<Self, Failure> {
+        let node = |number| {
+            let spec = NodeSpec { workers: 1, listeners: 1, clients: 0, identity: Some(number) };
+            Node::new(spec)
+        };
+        let (mut peer, mut relay) = (node(PEER)?, node(RELAY)?);
+        let (peer_port, peer_at) = peer.listen(Ipv4Addr::LOCALHOST, None, true)?;
+        let (relay_port, relay_at) = relay.listen(Ipv4Addr::LOCALHOST, None, true)?;
+        let observer = Observer::new(peer_at, relay_at)?;
+        let (source, sink, flood) = (socket(0)?, socket(SINK_BUFFER_BYTES)?, socket(0)?);
+        let at = Some(address(&observer.as_relay)?);
+        peer.peer(peer_port, at, LINK, RELAY, attack.liveness)?;
+        relay.peer(relay_port, None, LINK, PEER, attack.liveness)?;
+        peer.neighbour(peer_port, address(&source)?, END)?;
+        relay.neighbour(relay_port, address(&sink)?, END)?;
+        relay.neighbour(relay_port, address(&flood)?, FLOOD)?;
+        source.connect(peer_at).map_err(Failure::kernel("connect"))?;
+        flood.connect(relay_at).map_err(Failure::kernel("connect"))?;
+        let scheme = &peer.switch.config().scheme;
+        let label = packet::label(scheme, &[(END, LINK), (LINK, END)])?;
+        let packet = packet::packet(BYTES, label, 0);
+        // A ping (wire.md 5) with its number and a payload.
+        let control = Flags { control: true, ..Flags::default() };
+        let question = flagged(Label::here(), control, &[1, 1, 0, 0, 0, 0, 0, 9].repeat(5))?;
+        let (question_bytes, questions) = (question.len(), question.repeat(QUESTIONS_PER_TRAIN));
+        Ok(Self {
+            attack,
+            now: Now(2),
+            peer,
+            relay,
+            observer,
+            source,
+            sink,
+            flood,
+            packet,
+            questions,
+            question_bytes,
+            offends: false,
+            delivered: 0,
+            downs: 0,
+        })
+    }
+
+    fn come_up(&mut self) -> Result<(), Failure> {
+        for _ in 0..UP_STEPS_MAX {
+            self.step()?;
+            if self.is_up() {
+                return Ok(());
+            }
+        }
+        Err(Failure::Wrong("no sealed link came up".to_owned()))
+    }
+
+    /// Whether both ends take the link for up.
+    fn is_up(&self) -> bool {
+        let peers = [&self.peer, &self.relay].map(|node| node.switch.peers());
+        peers.iter().flatten().all(|peer| peer.is_up())
+    }
+
+    /// One step of virtual time: workers are polled until nothing is on its way, the slow paths once.
+    /// Says what the offender sent: it is first whenever the slow path has made room.
+    fn step(&mut self) -> Result<u64, Failure> {
+        self.now.0 += self.attack.step_ns;
+        let mut offended = 0;
+        if self.offends {
+            offended += self.forge(self.attack.forged)? + self.flood(self.attack.questions)?;
+        }
+        self.carry()?;
+        for node in [&mut self.peer, &mut self.relay] {
+            let events = node.switch.poll(self.now);
+            let downs = events.iter().filter(|event| matches!(event, Event::LinkDown(_)));
+            self.downs += downs.count() as u64;
+        }
+        if self.offends {
+            offended += self.flood(self.attack.questions)?;
+        }
+        self.carry()?;
+        // What arrives while an end takes the link for down does not count: no path uses it then.
+        let arrived = drain(&self.sink);
+        if self.is_up() {
+            self.delivered += arrived;
+        }
+        drain(&self.source);
+        drain(&self.flood);
+        Ok(offended)
+    }
+
+    fn carry(&mut self) -> Result<(), Failure> {
+        loop {
+            let mut moved = self.observer.carry(self.now)?;
+            for node in [&mut self.peer, &mut self.relay] {
+                moved += node.poll_workers(self.now);
+            }
+            if moved == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends questions to the relay's slot 1.
+    fn flood(&self, count: usize) -> Result<u64, Failure> {
+        let bytes = self.question_bytes as u16;
+        for _ in 0..count / QUESTIONS_PER_TRAIN {
+            let (vectors, segment) =
+                ([IoSlice::new(&self.questions)], [ControlMessage::UdpGsoSegments(&bytes)]);
+            let fd = self.flood.as_raw_fd();
+            sendmsg::<()>(fd, &vectors, &segment, MsgFlags::empty(), None)
+                .map_err(Failure::kernel("UDP_SEGMENT"))?;
+        }
+        Ok(count as u64)
+    }
+
+    /// Sends responses and cookies of 8 bytes to each visible index, `each` to both ends.
+    fn forge(&self, each: u64) -> Result<u64, Failure> {
+        let mut sent = 0;
+        for (socket, to, indices) in self.observer.ends() {
+            let known = indices.iter().flatten();
+            for number in 0..each {
+                for index in known.clone() {
+                    let kind = if number % 2 == 0 { 2 } else { 3 };
+                    let header = [kind << 4, index[0], index[1], index[2], 0, 0, 0, number as u8];
+                    socket.send_to(&header, to).map_err(Failure::kernel("a forged answer"))?;
+                    sent += 1;
+                }
+            }
+        }
+        Ok(sent)
+    }
+}
+
+/// A session index as a link header carries it.
+type Index = [u8; 3];
+
+/// Forwards between both ends, and sees what anyone on the path sees.
+struct Observer {
+    /// Where the peer finds the relay, and where the peer is.
+    as_relay: UdpSocket,
+    peer: SocketAddrV4,
+    /// Where the relay finds the peer, and where the relay is.
+    as_peer: UdpSocket,
+    relay: SocketAddrV4,
+    /// What is on its way: when it is due, and to which end.
+    under_way: VecDeque<(Now, Vec<u8>, End)>,
+    /// Indices of each end: of its last attempt, and of the session by which it is sent data.
+    peers: [Option<Index>; 2],
+    relays: [Option<Index>; 2],
+}
+
+impl Observer {
+    fn new(peer: SocketAddrV4, relay: SocketAddrV4) -> Result<Self, Failure> {
+        let (as_relay, as_peer) = (socket(SINK_BUFFER_BYTES)?, socket(SINK_BUFFER_BYTES)?);
+        let (peers, relays) = ([None; 2], [None; 2]);
+        Ok(Self { as_relay, peer, as_peer, relay, under_way: VecDeque::new(), peers, relays })
+    }
+
+    /// Takes what has come, and forwards what is due; says how many datagrams moved.
+    fn carry(&mut self, now: Now) -> Result<usize, Failure> {
+        let due = Now(now.0 + DELAY_NS);
+        let mut room = [0; 2_048];
+        let mut moved = 0;
+        for to in [End::Relay, End::Peer] {
+            let (from, sender, receiver) = match to {
+                End::Relay => (&self.as_relay, &mut self.peers, &mut self.relays),
+                End::Peer => (&self.as_peer, &mut self.relays, &mut self.peers),
+            };
+            while let Ok(length) = from.recv(&mut room) {
+                let message = &room[..length];
+                match LinkHeader::parse(message).map(|header| header.kind) {
+                    Ok(Kind::Initiation) => sender[0] = Some([message[5], message[6], message[7]]),
+                    Ok(_) => receiver[1] = Some([message[1], message[2], message[3]]),
+                    Err(_) => {}
+                }
+                self.under_way.push_back((due, message.to_vec(), to));
+                moved += 1;
+            }
+        }
+        while self.under_way.front().is_some_and(|(due, ..)| *due <= now) {
+            let Some((_, message, to)) = self.under_way.pop_front() else { break };
+            let (by, to) = match to {
+                End::Relay => (&self.as_peer, self.relay),
+                End::Peer => (&self.as_relay, self.peer),
+            };
+            by.send_to(&message, to).map_err(Failure::kernel("forwarding"))?;
+            moved += 1;
+        }
+        Ok(moved)
+    }
+
+    /// Each end: from which socket it is written to, where it is, and its indices.
+    fn ends(&self) -> [(&UdpSocket, SocketAddrV4, &[Option<Index>; 2]); 2] {
+        [(&self.as_relay, self.peer, &self.peers), (&self.as_peer, self.relay, &self.relays)]
+    }
+}
+
+/// To whom a datagram goes.
+#[derive(Clone, Copy)]
+enum End {
+    Peer,
+    Relay,
+}

@@ -1,0 +1,228 @@
+//! Isolation (R23): what an innocent pair of neighbours loses while another neighbour, client or
+//! path misbehaves. Each case runs in pairs, once with the offender and once without; the ratio is
+//! the delivered part of the innocent traffic with the offender to the part without. Counts at a
+//! fixed pace decide, never durations.
+//!
+//! | module | cases |
+//! |---|---|
+//! | `paths` | dead next hops, a slow interface: UDP in a network namespace |
+//! | `clients` | unix clients that do not read |
+//! | `congestion` | control flag, unequal polling order: one congested exit |
+//! | `links` | a flood of slot 1, forged handshake answers: a sealed link between two switches |
+//! | `node`, `paced` | the switch under test; pacing in real time |
+
+mod clients;
+mod congestion;
+mod links;
+mod network;
+mod node;
+mod paced;
+mod paths;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use strowger_engine::control::Balance;
+
+use crate::{Failure, Options, Row, What, spread::Spread};
+
+/// Rows of a case: its name, and what runs one half of a pair.
+struct Case {
+    name: &'static str,
+    size: usize,
+    /// What the offender does, for people.
+    offence: String,
+    run: fn(&Options, &Setup) -> Result<Half, Failure>,
+    setup: Setup,
+}
+
+/// How one half of a pair is set up.
+#[derive(Clone, Copy, Debug, Default)]
+struct Setup {
+    /// Whether the offender acts.
+    offends: bool,
+    /// The variant of the case: clients that do not read, or which of two variants it is.
+    variant: usize,
+}
+
+/// What one half of a pair counted.
+#[derive(Clone, Debug, Default)]
+struct Half {
+    /// Packets that the innocent pair sent.
+    offered: u64,
+    /// Packets of these that arrived.
+    delivered: u64,
+    /// Packets that would have arrived with a fair share, where the exit is congested.
+    fair: Option<u64>,
+    /// Packets that the offender sent.
+    offender: u64,
+    /// Discards and drops in the kernel, by reason.
+    drops: BTreeMap<&'static str, u64>,
+    /// The worker's share of a core, in parts of 1.
+    cpu: Option<f64>,
+    /// How often the innocent link went down, at both ends together.
+    link_downs: Option<u64>,
+}
+
+/// What the offender did, and what became of the innocent traffic, over all pairs of a row.
+#[derive(Clone, Debug, Serialize)]
+pub struct Isolation {
+    /// Which case.
+    pub case: &'static str,
+    /// What the offender did.
+    pub offence: String,
+    /// Packets that the innocent pair sent in one half of a pair (median).
+    pub offered: f64,
+    /// Packets of these that arrived with the offender.
+    pub delivered_with: Spread,
+    /// Packets of these that arrived without the offender, or their fair share of a congested exit.
+    pub delivered_without: Spread,
+    /// Packets that the offender sent in one half (median).
+    pub offender_sent: f64,
+    /// What was discarded or dropped by the kernel with the offender, by reason, in all pairs.
+    pub drops_with: BTreeMap<&'static str, u64>,
+    /// The same without the offender.
+    pub drops_without: BTreeMap<&'static str, u64>,
+    /// The worker's share of a core, in parts of 1, where the case measures it: with the offender.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_with: Option<Spread>,
+    /// The same without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_without: Option<Spread>,
+    /// How often the innocent link went down with the offender, in all pairs and at both ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link_downs_with: Option<u64>,
+}
+
+impl Isolation {
+    /// For people, line by line.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let Self { delivered_with, delivered_without, offered, offender_sent, .. } = self;
+        let mut lines = vec![
+            self.offence.clone(),
+            format!(
+                "of {offered:.0} innocent packets {delivered_with:.0} arrived, without the offender \
+                 or by fair share {delivered_without:.0}; the offender sent {offender_sent:.0}"
+            ),
+        ];
+        for (which, drops) in [("with", &self.drops_with), ("without", &self.drops_without)] {
+            let drops: Vec<_> =
+                drops.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+            if !drops.is_empty() {
+                lines.push(format!("dropped {which} the offender: {}", drops.join(", ")));
+            }
+        }
+        if let (Some(with), Some(without)) = (self.cpu_with, self.cpu_without) {
+            let [with, without] = [with, without].map(|share| share.times(100.0));
+            lines.push(format!("idle worker: {with:.1} % of a core, without {without:.1} %"));
+        }
+        if let Some(downs) = self.link_downs_with {
+            lines.push(format!("the innocent link went down {downs} times"));
+        }
+        lines
+    }
+}
+
+/// Measures every case.
+pub(crate) fn rows(
+    options: &Options,
+    each: &mut dyn FnMut(Row) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let cases = [paths::cases(), clients::cases(), congestion::cases(), links::cases()]
+        .into_iter()
+        .flatten();
+    for case in cases {
+        each(case.row(options)?)?;
+    }
+    Ok(())
+}
+
+impl Case {
+    fn row(&self, options: &Options) -> Result<Row, Failure> {
+        let mut row = Row::new(What::Isolation, self.size, false, options.pairs);
+        (row.ours, row.peer) = ("with", Some("without"));
+        let half = |offends| (self.run)(options, &Setup { offends, ..self.setup });
+        let mut pairs = Vec::new();
+        for pair in 0..options.pairs {
+            // Each half comes first in turn.
+            let first = half(pair % 2 == 0);
+            let halves = first.and_then(|first| Ok((first, half(pair % 2 != 0)?)));
+            let (first, second) = match halves {
+                // Rights or tools are missing: the row says so, and the other rows go on.
+                Err(Failure::Refused(why)) => {
+                    row.pairs = 0;
+                    row.note = Some(format!("{}: skipped: {why}", self.name));
+                    return Ok(row);
+                }
+                halves => halves?,
+            };
+            pairs.push(if pair % 2 == 0 { (first, second) } else { (second, first) });
+        }
+        row.ratio = Spread::of(pairs.iter().map(|(with, without)| ratio(with, without)));
+        row.isolation = self.isolation(&pairs);
+        Ok(row)
+    }
+
+    fn isolation(&self, pairs: &[(Half, Half)]) -> Option<Isolation> {
+        let with = || pairs.iter().map(|(with, _)| with);
+        let without = || pairs.iter().map(|(_, without)| without);
+        let goal = |(with, without): &(Half, Half)| with.fair.unwrap_or(without.delivered) as f64;
+        Some(Isolation {
+            case: self.name,
+            offence: self.offence.clone(),
+            offered: Spread::of(with().map(|half| half.offered as f64))?.median,
+            delivered_with: Spread::of(with().map(|half| half.delivered as f64))?,
+            delivered_without: Spread::of(pairs.iter().map(goal))?,
+            offender_sent: Spread::of(with().map(|half| half.offender as f64))?.median,
+            drops_with: sum(with()),
+            drops_without: sum(without()),
+            cpu_with: Spread::of(with().filter_map(|half| half.cpu)),
+            cpu_without: Spread::of(without().filter_map(|half| half.cpu)),
+            link_downs_with: with().map(|half| half.link_downs).sum(),
+        })
+    }
+}
+
+/// The delivered part with the offender to that without, or to the fair share.
+fn ratio(with: &Half, without: &Half) -> f64 {
+    let part = |half: &Half| half.delivered as f64 / half.offered.max(1) as f64;
+    match with.fair {
+        Some(fair) => with.delivered as f64 / fair.max(1) as f64,
+        None if without.delivered == 0 => 0.0,
+        None => part(with) / part(without),
+    }
+}
+
+fn sum<'a>(halves: impl Iterator<Item = &'a Half>) -> BTreeMap<&'static str, u64> {
+    let mut all = BTreeMap::new();
+    for (reason, count) in halves.flat_map(|half| &half.drops) {
+        *all.entry(*reason).or_default() += count;
+    }
+    all
+}
+
+/// What a switch discarded and the kernel dropped before it, by reason.
+fn drops(balance: &Balance) -> BTreeMap<&'static str, u64> {
+    let ours = balance.by_reason().map(|(discard, count)| (discard.name(), count));
+    let kernel = balance.kernel_by_reason().map(|(drop, count)| (drop.name(), count));
+    ours.chain(kernel).collect()
+}
+
+/// `count` packets in a run of the usual length, and in proportion in one of another length.
+fn scaled(options: &Options, count: u64, least: u64) -> u64 {
+    ((count as f64 * options.seconds_per_run / 0.5) as u64).max(least)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_compares_the_delivered_parts_or_the_fair_share() {
+        let half = |offered, delivered| Half { offered, delivered, ..Half::default() };
+        assert_eq!(ratio(&half(100, 50), &half(200, 200)), 0.5);
+        assert_eq!(ratio(&half(100, 100), &half(100, 0)), 0.0);
+        let shared = Half { fair: Some(40), ..half(100, 20) };
+        assert_eq!(ratio(&shared, &half(100, 100)), 0.5);
+    }
+}

@@ -1,0 +1,234 @@
+//! The switch under test, with real ports and the memory that `strowger relay` would give it.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use strowger_engine::{
+    Now,
+    control::{
+        Attach, Balance, Door, PortId, Switch, SwitchConfig,
+        peering::{Liveness, PeerSpec},
+    },
+    header::{Flags, HeaderRepr},
+    label::Label,
+    limits::{
+        EXCHANGE_FRAMES_MAX, FRAMES_WAITING_MAX, HOPS_MAX, KNOCKS_MAX, ORDERS_MAX, PUNTS_MAX,
+    },
+    link::{Behind, LINK_HEADER_BYTES, plain_header},
+    worker::Worker,
+};
+use strowger_frame::{Address, BURST_MAX, Pool, PoolSpec};
+use strowger_io::{
+    UnixPort,
+    udp::{self, UdpSpec, worker_of},
+    unix::{Client, UnixSpec},
+};
+
+use crate::{
+    Failure, packet,
+    sealed_chain::{local, peering},
+};
+
+/// A switch, its workers, and the files of its unix sockets.
+pub(super) struct Node {
+    pub(super) switch: Switch,
+    pub(super) workers: Vec<Worker>,
+    folder: Folder,
+}
+
+/// What a node is to have, for its memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct NodeSpec {
+    pub(super) workers: usize,
+    pub(super) listeners: u32,
+    pub(super) clients: u32,
+    /// The number of its identity; none without sealed links.
+    pub(super) identity: Option<u8>,
+}
+
+impl NodeSpec {
+    /// The memory of one worker: the needs that `strowger relay` adds up, at its defaults.
+    fn pool(self) -> PoolSpec {
+        let burst = BURST_MAX as u32;
+        let per_listener = udp::limits::POSTED_BUFFERS.next_power_of_two() as u32 + 4 * burst;
+        let workers = self.workers as u32;
+        let handoffs = (workers - 1) * EXCHANGE_FRAMES_MAX as u32;
+        let punts = (PUNTS_MAX as u32).div_ceil(workers);
+        let sealed = u32::from(self.identity.is_some());
+        let handshakes = (KNOCKS_MAX as u32).div_ceil(workers) + 4 + FRAMES_WAITING_MAX as u32;
+        PoolSpec {
+            trains: 3 * burst
+                + self.listeners * per_listener
+                + handoffs
+                + punts
+                + sealed * handshakes,
+            singles: self.clients * (32 + burst) + sealed * 2 * ORDERS_MAX as u32,
+            huge_pages: true,
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn new(spec: NodeSpec) -> Result<Self, Failure> {
+        let pools = Pool::many(&spec.pool(), spec.workers).map_err(Failure::kernel("memory"))?;
+        let (mut switch, workers) = Switch::new(SwitchConfig::default(), pools)?;
+        if let Some(number) = spec.identity {
+            switch.set_identity(peering(number)?, Now(1))?;
+        }
+        Ok(Self { switch, workers, folder: Folder::new()? })
+    }
+
+    /// A UDP listener, with a handshake socket where the node has an identity.
+    pub(super) fn listen(
+        &mut self,
+        at: Ipv4Addr,
+        buffer_bytes: Option<usize>,
+        sealed: bool,
+    ) -> Result<(PortId, SocketAddrV4), Failure> {
+        let mut spec = UdpSpec::new(SocketAddr::from((at, 0)));
+        spec.steering_refused = !sealed;
+        spec.socket_buffer_bytes = buffer_bytes.unwrap_or(spec.socket_buffer_bytes);
+        let opened = udp::open_steered(&spec, self.workers.len())?;
+        let bound = opened.workers.first().map(udp::Opened::local_addr);
+        let Some(SocketAddr::V4(bound)) = bound else {
+            return Err(Failure::Bug("listeners are bound to IPv4 addresses"));
+        };
+        let queues = opened.workers.into_iter().map(|one| one.boxed().0).collect();
+        let port = self.switch.plug_everywhere(queues);
+        let port = port.map_err(|why| Failure::Refused(why.to_string()))?;
+        self.switch.welcome_strangers(port, sealed);
+        if let (true, Ok(slow)) = (sealed, opened.slow) {
+            let memory =
+                PoolSpec { trains: 0, singles: 2 * BURST_MAX as u32 + 1, huge_pages: false };
+            let pool = Pool::new(&memory).map_err(Failure::kernel("memory"))?;
+            let worker_of = |at: Address, workers: usize| match at {
+                Address::Udp(at) => worker_of(at, workers),
+                Address::Only | Address::Ether(_) => 0,
+            };
+            let opened =
+                self.switch.open_door(port, Door { port: slow.boxed().0, pool, worker_of });
+            opened.map_err(|why| Failure::Refused(why.to_string()))?;
+        }
+        Ok((port, bound))
+    }
+
+    /// A plain neighbour behind a listener, with all rights.
+    pub(super) fn neighbour(
+        &mut self,
+        port: PortId,
+        at: impl Into<SocketAddr>,
+        slot: u32,
+    ) -> Result<(), Failure> {
+        let at = Address::Udp(at.into());
+        let attach = Attach::plain(port, at, Behind::Neighbour, format!("neighbour {slot}"));
+        self.switch.attach(attach.at_slot(slot))?;
+        Ok(())
+    }
+
+    /// A peer behind a sealed link.
+    pub(super) fn peer(
+        &mut self,
+        port: PortId,
+        at: Option<SocketAddrV4>,
+        slot: u32,
+        number: u8,
+        liveness: Liveness,
+    ) -> Result<(), Failure> {
+        let mut spec = PeerSpec::new("peer", *local(number)?.static_public(), port);
+        spec.at = at.map(|at| Address::Udp(at.into()));
+        spec.slot = Some(slot);
+        spec.liveness = liveness;
+        self.switch.add_peer(spec, Now(1))?;
+        Ok(())
+    }
+
+    /// A unix socket at this worker and slot; its client is connected.
+    pub(super) fn client(&mut self, worker: usize, slot: u32) -> Result<Client, Failure> {
+        let path = self.folder.0.join(slot.to_string());
+        let port = UnixPort::listen(&path, &UnixSpec::default());
+        let port = port.map_err(|why| Failure::Refused(why.to_string()))?;
+        let port = self.switch.plug_at(worker, Box::new(port));
+        let port = port.map_err(|why| Failure::Refused(why.to_string()))?;
+        let name = format!("client {slot}");
+        let attach = Attach::plain(port, Address::Only, Behind::Endpoint, name);
+        self.switch.attach(attach.at_slot(slot))?;
+        self.settle(Now(1))?;
+        let client = Client::connect(&path);
+        client.map_err(|why| Failure::Refused(format!("{}: {why}", path.display())))
+    }
+
+    /// Polls until the workers know all that is attached.
+    pub(super) fn settle(&mut self, now: Now) -> Result<(), Failure> {
+        for _ in 0..10_000 {
+            self.poll(now);
+            if self.switch.is_settled() {
+                return Ok(());
+            }
+        }
+        Err(Failure::Bug("workers take orders whenever they are polled"))
+    }
+
+    /// One poll of each worker; says how many frames they switched.
+    pub(super) fn poll_workers(&mut self, now: Now) -> usize {
+        self.workers.iter_mut().map(|worker| worker.breathe(now)).sum()
+    }
+
+    /// One poll of each worker and of the slow path.
+    pub(super) fn poll(&mut self, now: Now) -> usize {
+        let switched = self.poll_workers(now);
+        self.switch.poll(now);
+        switched
+    }
+
+    /// A label through this switch, in by one slot and out by another.
+    pub(super) fn label(&self, slots: (u32, u32)) -> Result<Label, Failure> {
+        Ok(packet::label(&self.switch.config().scheme, &[slots])?)
+    }
+
+    pub(super) fn balance(&self) -> Balance {
+        self.switch.balance()
+    }
+}
+
+/// A plain packet with these flags, as a neighbour or a client sends it.
+pub(super) fn flagged(label: Label, flags: Flags, payload: &[u8]) -> Result<Vec<u8>, Failure> {
+    let header = HeaderRepr { flags, ..HeaderRepr::new(label, 0, HOPS_MAX) };
+    let mut bytes = vec![0; LINK_HEADER_BYTES + header.wire_bytes() + payload.len()];
+    bytes[..LINK_HEADER_BYTES].copy_from_slice(&plain_header(0));
+    let rest = header.emit(&mut bytes[LINK_HEADER_BYTES..]);
+    rest.map_err(|_| Failure::Bug("the length was computed"))?.copy_from_slice(payload);
+    Ok(bytes)
+}
+
+/// Takes all datagrams that have arrived at a socket; says how many.
+pub(super) fn drain(socket: &UdpSocket) -> u64 {
+    let mut count = 0;
+    while socket.recv(&mut [0; 64]).is_ok() {
+        count += 1;
+    }
+    count
+}
+
+/// A folder for the files of unix sockets, removed when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self, Failure> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("strowger-bench-{}-{number}", std::process::id());
+        let path = Path::new(&std::env::temp_dir()).join(name);
+        std::fs::create_dir(&path).map_err(Failure::kernel("a folder for unix sockets"))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed stays in the folder for temporary files.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

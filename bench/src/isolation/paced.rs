@@ -1,0 +1,212 @@
+//! Runs a node in real time: its worker as `strowger relay` runs it, its slow path in turns, an
+//! innocent pair at a fixed pace, and an offender at another.
+
+use std::{
+    net::UdpSocket,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use strowger_engine::{Now, worker::Worker};
+use strowger_frame::{port::Arm, tally::Counter};
+use strowger_io::Waiter;
+
+use super::{
+    Half, drops,
+    node::{Node, drain},
+};
+use crate::{
+    Failure, Options,
+    machine::{ThreadClock, settle_on},
+    trial::join,
+};
+
+/// Idle polls before the worker blocks, the longest that it blocks, and how soon it asks again
+/// while frames wait for a port: the values of `strowger relay`.
+const IDLE_POLLS_MAX: u32 = 200;
+const BLOCK_MAX: Duration = Duration::from_millis(100);
+const RETRY: Duration = Duration::from_micros(200);
+
+/// A turn of the slow path begins no sooner than this after the one before.
+const TURN_MIN: Duration = Duration::from_millis(1);
+
+/// Packets that a sender which was not scheduled may send at once. Later ones are sent later: the
+/// count is fixed, the duration is not.
+const CATCH_UP_MAX: u64 = 16;
+
+/// How long the last packets may take to arrive.
+const ARRIVE_MAX: Duration = Duration::from_millis(500);
+
+/// How long an idle worker is watched.
+const IDLE_WINDOW: Duration = Duration::from_millis(300);
+
+/// The slow path may hang no longer than this before its half fails.
+const LEAD_MAX: Duration = Duration::from_secs(30);
+
+/// Packets to send from one socket, in turn, at a fixed pace.
+pub(super) struct Flow {
+    pub(super) socket: UdpSocket,
+    pub(super) packets: Vec<Vec<u8>>,
+    pub(super) per_s: f64,
+}
+
+impl Flow {
+    /// Sends until `stopped` or `most` packets, counting in `sent`; calls `between` often.
+    fn send(
+        &self,
+        most: u64,
+        sent: &Counter,
+        stopped: impl Fn() -> bool,
+        mut between: impl FnMut(),
+    ) {
+        let mut next = self.packets.iter().cycle();
+        let (mut started, mut due_before) = (Instant::now(), 0);
+        while sent.read() < most && !stopped() {
+            let due = (started.elapsed().as_secs_f64() * self.per_s) as u64;
+            let behind = due - due_before;
+            if behind > CATCH_UP_MAX {
+                started = Instant::now();
+                due_before = 0;
+            } else {
+                due_before = due;
+            }
+            for packet in
+                next.by_ref().take(behind.min(CATCH_UP_MAX).min(most - sent.read()) as usize)
+            {
+                if self.socket.send(packet).is_ok() {
+                    sent.add(1);
+                }
+            }
+            between();
+            thread::sleep(Duration::from_micros(300));
+        }
+    }
+}
+
+/// One half of a pair in real time.
+pub(super) struct Paced<'a> {
+    pub(super) options: &'a Options,
+    pub(super) node: Node,
+    pub(super) innocent: Flow,
+    pub(super) sink: UdpSocket,
+    /// Packets that the innocent pair sends.
+    pub(super) count: u64,
+    /// `None` in the half without the offender.
+    pub(super) offender: Option<Flow>,
+    /// Packets that the offender sends before the innocent pair begins.
+    pub(super) lead: u64,
+    /// Whether the idle worker's CPU time is taken when both have stopped.
+    pub(super) then_idle: bool,
+}
+
+impl Paced<'_> {
+    pub(super) fn run(self) -> Result<Half, Failure> {
+        let Self { options, mut node, innocent, sink, count, offender, lead, then_idle } = self;
+        let cores = &options.cores;
+        let source_core = *cores.sources.first().ok_or(Failure::Bug("there is a core"))?;
+        let [stop_worker, stop_offender] = [const { AtomicBool::new(false) }; 2];
+        let told = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        let (sent, offended) = (Counter::default(), Counter::default());
+        node.settle(Now(1))?;
+        let began = Instant::now();
+        let clock = || Now(began.elapsed().as_nanos() as u64 + 2);
+        let mut worker = node.workers.pop().ok_or(Failure::Bug("paced nodes have one worker"))?;
+        thread::scope(|scope| {
+            let _stop = StopAll([&stop_worker, &stop_offender]);
+            let (stop_worker, stop_offender, offended) = (&stop_worker, &stop_offender, &offended);
+            let (say_ready, ready) = std::sync::mpsc::channel();
+            let worker = scope.spawn(move || {
+                let cpu = settle_on(cores.forwarder)?;
+                say_ready.send(cpu).map_err(|_| Failure::Bug("the bench waits for its worker"))?;
+                forward(&mut worker, clock, || told(stop_worker));
+                Ok::<_, Failure>(worker)
+            });
+            let slow_path = scope.spawn(move || {
+                settle_on(source_core)?;
+                while !told(stop_worker) {
+                    let turn = Instant::now();
+                    node.switch.poll(clock());
+                    thread::sleep(TURN_MIN.saturating_sub(turn.elapsed()));
+                }
+                Ok::<_, Failure>(node)
+            });
+            let Ok(cpu) = ready.recv() else {
+                return Err(join(worker)
+                    .err()
+                    .unwrap_or(Failure::Bug("a worker says it is ready")));
+            };
+            settle_on(source_core)?;
+            let offending = offender.is_some();
+            let offender = offender.map(|flow| {
+                scope.spawn(move || {
+                    settle_on(source_core)?;
+                    flow.send(u64::MAX, offended, || told(stop_offender), || ());
+                    Ok::<_, Failure>(())
+                })
+            });
+            let waiting = Instant::now();
+            while offending && offended.read() < lead && waiting.elapsed() < LEAD_MAX {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let mut delivered = 0;
+            innocent.send(count, &sent, || false, || delivered += drain(&sink));
+            let mut heard = Instant::now();
+            while delivered < sent.read() && heard.elapsed() < ARRIVE_MAX {
+                match drain(&sink) {
+                    0 => thread::sleep(Duration::from_millis(1)),
+                    more => (delivered, heard) = (delivered + more, Instant::now()),
+                }
+            }
+            stop_offender.store(true, Ordering::Relaxed);
+            offender.map_or(Ok(()), join)?;
+            let cpu = then_idle.then(|| idle_share(cpu)).transpose()?;
+            stop_worker.store(true, Ordering::Relaxed);
+            let _worker = join(worker)?;
+            let mut node = join(slow_path)?;
+            node.switch.poll(clock());
+            let drops = drops(&node.balance());
+            let (offered, offender) = (sent.read(), offended.read());
+            Ok(Half { offered, delivered, offender, drops, cpu, ..Half::default() })
+        })
+    }
+}
+
+/// The part of a core that an idle worker uses.
+fn idle_share(clock: ThreadClock) -> Result<f64, Failure> {
+    let (used, began) = (clock.read()?, Instant::now());
+    thread::sleep(IDLE_WINDOW);
+    let used = clock.read()?.saturating_sub(used);
+    Ok(used.as_secs_f64() / began.elapsed().as_secs_f64())
+}
+
+/// Polls and blocks as `strowger relay` does, until `stopped`.
+fn forward(worker: &mut Worker, clock: impl Fn() -> Now, stopped: impl Fn() -> bool) {
+    let mut waiter = Waiter::with_capacity(256);
+    let mut idle = 0;
+    while !stopped() {
+        if worker.breathe(clock()) > 0 {
+            idle = 0;
+            continue;
+        }
+        idle += 1;
+        if idle > IDLE_POLLS_MAX {
+            waiter.begin();
+            let may_block = worker.arm(|arm: Arm| waiter.add(arm));
+            waiter.wait(Some(if may_block { BLOCK_MAX } else { RETRY }));
+            worker.disarm(|nth| waiter.is_ready(nth));
+            idle = 0;
+        }
+    }
+}
+
+/// Raises all flags when dropped.
+struct StopAll<'a>([&'a AtomicBool; 2]);
+
+impl Drop for StopAll<'_> {
+    fn drop(&mut self) {
+        for flag in self.0 {
+            flag.store(true, Ordering::Relaxed);
+        }
+    }
+}

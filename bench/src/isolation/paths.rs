@@ -1,0 +1,125 @@
+//! Dead next hops and a slow interface: frames that the kernel cannot send stay charged to the
+//! socket that sent them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::{
+    Case, Half, Setup,
+    network::{DEAD_SIDE, SLOW, dead, in_namespace},
+    node::{Node, NodeSpec},
+    paced::{Flow, Paced},
+    scaled,
+};
+use crate::{
+    Failure, Options, packet,
+    sockets::{address, socket},
+    traffic::SINK_BUFFER_BYTES,
+};
+
+/// Bytes of each packet.
+const BYTES: usize = 1_200;
+
+/// A stock `net.core.wmem_max`.
+const STOCK_BUFFER_BYTES: usize = 212_992;
+
+/// Packets a second of the innocent pair, and of the offender.
+const INNOCENT_PER_S: f64 = 2_000.0;
+const TO_DEAD_PER_S: f64 = 1_000.0;
+/// By another listener, whose receive buffer is then not what both share.
+const TO_DEAD_ELSEWHERE_PER_S: f64 = 4_000.0;
+const TO_SLOW_PER_S: f64 = 10_000.0;
+
+/// What the offender sends before the innocent pair begins: more than the send buffer holds.
+const LEAD_TO_DEAD: u64 = 500;
+const LEAD_TO_DEAD_ELSEWHERE: u64 = 4_000;
+const LEAD_TO_SLOW: u64 = 8_000;
+
+const DEAD_HOPS: u8 = 3;
+const PORT: u16 = 7_000;
+
+/// Slots of source, sink and offender; those of the dead and the slow neighbours follow.
+const SOURCE: u32 = 2;
+const SINK: u32 = 3;
+const OFFENDER: u32 = 4;
+const BEHIND: u32 = 10;
+
+/// The variants.
+const SAME: usize = 0;
+const OTHER: usize = 1;
+const SLOW_PATH: usize = 2;
+
+pub(super) fn cases() -> Vec<Case> {
+    let case = |name, offence: String, variant| Case {
+        name,
+        size: BYTES,
+        offence,
+        run,
+        setup: Setup { offends: true, variant },
+    };
+    let dead = |listener, per_s| {
+        format!(
+            "{per_s:.0} packets/s to {DEAD_HOPS} neighbours that do not answer ARP, by \
+             {listener} with socket buffers of {STOCK_BUFFER_BYTES} bytes"
+        )
+    };
+    let slow = format!(
+        "{TO_SLOW_PER_S:.0} packets/s to a neighbour behind 10 Mbit/s with a deep queue, by the \
+         same listener"
+    );
+    vec![
+        case("dead_next_hops_same_listener", dead("the same listener", TO_DEAD_PER_S), SAME),
+        case(
+            "dead_next_hops_other_listener",
+            dead("another listener", TO_DEAD_ELSEWHERE_PER_S),
+            OTHER,
+        ),
+        case("slow_interface", slow, SLOW_PATH),
+    ]
+}
+
+fn run(options: &Options, setup: &Setup) -> Result<Half, Failure> {
+    in_namespace(|| half(options, *setup))
+}
+
+fn half(options: &Options, setup: Setup) -> Result<Half, Failure> {
+    let stock = Some(STOCK_BUFFER_BYTES);
+    let (per_s, lead, near_buffer, far_buffer) = match setup.variant {
+        SLOW_PATH => (TO_SLOW_PER_S, LEAD_TO_SLOW, None, None),
+        OTHER => (TO_DEAD_ELSEWHERE_PER_S, LEAD_TO_DEAD_ELSEWHERE, None, stock),
+        _ => (TO_DEAD_PER_S, LEAD_TO_DEAD, stock, stock),
+    };
+    let spec = NodeSpec { workers: 1, listeners: 2, ..NodeSpec::default() };
+    let mut node = Node::new(spec)?;
+    let (near, at) = node.listen(Ipv4Addr::UNSPECIFIED, near_buffer, false)?;
+    let (far, _) = node.listen(DEAD_SIDE, far_buffer, false)?;
+    let relay = SocketAddr::from((Ipv4Addr::LOCALHOST, at.port()));
+    let (source, sink, offender) = (socket(0)?, socket(SINK_BUFFER_BYTES)?, socket(0)?);
+    for (end, slot) in [(&source, SOURCE), (&sink, SINK), (&offender, OFFENDER)] {
+        node.neighbour(near, address(end)?, slot)?;
+    }
+    for end in [&source, &offender] {
+        end.connect(relay).map_err(Failure::kernel("connect"))?;
+    }
+    let behind = match setup.variant {
+        SLOW_PATH => vec![SLOW],
+        _ => (0..DEAD_HOPS).map(dead).collect(),
+    };
+    let listener = if setup.variant == OTHER { far } else { near };
+    let mut packets = Vec::new();
+    for (slot, at) in (BEHIND..).zip(behind) {
+        node.neighbour(listener, (at, PORT), slot)?;
+        packets.push(packet::packet(BYTES, node.label((OFFENDER, slot))?, 1));
+    }
+    let innocent = vec![packet::packet(BYTES, node.label((SOURCE, SINK))?, 0)];
+    Paced {
+        options,
+        node,
+        innocent: Flow { socket: source, packets: innocent, per_s: INNOCENT_PER_S },
+        sink,
+        count: scaled(options, INNOCENT_PER_S as u64 / 2, 100),
+        offender: setup.offends.then_some(Flow { socket: offender, packets, per_s }),
+        lead: scaled(options, lead, 50),
+        then_idle: false,
+    }
+    .run()
+}
