@@ -24,7 +24,7 @@ impl Exit {
     /// The codes, for `--help`.
     pub(crate) const TABLE: &str = "\
 Exit codes:
-  0  done; a relay that was stopped by SIGINT or SIGTERM
+  0  done; a relay that was stopped by SIGINT, SIGTERM or the loss of its terminal
   1  a check failed
   2  wrong usage, or an error in the configuration
   3  the machine refused: busy port, no rights, no memory, unreadable file

@@ -6,6 +6,7 @@ mod health;
 mod logged;
 mod questions;
 mod restart;
+mod signals;
 
 use std::{
     io::{self, Write},
@@ -15,10 +16,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    iterator::Signals,
-};
 use strowger_crypto::Psk;
 use strowger_engine::{
     control::{
@@ -36,6 +33,7 @@ use self::{
     logged::{logged, subject},
     questions::Questions,
     restart::{Restarts, caught, keep_quiet},
+    signals::Signalled,
 };
 use crate::{
     admin::{Answer, AttachWish, Control, Question, Server},
@@ -77,8 +75,6 @@ const REQUESTS_MAX: usize = 4;
 pub(crate) enum Request {
     /// A client of the control socket asks; the answer goes into the channel, which has room.
     Ask(Question, SyncSender<Answer>),
-    /// SIGINT or SIGTERM came.
-    Stop,
 }
 
 /// Where other threads put their requests: it wakes the slow path.
@@ -143,7 +139,9 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     }
     let control = Control::bind(&config.control_socket, &opener)?;
     let (mut inbox, letterbox) = Inbox::new(config.udp.len())?;
-    on_signals(letterbox.clone())?;
+    let signalled = Signalled::watch(letterbox.ringer.clone()).map_err(|error| {
+        Failure::new(Exit::Refused, format!("cannot watch for signals: {error}"))
+    })?;
 
     let said = &mut io::stdout();
     let _ = writeln!(said, "{}", headline(&config));
@@ -156,6 +154,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Exit::Refused, format!("no thread for the log: {error}")))?;
     let mut relay = Relay {
         topology,
+        signalled,
         log: log.clone(),
         health: Health::new(),
         began: Instant::now(),
@@ -200,30 +199,10 @@ pub(crate) fn idle_name(idle: Idle) -> &'static str {
     }
 }
 
-/// A thread that turns the first signal into a request and lets the second one kill, so that a
-/// relay that cannot stop can be stopped.
-fn on_signals(letterbox: Letterbox) -> Result<(), Failure> {
-    let refused = |error: io::Error| {
-        Failure::new(Exit::Refused, format!("cannot watch for signals: {error}"))
-    };
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(refused)?;
-    let watch = move || {
-        let mut told = false;
-        for signal in &mut signals {
-            if told {
-                let _ = signal_hook::low_level::emulate_default_handler(signal);
-            }
-            told = true;
-            let _ = letterbox.put(Request::Stop); // full: the second signal kills
-        }
-    };
-    let named = std::thread::Builder::new().name("signals".to_owned());
-    named.spawn(watch).map(drop).map_err(refused)
-}
-
 /// A relay that runs, as its slow path sees it.
 struct Relay {
     topology: Topology,
+    signalled: Signalled,
     log: Log,
     health: Health,
     began: Instant,
@@ -253,12 +232,15 @@ impl Relay {
             let mut asked = false;
             while let Ok(request) = inbox.requests.try_recv() {
                 asked = true;
-                match request {
-                    Request::Ask(question, client) => {
-                        self.guarded(|relay| relay.answer(question, client))?;
-                    }
-                    Request::Stop => return Ok(()),
-                }
+                let Request::Ask(question, client) = request;
+                self.guarded(|relay| relay.answer(question, client))?;
+            }
+            for line in self.signalled.noted() {
+                self.log.write(Kind::Signal, "relay", line);
+            }
+            if let Some(line) = self.signalled.stop() {
+                self.log.write(Kind::Signal, "relay", line);
+                return Ok(());
             }
             if !asked {
                 inbox.wait(self.tick(), &mut self.topology.switch);

@@ -1,0 +1,148 @@
+//! Signals that come to a relay: none but a second SIGINT or SIGTERM ends it without a goodbye, or leaves its sockets
+//! behind. Nothing here sleeps.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, ChildStderr, Command, Stdio},
+};
+
+use trial::{
+    eventually,
+    homes::{Home, Relay},
+};
+
+/// What runs a relay with a peer behind `home`'s address, started by these words.
+fn command(home: &Home, peer: &Home, before: &[&str]) -> Command {
+    let dir = home.directory.path().to_str().unwrap();
+    let config = format!(
+        "control.socket = \"{dir}/control\"\n\
+         [identity]\nkey = \"{dir}/key\"\nnetwork = \"test\"\n\
+         [liveness]\ninterval_ms = 500\nmultiplier = 3\nalways = true\n\
+         [[udp]]\naddress = \"{}\"\n\
+         [[unix]]\nname = \"local\"\npath = \"{dir}/local\"\nslot = 4\n\
+         [[peer]]\nname = \"far\"\nkey = \"{}\"\nslot = 2\naddress = \"{}\"\n",
+        home.at, peer.key, peer.at
+    );
+    let file = home.path("relay.toml");
+    fs::write(&file, config).unwrap();
+    let words = [env!("CARGO_BIN_EXE_strowger"), "relay", "--config", file.to_str().unwrap()];
+    let mut words = before.iter().copied().chain(words);
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+struct Running<'h> {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStderr>>,
+    home: &'h Home,
+}
+
+impl<'h> Running<'h> {
+    /// One that has a link to `far`.
+    fn start(home: &'h Home, far: &Relay<'_>, before: &[&str]) -> Self {
+        let mut child = command(home, far.home, before).spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let running = Self { child, lines, home };
+        eventually("the link is up", || far.is_up().then_some(()));
+        eventually("it is up at this end, too", || running.is_up().then_some(()));
+        running
+    }
+
+    fn is_up(&self) -> bool {
+        self.home.path("control").exists()
+            && self.home.ask(r#"{"show":"peers"}"#)["peers"][0]["up"] == true
+    }
+
+    fn kill(&self, signal: &str) {
+        let kill = format!("kill -{signal} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// Its next line with these words.
+    fn says(&mut self, words: &str) -> String {
+        loop {
+            let line = self.lines.next().expect("it goes on").expect("text");
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
+    fn leaves_nothing(&self) {
+        for socket in ["control", "local"] {
+            assert!(!self.home.path(socket).exists(), "{socket}");
+        }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn goodbyes(far: &Relay<'_>) -> usize {
+    far.events("goodbye").len()
+}
+
+#[test]
+fn a_signal_without_a_meaning_is_logged_and_no_link_minds() {
+    let (near, there) = (Home::new(), Home::new());
+    let far = there.start(&near.key, None, "");
+    let mut relay = Running::start(&near, &far, &[]);
+    for signal in ["HUP", "USR1", "USR2", "HUP"] {
+        relay.kill(signal);
+        let line = relay.says(&format!("info signal: relay: SIG{signal} is ignored"));
+        assert!(signal != "HUP" || line.contains("restart the relay"), "{line}");
+    }
+    assert!(relay.is_up() && far.is_up() && goodbyes(&far) == 0);
+    relay.kill("TERM");
+    relay.says("info signal: relay: SIGTERM: the relay stops");
+    let status = eventually("it ends", || relay.child.try_wait().unwrap());
+    assert!(status.success(), "{status}");
+    relay.leaves_nothing();
+    eventually("it said goodbye", || (goodbyes(&far) == 1).then_some(()));
+    far.stop();
+}
+
+/// As when a connection by ssh breaks: the kernel and the shell both say so.
+#[test]
+fn a_relay_whose_terminal_is_gone_says_goodbye_and_leaves_no_socket() {
+    let (near, there) = (Home::new(), Home::new());
+    let far = there.start(&near.key, None, "");
+    let script = "import os,pty,sys\npid,terminal=pty.fork()\nif pid==0: os.execv(sys.argv[1],sys.argv[1:])\n\
+                  import threading,signal\nsys.stdin.readline()\nos.close(terminal)\nos.kill(pid,signal.SIGHUP)\n\
+                  print(os.waitstatus_to_exitcode(os.waitpid(pid,0)[1]),flush=True)";
+    let mut python = command(&near, &there, &["python3", "-c", script]);
+    let mut python = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    eventually("the link is up", || far.is_up().then_some(()));
+    python.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(python.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    python.wait().unwrap();
+    assert_eq!(line.trim(), "0", "it ended in order");
+    for socket in ["control", "local"] {
+        assert!(!near.path(socket).exists(), "{socket}");
+    }
+    eventually("it said goodbye", || (goodbyes(&far) == 1).then_some(()));
+    far.stop();
+}
+
+#[test]
+fn what_nohup_ignores_stays_ignored() {
+    let (near, there) = (Home::new(), Home::new());
+    let far = there.start(&near.key, None, "");
+    let before = ["sh", "-c", "trap '' HUP; exec \"$0\" \"$@\""];
+    let mut relay = Running::start(&near, &far, &before);
+    relay.kill("HUP");
+    relay.kill("USR1");
+    let line = relay.says("signal: relay: ");
+    assert!(line.contains("SIGUSR1"), "{line}");
+    assert!(relay.is_up());
+}
