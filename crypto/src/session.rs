@@ -57,7 +57,8 @@ pub struct SessionConfig {
     /// Whose code seals and opens.
     pub provider: Provider,
     /// What the wall clock showed, in nanoseconds since 1970, when the monotonic clock showed zero.
-    /// Read once, at start: stamps then only grow while the process lives, whatever the wall clock does.
+    /// Stamps only grow while the process lives, whatever the wall clock does; [`Session::raise_wall`]
+    /// lets them follow one that was set forward.
     pub wall_at_zero: u64,
 }
 

@@ -5,7 +5,7 @@ mod air;
 
 use std::net::SocketAddr;
 
-use air::{Air, Birth, Datagram, MS, Node, Pair, hop, host, path, receive, send};
+use air::{Air, Birth, Datagram, MS, Node, Pair, SECOND, hop, host, path, receive, send};
 use strowger_engine::{
     Now,
     control::{
@@ -88,13 +88,14 @@ impl Couple {
         let spec = PeerSpec { at, slot: Some(PEER), liveness: FAST, ..b.spec(1, false) };
         b.switch.add_peer(spec, now).expect("a slot");
         let at_b = endpoint_of(&mut b);
-        let (a, at_a) = Self::client(&air, 0, seeks, now);
+        let (a, at_a) = Self::client(&air, (0, 1), seeks, now);
         let way = path(&[hop(ENDPOINT, PEER), hop(PEER, ENDPOINT)]);
         Self { air, a, b, at_a, at_b, way, now }
     }
 
-    fn client(air: &Air, lives: u64, seeks: SocketAddr, now: Now) -> (Node, Endpoint) {
-        let mut a = Node::new(air, &Birth { lives, ..Birth::new(1) }, now);
+    fn client(air: &Air, life: (u64, u64), seeks: SocketAddr, now: Now) -> (Node, Endpoint) {
+        let (lives, wall) = life;
+        let mut a = Node::new(air, &Birth { lives, wall, ..Birth::new(1) }, now);
         // The air has no families: A's one socket reaches what B's listeners have.
         let at = Some(Address::Udp(seeks));
         let spec = PeerSpec { at, slot: Some(PEER), liveness: FAST, ..a.spec(2, false) };
@@ -105,7 +106,12 @@ impl Couple {
 
     /// A starts again, and looks for B there.
     fn reborn(&mut self, lives: u64, seeks: SocketAddr) {
-        (self.a, self.at_a) = Self::client(&self.air, lives, seeks, self.now);
+        self.reborn_at(lives, 1, seeks);
+    }
+
+    /// The same, with a wall clock that showed this at time 0.
+    fn reborn_at(&mut self, lives: u64, wall: u64, seeks: SocketAddr) {
+        (self.a, self.at_a) = Self::client(&self.air, (lives, wall), seeks, self.now);
     }
 
     fn pass(&mut self, ns: u64) {
@@ -350,4 +356,34 @@ fn a_link_that_is_up_moves_from_listener_to_listener_and_back_with_its_flow() {
         assert!(roamed >= 7, "{roamed}");
         couple.assert_even();
     }
+}
+
+/// What a wall clock shows in these days, in nanoseconds since 1970.
+const TODAY: u64 = 1_750_000_000 * SECOND;
+
+#[test]
+fn a_node_that_starts_with_a_clock_of_1970_gets_its_link_once_the_clock_is_right() {
+    let mut couple = Couple::new(1, &[], host(2), None);
+    couple.wait(2);
+    couple.reborn_at(1, TODAY, host(2));
+    couple.wait(20);
+    assert_eq!(couple.exchange(20), (20, 20));
+    // Another address, so that B does not find it; and its clock begins in 1970.
+    couple.air.move_to(host(1), host(11));
+    couple.reborn_at(2, 0, host(2));
+    couple.wait(60);
+    assert!(!couple.a.is_up(), "B has seen later handshakes");
+    couple.a.switch.set_wall_clock(TODAY + couple.now.0, couple.now);
+    couple.wait(20);
+    assert_eq!(couple.exchange(20), (20, 20));
+    // It is set back, and handshakes go on.
+    couple.a.switch.set_wall_clock(TODAY / 2, couple.now);
+    let made = couple.b.view(1).handshakes;
+    for _ in 0..40 {
+        couple.exchange(1);
+        couple.wait(10);
+    }
+    assert!(couple.b.view(1).handshakes >= made + 3, "{:?}", couple.b.view(1));
+    assert_eq!(couple.exchange(20), (20, 20));
+    couple.assert_even();
 }

@@ -11,6 +11,7 @@
 //! | [`fault`] | a wrapper that loses, repeats, reorders, corrupts and delays, by a seed |
 //! | [`doorbell`] | waking a worker that sleeps, and only then |
 //! | [`wait`] | how a worker blocks once no port has anything to do |
+//! | [`clock`] | the time, suspended or not |
 //! | [`cores`] | which cores there are, and tying a thread to one |
 //! | [`probe`] | what the machine allows beside UDP |
 //! | [`account`] | an ordinary user, and becoming it for good |
@@ -26,6 +27,7 @@
 
 pub mod account;
 pub mod capture;
+pub mod clock;
 pub mod cores;
 pub mod doorbell;
 pub mod endpoint;

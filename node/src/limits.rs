@@ -26,7 +26,15 @@ const _: () = assert!(LOG_LINES_EACH < LOG_LINES_ALL);
 // The writing thread can hold a whole burst.
 const _: () = assert!(LOG_LINES_ALL as usize <= LOG_LINES_WAITING);
 
-/// Workers and memory are looked at this often.
+/// A wall clock that shows less, in seconds since 1970, was never set: 2025 began here.
+pub(crate) const CLOCK_PLAUSIBLE_S: u64 = 1_735_689_600;
+/// A wall clock that was set by so much is said; less is what a clock that is kept right does by itself.
+pub(crate) const CLOCK_STEP_SAID: Duration = Duration::from_secs(2);
+/// A listener's address is gone when so many looks in a row do not find it: one that is added anew at once, or an
+/// IPv6 address that is being checked for duplicates, is not.
+pub(crate) const ADDRESS_GONE_LOOKS: u32 = 3;
+
+/// Workers and memory, the clock and the own addresses are looked at this often.
 pub(crate) const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// A worker without progress at so many looks in a row is stalled. It blocks for a tenth of a second at most, so
 /// even a machine that is overloaded many times over makes progress in this time.

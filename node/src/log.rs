@@ -73,6 +73,10 @@ pub(crate) enum Kind {
     WorkerStalled,
     /// A stalled worker makes progress again.
     WorkerBack,
+    /// The wall clock cannot be right.
+    ClockWrong,
+    /// The wall clock was set.
+    ClockSet,
     /// The slow path panicked and was restarted.
     SlowPathRestarted,
     /// The state file cannot be written.
@@ -102,6 +106,8 @@ impl Kind {
             Self::PoolEmpty => "pool_empty",
             Self::WorkerStalled => "worker_stalled",
             Self::WorkerBack => "worker_back",
+            Self::ClockWrong => "clock_wrong",
+            Self::ClockSet => "clock_set",
             Self::SlowPathRestarted => "slow_path_restarted",
             Self::StateFileTrouble => "state_file_trouble",
             Self::StateFileBack => "state_file_back",
@@ -115,6 +121,7 @@ impl Kind {
             Self::LinkUp
             | Self::AddressMoved
             | Self::PortBack
+            | Self::ClockSet
             | Self::WorkerBack
             | Self::StateFileBack
             | Self::Signal => Level::Info,
@@ -129,6 +136,7 @@ impl Kind {
             Self::AttachRefused
             | Self::PortTrouble
             | Self::WorkerStalled
+            | Self::ClockWrong
             | Self::SlowPathRestarted => Level::Error,
         }
     }

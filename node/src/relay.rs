@@ -3,6 +3,7 @@
 
 mod changes;
 mod health;
+mod host;
 mod logged;
 mod questions;
 mod restart;
@@ -30,6 +31,7 @@ use strowger_io::{Doorbell, Ringer, Waiter};
 use self::{
     changes::{Change, Changes},
     health::Health,
+    host::{Host, Seen},
     logged::{logged, subject},
     questions::Questions,
     restart::{Restarts, caught, keep_quiet},
@@ -157,6 +159,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
         signalled,
         log: log.clone(),
         health: Health::new(),
+        host: Host::new(),
         began: Instant::now(),
         changes: Changes::default(),
         journal: journal.clone(),
@@ -205,6 +208,7 @@ struct Relay {
     signalled: Signalled,
     log: Log,
     health: Health,
+    host: Host,
     began: Instant,
     /// Clients that are told once their change has come true.
     changes: Changes,
@@ -298,6 +302,7 @@ impl Relay {
         self.note(&events);
         self.note_gone();
         self.health.look(Instant::now(), &self.topology, &self.log);
+        self.note_host();
         self.log.tick();
         for event in events {
             match event {
@@ -322,6 +327,23 @@ impl Relay {
             let (at, detail) = (self.began.elapsed(), Some(name.clone()));
             let (what, slot, name) = ("interface_gone", None, String::new());
             self.journal.write(Entry { number: 0, at, what, slot, name, detail });
+        }
+    }
+
+    /// Says what has changed on the machine.
+    fn note_host(&mut self) {
+        for Seen { kind, subject, text } in self.host.look(Instant::now(), &mut self.topology) {
+            self.log.write(kind, &subject, &text);
+            let detail = Some(format!("{subject}: {text}"));
+            let (at, name) = (self.began.elapsed(), String::new());
+            self.journal.write(Entry {
+                number: 0,
+                at,
+                what: kind.name(),
+                slot: None,
+                name,
+                detail,
+            });
         }
     }
 

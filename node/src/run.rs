@@ -10,33 +10,34 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use strowger_engine::{Now, limits::PORTS_MAX, orders::Bell, worker::Worker};
 use strowger_frame::{alloc, port::Arm};
-use strowger_io::{Doorbell, Ringer, Waiter, cores::pin_to_core};
+use strowger_io::{Doorbell, Ringer, Waiter, clock::boottime, cores::pin_to_core};
 
-/// Nanoseconds since the clock was made: the engine's time.
+/// Nanoseconds since the clock was made: the engine's time. It counts the time in which the machine was
+/// suspended, so that keys and peers are as old as they are.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock(Instant);
+pub(crate) struct Clock(Duration);
 
 impl Clock {
     /// A clock that begins now.
     pub(crate) fn start() -> Self {
-        Self(Instant::now())
+        Self(boottime())
     }
 
     /// The time, never 0, so that 0 can mean never.
     pub(crate) fn now(&self) -> Now {
-        Now(self.0.elapsed().as_nanos() as u64 + 1)
+        Now(boottime().saturating_sub(self.0).as_nanos() as u64 + 1)
     }
 
     /// What the wall clock, which shows `wall` now, showed when this one began, in nanoseconds since
-    /// 1970. Asked once: a wall clock that jumps later moves nothing.
+    /// 1970.
     pub(crate) fn wall_at_zero(&self, wall: SystemTime) -> u64 {
         let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-        since.saturating_sub(self.0.elapsed()).as_nanos() as u64
+        since.saturating_sub(boottime().saturating_sub(self.0)).as_nanos() as u64
     }
 }
 

@@ -64,6 +64,12 @@ impl Session {
             })
     }
 
+    /// The wall clock was set forward: stamps go on from there. `wall_at_zero` is that of
+    /// [`SessionConfig`](super::SessionConfig); a lower one changes nothing.
+    pub fn raise_wall(&mut self, wall_at_zero: u64) {
+        self.config.wall_at_zero = self.config.wall_at_zero.max(wall_at_zero);
+    }
+
     /// Begins nothing before this, and gives up what it had begun. What the peer begins is answered.
     pub fn rest_until(&mut self, until: Nanos, outputs: &mut Vec<Output>) {
         self.drop_attempt(outputs);

@@ -66,7 +66,8 @@ pub struct PeeringConfig {
     pub entropy: Box<dyn Entropy + Send>,
     /// Whose code seals and opens.
     pub provider: Provider,
-    /// What the wall clock showed at time 0, in nanoseconds since 1970 ([`SessionConfig`]).
+    /// What the wall clock showed at time 0, in nanoseconds since 1970 ([`SessionConfig`]); see
+    /// [`Switch::set_wall_clock`] for one that is set later.
     pub wall_at_zero: u64,
     /// What whoever is not configured may do; `None` refuses them, which is the default.
     pub strangers: Option<StrangerPolicy>,

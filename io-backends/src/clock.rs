@@ -1,0 +1,29 @@
+//! The clock that a switch is run by. Unlike [`std::time::Instant`] it counts the time in which the machine was
+//! suspended: keys grow old and peers die meanwhile. It never goes back, and setting the wall clock does not move it.
+
+use std::time::Duration;
+
+/// The time since the machine started (`CLOCK_BOOTTIME`).
+pub fn boottime() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a whole `timespec`, writable, and outlives the call.
+    let got = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    debug_assert_eq!(got, 0, "Linux has this clock since 2.6.39");
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_goes_on_and_never_back() {
+        let mut last = boottime();
+        assert!(last > Duration::ZERO);
+        for _ in 0..100_000 {
+            let now = boottime();
+            assert!(now >= last, "{now:?} after {last:?}");
+            last = now;
+        }
+    }
+}

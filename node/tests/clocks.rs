@@ -1,0 +1,182 @@
+//! Relays whose clocks are wrong, are set, or stood still while the machine slept: by a library that is loaded before
+//! the C library's. Nothing here sleeps.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use trial::{
+    eventually,
+    wires::{Relay, STROWGER, assert_exchange, home, skip, until_up, words},
+};
+
+/// The library, and the files that say how far clocks are off.
+struct Shim {
+    directory: TempDir,
+}
+
+impl Shim {
+    /// Built by the machine's C compiler; `None`, said loudly, where there is none.
+    fn build() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let source = directory.path().join("clock.c");
+        fs::write(&source, include_str!("trial/clock.c")).unwrap();
+        let library = directory.path().join("clock.so");
+        let (source, library) = (source.display(), library.display());
+        let built = words(&format!("cc -shared -fPIC -O1 -o {library} {source}"));
+        built.inspect_err(|why| skip(why)).ok()?;
+        let shim = Self { directory };
+        shim.set("real", 0);
+        shim.set("boot", 0);
+        Some(shim)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// From now on this clock is off by so many seconds.
+    fn set(&self, clock: &str, seconds: i64) {
+        // At once: a relay never reads half of it.
+        let new = self.file("new");
+        fs::write(&new, seconds.to_string()).unwrap();
+        fs::rename(new, self.file(clock)).unwrap();
+    }
+
+    /// What a relay is started behind.
+    fn before(&self) -> String {
+        let file = |name: &str| self.file(name).display().to_string();
+        format!(
+            "env LD_PRELOAD={} CLOCK_OFF_REAL={} CLOCK_OFF_BOOT={} {STROWGER}",
+            file("clock.so"),
+            file("real"),
+            file("boot")
+        )
+    }
+}
+
+/// An address that no other test has.
+fn at(number: u8) -> SocketAddr {
+    let process = std::process::id();
+    let [.., high, low] = process.to_be_bytes();
+    SocketAddr::from((Ipv4Addr::new(127, high | 0x80, low, number), 7_000 + (process >> 15) as u16))
+}
+
+/// An endpoint at slot 4 and a peer at slot 2.
+fn config(at: SocketAddr, key: &str, peer: Option<SocketAddr>) -> String {
+    let address = peer.map(|peer| format!("address = \"{peer}\"\n")).unwrap_or_default();
+    format!(
+        "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n\
+         [liveness]\ninterval_ms = 500\nmultiplier = 3\nalways = true\n\
+         [[udp]]\naddress = \"{at}\"\n\
+         [[unix]]\nname = \"local\"\npath = \"DIR/local\"\nslot = 4\n\
+         [[peer]]\nname = \"peer\"\nkey = \"{key}\"\nslot = 2\n{address}"
+    )
+}
+
+fn events(relay: &Relay, name: &str) -> Vec<Value> {
+    let mut events = relay.ask(r#"{"show":"events"}"#);
+    let mut events: Vec<Value> = serde_json::from_value(events["events"].take()).unwrap();
+    events.retain(|event| event["event"] == name);
+    events
+}
+
+fn handshakes(relay: &Relay) -> u64 {
+    relay.ask(r#"{"show":"peers"}"#)["peers"][0]["handshakes"].as_u64().unwrap()
+}
+
+/// A home of its own with the key in it.
+fn moved(directory: &Path) -> TempDir {
+    let new = tempfile::tempdir().unwrap();
+    fs::rename(directory.join("key"), new.path().join("key")).unwrap();
+    new
+}
+
+#[test]
+fn a_relay_that_starts_in_1970_says_so_and_gets_its_link_once_the_clock_is_right() {
+    let Some(shim) = Shim::build() else { return };
+    let ((dir_a, key_a), (dir_b, key_b)) = (home(), home());
+    let (a_at, b_at) = ([at(1), at(2)], at(3));
+    let before = shim.before();
+    let b = Relay::start(STROWGER, dir_b, &config(b_at, &key_a, None));
+    let mut a = Relay::start(&before, dir_a, &config(a_at[0], &key_b, Some(b_at)));
+    until_up(&[&a, &b]);
+    let made = handshakes(&b);
+
+    // It starts again at another address, so B cannot look for it; and its clock has forgotten the time.
+    let dir_a = moved(a.kill().path());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    shim.set("real", 100 - now);
+    let a = Relay::start(&before, dir_a, &config(a_at[1], &key_b, Some(b_at)));
+    let said = eventually("it is said", || events(&a, "clock_wrong").pop());
+    assert!(said["detail"].as_str().unwrap().contains("1970-01-01"), "{said}");
+    eventually("B has lost it", || (!b.is_up()).then_some(()));
+    eventually("B refuses it", || {
+        let all = b.ask(r#"{"show":"discards"}"#)["discards"].clone();
+        let counts: Vec<(String, u64)> = serde_json::from_value::<serde_json::Map<_, _>>(all)
+            .unwrap()
+            .into_iter()
+            .filter_map(|(name, count)| Some((name, count.as_u64()?)))
+            .collect();
+        counts.iter().any(|(name, count)| name != "handled" && *count > 0).then_some(())
+    });
+    assert_eq!((a.is_up(), handshakes(&b)), (false, made));
+
+    shim.set("real", 0);
+    until_up(&[&a, &b]);
+    assert_exchange(&a, &b);
+    let said = eventually("that, too", || events(&a, "clock_set").pop());
+    assert!(said["detail"].as_str().unwrap().contains("forward"), "{said}");
+    a.stop();
+    b.stop();
+}
+
+#[test]
+fn a_wall_clock_that_is_set_back_costs_no_link() {
+    let Some(shim) = Shim::build() else { return };
+    let ((dir_a, key_a), (dir_b, key_b)) = (home(), home());
+    let (a_at, b_at) = (at(4), at(5));
+    let mut b = Relay::start(STROWGER, dir_b, &config(b_at, &key_a, None));
+    let a = Relay::start(&shim.before(), dir_a, &config(a_at, &key_b, Some(b_at)));
+    until_up(&[&a, &b]);
+    shim.set("real", -1_000_000);
+    eventually("it is said", || events(&a, "clock_set").pop());
+    // B forgets its keys and remembers nothing: a handshake of A's begins anew, and again.
+    for _ in 0..2 {
+        let dir_b = moved(b.kill().path());
+        b = Relay::start(STROWGER, dir_b, &config(b_at, &key_a, None));
+        eventually("the link is up", || {
+            (handshakes(&b) > 0 && a.is_up() && b.is_up()).then_some(())
+        });
+        assert_exchange(&a, &b);
+    }
+    a.stop();
+    b.stop();
+}
+
+#[test]
+fn while_the_machine_sleeps_keys_grow_old() {
+    let Some(shim) = Shim::build() else { return };
+    let ((dir_a, key_a), (dir_b, key_b)) = (home(), home());
+    let (a_at, b_at) = (at(6), at(7));
+    let b = Relay::start(STROWGER, dir_b, &config(b_at, &key_a, None));
+    let a = Relay::start(&shim.before(), dir_a, &config(a_at, &key_b, Some(b_at)));
+    until_up(&[&a, &b]);
+    assert_exchange(&a, &b);
+    let made = handshakes(&a);
+    // Keys of before are too old to seal with when it wakes.
+    shim.set("boot", 400);
+    eventually("new keys are made", || (handshakes(&a) > made).then_some(()));
+    until_up(&[&a, &b]);
+    assert_exchange(&a, &b);
+    a.stop();
+    b.stop();
+}
