@@ -104,6 +104,8 @@ discards! {
     PathTooNarrow = "path_too_narrow",
     /// The port: the kernel refused to send it.
     SendRefused = "send_refused",
+    /// The port: what went to this neighbour before has not left the machine, and it has its share.
+    SendStalled = "send_stalled",
     /// The port: its far side is gone.
     PeerGone = "peer_gone",
     /// The port: no memory for it.
@@ -145,6 +147,7 @@ impl From<Loss> for Discard {
             Loss::NoNeighbour => Self::NoNeighbour,
             Loss::PathTooNarrow => Self::PathTooNarrow,
             Loss::SendRefused => Self::SendRefused,
+            Loss::SendStalled => Self::SendStalled,
             Loss::PeerGone => Self::PeerGone,
             Loss::PoolEmpty => Self::PoolEmpty,
             Loss::Injected => Self::Injected,

@@ -89,6 +89,9 @@ pub enum Loss {
     PathTooNarrow,
     /// The kernel refused to send it (no route, refused, no buffers).
     SendRefused,
+    /// What was sent to this neighbour before has not left the machine (a next hop that does not
+    /// answer, an interface that is slow), and it has its share of the send buffers.
+    SendStalled,
     /// The far side of this port is gone (a closed endpoint, a dead process).
     PeerGone,
     /// The pool had no memory for it.
@@ -99,7 +102,7 @@ pub enum Loss {
 
 impl Loss {
     /// How many there are.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Stranger,
@@ -108,6 +111,7 @@ impl Loss {
         Self::NoNeighbour,
         Self::PathTooNarrow,
         Self::SendRefused,
+        Self::SendStalled,
         Self::PeerGone,
         Self::PoolEmpty,
         Self::Injected,
@@ -122,6 +126,7 @@ impl Loss {
             Self::NoNeighbour => "no_neighbour",
             Self::PathTooNarrow => "path_too_narrow",
             Self::SendRefused => "send_refused",
+            Self::SendStalled => "send_stalled",
             Self::PeerGone => "peer_gone",
             Self::PoolEmpty => "pool_empty",
             Self::Injected => "injected",
@@ -331,6 +336,14 @@ pub trait Port: Send {
         self.tally().lose(Loss::NoNeighbour, 1);
     }
 
+    /// The errno of the last send to an address, if the kernel refused it and took none since:
+    /// `EHOSTUNREACH`, `ENETUNREACH`, `EPERM`, `EINVAL`. Known for neighbours, and for the last few
+    /// addresses that [`send_to`](Self::send_to) failed for. For people, who want to know why a link is
+    /// down; no decision of the data path rests on it.
+    fn last_send_error(&self, _to: Address) -> Option<i32> {
+        None
+    }
+
     /// Called before the worker blocks: says what would wake it.
     fn arm(&mut self) -> Arm;
 
@@ -395,6 +408,10 @@ macro_rules! pass_on {
 
         fn wake(&mut $self) {
             $inner.wake();
+        }
+
+        fn last_send_error(&$self, to: $crate::Address) -> Option<i32> {
+            $inner.last_send_error(to)
         }
 
         fn disarm(&mut $self) {

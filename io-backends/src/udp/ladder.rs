@@ -140,6 +140,11 @@ pub struct Report {
     pub send_buffer: BufferBytes,
     /// Whether the kernel says how many datagrams it dropped (`SO_RXQ_OVFL`).
     pub drops_counted: Result<(), Refusal>,
+    /// Sockets to send by, each with a send buffer of its own, so that a neighbour whose frames do
+    /// not leave the machine does not fill the buffer for all.
+    pub send_sockets: usize,
+    /// Why there are no more of them.
+    pub send_sockets_refused: Option<Refusal>,
 }
 
 impl Report {
@@ -167,6 +172,13 @@ impl Report {
                      raise it with: sysctl -w {sysctl}={asked}"
                 ));
             }
+        }
+        if let Some(refusal) = &self.send_sockets_refused {
+            let sockets = self.send_sockets;
+            warnings.push(format!(
+                "{sockets} sockets to send by, so a next hop that does not answer can take the send \
+                 buffer from others: {refusal}"
+            ));
         }
         if let Err(refusal) = &self.drops_counted {
             warnings.push(format!("drops in the kernel are not counted: {refusal}"));

@@ -7,6 +7,7 @@
 //! | `uring`, `mmsg` | receiving with io_uring, and with recvmmsg where that is refused |
 //! | `intake` | what both do with a datagram once they have it |
 //! | `send` | sending, for both: sendmmsg |
+//! | `send_sockets` | by which socket each neighbour is sent to, so that none fills a send buffer for others |
 //! | `neighbours`, `name` | who is behind the socket; addresses as the kernel writes them |
 //! | `steer` | handshakes to a socket of their own, by the kernel |
 //! | `control` | what the kernel says beside a datagram |
@@ -39,6 +40,8 @@ mod name;
 mod neighbours;
 mod port;
 mod send;
+mod send_sockets;
+
 mod socket;
 mod steer;
 mod uring;
@@ -217,7 +220,37 @@ impl Opened {
 /// # Errors
 /// [`OpenError`], each with the way out.
 pub fn open(spec: &UdpSpec, worker: usize) -> Result<Opened, OpenError> {
-    open_with(spec, worker, |_| ())
+    if spec.reuse_port {
+        // The kernel gives every socket of the address its part, also one that only sends.
+        let mut opened = open_with(spec, worker, |_| ())?;
+        opened.report.send_sockets_refused = Some(Refusal {
+            why: "the kernel spreads flows over all sockets of the address".to_owned(),
+            way_out: String::new(),
+            errno: None,
+        });
+        return Ok(opened);
+    }
+    steer::try_alone(spec.bind)?;
+    let mut steers = Ok(());
+    let mut opened = open_with(spec, worker, |socket| {
+        let shared = socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1);
+        steers = shared.and_then(|()| socket.attach_to_group(&steer::first_alone()));
+        if steers.is_err() {
+            // An error here shows when it is bound.
+            let _ = socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 0);
+        }
+    })?;
+    let steers = steers.map_err(steer::refused);
+    steer::open_send_sockets(&mut opened, spec, steers, limits::SEND_SOCKETS);
+    Ok(opened)
+}
+
+fn bind_refused(at: SocketAddr, errno: i32) -> OpenError {
+    match errno {
+        libc::EADDRINUSE => OpenError::Busy { at, errno },
+        libc::EADDRNOTAVAIL => OpenError::NotHere { at, errno },
+        _ => OpenError::Refused { at, step: "bind", errno },
+    }
 }
 
 /// As [`open`], with something done to the socket before it is bound.
@@ -244,11 +277,7 @@ fn open_with(
     let passed_over = spec.backend == Choice::Auto && refused_backends.is_empty();
 
     before_bind(&socket);
-    socket.bind(at).map_err(|errno| match errno {
-        libc::EADDRINUSE => OpenError::Busy { at, errno },
-        libc::EADDRNOTAVAIL => OpenError::NotHere { at, errno },
-        _ => OpenError::Refused { at, step: "bind", errno },
-    })?;
+    socket.bind(at).map_err(|errno| bind_refused(at, errno))?;
     let local = socket.local().map_err(refused("getsockname"))?;
     let report = Report {
         local,
@@ -262,6 +291,8 @@ fn open_with(
         receive_buffer,
         send_buffer,
         drops_counted,
+        send_sockets: 1,
+        send_sockets_refused: None,
     };
     let described = [Backend::IoUring, Backend::Mmsg]
         .map(|backend| format!("udp {local} ({})", backend.name()));

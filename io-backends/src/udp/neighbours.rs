@@ -8,19 +8,39 @@ use std::{
 
 use strowger_frame::{Mark, port::AdmitError};
 
-use super::name::{Key, Name, same_kind};
+use super::{
+    name::{Key, Name, same_kind},
+    send_sockets::Standing,
+};
 
 /// One neighbour, as a sender wants it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Neighbour {
     pub(super) name: Name,
     pub(super) mark: Mark,
-    /// Whether the path to it takes trains; the sender learns it from the kernel.
-    pub(super) takes_trains: bool,
+    /// Bursts to send frame by frame before trains are tried again: segmentation was refused on the
+    /// way to it. 0 while the path takes trains.
+    pub(super) trains_in_bursts: u16,
+    /// By which socket it may be sent to.
+    pub(super) standing: Standing,
+    /// The last error of a send to it, and in which round of the sender.
+    pub(super) refused: Option<(i32, u64)>,
     /// The message that frames to it may still join, if `round` is the sender's.
     pub(super) open: u32,
     pub(super) round: u64,
     key: Key,
+}
+
+impl Neighbour {
+    /// Frames in its next message at most, of so many that the kernel takes. To be asked once a burst.
+    #[inline]
+    pub(super) fn segments_max(&mut self, most: u32) -> u32 {
+        if self.trains_in_bursts == 0 {
+            return most;
+        }
+        self.trains_in_bursts -= 1;
+        1
+    }
 }
 
 /// The table, in both directions.
@@ -93,6 +113,14 @@ impl Neighbours {
         self.entries.get_mut(mark.index())?.as_mut().filter(|entry| entry.mark == mark)
     }
 
+    /// The errno of the last send to the neighbour at this address, if none was taken after it.
+    pub(super) fn last_send_error(&self, key: &Key) -> Option<i32> {
+        let index = self.buckets[self.bucket(key)].checked_sub(1)?;
+        let entry = self.entries[index as usize].as_ref()?;
+        let (errno, round) = entry.refused?;
+        (entry.round < round).then_some(errno)
+    }
+
     /// The socket's own address.
     pub(super) fn local(&self) -> SocketAddr {
         self.local
@@ -122,7 +150,9 @@ impl Neighbours {
         self.entries[mark.index()] = Some(Neighbour {
             name: Name::of(at),
             mark,
-            takes_trains: true,
+            trains_in_bursts: 0,
+            standing: Standing::default(),
+            refused: None,
             open: 0,
             // No sender is ever in this round.
             round: u64::MAX,

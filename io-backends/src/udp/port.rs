@@ -9,8 +9,15 @@ use strowger_frame::{
 };
 
 use super::{
-    intake::Intake, limits::DATAGRAM_BYTES_MAX, mmsg::Mmsg, name::same_kind,
-    neighbours::Neighbours, send::Outbox, socket::Socket, uring::Uring,
+    intake::Intake,
+    limits::DATAGRAM_BYTES_MAX,
+    mmsg::Mmsg,
+    name::{Key, same_kind},
+    neighbours::Neighbours,
+    send::Outbox,
+    send_sockets::SendSockets,
+    socket::Socket,
+    uring::Uring,
 };
 
 /// A UDP socket as a port of the switch; made by [`open`](super::open).
@@ -20,7 +27,7 @@ pub struct UdpPort {
     /// Receives when there is no ring, or the ring has broken.
     mmsg: Mmsg,
     ring_is_broken: bool,
-    socket: Socket,
+    sockets: SendSockets,
     neighbours: Neighbours,
     intake: Intake,
     outbox: Outbox,
@@ -48,13 +55,18 @@ impl UdpPort {
             ring,
             mmsg,
             ring_is_broken: false,
-            socket,
+            sockets: SendSockets::new(socket),
             neighbours,
             intake: Intake::new(tally.clone()),
             outbox: Outbox::new(segments_max, tally.clone()),
             tally,
             described,
         }
+    }
+
+    /// Adds sockets to send by, bound to the same address, that receive nothing.
+    pub(super) fn add_send_sockets(&mut self, more: impl IntoIterator<Item = Socket>) {
+        self.sockets.add(more);
     }
 
     fn live_ring(&mut self) -> Option<&mut Uring> {
@@ -64,7 +76,8 @@ impl UdpPort {
 
 impl Port for UdpPort {
     fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst) {
-        let Self { ring, mmsg, socket, neighbours, intake, .. } = self;
+        let Self { ring, mmsg, sockets, neighbours, intake, .. } = self;
+        let socket = sockets.receiving();
         intake.begin();
         if !self.ring_is_broken
             && let Some(ring) = ring
@@ -79,11 +92,11 @@ impl Port for UdpPort {
     }
 
     fn tx_burst(&mut self, to: Mark, frames: &mut Burst) {
-        self.outbox.tx_burst(&self.socket, &mut self.neighbours, to, frames);
+        self.outbox.tx_burst(&mut self.sockets, &mut self.neighbours, to, frames);
     }
 
     fn flush(&mut self) {
-        self.outbox.flush(&self.socket, &mut self.neighbours);
+        self.outbox.flush(&mut self.sockets, &mut self.neighbours);
     }
 
     fn is_flushed(&self) -> bool {
@@ -116,10 +129,16 @@ impl Port for UdpPort {
         let local = self.neighbours.local().ip();
         match to {
             Address::Udp(to) if same_kind(to.ip(), local) => {
-                self.outbox.send_now(&self.socket, to, &frame);
+                self.outbox.send_now(&self.sockets, to, &frame);
             }
             _ => self.tally.lose(Loss::NoNeighbour, 1),
         }
+    }
+
+    fn last_send_error(&self, to: Address) -> Option<i32> {
+        let Address::Udp(to) = to else { return None };
+        let to = Key::of(to);
+        self.outbox.direct_error(&to).or_else(|| self.neighbours.last_send_error(&to))
     }
 
     fn arm(&mut self) -> Arm {
@@ -127,9 +146,10 @@ impl Port for UdpPort {
             return Arm::Ready;
         }
         if self.live_ring().is_none() {
-            return Arm::Wait(self.socket.fd());
+            return Arm::Wait(self.sockets.receiving().fd());
         }
-        let Self { ring: Some(ring), socket, .. } = self else { return Arm::Ready };
+        let Self { ring: Some(ring), sockets, .. } = self else { return Arm::Ready };
+        let socket = sockets.receiving();
         ring.settle(socket);
         if ring.is_waiting() {
             return Arm::Ready;

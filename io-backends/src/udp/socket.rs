@@ -110,6 +110,15 @@ impl Socket {
         if read < 0 { Err(errno()) } else { Ok(value) }
     }
 
+    /// Bytes that are charged to the send buffer: sent, and not yet out of the machine.
+    pub(super) fn in_flight(&self) -> usize {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the request writes one int, which lives through the call.
+        let told = unsafe { libc::ioctl(self.fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        // A kernel that does not tell gives no reason for suspicion.
+        if told < 0 { 0 } else { usize::try_from(bytes).unwrap_or_default() }
+    }
+
     /// Receives one datagram, or a train, of up to 200 bytes; says how long it was.
     pub(super) fn take_one(&self) -> Result<usize, i32> {
         let mut bytes = [0_u8; 200];

@@ -23,9 +23,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    OpenError, Opened, UdpSpec,
-    ladder::{REHEARSAL_MAX, Refusal, loopback, named, send},
-    open_with,
+    OpenError, Opened, UdpSpec, bind_refused,
+    ladder::{self, REHEARSAL_MAX, Refusal, loopback, named, send},
+    limits::{SEND_SOCKETS, SEND_SOCKETS_HANDSHAKES},
+    never_fragment, open_with,
     socket::Socket,
 };
 
@@ -47,35 +48,36 @@ pub struct Steered {
 /// # Errors
 /// As [`open`](super::open). That steering is refused is no error.
 pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError> {
-    let tried = if spec.steering_refused {
-        Err(Refusal { why: "not wanted".to_owned(), way_out: String::new(), errno: None })
-    } else {
-        rehearse(spec.bind)
-    };
-    let several = workers > 1 || tried.is_ok();
-    if several && !spec.reuse_port {
+    let steers = rehearse(spec.bind);
+    let has_slow = steers.is_ok() && !spec.steering_refused;
+    let shares = workers > 1 || steers.is_ok();
+    if shares && !spec.reuse_port {
         // Sockets that share an address would also share it with another process of this user,
         // which then took a part of our frames. One that does not share finds out.
-        drop(open_with(spec, 0, |_| ())?);
+        try_alone(spec.bind)?;
     }
-    let mut spec = UdpSpec { reuse_port: spec.reuse_port || several, ..spec.clone() };
-    let mut steered = tried;
+    let mut spec = UdpSpec { reuse_port: spec.reuse_port || shares, ..spec.clone() };
+    let mut steers = steers.map(|()| program(spec.bind.ip(), workers, has_slow));
     let mut opened = Vec::new();
     for worker in 0..workers {
         let attach = |socket: &Socket| {
             // With the group's first socket, before anybody can have sent to another.
-            if worker == 0 && steered.is_ok() {
-                let program = program(spec.bind.ip(), workers);
-                steered = socket.attach_to_group(&program).map_err(refused);
+            if let (0, Ok(program)) = (worker, &steers)
+                && let Err(errno) = socket.attach_to_group(program)
+            {
+                steers = Err(refused(errno));
             }
         };
         let one = open_with(&spec, worker, attach)?;
         spec.bind = one.local_addr();
         opened.push(one);
     }
-    let slow = match steered {
-        Err(refusal) => Err(refusal),
-        Ok(()) => {
+    let mut slow = match &steers {
+        Err(refusal) => Err(refusal.clone()),
+        Ok(_) if !has_slow => {
+            Err(Refusal { why: "not wanted".to_owned(), way_out: String::new(), errno: None })
+        }
+        Ok(_) => {
             // Handshakes come alone, and rarely: no trains, and room for a short burst.
             let slow = UdpSpec {
                 trains_in: false,
@@ -84,14 +86,75 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError
                 frame_bytes_max: SLOW_BYTES_MAX,
                 socket_buffer_bytes: SLOW_BUFFER_BYTES,
                 neighbours_max: 1,
-                ..spec
+                ..spec.clone()
             };
             let mut slow = open_with(&slow, workers, |_| ())?;
             strowger_frame::Port::welcome_strangers(&mut slow.port, true);
             Ok(slow)
         }
     };
+    // Last, so that the numbers of the sockets that receive are the program's.
+    let steers = steers.map(drop);
+    for one in &mut opened {
+        open_send_sockets(one, &spec, steers.clone(), SEND_SOCKETS);
+    }
+    if let Ok(slow) = &mut slow {
+        open_send_sockets(slow, &spec, Ok(()), SEND_SOCKETS_HANDSHAKES);
+    }
     Ok(Steered { workers: opened, slow })
+}
+
+/// Opens sockets to send by beside the one of `opened`, as far as the kernel gives any. The group's
+/// program, which is attached, gives them nothing to receive.
+pub(super) fn open_send_sockets(
+    opened: &mut Opened,
+    spec: &UdpSpec,
+    steers: Result<(), Refusal>,
+    wanted: usize,
+) {
+    let at = opened.local_addr();
+    let open = || -> Result<Socket, Refusal> {
+        let step = |step: &'static str| {
+            move |errno| Refusal {
+                why: format!("{step}: {}", named(errno)),
+                way_out: match errno {
+                    libc::EMFILE | libc::ENFILE => "too many open files: ulimit -n".to_owned(),
+                    _ => String::new(),
+                },
+                errno: Some(errno),
+            }
+        };
+        let socket = Socket::new(at).map_err(step("socket"))?;
+        let shared = socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1);
+        shared.map_err(step("SO_REUSEPORT"))?;
+        never_fragment(&socket, at).map_err(step("IP_MTU_DISCOVER"))?;
+        let _ = ladder::send_buffer(&socket, spec.socket_buffer_bytes);
+        socket.bind(at).map_err(step("bind"))?;
+        Ok(socket)
+    };
+    let mut sockets = Vec::new();
+    let mut refusal = steers.err();
+    while refusal.is_none() && sockets.len() + 1 < wanted {
+        match open() {
+            Ok(socket) => sockets.push(socket),
+            Err(why) => refusal = Some(why),
+        }
+    }
+    opened.report.send_sockets = 1 + sockets.len();
+    opened.report.send_sockets_refused = refusal;
+    opened.port.add_send_sockets(sockets);
+}
+
+/// Whether the address is free for a socket that shares it with no other.
+pub(super) fn try_alone(at: SocketAddr) -> Result<(), OpenError> {
+    let step = |step| move |errno| OpenError::Refused { at, step, errno };
+    let socket = Socket::new(at).map_err(step("socket"))?;
+    socket.bind(at).map_err(|errno| bind_refused(at, errno))
+}
+
+/// The program for a group with one socket that receives.
+pub(super) fn first_alone() -> Vec<libc::sock_filter> {
+    vec![libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 }]
 }
 
 /// The longest message of a handshake and room to spare; a longer one is none.
@@ -118,7 +181,7 @@ pub fn worker_of(from: SocketAddr, workers: usize) -> usize {
 /// some hundred bytes of it.
 const OPTMEM_BYTES: usize = 20_480;
 
-fn refused(errno: i32) -> Refusal {
+pub(super) fn refused(errno: i32) -> Refusal {
     let way_out = match errno {
         libc::ENOMEM => format!("raise it with: sysctl -w net.core.optmem_max={OPTMEM_BYTES}"),
         _ => "it needs Linux 4.5".to_owned(),
@@ -131,8 +194,8 @@ fn refused(errno: i32) -> Refusal {
 }
 
 /// The program for sockets of this kind of address: a handshake goes to the socket after the
-/// workers', all else to its worker's.
-fn program(kind: IpAddr, workers: usize) -> Vec<libc::sock_filter> {
+/// workers', if there is one, all else to its worker's.
+fn program(kind: IpAddr, workers: usize, has_slow: bool) -> Vec<libc::sock_filter> {
     use libc::{
         BPF_A, BPF_ABS, BPF_ALU, BPF_B, BPF_H, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_MISC, BPF_MUL,
     };
@@ -154,6 +217,9 @@ fn program(kind: IpAddr, workers: usize) -> Vec<libc::sock_filter> {
         step(BPF_RET | BPF_K, workers as u32),
         step(BPF_LD | BPF_W | BPF_ABS, network(first)),
     ];
+    if !has_slow {
+        program.drain(..program.len() - 1);
+    }
     let loads = others.iter().map(|&word| (BPF_W, word)).chain([(BPF_H, port)]);
     for (size, offset) in loads {
         program.push(step(BPF_MISC | BPF_TAX, 0));
@@ -187,7 +253,7 @@ pub(super) fn rehearse(like: SocketAddr) -> Result<(), Refusal> {
     };
     let at = loopback(like);
     let first = member(at)?;
-    first.attach_to_group(&program(at.ip(), 1)).map_err(refused)?;
+    first.attach_to_group(&program(at.ip(), 1, true)).map_err(refused)?;
     first.bind(at).map_err(step("bind to loopback"))?;
     let at = first.local().map_err(step("getsockname"))?;
     let second = member(at)?;
