@@ -47,16 +47,40 @@ pub const OPEN_REFUSED_AFTER: Nanos = Nanos(190 * SECOND);
 /// and the receiver's reconstruction of its upper half always has room.
 pub const SEAL_REFUSED_AFTER_PACKETS: u64 = 1 << 61;
 
-/// Time between two attempts at a handshake while keys are still good. 60 attempts fit between the
-/// wish for new keys and the end of the old ones: at 30 % loss all of them fail once in 10^17.
+/// Time between two attempts at a handshake, before it backs off (RFC 6298, section 2.1: a first timeout
+/// of one second). Where the last handshake took longer it is half as much again as that took.
 pub const RETRY_AFTER: Nanos = Nanos(SECOND);
 
-/// Attempts that are [`RETRY_AFTER`] apart even when there are no keys at all: packets may wait for
-/// them. From then on each waits twice as long as the one before.
-pub const HURRIED_ATTEMPTS: u32 = 10;
+/// What [`RETRY_AFTER`] grows to at most on a path that was measured to be slow.
+pub const RETRY_AFTER_SLOW: Nanos = Nanos(4 * SECOND);
 
-/// Longest time between two attempts when there are no keys at all and nobody answers.
+/// Attempts whose answers count, of each session: the answer to one that was made again may still
+/// come, and on a path whose round trip is longer than the pause it always comes late.
+pub const ATTEMPTS_MAX: usize = 3;
+
+/// Attempts after which the pause doubles: as many as are awaited, so that whatever the round trip is,
+/// some pause is long enough for an answer to come while its attempt is awaited.
+pub const ATTEMPTS_PER_PAUSE: u32 = ATTEMPTS_MAX as u32;
+
+/// How long the answer to one attempt is awaited. The two ends count the age of keys from either end of
+/// this time, so it is no longer than openers outlive sealers.
+pub const ATTEMPT_LIFE: Nanos = Nanos(10 * SECOND);
+
+/// Times that the pause doubles while keys are good: [`RETRY_AFTER`] and then twice that. Some 27 attempts
+/// fit between the wish for new keys and the end of the old ones: at 30 % loss all of them fail once in
+/// 10^8.
+pub const DOUBLINGS_WHILE_SEALING: u32 = 1;
+
+/// Longest pause between two attempts when there are no keys at all and nobody answers, jitter included.
 pub const RETRY_AFTER_MAX: Nanos = Nanos(16 * SECOND);
+
+/// Each pause is longer by a random part of itself, one of so many parts at most, so that those whom one
+/// event has made begin do not stay in step. (WireGuard adds up to a third of a second.)
+pub const JITTER_PARTS: u64 = 3;
+
+/// Keys of the responder's that wait for the first packet under them: one set for each answer that the
+/// initiator may still take.
+pub const NEXT_MAX: usize = ATTEMPTS_MAX;
 
 /// New keys are not asked for sooner than this after the last ones: what was sealed under the
 /// generation before the last must have arrived before its openers are closed.
@@ -113,6 +137,8 @@ const _: () = assert!(REPLAY_WORDS.is_power_of_two() && REPLAY_WINDOW_PACKETS >=
 const _: () = assert!(REKEY_AFTER.0 < REKEY_AFTER_AS_RESPONDER.0);
 const _: () = assert!(REKEY_AFTER_AS_RESPONDER.0 + 30 * RETRY_AFTER.0 < SEAL_REFUSED_AFTER.0);
 const _: () = assert!(SEAL_REFUSED_AFTER.0 < OPEN_REFUSED_AFTER.0);
+const _: () = assert!(SEAL_REFUSED_AFTER.0 + ATTEMPT_LIFE.0 <= OPEN_REFUSED_AFTER.0);
+const _: () = assert!(RETRY_AFTER_SLOW.0 * 2 < RETRY_AFTER_MAX.0);
 const _: () = assert!(REKEY_AFTER_PACKETS < SEAL_REFUSED_AFTER_PACKETS);
 const _: () = assert!(SEAL_REFUSED_AFTER_PACKETS < u64::MAX - (1 << 33));
 // R8: the longest IK initiation fits, and no reply to an initiation is longer than it.

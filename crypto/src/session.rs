@@ -11,7 +11,11 @@
 //! As in WireGuard, a side seals with new keys only when it knows that the other can open them: the
 //! initiator when it has the response, the responder when the first packet under them was opened.
 //! Until then the old keys go on, so whatever handshake message is lost, no data packet is refused.
-//! Where both ends begin at once, the one whose static key is smaller goes on and the other answers.
+//! Where both ends begin at once, the one whose static key is smaller goes on and the other answers; where
+//! two handshakes come of it nevertheless, both ends stay with that one's.
+//!
+//! An initiation alone proves nothing of now: it may be a recorded one. It makes keys that wait for the
+//! first packet under them, and neither ends nor defers what this side has begun.
 //!
 //! A [`Session`] decides; the data plane holds sealers and openers. What it decides comes back as
 //! [`Output`]s, in the order in which they are to be carried out. It keeps no address: roaming is
@@ -25,22 +29,20 @@ use core::fmt;
 use crate::aead::Provider;
 use crate::entropy::{Entropy, EntropyFailed};
 use crate::handshake::{
-    Agreement, Cookie, Established, HandshakeError, Offer, Ours, Peer, Refused, Rejected, Stamp,
-    StampGuard, ik, xx,
+    Agreement, Cookie, Established, HandshakeError, Offer, Peer, StampGuard, ik,
 };
 use crate::identity::{Identity, Local, StaticPublic};
 use crate::limits::{
-    CONFIRM_AFTER_THIRD, CONFIRMS_MAX, COOKIE_SECRET_LIFE, HURRIED_ATTEMPTS, REKEY_SPACING,
-    RETRY_AFTER, RETRY_AFTER_MAX, THIRDS_MAX,
+    CONFIRM_AFTER_THIRD, CONFIRMS_MAX, NEXT_MAX, REKEY_SPACING, RETRY_AFTER, THIRDS_MAX,
 };
-use crate::link_header::{Kind, LinkHeader, SessionIndex};
+use crate::link_header::SessionIndex;
 use crate::opener::Openers;
 use crate::sealer::Sealer;
 use crate::secret::Psk;
 use crate::time::Nanos;
 
 pub use self::attempt::Adopted;
-use self::attempt::{Attempt, Begun};
+use self::attempt::Attempt;
 use self::generation::Generation;
 
 /// What is fixed about a session with one peer.
@@ -70,9 +72,10 @@ pub struct Context<'a> {
     pub local: &'a Local,
     /// Where random bytes come from.
     pub entropy: &'a mut dyn Entropy,
-    /// Gives a session index that nobody uses. Each is given back by one [`Output::Close`]; until
-    /// then handshake messages addressed to it are for this session.
-    pub indices: &'a mut dyn FnMut() -> SessionIndex,
+    /// Gives a session index that nobody uses and nobody can predict, if there is one left; it may draw on
+    /// the source of randomness. Each is given back by one [`Output::Close`]; until then handshake
+    /// messages addressed to it are for this session.
+    pub indices: &'a mut dyn FnMut(&mut dyn Entropy) -> Option<SessionIndex>,
     /// Whether the key of a peer that was just discovered is nobody else's.
     pub is_free: &'a dyn Fn(&StaticPublic) -> bool,
 }
@@ -152,13 +155,20 @@ pub struct Session {
     peer: Option<StaticPublic>,
     guard: StampGuard,
     newest_stamp: u64,
-    previous: Option<Generation>,
+    /// The newest last; two for as long as two handshakes that crossed are told apart.
+    previous: Vec<Generation>,
     current: Option<Generation>,
-    /// Keys that the peer may have and has not used yet, and what seals with them once it has.
-    next: Option<(Generation, Box<NewKeys>)>,
-    attempt: Option<Attempt>,
+    /// Keys that the peer may have and has not used yet, and what seals with them once it has; the
+    /// newest last. [`NEXT_MAX`] at most.
+    next: Vec<(Generation, Box<NewKeys>)>,
+    /// Those whose answers count, the newest last. [`ATTEMPTS_MAX`] at most.
+    attempts: Vec<Attempt>,
+    /// When the next attempt is due, once there was one.
+    retry_at: Option<Nanos>,
     /// Attempts since the last success.
     tries: u32,
+    /// How long the last handshake that we began was under way.
+    round_trip: Nanos,
     cookie: Option<(Cookie, Nanos)>,
     /// The third message of XX, until the peer is heard under its keys.
     third: Option<Vec<u8>>,
@@ -181,11 +191,13 @@ impl Session {
             config,
             guard: StampGuard::default(),
             newest_stamp: 0,
-            previous: None,
+            previous: Vec::new(),
             current: None,
-            next: None,
-            attempt: None,
+            next: Vec::new(),
+            attempts: Vec::new(),
+            retry_at: None,
             tries: 0,
+            round_trip: Nanos::ZERO,
             cookie: None,
             third: None,
             wanted: false,
@@ -218,7 +230,7 @@ impl Session {
             return Ok(());
         }
         self.recognise(established.peer())?;
-        self.drop_attempt(outputs);
+        self.drop_attempts(outputs);
         match role {
             Adopted::Initiator { third } => self.go_on(context.now, established, third, outputs),
             Adopted::Responder { guard } => {
@@ -266,11 +278,11 @@ impl Session {
 
     /// Whether packets to `index` are opened, or a response to it is awaited.
     pub fn owns(&self, index: SessionIndex) -> bool {
-        let is = |generation: &Generation| generation.index == index;
-        self.previous.as_ref().is_some_and(is)
-            || self.current.as_ref().is_some_and(is)
-            || self.next.as_ref().is_some_and(|(next, _)| is(next))
-            || self.attempt.as_ref().is_some_and(|attempt| attempt.state.index() == index)
+        self.generations().any(|generation| generation.index == index) || self.awaits(index)
+    }
+
+    fn generations(&self) -> impl Iterator<Item = &Generation> {
+        self.previous.iter().chain(&self.current).chain(self.next.iter().map(|(next, _)| next))
     }
 
     /// Says what happened, and appends what is to be done to `outputs`. An error says why a message
@@ -302,7 +314,7 @@ impl Session {
             Input::Initiation(initiation) => self.initiation(context, *initiation, outputs),
             Input::Message(message) => self.message(context, message, outputs),
             Input::Opened(index) => {
-                self.opened(context.now, index, outputs);
+                self.opened(context, index, outputs);
                 Ok(())
             }
         };
@@ -312,12 +324,9 @@ impl Session {
 
     /// Drops everything: one [`Output::Close`] for each index held.
     pub fn close(&mut self, outputs: &mut Vec<Output>) {
-        let generations =
-            [self.previous.take(), self.current.take(), self.next.take().map(|(next, _)| next)];
-        for generation in generations.into_iter().flatten() {
-            outputs.push(Output::Close(generation.index));
-        }
-        self.drop_attempt(outputs);
+        outputs.extend(self.generations().map(|generation| Output::Close(generation.index)));
+        self.forget_generations();
+        self.drop_attempts(outputs);
         self.third = None;
         self.wanted = false;
         if core::mem::take(&mut self.sealing) {
@@ -330,21 +339,29 @@ impl Session {
     /// at once. Openers and sealers that were given out before go on until they are too old; they, and
     /// their indices, are the caller's to end.
     pub fn begin_anew(&mut self) {
-        (self.previous, self.current, self.next, self.attempt) = (None, None, None, None);
-        (self.cookie, self.third) = (None, None);
+        self.forget_generations();
+        self.attempts.clear();
+        (self.cookie, self.third, self.retry_at) = (None, None, None);
         (self.tries, self.confirms) = (0, 0);
         (self.rest_until, self.confirm_at) = (Nanos::ZERO, Nanos::ZERO);
         (self.worn, self.lost, self.sealing) = (false, false, false);
+    }
+
+    fn forget_generations(&mut self) {
+        self.previous.clear();
+        self.next.clear();
+        self.current = None;
     }
 
     /// When [`Input::Tick`] is due, if ever.
     pub fn next_timeout(&self) -> Option<Nanos> {
         let mut due: Option<Nanos> = None;
         let mut at = |time: Nanos| due = Some(due.map_or(time, |due| due.min(time)));
-        if let Some(attempt) = &self.attempt {
-            at(attempt.again_at);
-        } else if self.wanted {
+        if self.wanted {
             at(self.begins_at());
+        }
+        if let Some(oldest) = self.attempts.first() {
+            at(oldest.ends_at());
         }
         if let Some(current) = &self.current {
             if self.sealing {
@@ -354,28 +371,19 @@ impl Session {
                 at(self.confirm_at);
             }
         }
-        let next = self.next.as_ref().map(|(next, _)| next);
-        for generation in
-            [self.previous.as_ref(), self.current.as_ref(), next].into_iter().flatten()
-        {
-            at(generation.opens_until());
-        }
+        self.generations().for_each(|generation| at(generation.opens_until()));
         due
     }
 
-    /// When a handshake is to be begun, if one is wanted and none is in hand.
+    /// When the next attempt at a handshake is due, if one is wanted.
     fn begins_at(&self) -> Nanos {
-        let due = match &self.current {
-            None => Nanos::ZERO,
-            Some(current) if self.worn => current.born.plus(REKEY_SPACING),
-            Some(current) => current.rekey_at(),
+        let due = match (&self.current, self.retry_at) {
+            (_, Some(again)) => again,
+            (None, None) => Nanos::ZERO,
+            (Some(current), None) if self.worn => current.born.plus(REKEY_SPACING),
+            (Some(current), None) => current.rekey_at(),
         };
-        // Keys that the peer has just been given are worth a moment's waiting.
-        match &self.next {
-            None => due,
-            Some((next, _)) => due.max(next.born.plus(REKEY_SPACING)),
-        }
-        .max(self.rest_until)
+        due.max(self.rest_until)
     }
 
     fn confirming(&self) -> bool {
@@ -393,13 +401,14 @@ impl Session {
             self.sealing = false;
             outputs.push(Output::Expired);
         }
-        let dead = |generation: &mut Generation| now >= generation.opens_until();
-        for dead in [self.previous.take_if(dead), self.current.take_if(dead)].into_iter().flatten()
-        {
-            outputs.push(Output::Close(dead.index));
-        }
-        if let Some((dead, _)) = self.next.take_if(|(next, _)| now >= next.opens_until()) {
-            outputs.push(Output::Close(dead.index));
+        let is_dead = |generation: &Generation| now >= generation.opens_until();
+        let dead = self.generations().filter(|generation| is_dead(generation));
+        outputs.extend(dead.map(|generation| Output::Close(generation.index)));
+        self.previous.retain(|generation| !is_dead(generation));
+        self.current.take_if(|generation| is_dead(generation));
+        self.next.retain(|(generation, _)| !is_dead(generation));
+        while self.attempts.first().is_some_and(|oldest| now >= oldest.ends_at()) {
+            self.drop_oldest_attempt(outputs);
         }
         if self.confirming() && now >= self.confirm_at {
             if self.confirms >= THIRDS_MAX && self.third.take().is_some() {
@@ -413,198 +422,10 @@ impl Session {
             }
             outputs.push(Output::Confirm);
         }
-        let due = match &self.attempt {
-            Some(attempt) => now >= attempt.again_at,
-            None => self.wanted && now >= self.begins_at(),
-        };
-        if due {
-            self.drop_attempt(outputs);
-            if self.wanted {
-                let begun = self.begin(context, outputs);
-                begun.inspect_err(|_| self.rest_until = now.plus(RETRY_AFTER))?;
-            }
+        if self.wanted && now >= self.begins_at() {
+            let begun = self.begin(context, outputs);
+            begun.inspect_err(|_| self.rest_until = now.plus(RETRY_AFTER))?;
         }
-        Ok(())
-    }
-
-    fn begin(
-        &mut self,
-        context: &mut Context<'_>,
-        outputs: &mut Vec<Output>,
-    ) -> Result<(), EntropyFailed> {
-        let now = context.now;
-        let mut jitter = [0; 4];
-        context.entropy.fill(&mut jitter)?;
-        let wall = self.config.wall_at_zero.saturating_add(now.0);
-        self.newest_stamp = wall.max(self.newest_stamp.saturating_add(1));
-        self.cookie.take_if(|(_, since)| now.since(*since) >= COOKIE_SECRET_LIFE);
-        let index = (context.indices)();
-        let offer = &self.config.offer;
-        let stamp = Stamp(self.newest_stamp);
-        let ours = Ours { local: context.local, offer, index, stamp };
-        let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);
-        let begun = match self.believed() {
-            Some(peer) => ik::initiate(&ours, &peer, &self.config.psk, cookie, context.entropy)
-                .map(|(state, message)| (Begun::Known(state), message)),
-            None => xx::initiate(&ours, cookie, context.entropy)
-                .map(|(state, message)| (Begun::Discover(state), message)),
-        };
-        let (state, message) = match begun {
-            Ok(begun) => begun,
-            Err(HandshakeError::Ours(failed)) => {
-                outputs.push(Output::Close(index));
-                return Err(failed);
-            }
-            Err(HandshakeError::Peer(_)) => {
-                // A key that nobody can have, or our own: there is nobody to reach.
-                outputs.push(Output::Close(index));
-                self.wanted = false;
-                return Ok(());
-            }
-        };
-        let pause = if self.sealing {
-            RETRY_AFTER // keys are running out: hurry
-        } else {
-            let doublings = self.tries.saturating_sub(HURRIED_ATTEMPTS - 1).min(10);
-            Nanos((RETRY_AFTER.0 << doublings).min(RETRY_AFTER_MAX.0))
-        };
-        let jitter = Nanos(u64::from(u32::from_be_bytes(jitter)) % (RETRY_AFTER.0 / 3));
-        self.tries = self.tries.saturating_add(1);
-        let again_at = now.plus(pause).plus(jitter);
-        self.attempt = Some(Attempt { state, sent: now, again_at });
-        outputs.push(Output::Send(message));
-        Ok(())
-    }
-
-    /// The key with which the next handshake begins; without one it begins by XX. A peer that had to be
-    /// discovered and seems to be gone may have forgotten us, or have another key by now: every other
-    /// attempt finds out. Keys that are good are renewed by IK alone, which costs no packet.
-    fn believed(&self) -> Option<StaticPublic> {
-        let is_there = self.current.is_some() && !self.lost;
-        let keeps = self.config.peer.is_some() || is_there || !self.tries.is_multiple_of(2);
-        self.peer.filter(|_| keeps)
-    }
-
-    fn drop_attempt(&mut self, outputs: &mut Vec<Output>) {
-        if let Some(attempt) = self.attempt.take() {
-            outputs.push(Output::Close(attempt.state.index()));
-        }
-    }
-
-    fn initiation(
-        &mut self,
-        context: &mut Context<'_>,
-        initiation: ik::Initiation,
-        outputs: &mut Vec<Output>,
-    ) -> Result<(), HandshakeError> {
-        if self.config.peer.is_some_and(|peer| *initiation.static_key() != peer) {
-            return Err(Refused::NotOurs.into());
-        }
-        let goes_on = self.goes_on(context, initiation.static_key());
-        // Without keys, and after an attempt in vain, it is not the only one: the peer may be heard where
-        // it is, and not be where it is asked, and both may ask at the same times again and again.
-        if goes_on && (self.sealing || self.tries <= 1) {
-            return Ok(());
-        }
-        self.guard.check(initiation.stamp())?; // before an index is drawn for a replay
-        let index = (context.indices)();
-        let offer = &self.config.offer;
-        let ours = Ours { local: context.local, offer, index, stamp: Stamp::default() };
-        let accepted = initiation
-            .accept(&ours, &self.config.psk, &mut self.guard, context.entropy)
-            .and_then(|accepted| {
-                self.recognise(accepted.0.peer())?;
-                Ok(accepted)
-            });
-        let (established, response) = match accepted {
-            Ok(accepted) => accepted,
-            Err(why) => {
-                outputs.push(Output::Close(index));
-                return Err(why);
-            }
-        };
-        if !goes_on {
-            self.drop_attempt(outputs);
-        }
-        self.take(context.now, established, true, outputs);
-        outputs.push(Output::Send(response));
-        Ok(())
-    }
-
-    fn message(
-        &mut self,
-        context: &Context<'_>,
-        message: &[u8],
-        outputs: &mut Vec<Output>,
-    ) -> Result<(), HandshakeError> {
-        let now = context.now;
-        let Some(Attempt { state, sent, again_at }) = self.attempt.take() else {
-            return Err(Refused::NotOurs.into());
-        };
-        let kind = LinkHeader::parse(message).map(|header| header.kind);
-        if kind == Ok(Kind::Cookie) {
-            let cookie = state.read_cookie(message);
-            self.attempt = Some(Attempt { state, sent, again_at });
-            self.cookie = Some((cookie?, now)); // for the next attempt, when its time comes
-            return Ok(());
-        }
-        let index = state.index();
-        // A response that cannot be read leaves the attempt as it was; one that can ends it.
-        let taken = match state {
-            Begun::Known(state) => match state.read_response(message) {
-                Ok(established) => self.recognise(established.peer()).map(|()| {
-                    self.take(now, established, true, outputs);
-                }),
-                Err(Rejected { state, why }) => {
-                    self.attempt = Some(Attempt { state: Begun::Known(*state), sent, again_at });
-                    return Err(why.into());
-                }
-            },
-            Begun::Discover(state) => match state.read_response(message) {
-                Ok(offered) => self.meet(context, offered, outputs),
-                Err(Rejected { state, why }) => {
-                    self.attempt = Some(Attempt { state: Begun::Discover(*state), sent, again_at });
-                    return Err(why.into());
-                }
-            },
-        };
-        taken.map_err(|why| {
-            outputs.push(Output::Close(index));
-            self.rest_until = now.plus(RETRY_AFTER_MAX);
-            why.into()
-        })
-    }
-
-    /// Somebody was discovered: goes on if it may be this session's peer.
-    fn meet(
-        &mut self,
-        context: &Context<'_>,
-        offered: xx::Offered,
-        outputs: &mut Vec<Output>,
-    ) -> Result<(), Refused> {
-        let peer = *offered.peer();
-        if self.peer != Some(peer.static_key) && !(context.is_free)(&peer.static_key) {
-            return Err(Refused::OtherPeer);
-        }
-        self.recognise(&peer)?;
-        let (index, stamp) = (offered.our_index(), Stamp(self.newest_stamp));
-        let ours = Ours { local: context.local, offer: &self.config.offer, index, stamp };
-        let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);
-        let (established, third) = offered.finish(&ours, cookie)?;
-        self.go_on(context.now, established, third, outputs);
-        Ok(())
-    }
-
-    /// Two identities may have signed one static key, and one identity may come with another key; a
-    /// session is with one identity, and, where the operator wrote it, with one key.
-    fn recognise(&mut self, peer: &Peer) -> Result<(), Refused> {
-        if self.config.peer.is_some_and(|key| key != peer.static_key) {
-            return Err(Refused::NotOurs);
-        }
-        if *self.config.identity.get_or_insert(peer.identity) != peer.identity {
-            return Err(Refused::OtherIdentity(peer.identity.peer_id()));
-        }
-        self.peer = Some(peer.static_key);
         Ok(())
     }
 
@@ -622,6 +443,7 @@ impl Session {
             born: now,
             initiator: established.is_initiator(),
             heard: false,
+            by_ik: is_heard,
         };
         let agreement = *established.agreement();
         let their_offer = established.their_offer().clone();
@@ -632,23 +454,31 @@ impl Session {
         let shown = is_heard || !generation.initiator;
         let keys = Box::new(NewKeys { sealers, agreement, their_offer, peer, index, shown });
         outputs.push(Output::Open { index, openers: transport.openers });
-        if let Some((unused, _)) = self.next.take() {
-            outputs.push(Output::Close(unused.index));
-        }
         if generation.initiator {
+            self.drop_attempts(outputs);
             self.promote(now, generation, keys, outputs);
         } else {
-            self.next = Some((generation, keys));
+            if self.next.len() >= NEXT_MAX {
+                let (unused, _) = self.next.remove(0);
+                outputs.push(Output::Close(unused.index));
+            }
+            self.next.push((generation, keys));
         }
     }
 
-    fn opened(&mut self, now: Nanos, index: SessionIndex, outputs: &mut Vec<Output>) {
+    fn opened(&mut self, context: &Context<'_>, index: SessionIndex, outputs: &mut Vec<Output>) {
+        let now = context.now;
         if let Some(current) = self.current.as_mut().filter(|current| current.index == index) {
             current.heard = true;
             self.third = None;
         }
-        if let Some((next, keys)) = self.next.take_if(|(next, _)| next.index == index) {
-            self.drop_attempt(outputs);
+        let place = self.next.iter().position(|(next, _)| next.index == index);
+        if let Some(place) = place.filter(|place| !self.keeps_its_own(context, *place)) {
+            // The peer took this answer, and waits for none of those before it.
+            let mut taken = self.next.drain(..=place).rev();
+            let (next, keys) = taken.next().expect("the place is within");
+            outputs.extend(taken.map(|(unused, _)| Output::Close(unused.index)));
+            self.drop_attempts(outputs);
             self.promote(now, Generation { heard: true, ..next }, keys, outputs);
         }
         // The responder answers a confirmation with one; the initiator answers none, so it ends there.
@@ -666,11 +496,15 @@ impl Session {
         keys: Box<NewKeys>,
         outputs: &mut Vec<Output>,
     ) {
-        if let Some(oldest) = core::mem::replace(&mut self.previous, self.current.take()) {
-            outputs.push(Output::Close(oldest.index));
+        let former = self.current.replace(generation);
+        // Where two handshakes crossed, what was sealed before both may still be on its way.
+        let has_crossed = former.is_some_and(|former| self.may_have_crossed(&former, now));
+        let kept = usize::from(has_crossed && self.previous.len() < 2);
+        while self.previous.len() > kept {
+            outputs.push(Output::Close(self.previous.remove(0).index));
         }
-        self.current = Some(generation);
-        self.tries = 0;
+        self.previous.extend(former);
+        (self.tries, self.retry_at) = (0, None);
         (self.worn, self.lost) = (false, false);
         self.rest_until = Nanos::ZERO; // whatever was the reason, the peer is there
         self.sealing = true;
@@ -687,8 +521,8 @@ impl fmt::Debug for Session {
             .field("peer", &self.peer)
             .field("previous", &self.previous)
             .field("current", &self.current)
-            .field("next", &self.next.as_ref().map(|(next, _)| next))
-            .field("attempting", &self.attempt.is_some())
+            .field("next", &self.next.iter().map(|(next, _)| next).collect::<Vec<_>>())
+            .field("attempts", &self.attempts.len())
             .field("tries", &self.tries)
             .field("wanted", &self.wanted)
             .finish_non_exhaustive()

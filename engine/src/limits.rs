@@ -7,9 +7,14 @@ use strowger_frame::BURST_MAX;
 /// all of which are sized at start (R13).
 pub const ATTACHED_MAX: usize = 8_192;
 
-/// Sessions that a worker can open frames of: previous, current and next keys of every link, and
-/// as many again of links that are just being made.
-pub const SESSIONS_MAX: usize = 4 * ATTACHED_MAX;
+/// Sessions that a worker can open frames of, and handshakes that may become some: of every link its
+/// previous and its current keys, those that its peer may still take into use, and the attempts whose
+/// answers count. It is a power of two, for the bits above it in an index are random.
+pub const SESSIONS_MAX: usize = 8 * ATTACHED_MAX;
+
+/// Answers with a right mac that are read for each attempt at a handshake, from the address that was asked,
+/// and as many from elsewhere: honest ends send one, and each that cannot be read costs some 0.15 ms.
+pub const ANSWERS_READ_PER_ATTEMPT: u8 = 32;
 
 /// Ports of one worker.
 pub const PORTS_MAX: usize = 1_024;
@@ -156,6 +161,11 @@ pub const FRAME_BYTES_MIN: usize = crate::link::LINK_HEADER_BYTES + crate::heade
 /// overhead, rounded up. Longer datagrams exist, but no path for them does.
 pub const FRAME_BYTES_MAX: usize = 9_216;
 
+const _: () = assert!(SESSIONS_MAX.is_power_of_two() && SESSIONS_MAX == u16::MAX as usize + 1);
+const _: () = assert!(
+    SESSIONS_MAX / ATTACHED_MAX
+        >= 2 + strowger_crypto::limits::NEXT_MAX + strowger_crypto::limits::ATTEMPTS_MAX
+);
 const _: () = assert!(ENDINGS_MAX < PUNTS_MAX);
 const _: () = assert!(EGRESS_FRAMES_MAX >= BURST_MAX);
 const _: () = assert!(EGRESS_MARK_FRAMES < EGRESS_FRAMES_MAX);

@@ -129,6 +129,7 @@ pub struct Link {
     pub(crate) waiting: ArrayVec<Waiting, LINK_FRAMES_WAITING_MAX>,
     pub(crate) told: Told,
     pub(crate) knocked: Told,
+    pub(crate) answered: Told,
     /// Whether the worker has this link on its list of those with something to send.
     pub(crate) listed: bool,
     pub(crate) tally: Arc<SlotTally>,
@@ -222,6 +223,7 @@ impl Link {
             waiting: ArrayVec::new(),
             told: Told::default(),
             knocked: Told::default(),
+            answered: Told::default(),
             listed: false,
             tally: Arc::default(),
         }

@@ -4,7 +4,10 @@
 use std::mem;
 
 use strowger_crypto::{Nanos, OpenRefused, Openers, limits::TAG_BYTES, link_header::SessionIndex};
-use strowger_frame::{Frame, Mark};
+use strowger_frame::{
+    Frame, Mark,
+    sync::{AtomicU64, Ordering},
+};
 
 use crate::{
     Now,
@@ -108,6 +111,43 @@ pub(crate) struct Sessions {
 /// Indices are dense in their low bits, which is where they are kept.
 pub(crate) fn place_of(index: SessionIndex) -> usize {
     index.number() as usize % SESSIONS_MAX
+}
+
+/// Places at which the answer to a handshake is awaited, as workers see them: the slow path says so, and an
+/// answer to any other place ends where it came in. It holds no index: a guessed one may share a place.
+#[derive(Debug)]
+pub(crate) struct AwaitedPlaces(Box<[AtomicU64]>);
+
+impl AwaitedPlaces {
+    pub(crate) fn new() -> Self {
+        Self((0..SESSIONS_MAX / 64).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// Relaxed, here and below: a bit stands for itself alone, and an answer that comes before its bit
+    /// is seen is lost as any message can be.
+    pub(crate) fn set(&self, index: SessionIndex, awaited: bool) {
+        let (word, bit) = Self::bit_of(index);
+        let Some(word) = self.0.get(word) else { return };
+        if awaited {
+            word.fetch_or(bit, Ordering::Relaxed);
+        } else {
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn clear(&self) {
+        self.0.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
+    pub(crate) fn has(&self, index: SessionIndex) -> bool {
+        let (word, bit) = Self::bit_of(index);
+        self.0.get(word).is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0)
+    }
+
+    fn bit_of(index: SessionIndex) -> (usize, u64) {
+        let place = place_of(index);
+        (place / 64, 1 << (place % 64))
+    }
 }
 
 /// What opening a frame tells, besides its bytes.

@@ -33,7 +33,7 @@ use crate::{
     limits::{ATTACHED_MAX, BURSTS_PER_FLUSH, PORTS_MAX},
     link::{Leaving, Link, Opened, Waiting, kind_of, session_of},
     orders::{Bell, Handover, Knock, Order, PortSeat, Punt, Report},
-    session::{Place, Sessions, Vouched},
+    session::{AwaitedPlaces, Place, Sessions, Vouched},
     slots::{Exit, SlotTable},
 };
 
@@ -75,6 +75,8 @@ pub struct Worker {
     punts: Arc<ArrayQueue<Punt>>,
     notes: Arc<ArrayQueue<Punt>>,
     knocks: Arc<ArrayQueue<Knock>>,
+    /// Where answers to handshakes are awaited.
+    awaited: Arc<AwaitedPlaces>,
     strangers: Arc<ArrayQueue<Knock>>,
     /// What wakes the slow path, and whether it has something new to read.
     control_bell: Option<Arc<dyn Bell>>,
@@ -562,6 +564,7 @@ impl Worker {
         punts: Arc<ArrayQueue<Punt>>,
         notes: Arc<ArrayQueue<Punt>>,
         [knocks, strangers]: [Arc<ArrayQueue<Knock>>; 2],
+        awaited: Arc<AwaitedPlaces>,
         homeless: Arc<DiscardTally>,
         frames_made: Arc<Counter>,
         skew: Arc<Counter>,
@@ -588,6 +591,7 @@ impl Worker {
             punts,
             notes,
             knocks,
+            awaited,
             strangers,
             control_bell: None,
             news: false,

@@ -414,15 +414,16 @@ fn r8_junk_addressed_to_a_handshake_is_no_occasion_for_an_initiation() {
     let (mut awaited, mut tries): (Option<[u8; 4]>, u32) = (None, 0);
     for _ in 0..600 {
         pair.pass(50 * MS);
-        // Short junk to whatever A awaits an answer by, also when it is about to try anew.
+        // Junk to whatever A awaits an answer by, also when it is about to try anew.
         for d in pair.air.heard().iter().filter(|d| d.from == host(1) && kind(&d.bytes) == 1) {
             assert_ne!(d.to, host(66), "somebody was told something");
             awaited = Some(d.bytes[4..8].try_into().expect("an initiation"));
             tries += 1;
         }
         if let Some(index) = awaited {
-            for first in [0x20, 0x30] {
-                let junk = [[first, index[1], index[2], index[3]], [0; 4]].concat();
+            for (first, rest) in [(0x20, 392), (0x30, 56)] {
+                let junk =
+                    [&[first, index[1], index[2], index[3]], &vec![0; 4 + rest][..]].concat();
                 pair.air.throw(host(66), host(1), &junk);
             }
         }

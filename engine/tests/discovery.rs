@@ -99,7 +99,8 @@ fn a_peer_that_was_discovered_takes_as_long_packets_as_one_whose_key_was_known()
         let mut pair = pair(a, b, strangers);
         pair.wait(60);
         let views = [pair.a.view(2), pair.b.view(1)];
-        assert_eq!(views.each_ref().map(|view| view.handshakes), [1, 1], "no key was renewed yet");
+        // Two, where both began at once; no key was renewed yet.
+        assert!(views.iter().all(|view| view.handshakes <= 2), "{views:?}");
         let agreed = |view: &PeerView| view.agreed.map(|agreed| agreed.frame_bytes_max);
         views.map(|view| (view.frame_bytes_max, agreed(&view)))
     };

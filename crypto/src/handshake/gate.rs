@@ -21,7 +21,7 @@ use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
-use super::Refused;
+use super::{Refused, could_be_handshake};
 use crate::entropy::{Entropy, EntropyFailed};
 use crate::identity::{Local, NetworkId, StaticPublic};
 use crate::limits::{
@@ -40,7 +40,8 @@ const NONCE_BYTES: usize = 24;
 pub const COOKIE_REPLY_BYTES: usize = LINK_HEADER_BYTES + NONCE_BYTES + MAC_BYTES + TAG_BYTES;
 
 /// Bytes of a third message with an empty payload. Nothing shorter is looked at.
-const FINISH_BYTES_MIN: usize = LINK_HEADER_BYTES + 2 * (KEY_BYTES + TAG_BYTES) + MACS_BYTES;
+pub(super) const FINISH_BYTES_MIN: usize =
+    LINK_HEADER_BYTES + 2 * (KEY_BYTES + TAG_BYTES) + MACS_BYTES;
 
 // R8: a cookie is never longer than what it answers.
 const _: () = assert!(COOKIE_REPLY_BYTES <= FINISH_BYTES_MIN);
@@ -256,11 +257,7 @@ impl Gate {
             return Err(Refused::Malformed);
         }
         let step = Step::from_lane(header.lane).ok_or(Refused::Malformed)?;
-        let right_length = match step {
-            Step::Known | Step::Discover => message.len() == INITIATION_BYTES,
-            Step::Finish => (FINISH_BYTES_MIN..=INITIATION_BYTES).contains(&message.len()),
-        };
-        if !right_length {
+        if !could_be_handshake(&header, message.len()) {
             return Err(Refused::Malformed);
         }
         let keys = match step {

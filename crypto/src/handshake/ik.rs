@@ -7,13 +7,13 @@ use super::hello::{Agreement, Hello, Lanes, Offer, Peer, Stamp};
 use super::noise::{IK, Noise};
 use super::{
     Established, HandshakeError, INITIATION_NOISE_BYTES, Ours, Refused, Rejected, StampGuard,
-    prologue,
+    check_response, prologue,
 };
 use crate::entropy::Entropy;
 use crate::identity::{Identity, Local, StaticPublic};
 use crate::known::Known;
 use crate::limits::{INITIATION_BYTES, KEY_BYTES, TAG_BYTES};
-use crate::link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step};
+use crate::link_header::{Kind, LINK_HEADER_BYTES, SessionIndex, Step};
 use crate::secret::{Psk, Secret};
 
 /// Begins a handshake with the peer that has this static key. Returns the state that waits for the
@@ -84,19 +84,22 @@ impl AwaitResponse {
     }
 
     fn judge(&mut self, message: &[u8]) -> Result<(Hello, Agreement, Identity), Refused> {
-        let header = LinkHeader::parse(message).map_err(|_| Refused::Malformed)?;
-        if header.kind != Kind::Response || message.len() > INITIATION_BYTES {
-            return Err(Refused::Malformed);
-        }
-        if header.index != self.index || header.lane != Step::Known.lane() {
-            return Err(Refused::NotOurs);
-        }
-        let covered = self.own_keys.check_mac1(message)?;
+        let covered = self.check_answer(message)?;
         let noise = covered.get(LINK_HEADER_BYTES..).ok_or(Refused::Malformed)?;
         let their = Hello::parse(&self.noise.read(noise)?)?;
         let identity = self.known.identify(&their.proof, &self.peer)?;
         let agreement = self.offer.agree(&their.offer)?;
         Ok((their, agreement, identity))
+    }
+
+    /// Whether a response has the form of one to this attempt and its mac is right, which costs one short
+    /// hash. Whoever knows our key and the network's name can make such a one.
+    pub fn check(&self, message: &[u8]) -> Result<(), Refused> {
+        self.check_answer(message).map(|_| ())
+    }
+
+    fn check_answer<'m>(&self, message: &'m [u8]) -> Result<&'m [u8], Refused> {
+        check_response(message, Step::Known, self.index, &self.own_keys)
     }
 
     /// Reads a cookie reply: begin anew with the cookie, at the next attempt's time and not before

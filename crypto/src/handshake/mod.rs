@@ -35,7 +35,7 @@ pub mod xx;
 use crate::aead::Provider;
 use crate::entropy::EntropyFailed;
 use crate::identity::{IdentityRefused, Local, NetworkId, PeerId};
-use crate::limits::KEY_BYTES;
+use crate::limits::{KEY_BYTES, TAG_BYTES};
 use crate::link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, SessionIndex, Step};
 use crate::opener::Openers;
 use crate::sealer::{SealMode, Sealer};
@@ -257,6 +257,44 @@ fn prologue(network: &NetworkId) -> Vec<u8> {
     bytes.extend_from_slice(network.as_bytes());
     bytes
 }
+
+/// Judges a response by its length, its address and its mac, in this order, and gives back what the mac
+/// covers. Costs a comparison for what is junk, and one short hash else.
+fn check_response<'m>(
+    message: &'m [u8],
+    step: Step,
+    index: SessionIndex,
+    keys: &gate::MacKeys,
+) -> Result<&'m [u8], Refused> {
+    let header = LinkHeader::parse(message).map_err(|_| Refused::Malformed)?;
+    if header.kind != Kind::Response || !could_be_handshake(&header, message.len()) {
+        return Err(Refused::Malformed);
+    }
+    if header.index != index || header.lane != step.lane() {
+        return Err(Refused::NotOurs);
+    }
+    keys.check_mac1(message)
+}
+
+/// Whether a handshake message with this link header can be so long. For whoever passes messages on: what
+/// cannot be one needs no room in any queue, and no hash.
+pub const fn could_be_handshake(header: &LinkHeader, len: usize) -> bool {
+    let Some(step) = Step::from_lane(header.lane) else { return false };
+    match (header.kind, step) {
+        (Kind::Initiation, Step::Known | Step::Discover) => len == crate::limits::INITIATION_BYTES,
+        (Kind::Initiation, Step::Finish) => {
+            len >= gate::FINISH_BYTES_MIN && len <= crate::limits::INITIATION_BYTES
+        }
+        (Kind::Response, Step::Known | Step::Discover) => {
+            len >= RESPONSE_BYTES_MIN && len <= crate::limits::INITIATION_BYTES
+        }
+        (Kind::Cookie, _) => len == COOKIE_REPLY_BYTES,
+        _ => false,
+    }
+}
+
+/// Bytes of a response whose hello is empty: a key, a tag and a mac.
+const RESPONSE_BYTES_MIN: usize = LINK_HEADER_BYTES + KEY_BYTES + TAG_BYTES + gate::MAC_BYTES;
 
 /// Bytes between link header and macs of an initiation.
 const INITIATION_NOISE_BYTES: usize =

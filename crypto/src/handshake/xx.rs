@@ -13,7 +13,7 @@ use super::hello::{Agreement, Hello, Offer, Peer, Stamp};
 use super::noise::{Noise, XX};
 use super::{
     Established, HandshakeError, INITIATION_NOISE_BYTES, Ours, Refused, Rejected, StampGuard,
-    prologue,
+    check_response, prologue,
 };
 use crate::entropy::Entropy;
 use crate::identity::{Identity, Local, StaticPublic};
@@ -32,10 +32,8 @@ pub fn initiate(
 ) -> Result<(AwaitResponse, Vec<u8>), HandshakeError> {
     let local = ours.local;
     let ephemeral = Secret::random(entropy)?;
-    let prologue = prologue(local.network());
-    let mut noise = Noise::initiator(&XX, &prologue, local, None, ephemeral);
     let mut message = ours.header(Kind::Initiation, Step::Discover, SessionIndex::NONE);
-    noise.write(&PADDING, &mut message).map_err(Refused::from)?;
+    let noise = begin(local, &ephemeral, &mut message)?;
     let mut first_key = [0; KEY_BYTES];
     first_key.copy_from_slice(&message[LINK_HEADER_BYTES..LINK_HEADER_BYTES + KEY_BYTES]);
     let keys = MacKeys::to(&NOBODY, local.network());
@@ -43,12 +41,24 @@ pub fn initiate(
     MacKeys::append_mac2(&mut message, cookie);
     debug_assert_eq!(message.len(), INITIATION_BYTES, "the payload is padded to make it so");
     let own = *local.static_public();
-    Ok((AwaitResponse { noise, index: ours.index, own, keys, mac1, first_key }, message))
+    let index = ours.index;
+    Ok((AwaitResponse { noise, ephemeral, index, own, keys, mac1, first_key }, message))
+}
+
+/// The initiator's half up to its first message, the same for the same key.
+fn begin(local: &Local, ephemeral: &Secret, message: &mut Vec<u8>) -> Result<Noise, Refused> {
+    let prologue = prologue(local.network());
+    let ephemeral = Secret::from_bytes(*ephemeral.expose());
+    let mut noise = Noise::initiator(&XX, &prologue, local, None, ephemeral);
+    noise.write(&PADDING, message)?;
+    Ok(noise)
 }
 
 /// The initiator, waiting for the response.
 pub struct AwaitResponse {
     noise: Noise,
+    /// The key of the first message, for [`Offered::wait_on`].
+    ephemeral: Secret,
     index: SessionIndex,
     own: StaticPublic,
     keys: MacKeys,
@@ -61,7 +71,8 @@ impl AwaitResponse {
     pub fn read_response(mut self, message: &[u8]) -> Result<Offered, Rejected<Self>> {
         match self.judge(message) {
             Ok((their, peer)) => {
-                let AwaitResponse { noise, index, keys, first_key, .. } = self;
+                let AwaitResponse { noise, ephemeral, index, own, keys, mac1, first_key } = self;
+                let noise = Responded { noise, ephemeral, own, mac1 };
                 Ok(Offered { noise, index, keys, first_key, their, peer })
             }
             Err(why) => Err(Rejected { state: Box::new(self), why }),
@@ -69,14 +80,7 @@ impl AwaitResponse {
     }
 
     fn judge(&mut self, message: &[u8]) -> Result<(Hello, Peer), Refused> {
-        let header = LinkHeader::parse(message).map_err(|_| Refused::Malformed)?;
-        if header.kind != Kind::Response || message.len() > INITIATION_BYTES {
-            return Err(Refused::Malformed);
-        }
-        if header.index != self.index || header.lane != Step::Discover.lane() {
-            return Err(Refused::NotOurs);
-        }
-        let covered = self.keys.check_mac1(message)?;
+        let covered = self.check_answer(message)?;
         let noise = covered.get(LINK_HEADER_BYTES..).ok_or(Refused::Malformed)?;
         let their = Hello::parse(&self.noise.read(noise)?)?;
         let static_key = self.noise.peer().ok_or(Refused::Unreadable)?;
@@ -85,6 +89,16 @@ impl AwaitResponse {
         }
         let identity = their.proof.verify(&static_key)?;
         Ok((their, Peer { static_key, identity }))
+    }
+
+    /// Whether a response has the form of one to this attempt and its mac is right, which costs one short
+    /// hash. Whoever knows the network's name can make such a one.
+    pub fn check(&self, message: &[u8]) -> Result<(), Refused> {
+        self.check_answer(message).map(|_| ())
+    }
+
+    fn check_answer<'m>(&self, message: &'m [u8]) -> Result<&'m [u8], Refused> {
+        check_response(message, Step::Discover, self.index, &self.keys)
     }
 
     /// Reads a cookie reply: begin anew with the cookie, at the next attempt's time and not before.
@@ -104,9 +118,17 @@ impl core::fmt::Debug for AwaitResponse {
     }
 }
 
+/// What was read of a response, and what it takes to wait for another one.
+struct Responded {
+    noise: Noise,
+    ephemeral: Secret,
+    own: StaticPublic,
+    mac1: [u8; MAC_BYTES],
+}
+
 /// The initiator knows who answered, and what it offers. Dropping this ends the matter.
 pub struct Offered {
-    noise: Noise,
+    noise: Responded,
     index: SessionIndex,
     keys: MacKeys,
     first_key: [u8; KEY_BYTES],
@@ -130,6 +152,21 @@ impl Offered {
         self.index
     }
 
+    /// Whether the two offers go together, which [`finish`](Self::finish) demands.
+    pub fn check(&self, offer: &Offer) -> Result<(), Refused> {
+        offer.agree(&self.their.offer)?;
+        Ok(())
+    }
+
+    /// Goes back to waiting for a response: whoever answered is not the peer that was meant, and nothing was
+    /// said to it yet. `local` must be who began. Costs one curve operation.
+    pub fn wait_on(self, local: &Local) -> Result<AwaitResponse, Refused> {
+        let Offered { noise, index, keys, first_key, .. } = self;
+        let Responded { ephemeral, own, mac1, .. } = noise;
+        let noise = begin(local, &ephemeral, &mut Vec::new())?;
+        Ok(AwaitResponse { noise, ephemeral, index, own, keys, mac1, first_key })
+    }
+
     /// Goes on: returns the session and the third message, which is to be sent again, the same
     /// bytes, until the peer is heard under the new keys. `ours.index` must be that of the first message.
     pub fn finish(
@@ -143,12 +180,13 @@ impl Offered {
         let agreement = ours.offer.agree(&self.their.offer)?;
         let mut message = ours.header(Kind::Initiation, Step::Finish, self.their.index);
         message.extend_from_slice(&self.first_key);
-        self.noise.write(&ours.hello(ours.stamp).encode(0), &mut message)?;
+        self.noise.noise.write(&ours.hello(ours.stamp).encode(0), &mut message)?;
         self.keys.append_mac1(&mut message);
         MacKeys::append_mac2(&mut message, cookie);
         debug_assert!(message.len() <= INITIATION_BYTES, "limits.rs asserts the longest");
         let our = (self.index, ours.offer.lanes);
-        Ok((Established::new(self.noise, true, agreement, our, self.their, self.peer), message))
+        let noise = self.noise.noise;
+        Ok((Established::new(noise, true, agreement, our, self.their, self.peer), message))
     }
 }
 
@@ -242,9 +280,9 @@ impl Half {
     ) -> Half {
         let to_bytes = to.number().to_be_bytes();
         let chosen = mac(secret.expose(), "strowger xx index", &[source, first_key, &to_bytes]);
-        // The lowest bit says which era; the bit above it keeps the index from being none at all.
-        let number = u32::from_be_bytes([0, chosen[0], chosen[1], chosen[2]]) & !3;
-        let nonzero = if number == 0 { 4 } else { number };
+        // The lowest bit says which era; all others are unpredictable, and some bit is set.
+        let number = u32::from_be_bytes([0, chosen[0], chosen[1], chosen[2]]) & !1;
+        let nonzero = if number == 0 { 2 } else { number };
         let index = SessionIndex::new(nonzero | (era & 1)).unwrap_or_default();
         let ours = Ours { local, offer, index, stamp: Stamp::default() };
         let hello = ours.hello(Stamp::default()).encode(0);

@@ -1,13 +1,19 @@
 //! How a session's keys come about: handshakes that it began and that have not been answered, and those
 //! that it takes up. Nothing is sent here.
 
-use crate::handshake::{Cookie, Refused, StampGuard, ik, xx};
+use crate::entropy::EntropyFailed;
+use crate::handshake::{
+    Cookie, HandshakeError, Ours, Peer, Refused, Rejected, Stamp, StampGuard, ik, xx,
+};
 use crate::identity::StaticPublic;
-use crate::limits::RETRY_AFTER;
-use crate::link_header::SessionIndex;
+use crate::limits::{
+    ATTEMPT_LIFE, ATTEMPTS_MAX, ATTEMPTS_PER_PAUSE, COOKIE_SECRET_LIFE, DOUBLINGS_WHILE_SEALING,
+    JITTER_PARTS, REKEY_SPACING, RETRY_AFTER, RETRY_AFTER_MAX, RETRY_AFTER_SLOW,
+};
+use crate::link_header::{Kind, LinkHeader, SessionIndex};
 use crate::time::Nanos;
 
-use super::{Context, Output, Session};
+use super::{Context, Generation, Output, Session};
 
 /// What waits for a response.
 pub(super) enum Begun {
@@ -23,10 +29,17 @@ impl Begun {
         }
     }
 
-    pub(super) fn read_cookie(&self, message: &[u8]) -> Result<Cookie, Refused> {
+    fn read_cookie(&self, message: &[u8]) -> Result<Cookie, Refused> {
         match self {
             Begun::Known(state) => state.read_cookie(message),
             Begun::Discover(state) => state.read_cookie(message),
+        }
+    }
+
+    fn check(&self, message: &[u8]) -> Result<(), Refused> {
+        match self {
+            Begun::Known(state) => state.check(message),
+            Begun::Discover(state) => state.check(message),
         }
     }
 }
@@ -35,7 +48,13 @@ impl Begun {
 pub(super) struct Attempt {
     pub(super) state: Begun,
     pub(super) sent: Nanos,
-    pub(super) again_at: Nanos,
+}
+
+impl Attempt {
+    /// When its answer is not awaited any more.
+    pub(super) fn ends_at(&self) -> Nanos {
+        self.sent.plus(ATTEMPT_LIFE)
+    }
 }
 
 /// Which side of an XX handshake a session comes from.
@@ -54,13 +73,54 @@ pub enum Adopted {
 }
 
 impl Session {
+    /// Whether a response to this index is awaited: the index of an attempt, never one that packets are
+    /// addressed to.
+    pub fn awaits(&self, index: SessionIndex) -> bool {
+        self.attempts.iter().any(|attempt| attempt.state.index() == index)
+    }
+
+    /// Judges a response or cookie before anything is spent on it: its length, that it is addressed to an
+    /// attempt, and its mac. One short hash at most; nothing changes.
+    ///
+    /// # Errors
+    /// Why it is not for this session.
+    pub fn check_answer(&self, message: &[u8]) -> Result<(), Refused> {
+        let header = LinkHeader::parse(message).map_err(|_| Refused::Malformed)?;
+        let is_it = |attempt: &&Attempt| attempt.state.index() == header.index;
+        let attempt = self.attempts.iter().find(is_it).ok_or(Refused::NotOurs)?;
+        match header.kind {
+            Kind::Cookie => attempt.state.read_cookie(message).map(|_| ()),
+            _ => attempt.state.check(message),
+        }
+    }
+
     /// Where both began at once: the smaller key goes on, unless its message seems to be lost, or asks
-    /// who is there.
-    pub(super) fn goes_on(&self, context: &Context<'_>, theirs: &StaticPublic) -> bool {
+    /// who is there; and what the other has sent before it knew is worth nothing once there are keys.
+    fn goes_on(&self, context: &Context<'_>, theirs: &StaticPublic) -> bool {
+        let is_new = |since| context.now.since(since) < RETRY_AFTER;
+        let is_begun = |attempt: &Attempt| {
+            matches!(attempt.state, Begun::Known(_))
+                && is_new(attempt.sent)
+                && (self.sealing || self.tries <= 1)
+        };
+        let is_answered =
+            |current: Generation| current.initiator && current.by_ik && is_new(current.born);
+        // Without keys, and after an attempt in vain, it is not the only one: the peer may be heard where
+        // it is, and not be where it is asked, and both may ask at the same times again and again.
         context.local.static_public() < theirs
-            && self.attempt.as_ref().is_some_and(|attempt| {
-                let is_known = matches!(attempt.state, Begun::Known(_));
-                is_known && context.now.since(attempt.sent) < RETRY_AFTER
+            && (self.attempts.last().is_some_and(is_begun) || self.current.is_some_and(is_answered))
+    }
+
+    /// Where two handshakes crossed, both ends have the keys of both: they stay with those that came of IK,
+    /// and of two such with those that the smaller key began. That end does so for as long as the other may
+    /// not have heard of them; the other says again and again that it has its own, so that one who has lost
+    /// the first keys is heard after that.
+    pub(super) fn keeps_its_own(&self, context: &Context<'_>, next: usize) -> bool {
+        let is_smaller = self.peer.is_some_and(|peer| *context.local.static_public() < peer);
+        let is_better = is_smaller || self.next.get(next).is_some_and(|(next, _)| !next.by_ik);
+        is_better
+            && self.current.is_some_and(|current| {
+                current.initiator && current.by_ik && self.may_have_crossed(&current, context.now)
             })
     }
 
@@ -70,9 +130,240 @@ impl Session {
         self.config.wall_at_zero = self.config.wall_at_zero.max(wall_at_zero);
     }
 
+    /// Whether these keys are so new that others, made at the same time, may not be known at both ends yet.
+    pub(super) fn may_have_crossed(&self, keys: &Generation, now: Nanos) -> bool {
+        let both_ways = Nanos(self.round_trip.0.saturating_mul(2));
+        now.since(keys.born) < REKEY_SPACING.max(both_ways)
+    }
+
     /// Begins nothing before this, and gives up what it had begun. What the peer begins is answered.
     pub fn rest_until(&mut self, until: Nanos, outputs: &mut Vec<Output>) {
-        self.drop_attempt(outputs);
+        self.drop_attempts(outputs);
         self.rest_until = self.rest_until.max(until);
+    }
+
+    pub(super) fn drop_attempts(&mut self, outputs: &mut Vec<Output>) {
+        let attempts = self.attempts.drain(..);
+        outputs.extend(attempts.map(|attempt| Output::Close(attempt.state.index())));
+        self.retry_at = None;
+    }
+
+    pub(super) fn drop_oldest_attempt(&mut self, outputs: &mut Vec<Output>) {
+        outputs.push(Output::Close(self.attempts.remove(0).state.index()));
+    }
+
+    /// How long to wait for an answer before the next attempt.
+    fn pause(&self) -> Nanos {
+        let round_trip = Nanos(self.round_trip.0.saturating_add(self.round_trip.0 / 2));
+        let first = round_trip.clamp(RETRY_AFTER, RETRY_AFTER_SLOW);
+        let doublings = self.tries / ATTEMPTS_PER_PAUSE;
+        let most = if self.sealing { DOUBLINGS_WHILE_SEALING } else { 8 };
+        // With its jitter the longest is RETRY_AFTER_MAX.
+        let longest = RETRY_AFTER_MAX.0 / (JITTER_PARTS + 1) * JITTER_PARTS;
+        Nanos((first.0 << doublings.min(most)).min(longest))
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        context: &mut Context<'_>,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), EntropyFailed> {
+        let now = context.now;
+        let mut jitter = [0; 8];
+        context.entropy.fill(&mut jitter)?;
+        let wall = self.config.wall_at_zero.saturating_add(now.0);
+        self.newest_stamp = wall.max(self.newest_stamp.saturating_add(1));
+        self.cookie.take_if(|(_, since)| now.since(*since) >= COOKIE_SECRET_LIFE);
+        let Some(index) = (context.indices)(context.entropy) else {
+            // None is left: what has one may give it up by then.
+            self.rest_until = now.plus(RETRY_AFTER_MAX);
+            return Ok(());
+        };
+        let offer = &self.config.offer;
+        let stamp = Stamp(self.newest_stamp);
+        let ours = Ours { local: context.local, offer, index, stamp };
+        let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);
+        let begun = match self.believed() {
+            Some(peer) => ik::initiate(&ours, &peer, &self.config.psk, cookie, context.entropy)
+                .map(|(state, message)| (Begun::Known(state), message)),
+            None => xx::initiate(&ours, cookie, context.entropy)
+                .map(|(state, message)| (Begun::Discover(state), message)),
+        };
+        let (state, message) = match begun {
+            Ok(begun) => begun,
+            Err(HandshakeError::Ours(failed)) => {
+                outputs.push(Output::Close(index));
+                return Err(failed);
+            }
+            Err(HandshakeError::Peer(_)) => {
+                // A key that nobody can have, or our own: there is nobody to reach.
+                outputs.push(Output::Close(index));
+                self.wanted = false;
+                return Ok(());
+            }
+        };
+        let pause = self.pause();
+        let jitter = Nanos(u64::from_be_bytes(jitter) % (pause.0 / JITTER_PARTS));
+        self.tries = self.tries.saturating_add(1);
+        self.retry_at = Some(now.plus(pause).plus(jitter));
+        if self.attempts.len() >= ATTEMPTS_MAX {
+            self.drop_oldest_attempt(outputs);
+        }
+        self.attempts.push(Attempt { state, sent: now });
+        outputs.push(Output::Send(message));
+        Ok(())
+    }
+
+    /// The key with which the next handshake begins; without one it begins by XX. A peer that had to be
+    /// discovered and seems to be gone may have forgotten us, or have another key by now: every other
+    /// attempt finds out. Keys that are good are renewed by IK alone, which costs no packet.
+    fn believed(&self) -> Option<StaticPublic> {
+        let is_there = self.current.is_some() && !self.lost;
+        let keeps = self.config.peer.is_some() || is_there || !self.tries.is_multiple_of(2);
+        self.peer.filter(|_| keeps)
+    }
+
+    pub(super) fn initiation(
+        &mut self,
+        context: &mut Context<'_>,
+        initiation: ik::Initiation,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), HandshakeError> {
+        if self.config.peer.is_some_and(|peer| *initiation.static_key() != peer) {
+            return Err(Refused::NotOurs.into());
+        }
+        if self.goes_on(context, initiation.static_key()) {
+            return Ok(());
+        }
+        self.guard.check(initiation.stamp())?; // before an index is drawn for a replay
+        let index = (context.indices)(context.entropy).ok_or(Refused::Busy)?;
+        let offer = &self.config.offer;
+        let ours = Ours { local: context.local, offer, index, stamp: Stamp::default() };
+        let accepted = initiation
+            .accept(&ours, &self.config.psk, &mut self.guard, context.entropy)
+            .and_then(|accepted| {
+                self.recognise(accepted.0.peer())?;
+                Ok(accepted)
+            });
+        let (established, response) = match accepted {
+            Ok(accepted) => accepted,
+            Err(why) => {
+                outputs.push(Output::Close(index));
+                return Err(why);
+            }
+        };
+        // What we have begun goes on until a packet under these keys shows that the peer is there now.
+        self.take(context.now, established, true, outputs);
+        outputs.push(Output::Send(response));
+        Ok(())
+    }
+
+    pub(super) fn message(
+        &mut self,
+        context: &Context<'_>,
+        message: &[u8],
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), HandshakeError> {
+        let now = context.now;
+        let header = LinkHeader::parse(message).map_err(|_| Refused::Malformed)?;
+        let mut attempts = self.attempts.iter();
+        let place = attempts.position(|attempt| attempt.state.index() == header.index);
+        let place = place.ok_or(Refused::NotOurs)?;
+        if header.kind == Kind::Cookie {
+            let cookie = self.attempts[place].state.read_cookie(message)?;
+            self.cookie = Some((cookie, now)); // for the next attempt, when its time comes
+            return Ok(());
+        }
+        let Attempt { state, sent } = self.attempts.remove(place);
+        let index = state.index();
+        // A response that cannot be read, or is somebody else's, leaves the attempt as it was.
+        let waits = |state| Attempt { state, sent };
+        let (taken, is_final) = match state {
+            Begun::Known(state) => match state.read_response(message) {
+                Ok(established) => match self.recognise(established.peer()) {
+                    Ok(()) => {
+                        self.round_trip = now.since(sent);
+                        self.take(now, established, true, outputs);
+                        (Ok(()), false)
+                    }
+                    Err(why) => (Err(why), true), // who has the peer's key has another identity
+                },
+                Err(Rejected { state, why }) => {
+                    self.attempts.insert(place, waits(Begun::Known(*state)));
+                    (Err(why), false)
+                }
+            },
+            Begun::Discover(state) => match state.read_response(message) {
+                Ok(offered) => match self.welcomes(context, &offered) {
+                    Ok(()) => {
+                        self.round_trip = now.since(sent);
+                        (self.meet(context, offered, outputs), true)
+                    }
+                    Err(why) => {
+                        let state = Begun::Discover(offered.wait_on(context.local)?);
+                        self.attempts.insert(place, waits(state));
+                        (Err(why), false)
+                    }
+                },
+                Err(Rejected { state, why }) => {
+                    self.attempts.insert(place, waits(Begun::Discover(*state)));
+                    (Err(why), false)
+                }
+            },
+        };
+        if taken.is_err() && is_final {
+            outputs.push(Output::Close(index));
+            self.rest_until = now.plus(RETRY_AFTER_MAX);
+        }
+        taken.map_err(HandshakeError::from)
+    }
+
+    /// Whether the one who answered may be this session's peer. Whoever hears our first message can answer
+    /// it, so one who may not be changes nothing.
+    fn welcomes(&self, context: &Context<'_>, offered: &xx::Offered) -> Result<(), Refused> {
+        let peer = offered.peer();
+        if self.peer != Some(peer.static_key) && !(context.is_free)(&peer.static_key) {
+            return Err(Refused::OtherPeer);
+        }
+        self.check_peer(peer)?;
+        offered.check(&self.config.offer)
+    }
+
+    /// Goes on with the one who was discovered.
+    fn meet(
+        &mut self,
+        context: &Context<'_>,
+        offered: xx::Offered,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Refused> {
+        self.recognise(offered.peer())?;
+        let (index, stamp) = (offered.our_index(), Stamp(self.newest_stamp));
+        let ours = Ours { local: context.local, offer: &self.config.offer, index, stamp };
+        let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);
+        let (established, third) = offered.finish(&ours, cookie)?;
+        self.go_on(context.now, established, third, outputs);
+        Ok(())
+    }
+
+    /// Two identities may have signed one static key, and one identity may come with another key; a
+    /// session is with one identity, and, where the operator wrote it, with one key.
+    fn check_peer(&self, peer: &Peer) -> Result<(), Refused> {
+        if self.config.peer.is_some_and(|key| key != peer.static_key) {
+            return Err(Refused::NotOurs);
+        }
+        match self.config.identity {
+            Some(identity) if identity != peer.identity => {
+                Err(Refused::OtherIdentity(peer.identity.peer_id()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// From now on the session is with this peer.
+    pub(super) fn recognise(&mut self, peer: &Peer) -> Result<(), Refused> {
+        self.check_peer(peer)?;
+        self.config.identity = Some(peer.identity);
+        self.peer = Some(peer.static_key);
+        Ok(())
     }
 }

@@ -14,6 +14,8 @@ pub(super) struct Generation {
     pub(super) initiator: bool,
     /// Whether anything was opened under it.
     pub(super) heard: bool,
+    /// Whether they come of IK, so that whoever began has seen that the other has them, too.
+    pub(super) by_ik: bool,
 }
 
 impl Generation {

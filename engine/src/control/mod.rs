@@ -63,6 +63,7 @@ use crate::{
     },
     link::{Behind, SlotTally},
     orders::{Bell, Knock, Order, PortSeat, Punt, Report},
+    session::AwaitedPlaces,
     slots::{Exit, SlotTable},
     worker::{Exchange, Worker},
 };
@@ -152,6 +153,7 @@ pub struct Switch {
     notes: Arc<ArrayQueue<Punt>>,
     /// From known addresses, and from all others.
     knocks: [Arc<ArrayQueue<Knock>>; 2],
+    awaited: Arc<AwaitedPlaces>,
     clock: Clock,
     /// Sealed links; none before [`Switch::set_identity`].
     peering: Option<Peering>,
@@ -196,6 +198,7 @@ impl Switch {
         let punts = Arc::new(ArrayQueue::new(PUNTS_MAX));
         let notes = Arc::new(ArrayQueue::new(NOTES_MAX));
         let knocks = [(); 2].map(|()| Arc::new(ArrayQueue::new(KNOCKS_MAX)));
+        let awaited = Arc::new(AwaitedPlaces::new());
         let mut exchanges = Exchange::between(count, EXCHANGE_FRAMES_MAX);
         let mut handles = Vec::new();
         let mut workers = Vec::new();
@@ -220,6 +223,7 @@ impl Switch {
                 punts.clone(),
                 notes.clone(),
                 knocks.clone(),
+                awaited.clone(),
                 homeless.clone(),
                 made.clone(),
                 clock.skew(),
@@ -243,6 +247,7 @@ impl Switch {
             punts,
             notes,
             knocks,
+            awaited,
             clock,
             peering: None,
             messages: Messages::default(),

@@ -17,6 +17,7 @@
 
 mod beacons;
 mod discovery;
+mod indices;
 mod knocks;
 mod location;
 mod path_mtu;
@@ -27,7 +28,7 @@ mod spec;
 mod stamps;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     fmt,
 };
 
@@ -44,11 +45,11 @@ use super::{Attach, AttachError, Event, PortId, Switch};
 use crate::{
     Now,
     discard::Discard,
-    limits::{FRAME_BYTES_MAX, SESSIONS_MAX},
+    limits::FRAME_BYTES_MAX,
     link::Behind,
     orders::{Knock, Order},
     scheme::Scheme,
-    session::{Lately, SessionSeat, place_of},
+    session::{Lately, SessionSeat},
 };
 
 /// A stranger that has finished its handshake is heard within this, if it is ever: it confirms its keys
@@ -89,8 +90,7 @@ pub(super) struct Peering {
     by_index: HashMap<SessionIndex, Seated>,
     /// Who is where, as the ports know it: at each address one.
     by_address: HashMap<Location, Mark>,
-    /// Places of sessions that nobody has, those given up longest ago first.
-    free_places: VecDeque<u16>,
+    indices: Indices,
     /// Of those at known addresses, and of all others.
     budgets: [Budgets; 2],
     beacons: Beacons,
@@ -204,27 +204,10 @@ fn nanos(now: Now) -> Nanos {
     Nanos(now.0)
 }
 
-impl Peering {
-    /// An index whose place no session has, random where it need not be dense.
-    fn new_index(free: &mut VecDeque<u16>, entropy: &mut dyn Entropy) -> SessionIndex {
-        loop {
-            let place = u32::from(free.pop_front().unwrap_or(0));
-            let mut random = [0; 4];
-            // Without randomness the index is guessable, and still guarded by the seal.
-            let _ = entropy.fill(&mut random);
-            let high = u32::from_be_bytes(random) / SESSIONS_MAX as u32 * SESSIONS_MAX as u32;
-            let number = (high & (SessionIndex::END - 1)) | place;
-            match SessionIndex::new(number) {
-                Some(index) if index != SessionIndex::NONE => return index,
-                _ => free.push_back(place as u16),
-            }
-        }
-    }
-}
-
 pub use self::beacons::BeaconSpec;
 use self::{
     beacons::{Beacons, Suggested},
+    indices::{Asker, Indices},
     knocks::{Budget, Budgets, KNOWN_PER_SECOND, STRANGERS_PER_SECOND},
     location::Reach,
     path_mtu::PathMtu,
@@ -265,7 +248,7 @@ impl Switch {
             by_key: HashMap::new(),
             by_index: HashMap::new(),
             by_address: HashMap::new(),
-            free_places: (1..SESSIONS_MAX as u16).chain([0]).collect(),
+            indices: Indices::new(self.awaited.clone()),
             budgets: [KNOWN_PER_SECOND, STRANGERS_PER_SECOND].map(Budgets::new),
             beacons: Beacons::default(),
             due: Nanos::ZERO,
@@ -407,21 +390,24 @@ impl Switch {
         ) -> Result<(), HandshakeError>,
     ) -> Result<(), Discard> {
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
-        let Peering { config, free_places, peers, by_key, .. } = peering;
+        let Peering { config, indices, peers, by_key, .. } = peering;
         let peer = peers.get_mut(&mark).ok_or(Discard::Unhandled)?;
-        let mut outputs = Vec::new();
-        // Indices draw on randomness of their own, since the session holds the source meanwhile.
-        let mut seed = [0; 8];
-        let _ = config.entropy.fill(&mut seed);
-        let mut own = strowger_crypto::SeededEntropy::new(u64::from_be_bytes(seed));
+        let (mut outputs, mut drawn) = (Vec::new(), None);
         let mut context = Context {
             now: nanos(now),
             local: &config.local,
             entropy: &mut *config.entropy,
-            indices: &mut || Peering::new_index(free_places, &mut own),
+            indices: &mut |entropy| {
+                drawn = indices.draw(entropy);
+                drawn
+            },
             is_free: &|key| !by_key.contains_key(&key.0),
         };
         let taken = what(&mut peer.session, &mut context, &mut outputs);
+        // An attempt is what comes last, if one is begun.
+        if let Some(index) = drawn.filter(|index| peer.session.awaits(*index)) {
+            indices.await_answer(index, Asker::Peer(mark));
+        }
         let key = peer.session.peer().copied();
         if key != peer.key {
             // It was found out, or is another by now.
@@ -463,14 +449,13 @@ impl Switch {
             match output {
                 Output::Send(message) => self.send_handshake(mark, message, by),
                 Output::Open { index, openers } => {
-                    // The handshake is the peer's: now it is proved by which worker it comes in.
                     let owner = by.map_or(owner, |by| usize::from(by.worker));
-                    peer.owner = owner as u8;
                     if let Some(by) = by {
                         self.note_handshake(mark, index, by);
                     }
                     let seated = Seated { link: mark, owner: owner as u8, moving: None };
                     if let Some(peering) = &mut self.peering {
+                        peering.indices.settle(index);
                         peering.by_index.insert(index, seated);
                     }
                     for worker in 0..self.workers.len() {
@@ -482,7 +467,16 @@ impl Switch {
                     let seat = Box::new(SessionSeat { index, link: mark, openers, lately });
                     self.give(owner, Order::Open(seat));
                 }
-                Output::Seal(keys) => self.take_keys(mark, *keys, now),
+                Output::Seal(keys) => {
+                    // The handshake is the peer's, and of now: it is proved by which worker it comes in.
+                    let seated = self.peering.as_mut().and_then(|p| {
+                        Some((p.by_index.get(&keys.index)?.owner, p.peers.get_mut(&mark)?))
+                    });
+                    if let Some((owner, peer)) = seated {
+                        peer.owner = owner;
+                    }
+                    self.take_keys(mark, *keys, now);
+                }
                 Output::Confirm => self.confirm(mark),
                 Output::Close(index) => self.close_session(index),
                 Output::Expired => self.take_expiry(mark, now),
@@ -664,11 +658,13 @@ impl Switch {
         }
     }
 
-    /// Has every worker drop a session's keys, and lets its place be used again.
+    /// Has every worker drop a session's keys, if it has any, and lets its place be used again.
     fn close_session(&mut self, index: SessionIndex) {
         if let Some(peering) = &mut self.peering {
             peering.by_index.remove(&index);
-            peering.free_places.push_back(place_of(index) as u16);
+            if peering.indices.give_back(index) {
+                return;
+            }
         }
         for worker in 0..self.workers.len() {
             self.give(worker, Order::Close(index));

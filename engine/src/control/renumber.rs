@@ -74,6 +74,7 @@ impl Switch {
                 waiting: ArrayVec::new(),
                 told: Told::default(),
                 knocked: Told::default(),
+                answered: Told::default(),
                 listed: false,
                 tally: Arc::clone(tally),
             };

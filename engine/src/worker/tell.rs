@@ -4,7 +4,10 @@
 use std::cell::Cell;
 
 use arrayvec::ArrayVec;
-use strowger_crypto::link_header::Kind;
+use strowger_crypto::{
+    handshake::could_be_handshake,
+    link_header::{Kind, LinkHeader},
+};
 use strowger_frame::{Frame, Mark};
 
 use super::{NO_SEAT, Onward, Worker, live, live_mut};
@@ -14,7 +17,7 @@ use crate::{
     header::{AnyHeader, Header, HeaderRepr, header_bytes},
     label::Register,
     limits::{BEACONS_WAITING_MAX, ENDINGS_MAX, HEAD_BYTES_MAX},
-    link::{LINK_HEADER_BYTES, Link, kind_of, plain_header},
+    link::{LINK_HEADER_BYTES, Link, plain_header},
     orders::{Ending, ExitSight, Knock, Punt},
 };
 
@@ -152,7 +155,18 @@ impl Worker {
         let link = frame.mark();
         let from = self.ports.get(seat).map(|seat| (seat.number, seat.port.address_of(link)));
         let Some((port, Some(from))) = from else { return Err((Discard::Stranger, frame)) };
-        let is_beacon = kind_of(&frame) == Ok(Kind::Beacon);
+        let Ok(header) = LinkHeader::parse(frame.bytes()) else {
+            return Err((Discard::Malformed, frame));
+        };
+        let is_beacon = header.kind == Kind::Beacon;
+        // What cannot be a handshake message, and what answers none of ours, takes nobody's room.
+        if !is_beacon && !could_be_handshake(&header, frame.len()) {
+            return Err((Discard::Malformed, frame));
+        }
+        let is_answer = !is_beacon && header.kind != Kind::Initiation;
+        if is_answer && !self.awaited.has(header.index) {
+            return Err((Discard::NoSession, frame));
+        }
         if is_beacon && self.strangers.len() >= BEACONS_WAITING_MAX {
             return Err((Discard::PuntFull, frame));
         }
@@ -162,7 +176,12 @@ impl Worker {
         // Nor one who is known the others: of each a few at a time.
         let at = self.breath;
         let known = live_mut(&mut self.links, link).filter(|_| is_known);
-        if known.is_some_and(|link| !link.knocked.may(at)) {
+        // Answers apart from initiations: either can be forged, and neither is to cost the other.
+        let may = |link: &mut Link| match is_answer {
+            true => link.answered.may(at),
+            false => link.knocked.may(at),
+        };
+        if known.is_some_and(|link| !may(link)) {
             return Err((Discard::OverBudget, frame));
         }
         let queue = if is_known { &self.knocks } else { &self.strangers };

@@ -100,6 +100,10 @@ struct Sky {
     /// Sockets that sit behind a changing address: by inner, the outer one.
     moved: HashMap<SocketAddr, SocketAddr>,
     cut: BTreeSet<SocketAddr>,
+    /// How long what a switch sends is under way, if it is; and what is, with when it arrives.
+    delay_ns: u64,
+    sent_at: u64,
+    flying: VecDeque<(u64, Datagram)>,
     /// Longer datagrams vanish.
     bytes_max: Option<usize>,
     loss_per_million: usize,
@@ -146,6 +150,21 @@ impl Air {
     /// From now on loses whatever is longer.
     pub(crate) fn narrow(&self, bytes_max: usize) {
         self.sky().bytes_max = Some(bytes_max);
+    }
+
+    /// From now on whatever a switch sends is under way so long; [`arrive`](Self::arrive) moves it on.
+    pub(crate) fn delay(&self, ns: u64) {
+        self.sky().delay_ns = ns;
+    }
+
+    /// It is this late: what should have arrived has.
+    pub(crate) fn arrive(&self, now_ns: u64) {
+        let mut sky = self.sky();
+        sky.sent_at = now_ns;
+        while sky.flying.front().is_some_and(|(at, _)| *at <= now_ns) {
+            let (_, datagram) = sky.flying.pop_front().expect("looked at");
+            sky.carry(datagram);
+        }
     }
 
     /// Nothing comes from there or goes there, or it does again.
@@ -226,6 +245,9 @@ impl Sky {
         }
         if self.dice.as_mut().is_some_and(|dice| dice.below(1_000_000) < loss) {
             return;
+        }
+        if self.delay_ns > 0 {
+            return self.flying.push_back((self.sent_at + self.delay_ns, datagram));
         }
         self.carry(datagram);
     }

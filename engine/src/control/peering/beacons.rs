@@ -24,6 +24,7 @@ use strowger_frame::{Address, Mark};
 use super::{
     super::{Event, Switch},
     Knocked, LinkState, Location, Peer, Peering, PeeringConfig,
+    indices::Asker,
     knocks::Budget,
     nanos,
 };
@@ -33,7 +34,6 @@ use crate::{
     discard::Discard,
     limits::{BEACON_CALLS_MAX, BEACONS_PER_SECOND, BEACONS_PER_SECOND_AND_PORT},
     orders::{Knock, Order},
-    session::place_of,
 };
 
 /// After this long without an answer a stranger that was called is given up.
@@ -139,11 +139,11 @@ impl Switch {
     /// Sends the beacons that are due, and forgets the calls that nobody has answered.
     pub(in crate::control) fn turn_beacons(&mut self, now: Now) {
         let Some(peering) = &mut self.peering else { return };
-        let Peering { beacons, config, free_places, .. } = peering;
+        let Peering { beacons, config, indices, .. } = peering;
         beacons.calls.retain(|call| {
             let lives = nanos(now).since(call.since) < CALL_LIFE;
             if !lives {
-                free_places.push_back(place_of(call.waiting.index()) as u16);
+                indices.give_back(call.waiting.index());
             }
             lives
         });
@@ -273,13 +273,14 @@ impl Switch {
     /// Begins XX with a stranger, without a slot and without a session: both come with its answer.
     fn call(&mut self, key: [u8; 32], to: Knocked, now: Now) -> Result<(), Discard> {
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
-        let Peering { config, offer, free_places, beacons, .. } = peering;
-        let index = Peering::new_index(free_places, &mut *config.entropy);
+        let Peering { config, offer, indices, beacons, .. } = peering;
+        let index = indices.draw(&mut *config.entropy).ok_or(Discard::Unhandled)?;
         let ours = Ours { local: &config.local, offer, index, stamp: Stamp::default() };
         let Ok((waiting, message)) = xx::initiate(&ours, None, &mut *config.entropy) else {
-            free_places.push_back(place_of(index) as u16);
+            indices.give_back(index);
             return Err(Discard::Unhandled);
         };
+        indices.await_answer(index, Asker::Call);
         beacons.calls.push(Call { key, to, since: nanos(now), waiting });
         let Location { port, at } = to.from;
         self.give(usize::from(to.worker), Order::Send(port.0, at, message));
@@ -289,14 +290,14 @@ impl Switch {
     /// Whoever has this key is not called any more: it has come by itself.
     pub(super) fn drop_call(&mut self, key: &StaticPublic) {
         let Some(peering) = &mut self.peering else { return };
-        let Peering { beacons, free_places, .. } = peering;
+        let Peering { beacons, indices, .. } = peering;
         if let Some(place) = beacons.calls.iter().position(|call| call.key == key.0) {
             let call = beacons.calls.swap_remove(place);
-            free_places.push_back(place_of(call.waiting.index()) as u16);
+            indices.give_back(call.waiting.index());
         }
     }
 
-    /// A handshake message to an index that no session has: is it for a call?
+    /// An answer to a call.
     pub(super) fn take_call(
         &mut self,
         header: LinkHeader,
@@ -313,29 +314,35 @@ impl Switch {
             // beacon is another occasion, as is ours for them.
             return Err(Discard::NoSession);
         }
-        if !peering.may_read(knock.link, nanos(now)) {
+        let calls = &mut peering.beacons.calls;
+        calls[place].waiting.check(knock.frame.bytes()).map_err(|_| Discard::BadSeal)?;
+        let mut awaited = peering.indices.awaited(header.index);
+        if !awaited.as_mut().is_some_and(|awaited| awaited.may_read(true)) {
             return Err(Discard::OverBudget);
         }
-        let calls = &mut peering.beacons.calls;
         let Call { key, to, since, waiting } = calls.swap_remove(place);
-        match waiting.read_response(knock.frame.bytes()) {
-            Err(rejected) => {
-                let waiting = *rejected.state;
-                calls.push(Call { key, to, since, waiting });
-                Err(Discard::BadSeal)
-            }
-            Ok(offered) => {
-                let is_it = offered.peer().static_key.0 == key;
-                let adopted = is_it.then_some(()).ok_or(Discard::NotAllowed);
-                let adopted = adopted.and_then(|()| self.adopt(offered, header.index, by, now));
+        let (waiting, why) = match waiting.read_response(knock.frame.bytes()) {
+            Ok(offered) if offered.peer().static_key.0 == key => {
+                let adopted = self.adopt(offered, header.index, by, now);
                 if adopted.is_err()
                     && let Some(peering) = &mut self.peering
                 {
-                    peering.free_places.push_back(place_of(header.index) as u16);
+                    peering.indices.give_back(header.index);
                 }
-                adopted
+                return adopted;
             }
-        }
+            // Somebody else has answered, who may have been faster: the right one may still do so.
+            Ok(offered) => match offered.wait_on(&peering.config.local) {
+                Ok(waiting) => (waiting, Discard::NotAllowed),
+                Err(_) => {
+                    peering.indices.give_back(header.index);
+                    return Err(Discard::NotAllowed);
+                }
+            },
+            Err(rejected) => (*rejected.state, Discard::BadSeal),
+        };
+        calls.push(Call { key, to, since, waiting });
+        Err(why)
     }
 
     /// A stranger has answered a call, and so shown that it is there, and who it is.

@@ -9,7 +9,7 @@ use strowger_crypto::{
 use strowger_frame::{Address, Mark};
 
 use super::{super::Switch, Knocked, Location, Peer, PeerError, PeerSpec};
-use crate::{Now, control::PortId, discard::Discard, orders::Knock, session::place_of};
+use crate::{Now, control::PortId, discard::Discard, orders::Knock};
 
 impl Switch {
     /// Whether a peer without a key may be looked for, and as whom.
@@ -67,12 +67,26 @@ impl Switch {
         let expected = self.expected_by(&finish, knock);
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let index = finish.our_index();
-        let place = place_of(index);
-        let is_free = peering.free_places.contains(&(place as u16));
-        if !is_free {
+        if !peering.indices.take_index(index) {
             // The index was chosen without looking: the stranger begins anew with another.
             return Err(Discard::OverBudget);
         }
+        let taken = self.take_finish(finish, expected, knock, now);
+        if let Some(peering) = &mut self.peering
+            && !peering.by_index.contains_key(&index)
+        {
+            peering.indices.give_back(index);
+        }
+        taken
+    }
+
+    fn take_finish(
+        &mut self,
+        finish: xx::Finish,
+        expected: Option<Mark>,
+        knock: &Knock,
+        now: Now,
+    ) -> Result<(), Discard> {
         let port = PortId(knock.port);
         let key = finish.peer().static_key;
         let proven = *finish.peer();
@@ -87,8 +101,6 @@ impl Switch {
             Some(mark) => mark,
             None => self.let_in(&proven, port, None, now)?,
         };
-        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
-        peering.free_places.retain(|&free| usize::from(free) != place);
         let by = Knocked::of(knock);
         // Its first frame under the new keys will tell where it is.
         let taken = self.with_session(mark, Some(by), now, |session, context, outputs| {
@@ -96,11 +108,6 @@ impl Switch {
         });
         // It was the first: what we had begun towards it would take the place of what it has begun.
         self.drop_call(&key);
-        if let Some(peering) = &mut self.peering
-            && !peering.peers.get(&mark).is_some_and(|peer| peer.session.owns(index))
-        {
-            peering.free_places.push_back(place as u16);
-        }
         taken
     }
 

@@ -3,13 +3,13 @@
 
 use strowger_crypto::{
     Nanos,
-    handshake::{Admission, Load, ik, xx},
+    handshake::{Admission, Load, could_be_handshake, ik, xx},
     link_header::{Kind, LinkHeader, Step},
     session::Input,
 };
 use strowger_frame::{Address, Mark};
 
-use super::{super::Switch, Knocked, Location, Peering, nanos};
+use super::{super::Switch, Knocked, Location, Peering, indices::Asker, nanos};
 use crate::{Now, control::PortId, discard::Discard, orders::Knock};
 
 /// Handshake messages a second that are read for peers at their known addresses, and for all
@@ -126,20 +126,12 @@ impl Switch {
         }
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let by = Knocked::of(knock);
-        if header.kind != Kind::Initiation {
-            // An answer to what we sent: addressed to an index that we gave out, or nobody's.
-            let mark = peering.peers.iter().find(|(_, peer)| peer.session.owns(header.index));
-            let Some((&mark, _)) = mark else { return self.take_call(header, knock, now) };
-            if !peering.may_read(knock.link, nanos(now)) {
-                return Err(Discard::OverBudget);
-            }
-            self.drive(mark, Input::Message(message), Some(by), now)?;
-            if header.kind == Kind::Response {
-                self.follow_answer(mark, by.from, now);
-            }
-            return Ok(());
+        if !could_be_handshake(&header, message.len()) {
+            return Err(Discard::Malformed);
         }
-
+        if header.kind != Kind::Initiation {
+            return self.take_handshake_answer(header, knock, now);
+        }
         let load = peering.load(knock.link, nanos(now));
         // Two, so that strangers cannot keep out those who are known.
         let which = usize::from(knock.link.is_stranger());
@@ -197,5 +189,32 @@ impl Switch {
                 self.take_stranger(finish, knock, now)
             }
         }
+    }
+    /// A response or cookie. The index finds the attempt that it answers, then its mac is looked at, and only
+    /// one whose mac is right is read, within the attempt's own number: nothing else costs anybody
+    /// anything.
+    fn take_handshake_answer(
+        &mut self,
+        header: LinkHeader,
+        knock: &Knock,
+        now: Now,
+    ) -> Result<(), Discard> {
+        let message = knock.frame.bytes();
+        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
+        let awaited = peering.indices.awaited(header.index).ok_or(Discard::NoSession)?;
+        let Asker::Peer(mark) = awaited.asker else { return self.take_call(header, knock, now) };
+        let peer = peering.peers.get(&mark).ok_or(Discard::NoSession)?;
+        peer.session.check_answer(message).map_err(|_| Discard::BadSeal)?;
+        let by = Knocked::of(knock);
+        let was_asked = peer.reach.has_asked(by.from);
+        // A cookie was read with its mac.
+        if header.kind == Kind::Response && !awaited.may_read(was_asked) {
+            return Err(Discard::OverBudget);
+        }
+        self.drive(mark, Input::Message(message), Some(by), now)?;
+        if header.kind == Kind::Response {
+            self.follow_answer(mark, by.from, now);
+        }
+        Ok(())
     }
 }

@@ -16,7 +16,7 @@
 use arrayvec::ArrayVec;
 use strowger_crypto::{
     Sealed,
-    limits::TAG_BYTES,
+    limits::{NEXT_MAX, TAG_BYTES},
     link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step},
 };
 use strowger_frame::{Address, Mark};
@@ -79,8 +79,9 @@ pub(super) struct Reach {
     /// Where initiations went since the link last went up or down; and whether there were more.
     asked: ArrayVec<Location, ASKED_MAX>,
     asked_more: bool,
-    /// Where our answer to the handshake that made this session went.
-    answered: Option<(SessionIndex, Location)>,
+    /// Where our answers went to the handshakes that made these sessions. A recorded initiation is answered,
+    /// too, so one place is kept for each answer that the peer may still take.
+    answered: ArrayVec<(SessionIndex, Location), NEXT_MAX>,
     /// Where the peer's last handshake message came from.
     pub(super) counterpart: Option<Location>,
     credit: Credit,
@@ -112,12 +113,16 @@ impl Reach {
 
     /// Keys of this session are the peer's when it uses them, and then it receives where our answer went.
     pub(super) fn note_answered(&mut self, index: SessionIndex, to: Location) {
-        self.answered = Some((index, to));
+        if self.answered.is_full() {
+            self.answered.remove(0);
+        }
+        self.answered.push((index, to));
     }
 
     /// The peer has used the keys of this session: where our answer went that made them.
     pub(super) fn take_answered(&mut self, index: SessionIndex) -> Option<Location> {
-        self.answered.take_if(|(of, _)| *of == index).map(|(_, to)| to)
+        let place = self.answered.iter().position(|(of, _)| *of == index)?;
+        Some(self.answered.remove(place).1)
     }
 
     /// Something authentic of so many bytes came from there.
@@ -139,7 +144,7 @@ impl Reach {
     /// After the slow path has begun anew.
     pub(super) fn begin_anew(&mut self) {
         self.forget_attempts();
-        self.answered = None;
+        self.answered.clear();
         self.credit = Credit::default();
     }
 }

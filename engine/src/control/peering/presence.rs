@@ -5,7 +5,7 @@ use std::mem;
 
 use strowger_crypto::{
     Nanos, Sealed,
-    limits::{HURRIED_ATTEMPTS, RETRY_AFTER, TAG_BYTES},
+    limits::{ATTEMPT_LIFE, RETRY_AFTER, TAG_BYTES},
     link_header::{Kind, LINK_HEADER_BYTES},
     session::Input,
 };
@@ -28,7 +28,7 @@ const PROBE_BYTES: u16 = 2 * CHALLENGE_BYTES as u16;
 const ASKED_AGAIN_AFTER: Nanos = RETRY_AFTER;
 
 /// And with other keys after this.
-const VALIDATED_WITHIN: Nanos = Nanos(HURRIED_ATTEMPTS as u64 * RETRY_AFTER.0);
+const VALIDATED_WITHIN: Nanos = ATTEMPT_LIFE;
 
 /// How soon it is noticed that a link is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

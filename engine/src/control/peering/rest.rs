@@ -30,10 +30,10 @@ use crate::{
 /// none has to wait for a handshake.
 const IN_USE: Nanos = Nanos(limits::SEAL_REFUSED_AFTER.0 - limits::REKEY_AFTER.0);
 
-/// A quiet link that was woken and has no keys after this long is down: all hurried attempts have
-/// failed (at 30 % loss of handshake messages, once in some hundred times), and a packet that waited
-/// longer would be of no use to its sender.
-const WAKE_PATIENCE: Nanos = Nanos(limits::HURRIED_ATTEMPTS as u64 * limits::RETRY_AFTER.0);
+/// A quiet link that was woken and has no keys after this long is down: some seven attempts have failed
+/// (at 30 % loss of handshake messages, once in a hundred times), and a packet that waited longer would
+/// be of no use to its sender.
+const WAKE_PATIENCE: Nanos = limits::ATTEMPT_LIFE;
 
 /// How a sealed link is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

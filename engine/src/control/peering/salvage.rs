@@ -11,7 +11,7 @@ use strowger_crypto::{
 use strowger_frame::Mark;
 
 use super::{super::Switch, LinkState, Peering, Pulse, Suggested, nanos};
-use crate::{Now, limits::SESSIONS_MAX, orders::Order, session::place_of};
+use crate::{Now, orders::Order};
 
 impl Peering {
     /// Keeps what is a fact about each peer, and begins the rest anew.
@@ -44,7 +44,7 @@ impl Peering {
         }
         self.waning.clear();
         self.beacons.forget_calls();
-        self.free_places = (1..SESSIONS_MAX as u16).chain([0]).collect();
+        self.indices.begin_anew();
         let indices: Vec<SessionIndex> = self.by_index.keys().copied().collect();
         self.wane(&indices, now);
         self.due = Nanos::ZERO;
@@ -58,11 +58,8 @@ impl Peering {
             let is_known = self.waning.iter().any(|&(_, other)| other == index)
                 || self.peers.values().any(|peer| peer.session.owns(index));
             // A place that is not free is another session's by now, whose keys take this one's.
-            let place =
-                self.free_places.iter().position(|&free| usize::from(free) == place_of(index));
-            if let (false, Some(place)) = (is_known, place) {
+            if !is_known && self.indices.take_index(index) {
                 self.waning.push((until, index));
-                self.free_places.remove(place);
             }
         }
     }

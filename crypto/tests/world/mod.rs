@@ -1,0 +1,344 @@
+//! Two nodes, each with a session and a gate, and the link between them: virtual time and a seed. It never reads a
+//! clock.
+
+// Each test file uses another part of it.
+#![allow(dead_code)]
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use strowger_crypto::aead::Provider;
+use strowger_crypto::handshake::{Admission, Gate, Lanes, Load, Offer, StampGuard, ik, xx};
+use strowger_crypto::link_header::{Kind, LinkHeader, SessionIndex, Step};
+use strowger_crypto::session::{Adopted, Context, Input, NewKeys, Output, Session, SessionConfig};
+use strowger_crypto::{
+    Entropy, Identity, IdentityKey, Local, Nanos, NetworkId, OpenRefused, Openers, Psk,
+    SEALED_OVERHEAD_BYTES, Sealed, SeededEntropy,
+};
+
+/// What a link does to packets.
+#[derive(Clone, Copy)]
+pub(crate) struct Weather {
+    pub(crate) lost_per_mille: u64,
+    pub(crate) doubled_per_mille: u64,
+    pub(crate) delay_ms: (u64, u64),
+}
+
+/// One node: a slow path (session, gate) and a data plane (sealers, openers).
+pub(crate) struct Node {
+    pub(crate) local: Local,
+    pub(crate) gate: Gate,
+    pub(crate) session: Session,
+    pub(crate) load: Load,
+    pub(crate) indices: u32,
+    pub(crate) openers: HashMap<SessionIndex, Openers>,
+    pub(crate) keys: Option<Box<NewKeys>>,
+    /// Openers held at once, at most; keys taken into use; times the link was down.
+    pub(crate) openers_most: usize,
+    pub(crate) rekeys: u64,
+    pub(crate) expired: u64,
+    pub(crate) cookies: u64,
+    pub(crate) attempts: u64,
+}
+
+/// When it arrives, in which order it was sent, to whom, and what it is.
+pub(crate) type Flight = (Nanos, u64, usize, Vec<u8>);
+
+pub(crate) struct World {
+    pub(crate) nodes: [Node; 2],
+    pub(crate) weather: Weather,
+    pub(crate) random: SeededEntropy,
+    /// Each node's own.
+    pub(crate) entropy: [SeededEntropy; 2],
+    pub(crate) now: Nanos,
+    pub(crate) queue: BinaryHeap<Reverse<Flight>>,
+    pub(crate) sent: u64,
+    pub(crate) seal_refused: u64,
+    pub(crate) open_refused: HashMap<OpenRefused, u64>,
+    pub(crate) unknown_index: u64,
+    pub(crate) delivered: u64,
+    pub(crate) doubled: u64,
+    /// Whether every key is another peer's.
+    pub(crate) taken: bool,
+    /// Every initiation that was sent: when, and by whom.
+    pub(crate) begun: Vec<(Nanos, usize, Vec<u8>)>,
+}
+
+pub(crate) fn offer() -> Offer {
+    Offer { lanes: Lanes::new(3).expect("1 to 16"), ..Offer::default() }
+}
+
+pub(crate) fn world(seed: u64, weather: Weather, load: Load) -> World {
+    let mut entropy = SeededEntropy::new(seed);
+    let network = NetworkId::new(b"rekey").expect("short");
+    let locals: Vec<Local> = (0..2)
+        .map(|_| Local::new(&IdentityKey::generate(&mut entropy).expect("seeded"), network))
+        .collect();
+    let publics = [*locals[0].static_public(), *locals[1].static_public()];
+    let mut nodes = Vec::new();
+    for (number, local) in locals.into_iter().enumerate() {
+        let gate = Gate::new(&local, Nanos::ZERO, &mut entropy).expect("seeded");
+        let session = Session::new(SessionConfig {
+            peer: Some(publics[1 - number]),
+            identity: None,
+            psk: Psk::from_bytes([4; 32]),
+            offer: offer(),
+            provider: Provider::DEFAULT,
+            wall_at_zero: 1_700_000_000_000_000_000,
+        });
+        nodes.push(Node {
+            local,
+            gate,
+            session,
+            load,
+            indices: 0,
+            openers: HashMap::new(),
+            keys: None,
+            openers_most: 0,
+            rekeys: 0,
+            expired: 0,
+            cookies: 0,
+            attempts: 0,
+        });
+    }
+    World {
+        nodes: nodes.try_into().ok().expect("two nodes"),
+        weather,
+        random: SeededEntropy::new(seed ^ 0x5eed),
+        entropy: [SeededEntropy::new(seed ^ 0xa), SeededEntropy::new(seed ^ 0xb)],
+        now: Nanos::ZERO,
+        queue: BinaryHeap::new(),
+        sent: 0,
+        seal_refused: 0,
+        open_refused: HashMap::new(),
+        unknown_index: 0,
+        delivered: 0,
+        doubled: 0,
+        taken: false,
+        begun: Vec::new(),
+    }
+}
+
+impl World {
+    pub(crate) fn send(&mut self, from: usize, packet: Vec<u8>) {
+        if self.random.next_u64() % 1000 < self.weather.lost_per_mille {
+            return;
+        }
+        let doubled = self.random.next_u64() % 1000 < self.weather.doubled_per_mille;
+        for _ in 0..1 + usize::from(doubled) {
+            let (least, most) = self.weather.delay_ms;
+            let delay = least * 1_000_000 + self.random.next_u64() % ((most - least) * 1_000_000);
+            self.sent += 1;
+            let arrival = self.now.plus(Nanos(delay));
+            self.queue.push(Reverse((arrival, self.sent, 1 - from, packet.clone())));
+        }
+    }
+
+    pub(crate) fn step(&mut self, at: usize, input: Input<'_>) {
+        // A refusal (a late response, a stale initiation) is part of the weather.
+        self.with_session(at, |session, context, outputs| {
+            let _ = session.handle(context, input, outputs);
+        });
+    }
+
+    pub(crate) fn with_session(
+        &mut self,
+        at: usize,
+        work: impl FnOnce(&mut Session, &mut Context<'_>, &mut Vec<Output>),
+    ) {
+        let mut outputs = Vec::new();
+        let node = &mut self.nodes[at];
+        let mut indices = |_: &mut dyn Entropy| {
+            node.indices += 1;
+            SessionIndex::new(node.indices * 2 + at as u32)
+        };
+        let mut context = Context {
+            now: self.now,
+            local: &node.local,
+            entropy: &mut self.entropy[at],
+            indices: &mut indices,
+            is_free: &|_| !self.taken,
+        };
+        work(&mut node.session, &mut context, &mut outputs);
+        for output in outputs {
+            let node = &mut self.nodes[at];
+            match output {
+                Output::Send(message) => {
+                    let kind = LinkHeader::parse(&message).expect("our own message").kind;
+                    if kind == Kind::Initiation {
+                        node.attempts += 1;
+                        self.begun.push((self.now, at, message.clone()));
+                    }
+                    self.send(at, message);
+                }
+                Output::Open { index, openers } => {
+                    assert!(node.openers.insert(index, openers).is_none(), "an index used twice");
+                    node.openers_most = node.openers_most.max(node.openers.len());
+                }
+                Output::Close(index) => drop(node.openers.remove(&index)),
+                Output::Seal(keys) => {
+                    node.rekeys += 1;
+                    node.keys = Some(keys);
+                }
+                Output::Confirm => self.data(at, &[]),
+                Output::Expired => {
+                    node.expired += 1;
+                    node.keys = None;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn data(&mut self, at: usize, body: &[u8]) {
+        let mut packet = vec![0; body.len() + SEALED_OVERHEAD_BYTES];
+        packet[8..8 + body.len()].copy_from_slice(body);
+        let Some(keys) = &mut self.nodes[at].keys else {
+            self.seal_refused += 1;
+            return;
+        };
+        match keys.sealers[0].seal(self.now, Sealed::Data, &mut packet) {
+            Ok(_) => self.send(at, packet),
+            Err(_) => self.seal_refused += 1,
+        }
+    }
+
+    pub(crate) fn receive(&mut self, at: usize, mut packet: Vec<u8>) {
+        let header = LinkHeader::parse(&packet).expect("sent by one of us");
+        let node = &mut self.nodes[at];
+        match header.kind {
+            Kind::Initiation => {
+                node.gate.turn(self.now, &mut self.entropy[at]).expect("seeded");
+                let admitted = match node.gate.admit(b"source", &packet, node.load) {
+                    Ok(Admission::Go(admitted)) => admitted,
+                    Ok(Admission::Answer(cookie)) => {
+                        node.cookies += 1;
+                        return self.send(at, cookie.to_vec());
+                    }
+                    Err(why) => panic!("an honest initiation was not admitted: {why}"),
+                };
+                match admitted.step() {
+                    Step::Known => {
+                        let read = ik::read(&node.local, &admitted).expect("an honest initiation");
+                        self.step(at, Input::Initiation(Box::new(read)));
+                    }
+                    Step::Discover => {
+                        let answer =
+                            xx::answer(&node.gate, &node.local, &offer(), b"source", &admitted);
+                        self.send(at, answer.expect("an honest stranger"));
+                    }
+                    Step::Finish => {
+                        let Ok(finish) = xx::read_finish(
+                            &node.gate,
+                            &node.local,
+                            &offer(),
+                            b"source",
+                            &admitted,
+                        ) else {
+                            return; // its gate has turned twice
+                        };
+                        let mut guard = StampGuard::default();
+                        let Ok(established) = finish.accept(&mut node.gate, &mut guard) else {
+                            return; // the same third message again
+                        };
+                        let role = Adopted::Responder { guard };
+                        self.with_session(at, |session, context, outputs| {
+                            let taken = session.adopt(context, established, role, outputs);
+                            taken.expect("the peer of this session");
+                        });
+                    }
+                }
+            }
+            Kind::Response | Kind::Cookie => self.step(at, Input::Message(&packet)),
+            _ => {
+                let Some(openers) = node.openers.get_mut(&header.index) else {
+                    self.unknown_index += 1;
+                    return;
+                };
+                match openers.open(self.now, &mut packet) {
+                    Ok(opened) => {
+                        self.delivered += 1;
+                        if opened.first() || opened.body().is_empty() {
+                            self.step(at, Input::Opened(header.index));
+                        }
+                    }
+                    Err(OpenRefused::Replayed) => self.doubled += 1,
+                    Err(why) => *self.open_refused.entry(why).or_default() += 1,
+                }
+            }
+        }
+    }
+
+    /// Runs until `end`, each node sending data every `interval` while it has one.
+    pub(crate) fn run(&mut self, end: Nanos, intervals: [Option<Nanos>; 2]) {
+        let mut due = intervals.map(|interval| interval.map(|interval| self.now.plus(interval)));
+        while self.now < end {
+            let mut next = end;
+            for time in due.into_iter().flatten() {
+                next = next.min(time);
+            }
+            for node in &self.nodes {
+                next = next.min(node.session.next_timeout().unwrap_or(end));
+            }
+            if let Some(Reverse((arrival, ..))) = self.queue.peek() {
+                next = next.min(*arrival);
+            }
+            self.now = self.now.max(next);
+            while let Some(Reverse((arrival, ..))) = self.queue.peek()
+                && *arrival <= self.now
+            {
+                let Reverse((_, _, to, packet)) = self.queue.pop().expect("peeked");
+                self.receive(to, packet);
+            }
+            for at in 0..2 {
+                if self.nodes[at].session.next_timeout().is_some_and(|due| due <= self.now) {
+                    self.step(at, Input::Tick);
+                    let again = self.nodes[at].session.next_timeout();
+                    assert!(
+                        again.is_none_or(|due| due > self.now),
+                        "a timer that does not advance"
+                    );
+                }
+                if due[at].is_some_and(|due| due <= self.now) {
+                    self.data(at, b"data");
+                    due[at] = intervals[at].map(|interval| self.now.plus(interval));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn check(&self, seed: u64) {
+        assert_eq!(self.seal_refused, 0, "seed {seed}: a packet could not be sealed");
+        assert_eq!(self.unknown_index, 0, "seed {seed}: a packet for keys that are gone");
+        assert!(self.open_refused.is_empty(), "seed {seed}: {:?}", self.open_refused);
+        for node in &self.nodes {
+            assert_eq!(node.expired, 0, "seed {seed}: the link went down");
+            assert!(node.openers_most <= 6, "seed {seed}: {} openers", node.openers_most);
+        }
+    }
+}
+
+pub(crate) const STORM: Weather =
+    Weather { lost_per_mille: 300, doubled_per_mille: 20, delay_ms: (1, 300) };
+
+pub(crate) fn up(world: &mut World, wants: [bool; 2]) {
+    for (at, wants) in wants.into_iter().enumerate() {
+        if wants {
+            world.step(at, Input::Wanted);
+        }
+    }
+    let end = world.now.plus(Nanos::from_secs(60));
+    world.run(end, [None, None]);
+    assert!(world.nodes.iter().all(|node| node.session.is_up()));
+}
+
+/// A session with the other node, whose key it does not know.
+pub(crate) fn discovering(world: &World, at: usize, identity: Option<Identity>) -> Session {
+    Session::new(SessionConfig {
+        peer: None,
+        identity,
+        psk: Psk::from_bytes([4; 32]),
+        offer: offer(),
+        provider: Provider::DEFAULT,
+        wall_at_zero: 1_700_000_000_000_000_000 + world.now.0 + at as u64,
+    })
+}

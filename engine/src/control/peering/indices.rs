@@ -1,0 +1,215 @@
+//! Session indices: which are free, and which of those given out wait for the answer to a handshake. It
+//! knows no key, and looks at no peer.
+//!
+//! An index is a place in the workers' tables and bits above it, both drawn at random from all that are
+//! free: who has seen some of them can guess no other better than one in 2^24.
+
+use std::{collections::HashMap, sync::Arc};
+
+use strowger_crypto::{Entropy, link_header::SessionIndex};
+use strowger_frame::Mark;
+
+use crate::{
+    limits::{ANSWERS_READ_PER_ATTEMPT, SESSIONS_MAX},
+    session::{AwaitedPlaces, place_of},
+};
+
+/// Which places are free, and whose answers are awaited.
+pub(super) struct Indices {
+    /// Places that no session has, in no order.
+    free: Vec<u16>,
+    /// Where each place stands in `free`; [`Indices::TAKEN`] if it does not.
+    stands: Box<[u32]>,
+    /// Attempts at a handshake, by the index that their answers come to. Packets never do, so no bystander
+    /// on a running link sees one.
+    awaited: HashMap<SessionIndex, Awaited>,
+    /// The same for the workers.
+    places: Arc<AwaitedPlaces>,
+}
+
+/// For whom the answer to an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// The session with this peer.
+    Peer(Mark),
+    /// A stranger that was called because of its beacon.
+    Call,
+}
+
+/// An attempt whose answer is awaited.
+pub(super) struct Awaited {
+    pub(super) asker: Asker,
+    /// Answers that may still be read: from where it was asked, and from elsewhere.
+    left: [u8; 2],
+}
+
+impl Awaited {
+    /// Whether one more answer may be read whose mac is right. Each attempt has a number of its own, so
+    /// those who can make such answers keep at most this attempt from its own; and what comes from
+    /// elsewhere than was asked takes nothing from what comes from there.
+    pub(super) fn may_read(&mut self, was_asked: bool) -> bool {
+        let left = &mut self.left[usize::from(!was_asked)];
+        let may = *left > 0;
+        *left = left.saturating_sub(1);
+        may
+    }
+}
+
+impl Indices {
+    const TAKEN: u32 = u32::MAX;
+
+    pub(super) fn new(places: Arc<AwaitedPlaces>) -> Self {
+        let free: Vec<u16> = (0..=u16::MAX).take(SESSIONS_MAX).collect();
+        let stands = (0..SESSIONS_MAX as u32).collect();
+        Self { free, stands, awaited: HashMap::new(), places }
+    }
+
+    /// All are free again, and no answer is awaited.
+    pub(super) fn begin_anew(&mut self) {
+        self.places.clear();
+        *self = Self::new(self.places.clone());
+    }
+
+    /// An index whose place no session has, if there is one and there are random bytes.
+    pub(super) fn draw(&mut self, entropy: &mut dyn Entropy) -> Option<SessionIndex> {
+        let mut random = [0; 16];
+        entropy.fill(&mut random).ok()?;
+        let random = u128::from_be_bytes(random);
+        let end = self.free.len() as u128;
+        let place = *self.free.get((random >> 64).checked_rem(end)? as usize)?;
+        self.take(usize::from(place));
+        let turns = SessionIndex::END / SESSIONS_MAX as u32;
+        // Index 0 is that of no session.
+        let first = u32::from(place == 0);
+        let turn = first + random as u32 % (turns - first);
+        SessionIndex::new(turn * SESSIONS_MAX as u32 + u32::from(place))
+    }
+
+    /// Takes a certain place; whether it was free.
+    pub(super) fn take(&mut self, place: usize) -> bool {
+        let Some(stands) = self.stands.get_mut(place) else { return false };
+        let at = std::mem::replace(stands, Self::TAKEN);
+        if at == Self::TAKEN {
+            return false;
+        }
+        self.free.swap_remove(at as usize);
+        if let Some(&moved) = self.free.get(at as usize) {
+            self.stands[usize::from(moved)] = at;
+        }
+        true
+    }
+
+    /// Takes the place of an index that was not drawn here; whether it was free.
+    pub(super) fn take_index(&mut self, index: SessionIndex) -> bool {
+        self.take(place_of(index))
+    }
+
+    /// Nobody uses this index any more. Says whether it was that of an attempt, which no worker knows.
+    pub(super) fn give_back(&mut self, index: SessionIndex) -> bool {
+        let place = place_of(index);
+        if self.stands[place] == Self::TAKEN {
+            self.stands[place] = self.free.len() as u32;
+            self.free.push(place as u16);
+        }
+        self.settle(index)
+    }
+
+    /// The answer to this index is awaited.
+    pub(super) fn await_answer(&mut self, index: SessionIndex, asker: Asker) {
+        let left = [ANSWERS_READ_PER_ATTEMPT; 2];
+        self.awaited.insert(index, Awaited { asker, left });
+        self.places.set(index, true);
+    }
+
+    /// The attempt whose answer is addressed to this index: one look into a table, whoever asks.
+    pub(super) fn awaited(&mut self, index: SessionIndex) -> Option<&mut Awaited> {
+        self.awaited.get_mut(&index)
+    }
+
+    /// No answer to this index is awaited any more; whether one was.
+    pub(super) fn settle(&mut self, index: SessionIndex) -> bool {
+        let was_awaited = self.awaited.remove(&index).is_some();
+        if was_awaited {
+            self.places.set(index, false);
+        }
+        was_awaited
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use strowger_crypto::{EntropyFailed, SeededEntropy};
+
+    use super::*;
+
+    #[test]
+    fn indices_are_unpredictable_in_all_their_bits() {
+        let mut entropy = SeededEntropy::new(1);
+        let mut ones = [0_u32; 24];
+        let rounds = 4_000;
+        let mut indices = Indices::new(Arc::new(AwaitedPlaces::new()));
+        let mut seen = HashSet::new();
+        for _ in 0..rounds {
+            let index = indices.draw(&mut entropy).expect("free");
+            seen.insert(index);
+            for (bit, ones) in ones.iter_mut().enumerate() {
+                *ones += index.number() >> bit & 1;
+            }
+            // Given back at once: what was given up last is no more likely than the others.
+            indices.give_back(index);
+        }
+        for (bit, ones) in ones.iter().enumerate() {
+            // Four standard deviations of as many tosses.
+            assert!(ones.abs_diff(rounds / 2) < 127, "bit {bit}: {ones} of {rounds}");
+        }
+        assert!(seen.len() > 3_990, "{}", seen.len());
+    }
+
+    #[test]
+    fn each_place_is_given_once_until_none_is_left() {
+        let mut entropy = SeededEntropy::new(2);
+        let mut indices = Indices::new(Arc::new(AwaitedPlaces::new()));
+        let all: HashSet<usize> = (0..SESSIONS_MAX)
+            .map(|_| {
+                let index = indices.draw(&mut entropy).expect("free");
+                assert_ne!(index, SessionIndex::NONE);
+                place_of(index)
+            })
+            .collect();
+        assert_eq!(all.len(), SESSIONS_MAX);
+        assert_eq!(indices.draw(&mut entropy), None);
+        let index = SessionIndex::new(7).expect("small");
+        assert!(!indices.take_index(index));
+        indices.give_back(index);
+        indices.give_back(index); // twice is once
+        assert!(indices.take_index(index) && !indices.take_index(index));
+        assert_eq!(indices.draw(&mut entropy), None);
+    }
+
+    #[test]
+    fn without_random_bytes_there_is_no_index() {
+        struct Dry;
+        impl Entropy for Dry {
+            fn fill(&mut self, _: &mut [u8]) -> Result<(), EntropyFailed> {
+                Err(EntropyFailed)
+            }
+        }
+        assert_eq!(Indices::new(Arc::new(AwaitedPlaces::new())).draw(&mut Dry), None);
+    }
+
+    #[test]
+    fn what_comes_from_elsewhere_spends_nothing_of_what_comes_from_where_it_was_asked() {
+        let mut indices = Indices::new(Arc::new(AwaitedPlaces::new()));
+        let index = SessionIndex::new(7).expect("small");
+        indices.await_answer(index, Asker::Call);
+        let awaited = indices.awaited(index).expect("awaited");
+        assert_eq!((0..1_000).filter(|_| awaited.may_read(false)).count(), 32);
+        assert_eq!((0..1_000).filter(|_| awaited.may_read(true)).count(), 32);
+        assert!(indices.places.has(index));
+        assert!(indices.settle(index) && !indices.settle(index));
+        assert!(!indices.places.has(index));
+        assert!(indices.awaited(index).is_none());
+    }
+}

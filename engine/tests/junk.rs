@@ -1,0 +1,224 @@
+//! Junk against handshakes: answers to numbers that bystanders can see, at any rate, keep no link down. Driven
+//! by hand with virtual time.
+
+mod air;
+
+use air::{Birth, Datagram, Dice, MS, Pair, SECOND, host, key, local, receive, send};
+use strowger_crypto::{
+    Nanos, Psk, SeededEntropy,
+    handshake::{Admission, Gate, Load, Offer, Ours, Stamp, StampGuard, ik},
+    link_header::SessionIndex,
+};
+use strowger_engine::{control::Event, discard::Discard};
+
+fn kind(bytes: &[u8]) -> u8 {
+    bytes[0] >> 4
+}
+
+/// What a bystander knows: who sends to whom, and the numbers in the clear.
+#[derive(Default)]
+struct Bystander {
+    /// Session numbers that packets to a host are addressed to, and those its initiations say.
+    visible: Vec<(u8, [u8; 3])>,
+}
+
+impl Bystander {
+    fn look(&mut self, flown: &[Datagram]) {
+        for d in flown {
+            let [one, other] = if d.from == host(1) { [1, 2] } else { [2, 1] };
+            let seen = match kind(&d.bytes) {
+                1 => (one, [d.bytes[5], d.bytes[6], d.bytes[7]]),
+                _ => (other, [d.bytes[1], d.bytes[2], d.bytes[3]]),
+            };
+            if !self.visible.contains(&seen) {
+                self.visible.push(seen);
+            }
+            let old = self.visible.len().saturating_sub(12);
+            self.visible.drain(..old);
+        }
+    }
+
+    /// Responses and cookies of these lengths to each number, seemingly from its peer.
+    fn throw(&self, pair: &Pair, dice: &mut Dice, lengths: &[usize]) -> u64 {
+        for (to, number) in &self.visible {
+            for (first, &len) in [0x20, 0x30, 0x21].into_iter().zip(lengths) {
+                let mut junk = dice.bytes(len);
+                junk[..4].copy_from_slice(&[first, number[0], number[1], number[2]]);
+                pair.air.throw(host(3 - to), host(*to), &junk);
+            }
+        }
+        (self.visible.len() * lengths.len()) as u64
+    }
+}
+
+#[test]
+fn r12_junk_to_numbers_that_all_can_see_keeps_no_new_link_down() {
+    for (lengths, every_ms) in [([8, 8, 8], 30), ([64, 64, 64], 10), ([896, 64, 896], 10)] {
+        let mut pair = Pair::new();
+        let (mut bystander, mut dice) = (Bystander::default(), Dice::new(0x12));
+        pair.air.listen();
+        let mut thrown = 0;
+        for _ in 0..3 * 1_000 / every_ms {
+            thrown += bystander.throw(&pair, &mut dice, &lengths);
+            pair.pass(every_ms * MS);
+            bystander.look(&pair.air.heard());
+        }
+        assert!(thrown > 100, "{thrown}");
+        assert!(pair.a.is_up() && pair.b.is_up(), "down after 3 s and {thrown} pieces of junk");
+        assert!(pair.talks());
+        pair.assert_even();
+    }
+}
+
+#[test]
+fn r12_junk_to_numbers_that_all_can_see_keeps_no_link_from_its_new_keys() {
+    let mut pair = Pair::new();
+    pair.until_up();
+    let (mut bystander, mut dice) = (Bystander::default(), Dice::new(0x13));
+    pair.air.listen();
+    let before = pair.a.view(2).handshakes;
+    let (mut thrown, mut sent, mut got) = (0, 0, 0);
+    for round in 0..400 * 20 {
+        // Some 1,400 a second, before whatever the peers say.
+        thrown += bystander.throw(&pair, &mut dice, &[8, 8]);
+        thrown += bystander.throw(&pair, &mut dice, &[896, 64, 896]);
+        if round % 20 == 0 {
+            sent += 1;
+            send(&mut pair.at_a, pair.to_b, b"as ever");
+        }
+        pair.pass(50 * MS);
+        bystander.look(&pair.air.heard());
+        got += u32::from(receive(&mut pair.at_b).is_some());
+    }
+    assert!(thrown > 150_000, "{thrown}");
+    assert!(pair.a.view(2).handshakes >= before + 3, "{}", pair.a.view(2).handshakes);
+    assert_eq!(sent, got, "no packet was lost");
+    let is_down = |event: &Event| matches!(event, Event::LinkDown(_));
+    assert!(!pair.a.events.iter().chain(&pair.b.events).any(is_down));
+    pair.assert_even();
+}
+
+/// A response to this initiation that its mac lets in and nothing else does: of one who has B's key in this
+/// test, and another psk.
+fn with_a_right_mac(initiation: &[u8], offer: &Offer) -> Vec<u8> {
+    let b = local(2);
+    let mut entropy = SeededEntropy::new(7);
+    let gate = Gate::new(&b, Nanos::ZERO, &mut entropy).expect("seeded");
+    let Ok(Admission::Go(admitted)) = gate.admit(b"", initiation, Load::Calm) else {
+        panic!("an honest initiation");
+    };
+    let read = ik::read(&b, &admitted).expect("an honest initiation");
+    let index = SessionIndex::new(9).expect("small");
+    let ours = Ours { local: &b, offer, index, stamp: Stamp::default() };
+    let (psk, mut guard) = (Psk::from_bytes([9; 32]), StampGuard::default());
+    read.accept(&ours, &psk, &mut guard, &mut entropy).expect("well-formed").1
+}
+
+#[test]
+fn r12_answers_with_a_right_mac_from_elsewhere_take_nothing_from_the_peer_s() {
+    let mut pair = Pair::new();
+    let offer = Offer::default();
+    pair.air.listen();
+    let mut forged: Option<Vec<u8>> = None;
+    pair.air.lose_handshakes(1_000_000, 0);
+    let mut up = None;
+    for round in 0..120 {
+        if round == 60 {
+            pair.air.lose_handshakes(0, 0);
+        }
+        pair.now.0 += 50 * MS;
+        pair.a.turn(pair.now);
+        let flown = pair.air.heard();
+        let first = flown.iter().find(|d| d.from == host(1) && kind(&d.bytes) == 1);
+        forged = first.map(|d| with_a_right_mac(&d.bytes, &offer)).or(forged);
+        // Before the real answer, more than the slow path takes in at once.
+        for _ in 0..200 {
+            if let Some(forged) = &forged {
+                pair.air.throw(host(66), host(1), forged);
+            }
+        }
+        pair.b.turn(pair.now);
+        pair.b.turn(pair.now);
+        if pair.a.is_up() && pair.b.is_up() {
+            up = Some(round);
+            break;
+        }
+    }
+    assert!(up.is_some_and(|up| (60..110).contains(&up)), "{up:?} in turns of 50 ms");
+    assert!(pair.a.count(Discard::OverBudget) > 1_000, "what comes from elsewhere has an end");
+    assert!(pair.a.count(Discard::BadSeal) <= 6 * 32, "{}", pair.a.count(Discard::BadSeal));
+    pair.assert_even();
+}
+
+#[test]
+fn junk_is_told_apart_by_what_is_wrong_with_it() {
+    let mut pair = Pair::new();
+    pair.air.listen();
+    pair.air.lose(1_000_000, 0);
+    pair.pass(MS);
+    pair.pass(MS);
+    let flown = pair.air.heard();
+    let first = flown.iter().find(|d| d.from == host(1)).expect("an initiation");
+    let number: [u8; 3] = first.bytes[5..8].try_into().expect("an initiation");
+    let throw = |pair: &mut Pair, first: u8, number: [u8; 3], len: usize| {
+        let mut junk = vec![0; len];
+        junk[..4].copy_from_slice(&[first, number[0], number[1], number[2]]);
+        let before = [Discard::Malformed, Discard::NoSession, Discard::BadSeal]
+            .map(|discard| pair.a.count(discard));
+        pair.now.0 += 10 * MS; // so many are let in for each address
+        pair.air.throw(host(2), host(1), &junk);
+        pair.a.turn(pair.now);
+        pair.a.turn(pair.now);
+        let after = [Discard::Malformed, Discard::NoSession, Discard::BadSeal]
+            .map(|discard| pair.a.count(discard));
+        [0, 1, 2].map(|n| after[n] - before[n])
+    };
+    let other = [number[0] ^ 1, number[1], number[2]];
+    for (first, len, number, counted) in [
+        (0x20, 8, number, [1, 0, 0]),
+        (0x30, 8, number, [1, 0, 0]),
+        (0x30, 63, number, [1, 0, 0]),
+        (0x30, 65, number, [1, 0, 0]),
+        (0x20, 71, number, [1, 0, 0]),
+        (0x20, 897, number, [1, 0, 0]),
+        (0x22, 400, number, [1, 0, 0]), // nobody answers so
+        (0x10, 895, number, [1, 0, 0]),
+        (0x20, 400, other, [0, 1, 0]),
+        (0x30, 64, other, [0, 1, 0]),
+        (0x20, 72, number, [0, 0, 1]),
+        (0x20, 896, number, [0, 0, 1]),
+        (0x21, 400, number, [0, 0, 1]), // the answer to another handshake
+        (0x30, 64, number, [0, 0, 1]),
+    ] {
+        let got = throw(&mut pair, first, number, len);
+        assert_eq!(got, counted, "{first:#x} of {len} bytes: malformed, no session, bad seal");
+    }
+    pair.assert_even();
+}
+
+#[test]
+fn a_link_comes_up_and_keeps_its_keys_fresh_over_a_round_trip_of_three_seconds() {
+    let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| {
+        spec.liveness.interval_ns = 10 * SECOND;
+    });
+    pair.air.delay(1_500 * MS);
+    let (mut up, mut got) = (None, 0);
+    for second in 0..500_u32 {
+        send(&mut pair.at_a, pair.to_b, b"as ever");
+        for _ in 0..10 {
+            pair.air.arrive(pair.now.0 + 100 * MS);
+            pair.pass(100 * MS);
+        }
+        got += u32::from(receive(&mut pair.at_b).is_some());
+        if up.is_none() && pair.a.is_up() && pair.b.is_up() {
+            up = Some(second);
+        }
+    }
+    assert!(up.is_some_and(|up| up <= 6), "up after {up:?} s");
+    assert!(got >= 490, "{got} of 500 packets");
+    let is_down = |event: &&Event| matches!(event, Event::LinkDown(_) | Event::LinkQuiet(_));
+    let events: Vec<_> = pair.a.events.iter().chain(&pair.b.events).filter(is_down).collect();
+    assert!(events.is_empty(), "{events:?}");
+    assert!(pair.a.view(2).handshakes >= 4);
+    assert_eq!(pair.a.view(2).key, Some(key(2)));
+}
