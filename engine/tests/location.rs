@@ -387,3 +387,22 @@ fn a_node_that_starts_with_a_clock_of_1970_gets_its_link_once_the_clock_is_right
     assert_eq!(couple.exchange(20), (20, 20));
     couple.assert_even();
 }
+
+#[test]
+fn a_silent_node_whose_own_address_changes_is_followed_before_anybody_has_something_to_say() {
+    for is_quiet in [false, true] {
+        let mut pair = Pair::new();
+        pair.until_up();
+        pair.wait(if is_quiet { 400 } else { 2 });
+        let state = if is_quiet { LinkState::Quiet } else { LinkState::Up };
+        assert_eq!(pair.a.view(2).state, state);
+        pair.air.move_to(host(1), host(11));
+        pair.a.switch.show_where_we_are(pair.now);
+        pair.wait(3);
+        assert_eq!(pair.b.view(1).at, Some(Address::Udp(host(11))), "quiet {is_quiet}");
+        send(&mut pair.at_b, pair.to_a, b"there you are");
+        pair.wait(1);
+        assert_eq!(receive(&mut pair.at_a).as_deref(), Some(&b"there you are"[..]));
+        pair.assert_even();
+    }
+}

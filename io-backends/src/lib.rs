@@ -14,6 +14,7 @@
 //! | [`clock`] | the time, suspended or not |
 //! | [`cores`] | which cores there are, and tying a thread to one |
 //! | [`probe`] | what the machine allows beside UDP |
+//! | [`addresses`] | the addresses that the machine has |
 //! | [`account`] | an ordinary user, and becoming it for good |
 //! | [`folder`] | a folder reached step by step, and the files in it |
 //!
@@ -26,6 +27,7 @@
 //! `unsafe` is allowed here (system calls), one operation to a block, each with its reason.
 
 pub mod account;
+pub mod addresses;
 pub mod capture;
 pub mod clock;
 pub mod cores;

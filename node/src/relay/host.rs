@@ -3,9 +3,11 @@
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+
+use strowger_io::addresses::own_addresses;
 
 use crate::{
     limits::{ADDRESS_GONE_LOOKS, CLOCK_PLAUSIBLE_S, CLOCK_STEP_SAID, HEALTH_EVERY},
@@ -29,6 +31,7 @@ pub(super) struct Host {
     wall: WallClock,
     /// By listener: looks in a row that did not find its address.
     addresses: Vec<u32>,
+    own: Option<Vec<IpAddr>>,
 }
 
 /// The wall clock beside one that nobody sets.
@@ -73,7 +76,7 @@ impl WallClock {
 
 impl Host {
     pub(super) fn new() -> Self {
-        Self { looked: None, wall: WallClock::default(), addresses: Vec::new() }
+        Self { looked: None, wall: WallClock::default(), addresses: Vec::new(), own: None }
     }
 
     /// Looks, if it is time.
@@ -86,6 +89,13 @@ impl Host {
         self.addresses.resize(topology.ports.len(), 0);
         for (port, missed) in topology.ports.iter().zip(&mut self.addresses) {
             seen.extend(look_at_address(port, missed, is_own));
+        }
+        if let Ok(own) = own_addresses()
+            && let Some(before) = self.own.replace(own)
+            && self.own.as_ref() != Some(&before)
+        {
+            // Peers learn where this node is now before they have something to say.
+            topology.switch.show_where_we_are(topology.clock.now());
         }
         seen
     }

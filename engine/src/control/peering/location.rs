@@ -355,6 +355,21 @@ impl Switch {
         }
     }
 
+    /// This node's own addresses have changed: peers hear from where it is now, before they have something
+    /// to say to where it was. A link that is up sends a probe; one that is quiet, a handshake.
+    pub fn show_where_we_are(&mut self, now: Now) {
+        let now = self.clock.turn(now);
+        let Some(peering) = &self.peering else { return };
+        let all: Vec<_> = peering.peers.iter().map(|(&mark, peer)| (mark, peer.state)).collect();
+        for (mark, state) in all {
+            match state {
+                LinkState::Up => self.challenge(mark, None, now),
+                LinkState::Quiet => self.ask_anew(mark, now),
+                LinkState::Down => (),
+            }
+        }
+    }
+
     /// Where the location of a link that has been down for long was learnt, and another is written: the
     /// peer is looked for there alone.
     pub(super) fn return_to_written(&mut self, mark: Mark, now: Now) {

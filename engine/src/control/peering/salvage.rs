@@ -115,11 +115,21 @@ impl Switch {
             }
         }
         for (mark, is_wanted) in all {
-            // Nobody has said anything yet that could be refused.
-            let _ = self.drive(mark, Input::Wanted, None, now);
-            if !is_wanted {
-                let _ = self.drive(mark, Input::Unwanted, None, now);
+            if is_wanted {
+                // Nobody has said anything yet that could be refused.
+                let _ = self.drive(mark, Input::Wanted, None, now);
+            } else {
+                self.ask_anew(mark, now);
             }
+        }
+    }
+
+    /// One handshake begins, which renews nothing later.
+    pub(super) fn ask_anew(&mut self, mark: Mark, now: Now) {
+        let is_there = self.peering.as_ref().and_then(|p| p.peers.get(&mark));
+        if is_there.is_some_and(|peer| !peer.is_stranger && peer.is_somewhere()) {
+            let _ = self.drive(mark, Input::Wanted, None, now);
+            let _ = self.drive(mark, Input::Unwanted, None, now);
         }
     }
 

@@ -1,0 +1,88 @@
+//! Relays whose surroundings change: the machine's own addresses, the state of a router. In network namespaces that
+//! the tests make and remove; nothing here sleeps.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use serde_json::Value;
+use trial::{
+    eventually,
+    wires::{Namespace, Relay, assert_exchange, home, pair, until_up, words},
+};
+
+/// An endpoint at slot 4 and a peer at slot 2; `liveness` as it is written.
+fn config(at: &str, key: &str, peer: Option<&str>, liveness: &str) -> String {
+    let address = peer.map(|peer| format!("address = \"{peer}\"\n")).unwrap_or_default();
+    format!(
+        "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n{liveness}\
+         [[udp]]\nname = \"wan\"\naddress = \"{at}\"\n\
+         [[unix]]\nname = \"local\"\npath = \"DIR/local\"\nslot = 4\n\
+         [[peer]]\nname = \"peer\"\nkey = \"{key}\"\nslot = 2\n{address}"
+    )
+}
+
+const ALWAYS: &str = "[liveness]\ninterval_ms = 500\nmultiplier = 3\nalways = true\n";
+const SELDOM: &str = "[liveness]\ninterval_ms = 600000\nmultiplier = 3\n";
+
+fn events(relay: &Relay, name: &str) -> Vec<Value> {
+    let mut events = relay.ask(r#"{"show":"events"}"#);
+    let mut events: Vec<Value> = serde_json::from_value(events["events"].take()).unwrap();
+    events.retain(|event| event["event"] == name);
+    events
+}
+
+fn address_of_peer(relay: &Relay) -> String {
+    let peers = relay.ask(r#"{"show":"peers"}"#);
+    peers["peers"][0]["address"].as_str().unwrap_or_default().to_owned()
+}
+
+fn ip(Namespace(name): &Namespace, words_: &str) {
+    words(&format!("ip -n {name} {words_}")).unwrap();
+}
+
+/// A behind `listens`, B at 198.51.100.2.
+fn two(spaces: &[Namespace; 2], listens: &str, liveness: &str) -> [Relay; 2] {
+    ip(&spaces[0], "addr add 198.51.100.1/24 dev e0");
+    ip(&spaces[1], "addr add 198.51.100.2/24 dev e0");
+    let ((dir_a, key_a), (dir_b, key_b)) = (home(), home());
+    let to_b = Some("198.51.100.2:7000");
+    let b = Relay::within(&spaces[1], dir_b, &config("198.51.100.2:7000", &key_a, None, liveness));
+    let a = Relay::within(&spaces[0], dir_a, &config(listens, &key_b, to_b, liveness));
+    until_up(&[&a, &b]);
+    assert_exchange(&a, &b);
+    [a, b]
+}
+
+#[test]
+fn a_wildcard_listener_follows_the_machine_s_own_address_even_if_it_is_silent() {
+    for liveness in [ALWAYS, SELDOM] {
+        let Some(spaces) = pair() else { return };
+        let [a, b] = two(&spaces, "0.0.0.0:7000", liveness);
+        ip(&spaces[0], "addr del 198.51.100.1/24 dev e0");
+        ip(&spaces[0], "addr add 198.51.100.7/24 dev e0");
+        eventually("B knows", || (address_of_peer(&b) == "198.51.100.7:7000").then_some(()));
+        assert_exchange(&b, &a);
+        a.stop();
+        b.stop();
+    }
+}
+
+#[test]
+fn a_listener_whose_address_is_gone_says_so_and_works_again_when_it_is_back() {
+    let Some(spaces) = pair() else { return };
+    let [a, b] = two(&spaces, "198.51.100.1:7000", ALWAYS);
+    ip(&spaces[0], "addr del 198.51.100.1/24 dev e0");
+    ip(&spaces[0], "addr add 198.51.100.7/24 dev e0");
+    let said = eventually("it is said", || events(&a, "port_trouble").pop());
+    let text = said["detail"].as_str().unwrap();
+    assert!(text.contains("wan") && text.contains("198.51.100.1"), "{text}");
+    eventually("the link is down", || (!a.is_up() && !b.is_up()).then_some(()));
+    ip(&spaces[0], "addr del 198.51.100.7/24 dev e0");
+    ip(&spaces[0], "addr add 198.51.100.1/24 dev e0");
+    eventually("that, too", || events(&a, "port_back").pop());
+    until_up(&[&a, &b]);
+    assert_exchange(&a, &b);
+    assert_eq!(events(&a, "port_trouble").len(), 1);
+    a.stop();
+    b.stop();
+}
