@@ -150,6 +150,17 @@ pub const MESSAGES_WAITING_MAX: usize = 4 * ORDERS_MAX;
 /// Orders that a worker obeys in one breath: bounds what the slow path may cost the data plane.
 pub const ORDERS_PER_BREATH: usize = 4;
 
+/// Numbers that unknown peers may have together, in quarantine and kept over a restart included, for each
+/// of them that may have a link at once: one in use and one that the peer before it has left, so that
+/// peers that come and go are served, and a flood of them takes no more.
+pub const UNKNOWN_NUMBERS_PER_LINK: usize = 2;
+
+/// The part of all slot numbers that unknown peers leave free for those whom the operator names: an
+/// eighth, and one at least.
+pub const NUMBERS_RESERVED_DIVISOR: usize = 8;
+/// See [`NUMBERS_RESERVED_DIVISOR`].
+pub const NUMBERS_RESERVED_MIN: usize = 1;
+
 /// Hops that a frame may have left at most, whatever its sender wrote: the longest path that 256
 /// label bits can spell in the narrowest common form, 4 bits, is 64 hops.
 pub const HOPS_MAX: u8 = 64;

@@ -74,6 +74,9 @@ pub struct SlotTally {
     pub sayings_out: Counter,
     /// Frames that were to leave, and met a quiet link that had no keys to seal them with.
     pub unsealed: Counter,
+    /// Frames that came in by the slot and bear its former number in their return path, since its number
+    /// of today cannot be written in so few bits.
+    pub by_former: Counter,
     /// When a frame last came in: the worker's time in nanoseconds.
     pub heard_ns: Counter,
 }

@@ -187,6 +187,8 @@ pub struct WayBack {
     bits: [u64; FORMS_MAX],
     /// Bit `f` is set where form `f` can hold the slot.
     fits: u32,
+    /// Bit `f` is set where it cannot, and can hold a former number that leads to the same user.
+    former: u32,
 }
 
 const _: () = assert!(FORMS_MAX <= 32);
@@ -194,7 +196,7 @@ const _: () = assert!(FORMS_MAX <= 32);
 impl WayBack {
     /// The directors of `slot` in all forms of `scheme`.
     pub fn new(scheme: &Scheme, slot: Slot) -> Self {
-        let mut way_back = Self { bits: [0; FORMS_MAX], fits: 0 };
+        let mut way_back = Self { bits: [0; FORMS_MAX], fits: 0, former: 0 };
         for (form, bits) in (0_u8..).zip(&mut way_back.bits) {
             if let Some(back) = scheme.back_bits(slot, form) {
                 *bits = back;
@@ -204,11 +206,32 @@ impl WayBack {
         way_back
     }
 
+    /// The same, with the directors of a former number that leads to the same user, in the forms that
+    /// nothing so far fits.
+    #[must_use]
+    pub fn or_former(mut self, scheme: &Scheme, former: Slot) -> Self {
+        for (form, bits) in (0_u8..).zip(&mut self.bits) {
+            let is_open = (self.fits | self.former) >> form & 1 == 0;
+            if is_open && let Some(back) = scheme.back_bits(former, form) {
+                *bits = back;
+                self.former |= 1 << form;
+            }
+        }
+        self
+    }
+
     /// The reversed director in this form, at the top of the word; `None` where it does not fit.
     #[inline]
     pub fn in_form(&self, form: u8) -> Option<u64> {
         let bits = *self.bits.get(usize::from(form))?;
         (self.fits >> form & 1 == 1).then_some(bits)
+    }
+
+    /// The reversed director of a former number where the number of today does not fit.
+    #[cold]
+    pub fn former_in_form(&self, form: u8) -> Option<u64> {
+        let bits = *self.bits.get(usize::from(form))?;
+        (self.former >> form & 1 == 1).then_some(bits)
     }
 }
 
@@ -265,5 +288,15 @@ mod tests {
         assert!(way_back.in_form(2).is_some());
         assert_eq!(way_back.in_form(3), None);
         assert_eq!(way_back.in_form(255), None);
+        assert_eq!(way_back.former_in_form(0), None);
+        // The first former number that fits is written where the number of today does not.
+        let way_back = [7, 2, 8]
+            .map(Slot::new)
+            .into_iter()
+            .fold(way_back, |way_back, former| way_back.or_former(&scheme::V3X5X8, former));
+        assert_eq!(way_back.in_form(0), None);
+        assert_eq!(way_back.former_in_form(0), Some(0b1111_u64.reverse_bits()));
+        assert_eq!(way_back.former_in_form(1), None, "slot 9 fits");
+        assert_eq!(way_back.former_in_form(255), None);
     }
 }

@@ -34,7 +34,7 @@ use crate::{
     link::{Leaving, Link, Opened, Waiting, kind_of, session_of},
     orders::{Bell, Handover, Knock, Order, PortSeat, Punt, Report},
     session::{AwaitedPlaces, Place, Sessions, Vouched},
-    slots::{Exit, SlotTable},
+    slots::{Exit, Hop, SlotTable},
 };
 
 /// The mark of a frame whose session another worker's port received for: its address is not here.
@@ -307,14 +307,14 @@ impl Worker {
         let egress = match hop.exit() {
             Exit::Neighbour(egress) => egress,
             Exit::Alias { to, slot, is_endpoint: false } => {
-                self.note_alias(ingress, slot, to, header.to_repr(), header.payload())
+                return self.leave_by_alias(ingress, header, hop, to, slot, hops_left);
             }
             Exit::Endpoint(egress) | Exit::Alias { to: egress, is_endpoint: true, .. } => {
                 check_turn(ingress, egress)?;
                 check_right(ingress.rights.endpoints)?;
                 arrive(&header, hop.width())?;
                 if let Exit::Alias { slot, .. } = hop.exit() {
-                    self.note_alias(ingress, slot, egress, header.to_repr(), header.payload());
+                    self.note_alias(ingress, slot, header.to_repr(), header.payload());
                 }
                 return Ok(Onward::Exit { egress, is_control, ingress_slot });
             }
@@ -327,13 +327,7 @@ impl Worker {
             Exit::Gone => return Err(Discard::SlotGone),
             Exit::NoDirector => return Err(Discard::NoDirector),
         };
-        check_turn(ingress, egress)?;
-        check_right(ingress.rights.transit)?;
-        let way_back = ingress.way_back.in_form(hop.form()).ok_or(Discard::ReturnPath)?;
-        let shift = shift + u16::from(hop.width());
-        if u32::from(shift) >= R::BITS {
-            return Err(Discard::LabelFull);
-        }
+        let (way_back, shift) = may_leave::<R>(ingress, egress, hop, shift)?;
         header.advance(label.advance(hop.width(), way_back), shift, hops_left);
         Ok(Onward::Exit { egress, is_control, ingress_slot })
     }
@@ -628,6 +622,33 @@ fn check_turn(ingress: &Link, egress: Mark) -> Result<(), Discard> {
 #[inline]
 fn check_right(has: bool) -> Result<(), Discard> {
     if has { Ok(()) } else { Err(Discard::NotAllowed) }
+}
+
+/// Whether a frame may leave by another link of this switch, in the order of wire.md 1.2; if so, what is
+/// written into its return path, and how many bits are used then.
+#[inline(always)]
+fn may_leave<R: Register>(
+    ingress: &Link,
+    egress: Mark,
+    hop: Hop,
+    shift: u16,
+) -> Result<(u64, u16), Discard> {
+    check_turn(ingress, egress)?;
+    check_right(ingress.rights.transit)?;
+    let way_back = match ingress.way_back.in_form(hop.form()) {
+        Some(way_back) => way_back,
+        None => former_way_back(ingress, hop.form())?,
+    };
+    let shift = shift + u16::from(hop.width());
+    if u32::from(shift) >= R::BITS { Err(Discard::LabelFull) } else { Ok((way_back, shift)) }
+}
+
+/// What a link writes where its number does not fit: its former number, as long as that leads to it.
+#[cold]
+fn former_way_back(ingress: &Link, form: u8) -> Result<u64, Discard> {
+    let way_back = ingress.way_back.former_in_form(form).ok_or(Discard::ReturnPath)?;
+    ingress.tally.by_former.add(1);
+    Ok(way_back)
 }
 
 /// Why no link stands under a frame's mark.

@@ -366,6 +366,89 @@ fn w5_9_who_may_not_ask_learns_no_more_than_of_an_empty_slot() {
     row.assert_even();
 }
 
+/// A former number leads on for who may go there; who may not hears of it what an empty slot says, and
+/// nothing of the number of today.
+#[test]
+fn w5_9_who_may_not_go_there_hears_of_a_former_number_what_an_empty_slot_says() {
+    for behind in [Behind::Neighbour, Behind::Endpoint] {
+        let mut row = Row::with_rights(1, Rights::NONE);
+        let slot = match behind {
+            Behind::Endpoint => 3,
+            Behind::Neighbour => {
+                let (near, _far) = memory::wire(16).expect("descriptors");
+                row.nodes[0].attach(near, Behind::Neighbour, 4, Rights::ALL);
+                row.pass(MS);
+                4
+            }
+        };
+        row.nodes[0].switch.renumber(slot, Some(6)).expect("it is attached");
+        row.pass(10 * MS);
+        row.nodes[0].events.clear();
+        let (label, shift) = way(&[(2, slot), (2, 3)]).depart().expect("short");
+        let label = match behind {
+            Behind::Neighbour => (label, shift),
+            Behind::Endpoint => way(&[(2, slot)]).depart().expect("short"),
+        };
+        let mut told = Vec::new();
+        for _ in 0..5 {
+            row.pass(1_000 * MS);
+            row.send(HeaderRepr::new(label.0, label.1, 9), &[0; 60]);
+            row.pass(MS);
+            told.extend(row.received());
+        }
+        let said: Vec<_> = told.iter().map(|error| error[24..28].to_vec()).collect();
+        assert_eq!(said, [[1, 7, 4, 0]; 5], "an error each, empty_slot: {behind:?}");
+        assert_eq!(row.nodes[0].count(Discard::NotAllowed), 5);
+        assert_eq!(row.nodes[0].events, [], "and the operator hears of no use");
+        row.assert_even();
+    }
+}
+
+/// A packet that its exit's label has no room for is no use of a former number: it hears its error alone.
+#[test]
+fn r4_a_packet_that_names_a_former_number_and_goes_no_further_hears_one_thing() {
+    let mut row = Row::new(1);
+    let (near, _far) = memory::wire(16).expect("descriptors");
+    row.nodes[0].attach(near, Behind::Neighbour, 4, Rights::ALL);
+    // The neighbour on the left can be written in no four bits.
+    row.pass(MS);
+    row.nodes[0].switch.renumber(4, Some(6)).expect("it is attached");
+    row.nodes[0].switch.renumber(2, Some(9)).expect("it is attached");
+    for _ in 0..700 {
+        row.now.0 += 1_000 * MS;
+        row.pass(MS);
+        row.received();
+    }
+    // Its former number has ended, and so would the other's: a new one.
+    row.nodes[0].switch.renumber(6, Some(7)).expect("it is attached");
+    row.pass(10 * MS);
+    row.now.0 += 1_000 * MS;
+    row.pass(MS);
+    let director = V3X5X8.encode_least(Slot::new(6)).expect("a slot");
+    let label = Label::new(director.bits() | 0b10001 << director.width());
+    row.send(HeaderRepr::new(label, 0, 9), &[0; 60]);
+    row.pass(MS);
+    let told = row.received();
+    assert_eq!(row.nodes[0].count(Discard::ReturnPath), 1);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0][24..28], [1, 7, 8, 0], "an error, return_path");
+    row.assert_even();
+}
+
+#[test]
+fn w5_4_a_trace_along_a_former_number_is_answered_once_and_is_no_use_of_it() {
+    let mut row = Row::new(2);
+    row.nodes[1].switch.renumber(3, Some(6)).expect("it is attached");
+    row.pass(10 * MS);
+    row.nodes[1].events.clear();
+    row.pass(1_000 * MS);
+    let hops = row.trace(way(&[(1, 9), (2, 3)]));
+    let last = hops.last().and_then(|hop| hop.word).expect("it answers");
+    assert_eq!((last.slot_out, last.behind), (Some(3), Stands::Endpoint));
+    assert_eq!(row.nodes[1].events, []);
+    assert!(!row.nodes[0].events.iter().any(|e| matches!(e, Event::SlotMovedAway { .. })));
+}
+
 #[test]
 fn w5_9_switches_that_may_not_be_asked_still_answer_our_trace_by_an_error() {
     let mut row = Row::with_rights(2, Rights { control: false, ..Rights::ALL });

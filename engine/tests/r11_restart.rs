@@ -3,7 +3,10 @@
 
 use strowger_engine::{
     Now,
-    control::{Attach, AttachError, Event, RestoreError, Snapshot, Switch, SwitchConfig},
+    control::{
+        Attach, AttachError, Event, Kept, NotFree, RenumberError, RestoreError, SlotState,
+        Snapshot, Switch, SwitchConfig, numbers::Who,
+    },
     link::Behind,
     worker::Worker,
 };
@@ -63,14 +66,17 @@ fn r11_after_a_restart_the_same_peers_have_the_same_slots() {
     for (name, slot) in [("c", 5), ("a", 0), ("b", 2)] {
         assert_eq!(attach(&mut switch, name), Ok(slot));
     }
-    assert_eq!(attach(&mut switch, "late"), Err(AttachError::SlotsFull));
+    // None is free, so it gets the one that will be first, and waits for it.
+    assert_eq!(attach(&mut switch, "late"), Ok(4));
+    assert_eq!(switch.opens_in(4), Some(QUARANTINE_NS));
+    assert_eq!(attach(&mut switch, "too late"), Err(AttachError::SlotsFull));
     let events = settle(&mut switch, &mut worker, 60);
     for slot in [0, 2, 5, 6] {
         assert!(events.contains(&Event::SlotAttached(slot)), "{events:?}");
     }
-    // The alias and the one at rest come free, each in its time.
     let events = settle(&mut switch, &mut worker, 50 + QUARANTINE_NS);
-    assert!(events.contains(&Event::SlotFree(4)) && !events.contains(&Event::SlotFree(3)));
+    assert!(events.contains(&Event::SlotAttached(4)) && switch.opens_in(4).is_none());
+    assert!(!events.contains(&Event::SlotFree(3)), "it leads to its user: {events:?}");
     assert_eq!(switch.restore(&snapshot, Now(60)), Err(RestoreError::Late));
     let views = switch.slots();
     let least = views.iter().filter(|view| view.slot != 3).map(|view| view.generation).min();
@@ -114,4 +120,150 @@ fn a_snapshot_that_names_a_number_twice_is_refused() {
     let (mut switch, _worker) = switch();
     assert_eq!(switch.restore(&snapshot, Now(1)), Err(RestoreError::Number(0)));
     assert_eq!(attach(&mut switch, "a"), Ok(0));
+}
+
+/// Lets time go on in steps: the clock that numbers rest by takes no leaps.
+fn pass(switch: &mut Switch, worker: &mut Worker, from: u64, to: u64) {
+    for now in (from..to).step_by(1_000_000_000).chain([to]) {
+        settle(switch, worker, now);
+    }
+}
+
+/// The state of a slot, and the name of what is attached there.
+fn state(switch: &Switch, slot: u32) -> Option<(SlotState, String)> {
+    let views = switch.slots();
+    views.into_iter().find(|view| view.slot == slot).map(|view| (view.state, view.name))
+}
+
+#[test]
+fn r11_a_former_number_leads_to_its_user_after_a_restart_as_long_as_it_would_have() {
+    let (mut switch, mut worker) = switch();
+    let alias_ns = switch.config().alias_ns;
+    switch.restore(&lived(), Now(50)).expect("nothing is attached");
+    assert_eq!(state(&switch, 3), Some((SlotState::Kept, String::new())));
+    assert_eq!(attach(&mut switch, "c"), Ok(5));
+    let why = switch.renumber(5, Some(3));
+    assert_eq!(why, Err(RenumberError::EmptySlot(5)), "it is not there yet");
+    settle(&mut switch, &mut worker, 51);
+    assert_eq!(state(&switch, 3), Some((SlotState::Retiring, "c".to_owned())));
+    // Again over a restart, with what is left of its time.
+    pass(&mut switch, &mut worker, 51, 50 + alias_ns / 2);
+    let snapshot = switch.snapshot(Now(50 + alias_ns / 2));
+    let (mut switch, mut worker) = self::switch();
+    switch.restore(&snapshot, Now(7)).expect("nothing is attached");
+    assert_eq!(attach(&mut switch, "c"), Ok(5));
+    settle(&mut switch, &mut worker, 8);
+    pass(&mut switch, &mut worker, 8, 6 + alias_ns / 2);
+    assert_eq!(state(&switch, 3), Some((SlotState::Retiring, "c".to_owned())));
+    settle(&mut switch, &mut worker, 8 + alias_ns / 2);
+    assert_eq!(state(&switch, 3), Some((SlotState::Quarantined, String::new())));
+    settle(&mut switch, &mut worker, 9 + alias_ns / 2 + QUARANTINE_NS);
+    assert_eq!(state(&switch, 3), None);
+    // Who does not come back leaves it to nobody before its time.
+    let (mut switch, mut worker) = self::switch();
+    switch.restore(&snapshot, Now(7)).expect("nothing is attached");
+    let pinned = wish(&mut switch, "d").at_slot(3);
+    assert_eq!(switch.attach(pinned), Ok(3));
+    settle(&mut switch, &mut worker, 8);
+    let left = switch.opens_in(3).expect("it waits");
+    assert!(left >= alias_ns / 2 - 10 && left <= alias_ns / 2 + QUARANTINE_NS, "{left}");
+}
+
+#[test]
+fn r11_a_number_that_its_user_is_pinned_away_from_leads_to_it_for_a_while() {
+    let (mut switch, mut worker) = switch();
+    switch.restore(&lived(), Now(50)).expect("nothing is attached");
+    let pinned = wish(&mut switch, "b").at_slot(6);
+    assert_eq!(switch.attach(pinned), Ok(6));
+    settle(&mut switch, &mut worker, 51);
+    assert_eq!(state(&switch, 6), Some((SlotState::Attached, "b".to_owned())));
+    assert_eq!(state(&switch, 2), Some((SlotState::Retiring, "b".to_owned())));
+    // Back to the former one of before: it is its own, so there is nothing to wait for.
+    let (mut switch, mut worker) = self::switch();
+    switch.restore(&lived(), Now(50)).expect("nothing is attached");
+    let pinned = wish(&mut switch, "c").at_slot(3);
+    assert_eq!(switch.attach(pinned), Ok(3));
+    let events = settle(&mut switch, &mut worker, 51);
+    assert!(events.contains(&Event::SlotAttached(3)), "{events:?}");
+    assert_eq!(state(&switch, 5), Some((SlotState::Retiring, "c".to_owned())));
+}
+
+#[test]
+fn r11_a_former_number_of_an_attach_that_is_refused_leads_nowhere_and_rests() {
+    let (mut switch, mut worker) = switch();
+    switch.restore(&lived(), Now(50)).expect("nothing is attached");
+    let mut refused = wish(&mut switch, "c");
+    // A memory wire has no such address.
+    refused.at = Some(Address::Udp(([127, 0, 0, 1], 1).into()));
+    assert_eq!(switch.attach(refused), Ok(5));
+    settle(&mut switch, &mut worker, 51);
+    for slot in [3, 5] {
+        assert_eq!(state(&switch, slot), Some((SlotState::Quarantined, String::new())));
+    }
+}
+
+#[test]
+fn a_kept_number_that_is_not_free_yet_is_refused_with_the_time_when_it_will_be() {
+    let (mut switch, mut worker) = switch();
+    switch.restore(&lived(), Now(50)).expect("nothing is attached");
+    assert_eq!(attach(&mut switch, "a"), Ok(0));
+    settle(&mut switch, &mut worker, 51);
+    let why = NotFree::Kept;
+    for (slot, in_ns) in [(2, QUARANTINE_NS - 1), (4, QUARANTINE_NS - 1)] {
+        let refused = AttachError::SlotNotFree { slot, why, in_ns: Some(in_ns) };
+        assert_eq!(switch.renumber(0, Some(slot)), Err(RenumberError::Number(refused)));
+    }
+    let events = settle(&mut switch, &mut worker, 50 + QUARANTINE_NS);
+    assert_eq!(events, [Event::SlotFree(4)], "nothing comes true minutes later");
+    // Of nobody who has come back, it is free for others by now.
+    assert_eq!(switch.renumber(0, Some(2)), Ok(2));
+    let events = settle(&mut switch, &mut worker, 51 + QUARANTINE_NS);
+    assert_eq!(events, [Event::SlotMoved(0, 2)]);
+    // Its own former number leads to it, and is told as such.
+    let refused = switch.renumber(2, Some(0));
+    let why = NotFree::Former;
+    let Err(RenumberError::Number(AttachError::SlotNotFree { slot: 0, why: said, in_ns })) =
+        refused
+    else {
+        panic!("{refused:?}")
+    };
+    assert!(said == why && in_ns.is_some_and(|ns| ns <= switch.config().alias_ns), "{in_ns:?}");
+}
+
+/// All numbers are those of peers that came by themselves, as older files have them: by key alone.
+fn crowded(unknown: bool) -> Snapshot {
+    let numbers = [0, 2, 3, 4, 5, 6].map(|slot| Kept {
+        slot,
+        who: Some(Who::Key([slot as u8; 32])),
+        rests_ns: QUARANTINE_NS,
+        unknown,
+    });
+    Snapshot {
+        scheme: SwitchConfig::default().scheme,
+        generation: 99,
+        numbers: numbers.into(),
+        former: Vec::new(),
+        stamps_until: 0,
+    }
+}
+
+#[test]
+fn a_start_never_fails_for_numbers_that_are_remembered_for_others() {
+    for unknown in [false, true] {
+        let (mut switch, mut worker) = switch();
+        switch.restore(&crowded(unknown), Now(50)).expect("nothing is attached");
+        let mut known = wish(&mut switch, "known");
+        known.key = Some([3; 32]);
+        assert_eq!(switch.attach(known), Ok(3), "its own");
+        // More peers than before: each gets a number, and waits until no label of before names it.
+        let slots: Vec<u32> =
+            (0..5).map(|n| attach(&mut switch, &format!("new {n}")).expect("a number")).collect();
+        assert_eq!(slots, [0, 2, 4, 5, 6]);
+        let events = settle(&mut switch, &mut worker, 51);
+        assert_eq!(events, [Event::SlotAttached(3)]);
+        assert_eq!(switch.opens_in(0), Some(QUARANTINE_NS - 1));
+        let events = settle(&mut switch, &mut worker, 50 + QUARANTINE_NS);
+        let attached: Vec<Event> = slots.into_iter().map(Event::SlotAttached).collect();
+        assert_eq!(events, attached);
+    }
 }

@@ -7,6 +7,10 @@
 //! issued. Labels are learned from events and from ways back, and used as long as a packet may be on
 //! its way: until the quarantine's length after the number was taken away.
 //!
+//! Neighbours answer some frames at once, along the return path that the switch built and nothing
+//! else. Such an answer must reach the sender as long as both numbers that it uses are in use: the
+//! one that the sender was written by, and the one that the receiver was named by, former or not.
+//!
 //! `STROWGER_R1_EVENTS` says how many events (a run in CI has a few hundred thousand; the issue asks
 //! for 10^8 once, in release), `STROWGER_R1_SEED` where the dice begin. A failure prints the seed.
 
@@ -24,6 +28,7 @@ use strowger_engine::{
     Now,
     control::{Attach, AttachError, Event, PortId, Switch, SwitchConfig},
     director::Slot,
+    discard::Discard,
     header::{AnyHeader, HeaderRepr},
     label::Label,
     limits::FRAME_BYTES_MIN,
@@ -45,6 +50,10 @@ const ALIAS_NS: u64 = 1_500;
 const ON_ITS_WAY_NS: u64 = 200;
 const EVENTS_PER_SWITCH: u64 = 50_000;
 const LABELS_MAX: usize = 24;
+/// A frame: the headers, who sent it, whom it is meant for, by which number, and which answer it is.
+const FRAME_BYTES: usize = FRAME_BYTES_MIN + 4 * 8;
+/// An answer has arrived by then, if it ever does.
+const ANSWERED_NS: u64 = 3 * ON_ITS_WAY_NS;
 
 /// Numbers that look random (xorshift64*).
 struct Dice(u64);
@@ -80,12 +89,23 @@ struct Owner {
     withdrawn: Option<u64>,
     /// Whether any label was issued that names it.
     named: bool,
+    /// Whether it was said that it leads to its user: before, an answer may come too early.
+    announced: bool,
 }
 
 #[derive(Clone, Copy)]
 struct Issued {
     slot: u32,
     user: u64,
+}
+
+/// An answer on its way back.
+struct Reply {
+    id: u64,
+    sent: u64,
+    /// Who answers, by the number that the question named; who is answered, by that of the return path.
+    by: Issued,
+    to: Issued,
 }
 
 /// A wire, and who is behind it.
@@ -123,6 +143,12 @@ struct Seen {
     reused: u64,
     alias_notes: u64,
     panics: u64,
+    answers: u64,
+    answered: u64,
+    /// Answers of a user by a number that is an alias by now.
+    answered_by_alias: u64,
+    /// Answers that met a full queue.
+    crowded_out: u64,
 }
 
 struct Rig {
@@ -137,6 +163,7 @@ struct Rig {
     waits_since: [Option<u64>; WORKERS],
     owners: Vec<Owner>,
     labels: VecDeque<Issued>,
+    replies: VecDeque<Reply>,
     users: u64,
     scheme: Scheme,
     seen: Seen,
@@ -197,6 +224,7 @@ impl Rig {
             waits_since: [None; WORKERS],
             owners: vec![Owner::default(); SLOT_MAX as usize + 1],
             labels: VecDeque::new(),
+            replies: VecDeque::new(),
             users: 0,
             scheme,
             seen: Seen::default(),
@@ -235,6 +263,42 @@ impl Rig {
             }
         }
         self.now = next;
+        self.check_answers();
+    }
+
+    /// Whether a number is still its user's, and in use.
+    fn is_in_use(&self, issued: Issued) -> bool {
+        let owner = self.owners[issued.slot as usize];
+        owner.user == issued.user && owner.withdrawn.is_none_or(|at| at > self.now)
+    }
+
+    /// Answers that were sent long ago have arrived, if their numbers are still in use.
+    fn check_answers(&mut self) {
+        if self.replies.front().is_none_or(|reply| reply.sent + ANSWERED_NS > self.now) {
+            return;
+        }
+        for _ in 0..2 {
+            (0..SEATS).for_each(|seat| self.receive(seat));
+            (0..WORKERS).for_each(|worker| self.breathe(worker));
+        }
+        (0..SEATS).for_each(|seat| self.receive(seat));
+        while let Some(reply) = self.replies.pop_front_if(|r| r.sent + ANSWERED_NS <= self.now) {
+            if !self.is_in_use(reply.by) || !self.is_in_use(reply.to) {
+                continue;
+            }
+            // A queue that was full is the one excuse, and counted.
+            self.seen.crowded_out += 1;
+            let discards = self.switch.balance().discards;
+            let full =
+                discards[Discard::EgressFull as usize] + discards[Discard::ExchangeFull as usize];
+            assert!(
+                self.seen.crowded_out <= full,
+                "R1: an answer from slot {} did not reach slot {}, though both are in use: {:?}",
+                reply.by.slot,
+                reply.to.slot,
+                self.switch.balance().by_reason().collect::<Vec<_>>()
+            );
+        }
     }
 
     fn breathe(&mut self, worker: usize) {
@@ -268,7 +332,7 @@ impl Rig {
             );
             self.seen.reused += 1;
         }
-        *owner = Owner { user, withdrawn: None, named: false };
+        *owner = Owner { user, withdrawn: None, named: false, announced: false };
         self.labels.retain(|label| label.slot != slot);
     }
 
@@ -304,7 +368,7 @@ impl Rig {
             Err(
                 AttachError::NoSuchSlot(1)
                 | AttachError::SlotTaken(_)
-                | AttachError::SlotQuarantined(_)
+                | AttachError::SlotNotFree { .. }
                 | AttachError::SlotsFull,
             ) => {}
             Err(other) => panic!("{other}"),
@@ -387,6 +451,8 @@ impl Rig {
                 resume_unwind(panic);
             }
             self.seen.panics += 1;
+            // What events would have said of their numbers was not said.
+            self.replies.clear();
             self.switch.salvage(Now(self.now));
             Vec::new()
         });
@@ -394,6 +460,7 @@ impl Rig {
             match event {
                 Event::SlotAttached(slot) => {
                     self.seen.attached += 1;
+                    self.owners[slot as usize].announced = true;
                     let user = self.owners[slot as usize].user;
                     self.issue(slot, user);
                 }
@@ -406,6 +473,7 @@ impl Rig {
                     user.aliases.push(slot);
                     user.slot = to;
                     let id = user.id;
+                    self.owners[to as usize].announced = true;
                     self.issue(to, id);
                 }
                 Event::AliasEnded(slot) => {
@@ -469,25 +537,31 @@ impl Rig {
         let form = self.dice.below(self.scheme.forms().len()) as u8;
         let Ok(director) = self.scheme.encode_in(Slot::new(slot), form) else { return };
         let label = Label::new(director.bits() | 1 << director.width());
+        if self.send_along(from, label, [id, user, u64::from(slot), 0]) {
+            self.seen.sent += 1;
+        }
+    }
+
+    /// Sends a frame from a seat; `false` where there is no room for it.
+    fn send_along(&mut self, from: usize, label: Label, words: [u64; 4]) -> bool {
         let Some(chunk) = self.pool.take(ChunkClass::Single) else {
             // All on their way: take in what has arrived.
             (0..SEATS).for_each(|seat| self.receive(seat));
-            return;
+            return false;
         };
         let start = chunk.start();
-        let mut frame = chunk.into_frame(start, FRAME_BYTES_MIN + 16);
+        let mut frame = chunk.into_frame(start, FRAME_BYTES);
         let bytes = frame.bytes_mut();
         bytes[..LINK_HEADER_BYTES].copy_from_slice(&plain_header(0));
         HeaderRepr::new(label, 0, 9).emit(&mut bytes[LINK_HEADER_BYTES..]).expect("room");
-        bytes[FRAME_BYTES_MIN..][..8].copy_from_slice(&id.to_be_bytes());
-        bytes[FRAME_BYTES_MIN + 8..].copy_from_slice(&user.to_be_bytes());
+        bytes[FRAME_BYTES_MIN..].copy_from_slice(words.map(u64::to_be_bytes).as_flattened());
         let mut burst = Burst::new();
         burst.push(frame);
         let seat = &mut self.seats[from];
         seat.far.tx_burst(Mark(0), &mut burst);
         seat.far.flush();
         self.waits_since[seat.worker].get_or_insert(self.now);
-        self.seen.sent += 1;
+        burst.is_empty()
     }
 
     fn receive(&mut self, seat: usize) {
@@ -504,8 +578,8 @@ impl Rig {
     }
 
     fn arrived(&mut self, seat: usize, bytes: &mut [u8]) {
-        let number = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight"));
-        let (from, meant) = (number(FRAME_BYTES_MIN), number(FRAME_BYTES_MIN + 8));
+        let words = bytes[FRAME_BYTES_MIN..].as_chunks::<8>().0;
+        let [from, meant, named, answer] = std::array::from_fn(|at| u64::from_be_bytes(words[at]));
         let user = self.seats[seat].user.as_ref();
         let here = user.map(|user| user.id);
         assert_eq!(here, Some(meant), "R1: a frame left by a slot that its label did not name");
@@ -513,6 +587,11 @@ impl Rig {
         if user.is_some_and(|user| !user.aliases.is_empty()) {
             self.seen.by_alias += 1;
         }
+        if let Some(place) = self.replies.iter().position(|reply| reply.id == answer) {
+            self.replies.remove(place);
+            self.seen.answered += 1;
+        }
+        let by_alias = user.is_some_and(|user| u64::from(user.slot) != named);
         if user.is_some_and(|user| user.is_endpoint) {
             return;
         }
@@ -527,6 +606,18 @@ impl Rig {
         self.seen.ways_back += 1;
         if self.dice.below(4) == 0 {
             self.issue(slot, from);
+        }
+        if answer == 0 && owner.announced && self.dice.below(2) == 0 {
+            let width = header.shift();
+            let back = back & ((1 << width) - 1) | 1 << width;
+            self.seen.answers += 1;
+            let id = self.seen.answers;
+            if self.send_along(seat, Label::new(back), [meant, from, u64::from(slot), id]) {
+                let by = Issued { slot: named as u32, user: meant };
+                let to = Issued { slot, user: from };
+                self.replies.push_back(Reply { id, sent: self.now, by, to });
+                self.seen.answered_by_alias += u64::from(by_alias);
+            }
         }
     }
 
@@ -587,14 +678,21 @@ fn r1_no_packet_leaves_by_a_slot_its_label_did_not_name() {
         all.reused += seen.reused;
         all.alias_notes += seen.alias_notes;
         all.panics += seen.panics;
+        all.answers += seen.answers;
+        all.answered += seen.answered;
+        all.answered_by_alias += seen.answered_by_alias;
+        all.crowded_out += seen.crowded_out;
     }
     let done = events.div_ceil(EVENTS_PER_SWITCH) * EVENTS_PER_SWITCH;
     let rate = done as f64 / began.elapsed().as_secs_f64();
     println!("{done} events from seed {first}, {rate:.0} a second: {all:?}");
     let Seen { delivered, by_alias, ways_back, reused, moved, refused, panics, .. } = all;
+    let Seen { answered, answered_by_alias, .. } = all;
     if events > EVENTS_PER_SWITCH {
-        let least =
-            [delivered, by_alias, ways_back, reused, moved, refused, panics].into_iter().min();
+        let least = [delivered, by_alias, ways_back, reused, moved, refused, panics]
+            .into_iter()
+            .chain([answered, answered_by_alias])
+            .min();
         assert!(least > Some(20), "the schedule tests something: {all:?}");
     }
 }

@@ -12,9 +12,9 @@
 //! | `{"show":"links"}` | `{"links":[{"slot":..,"name":..,"seal":..,"up":..,...},...]}` |
 //! | `{"show":"events"}` | `{"events":[{"number":..,"event":..,"slot":..,...},...],"missed":n}` |
 //! | `{"show":"status"}` | `{"version":..,"uptime_s":..,"workers":..,"sealed":..,...}` |
-//! | `{"attach":{"name":..,"address":..,"listener":..,"slot":..}}` | `{"attached":slot}` |
+//! | `{"attach":{"name":..,"address":..,"listener":..,"slot":..}}` | `{"attached":slot,"opens_s":..}` |
 //! | `{"detach":slot}` | `{"detached":slot}` |
-//! | `{"renumber":{"slot":..,"to":..}}` | `{"renumbered":{"slot":..,"to":..,"alias_s":..}}` |
+//! | `{"renumber":{"slot":..,"to":..}}` | `{"renumbered":{"slot":..,"to":..,"alias_s":..,"narrow_bits":[..]}}` |
 //! | `{"drain":{"slot":..,"for_s":..}}` | `{"draining":{"slot":..,"for_s":..}}` |
 //! | `{"grow":{"scheme":..,"slot_max":..}}` | `{"grown":{"scheme":..,"slot_max":..}}` |
 //! | `{"watch":"events"}` | a line `{"watching":"events"}`, then one for each event: those kept, and those to come |
@@ -23,8 +23,9 @@
 //! | `{"watch":"balance"}` | a line with the balance at once and every second, until the client goes |
 //!
 //! `attach` needs `name` and, behind a `[[udp]]` or `[[ethernet]]`, `address`; `listener` (the name of
-//! one, or of a `[[unix]]`, which takes no address) where there are several, and `slot` to pin one. Both
-//! are answered once every worker knows. With `key` (a static key in
+//! one, or of a `[[unix]]`, which takes no address) where there are several, and `slot` to pin one. It is
+//! answered once every worker knows; or, where the number is not free yet, at once with the seconds after
+//! which it leads there. With `key` (a static key in
 //! hex) or `peer_id` (who it must prove to be), or both, a peer is attached by a sealed link, for which
 //! `psk` (a file, as the relay sees it) and `rights` (a list) can be given. A client that watches events
 //! and falls behind misses the oldest: `{"missed":n}` says how many. A request that cannot be done is answered
@@ -158,12 +159,15 @@ pub(crate) enum Answer {
     Peers(Vec<PeerView>, Now, Option<PeerId>, Vec<(u16, String)>),
     Links(Vec<SlotView>, Vec<PeerView>, Now, Vec<(u16, String)>),
     Status(Box<Status>),
-    Attached(u32),
+    /// Attached to this slot, which leads there after so many seconds.
+    Attached(u32, Option<u64>),
     Detached(u32),
     Renumbered {
         from: u32,
         to: u32,
         alias_s: u64,
+        /// Widths in bits in which the former number can be written and the new one cannot.
+        narrow_bits: Vec<u8>,
     },
     Draining {
         slot: u32,

@@ -29,7 +29,7 @@ use strowger_frame::{Address, port::Arm};
 use strowger_io::{Doorbell, Ringer, Waiter};
 
 use self::{
-    changes::{Change, Changes},
+    changes::{Change, Changes, narrow_bits},
     health::Health,
     host::{Host, Seen},
     logged::{logged, subject},
@@ -400,7 +400,11 @@ impl Relay {
                 Answer::Links(switch.slots(), switch.peers(), clock.now(), self.names())
             }
             Question::Attach(wish) => match self.attach(*wish) {
-                Ok(slot) => return self.changes.expect(Change::Attach(slot), client),
+                Ok(slot) => match self.topology.switch.opens_in(slot) {
+                    // It comes true by itself, later than any client waits.
+                    Some(ns) => Answer::Attached(slot, Some(ns.div_ceil(1_000_000_000))),
+                    None => return self.changes.expect(Change::Attach(slot), client),
+                },
                 Err(why) => Answer::Declined(why),
             },
             Question::Ask(label, question) => match switch.ask(label, question, clock.now()) {
@@ -421,7 +425,8 @@ impl Relay {
             Question::Renumber { from, to } => match switch.renumber(from, to) {
                 Ok(to) => {
                     let alias_s = switch.config().alias_ns / 1_000_000_000;
-                    let change = Change::Renumber { from, to, alias_s };
+                    let narrow_bits = narrow_bits(&switch.config().scheme, from, to);
+                    let change = Change::Renumber { from, to, alias_s, narrow_bits };
                     return self.changes.expect(change, client);
                 }
                 Err(why) => Answer::Declined(why.to_string()),
@@ -565,7 +570,14 @@ impl Relay {
                 Some(at @ (Address::Udp(_) | Address::Ether(_))) => format!(" at {at}"),
                 _ => String::new(),
             };
-            let _ = writeln!(said, "slot {}: {}{at} behind {behind}", view.slot, view.name);
+            let opens = match (view.state, view.left_ns) {
+                (SlotState::Coming, Some(ns)) => format!(
+                    ", in {} s, when no label of its former user is on its way",
+                    ns.div_ceil(1_000_000_000)
+                ),
+                _ => String::new(),
+            };
+            let _ = writeln!(said, "slot {}: {}{at} behind {behind}{opens}", view.slot, view.name);
         }
     }
 

@@ -120,9 +120,11 @@ pub(crate) fn change(
 /// What has come true, in a line.
 fn change_shown(answer: &Value) -> String {
     match answer.as_object().and_then(|object| object.iter().next()) {
-        Some((what, of)) if what == "renumbered" => format!(
-            "slot {} is slot {} now; its former number leads to it for {} s",
-            of["slot"], of["to"], of["alias_s"]
+        Some((what, of)) if what == "renumbered" => renumbered_shown(of),
+        // Of two fields the first in alphabetical order.
+        Some((what, slot)) if what == "attached" && answer["opens_s"].is_u64() => format!(
+            "slot {slot} attached: it leads there in {} s, when no label of its former user is on its way",
+            answer["opens_s"]
         ),
         Some((what, of)) if what == "draining" => {
             format!("slot {} draining: it is detached in {} s", of["slot"], of["for_s"])
@@ -136,6 +138,24 @@ fn change_shown(answer: &Value) -> String {
         Some((what, slot)) => format!("slot {slot} {what}"),
         None => answer.to_string(),
     }
+}
+
+fn renumbered_shown(of: &Value) -> String {
+    let (slot, to, alias_s) = (&of["slot"], &of["to"], &of["alias_s"]);
+    let mut shown =
+        format!("slot {slot} is slot {to} now; its former number leads to it for {alias_s} s");
+    let bits: Vec<String> = rows(of, "narrow_bits").map(text).collect();
+    if !bits.is_empty() {
+        let bits = bits.join(" or ");
+        let _ = write!(
+            shown,
+            "\nwarning: {to} cannot be written in {bits} bits: packets from there whose label names a \
+             slot of this relay in {bits} bits bear the former number in their return path for {alias_s} \
+             s, and are discarded as return_path after that; widen such labels (`strowger show slots \
+             --json` counts them as by_former_number)"
+        );
+    }
+    shown
 }
 
 fn print(output: &mut dyn Write, text: &str) -> Result<(), Failure> {
@@ -360,9 +380,10 @@ fn slots_shown(answer: &Value) -> String {
     let headings = ["<slot", "<state", "<name", "<behind", "<address"];
     let mut table = Table::new(headings.into_iter().chain(PASSED));
     for row in rows(answer, "slots") {
+        let left = row["left_s"].as_u64().map(|left| format!(", {left} s"));
         let cells = [
             text(&row["slot"]),
-            text(&row["state"]),
+            text(&row["state"]) + &left.unwrap_or_default(),
             text(&row["name"]),
             text(&row["behind"]),
             text(&row["address"]),

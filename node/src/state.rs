@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::{Value, json};
 use strowger_engine::{
-    control::{Kept, RestoreError, Snapshot, Switch, numbers::Who},
+    control::{Former, Kept, RestoreError, Snapshot, Switch, numbers::Who},
     scheme::Scheme,
 };
 
@@ -29,8 +29,7 @@ const WORD: &str = "strowger-state";
 /// A state file, and what was last written there.
 pub(crate) struct StateFile {
     path: PathBuf,
-    /// Without durations: those alone are no reason to write.
-    written: Vec<(u32, Option<Who>)>,
+    written: Written,
     generation: u64,
     stamps_until: u64,
     /// When it could not be written last, if it cannot: people were told then.
@@ -38,6 +37,21 @@ pub(crate) struct StateFile {
     /// Held, so that no other relay writes it; the kernel lets go of it with the process. There is none
     /// where nothing can be written at all.
     _lock: Option<File>,
+}
+
+/// What was written of numbers, without durations: those alone are no reason to write.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Written {
+    numbers: Vec<(u32, Option<Who>)>,
+    former: Vec<(u32, Who)>,
+}
+
+impl Written {
+    fn of(snapshot: &Snapshot) -> Self {
+        let numbers = snapshot.numbers.iter().map(|kept| (kept.slot, kept.who.clone())).collect();
+        let former = snapshot.former.iter().map(|it| (it.slot, it.who.clone())).collect();
+        Self { numbers, former }
+    }
 }
 
 /// A file that could not be written is tried again this often.
@@ -82,7 +96,7 @@ impl StateFile {
         }
         switch.wait_for_writing();
         let path = path.to_owned();
-        let (written, generation, stamps_until) = (Vec::new(), 0, 0);
+        let (written, generation, stamps_until) = (Written::default(), 0, 0);
         let kept = Self { path, written, generation, stamps_until, failed: None, _lock: lock };
         Ok((kept, snapshot))
     }
@@ -131,9 +145,8 @@ impl StateFile {
     /// goes on; people are told once, and once when it is written again.
     pub(crate) fn keep(&mut self, switch: &mut Switch, clock: Clock) -> Option<String> {
         let snapshot = switch.snapshot(clock.now());
-        let numbers: Vec<_> =
-            snapshot.numbers.iter().map(|kept| (kept.slot, kept.who.clone())).collect();
-        if numbers == self.written
+        let news = Written::of(&snapshot);
+        if news == self.written
             && snapshot.generation == self.generation
             && snapshot.stamps_until == self.stamps_until
         {
@@ -144,7 +157,7 @@ impl StateFile {
         switch.set_written(snapshot.generation);
         match done {
             Ok(()) => {
-                (self.written, self.generation) = (numbers, snapshot.generation);
+                (self.written, self.generation) = (news, snapshot.generation);
                 self.stamps_until = snapshot.stamps_until;
                 let shown = self.path.display();
                 self.failed.take().map(|_| format!("state file {shown}: is written again"))
@@ -166,22 +179,37 @@ fn called(who: &Who) -> String {
     }
 }
 
+/// An object with a slot, whose it is, and a duration.
+fn of_slot(slot: u32, who: Option<&Who>, duration: (&str, u64)) -> Value {
+    let mut object = json!({ "slot": slot, duration.0: duration.1 });
+    match who {
+        Some(Who::Key(key)) => object["key"] = json!(hex(key)),
+        Some(Who::Name(name)) => object["name"] = json!(name),
+        None => (),
+    }
+    object
+}
+
 fn text(snapshot: &Snapshot) -> String {
-    let numbers: Vec<Value> = snapshot
-        .numbers
-        .iter()
-        .map(|Kept { slot, who, rests_ns }| match who {
-            Some(Who::Key(key)) => json!({ "slot": slot, "rests_ns": rests_ns, "key": hex(key) }),
-            Some(Who::Name(name)) => json!({ "slot": slot, "rests_ns": rests_ns, "name": name }),
-            None => json!({ "slot": slot, "rests_ns": rests_ns }),
-        })
-        .collect();
+    let numbers = snapshot.numbers.iter().map(|Kept { slot, who, rests_ns, unknown }| {
+        let mut object = of_slot(*slot, who.as_ref(), ("rests_ns", *rests_ns));
+        if *unknown {
+            object["unknown"] = json!(true);
+        }
+        object
+    });
+    let numbers: Vec<Value> = numbers.collect();
+    // Apart, so that a program of before reads the rest as it always did.
+    let former = snapshot.former.iter();
+    let former = former.map(|it| of_slot(it.slot, Some(&it.who), ("left_ns", it.left_ns)));
+    let former: Vec<Value> = former.collect();
     let scheme = hex(snapshot.scheme.serialize().as_bytes());
     let object = json!({
         "scheme": scheme,
         "generation": snapshot.generation,
         "stamps_until": snapshot.stamps_until,
         "numbers": numbers,
+        "former": former,
     });
     let body = format!("{object:#}\n");
     format!("{WORD} {VERSION} {:08x} {}\n{body}", crc32(body.as_bytes()), body.len())
@@ -211,24 +239,35 @@ fn parse(bytes: &[u8]) -> Result<Snapshot, String> {
 
 fn read(object: &Value) -> Option<Snapshot> {
     let scheme = Scheme::parse(&unhex(object["scheme"].as_str()?)?).ok()?;
+    let who = |value: &Value| match (&value["key"], &value["name"]) {
+        (Value::String(key), Value::Null) => Some(Some(Who::Key(unhex(key)?.try_into().ok()?))),
+        (Value::Null, Value::String(name)) => Some(Some(Who::Name(name.clone()))),
+        (Value::Null, Value::Null) => Some(None),
+        _ => None,
+    };
+    let slot = |value: &Value| u32::try_from(value["slot"].as_u64()?).ok();
     let number = |value: &Value| {
-        let who = match (&value["key"], &value["name"]) {
-            (Value::String(key), Value::Null) => Some(Who::Key(unhex(key)?.try_into().ok()?)),
-            (Value::Null, Value::String(name)) => Some(Who::Name(name.clone())),
-            (Value::Null, Value::Null) => None,
-            _ => return None,
-        };
-        let slot = u32::try_from(value["slot"].as_u64()?).ok()?;
-        Some(Kept { slot, who, rests_ns: value["rests_ns"].as_u64()? })
+        let unknown = value["unknown"] == true;
+        let (slot, rests_ns) = (slot(value)?, value["rests_ns"].as_u64()?);
+        Some(Kept { slot, who: who(value)?, rests_ns, unknown })
+    };
+    let former = |value: &Value| {
+        let (slot, left_ns) = (slot(value)?, value["left_ns"].as_u64()?);
+        Some(Former { slot, who: who(value)??, left_ns })
     };
     let numbers = object["numbers"].as_array()?.iter().map(number).collect::<Option<_>>()?;
+    // Files of before have none.
+    let former = match &object["former"] {
+        Value::Null => Vec::new(),
+        all => all.as_array()?.iter().map(former).collect::<Option<_>>()?,
+    };
     // Files of before do not say it: then the wall clock alone does.
     let stamps_until = match &object["stamps_until"] {
         Value::Null => 0,
         until => until.as_u64()?,
     };
     let generation = object["generation"].as_u64()?;
-    Some(Snapshot { scheme, generation, numbers, stamps_until })
+    Some(Snapshot { scheme, generation, numbers, former, stamps_until })
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -262,7 +301,8 @@ mod tests {
     use super::*;
 
     fn some() -> Snapshot {
-        let kept = |slot, who| Kept { slot, who, rests_ns: 7 };
+        let kept = |slot, who| Kept { slot, who, rests_ns: 7, unknown: slot == 0 };
+        let former = |slot, who| Former { slot, who, left_ns: 5 };
         Snapshot {
             scheme: Scheme::default(),
             generation: 9,
@@ -271,6 +311,11 @@ mod tests {
                 kept(0, Some(Who::Key([0xab; 32]))),
                 kept(2, Some(Who::Name("a \"name\"\n".to_owned()))),
                 kept(3, None),
+                kept(4, None),
+            ],
+            former: vec![
+                former(3, Who::Key([0xab; 32])),
+                former(4, Who::Name("a \"name\"\n".to_owned())),
             ],
         }
     }
@@ -282,12 +327,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_before_stamps_were_kept_is_read() {
+    fn a_file_of_before_stamps_and_former_numbers_were_kept_is_read() {
         let whole = text(&some());
         let (_, body) = whole.split_once('\n').expect("a first line");
         let mut object: Value = serde_json::from_str(body).expect("its own");
         object.as_object_mut().expect("an object").remove("stamps_until").expect("said");
         assert_eq!(read(&object), Some(Snapshot { stamps_until: 0, ..some() }));
+        object.as_object_mut().expect("an object").remove("former").expect("said");
+        let (stamps_until, former) = (0, Vec::new());
+        assert_eq!(read(&object), Some(Snapshot { stamps_until, former, ..some() }));
         object["stamps_until"] = json!(-1);
         assert_eq!(read(&object), None);
     }

@@ -483,9 +483,18 @@ impl Wish {
             Self::Sealed(spec) => spec.name.clone(),
         }
     }
+
+    /// Whether a slot is kept for it over the restart.
+    fn is_expected(&self, switch: &Switch) -> bool {
+        match self {
+            Self::Plain(attach) => switch.is_kept_for(None, &attach.name),
+            Self::Sealed(spec) => switch.is_kept_for(spec.key.map(|key| key.0), &spec.name),
+        }
+    }
 }
 
-/// Pinned slots first, so that no other neighbour is given one of them.
+/// Pinned slots first, so that no other neighbour is given one of them; then those who had one before, so
+/// that whoever is new gets none of theirs.
 fn attach(
     config: &Config,
     opener: &Opener,
@@ -519,7 +528,9 @@ fn attach(
     }
     let (pinned, free): (Vec<Wish>, Vec<Wish>) =
         wishes.into_iter().partition(|wish| wish.slot().is_some());
-    for wish in pinned.into_iter().chain(free) {
+    let (expected, new): (Vec<Wish>, Vec<Wish>) =
+        free.into_iter().partition(|wish| wish.is_expected(switch));
+    for wish in pinned.into_iter().chain(expected).chain(new) {
         let name = wish.name();
         let refused = |why: &dyn fmt::Display| {
             Failure::new(Exit::Usage, format!("{name} cannot be attached: {why}"))

@@ -46,7 +46,9 @@ fn state_of(relay: &Relay<'_>, slot: u32) -> Value {
 fn slot_of(relay: &Relay<'_>, name: &str) -> u64 {
     let slots = relay.ask(r#"{"show":"slots"}"#);
     let mut rows = slots["slots"].as_array().unwrap().iter();
-    rows.find(|row| row["name"] == name).unwrap()["slot"].as_u64().unwrap()
+    // Its former numbers bear its name, too.
+    let is_its = |row: &&Value| row["name"] == name && row["state"] != "retiring";
+    rows.find(is_its).unwrap()["slot"].as_u64().unwrap()
 }
 
 fn second_endpoint(home: &Home, more: &str) -> String {
@@ -62,7 +64,10 @@ fn a_slot_gets_another_number_and_is_found_by_its_former_one_for_a_while() {
     assert_goes(&V3X5X8, (4, 5), &mut local, &mut other);
 
     let done = relay.command_json(&["slot", "renumber", "5", "9"]);
-    assert_eq!(done, json!({ "renumbered": { "slot": 5, "to": 9, "alias_s": 1 } }));
+    assert_eq!(
+        done,
+        json!({ "renumbered": { "slot": 5, "to": 9, "alias_s": 1, "narrow_bits": [4] } })
+    );
     assert_goes(&V3X5X8, (4, 9), &mut local, &mut other);
     assert_goes(&V3X5X8, (9, 4), &mut other, &mut local);
     let moved = relay.events("slot_moved");
@@ -90,11 +95,51 @@ fn a_slot_gets_another_number_and_is_found_by_its_former_one_for_a_while() {
         (["slot", "renumber", "4", "4"], "slot 4 is taken"),
         (["slot", "renumber", "4", "257"], "above the highest"),
         (["slot", "renumber", "4", "5"], "short while ago"),
+        (["slot", "renumber", "4", "5"], "it is free in "),
+        (["slot", "renumber", "4", "9"], "is the former number"),
         (["slot", "drain", "77", "--for=1"], "nothing is attached to slot 77"),
         (["slot", "drain", "1", "--for=1"], "slot 1 is the switch itself"),
         (["slot", "drain", "4", "--for=86401"], "0 to 86400"),
     ] {
         assert_refused(&relay, &arguments, word);
+    }
+    relay.stop();
+}
+
+/// What answers along a label of four bits may be cut once the former number leads nowhere: the command says
+/// so. And a number that is not free yet is refused with the time, at once.
+#[test]
+fn a_number_that_needs_more_bits_is_told_of_and_one_that_is_kept_is_refused_with_the_time() {
+    let home = Home::new();
+    let state = format!("[switch]\nstate = \"{}\"\n", home.path("state").to_str().unwrap());
+    let sections = second_endpoint(&home, &state);
+    let relay = home.start_with(&sections);
+    let from = slot_of(&relay, "other").to_string();
+    let output = relay.command(&["slot", "renumber", &from, "7"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(!said.contains("warning"), "{said}");
+    let output = relay.command(&["slot", "renumber", "7", "9"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("\nwarning: 9 cannot be written in 4 bits"), "{said}");
+    drop(relay); // killed
+
+    fs::remove_file(home.path("local")).unwrap();
+    fs::remove_file(home.path("other")).unwrap();
+    let relay = home.start_with(&sections);
+    assert_eq!(slot_of(&relay, "other"), 9);
+    assert_eq!((state_of(&relay, 7), state_of(&relay, 9)), (json!("retiring"), json!("attached")));
+    let (mut local, mut other) = (relay.client(), relay.client_of("other", 9));
+    assert_goes(&V3X5X8, (4, 7), &mut local, &mut other); // as before the restart
+    relay.command_json(&["slot", "renumber", "9", "10"]);
+    relay.command_json(&["slot", "detach", "10"]);
+    drop((local, other, relay));
+
+    // All three are kept for nobody: each says when it will be free.
+    fs::remove_file(home.path("local")).unwrap();
+    fs::remove_file(home.path("other")).unwrap();
+    let relay = home.start_with(&state);
+    for kept in ["7", "9", "10"] {
+        assert_refused(&relay, &["slot", "renumber", "4", kept], "it is free in ");
     }
     relay.stop();
 }

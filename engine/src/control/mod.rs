@@ -40,10 +40,10 @@ use strowger_frame::{
 
 pub use self::door::Door;
 pub use self::request::{
-    Attach, AttachError, ConfigError, DetachError, Event, GrowError, PlugError, PortId,
+    Attach, AttachError, ConfigError, DetachError, Event, GrowError, NotFree, PlugError, PortId,
     RenumberError, SwitchConfig,
 };
-pub use self::snapshot::{Kept, RestoreError, Snapshot};
+pub use self::snapshot::{Former, Kept, RestoreError, Snapshot};
 pub use self::view::{Balance, PortView, QueueView, SlotState, SlotView};
 use self::{
     clock::Clock,
@@ -71,6 +71,8 @@ use crate::{
 /// One thing attached, as the slow path knows it.
 struct Attachment {
     slot: u32,
+    /// The number that workers write into return paths: every table leads by it.
+    written: u32,
     port: PortId,
     at: Option<Address>,
     behind: Behind,

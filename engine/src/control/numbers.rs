@@ -8,7 +8,9 @@
 //! | an alias | to its user, who has another number now | withdrawn |
 //! | withdrawn | nowhere, or by a table of before still to the user | resting |
 //! | resting | nowhere: "gone" | free |
-//! | kept for somebody, over a restart | nowhere: "gone" | coming |
+//! | kept for somebody, over a restart | nowhere: "gone" | coming, or returning |
+//! | former, kept over a restart | nowhere: "gone" | returning |
+//! | returning | nowhere: "gone" | an alias, once its user's number is published |
 //!
 //! R1 hangs on the order of the last steps, so each is allowed by a token that only the step before
 //! it makes, and that is used up:
@@ -70,14 +72,20 @@
 //! }
 //! ```
 
+mod choice;
+mod kept;
 pub(super) mod salvage;
+mod tokens;
 
 use std::collections::BTreeMap;
 
 use strowger_frame::Mark;
 
-use super::{AttachError, ledger::Passed};
-use crate::{Now, director::Slot};
+pub use self::tokens::{
+    Detached, Given, Informed, Published, Rested, Retiring, Unnamed, Withdrawn,
+};
+use super::ledger::Passed;
+use crate::Now;
 
 /// Who has a number, as it is known again after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,6 +96,13 @@ pub enum Who {
     Name(String),
 }
 
+impl Who {
+    /// By its key if it has one, else by its name.
+    pub fn new(key: Option<[u8; 32]>, name: &str) -> Self {
+        key.map_or_else(|| Self::Name(name.to_owned()), Self::Key)
+    }
+}
+
 /// Which number is wanted, and by whom.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wish<'a> {
@@ -95,6 +110,11 @@ pub struct Wish<'a> {
     pub slot: Option<u32>,
     /// By whom.
     pub who: Option<&'a Who>,
+    /// For an unknown peer: how many numbers such peers may have together, those in quarantine and
+    /// those kept over a restart included.
+    pub unknown_max: Option<usize>,
+    /// Whether a number that is not free yet will do: it leads to its user as soon as it is.
+    pub may_wait: bool,
 }
 
 /// Where labels that name a number lead.
@@ -113,20 +133,20 @@ pub enum Lead {
 /// How far along a number is, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Given, not published.
-    Coming(Mark),
+    /// Given, not published, and not before this time.
+    Coming(Mark, Now),
     /// In use.
     Live(Mark),
     /// In use, and given up at this time.
     Draining(Mark, Now),
-    /// The former number of a user.
-    Alias(Mark),
+    /// The former number of a user, until this time if that is known already.
+    Alias(Mark, Option<Now>),
     /// On its way out.
     Withdrawn,
     /// In quarantine until then.
     Resting(Now),
-    /// Kept over a restart.
-    Kept,
+    /// Kept over a restart; until then nobody else may have it.
+    Kept(Now),
 }
 
 #[derive(Debug)]
@@ -155,6 +175,18 @@ enum Usage {
         who: Option<Who>,
         until: Now,
     },
+    /// An alias over a restart, whose user is not there yet.
+    Former {
+        who: Who,
+        alias_until: Now,
+        until: Now,
+    },
+    /// The same, whose user has a number that is coming.
+    Returning {
+        user: Mark,
+        alias_until: Now,
+        until: Now,
+    },
 }
 
 #[derive(Debug)]
@@ -162,159 +194,8 @@ struct Entry {
     /// How many numbers had been given when this one was.
     generation: u64,
     usage: Usage,
-}
-
-/// A number that was given and is not published yet.
-#[derive(Debug)]
-#[must_use = "a number that is not published leads nowhere"]
-pub struct Given {
-    slot: u32,
-    generation: u64,
-    user: Mark,
-}
-
-impl Given {
-    /// The number.
-    pub fn slot(&self) -> u32 {
-        self.slot
-    }
-
-    /// Who it was given to.
-    pub fn user(&self) -> Mark {
-        self.user
-    }
-
-    /// The state of [`Numbers::generation`] that includes it.
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
-}
-
-/// What became of a number that was to be published.
-#[derive(Debug)]
-#[must_use = "a number that must wait is to be published later"]
-pub enum Published {
-    /// Tables made from now on lead to its user.
-    Now,
-    /// Its last user's labels may still be on their way: to be tried again.
-    Later(Given),
-    /// It was withdrawn meanwhile.
-    Never,
-}
-
-/// A former number whose user's new one is being written by the workers.
-#[derive(Debug)]
-#[must_use = "an alias that is not retired stays for ever"]
-pub struct Retiring {
-    slot: u32,
-    generation: u64,
-    to: u32,
-    user: Mark,
-}
-
-impl Retiring {
-    /// The former number.
-    pub fn slot(&self) -> u32 {
-        self.slot
-    }
-
-    /// The new one.
-    pub fn to(&self) -> u32 {
-        self.to
-    }
-
-    /// Whose they are.
-    pub fn user(&self) -> Mark {
-        self.user
-    }
-}
-
-/// Numbers that tables made from now on do not lead by.
-#[derive(Debug)]
-#[must_use = "a withdrawn number that does not come to rest is lost"]
-pub struct Withdrawn {
-    numbers: Vec<(u32, u64)>,
-    leaving: Vec<Mark>,
-    version: u64,
-}
-
-impl Withdrawn {
-    /// The numbers.
-    pub fn slots(&self) -> impl Iterator<Item = u32> {
-        self.numbers.iter().map(|&(slot, _)| slot)
-    }
-}
-
-/// The same, when every worker has been given such a table.
-#[derive(Debug)]
-#[must_use = "a withdrawn number that does not come to rest is lost"]
-pub struct Informed {
-    numbers: Vec<(u32, u64)>,
-    leaving: Vec<Mark>,
-}
-
-/// Numbers that no worker's table leads by any more.
-#[derive(Debug)]
-#[must_use = "a withdrawn number that does not come to rest is lost"]
-pub struct Unnamed {
-    numbers: Vec<(u32, u64)>,
-    leaving: Vec<Mark>,
-}
-
-/// Numbers whose former user no worker knows under them any more: they may come to rest.
-#[derive(Debug)]
-#[must_use = "a withdrawn number that does not come to rest is lost"]
-pub struct Detached {
-    numbers: Vec<(u32, u64)>,
-}
-
-/// A number whose quarantine has ended: it may be given again.
-#[derive(Debug)]
-#[must_use = "a number that has rested is free only when it is freed"]
-pub struct Rested {
-    slot: u32,
-    generation: u64,
-}
-
-impl Rested {
-    /// The number.
-    pub fn slot(&self) -> u32 {
-        self.slot
-    }
-}
-
-impl Unnamed {
-    /// Once every worker has reported the table that it was given.
-    pub fn after(passed: Passed<Informed>) -> Self {
-        let Informed { numbers, leaving } = passed.into_inner();
-        Self { numbers, leaving }
-    }
-
-    /// The users who are to be dropped by every worker now. None if only aliases go.
-    pub fn leaving(&self) -> &[Mark] {
-        &self.leaving
-    }
-
-    /// These users are to be dropped as well: no table leads to them either.
-    pub fn and_leaving(mut self, more: impl IntoIterator<Item = Mark>) -> Self {
-        self.leaving.extend(more);
-        self
-    }
-
-    /// Only aliases go, and their user stays: there is no link to drop.
-    ///
-    /// # Errors
-    /// Gives it back if a user leaves.
-    pub fn without_user(self) -> Result<Detached, Self> {
-        if self.leaving.is_empty() { Ok(Detached { numbers: self.numbers }) } else { Err(self) }
-    }
-}
-
-impl Detached {
-    /// Once every worker has reported that it dropped the link.
-    pub fn after(passed: Passed<Unnamed>) -> Self {
-        Self { numbers: passed.into_inner().numbers }
-    }
+    /// Whether an unknown peer had it last.
+    unknown: bool,
 }
 
 /// All slot numbers of one switch.
@@ -344,62 +225,14 @@ impl Numbers {
         self.slot_max = self.slot_max.max(slot_max);
     }
 
-    /// Gives a number to a user.
-    ///
-    /// # Errors
-    /// [`AttachError`]; nothing has changed then.
-    pub fn give(&mut self, wish: Wish<'_>, user: Mark, now: Now) -> Result<Given, AttachError> {
-        let slot = match wish.slot {
-            Some(slot) => slot,
-            None => self.unpinned(wish.who, now)?,
-        };
-        let not_before = self.openable(slot, wish.who)?;
-        self.generation += 1;
-        let generation = self.generation;
-        let usage = Usage::Coming { user, not_before };
-        self.entries.insert(slot, Entry { generation, usage });
-        Ok(Given { slot, generation, user })
-    }
-
-    /// When a number may be published, if it may be given to `who` at all.
-    fn openable(&self, slot: u32, who: Option<&Who>) -> Result<Now, AttachError> {
-        if slot == Slot::SWITCH.number() || slot > self.slot_max {
-            return Err(AttachError::NoSuchSlot(slot));
-        }
-        match self.entries.get(&slot).map(|entry| &entry.usage) {
-            None => Ok(Now(0)),
-            Some(Usage::Kept { who: Some(kept), .. }) if Some(kept) == who => Ok(Now(0)),
-            // Whoever had it before the restart does not get it: its labels must be gone first.
-            Some(Usage::Kept { until, .. }) => Ok(*until),
-            Some(Usage::Coming { .. } | Usage::Live { .. } | Usage::Alias { .. }) => {
-                Err(AttachError::SlotTaken(slot))
-            }
-            Some(Usage::Withdrawn { .. } | Usage::Resting { .. }) => {
-                Err(AttachError::SlotQuarantined(slot))
-            }
-        }
-    }
-
-    /// The number kept for `who`, the lowest that nobody has, or the lowest kept in vain.
-    fn unpinned(&self, who: Option<&Who>, now: Now) -> Result<u32, AttachError> {
-        let kept = |wanted: &dyn Fn(&Option<Who>, Now) -> bool| {
-            let mut all = self.entries.iter();
-            all.find(|(_, entry)| {
-                matches!(&entry.usage, Usage::Kept { who, until } if wanted(who, *until))
-            })
-            .map(|(&slot, _)| slot)
-            .filter(|&slot| slot <= self.slot_max)
-        };
-        if let Some(slot) = kept(&|kept, _| kept.is_some() && kept.as_ref() == who) {
-            return Ok(slot);
-        }
-        // Both are ascending, so the first number that the map skips is free.
-        let mut taken = self.entries.keys().copied().peekable();
-        (0..=self.slot_max)
-            .filter(|&slot| slot != Slot::SWITCH.number())
-            .find(|slot| taken.next_if_eq(slot).is_none())
-            .or_else(|| kept(&|_, until| until <= now))
-            .ok_or(AttachError::SlotsFull)
+    /// The former numbers of a user that lead to it, the latest first.
+    pub fn former(&self, user: Mark) -> Vec<u32> {
+        let is_its =
+            |entry: &Entry| matches!(entry.usage, Usage::Alias { user: of, .. } if of == user);
+        let aliases = self.entries.iter().filter(|(_, entry)| is_its(entry));
+        let mut aliases: Vec<_> = aliases.map(|(&slot, entry)| (entry.generation, slot)).collect();
+        aliases.sort_unstable();
+        aliases.into_iter().rev().map(|(_, slot)| slot).collect()
     }
 
     fn entry(&mut self, slot: u32, generation: u64) -> &mut Entry {
@@ -416,10 +249,22 @@ impl Numbers {
                 if entry.generation == given.generation && not_before <= now =>
             {
                 entry.usage = Usage::Live { user, drained: None };
+                self.take_up_former(user);
                 Published::Now
             }
             Usage::Coming { .. } if entry.generation == given.generation => Published::Later(given),
             _ => Published::Never,
+        }
+    }
+
+    /// A user's number leads to it: those that it had before the restart do so, too.
+    fn take_up_former(&mut self, user: Mark) {
+        for entry in self.entries.values_mut() {
+            if let Usage::Returning { user: of, alias_until, .. } = entry.usage
+                && of == user
+            {
+                entry.usage = Usage::Alias { user, until: Some(alias_until) };
+            }
         }
     }
 
@@ -464,9 +309,9 @@ impl Numbers {
                 live += usize::from(other == user);
                 true
             }
-            Usage::Coming { user: other, .. } | Usage::Alias { user: other, until: None } => {
-                other != user
-            }
+            Usage::Coming { user: other, .. }
+            | Usage::Returning { user: other, .. }
+            | Usage::Alias { user: other, until: None } => other != user,
             _ => true,
         });
         at_rest && live == 1
@@ -499,7 +344,7 @@ impl Numbers {
     pub fn retired(&mut self, passed: Passed<Retiring>, until: Now) -> bool {
         let Retiring { slot, generation, .. } = passed.into_inner();
         match self.entries.get_mut(&slot) {
-            Some(Entry { generation: same, usage: Usage::Alias { until: end, .. } })
+            Some(Entry { generation: same, usage: Usage::Alias { until: end, .. }, .. })
                 if *same == generation =>
             {
                 *end = Some(until);
@@ -532,7 +377,10 @@ impl Numbers {
             Usage::Live { user: other, .. } | Usage::Alias { user: other, .. } => {
                 (other == user).then_some(Now(0))
             }
-            Usage::Coming { user: other, not_before } => (other == user).then_some(not_before),
+            Usage::Coming { user: other, not_before }
+            | Usage::Returning { user: other, until: not_before, .. } => {
+                (other == user).then_some(not_before)
+            }
             _ => None,
         })
     }
@@ -550,9 +398,13 @@ impl Numbers {
         leaving: Vec<Mark>,
         which: impl Fn(&Usage) -> Option<Now>,
     ) -> Option<Withdrawn> {
-        let mut numbers = Vec::new();
+        let (mut numbers, mut staying) = (Vec::new(), Vec::new());
         for (&slot, entry) in &mut self.entries {
             if let Some(not_before) = which(&entry.usage) {
+                match entry.usage {
+                    Usage::Alias { user, .. } if !leaving.contains(&user) => staying.push(user),
+                    _ => (),
+                }
                 entry.usage = Usage::Withdrawn { not_before };
                 numbers.push((slot, entry.generation));
             }
@@ -561,7 +413,8 @@ impl Numbers {
             return None;
         }
         self.version += 1;
-        Some(Withdrawn { numbers, leaving, version: self.version })
+        staying.dedup();
+        Some(Withdrawn { numbers, leaving, staying, version: self.version })
     }
 
     /// What the next tables are made of: where each number leads that leads, or led, anywhere.
@@ -574,7 +427,9 @@ impl Numbers {
             Usage::Coming { .. }
             | Usage::Withdrawn { .. }
             | Usage::Resting { .. }
-            | Usage::Kept { .. } => Lead::Gone,
+            | Usage::Kept { .. }
+            | Usage::Former { .. }
+            | Usage::Returning { .. } => Lead::Gone,
         };
         self.entries.iter().map(|(&slot, entry)| (slot, lead(&entry.usage))).collect()
     }
@@ -584,7 +439,7 @@ impl Numbers {
     /// # Panics
     /// If no tables were made since: a bug of the caller's, which would end in misdelivery.
     pub fn told(&self, withdrawn: Withdrawn) -> Informed {
-        let Withdrawn { numbers, leaving, version } = withdrawn;
+        let Withdrawn { numbers, leaving, version, .. } = withdrawn;
         assert!(self.in_tables >= version, "tables are given before they are waited for");
         Informed { numbers, leaving }
     }
@@ -605,7 +460,9 @@ impl Numbers {
     /// Numbers whose quarantine has ended.
     pub fn rested(&self, now: Now) -> Vec<Rested> {
         let is_over = |usage: &Usage| match usage {
-            Usage::Resting { until } | Usage::Kept { who: None, until } => *until <= now,
+            Usage::Resting { until }
+            | Usage::Kept { who: None, until }
+            | Usage::Former { until, .. } => *until <= now,
             _ => false,
         };
         let over = self.entries.iter().filter(|(_, entry)| is_over(&entry.usage));
@@ -615,20 +472,12 @@ impl Numbers {
     /// Lets a number be given again.
     pub fn free(&mut self, rested: Rested) {
         let entry = self.entry(rested.slot, rested.generation);
-        let may_go = matches!(entry.usage, Usage::Resting { .. } | Usage::Kept { .. });
+        let may_go = matches!(
+            entry.usage,
+            Usage::Resting { .. } | Usage::Kept { .. } | Usage::Former { .. }
+        );
         assert!(may_go, "what has rested is not in use");
         self.entries.remove(&rested.slot);
-    }
-
-    /// Keeps a number over a restart: for `who`, if anybody, and from everybody else until then.
-    /// `false` if the number is in use already, or cannot be given.
-    pub fn keep(&mut self, slot: u32, who: Option<Who>, until: Now) -> bool {
-        if slot == Slot::SWITCH.number() || self.entries.contains_key(&slot) {
-            return false;
-        }
-        let generation = self.generation;
-        self.entries.insert(slot, Entry { generation, usage: Usage::Kept { who, until } });
-        true
     }
 
     /// After a restart: goes on counting from here.
@@ -636,47 +485,22 @@ impl Numbers {
         self.generation = self.generation.max(generation);
     }
 
-    /// All numbers that are not free, with their generations and standings.
-    pub fn all(&self) -> impl Iterator<Item = (u32, u64, Standing)> {
+    /// All numbers that are not free, with their generations and standings, and whether an unknown peer
+    /// has or had each.
+    pub fn all(&self) -> impl Iterator<Item = (u32, u64, Standing, bool)> {
         self.entries.iter().map(|(&slot, entry)| {
             let standing = match entry.usage {
-                Usage::Coming { user, .. } => Standing::Coming(user),
+                Usage::Coming { user, not_before } => Standing::Coming(user, not_before),
                 Usage::Live { user, drained: None } => Standing::Live(user),
                 Usage::Live { user, drained: Some(until) } => Standing::Draining(user, until),
-                Usage::Alias { user, .. } => Standing::Alias(user),
+                Usage::Alias { user, until } => Standing::Alias(user, until),
                 Usage::Withdrawn { .. } => Standing::Withdrawn,
                 Usage::Resting { until } => Standing::Resting(until),
-                Usage::Kept { .. } => Standing::Kept,
+                Usage::Kept { until, .. }
+                | Usage::Former { until, .. }
+                | Usage::Returning { until, .. } => Standing::Kept(until),
             };
-            (slot, entry.generation, standing)
+            (slot, entry.generation, standing, entry.unknown)
         })
-    }
-
-    /// What is to be kept over a restart of each number: for whom, and until when not for others.
-    /// `who` names users.
-    pub fn to_keep(
-        &self,
-        who: impl Fn(Mark) -> Option<Who>,
-        now: Now,
-        [alias_ns, quarantine_ns]: [u64; 2],
-    ) -> Vec<(u32, Option<Who>, u64)> {
-        let left = |until: Now| until.0.saturating_sub(now.0);
-        let whole = |usage: &Usage| match usage {
-            // Whose labels are about: what was withdrawn a moment ago is still named by some.
-            Usage::Coming { user, not_before } => {
-                (who(*user), left(*not_before).max(quarantine_ns))
-            }
-            Usage::Live { user, .. } => (who(*user), quarantine_ns),
-            Usage::Alias { until, .. } => {
-                (None, until.map_or(alias_ns, left).saturating_add(quarantine_ns))
-            }
-            Usage::Withdrawn { .. } => (None, quarantine_ns),
-            Usage::Resting { until } => (None, left(*until)),
-            Usage::Kept { who, until } => (who.clone(), left(*until)),
-        };
-        let kept = self.entries.iter();
-        kept.map(|(&slot, entry)| (slot, whole(&entry.usage)))
-            .map(|(slot, (who, ns))| (slot, who, ns))
-            .collect()
     }
 }

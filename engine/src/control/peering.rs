@@ -316,6 +316,7 @@ impl Switch {
             slot: spec.slot,
             name: spec.name.clone(),
             key: spec.key.map(|key| key.0),
+            unknown_max: self.unknown_numbers_max().filter(|_| is_stranger),
         };
         let slot = self.attach(attach).map_err(PeerError::Attach)?;
         let mark = self.mark_of(slot).ok_or(PeerError::Attach(AttachError::NoSuchSlot(slot)))?;

@@ -42,14 +42,14 @@ impl Switch {
         if let Some((_, user)) = self.attachments().find(|(_, user)| same(user)) {
             return Err(AttachError::AddressTaken(user.slot));
         }
-        let who = match attach.key {
-            Some(key) => Who::Key(key),
-            None => Who::Name(attach.name.clone()),
-        };
+        let who = Who::new(attach.key, &attach.name);
         let mark = self.free_mark()?;
-        let wish = Wish { slot: attach.slot, who: Some(&who) };
+        let (unknown_max, may_wait) = (attach.unknown_max, true);
+        let wish = Wish { slot: attach.slot, who: Some(&who), unknown_max, may_wait };
         let given = self.numbers.give(wish, mark, self.now)?;
         let slot = given.slot();
+        let alias_until = Now(self.now.0.saturating_add(self.config.alias_ns));
+        self.numbers.adopt(&who, mark, alias_until, self.now);
 
         let tallies: Vec<_> = self.workers.iter().map(|_| Arc::default()).collect();
         let homes = self.homes(attach.port);
@@ -82,6 +82,7 @@ impl Switch {
         }
         self.attached[mark.index()].1 = Some(Attachment {
             slot,
+            written: slot,
             port: attach.port,
             at: attach.at,
             behind: attach.behind,
@@ -156,7 +157,8 @@ impl Switch {
         if !self.numbers.may_move(mark) {
             return Err(RenumberError::Moving(slot));
         }
-        let wish = Wish { slot: to, who: None };
+        // A number that is not free yet is refused: nobody expects the change minutes later.
+        let wish = Wish { slot: to, ..Wish::default() };
         let given = self.numbers.give(wish, mark, self.now).map_err(RenumberError::Number)?;
         let to = given.slot();
         self.after_all(given, Step::Publish);
@@ -205,17 +207,42 @@ impl Switch {
         for worker in 0..self.workers.len() {
             let exits = self.exits();
             let Ok(table) = table(&self.config, &exits) else { continue };
-            let way_back = |slot| WayBack::new(&self.config.scheme, Slot::new(slot));
-            let ways_back =
-                self.attachments().map(|(mark, user)| (mark, way_back(user.slot))).collect();
+            let ways_back = self.ways_back();
             self.give(worker, Order::Grow(Box::new(Growth { table, ways_back })));
         }
         self.after_all((), Step::Grown);
         Ok(())
     }
 
-    /// Tells every worker that numbers lead nowhere any more, and goes on once they all know.
+    /// What the link of a user writes into return paths: the number that every table leads by, and
+    /// where that does not fit a former one that leads to it, too.
+    fn way_back(&self, mark: Mark, user: &Attachment) -> WayBack {
+        let scheme = &self.config.scheme;
+        let former = self.numbers.former(mark).into_iter().map(Slot::new);
+        former.fold(WayBack::new(scheme, Slot::new(user.written)), |way_back, former| {
+            way_back.or_former(scheme, former)
+        })
+    }
+
+    pub(super) fn ways_back(&self) -> Vec<(Mark, WayBack)> {
+        self.attachments().map(|(mark, user)| (mark, self.way_back(mark, user))).collect()
+    }
+
+    /// Has every worker write a user's numbers into return paths as they are now.
+    fn write_way_back(&mut self, mark: Mark) {
+        let Some((_, user)) = self.attachments().find(|(other, _)| *other == mark) else { return };
+        let (written, way_back) = (user.written, self.way_back(mark, user));
+        for worker in 0..self.workers.len() {
+            self.give(worker, Order::Renumber(mark, written, Box::new(way_back)));
+        }
+    }
+
+    /// Tells every worker that numbers lead nowhere any more, and that none of them is written any more;
+    /// goes on once they all know.
     pub(super) fn remove(&mut self, withdrawn: Withdrawn) {
+        for &mark in withdrawn.staying() {
+            self.write_way_back(mark);
+        }
         self.give_tables();
         let told = self.numbers.told(withdrawn);
         self.after_all(told, Step::Remove);
@@ -279,10 +306,15 @@ impl Switch {
             Step::Publish(given) => self.publish_awaited(given, now),
             Step::Announce(mark) => {
                 let Ok(passed) = self.ledger.pass(mark) else { return };
-                if let Some(user) = self.user(passed.into_inner()) {
+                let mark = passed.into_inner();
+                if let Some(user) = self.user(mark) {
                     user.announced = true;
                     let slot = user.slot;
                     self.events.push(Event::SlotAttached(slot));
+                    if !self.numbers.former(mark).is_empty() {
+                        // Of before the restart: every table leads by them now.
+                        self.write_way_back(mark);
+                    }
                 }
             }
             Step::Rewrite(moving) => self.rewrite(moving),
@@ -356,10 +388,10 @@ impl Switch {
         let Ok(passed) = self.ledger.pass(moving) else { return };
         let retiring = passed.into_inner();
         let (mark, to) = (retiring.user(), retiring.to());
-        for worker in 0..self.workers.len() {
-            let way_back = Box::new(WayBack::new(&self.config.scheme, Slot::new(to)));
-            self.give(worker, Order::Renumber(mark, to, way_back));
+        if let Some(user) = self.user(mark) {
+            user.written = to;
         }
+        self.write_way_back(mark);
         self.after_all(retiring, Step::Retire);
     }
 

@@ -135,6 +135,9 @@ pub struct Attach {
     /// The static key of a sealed peer: by it, and by the name of anything else, its slot number is
     /// known again after a restart.
     pub key: Option<[u8; 32]>,
+    /// For an unknown peer, one that no operator wrote: how many numbers such peers may have together,
+    /// those in quarantine and those kept over a restart included.
+    pub unknown_max: Option<usize>,
 }
 
 impl Attach {
@@ -150,6 +153,7 @@ impl Attach {
             slot: None,
             name: name.into(),
             key: None,
+            unknown_max: None,
         }
     }
 
@@ -161,6 +165,17 @@ impl Attach {
     }
 }
 
+/// Why a slot number to which nothing is attached cannot be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotFree {
+    /// Its last user was detached a short while ago.
+    Quarantined,
+    /// It is kept for whoever had it before the restart.
+    Kept,
+    /// It is the former number of something that has another one now, and leads there.
+    Former,
+}
+
 /// Why something could not be attached. Nothing has changed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachError {
@@ -170,8 +185,15 @@ pub enum AttachError {
     NoSuchSlot(u32),
     /// Something is attached to the slot.
     SlotTaken(u32),
-    /// The slot's last user is gone, but labels that name it may still be on their way.
-    SlotQuarantined(u32),
+    /// Nothing is attached to the slot, but labels that name it may still be on their way.
+    SlotNotFree {
+        /// The slot.
+        slot: u32,
+        /// Why not.
+        why: NotFree,
+        /// For how long, in nanoseconds, as far as that is known already.
+        in_ns: Option<u64>,
+    },
     /// No slot number is free.
     SlotsFull,
     /// The address already has a slot.
@@ -187,11 +209,29 @@ impl fmt::Display for AttachError {
             Self::NoSuchSlot(1) => f.write_str("slot 1 is the switch itself"),
             Self::NoSuchSlot(slot) => write!(f, "slot {slot} is above the highest given out"),
             Self::SlotTaken(slot) => write!(f, "slot {slot} is taken"),
-            Self::SlotQuarantined(slot) => write!(
-                f,
-                "slot {slot} was given up a short while ago, and labels that name it may still be \
-                 on their way"
-            ),
+            Self::SlotNotFree { slot, why, in_ns } => {
+                let (what, then) = match why {
+                    NotFree::Quarantined => (
+                        "was given up a short while ago, and labels that name it may still be on \
+                         their way",
+                        "it is free",
+                    ),
+                    NotFree::Kept => (
+                        "is kept over the restart, since labels that name its last user may still \
+                         be on their way",
+                        "it is free",
+                    ),
+                    NotFree::Former => (
+                        "is the former number of something attached, and leads to it",
+                        "it goes into quarantine",
+                    ),
+                };
+                write!(f, "slot {slot} {what}")?;
+                match in_ns {
+                    Some(ns) => write!(f, "; {then} in {} s", ns.div_ceil(1_000_000_000)),
+                    None => Ok(()),
+                }
+            }
             Self::SlotsFull => f.write_str("no slot number is free"),
             Self::AddressTaken(slot) => write!(f, "the address already has slot {slot}"),
             Self::Full => write!(f, "{ATTACHED_MAX} links and endpoints are attached"),

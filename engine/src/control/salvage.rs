@@ -28,10 +28,8 @@ use super::{
 };
 use crate::{
     Now,
-    director::Slot,
     discard::Discard,
     orders::{Growth, Muster, Order},
-    slots::WayBack,
 };
 
 /// What the workers say that they have.
@@ -78,9 +76,14 @@ impl Switch {
         }
 
         let Salvaged { given, retiring, withdrawn } = self.salvage_numbers(self.now);
-        let moving: Vec<(Mark, u32)> = retiring.iter().map(|r| (r.user(), r.slot())).collect();
         let announced = self.salvage_attached();
-        self.tell_all_anew(&moving);
+        for retiring in &retiring {
+            // A number is written only where every table leads by it.
+            if let Some(user) = self.user(retiring.user()) {
+                user.written = retiring.slot();
+            }
+        }
+        self.tell_all_anew();
         let told = self.numbers.told(withdrawn);
         self.muster.expected = self.attachments().map(|(mark, _)| mark).collect();
         for worker in 0..self.workers.len() {
@@ -133,7 +136,7 @@ impl Switch {
                 user.state = SlotState::Leaving;
                 continue;
             };
-            user.slot = slot;
+            (user.slot, user.written) = (slot, slot);
             if self.numbers.is_live(slot) {
                 if user.state == SlotState::Coming {
                     user.state = SlotState::Attached;
@@ -150,20 +153,12 @@ impl Switch {
 
     /// Gives every worker the tables and ways back as they are to be. Not in the ledger, which begins
     /// behind them.
-    fn tell_all_anew(&mut self, moving: &[(Mark, u32)]) {
+    fn tell_all_anew(&mut self) {
         let exits = self.exits();
         for worker in 0..self.workers.len() {
             // `check` has made a table of this scheme before.
             let Ok(table) = table(&self.config, &exits) else { continue };
-            // A number is written only where every table leads by it.
-            let written = |mark: Mark, slot: u32| {
-                moving.iter().find(|(user, _)| *user == mark).map_or(slot, |&(_, old)| old)
-            };
-            let way_back = |slot| WayBack::new(&self.config.scheme, Slot::new(slot));
-            let ways_back = self
-                .attachments()
-                .map(|(mark, user)| (mark, way_back(written(mark, user.slot))))
-                .collect();
+            let ways_back = self.ways_back();
             let growth = Box::new(Growth { table, ways_back });
             self.workers[worker].waiting.push_back(Order::Grow(growth));
         }

@@ -15,6 +15,19 @@ pub struct Kept {
     pub who: Option<Who>,
     /// How long nobody else may have it, in nanoseconds.
     pub rests_ns: u64,
+    /// Whether an unknown peer has or had it: how many such numbers there are is bounded.
+    pub unknown: bool,
+}
+
+/// A former number that leads to its user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// The number; it is among the numbers that are kept for nobody, too.
+    pub slot: u32,
+    /// Whose it was.
+    pub who: Who,
+    /// How long it leads there, in nanoseconds.
+    pub left_ns: u64,
 }
 
 /// A switch's slot numbers, as they are to be found again.
@@ -26,6 +39,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// All numbers that are not free, ascending.
     pub numbers: Vec<Kept>,
+    /// Those among them that lead to whose former number they are.
+    pub former: Vec<Former>,
     /// No handshake of this node bears a later stamp before it is to be written down again, in
     /// nanoseconds since 1970; 0 without an identity.
     pub stamps_until: u64,
@@ -71,22 +86,26 @@ impl Switch {
             self.attached.get(mark.index())?.1.as_ref().map(|user| user.who.clone())
         };
         let times = [self.config.alias_ns, self.config.quarantine_ns];
-        let numbers = self.numbers.to_keep(who, self.clock.rest_at(now), times);
+        let rest = self.clock.rest_at(now);
+        let former = self.numbers.former_to_keep(who, rest, times[0]);
+        let numbers = self.numbers.to_keep(who, rest, times);
         Snapshot {
             scheme: self.config.scheme,
             generation: self.numbers.generation(),
             numbers: numbers
                 .into_iter()
-                .map(|(slot, who, rests_ns)| Kept { slot, who, rests_ns })
+                .map(|(slot, who, rests_ns, unknown)| Kept { slot, who, rests_ns, unknown })
                 .collect(),
+            former,
             stamps_until: self.stamps_until(now),
         }
     }
 
     /// Takes up a snapshot, before anything is attached. Whoever had a number gets it again, unless
     /// it asks for another; nobody else gets it before its quarantine has ended, and then last of
-    /// all. A number that another is pinned to is that one's, and opens when it has rested. Stamps go on
-    /// from those of before if [`set_identity`](Self::set_identity) came first.
+    /// all. A number that another is pinned to is that one's, and opens when it has rested; so does the
+    /// first one that comes free, where no other is left. Former numbers lead to their users again when
+    /// these are back, and so does a number whose user asks for another. Stamps go on from those of before if [`set_identity`](Self::set_identity) came first.
     ///
     /// # Errors
     /// [`RestoreError`].
@@ -107,14 +126,32 @@ impl Switch {
         numbers.count_from(snapshot.generation);
         for kept in &snapshot.numbers {
             let until = Now(now.0.saturating_add(kept.rests_ns));
-            if !numbers.keep(kept.slot, kept.who.clone(), until) {
+            if !numbers.keep(kept.slot, kept.who.clone(), until, kept.unknown) {
                 return Err(RestoreError::Number(kept.slot));
+            }
+        }
+        for Former { slot, who, left_ns } in &snapshot.former {
+            let until = Now(now.0.saturating_add(*left_ns));
+            if !numbers.keep_former(*slot, who.clone(), until) {
+                return Err(RestoreError::Number(*slot));
             }
         }
         self.numbers = numbers;
         self.stamp_from(snapshot.stamps_until);
         self.give_tables();
         Ok(())
+    }
+
+    /// Whether a number is kept over the restart for the peer with this static key, or, without one, for
+    /// what has this name: whoever gives numbers out serves these first.
+    pub fn is_kept_for(&self, key: Option<[u8; 32]>, name: &str) -> bool {
+        self.numbers.is_kept_for(&Who::new(key, name))
+    }
+
+    /// How long it is, in nanoseconds, before a slot that was given may lead to its user: labels that name
+    /// the number's last user must be gone first. `None` if nothing has to be waited for.
+    pub fn opens_in(&self, slot: u32) -> Option<u64> {
+        self.numbers.opens_in(slot, self.now)
     }
 
     /// From now on no number leads anywhere before a snapshot that names it was written down, so

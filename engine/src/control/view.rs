@@ -73,8 +73,15 @@ pub struct SlotView {
     pub bytes_out: u64,
     /// Frames that came in by the slot and went no further, or met a full queue here.
     pub discards: u64,
+    /// Frames that came in by the slot and bear its former number in their return path.
+    pub by_former: u64,
     /// When a frame last came in, in the switch's nanoseconds; 0 if none ever did.
     pub heard_ns: u64,
+    /// How long it stays in this state, in nanoseconds, where that is known: a slot that waits for its
+    /// number to be free, drains, retires, is in quarantine or is kept.
+    pub left_ns: Option<u64>,
+    /// Whether an unknown peer has or had the number.
+    pub is_unknown: bool,
 }
 
 /// One queue of a port: its half on one worker, or its door.
@@ -215,16 +222,24 @@ impl Switch {
             |slot| self.attachments().find(|(_, user)| user.slot == slot).map(|(_, user)| user);
         self.numbers
             .all()
-            .map(|(slot, generation, standing)| {
+            .map(|(slot, generation, standing, is_unknown)| {
                 let by_mark = |mark: Mark| self.attached[mark.index()].1.as_ref();
+                let left = match standing {
+                    Standing::Coming(_, until)
+                    | Standing::Draining(_, until)
+                    | Standing::Alias(_, Some(until))
+                    | Standing::Resting(until)
+                    | Standing::Kept(until) => Some(until.0.saturating_sub(self.now.0)),
+                    Standing::Live(_) | Standing::Alias(_, None) | Standing::Withdrawn => None,
+                };
                 let (state, user) = match standing {
-                    Standing::Coming(mark) => (SlotState::Coming, by_mark(mark)),
+                    Standing::Coming(mark, _) => (SlotState::Coming, by_mark(mark)),
                     Standing::Live(mark) => (SlotState::Attached, by_mark(mark)),
                     Standing::Draining(mark, _) => (SlotState::Draining, by_mark(mark)),
-                    Standing::Alias(mark) => (SlotState::Retiring, by_mark(mark)),
+                    Standing::Alias(mark, _) => (SlotState::Retiring, by_mark(mark)),
                     Standing::Withdrawn => (SlotState::Leaving, leaving(slot)),
                     Standing::Resting(_) => (SlotState::Quarantined, None),
-                    Standing::Kept => (SlotState::Kept, None),
+                    Standing::Kept(_) => (SlotState::Kept, None),
                 };
                 let name = user.map(|user| user.name.clone()).unwrap_or_default();
                 // What is counted of a user is shown once, at its own number.
@@ -246,7 +261,10 @@ impl Switch {
                     frames_out: sum(|tally| tally.frames_out.read()),
                     bytes_out: sum(|tally| tally.bytes_out.read()),
                     discards: sum(|tally| tally.discards.read()),
+                    by_former: sum(|tally| tally.by_former.read()),
                     heard_ns: heard.max().unwrap_or(0),
+                    left_ns: left.filter(|&left| left > 0),
+                    is_unknown,
                 }
             })
             .collect()

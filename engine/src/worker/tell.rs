@@ -10,7 +10,7 @@ use strowger_crypto::{
 };
 use strowger_frame::{Frame, Mark};
 
-use super::{NO_SEAT, Onward, Worker, live, live_mut};
+use super::{NO_SEAT, Onward, Worker, live, live_mut, may_leave};
 use crate::{
     Now,
     discard::Discard,
@@ -19,6 +19,7 @@ use crate::{
     limits::{BEACONS_WAITING_MAX, ENDINGS_MAX, HEAD_BYTES_MAX},
     link::{LINK_HEADER_BYTES, Link, plain_header},
     orders::{Ending, ExitSight, Knock, Punt},
+    slots::Hop,
 };
 
 /// Retiring numbers that are still named are reported this often.
@@ -32,6 +33,8 @@ pub(super) struct AliasUsed {
     is_new: Cell<bool>,
     /// When one was last seen, in units of [`ALIAS_NOTE_NS`].
     lately: Cell<u64>,
+    /// The step is only tried, for a trace: nothing is noted.
+    is_dry: Cell<bool>,
 }
 
 impl Worker {
@@ -54,21 +57,43 @@ impl Worker {
         }
     }
 
-    /// Remembers, seldom, who still names a slot by its former number, and where that leads.
+    /// The end of the step for a frame that names another link by its former number. It is noted only once
+    /// it is sure that it goes on: what goes no further hears why, and nothing else.
+    #[cold]
+    pub(super) fn leave_by_alias<R: Register>(
+        &self,
+        ingress: &Link,
+        mut header: Header<'_, R>,
+        hop: Hop,
+        egress: Mark,
+        slot: u16,
+        hops_left: u8,
+    ) -> Result<Onward, Discard> {
+        let (label, shift) = (header.label(), header.shift());
+        let (way_back, shift) = may_leave::<R>(ingress, egress, hop, shift)?;
+        self.note_alias(ingress, slot, header.to_repr(), header.payload());
+        header.advance(label.advance(hop.width(), way_back), shift, hops_left);
+        let (ingress_slot, is_control) = (ingress.slot, header.is_control());
+        Ok(Onward::Exit { egress, is_control, ingress_slot })
+    }
+
+    /// Remembers, seldom, who still names a slot by its former number.
     #[cold]
     pub(super) fn note_alias<R: Register>(
         &self,
         ingress: &Link,
         slot: u16,
-        to: Mark,
         header: HeaderRepr<R>, // by value: nothing of the hot path may need an address for this
         payload: &[u8],
-    ) -> Mark {
+    ) {
+        if self.alias_used.is_dry.get() {
+            return;
+        }
         // Its arrival was just counted, so this is the time.
         let lately = 1 + ingress.tally.heard_ns.read() / ALIAS_NOTE_NS;
         if self.alias_used.lately.replace(lately) != lately {
             let mut head = [0; HEAD_BYTES_MAX];
-            let Ok(rest) = header.emit(&mut head) else { return to };
+            let Ok(rest) = header.emit(&mut head) else { return };
             let follows = rest.len().min(payload.len());
             rest[..follows].copy_from_slice(&payload[..follows]);
             let bytes = header_bytes::<R>();
@@ -87,7 +112,6 @@ impl Worker {
             self.alias_used.seen.set(Some((slot, packet)));
             self.alias_used.is_new.set(true);
         }
-        to
     }
 
     /// Gives the slow path something; a frame that it has no room for comes back.
@@ -273,12 +297,14 @@ impl Worker {
         frame_bytes: usize,
     ) -> (Option<ExitSight>, Option<Discard>) {
         let Some(ingress) = self.ingress(ingress) else { return (None, None) };
+        self.alias_used.is_dry.set(true);
         let onward = match AnyHeader::parse(&mut head) {
             Ok(AnyHeader::W64(header)) => self.step(ingress, with_a_hop(header)),
             Ok(AnyHeader::W128(header)) => self.step(ingress, with_a_hop(header)),
             Ok(AnyHeader::W256(header)) => self.step(ingress, with_a_hop(header)),
-            Err(_) => return (None, None),
+            Err(error) => Err(error.into()),
         };
+        self.alias_used.is_dry.set(false);
         match onward {
             Err(discard) => (None, Some(discard)),
             Ok(Onward::Exit { egress, is_control, .. }) => {

@@ -56,10 +56,12 @@ pub(super) fn answer(answer: &Answer) -> Value {
             json!({ "links": rows })
         }
         Answer::Status(of) => status(of),
-        Answer::Attached(slot) => json!({ "attached": slot }),
+        Answer::Attached(slot, None) => json!({ "attached": slot }),
+        Answer::Attached(slot, Some(seconds)) => json!({ "attached": slot, "opens_s": seconds }),
         Answer::Detached(slot) => json!({ "detached": slot }),
-        Answer::Renumbered { from, to, alias_s } => {
-            json!({ "renumbered": { "slot": from, "to": to, "alias_s": alias_s } })
+        Answer::Renumbered { from, to, alias_s, narrow_bits } => {
+            let (slot, bits) = (from, narrow_bits);
+            json!({ "renumbered": { "slot": slot, "to": to, "alias_s": alias_s, "narrow_bits": bits } })
         }
         Answer::Draining { slot, for_s } => {
             json!({ "draining": { "slot": slot, "for_s": for_s } })
@@ -94,7 +96,11 @@ fn slot(view: &SlotView, now: Now, names: &[(u16, String)]) -> Value {
         "frames_out": view.frames_out,
         "bytes_out": view.bytes_out,
         "discards": view.discards,
+        "by_former_number": view.by_former,
         "heard_s": heard_s,
+        // How long it stays in this state, where that is known.
+        "left_s": view.left_ns.map(|ns| ns.div_ceil(1_000_000_000)),
+        "unknown": view.is_unknown,
     })
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::mpsc::SyncSender;
 
-use strowger_engine::{control::Event, scheme::Scheme};
+use strowger_engine::{control::Event, director::Slot, scheme::Scheme};
 
 use crate::admin::Answer;
 
@@ -15,7 +15,7 @@ pub(super) enum Change {
     /// No worker knows the slot's user any more.
     Detach(u32),
     /// Every worker writes the second number instead of the first, which is an alias.
-    Renumber { from: u32, to: u32, alias_s: u64 },
+    Renumber { from: u32, to: u32, alias_s: u64, narrow_bits: Vec<u8> },
     /// Every worker reads this scheme, and writes it.
     Grow { scheme: Box<Scheme>, slot_max: u32 },
 }
@@ -29,16 +29,17 @@ impl Change {
         };
         match (self, event) {
             (&Self::Attach(slot), &Event::SlotAttached(it)) if it == slot => {
-                Some(Answer::Attached(slot))
+                Some(Answer::Attached(slot, None))
             }
             (&Self::Attach(slot), Event::AttachRefused(it, why)) if *it == slot => {
                 Some(Answer::Declined(why.to_string()))
             }
             (&Self::Detach(slot), _) if is_gone(slot) => Some(Answer::Detached(slot)),
-            (&Self::Renumber { from, to, alias_s }, &Event::SlotMoved(was, is))
-                if (was, is) == (from, to) =>
+            (Self::Renumber { from, to, alias_s, narrow_bits }, &Event::SlotMoved(was, is))
+                if (was, is) == (*from, *to) =>
             {
-                Some(Answer::Renumbered { from, to, alias_s })
+                let (from, to, alias_s) = (*from, *to, *alias_s);
+                Some(Answer::Renumbered { from, to, alias_s, narrow_bits: narrow_bits.clone() })
             }
             (&(Self::Attach(slot) | Self::Renumber { to: slot, .. }), _) if is_gone(slot) => {
                 Some(gone(slot))
@@ -50,6 +51,13 @@ impl Change {
             _ => None,
         }
     }
+}
+
+/// The widths in bits in which the one number can be written and the other cannot.
+pub(super) fn narrow_bits(scheme: &Scheme, from: u32, to: u32) -> Vec<u8> {
+    let fits = |slot: u32, form: u8| scheme.encode_in(Slot::new(slot), form).is_ok();
+    let forms = (0_u8..).zip(scheme.forms());
+    forms.filter(|&(form, _)| fits(from, form) && !fits(to, form)).map(|(_, f)| f.width()).collect()
 }
 
 fn gone(slot: u32) -> Answer {
@@ -96,7 +104,7 @@ impl Changes {
 mod tests {
     use std::sync::mpsc::{Receiver, sync_channel};
 
-    use strowger_engine::scheme::{F4, F8};
+    use strowger_engine::scheme::{F4, F8, V3X5X8};
 
     use super::*;
 
@@ -107,12 +115,21 @@ mod tests {
     }
 
     #[test]
+    fn widths_that_only_the_former_number_has_are_told() {
+        assert!(narrow_bits(&V3X5X8, 2, 7).is_empty());
+        assert_eq!(narrow_bits(&V3X5X8, 7, 9), [4]);
+        assert_eq!(narrow_bits(&V3X5X8, 7, 99), [4, 7]);
+        assert!(narrow_bits(&V3X5X8, 99, 7).is_empty());
+    }
+
+    #[test]
     fn each_client_hears_of_its_own_change_and_of_its_end() {
         let mut changes = Changes::default();
         let attached = waiting(&mut changes, Change::Attach(5));
         let detached = waiting(&mut changes, Change::Detach(6));
-        let moved = waiting(&mut changes, Change::Renumber { from: 7, to: 9, alias_s: 1 });
-        let never = waiting(&mut changes, Change::Renumber { from: 8, to: 10, alias_s: 1 });
+        let renumber = |from, to| Change::Renumber { from, to, alias_s: 1, narrow_bits: vec![4] };
+        let moved = waiting(&mut changes, renumber(7, 9));
+        let never = waiting(&mut changes, renumber(8, 10));
         let grown = [(Box::new(F4), 15), (Box::new(F8), 255)]
             .map(|(scheme, slot_max)| waiting(&mut changes, Change::Grow { scheme, slot_max }));
         changes.take(&Event::SlotDetached(6));
@@ -121,7 +138,7 @@ mod tests {
         for event in [Event::SlotAttached(5), Event::SlotMoved(7, 9), Event::SlotDetached(10)] {
             changes.take(&event);
         }
-        assert!(matches!(attached.try_recv(), Ok(Answer::Attached(5))));
+        assert!(matches!(attached.try_recv(), Ok(Answer::Attached(5, None))));
         assert!(matches!(detached.try_recv(), Ok(Answer::Detached(6))));
         assert!(matches!(moved.try_recv(), Ok(Answer::Renumbered { from: 7, to: 9, .. })));
         assert!(matches!(never.try_recv(), Ok(Answer::Declined(_))));

@@ -82,13 +82,19 @@ impl Numbers {
                     }
                 }
                 Usage::Withdrawn { not_before } => leave(&mut entry.usage, not_before),
-                Usage::Resting { ref mut until } | Usage::Kept { ref mut until, .. } => {
-                    *until = rested.max(*until);
+                // Its user has not been published, or this would be an alias.
+                Usage::Returning { user, until, .. } if !users.contains_key(&user) => {
+                    leave(&mut entry.usage, until);
                 }
+                Usage::Resting { ref mut until }
+                | Usage::Kept { ref mut until, .. }
+                | Usage::Former { ref mut until, .. }
+                | Usage::Returning { ref mut until, .. } => *until = rested.max(*until),
             }
         }
         self.version += 1;
-        let withdrawn = Withdrawn { numbers, leaving: Vec::new(), version: self.version };
+        let (leaving, staying, version) = (Vec::new(), Vec::new(), self.version);
+        let withdrawn = Withdrawn { numbers, leaving, staying, version };
         Salvaged { given, retiring, withdrawn }
     }
 }

@@ -9,7 +9,9 @@ use strowger_crypto::{
 use strowger_frame::{Address, Mark};
 
 use super::{super::Switch, Knocked, Location, Peer, PeerError, PeerSpec};
-use crate::{Now, control::PortId, discard::Discard, orders::Knock};
+use crate::{
+    Now, control::PortId, discard::Discard, limits::UNKNOWN_NUMBERS_PER_LINK, orders::Knock,
+};
 
 impl Switch {
     /// Whether a peer without a key may be looked for, and as whom.
@@ -131,6 +133,14 @@ impl Switch {
         let strangers = peering.peers.values().filter(|peer| peer.is_stranger).count();
         let has_room = strangers < policy.links_max as usize;
         if has_room { Ok(None) } else { Err(Discard::OverBudget) }
+    }
+
+    /// How many numbers unknown peers may have together, those in quarantine and those kept over a restart
+    /// included; no more than half of all.
+    pub(super) fn unknown_numbers_max(&self) -> Option<usize> {
+        let policy = self.peering.as_ref()?.config.strangers?;
+        let wanted = (policy.links_max as usize).saturating_mul(UNKNOWN_NUMBERS_PER_LINK);
+        Some(wanted.min(self.config.slot_max as usize / 2))
     }
 
     /// Gives a stranger a slot of its own, as the policy allows it.

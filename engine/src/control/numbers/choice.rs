@@ -1,0 +1,138 @@
+//! Which number somebody gets, and when it may lead there. It never gives one before the labels that name
+//! its last user are gone, and leaves room for those whom the operator names.
+
+use strowger_frame::Mark;
+
+use super::{Entry, Given, Numbers, Usage, Who, Wish};
+use crate::{
+    Now,
+    control::{AttachError, NotFree},
+    director::Slot,
+    limits::{NUMBERS_RESERVED_DIVISOR, NUMBERS_RESERVED_MIN},
+};
+
+impl Numbers {
+    /// Gives a number to a user.
+    ///
+    /// # Errors
+    /// [`AttachError`]; nothing has changed then.
+    pub fn give(&mut self, wish: Wish<'_>, user: Mark, now: Now) -> Result<Given, AttachError> {
+        let slot = match wish.slot {
+            Some(slot) => slot,
+            None => self.unpinned(wish, now)?,
+        };
+        let not_before = self.openable(slot, wish.who, now)?;
+        if not_before > now && !wish.may_wait {
+            return Err(not_free(slot, NotFree::Kept, Some(not_before), now));
+        }
+        self.generation += 1;
+        let generation = self.generation;
+        let usage = Usage::Coming { user, not_before };
+        self.entries.insert(slot, Entry { generation, usage, unknown: wish.unknown_max.is_some() });
+        Ok(Given { slot, generation, user })
+    }
+
+    /// When a number may be published, if it may be given to `who` at all.
+    fn openable(&self, slot: u32, who: Option<&Who>, now: Now) -> Result<Now, AttachError> {
+        if slot == Slot::SWITCH.number() || slot > self.slot_max {
+            return Err(AttachError::NoSuchSlot(slot));
+        }
+        let refused = |why, until| Err(not_free(slot, why, until, now));
+        match self.entries.get(&slot).map(|entry| &entry.usage) {
+            None => Ok(Now(0)),
+            Some(Usage::Kept { who: Some(kept), .. } | Usage::Former { who: kept, .. })
+                if Some(kept) == who =>
+            {
+                Ok(Now(0))
+            }
+            // Whoever had it before the restart does not get it: its labels must be gone first.
+            Some(Usage::Kept { until, .. } | Usage::Former { until, .. }) => Ok(*until),
+            Some(Usage::Coming { .. } | Usage::Live { .. }) => Err(AttachError::SlotTaken(slot)),
+            Some(Usage::Alias { until, .. }) => refused(NotFree::Former, *until),
+            Some(Usage::Returning { alias_until, .. }) => {
+                refused(NotFree::Former, Some(*alias_until))
+            }
+            Some(Usage::Withdrawn { .. }) => refused(NotFree::Quarantined, None),
+            Some(Usage::Resting { until }) => refused(NotFree::Quarantined, Some(*until)),
+        }
+    }
+
+    /// The number kept for `who`, the lowest that nobody has, or the lowest kept in vain; where the wish
+    /// may wait, the one that comes free first.
+    fn unpinned(&self, wish: Wish<'_>, now: Now) -> Result<u32, AttachError> {
+        let kept = |wanted: &dyn Fn(&Entry, &Option<Who>, Now) -> bool| {
+            let mut all = self.entries.range(..=self.slot_max);
+            all.find(|(_, entry)| {
+                matches!(&entry.usage, Usage::Kept { who, until } if wanted(entry, who, *until))
+            })
+            .map(|(&slot, _)| slot)
+        };
+        if let Some(slot) = kept(&|_, kept, _| kept.is_some() && kept.as_ref() == wish.who) {
+            return Ok(slot);
+        }
+        let (free, idle) = (self.lowest_free(), kept(&|_, _, until| until <= now));
+        let Some(unknown_max) = wish.unknown_max else {
+            let first = || if wish.may_wait { self.next_free() } else { None };
+            return free.or(idle).or_else(first).ok_or(AttachError::SlotsFull);
+        };
+        // Unknown peers leave room for those whom the operator names, and share what they may have.
+        let numbers = self.slot_max as usize;
+        let reserved = (numbers / NUMBERS_RESERVED_DIVISOR).max(NUMBERS_RESERVED_MIN);
+        if self.available(now) <= reserved {
+            return Err(AttachError::SlotsFull);
+        }
+        if self.held_by_unknown() < unknown_max {
+            return free.or(idle).ok_or(AttachError::SlotsFull);
+        }
+        kept(&|entry, _, until| entry.unknown && until <= now).ok_or(AttachError::SlotsFull)
+    }
+
+    /// The lowest number that nobody has or had lately.
+    fn lowest_free(&self) -> Option<u32> {
+        // Both are ascending, so the first number that the map skips is free.
+        let mut taken = self.entries.keys().copied().peekable();
+        (0..=self.slot_max)
+            .filter(|&slot| slot != Slot::SWITCH.number())
+            .find(|slot| taken.next_if_eq(slot).is_none())
+    }
+
+    /// Of the numbers kept over a restart, the one that may be another's first: rather one that was
+    /// nobody's or an unknown peer's than one whose user may still come.
+    fn next_free(&self) -> Option<u32> {
+        let kept = self.entries.range(..=self.slot_max).filter_map(|(&slot, entry)| {
+            let (is_somebody_s, until) = match &entry.usage {
+                Usage::Kept { who, until } => (who.is_some() && !entry.unknown, *until),
+                Usage::Former { until, .. } => (false, *until),
+                _ => return None,
+            };
+            Some((is_somebody_s, until, slot))
+        });
+        kept.min().map(|(_, _, slot)| slot)
+    }
+
+    /// Numbers that may be given and published at once.
+    fn available(&self, now: Now) -> usize {
+        let is_busy =
+            |entry: &&Entry| !matches!(entry.usage, Usage::Kept { until, .. } if until <= now);
+        let busy = self.entries.range(..=self.slot_max).filter(|(_, e)| is_busy(e)).count();
+        // All but slot 1, which has no entry.
+        (self.slot_max as usize).saturating_sub(busy)
+    }
+
+    /// Numbers that unknown peers have, or had so lately that nobody else may have them.
+    pub fn held_by_unknown(&self) -> usize {
+        self.entries.values().filter(|entry| entry.unknown).count()
+    }
+
+    /// How long it is before a number that was given may lead to its user; `None` if it may.
+    pub fn opens_in(&self, slot: u32, now: Now) -> Option<u64> {
+        match self.entries.get(&slot)?.usage {
+            Usage::Coming { not_before, .. } if not_before > now => Some(not_before.0 - now.0),
+            _ => None,
+        }
+    }
+}
+
+fn not_free(slot: u32, why: NotFree, until: Option<Now>, now: Now) -> AttachError {
+    AttachError::SlotNotFree { slot, why, in_ns: until.map(|at| at.0.saturating_sub(now.0)) }
+}

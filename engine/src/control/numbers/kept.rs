@@ -1,0 +1,105 @@
+//! Numbers over a restart: what is written down of them, and what comes of that when their users are
+//! back. It never lets a number lead to anybody else before its quarantine has ended.
+
+use strowger_frame::Mark;
+
+use super::{Entry, Numbers, Usage, Who};
+use crate::{Now, control::snapshot::Former, director::Slot};
+
+impl Numbers {
+    /// Whether a number is kept for this user over a restart.
+    pub fn is_kept_for(&self, who: &Who) -> bool {
+        self.entries.values().any(|entry| match &entry.usage {
+            Usage::Kept { who: Some(kept), .. } | Usage::Former { who: kept, .. } => kept == who,
+            _ => false,
+        })
+    }
+
+    /// Numbers that this user had before the restart lead to it again as soon as its own number does:
+    /// former ones as long as they would have, and a number that another one has taken the place of
+    /// until `alias_until`.
+    pub fn adopt(&mut self, who: &Who, user: Mark, alias_until: Now, now: Now) {
+        for entry in self.entries.values_mut() {
+            let (alias_until, until) = match &entry.usage {
+                Usage::Former { who: kept, alias_until, until } if kept == who => {
+                    (*alias_until, *until)
+                }
+                Usage::Kept { who: Some(kept), until } if kept == who => (alias_until, *until),
+                _ => continue,
+            };
+            if alias_until > now {
+                entry.usage = Usage::Returning { user, alias_until, until };
+            }
+        }
+    }
+
+    /// Keeps a number over a restart: for `who`, if anybody, and from everybody else until then.
+    /// `unknown` where an unknown peer had it. `false` if the number is in use already, or cannot be
+    /// given.
+    pub fn keep(&mut self, slot: u32, who: Option<Who>, until: Now, unknown: bool) -> bool {
+        if slot == Slot::SWITCH.number() || self.entries.contains_key(&slot) {
+            return false;
+        }
+        let generation = self.generation;
+        self.entries.insert(slot, Entry { generation, usage: Usage::Kept { who, until }, unknown });
+        true
+    }
+
+    /// A number that is kept for nobody was the alias of this user, and leads to it again when it is
+    /// back. `false` if it is not so kept.
+    pub fn keep_former(&mut self, slot: u32, who: Who, alias_until: Now) -> bool {
+        let Some(entry) = self.entries.get_mut(&slot) else { return false };
+        let Usage::Kept { who: None, until } = entry.usage else { return false };
+        entry.usage = Usage::Former { who, alias_until, until: until.max(alias_until) };
+        true
+    }
+
+    /// What is to be kept over a restart of each number: for whom, until when not for others, and
+    /// whether an unknown peer had it. `who` names users.
+    pub fn to_keep(
+        &self,
+        who: impl Fn(Mark) -> Option<Who>,
+        now: Now,
+        [alias_ns, quarantine_ns]: [u64; 2],
+    ) -> Vec<(u32, Option<Who>, u64, bool)> {
+        let left = |until: Now| until.0.saturating_sub(now.0);
+        let whole = |usage: &Usage| match usage {
+            // Whose labels are about: what was withdrawn a moment ago is still named by some.
+            Usage::Coming { user, not_before } => {
+                (who(*user), left(*not_before).max(quarantine_ns))
+            }
+            Usage::Live { user, .. } => (who(*user), quarantine_ns),
+            Usage::Alias { until, .. } => {
+                (None, until.map_or(alias_ns, left).saturating_add(quarantine_ns))
+            }
+            Usage::Withdrawn { .. } => (None, quarantine_ns),
+            Usage::Resting { until } => (None, left(*until)),
+            Usage::Kept { who, until } => (who.clone(), left(*until)),
+            Usage::Former { until, .. } | Usage::Returning { until, .. } => (None, left(*until)),
+        };
+        let kept = self.entries.iter();
+        kept.map(|(&slot, entry)| (slot, whole(&entry.usage), entry.unknown))
+            .map(|(slot, (who, ns), unknown)| (slot, who, ns, unknown))
+            .collect()
+    }
+
+    /// The former numbers that lead to their users, and for how long: they do so after a restart, too.
+    pub fn former_to_keep(
+        &self,
+        who: impl Fn(Mark) -> Option<Who>,
+        now: Now,
+        alias_ns: u64,
+    ) -> Vec<Former> {
+        let left = |until: Now| until.0.saturating_sub(now.0);
+        let former = self.entries.iter().filter_map(|(&slot, entry)| {
+            let (who, left_ns) = match &entry.usage {
+                Usage::Alias { user, until } => (who(*user)?, until.map_or(alias_ns, left)),
+                Usage::Returning { user, alias_until, .. } => (who(*user)?, left(*alias_until)),
+                Usage::Former { who, alias_until, .. } => (who.clone(), left(*alias_until)),
+                _ => return None,
+            };
+            Some(Former { slot, who, left_ns })
+        });
+        former.filter(|former| former.left_ns > 0).collect()
+    }
+}

@@ -1,0 +1,174 @@
+//! Return paths while numbers change: answers along the label that a switch built reach the sender as long
+//! as its former numbers lead to it, also where its number of today needs more bits. Driven by hand with
+//! virtual time.
+
+use strowger_engine::{
+    Now,
+    control::{Attach, Snapshot, Switch, SwitchConfig},
+    director::Slot,
+    discard::Discard,
+    header::{AnyHeader, HeaderRepr},
+    label::Label,
+    link::{Behind, LINK_HEADER_BYTES, plain_header},
+    scheme::V3X5X8,
+    worker::Worker,
+};
+use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port as _};
+use strowger_io::{MemoryPort, memory::wire};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A switch between two neighbours, the left one and the right one.
+struct Between {
+    switch: Switch,
+    worker: Worker,
+    pool: Pool,
+    far: [MemoryPort; 2],
+    now: u64,
+}
+
+const LEFT: usize = 0;
+const RIGHT: usize = 1;
+
+impl Between {
+    fn new(before: Option<&Snapshot>) -> Self {
+        let pool = |singles| {
+            Pool::new(&PoolSpec { trains: 0, singles, huge_pages: false }).expect("memory")
+        };
+        let config = SwitchConfig::default();
+        let (mut switch, mut workers) = Switch::new(config, vec![pool(0)]).expect("a sane switch");
+        if let Some(before) = before {
+            switch.restore(before, Now(1)).expect("nothing is attached");
+        }
+        let far = [("left", 2), ("right", 3)].map(|(name, slot)| {
+            let (near, mut far) = wire(64).expect("descriptors");
+            far.admit(Mark(0), Address::Only).expect("nobody else");
+            let port = switch.plug_at(0, Box::new(near)).expect("a place");
+            let attach = Attach::plain(port, Address::Only, Behind::Neighbour, name);
+            let attach = if before.is_some() { attach } else { attach.at_slot(slot) };
+            switch.attach(attach).expect("free");
+            far
+        });
+        let worker = workers.remove(0);
+        let mut between = Self { switch, worker, pool: pool(64), far, now: 1 };
+        between.settle();
+        between
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..20 {
+            self.worker.breathe(Now(self.now));
+            self.switch.poll(Now(self.now));
+        }
+        assert!(self.switch.is_settled());
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.now += SECOND;
+            self.settle();
+        }
+    }
+
+    fn renumber(&mut self, from: u32, to: u32) {
+        assert_eq!(self.switch.renumber(from, Some(to)), Ok(to));
+        self.settle();
+    }
+
+    /// Sends a packet from one side along this label; the label that the other side answers by, if it came.
+    fn send(&mut self, from: usize, label: Label) -> Option<Label> {
+        let bytes = LINK_HEADER_BYTES + 16 + 8;
+        let mut frame = self.pool.take(ChunkClass::Single).expect("memory").into_frame(256, bytes);
+        let bytes = frame.bytes_mut();
+        bytes[..LINK_HEADER_BYTES].copy_from_slice(&plain_header(0));
+        // As from behind a switch on that side, whose slot 1 it departed from.
+        HeaderRepr::new(label, 0, 9).emit(&mut bytes[LINK_HEADER_BYTES..]).expect("room");
+        let mut burst = Burst::new();
+        burst.push(frame);
+        self.far[from].tx_burst(Mark(0), &mut burst);
+        self.far[from].flush();
+        self.worker.breathe(Now(self.now));
+        let mut arrived = Burst::new();
+        self.far[1 - from].rx_burst(&mut self.pool, &mut arrived);
+        let mut frame = arrived.into_iter().next()?;
+        let packet = &mut frame.bytes_mut()[LINK_HEADER_BYTES..];
+        let Ok(AnyHeader::W64(header)) = AnyHeader::parse(packet) else {
+            panic!("it was switched")
+        };
+        let shift = header.shift();
+        let back = header.label().register().reverse_bits() & ((1 << shift) - 1);
+        Some(Label::new(back | 1 << shift))
+    }
+
+    fn return_path_discards(&self) -> u64 {
+        self.switch.balance().discards[Discard::ReturnPath as usize]
+    }
+}
+
+/// The label that names a slot in its fewest bits.
+fn to(slot: u32) -> Label {
+    let director = V3X5X8.encode_least(Slot::new(slot)).expect("a slot of the scheme");
+    Label::new(director.bits() | 1 << director.width())
+}
+
+#[test]
+fn r1_two_way_traffic_goes_on_over_two_changes_of_number_to_one_that_needs_more_bits() {
+    let mut between = Between::new(None);
+    let to_right = to(3);
+    let to_left = between.send(LEFT, to_right).expect("it arrives");
+    assert_eq!(to_left, to(2));
+    between.renumber(2, 7);
+    between.pass(100);
+    between.renumber(7, 9);
+    between.pass(100);
+    // Labels of before, of four bits each, both ways and back again.
+    for _ in 0..10 {
+        let answer = between.send(RIGHT, to_left).expect("the former number leads there");
+        assert_eq!(answer, to_right);
+        let back =
+            between.send(LEFT, answer).expect("a former number is written into its return path");
+        assert_eq!(back, to(7), "the latest that fits");
+        assert!(between.send(RIGHT, back).is_some());
+    }
+    assert_eq!(between.return_path_discards(), 0);
+    let views = between.switch.slots();
+    let left = views.iter().find(|view| view.slot == 9).expect("it is attached");
+    assert_eq!(left.by_former, 10, "and that is counted");
+    // A wide label bears the number of today.
+    let wide = V3X5X8.encode(Slot::new(3), 7).expect("it fits");
+    let back = between.send(LEFT, Label::new(wide.bits() | 1 << wide.width()));
+    assert_eq!(back, Some(to(9)));
+}
+
+#[test]
+fn r1_no_return_path_bears_a_former_number_that_leads_nowhere_any_more() {
+    let mut between = Between::new(None);
+    let alias_s = between.switch.config().alias_ns / SECOND;
+    between.renumber(2, 7);
+    between.pass(100);
+    between.renumber(7, 9);
+    assert_eq!(between.send(LEFT, to(3)), Some(to(7)));
+    // The first one ends earlier, and was not written.
+    between.pass(alias_s - 100 + 1);
+    assert_eq!(between.send(RIGHT, to(2)), None);
+    assert_eq!(between.send(LEFT, to(3)), Some(to(7)));
+    between.pass(100);
+    assert_eq!(between.send(RIGHT, to(7)), None);
+    assert_eq!(between.send(LEFT, to(3)), None);
+    assert_eq!(between.return_path_discards(), 1);
+    assert!(between.send(RIGHT, to(9)).is_some());
+}
+
+#[test]
+fn r1_former_numbers_are_written_into_return_paths_after_a_restart_too() {
+    let mut between = Between::new(None);
+    between.renumber(2, 7);
+    between.renumber(7, 9);
+    let snapshot = between.switch.snapshot(Now(between.now));
+    let mut between = Between::new(Some(&snapshot));
+    assert_eq!(between.send(RIGHT, to(2)), Some(to(3)));
+    let back = between.send(LEFT, to(3)).expect("a former number is written");
+    assert!([to(2), to(7)].contains(&back), "{back}");
+    assert!(between.send(RIGHT, back).is_some());
+    assert_eq!(between.return_path_discards(), 0);
+}
