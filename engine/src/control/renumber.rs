@@ -357,6 +357,7 @@ impl Switch {
             if let Some(withdrawn) = self.numbers.withdraw(mark) {
                 self.remove(withdrawn);
             }
+            self.drop_peer(mark);
             return;
         }
         match self.numbers.publish(given, now) {
