@@ -151,9 +151,9 @@ pub const MESSAGES_WAITING_MAX: usize = 4 * ORDERS_MAX;
 pub const ORDERS_PER_BREATH: usize = 4;
 
 /// Numbers that unknown peers may have together, in quarantine and kept over a restart included, for each
-/// of them that may have a link at once: one in use and one that the peer before it has left, so that
-/// peers that come and go are served, and a flood of them takes no more.
-pub const UNKNOWN_NUMBERS_PER_LINK: usize = 2;
+/// of them that may have a link at once: one in use and three that others have left, so that peers that
+/// come and go are served, and a flood of them takes no more. Never more than half of all numbers.
+pub const UNKNOWN_NUMBERS_PER_LINK: usize = 4;
 
 /// The part of all slot numbers that unknown peers leave free for those whom the operator names: an
 /// eighth, and one at least.
