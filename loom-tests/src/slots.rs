@@ -120,7 +120,7 @@ fn two_workers() -> (Control, Vec<Worker>) {
         orders: Vec::new(),
         reports: Vec::new(),
     };
-    let wish = Wish { slot: Some(SLOT), who: None };
+    let wish = Wish { slot: Some(SLOT), ..Wish::default() };
     let given = control.numbers.give(wish, FIRST, Now(1)).expect("free");
     assert!(matches!(control.numbers.publish(given, Now(1)), Published::Now));
     let workers = (0..WORKERS)
@@ -158,7 +158,7 @@ fn hand_on(mut control: Control, issued: &AtomicUsize) {
     for rested in control.numbers.rested(Now(2)) {
         control.numbers.free(rested);
     }
-    let wish = Wish { slot: Some(SLOT), who: None };
+    let wish = Wish { slot: Some(SLOT), ..Wish::default() };
     let given = control.numbers.give(wish, SECOND, Now(2)).expect("it has rested");
     assert!(matches!(control.numbers.publish(given, Now(2)), Published::Now));
     // From here on somebody may name the number and mean the second.
