@@ -282,7 +282,8 @@ impl Rig {
             (0..WORKERS).for_each(|worker| self.breathe(worker));
         }
         (0..SEATS).for_each(|seat| self.receive(seat));
-        while let Some(reply) = self.replies.pop_front_if(|r| r.sent + ANSWERED_NS <= self.now) {
+        let late = self.replies.iter().take_while(|r| r.sent + ANSWERED_NS <= self.now).count();
+        for reply in self.replies.drain(..late).collect::<Vec<_>>() {
             if !self.is_in_use(reply.by) || !self.is_in_use(reply.to) {
                 continue;
             }
