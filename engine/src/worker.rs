@@ -277,6 +277,11 @@ impl Worker {
             let roamed = from != ELSEWHERE && from != link && lately.tells_roamed(now);
             if heard {
                 self.note(Punt::Heard(index));
+                if from == link
+                    && let Some(seat) = self.ports.get_mut(seat)
+                {
+                    seat.port.authenticated(opened.frame());
+                }
             }
             if strayed {
                 self.note(Punt::Strayed(index, self.strayed_by));

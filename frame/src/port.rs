@@ -336,6 +336,10 @@ pub trait Port: Send {
         self.tally().lose(Loss::NoNeighbour, 1);
     }
 
+    /// A frame of the last `rx_burst` was authenticated: its neighbour is sent to from the address of
+    /// ours that this frame came to. Until the first such frame a port goes by what it heard last.
+    fn authenticated(&mut self, _frame: &Frame) {}
+
     /// The errno of the last send to an address, if the kernel refused it and took none since:
     /// `EHOSTUNREACH`, `ENETUNREACH`, `EPERM`, `EINVAL`. Known for neighbours, and for the last few
     /// addresses that [`send_to`](Self::send_to) failed for. For people, who want to know why a link is
@@ -408,6 +412,10 @@ macro_rules! pass_on {
 
         fn wake(&mut $self) {
             $inner.wake();
+        }
+
+        fn authenticated(&mut $self, frame: &$crate::Frame) {
+            $inner.authenticated(frame);
         }
 
         fn last_send_error(&$self, to: $crate::Address) -> Option<i32> {

@@ -195,6 +195,13 @@ impl fmt::Display for Fault {
     }
 }
 
+/// Whether a listener at this address takes IPv4 as well: `[::]` does, unless another listener has the
+/// same port for IPv4.
+pub(crate) fn is_dual_stack(at: SocketAddr, listeners: &[Listener]) -> bool {
+    let has_v4 = |other: &Listener| other.address.is_ipv4() && other.address.port() == at.port();
+    at.is_ipv6() && at.ip().is_unspecified() && !listeners.iter().any(has_v4)
+}
+
 /// Where the control socket is if nobody says: of this user's runtime directory if there is one.
 pub(crate) fn default_control_socket() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR") {

@@ -5,8 +5,12 @@ use std::mem;
 
 use super::name::{Key, Name};
 
-/// Room for one `UDP_GRO` and one `SO_RXQ_OVFL` message.
-pub(super) const CONTROL_IN_BYTES: usize = 2 * CONTROL_MESSAGE_BYTES;
+/// Room for one `UDP_GRO`, one `SO_RXQ_OVFL` and one `IP_PKTINFO` or `IPV6_PKTINFO` message.
+pub(super) const CONTROL_IN_BYTES: usize = 2 * CONTROL_MESSAGE_BYTES + SOURCE_MESSAGE_BYTES;
+/// Room for what is said beside a send: the segment and the source.
+pub(super) const CONTROL_OUT_BYTES: usize = CONTROL_MESSAGE_BYTES + SOURCE_MESSAGE_BYTES;
+/// Room for one `IPV6_PKTINFO` message, or a shorter `IP_PKTINFO`.
+const SOURCE_MESSAGE_BYTES: usize = (HEAD_BYTES + 20).next_multiple_of(8);
 /// Room for one message with up to 8 bytes in it.
 pub(super) const CONTROL_MESSAGE_BYTES: usize = HEAD_BYTES + 8;
 /// What io_uring writes in front of a datagram: its header, the name, the control messages.
@@ -25,6 +29,8 @@ const _: () = assert!(LEAD_BYTES.is_multiple_of(8));
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Arrival {
     pub(super) from: Option<Key>,
+    /// The address of ours that it was sent to, where the socket asks for that.
+    pub(super) to: Option<Source>,
     pub(super) bytes: usize,
     /// Bytes of every datagram of a train but the last; 0 for a datagram alone.
     pub(super) segment: usize,
@@ -32,6 +38,11 @@ pub(super) struct Arrival {
     pub(super) drops: Option<u32>,
     pub(super) fault: Option<Fault>,
 }
+
+/// An address of ours to send from. IPv4 addresses stand in the low 32 bits, or mapped (RFC 4291,
+/// section 2.5.5.2) on a socket for both families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Source(pub(super) u128);
 
 /// What was wrong with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +72,24 @@ pub(super) fn segment_message(bytes: u16) -> ControlRoom<CONTROL_MESSAGE_BYTES> 
     room
 }
 
+/// Writes beside a send from which address it goes; says how long the message is.
+pub(super) fn write_source(room: &mut [u8], source: Source, is_v4: bool) -> usize {
+    let (level, kind, bytes) = match is_v4 {
+        true => (libc::IPPROTO_IP, libc::IP_PKTINFO, 12),
+        false => (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, 20),
+    };
+    room.fill(0);
+    room[..8].copy_from_slice(&(HEAD_BYTES + bytes).to_ne_bytes());
+    room[8..12].copy_from_slice(&level.to_ne_bytes());
+    room[12..16].copy_from_slice(&kind.to_ne_bytes());
+    // The interface is left to the route.
+    match is_v4 {
+        true => room[20..24].copy_from_slice(&(source.0 as u32).to_be_bytes()),
+        false => room[16..32].copy_from_slice(&source.0.to_be_bytes()),
+    }
+    (HEAD_BYTES + bytes).next_multiple_of(8)
+}
+
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
@@ -71,7 +100,7 @@ impl Arrival {
     #[inline]
     pub(super) fn read(bytes: usize, flags: i32, name: &[u8], mut control: &[u8]) -> Self {
         let mut arrival =
-            Self { from: Key::read(name), bytes, segment: 0, drops: None, fault: None };
+            Self { from: Key::read(name), to: None, bytes, segment: 0, drops: None, fault: None };
         if flags & libc::MSG_CTRUNC != 0 || arrival.from.is_none() {
             arrival.fault = Some(Fault::Malformed);
         }
@@ -107,6 +136,17 @@ impl Arrival {
             }
             (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
                 self.drops = Some(word(&control[..len], HEAD_BYTES)?);
+            }
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                // Behind the interface: the address of ours, which is not the one in the header where
+                // that was a group's.
+                let own: [u8; 4] = *control[..len].get(HEAD_BYTES + 4..)?.first_chunk()?;
+                self.to = Some(Source(u32::from_be_bytes(own).into()));
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                let own: [u8; 16] = *control[..len].get(HEAD_BYTES..)?.first_chunk()?;
+                // A group has many listeners, and nobody sends from it.
+                self.to = (own[0] != 0xff).then_some(Source(u128::from_be_bytes(own)));
             }
             _ => {}
         }

@@ -13,6 +13,7 @@ use super::{
     control::{Arrival, Fault},
     name::Key,
     neighbours::Neighbours,
+    sources::Sources,
 };
 
 /// The train that is being cut, and the counts.
@@ -27,6 +28,8 @@ pub(super) struct Intake {
     /// Who sent frames of this burst without being a neighbour, by their marks' numbers; `None`
     /// where strangers are not welcome.
     strangers: Option<ArrayVec<Key, STRANGERS_MAX>>,
+    /// Where the socket is bound to all addresses: to which of them each datagram was sent.
+    sources: Option<Sources>,
     tally: Arc<PortTally>,
 }
 
@@ -35,7 +38,42 @@ const STRANGERS_MAX: usize = BURST_MAX + 1;
 
 impl Intake {
     pub(super) fn new(tally: Arc<PortTally>) -> Self {
-        Self { train: None, mark: Mark::default(), drops_seen: 0, strangers: None, tally }
+        Self {
+            train: None,
+            mark: Mark::default(),
+            drops_seen: 0,
+            strangers: None,
+            sources: None,
+            tally,
+        }
+    }
+
+    /// From now on, the address of ours is kept that each datagram was sent to.
+    pub(super) fn keep_sources(&mut self) {
+        self.sources = Some(Sources::new());
+    }
+
+    /// Where datagrams from this address, or this frame of the burst, were sent to.
+    pub(super) fn sources(&self) -> Option<&Sources> {
+        self.sources.as_ref()
+    }
+
+    #[cold]
+    fn note_source(
+        &mut self,
+        neighbours: &mut Neighbours,
+        mark: Result<Mark, Loss>,
+        arrival: &Arrival,
+        at: usize,
+    ) {
+        let (Some(sources), Some(from), Some(to)) = (&mut self.sources, arrival.from, arrival.to)
+        else {
+            return;
+        };
+        sources.note(from, to, at, arrival.bytes);
+        if let Ok(mark) = mark {
+            neighbours.heard_at(mark, to);
+        }
     }
 
     pub(super) fn welcome_strangers(&mut self, welcome: bool) {
@@ -45,6 +83,10 @@ impl Intake {
     /// A new burst begins: strangers of the last one are forgotten, but for whose train is at hand.
     #[inline]
     pub(super) fn begin(&mut self) {
+        let is_cutting = self.train.is_some();
+        if let Some(sources) = &mut self.sources {
+            sources.begin(is_cutting);
+        }
         let Some(strangers) = &mut self.strangers else { return };
         if self.train.is_some() && self.mark.is_stranger() {
             // Frames of the train are marked already, so its sender must keep its number.
@@ -124,6 +166,10 @@ impl Intake {
                 .and_then(|from| neighbours.mark_of(from).or_else(|| self.stranger_mark(from)))
                 .ok_or(Loss::Stranger),
         };
+        if self.sources.is_some() {
+            let at = chunk.at().as_ptr().addr() + start;
+            self.note_source(neighbours, mark, arrival, at);
+        }
         match mark {
             Err(loss) => self.tally.lose(loss, frames),
             Ok(mark) if frames == 1 => {

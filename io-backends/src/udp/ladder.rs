@@ -140,6 +140,8 @@ pub struct Report {
     pub send_buffer: BufferBytes,
     /// Whether the kernel says how many datagrams it dropped (`SO_RXQ_OVFL`).
     pub drops_counted: Result<(), Refusal>,
+    /// Whether it takes IPv4 beside IPv6.
+    pub dual_stack: bool,
     /// Sockets to send by, each with a send buffer of its own, so that a neighbour whose frames do
     /// not leave the machine does not fill the buffer for all.
     pub send_sockets: usize,
@@ -198,7 +200,8 @@ impl Backend {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "udp {} by {}", self.local, self.backend.call())?;
+        let both = if self.dual_stack { " (IPv6 and IPv4)" } else { "" };
+        write!(f, "udp {}{both} by {}", self.local, self.backend.call())?;
         if let Some(ring) = self.ring {
             write!(f, " ({ring})")?;
         }

@@ -73,6 +73,10 @@ pub(super) const PARKED_BURSTS: u16 = 16;
 /// Lost trials that are remembered at most: a parked neighbour loses up to 1,024 bursts in a row.
 pub(super) const STRIKES_MAX: u8 = STRIKES_FREE + 6;
 
+/// Senders for which the address of ours that they asked is kept, beside neighbours: more handshakes
+/// than are answered in a second. 64 KiB for each port at a wildcard address.
+pub(super) const SOURCES_KEPT: usize = 1024;
+
 /// Addresses at most for which the last error of a send is kept, beside those of neighbours: as many as
 /// an operator looks at. The oldest makes room.
 pub(super) const DIRECT_ERRORS_MAX: usize = 32;

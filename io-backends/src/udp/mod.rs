@@ -6,8 +6,9 @@
 //! | `port` | the port itself: which half does what |
 //! | `uring`, `mmsg` | receiving with io_uring, and with recvmmsg where that is refused |
 //! | `intake` | what both do with a datagram once they have it |
-//! | `send` | sending, for both: sendmmsg |
+//! | `send`, `queue` | sending, for both: sendmmsg |
 //! | `send_sockets` | by which socket each neighbour is sent to, so that none fills a send buffer for others |
+//! | `sources` | which address of ours each sender asked, where the socket has them all |
 //! | `neighbours`, `name` | who is behind the socket; addresses as the kernel writes them |
 //! | `steer` | handshakes to a socket of their own, by the kernel |
 //! | `control` | what the kernel says beside a datagram |
@@ -39,10 +40,12 @@ mod mmsg;
 mod name;
 mod neighbours;
 mod port;
+mod queue;
 mod send;
 mod send_sockets;
 
 mod socket;
+mod sources;
 mod steer;
 mod uring;
 
@@ -74,6 +77,8 @@ pub struct UdpSpec {
     pub bind: SocketAddr,
     /// How to receive.
     pub backend: Choice,
+    /// Whether a socket at `[::]` takes IPv4 as well. Its neighbours' IPv4 addresses are plain ones.
+    pub dual_stack: bool,
     /// Bytes of the socket's receive and send buffers, each.
     pub socket_buffer_bytes: usize,
     /// Neighbours at most; marks have an index below this.
@@ -112,6 +117,7 @@ impl UdpSpec {
             // installation; less and bursts of trains are dropped before a worker has woken up.
             socket_buffer_bytes: 4 << 20,
             neighbours_max: 1024,
+            dual_stack: true,
             reuse_port: false,
             trains_in: true,
             trains_out: true,
@@ -125,6 +131,11 @@ impl UdpSpec {
 }
 
 impl UdpSpec {
+    /// Whether the socket is for IPv6 and IPv4.
+    pub fn is_dual(&self) -> bool {
+        self.dual_stack && self.bind.is_ipv6() && self.bind.ip().is_unspecified()
+    }
+
     /// Train chunks that such a port may keep while it receives, a burst on its way included: one
     /// named need of the pool. What waits to be sent comes on top, and is the pool's to bound.
     pub fn train_chunks_max(&self) -> u32 {
@@ -230,7 +241,7 @@ pub fn open(spec: &UdpSpec, worker: usize) -> Result<Opened, OpenError> {
         });
         return Ok(opened);
     }
-    steer::try_alone(spec.bind)?;
+    steer::try_alone(spec)?;
     let mut steers = Ok(());
     let mut opened = open_with(spec, worker, |socket| {
         let shared = socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1);
@@ -261,7 +272,9 @@ fn open_with(
 ) -> Result<Opened, OpenError> {
     let at = spec.bind;
     let refused = |step| move |errno| OpenError::Refused { at, step, errno };
-    let socket = Socket::new(at).map_err(refused("socket"))?;
+    let dual = spec.is_dual();
+    let socket = Socket::with(at, dual).map_err(refused("socket"))?;
+    let told = ask_own_address(&socket, at).map_err(refused("IP_PKTINFO"))?;
     if spec.reuse_port {
         socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1).map_err(refused("SO_REUSEPORT"))?;
     }
@@ -291,6 +304,7 @@ fn open_with(
         receive_buffer,
         send_buffer,
         drops_counted,
+        dual_stack: dual,
         send_sockets: 1,
         send_sockets_refused: None,
     };
@@ -299,7 +313,13 @@ fn open_with(
     let mmsg = Mmsg::new(report.gro.is_ok(), spec.frame_bytes_max);
     let neighbours = Neighbours::new(spec.neighbours_max, local);
     let segments_max = report.gso.as_ref().map_or(1, |segments| *segments);
-    let port = UdpPort::new(socket, ring, mmsg, neighbours, segments_max, described);
+    let mut port = UdpPort::new(socket, ring, mmsg, neighbours, segments_max, described);
+    if told {
+        port.keep_sources();
+    }
+    if dual {
+        port.set_dual();
+    }
     Ok(Opened { port, report })
 }
 
@@ -333,8 +353,22 @@ fn never_fragment(socket: &Socket, at: SocketAddr) -> Result<(), i32> {
     if at.is_ipv4() {
         socket.set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
     } else {
-        socket.set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)
+        socket.set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
+        // For the IPv4 that it takes, too. One for IPv6 alone sends none.
+        socket.set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
     }
+}
+
+/// A socket that is bound to all addresses is told to which of them each datagram was sent.
+fn ask_own_address(socket: &Socket, at: SocketAddr) -> Result<bool, i32> {
+    if !at.ip().is_unspecified() {
+        return Ok(false);
+    }
+    match at {
+        SocketAddr::V4(_) => socket.set(libc::IPPROTO_IP, libc::IP_PKTINFO, 1),
+        SocketAddr::V6(_) => socket.set(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1),
+    }
+    .map(|()| true)
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl Name {
         Self { bytes }
     }
 
-    fn is_v4(&self) -> bool {
+    pub(super) fn is_v4(&self) -> bool {
         self.bytes[..2] == (libc::AF_INET as u16).to_ne_bytes()
     }
 

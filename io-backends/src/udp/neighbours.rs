@@ -9,6 +9,7 @@ use std::{
 use strowger_frame::{Mark, port::AdmitError};
 
 use super::{
+    control::Source,
     name::{Key, Name, same_kind},
     send_sockets::Standing,
 };
@@ -23,6 +24,10 @@ pub(super) struct Neighbour {
     pub(super) trains_in_bursts: u16,
     /// By which socket it may be sent to.
     pub(super) standing: Standing,
+    /// The address of ours to send to it from: where it was heard last, or, once it has been
+    /// authenticated, where that was so last. None leaves it to the route.
+    pub(super) source: Option<Source>,
+    is_authenticated: bool,
     /// The last error of a send to it, and in which round of the sender.
     pub(super) refused: Option<(i32, u64)>,
     /// The message that frames to it may still join, if `round` is the sender's.
@@ -113,6 +118,36 @@ impl Neighbours {
         self.entries.get_mut(mark.index())?.as_mut().filter(|entry| entry.mark == mark)
     }
 
+    /// Says that a datagram came from this neighbour to an address of ours.
+    pub(super) fn heard_at(&mut self, mark: Mark, source: Source) {
+        if let Some(neighbour) = self.at_mut(mark)
+            && !neighbour.is_authenticated
+        {
+            neighbour.source = Some(source);
+        }
+    }
+
+    /// Says that such a datagram was authenticated: only another one changes the address from now on.
+    pub(super) fn authenticated_at(&mut self, mark: Mark, source: Source) {
+        if let Some(neighbour) = self.at_mut(mark) {
+            neighbour.is_authenticated = true;
+            neighbour.source = Some(source);
+        }
+    }
+
+    /// The address that it asked is no longer ours: the route decides, until it is heard again.
+    pub(super) fn forget_source(&mut self, mark: Mark) {
+        if let Some(neighbour) = self.at_mut(mark) {
+            (neighbour.source, neighbour.is_authenticated) = (None, false);
+        }
+    }
+
+    /// Where to send from to the neighbour at this address.
+    pub(super) fn source_for(&self, key: &Key) -> Option<Source> {
+        let index = self.buckets[self.bucket(key)].checked_sub(1)?;
+        self.entries[index as usize].as_ref()?.source
+    }
+
     /// The errno of the last send to the neighbour at this address, if none was taken after it.
     pub(super) fn last_send_error(&self, key: &Key) -> Option<i32> {
         let index = self.buckets[self.bucket(key)].checked_sub(1)?;
@@ -152,6 +187,8 @@ impl Neighbours {
             mark,
             trains_in_bursts: 0,
             standing: Standing::default(),
+            source: None,
+            is_authenticated: false,
             refused: None,
             open: 0,
             // No sender is ever in this round.

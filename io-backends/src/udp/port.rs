@@ -1,7 +1,7 @@
 //! The port over one UDP socket: its receiving half is io_uring's or recvmmsg's, its sending half
 //! the same for both. It never connects its socket, so any number of neighbours share it.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use strowger_frame::{
     Address, Burst, Frame, Loss, Mark, Pool, Port,
@@ -32,6 +32,7 @@ pub struct UdpPort {
     intake: Intake,
     outbox: Outbox,
     tally: Arc<PortTally>,
+    is_dual: bool,
     described: [String; 2],
 }
 
@@ -60,6 +61,7 @@ impl UdpPort {
             intake: Intake::new(tally.clone()),
             outbox: Outbox::new(segments_max, tally.clone()),
             tally,
+            is_dual: false,
             described,
         }
     }
@@ -69,9 +71,33 @@ impl UdpPort {
         self.sockets.add(more);
     }
 
+    /// From now on, each neighbour is sent to from the address of ours that it sent to.
+    pub(super) fn keep_sources(&mut self) {
+        self.intake.keep_sources();
+    }
+
+    /// The socket takes IPv4 as well, under mapped addresses.
+    pub(super) fn set_dual(&mut self) {
+        self.is_dual = true;
+    }
+
+    /// An address as the kernel knows it on this socket.
+    fn inside(&self, at: SocketAddr) -> SocketAddr {
+        match at {
+            SocketAddr::V4(at) if self.is_dual => (at.ip().to_ipv6_mapped(), at.port()).into(),
+            at => at,
+        }
+    }
+
     fn live_ring(&mut self) -> Option<&mut Uring> {
         self.ring.as_mut().filter(|_| !self.ring_is_broken)
     }
+}
+
+/// An address as everybody else knows it: one that is mapped is IPv4.
+fn outside(at: SocketAddr) -> SocketAddr {
+    let SocketAddr::V6(v6) = at else { return at };
+    v6.ip().to_ipv4_mapped().map_or(at, |ip| (ip, v6.port()).into())
 }
 
 impl Port for UdpPort {
@@ -105,7 +131,12 @@ impl Port for UdpPort {
 
     fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError> {
         let Address::Udp(at) = at else { return Err(AdmitError::WrongKind) };
-        self.neighbours.admit(mark, at)
+        let at = self.inside(at);
+        self.neighbours.admit(mark, at)?;
+        if let Some(source) = self.intake.sources().and_then(|sources| sources.of(&Key::of(at))) {
+            self.neighbours.heard_at(mark, source);
+        }
+        Ok(())
     }
 
     fn forget(&mut self, mark: Mark) {
@@ -122,22 +153,33 @@ impl Port for UdpPort {
             Some(key) => Some(key.address(self.neighbours.local().ip())),
             None => self.neighbours.address_of(mark),
         };
-        at.map(Address::Udp)
+        at.map(|at| Address::Udp(outside(at)))
     }
 
     fn send_to(&mut self, to: Address, frame: Frame) {
         let local = self.neighbours.local().ip();
-        match to {
-            Address::Udp(to) if same_kind(to.ip(), local) => {
-                self.outbox.send_now(&self.sockets, to, &frame);
-            }
-            _ => self.tally.lose(Loss::NoNeighbour, 1),
+        let to = match to {
+            Address::Udp(to) => Some(self.inside(to)).filter(|to| same_kind(to.ip(), local)),
+            _ => None,
+        };
+        let Some(to) = to else { return self.tally.lose(Loss::NoNeighbour, 1) };
+        let source = self.intake.sources().and_then(|sources| {
+            let key = Key::of(to);
+            self.neighbours.source_for(&key).or_else(|| sources.of(&key))
+        });
+        self.outbox.send_now(&self.sockets, to, source, &frame);
+    }
+
+    fn authenticated(&mut self, frame: &Frame) {
+        let Self { intake, neighbours, .. } = self;
+        if let Some(source) = intake.sources().and_then(|sources| sources.of_frame(frame)) {
+            neighbours.authenticated_at(frame.mark(), source);
         }
     }
 
     fn last_send_error(&self, to: Address) -> Option<i32> {
         let Address::Udp(to) = to else { return None };
-        let to = Key::of(to);
+        let to = Key::of(self.inside(to));
         self.outbox.direct_error(&to).or_else(|| self.neighbours.last_send_error(&to))
     }
 

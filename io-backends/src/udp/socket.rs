@@ -36,6 +36,11 @@ pub(super) fn errno() -> i32 {
 impl Socket {
     /// A socket of the kind of `at`, not yet bound.
     pub(super) fn new(at: SocketAddr) -> Result<Self, i32> {
+        Self::with(at, false)
+    }
+
+    /// The same, for IPv4 as well where `at` is IPv6 and `dual` is set.
+    pub(super) fn with(at: SocketAddr, dual: bool) -> Result<Self, i32> {
         let domain = if at.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
         // SAFETY: takes numbers and gives a number.
         let fd = unsafe { libc::socket(domain, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
@@ -50,8 +55,8 @@ impl Socket {
             forced: Default::default(),
         };
         if at.is_ipv6() {
-            // So that an IPv4 neighbour has one address here and not two.
-            socket.set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+            // Whatever the system's default is.
+            socket.set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, i32::from(!dual))?;
         }
         Ok(socket)
     }

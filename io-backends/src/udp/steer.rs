@@ -54,7 +54,7 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError
     if shares && !spec.reuse_port {
         // Sockets that share an address would also share it with another process of this user,
         // which then took a part of our frames. One that does not share finds out.
-        try_alone(spec.bind)?;
+        try_alone(spec)?;
     }
     let mut spec = UdpSpec { reuse_port: spec.reuse_port || shares, ..spec.clone() };
     let mut steers = steers.map(|()| program(spec.bind.ip(), workers, has_slow));
@@ -124,7 +124,7 @@ pub(super) fn open_send_sockets(
                 errno: Some(errno),
             }
         };
-        let socket = Socket::new(at).map_err(step("socket"))?;
+        let socket = Socket::with(at, spec.is_dual()).map_err(step("socket"))?;
         let shared = socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1);
         shared.map_err(step("SO_REUSEPORT"))?;
         never_fragment(&socket, at).map_err(step("IP_MTU_DISCOVER"))?;
@@ -146,9 +146,10 @@ pub(super) fn open_send_sockets(
 }
 
 /// Whether the address is free for a socket that shares it with no other.
-pub(super) fn try_alone(at: SocketAddr) -> Result<(), OpenError> {
+pub(super) fn try_alone(spec: &UdpSpec) -> Result<(), OpenError> {
+    let at = spec.bind;
     let step = |step| move |errno| OpenError::Refused { at, step, errno };
-    let socket = Socket::new(at).map_err(step("socket"))?;
+    let socket = Socket::with(at, spec.is_dual()).map_err(step("socket"))?;
     socket.bind(at).map_err(|errno| bind_refused(at, errno))
 }
 
@@ -197,41 +198,56 @@ pub(super) fn refused(errno: i32) -> Refusal {
 /// workers', if there is one, all else to its worker's.
 fn program(kind: IpAddr, workers: usize, has_slow: bool) -> Vec<libc::sock_filter> {
     use libc::{
-        BPF_A, BPF_ABS, BPF_ALU, BPF_B, BPF_H, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_MISC, BPF_MUL,
+        BPF_A, BPF_ABS, BPF_ALU, BPF_B, BPF_H, BPF_JEQ, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_MISC,
+        BPF_MUL,
     };
     use libc::{BPF_MOD, BPF_RET, BPF_RSH, BPF_SUB, BPF_TAX, BPF_W, BPF_X, BPF_XOR};
 
     let step = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let network = |offset: u32| libc::SKF_NET_OFF as u32 + offset;
-    // A source that has fewer words is xored with nothing.
-    let (first, others, port): (u32, &[u32], u32) = match kind {
-        IpAddr::V4(_) => (12, &[], 20),
-        IpAddr::V6(_) => (8, &[12, 16, 20], 40),
+    // The words of the source and its port, and the worker that they name.
+    let worker = |first: u32, others: &[u32], port: u32| {
+        let mut part = vec![step(BPF_LD | BPF_W | BPF_ABS, network(first))];
+        let loads = others.iter().map(|&word| (BPF_W, word)).chain([(BPF_H, port)]);
+        for (size, offset) in loads {
+            part.push(step(BPF_MISC | BPF_TAX, 0));
+            part.push(step(BPF_LD | size | BPF_ABS, network(offset)));
+            part.push(step(BPF_ALU | BPF_XOR | BPF_X, 0));
+        }
+        part.extend([
+            step(BPF_ALU | BPF_MUL | BPF_K, SPREAD),
+            step(BPF_ALU | BPF_RSH | BPF_K, 16),
+            step(BPF_ALU | BPF_MOD | BPF_K, workers.max(1) as u32),
+            step(BPF_RET | BPF_A, 0),
+        ]);
+        part
     };
-    let mut program = vec![
-        step(BPF_LD | BPF_B | BPF_ABS, 0),
-        step(BPF_ALU | BPF_RSH | BPF_K, 4),
-        step(BPF_ALU | BPF_SUB | BPF_K, 1),
-        // Kinds 1 to 3 are 0 to 2 now, and 0 is far above.
-        libc::sock_filter { jt: 1, ..step(BPF_JMP | BPF_JGT | BPF_K, 2) },
-        step(BPF_RET | BPF_K, workers as u32),
-        step(BPF_LD | BPF_W | BPF_ABS, network(first)),
-    ];
-    if !has_slow {
-        program.drain(..program.len() - 1);
+    let mut program = Vec::new();
+    if has_slow {
+        program.extend([
+            step(BPF_LD | BPF_B | BPF_ABS, 0),
+            step(BPF_ALU | BPF_RSH | BPF_K, 4),
+            step(BPF_ALU | BPF_SUB | BPF_K, 1),
+            // Kinds 1 to 3 are 0 to 2 now, and 0 is far above.
+            libc::sock_filter { jt: 1, ..step(BPF_JMP | BPF_JGT | BPF_K, 2) },
+            step(BPF_RET | BPF_K, workers as u32),
+        ]);
     }
-    let loads = others.iter().map(|&word| (BPF_W, word)).chain([(BPF_H, port)]);
-    for (size, offset) in loads {
-        program.push(step(BPF_MISC | BPF_TAX, 0));
-        program.push(step(BPF_LD | size | BPF_ABS, network(offset)));
-        program.push(step(BPF_ALU | BPF_XOR | BPF_X, 0));
+    // A source that has fewer words is xored with nothing.
+    let of_v4 = worker(12, &[], 20);
+    if kind.is_ipv6() {
+        // A socket for IPv6 may take IPv4 as well; the version stands in the first nibble.
+        let skip = of_v4.len() as u8;
+        program.extend([
+            step(BPF_LD | BPF_B | BPF_ABS, network(0)),
+            step(BPF_ALU | BPF_RSH | BPF_K, 4),
+            libc::sock_filter { jf: skip, ..step(BPF_JMP | BPF_JEQ | BPF_K, 4) },
+        ]);
     }
-    program.extend([
-        step(BPF_ALU | BPF_MUL | BPF_K, SPREAD),
-        step(BPF_ALU | BPF_RSH | BPF_K, 16),
-        step(BPF_ALU | BPF_MOD | BPF_K, workers.max(1) as u32),
-        step(BPF_RET | BPF_A, 0),
-    ]);
+    program.extend(of_v4);
+    if kind.is_ipv6() {
+        program.extend(worker(8, &[12, 16, 20], 40));
+    }
     program
 }
 

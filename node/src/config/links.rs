@@ -80,7 +80,8 @@ impl Behind<'_> {
                 return fault(text);
             }
             (Some(Listener { address: local, name, .. }), Address::Udp(at))
-                if local.is_ipv4() != at.is_ipv4() =>
+                if local.is_ipv4() != at.is_ipv4()
+                    && !(at.is_ipv4() && super::is_dual_stack(*local, &self.udp)) =>
             {
                 let kind = if local.is_ipv4() { "IPv4" } else { "IPv6" };
                 let text = format!(

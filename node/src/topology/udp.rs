@@ -7,7 +7,7 @@ use strowger_io::udp::{Opened, Refusal, Report, Steered, UdpSpec, open_steered, 
 
 use super::{beside, captured, of_worker};
 use crate::{
-    config::{Config, Listener},
+    config::{self, Config, Listener},
     files::Opener,
 };
 
@@ -43,6 +43,7 @@ pub(super) fn open(
         neighbours_max: config.switch.slot_max + 1,
         posted_buffers: listener.posted_buffers,
         steering_refused: !has_door,
+        dual_stack: config::is_dual_stack(listener.address, &config.udp),
         ..UdpSpec::new(listener.address)
     };
     let Steered { workers: opened, slow } =

@@ -1,0 +1,474 @@
+//! A queue of messages for one socket: frames that may ride together become one message with
+//! `UDP_SEGMENT`, and all messages go to the kernel in one sendmmsg. It never copies payload and never
+//! lets a frame go uncounted.
+
+use std::sync::Arc;
+
+use strowger_frame::{Frame, Held, Loss, Mark, port::PortTally};
+
+use super::{
+    control::{
+        CONTROL_MESSAGE_BYTES, CONTROL_OUT_BYTES, ControlRoom, Source, segment_message,
+        write_source,
+    },
+    limits::{
+        DATAGRAM_BYTES_MAX, FRAMES_WAITING_MAX, MESSAGES_MAX, PIECES_MAX, TRAINS_AGAIN_BURSTS,
+    },
+    name::Name,
+    neighbours::{Neighbour, Neighbours},
+    socket::{Socket, empty_header, send_messages},
+};
+
+const _: () = assert!(MESSAGES_MAX == FRAMES_WAITING_MAX, "see `Queue::room`");
+
+/// From one message's vectors to the next one's: some more than it may have, so that the first
+/// vectors of messages do not all fall into the same sets of the first-level cache.
+const PIECES_STRIDE: usize = PIECES_MAX + 4;
+
+/// Frames to one neighbour that leave in one send: all of `segment` bytes, the last perhaps shorter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Message {
+    name: Name,
+    mark: Mark,
+    source: Option<Source>,
+    segment: u32,
+    frames: u32,
+    bytes: u32,
+    pieces: u32,
+    /// Where a frame must begin to lengthen the last piece.
+    end: *const u8,
+    /// A shorter frame ends a train.
+    ended: bool,
+}
+
+/// Messages of one socket that wait to be sent, and the memory of their frames.
+pub(super) struct Queue {
+    /// In order; those before `first` have gone.
+    pub(super) messages: Vec<Message>,
+    first: usize,
+    /// Frames of `messages[first]` that have gone one by one, since `refusal` befell it.
+    gone: u32,
+    refusal: i32,
+    vectors: Vec<libc::iovec>,
+    /// Memory of all frames in `messages`, and beside it the message that each belongs to. Given up
+    /// when the last message has gone, or, when the socket is full, with the messages that have.
+    held: Vec<Held>,
+    held_for: Vec<u16>,
+    frames: usize,
+    /// See `take_cost`.
+    cost: usize,
+    /// Built from `messages` for each call, so that no pointer is kept from one to the next.
+    headers: Vec<libc::mmsghdr>,
+    controls: Vec<ControlRoom<CONTROL_OUT_BYTES>>,
+    tally: Arc<PortTally>,
+}
+
+// SAFETY: the pointers lead into chunks that `held` keeps, and go where it goes.
+unsafe impl Send for Queue {}
+
+/// What a flush came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flushed {
+    /// Nothing waits any more.
+    All,
+    /// The socket is full.
+    Full,
+}
+
+/// What a message costs of a send buffer beside its bytes, roughly.
+const MESSAGE_COST_BYTES: usize = 1024;
+
+/// How a message that was sent frame by frame fared.
+enum Single {
+    Done,
+    Blocked,
+}
+
+/// No room in the socket's or the device's queue: to be tried again, not lost.
+pub(super) fn is_full(errno: i32) -> bool {
+    matches!(errno, libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM)
+}
+
+/// Reports of an earlier datagram, which the kernel hands to the next call whatever that is.
+fn is_old_news(errno: i32) -> bool {
+    matches!(errno, libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EPROTO)
+}
+
+/// What kernels say when the address to send from is not ours, among other things.
+fn is_of_source(errno: i32) -> bool {
+    matches!(errno, libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL)
+}
+
+pub(super) fn loss_of(errno: i32) -> Loss {
+    if errno == libc::EMSGSIZE { Loss::PathTooNarrow } else { Loss::SendRefused }
+}
+
+impl Queue {
+    pub(super) fn new(messages_max: usize, frames_max: usize, tally: Arc<PortTally>) -> Self {
+        let vector = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        Self {
+            messages: Vec::with_capacity(messages_max),
+            first: 0,
+            gone: 0,
+            refusal: 0,
+            vectors: vec![vector; messages_max * PIECES_STRIDE],
+            held: Vec::with_capacity(frames_max),
+            held_for: Vec::with_capacity(frames_max),
+            frames: 0,
+            cost: 0,
+            headers: vec![empty_header(); messages_max],
+            controls: vec![ControlRoom::EMPTY; messages_max],
+            tally,
+        }
+    }
+
+    /// Frames that it can take, whatever they are.
+    #[inline]
+    pub(super) fn room(&self) -> usize {
+        // The arrays' lengths are what was asked for; a vector's capacity can be more.
+        let messages = self.headers.len() - self.messages.len();
+        messages.min(self.headers.len() - self.frames)
+    }
+
+    pub(super) fn frames_waiting(&self) -> u32 {
+        let waiting = self.messages.iter().skip(self.first);
+        waiting.map(|message| message.frames).sum::<u32>() - self.gone
+    }
+
+    /// Whether frames to this neighbour wait.
+    pub(super) fn has(&self, to: Mark) -> bool {
+        self.messages.iter().skip(self.first).any(|message| message.mark == to)
+    }
+
+    /// Takes frames to a neighbour, into the message that is open if they may ride with it; returns the
+    /// one that is open after it. There is room for them.
+    #[inline]
+    pub(super) fn take(
+        &mut self,
+        neighbour: &Neighbour,
+        frames: impl ExactSizeIterator<Item = Frame>,
+        mut open: Option<usize>,
+        segments_max: u32,
+    ) -> usize {
+        self.frames += frames.len();
+        for frame in frames {
+            let at = match open {
+                Some(at) if self.join(at, &frame, segments_max) => at,
+                _ => self.begin(neighbour, &frame),
+            };
+            open = Some(at);
+            self.hold(frame, at as u16);
+        }
+        open.unwrap_or_default()
+    }
+
+    /// Lets `frame` ride with the message, if it may.
+    #[inline]
+    fn join(&mut self, at: usize, frame: &Frame, segments_max: u32) -> bool {
+        let message = &mut self.messages[at];
+        let len = frame.len() as u32;
+        let fits = len <= message.segment
+            && len > 0
+            && !message.ended
+            && message.frames < segments_max
+            && message.bytes + len <= DATAGRAM_BYTES_MAX as u32;
+        if !fits {
+            return false;
+        }
+        let begin = frame.bytes().as_ptr();
+        let vectors = at * PIECES_STRIDE;
+        if begin == message.end {
+            self.vectors[vectors + message.pieces as usize - 1].iov_len += len as usize;
+        } else if message.pieces < PIECES_MAX as u32 {
+            self.vectors[vectors + message.pieces as usize] =
+                libc::iovec { iov_base: begin.cast_mut().cast(), iov_len: len as usize };
+            message.pieces += 1;
+        } else {
+            return false;
+        }
+        message.end = begin.wrapping_add(len as usize);
+        message.frames += 1;
+        message.bytes += len;
+        message.ended = len < message.segment;
+        true
+    }
+
+    /// A new message with `frame` in it; returns where it stands.
+    #[inline]
+    fn begin(&mut self, neighbour: &Neighbour, frame: &Frame) -> usize {
+        let Neighbour { name, mark, source, .. } = *neighbour;
+        let (begin, len) = (frame.bytes().as_ptr(), frame.len());
+        let at = self.messages.len();
+        self.vectors[at * PIECES_STRIDE] =
+            libc::iovec { iov_base: begin.cast_mut().cast(), iov_len: len };
+        self.messages.push(Message {
+            name,
+            mark,
+            source,
+            segment: len as u32,
+            frames: 1,
+            bytes: len as u32,
+            pieces: 1,
+            end: begin.wrapping_add(len),
+            ended: false,
+        });
+        at
+    }
+
+    #[inline]
+    fn hold(&mut self, frame: Frame, at: u16) {
+        let alone = match (self.held.last_mut(), self.held_for.last()) {
+            (Some(held), Some(&last)) if last == at => held.join(frame),
+            _ => Err(frame),
+        };
+        if let Err(frame) = alone {
+            self.held.push(Held::new(frame));
+            self.held_for.push(at);
+        }
+    }
+
+    /// Sends all that waits, as far as the kernel takes it.
+    pub(super) fn flush(
+        &mut self,
+        socket: &Socket,
+        neighbours: &mut Neighbours,
+        round: u64,
+    ) -> Flushed {
+        self.write_headers();
+        let mut old_news = false;
+        let mut without: Option<Source> = None;
+        while self.first < self.messages.len() {
+            if self.gone > 0 {
+                match self.send_singly(socket, neighbours, self.refusal) {
+                    Single::Done => continue,
+                    Single::Blocked => return Flushed::Full,
+                }
+            }
+            let waiting = self.first..self.messages.len();
+            // SAFETY: `write_headers` has pointed these headers to a name, vectors over memory
+            // that `held` keeps, and a control message, each with its length; none has moved.
+            let sent = unsafe { send_messages(socket, &mut self.headers[waiting]) };
+            match sent {
+                Ok(sent) => {
+                    if without.take().is_some() {
+                        // That address is no longer ours.
+                        neighbours.forget_source(self.messages[self.first].mark);
+                    }
+                    self.count_sent(sent);
+                    old_news = false;
+                }
+                Err(libc::EINTR) => {}
+                Err(errno) if is_full(errno) => return Flushed::Full,
+                Err(errno)
+                    if is_of_source(errno)
+                        && without.is_none()
+                        && self.messages[self.first].source.is_some() =>
+                {
+                    without = self.messages[self.first].source.take();
+                    self.write_headers();
+                }
+                Err(errno) if is_old_news(errno) && !old_news => old_news = true,
+                Err(errno) => {
+                    old_news = false;
+                    if let Some(source) = without.take() {
+                        self.messages[self.first].source = Some(source);
+                    }
+                    let Message { frames, mark, .. } = self.messages[self.first];
+                    // A frame too long for the path says nothing of whether there is one.
+                    if errno != libc::EMSGSIZE
+                        && let Some(neighbour) = neighbours.at_mut(mark)
+                    {
+                        neighbour.refused = Some((errno, round));
+                    }
+                    if frames > 1 {
+                        if let Single::Blocked = self.send_singly(socket, neighbours, errno) {
+                            return Flushed::Full;
+                        }
+                    } else {
+                        self.tally.lose(loss_of(errno), 1);
+                        self.first += 1;
+                    }
+                }
+            }
+        }
+        self.clear();
+        Flushed::All
+    }
+
+    fn clear(&mut self) {
+        self.messages.clear();
+        self.held.clear();
+        self.held_for.clear();
+        (self.first, self.gone, self.frames) = (0, 0, 0);
+    }
+
+    /// Gives up the memory of the messages that have gone, while others wait.
+    #[cold]
+    pub(super) fn give_up_sent(&mut self) {
+        let mut at = 0;
+        while let Some(&message) = self.held_for.get(at) {
+            if usize::from(message) < self.first {
+                self.held.swap_remove(at);
+                self.held_for.swap_remove(at);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Loses all that waits.
+    #[cold]
+    pub(super) fn lose_all(&mut self, loss: Loss) {
+        self.tally.lose(loss, u64::from(self.frames_waiting()));
+        self.clear();
+    }
+
+    /// What was sent since the last call costs of a send buffer, roughly.
+    #[inline]
+    pub(super) fn take_cost(&mut self) -> usize {
+        std::mem::take(&mut self.cost)
+    }
+
+    fn write_headers(&mut self) {
+        let vectors = self.vectors.as_mut_ptr();
+        let controls = self.controls.as_mut_ptr();
+        for (at, message) in self.messages.iter().enumerate().skip(self.first) {
+            let header = &mut self.headers[at].msg_hdr;
+            header.msg_name = message.name.as_ptr().cast_mut().cast();
+            header.msg_namelen = message.name.len() as libc::socklen_t;
+            header.msg_iov = vectors.wrapping_add(at * PIECES_STRIDE);
+            header.msg_iovlen = message.pieces as _;
+            header.msg_control = std::ptr::null_mut();
+            header.msg_controllen = 0;
+            if message.frames > 1 {
+                let control = controls.wrapping_add(at);
+                // SAFETY: `at` is below the array's length, which is that of `messages` at most.
+                let control = unsafe { &mut *control };
+                control.0[..CONTROL_MESSAGE_BYTES]
+                    .copy_from_slice(&segment_message(message.segment as u16).0);
+                header.msg_control = (&raw mut *control).cast();
+                // What counts is the two bytes of the number, not the room they stand in.
+                header.msg_controllen = CONTROL_MESSAGE_BYTES as _;
+            }
+            if let Some(source) = message.source {
+                // SAFETY: as above.
+                let control = unsafe { &mut *controls.wrapping_add(at) };
+                let before = header.msg_controllen;
+                let room = &mut control.0[before..];
+                header.msg_controllen += write_source(room, source, message.name.is_v4());
+                header.msg_control = (&raw mut *control).cast();
+            }
+        }
+    }
+
+    fn count_sent(&mut self, sent: usize) {
+        let messages = &self.messages[self.first..self.first + sent];
+        let frames: u32 = messages.iter().map(|message| message.frames).sum();
+        let bytes: u64 = messages.iter().map(|message| u64::from(message.bytes)).sum();
+        self.tally.frames_out.add(u64::from(frames));
+        self.tally.bytes_out.add(bytes);
+        self.tally.trains_out.add(sent as u64);
+        self.cost += bytes as usize + sent * MESSAGE_COST_BYTES;
+        self.first += sent;
+    }
+
+    /// The first message was refused as a train (`errno` says how): its frames go one by one. If
+    /// they do go, and it was not their size, then the path takes no trains, and is sent none.
+    #[cold]
+    fn send_singly(&mut self, socket: &Socket, neighbours: &mut Neighbours, errno: i32) -> Single {
+        let message = self.messages[self.first];
+        if errno != libc::EMSGSIZE
+            && errno != libc::EINVAL
+            && errno != libc::EIO
+            && errno != libc::EOPNOTSUPP
+        {
+            self.tally.lose(loss_of(errno), u64::from(message.frames - self.gone));
+            return self.done();
+        }
+        let mut skip = self.gone as usize * message.segment as usize;
+        for piece in 0..message.pieces as usize {
+            let vector = self.vectors[self.first * PIECES_STRIDE + piece];
+            // A piece is made of whole frames, so skipping ends where a frame does.
+            let mut at = skip.min(vector.iov_len);
+            skip -= at;
+            while at < vector.iov_len {
+                let len = (vector.iov_len - at).min(message.segment as usize);
+                let begin = vector.iov_base.cast::<u8>().wrapping_add(at);
+                match send_alone(socket, &message.name, message.source, begin, len) {
+                    Ok(()) => {
+                        self.tally.frames_out.add(1);
+                        self.tally.bytes_out.add(len as u64);
+                        self.tally.trains_out.add(1);
+                        self.cost += len + MESSAGE_COST_BYTES;
+                        // Some kernels call a segment that is too long EINVAL, too; then
+                        // only a shorter last frame goes.
+                        if errno != libc::EMSGSIZE
+                            && len == message.segment as usize
+                            && let Some(neighbour) = neighbours.at_mut(message.mark)
+                            && neighbour.name == message.name
+                        {
+                            neighbour.trains_in_bursts = TRAINS_AGAIN_BURSTS;
+                        }
+                    }
+                    Err(full) if is_full(full) => {
+                        self.refusal = errno;
+                        return Single::Blocked;
+                    }
+                    Err(errno) => self.tally.lose(loss_of(errno), 1),
+                }
+                self.gone += 1;
+                at += len;
+            }
+        }
+        self.done()
+    }
+
+    fn done(&mut self) -> Single {
+        self.first += 1;
+        self.gone = 0;
+        Single::Done
+    }
+}
+
+/// Sends one frame; tries again if the kernel had old news, or a signal came.
+pub(super) fn send_alone(
+    socket: &Socket,
+    name: &Name,
+    source: Option<Source>,
+    begin: *const u8,
+    len: usize,
+) -> Result<(), i32> {
+    let mut control = ControlRoom::<CONTROL_OUT_BYTES>::EMPTY;
+    let mut vector = libc::iovec { iov_base: begin.cast_mut().cast(), iov_len: len };
+    let mut header = empty_header();
+    header.msg_hdr.msg_name = name.as_ptr().cast_mut().cast();
+    header.msg_hdr.msg_namelen = name.len() as libc::socklen_t;
+    header.msg_hdr.msg_iov = &mut vector;
+    header.msg_hdr.msg_iovlen = 1;
+    if let Some(source) = source {
+        header.msg_hdr.msg_controllen = write_source(&mut control.0, source, name.is_v4());
+        header.msg_hdr.msg_control = (&raw mut control).cast();
+    }
+    let mut tries = 0;
+    loop {
+        // SAFETY: the name is the caller's, vector and control message are ours, and `begin..len` is memory that the
+        // outbox holds; all live through the call.
+        let sent = unsafe { send_messages(socket, std::slice::from_mut(&mut header)) };
+        match sent {
+            Ok(_) => return Ok(()),
+            // Perhaps that address is no longer ours.
+            Err(errno) if is_of_source(errno) && header.msg_hdr.msg_controllen > 0 => {
+                header.msg_hdr.msg_control = std::ptr::null_mut();
+                header.msg_hdr.msg_controllen = 0;
+            }
+            Err(errno) if tries < 1 && (is_old_news(errno) || errno == libc::EINTR) => tries += 1,
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.tally.lose(Loss::SendRefused, u64::from(self.frames_waiting()));
+    }
+}

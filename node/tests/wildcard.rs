@@ -1,0 +1,47 @@
+//! Relays that listen at all addresses: they answer from the one that was asked, and `[::]` serves IPv4,
+//! too. In two network namespaces; it never sleeps.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use trial::wires::*;
+
+const CLIENT: &str = "10.77.0.9:7000";
+
+/// An endpoint at slot 4 and a peer behind UDP at slot 2, perhaps with an address.
+fn config(key: &str, listen: &str, peer: &str) -> String {
+    format!(
+        "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n\
+         [[udp]]\naddress = \"{listen}\"\n\
+         [[unix]]\nname = \"local\"\npath = \"DIR/local\"\nslot = 4\n\
+         [[peer]]\nname = \"peer\"\nkey = \"{key}\"\nslot = 2\n{peer}"
+    )
+}
+
+/// A client with IPv4 alone asks the second of the server's addresses, and hears no other one: what comes
+/// from the first has no way back there, as behind a stateful firewall.
+fn asked_at_the_second_address(listen: &str) {
+    let Some([near, far]) = pair() else { return };
+    for (Namespace(name), at) in [(&near, "10.77.0.9"), (&far, "10.77.0.1"), (&far, "10.77.0.2")] {
+        words(&format!("ip -n {name} addr add {at}/24 dev e0")).unwrap();
+    }
+    words(&format!("ip -n {} route add blackhole 10.77.0.1/32", near.0)).unwrap();
+    let ((client, client_key), (server, server_key)) = (home(), home());
+    let server = Relay::within(&far, server, &config(&client_key, listen, ""));
+    let peer = "address = \"10.77.0.2:7000\"\n";
+    let client = Relay::within(&near, client, &config(&server_key, CLIENT, peer));
+    until_up(&[&client, &server]);
+    assert_exchange(&client, &server);
+    let at = |relay: &Relay| relay.ask(r#"{"show":"peers"}"#)["peers"][0]["address"].clone();
+    assert_eq!((at(&client), at(&server)), ("10.77.0.2:7000".into(), CLIENT.into()));
+}
+
+#[test]
+fn a_relay_at_all_addresses_answers_from_the_one_that_was_asked() {
+    asked_at_the_second_address("0.0.0.0:7000");
+}
+
+#[test]
+fn a_wildcard_for_ipv6_serves_ipv4_as_well() {
+    asked_at_the_second_address("[::]:7000");
+}
