@@ -406,3 +406,36 @@ fn a_silent_node_whose_own_address_changes_is_followed_before_anybody_has_someth
         pair.assert_even();
     }
 }
+
+#[test]
+fn one_key_on_two_nodes_is_seen_and_said() {
+    let mut couple = Couple::new(1, &[], host(2), None);
+    couple.wait(3);
+    // A copy of A, with its key, at another address.
+    let elsewhere = host(9);
+    let mut twin = Node::bare(&Birth { lives: 1, wall: 1_000, ..Birth::new(1) }, couple.now);
+    let port = twin.switch.plug_everywhere(vec![Box::new(couple.air.port(elsewhere, 0))]);
+    twin.port = port.expect("a place");
+    twin.switch.welcome_strangers(twin.port, true);
+    let spec = PeerSpec { slot: Some(PEER), liveness: FAST, ..twin.spec(2, true) };
+    twin.switch.add_peer(spec, couple.now).expect("a slot");
+    let mut at_twin = endpoint_of(&mut twin);
+    for _ in 0..600 {
+        send(&mut couple.at_a, couple.way, b"here I am");
+        send(&mut at_twin, couple.way, b"no, here");
+        twin.turn(couple.now);
+        couple.pass(100 * MS);
+        while receive(&mut couple.at_b).is_some() {}
+    }
+    let said: Vec<_> =
+        couple.b.events.iter().filter(|e| matches!(e, Event::KeyOnTwoNodes(..))).collect();
+    assert_eq!(said.len(), 1, "{:?}", couple.b.events);
+    let Event::KeyOnTwoNodes(PEER, two) = said[0] else { panic!("{said:?}") };
+    let places = [Address::Udp(host(1)), Address::Udp(elsewhere)];
+    assert!(two.iter().all(|at| places.contains(at)) && two[0] != two[1], "{two:?}");
+    assert!(couple.b.view(1).key_on_two_nodes.is_some());
+    // The copy ends; after a while there is one again.
+    couple.air.cut(elsewhere, true);
+    couple.wait(700);
+    assert_eq!(couple.b.view(1).key_on_two_nodes, None);
+}

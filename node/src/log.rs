@@ -57,6 +57,8 @@ pub(crate) enum Kind {
     AddressMoved,
     /// Somebody with a peer's key was refused: another identity.
     KeyRefused,
+    /// Two nodes have a peer's key.
+    KeyOnTwoNodes,
     /// An unknown peer was refused.
     PeerRefused,
     /// A neighbour or peer could not be attached.
@@ -98,6 +100,7 @@ impl Kind {
             Self::Goodbye => "goodbye",
             Self::AddressMoved => "address_moved",
             Self::KeyRefused => "key_refused",
+            Self::KeyOnTwoNodes => "key_on_two_nodes",
             Self::PeerRefused => "peer_refused",
             Self::AttachRefused => "attach_refused",
             Self::PortTrouble => "port_trouble",
@@ -134,6 +137,7 @@ impl Kind {
             | Self::StateFileTrouble
             | Self::Log => Level::Warning,
             Self::AttachRefused
+            | Self::KeyOnTwoNodes
             | Self::PortTrouble
             | Self::WorkerStalled
             | Self::ClockWrong

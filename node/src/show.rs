@@ -342,8 +342,12 @@ fn links_shown(answer: &Value) -> String {
     table.finish("there is no link to another switch")
 }
 
-/// Where a peer is; with a question mark, where a beacon says that it may be.
+/// Where a peer is; with a question mark, where a beacon says that it may be. Both places, where two nodes
+/// have its key.
 fn whereabouts(row: &Value) -> String {
+    if let Some([a, b]) = row["key_on_two_nodes"].as_array().map(Vec::as_slice) {
+        return format!("one key at {} and {}", text(a), text(b));
+    }
     match row["suggested"].as_str() {
         Some(suggested) if row["address"].is_null() => format!("{suggested}?"),
         _ => text(&row["address"]),

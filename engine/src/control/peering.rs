@@ -16,6 +16,7 @@
 //! | nothing for `interval` times `multiplier` | the link is down (RFC 5880, section 6.8.4); a handshake begins |
 
 mod beacons;
+mod conflict;
 mod discovery;
 mod indices;
 mod knocks;
@@ -113,6 +114,7 @@ struct Peer {
     port: PortId,
     at: Option<Address>,
     reach: Reach,
+    conflict: Conflict,
     state: LinkState,
     is_stranger: bool,
     keys_since: Option<Now>,
@@ -207,6 +209,7 @@ fn nanos(now: Now) -> Nanos {
 pub use self::beacons::BeaconSpec;
 use self::{
     beacons::{Beacons, Suggested},
+    conflict::Conflict,
     indices::{Asker, Indices},
     knocks::{Budget, Budgets, KNOWN_PER_SECOND, STRANGERS_PER_SECOND},
     location::Reach,
@@ -339,6 +342,7 @@ impl Switch {
         let peer = Peer {
             port: spec.port,
             reach: Reach::new(written),
+            conflict: Conflict::default(),
             is_shown: false,
             spec,
             key,
@@ -628,6 +632,10 @@ impl Switch {
                 key: peer.key,
                 port: peer.port,
                 at: peer.at,
+                key_on_two_nodes: peer
+                    .conflict
+                    .locations(self.clock.now())
+                    .map(|two| two.map(|location| location.at)),
                 suggested: peer.suggested.address().filter(|_| peer.state == LinkState::Down),
                 state: peer.state,
                 rights: peer.spec.rights,

@@ -369,6 +369,9 @@ pub enum Event {
     PathMtu(u32, u16),
     /// The peer behind the slot was proved to be at another address.
     Roamed(u32, Address),
+    /// Two nodes at these addresses have the key of the peer behind the slot, and take its link from each
+    /// other.
+    KeyOnTwoNodes(u32, [Address; 2]),
     /// The link behind the slot has new keys.
     Rekeyed(u32),
     /// Whoever has the static key of the peer behind the slot has proved to be this one, which is not

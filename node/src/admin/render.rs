@@ -116,6 +116,7 @@ fn peer(view: &PeerView, now: Now, names: &[(u16, String)]) -> Value {
         "key": view.key.map(|key| key.to_string()),
         "peer_id": view.agreed.map(|agreed| agreed.peer_id.to_string()),
         "address": address(view.at),
+        "key_on_two_nodes": view.key_on_two_nodes.map(|two| two.map(|at| at.to_string())),
         "suggested": address(view.suggested),
         "behind": name_of(view.port, names),
         "up": view.is_up(),

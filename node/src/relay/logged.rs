@@ -11,6 +11,13 @@ pub(super) fn logged(event: &Event) -> Option<(Kind, String)> {
         Event::LinkUp(_) => (Kind::LinkUp, "the link is up".to_owned()),
         Event::LinkDown(_) => (Kind::LinkDown, "the link is down".to_owned()),
         Event::Roamed(_, to) => (Kind::AddressMoved, format!("its address is {to} now")),
+        Event::KeyOnTwoNodes(_, [a, b]) => {
+            let text = format!(
+                "two nodes have its key, at {a} and at {b}, and take the link from each other; give one of \
+                 them a key of its own (strowger key new)"
+            );
+            (Kind::KeyOnTwoNodes, text)
+        }
         Event::PeerRefused(_, ref who) => {
             let text = format!("refused: it has the key of this peer and the identity {who}");
             (Kind::KeyRefused, text)

@@ -26,6 +26,9 @@ pub(super) fn words_of(event: &Event) -> (&'static str, Option<u32>, Option<Stri
         Event::PathMtu(slot, bytes) => ("path_mtu", Some(slot), Some(format!("{bytes} bytes"))),
         Event::Roamed(slot, to) => ("roamed", Some(slot), Some(to.to_string())),
         Event::Rekeyed(slot) => ("rekeyed", Some(slot), None),
+        Event::KeyOnTwoNodes(slot, [a, b]) => {
+            ("key_on_two_nodes", Some(slot), Some(format!("at {a} and at {b}")))
+        }
         Event::PeerRefused(slot, who) => {
             ("peer_refused", Some(slot), Some(format!("has the key, and is {who}")))
         }

@@ -345,6 +345,9 @@ impl Switch {
         let Some(peering) = &mut self.peering else { return };
         let Some(peer) = peering.peers.get_mut(&link) else { return };
         let Some(at) = peer.reach.take_answered(session) else { return };
+        let age_ns = peer.keys_since.map_or(u64::MAX, |since| now.0.saturating_sub(since.0));
+        let is_found_out = peer.conflict.note(at, age_ns, now);
+        let two = peer.conflict.locations(now).filter(|_| is_found_out);
         let (here, is_down) = (peer.location(), peer.state == LinkState::Down);
         let is_free = here.is_none() && !peering.by_address.contains_key(&at);
         if is_free || peering.is_known_at(link, at) {
@@ -352,6 +355,9 @@ impl Switch {
         } else if is_down && let Some(peer) = peering.peers.get_mut(&link) {
             // Where it was, nobody has answered since.
             peer.reach.is_validated = false;
+        }
+        if let (Some(slot), Some(two)) = (self.slot_of(link), two) {
+            self.events.push(Event::KeyOnTwoNodes(slot, two.map(|location| location.at)));
         }
     }
 

@@ -163,6 +163,8 @@ pub struct PeerView {
     pub port: PortId,
     /// Where it is.
     pub at: Option<Address>,
+    /// Where two nodes are that both have its key, and take the link from each other.
+    pub key_on_two_nodes: Option<[Address; 2]>,
     /// Where a beacon says that it is, while the link is down.
     pub suggested: Option<Address>,
     /// How the link is.

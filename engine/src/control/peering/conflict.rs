@@ -1,0 +1,86 @@
+//! One key on two nodes: each makes a handshake when the other's has taken its link, so the peer comes back from two
+//! addresses in turn. It judges nothing else, and changes nothing.
+
+use strowger_crypto::limits::REKEY_AFTER;
+
+use super::Location;
+use crate::Now;
+
+/// So often a peer comes back to where it was before, with new keys each time, before it is taken for two nodes. One
+/// that starts again, or moves to and fro between two networks, keeps its keys or stays where it is.
+const RETURNS: u8 = 3;
+
+/// A peer that does not come back within this is one node again: ten minutes.
+const FORGOTTEN_AFTER_NS: u64 = 600_000_000_000;
+
+/// Where a peer's own handshakes came from lately.
+#[derive(Debug, Default)]
+pub(super) struct Conflict {
+    last: Option<Location>,
+    before: Option<Location>,
+    returns: u8,
+    since: Now,
+}
+
+impl Conflict {
+    /// The peer has made keys from there, and those before were so old. Says whether it is found out now that it is
+    /// two nodes.
+    pub(super) fn note(&mut self, from: Location, age_ns: u64, now: Now) -> bool {
+        if self.last == Some(from) {
+            return false;
+        }
+        if now.0.saturating_sub(self.since.0) >= FORGOTTEN_AFTER_NS {
+            *self = Self::default();
+        }
+        let is_back = self.before == Some(from) && age_ns < REKEY_AFTER.0;
+        let was = self.returns;
+        self.returns = if is_back { was.saturating_add(1) } else { 0 };
+        (self.before, self.last, self.since) = (self.last, Some(from), now);
+        was < RETURNS && self.returns >= RETURNS
+    }
+
+    /// Where the two nodes are, if there are two.
+    pub(super) fn locations(&self, now: Now) -> Option<[Location; 2]> {
+        let is_so =
+            self.returns >= RETURNS && now.0.saturating_sub(self.since.0) < FORGOTTEN_AFTER_NS;
+        if is_so { Some([self.before?, self.last?]) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::PortId;
+    use strowger_frame::Address;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn at(port: u16) -> Location {
+        Location { port: PortId(port), at: Address::Only }
+    }
+
+    #[test]
+    fn only_who_comes_back_again_and_again_with_keys_before_their_time_is_two_nodes() {
+        let mut conflict = Conflict::default();
+        let mut now = Now(0);
+        let mut note = |from: u16, after: u64| {
+            now = Now(now.0 + after * SECOND);
+            (conflict.note(at(from), after * SECOND, now), conflict.locations(now).is_some())
+        };
+        // It starts again and again in one place, moves on and on, and to and fro at its keys' pace.
+        for place in [1, 1, 1, 1, 2, 3, 4, 5, 6] {
+            assert_eq!(note(place, 20), (false, false));
+        }
+        for place in [1, 2, 1, 2, 1, 2] {
+            assert_eq!(note(place, 121), (false, false));
+        }
+        assert_eq!(note(7, 1), (false, false));
+        assert_eq!(note(8, 1), (false, false));
+        assert_eq!(note(7, 20), (false, false));
+        assert_eq!(note(8, 20), (false, false));
+        assert_eq!(note(7, 20), (true, true));
+        assert_eq!(note(8, 20), (false, true), "said once");
+        assert_eq!(note(8, 700), (false, false), "over");
+        assert_eq!(note(7, 20), (false, false));
+    }
+}
