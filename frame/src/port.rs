@@ -239,6 +239,11 @@ pub struct PortTally {
     pub trains_in: Counter,
     /// Messages handed to the kernel: trains, where frames could ride together.
     pub trains_out: Counter,
+    /// Trains that the way to a neighbour refused, so that frames go there one by one for a while
+    /// (segmentation offload, `EIO`).
+    pub trains_refused: Counter,
+    /// Times that trains were tried again after that.
+    pub trains_retried: Counter,
     /// What the kernel dropped before it became frames; no part of the balance, since we never had
     /// it.
     pub kernel_drops: KernelTally,

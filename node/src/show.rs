@@ -417,7 +417,16 @@ fn ports_shown(answer: &Value) -> String {
             text(&row["kernel_drops"]),
         ]);
     }
-    table.finish("no port is plugged in")
+    let mut shown = table.finish("no port is plugged in");
+    for row in rows(answer, "ports").filter(|row| row["trains_refused"].as_u64() > Some(0)) {
+        let (name, refused, retried) =
+            (text(&row["name"]), text(&row["trains_refused"]), text(&row["trains_retried"]));
+        shown += &format!(
+            "{name}: segmentation was refused {refused} times, so frames went one by one for a while; \
+             it was tried again {retried} times\n"
+        );
+    }
+    shown
 }
 
 fn ports_columns() -> Table {

@@ -103,6 +103,10 @@ pub struct QueueView {
     pub trains_in: u64,
     /// Sends, each a train where frames rode together.
     pub trains_out: u64,
+    /// Trains that the way to a neighbour refused, so that frames went there one by one.
+    pub trains_refused: u64,
+    /// Times that trains were tried there again.
+    pub trains_retried: u64,
     /// Packets that the kernel dropped before they were frames.
     pub kernel_drops: u64,
     /// What the kernel counted, as far as it is not zero, by reason.
@@ -324,6 +328,8 @@ fn queue_view(worker: Option<usize>, tally: &PortTally, sums: &Balance) -> Queue
         frames_made: tally.frames_made.read(),
         trains_in: tally.trains_in.read(),
         trains_out: tally.trains_out.read(),
+        trains_refused: tally.trains_refused.read(),
+        trains_retried: tally.trains_retried.read(),
         kernel_drops: sums.kernel_drops,
         kernel: sums.kernel_by_reason().collect(),
         discards: sums.by_reason().collect(),

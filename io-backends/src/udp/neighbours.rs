@@ -6,7 +6,10 @@ use std::{
     net::SocketAddr,
 };
 
-use strowger_frame::{Mark, port::AdmitError};
+use strowger_frame::{
+    Mark,
+    port::{AdmitError, PortTally},
+};
 
 use super::{
     control::Source,
@@ -39,11 +42,14 @@ pub(super) struct Neighbour {
 impl Neighbour {
     /// Frames in its next message at most, of so many that the kernel takes. To be asked once a burst.
     #[inline]
-    pub(super) fn segments_max(&mut self, most: u32) -> u32 {
+    pub(super) fn segments_max(&mut self, most: u32, tally: &PortTally) -> u32 {
         if self.trains_in_bursts == 0 {
             return most;
         }
         self.trains_in_bursts -= 1;
+        if self.trains_in_bursts == 0 {
+            tally.trains_retried.add(1);
+        }
         1
     }
 }

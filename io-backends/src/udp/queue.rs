@@ -407,7 +407,11 @@ impl Queue {
                             && let Some(neighbour) = neighbours.at_mut(message.mark)
                             && neighbour.name == message.name
                         {
-                            neighbour.trains_in_bursts = TRAINS_AGAIN_BURSTS;
+                            let before = std::mem::replace(
+                                &mut neighbour.trains_in_bursts,
+                                TRAINS_AGAIN_BURSTS,
+                            );
+                            self.tally.trains_refused.add(u64::from(before == 0));
                         }
                     }
                     Err(full) if is_full(full) => {

@@ -88,7 +88,7 @@ impl Outbox {
         // Frames join the neighbour's last message of this round, whatever was taken for others
         // since: order is promised to each neighbour, not among them.
         let open = (neighbour.round == self.round).then_some(neighbour.open as usize);
-        let segments_max = neighbour.segments_max(self.segments_max);
+        let segments_max = neighbour.segments_max(self.segments_max, &self.tally);
         let open = self.shared.take(neighbour, frames.drain(..taken), open, segments_max);
         neighbour.open = open as u32;
         neighbour.round = self.round;
@@ -147,7 +147,7 @@ impl Outbox {
         taken: usize,
     ) {
         let Some(neighbour) = neighbours.at_mut(to) else { return };
-        let segments_max = neighbour.segments_max(self.segments_max);
+        let segments_max = neighbour.segments_max(self.segments_max, &self.tally);
         self.spare.take(neighbour, frames.drain(..taken), None, segments_max);
         self.round += 1;
         neighbour.round = self.round;
@@ -519,6 +519,8 @@ mod tests {
         bench.take(7, &[100, 100]);
         bench.flush();
         assert_eq!((bench.arrived(), bench.tally.trains_out.read()), (vec![7, 8], before + 1));
+        assert_eq!(bench.tally.trains_refused.read(), 1);
+        assert_eq!(bench.tally.trains_retried.read(), 1);
     }
 
     #[test]
