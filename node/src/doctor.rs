@@ -4,7 +4,6 @@
 use std::{
     fs,
     io::{self, Write},
-    net::{Ipv4Addr, UdpSocket},
     process::ExitCode,
 };
 
@@ -68,7 +67,7 @@ pub(crate) fn run(as_json: bool, output: &mut dyn Write) -> Result<ExitCode, Fai
 }
 
 fn findings() -> Vec<Finding> {
-    let mut findings = vec![udp_at_all()];
+    let mut findings = Vec::new();
     let of_udp = udp::probe(SOCKET_BUFFER_BYTES);
     for (name, found) in of_udp.each() {
         findings.push(match found {
@@ -85,17 +84,6 @@ fn findings() -> Vec<Finding> {
     findings.push(transparent_huge_pages());
     findings.push(cores());
     findings
-}
-
-fn udp_at_all() -> Finding {
-    match UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) {
-        Ok(_) => Finding::fine("udp", "a socket can be bound on loopback"),
-        Err(error) => Finding::refused(
-            "udp",
-            format!("no socket can be bound on loopback: {error}"),
-            "ip link set lo up",
-        ),
-    }
 }
 
 /// What an Ethernet port needs, each thing by itself.

@@ -15,7 +15,7 @@ use super::{
     limits::{SEGMENTS_SAFE, SEGMENTS_TRIED},
     name::Name,
     neighbours::Neighbours,
-    socket::{Socket, empty_header, send_messages},
+    socket::{Socket, empty_header, many_refused, receive_messages, send_messages},
     steer::rehearse as rehearse_steering,
     uring::{Rung, Uring},
 };
@@ -140,6 +140,8 @@ pub struct Report {
     pub send_buffer: BufferBytes,
     /// Whether the kernel says how many datagrams it dropped (`SO_RXQ_OVFL`).
     pub drops_counted: Result<(), Refusal>,
+    /// Whether many messages go in one system call (`recvmmsg`, `sendmmsg`), and not one.
+    pub many: Result<(), Refusal>,
     /// Whether it takes IPv4 beside IPv6.
     pub dual_stack: bool,
     /// Sockets to send by, each with a send buffer of its own, so that a neighbour whose frames do
@@ -156,6 +158,9 @@ impl Report {
         for (backend, refusal) in &self.refused {
             let (backend, with) = (backend.name(), self.backend.call());
             warnings.push(format!("{backend} refused: {refusal}; using {with}"));
+        }
+        if let Err(refusal) = &self.many {
+            warnings.push(format!("one system call for each datagram: {refusal}"));
         }
         if let Err(refusal) = &self.gro {
             warnings.push(format!("frames come in one by one: {refusal}"));
@@ -228,6 +233,10 @@ impl fmt::Display for Report {
 /// What `strowger doctor` asks: each thing tried by itself, on sockets of its own over loopback.
 #[derive(Clone, Debug)]
 pub struct Findings {
+    /// A datagram that went from a socket to another, by the calls that ports use.
+    pub datagrams: Result<String, Refusal>,
+    /// Many messages in one system call.
+    pub many: Result<String, Refusal>,
     /// A ring that has received a datagram: with which flags.
     pub io_uring: Result<String, Refusal>,
     /// A train that came in as one.
@@ -242,8 +251,10 @@ pub struct Findings {
 
 impl Findings {
     /// Each with its name.
-    pub fn each(&self) -> [(&'static str, &Result<String, Refusal>); 5] {
+    pub fn each(&self) -> [(&'static str, &Result<String, Refusal>); 7] {
         [
+            ("udp", &self.datagrams),
+            ("udp_mmsg", &self.many),
             ("io_uring", &self.io_uring),
             ("udp_gro", &self.gro),
             ("udp_gso", &self.gso),
@@ -257,6 +268,8 @@ impl Findings {
 pub fn probe(buffer_bytes: usize) -> Findings {
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     Findings {
+        datagrams: try_datagram(local),
+        many: many().map(|()| "many datagrams in one system call".to_owned()),
         io_uring: rehearse_ring(local, 0).map(|rung| {
             let rung = rung.name();
             format!("multishot receive into provided buffers works ({rung})")
@@ -308,6 +321,29 @@ pub(super) fn send(
     }
     // SAFETY: name, vector, bytes and control message live through the call, as long as said.
     unsafe { send_messages(socket, std::slice::from_mut(&mut header)) }.map(drop)
+}
+
+/// Whether the calls for many messages are allowed.
+pub(super) fn many() -> Result<(), Refusal> {
+    let sandbox = "allow recvmmsg and sendmmsg in the sandbox's seccomp profile";
+    many_refused().map_or(Ok(()), |(call, errno)| Err(Refusal::new(call, errno, sandbox)))
+}
+
+/// Whether a datagram can be sent and received, as a port does it.
+fn try_datagram(like: SocketAddr) -> Result<String, Refusal> {
+    let (receiver, to) = scratch(like)?;
+    let (sender, _) = scratch(like)?;
+    let sandbox = "perhaps a sandbox's seccomp profile, or a firewall on loopback";
+    let refused = |step: &'static str| move |errno| Refusal::new(step, errno, sandbox);
+    send(&sender, to, b"strowger", None).map_err(refused("sending a datagram over loopback"))?;
+    if !receiver.wait_readable(REHEARSAL_MAX.as_millis() as i32) {
+        return Err(refused("a datagram over loopback")(libc::ETIMEDOUT));
+    }
+    let mut header = empty_header();
+    // SAFETY: the header points to nothing, with length 0: what came is cut off.
+    let came = unsafe { receive_messages(&receiver, std::slice::from_mut(&mut header)) };
+    came.map_err(refused("receiving a datagram over loopback"))?;
+    Ok("a datagram went over loopback and came in".to_owned())
 }
 
 /// Receives one datagram with io_uring, over loopback, on a ring such as a port would have.

@@ -174,6 +174,15 @@ pub enum OpenError {
         /// The kernel's error.
         errno: i32,
     },
+    /// Neither the calls for many messages nor those for one work.
+    Deaf {
+        /// The address asked for.
+        at: SocketAddr,
+        /// The call for one message that is refused.
+        call: &'static str,
+        /// How.
+        errno: i32,
+    },
     /// io_uring was asked for by name, and is not to be had.
     NoRing(Refusal),
 }
@@ -194,6 +203,12 @@ impl fmt::Display for OpenError {
             Self::Refused { at, step, errno } => {
                 write!(f, "udp {at}: {step}: {}", ladder::named(*errno))
             }
+            Self::Deaf { at, call, errno } => write!(
+                f,
+                "udp {at}: {call} is refused: {}; allow it, or better recvmmsg and sendmmsg, in the \
+                 sandbox's seccomp profile",
+                ladder::named(*errno)
+            ),
             Self::NoRing(refusal) => write!(
                 f,
                 "io_uring was asked for and refused: {refusal}; `auto` would use recvmmsg"
@@ -272,6 +287,10 @@ fn open_with(
 ) -> Result<Opened, OpenError> {
     let at = spec.bind;
     let refused = |step| move |errno| OpenError::Refused { at, step, errno };
+    // A port that is open and deaf would be worse than none.
+    if let Some((call, errno)) = socket::many_refused().and_then(|_| socket::one_refused()) {
+        return Err(OpenError::Deaf { at, call, errno });
+    }
     let dual = spec.is_dual();
     let socket = Socket::with(at, dual).map_err(refused("socket"))?;
     let told = ask_own_address(&socket, at).map_err(refused("IP_PKTINFO"))?;
@@ -304,6 +323,7 @@ fn open_with(
         receive_buffer,
         send_buffer,
         drops_counted,
+        many: ladder::many(),
         dual_stack: dual,
         send_sockets: 1,
         send_sockets_refused: None,

@@ -1,0 +1,108 @@
+//! UDP ports in a sandbox that refuses system calls, as old container profiles do: a filter for seccomp
+//! on a thread of the test's own.
+
+#![allow(clippy::unwrap_used)] // the helpers of a test are a test
+
+use std::time::{Duration, Instant};
+
+use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port};
+use strowger_io::udp::{Choice, OpenError, UdpSpec, open, open_steered, probe};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Runs `f` on a thread for which these calls fail with `errno`; `None` where there is no seccomp.
+fn without<R: Send>(calls: &[i64], errno: i32, f: impl FnOnce() -> R + Send) -> Option<R> {
+    let step =
+        |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut filter = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    for &call in calls {
+        filter.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32));
+        let refuse = libc::SECCOMP_RET_ERRNO | errno as u32;
+        filter.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, refuse));
+    }
+    filter.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let program =
+                libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+            // SAFETY: takes numbers, and concerns this thread alone.
+            let done = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+            assert_eq!(done, 0);
+            // SAFETY: the program and its steps live through the call, which copies them.
+            let done = unsafe {
+                libc::syscall(
+                    libc::SYS_seccomp,
+                    libc::SECCOMP_SET_MODE_FILTER,
+                    0,
+                    &raw const program,
+                )
+            };
+            (done == 0).then(f)
+        });
+        let done = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        if done.is_none() {
+            assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: no seccomp");
+            eprintln!("SKIPPED: this kernel has no seccomp");
+        }
+        done
+    })
+}
+
+fn spec() -> UdpSpec {
+    UdpSpec { backend: Choice::Mmsg, ..UdpSpec::new("127.0.0.1:0".parse().unwrap()) }
+}
+
+#[test]
+fn a_sandbox_without_the_calls_for_many_messages_has_one_call_for_each() {
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        for calls in [vec![libc::SYS_recvmmsg, libc::SYS_sendmmsg], vec![libc::SYS_sendmmsg]] {
+            without(&calls, errno, || {
+                let (a, b) = (open(&spec(), 0).unwrap(), open(&spec(), 0).unwrap());
+                let refused = a.report.many.clone().unwrap_err();
+                assert_eq!(refused.errno, Some(errno));
+                assert!(a.report.to_string().contains("one system call for each datagram"));
+                let (at_a, at_b) = (a.local_addr(), b.local_addr());
+                let (mut a, mut b) = (a.port, b.port);
+                a.admit(Mark(0), Address::Udp(at_b)).unwrap();
+                b.admit(Mark(0), Address::Udp(at_a)).unwrap();
+                let mut pool =
+                    Pool::new(&PoolSpec { trains: 200, singles: 200, huge_pages: false }).unwrap();
+                // Trains, and frames of other lengths.
+                let mut burst: Burst = (0..60)
+                    .map(|n| {
+                        let chunk = pool.take(ChunkClass::Single).unwrap();
+                        chunk.into_frame(256, if n < 30 { 100 } else { 100 + n })
+                    })
+                    .collect();
+                a.tx_burst(Mark(0), &mut burst);
+                a.flush();
+                let deadline = Instant::now() + DEADLINE;
+                let mut came = 0;
+                while came < 60 {
+                    assert!(Instant::now() < deadline, "{came} came: {:?}", b.tally());
+                    let mut burst = Burst::new();
+                    b.rx_burst(&mut pool, &mut burst);
+                    came += burst.len();
+                }
+                let found = probe(1 << 16);
+                assert!(found.datagrams.is_ok() && found.many.is_err());
+            });
+        }
+    }
+}
+
+#[test]
+fn a_sandbox_without_any_call_is_refused_at_the_start_and_said() {
+    let receive = [libc::SYS_recvmmsg, libc::SYS_recvmsg];
+    let send = [libc::SYS_sendmmsg, libc::SYS_sendmsg];
+    for calls in [receive, send] {
+        without(&calls, libc::EPERM, || {
+            let refused = open(&spec(), 0).expect_err("it would be deaf or dumb");
+            assert!(matches!(refused, OpenError::Deaf { errno: libc::EPERM, .. }), "{refused}");
+            assert!(refused.to_string().contains("seccomp"), "{refused}");
+            let steered = open_steered(&spec(), 2).expect_err("so would these");
+            assert!(matches!(steered, OpenError::Deaf { .. }), "{steered}");
+            assert!(probe(1 << 16).datagrams.is_err());
+        });
+    }
+}
