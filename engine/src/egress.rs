@@ -1,51 +1,99 @@
-//! Where frames wait at an exit, and what is refused when there is no room. It never sends: the
+//! Where frames wait at an exit, and which of them give way when there is no room. It never sends: the
 //! port does.
+//!
+//! An exit is *contended* from the moment its port leaves frames behind until it has taken all. Only then
+//! ingresses share its places: a frame that finds no place free displaces the newest frame of the ingress
+//! that holds most, if that one still holds no less afterwards (longest queue drop: B. Suter et al.,
+//! "Buffer Management Schemes for Supporting TCP in Gigabit Routers with Per-Flow Queueing", 1999). Since
+//! the queue is emptied in the order of arrival, who holds an equal part of it gets an equal part of the
+//! exit: max-min fairness without a queue for each ingress. An exit that is not contended has room for a
+//! whole burst, so nothing is counted there.
+
+mod shares;
 
 use arrayvec::ArrayVec;
-use strowger_frame::{Burst, Frame};
+use strowger_frame::{Burst, Frame, Mark};
 
+use self::shares::Shares;
+pub(crate) use self::shares::weight;
 use crate::{
     discard::Discard,
-    limits::{EGRESS_CONTROL_FRAMES_MAX, EGRESS_FRAMES_MAX, EGRESS_MARK_FRAMES},
+    limits::{
+        EGRESS_CONTROL_FRAMES_MAX, EGRESS_CONTROL_RUN, EGRESS_DATA_FOR_CONTROL, EGRESS_FRAMES_MAX,
+        EGRESS_LINK_FRAMES_MAX, EGRESS_MARK_FRAMES,
+    },
 };
 
-/// The queue of one exit: bounded, newest arrival refused, control apart from data (R12).
+/// Places for control and for what the link itself sends.
+const CONTROL_PLACES: usize = EGRESS_CONTROL_FRAMES_MAX + EGRESS_LINK_FRAMES_MAX;
+
+/// Control frames that may go ahead of waiting data, in the units of [`Egress::ahead`].
+const AHEAD_MAX: u16 = EGRESS_CONTROL_RUN * EGRESS_DATA_FOR_CONTROL;
+
+/// The queue of one exit: bounded, shared fairly among ingresses, control apart from data (R12, R23).
 #[derive(Debug, Default)]
 pub struct Egress {
     pub(crate) data: Burst,
-    control: ArrayVec<Frame, EGRESS_CONTROL_FRAMES_MAX>,
-    /// Frames that the port left here when it was last asked.
+    control: ArrayVec<Frame, CONTROL_PLACES>,
+    /// The port left frames here when it was last asked.
+    contended: bool,
+    /// Data frames that it left.
     left_behind: u16,
     /// Places promised to frames that are still in their burst.
     data_promised: u16,
     control_promised: u16,
+    /// By how much control has gone ahead of waiting data: each control frame counts
+    /// [`EGRESS_DATA_FOR_CONTROL`], and each data frame takes back one.
+    ahead: u16,
+    /// Who holds how much, while the exit is contended.
+    shares: Shares,
+}
+
+/// A place at a contended exit that a frame may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    slot: u16,
+    weight: u16,
+    pub(crate) is_control: bool,
+    /// Where in that queue the frame is that has to leave it first.
+    displaced: Option<u16>,
 }
 
 impl Egress {
-    /// Promises a place to one more frame, which [`put`](Self::put) then takes; refused when all
-    /// places are taken or promised.
+    /// The mark of frames that the link itself sends: no ingress has it.
+    const LINK: Mark = Mark(u32::MAX);
+
+    /// Promises a place to one more data frame, which [`put`](Self::put) then takes; refused when all
+    /// places are taken or promised. For exits that are not contended.
     #[inline]
-    pub(crate) fn promise(&mut self, is_control: bool) -> Result<(), Discard> {
-        let (taken, promised, places) = if is_control {
-            (self.control.len(), &mut self.control_promised, EGRESS_CONTROL_FRAMES_MAX)
-        } else {
-            (self.data.len(), &mut self.data_promised, EGRESS_FRAMES_MAX)
-        };
-        if taken + usize::from(*promised) >= places {
+    pub(crate) fn promise(&mut self) -> Result<(), Discard> {
+        if !self.has_data_place() {
             return Err(Discard::EgressFull);
         }
-        *promised += 1;
+        self.data_promised += 1;
         Ok(())
     }
 
-    /// Whether [`promise`](Self::promise) would find a place.
+    /// Promises one of the places for control, if one is left: a frame that has none is data.
+    #[cold]
+    pub(crate) fn promise_control(&mut self) -> bool {
+        let has_place = self.has_control_place();
+        self.control_promised += u16::from(has_place);
+        has_place
+    }
+
+    #[inline]
+    fn has_data_place(&self) -> bool {
+        self.data.len() + usize::from(self.data_promised) < EGRESS_FRAMES_MAX
+    }
+
+    fn has_control_place(&self) -> bool {
+        self.control.len() + usize::from(self.control_promised) < EGRESS_CONTROL_FRAMES_MAX
+    }
+
+    /// Whether there is a place for a frame that displaces none.
     pub(crate) fn has_place(&self, is_control: bool) -> bool {
-        let (taken, promised, places) = if is_control {
-            (self.control.len(), self.control_promised, EGRESS_CONTROL_FRAMES_MAX)
-        } else {
-            (self.data.len(), self.data_promised, EGRESS_FRAMES_MAX)
-        };
-        taken + usize::from(promised) < places
+        is_control && self.has_control_place() || self.has_data_place()
     }
 
     /// Takes a promise back.
@@ -68,6 +116,106 @@ impl Egress {
         }
     }
 
+    /// Whether the port has left frames behind: [`admit`](Self::admit) then decides who may wait.
+    #[inline]
+    pub(crate) fn is_contended(&self) -> bool {
+        self.contended
+    }
+
+    /// Finds the place of one more frame at a contended exit, and changes nothing yet.
+    #[cold]
+    pub(crate) fn admit(
+        &self,
+        ingress_slot: u32,
+        frame_bytes: usize,
+        is_control: bool,
+    ) -> Result<Entry, Discard> {
+        let (slot, weight) = (ingress_slot as u16, weight(frame_bytes));
+        let entry = |is_control, displaced| Entry { slot, weight, is_control, displaced };
+        if is_control {
+            if self.has_control_place() {
+                return Ok(entry(true, None));
+            }
+            if let Some(at) = self.control_to_displace(slot) {
+                return Ok(entry(true, Some(at)));
+            }
+        }
+        if self.has_data_place() {
+            return Ok(entry(false, None));
+        }
+        let at = self.data_to_displace(slot, weight).ok_or(Discard::EgressFull)?;
+        Ok(entry(false, Some(at)))
+    }
+
+    /// The newest control frame of the ingress that has most of them, if it has two more than this
+    /// one.
+    fn control_to_displace(&self, slot: u16) -> Option<u16> {
+        let most = self.shares.most_control_but(slot)?;
+        let newest = newest_of(&self.control, most.slot)?;
+        (self.shares.of(slot).control + 1 < most.control).then_some(newest)
+    }
+
+    /// The newest data frame of the ingress that holds most, if that one still holds no less than this
+    /// one when they have changed places.
+    fn data_to_displace(&self, slot: u16, weight_wanted: u16) -> Option<u16> {
+        let heaviest = self.shares.heaviest_but(slot)?;
+        let newest = newest_of(&self.data, heaviest.slot)?;
+        let displaced = weight(self.data.get(usize::from(newest))?.len());
+        // One who has nothing here gets one frame in, however long it is.
+        let entering = weight_wanted.min(displaced);
+        self.shares.is_below(slot, entering, heaviest).then_some(newest)
+    }
+
+    /// Promises the place that was found. Gives back the frame that has lost its own, if one has.
+    #[cold]
+    pub(crate) fn enter(&mut self, entry: Entry) -> Option<Frame> {
+        let Entry { slot, weight: entering, is_control, displaced } = entry;
+        let displaced = match displaced {
+            Some(at) if is_control => self.displace_control(usize::from(at)),
+            Some(at) => self.data.pop_at(usize::from(at)).inspect(|frame| {
+                self.shares.sub(frame.mark().0 as u16, weight(frame.len()), false);
+            }),
+            None => None,
+        };
+        self.shares.add(slot, entering, is_control);
+        let promised =
+            if is_control { &mut self.control_promised } else { &mut self.data_promised };
+        *promised += 1;
+        displaced
+    }
+
+    /// A control frame becomes data, if there is a place for it.
+    fn displace_control(&mut self, at: usize) -> Option<Frame> {
+        let frame = self.control.pop_at(at)?;
+        let slot = frame.mark().0 as u16;
+        if self.has_data_place() {
+            self.shares.demote(slot, weight(frame.len()));
+            self.data.push(frame);
+            return None;
+        }
+        self.shares.sub(slot, weight(frame.len()), true);
+        Some(frame)
+    }
+
+    /// Promises a place to a frame that the link itself has to send: some are kept for these.
+    #[cold]
+    pub(crate) fn promise_saying(&mut self) -> Result<(), Discard> {
+        if self.control.len() + usize::from(self.control_promised) >= CONTROL_PLACES {
+            return Err(Discard::EgressFull);
+        }
+        self.control_promised += 1;
+        Ok(())
+    }
+
+    /// Puts a frame of the link itself in front of all that waits, behind others of its kind.
+    #[cold]
+    pub(crate) fn put_saying(&mut self, mut frame: Frame) {
+        frame.set_mark(Self::LINK);
+        self.release(true);
+        let sayings = self.control.iter().take_while(|frame| frame.mark() == Self::LINK).count();
+        self.control.insert(sayings, frame);
+    }
+
     /// Whether frames should carry the news of congestion.
     #[inline]
     pub(crate) fn is_congested(&self) -> bool {
@@ -80,16 +228,69 @@ impl Egress {
     pub(crate) fn offer(&mut self, mut take: impl FnMut(&mut Burst)) -> Sent {
         let mut sent = Sent::default();
         if !self.control.is_empty() {
-            let mut control: Burst = self.control.drain(..).collect();
-            sent.take_from(&mut control, &mut take);
-            self.control.extend(control);
-        }
-        // Data waits behind control that could not go, lest it take its place for good.
-        if self.control.is_empty() && !self.data.is_empty() {
+            self.offer_control(&mut sent, &mut take);
+        } else if !self.data.is_empty() {
             sent.take_from(&mut self.data, &mut take);
         }
-        self.left_behind = self.data.len() as u16;
+        if self.waiting() > 0 || self.contended {
+            self.note_left(sent.frames);
+        }
         sent
+    }
+
+    /// Control goes first, but where it has gone far ahead of data that waits, data goes as far as to
+    /// have three frames of four.
+    #[cold]
+    fn offer_control(&mut self, sent: &mut Sent, take: &mut impl FnMut(&mut Burst)) {
+        let is_own = self.control.first().is_some_and(|frame| frame.mark() == Self::LINK);
+        if self.ahead >= AHEAD_MAX && !is_own {
+            let due = self.ahead - AHEAD_MAX + EGRESS_DATA_FOR_CONTROL;
+            let mut first: Burst =
+                self.data.drain(..self.data.len().min(usize::from(due))).collect();
+            let before = first.len();
+            sent.take_from(&mut first, take);
+            self.ahead -= (before - first.len()) as u16;
+            if !first.is_empty() {
+                first.extend(self.data.drain(..));
+                self.data = first;
+                return;
+            }
+        }
+        let mut control: Burst = self.control.drain(..).collect();
+        let before = control.len();
+        sent.take_from(&mut control, take);
+        if !self.data.is_empty() {
+            let gone = (before - control.len()) as u16;
+            self.ahead = self.ahead.saturating_add(gone * EGRESS_DATA_FOR_CONTROL);
+        }
+        self.control.extend(control);
+        // Data waits behind control that could not go, lest it take its place for good.
+        if self.control.is_empty() && !self.data.is_empty() {
+            let before = self.data.len();
+            sent.take_from(&mut self.data, take);
+            self.ahead = self.ahead.saturating_sub((before - self.data.len()) as u16);
+        }
+    }
+
+    /// The port has left frames, or has taken the last of those that it had left.
+    #[cold]
+    fn note_left(&mut self, gone: u64) {
+        let was_contended = self.contended;
+        self.left_behind = self.data.len() as u16;
+        self.contended = self.waiting() > 0;
+        if self.data.is_empty() {
+            self.ahead = 0;
+        }
+        if was_contended && gone == 0 {
+            return; // as it was
+        }
+        debug_assert!(self.data_promised == 0, "whole bursts are put before any is offered");
+        self.shares.clear();
+        for (frames, is_control) in [(&self.data[..], false), (&self.control[..], true)] {
+            for frame in frames.iter().filter(|frame| frame.mark() != Self::LINK) {
+                self.shares.add(frame.mark().0 as u16, weight(frame.len()), is_control);
+            }
+        }
     }
 
     /// Frames that wait.
@@ -97,6 +298,12 @@ impl Egress {
     pub(crate) fn waiting(&self) -> usize {
         self.data.len() + self.control.len()
     }
+}
+
+/// Where the newest frame of this ingress stands.
+fn newest_of(frames: &[Frame], slot: u16) -> Option<u16> {
+    let at = frames.iter().rposition(|frame| frame.mark() == Mark(u32::from(slot)))?;
+    Some(at as u16)
 }
 
 /// What an exit let go.
@@ -134,7 +341,10 @@ mod tests {
     }
 
     fn push(egress: &mut Egress, frame: Option<Frame>, is_control: bool) -> Result<(), Discard> {
-        egress.promise(is_control)?;
+        let is_control = is_control && egress.promise_control();
+        if !is_control {
+            egress.promise()?;
+        }
         egress.put(frame.into_iter(), is_control);
         Ok(())
     }
@@ -155,11 +365,11 @@ mod tests {
     fn a_promised_place_is_not_given_twice() {
         let mut egress = Egress::default();
         for _ in 0..64 {
-            egress.promise(false).expect("64 places");
+            egress.promise().expect("64 places");
         }
-        assert_eq!(egress.promise(false), Err(Discard::EgressFull));
+        assert_eq!(egress.promise(), Err(Discard::EgressFull));
         egress.release(false);
-        assert_eq!(egress.promise(false), Ok(()));
+        assert_eq!(egress.promise(), Ok(()));
     }
 
     #[test]

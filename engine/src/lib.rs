@@ -51,6 +51,8 @@ pub mod link;
 #[cfg(feature = "std")]
 pub mod orders;
 #[cfg(feature = "std")]
+mod rate;
+#[cfg(feature = "std")]
 pub mod session;
 #[cfg(feature = "std")]
 pub mod slots;

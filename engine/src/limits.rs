@@ -19,9 +19,16 @@ pub const ANSWERS_READ_PER_ATTEMPT: u8 = 32;
 /// Ports of one worker.
 pub const PORTS_MAX: usize = 1_024;
 
-/// Full bursts that are taken from a port before what they led to is let go: frames of several
-/// bursts to one neighbour ride in one send, which was measured to nearly double the rate of short
-/// frames over UDP; more would only add delay.
+/// Workers of one switch: one bit each in a word.
+pub const WORKERS_MAX: usize = 64;
+
+/// Bursts that are taken from one port in a poll, if it has as many. Each poll takes one from every port,
+/// then another from those that filled theirs.
+pub const BURSTS_PER_POLL: usize = 4;
+
+/// Full bursts that are taken in before what they led to is let go: frames of several bursts to one
+/// neighbour ride in one send, which was measured to nearly double the rate of short frames over UDP;
+/// more would only add delay.
 pub const BURSTS_PER_FLUSH: usize = 4;
 
 /// Frames that wait at one exit: one whole burst may leave by one exit, so a burst that meets an
@@ -31,6 +38,29 @@ pub const EGRESS_FRAMES_MAX: usize = BURST_MAX;
 /// Places at one exit that only control frames (flag C) may take, so that control survives a data
 /// overload (R12).
 pub const EGRESS_CONTROL_FRAMES_MAX: usize = 16;
+
+/// Places at one exit for what the link itself sends (keepalives, path challenges and answers): a few,
+/// which no packet takes, so that a link is never down for the traffic at its exit.
+pub const EGRESS_LINK_FRAMES_MAX: usize = 4;
+
+/// Control frames that go ahead of waiting data at once: all that have places. Behind them data has
+/// [`EGRESS_DATA_FOR_CONTROL`] frames for each control frame, so that control, however much of it there
+/// is and from however many, takes a quarter of an exit at most (R23).
+pub const EGRESS_CONTROL_RUN: u16 = EGRESS_CONTROL_FRAMES_MAX as u16;
+/// See [`EGRESS_CONTROL_RUN`].
+pub const EGRESS_DATA_FOR_CONTROL: u16 = 3;
+
+/// Bytes of a frame that weigh as much as the work for any frame. A share of an exit, and a control
+/// budget, count one for each frame and one more for each of these: some 7 Gbit/s where a frame costs
+/// 300 ns.
+pub const FRAME_WEIGHT_BYTES: usize = 256;
+
+/// Control packets of one ingress that go ahead of data on one worker: so much weight a second, which is
+/// 500 short packets or 80 of 1,400 bytes, and so much at once. A trace of the longest path asks 64
+/// times, and a switch answers 100 questions a second by one ingress. Beyond it control packets are data.
+pub const CONTROL_WEIGHT_PER_SECOND: u32 = 500;
+/// See [`CONTROL_WEIGHT_PER_SECOND`].
+pub const CONTROL_WEIGHT_AT_ONCE: u32 = 128;
 
 /// Frames that a port left behind when it was last asked: from here on congestion is marked in the
 /// frames' ECN field (RFC 3168, section 5).

@@ -26,19 +26,20 @@ use strowger_crypto::{
     limits::TAG_BYTES,
     link_header::{Kind, LinkHeader, SessionIndex},
 };
-use strowger_frame::{Frame, Mark, Pool, Port, tally::Counter};
+use strowger_frame::{BURST_MAX, Frame, Mark, Pool, Port, tally::Counter};
 
 use crate::{
     Now,
     director::Slot,
     discard::Discard,
-    egress::Egress,
+    egress::{Egress, weight},
     header::{AnyHeader, Ecn, Header, HeaderError, HeaderRepr},
     label::Register,
     limits::{
-        ENDING_WINDOW_NS_LOG2, ENDINGS_PER_WINDOW, FRAME_BYTES_MAX, FRAME_BYTES_MIN,
-        LINK_FRAMES_WAITING_MAX,
+        CONTROL_WEIGHT_AT_ONCE, CONTROL_WEIGHT_PER_SECOND, ENDING_WINDOW_NS_LOG2,
+        ENDINGS_PER_WINDOW, FRAME_BYTES_MAX, FRAME_BYTES_MIN, LINK_FRAMES_WAITING_MAX,
     },
+    rate::TokenBucket,
     scheme::Scheme,
     slots::WayBack,
 };
@@ -133,6 +134,8 @@ pub struct Link {
     pub(crate) told: Told,
     pub(crate) knocked: Told,
     pub(crate) answered: Told,
+    /// Control packets from here that go ahead of data.
+    pub(crate) control: TokenBucket,
     /// Whether the worker has this link on its list of those with something to send.
     pub(crate) listed: bool,
     pub(crate) tally: Arc<SlotTally>,
@@ -227,6 +230,7 @@ impl Link {
             told: Told::default(),
             knocked: Told::default(),
             answered: Told::default(),
+            control: TokenBucket::default(),
             listed: false,
             tally: Arc::default(),
         }
@@ -243,46 +247,93 @@ impl Link {
         }
     }
 
-    /// Makes a frame ready to leave by this link, where it lies: sealed, its mark from here on the
+    /// Whether frames leave by [`prepare_special`](Self::prepare_special) here, or by another worker.
+    #[inline]
+    pub(crate) fn is_special(&self) -> bool {
+        self.home.is_some() | self.egress.is_contended()
+    }
+
+    /// Makes a data frame ready to leave by this link, where it lies: sealed, its mark from here on the
     /// slot that it came in by, and a place at the exit promised to it.
     #[inline(always)] // for each packet, and called in one place that is hot
     pub(crate) fn prepare(
         &mut self,
         frame: &mut Frame,
         ingress_slot: u32,
-        is_control: bool,
-        leaving: &mut Leaving<'_>,
+        tx: &mut TxContext,
     ) -> Result<(), Discard> {
-        self.egress.promise(is_control)?;
+        self.egress.promise()?;
+        if let Err(discard) = self.protect(frame, tx) {
+            self.egress.release(false);
+            return Err(discard);
+        }
+        frame.set_mark(Mark(ingress_slot));
+        self.list(&mut tx.exhaling);
+        Ok(())
+    }
+
+    /// As [`prepare`](Self::prepare), for control too, and where the port has left frames at the exit.
+    /// Says whether the frame has a place among control.
+    #[cold]
+    pub(crate) fn prepare_special(
+        &mut self,
+        frame: &mut Frame,
+        ingress_slot: u32,
+        is_control: bool,
+        tx: &mut TxContext,
+    ) -> Result<bool, Discard> {
+        if !self.egress.is_contended() {
+            if !is_control || !self.egress.promise_control() {
+                return self.prepare(frame, ingress_slot, tx).map(|()| false);
+            }
+            if let Err(discard) = self.protect(frame, tx) {
+                self.egress.release(true);
+                return Err(discard);
+            }
+            frame.set_mark(Mark(ingress_slot));
+            self.list(&mut tx.exhaling);
+            return Ok(true);
+        }
+        let tag_bytes = if matches!(self.guard, Guard::Plain { .. }) { 0 } else { TAG_BYTES };
+        let entry = self.egress.admit(ingress_slot, frame.len() + tag_bytes, is_control)?;
         if self.egress.is_congested() {
             mark_congestion(frame);
         }
+        // Before another frame has to leave for it.
+        self.protect(frame, tx)?;
+        if let Some(displaced) = self.egress.enter(entry) {
+            // There is room for those of a burst; what is not noted would be missing in R3's balance.
+            let noted = tx.displaced.try_push(displaced.mark());
+            debug_assert!(noted.is_ok(), "counted after every burst");
+        }
+        frame.set_mark(Mark(ingress_slot));
+        Ok(entry.is_control)
+    }
+
+    /// Writes the link header and seals, where the frame lies.
+    #[inline(always)]
+    fn protect(&mut self, frame: &mut Frame, tx: &mut TxContext) -> Result<(), Discard> {
         match &mut self.guard {
             Guard::Plain { counter } => {
                 if frame.len() > usize::from(self.frame_bytes_max) {
-                    self.egress.release(is_control);
                     return Err(Discard::TooBig);
                 }
                 *counter = counter.wrapping_add(1);
                 if let Some(bytes) = frame.bytes_mut().first_chunk_mut() {
                     *bytes = plain_header(*counter);
                 }
+                Ok(())
             }
-            Guard::Sealed(_) => {
-                let sealed = if self.allows_data {
-                    self.seal(frame, Sealed::Data, leaving)
-                } else {
-                    Err(Discard::LinkDown)
-                };
-                if let Err(discard) = sealed {
-                    self.egress.release(is_control);
-                    return Err(discard);
-                }
-            }
+            Guard::Sealed(_) if !self.allows_data => Err(Discard::LinkDown),
+            Guard::Sealed(_) => self.seal(frame, Sealed::Data, tx),
         }
-        frame.set_mark(Mark(ingress_slot));
-        self.list(leaving.exhaling);
-        Ok(())
+    }
+
+    /// Whether a control packet from here goes ahead of data.
+    #[cold]
+    pub(crate) fn may_go_ahead(&mut self, frame: &Frame, now: Now) -> bool {
+        let weight = u32::from(weight(frame.len()));
+        self.control.take(weight, CONTROL_WEIGHT_PER_SECOND, CONTROL_WEIGHT_AT_ONCE, now)
     }
 
     /// Seals a frame in place. Where the bytes behind it are another frame's (it came plain, inside
@@ -292,7 +343,7 @@ impl Link {
         &mut self,
         frame: &mut Frame,
         what: Sealed,
-        leaving: &mut Leaving<'_>,
+        tx: &mut TxContext,
     ) -> Result<(), Discard> {
         let Guard::Sealed(Some(sealer)) = &mut self.guard else { return Err(Discard::LinkDown) };
         // A path challenge may be longer: it finds out.
@@ -301,15 +352,15 @@ impl Link {
             return Err(Discard::TooBig);
         }
         if !frame.grow_back(TAG_BYTES) {
-            *frame = leaving.pool.copy(frame).ok_or(Discard::PoolEmpty)?;
+            *frame = tx.pool.copy(frame).ok_or(Discard::PoolEmpty)?;
             if !frame.grow_back(TAG_BYTES) {
                 return Err(Discard::TooLong);
             }
         }
         if sealer.wants_rekey() {
-            *leaving.worn = Some(self.mark);
+            tx.worn = Some(self.mark);
         }
-        sealer.seal(Nanos(leaving.now.0), what, frame.bytes_mut()).map(|_| ()).map_err(|refused| {
+        sealer.seal(Nanos(tx.now.0), what, frame.bytes_mut()).map(|_| ()).map_err(|refused| {
             let sealed_len = frame.len();
             frame.truncate(sealed_len - TAG_BYTES);
             match refused {
@@ -352,29 +403,27 @@ impl Link {
         &mut self,
         mut frame: Frame,
         what: Sealed,
-        leaving: &mut Leaving<'_>,
+        tx: &mut TxContext,
     ) -> Result<(), Discard> {
-        self.egress.promise(true)?;
-        if let Err(discard) = self.seal(&mut frame, what, leaving) {
+        self.egress.promise_saying()?;
+        if let Err(discard) = self.seal(&mut frame, what, tx) {
             self.egress.release(true);
             return Err(discard);
         }
         self.tally.sayings_out.add(1);
-        self.list(leaving.exhaling);
-        self.egress.put(Some(frame).into_iter(), true);
+        self.list(&mut tx.exhaling);
+        self.egress.put_saying(frame);
         Ok(())
     }
 
-    /// Offers the port what waits here; what it cannot take stays, and the link on the list.
-    pub(crate) fn let_out(&mut self, port: &mut dyn Port, exhaling: &mut Vec<Mark>) {
+    /// Offers the port what waits here. Says whether it has taken all; else the link stays listed.
+    pub(crate) fn let_out(&mut self, port: &mut dyn Port) -> bool {
         let mark = self.mark;
         let sent = self.egress.offer(|frames| port.tx_burst(mark, frames));
         self.tally.frames_out.add(sent.frames);
         self.tally.bytes_out.add(sent.bytes);
-        self.listed = false;
-        if self.egress.waiting() > 0 {
-            self.list(exhaling);
-        }
+        self.listed = self.egress.is_contended();
+        !self.listed
     }
 
     /// Lists the link once. There is a place for each, so nothing is allocated.
@@ -395,13 +444,22 @@ impl Link {
     }
 }
 
-/// What a link needs of its worker when a frame leaves by it.
-pub(crate) struct Leaving<'w> {
+/// Frames that can be displaced before they are counted: each frame of a burst displaces one at most,
+/// and those of a few orders.
+pub(crate) const DISPLACED_MAX: usize = 2 * BURST_MAX;
+
+/// What a link needs of its worker when a frame leaves by it: one reference, where the path of a packet
+/// would otherwise carry five.
+pub(crate) struct TxContext {
+    /// The time of this poll.
     pub(crate) now: Now,
-    pub(crate) pool: &'w mut Pool,
-    pub(crate) exhaling: &'w mut Vec<Mark>,
-    /// Set where a sealer has sealed so much that new keys are wanted.
-    pub(crate) worn: &'w mut Option<Mark>,
+    pub(crate) pool: Pool,
+    /// Links with frames at their exits that were not offered yet, each once.
+    pub(crate) exhaling: Vec<Mark>,
+    /// Marks of frames that had to leave a queue for others: the slots that they came in by.
+    pub(crate) displaced: ArrayVec<Mark, DISPLACED_MAX>,
+    /// A link whose sealer has sealed so much that new keys are wanted.
+    pub(crate) worn: Option<Mark>,
 }
 
 /// Tells the ends of a flow that can hear it (RFC 3168) that its frames wait here.

@@ -32,6 +32,8 @@ pub struct PortSeat {
     pub discards: Arc<DiscardTally>,
     /// Whether beacons that come in by it are handed up.
     pub hears_beacons: bool,
+    /// Whether the worker has it on its list of ports to flush.
+    pub(crate) is_listed: bool,
 }
 
 impl std::fmt::Debug for PortSeat {

@@ -8,30 +8,32 @@
 
 mod exchange;
 mod obey;
+mod order;
 mod tell;
+mod transmit;
 mod wait;
 
-use std::{mem, sync::Arc};
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use crossbeam_queue::ArrayQueue;
 use strowger_crypto::{limits::TAG_BYTES, link_header::Kind};
 use strowger_frame::{
     BURST_MAX, Burst, Frame, Mark, Pool,
-    port::Arm,
     ring::{Consumer, Producer},
     tally::Counter,
 };
 
 pub(crate) use self::exchange::Exchange;
+use self::order::PollOrder;
 use crate::{
     Now,
     control::SwitchConfig,
     discard::{Discard, DiscardTally},
     header::{AnyHeader, Header, HeaderError, hops_behind},
     label::Register,
-    limits::{ATTACHED_MAX, BURSTS_PER_FLUSH, PORTS_MAX},
-    link::{Leaving, Link, Opened, Waiting, kind_of, session_of},
+    limits::{ATTACHED_MAX, BURSTS_PER_POLL, PORTS_MAX, WORKERS_MAX},
+    link::{Link, Opened, TxContext, Waiting, kind_of, session_of},
     orders::{Bell, Handover, Knock, Order, PortSeat, Punt, Report},
     session::{AwaitedPlaces, Place, Sessions, Vouched},
     slots::{Exit, Hop, SlotTable},
@@ -47,7 +49,7 @@ const NO_SEAT: usize = usize::MAX;
 pub struct Worker {
     number: u8,
     hops_max: u8,
-    pool: Pool,
+    tx: TxContext,
     slots: Box<SlotTable>,
     /// By [`Mark::index`].
     links: Vec<Option<Box<Link>>>,
@@ -56,17 +58,25 @@ pub struct Worker {
     ports: Vec<Box<PortSeat>>,
     /// By port number: where in `ports` it sits.
     seats: Vec<Option<u16>>,
-    /// Links with frames at their exits, each once.
-    exhaling: Vec<Mark>,
     exhaled: Vec<Mark>,
-    /// Ports were given frames since they were last flushed.
-    unflushed: bool,
+    /// Links whose port has left frames at their exits: each once, and in none of the lists above.
+    contended: Vec<Mark>,
+    /// By slot: who stands there, or stood there last.
+    by_slot: Vec<Mark>,
+    /// Numbers of ports that were given frames since they were last flushed, or have sends in flight.
+    unflushed: Vec<u16>,
+    /// Counts polls, and so gives each its own order of ports.
+    polls: u64,
+    /// Ports and, behind them, rings that are polled next, in this order.
+    polled: Vec<u16>,
+    /// A session has moved here: what is in the rings now goes first.
+    rings_first: bool,
+    /// Frames that came in since the last flush.
+    unflushed_frames: usize,
     exchange: Exchange,
     orders: Consumer<Order>,
     reports: Producer<Report>,
     sessions: Sessions,
-    /// A link whose sealer has sealed so much that new keys are wanted.
-    worn: Option<Mark>,
     /// Frames that wait for keys, at all links.
     waiting: usize,
     /// The worker that received what was handed over last, for its session.
@@ -87,8 +97,6 @@ pub struct Worker {
     frames_made: Arc<Counter>,
     /// Slot 1, as far as it is like a link: what the switch itself sends comes in by it.
     own: Box<Link>,
-    /// When this breath was drawn.
-    breath: Now,
     /// What makes the switch's own time of the caller's.
     skew: Arc<Counter>,
 }
@@ -148,30 +156,54 @@ impl Worker {
     /// many frames were switched; 0 means that there was nothing to do.
     pub fn breathe(&mut self, now: Now) -> usize {
         let now = Now(now.0.wrapping_add(self.skew.read()));
-        self.breath = now;
+        self.tx.now = now;
         self.obey(now);
-        self.pool.gather();
+        self.tx.pool.gather();
 
-        let mut switched = self.take_handovers(now);
-        for seat in 0..self.ports.len() {
-            for _ in 0..BURSTS_PER_FLUSH {
-                let mut burst = Burst::new();
-                self.ports[seat].port.rx_burst(&mut self.pool, &mut burst);
-                let (arrived, is_full) = (burst.len(), burst.is_full());
-                switched += arrived;
-
-                // Each frame is decided and made ready where it lies, then moved once.
-                let onward: ArrayVec<_, BURST_MAX> =
-                    burst.iter_mut().map(|frame| self.forward(frame, seat, now)).collect();
-                self.send_on(burst.drain(..), &onward, seat);
-                self.exhale();
-                if !is_full {
-                    break;
+        self.offer_again();
+        self.polls = self.polls.wrapping_add(1);
+        let (ports, rings) = (self.ports.len(), self.exchange.workers());
+        let (mut switched, had_turn) = if rings > 0 { self.take_first(now) } else { (0, 0) };
+        // One burst from each in turn, so that whoever is first is ahead by no more than that.
+        self.polled.clear();
+        self.polled.extend(PollOrder::new(ports + rings, self.polls));
+        for round in 0..BURSTS_PER_POLL {
+            let mut has_more = 0;
+            for at in 0..self.polled.len() {
+                let place = self.polled[at];
+                let taken = match usize::from(place).checked_sub(ports) {
+                    None => Some(self.poll_port(usize::from(place), now)),
+                    Some(ring) if round == 0 && had_turn >> ring & 1 == 1 => None,
+                    Some(ring) => Some(self.take_handovers(ring, now)),
+                };
+                switched += taken.unwrap_or_default();
+                if taken.is_none_or(|taken| taken == BURST_MAX) {
+                    self.polled[has_more] = place;
+                    has_more += 1;
                 }
             }
-            self.flush();
+            self.polled.truncate(has_more);
+            if has_more == 0 {
+                break;
+            }
         }
+        self.flush();
         switched
+    }
+
+    /// Takes in and switches one burst of what has arrived at a port.
+    fn poll_port(&mut self, seat: usize, now: Now) -> usize {
+        let mut burst = Burst::new();
+        self.ports[seat].port.rx_burst(&mut self.tx.pool, &mut burst);
+        let arrived = burst.len();
+
+        // Each frame is decided and made ready where it lies, then moved once.
+        let onward: ArrayVec<_, BURST_MAX> =
+            burst.iter_mut().map(|frame| self.forward(frame, seat, now)).collect();
+        self.send_on(burst.drain(..), &onward, seat);
+        self.exhale();
+        self.flush_after(arrived);
+        arrived
     }
 
     /// A packet's whole way through the switch, up to the queue in which it waits to be let out.
@@ -186,16 +218,38 @@ impl Worker {
     fn ready(&mut self, frame: &mut Frame, onward: Onward, now: Now) -> Result<Onward, Discard> {
         if let Onward::Exit { egress, is_control, ingress_slot } = onward {
             let link = live_mut(&mut self.links, egress).ok_or(Discard::ExitGone)?;
-            if let Some(home) = link.home {
-                return Ok(Onward::Elsewhere { home, egress, is_control, ingress_slot });
+            if is_control | link.is_special() {
+                return self.ready_special(frame, egress, ingress_slot, is_control, now);
             }
-            let Self { pool, exhaling, worn, .. } = self;
-            let mut leaving = Leaving { now, pool, exhaling, worn };
-            if let Err(discard) = link.prepare(frame, ingress_slot, is_control, &mut leaving) {
+            if let Err(discard) = link.prepare(frame, ingress_slot, &mut self.tx) {
                 return Ok(Onward::Refused { egress, discard, is_control, ingress_slot });
             }
         }
         Ok(onward)
+    }
+
+    /// As [`ready`](Self::ready), for control, for an exit of another worker, and for one whose port has
+    /// left frames behind.
+    #[cold]
+    #[inline(never)]
+    fn ready_special(
+        &mut self,
+        frame: &mut Frame,
+        egress: Mark,
+        ingress_slot: u32,
+        is_control: bool,
+        now: Now,
+    ) -> Result<Onward, Discard> {
+        let is_control = is_control && self.may_go_ahead(frame, now);
+        let link = live_mut(&mut self.links, egress).ok_or(Discard::ExitGone)?;
+        if let Some(home) = link.home {
+            return Ok(Onward::Elsewhere { home, egress, is_control, ingress_slot });
+        }
+        let prepared = link.prepare_special(frame, ingress_slot, is_control, &mut self.tx);
+        Ok(match prepared {
+            Ok(is_control) => Onward::Exit { egress, is_control, ingress_slot },
+            Err(discard) => Onward::Refused { egress, discard, is_control, ingress_slot },
+        })
     }
 
     /// Opens a frame and finds where it goes.
@@ -380,80 +434,6 @@ impl Worker {
         }
     }
 
-    /// Gives the ports what waits at all exits, as far as they take it.
-    fn exhale(&mut self) {
-        mem::swap(&mut self.exhaling, &mut self.exhaled);
-        for &mark in &self.exhaled {
-            let Some(link) = live_mut(&mut self.links, mark) else { continue };
-            let seat = self.seats.get(usize::from(link.port)).copied().flatten();
-            if let Some(seat) = seat.and_then(|seat| self.ports.get_mut(usize::from(seat))) {
-                link.let_out(&mut *seat.port, &mut self.exhaling);
-                self.unflushed = true;
-            }
-        }
-        self.exhaled.clear();
-    }
-
-    /// Lets go what the ports were given.
-    fn flush(&mut self) {
-        if !self.exhaling.is_empty() {
-            self.exhale();
-        }
-        if mem::take(&mut self.unflushed) {
-            for seat in &mut self.ports {
-                seat.port.flush();
-                self.unflushed |= !seat.port.is_flushed();
-            }
-        }
-        self.exchange.ring_bells();
-        self.note_what_came_up();
-        if mem::take(&mut self.news)
-            && let Some(bell) = &self.control_bell
-        {
-            bell.ring();
-        }
-    }
-
-    /// Takes the frames that came in by other workers and leave, or are opened, by this one.
-    fn take_handovers(&mut self, now: Now) -> usize {
-        let mut taken = 0;
-        for from in 0..self.exchange.workers() {
-            let mut handovers = ArrayVec::<Handover, BURST_MAX>::new();
-            self.exchange.take(from, &mut handovers);
-            taken += handovers.len();
-            for handover in handovers {
-                self.take_handover(handover, now);
-            }
-            self.exhale();
-        }
-        self.flush();
-        taken
-    }
-
-    #[inline(never)]
-    fn take_handover(&mut self, handover: Handover, now: Now) {
-        let (by, mut frame) = match handover {
-            Handover::Exit { to, ingress_slot, is_control, frame } => {
-                return self.leave(to, Waiting { frame, ingress_slot, is_control }, now);
-            }
-            Handover::Stray { by, frame } => (by, frame),
-        };
-        frame.set_mark(ELSEWHERE);
-        self.strayed_by = by;
-        let onward = match self.forward(&mut frame, NO_SEAT, now) {
-            // Handed over once already: its session is just moving.
-            Ok(Onward::Stray { .. }) => Err(Discard::NoSession),
-            onward => onward,
-        };
-        match onward {
-            Ok(_) => self.send_on(Some(frame).into_iter(), &[onward], NO_SEAT),
-            Err(discard) => {
-                self.tell_end(discard, &frame, None);
-                self.count_at_exit(frame.mark(), discard);
-            }
-        }
-    }
-
     /// Hands to the slow path, or to another worker, what does not go to an exit.
     #[cold]
     fn hand_over(
@@ -497,30 +477,6 @@ impl Worker {
         self.seats.get(usize::from(port)).copied().flatten().map(usize::from)
     }
 
-    /// Called before the thread blocks: gives each port's word on what would wake it, and says
-    /// whether the thread may block at all. Call [`disarm`](Self::disarm) after.
-    pub fn arm(&mut self, mut each: impl FnMut(Arm)) -> bool {
-        let mut may_block = self.exhaling.is_empty() && self.orders.is_empty();
-        may_block &= self.exchange.is_empty();
-        for seat in &mut self.ports {
-            let arm = seat.port.arm();
-            may_block &= arm != Arm::Ready && seat.port.is_flushed();
-            each(arm);
-        }
-        may_block
-    }
-
-    /// Called after the thread has woken. `is_ready` says of each descriptor that
-    /// [`arm`](Self::arm) gave, by its place in the order of the calls, whether it is readable.
-    pub fn disarm(&mut self, is_ready: impl Fn(usize) -> bool) {
-        for (nth, seat) in self.ports.iter_mut().enumerate() {
-            if is_ready(nth) {
-                seat.port.wake();
-            }
-            seat.port.disarm();
-        }
-    }
-
     /// What wakes the worker with this number, rung when a frame is handed over to it.
     pub fn set_bell(&mut self, number: usize, bell: Arc<dyn Bell>) {
         self.exchange.set_bell(number, bell);
@@ -537,18 +493,9 @@ impl Worker {
         usize::from(self.number)
     }
 
-    /// Frames that wait at exits: 0 at rest.
-    pub fn frames_waiting(&self) -> usize {
-        let listed = self.exhaling.iter().filter_map(|mark| {
-            let link = self.links.get(mark.index())?.as_ref()?;
-            Some(link.egress.waiting())
-        });
-        listed.sum()
-    }
-
     /// The memory that this worker's frames live in.
     pub fn pool_mut(&mut self) -> &mut Pool {
-        &mut self.pool
+        &mut self.tx.pool
     }
 
     #[allow(clippy::too_many_arguments)] // one caller, which makes all of a worker's ties at once
@@ -568,22 +515,33 @@ impl Worker {
         frames_made: Arc<Counter>,
         skew: Arc<Counter>,
     ) -> Self {
+        let tx = TxContext {
+            now: Now::default(),
+            pool,
+            exhaling: Vec::with_capacity(ATTACHED_MAX),
+            displaced: ArrayVec::new(),
+            worn: None,
+        };
         Self {
             number,
             hops_max: config.hops_max,
-            pool,
+            tx,
             slots,
             links: (0..ATTACHED_MAX).map(|_| None).collect(),
             ports: Vec::with_capacity(PORTS_MAX),
             seats: vec![None; PORTS_MAX],
-            exhaling: Vec::with_capacity(ATTACHED_MAX),
             exhaled: Vec::with_capacity(ATTACHED_MAX),
-            unflushed: false,
+            contended: Vec::with_capacity(ATTACHED_MAX),
+            by_slot: vec![Link::OWN; ATTACHED_MAX + 1],
+            unflushed: Vec::with_capacity(PORTS_MAX),
+            polls: 0,
+            polled: Vec::with_capacity(PORTS_MAX + WORKERS_MAX),
+            rings_first: false,
+            unflushed_frames: 0,
             exchange,
             orders,
             reports,
             sessions: Sessions::new(),
-            worn: None,
             waiting: 0,
             strayed_by: number,
             alias_used: tell::AliasUsed::default(),
@@ -597,7 +555,6 @@ impl Worker {
             homeless,
             frames_made,
             own: Box::new(Link::own(&config.scheme)),
-            breath: Now::default(),
             skew,
         }
     }

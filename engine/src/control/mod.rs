@@ -329,7 +329,8 @@ impl Switch {
             record.queues[worker] =
                 Some(Queue { tally: port.tally().clone(), discards: discards.clone() });
         }
-        let seat = PortSeat { number: id.0, port, discards, hears_beacons: false };
+        let seat =
+            PortSeat { number: id.0, port, discards, hears_beacons: false, is_listed: false };
         self.give(worker, Order::Plug(Box::new(seat)));
     }
 

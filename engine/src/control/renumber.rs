@@ -22,6 +22,7 @@ use crate::{
     limits::ATTACHED_MAX,
     link::{Behind, Guard, Link, Told},
     orders::{Ending, Growth, Order},
+    rate::TokenBucket,
     scheme::Scheme,
     slots::{Exit, WayBack},
 };
@@ -75,6 +76,7 @@ impl Switch {
                 told: Told::default(),
                 knocked: Told::default(),
                 answered: Told::default(),
+                control: TokenBucket::default(),
                 listed: false,
                 tally: Arc::clone(tally),
             };

@@ -9,9 +9,12 @@ use strowger_frame::{
     ring::{Consumer, Producer, ring},
 };
 
+use super::{ELSEWHERE, NO_SEAT, Onward, Worker, live};
 use crate::{
+    Now,
     discard::Discard,
-    limits::EXCHANGE_CONTROL_FRAMES_MAX,
+    limits::{EXCHANGE_CONTROL_FRAMES_MAX, EXCHANGE_FRAMES_MAX},
+    link::{Guard, Link, Waiting},
     orders::{Bell, Handover},
 };
 
@@ -21,6 +24,8 @@ pub(crate) struct Exchange {
     /// By worker; `None` for oneself.
     to: Vec<Option<Producer<Handover>>>,
     from: Vec<Consumer<Handover>>,
+    /// By ring: what was taken from it and has not had its turn. Empty between polls.
+    staged: Vec<ArrayVec<Handover, BURST_MAX>>,
     bells: Vec<Option<Arc<dyn Bell>>>,
     /// Bit `w`: worker `w` was handed frames since its bell was last rung.
     given: u64,
@@ -40,6 +45,7 @@ impl Exchange {
                 let (producer, consumer) = ring(frames_max);
                 all[from].to.push(Some(producer));
                 all[to].from.push(consumer);
+                all[to].staged.push(ArrayVec::new());
             }
         }
         all
@@ -76,10 +82,13 @@ impl Exchange {
         self.from.len()
     }
 
-    /// Takes what the `from`th of them has handed over.
+    /// Takes a burst from a ring, which then waits for its turn.
     #[inline]
-    pub(super) fn take(&mut self, from: usize, handovers: &mut ArrayVec<Handover, BURST_MAX>) {
-        self.from[from].pop_burst(handovers);
+    fn stage(&mut self, ring: usize) {
+        let staged = &mut self.staged[ring];
+        if staged.is_empty() {
+            self.from[ring].pop_burst(staged);
+        }
     }
 
     /// Whether nothing waits here.
@@ -91,6 +100,80 @@ impl Exchange {
     pub(super) fn set_bell(&mut self, number: usize, bell: Arc<dyn Bell>) {
         if let Some(place) = self.bells.get_mut(number) {
             *place = Some(bell);
+        }
+    }
+}
+
+impl Worker {
+    /// Takes the rings' frames that have to come before what the ports have (R7): of flows that may come
+    /// in by this worker's own ports now, since the kernel steers them or their session has moved. Says how
+    /// many there were; rings that had any have had their turn in this round: bit `r` for ring `r`.
+    pub(super) fn take_first(&mut self, now: Now) -> (usize, u64) {
+        let (mut taken, mut had) = (0, 0);
+        let bursts = if self.rings_first { EXCHANGE_FRAMES_MAX.div_ceil(BURST_MAX) } else { 1 };
+        for ring in 0..self.exchange.workers() {
+            for _ in 0..bursts {
+                self.exchange.stage(ring);
+                let staged = &self.exchange.staged[ring];
+                if !self.rings_first && !staged.iter().any(|handover| self.may_overtake(handover)) {
+                    break;
+                }
+                taken += self.take_handovers(ring, now);
+                had |= 1 << ring;
+            }
+        }
+        self.rings_first = false;
+        (taken, had)
+    }
+
+    /// Whether frames behind this one in its flow may come in by a port of this worker.
+    fn may_overtake(&self, handover: &Handover) -> bool {
+        match handover {
+            Handover::Stray { .. } => true,
+            // A session's frames are opened where the session is, whatever port they come in by.
+            Handover::Exit { ingress_slot, .. } => {
+                let by = self.by_slot.get(*ingress_slot as usize).copied().unwrap_or(Link::OWN);
+                live(&self.links, by).is_some_and(|link| {
+                    matches!(link.guard, Guard::Plain { .. }) && self.seat_of(link.port).is_some()
+                })
+            }
+        }
+    }
+
+    /// Takes a burst of frames that came in by another worker and leave, or are opened, by this one.
+    pub(super) fn take_handovers(&mut self, ring: usize, now: Now) -> usize {
+        self.exchange.stage(ring);
+        let handovers = mem::take(&mut self.exchange.staged[ring]);
+        let taken = handovers.len();
+        for handover in handovers {
+            self.take_handover(handover, now);
+        }
+        self.exhale();
+        self.flush_after(taken);
+        taken
+    }
+
+    #[inline(never)]
+    fn take_handover(&mut self, handover: Handover, now: Now) {
+        let (by, mut frame) = match handover {
+            Handover::Exit { to, ingress_slot, is_control, frame } => {
+                return self.leave(to, Waiting { frame, ingress_slot, is_control });
+            }
+            Handover::Stray { by, frame } => (by, frame),
+        };
+        frame.set_mark(ELSEWHERE);
+        self.strayed_by = by;
+        let onward = match self.forward(&mut frame, NO_SEAT, now) {
+            // Handed over once already: its session is just moving.
+            Ok(Onward::Stray { .. }) => Err(Discard::NoSession),
+            onward => onward,
+        };
+        match onward {
+            Ok(_) => self.send_on(Some(frame).into_iter(), &[onward], NO_SEAT),
+            Err(discard) => {
+                self.tell_end(discard, &frame, None);
+                self.count_at_exit(frame.mark(), discard);
+            }
         }
     }
 }

@@ -9,13 +9,13 @@ use strowger_frame::{
     pool::{HEADROOM_BYTES, SINGLE_STRIDE_BYTES},
 };
 
-use super::{Worker, live_mut};
+use super::{Worker, live_mut, transmit::list_port};
 use crate::{
     Now,
     discard::Discard,
     egress::Egress,
     limits::{ORDERS_PER_BREATH, PORTS_MAX},
-    link::{Guard, Leaving, Link},
+    link::{Guard, Link},
     orders::{Order, PortSeat, Report},
     session::Place,
 };
@@ -42,6 +42,7 @@ impl Worker {
             Order::Renumber(mark, slot, mut way_back) => {
                 if let Some(link) = live_mut(&mut self.links, mark) {
                     link.slot = slot;
+                    note_slot(&mut self.by_slot, slot, mark);
                     mem::swap(&mut link.way_back, &mut way_back);
                 }
                 return Report::WayBack(way_back);
@@ -61,6 +62,8 @@ impl Worker {
             Order::Unplug(number) => return self.unplug(number),
             Order::Open(mut session) => {
                 session.lately.note_at_home(now);
+                // What the worker before has handed over comes before what comes in here (R7).
+                self.rings_first = true;
                 return given_back(self.sessions.put(Place::Here(session)));
             }
             Order::OpenElsewhere(index, worker) => {
@@ -75,7 +78,7 @@ impl Worker {
                 let allows_data = link.allows_data;
                 let old = mem::replace(&mut link.guard, Guard::Sealed(Some(sealer)));
                 if allows_data {
-                    self.let_leave(mark, now);
+                    self.let_leave(mark);
                 }
                 if let Guard::Sealed(Some(old)) = old {
                     return Report::Sealer(old);
@@ -95,14 +98,14 @@ impl Worker {
                 if let Some(link) = live_mut(&mut self.links, mark) {
                     link.allows_data = allows_data;
                     if allows_data && matches!(link.guard, Guard::Sealed(Some(_))) {
-                        self.let_leave(mark, now);
+                        self.let_leave(mark);
                     }
                 }
             }
-            Order::Say(mark, what, to, bytes) => self.say(mark, what, to, &bytes, 0, now),
+            Order::Say(mark, what, to, bytes) => self.say(mark, what, to, &bytes, 0),
             Order::Probe(mark, to, token, bytes) => {
                 let bytes = usize::from(bytes).saturating_sub(LINK_HEADER_BYTES + TAG_BYTES);
-                self.say(mark, Sealed::PathChallenge, Some(to), &token, bytes, now);
+                self.say(mark, Sealed::PathChallenge, Some(to), &token, bytes);
             }
             Order::Transmit(packet) => {
                 self.transmit(&packet, now);
@@ -161,6 +164,7 @@ impl Worker {
         {
             return Report::AttachRefused(link, why);
         }
+        note_slot(&mut self.by_slot, link.slot, mark);
         match self.links.get_mut(mark.index()) {
             Some(place) => *place = Some(link),
             None => debug_assert!(false, "marks are below ATTACHED_MAX"),
@@ -185,7 +189,8 @@ impl Worker {
             // Another worker's port, or one that has gone already.
             None => self.homeless.count_many(Discard::ExitGone, waiting),
         }
-        self.exhaling.retain(|&listed| listed != mark);
+        self.tx.exhaling.retain(|&listed| listed != mark);
+        self.contended.retain(|&listed| listed != mark);
         link.egress = Egress::default();
         link.waiting.clear();
         Report::Detached(link)
@@ -212,7 +217,8 @@ impl Worker {
             link.egress = Egress::default();
             link.listed = false;
             link.tally.discards.add(dropped as u64);
-            self.exhaling.retain(|&listed| listed != mark);
+            self.tx.exhaling.retain(|&listed| listed != mark);
+            self.contended.retain(|&listed| listed != mark);
             self.homeless.count_many(Discard::ExitGone, dropped as u64);
         }
     }
@@ -231,6 +237,7 @@ impl Worker {
         let Some(seat) = self.seat_of(number) else { return Report::Done };
         let gone = self.ports.swap_remove(seat);
         self.seats[usize::from(number)] = None;
+        self.unflushed.retain(|&listed| listed != number);
         if let Some(moved) = self.ports.get(seat) {
             self.seats[usize::from(moved.number)] = Some(seat as u16);
         }
@@ -246,10 +253,10 @@ impl Worker {
     /// A frame of this worker's own making, which the counters know of.
     pub(super) fn make(&mut self, bytes: usize) -> Option<Frame> {
         let is_short = HEADROOM_BYTES + bytes + TAG_BYTES <= SINGLE_STRIDE_BYTES;
-        let single = if is_short { self.pool.take(ChunkClass::Single) } else { None };
+        let single = if is_short { self.tx.pool.take(ChunkClass::Single) } else { None };
         let chunk = match single {
             Some(chunk) => chunk,
-            None => self.pool.take(ChunkClass::Train)?,
+            None => self.tx.pool.take(ChunkClass::Train)?,
         };
         self.frames_made.add(1);
         Some(chunk.into_frame(HEADROOM_BYTES, bytes))
@@ -264,7 +271,6 @@ impl Worker {
         to: Option<(u16, Address)>,
         bytes: &[u8],
         padded_bytes: usize,
-        now: Now,
     ) {
         let body_bytes = bytes.len().max(padded_bytes);
         let Some(mut frame) = self.make(LINK_HEADER_BYTES + body_bytes) else { return };
@@ -272,20 +278,18 @@ impl Worker {
         said.copy_from_slice(bytes);
         padding.fill(0); // what lay there before is nobody else's to read
         frame.set_mark(mark);
-        let Self { pool, exhaling, worn, links, .. } = self;
-        let mut leaving = Leaving { now, pool, exhaling, worn };
+        let Self { links, tx, .. } = self;
         let said = match (live_mut(links, mark), to) {
             (None, _) => Err(Discard::ExitGone),
             // It has just moved behind a port that is another worker's.
             (Some(link), None) if link.home.is_some() => Err(Discard::ExitGone),
-            (Some(link), None) => link.say(frame, what, &mut leaving),
-            (Some(link), Some((port, to))) => {
-                link.seal(&mut frame, what, &mut leaving).and_then(|()| {
-                    let seat = self.seat_of(port).ok_or(Discard::ExitGone)?;
-                    self.ports[seat].port.send_to(to, frame);
-                    Ok(())
-                })
-            }
+            (Some(link), None) => link.say(frame, what, tx),
+            (Some(link), Some((port, to))) => link.seal(&mut frame, what, tx).and_then(|()| {
+                let seat = self.seat_of(port).ok_or(Discard::ExitGone)?;
+                self.ports[seat].port.send_to(to, frame);
+                list_port(&mut self.ports[seat], &mut self.unflushed);
+                Ok(())
+            }),
         };
         if let Err(discard) = said {
             self.count_at_exit(mark, discard);
@@ -302,6 +306,13 @@ impl Worker {
             }
             None => self.homeless.count(Discard::ExitGone),
         }
+    }
+}
+
+/// Remembers who stands on a slot.
+fn note_slot(by_slot: &mut [Mark], slot: u32, mark: Mark) {
+    if let Some(place) = by_slot.get_mut(slot as usize) {
+        *place = mark;
     }
 }
 

@@ -41,7 +41,7 @@ impl Worker {
     /// Tells the slow path what came up while frames were switched.
     #[inline]
     pub(super) fn note_what_came_up(&mut self) {
-        if let Some(link) = self.worn.take() {
+        if let Some(link) = self.tx.worn.take() {
             self.note(Punt::Worn(link));
         }
         if self.alias_used.is_new.get() {
@@ -101,7 +101,7 @@ impl Worker {
                 ingress: ingress.mark,
                 ingress_slot: ingress.slot,
                 rights: ingress.rights,
-                at: self.breath,
+                at: self.tx.now,
                 // It did not end.
                 discard: Discard::Handled,
                 foreseen: None,
@@ -150,7 +150,7 @@ impl Worker {
         ingress_slot: u32,
         frame: Frame,
     ) -> Result<(), (Discard, Frame)> {
-        let (ingress, at) = (frame.mark(), self.breath);
+        let (ingress, at) = (frame.mark(), self.tx.now);
         let Some(link) = self.ingress_mut(ingress) else {
             return Err((Discard::IngressGone, frame));
         };
@@ -198,7 +198,7 @@ impl Worker {
         // to have sent them, are no more than strangers.
         let is_known = !is_beacon && !link.is_stranger();
         // Nor one who is known the others: of each a few at a time.
-        let at = self.breath;
+        let at = self.tx.now;
         let known = live_mut(&mut self.links, link).filter(|_| is_known);
         // Answers apart from initiations: either can be forged, and neither is to cost the other.
         let may = |link: &mut Link| match is_answer {
@@ -251,7 +251,7 @@ impl Worker {
     /// many have been told of already.
     #[cold]
     pub(super) fn tell_end(&mut self, discard: Discard, frame: &Frame, exit: Option<Mark>) {
-        let at = self.breath;
+        let at = self.tx.now;
         if !discard.is_told() || self.punts.len() >= ENDINGS_MAX {
             return;
         }
@@ -345,6 +345,15 @@ impl Worker {
         };
         let onward = found.and_then(|onward| self.ready(&mut frame, onward, now));
         self.send_on(Some(frame).into_iter(), &[onward], NO_SEAT);
+    }
+
+    /// Whether a control packet goes ahead of data; what the switch itself sends does. It was budgeted
+    /// when it was made.
+    #[cold]
+    pub(super) fn may_go_ahead(&mut self, frame: &Frame, now: Now) -> bool {
+        let ingress = frame.mark();
+        ingress == Link::OWN
+            || live_mut(&mut self.links, ingress).is_some_and(|link| link.may_go_ahead(frame, now))
     }
 
     fn ingress(&self, mark: Mark) -> Option<&Link> {

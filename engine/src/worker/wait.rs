@@ -7,10 +7,9 @@ use strowger_frame::{Frame, Mark};
 
 use super::{NO_SEAT, Onward, Worker, live_mut};
 use crate::{
-    Now,
     discard::Discard,
     limits::{FRAMES_WAITING_MAX, LINK_FRAMES_WAITING_MAX},
-    link::{Leaving, Waiting},
+    link::Waiting,
     orders::Punt,
 };
 
@@ -44,12 +43,12 @@ impl Worker {
 
     /// The link has keys: what waited for them leaves, before anything that comes now.
     #[cold]
-    pub(super) fn let_leave(&mut self, exit: Mark, now: Now) {
+    pub(super) fn let_leave(&mut self, exit: Mark) {
         let Some(link) = live_mut(&mut self.links, exit) else { return };
         let waited = mem::take(&mut link.waiting);
         self.waiting -= waited.len();
         for waiting in waited {
-            self.leave(exit, waiting, now);
+            self.leave(exit, waiting);
         }
     }
 
@@ -66,17 +65,19 @@ impl Worker {
     }
 
     /// Lets one frame leave by an exit of this worker, if that takes it.
-    pub(super) fn leave(&mut self, exit: Mark, waiting: Waiting, now: Now) {
+    pub(super) fn leave(&mut self, exit: Mark, waiting: Waiting) {
         let Waiting { mut frame, ingress_slot, is_control } = waiting;
-        let Self { pool, exhaling, worn, links, .. } = self;
-        let mut leaving = Leaving { now, pool, exhaling, worn };
+        let Self { links, tx, .. } = self;
         let prepared = match live_mut(links, exit) {
             None => Err(Discard::ExitGone),
-            Some(link) => link.prepare(&mut frame, ingress_slot, is_control, &mut leaving),
+            Some(link) => link.prepare_special(&mut frame, ingress_slot, is_control, tx),
         };
-        let Err(discard) = prepared else {
-            let onward = Onward::Exit { egress: exit, is_control, ingress_slot };
-            return self.send_on(Some(frame).into_iter(), &[Ok(onward)], NO_SEAT);
+        let discard = match prepared {
+            Ok(is_control) => {
+                let onward = Onward::Exit { egress: exit, is_control, ingress_slot };
+                return self.send_on(Some(frame).into_iter(), &[Ok(onward)], NO_SEAT);
+            }
+            Err(discard) => discard,
         };
         let kept = self.keep(exit, discard, Waiting { frame, ingress_slot, is_control });
         if let Err((discard, frame)) = kept {

@@ -1,0 +1,140 @@
+//! How much of an exit's queue each ingress holds. It counts only while frames wait there longer than
+//! one round, so a packet that meets an idle exit costs nothing here. It never touches a frame.
+
+use arrayvec::ArrayVec;
+
+use crate::limits::{
+    EGRESS_CONTROL_FRAMES_MAX, EGRESS_DATA_FOR_CONTROL, EGRESS_FRAMES_MAX, FRAME_WEIGHT_BYTES,
+};
+
+/// Ingresses that can have a frame at one exit.
+const SHARES_MAX: usize = EGRESS_FRAMES_MAX + EGRESS_CONTROL_FRAMES_MAX;
+
+/// What one frame of this length counts: its bytes, and the work for any frame.
+#[inline]
+pub(crate) fn weight(frame_bytes: usize) -> u16 {
+    (1 + frame_bytes / FRAME_WEIGHT_BYTES) as u16
+}
+
+/// What a frame counts in its queue. A waiting control frame leaves sooner than a data frame: the 16
+/// places for control have a quarter of a contended exit, the 64 for data three. So it counts more.
+fn charge(weight: u16, is_control: bool) -> u16 {
+    weight.saturating_mul(if is_control { CONTROL_CHARGE } else { DATA_CHARGE })
+}
+
+const DATA_CHARGE: u16 = EGRESS_DATA_FOR_CONTROL;
+const CONTROL_CHARGE: u16 = EGRESS_DATA_FOR_CONTROL + 1;
+// What leaves per place and round: 1/4 / 16, and 3/4 / 64.
+const _: () = assert!(EGRESS_FRAMES_MAX == 4 * EGRESS_CONTROL_FRAMES_MAX);
+
+/// What the frames of one ingress take of one exit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// The slot that they came in by.
+    pub(crate) slot: u16,
+    /// What they count, control included.
+    pub(crate) held: u16,
+    /// Frames among the control frames.
+    pub(crate) control: u16,
+}
+
+/// The shares of all ingresses that have frames at one exit.
+#[derive(Debug, Default)]
+pub(crate) struct Shares(ArrayVec<Share, SHARES_MAX>);
+
+impl Shares {
+    /// What this ingress has.
+    pub(crate) fn of(&self, slot: u16) -> Share {
+        let found = self.0.iter().find(|share| share.slot == slot);
+        found.copied().unwrap_or(Share { slot, ..Share::default() })
+    }
+
+    /// Who has most, this ingress left out.
+    pub(crate) fn heaviest_but(&self, slot: u16) -> Option<Share> {
+        let others = self.0.iter().filter(|share| share.slot != slot);
+        others.max_by_key(|share| share.held).copied()
+    }
+
+    /// Who has most control frames, this ingress left out.
+    pub(crate) fn most_control_but(&self, slot: u16) -> Option<Share> {
+        let others = self.0.iter().filter(|share| share.slot != slot);
+        others.max_by_key(|share| share.control).copied()
+    }
+
+    /// Whether this one, with one more data frame of `weight`, still holds less than another.
+    pub(crate) fn is_below(&self, slot: u16, weight: u16, other: Share) -> bool {
+        self.of(slot).held.saturating_add(charge(weight, false)) < other.held
+    }
+
+    /// Counts one frame more.
+    pub(crate) fn add(&mut self, slot: u16, weight: u16, is_control: bool) {
+        let at = self.0.iter().position(|share| share.slot == slot);
+        if at.is_none() {
+            let is_new = self.0.try_push(Share { slot, ..Share::default() });
+            debug_assert!(is_new.is_ok(), "each has a frame, and there are no more places");
+        }
+        let share = match at {
+            Some(at) => self.0.get_mut(at),
+            None => self.0.last_mut().filter(|share| share.slot == slot),
+        };
+        if let Some(share) = share {
+            share.held = share.held.saturating_add(charge(weight, is_control));
+            share.control += u16::from(is_control);
+        }
+    }
+
+    /// Counts one frame less.
+    pub(crate) fn sub(&mut self, slot: u16, weight: u16, is_control: bool) {
+        let Some(at) = self.0.iter().position(|share| share.slot == slot) else { return };
+        let share = &mut self.0[at];
+        share.held = share.held.saturating_sub(charge(weight, is_control));
+        share.control = share.control.saturating_sub(u16::from(is_control));
+        if share.held == 0 {
+            self.0.swap_remove(at);
+        }
+    }
+
+    /// One of its control frames is data from now on.
+    pub(crate) fn demote(&mut self, slot: u16, weight: u16) {
+        if let Some(share) = self.0.iter_mut().find(|share| share.slot == slot) {
+            share.control = share.control.saturating_sub(1);
+            share.held = share.held.saturating_sub(charge(weight, true) - charge(weight, false));
+        }
+    }
+
+    /// Nobody has anything.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_most_is_found_and_who_has_nothing_left_is_gone() {
+        let mut shares = Shares::default();
+        shares.add(2, 1, false);
+        shares.add(3, 6, true);
+        shares.add(3, 1, false);
+        assert_eq!(shares.of(3), Share { slot: 3, held: 27, control: 1 });
+        assert_eq!(shares.of(9), Share { slot: 9, held: 0, control: 0 });
+        assert!(shares.is_below(2, 7, shares.of(3)) && !shares.is_below(2, 8, shares.of(3)));
+        assert_eq!(shares.heaviest_but(9).map(|share| share.slot), Some(3));
+        assert_eq!(shares.heaviest_but(3).map(|share| share.slot), Some(2));
+        assert_eq!(shares.most_control_but(2), Some(shares.of(3)));
+        shares.demote(3, 6);
+        assert_eq!(shares.of(3), Share { slot: 3, held: 21, control: 0 });
+        shares.sub(3, 6, false);
+        shares.sub(3, 1, false);
+        shares.sub(2, 1, false);
+        assert_eq!((shares.heaviest_but(9), shares.0.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_frame_weighs_its_bytes_and_one_for_itself() {
+        let begun = FRAME_WEIGHT_BYTES;
+        assert_eq!([0, begun - 1, begun, 3 * begun].map(weight), [1, 1, 2, 4]);
+    }
+}

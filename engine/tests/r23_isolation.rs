@@ -1,0 +1,495 @@
+//! R23 in the data plane: whatever one neighbour does, every other one keeps its traffic, up to its fair
+//! share of what is scarce. Switches driven by hand over memory wires; every verdict is a count.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use strowger_engine::{
+    Now,
+    control::{Attach, Switch, SwitchConfig},
+    director::Slot,
+    discard::Discard,
+    header::HeaderRepr,
+    label::{Hop, Label},
+    limits::FRAME_BYTES_MIN,
+    link::{Behind, LINK_HEADER_BYTES, plain_header},
+    scheme::V3X5X8,
+    worker::Worker,
+};
+use strowger_frame::{
+    Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port,
+    alloc::{GuardedAlloc, forbid},
+    port::{AdmitError, Arm, PortTally},
+};
+use strowger_io::{MemoryPort, memory::wire};
+
+#[global_allocator]
+static ALLOC: GuardedAlloc = GuardedAlloc;
+
+/// Nanoseconds from one poll to the next.
+const POLL_NS: u64 = 1_000;
+
+fn memory(singles: u32) -> Pool {
+    Pool::new(&PoolSpec { trains: 0, singles, huge_pages: false }).expect("memory")
+}
+
+/// What arrived at one exit from one ingress.
+#[derive(Clone, Copy, Debug, Default)]
+struct Arrived {
+    frames: u32,
+    bytes: u32,
+    control: u32,
+}
+
+struct Rig {
+    switch: Switch,
+    workers: Vec<Worker>,
+    far: BTreeMap<u32, MemoryPort>,
+    pool: Pool,
+    now: Now,
+    poll_ns: u64,
+    sent: u64,
+}
+
+impl Rig {
+    fn new(workers: usize) -> Self {
+        let pools = (0..workers).map(|_| memory(0)).collect();
+        let (switch, workers) = Switch::new(SwitchConfig::default(), pools).expect("sane");
+        let (far, pool) = (BTreeMap::new(), memory(8_192));
+        Self { switch, workers, far, pool, now: Now(1), poll_ns: POLL_NS, sent: 0 }
+    }
+
+    fn neighbour(&mut self, worker: usize, slot: u32, depth: usize) {
+        self.neighbour_by(worker, slot, depth, |near| Box::new(near));
+    }
+
+    fn neighbour_by(
+        &mut self,
+        worker: usize,
+        slot: u32,
+        depth: usize,
+        wrap: impl FnOnce(MemoryPort) -> Box<dyn Port>,
+    ) {
+        let (near, mut far) = wire(depth).expect("descriptors");
+        far.admit(Mark(0), Address::Only).expect("free");
+        let port = self.switch.plug_at(worker, wrap(near)).expect("a place");
+        let name = format!("on {slot}");
+        let attach = Attach::plain(port, Address::Only, Behind::Neighbour, name).at_slot(slot);
+        assert_eq!(self.switch.attach(attach), Ok(slot));
+        self.far.insert(slot, far);
+        while !self.switch.is_settled() {
+            self.poll_workers();
+            self.switch.poll(self.now);
+        }
+    }
+
+    /// One poll of each worker, under the rule of R13.
+    fn poll_workers(&mut self) -> usize {
+        self.now.0 += self.poll_ns;
+        let _rule = forbid();
+        self.workers.iter_mut().map(|worker| worker.breathe(self.now)).sum()
+    }
+
+    /// The neighbour on slot `from` sends `n` packets to slot `to`, as many as its wire takes.
+    fn send(&mut self, n: usize, from: u32, to: u32, payload_bytes: usize, is_control: bool) {
+        let hop = Hop { scheme: &V3X5X8, egress: Slot::new(to), ingress: Slot::new(from) };
+        let label = Label::<u64>::build(&[hop]).expect("one hop").0;
+        self.send_packets(n, from, label, payload_bytes, is_control);
+    }
+
+    fn send_packets(
+        &mut self,
+        n: usize,
+        from: u32,
+        label: Label,
+        payload_bytes: usize,
+        is_control: bool,
+    ) {
+        let mut burst = Burst::new();
+        for _ in 0..n {
+            let Some(chunk) = self.pool.take(ChunkClass::Single) else { break };
+            let start = chunk.start();
+            let mut frame = chunk.into_frame(start, FRAME_BYTES_MIN + payload_bytes.max(4));
+            let bytes = frame.bytes_mut();
+            bytes[..LINK_HEADER_BYTES].copy_from_slice(&plain_header(0));
+            let mut header = HeaderRepr::new(label, 0, 64);
+            header.flags.control = is_control;
+            header.flags.no_errors = true;
+            header.emit(&mut bytes[LINK_HEADER_BYTES..]).expect("there is room");
+            bytes[FRAME_BYTES_MIN..][..4].copy_from_slice(&from.to_be_bytes());
+            burst.push(frame);
+            if burst.is_full() {
+                self.put(from, &mut burst);
+            }
+        }
+        self.put(from, &mut burst);
+        self.pool.gather();
+    }
+
+    fn put(&mut self, from: u32, burst: &mut Burst) {
+        let far = self.far.get_mut(&from).expect("wired");
+        let wanted = burst.len();
+        far.tx_burst(Mark(0), burst);
+        far.flush();
+        self.sent += (wanted - burst.len()) as u64;
+        burst.clear();
+    }
+
+    /// Takes up to `n` frames that arrived at slot `at`, and adds them up by ingress.
+    fn take(&mut self, n: usize, at: u32, arrived: &mut BTreeMap<u32, Arrived>) -> usize {
+        let mut taken = 0;
+        while taken < n {
+            let mut burst = Burst::new();
+            // A burst takes what it has room for, so what is in it already bounds it.
+            let fill = burst.capacity() - (n - taken).min(burst.capacity());
+            for _ in 0..fill {
+                burst.push(self.pool.take(ChunkClass::Single).expect("memory").into_frame(256, 1));
+            }
+            self.far.get_mut(&at).expect("wired").rx_burst(&mut self.pool, &mut burst);
+            if burst.len() == fill {
+                break;
+            }
+            for frame in burst.drain(fill..) {
+                taken += 1;
+                let from = frame.bytes()[FRAME_BYTES_MIN..][..4].try_into().expect("four bytes");
+                let sum = arrived.entry(u32::from_be_bytes(from)).or_default();
+                sum.frames += 1;
+                sum.bytes += frame.len() as u32;
+                sum.control += u32::from(frame.bytes()[LINK_HEADER_BYTES + 1] & 0x40 != 0);
+            }
+        }
+        self.pool.gather();
+        taken
+    }
+
+    fn count(&self, discard: Discard) -> u64 {
+        self.switch.balance().discards[discard as usize]
+    }
+
+    fn count_at(&self, slot: u32, discard: Discard) -> u64 {
+        let ports = self.switch.ports();
+        let view = self.switch.slots().into_iter().find(|view| view.slot == slot).expect("there");
+        let port =
+            ports.iter().find(|port| port.id == view.port.expect("attached")).expect("there");
+        let counts = port.queues.iter().flat_map(|queue| &queue.discards);
+        counts.filter(|(reason, _)| *reason == discard).map(|(_, n)| n).sum()
+    }
+
+    fn assert_even(&mut self) {
+        let mut arrived = BTreeMap::new();
+        let slots: Vec<u32> = self.far.keys().copied().collect();
+        for _ in 0..2_000 {
+            let moved = self.poll_workers();
+            self.switch.poll(self.now);
+            let taken: usize = slots.iter().map(|&at| self.take(64, at, &mut arrived)).sum();
+            let waiting: usize = self.workers.iter().map(Worker::frames_waiting).sum();
+            if moved + taken + waiting == 0 && self.switch.is_settled() {
+                let balance = self.switch.balance();
+                let counts: Vec<_> = balance.by_reason().collect();
+                assert!(balance.is_even(), "{balance:?} {counts:?}");
+                return;
+            }
+        }
+        panic!("it does not come to rest");
+    }
+}
+
+/// One who sends to the congested exit, slot 200.
+#[derive(Clone, Copy)]
+struct Sender {
+    slot: u32,
+    worker: usize,
+    per_poll: usize,
+    payload_bytes: usize,
+    is_control: bool,
+}
+
+const EXIT: u32 = 200;
+
+fn data(slot: u32, per_poll: usize) -> Sender {
+    Sender { slot, worker: 0, per_poll, payload_bytes: 40, is_control: false }
+}
+
+/// `polls` polls in which each sender sends and the exit's far end takes `drain` frames; the exit is
+/// the last worker's, and `idle` ports that have nothing are plugged in behind each sender's.
+fn contend(
+    workers: usize,
+    senders: &[Sender],
+    idle: u32,
+    drain: usize,
+    depth: usize,
+    polls: usize,
+) -> (Rig, BTreeMap<u32, Arrived>) {
+    let mut rig = Rig::new(workers);
+    rig.neighbour(workers - 1, EXIT, depth);
+    let mut unused = 100;
+    for sender in senders {
+        rig.neighbour(sender.worker, sender.slot, 512);
+        for _ in 0..idle {
+            rig.neighbour(sender.worker, unused, 4);
+            unused += 1;
+        }
+    }
+    let mut arrived = BTreeMap::new();
+    for _ in 0..polls {
+        for sender in senders {
+            let Sender { slot, per_poll, payload_bytes, is_control, .. } = *sender;
+            rig.send(per_poll, slot, EXIT, payload_bytes, is_control);
+        }
+        rig.poll_workers();
+        rig.take(drain, EXIT, &mut arrived);
+    }
+    (rig, arrived)
+}
+
+/// Each has at least this part of an equal share.
+#[track_caller]
+fn assert_shares(arrived: &BTreeMap<u32, Arrived>, senders: &[Sender], part: f64, what: &str) {
+    let total: u32 = arrived.values().map(|sum| sum.frames).sum();
+    let share = f64::from(total) / senders.len() as f64;
+    for sender in senders {
+        let got = arrived.get(&sender.slot).map_or(0, |sum| sum.frames);
+        // A few more or less may still wait.
+        assert!(f64::from(got + 8) >= part * share, "{what}: slot {} of {arrived:?}", sender.slot);
+    }
+}
+
+#[test]
+fn r23_a_congested_exit_is_shared_equally_in_whatever_order_ports_are_polled() {
+    for (drain, depth) in [(1, 4), (7, 16), (64, 64), (64, 256)] {
+        for idle in [0, 5] {
+            for count in [2, 7] {
+                let senders: Vec<Sender> = (2..).take(count).map(|slot| data(slot, 64)).collect();
+                let polls = 16 * 64 / drain.min(5);
+                let (mut rig, arrived) = contend(1, &senders, idle, drain, depth, polls);
+                let what = format!("{drain} of {depth} taken, {idle} idle, {count} senders");
+                let total: u32 = arrived.values().map(|sum| sum.frames).sum();
+                assert!(total as usize + 64 >= polls * drain, "{what}: the exit is used: {total}");
+                assert_shares(&arrived, &senders, 0.97, &what);
+                rig.assert_even();
+            }
+        }
+    }
+}
+
+#[test]
+fn r23_who_sends_several_bursts_at_a_time_gets_no_more_of_an_exit_that_drains_far() {
+    // The far end takes all that its wire holds between two polls, so whoever is polled first fills it.
+    for count in [2, 3, 5] {
+        let senders: Vec<Sender> = (2..).take(count).map(|slot| data(slot, 256)).collect();
+        let (mut rig, arrived) = contend(1, &senders, 2, 256, 256, 640);
+        assert_shares(&arrived, &senders, 0.92, &format!("{count} senders"));
+        rig.assert_even();
+    }
+}
+
+#[test]
+fn r23_a_modest_ingress_loses_nothing_to_a_flood_at_its_exit() {
+    for first in [false, true] {
+        let (modest, flood) = if first { (2, 3) } else { (3, 2) };
+        let mut senders = [data(modest, 3), data(flood, 256)];
+        senders.sort_by_key(|sender| sender.slot);
+        let polls = 500;
+        let (mut rig, arrived) = contend(1, &senders, 0, 8, 8, polls);
+        let got = arrived[&modest].frames as usize;
+        assert!(got * 100 >= polls * 3 * 99 - 64 * 100, "{arrived:?}");
+        rig.assert_even();
+        assert_eq!(rig.count_at(modest, Discard::EgressFull), 0, "its own port says so");
+        let refused = rig.count(Discard::EgressFull);
+        assert_eq!(rig.count_at(flood, Discard::EgressFull), refused, "what was displaced, too");
+        assert!(refused > 10_000);
+    }
+}
+
+#[test]
+fn r23_frames_from_another_worker_have_the_share_of_those_from_here() {
+    for (drain, depth) in [(8, 16), (64, 64), (256, 256)] {
+        let senders = [
+            Sender { worker: 0, ..data(2, 256) },
+            Sender { worker: 1, ..data(3, 256) },
+            Sender { worker: 1, ..data(4, 256) },
+        ];
+        let (mut rig, arrived) = contend(2, &senders, 1, drain, depth, 600);
+        assert_shares(&arrived, &senders, 0.95, &format!("{drain} of {depth} taken"));
+        rig.assert_even();
+    }
+}
+
+#[test]
+fn r23_long_frames_do_not_displace_short_ones() {
+    let senders = [Sender { payload_bytes: 1_400, ..data(2, 64) }, data(3, 64)];
+    let (mut rig, arrived) = contend(1, &senders, 0, 8, 16, 800);
+    let (long, short) = (arrived[&2], arrived[&3]);
+    // A frame counts as one for each 256 bytes begun: six to one here.
+    assert!(short.frames > 4 * long.frames, "{arrived:?}");
+    assert!(long.bytes > short.bytes / 2, "nor do short ones displace long ones: {arrived:?}");
+    rig.assert_even();
+}
+
+#[test]
+fn r23_the_control_flag_on_a_flood_takes_nothing_from_data() {
+    for (drain, depth) in [(4, 8), (16, 16), (64, 64)] {
+        let hostile = Sender { is_control: true, ..data(2, 64) };
+        let senders = [hostile, data(3, 64)];
+        let (mut rig, arrived) = contend(1, &senders, 0, drain, depth, 1_000);
+        assert_shares(&arrived, &senders[1..], 0.97 / 2.0, &format!("{drain} of {depth} taken"));
+        rig.assert_even();
+    }
+}
+
+#[test]
+fn r12_r23_control_of_an_innocent_survives_a_flood_with_the_control_flag() {
+    for hostile_ports in [1, 4] {
+        let innocent = Sender { is_control: true, ..data(2, 0) };
+        let mut senders: Vec<Sender> = (3..)
+            .take(hostile_ports)
+            .map(|slot| Sender { is_control: true, ..data(slot, 64) })
+            .collect();
+        senders.push(innocent);
+        let mut rig = Rig::new(1);
+        rig.neighbour(0, EXIT, 8);
+        senders.iter().for_each(|sender| rig.neighbour(0, sender.slot, 512));
+        let mut arrived = BTreeMap::new();
+        for poll in 0..4_000_u64 {
+            for sender in &senders {
+                rig.send(sender.per_poll, sender.slot, EXIT, 40, true);
+            }
+            if poll % 8 == 0 {
+                rig.send(1, innocent.slot, EXIT, 40, true);
+            }
+            rig.poll_workers();
+            rig.take(4, EXIT, &mut arrived);
+        }
+        let got = arrived[&innocent.slot].frames;
+        assert!(got >= 495, "{got} of 500 beside {hostile_ports}: {arrived:?}");
+        rig.assert_even();
+        assert_eq!(rig.count_at(innocent.slot, Discard::EgressFull), 0);
+    }
+}
+
+#[test]
+fn r12_r23_control_within_its_budget_goes_first_and_leaves_data_its_share() {
+    // All of the control is within its budget, and it is as much as the exit takes.
+    let mut rig = Rig::new(1);
+    rig.poll_ns = 8_000_000;
+    rig.neighbour(0, EXIT, 4);
+    rig.neighbour(0, 2, 64);
+    rig.neighbour(0, 3, 64);
+    let mut arrived = BTreeMap::new();
+    for _ in 0..2_000 {
+        rig.send(4, 2, EXIT, 40, false);
+        rig.send(4, 3, EXIT, 40, true);
+        rig.poll_workers();
+        rig.take(4, EXIT, &mut arrived);
+    }
+    let (data, control) = (arrived[&2].frames, arrived[&3].control);
+    assert!(data >= 3_880 && control >= 3_880, "{data} of data, {control} of control");
+    rig.assert_even();
+}
+
+/// A port that counts how often it is offered frames.
+struct Offered {
+    inner: MemoryPort,
+    offers: Arc<AtomicUsize>,
+    says_blocked: bool,
+}
+
+impl Port for Offered {
+    fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst) {
+        self.inner.rx_burst(pool, burst);
+    }
+
+    fn tx_burst(&mut self, to: Mark, frames: &mut Burst) {
+        self.offers.fetch_add(1, Ordering::Relaxed);
+        self.inner.tx_burst(to, frames);
+    }
+
+    fn flush(&mut self) {
+        self.inner.flush();
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.inner.is_flushed()
+    }
+
+    fn arm(&mut self) -> Arm {
+        self.inner.arm()
+    }
+
+    fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError> {
+        self.inner.admit(mark, at)
+    }
+
+    fn forget(&mut self, mark: Mark) {
+        self.inner.forget(mark);
+    }
+
+    fn is_blocked(&self, to: Mark) -> bool {
+        self.says_blocked && self.inner.is_blocked(to)
+    }
+
+    fn disarm(&mut self) {
+        self.inner.disarm();
+    }
+
+    fn frame_bytes_max(&self) -> usize {
+        self.inner.frame_bytes_max()
+    }
+
+    fn tally(&self) -> &Arc<PortTally> {
+        self.inner.tally()
+    }
+
+    fn describe(&self) -> &str {
+        self.inner.describe()
+    }
+}
+
+#[test]
+fn r23_exits_that_are_stuck_are_not_offered_again_and_do_not_keep_the_worker_awake() {
+    for says_blocked in [true, false] {
+        let mut rig = Rig::new(1);
+        let offers = Arc::new(AtomicUsize::new(0));
+        let stuck: Vec<u32> = (20..40).collect();
+        for &slot in &stuck {
+            let offers = offers.clone();
+            rig.neighbour_by(0, slot, 4, |inner| Box::new(Offered { inner, offers, says_blocked }));
+        }
+        rig.neighbour(0, 2, 512);
+        rig.neighbour(0, 3, 512);
+        for &slot in &stuck {
+            rig.send(8, 2, slot, 40, false);
+        }
+        rig.poll_workers();
+        assert_eq!(rig.workers[0].frames_waiting(), 4 * stuck.len());
+
+        // Other traffic goes on.
+        offers.store(0, Ordering::Relaxed);
+        let mut arrived = BTreeMap::new();
+        for _ in 0..50 {
+            rig.send(4, 2, 3, 40, false);
+            rig.poll_workers();
+            rig.take(64, 3, &mut arrived);
+        }
+        assert_eq!(arrived[&2].frames, 200);
+        let polls = if says_blocked { 0 } else { 50 };
+        assert_eq!(offers.load(Ordering::Relaxed), polls * stuck.len(), "once a poll at most");
+        assert_eq!(rig.workers[0].arm(|_| ()), says_blocked, "may block");
+        rig.workers[0].disarm(|_| false);
+
+        // One of them reads again.
+        rig.take(4, stuck[7], &mut arrived);
+        let before = offers.load(Ordering::Relaxed);
+        assert!(!rig.workers[0].arm(|_| ()) || says_blocked, "there is room now");
+        rig.workers[0].disarm(|_| true);
+        rig.poll_workers();
+        assert!(offers.load(Ordering::Relaxed) > before);
+        assert_eq!(rig.take(64, stuck[7], &mut arrived), 4);
+        rig.assert_even();
+    }
+}
