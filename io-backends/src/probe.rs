@@ -2,6 +2,7 @@
 //! keeps nothing open and changes nothing. (UDP's own findings: [`udp::probe`](crate::udp::probe).)
 
 use std::{
+    ffi::{CStr, CString},
     io,
     os::fd::{FromRawFd as _, OwnedFd},
 };
@@ -73,6 +74,26 @@ fn limit(resource: Resource) -> io::Result<Limit> {
     }
     let finite = |bytes| (bytes != libc::RLIM_INFINITY).then_some(bytes);
     Ok(Limit { now: finite(limit.rlim_cur), max: finite(limit.rlim_max) })
+}
+
+/// The number of an interface; `None` if this machine has none of that name now.
+pub fn interface_index(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the name ends in zero and lives through the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (index != 0).then_some(index)
+}
+
+/// The name of the interface with this number, if there is one.
+pub fn interface_name(index: u32) -> Option<String> {
+    let mut name = [0_u8; libc::IF_NAMESIZE];
+    // SAFETY: `name` has the room that the call asks for.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
+    if found.is_null() {
+        return None;
+    }
+    let name = CStr::from_bytes_until_nul(&name).ok()?;
+    Some(name.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

@@ -71,7 +71,8 @@ use strowger_io::{Doorbell, Ringer, Waiter};
 
 pub(crate) use self::{changing::DRAIN_S, socket::Control};
 use crate::{
-    config::{parse_address, parse_key, parse_peer_id, parse_rights},
+    address,
+    config::{parse_key, parse_peer_id, parse_rights},
     exit::{Exit, Failure},
     journal::Journal,
     relay::{Letterbox, Request},
@@ -617,7 +618,7 @@ fn read_attach(what: &Value) -> Result<AttachWish, String> {
     }
     Ok(AttachWish {
         name: text("name")?.ok_or("attach needs name")?,
-        address: text("address")?.map(|address| parse_address(&address)).transpose()?,
+        address: text("address")?.map(|at| address::parse_here(&at)).transpose()?,
         listener: text("listener")?,
         slot,
         key,

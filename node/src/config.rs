@@ -5,6 +5,7 @@
 
 mod ethernet;
 mod links;
+mod ports;
 mod process;
 mod reader;
 
@@ -24,12 +25,12 @@ use strowger_engine::{
         peering::{Liveness, StrangerPolicy},
     },
     director::Slot,
-    limits::{ATTACHED_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MIN, HOPS_MAX, PORTS_MAX},
+    limits::{ATTACHED_MAX, FRAME_BYTES_MAX, HOPS_MAX, PORTS_MAX},
     link::Rights,
     scheme::{Scheme, V3X5X8},
 };
 use strowger_frame::Address;
-use strowger_io::udp::{Choice, limits::POSTED_BUFFERS, limits::POSTED_BUFFERS_MAX};
+use strowger_io::udp::Choice;
 
 use self::reader::{Document, Section};
 pub(crate) use self::{
@@ -38,6 +39,7 @@ pub(crate) use self::{
     process::RunAs,
 };
 use crate::{
+    address::{self, Interfaces},
     conform::scheme_of,
     exit::{Exit, Failure},
     files,
@@ -103,6 +105,39 @@ pub(crate) struct Config {
     pub(crate) unix: Vec<UnixEndpoint>,
     /// Who the relay becomes once all is open; it stays who it is if nobody is named.
     pub(crate) run_as: Option<RunAs>,
+    /// Names of interfaces in the addresses above, which the machine has or has not yet.
+    pub(crate) interfaces: Interfaces,
+}
+
+impl Config {
+    /// Puts the numbers that interfaces have now into the addresses that name them.
+    ///
+    /// # Errors
+    /// One line: an interface that this machine has not.
+    pub(crate) fn resolve(&mut self) -> Result<(), String> {
+        let interfaces = std::mem::take(&mut self.interfaces);
+        let resolve = |whose: &dyn fmt::Display, at: &mut SocketAddr| {
+            let resolved = interfaces.resolve(*at).map_err(|name| {
+                let shown = interfaces.shown(*at);
+                format!("{whose}: address \"{shown}\": this machine has no interface {name}")
+            });
+            resolved.map(|resolved| *at = resolved)
+        };
+        for listener in &mut self.udp {
+            resolve(&format_args!("listener \"{}\"", listener.name), &mut listener.address)?;
+        }
+        for peer in &mut self.peers {
+            if let Some(Address::Udp(at)) = &mut peer.address {
+                resolve(&format_args!("peer \"{}\"", peer.name), at)?;
+            }
+        }
+        for neighbour in &mut self.neighbours {
+            if let Address::Udp(at) = &mut neighbour.address {
+                resolve(&format_args!("neighbour \"{}\"", neighbour.name), at)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Memory of each worker; what is `None` is the sum of the needs.
@@ -213,8 +248,23 @@ pub(crate) fn default_control_socket() -> PathBuf {
 /// Reads and checks a file.
 ///
 /// # Errors
-/// One line: the file cannot be read, or `file:line: what is wrong`.
+/// One line: the file cannot be read, or `file:line: what is wrong`, the first of what is.
 pub(crate) fn read(path: &Path) -> Result<Config, Failure> {
+    read_lines(path)?.map_err(|lines: Vec<String>| {
+        let more = match lines.len() - 1 {
+            0 => String::new(),
+            1 => "; `strowger config check` shows 1 more".to_owned(),
+            more => format!("; `strowger config check` shows {more} more"),
+        };
+        Failure::new(Exit::Usage, format!("{}{more}", lines[0]))
+    })
+}
+
+/// Reads and checks a file; inside, all that is wrong with what it says, a line each.
+///
+/// # Errors
+/// One line: the file cannot be read.
+pub(crate) fn read_lines(path: &Path) -> Result<Result<Config, Vec<String>>, Failure> {
     let shown = path.display();
     let bytes = files::configuration(path).map_err(|error| {
         let way_out = "`strowger config sample` prints one to begin with";
@@ -225,7 +275,10 @@ pub(crate) fn read(path: &Path) -> Result<Config, Failure> {
         let line = 1 + error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count();
         Failure::new(Exit::Usage, format!("{shown}:{line}: not UTF-8; save the file as UTF-8"))
     })?;
-    parse(&text).map_err(|fault| Failure::new(Exit::Usage, format!("{shown}:{fault}")))
+    Ok(parse_all(&text).map_err(|mut faults| {
+        faults.sort_by_key(|fault| fault.line);
+        faults.iter().map(|fault| format!("{shown}:{fault}")).collect()
+    }))
 }
 
 const SECTIONS: &[(&str, &[&str])] = &[
@@ -236,11 +289,11 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("identity", links::IDENTITY_KEYS),
     ("liveness", links::LIVENESS_KEYS),
     ("strangers", links::STRANGERS_KEYS),
-    ("udp", UDP_KEYS),
+    ("udp", ports::UDP_KEYS),
     ("ethernet", ethernet::ETHERNET_KEYS),
     ("peer", links::PEER_KEYS),
     ("neighbour", links::NEIGHBOUR_KEYS),
-    ("unix", UNIX_KEYS),
+    ("unix", ports::UNIX_KEYS),
 ];
 const SWITCH_KEYS: &[&str] = &[
     "workers",
@@ -256,60 +309,103 @@ const SWITCH_KEYS: &[&str] = &[
 ];
 const MEMORY_KEYS: &[&str] = &["trains", "singles", "huge_pages"];
 const CONTROL_KEYS: &[&str] = &["socket"];
-const UDP_KEYS: &[&str] =
-    &["name", "address", "seal", "backend", "socket_buffer_bytes", "posted_buffers", "capture"];
-const UNIX_KEYS: &[&str] = &["name", "path", "slot", "frame_bytes_max", "worker", "capture"];
-
 /// Checks a configuration's text.
 ///
 /// # Errors
-/// The first [`Fault`].
+/// The first [`Fault`] that is found.
+#[cfg(test)]
 pub(crate) fn parse(text: &str) -> Result<Config, Fault> {
-    let document = Document::parse(text)?;
-    document.check_sections(SECTIONS)?;
+    parse_all(text).map_err(|mut faults| faults.swap_remove(0))
+}
 
-    let section = document.section("switch", SWITCH_KEYS)?;
-    let switch = switch(&section)?;
-    let state = state_path(&section)?;
-    let workers = workers(&section)?;
-    let cores = cores(&section, workers)?;
-    let idle = section
-        .choice("idle", &[("adaptive", Idle::ADAPTIVE), ("spin", Idle::Spin)])?
-        .unwrap_or(Idle::ADAPTIVE);
+/// Checks a configuration's text, and goes on after a fault as far as what follows makes sense.
+///
+/// # Errors
+/// All faults, in the order in which they are found; at least one.
+pub(crate) fn parse_all(text: &str) -> Result<Config, Vec<Fault>> {
+    let document = Document::parse(text).map_err(|fault| vec![fault])?;
+    let config = read_all(&document);
+    match config {
+        Some(config) if document.faults() == 0 => Ok(config),
+        _ => {
+            let mut faults: Vec<Fault> = Vec::new();
+            for fault in document.into_faults() {
+                if !faults.contains(&fault) {
+                    faults.push(fault);
+                }
+            }
+            Err(faults)
+        }
+    }
+}
 
-    let section = document.section("memory", MEMORY_KEYS)?;
-    let chunks = |key, min| {
-        let given = section.number(key, min, CHUNKS_MAX)?;
-        Ok(given.map(|given| given as u32))
-    };
-    let memory = Memory {
-        trains: chunks("trains", TRAINS_MIN)?,
-        singles: chunks("singles", 0)?,
-        huge_pages: section.choice("huge_pages", &[("try", true), ("no", false)])?.unwrap_or(true),
-    };
+/// What a document says; `None` where so much is wrong that nothing more is to be read from it. All that is wrong is
+/// noted.
+fn read_all(document: &Document<'_>) -> Option<Config> {
+    document.check_sections(SECTIONS);
 
-    let section = document.section("control", CONTROL_KEYS)?;
-    let control_socket = socket_path(&section, "socket")?.unwrap_or_else(default_control_socket);
+    let section = document.good(document.section("switch", SWITCH_KEYS));
+    let (mut switch, mut state, mut workers) = (None, None, None);
+    let (mut cores, mut idle) = (None, None);
+    if let Some(section) = &section {
+        switch = document.good(self::switch(section));
+        state = document.good(state_path(section));
+        workers = document.good(self::workers(section));
+        cores = workers.and_then(|workers| document.good(self::cores(section, workers)));
+        let words = [("adaptive", Idle::ADAPTIVE), ("spin", Idle::Spin)];
+        idle = document.good(section.choice("idle", &words));
+    }
+    let memory = document.section("memory", MEMORY_KEYS).and_then(|section| {
+        let chunks = |key, min| {
+            let given = section.number(key, min, CHUNKS_MAX)?;
+            Ok(given.map(|given| given as u32))
+        };
+        let pages = [("try", true), ("no", false)];
+        Ok(Memory {
+            trains: chunks("trains", TRAINS_MIN)?,
+            singles: chunks("singles", 0)?,
+            huge_pages: section.choice("huge_pages", &pages)?.unwrap_or(true),
+        })
+    });
+    let memory = document.good(memory);
+    let control_socket = document.section("control", CONTROL_KEYS);
+    let control_socket = control_socket.and_then(|section| socket_path(&section, "socket"));
+    let control_socket = document.good(control_socket);
+    let run_as = document.good(process::process(document));
 
     let mut names = Names::default();
     let mut captures = Captures::default();
-    let udp = listeners(&document, &mut names, &mut captures)?;
-    let ethernet = ethernet::ethernet(&document, workers, &mut names, &mut captures)?;
+    let before = document.faults();
+    let udp = document.good(ports::listeners(document, &mut names, &mut captures));
+    let ethernet = ethernet::ethernet(document, workers.flatten(), &mut names, &mut captures);
+    let ethernet = document.good(ethernet);
+    // Behind a listener that is wrong everything would be.
+    let (Some(switch), Some(workers), Some(udp), Some(ethernet)) = (switch, workers, udp, ethernet)
+    else {
+        return None;
+    };
+    if document.faults() > before {
+        return None;
+    }
     let mut slots = Slots { taken: HashMap::new(), config: &switch };
-    let unix = unix(&document, workers, &mut names, &mut slots, &mut captures)?;
-    let identity = links::identity(&document)?;
+    let unix = document.good(ports::unix(document, workers, &mut names, &mut slots, &mut captures));
+    let identity = document.good(links::identity(document));
     let mut behind = links::Behind { udp: &udp, ethernet: &ethernet, addresses: HashMap::new() };
-    let neighbours = links::neighbours(&document, &mut behind, &mut names, &mut slots)?;
-    let liveness = links::liveness(&document)?;
-    let strangers = links::strangers(&document, liveness)?;
-    let policies = links::Policies { liveness, strangers };
-    let peers = links::peers(&document, &mut behind, &mut names, &mut slots, &policies)?;
-    links::check_identity(&document, identity.as_ref())?;
+    let neighbours = links::neighbours(document, &mut behind, &mut names, &mut slots);
+    let neighbours = document.good(neighbours);
+    let liveness = document.good(links::liveness(document)).unwrap_or_default();
+    let strangers = document.good(links::strangers(document, liveness));
+    let policies = links::Policies { liveness, strangers: strangers.flatten() };
+    let peers = links::peers(document, &mut behind, &mut names, &mut slots, &policies);
+    let peers = document.good(peers);
+    let identity = identity?;
+    document.good(links::check_identity(document, identity.as_ref()));
+    let (unix, neighbours, peers) = (unix?, neighbours?, peers?);
     if udp.len() + ethernet.len() + unix.len() > PORTS_MAX {
         let text = format!(
             "more than {PORTS_MAX} [[udp]], [[ethernet]] and [[unix]]; give some to another relay"
         );
-        return Err(Fault { line: 1, text });
+        document.note(Fault { line: 1, text });
     }
     let wanted = neighbours.len() + peers.len() + unix.len();
     let free = switch.slot_max as usize; // 0 to slot_max, without 1
@@ -319,24 +415,25 @@ pub(crate) fn parse(text: &str) -> Result<Config, Fault> {
              slot_max in [switch], or choose a wider scheme",
             switch.slot_max
         );
-        return Err(Fault { line: 1, text });
+        document.note(Fault { line: 1, text });
     }
-    Ok(Config {
+    Some(Config {
         workers,
-        cores,
-        idle,
+        cores: cores?,
+        idle: idle?.unwrap_or(Idle::ADAPTIVE),
         switch,
-        memory,
-        control_socket,
-        state,
+        memory: memory?,
+        control_socket: control_socket?.unwrap_or_else(default_control_socket),
+        state: state?,
         udp,
         ethernet,
         identity,
         peers,
-        strangers,
+        strangers: policies.strangers,
         neighbours,
         unix,
-        run_as: process::process(&document)?,
+        run_as: run_as?,
+        interfaces: names.interfaces,
     })
 }
 
@@ -438,86 +535,14 @@ fn twice(numbers: &[usize]) -> Option<usize> {
     numbers.iter().enumerate().find(|(at, n)| numbers[..*at].contains(n)).map(|(_, n)| *n)
 }
 
-fn listeners(
-    document: &Document<'_>,
-    names: &mut Names,
-    captures: &mut Captures,
-) -> Result<Vec<Listener>, Fault> {
-    let mut addresses: HashMap<SocketAddr, usize> = HashMap::new();
-    let mut listeners = Vec::new();
-    for section in document.sections("udp", UDP_KEYS)? {
-        let name = match section.text("name")? {
-            Some(_) => name(&section)?,
-            None if listeners.is_empty() => "udp".to_owned(),
-            None => format!("udp{}", listeners.len()),
-        };
-        names.claim("udp", &name, &section)?;
-        let address = socket_address(&section)?;
-        if address.port() != 0
-            && let Some(first) = addresses.insert(address, section.line_of("address"))
-        {
-            let text =
-                format!("{address} is listened at already (line {first}); name each address once");
-            return Err(Fault { line: section.line_of("address"), text });
-        }
-        // An unsealed link exists only where it is written (wire.md 3): sealed is what is meant
-        // where nothing is.
-        let plain = section.choice("seal", &[("sealed", false), ("plain", true)])?.unwrap_or(false);
-        let backends =
-            [("auto", Choice::Auto), ("io_uring", Choice::IoUring), ("mmsg", Choice::Mmsg)];
-        listeners.push(Listener {
-            name,
-            address,
-            plain,
-            backend: section.choice("backend", &backends)?.unwrap_or_default(),
-            socket_buffer_bytes: section
-                .number("socket_buffer_bytes", 4096, SOCKET_BUFFER_BYTES_MAX)?
-                .map_or(SOCKET_BUFFER_BYTES, |bytes| bytes as usize),
-            posted_buffers: section
-                .number("posted_buffers", 1, u64::from(POSTED_BUFFERS_MAX))?
-                .map_or(POSTED_BUFFERS, |buffers| buffers as u16),
-            capture: captures.claim(&section)?,
-        });
-    }
-    Ok(listeners)
-}
-
-fn unix(
-    document: &Document<'_>,
-    workers: Option<usize>,
-    names: &mut Names,
-    slots: &mut Slots<'_>,
-    captures: &mut Captures,
-) -> Result<Vec<UnixEndpoint>, Fault> {
-    let mut paths: HashMap<PathBuf, usize> = HashMap::new();
-    let mut endpoints = Vec::new();
-    for section in document.sections("unix", UNIX_KEYS)? {
-        let name = name(&section)?;
-        names.claim("unix", &name, &section)?;
-        let path = socket_path(&section, "path")?.ok_or_else(|| section.missing("path"))?;
-        if let Some(first) = paths.insert(path.clone(), section.line_of("path")) {
-            let text = format!("{} is an endpoint already (line {first})", path.display());
-            return Err(Fault { line: section.line_of("path"), text });
-        }
-        let last_worker = workers.unwrap_or(1) as u64 - 1;
-        endpoints.push(UnixEndpoint {
-            name,
-            path,
-            slot: slots.claim(&section)?,
-            frame_bytes_max: section
-                .number("frame_bytes_max", FRAME_BYTES_MIN as u64, FRAME_BYTES_MAX as u64)?
-                .map_or(UNIX_FRAME_BYTES, |bytes| bytes as usize),
-            worker: section.number("worker", 0, last_worker)?.unwrap_or(0) as usize,
-            capture: captures.claim(&section)?,
-        });
-    }
-    Ok(endpoints)
-}
-
 /// Names given so far: by whom, and in which line. Listeners, neighbours and endpoints share them,
 /// so that a name alone says what is meant.
 #[derive(Default)]
-struct Names(HashMap<String, (&'static str, usize)>);
+struct Names {
+    taken: HashMap<String, (&'static str, usize)>,
+    /// Those of interfaces that addresses name.
+    interfaces: Interfaces,
+}
 
 impl Names {
     fn claim(
@@ -527,7 +552,7 @@ impl Names {
         section: &Section<'_>,
     ) -> Result<(), Fault> {
         let line = section.line_of("name");
-        match self.0.insert(name.to_owned(), (kind, line)) {
+        match self.taken.insert(name.to_owned(), (kind, line)) {
             None => Ok(()),
             Some((kind, first)) => {
                 let text = format!(
@@ -602,48 +627,20 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn socket_address(section: &Section<'_>) -> Result<SocketAddr, Fault> {
-    let address = section.text("address")?.ok_or_else(|| section.missing("address"))?;
-    address.value.parse().map_err(|_| Fault { line: address.line, text: no_address(address.value) })
+fn socket_address(section: &Section<'_>, interfaces: &mut Interfaces) -> Result<SocketAddr, Fault> {
+    let text = section.text("address")?.ok_or_else(|| section.missing("address"))?;
+    let at = address::parse_socket(text.value, interfaces);
+    at.map_err(|why| Fault { line: text.line, text: why })
 }
 
-fn address(section: &Section<'_>) -> Result<Address, Fault> {
-    let address = section.text("address")?.ok_or_else(|| section.missing("address"))?;
-    parse_address(address.value).map_err(|text| Fault { line: address.line, text })
-}
-
-/// An IP address and a port, or the MAC address of one station.
-///
-/// # Errors
-/// One sentence that says what an address is.
-pub(crate) fn parse_address(text: &str) -> Result<Address, String> {
-    if let Ok(at) = text.parse() {
-        return Ok(Address::Udp(at));
-    }
-    let mac = parse_mac(text).ok_or_else(|| no_address(text))?;
-    if mac[0] & 1 == 1 || mac == [0; 6] {
-        return Err(format!("{text} is no station's address; `ip link` shows those of a machine"));
-    }
-    Ok(Address::Ether(mac))
-}
-
-fn parse_mac(text: &str) -> Option<[u8; 6]> {
-    let mut mac = [0; 6];
-    let mut bytes = text.split(':');
-    for byte in &mut mac {
-        let digits = bytes.next().filter(|digits| digits.len() == 2)?;
-        // Digits alone: `from_str_radix` would take a sign.
-        let hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-        *byte = u8::from_str_radix(digits, 16).ok().filter(|_| hex)?;
-    }
-    bytes.next().is_none().then_some(mac)
-}
-
-fn no_address(text: &str) -> String {
-    format!(
-        "\"{text}\" is no address: an IP and a port, as 192.0.2.7:7000 or [2001:db8::7]:7000 (host \
-         names are not looked up); behind an [[ethernet]] a MAC address, as 02:00:00:00:00:01"
-    )
+/// The address of a neighbour, and as it is written.
+fn address<'s>(
+    section: &Section<'s>,
+    interfaces: &mut Interfaces,
+) -> Result<(Address, &'s str), Fault> {
+    let text = section.text("address")?.ok_or_else(|| section.missing("address"))?;
+    let at = address::parse(text.value, interfaces);
+    at.map(|at| (at, text.value)).map_err(|why| Fault { line: text.line, text: why })
 }
 
 fn socket_path(section: &Section<'_>, key: &'static str) -> Result<Option<PathBuf>, Fault> {
@@ -808,15 +805,20 @@ slot = 4
             ("slot = 2", "slot = 257", 10, &["a number from 0 to 256"]),
             ("slot = 2", "listener = \"wna\"", 10, &["\"wna\"", "did you mean \"wan\"?"]),
             ("127.0.0.1:7001", "[::1]:7001", 9, &["IPv4", "add a [[udp]]"]),
-            ("127.0.0.1:7001", "127.0.0.1:0", 9, &["nobody's address"]),
-            ("127.0.0.1:7001", "0.0.0.0:7", 9, &["nobody's address"]),
+            ("127.0.0.1:7001", "127.0.0.1:0", 9, &["neighbour \"a\"", "not usable", "port 0"]),
+            ("127.0.0.1:7001", "0.0.0.0:7", 9, &["neighbour \"a\"", "not usable", "unicast IP"]),
+            ("127.0.0.1:7001", "127.0.0.1:7000", 9, &["not usable", "this relay itself listens"]),
+            ("127.0.0.1:7001", "224.0.0.1:7000", 9, &["not usable", "multicast"]),
+            ("127.0.0.1:7001", "255.255.255.255:7", 9, &["not usable", "broadcast"]),
+            ("127.0.0.1:7000", "224.0.0.1:7000", 5, &["listener \"wan\"", "multicast"]),
+            ("127.0.0.1:7000", "[2001:db8::1%lo]:7000", 5, &["no link-local", "leave \"%lo\" out"]),
             ("name = \"a\"", "", 7, &["[[neighbour]] needs the key `name`"]),
             ("name = \"a\"", "name = 5", 8, &["must be a string, not 5"]),
             (
                 "[[unix]]",
                 "[[neighbour]]\nname = \"b\"\naddress = \"127.0.0.1:7001\"\n[[unix]]",
                 13,
-                &["a neighbour already (line 9)"],
+                &["a neighbour's already (line 9)"],
             ),
             ("path = \"/run/local\"", "", 11, &["[[unix]] needs the key `path`"]),
             ("slot = 4", "worker = 2", 14, &["a number from 0 to 1"]),
@@ -850,6 +852,21 @@ rights = [\"transit\", \"control\"]
 seal = \"header-only\"
 mtu = 1400
 ";
+
+    #[test]
+    fn every_error_is_found_and_none_that_follows_from_another() {
+        let text = GOOD
+            .replace("workers = 2", "wokers = 2\nidle = \"lazy\"")
+            .replace("127.0.0.1:7001", "0.0.0.0:7001")
+            .replace("slot = 4", "slot = 1\n[[unix]]\nname = \"local\"\npath = \"/run/other\"");
+        let faults = parse_all(&text).expect_err("five errors");
+        let mut lines: Vec<usize> = faults.iter().map(|fault| fault.line).collect();
+        lines.sort_unstable();
+        assert_eq!(lines, [2, 3, 10, 15, 17], "{faults:#?}");
+        // Neighbours behind a listener that is wrong are not judged.
+        let text = GOOD.replace("127.0.0.1:7000", "localhost");
+        assert_eq!(parse_all(&text).expect_err("one").len(), 1);
+    }
 
     #[test]
     fn a_sealed_file_is_read_as_it_stands() {

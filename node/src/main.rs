@@ -1,6 +1,7 @@
 //! The command `strowger`: arguments in, exit code out. It never does anything itself; each
 //! subcommand has a module of its own.
 
+mod address;
 mod admin;
 mod ask;
 mod backend;
@@ -31,7 +32,6 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use serde_json::json;
-use strowger_frame::Address;
 
 use self::{
     exit::{Exit, Failure, output_ended},
@@ -134,8 +134,8 @@ enum Change {
         /// What to call it.
         name: String,
         /// Where it is: IP and port, or a MAC address. None behind a unix endpoint.
-        #[arg(value_parser = config::parse_address)]
-        address: Option<Address>,
+        #[arg(value_parser = address::checked)]
+        address: Option<String>,
         /// The `[[udp]]`, `[[ethernet]]` or `[[unix]]` that it is behind, if there is more than one.
         #[arg(long, value_name = "NAME")]
         listener: Option<String>,
@@ -242,7 +242,6 @@ fn perform(command: Command) -> Result<ExitCode, Failure> {
             change:
                 Change::Attach { name, address, listener, slot, key, peer_id, psk, rights, asking },
         } => {
-            let address = address.map(|address| address.to_string());
             let wish = json!({ "name": name, "address": address, "listener": listener,
                 "slot": slot, "key": key, "peer_id": peer_id, "psk": psk, "rights": rights });
             show::change(&json!({ "attach": wish }), asking.json, &asking.socket, output)
@@ -264,7 +263,12 @@ fn perform(command: Command) -> Result<ExitCode, Failure> {
         }
         Command::Key { task } => key::run(&task, output),
         Command::Config { task: ConfigTask::Check { file } } => {
-            config::read(&file)?;
+            if let Err(lines) = config::read_lines(&file)? {
+                for line in &lines {
+                    let _ = writeln!(io::stderr(), "strowger: {line}");
+                }
+                return Ok(Failure::new(Exit::Usage, "").code());
+            }
             writeln!(output, "{}: fine", file.display()).or_else(|error| output_ended(&error))
         }
         Command::Config { task: ConfigTask::Sample } => {

@@ -1,6 +1,7 @@
 //! `strowger relay`: the slow path's thread. It polls the switch, answers the control socket's
 //! questions and watches the workers; it never touches a frame and never waits for a client.
 
+mod attach;
 mod changes;
 mod health;
 mod host;
@@ -18,13 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strowger_crypto::Psk;
-use strowger_engine::{
-    control::{
-        Attach, Balance, DetachError, Event, PortId, PortView, SlotState, Switch,
-        messages::QuestionId, peering::PeerSpec,
-    },
-    link::{Behind, Rights},
+use strowger_engine::control::{
+    Balance, DetachError, Event, PortId, PortView, SlotState, Switch, messages::QuestionId,
 };
 use strowger_frame::{Address, port::Arm};
 use strowger_io::{Doorbell, Ringer, Waiter};
@@ -40,12 +36,12 @@ use self::{
     words::words_of,
 };
 use crate::{
-    admin::{Answer, AttachWish, Control, Question, Server},
+    address::Shown,
+    admin::{Answer, Control, Question, Server},
     config::{self, Config},
     exit::{Exit, Failure},
     files::Opener,
     journal::{Entry, Journal},
-    key,
     log::{Kind, Log},
     rights,
     run::{Idle, Running},
@@ -132,7 +128,8 @@ impl Inbox {
 /// # Errors
 /// One line: the configuration, the machine, a worker that died, counters that are uneven.
 pub(crate) fn run(path: &Path) -> Result<(), Failure> {
-    let config = config::read(path)?;
+    let mut config = config::read(path)?;
+    config.resolve().map_err(|line| Failure::new(Exit::Refused, line))?;
     // Before any thread is started: what is said of one thread passes to those that it starts.
     let account = rights::account(&config)?;
     // Bound first: whoever starts a relay twice is told before anything else is touched.
@@ -481,86 +478,6 @@ impl Relay {
         self.topology.identity.is_some() && !self.topology.ports.iter().any(PortInfo::is_plain)
     }
 
-    /// The port that a client means.
-    fn port_of(&self, listener: Option<&str>) -> Result<&PortInfo, String> {
-        let ports = &self.topology.ports;
-        let is_listener = |port: &&PortInfo| !matches!(port.kind, PortKind::Unix { .. });
-        let names = || {
-            let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
-            names.join(", ")
-        };
-        match listener {
-            Some(wanted) => ports.iter().find(|port| port.name == wanted).ok_or_else(|| {
-                format!("no port has the name \"{wanted}\"; there are: {}", names())
-            }),
-            None => {
-                let mut listeners = ports.iter().filter(is_listener);
-                match (listeners.next(), listeners.next()) {
-                    (Some(only), None) => Ok(only),
-                    (None, _) => {
-                        Err("this relay has no [[udp]] and no [[ethernet]] to be behind".to_owned())
-                    }
-                    (Some(_), Some(_)) => Err(format!("say behind which listener: {}", names())),
-                }
-            }
-        }
-    }
-
-    fn attach(&mut self, wish: AttachWish) -> Result<u32, String> {
-        config::check_name(&wish.name)?;
-        let port = self.port_of(wish.listener.as_deref())?.clone();
-        if let Some(at) = wish.address
-            && !port.fits(at)
-            && !matches!(port.kind, PortKind::Unix { .. })
-        {
-            return Err(format!("{at} is no address behind {}; say another listener", port.name));
-        }
-        let (plain, PortInfo { id, name: behind, kind }) = (port.is_plain(), port);
-        let switch = &mut self.topology.switch;
-        if let Some(twin) = switch.slots().iter().find(|view| view.name == wish.name) {
-            return Err(format!("the name \"{}\" is that of slot {}", wish.name, twin.slot));
-        }
-        let AttachWish { name, address, slot, key, peer_id, psk, rights, .. } = wish;
-        let is_peer = key.is_some() || peer_id.is_some();
-        let (at, behind) = match (&kind, address, is_peer) {
-            (PortKind::Unix { .. }, None, false) => (Address::Only, Behind::Endpoint),
-            (PortKind::Unix { .. }, ..) => {
-                return Err(format!("behind {behind} there is no address and no key"));
-            }
-            (_, at, true) => {
-                let mut spec = PeerSpec::discovered(name, peer_id, id);
-                spec.key = key;
-                spec.psk = match psk {
-                    Some(file) => {
-                        key::psk(&file, &Opener::default()).map_err(|failure| failure.line)?
-                    }
-                    None => Psk::NONE,
-                };
-                spec.at = at;
-                spec.slot = slot;
-                spec.rights = rights.unwrap_or(Rights { control: false, ..Rights::ALL });
-                let added = switch.add_peer(spec, self.topology.clock.now());
-                let slot = added.map_err(|error| error.to_string())?;
-                switch.welcome_strangers(id, true);
-                // Whatever listener it comes in by, it is answered.
-                for port in self.topology.ports.iter().filter(|port| port.has_sealed_links()) {
-                    switch.welcome_strangers(port.id, true);
-                }
-                return Ok(slot);
-            }
-            (_, _, false) if !plain => {
-                return Err(format!(
-                    "behind {behind} links are sealed: name the peer's key or PeerId, or write seal = \
-                     \"plain\" in its section"
-                ));
-            }
-            (_, Some(address), false) => (address, Behind::Neighbour),
-            (_, None, false) => return Err(format!("behind {behind} a neighbour has an address")),
-        };
-        let attach = Attach { slot, ..Attach::plain(id, at, behind, name) };
-        switch.attach(attach).map_err(|error| error.to_string())
-    }
-
     fn say_slots(&self, said: &mut dyn Write) {
         let names = self.names();
         let views = self.topology.switch.slots();
@@ -569,7 +486,7 @@ impl Relay {
             let port = names.iter().find(|(id, _)| view.port.is_some_and(|port| port.0 == *id));
             let behind = port.map_or("", |(_, name)| name.as_str());
             let at = match view.at {
-                Some(at @ (Address::Udp(_) | Address::Ether(_))) => format!(" at {at}"),
+                Some(at @ (Address::Udp(_) | Address::Ether(_))) => format!(" at {}", Shown(at)),
                 _ => String::new(),
             };
             let opens = match (view.state, view.left_ns) {

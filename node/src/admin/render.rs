@@ -16,6 +16,7 @@ use strowger_frame::{Address, alloc, port::KernelDrop};
 
 use super::{Answer, Status, asking, error};
 use crate::{
+    address::Shown,
     conform::hex,
     journal::Entry,
     relay::idle_name,
@@ -183,7 +184,7 @@ fn seconds(now: Now, since_ns: u64) -> f64 {
 
 fn address(at: Option<Address>) -> Value {
     match at {
-        Some(at @ (Address::Udp(_) | Address::Ether(_))) => json!(at.to_string()),
+        Some(at @ (Address::Udp(_) | Address::Ether(_))) => json!(Shown(at).to_string()),
         Some(Address::Only) | None => Value::Null,
     }
 }
@@ -374,7 +375,7 @@ fn backend(info: &PortInfo) -> Value {
         }),
         PortKind::Udp { local, plain, reports, steered } => json!({
             "port": info.id.0, "name": info.name, "backend": info.backend(),
-            "address": local.to_string(), "seal": if *plain { "plain" } else { "sealed" },
+            "address": Shown(Address::Udp(*local)).to_string(), "seal": if *plain { "plain" } else { "sealed" },
             "chosen": reports.first().map(|report| {
                 report.to_string().lines().next().unwrap_or_default().to_owned()
             }),

@@ -84,7 +84,7 @@ pub(super) fn ethernet(
 ) -> Result<Vec<Ethernet>, Fault> {
     let mut found: Vec<Ethernet> = Vec::new();
     let mut lines = Vec::new();
-    for section in document.sections("ethernet", ETHERNET_KEYS)? {
+    let mut one = |section: Section<'_>, found: &[Ethernet]| {
         let interface = interface(&section)?;
         let name = match section.text("name")? {
             Some(_) => name(&section)?,
@@ -118,7 +118,7 @@ pub(super) fn ethernet(
             ("af_xdp", Choice::Xdp),
             ("af_packet", Choice::Only(Rung::Packet)),
         ];
-        found.push(Ethernet {
+        Ok(Ethernet {
             name,
             interface,
             queues,
@@ -132,7 +132,11 @@ pub(super) fn ethernet(
                 .map_or(limits::LENT_FRAMES, |frames| frames as u32),
             beacon_s: beacon_s(&section)?,
             capture: captures.claim(&section)?,
-        });
+        })
+    };
+    for section in document.sections("ethernet", ETHERNET_KEYS)? {
+        let read = one(section, &found);
+        found.extend(document.good(read));
     }
     Ok(found)
 }

@@ -13,6 +13,7 @@ use super::{
     name,
     reader::{Document, Section, nearest},
 };
+use crate::address::{Interfaces, in_scope_of, unusable_as_peer};
 
 pub(super) const IDENTITY_KEYS: &[&str] = &["key", "network"];
 pub(super) const LIVENESS_KEYS: &[&str] = &["interval_ms", "multiplier", "always"];
@@ -44,7 +45,7 @@ const INTERVAL_MS_MIN: u64 = 10;
 pub(super) struct Behind<'c> {
     pub(super) udp: &'c [Listener],
     pub(super) ethernet: &'c [Ethernet],
-    pub(super) addresses: HashMap<(usize, Address), usize>,
+    pub(super) addresses: HashMap<(Option<usize>, Address), usize>,
 }
 
 impl Behind<'_> {
@@ -65,35 +66,43 @@ impl Behind<'_> {
         }
     }
 
-    /// Takes an address behind a listener, which nobody else may have.
+    /// Takes the address that a section writes, behind a listener, which nobody else may have. `whose` is what the
+    /// section is about: `peer "alice"`.
     fn claim(
         &mut self,
-        address: Address,
         listener: usize,
         section: &Section<'_>,
-    ) -> Result<(), Fault> {
+        interfaces: &mut Interfaces,
+        whose: &str,
+    ) -> Result<Address, Fault> {
         let line = section.line_of("address");
         let fault = |text| Err(Fault { line, text });
-        match (self.udp.get(listener), address) {
-            (Some(_), Address::Udp(at)) if at.port() == 0 || at.ip().is_unspecified() => {
-                let text = format!("{at} is nobody's address; a neighbour has an IP and a port");
-                return fault(text);
+        let (mut address, written) = super::address(section, interfaces)?;
+        if let (Some(Listener { address: local, .. }), Address::Udp(at)) =
+            (self.udp.get(listener), &mut address)
+        {
+            *at = in_scope_of(*at, *local);
+            let own = self.udp.iter().map(|listener| listener.address);
+            if let Some(why) = unusable_as_peer(*at, own) {
+                return fault(format!("{whose}: address \"{written}\" is not usable: {why}"));
             }
+        }
+        match (self.udp.get(listener), address) {
             (Some(Listener { address: local, name, .. }), Address::Udp(at))
                 if local.is_ipv4() != at.is_ipv4()
                     && !(at.is_ipv4() && super::is_dual_stack(*local, &self.udp)) =>
             {
                 let kind = if local.is_ipv4() { "IPv4" } else { "IPv6" };
                 let text = format!(
-                    "{at} cannot be reached by listener \"{name}\", which is {kind} ({local}); add a \
-                     [[udp]] of the neighbour's kind and name it with listener"
+                    "{whose}: address \"{written}\" is not usable: listener \"{name}\" is {kind} \
+                     ({local}); add a [[udp]] of the neighbour's kind and name it with listener"
                 );
                 return fault(text);
             }
             (Some(_), Address::Udp(_)) | (None, Address::Ether(_)) => {}
             (Some(Listener { name, .. }), _) => {
                 let text = format!(
-                    "behind \"{name}\", a [[udp]], an address is an IP and a port, not {address}; \
+                    "behind \"{name}\", a [[udp]], an address is an IP and a port, not {written}; \
                      name an [[ethernet]] with listener"
                 );
                 return fault(text);
@@ -102,16 +111,20 @@ impl Behind<'_> {
                 let (_, name, _) = self.is_plain(listener);
                 let text = format!(
                     "behind \"{name}\", an [[ethernet]], an address is a MAC address, as \
-                     02:00:00:00:00:01, not {address}; name a [[udp]] with listener"
+                     02:00:00:00:00:01, not {written}; name a [[udp]] with listener"
                 );
                 return fault(text);
             }
         }
-        if let Some(first) = self.addresses.insert((listener, address), line) {
-            let text = format!("{address} is a neighbour already (line {first})");
+        // A MAC address may be behind two interfaces, an IP and its port are one station's.
+        let place = self.udp.get(listener).is_none().then_some(listener);
+        if let Some(first) = self.addresses.insert((place, address), line) {
+            let text = format!(
+                "{whose}: address \"{written}\" is a neighbour's already (line {first}); name each once"
+            );
             return fault(text);
         }
-        Ok(())
+        Ok(address)
     }
 }
 
@@ -122,10 +135,10 @@ pub(super) fn neighbours(
     slots: &mut Slots<'_>,
 ) -> Result<Vec<Neighbour>, Fault> {
     let mut neighbours = Vec::new();
-    for section in document.sections("neighbour", NEIGHBOUR_KEYS)? {
+    let mut one = |section: Section<'_>| {
         let name = name(&section)?;
         names.claim("neighbour", &name, &section)?;
-        let address = address(&section)?;
+        address(&section, &mut names.interfaces)?;
         let listener = listener_of(&section, behind)?;
         let (plain, listens, kind) = behind.is_plain(listener);
         if !plain {
@@ -135,8 +148,12 @@ pub(super) fn neighbours(
             );
             return Err(Fault { line: section.line, text });
         }
-        behind.claim(address, listener, &section)?;
-        neighbours.push(Neighbour { name, address, listener, slot: slots.claim(&section)? });
+        let whose = format!("neighbour \"{name}\"");
+        let address = behind.claim(listener, &section, &mut names.interfaces, &whose)?;
+        Ok(Neighbour { name, address, listener, slot: slots.claim(&section)? })
+    };
+    for section in document.sections("neighbour", NEIGHBOUR_KEYS)? {
+        neighbours.extend(document.good(one(section)));
     }
     Ok(neighbours)
 }
@@ -197,7 +214,7 @@ pub(super) fn peers(
     let mut keys: HashMap<[u8; 32], usize> = HashMap::new();
     let mut identities: HashMap<[u8; 32], usize> = HashMap::new();
     let mut peers = Vec::new();
-    for section in document.sections("peer", PEER_KEYS)? {
+    let mut one = |section: Section<'_>| {
         let name = name(&section)?;
         names.claim("peer", &name, &section)?;
         let (key, identity, rights) = who(&section, policies.strangers.as_ref())?;
@@ -216,12 +233,13 @@ pub(super) fn peers(
             return Err(Fault { line, text });
         }
         let listener = listener_of(&section, behind)?;
-        let address = section.text("address")?.map(|_| address(&section)).transpose()?;
-        if let Some(address) = address {
-            behind.claim(address, listener, &section)?;
-        }
+        let whose = format!("peer \"{name}\"");
+        let address = match section.text("address")? {
+            Some(_) => Some(behind.claim(listener, &section, &mut names.interfaces, &whose)?),
+            None => None,
+        };
         let seals = [("full", SealWish::Full), ("header-only", SealWish::MayHeaderOnly)];
-        peers.push(Peer {
+        Ok(Peer {
             name,
             key,
             identity,
@@ -235,7 +253,10 @@ pub(super) fn peers(
                 .number("mtu", u64::from(LINK_MTU_MIN), FRAME_BYTES_MAX as u64)?
                 .map_or(FRAME_BYTES_MAX as u16, |bytes| bytes as u16),
             liveness: liveness_of(&section, policies.liveness)?,
-        });
+        })
+    };
+    for section in document.sections("peer", PEER_KEYS)? {
+        peers.extend(document.good(one(section)));
     }
     Ok(peers)
 }
@@ -348,7 +369,7 @@ pub(super) fn check_identity(
         let text = format!("[strangers] allow = true {WAY_OUT}");
         return Err(Fault { line: strangers.line_of("allow"), text });
     }
-    for (kind, keys) in [("udp", super::UDP_KEYS), ("ethernet", ETHERNET_KEYS)] {
+    for (kind, keys) in [("udp", super::ports::UDP_KEYS), ("ethernet", ETHERNET_KEYS)] {
         let sections = document.sections(kind, keys)?;
         if let Some(section) = sections.iter().find(|section| !section.is_text("seal", "plain")) {
             let text = format!(

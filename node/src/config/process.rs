@@ -41,7 +41,11 @@ mod tests {
 
     #[test]
     fn an_account_is_named_and_a_group_alone_is_none() {
-        let read = |text: &str| process(&Document::parse(text)?);
+        let read = |text: &str| {
+            let document = Document::parse(text)?;
+            let read = process(&document);
+            document.into_faults().pop().map_or(read, Err)
+        };
         assert_eq!(read(""), Ok(None));
         let user = |group: Option<&str>| {
             Ok(Some(RunAs { user: "u".to_owned(), group: group.map(str::to_owned) }))

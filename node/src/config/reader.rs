@@ -1,7 +1,7 @@
 //! Tables of a TOML file with the line of every key, and what is said of keys and values that are
 //! not as they should be. It knows no key by itself.
 
-use std::ops::Range;
+use std::{cell::RefCell, collections::HashSet, ops::Range};
 
 use toml::{
     Spanned,
@@ -10,17 +10,39 @@ use toml::{
 
 use super::Fault;
 
+/// How a fault about an absent key begins, behind the section's title.
+const NEEDS_KEY: &str = " needs the key ";
+
 type Entry<'t> = (&'t Spanned<DeString<'t>>, &'t Spanned<DeValue<'t>>);
 
 /// A whole file.
 pub(super) struct Document<'t> {
-    text: &'t str,
+    lines: Lines,
     table: DeTable<'t>,
+    /// What was found so far.
+    faults: RefCell<Vec<Fault>>,
+    /// Lines of sections with an unknown key: one that they lack may be that one.
+    misspelled: RefCell<HashSet<usize>>,
+}
+
+/// Where the lines of a text begin: looked up for every key, so found once.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        Self(ends.map(|(at, _)| at).collect())
+    }
+
+    /// The line of a place, counted from 1.
+    fn at(&self, span: Range<usize>) -> usize {
+        1 + self.0.partition_point(|end| *end < span.start)
+    }
 }
 
 /// One table of it, `[switch]` or one of `[[udp]]`, whose keys are all known.
 pub(super) struct Section<'d> {
-    text: &'d str,
+    lines: &'d Lines,
     table: Option<&'d DeTable<'d>>,
     /// As people write it: `[switch]`, `[[udp]]`.
     pub(super) title: String,
@@ -38,24 +60,58 @@ pub(super) struct Text<'d> {
 impl<'t> Document<'t> {
     pub(super) fn parse(text: &'t str) -> Result<Self, Fault> {
         match DeTable::parse(text) {
-            Ok(table) => Ok(Self { text, table: table.into_inner() }),
+            Ok(table) => {
+                let (lines, table) = (Lines::of(text), table.into_inner());
+                Ok(Self {
+                    lines,
+                    table,
+                    faults: RefCell::default(),
+                    misspelled: RefCell::default(),
+                })
+            }
             Err(error) => {
-                let line = error.span().map_or(1, |span| line_of(text, span));
+                let line = error.span().map_or(1, |span| Lines::of(text).at(span));
                 let message = error.message().replace('\n', ", ");
                 Err(Fault { line, text: format!("no TOML: {message}") })
             }
         }
     }
 
-    /// Whether every table is one of `known`: name and keys.
-    pub(super) fn check_sections(&self, known: &[(&str, &[&str])]) -> Result<(), Fault> {
+    /// Notes what is wrong, and goes on.
+    pub(super) fn note(&self, fault: Fault) {
+        let is_missing = fault.text.contains(NEEDS_KEY);
+        if !(is_missing && self.misspelled.borrow().contains(&fault.line)) {
+            self.faults.borrow_mut().push(fault);
+        }
+    }
+
+    /// What was read, or nothing, and what is wrong with it is noted.
+    pub(super) fn good<T>(&self, read: Result<T, Fault>) -> Option<T> {
+        read.map_err(|fault| self.note(fault)).ok()
+    }
+
+    /// All that was noted, in the order in which it was found.
+    pub(super) fn into_faults(self) -> Vec<Fault> {
+        self.faults.into_inner()
+    }
+
+    /// How many faults were noted so far.
+    pub(super) fn faults(&self) -> usize {
+        self.faults.borrow().len()
+    }
+
+    /// Notes every table that is not one of `known`: name and keys.
+    pub(super) fn check_sections(&self, known: &[(&str, &[&str])]) {
         let unknown =
             |(key, _): &Entry<'_>| !known.iter().any(|(name, _)| *name == key.get_ref().as_ref());
-        let Some((key, value)) = in_order(&self.table).into_iter().find(unknown) else {
-            return Ok(());
-        };
+        for entry in in_order(&self.table).into_iter().filter(unknown) {
+            self.note(self.unknown(entry, known));
+        }
+    }
+
+    fn unknown(&self, (key, value): Entry<'_>, known: &[(&str, &[&str])]) -> Fault {
         let name = key.get_ref().as_ref();
-        let line = line_of(self.text, key.span());
+        let line = self.lines.at(key.span());
         let home = known.iter().find(|(_, keys)| keys.contains(&name));
         let text = match (value.get_ref().is_table() || value.get_ref().is_array(), home) {
             (false, Some((home, _))) => {
@@ -74,21 +130,30 @@ impl<'t> Document<'t> {
                 format!("unknown {what} `{name}`; {hint}")
             }
         };
-        Err(Fault { line, text })
+        Fault { line, text }
     }
 
     /// The table `[name]`, which may be absent.
     pub(super) fn section(&self, name: &str, keys: &[&str]) -> Result<Section<'_>, Fault> {
         let title = format!("[{name}]");
         let Some(value) = self.table.get(name) else {
-            return Ok(Section { text: self.text, table: None, title, line: 1 });
+            return Ok(Section { lines: &self.lines, table: None, title, line: 1 });
         };
-        let line = line_of(self.text, value.span());
+        let line = self.lines.at(value.span());
         let Some(table) = value.get_ref().as_table() else {
             let text = format!("{name} is one section; write {title}, once");
             return Err(Fault { line, text });
         };
-        Section { text: self.text, table: Some(table), title, line }.checked(keys)
+        let section = Section { lines: &self.lines, table: Some(table), title, line };
+        self.note_unknown(&section, keys);
+        Ok(section)
+    }
+
+    fn note_unknown(&self, section: &Section<'_>, keys: &[&str]) {
+        for fault in section.unknown(keys) {
+            self.note(fault);
+            self.misspelled.borrow_mut().insert(section.line);
+        }
     }
 
     /// All tables `[[name]]`.
@@ -97,33 +162,38 @@ impl<'t> Document<'t> {
         let Some(value) = self.table.get(name) else { return Ok(Vec::new()) };
         let fault = |span| {
             let text = format!("there may be several of {name}; write {title}");
-            Fault { line: line_of(self.text, span), text }
+            Fault { line: self.lines.at(span), text }
         };
         let Some(array) = value.get_ref().as_array() else { return Err(fault(value.span())) };
         array
             .iter()
             .map(|value| {
                 let table = value.get_ref().as_table().ok_or_else(|| fault(value.span()))?;
-                let line = line_of(self.text, value.span());
+                let line = self.lines.at(value.span());
                 let title = title.clone();
-                Section { text: self.text, table: Some(table), title, line }.checked(keys)
+                let section = Section { lines: &self.lines, table: Some(table), title, line };
+                self.note_unknown(&section, keys);
+                Ok(section)
             })
             .collect()
     }
 }
 
 impl<'d> Section<'d> {
-    fn checked(self, keys: &[&str]) -> Result<Self, Fault> {
+    /// A fault for each key that is not one of these.
+    fn unknown(&self, keys: &[&str]) -> Vec<Fault> {
         let unknown = |(key, _): &Entry<'_>| !keys.contains(&key.get_ref().as_ref());
         let entries = self.table.map(in_order).unwrap_or_default();
-        let Some((key, _)) = entries.into_iter().find(unknown) else { return Ok(self) };
-        let name = key.get_ref().as_ref();
-        let hint = match nearest(name, keys.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("its keys are: {}", keys.join(", ")),
+        let fault = |(key, _): Entry<'_>| {
+            let name = key.get_ref().as_ref();
+            let hint = match nearest(name, keys.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("its keys are: {}", keys.join(", ")),
+            };
+            let text = format!("unknown key `{name}` in {}; {hint}", self.title);
+            Fault { line: self.lines.at(key.span()), text }
         };
-        let text = format!("unknown key `{name}` in {}; {hint}", self.title);
-        Err(Fault { line: line_of(self.text, key.span()), text })
+        entries.into_iter().filter(unknown).map(fault).collect()
     }
 
     fn entry(&self, key: &str) -> Option<Entry<'d>> {
@@ -132,12 +202,12 @@ impl<'d> Section<'d> {
 
     /// The line of a key, or of the section where the key is absent.
     pub(super) fn line_of(&self, key: &str) -> usize {
-        self.entry(key).map_or(self.line, |(key, _)| line_of(self.text, key.span()))
+        self.entry(key).map_or(self.line, |(key, _)| self.lines.at(key.span()))
     }
 
     /// A key that must be there and is not.
     pub(super) fn missing(&self, key: &str) -> Fault {
-        Fault { line: self.line, text: format!("{} needs the key `{key}`", self.title) }
+        Fault { line: self.line, text: format!("{}{NEEDS_KEY}`{key}`", self.title) }
     }
 
     fn wrong(&self, key: &str, wanted: &str) -> Fault {
@@ -249,12 +319,6 @@ fn in_order<'t>(table: &'t DeTable<'t>) -> Vec<Entry<'t>> {
     let mut entries: Vec<Entry<'t>> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     entries
-}
-
-/// The line of a place in a text, counted from 1.
-fn line_of(text: &str, span: Range<usize>) -> usize {
-    let before = text.as_bytes().get(..span.start).unwrap_or(text.as_bytes());
-    1 + before.iter().filter(|byte| **byte == b'\n').count()
 }
 
 /// The name that somebody may have meant: the nearest, if it is near enough to be no guess.

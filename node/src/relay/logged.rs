@@ -3,15 +3,16 @@
 
 use strowger_engine::control::Event;
 
-use crate::log::Kind;
+use crate::{address::Shown, log::Kind};
 
 /// The kind and the text of the line about this event, if there is one. All others stand in the journal only.
 pub(super) fn logged(event: &Event) -> Option<(Kind, String)> {
     let line = match *event {
         Event::LinkUp(_) => (Kind::LinkUp, "the link is up".to_owned()),
         Event::LinkDown(_) => (Kind::LinkDown, "the link is down".to_owned()),
-        Event::Roamed(_, to) => (Kind::AddressMoved, format!("its address is {to} now")),
+        Event::Roamed(_, to) => (Kind::AddressMoved, format!("its address is {} now", Shown(to))),
         Event::KeyOnTwoNodes(_, [a, b]) => {
+            let (a, b) = (Shown(a), Shown(b));
             let text = format!(
                 "two nodes have its key, at {a} and at {b}, and take the link from each other; give one of \
                  them a key of its own (strowger key new)"

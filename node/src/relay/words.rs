@@ -3,6 +3,8 @@
 
 use strowger_engine::control::Event;
 
+use crate::address::Shown;
+
 /// An event's name, the slot that it is about, and what else is to be said.
 pub(super) fn words_of(event: &Event) -> (&'static str, Option<u32>, Option<String>) {
     match *event {
@@ -24,7 +26,7 @@ pub(super) fn words_of(event: &Event) -> (&'static str, Option<u32>, Option<Stri
         Event::LinkQuiet(slot) => ("link_quiet", Some(slot), None),
         Event::LinkDown(slot) => ("link_down", Some(slot), None),
         Event::PathMtu(slot, bytes) => ("path_mtu", Some(slot), Some(format!("{bytes} bytes"))),
-        Event::Roamed(slot, to) => ("roamed", Some(slot), Some(to.to_string())),
+        Event::Roamed(slot, to) => ("roamed", Some(slot), Some(Shown(to).to_string())),
         Event::Rekeyed(slot) => ("rekeyed", Some(slot), None),
         Event::KeyOnTwoNodes(slot, [a, b]) => {
             ("key_on_two_nodes", Some(slot), Some(format!("at {a} and at {b}")))
@@ -33,7 +35,7 @@ pub(super) fn words_of(event: &Event) -> (&'static str, Option<u32>, Option<Stri
             ("peer_refused", Some(slot), Some(format!("has the key, and is {who}")))
         }
         Event::PeerSuggested { slot, at, peer_id, .. } => {
-            ("peer_suggested", slot, Some(format!("{peer_id} at {at}")))
+            ("peer_suggested", slot, Some(format!("{peer_id} at {}", Shown(at))))
         }
         Event::Answered(..) => ("answered", None, None),
         Event::Goodbye { slot, code, retry_after_s, ref text } => {

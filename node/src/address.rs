@@ -1,0 +1,305 @@
+//! Addresses as people write them, with the interface of a link-local one by name or number
+//! (`[fe80::1%eth0]:7000`, RFC 4007, section 11), and why some of them can never work. It sends nothing.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+};
+
+use strowger_frame::Address;
+use strowger_io::probe::{interface_index, interface_name};
+
+/// Scope numbers from here on stand for names that are not resolved yet. The kernel counts interfaces from 1.
+const UNRESOLVED: u32 = 0xf000_0000;
+
+/// Names of interfaces in addresses that were read and not resolved yet.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Interfaces(Vec<String>);
+
+impl Interfaces {
+    /// The number that stands for a name until it is resolved.
+    fn number_of(&mut self, name: &str) -> u32 {
+        let place = self.0.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.0.push(name.to_owned());
+            self.0.len() - 1
+        });
+        UNRESOLVED + place as u32
+    }
+
+    /// The address with the number of its interface in the place of the name.
+    ///
+    /// # Errors
+    /// The name of which this machine has no interface now.
+    pub(crate) fn resolve(&self, at: SocketAddr) -> Result<SocketAddr, &str> {
+        let SocketAddr::V6(v6) = at else { return Ok(at) };
+        let place = v6.scope_id().checked_sub(UNRESOLVED);
+        let Some(name) = place.and_then(|place| self.0.get(place as usize)) else { return Ok(at) };
+        let scope = interface_index(name).ok_or(name.as_str())?;
+        Ok(SocketAddrV6::new(*v6.ip(), v6.port(), 0, scope).into())
+    }
+
+    /// The name that stands for a scope number, of this list or of this machine.
+    fn name_of(&self, scope: u32) -> Option<String> {
+        match scope.checked_sub(UNRESOLVED) {
+            Some(place) => self.0.get(place as usize).cloned(),
+            None => interface_name(scope),
+        }
+    }
+
+    /// An address as people write it.
+    pub(crate) fn shown(&self, at: SocketAddr) -> String {
+        match at {
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => {
+                let scope = v6.scope_id();
+                let name = self.name_of(scope).unwrap_or_else(|| scope.to_string());
+                format!("[{}%{name}]:{}", v6.ip(), v6.port())
+            }
+            at => at.to_string(),
+        }
+    }
+}
+
+/// An address as people write it: with the name of the interface that a link-local one needs.
+pub(crate) struct Shown(pub(crate) Address);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Address::Udp(at) => f.write_str(&Interfaces::default().shown(at)),
+            at @ (Address::Only | Address::Ether(_)) => at.fmt(f),
+        }
+    }
+}
+
+/// An IP address and a port. The name of an interface is kept in `interfaces`, and looked up by nobody.
+///
+/// # Errors
+/// One sentence that says what an address is.
+pub(crate) fn parse_socket(text: &str, interfaces: &mut Interfaces) -> Result<SocketAddr, String> {
+    let Some((before, after)) = text.split_once('%') else {
+        return text.parse().map_err(|_| no_address(text));
+    };
+    let (name, after) = after.split_once(']').ok_or_else(|| no_address(text))?;
+    let at: SocketAddrV6 = format!("{before}]{after}").parse().map_err(|_| no_address(text))?;
+    if !is_link_local(*at.ip()) {
+        return Err(format!(
+            "\"{text}\" names an interface, and {} is no link-local address (fe80::/10); leave \
+             \"%{name}\" out",
+            at.ip()
+        ));
+    }
+    let strange = |c: char| c.is_whitespace() || c.is_control() || c == '/' || c == '%';
+    let scope = match name.parse::<u32>() {
+        Ok(number) if (1..UNRESOLVED).contains(&number) => number,
+        Err(_) if !name.is_empty() && name.len() < 16 && !name.contains(strange) => {
+            interfaces.number_of(name)
+        }
+        Ok(_) | Err(_) => {
+            return Err(format!("\"{text}\": \"{name}\" is no interface; `ip link` lists them"));
+        }
+    };
+    Ok(SocketAddrV6::new(*at.ip(), at.port(), 0, scope).into())
+}
+
+/// An IP address and a port, or the MAC address of one station.
+///
+/// # Errors
+/// One sentence that says what an address is.
+pub(crate) fn parse(text: &str, interfaces: &mut Interfaces) -> Result<Address, String> {
+    let Some(mac) = parse_mac(text) else {
+        return parse_socket(text, interfaces).map(Address::Udp);
+    };
+    if mac[0] & 1 == 1 || mac == [0; 6] {
+        return Err(format!("{text} is no station's address; `ip link` shows those of a machine"));
+    }
+    Ok(Address::Ether(mac))
+}
+
+/// The same, with names of interfaces as they are on this machine now.
+///
+/// # Errors
+/// One sentence that says what an address is, or which interface is not there.
+pub(crate) fn parse_here(text: &str) -> Result<Address, String> {
+    let mut interfaces = Interfaces::default();
+    match parse(text, &mut interfaces)? {
+        Address::Udp(at) => interfaces.resolve(at).map(Address::Udp).map_err(|name| {
+            format!(
+                "\"{text}\": this machine has no interface {name}; `ip link` lists those it has"
+            )
+        }),
+        at => Ok(at),
+    }
+}
+
+/// Whether a text is an address, for whoever passes it on to where it means something.
+///
+/// # Errors
+/// One sentence that says what an address is.
+pub(crate) fn checked(text: &str) -> Result<String, String> {
+    parse(text, &mut Interfaces::default()).map(|_| text.to_owned())
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut bytes = text.split(':');
+    for byte in &mut mac {
+        let digits = bytes.next().filter(|digits| digits.len() == 2)?;
+        // Digits alone: `from_str_radix` would take a sign.
+        let hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        *byte = u8::from_str_radix(digits, 16).ok().filter(|_| hex)?;
+    }
+    bytes.next().is_none().then_some(mac)
+}
+
+fn no_address(text: &str) -> String {
+    format!(
+        "\"{text}\" is no address: an IP and a port, as 192.0.2.7:7000, [2001:db8::7]:7000 or \
+         [fe80::7%eth0]:7000 (host names are not looked up); behind an [[ethernet]] a MAC address, as \
+         02:00:00:00:00:01"
+    )
+}
+
+/// Why nothing can ever be sent to this address, or received at it; `None` if it is one station's.
+pub(crate) fn unusable(ip: IpAddr) -> Option<&'static str> {
+    match ip {
+        IpAddr::V4(ip) if ip.octets()[0] == 0 => Some("0.0.0.0/8 is no host's"),
+        IpAddr::V4(Ipv4Addr::BROADCAST) => Some("it is the broadcast address"),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Some(":: is no host's"),
+        ip if ip.is_multicast() => Some("it is a multicast group"),
+        IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => {
+            Some("it is an IPv4 address in IPv6 form; write it as IPv4")
+        }
+        _ => None,
+    }
+}
+
+/// Why this can never be the address of a neighbour behind a UDP listener; `None` if it may be. `own` are the
+/// addresses that the relay itself listens at. Whether it is of the listener's kind is not asked here.
+pub(crate) fn unusable_as_peer(
+    at: SocketAddr,
+    own: impl IntoIterator<Item = SocketAddr>,
+) -> Option<String> {
+    if at.port() == 0 {
+        return Some("port 0 is nobody's: need a unicast IP and a non-zero port".to_owned());
+    }
+    if let Some(why) = unusable(at.ip()) {
+        return Some(format!("{why}: need a unicast IP and a non-zero port"));
+    }
+    if let SocketAddr::V6(v6) = at
+        && is_link_local(*v6.ip())
+        && v6.scope_id() == 0
+    {
+        let why = format!(
+            "a link-local address needs its interface, as [{}%eth0]:{}",
+            v6.ip(),
+            v6.port()
+        );
+        return Some(why);
+    }
+    let is_own = |own: SocketAddr| {
+        // A listener at [::] takes IPv4 as well.
+        let is_everywhere = match own.ip() {
+            IpAddr::V4(ip) => ip.is_unspecified() && at.is_ipv4(),
+            IpAddr::V6(ip) => ip.is_unspecified(),
+        };
+        own.port() == at.port() && (own == at || is_everywhere && at.ip().is_loopback())
+    };
+    own.into_iter()
+        .find(|own| is_own(*own))
+        .map(|own| format!("this relay itself listens at {own}"))
+}
+
+/// An address with the interface of the listener that it is behind, where it has none of its own.
+pub(crate) fn in_scope_of(at: SocketAddr, local: SocketAddr) -> SocketAddr {
+    match (at, local) {
+        (SocketAddr::V6(v6), SocketAddr::V6(local))
+            if is_link_local(*v6.ip()) && v6.scope_id() == 0 =>
+        {
+            SocketAddrV6::new(*v6.ip(), v6.port(), 0, local.scope_id()).into()
+        }
+        _ => at,
+    }
+}
+
+fn is_link_local(ip: Ipv6Addr) -> bool {
+    ip.segments()[0] & 0xffc0 == 0xfe80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket(text: &str) -> Result<SocketAddr, String> {
+        parse_socket(text, &mut Interfaces::default())
+    }
+
+    #[test]
+    fn a_link_local_address_names_its_interface_by_name_or_number() {
+        let mut interfaces = Interfaces::default();
+        let at = parse_socket("[fe80::1%lo]:7000", &mut interfaces).unwrap();
+        assert_eq!(interfaces.shown(at), "[fe80::1%lo]:7000");
+        let resolved = interfaces.resolve(at).unwrap();
+        let number = interface_index("lo").expect("every machine has it");
+        assert_eq!(resolved, format!("[fe80::1%{number}]:7000").parse().unwrap());
+        assert_eq!(Interfaces::default().resolve(resolved), Ok(resolved));
+        assert_eq!(Shown(Address::Udp(resolved)).to_string(), "[fe80::1%lo]:7000");
+        let by_number = format!("[fe80::1%{number}]:7000");
+        assert_eq!(socket(&by_number), Ok(resolved));
+        let absent = parse_socket("[fe80::1%no-such-if]:7000", &mut interfaces).unwrap();
+        assert_eq!(interfaces.resolve(absent), Err("no-such-if"));
+        assert!(
+            parse_here("[fe80::1%no-such-if]:7000")
+                .unwrap_err()
+                .contains("no interface no-such-if")
+        );
+        for (text, word) in [
+            ("[2001:db8::1%eth0]:7000", "leave \"%eth0\" out"),
+            ("[fe80::1%]:7000", "no interface"),
+            ("[fe80::1%0]:7000", "no interface"),
+            ("[fe80::1%4294967295]:7000", "no interface"),
+            ("[fe80::1%a b]:7000", "no interface"),
+            ("[fe80::1%a-name-too-long-x]:7000", "no interface"),
+            ("[fe80::1%eth0:7000", "no address"),
+            ("fe80::1%eth0", "no address"),
+            ("192.0.2.1%eth0:7000", "no address"),
+        ] {
+            let why = socket(text).expect_err(text);
+            assert!(why.contains(word), "{text}: {why}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_can_never_work_is_refused_with_the_reason() {
+        let own = ["192.0.2.1:7000", "0.0.0.0:7001", "[::]:7002"].map(|at| at.parse().unwrap());
+        let why = |at: &str, local: &str| {
+            let (at, local) = (socket(at).unwrap(), socket(local).unwrap());
+            unusable_as_peer(in_scope_of(at, local), own)
+        };
+        for (at, local, word) in [
+            ("0.0.0.0:7000", "192.0.2.1:7000", "no host's"),
+            ("0.1.2.3:7000", "192.0.2.1:7000", "no host's"),
+            ("[::]:7000", "[::]:7002", "no host's"),
+            ("192.0.2.2:0", "192.0.2.1:7000", "port 0"),
+            ("255.255.255.255:7000", "192.0.2.1:7000", "broadcast"),
+            ("224.0.0.1:7000", "192.0.2.1:7000", "multicast"),
+            ("[ff02::1]:7000", "[::]:7002", "multicast"),
+            ("[::ffff:192.0.2.2]:7000", "[::]:7002", "write it as IPv4"),
+            ("[fe80::1]:7000", "[::]:7002", "needs its interface"),
+            ("192.0.2.1:7000", "0.0.0.0:7001", "this relay itself listens at 192.0.2.1:7000"),
+            ("127.0.0.2:7001", "0.0.0.0:7001", "this relay itself"),
+            ("[::1]:7002", "[::]:7002", "this relay itself"),
+            ("127.0.0.1:7002", "[::]:7002", "this relay itself"),
+        ] {
+            let why = why(at, local).unwrap_or_else(|| panic!("{at} is taken"));
+            assert!(why.contains(word), "{at}: {why}");
+        }
+        for (at, local) in [
+            ("192.0.2.2:7000", "192.0.2.1:7000"),
+            ("127.0.0.2:7003", "0.0.0.0:7001"),
+            ("[fe80::1%3]:7000", "[::]:7002"),
+            ("[fe80::1]:7000", "[fe80::2%3]:7000"),
+        ] {
+            assert_eq!(why(at, local), None, "{at}");
+        }
+    }
+}

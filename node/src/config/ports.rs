@@ -1,0 +1,115 @@
+//! `[[udp]]` and `[[unix]]`: where neighbours and local processes come in. Text in, checked values out.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use strowger_engine::limits::{FRAME_BYTES_MAX, FRAME_BYTES_MIN};
+use strowger_io::udp::{Choice, limits::POSTED_BUFFERS, limits::POSTED_BUFFERS_MAX};
+
+use super::{
+    Captures, Fault, Listener, Names, SOCKET_BUFFER_BYTES, SOCKET_BUFFER_BYTES_MAX, Slots,
+    UNIX_FRAME_BYTES, UnixEndpoint, name,
+    reader::{Document, Section},
+    socket_address, socket_path,
+};
+use crate::address;
+
+pub(super) const UDP_KEYS: &[&str] =
+    &["name", "address", "seal", "backend", "socket_buffer_bytes", "posted_buffers", "capture"];
+pub(super) const UNIX_KEYS: &[&str] =
+    &["name", "path", "slot", "frame_bytes_max", "worker", "capture"];
+
+pub(super) fn listeners(
+    document: &Document<'_>,
+    names: &mut Names,
+    captures: &mut Captures,
+) -> Result<Vec<Listener>, Fault> {
+    let mut addresses: HashMap<SocketAddr, usize> = HashMap::new();
+    let mut listeners = Vec::new();
+    let mut one = |section: Section<'_>, number: usize| {
+        let name = match section.text("name")? {
+            Some(_) => name(&section)?,
+            None if number == 0 => "udp".to_owned(),
+            None => format!("udp{number}"),
+        };
+        names.claim("udp", &name, &section)?;
+        let address = socket_address(&section, &mut names.interfaces)?;
+        if let Some(why) = unusable_to_listen(address.ip()) {
+            let at = section.text("address")?.map_or("", |text| text.value);
+            let text = format!("listener \"{name}\": address \"{at}\" is not usable: {why}");
+            return Err(Fault { line: section.line_of("address"), text });
+        }
+        if address.port() != 0
+            && let Some(first) = addresses.insert(address, section.line_of("address"))
+        {
+            let text =
+                format!("{address} is listened at already (line {first}); name each address once");
+            return Err(Fault { line: section.line_of("address"), text });
+        }
+        // An unsealed link exists only where it is written (wire.md 3): sealed is what is meant
+        // where nothing is.
+        let plain = section.choice("seal", &[("sealed", false), ("plain", true)])?.unwrap_or(false);
+        let backends =
+            [("auto", Choice::Auto), ("io_uring", Choice::IoUring), ("mmsg", Choice::Mmsg)];
+        Ok(Listener {
+            name,
+            address,
+            plain,
+            backend: section.choice("backend", &backends)?.unwrap_or_default(),
+            socket_buffer_bytes: section
+                .number("socket_buffer_bytes", 4096, SOCKET_BUFFER_BYTES_MAX)?
+                .map_or(SOCKET_BUFFER_BYTES, |bytes| bytes as usize),
+            posted_buffers: section
+                .number("posted_buffers", 1, u64::from(POSTED_BUFFERS_MAX))?
+                .map_or(POSTED_BUFFERS, |buffers| buffers as u16),
+            capture: captures.claim(&section)?,
+        })
+    };
+    for (number, section) in document.sections("udp", UDP_KEYS)?.into_iter().enumerate() {
+        listeners.extend(document.good(one(section, number)));
+    }
+    Ok(listeners)
+}
+
+pub(super) fn unix(
+    document: &Document<'_>,
+    workers: Option<usize>,
+    names: &mut Names,
+    slots: &mut Slots<'_>,
+    captures: &mut Captures,
+) -> Result<Vec<UnixEndpoint>, Fault> {
+    let mut paths: HashMap<PathBuf, usize> = HashMap::new();
+    let mut endpoints = Vec::new();
+    let mut one = |section: Section<'_>| {
+        let name = name(&section)?;
+        names.claim("unix", &name, &section)?;
+        let path = socket_path(&section, "path")?.ok_or_else(|| section.missing("path"))?;
+        if let Some(first) = paths.insert(path.clone(), section.line_of("path")) {
+            let text = format!("{} is an endpoint already (line {first})", path.display());
+            return Err(Fault { line: section.line_of("path"), text });
+        }
+        let last_worker = workers.unwrap_or(1) as u64 - 1;
+        Ok(UnixEndpoint {
+            name,
+            path,
+            slot: slots.claim(&section)?,
+            frame_bytes_max: section
+                .number("frame_bytes_max", FRAME_BYTES_MIN as u64, FRAME_BYTES_MAX as u64)?
+                .map_or(UNIX_FRAME_BYTES, |bytes| bytes as usize),
+            worker: section.number("worker", 0, last_worker)?.unwrap_or(0) as usize,
+            capture: captures.claim(&section)?,
+        })
+    };
+    for section in document.sections("unix", UNIX_KEYS)? {
+        endpoints.extend(document.good(one(section)));
+    }
+    Ok(endpoints)
+}
+
+/// Why nothing can listen at this address and be answered. Port 0 is the kernel's choice.
+fn unusable_to_listen(ip: IpAddr) -> Option<&'static str> {
+    if ip.is_unspecified() { None } else { address::unusable(ip) }
+}

@@ -1,0 +1,124 @@
+//! IPv6 link-local neighbours, with their interface by name or by number. Two namespaces and a veth pair that the test
+//! makes and removes.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use std::fs;
+
+use trial::{
+    eventually,
+    homes::run,
+    wires::{Namespace, Relay, pair, skip, words},
+};
+
+/// `pair`, with IPv6 on it; each end's address in the form of its MAC address.
+fn pair_v6() -> Option<[Namespace; 2]> {
+    let pair = pair()?;
+    for Namespace(name) in &pair {
+        // No wait for a second user of the address: there is none.
+        let set =
+            |what: &str| words(&format!("ip netns exec {name} sysctl -qw net.ipv6.conf.e0.{what}"));
+        let made = set("accept_dad=0").and_then(|_| set("disable_ipv6=0"));
+        if let Err(why) = made {
+            skip(&why);
+            return None;
+        }
+    }
+    for Namespace(name) in &pair {
+        eventually("it has its address", || {
+            let shown = words(&format!("ip -n {name} -6 -o addr show dev e0 scope link")).unwrap();
+            (shown.contains("fe80::") && !shown.contains("tentative")).then_some(())
+        });
+    }
+    Some(pair)
+}
+
+const AT: [&str; 2] = ["fe80::ff:fe00:a", "fe80::ff:fe00:b"];
+
+fn config(listen: &str, key: &str, at: Option<&str>) -> String {
+    let address = at.map(|at| format!("address = \"{at}\"\n")).unwrap_or_default();
+    format!(
+        "[identity]\nkey = \"DIR/key\"\nnetwork = \"t\"\n\
+         [liveness]\ninterval_ms = 500\nmultiplier = 3\nalways = true\n\
+         [[udp]]\naddress = \"{listen}\"\n\
+         [[unix]]\nname = \"local\"\npath = \"DIR/local\"\nslot = 4\n\
+         [[peer]]\nname = \"peer\"\nkey = \"{key}\"\nslot = 2\n{address}"
+    )
+}
+
+#[test]
+fn link_local_neighbours_are_found_by_the_name_and_the_number_of_the_interface() {
+    let Some([near, far]) = pair_v6() else { return };
+    let number = words(&format!("ip netns exec {} cat /sys/class/net/e0/ifindex", near.0)).unwrap();
+    let number = number.trim();
+    for (listen, scope) in [
+        ("[::]:7000".to_owned(), "%e0".to_owned()),
+        ("[::]:7000".to_owned(), format!("%{number}")),
+        (format!("[{}%e0]:7000", AT[0]), "%e0".to_owned()),
+        // The listener says it for its neighbours.
+        (format!("[{}%e0]:7000", AT[0]), String::new()),
+    ] {
+        let ((a, key_a), (b, key_b)) = (trial::wires::home(), trial::wires::home());
+        let at = format!("[{}{scope}]:7000", AT[1]);
+        let first = Relay::within(&near, a, &config(&listen, &key_b, Some(&at)));
+        let second = Relay::within(&far, b, &config("[::]:7000", &key_a, None));
+        let peer = |relay: &Relay| relay.ask(r#"{"show":"peers"}"#)["peers"][0].clone();
+        eventually(&format!("{listen} to {at}"), || {
+            [&first, &second].iter().all(|relay| peer(relay)["up"] == true).then_some(())
+        });
+        // As people write it, whichever way it was written.
+        assert_eq!(peer(&first)["address"], format!("[{}%e0]:7000", AT[1]));
+        assert_eq!(peer(&second)["address"], format!("[{}%e0]:7000", AT[0]));
+        let attach = |at: &str| {
+            first.ask(&format!(
+                r#"{{"attach":{{"name":"n","address":"{at}","key":"{}"}}}}"#,
+                "07".repeat(32)
+            ))
+        };
+        let attached = attach("[fe80::99%e0]:7000");
+        assert!(attached["attached"].is_u64(), "{attached}");
+        let refused = attach("[fe80::99%none]:7000");
+        assert!(refused["error"].as_str().unwrap().contains("no interface none"), "{refused}");
+        first.stop();
+        second.stop();
+    }
+}
+
+#[test]
+fn addresses_that_can_never_work_are_refused_by_config_check_all_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("relay.toml");
+    let peer = |n: u8, at: &str| {
+        format!(
+            "[[peer]]\nname = \"p{n}\"\nkey = \"{}\"\naddress = \"{at}\"\n",
+            format!("{n:02x}").repeat(32)
+        )
+    };
+    let wrong = [
+        "0.0.0.0:7000",
+        "192.0.2.9:0",
+        "255.255.255.255:7000",
+        "224.0.0.5:7000",
+        "127.0.0.1:7000",
+        "[2001:db8::1]:7000",
+        "192.0.2.9:7000",
+        "[fe80::1%lo]:7000",
+    ];
+    let mut text = "[identity]\nkey = \"k\"\n[[udp]]\naddress = \"127.0.0.1:7000\"\n".to_owned();
+    text += &peer(1, "192.0.2.9:7000");
+    for (n, at) in wrong.iter().enumerate() {
+        text += &peer(n as u8 + 2, at);
+    }
+    fs::write(&file, text).unwrap();
+    let output = run(&["config", "check", file.to_str().unwrap()]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), said.lines().count()), (Some(2), wrong.len()), "{said}");
+    for ((n, at), line) in wrong.iter().enumerate().zip(said.lines()) {
+        let words = [
+            format!("relay.toml:{}: ", 12 + 4 * n),
+            format!("peer \"p{}\": address \"{at}\" ", n + 2),
+        ];
+        assert!(words.iter().all(|word| line.contains(word)), "{words:?}: {line}");
+    }
+}
