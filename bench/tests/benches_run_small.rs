@@ -106,6 +106,7 @@ fn r23_isolation_has_a_row_for_every_case() {
     let cases = [
         "dead_next_hops_same_listener",
         "dead_next_hops_other_listener",
+        "dead_next_hops_many",
         "slow_interface",
         "stalled_clients_1",
         "stalled_clients_9",

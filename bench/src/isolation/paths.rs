@@ -35,7 +35,9 @@ const LEAD_TO_DEAD: u64 = 500;
 const LEAD_TO_DEAD_ELSEWHERE: u64 = 4_000;
 const LEAD_TO_SLOW: u64 = 8_000;
 
+/// Dead next hops: fewer than any number of sockets that a listener may send by, and more.
 const DEAD_HOPS: u8 = 3;
+const MANY_DEAD_HOPS: u8 = 48;
 const PORT: u16 = 7_000;
 
 /// Slots of source, sink and offender; those of the dead and the slow neighbours follow.
@@ -47,7 +49,8 @@ const BEHIND: u32 = 10;
 /// The variants.
 const SAME: usize = 0;
 const OTHER: usize = 1;
-const SLOW_PATH: usize = 2;
+const MANY: usize = 2;
+const SLOW_PATH: usize = 3;
 
 pub(super) fn cases() -> Vec<Case> {
     let case = |name, offence: String, variant| Case {
@@ -57,9 +60,9 @@ pub(super) fn cases() -> Vec<Case> {
         run,
         setup: Setup { offends: true, variant },
     };
-    let dead = |listener, per_s| {
+    let dead = |hops, listener, per_s| {
         format!(
-            "{per_s:.0} packets/s to {DEAD_HOPS} neighbours that do not answer ARP, by \
+            "{per_s:.0} packets/s to {hops} neighbours that do not answer ARP, by \
              {listener} with socket buffers of {STOCK_BUFFER_BYTES} bytes"
         )
     };
@@ -68,11 +71,20 @@ pub(super) fn cases() -> Vec<Case> {
          same listener"
     );
     vec![
-        case("dead_next_hops_same_listener", dead("the same listener", TO_DEAD_PER_S), SAME),
+        case(
+            "dead_next_hops_same_listener",
+            dead(DEAD_HOPS, "the same listener", TO_DEAD_PER_S),
+            SAME,
+        ),
         case(
             "dead_next_hops_other_listener",
-            dead("another listener", TO_DEAD_ELSEWHERE_PER_S),
+            dead(DEAD_HOPS, "another listener", TO_DEAD_ELSEWHERE_PER_S),
             OTHER,
+        ),
+        case(
+            "dead_next_hops_many",
+            dead(MANY_DEAD_HOPS, "both listeners, one", TO_DEAD_ELSEWHERE_PER_S),
+            MANY,
         ),
         case("slow_interface", slow, SLOW_PATH),
     ]
@@ -86,7 +98,7 @@ fn half(options: &Options, setup: Setup) -> Result<Half, Failure> {
     let stock = Some(STOCK_BUFFER_BYTES);
     let (per_s, lead, near_buffer, far_buffer) = match setup.variant {
         SLOW_PATH => (TO_SLOW_PER_S, LEAD_TO_SLOW, None, None),
-        OTHER => (TO_DEAD_ELSEWHERE_PER_S, LEAD_TO_DEAD_ELSEWHERE, None, stock),
+        OTHER | MANY => (TO_DEAD_ELSEWHERE_PER_S, LEAD_TO_DEAD_ELSEWHERE, None, stock),
         _ => (TO_DEAD_PER_S, LEAD_TO_DEAD, stock, stock),
     };
     let spec = NodeSpec { workers: 1, listeners: 2, ..NodeSpec::default() };
@@ -103,12 +115,18 @@ fn half(options: &Options, setup: Setup) -> Result<Half, Failure> {
     }
     let behind = match setup.variant {
         SLOW_PATH => vec![SLOW],
+        MANY => (0..MANY_DEAD_HOPS).map(dead).collect(),
         _ => (0..DEAD_HOPS).map(dead).collect(),
     };
-    let listener = if setup.variant == OTHER { far } else { near };
+    // Of many, every second one is behind the innocent pair's listener.
+    let listener_of = |slot: u32| match setup.variant {
+        OTHER => far,
+        MANY if slot % 2 == 1 => far,
+        _ => near,
+    };
     let mut packets = Vec::new();
     for (slot, at) in (BEHIND..).zip(behind) {
-        node.neighbour(listener, (at, PORT), slot)?;
+        node.neighbour(listener_of(slot), (at, PORT), slot)?;
         packets.push(packet::packet(BYTES, node.label((OFFENDER, slot))?, 1));
     }
     let innocent = vec![packet::packet(BYTES, node.label((SOURCE, SINK))?, 0)];
