@@ -118,6 +118,8 @@ fn r23_isolation_has_a_row_for_every_case() {
         "slot_1_flood",
         "junk_answers_coming_up",
         "junk_answers_running",
+        "forged_answers_coming_up",
+        "forged_answers_running",
     ];
     let rows = small(What::Isolation);
     assert_eq!(rows.len(), cases.len());

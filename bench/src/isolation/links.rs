@@ -23,6 +23,7 @@ use strowger_engine::{
     control::{Event, peering::Liveness},
     header::Flags,
     label::Label,
+    link::LINK_HEADER_BYTES,
 };
 
 use super::{
@@ -57,6 +58,10 @@ const UP_STEPS_MAX: u64 = 5_000;
 const QUESTIONS: usize = 512;
 const QUESTIONS_PER_TRAIN: usize = 64;
 
+/// Bytes of a response and a cookie that pass a check of their length.
+const RESPONSE_BYTES: usize = 300;
+const COOKIE_BYTES: usize = 64;
+
 /// How long a datagram is on its way between the two ends of the link.
 const DELAY_NS: u64 = 20 * MS;
 
@@ -73,14 +78,18 @@ struct Attack {
     /// Steps for each innocent packet.
     steps_per_packet: u64,
     questions: usize,
-    /// Forged answers to each end in a step.
+    /// Forged answers to each end in a step, and whether they are as long as answers are.
     forged: u64,
+    long: bool,
     liveness: Liveness,
 }
 
 const SLOT_1: usize = 0;
 const COMING_UP: usize = 1;
 const RUNNING: usize = 2;
+/// With forged answers of the right length.
+const LONG_COMING_UP: usize = 3;
+const LONG_RUNNING: usize = 4;
 
 fn attack(variant: usize) -> Attack {
     let liveness = Liveness { interval_ns: 5 * SECOND, multiplier: 3, always: false };
@@ -92,15 +101,17 @@ fn attack(variant: usize) -> Attack {
             steps_per_packet: 1,
             questions: QUESTIONS,
             forged: 0,
+            long: false,
             liveness: WATCHFUL,
         },
-        COMING_UP => Attack {
+        COMING_UP | LONG_COMING_UP => Attack {
             step_ns: MS,
             run_ns: 10 * SECOND,
             up_first: false,
             steps_per_packet: 10,
             questions: 0,
             forged: 10,
+            long: variant == LONG_COMING_UP,
             liveness,
         },
         // Longer than a key lives.
@@ -111,6 +122,7 @@ fn attack(variant: usize) -> Attack {
             steps_per_packet: 5,
             questions: 0,
             forged: 4,
+            long: variant == LONG_RUNNING,
             liveness,
         },
     }
@@ -125,9 +137,10 @@ pub(super) fn cases() -> Vec<Case> {
         setup: Setup { offends: true, variant },
     };
     let forged = |variant, when: &str| {
-        let Attack { forged, step_ns, run_ns, .. } = attack(variant);
+        let Attack { forged, step_ns, run_ns, long, .. } = attack(variant);
+        let length = if long { "the right length" } else { "8 bytes" };
         format!(
-            "{} forged responses and cookies/s of 8 bytes to each end, to the indices that are \
+            "{} forged responses and cookies/s of {length} to each end, to the indices that are \
              visible, {when}, {} s of virtual time",
             forged * SECOND / step_ns,
             run_ns / SECOND
@@ -144,6 +157,16 @@ pub(super) fn cases() -> Vec<Case> {
         case("slot_1_flood", flood, SLOT_1),
         case("junk_answers_coming_up", forged(COMING_UP, "from the first handshake on"), COMING_UP),
         case("junk_answers_running", forged(RUNNING, "past the renewal of keys"), RUNNING),
+        case(
+            "forged_answers_coming_up",
+            forged(LONG_COMING_UP, "from the first handshake on"),
+            LONG_COMING_UP,
+        ),
+        case(
+            "forged_answers_running",
+            forged(LONG_RUNNING, "past the renewal of keys"),
+            LONG_RUNNING,
+        ),
     ]
 }
 
@@ -311,16 +334,22 @@ impl Link {
         Ok(count as u64)
     }
 
-    /// Sends responses and cookies of 8 bytes to each visible index, `each` to both ends.
+    /// Sends responses and cookies with nothing right but the visible index, `each` to both ends.
     fn forge(&self, each: u64) -> Result<u64, Failure> {
         let mut sent = 0;
         for (socket, to, indices) in self.observer.ends() {
             let known = indices.iter().flatten();
             for number in 0..each {
                 for index in known.clone() {
-                    let kind = if number % 2 == 0 { 2 } else { 3 };
-                    let header = [kind << 4, index[0], index[1], index[2], 0, 0, 0, number as u8];
-                    socket.send_to(&header, to).map_err(Failure::kernel("a forged answer"))?;
+                    let (kind, length) =
+                        if number % 2 == 0 { (2, RESPONSE_BYTES) } else { (3, COOKIE_BYTES) };
+                    let mut message = [0xa5; RESPONSE_BYTES];
+                    message[0] = kind << 4;
+                    message[1..4].copy_from_slice(index);
+                    let length = if self.attack.long { length } else { LINK_HEADER_BYTES };
+                    socket
+                        .send_to(&message[..length], to)
+                        .map_err(Failure::kernel("a forged answer"))?;
                     sent += 1;
                 }
             }
