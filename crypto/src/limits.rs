@@ -124,8 +124,13 @@ pub const HELLO_BYTES_MAX: usize =
 /// The smallest packet a link must carry, link header and tag included.
 pub const LINK_MTU_MIN: u16 = 576;
 
-/// Strangers' handshakes remembered per cookie secret, so that none of them is accepted twice.
-pub const STRANGERS_REMEMBERED_MAX: usize = 1024;
+/// Strangers' handshakes remembered per cookie secret, so that none of them is accepted twice: what a slow
+/// path that reads a thousand messages of strangers a second completes in 16 seconds.
+pub const STRANGERS_REMEMBERED_MAX: usize = 8_192;
+
+/// Life of a cookie secret under which no more strangers can be remembered: those who are under way by it
+/// have as long as the answer to an attempt.
+pub const COOKIE_SECRET_LIFE_MIN: Nanos = ATTEMPT_LIFE;
 
 /// Bytes of the two macs that end a handshake initiation and a response.
 pub(crate) const MACS_BYTES: usize = 32;

@@ -100,6 +100,31 @@ pub const SAYINGS_PER_WINDOW: u8 = 16;
 /// answers some thousands a second, so more would only grow old in the queue.
 pub const KNOCKS_MAX: usize = 64;
 
+/// Handshake messages a second that are read under load of one host that no address is written for, and
+/// how many at once: one attempt a second, some hosts behind one address, and their third messages.
+pub const READS_PER_SECOND_AND_HOST: u32 = 5;
+/// See [`READS_PER_SECOND_AND_HOST`].
+pub const HOST_READS_AT_ONCE: u32 = 10;
+
+/// The same of one network: four hosts' share, so that fifty networks that flood at once take what can be read
+/// of such senders, and fewer do not.
+pub const READS_PER_SECOND_AND_NETWORK: u32 = 20;
+/// See [`READS_PER_SECOND_AND_NETWORK`].
+pub const NETWORK_READS_AT_ONCE: u32 = 40;
+
+/// Cookies a second for one host: a tenth of all. Where a source can be forged it is the bound of what
+/// a flood in its name leaves to it, so it is not small.
+pub const COOKIES_PER_SECOND_AND_HOST: u32 = 200;
+
+/// Rows and cells by which sources are told apart: 16 KiB for each of three rates. A hundred that flood at
+/// once take all cells of one honest source in a thousand.
+pub const SOURCE_ROWS: usize = 4;
+/// See [`SOURCE_ROWS`].
+pub const SOURCE_CELLS: usize = 512;
+
+/// How long two sources that share their cells do so.
+pub const SOURCES_TOLD_APART_NS: u64 = 120_000_000_000;
+
 /// Bursts that the slow path takes in by one door in a turn, of which it makes at most one a millisecond:
 /// a quarter of a million knocks a second at a microsecond each, so that a flood keeps it busy for a
 /// quarter of its time, and whoever is honest finds room in the socket.
@@ -207,6 +232,7 @@ const _: () = assert!(
     SESSIONS_MAX / ATTACHED_MAX
         >= 2 + strowger_crypto::limits::NEXT_MAX + strowger_crypto::limits::ATTEMPTS_MAX
 );
+const _: () = assert!(SOURCE_ROWS * 16 <= 64 && SOURCE_CELLS <= 1 << 16);
 const _: () = assert!(ENDINGS_MAX < PUNTS_MAX);
 const _: () = assert!(EGRESS_FRAMES_MAX >= BURST_MAX);
 const _: () = assert!(EGRESS_MARK_FRAMES < EGRESS_FRAMES_MAX);

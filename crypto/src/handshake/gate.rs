@@ -15,6 +15,7 @@
 //! It is 64 bytes, and the initiation that asked for it 896.
 
 use core::fmt;
+use std::collections::BTreeSet;
 
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
@@ -25,8 +26,8 @@ use super::{Refused, could_be_handshake};
 use crate::entropy::{Entropy, EntropyFailed};
 use crate::identity::{Local, NetworkId, StaticPublic};
 use crate::limits::{
-    COOKIE_SECRET_LIFE, INITIATION_BYTES, KEY_BYTES, MACS_BYTES, STRANGERS_REMEMBERED_MAX,
-    TAG_BYTES,
+    COOKIE_SECRET_LIFE, COOKIE_SECRET_LIFE_MIN, INITIATION_BYTES, KEY_BYTES, MACS_BYTES,
+    STRANGERS_REMEMBERED_MAX, TAG_BYTES,
 };
 use crate::link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step};
 use crate::secret::{Secret, mac};
@@ -182,12 +183,12 @@ pub(crate) struct Era {
     pub(crate) number: u32,
     pub(crate) secret: Secret,
     /// Marks of completed XX handshakes, so that none is completed twice (R5). Bounded.
-    pub(crate) finished: Vec<[u8; MAC_BYTES]>,
+    pub(crate) finished: BTreeSet<[u8; MAC_BYTES]>,
 }
 
 impl Era {
     fn new(number: u32, entropy: &mut dyn Entropy) -> Result<Era, EntropyFailed> {
-        Ok(Era { number, secret: Secret::random(entropy)?, finished: Vec::new() })
+        Ok(Era { number, secret: Secret::random(entropy)?, finished: BTreeSet::new() })
     }
 
     fn cookie(&self, source: &[u8]) -> Cookie {
@@ -223,9 +224,11 @@ impl Gate {
         })
     }
 
-    /// Changes the secret when it is due. To be called before messages are admitted, or by a timer.
+    /// Changes the secret when it is due, and sooner where no more strangers can be remembered under it: those
+    /// who come then are not kept out by those who came before. To be called before messages are admitted,
+    /// or by a timer.
     pub fn turn(&mut self, now: Nanos, entropy: &mut dyn Entropy) -> Result<(), EntropyFailed> {
-        if now.since(self.turned) < COOKIE_SECRET_LIFE {
+        if now < self.turns_at() {
             return Ok(());
         }
         let missed = now.since(self.turned).0 >= 2 * COOKIE_SECRET_LIFE.0;
@@ -238,8 +241,9 @@ impl Gate {
     }
 
     /// When [`Gate::turn`] is due next.
-    pub const fn turns_at(&self) -> Nanos {
-        self.turned.plus(COOKIE_SECRET_LIFE)
+    pub fn turns_at(&self) -> Nanos {
+        let is_full = self.current.finished.len() >= STRANGERS_REMEMBERED_MAX;
+        self.turned.plus(if is_full { COOKIE_SECRET_LIFE_MIN } else { COOKIE_SECRET_LIFE })
     }
 
     /// Judges a message of kind [`Kind::Initiation`] by its length and macs. `source` is address and
@@ -321,14 +325,15 @@ impl Gate {
             .into_iter()
             .find(|known| known.number == era)
             .ok_or(Refused::NotOurs)?;
-        if era.finished.contains(mark) {
-            return Err(Refused::Stale);
+        let is_full = era.finished.len() >= STRANGERS_REMEMBERED_MAX;
+        match era.finished.contains(mark) {
+            true => Err(Refused::Stale),
+            false if is_full => Err(Refused::Busy),
+            false => {
+                era.finished.insert(*mark);
+                Ok(())
+            }
         }
-        if era.finished.len() >= STRANGERS_REMEMBERED_MAX {
-            return Err(Refused::Busy);
-        }
-        era.finished.push(*mark);
-        Ok(())
     }
 
     /// Strangers remembered, for whoever watches memory.
@@ -343,5 +348,44 @@ impl fmt::Debug for Gate {
             .field("era", &self.current.number)
             .field("strangers_remembered", &self.strangers_remembered())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::SeededEntropy;
+    use crate::identity::IdentityKey;
+
+    fn mark(number: u32) -> [u8; MAC_BYTES] {
+        let mut mark = [0; MAC_BYTES];
+        mark[..4].copy_from_slice(&number.to_be_bytes());
+        mark
+    }
+
+    #[test]
+    fn as_many_strangers_as_can_be_remembered_keep_the_next_out_for_ten_seconds_at_most() {
+        let mut entropy = SeededEntropy::new(1);
+        let key = IdentityKey::generate(&mut entropy).expect("seeded");
+        let local = Local::new(&key, NetworkId::new(b"gate").expect("short"));
+        let mut gate = Gate::new(&local, Nanos::ZERO, &mut entropy).expect("seeded");
+        let first = gate.era().number;
+        for number in 0..STRANGERS_REMEMBERED_MAX as u32 {
+            assert_eq!(gate.complete(first, &mark(number)), Ok(()));
+        }
+        assert_eq!(gate.complete(first, &mark(7)), Err(Refused::Stale));
+        assert_eq!(gate.complete(first, &mark(u32::MAX)), Err(Refused::Busy));
+        let end = COOKIE_SECRET_LIFE_MIN;
+        gate.turn(Nanos(end.0 - 1), &mut entropy).expect("seeded");
+        assert_eq!(gate.era().number, first, "who is under way by the former secret has some time");
+        gate.turn(end, &mut entropy).expect("seeded");
+        let second = gate.era().number;
+        assert_eq!(gate.complete(second, &mark(u32::MAX)), Ok(()));
+        // What was completed stays so for as long as its secret can be used (R5).
+        assert_eq!(gate.complete(first, &mark(7)), Err(Refused::Stale));
+        gate.turn(Nanos(2 * end.0), &mut entropy).expect("seeded");
+        assert_eq!(gate.era().number, second, "one that is not full lives as long as ever");
+        assert_eq!(gate.turns_at(), end.plus(COOKIE_SECRET_LIFE));
+        assert_eq!(gate.strangers_remembered(), STRANGERS_REMEMBERED_MAX + 1);
     }
 }

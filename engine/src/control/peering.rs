@@ -21,10 +21,12 @@ mod discovery;
 mod indices;
 mod knocks;
 mod location;
+mod lookup;
 mod path_mtu;
 mod presence;
 mod rest;
 mod salvage;
+mod sources;
 mod spec;
 mod stamps;
 
@@ -88,12 +90,15 @@ pub(super) struct Peering {
     offer: Offer,
     peers: BTreeMap<Mark, Peer>,
     by_key: HashMap<[u8; 32], Mark>,
+    lookup: Lookup,
     by_index: HashMap<SessionIndex, Seated>,
     /// Who is where, as the ports know it: at each address one.
     by_address: HashMap<Location, Mark>,
     indices: Indices,
     /// Of those at known addresses, and of all others.
     budgets: [Budgets; 2],
+    /// Of all others, by where they are.
+    sources: Sources,
     beacons: Beacons,
     /// When the next session's time comes.
     due: Nanos,
@@ -123,8 +128,10 @@ struct Peer {
     is_shown: bool,
     /// What the last handshake agreed on, and with whom.
     agreed: Option<Agreed>,
-    /// Handshake messages from where it is that may be read.
-    reads: Budget,
+    /// What may be done in a second for those who send from where it is.
+    budgets: Budgets,
+    /// Initiations of its own from elsewhere that may be accepted.
+    elsewhere: Budget,
     challenge: Option<Challenge>,
     suggested: Suggested,
     pulse: Pulse,
@@ -184,24 +191,6 @@ fn scheme_bytes(scheme: &Scheme) -> SchemeBytes {
     SchemeBytes::new(scheme.serialize().as_bytes()).unwrap_or_default()
 }
 
-/// A peer's key is this from now on.
-fn know(
-    by_key: &mut HashMap<[u8; 32], Mark>,
-    local: &Local,
-    mark: Mark,
-    so_far: Option<StaticPublic>,
-    key: Option<StaticPublic>,
-) {
-    if let Some(former) = so_far {
-        by_key.remove(&former.0);
-        local.forget(&former);
-    }
-    if let Some(key) = key {
-        by_key.insert(key.0, mark);
-        local.remember(&key);
-    }
-}
-
 fn nanos(now: Now) -> Nanos {
     Nanos(now.0)
 }
@@ -213,9 +202,11 @@ use self::{
     indices::{Asker, Indices},
     knocks::{Budget, Budgets, KNOWN_PER_SECOND, STRANGERS_PER_SECOND},
     location::Reach,
+    lookup::{Lookup, know},
     path_mtu::PathMtu,
     presence::{Challenge, Pulse},
     rest::Usage,
+    sources::Sources,
 };
 pub use self::{
     location::Location,
@@ -249,10 +240,12 @@ impl Switch {
             offer,
             peers: BTreeMap::new(),
             by_key: HashMap::new(),
+            lookup: Lookup::default(),
             by_index: HashMap::new(),
             by_address: HashMap::new(),
             indices: Indices::new(self.awaited.clone()),
             budgets: [KNOWN_PER_SECOND, STRANGERS_PER_SECOND].map(Budgets::new),
+            sources: Sources::new(),
             beacons: Beacons::default(),
             due: Nanos::ZERO,
             waning: Vec::new(),
@@ -354,7 +347,8 @@ impl Switch {
             keys_since: None,
             handshakes: 0,
             agreed: None,
-            reads: Budget::of_a_peer(),
+            budgets: Budgets::of_a_peer(),
+            elsewhere: Budget::of_a_peer(),
             challenge: None,
             suggested: Suggested::default(),
             pulse: Pulse::default(),
@@ -363,6 +357,7 @@ impl Switch {
             usage: Usage::default(),
             path: None,
         };
+        peering.lookup.add(mark, &peer.spec, is_stranger);
         peering.peers.insert(mark, peer);
         peering.settle(mark, written);
         self.want(mark, now);
@@ -588,6 +583,7 @@ impl Switch {
     pub(super) fn turn_peering(&mut self, now: Now) {
         let Some(peering) = &mut self.peering else { return };
         let _ = peering.gate.turn(nanos(now), &mut *peering.config.entropy);
+        peering.sources.turn(nanos(now), &mut *peering.config.entropy);
         if std::mem::take(&mut peering.begins_anew) {
             self.ask_all_anew(now);
         }
@@ -657,6 +653,7 @@ impl Switch {
         let Some(peering) = &mut self.peering else { return };
         peering.settle(mark, None);
         let Some(mut peer) = peering.peers.remove(&mark) else { return };
+        peering.lookup.remove(&peer.spec, peer.is_stranger);
         know(&mut peering.by_key, &peering.config.local, mark, peer.key, None);
         let mut outputs = Vec::new();
         peer.session.close(&mut outputs);

@@ -201,7 +201,7 @@ impl Switch {
             return Ok(()); // our own, by another way
         }
         let by_key = peering.by_key.get(&key.0).copied();
-        let mark = by_key.or_else(|| named(&peering.peers, &claim.identity_bytes()));
+        let mark = by_key.or_else(|| peering.lookup.by_identity(&claim.identity_bytes()));
         let known = mark.and_then(|mark| Some((mark, peering.peers.get(&mark)?)));
         let heard = match known {
             Some((_, peer)) if peer.state != LinkState::Down && peer.at.is_some() => Heard::Nothing,
@@ -222,8 +222,7 @@ impl Switch {
             let mut is_full = calls.len() >= BEACON_CALLS_MAX;
             if known.is_none() {
                 let policy = peering.config.strangers.ok_or(Discard::NotAllowed)?;
-                let strangers = peering.peers.values().filter(|peer| peer.is_stranger).count();
-                is_full |= strangers >= policy.links_max as usize;
+                is_full |= peering.lookup.unknown() >= policy.links_max as usize;
             }
             if calls.iter().any(|call| call.key == key.0) {
                 return Ok(());
@@ -390,15 +389,6 @@ impl Switch {
 /// Whether the peer was asked, a moment ago, where it is.
 fn is_asked(peer: &Peer, now: Now) -> bool {
     peer.challenge.as_ref().is_some_and(|challenge| challenge.is_fresh(now))
-}
-
-/// The peer that is known by this identity alone.
-fn named(peers: &BTreeMap<Mark, Peer>, identity: &[u8; 32]) -> Option<Mark> {
-    let is_it = |peer: &Peer| {
-        let pinned = peer.spec.identity.filter(|_| peer.spec.key.is_none());
-        pinned.is_some_and(|pinned| pinned.to_bytes() == *identity)
-    };
-    peers.iter().find(|(_, peer)| is_it(peer)).map(|(mark, _)| *mark)
 }
 
 /// A number below this one, or 0 where there is no randomness.

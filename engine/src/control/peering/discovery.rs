@@ -28,22 +28,19 @@ impl Switch {
         if identity == peering.config.local.identity() {
             return Err(PeerError::Ourselves);
         }
-        let taken = peering.peers.values().any(|peer| peer.spec.is_discovered_as(identity));
-        if taken { Err(PeerError::IdentityTaken) } else { Ok(()) }
+        if self.discovered_as(identity).is_some() { Err(PeerError::IdentityTaken) } else { Ok(()) }
     }
 
     /// Whether somebody is to be let in whose key nobody wrote.
     pub(super) fn expects_unknown_keys(&self) -> bool {
         self.peering.as_ref().is_some_and(|peering| {
-            let mut peers = peering.peers.values();
-            peering.config.strangers.is_some() || peers.any(|peer| peer.spec.key.is_none())
+            peering.config.strangers.is_some() || peering.lookup.has_peers_without_key()
         })
     }
 
     /// The peer that is known by this identity alone.
     pub(super) fn discovered_as(&self, identity: &Identity) -> Option<Mark> {
-        let mut peers = self.peering.as_ref()?.peers.iter();
-        peers.find(|(_, peer)| peer.spec.is_discovered_as(identity)).map(|(mark, _)| *mark)
+        self.peering.as_ref()?.lookup.by_identity(&identity.to_bytes())
     }
 
     /// The peer that this may be, of those whose key is not known: by its identity, or as whoever is at
@@ -54,7 +51,8 @@ impl Switch {
             peer.key.is_none() && peer.spec.is_anybody() && peer.location() == Some(there)
         };
         self.discovered_as(finish.identity()).or_else(|| {
-            let mut peers = self.peering.as_ref()?.peers.iter();
+            let peering = self.peering.as_ref().filter(|p| p.lookup.has_anybody())?;
+            let mut peers = peering.peers.iter();
             peers.find(|(_, peer)| is_there(peer)).map(|(mark, _)| *mark)
         })
     }
@@ -130,8 +128,7 @@ impl Switch {
             };
         }
         let policy = peering.config.strangers.ok_or(Discard::NotAllowed)?;
-        let strangers = peering.peers.values().filter(|peer| peer.is_stranger).count();
-        let has_room = strangers < policy.links_max as usize;
+        let has_room = peering.lookup.unknown() < policy.links_max as usize;
         if has_room { Ok(None) } else { Err(Discard::OverBudget) }
     }
 

@@ -10,7 +10,9 @@ use strowger_crypto::{
 use strowger_frame::{Address, Mark};
 
 use super::{super::Switch, Knocked, Location, Peering, indices::Asker, nanos};
-use crate::{Now, control::PortId, discard::Discard, orders::Knock};
+use crate::{
+    Now, control::PortId, discard::Discard, limits::COOKIES_PER_SECOND_AND_HOST, orders::Knock,
+};
 
 /// Handshake messages a second that are read for peers at their known addresses, and for all
 /// others. Each costs some 0.3 ms of the slow path, which so is never busy with strangers for more
@@ -27,7 +29,8 @@ const KNOWN_PER_SECOND_EACH: u32 = 20;
 const CALM_BUDGET_PERCENT: u32 = 75;
 
 /// Cookies given out a second, to those at known addresses and to others each: a cookie costs the slow
-/// path 7 us, and a worker a send where the port has no door.
+/// path 7 us, and a worker a send where the port has no door. Whoever forges a peer's address gets no more
+/// than one host does.
 const COOKIES_PER_SECOND: u32 = 2_000;
 
 /// What may be done in a second for those who knock.
@@ -40,6 +43,11 @@ impl Budgets {
     pub(super) fn new(reads_per_second: u32) -> Self {
         let cookies = Budget::new(COOKIES_PER_SECOND);
         Self { reads: Budget::new(reads_per_second), cookies }
+    }
+
+    /// What is done for one peer.
+    pub(super) fn of_a_peer() -> Self {
+        Self { reads: Budget::of_a_peer(), cookies: Budget::new(COOKIES_PER_SECOND_AND_HOST) }
     }
 }
 
@@ -90,13 +98,28 @@ impl Peering {
     /// Whether another handshake message of whoever is there may be read: its own budget first, so that
     /// what one peer has too much is not taken from the others.
     pub(super) fn may_read(&mut self, link: Mark, now: Nanos) -> bool {
-        self.peers.get_mut(&link).is_none_or(|peer| peer.reads.spend(now))
+        self.peers.get_mut(&link).is_none_or(|peer| peer.budgets.reads.spend(now))
             && self.budgets[usize::from(link.is_stranger())].reads.spend(now)
+    }
+
+    /// Whether a cookie may be given out: its own share first, as above.
+    fn may_give_cookie(&mut self, link: Mark, from: Address, now: Nanos) -> bool {
+        let may = match self.peers.get_mut(&link) {
+            Some(peer) => peer.budgets.cookies.spend(now),
+            None => self.sources.may_have_cookie(from, now),
+        };
+        may && self.budgets[usize::from(link.is_stranger())].cookies.spend(now)
+    }
+
+    /// Whether one who has shown that it receives there may have another message read, as far as its
+    /// source goes. A peer has a budget of its own at its address.
+    fn may_read_source(&mut self, link: Mark, from: Address, now: Nanos) -> bool {
+        !link.is_stranger() || self.sources.may_read(from, now)
     }
 
     /// How busy we are with all of its kind, or with it.
     fn load(&mut self, link: Mark, now: Nanos) -> Load {
-        let own = self.peers.get_mut(&link).map_or(Load::Calm, |peer| peer.reads.load(now));
+        let own = self.peers.get_mut(&link).map_or(Load::Calm, |peer| peer.budgets.reads.load(now));
         match self.budgets[usize::from(link.is_stranger())].reads.load(now) {
             Load::Calm => own,
             Load::Heavy => Load::Heavy,
@@ -133,8 +156,6 @@ impl Switch {
             return self.take_handshake_answer(header, knock, now);
         }
         let load = peering.load(knock.link, nanos(now));
-        // Two, so that strangers cannot keep out those who are known.
-        let which = usize::from(knock.link.is_stranger());
         let mut source = knock.from.to_bytes();
         // The same address behind two ports is two sources.
         source.extend(knock.port.to_be_bytes());
@@ -142,12 +163,21 @@ impl Switch {
         // receive where they send from can spend what honest knocks need.
         let admitted = match peering.gate.admit(&source, message, load) {
             Err(_) => return Err(Discard::BadSeal),
-            Ok(Admission::Answer(_)) if !peering.budgets[which].cookies.spend(nanos(now)) => {
+            Ok(Admission::Answer(_))
+                if !peering.may_give_cookie(knock.link, knock.from, nanos(now)) =>
+            {
                 return Err(Discard::OverBudget);
             }
             Ok(Admission::Answer(cookie)) => {
                 self.answer_knock(knock, cookie.to_vec());
                 return Ok(());
+            }
+            // Under load it has shown where it is, and is counted by that.
+            Ok(Admission::Go(_))
+                if load == Load::Heavy
+                    && !peering.may_read_source(knock.link, knock.from, nanos(now)) =>
+            {
+                return Err(Discard::OverBudget);
             }
             Ok(Admission::Go(_)) if !peering.may_read(knock.link, nanos(now)) => {
                 return Err(Discard::OverBudget);
@@ -168,6 +198,15 @@ impl Switch {
                     }
                     None => return Err(Discard::NotAllowed),
                 };
+                let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
+                let peer = peering.peers.get_mut(&mark).ok_or(Discard::Unhandled)?;
+                let newest = peer.session.guard().newest;
+                if newest.is_some_and(|newest| initiation.stamp() <= newest) {
+                    return Err(Discard::BadSeal); // said again: it spends nothing of the peer's
+                }
+                if knock.link != mark && !peer.elsewhere.spend(nanos(now)) {
+                    return Err(Discard::OverBudget);
+                }
                 let input = Input::Initiation(Box::new(initiation));
                 self.drive(mark, input, Some(by), now)
             }

@@ -10,13 +10,14 @@ use strowger_crypto::{
 };
 use strowger_frame::Mark;
 
-use super::{super::Switch, LinkState, Peering, Pulse, Suggested, nanos};
+use super::{super::Switch, LinkState, Peering, Pulse, Suggested, lookup::Lookup, nanos};
 use crate::{Now, orders::Order};
 
 impl Peering {
     /// Keeps what is a fact about each peer, and begins the rest anew.
     fn begin_anew(&mut self, is_there: impl Fn(Mark) -> bool, workers: usize, now: Now) {
         self.peers.retain(|mark, _| is_there(*mark));
+        self.lookup = Lookup::of(self.peers.iter());
         self.by_key.clear();
         for (mark, peer) in &mut self.peers {
             peer.key = peer.session.peer().copied();

@@ -89,11 +89,6 @@ impl PeerSpec {
     pub fn is_anybody(&self) -> bool {
         self.key.is_none() && self.identity.is_none()
     }
-
-    /// Whether it is known by its identity alone.
-    pub fn is_discovered_as(&self, identity: &Identity) -> bool {
-        self.key.is_none() && self.identity.as_ref() == Some(identity)
-    }
 }
 
 /// Why a peer could not be added. Nothing has changed then.

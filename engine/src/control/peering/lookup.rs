@@ -1,0 +1,128 @@
+//! What peers are looked up by whose key nobody wrote, and how many peers there are of a kind: kept with the
+//! peers, so that no message of whomever costs a walk over them. It decides nothing.
+
+use std::collections::HashMap;
+
+use strowger_crypto::{Local, StaticPublic};
+use strowger_frame::Mark;
+
+use super::{Peer, PeerSpec};
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Lookup {
+    by_identity: HashMap<[u8; 32], Mark>,
+    without_key: usize,
+    anybody: usize,
+    unknown: usize,
+}
+
+impl Lookup {
+    /// Of these peers.
+    pub(super) fn of<'p>(peers: impl Iterator<Item = (&'p Mark, &'p Peer)>) -> Self {
+        let mut lookup = Self::default();
+        peers.for_each(|(mark, peer)| lookup.add(*mark, &peer.spec, peer.is_stranger));
+        lookup
+    }
+
+    /// A peer is there from now on.
+    pub(super) fn add(&mut self, mark: Mark, spec: &PeerSpec, is_unknown: bool) {
+        self.unknown += usize::from(is_unknown);
+        self.anybody += usize::from(spec.is_anybody());
+        if spec.key.is_none() {
+            self.without_key += 1;
+            let identity = spec.identity.map(|identity| (identity.to_bytes(), mark));
+            self.by_identity.extend(identity);
+        }
+    }
+
+    /// And not any more.
+    pub(super) fn remove(&mut self, spec: &PeerSpec, is_unknown: bool) {
+        self.unknown -= usize::from(is_unknown);
+        self.anybody -= usize::from(spec.is_anybody());
+        if spec.key.is_none() {
+            self.without_key -= 1;
+            if let Some(identity) = &spec.identity {
+                self.by_identity.remove(&identity.to_bytes());
+            }
+        }
+    }
+
+    /// The peer that is known by this identity alone.
+    pub(super) fn by_identity(&self, identity: &[u8; 32]) -> Option<Mark> {
+        self.by_identity.get(identity).copied()
+    }
+
+    /// Whether there is a peer whose key the operator did not write.
+    pub(super) fn has_peers_without_key(&self) -> bool {
+        self.without_key > 0
+    }
+
+    /// Whether there is a peer that may be anybody who is at its address.
+    pub(super) fn has_anybody(&self) -> bool {
+        self.anybody > 0
+    }
+
+    /// Peers that are not in the configuration.
+    pub(super) fn unknown(&self) -> usize {
+        self.unknown
+    }
+}
+
+/// A peer's key is this from now on.
+pub(super) fn know(
+    by_key: &mut HashMap<[u8; 32], Mark>,
+    local: &Local,
+    mark: Mark,
+    so_far: Option<StaticPublic>,
+    key: Option<StaticPublic>,
+) {
+    if let Some(former) = so_far {
+        by_key.remove(&former.0);
+        local.forget(&former);
+    }
+    if let Some(key) = key {
+        by_key.insert(key.0, mark);
+        local.remember(&key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strowger_crypto::{Identity, IdentityKey, Secret, StaticPublic};
+
+    use super::*;
+    use crate::control::PortId;
+
+    fn identity(seed: u8) -> Identity {
+        IdentityKey::from_seed(&Secret::from_bytes([seed; 32])).public()
+    }
+
+    #[test]
+    fn what_is_added_is_found_and_counted_until_it_is_removed() {
+        let port = PortId(0);
+        let key = *IdentityKey::from_seed(&Secret::from_bytes([9; 32])).static_key().public();
+        let specs: [(PeerSpec, bool); 4] = [
+            (PeerSpec::new("known", key, port), false),
+            (PeerSpec::new("unknown", StaticPublic::clone(&key), port), true),
+            (PeerSpec::discovered("named", Some(identity(1)), port), false),
+            (PeerSpec::discovered("anybody", None, port), false),
+        ];
+        let mut lookup = Lookup::default();
+        let state = |lookup: &Lookup| {
+            let found = lookup.by_identity(&identity(1).to_bytes());
+            let has = (lookup.has_peers_without_key(), lookup.has_anybody());
+            (found.map(Mark::index), has, lookup.unknown())
+        };
+        for (index, (spec, is_unknown)) in (0..).zip(&specs) {
+            lookup.add(Mark::new(index, 1), spec, *is_unknown);
+        }
+        assert_eq!(state(&lookup), (Some(2), (true, true), 1));
+        assert_eq!(lookup.by_identity(&identity(2).to_bytes()), None);
+        lookup.remove(&specs[3].0, false);
+        assert_eq!(state(&lookup), (Some(2), (true, false), 1));
+        lookup.remove(&specs[1].0, true);
+        lookup.remove(&specs[2].0, false);
+        assert_eq!(state(&lookup), (None, (false, false), 0));
+    }
+}

@@ -1,0 +1,256 @@
+//! What senders without an address of their own here may have read in a second, by the network that they
+//! send from. It remembers no sender: its memory is fixed, so nobody is evicted and nobody can fill it.
+//!
+//! Under load only those are read who have shown, by a cookie, that they receive where they send from, so
+//! each is counted by what it has to itself: an IPv4 address, an IPv6 /64, which is one host's or one home's
+//! (RFC 6177 gives no site less), a MAC address. And by what whoever is given addresses is given at
+//! least: an IPv4 /24, the longest prefix that is routed, and an IPv6 /48, one site's.
+//!
+//! Each source has one cell in each of some rows, found by a keyed hash, and is refused only if all of them
+//! are used up (stochastic fair blue, Feng and others 2001): with a hundred floods at once one honest source
+//! in a thousand shares all its cells with them, and shares them no longer when the key changes.
+
+use std::hash::{DefaultHasher, Hasher};
+
+use arrayvec::ArrayVec;
+use strowger_crypto::{Entropy, Nanos};
+use strowger_frame::Address;
+
+use crate::limits::{
+    COOKIES_PER_SECOND_AND_HOST, HOST_READS_AT_ONCE, NETWORK_READS_AT_ONCE,
+    READS_PER_SECOND_AND_HOST, READS_PER_SECOND_AND_NETWORK, SOURCE_CELLS, SOURCE_ROWS,
+    SOURCES_TOLD_APART_NS,
+};
+
+/// What each source may have in a second.
+pub(super) struct Sources {
+    key: [u8; 16],
+    /// When the key was changed last, and whether it ever was.
+    since: Option<Nanos>,
+    hosts: Cells,
+    networks: Cells,
+    cookies: Cells,
+}
+
+impl Sources {
+    pub(super) fn new() -> Self {
+        Self {
+            key: [0; 16],
+            since: None,
+            hosts: Cells::new(READS_PER_SECOND_AND_HOST, HOST_READS_AT_ONCE),
+            networks: Cells::new(READS_PER_SECOND_AND_NETWORK, NETWORK_READS_AT_ONCE),
+            cookies: Cells::new(COOKIES_PER_SECOND_AND_HOST, COOKIES_PER_SECOND_AND_HOST),
+        }
+    }
+
+    /// Changes the key when it is due: who shares cells then is drawn again, and all have their full
+    /// share.
+    pub(super) fn turn(&mut self, now: Nanos, entropy: &mut dyn Entropy) {
+        let is_due = |since: Nanos| now.since(since).0 >= SOURCES_TOLD_APART_NS;
+        if self.since.is_none_or(is_due) && entropy.fill(&mut self.key).is_ok() {
+            self.since = Some(now);
+            for cells in [&mut self.hosts, &mut self.networks, &mut self.cookies] {
+                cells.clear();
+            }
+        }
+    }
+
+    /// Whether one more message may be read of a source that has shown that it receives there, which is
+    /// then counted.
+    pub(super) fn may_read(&mut self, from: Address, now: Nanos) -> bool {
+        let host = self.hash(0, &host(from));
+        if !self.hosts.spend(host, now) {
+            return false; // and its network keeps what is its own
+        }
+        let network = network(from).map(|network| self.hash(1, &network));
+        network.is_none_or(|network| self.networks.spend(network, now))
+    }
+
+    /// Whether one more cookie may go there, which is then counted. Nothing is shown yet, so this only
+    /// keeps one address from having them all.
+    pub(super) fn may_have_cookie(&mut self, from: Address, now: Nanos) -> bool {
+        let host = self.hash(2, &host(from));
+        self.cookies.spend(host, now)
+    }
+
+    fn hash(&self, what: u8, prefix: &[u8]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&self.key);
+        hasher.write_u8(what);
+        hasher.write(prefix);
+        hasher.finish()
+    }
+}
+
+/// What one sender has to itself.
+fn host(at: Address) -> ArrayVec<u8, 16> {
+    prefix(at, 4, 8)
+}
+
+/// What one who is given addresses is given at least; none where addresses are anybody's choice.
+fn network(at: Address) -> Option<ArrayVec<u8, 16>> {
+    matches!(at, Address::Udp(_)).then(|| prefix(at, 3, 6))
+}
+
+fn prefix(at: Address, v4_bytes: usize, v6_bytes: usize) -> ArrayVec<u8, 16> {
+    match at {
+        Address::Only => ArrayVec::new(),
+        Address::Udp(at) => match at.ip().to_canonical() {
+            std::net::IpAddr::V4(ip) => ip.octets().into_iter().take(v4_bytes).collect(),
+            std::net::IpAddr::V6(ip) => ip.octets().into_iter().take(v6_bytes).collect(),
+        },
+        Address::Ether(mac) => mac.into_iter().collect(),
+    }
+}
+
+/// Rows of cells, each of which says until when what was taken by it is paid for (ITU-T I.371, the generic
+/// cell rate algorithm).
+struct Cells {
+    interval_ns: u64,
+    at_once_ns: u64,
+    rows: Box<[[u64; SOURCE_CELLS]; SOURCE_ROWS]>,
+}
+
+impl Cells {
+    fn new(per_second: u32, at_once: u32) -> Self {
+        let interval_ns = 1_000_000_000 / u64::from(per_second);
+        let rows = Box::new([[0; SOURCE_CELLS]; SOURCE_ROWS]);
+        Self { interval_ns, at_once_ns: interval_ns * u64::from(at_once), rows }
+    }
+
+    fn clear(&mut self) {
+        self.rows.iter_mut().for_each(|row| row.fill(0));
+    }
+
+    /// Takes one by the emptiest of a source's cells; the others are never filled beyond it, so that who
+    /// shares one of them loses as little as may be.
+    fn spend(&mut self, hash: u64, now: Nanos) -> bool {
+        let cell = |row: usize| (hash >> (row * 16)) as usize % SOURCE_CELLS;
+        let least = self.rows.iter().enumerate().map(|(row, cells)| cells[cell(row)]).min();
+        let paid_until = least.unwrap_or(0).max(now.0).saturating_add(self.interval_ns);
+        if paid_until > now.0.saturating_add(self.at_once_ns) {
+            return false;
+        }
+        for (row, cells) in self.rows.iter_mut().enumerate() {
+            let cell = &mut cells[cell(row)];
+            *cell = (*cell).max(paid_until);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, SocketAddr};
+
+    use strowger_crypto::SeededEntropy;
+
+    use super::*;
+
+    fn sources(seed: u64) -> Sources {
+        let mut sources = Sources::new();
+        sources.turn(Nanos(1), &mut SeededEntropy::new(seed));
+        sources
+    }
+
+    fn at(ip: &str) -> Address {
+        let ip: IpAddr = ip.parse().expect("an address");
+        Address::Udp(SocketAddr::new(ip, 7_000))
+    }
+
+    /// How many of a second's attempts of this source are let in.
+    fn in_a_second(sources: &mut Sources, from: Address, second: u64, attempts: u64) -> usize {
+        let time = |n: u64| Nanos(second * 1_000_000_000 + n * 1_000_000_000 / attempts);
+        (0..attempts).filter(|n| sources.may_read(from, time(*n))).count()
+    }
+
+    #[test]
+    fn one_source_has_its_rate_and_takes_nothing_from_others() {
+        let mut sources = sources(1);
+        let flood = at("198.51.100.7");
+        for second in 1..20 {
+            let got = in_a_second(&mut sources, flood, second, 3_000);
+            assert!((5..=15).contains(&got), "{got} in second {second}");
+            assert_eq!(in_a_second(&mut sources, at("198.51.100.8"), second, 5), 5, "next to it");
+            assert_eq!(in_a_second(&mut sources, at("203.0.113.7"), second, 5), 5, "elsewhere");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_one_source_whatever_its_addresses() {
+        for (own, other) in [
+            (
+                (0..200).map(|n| format!("2001:db8:1:2::{n:x}")).collect::<Vec<_>>(),
+                "2001:db8:1:3::1",
+            ),
+            ((0..200).map(|n| format!("::ffff:198.51.100.{}", n % 2)).collect(), "198.51.100.9"),
+        ] {
+            let mut sources = sources(2);
+            let now = Nanos(1_000_000_000);
+            let got = own.iter().filter(|ip| sources.may_read(at(ip), now)).count();
+            assert!((10..=20).contains(&got), "{got} of {}", own[0]);
+            assert!(sources.may_read(at(other), now));
+        }
+        // And who has a whole network has no more than four hosts have.
+        for network in [
+            (0..250).map(|n| format!("198.51.100.{n}")).collect::<Vec<_>>(),
+            (0..250).map(|n| format!("2001:db8:1:{n:x}::1")).collect(),
+        ] {
+            let mut sources = sources(3);
+            let now = Nanos(1_000_000_000);
+            let got = network.iter().filter(|ip| sources.may_read(at(ip), now)).count();
+            assert_eq!(got, NETWORK_READS_AT_ONCE as usize);
+            assert!(sources.may_read(at("203.0.113.7"), now));
+            assert!(sources.may_read(at("2001:db8:2::7"), now));
+        }
+    }
+
+    #[test]
+    fn with_a_hundred_floods_at_once_honest_sources_are_let_in() {
+        let mut refused = 0;
+        let mut asked = 0;
+        for seed in 0..20 {
+            let mut sources = sources(100 + seed);
+            for second in 1..4 {
+                for flood in 0..100 {
+                    in_a_second(&mut sources, at(&format!("10.0.{flood}.1")), second, 100);
+                }
+                for honest in 0..100 {
+                    let now = Nanos((second + 1) * 1_000_000_000 - 1);
+                    refused += u32::from(!sources.may_read(at(&format!("10.1.{honest}.1")), now));
+                    asked += 1;
+                }
+            }
+        }
+        assert!(refused < asked / 100, "{refused} of {asked}");
+    }
+
+    #[test]
+    fn who_shares_all_cells_with_a_flood_does_not_do_so_for_long() {
+        let mut entropy = SeededEntropy::new(9);
+        let mut sources = Sources::new();
+        sources.turn(Nanos(1), &mut entropy);
+        let (key, flood) = (sources.key, at("198.51.100.7"));
+        let minute = Nanos::from_secs(60);
+        while sources.may_read(flood, minute) {}
+        sources.turn(minute, &mut entropy);
+        assert_eq!(sources.key, key, "not before it is due");
+        assert!(!sources.may_read(flood, minute));
+        sources.turn(Nanos(SOURCES_TOLD_APART_NS + 1), &mut entropy);
+        assert_ne!(sources.key, key);
+        assert!(sources.may_read(flood, minute), "cells of the former key say nothing");
+    }
+
+    #[test]
+    fn cookies_are_counted_by_themselves() {
+        let mut sources = sources(4);
+        let (one, now) = (at("198.51.100.7"), Nanos(1_000_000_000));
+        let got = (0..5_000).filter(|_| sources.may_have_cookie(one, now)).count();
+        assert_eq!(got, COOKIES_PER_SECOND_AND_HOST as usize);
+        assert!(sources.may_read(one, now), "a forged source spends no reads");
+        assert!(sources.may_have_cookie(at("198.51.100.8"), now));
+        for other in [Address::Only, Address::Ether([2, 0, 0, 0, 0, 1])] {
+            assert!(sources.may_read(other, now) && sources.may_have_cookie(other, now));
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Handshakes of those whom no address is written for, while others flood: each source has its share. Driven by
+//! hand with virtual time.
+
+mod air;
+
+use air::{Air, Birth, MS, Node, SECOND, host, key, local};
+use strowger_crypto::{
+    Psk, SeededEntropy,
+    handshake::{Offer, Ours, Stamp, ik},
+    link_header::SessionIndex,
+};
+use strowger_engine::{Now, discard::Discard};
+
+fn kind(bytes: &[u8]) -> u8 {
+    bytes[0] >> 4
+}
+
+/// A hub that knows the keys of twenty and the addresses of none, and them.
+struct Hub {
+    air: Air,
+    hub: Node,
+    guests: Vec<Node>,
+    now: Now,
+}
+
+impl Hub {
+    fn new() -> Self {
+        let (air, now) = (Air::default(), Now(1));
+        let mut hub = Node::new(&air, &Birth::new(2), now);
+        for guest in 10..30 {
+            hub.peer(guest, false, now);
+        }
+        Self { air, hub, guests: Vec::new(), now }
+    }
+
+    fn arrive(&mut self) {
+        for guest in 10..30 {
+            let mut node = Node::new(&self.air, &Birth::new(guest), self.now);
+            node.peer(2, true, self.now);
+            self.guests.push(node);
+        }
+    }
+
+    /// What was thrown by now comes in before what the guests have to say.
+    fn pass(&mut self, ns: u64) {
+        self.now.0 += ns;
+        if self.now.0 / MS % 10 == 0 {
+            self.guests.iter_mut().for_each(|guest| guest.turn(self.now));
+        }
+        for _ in 0..2 {
+            self.hub.turn(self.now);
+        }
+    }
+
+    fn up(&self) -> usize {
+        self.guests.iter().filter(|guest| guest.is_up()).count()
+    }
+}
+
+/// One real address: it asks for a cookie, and says the same good initiation again and again with it.
+struct Flooder {
+    at: u8,
+    cookie: Option<strowger_crypto::handshake::Cookie>,
+    message: Vec<u8>,
+    state: ik::AwaitResponse,
+}
+
+impl Flooder {
+    fn new(at: u8) -> Self {
+        let (state, message) = Self::initiation(None, at);
+        Self { at, cookie: None, message, state }
+    }
+
+    fn initiation(
+        cookie: Option<&strowger_crypto::handshake::Cookie>,
+        at: u8,
+    ) -> (ik::AwaitResponse, Vec<u8>) {
+        let (local, offer) = (local(9), Offer::default());
+        let index = SessionIndex::new(77).expect("small");
+        let ours = Ours { local: &local, offer: &offer, index, stamp: Stamp(5) };
+        let mut entropy = SeededEntropy::new(u64::from(at));
+        ik::initiate(&ours, &key(2), &Psk::NONE, cookie, &mut entropy).expect("well-formed")
+    }
+
+    fn flood(&mut self, hub: &Hub, messages: u32) {
+        for answer in hub.air.taken(host(self.at)) {
+            if kind(&answer.bytes) == 3
+                && let Ok(cookie) = self.state.read_cookie(&answer.bytes)
+            {
+                (self.state, self.message) = Self::initiation(Some(&cookie), self.at);
+                self.cookie = Some(cookie);
+            }
+        }
+        for _ in 0..messages {
+            hub.air.throw(host(self.at), host(2), &self.message);
+        }
+    }
+}
+
+#[test]
+fn r12_one_address_that_says_the_same_three_thousand_times_a_second_keeps_nobody_out() {
+    let mut hub = Hub::new();
+    let mut flooder = Flooder::new(66);
+    for _ in 0..1_000 {
+        flooder.flood(&hub, 3);
+        hub.pass(MS);
+    }
+    assert!(flooder.cookie.is_some(), "it receives where it sends from");
+    hub.arrive();
+    let began = hub.now.0;
+    while hub.up() < 20 && hub.now.0 - began < 3 * SECOND {
+        flooder.flood(&hub, 3);
+        hub.pass(MS);
+    }
+    let took_ms = (hub.now.0 - began) / MS;
+    assert_eq!(hub.up(), 20, "of 20 within {took_ms} ms");
+    assert!(hub.hub.count(Discard::OverBudget) > 3_000, "the flood has an end");
+    hub.hub.assert_even();
+}
+
+#[test]
+fn r12_one_address_does_not_have_all_the_cookies() {
+    let mut hub = Hub::new();
+    let mut message = Flooder::new(66).message;
+    let flood = |hub: &Hub, message: &mut Vec<u8>| {
+        for _ in 0..40 {
+            hub.air.throw(host(66), host(2), message);
+        }
+    };
+    // A cookie that it asks for and never uses, 40,000 times a second.
+    for _ in 0..200 {
+        flood(&hub, &mut message);
+        hub.pass(MS);
+    }
+    hub.arrive();
+    let began = hub.now.0;
+    while hub.up() < 20 && hub.now.0 - began < 6 * SECOND {
+        flood(&hub, &mut message);
+        hub.pass(MS);
+        let cookies = hub.air.taken(host(66));
+        assert!(cookies.iter().all(|d| kind(&d.bytes) == 3 && d.bytes.len() == 64));
+    }
+    assert_eq!(hub.up(), 20, "of 20");
+    hub.hub.assert_even();
+}
