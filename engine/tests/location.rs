@@ -439,3 +439,46 @@ fn one_key_on_two_nodes_is_seen_and_said() {
     couple.wait(700);
     assert_eq!(couple.b.view(1).key_on_two_nodes, None);
 }
+
+#[test]
+fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_follows() {
+    let mut couple = Couple::new(1, &[], host(2), None);
+    couple.wait(3);
+    assert_eq!(couple.exchange(20), (20, 20));
+    let wanted = |couple: &Couple| {
+        couple.a.events.iter().filter(|e| matches!(e, Event::WantsAlternate(_))).count()
+    };
+    // What A's router knows of its port leads nowhere any more.
+    couple.air.cut(host(1), true);
+    for _ in 0..50 {
+        couple.exchange(1);
+        couple.wait(1);
+    }
+    assert_eq!(wanted(&couple), 0, "not yet");
+    couple.wait(40);
+    assert!(!couple.a.is_up());
+    assert_eq!(wanted(&couple), 1, "{:?}", couple.a.events);
+    for (nth, at) in [host(21), host(22)].into_iter().enumerate() {
+        let port = couple.a.switch.plug_everywhere(vec![Box::new(couple.air.port(at, 0))]);
+        let port = port.expect("a place");
+        couple.a.switch.welcome_strangers(port, true);
+        couple.a.switch.set_alternate(couple.a.port, port);
+        couple.wait(30);
+        assert_eq!(couple.exchange(50), (50, 50), "by {at}");
+        assert_eq!(couple.a.view(2).port, port);
+        assert_eq!(couple.b.view(1).at, Some(Address::Udp(at)));
+        // That one is stale later, too.
+        couple.air.cut(at, true);
+        for _ in 0..400 {
+            couple.exchange(1);
+            couple.wait(1);
+        }
+        assert!(wanted(&couple) > 1 + nth, "another one is wanted");
+    }
+    // The first port leads somewhere again, and the others do not.
+    couple.air.cut(host(1), false);
+    couple.wait(40);
+    assert_eq!(couple.exchange(50), (50, 50));
+    assert_eq!(couple.a.view(2).port, couple.a.port);
+    couple.assert_even();
+}

@@ -34,6 +34,10 @@ pub(crate) const CLOCK_STEP_SAID: Duration = Duration::from_secs(2);
 /// IPv6 address that is being checked for duplicates, is not.
 pub(crate) const ADDRESS_GONE_LOOKS: u32 = 3;
 
+/// Alternate ports of one listener: for peers that do not answer at it. A link may lead by each, and they are opened no
+/// more often than every five minutes.
+pub(crate) const ALTERNATES_MAX: usize = 4;
+
 /// Workers and memory, the clock and the own addresses are looked at this often.
 pub(crate) const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// A worker without progress at so many looks in a row is stalled. It blocks for a tenth of a second at most, so

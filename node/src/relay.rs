@@ -1,6 +1,7 @@
 //! `strowger relay`: the slow path's thread. It polls the switch, answers the control socket's
 //! questions and watches the workers; it never touches a frame and never waits for a client.
 
+mod alternates;
 mod attach;
 mod changes;
 mod health;
@@ -42,6 +43,7 @@ use crate::{
     exit::{Exit, Failure},
     files::Opener,
     journal::{Entry, Journal},
+    limits::ALTERNATES_MAX,
     log::{Kind, Log},
     rights,
     run::{Idle, Running},
@@ -139,7 +141,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, conflict));
     }
     let control = Control::bind(&config.control_socket, &opener)?;
-    let (mut inbox, letterbox) = Inbox::new(config.udp.len())?;
+    let (mut inbox, letterbox) = Inbox::new(config.udp.len() * (1 + ALTERNATES_MAX))?;
     let signalled = Signalled::watch(letterbox.ringer.clone()).map_err(|error| {
         Failure::new(Exit::Refused, format!("cannot watch for signals: {error}"))
     })?;
@@ -299,6 +301,7 @@ impl Relay {
         let events = self.topology.switch.poll(self.topology.clock.now());
         self.keep_state(!events.is_empty());
         self.note(&events);
+        self.follow_alternates(&events);
         self.note_gone();
         self.health.look(Instant::now(), &self.topology, &self.log);
         self.note_host();
@@ -354,8 +357,8 @@ impl Relay {
         let views = self.topology.switch.slots();
         let at = self.began.elapsed();
         for event in events {
-            if matches!(event, Event::Answered(..)) {
-                continue; // told to whoever asked
+            if matches!(event, Event::Answered(..) | Event::WantsAlternate(_)) {
+                continue; // told to whoever asked, or by what is done about it
             }
             let (what, slot, detail) = words_of(event);
             let place = slot.and_then(|slot| views.binary_search_by_key(&slot, |v| v.slot).ok());

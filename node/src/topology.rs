@@ -1,6 +1,7 @@
 //! From a checked configuration to a switch that runs: memory, workers, ports, and what is attached
 //! at start. It says what was chosen and why; it never forwards a frame itself.
 
+mod alternates;
 mod ethernet;
 mod roles;
 mod udp;
@@ -38,7 +39,7 @@ use strowger_io::{
     unix::UnixSpec,
 };
 
-use self::ethernet::Opening;
+use self::{alternates::Alternates, ethernet::Opening};
 pub(crate) use self::{ethernet::Wire, roles::roles};
 use crate::{
     config::{Config, Listener, UnixEndpoint},
@@ -78,6 +79,7 @@ pub(crate) struct Topology {
     pub(crate) cores: Option<Vec<usize>>,
     /// Who this node is, where it has an identity.
     pub(crate) identity: Option<PeerId>,
+    pub(crate) alternates: Alternates,
     /// What came true before anybody could listen.
     pub(crate) events: Vec<Event>,
 }
@@ -89,6 +91,8 @@ pub(crate) struct PortInfo {
     /// As the configuration calls it.
     pub(crate) name: String,
     pub(crate) kind: PortKind,
+    /// The listener that it is an alternate of.
+    pub(crate) alternate_of: Option<PortId>,
 }
 
 #[derive(Clone, Debug)]
@@ -259,7 +263,25 @@ pub(crate) fn assemble(
     }
     let events = settle(&mut switch, &running, clock)?;
     let (idle, cores) = (config.idle, config.cores.clone());
-    Ok(Topology { switch, running, clock, state, ports, memory, idle, cores, identity, events })
+    let sealed = ports.iter().zip(&config.udp).filter(|(port, _)| port.has_sealed_links());
+    let sealed = sealed.filter(|_| config.identity.is_some());
+    let alternates =
+        Alternates::of(sealed.map(|(port, listener)| {
+            (port.id, udp::spec_of(listener, config), listener.name.clone())
+        }));
+    Ok(Topology {
+        switch,
+        running,
+        clock,
+        state,
+        ports,
+        memory,
+        idle,
+        cores,
+        identity,
+        alternates,
+        events,
+    })
 }
 
 /// Says who the node is, where the configuration does.
@@ -401,7 +423,7 @@ fn plug(
         }
         switch.welcome_strangers(id, is_open(ports.len(), listener.plain));
         let kind = PortKind::Udp { local, plain: listener.plain, reports, steered };
-        ports.push(PortInfo { id, name: listener.name.clone(), kind });
+        ports.push(PortInfo { id, name: listener.name.clone(), kind, alternate_of: None });
     }
     for (ethernet, Opening { mut queues, info }) in config.ethernet.iter().zip(wires) {
         let id = match (queues.pop(), queues.is_empty()) {
@@ -416,7 +438,7 @@ fn plug(
         switch.welcome_strangers(id, is_open(ports.len(), info.plain) || beacon.is_some());
         switch.set_beacon(id, beacon);
         let kind = PortKind::Ethernet(info);
-        ports.push(PortInfo { id, name: ethernet.name.clone(), kind });
+        ports.push(PortInfo { id, name: ethernet.name.clone(), kind, alternate_of: None });
     }
     for UnixEndpoint { name, path, frame_bytes_max, worker, capture, .. } in &config.unix {
         let spec = UnixSpec { frame_bytes_max: *frame_bytes_max, ..UnixSpec::default() };
@@ -429,7 +451,7 @@ fn plug(
         let id = switch.plug_at(*worker, port);
         let id = id.map_err(|error| refused(error.to_string()))?;
         let kind = PortKind::Unix { path: path.display().to_string(), worker: *worker };
-        ports.push(PortInfo { id, name: name.clone(), kind });
+        ports.push(PortInfo { id, name: name.clone(), kind, alternate_of: None });
     }
     for port in &ports {
         let _ = write!(said, "{port}");
@@ -622,7 +644,7 @@ impl fmt::Display for MemoryUse {
 
 impl fmt::Display for PortInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id: PortId(id), name, kind } = self;
+        let Self { id: PortId(id), name, kind, .. } = self;
         match kind {
             PortKind::Unix { path, worker } => {
                 writeln!(f, "port {id} {name}: unix {path}, on worker {worker}")?;

@@ -7,7 +7,7 @@ mod trial;
 use serde_json::Value;
 use trial::{
     eventually,
-    wires::{Namespace, Relay, assert_exchange, home, pair, until_up, words},
+    wires::{Namespace, Relay, assert_exchange, home, pair, skip, until_up, words},
 };
 
 /// An endpoint at slot 4 and a peer at slot 2; `liveness` as it is written.
@@ -83,6 +83,67 @@ fn a_listener_whose_address_is_gone_says_so_and_works_again_when_it_is_back() {
     until_up(&[&a, &b]);
     assert_exchange(&a, &b);
     assert_eq!(events(&a, "port_trouble").len(), 1);
+    a.stop();
+    b.stop();
+}
+
+/// A router between A's network and B's, whose public address is `public`.
+fn translate(router: &Namespace, public: &str) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let rules = format!(
+        "flush ruleset\ntable ip n {{ chain p {{ type nat hook postrouting priority 100; \
+         oifname \"wan\" snat to {public}; }}; }}\n"
+    );
+    std::fs::write(file.path(), rules).unwrap();
+    words(&format!("ip netns exec {} nft -f {}", router.0, file.path().display())).unwrap();
+}
+
+#[test]
+fn a_link_behind_a_router_with_stale_state_comes_back_by_another_local_port() {
+    let spaces = || -> Result<[Namespace; 3], String> {
+        words("nft --version")?;
+        Ok([Namespace::new()?, Namespace::new()?, Namespace::new()?])
+    };
+    let [near, router, far] = match spaces() {
+        Ok(spaces) => spaces,
+        Err(why) => return skip(&why),
+    };
+    let link = |[a, at_a]: [&str; 2], [b, at_b]: [&str; 2]| {
+        words(&format!("ip link add {at_a} netns {a} type veth peer name {at_b} netns {b}"))
+            .unwrap();
+        words(&format!("ip -n {a} link set {at_a} up")).unwrap();
+        words(&format!("ip -n {b} link set {at_b} up")).unwrap();
+    };
+    link([&near.0, "e0"], [&router.0, "lan"]);
+    link([&router.0, "wan"], [&far.0, "e0"]);
+    ip(&near, "addr add 192.168.7.2/24 dev e0");
+    ip(&router, "addr add 192.168.7.1/24 dev lan");
+    ip(&router, "addr add 198.51.100.1/24 dev wan");
+    ip(&far, "addr add 198.51.100.9/24 dev e0");
+    ip(&near, "route add default via 192.168.7.1");
+    words(&format!("ip netns exec {} sysctl -qw net.ipv4.ip_forward=1", router.0)).unwrap();
+    translate(&router, "198.51.100.1");
+
+    let ((dir_a, key_a), (dir_b, key_b)) = (home(), home());
+    let to_b = Some("198.51.100.9:7000");
+    let b = Relay::within(&far, dir_b, &config("198.51.100.9:7000", &key_a, None, ALWAYS));
+    let a = Relay::within(&near, dir_a, &config("0.0.0.0:7000", &key_b, to_b, ALWAYS));
+    until_up(&[&a, &b]);
+    assert_exchange(&a, &b);
+
+    // The provider gives the router another address. What it knows of our flow stays, as long as we send.
+    translate(&router, "198.51.100.77");
+    ip(&router, "addr del 198.51.100.1/24 dev wan");
+    ip(&router, "addr add 198.51.100.77/24 dev wan");
+    eventually("the link is down", || (!a.is_up()).then_some(()));
+    let said = eventually("another port is opened", || events(&a, "alternate_port").pop());
+    assert!(said["detail"].as_str().unwrap().contains("wan"), "{said}");
+    until_up(&[&a, &b]);
+    assert_exchange(&a, &b);
+    let at = address_of_peer(&b);
+    assert!(at.starts_with("198.51.100.77:"), "{at}");
+    let peers = a.ask(r#"{"show":"peers"}"#);
+    assert!(peers["peers"][0]["behind"].as_str().unwrap().starts_with("wan at port "), "{peers}");
     a.stop();
     b.stop();
 }

@@ -15,6 +15,7 @@
 //! | the answer to a long path challenge | the path takes frames of that length |
 //! | nothing for `interval` times `multiplier` | the link is down (RFC 5880, section 6.8.4); a handshake begins |
 
+mod alternate;
 mod beacons;
 mod conflict;
 mod discovery;
@@ -94,6 +95,7 @@ pub(super) struct Peering {
     by_index: HashMap<SessionIndex, Seated>,
     /// Who is where, as the ports know it: at each address one.
     by_address: HashMap<Location, Mark>,
+    alternates: Alternates,
     indices: Indices,
     /// Of those at known addresses, and of all others.
     budgets: [Budgets; 2],
@@ -197,6 +199,7 @@ fn nanos(now: Now) -> Nanos {
 
 pub use self::beacons::BeaconSpec;
 use self::{
+    alternate::Alternates,
     beacons::{Beacons, Suggested},
     conflict::Conflict,
     indices::{Asker, Indices},
@@ -243,6 +246,7 @@ impl Switch {
             lookup: Lookup::default(),
             by_index: HashMap::new(),
             by_address: HashMap::new(),
+            alternates: Alternates::default(),
             indices: Indices::new(self.awaited.clone()),
             budgets: [KNOWN_PER_SECOND, STRANGERS_PER_SECOND].map(Budgets::new),
             sources: Sources::new(),

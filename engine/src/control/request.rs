@@ -369,6 +369,9 @@ pub enum Event {
     PathMtu(u32, u16),
     /// The peer behind the slot was proved to be at another address.
     Roamed(u32, Address),
+    /// Peers behind this UDP port are asked and answer nothing; handshakes from another local port may reach
+    /// them ([`Switch::set_alternate`](crate::control::Switch::set_alternate)).
+    WantsAlternate(PortId),
     /// Two nodes at these addresses have the key of the peer behind the slot, and take its link from each
     /// other.
     KeyOnTwoNodes(u32, [Address; 2]),

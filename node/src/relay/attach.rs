@@ -21,7 +21,9 @@ impl Relay {
     /// The port that a client means.
     fn port_of(&self, listener: Option<&str>) -> Result<&PortInfo, String> {
         let ports = &self.topology.ports;
-        let is_listener = |port: &&PortInfo| !matches!(port.kind, PortKind::Unix { .. });
+        let is_listener = |port: &&PortInfo| {
+            !matches!(port.kind, PortKind::Unix { .. }) && port.alternate_of.is_none()
+        };
         let names = || {
             let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
             names.join(", ")
@@ -67,7 +69,7 @@ impl Relay {
                 return Err(format!("peer \"{name}\": address \"{at}\" is not usable: {why}"));
             }
         }
-        let (plain, PortInfo { id, name: behind, kind }) = (port.is_plain(), port);
+        let (plain, PortInfo { id, name: behind, kind, .. }) = (port.is_plain(), port);
         let switch = &mut self.topology.switch;
         if let Some(twin) = switch.slots().iter().find(|view| view.name == wish.name) {
             return Err(format!("the name \"{}\" is that of slot {}", wish.name, twin.slot));

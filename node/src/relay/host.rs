@@ -121,7 +121,7 @@ fn look_at_address(
     is_own: impl Fn(SocketAddr) -> bool,
 ) -> Option<Seen> {
     let PortKind::Udp { local, .. } = port.kind else { return None };
-    if local.ip().is_unspecified() {
+    if local.ip().is_unspecified() || port.alternate_of.is_some() {
         return None;
     }
     let was_gone = *missed >= ADDRESS_GONE_LOOKS;
@@ -185,7 +185,7 @@ mod tests {
     fn an_address_that_goes_is_said_once_and_that_it_is_back() {
         let local = "198.51.100.1:7000".parse().expect("an address");
         let kind = PortKind::Udp { local, plain: false, reports: Vec::new(), steered: None };
-        let port = PortInfo { id: PortId(0), name: "wan".to_owned(), kind };
+        let port = PortInfo { id: PortId(0), name: "wan".to_owned(), kind, alternate_of: None };
         let mut missed = 0;
         let mut look = |is_own: bool| {
             look_at_address(&port, &mut missed, |at| {

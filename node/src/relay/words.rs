@@ -28,6 +28,7 @@ pub(super) fn words_of(event: &Event) -> (&'static str, Option<u32>, Option<Stri
         Event::PathMtu(slot, bytes) => ("path_mtu", Some(slot), Some(format!("{bytes} bytes"))),
         Event::Roamed(slot, to) => ("roamed", Some(slot), Some(Shown(to).to_string())),
         Event::Rekeyed(slot) => ("rekeyed", Some(slot), None),
+        Event::WantsAlternate(port) => ("wants_alternate", None, Some(format!("port {}", port.0))),
         Event::KeyOnTwoNodes(slot, [a, b]) => {
             ("key_on_two_nodes", Some(slot), Some(format!("at {a} and at {b}")))
         }

@@ -30,6 +30,31 @@ pub(super) fn has_doors(config: &Config) -> bool {
     config.identity.is_some()
 }
 
+/// What a listener's sockets are to be.
+pub(super) fn spec_of(listener: &Listener, config: &Config) -> UdpSpec {
+    UdpSpec {
+        backend: listener.backend,
+        socket_buffer_bytes: listener.socket_buffer_bytes,
+        neighbours_max: config.switch.slot_max + 1,
+        posted_buffers: listener.posted_buffers,
+        steering_refused: !has_doors(config),
+        dual_stack: config::is_dual_stack(listener.address, &config.udp),
+        ..UdpSpec::new(listener.address)
+    }
+}
+
+/// The same sockets at another port, for handshakes and sealed links. It writes no captures.
+pub(super) fn open_alternate(spec: &UdpSpec, workers: usize) -> Result<Opening, String> {
+    let Steered { workers: opened, slow } =
+        open_steered(spec, workers).map_err(|error| error.to_string())?;
+    let (queues, reports) = opened.into_iter().map(Opened::boxed).unzip();
+    let (door, steered) = match slow {
+        Ok(slow) => (Some(door_of(slow.boxed().0)?), Some(Ok(()))),
+        Err(refusal) => (None, Some(Err(refusal))),
+    };
+    Ok(Opening { queues, reports, door, steered })
+}
+
 pub(super) fn open(
     listener: &Listener,
     config: &Config,
@@ -37,15 +62,7 @@ pub(super) fn open(
     workers: usize,
 ) -> Result<Opening, String> {
     let has_door = has_doors(config);
-    let spec = UdpSpec {
-        backend: listener.backend,
-        socket_buffer_bytes: listener.socket_buffer_bytes,
-        neighbours_max: config.switch.slot_max + 1,
-        posted_buffers: listener.posted_buffers,
-        steering_refused: !has_door,
-        dual_stack: config::is_dual_stack(listener.address, &config.udp),
-        ..UdpSpec::new(listener.address)
-    };
+    let spec = spec_of(listener, config);
     let Steered { workers: opened, slow } =
         open_steered(&spec, workers).map_err(|error| error.to_string())?;
     let mut queues = Vec::new();
@@ -65,11 +82,15 @@ pub(super) fn open(
 
 fn door(slow: Opened, listener: &Listener, opener: &Opener) -> Result<Door, String> {
     let path = listener.capture.as_deref().map(|path| beside(path, "handshakes"));
+    door_of(captured(slow.boxed().0, opener, path.as_deref())?)
+}
+
+fn door_of(port: Box<dyn Port>) -> Result<Door, String> {
     let pool =
         Pool::new(&DOOR_MEMORY).map_err(|error| format!("memory for handshakes: {error}"))?;
     let worker_of = |at: Address, workers: usize| match at {
         Address::Udp(at) => worker_of(at, workers),
         Address::Only | Address::Ether(_) => 0,
     };
-    Ok(Door { port: captured(slow.boxed().0, opener, path.as_deref())?, pool, worker_of })
+    Ok(Door { port, pool, worker_of })
 }

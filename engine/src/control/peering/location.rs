@@ -28,7 +28,7 @@ use super::{
 use crate::{Now, orders::Order};
 
 /// Locations that the messages of one handshake go to: where the peer was last, where the operator wrote
-/// that it is, where a beacon came from, and the first of these by another port.
+/// that it is, where a beacon came from, and the second by another port.
 const ASKED_MAX: usize = 4;
 
 /// A link that has been down for this long is not looked for any more where its peer had moved to, if the
@@ -87,6 +87,8 @@ pub(super) struct Reach {
     credit: Credit,
     /// Keys came, and no address was validated in time: a new handshake has begun.
     pub(super) gave_up: bool,
+    /// The last initiation went by an alternate port.
+    by_alternate: bool,
 }
 
 impl Reach {
@@ -109,6 +111,12 @@ impl Reach {
     /// An initiation was answered: this location alone was asked, so who receives there has answered.
     pub(super) fn is_sole(&self, at: Location) -> bool {
         !self.asked_more && self.asked.as_slice() == [at]
+    }
+
+    /// Whether it is the alternate port's turn: every other initiation goes by it.
+    fn take_turn(&mut self) -> bool {
+        self.by_alternate = !self.by_alternate;
+        self.by_alternate
     }
 
     /// Keys of this session are the peer's when it uses them, and then it receives where our answer went.
@@ -279,12 +287,21 @@ impl Switch {
         let written = peer.reach.written.filter(|_| peer.state == LinkState::Down && !is_third);
         let written = written.filter(|written| here != Some(*written));
         let suggested = if is_third { None } else { peer.suggested.next.take() };
+        let alternate = if is_third { None } else { self.alternate_of(mark) };
+        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         if let Some(by) = suggested {
             peer.suggested.tried = Some(by.from);
         }
         let mut to: ArrayVec<(Location, Option<u8>), ASKED_MAX> = ArrayVec::new();
-        to.extend(third.or(here).map(|at| (at, None)));
-        to.extend(written.map(|at| (at, None)));
+        match alternate.filter(|_| peer.reach.take_turn()) {
+            // Alone: of two copies the peer answers the one that comes first, which may be by the way that
+            // no answer comes back.
+            Some(alternate) => to.push((alternate, None)),
+            None => {
+                to.extend(third.or(here).map(|at| (at, None)));
+                to.extend(written.map(|at| (at, None)));
+            }
+        }
         to.extend(suggested.map(|by| (by.from, Some(by.worker))));
         for (at, _) in &to {
             peer.reach.note_asked(*at);
@@ -386,6 +403,14 @@ impl Switch {
         if peer.state != LinkState::Down || here == Some(written) || down_ns < LEARNT_KEPT_NS {
             return;
         }
+        self.look_where_written(mark);
+    }
+
+    /// The peer is taken to be where the operator wrote, and has shown nothing yet.
+    pub(super) fn look_where_written(&mut self, mark: Mark) {
+        let Some(peering) = &mut self.peering else { return };
+        let Some(peer) = peering.peers.get_mut(&mark) else { return };
+        let Some(written) = peer.reach.written else { return };
         peer.reach.is_validated = false;
         peering.settle(mark, Some(written));
         if peering.is_known_at(mark, written) {

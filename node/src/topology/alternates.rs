@@ -1,0 +1,72 @@
+//! Alternate ports: one more socket for a listener, at a local port of the kernel's choice, for peers that do not answer
+//! at the first. Opened while the relay runs, and closed when no link leads by it and a newer one is there.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use strowger_engine::control::PortId;
+use strowger_io::udp::UdpSpec;
+
+use super::{PortInfo, PortKind, Topology, udp};
+use crate::limits::ALTERNATES_MAX;
+
+/// How alternates of each listener are opened, and which there are, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Alternates {
+    listeners: BTreeMap<PortId, (UdpSpec, String)>,
+    opened: Vec<(PortId, PortId)>,
+}
+
+impl Alternates {
+    /// Of these listeners, of which those with sealed links can have some.
+    pub(super) fn of(listeners: impl Iterator<Item = (PortId, UdpSpec, String)>) -> Self {
+        let listeners = listeners.map(|(id, mut spec, name)| {
+            spec.bind.set_port(0);
+            // No memory of its own waits in it for what may never come.
+            spec.backend = strowger_io::udp::Choice::Mmsg;
+            (id, (spec, name))
+        });
+        Self { listeners: listeners.collect(), opened: Vec::new() }
+    }
+}
+
+impl Topology {
+    /// Opens another port for a listener, and lets handshakes go by it. `None` if the listener has as many as may be,
+    /// all of them in use.
+    ///
+    /// # Errors
+    /// What the machine refused.
+    pub(crate) fn open_alternate(&mut self, port: PortId) -> Result<Option<SocketAddr>, String> {
+        let Some((spec, name)) = self.alternates.listeners.get(&port) else { return Ok(None) };
+        let of_port = self.alternates.opened.iter().filter(|(of, _)| *of == port).count();
+        if of_port >= ALTERNATES_MAX {
+            return Ok(None);
+        }
+        let opening = udp::open_alternate(spec, self.running.len())?;
+        let udp::Opening { queues, reports, door, steered } = opening;
+        let local = reports.first().map_or(spec.bind, |report| report.local);
+        let name = format!("{name} at port {}", local.port());
+        let switch = &mut self.switch;
+        let id = switch.plug_everywhere(queues).map_err(|error| error.to_string())?;
+        if let Some(door) = door {
+            switch.open_door(id, door).map_err(|error| error.to_string())?;
+        }
+        switch.welcome_strangers(id, true);
+        switch.set_alternate(port, id);
+        let kind = PortKind::Udp { local, plain: false, reports, steered };
+        self.ports.push(PortInfo { id, name, kind, alternate_of: Some(port) });
+        // Those before, unless a link leads by them.
+        for (of, former) in &self.alternates.opened {
+            if *of == port {
+                let _ = self.switch.unplug(*former);
+            }
+        }
+        self.alternates.opened.push((port, id));
+        Ok(Some(local))
+    }
+
+    /// The switch has given a port up.
+    pub(crate) fn forget_alternate(&mut self, id: PortId) {
+        self.alternates.opened.retain(|(_, alternate)| *alternate != id);
+        self.ports.retain(|port| port.id != id || port.alternate_of.is_none());
+    }
+}
