@@ -12,7 +12,7 @@
 mod shares;
 
 use arrayvec::ArrayVec;
-use strowger_frame::{Burst, Frame, Mark};
+use strowger_frame::{Burst, Frame, Mark, Pool};
 
 use self::shares::Shares;
 pub(crate) use self::shares::weight;
@@ -291,6 +291,27 @@ impl Egress {
                 self.shares.add(frame.mark().0 as u16, weight(frame.len()), is_control);
             }
         }
+    }
+
+    /// Has what waits here hold none of the memory that ports receive into, as far as there is other
+    /// memory for it; the rest is dropped. Says how many frames were.
+    #[cold]
+    pub(crate) fn settle(&mut self, pool: &mut Pool) -> usize {
+        let Self { data, control, shares, .. } = self;
+        let before = data.len() + control.len();
+        let mut held = 0;
+        let mut settle = |frame: &mut Frame, is_control| {
+            let (mark, weight) = (frame.mark(), weight(frame.len()));
+            let is_settled = pool.settle(frame, &mut held);
+            if !is_settled && mark != Self::LINK {
+                shares.sub(mark.0 as u16, weight, is_control);
+            }
+            is_settled
+        };
+        // Control first: it has the better claim to what little there is.
+        control.retain(|frame| settle(frame, true));
+        data.retain(|frame| settle(frame, false));
+        before - data.len() - control.len()
     }
 
     /// Frames that wait.

@@ -9,6 +9,7 @@
 mod exchange;
 mod obey;
 mod order;
+mod settle;
 mod tell;
 mod transmit;
 mod wait;
@@ -20,6 +21,7 @@ use crossbeam_queue::ArrayQueue;
 use strowger_crypto::{limits::TAG_BYTES, link_header::Kind};
 use strowger_frame::{
     BURST_MAX, Burst, Frame, Mark, Pool,
+    reserve::PoolUser,
     ring::{Consumer, Producer},
     tally::Counter,
 };
@@ -194,7 +196,10 @@ impl Worker {
     /// Takes in and switches one burst of what has arrived at a port.
     fn poll_port(&mut self, seat: usize, now: Now) -> usize {
         let mut burst = Burst::new();
-        self.ports[seat].port.rx_burst(&mut self.tx.pool, &mut burst);
+        let PortSeat { number, port, .. } = &mut *self.ports[seat];
+        self.tx.pool.act_for(PoolUser::port(*number));
+        port.rx_burst(&mut self.tx.pool, &mut burst);
+        self.tx.pool.act_for(PoolUser::COMMON);
         let arrived = burst.len();
 
         // Each frame is decided and made ready where it lies, then moved once.

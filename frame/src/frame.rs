@@ -125,6 +125,11 @@ impl Frame {
         self.mark
     }
 
+    #[inline]
+    pub(crate) fn chunk(&self) -> ChunkRef {
+        self.chunk
+    }
+
     /// Says which neighbour it came from, or goes to.
     #[inline]
     pub fn set_mark(&mut self, mark: Mark) {
@@ -176,6 +181,13 @@ impl Frame {
         self.len += n as u16;
         self.tailroom -= n as u16;
         true
+    }
+
+    /// A train chunk's number, unlike that of any other in the process; `None` for a single chunk.
+    /// For counting how many train chunks a queue of frames holds: those of one chunk come together.
+    #[inline]
+    pub fn train_chunk(&self) -> Option<std::num::NonZeroUsize> {
+        self.chunk.train()
     }
 
     /// Whether `next` begins where this one ends, in the same chunk: then one vector spans both.

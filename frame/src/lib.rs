@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`map`] | one mapping of memory, huge pages where they can be had |
 //! | [`pool`] | chunks of that mapping: who owns which, and how they come back from other threads |
+//! | [`reserve`] | which free chunks are kept for whom |
 //! | [`frame`] | one packet in memory that we own; trains of frames that share a chunk |
 //! | [`burst`] | up to 64 frames handled together |
 //! | [`ring`] | one producer, one consumer, ownership passes |
@@ -25,6 +26,7 @@ pub mod frame;
 pub mod map;
 pub mod pool;
 pub mod port;
+pub mod reserve;
 pub mod ring;
 pub mod sleep;
 pub mod sync;

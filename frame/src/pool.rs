@@ -18,6 +18,8 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+mod copy;
+
 use std::{
     io,
     mem::{self, ManuallyDrop},
@@ -27,6 +29,7 @@ use std::{
 use crate::{
     frame::{Frame, Train},
     map::{Backing, Mapping},
+    reserve::{Chunks, PoolUser, Reserve},
     sync::{AtomicU32, AtomicU64, Ordering, Watch, fence},
     tally::Counter,
 };
@@ -111,6 +114,14 @@ pub struct Pool {
     shelf: NonNull<Shelf>,
     free_trains: Vec<u32>,
     free_singles: Vec<u32>,
+    trains: Reserve,
+    singles: Reserve,
+    /// By chunk: for whom it was taken.
+    users: Box<[PoolUser]>,
+    acting: PoolUser,
+    /// Pools of the mapping whose chunks run low, and whether this one is among them.
+    scarce: std::sync::Arc<AtomicU32>,
+    is_scarce: bool,
     tally: std::sync::Arc<PoolTally>,
 }
 
@@ -153,10 +164,16 @@ impl Pool {
     /// The kernel's, when the memory is not to be had.
     pub fn many(spec: &PoolSpec, owners: usize) -> io::Result<Vec<Self>> {
         let mapping = std::sync::Arc::new(Mapping::new(spec.bytes() * owners, spec.huge_pages)?);
-        Ok((0..owners).map(|owner| Self::in_mapping(spec, &mapping, owner)).collect())
+        let scarce = std::sync::Arc::new(AtomicU32::new(0));
+        Ok((0..owners).map(|owner| Self::in_mapping(spec, &mapping, owner, &scarce)).collect())
     }
 
-    fn in_mapping(spec: &PoolSpec, mapping: &std::sync::Arc<Mapping>, owner: usize) -> Self {
+    fn in_mapping(
+        spec: &PoolSpec,
+        mapping: &std::sync::Arc<Mapping>,
+        owner: usize,
+        scarce: &std::sync::Arc<AtomicU32>,
+    ) -> Self {
         let trains = spec.trains as usize;
         let chunks = trains + spec.singles as usize;
         let at = |index: usize| {
@@ -195,6 +212,12 @@ impl Pool {
             // Lowest chunks on top, so that a lightly used pool touches little memory.
             free_trains: (0..trains as u32).rev().collect(),
             free_singles: (trains as u32..chunks as u32).rev().collect(),
+            trains: Reserve::new(spec.trains),
+            singles: Reserve::new(spec.singles),
+            users: vec![PoolUser::COMMON; chunks].into_boxed_slice(),
+            acting: PoolUser::COMMON,
+            scarce: scarce.clone(),
+            is_scarce: false,
             tally: std::sync::Arc::default(),
         }
     }
@@ -205,16 +228,27 @@ impl Pool {
         unsafe { self.shelf.as_ref() }
     }
 
-    /// Takes an empty chunk; `None` when all are in use, which is counted as `exhausted`.
+    /// Takes an empty chunk for the user that [`act_for`](Self::act_for) named; `None` when all
+    /// are in use or kept for others, which is counted as `exhausted`.
     #[inline]
     pub fn take(&mut self, class: ChunkClass) -> Option<Chunk> {
-        if self.free_list(class).is_empty() {
+        self.take_for(self.acting, class)
+    }
+
+    #[inline]
+    fn take_for(&mut self, user: PoolUser, class: ChunkClass) -> Option<Chunk> {
+        let (free, reserve) = self.class(class);
+        if !reserve.admits(user, free.len()) {
             self.gather();
         }
-        let Some(index) = self.free_list(class).pop() else {
+        let (free, reserve) = self.class(class);
+        let admitted = reserve.admits(user, free.len());
+        let Some(index) = admitted.then(|| free.pop()).flatten() else {
             self.tally.exhausted.add(1);
             return None;
         };
+        reserve.take(user);
+        self.users[index as usize] = user;
         Some(Chunk { head: NonNull::from(&self.shelf().heads[index as usize]) })
     }
 
@@ -224,58 +258,89 @@ impl Pool {
     pub fn gather(&mut self) {
         // Acquire: pairs with the Release in `give_back`, so that all use of the returned memory
         // by other threads comes before ours.
-        if self.shelf().returned.load(Ordering::Relaxed) == EMPTY {
-            return;
+        if self.shelf().returned.load(Ordering::Relaxed) != EMPTY {
+            let mut top = self.shelf().returned.swap(EMPTY, Ordering::Acquire);
+            while top != EMPTY {
+                let index = top - 1;
+                let head = &self.shelf().heads[index as usize];
+                // Relaxed: the swap above already made the pusher's writes visible.
+                top = head.next.load(Ordering::Relaxed);
+                let class = head.class;
+                let user = self.users[index as usize];
+                let (free, reserve) = self.class(class);
+                reserve.give_back(user);
+                free.push(index);
+            }
         }
-        let mut top = self.shelf().returned.swap(EMPTY, Ordering::Acquire);
-        while top != EMPTY {
-            let index = top - 1;
-            let head = &self.shelf().heads[index as usize];
-            // Relaxed: the swap above already made the pusher's writes visible.
-            top = head.next.load(Ordering::Relaxed);
-            let class = head.class;
-            self.free_list(class).push(index);
+        let scarce =
+            self.trains.judge(self.free_trains.len()) | self.singles.judge(self.free_singles.len());
+        if scarce != self.is_scarce {
+            self.note_scarcity(scarce);
         }
+    }
+
+    #[cold]
+    fn note_scarcity(&mut self, scarce: bool) {
+        self.is_scarce = scarce;
+        // Relaxed: a hint, with no data behind it.
+        match scarce {
+            true => self.scarce.fetch_add(1, Ordering::Relaxed),
+            false => self.scarce.fetch_sub(1, Ordering::Relaxed),
+        };
     }
 
     #[inline]
-    fn free_list(&mut self, class: ChunkClass) -> &mut Vec<u32> {
+    fn class(&mut self, class: ChunkClass) -> (&mut Vec<u32>, &mut Reserve) {
         match class {
-            ChunkClass::Train => &mut self.free_trains,
-            ChunkClass::Single => &mut self.free_singles,
+            ChunkClass::Train => (&mut self.free_trains, &mut self.trains),
+            ChunkClass::Single => (&mut self.free_singles, &mut self.singles),
         }
     }
 
-    /// Chunks of this class that could be taken now.
+    /// From now on chunks are taken on behalf of this user.
+    #[inline]
+    pub fn act_for(&mut self, user: PoolUser) {
+        self.acting = user;
+    }
+
+    /// Charges a chunk of this pool, taken before, to the user that is acted for now.
+    pub fn charge(&mut self, chunk: &Chunk) {
+        let (head, user) = (chunk.head(), self.acting);
+        if !ptr::eq(head.shelf, self.shelf.as_ptr()) {
+            return;
+        }
+        let (index, class) = (head.index as usize, head.class);
+        self.recharge(index, class, user);
+    }
+
+    fn recharge(&mut self, index: usize, class: ChunkClass, user: PoolUser) {
+        let before = mem::replace(&mut self.users[index], user);
+        let (_, reserve) = self.class(class);
+        reserve.give_back(before);
+        reserve.take(user);
+    }
+
+    /// Keeps chunks for a user: it can have so many at any time, however many the others hold.
+    /// Says what is kept: less than `floor` where the pool is too small for it.
+    pub fn keep(&mut self, user: PoolUser, floor: Chunks) -> Chunks {
+        Chunks {
+            trains: self.trains.set_floor(user, floor.trains),
+            singles: self.singles.set_floor(user, floor.singles),
+        }
+    }
+
+    /// Whether chunks run low in this pool, or in another one of its mapping, as of their last
+    /// [`gather`](Self::gather): then frames that wait for long should be [settled](Self::settle).
+    #[inline]
+    pub fn is_scarce(&self) -> bool {
+        // Relaxed: a hint, with no data behind it.
+        self.scarce.load(Ordering::Relaxed) > 0
+    }
+
+    /// Chunks of this class that are free, those that are kept for somebody among them.
     pub fn free(&mut self, class: ChunkClass) -> usize {
         self.gather();
-        self.free_list(class).len()
-    }
-
-    /// A copy of `frame` in fresh memory, with its mark: the one place where payload is copied,
-    /// counted as `frames_copied`. `None` when the pool is empty.
-    pub fn copy(&mut self, frame: &Frame) -> Option<Frame> {
-        let mut copy = self.copy_bytes(frame.bytes())?;
-        copy.set_mark(frame.mark());
-        Some(copy)
-    }
-
-    /// As [`copy`](Self::copy), of bytes that are no frame: those in a chunk that its holder must
-    /// keep. Counted alike.
-    ///
-    /// # Panics
-    /// If they are more than a frame can hold: a bug of the caller.
-    pub fn copy_bytes(&mut self, bytes: &[u8]) -> Option<Frame> {
-        let single = bytes.len() + HEADROOM_BYTES <= SINGLE_STRIDE_BYTES;
-        let chunk = if single { self.take(ChunkClass::Single) } else { None };
-        let mut chunk = match chunk {
-            Some(chunk) => chunk,
-            None => self.take(ChunkClass::Train)?,
-        };
-        let start = HEADROOM_BYTES;
-        chunk.bytes_mut()[start..start + bytes.len()].copy_from_slice(bytes);
-        self.tally.frames_copied.add(1);
-        Some(chunk.into_frame(start, bytes.len()))
+        self.class(class).0.len()
     }
 
     /// The pool's counters, which may be read from any thread.
@@ -298,6 +363,9 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.gather();
+        if self.is_scarce {
+            self.note_scarcity(false);
+        }
         let mut home = self.free_trains.len() + self.free_singles.len();
         // Acquire as in `gather`. Who finds it closed needs nothing of ours: the shelf reached them
         // with their chunk, and who frees it is ordered by `abroad`.
@@ -487,6 +555,24 @@ impl ChunkRef {
         // SAFETY: the head lives as long as any reference does.
         unsafe { self.0.as_ref().index }
     }
+
+    fn class(self) -> ChunkClass {
+        // SAFETY: the head lives as long as any reference does.
+        unsafe { self.0.as_ref().class }
+    }
+
+    /// Where the chunk's head lies, for a train chunk.
+    #[inline]
+    pub(crate) fn train(self) -> Option<std::num::NonZeroUsize> {
+        // SAFETY: the head lives as long as any reference does.
+        let is_train = unsafe { self.0.as_ref().class } == ChunkClass::Train;
+        is_train.then(|| self.0.addr())
+    }
+
+    fn is_of(self, shelf: *const Shelf) -> bool {
+        // SAFETY: the head lives as long as any reference does. The pointers are only compared.
+        ptr::eq(unsafe { self.0.as_ref().shelf }, shelf)
+    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -581,17 +667,5 @@ mod tests {
         assert_eq!(spans.len(), 15);
         assert!(spans.windows(2).all(|pair| pair[0].1 <= pair[1].0));
         assert!(spans[14].1 - spans[0].0 <= pools[0].mapping().bytes());
-    }
-
-    #[test]
-    fn a_copy_is_counted_and_equal() {
-        let mut pool = pool(1, 1);
-        let mut frame = pool.take(ChunkClass::Train).expect("free").into_frame(256, 5);
-        frame.bytes_mut().copy_from_slice(b"label");
-        frame.set_mark(crate::Mark(9));
-        let copy = pool.copy(&frame).expect("room");
-        assert_eq!((copy.bytes(), copy.mark()), (&b"label"[..], crate::Mark(9)));
-        assert_ne!(copy.bytes().as_ptr(), frame.bytes().as_ptr());
-        assert_eq!(pool.tally().frames_copied.read(), 1);
     }
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, os::fd::RawFd, sync::Arc};
 
 use arrayvec::ArrayVec;
 
-use crate::{Burst, Frame, Mark, Pool, tally::Counter};
+use crate::{Burst, Frame, Mark, Pool, reserve::Chunks, tally::Counter};
 
 /// Where a neighbour is, in the words of its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -134,9 +134,9 @@ impl Loss {
     }
 }
 
-/// Why the kernel dropped what was for a port before it was a frame, in the kernel's own counts.
-/// Closed. Those that are of packets are all that it dropped, each once; the others say why, or that
-/// somebody has a bug.
+/// Why the kernel dropped what was for a port before it was a frame, most of it in the kernel's own
+/// counts. Closed. Those that are of packets are all that it dropped, each once; the others say why,
+/// or that somebody has a bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum KernelDrop {
@@ -151,6 +151,9 @@ pub enum KernelDrop {
     RxDropped,
     /// Times that it looked for a chunk to receive into, and there was none (AF_XDP).
     FillRingEmpty,
+    /// Times that the port did not ask for packets, since the pool had no chunk to receive them
+    /// into: what had arrived waits in the kernel's buffer, and is dropped there once that is full.
+    PoolEmpty,
     /// Descriptors of ours that it refused on the way in: a bug (AF_XDP). Linux 6.18 counts none.
     RxInvalid,
     /// Descriptors of ours that it refused in the transmit ring: a bug (AF_XDP).
@@ -159,13 +162,14 @@ pub enum KernelDrop {
 
 impl KernelDrop {
     /// How many there are.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
         Self::SocketFull,
         Self::RxRingFull,
         Self::RxDropped,
         Self::FillRingEmpty,
+        Self::PoolEmpty,
         Self::RxInvalid,
         Self::TxInvalid,
     ];
@@ -177,6 +181,7 @@ impl KernelDrop {
             Self::RxRingFull => "kernel_rx_ring_full",
             Self::RxDropped => "kernel_rx_dropped",
             Self::FillRingEmpty => "kernel_fill_ring_empty",
+            Self::PoolEmpty => "receive_pool_empty",
             Self::RxInvalid => "kernel_rx_invalid",
             Self::TxInvalid => "kernel_tx_invalid",
         }
@@ -366,6 +371,12 @@ pub trait Port: Send {
     /// The longest frame in bytes that can go out here.
     fn frame_bytes_max(&self) -> usize;
 
+    /// Chunks that the port must be able to have from its worker's pool, to go on receiving at its
+    /// usual rate: a worker keeps so many for it, whatever memory others hold.
+    fn receive_chunks(&self) -> Chunks {
+        Chunks::default()
+    }
+
     /// The port's counters, to be kept by whoever shows them.
     fn tally(&self) -> &Arc<PortTally>;
 
@@ -433,6 +444,10 @@ macro_rules! pass_on {
 
         fn frame_bytes_max(&$self) -> usize {
             $inner.frame_bytes_max()
+        }
+
+        fn receive_chunks(&$self) -> $crate::reserve::Chunks {
+            $inner.receive_chunks()
         }
 
         fn tally(&$self) -> &std::sync::Arc<$crate::port::PortTally> {

@@ -87,7 +87,7 @@ impl<T: Send> Producer<T> {
     /// Room for this many items at least; looks at the consumer's cursor only if `wanted` is more
     /// than the last look allows.
     #[inline]
-    fn room(&mut self, wanted: usize) -> usize {
+    pub fn room(&mut self, wanted: usize) -> usize {
         let capacity = self.shared.slots.len();
         if capacity - self.tail.wrapping_sub(self.head_seen) < wanted {
             // Acquire: pairs with Release in `pop`: the consumer is done with the slots it freed.
@@ -114,7 +114,14 @@ impl<T: Send> Producer<T> {
     /// consumer sees all of them at once.
     #[inline]
     pub fn push_burst<const N: usize>(&mut self, items: &mut ArrayVec<T, N>) -> usize {
-        let n = self.room(items.len()).min(items.len());
+        self.push_some(items, N)
+    }
+
+    /// As [`push_burst`](Self::push_burst), but no more than `most`.
+    #[inline]
+    pub fn push_some<const N: usize>(&mut self, items: &mut ArrayVec<T, N>, most: usize) -> usize {
+        let wanted = items.len().min(most);
+        let n = self.room(wanted).min(wanted);
         for item in items.drain(..n) {
             self.put(item);
         }
@@ -155,6 +162,12 @@ impl<T: Send> Producer<T> {
     pub fn waiting(&self) -> usize {
         // Relaxed: a hint; whoever puts an item looks again with Acquire.
         self.tail.wrapping_sub(self.shared.head.0.load(Ordering::Relaxed))
+    }
+
+    /// The same as of the last look at the consumer: no fewer, and without a look.
+    #[inline]
+    pub fn waiting_seen(&self) -> usize {
+        self.tail.wrapping_sub(self.head_seen)
     }
 
     /// Places of the ring.

@@ -211,6 +211,33 @@ mod tests {
     }
 
     #[test]
+    fn a_far_end_that_takes_nothing_holds_a_bounded_number_of_train_chunks() {
+        let spec = PoolSpec { trains: 400, singles: 64, huge_pages: false };
+        let mut pool = Pool::new(&spec).expect("memory");
+        let (mut near, mut far) = joined(1024);
+        let mut alone = |pool: &mut Pool, class| {
+            let chunk = pool.take(class).expect("enough");
+            let mut burst = Burst::new();
+            burst.push(chunk.into_frame(256, 100));
+            near.tx_burst(Mark(1), &mut burst);
+            (burst.is_empty(), near.is_blocked(Mark(1)))
+        };
+        for _ in 0..256 {
+            assert_eq!(alone(&mut pool, ChunkClass::Train), (true, false));
+        }
+        for _ in 0..10 {
+            assert_eq!(alone(&mut pool, ChunkClass::Train), (false, true));
+        }
+        assert_eq!(alone(&mut pool, ChunkClass::Single), (true, false), "that holds less");
+        let mut taken = Burst::new();
+        far.rx_burst(&mut pool, &mut taken);
+        for _ in 0..taken.len() {
+            assert_eq!(alone(&mut pool, ChunkClass::Train), (true, false));
+        }
+        assert_eq!(alone(&mut pool, ChunkClass::Train), (false, true));
+    }
+
+    #[test]
     fn the_end_of_the_far_end_is_news_once() {
         let (mut near, far) = joined(8);
         assert!(matches!(near.arm(), Arm::Wait(_)));

@@ -33,7 +33,8 @@ use arrayvec::ArrayVec;
 use strowger_frame::{
     Address, BURST_MAX, Burst, Chunk, ChunkClass, Frame, Loss, Mark, Pool, Port,
     pool::{HEADROOM_BYTES, SINGLE_STRIDE_BYTES},
-    port::{AdmitError, Arm, PortTally},
+    port::{AdmitError, Arm, KernelDrop, PortTally},
+    reserve::Chunks,
 };
 
 mod client;
@@ -235,11 +236,15 @@ impl UnixPort {
         self.blocked = self.client.as_ref().is_some_and(|client| !socket::has_room(client));
     }
 
+    /// Whether a packet takes a single chunk.
+    fn takes_singles(&self) -> bool {
+        self.spec.frame_bytes_max <= SINGLE_BYTES_MAX
+    }
+
     /// Takes memory for up to `wanted` messages, and says for how many there is some.
     fn make_ready(&mut self, pool: &mut Pool, wanted: usize) -> usize {
         while self.ready.len() < wanted.min(RECEIVE_MAX) {
-            let single = self.spec.frame_bytes_max <= SINGLE_BYTES_MAX;
-            let chunk = if single { pool.take(ChunkClass::Single) } else { None };
+            let chunk = if self.takes_singles() { pool.take(ChunkClass::Single) } else { None };
             match chunk.or_else(|| pool.take(ChunkClass::Train)) {
                 Some(chunk) => self.ready.push(chunk),
                 None => break,
@@ -250,7 +255,11 @@ impl UnixPort {
 
     /// One `recvmmsg`; the frames go to `burst`. Says how many messages there were.
     fn receive(&mut self, pool: &mut Pool, burst: &mut Burst) -> usize {
-        let wanted = self.make_ready(pool, burst.remaining_capacity());
+        let room = burst.remaining_capacity();
+        let wanted = self.make_ready(pool, room);
+        if wanted == 0 && room > 0 {
+            self.tally.kernel_drops.add(KernelDrop::PoolEmpty, 1);
+        }
         let Some(client) = self.client.as_ref().filter(|_| wanted > 0) else { return 0 };
         let bytes = HEADER_BYTES + self.spec.frame_bytes_max;
         let mut parts = ArrayVec::<libc::iovec, RECEIVE_MAX>::new();
@@ -472,6 +481,15 @@ impl Port for UnixPort {
 
     fn frame_bytes_max(&self) -> usize {
         self.spec.frame_bytes_max
+    }
+
+    fn receive_chunks(&self) -> Chunks {
+        let n = RECEIVE_MAX as u32;
+        if self.takes_singles() {
+            Chunks { trains: 0, singles: n }
+        } else {
+            Chunks { trains: n, singles: 0 }
+        }
     }
 
     fn tally(&self) -> &Arc<PortTally> {

@@ -12,7 +12,14 @@ use strowger_frame::{
     sync::{AtomicBool, AtomicU64, Ordering, fence},
 };
 
-use crate::doorbell::{Doorbell, Ringer};
+use crate::{
+    doorbell::{Doorbell, Ringer},
+    pinned::Pinned,
+};
+
+/// Train chunks that the frames of one direction hold at most: a quarter of a pool of usual size, and
+/// what 256 bursts of trains need. A far end that takes nothing holds no more.
+const CHUNKS_MAX: usize = 256;
 
 /// What one end tells the other, apart from frames. Written at most once a sleep, and when it ends.
 #[derive(Debug)]
@@ -40,6 +47,7 @@ pub(crate) struct End {
     there: Arc<Notice>,
     put: u64,
     taken: u64,
+    pinned: Pinned,
     /// The last frames did not all go in.
     stuck: bool,
     /// Frames were taken, and the far end, if stuck, has not been told that there is room.
@@ -90,6 +98,7 @@ impl End {
         (bell, far): (Doorbell, Ringer),
         (here, there): (&Arc<Notice>, &Arc<Notice>),
     ) -> Self {
+        let pinned = Pinned::new(to.capacity().min(CHUNKS_MAX));
         Self {
             to,
             from,
@@ -97,6 +106,7 @@ impl End {
             there: there.clone(),
             put: 0,
             taken: 0,
+            pinned,
             stuck: false,
             drained_untold: false,
             settled: false,
@@ -117,7 +127,14 @@ impl End {
             return 0;
         }
         let offered = bytes_of(frames);
-        let n = self.to.push_burst(frames);
+        let mut n = self.to.room(frames.len()).min(frames.len());
+        let put = self.put + n as u64;
+        if self.pinned.are_few(self.to.waiting_seen() as u64 + n as u64) {
+            self.pinned.pass(put);
+        } else {
+            n = self.enter(&frames[..n]);
+        }
+        self.to.push_some(frames, n);
         self.stuck = !frames.is_empty();
         let bytes = if self.stuck { offered - bytes_of(frames) } else { offered };
         self.put += n as u64;
@@ -127,9 +144,27 @@ impl End {
         n
     }
 
+    /// Counts what many frames hold; says how many may go.
+    #[cold]
+    fn enter(&mut self, frames: &[Frame]) -> usize {
+        let waiting = self.to.waiting() as u64;
+        let n = frames.len();
+        if self.pinned.are_few(waiting + n as u64) {
+            self.pinned.pass(self.put + n as u64);
+            return n;
+        }
+        self.pinned.enter(frames, self.put, self.put - waiting)
+    }
+
     /// Whether the last [`put`](Self::put) had too little room, and there is still none.
     pub(crate) fn is_stuck(&self) -> bool {
-        self.stuck && self.to.waiting() == self.to.capacity() && !self.is_gone()
+        self.stuck && !self.has_room() && !self.is_gone()
+    }
+
+    /// Whether a frame may be put, as far as can be seen now.
+    fn has_room(&self) -> bool {
+        let waiting = self.to.waiting();
+        waiting < self.to.capacity() && !self.pinned.is_full(self.put - waiting as u64)
     }
 
     /// Wakes the far end, if it sleeps, to what was put.
@@ -184,7 +219,7 @@ impl End {
             self.farewell.here.stuck.store(true, Ordering::Relaxed);
         }
         self.bell.arm(); // SeqCst fence: pairs with those in `ring` and `tell_drained`
-        let wanted_room = self.stuck && !self.settled && !self.to.is_full();
+        let wanted_room = self.stuck && !self.settled && self.has_room();
         let news = !self.settled && self.there.gone.load(Ordering::Acquire);
         let frames = wanted == Wanted::FramesOrRoom && !self.from.is_empty();
         if !frames && !wanted_room && !news {

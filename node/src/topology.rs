@@ -21,7 +21,10 @@ use strowger_engine::{
         Attach, Event, PortId, Switch,
         peering::{PeerSpec, PeeringConfig},
     },
-    limits::{EXCHANGE_FRAMES_MAX, FRAMES_WAITING_MAX, KNOCKS_MAX, ORDERS_MAX, PUNTS_MAX},
+    limits::{
+        EGRESS_CONTROL_FRAMES_MAX, EGRESS_FRAMES_MAX, EGRESS_LINK_FRAMES_MAX, EXCHANGE_FRAMES_MAX,
+        FRAMES_WAITING_MAX, KNOCKS_MAX, ORDERS_MAX, PUNTS_MAX,
+    },
     link::Behind,
     worker::Worker,
 };
@@ -29,6 +32,7 @@ use strowger_frame::{
     Address, BURST_MAX, Pool, PoolSpec, Port,
     map::Backing,
     pool::{HEADROOM_BYTES, PoolTally, SINGLE_STRIDE_BYTES, TRAIN_STRIDE_BYTES},
+    reserve::{Chunks, PoolUser},
 };
 use strowger_io::{
     Doorbell, Ringer, UnixPort,
@@ -54,10 +58,19 @@ use crate::{
 const WORKERS_MAX: usize = 64;
 /// Sends that wait for the kernel behind one listener: as many as it keeps (`strowger_io::udp`).
 const SENDS_WAITING: u32 = 4 * BURST_MAX as u32;
-/// Frames that wait at exits whose port is busy: two bursts.
+/// Frames that wait at exits whose port is busy, before memory runs low: two bursts.
 const EXITS_WAITING: u32 = 2 * BURST_MAX as u32;
-/// Chunks that a unix endpoint holds ready, and a burst of its frames on their way.
+/// Frames that neighbours behind ports of many may go on keeping waiting when it does: four bursts.
+const EXITS_SETTLED: u32 = 4 * BURST_MAX as u32;
+/// The same of frames that are too long for a single chunk: a burst.
+const EXITS_SETTLED_LONG: u32 = BURST_MAX as u32;
+/// Frames that one exit keeps waiting at most.
+const EXIT_FRAMES: u32 =
+    (EGRESS_FRAMES_MAX + EGRESS_CONTROL_FRAMES_MAX + EGRESS_LINK_FRAMES_MAX) as u32;
+/// Chunks that a unix endpoint receives into, and a burst of its frames on their way.
 const UNIX_CHUNKS: u32 = 32 + BURST_MAX as u32;
+/// Chunks that a UDP socket receives into by `recvmmsg`: a burst (`strowger_io::udp`).
+const RECEIVE_CHUNKS: u32 = BURST_MAX as u32;
 /// Packets up to this length take a single chunk (`strowger_io::unix`).
 const SINGLE_BYTES_MAX: usize = SINGLE_STRIDE_BYTES - HEADROOM_BYTES - 8 * 64;
 /// Path challenges that take a whole chunk and wait for the kernel. One that finds none is sent again.
@@ -202,7 +215,7 @@ pub(crate) fn assemble(
     said: &mut dyn Write,
 ) -> Result<Topology, Failure> {
     let count = workers(config)?;
-    let (spec, needs) = needs(config, count);
+    let (spec, needs, waiting) = needs(config, count);
     let mut pools = Pool::many(&spec, count).map_err(|error| {
         let mib = mib(spec.bytes() * count);
         let line = format!(
@@ -218,6 +231,9 @@ pub(crate) fn assemble(
     let memory = MemoryUse { spec, needs, workers: count, doors, bytes, backing, tallies };
     let _ = write!(said, "{memory}");
 
+    for pool in &mut pools {
+        pool.keep(PoolUser::WAITING, waiting);
+    }
     // While the pools are still here: chunks of theirs are lent to the kernel.
     let wires = ethernet::open_all(config, opener, &mut pools)?;
     let (mut switch, mut workers) = Switch::new(config.switch, pools)
@@ -328,8 +344,9 @@ pub(crate) fn workers(config: &Config) -> Result<usize, Failure> {
     Ok(config.workers.unwrap_or(usable.len().clamp(1, WORKERS_MAX)))
 }
 
-/// A worker's memory as a sum of named needs.
-fn needs(config: &Config, workers: usize) -> (PoolSpec, Vec<Need>) {
+/// A worker's memory as a sum of named needs, and how much of it is for frames that wait at exits when
+/// it runs low.
+fn needs(config: &Config, workers: usize) -> (PoolSpec, Vec<Need>, Chunks) {
     let mut needs = Vec::new();
     let mut need = |what: String, trains: u32, singles: u32| {
         if trains + singles > 0 {
@@ -338,21 +355,27 @@ fn needs(config: &Config, workers: usize) -> (PoolSpec, Vec<Need>) {
     };
     need("a burst being switched".to_owned(), BURST_MAX as u32, 0);
     for Listener { name, posted_buffers, .. } in &config.udp {
-        let posted = u32::from(*posted_buffers).next_power_of_two();
+        let posted = u32::from(*posted_buffers).next_power_of_two().max(RECEIVE_CHUNKS);
         need(format!("receive buffers of {name}"), posted, 0);
         need(format!("sends of {name} that wait for the kernel"), SENDS_WAITING, 0);
     }
     // Every worker has as much as the one with the most endpoints: pools are equal.
     let on = |worker| config.unix.iter().filter(move |unix| unix.worker == worker);
     let of = |worker| {
-        on(worker).fold((0, 0), |(trains, singles), unix| match unix.frame_bytes_max {
-            ..=SINGLE_BYTES_MAX => (trains, singles + UNIX_CHUNKS),
-            _ => (trains + UNIX_CHUNKS, singles),
+        on(worker).fold((0, 0), |(long, short), unix| match unix.frame_bytes_max {
+            ..=SINGLE_BYTES_MAX => (long, short + 1),
+            _ => (long + 1, short),
         })
     };
-    let most = (0..workers).map(of).fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
-    need("unix endpoints".to_owned(), most.0, most.1);
+    let (long, short) = (0..workers).map(of).fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
+    need("unix endpoints".to_owned(), long * UNIX_CHUNKS, short * UNIX_CHUNKS);
     need("frames that wait at exits".to_owned(), EXITS_WAITING, 0);
+    let waiting = Chunks {
+        trains: EXITS_SETTLED_LONG + long * EXIT_FRAMES,
+        singles: EXITS_SETTLED + (long + short) * EXIT_FRAMES,
+    };
+    let what = "frames that wait at exits when memory runs low";
+    need(what.to_owned(), waiting.trains, waiting.singles);
     need(
         "frames handed to other workers".to_owned(),
         (workers as u32 - 1) * EXCHANGE_FRAMES_MAX as u32,
@@ -377,7 +400,7 @@ fn needs(config: &Config, workers: usize) -> (PoolSpec, Vec<Need>) {
         singles: config.memory.singles.unwrap_or(singles),
         huge_pages: config.memory.huge_pages,
     };
-    (spec, needs)
+    (spec, needs, waiting)
 }
 
 /// Ties slow path and workers to each other's doorbells.

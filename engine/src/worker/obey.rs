@@ -7,6 +7,7 @@ use strowger_crypto::{Sealed, limits::TAG_BYTES, link_header::LINK_HEADER_BYTES}
 use strowger_frame::{
     Address, ChunkClass, Frame, Mark,
     pool::{HEADROOM_BYTES, SINGLE_STRIDE_BYTES},
+    reserve::{Chunks, PoolUser},
 };
 
 use super::{Worker, live_mut, transmit::list_port};
@@ -229,6 +230,7 @@ impl Worker {
             return Report::PlugRefused(seat);
         }
         self.seats[number] = Some(self.ports.len() as u16);
+        self.tx.pool.keep(PoolUser::port(seat.number), seat.port.receive_chunks());
         self.ports.push(seat);
         Report::Done
     }
@@ -238,6 +240,7 @@ impl Worker {
         let gone = self.ports.swap_remove(seat);
         self.seats[usize::from(number)] = None;
         self.unflushed.retain(|&listed| listed != number);
+        self.tx.pool.keep(PoolUser::port(number), Chunks::default());
         if let Some(moved) = self.ports.get(seat) {
             self.seats[usize::from(moved.number)] = Some(seat as u16);
         }

@@ -51,6 +51,9 @@ impl Worker {
                 at += 1;
             }
         }
+        if !self.contended.is_empty() && self.tx.pool.is_scarce() {
+            self.settle();
+        }
         if !self.unflushed.is_empty() {
             self.flush_ports();
         }

@@ -113,6 +113,12 @@ impl Intake {
         Some(Mark::stranger(number as u8))
     }
 
+    /// The pool has no chunk to receive into: what has arrived stays in the socket.
+    #[cold]
+    pub(super) fn note_pool_empty(&self) {
+        self.tally.kernel_drops.add(KernelDrop::PoolEmpty, 1);
+    }
+
     /// Whether frames are waiting that have been received already.
     pub(super) fn is_cutting(&self) -> bool {
         self.train.is_some()

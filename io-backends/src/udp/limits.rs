@@ -99,6 +99,10 @@ pub(super) const MESSAGES_IN_MIN: usize = 8;
 /// A worker has other ports to serve, whatever strangers send to this one.
 pub(super) const CALLS_MAX: u32 = 2;
 
+/// Completions that one burst takes from a ring at most: as many datagrams as a burst has frames, and
+/// as many again that are lost.
+pub(super) const COMPLETIONS_MAX: usize = 2 * BURST_MAX;
+
 /// Receive buffers that a ring has posted, unless the spec says otherwise. Measured over loopback
 /// with 2 to 128 of them: with trains all within noise; without, 2 cost a fifth of the rate and 8
 /// a twentieth, since the receive is armed anew whenever all are full, and above 32 nothing is won.

@@ -1,7 +1,7 @@
 //! Receiving with recvmmsg: several trains a call, into chunks that wait for them. It never waits,
 //! and never takes a datagram from the kernel for which it has no memory.
 
-use strowger_frame::{Burst, Chunk, ChunkClass, Pool};
+use strowger_frame::{Burst, Chunk, ChunkClass, Pool, reserve::Chunks};
 
 use super::{
     control::{Arrival, CONTROL_IN_BYTES, ControlRoom},
@@ -59,6 +59,15 @@ impl Mmsg {
         }
     }
 
+    /// Chunks that it takes at most.
+    pub(super) fn chunks_max(&self) -> Chunks {
+        let n = MESSAGES_IN_MAX as u32;
+        match self.class {
+            ChunkClass::Train => Chunks { trains: n, singles: 0 },
+            ChunkClass::Single => Chunks { trains: 0, singles: n },
+        }
+    }
+
     /// Whether messages wait here that the kernel has given already.
     pub(super) fn is_waiting(&self) -> bool {
         self.next < self.came
@@ -76,7 +85,7 @@ impl Mmsg {
         while intake.cut(burst) {
             if !self.is_waiting() {
                 // Bounded, since a flood of strangers' datagrams never fills a burst.
-                if calls == CALLS_MAX || !self.receive(socket, pool) {
+                if calls == CALLS_MAX || !self.receive(socket, intake, pool) {
                     return;
                 }
                 // Fewer than asked for: the socket is empty, so do not ask again now.
@@ -98,10 +107,11 @@ impl Mmsg {
     }
 
     /// One call. `false` when nothing came.
-    fn receive(&mut self, socket: &Socket, pool: &mut Pool) -> bool {
+    fn receive(&mut self, socket: &Socket, intake: &Intake, pool: &mut Pool) -> bool {
         (self.came, self.next) = (0, 0);
         let ready = self.lend(pool);
         if ready == 0 {
+            intake.note_pool_empty();
             return false;
         }
         // SAFETY: `lend` has pointed the first `ready` headers to a name, a control room, and one

@@ -6,6 +6,7 @@ use std::{net::SocketAddr, sync::Arc};
 use strowger_frame::{
     Address, Burst, Frame, Loss, Mark, Pool, Port,
     port::{AdmitError, Arm, PortTally},
+    reserve::Chunks,
 };
 
 use super::{
@@ -206,6 +207,12 @@ impl Port for UdpPort {
 
     fn frame_bytes_max(&self) -> usize {
         DATAGRAM_BYTES_MAX
+    }
+
+    fn receive_chunks(&self) -> Chunks {
+        let posted = self.ring.as_ref().filter(|_| !self.ring_is_broken);
+        let posted = posted.map(|ring| Chunks { trains: ring.chunks_max(), singles: 0 });
+        posted.unwrap_or_else(|| self.mmsg.chunks_max())
     }
 
     fn tally(&self) -> &Arc<PortTally> {

@@ -20,7 +20,7 @@ use strowger_frame::{Burst, Chunk, ChunkClass, Pool, map::Mapping};
 use super::{
     control::{Arrival, CONTROL_IN_BYTES, LEAD_BYTES},
     intake::Intake,
-    limits::POSTED_BUFFERS_MAX,
+    limits::{COMPLETIONS_MAX, POSTED_BUFFERS_MAX},
     name::Name,
     neighbours::Neighbours,
     socket::Socket,
@@ -297,10 +297,12 @@ impl Uring {
         if !self.enabled && !self.enable() {
             return false;
         }
-        let mut asked = false;
-        while intake.cut(burst) {
+        let (mut asked, mut taken) = (false, 0);
+        // Bounded, since a flood of strangers' datagrams never fills a burst.
+        while intake.cut(burst) && taken < COMPLETIONS_MAX {
             let completion = self.ring.completion().next();
             if let Some(completion) = completion {
+                taken += 1;
                 self.take(&completion, neighbours, intake, pool, burst);
                 continue;
             }
@@ -314,7 +316,15 @@ impl Uring {
             }
         }
         self.fill(pool);
+        if self.vacant.len() == self.lent.len() {
+            intake.note_pool_empty();
+        }
         true
+    }
+
+    /// Chunks that it has posted at most.
+    pub(super) fn chunks_max(&self) -> u32 {
+        self.lent.len() as u32
     }
 
     /// The worker's thread takes the ring over.

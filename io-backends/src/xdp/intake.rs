@@ -1,10 +1,13 @@
 //! Receiving by AF_XDP: chunks are lent to the kernel and come back as frames. A chunk that is lent
 //! is kept here, so nobody else can reach it before the kernel has given it back.
 
-use strowger_frame::{Burst, Chunk, ChunkClass, Loss, Pool, port::PortTally};
+use strowger_frame::{
+    Burst, Chunk, ChunkClass, Loss, Pool,
+    port::{KernelDrop, PortTally},
+};
 
 use super::{
-    limits::UMEM_CHUNK_BYTES,
+    limits::{DESCRIPTORS_MAX, UMEM_CHUNK_BYTES},
     neighbours::Neighbours,
     socket::{Descriptor, Rings},
 };
@@ -15,6 +18,8 @@ pub(super) struct Intake {
     lent: Box<[Option<Chunk>]>,
     lent_count: usize,
     lent_max: usize,
+    /// The chunks count for the port.
+    charged: bool,
     /// Ours, but not lent: the fill ring was full, or what came in it was no good.
     idle: Vec<Chunk>,
     /// The last descriptor said that its frame goes on in the next: too long for a chunk.
@@ -28,6 +33,7 @@ impl Intake {
             lent: (0..bytes / UMEM_CHUNK_BYTES).map(|_| None).collect(),
             lent_count: 0,
             lent_max,
+            charged: false,
             idle: Vec::with_capacity(lent_max),
             in_pieces: false,
         }
@@ -49,7 +55,8 @@ impl Intake {
         burst: &mut Burst,
     ) -> usize {
         let (mut frames, mut bytes, mut came) = (0, 0, 0);
-        while !burst.is_full() {
+        // Bounded, since a flood of strangers' frames never fills a burst.
+        while !burst.is_full() && came < DESCRIPTORS_MAX {
             let Some(descriptor) = rings.rx.take() else { break };
             came += 1;
             let Some(mut chunk) = self.taken_back(&descriptor) else {
@@ -109,8 +116,27 @@ impl Intake {
             tally.bytes_in.add(bytes);
             tally.trains_in.add(1);
         }
+        if pool_is_ours && !self.charged {
+            self.charge(pool);
+        }
         self.lend(rings, pool_is_ours.then_some(pool));
+        if self.lent_count == 0 {
+            tally.kernel_drops.add(KernelDrop::PoolEmpty, 1);
+        }
         came
+    }
+
+    /// The first chunks were taken when the port was opened, for nobody in particular.
+    #[cold]
+    fn charge(&mut self, pool: &mut Pool) {
+        self.charged = true;
+        let lent = self.lent.iter().flatten();
+        lent.chain(&self.idle).for_each(|chunk| pool.charge(chunk));
+    }
+
+    /// Chunks that it lends at most.
+    pub(super) fn chunks_max(&self) -> u32 {
+        self.lent_max as u32
     }
 
     fn taken_back(&mut self, descriptor: &Descriptor) -> Option<Chunk> {

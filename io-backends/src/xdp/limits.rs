@@ -50,6 +50,10 @@ pub const OWN_CHUNKS: u32 = (HEADER_CHUNKS + SPARE_CHUNKS) as u32;
 /// Frames that wait for the device at most: a ring of them.
 pub const SENDS_WAITING: u32 = TX_RING;
 
+/// Train chunks that these hold at most: what came by Ethernet lies in single chunks, and what came
+/// otherwise in trains of many.
+pub const TRAINS_MAX: usize = 4 * BURST_MAX;
+
 /// Descriptors that one frame takes at most: its header, and two where it crosses a chunk's end.
 pub(super) const PIECES_MAX: u32 = 3;
 
@@ -86,6 +90,14 @@ pub(super) const SEND_BUFFER_BYTES: i32 = 8 << 20;
 
 /// AF_PACKET: frames that one call takes in, or lets out.
 pub(super) const MESSAGES_MAX: usize = BURST_MAX;
+
+/// AF_PACKET: calls in which one burst is received at most. A worker has other ports to serve, whatever
+/// strangers send to this one.
+pub(super) const CALLS_MAX: u32 = 2;
+
+/// AF_XDP: descriptors that one burst takes in at most: as many frames as a burst has, and three times
+/// as many that are lost.
+pub(super) const DESCRIPTORS_MAX: usize = 4 * BURST_MAX;
 
 /// AF_PACKET: frames that wait for one flush at most.
 pub(super) const WAITING_MAX: usize = 4 * BURST_MAX;

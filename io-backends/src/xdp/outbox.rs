@@ -9,10 +9,11 @@ use super::{
     ether::Template,
     limits::{
         COMPLETION_RING, HEADER_STRIDE_BYTES, HEADERS, KICKS_IN_VAIN_MAX, PIECES_MAX, SPARE_CHUNKS,
-        STALL_MAX, TX_RING, UMEM_CHUNK_BYTES,
+        STALL_MAX, TRAINS_MAX, TX_RING, UMEM_CHUNK_BYTES,
     },
     socket::{Descriptor, Rings, Socket},
 };
+use crate::pinned::Pinned;
 
 /// Whether frames leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +72,10 @@ pub(super) struct Outbox {
     refused: u64,
     stuck_since: Option<Instant>,
     pub(super) way: Way,
+    /// Train chunks that the frames in flight hold.
+    pinned: Pinned,
+    frames_put: u64,
+    frames_done: u64,
     tally: Arc<PortTally>,
 }
 
@@ -97,6 +102,9 @@ impl Outbox {
             refused: 0,
             stuck_since: None,
             way: Way::Open,
+            pinned: Pinned::new(TRAINS_MAX),
+            frames_put: 0,
+            frames_done: 0,
             tally,
         }
     }
@@ -143,10 +151,24 @@ impl Outbox {
             self.flush(socket, rings);
             taken = self.room(rings, template, frames);
         }
+        taken = self.pin(&frames[..taken]);
         self.pending |= taken > 0;
         for frame in frames.drain(..taken) {
             self.put(rings, template, frame);
         }
+    }
+
+    /// Counts what frames are about to hold; says how many may go.
+    fn pin(&mut self, frames: &[Frame]) -> usize {
+        let n = frames.len() as u64;
+        let may_go = if self.pinned.are_few(self.frames_put - self.frames_done + n) {
+            self.pinned.pass(self.frames_put + n);
+            frames.len()
+        } else {
+            self.pinned.enter(frames, self.frames_put, self.frames_done)
+        };
+        self.frames_put += may_go as u64;
+        may_go
     }
 
     /// How many from the front of `frames` can be taken now.
@@ -364,6 +386,7 @@ impl Outbox {
                 Memory::Frame(frame) => drop(frame),
                 Memory::Spare(chunk) => self.spare.push(chunk),
             }
+            self.frames_done += 1;
             if self.refused > 0 {
                 self.refused -= 1;
                 self.tally.lose(Loss::SendRefused, 1);
@@ -393,6 +416,7 @@ impl Outbox {
                 Memory::Frame(frame) => drop(frame),
                 Memory::Spare(chunk) => self.spare.push(chunk),
             }
+            self.frames_done += 1;
             self.tally.lose(Loss::PeerGone, 1);
         }
         self.expected = self.first;
@@ -512,6 +536,20 @@ mod tests {
         assert!(outbox.is_flushed(), "nobody need wait for it");
         outbox.judge(true);
         assert!(outbox.way == Way::Open && outbox.stuck_since.is_none());
+    }
+
+    #[test]
+    fn what_a_device_has_not_done_holds_a_bounded_number_of_train_chunks() {
+        let spec = PoolSpec { trains: TRAINS_MAX as u32 + 8, singles: 16, huge_pages: false };
+        let mut pool = Pool::new(&spec).unwrap();
+        let (mut outbox, _) = outbox(&mut pool);
+        let mut frames: Vec<Frame> = (0..TRAINS_MAX + 8)
+            .map(|_| pool.take(ChunkClass::Train).unwrap().into_frame(256, 100))
+            .collect();
+        assert_eq!(outbox.pin(&frames), TRAINS_MAX);
+        assert_eq!(outbox.pin(&frames[TRAINS_MAX..]), 0);
+        outbox.frames_done += 3;
+        assert_eq!(outbox.pin(&frames.split_off(TRAINS_MAX)), 3);
     }
 
     #[test]

@@ -14,12 +14,13 @@ use std::{
 use strowger_frame::{
     Burst, Chunk, ChunkClass, Frame, Loss, Pool,
     port::{Arm, KernelDrop, PortTally},
+    reserve::Chunks,
 };
 
 use super::{
     ether::{HEADER_BYTES_MAX, Shape, Template},
     interface::Interface,
-    limits::{MESSAGES_MAX, STALL_MAX, WAITING_MAX},
+    limits::{CALLS_MAX, MESSAGES_MAX, STALL_MAX, WAITING_MAX},
     neighbours::Neighbours,
     outbox::Way,
     socket::errno,
@@ -43,8 +44,8 @@ pub(super) struct PacketSocket {
     /// Messages that the last call brought, and how many of them have been taken in.
     came: usize,
     seen: usize,
-    /// Taken and not yet sent, from `first` on.
-    waiting: Vec<Frame>,
+    /// Taken, from `first` on not yet sent; what has been sent is dropped at once.
+    waiting: Vec<Option<Frame>>,
     first: usize,
     tx_headers: Vec<libc::mmsghdr>,
     tx_vectors: Vec<[libc::iovec; 2]>,
@@ -202,14 +203,15 @@ impl PacketSocket {
         burst: &mut Burst,
     ) {
         let before = self.tally.frames_in.read();
-        let mut last_call = false;
+        let mut calls = 0;
         while !burst.is_full() {
             if self.seen == self.came {
-                if last_call || !self.receive(pool) {
+                // Bounded, since a flood of strangers' frames never fills a burst.
+                if calls == CALLS_MAX || !self.receive(pool) {
                     break;
                 }
                 // Fewer than asked for: the socket is empty, so do not ask again now.
-                last_call = self.came < MESSAGES_MAX;
+                calls = if self.came < MESSAGES_MAX { CALLS_MAX } else { calls + 1 };
             }
             let at = self.seen;
             self.seen += 1;
@@ -274,6 +276,7 @@ impl PacketSocket {
             ready += 1;
         }
         if ready == 0 {
+            self.tally.kernel_drops.add(KernelDrop::PoolEmpty, 1);
             return false;
         }
         let headers = self.rx_headers.as_mut_ptr();
@@ -329,7 +332,7 @@ impl PacketSocket {
                     iov_len: frame.len(),
                 },
             ];
-            self.waiting.push(frame);
+            self.waiting.push(Some(frame));
         }
     }
 
@@ -390,8 +393,10 @@ impl PacketSocket {
     }
 
     fn count_sent(&mut self, sent: usize) {
-        let frames = &self.waiting[self.first..self.first + sent];
-        let bytes: u64 = frames.iter().map(|frame| frame.len() as u64).sum();
+        let frames = &mut self.waiting[self.first..self.first + sent];
+        // The kernel has copied them: their memory goes back although others wait behind them.
+        let lens = frames.iter_mut().map(|frame| frame.take().map_or(0, |frame| frame.len()));
+        let bytes = lens.sum::<usize>() as u64;
         self.tally.frames_out.add(sent as u64);
         self.tally.bytes_out.add(bytes);
         self.tally.trains_out.add(1);
@@ -400,7 +405,17 @@ impl PacketSocket {
 
     fn lose(&mut self, loss: Loss) {
         self.tally.lose(loss, 1);
+        self.waiting[self.first] = None;
         self.first += 1;
+    }
+
+    /// Chunks that it takes at most.
+    pub(super) fn chunks_max(&self) -> Chunks {
+        let n = MESSAGES_MAX as u32;
+        match self.class {
+            ChunkClass::Train => Chunks { trains: n, singles: 0 },
+            ChunkClass::Single => Chunks { trains: 0, singles: n },
+        }
     }
 
     pub(super) fn is_flushed(&self) -> bool {

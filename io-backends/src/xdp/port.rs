@@ -9,6 +9,7 @@ use std::sync::{
 use strowger_frame::{
     Address, Burst, Frame, Loss, Mark, Pool, Port,
     port::{AdmitError, Arm, PortTally},
+    reserve::Chunks,
 };
 
 use super::{group::Membership, neighbours::Neighbours, packet::PacketSocket, xsk::Xsk};
@@ -176,6 +177,13 @@ impl Port for EtherPort {
 
     fn frame_bytes_max(&self) -> usize {
         self.frame_bytes_max
+    }
+
+    fn receive_chunks(&self) -> Chunks {
+        match &self.half {
+            Half::Xdp(xsk) => xsk.chunks_max(),
+            Half::Packet(packet) => packet.chunks_max(),
+        }
     }
 
     fn tally(&self) -> &Arc<PortTally> {

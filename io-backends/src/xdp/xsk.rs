@@ -9,6 +9,7 @@ use std::{
 use strowger_frame::{
     Burst, ChunkClass, Pool,
     port::{KernelDrop, PortTally},
+    reserve::Chunks,
 };
 
 use super::{
@@ -137,6 +138,11 @@ impl Xsk {
 
     pub(super) fn is_gone(&self) -> bool {
         self.outbox.way == Way::Gone
+    }
+
+    /// Chunks that it lends the kernel at most.
+    pub(super) fn chunks_max(&self) -> Chunks {
+        Chunks { trains: 0, singles: self.intake.chunks_max() }
     }
 
     pub(super) fn rx_burst(

@@ -48,6 +48,14 @@ macro_rules! backends {
             law(|_, joined| suite::a_stranger_is_counted(joined));
         }
         #[test]
+        fn r23_a_burst_of_pure_losses_ends() {
+            law(|_, joined| suite::a_burst_of_pure_losses_ends(joined));
+        }
+        #[test]
+        fn a_receive_without_memory_is_counted() {
+            law(|_, joined| suite::a_receive_without_memory_is_counted(joined));
+        }
+        #[test]
         fn empty_and_largest_frames_pass() {
             law(|_, joined| suite::empty_and_largest_frames_pass(joined));
         }

@@ -8,7 +8,7 @@ use std::{
 
 use strowger_frame::{
     Address, BURST_MAX, Burst, ChunkClass, Frame, Loss, Mark, Pool, PoolSpec, Port, alloc,
-    port::AdmitError,
+    port::{AdmitError, KernelDrop},
 };
 use strowger_io::{Waited, Waiter};
 
@@ -303,6 +303,64 @@ pub(crate) fn a_stranger_is_counted(joined: Joined) {
         joined.near.tally().lost(Loss::Stranger) == 3
     });
     balances(joined.near.as_ref(), 0, 0);
+}
+
+/// What one call may take in that comes to nothing: as much as a burst and some more, whatever waits.
+pub(crate) fn a_burst_of_pure_losses_ends(joined: Joined) {
+    const FRAMES: u32 = 3_000;
+    const TAKEN_MAX: u64 = 4 * BURST_MAX as u64;
+    let mut joined = joined.admitted();
+    let (mut here, mut there) = (pool(), pool());
+    // The port is set up, and idle.
+    joined.near.rx_burst(&mut there, &mut Burst::new());
+    joined.near.forget(FAR);
+    // Of lengths that rise, so that few of them ride together; as many as there is room for.
+    let mut sent = 0;
+    let mut tries_in_vain = 0;
+    let mut queue = Burst::new();
+    while sent < FRAMES && tries_in_vain < 3 {
+        while !queue.is_full() {
+            queue.push(frame(&mut here, sent, 100 + sent as usize % 7));
+            sent += 1;
+        }
+        joined.far.tx_burst(NEAR, &mut queue);
+        joined.far.flush();
+        tries_in_vain = if queue.is_full() { tries_in_vain + 1 } else { 0 };
+    }
+    let mut quiet = 0;
+    while quiet < QUIET_LOOKS {
+        let before = joined.near.tally().frames_in.read();
+        let mut burst = Burst::new();
+        joined.near.rx_burst(&mut there, &mut burst);
+        assert!(burst.is_empty(), "nobody stands behind the port");
+        let taken = joined.near.tally().frames_in.read() - before;
+        assert!(taken <= TAKEN_MAX, "{taken} frames in one call");
+        joined.far.flush();
+        quiet = if taken == 0 { quiet + 1 } else { 0 };
+    }
+    let tally = joined.near.tally();
+    assert!(tally.lost(Loss::Stranger) > 0);
+    balances(joined.near.as_ref(), 0, 0);
+}
+
+/// An empty pool is no silence: what stays in the kernel for want of memory is said.
+pub(crate) fn a_receive_without_memory_is_counted(joined: Joined) {
+    let mut joined = joined.admitted();
+    let mut here = pool();
+    let empty = PoolSpec { trains: 0, singles: 0, huge_pages: false };
+    let mut empty = Pool::new(&empty).expect("memory");
+    let mut burst: Burst = (0..8).map(|n| frame(&mut here, n, 100)).collect();
+    send(joined.far.as_mut(), NEAR, &mut burst);
+    let said = |port: &dyn Port| {
+        let tally = port.tally();
+        tally.kernel_drops.of(KernelDrop::PoolEmpty) + tally.lost(Loss::PoolEmpty)
+    };
+    let mut came = 0;
+    until("the want of memory to be said", || {
+        came += receive_all(joined.near.as_mut(), &mut empty, drop);
+        said(joined.near.as_ref()) > 0 || came == 8
+    });
+    balances(joined.near.as_ref(), came, 0);
 }
 
 pub(crate) fn empty_and_largest_frames_pass(joined: Joined) {

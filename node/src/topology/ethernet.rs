@@ -93,7 +93,7 @@ pub(super) fn needs(config: &Config, workers: usize) -> Vec<Need> {
         // What came by Ethernet lies in single chunks, what came otherwise in trains of many.
         need(
             format!("sends of {name} that the device has not done"),
-            SENDS_WAITING,
+            limits::TRAINS_MAX as u32,
             limits::SENDS_WAITING,
         );
     }

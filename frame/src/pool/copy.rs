@@ -1,0 +1,205 @@
+//! Where payload is copied: into fresh memory, or out of memory that somebody else needs. Every copy is
+//! counted as `frames_copied`.
+
+use super::{ChunkClass, HEADROOM_BYTES, Pool, SINGLE_STRIDE_BYTES};
+use crate::{frame::Frame, reserve::PoolUser};
+
+impl Pool {
+    /// A copy of `frame` in fresh memory, with its mark. `None` when the pool is empty.
+    pub fn copy(&mut self, frame: &Frame) -> Option<Frame> {
+        let mut copy = self.copy_bytes(frame.bytes())?;
+        copy.set_mark(frame.mark());
+        Some(copy)
+    }
+
+    /// As [`copy`](Self::copy), of bytes that are no frame: those in a chunk that its holder must
+    /// keep.
+    ///
+    /// # Panics
+    /// If they are more than a frame can hold: a bug of the caller.
+    pub fn copy_bytes(&mut self, bytes: &[u8]) -> Option<Frame> {
+        let single = bytes.len() + HEADROOM_BYTES <= SINGLE_STRIDE_BYTES;
+        let acting = self.acting;
+        let copy = if single { self.copy_into(acting, ChunkClass::Single, bytes) } else { None };
+        copy.or_else(|| self.copy_into(acting, ChunkClass::Train, bytes))
+    }
+
+    fn copy_into(&mut self, user: PoolUser, class: ChunkClass, bytes: &[u8]) -> Option<Frame> {
+        let mut chunk = self.take_for(user, class)?;
+        let start = HEADROOM_BYTES;
+        chunk.bytes_mut()[start..start + bytes.len()].copy_from_slice(bytes);
+        self.tally.frames_copied.add(1);
+        Some(chunk.into_frame(start, bytes.len()))
+    }
+
+    /// Has a frame that may wait for long hold none of the memory that ports receive into. A frame
+    /// in a single chunk of this pool stays where it is, and the chunk counts for
+    /// [`PoolUser::WAITING`] from now on; any other is copied into such a chunk, if it fits. `false`
+    /// when there is no room for it: then it should be dropped. `held` counts what the frame's queue
+    /// has settled; no queue gets more than what is left for others.
+    #[cold]
+    pub fn settle(&mut self, frame: &mut Frame, held: &mut usize) -> bool {
+        let chunk = frame.chunk();
+        let ours = chunk.is_of(self.shelf.as_ptr());
+        let index = chunk.index() as usize;
+        if ours && self.users[index] == PoolUser::WAITING {
+            *held += 1;
+            return true;
+        }
+        let fits = frame.len() + HEADROOM_BYTES <= SINGLE_STRIDE_BYTES;
+        let into = if fits { ChunkClass::Single } else { ChunkClass::Train };
+        let left = self.class(into).1.unused(PoolUser::WAITING) as usize;
+        if left <= *held {
+            return false;
+        }
+        if ours && chunk.class() == into {
+            // A train chunk may hold other frames, too: it counts once, for those that wait.
+            self.recharge(index, into, PoolUser::WAITING);
+        } else {
+            let Some(mut copy) = self.copy_into(PoolUser::WAITING, into, frame.bytes()) else {
+                return false;
+            };
+            copy.set_mark(frame.mark());
+            *frame = copy;
+        }
+        *held += 1;
+        true
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::{Chunks, PoolSpec};
+    use super::*;
+
+    fn pool(trains: u32, singles: u32) -> Pool {
+        Pool::new(&PoolSpec { trains, singles, huge_pages: false }).expect("memory")
+    }
+
+    #[test]
+    fn a_copy_is_counted_and_equal() {
+        let mut pool = pool(1, 1);
+        let mut frame = pool.take(ChunkClass::Train).expect("free").into_frame(256, 5);
+        frame.bytes_mut().copy_from_slice(b"label");
+        frame.set_mark(crate::Mark(9));
+        let copy = pool.copy(&frame).expect("room");
+        assert_eq!((copy.bytes(), copy.mark()), (&b"label"[..], crate::Mark(9)));
+        assert_ne!(copy.bytes().as_ptr(), frame.bytes().as_ptr());
+        assert_eq!(pool.tally().frames_copied.read(), 1);
+    }
+
+    fn waiting(pool: &mut Pool, trains: u32, singles: u32) {
+        let floor = Chunks { trains, singles };
+        assert_eq!(pool.keep(PoolUser::WAITING, floor), floor);
+    }
+
+    fn frame(pool: &mut Pool, class: ChunkClass, len: usize, byte: u8) -> Frame {
+        let mut frame = pool.take(class).expect("free").into_frame(300, len);
+        frame.bytes_mut().fill(byte);
+        frame.set_mark(crate::Mark(u32::from(byte)));
+        frame
+    }
+
+    #[test]
+    fn a_settled_frame_gives_its_train_chunk_back_and_is_equal() {
+        let mut pool = pool(4, 68);
+        waiting(&mut pool, 0, 2);
+        let mut held = 0;
+        let mut settled = frame(&mut pool, ChunkClass::Train, 1400, 9);
+        assert!(pool.settle(&mut settled, &mut held));
+        assert_eq!((settled.bytes(), settled.mark()), (&[9; 1400][..], crate::Mark(9)));
+        assert_eq!((pool.free(ChunkClass::Train), pool.free(ChunkClass::Single)), (4, 67));
+        assert!(settled.headroom() >= 64, "a port may write its header in front");
+        // It is settled: nothing is copied twice.
+        held = 0;
+        let at = settled.bytes().as_ptr();
+        assert!(pool.settle(&mut settled, &mut held));
+        assert_eq!((held, settled.bytes().as_ptr(), pool.tally().frames_copied.read()), (1, at, 1));
+        drop(settled);
+        assert_eq!(
+            (pool.free(ChunkClass::Single), pool.singles.unused(PoolUser::WAITING)),
+            (68, 2)
+        );
+    }
+
+    #[test]
+    fn a_frame_alone_in_a_single_chunk_stays_and_no_longer_counts_for_its_port() {
+        let mut pool = pool(0, 72);
+        waiting(&mut pool, 0, 4);
+        pool.keep(PoolUser::port(3), Chunks { trains: 0, singles: 2 });
+        pool.act_for(PoolUser::port(3));
+        let mut kept = Vec::new();
+        // All that the port can have: its floor, and what is nobody's.
+        while let Some(chunk) = pool.take(ChunkClass::Single) {
+            kept.push(chunk.into_frame(256, 100));
+        }
+        assert_eq!(kept.len(), 68);
+        for frame in &mut kept[..2] {
+            let at = frame.bytes().as_ptr();
+            assert!(pool.settle(frame, &mut 0));
+            assert_eq!(frame.bytes().as_ptr(), at);
+        }
+        assert_eq!(pool.tally().frames_copied.read(), 0);
+        assert!(pool.take(ChunkClass::Single).is_some(), "two fewer are the port's");
+    }
+
+    #[test]
+    fn no_queue_gets_more_than_what_is_left_for_others() {
+        let mut pool = pool(40, 76);
+        waiting(&mut pool, 0, 12);
+        let mut settled = Vec::new();
+        let mut queue = |pool: &mut Pool| {
+            let mut held = 0;
+            loop {
+                let mut one = frame(pool, ChunkClass::Train, 100, 1);
+                if !pool.settle(&mut one, &mut held) {
+                    return held;
+                }
+                settled.push(one);
+            }
+        };
+        assert_eq!([(); 4].map(|()| queue(&mut pool)), [6, 3, 2, 1]);
+        assert_eq!(queue(&mut pool), 0, "nothing is left for an eighth");
+        assert_eq!(pool.free(ChunkClass::Train), 40);
+    }
+
+    #[test]
+    fn a_long_frame_takes_a_train_chunk_for_waiting_frames() {
+        let mut pools = Pool::many(&PoolSpec { trains: 66, singles: 65, huge_pages: false }, 2)
+            .expect("memory");
+        let (mut theirs, mut ours) = (pools.remove(0), pools.remove(0));
+        waiting(&mut ours, 2, 1);
+        let mut long = frame(&mut ours, ChunkClass::Train, 9000, 1);
+        let at = long.bytes().as_ptr();
+        assert!(ours.settle(&mut long, &mut 0));
+        assert_eq!((long.bytes().as_ptr(), ours.tally().frames_copied.read()), (at, 0));
+        // One of another pool is copied whatever its length.
+        for len in [9000, 100] {
+            let mut other = frame(&mut theirs, ChunkClass::Train, len, 2);
+            assert!(ours.settle(&mut other, &mut 0));
+            assert_eq!((other.bytes(), theirs.free(ChunkClass::Train)), (&vec![2; len][..], 66));
+            assert!(!ours.settle(&mut frame(&mut theirs, ChunkClass::Train, len, 2), &mut 0));
+            drop(other);
+        }
+    }
+
+    #[test]
+    fn a_scarce_pool_is_seen_by_all_of_its_mapping() {
+        let mut pools =
+            Pool::many(&PoolSpec { trains: 16, singles: 0, huge_pages: false }, 2).expect("memory");
+        let (mut one, mut other) = (pools.remove(0), pools.remove(0));
+        let mut taken: Vec<_> =
+            (0..14).map(|_| one.take(ChunkClass::Train).expect("of 16")).collect();
+        one.gather();
+        other.gather();
+        assert!(one.is_scarce() && other.is_scarce());
+        taken.truncate(8);
+        one.gather();
+        assert!(!one.is_scarce() && !other.is_scarce());
+        taken.extend(std::iter::from_fn(|| one.take(ChunkClass::Train)));
+        one.gather();
+        assert!(other.is_scarce());
+        drop(one);
+        assert!(!other.is_scarce(), "a pool that has ended wants nothing");
+    }
+}

@@ -1,0 +1,123 @@
+//! How many train chunks a queue of frames holds. It counts, and holds nothing itself.
+
+use std::{collections::VecDeque, num::NonZeroUsize};
+
+use strowger_frame::Frame;
+
+/// The train chunks of a queue that frames enter and leave in order; they are numbered in that order.
+/// While few frames wait, none is looked at: each holds one chunk at most. Beyond that, frames of one
+/// chunk that come one behind another count once.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    /// Of each chunk that was counted, the last frame in it.
+    last_frames: VecDeque<u64>,
+    newest: Option<NonZeroUsize>,
+    /// Frames from here on were counted by their chunks.
+    counted_from: u64,
+    max: usize,
+}
+
+impl Pinned {
+    /// A queue that may hold `max` train chunks.
+    pub(crate) fn new(max: usize) -> Self {
+        Self { last_frames: VecDeque::with_capacity(max), newest: None, counted_from: 0, max }
+    }
+
+    /// Whether so many frames can wait without being counted: half of the chunks that they may hold.
+    #[inline]
+    pub(crate) fn are_few(&self, frames: u64) -> bool {
+        frames <= self.max as u64 / 2
+    }
+
+    /// Frames up to this number have entered, and they and those before them are few.
+    #[inline]
+    pub(crate) fn pass(&mut self, number: u64) {
+        self.counted_from = number;
+        self.last_frames.clear();
+    }
+
+    /// Counts frames that are about to enter, the first as number `put`, while those before `left`
+    /// have left. Says how many of them may, and counts no others.
+    #[cold]
+    pub(crate) fn enter(&mut self, frames: &[Frame], put: u64, left: u64) -> usize {
+        self.leave(left);
+        for (number, frame) in (put..).zip(frames) {
+            let chunk = frame.train_chunk();
+            if chunk.is_none() {
+                continue;
+            }
+            if chunk == self.newest
+                && let Some(last) = self.last_frames.back_mut()
+            {
+                *last = number;
+                continue;
+            }
+            if self.held(left) >= self.max {
+                return (number - put) as usize;
+            }
+            self.last_frames.push_back(number);
+            self.newest = chunk;
+        }
+        frames.len()
+    }
+
+    /// Whether one more chunk would be one too many, while the frames before `left` have left.
+    pub(crate) fn is_full(&self, left: u64) -> bool {
+        let gone = self.last_frames.partition_point(|last| *last < left);
+        self.held(left) - gone >= self.max
+    }
+
+    fn held(&self, left: u64) -> usize {
+        self.last_frames.len() + self.counted_from.saturating_sub(left) as usize
+    }
+
+    fn leave(&mut self, left: u64) {
+        while self.last_frames.front().is_some_and(|last| *last < left) {
+            self.last_frames.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strowger_frame::{ChunkClass, Pool, PoolSpec};
+
+    use super::*;
+
+    #[test]
+    fn chunks_are_counted_once_each_and_until_their_last_frame_has_left() {
+        let spec = PoolSpec { trains: 4, singles: 1, huge_pages: false };
+        let mut pool = Pool::new(&spec).unwrap();
+        let mut frames: Vec<Frame> = Vec::new();
+        for _ in 0..2 {
+            let mut train = pool.take(ChunkClass::Train).unwrap().into_train(256, 30, 10);
+            frames.extend(std::iter::from_fn(|| train.next_frame()));
+        }
+        frames.push(pool.take(ChunkClass::Single).unwrap().into_frame(256, 10));
+        frames.extend((0..2).map(|_| pool.take(ChunkClass::Train).unwrap().into_frame(256, 10)));
+        let mut pinned = Pinned::new(2);
+        assert_eq!(pinned.enter(&frames, 0, 0), 7, "two chunks, and a single one");
+        for left in [0, 2] {
+            assert!(pinned.is_full(left));
+            assert_eq!(pinned.enter(&frames[7..], 7, left), 0);
+        }
+        assert!(!pinned.is_full(3));
+        assert_eq!(pinned.enter(&frames[7..], 7, 3), 1);
+        assert_eq!(pinned.enter(&frames[8..], 8, 3), 0);
+        assert_eq!(pinned.enter(&frames[8..], 8, 8), 1);
+    }
+
+    #[test]
+    fn frames_that_were_not_looked_at_count_for_a_chunk_each() {
+        let spec = PoolSpec { trains: 5, singles: 0, huge_pages: false };
+        let mut pool = Pool::new(&spec).unwrap();
+        let frames: Vec<Frame> =
+            (0..5).map(|_| pool.take(ChunkClass::Train).unwrap().into_frame(256, 10)).collect();
+        let mut pinned = Pinned::new(4);
+        assert!(pinned.are_few(2) && !pinned.are_few(3));
+        pinned.pass(2);
+        assert_eq!(pinned.enter(&frames[2..], 2, 0), 2);
+        assert!(pinned.is_full(0) && !pinned.is_full(1));
+        assert_eq!(pinned.enter(&frames[4..], 4, 1), 1);
+    }
+}

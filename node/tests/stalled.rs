@@ -1,0 +1,101 @@
+//! Local clients that stop reading, at a relay as a process of its own: whoever else sends through it
+//! loses nothing. Nothing here sleeps, and nothing is decided by time.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use std::{fmt::Write as _, net::UdpSocket, time::Duration};
+
+use strowger_engine::link::LINK_HEADER_BYTES;
+use strowger_io::unix::Client;
+
+use trial::{
+    eventually, packet,
+    wires::{Relay, STROWGER},
+};
+
+/// The flag that makes a packet a control packet, in the switch header's second byte.
+const CONTROL: u8 = 0x40;
+/// Clients whose queues together would hold more chunks than a worker has.
+const CLIENTS: usize = 14;
+
+fn socket() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    // For what hangs: on one machine a packet that is not lost is there at once.
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket
+}
+
+#[test]
+fn r23_clients_that_do_not_read_cost_others_nothing() {
+    let (a, b) = (socket(), socket());
+    let mut config = format!(
+        "[switch]\nworkers = 1\n[[udp]]\nname = \"lan\"\naddress = \"127.0.0.1:0\"\nseal = \"plain\"\n\
+         [[neighbour]]\nname = \"a\"\naddress = \"{}\"\nlistener = \"lan\"\nslot = 2\n\
+         [[neighbour]]\nname = \"b\"\naddress = \"{}\"\nlistener = \"lan\"\nslot = 3\n",
+        a.local_addr().unwrap(),
+        b.local_addr().unwrap()
+    );
+    for n in 0..CLIENTS {
+        let slot = 10 + n;
+        write!(config, "[[unix]]\nname = \"u{n}\"\npath = \"DIR/u{n}\"\nslot = {slot}\n").unwrap();
+    }
+    let relay = Relay::start(STROWGER, tempfile::tempdir().unwrap(), &config);
+    let ports = relay.ask(r#"{"show":"ports"}"#);
+    let what = ports["ports"][0]["what"].as_str().unwrap();
+    let at = what.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).unwrap();
+    let at = at.to_owned();
+
+    // A packet at a time: what is lost is seen, and nothing is lost to haste.
+    let passes = |n: usize| {
+        let to_b = packet(&[(2, 3)], b"from one to the other");
+        let mut bytes = [0; 2048];
+        for nth in 0..n {
+            a.send_to(&to_b, &at).unwrap();
+            b.recv(&mut bytes).unwrap_or_else(|why| panic!("packet {nth} of {n}: {why}"));
+        }
+    };
+    passes(100);
+
+    let discards = || relay.ask(r#"{"show":"discards"}"#)["discards"]["egress_full"].as_u64();
+    for with_control in [false, true] {
+        let clients: Vec<Client> = (0..CLIENTS)
+            .map(|n| {
+                let served = Client::connect(relay.directory.path().join(format!("u{n}"))).unwrap();
+                let slot = 10 + n as u32;
+                // Of two lengths in turn, so that the kernel joins none of them: each has a chunk.
+                let data = packet(&[(2, slot)], &[7; 60]);
+                let mut control = packet(&[(2, slot)], &[7; 90]);
+                control[LINK_HEADER_BYTES + 1] |= if with_control { CONTROL } else { 0 };
+                // Until its queue refuses what comes: then it holds all that it can.
+                let before = discards().unwrap_or_default();
+                eventually("the client's queue is full", || {
+                    for _ in 0..32 {
+                        a.send_to(&data, &at).unwrap();
+                        a.send_to(&control, &at).unwrap();
+                    }
+                    (discards().unwrap_or_default() > before + 64).then_some(())
+                });
+                served
+            })
+            .collect();
+        passes(500);
+        drop(clients);
+        eventually("what waited for them is counted", || {
+            let told = relay.ask(r#"{"show":"discards"}"#);
+            passes(1);
+            (told["balance"]["even"] == true && told["discards"]["peer_gone"].as_u64() > Some(0))
+                .then_some(())
+        });
+        passes(100);
+    }
+    let ports = relay.ask(r#"{"show":"ports"}"#);
+    let lan = &ports["ports"][0];
+    assert!(lan["kernel_drops_by_reason"]["receive_pool_empty"].is_null(), "{lan}");
+    let status = relay.ask(r#"{"show":"status"}"#);
+    assert!(
+        status["frames_copied"].as_u64() > Some(0),
+        "memory ran low, and they gave way: {status}"
+    );
+    relay.stop();
+}
