@@ -96,8 +96,8 @@ fn prefix(at: Address, v4_bytes: usize, v6_bytes: usize) -> ArrayVec<u8, 16> {
     match at {
         Address::Only => ArrayVec::new(),
         Address::Udp(at) => match at.ip().to_canonical() {
-            std::net::IpAddr::V4(ip) => ip.octets().into_iter().take(v4_bytes).collect(),
-            std::net::IpAddr::V6(ip) => ip.octets().into_iter().take(v6_bytes).collect(),
+            core::net::IpAddr::V4(ip) => ip.octets().into_iter().take(v4_bytes).collect(),
+            core::net::IpAddr::V6(ip) => ip.octets().into_iter().take(v6_bytes).collect(),
         },
         Address::Ether(mac) => mac.into_iter().collect(),
     }
