@@ -1,0 +1,172 @@
+//! Slot numbers while unknown peers come and go: those that they have, have left and are remembered for are
+//! bounded together, so that whoever the operator names always gets one. Driven by hand with virtual time.
+
+mod air;
+
+use air::{Air, Birth, Node, SECOND, host};
+use strowger_crypto::{
+    IdentityKey, Local, NetworkId, Secret, SeededEntropy,
+    handshake::{Offer, Ours, Stamp, xx},
+    link_header::SessionIndex,
+};
+use strowger_engine::{
+    Now,
+    control::{Attach, Event, SlotState, SwitchConfig, peering::StrangerPolicy},
+    limits::UNKNOWN_NUMBERS_PER_LINK,
+    link::Behind,
+    scheme,
+};
+use strowger_frame::Address;
+use strowger_io::memory::wire;
+
+/// A node that lets unknown peers in, and one peer that its operator wrote.
+struct Open {
+    air: Air,
+    node: Node,
+    now: Now,
+    came: u32,
+}
+
+impl Open {
+    fn new(birth: &Birth) -> Self {
+        let (air, now) = (Air::default(), Now(SECOND));
+        let mut node = Node::new(&air, birth, now);
+        node.peer(1, false, now);
+        let mut open = Self { air, node, now, came: 0 };
+        open.pass(SECOND / 10);
+        open
+    }
+
+    fn pass(&mut self, ns: u64) {
+        self.now.0 += ns;
+        for _ in 0..4 {
+            self.node.turn(self.now);
+        }
+    }
+
+    /// A peer that nobody has written finishes a handshake by XX, and is not heard again.
+    fn come(&mut self) {
+        self.came += 1;
+        let mut seed = [7; 32];
+        seed[..4].copy_from_slice(&self.came.to_be_bytes());
+        let identity = IdentityKey::from_seed(&Secret::from_bytes(seed));
+        let local = Local::new(&identity, NetworkId::new(b"test").expect("short"));
+        let offer = Offer::default();
+        let mut entropy = SeededEntropy::new(u64::from(self.came));
+        let index = SessionIndex::new(1_000 + self.came).expect("small");
+        let ours = Ours { local: &local, offer: &offer, index, stamp: Stamp(self.now.0) };
+        let (waiting, first) = xx::initiate(&ours, None, &mut entropy).expect("well-formed");
+        let answer = self.ask(&first);
+        let Some(answer) = answer.first() else { return };
+        let offered = waiting.read_response(answer).expect("readable");
+        let (_, third) = offered.finish(&ours, None).expect("agreed");
+        self.ask(&third);
+    }
+
+    fn ask(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        self.air.throw(host(66), self.node.at, bytes);
+        self.pass(1_000);
+        self.air.taken(host(66)).into_iter().map(|datagram| datagram.bytes).collect()
+    }
+
+    /// So many a second, for so long.
+    fn flood(&mut self, per_second: u64, seconds: u64) {
+        for _ in 0..per_second * seconds {
+            self.come();
+            self.pass(SECOND / per_second);
+            assert!(self.held() <= self.bound(), "{} numbers", self.held());
+        }
+    }
+
+    /// Numbers that unknown peers have or have left.
+    fn held(&self) -> usize {
+        self.node.switch.slots().iter().filter(|view| view.is_unknown).count()
+    }
+
+    fn bound(&self) -> usize {
+        let slot_max = self.node.switch.config().slot_max as usize;
+        let links_max = StrangerPolicy::default().links_max as usize;
+        (links_max * UNKNOWN_NUMBERS_PER_LINK).min(slot_max / 2)
+    }
+
+    /// The operator attaches something at any free number: it leads there at once.
+    fn attach(&mut self, name: &str) -> u32 {
+        let (near, _far) = wire(4).expect("descriptors");
+        let port = self.node.switch.plug_at(0, Box::new(near)).expect("a place");
+        let attach = Attach::plain(port, Address::Only, Behind::Neighbour, name);
+        let slot = self.node.switch.attach(attach).expect("the operator always gets a number");
+        assert_eq!(self.node.switch.opens_in(slot), None, "and waits for none");
+        self.pass(SECOND / 1_000);
+        assert!(self.node.events.contains(&Event::SlotAttached(slot)));
+        slot
+    }
+}
+
+fn open(scheme: scheme::Scheme, slot_max: u32) -> Birth {
+    let config = SwitchConfig { scheme, slot_max, ..SwitchConfig::default() };
+    Birth { strangers: Some(StrangerPolicy::default()), config, ..Birth::new(2) }
+}
+
+#[test]
+fn unknown_peers_that_come_and_go_leave_numbers_for_those_whom_the_operator_names() {
+    let mut node = Open::new(&open(scheme::V3X5X8, 256));
+    node.flood(10, 70);
+    assert!(node.held() > node.bound() / 2, "the flood was one: {}", node.held());
+    for n in 0..100 {
+        node.attach(&n.to_string());
+    }
+    // It goes on, and those who have numbers keep them.
+    node.flood(10, 10);
+    let views = node.node.switch.slots();
+    let named = views.iter().filter(|view| view.state == SlotState::Attached && !view.is_unknown);
+    assert_eq!(named.count(), 1 + 100);
+    node.node.assert_even();
+}
+
+#[test]
+fn a_switch_with_few_numbers_keeps_some_for_those_whom_the_operator_names() {
+    let mut node = Open::new(&open(scheme::F4, 15));
+    node.flood(2, 30);
+    assert_eq!(node.held(), 7, "half of 15");
+    for n in 0..7 {
+        node.attach(&n.to_string());
+    }
+    // One is left. It is the operator's, though unknown peers have given some of theirs back.
+    for _ in 0..600 {
+        node.pass(SECOND / 5);
+    }
+    assert_eq!(node.held(), 0);
+    node.flood(2, 30);
+    node.attach("the last");
+    node.node.assert_even();
+}
+
+#[test]
+fn r11_numbers_of_unknown_peers_are_bounded_over_restarts_too_and_are_theirs_as_long_as_there_is_room()
+ {
+    let birth = open(scheme::V3X5X8, 256);
+    let mut node = Open::new(&birth);
+    let mut snapshot = node.node.switch.snapshot(node.now);
+    for life in 0..4 {
+        node = Open::new(&birth);
+        node.came = life * 1_000;
+        let (air, now) = (node.air.clone(), node.now);
+        let mut again = Node::bare(&birth, now);
+        again.switch.restore(&snapshot, now).expect("nothing is attached");
+        let port = Box::new(air.port(again.at, 0)) as Box<dyn strowger_frame::Port>;
+        again.port = again.switch.plug_everywhere(vec![port]).expect("a place");
+        again.switch.welcome_strangers(again.port, true);
+        again.peer(1, false, now);
+        node.node = again;
+        node.pass(SECOND / 10);
+        let kept = node.held();
+        assert!(life == 0 || kept > 0, "they are remembered");
+        node.flood(10, 70);
+        for n in 0..20 {
+            node.attach(&format!("{life} {n}"));
+        }
+        snapshot = node.node.switch.snapshot(node.now);
+        let unknown = snapshot.numbers.iter().filter(|kept| kept.unknown).count();
+        assert!(unknown <= node.bound(), "{unknown}");
+    }
+}
