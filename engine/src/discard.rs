@@ -87,6 +87,8 @@ discards! {
     OverBudget = "over_budget",
     /// The slow path does not know what to do with it.
     Unhandled = "unhandled",
+    /// An answer, an error or a notice about nothing that this switch has sent lately.
+    Unsolicited = "unsolicited",
     /// The slow path failed while it had it, and began anew.
     Abandoned = "abandoned",
     /// It was for this switch itself, which has taken it: a handshake, a beacon, a keepalive, a

@@ -183,8 +183,23 @@ pub const ERRORS_PER_SECOND: u32 = 20;
 /// See [`ERRORS_PER_SECOND`].
 pub const ERRORS_AT_ONCE: u32 = 10;
 
+/// Notices by one ingress about packets of this switch's own that are taken: so many a second, and this many
+/// at once. Each becomes an event; every switch on a path of our questions may have one to give.
+pub const NOTICES_PER_SECOND: u32 = 4;
+/// See [`NOTICES_PER_SECOND`].
+pub const NOTICES_AT_ONCE: u32 = 16;
+
+/// Goodbyes of one neighbour that are taken: one a second, and a few at once for who changes its mind.
+pub const GOODBYES_PER_SECOND: u32 = 1;
+/// See [`GOODBYES_PER_SECOND`].
+pub const GOODBYES_AT_ONCE: u32 = 4;
+
 /// Questions of this switch's own that wait for their answers.
 pub const QUESTIONS_MAX: usize = 64;
+
+/// Packets of questions of which notices are taken: as many as can wait, and as many again whose answer has
+/// come.
+pub const QUESTIONS_REMEMBERED_MAX: usize = 2 * QUESTIONS_MAX;
 
 /// What one step of the clock counts for at most: longer than any key lives, so that a machine that slept
 /// begins anew, and short enough that a clock gone mad never brings the end of time.

@@ -620,3 +620,127 @@ fn w5_7_who_fills_an_exit_is_told_of_congestion_and_seldom() {
     }
     drop(near);
 }
+
+/// A notice by the left neighbour that its slot 5 is slot 6 now, about a packet with this header.
+fn moved(row: &mut Row, offending: &[u8]) {
+    let flags = Flags { control: true, no_errors: true, ..Flags::default() };
+    let header = HeaderRepr { flags, ..HeaderRepr::new(Label::here(), 0, 9) };
+    let notice = [&[1, 9, 0, 0, 0, 0, 0, 5, 0, 0, 0, 6], offending].concat();
+    row.send(header, &notice);
+    row.pass(MS);
+}
+
+fn notices(row: &mut Row) -> usize {
+    let events = std::mem::take(&mut row.nodes[0].events);
+    events.iter().filter(|event| matches!(event, Event::SlotMovedAway { .. })).count()
+}
+
+#[test]
+fn w5_14_a_notice_is_taken_only_about_what_was_sent_lately_and_so_often() {
+    let mut row = Row::new(1);
+    let label = way(&[(1, 2), (2, 7), (2, 1)]);
+    // Nothing was sent: a header that could be anybody's.
+    let mut foreign = [0; 16];
+    let control = Flags { control: true, ..Flags::default() };
+    HeaderRepr { flags: control, flow: 7, ..HeaderRepr::new(label, 0, 9) }
+        .emit(&mut foreign)
+        .expect("room");
+    for _ in 0..2_000 {
+        moved(&mut row, &foreign);
+    }
+    assert_eq!(notices(&mut row), 0);
+    assert_eq!(row.nodes[0].count(Discard::Unsolicited), 2_000);
+
+    let question = Question::Ping { payload_bytes: 0 };
+    row.nodes[0].switch.ask(label, question, row.now).expect("room");
+    row.pass(MS);
+    let sent = row.received().remove(0);
+    let header = &sent[8..24];
+    moved(&mut row, header);
+    assert_eq!(notices(&mut row), 1);
+    assert_eq!(row.nodes[0].count(Discard::Unsolicited), 2_000);
+    // Another flow, another way, another kind of packet, more hops left than it was sent with: none of ours.
+    for (at, bit) in [(6, 1), (7, 1), (15, 1), (14, 0x80), (1, 0x20), (1, 0x80), (2, 0x40)] {
+        let mut bent = header.to_vec();
+        bent[at] ^= bit;
+        moved(&mut row, &bent);
+    }
+    assert_eq!(notices(&mut row), 0);
+    assert_eq!(row.nodes[0].count(Discard::Unsolicited), 2_007);
+    // Again and again: no more than the budget of its ingress.
+    for _ in 0..500 {
+        moved(&mut row, header);
+    }
+    let taken = notices(&mut row);
+    assert!((15..=18).contains(&taken), "{taken} in half a second");
+    assert!(row.nodes[0].count(Discard::OverBudget) > 480);
+    // And long after, nothing.
+    row.pass(5_000 * MS);
+    row.nodes[0].events.clear();
+    moved(&mut row, header);
+    assert_eq!(notices(&mut row), 0);
+    row.assert_even();
+}
+
+#[test]
+fn w5_14_an_error_whose_header_is_none_of_ours_ends_no_question() {
+    let mut row = Row::new(1);
+    let label = way(&[(1, 2), (2, 7), (2, 1)]);
+    let question = Question::Ping { payload_bytes: 0 };
+    let id = row.nodes[0].switch.ask(label, question, row.now).expect("room");
+    row.pass(MS);
+    let sent = row.received().remove(0);
+    let flags = Flags { control: true, no_errors: true, ..Flags::default() };
+    let header = HeaderRepr { flags, ..HeaderRepr::new(Label::here(), 0, 9) };
+    // The right flow, on another way: an error, too big, slot gone, congestion.
+    let mut bent = sent[8..24].to_vec();
+    bent[15] ^= 1;
+    for kind in [&[1, 7, 4, 0][..], &[1, 8, 0, 0, 2, 0], &[1, 10, 0, 0, 0, 0, 0, 7], &[1, 11, 0, 0]]
+    {
+        row.send(header, &[kind, &bent].concat());
+        row.pass(MS);
+    }
+    assert_eq!(row.nodes[0].answers(id), []);
+    assert_eq!(row.nodes[0].count(Discard::Unsolicited), 4);
+    row.send(header, &[&[1, 7, 4, 0], &sent[8..24]].concat());
+    row.pass(MS);
+    assert!(matches!(row.nodes[0].answers(id)[..], [Answer::Complaint(_)]));
+    row.assert_even();
+}
+
+#[test]
+fn w5_14_who_asks_along_a_former_number_is_told_of_it_and_answered() {
+    let mut row = Row::new(2);
+    row.nodes[1].switch.renumber(2, Some(7)).expect("it is attached");
+    let (near, _far) = memory::wire(16).expect("descriptors");
+    row.nodes[1].attach(near, Behind::Neighbour, 4, Rights::ALL);
+    row.pass(10 * MS);
+    row.nodes[1].switch.renumber(4, Some(6)).expect("it is attached");
+    row.pass(1_000 * MS);
+    row.nodes[0].events.clear();
+    // Nobody answers behind it, but the switch on the way tells.
+    let answers = row.ask(way(&[(1, 9), (2, 4), (2, 1)]), Question::Ping { payload_bytes: 0 });
+    assert_eq!(answers, [Answer::Silence]);
+    let told = Event::SlotMovedAway { by: 9, from: 4, to: 6 };
+    assert_eq!(row.nodes[0].events.iter().filter(|event| **event == told).count(), 1);
+    assert_eq!(row.nodes[0].count(Discard::Unsolicited), 0);
+}
+
+#[test]
+fn a_neighbour_that_says_goodbye_again_and_again_is_heard_seldom() {
+    let mut row = Row::new(1);
+    let flags = Flags { control: true, no_errors: true, ..Flags::default() };
+    // As it comes from a neighbour's slot 1: its way back is that and nothing else.
+    let label = Label::new(Label::<u64>::here().register() | 0b1000 << 60);
+    let departing = HeaderRepr { flags, ..HeaderRepr::new(label, 4, 9) };
+    let goodbye = [&[1, 12, 1, 0, 0, 0, 0, 0][..], b"again"].concat();
+    for _ in 0..1_000 {
+        row.send(departing, &goodbye);
+        row.pass(MS);
+    }
+    let events = std::mem::take(&mut row.nodes[0].events);
+    let heard = events.iter().filter(|event| matches!(event, Event::Goodbye { .. })).count();
+    let refused = row.nodes[0].count(Discard::OverBudget);
+    assert!((4..=6).contains(&heard) && refused >= 990, "{heard} heard, {refused} refused");
+    row.assert_even();
+}

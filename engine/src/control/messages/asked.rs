@@ -6,7 +6,12 @@
 //! as traceroute uses it; the answers are those of RFC 8029). So a label that leads to an endpoint
 //! is traced without anything being delivered there.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+};
+
+use strowger_frame::Mark;
 
 use super::{
     super::{Event, Switch},
@@ -15,9 +20,9 @@ use super::{
 use crate::{
     Now,
     discard::Discard,
-    header::{AnyHeader, Flags, HeaderRepr},
-    label::Label,
-    limits::{CONTROL_BYTES_MAX, HOPS_MAX, QUESTIONS_MAX},
+    header::{AnyHeader, Flags, HEADER_BYTES_MAX, Header, HeaderRepr},
+    label::{Label, Register},
+    limits::{CONTROL_BYTES_MAX, HOPS_MAX, QUESTIONS_MAX, QUESTIONS_REMEMBERED_MAX},
 };
 
 /// An answer that has not come after this long is not waited for.
@@ -28,6 +33,10 @@ const TRIES: u8 = 3;
 
 /// After so many hops in a row that say nothing, a trace ends.
 const SILENT_HOPS_MAX: u8 = 3;
+
+/// A notice about a packet of ours is taken for so long after it was sent: an answer and the slow paths on
+/// the way take less.
+const NOTICE_NS_MAX: u64 = 5_000_000_000;
 
 /// The shortest payload of a ping: so long that any error about it is no longer than it (W5-7).
 const PING_BYTES_MIN: usize = 48;
@@ -125,11 +134,39 @@ impl fmt::Display for AskError {
 
 impl std::error::Error for AskError {}
 
-/// Questions that wait for their answers, by the number on the wire. Bounded.
+/// Questions that wait for their answers, by the number on the wire, and what was sent lately. Bounded.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
     waiting: BTreeMap<u32, Asked>,
     last: u64,
+    /// The latest last: notices may come after the answer.
+    sent: VecDeque<Sent>,
+}
+
+/// A packet of ours, by which a notice about it is known.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    flow: u16,
+    label: Label,
+    is_trace: bool,
+    hops_left: u8,
+    /// The slot that a notice about it comes in by.
+    by: u32,
+    at: Now,
+}
+
+impl Sent {
+    /// Whether an offending header is that of this packet, on its way along its label.
+    fn is_in(&self, header: &Header<'_, u64>) -> bool {
+        let shift = header.shift();
+        let ahead = header.label().forward(shift).register();
+        header.is_control()
+            && header.flow() == self.flow
+            && header.wants_telemetry() == self.is_trace
+            && !header.no_errors()
+            && header.hops_left() <= self.hops_left
+            && ahead == self.label.register().shr(u32::from(shift))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -149,6 +186,24 @@ struct Asked {
 impl Questions {
     pub(super) fn forget(&mut self) {
         self.waiting.clear();
+        self.sent.clear();
+    }
+
+    fn note_sent(&mut self, sent: Sent) {
+        if self.sent.len() >= QUESTIONS_REMEMBERED_MAX {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(sent);
+    }
+
+    /// Whether a notice that came in by this slot is about a packet that was sent lately.
+    fn has_sent(&self, by: u32, offending: &[u8], now: Now) -> bool {
+        let is_lately = |sent: &&Sent| now.0.saturating_sub(sent.at.0) < NOTICE_NS_MAX;
+        let lately = self.sent.iter().rev().take_while(is_lately);
+        with_header(offending, |header| {
+            lately.into_iter().any(|sent| (sent.by == by || by == 1) && sent.is_in(header))
+        })
+        .unwrap_or(false)
     }
 
     /// A number that nobody else waits under, in its low 16 bits too: they are the packet's flow,
@@ -166,6 +221,17 @@ impl Questions {
                 return number;
             }
         }
+    }
+}
+
+/// Reads an offending header, which is no question of ours in any other width.
+fn with_header<T>(offending: &[u8], read: impl FnOnce(&Header<'_, u64>) -> T) -> Option<T> {
+    let mut bytes = [0; HEADER_BYTES_MAX];
+    let room = bytes.get_mut(..offending.len())?;
+    room.copy_from_slice(offending);
+    match AnyHeader::parse(room) {
+        Ok(AnyHeader::W64(header)) => Some(read(&header)),
+        _ => None,
     }
 }
 
@@ -219,13 +285,21 @@ impl Switch {
             }
         };
         self.messages.questions.waiting.insert(number, asked);
+        let (label, by, at) = (asked.label, asked.by, now);
+        self.messages.questions.note_sent(Sent { flow, label, is_trace, hops_left, by, at });
         self.transmit(&header, &message);
     }
 
-    /// Takes a message that is no question: an answer to one of ours, an error about one, or a
-    /// neighbour's goodbye. `false` if it is none of these.
-    pub(super) fn take_answer(&mut self, by: u32, message: &Message<'_>, now: Now) -> bool {
-        match *message {
+    /// Takes a message that is no question: an answer to one of ours, an error or a notice about one, or
+    /// a neighbour's goodbye; says how it ends.
+    pub(super) fn take_answer(
+        &mut self,
+        ingress: Mark,
+        by: u32,
+        message: &Message<'_>,
+        now: Now,
+    ) -> Discard {
+        let is_answer = match *message {
             Message::Pong { id, payload } => self.settle(id, by, now, |asked, round_trip_ns| {
                 matches!(asked.question, Question::Ping { .. })
                     .then_some(Answer::Pong { round_trip_ns, payload_bytes: payload.len() as u16 })
@@ -249,11 +323,20 @@ impl Switch {
                 self.take_named(by, Discard::EgressFull, None, offending, now)
             }
             // Nothing was lost, and whoever keeps labels is told.
-            Message::SlotMoved { from, to, .. } => {
-                self.events.push(Event::SlotMovedAway { by, from, to });
-                true
+            Message::SlotMoved { from, to, offending } => {
+                let is_about_ours = self.messages.questions.has_sent(by, offending, now);
+                if is_about_ours && !self.messages.budgets.notice(ingress, now) {
+                    return Discard::OverBudget;
+                }
+                if is_about_ours {
+                    self.events.push(Event::SlotMovedAway { by, from, to });
+                }
+                is_about_ours
             }
             Message::Goodbye { code, retry_after_s, text } => {
+                if !self.messages.budgets.goodbye(ingress, now) {
+                    return Discard::OverBudget;
+                }
                 let text = text.to_owned();
                 self.events.push(Event::Goodbye { slot: by, code, retry_after_s, text });
                 self.heed_goodbye(by, retry_after_s, now);
@@ -262,7 +345,8 @@ impl Switch {
             Message::Ping { .. }
             | Message::TraceRequest { .. }
             | Message::IdentityRequest { .. } => false,
-        }
+        };
+        if is_answer { Discard::Handled } else { Discard::Unsolicited }
     }
 
     fn settle(
@@ -326,8 +410,8 @@ impl Switch {
         self.take_complaint(by, why, packet_bytes_max, offending, now)
     }
 
-    /// An error about a packet: of ours, if its flow is that of a question and it comes from where
-    /// that went.
+    /// An error about a packet: of ours, if its header is that of a question on its way, and it comes from
+    /// where that went.
     fn take_complaint(
         &mut self,
         by: u32,
@@ -336,19 +420,18 @@ impl Switch {
         offending: &[u8],
         now: Now,
     ) -> bool {
-        let mut bytes = [0; crate::header::HEADER_BYTES_MAX];
-        let Some(room) = bytes.get_mut(..offending.len()) else { return false };
-        room.copy_from_slice(offending);
-        let Ok(AnyHeader::W64(header)) = AnyHeader::parse(room) else { return false };
-        if !header.is_control() {
-            return false;
-        }
-        let (flow, hops_left) = (header.flow(), header.hops_left());
         let waiting = &mut self.messages.questions.waiting;
-        let found = waiting.iter().find(|(number, _)| **number as u16 == flow);
-        let Some((&number, &asked)) = found.filter(|(_, a)| a.by == by || by == 1) else {
-            return false;
-        };
+        let found = with_header(offending, |header| {
+            let (&number, &asked) =
+                waiting.iter().find(|(number, _)| **number as u16 == header.flow())?;
+            let is_trace = asked.question == Question::Trace;
+            let hops_left = if is_trace { asked.hop } else { HOPS_MAX };
+            let (flow, label, at) = (number as u16, asked.label, asked.sent);
+            let sent = Sent { flow, label, is_trace, hops_left, by: asked.by, at };
+            let is_from = asked.by == by || by == 1;
+            (is_from && sent.is_in(header)).then(|| (number, asked, header.hops_left()))
+        });
+        let Some(Some((number, asked, hops_left))) = found else { return false };
         waiting.remove(&number);
         let round_trip_ns = now.0.saturating_sub(asked.sent.0);
         if asked.question == Question::Trace {

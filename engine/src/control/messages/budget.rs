@@ -1,5 +1,6 @@
-//! How often one ingress is answered: a token bucket for its questions and one for errors about its
-//! packets. What is over budget is not answered, and nobody waits.
+//! How often one ingress is answered and heard: token buckets for its questions, for errors about its
+//! packets, and for the notices and goodbyes that come in by it. What is over budget is not answered, and
+//! nobody waits.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,10 @@ use strowger_frame::Mark;
 
 use crate::{
     Now,
-    limits::{ANSWERS_AT_ONCE, ANSWERS_PER_SECOND, ERRORS_AT_ONCE, ERRORS_PER_SECOND},
+    limits::{
+        ANSWERS_AT_ONCE, ANSWERS_PER_SECOND, ERRORS_AT_ONCE, ERRORS_PER_SECOND, GOODBYES_AT_ONCE,
+        GOODBYES_PER_SECOND, NOTICES_AT_ONCE, NOTICES_PER_SECOND,
+    },
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -45,6 +49,8 @@ struct Buckets {
     of: Mark,
     answers: Bucket,
     errors: Bucket,
+    notices: Bucket,
+    goodbyes: Bucket,
 }
 
 /// The buckets of every ingress that was ever answered: one for each index of a mark, so never
@@ -63,8 +69,20 @@ impl Budgets {
         self.of(ingress, now).errors.take(now, ERRORS_PER_SECOND, ERRORS_AT_ONCE)
     }
 
+    /// Whether one more notice that came in by `ingress` is taken.
+    pub(super) fn notice(&mut self, ingress: Mark, now: Now) -> bool {
+        self.of(ingress, now).notices.take(now, NOTICES_PER_SECOND, NOTICES_AT_ONCE)
+    }
+
+    /// Whether one more goodbye of the neighbour at `ingress` is taken. Apart from notices, which come
+    /// from farther off too.
+    pub(super) fn goodbye(&mut self, ingress: Mark, now: Now) -> bool {
+        self.of(ingress, now).goodbyes.take(now, GOODBYES_PER_SECOND, GOODBYES_AT_ONCE)
+    }
+
     fn of(&mut self, ingress: Mark, now: Now) -> &mut Buckets {
-        let full = Buckets { of: ingress, answers: Bucket::full(now), errors: Bucket::full(now) };
+        let [answers, errors, notices, goodbyes] = [Bucket::full(now); 4];
+        let full = Buckets { of: ingress, answers, errors, notices, goodbyes };
         let buckets = self.0.entry(ingress.index()).or_insert(full);
         if buckets.of != ingress {
             // Not full: a link that comes and goes must not be answered more than one that stays.

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | a question by somebody who may ask | its answer, no longer than it, within the ingress' budget |
 //! | a question by somebody who may not | what a label that names an empty slot gets |
-//! | an answer, or an error about a question of ours | an event |
+//! | an answer, or an error or a notice about a question of ours | an event |
+//! | the same about nothing that we sent lately | nothing; it is counted as `unsolicited` |
 //! | any other packet | nothing; it is counted as `unhandled` |
 //! | the ending of a packet | an error, or one hop of a trace; never about an error (R4) |
 
@@ -145,11 +146,7 @@ impl Switch {
             // Somebody farther off, who can end no link of ours (W5-12).
             return Discard::Unhandled;
         }
-        if self.take_answer(cause.ingress_slot, &message, now) {
-            Discard::Handled
-        } else {
-            Discard::Unhandled
-        }
+        self.take_answer(cause.ingress, cause.ingress_slot, &message, now)
     }
 
     /// Answers a question; says how the question ends.
