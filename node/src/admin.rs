@@ -74,10 +74,11 @@ use crate::{
     address,
     config::{parse_key, parse_peer_id, parse_rights},
     exit::{Exit, Failure},
-    journal::Journal,
+    journal::{Journal, Read},
     relay::{Letterbox, Request},
     run::Idle,
     topology::{MemoryUse, PortInfo},
+    untrusted::json_line,
 };
 
 /// Clients at a time. One more takes the place of the one that was silent longest.
@@ -424,8 +425,8 @@ impl Client {
                 self.heard = now;
             }
             Watch::Events(next) => {
-                let (missed, entries) = office.journal.read(next, EVENTS_AT_ONCE);
-                self.watch = Some(Watch::Events(next + missed + entries.len() as u64));
+                let Read { entries, missed, next } = office.journal.read(next, EVENTS_AT_ONCE);
+                self.watch = Some(Watch::Events(next));
                 if missed > 0 {
                     self.say(&json!({ "missed": missed }));
                 }
@@ -452,7 +453,7 @@ impl Client {
             Err(why) => error("bad_request", &why),
             Ok(Asked::Question(question)) => ask(&office.slow_path, question),
             Ok(Asked::Events) => {
-                let (missed, entries) = office.journal.read(0, usize::MAX);
+                let Read { entries, missed, .. } = office.journal.read(0, usize::MAX);
                 let rows: Vec<Value> = entries.iter().map(render::event).collect();
                 json!({ "events": rows, "missed": missed })
             }
@@ -468,7 +469,7 @@ impl Client {
     }
 
     fn say(&mut self, answer: &Value) {
-        self.answer.extend_from_slice(answer.to_string().as_bytes());
+        self.answer.extend_from_slice(json_line(answer).as_bytes());
         self.answer.push(b'\n');
     }
 

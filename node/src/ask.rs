@@ -14,6 +14,7 @@ use crate::{
     config::default_control_socket,
     exit::{Exit, Failure, output_ended},
     show::{Conversation, Table},
+    untrusted::{Untrusted, json_line},
 };
 
 /// How often a relay is asked whether something has come.
@@ -73,9 +74,11 @@ fn ask(
     }
 }
 
+/// Prints lines. What others have said in them changes nothing but these lines.
 fn say(output: &mut dyn Write, text: &str) -> Result<(), Failure> {
-    let written = writeln!(output, "{text}").and_then(|()| output.flush());
-    written.or_else(|error| output_ended(&error))
+    let mut lines = text.split('\n');
+    let written = lines.try_for_each(|line| writeln!(output, "{}", Untrusted(line)));
+    written.and_then(|()| output.flush()).or_else(|error| output_ended(&error))
 }
 
 fn milliseconds(of: &Value) -> String {
@@ -102,7 +105,7 @@ pub(crate) fn ping(options: &Pinging, output: &mut dyn Write) -> Result<(), Fail
             if of.json {
                 let mut row = answer.clone();
                 row["ping"] = json!(number);
-                return say(output, &row.to_string());
+                return say(output, &json_line(&row));
             }
             let line = if answer["pong"] == true {
                 format!(
@@ -110,7 +113,7 @@ pub(crate) fn ping(options: &Pinging, output: &mut dyn Write) -> Result<(), Fail
                     answer["bytes"],
                     milliseconds(&answer["round_trip_us"])
                 )
-            } else if let Some(why) = answer["discard"].as_str() {
+            } else if let Some(why) = answer["discard"].as_str().map(Untrusted) {
                 let size = answer["mtu"].as_u64().map(|mtu| format!(", {mtu} bytes would go"));
                 let size = size.unwrap_or_default();
                 format!("discarded at hop {}: {why}{size}", answer["hop"])
@@ -164,7 +167,7 @@ pub(crate) fn trace(of: &Options, output: &mut dyn Write) -> Result<(), Failure>
         };
         let whole =
             json!({ "label": of.label.to_string(), "hops": hops, "reached": reached, "why": why });
-        say(output, &whole.to_string())?;
+        say(output, &json_line(&whole))?;
     } else {
         say(output, table_of(&hops).trim_end())?;
         if let Ok(what) = &end {
@@ -186,12 +189,15 @@ pub(crate) fn identify(of: &Options, output: &mut dyn Write) -> Result<(), Failu
         Ok(())
     })?;
     if of.json {
-        say(output, &answer.to_string())?;
+        say(output, &json_line(&answer))?;
     }
     let label = of.label;
     match (answer["peer_id"].as_str(), answer["key"].as_str(), answer["discard"].as_str()) {
         (Some(_), Some(_), _) if of.json => Ok(()),
-        (Some(peer_id), Some(key), _) => say(output, &format!("peer_id {peer_id}\nkey {key}")),
+        (Some(peer_id), Some(key), _) => {
+            say(output, &format!("peer_id {}", Untrusted(peer_id)))?;
+            say(output, &format!("key {}", Untrusted(key)))
+        }
         (_, _, Some(why)) => {
             let line = format!("discarded at hop {}: {why}", answer["hop"]);
             Err(Failure::new(Exit::CheckFailed, line))
@@ -213,7 +219,7 @@ fn end_of(hops: &[Value]) -> Result<&'static str, String> {
         return Err("this switch itself says nothing: a bug of ours, or it is overloaded".into());
     };
     let at = &last["hop"];
-    if let Some(why) = last["discard"].as_str() {
+    if let Some(why) = last["discard"].as_str().map(Untrusted) {
         let slot = last["slot_out"].as_u64();
         let slot = slot.map(|slot| format!(" (slot {slot})")).unwrap_or_default();
         return Err(format!("discarded at hop {at}: {why}{slot}"));

@@ -44,6 +44,7 @@ use crate::{
     exit::{Exit, Failure},
     files,
     run::Idle,
+    untrusted::is_harmless,
 };
 
 /// A commented configuration with every key, which itself passes the check (a test says so).
@@ -619,7 +620,8 @@ fn name(section: &Section<'_>) -> Result<String, Fault> {
 /// # Errors
 /// One sentence that says what a name is.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+    let is_shown = name.chars().all(is_harmless);
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !is_shown {
         return Err(format!(
             "a name has 1 to {NAME_BYTES_MAX} bytes and no control characters, unlike {name:?}"
         ));

@@ -3,6 +3,8 @@
 
 use std::{fmt, io, process::ExitCode};
 
+use crate::untrusted::Untrusted;
+
 /// The exit codes. `strowger --help` prints [`TABLE`](Self::TABLE), and nothing else decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -56,7 +58,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.line)
+        Untrusted(&self.line).fmt(f)
     }
 }
 

@@ -21,6 +21,16 @@ pub(crate) const LOG_LINE_BYTES_MAX: usize = 1_024;
 /// How long the end of the relay waits for the reader of standard error.
 pub(crate) const LOG_CLOSE_MAX: Duration = Duration::from_secs(1);
 
+/// Changes asked for on the control socket that are not true yet: its thread asks one at a time and waits a few
+/// seconds, so more are of clients that have gone.
+pub(crate) const CHANGES_MAX: usize = 64;
+/// Entries of each kind that the journal keeps: there are some thirty kinds, and an entry takes a few hundred
+/// bytes, so a megabyte or two in all. A client that is further behind is told how many it missed.
+pub(crate) const JOURNAL_ENTRIES_EACH: usize = 128;
+/// The longest name or detail of an entry, in bytes; what is longer is cut. A goodbye's text takes 128, and six
+/// times as much where every character of it is escaped.
+pub(crate) const JOURNAL_TEXT_BYTES_MAX: usize = 1_024;
+
 // A single subject never uses up what all share.
 const _: () = assert!(LOG_LINES_EACH < LOG_LINES_ALL);
 // The writing thread can hold a whole burst.

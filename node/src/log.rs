@@ -27,9 +27,12 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::limits::{
-    LOG_CLOSE_MAX, LOG_LINE_ALL_AFTER, LOG_LINE_BYTES_MAX, LOG_LINE_EACH_AFTER, LOG_LINES_ALL,
-    LOG_LINES_EACH, LOG_LINES_WAITING, LOG_SUBJECTS_MAX, LOG_SUPPRESSED_EVERY,
+use crate::{
+    limits::{
+        LOG_CLOSE_MAX, LOG_LINE_ALL_AFTER, LOG_LINE_BYTES_MAX, LOG_LINE_EACH_AFTER, LOG_LINES_ALL,
+        LOG_LINES_EACH, LOG_LINES_WAITING, LOG_SUBJECTS_MAX, LOG_SUPPRESSED_EVERY,
+    },
+    untrusted::is_harmless,
 };
 
 /// How much a line matters.
@@ -386,13 +389,6 @@ fn line(wall: SystemTime, kind: Kind, subject: &str, text: impl fmt::Display) ->
     }
     line.push('\n');
     line
-}
-
-/// Whether a character only shows itself: no control character, nothing that reorders what is shown.
-fn is_harmless(char: char) -> bool {
-    let reorders = matches!(char,
-        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    !char.is_control() && !reorders
 }
 
 /// The wall clock as `2026-03-01T12:00:00.123Z`.

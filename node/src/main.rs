@@ -23,6 +23,7 @@ mod run;
 mod show;
 mod state;
 mod topology;
+mod untrusted;
 
 use std::{
     io::{self, Write as _},

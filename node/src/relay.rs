@@ -49,6 +49,7 @@ use crate::{
     run::{Idle, Running},
     show,
     topology::{self, PortInfo, PortKind, Topology, assemble},
+    untrusted::Untrusted,
 };
 
 /// What a relay that is stopped says to its neighbours (wire.md W5-12): it ends by its operator's will.
@@ -173,7 +174,8 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     relay.note(&early);
     relay.say_slots(said);
     let server = control.serve(letterbox, journal)?;
-    let _ = writeln!(said, "control socket: {}", config.control_socket.display());
+    let at = config.control_socket.display().to_string();
+    let _ = writeln!(said, "control socket: {}", Untrusted(&at));
     let _ = writeln!(said, "ready").and_then(|()| said.flush());
 
     let ended = relay.serve(&mut inbox);

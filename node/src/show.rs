@@ -19,7 +19,10 @@ use strowger_engine::{
 
 pub(crate) use self::table::Table;
 use self::table::{bytes, bytes_of};
-use crate::exit::{Exit, Failure, output_ended};
+use crate::{
+    exit::{Exit, Failure, output_ended},
+    untrusted::{Untrusted, json_line},
+};
 
 /// How long a relay may take for an answer: longer than it gives its own slow path.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -90,7 +93,7 @@ pub(crate) fn show(
     };
     let answer = Conversation::open(socket)?.ask(&json!({ "show": word }))?;
     let text = match topic {
-        _ if as_json => format!("{answer}\n"),
+        _ if as_json => json_line(&answer) + "\n",
         Topic::Slots => slots_shown(&answer),
         Topic::Ports => ports_shown(&answer),
         Topic::Discards => discards_shown(&answer),
@@ -113,7 +116,7 @@ pub(crate) fn change(
     output: &mut dyn Write,
 ) -> Result<(), Failure> {
     let answer = Conversation::open(socket)?.ask(request)?;
-    let text = if as_json { answer.to_string() } else { change_shown(&answer) };
+    let text = if as_json { json_line(&answer) } else { change_shown(&answer) };
     print(output, &format!("{text}\n"))
 }
 
@@ -135,8 +138,8 @@ fn change_shown(answer: &Value) -> String {
             text(&of["scheme"]),
             of["slot_max"]
         ),
-        Some((what, slot)) => format!("slot {slot} {what}"),
-        None => answer.to_string(),
+        Some((what, slot)) => format!("slot {slot} {}", Untrusted(what)),
+        None => json_line(answer),
     }
 }
 
@@ -158,11 +161,18 @@ fn renumbered_shown(of: &Value) -> String {
     shown
 }
 
+/// Prints lines. What others have said in them changes nothing but these lines.
 fn print(output: &mut dyn Write, text: &str) -> Result<(), Failure> {
-    output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-        .or_else(|error| output_ended(&error))
+    write_lines(output, text).or_else(|error| output_ended(&error))
+}
+
+fn write_lines(output: &mut dyn Write, text: &str) -> io::Result<()> {
+    let mut lines = text.split_inclusive('\n');
+    lines.try_for_each(|line| match line.strip_suffix('\n') {
+        Some(line) => writeln!(output, "{}", Untrusted(line)),
+        None => write!(output, "{}", Untrusted(line)),
+    })?;
+    output.flush()
 }
 
 /// A connection to a relay.
@@ -223,13 +233,12 @@ fn watch(as_json: bool, socket: &Path, output: &mut dyn Write) -> Result<(), Fai
     let mut conversation = Conversation::open(socket)?;
     let mut before = conversation.ask(&json!({ "watch": "balance" }))?;
     if as_json {
-        print(output, &format!("{before}\n"))?;
+        print(output, &(json_line(&before) + "\n"))?;
     }
     loop {
         let after = conversation.next()?;
-        let text = if as_json { format!("{after}\n") } else { rates_shown(&before, &after) };
-        let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
-        if let Err(error) = written {
+        let text = if as_json { json_line(&after) + "\n" } else { rates_shown(&before, &after) };
+        if let Err(error) = write_lines(output, &text) {
             return output_ended(&error);
         }
         before = after;
@@ -244,9 +253,8 @@ fn follow(as_json: bool, socket: &Path, output: &mut dyn Write) -> Result<(), Fa
     endless.map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
     loop {
         let event = conversation.next()?;
-        let text = if as_json { format!("{event}\n") } else { event_shown(&event) };
-        let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
-        if let Err(error) = written {
+        let text = if as_json { json_line(&event) + "\n" } else { event_shown(&event) };
+        if let Err(error) = write_lines(output, &text) {
             return output_ended(&error);
         }
     }
@@ -263,6 +271,7 @@ fn event_shown(event: &Value) -> String {
     };
     let more = ["name", "detail"].map(|key| event[key].as_str().unwrap_or_default());
     let more = more.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    let more = Untrusted(&more);
     format!("{at:12.3} s  {:<14}{slot}  {more}\n", text(&event["event"]))
 }
 
@@ -302,7 +311,7 @@ fn peers_shown(answer: &Value) -> String {
             text(&row["key"]),
         ]);
     }
-    let us = match answer["identity"].as_str() {
+    let us = match answer["identity"].as_str().map(Untrusted) {
         Some(identity) => format!("we are {identity}\n"),
         None => "this relay has no identity, so it has no sealed links\n".to_owned(),
     };
@@ -348,7 +357,7 @@ fn whereabouts(row: &Value) -> String {
     if let Some([a, b]) = row["key_on_two_nodes"].as_array().map(Vec::as_slice) {
         return format!("one key at {} and {}", text(a), text(b));
     }
-    match row["suggested"].as_str() {
+    match row["suggested"].as_str().map(Untrusted) {
         Some(suggested) if row["address"].is_null() => format!("{suggested}?"),
         _ => text(&row["address"]),
     }
@@ -566,7 +575,7 @@ fn status_shown(answer: &Value) -> String {
     };
     let mut shown = String::new();
     let mut say = |what: &str, value: String| {
-        let _ = writeln!(shown, "{what:<18} {value}");
+        let _ = writeln!(shown, "{:<18} {}", Untrusted(what), Untrusted(&value));
     };
     say("version", text(&answer["version"]));
     say("process", text(&answer["pid"]));
@@ -608,7 +617,7 @@ fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) if text.is_empty() => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+        Value::String(text) => Untrusted(text).to_string(),
+        other => json_line(other),
     }
 }

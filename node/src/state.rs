@@ -20,6 +20,7 @@ use crate::{
     exit::{Exit, Failure},
     files::{self, Opener},
     run::Clock,
+    untrusted::Untrusted,
 };
 
 /// What this program writes, and all that it reads.
@@ -175,7 +176,7 @@ impl StateFile {
 fn called(who: &Who) -> String {
     match who {
         Who::Key(key) => format!("the peer with key {}", hex(key)),
-        Who::Name(name) => format!("\"{name}\""),
+        Who::Name(name) => format!("\"{}\"", Untrusted(name)),
     }
 }
 

@@ -52,6 +52,7 @@ use crate::{
     key, rights,
     run::{Clock, Idle, Running, WorkerBell, start},
     state::StateFile,
+    untrusted::Untrusted,
 };
 
 /// Workers that "auto" makes at most: what one switch takes.
@@ -670,7 +671,7 @@ impl fmt::Display for PortInfo {
         let Self { id: PortId(id), name, kind, .. } = self;
         match kind {
             PortKind::Unix { path, worker } => {
-                writeln!(f, "port {id} {name}: unix {path}, on worker {worker}")?;
+                writeln!(f, "port {id} {name}: unix {}, on worker {worker}", Untrusted(path))?;
             }
             PortKind::Udp { reports, plain, steered, .. } => {
                 if let Some(report) = reports.first() {

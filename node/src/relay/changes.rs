@@ -5,7 +5,7 @@ use std::sync::mpsc::SyncSender;
 
 use strowger_engine::{control::Event, director::Slot, scheme::Scheme};
 
-use crate::admin::Answer;
+use crate::{admin::Answer, limits::CHANGES_MAX};
 
 /// What a client waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +69,14 @@ fn gone(slot: u32) -> Answer {
 pub(super) struct Changes(Vec<(Change, SyncSender<Answer>)>);
 
 impl Changes {
-    /// Answers this client when the change has come true.
+    /// Answers this client when the change has come true. Of too many the first hears that it is not waited
+    /// for any more.
     pub(super) fn expect(&mut self, change: Change, client: SyncSender<Answer>) {
+        if self.0.len() >= CHANGES_MAX {
+            let (_, first) = self.0.remove(0);
+            let why = "too many changes are under way; `strowger show slots` says what came of it";
+            let _ = first.try_send(Answer::Declined(why.to_owned()));
+        }
         self.0.push((change, client));
     }
 
@@ -112,6 +118,21 @@ mod tests {
         let (client, answers) = sync_channel(1);
         changes.expect(change, client);
         answers
+    }
+
+    #[test]
+    fn no_more_clients_wait_than_there_is_room_for() {
+        let mut changes = Changes::default();
+        let mut first = Some(waiting(&mut changes, Change::Detach(0)));
+        for slot in 1..10 * CHANGES_MAX as u32 {
+            let _ = waiting(&mut changes, Change::Detach(slot));
+            if slot as usize >= CHANGES_MAX
+                && let Some(first) = first.take()
+            {
+                assert!(matches!(first.try_recv(), Ok(Answer::Declined(_))));
+            }
+        }
+        assert!(first.is_none() && changes.0.len() == CHANGES_MAX);
     }
 
     #[test]

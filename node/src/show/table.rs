@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::untrusted::Untrusted;
+
 /// Columns as wide as their widest cell. A heading that begins with `<` stands to the left, and so
 /// do its cells; numbers stand to the right.
 pub(crate) struct Table {
@@ -18,8 +20,10 @@ impl Table {
         Self { left, rows: vec![headings] }
     }
 
+    /// Adds a row. Nothing that stands in a cell begins a line or moves the cursor.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        let shown = cells.into_iter().map(|cell| Untrusted(&cell).to_string());
+        self.rows.push(shown.collect());
     }
 
     /// The table, or what to say if it has no row.
