@@ -57,6 +57,7 @@ pub(crate) const NOBODY: StaticPublic = StaticPublic([0; KEY_BYTES]);
 pub(crate) struct MacKeys {
     mac1: [u8; KEY_BYTES],
     cookie: [u8; KEY_BYTES],
+    hint: [u8; KEY_BYTES],
 }
 
 impl MacKeys {
@@ -64,7 +65,16 @@ impl MacKeys {
         MacKeys {
             mac1: mac(&receiver.0, "strowger mac1 key", &[network.as_bytes()]),
             cookie: mac(&receiver.0, "strowger cookie key", &[network.as_bytes()]),
+            hint: mac(&receiver.0, "strowger key hint key", &[]),
         }
+    }
+
+    /// The key hint of an initiation (wire.md W4-10): 24 bits that name the receiver's static key to those
+    /// who know it, whatever the network. `message` is the initiation, of which the ephemeral key counts.
+    pub(crate) fn key_hint(&self, message: &[u8]) -> Option<SessionIndex> {
+        let ephemeral = message.get(LINK_HEADER_BYTES..LINK_HEADER_BYTES + KEY_BYTES)?;
+        let [a, b, c, ..] = short_mac(&self.hint, "strowger key hint", ephemeral);
+        SessionIndex::new(u32::from_be_bytes([0, a, b, c]))
     }
 
     /// Appends mac1 over all of `message`, and returns it.
@@ -270,7 +280,12 @@ impl Gate {
         };
         let (with_mac1, mac2) =
             message.split_last_chunk::<MAC_BYTES>().ok_or(Refused::Malformed)?;
-        let covered = keys.check_mac1(with_mac1)?;
+        let covered = keys.check_mac1(with_mac1).map_err(|why| {
+            let names_our_key = step == Step::Known
+                && header.index != SessionIndex::NONE
+                && keys.key_hint(message) == Some(header.index);
+            if names_our_key { Refused::OtherNetwork } else { why }
+        })?;
         if load == Load::Heavy && !self.proves_source(source, with_mac1, mac2) {
             return Ok(Admission::Answer(self.cookie_reply(source, &header, keys, with_mac1)));
         }

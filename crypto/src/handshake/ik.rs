@@ -40,6 +40,11 @@ pub fn initiate(
     let mut message = ours.header(Kind::Initiation, Step::Known, SessionIndex::NONE);
     noise.write(&hello, &mut message).map_err(Refused::from)?;
     let keys = MacKeys::to(peer, local.network());
+    // The link header is not in the transcript, and mac1 covers it.
+    if let Some(hint) = keys.key_hint(&message) {
+        let header = ours.header(Kind::Initiation, Step::Known, hint);
+        message[..LINK_HEADER_BYTES].copy_from_slice(&header);
+    }
     let mac1 = keys.append_mac1(&mut message);
     MacKeys::append_mac2(&mut message, cookie);
     debug_assert_eq!(message.len(), INITIATION_BYTES, "the payload is padded to make it so");

@@ -61,6 +61,9 @@ pub enum Refused {
     /// mac1 is wrong: its sender does not know our key or our network.
     #[error("the first mac is wrong")]
     WrongMac,
+    /// mac1 is wrong, and the key hint is ours: its sender means us, in a network of another name.
+    #[error("it is for our key in another network")]
+    OtherNetwork,
     /// It cannot be decrypted: altered, of another network, under another psk, or forged.
     #[error("it cannot be decrypted")]
     Unreadable,
