@@ -82,6 +82,24 @@ discards! {
     ExitGone = "exit_gone",
     /// It came from a neighbour that is being taken away.
     IngressGone = "ingress_gone",
+    /// A handshake message that has not the form of one, or whose hello cannot be read.
+    HandshakeMalformed = "handshake_malformed",
+    /// A handshake message whose first mac is wrong: it is for another static key, or is noise.
+    HandshakeMac = "handshake_mac",
+    /// A handshake message for our static key in a network of another name.
+    HandshakeNetwork = "handshake_network",
+    /// A handshake message that cannot be decrypted: another psk, or a forgery.
+    HandshakeUnreadable = "handshake_unreadable",
+    /// An initiation that is not newer than what its peer sent before: a replay, or a clock that is behind.
+    HandshakeStale = "handshake_stale",
+    /// A handshake message with a wrong identity proof, or of another identity than the expected one.
+    HandshakeIdentity = "handshake_identity",
+    /// The two ends have no version, suite, label width or seal mode in common.
+    HandshakeDisagreement = "handshake_disagreement",
+    /// Our own handshake message came back, or the peer has our key.
+    HandshakeOurselves = "handshake_ourselves",
+    /// A handshake of a node that is not configured, where unknown peers are not accepted.
+    UnknownPeer = "unknown_peer",
     /// More handshakes, questions or beacons than the slow path takes in a second, or no room for one
     /// more stranger.
     OverBudget = "over_budget",

@@ -165,7 +165,7 @@ fn r9_under_load_the_door_gives_out_the_cookies() {
         let kind = LinkHeader::parse(cookie).map(|header| header.kind);
         assert!(kind == Ok(Kind::Cookie) && cookie.len() <= asked.len());
     }
-    assert_eq!(house.ended(Discard::NotAllowed) + answers.len() as u64, 300);
+    assert_eq!(house.ended(Discard::UnknownPeer) + answers.len() as u64, 300);
     assert!(arrived(&mut house.data, &mut house.pool).is_empty());
     assert!(house.switch.balance().is_even());
 }
@@ -190,7 +190,7 @@ fn r9_what_is_no_handshake_or_nobody_s_ends_at_the_door() {
     house.knock(&initiation(3));
     house.turn();
     assert_eq!(house.ended(Discard::BadLinkKind), 2);
-    assert_eq!(house.ended(Discard::NotAllowed), 1);
+    assert_eq!(house.ended(Discard::UnknownPeer), 1);
     assert!(arrived(&mut house.street, &mut house.pool).is_empty());
     let balance = house.switch.balance();
     assert!(balance.frames_in == 3 && balance.is_even(), "{balance:?}");

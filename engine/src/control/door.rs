@@ -113,7 +113,7 @@ impl Switch {
         self.in_hand += burst.len() as u64;
         for frame in burst.drain(..) {
             if !LinkHeader::parse(frame.bytes()).is_ok_and(|head| head.kind.is_handshake()) {
-                self.end(Discard::BadLinkKind);
+                self.end_at(PortId(port), Discard::BadLinkKind);
                 continue;
             }
             // Its sender is known until the next burst.

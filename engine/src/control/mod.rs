@@ -94,6 +94,8 @@ struct PortRecord {
     queues: Vec<Option<Queue>>,
     /// Where handshakes come in, if not at the workers.
     door: Option<Door>,
+    /// How the handshakes and beacons that came in by the port ended.
+    handshakes: DiscardTally,
     /// What was last ordered of it ([`Switch::welcome_strangers`]).
     welcomes: Option<bool>,
     leaving: bool,
@@ -315,8 +317,14 @@ impl Switch {
 
     fn record_port(&mut self, id: PortId, describe: String) {
         let queues = (0..self.workers.len()).map(|_| None).collect();
-        let record =
-            Some(PortRecord { describe, queues, door: None, welcomes: None, leaving: false });
+        let record = Some(PortRecord {
+            describe,
+            queues,
+            door: None,
+            handshakes: DiscardTally::default(),
+            welcomes: None,
+            leaving: false,
+        });
         match self.ports.get_mut(usize::from(id.0)) {
             Some(place) => *place = record,
             None => self.ports.push(record),
@@ -364,6 +372,7 @@ impl Switch {
             for queue in record.queues.iter().flatten() {
                 self.past.add_queue(&queue.tally, &queue.discards);
             }
+            self.past.add_discards(&record.handshakes);
             self.events.push(Event::PortUnplugged(id));
         }
     }
@@ -441,6 +450,13 @@ impl Switch {
     /// A frame that was taken in hand has come to its end.
     fn end(&mut self, how: Discard) {
         self.discards.count(how);
+        self.in_hand = self.in_hand.saturating_sub(1);
+    }
+
+    /// The same of a handshake or beacon, which is counted at the port that it came in by.
+    fn end_at(&mut self, port: PortId, how: Discard) {
+        let record = self.ports.get(usize::from(port.0)).and_then(Option::as_ref);
+        record.map_or(&self.discards, |record| &record.handshakes).count(how);
         self.in_hand = self.in_hand.saturating_sub(1);
     }
 

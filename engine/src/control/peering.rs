@@ -18,6 +18,7 @@
 mod alternate;
 mod beacons;
 mod conflict;
+mod diagnosis;
 mod discovery;
 mod indices;
 mod knocks;
@@ -106,6 +107,8 @@ pub(super) struct Peering {
     due: Nanos,
     /// Indices that no session knows of any more, and when workers are to drop their keys.
     waning: Vec<(Nanos, SessionIndex)>,
+    /// When it was last told that an unknown peer was refused.
+    unknown_told: Option<Now>,
     /// Sessions have forgotten their keys, and are to make new ones at once.
     begins_anew: bool,
 }
@@ -137,6 +140,8 @@ struct Peer {
     challenge: Option<Challenge>,
     suggested: Suggested,
     pulse: Pulse,
+    /// What explains why its link is not up.
+    diagnosis: Diagnosis,
     /// When it was last told that somebody else has its key.
     refusal_told: Option<Now>,
     /// A stranger that has no link since then gives its slot back.
@@ -197,11 +202,12 @@ fn nanos(now: Now) -> Nanos {
     Nanos(now.0)
 }
 
-pub use self::beacons::BeaconSpec;
+pub use self::{beacons::BeaconSpec, diagnosis::DownReason};
 use self::{
     alternate::Alternates,
     beacons::{Beacons, Suggested},
     conflict::Conflict,
+    diagnosis::{Diagnosis, discard_of},
     indices::{Asker, Indices},
     knocks::{Budget, Budgets, KNOWN_PER_SECOND, STRANGERS_PER_SECOND},
     location::Reach,
@@ -253,6 +259,7 @@ impl Switch {
             beacons: Beacons::default(),
             due: Nanos::ZERO,
             waning: Vec::new(),
+            unknown_told: None,
             begins_anew: false,
         });
         Ok(())
@@ -356,6 +363,7 @@ impl Switch {
             challenge: None,
             suggested: Suggested::default(),
             pulse: Pulse::default(),
+            diagnosis: Diagnosis::default(),
             refusal_told: None,
             down_since: now,
             usage: Usage::default(),
@@ -424,13 +432,13 @@ impl Switch {
         taken.map_err(|why| self.refusal(mark, why, now))
     }
 
-    /// By which name a message that a session would not have is counted.
+    /// Notes why a peer's session refused a message; returns the reason to count.
     fn refusal(&mut self, mark: Mark, why: HandshakeError, now: Now) -> Discard {
-        let who = match why {
-            HandshakeError::Peer(Refused::OtherIdentity(who)) => who,
-            HandshakeError::Peer(Refused::OtherPeer) => return Discard::NotAllowed,
-            _ => return Discard::BadSeal,
-        };
+        let HandshakeError::Peer(why) = why else { return Discard::Unhandled };
+        if let Some(reason) = DownReason::of_refusal(why) {
+            self.note_reason(mark, reason, now);
+        }
+        let Refused::OtherIdentity(who) = why else { return discard_of(why) };
         let slot = self.slot_of(mark);
         let peer = self.peering.as_mut().and_then(|peering| peering.peers.get_mut(&mark));
         let told = peer.map(|peer| &mut peer.refusal_told);
@@ -441,7 +449,7 @@ impl Switch {
             *told = Some(now);
             self.events.push(Event::PeerRefused(slot, who));
         }
-        Discard::NotAllowed
+        discard_of(why)
     }
 
     fn carry(&mut self, mark: Mark, outputs: Vec<Output>, by: Option<Knocked>, now: Now) {
@@ -451,7 +459,7 @@ impl Switch {
             };
             let owner = usize::from(peer.owner);
             match output {
-                Output::Send(message) => self.send_handshake(mark, message, by),
+                Output::Send(message) => self.send_handshake(mark, message, by, now),
                 Output::Open { index, openers } => {
                     let owner = by.map_or(owner, |by| usize::from(by.worker));
                     if let Some(by) = by {
@@ -615,6 +623,7 @@ impl Switch {
             self.feel_pulse(mark, now);
             self.seek_validation(mark, now);
             self.return_to_written(mark, now);
+            self.tell_trouble(mark, now);
             self.see_off(mark, now);
             if let (Some(due), Some(peering)) = (timeout(self), &mut self.peering) {
                 peering.due = peering.due.min(due.max(nanos(now).plus(Nanos::from_millis(1))));
@@ -638,6 +647,7 @@ impl Switch {
                     .map(|two| two.map(|location| location.at)),
                 suggested: peer.suggested.address().filter(|_| peer.state == LinkState::Down),
                 state: peer.state,
+                down: self.down_reason(peer),
                 rights: peer.spec.rights,
                 keys_since: peer.keys_since,
                 handshakes: peer.handshakes,

@@ -3,10 +3,13 @@
 
 use std::fmt;
 
-use strowger_crypto::PeerId;
+use strowger_crypto::{PeerId, StaticPublic};
 use strowger_frame::port::{Address, AdmitError};
 
-use super::messages::{Answer, QuestionId};
+use super::{
+    messages::{Answer, QuestionId},
+    peering::DownReason,
+};
 use crate::{
     limits::{ATTACHED_MAX, FRAME_BYTES_MAX, HOPS_MAX, PORTS_MAX},
     link::{Behind, Rights},
@@ -380,6 +383,17 @@ pub enum Event {
     /// Whoever has the static key of the peer behind the slot has proved to be this one, which is not
     /// whom it must be: it gets no link. Seldom told, however often it is tried.
     PeerRefused(u32, PeerId),
+    /// Why the link behind the slot is down: told for each reason once, until it is up again.
+    LinkTrouble(u32, DownReason),
+    /// A node that is not configured was refused. Told once in ten seconds at most.
+    UnknownRefused {
+        /// The port that its handshake came in by.
+        port: PortId,
+        /// Where the handshake came from.
+        at: Address,
+        /// The static key of whoever made it.
+        key: StaticPublic,
+    },
     /// A beacon says that this node is there, and a handshake begins, which will show it.
     PeerSuggested {
         /// The slot of the peer, if it has one.

@@ -87,7 +87,7 @@ pub struct SlotView {
 /// One queue of a port: its half on one worker, or its door.
 #[derive(Clone, Debug)]
 pub struct QueueView {
-    /// The worker that owns it; of a door none, since the slow path reads it.
+    /// The worker that owns it; none for what the slow path reads or ends itself: a door, and handshakes.
     pub worker: Option<usize>,
     /// Frames that arrived, lost ones included.
     pub frames_in: u64,
@@ -212,7 +212,7 @@ impl Balance {
         }
     }
 
-    fn add_discards(&mut self, discards: &DiscardTally) {
+    pub(super) fn add_discards(&mut self, discards: &DiscardTally) {
         for (sum, &discard) in self.discards.iter_mut().zip(Discard::ALL) {
             *sum += discards.read(discard);
         }
@@ -286,11 +286,16 @@ impl Switch {
                     sums.add_queue(tally, discards);
                     Some(queue_view(Some(worker), tally, &sums))
                 });
-                let door = record.door.as_ref().map(|door| {
-                    let mut sums = Balance::default();
-                    sums.add_tally(door.tally());
-                    queue_view(None, door.tally(), &sums)
-                });
+                // Handshakes end at the slow path, by whichever queue they came in.
+                let mut sums = Balance::default();
+                sums.add_discards(&record.handshakes);
+                let none = PortTally::default();
+                let tally = record.door.as_ref().map(|door| door.tally());
+                if let Some(tally) = tally {
+                    sums.add_tally(tally);
+                }
+                let is_there = tally.is_some() || sums.discarded() > 0;
+                let door = is_there.then(|| queue_view(None, tally.unwrap_or(&none), &sums));
                 Some(PortView {
                     id: PortId(number as u16),
                     describe: record.describe.clone(),
@@ -308,6 +313,9 @@ impl Switch {
         }
         for door in self.ports.iter().flatten().filter_map(|record| record.door.as_ref()) {
             balance.add_tally(door.tally());
+        }
+        for record in self.ports.iter().flatten() {
+            balance.add_discards(&record.handshakes);
         }
         balance.add_discards(&self.discards);
         balance.frames_made += self.made.iter().map(|made| made.read()).sum::<u64>();

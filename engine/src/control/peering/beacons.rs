@@ -23,7 +23,7 @@ use strowger_frame::{Address, Mark};
 
 use super::{
     super::{Event, Switch},
-    Knocked, LinkState, Location, Peer, Peering, PeeringConfig,
+    Knocked, LinkState, Location, Peer, Peering, PeeringConfig, discard_of,
     indices::Asker,
     knocks::Budget,
     nanos,
@@ -314,7 +314,7 @@ impl Switch {
             return Err(Discard::NoSession);
         }
         let calls = &mut peering.beacons.calls;
-        calls[place].waiting.check(knock.frame.bytes()).map_err(|_| Discard::BadSeal)?;
+        calls[place].waiting.check(knock.frame.bytes()).map_err(discard_of)?;
         let mut awaited = peering.indices.awaited(header.index);
         if !awaited.as_mut().is_some_and(|awaited| awaited.may_read(true)) {
             return Err(Discard::OverBudget);
@@ -338,7 +338,7 @@ impl Switch {
                     return Err(Discard::NotAllowed);
                 }
             },
-            Err(rejected) => (*rejected.state, Discard::BadSeal),
+            Err(rejected) => (*rejected.state, discard_of(rejected.why)),
         };
         calls.push(Call { key, to, since, waiting });
         Err(why)

@@ -8,7 +8,7 @@ use strowger_crypto::{
 };
 use strowger_frame::{Address, Mark};
 
-use super::{super::Switch, Knocked, Location, Peer, PeerError, PeerSpec};
+use super::{super::Switch, Knocked, Location, Peer, PeerError, PeerSpec, discard_of};
 use crate::{
     Now, control::PortId, discard::Discard, limits::UNKNOWN_NUMBERS_PER_LINK, orders::Knock,
 };
@@ -96,7 +96,7 @@ impl Switch {
         let mut guard = known_guard.unwrap_or_default();
         // A copy of what was accepted before ends here, before anything comes of it (R8).
         let accepted = finish.accept(&mut peering.gate, &mut guard);
-        let established = accepted.map_err(|_| Discard::BadSeal)?;
+        let established = accepted.map_err(discard_of)?;
         let mark = match known {
             Some(mark) => mark,
             None => self.let_in(&proven, port, None, now)?,
@@ -127,7 +127,7 @@ impl Switch {
                 _ => Err(Discard::NotAllowed),
             };
         }
-        let policy = peering.config.strangers.ok_or(Discard::NotAllowed)?;
+        let policy = peering.config.strangers.ok_or(Discard::UnknownPeer)?;
         let has_room = peering.lookup.unknown() < policy.links_max as usize;
         if has_room { Ok(None) } else { Err(Discard::OverBudget) }
     }
@@ -149,7 +149,7 @@ impl Switch {
         now: Now,
     ) -> Result<Mark, Discard> {
         let peering = self.peering.as_ref().ok_or(Discard::Unhandled)?;
-        let policy = peering.config.strangers.ok_or(Discard::NotAllowed)?;
+        let policy = peering.config.strangers.ok_or(Discard::UnknownPeer)?;
         let key = proven.static_key;
         let mut spec = PeerSpec::new(proven.identity.peer_id().to_string(), key, port);
         (spec.rights, spec.liveness) = (policy.rights, policy.liveness);

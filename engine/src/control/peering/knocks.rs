@@ -2,14 +2,19 @@
 //! trace here and gets at most one answer, no longer than itself (R8).
 
 use strowger_crypto::{
-    Nanos,
-    handshake::{Admission, Load, could_be_handshake, ik, xx},
+    Nanos, StaticPublic,
+    handshake::{Admission, Load, Refused, could_be_handshake, ik, xx},
     link_header::{Kind, LinkHeader, Step},
     session::Input,
 };
 use strowger_frame::{Address, Mark};
 
-use super::{super::Switch, Knocked, Location, Peering, indices::Asker, nanos};
+use super::{
+    super::{Event, Switch},
+    DownReason, Knocked, Location, Peering, discard_of,
+    indices::Asker,
+    nanos,
+};
 use crate::{
     Now, control::PortId, discard::Discard, limits::COOKIES_PER_SECOND_AND_HOST, orders::Knock,
 };
@@ -32,6 +37,9 @@ const CALM_BUDGET_PERCENT: u32 = 75;
 /// path 7 us, and a worker a send where the port has no door. Whoever forges a peer's address gets no more
 /// than one host does.
 const COOKIES_PER_SECOND: u32 = 2_000;
+
+/// That an unknown peer was refused is told this often at most: ten seconds.
+const UNKNOWN_PEERS_TOLD_EVERY_NS: u64 = 10_000_000_000;
 
 /// What may be done in a second for those who knock.
 pub(super) struct Budgets {
@@ -138,7 +146,38 @@ impl Switch {
     /// Somebody knocks: a handshake message or a beacon, from anywhere.
     pub(in crate::control) fn take_knock(&mut self, knock: &Knock, now: Now) {
         let outcome = self.judge_knock(knock, now).err().unwrap_or(Discard::Handled);
-        self.end(outcome);
+        self.end_at(PortId(knock.port), outcome);
+    }
+
+    /// Notes what a refused handshake message says about the peer at whose address it was sent; returns the
+    /// reason to count. The source is not proved, so this is for the operator alone.
+    fn refuse(&mut self, knock: &Knock, why: Refused, now: Now) -> Discard {
+        let reason = match (why, LinkHeader::parse(knock.frame.bytes()).map(|head| head.lane)) {
+            // The mac of XX depends on the network's name alone.
+            (Refused::WrongMac, Ok(lane)) if Step::from_lane(lane) != Some(Step::Known) => {
+                Some(DownReason::OtherNetwork)
+            }
+            _ => DownReason::of_refusal(why),
+        };
+        if let (Some(reason), false) = (reason, knock.link.is_stranger()) {
+            self.note_reason(knock.link, reason, now);
+        }
+        discard_of(why)
+    }
+
+    /// A handshake of a node whose key is not configured.
+    fn refuse_unknown(&mut self, knock: &Knock, key: StaticPublic, now: Now) -> Discard {
+        if !knock.link.is_stranger() {
+            self.note_reason(knock.link, DownReason::OtherKey { key }, now);
+        }
+        let Some(peering) = &mut self.peering else { return Discard::UnknownPeer };
+        let is_due = |told: Now| now.0.saturating_sub(told.0) >= UNKNOWN_PEERS_TOLD_EVERY_NS;
+        if peering.unknown_told.is_none_or(is_due) {
+            peering.unknown_told = Some(now);
+            let (port, at) = (PortId(knock.port), knock.from);
+            self.events.push(Event::UnknownRefused { port, at, key });
+        }
+        Discard::UnknownPeer
     }
 
     fn judge_knock(&mut self, knock: &Knock, now: Now) -> Result<(), Discard> {
@@ -162,7 +201,7 @@ impl Switch {
         // Only what is read is paid for from the budget of reading: neither noise nor those who do not
         // receive where they send from can spend what honest knocks need.
         let admitted = match peering.gate.admit(&source, message, load) {
-            Err(_) => return Err(Discard::BadSeal),
+            Err(why) => return Err(self.refuse(knock, why, now)),
             Ok(Admission::Answer(_))
                 if !peering.may_give_cookie(knock.link, knock.from, nanos(now)) =>
             {
@@ -186,23 +225,35 @@ impl Switch {
         };
         match admitted.step() {
             Step::Known => {
-                let initiation =
-                    ik::read(&peering.config.local, &admitted).map_err(|_| Discard::BadSeal)?;
+                let initiation = match ik::read(&peering.config.local, &admitted) {
+                    Ok(initiation) => initiation,
+                    Err(why) => return Err(self.refuse(knock, why, now)),
+                };
                 let known = peering.by_key.get(&initiation.static_key().0).copied();
                 let mark = match known {
                     Some(mark) => mark,
                     // It knows our key, and we its identity alone.
                     None if self.expects_unknown_keys() => {
-                        let identity = initiation.identity().map_err(|_| Discard::BadSeal)?;
-                        self.discovered_as(&identity).ok_or(Discard::NotAllowed)?
+                        let identity = initiation.identity().map_err(discard_of)?;
+                        match self.discovered_as(&identity) {
+                            Some(mark) => mark,
+                            None => {
+                                let key = *initiation.static_key();
+                                return Err(self.refuse_unknown(knock, key, now));
+                            }
+                        }
                     }
-                    None => return Err(Discard::NotAllowed),
+                    None => {
+                        return Err(self.refuse_unknown(knock, *initiation.static_key(), now));
+                    }
                 };
                 let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
                 let peer = peering.peers.get_mut(&mark).ok_or(Discard::Unhandled)?;
                 let newest = peer.session.guard().newest;
                 if newest.is_some_and(|newest| initiation.stamp() <= newest) {
-                    return Err(Discard::BadSeal); // said again: it spends nothing of the peer's
+                    // A recorded one spends nothing of the peer's.
+                    self.note_reason(mark, DownReason::StampRefused, now);
+                    return Err(Discard::HandshakeStale);
                 }
                 if knock.link != mark && !peer.elsewhere.spend(nanos(now)) {
                     return Err(Discard::OverBudget);
@@ -212,19 +263,19 @@ impl Switch {
             }
             Step::Discover => {
                 if !self.expects_unknown_keys() {
-                    return Err(Discard::NotAllowed);
+                    return Err(Discard::UnknownPeer);
                 }
                 let peering = self.peering.as_ref().ok_or(Discard::Unhandled)?;
                 let (gate, local) = (&peering.gate, &peering.config.local);
                 let answer = xx::answer(gate, local, &peering.offer, &source, &admitted);
-                let answer = answer.map_err(|_| Discard::BadSeal)?;
+                let answer = answer.map_err(discard_of)?;
                 self.answer_knock(knock, answer);
                 Ok(())
             }
             Step::Finish => {
                 let (gate, local) = (&peering.gate, &peering.config.local);
                 let finish = xx::read_finish(gate, local, &peering.offer, &source, &admitted)
-                    .map_err(|_| Discard::BadSeal)?;
+                    .map_err(discard_of)?;
                 self.take_stranger(finish, knock, now)
             }
         }
@@ -243,14 +294,19 @@ impl Switch {
         let awaited = peering.indices.awaited(header.index).ok_or(Discard::NoSession)?;
         let Asker::Peer(mark) = awaited.asker else { return self.take_call(header, knock, now) };
         let peer = peering.peers.get(&mark).ok_or(Discard::NoSession)?;
-        peer.session.check_answer(message).map_err(|_| Discard::BadSeal)?;
+        peer.session.check_answer(message).map_err(discard_of)?;
         let by = Knocked::of(knock);
         let was_asked = peer.reach.has_asked(by.from);
         // A cookie was read with its mac.
         if header.kind == Kind::Response && !awaited.may_read(was_asked) {
             return Err(Discard::OverBudget);
         }
-        self.drive(mark, Input::Message(message), Some(by), now)?;
+        let taken = self.drive(mark, Input::Message(message), Some(by), now);
+        if taken == Err(Discard::HandshakeUnreadable) && header.lane == Step::Known.lane() {
+            // Its mac is right, so its sender knows our key; and only the peer can have read ours.
+            self.note_reason(mark, DownReason::OtherPsk, now);
+        }
+        taken?;
         if header.kind == Kind::Response {
             self.follow_answer(mark, by.from, now);
         }

@@ -269,11 +269,18 @@ impl Switch {
 
     /// Sends a handshake message. An answer goes to where the question came from; what we begin
     /// ourselves, which any bytes may have been the occasion of, never does (R8).
-    pub(super) fn send_handshake(&mut self, mark: Mark, message: Vec<u8>, by: Option<Knocked>) {
+    pub(super) fn send_handshake(
+        &mut self,
+        mark: Mark,
+        message: Vec<u8>,
+        by: Option<Knocked>,
+        now: Now,
+    ) {
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         let Ok(header) = LinkHeader::parse(&message) else { return };
         let (owner, here) = (peer.owner, peer.location());
         if header.kind == Kind::Response {
+            peer.diagnosis.note_answer();
             let answer = by.map(|by| (by.from, usize::from(by.worker)));
             let to = answer.or(here.map(|here| (here, self.sender(owner, here.port))));
             if let Some((Location { port, at }, worker)) = to {
@@ -305,6 +312,9 @@ impl Switch {
         to.extend(suggested.map(|by| (by.from, Some(by.worker))));
         for (at, _) in &to {
             peer.reach.note_asked(*at);
+        }
+        if let Some((Location { at, .. }, _)) = to.first() {
+            peer.diagnosis.note_attempt(*at, now);
         }
         for (Location { port, at }, worker) in to {
             let worker = worker.map_or_else(|| self.sender(owner, port), usize::from);

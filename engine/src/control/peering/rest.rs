@@ -226,6 +226,9 @@ impl Switch {
             return;
         }
         peer.down_since = now;
+        if state.is_up() {
+            peer.diagnosis.clear();
+        }
         peer.reach.forget_attempts();
         peer.suggested.next = None;
         for worker in 0..self.workers.len() {

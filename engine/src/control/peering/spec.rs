@@ -5,7 +5,7 @@ use std::fmt;
 use strowger_crypto::{Identity, PeerId, Psk, SealMode, StaticPublic, handshake::SealWish};
 use strowger_frame::Address;
 
-use super::{LinkState, Liveness};
+use super::{DownReason, LinkState, Liveness};
 use crate::{
     Now,
     control::{AttachError, PortId},
@@ -164,6 +164,8 @@ pub struct PeerView {
     pub suggested: Option<Address>,
     /// How the link is.
     pub state: LinkState,
+    /// Why it is down; `None` where it is up, or idle.
+    pub down: Option<DownReason>,
     /// Where its frames may go.
     pub rights: Rights,
     /// When its newest keys were made.

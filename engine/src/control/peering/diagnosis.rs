@@ -1,0 +1,349 @@
+//! Why a link is not up, as far as this end can know it: what was tried, and what came back. It serves
+//! the operator; no decision rests on it.
+
+use std::fmt;
+
+use strowger_crypto::{
+    PeerId, StaticPublic,
+    handshake::{Disagreement, Refused},
+};
+use strowger_frame::{Address, Mark};
+
+use super::{
+    super::{Event, Switch},
+    LinkState, Peer,
+};
+use crate::{Now, discard::Discard};
+
+/// Evidence older than this says nothing about the attempts of now: the longest pause between two attempts
+/// is 16 s (W4-11), and three of them may be lost.
+const EVIDENCE_KEPT_NS: u64 = 60_000_000_000;
+
+/// A reason that rests on silence is told after this many attempts: the first ones may have been lost.
+const ATTEMPTS_BEFORE_TOLD: u32 = 3;
+
+/// Why a link is not up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DownReason {
+    /// No address of the peer is known. It has to begin the handshake.
+    NoAddress,
+    /// A handshake is under way.
+    Connecting {
+        /// Initiations sent since the link was last up.
+        attempts: u32,
+    },
+    /// Initiations were sent and nothing came back.
+    NoAnswer {
+        /// Where the last one went.
+        to: Address,
+        /// Initiations sent since the link was last up.
+        attempts: u32,
+        /// When the first of them was sent.
+        since: Now,
+    },
+    /// The kernel refuses to send to the peer's address.
+    Unreachable {
+        /// The address.
+        to: Address,
+        /// The error number (`errno.h`).
+        errno: i32,
+    },
+    /// A node at the peer's address has another static key than the peer is configured with.
+    OtherKey {
+        /// The key that it has.
+        key: StaticPublic,
+    },
+    /// What comes from the peer's address is for another static key than ours.
+    NotForUs,
+    /// What comes from the peer's address is for our key, in a network of another name.
+    OtherNetwork,
+    /// The peer's answer cannot be decrypted: it has another psk.
+    OtherPsk,
+    /// The peer begins handshakes and uses the keys of none: it has another psk, or our answers do not
+    /// reach it.
+    NoConfirmation {
+        /// Answers sent since the link was last up.
+        answers: u32,
+    },
+    /// The peer's initiations are not newer than the newest that was accepted: its clock is behind, or
+    /// they are recorded ones.
+    StampRefused,
+    /// Both ends are honest, and have no version, suite, label width or seal mode in common.
+    Disagreement(Disagreement),
+    /// A node with the peer's key has proved another identity than the expected one.
+    OtherIdentity(PeerId),
+    /// The peer's handshake was refused for another reason.
+    Refused(Refused),
+    /// The peer has ended the link and asked to be left alone for a while.
+    Goodbye {
+        /// Why (wire.md 5).
+        code: u8,
+    },
+}
+
+impl DownReason {
+    /// Its name in JSON and logs: lower case, underscores.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::NoAddress => "no_address",
+            Self::Connecting { .. } => "connecting",
+            Self::NoAnswer { .. } => "no_answer",
+            Self::Unreachable { .. } => "unreachable",
+            Self::OtherKey { .. } => "other_key",
+            Self::NotForUs => "not_for_us",
+            Self::OtherNetwork => "other_network",
+            Self::OtherPsk => "other_psk",
+            Self::NoConfirmation { .. } => "no_confirmation",
+            Self::StampRefused => "stamp_refused",
+            Self::Disagreement(_) => "disagreement",
+            Self::OtherIdentity(_) => "other_identity",
+            Self::Refused(_) => "refused",
+            Self::Goodbye { .. } => "goodbye",
+        }
+    }
+
+    /// What a refused handshake message says about the link of the peer that it came from.
+    pub(super) fn of_refusal(why: Refused) -> Option<Self> {
+        Some(match why {
+            Refused::WrongMac => Self::NotForUs,
+            Refused::OtherNetwork => Self::OtherNetwork,
+            Refused::Stale => Self::StampRefused,
+            Refused::Disagreement(what) => Self::Disagreement(what),
+            Refused::OtherIdentity(who) => Self::OtherIdentity(who),
+            Refused::OtherPeer | Refused::Identity(_) | Refused::Hello(_) | Refused::Ourselves => {
+                Self::Refused(why)
+            }
+            // Noise, old answers and full tables say nothing of the peer.
+            Refused::Malformed
+            | Refused::NotOurs
+            | Refused::Unreadable
+            | Refused::OtherIndex
+            | Refused::Busy => return None,
+        })
+    }
+}
+
+impl fmt::Display for DownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAddress => {
+                f.write_str("no address is known: the peer has to begin the handshake")
+            }
+            Self::Connecting { attempts: 0 } => f.write_str("no handshake has begun yet"),
+            Self::Connecting { attempts } => write!(f, "handshake under way, attempt {attempts}"),
+            Self::NoAnswer { to, attempts, .. } => {
+                write!(f, "no answer from {to} to {attempts} handshakes")
+            }
+            Self::Unreachable { to, errno } => {
+                let why = std::io::Error::from_raw_os_error(*errno);
+                write!(f, "address {to} is not reachable: {why}")
+            }
+            Self::OtherKey { key } => {
+                write!(f, "the node at the peer's address has another key: {key}")
+            }
+            Self::NotForUs => f.write_str(
+                "handshakes from the peer's address are for another key than ours: \
+                 check the key that the peer has for this node",
+            ),
+            Self::OtherNetwork => f.write_str(
+                "handshakes from the peer's address are for a network of another name: \
+                 check `network` at both ends",
+            ),
+            Self::OtherPsk => {
+                f.write_str("the peer's answer cannot be decrypted: check `psk` at both ends")
+            }
+            Self::NoConfirmation { answers } => write!(
+                f,
+                "the peer has used none of {answers} answers to its handshakes: \
+                 check `psk` at both ends, and whether packets reach the peer"
+            ),
+            Self::StampRefused => f.write_str(
+                "the peer's handshakes are older than one that was accepted before: \
+                 check the peer's clock",
+            ),
+            Self::Disagreement(what) => write!(f, "the two ends cannot agree: {what}"),
+            Self::OtherIdentity(who) => {
+                write!(f, "the node with the peer's key has another identity: {who}")
+            }
+            Self::Refused(why) => write!(f, "the peer's handshake was refused: {why}"),
+            Self::Goodbye { code } => write!(f, "the peer has ended the link (code {code})"),
+        }
+    }
+}
+
+/// The counter of a handshake message that was refused for this.
+pub(super) const fn discard_of(why: Refused) -> Discard {
+    match why {
+        Refused::Malformed | Refused::Hello(_) => Discard::HandshakeMalformed,
+        Refused::NotOurs | Refused::OtherIndex => Discard::NoSession,
+        Refused::WrongMac => Discard::HandshakeMac,
+        Refused::OtherNetwork => Discard::HandshakeNetwork,
+        Refused::Unreadable => Discard::HandshakeUnreadable,
+        Refused::Stale => Discard::HandshakeStale,
+        Refused::Identity(_) | Refused::OtherIdentity(_) | Refused::OtherPeer => {
+            Discard::HandshakeIdentity
+        }
+        Refused::Disagreement(_) => Discard::HandshakeDisagreement,
+        Refused::Ourselves => Discard::HandshakeOurselves,
+        Refused::Busy => Discard::OverBudget,
+    }
+}
+
+/// What has been seen since a link was last up.
+#[derive(Debug, Default)]
+pub(super) struct Diagnosis {
+    attempts: u32,
+    first_attempt: Now,
+    last_to: Option<Address>,
+    answers: u32,
+    evidence: Option<(Now, DownReason)>,
+    unreachable: Option<(Now, DownReason)>,
+    /// The reason that an event has told.
+    told: Option<&'static str>,
+}
+
+impl Diagnosis {
+    /// An initiation goes there.
+    pub(super) fn note_attempt(&mut self, to: Address, now: Now) {
+        if self.attempts == 0 {
+            self.first_attempt = now;
+        }
+        self.attempts = self.attempts.saturating_add(1);
+        self.last_to = Some(to);
+    }
+
+    /// An answer to the peer's initiation is sent.
+    pub(super) fn note_answer(&mut self) {
+        self.answers = self.answers.saturating_add(1);
+    }
+
+    /// Something was seen that explains why the link is down.
+    pub(super) fn note(&mut self, reason: DownReason, now: Now) {
+        match reason {
+            DownReason::Unreachable { .. } => self.unreachable = Some((now, reason)),
+            _ => self.evidence = Some((now, reason)),
+        }
+    }
+
+    /// The link is up: nothing from before explains anything.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The best explanation now. What came back says more than what did not.
+    pub(super) fn reason(&self, has_address: bool, now: Now) -> DownReason {
+        let is_fresh = |at: Now| now.0.saturating_sub(at.0) <= EVIDENCE_KEPT_NS;
+        let fresh = |seen: Option<(Now, DownReason)>| {
+            seen.filter(|(at, _)| is_fresh(*at)).map(|(_, why)| why)
+        };
+        let unconfirmed = (self.answers >= ATTEMPTS_BEFORE_TOLD)
+            .then_some(DownReason::NoConfirmation { answers: self.answers });
+        let unanswered = self.last_to.filter(|_| self.attempts >= ATTEMPTS_BEFORE_TOLD).map(|to| {
+            DownReason::NoAnswer { to, attempts: self.attempts, since: self.first_attempt }
+        });
+        fresh(self.evidence).or(unconfirmed).or(fresh(self.unreachable)).or(unanswered).unwrap_or(
+            match (has_address, self.attempts) {
+                (false, 0) => DownReason::NoAddress,
+                (_, attempts) => DownReason::Connecting { attempts },
+            },
+        )
+    }
+
+    /// The reason, if an event should tell it: each kind once until the link is up again.
+    pub(super) fn news(&mut self, has_address: bool, now: Now) -> Option<DownReason> {
+        let reason = self.reason(has_address, now);
+        let is_known = !matches!(reason, DownReason::NoAddress | DownReason::Connecting { .. });
+        let is_new = is_known && self.told != Some(reason.name());
+        is_new.then(|| {
+            self.told = Some(reason.name());
+            reason
+        })
+    }
+}
+
+impl Switch {
+    /// Something was seen that explains why a peer's link is down.
+    pub(in crate::control) fn note_reason(&mut self, mark: Mark, reason: DownReason, now: Now) {
+        if let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) {
+            peer.diagnosis.note(reason, now);
+        }
+    }
+
+    /// Why a peer's link is down, if it is.
+    pub(super) fn down_reason(&self, peer: &Peer) -> Option<DownReason> {
+        let is_down = peer.state == LinkState::Down;
+        is_down.then(|| peer.diagnosis.reason(peer.is_somewhere(), self.clock.now()))
+    }
+
+    /// Tells why a link is down, once for each reason until it is up again.
+    pub(super) fn tell_trouble(&mut self, mark: Mark, now: Now) {
+        let slot = self.slot_of(mark);
+        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
+        if peer.state != LinkState::Down {
+            return;
+        }
+        let has_address = peer.is_somewhere();
+        if let (Some(slot), Some(reason)) = (slot, peer.diagnosis.news(has_address, now)) {
+            self.events.push(Event::LinkTrouble(slot, reason));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn silence_is_told_after_three_attempts_and_once() {
+        let mut diagnosis = Diagnosis::default();
+        assert_eq!(diagnosis.reason(false, Now(0)), DownReason::NoAddress);
+        assert_eq!(diagnosis.reason(true, Now(0)), DownReason::Connecting { attempts: 0 });
+        for n in 1..=3 {
+            assert_eq!(diagnosis.news(true, Now(n * SECOND)), None);
+            diagnosis.note_attempt(Address::Only, Now(n * SECOND));
+        }
+        let silent = DownReason::NoAnswer { to: Address::Only, attempts: 3, since: Now(SECOND) };
+        assert_eq!(diagnosis.news(true, Now(4 * SECOND)), Some(silent));
+        diagnosis.note_attempt(Address::Only, Now(5 * SECOND));
+        assert_eq!(diagnosis.news(true, Now(6 * SECOND)), None, "told before");
+    }
+
+    #[test]
+    fn what_came_back_says_more_than_silence_and_grows_old() {
+        let mut diagnosis = Diagnosis::default();
+        for _ in 0..5 {
+            diagnosis.note_attempt(Address::Only, Now(SECOND));
+        }
+        diagnosis.note(DownReason::OtherPsk, Now(2 * SECOND));
+        assert_eq!(diagnosis.news(true, Now(3 * SECOND)), Some(DownReason::OtherPsk));
+        diagnosis.note(DownReason::Unreachable { to: Address::Only, errno: 113 }, Now(3 * SECOND));
+        assert_eq!(diagnosis.reason(true, Now(4 * SECOND)).name(), "other_psk");
+        assert_eq!(diagnosis.reason(true, Now(62_500_000_000)).name(), "unreachable");
+        assert_eq!(diagnosis.reason(true, Now(100 * SECOND)).name(), "no_answer");
+        diagnosis.clear();
+        assert_eq!(diagnosis.reason(true, Now(100 * SECOND)).name(), "connecting");
+    }
+
+    #[test]
+    fn an_initiator_that_uses_no_answer_is_told() {
+        let mut diagnosis = Diagnosis::default();
+        for _ in 0..3 {
+            diagnosis.note_answer();
+        }
+        let reason = diagnosis.reason(false, Now(SECOND));
+        assert_eq!(reason, DownReason::NoConfirmation { answers: 3 });
+    }
+
+    #[test]
+    fn every_reason_has_a_name_and_a_sentence() {
+        let errno = DownReason::Unreachable { to: Address::Only, errno: 113 };
+        assert!(errno.to_string().contains("No route to host"), "{errno}");
+        let all = [DownReason::NotForUs, DownReason::OtherNetwork, DownReason::StampRefused];
+        for reason in all {
+            assert!(!reason.to_string().is_empty());
+            assert!(!reason.name().contains(' '));
+        }
+    }
+}
