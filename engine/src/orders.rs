@@ -224,6 +224,15 @@ pub enum Punt {
     Worn(Mark),
     /// A frame was to leave by a link that is quiet: it wants keys.
     Unsealed(Mark),
+    /// The kernel refused to send a handshake message.
+    SendFailed {
+        /// The port.
+        port: u16,
+        /// Where it was to go.
+        to: Address,
+        /// Why (`errno.h`).
+        errno: i32,
+    },
     /// A frame that came in by this link named a slot by a number that is retiring. Said seldom.
     AliasUsed {
         /// The number that its label named.

@@ -315,7 +315,15 @@ fn peers_shown(answer: &Value) -> String {
         Some(identity) => format!("we are {identity}\n"),
         None => "this relay has no identity, so it has no sealed links\n".to_owned(),
     };
-    us + &table.finish("no peer is configured")
+    let mut shown = us + &table.finish("no peer is configured");
+    for row in rows(answer, "peers") {
+        let Some(why) = row["down_text"].as_str() else { continue };
+        let (name, slot) = (text(&row["name"]), text(&row["slot"]));
+        let for_s = row["down_s"].as_f64();
+        let since = for_s.map_or(String::new(), |s| format!(", for {s:.0} s"));
+        shown.push_str(&format!("{name} (slot {slot}) is down: {why}{since}\n"));
+    }
+    shown
 }
 
 /// What went by a slot.

@@ -49,7 +49,7 @@ fn a_peer_must_be_who_is_pinned_whoever_begins() {
         let refused = eventually("it is told", || first.events("peer_refused").pop());
         assert_eq!((&refused["slot"], &refused["name"]), (&2.into(), &"peer".into()));
         assert!(refused["detail"].as_str().unwrap().contains(&b.peer_id), "{refused}");
-        assert!(first.discards("not_allowed") > 0);
+        assert!(first.discards("handshake_identity") > 0);
         assert!(!first.is_up());
         first.stop();
         second.stop();
@@ -103,7 +103,7 @@ fn strangers_get_what_the_policy_says_and_no_more() {
     let (a, b) = (Home::new(), Home::new());
     let guest = a.start_with(&looks(&b));
     let known = peer(&format!("key = \"{}\"", Home::new().key));
-    for (others, reason, count) in [("", "stranger", 0), (&known[..], "not_allowed", 1)] {
+    for (others, reason, count) in [("", "stranger", 0), (&known[..], "unknown_peer", 1)] {
         let host = b.start_with(others);
         eventually("it is refused", || (host.discards(reason) > 0).then_some(()));
         assert_eq!((slots(&host), peers(&host).len()), (1 + count, count));

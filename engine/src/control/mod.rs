@@ -50,7 +50,7 @@ use self::{
     ledger::{Awaited, Ledger},
     messages::Messages,
     numbers::{Given, Informed, Numbers, Retiring, Unnamed, Who},
-    peering::{Location, Peering},
+    peering::{DownReason, Location, Peering},
     salvage::Mustering,
 };
 use crate::{
@@ -430,6 +430,10 @@ impl Switch {
                 Some(Punt::Strayed(session, worker)) => self.take_strayed(session, worker),
                 Some(Punt::Worn(link)) => self.take_worn(link, now),
                 Some(Punt::Unsealed(link)) => self.wake(link, now),
+                Some(Punt::SendFailed { port, to, errno }) => {
+                    let link = self.link_at(PortId(port), to);
+                    self.note_reason(link, DownReason::Unreachable { to, errno }, now);
+                }
                 Some(Punt::AliasUsed { slot, packet }) => self.take_alias_used(slot, packet, now),
                 Some(Punt::Packet { .. } | Punt::Ended(_) | Punt::Said { .. }) | None => return,
             }

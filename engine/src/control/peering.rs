@@ -40,7 +40,7 @@ use std::{
 use strowger_crypto::{
     Entropy, Local, Nanos, Psk, StaticPublic,
     aead::Provider,
-    handshake::{Gate, HandshakeError, Lanes, Mtu, Offer, Refused, SchemeBytes},
+    handshake::{Gate, HandshakeError, Lanes, Mtu, Offer, SchemeBytes},
     link_header::{Kind, LinkHeader, SessionIndex},
     session::{Context, Input, NewKeys, Output, Session, SessionConfig},
 };
@@ -60,9 +60,6 @@ use crate::{
 /// A stranger that has finished its handshake is heard within this, if it is ever: it confirms its keys
 /// every second.
 const HEARD_WITHIN_NS: u64 = 5_000_000_000;
-
-/// That another than the peer has its key is told this often at most: a minute.
-const REFUSALS_TOLD_EVERY_NS: u64 = 60_000_000_000;
 
 /// How a node takes part in sealed links.
 pub struct PeeringConfig {
@@ -430,26 +427,6 @@ impl Switch {
         }
         self.carry(mark, outputs, by, now);
         taken.map_err(|why| self.refusal(mark, why, now))
-    }
-
-    /// Notes why a peer's session refused a message; returns the reason to count.
-    fn refusal(&mut self, mark: Mark, why: HandshakeError, now: Now) -> Discard {
-        let HandshakeError::Peer(why) = why else { return Discard::Unhandled };
-        if let Some(reason) = DownReason::of_refusal(why) {
-            self.note_reason(mark, reason, now);
-        }
-        let Refused::OtherIdentity(who) = why else { return discard_of(why) };
-        let slot = self.slot_of(mark);
-        let peer = self.peering.as_mut().and_then(|peering| peering.peers.get_mut(&mark));
-        let told = peer.map(|peer| &mut peer.refusal_told);
-        let is_news = |at: &Now| now.0.saturating_sub(at.0) >= REFUSALS_TOLD_EVERY_NS;
-        if let (Some(slot), Some(told)) = (slot, told)
-            && told.as_ref().is_none_or(is_news)
-        {
-            *told = Some(now);
-            self.events.push(Event::PeerRefused(slot, who));
-        }
-        discard_of(why)
     }
 
     fn carry(&mut self, mark: Mark, outputs: Vec<Output>, by: Option<Knocked>, now: Now) {

@@ -17,7 +17,7 @@ use crate::{
     egress::Egress,
     limits::{ORDERS_PER_BREATH, PORTS_MAX},
     link::{Guard, Link},
-    orders::{Order, PortSeat, Report},
+    orders::{Order, PortSeat, Punt, Report},
     session::Place,
 };
 
@@ -306,6 +306,9 @@ impl Worker {
             Some(seat) => {
                 self.ports[seat].port.send_to(to, frame);
                 self.ports[seat].port.flush();
+                if let Some(errno) = self.ports[seat].port.last_send_error(to) {
+                    self.note(Punt::SendFailed { port, to, errno });
+                }
             }
             None => self.homeless.count(Discard::ExitGone),
         }

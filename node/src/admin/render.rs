@@ -122,6 +122,10 @@ fn peer(view: &PeerView, now: Now, names: &[(u16, String)]) -> Value {
         "behind": name_of(view.port, names),
         "up": view.is_up(),
         "quiet": view.state == LinkState::Quiet,
+        // Why it is down: a word for programs, and the sentence for people.
+        "down_reason": view.down.map(|why| why.name()),
+        "down_text": view.down.map(|why| why.to_string()),
+        "down_s": view.down.and_then(|why| why.since()).map(|since| seconds(now, since.0)),
         "rights": rights(view.rights),
         "stranger": view.is_stranger,
         "handshakes": view.handshakes,

@@ -10,6 +10,14 @@ pub(super) fn logged(event: &Event) -> Option<(Kind, String)> {
     let line = match *event {
         Event::LinkUp(_) => (Kind::LinkUp, "the link is up".to_owned()),
         Event::LinkDown(_) => (Kind::LinkDown, "the link is down".to_owned()),
+        Event::LinkTrouble(_, why) => (Kind::LinkDown, format!("the link is down: {why}")),
+        Event::UnknownRefused { at, key, .. } => {
+            let text = format!(
+                "refused a handshake from {}: no peer is configured with the key {key}",
+                Shown(at)
+            );
+            (Kind::PeerRefused, text)
+        }
         Event::Roamed(_, to) => (Kind::AddressMoved, format!("its address is {} now", Shown(to))),
         Event::KeyOnTwoNodes(_, [a, b]) => {
             let (a, b) = (Shown(a), Shown(b));

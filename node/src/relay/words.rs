@@ -25,6 +25,11 @@ pub(super) fn words_of(event: &Event) -> (&'static str, Option<u32>, Option<Stri
         Event::LinkUp(slot) => ("link_up", Some(slot), None),
         Event::LinkQuiet(slot) => ("link_quiet", Some(slot), None),
         Event::LinkDown(slot) => ("link_down", Some(slot), None),
+        Event::LinkTrouble(slot, why) => ("link_trouble", Some(slot), Some(why.to_string())),
+        Event::UnknownRefused { port, at, key } => {
+            let text = format!("key {key}, at {at}, port {}", port.0);
+            ("unknown_peer_refused", None, Some(text))
+        }
         Event::PathMtu(slot, bytes) => ("path_mtu", Some(slot), Some(format!("{bytes} bytes"))),
         Event::Roamed(slot, to) => ("roamed", Some(slot), Some(Shown(to).to_string())),
         Event::Rekeyed(slot) => ("rekeyed", Some(slot), None),

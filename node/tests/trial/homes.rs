@@ -90,10 +90,15 @@ impl Home {
 
     /// A relay with an endpoint at slot 4, and these sections.
     pub(crate) fn start_with(&self, sections: &str) -> Relay<'_> {
+        self.start_in("test", sections)
+    }
+
+    /// The same in a network of this name.
+    pub(crate) fn start_in(&self, network: &str, sections: &str) -> Relay<'_> {
         let dir = self.directory.path().to_str().unwrap();
         let config = format!(
             "control.socket = \"{dir}/control\"\n\
-             [identity]\nkey = \"{dir}/key\"\nnetwork = \"test\"\n\
+             [identity]\nkey = \"{dir}/key\"\nnetwork = \"{network}\"\n\
              [liveness]\ninterval_ms = 500\nmultiplier = 3\nalways = true\n\
              [[udp]]\naddress = \"{}\"\n\
              [[unix]]\nname = \"local\"\npath = \"{dir}/local\"\nslot = 4\n{sections}",

@@ -113,6 +113,7 @@ impl Switch {
             | Punt::Strayed(..)
             | Punt::Worn(_)
             | Punt::Unsealed(_)
+            | Punt::SendFailed { .. }
             | Punt::AliasUsed { .. } => (),
         }
     }

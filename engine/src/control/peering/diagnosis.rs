@@ -5,7 +5,7 @@ use std::fmt;
 
 use strowger_crypto::{
     PeerId, StaticPublic,
-    handshake::{Disagreement, Refused},
+    handshake::{Disagreement, HandshakeError, Refused},
 };
 use strowger_frame::{Address, Mark};
 
@@ -21,6 +21,9 @@ const EVIDENCE_KEPT_NS: u64 = 60_000_000_000;
 
 /// A reason that rests on silence is told after this many attempts: the first ones may have been lost.
 const ATTEMPTS_BEFORE_TOLD: u32 = 3;
+
+/// That another than the peer has its key is told this often at most: a minute.
+const REFUSALS_TOLD_EVERY_NS: u64 = 60_000_000_000;
 
 /// Why a link is not up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,14 @@ impl DownReason {
             Self::OtherIdentity(_) => "other_identity",
             Self::Refused(_) => "refused",
             Self::Goodbye { .. } => "goodbye",
+        }
+    }
+
+    /// Since when handshakes go unanswered, where that is the reason.
+    pub const fn since(&self) -> Option<Now> {
+        match self {
+            Self::NoAnswer { since, .. } => Some(*since),
+            _ => None,
         }
     }
 
@@ -269,6 +280,26 @@ impl Switch {
         }
     }
 
+    /// Notes why a peer's session refused a message; returns the reason to count.
+    pub(super) fn refusal(&mut self, mark: Mark, why: HandshakeError, now: Now) -> Discard {
+        let HandshakeError::Peer(why) = why else { return Discard::Unhandled };
+        if let Some(reason) = DownReason::of_refusal(why) {
+            self.note_reason(mark, reason, now);
+        }
+        let Refused::OtherIdentity(who) = why else { return discard_of(why) };
+        let slot = self.slot_of(mark);
+        let peer = self.peering.as_mut().and_then(|peering| peering.peers.get_mut(&mark));
+        let told = peer.map(|peer| &mut peer.refusal_told);
+        let is_news = |at: &Now| now.0.saturating_sub(at.0) >= REFUSALS_TOLD_EVERY_NS;
+        if let (Some(slot), Some(told)) = (slot, told)
+            && told.as_ref().is_none_or(is_news)
+        {
+            *told = Some(now);
+            self.events.push(Event::PeerRefused(slot, who));
+        }
+        discard_of(why)
+    }
+
     /// Why a peer's link is down, if it is.
     pub(super) fn down_reason(&self, peer: &Peer) -> Option<DownReason> {
         let is_down = peer.state == LinkState::Down;
@@ -340,10 +371,17 @@ mod tests {
     fn every_reason_has_a_name_and_a_sentence() {
         let errno = DownReason::Unreachable { to: Address::Only, errno: 113 };
         assert!(errno.to_string().contains("No route to host"), "{errno}");
-        let all = [DownReason::NotForUs, DownReason::OtherNetwork, DownReason::StampRefused];
-        for reason in all {
-            assert!(!reason.to_string().is_empty());
-            assert!(!reason.name().contains(' '));
+        for (refused, name, words) in [
+            (Refused::WrongMac, "not_for_us", "another key than ours"),
+            (Refused::OtherNetwork, "other_network", "network of another name"),
+            (Refused::Stale, "stamp_refused", "clock"),
+            (Refused::Disagreement(Disagreement::Width), "disagreement", "label width"),
+            (Refused::Disagreement(Disagreement::Suite), "disagreement", "cipher suite"),
+        ] {
+            let reason = DownReason::of_refusal(refused).expect("it explains");
+            assert_eq!(reason.name(), name);
+            assert!(reason.to_string().contains(words), "{reason}");
         }
+        assert_eq!(DownReason::of_refusal(Refused::Malformed), None, "noise explains nothing");
     }
 }
