@@ -7,6 +7,7 @@ use serde_json::Value;
 use trial::{
     eventually,
     homes::{Home, Relay, run},
+    wires,
 };
 
 fn peer(key: &str, at: Option<&Home>, more: &str) -> String {
@@ -104,4 +105,23 @@ fn another_key_at_the_peer_s_address_is_named() {
     assert_counted(&second, "handshake_mac");
     first.stop();
     second.stop();
+}
+
+#[test]
+fn an_address_without_a_route_is_told_with_the_kernel_s_reason() {
+    let Some([near, _far]) = wires::pair() else { return };
+    let ((directory, _), (_, key)) = (wires::home(), wires::home());
+    let config = format!(
+        "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n[[udp]]\naddress = \"0.0.0.0:7000\"\n\
+         [[peer]]\nname = \"peer\"\nslot = 2\nkey = \"{key}\"\naddress = \"198.51.100.9:7000\"\n"
+    );
+    let relay = wires::Relay::within(&near, directory, &config);
+    let row = eventually("the reason is told", || {
+        let row = relay.ask(r#"{"show":"peers"}"#)["peers"][0].take();
+        (row["down_reason"] == "unreachable").then_some(row)
+    });
+    let sentence = row["down_text"].as_str().unwrap();
+    assert!(sentence.contains("198.51.100.9:7000 is not reachable"), "{sentence}");
+    assert!(sentence.contains("Network is unreachable"), "{sentence}");
+    relay.stop();
 }

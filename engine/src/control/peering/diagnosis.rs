@@ -79,8 +79,8 @@ pub enum DownReason {
     Refused(Refused),
     /// The peer has ended the link and asked to be left alone for a while.
     Goodbye {
-        /// Why (wire.md 5).
-        code: u8,
+        /// Until when no handshake begins here.
+        until: Now,
     },
 }
 
@@ -177,7 +177,9 @@ impl fmt::Display for DownReason {
                 write!(f, "the node with the peer's key has another identity: {who}")
             }
             Self::Refused(why) => write!(f, "the peer's handshake was refused: {why}"),
-            Self::Goodbye { code } => write!(f, "the peer has ended the link (code {code})"),
+            Self::Goodbye { .. } => f.write_str(
+                "the peer has ended the link, and asked for a pause before the next handshake",
+            ),
         }
     }
 }
@@ -243,10 +245,11 @@ impl Diagnosis {
 
     /// The best explanation now. What came back says more than what did not.
     pub(super) fn reason(&self, has_address: bool, now: Now) -> DownReason {
-        let is_fresh = |at: Now| now.0.saturating_sub(at.0) <= EVIDENCE_KEPT_NS;
-        let fresh = |seen: Option<(Now, DownReason)>| {
-            seen.filter(|(at, _)| is_fresh(*at)).map(|(_, why)| why)
+        let is_fresh = |(at, why): &(Now, DownReason)| match why {
+            DownReason::Goodbye { until } => now.0 < until.0,
+            _ => now.0.saturating_sub(at.0) <= EVIDENCE_KEPT_NS,
         };
+        let fresh = |seen: Option<(Now, DownReason)>| seen.filter(is_fresh).map(|(_, why)| why);
         let unconfirmed = (self.answers >= ATTEMPTS_BEFORE_TOLD)
             .then_some(DownReason::NoConfirmation { answers: self.answers });
         let unanswered = self.last_to.filter(|_| self.attempts >= ATTEMPTS_BEFORE_TOLD).map(|to| {
@@ -353,6 +356,10 @@ mod tests {
         assert_eq!(diagnosis.reason(true, Now(4 * SECOND)).name(), "other_psk");
         assert_eq!(diagnosis.reason(true, Now(62_500_000_000)).name(), "unreachable");
         assert_eq!(diagnosis.reason(true, Now(100 * SECOND)).name(), "no_answer");
+        let until = Now(900 * SECOND);
+        diagnosis.note(DownReason::Goodbye { until }, Now(100 * SECOND));
+        assert_eq!(diagnosis.reason(true, Now(899 * SECOND)), DownReason::Goodbye { until });
+        assert_eq!(diagnosis.reason(true, until).name(), "no_answer");
         diagnosis.clear();
         assert_eq!(diagnosis.reason(true, Now(100 * SECOND)).name(), "connecting");
     }

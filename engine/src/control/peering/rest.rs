@@ -16,6 +16,7 @@ use strowger_frame::Mark;
 
 use super::{
     super::{Event, Switch},
+    DownReason,
     path_mtu::Crossed,
 };
 use crate::{
@@ -171,6 +172,7 @@ impl Switch {
             Ok(())
         });
         self.set_state(mark, LinkState::Down, now);
+        self.note_reason(mark, DownReason::Goodbye { until: Now(until.0) }, now);
         self.want(mark, now);
         let _ = self.drive(mark, Input::Lost, None, now);
     }
