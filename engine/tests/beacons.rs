@@ -450,7 +450,10 @@ fn strangers_find_each_other_by_beacons_where_both_let_strangers_in() {
             assert!(view.is_up() && view.is_stranger && view.key == Some(key(other)), "{view:?}");
             assert_eq!(view.at, at(other));
         }
-        let refused: u64 = nodes.iter().map(|node| node.count(Discard::NotAllowed)).sum();
+        let refused: u64 = nodes
+            .iter()
+            .map(|node| node.count(Discard::NotAllowed) + node.count(Discard::UnknownPeer))
+            .sum();
         assert_eq!(refused > 0, !both);
         if both {
             // They keep their keys fresh.

@@ -160,7 +160,11 @@ fn a_quiet_link_that_does_not_wake_is_down_and_what_waited_is_counted() {
     assert_eq!((refused(&pair.a), pair.a.view(2).state), (0, LinkState::Quiet), "they wait");
     pair.wait(11);
     assert_eq!(pair.a.view(2).state, LinkState::Down);
-    assert_eq!(pair.a.events, [Event::LinkDown(pair.a.view(2).slot)]);
+    let slot = pair.a.view(2).slot;
+    let [Event::LinkDown(down), Event::LinkTrouble(trouble, why)] = pair.a.events[..] else {
+        panic!("{:?}", pair.a.events);
+    };
+    assert_eq!((down, trouble, why.name()), (slot, slot, "no_answer"));
     assert_eq!(pair.a.count(Discard::LinkDown), PER_LINK as u64);
     // Nothing waits for who is not there.
     send(&mut pair.at_a, pair.to_b, b"anybody?");

@@ -199,7 +199,6 @@ fn nanos(now: Now) -> Nanos {
     Nanos(now.0)
 }
 
-pub use self::{beacons::BeaconSpec, diagnosis::DownReason};
 use self::{
     alternate::Alternates,
     beacons::{Beacons, Suggested},
@@ -214,6 +213,7 @@ use self::{
     rest::Usage,
     sources::Sources,
 };
+pub use self::{beacons::BeaconSpec, diagnosis::DownReason};
 pub use self::{
     location::Location,
     presence::Liveness,
