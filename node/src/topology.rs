@@ -3,6 +3,7 @@
 
 mod alternates;
 mod ethernet;
+mod memory;
 mod roles;
 mod udp;
 
@@ -21,19 +22,10 @@ use strowger_engine::{
         Attach, Event, PortId, Switch,
         peering::{PeerSpec, PeeringConfig},
     },
-    limits::{
-        EGRESS_CONTROL_FRAMES_MAX, EGRESS_FRAMES_MAX, EGRESS_LINK_FRAMES_MAX, EXCHANGE_FRAMES_MAX,
-        FRAMES_WAITING_MAX, KNOCKS_MAX, ORDERS_MAX, PUNTS_MAX,
-    },
     link::Behind,
     worker::Worker,
 };
-use strowger_frame::{
-    Address, BURST_MAX, Pool, PoolSpec, Port,
-    map::Backing,
-    pool::{HEADROOM_BYTES, PoolTally, SINGLE_STRIDE_BYTES, TRAIN_STRIDE_BYTES},
-    reserve::{Chunks, PoolUser},
-};
+use strowger_frame::{Address, Pool, Port, map::Backing, reserve::PoolUser};
 use strowger_io::{
     Doorbell, Ringer, UnixPort,
     account::Account,
@@ -43,10 +35,14 @@ use strowger_io::{
     unix::UnixSpec,
 };
 
-use self::{alternates::Alternates, ethernet::Opening};
-pub(crate) use self::{ethernet::Wire, roles::roles};
+use self::{alternates::Alternates, ethernet::Opening, memory::needs};
+pub(crate) use self::{
+    ethernet::Wire,
+    memory::{MemoryUse, mib},
+    roles::roles,
+};
 use crate::{
-    config::{Config, Listener, UnixEndpoint},
+    config::{Config, UnixEndpoint},
     exit::{Exit, Failure},
     files::Opener,
     key, rights,
@@ -57,27 +53,6 @@ use crate::{
 
 /// Workers that "auto" makes at most: what one switch takes.
 const WORKERS_MAX: usize = 64;
-/// Sends that wait for the kernel behind one listener: as many as it keeps (`strowger_io::udp`).
-const SENDS_WAITING: u32 = 4 * BURST_MAX as u32;
-/// Frames that wait at exits whose port is busy, before memory runs low: two bursts.
-const EXITS_WAITING: u32 = 2 * BURST_MAX as u32;
-/// Frames that neighbours behind ports of many may go on keeping waiting when it does: four bursts.
-const EXITS_SETTLED: u32 = 4 * BURST_MAX as u32;
-/// The same of frames that are too long for a single chunk: a burst.
-const EXITS_SETTLED_LONG: u32 = BURST_MAX as u32;
-/// Frames that one exit keeps waiting at most.
-const EXIT_FRAMES: u32 =
-    (EGRESS_FRAMES_MAX + EGRESS_CONTROL_FRAMES_MAX + EGRESS_LINK_FRAMES_MAX) as u32;
-/// Chunks that a unix endpoint receives into, and a burst of its frames on their way.
-const UNIX_CHUNKS: u32 = 32 + BURST_MAX as u32;
-/// Chunks that a UDP socket receives into by `recvmmsg`: a burst (`strowger_io::udp`).
-const RECEIVE_CHUNKS: u32 = BURST_MAX as u32;
-/// Packets up to this length take a single chunk (`strowger_io::unix`).
-const SINGLE_BYTES_MAX: usize = SINGLE_STRIDE_BYTES - HEADROOM_BYTES - 8 * 64;
-/// Path challenges that take a whole chunk and wait for the kernel. One that finds none is sent again.
-const LONG_CHALLENGES: u32 = 4;
-/// Frames that a worker makes for the slow path and that wait for the kernel: a round of orders.
-const MADE_FRAMES: u32 = 2 * ORDERS_MAX as u32;
 /// How long workers may take to know everything that is attached at start.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 
@@ -180,29 +155,6 @@ impl PortInfo {
         }
         warnings
     }
-}
-
-/// One named need for memory, in chunks of one worker.
-#[derive(Clone, Debug)]
-pub(crate) struct Need {
-    pub(crate) what: String,
-    pub(crate) trains: u32,
-    pub(crate) singles: u32,
-}
-
-/// The memory of all workers. It never grows.
-#[derive(Clone, Debug)]
-pub(crate) struct MemoryUse {
-    /// Of each worker.
-    pub(crate) spec: PoolSpec,
-    pub(crate) needs: Vec<Need>,
-    pub(crate) workers: usize,
-    /// Listeners whose handshakes have memory of their own, of the slow path.
-    pub(crate) doors: usize,
-    /// What is mapped for all of them.
-    pub(crate) bytes: usize,
-    pub(crate) backing: Backing,
-    pub(crate) tallies: Vec<Arc<PoolTally>>,
 }
 
 /// Makes everything, starts the workers and waits until they know what is attached.
@@ -343,65 +295,6 @@ pub(crate) fn workers(config: &Config) -> Result<usize, Failure> {
         return Err(Failure::new(Exit::Refused, line));
     }
     Ok(config.workers.unwrap_or(usable.len().clamp(1, WORKERS_MAX)))
-}
-
-/// A worker's memory as a sum of named needs, and how much of it is for frames that wait at exits when
-/// it runs low.
-fn needs(config: &Config, workers: usize) -> (PoolSpec, Vec<Need>, Chunks) {
-    let mut needs = Vec::new();
-    let mut need = |what: String, trains: u32, singles: u32| {
-        if trains + singles > 0 {
-            needs.push(Need { what, trains, singles });
-        }
-    };
-    need("a burst being switched".to_owned(), BURST_MAX as u32, 0);
-    for Listener { name, posted_buffers, .. } in &config.udp {
-        let posted = u32::from(*posted_buffers).next_power_of_two().max(RECEIVE_CHUNKS);
-        need(format!("receive buffers of {name}"), posted, 0);
-        need(format!("sends of {name} that wait for the kernel"), SENDS_WAITING, 0);
-    }
-    // Every worker has as much as the one with the most endpoints: pools are equal.
-    let on = |worker| config.unix.iter().filter(move |unix| unix.worker == worker);
-    let of = |worker| {
-        on(worker).fold((0, 0), |(long, short), unix| match unix.frame_bytes_max {
-            ..=SINGLE_BYTES_MAX => (long, short + 1),
-            _ => (long + 1, short),
-        })
-    };
-    let (long, short) = (0..workers).map(of).fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
-    need("unix endpoints".to_owned(), long * UNIX_CHUNKS, short * UNIX_CHUNKS);
-    need("frames that wait at exits".to_owned(), EXITS_WAITING, 0);
-    let waiting = Chunks {
-        trains: EXITS_SETTLED_LONG + long * EXIT_FRAMES,
-        singles: EXITS_SETTLED + (long + short) * EXIT_FRAMES,
-    };
-    let what = "frames that wait at exits when memory runs low";
-    need(what.to_owned(), waiting.trains, waiting.singles);
-    need(
-        "frames handed to other workers".to_owned(),
-        (workers as u32 - 1) * EXCHANGE_FRAMES_MAX as u32,
-        0,
-    );
-    let punts = (PUNTS_MAX as u32).div_ceil(workers as u32);
-    need("frames for the switch itself".to_owned(), punts, 0);
-    if config.identity.is_some() {
-        let knocks = (KNOCKS_MAX as u32).div_ceil(workers as u32);
-        need("handshakes that wait".to_owned(), knocks, 0);
-        need("handshakes and probes to send".to_owned(), 0, MADE_FRAMES);
-        need("long path challenges".to_owned(), LONG_CHALLENGES, 0);
-        let waiting = FRAMES_WAITING_MAX as u32;
-        need("frames that wait for the keys of quiet links".to_owned(), waiting, 0);
-    }
-
-    needs.extend(ethernet::needs(config, workers));
-    let trains = needs.iter().map(|need| need.trains).sum();
-    let singles = needs.iter().map(|need| need.singles).sum();
-    let spec = PoolSpec {
-        trains: config.memory.trains.unwrap_or(trains),
-        singles: config.memory.singles.unwrap_or(singles),
-        huge_pages: config.memory.huge_pages,
-    };
-    (spec, needs, waiting)
 }
 
 /// Ties slow path and workers to each other's doorbells.
@@ -611,58 +504,6 @@ fn settle(switch: &mut Switch, running: &[Running], clock: Clock) -> Result<Vec<
             return Err(Failure::new(Exit::Died, line));
         }
         std::thread::sleep(Duration::from_micros(200));
-    }
-}
-
-/// Bytes as people read them.
-pub(crate) fn mib(bytes: usize) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
-impl fmt::Display for MemoryUse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PoolSpec { trains, singles, huge_pages } = self.spec;
-        writeln!(
-            f,
-            "memory: {} on {}, never more: for each of {} worker{}",
-            mib(self.bytes),
-            self.backing,
-            self.workers,
-            if self.workers == 1 { "" } else { "s" }
-        )?;
-        for Need { what, trains, singles } in &self.needs {
-            writeln!(f, "  {trains:>6} trains {singles:>6} singles  {what}")?;
-        }
-        let (train, single) = (TRAIN_STRIDE_BYTES >> 10, SINGLE_STRIDE_BYTES >> 10);
-        writeln!(
-            f,
-            "  {trains:>6} trains {singles:>6} singles  in all, of {train} KiB and {single} KiB"
-        )?;
-        if self.doors > 0 {
-            let (singles, once) = (udp::DOOR_MEMORY.singles, "beside the workers, for each of");
-            let listeners = if self.doors == 1 { "listener's" } else { "listeners'" };
-            writeln!(
-                f,
-                "  {:>6} trains {singles:>6} singles  {once} {} {listeners} handshakes",
-                0, self.doors
-            )?;
-        }
-        let needed: u32 = self.needs.iter().map(|need| need.trains).sum();
-        if trains < needed {
-            writeln!(
-                f,
-                "  warning: [memory] trains = {trains} is below the {needed} that are needed under \
-                 load; frames will be lost as pool_empty; leave the key out"
-            )?;
-        }
-        if huge_pages && self.backing != Backing::HugePages {
-            let pages = self.bytes.div_ceil(2 << 20);
-            writeln!(
-                f,
-                "  no huge pages are reserved; reserve them with: sysctl -w vm.nr_hugepages={pages}"
-            )?;
-        }
-        Ok(())
     }
 }
 

@@ -13,7 +13,11 @@ use strowger_io::xdp::{
     Arena, Choice, EtherPort, Group, Opened, Report, Rung, XdpSpec, limits, open,
 };
 
-use super::{Need, SENDS_WAITING, captured, of_worker};
+use super::{
+    captured,
+    memory::{EXITS_WAITING, Need, SENDS_WAITING},
+    of_worker,
+};
 use crate::{
     config::{Config, Ethernet, Queues},
     exit::{Exit, Failure},
@@ -99,8 +103,8 @@ pub(super) fn needs(config: &Config, workers: usize) -> Vec<Need> {
     }
     if !config.ethernet.is_empty() {
         let sends = SENDS_WAITING * config.udp.len() as u32;
-        let handed = (workers as u32 - 1) * super::EXCHANGE_FRAMES_MAX as u32;
-        let singles = BURST_MAX as u32 + super::EXITS_WAITING + sends + handed;
+        let handed = (workers as u32 - 1) * strowger_engine::limits::EXCHANGE_FRAMES_MAX as u32;
+        let singles = BURST_MAX as u32 + EXITS_WAITING + sends + handed;
         need("frames from Ethernet being switched or sent elsewhere".to_owned(), 0, singles);
     }
     needs
