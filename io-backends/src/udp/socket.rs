@@ -221,8 +221,7 @@ pub(super) unsafe fn receive_messages(
 
 #[cold]
 fn receive_one_by_one(socket: &Socket, headers: &mut [libc::mmsghdr]) -> Result<usize, i32> {
-    for at in 0..headers.len() {
-        let header = &mut headers[at];
+    for (at, header) in headers.iter_mut().enumerate() {
         // SAFETY: the caller of `receive_messages` vouches for what the header points to.
         let came = unsafe { libc::recvmsg(socket.fd(), &mut header.msg_hdr, libc::MSG_DONTWAIT) };
         match u32::try_from(came) {

@@ -90,7 +90,7 @@ impl Behind<'_> {
         match (self.udp.get(listener), address) {
             (Some(Listener { address: local, name, .. }), Address::Udp(at))
                 if local.is_ipv4() != at.is_ipv4()
-                    && !(at.is_ipv4() && super::is_dual_stack(*local, &self.udp)) =>
+                    && !(at.is_ipv4() && super::is_dual_stack(*local, self.udp)) =>
             {
                 let kind = if local.is_ipv4() { "IPv4" } else { "IPv6" };
                 let text = format!(
