@@ -1,0 +1,94 @@
+//! What junk costs the slow path, counted in instructions by callgrind: as much with 1,000 peers as with ten.
+//! Without valgrind it says that it was skipped.
+
+mod air;
+
+use std::{env, fs, process::Command};
+
+use air::{Air, Birth, Dice, Node, host};
+use strowger_crypto::StaticPublic;
+use strowger_engine::{
+    Now,
+    control::{Door, SwitchConfig, peering::PeerSpec},
+    scheme::{Form, Scheme},
+};
+use strowger_frame::{Pool, PoolSpec};
+
+/// Peers of the child process that is counted.
+const PEERS: &str = "STROWGER_JUNK_PEERS";
+/// Junk that it takes in: a turn's worth of the door.
+const JUNK: usize = 256;
+/// The queue of the node's address that its door reads.
+const DOOR: usize = 9;
+
+fn node(peers: u32) -> (Air, Node) {
+    let (air, now) = (Air::default(), Now(1));
+    let scheme = Scheme::new(&[Form::new(13, 0, 0)]).expect("sane");
+    let config = SwitchConfig { scheme, slot_max: 8_000, ..SwitchConfig::default() };
+    let mut node = Node::new(&air, &Birth { config, ..Birth::new(2) }, now);
+    let pool = PoolSpec { trains: 0, singles: 512, huge_pages: false };
+    let (port, pool) = (air.port(node.at, DOOR), Pool::new(&pool).expect("memory"));
+    let door = Door { port: Box::new(port), pool, worker_of: |_, _| 0 };
+    node.switch.open_door(node.port, door).expect("the port is there");
+    node.switch.welcome_strangers(node.port, true);
+    air.steer(node.at, host(66), DOOR);
+    for number in 0..peers {
+        let mut key = [7; 32];
+        key[..4].copy_from_slice(&number.to_be_bytes());
+        let spec = PeerSpec::new("peer", StaticPublic(key), node.port);
+        node.switch.add_peer(spec, now).expect("a slot");
+    }
+    (air, node)
+}
+
+/// Run by the other test, below callgrind.
+#[test]
+#[ignore = "another test runs it"]
+fn a_turn_of_junk() {
+    let peers = env::var(PEERS).ok().and_then(|peers| peers.parse().ok()).unwrap_or(10);
+    let (air, mut node) = node(peers);
+    let now = Now(2);
+    for _ in 0..4 {
+        node.turn(now);
+    }
+    let before = node.switch.balance().discards.iter().sum::<u64>();
+    let mut dice = Dice::new(5);
+    for number in 0..JUNK {
+        let len = [8, 64, 896, 896][number % 4];
+        let mut junk = dice.bytes(len);
+        junk[0] = [0x30, 0x30, 0x20, 0x70][number % 4];
+        air.throw(host(66), node.at, &junk);
+    }
+    node.switch.poll(now);
+    let ended = node.switch.balance().discards.iter().sum::<u64>() - before;
+    assert_eq!(ended, JUNK as u64);
+}
+
+fn instructions(peers: u32) -> u64 {
+    let name = format!("strowger-junk-{}-{peers}.out", std::process::id());
+    let written = env::temp_dir().join(name);
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--toggle-collect=*answer_doors*"])
+        .arg(format!("--callgrind-out-file={}", written.display()))
+        .arg(env::current_exe().expect("this program"))
+        .args(["--exact", "a_turn_of_junk", "--ignored", "--nocapture"])
+        .env(PEERS, peers.to_string())
+        .output()
+        .expect("valgrind was there");
+    let counted = fs::read_to_string(&written).unwrap_or_default();
+    let _ = fs::remove_file(&written);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let totals = counted.lines().find_map(|line| line.strip_prefix("totals: "));
+    totals.and_then(|total| total.trim().parse().ok()).expect("callgrind has counted")
+}
+
+#[test]
+fn r12_junk_costs_no_walk_over_the_peers() {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: valgrind is not installed");
+        return;
+    }
+    let [few, many] = [10, 1_000].map(instructions);
+    println!("{few} instructions with 10 peers, {many} with 1,000, for {JUNK} pieces of junk");
+    assert!(few > 0 && many < few + few / 10, "{few} with 10 peers, {many} with 1,000");
+}
