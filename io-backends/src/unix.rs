@@ -223,8 +223,8 @@ impl UnixPort {
         }
     }
 
-    /// Asks a blocked client's socket for room, if its turn has come. The kernel says that there is
-    /// some when a quarter of the send buffer at most is taken, so that frames leave in bursts.
+    /// Asks a blocked client's socket for room, if its turn has come: for some short messages, so that
+    /// frames leave in small bursts.
     #[cold]
     fn look_for_room(&mut self) {
         if self.ask_room_in > 0 {

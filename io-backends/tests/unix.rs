@@ -280,6 +280,29 @@ fn a_blocked_client_that_reads_again_is_found_by_a_worker_that_never_sleeps() {
     }
 }
 
+/// Behind a client that reads slowly a queue shares places by ingress only for as long as it waits: it
+/// must not wait for three quarters of the socket's buffer (R23).
+#[test]
+fn r23_a_blocked_client_that_reads_a_few_messages_is_offered_more() {
+    let place = Place::new("slow");
+    let (mut port, mut pool) = (listen(&place.0), pool());
+    let mut client = Client::connect(&place.0).expect("it listens");
+    served(&mut port, &mut pool, true);
+    let mut queue = Burst::new();
+    while queue.is_empty() {
+        queue.extend((0..64).map(|n| frame(&mut pool, n, &[0; 100])));
+        port.tx_burst(Mark(7), &mut queue);
+    }
+    for _ in 0..32 {
+        client.receive(&mut [0; 100], LONG).expect("served").expect("in time");
+    }
+    let found = (0..1000).any(|_| {
+        port.rx_burst(&mut pool, &mut Burst::new());
+        !port.is_blocked(Mark(7))
+    });
+    assert!(found, "32 messages were read, and nothing more is offered");
+}
+
 #[test]
 fn the_end_of_a_blocked_client_is_found_and_what_waited_is_counted() {
     let place = Place::new("blocked-end");

@@ -24,6 +24,10 @@ pub(super) const HEADER_BUSY: [u8; HEADER_BYTES] = [0xff; HEADER_BYTES];
 /// What is asked of the kernel for each direction; it may give less (`net.core.wmem_max`).
 const BUFFER_BYTES: i32 = 1 << 20;
 
+/// Memory of a blocked client's send buffer that has to be free before it is offered frames again:
+/// some 20 short messages, so that frames go on long before the exit's queue has refused a burst.
+const ROOM_BYTES: i32 = 16 << 10;
+
 /// A socket bound to a file, removed again on drop if it is still the same file.
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -203,12 +207,29 @@ impl SocketName {
     }
 }
 
-/// Whether a client's socket takes a message, or an error that ends its connection.
+/// Whether a client's socket has room for some messages, or an error that ends its connection.
+///
+/// `POLLOUT` alone would say so only when three quarters of the send buffer are free. A queue of 64
+/// frames would then wait for a thousand to be read, and what it refuses meanwhile is nobody's fair
+/// share (R23).
 pub(super) fn has_room(client: &OwnedFd) -> bool {
     let mut asked = libc::pollfd { fd: client.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
     // SAFETY: one entry, which outlives the call; it does not wait.
     let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
-    ready > 0
+    ready > 0 || has_free(client).unwrap_or(false)
+}
+
+/// Whether [`ROOM_BYTES`] of the send buffer are free, or a quarter of a small one.
+fn has_free(client: &OwnedFd) -> io::Result<bool> {
+    let (mut taken, mut size) = (0_i32, 0_i32);
+    // SAFETY: `taken` is a writable integer, which this request fills in.
+    check(unsafe { libc::ioctl(client.as_raw_fd(), libc::TIOCOUTQ, &raw mut taken) })?;
+    let mut length = size_of::<i32>() as libc::socklen_t;
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_SNDBUF);
+    let at = (&raw mut size).cast();
+    // SAFETY: `at` points to `length` writable bytes, and `length` is ours.
+    check(unsafe { libc::getsockopt(client.as_raw_fd(), level, option, at, &raw mut length) })?;
+    Ok(size - taken >= ROOM_BYTES.min(size / 4))
 }
 
 /// The set of descriptors that one port waits for, as one descriptor.
