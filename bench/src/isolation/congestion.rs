@@ -19,9 +19,10 @@ const PAYLOAD_BYTES: usize = BYTES - packet::PAYLOAD_AT;
 const ROUND_NS: u64 = 1_000_000;
 const ROUNDS: u64 = 1_000;
 
-/// Rounds before the counts begin, in which queues fill, and after, in which they run empty.
+/// Rounds before the counts begin, in which the exit's socket fills, and the most in which it runs
+/// empty after.
 const WARM_UP: u64 = 100;
-const EMPTYING: u64 = 100;
+const EMPTYING_MAX: u64 = 1_000;
 
 /// Parts of a round: in each the sources send, every worker is polled, and the reader reads.
 const PARTS: u64 = 8;
@@ -95,7 +96,8 @@ enum Pace {
 /// A client that sends through the exit.
 struct Source {
     client: Client,
-    packet: Vec<u8>,
+    /// What it sends outside of the counted rounds, and in them.
+    packets: [Vec<u8>; 2],
     pace: Pace,
     sent: u64,
     arrived: u64,
@@ -112,8 +114,14 @@ impl Source {
         let slot = FIRST_SOURCE + u32::from(number);
         let client = node.client(worker, slot)?;
         let flags = Flags { control, ..Flags::default() };
-        let packet = flagged(node.label((slot, EXIT))?, flags, &[number; PAYLOAD_BYTES])?;
-        Ok(Self { client, packet, pace, sent: 0, arrived: 0 })
+        let label = node.label((slot, EXIT))?;
+        let packet = |counts| {
+            let mut payload = [number; PAYLOAD_BYTES];
+            payload[0] = counts;
+            flagged(label, flags, &payload)
+        };
+        let packets = [packet(0)?, packet(1)?];
+        Ok(Self { client, packets, pace, sent: 0, arrived: 0 })
     }
 
     /// Sends what is due in this part of a round.
@@ -123,7 +131,7 @@ impl Source {
             Pace::PerRound => u64::from(part == 0),
         };
         for _ in 0..due {
-            let sent = self.client.try_send(&self.packet);
+            let sent = self.client.try_send(&self.packets[usize::from(counts)]);
             let sent =
                 sent.map_err(|why| Failure::Wrong(format!("a client cannot send: {why}")))?;
             self.sent += u64::from(sent && counts);
@@ -132,7 +140,7 @@ impl Source {
     }
 }
 
-/// Runs rounds; says what the switch dropped.
+/// Runs rounds, until all that was sent in the counted ones has arrived or was dropped.
 fn run_rounds(
     options: &Options,
     node: &mut Node,
@@ -141,31 +149,36 @@ fn run_rounds(
 ) -> Result<(), Failure> {
     let rounds = scaled(options, ROUNDS, 100);
     let mut room = [0; BYTES];
-    for round in 0..WARM_UP + rounds + EMPTYING {
+    for round in 0..WARM_UP + rounds + EMPTYING_MAX {
         let counts = (WARM_UP..WARM_UP + rounds).contains(&round);
+        let mut received = 0;
         for part in 0..PARTS {
             let now = Now(2 + round * ROUND_NS + part * ROUND_NS / PARTS);
-            for source in sources.iter_mut() {
-                if round < WARM_UP + rounds {
-                    source.send(part, counts)?;
-                }
+            for source in sources.iter_mut().filter(|_| round < WARM_UP + rounds) {
+                source.send(part, counts)?;
             }
             node.poll_workers(now);
-            for _ in 0..READ {
-                let received = exit.try_receive(&mut room);
-                let received =
-                    received.map_err(|why| Failure::Wrong(format!("the exit: {why}")))?;
-                let Some(received) = received else { break };
-                let number = usize::from(room[received.len - 1]);
-                let source = sources.get_mut(number).ok_or(Failure::Bug("sources are numbered"))?;
-                // With its queues full at both ends of the window, what a source sends before it
-                // arrives in it, and as much of it arrives after.
-                source.arrived += u64::from(counts);
-            }
+            received += read(&mut exit, &mut room, sources)?;
         }
         node.switch.poll(Now(2 + (round + 1) * ROUND_NS));
+        if received == 0 && round > WARM_UP + rounds {
+            return Ok(());
+        }
     }
-    Ok(())
+    Err(Failure::Wrong("the congested exit did not run empty".to_owned()))
+}
+
+/// What the exit's client reads in a part of a round.
+fn read(exit: &mut Client, room: &mut [u8], sources: &mut [Source]) -> Result<u64, Failure> {
+    for count in 0..READ {
+        let received = exit.try_receive(room);
+        let received = received.map_err(|why| Failure::Wrong(format!("the exit: {why}")))?;
+        let Some(received) = received else { return Ok(count) };
+        let number = usize::from(room[received.len - 1]);
+        let source = sources.get_mut(number).ok_or(Failure::Bug("sources are numbered"))?;
+        source.arrived += u64::from(room[packet::PAYLOAD_AT] == 1);
+    }
+    Ok(READ)
 }
 
 fn control_flag(options: &Options, setup: &Setup) -> Result<Half, Failure> {

@@ -15,12 +15,16 @@ use strowger_engine::{
     header::{Flags, HeaderRepr},
     label::Label,
     limits::{
-        EXCHANGE_FRAMES_MAX, FRAMES_WAITING_MAX, HOPS_MAX, KNOCKS_MAX, ORDERS_MAX, PUNTS_MAX,
+        EGRESS_CONTROL_FRAMES_MAX, EGRESS_FRAMES_MAX, EGRESS_LINK_FRAMES_MAX, EXCHANGE_FRAMES_MAX,
+        FRAMES_WAITING_MAX, HOPS_MAX, KNOCKS_MAX, ORDERS_MAX, PUNTS_MAX,
     },
     link::{Behind, LINK_HEADER_BYTES, plain_header},
     worker::Worker,
 };
-use strowger_frame::{Address, BURST_MAX, Pool, PoolSpec};
+use strowger_frame::{
+    Address, BURST_MAX, Pool, PoolSpec,
+    reserve::{Chunks, PoolUser},
+};
 use strowger_io::{
     UnixPort,
     udp::{self, UdpSpec, worker_of},
@@ -50,30 +54,37 @@ pub(super) struct NodeSpec {
 }
 
 impl NodeSpec {
-    /// The memory of one worker: the needs that `strowger relay` adds up, at its defaults.
-    fn pool(self) -> PoolSpec {
+    /// The memory of one worker, and how much of it is kept for frames that wait at exits: the needs
+    /// that `strowger relay` adds up, at its defaults.
+    fn pool(self) -> (PoolSpec, Chunks) {
         let burst = BURST_MAX as u32;
-        let per_listener = udp::limits::POSTED_BUFFERS.next_power_of_two() as u32 + 4 * burst;
+        let posted = u32::from(udp::limits::POSTED_BUFFERS).next_power_of_two().max(burst);
         let workers = self.workers as u32;
         let handoffs = (workers - 1) * EXCHANGE_FRAMES_MAX as u32;
         let punts = (PUNTS_MAX as u32).div_ceil(workers);
         let sealed = u32::from(self.identity.is_some());
         let handshakes = (KNOCKS_MAX as u32).div_ceil(workers) + 4 + FRAMES_WAITING_MAX as u32;
-        PoolSpec {
-            trains: 3 * burst
-                + self.listeners * per_listener
-                + handoffs
-                + punts
-                + sealed * handshakes,
-            singles: self.clients * (32 + burst) + sealed * 2 * ORDERS_MAX as u32,
-            huge_pages: true,
-        }
+        let at_exit = EGRESS_FRAMES_MAX + EGRESS_CONTROL_FRAMES_MAX + EGRESS_LINK_FRAMES_MAX;
+        let waiting = Chunks { trains: burst, singles: 4 * burst + self.clients * at_exit as u32 };
+        let trains = 3 * burst
+            + self.listeners * (posted + 4 * burst)
+            + waiting.trains
+            + handoffs
+            + punts
+            + sealed * handshakes;
+        let singles =
+            self.clients * (32 + burst) + waiting.singles + sealed * 2 * ORDERS_MAX as u32;
+        (PoolSpec { trains, singles, huge_pages: true }, waiting)
     }
 }
 
 impl Node {
     pub(super) fn new(spec: NodeSpec) -> Result<Self, Failure> {
-        let pools = Pool::many(&spec.pool(), spec.workers).map_err(Failure::kernel("memory"))?;
+        let (memory, waiting) = spec.pool();
+        let mut pools = Pool::many(&memory, spec.workers).map_err(Failure::kernel("memory"))?;
+        for pool in &mut pools {
+            pool.keep(PoolUser::WAITING, waiting);
+        }
         let (mut switch, workers) = Switch::new(SwitchConfig::default(), pools)?;
         if let Some(number) = spec.identity {
             switch.set_identity(peering(number)?, Now(1))?;
