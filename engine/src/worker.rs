@@ -370,9 +370,7 @@ impl Worker {
         let (ingress_slot, is_control) = (ingress.slot, header.is_control());
         let egress = match hop.exit() {
             Exit::Neighbour(egress) => egress,
-            Exit::Alias { to, slot, is_endpoint: false } => {
-                return self.leave_by_alias(ingress, header, hop, to, slot, hops_left);
-            }
+            Exit::Alias { to, is_endpoint: false, .. } => to,
             Exit::Endpoint(egress) | Exit::Alias { to: egress, is_endpoint: true, .. } => {
                 check_turn(ingress, egress)?;
                 check_right(ingress.rights.endpoints)?;
@@ -392,6 +390,11 @@ impl Worker {
             Exit::NoDirector => return Err(Discard::NoDirector),
         };
         let (way_back, shift) = may_leave::<R>(ingress, egress, hop, shift)?;
+        if let Exit::Alias { slot, .. } = hop.exit() {
+            // Only once it is sure that the frame goes on: one that goes no further is told why, and
+            // nothing else.
+            self.note_alias(ingress, slot, header.to_repr(), header.payload());
+        }
         header.advance(label.advance(hop.width(), way_back), shift, hops_left);
         Ok(Onward::Exit { egress, is_control, ingress_slot })
     }

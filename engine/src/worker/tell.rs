@@ -10,7 +10,7 @@ use strowger_crypto::{
 };
 use strowger_frame::{Frame, Mark};
 
-use super::{NO_SEAT, Onward, Worker, live, live_mut, may_leave};
+use super::{NO_SEAT, Onward, Worker, live, live_mut};
 use crate::{
     Now,
     discard::Discard,
@@ -19,7 +19,6 @@ use crate::{
     limits::{BEACONS_WAITING_MAX, ENDINGS_MAX, HEAD_BYTES_MAX},
     link::{LINK_HEADER_BYTES, Link, plain_header},
     orders::{Ending, ExitSight, Knock, Punt},
-    slots::Hop,
 };
 
 /// Retiring numbers that are still named are reported this often.
@@ -55,26 +54,6 @@ impl Worker {
         if let Some((slot, packet)) = self.alias_used.seen.take() {
             self.note(Punt::AliasUsed { slot: u32::from(slot), packet });
         }
-    }
-
-    /// The end of the step for a frame that names another link by its former number. It is noted only once
-    /// it is sure that it goes on: what goes no further hears why, and nothing else.
-    #[cold]
-    pub(super) fn leave_by_alias<R: Register>(
-        &self,
-        ingress: &Link,
-        mut header: Header<'_, R>,
-        hop: Hop,
-        egress: Mark,
-        slot: u16,
-        hops_left: u8,
-    ) -> Result<Onward, Discard> {
-        let (label, shift) = (header.label(), header.shift());
-        let (way_back, shift) = may_leave::<R>(ingress, egress, hop, shift)?;
-        self.note_alias(ingress, slot, header.to_repr(), header.payload());
-        header.advance(label.advance(hop.width(), way_back), shift, hops_left);
-        let (ingress_slot, is_control) = (ingress.slot, header.is_control());
-        Ok(Onward::Exit { egress, is_control, ingress_slot })
     }
 
     /// Remembers, seldom, who still names a slot by its former number.
