@@ -22,7 +22,7 @@ fn answers(word: &str) -> Vec<(&'static [&'static str], Value)> {
     let row = json!({
         "slot": 2, "state": word, "name": word, "behind": word, "address": word, "port": 1, "what": word,
         "seal": word, "up": false, "quiet": false, "peer_id": word, "key": word, "rights": [word],
-        "suggested": word, "discards": { (word): 3 }, "kernel_drops_by_reason": { (word): 3 }, "mtu": 5,
+        "suggested": word, "key_on_two_nodes": [word, word], "discards": { (word): 3 }, "kernel_drops_by_reason": { (word): 3 }, "mtu": 5,
         "reason": word, "why": word, "backend": word, "chosen": word, "path": word, "warnings": [word],
     });
     let event = json!({ "number": 1, "uptime_s": 1.5, "event": word, "slot": 2, "name": word,
