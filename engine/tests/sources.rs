@@ -44,7 +44,7 @@ impl Hub {
     /// What was thrown by now comes in before what the guests have to say.
     fn pass(&mut self, ns: u64) {
         self.now.0 += ns;
-        if self.now.0 / MS % 10 == 0 {
+        if (self.now.0 / MS).is_multiple_of(10) {
             self.guests.iter_mut().for_each(|guest| guest.turn(self.now));
         }
         for _ in 0..2 {
