@@ -87,7 +87,7 @@ pub struct SlotView {
 /// One queue of a port: its half on one worker, or its door.
 #[derive(Clone, Debug)]
 pub struct QueueView {
-    /// The worker that owns it; none for what the slow path reads or ends itself: a door, and handshakes.
+    /// The worker that owns it; of a door none, since the slow path reads it.
     pub worker: Option<usize>,
     /// Frames that arrived, lost ones included.
     pub frames_in: u64,
@@ -124,6 +124,8 @@ pub struct PortView {
     pub describe: String,
     /// Its queues, by worker; its door last, if it has one.
     pub queues: Vec<QueueView>,
+    /// How the handshakes and beacons that came in by it ended at the slow path, as far as it is not zero.
+    pub handshakes: Vec<(Discard, u64)>,
 }
 
 /// R3: at rest, frames in + frames made = frames out + discards.
@@ -286,20 +288,18 @@ impl Switch {
                     sums.add_queue(tally, discards);
                     Some(queue_view(Some(worker), tally, &sums))
                 });
-                // Handshakes end at the slow path, by whichever queue they came in.
-                let mut sums = Balance::default();
-                sums.add_discards(&record.handshakes);
-                let none = PortTally::default();
-                let tally = record.door.as_ref().map(|door| door.tally());
-                if let Some(tally) = tally {
-                    sums.add_tally(tally);
-                }
-                let is_there = tally.is_some() || sums.discarded() > 0;
-                let door = is_there.then(|| queue_view(None, tally.unwrap_or(&none), &sums));
+                let door = record.door.as_ref().map(|door| {
+                    let mut sums = Balance::default();
+                    sums.add_tally(door.tally());
+                    queue_view(None, door.tally(), &sums)
+                });
+                let mut handshakes = Balance::default();
+                handshakes.add_discards(&record.handshakes);
                 Some(PortView {
                     id: PortId(number as u16),
                     describe: record.describe.clone(),
                     queues: queues.chain(door).collect(),
+                    handshakes: handshakes.by_reason().collect(),
                 })
             })
             .collect()

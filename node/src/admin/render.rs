@@ -226,6 +226,7 @@ fn port(view: &PortView, infos: &[PortInfo]) -> Value {
         "trains_retried": sum(|queue| queue.trains_retried),
         "kernel_drops": sum(|queue| queue.kernel_drops),
         "discards": reasons(by_reason(view)),
+        "handshakes": reasons(view.handshakes.iter().copied()),
         "queues": queues,
     })
 }
@@ -282,10 +283,11 @@ fn port_discards(view: &PortView, names: &[(u16, String)]) -> Value {
     })
 }
 
-/// What all queues of a port discarded.
+/// What all queues of a port discarded, and how the handshakes that came in by it ended.
 fn by_reason(view: &PortView) -> impl Iterator<Item = (Discard, u64)> {
     let count = |discard: Discard| {
-        let all = view.queues.iter().flat_map(|queue| &queue.discards);
+        let queues = view.queues.iter().flat_map(|queue| &queue.discards);
+        let all = queues.chain(&view.handshakes);
         all.filter(|(reason, _)| *reason == discard).map(|(_, count)| count).sum::<u64>()
     };
     Discard::ALL.iter().map(move |&discard| (discard, count(discard))).filter(|(_, n)| *n > 0)
