@@ -213,6 +213,11 @@ pub const REST_STEP_MAX_NS: u64 = 5_000_000_000;
 /// order only when its report has a place, so no report is ever lost.
 pub const ORDERS_MAX: usize = 64;
 
+/// Polls that a number waits to be published together with those that follow it. A start with thousands of peers
+/// takes one table for each 16 rounds of orders then, and not one for each peer; a poll is a fraction of a millisecond
+/// while orders are under way, and a number that comes alone waits for none.
+pub const PUBLISH_POLLS_MAX: u32 = 16;
+
 /// Messages for one worker to send that wait behind other orders at most. More are lost, as any message
 /// on a wire can be, so that a worker that is slow to obey makes nothing grow.
 pub const MESSAGES_WAITING_MAX: usize = 4 * ORDERS_MAX;

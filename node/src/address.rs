@@ -26,6 +26,11 @@ impl Interfaces {
         UNRESOLVED + place as u32
     }
 
+    /// Names of which this machine has no interface now.
+    pub(crate) fn absent(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str).filter(|name| interface_index(name).is_none())
+    }
+
     /// The address with the number of its interface in the place of the name.
     ///
     /// # Errors
@@ -46,13 +51,23 @@ impl Interfaces {
         }
     }
 
-    /// An address as people write it.
-    pub(crate) fn shown(&self, at: SocketAddr) -> String {
+    /// An IP address as people write it, without its port.
+    pub(crate) fn shown_ip(&self, at: SocketAddr) -> String {
         match at {
             SocketAddr::V6(v6) if v6.scope_id() != 0 => {
                 let scope = v6.scope_id();
                 let name = self.name_of(scope).unwrap_or_else(|| scope.to_string());
-                format!("[{}%{name}]:{}", v6.ip(), v6.port())
+                format!("{}%{name}", v6.ip())
+            }
+            at => at.ip().to_string(),
+        }
+    }
+
+    /// An address as people write it.
+    pub(crate) fn shown(&self, at: SocketAddr) -> String {
+        match at {
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => {
+                format!("[{}]:{}", self.shown_ip(at), v6.port())
             }
             at => at.to_string(),
         }

@@ -14,6 +14,7 @@ use std::{
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use strowger_crypto::{
@@ -43,6 +44,7 @@ use crate::{
     conform::scheme_of,
     exit::{Exit, Failure},
     files,
+    limits::{WAIT, WAIT_S_MAX},
     run::Idle,
     untrusted::is_harmless,
 };
@@ -106,6 +108,8 @@ pub(crate) struct Config {
     pub(crate) unix: Vec<UnixEndpoint>,
     /// Who the relay becomes once all is open; it stays who it is if nobody is named.
     pub(crate) run_as: Option<RunAs>,
+    /// How long a start waits for addresses and interfaces that the machine has not yet.
+    pub(crate) wait: Duration,
     /// Names of interfaces in the addresses above, which the machine has or has not yet.
     pub(crate) interfaces: Interfaces,
 }
@@ -307,6 +311,7 @@ const SWITCH_KEYS: &[&str] = &[
     "quarantine_s",
     "alias_s",
     "state",
+    "wait_s",
 ];
 const MEMORY_KEYS: &[&str] = &["trains", "singles", "huge_pages"];
 const CONTROL_KEYS: &[&str] = &["socket"];
@@ -347,7 +352,7 @@ fn read_all(document: &Document<'_>) -> Option<Config> {
 
     let section = document.good(document.section("switch", SWITCH_KEYS));
     let (mut switch, mut state, mut workers) = (None, None, None);
-    let (mut cores, mut idle) = (None, None);
+    let (mut cores, mut idle, mut wait) = (None, None, None);
     if let Some(section) = &section {
         switch = document.good(self::switch(section));
         state = document.good(state_path(section));
@@ -355,6 +360,7 @@ fn read_all(document: &Document<'_>) -> Option<Config> {
         cores = workers.and_then(|workers| document.good(self::cores(section, workers)));
         let words = [("adaptive", Idle::ADAPTIVE), ("spin", Idle::Spin)];
         idle = document.good(section.choice("idle", &words));
+        wait = document.good(section.number("wait_s", 0, WAIT_S_MAX));
     }
     let memory = document.section("memory", MEMORY_KEYS).and_then(|section| {
         let chunks = |key, min| {
@@ -434,6 +440,7 @@ fn read_all(document: &Document<'_>) -> Option<Config> {
         neighbours,
         unix,
         run_as: run_as?,
+        wait: wait?.map_or(WAIT, Duration::from_secs),
         interfaces: names.interfaces,
     })
 }

@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use strowger_io::{
     account,
-    cores::usable_cores,
+    cores::{cpu_quota, usable_cores},
     probe::{self, Limit},
     udp::{self, Refusal},
     xdp,
@@ -83,6 +83,7 @@ fn findings() -> Vec<Finding> {
     findings.push(huge_pages());
     findings.push(transparent_huge_pages());
     findings.push(cores());
+    findings.extend(quota());
     findings
 }
 
@@ -217,6 +218,23 @@ fn cores() -> Finding {
         ),
         cores => Finding::fine(NAME, format!("{} may be used: {cores:?}", cores.len())),
     }
+}
+
+/// What control groups leave of the cores' time, where they limit it.
+fn quota() -> Option<Finding> {
+    const NAME: &str = "cpu_quota";
+    let quota = cpu_quota()?;
+    let seen = format!("{quota:.2} cores' time, by control groups");
+    Some(if quota < 2.0 {
+        let way_out = "a quota of at least 2 (docker run --cpus, CPUQuota= of systemd)";
+        Finding::refused(
+            NAME,
+            format!("{seen}: workers and slow path are held still when it is used up"),
+            way_out,
+        )
+    } else {
+        Finding::fine(NAME, seen)
+    })
 }
 
 fn as_object(findings: &[Finding], can_run: bool) -> Value {

@@ -58,3 +58,10 @@ pub(crate) const WORKER_STALLED_LOOKS: u32 = 5;
 pub(crate) const CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// The longest state file that is read: 8,192 slots take some 2 MiB.
 pub(crate) const STATE_BYTES_MAX: u64 = 16 << 20;
+
+/// A start waits so long for addresses and interfaces unless the configuration says otherwise: a boot, or a slow DHCP.
+pub(crate) const WAIT: Duration = Duration::from_secs(60);
+/// An hour: a start that waits for longer looks like one that hangs.
+pub(crate) const WAIT_S_MAX: u64 = 3_600;
+/// What a start waits for is looked at this often.
+pub(crate) const WAIT_LOOK_EVERY: Duration = Duration::from_millis(200);

@@ -19,7 +19,7 @@
 use std::{
     collections::HashMap,
     fmt::{self, Write as _},
-    io,
+    io::{self, Write as _},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel},
@@ -229,6 +229,11 @@ impl Log {
         // Nothing here can be left half done, so a panic elsewhere is no reason to stop.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Writes a line before there is a log: while a relay starts, one thread does everything.
+pub(crate) fn say_early(kind: Kind, subject: &str, text: impl fmt::Display) {
+    let _ = io::stderr().write_all(line(SystemTime::now(), kind, subject, text).as_bytes());
 }
 
 /// The writing thread. A standard error that is closed or full loses lines and nothing else.

@@ -10,6 +10,7 @@ mod logged;
 mod questions;
 mod restart;
 mod signals;
+mod waiting;
 mod words;
 
 use std::{
@@ -34,6 +35,7 @@ use self::{
     questions::Questions,
     restart::{Restarts, caught, keep_quiet},
     signals::Signalled,
+    waiting::wait_for_network,
     words::words_of,
 };
 use crate::{
@@ -132,7 +134,6 @@ impl Inbox {
 /// One line: the configuration, the machine, a worker that died, counters that are uneven.
 pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let mut config = config::read(path)?;
-    config.resolve().map_err(|line| Failure::new(Exit::Refused, line))?;
     // Before any thread is started: what is said of one thread passes to those that it starts.
     let account = rights::account(&config)?;
     // Bound first: whoever starts a relay twice is told before anything else is touched.
@@ -146,6 +147,12 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let signalled = Signalled::watch(letterbox.ringer.clone()).map_err(|error| {
         Failure::new(Exit::Refused, format!("cannot watch for signals: {error}"))
     })?;
+
+    wait_for_network(&config, &signalled);
+    if signalled.stop().is_some() {
+        return Ok(()); // nothing runs yet, and what was bound goes
+    }
+    config.resolve().map_err(|line| Failure::new(Exit::Refused, line))?;
 
     let said = &mut io::stdout();
     let _ = writeln!(said, "{}", headline(&config));

@@ -30,7 +30,7 @@ use strowger_io::{
     Doorbell, Ringer, UnixPort,
     account::Account,
     capture::{Capture, CaptureSpec},
-    cores::usable_cores,
+    cores::{cpu_quota, usable_cores, workers_worth},
     udp::{Refusal, Report},
     unix::UnixSpec,
 };
@@ -183,6 +183,7 @@ pub(crate) fn assemble(
     let bytes = bytes + doors * udp::DOOR_MEMORY.bytes();
     let memory = MemoryUse { spec, needs, workers: count, doors, bytes, backing, tallies };
     let _ = write!(said, "{memory}");
+    say_quota(config, count, said);
 
     for pool in &mut pools {
         pool.keep(PoolUser::WAITING, waiting);
@@ -294,7 +295,26 @@ pub(crate) fn workers(config: &Config) -> Result<usize, Failure> {
         );
         return Err(Failure::new(Exit::Refused, line));
     }
-    Ok(config.workers.unwrap_or(usable.len().clamp(1, WORKERS_MAX)))
+    let worth = workers_worth(usable.len(), cpu_quota());
+    Ok(config.workers.unwrap_or(worth.min(WORKERS_MAX)))
+}
+
+/// Says whether control groups leave less processor time than the workers could use.
+fn say_quota(config: &Config, workers: usize, said: &mut dyn Write) {
+    let Some(quota) = cpu_quota() else { return };
+    let usable = usable_cores().len();
+    if config.workers.is_none() && usable > workers {
+        let _ = writeln!(
+            said,
+            "workers: {workers}, since control groups allow {quota:.2} of {usable} cores' time"
+        );
+    } else if config.workers.is_some() && quota < workers as f64 {
+        let _ = writeln!(
+            said,
+            "  warning: workers = {workers}, and control groups allow {quota:.2} cores' time; they are \
+             held still for parts of a second under load; write workers = \"auto\", or raise the quota"
+        );
+    }
 }
 
 /// Ties slow path and workers to each other's doorbells.

@@ -25,7 +25,7 @@ mod snapshot;
 mod view;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     fmt, mem,
     sync::Arc,
 };
@@ -142,7 +142,13 @@ pub struct Switch {
     workers: Vec<WorkerHandle>,
     /// By mark index, with the generation that the next user of the index will have.
     attached: Vec<(u16, Option<Attachment>)>,
+    /// Who has an address, by mark index. One that has gone may still stand here.
+    by_address: HashMap<(u16, Address), usize>,
+    /// Below this mark index, and above [`barred`](Self::barred), all are taken.
+    vacant_from: usize,
     numbers: Numbers,
+    /// Polls since the first of the numbers that wait to be published could have been.
+    publish_polls: u32,
     /// Published as soon as their numbers have rested.
     deferred: Vec<Given>,
     /// By whom numbers are held over a restart: what is written down already, if that is done.
@@ -241,6 +247,9 @@ impl Switch {
             config,
             workers: handles,
             attached: Vec::new(),
+            by_address: HashMap::new(),
+            vacant_from: 0,
+            publish_polls: 0,
             numbers: Numbers::new(config.slot_max),
             deferred: Vec::new(),
             written: None,
@@ -404,6 +413,11 @@ impl Switch {
             self.read_reports();
             // In order: a later change never overtakes an earlier one.
             match self.pending.pop_front() {
+                Some(Step::Publish(given)) => {
+                    if !self.publish_all(given) {
+                        break;
+                    }
+                }
                 Some(step) if self.is_due(&step) => self.take_step(step, self.now),
                 Some(step) => break self.pending.push_front(step),
                 None => break,

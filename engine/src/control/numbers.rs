@@ -77,7 +77,7 @@ mod kept;
 pub(super) mod salvage;
 mod tokens;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use strowger_frame::Mark;
 
@@ -203,6 +203,12 @@ struct Entry {
 pub struct Numbers {
     slot_max: u32,
     entries: BTreeMap<u32, Entry>,
+    /// Numbers that are aliases or become some again, and others that once were.
+    aliases: BTreeSet<u32>,
+    /// Numbers that are kept for somebody, and others that once were.
+    kept_for: HashMap<Who, Vec<u32>>,
+    /// No number below is free.
+    low: u32,
     generation: u64,
     /// Withdrawals so far, and how many of them the tables last made know of.
     version: u64,
@@ -212,7 +218,16 @@ pub struct Numbers {
 impl Numbers {
     /// None given; the highest that will be is `slot_max`.
     pub fn new(slot_max: u32) -> Self {
-        Self { slot_max, entries: BTreeMap::new(), generation: 0, version: 0, in_tables: 0 }
+        Self {
+            slot_max,
+            entries: BTreeMap::new(),
+            aliases: BTreeSet::new(),
+            kept_for: HashMap::new(),
+            low: 0,
+            generation: 0,
+            version: 0,
+            in_tables: 0,
+        }
     }
 
     /// How many numbers were ever given, over restarts.
@@ -229,7 +244,8 @@ impl Numbers {
     pub fn former(&self, user: Mark) -> Vec<u32> {
         let is_its =
             |entry: &Entry| matches!(entry.usage, Usage::Alias { user: of, .. } if of == user);
-        let aliases = self.entries.iter().filter(|(_, entry)| is_its(entry));
+        let aliases = self.aliases.iter().filter_map(|slot| Some((slot, self.entries.get(slot)?)));
+        let aliases = aliases.filter(|(_, entry)| is_its(entry));
         let mut aliases: Vec<_> = aliases.map(|(&slot, entry)| (entry.generation, slot)).collect();
         aliases.sort_unstable();
         aliases.into_iter().rev().map(|(_, slot)| slot).collect()
@@ -259,8 +275,9 @@ impl Numbers {
 
     /// A user's number leads to it: those that it had before the restart do so, too.
     fn take_up_former(&mut self, user: Mark) {
-        for entry in self.entries.values_mut() {
-            if let Usage::Returning { user: of, alias_until, .. } = entry.usage
+        for slot in &self.aliases {
+            if let Some(entry) = self.entries.get_mut(slot)
+                && let Usage::Returning { user: of, alias_until, .. } = entry.usage
                 && of == user
             {
                 entry.usage = Usage::Alias { user, until: Some(alias_until) };
@@ -330,6 +347,7 @@ impl Numbers {
             return None;
         }
         entry.usage = Usage::Alias { user, until: None };
+        self.aliases.insert(slot);
         let retiring = Retiring { slot, generation: entry.generation, to, user };
         if let Some(Entry { usage: Usage::Live { drained: place, .. }, .. }) =
             self.entries.get_mut(&to)
@@ -478,6 +496,8 @@ impl Numbers {
         );
         assert!(may_go, "what has rested is not in use");
         self.entries.remove(&rested.slot);
+        self.aliases.remove(&rested.slot);
+        self.low = self.low.min(rested.slot);
     }
 
     /// After a restart: goes on counting from here.

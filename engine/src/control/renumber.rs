@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, mem, sync::Arc};
 
 use arrayvec::ArrayVec;
-use strowger_frame::Mark;
+use strowger_frame::{Address, Mark};
 
 use super::{
     Attach, AttachError, Attachment, DetachError, Event, GrowError, PortId, RenumberError,
@@ -19,7 +19,7 @@ use crate::{
     Now,
     director::Slot,
     egress::Egress,
-    limits::ATTACHED_MAX,
+    limits::{ATTACHED_MAX, PUBLISH_POLLS_MAX},
     link::{Behind, Guard, Link, Told},
     orders::{Ending, Growth, Order},
     rate::TokenBucket,
@@ -37,11 +37,10 @@ impl Switch {
         if self.port_mut(attach.port).is_none() {
             return Err(AttachError::NoPort);
         }
-        let same = |user: &Attachment| {
-            user.port == attach.port && user.at == attach.at && user.at.is_some()
-        };
-        if let Some((_, user)) = self.attachments().find(|(_, user)| same(user)) {
-            return Err(AttachError::AddressTaken(user.slot));
+        if let Some(at) = attach.at
+            && let Some(slot) = self.address_taken(attach.port, at)
+        {
+            return Err(AttachError::AddressTaken(slot));
         }
         let who = Who::new(attach.key, &attach.name);
         let mark = self.free_mark()?;
@@ -82,6 +81,9 @@ impl Switch {
             };
             self.give(worker, Order::Attach(Box::new(link), attach.at));
         }
+        if let Some(at) = attach.at {
+            self.by_address.insert((attach.port.0, at), mark.index());
+        }
         self.attached[mark.index()].1 = Some(Attachment {
             slot,
             written: slot,
@@ -110,11 +112,23 @@ impl Switch {
         record.queues.iter().position(Option::is_some).map(|worker| worker as u8)
     }
 
+    /// The slot of who has an address behind a port.
+    fn address_taken(&self, port: PortId, at: Address) -> Option<u32> {
+        let index = *self.by_address.get(&(port.0, at))?;
+        let user = self.attached.get(index)?.1.as_ref()?;
+        (user.port == port && user.at == Some(at)).then_some(user.slot)
+    }
+
     fn free_mark(&mut self) -> Result<Mark, AttachError> {
         // Below `barred` some worker may still have a link that nobody here knows of.
-        let mut places = self.attached.iter().skip(self.barred);
-        let index = match places.position(|(_, user)| user.is_none()) {
-            Some(index) => self.barred + index,
+        let from = self.barred.max(self.vacant_from);
+        let mut places = self.attached.iter().skip(from);
+        let found = places.position(|(_, user)| user.is_none());
+        // What is found is taken next, unless the attach fails: then it is found again.
+        let vacant = found.map_or(self.attached.len(), |index| from + index);
+        self.vacant_from = if self.barred == 0 { vacant } else { 0 };
+        let index = match found {
+            Some(index) => from + index,
             None if self.attached.len() < ATTACHED_MAX => {
                 self.attached.push((0, None));
                 self.attached.len() - 1
@@ -305,7 +319,8 @@ impl Switch {
     /// Takes a step that [is due](Self::is_due).
     pub(super) fn take_step(&mut self, step: Step, now: Now) {
         match step {
-            Step::Publish(given) => self.publish_awaited(given, now),
+            // Those are taken together: `publish_all`.
+            Step::Publish(given) => self.pending.push_front(Step::Publish(given)),
             Step::Announce(mark) => {
                 let Ok(passed) = self.ledger.pass(mark) else { return };
                 let mark = passed.into_inner();
@@ -342,48 +357,78 @@ impl Switch {
         }
     }
 
-    fn publish_awaited(&mut self, given: Awaited<Given>, now: Now) {
-        match self.ledger.pass(given) {
-            Ok(passed) => self.publish(passed.into_inner(), now),
-            Err(given) => self.pending.push_front(Step::Publish(given)),
+    /// Publishes the numbers at the front of what is pending, all whose workers have reported, by one table: each
+    /// table holds all numbers, so one for each of them would take a time that is quadratic in their count. Where more are
+    /// about to follow they are waited for, but not for long. `false` if nothing was published.
+    pub(super) fn publish_all(&mut self, first: Awaited<Given>) -> bool {
+        let first = Step::Publish(first);
+        if !self.is_due(&first) {
+            self.pending.push_front(first);
+            return false;
         }
+        let is_due = |step: &Step| matches!(step, Step::Publish(_)) && self.is_due(step);
+        let due = 1 + self.pending.iter().take_while(|step| is_due(step)).count();
+        let more_follow = matches!(self.pending.get(due - 1), Some(Step::Publish(_)));
+        self.pending.push_front(first);
+        if more_follow && due < self.attached.len() / 4 && self.publish_polls < PUBLISH_POLLS_MAX {
+            self.publish_polls += 1;
+            return false;
+        }
+        self.publish_polls = 0;
+        let steps: Vec<Step> = self.pending.drain(..due).collect();
+        let mut given = Vec::with_capacity(due);
+        for step in steps {
+            let Step::Publish(awaited) = step else { continue };
+            // Each is due, as was just looked at.
+            given.extend(self.ledger.pass(awaited).map(|passed| passed.into_inner()));
+        }
+        self.publish(given, self.now);
+        true
     }
 
-    fn publish(&mut self, given: Given, now: Now) {
-        let (slot, mark) = (given.slot(), given.user());
-        let Some(user) = self.user(mark) else { return };
-        let (was, state) = (user.slot, user.state);
-        if user.refused.is_some() {
-            // Some worker's port would not have it: take back what others were given.
-            user.state = SlotState::Leaving;
-            if let Some(withdrawn) = self.numbers.withdraw(mark) {
-                self.remove(withdrawn);
+    fn publish(&mut self, all: Vec<Given>, now: Now) {
+        let (mut announced, mut retired) = (Vec::new(), Vec::new());
+        for given in all {
+            let (slot, mark) = (given.slot(), given.user());
+            let Some(user) = self.user(mark) else { continue };
+            let was = user.slot;
+            if user.refused.is_some() {
+                // Some worker's port would not have it: take back what others were given.
+                user.state = SlotState::Leaving;
+                if let Some(withdrawn) = self.numbers.withdraw(mark) {
+                    self.remove(withdrawn);
+                }
+                self.drop_peer(mark);
+                continue;
             }
-            self.drop_peer(mark);
+            match self.numbers.publish(given, now) {
+                Published::Never => {}
+                Published::Later(given) => self.deferred.push(given),
+                Published::Now if was == slot => {
+                    if let Some(user) = self.user(mark)
+                        && user.state == SlotState::Coming
+                    {
+                        user.state = SlotState::Attached;
+                    }
+                    announced.push(mark);
+                }
+                Published::Now => {
+                    retired.extend(self.numbers.retire(was, slot));
+                    if let Some(user) = self.user(mark) {
+                        user.slot = slot;
+                    }
+                }
+            }
+        }
+        if announced.is_empty() && retired.is_empty() {
             return;
         }
-        match self.numbers.publish(given, now) {
-            Published::Never => {}
-            Published::Later(given) => self.deferred.push(given),
-            Published::Now if was == slot => {
-                if let Some(user) = self.user(mark)
-                    && state == SlotState::Coming
-                {
-                    user.state = SlotState::Attached;
-                }
-                self.give_tables();
-                self.after_all(mark, Step::Announce);
-            }
-            Published::Now => {
-                let retiring = self.numbers.retire(was, slot);
-                if let Some(user) = self.user(mark) {
-                    user.slot = slot;
-                }
-                self.give_tables();
-                if let Some(retiring) = retiring {
-                    self.after_all(retiring, Step::Rewrite);
-                }
-            }
+        self.give_tables();
+        for mark in announced {
+            self.after_all(mark, Step::Announce);
+        }
+        for retiring in retired {
+            self.after_all(retiring, Step::Rewrite);
         }
     }
 
@@ -437,7 +482,13 @@ impl Switch {
             }
             let (generation, place) = &mut self.attached[mark.index()];
             *generation = generation.wrapping_add(1);
+            self.vacant_from = self.vacant_from.min(mark.index());
             if let Some(gone) = place.take() {
+                if let Some(at) = gone.at
+                    && self.by_address.get(&(gone.port.0, at)) == Some(&mark.index())
+                {
+                    self.by_address.remove(&(gone.port.0, at));
+                }
                 self.events.push(match gone.refused {
                     Some(why) => Event::AttachRefused(gone.slot, why),
                     None => Event::SlotDetached(gone.slot),
@@ -460,9 +511,8 @@ impl Switch {
             self.events.extend(withdrawn.slots().map(Event::AliasEnded));
             self.remove(withdrawn);
         }
-        for given in mem::take(&mut self.deferred) {
-            self.publish(given, now);
-        }
+        let deferred = mem::take(&mut self.deferred);
+        self.publish(deferred, now);
         let rested = self.numbers.rested(now);
         if rested.is_empty() {
             return;

@@ -35,7 +35,7 @@ pub(super) fn words_of(event: &Event) -> (&'static str, Option<u32>, Option<Stri
         Event::Rekeyed(slot) => ("rekeyed", Some(slot), None),
         Event::WantsAlternate(port) => ("wants_alternate", None, Some(format!("port {}", port.0))),
         Event::KeyOnTwoNodes(slot, [a, b]) => {
-            ("key_on_two_nodes", Some(slot), Some(format!("at {a} and at {b}")))
+            ("key_on_two_nodes", Some(slot), Some(format!("at {} and at {}", Shown(a), Shown(b))))
         }
         Event::PeerRefused(slot, who) => {
             ("peer_refused", Some(slot), Some(format!("has the key, and is {who}")))

@@ -29,6 +29,10 @@ impl Numbers {
         let generation = self.generation;
         let usage = Usage::Coming { user, not_before };
         self.entries.insert(slot, Entry { generation, usage, unknown: wish.unknown_max.is_some() });
+        self.aliases.remove(&slot);
+        while self.low == Slot::SWITCH.number() || self.entries.contains_key(&self.low) {
+            self.low += 1;
+        }
         Ok(Given { slot, generation, user })
     }
 
@@ -67,13 +71,14 @@ impl Numbers {
             })
             .map(|(&slot, _)| slot)
         };
-        if let Some(slot) = kept(&|_, kept, _| kept.is_some() && kept.as_ref() == wish.who) {
+        if let Some(slot) = wish.who.and_then(|who| self.kept_for(who)) {
             return Ok(slot);
         }
-        let (free, idle) = (self.lowest_free(), kept(&|_, _, until| until <= now));
+        let free = self.lowest_free();
+        let idle = || kept(&|_, _, until| until <= now);
         let Some(unknown_max) = wish.unknown_max else {
             let first = || if wish.may_wait { self.next_free() } else { None };
-            return free.or(idle).or_else(first).ok_or(AttachError::SlotsFull);
+            return free.or_else(idle).or_else(first).ok_or(AttachError::SlotsFull);
         };
         // Unknown peers leave room for those whom the operator names, and share what they may have.
         let numbers = self.slot_max as usize;
@@ -82,16 +87,26 @@ impl Numbers {
             return Err(AttachError::SlotsFull);
         }
         if self.held_by_unknown() < unknown_max {
-            return free.or(idle).ok_or(AttachError::SlotsFull);
+            return free.or_else(idle).ok_or(AttachError::SlotsFull);
         }
         kept(&|entry, _, until| entry.unknown && until <= now).ok_or(AttachError::SlotsFull)
+    }
+
+    /// The lowest number that is kept for `who` over a restart.
+    fn kept_for(&self, who: &Who) -> Option<u32> {
+        let is_kept = |slot: &u32| {
+            let usage = self.entries.get(slot).map(|entry| &entry.usage);
+            matches!(usage, Some(Usage::Kept { who: Some(kept), .. }) if kept == who)
+        };
+        let numbers = self.kept_for.get(who)?.iter().copied();
+        numbers.filter(|slot| *slot <= self.slot_max && is_kept(slot)).min()
     }
 
     /// The lowest number that nobody has or had lately.
     fn lowest_free(&self) -> Option<u32> {
         // Both are ascending, so the first number that the map skips is free.
-        let mut taken = self.entries.keys().copied().peekable();
-        (0..=self.slot_max)
+        let mut taken = self.entries.range(self.low..).map(|(&slot, _)| slot).peekable();
+        (self.low..=self.slot_max)
             .filter(|&slot| slot != Slot::SWITCH.number())
             .find(|slot| taken.next_if_eq(slot).is_none())
     }

@@ -19,7 +19,9 @@ impl Numbers {
     /// former ones as long as they would have, and a number that another one has taken the place of
     /// until `alias_until`.
     pub fn adopt(&mut self, who: &Who, user: Mark, alias_until: Now, now: Now) {
-        for entry in self.entries.values_mut() {
+        let Some(numbers) = self.kept_for.get(who) else { return };
+        for slot in numbers {
+            let Some(entry) = self.entries.get_mut(slot) else { continue };
             let (alias_until, until) = match &entry.usage {
                 Usage::Former { who: kept, alias_until, until } if kept == who => {
                     (*alias_until, *until)
@@ -29,6 +31,7 @@ impl Numbers {
             };
             if alias_until > now {
                 entry.usage = Usage::Returning { user, alias_until, until };
+                self.aliases.insert(*slot);
             }
         }
     }
@@ -40,6 +43,9 @@ impl Numbers {
         if slot == Slot::SWITCH.number() || self.entries.contains_key(&slot) {
             return false;
         }
+        if let Some(who) = &who {
+            self.kept_for.entry(who.clone()).or_default().push(slot);
+        }
         let generation = self.generation;
         self.entries.insert(slot, Entry { generation, usage: Usage::Kept { who, until }, unknown });
         true
@@ -50,6 +56,7 @@ impl Numbers {
     pub fn keep_former(&mut self, slot: u32, who: Who, alias_until: Now) -> bool {
         let Some(entry) = self.entries.get_mut(&slot) else { return false };
         let Usage::Kept { who: None, until } = entry.usage else { return false };
+        self.kept_for.entry(who.clone()).or_default().push(slot);
         entry.usage = Usage::Former { who, alias_until, until: until.max(alias_until) };
         true
     }

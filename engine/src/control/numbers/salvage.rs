@@ -64,6 +64,7 @@ impl Numbers {
                     // The one before: its user was moving.
                     Some(Some(to)) => {
                         entry.usage = Usage::Alias { user, until: None };
+                        self.aliases.insert(slot);
                         retiring.push(Retiring { slot, generation, to, user });
                     }
                     _ => leave(&mut entry.usage, Now(0)),

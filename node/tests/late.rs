@@ -1,0 +1,109 @@
+//! A relay that is started before the network is there: its address, its interface and the interface of a link-local
+//! peer come later. A namespace that the test makes and removes.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Child, Command, Stdio},
+};
+
+use trial::{
+    eventually,
+    wires::{Namespace, STROWGER, home, skip, words},
+};
+
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(name: &str, dir: &str, sections: &str) -> Ended {
+    let config = format!(
+        "control.socket = \"{dir}/control\"\n[identity]\nkey = \"{dir}/key\"\nnetwork = \"t\"\n{sections}"
+    );
+    let file = format!("{dir}/relay.toml");
+    fs::write(&file, config).unwrap();
+    let mut relay = Command::new("ip");
+    relay.args(["netns", "exec", name, STROWGER, "relay", "--config", &file]);
+    Ended(relay.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+}
+
+/// One whose loopback is up: before that the kernel has no table of local addresses, and binds any.
+fn namespace() -> Option<Namespace> {
+    let make = || -> Result<Namespace, String> {
+        let namespace = Namespace::new()?;
+        words(&format!("ip -n {} link set dev lo up", namespace.0))?;
+        Ok(namespace)
+    };
+    make().inspect_err(|why| skip(why)).ok()
+}
+
+#[test]
+fn an_address_and_an_interface_that_come_later_are_waited_for() {
+    let Some(namespace) = namespace() else { return };
+    let name = &namespace.0;
+    let (directory, key) = home();
+    let dir = directory.path().to_str().unwrap();
+    let peer = format!("[[peer]]\nname = \"p\"\nkey = \"{key}\"\nlistener = \"udp\"\n")
+        .replace(&key, &"07".repeat(32));
+    let mut relay = start(
+        name,
+        dir,
+        &format!(
+            "[switch]\nwait_s = 600\n[[udp]]\naddress = \"198.51.100.1:7000\"\n\
+             [[ethernet]]\ninterface = \"wan0\"\nbackend = \"af_packet\"\n{peer}\
+             address = \"198.51.100.2:7000\"\n\
+             [[udp]]\nname = \"six\"\naddress = \"[::1]:7000\"\n\
+             [[peer]]\nname = \"q\"\nkey = \"{}\"\nlistener = \"six\"\naddress = \"[fe80::1%wan0]:7000\"\n",
+            "08".repeat(32)
+        ),
+    );
+    let mut lines = BufReader::new(relay.0.stderr.take().unwrap()).lines();
+    let mut says = |what: &str| {
+        let line = lines.next().expect("it goes on").expect("text");
+        assert!(line.contains(" waiting: ") && line.contains(what), "{what}: {line}");
+    };
+    says("address 198.51.100.1: not on this machine yet; it is waited for 600 s");
+    says("interface wan0: not on this machine yet");
+    words(&format!("ip link add wan0 netns {name} type veth peer name wan1 netns {name}")).unwrap();
+    for end in ["wan0", "wan1"] {
+        words(&format!("ip -n {name} link set dev {end} up")).unwrap();
+    }
+    says("interface wan0: is there");
+    words(&format!("ip -n {name} addr add 198.51.100.1/24 dev wan0")).unwrap();
+    says("address 198.51.100.1: is there");
+    let said = BufReader::new(relay.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let said: Vec<String> = said.take_while(|line| line != "ready").collect();
+    assert!(said.iter().any(|line| line.contains("[fe80::1%wan0]:7000")), "{said:#?}");
+}
+
+#[test]
+fn a_start_that_waits_ends_by_a_signal_and_when_the_time_is_up() {
+    let Some(namespace) = namespace() else { return };
+    let (directory, _) = home();
+    let dir = directory.path().to_str().unwrap();
+    let udp = "[[udp]]\naddress = \"198.51.100.1:7000\"\n";
+    let mut relay = start(&namespace.0, dir, &format!("[switch]\nwait_s = 600\n{udp}"));
+    let mut line = String::new();
+    BufReader::new(relay.0.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("waiting: address 198.51.100.1"), "{line}");
+    words(&format!("kill -TERM {}", relay.0.id())).unwrap();
+    let status = eventually("it ends", || relay.0.try_wait().unwrap());
+    assert!(status.success() && !directory.path().join("control").exists(), "{status}");
+
+    for wait_s in [0, 1] {
+        let mut relay = start(&namespace.0, dir, &format!("[switch]\nwait_s = {wait_s}\n{udp}"));
+        let status = eventually("it ends", || relay.0.try_wait().unwrap());
+        let mut said = String::new();
+        relay.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!((status.code(), said.matches("waiting").count()), (Some(3), wait_s), "{said}");
+        assert!(said.lines().last().unwrap().contains("198.51.100.1"), "{said}");
+    }
+}
