@@ -371,6 +371,7 @@ mod tests {
     use super::*;
     use crate::entropy::SeededEntropy;
     use crate::identity::IdentityKey;
+    use crate::link_header::Lane;
 
     fn mark(number: u32) -> [u8; MAC_BYTES] {
         let mut mark = [0; MAC_BYTES];
@@ -402,5 +403,31 @@ mod tests {
         assert_eq!(gate.era().number, second, "one that is not full lives as long as ever");
         assert_eq!(gate.turns_at(), end.plus(COOKIE_SECRET_LIFE));
         assert_eq!(gate.strangers_remembered(), STRANGERS_REMEMBERED_MAX + 1);
+    }
+    #[test]
+    fn what_cannot_be_a_handshake_message_is_told_by_its_length() {
+        let shortest = LINK_HEADER_BYTES + KEY_BYTES + TAG_BYTES + MAC_BYTES;
+        let (exact, longest) = (INITIATION_BYTES, INITIATION_BYTES);
+        for kind in Kind::ALL {
+            for (lane, step) in [Some(Step::Known), Some(Step::Discover), Some(Step::Finish), None]
+                .into_iter()
+                .enumerate()
+            {
+                let lane = step.map_or(Lane::new(lane as u8), |step| Some(step.lane()));
+                let (lane, index) = (lane.expect("below 16"), SessionIndex::NONE);
+                let header = LinkHeader { kind, lane, index, low: 0 };
+                let range = match (kind, step) {
+                    (Kind::Initiation, Some(Step::Known | Step::Discover)) => exact..=exact,
+                    (Kind::Initiation, Some(Step::Finish)) => FINISH_BYTES_MIN..=longest,
+                    (Kind::Response, Some(Step::Known | Step::Discover)) => shortest..=longest,
+                    (Kind::Cookie, Some(_)) => COOKIE_REPLY_BYTES..=COOKIE_REPLY_BYTES,
+                    _ => 1..=0,
+                };
+                for len in 0..1_000 {
+                    let could = could_be_handshake(&header, len);
+                    assert_eq!(could, range.contains(&len), "{kind:?} {step:?} of {len} bytes");
+                }
+            }
+        }
     }
 }
