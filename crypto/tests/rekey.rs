@@ -212,6 +212,9 @@ fn both_begin_at_once_and_one_handshake_comes_of_it() {
         world.step(1, Input::Wanted);
         world.run(Nanos::from_secs(10), [None, None]);
         assert_eq!(world.nodes.each_ref().map(|node| node.rekeys), [1, 1], "seed {seed}");
+        // The smaller key's handshake is the one: that end answers none.
+        let [one, other] = world.nodes.each_ref().map(|node| *node.local.static_public());
+        assert_eq!(world.nodes[usize::from(one > other)].answers, 0, "seed {seed}");
         let second = Some(Nanos::from_millis(50));
         for round in 1..5 {
             world.step(0, Input::Worn);

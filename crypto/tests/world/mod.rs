@@ -39,6 +39,8 @@ pub(crate) struct Node {
     pub(crate) expired: u64,
     pub(crate) cookies: u64,
     pub(crate) attempts: u64,
+    /// Responses that it sent.
+    pub(crate) answers: u64,
 }
 
 /// When it arrives, in which order it was sent, to whom, and what it is.
@@ -99,6 +101,7 @@ pub(crate) fn world(seed: u64, weather: Weather, load: Load) -> World {
             expired: 0,
             cookies: 0,
             attempts: 0,
+            answers: 0,
         });
     }
     World {
@@ -165,6 +168,7 @@ impl World {
             match output {
                 Output::Send(message) => {
                     let kind = LinkHeader::parse(&message).expect("our own message").kind;
+                    node.answers += u64::from(kind == Kind::Response);
                     if kind == Kind::Initiation {
                         node.attempts += 1;
                         self.begun.push((self.now, at, message.clone()));
