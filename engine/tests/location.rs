@@ -482,3 +482,39 @@ fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_fol
     assert_eq!(couple.a.view(2).port, couple.a.port);
     couple.assert_even();
 }
+
+#[test]
+fn a_peer_that_starts_again_moments_after_its_keys_were_made_is_heard_at_once() {
+    // Whichever of them has the smaller key.
+    for of in [1, 2] {
+        let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.liveness = FAST);
+        pair.until_up();
+        let (dies, lives) = if of == 1 { (host(1), 2) } else { (host(2), 1) };
+        pair.air.cut(dies, true);
+        let is_up = |pair: &Pair| if lives == 1 { pair.a.is_up() } else { pair.b.is_up() };
+        while is_up(&pair) {
+            send(&mut pair.at_a, pair.to_b, b"anybody?");
+            send(&mut pair.at_b, pair.to_a, b"anybody?");
+            pair.pass(20 * MS);
+        }
+        assert!(pair.now.0 < 4 * SECOND, "the keys are new");
+        pair.air.cut(dies, false);
+        let air = pair.air.clone();
+        let birth = Birth { lives: 1, ..Birth::new(of) };
+        let (mut node, other) = (Node::new(&air, &birth, pair.now), 3 - of);
+        let spec = PeerSpec { liveness: FAST, ..node.spec(other, true) };
+        node.switch.add_peer(spec, pair.now).expect("a slot");
+        let (_, end) = node.endpoint();
+        if of == 1 {
+            (pair.a, pair.at_a) = (node, end)
+        } else {
+            (pair.b, pair.at_b) = (node, end)
+        }
+        let began = pair.now.0;
+        while !pair.talks() {
+            pair.pass(20 * MS);
+            assert!(pair.now.0 - began < 1_400 * MS, "{of}: {:?}", pair.a.view(2));
+        }
+        pair.assert_even();
+    }
+}

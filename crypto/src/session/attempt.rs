@@ -103,8 +103,9 @@ impl Session {
                 && is_new(attempt.sent)
                 && (self.sealing || self.tries <= 1)
         };
-        let is_answered =
-            |current: Generation| current.initiator && current.by_ik && is_new(current.born);
+        let is_answered = |current: Generation| {
+            current.initiator && current.by_ik && is_new(current.born) && !self.lost
+        };
         // Without keys, and after an attempt in vain, it is not the only one: the peer may be heard where
         // it is, and not be where it is asked, and both may ask at the same times again and again.
         context.local.static_public() < theirs
@@ -118,7 +119,9 @@ impl Session {
     pub(super) fn keeps_its_own(&self, context: &Context<'_>, next: usize) -> bool {
         let is_smaller = self.peer.is_some_and(|peer| *context.local.static_public() < peer);
         let is_better = is_smaller || self.next.get(next).is_some_and(|(next, _)| !next.by_ik);
+        // Keys of a peer that has fallen silent since are those of its former life, not of a crossing.
         is_better
+            && !self.lost
             && self.current.is_some_and(|current| {
                 current.initiator && current.by_ik && self.may_have_crossed(&current, context.now)
             })
