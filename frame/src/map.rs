@@ -12,6 +12,8 @@ pub enum Backing {
     HugePages,
     /// Ordinary pages for which transparent huge pages were asked (`MADV_HUGEPAGE`).
     TransparentHugePages,
+    /// The same, since the huge pages that are reserved may not be used by this process.
+    HugePagesRefused,
     /// Ordinary pages: huge ones were refused or not wanted.
     SmallPages,
 }
@@ -21,6 +23,9 @@ impl std::fmt::Display for Backing {
         f.write_str(match self {
             Self::HugePages => "huge pages",
             Self::TransparentHugePages => "transparent huge pages (none reserved: vm.nr_hugepages)",
+            Self::HugePagesRefused => {
+                "transparent huge pages (the reserved ones may not be used: the cgroup's hugetlb limit)"
+            }
             Self::SmallPages => "small pages",
         })
     }
@@ -46,24 +51,43 @@ impl Mapping {
     /// # Errors
     /// The kernel's, when not even small pages are to be had.
     pub fn new(bytes: usize, huge: bool) -> io::Result<Self> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        if huge {
-            let rounded = bytes.max(1).next_multiple_of(HUGE_PAGE_BYTES);
-            if let Ok(at) = map(rounded, flags | libc::MAP_HUGETLB) {
-                return Ok(Self { at, bytes: rounded, backing: Backing::HugePages });
-            }
-        }
+        let huge = if huge { Some(Self::huge(bytes, libc::MAP_HUGETLB, populate)) } else { None };
+        let is_refused = match huge {
+            Some(Ok(mapping)) => return Ok(mapping),
+            Some(Err(is_refused)) => Some(is_refused),
+            None => None,
+        };
         let rounded = bytes.max(1).next_multiple_of(4096);
-        let at = map(rounded, flags)?;
-        let mut backing = Backing::SmallPages;
-        if huge && rounded >= HUGE_PAGE_BYTES {
+        let mut mapping =
+            Self { at: map(rounded, 0)?, bytes: rounded, backing: Backing::SmallPages };
+        if let Some(is_refused) = is_refused
+            && rounded >= HUGE_PAGE_BYTES
+        {
+            let at = mapping.at.as_ptr().cast();
             // SAFETY: the range was just mapped by us; MADV_HUGEPAGE changes no contents.
-            let told = unsafe { libc::madvise(at.as_ptr().cast(), rounded, libc::MADV_HUGEPAGE) };
-            if told == 0 {
-                backing = Backing::TransparentHugePages;
-            }
+            let told = unsafe { libc::madvise(at, rounded, libc::MADV_HUGEPAGE) };
+            mapping.backing = match (told, is_refused) {
+                (_, true) => Backing::HugePagesRefused,
+                (0, false) => Backing::TransparentHugePages,
+                (_, false) => Backing::SmallPages,
+            };
         }
-        Ok(Self { at, bytes: rounded, backing })
+        Ok(mapping)
+    }
+
+    /// In huge pages, all of them in place: where a cgroup's limit forbids their use, the kernel
+    /// maps them all the same, and would kill the process at the first touch (SIGBUS). The error
+    /// says whether pages are reserved and may not be used.
+    fn huge(
+        bytes: usize,
+        flag: i32,
+        populate: impl FnOnce(&Self) -> io::Result<()>,
+    ) -> Result<Self, bool> {
+        let bytes = bytes.max(1).next_multiple_of(HUGE_PAGE_BYTES);
+        let at = map(bytes, flag).map_err(|_| false)?;
+        let mapping = Self { at, bytes, backing: Backing::HugePages };
+        populate(&mapping).map_err(|_| true)?;
+        Ok(mapping)
     }
 
     /// Where the mapping begins; page-aligned.
@@ -91,7 +115,17 @@ impl Mapping {
     }
 }
 
-fn map(bytes: usize, flags: i32) -> io::Result<NonNull<u8>> {
+/// Has the kernel put every page in place, or say why it does not (Linux 5.14; an earlier one refuses).
+fn populate(mapping: &Mapping) -> io::Result<()> {
+    const MADV_POPULATE_WRITE: i32 = 23;
+    let at = mapping.at.as_ptr().cast();
+    // SAFETY: exactly the range that was mapped; it touches the pages and changes no contents.
+    let told = unsafe { libc::madvise(at, mapping.bytes, MADV_POPULATE_WRITE) };
+    if told == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn map(bytes: usize, more: i32) -> io::Result<NonNull<u8>> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | more;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: an anonymous mapping at an address of the kernel's choice touches no existing memory.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
@@ -112,6 +146,32 @@ impl Drop for Mapping {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn huge_pages_that_may_not_be_used_are_given_back_and_told_from_none() {
+        // As if the kernel had mapped them; they are no huge pages here.
+        let refuse = |mapping: &Mapping| {
+            assert_eq!(mapping.bytes() % HUGE_PAGE_BYTES, 0);
+            Err(io::Error::from_raw_os_error(libc::EFAULT))
+        };
+        assert!(matches!(Mapping::huge(5000, 0, refuse), Err(true)));
+        let mapping = Mapping::huge(5000, 0, populate).expect("memory");
+        assert_eq!((mapping.bytes(), mapping.backing()), (HUGE_PAGE_BYTES, Backing::HugePages));
+        // No flags of the kernel's: it maps nothing.
+        assert!(matches!(Mapping::huge(5000, -1, populate), Err(false)));
+    }
+
+    #[test]
+    fn memory_is_had_with_or_without_huge_pages() {
+        let mapping = Mapping::new(3 * HUGE_PAGE_BYTES, true).expect("memory");
+        let at = mapping.at().as_ptr();
+        for page in (0..mapping.bytes()).step_by(4096) {
+            // SAFETY: inside the mapping, which is ours.
+            let byte = unsafe { at.add(page) };
+            // SAFETY: as above; nobody else has it.
+            unsafe { byte.write(1) };
+        }
+    }
 
     #[test]
     fn an_offset_is_found_for_what_lies_inside_alone() {

@@ -161,7 +161,13 @@ impl fmt::Display for MemoryUse {
                  load; frames will be lost as pool_empty; leave the key out"
             )?;
         }
-        if huge_pages && self.backing != Backing::HugePages {
+        if self.backing == Backing::HugePagesRefused {
+            writeln!(
+                f,
+                "  warning: huge pages are reserved, but this process may not use them; raise the \
+                 cgroup's hugetlb.2MB.max, or set [memory] huge_pages = false"
+            )?;
+        } else if huge_pages && self.backing != Backing::HugePages {
             let pages = self.bytes.div_ceil(2 << 20);
             writeln!(
                 f,
