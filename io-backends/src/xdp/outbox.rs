@@ -70,6 +70,8 @@ pub(super) struct Outbox {
     zero_copy: bool,
     /// Frames that the device refused (`EBUSY`) among the next to complete.
     refused: u64,
+    /// Frames in flight, the oldest, that are counted as lost already: the interface is gone.
+    lost: u64,
     stuck_since: Option<Instant>,
     pub(super) way: Way,
     /// Train chunks that the frames in flight hold.
@@ -100,6 +102,7 @@ impl Outbox {
             pieces,
             zero_copy,
             refused: 0,
+            lost: 0,
             stuck_since: None,
             way: Way::Open,
             pinned: Pinned::new(TRAINS_MAX),
@@ -387,7 +390,9 @@ impl Outbox {
                 Memory::Spare(chunk) => self.spare.push(chunk),
             }
             self.frames_done += 1;
-            if self.refused > 0 {
+            if self.lost > 0 {
+                self.lost -= 1; // counted when the interface went
+            } else if self.refused > 0 {
                 self.refused -= 1;
                 self.tally.lose(Loss::SendRefused, 1);
             } else {
@@ -402,26 +407,22 @@ impl Outbox {
         }
     }
 
-    /// Nothing will be told of what is in flight: the interface is gone, and the kernel has let go
-    /// of all our memory before it said so.
+    /// The interface is gone, or is going: what is in flight counts as lost. Its memory stays here, since
+    /// a device may read it until the kernel says that it is done, or the socket is closed: the kernel
+    /// tells of the end before it has stopped the device.
     #[cold]
     fn give_up(&mut self) {
-        while self.first != self.next {
-            let at = self.first;
-            self.first = at.wrapping_add(1);
-            let entry = std::mem::replace(self.entry(at), IDLE);
-            self.free_headers.extend(entry.header);
-            match entry.memory {
-                Memory::None => continue,
-                Memory::Frame(frame) => drop(frame),
-                Memory::Spare(chunk) => self.spare.push(chunk),
-            }
-            self.frames_done += 1;
-            self.tally.lose(Loss::PeerGone, 1);
-        }
-        self.expected = self.first;
+        let in_flight = (0..self.waiting()).map(|n| &self.in_flight[self.place(n)].memory);
+        let frames = in_flight.filter(|memory| !matches!(memory, Memory::None)).count() as u64;
+        self.tally.lose(Loss::PeerGone, frames - self.lost);
+        self.lost = frames;
         self.pending = false;
         self.stuck_since = None;
+    }
+
+    /// Where the n-th of those in flight stands.
+    fn place(&self, n: usize) -> usize {
+        self.first.wrapping_add(n) & (IN_FLIGHT_MAX - 1)
     }
 
     /// The interface is gone, as the socket says.
@@ -440,7 +441,8 @@ impl Outbox {
             let in_use = !entry.done && (n < read_by_the_kernel || self.zero_copy);
             headers_read |= in_use && entry.header.is_some();
             if !matches!(entry.memory, Memory::None) {
-                self.tally.lose(Loss::SendRefused, 1);
+                self.tally.lose(Loss::SendRefused, u64::from(self.lost == 0));
+                self.lost = self.lost.saturating_sub(1);
             }
             if in_use {
                 std::mem::forget(entry.memory);
@@ -550,6 +552,26 @@ mod tests {
         assert_eq!(outbox.pin(&frames[TRAINS_MAX..]), 0);
         outbox.frames_done += 3;
         assert_eq!(outbox.pin(&frames.split_off(TRAINS_MAX)), 3);
+    }
+
+    #[test]
+    fn a_device_that_is_going_keeps_what_it_may_read_until_the_kernel_is_done() {
+        let mut pool = pool();
+        let (mut outbox, tally) = outbox(&mut pool);
+        put(&mut outbox, &mut pool, &[(1, true), (2, false), (3, true), (4, true)]);
+        complete(&mut outbox, &[1]);
+        for _ in 0..2 {
+            outbox.lose_the_way();
+            assert_eq!((tally.frames_out.read(), tally.lost(Loss::PeerGone)), (1, 2), "once each");
+            assert_eq!(pool.free(ChunkClass::Single), 13, "the device may still read");
+        }
+        assert!(outbox.is_flushed());
+        // The kernel says that it is done with one; of the other it never speaks.
+        complete(&mut outbox, &[2, 3]);
+        assert_eq!((tally.frames_out.read(), pool.free(ChunkClass::Single)), (1, 14));
+        outbox.zero_copy = true;
+        outbox.abandon(0);
+        assert_eq!((pool.free(ChunkClass::Single), tally.lost_in_all()), (14, 2), "nobody's");
     }
 
     #[test]
