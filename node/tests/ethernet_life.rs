@@ -341,3 +341,42 @@ fn a_link_comes_back_and_an_interface_that_vanishes_is_told() {
         second.stop();
     }
 }
+
+/// A bond changes its member, or an operator the address: packets pass again both ways, over the sealed
+/// link and without a restart.
+#[test]
+fn an_own_mac_address_that_changes_is_followed() {
+    for backend in ["af_packet", "af_xdp"] {
+        let Some([near, far]) = pair() else { return };
+        let ((near_home, near_key), (far_home, far_key)) = (home(), home());
+        let near_config = by_ethernet(&far_key, Some(MACS[1]), backend, "");
+        let far_config = by_ethernet(&near_key, Some(MACS[0]), backend, "");
+        let first = Relay::within(&near, near_home, &near_config);
+        let second = Relay::within(&far, far_home, &far_config);
+        until_up(&[&first, &second]);
+        assert_exchange(&first, &second);
+        for change in ["down", "address 02:00:00:00:00:77", "up"] {
+            words(&format!("ip -n {} link set dev e0 {change}", near.0)).unwrap();
+        }
+        let (mut at_first, mut at_second) = (first.client(), second.client());
+        let mut passes = |from_first: bool| {
+            let (from, to) = match from_first {
+                true => (&mut at_first, &mut at_second),
+                false => (&mut at_second, &mut at_first),
+            };
+            eventually("a packet passes after the change", || {
+                from.send(&trial::packet(&[(4, 2), (2, 4)], b"changed"), trial::DEADLINE).unwrap();
+                to.receive(&mut [0; 2048], std::time::Duration::from_millis(50)).unwrap().map(drop)
+            });
+        };
+        passes(true);
+        passes(false);
+        passes(true);
+        eventually("the far end knows the new address", || {
+            let peers = second.ask(r#"{"show":"peers"}"#);
+            peers["peers"][0]["address"].as_str()?.contains("00:00:77").then_some(())
+        });
+        first.stop();
+        second.stop();
+    }
+}

@@ -11,6 +11,9 @@ use std::{
 use super::{ether::Mac, socket::errno};
 
 const CHANNELS_READ: u32 = 0x3c; // ETHTOOL_GCHANNELS
+const FLAGS_READ: u32 = 0x25; // ETHTOOL_GFLAGS
+/// Tags are taken off frames and kept beside them (`ETH_FLAG_RXVLAN`).
+const FLAG_RX_VLAN: u32 = 1 << 8;
 
 /// `struct ethtool_channels`.
 #[repr(C)]
@@ -26,6 +29,13 @@ struct Channels {
 
 const _: () = assert!(mem::size_of::<Channels>() == 36);
 
+/// `struct ethtool_value`.
+#[repr(C)]
+struct Flags {
+    command: u32,
+    flags: u32,
+}
+
 /// An Ethernet interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Interface {
@@ -39,6 +49,8 @@ pub(super) struct Interface {
     pub(super) queues: u32,
     /// Whether it is up.
     pub(super) up: bool,
+    /// Whether VLAN tags may stand beside a frame, where an XDP program does not see them.
+    pub(super) hides_tags: bool,
 }
 
 /// Why it is none for us.
@@ -66,7 +78,7 @@ impl Interface {
         // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
         let asking = unsafe { OwnedFd::from_raw_fd(fd) };
         let mut mac = [0; 6];
-        let request = ask(&asking, name, libc::SIOCGIFHWADDR as _, "SIOCGIFHWADDR", None)?;
+        let request = ask(&asking, name, libc::SIOCGIFHWADDR as _, "SIOCGIFHWADDR", NOTHING)?;
         // SAFETY: the kernel has just filled this part of the union, of plain numbers.
         let address = unsafe { request.ifr_ifru.ifru_hwaddr };
         if address.sa_family != libc::ARPHRD_ETHER {
@@ -75,10 +87,10 @@ impl Interface {
         for (to, from) in mac.iter_mut().zip(address.sa_data) {
             *to = from as u8;
         }
-        let request = ask(&asking, name, libc::SIOCGIFMTU as _, "SIOCGIFMTU", None)?;
+        let request = ask(&asking, name, libc::SIOCGIFMTU as _, "SIOCGIFMTU", NOTHING)?;
         // SAFETY: as above.
         let mtu = unsafe { request.ifr_ifru.ifru_mtu };
-        let request = ask(&asking, name, libc::SIOCGIFFLAGS as _, "SIOCGIFFLAGS", None)?;
+        let request = ask(&asking, name, libc::SIOCGIFFLAGS as _, "SIOCGIFFLAGS", NOTHING)?;
         // SAFETY: as above.
         let flags = i32::from(unsafe { request.ifr_ifru.ifru_flags });
         let mut channels = Channels { command: CHANNELS_READ, ..Channels::default() };
@@ -87,8 +99,12 @@ impl Interface {
         // A driver that does not say has one.
         let queues = told.map_or(1, |_| (channels.rx + channels.combined).max(1));
         let up = flags & libc::IFF_UP != 0;
+        let mut offloads = Flags { command: FLAGS_READ, flags: 0 };
+        let told =
+            ask(&asking, name, libc::SIOCETHTOOL as _, "ETHTOOL_GFLAGS", Some(&mut offloads));
+        let hides_tags = told.is_ok() && offloads.flags & FLAG_RX_VLAN != 0;
         let namespace = namespace();
-        Ok(Self { index, namespace, mac, mtu: mtu.max(0) as u32, queues, up })
+        Ok(Self { index, namespace, mac, mtu: mtu.max(0) as u32, queues, up, hides_tags })
     }
 }
 
@@ -98,12 +114,15 @@ fn namespace() -> u64 {
     std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |at| at.ino())
 }
 
-fn ask(
+/// A request that has no structure of its own.
+const NOTHING: Option<&mut ()> = None;
+
+fn ask<T>(
     socket: &OwnedFd,
     name: &str,
     request: libc::Ioctl,
     step: &'static str,
-    channels: Option<&mut Channels>,
+    data: Option<&mut T>,
 ) -> Result<libc::ifreq, Unfit> {
     // SAFETY: all its fields are numbers and pointers, for which zero is a value.
     let mut asked: libc::ifreq = unsafe { mem::zeroed() };
@@ -111,8 +130,8 @@ fn ask(
     for (to, from) in asked.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
-    if let Some(channels) = channels {
-        asked.ifr_ifru.ifru_data = std::ptr::from_mut(channels).cast();
+    if let Some(data) = data {
+        asked.ifr_ifru.ifru_data = std::ptr::from_mut(data).cast();
     }
     // SAFETY: `asked` is what these requests read and write, and what it points to lives as long.
     let told = unsafe { libc::ioctl(socket.as_raw_fd(), request, &mut asked) };

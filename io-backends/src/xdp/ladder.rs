@@ -97,6 +97,11 @@ pub struct Report {
     pub busy_looks: u32,
     /// By AF_PACKET: whether another's XDP program is on the interface, which may take our frames first.
     pub program_there: bool,
+    /// By AF_XDP: whether the interface may take VLAN tags off before a frame comes to us, which then
+    /// looks like one without a tag.
+    pub hides_tags: bool,
+    /// The VLAN of our frames.
+    pub vlan: Option<u16>,
 }
 
 impl Report {
@@ -117,6 +122,17 @@ impl Report {
             warnings.push(format!(
                 "another XDP program is on {at}: what it takes never comes here; `ip link show dev {at}` \
                  tells which"
+            ));
+        }
+        if self.hides_tags {
+            let at = &self.interface;
+            let then = match self.vlan {
+                None => "frames of any VLAN then come in as untagged ones".to_owned(),
+                Some(vlan) => format!("frames of VLAN {vlan} then do not come in"),
+            };
+            warnings.push(format!(
+                "{at} may take VLAN tags off before AF_XDP sees a frame: {then}; `ethtool -K {at} rxvlan \
+                 off` (of a veth: `txvlan off` at its other end), or use backend = \"af_packet\""
             ));
         }
         if self.busy_looks > 0 {
@@ -173,8 +189,16 @@ pub(super) fn walk(
         lent_frames_asked: spec.lent_frames as usize,
         busy_looks: facts.busy_looks,
         program_there: false,
+        hides_tags: interface.hides_tags && rung != Rung::Packet,
+        vlan: spec.vlan,
     };
     for rung in Rung::ALL.into_iter().filter(may) {
+        let is_deaf = rung != Rung::Packet && spec.vlan.is_some() && interface.hides_tags;
+        if is_deaf && spec.backend == Choice::Auto {
+            let step = Step { step: HIDDEN_TAGS, errno: libc::EOPNOTSUPP };
+            refused.push(refuse(rung, false, step));
+            continue;
+        }
         if rung == Rung::Packet {
             match PacketSocket::open(interface, shape, tally) {
                 Ok(packet) => {
@@ -275,6 +299,9 @@ pub const GRANT: &str = "grant it with: setcap cap_net_raw,cap_net_admin,cap_bpf
      $(command -v strowger), or AmbientCapabilities=CAP_NET_RAW CAP_NET_ADMIN CAP_BPF and \
      LimitMEMLOCK=infinity in the unit";
 
+/// A port with a VLAN would hear nothing by AF_XDP.
+const HIDDEN_TAGS: &str = "finding VLAN tags, which the interface takes off";
+
 pub(super) fn refusal(step: Step) -> Refusal {
     let Step { step, errno } = step;
     let way_out = match (step, errno) {
@@ -284,6 +311,9 @@ pub(super) fn refusal(step: Step) -> Refusal {
         }
         ("taking chunks from the pool", _) => "the pool has too few single chunks",
         (_, libc::EPERM | libc::EACCES) => GRANT,
+        (HIDDEN_TAGS, _) => {
+            "leave them on: ethtool -K eth0 rxvlan off (of a veth: txvlan off at its other end)"
+        }
         ("bind", libc::EOPNOTSUPP) => "the driver has no such mode",
         ("bind", libc::EINVAL) => "the kernel does not know it, or the driver cannot",
         ("BPF_LINK_CREATE", libc::EOPNOTSUPP) => "the driver takes no XDP program",

@@ -10,7 +10,7 @@
 //! | `program`, `assembler`, `bpf` | the XDP program, of raw instructions |
 //! | `instruments` | source, sink and redirect for benches, with the feature of that name |
 //! | `arena` | one mapping as every port's memory; who has our program |
-//! | `ether`, `neighbours` | the header; who is behind the port |
+//! | `ether`, `neighbours`, `own` | the header; who is behind the port; the interface's own address |
 //! | `group` | what is sent to all of a segment at once |
 //! | `ladder`, `probe` | what the machine allows, found by trying and said in words |
 //! | `interface`, `limits` | what is known of an interface; every bound and its reason |
@@ -18,8 +18,8 @@
 //! All that needs rights is done by [`open`]: loading and attaching the program, making the
 //! sockets, pinning memory. A process may drop its rights afterwards and run as anybody.
 //!
-//! A VLAN tag that the NIC takes off in hardware is not seen by the program: where the port has a
-//! VLAN, have it left on (`ethtool -K eth0 rxvlan off`).
+//! A VLAN tag that the NIC takes off in hardware is seen by AF_PACKET and not by the program: where
+//! other VLANs reach the interface, or the port has one, have it left on (`ethtool -K eth0 rxvlan off`).
 //!
 //! ```no_run
 //! use strowger_frame::{Address, Burst, Mark, Pool, PoolSpec, Port};
@@ -53,6 +53,7 @@ mod ladder;
 pub mod limits;
 mod neighbours;
 mod outbox;
+mod own;
 mod packet;
 mod port;
 mod probe;
@@ -205,6 +206,11 @@ pub fn open(
     let tag = if spec.vlan.is_some() { 4 } else { 0 };
     let frame_bytes_max = (by_mtu + tag).min(by_memory).saturating_sub(shape.header_bytes());
     let neighbours = Neighbours::new(spec.neighbours_max, shape);
-    let port = EtherPort::new(half, neighbours, tally, frame_bytes_max, described, membership);
+    let own = own::OwnAddress::of(interface.index).map_err(|Step { step, errno }| {
+        let interface = name();
+        OpenError::Refused { interface, step, errno }
+    })?;
+    let held = (membership, own);
+    let port = EtherPort::new(half, neighbours, tally, frame_bytes_max, described, held);
     Ok(Opened { port, report })
 }

@@ -40,6 +40,14 @@ impl Neighbours {
         &self.shape
     }
 
+    /// This station has another address from now on: frames go out from it, and come in for it.
+    pub(super) fn set_own(&mut self, own: Mac) {
+        self.shape.own = own;
+        for entry in self.entries.iter_mut().flatten() {
+            entry.template = self.shape.template(entry.mac);
+        }
+    }
+
     /// Who has this address.
     #[inline]
     pub(super) fn mark_of(&mut self, mac: Mac) -> Option<Mark> {

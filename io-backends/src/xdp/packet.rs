@@ -18,7 +18,7 @@ use strowger_frame::{
 };
 
 use super::{
-    ether::{HEADER_BYTES_MAX, Shape, Template},
+    ether::{HEADER_BYTES_MAX, Mac, Shape, Template},
     interface::Interface,
     limits::{CALLS_MAX, MESSAGES_MAX, STALL_MAX, WAITING_MAX},
     neighbours::Neighbours,
@@ -102,10 +102,13 @@ fn filter(shape: &Shape) -> Vec<libc::sock_filter> {
     }
     program.push(must_be(TO_US));
     program.extend([op(LOAD_HALF, 12), must_be(u32::from(ethertype))]);
-    if let Some(vlan) = vlan {
+    // The kernel has taken tags off, or the NIC has: either way they stand beside the frame. A frame
+    // without a tag, and one whose tag has a priority and no VLAN (IEEE 802.1Q, 6.9), give 0.
+    if vlan.is_some() {
         program.extend([op(LOAD_WORD, TAG_PRESENT), must_be(1)]);
-        program.extend([op(LOAD_WORD, TAG), op(AND, 0x0fff), must_be(u32::from(vlan))]);
     }
+    let vlan = vlan.unwrap_or_default();
+    program.extend([op(LOAD_WORD, TAG), op(AND, 0x0fff), must_be(u32::from(vlan))]);
     program.push(op(RETURN, u32::MAX));
     let nothing = program.len();
     for (at, instruction) in program.iter_mut().enumerate() {
@@ -190,6 +193,11 @@ impl PacketSocket {
 
     pub(super) fn is_gone(&self) -> bool {
         self.way == Way::Gone
+    }
+
+    /// The interface has another address from now on.
+    pub(super) fn set_own(&mut self, own: Mac) {
+        self.untagged.own = own;
     }
 
     pub(super) fn fd(&self) -> RawFd {

@@ -12,7 +12,10 @@ use strowger_frame::{
     reserve::Chunks,
 };
 
-use super::{group::Membership, neighbours::Neighbours, packet::PacketSocket, xsk::Xsk};
+use super::{
+    group::Membership, limits::BURSTS_PER_LOOK, neighbours::Neighbours, own::OwnAddress,
+    packet::PacketSocket, xsk::Xsk,
+};
 
 /// One queue of an Ethernet interface as a port of the switch; made by [`open`](super::open).
 pub struct EtherPort {
@@ -23,6 +26,9 @@ pub struct EtherPort {
     described: String,
     /// Held for as long as the port is there.
     _group: Option<Membership>,
+    own: OwnAddress,
+    /// Bursts until the own address is looked at again.
+    look_in: u32,
     /// For whoever looks from another thread.
     gone: Arc<AtomicBool>,
 }
@@ -46,7 +52,7 @@ impl EtherPort {
         tally: Arc<PortTally>,
         frame_bytes_max: usize,
         described: String,
-        group: Option<Membership>,
+        (group, own): (Option<Membership>, OwnAddress),
     ) -> Self {
         Self {
             half,
@@ -55,6 +61,8 @@ impl EtherPort {
             frame_bytes_max,
             described,
             _group: group,
+            own,
+            look_in: BURSTS_PER_LOOK,
             gone: Arc::default(),
         }
     }
@@ -72,6 +80,20 @@ impl EtherPort {
     /// or is about to block.
     pub fn gone(&self) -> &Arc<AtomicBool> {
         &self.gone
+    }
+
+    /// Follows the interface's own address: frames go out from it and are taken in for it alone.
+    #[cold]
+    fn follow_own_address(&mut self) {
+        self.look_in = BURSTS_PER_LOOK;
+        if let Some(own) = self.own.read()
+            && own != self.neighbours.shape().own
+        {
+            self.neighbours.set_own(own);
+            if let Half::Packet(packet) = &mut self.half {
+                packet.set_own(own);
+            }
+        }
     }
 
     #[inline]
@@ -93,6 +115,10 @@ impl EtherPort {
 impl Port for EtherPort {
     fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst) {
         self.neighbours.begin();
+        self.look_in -= 1;
+        if self.look_in == 0 {
+            self.follow_own_address();
+        }
         match &mut self.half {
             Half::Xdp(xsk) => xsk.rx_burst(&mut self.neighbours, pool, burst),
             Half::Packet(packet) => packet.rx_burst(&mut self.neighbours, pool, burst),
@@ -167,6 +193,7 @@ impl Port for EtherPort {
     }
 
     fn arm(&mut self) -> Arm {
+        self.follow_own_address();
         let arm = match &mut self.half {
             Half::Xdp(xsk) => xsk.arm(),
             Half::Packet(packet) => packet.arm(),

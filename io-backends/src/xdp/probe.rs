@@ -98,8 +98,15 @@ fn try_packet() -> Result<String, Refusal> {
 }
 
 /// What there is in a new network namespace.
-pub(super) const LOOPBACK: Interface =
-    Interface { index: 1, namespace: 0, mac: [0; 6], mtu: 65_536, queues: 1, up: true };
+pub(super) const LOOPBACK: Interface = Interface {
+    index: 1,
+    namespace: 0,
+    mac: [0; 6],
+    mtu: 65_536,
+    queues: 1,
+    up: true,
+    hides_tags: false,
+};
 
 /// On a thread of its own, whose network namespace ends with it.
 fn rehearse() -> Result<String, Refusal> {

@@ -1,0 +1,46 @@
+//! The interface's own MAC address, as it is now: it changes under a running port, by `ip link set
+//! address` or when a bond changes its member. It reads, and changes nothing.
+
+use std::{
+    mem,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use super::{ether::Mac, socket::errno, xsk::Step};
+
+/// A socket that receives nothing and is bound to the interface, so that no other interface that takes
+/// its name is asked.
+pub(super) struct OwnAddress(OwnedFd);
+
+impl OwnAddress {
+    pub(super) fn of(interface: u32) -> Result<Self, Step> {
+        // Protocol 0: it receives nothing.
+        // SAFETY: takes numbers and gives a number.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(Step { step: "socket(AF_PACKET)", errno: errno() });
+        }
+        // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: all its fields are numbers, for which zero is a value.
+        let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_ifindex = interface as i32;
+        let len = mem::size_of_val(&address) as libc::socklen_t;
+        // SAFETY: the address has `len` bytes and lives through the call.
+        let bound = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) };
+        if bound < 0 { Err(Step { step: "bind", errno: errno() }) } else { Ok(Self(fd)) }
+    }
+
+    /// What it is now; `None` once the interface is gone.
+    pub(super) fn read(&self) -> Option<Mac> {
+        // SAFETY: all its fields are numbers, for which zero is a value.
+        let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        let mut len = mem::size_of_val(&address) as libc::socklen_t;
+        let (fd, at) = (self.0.as_raw_fd(), (&raw mut address).cast());
+        // SAFETY: `len` bytes may be written there, and both live through the call.
+        let told = unsafe { libc::getsockname(fd, at, &raw mut len) };
+        let mac: Mac = address.sll_addr[..6].try_into().ok()?;
+        (told == 0 && address.sll_halen == 6 && mac != [0; 6]).then_some(mac)
+    }
+}
