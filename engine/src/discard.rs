@@ -72,12 +72,14 @@ discards! {
     HopsSpent = "hops_spent",
     /// The label goes on where an endpoint is.
     BeyondEndpoint = "beyond_endpoint",
-    /// The exit's queue is full: the newest arrival is refused.
+    /// The exit's queue is full: the newest frame of the ingress that holds most of it goes no further.
     EgressFull = "egress_full",
-    /// The slow path's queue is full.
+    /// The slow path's queue for it is full, or this link's share of it.
     PuntFull = "punt_full",
-    /// The exchange ring to the worker that owns the exit is full.
+    /// The exchange ring to the worker that owns the exit is full, or this ingress' share of it.
     ExchangeFull = "exchange_full",
+    /// The slow path has made a message, and the worker that is to send it is behind with its orders.
+    OrdersFull = "orders_full",
     /// It waited at an exit that was taken away.
     ExitGone = "exit_gone",
     /// It came from a neighbour that is being taken away.
@@ -100,7 +102,7 @@ discards! {
     HandshakeOurselves = "handshake_ourselves",
     /// A handshake of a node that is not configured, where unknown peers are not accepted.
     UnknownPeer = "unknown_peer",
-    /// More handshakes, questions or beacons than the slow path takes in a second, or no room for one
+    /// More handshakes, packets for the switch itself or beacons than are taken in a second, or no room for one
     /// more stranger.
     OverBudget = "over_budget",
     /// The slow path does not know what to do with it.
@@ -128,7 +130,7 @@ discards! {
     SendStalled = "send_stalled",
     /// The port: its far side is gone.
     PeerGone = "peer_gone",
-    /// The port: no memory for it.
+    /// No memory for it: at a port, or for a message that the switch itself was to send.
     PoolEmpty = "pool_empty",
     /// The port: a fault wrapper lost it on purpose.
     Injected = "injected",

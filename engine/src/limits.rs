@@ -81,7 +81,7 @@ pub const EXCHANGE_FRAMES_MAX: usize = 4 * BURST_MAX;
 /// Places of those that only control frames may take, as at an exit.
 pub const EXCHANGE_CONTROL_FRAMES_MAX: usize = EGRESS_CONTROL_FRAMES_MAX;
 
-/// Frames that wait for the slow path. It is one thread and may be busy; what it cannot keep up
+/// Packets for the switch itself that wait for the slow path. It is one thread and may be busy; what it cannot keep up
 /// with is refused and counted, and forwarding goes on.
 pub const PUNTS_MAX: usize = 256;
 
@@ -143,9 +143,24 @@ pub const BEACONS_PER_SECOND_AND_PORT: u32 = 25;
 /// Strangers of whom a beacon was heard, and who are just being asked who they are.
 pub const BEACON_CALLS_MAX: usize = 8;
 
-/// Endings that wait for the slow path to be told: half of the punts, so that packets for the switch
-/// itself and news of links always find the other half.
+/// Endings that wait for the slow path to be told, apart from packets and from links' own messages.
 pub const ENDINGS_MAX: usize = PUNTS_MAX / 2;
+
+/// Messages of links themselves (path challenges and answers) that wait for the slow path, apart from
+/// all else, so that no link goes down for questions. So many sessions say all that they may at once.
+pub const SAYINGS_MAX: usize = 8 * SAYINGS_PER_WINDOW as usize;
+
+/// Packets for the switch itself by one ingress and worker that are handed up: so many a second, and so
+/// many at once. The slow path answers [`ANSWERS_PER_SECOND`] questions, and asks [`QUESTIONS_MAX`].
+pub const PACKETS_UP_PER_SECOND: u32 = 400;
+/// See [`PACKETS_UP_PER_SECOND`].
+pub const PACKETS_UP_AT_ONCE: u32 = 2 * ANSWERS_AT_ONCE;
+
+/// Notes about one link on one worker of what each of its frames would say: so many a second, and so many
+/// at once. They are news once.
+pub const LINK_NOTES_PER_SECOND: u32 = 20;
+/// See [`LINK_NOTES_PER_SECOND`].
+pub const LINK_NOTES_AT_ONCE: u32 = 2;
 
 /// Endings that a worker hands up for one link in a window of time: the slow path answers fewer, so
 /// more would only cost.
@@ -209,6 +224,10 @@ pub const CLOCK_STEP_MAX_NS: u64 = 3_600_000_000_000;
 /// takes between two turns, and far less than a quarantine, which a clock that leaps must not end.
 pub const REST_STEP_MAX_NS: u64 = 5_000_000_000;
 
+/// Places of an exchange ring that one ingress, or one source of frames that are not opened yet, may hold
+/// for each that is free.
+pub const EXCHANGE_SHARE: usize = 4;
+
 /// Orders that wait for one worker, and reports that wait for the slow path. A worker takes an
 /// order only when its report has a place, so no report is ever lost.
 pub const ORDERS_MAX: usize = 64;
@@ -221,6 +240,10 @@ pub const PUBLISH_POLLS_MAX: u32 = 16;
 /// Messages for one worker to send that wait behind other orders at most. More are lost, as any message
 /// on a wire can be, so that a worker that is slow to obey makes nothing grow.
 pub const MESSAGES_WAITING_MAX: usize = 4 * ORDERS_MAX;
+
+/// Answers and errors that wait for a worker to send them, behind all other orders: a trace of the longest
+/// path and as much again. Each ingress has a share of them. More are not sent, and counted.
+pub const ANSWERS_WAITING_MAX: usize = 2 * ANSWERS_AT_ONCE as usize;
 
 /// Orders that a worker obeys in one breath: bounds what the slow path may cost the data plane.
 pub const ORDERS_PER_BREATH: usize = 4;
@@ -253,7 +276,6 @@ const _: () = assert!(
         >= 2 + strowger_crypto::limits::NEXT_MAX + strowger_crypto::limits::ATTEMPTS_MAX
 );
 const _: () = assert!(SOURCE_ROWS * 16 <= 64 && SOURCE_CELLS <= 1 << 16);
-const _: () = assert!(ENDINGS_MAX < PUNTS_MAX);
 const _: () = assert!(EGRESS_FRAMES_MAX >= BURST_MAX);
 const _: () = assert!(EGRESS_MARK_FRAMES < EGRESS_FRAMES_MAX);
 const _: () = assert!(EXCHANGE_CONTROL_FRAMES_MAX < EXCHANGE_FRAMES_MAX);

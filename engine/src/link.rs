@@ -38,7 +38,9 @@ use crate::{
     limits::{
         CONTROL_WEIGHT_AT_ONCE, CONTROL_WEIGHT_PER_SECOND, ENDING_WINDOW_NS_LOG2,
         ENDINGS_PER_WINDOW, FRAME_BYTES_MAX, FRAME_BYTES_MIN, LINK_FRAMES_WAITING_MAX,
+        LINK_NOTES_AT_ONCE, LINK_NOTES_PER_SECOND,
     },
+    orders::PuntKind,
     rate::TokenBucket,
     scheme::Scheme,
     slots::WayBack,
@@ -80,6 +82,8 @@ pub struct SlotTally {
     pub by_former: Counter,
     /// When a frame last came in: the worker's time in nanoseconds.
     pub heard_ns: Counter,
+    /// What the slow path has taken of this link's punts, by [`PuntKind`]. It alone writes these.
+    pub(crate) punts_taken: [Counter; PuntKind::COUNT],
 }
 
 /// Where a neighbour's frames may go, as its operator wrote. Strangers have none of these.
@@ -136,6 +140,12 @@ pub struct Link {
     pub(crate) answered: Told,
     /// Control packets from here that go ahead of data.
     pub(crate) control: TokenBucket,
+    /// Packets from here that go up to the switch itself.
+    pub(crate) packets_up: TokenBucket,
+    /// Notes of what every frame would say.
+    pub(crate) notes: TokenBucket,
+    /// What was handed up from here, by [`PuntKind`].
+    pub(crate) punts: [u64; PuntKind::COUNT],
     /// Whether the worker has this link on its list of those with something to send.
     pub(crate) listed: bool,
     pub(crate) tally: Arc<SlotTally>,
@@ -231,6 +241,9 @@ impl Link {
             knocked: Told::default(),
             answered: Told::default(),
             control: TokenBucket::default(),
+            packets_up: TokenBucket::default(),
+            notes: TokenBucket::default(),
+            punts: [0; PuntKind::COUNT],
             listed: false,
             tally: Arc::default(),
         }
@@ -327,6 +340,16 @@ impl Link {
             Guard::Sealed(_) if !self.allows_data => Err(Discard::LinkDown),
             Guard::Sealed(_) => self.seal(frame, Sealed::Data, tx),
         }
+    }
+
+    /// Punts of this kind from here that the slow path has not taken.
+    pub(crate) fn punts_waiting(&self, kind: PuntKind) -> u64 {
+        self.punts[kind as usize].saturating_sub(self.tally.punts_taken[kind as usize].read())
+    }
+
+    /// Whether one more note of what every frame says is made.
+    pub(crate) fn may_note(&mut self, now: Now) -> bool {
+        self.notes.take(1, LINK_NOTES_PER_SECOND, LINK_NOTES_AT_ONCE, now)
     }
 
     /// Whether a control packet from here goes ahead of data.

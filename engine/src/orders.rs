@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
+use crossbeam_queue::ArrayQueue;
 use strowger_crypto::{
     Sealed, Sealer,
     link_header::{Kind, SessionIndex},
@@ -16,7 +17,10 @@ use strowger_frame::{
 use crate::{
     Now,
     discard::{Discard, DiscardTally},
-    limits::{ATTACHED_MAX, HEAD_BYTES_MAX, SESSIONS_MAX},
+    limits::{
+        ATTACHED_MAX, ENDINGS_MAX, HEAD_BYTES_MAX, KNOCKS_MAX, NOTES_MAX, PUNTS_MAX, SAYINGS_MAX,
+        SESSIONS_MAX,
+    },
     link::{Link, Rights},
     session::SessionSeat,
     slots::{SlotTable, WayBack},
@@ -175,11 +179,70 @@ pub enum Report {
 /// The longest message of a link itself: a path challenge's token and room to spare.
 pub const SAYING_BYTES_MAX: usize = 32;
 
+/// What is handed up in queues of its own, each shared among links: of the places that are free, no link
+/// takes the last ones (a dynamic threshold: A. Choudhury and E. Hahne, 1998).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum PuntKind {
+    /// A packet for the switch itself.
+    Packet,
+    /// How a packet ended.
+    Ending,
+    /// A message of a link itself.
+    Saying,
+    /// A handshake message from where a link is.
+    Knock,
+}
+
+impl PuntKind {
+    pub(crate) const COUNT: usize = 4;
+}
+
+/// The queues from the workers to the slow path.
+#[derive(Debug)]
+pub(crate) struct PuntQueues {
+    pub(crate) packets: ArrayQueue<Punt>,
+    pub(crate) endings: ArrayQueue<Punt>,
+    pub(crate) sayings: ArrayQueue<Punt>,
+    /// What workers have noticed: no frames.
+    pub(crate) notes: ArrayQueue<Punt>,
+    /// Handshake messages from where links are.
+    pub(crate) knocks: ArrayQueue<Knock>,
+    /// Those from elsewhere, and beacons.
+    pub(crate) strangers: ArrayQueue<Knock>,
+}
+
+impl PuntQueues {
+    pub(crate) fn new() -> Self {
+        Self {
+            packets: ArrayQueue::new(PUNTS_MAX),
+            endings: ArrayQueue::new(ENDINGS_MAX),
+            sayings: ArrayQueue::new(SAYINGS_MAX),
+            notes: ArrayQueue::new(NOTES_MAX),
+            knocks: ArrayQueue::new(KNOCKS_MAX),
+            strangers: ArrayQueue::new(KNOCKS_MAX),
+        }
+    }
+
+    /// Places of this kind that are free.
+    pub(crate) fn free(&self, kind: PuntKind) -> usize {
+        let (places, used) = match kind {
+            PuntKind::Packet => (self.packets.capacity(), self.packets.len()),
+            PuntKind::Ending => (self.endings.capacity(), self.endings.len()),
+            PuntKind::Saying => (self.sayings.capacity(), self.sayings.len()),
+            PuntKind::Knock => (self.knocks.capacity(), self.knocks.len()),
+        };
+        places.saturating_sub(used)
+    }
+}
+
 /// What a worker has seen and the slow path should know.
 #[derive(Debug)]
 pub enum Punt {
     /// A packet for the switch itself, as it came: label and shift untouched.
     Packet {
+        /// The worker that it came through.
+        worker: u8,
         /// The link that it came in by.
         ingress: Mark,
         /// The slot that it came in by.
@@ -196,6 +259,8 @@ pub enum Punt {
     Ended(Ending),
     /// An authenticated message of a link itself: a path challenge, or the answer to one.
     Said {
+        /// The worker that opened it.
+        worker: u8,
         /// The link.
         link: Mark,
         /// What kind.
@@ -242,9 +307,21 @@ pub enum Punt {
     },
 }
 
+impl Punt {
+    /// The frame that it brings.
+    pub(crate) fn into_frame(self) -> Option<Frame> {
+        match self {
+            Self::Packet { frame, .. } | Self::Said { frame, .. } => Some(frame),
+            _ => None,
+        }
+    }
+}
+
 /// How a packet ended at a worker, and what else the worker saw: what errors and traces are made of.
 #[derive(Clone, Debug)]
 pub struct Ending {
+    /// The worker where it ended.
+    pub worker: u8,
     /// The link that it came in by.
     pub ingress: Mark,
     /// The slot that it came in by.

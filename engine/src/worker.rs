@@ -17,7 +17,6 @@ mod wait;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use crossbeam_queue::ArrayQueue;
 use strowger_crypto::{limits::TAG_BYTES, link_header::Kind};
 use strowger_frame::{
     BURST_MAX, Burst, Frame, Mark, Pool,
@@ -36,9 +35,9 @@ use crate::{
     label::Register,
     limits::{ATTACHED_MAX, BURSTS_PER_POLL, PORTS_MAX, WORKERS_MAX},
     link::{Link, Opened, TxContext, Waiting, kind_of, session_of},
-    orders::{Bell, Handover, Knock, Order, PortSeat, Punt, Report},
+    orders::{Bell, Order, PortSeat, Punt, PuntQueues, Report},
     session::{AwaitedPlaces, Place, Sessions, Vouched},
-    slots::{Exit, Hop, SlotTable},
+    slots::{Exit, SlotTable},
 };
 
 /// The mark of a frame whose session another worker's port received for: its address is not here.
@@ -84,12 +83,9 @@ pub struct Worker {
     /// The worker that received what was handed over last, for its session.
     strayed_by: u8,
     alias_used: tell::AliasUsed,
-    punts: Arc<ArrayQueue<Punt>>,
-    notes: Arc<ArrayQueue<Punt>>,
-    knocks: Arc<ArrayQueue<Knock>>,
+    up: Arc<PuntQueues>,
     /// Where answers to handshakes are awaited.
     awaited: Arc<AwaitedPlaces>,
-    strangers: Arc<ArrayQueue<Knock>>,
     /// What wakes the slow path, and whether it has something new to read.
     control_bell: Option<Arc<dyn Bell>>,
     news: bool,
@@ -370,7 +366,10 @@ impl Worker {
         let (ingress_slot, is_control) = (ingress.slot, header.is_control());
         let egress = match hop.exit() {
             Exit::Neighbour(egress) => egress,
-            Exit::Alias { to, is_endpoint: false, .. } => to,
+            Exit::Alias { to, slot, is_endpoint: false } => {
+                let (form, width) = (hop.form(), hop.width());
+                self.pass_alias(ingress, slot, to, form, width, header.to_repr(), header.payload())
+            }
             Exit::Endpoint(egress) | Exit::Alias { to: egress, is_endpoint: true, .. } => {
                 check_turn(ingress, egress)?;
                 check_right(ingress.rights.endpoints)?;
@@ -389,11 +388,15 @@ impl Worker {
             Exit::Gone => return Err(Discard::SlotGone),
             Exit::NoDirector => return Err(Discard::NoDirector),
         };
-        let (way_back, shift) = may_leave::<R>(ingress, egress, hop, shift)?;
-        if let Exit::Alias { slot, .. } = hop.exit() {
-            // Only once it is sure that the frame goes on: one that goes no further is told why, and
-            // nothing else.
-            self.note_alias(ingress, slot, header.to_repr(), header.payload());
+        check_turn(ingress, egress)?;
+        check_right(ingress.rights.transit)?;
+        let way_back = match ingress.way_back.in_form(hop.form()) {
+            Some(way_back) => way_back,
+            None => former_way_back(ingress, hop.form()).ok_or(Discard::ReturnPath)?,
+        };
+        let shift = shift + u16::from(hop.width());
+        if u32::from(shift) >= R::BITS {
+            return Err(Discard::LabelFull);
         }
         header.advance(label.advance(hop.width(), way_back), shift, hops_left);
         Ok(Onward::Exit { egress, is_control, ingress_slot })
@@ -457,28 +460,25 @@ impl Worker {
         let port = self.ports.get(seat);
         let address_of =
             |mark| port.and_then(|seat| Some((seat.number, seat.port.address_of(mark)?)));
-        let punt = match onward {
+        match onward {
             Onward::Heard => {
                 if let Some(link) = live(&self.links, mark) {
                     link.tally.keepalives_in.add(1);
                 }
-                return Err((Discard::Handled, frame));
+                Err((Discard::Handled, frame))
             }
-            Onward::Exit { .. } | Onward::Punt { .. } => return Err((Discard::Unhandled, frame)),
-            Onward::Refused { discard, .. } => return Err((discard, frame)),
+            Onward::Exit { .. } | Onward::Punt { .. } => Err((Discard::Unhandled, frame)),
+            Onward::Refused { discard, .. } => Err((discard, frame)),
             Onward::Elsewhere { home, egress, is_control, ingress_slot } => {
-                let handover = Handover::Exit { to: egress, ingress_slot, is_control, frame };
-                return self.exchange.send(home, handover);
+                self.hand_to_exit(home, egress, ingress_slot, is_control, frame)
             }
             Onward::Said { kind, from } => {
-                Punt::Said { link: mark, kind, from: address_of(from), frame }
+                let from = address_of(from);
+                self.hand_up_saying(kind, from, frame)
             }
-            Onward::Knock => return self.hand_up_knock(frame, seat),
-            Onward::Stray { worker } => {
-                return self.exchange.send(worker, Handover::Stray { by: self.number, frame });
-            }
-        };
-        self.punt(punt)
+            Onward::Knock => self.hand_up_knock(frame, seat),
+            Onward::Stray { worker } => self.hand_to_session(worker, frame, seat),
+        }
     }
 
     fn seat_of(&self, port: u16) -> Option<usize> {
@@ -515,9 +515,7 @@ impl Worker {
         orders: Consumer<Order>,
         reports: Producer<Report>,
         exchange: Exchange,
-        punts: Arc<ArrayQueue<Punt>>,
-        notes: Arc<ArrayQueue<Punt>>,
-        [knocks, strangers]: [Arc<ArrayQueue<Knock>>; 2],
+        up: Arc<PuntQueues>,
         awaited: Arc<AwaitedPlaces>,
         homeless: Arc<DiscardTally>,
         frames_made: Arc<Counter>,
@@ -553,11 +551,8 @@ impl Worker {
             waiting: 0,
             strayed_by: number,
             alias_used: tell::AliasUsed::default(),
-            punts,
-            notes,
-            knocks,
+            up,
             awaited,
-            strangers,
             control_bell: None,
             news: false,
             homeless,
@@ -594,31 +589,13 @@ fn check_right(has: bool) -> Result<(), Discard> {
     if has { Ok(()) } else { Err(Discard::NotAllowed) }
 }
 
-/// Whether a frame may leave by another link of this switch, in the order of wire.md 1.2; if so, what is
-/// written into its return path, and how many bits are used then.
-#[inline(always)]
-fn may_leave<R: Register>(
-    ingress: &Link,
-    egress: Mark,
-    hop: Hop,
-    shift: u16,
-) -> Result<(u64, u16), Discard> {
-    check_turn(ingress, egress)?;
-    check_right(ingress.rights.transit)?;
-    let way_back = match ingress.way_back.in_form(hop.form()) {
-        Some(way_back) => way_back,
-        None => former_way_back(ingress, hop.form())?,
-    };
-    let shift = shift + u16::from(hop.width());
-    if u32::from(shift) >= R::BITS { Err(Discard::LabelFull) } else { Ok((way_back, shift)) }
-}
-
 /// What a link writes where its number does not fit: its former number, as long as that leads to it.
 #[cold]
-fn former_way_back(ingress: &Link, form: u8) -> Result<u64, Discard> {
-    let way_back = ingress.way_back.former_in_form(form).ok_or(Discard::ReturnPath)?;
+#[inline(never)]
+fn former_way_back(ingress: &Link, form: u8) -> Option<u64> {
+    let way_back = ingress.way_back.former_in_form(form)?;
     ingress.tally.by_former.add(1);
-    Ok(way_back)
+    Some(way_back)
 }
 
 /// Why no link stands under a frame's mark.

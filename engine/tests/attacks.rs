@@ -749,6 +749,55 @@ fn r12_a_peer_that_shouts_drowns_out_no_other() {
 }
 
 #[test]
+fn r12_r23_a_flood_for_the_switch_itself_takes_down_no_link() {
+    let rights = Rights { control: true, ..Rights::NONE };
+    let policy = StrangerPolicy { links_max: 4, rights, ..StrangerPolicy::default() };
+    let liveness = Liveness { interval_ns: 200 * MS, multiplier: 3, always: true };
+    let birth = Birth { strangers: Some(policy), ..Birth::new(2) };
+    let mut pair = Pair::with(Birth::new(1), birth, |_, spec| spec.liveness = liveness);
+    pair.until_up();
+    let Pair { air, b, now, a, at_a, at_b, to_b, to_a } = pair;
+    let mut alone = Alone { air: air.clone(), node: b, now };
+    let mut keys = alone.discover(host(66), 9).expect("a session");
+    let mut pair = Pair { air, b: alone.node, now: alone.now, a, at_a, at_b, to_b, to_a };
+    let mut ping = packet(Label::here(), &PING);
+    ping[8 + 1] |= 0x40; // a control message
+    pair.b.events.clear();
+    pair.a.events.clear();
+    let slot = pair.b.view(1).slot;
+    let discards = |pair: &Pair| {
+        pair.b.switch.slots().iter().find(|view| view.slot == slot).expect("its slot").discards
+    };
+    let before = discards(&pair);
+    for round in 0..300 {
+        for _ in 0..600 {
+            let frame = sealed(&mut keys, Sealed::Data, &ping[8..], pair.now);
+            pair.air.throw(host(66), host(2), &frame);
+        }
+        // The worker sees them all before the slow path has its turn.
+        for _ in 0..4 {
+            pair.b.workers[0].breathe(pair.now);
+        }
+        if round % 10 == 0 {
+            // The peer moves, so that it is asked where it is, and answers.
+            let outer = host(1 + 10 * (round / 10 % 2) as u8);
+            pair.air.move_to(host(1), outer);
+        }
+        pair.a.turn(pair.now);
+        pair.b.workers[0].breathe(pair.now);
+        pair.pass(20 * MS);
+        pair.air.taken(host(66));
+    }
+    let is_down = |event: &Event| matches!(event, Event::LinkDown(_));
+    assert!(!pair.a.events.iter().any(is_down), "{:?}", pair.a.events);
+    assert!(!pair.b.events.iter().any(is_down), "{:?}", pair.b.events);
+    assert_eq!(discards(&pair), before, "nothing of the innocent's was refused");
+    assert!(pair.b.count(Discard::OverBudget) + pair.b.count(Discard::PuntFull) > 100_000);
+    assert!(pair.talks());
+    pair.assert_even();
+}
+
+#[test]
 fn each_right_opens_one_way_and_no_other() {
     let rights = [
         ("transit", Rights { transit: true, ..Rights::NONE }),

@@ -549,6 +549,45 @@ fn r8_a_forged_frame_at_another_worker_moves_no_session() {
 }
 
 #[test]
+fn r23_frames_forged_under_a_visible_session_leave_others_the_ring() {
+    let mut pair = two_workers();
+    pair.wait(3);
+    let fresh = snatched(&mut pair, b"to be forged");
+    // The peer comes in by the worker that does not have its session, and so does who forges.
+    for from in [1, 66, 67] {
+        pair.air.steer(host(2), host(from), 1);
+    }
+    let before = pair.b.count(Discard::ExchangeFull);
+    let mut arrived = 0;
+    for round in 0..100_u32 {
+        for n in 0..600_u32 {
+            let mut forged = fresh.clone();
+            let at = forged.len() - 1 - n as usize % 16;
+            forged[at] ^= 1;
+            pair.air.throw(host(66 + (n % 2) as u8), host(2), &forged);
+        }
+        for _ in 0..3 {
+            pair.b.workers[1].breathe(pair.now);
+        }
+        for n in 0..4 {
+            send(&mut pair.at_a, pair.to_b, &(4 * round + n).to_be_bytes());
+        }
+        pair.a.turn(pair.now);
+        pair.b.workers[1].breathe(pair.now);
+        for _ in 0..2 {
+            pair.b.workers[0].breathe(pair.now);
+        }
+        while receive(&mut pair.at_b).is_some() {
+            arrived += 1;
+        }
+    }
+    assert!(pair.b.count(Discard::ExchangeFull) - before > 10_000);
+    assert_eq!(arrived, 400, "none of the peer's is lost");
+    pair.pass(1);
+    pair.assert_even();
+}
+
+#[test]
 fn a_clock_that_jumps_both_ways_panics_nobody_and_the_link_comes_back() {
     let jumps: [i128; 8] = [
         -3_600_000_000_000,

@@ -11,12 +11,12 @@ use std::{
 
 use strowger_engine::{
     Now,
-    control::{Attach, Switch, SwitchConfig},
+    control::{Attach, Event, Switch, SwitchConfig},
     director::Slot,
     discard::Discard,
     header::HeaderRepr,
     label::{Hop, Label},
-    limits::FRAME_BYTES_MIN,
+    limits::{ANSWERS_WAITING_MAX, FRAME_BYTES_MIN, ORDERS_MAX},
     link::{Behind, LINK_HEADER_BYTES, plain_header},
     scheme::V3X5X8,
     worker::Worker,
@@ -58,7 +58,7 @@ struct Rig {
 
 impl Rig {
     fn new(workers: usize) -> Self {
-        let pools = (0..workers).map(|_| memory(0)).collect();
+        let pools = (0..workers).map(|_| memory(64)).collect();
         let (switch, workers) = Switch::new(SwitchConfig::default(), pools).expect("sane");
         let (far, pool) = (BTreeMap::new(), memory(8_192));
         Self { switch, workers, far, pool, now: Now(1), poll_ns: POLL_NS, sent: 0 }
@@ -127,6 +127,23 @@ impl Rig {
                 self.put(from, &mut burst);
             }
         }
+        self.put(from, &mut burst);
+        self.pool.gather();
+    }
+
+    /// One control packet with this message.
+    fn send_bytes(&mut self, from: u32, label: Label, message: &[u8]) {
+        let Some(chunk) = self.pool.take(ChunkClass::Single) else { return };
+        let start = chunk.start();
+        let mut frame = chunk.into_frame(start, FRAME_BYTES_MIN + message.len());
+        let bytes = frame.bytes_mut();
+        bytes[..LINK_HEADER_BYTES].copy_from_slice(&plain_header(0));
+        let mut header = HeaderRepr::new(label, 0, 64);
+        header.flags.control = true;
+        header.emit(&mut bytes[LINK_HEADER_BYTES..]).expect("there is room");
+        bytes[FRAME_BYTES_MIN..].copy_from_slice(message);
+        let mut burst = Burst::new();
+        burst.push(frame);
         self.put(from, &mut burst);
         self.pool.gather();
     }
@@ -492,4 +509,109 @@ fn r23_exits_that_are_stuck_are_not_offered_again_and_do_not_keep_the_worker_awa
         assert_eq!(rig.take(64, stuck[7], &mut arrived), 4);
         rig.assert_even();
     }
+}
+
+/// The label of the switch itself.
+fn here() -> Label {
+    Label::here()
+}
+
+#[test]
+fn r23_packets_for_the_switch_by_many_leave_an_innocent_its_places() {
+    // The slow path has its turn seldom, and four ingresses send it more than it has places for.
+    let mut rig = Rig::new(1);
+    rig.neighbour(0, 2, 64);
+    let hostile: Vec<u32> = (3..7).collect();
+    hostile.iter().for_each(|&slot| rig.neighbour(0, slot, 512));
+    rig.poll_ns = 1_000_000;
+    for _ in 0..200 {
+        for _ in 0..10 {
+            for &slot in &hostile {
+                rig.send_packets(64, slot, here(), 40, true);
+            }
+            rig.poll_workers();
+        }
+        rig.send_packets(2, 2, here(), 40, true);
+        rig.poll_workers();
+        rig.switch.poll(rig.now);
+    }
+    let refused = [Discard::PuntFull, Discard::OverBudget].map(|why| rig.count_at(2, why));
+    assert_eq!(refused, [0, 0], "of 400 of an innocent");
+    let refused = [Discard::PuntFull, Discard::OverBudget].map(|why| rig.count(why));
+    assert!(refused.iter().sum::<u64>() > 100_000, "{refused:?}");
+    rig.assert_even();
+}
+
+#[test]
+fn r23_a_ring_between_workers_is_shared_by_those_who_use_it() {
+    for floods in [1, 3] {
+        let mut rig = Rig::new(2);
+        rig.neighbour(1, EXIT, 512);
+        rig.neighbour(1, 199, 512);
+        rig.neighbour(0, 2, 512);
+        let hostile: Vec<u32> = (3..3 + floods).collect();
+        hostile.iter().for_each(|&slot| rig.neighbour(0, slot, 512));
+        let mut arrived = BTreeMap::new();
+        for _ in 0..100 {
+            // The other worker is slow: it has one turn for eight of this one's.
+            for _ in 0..8 {
+                for &slot in &hostile {
+                    rig.send(64, slot, 199, 40, false);
+                }
+                rig.now.0 += POLL_NS;
+                rig.workers[0].breathe(rig.now);
+            }
+            rig.send(4, 2, EXIT, 40, false);
+            rig.workers[0].breathe(rig.now);
+            rig.workers[1].breathe(rig.now);
+            rig.take(64, EXIT, &mut arrived);
+            rig.take(512, 199, &mut BTreeMap::new());
+        }
+        assert!(rig.count(Discard::ExchangeFull) > 5_000);
+        assert_eq!(rig.count_at(2, Discard::ExchangeFull), 0);
+        assert!(arrived[&2].frames >= 396, "{arrived:?} of 400 beside {floods}");
+        rig.assert_even();
+    }
+}
+
+#[test]
+fn r23_answers_for_a_slow_worker_are_bounded_and_counted_and_changes_are_not_lost() {
+    let mut rig = Rig::new(2);
+    let senders: Vec<u32> = (2..12).collect();
+    senders.iter().for_each(|&slot| rig.neighbour(1, slot, 512));
+    rig.poll_ns = 1_000_000;
+    // Worker 0, which sends the answers, has no turn for ten seconds.
+    let ping = [&[1_u8, 1, 0, 0][..], &[7; 60]].concat();
+    for round in 0..10_000 {
+        if round % 100 == 0 {
+            for &slot in &senders {
+                for _ in 0..64 {
+                    rig.send_bytes(slot, here(), &ping);
+                }
+            }
+        }
+        rig.now.0 += rig.poll_ns;
+        rig.workers[1].breathe(rig.now);
+        rig.switch.poll(rig.now);
+    }
+    let dropped = rig.count(Discard::OrdersFull);
+    assert!(dropped > 5_000, "{dropped} answers were made for nobody");
+    rig.switch.detach(2).expect("attached");
+    let mut events = Vec::new();
+    for _ in 0..200 {
+        rig.poll_workers();
+        events.extend(rig.switch.poll(rig.now));
+    }
+    assert!(events.contains(&Event::SlotDetached(2)), "{events:?}");
+    let mut arrived = 0;
+    for &slot in &senders[1..] {
+        arrived += rig.take(512, slot, &mut BTreeMap::new());
+    }
+    let counts: Vec<_> = rig.switch.balance().by_reason().collect();
+    assert!(
+        arrived > 0 && arrived <= ANSWERS_WAITING_MAX + ORDERS_MAX,
+        "{arrived} {counts:?} {:?}",
+        rig.switch.balance()
+    );
+    rig.assert_even();
 }

@@ -30,7 +30,6 @@ use std::{
     sync::Arc,
 };
 
-use crossbeam_queue::ArrayQueue;
 use strowger_frame::{
     Loss, Mark, Pool, Port,
     port::{Address, AdmitError, PortTally},
@@ -58,11 +57,11 @@ use crate::{
     director::Slot,
     discard::{Discard, DiscardTally},
     limits::{
-        ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX, KNOCKS_MAX, MESSAGES_WAITING_MAX, NOTES_MAX,
-        ORDERS_MAX, PORTS_MAX, PUNTS_MAX,
+        ANSWERS_WAITING_MAX, ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX, MESSAGES_WAITING_MAX,
+        ORDERS_MAX, PORTS_MAX,
     },
     link::{Behind, SlotTally},
-    orders::{Bell, Knock, Order, PortSeat, Punt, Report},
+    orders::{Bell, Order, PortSeat, Punt, PuntKind, PuntQueues, Report},
     session::AwaitedPlaces,
     slots::{Exit, SlotTable},
     worker::{Exchange, Worker},
@@ -111,6 +110,9 @@ struct WorkerHandle {
     orders: Producer<Order>,
     reports: Consumer<Report>,
     waiting: VecDeque<Order>,
+    /// Answers and errors, by the ingress of what they are about. They are given to the worker when it has
+    /// caught up with all else.
+    answers: VecDeque<(Mark, Vec<u8>)>,
     bell: Option<Arc<dyn Bell>>,
     /// Reports are of orders from before the slow path began anew, up to the answer to this muster: the
     /// ledger knows nothing of them.
@@ -158,11 +160,8 @@ pub struct Switch {
     now: Now,
     ports: Vec<Option<PortRecord>>,
     pending: VecDeque<Step>,
-    punts: Arc<ArrayQueue<Punt>>,
-    /// What workers have noticed, apart from the frames that they hand up.
-    notes: Arc<ArrayQueue<Punt>>,
-    /// From known addresses, and from all others.
-    knocks: [Arc<ArrayQueue<Knock>>; 2],
+    /// What workers hand up.
+    up: Arc<PuntQueues>,
     awaited: Arc<AwaitedPlaces>,
     clock: Clock,
     /// Sealed links; none before [`Switch::set_identity`].
@@ -205,9 +204,7 @@ impl Switch {
             return Err(ConfigError::Workers);
         }
         let count = pools.len();
-        let punts = Arc::new(ArrayQueue::new(PUNTS_MAX));
-        let notes = Arc::new(ArrayQueue::new(NOTES_MAX));
-        let knocks = [(); 2].map(|()| Arc::new(ArrayQueue::new(KNOCKS_MAX)));
+        let up = Arc::new(PuntQueues::new());
         let awaited = Arc::new(AwaitedPlaces::new());
         let mut exchanges = Exchange::between(count, EXCHANGE_FRAMES_MAX);
         let mut handles = Vec::new();
@@ -230,9 +227,7 @@ impl Switch {
                 orders_taken,
                 reports_given,
                 exchange,
-                punts.clone(),
-                notes.clone(),
-                knocks.clone(),
+                up.clone(),
                 awaited.clone(),
                 homeless.clone(),
                 made.clone(),
@@ -240,8 +235,9 @@ impl Switch {
             ));
             all_made.push(made);
             all_homeless.push(homeless);
-            let (waiting, bell, awaits) = (VecDeque::new(), None, None);
-            handles.push(WorkerHandle { orders, reports, waiting, bell, awaits });
+            let (waiting, answers) = (VecDeque::new(), VecDeque::new());
+            let (bell, awaits) = (None, None);
+            handles.push(WorkerHandle { orders, reports, waiting, answers, bell, awaits });
         }
         let switch = Self {
             config,
@@ -257,9 +253,7 @@ impl Switch {
             now: Now(0),
             ports: Vec::new(),
             pending: VecDeque::new(),
-            punts,
-            notes,
-            knocks,
+            up,
             awaited,
             clock,
             peering: None,
@@ -429,13 +423,14 @@ impl Switch {
 
     /// Whether no change is under way.
     pub fn is_settled(&self) -> bool {
-        self.pending.is_empty() && self.ledger.is_even()
+        let no_answers = self.workers.iter().all(|worker| worker.answers.is_empty());
+        no_answers && self.pending.is_empty() && self.ledger.is_even()
     }
 
     /// Takes what the workers have noticed.
     fn take_notes(&mut self, now: Now) {
-        for _ in 0..self.notes.len() {
-            match self.notes.pop() {
+        for _ in 0..self.up.notes.len() {
+            match self.up.notes.pop() {
                 Some(Punt::Heard(session)) => self.take_heard(session, now),
                 Some(Punt::Roamed { link, port, from: at, bytes }) => {
                     let from = Location { port: PortId(port), at };
@@ -456,12 +451,24 @@ impl Switch {
 
     /// Takes who knocks: those who are known first.
     fn take_knocks(&mut self, now: Now) {
-        for queue in 0..self.knocks.len() {
-            for _ in 0..self.knocks[queue].len() {
-                let Some(knock) = self.knocks[queue].pop() else { break };
-                self.in_hand += 1;
-                self.take_knock(&knock, now);
-            }
+        for _ in 0..self.up.knocks.len() {
+            let Some(knock) = self.up.knocks.pop() else { break };
+            self.note_taken(knock.link, knock.worker, PuntKind::Knock);
+            self.in_hand += 1;
+            self.take_knock(&knock, now);
+        }
+        for _ in 0..self.up.strangers.len() {
+            let Some(knock) = self.up.strangers.pop() else { break };
+            self.in_hand += 1;
+            self.take_knock(&knock, now);
+        }
+    }
+
+    /// A worker's punt has left its queue, so its link has one place more there.
+    fn note_taken(&mut self, link: Mark, worker: u8, kind: PuntKind) {
+        if let Some(tally) = self.user(link).and_then(|user| user.tallies.get(usize::from(worker)))
+        {
+            tally.punts_taken[kind as usize].add(1);
         }
     }
 
@@ -481,10 +488,24 @@ impl Switch {
     fn give(&mut self, worker: usize, order: Order) {
         let is_message = matches!(order, Order::Say(..) | Order::Probe(..) | Order::Send(..));
         if is_message && self.workers[worker].waiting.len() >= MESSAGES_WAITING_MAX {
+            // Made, and lost before it was a frame: on both sides of R3's balance (`balance`).
+            self.discards.count(Discard::OrdersFull);
             return;
         }
         self.ledger.note_given(worker);
         self.workers[worker].waiting.push_back(order);
+    }
+
+    /// Has a worker send an answer to something that came in by `ingress`, which has as many places at most
+    /// as are left free for the others.
+    fn give_answer(&mut self, worker: usize, ingress: Mark, packet: Vec<u8>) {
+        let answers = &mut self.workers[worker].answers;
+        let held = answers.iter().filter(|(by, _)| *by == ingress).count();
+        if held < ANSWERS_WAITING_MAX - answers.len() {
+            answers.push_back((ingress, packet));
+        } else {
+            self.discards.count(Discard::OrdersFull);
+        }
     }
 
     /// Takes a step once every worker has reported all that it was given so far.
@@ -493,13 +514,23 @@ impl Switch {
     }
 
     fn pump(&mut self) {
-        for worker in &mut self.workers {
+        for (number, worker) in self.workers.iter_mut().enumerate() {
             let mut given = false;
             while let Some(order) = worker.waiting.pop_front() {
                 if let Err(order) = worker.orders.push(order) {
                     worker.waiting.push_front(order);
                     break;
                 }
+                given = true;
+            }
+            // Half of the ring stays free for what must not wait behind them.
+            while worker.waiting.is_empty()
+                && worker.orders.has_room(ORDERS_MAX / 2 + 1)
+                && let Some((_, packet)) = worker.answers.pop_front()
+            {
+                self.ledger.note_given(number);
+                let pushed = worker.orders.push(Order::Transmit(packet));
+                debug_assert!(pushed.is_ok(), "room was seen above, and only we fill it");
                 given = true;
             }
             if given && let Some(bell) = &worker.bell {

@@ -21,7 +21,7 @@ use crate::{
     egress::Egress,
     limits::{ATTACHED_MAX, PUBLISH_POLLS_MAX},
     link::{Behind, Guard, Link, Told},
-    orders::{Ending, Growth, Order},
+    orders::{Ending, Growth, Order, PuntKind},
     rate::TokenBucket,
     scheme::Scheme,
     slots::{Exit, WayBack},
@@ -76,6 +76,9 @@ impl Switch {
                 knocked: Told::default(),
                 answered: Told::default(),
                 control: TokenBucket::default(),
+                packets_up: TokenBucket::default(),
+                notes: TokenBucket::default(),
+                punts: [0; PuntKind::COUNT],
                 listed: false,
                 tally: Arc::clone(tally),
             };

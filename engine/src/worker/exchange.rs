@@ -1,11 +1,11 @@
 //! Frames between workers: a ring from each to each other, for those whose exit or session another one
 //! has. Data leaves places free for control (R12).
 
-use std::{mem, sync::Arc};
+use std::{collections::VecDeque, mem, sync::Arc};
 
 use arrayvec::ArrayVec;
 use strowger_frame::{
-    BURST_MAX, Frame,
+    Address, BURST_MAX, Frame, Mark,
     ring::{Consumer, Producer, ring},
 };
 
@@ -13,16 +13,73 @@ use super::{ELSEWHERE, NO_SEAT, Onward, Worker, live};
 use crate::{
     Now,
     discard::Discard,
-    limits::{EXCHANGE_CONTROL_FRAMES_MAX, EXCHANGE_FRAMES_MAX},
+    limits::{EXCHANGE_CONTROL_FRAMES_MAX, EXCHANGE_FRAMES_MAX, EXCHANGE_SHARE},
     link::{Guard, Link, Waiting},
     orders::{Bell, Handover},
 };
+
+/// Whose frame a place of a ring holds: an ingress' data, its control, or what is not opened yet, by where
+/// it comes from.
+type Holder = u32;
+
+const CONTROL: Holder = 1 << 16;
+const STRAY: Holder = 2 << 16;
+const STRAY_UNKNOWN: Holder = 3 << 16;
+
+/// One worker's ring to another, and who holds how much of it.
+struct Outgoing {
+    ring: Producer<Handover>,
+    /// By place, oldest first: the ring's own items cannot be looked at from here.
+    holders: VecDeque<Holder>,
+    held: ArrayVec<(Holder, u16), EXCHANGE_FRAMES_MAX>,
+}
+
+impl Outgoing {
+    fn new(ring: Producer<Handover>) -> Self {
+        let holders = VecDeque::with_capacity(ring.capacity());
+        Self { ring, holders, held: ArrayVec::new() }
+    }
+
+    /// Takes note of what the other worker has taken.
+    fn catch_up(&mut self) {
+        while self.holders.len() > self.ring.waiting() {
+            let Some(holder) = self.holders.pop_front() else { return };
+            if let Some(at) = self.held.iter().position(|(of, _)| *of == holder) {
+                self.held[at].1 -= 1;
+                if self.held[at].1 == 0 {
+                    self.held.swap_remove(at);
+                }
+            }
+        }
+    }
+
+    /// Hands a frame over, unless its holder has its share: four times what is left free. One alone has
+    /// four fifths of the ring, and every other one finds a place (a dynamic threshold, as at punts).
+    fn send(&mut self, handover: Handover, holder: Holder) -> Result<(), (Discard, Frame)> {
+        self.catch_up();
+        // Data leaves places free for control (R12).
+        let kept = if handover.is_control() { 0 } else { EXCHANGE_CONTROL_FRAMES_MAX };
+        let free = EXCHANGE_FRAMES_MAX.saturating_sub(self.holders.len() + kept);
+        let at = self.held.iter().position(|(of, _)| *of == holder);
+        let held = at.map_or(0, |at| usize::from(self.held[at].1));
+        if held >= EXCHANGE_SHARE * free {
+            return Err((Discard::ExchangeFull, handover.into_frame()));
+        }
+        self.ring.push(handover).map_err(|full| (Discard::ExchangeFull, full.into_frame()))?;
+        self.holders.push_back(holder);
+        match at {
+            Some(at) => self.held[at].1 += 1,
+            None => self.held.push((holder, 1)),
+        }
+        Ok(())
+    }
+}
 
 /// One worker's rings to and from every other.
 #[derive(Default)]
 pub(crate) struct Exchange {
     /// By worker; `None` for oneself.
-    to: Vec<Option<Producer<Handover>>>,
+    to: Vec<Option<Outgoing>>,
     from: Vec<Consumer<Handover>>,
     /// By ring: what was taken from it and has not had its turn. Empty between polls.
     staged: Vec<ArrayVec<Handover, BURST_MAX>>,
@@ -43,7 +100,7 @@ impl Exchange {
                     continue;
                 }
                 let (producer, consumer) = ring(frames_max);
-                all[from].to.push(Some(producer));
+                all[from].to.push(Some(Outgoing::new(producer)));
                 all[to].from.push(consumer);
                 all[to].staged.push(ArrayVec::new());
             }
@@ -52,17 +109,17 @@ impl Exchange {
     }
 
     /// Hands a frame to another worker.
-    #[inline]
-    pub(super) fn send(&mut self, home: u8, handover: Handover) -> Result<(), (Discard, Frame)> {
-        let Some(Some(ring)) = self.to.get_mut(usize::from(home)) else {
+    fn send(
+        &mut self,
+        home: u8,
+        handover: Handover,
+        holder: Holder,
+    ) -> Result<(), (Discard, Frame)> {
+        let Some(Some(to)) = self.to.get_mut(usize::from(home)) else {
             return Err((Discard::ExitGone, handover.into_frame()));
         };
-        // Data leaves places free for control (R12).
-        if !handover.is_control() && !ring.has_room(EXCHANGE_CONTROL_FRAMES_MAX + 1) {
-            return Err((Discard::ExchangeFull, handover.into_frame()));
-        }
         self.given |= 1 << home;
-        ring.push(handover).map_err(|full| (Discard::ExchangeFull, full.into_frame()))
+        to.send(handover, holder)
     }
 
     /// Wakes those who were handed frames since this was last called.
@@ -105,6 +162,40 @@ impl Exchange {
 }
 
 impl Worker {
+    /// Hands a frame to the worker that has its exit.
+    #[cold]
+    pub(super) fn hand_to_exit(
+        &mut self,
+        home: u8,
+        to: Mark,
+        ingress_slot: u32,
+        is_control: bool,
+        frame: Frame,
+    ) -> Result<(), (Discard, Frame)> {
+        let holder = (ingress_slot & 0xffff) | if is_control { CONTROL } else { 0 };
+        self.exchange.send(home, Handover::Exit { to, ingress_slot, is_control, frame }, holder)
+    }
+
+    /// Hands a frame to the worker that opens its session. Nothing in it has been proved, so it counts for
+    /// the address that it comes from, whoever really sent it.
+    #[cold]
+    pub(super) fn hand_to_session(
+        &mut self,
+        worker: u8,
+        frame: Frame,
+        seat: usize,
+    ) -> Result<(), (Discard, Frame)> {
+        let mark = frame.mark();
+        let holder = if mark.is_stranger() {
+            let from = self.ports.get(seat);
+            let port = from.map_or(0, |seat| Holder::from(seat.number) & 0xfff);
+            STRAY_UNKNOWN | port << 4 | sources_of(from.and_then(|seat| seat.port.address_of(mark)))
+        } else {
+            STRAY | mark.index() as Holder
+        };
+        self.exchange.send(worker, Handover::Stray { by: self.number, frame }, holder)
+    }
+
     /// Takes the rings' frames that have to come before what the ports have (R7): of flows that may come
     /// in by this worker's own ports now, since the kernel steers them or their session has moved. Says how
     /// many there were; rings that had any have had their turn in this round: bit `r` for ring `r`.
@@ -176,4 +267,15 @@ impl Worker {
             }
         }
     }
+}
+
+/// Addresses that no neighbour has are told apart in eight groups, so that whoever sends from one of them
+/// has a share of its own, and who forges many has eight at most.
+fn sources_of(from: Option<Address>) -> Holder {
+    let bytes = from.map(|from| from.to_bytes()).unwrap_or_default();
+    // FNV-1a: it need not be hard to guess, since who forges one address can forge all.
+    let hash = bytes
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    hash >> 29
 }

@@ -253,16 +253,17 @@ impl Worker {
         Some((link, self.ports.get_mut(usize::from(seat))?))
     }
 
-    /// A frame of this worker's own making, which the counters know of.
+    /// A frame of this worker's own making, which the counters know of: also where there is no memory
+    /// for it.
     pub(super) fn make(&mut self, bytes: usize) -> Option<Frame> {
         let is_short = HEADROOM_BYTES + bytes + TAG_BYTES <= SINGLE_STRIDE_BYTES;
         let single = if is_short { self.tx.pool.take(ChunkClass::Single) } else { None };
-        let chunk = match single {
-            Some(chunk) => chunk,
-            None => self.tx.pool.take(ChunkClass::Train)?,
-        };
         self.frames_made.add(1);
-        Some(chunk.into_frame(HEADROOM_BYTES, bytes))
+        let chunk = single.or_else(|| self.tx.pool.take(ChunkClass::Train));
+        if chunk.is_none() {
+            self.homeless.count(Discard::PoolEmpty);
+        }
+        Some(chunk?.into_frame(HEADROOM_BYTES, bytes))
     }
 
     /// Sends a sealed message of a link itself: by its exit, or, where it is to prove an address,

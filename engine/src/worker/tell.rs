@@ -8,7 +8,7 @@ use strowger_crypto::{
     handshake::could_be_handshake,
     link_header::{Kind, LinkHeader},
 };
-use strowger_frame::{Frame, Mark};
+use strowger_frame::{Address, Frame, Mark};
 
 use super::{NO_SEAT, Onward, Worker, live, live_mut};
 use crate::{
@@ -16,9 +16,9 @@ use crate::{
     discard::Discard,
     header::{AnyHeader, Header, HeaderRepr, header_bytes},
     label::Register,
-    limits::{BEACONS_WAITING_MAX, ENDINGS_MAX, HEAD_BYTES_MAX},
+    limits::{BEACONS_WAITING_MAX, HEAD_BYTES_MAX, PACKETS_UP_AT_ONCE, PACKETS_UP_PER_SECOND},
     link::{LINK_HEADER_BYTES, Link, plain_header},
-    orders::{Ending, ExitSight, Knock, Punt},
+    orders::{Ending, ExitSight, Knock, Punt, PuntKind},
 };
 
 /// Retiring numbers that are still named are reported this often.
@@ -41,7 +41,7 @@ impl Worker {
     #[inline]
     pub(super) fn note_what_came_up(&mut self) {
         if let Some(link) = self.tx.worn.take() {
-            self.note(Punt::Worn(link));
+            self.note_often(link, Punt::Worn(link));
         }
         if self.alias_used.is_new.get() {
             self.note_alias_used();
@@ -54,6 +54,30 @@ impl Worker {
         if let Some((slot, packet)) = self.alias_used.seen.take() {
             self.note(Punt::AliasUsed { slot: u32::from(slot), packet });
         }
+    }
+
+    /// Where a former number leads. Who names it is noted only if the frame goes on by it: what goes no
+    /// further hears why, and nothing else.
+    #[cold]
+    #[allow(clippy::too_many_arguments)] // by value, as below
+    pub(super) fn pass_alias<R: Register>(
+        &self,
+        ingress: &Link,
+        slot: u16,
+        to: Mark,
+        form: u8,
+        width: u8,
+        header: HeaderRepr<R>,
+        payload: &[u8],
+    ) -> Mark {
+        let way_back = ingress.way_back.in_form(form);
+        let way_back = way_back.or_else(|| ingress.way_back.former_in_form(form));
+        let has_room = u32::from(header.shift) + u32::from(width) < R::BITS;
+        let turns = ingress.mark == to && !ingress.u_turns;
+        if ingress.rights.transit && !turns && way_back.is_some() && has_room {
+            self.note_alias(ingress, slot, header, payload);
+        }
+        to
     }
 
     /// Remembers, seldom, who still names a slot by its former number.
@@ -77,6 +101,7 @@ impl Worker {
             rest[..follows].copy_from_slice(&payload[..follows]);
             let bytes = header_bytes::<R>();
             let packet = Ending {
+                worker: self.number,
                 ingress: ingress.mark,
                 ingress_slot: ingress.slot,
                 rights: ingress.rights,
@@ -93,24 +118,75 @@ impl Worker {
         }
     }
 
-    /// Gives the slow path something; a frame that it has no room for comes back.
+    /// Whether a link may hand up one more of a kind: as long as it has fewer there than are left free, so
+    /// that another one always finds a place. It is counted then.
     #[cold]
-    pub(super) fn punt(&mut self, punt: Punt) -> Result<(), (Discard, Frame)> {
+    fn may_punt(&mut self, link: Mark, kind: PuntKind) -> bool {
+        let free = self.up.free(kind);
+        match live_mut(&mut self.links, link) {
+            Some(link) => {
+                let may = link.punts_waiting(kind) < free as u64;
+                link.punts[kind as usize] += u64::from(may);
+                may
+            }
+            // The switch itself, or nobody any more.
+            None => free > 0,
+        }
+    }
+
+    /// Gives the slow path a frame; one that it has no room for comes back.
+    #[cold]
+    fn punt(&mut self, kind: PuntKind, punt: Punt) -> Result<(), (Discard, Frame)> {
         self.news = true;
-        match self.punts.push(punt) {
-            Err(Punt::Packet { frame, .. } | Punt::Said { frame, .. }) => {
+        let queue = if kind == PuntKind::Saying { &self.up.sayings } else { &self.up.packets };
+        // Full after all, since another worker was faster.
+        match queue.push(punt).map_err(Punt::into_frame) {
+            Err(Some(frame)) => {
+                self.unpunt(frame.mark(), kind);
                 Err((Discard::PuntFull, frame))
             }
-            // The others carry none.
-            Ok(()) | Err(_) => Ok(()),
+            Ok(()) | Err(None) => Ok(()),
         }
+    }
+
+    /// What was counted did not find a place.
+    #[cold]
+    fn unpunt(&mut self, link: Mark, kind: PuntKind) {
+        if let Some(link) = live_mut(&mut self.links, link) {
+            link.punts[kind as usize] -= 1;
+        }
+    }
+
+    /// Hands up a message of a link itself.
+    #[cold]
+    pub(super) fn hand_up_saying(
+        &mut self,
+        kind: Kind,
+        from: Option<(u16, Address)>,
+        frame: Frame,
+    ) -> Result<(), (Discard, Frame)> {
+        let link = frame.mark();
+        if !self.may_punt(link, PuntKind::Saying) {
+            return Err((Discard::PuntFull, frame));
+        }
+        let said = Punt::Said { worker: self.number, link, kind, from, frame };
+        self.punt(PuntKind::Saying, said)
     }
 
     /// Tells the slow path something. What does not fit is told again when it is seen again.
     #[cold]
     pub(super) fn note(&mut self, note: Punt) {
-        let _ = self.notes.push(note);
+        let _ = self.up.notes.push(note);
         self.news = true;
+    }
+
+    /// Tells the slow path what every frame of a link says now: a few times.
+    #[cold]
+    pub(super) fn note_often(&mut self, link: Mark, note: Punt) {
+        let now = self.tx.now;
+        if live_mut(&mut self.links, link).is_some_and(|link| link.may_note(now)) {
+            self.note(note);
+        }
     }
 
     /// Tells it of a link whose frames come from another address than it has.
@@ -138,7 +214,16 @@ impl Worker {
         if !rights.control && !link.told.may(at) {
             return Err((Discard::NotAllowed, frame));
         }
-        self.punt(Punt::Packet { ingress, ingress_slot, rights, at, frame })
+        let is_own = ingress == Link::OWN;
+        if !is_own && !link.packets_up.take(1, PACKETS_UP_PER_SECOND, PACKETS_UP_AT_ONCE, at) {
+            return Err((Discard::OverBudget, frame));
+        }
+        if !self.may_punt(ingress, PuntKind::Packet) {
+            return Err((Discard::PuntFull, frame));
+        }
+        let worker = self.number;
+        let packet = Punt::Packet { worker, ingress, ingress_slot, rights, at, frame };
+        self.punt(PuntKind::Packet, packet)
     }
 
     /// Whether beacons are handed up from this port. A word and no more: what was decided, returned
@@ -170,7 +255,7 @@ impl Worker {
         if is_answer && !self.awaited.has(header.index) {
             return Err((Discard::NoSession, frame));
         }
-        if is_beacon && self.strangers.len() >= BEACONS_WAITING_MAX {
+        if is_beacon && self.up.strangers.len() >= BEACONS_WAITING_MAX {
             return Err((Discard::PuntFull, frame));
         }
         // Apart, so that strangers cannot crowd out those who are known; and beacons, whoever seems
@@ -187,10 +272,17 @@ impl Worker {
         if known.is_some_and(|link| !may(link)) {
             return Err((Discard::OverBudget, frame));
         }
-        let queue = if is_known { &self.knocks } else { &self.strangers };
+        if is_known && !self.may_punt(link, PuntKind::Knock) {
+            return Err((Discard::PuntFull, frame));
+        }
+        let queue = if is_known { &self.up.knocks } else { &self.up.strangers };
         self.news = true;
         let knock = Knock { worker: self.number, port, link, from, frame };
-        queue.push(knock).map_err(|full| (Discard::PuntFull, full.frame))
+        let pushed = queue.push(knock);
+        if pushed.is_err() && is_known {
+            self.unpunt(link, PuntKind::Knock);
+        }
+        pushed.map_err(|full| (Discard::PuntFull, full.frame))
     }
 
     /// Counts the end of a frame at the port that it came in by.
@@ -231,7 +323,7 @@ impl Worker {
     #[cold]
     pub(super) fn tell_end(&mut self, discard: Discard, frame: &Frame, exit: Option<Mark>) {
         let at = self.tx.now;
-        if !discard.is_told() || self.punts.len() >= ENDINGS_MAX {
+        if !discard.is_told() || self.up.free(PuntKind::Ending) == 0 {
             return;
         }
         let packet = frame.bytes().get(LINK_HEADER_BYTES..).unwrap_or_default();
@@ -249,11 +341,15 @@ impl Worker {
             return;
         }
         let (ingress_slot, rights) = (link.slot, link.rights);
+        if !self.may_punt(ingress, PuntKind::Ending) {
+            return;
+        }
         let (mut exit, mut foreseen) = (exit.and_then(|mark| self.sight(mark)), None);
         if is_trace && discard == Discard::HopsSpent {
             (exit, foreseen) = self.foresee(ingress, head.clone(), frame.len());
         }
         let ending = Ending {
+            worker: self.number,
             ingress,
             ingress_slot,
             rights,
@@ -264,7 +360,10 @@ impl Worker {
             packet_bytes: packet.len() as u16,
             head,
         };
-        let _ = self.punt(Punt::Ended(ending));
+        self.news = true;
+        if self.up.endings.push(Punt::Ended(ending)).is_err() {
+            self.unpunt(ingress, PuntKind::Ending);
+        }
     }
 
     /// What would become of a packet with these first bytes if it had a hop left: the step itself

@@ -37,7 +37,7 @@ impl Worker {
         } else {
             Err((discard, waiting.frame))
         };
-        self.note(Punt::Unsealed(exit));
+        self.note_often(exit, Punt::Unsealed(exit));
         kept
     }
 

@@ -14,7 +14,7 @@ mod asked;
 mod budget;
 pub mod format;
 
-use std::mem;
+use std::{mem, sync::Arc};
 
 use strowger_frame::{Frame, Mark};
 
@@ -33,7 +33,7 @@ use crate::{
     label::{Label, Register},
     limits::HOPS_MAX,
     link::{self, LINK_HEADER_BYTES, Rights},
-    orders::{Ending, Order, Punt},
+    orders::{Ending, Order, Punt, PuntKind},
 };
 
 /// What the slow path remembers of control messages.
@@ -85,24 +85,33 @@ impl Switch {
     /// Takes the workers' punts: as many as were there when it began, so that those who come
     /// meanwhile wait for the next turn.
     pub(super) fn take_punts(&mut self, now: Now) {
-        for _ in 0..self.punts.len() {
-            let Some(punt) = self.punts.pop() else { break };
-            self.take_punt(punt, now);
+        let up = Arc::clone(&self.up);
+        // What links say themselves first.
+        for queue in [&up.sayings, &up.packets, &up.endings] {
+            for _ in 0..queue.len() {
+                let Some(punt) = queue.pop() else { break };
+                self.take_punt(punt, now);
+            }
         }
         self.turn_questions(now);
     }
 
     fn take_punt(&mut self, punt: Punt, now: Now) {
         match punt {
-            Punt::Packet { ingress, ingress_slot, rights, at, mut frame } => {
+            Punt::Packet { worker, ingress, ingress_slot, rights, at, mut frame } => {
+                self.note_taken(ingress, worker, PuntKind::Packet);
                 let packet_bytes = frame.len().saturating_sub(LINK_HEADER_BYTES);
                 let cause = Cause { ingress, ingress_slot, rights, at, packet_bytes };
                 self.in_hand += 1;
                 let end = self.take_packet(cause, &mut frame, now);
                 self.end(end);
             }
-            Punt::Ended(ending) => self.take_ending(ending, now),
-            Punt::Said { link, kind, from, frame } => {
+            Punt::Ended(ending) => {
+                self.note_taken(ending.ingress, ending.worker, PuntKind::Ending);
+                self.take_ending(ending, now);
+            }
+            Punt::Said { worker, link, kind, from, frame } => {
+                self.note_taken(link, worker, PuntKind::Saying);
                 self.discards.count(Discard::Handled);
                 let from = from.map(|(port, at)| Location { port: PortId(port), at });
                 self.take_saying(link, kind, from, &frame, now);
@@ -357,15 +366,14 @@ impl Switch {
         if repr.wire_bytes() + message.len() > cause.packet_bytes {
             return;
         }
-        self.transmit(&repr, &message);
+        if let Some(packet) = packet(&repr, &message) {
+            self.give_answer(0, cause.ingress, packet);
+        }
     }
 
     /// Sends a message from slot 1.
     fn transmit<R: Register>(&mut self, header: &HeaderRepr<R>, message: &MessageBytes) {
-        let bytes = header.wire_bytes();
-        let mut packet = vec![0; bytes + message.len()];
-        if header.emit(&mut packet).is_ok() {
-            packet[bytes..].copy_from_slice(message);
+        if let Some(packet) = packet(header, message) {
             self.give(0, Order::Transmit(packet));
         }
     }
@@ -449,4 +457,13 @@ fn plain_word(why: Discard, rights: Rights) -> Discard {
         }
         why => why,
     }
+}
+
+/// A message behind its header.
+fn packet<R: Register>(header: &HeaderRepr<R>, message: &MessageBytes) -> Option<Vec<u8>> {
+    let bytes = header.wire_bytes();
+    let mut packet = vec![0; bytes + message.len()];
+    header.emit(&mut packet).ok()?;
+    packet[bytes..].copy_from_slice(message);
+    Some(packet)
 }
