@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use trial::{
     DEADLINE, eventually,
-    homes::{Home, asked, assert_exchange, assert_passes, run, until_up},
+    homes::{Home, Relay, asked, assert_exchange, assert_passes, run, until_up},
     packet,
 };
 
@@ -179,9 +179,9 @@ fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
     let (a, b, other) = (Home::new(), Home::new(), Home::new());
     let first = a.start(&b.key, None, "");
     let wrong = other.start(&a.key, Some(a.at), "");
-    eventually("it is counted", || (first.discards("not_allowed") > 0).then_some(()));
+    eventually("it is counted", || (first.discards("unknown_peer") > 0).then_some(()));
     let shown = run(&["show", "discards", "--socket", a.path("control").to_str().unwrap()]);
-    assert!(String::from_utf8(shown.stdout).unwrap().contains("not_allowed"), "people see it, too");
+    assert!(String::from_utf8(shown.stdout).unwrap().contains("unknown_peer"), "people see it, too");
     assert!(!first.is_up() && !wrong.is_up());
     assert_eq!(first.ask(r#"{"show":"slots"}"#)["slots"].as_array().unwrap().len(), 2);
     wrong.stop();
@@ -198,7 +198,8 @@ fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
         let first = a.start(&b.key, Some(b.at), &psk_a);
         let second = b.start(&a.key, Some(a.at), theirs);
         eventually("it is counted", || {
-            (first.discards("bad_seal") + second.discards("bad_seal") > 0).then_some(())
+            let unreadable = |relay: &Relay<'_>| relay.discards("handshake_unreadable");
+            (unreadable(&first) + unreadable(&second) > 0).then_some(())
         });
         assert!(!first.is_up() && !second.is_up());
         first.stop();
