@@ -1,0 +1,61 @@
+//! Thousands of peers: what a check of the configuration costs grows with their number, and not with its square. Decided by instructions, as valgrind counts them, and not by time.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use std::{fmt::Write as _, fs, path::Path, process::Command};
+
+use trial::wires::skip;
+
+/// Linear is 2, quadratic is 4. What does not depend on the number makes it less.
+const RATIO_MAX: f64 = 2.6;
+
+fn config(dir: &Path, neighbours: usize) -> std::path::PathBuf {
+    let shown = dir.to_str().unwrap();
+    // Plain links: the handshakes of sealed ones would take most of the instructions, and hide the rest.
+    let mut text = format!(
+        "control.socket = \"{shown}/control\"\n\
+         [switch]\nscheme = \"811448c100\"\nslot_max = 4095\nstate = \"{shown}/state\"\n\
+         [[udp]]\naddress = \"127.0.0.1:0\"\nseal = \"plain\"\n"
+    );
+    for n in 0..neighbours {
+        let (high, low) = (n / 250, 1 + n % 250);
+        write!(text, "[[neighbour]]\nname = \"n{n}\"\naddress = \"127.77.{high}.{low}:7000\"\n")
+            .unwrap();
+    }
+    let file = dir.join("relay.toml");
+    fs::write(&file, text).unwrap();
+    file
+}
+
+/// Instructions of the command until it ends.
+fn instructions(dir: &Path, arguments: &[&str]) -> f64 {
+    let mut command = Command::new("valgrind");
+    let out = format!("--callgrind-out-file={}/out", dir.display());
+    command.args(["--tool=callgrind", &out]).arg(env!("CARGO_BIN_EXE_strowger")).args(arguments);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let counted = fs::read_to_string(dir.join("out")).expect("it counts");
+    let totals = counted.lines().find_map(|line| line.strip_prefix("totals: ")).expect("a sum");
+    totals.trim().parse().unwrap()
+}
+
+fn ratio(what: &str, counts: [usize; 2], of: impl Fn(usize) -> f64) {
+    let [few, many] = counts.map(&of);
+    let ratio = many / few;
+    println!("{what}: {few} for {}, {many} for {}, ratio {ratio:.2}", counts[0], counts[1]);
+    assert!(ratio < RATIO_MAX, "{what}: {ratio:.2}");
+}
+
+#[test]
+fn a_check_of_the_configuration_costs_in_proportion_to_the_number_of_peers() {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        return skip("valgrind counts the instructions, and is not here");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
+    ratio("config check", [500, 1_000], |count| {
+        let file = config(dir, count);
+        instructions(dir, &["config", "check", file.to_str().unwrap()])
+    });
+}
