@@ -181,7 +181,10 @@ fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
     let wrong = other.start(&a.key, Some(a.at), "");
     eventually("it is counted", || (first.discards("unknown_peer") > 0).then_some(()));
     let shown = run(&["show", "discards", "--socket", a.path("control").to_str().unwrap()]);
-    assert!(String::from_utf8(shown.stdout).unwrap().contains("unknown_peer"), "people see it, too");
+    assert!(
+        String::from_utf8(shown.stdout).unwrap().contains("unknown_peer"),
+        "people see it, too"
+    );
     assert!(!first.is_up() && !wrong.is_up());
     assert_eq!(first.ask(r#"{"show":"slots"}"#)["slots"].as_array().unwrap().len(), 2);
     wrong.stop();
