@@ -11,6 +11,10 @@
 use std::collections::{HashMap, HashSet};
 
 use bolero::check;
+use strowger_crypto::{
+    handshake::could_be_handshake,
+    link_header::{Kind, LinkHeader},
+};
 use strowger_engine::{
     Now,
     control::{Attach, Switch, SwitchConfig},
@@ -253,8 +257,16 @@ impl Case {
             return Fate::Ends(D::TooLong);
         }
         match bytes[0] >> 4 {
-            // A handshake, and this switch has no identity to answer with.
-            1..=3 => return Fate::Ends(D::Unhandled),
+            1..=3 => {
+                let header = LinkHeader::parse(bytes).expect("it has the length of one");
+                return Fate::Ends(match header.kind {
+                    _ if !could_be_handshake(&header, bytes.len()) => D::Malformed,
+                    // This switch has no identity to answer with.
+                    Kind::Initiation => D::Unhandled,
+                    // Nor has it asked for an answer.
+                    _ => D::NoSession,
+                });
+            }
             // Sealed, and there is no session.
             4 | 5 | 8 | 9 => return Fate::Ends(D::NoSession),
             6 if bytes.len() < FRAME_BYTES_MIN => return Fate::Ends(D::TooShort),
@@ -442,8 +454,10 @@ impl Rig {
         }
     }
 
+    /// Without those of the switch's own messages, for which this worker has no memory.
     fn discards(&self) -> HashMap<Discard, u64> {
-        self.switch.balance().by_reason().collect()
+        let balance = self.switch.balance();
+        balance.by_reason().filter(|(reason, _)| *reason != Discard::PoolEmpty).collect()
     }
 }
 
@@ -539,8 +553,9 @@ fn a_frame_leaves_where_the_model_says_or_ends_for_its_reason() {
 
 /// Reasons that bytes alone can bring about in a switch at rest. The others need a full queue, a
 /// change under way, a sealed link or a socket.
-const BY_BYTES: [Discard; 18] = [
+const BY_BYTES: [Discard; 19] = [
     Discard::NoSession,
+    Discard::Malformed,
     Discard::TooShort,
     Discard::TooLong,
     Discard::BadLinkKind,
