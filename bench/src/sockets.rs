@@ -60,7 +60,7 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// Of the socket with this port.
+    /// Of all sockets with this port.
     pub(crate) fn of(port: u16) -> Result<Self, Failure> {
         // The table is read while others open and close sockets, and a line may be passed over.
         for _ in 0..READS_MAX {
@@ -76,12 +76,19 @@ impl Kernel {
 
     fn in_table(table: &str, port: u16) -> Option<Self> {
         let local = format!("0100007F:{port:04X}");
-        let line = table.lines().find(|line| line.split_whitespace().nth(1) == Some(&local))?;
-        // Address, other address, state, queues out:in, ..., drops.
-        let (_out, waiting) = line.split_whitespace().nth(4)?.split_once(':')?;
-        let waiting_bytes = u64::from_str_radix(waiting, 16).ok()?;
-        let drops = line.split_whitespace().last()?.parse().ok()?;
-        Some(Self { waiting_bytes, drops })
+        let rows = table.lines().filter_map(|line| {
+            let mut fields = line.split_whitespace();
+            let is_it = fields.nth(1).is_some_and(|at| at == local);
+            let waiting = if is_it { fields.nth(2) } else { None };
+            let (_, waiting) = waiting?.split_once(':')?;
+            let waiting_bytes = u64::from_str_radix(waiting, 16).ok()?;
+            let drops = line.split_whitespace().last()?.parse().ok()?;
+            Some(Self { waiting_bytes, drops })
+        });
+        rows.reduce(|a, b| Self {
+            waiting_bytes: a.waiting_bytes + b.waiting_bytes,
+            drops: a.drops + b.drops,
+        })
     }
 
     /// Waits until nothing waits at the socket, or for five seconds.
@@ -125,6 +132,11 @@ mod tests {
         let there = Kernel { waiting_bytes: 0x1a, drops: 23 };
         assert_eq!(Kernel::in_table(table, 0x1f91), Some(there));
         assert_eq!(Kernel::in_table(table, 0x1f92), None);
+        // A listener has several sockets at one port.
+        let twice =
+            format!("{table}   14: 0100007F:1F91 00000000:0000 07 0:01 00:0 0 0 0 9 2 0000 2\n");
+        let both = Kernel { waiting_bytes: 0x1b, drops: 25 };
+        assert_eq!(Kernel::in_table(&twice, 0x1f91), Some(both));
     }
 
     #[test]
