@@ -25,7 +25,7 @@ impl Given {
         self.user
     }
 
-    /// The state of [`Numbers::generation`] that includes it.
+    /// The state of the generation of the numbers that includes it.
     pub fn generation(&self) -> u64 {
         self.generation
     }
