@@ -129,9 +129,9 @@ impl AwaitedPlaces {
         let (word, bit) = Self::bit_of(index);
         let Some(word) = self.0.get(word) else { return };
         if awaited {
-            word.fetch_or(bit, Ordering::Relaxed);
+            word.store(word.load(Ordering::Relaxed) | bit, Ordering::Relaxed);
         } else {
-            word.fetch_and(!bit, Ordering::Relaxed);
+            word.store(word.load(Ordering::Relaxed) & !bit, Ordering::Relaxed);
         }
     }
 
