@@ -123,7 +123,8 @@ impl AwaitedPlaces {
         Self((0..SESSIONS_MAX / 64).map(|_| AtomicU64::new(0)).collect())
     }
 
-    /// Relaxed, here and below: a bit stands for itself alone, and an answer that comes before its bit
+    /// Only the slow path writes, so a load and a store lose nothing. Relaxed, here and below: a bit stands for
+    /// itself alone, and an answer that comes before its bit
     /// is seen is lost as any message can be.
     pub(crate) fn set(&self, index: SessionIndex, awaited: bool) {
         let (word, bit) = Self::bit_of(index);

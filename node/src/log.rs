@@ -47,7 +47,6 @@ pub(crate) enum Level {
 }
 
 /// What a line is about.
-#[allow(dead_code)] // some are for events that other parts of the relay are about to report
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// A link works.
