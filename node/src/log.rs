@@ -32,7 +32,7 @@ use crate::{
         LOG_CLOSE_MAX, LOG_LINE_ALL_AFTER, LOG_LINE_BYTES_MAX, LOG_LINE_EACH_AFTER, LOG_LINES_ALL,
         LOG_LINES_EACH, LOG_LINES_WAITING, LOG_SUBJECTS_MAX, LOG_SUPPRESSED_EVERY,
     },
-    untrusted::is_harmless,
+    untrusted::Untrusted,
 };
 
 /// How much a line matters.
@@ -384,12 +384,14 @@ fn line(wall: SystemTime, kind: Kind, subject: &str, text: impl fmt::Display) ->
     let mut line = String::new();
     let _ = write!(line, "{} {} {}: ", Rfc3339(wall), kind.level(), kind.name());
     let about = if subject.is_empty() { String::new() } else { format!("{subject}: ") };
-    for char in format!("{about}{text}").chars() {
-        if line.len() >= LOG_LINE_BYTES_MAX {
-            line.push_str("...");
-            break;
-        }
-        if is_harmless(char) { line.push(char) } else { line.extend(char.escape_unicode()) }
+    let text = Untrusted(&format!("{about}{text}")).to_string();
+    let free = LOG_LINE_BYTES_MAX - line.len();
+    if text.len() <= free {
+        line.push_str(&text);
+    } else {
+        // Escaped text stays as it is.
+        line.push_str(&Untrusted(&text).up_to(free));
+        line.push_str("...");
     }
     line.push('\n');
     line
@@ -422,6 +424,7 @@ impl fmt::Display for Rfc3339 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::untrusted;
 
     /// What a log wrote, once it is closed.
     #[derive(Clone, Default)]
@@ -524,7 +527,7 @@ mod tests {
         let text = "\u{1b}[2Jgone\r\n2026-01-01T00:00:00Z info link_up: \u{202e}b\u{9b}31m";
         let line = line(at(0), Kind::Goodbye, "peer \"\u{7}\"", text);
         assert_eq!(line.matches('\n').count(), 1);
-        assert!(line.trim_end().chars().all(is_harmless), "{line:?}");
+        assert!(line.trim_end().chars().all(untrusted::is_harmless), "{line:?}");
         assert!(line.contains("\\u{1b}[2Jgone\\u{d}\\u{a}2026"), "{line:?}");
         let long = super::line(at(0), Kind::Goodbye, "", "\u{1b}".repeat(5_000));
         assert!(long.len() < LOG_LINE_BYTES_MAX + 16);
