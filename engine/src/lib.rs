@@ -49,6 +49,8 @@ pub mod limits;
 #[cfg(feature = "std")]
 pub mod link;
 #[cfg(feature = "std")]
+pub mod memory;
+#[cfg(feature = "std")]
 pub mod orders;
 #[cfg(feature = "std")]
 mod rate;

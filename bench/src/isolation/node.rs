@@ -14,11 +14,9 @@ use strowger_engine::{
     },
     header::{Flags, HeaderRepr},
     label::Label,
-    limits::{
-        EGRESS_CONTROL_FRAMES_MAX, EGRESS_FRAMES_MAX, EGRESS_LINK_FRAMES_MAX, EXCHANGE_FRAMES_MAX,
-        FRAMES_WAITING_MAX, HOPS_MAX, KNOCKS_MAX, ORDERS_MAX, PUNTS_MAX,
-    },
+    limits::HOPS_MAX,
     link::{Behind, LINK_HEADER_BYTES, plain_header},
+    memory::SwitchShape,
     worker::Worker,
 };
 use strowger_frame::{
@@ -59,22 +57,18 @@ impl NodeSpec {
     fn pool(self) -> (PoolSpec, Chunks) {
         let burst = BURST_MAX as u32;
         let posted = u32::from(udp::limits::POSTED_BUFFERS).next_power_of_two().max(burst);
-        let workers = self.workers as u32;
-        let handoffs = (workers - 1) * EXCHANGE_FRAMES_MAX as u32;
-        let punts = (PUNTS_MAX as u32).div_ceil(workers);
-        let sealed = u32::from(self.identity.is_some());
-        let handshakes = (KNOCKS_MAX as u32).div_ceil(workers) + 4 + FRAMES_WAITING_MAX as u32;
-        let at_exit = EGRESS_FRAMES_MAX + EGRESS_CONTROL_FRAMES_MAX + EGRESS_LINK_FRAMES_MAX;
-        let waiting = Chunks { trains: burst, singles: 4 * burst + self.clients * at_exit as u32 };
-        let trains = 3 * burst
-            + self.listeners * (posted + 4 * burst)
-            + waiting.trains
-            + handoffs
-            + punts
-            + sealed * handshakes;
-        let singles =
-            self.clients * (32 + burst) + waiting.singles + sealed * 2 * ORDERS_MAX as u32;
-        (PoolSpec { trains, singles, huge_pages: true }, waiting)
+        let shape = SwitchShape {
+            workers: self.workers,
+            is_sealed: self.identity.is_some(),
+            endpoints: Chunks { trains: 0, singles: self.clients },
+        };
+        let mut trains = self.listeners * (posted + 4 * burst);
+        let mut singles = self.clients * (32 + burst);
+        for need in shape.needs() {
+            trains += need.chunks.trains;
+            singles += need.chunks.singles;
+        }
+        (PoolSpec { trains, singles, huge_pages: true }, shape.exits_when_low())
     }
 }
 

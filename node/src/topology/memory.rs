@@ -2,10 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
-use strowger_engine::limits::{
-    EGRESS_CONTROL_FRAMES_MAX, EGRESS_FRAMES_MAX, EGRESS_LINK_FRAMES_MAX, EXCHANGE_FRAMES_MAX,
-    FRAMES_WAITING_MAX, KNOCKS_MAX, ORDERS_MAX, PUNTS_MAX,
-};
+pub(super) use strowger_engine::memory::EXITS_WAITING;
+use strowger_engine::memory::{SwitchNeed, SwitchShape};
 use strowger_frame::{
     BURST_MAX, PoolSpec,
     map::Backing,
@@ -18,25 +16,12 @@ use crate::config::{Config, Listener};
 
 /// Sends that wait for the kernel behind one listener: as many as it keeps (`strowger_io::udp`).
 pub(super) const SENDS_WAITING: u32 = 4 * BURST_MAX as u32;
-/// Frames that wait at exits whose port is busy, before memory runs low: two bursts.
-pub(super) const EXITS_WAITING: u32 = 2 * BURST_MAX as u32;
-/// Frames that neighbours behind ports of many may go on keeping waiting when it does: four bursts.
-const EXITS_SETTLED: u32 = 4 * BURST_MAX as u32;
-/// The same of frames that are too long for a single chunk: a burst.
-const EXITS_SETTLED_LONG: u32 = BURST_MAX as u32;
-/// Frames that one exit keeps waiting at most.
-const EXIT_FRAMES: u32 =
-    (EGRESS_FRAMES_MAX + EGRESS_CONTROL_FRAMES_MAX + EGRESS_LINK_FRAMES_MAX) as u32;
 /// Chunks that a unix endpoint receives into, and a burst of its frames on their way.
 const UNIX_CHUNKS: u32 = 32 + BURST_MAX as u32;
 /// Chunks that a UDP socket receives into by `recvmmsg`: a burst (`strowger_io::udp`).
 const RECEIVE_CHUNKS: u32 = BURST_MAX as u32;
 /// Packets up to this length take a single chunk (`strowger_io::unix`).
 const SINGLE_BYTES_MAX: usize = SINGLE_STRIDE_BYTES - HEADROOM_BYTES - 8 * 64;
-/// Path challenges that take a whole chunk and wait for the kernel. One that finds none is sent again.
-const LONG_CHALLENGES: u32 = 4;
-/// Frames that a worker makes for the slow path and that wait for the kernel: a round of orders.
-const MADE_FRAMES: u32 = 2 * ORDERS_MAX as u32;
 
 /// The memory of all workers. It never grows.
 #[derive(Clone, Debug)]
@@ -70,7 +55,6 @@ pub(super) fn needs(config: &Config, workers: usize) -> (PoolSpec, Vec<Need>, Ch
             needs.push(Need { what, trains, singles });
         }
     };
-    need("a burst being switched".to_owned(), BURST_MAX as u32, 0);
     for Listener { name, posted_buffers, .. } in &config.udp {
         let posted = u32::from(*posted_buffers).next_power_of_two().max(RECEIVE_CHUNKS);
         need(format!("receive buffers of {name}"), posted, 0);
@@ -86,29 +70,11 @@ pub(super) fn needs(config: &Config, workers: usize) -> (PoolSpec, Vec<Need>, Ch
     };
     let (long, short) = (0..workers).map(of).fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
     need("unix endpoints".to_owned(), long * UNIX_CHUNKS, short * UNIX_CHUNKS);
-    need("frames that wait at exits".to_owned(), EXITS_WAITING, 0);
-    let waiting = Chunks {
-        trains: EXITS_SETTLED_LONG + long * EXIT_FRAMES,
-        singles: EXITS_SETTLED + (long + short) * EXIT_FRAMES,
-    };
-    let what = "frames that wait at exits when memory runs low";
-    need(what.to_owned(), waiting.trains, waiting.singles);
-    need(
-        "frames handed to other workers".to_owned(),
-        (workers as u32 - 1) * EXCHANGE_FRAMES_MAX as u32,
-        0,
-    );
-    let punts = (PUNTS_MAX as u32).div_ceil(workers as u32);
-    need("frames for the switch itself".to_owned(), punts, 0);
-    if config.identity.is_some() {
-        let knocks = (KNOCKS_MAX as u32).div_ceil(workers as u32);
-        need("handshakes that wait".to_owned(), knocks, 0);
-        need("handshakes and probes to send".to_owned(), 0, MADE_FRAMES);
-        need("long path challenges".to_owned(), LONG_CHALLENGES, 0);
-        let waiting = FRAMES_WAITING_MAX as u32;
-        need("frames that wait for the keys of quiet links".to_owned(), waiting, 0);
+    let endpoints = Chunks { trains: long, singles: short };
+    let shape = SwitchShape { workers, is_sealed: config.identity.is_some(), endpoints };
+    for SwitchNeed { what, chunks: Chunks { trains, singles } } in shape.needs() {
+        need(what.to_owned(), trains, singles);
     }
-
     needs.extend(ethernet::needs(config, workers));
     let trains = needs.iter().map(|need| need.trains).sum();
     let singles = needs.iter().map(|need| need.singles).sum();
@@ -117,7 +83,7 @@ pub(super) fn needs(config: &Config, workers: usize) -> (PoolSpec, Vec<Need>, Ch
         singles: config.memory.singles.unwrap_or(singles),
         huge_pages: config.memory.huge_pages,
     };
-    (spec, needs, waiting)
+    (spec, needs, shape.exits_when_low())
 }
 
 /// Bytes as people read them.

@@ -1,0 +1,113 @@
+//! The chunks that a switch holds for itself, whatever ports it has, as a sum of named needs. It allocates
+//! nothing. What a port receives into and sends from is the port's own need.
+
+use strowger_frame::{BURST_MAX, reserve::Chunks};
+
+use crate::limits::{
+    EGRESS_CONTROL_FRAMES_MAX, EGRESS_FRAMES_MAX, EGRESS_LINK_FRAMES_MAX, EXCHANGE_FRAMES_MAX,
+    FRAMES_WAITING_MAX, KNOCKS_MAX, ORDERS_MAX, PUNTS_MAX, SAYINGS_MAX,
+};
+
+/// Frames that one exit keeps waiting at most.
+pub const EXIT_FRAMES: u32 =
+    (EGRESS_FRAMES_MAX + EGRESS_CONTROL_FRAMES_MAX + EGRESS_LINK_FRAMES_MAX) as u32;
+/// Frames that wait at exits whose port is busy, before memory runs low: two bursts.
+pub const EXITS_WAITING: u32 = 2 * BURST_MAX as u32;
+/// Frames of neighbours behind shared ports that may stay when memory runs low: four bursts in single chunks, and
+/// a burst of frames that are too long for one.
+const EXITS_SETTLED: Chunks = Chunks { trains: BURST_MAX as u32, singles: 4 * BURST_MAX as u32 };
+/// Path challenges that take a whole chunk and wait for the kernel. One that finds no chunk is sent again.
+const LONG_CHALLENGES: u32 = 4;
+/// Frames that a worker makes for the slow path and that wait for the kernel: a round of orders.
+const MADE_FRAMES: u32 = 2 * ORDERS_MAX as u32;
+
+/// What a switch is, as far as its memory depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SwitchShape {
+    /// How many workers it has.
+    pub workers: usize,
+    /// Whether it has an identity, and so sealed links.
+    pub is_sealed: bool,
+    /// Endpoints with a port of their own at one worker, at most, by the chunk that their longest frame takes.
+    pub endpoints: Chunks,
+}
+
+/// One named need of one worker's pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SwitchNeed {
+    /// What the chunks are for.
+    pub what: &'static str,
+    /// How many.
+    pub chunks: Chunks,
+}
+
+impl SwitchShape {
+    /// What one worker's pool needs beside what its ports need. A queue that all workers share counts in
+    /// equal parts: frames beyond a worker's part use what is free elsewhere in its pool.
+    pub fn needs(self) -> Vec<SwitchNeed> {
+        let part_of = |queued: usize| queued.div_ceil(self.workers.max(1)) as u32;
+        let trains = |trains| Chunks { trains, singles: 0 };
+        let mut needs = Vec::new();
+        let mut need = |what, chunks| needs.push(SwitchNeed { what, chunks });
+        need("a burst being switched", trains(BURST_MAX as u32));
+        need("frames that wait at exits", trains(EXITS_WAITING));
+        need("frames that wait at exits when memory runs low", self.exits_when_low());
+        let others = self.workers.saturating_sub(1);
+        need("frames handed to other workers", trains((others * EXCHANGE_FRAMES_MAX) as u32));
+        need("frames for the switch itself", trains(part_of(PUNTS_MAX)));
+        if self.is_sealed {
+            need("path challenges and answers that wait", trains(part_of(SAYINGS_MAX)));
+            // From known addresses, and from others.
+            need("handshakes that wait", trains(part_of(2 * KNOCKS_MAX)));
+            need("handshakes and probes to send", Chunks { trains: 0, singles: MADE_FRAMES });
+            need("long path challenges", trains(LONG_CHALLENGES));
+            need("frames that wait for the keys of quiet links", trains(FRAMES_WAITING_MAX as u32));
+        }
+        needs.retain(|need| need.chunks != Chunks::default());
+        needs
+    }
+
+    /// What stays for frames that wait at exits when memory runs low; the pool keeps it for
+    /// [`PoolUser::WAITING`](strowger_frame::reserve::PoolUser::WAITING).
+    pub fn exits_when_low(self) -> Chunks {
+        let Chunks { trains: long, singles: short } = self.endpoints;
+        Chunks {
+            trains: EXITS_SETTLED.trains + long * EXIT_FRAMES,
+            singles: EXITS_SETTLED.singles + (long + short) * EXIT_FRAMES,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::orders::PuntQueues;
+
+    #[test]
+    fn each_queue_that_holds_frames_for_the_slow_path_has_its_need() {
+        let queues = PuntQueues::new();
+        // Endings and notes hold no frames.
+        let queued = queues.packets.capacity()
+            + queues.sayings.capacity()
+            + queues.knocks.capacity()
+            + queues.strangers.capacity();
+        let of = |is_sealed| {
+            let shape = SwitchShape { workers: 1, is_sealed, ..SwitchShape::default() };
+            shape.needs().iter().map(|need| need.chunks.trains as usize).sum::<usize>()
+        };
+        let not_queued = LONG_CHALLENGES as usize + FRAMES_WAITING_MAX;
+        assert_eq!(of(true) - of(false), queued - PUNTS_MAX + not_queued);
+    }
+
+    #[test]
+    fn shared_queues_are_divided_and_rings_to_other_workers_are_not() {
+        let trains = |workers, what: &str| {
+            let needs = SwitchShape { workers, ..SwitchShape::default() }.needs();
+            needs.iter().find(|need| need.what == what).map(|need| need.chunks.trains)
+        };
+        assert_eq!(trains(3, "frames for the switch itself"), Some(PUNTS_MAX.div_ceil(3) as u32));
+        let handed = "frames handed to other workers";
+        assert_eq!(trains(1, handed), None);
+        assert_eq!(trains(3, handed), Some(2 * EXCHANGE_FRAMES_MAX as u32));
+    }
+}
