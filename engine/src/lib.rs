@@ -7,7 +7,7 @@
 //! |---|---|
 //! | a burst is taken from a port, and each frame of it is switched | [`worker`] |
 //! | the link header is checked, and a sealed frame opened in place | [`link`], [`session`] |
-//! | the switch header is parsed, once | [`header`] |
+//! | the switch header is parsed, once | [`header`], from `strowger-wire` |
 //! | the label's low bits give the exit, by one load | [`slots`], from [`scheme`] |
 //! | the label is shifted, and the way back written at its top | [`label`] |
 //! | the frame waits at its exit, or is refused | [`egress`] |
@@ -33,10 +33,7 @@
 //! ```
 #![cfg_attr(not(feature = "std"), no_std)]
 
-pub mod director;
-pub mod header;
-pub mod label;
-pub mod scheme;
+pub use strowger_wire::{director, label, scheme, switch_header as header};
 
 #[cfg(feature = "std")]
 pub mod control;

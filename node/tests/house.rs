@@ -12,16 +12,18 @@ use std::{
 use serde_json::Value;
 
 /// Which of our crates each may import. An arrow that is not here is not drawn.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
+    (WIRE, &[]),
     ("strowger-frame", &[]),
     ("strowger-crypto", &[]),
     ("strowger-io", &["strowger-frame"]),
-    ("strowger-engine", &["strowger-frame", "strowger-crypto"]),
+    (ENGINE, &[WIRE, FRAME, CRYPTO]),
     ("strowger", &[FRAME, CRYPTO, ENGINE, IO, BENCH]),
     (BENCH, &[FRAME, CRYPTO, ENGINE, IO]),
     ("strowger-fuzz", &[FRAME, CRYPTO, ENGINE, IO]),
     ("strowger-loom-tests", &[FRAME, CRYPTO, ENGINE, IO]),
 ];
+const WIRE: &str = "strowger-wire";
 const FRAME: &str = "strowger-frame";
 const CRYPTO: &str = "strowger-crypto";
 const ENGINE: &str = "strowger-engine";
@@ -36,10 +38,20 @@ const UNSAFE_ROOMS: [&str; 2] = ["frame", "io-backends"];
 
 /// What a file may have at most, its tests aside, and those that had more when the rule came: they may only shrink.
 const LINES_MAX: usize = 700;
-const LONGER_FILES: [(&str, usize); 1] = [("engine/src/label.rs", 940)];
+const LONGER_FILES: [(&str, usize); 1] = [("wire/src/label.rs", 940)];
 
-const FOLDERS: [&str; 9] =
-    ["frame", "crypto", "io-backends", "engine", "node", "bench", "fuzz", "loom-tests", "docs"];
+const FOLDERS: [&str; 10] = [
+    "wire",
+    "frame",
+    "crypto",
+    "io-backends",
+    "engine",
+    "node",
+    "bench",
+    "fuzz",
+    "loom-tests",
+    "docs",
+];
 
 /// What `strowger demo --json` says at least; the README explains each.
 const DEMO_FIELDS: [&str; 11] = [
@@ -389,7 +401,7 @@ fn manifests_say_what_a_registry_and_a_reader_want() {
     for package in members() {
         let name = text(&package["name"]);
         let mut wants = vec!["rust_version", "license", "description", "repository"];
-        if ["strowger", FRAME, CRYPTO, ENGINE, IO].contains(&name) {
+        if ["strowger", WIRE, FRAME, CRYPTO, ENGINE, IO].contains(&name) {
             wants.push("readme");
             for field in ["keywords", "categories"] {
                 if list(&package[field]).is_empty() {
@@ -431,6 +443,7 @@ fn the_house_is_complete() {
         "docs/glossary.md",
         "docs/style.md",
         "docs/unsafe.md",
+        "wire/README.md",
         "frame/README.md",
         "crypto/README.md",
         "engine/README.md",
@@ -495,7 +508,7 @@ fn every_module_has_its_word_in_the_glossary() {
     let glossary = read("docs/glossary.md");
     let words: BTreeSet<&str> = glossary.split("**").skip(1).step_by(2).collect();
     let mut faults = Vec::new();
-    for room in ["frame", "crypto", "engine", "io-backends"] {
+    for room in ["wire", "frame", "crypto", "engine", "io-backends"] {
         let source = format!("{room}/src/");
         for file in files().iter().filter_map(|file| file.strip_prefix(&source)) {
             let module = file.split(['/', '.']).next().unwrap_or_default();

@@ -1,0 +1,10 @@
+//! The formats of the Strowger switch: labels, schemes and the switch header.
+//!
+//! The crate needs neither `std` nor `alloc`. Every parser is total: any bytes give a value or an
+//! error.
+#![no_std]
+
+pub mod director;
+pub mod label;
+pub mod scheme;
+pub mod switch_header;
