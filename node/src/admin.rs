@@ -68,6 +68,7 @@ use strowger_engine::{
 };
 use strowger_frame::{Address, port::Arm};
 use strowger_io::{Doorbell, Ringer, Waiter};
+use strowger_runtime::worker_thread::Idle;
 
 pub(crate) use self::{changing::DRAIN_S, socket::Control};
 use crate::{
@@ -76,7 +77,6 @@ use crate::{
     exit::{Exit, Failure},
     journal::{Journal, Read},
     relay::{Letterbox, Request},
-    run::Idle,
     topology::{MemoryUse, PortInfo},
     untrusted::json_line,
 };

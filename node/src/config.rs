@@ -32,6 +32,7 @@ use strowger_engine::{
 };
 use strowger_frame::Address;
 use strowger_io::udp::Choice;
+use strowger_runtime::worker_thread::Idle;
 
 use self::reader::{Document, Section};
 pub(crate) use self::{
@@ -45,7 +46,6 @@ use crate::{
     exit::{Exit, Failure},
     files,
     limits::{WAIT, WAIT_S_MAX},
-    run::Idle,
     untrusted::is_harmless,
 };
 

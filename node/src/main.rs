@@ -19,7 +19,6 @@ mod limits;
 mod log;
 mod relay;
 mod rights;
-mod run;
 mod show;
 mod state;
 mod topology;
@@ -40,7 +39,7 @@ use self::{
     show::Topic,
 };
 
-/// Aborts if a worker's thread allocates (R13): `run::start` forbids it there.
+/// Aborts if a worker's thread allocates (R13): the runtime forbids it there.
 #[global_allocator]
 static ALLOC: strowger_frame::alloc::GuardedAlloc = strowger_frame::alloc::GuardedAlloc;
 

@@ -8,7 +8,6 @@ mod health;
 mod host;
 mod logged;
 mod questions;
-mod restart;
 mod signals;
 mod waiting;
 mod words;
@@ -26,6 +25,10 @@ use strowger_engine::control::{
 };
 use strowger_frame::{Address, port::Arm};
 use strowger_io::{Doorbell, Ringer, Waiter};
+use strowger_runtime::{
+    recovery::{Restarts, caught, keep_quiet},
+    worker_thread::{Idle, Running},
+};
 
 use self::{
     changes::{Change, Changes, narrow_bits},
@@ -33,7 +36,6 @@ use self::{
     host::{Host, Seen},
     logged::{logged, subject},
     questions::Questions,
-    restart::{Restarts, caught, keep_quiet},
     signals::Signalled,
     waiting::wait_for_network,
     words::words_of,
@@ -47,9 +49,7 @@ use crate::{
     journal::{Entry, Journal},
     limits::ALTERNATES_MAX,
     log::{Kind, Log},
-    rights,
-    run::{Idle, Running},
-    show,
+    rights, show,
     topology::{self, PortInfo, PortKind, Topology, assemble},
     untrusted::Untrusted,
 };

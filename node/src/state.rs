@@ -15,11 +15,11 @@ use strowger_engine::{
     control::{Former, Kept, RestoreError, Snapshot, Switch, numbers::Who},
     scheme::Scheme,
 };
+use strowger_runtime::clock::Clock;
 
 use crate::{
     exit::{Exit, Failure},
     files::{self, Opener},
-    run::Clock,
     untrusted::Untrusted,
 };
 

@@ -34,6 +34,10 @@ use strowger_io::{
     udp::{Refusal, Report},
     unix::UnixSpec,
 };
+use strowger_runtime::{
+    clock::Clock,
+    worker_thread::{Idle, Running, WorkerBell, start},
+};
 
 use self::{alternates::Alternates, ethernet::Opening, memory::needs};
 pub(crate) use self::{
@@ -46,7 +50,6 @@ use crate::{
     exit::{Exit, Failure},
     files::Opener,
     key, rights,
-    run::{Clock, Idle, Running, WorkerBell, start},
     state::StateFile,
     untrusted::Untrusted,
 };

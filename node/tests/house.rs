@@ -12,13 +12,14 @@ use std::{
 use serde_json::Value;
 
 /// Which of our crates each may import. An arrow that is not here is not drawn.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     (WIRE, &[]),
     ("strowger-frame", &[]),
     ("strowger-crypto", &[]),
     ("strowger-io", &["strowger-frame"]),
     (ENGINE, &[WIRE, FRAME, CRYPTO]),
-    ("strowger", &[FRAME, CRYPTO, ENGINE, IO, BENCH]),
+    (RUNTIME, &[FRAME, CRYPTO, ENGINE, IO]),
+    ("strowger", &[FRAME, CRYPTO, ENGINE, IO, RUNTIME, BENCH]),
     (BENCH, &[FRAME, CRYPTO, ENGINE, IO]),
     ("strowger-fuzz", &[FRAME, CRYPTO, ENGINE, IO]),
     ("strowger-loom-tests", &[FRAME, CRYPTO, ENGINE, IO]),
@@ -28,6 +29,7 @@ const FRAME: &str = "strowger-frame";
 const CRYPTO: &str = "strowger-crypto";
 const ENGINE: &str = "strowger-engine";
 const IO: &str = "strowger-io";
+const RUNTIME: &str = "strowger-runtime";
 const BENCH: &str = "strowger-bench";
 
 /// Arrows for tests alone: the engine is tested over the memory port.
@@ -40,12 +42,13 @@ const UNSAFE_ROOMS: [&str; 2] = ["frame", "io-backends"];
 const LINES_MAX: usize = 700;
 const LONGER_FILES: [(&str, usize); 1] = [("wire/src/label.rs", 940)];
 
-const FOLDERS: [&str; 10] = [
+const FOLDERS: [&str; 11] = [
     "wire",
     "frame",
     "crypto",
     "io-backends",
     "engine",
+    "runtime",
     "node",
     "bench",
     "fuzz",

@@ -29,11 +29,12 @@ use strowger_io::{
     Doorbell, Endpoint, EndpointSpec, endpoint,
     udp::{self, Report, UdpSpec, limits::POSTED_BUFFERS},
 };
-
-use crate::{
-    exit::{Exit, Failure},
-    run::{Clock, Idle, Running, WorkerBell, start},
+use strowger_runtime::{
+    clock::Clock,
+    worker_thread::{Idle, Running, WorkerBell, start},
 };
+
+use crate::exit::{Exit, Failure};
 
 /// A switch that runs.
 pub(super) struct Node {

@@ -10,40 +10,18 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use strowger_engine::{Now, limits::PORTS_MAX, orders::Bell, worker::Worker};
+use strowger_engine::{limits::PORTS_MAX, orders::Bell, worker::Worker};
 use strowger_frame::{alloc, port::Arm};
-use strowger_io::{Doorbell, Ringer, Waiter, clock::boottime, cores::pin_to_core};
+use strowger_io::{Doorbell, Ringer, Waiter, cores::pin_to_core};
 
-/// Nanoseconds since the clock was made: the engine's time. It counts the time in which the machine was
-/// suspended, so that keys and peers are as old as they are.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock(Duration);
-
-impl Clock {
-    /// A clock that begins now.
-    pub(crate) fn start() -> Self {
-        Self(boottime())
-    }
-
-    /// The time, never 0, so that 0 can mean never.
-    pub(crate) fn now(&self) -> Now {
-        Now(boottime().saturating_sub(self.0).as_nanos() as u64 + 1)
-    }
-
-    /// What the wall clock, which shows `wall` now, showed when this one began, in nanoseconds since
-    /// 1970.
-    pub(crate) fn wall_at_zero(&self, wall: SystemTime) -> u64 {
-        let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-        since.saturating_sub(boottime().saturating_sub(self.0)).as_nanos() as u64
-    }
-}
+use crate::clock::Clock;
 
 /// What a worker does when there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Idle {
+pub enum Idle {
     /// Breathes in vain this many times, then blocks: an idle node costs close to nothing.
     Block {
         /// Breaths in vain before blocking.
@@ -55,7 +33,7 @@ pub(crate) enum Idle {
 
 impl Idle {
     /// Some 10 µs of looking before blocking: what a wake-up would cost anyway.
-    pub(crate) const ADAPTIVE: Self = Self::Block { breaths: 200 };
+    pub const ADAPTIVE: Self = Self::Block { breaths: 200 };
 }
 
 /// The longest that a worker blocks: bounds what a lost wake-up could cost.
@@ -66,7 +44,7 @@ const RETRY: Duration = Duration::from_micros(200);
 
 /// A worker that runs.
 #[derive(Debug)]
-pub(crate) struct Running {
+pub struct Running {
     stop: Arc<AtomicBool>,
     turns: Arc<AtomicU64>,
     ringer: Ringer,
@@ -75,7 +53,7 @@ pub(crate) struct Running {
 
 /// The ringer of a worker's doorbell, as the engine wants it.
 #[derive(Clone, Debug)]
-pub(crate) struct WorkerBell(pub(crate) Ringer);
+pub struct WorkerBell(pub Ringer);
 
 impl Bell for WorkerBell {
     fn ring(&self) {
@@ -88,7 +66,7 @@ impl Bell for WorkerBell {
 ///
 /// # Errors
 /// The kernel's, when no thread is to be had.
-pub(crate) fn start(
+pub fn start(
     mut worker: Worker,
     mut doorbell: Doorbell,
     clock: Clock,
@@ -149,7 +127,7 @@ impl Running {
     ///
     /// # Panics
     /// If the worker's thread panicked.
-    pub(crate) fn stop(self) -> Worker {
+    pub fn stop(self) -> Worker {
         self.stop.store(true, Ordering::Release);
         self.ringer.ring();
         match self.thread.join() {
@@ -159,12 +137,12 @@ impl Running {
     }
 
     /// A number that changes while the worker makes progress, asleep or not.
-    pub(crate) fn turns(&self) -> u64 {
+    pub fn turns(&self) -> u64 {
         self.turns.load(Ordering::Relaxed)
     }
 
     /// Whether the thread has ended by itself, which only a panic does.
-    pub(crate) fn has_died(&self) -> bool {
+    pub fn has_died(&self) -> bool {
         self.thread.is_finished()
     }
 }

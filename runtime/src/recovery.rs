@@ -22,7 +22,7 @@ thread_local! {
 
 /// From now on a panic that [`caught`] catches says nothing by itself, unless the environment asks for
 /// backtraces.
-pub(super) fn keep_quiet() {
+pub fn keep_quiet() {
     let loud = panic::take_hook();
     let wants_all = std::env::var_os("RUST_BACKTRACE").is_some();
     panic::set_hook(Box::new(move |info| {
@@ -49,7 +49,7 @@ fn text_of(payload: &(dyn Any + Send)) -> &str {
 ///
 /// # Errors
 /// What the panic said, and where.
-pub(super) fn caught<T>(what: impl FnOnce() -> T) -> Result<T, String> {
+pub fn caught<T>(what: impl FnOnce() -> T) -> Result<T, String> {
     IS_CAUGHT.set(true);
     let done = catch_unwind(AssertUnwindSafe(what));
     IS_CAUGHT.set(false);
@@ -59,19 +59,19 @@ pub(super) fn caught<T>(what: impl FnOnce() -> T) -> Result<T, String> {
 
 /// How often the slow path has begun anew, and when lately.
 #[derive(Debug, Default)]
-pub(super) struct Restarts {
+pub struct Restarts {
     lately: VecDeque<Instant>,
     count: u64,
 }
 
 impl Restarts {
     /// How often since the relay began.
-    pub(super) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.count
     }
 
     /// It has panicked; `false` if it has too often to begin anew.
-    pub(super) fn may_begin(&mut self, now: Instant) -> bool {
+    pub fn may_begin(&mut self, now: Instant) -> bool {
         self.lately.retain(|&at| now.duration_since(at) < WINDOW);
         if self.lately.len() >= RESTARTS_MAX {
             return false;

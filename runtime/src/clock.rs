@@ -1,0 +1,30 @@
+//! The time of a relay: nanoseconds since it started, time in which the machine was suspended included.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use strowger_engine::Now;
+use strowger_io::clock::boottime;
+
+/// Nanoseconds since the clock was made: the engine's time. It counts the time in which the machine was
+/// suspended, so that keys and peers are as old as they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Duration);
+
+impl Clock {
+    /// A clock that begins now.
+    pub fn start() -> Self {
+        Self(boottime())
+    }
+
+    /// The time, never 0, so that 0 can mean never.
+    pub fn now(&self) -> Now {
+        Now(boottime().saturating_sub(self.0).as_nanos() as u64 + 1)
+    }
+
+    /// What the wall clock, which shows `wall` now, showed when this one began, in nanoseconds since
+    /// 1970.
+    pub fn wall_at_zero(&self, wall: SystemTime) -> u64 {
+        let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        since.saturating_sub(boottime().saturating_sub(self.0)).as_nanos() as u64
+    }
+}
