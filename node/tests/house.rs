@@ -40,7 +40,7 @@ const UNSAFE_ROOMS: [&str; 2] = ["frame", "io-backends"];
 
 /// What a file may have at most, its tests aside, and those that had more when the rule came: they may only shrink.
 const LINES_MAX: usize = 700;
-const LONGER_FILES: [(&str, usize); 1] = [("wire/src/label.rs", 940)];
+const LONGER_FILES: [(&str, usize); 0] = [];
 
 const FOLDERS: [&str; 11] = [
     "wire",

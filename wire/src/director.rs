@@ -1,4 +1,4 @@
-//! Slots and the directors that name them; never decides how one is spelled, which scheme.rs does.
+//! Slots and the directors that name them; never decides how one is spelled, which `scheme` does.
 
 use core::fmt;
 

@@ -6,5 +6,6 @@
 
 pub mod director;
 pub mod label;
+pub mod register;
 pub mod scheme;
 pub mod switch_header;

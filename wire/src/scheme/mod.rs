@@ -15,9 +15,18 @@
 //!
 //! A scheme of one form without a prefix writes numbers as they are.
 
+mod form;
+mod serial;
+mod tables;
+
 use core::fmt;
 
 use crate::director::{Director, DirectorError, Slot};
+
+use form::low_mask;
+
+pub use form::Form;
+pub use serial::{Serialized, read_forms};
 
 /// The most forms a scheme can have: data bits rise from form to form and lie between 1 and 31.
 pub const FORMS_MAX: usize = 31;
@@ -36,49 +45,6 @@ pub const PREFIX_INDEX_BITS_MAX: u32 = 8;
 
 /// The longest serialisation of a scheme, in bytes: 31 forms of 10 bits and a prefix of 31.
 pub const SERIALIZED_BYTES_MAX: usize = (FORMS_MAX * (10 + 31)).div_ceil(8);
-
-/// One way of writing a slot number: data bits above a prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Form {
-    /// Data bits: 1 to 31.
-    pub data_bits: u8,
-    /// Prefix bits, below the data: 1 to 31; 0 in a scheme of one form.
-    pub prefix_bits: u8,
-    /// The prefix; bits at and above `prefix_bits` are zero.
-    pub prefix: u32,
-}
-
-impl Form {
-    /// A form of `data_bits` above the `prefix_bits` low bits of `prefix`. Not checked here:
-    /// [`Scheme::new`] does.
-    #[must_use]
-    pub const fn new(data_bits: u8, prefix_bits: u8, prefix: u32) -> Form {
-        Form { data_bits, prefix_bits, prefix }
-    }
-
-    /// Prefix and data together, in bits: what a director in this form takes off a label.
-    #[inline]
-    #[must_use]
-    pub const fn width(&self) -> u8 {
-        self.data_bits.saturating_add(self.prefix_bits)
-    }
-
-    /// Whether these low bits of a label begin with this form's prefix.
-    #[inline]
-    const fn begins(&self, low: u64) -> bool {
-        low & low_mask(self.prefix_bits as u32) == self.prefix as u64
-    }
-
-    /// The largest value of the data bits.
-    const fn data_max(&self) -> u32 {
-        low_mask(self.data_bits as u32) as u32
-    }
-}
-
-/// The low `bits` of a word; all of them from 64 up.
-const fn low_mask(bits: u32) -> u64 {
-    if bits >= 64 { u64::MAX } else { (1 << bits) - 1 }
-}
 
 /// How the data bits of a form stand for a slot number; see the top of this file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -343,60 +309,6 @@ impl Scheme {
         self.encode(ingress, width).ok().map(|director| director.back_bits())
     }
 
-    /// How many low bits of a label index a table that gives slot and width at once: the width of
-    /// the widest form, if that is at most [`INDEX_BITS_MAX`]; otherwise `None`, and the switch
-    /// decodes with two loads ([`prefix_index_bits`](Scheme::prefix_index_bits)).
-    #[must_use]
-    pub fn index_bits(&self) -> Option<u32> {
-        let bits = u32::from(self.width_max());
-        (bits <= INDEX_BITS_MAX).then_some(bits)
-    }
-
-    /// The entry `index` of that table, of `1 << index_bits` entries; `None` where the bits are no
-    /// director, or where the scheme has no such table.
-    #[must_use]
-    pub fn decode_index(&self, index: u16) -> Option<Director> {
-        self.index_bits()?;
-        self.decode(u64::from(index)).ok()
-    }
-
-    /// How many low bits of a label tell the forms apart, for the first of two loads: a table of
-    /// `1 << prefix_index_bits` entries gives the form ([`form_near`](Scheme::form_near)), whose
-    /// whole prefix is then compared, and the form's data bits index the second table
-    /// ([`slot_at`](Scheme::slot_at)).
-    ///
-    /// # Errors
-    /// [`SchemeError::PrefixesTooAlike`] where that takes more than [`PREFIX_INDEX_BITS_MAX`] bits:
-    /// a switch cannot number its own slots so, though labels of such switches can be computed.
-    pub fn prefix_index_bits(&self) -> Result<u32, SchemeError> {
-        (0..=PREFIX_INDEX_BITS_MAX)
-            .find(|&bits| {
-                let forms = self.forms();
-                forms.iter().enumerate().all(|(i, a)| {
-                    forms.iter().skip(i + 1).all(|b| {
-                        let seen = bits.min(u32::from(a.prefix_bits)).min(u32::from(b.prefix_bits));
-                        u64::from(a.prefix ^ b.prefix) & low_mask(seen) != 0
-                    })
-                })
-            })
-            .ok_or(SchemeError::PrefixesTooAlike)
-    }
-
-    /// The entry `index` of the first table: the only form whose prefix agrees with these
-    /// [`prefix_index_bits`](Scheme::prefix_index_bits) as far as they go. The rest of the prefix,
-    /// if any, is still to be compared.
-    #[must_use]
-    pub fn form_near(&self, index: u8) -> Option<u8> {
-        let bits = self.prefix_index_bits().ok()?;
-        (0u8..)
-            .zip(self.forms())
-            .find(|(_, form)| {
-                let seen = low_mask(bits.min(u32::from(form.prefix_bits)));
-                u64::from(index) & seen == u64::from(form.prefix) & seen
-            })
-            .map(|(index, _)| index)
-    }
-
     /// The form in which these low bits of a label begin.
     #[must_use]
     pub fn form_at(&self, low: u64) -> Option<u8> {
@@ -435,28 +347,6 @@ impl Scheme {
     fn form(&self, index: u8) -> Result<&Form, DirectorError> {
         self.forms().get(usize::from(index)).ok_or(DirectorError::NoSuchForm)
     }
-
-    /// Reads a serialisation (wire.md 1.1): for each form 5 bits of prefix width, 5 bits of data
-    /// width, and the prefix; bits go into bytes lowest first; zeros fill the last byte.
-    ///
-    /// # Errors
-    /// What [`read_forms`] or [`Scheme::new`] say.
-    pub fn parse(serialized: &[u8]) -> Result<Scheme, SchemeError> {
-        let (forms, count) = read_forms(serialized)?;
-        Scheme::new(forms.get(..count).unwrap_or(&[]))
-    }
-
-    /// Its serialisation; [`parse`](Scheme::parse) reads it.
-    #[must_use]
-    pub fn serialize(&self) -> Serialized {
-        let mut out = Serialized { bytes: [0; SERIALIZED_BYTES_MAX], bits: 0 };
-        for form in self.forms() {
-            out.push(u32::from(form.prefix_bits), 5);
-            out.push(u32::from(form.data_bits), 5);
-            out.push(form.prefix, u32::from(form.prefix_bits));
-        }
-        out
-    }
 }
 
 const fn is_358(forms: &[Form]) -> bool {
@@ -472,70 +362,6 @@ const fn is_358(forms: &[Form]) -> bool {
         i += 1;
     }
     true
-}
-
-/// Reads the forms of a serialisation, sane or not: how many, at the front of the array.
-///
-/// # Errors
-/// [`Truncated`](SchemeError::Truncated) in the middle of a form,
-/// [`TooManyForms`](SchemeError::TooManyForms), or [`Trailing`](SchemeError::Trailing) where what
-/// fills the last byte is not zero, or is a byte and more.
-pub fn read_forms(serialized: &[u8]) -> Result<([Form; FORMS_MAX], usize), SchemeError> {
-    let mut forms = [Form::new(0, 0, 0); FORMS_MAX];
-    let mut count = 0;
-    let bits_end = serialized.len().saturating_mul(8);
-    let mut at = 0;
-    while bits_end - at >= 10 {
-        let prefix_bits = take(serialized, &mut at, 5);
-        let data_bits = take(serialized, &mut at, 5);
-        if bits_end - at < prefix_bits as usize {
-            return Err(SchemeError::Truncated);
-        }
-        let prefix = take(serialized, &mut at, prefix_bits);
-        *forms.get_mut(count).ok_or(SchemeError::TooManyForms)? =
-            Form::new(data_bits as u8, prefix_bits as u8, prefix);
-        count += 1;
-    }
-    let left = bits_end - at;
-    if left >= 8 || take(serialized, &mut at, left as u32) != 0 {
-        return Err(SchemeError::Trailing);
-    }
-    Ok((forms, count))
-}
-
-/// Takes `bits` (at most 31) from the bit position `at`, lowest first; zero past the end.
-fn take(bytes: &[u8], at: &mut usize, bits: u32) -> u32 {
-    let mut value = 0;
-    for i in 0..bits {
-        let byte = bytes.get(*at / 8).copied().unwrap_or(0);
-        value |= u32::from(byte >> (*at % 8) & 1) << i;
-        *at += 1;
-    }
-    value
-}
-
-/// The serialisation of a scheme, in memory of its own.
-#[derive(Clone, Copy, Debug)]
-pub struct Serialized {
-    bytes: [u8; SERIALIZED_BYTES_MAX],
-    bits: usize,
-}
-
-impl Serialized {
-    /// The bytes; at most [`SERIALIZED_BYTES_MAX`].
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.bits.div_ceil(8)).unwrap_or(&[])
-    }
-
-    fn push(&mut self, value: u32, bits: u32) {
-        for i in 0..bits {
-            if let Some(byte) = self.bytes.get_mut(self.bits / 8) {
-                *byte |= ((value >> i & 1) as u8) << (self.bits % 8);
-            }
-            self.bits += 1;
-        }
-    }
 }
 
 /// Why a set of forms is no scheme, or a serialisation no set of forms.
@@ -682,32 +508,6 @@ mod tests {
     }
 
     #[test]
-    fn named_schemes_need_one_load() {
-        let bits = NAMED.map(|(_, scheme)| scheme.index_bits());
-        assert_eq!(bits, [Some(4), Some(8), Some(10), Some(9)]);
-        for (_, scheme) in NAMED {
-            for low in 0..1 << INDEX_BITS_MAX {
-                let index = (low & ((1 << scheme.index_bits().unwrap()) - 1)) as u16;
-                assert_eq!(scheme.decode_index(index), scheme.decode(low).ok());
-            }
-        }
-    }
-
-    #[test]
-    fn wide_schemes_need_two_loads() {
-        let long =
-            [Form::new(2, 15, 0x7ffd), Form::new(4, 20, 0xf_fffb), Form::new(8, 18, 0x3_fff7)];
-        let scheme = Scheme::new(&long).unwrap();
-        assert_eq!((scheme.index_bits(), scheme.decode_index(0)), (None, None));
-        // They differ within three bits; the rest of a prefix is compared, not looked up.
-        assert_eq!(scheme.prefix_index_bits(), Ok(3));
-        assert_eq!(scheme.form_near(0b101), Some(0));
-        assert_eq!(scheme.form_near(0b000), None);
-        let alike = Scheme::new(&[Form::new(2, 10, 0x1ff), Form::new(4, 10, 0x3ff)]).unwrap();
-        assert_eq!(alike.prefix_index_bits(), Err(SchemeError::PrefixesTooAlike));
-    }
-
-    #[test]
     fn insane_sets_of_forms_are_refused() {
         use SchemeError::*;
         let cases: [(&[Form], SchemeError); 12] = [
@@ -729,40 +529,5 @@ mod tests {
         }
         // 28 bits of prefix and 31 of data are just not too many.
         assert!(Scheme::new(&[Form::new(4, 1, 1), Form::new(31, 28, 0)]).is_ok());
-    }
-
-    #[test]
-    fn a_serialisation_must_end_where_its_forms_do() {
-        for (_, scheme) in NAMED {
-            let serialized = scheme.serialize();
-            let bytes = serialized.as_bytes();
-            assert_eq!(Scheme::parse(bytes).as_ref(), Ok(scheme));
-            assert!(Scheme::parse(&bytes[..bytes.len() - 1]).is_err());
-        }
-        assert_eq!(Scheme::parse(&[]), Err(SchemeError::NoForms));
-        // A byte too many is trailing, or a form of no bits.
-        let scheme = Scheme::new(&[Form::new(4, 1, 1), Form::new(8, 2, 0)]).unwrap();
-        let [a, b, c] = *scheme.serialize().as_bytes() else { panic!("23 bits are three bytes") };
-        assert_eq!(Scheme::parse(&[a, b, c, 0]), Err(SchemeError::Trailing));
-        assert_eq!(Scheme::parse(&[0x80, 0x00, 0x00]), Err(SchemeError::NoPrefix));
-        assert_eq!(Scheme::parse(&[0x80, 0x04]), Err(SchemeError::Trailing));
-        assert_eq!(Scheme::parse(&[0x1f, 0x7c]), Err(SchemeError::Truncated));
-        assert_eq!(Scheme::parse(&[0xff; 4096]), Err(SchemeError::TooManyForms));
-        assert_eq!(Scheme::parse(&[0; 2]), Err(SchemeError::NoData));
-    }
-
-    #[test]
-    fn the_largest_scheme_fits_its_serialisation() {
-        let mut forms = [Form::new(0, 0, 0); FORMS_MAX];
-        for (index, form) in (0u8..).zip(&mut forms) {
-            // 1, 10, 100, ...: as wide together as prefixes of 28 bits allow.
-            let prefix_bits = (index + 1).min(28);
-            *form = Form::new(index + 1, prefix_bits, 1 << index.min(27));
-        }
-        let count = 28;
-        let scheme = Scheme::new(&forms[..count]).unwrap();
-        assert_eq!(Scheme::parse(scheme.serialize().as_bytes()), Ok(scheme));
-        assert!(scheme.serialize().as_bytes().len() <= SERIALIZED_BYTES_MAX);
-        assert_eq!(scheme.width_max(), 56);
     }
 }

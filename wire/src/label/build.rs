@@ -1,0 +1,202 @@
+//! Making labels: from a list of hops, for an endpoint to send, and for the reply.
+
+use super::{Label, LabelError, Register};
+use crate::director::{Director, Slot};
+use crate::scheme::Scheme;
+
+/// One switch on a way: how it writes numbers, and the slots by which a packet enters and leaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Hop<'a> {
+    /// The scheme of this switch.
+    pub scheme: &'a Scheme,
+    /// The slot by which the packet leaves; slot 1 only at the last switch.
+    pub egress: Slot,
+    /// The slot by which it came in; slot 1 only at the first.
+    pub ingress: Slot,
+}
+
+impl<R: Register> Label<R> {
+    /// The label through these switches, and the label of the way back (wire.md 1.4).
+    ///
+    /// Each director is as narrow as its slot **and** the slot the packet comes in by allow. Above
+    /// the last director stands the end marker; where the last hop leaves by slot 1, its director
+    /// is the end marker. The way back ends likewise above the slot of the first hop's ingress.
+    ///
+    /// # Errors
+    /// [`NoHops`](LabelError::NoHops), [`SwitchInside`](LabelError::SwitchInside) where slot 1 is
+    /// neither the first ingress nor the last egress, `SlotTooWide`, `NoSelf`, or
+    /// [`TooLong`](LabelError::TooLong) for either way.
+    pub fn build(hops: &[Hop<'_>]) -> Result<(Label<R>, Label<R>), LabelError> {
+        let last = hops.len().checked_sub(1).ok_or(LabelError::NoHops)?;
+        let (mut label, mut width_sum) = (R::ZERO, 0);
+        let mut back = Label::here();
+        for (index, hop) in hops.iter().enumerate() {
+            let ends = hop.egress.is_switch();
+            if ends && index != last || hop.ingress.is_switch() && index != 0 {
+                return Err(LabelError::SwitchInside);
+            }
+            // At the end the receiver writes the way back at full width (wire.md 1.3), so the
+            // self director need not be widened for the ingress slot.
+            let width = if ends {
+                hop.scheme.self_director()?;
+                hop.scheme.encode_least(hop.ingress)?.width
+            } else {
+                hop.scheme.width_for(hop.egress, hop.ingress)?
+            };
+            if !hop.ingress.is_switch() {
+                let ingress = hop.scheme.encode(hop.ingress, width)?;
+                back = Label::join(back.0, ingress.bits, u32::from(width))?;
+            }
+            if !ends {
+                let egress = hop.scheme.encode(hop.egress, width)?;
+                label = label.or(R::from_low(egress.bits).shl(width_sum));
+                width_sum += u32::from(width);
+            }
+            if width_sum >= Self::BITS_MAX {
+                return Err(LabelError::TooLong);
+            }
+        }
+        // The marker, which is also the director of slot 1.
+        Ok((Label(label.or(R::ONE.shl(width_sum))), back))
+    }
+
+    /// The label an **endpoint** sends, and the shift it starts with: a marker in the top bit, so
+    /// that the way back, too, has its end marker, and ends at this endpoint's slot. A label from
+    /// slot 1 sets out as it is, with shift 0, since slot 1 is written `0001`.
+    ///
+    /// # Errors
+    /// [`LabelError::TooLong`] above [`BITS_MAX`](Label::BITS_MAX).
+    pub fn depart(self) -> Result<(Label<R>, u16), LabelError> {
+        let marker = R::ONE.shl(R::BITS - 1);
+        Ok((Label(Label::fits(self.0)?.0.or(marker)), 1))
+    }
+
+    /// The way back of a packet that arrived with this label and `shift`: the top `shift` bits,
+    /// reversed. `ingress` is the director of the slot it came in by at the switch it arrived at,
+    /// at the least width that holds it ([`Scheme::encode_least`]), if the last step has not
+    /// written it (wire.md 1.3): a packet punted to slot 1 comes with its slot beside it.
+    ///
+    /// # Errors
+    /// [`Zero`](LabelError::Zero) if there is no way back, [`TooLong`](LabelError::TooLong) if it
+    /// has more than [`BITS_MAX`](Label::BITS_MAX) bits, and
+    /// [`ShiftTooLarge`](LabelError::ShiftTooLarge) if the register has no `shift` bits.
+    pub fn reverse(self, shift: u16, ingress: Option<Director>) -> Result<Label<R>, LabelError> {
+        if u32::from(shift) >= R::BITS {
+            return Err(LabelError::ShiftTooLarge);
+        }
+        let back = self.0.reverse_bits().low_bits(u32::from(shift));
+        let back = match ingress {
+            Some(director) => Label::join(back, director.bits, u32::from(director.width))?,
+            None => Label::fits(back)?,
+        };
+        if back.is_zero() { Err(LabelError::Zero) } else { Ok(back) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::director::DirectorError;
+    use crate::label::{Step, StepError, U256, step};
+    use crate::scheme::{F4, F8, V3X5X8, V4X8};
+
+    fn label(text: &str) -> Label {
+        text.parse().unwrap()
+    }
+
+    fn everywhere(_: Slot) -> bool {
+        true
+    }
+
+    fn stepped(label: Label, shift: u16, ingress: u32) -> Result<Step, StepError> {
+        step(&V3X5X8, label, shift, Slot::new(ingress), everywhere, false)
+    }
+
+    #[test]
+    fn the_way_back_is_the_same_whether_written_or_computed() {
+        let before = label("8000000000000001");
+        let Ok(Step::Arrive { written: Some((after, shift)) }) = stepped(before, 4, 0) else {
+            panic!("it arrives");
+        };
+        let ingress = V3X5X8.encode_least(Slot::new(0)).unwrap();
+        assert_eq!(after.reverse(shift, None), Ok(label("13")));
+        assert_eq!(before.reverse(4, Some(ingress)), Ok(label("13")));
+    }
+
+    #[test]
+    fn no_way_back_is_an_error() {
+        assert_eq!(label("15").reverse(0, None), Err(LabelError::Zero));
+        assert_eq!(label("15").reverse(64, None), Err(LabelError::ShiftTooLarge));
+        assert_eq!(label("2").reverse(63, None), Err(LabelError::TooLong));
+        let ingress = V3X5X8.encode_least(Slot::new(100)).unwrap();
+        assert_eq!(label("8").reverse(61, Some(ingress)), Err(LabelError::TooLong));
+    }
+
+    #[test]
+    fn an_endpoint_departs_with_the_end_of_its_way_back() {
+        let hop = |egress, ingress| Hop {
+            scheme: &V3X5X8,
+            egress: Slot::new(egress),
+            ingress: Slot::new(ingress),
+        };
+        let hops = [hop(2, 5), hop(40, 3)];
+        let (there, back) = Label::<u64>::build(&hops).unwrap();
+        let (mut on_wire, mut shift) = there.depart().unwrap();
+        for hop in hops {
+            let Ok(Step::Forward { label, shift: used, to }) =
+                stepped(on_wire, shift, hop.ingress.number())
+            else {
+                panic!("it goes on");
+            };
+            assert_eq!(to, hop.egress);
+            (on_wire, shift) = (label, used);
+        }
+        assert!(on_wire.is_at_end(shift));
+        assert_eq!(on_wire.reverse(shift, None), Ok(back));
+    }
+
+    #[test]
+    fn a_narrow_register_is_full_at_fourteen_hops() {
+        let hop = |scheme| Hop { scheme, egress: Slot::new(2), ingress: Slot::new(3) };
+        assert!(Label::<u64>::build(&[hop(&F4); 14]).is_ok());
+        assert_eq!(Label::<u64>::build(&[hop(&F4); 15]), Err(LabelError::TooLong));
+        assert!(Label::<u128>::build(&[hop(&F4); 30]).is_ok());
+        assert_eq!(Label::<u128>::build(&[hop(&F4); 31]), Err(LabelError::TooLong));
+        assert!(Label::<U256>::build(&[hop(&F4); 62]).is_ok());
+        assert_eq!(Label::<U256>::build(&[hop(&F4); 63]), Err(LabelError::TooLong));
+    }
+
+    #[test]
+    fn a_path_goes_through_the_switch_itself_only_at_its_ends() {
+        let hop = |egress, ingress| Hop {
+            scheme: &V3X5X8,
+            egress: Slot::new(egress),
+            ingress: Slot::new(ingress),
+        };
+        assert_eq!(Label::<u64>::build(&[]), Err(LabelError::NoHops));
+        let inside = [hop(1, 2), hop(2, 3)];
+        assert_eq!(Label::<u64>::build(&inside), Err(LabelError::SwitchInside));
+        let inside = [hop(2, 3), hop(2, 1)];
+        assert_eq!(Label::<u64>::build(&inside), Err(LabelError::SwitchInside));
+        let alone = Label::<u64>::build(&[hop(1, 1)]).unwrap();
+        assert_eq!(alone, (Label::here(), Label::here()));
+        let unknown = [hop(300, 2)];
+        let error = LabelError::Director(DirectorError::SlotTooWide);
+        assert_eq!(Label::<u64>::build(&unknown), Err(error));
+    }
+
+    #[test]
+    fn schemes_may_differ_on_the_way() {
+        let hop = |scheme, egress, ingress| Hop {
+            scheme,
+            egress: Slot::new(egress),
+            ingress: Slot::new(ingress),
+        };
+        let hops = [hop(&V3X5X8, 2, 1), hop(&F8, 7, 9), hop(&V4X8, 3, 20), hop(&F4, 1, 4)];
+        let (there, back) = Label::<u64>::build(&hops).unwrap();
+        // The marker, 3 in nine bits of v4x8, 7 in eight of f8, 2 in four of v3x5x8.
+        assert_eq!(there.register(), 1 << 21 | 4 << 12 | 7 << 4 | 5);
+        // The marker, which is the slot the first hop came in by, 9 in f8, 20 in v4x8, 4 in f4.
+        assert_eq!(back.register(), 1 << 21 | 9 << 13 | 42 << 4 | 4);
+    }
+}

@@ -1,0 +1,81 @@
+//! Putting two labels together, and taking them apart.
+
+use super::{Label, LabelError, Register};
+
+impl<R: Register> Label<R> {
+    /// The way to where `onward` leads from the end of `first`: `first`, then `onward`. It is
+    /// `((onward ^ 1) << log2(first)) ^ first`: onward's lowest bit falls on first's marker.
+    ///
+    /// # Errors
+    /// [`Zero`](LabelError::Zero) if either has no marker, [`TooLong`](LabelError::TooLong).
+    pub fn splice(onward: Label<R>, first: Label<R>) -> Result<Label<R>, LabelError> {
+        if onward.is_zero() || first.is_zero() {
+            return Err(LabelError::Zero);
+        }
+        // The markers fall on one bit, hence the one bit less.
+        let first_bits = first.bits() - 1;
+        if onward.bits() + first_bits > Self::BITS_MAX {
+            return Err(LabelError::TooLong);
+        }
+        Ok(Label(onward.0.xor(R::ONE).shl(first_bits).xor(first.0)))
+    }
+
+    /// The way on from the end of `first` to where this label leads: what was spliced to it.
+    ///
+    /// # Errors
+    /// [`Zero`](LabelError::Zero), or [`NotThrough`](LabelError::NotThrough) if this label does
+    /// not [route through](Label::routes_through) the end of `first`.
+    pub fn unsplice(self, first: Label<R>) -> Result<Label<R>, LabelError> {
+        if self.is_zero() || first.is_zero() {
+            return Err(LabelError::Zero);
+        }
+        if !self.routes_through(first) {
+            return Err(LabelError::NotThrough);
+        }
+        Ok(Label(self.0.xor(first.0).shr(first.bits() - 1).xor(R::ONE)))
+    }
+
+    /// Whether this label leads through the end of `via`: via's directors are its first ones.
+    #[must_use]
+    pub fn routes_through(self, via: Label<R>) -> bool {
+        if self.is_zero() || via.is_zero() || self.bits() < via.bits() {
+            return false;
+        }
+        // Equally long labels agree below their markers only if they are the same.
+        self.0.xor(via.0).low_bits(via.bits() - 1) == R::ZERO
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn label(text: &str) -> Label {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn splice_and_unsplice_undo_each_other() {
+        let (first, onward) = (label("15"), label("13"));
+        let whole = Label::splice(onward, first).unwrap();
+        assert_eq!(whole, label("135"));
+        assert!(whole.routes_through(first) && whole.routes_through(whole));
+        assert_eq!(whole.unsplice(first), Ok(onward));
+        assert_eq!(whole.unsplice(whole), Ok(Label::here()));
+        assert_eq!(whole.unsplice(label("17")), Err(LabelError::NotThrough));
+        assert_eq!(Label::splice(onward, Label::here()), Ok(onward));
+        assert_eq!(Label::splice(label("0"), first), Err(LabelError::Zero));
+        assert_eq!(label("0").unsplice(first), Err(LabelError::Zero));
+        assert!(!label("0").routes_through(first) && !first.routes_through(label("0")));
+    }
+
+    #[test]
+    fn a_label_has_at_most_sixty_of_sixty_four_bits() {
+        let (long, longer) = (label("0800000000000000"), label("1000000000000000"));
+        assert_eq!(Label::<u64>::BITS_MAX, 60);
+        assert_eq!(Label::splice(Label::here(), long), Ok(long));
+        assert_eq!(Label::splice(Label::here(), longer), Err(LabelError::TooLong));
+        assert_eq!(long.depart(), Ok((label("8800000000000000"), 1)));
+        assert_eq!(longer.depart(), Err(LabelError::TooLong));
+    }
+}

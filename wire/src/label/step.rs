@@ -1,0 +1,218 @@
+//! One step of one switch, in plain arithmetic (wire.md 1.2, 1.3).
+
+use core::fmt;
+
+use super::{Label, Register};
+use crate::director::{Director, Slot};
+use crate::scheme::Scheme;
+
+/// What one switch does with a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<R: Register = u64> {
+    /// The packet leaves by `to` with this label and shift.
+    Forward {
+        /// The slot by which it leaves; never slot 1.
+        to: Slot,
+        /// The label after the step.
+        label: Label<R>,
+        /// Bits used so far.
+        shift: u16,
+    },
+    /// The packet is for slot 1, the switch itself.
+    Arrive {
+        /// The label and the shift with the ingress slot in the way back, where it can be written
+        /// there. Where not, the receiver has the slot beside the packet and computes the way back
+        /// at full width ([`Label::reverse`]): arriving never fails for want of bits (wire.md 1.3).
+        written: Option<(Label<R>, u16)>,
+    },
+}
+
+/// Why a switch discards a packet for its label (wire.md 1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StepError {
+    /// No forward bits are left.
+    SpentLabel,
+    /// The low bits are no director of this scheme.
+    NoSuchDirector,
+    /// Nothing is attached to the slot.
+    EmptySlot,
+    /// The packet would leave by the slot it came in by.
+    UTurn,
+    /// The ingress slot cannot be written in the bits that the director frees.
+    ReturnPath,
+    /// The step would shift past the register.
+    RegisterFull,
+}
+
+impl StepError {
+    /// A stable name in snake_case, as `strowger conform` answers it.
+    #[must_use]
+    pub const fn kind(self) -> &'static str {
+        match self {
+            StepError::SpentLabel => "spent_label",
+            StepError::NoSuchDirector => "no_such_director",
+            StepError::EmptySlot => "empty_slot",
+            StepError::UTurn => "u_turn",
+            StepError::ReturnPath => "return_path",
+            StepError::RegisterFull => "register_full",
+        }
+    }
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StepError::SpentLabel => "no forward bits are left",
+            StepError::NoSuchDirector => "the low bits of the label are no director",
+            StepError::EmptySlot => "nothing is attached to this slot",
+            StepError::UTurn => "the packet would leave by the slot it came in by",
+            StepError::ReturnPath => "the way back cannot be written: the director is too narrow",
+            StepError::RegisterFull => "the label has no bits left for the way back",
+        })
+    }
+}
+
+impl core::error::Error for StepError {}
+
+/// One step of one switch, in plain arithmetic (wire.md 1.2, 1.3): what the data plane's tables are
+/// built from and tested against. Decides first and changes nothing: a discarded packet keeps its
+/// label.
+///
+/// `taken` tells whether something is attached to a slot; slot 1 always is. `u_turns` is the
+/// operator's leave for a packet to go back where it came from; to arrive at slot 1 is no U-turn.
+///
+/// # Errors
+/// The first of: spent label, no such director, empty slot, U-turn, return path, register full.
+pub fn step<R: Register>(
+    scheme: &Scheme,
+    label: Label<R>,
+    shift: u16,
+    ingress: Slot,
+    taken: impl Fn(Slot) -> bool,
+    u_turns: bool,
+) -> Result<Step<R>, StepError> {
+    if label.is_spent(shift) {
+        return Err(StepError::SpentLabel);
+    }
+    let director = scheme.decode(label.low()).map_err(|_| StepError::NoSuchDirector)?;
+    if director.slot.is_switch() {
+        return Ok(Step::Arrive { written: arrive(scheme, label, shift, ingress, director) });
+    }
+    if !taken(director.slot) {
+        return Err(StepError::EmptySlot);
+    }
+    if director.slot == ingress && !u_turns {
+        return Err(StepError::UTurn);
+    }
+    let back = scheme.encode(ingress, director.width).map_err(|_| StepError::ReturnPath)?;
+    let shift = shifted::<R>(shift, director.width).ok_or(StepError::RegisterFull)?;
+    let label = label.advance(director.width, back.back_bits());
+    Ok(Step::Forward { to: director.slot, label, shift })
+}
+
+/// The label of a packet that has arrived at slot 1. The ingress slot is written in the bits of the
+/// self director; if it is too wide for them and nothing but zeros lies above, in as many of those
+/// as it needs.
+fn arrive<R: Register>(
+    scheme: &Scheme,
+    label: Label<R>,
+    shift: u16,
+    ingress: Slot,
+    director: Director,
+) -> Option<(Label<R>, u16)> {
+    let narrow = scheme.encode(ingress, director.width).ok();
+    let back = match narrow {
+        Some(back) => back,
+        None if label.forward(shift).0 == R::ONE => scheme
+            .width_for(Slot::SWITCH, ingress)
+            .and_then(|width| scheme.encode(ingress, width))
+            .ok()?,
+        None => return None,
+    };
+    let shift = shifted::<R>(shift, back.width)?;
+    Some((label.advance(back.width, back.back_bits()), shift))
+}
+
+/// The shift after `width` more bits; `None` when no bit of the register would be left.
+fn shifted<R: Register>(shift: u16, width: u8) -> Option<u16> {
+    let shift = shift.checked_add(u16::from(width))?;
+    (u32::from(shift) < R::BITS).then_some(shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheme::{V3X5X8, V4X8};
+
+    fn label(text: &str) -> Label {
+        text.parse().unwrap()
+    }
+
+    fn everywhere(_: Slot) -> bool {
+        true
+    }
+
+    fn stepped(label: Label, shift: u16, ingress: u32) -> Result<Step, StepError> {
+        step(&V3X5X8, label, shift, Slot::new(ingress), everywhere, false)
+    }
+
+    #[test]
+    fn a_step_shifts_and_writes_the_way_back_at_the_top() {
+        let wanted = Step::Forward { to: Slot::new(2), label: label("c800000000000001"), shift: 8 };
+        assert_eq!(stepped(label("8000000000000015"), 4, 0), Ok(wanted));
+    }
+
+    #[test]
+    fn a_spent_label_goes_nowhere() {
+        assert_eq!(stepped(label("0"), 0, 0), Err(StepError::SpentLabel));
+        // What is left are bits of the way back.
+        assert_eq!(stepped(label("c800000000000000"), 8, 0), Err(StepError::SpentLabel));
+        assert_eq!(stepped(label("ffffffffffffffff"), 64, 0), Err(StepError::SpentLabel));
+        assert_eq!(stepped(label("ffffffffffffffff"), u16::MAX, 0), Err(StepError::SpentLabel));
+    }
+
+    #[test]
+    fn a_label_that_names_an_empty_slot_goes_nowhere() {
+        let taken = |slot: Slot| slot.number() != 2;
+        let result = step(&V3X5X8, label("15"), 0, Slot::new(0), taken, false);
+        assert_eq!(result, Err(StepError::EmptySlot));
+    }
+
+    #[test]
+    fn bits_that_are_no_director_go_nowhere() {
+        let result = step(&V4X8, label("200"), 0, Slot::new(0), everywhere, false);
+        assert_eq!(result, Err(StepError::NoSuchDirector));
+    }
+
+    #[test]
+    fn a_u_turn_needs_leave() {
+        assert_eq!(stepped(label("15"), 0, 2), Err(StepError::UTurn));
+        assert!(step(&V3X5X8, label("15"), 0, Slot::new(2), everywhere, true).is_ok());
+        // The switch may write to itself.
+        assert!(matches!(stepped(label("1"), 0, 1), Ok(Step::Arrive { written: Some(_) })));
+    }
+
+    #[test]
+    fn a_way_back_that_does_not_fit_is_refused() {
+        assert_eq!(stepped(label("15"), 0, 9), Err(StepError::ReturnPath));
+        assert!(stepped(label("86"), 0, 9).is_ok());
+    }
+
+    #[test]
+    fn a_full_register_takes_no_more() {
+        // Four forward bits are left, and the way back would take them all.
+        assert_eq!(stepped(label("5"), 60, 0), Err(StepError::RegisterFull));
+        assert!(stepped(label("15"), 59, 0).is_ok());
+    }
+
+    #[test]
+    fn arriving_never_fails_for_want_of_bits() {
+        // Nothing above the director: the slot is written in as many zeros as it needs.
+        let widened = Step::Arrive { written: Some((label("3f00000000000000"), 10)) };
+        assert_eq!(stepped(label("1"), 0, 64), Ok(widened));
+        // Something above it: the slot stays beside the packet.
+        assert_eq!(stepped(label("1a1"), 6, 12), Ok(Step::Arrive { written: None }));
+        // No room in the register at all.
+        assert_eq!(stepped(label("1"), 63, 0), Ok(Step::Arrive { written: None }));
+    }
+}
