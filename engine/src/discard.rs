@@ -112,7 +112,7 @@ discards! {
     /// The slow path failed while it had it, and began anew.
     Abandoned = "abandoned",
     /// It was for this switch itself, which has taken it: a handshake, a beacon, a keepalive, a
-    /// control message. The one end of a frame that is not a failure.
+    /// control message. No failure.
     Handled = "handled",
     /// The port: it came from an address that no neighbour has.
     Stranger = "stranger",
@@ -124,6 +124,8 @@ discards! {
     NoNeighbour = "no_neighbour",
     /// The port: too long for the path.
     PathTooNarrow = "path_too_narrow",
+    /// The port: a probe of the path's width that is too long for it, which is its answer and no failure.
+    PathProbe = "path_probe",
     /// The port: the kernel refused to send it.
     SendRefused = "send_refused",
     /// The port: what went to this neighbour before has not left the machine, and it has its share.
@@ -137,6 +139,11 @@ discards! {
 }
 
 impl Discard {
+    /// Whether the frame ended as it was meant to. Counters keep such ends apart from failures.
+    pub const fn is_handled(self) -> bool {
+        matches!(self, Self::Handled | Self::PathProbe)
+    }
+
     /// Whether the sender of a packet that met it may be told: a switch decided so, about a packet
     /// that it could read (wire.md 5). Whom and how often, the slow path decides.
     pub const fn is_told(self) -> bool {
@@ -168,6 +175,7 @@ impl From<Loss> for Discard {
             Loss::Malformed => Self::Malformed,
             Loss::NoNeighbour => Self::NoNeighbour,
             Loss::PathTooNarrow => Self::PathTooNarrow,
+            Loss::PathProbe => Self::PathProbe,
             Loss::SendRefused => Self::SendRefused,
             Loss::SendStalled => Self::SendStalled,
             Loss::PeerGone => Self::PeerGone,

@@ -87,6 +87,9 @@ pub enum Loss {
     NoNeighbour,
     /// The kernel said that it is too long for the path (`EMSGSIZE`).
     PathTooNarrow,
+    /// A probe of the path's width that is too long for it: the answer that the probe asks for, and no
+    /// failure.
+    PathProbe,
     /// The kernel refused to send it (no route, refused, no buffers).
     SendRefused,
     /// What was sent to this neighbour before has not left the machine (a next hop that does not
@@ -102,7 +105,7 @@ pub enum Loss {
 
 impl Loss {
     /// How many there are.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 11;
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Stranger,
@@ -110,6 +113,7 @@ impl Loss {
         Self::Malformed,
         Self::NoNeighbour,
         Self::PathTooNarrow,
+        Self::PathProbe,
         Self::SendRefused,
         Self::SendStalled,
         Self::PeerGone,
@@ -125,6 +129,7 @@ impl Loss {
             Self::Malformed => "malformed",
             Self::NoNeighbour => "no_neighbour",
             Self::PathTooNarrow => "path_too_narrow",
+            Self::PathProbe => "path_probe",
             Self::SendRefused => "send_refused",
             Self::SendStalled => "send_stalled",
             Self::PeerGone => "peer_gone",
@@ -346,6 +351,12 @@ pub trait Port: Send {
         self.tally().lose(Loss::NoNeighbour, 1);
     }
 
+    /// Sends a probe of the path's width: as [`send_to`](Self::send_to), but one that is too long for
+    /// the path counts as [`Loss::PathProbe`].
+    fn send_probe(&mut self, to: Address, probe: Frame) {
+        self.send_to(to, probe);
+    }
+
     /// A frame of the last `rx_burst` was authenticated: its neighbour is sent to from the address of
     /// ours that this frame came to. Until the first such frame a port goes by what it heard last.
     fn authenticated(&mut self, _frame: &Frame) {}
@@ -420,6 +431,10 @@ macro_rules! pass_on {
 
         fn send_to(&mut $self, to: $crate::Address, frame: $crate::Frame) {
             $inner.send_to(to, frame);
+        }
+
+        fn send_probe(&mut $self, to: $crate::Address, probe: $crate::Frame) {
+            $inner.send_probe(to, probe);
         }
 
         fn is_blocked(&$self, to: $crate::Mark) -> bool {

@@ -62,6 +62,11 @@ fn a_stranger_is_handed_up_where_it_is_welcome_and_is_answered_where_it_is() {
             b.port.send_to(to, answer);
             assert_eq!(b.tally().lost(loss), 1, "{rung:?}");
         }
+        // A probe of the path's width that is too long is no failure.
+        let probe = frame(&mut b.pool, 1600, 5);
+        b.port.send_probe(a.at, probe);
+        let lost = [Loss::PathProbe, Loss::PathTooNarrow].map(|loss| b.tally().lost(loss));
+        assert_eq!(lost, [1, 1], "{rung:?}");
     }
 }
 

@@ -498,7 +498,10 @@ pub(crate) fn ports_table(ports: &[PortView], names: &[(u16, String)]) -> String
 fn discards_shown(answer: &Value) -> String {
     let mut table = Table::new(["<port", "<reason", "frames"]);
     // What ended where it was meant to is in the balance below.
-    let is_loss = |(reason, _): &(&String, &Value)| *reason != Discard::Handled.name();
+    let is_handled = |reason: &str| {
+        Discard::ALL.iter().any(|discard| discard.is_handled() && discard.name() == reason)
+    };
+    let is_loss = |(reason, _): &(&String, &Value)| !is_handled(reason);
     for port in rows(answer, "ports") {
         for (reason, count) in port["discards"].as_object().into_iter().flatten().filter(is_loss) {
             table.row([text(&port["name"]), reason.clone(), text(count)]);
@@ -550,7 +553,7 @@ fn balance_line(
 pub(crate) fn balance_lines(balance: &Balance) -> String {
     let mut table = Table::new(["<discarded because", "frames"]);
     // What ended where it was meant to is in the balance below.
-    for (reason, count) in balance.by_reason().filter(|(reason, _)| *reason != Discard::Handled) {
+    for (reason, count) in balance.by_reason().filter(|(reason, _)| !reason.is_handled()) {
         table.row([reason.name().to_owned(), count.to_string()]);
     }
     for (reason, count) in balance.kernel_by_reason() {

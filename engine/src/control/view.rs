@@ -178,10 +178,10 @@ impl Balance {
         self.on_their_way() == 0
     }
 
-    /// Frames that were for a switch itself and ended there as they were meant to: on the books
+    /// Frames that ended as they were meant to, for a switch itself or as a probe of a path: counted
     /// among the discards, and no failure.
     pub fn handled(&self) -> u64 {
-        self.discards[Discard::Handled as usize]
+        self.by_reason().filter(|(reason, _)| reason.is_handled()).map(|(_, count)| count).sum()
     }
 
     /// The reasons that were met, with their counts.

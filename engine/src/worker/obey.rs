@@ -267,7 +267,8 @@ impl Worker {
     }
 
     /// Sends a sealed message of a link itself: by its exit, or, where it is to prove an address,
-    /// to that, behind whatever port. Zeros follow it up to `padded_bytes`.
+    /// to that, behind whatever port. Zeros follow it up to `padded_bytes`; with any it is a probe of the
+    /// path's width.
     fn say(
         &mut self,
         mark: Mark,
@@ -290,7 +291,10 @@ impl Worker {
             (Some(link), None) => link.say(frame, what, tx),
             (Some(link), Some((port, to))) => link.seal(&mut frame, what, tx).and_then(|()| {
                 let seat = self.seat_of(port).ok_or(Discard::ExitGone)?;
-                self.ports[seat].port.send_to(to, frame);
+                match padded_bytes {
+                    0 => self.ports[seat].port.send_to(to, frame),
+                    _ => self.ports[seat].port.send_probe(to, frame),
+                }
                 list_port(&mut self.ports[seat], &mut self.unflushed);
                 Ok(())
             }),

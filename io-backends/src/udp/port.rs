@@ -90,6 +90,20 @@ impl UdpPort {
         }
     }
 
+    fn send_now(&mut self, to: Address, frame: &Frame, too_long: Loss) {
+        let local = self.neighbours.local().ip();
+        let to = match to {
+            Address::Udp(to) => Some(self.inside(to)).filter(|to| same_kind(to.ip(), local)),
+            _ => None,
+        };
+        let Some(to) = to else { return self.tally.lose(Loss::NoNeighbour, 1) };
+        let source = self.intake.sources().and_then(|sources| {
+            let key = Key::of(to);
+            self.neighbours.source_for(&key).or_else(|| sources.of(&key))
+        });
+        self.outbox.send_now(&self.sockets, (to, source), frame, too_long);
+    }
+
     fn live_ring(&mut self) -> Option<&mut Uring> {
         self.ring.as_mut().filter(|_| !self.ring_is_broken)
     }
@@ -158,17 +172,11 @@ impl Port for UdpPort {
     }
 
     fn send_to(&mut self, to: Address, frame: Frame) {
-        let local = self.neighbours.local().ip();
-        let to = match to {
-            Address::Udp(to) => Some(self.inside(to)).filter(|to| same_kind(to.ip(), local)),
-            _ => None,
-        };
-        let Some(to) = to else { return self.tally.lose(Loss::NoNeighbour, 1) };
-        let source = self.intake.sources().and_then(|sources| {
-            let key = Key::of(to);
-            self.neighbours.source_for(&key).or_else(|| sources.of(&key))
-        });
-        self.outbox.send_now(&self.sockets, to, source, &frame);
+        self.send_now(to, &frame, Loss::PathTooNarrow);
+    }
+
+    fn send_probe(&mut self, to: Address, probe: Frame) {
+        self.send_now(to, &probe, Loss::PathProbe);
     }
 
     fn authenticated(&mut self, frame: &Frame) {

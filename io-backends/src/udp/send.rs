@@ -190,13 +190,14 @@ impl Outbox {
         }
     }
 
-    /// Sends one frame to an address, past whatever waits for neighbours.
+    /// Sends one frame to an address, past whatever waits for neighbours. One that is too long for the
+    /// path counts as `too_long`.
     pub(super) fn send_now(
         &mut self,
         sockets: &SendSockets,
-        to: SocketAddr,
-        source: Option<Source>,
+        (to, source): (SocketAddr, Option<Source>),
         frame: &Frame,
+        too_long: Loss,
     ) {
         let bytes = frame.bytes();
         let mut sent = Err(libc::EAGAIN);
@@ -215,14 +216,13 @@ impl Outbox {
                 self.tally.trains_out.add(1);
             }
             Err(errno) if is_full(errno) => self.tally.lose(Loss::SendStalled, 1),
+            Err(libc::EMSGSIZE) => self.tally.lose(too_long, 1),
             Err(errno) => {
                 self.tally.lose(loss_of(errno), 1);
-                if errno != libc::EMSGSIZE {
-                    if self.direct_errors.is_full() {
-                        self.direct_errors.pop_at(0);
-                    }
-                    self.direct_errors.push((key, errno));
+                if self.direct_errors.is_full() {
+                    self.direct_errors.pop_at(0);
                 }
+                self.direct_errors.push((key, errno));
             }
         }
     }
@@ -262,6 +262,8 @@ mod tests {
             Socket,
         },
     };
+
+    const TOO_LONG: Loss = Loss::PathTooNarrow;
 
     struct Bench {
         pool: Pool,
@@ -414,11 +416,23 @@ mod tests {
         bench.sockets.add([full]);
         let frame = bench.pool.take(ChunkClass::Train).unwrap().into_frame(256, 2);
         let to = bench.sink.local().unwrap();
-        bench.outbox.send_now(&bench.sockets, to, None, &frame);
+        bench.outbox.send_now(&bench.sockets, (to, None), &frame, TOO_LONG);
         assert_eq!(bench.tally.lost(Loss::SendStalled), 1, "all are full");
         bench.sockets.receiving().forced.borrow_mut().clear();
-        bench.outbox.send_now(&bench.sockets, to, None, &frame);
+        bench.outbox.send_now(&bench.sockets, (to, None), &frame, TOO_LONG);
         assert_eq!((bench.arrived().len(), bench.tally.frames_out.read()), (1, 1));
+    }
+
+    #[test]
+    fn a_probe_that_is_too_long_for_the_path_is_no_failure() {
+        let mut bench = bench([Errno(libc::EMSGSIZE); 2]);
+        let to = (bench.sink.local().unwrap(), None);
+        let frame = bench.pool.take(ChunkClass::Train).unwrap().into_frame(256, 2);
+        bench.outbox.send_now(&bench.sockets, to, &frame, Loss::PathProbe);
+        bench.outbox.send_now(&bench.sockets, to, &frame, Loss::PathTooNarrow);
+        let lost = |loss| bench.tally.lost(loss);
+        assert_eq!((lost(Loss::PathProbe), lost(Loss::PathTooNarrow)), (1, 1));
+        assert_eq!(bench.tally.lost_in_all(), 2);
     }
 
     #[test]
@@ -435,7 +449,7 @@ mod tests {
         let frame = bench.pool.take(ChunkClass::Train).unwrap().into_frame(256, 2);
         let forced = [Errno(libc::ENETUNREACH); 2];
         bench.sockets.receiving().forced.borrow_mut().extend(forced);
-        bench.outbox.send_now(&bench.sockets, far, None, &frame);
+        bench.outbox.send_now(&bench.sockets, (far, None), &frame, TOO_LONG);
         assert_eq!(bench.outbox.direct_error(&Key::of(far)), Some(libc::ENETUNREACH));
         assert_eq!(bench.outbox.direct_error(&at), None);
     }
@@ -454,7 +468,8 @@ mod tests {
             assert_eq!(bench.neighbours.source_for(&sink), None);
         }
         let frame = bench.pool.take(ChunkClass::Train).unwrap().into_frame(256, 2);
-        bench.outbox.send_now(&bench.sockets, bench.sink.local().unwrap(), Some(gone), &frame);
+        let to = (bench.sink.local().unwrap(), Some(gone));
+        bench.outbox.send_now(&bench.sockets, to, &frame, TOO_LONG);
         assert_eq!((bench.arrived().len(), bench.tally.lost_in_all()), (1, 0));
         assert_eq!(bench.tally.trains_out.read(), 5, "the train stayed one");
     }

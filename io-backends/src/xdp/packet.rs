@@ -47,6 +47,8 @@ pub(super) struct PacketSocket {
     /// Taken, from `first` on not yet sent; what has been sent is dropped at once.
     waiting: Vec<Option<Frame>>,
     first: usize,
+    /// Which of them is a probe of the path's width, the last that was taken.
+    probe: Option<usize>,
     tx_headers: Vec<libc::mmsghdr>,
     tx_vectors: Vec<[libc::iovec; 2]>,
     ether: Vec<[u8; HEADER_BYTES_MAX]>,
@@ -180,6 +182,7 @@ impl PacketSocket {
             seen: 0,
             waiting: Vec::with_capacity(WAITING_MAX),
             first: 0,
+            probe: None,
             tx_headers: vec![empty_header(); WAITING_MAX],
             tx_vectors: vec![[NO_VECTOR; 2]; WAITING_MAX],
             ether: vec![[0; HEADER_BYTES_MAX]; WAITING_MAX],
@@ -344,6 +347,15 @@ impl PacketSocket {
         }
     }
 
+    /// Takes one frame. If it is too long for the interface, it counts as `too_long`.
+    pub(super) fn tx_alone(&mut self, template: &Template, frame: &mut Burst, too_long: Loss) {
+        let before = frame.len();
+        self.tx_burst(template, frame);
+        if too_long == Loss::PathProbe && frame.len() < before {
+            self.probe = self.waiting.len().checked_sub(1);
+        }
+    }
+
     /// Sends all that waits, as far as the kernel takes it.
     pub(super) fn flush(&mut self) {
         let before = self.first;
@@ -368,6 +380,7 @@ impl PacketSocket {
                 libc::EINTR => {}
                 // The device, or the socket, is full: the frames are ours still.
                 libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => break,
+                libc::EMSGSIZE if self.probe == Some(self.first) => self.lose(Loss::PathProbe),
                 libc::EMSGSIZE => self.lose(Loss::PathTooNarrow),
                 libc::ENXIO | libc::ENODEV => {
                     self.way = Way::Gone;
@@ -380,6 +393,7 @@ impl PacketSocket {
         if self.first == self.waiting.len() {
             self.waiting.clear();
             self.first = 0;
+            self.probe = None;
             self.moved();
         } else if self.first > before {
             self.moved();

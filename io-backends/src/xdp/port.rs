@@ -104,6 +104,27 @@ impl EtherPort {
         }
     }
 
+    /// One that is too long counts as `too_long`.
+    fn send_now(&mut self, to: Address, frame: Frame, too_long: Loss) {
+        let mac = match to {
+            Address::Ether(mac) if self.neighbours.shape().reaches(mac) => mac,
+            _ => return self.tally.lose(Loss::NoNeighbour, 1),
+        };
+        if frame.len() > self.frame_bytes_max {
+            return self.tally.lose(too_long, 1);
+        }
+        let template = self.neighbours.shape().template(mac);
+        let mut alone = Burst::new();
+        alone.push(frame);
+        match &mut self.half {
+            Half::Xdp(xsk) => xsk.tx_burst(&template, &mut alone),
+            Half::Packet(packet) => packet.tx_alone(&template, &mut alone, too_long),
+        }
+        // No room: whoever sends handshakes sends them again.
+        self.tally.lose(Loss::SendRefused, alone.len() as u64);
+        self.flush();
+    }
+
     #[cold]
     fn drop_too_long(&self, frames: &mut Burst) {
         let before = frames.len();
@@ -173,23 +194,11 @@ impl Port for EtherPort {
     }
 
     fn send_to(&mut self, to: Address, frame: Frame) {
-        let mac = match to {
-            Address::Ether(mac) if self.neighbours.shape().reaches(mac) => mac,
-            _ => return self.tally.lose(Loss::NoNeighbour, 1),
-        };
-        if frame.len() > self.frame_bytes_max {
-            return self.tally.lose(Loss::PathTooNarrow, 1);
-        }
-        let template = self.neighbours.shape().template(mac);
-        let mut alone = Burst::new();
-        alone.push(frame);
-        match &mut self.half {
-            Half::Xdp(xsk) => xsk.tx_burst(&template, &mut alone),
-            Half::Packet(packet) => packet.tx_burst(&template, &mut alone),
-        }
-        // No room: whoever sends handshakes sends them again.
-        self.tally.lose(Loss::SendRefused, alone.len() as u64);
-        self.flush();
+        self.send_now(to, frame, Loss::PathTooNarrow);
+    }
+
+    fn send_probe(&mut self, to: Address, probe: Frame) {
+        self.send_now(to, probe, Loss::PathProbe);
     }
 
     fn arm(&mut self) -> Arm {

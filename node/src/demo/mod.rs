@@ -269,7 +269,8 @@ fn judge(
     let kernel_drops = balances.iter().map(|balance| balance.kernel_drops).sum();
     // What the links themselves had to say was no frame of ours.
     // No discard to a reader: handshakes and keepalives end where they are meant to.
-    let handled = discards.remove(Discard::Handled.name()).unwrap_or_default();
+    let handled = Discard::ALL.iter().filter(|discard| discard.is_handled());
+    let handled = handled.filter_map(|discard| discards.remove(discard.name())).sum();
     let counted = discards.values().sum::<u64>() + kernel_drops;
     let balanced = balances.iter().all(Balance::is_even);
     let worker_allocations = alloc::seen_by_all();
