@@ -2,8 +2,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`link_header`] | the eight bytes before every packet on a link |
-//! | [`aead`] | the one door to ChaCha20-Poly1305, and its providers |
+//! //! | [`aead`] | the one door to ChaCha20-Poly1305, and its providers |
 //! | [`Sealer`] | one lane's key and nonce counter in one owner |
 //! | [`Openers`] | all lanes of one direction: keys and replay windows |
 //! | [`replay`] | which counters have been seen |
@@ -30,7 +29,6 @@ pub mod handshake;
 mod identity;
 mod known;
 pub mod limits;
-pub mod link_header;
 mod opener;
 pub mod replay;
 mod sealer;
@@ -39,6 +37,8 @@ pub mod session;
 #[cfg(test)]
 mod test_support;
 mod time;
+
+pub use strowger_wire::link_header;
 
 pub use entropy::{Entropy, EntropyFailed, OsEntropy, SeededEntropy};
 pub use identity::{

@@ -2,19 +2,15 @@
 
 use crate::time::Nanos;
 
+pub use strowger_wire::limits::{
+    HELLO_BYTES_MAX, IDENTITY_PROOF_BYTES, INITIATION_BYTES, KEY_BYTES, LANES_MAX, LINK_MTU_MIN,
+    MAC_BYTES, NETWORK_ID_BYTES_MAX, PROTOCOLS_BYTES_MAX, SCHEME_BYTES_MAX, TAG_BYTES,
+};
+
 const SECOND: u64 = 1_000_000_000;
-
-/// Bytes of the authentication tag that ends every sealed packet (wire.md section 3).
-pub const TAG_BYTES: usize = 16;
-
-/// Bytes of a symmetric key, of an X25519 key and of an Ed25519 key.
-pub const KEY_BYTES: usize = 32;
 
 /// Bytes of an AEAD nonce: four zero bytes and the 64-bit counter, least significant byte first (RFC 8439).
 pub const NONCE_BYTES: usize = 12;
-
-/// Lanes a link can have in one direction: the lane is four bits of the link header.
-pub const LANES_MAX: usize = 16;
 
 /// Words of the replay bitmap. A power of two, so that the place of a counter is a mask away.
 pub const REPLAY_WORDS: usize = 64;
@@ -101,29 +97,6 @@ pub const CONFIRM_AFTER_THIRD: Nanos = Nanos(SECOND / 5);
 /// Life of a cookie secret; a cookie is good for one to two of these.
 pub const COOKIE_SECRET_LIFE: Nanos = Nanos(120 * SECOND);
 
-/// Bytes of every handshake initiation. Fixed, so that no reply can be larger than what asked for it,
-/// and so that its length tells nothing. Fits an IPv6 packet of 1280 with room for tunnels.
-pub const INITIATION_BYTES: usize = 896;
-
-/// Bytes of a network's name.
-pub const NETWORK_ID_BYTES_MAX: usize = 32;
-
-/// Bytes of a serialised scheme as it travels in the handshake.
-pub const SCHEME_BYTES_MAX: usize = 64;
-
-/// Bytes of a protocol table as it travels in the handshake.
-pub const PROTOCOLS_BYTES_MAX: usize = 512;
-
-/// Bytes of an encoded identity proof: the libp2p-noise payload with an Ed25519 key and signature.
-pub const IDENTITY_PROOF_BYTES: usize = 104;
-
-/// Bytes of a hello with all its fields at their longest.
-pub const HELLO_BYTES_MAX: usize =
-    2 + 21 + IDENTITY_PROOF_BYTES + 1 + SCHEME_BYTES_MAX + 2 + PROTOCOLS_BYTES_MAX;
-
-/// The smallest packet a link must carry, link header and tag included.
-pub const LINK_MTU_MIN: u16 = 576;
-
 /// Strangers' handshakes remembered per cookie secret, so that none of them is accepted twice: what a slow
 /// path that reads a thousand messages of strangers a second completes in 16 seconds.
 pub const STRANGERS_REMEMBERED_MAX: usize = 8_192;
@@ -133,10 +106,7 @@ pub const STRANGERS_REMEMBERED_MAX: usize = 8_192;
 pub const COOKIE_SECRET_LIFE_MIN: Nanos = ATTEMPT_LIFE;
 
 /// Bytes of the two macs that end a handshake initiation and a response.
-pub(crate) const MACS_BYTES: usize = 32;
-
-const DH: usize = 32;
-const LINK_HEADER: usize = crate::link_header::LINK_HEADER_BYTES;
+pub(crate) const MACS_BYTES: usize = 2 * MAC_BYTES;
 
 const _: () = assert!(REPLAY_WORDS.is_power_of_two() && REPLAY_WINDOW_PACKETS >= 2_048);
 const _: () = assert!(REKEY_AFTER.0 < REKEY_AFTER_AS_RESPONDER.0);
@@ -146,12 +116,3 @@ const _: () = assert!(SEAL_REFUSED_AFTER.0 + ATTEMPT_LIFE.0 <= OPEN_REFUSED_AFTE
 const _: () = assert!(RETRY_AFTER_SLOW.0 * 2 < RETRY_AFTER_MAX.0);
 const _: () = assert!(REKEY_AFTER_PACKETS < SEAL_REFUSED_AFTER_PACKETS);
 const _: () = assert!(SEAL_REFUSED_AFTER_PACKETS < u64::MAX - (1 << 33));
-// R8: the longest IK initiation fits, and no reply to an initiation is longer than it.
-const IK_INITIATION: usize =
-    LINK_HEADER + DH + DH + TAG_BYTES + HELLO_BYTES_MAX + TAG_BYTES + MACS_BYTES;
-const IK_RESPONSE: usize = LINK_HEADER + DH + HELLO_BYTES_MAX + TAG_BYTES + MACS_BYTES;
-const XX_RESPONSE: usize =
-    LINK_HEADER + DH + DH + TAG_BYTES + HELLO_BYTES_MAX + TAG_BYTES + MACS_BYTES;
-const _: () = assert!(IK_INITIATION <= INITIATION_BYTES);
-const _: () = assert!(IK_RESPONSE <= INITIATION_BYTES);
-const _: () = assert!(XX_RESPONSE <= INITIATION_BYTES);

@@ -15,7 +15,7 @@ use serde_json::Value;
 const ARROWS: [(&str, &[&str]); 10] = [
     (WIRE, &[]),
     ("strowger-frame", &[]),
-    ("strowger-crypto", &[]),
+    (CRYPTO, &[WIRE]),
     ("strowger-io", &["strowger-frame"]),
     (ENGINE, &[WIRE, FRAME, CRYPTO]),
     (RUNTIME, &[FRAME, CRYPTO, ENGINE, IO]),

@@ -6,6 +6,8 @@
 
 pub mod director;
 pub mod label;
+pub mod limits;
+pub mod link_header;
 pub mod register;
 pub mod scheme;
 pub mod switch_header;

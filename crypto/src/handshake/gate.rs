@@ -33,8 +33,8 @@ use crate::link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step
 use crate::secret::{Secret, mac};
 use crate::time::Nanos;
 
-/// Bytes of a mac and of a cookie.
-pub(crate) const MAC_BYTES: usize = 16;
+// A cookie is as long as a mac.
+pub(crate) use crate::limits::MAC_BYTES;
 const NONCE_BYTES: usize = 24;
 
 /// Bytes of a cookie reply.

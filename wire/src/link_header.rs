@@ -75,7 +75,7 @@ impl Kind {
         }
     }
 
-    /// Whether a packet of this kind is opened by an [`Openers`](crate::Openers).
+    /// Whether a packet of this kind is sealed, in full or in its first bytes.
     #[inline]
     pub const fn is_sealed(self) -> bool {
         matches!(
@@ -172,15 +172,24 @@ impl fmt::Debug for SessionIndex {
 }
 
 /// Why eight bytes are not a link header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LinkHeaderError {
     /// Fewer than eight bytes.
-    #[error("shorter than a link header")]
     Runt,
     /// A kind that means nothing.
-    #[error("unknown kind of link packet")]
     UnknownKind,
 }
+
+impl fmt::Display for LinkHeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LinkHeaderError::Runt => "shorter than a link header",
+            LinkHeaderError::UnknownKind => "unknown kind of link packet",
+        })
+    }
+}
+
+impl core::error::Error for LinkHeaderError {}
 
 /// A link header, field by field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,51 @@
+//! Every length and bound of the formats, its reason, and the asserts between them.
+
+/// Bytes of the authentication tag that ends every sealed packet (wire.md section 3).
+pub const TAG_BYTES: usize = 16;
+
+/// Bytes of a symmetric key, of an X25519 key and of an Ed25519 key.
+pub const KEY_BYTES: usize = 32;
+
+/// Bytes of an Ed25519 signature (RFC 8032).
+pub const SIGNATURE_BYTES: usize = 64;
+
+/// Bytes of each mac in a handshake message and of the one that ends a beacon.
+pub const MAC_BYTES: usize = 16;
+
+/// Lanes a link can have in one direction: the lane is four bits of the link header.
+pub const LANES_MAX: usize = 16;
+
+/// Bytes of every handshake initiation. Fixed, so that no reply can be larger than what asked for it,
+/// and so that its length tells nothing. Fits an IPv6 packet of 1280 with room for tunnels.
+pub const INITIATION_BYTES: usize = 896;
+
+/// Bytes of a network's name.
+pub const NETWORK_ID_BYTES_MAX: usize = 32;
+
+/// Bytes of a serialised scheme as it travels in the handshake.
+pub const SCHEME_BYTES_MAX: usize = 64;
+
+/// Bytes of a protocol table as it travels in the handshake.
+pub const PROTOCOLS_BYTES_MAX: usize = 512;
+
+/// Bytes of an encoded identity proof: the libp2p-noise payload with an Ed25519 key and signature.
+pub const IDENTITY_PROOF_BYTES: usize = 104;
+
+/// Bytes of a hello with all its fields at their longest.
+pub const HELLO_BYTES_MAX: usize =
+    2 + 21 + IDENTITY_PROOF_BYTES + 1 + SCHEME_BYTES_MAX + 2 + PROTOCOLS_BYTES_MAX;
+
+/// The smallest packet a link must carry, link header and tag included.
+pub const LINK_MTU_MIN: u16 = 576;
+
+const DH: usize = KEY_BYTES;
+const LINK_HEADER: usize = crate::link_header::LINK_HEADER_BYTES;
+const MACS: usize = 2 * MAC_BYTES;
+
+// R8: the longest IK initiation fits, and no reply to an initiation is longer than it.
+const IK_INITIATION: usize = LINK_HEADER + DH + DH + TAG_BYTES + HELLO_BYTES_MAX + TAG_BYTES + MACS;
+const IK_RESPONSE: usize = LINK_HEADER + DH + HELLO_BYTES_MAX + TAG_BYTES + MACS;
+const XX_RESPONSE: usize = LINK_HEADER + DH + DH + TAG_BYTES + HELLO_BYTES_MAX + TAG_BYTES + MACS;
+const _: () = assert!(IK_INITIATION <= INITIATION_BYTES);
+const _: () = assert!(IK_RESPONSE <= INITIATION_BYTES);
+const _: () = assert!(XX_RESPONSE <= INITIATION_BYTES);
