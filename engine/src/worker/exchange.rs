@@ -9,7 +9,7 @@ use strowger_frame::{
     ring::{Consumer, Producer, ring},
 };
 
-use super::{ELSEWHERE, NO_SEAT, Onward, Worker, live};
+use super::{ELSEWHERE, NO_SEAT, Worker, live, verdict::Outcome};
 use crate::{
     Now,
     discard::Discard,
@@ -168,10 +168,10 @@ impl Worker {
         &mut self,
         home: u8,
         to: Mark,
-        ingress_slot: u32,
         is_control: bool,
         frame: Frame,
     ) -> Result<(), (Discard, Frame)> {
+        let ingress_slot = self.ingress(frame.mark()).map_or(0, |ingress| ingress.slot);
         let holder = (ingress_slot & 0xffff) | if is_control { CONTROL } else { 0 };
         self.exchange.send(home, Handover::Exit { to, ingress_slot, is_control, frame }, holder)
     }
@@ -254,18 +254,15 @@ impl Worker {
         };
         frame.set_mark(ELSEWHERE);
         self.strayed_by = by;
-        let onward = match self.forward(&mut frame, NO_SEAT, now) {
+        let verdict = self.decide(&mut frame, NO_SEAT, now);
+        let discard = match verdict.outcome() {
             // Handed over once already: its session is just moving.
-            Ok(Onward::Stray { .. }) => Err(Discard::NoSession),
-            onward => onward,
+            Outcome::WrongWorker { .. } => Discard::NoSession,
+            Outcome::Drop { discard, next_hop: None, .. } => discard,
+            _ => return self.dispatch(Some(frame).into_iter(), &[verdict], NO_SEAT),
         };
-        match onward {
-            Ok(_) => self.send_on(Some(frame).into_iter(), &[onward], NO_SEAT),
-            Err(discard) => {
-                self.tell_end(discard, &frame, None);
-                self.count_at_exit(frame.mark(), discard);
-            }
-        }
+        self.tell_end(discard, &frame, None);
+        self.count_at_exit(frame.mark(), discard);
     }
 }
 

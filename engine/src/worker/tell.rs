@@ -10,7 +10,7 @@ use strowger_crypto::{
 };
 use strowger_frame::{Address, Frame, Mark};
 
-use super::{NO_SEAT, Onward, Worker, live, live_mut};
+use super::{NO_SEAT, Worker, forward::NextHop, live, live_mut, verdict::Outcome};
 use crate::{
     Now,
     discard::Discard,
@@ -200,16 +200,12 @@ impl Worker {
     }
 
     /// Hands up a packet for the switch itself.
-    pub(super) fn hand_up(
-        &mut self,
-        ingress_slot: u32,
-        frame: Frame,
-    ) -> Result<(), (Discard, Frame)> {
+    pub(super) fn hand_up(&mut self, frame: Frame) -> Result<(), (Discard, Frame)> {
         let (ingress, at) = (frame.mark(), self.tx.now);
         let Some(link) = self.ingress_mut(ingress) else {
             return Err((Discard::IngressGone, frame));
         };
-        let rights = link.rights;
+        let (rights, ingress_slot) = (link.rights, link.slot);
         // It may be the answer to a question of ours, so a few are let through.
         if !rights.control && !link.told.may(at) {
             return Err((Discard::NotAllowed, frame));
@@ -376,16 +372,15 @@ impl Worker {
     ) -> (Option<ExitSight>, Option<Discard>) {
         let Some(ingress) = self.ingress(ingress) else { return (None, None) };
         self.alias_used.is_dry.set(true);
-        let onward = match AnyHeader::parse(&mut head) {
-            Ok(AnyHeader::W64(header)) => self.step(ingress, with_a_hop(header)),
-            Ok(AnyHeader::W128(header)) => self.step(ingress, with_a_hop(header)),
-            Ok(AnyHeader::W256(header)) => self.step(ingress, with_a_hop(header)),
+        let found = match AnyHeader::parse(&mut head) {
+            Ok(AnyHeader::W64(header)) => self.swap(ingress, with_a_hop(header)),
+            Ok(AnyHeader::W128(header)) => self.swap(ingress, with_a_hop(header)),
+            Ok(AnyHeader::W256(header)) => self.swap(ingress, with_a_hop(header)),
             Err(error) => Err(error.into()),
         };
         self.alias_used.is_dry.set(false);
-        match onward {
-            Err(discard) => (None, Some(discard)),
-            Ok(Onward::Exit { egress, is_control, .. }) => {
+        match found {
+            Ok(NextHop { egress, is_control, .. }) => {
                 let link = live(&self.links, egress);
                 let refused = match link {
                     None => Some(Discard::ExitGone),
@@ -395,7 +390,10 @@ impl Worker {
                 };
                 (self.sight(egress), refused)
             }
-            Ok(_) => (None, None),
+            Err(verdict) => match verdict.outcome() {
+                Outcome::Drop { discard, .. } => (None, Some(discard)),
+                _ => (None, None),
+            },
         }
     }
 
@@ -416,13 +414,16 @@ impl Worker {
         link_header.copy_from_slice(&plain_header(0));
         rest.copy_from_slice(packet);
         let found = match AnyHeader::parse(rest) {
-            Ok(AnyHeader::W64(header)) => self.step(&self.own, header),
-            Ok(AnyHeader::W128(header)) => self.step(&self.own, header),
-            Ok(AnyHeader::W256(header)) => self.step(&self.own, header),
+            Ok(AnyHeader::W64(header)) => self.swap(&self.own, header),
+            Ok(AnyHeader::W128(header)) => self.swap(&self.own, header),
+            Ok(AnyHeader::W256(header)) => self.swap(&self.own, header),
             Err(error) => Err(error.into()),
         };
-        let onward = found.and_then(|onward| self.ready(&mut frame, onward, now));
-        self.send_on(Some(frame).into_iter(), &[onward], NO_SEAT);
+        let verdict = match found {
+            Ok(next_hop) => self.encapsulate(&mut frame, next_hop, now),
+            Err(verdict) => verdict,
+        };
+        self.dispatch(Some(frame).into_iter(), &[verdict], NO_SEAT);
     }
 
     /// Whether a control packet goes ahead of data; what the switch itself sends does. It was budgeted
@@ -434,7 +435,7 @@ impl Worker {
             || live_mut(&mut self.links, ingress).is_some_and(|link| link.may_go_ahead(frame, now))
     }
 
-    fn ingress(&self, mark: Mark) -> Option<&Link> {
+    pub(super) fn ingress(&self, mark: Mark) -> Option<&Link> {
         if mark == Link::OWN { Some(&self.own) } else { live(&self.links, mark) }
     }
 

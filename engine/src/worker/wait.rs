@@ -5,7 +5,7 @@ use std::mem;
 
 use strowger_frame::{Frame, Mark};
 
-use super::{NO_SEAT, Onward, Worker, live_mut};
+use super::{NO_SEAT, Worker, live_mut, verdict::Verdict};
 use crate::{
     discard::Discard,
     limits::{FRAMES_WAITING_MAX, LINK_FRAMES_WAITING_MAX},
@@ -74,8 +74,8 @@ impl Worker {
         };
         let discard = match prepared {
             Ok(is_control) => {
-                let onward = Onward::Exit { egress: exit, is_control, ingress_slot };
-                return self.send_on(Some(frame).into_iter(), &[Ok(onward)], NO_SEAT);
+                let verdict = Verdict::transmit(exit, is_control);
+                return self.dispatch(Some(frame).into_iter(), &[verdict], NO_SEAT);
             }
             Err(discard) => discard,
         };

@@ -1,0 +1,278 @@
+//! The path of a packet through one worker, in packet order: `forward` takes a burst from a port, and for each
+//! frame `classify` finds and opens its link, `lookup` finds the next hop and swaps the label, `encapsulate`
+//! seals it for that hop; `dispatch` then moves the frames to their queues (RFC 3031, section 3.10).
+
+use arrayvec::ArrayVec;
+use strowger_crypto::link_header::Kind;
+use strowger_frame::{BURST_MAX, Burst, Frame, Mark};
+
+use super::{
+    Worker, live, live_mut,
+    verdict::{Outcome, PuntReason, Verdict},
+};
+use crate::{
+    Now,
+    discard::Discard,
+    header::{AnyHeader, Header, hops_behind},
+    label::Register,
+    link::{Link, Opened, Waiting, kind_of},
+    slots::Exit,
+};
+
+/// What a lookup found.
+#[derive(Clone, Copy)]
+pub(super) struct NextHop {
+    pub(super) egress: Mark,
+    pub(super) is_control: bool,
+    /// Where the packet came in: the egress queue shares its places by it.
+    pub(super) ingress_slot: u32,
+}
+
+impl Worker {
+    /// Moves one burst from a port through the switch. Each frame is decided and sealed where it lies, then
+    /// moved once.
+    #[inline]
+    pub(super) fn forward(&mut self, burst: &mut Burst, queue: usize, now: Now) {
+        let verdicts: ArrayVec<Verdict, BURST_MAX> =
+            burst.iter_mut().map(|frame| self.decide(frame, queue, now)).collect();
+        self.dispatch(burst.drain(..), &verdicts, queue);
+        self.exhale();
+    }
+
+    #[inline(always)]
+    pub(super) fn decide(&mut self, frame: &mut Frame, queue: usize, now: Now) -> Verdict {
+        let found = match self.classify(frame, queue, now) {
+            Ok(packet) => self.lookup(packet, now),
+            Err(verdict) => Err(verdict),
+        };
+        match found {
+            Ok(next_hop) => self.encapsulate(frame, next_hop, now),
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// Finds the link that a frame came in by, and opens its seal: nothing unopened is looked up.
+    #[inline(always)]
+    fn classify<'f>(
+        &mut self,
+        frame: &'f mut Frame,
+        queue: usize,
+        now: Now,
+    ) -> Result<Opened<'f>, Verdict> {
+        match kind_of(frame)? {
+            Kind::PlainData => {
+                let ingress = live(&self.links, frame.mark()).ok_or_else(|| no_link(frame))?;
+                Ok(ingress.open_plain(frame)?)
+            }
+            kind @ (Kind::SealedData
+            | Kind::SealedHeaderData
+            | Kind::PathChallenge
+            | Kind::PathAnswer) => self.open_sealed(frame, kind, queue, now),
+            Kind::Initiation | Kind::Response | Kind::Cookie => Err(Verdict::PUNT_HANDSHAKE),
+            Kind::Beacon if self.hears_beacons(queue) => Err(Verdict::PUNT_HANDSHAKE),
+            Kind::Beacon => Err(Discard::BadLinkKind.into()),
+        }
+    }
+
+    /// Reads the header, finds the next hop by the label's low bits, and swaps the label.
+    #[inline(always)]
+    fn lookup(&self, packet: Opened<'_>, now: Now) -> Result<NextHop, Verdict> {
+        let ingress = live(&self.links, packet.frame().mark()).ok_or(Discard::IngressGone)?;
+        ingress.count_arrival(packet.frame(), now);
+        if packet.is_keepalive() {
+            return Err(Verdict::CONSUMED);
+        }
+        // Lengths are checked by `parse`, and nowhere behind it.
+        match AnyHeader::parse(packet.packet())? {
+            AnyHeader::W64(header) => self.swap(ingress, header),
+            AnyHeader::W128(header) => self.swap(ingress, header),
+            AnyHeader::W256(header) => self.swap(ingress, header),
+        }
+    }
+
+    /// One step (wire.md 1.2). It decides first and writes after, so a frame that ends here is as it came.
+    #[inline(always)]
+    pub(super) fn swap<R: Register>(
+        &self,
+        ingress: &Link,
+        mut header: Header<'_, R>,
+    ) -> Result<NextHop, Verdict> {
+        let hops_left = hops_behind(header.hops_left(), self.hops_max).ok_or(Discard::HopsSpent)?;
+        let (label, shift) = (header.label(), header.shift());
+        if label.is_spent(shift) {
+            return Err(Discard::LabelSpent.into());
+        }
+
+        let entry = self.slots.take(label.low());
+        let (ingress_slot, is_control) = (ingress.slot, header.is_control());
+        let egress = match entry.exit() {
+            Exit::Neighbour(egress) => egress,
+            Exit::Alias { to, slot, is_endpoint: false } => {
+                let (form, width) = (entry.form(), entry.width());
+                self.pass_alias(ingress, slot, to, form, width, header.to_repr(), header.payload())
+            }
+            Exit::Endpoint(egress) | Exit::Alias { to: egress, is_endpoint: true, .. } => {
+                check_turn(ingress, egress)?;
+                check_right(ingress.rights.endpoints)?;
+                check_label_ends(&header, entry.width())?;
+                if let Exit::Alias { slot, .. } = entry.exit() {
+                    self.note_alias(ingress, slot, header.to_repr(), header.payload());
+                }
+                return Ok(NextHop { egress, is_control, ingress_slot });
+            }
+            Exit::Switch => {
+                // A link without the right to ask may still answer: the slow path checks that.
+                check_label_ends(&header, entry.width())?;
+                return Err(Verdict::PUNT_PACKET);
+            }
+            Exit::Empty => return Err(Discard::EmptySlot.into()),
+            Exit::Gone => return Err(Discard::SlotGone.into()),
+            Exit::NoDirector => return Err(Discard::NoDirector.into()),
+        };
+        check_turn(ingress, egress)?;
+        check_right(ingress.rights.transit)?;
+        let return_path = match ingress.way_back.in_form(entry.form()) {
+            Some(return_path) => return_path,
+            None => former_return_path(ingress, entry.form()).ok_or(Discard::ReturnPath)?,
+        };
+        let shift = shift + u16::from(entry.width());
+        if u32::from(shift) >= R::BITS {
+            return Err(Discard::LabelFull.into());
+        }
+        header.advance(label.advance(entry.width(), return_path), shift, hops_left);
+        Ok(NextHop { egress, is_control, ingress_slot })
+    }
+
+    /// Reserves a place at the next hop's queue, then writes the link header and seals, in place.
+    #[inline(always)]
+    pub(super) fn encapsulate(&mut self, frame: &mut Frame, hop: NextHop, now: Now) -> Verdict {
+        let NextHop { egress, is_control, ingress_slot } = hop;
+        let Some(link) = live_mut(&mut self.links, egress) else {
+            return Verdict::drop(Discard::ExitGone);
+        };
+        if is_control | link.is_special() {
+            return self.encapsulate_special(frame, hop, now);
+        }
+        match link.prepare(frame, ingress_slot, &mut self.tx) {
+            Ok(()) => Verdict::transmit(egress, false),
+            Err(discard) => Verdict::refused(discard, egress, false),
+        }
+    }
+
+    /// Moves each frame to where its verdict says, a run to one queue at a time. A next hop exists until the end
+    /// of the burst: links come and go only between polls.
+    #[inline]
+    pub(super) fn dispatch(
+        &mut self,
+        mut frames: impl ExactSizeIterator<Item = Frame>,
+        verdicts: &[Verdict],
+        queue: usize,
+    ) {
+        let mut rest = verdicts;
+        while let Some(&verdict) = rest.first() {
+            let run = match verdict.as_transmit() {
+                Some((egress, is_control)) => {
+                    let run = rest.iter().take_while(|&&other| other == verdict).count();
+                    let Some(link) = live_mut(&mut self.links, egress) else { return };
+                    link.egress.put(frames.by_ref().take(run), is_control);
+                    run
+                }
+                None => {
+                    let Some(frame) = frames.next() else { return };
+                    self.dispatch_other(verdict, frame, queue);
+                    1
+                }
+            };
+            rest = &rest[run..];
+        }
+    }
+
+    /// As [`encapsulate`](Self::encapsulate), for control packets, for a next hop of another worker, and for one
+    /// whose port has left frames behind.
+    #[cold]
+    #[inline(never)]
+    fn encapsulate_special(&mut self, frame: &mut Frame, hop: NextHop, now: Now) -> Verdict {
+        let NextHop { egress, is_control, ingress_slot } = hop;
+        let is_control = is_control && self.may_go_ahead(frame, now);
+        let Some(link) = live_mut(&mut self.links, egress) else {
+            return Verdict::drop(Discard::ExitGone);
+        };
+        if let Some(worker) = link.home {
+            return Verdict::handoff(worker, egress, is_control);
+        }
+        match link.prepare_special(frame, ingress_slot, is_control, &mut self.tx) {
+            Ok(is_control) => Verdict::transmit(egress, is_control),
+            Err(discard) => Verdict::refused(discard, egress, is_control),
+        }
+    }
+
+    /// Moves a frame that joins no egress queue of this worker.
+    #[cold]
+    fn dispatch_other(&mut self, verdict: Verdict, frame: Frame, queue: usize) {
+        let mut refused_by = None;
+        let sent = match verdict.outcome() {
+            Outcome::Handoff { worker, next_hop, is_control } => {
+                self.hand_to_exit(worker, next_hop, is_control, frame)
+            }
+            Outcome::WrongWorker { worker } => self.hand_to_session(worker, frame, queue),
+            Outcome::Punt(PuntReason::Packet) => self.hand_up(frame),
+            Outcome::Punt(PuntReason::LinkMessage { kind, from }) => {
+                self.hand_up_saying(kind, self.address_of(queue, from), frame)
+            }
+            Outcome::Punt(PuntReason::Handshake) => self.hand_up_knock(frame, queue),
+            Outcome::Consumed => {
+                if let Some(link) = live(&self.links, frame.mark()) {
+                    link.tally.keepalives_in.add(1);
+                }
+                Err((Discard::Handled, frame))
+            }
+            Outcome::Drop { discard, next_hop: Some(next_hop), is_control } => {
+                refused_by = Some(next_hop);
+                let ingress_slot = self.ingress(frame.mark()).map_or(0, |ingress| ingress.slot);
+                self.keep(next_hop, discard, Waiting { frame, ingress_slot, is_control })
+            }
+            Outcome::Drop { discard, next_hop: None, .. } => Err((discard, frame)),
+            Outcome::Transmit { .. } => Err((Discard::Unhandled, frame)),
+        };
+        if let Err((discard, frame)) = sent {
+            self.tell_end(discard, &frame, refused_by);
+            self.discard(queue, discard, &frame);
+        }
+    }
+}
+
+/// A packet leaves by the slot that it came in by only where the operator allows it (wire.md 1.2).
+#[inline]
+fn check_turn(ingress: &Link, egress: Mark) -> Result<(), Discard> {
+    if ingress.mark == egress && !ingress.u_turns { Err(Discard::UTurn) } else { Ok(()) }
+}
+
+/// A sender without the right hears the same as one that names an empty slot, and is counted apart.
+#[inline]
+fn check_right(has: bool) -> Result<(), Discard> {
+    if has { Ok(()) } else { Err(Discard::NotAllowed) }
+}
+
+/// Where a label ends, nothing may be left of it but its end marker (wire.md 1.3).
+#[inline]
+fn check_label_ends<R: Register>(header: &Header<'_, R>, width: u8) -> Result<(), Discard> {
+    let forward = header.label().forward(header.shift()).register();
+    let rest = forward.shr(u32::from(width));
+    if rest == R::ZERO || rest == R::ONE { Ok(()) } else { Err(Discard::BeyondEndpoint) }
+}
+
+/// The director of a link's former number, where that of today does not fit and the former one still leads
+/// to it.
+#[cold]
+#[inline(never)]
+fn former_return_path(ingress: &Link, form: u8) -> Option<u64> {
+    let return_path = ingress.way_back.former_in_form(form)?;
+    ingress.tally.by_former.add(1);
+    Some(return_path)
+}
+
+/// Why no link stands under a frame's mark.
+#[cold]
+fn no_link(frame: &Frame) -> Discard {
+    if frame.mark().is_stranger() { Discard::Stranger } else { Discard::IngressGone }
+}

@@ -1,0 +1,74 @@
+//! Sealed frames: opened by their session's keys, and what that proves of the peer.
+
+use strowger_crypto::{limits::TAG_BYTES, link_header::Kind};
+use strowger_frame::Frame;
+
+use super::{ELSEWHERE, Worker, verdict::Verdict};
+use crate::{
+    Now,
+    discard::Discard,
+    link::{Opened, session_of},
+    orders::Punt,
+    session::{Place, Vouched},
+};
+
+impl Worker {
+    /// Opens a frame by its session's keys, and tells the slow path what that proves.
+    #[inline(never)] // beside an AEAD a call is nothing, and the plain path stays short
+    pub(super) fn open_sealed<'f>(
+        &mut self,
+        frame: &'f mut Frame,
+        kind: Kind,
+        queue: usize,
+        now: Now,
+    ) -> Result<Opened<'f>, Verdict> {
+        let session = match self.sessions.find(session_of(frame)?)? {
+            Place::Here(session) => session,
+            Place::Elsewhere(_, worker) => return Err(Verdict::wrong_worker(*worker)),
+        };
+        let (index, from) = (session.index, frame.mark());
+        let Vouched { first, opened } = session.open(now, frame)?;
+        let link = session.link;
+        if from != ELSEWHERE {
+            session.lately.note_at_home(now);
+        }
+        if matches!(kind, Kind::PathChallenge | Kind::PathAnswer) {
+            // A challenge is asked from where a peer may be, and proves nothing of the kind.
+            let may = session.lately.may_say(now);
+            let strayed = from == ELSEWHERE && session.lately.tells_strayed(now);
+            if first {
+                self.note(Punt::Heard(index));
+            }
+            if strayed {
+                self.note(Punt::Strayed(index, self.strayed_by));
+            }
+            return Err(if may {
+                Verdict::link_message(kind, from)
+            } else {
+                Discard::OverBudget.into()
+            });
+        }
+        let is_heard = first || opened.is_keepalive();
+        if is_heard || from != link {
+            let lately = &mut session.lately;
+            let heard = first || is_heard && lately.tells_heard(now);
+            let strayed = from == ELSEWHERE && lately.tells_strayed(now);
+            let roamed = from != ELSEWHERE && from != link && lately.tells_roamed(now);
+            if heard {
+                self.note(Punt::Heard(index));
+                if from == link
+                    && let Some(queue) = self.ports.get_mut(queue)
+                {
+                    queue.port.authenticated(opened.frame());
+                }
+            }
+            if strayed {
+                self.note(Punt::Strayed(index, self.strayed_by));
+            }
+            if roamed {
+                self.note_roamed(link, from, opened.frame().len() + TAG_BYTES, queue);
+            }
+        }
+        Ok(opened)
+    }
+}
