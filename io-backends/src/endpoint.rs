@@ -33,6 +33,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod split;
+
 use std::{
     fmt, io,
     os::fd::{AsRawFd, RawFd},
@@ -52,6 +54,8 @@ use crate::{
     wait::Waiter,
     wire::{self, End, Wanted, bytes_of},
 };
+
+pub use self::split::{EndpointReceiver, EndpointSender, split_pair};
 
 /// Bytes in front of every frame that an endpoint makes: a hop writes a link's header there.
 pub const HEADROOM_BYTES: usize = 128;
@@ -82,10 +86,16 @@ pub type EndpointPort = MemoryPort;
 #[derive(Debug)]
 pub struct Endpoint {
     end: End,
+    maker: FrameMaker,
+    waiter: Waiter,
+}
+
+/// Makes frames out of an endpoint's own memory.
+#[derive(Debug)]
+struct FrameMaker {
     pool: Pool,
     /// The chunk that frames are being cut from.
     carving: Option<Train>,
-    waiter: Waiter,
 }
 
 /// Frames of one length in one memory, with room behind each: see [`Endpoint::train_with_room`].
@@ -146,17 +156,13 @@ impl std::error::Error for SendError {}
 /// The kernel's, when memory or descriptors are not to be had.
 pub fn pair(spec: &EndpointSpec) -> io::Result<(EndpointPort, Endpoint)> {
     let (near, far) = wire::ends(spec.depth_frames)?;
-    let pool = Pool::new(&spec.pool)?;
+    let maker = FrameMaker { pool: Pool::new(&spec.pool)?, carving: None };
     let waiter = Waiter::with_capacity(1);
-    Ok((MemoryPort::new(near, "endpoint"), Endpoint { end: far, pool, carving: None, waiter }))
+    Ok((MemoryPort::new(near, "endpoint"), Endpoint { end: far, maker, waiter }))
 }
 
-impl Endpoint {
-    /// An empty frame of `len` bytes to fill and send, whose contents are whatever lay there, with
-    /// [`HEADROOM_BYTES`] in front and [`TAILROOM_BYTES`] behind. Several share a chunk. `None`
-    /// when the memory is all in use (counted in [`pool_tally`](Self::pool_tally)), or `len` is
-    /// above 65,535.
-    pub fn frame(&mut self, len: usize) -> Option<Frame> {
+impl FrameMaker {
+    fn frame(&mut self, len: usize) -> Option<Frame> {
         if len > usize::from(u16::MAX) {
             return None;
         }
@@ -174,10 +180,7 @@ impl Endpoint {
         cut(carving)
     }
 
-    /// `frames` frames of `segment` bytes that lie side by side, so that a port that can send them
-    /// as one train will; fill each and send it. `None` when the memory is all in use, when they
-    /// are more than 65,536 bytes together, or when there would be none.
-    pub fn train(&mut self, segment: usize, frames: usize) -> Option<Train> {
+    fn train(&mut self, segment: usize, frames: usize) -> Option<Train> {
         let len = segment.checked_mul(frames)?;
         if len == 0 || len > TRAIN_DATA_BYTES || segment > usize::from(u16::MAX) {
             return None;
@@ -187,10 +190,7 @@ impl Endpoint {
         Some(chunk.into_train(start, len, segment))
     }
 
-    /// As [`train`](Self::train), with `room` bytes behind every frame, in which the first hop writes
-    /// a sealed link's tag (16 bytes): the frames then lie side by side as they leave. `None` also
-    /// when they do not fit together with their room.
-    pub fn train_with_room(
+    fn train_with_room(
         &mut self,
         segment: usize,
         frames: usize,
@@ -203,6 +203,35 @@ impl Endpoint {
         let chunk = self.pool.take(ChunkClass::Train)?;
         let headroom = chunk.start();
         Some(RoomyTrain { train: chunk.into_carving(), headroom, segment, room, frames })
+    }
+}
+
+impl Endpoint {
+    /// An empty frame of `len` bytes to fill and send, whose contents are whatever lay there, with
+    /// [`HEADROOM_BYTES`] in front and [`TAILROOM_BYTES`] behind. Several share a chunk. `None`
+    /// when the memory is all in use (counted in [`pool_tally`](Self::pool_tally)), or `len` is
+    /// above 65,535.
+    pub fn frame(&mut self, len: usize) -> Option<Frame> {
+        self.maker.frame(len)
+    }
+
+    /// `frames` frames of `segment` bytes that lie side by side, so that a port that can send them
+    /// as one train will; fill each and send it. `None` when the memory is all in use, when they
+    /// are more than 65,536 bytes together, or when there would be none.
+    pub fn train(&mut self, segment: usize, frames: usize) -> Option<Train> {
+        self.maker.train(segment, frames)
+    }
+
+    /// As [`train`](Self::train), with `room` bytes behind every frame, in which the first hop writes
+    /// a sealed link's tag (16 bytes): the frames then lie side by side as they leave. `None` also
+    /// when they do not fit together with their room.
+    pub fn train_with_room(
+        &mut self,
+        segment: usize,
+        frames: usize,
+        room: usize,
+    ) -> Option<RoomyTrain> {
+        self.maker.train_with_room(segment, frames, room)
     }
 
     /// Sends frames from the front of `frames` and says how many; what there is no room for stays,
@@ -346,7 +375,7 @@ impl Endpoint {
 
     /// What the memory for frames to send counts.
     pub fn pool_tally(&self) -> &Arc<PoolTally> {
-        self.pool.tally()
+        self.maker.pool.tally()
     }
 }
 

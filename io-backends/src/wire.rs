@@ -41,36 +41,59 @@ impl Default for Notice {
 /// One end: what it sends and receives, what it sleeps beside, and what it counts.
 #[derive(Debug)]
 pub(crate) struct End {
-    to: Producer<Frame>,
-    from: Consumer<Frame>,
+    tx: Tx,
+    rx: Rx,
     bell: Doorbell,
+    pub(crate) tally: Arc<PortTally>,
+}
+
+/// The sending half of an end.
+#[derive(Debug)]
+pub(crate) struct Tx {
+    to: Producer<Frame>,
+    here: Arc<Notice>,
     there: Arc<Notice>,
     put: u64,
-    taken: u64,
     pinned: Pinned,
     /// The last frames did not all go in.
     stuck: bool,
-    /// Frames were taken, and the far end, if stuck, has not been told that there is room.
-    drained_untold: bool,
     /// The far end was found gone: what was left in the ring has been given back.
     settled: bool,
-    pub(crate) tally: Arc<PortTally>,
-    /// Last, so that the far end hears of our end only when `from` is gone, too.
-    farewell: Farewell,
+    tally: Arc<PortTally>,
+    /// Wakes the far end to frames.
+    far: Ringer,
+    /// Last: the far end learns that this end is gone when `to` and `from` are dropped.
+    _farewell: Arc<Farewell>,
 }
 
-/// What this end says, and the news that it is gone once this is dropped.
+/// The receiving half of an end.
+#[derive(Debug)]
+pub(crate) struct Rx {
+    from: Consumer<Frame>,
+    here: Arc<Notice>,
+    there: Arc<Notice>,
+    taken: u64,
+    /// Frames were taken, and the far end, if stuck, has not been told that there is room.
+    drained_untold: bool,
+    tally: Arc<PortTally>,
+    /// Wakes the far end to room.
+    far: Ringer,
+    _farewell: Arc<Farewell>,
+}
+
+/// Announces that an end is gone, once both of its halves are dropped.
 #[derive(Debug)]
 struct Farewell {
     here: Arc<Notice>,
-    far: Ringer,
+    /// The bells that the far end sleeps beside.
+    far: [Ringer; 2],
 }
 
 impl Drop for Farewell {
     fn drop(&mut self) {
         // Release: pairs with Acquire in `put`, `arm` and `is_gone`.
         self.here.gone.store(true, Ordering::Release);
-        self.far.ring();
+        self.far.iter().for_each(Ringer::ring);
     }
 }
 
@@ -83,38 +106,67 @@ pub(crate) enum Wanted {
 
 /// Two ends of a new wire, with room for `depth` frames each way.
 pub(crate) fn ends(depth: usize) -> io::Result<(End, End)> {
-    let (there, back) = (ring(depth), ring(depth));
     let (left, right) = (Doorbell::new()?, Doorbell::new()?);
-    let (left_ringer, right_ringer) = (left.ringer(), right.ringer());
-    let (left_says, right_says) = (Arc::<Notice>::default(), Arc::<Notice>::default());
-    let a = End::new((there.0, back.1), (left, right_ringer), (&left_says, &right_says));
-    let b = End::new((back.0, there.1), (right, left_ringer), (&right_says, &left_says));
-    Ok((a, b))
+    let bells = [right.ringer(), right.ringer()];
+    let (left_halves, right_halves) = halves(depth, [left.ringer(), left.ringer()], bells);
+    Ok((End::new(left_halves, left), End::new(right_halves, right)))
 }
 
-impl End {
-    fn new(
-        (to, from): (Producer<Frame>, Consumer<Frame>),
-        (bell, far): (Doorbell, Ringer),
-        (here, there): (&Arc<Notice>, &Arc<Notice>),
-    ) -> Self {
-        let pinned = Pinned::new(to.capacity().min(CHUNKS_MAX));
-        Self {
-            to,
-            from,
-            bell,
-            there: there.clone(),
-            put: 0,
-            taken: 0,
-            pinned,
-            stuck: false,
-            drained_untold: false,
-            settled: false,
-            tally: Arc::default(),
-            farewell: Farewell { here: here.clone(), far },
-        }
-    }
+/// A half of an end, and the bell that it sleeps beside.
+pub(crate) type Half<T> = (T, Doorbell);
 
+/// An end as a port has it, and the two halves of the other end, each with a bell of its own.
+pub(crate) fn split_ends(depth: usize) -> io::Result<(End, Half<Tx>, Half<Rx>)> {
+    let (near, room, frames) = (Doorbell::new()?, Doorbell::new()?, Doorbell::new()?);
+    let far = [frames.ringer(), room.ringer()];
+    let (near_halves, (tx, rx)) = halves(depth, [near.ringer(), near.ringer()], far);
+    Ok((End::new(near_halves, near), (tx, room), (rx, frames)))
+}
+
+/// The halves of both ends of a new wire, from the bells for frames and for room at each.
+fn halves(depth: usize, left: [Ringer; 2], right: [Ringer; 2]) -> ((Tx, Rx), (Tx, Rx)) {
+    let (there, back) = (ring(depth), ring(depth));
+    let (left_says, right_says) = (Arc::<Notice>::default(), Arc::<Notice>::default());
+    let at_left = one_end((there.0, back.1), right, (&left_says, &right_says));
+    let at_right = one_end((back.0, there.1), left, (&right_says, &left_says));
+    (at_left, at_right)
+}
+
+fn one_end(
+    (to, from): (Producer<Frame>, Consumer<Frame>),
+    far: [Ringer; 2],
+    (here, there): (&Arc<Notice>, &Arc<Notice>),
+) -> (Tx, Rx) {
+    let [for_frames, for_room] = far.clone();
+    let farewell = Arc::new(Farewell { here: here.clone(), far });
+    let tally: Arc<PortTally> = Arc::default();
+    let pinned = Pinned::new(to.capacity().min(CHUNKS_MAX));
+    let tx = Tx {
+        to,
+        here: here.clone(),
+        there: there.clone(),
+        put: 0,
+        pinned,
+        stuck: false,
+        settled: false,
+        tally: tally.clone(),
+        far: for_frames,
+        _farewell: farewell.clone(),
+    };
+    let rx = Rx {
+        from,
+        here: here.clone(),
+        there: there.clone(),
+        taken: 0,
+        drained_untold: false,
+        tally,
+        far: for_room,
+        _farewell: farewell,
+    };
+    (tx, rx)
+}
+
+impl Tx {
     /// Puts frames from the front of `frames`, as far as there is room, and says how many; frames
     /// that can never go are taken and counted. The far end is not woken until [`ring`](Self::ring).
     #[inline]
@@ -156,11 +208,6 @@ impl End {
         self.pinned.enter(frames, self.put, self.put - waiting)
     }
 
-    /// Whether the last [`put`](Self::put) had too little room, and there is still none.
-    pub(crate) fn is_stuck(&self) -> bool {
-        self.stuck && !self.has_room() && !self.is_gone()
-    }
-
     /// Whether a frame may be put, as far as can be seen now.
     fn has_room(&self) -> bool {
         let waiting = self.to.waiting();
@@ -170,9 +217,56 @@ impl End {
     /// Wakes the far end, if it sleeps, to what was put.
     #[inline]
     pub(crate) fn ring(&self) {
-        self.farewell.far.ring();
+        self.far.ring();
     }
 
+    pub(crate) fn is_gone(&self) -> bool {
+        // Acquire: as in `put`.
+        self.there.gone.load(Ordering::Acquire)
+    }
+
+    /// Falls asleep beside `bell`, the far end's bell for room, unless there is room or the far end
+    /// is gone. Says whether to sleep.
+    pub(crate) fn arm_for_room(&mut self, bell: &mut Doorbell) -> bool {
+        // Relaxed: the fence in the doorbell orders it.
+        self.here.stuck.store(true, Ordering::Relaxed);
+        bell.arm(); // SeqCst fence: pairs with those in `ring` and `tell_drained`
+        if !self.has_room() && !self.is_gone() {
+            return true;
+        }
+        self.disarm(bell);
+        false
+    }
+
+    pub(crate) fn disarm(&self, bell: &mut Doorbell) {
+        // Relaxed: a stale hint costs the far end one ring too many.
+        self.here.stuck.store(false, Ordering::Relaxed);
+        bell.disarm();
+    }
+
+    /// The far end is gone: what it left in the ring was not taken after all. Gives that memory
+    /// back and counts it as lost. The ring itself stays until this end is dropped, which is not
+    /// done by a worker: workers free nothing (R13).
+    #[cold]
+    pub(crate) fn settle(&mut self) {
+        if mem::replace(&mut self.settled, true) {
+            return;
+        }
+        let cleared = self.to.clear_abandoned();
+        // Relaxed: `gone` was read with Acquire, and `taken` was written before it.
+        let left_behind = self.put - self.there.taken.load(Ordering::Relaxed);
+        debug_assert_eq!(cleared, Some(left_behind as usize), "its consumer went before the news");
+        self.stuck = false;
+        self.tally.frames_out.set(self.tally.frames_out.read() - left_behind);
+        self.tally.lose(Loss::PeerGone, left_behind);
+    }
+
+    pub(crate) fn tally(&self) -> &Arc<PortTally> {
+        &self.tally
+    }
+}
+
+impl Rx {
     /// Takes as many frames as `frames` has room for, and says how many. Counting what arrived is
     /// left to [`count_in`](Self::count_in).
     #[inline]
@@ -198,7 +292,7 @@ impl End {
         if self.there.stuck.load(Ordering::Relaxed)
             && self.there.stuck.swap(false, Ordering::Relaxed)
         {
-            self.farewell.far.ring();
+            self.far.ring();
         }
     }
 
@@ -210,33 +304,96 @@ impl End {
         self.tally.trains_in.add(u64::from(n > 0));
     }
 
+    /// Whether the far end has been dropped. Frames that it sent may still be waiting.
+    pub(crate) fn is_gone(&self) -> bool {
+        // Acquire: pairs with Release in `Farewell::drop`: what it put before is seen by a later
+        // `take`.
+        self.there.gone.load(Ordering::Acquire)
+    }
+
+    /// Falls asleep beside `bell`, the far end's bell for frames, unless there are frames or the far
+    /// end is gone. Says whether to sleep.
+    pub(crate) fn arm_for_frames(&mut self, bell: &mut Doorbell) -> bool {
+        bell.arm(); // SeqCst fence: pairs with the one in `ring`
+        if self.from.is_empty() && !self.is_gone() {
+            return true;
+        }
+        bell.disarm();
+        false
+    }
+
+    pub(crate) fn tally(&self) -> &Arc<PortTally> {
+        &self.tally
+    }
+}
+
+impl Drop for Rx {
+    fn drop(&mut self) {
+        // Relaxed: published by the Release in `Farewell::drop`.
+        self.here.taken.store(self.taken, Ordering::Relaxed);
+    }
+}
+
+impl End {
+    fn new((tx, rx): (Tx, Rx), bell: Doorbell) -> Self {
+        let tally = tx.tally.clone();
+        Self { tx, rx, bell, tally }
+    }
+
+    /// As [`Tx::put`].
+    #[inline]
+    pub(crate) fn put<const N: usize>(&mut self, frames: &mut ArrayVec<Frame, N>) -> usize {
+        self.tx.put(frames)
+    }
+
+    /// Whether the last [`put`](Self::put) had too little room, and there is still none.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.tx.stuck && !self.tx.has_room() && !self.is_gone()
+    }
+
+    /// Wakes the far end, if it sleeps, to what was put.
+    #[inline]
+    pub(crate) fn ring(&self) {
+        self.tx.ring();
+    }
+
+    /// As [`Rx::take`].
+    #[inline]
+    pub(crate) fn take<const N: usize>(&mut self, frames: &mut ArrayVec<Frame, N>) -> usize {
+        self.rx.take(frames)
+    }
+
+    /// Counts `n` frames that arrived.
+    #[inline]
+    pub(crate) fn count_in(&self, n: u64, bytes: u64) {
+        self.rx.count_in(n, bytes);
+    }
+
     /// Falls asleep, unless there is something to do: frames to take (if those are `wanted`), room
     /// after the last `put` had too little, or a far end that has just gone. The last two are said
     /// once.
     pub(crate) fn arm(&mut self, wanted: Wanted) -> Arm {
-        if self.stuck {
+        if self.tx.stuck {
             // Relaxed: the fence in the doorbell orders it.
-            self.farewell.here.stuck.store(true, Ordering::Relaxed);
+            self.tx.here.stuck.store(true, Ordering::Relaxed);
         }
         self.bell.arm(); // SeqCst fence: pairs with those in `ring` and `tell_drained`
-        let wanted_room = self.stuck && !self.settled && self.has_room();
-        let news = !self.settled && self.there.gone.load(Ordering::Acquire);
-        let frames = wanted == Wanted::FramesOrRoom && !self.from.is_empty();
+        let wanted_room = self.tx.stuck && !self.tx.settled && self.tx.has_room();
+        let news = !self.tx.settled && self.is_gone();
+        let frames = wanted == Wanted::FramesOrRoom && !self.rx.from.is_empty();
         if !frames && !wanted_room && !news {
             return Arm::Wait(std::os::fd::AsRawFd::as_raw_fd(&self.bell));
         }
         if news {
             self.settle();
         }
-        self.stuck &= !wanted_room;
+        self.tx.stuck &= !wanted_room;
         self.disarm();
         Arm::Ready
     }
 
     pub(crate) fn disarm(&mut self) {
-        // Relaxed: a stale hint costs the far end one ring too many.
-        self.farewell.here.stuck.store(false, Ordering::Relaxed);
-        self.bell.disarm();
+        self.tx.disarm(&mut self.bell);
     }
 
     pub(crate) fn bell(&self) -> &Doorbell {
@@ -249,33 +406,12 @@ impl End {
 
     /// Whether the far end has been dropped. Frames that it sent may still be waiting.
     pub(crate) fn is_gone(&self) -> bool {
-        // Acquire: pairs with Release in `Farewell::drop`: what it put before is seen by a later
-        // `take`.
-        self.there.gone.load(Ordering::Acquire)
+        self.rx.is_gone()
     }
 
-    /// The far end is gone: what it left in the ring was not taken after all. Gives that memory
-    /// back and counts it as lost. The ring itself stays until this end is dropped, which is not
-    /// done by a worker: workers free nothing (R13).
-    #[cold]
+    /// As [`Tx::settle`].
     pub(crate) fn settle(&mut self) {
-        if mem::replace(&mut self.settled, true) {
-            return;
-        }
-        let cleared = self.to.clear_abandoned();
-        // Relaxed: `gone` was read with Acquire, and `taken` was written before it.
-        let left_behind = self.put - self.there.taken.load(Ordering::Relaxed);
-        debug_assert_eq!(cleared, Some(left_behind as usize), "its consumer went before the news");
-        self.stuck = false;
-        self.tally.frames_out.set(self.tally.frames_out.read() - left_behind);
-        self.tally.lose(Loss::PeerGone, left_behind);
-    }
-}
-
-impl Drop for End {
-    fn drop(&mut self) {
-        // Relaxed: published by the Release in `Farewell::drop`.
-        self.farewell.here.taken.store(self.taken, Ordering::Relaxed);
+        self.tx.settle();
     }
 }
 
