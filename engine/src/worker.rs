@@ -2,20 +2,20 @@
 //! allocates after it was made, never locks, never blocks, and never reads a clock.
 //!
 //! Read [`Worker::breathe`] and `forward`; everything else here is what those two call. What the
-//! slow path orders is carried out in `worker/obey.rs`; what it is told, and
-//! what it says itself, is in `worker/tell.rs`; the way to other workers, in `worker/exchange.rs`;
-//! what waits for a quiet link's keys, in `worker/wait.rs`.
+//! slow path orders is carried out in `worker/apply.rs`; what it is told, and
+//! what it says itself, is in `worker/punt.rs`; the way to other workers, in `worker/handoff.rs`;
+//! what waits for a quiet link's keys, in `worker/pending.rs`.
 
-mod exchange;
+mod apply;
 mod forward;
-mod obey;
+mod handoff;
 mod open;
-mod order;
+mod pending;
+mod poll_order;
+mod punt;
 mod settle;
-mod tell;
 mod transmit;
 mod verdict;
-mod wait;
 
 use std::sync::Arc;
 
@@ -27,8 +27,8 @@ use strowger_frame::{
     tally::Counter,
 };
 
-pub(crate) use self::exchange::Exchange;
-use self::order::PollOrder;
+pub(crate) use self::handoff::Exchange;
+use self::poll_order::PollOrder;
 use crate::{
     Now,
     control::SwitchConfig,
@@ -83,7 +83,7 @@ pub struct Worker {
     waiting: usize,
     /// The worker that received what was handed over last, for its session.
     strayed_by: u8,
-    alias_used: tell::AliasUsed,
+    alias_used: punt::AliasUsed,
     up: Arc<PuntQueues>,
     /// Where answers to handshakes are awaited.
     awaited: Arc<AwaitedPlaces>,
@@ -239,7 +239,7 @@ impl Worker {
             sessions: Sessions::new(),
             waiting: 0,
             strayed_by: number,
-            alias_used: tell::AliasUsed::default(),
+            alias_used: punt::AliasUsed::default(),
             up,
             awaited,
             control_bell: None,
