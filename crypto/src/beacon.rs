@@ -1,13 +1,6 @@
 //! Link beacons: "a node with this key is here", said to a whole segment. A beacon suggests a peer and
-//! proves nothing: whoever hears one may begin a handshake, and only that shows who is there.
-//!
-//! ```text
-//!  0                 8         12            44              76          140            880   896
-//! +-----------------+---------+-------------+---------------+-----------+--------------+-----+
-//! | link header     | version | X25519 key  | Ed25519 key   | signature | zeros        | mac |
-//! | 70 00 00 00 ... | 1, 0, 0, 0            |               |           |              |     |
-//! +-----------------+---------+-------------+---------------+-----------+--------------+-----+
-//! ```
+//! proves nothing: whoever hears one may begin a handshake, and only that shows who is there. The bytes are
+//! those of [`strowger_wire::beacon`].
 //!
 //! The Ed25519 key signs the X25519 key under a text of its own, together with the network's name, so
 //! that nobody can say of an identity what it has not said. It says nothing of time or place: a node
@@ -16,36 +9,15 @@
 //!
 //! The mac is keyed by the network's name alone. It keeps strangers to the network, who are the
 //! cheapest to make, from costing a signature's verification.
-//!
-//! A beacon is as long as the handshake initiation that it may be the occasion of (R8).
 
+pub use strowger_wire::beacon::{BEACON_BYTES, FIRST_BYTE};
+use strowger_wire::beacon::{Beacon, BeaconError, Fields};
 use subtle::ConstantTimeEq;
 
 use crate::identity::{Identity, IdentityRefused, Local, NetworkId, StaticPublic};
-use crate::limits::{INITIATION_BYTES, KEY_BYTES};
-use crate::link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, SessionIndex};
+use crate::limits::KEY_BYTES;
+pub use crate::limits::MAC_BYTES;
 use crate::secret::mac;
-
-/// Bytes of every beacon: of an initiation, so that nothing longer comes of one.
-pub const BEACON_BYTES: usize = INITIATION_BYTES;
-
-/// The first byte of every beacon, and of nothing else: its kind, and no lane.
-pub const FIRST_BYTE: u8 = (Kind::Beacon as u8) << 4;
-
-const VERSION: u8 = 1;
-const HEADER: LinkHeader =
-    LinkHeader { kind: Kind::Beacon, lane: Lane::ZERO, index: SessionIndex::NONE, low: 0 };
-
-const VERSION_AT: usize = LINK_HEADER_BYTES;
-const STATIC_AT: usize = VERSION_AT + 4;
-const IDENTITY_AT: usize = STATIC_AT + KEY_BYTES;
-const SIGNATURE_AT: usize = IDENTITY_AT + KEY_BYTES;
-const SIGNATURE_BYTES: usize = 64;
-/// Bytes of the mac that ends a beacon.
-pub const MAC_BYTES: usize = 16;
-const MAC_AT: usize = BEACON_BYTES - MAC_BYTES;
-
-const _: () = assert!(SIGNATURE_AT + SIGNATURE_BYTES <= MAC_AT);
 
 /// Why bytes are no beacon, or none to be followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,15 +35,12 @@ pub enum BeaconRefused {
 
 /// The beacon of this node: the same bytes whenever it is asked for.
 pub fn encode(local: &Local) -> [u8; BEACON_BYTES] {
-    let mut bytes = [0; BEACON_BYTES];
-    bytes[..LINK_HEADER_BYTES].copy_from_slice(&HEADER.to_bytes());
-    bytes[VERSION_AT] = VERSION;
-    bytes[STATIC_AT..IDENTITY_AT].copy_from_slice(&local.static_public().0);
-    bytes[IDENTITY_AT..SIGNATURE_AT].copy_from_slice(&local.identity().to_bytes());
-    bytes[SIGNATURE_AT..SIGNATURE_AT + SIGNATURE_BYTES].copy_from_slice(local.beacon_signature());
-    let mac = network_mac(local.network(), &bytes[..MAC_AT]);
-    bytes[MAC_AT..].copy_from_slice(&mac);
-    bytes
+    let fields = Fields {
+        static_key: &local.static_public().0,
+        identity: &local.identity().to_bytes(),
+        signature: local.beacon_signature(),
+    };
+    fields.emit(|covered| network_mac(local.network(), covered))
 }
 
 /// What the last bytes of a beacon are, over all before them. Whoever knows the network's name can
@@ -82,49 +51,45 @@ pub fn network_mac(network: &NetworkId, covered: &[u8]) -> [u8; MAC_BYTES] {
     core::array::from_fn(|place| full[place])
 }
 
+impl From<BeaconError> for BeaconRefused {
+    fn from(why: BeaconError) -> BeaconRefused {
+        match why {
+            BeaconError::Malformed => BeaconRefused::Malformed,
+            BeaconError::UnknownVersion => BeaconRefused::UnknownVersion,
+        }
+    }
+}
+
 /// A beacon whose shape is right. Nothing of it is believed yet.
 #[derive(Clone, Copy, Debug)]
-pub struct Claim<'m> {
-    bytes: &'m [u8; BEACON_BYTES],
-}
+pub struct Claim<'m>(Beacon<'m>);
 
 impl<'m> Claim<'m> {
     /// Reads a beacon's shape. Total: any bytes give a claim or an error.
     pub fn parse(bytes: &'m [u8]) -> Result<Claim<'m>, BeaconRefused> {
-        let bytes: &[u8; BEACON_BYTES] = bytes.try_into().map_err(|_| BeaconRefused::Malformed)?;
-        if bytes[..LINK_HEADER_BYTES] != HEADER.to_bytes() {
-            return Err(BeaconRefused::Malformed);
-        }
-        if bytes[VERSION_AT] != VERSION {
-            return Err(BeaconRefused::UnknownVersion);
-        }
-        Ok(Claim { bytes })
-    }
-
-    fn field<const N: usize>(&self, at: usize) -> [u8; N] {
-        core::array::from_fn(|place| self.bytes[at + place])
+        Ok(Claim(Beacon::parse(bytes)?))
     }
 
     /// The key that it names.
     pub fn static_key(&self) -> StaticPublic {
-        StaticPublic(self.field(STATIC_AT))
+        StaticPublic(*self.0.fields().static_key)
     }
 
     /// The bytes of the identity that it names, whether or not they are one.
     pub fn identity_bytes(&self) -> [u8; KEY_BYTES] {
-        self.field(IDENTITY_AT)
+        *self.0.fields().identity
     }
 
     /// Whether whoever made it knows the network's name. Costs two short hashes; to be asked first.
     pub fn is_within(&self, network: &NetworkId) -> bool {
-        let right = network_mac(network, &self.bytes[..MAC_AT]);
-        right.ct_eq(&self.field::<MAC_BYTES>(MAC_AT)).into()
+        let right = network_mac(network, self.0.covered());
+        right.ct_eq(self.0.mac()).into()
     }
 
     /// Whose it is, if that identity has signed this key for this network.
     pub fn verify(&self, network: &NetworkId) -> Result<Identity, BeaconRefused> {
         let identity = Identity::from_bytes(&self.identity_bytes())?;
-        identity.check_beacon(&self.static_key(), network, &self.field(SIGNATURE_AT))?;
+        identity.check_beacon(&self.static_key(), network, self.0.fields().signature)?;
         Ok(identity)
     }
 }
@@ -134,6 +99,12 @@ mod tests {
     use super::*;
     use crate::identity::IdentityKey;
     use crate::secret::Secret;
+
+    const STATIC_AT: usize = 12;
+    const IDENTITY_AT: usize = STATIC_AT + KEY_BYTES;
+    const SIGNATURE_AT: usize = IDENTITY_AT + KEY_BYTES;
+    const SIGNATURE_BYTES: usize = 64;
+    const MAC_AT: usize = BEACON_BYTES - MAC_BYTES;
 
     fn local(seed: u8, network: &[u8]) -> Local {
         let key = IdentityKey::from_seed(&Secret::from_bytes([seed; KEY_BYTES]));
@@ -177,21 +148,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_shaped_like_a_beacon_is_refused() {
+    fn a_changed_byte_is_seen_by_the_form_or_by_the_mac() {
         let ours = local(7, b"home");
         let bytes = encode(&ours);
-        for length in [0, 7, LINK_HEADER_BYTES, MAC_AT, BEACON_BYTES - 1] {
-            assert_eq!(Claim::parse(&bytes[..length]).err(), Some(BeaconRefused::Malformed));
-        }
-        assert!(Claim::parse(&[&bytes[..], &[0]].concat()).is_err());
         for place in 0..BEACON_BYTES {
             let mut touched = bytes;
             touched[place] ^= 1;
-            let Ok(claim) = Claim::parse(&touched) else {
-                assert!(place <= VERSION_AT, "byte {place}");
-                continue;
-            };
-            assert!(!claim.is_within(ours.network()), "byte {place}");
+            match Claim::parse(&touched) {
+                Ok(claim) => assert!(!claim.is_within(ours.network()), "byte {place}"),
+                Err(_) => assert!(place < STATIC_AT, "byte {place}"),
+            }
         }
     }
 

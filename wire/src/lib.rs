@@ -1,10 +1,13 @@
-//! The formats of the Strowger switch: labels, schemes and the switch header.
+//! The formats of the Strowger switch: labels, schemes, headers, and the fields of hellos and beacons.
 //!
 //! The crate needs neither `std` nor `alloc`. Every parser is total: any bytes give a value or an
 //! error.
 #![no_std]
 
+pub mod beacon;
 pub mod director;
+mod fields;
+pub mod hello;
 pub mod label;
 pub mod limits;
 pub mod link_header;

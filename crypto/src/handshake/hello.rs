@@ -1,103 +1,19 @@
-//! What two ends tell each other in a handshake, its bytes, and what follows from two of them. Moves no bytes.
+//! What two ends offer each other in a handshake, and what follows from two offers. The bytes are those of
+//! [`strowger_wire::hello`].
 //!
-//! ```text
-//! length of what follows                         2
-//! oldest version, newest version                 1, 1
-//! suites (bit 0: ChaCha20-Poly1305)              1
-//! seal wish (0 full, 1 may, 2 must)              1
-//! label widths (bit 0: 64, 1: 128, 2: 256)       1
-//! flags (bit 0: the schemes must be the same)    1
-//! sending lanes, 1 to 16                         1
-//! MTU                                            2
-//! sender's session index                         4
-//! stamp                                          8
-//! identity proof                                 104
-//! length of the scheme, the scheme               1, up to 64
-//! length of the protocol table, the table        2, up to 512
-//! fields of later versions, skipped              the rest of the length
-//! padding, all zero                              the rest of the payload
-//! ```
-//!
-//! Integers are big-endian. The parser is total and takes one form only of everything it knows.
-//! The Noise transcript covers every byte, so what is altered on the way makes the handshake fail;
-//! what two honest ends cannot agree on is a [`Disagreement`].
+//! What two honest ends cannot agree on is a [`Disagreement`].
 
 use core::fmt;
 
-use crate::identity::{IdentityProof, StaticPublic};
-use crate::limits::{
-    HELLO_BYTES_MAX, IDENTITY_PROOF_BYTES, LANES_MAX, LINK_MTU_MIN, PROTOCOLS_BYTES_MAX,
-    SCHEME_BYTES_MAX,
+use strowger_wire::hello as wire;
+pub use strowger_wire::hello::{
+    HelloMalformed, Lanes, Mtu, SealWish, Stamp, Suites, VERSION, Versions, Widths,
 };
+
+use crate::identity::{IdentityProof, StaticPublic};
+use crate::limits::{PROTOCOLS_BYTES_MAX, SCHEME_BYTES_MAX};
 use crate::link_header::SessionIndex;
 use crate::sealer::SealMode;
-
-/// The newest version of the link protocol that this crate speaks.
-pub const VERSION: u8 = 1;
-
-/// The versions an end speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Versions {
-    oldest: u8,
-    newest: u8,
-}
-
-impl Versions {
-    /// What this crate speaks.
-    pub const OURS: Versions = Versions { oldest: VERSION, newest: VERSION };
-
-    /// From `oldest` to `newest`; none if that is no range.
-    pub const fn new(oldest: u8, newest: u8) -> Option<Versions> {
-        if oldest <= newest { Some(Versions { oldest, newest }) } else { None }
-    }
-}
-
-/// The AEAD suites an end can use, as bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Suites(u8);
-
-impl Suites {
-    /// ChaCha20-Poly1305, the one there is today. Others get bits of their own.
-    pub const CHACHA20_POLY1305: Suites = Suites(1);
-}
-
-/// What an end wants of the seal mode. Plain is not among them: no handshake leads to a plain link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum SealWish {
-    /// Full, and nothing else.
-    Full = 0,
-    /// Header-only if the peer asks for it too, else full.
-    MayHeaderOnly = 1,
-    /// Header-only, or no link.
-    MustHeaderOnly = 2,
-}
-
-/// The label widths an end can switch, as bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Widths(u8);
-
-impl Widths {
-    /// Labels of 64 bits.
-    pub const W64: Widths = Widths(1);
-    /// Labels of 128 bits.
-    pub const W128: Widths = Widths(2);
-    /// Labels of 256 bits.
-    pub const W256: Widths = Widths(4);
-    /// All of them.
-    pub const ALL: Widths = Widths(7);
-
-    /// Either of two sets.
-    #[must_use]
-    pub const fn or(self, other: Widths) -> Widths {
-        Widths(self.0 | other.0)
-    }
-
-    /// Whether this set holds all of `other`.
-    pub const fn holds(self, other: Widths) -> bool {
-        self.0 & other.0 == other.0
-    }
-}
 
 /// A list of bytes that is too long for its place in a hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -172,44 +88,6 @@ pub struct Offer {
     pub protocols: ProtocolBytes,
 }
 
-/// A number of lanes, 1 to [`LANES_MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lanes(u8);
-
-impl Lanes {
-    /// One lane.
-    pub const ONE: Lanes = Lanes(1);
-
-    /// This many lanes.
-    pub const fn new(number: u8) -> Option<Lanes> {
-        if number == 0 || number as usize > LANES_MAX { None } else { Some(Lanes(number)) }
-    }
-
-    /// How many.
-    pub const fn number(self) -> u8 {
-        self.0
-    }
-}
-
-/// The longest packet of a link, at least [`LINK_MTU_MIN`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mtu(u16);
-
-impl Mtu {
-    /// The least that every link carries.
-    pub const MIN: Mtu = Mtu(LINK_MTU_MIN);
-
-    /// This many bytes.
-    pub const fn new(bytes: u16) -> Option<Mtu> {
-        if bytes < LINK_MTU_MIN { None } else { Some(Mtu(bytes)) }
-    }
-
-    /// How many bytes.
-    pub const fn bytes(self) -> u16 {
-        self.0
-    }
-}
-
 impl Default for Offer {
     /// Full seal, labels of 64 bits, one lane, the smallest MTU, no scheme, no protocols.
     fn default() -> Offer {
@@ -265,15 +143,8 @@ pub enum Disagreement {
 impl Offer {
     /// What this offer and the peer's lead to. `a.agree(b) == b.agree(a)`.
     pub fn agree(&self, their: &Offer) -> Result<Agreement, Disagreement> {
-        let version = self.versions.newest.min(their.versions.newest);
-        if version < self.versions.oldest.max(their.versions.oldest) {
-            return Err(Disagreement::Version);
-        }
-        let suites = self.suites.0 & their.suites.0;
-        if suites == 0 {
-            return Err(Disagreement::Suite);
-        }
-        let suite = Suites(1 << suites.trailing_zeros());
+        let version = self.versions.newest_common(their.versions).ok_or(Disagreement::Version)?;
+        let suite = self.suites.first_common(their.suites).ok_or(Disagreement::Suite)?;
         use SealWish::{Full, MayHeaderOnly, MustHeaderOnly};
         let seal = match (self.seal, their.seal) {
             (Full, MustHeaderOnly) | (MustHeaderOnly, Full) => return Err(Disagreement::SealMode),
@@ -282,35 +153,13 @@ impl Offer {
                 SealMode::HeaderOnly
             }
         };
-        let widths = self.widths.0 & their.widths.0;
-        if widths == 0 {
-            return Err(Disagreement::Width);
-        }
+        let widths = self.widths.common(their.widths).ok_or(Disagreement::Width)?;
         if (self.same_scheme || their.same_scheme) && self.scheme != their.scheme {
             return Err(Disagreement::Scheme);
         }
         let mtu = self.mtu.min(their.mtu);
-        Ok(Agreement { version, suite, seal, widths: Widths(widths), mtu })
+        Ok(Agreement { version, suite, seal, widths, mtu })
     }
-}
-
-/// A moment of the sender's clock in nanoseconds, or any number of its that only grows. Orders the
-/// initiations of one peer, and nothing else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Stamp(pub u64);
-
-/// Why bytes are not a hello.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum HelloMalformed {
-    /// It ends before its last field, or its length says more than there is.
-    #[error("the hello is cut short")]
-    Cut,
-    /// A field has a value that means nothing.
-    #[error("a field of the hello has a value that means nothing")]
-    BadField,
-    /// The padding is not all zero.
-    #[error("the padding of the hello is not zero")]
-    BadPadding,
 }
 
 /// One end's half of the negotiation, as it travels.
@@ -326,100 +175,50 @@ pub struct Hello {
     pub proof: IdentityProof,
 }
 
-const FIXED_BYTES: usize = 21;
-const _: () = assert!(
-    HELLO_BYTES_MAX
-        == 2 + FIXED_BYTES + IDENTITY_PROOF_BYTES + 1 + SCHEME_BYTES_MAX + 2 + PROTOCOLS_BYTES_MAX
-);
-
 impl Hello {
     /// Its bytes, padded with zeros to `padded_bytes` if they are fewer.
     pub fn encode(&self, padded_bytes: usize) -> Vec<u8> {
-        let mut bytes = vec![0, 0];
-        let offer = &self.offer;
-        bytes.extend_from_slice(&[
-            offer.versions.oldest,
-            offer.versions.newest,
-            offer.suites.0,
-            offer.seal as u8,
-            offer.widths.0,
-            u8::from(offer.same_scheme),
-            offer.lanes.0,
-        ]);
-        bytes.extend_from_slice(&offer.mtu.0.to_be_bytes());
-        bytes.extend_from_slice(&self.index.number().to_be_bytes());
-        bytes.extend_from_slice(&self.stamp.0.to_be_bytes());
-        bytes.extend_from_slice(&self.proof.0);
-        bytes.push(offer.scheme.0.len() as u8); // bounded by SchemeBytes::new
-        bytes.extend_from_slice(&offer.scheme.0);
-        bytes.extend_from_slice(&(offer.protocols.0.len() as u16).to_be_bytes()); // likewise
-        bytes.extend_from_slice(&offer.protocols.0);
-        let length = (bytes.len() - 2) as u16;
-        bytes[..2].copy_from_slice(&length.to_be_bytes());
-        bytes.resize(bytes.len().max(padded_bytes), 0);
+        let Offer { versions, suites, seal, widths, same_scheme, lanes, mtu, scheme, protocols } =
+            &self.offer;
+        let fields = wire::Hello {
+            versions: *versions,
+            suites: *suites,
+            seal: *seal,
+            widths: *widths,
+            same_scheme: *same_scheme,
+            lanes: *lanes,
+            mtu: *mtu,
+            index: self.index,
+            stamp: self.stamp,
+            proof: &self.proof.0,
+            scheme: &scheme.0,
+            protocols: &protocols.0,
+        };
+        let mut bytes = vec![0; fields.wire_bytes().max(padded_bytes)];
+        fields.emit(&mut bytes).expect("room was made, and the two lists were bounded by `new`");
         bytes
     }
 
     /// Reads a payload. Total: any bytes give a hello or an error.
     pub fn parse(payload: &[u8]) -> Result<Hello, HelloMalformed> {
-        let mut outer = Reader(payload);
-        let length = usize::from(u16::from_be_bytes(outer.take()?));
-        let mut fields = Reader(outer.slice(length)?);
-        if outer.0.iter().any(|byte| *byte != 0) {
-            return Err(HelloMalformed::BadPadding);
-        }
-        let [oldest, newest, suites, seal, widths, flags, lanes] = fields.take()?;
-        let versions = Versions::new(oldest, newest).ok_or(HelloMalformed::BadField)?;
-        let seal = match seal {
-            0 => SealWish::Full,
-            1 => SealWish::MayHeaderOnly,
-            2 => SealWish::MustHeaderOnly,
-            _ => return Err(HelloMalformed::BadField),
-        };
-        if flags > 1 {
-            return Err(HelloMalformed::BadField);
-        }
-        let lanes = Lanes::new(lanes).ok_or(HelloMalformed::BadField)?;
-        let mtu = Mtu::new(u16::from_be_bytes(fields.take()?)).ok_or(HelloMalformed::BadField)?;
-        let index = SessionIndex::new(u32::from_be_bytes(fields.take()?))
-            .filter(|index| *index != SessionIndex::NONE)
-            .ok_or(HelloMalformed::BadField)?;
-        let stamp = Stamp(u64::from_be_bytes(fields.take()?));
-        let proof = IdentityProof(fields.take()?);
-        let [scheme_length] = fields.take()?;
-        let scheme = SchemeBytes::new(fields.slice(usize::from(scheme_length))?);
-        let protocols_length = usize::from(u16::from_be_bytes(fields.take()?));
-        let protocols = ProtocolBytes::new(fields.slice(protocols_length)?);
-        let offer = Offer {
+        let wire::Hello {
             versions,
-            // Bits that this version does not know are the peer's to offer; they are never agreed on.
-            suites: Suites(suites),
-            widths: Widths(widths),
+            suites,
             seal,
-            same_scheme: flags == 1,
+            widths,
+            same_scheme,
             lanes,
             mtu,
-            scheme: scheme.map_err(|TooLong| HelloMalformed::BadField)?,
-            protocols: protocols.map_err(|TooLong| HelloMalformed::BadField)?,
-        };
-        Ok(Hello { offer, index, stamp, proof })
-    }
-}
-
-/// Takes bytes off the front, or says that there are not enough.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], HelloMalformed> {
-        let (first, rest) = self.0.split_first_chunk::<N>().ok_or(HelloMalformed::Cut)?;
-        self.0 = rest;
-        Ok(*first)
-    }
-
-    fn slice(&mut self, length: usize) -> Result<&'a [u8], HelloMalformed> {
-        let (first, rest) = self.0.split_at_checked(length).ok_or(HelloMalformed::Cut)?;
-        self.0 = rest;
-        Ok(first)
+            index,
+            stamp,
+            proof,
+            scheme,
+            protocols,
+        } = wire::Hello::parse(payload)?;
+        let (scheme, protocols) = (SchemeBytes(scheme.to_vec()), ProtocolBytes(protocols.to_vec()));
+        let offer =
+            Offer { versions, suites, seal, widths, same_scheme, lanes, mtu, scheme, protocols };
+        Ok(Hello { offer, index, stamp, proof: IdentityProof(*proof) })
     }
 }
 
@@ -435,6 +234,7 @@ pub struct Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{HELLO_BYTES_MAX, IDENTITY_PROOF_BYTES};
 
     pub(crate) fn hello(scheme: usize, protocols: usize) -> Hello {
         Hello {
@@ -471,47 +271,6 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_and_every_bad_field_is_refused() {
-        let bytes = hello(10, 20).encode(0);
-        for length in 0..bytes.len() {
-            assert_eq!(Hello::parse(&bytes[..length]), Err(HelloMalformed::Cut));
-        }
-        // The length field made to fit the cut: still cut, inside.
-        for length in 0..bytes.len() - 2 {
-            let mut cut = bytes[..2 + length].to_vec();
-            cut[..2].copy_from_slice(&(length as u16).to_be_bytes());
-            assert!(Hello::parse(&cut).is_err(), "{length}");
-        }
-        let refused = |place: usize, value: u8| {
-            let mut bytes = bytes.clone();
-            bytes[place] = value;
-            assert_eq!(Hello::parse(&bytes), Err(HelloMalformed::BadField), "{place}: {value}");
-        };
-        refused(2, 2); // oldest above newest
-        refused(5, 3); // seal wish
-        refused(7, 2); // flags
-        refused(8, 0); // lanes
-        refused(8, 17);
-        refused(9, 0); // MTU
-        refused(11, 1); // index beyond 24 bits
-        let mut padded = bytes.clone();
-        padded.push(1);
-        assert_eq!(Hello::parse(&padded), Err(HelloMalformed::BadPadding));
-        let mut nobody = hello(0, 0);
-        nobody.index = SessionIndex::NONE;
-        assert_eq!(Hello::parse(&nobody.encode(0)), Err(HelloMalformed::BadField));
-    }
-
-    #[test]
-    fn fields_of_later_versions_are_skipped() {
-        let mut bytes = hello(10, 20).encode(0);
-        bytes.extend_from_slice(b"later");
-        let length = (bytes.len() - 2) as u16;
-        bytes[..2].copy_from_slice(&length.to_be_bytes());
-        assert_eq!(Hello::parse(&bytes), Ok(hello(10, 20)));
-    }
-
-    #[test]
     fn both_ends_come_to_the_same_agreement() {
         let wishes = [SealWish::Full, SealWish::MayHeaderOnly, SealWish::MustHeaderOnly];
         let mut offers = Vec::new();
@@ -522,7 +281,7 @@ mod tests {
                         for same_scheme in [false, true] {
                             offers.push(Offer {
                                 seal,
-                                widths: Widths(widths),
+                                widths: Widths::from_bits(widths),
                                 versions: Versions::new(versions.0, versions.1).expect("a range"),
                                 scheme: SchemeBytes::new(scheme).expect("short"),
                                 same_scheme,
@@ -558,10 +317,10 @@ mod tests {
             ours.agree(&offer).expect_err("not agreed")
         };
         assert_eq!(
-            their(|o| o.versions = Versions { oldest: 2, newest: 9 }),
+            their(|o| o.versions = Versions::new(2, 9).expect("a range")),
             Disagreement::Version
         );
-        assert_eq!(their(|o| o.suites = Suites(2)), Disagreement::Suite);
+        assert_eq!(their(|o| o.suites = Suites::from_bits(2)), Disagreement::Suite);
         assert_eq!(their(|o| o.seal = SealWish::MustHeaderOnly), Disagreement::SealMode);
         assert_eq!(their(|o| o.widths = Widths::W128), Disagreement::Width);
         let scheme = their(|o| {

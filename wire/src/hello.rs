@@ -1,0 +1,507 @@
+//! The hello: what each end says about itself in a handshake (wire.md section 4, W4-4).
+//!
+//! ```text
+//! length of what follows                         2
+//! oldest version, newest version                 1, 1
+//! suites (bit 0: ChaCha20-Poly1305)              1
+//! seal wish (0 full, 1 may, 2 must)              1
+//! label widths (bit 0: 64, 1: 128, 2: 256)       1
+//! flags (bit 0: the schemes must be the same)    1
+//! sending lanes, 1 to 16                         1
+//! MTU                                            2
+//! sender's session index                         4
+//! stamp                                          8
+//! identity proof                                 104
+//! length of the scheme, the scheme               1, up to 64
+//! length of the protocol table, the table        2, up to 512
+//! fields of later versions, skipped              the rest of the length
+//! padding, all zero                              the rest of the payload
+//! ```
+//!
+//! Integers are big-endian. The Noise transcript covers every byte. This module reads and writes the
+//! fields; it neither checks the identity proof nor negotiates.
+//!
+//! ```
+//! use strowger_wire::hello::{Hello, Lanes, Mtu, SealWish, Stamp, Suites, Versions, Widths};
+//! use strowger_wire::limits::{HELLO_BYTES_MAX, IDENTITY_PROOF_BYTES};
+//! use strowger_wire::link_header::SessionIndex;
+//!
+//! let hello = Hello {
+//!     versions: Versions::OURS,
+//!     suites: Suites::CHACHA20_POLY1305,
+//!     seal: SealWish::Full,
+//!     widths: Widths::W64,
+//!     same_scheme: false,
+//!     lanes: Lanes::ONE,
+//!     mtu: Mtu::new(1400).unwrap(),
+//!     index: SessionIndex::new(7).unwrap(),
+//!     stamp: Stamp(1),
+//!     proof: &[0; IDENTITY_PROOF_BYTES],
+//!     scheme: b"",
+//!     protocols: b"",
+//! };
+//! let mut payload = [0; HELLO_BYTES_MAX];
+//! hello.emit(&mut payload).unwrap(); // what lies behind it stays zero, which is the padding
+//! assert_eq!(Hello::parse(&payload), Ok(hello));
+//! ```
+
+use core::fmt;
+
+use crate::fields::{Reader, Writer};
+use crate::limits::{
+    HELLO_BYTES_MAX, IDENTITY_PROOF_BYTES, LANES_MAX, LINK_MTU_MIN, PROTOCOLS_BYTES_MAX,
+    SCHEME_BYTES_MAX,
+};
+use crate::link_header::SessionIndex;
+
+/// The newest version of the link protocol that this crate describes.
+pub const VERSION: u8 = 1;
+
+/// Bytes from the oldest version to the stamp.
+const FIXED_BYTES: usize = 21;
+
+const _: () = assert!(
+    HELLO_BYTES_MAX
+        == 2 + FIXED_BYTES + IDENTITY_PROOF_BYTES + 1 + SCHEME_BYTES_MAX + 2 + PROTOCOLS_BYTES_MAX
+);
+const _: () = assert!(SCHEME_BYTES_MAX <= u8::MAX as usize);
+const _: () = assert!(HELLO_BYTES_MAX <= u16::MAX as usize);
+
+/// The versions of the link protocol that an end speaks, from the oldest to the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    oldest: u8,
+    newest: u8,
+}
+
+impl Versions {
+    /// What this crate describes.
+    pub const OURS: Versions = Versions { oldest: VERSION, newest: VERSION };
+
+    /// From `oldest` to `newest`; `None` where `oldest` is above `newest`.
+    #[must_use]
+    pub const fn new(oldest: u8, newest: u8) -> Option<Versions> {
+        if oldest <= newest { Some(Versions { oldest, newest }) } else { None }
+    }
+
+    /// The oldest version.
+    #[must_use]
+    pub const fn oldest(self) -> u8 {
+        self.oldest
+    }
+
+    /// The newest version.
+    #[must_use]
+    pub const fn newest(self) -> u8 {
+        self.newest
+    }
+
+    /// The newest version that both ends speak, if there is one.
+    #[must_use]
+    pub fn newest_common(self, other: Versions) -> Option<u8> {
+        let newest = self.newest.min(other.newest);
+        (newest >= self.oldest.max(other.oldest)).then_some(newest)
+    }
+}
+
+/// The AEAD suites that an end can use, one bit for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suites(u8);
+
+impl Suites {
+    /// ChaCha20-Poly1305 (RFC 8439), the only one that is defined.
+    pub const CHACHA20_POLY1305: Suites = Suites(1);
+
+    /// The suites with these bits. Bits that this version does not know are kept.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Suites {
+        Suites(bits)
+    }
+
+    /// The bits.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The suite of the lowest bit that both sets have, if there is one.
+    #[must_use]
+    pub fn first_common(self, other: Suites) -> Option<Suites> {
+        let common = self.0 & other.0;
+        (common != 0).then(|| Suites(1 << common.trailing_zeros()))
+    }
+}
+
+/// What an end wants of the seal mode (wire.md section 3). A plain link has no handshake, so plain is
+/// not among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SealWish {
+    /// Full, and nothing else.
+    Full = 0,
+    /// Header-only if the peer asks for it too, else full.
+    MayHeaderOnly = 1,
+    /// Header-only, or no link.
+    MustHeaderOnly = 2,
+}
+
+impl SealWish {
+    /// The wish with this number, if there is one.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<SealWish> {
+        match number {
+            0 => Some(SealWish::Full),
+            1 => Some(SealWish::MayHeaderOnly),
+            2 => Some(SealWish::MustHeaderOnly),
+            _ => None,
+        }
+    }
+}
+
+/// The label widths that an end can switch, one bit for each (wire.md 1.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Widths(u8);
+
+impl Widths {
+    /// Labels of 64 bits.
+    pub const W64: Widths = Widths(1);
+    /// Labels of 128 bits.
+    pub const W128: Widths = Widths(2);
+    /// Labels of 256 bits.
+    pub const W256: Widths = Widths(4);
+    /// All of them.
+    pub const ALL: Widths = Widths(7);
+
+    /// The widths with these bits. Bits that this version does not know are kept.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Widths {
+        Widths(bits)
+    }
+
+    /// The bits.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The union of two sets.
+    #[must_use]
+    pub const fn or(self, other: Widths) -> Widths {
+        Widths(self.0 | other.0)
+    }
+
+    /// The widths that both sets have, if there is one.
+    #[must_use]
+    pub fn common(self, other: Widths) -> Option<Widths> {
+        let common = self.0 & other.0;
+        (common != 0).then_some(Widths(common))
+    }
+
+    /// Whether this set holds all of `other`.
+    #[must_use]
+    pub const fn holds(self, other: Widths) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// How many lanes an end seals on: 1 to [`LANES_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lanes(u8);
+
+impl Lanes {
+    /// One lane.
+    pub const ONE: Lanes = Lanes(1);
+
+    /// This many lanes; `None` for 0 and above [`LANES_MAX`].
+    #[must_use]
+    pub const fn new(number: u8) -> Option<Lanes> {
+        if number == 0 || number as usize > LANES_MAX { None } else { Some(Lanes(number)) }
+    }
+
+    /// How many.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+/// The longest packet of a link in bytes, link header and tag included: at least [`LINK_MTU_MIN`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mtu(u16);
+
+impl Mtu {
+    /// What every link carries at least.
+    pub const MIN: Mtu = Mtu(LINK_MTU_MIN);
+
+    /// This many bytes; `None` below [`LINK_MTU_MIN`].
+    #[must_use]
+    pub const fn new(bytes: u16) -> Option<Mtu> {
+        if bytes < LINK_MTU_MIN { None } else { Some(Mtu(bytes)) }
+    }
+
+    /// How many bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u16 {
+        self.0
+    }
+}
+
+/// A moment of the sender's clock in nanoseconds, or any number of its that only grows. Orders the
+/// initiations of one peer, and nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp(pub u64);
+
+/// The fields of a hello, borrowed from its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello<'a> {
+    /// The versions that the sender speaks.
+    pub versions: Versions,
+    /// The AEAD suites that it has.
+    pub suites: Suites,
+    /// What it wants of the seal mode.
+    pub seal: SealWish,
+    /// The label widths that it can switch.
+    pub widths: Widths,
+    /// Whether it refuses the link if the schemes differ.
+    pub same_scheme: bool,
+    /// How many lanes it seals on.
+    pub lanes: Lanes,
+    /// The longest packet that it takes on this link.
+    pub mtu: Mtu,
+    /// The session index under which it wants to be addressed; not [`SessionIndex::NONE`].
+    pub index: SessionIndex,
+    /// When it was sent; zero from a responder.
+    pub stamp: Stamp,
+    /// The sender's Ed25519 key and its signature of the X25519 static key (W4-5). Not checked here.
+    pub proof: &'a [u8; IDENTITY_PROOF_BYTES],
+    /// How the sender writes slot numbers, serialised ([`Scheme::parse`](crate::scheme::Scheme::parse));
+    /// at most [`SCHEME_BYTES_MAX`] bytes. Not read here.
+    pub scheme: &'a [u8],
+    /// The protocols that the sender speaks (wire.md section 6); at most [`PROTOCOLS_BYTES_MAX`]
+    /// bytes. Not read here.
+    pub protocols: &'a [u8],
+}
+
+impl<'a> Hello<'a> {
+    /// Reads the payload of a handshake message. Total: any bytes give a hello or an error, and each
+    /// field has one spelling.
+    ///
+    /// # Errors
+    /// [`HelloMalformed`].
+    pub fn parse(payload: &'a [u8]) -> Result<Hello<'a>, HelloMalformed> {
+        use HelloMalformed::{BadField, BadPadding, Cut};
+        let mut outer = Reader(payload);
+        let length = outer.u16().ok_or(Cut)?;
+        let mut fields = Reader(outer.slice(usize::from(length)).ok_or(Cut)?);
+        if outer.0.iter().any(|byte| *byte != 0) {
+            return Err(BadPadding);
+        }
+        let [oldest, newest, suites, seal, widths, flags, lanes] = *fields.take().ok_or(Cut)?;
+        let versions = Versions::new(oldest, newest).ok_or(BadField)?;
+        let seal = SealWish::from_number(seal).ok_or(BadField)?;
+        if flags > 1 {
+            return Err(BadField);
+        }
+        let lanes = Lanes::new(lanes).ok_or(BadField)?;
+        let mtu = Mtu::new(fields.u16().ok_or(Cut)?).ok_or(BadField)?;
+        let index = SessionIndex::new(fields.u32().ok_or(Cut)?)
+            .filter(|index| *index != SessionIndex::NONE)
+            .ok_or(BadField)?;
+        let stamp = Stamp(fields.u64().ok_or(Cut)?);
+        let proof = fields.take().ok_or(Cut)?;
+        let scheme_bytes = usize::from(fields.u8().ok_or(Cut)?);
+        let scheme = fields.slice(scheme_bytes).ok_or(Cut)?;
+        let protocols_bytes = usize::from(fields.u16().ok_or(Cut)?);
+        let protocols = fields.slice(protocols_bytes).ok_or(Cut)?;
+        if scheme.len() > SCHEME_BYTES_MAX || protocols.len() > PROTOCOLS_BYTES_MAX {
+            return Err(BadField);
+        }
+        Ok(Hello {
+            versions,
+            suites: Suites(suites),
+            seal,
+            widths: Widths(widths),
+            same_scheme: flags == 1,
+            lanes,
+            mtu,
+            index,
+            stamp,
+            proof,
+            scheme,
+            protocols,
+        })
+    }
+
+    /// Its length without padding, in bytes.
+    #[must_use]
+    pub const fn wire_bytes(&self) -> usize {
+        let fixed = 2 + FIXED_BYTES + IDENTITY_PROOF_BYTES + 1 + 2;
+        fixed + self.scheme.len() + self.protocols.len()
+    }
+
+    /// Writes it to the front of `out`; gives back what lies behind it, untouched. Padding is zeros
+    /// there.
+    ///
+    /// # Errors
+    /// [`HelloTooLong`] where `out` is too short, or scheme or protocol table too long; what is in
+    /// `out` then means nothing.
+    pub fn emit<'o>(&self, out: &'o mut [u8]) -> Result<&'o mut [u8], HelloTooLong> {
+        if self.scheme.len() > SCHEME_BYTES_MAX || self.protocols.len() > PROTOCOLS_BYTES_MAX {
+            return Err(HelloTooLong);
+        }
+        self.write(Writer(out)).map(|left| left.0).ok_or(HelloTooLong)
+    }
+
+    /// The lengths have been checked, so that the casts lose nothing.
+    fn write<'o>(&self, out: Writer<'o>) -> Option<Writer<'o>> {
+        out.put(&((self.wire_bytes() - 2) as u16).to_be_bytes())?
+            .put(&[self.versions.oldest, self.versions.newest])?
+            .put(&[self.suites.0, self.seal as u8, self.widths.0])?
+            .put(&[u8::from(self.same_scheme), self.lanes.0])?
+            .put(&self.mtu.0.to_be_bytes())?
+            .put(&self.index.number().to_be_bytes())?
+            .put(&self.stamp.0.to_be_bytes())?
+            .put(self.proof)?
+            .put(&[self.scheme.len() as u8])?
+            .put(self.scheme)?
+            .put(&(self.protocols.len() as u16).to_be_bytes())?
+            .put(self.protocols)
+    }
+}
+
+/// Why bytes are not a hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HelloMalformed {
+    /// It ends before its last field, or its length says more than there is.
+    Cut,
+    /// A field has a value that means nothing.
+    BadField,
+    /// The padding is not all zero.
+    BadPadding,
+}
+
+impl fmt::Display for HelloMalformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HelloMalformed::Cut => "the hello is cut short",
+            HelloMalformed::BadField => "a field of the hello has a value that means nothing",
+            HelloMalformed::BadPadding => "the padding of the hello is not zero",
+        })
+    }
+}
+
+impl core::error::Error for HelloMalformed {}
+
+/// A hello does not fit where it is to be written, or a field of it does not fit its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HelloTooLong;
+
+impl fmt::Display for HelloTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the hello, its scheme or its protocol table is too long")
+    }
+}
+
+impl core::error::Error for HelloTooLong {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: [u8; 2 * HELLO_BYTES_MAX] = [0; 2 * HELLO_BYTES_MAX];
+
+    fn hello<'a>(scheme: &'a [u8], protocols: &'a [u8]) -> Hello<'a> {
+        Hello {
+            versions: Versions::OURS,
+            suites: Suites::CHACHA20_POLY1305,
+            seal: SealWish::MayHeaderOnly,
+            widths: Widths::W64.or(Widths::W256),
+            same_scheme: true,
+            lanes: Lanes::new(5).expect("1 to 16"),
+            mtu: Mtu::new(1400).expect("large enough"),
+            index: SessionIndex::new(0x010203).expect("24 bits"),
+            stamp: Stamp(0x0405_0607_0809_0a0b),
+            proof: &[9; IDENTITY_PROOF_BYTES],
+            scheme,
+            protocols,
+        }
+    }
+
+    /// The bytes of this hello in a larger room, and how many they are.
+    fn written(hello: &Hello<'_>) -> ([u8; 2 * HELLO_BYTES_MAX], usize) {
+        let mut room = ROOM;
+        let left = hello.emit(&mut room).expect("room").len();
+        (room, ROOM.len() - left)
+    }
+
+    #[test]
+    fn what_is_emitted_is_read_back_at_every_length() {
+        for scheme in [0, 1, SCHEME_BYTES_MAX] {
+            for protocols in [0, 1, PROTOCOLS_BYTES_MAX] {
+                let hello = hello(&[3; SCHEME_BYTES_MAX][..scheme], &[4; 512][..protocols]);
+                let (bytes, length) = written(&hello);
+                assert_eq!(length, hello.wire_bytes());
+                for padded in [length, length + 1, bytes.len()] {
+                    assert_eq!(Hello::parse(&bytes[..padded]), Ok(hello));
+                }
+                let mut short = ROOM;
+                assert_eq!(hello.emit(&mut short[..length - 1]), Err(HelloTooLong));
+            }
+        }
+        let longest = hello(&[3; SCHEME_BYTES_MAX], &[4; PROTOCOLS_BYTES_MAX]);
+        assert_eq!(longest.wire_bytes(), HELLO_BYTES_MAX);
+    }
+
+    #[test]
+    fn fields_that_are_too_long_are_neither_written_nor_read() {
+        let mut room = ROOM;
+        assert_eq!(hello(&[0; SCHEME_BYTES_MAX + 1], b"").emit(&mut room), Err(HelloTooLong));
+        assert_eq!(hello(b"", &[0; PROTOCOLS_BYTES_MAX + 1]).emit(&mut room), Err(HelloTooLong));
+        let (mut bytes, _) = written(&hello(b"", b""));
+        bytes[..2].copy_from_slice(&1000u16.to_be_bytes());
+        bytes[2 + FIXED_BYTES + IDENTITY_PROOF_BYTES] = SCHEME_BYTES_MAX as u8 + 1;
+        assert_eq!(Hello::parse(&bytes), Err(HelloMalformed::BadField));
+    }
+
+    #[test]
+    fn every_cut_and_every_bad_field_is_refused() {
+        let (room, length) = written(&hello(&[3; 10], &[4; 20]));
+        let bytes = &room[..length];
+        for length in 0..bytes.len() {
+            assert_eq!(Hello::parse(&bytes[..length]), Err(HelloMalformed::Cut));
+        }
+        // The length field made to fit the cut: still cut, inside.
+        for length in 0..bytes.len() - 2 {
+            let mut cut = room;
+            cut[..2].copy_from_slice(&(length as u16).to_be_bytes());
+            assert!(Hello::parse(&cut[..2 + length]).is_err(), "{length}");
+        }
+        let refused = |place: usize, value: u8| {
+            let mut room = room;
+            room[place] = value;
+            let read = Hello::parse(&room[..length]);
+            assert_eq!(read, Err(HelloMalformed::BadField), "{place}: {value}");
+        };
+        refused(2, 2); // oldest above newest
+        refused(5, 3); // seal wish
+        refused(7, 2); // flags
+        refused(8, 0); // lanes
+        refused(8, 17);
+        refused(9, 0); // MTU
+        refused(11, 1); // index beyond 24 bits
+        let mut padded = room;
+        padded[length] = 1;
+        assert_eq!(Hello::parse(&padded[..=length]), Err(HelloMalformed::BadPadding));
+        let no_index = Hello { index: SessionIndex::NONE, ..hello(b"", b"") };
+        assert_eq!(Hello::parse(&written(&no_index).0), Err(HelloMalformed::BadField));
+    }
+
+    #[test]
+    fn fields_of_later_versions_are_skipped() {
+        let hello = hello(&[3; 10], &[4; 20]);
+        let (mut bytes, length) = written(&hello);
+        bytes[length..length + 5].copy_from_slice(b"later");
+        bytes[..2].copy_from_slice(&((length + 5 - 2) as u16).to_be_bytes());
+        assert_eq!(Hello::parse(&bytes), Ok(hello));
+    }
+}
