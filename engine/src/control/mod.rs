@@ -64,7 +64,7 @@ use crate::{
     orders::{Bell, Order, PortSeat, Punt, PuntKind, PuntQueues, Report},
     session::AwaitedPlaces,
     slots::{Exit, SlotTable},
-    worker::{Exchange, Worker},
+    worker::{Exchange, SlowPath, Worker},
 };
 
 /// One thing attached, as the slow path knows it.
@@ -219,20 +219,18 @@ impl Switch {
             let exchange = mem::take(&mut exchanges[number]);
             let homeless = Arc::new(DiscardTally::default());
             let made = Arc::new(Counter::default());
-            workers.push(Worker::new(
-                number as u8,
-                &config,
-                pool,
-                table,
-                orders_taken,
-                reports_given,
-                exchange,
-                up.clone(),
-                awaited.clone(),
-                homeless.clone(),
-                made.clone(),
-                clock.skew(),
-            ));
+            let slow_path = SlowPath {
+                orders: orders_taken,
+                reports: reports_given,
+                punts: up.clone(),
+                awaited: awaited.clone(),
+                orphan_drops: homeless.clone(),
+                frames_made: made.clone(),
+                skew: clock.skew(),
+                waker: None,
+                has_news: false,
+            };
+            workers.push(Worker::new(number as u8, &config, pool, table, exchange, slow_path));
             all_made.push(made);
             all_homeless.push(homeless);
             let (waiting, answers) = (VecDeque::new(), VecDeque::new());

@@ -10,12 +10,12 @@ use strowger_frame::{
     reserve::{Chunks, PoolUser},
 };
 
-use super::{Worker, live_mut, transmit::list_port};
+use super::Worker;
 use crate::{
     Now,
     discard::Discard,
     egress::Egress,
-    limits::{ORDERS_PER_BREATH, PORTS_MAX},
+    limits::ORDERS_PER_BREATH,
     link::{Guard, Link},
     orders::{Order, PortSeat, Punt, Report},
     session::Place,
@@ -26,13 +26,13 @@ impl Worker {
     pub(super) fn obey(&mut self, now: Now) {
         for _ in 0..ORDERS_PER_BREATH {
             // An order is taken only when its report has a place.
-            if self.reports.is_full() {
+            if self.slow_path.reports.is_full() {
                 return;
             }
-            let Some(order) = self.orders.pop() else { return };
+            let Some(order) = self.slow_path.orders.pop() else { return };
             let report = self.carry_out(order, now);
-            let reported = self.reports.push(report);
-            self.news = true;
+            let reported = self.slow_path.reports.push(report);
+            self.slow_path.has_news = true;
             debug_assert!(reported.is_ok(), "a place was seen above, and only we fill it");
         }
     }
@@ -41,17 +41,17 @@ impl Worker {
         match order {
             Order::Slots(table) => return Report::Slots(mem::replace(&mut self.slots, table)),
             Order::Renumber(mark, slot, mut way_back) => {
-                if let Some(link) = live_mut(&mut self.links, mark) {
+                if let Some(link) = self.links.get_mut(mark) {
                     link.slot = slot;
-                    note_slot(&mut self.by_slot, slot, mark);
                     mem::swap(&mut link.way_back, &mut way_back);
+                    self.links.note_slot(slot, mark);
                 }
                 return Report::WayBack(way_back);
             }
             Order::Grow(mut growth) => {
                 mem::swap(&mut *self.slots, &mut growth.table);
                 for (mark, way_back) in &mut growth.ways_back {
-                    if let Some(link) = live_mut(&mut self.links, *mark) {
+                    if let Some(link) = self.links.get_mut(*mark) {
                         mem::swap(&mut link.way_back, way_back);
                     }
                 }
@@ -59,12 +59,12 @@ impl Worker {
             }
             Order::Attach(link, at) => return self.attach(link, at),
             Order::Detach(mark) => return self.detach(mark),
-            Order::Plug(seat) => return self.plug(seat),
+            Order::Plug(queue) => return self.plug(queue),
             Order::Unplug(number) => return self.unplug(number),
             Order::Open(mut session) => {
                 session.lately.note_at_home(now);
                 // What the worker before has handed over comes before what comes in here (R7).
-                self.rings_first = true;
+                self.schedule.rings_first = true;
                 return given_back(self.sessions.put(Place::Here(session)));
             }
             Order::OpenElsewhere(index, worker) => {
@@ -72,7 +72,7 @@ impl Worker {
             }
             Order::Close(index) => return given_back(self.sessions.take(index)),
             Order::Seal(mark, sealer) => {
-                let Some(link) = live_mut(&mut self.links, mark) else {
+                let Some(link) = self.links.get_mut(mark) else {
                     return Report::Sealer(sealer);
                 };
                 link.may_wake = true;
@@ -86,7 +86,7 @@ impl Worker {
                 }
             }
             Order::Unseal(mark) => {
-                let Some(link) = live_mut(&mut self.links, mark) else { return Report::Done };
+                let Some(link) = self.links.get_mut(mark) else { return Report::Done };
                 link.may_wake = true;
                 if let Guard::Sealed(sealer) = &mut link.guard
                     && let Some(old) = sealer.take()
@@ -96,7 +96,7 @@ impl Worker {
             }
             Order::GiveUp(mark) => self.give_up(mark),
             Order::AllowData(mark, allows_data) => {
-                if let Some(link) = live_mut(&mut self.links, mark) {
+                if let Some(link) = self.links.get_mut(mark) {
                     link.allows_data = allows_data;
                     if allows_data && matches!(link.guard, Guard::Sealed(Some(_))) {
                         self.let_leave(mark);
@@ -109,7 +109,7 @@ impl Worker {
                 self.say(mark, Sealed::PathChallenge, Some(to), &token, bytes);
             }
             Order::Transmit(packet) => {
-                self.transmit(&packet, now);
+                self.originate(&packet, now);
                 return Report::Sent(packet);
             }
             Order::Send(port, to, message) => {
@@ -118,39 +118,39 @@ impl Worker {
             }
             Order::Readdress { link, port, home, at } => {
                 self.change_port(link, port, home);
-                if let Some((_, seat)) = self.link_and_seat(link) {
+                if let Some((_, queue)) = self.link_and_queue(link) {
                     // Refused only where another link has the address: then that one keeps it.
-                    let _ = seat.port.admit(link, at);
+                    let _ = queue.port.admit(link, at);
                 }
             }
             Order::Unaddress(mark) => {
-                if let Some((_, seat)) = self.link_and_seat(mark) {
-                    seat.port.forget(mark);
+                if let Some((_, queue)) = self.link_and_queue(mark) {
+                    queue.port.forget(mark);
                 }
             }
             Order::WelcomeStrangers(port, welcome) => {
-                if let Some(seat) = self.seat_of(port) {
-                    self.ports[seat].port.welcome_strangers(welcome);
+                if let Some(queue) = self.ports.of_port_mut(port) {
+                    queue.port.welcome_strangers(welcome);
                 }
             }
             Order::HearBeacons(port, hears) => {
-                if let Some(seat) = self.seat_of(port) {
-                    self.ports[seat].hears_beacons = hears;
+                if let Some(queue) = self.ports.of_port_mut(port) {
+                    queue.hears_beacons = hears;
                 }
             }
             Order::Mtu(mark, bytes) => {
-                if let Some(link) = live_mut(&mut self.links, mark) {
+                if let Some(link) = self.links.get_mut(mark) {
                     link.frame_bytes_max = bytes;
                 }
             }
             Order::Rights(mark, rights) => {
-                if let Some(link) = live_mut(&mut self.links, mark) {
+                if let Some(link) = self.links.get_mut(mark) {
                     link.rights = rights;
                 }
             }
             Order::Muster(mut muster) => {
                 // There is room for all: nothing is allocated here.
-                muster.links.extend(self.links.iter().flatten().map(|link| link.mark));
+                muster.links.extend(self.links.iter().map(|link| link.mark));
                 muster.sessions.extend(self.sessions.indices());
                 return Report::Mustered(muster);
             }
@@ -160,38 +160,30 @@ impl Worker {
 
     fn attach(&mut self, link: Box<Link>, at: Option<Address>) -> Report {
         let mark = link.mark;
-        if let (Some(seat), Some(at)) = (self.seat_of(link.port), at)
-            && let Err(why) = self.ports[seat].port.admit(mark, at)
+        if let (Some(queue), Some(at)) = (self.ports.of_port_mut(link.port), at)
+            && let Err(why) = queue.port.admit(mark, at)
         {
             return Report::AttachRefused(link, why);
         }
-        note_slot(&mut self.by_slot, link.slot, mark);
-        match self.links.get_mut(mark.index()) {
-            Some(place) => *place = Some(link),
-            None => debug_assert!(false, "marks are below ATTACHED_MAX"),
-        }
+        self.links.insert(link);
         Report::Done
     }
 
     fn detach(&mut self, mark: Mark) -> Report {
-        let place = self.links.get_mut(mark.index());
-        let Some(mut link) = place.and_then(|p| p.take_if(|l| l.mark == mark)) else {
-            return Report::Done;
-        };
-        self.waiting -= link.waiting.len();
+        let Some(mut link) = self.links.remove(mark) else { return Report::Done };
+        self.backlog.pending_frames -= link.waiting.len();
         let waiting = (link.egress.waiting() + link.waiting.len()) as u64;
         link.tally.discards.add(waiting);
-        match self.seat_of(link.port) {
-            Some(seat) => {
-                let seat = &mut self.ports[seat];
-                seat.port.forget(mark);
-                seat.discards.count_many(Discard::ExitGone, waiting);
+        match self.ports.of_port_mut(link.port) {
+            Some(queue) => {
+                queue.port.forget(mark);
+                queue.discards.count_many(Discard::ExitGone, waiting);
             }
             // Another worker's port, or one that has gone already.
-            None => self.homeless.count_many(Discard::ExitGone, waiting),
+            None => self.slow_path.orphan_drops.count_many(Discard::ExitGone, waiting),
         }
         self.tx.exhaling.retain(|&listed| listed != mark);
-        self.contended.retain(|&listed| listed != mark);
+        self.backlog.contended.retain(|&listed| listed != mark);
         link.egress = Egress::default();
         link.waiting.clear();
         Report::Detached(link)
@@ -201,56 +193,49 @@ impl Worker {
     /// one, or, where that is another worker's, not at all: it is sealed on this worker's lane.
     fn change_port(&mut self, mark: Mark, port: u16, home: Option<u8>) {
         let home = home.filter(|&home| home != self.number);
-        let Some(link) = live_mut(&mut self.links, mark) else { return };
+        let Some(link) = self.links.get_mut(mark) else { return };
         let former = mem::replace(&mut link.port, port);
         link.home = home;
         if former == port {
             return;
         }
-        let seat = self.seats.get(usize::from(former)).copied().flatten();
-        if let Some(seat) = seat.and_then(|seat| self.ports.get_mut(usize::from(seat))) {
-            seat.port.forget(mark);
+        if let Some(queue) = self.ports.of_port_mut(former) {
+            queue.port.forget(mark);
         }
         if home.is_some() {
             let dropped = link.egress.waiting() + link.waiting.len();
-            self.waiting -= link.waiting.len();
+            self.backlog.pending_frames -= link.waiting.len();
             link.waiting.clear();
             link.egress = Egress::default();
             link.listed = false;
             link.tally.discards.add(dropped as u64);
             self.tx.exhaling.retain(|&listed| listed != mark);
-            self.contended.retain(|&listed| listed != mark);
-            self.homeless.count_many(Discard::ExitGone, dropped as u64);
+            self.backlog.contended.retain(|&listed| listed != mark);
+            self.slow_path.orphan_drops.count_many(Discard::ExitGone, dropped as u64);
         }
     }
 
-    fn plug(&mut self, seat: Box<PortSeat>) -> Report {
-        let number = usize::from(seat.number);
-        if self.ports.len() == PORTS_MAX || number >= self.seats.len() {
-            return Report::PlugRefused(seat);
+    fn plug(&mut self, queue: Box<PortSeat>) -> Report {
+        let (user, floor) = (PoolUser::port(queue.number), queue.port.receive_chunks());
+        match self.ports.insert(queue) {
+            Ok(()) => {
+                self.tx.pool.keep(user, floor);
+                Report::Done
+            }
+            Err(refused) => Report::PlugRefused(refused),
         }
-        self.seats[number] = Some(self.ports.len() as u16);
-        self.tx.pool.keep(PoolUser::port(seat.number), seat.port.receive_chunks());
-        self.ports.push(seat);
-        Report::Done
     }
 
     fn unplug(&mut self, number: u16) -> Report {
-        let Some(seat) = self.seat_of(number) else { return Report::Done };
-        let gone = self.ports.swap_remove(seat);
-        self.seats[usize::from(number)] = None;
-        self.unflushed.retain(|&listed| listed != number);
+        let Some(removed) = self.ports.remove(number) else { return Report::Done };
         self.tx.pool.keep(PoolUser::port(number), Chunks::default());
-        if let Some(moved) = self.ports.get(seat) {
-            self.seats[usize::from(moved.number)] = Some(seat as u16);
-        }
-        Report::Unplugged(gone)
+        Report::Unplugged(removed)
     }
 
-    fn link_and_seat(&mut self, mark: Mark) -> Option<(&mut Link, &mut PortSeat)> {
-        let link = live_mut(&mut self.links, mark)?;
-        let seat = self.seats.get(usize::from(link.port)).copied().flatten()?;
-        Some((link, self.ports.get_mut(usize::from(seat))?))
+    fn link_and_queue(&mut self, mark: Mark) -> Option<(&mut Link, &mut PortSeat)> {
+        let link = self.links.get_mut(mark)?;
+        let queue = self.ports.of_port_mut(link.port)?;
+        Some((link, queue))
     }
 
     /// A frame of this worker's own making, which the counters know of: also where there is no memory
@@ -258,10 +243,10 @@ impl Worker {
     pub(super) fn make(&mut self, bytes: usize) -> Option<Frame> {
         let is_short = HEADROOM_BYTES + bytes + TAG_BYTES <= SINGLE_STRIDE_BYTES;
         let single = if is_short { self.tx.pool.take(ChunkClass::Single) } else { None };
-        self.frames_made.add(1);
+        self.slow_path.frames_made.add(1);
         let chunk = single.or_else(|| self.tx.pool.take(ChunkClass::Train));
         if chunk.is_none() {
-            self.homeless.count(Discard::PoolEmpty);
+            self.slow_path.orphan_drops.count(Discard::PoolEmpty);
         }
         Some(chunk?.into_frame(HEADROOM_BYTES, bytes))
     }
@@ -284,18 +269,17 @@ impl Worker {
         padding.fill(0); // what lay there before is nobody else's to read
         frame.set_mark(mark);
         let Self { links, tx, .. } = self;
-        let said = match (live_mut(links, mark), to) {
+        let said = match (links.get_mut(mark), to) {
             (None, _) => Err(Discard::ExitGone),
             // It has just moved behind a port that is another worker's.
             (Some(link), None) if link.home.is_some() => Err(Discard::ExitGone),
             (Some(link), None) => link.say(frame, what, tx),
             (Some(link), Some((port, to))) => link.seal(&mut frame, what, tx).and_then(|()| {
-                let seat = self.seat_of(port).ok_or(Discard::ExitGone)?;
+                let queue = self.ports.transmit_queue(port).ok_or(Discard::ExitGone)?;
                 match padded_bytes {
-                    0 => self.ports[seat].port.send_to(to, frame),
-                    _ => self.ports[seat].port.send_probe(to, frame),
+                    0 => queue.port.send_to(to, frame),
+                    _ => queue.port.send_probe(to, frame),
                 }
-                list_port(&mut self.ports[seat], &mut self.unflushed);
                 Ok(())
             }),
         };
@@ -307,23 +291,16 @@ impl Worker {
     fn send(&mut self, port: u16, to: Address, message: &[u8]) {
         let Some(mut frame) = self.make(message.len()) else { return };
         frame.bytes_mut().copy_from_slice(message);
-        match self.seat_of(port) {
-            Some(seat) => {
-                self.ports[seat].port.send_to(to, frame);
-                self.ports[seat].port.flush();
-                if let Some(errno) = self.ports[seat].port.last_send_error(to) {
+        match self.ports.of_port_mut(port) {
+            Some(queue) => {
+                queue.port.send_to(to, frame);
+                queue.port.flush();
+                if let Some(errno) = queue.port.last_send_error(to) {
                     self.note(Punt::SendFailed { port, to, errno });
                 }
             }
-            None => self.homeless.count(Discard::ExitGone),
+            None => self.slow_path.orphan_drops.count(Discard::ExitGone),
         }
-    }
-}
-
-/// Remembers who stands on a slot.
-fn note_slot(by_slot: &mut [Mark], slot: u32, mark: Mark) {
-    if let Some(place) = by_slot.get_mut(slot as usize) {
-        *place = mark;
     }
 }
 

@@ -4,10 +4,10 @@
 
 use arrayvec::ArrayVec;
 use strowger_crypto::link_header::Kind;
-use strowger_frame::{BURST_MAX, Burst, Frame, Mark};
+use strowger_frame::{BURST_MAX, Burst, Frame, Mark, reserve::PoolUser};
 
 use super::{
-    Worker, live, live_mut,
+    Worker,
     verdict::{Outcome, PuntReason, Verdict},
 };
 use crate::{
@@ -15,7 +15,9 @@ use crate::{
     discard::Discard,
     header::{AnyHeader, Header, hops_behind},
     label::Register,
+    limits::BURSTS_PER_POLL,
     link::{Link, Opened, Waiting, kind_of},
+    orders::PortSeat,
     slots::Exit,
 };
 
@@ -29,6 +31,56 @@ pub(super) struct NextHop {
 }
 
 impl Worker {
+    /// One poll: applies commands, takes bursts from ports and from other workers, and transmits. Returns how
+    /// many frames were switched; 0 means that there was nothing to do.
+    pub fn breathe(&mut self, now: Now) -> usize {
+        let now = Now(now.0.wrapping_add(self.slow_path.skew.read()));
+        self.tx.now = now;
+        self.obey(now);
+        self.tx.pool.gather();
+        self.offer_again();
+
+        let (ports, rings) = (self.ports.len(), self.exchange.workers());
+        let (mut switched, had_turn) = if rings > 0 { self.take_first(now) } else { (0, 0) };
+        // One burst from each in turn, so that the first is ahead by no more than that.
+        self.schedule.begin(ports + rings);
+        for round in 0..BURSTS_PER_POLL {
+            let mut has_more = 0;
+            for at in 0..self.schedule.order.len() {
+                let place = self.schedule.order[at];
+                let taken = match usize::from(place).checked_sub(ports) {
+                    None => Some(self.receive(usize::from(place), now)),
+                    Some(ring) if round == 0 && had_turn >> ring & 1 == 1 => None,
+                    Some(ring) => Some(self.take_handovers(ring, now)),
+                };
+                switched += taken.unwrap_or_default();
+                if taken.is_none_or(|taken| taken == BURST_MAX) {
+                    self.schedule.order[has_more] = place;
+                    has_more += 1;
+                }
+            }
+            self.schedule.order.truncate(has_more);
+            if has_more == 0 {
+                break;
+            }
+        }
+        self.flush();
+        switched
+    }
+
+    /// Takes one burst from a port through the switch.
+    fn receive(&mut self, queue: usize, now: Now) -> usize {
+        let mut burst = Burst::new();
+        let Some(PortSeat { number, port, .. }) = self.ports.at(queue) else { return 0 };
+        self.tx.pool.act_for(PoolUser::port(*number));
+        port.rx_burst(&mut self.tx.pool, &mut burst);
+        self.tx.pool.act_for(PoolUser::COMMON);
+        let received = burst.len();
+        self.forward(&mut burst, queue, now);
+        self.flush_after(received);
+        received
+    }
+
     /// Moves one burst from a port through the switch. Each frame is decided and sealed where it lies, then
     /// moved once.
     #[inline]
@@ -36,7 +88,7 @@ impl Worker {
         let verdicts: ArrayVec<Verdict, BURST_MAX> =
             burst.iter_mut().map(|frame| self.decide(frame, queue, now)).collect();
         self.dispatch(burst.drain(..), &verdicts, queue);
-        self.exhale();
+        self.transmit();
     }
 
     #[inline(always)]
@@ -61,7 +113,7 @@ impl Worker {
     ) -> Result<Opened<'f>, Verdict> {
         match kind_of(frame)? {
             Kind::PlainData => {
-                let ingress = live(&self.links, frame.mark()).ok_or_else(|| no_link(frame))?;
+                let ingress = self.links.get(frame.mark()).ok_or_else(|| no_link(frame))?;
                 Ok(ingress.open_plain(frame)?)
             }
             kind @ (Kind::SealedData
@@ -77,7 +129,7 @@ impl Worker {
     /// Reads the header, finds the next hop by the label's low bits, and swaps the label.
     #[inline(always)]
     fn lookup(&self, packet: Opened<'_>, now: Now) -> Result<NextHop, Verdict> {
-        let ingress = live(&self.links, packet.frame().mark()).ok_or(Discard::IngressGone)?;
+        let ingress = self.links.get(packet.frame().mark()).ok_or(Discard::IngressGone)?;
         ingress.count_arrival(packet.frame(), now);
         if packet.is_keepalive() {
             return Err(Verdict::CONSUMED);
@@ -147,7 +199,7 @@ impl Worker {
     #[inline(always)]
     pub(super) fn encapsulate(&mut self, frame: &mut Frame, hop: NextHop, now: Now) -> Verdict {
         let NextHop { egress, is_control, ingress_slot } = hop;
-        let Some(link) = live_mut(&mut self.links, egress) else {
+        let Some(link) = self.links.get_mut(egress) else {
             return Verdict::drop(Discard::ExitGone);
         };
         if is_control | link.is_special() {
@@ -173,7 +225,7 @@ impl Worker {
             let run = match verdict.as_transmit() {
                 Some((egress, is_control)) => {
                     let run = rest.iter().take_while(|&&other| other == verdict).count();
-                    let Some(link) = live_mut(&mut self.links, egress) else { return };
+                    let Some(link) = self.links.get_mut(egress) else { return };
                     link.egress.put(frames.by_ref().take(run), is_control);
                     run
                 }
@@ -194,7 +246,7 @@ impl Worker {
     fn encapsulate_special(&mut self, frame: &mut Frame, hop: NextHop, now: Now) -> Verdict {
         let NextHop { egress, is_control, ingress_slot } = hop;
         let is_control = is_control && self.may_go_ahead(frame, now);
-        let Some(link) = live_mut(&mut self.links, egress) else {
+        let Some(link) = self.links.get_mut(egress) else {
             return Verdict::drop(Discard::ExitGone);
         };
         if let Some(worker) = link.home {
@@ -217,18 +269,18 @@ impl Worker {
             Outcome::WrongWorker { worker } => self.hand_to_session(worker, frame, queue),
             Outcome::Punt(PuntReason::Packet) => self.hand_up(frame),
             Outcome::Punt(PuntReason::LinkMessage { kind, from }) => {
-                self.hand_up_saying(kind, self.address_of(queue, from), frame)
+                self.hand_up_saying(kind, self.ports.address_of(queue, from), frame)
             }
             Outcome::Punt(PuntReason::Handshake) => self.hand_up_knock(frame, queue),
             Outcome::Consumed => {
-                if let Some(link) = live(&self.links, frame.mark()) {
+                if let Some(link) = self.links.get(frame.mark()) {
                     link.tally.keepalives_in.add(1);
                 }
                 Err((Discard::Handled, frame))
             }
             Outcome::Drop { discard, next_hop: Some(next_hop), is_control } => {
                 refused_by = Some(next_hop);
-                let ingress_slot = self.ingress(frame.mark()).map_or(0, |ingress| ingress.slot);
+                let ingress_slot = self.links.ingress_slot(frame.mark());
                 self.keep(next_hop, discard, Waiting { frame, ingress_slot, is_control })
             }
             Outcome::Drop { discard, next_hop: None, .. } => Err((discard, frame)),

@@ -9,12 +9,12 @@ use strowger_frame::{
     ring::{Consumer, Producer, ring},
 };
 
-use super::{ELSEWHERE, NO_SEAT, Worker, live, verdict::Outcome};
+use super::{ELSEWHERE, NO_QUEUE, Worker, verdict::Outcome};
 use crate::{
     Now,
     discard::Discard,
     limits::{EXCHANGE_CONTROL_FRAMES_MAX, EXCHANGE_FRAMES_MAX, EXCHANGE_SHARE},
-    link::{Guard, Link, Waiting},
+    link::{Guard, Waiting},
     orders::{Bell, Handover},
 };
 
@@ -171,7 +171,7 @@ impl Worker {
         is_control: bool,
         frame: Frame,
     ) -> Result<(), (Discard, Frame)> {
-        let ingress_slot = self.ingress(frame.mark()).map_or(0, |ingress| ingress.slot);
+        let ingress_slot = self.links.ingress_slot(frame.mark());
         let holder = (ingress_slot & 0xffff) | if is_control { CONTROL } else { 0 };
         self.exchange.send(home, Handover::Exit { to, ingress_slot, is_control, frame }, holder)
     }
@@ -183,13 +183,13 @@ impl Worker {
         &mut self,
         worker: u8,
         frame: Frame,
-        seat: usize,
+        queue: usize,
     ) -> Result<(), (Discard, Frame)> {
         let mark = frame.mark();
         let holder = if mark.is_stranger() {
-            let from = self.ports.get(seat);
-            let port = from.map_or(0, |seat| Holder::from(seat.number) & 0xfff);
-            STRAY_UNKNOWN | port << 4 | sources_of(from.and_then(|seat| seat.port.address_of(mark)))
+            let from = self.ports.address_of(queue, mark);
+            let port = self.ports.at(queue).map_or(0, |queue| Holder::from(queue.number) & 0xfff);
+            STRAY_UNKNOWN | port << 4 | sources_of(from.map(|(_, from)| from))
         } else {
             STRAY | mark.index() as Holder
         };
@@ -201,19 +201,22 @@ impl Worker {
     /// many there were; rings that had any have had their turn in this round: bit `r` for ring `r`.
     pub(super) fn take_first(&mut self, now: Now) -> (usize, u64) {
         let (mut taken, mut had) = (0, 0);
-        let bursts = if self.rings_first { EXCHANGE_FRAMES_MAX.div_ceil(BURST_MAX) } else { 1 };
+        let bursts =
+            if self.schedule.rings_first { EXCHANGE_FRAMES_MAX.div_ceil(BURST_MAX) } else { 1 };
         for ring in 0..self.exchange.workers() {
             for _ in 0..bursts {
                 self.exchange.stage(ring);
                 let staged = &self.exchange.staged[ring];
-                if !self.rings_first && !staged.iter().any(|handover| self.may_overtake(handover)) {
+                if !self.schedule.rings_first
+                    && !staged.iter().any(|handover| self.may_overtake(handover))
+                {
                     break;
                 }
                 taken += self.take_handovers(ring, now);
                 had |= 1 << ring;
             }
         }
-        self.rings_first = false;
+        self.schedule.rings_first = false;
         (taken, had)
     }
 
@@ -223,9 +226,10 @@ impl Worker {
             Handover::Stray { .. } => true,
             // A session's frames are opened where the session is, whatever port they come in by.
             Handover::Exit { ingress_slot, .. } => {
-                let by = self.by_slot.get(*ingress_slot as usize).copied().unwrap_or(Link::OWN);
-                live(&self.links, by).is_some_and(|link| {
-                    matches!(link.guard, Guard::Plain { .. }) && self.seat_of(link.port).is_some()
+                let by = self.links.mark_at(*ingress_slot);
+                self.links.get(by).is_some_and(|link| {
+                    matches!(link.guard, Guard::Plain { .. })
+                        && self.ports.of_port(link.port).is_some()
                 })
             }
         }
@@ -239,7 +243,7 @@ impl Worker {
         for handover in handovers {
             self.take_handover(handover, now);
         }
-        self.exhale();
+        self.transmit();
         self.flush_after(taken);
         taken
     }
@@ -253,13 +257,13 @@ impl Worker {
             Handover::Stray { by, frame } => (by, frame),
         };
         frame.set_mark(ELSEWHERE);
-        self.strayed_by = by;
-        let verdict = self.decide(&mut frame, NO_SEAT, now);
+        self.handed_off_by = by;
+        let verdict = self.decide(&mut frame, NO_QUEUE, now);
         let discard = match verdict.outcome() {
             // Handed over once already: its session is just moving.
             Outcome::WrongWorker { .. } => Discard::NoSession,
             Outcome::Drop { discard, next_hop: None, .. } => discard,
-            _ => return self.dispatch(Some(frame).into_iter(), &[verdict], NO_SEAT),
+            _ => return self.dispatch(Some(frame).into_iter(), &[verdict], NO_QUEUE),
         };
         self.tell_end(discard, &frame, None);
         self.count_at_exit(frame.mark(), discard);

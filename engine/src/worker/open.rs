@@ -40,7 +40,7 @@ impl Worker {
                 self.note(Punt::Heard(index));
             }
             if strayed {
-                self.note(Punt::Strayed(index, self.strayed_by));
+                self.note(Punt::Strayed(index, self.handed_off_by));
             }
             return Err(if may {
                 Verdict::link_message(kind, from)
@@ -57,13 +57,13 @@ impl Worker {
             if heard {
                 self.note(Punt::Heard(index));
                 if from == link
-                    && let Some(queue) = self.ports.get_mut(queue)
+                    && let Some(queue) = self.ports.at(queue)
                 {
                     queue.port.authenticated(opened.frame());
                 }
             }
             if strayed {
-                self.note(Punt::Strayed(index, self.strayed_by));
+                self.note(Punt::Strayed(index, self.handed_off_by));
             }
             if roamed {
                 self.note_roamed(link, from, opened.frame().len() + TAG_BYTES, queue);

@@ -5,7 +5,7 @@ use std::mem;
 
 use strowger_frame::{Frame, Mark};
 
-use super::{NO_SEAT, Worker, live_mut, verdict::Verdict};
+use super::{NO_QUEUE, Worker, verdict::Verdict};
 use crate::{
     discard::Discard,
     limits::{FRAMES_WAITING_MAX, LINK_FRAMES_WAITING_MAX},
@@ -24,15 +24,15 @@ impl Worker {
         waiting: Waiting,
     ) -> Result<(), (Discard, Frame)> {
         let wants_keys = matches!(discard, Discard::LinkDown | Discard::KeysExpired);
-        let link = live_mut(&mut self.links, exit).filter(|link| wants_keys && link.may_wake);
+        let link = self.links.get_mut(exit).filter(|link| wants_keys && link.may_wake);
         let Some(link) = link else { return Err((discard, waiting.frame)) };
         // Where the note finds no room, the slow path sees the count.
         link.tally.unsealed.add(1);
         let has_room = link.waiting.len() < LINK_FRAMES_WAITING_MAX;
-        let is_kept = has_room && self.waiting < FRAMES_WAITING_MAX;
+        let is_kept = has_room && self.backlog.pending_frames < FRAMES_WAITING_MAX;
         let kept = if is_kept {
             link.waiting.push(waiting);
-            self.waiting += 1;
+            self.backlog.pending_frames += 1;
             Ok(())
         } else {
             Err((discard, waiting.frame))
@@ -44,9 +44,9 @@ impl Worker {
     /// The link has keys: what waited for them leaves, before anything that comes now.
     #[cold]
     pub(super) fn let_leave(&mut self, exit: Mark) {
-        let Some(link) = live_mut(&mut self.links, exit) else { return };
+        let Some(link) = self.links.get_mut(exit) else { return };
         let waited = mem::take(&mut link.waiting);
-        self.waiting -= waited.len();
+        self.backlog.pending_frames -= waited.len();
         for waiting in waited {
             self.leave(exit, waiting);
         }
@@ -55,10 +55,10 @@ impl Worker {
     /// Nobody is there: what waited goes no further, and nothing waits there any more.
     #[cold]
     pub(super) fn give_up(&mut self, exit: Mark) {
-        let Some(link) = live_mut(&mut self.links, exit) else { return };
+        let Some(link) = self.links.get_mut(exit) else { return };
         link.may_wake = false;
         let waited = mem::take(&mut link.waiting);
-        self.waiting -= waited.len();
+        self.backlog.pending_frames -= waited.len();
         for Waiting { frame, .. } in waited {
             self.end_at_exit(exit, Discard::LinkDown, &frame);
         }
@@ -68,14 +68,14 @@ impl Worker {
     pub(super) fn leave(&mut self, exit: Mark, waiting: Waiting) {
         let Waiting { mut frame, ingress_slot, is_control } = waiting;
         let Self { links, tx, .. } = self;
-        let prepared = match live_mut(links, exit) {
+        let prepared = match links.get_mut(exit) {
             None => Err(Discard::ExitGone),
             Some(link) => link.prepare_special(&mut frame, ingress_slot, is_control, tx),
         };
         let discard = match prepared {
             Ok(is_control) => {
                 let verdict = Verdict::transmit(exit, is_control);
-                return self.dispatch(Some(frame).into_iter(), &[verdict], NO_SEAT);
+                return self.dispatch(Some(frame).into_iter(), &[verdict], NO_QUEUE);
             }
             Err(discard) => discard,
         };

@@ -10,7 +10,7 @@ use strowger_crypto::{
 };
 use strowger_frame::{Address, Frame, Mark};
 
-use super::{NO_SEAT, Worker, forward::NextHop, live, live_mut, verdict::Outcome};
+use super::{NO_QUEUE, Worker, forward::NextHop, verdict::Outcome};
 use crate::{
     Now,
     discard::Discard,
@@ -122,8 +122,8 @@ impl Worker {
     /// that another one always finds a place. It is counted then.
     #[cold]
     fn may_punt(&mut self, link: Mark, kind: PuntKind) -> bool {
-        let free = self.up.free(kind);
-        match live_mut(&mut self.links, link) {
+        let free = self.slow_path.punts.free(kind);
+        match self.links.get_mut(link) {
             Some(link) => {
                 let may = link.punts_waiting(kind) < free as u64;
                 link.punts[kind as usize] += u64::from(may);
@@ -137,8 +137,12 @@ impl Worker {
     /// Gives the slow path a frame; one that it has no room for comes back.
     #[cold]
     fn punt(&mut self, kind: PuntKind, punt: Punt) -> Result<(), (Discard, Frame)> {
-        self.news = true;
-        let queue = if kind == PuntKind::Saying { &self.up.sayings } else { &self.up.packets };
+        self.slow_path.has_news = true;
+        let queue = if kind == PuntKind::Saying {
+            &self.slow_path.punts.sayings
+        } else {
+            &self.slow_path.punts.packets
+        };
         // Full after all, since another worker was faster.
         match queue.push(punt).map_err(Punt::into_frame) {
             Err(Some(frame)) => {
@@ -152,7 +156,7 @@ impl Worker {
     /// What was counted did not find a place.
     #[cold]
     fn unpunt(&mut self, link: Mark, kind: PuntKind) {
-        if let Some(link) = live_mut(&mut self.links, link) {
+        if let Some(link) = self.links.get_mut(link) {
             link.punts[kind as usize] -= 1;
         }
     }
@@ -176,25 +180,24 @@ impl Worker {
     /// Tells the slow path something. What does not fit is told again when it is seen again.
     #[cold]
     pub(super) fn note(&mut self, note: Punt) {
-        let _ = self.up.notes.push(note);
-        self.news = true;
+        let _ = self.slow_path.punts.notes.push(note);
+        self.slow_path.has_news = true;
     }
 
     /// Tells the slow path what every frame of a link says now: a few times.
     #[cold]
     pub(super) fn note_often(&mut self, link: Mark, note: Punt) {
         let now = self.tx.now;
-        if live_mut(&mut self.links, link).is_some_and(|link| link.may_note(now)) {
+        if self.links.get_mut(link).is_some_and(|link| link.may_note(now)) {
             self.note(note);
         }
     }
 
     /// Tells it of a link whose frames come from another address than it has.
     #[cold]
-    pub(super) fn note_roamed(&mut self, link: Mark, from: Mark, bytes: usize, seat: usize) {
-        let Some(seat) = self.ports.get(seat) else { return };
-        let (port, bytes) = (seat.number, u16::try_from(bytes).unwrap_or(u16::MAX));
-        if let Some(from) = seat.port.address_of(from) {
+    pub(super) fn note_roamed(&mut self, link: Mark, from: Mark, bytes: usize, queue: usize) {
+        let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
+        if let Some((port, from)) = self.ports.address_of(queue, from) {
             self.note(Punt::Roamed { link, port, from, bytes });
         }
     }
@@ -202,7 +205,7 @@ impl Worker {
     /// Hands up a packet for the switch itself.
     pub(super) fn hand_up(&mut self, frame: Frame) -> Result<(), (Discard, Frame)> {
         let (ingress, at) = (frame.mark(), self.tx.now);
-        let Some(link) = self.ingress_mut(ingress) else {
+        let Some(link) = self.links.ingress_mut(ingress) else {
             return Err((Discard::IngressGone, frame));
         };
         let (rights, ingress_slot) = (link.rights, link.slot);
@@ -226,19 +229,20 @@ impl Worker {
     /// through memory, would cost the plain path its registers.
     #[cold]
     #[inline(never)]
-    pub(super) fn hears_beacons(&self, seat: usize) -> bool {
-        self.ports.get(seat).is_some_and(|seat| seat.hears_beacons)
+    pub(super) fn hears_beacons(&mut self, queue: usize) -> bool {
+        self.ports.at(queue).is_some_and(|queue| queue.hears_beacons)
     }
 
     /// Hands up a message that proves nothing yet.
     pub(super) fn hand_up_knock(
         &mut self,
         frame: Frame,
-        seat: usize,
+        queue: usize,
     ) -> Result<(), (Discard, Frame)> {
         let link = frame.mark();
-        let from = self.ports.get(seat).map(|seat| (seat.number, seat.port.address_of(link)));
-        let Some((port, Some(from))) = from else { return Err((Discard::Stranger, frame)) };
+        let Some((port, from)) = self.ports.address_of(queue, link) else {
+            return Err((Discard::Stranger, frame));
+        };
         let Ok(header) = LinkHeader::parse(frame.bytes()) else {
             return Err((Discard::Malformed, frame));
         };
@@ -248,10 +252,10 @@ impl Worker {
             return Err((Discard::Malformed, frame));
         }
         let is_answer = !is_beacon && header.kind != Kind::Initiation;
-        if is_answer && !self.awaited.has(header.index) {
+        if is_answer && !self.slow_path.awaited.has(header.index) {
             return Err((Discard::NoSession, frame));
         }
-        if is_beacon && self.up.strangers.len() >= BEACONS_WAITING_MAX {
+        if is_beacon && self.slow_path.punts.strangers.len() >= BEACONS_WAITING_MAX {
             return Err((Discard::PuntFull, frame));
         }
         // Apart, so that strangers cannot crowd out those who are known; and beacons, whoever seems
@@ -259,7 +263,7 @@ impl Worker {
         let is_known = !is_beacon && !link.is_stranger();
         // Nor one who is known the others: of each a few at a time.
         let at = self.tx.now;
-        let known = live_mut(&mut self.links, link).filter(|_| is_known);
+        let known = self.links.get_mut(link).filter(|_| is_known);
         // Answers apart from initiations: either can be forged, and neither is to cost the other.
         let may = |link: &mut Link| match is_answer {
             true => link.answered.may(at),
@@ -271,8 +275,9 @@ impl Worker {
         if is_known && !self.may_punt(link, PuntKind::Knock) {
             return Err((Discard::PuntFull, frame));
         }
-        let queue = if is_known { &self.up.knocks } else { &self.up.strangers };
-        self.news = true;
+        let punts = &self.slow_path.punts;
+        let queue = if is_known { &punts.knocks } else { &punts.strangers };
+        self.slow_path.has_news = true;
         let knock = Knock { worker: self.number, port, link, from, frame };
         let pushed = queue.push(knock);
         if pushed.is_err() && is_known {
@@ -283,34 +288,34 @@ impl Worker {
 
     /// Counts the end of a frame at the port that it came in by.
     #[cold]
-    pub(super) fn discard(&mut self, seat: usize, discard: Discard, frame: &Frame) {
+    pub(super) fn discard(&mut self, queue: usize, discard: Discard, frame: &Frame) {
         // What ends where it is meant to end is no loss of its slot's.
         if discard != Discard::Handled
-            && let Some(link) = live(&self.links, frame.mark())
+            && let Some(link) = self.links.get(frame.mark())
         {
             link.tally.discards.add(1);
         }
-        match self.ports.get_mut(seat) {
-            Some(seat) => {
-                seat.discards.count(discard);
-                seat.port.note_discard(frame, discard.name());
+        match self.ports.at(queue) {
+            Some(queue) => {
+                queue.discards.count(discard);
+                queue.port.note_discard(frame, discard.name());
             }
             // It was handed over by another worker, which has its port.
-            None => self.homeless.count(discard),
+            None => self.slow_path.orphan_drops.count(discard),
         }
     }
 
     /// Counts the end of a frame at the exit that it was to leave by.
     #[cold]
     pub(super) fn count_at_exit(&mut self, exit: Mark, discard: Discard) {
-        let seat = live(&self.links, exit).and_then(|link| {
+        let discards = self.links.get(exit).and_then(|link| {
             link.tally.discards.add(1);
-            self.seats.get(usize::from(link.port)).copied().flatten()
+            self.ports.discards(link.port)
         });
-        match seat.and_then(|seat| self.ports.get(usize::from(seat))) {
-            Some(seat) => seat.discards.count(discard),
+        match discards {
+            Some(discards) => discards.count(discard),
             // The link is gone, and its port may be, too.
-            None => self.homeless.count(discard),
+            None => self.slow_path.orphan_drops.count(discard),
         }
     }
 
@@ -319,7 +324,7 @@ impl Worker {
     #[cold]
     pub(super) fn tell_end(&mut self, discard: Discard, frame: &Frame, exit: Option<Mark>) {
         let at = self.tx.now;
-        if !discard.is_told() || self.up.free(PuntKind::Ending) == 0 {
+        if !discard.is_told() || self.slow_path.punts.free(PuntKind::Ending) == 0 {
             return;
         }
         let packet = frame.bytes().get(LINK_HEADER_BYTES..).unwrap_or_default();
@@ -332,7 +337,7 @@ impl Worker {
             Err(_) => return,
         };
         let ingress = frame.mark();
-        let Some(link) = self.ingress_mut(ingress) else { return };
+        let Some(link) = self.links.ingress_mut(ingress) else { return };
         if no_errors || !link.told.may(at) {
             return;
         }
@@ -356,8 +361,8 @@ impl Worker {
             packet_bytes: packet.len() as u16,
             head,
         };
-        self.news = true;
-        if self.up.endings.push(Punt::Ended(ending)).is_err() {
+        self.slow_path.has_news = true;
+        if self.slow_path.punts.endings.push(Punt::Ended(ending)).is_err() {
             self.unpunt(ingress, PuntKind::Ending);
         }
     }
@@ -370,7 +375,7 @@ impl Worker {
         mut head: ArrayVec<u8, HEAD_BYTES_MAX>,
         frame_bytes: usize,
     ) -> (Option<ExitSight>, Option<Discard>) {
-        let Some(ingress) = self.ingress(ingress) else { return (None, None) };
+        let Some(ingress) = self.links.ingress(ingress) else { return (None, None) };
         self.alias_used.is_dry.set(true);
         let found = match AnyHeader::parse(&mut head) {
             Ok(AnyHeader::W64(header)) => self.swap(ingress, with_a_hop(header)),
@@ -381,7 +386,7 @@ impl Worker {
         self.alias_used.is_dry.set(false);
         match found {
             Ok(NextHop { egress, is_control, .. }) => {
-                let link = live(&self.links, egress);
+                let link = self.links.get(egress);
                 let refused = match link {
                     None => Some(Discard::ExitGone),
                     // Its queue is another worker's, and its sealer too.
@@ -398,7 +403,7 @@ impl Worker {
     }
 
     fn sight(&self, exit: Mark) -> Option<ExitSight> {
-        let link = live(&self.links, exit)?;
+        let link = self.links.get(exit)?;
         Some(ExitSight {
             link: exit,
             queue_frames: link.egress.waiting() as u16,
@@ -407,23 +412,23 @@ impl Worker {
     }
 
     /// Sends a packet of the switch's own: it comes in by slot 1.
-    pub(super) fn transmit(&mut self, packet: &[u8], now: Now) {
+    pub(super) fn originate(&mut self, packet: &[u8], now: Now) {
         let Some(mut frame) = self.make(LINK_HEADER_BYTES + packet.len()) else { return };
         frame.set_mark(Link::OWN);
         let (link_header, rest) = frame.bytes_mut().split_at_mut(LINK_HEADER_BYTES);
         link_header.copy_from_slice(&plain_header(0));
         rest.copy_from_slice(packet);
         let found = match AnyHeader::parse(rest) {
-            Ok(AnyHeader::W64(header)) => self.swap(&self.own, header),
-            Ok(AnyHeader::W128(header)) => self.swap(&self.own, header),
-            Ok(AnyHeader::W256(header)) => self.swap(&self.own, header),
+            Ok(AnyHeader::W64(header)) => self.swap(self.links.own(), header),
+            Ok(AnyHeader::W128(header)) => self.swap(self.links.own(), header),
+            Ok(AnyHeader::W256(header)) => self.swap(self.links.own(), header),
             Err(error) => Err(error.into()),
         };
         let verdict = match found {
             Ok(next_hop) => self.encapsulate(&mut frame, next_hop, now),
             Err(verdict) => verdict,
         };
-        self.dispatch(Some(frame).into_iter(), &[verdict], NO_SEAT);
+        self.dispatch(Some(frame).into_iter(), &[verdict], NO_QUEUE);
     }
 
     /// Whether a control packet goes ahead of data; what the switch itself sends does. It was budgeted
@@ -432,15 +437,7 @@ impl Worker {
     pub(super) fn may_go_ahead(&mut self, frame: &Frame, now: Now) -> bool {
         let ingress = frame.mark();
         ingress == Link::OWN
-            || live_mut(&mut self.links, ingress).is_some_and(|link| link.may_go_ahead(frame, now))
-    }
-
-    pub(super) fn ingress(&self, mark: Mark) -> Option<&Link> {
-        if mark == Link::OWN { Some(&self.own) } else { live(&self.links, mark) }
-    }
-
-    fn ingress_mut(&mut self, mark: Mark) -> Option<&mut Link> {
-        if mark == Link::OWN { Some(&mut self.own) } else { live_mut(&mut self.links, mark) }
+            || self.links.get_mut(ingress).is_some_and(|link| link.may_go_ahead(frame, now))
     }
 }
 

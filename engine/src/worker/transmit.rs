@@ -5,20 +5,20 @@ use std::mem;
 
 use strowger_frame::{BURST_MAX, Mark, port::Arm};
 
-use super::{Worker, live, live_mut};
-use crate::{discard::Discard, limits::BURSTS_PER_FLUSH, link::Link, orders::PortSeat};
+use super::Worker;
+use crate::{discard::Discard, limits::BURSTS_PER_FLUSH, orders::PortSeat};
 
 impl Worker {
     /// Gives the ports what was put at exits since this was last called, as far as they take it.
-    pub(super) fn exhale(&mut self) {
-        mem::swap(&mut self.tx.exhaling, &mut self.exhaled);
-        for at in 0..self.exhaled.len() {
-            let mark = self.exhaled[at];
+    pub(super) fn transmit(&mut self) {
+        mem::swap(&mut self.tx.exhaling, &mut self.backlog.offering);
+        for at in 0..self.backlog.offering.len() {
+            let mark = self.backlog.offering[at];
             if !self.offer(mark) {
-                self.contended.push(mark);
+                self.backlog.contended.push(mark);
             }
         }
-        self.exhaled.clear();
+        self.backlog.offering.clear();
         if !self.tx.displaced.is_empty() {
             self.count_displaced();
         }
@@ -27,50 +27,46 @@ impl Worker {
     /// Offers what waits at one exit to its port. Says whether nothing waits there any more.
     #[inline]
     fn offer(&mut self, mark: Mark) -> bool {
-        let Self { links, seats, ports, unflushed, .. } = self;
-        let Some(link) = live_mut(links, mark) else { return true };
-        let seat = seats.get(usize::from(link.port)).copied().flatten();
-        let Some(seat) = seat.and_then(|seat| ports.get_mut(usize::from(seat))) else {
-            return link.egress.waiting() == 0;
-        };
-        list_port(seat, unflushed);
-        link.let_out(&mut *seat.port)
+        let Some(link) = self.links.get_mut(mark) else { return true };
+        match self.ports.transmit_queue(link.port) {
+            Some(queue) => link.let_out(&mut *queue.port),
+            None => link.egress.waiting() == 0,
+        }
     }
 
     /// Once a poll: offers what ports have left at exits to those of them that take frames again, and
     /// asks those that have sends in flight. A blocked exit costs one question.
     pub(super) fn offer_again(&mut self) {
         if !self.tx.exhaling.is_empty() {
-            self.exhale(); // what orders have put there
+            self.transmit(); // what orders have put there
         }
         let mut at = 0;
-        while let Some(&mark) = self.contended.get(at) {
+        while let Some(&mark) = self.backlog.contended.get(at) {
             if !self.is_blocked(mark) && self.offer(mark) {
-                self.contended.swap_remove(at);
+                self.backlog.contended.swap_remove(at);
             } else {
                 at += 1;
             }
         }
-        if !self.contended.is_empty() && self.tx.pool.is_scarce() {
+        if !self.backlog.contended.is_empty() && self.tx.pool.is_scarce() {
             self.settle();
         }
-        if !self.unflushed.is_empty() {
-            self.flush_ports();
+        if self.ports.has_unflushed() {
+            self.ports.flush();
         }
     }
 
     /// Whether the port says that this link takes no frames now.
     fn is_blocked(&self, mark: Mark) -> bool {
-        let Some(link) = live(&self.links, mark) else { return false };
-        let seat = self.seat_of(link.port).and_then(|seat| self.ports.get(seat));
-        seat.is_some_and(|seat| seat.port.is_blocked(mark))
+        let Some(link) = self.links.get(mark) else { return false };
+        self.ports.of_port(link.port).is_some_and(|queue| queue.port.is_blocked(mark))
     }
 
     /// Flushes if enough has come in since that was last done, or little comes.
     #[inline]
     pub(super) fn flush_after(&mut self, arrived: usize) {
-        self.unflushed_frames += arrived;
-        let is_enough = self.unflushed_frames >= BURSTS_PER_FLUSH * BURST_MAX;
+        self.schedule.unflushed_frames += arrived;
+        let is_enough = self.schedule.unflushed_frames >= BURSTS_PER_FLUSH * BURST_MAX;
         if is_enough || arrived > 0 && arrived < BURST_MAX {
             self.flush();
         }
@@ -78,37 +74,20 @@ impl Worker {
 
     /// Lets go what the ports were given, and wakes those who have something to do.
     pub(super) fn flush(&mut self) {
-        self.unflushed_frames = 0;
-        if !self.unflushed.is_empty() {
-            self.flush_ports();
+        self.schedule.unflushed_frames = 0;
+        if self.ports.has_unflushed() {
+            self.ports.flush();
         }
         self.exchange.ring_bells();
         self.note_what_came_up();
-        if mem::take(&mut self.news)
-            && let Some(bell) = &self.control_bell
-        {
-            bell.ring();
-        }
-    }
-
-    fn flush_ports(&mut self) {
-        let Self { unflushed, ports, seats, .. } = self;
-        unflushed.retain(|&number| {
-            let seat = seats.get(usize::from(number)).copied().flatten();
-            let seat = seat.and_then(|seat| ports.get_mut(usize::from(seat)));
-            seat.is_some_and(|seat| {
-                seat.port.flush();
-                seat.is_listed = !seat.port.is_flushed();
-                seat.is_listed
-            })
-        });
+        self.slow_path.wake_if_news();
     }
 
     /// Counts the frames that had to leave their queue for others.
     #[cold]
     fn count_displaced(&mut self) {
         for mark in mem::take(&mut self.tx.displaced) {
-            let by = self.by_slot.get(mark.0 as usize).copied().unwrap_or(Link::OWN);
+            let by = self.links.mark_at(mark.0);
             // At the port that it came in by, if that is one of this worker's.
             self.count_at_exit(by, Discard::EgressFull);
         }
@@ -117,22 +96,21 @@ impl Worker {
     /// Called before the thread blocks: gives each port's word on what would wake it, and says
     /// whether the thread may block at all. Call [`disarm`](Self::disarm) after.
     pub fn arm(&mut self, mut each: impl FnMut(Arm)) -> bool {
-        let mut may_block = self.tx.exhaling.is_empty() && self.orders.is_empty();
+        let mut may_block = self.tx.exhaling.is_empty() && self.slow_path.orders.is_empty();
         may_block &= self.exchange.is_empty();
-        for seat in &mut self.ports {
-            let arm = seat.port.arm();
-            may_block &= arm != Arm::Ready && seat.port.is_flushed();
+        for queue in self.ports.iter_mut() {
+            let arm = queue.port.arm();
+            may_block &= arm != Arm::Ready && queue.port.is_flushed();
             each(arm);
         }
         // What is blocked wakes the thread; a port that has just ended it, or never says so, is asked.
-        may_block && self.contended.iter().all(|&mark| self.is_blocked(mark))
+        may_block && self.backlog.contended.iter().all(|&mark| self.is_blocked(mark))
     }
 
     /// Called after the thread has woken. `is_ready` says of each descriptor that
     /// [`arm`](Self::arm) gave, by its place in the order of the calls, whether it is readable.
     pub fn disarm(&mut self, is_ready: impl Fn(usize) -> bool) {
-        for (nth, seat) in self.ports.iter_mut().enumerate() {
-            let PortSeat { port, .. } = &mut **seat;
+        for (nth, PortSeat { port, .. }) in self.ports.iter_mut().enumerate() {
             if is_ready(nth) {
                 port.wake();
             }
@@ -142,16 +120,7 @@ impl Worker {
 
     /// Frames that wait at exits: 0 at rest.
     pub fn frames_waiting(&self) -> usize {
-        let listed = self.tx.exhaling.iter().chain(&self.contended);
-        listed.filter_map(|&mark| Some(live(&self.links, mark)?.egress.waiting())).sum()
-    }
-}
-
-/// Lists a port that was given frames, once.
-#[inline]
-pub(super) fn list_port(seat: &mut PortSeat, unflushed: &mut Vec<u16>) {
-    if !mem::replace(&mut seat.is_listed, true) {
-        debug_assert!(unflushed.len() < unflushed.capacity(), "each port is listed once");
-        unflushed.push(seat.number);
+        let listed = self.tx.exhaling.iter().chain(&self.backlog.contended);
+        listed.filter_map(|&mark| Some(self.links.get(mark)?.egress.waiting())).sum()
     }
 }

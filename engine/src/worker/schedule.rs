@@ -1,8 +1,37 @@
-//! The order in which a worker polls its ports and rings: another one in every poll, so that none is
-//! first more often than others (R23). It never allocates.
+//! What a worker polls next: its ports and rings in another order in every poll, so that none is first more
+//! often than others (R23).
+
+use crate::limits::{PORTS_MAX, WORKERS_MAX};
+
+/// One worker's schedule. Sized once.
+pub(super) struct Schedule {
+    /// Counts polls, and so gives each its own order.
+    polls: u64,
+    /// Ports and, behind them, rings that are polled next, in this order.
+    pub(super) order: Vec<u16>,
+    /// A session has moved here: what is in the rings now goes first.
+    pub(super) rings_first: bool,
+    /// Frames received since the last flush.
+    pub(super) unflushed_frames: usize,
+}
+
+impl Schedule {
+    pub(super) fn new() -> Self {
+        let order = Vec::with_capacity(PORTS_MAX + WORKERS_MAX);
+        Self { polls: 0, order, rings_first: false, unflushed_frames: 0 }
+    }
+
+    /// Begins a poll of so many ports and rings.
+    #[inline]
+    pub(super) fn begin(&mut self, count: usize) {
+        self.polls = self.polls.wrapping_add(1);
+        self.order.clear();
+        self.order.extend(PollOrder::new(count, self.polls));
+    }
+}
 
 /// Each of `count` places once.
-pub(super) struct PollOrder {
+struct PollOrder {
     count: usize,
     mask: usize,
     next: usize,
@@ -14,7 +43,7 @@ impl PollOrder {
     /// The order of this poll. Over as many polls as there are places (rounded up to a power of two)
     /// each place is the first once, and then the distances between them change: where only some places
     /// have something, these are first equally often, wherever they stand.
-    pub(super) fn new(count: usize, poll: u64) -> Self {
+    fn new(count: usize, poll: u64) -> Self {
         let places = count.next_power_of_two();
         let round = poll >> places.trailing_zeros();
         // splitmix64's multiplier: any that leaves the high bits unlike each other.

@@ -1,0 +1,92 @@
+//! One worker's replicas of the switch's links, by mark and by slot.
+
+use strowger_frame::Mark;
+
+use crate::{limits::ATTACHED_MAX, link::Link, scheme::Scheme};
+
+/// The links that one worker knows. Sized once.
+pub(super) struct LinkTable {
+    /// By [`Mark::index`].
+    by_mark: Vec<Option<Box<Link>>>,
+    /// By slot: the mark of the link that has the slot, or had it last.
+    by_slot: Vec<Mark>,
+    /// Slot 1: packets of the switch itself come in by it.
+    own: Box<Link>,
+}
+
+impl LinkTable {
+    pub(super) fn new(scheme: &Scheme) -> Self {
+        Self {
+            by_mark: (0..ATTACHED_MAX).map(|_| None).collect(),
+            by_slot: vec![Link::OWN; ATTACHED_MAX + 1],
+            own: Box::new(Link::own(scheme)),
+        }
+    }
+
+    /// The link with this mark, unless the mark's index has another user now.
+    #[inline]
+    pub(super) fn get(&self, mark: Mark) -> Option<&Link> {
+        let link = self.by_mark.get(mark.index())?.as_deref()?;
+        (link.mark == mark).then_some(link)
+    }
+
+    /// As [`get`](Self::get), to change it.
+    #[inline]
+    pub(super) fn get_mut(&mut self, mark: Mark) -> Option<&mut Link> {
+        let link = self.by_mark.get_mut(mark.index())?.as_deref_mut()?;
+        (link.mark == mark).then_some(link)
+    }
+
+    /// Slot 1.
+    pub(super) fn own(&self) -> &Link {
+        &self.own
+    }
+
+    /// As [`get`](Self::get), where the packet may come from the switch itself.
+    #[cold]
+    pub(super) fn ingress(&self, mark: Mark) -> Option<&Link> {
+        if mark == Link::OWN { Some(&self.own) } else { self.get(mark) }
+    }
+
+    /// As [`ingress`](Self::ingress), to change it.
+    #[cold]
+    pub(super) fn ingress_mut(&mut self, mark: Mark) -> Option<&mut Link> {
+        if mark == Link::OWN { Some(&mut self.own) } else { self.get_mut(mark) }
+    }
+
+    /// The slot of the link that a frame came in by; 0 where that link is gone.
+    #[cold]
+    pub(super) fn ingress_slot(&self, mark: Mark) -> u32 {
+        self.ingress(mark).map_or(0, |ingress| ingress.slot)
+    }
+
+    /// The link that has this slot, or had it last.
+    #[cold]
+    pub(super) fn mark_at(&self, slot: u32) -> Mark {
+        self.by_slot.get(slot as usize).copied().unwrap_or(Link::OWN)
+    }
+
+    pub(super) fn insert(&mut self, link: Box<Link>) {
+        let mark = link.mark;
+        self.note_slot(link.slot, mark);
+        match self.by_mark.get_mut(mark.index()) {
+            Some(entry) => *entry = Some(link),
+            None => debug_assert!(false, "marks are below ATTACHED_MAX"),
+        }
+    }
+
+    pub(super) fn remove(&mut self, mark: Mark) -> Option<Box<Link>> {
+        self.by_mark.get_mut(mark.index())?.take_if(|link| link.mark == mark)
+    }
+
+    /// Records which link has a slot.
+    pub(super) fn note_slot(&mut self, slot: u32, mark: Mark) {
+        if let Some(entry) = self.by_slot.get_mut(slot as usize) {
+            *entry = mark;
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.by_mark.iter().flatten().map(Box::as_ref)
+    }
+}

@@ -1,0 +1,126 @@
+//! One worker's queues of the switch's ports.
+
+use std::mem;
+
+use strowger_frame::{Address, Mark};
+
+use crate::{discard::DiscardTally, limits::PORTS_MAX, orders::PortSeat};
+
+/// The port queues that one worker polls, dense, and where each port's queue is. Sized once.
+pub(super) struct PortQueues {
+    /// Boxed, so that one can be given back to the slow path without allocating.
+    #[allow(clippy::vec_box)]
+    queues: Vec<Box<PortSeat>>,
+    /// By port number: the index in `queues`.
+    index: Vec<Option<u16>>,
+    /// Numbers of ports that were given frames since their last flush, or have sends in flight.
+    unflushed: Vec<u16>,
+}
+
+impl PortQueues {
+    pub(super) fn new() -> Self {
+        Self {
+            queues: Vec::with_capacity(PORTS_MAX),
+            index: vec![None; PORTS_MAX],
+            unflushed: Vec::with_capacity(PORTS_MAX),
+        }
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// The queue at this index, as [`Worker::forward`](super::Worker::forward) counts them.
+    #[inline]
+    pub(super) fn at(&mut self, queue: usize) -> Option<&mut PortSeat> {
+        self.queues.get_mut(queue).map(Box::as_mut)
+    }
+
+    /// The queue of the port with this number.
+    #[inline]
+    pub(super) fn of_port(&self, port: u16) -> Option<&PortSeat> {
+        Some(&**self.queues.get(self.index_of(port)?)?)
+    }
+
+    /// As [`of_port`](Self::of_port), to change it.
+    #[inline]
+    pub(super) fn of_port_mut(&mut self, port: u16) -> Option<&mut PortSeat> {
+        let queue = self.index_of(port)?;
+        self.at(queue)
+    }
+
+    #[inline]
+    fn index_of(&self, port: u16) -> Option<usize> {
+        self.index.get(usize::from(port)).copied().flatten().map(usize::from)
+    }
+
+    /// The number and the discard counters of the port at this index.
+    pub(super) fn discards(&self, port: u16) -> Option<&DiscardTally> {
+        Some(&*self.of_port(port)?.discards)
+    }
+
+    /// The port and the address that a mark has at this index.
+    #[cold]
+    pub(super) fn address_of(&self, queue: usize, mark: Mark) -> Option<(u16, Address)> {
+        let queue = self.queues.get(queue)?;
+        Some((queue.number, queue.port.address_of(mark)?))
+    }
+
+    /// Adds a port; comes back where there is no room for it.
+    pub(super) fn insert(&mut self, queue: Box<PortSeat>) -> Result<(), Box<PortSeat>> {
+        let number = usize::from(queue.number);
+        if self.queues.len() == PORTS_MAX || number >= self.index.len() {
+            return Err(queue);
+        }
+        self.index[number] = Some(self.queues.len() as u16);
+        self.queues.push(queue);
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, port: u16) -> Option<Box<PortSeat>> {
+        let at = self.index_of(port)?;
+        let removed = self.queues.swap_remove(at);
+        self.index[usize::from(port)] = None;
+        self.unflushed.retain(|&listed| listed != port);
+        if let Some(moved) = self.queues.get(at) {
+            self.index[usize::from(moved.number)] = Some(at as u16);
+        }
+        Some(removed)
+    }
+
+    /// The port with this number, which is given frames now: it is flushed later.
+    #[inline]
+    pub(super) fn transmit_queue(&mut self, port: u16) -> Option<&mut PortSeat> {
+        let at = self.index_of(port)?;
+        let Self { queues, unflushed, .. } = self;
+        let queue = queues.get_mut(at)?;
+        if !mem::replace(&mut queue.is_listed, true) {
+            debug_assert!(unflushed.len() < unflushed.capacity(), "each port is listed once");
+            unflushed.push(port);
+        }
+        Some(queue)
+    }
+
+    #[inline]
+    pub(super) fn has_unflushed(&self) -> bool {
+        !self.unflushed.is_empty()
+    }
+
+    /// Flushes the ports that were given frames; those with sends in flight stay listed.
+    pub(super) fn flush(&mut self) {
+        let Self { queues, index, unflushed } = self;
+        unflushed.retain(|&number| {
+            let at = index.get(usize::from(number)).copied().flatten();
+            at.and_then(|at| queues.get_mut(usize::from(at))).is_some_and(|queue| {
+                queue.port.flush();
+                queue.is_listed = !queue.port.is_flushed();
+                queue.is_listed
+            })
+        });
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut PortSeat> {
+        self.queues.iter_mut().map(Box::as_mut)
+    }
+}

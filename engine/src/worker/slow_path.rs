@@ -1,0 +1,44 @@
+//! What connects one worker to the slow path: commands and completions, punts, and the waker.
+
+use std::{mem, sync::Arc};
+
+use strowger_frame::{
+    ring::{Consumer, Producer},
+    tally::Counter,
+};
+
+use crate::{
+    discard::DiscardTally,
+    orders::{Bell, Order, PuntQueues, Report},
+    session::AwaitedPlaces,
+};
+
+/// One worker's ends of everything that it shares with the slow path. The slow path makes it.
+pub(crate) struct SlowPath {
+    pub(crate) orders: Consumer<Order>,
+    pub(crate) reports: Producer<Report>,
+    pub(crate) punts: Arc<PuntQueues>,
+    /// Where answers to handshakes are awaited.
+    pub(crate) awaited: Arc<AwaitedPlaces>,
+    /// Discards of frames whose port is another worker's, or gone.
+    pub(crate) orphan_drops: Arc<DiscardTally>,
+    /// Frames that this worker made for the slow path.
+    pub(crate) frames_made: Arc<Counter>,
+    /// What makes the switch's own time of the caller's.
+    pub(crate) skew: Arc<Counter>,
+    /// Wakes the slow path.
+    pub(crate) waker: Option<Arc<dyn Bell>>,
+    /// There is something new for the slow path to read.
+    pub(crate) has_news: bool,
+}
+
+impl SlowPath {
+    /// Wakes the slow path if there is news.
+    pub(super) fn wake_if_news(&mut self) {
+        if mem::take(&mut self.has_news)
+            && let Some(waker) = &self.waker
+        {
+            waker.ring();
+        }
+    }
+}
