@@ -1,34 +1,119 @@
-//! The addresses that this machine has, in this network namespace. It changes none.
+//! The IP and MAC addresses that this machine has, in this network namespace. It changes none.
 
 use std::{
+    ffi::CStr,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ptr,
 };
+
+/// A MAC address: six bytes, as they stand on the wire.
+pub type Mac = [u8; 6];
+
+/// One entry of the kernel's list: an address of one interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnAddress {
+    /// The interface. An IPv4 address with a label has the label here (`eth0:1`).
+    pub interface: String,
+    /// The address.
+    pub at: OwnKind,
+}
+
+/// What kind of address it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnKind {
+    /// An IP address, and for IPv4 the broadcast addresses of its network: the one that the prefix gives, and the
+    /// one that was configured, if it is another.
+    Ip(IpAddr, Vec<Ipv4Addr>),
+    /// The interface's own MAC address.
+    Mac(Mac),
+}
 
 /// All addresses of all interfaces, sorted, each once.
 ///
 /// # Errors
 /// The kernel's.
 pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    let entries = own_entries()?;
+    let mut addresses: Vec<IpAddr> = entries
+        .into_iter()
+        .filter_map(|entry| match entry.at {
+            OwnKind::Ip(ip, _) => Some(ip),
+            OwnKind::Mac(_) => None,
+        })
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+/// All IP and MAC addresses of all interfaces, in the kernel's order.
+///
+/// # Errors
+/// The kernel's.
+pub fn own_entries() -> io::Result<Vec<OwnAddress>> {
     let mut list: *mut libc::ifaddrs = ptr::null_mut();
     // SAFETY: `list` is writable, and receives a list that is freed below.
     if unsafe { libc::getifaddrs(&raw mut list) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    let mut addresses = Vec::new();
+    let mut entries = Vec::new();
     let mut next = list;
     while !next.is_null() {
         // SAFETY: `next` is an entry of the list that `getifaddrs` made, and that is not freed yet.
         let entry = unsafe { next.read() };
-        addresses.extend(address(entry.ifa_addr));
+        if let Some(at) = kind(&entry) {
+            // SAFETY: the name of an entry ends in zero and lives as long as the list.
+            let interface = unsafe { CStr::from_ptr(entry.ifa_name) };
+            let interface = interface.to_string_lossy().into_owned();
+            entries.push(OwnAddress { interface, at });
+        }
         next = entry.ifa_next;
     }
     // SAFETY: `list` came from `getifaddrs`, and nothing points into it any more.
     unsafe { libc::freeifaddrs(list) };
-    addresses.sort_unstable();
-    addresses.dedup();
-    Ok(addresses)
+    Ok(entries)
+}
+
+fn kind(entry: &libc::ifaddrs) -> Option<OwnKind> {
+    if let Some(mac) = mac(entry.ifa_addr) {
+        return Some(OwnKind::Mac(mac));
+    }
+    let ip = address(entry.ifa_addr)?;
+    let mut broadcasts = Vec::new();
+    if let IpAddr::V4(ip) = ip {
+        if let Some(IpAddr::V4(mask)) = address(entry.ifa_netmask) {
+            broadcasts.extend(broadcast(ip, mask));
+        }
+        if entry.ifa_flags & libc::IFF_BROADCAST as u32 != 0
+            && let Some(IpAddr::V4(written)) = address(entry.ifa_ifu)
+            // Where none is configured the C library gives the address itself.
+            && written != ip
+            && !written.is_unspecified()
+            && !broadcasts.contains(&written)
+        {
+            broadcasts.push(written);
+        }
+    }
+    Some(OwnKind::Ip(ip, broadcasts))
+}
+
+/// The highest address of a network, unless it has two addresses (RFC 3021) or one.
+fn broadcast(ip: Ipv4Addr, mask: Ipv4Addr) -> Option<Ipv4Addr> {
+    let mask = mask.to_bits();
+    (mask.count_ones() < 31).then(|| Ipv4Addr::from_bits(ip.to_bits() | !mask))
+}
+
+/// The MAC address in a socket address of the list, if it is one of six bytes.
+fn mac(at: *const libc::sockaddr) -> Option<Mac> {
+    // SAFETY: if it is not null it points to a socket address of the list, which begins with its family.
+    if at.is_null() || i32::from(unsafe { (*at).sa_family }) != libc::AF_PACKET {
+        return None;
+    }
+    // SAFETY: an address of this family is a `sockaddr_ll`; it may lie unaligned.
+    let at = unsafe { at.cast::<libc::sockaddr_ll>().read_unaligned() };
+    let mac = at.sll_addr.first_chunk::<6>()?;
+    (at.sll_halen == 6 && at.sll_hatype == libc::ARPHRD_ETHER).then_some(*mac)
 }
 
 /// The IP address in a socket address of the list, if it is one.
@@ -63,5 +148,31 @@ mod tests {
         assert!(own.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)), "{own:?}");
         assert!(!own.contains(&IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77))));
         assert!(own.is_sorted());
+    }
+
+    #[test]
+    fn a_network_s_broadcast_address_is_its_highest_where_it_has_more_than_two() {
+        let highest = |ip: [u8; 4], prefix: u32| {
+            let mask = Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - prefix).unwrap_or(0));
+            broadcast(ip.into(), mask).map(|at| at.octets())
+        };
+        assert_eq!(highest([198, 51, 100, 7], 24), Some([198, 51, 100, 255]));
+        assert_eq!(highest([198, 51, 100, 7], 29), Some([198, 51, 100, 7]));
+        assert_eq!(highest([198, 51, 100, 5], 30), Some([198, 51, 100, 7]));
+        assert_eq!(highest([198, 51, 100, 6], 31), None);
+        assert_eq!(highest([198, 51, 100, 7], 32), None);
+    }
+
+    #[test]
+    fn the_loopback_interface_has_its_network_s_broadcast_address_and_no_mac_address() {
+        let own = own_entries().expect("the kernel says");
+        let lo: Vec<_> = own.iter().filter(|entry| entry.interface == "lo").collect();
+        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let broadcasts = lo.iter().find_map(|entry| match &entry.at {
+            OwnKind::Ip(ip, broadcasts) if *ip == local => Some(broadcasts.clone()),
+            OwnKind::Ip(..) | OwnKind::Mac(_) => None,
+        });
+        assert_eq!(broadcasts, Some(vec![Ipv4Addr::new(127, 255, 255, 255)]), "{own:?}");
+        assert!(!lo.iter().any(|entry| matches!(entry.at, OwnKind::Mac(_))), "{own:?}");
     }
 }

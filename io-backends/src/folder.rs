@@ -70,6 +70,11 @@ impl Found {
         self.mode & libc::S_IFMT == libc::S_IFLNK
     }
 
+    /// Whether it is the file of a unix socket.
+    pub fn is_socket(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFSOCK
+    }
+
     /// What it is, for people.
     pub fn kind(&self) -> &'static str {
         match self.mode & libc::S_IFMT {
@@ -211,10 +216,54 @@ impl Folder {
         }
         // A second name: the file is in another folder, too, which was not walked to.
         if how != How::Read && file.metadata()?.nlink() > 1 {
-            let text = "it has another name, too (a hard link)";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            return Err(second_name());
         }
         Ok((file, found))
+    }
+
+    /// Whether [`open`](Self::open) with [`How::Keep`] would open a file, made or not; says what is there now.
+    /// Opens and makes nothing.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn may_keep(&self, name: &OsStr) -> io::Result<Option<Found>> {
+        let found = match self.find(name) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return self.may_write().map(|()| None);
+            }
+            Err(error) => return Err(error),
+        };
+        if !found.is_regular() {
+            return Err(unwanted(&found));
+        }
+        let file = File::from(open_at(&self.at, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?);
+        if file.metadata()?.nlink() > 1 {
+            return Err(second_name());
+        }
+        let (at, name) = (self.at.as_raw_fd(), c_name(name)?);
+        let (wanted, flags) =
+            (libc::R_OK | libc::W_OK, libc::AT_EACCESS | libc::AT_SYMLINK_NOFOLLOW);
+        // SAFETY: the name ends in zero and lives through the call; the descriptor is ours.
+        check(unsafe { libc::faccessat(at, name.as_ptr(), wanted, flags) })?;
+        Ok(Some(found))
+    }
+
+    /// Whether this thread may put another file in the place of a name's, and make one where there is none.
+    ///
+    /// # Errors
+    /// The kernel's reason why not; `PermissionDenied` where the folder keeps another user's file (the sticky bit).
+    pub fn may_replace(&self, name: &OsStr) -> io::Result<()> {
+        self.may_write()?;
+        let Ok(found) = self.find(name) else { return Ok(()) };
+        let me = file_user();
+        let is_kept =
+            self.found.mode & STICKY != 0 && ![self.found.owner, found.owner].contains(&me);
+        if is_kept && me != 0 {
+            let text = format!("the folder keeps it for user {}, its owner", found.owner);
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        Ok(())
     }
 
     /// Follows a last symbolic link, as those on the way are followed.
@@ -333,6 +382,10 @@ fn unwanted(found: &Found) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("it is {}", found.kind()))
 }
 
+fn second_name() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it has another name, too (a hard link)")
+}
+
 fn names_of(path: &Path) -> VecDeque<OsString> {
     let names = path.components().filter_map(|component| match component {
         Component::Normal(name) => Some(name.to_owned()),
@@ -440,6 +493,31 @@ mod tests {
         let (_, found) = open(&path.join("made"), How::Keep).unwrap();
         assert_eq!(found.mode & 0o7777, 0o600);
         assert_eq!(open(&path.join("made"), How::Keep).unwrap().1.id, found.id);
+    }
+
+    #[test]
+    fn what_may_be_kept_is_told_without_opening_or_making_it() {
+        let (_directory, path) = folder("may");
+        let may = |name: &str| {
+            let (folder, name) = Folder::of(&path.join(name)).unwrap();
+            folder.may_keep(&name)
+        };
+        fs::write(path.join("file"), "kept").unwrap();
+        let found = may("file").unwrap().expect("it is there");
+        assert_eq!(found.id, open(&path.join("file"), How::Read).unwrap().1.id);
+        assert_eq!(may("none").unwrap(), None);
+        fs::write(path.join("first"), "").unwrap();
+        fs::hard_link(path.join("first"), path.join("second")).unwrap();
+        std::os::unix::fs::symlink("file", path.join("link")).unwrap();
+        fs::create_dir(path.join("sub")).unwrap();
+        for name in ["first", "second", "link", "sub"] {
+            let refused = may(name).expect_err(name);
+            assert!(open(&path.join(name), How::Keep).is_err(), "{name}: {refused}");
+        }
+        assert!(!path.join("none").exists());
+        let (folder, _) = Folder::of(&path.join("file")).unwrap();
+        folder.may_replace(OsStr::new("file")).unwrap();
+        folder.may_replace(OsStr::new("none")).unwrap();
     }
 
     #[test]

@@ -118,30 +118,35 @@ impl Config {
     /// Puts the numbers that interfaces have now into the addresses that name them.
     ///
     /// # Errors
-    /// One line: an interface that this machine has not.
-    pub(crate) fn resolve(&mut self) -> Result<(), String> {
+    /// A line for each address whose interface this machine has not; it stays as it is.
+    pub(crate) fn resolve(&mut self) -> Result<(), Vec<String>> {
         let interfaces = std::mem::take(&mut self.interfaces);
-        let resolve = |whose: &dyn fmt::Display, at: &mut SocketAddr| {
-            let resolved = interfaces.resolve(*at).map_err(|name| {
+        let mut absent = Vec::new();
+        let mut resolve = |whose: &dyn fmt::Display, at: &mut SocketAddr| match interfaces
+            .resolve(*at)
+        {
+            Ok(resolved) => *at = resolved,
+            Err(name) => {
                 let shown = interfaces.shown(*at);
-                format!("{whose}: address \"{shown}\": this machine has no interface {name}")
-            });
-            resolved.map(|resolved| *at = resolved)
+                let why =
+                    format!("{whose}: address \"{shown}\": this machine has no interface {name}");
+                absent.push(why);
+            }
         };
         for listener in &mut self.udp {
-            resolve(&format_args!("listener \"{}\"", listener.name), &mut listener.address)?;
+            resolve(&format_args!("listener \"{}\"", listener.name), &mut listener.address);
         }
         for peer in &mut self.peers {
             if let Some(Address::Udp(at)) = &mut peer.address {
-                resolve(&format_args!("peer \"{}\"", peer.name), at)?;
+                resolve(&format_args!("peer \"{}\"", peer.name), at);
             }
         }
         for neighbour in &mut self.neighbours {
             if let Address::Udp(at) = &mut neighbour.address {
-                resolve(&format_args!("neighbour \"{}\"", neighbour.name), at)?;
+                resolve(&format_args!("neighbour \"{}\"", neighbour.name), at);
             }
         }
-        Ok(())
+        if absent.is_empty() { Ok(()) } else { Err(absent) }
     }
 }
 

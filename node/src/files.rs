@@ -16,6 +16,8 @@
 //! | new keys | made, never overwritten, mode 0600 | refused |
 //! | sockets | made by bind, mode 0600 | refused |
 
+mod may;
+
 use std::{
     cell::RefCell,
     collections::HashMap,
@@ -209,8 +211,7 @@ impl Opener {
         let mut first = Vec::new();
         (&mut file).take(PCAPNG.len() as u64).read_to_end(&mut first)?;
         if !first.is_empty() && first != PCAPNG {
-            let text = "there is a file that is no capture (pcapng); it is not overwritten";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            return Err(no_capture());
         }
         file.set_len(0)?;
         io::Seek::rewind(&mut file)?;
@@ -287,6 +288,11 @@ impl Opener {
         let later = self.account.as_ref().map(|account| account.user);
         read_secret(path, what, way_out, bytes_max, later)
     }
+}
+
+fn no_capture() -> io::Error {
+    let text = "there is a file that is no capture (pcapng); it is not overwritten";
+    io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
 fn check_owner(found: &Found, later: Option<u32>) -> io::Result<()> {

@@ -6,6 +6,7 @@ mod admin;
 mod ask;
 mod backend;
 mod bench_cmd;
+mod check;
 mod config;
 mod conform;
 mod demo;
@@ -17,6 +18,7 @@ mod key;
 mod label_cmd;
 mod limits;
 mod log;
+mod own;
 mod relay;
 mod rights;
 mod show;
@@ -203,10 +205,14 @@ enum SchemeChange {
 
 #[derive(Debug, Subcommand)]
 enum ConfigTask {
-    /// Say what is wrong with a file, by line.
+    /// Say what is wrong with a file, and what this machine would refuse of it. Nothing is opened, made or
+    /// changed, so it works beside a relay that runs. Run it as the user that starts the relay.
     Check {
         /// The file.
         file: PathBuf,
+        /// Look at the text alone: for a file that is for another machine.
+        #[arg(long)]
+        text_only: bool,
     },
     /// Print a commented sample.
     Sample,
@@ -230,6 +236,9 @@ fn perform(command: Command) -> Result<ExitCode, Failure> {
         Command::Bench(wanted) => return bench_cmd::perform(&wanted),
         Command::Demo(options) => return demo::run(&options),
         Command::Doctor { json } => return doctor::run(json, output),
+        Command::Config { task: ConfigTask::Check { file, text_only } } => {
+            return check::run(&file, text_only, output);
+        }
         Command::Ping(options) => ask::ping(&options, output),
         Command::Identify(options) => ask::identify(&options, output),
         Command::Trace(options) => ask::trace(&options, output),
@@ -262,15 +271,6 @@ fn perform(command: Command) -> Result<ExitCode, Failure> {
             show::change(&json!({ "detach": slot }), asking.json, &asking.socket, output)
         }
         Command::Key { task } => key::run(&task, output),
-        Command::Config { task: ConfigTask::Check { file } } => {
-            if let Err(lines) = config::read_lines(&file)? {
-                for line in &lines {
-                    let _ = writeln!(io::stderr(), "strowger: {line}");
-                }
-                return Ok(Failure::new(Exit::Usage, "").code());
-            }
-            writeln!(output, "{}: fine", file.display()).or_else(|error| output_ended(&error))
-        }
         Command::Config { task: ConfigTask::Sample } => {
             output.write_all(config::SAMPLE.as_bytes()).or_else(|error| output_ended(&error))
         }

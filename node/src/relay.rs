@@ -30,6 +30,7 @@ use strowger_runtime::{
     worker_thread::{Idle, Running},
 };
 
+pub(crate) use self::waiting::is_here;
 use self::{
     changes::{Change, Changes, narrow_bits},
     health::Health,
@@ -49,6 +50,7 @@ use crate::{
     journal::{Entry, Journal},
     limits::ALTERNATES_MAX,
     log::{Kind, Log},
+    own::Own,
     rights, show,
     topology::{self, PortInfo, PortKind, Topology, assemble},
     untrusted::Untrusted,
@@ -139,8 +141,8 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     // Bound first: whoever starts a relay twice is told before anything else is touched.
     let opener = Opener::new(account.as_ref());
     let conflicts = topology::roles(&config, path, topology::workers(&config)?).conflicts();
-    if let Some(conflict) = conflicts.into_iter().next() {
-        return Err(Failure::new(Exit::Usage, conflict));
+    if !conflicts.is_empty() {
+        return Err(Failure::new(Exit::Usage, first(conflicts)));
     }
     let control = Control::bind(&config.control_socket, &opener)?;
     let (mut inbox, letterbox) = Inbox::new(config.udp.len() * (1 + ALTERNATES_MAX))?;
@@ -152,7 +154,11 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     if signalled.stop().is_some() {
         return Ok(()); // nothing runs yet, and what was bound goes
     }
-    config.resolve().map_err(|line| Failure::new(Exit::Refused, line))?;
+    config.resolve().map_err(|lines| Failure::new(Exit::Refused, first(lines)))?;
+    let faults = Own::now().faults(&config);
+    if !faults.is_empty() {
+        return Err(Failure::new(Exit::Usage, first(faults)));
+    }
 
     let said = &mut io::stdout();
     let _ = writeln!(said, "{}", headline(&config));
@@ -189,6 +195,13 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let finished = relay.finish(server, ended, said);
     log.close();
     finished
+}
+
+/// The first of several errors, and how to see the others.
+fn first(lines: Vec<String>) -> String {
+    let more = lines.len().saturating_sub(1);
+    let first = lines.into_iter().next().unwrap_or_default();
+    if more == 0 { first } else { format!("{first}; `strowger config check` shows {more} more") }
 }
 
 fn headline(config: &Config) -> String {

@@ -17,10 +17,19 @@ use crate::{
 /// # Errors
 /// One line: there is no such user, or this process can never become it.
 pub(crate) fn account(config: &Config) -> Result<Option<Account>, Failure> {
+    let Some(account) = find(config)? else { return Ok(None) };
+    account.prepare().map_err(|why| refused(&format_args!("[process]: {why}")))?;
+    Ok(Some(account))
+}
+
+/// The account alone: the process is not prepared to become it.
+///
+/// # Errors
+/// As for [`account`].
+pub(crate) fn find(config: &Config) -> Result<Option<Account>, Failure> {
     let Some(RunAs { user, group }) = &config.run_as else { return Ok(None) };
     let found = Account::find(user, group.as_deref());
-    let prepared = found.and_then(|account| account.prepare().map(|()| account));
-    prepared.map(Some).map_err(|why| refused(&format_args!("[process]: {why}")))
+    found.map(Some).map_err(|why| refused(&format_args!("[process]: {why}")))
 }
 
 /// Becomes the account, once everything is open.

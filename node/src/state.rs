@@ -12,6 +12,7 @@ use std::{
 
 use serde_json::{Value, json};
 use strowger_engine::{
+    Now,
     control::{Former, Kept, RestoreError, Snapshot, Switch, numbers::Who},
     scheme::Scheme,
 };
@@ -70,36 +71,50 @@ impl StateFile {
         switch: &mut Switch,
         clock: Clock,
     ) -> Result<(Self, Option<Snapshot>), Failure> {
-        let shown = path.display();
-        let refused = |why: String| {
-            let way_out = "put a copy back, or move it away: slots are given anew then, and labels \
-                           of before lead elsewhere";
-            Failure::new(Exit::Refused, format!("state file {shown}: {why}; {way_out}"))
-        };
-        let lock = opener
-            .lock(path)
-            .map_err(|why| Failure::new(Exit::Refused, format!("state file {shown}: {why}")))?;
-        let snapshot = match opener.state(path) {
-            Ok(None) => None,
-            Err(error) => return Err(refused(format!("cannot be read: {error}"))),
-            Ok(Some(bytes)) => Some(parse(&bytes).map_err(refused)?),
-        };
+        let lock = opener.lock(path).map_err(|why| refused(path, &why))?;
+        let snapshot = Self::read(path, opener)?;
         if let Some(snapshot) = &snapshot {
-            switch.restore(snapshot, clock.now()).map_err(|why| match why {
-                RestoreError::Scheme(_) => {
-                    let scheme = &snapshot.scheme;
-                    let bytes = hex(scheme.serialize().as_bytes());
-                    let name = scheme.name().map_or(bytes, str::to_owned);
-                    refused(format!("{why}; write scheme = \"{name}\" in [switch], as before"))
-                }
-                RestoreError::Late | RestoreError::Number(_) => refused(why.to_string()),
-            })?;
+            Self::restore(path, snapshot, switch, clock.now())?;
         }
         switch.wait_for_writing();
         let path = path.to_owned();
         let (written, generation, stamps_until) = (Written::default(), 0, 0);
         let kept = Self { path, written, generation, stamps_until, failed: None, _lock: lock };
         Ok((kept, snapshot))
+    }
+
+    /// Reads the file; `None` where there is none. Changes nothing.
+    ///
+    /// # Errors
+    /// One line: it cannot be read, or is damaged.
+    pub(crate) fn read(path: &Path, opener: &Opener) -> Result<Option<Snapshot>, Failure> {
+        match opener.state(path) {
+            Ok(None) => Ok(None),
+            Err(error) => Err(unread(path, &format!("cannot be read: {error}"))),
+            Ok(Some(bytes)) => parse(&bytes).map(Some).map_err(|why| unread(path, &why)),
+        }
+    }
+
+    /// Puts into the switch what was read.
+    ///
+    /// # Errors
+    /// One line: the configuration has a scheme that reads its numbers otherwise, say.
+    pub(crate) fn restore(
+        path: &Path,
+        snapshot: &Snapshot,
+        switch: &mut Switch,
+        now: Now,
+    ) -> Result<(), Failure> {
+        switch.restore(snapshot, now).map_err(|why| match why {
+            RestoreError::Scheme(_) => {
+                let scheme = &snapshot.scheme;
+                let bytes = hex(scheme.serialize().as_bytes());
+                let name = scheme.name().map_or(bytes, str::to_owned);
+                let why = format!("{why}; write scheme = \"{name}\" in [switch], as before");
+                unread(path, &why)
+            }
+            RestoreError::Late | RestoreError::Number(_) => unread(path, &why.to_string()),
+        })
     }
 
     /// Whether a number was given since the file was last written, or stamps come near what it says,
@@ -171,6 +186,17 @@ impl StateFile {
             )),
         }
     }
+}
+
+fn refused(path: &Path, why: &str) -> Failure {
+    Failure::new(Exit::Refused, format!("state file {}: {why}", path.display()))
+}
+
+/// The same of a file whose content is not to be had.
+fn unread(path: &Path, why: &str) -> Failure {
+    let way_out = "put a copy back, or move it away: slots are given anew then, and labels of before lead \
+                   elsewhere";
+    refused(path, &format!("{why}; {way_out}"))
 }
 
 fn called(who: &Who) -> String {

@@ -4,6 +4,7 @@
 mod alternates;
 mod ethernet;
 mod memory;
+mod rehearsal;
 mod roles;
 mod udp;
 
@@ -18,6 +19,7 @@ use std::{
 
 use strowger_crypto::{Local, OsEntropy, PeerId, Psk, aead::Provider};
 use strowger_engine::{
+    Now,
     control::{
         Attach, Event, PortId, Switch,
         peering::{PeerSpec, PeeringConfig},
@@ -41,8 +43,9 @@ use strowger_runtime::{
 
 use self::{alternates::Alternates, ethernet::Opening, memory::needs};
 pub(crate) use self::{
-    ethernet::Wire,
+    ethernet::{Wire, is_ours_alone, specs_of},
     memory::{MemoryUse, mib},
+    rehearsal::rehearse,
     roles::roles,
 };
 use crate::{
@@ -210,7 +213,10 @@ pub(crate) fn assemble(
         Some(path) => Some(StateFile::load(path, opener, &mut switch, clock)?),
         None => None,
     };
-    attach(config, opener, &mut switch, &ports, clock)?;
+    let ids: Vec<PortId> = ports.iter().map(|port| port.id).collect();
+    for wish in wishes(config, &switch, &ids, |file| key::psk(file, opener))? {
+        wish.attach(&mut switch, clock.now())?;
+    }
     // All that needs rights is open, and every key is read.
     if let Some(account) = account {
         rights::give_up(config, account, opener, said)?;
@@ -266,6 +272,16 @@ fn identify(
 ) -> Result<Option<PeerId>, Failure> {
     let Some(identity) = &config.identity else { return Ok(None) };
     let local = Local::new(&key::identity(&identity.key, opener)?, identity.network);
+    introduce(config, local, switch, clock).map(Some)
+}
+
+/// Gives the switch its identity.
+fn introduce(
+    config: &Config,
+    local: Local,
+    switch: &mut Switch,
+    clock: Clock,
+) -> Result<PeerId, Failure> {
     let peer_id = local.identity().peer_id();
     let peering = PeeringConfig {
         local,
@@ -277,7 +293,7 @@ fn identify(
     switch
         .set_identity(peering, clock.now())
         .map_err(|error| Failure::new(Exit::Refused, format!("[identity]: {error}")))?;
-    Ok(Some(peer_id))
+    Ok(peer_id)
 }
 
 fn refused(what: &str, error: &io::Error) -> Failure {
@@ -446,6 +462,19 @@ impl Wish {
         }
     }
 
+    /// Gives it a slot.
+    fn attach(self, switch: &mut Switch, now: Now) -> Result<(), Failure> {
+        let name = self.name();
+        let refused = |why: &dyn fmt::Display| {
+            Failure::new(Exit::Usage, format!("{name} cannot be attached: {why}"))
+        };
+        match self {
+            Self::Plain(attach) => switch.attach(attach).map_err(|why| refused(&why))?,
+            Self::Sealed(spec) => switch.add_peer(*spec, now).map_err(|why| refused(&why))?,
+        };
+        Ok(())
+    }
+
     /// Whether a slot is kept for it over the restart.
     fn is_expected(&self, switch: &Switch) -> bool {
         match self {
@@ -455,21 +484,23 @@ impl Wish {
     }
 }
 
-/// Pinned slots first, so that no other neighbour is given one of them; then those who had one before, so
-/// that whoever is new gets none of theirs.
-fn attach(
+/// What is to have a slot, in the order in which slots are given: pinned ones first, so that no other neighbour is
+/// given one of them; then those who had one before, so that nothing new gets one of theirs. `ports` are those of
+/// the configuration, in its order.
+///
+/// # Errors
+/// Those of `psk`, which reads a file.
+fn wishes(
     config: &Config,
-    opener: &Opener,
-    switch: &mut Switch,
-    ports: &[PortInfo],
-    clock: Clock,
-) -> Result<(), Failure> {
+    switch: &Switch,
+    ports: &[PortId],
+    psk: impl Fn(&Path) -> Result<Psk, Failure>,
+) -> Result<Vec<Wish>, Failure> {
     let mut wishes = Vec::new();
     for peer in &config.peers {
-        let port = ports[peer.listener].id;
-        let mut spec = PeerSpec::discovered(&peer.name, peer.identity, port);
+        let mut spec = PeerSpec::discovered(&peer.name, peer.identity, ports[peer.listener]);
         spec.key = peer.key;
-        spec.psk = peer.psk.as_ref().map_or(Ok(Psk::NONE), |file| key::psk(file, opener))?;
+        spec.psk = peer.psk.as_ref().map_or(Ok(Psk::NONE), |file| psk(file))?;
         spec.at = peer.address;
         spec.slot = peer.slot;
         spec.rights = peer.rights;
@@ -479,32 +510,22 @@ fn attach(
         wishes.push(Wish::Sealed(Box::new(spec)));
     }
     for neighbour in &config.neighbours {
-        let (port, at) = (ports[neighbour.listener].id, neighbour.address);
+        let (port, at) = (ports[neighbour.listener], neighbour.address);
         let plain = Attach::plain(port, at, Behind::Neighbour, &neighbour.name);
         wishes.push(Wish::Plain(Attach { slot: neighbour.slot, ..plain }));
     }
     let others = config.udp.len() + config.ethernet.len();
     for (unix, port) in config.unix.iter().zip(&ports[others..]) {
-        let plain = Attach::plain(port.id, Address::Only, Behind::Endpoint, &unix.name);
+        let plain = Attach::plain(*port, Address::Only, Behind::Endpoint, &unix.name);
         wishes.push(Wish::Plain(Attach { slot: unix.slot, ..plain }));
     }
-    let (pinned, free): (Vec<Wish>, Vec<Wish>) =
+    let (mut pinned, free): (Vec<Wish>, Vec<Wish>) =
         wishes.into_iter().partition(|wish| wish.slot().is_some());
     let (expected, new): (Vec<Wish>, Vec<Wish>) =
         free.into_iter().partition(|wish| wish.is_expected(switch));
-    for wish in pinned.into_iter().chain(expected).chain(new) {
-        let name = wish.name();
-        let refused = |why: &dyn fmt::Display| {
-            Failure::new(Exit::Usage, format!("{name} cannot be attached: {why}"))
-        };
-        match wish {
-            Wish::Plain(attach) => switch.attach(attach).map_err(|why| refused(&why))?,
-            Wish::Sealed(spec) => {
-                switch.add_peer(*spec, clock.now()).map_err(|why| refused(&why))?
-            }
-        };
-    }
-    Ok(())
+    pinned.extend(expected);
+    pinned.extend(new);
+    Ok(pinned)
 }
 
 /// Polls until every worker knows all that is attached; what came true meanwhile is returned.

@@ -603,7 +603,8 @@ fn the_sample_passes_the_check_as_it_is_and_with_every_key() {
     let file = directory.path().join("sample.toml");
     for text in [sample, all] {
         fs::write(&file, &text).unwrap();
-        let output = run(&["config", "check", file.to_str().unwrap()]);
+        // Of no machine: there is no key, and no interface of these names.
+        let output = run(&["config", "check", "--text-only", file.to_str().unwrap()]);
         assert!(output.status.success(), "{output:?}\n{text}");
     }
 }

@@ -152,17 +152,15 @@ impl Opened {
     }
 }
 
-/// Opens a queue as `spec` says, for the given worker, whose pool lies in the arena: chunks of it
-/// are lent to the kernel. In the network namespace of the calling thread.
+/// Whether there is such a queue, as far as that can be told without opening it. Changes nothing.
 ///
 /// # Errors
-/// [`OpenError`], each with the way out.
-pub fn open(
-    spec: &XdpSpec,
-    arena: &mut Arena,
-    pool: &mut Pool,
-    worker: usize,
-) -> Result<Opened, OpenError> {
+/// Those of [`open`] that are about the spec and the interface.
+pub fn check(spec: &XdpSpec) -> Result<(), OpenError> {
+    find(spec).map(drop)
+}
+
+fn find(spec: &XdpSpec) -> Result<Interface, OpenError> {
     let name = || spec.interface.clone();
     // Below 0x0600 the field is a length; 0 and 4095 are no VLANs.
     if spec.ethertype < 0x0600 || spec.vlan.is_some_and(|vlan| vlan == 0 || vlan > 4094) {
@@ -170,9 +168,6 @@ pub fn open(
     }
     if let Some(group) = spec.group.filter(|group| !group.is_one()) {
         return Err(OpenError::NoGroup { address: group.address });
-    }
-    if !arena.holds(pool) {
-        return Err(OpenError::ForeignPool);
     }
     let interface = Interface::find(&spec.interface).map_err(|unfit| match unfit {
         Unfit::Missing => OpenError::NoInterface { interface: name() },
@@ -186,6 +181,25 @@ pub fn open(
     if !interface.up {
         return Err(OpenError::InterfaceDown { interface: name() });
     }
+    Ok(interface)
+}
+
+/// Opens a queue as `spec` says, for the given worker, whose pool lies in the arena: chunks of it
+/// are lent to the kernel. In the network namespace of the calling thread.
+///
+/// # Errors
+/// [`OpenError`], each with the way out.
+pub fn open(
+    spec: &XdpSpec,
+    arena: &mut Arena,
+    pool: &mut Pool,
+    worker: usize,
+) -> Result<Opened, OpenError> {
+    if !arena.holds(pool) {
+        return Err(OpenError::ForeignPool);
+    }
+    let name = || spec.interface.clone();
+    let interface = find(spec)?;
     let tally = Arc::new(PortTally::default());
     let XdpSpec { ethertype, vlan, group, .. } = *spec;
     let shape = Shape { own: interface.mac, ethertype, vlan, group };

@@ -14,8 +14,13 @@ use crate::{
     config,
     files::Opener,
     key,
+    own::Own,
     topology::{PortInfo, PortKind},
 };
+
+fn unusable(name: &str, at: Address, why: &str) -> String {
+    format!("peer \"{name}\": address \"{}\" is not usable: {why}", Shown(at))
+}
 
 impl Relay {
     /// The port that a client means.
@@ -64,9 +69,17 @@ impl Relay {
                 PortKind::Udp { local, .. } => Some(local),
                 PortKind::Ethernet(_) | PortKind::Unix { .. } => None,
             });
-            if let Some(why) = unusable_as_peer(*at, own) {
-                let (name, at) = (&wish.name, Shown(Address::Udp(*at)));
-                return Err(format!("peer \"{name}\": address \"{at}\" is not usable: {why}"));
+            let why = unusable_as_peer(*at, own.clone());
+            if let Some(why) = why.or_else(|| Own::now().unusable_ip(*at, own)) {
+                return Err(unusable(&wish.name, Address::Udp(*at), &why));
+            }
+        }
+        if let (Some(Address::Ether(mac)), PortKind::Ethernet(wire)) = (wish.address, &port.kind) {
+            let own = Own::now();
+            let mut interfaces = wire.reports.iter().map(|report| report.interface.as_str());
+            let why = interfaces.find_map(|interface| own.unusable_mac(mac, interface));
+            if let Some(why) = why {
+                return Err(unusable(&wish.name, Address::Ether(mac), &why));
             }
         }
         let (plain, PortInfo { id, name: behind, kind, .. }) = (port.is_plain(), port);

@@ -71,7 +71,7 @@ pub(super) fn missing(config: &Config) -> Vec<String> {
 }
 
 /// Whether a socket can be bound to the address; for any other reason why not, that is found out later.
-fn is_here(at: SocketAddr) -> bool {
+pub(crate) fn is_here(at: SocketAddr) -> bool {
     let mut any_port = at;
     any_port.set_port(0);
     let bound = UdpSocket::bind(any_port);

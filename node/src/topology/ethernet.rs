@@ -135,19 +135,16 @@ pub(super) fn open_all(
     Ok(opened)
 }
 
-fn open_one(
-    ethernet: &Ethernet,
-    neighbours_max: u32,
-    opener: &Opener,
-    arena: &mut Arena,
-    pools: &mut [Pool],
-) -> Result<Opening, String> {
-    let workers = pools.len();
-    let wanted: Vec<(usize, u32)> = match ethernet.queues {
+/// Which queues are ours, each with its worker.
+fn queues_of(ethernet: &Ethernet, workers: usize) -> Vec<(usize, u32)> {
+    match ethernet.queues {
         Queues::One { queue, worker } => vec![(worker, queue)],
         Queues::All => (0..workers).map(|worker| (worker, worker as u32)).collect(),
-    };
-    let mut spec = XdpSpec {
+    }
+}
+
+fn spec_of(ethernet: &Ethernet, neighbours_max: u32) -> XdpSpec {
+    XdpSpec {
         backend: ethernet.backend,
         ethertype: ethernet.ethertype,
         vlan: ethernet.vlan,
@@ -156,7 +153,32 @@ fn open_one(
         pieces: ethernet.pieces,
         group: ethernet.beacon_s.map(|_| BEACON_GROUP),
         ..XdpSpec::new(&ethernet.interface, 0)
-    };
+    }
+}
+
+/// How each queue of an interface would be opened.
+pub(crate) fn specs_of(ethernet: &Ethernet, config: &Config, workers: usize) -> Vec<XdpSpec> {
+    let spec = spec_of(ethernet, config.switch.slot_max + 1);
+    let queues = queues_of(ethernet, workers).into_iter();
+    queues.map(|(_, queue)| XdpSpec { queue, ..spec.clone() }).collect()
+}
+
+/// Whether the interface has one section alone, as AF_PACKET needs it.
+pub(crate) fn is_ours_alone(config: &Config, ethernet: &Ethernet) -> bool {
+    let same = |other: &&Ethernet| other.interface == ethernet.interface;
+    config.ethernet.iter().filter(same).count() == 1
+}
+
+fn open_one(
+    ethernet: &Ethernet,
+    neighbours_max: u32,
+    opener: &Opener,
+    arena: &mut Arena,
+    pools: &mut [Pool],
+) -> Result<Opening, String> {
+    let workers = pools.len();
+    let wanted = queues_of(ethernet, workers);
+    let mut spec = spec_of(ethernet, neighbours_max);
     let mut info = Wire {
         plain: ethernet.plain,
         beacon_s: ethernet.beacon_s,

@@ -1,0 +1,311 @@
+//! `strowger config check`: what is wrong with a configuration on this machine, all of it, found without starting
+//! anything. It opens what a start opens as far as that changes nothing: files are looked at, sockets are looked for
+//! in the kernel's lists, and the switch is made without ports. So it works beside a relay that runs.
+//!
+//! A problem is what a start would refuse, or would go on without what is configured. A note is what is no fault of the
+//! configuration: a relay runs there already.
+
+mod in_use;
+
+use std::{
+    fs,
+    io::{self, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use strowger_crypto::IdentityKey;
+use strowger_io::{
+    udp,
+    xdp::{self, Choice, Rung},
+};
+
+use self::in_use::{Holder, Sockets, holder_of_lock};
+use crate::{
+    config::{self, Config, Ethernet, Listener, SOCKET_BUFFER_BYTES},
+    exit::{Exit, Failure, output_ended},
+    files::{Opener, Role},
+    key,
+    own::Own,
+    relay::is_here,
+    rights,
+    state::StateFile,
+    topology::{self, is_ours_alone, specs_of},
+    untrusted::Untrusted,
+};
+
+/// Memory that is pinned to see whether AF_XDP may be used.
+const UMEM_BYTES_TRIED: usize = 1 << 20;
+
+/// What was found.
+#[derive(Debug, Default)]
+struct Findings {
+    problems: Vec<Failure>,
+    notes: Vec<String>,
+}
+
+impl Findings {
+    fn refused(&mut self, text: String) {
+        self.problems.push(Failure::new(Exit::Refused, text));
+    }
+
+    fn wrong(&mut self, text: String) {
+        self.problems.push(Failure::new(Exit::Usage, text));
+    }
+
+    fn note(&mut self, text: String) {
+        self.notes.push(text);
+    }
+
+    /// Something is in use by this process: a problem unless that is a relay, or cannot be known.
+    fn in_use(&mut self, what: &str, holder: &Holder) {
+        match holder {
+            Holder::Other(..) => self.refused(format!(
+                "{what} is in use by {holder}; stop that process, or choose another"
+            )),
+            Holder::Relay(_) | Holder::Unknown => {
+                self.note(format!("{what} is in use by {holder}"))
+            }
+        }
+    }
+}
+
+/// Checks a file and prints what is wrong. The exit code is 2 if there is an error in the configuration, else 3 if
+/// there is something that this machine would refuse.
+///
+/// # Errors
+/// The file cannot be read, or the answer not written.
+pub(crate) fn run(
+    file: &Path,
+    is_text_only: bool,
+    output: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let shown = file.display().to_string();
+    let complain = |line: &str| {
+        let _ = writeln!(io::stderr(), "strowger: {}", Untrusted(line));
+    };
+    let config = match config::read_lines(file)? {
+        Ok(config) => config,
+        Err(lines) => {
+            lines.iter().for_each(|line| complain(line));
+            return Ok(Failure::new(Exit::Usage, "").code());
+        }
+    };
+    let found = if is_text_only { Findings::default() } else { look(file, config) };
+    let mut text = String::new();
+    for note in &found.notes {
+        text += &format!("{}: note: {}\n", Untrusted(&shown), Untrusted(note));
+    }
+    for problem in &found.problems {
+        complain(&format!("{shown}: {}", problem.line));
+    }
+    let exit = found.problems.iter().map(|problem| problem.exit).min_by_key(|exit| *exit as u8);
+    if exit.is_none() {
+        text += &format!("{}: fine\n", Untrusted(&shown));
+    }
+    output.write_all(text.as_bytes()).or_else(|error| output_ended(&error))?;
+    Ok(exit.map_or(ExitCode::SUCCESS, |exit| Failure::new(exit, "").code()))
+}
+
+/// Looks at the machine as a start would.
+fn look(file: &Path, mut config: Config) -> Findings {
+    let mut found = Findings::default();
+    let account = rights::find(&config).unwrap_or_else(|failure| {
+        found.problems.push(failure);
+        None
+    });
+    let workers = topology::workers(&config).unwrap_or_else(|failure| {
+        found.problems.push(failure);
+        config.workers.unwrap_or(1)
+    });
+    let opener = Opener::new(account.as_ref());
+    let user = account.as_ref().map(|account| account.name.as_str());
+    let sockets = Sockets::now();
+
+    let roles = topology::roles(&config, file, workers);
+    roles.conflicts().into_iter().for_each(|conflict| found.wrong(conflict));
+    let identity = look_at_secrets(&config, &opener, &mut found);
+    let kept = config.state.as_ref().and_then(|path| {
+        let read = StateFile::read(path, &opener);
+        read.map_err(|failure| found.problems.push(failure)).ok().flatten()
+    });
+    for (role, path) in roles.each() {
+        look_at_file(role, path, (&opener, user), &sockets, &mut found);
+    }
+    if let Err(absent) = config.resolve() {
+        absent.into_iter().for_each(|line| found.refused(line));
+    }
+    for listener in &config.udp {
+        look_at_listener(listener, &config, &sockets, &mut found);
+    }
+    look_at_interfaces(&config, workers, &mut found);
+    Own::now().faults(&config).into_iter().for_each(|fault| found.wrong(fault));
+    found.problems.extend(topology::rehearse(&config, workers, identity.as_ref(), kept.as_ref()));
+    found
+}
+
+/// Reads the keys, each file once.
+fn look_at_secrets(config: &Config, opener: &Opener, found: &mut Findings) -> Option<IdentityKey> {
+    let identity = config.identity.as_ref().and_then(|identity| {
+        let read = key::identity(&identity.key, opener);
+        read.map_err(|why| found.refused(format!("[identity]: {}", why.line))).ok()
+    });
+    let mut read: Vec<&PathBuf> = Vec::new();
+    let with_psk = config.peers.iter().filter_map(|peer| Some((peer, peer.psk.as_ref()?)));
+    for (peer, file) in with_psk {
+        if read.contains(&file) {
+            continue;
+        }
+        read.push(file);
+        if let Err(why) = key::psk(file, opener) {
+            found.refused(format!("peer \"{}\": {}", peer.name, why.line));
+        }
+    }
+    identity
+}
+
+fn look_at_file(
+    role: &Role,
+    path: &Path,
+    (opener, user): (&Opener, Option<&str>),
+    sockets: &Sockets,
+    found: &mut Findings,
+) {
+    let may = match role {
+        // The configuration is read, and keys were looked at.
+        Role::Configuration | Role::Key | Role::Psk => Ok(()),
+        Role::State | Role::StateNew => opener.may_replace_later(path),
+        Role::StateLock => opener.may_keep(path).map(|there| {
+            if let Some(holder) = there.and_then(|there| holder_of_lock(there.id)) {
+                found.in_use(&format!("{role}, {},", path.display()), &holder);
+            }
+        }),
+        Role::Capture(_) => opener.may_capture(path),
+        Role::Control | Role::Unix(_) => opener.may_bind(path).map(|there| {
+            if let Some(holder) = there.and_then(|_| sockets.holder_of_unix(path)) {
+                found.in_use(&format!("{role}, {},", path.display()), &holder);
+            }
+        }),
+    };
+    let Err(error) = may else { return };
+    let line = format!("{role}: {}: {error}; {}", path.display(), way_out(&error, path, user));
+    // The state file and its companions are one problem to people.
+    let is_said = matches!(role, Role::StateNew | Role::StateLock)
+        && found.problems.iter().any(|problem| problem.line.starts_with("the state file: "));
+    if !is_said {
+        found.refused(line);
+    }
+}
+
+fn way_out(error: &io::Error, path: &Path, user: Option<&str>) -> String {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new(".")).display();
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("make the folder {folder}, or choose another path"),
+        io::ErrorKind::PermissionDenied => match user {
+            Some(user) => format!("chown {user} {folder}, or choose another path"),
+            None => format!("allow this user to write in {folder}, or choose another path"),
+        },
+        _ => "choose another path".to_owned(),
+    }
+}
+
+fn look_at_listener(listener: &Listener, config: &Config, sockets: &Sockets, found: &mut Findings) {
+    let Listener { name, address: at, backend, .. } = listener;
+    let shown = crate::address::Shown(strowger_frame::Address::Udp(*at));
+    let whose = format!("listener \"{name}\": address \"{shown}\"");
+    if !is_here(*at) {
+        found.refused(format!(
+            "{whose}: this machine has no such address; `ip address` lists those it has{}",
+            waiting(config)
+        ));
+    } else if let Some(first) = first_unprivileged(*at) {
+        found.refused(format!(
+            "{whose}: ports below {first} take root or CAP_NET_BIND_SERVICE, which this process has not"
+        ));
+    }
+    if let Some(holder) = sockets.holder_of_udp(*at, config::is_dual_stack(*at, &config.udp)) {
+        found.in_use(&whose, &holder);
+    }
+    let wants = match backend {
+        udp::Choice::Auto => None,
+        udp::Choice::IoUring => Some(udp::probe(SOCKET_BUFFER_BYTES).io_uring),
+        udp::Choice::Mmsg => Some(udp::probe(SOCKET_BUFFER_BYTES).datagrams),
+    };
+    if let Some(Err(refusal)) = wants {
+        found.refused(format!(
+            "listener \"{name}\": the backend that is written cannot be had: {refusal}; or leave backend out"
+        ));
+    }
+}
+
+/// The first port that this process may bind, where that is above the listener's.
+fn first_unprivileged(at: SocketAddr) -> Option<u16> {
+    const PATH: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    /// `CAP_NET_BIND_SERVICE`.
+    const BIT: u64 = 1 << 10;
+    let first = fs::read_to_string(PATH).ok()?.trim().parse::<u16>().ok()?;
+    let status = fs::read_to_string("/proc/thread-self/status").ok()?;
+    let has = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let may_bind = u64::from_str_radix(has.trim(), 16).ok()? & BIT != 0;
+    (at.port() != 0 && at.port() < first && !may_bind).then_some(first)
+}
+
+/// What a start does about what is not there yet.
+fn waiting(config: &Config) -> String {
+    match config.wait.as_secs() {
+        0 => String::new(),
+        seconds => format!("; a start waits {seconds} s for it (wait_s in [switch])"),
+    }
+}
+
+fn look_at_interfaces(config: &Config, workers: usize, found: &mut Findings) {
+    if config.ethernet.is_empty() {
+        return;
+    }
+    let machine = xdp::probe(UMEM_BYTES_TRIED);
+    let of_xdp = [&machine.socket, &machine.memory, &machine.program];
+    let no_xdp = of_xdp.iter().find_map(|tried| tried.as_ref().err());
+    for ethernet in &config.ethernet {
+        let by_packet = match ethernet.backend {
+            Choice::Only(rung) => rung == Rung::Packet,
+            Choice::Auto => no_xdp.is_some(),
+            Choice::Xdp => false,
+        };
+        // AF_PACKET opens the first queue alone, and has the frames of all.
+        let opened = if by_packet { 1 } else { usize::MAX };
+        for spec in specs_of(ethernet, config, workers).iter().take(opened) {
+            if let Err(why) = xdp::check(spec) {
+                let waits = match why {
+                    xdp::OpenError::NoInterface { .. } => waiting(config),
+                    _ => String::new(),
+                };
+                found.refused(format!("[[ethernet]] {}: {why}{waits}", ethernet.name));
+                break;
+            }
+        }
+    }
+    for ethernet @ Ethernet { name, interface, backend, .. } in &config.ethernet {
+        let refusal = match backend {
+            Choice::Only(Rung::Packet) => machine.packet.as_ref().err(),
+            Choice::Auto => no_xdp.and_then(|_| machine.packet.as_ref().err()),
+            Choice::Xdp | Choice::Only(_) => no_xdp,
+        };
+        let alone = is_ours_alone(config, ethernet);
+        if let Some(refusal) = refusal {
+            found.refused(format!("[[ethernet]] {name}: {refusal}"));
+        } else if !alone && (*backend == Choice::Only(Rung::Packet) || no_xdp.is_some()) {
+            let why = no_xdp.map(|why| format!(", since AF_XDP cannot be used: {why}"));
+            found.refused(format!(
+                "[[ethernet]] {name}: af_packet takes the frames of all queues of {interface}, and there is \
+                 more than one [[ethernet]] of it; leave one{}",
+                why.unwrap_or_default()
+            ));
+        } else if let (Some(why), Choice::Auto) = (no_xdp, backend) {
+            found.note(format!(
+                "[[ethernet]] {name}: by af_packet, since AF_XDP cannot be used: {why}"
+            ));
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! `strowger config check` says what a start on this machine would refuse, all of it, and changes nothing. Nothing
+//! here sleeps.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::UdpSocket,
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
+        net::UnixListener,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use trial::{
+    DEADLINE, eventually,
+    homes::{Home, run},
+    packet,
+    wires::{MACS, Namespace, Relay, STROWGER, pair, skip, words},
+};
+
+/// The user of `[process]` in these tests, and its group.
+const NOBODY: u32 = 65_534;
+
+/// A folder with a key, and configurations in it.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        fs::set_permissions(place.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(run(&["key", "new", place.path("key").to_str().unwrap()]).status.success());
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes a configuration, in which DIR stands for the folder.
+    fn write(&self, sections: &str) -> String {
+        let dir = self.0.path().to_str().unwrap();
+        let text = format!("control.socket = \"DIR/control\"\n{sections}").replace("DIR", dir);
+        let file = self.path("relay.toml");
+        fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+
+    fn check(&self, sections: &str) -> Output {
+        run(&["config", "check", &self.write(sections)])
+    }
+
+    /// That there is one problem for each of these, which has all of its words, and no other. Nothing in the folder
+    /// has changed.
+    #[track_caller]
+    fn refused(&self, sections: &str, code: i32, problems: &[&[&str]]) {
+        let file = self.write(sections);
+        let before = everything_in(self.0.path());
+        let output = run(&["config", "check", &file]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert_eq!(said.lines().count(), problems.len(), "{said}");
+        for words in problems {
+            let is_it = |line: &&str| words.iter().all(|word| line.contains(word));
+            assert_eq!(said.lines().filter(is_it).count(), 1, "{words:?}: {said}");
+        }
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("fine"));
+        assert_eq!(everything_in(self.0.path()), before);
+    }
+
+    /// That all is fine, with so many notes; what was said.
+    #[track_caller]
+    fn fine(&self, sections: &str) -> String {
+        let file = self.write(sections);
+        let before = everything_in(self.0.path());
+        let output = run(&["config", "check", &file]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        assert_eq!(everything_in(self.0.path()), before);
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// Path, type and mode, owner, length and time of change of all that is in a folder.
+fn everything_in(folder: &Path) -> BTreeMap<PathBuf, (u32, u32, u64, i64, i64)> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let at = fs::symlink_metadata(&path).unwrap();
+        if at.is_dir() {
+            found.extend(everything_in(&path));
+        }
+        found.insert(path, (at.mode(), at.uid(), at.len(), at.ctime(), at.ctime_nsec()));
+    }
+    let at = fs::metadata(folder).unwrap();
+    found.insert(folder.into(), (at.mode(), at.uid(), 0, at.ctime(), at.ctime_nsec()));
+    found
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+const UDP: &str = "[[udp]]\nname = \"wan\"\naddress = \"127.0.0.1:0\"\n";
+const IDENTITY: &str = "[identity]\nkey = \"DIR/key\"\n";
+
+/// A peer with another key each.
+fn peer(name: &str, number: u8, more: &str) -> String {
+    let key = format!("{number:02x}").repeat(32);
+    format!("[[peer]]\nname = \"{name}\"\nkey = \"{key}\"\n{more}\n")
+}
+
+#[test]
+fn config_check_reads_the_keys_and_says_what_is_wrong_with_each() {
+    let place = Place::new();
+    let set_mode = |name: &str, mode| {
+        fs::set_permissions(place.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    place.fine(&format!("{IDENTITY}{UDP}"));
+    for name in ["open", "short"] {
+        fs::write(place.path(name), "0123").unwrap();
+    }
+    set_mode("open", 0o640);
+    set_mode("short", 0o600);
+    let peers = peer("a", 1, "psk = \"DIR/none\"")
+        + &peer("b", 2, "psk = \"DIR/open\"")
+        + &peer("c", 3, "psk = \"DIR/short\"");
+    set_mode("key", 0o644);
+    place.refused(
+        &format!("{IDENTITY}{UDP}{peers}"),
+        3,
+        &[
+            &["[identity]: key file ", "mode 0644", "chmod 600"],
+            &["peer \"a\": psk file ", "/none", "key psk FILE"],
+            &["peer \"b\": psk file ", "mode 0640", "chmod 600"],
+            &["peer \"c\": psk file ", "64 hex digits"],
+        ],
+    );
+    fs::write(place.path("key"), "no key\n").unwrap();
+    set_mode("key", 0o600);
+    place.refused(&format!("{IDENTITY}{UDP}"), 3, &[&["[identity]: key file "]]);
+    if is_root() {
+        fs::remove_file(place.path("key")).unwrap();
+        assert!(run(&["key", "new", place.path("key").to_str().unwrap()]).status.success());
+        chown(place.path("key"), Some(12_345), None).unwrap();
+        place.refused(&format!("{IDENTITY}{UDP}"), 3, &[&["[identity]: key file ", "user 12345"]]);
+    }
+}
+
+#[test]
+fn config_check_says_that_the_later_user_is_not_there() {
+    let place = Place::new();
+    place.refused(
+        &format!("{IDENTITY}{UDP}[process]\nuser = \"no-such-user\"\n"),
+        3,
+        &[&["[process]: ", "no user \"no-such-user\"", "getent passwd"]],
+    );
+}
+
+#[test]
+fn config_check_says_which_files_and_sockets_the_later_user_cannot_have() {
+    let place = Place::new();
+    if !is_root() {
+        return skip("only root has rights that a relay can give up");
+    }
+    let process = "[process]\nuser = \"nobody\"\n";
+    // A folder of root's, in which the later user cannot write.
+    fs::create_dir(place.path("ours")).unwrap();
+    place.refused(
+        &format!("switch.state = \"DIR/ours/state\"\n{process}"),
+        3,
+        &[&["the state file: ", "/ours/state", "ermission denied", "chown nobody"]],
+    );
+    // One of another user, in which neither it nor root's relay as it may.
+    fs::create_dir(place.path("theirs")).unwrap();
+    chown(place.path("theirs"), Some(12_345), None).unwrap();
+    fs::set_permissions(place.path("theirs"), fs::Permissions::from_mode(0o755)).unwrap();
+    let udp = "[[udp]]\nname = \"wan\"\naddress = \"127.0.0.1:0\"\nseal = \"plain\"\n";
+    place.refused(
+        &format!(
+            "switch.state = \"DIR/theirs/state\"\n{process}{udp}capture = \"DIR/theirs/cap.pcapng\"\n\
+             [[unix]]\nname = \"local\"\npath = \"DIR/theirs/local\"\n"
+        ),
+        3,
+        &[
+            &["the state file: ", "/theirs/state", "chown nobody"],
+            &["the capture of [[udp]] wan: ", "/theirs/cap.pcapng", "chown nobody"],
+            &["the socket of [[unix]] local: ", "/theirs/local", "chown nobody"],
+        ],
+    );
+    // Its own.
+    chown(place.path("theirs"), Some(NOBODY), Some(NOBODY)).unwrap();
+    place.fine(&format!(
+        "switch.state = \"DIR/theirs/state\"\n{process}{udp}capture = \"DIR/theirs/cap.pcapng\"\n\
+         [[unix]]\nname = \"local\"\npath = \"DIR/theirs/local\"\n"
+    ));
+}
+
+#[test]
+fn config_check_says_which_files_are_in_the_way() {
+    let place = Place::new();
+    let udp = "[[udp]]\nname = \"wan\"\naddress = \"127.0.0.1:0\"\nseal = \"plain\"\n";
+    fs::write(place.path("notes"), "not a capture").unwrap();
+    fs::write(place.path("control"), "not a socket").unwrap();
+    symlink(place.path("elsewhere"), place.path("state.lock")).unwrap();
+    place.refused(
+        &format!(
+            "switch.state = \"DIR/state\"\n{udp}capture = \"DIR/notes\"\n\
+             [[unix]]\nname = \"local\"\npath = \"DIR/none/local\"\n"
+        ),
+        3,
+        &[
+            &["the capture of [[udp]] wan: ", "/notes", "no capture", "not overwritten"],
+            &["the control socket: ", "/control", "a regular file is in the way"],
+            &["the lock of the state file: ", "/state.lock", "symbolic link"],
+            &["the socket of [[unix]] local: ", "/none/local", "make the folder"],
+        ],
+    );
+    fs::remove_file(place.path("control")).unwrap();
+    fs::remove_file(place.path("state.lock")).unwrap();
+    fs::write(place.path("state"), "not a state file\n").unwrap();
+    place.refused("switch.state = \"DIR/state\"\n", 3, &[&["state file ", "no state file"]]);
+    place.refused(
+        "switch.state = \"DIR/none/state\"\n",
+        3,
+        &[&["the state file: ", "make the folder"]],
+    );
+}
+
+#[test]
+fn config_check_finds_one_file_in_two_roles() {
+    let place = Place::new();
+    place.refused(
+        &format!("{IDENTITY}{UDP}capture = \"DIR/../{}/key\"\n", file_name(place.0.path())),
+        2,
+        &[
+            &["capture of [[udp]] wan", "the key of [identity], too"],
+            &["capture of [[udp]] wan", "not overwritten"],
+        ],
+    );
+}
+
+fn file_name(path: &Path) -> &str {
+    path.file_name().unwrap().to_str().unwrap()
+}
+
+#[test]
+fn config_check_says_which_addresses_and_interfaces_are_not_there() {
+    let place = Place::new();
+    place.refused(
+        &format!(
+            "{IDENTITY}[[udp]]\nname = \"wan\"\naddress = \"192.0.2.1:7000\"\n\
+             [[udp]]\nname = \"link\"\naddress = \"[fe80::1%no-such-if]:7000\"\n\
+             [[ethernet]]\nname = \"lan\"\ninterface = \"no-such-if\"\n\
+             [[ethernet]]\nname = \"loop\"\ninterface = \"lo\"\n{}{}",
+            peer("a", 1, "listener = \"link\"\naddress = \"[fe80::2%no-such-if]:7000\""),
+            peer("b", 2, "listener = \"lan\""),
+        ),
+        3,
+        &[
+            &["listener \"wan\": address \"192.0.2.1:7000\": ", "no such address", "waits 60 s"],
+            &["listener \"link\": address \"[fe80::1%no-such-if]:7000\": ", "no interface"],
+            &["peer \"a\": address \"[fe80::2%no-such-if]:7000\": ", "no interface no-such-if"],
+            &["[[ethernet]] lan: ", "no interface no-such-if", "ip link", "waits 60 s"],
+            &["[[ethernet]] loop: ", "lo is no Ethernet"],
+        ],
+    );
+}
+
+#[test]
+fn config_check_says_which_program_has_a_port_or_a_socket() {
+    let place = Place::new();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = socket.local_addr().unwrap();
+    let _listener = UnixListener::bind(place.path("local")).unwrap();
+    let sections = format!(
+        "[[udp]]\nname = \"wan\"\naddress = \"{at}\"\nseal = \"plain\"\n\
+         [[unix]]\nname = \"local\"\npath = \"DIR/local\"\n"
+    );
+    // Of this test's process, whose name the kernel cuts at 15 bytes; a child that another test has just forked has
+    // the sockets, too.
+    let process = "(process ";
+    place.refused(
+        &sections,
+        3,
+        &[
+            &["listener \"wan\": ", &at.to_string(), "in use by config_check", process],
+            &["the socket of [[unix]] local, ", "/local", "in use by config_check", process],
+        ],
+    );
+}
+
+#[test]
+fn config_check_says_which_ports_an_ordinary_user_may_not_bind() {
+    let place = Place::new();
+    if !is_root() || Command::new("setpriv").arg("--version").output().is_err() {
+        return skip("setpriv is to be root's, to become an ordinary user");
+    }
+    let all = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(place.0.path(), all).unwrap();
+    let file =
+        place.write("[[udp]]\nname = \"dns\"\naddress = \"127.0.0.1:99\"\nseal = \"plain\"\n");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    // In a network namespace of its own, in which the ports are the kernel's default.
+    let Ok(space) = Namespace::new() else { return skip("no network namespace") };
+    words(&format!("ip -n {} link set dev lo up", space.0)).unwrap();
+    let mut outer = Command::new("ip");
+    outer.args(["netns", "exec", &space.0, "setpriv"]).args(command.get_args());
+    let output = outer.args([STROWGER, "config", "check", &file]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), said.lines().count()), (Some(3), 1), "{said}");
+    assert!(said.contains("ports below 1024") && said.contains("CAP_NET_BIND_SERVICE"), "{said}");
+}
+
+#[test]
+fn config_check_finds_what_only_the_switch_refuses() {
+    let place = Place::new();
+    let id = run(&["key", "id", "--json", place.path("key").to_str().unwrap()]);
+    let id: serde_json::Value = serde_json::from_slice(&id.stdout).unwrap();
+    let own = format!("[[peer]]\nname = \"me\"\nkey = \"{}\"\n", id["key"].as_str().unwrap());
+    place.refused(
+        &format!("{IDENTITY}{UDP}{own}{}", peer("other", 1, "")),
+        2,
+        &[&["me cannot be attached: ", "this switch's own"]],
+    );
+    let many = "switch.workers = 17\n";
+    place.refused(
+        &format!("{many}{IDENTITY}{UDP}{}{}", peer("a", 1, ""), peer("b", 2, "")),
+        3,
+        &[&["[identity]: ", "at most 16 workers"]],
+    );
+}
+
+#[test]
+fn config_check_finds_a_state_file_of_another_scheme() {
+    let home = Home::new();
+    let state = home.path("state");
+    let with = |scheme: &str| {
+        format!("[switch]\nscheme = \"{scheme}\"\nstate = \"{}\"\n", state.display())
+    };
+    drop(home.start_with(&with("v3x5x8")));
+    assert!(state.exists());
+    let place = Place::new();
+    place.fine(&with("v3x5x8"));
+    place.refused(&with("f4"), 3, &[&["state file ", "write scheme = \"v3x5x8\""]]);
+}
+
+#[test]
+fn config_check_and_start_refuse_the_machine_s_own_and_broadcast_addresses() {
+    let Some([near, _far]) = pair() else { return };
+    words(&format!("ip -n {} addr add 198.51.100.1/24 dev e0", near.0)).unwrap();
+    let place = Place::new();
+    let address =
+        |at: &str, listener: &str| format!("address = \"{at}\"\nlistener = \"{listener}\"");
+    let sections = format!(
+        "{IDENTITY}[[udp]]\nname = \"wan\"\naddress = \"0.0.0.0:7000\"\n\
+         [[ethernet]]\nname = \"lan\"\ninterface = \"e0\"\nbackend = \"af_packet\"\n{}{}{}{}{}",
+        peer("own", 1, &address("198.51.100.1:7000", "wan")),
+        peer("all", 2, &address("198.51.100.255:7000", "wan")),
+        peer("mac", 3, &address(MACS[0], "lan")),
+        // Another relay on this machine, and two others.
+        peer("beside", 4, &address("198.51.100.1:7001", "wan")),
+        peer("far", 5, &address(MACS[1], "lan")),
+    );
+    let file = place.write(&sections);
+    let within = |arguments: &[&str]| {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &near.0, STROWGER]).args(arguments);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = within(&["config", "check", &file]);
+    assert_eq!((code, said.lines().count()), (Some(2), 3), "{said}");
+    for (name, word) in [
+        ("own", "listens there"),
+        ("all", "broadcast address of the network at e0"),
+        ("mac", "own address of e0"),
+    ] {
+        let words = [&format!("peer \"{name}\": address "), "is not usable", word];
+        let is_it = |line: &&str| words.iter().all(|word| line.contains(word));
+        assert_eq!(said.lines().filter(is_it).count(), 1, "{words:?}: {said}");
+    }
+    let (code, said) = within(&["relay", "--config", &file]);
+    assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
+    assert!(said.contains("peer \"own\"") && said.contains("config check` shows 2 more"), "{said}");
+    // While it runs, by the control socket.
+    let (directory, _) = trial::wires::home();
+    let relay = Relay::within(
+        &near,
+        directory,
+        "[identity]\nkey = \"DIR/key\"\n[[udp]]\nname = \"wan\"\naddress = \"0.0.0.0:7000\"\n\
+         [[ethernet]]\nname = \"lan\"\ninterface = \"e0\"\nbackend = \"af_packet\"\n",
+    );
+    let key = "09".repeat(32);
+    for (at, listener, word) in [
+        ("198.51.100.1:7000", "wan", "listens there"),
+        ("198.51.100.255:9", "wan", "broadcast"),
+        (MACS[0], "lan", "own address of e0"),
+    ] {
+        let answer = relay.ask(&format!(
+            "{{\"attach\":{{\"name\":\"x\",\"address\":\"{at}\",\"listener\":\"{listener}\",\"key\":\"{key}\"}}}}"
+        ));
+        assert!(answer.to_string().contains(word), "{at}: {answer}");
+    }
+    relay.stop();
+}
+
+#[test]
+fn config_check_works_beside_the_relay_that_runs_and_disturbs_nothing() {
+    let home = Home::new();
+    let state = home.path("state");
+    let other = home.path("other");
+    let relay = home.start_with(&format!(
+        "[[unix]]\nname = \"other\"\npath = \"{}\"\nslot = 5\n[switch]\nstate = \"{}\"\n",
+        other.display(),
+        state.display()
+    ));
+    eventually("the state is written", || state.exists().then_some(()));
+    let (mut near, mut far) = (relay.client(), relay.client_of("other", 5));
+    let counts = || {
+        let slots = relay.ask(r#"{"show":"slots"}"#)["slots"].take();
+        let frames = slots.as_array().unwrap().iter().map(|row| row["frames_in"].clone());
+        let discards = relay.ask(r#"{"show":"discards"}"#)["discards"].take();
+        (frames.collect::<Vec<_>>(), discards, relay.events("slot_attached").len())
+    };
+    let (before, files) = (counts(), everything_in(home.directory.path()));
+    let file = home.path("relay.toml");
+    let output = run(&["config", "check", file.to_str().unwrap()]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(said.lines().count(), 6, "{said}");
+    let running = "in use by a relay that runs (process ";
+    for what in
+        ["the control socket, ", "the socket of [[unix]] local, ", "the lock of the state file, "]
+    {
+        assert!(said.lines().any(|line| line.contains(what) && line.contains(running)), "{said}");
+    }
+    let wan = format!("address \"{}\" is in use by a relay that runs (process ", home.at);
+    assert!(said.contains(&wan) && said.ends_with("relay.toml: fine\n"), "{said}");
+    assert_eq!((counts(), everything_in(home.directory.path())), (before, files));
+    // Its clients are still those that are served.
+    assert!(near.send(&packet(&[(4, 5)], b"there"), DEADLINE).unwrap());
+    let received = far.receive(&mut [0; 2048], DEADLINE).unwrap();
+    assert!(received.is_some_and(|received| received.ingress == 4));
+}
+
+#[test]
+fn config_check_of_the_text_alone_looks_at_nothing_else() {
+    let place = Place::new();
+    let file = place.write(
+        "[identity]\nkey = \"DIR/none\"\n[process]\nuser = \"no-such-user\"\n\
+         [[udp]]\naddress = \"192.0.2.1:7000\"\n",
+    );
+    let output = run(&["config", "check", "--text-only", &file]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(place.check("[[udp]]\nadress = \"127.0.0.1:0\"\n").status.code(), Some(2));
+}
