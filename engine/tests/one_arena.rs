@@ -327,8 +327,12 @@ fn no_pair_of_backends_copies_what_passes_between_sealed_hops() {
         ip("link set dev lo up");
         for pair in ['x', 'y'] {
             ip(&format!("link add {pair}0 type veth peer name {pair}1"));
-            ip(&format!("link set dev {pair}0 up"));
-            ip(&format!("link set dev {pair}1 up"));
+            for end in [0, 1] {
+                let name = format!("{pair}{end}");
+                ip(&format!("link set dev {name} up"));
+                // AF_XDP is for interfaces that leave tags in frames.
+                xdp::features::switch(&name, &xdp::features::TAKES_OFF, false).unwrap();
+            }
         }
         return every_pair_of(&[Memory, Mmsg, Uring, Packet, Xdp, Unix]);
     }

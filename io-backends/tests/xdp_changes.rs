@@ -8,7 +8,10 @@ mod tagging;
 mod veth;
 
 use strowger_frame::{Address, Loss, Mark, Port};
-use strowger_io::xdp::{Arena, Choice, Rung, XdpSpec};
+use strowger_io::xdp::{
+    Arena, Choice, OpenError, Rung, XdpSpec,
+    features::{TAKES_OFF, switch},
+};
 
 use crate::{tagging::Tagging, veth::*};
 
@@ -20,48 +23,99 @@ fn bytes(to: Address, from: [u8; 6], byte: u8) -> Vec<u8> {
     [&to[..], &from, &ETHERTYPE, &[0, 1, byte]].concat()
 }
 
+/// Kinds of tags: 802.1Q, 802.1ad.
+const Q: u16 = 0x8100;
+const AD: u16 = 0x88a8;
+
 const FROM: [u8; 6] = [2, 0, 0, 0, 0, 7];
+
+/// Sends ten frames of `b`'s, with the tag and out of an interface that puts it beside them or not, and says how
+/// many came; `None` where a tag cannot be had.
+fn tagged(veth: &Veth, b: &mut Station, kind: u16, tag: u16) -> Option<usize> {
+    b.port.admit(Mark(0), Address::Ether(FROM)).unwrap();
+    let raw = veth.a.within(|| Raw::new("a0"));
+    let tagging = veth.a.within(|| Tagging::new("a0", kind, tag));
+    let tagging = tagging.inspect_err(|why| skip(&format!("no program on egress: {why}"))).ok()?;
+    (0..10).for_each(|n| raw.send(&bytes(b.at, FROM, n)));
+    drop(tagging);
+    Some(drain(&mut b.port, &mut b.pool).len())
+}
 
 #[test]
 fn r23_a_port_takes_the_frames_of_its_vlan_where_the_tag_stands_beside_them() {
-    for (vlan, tag, is_ours) in [
-        (None, 7, false),
-        (None, 0xe000, true), // a priority, and no VLAN
-        (Some(7), 7, true),
-        (Some(7), 0xe007, true),
-        (Some(7), 8, false),
-        (Some(7), 0xe000, false),
+    for (vlan, kind, tag, is_ours) in [
+        (None, Q, 7, false),
+        (None, AD, 7, false),
+        (None, Q, 0xe000, true), // a priority, and no VLAN
+        (Some(7), Q, 7, true),
+        (Some(7), Q, 0xe007, true),
+        (Some(7), AD, 7, false), // another VLAN of the same number
+        (Some(7), Q, 8, false),
+        (Some(7), Q, 0xe000, false),
     ] {
         let veth = veth!();
+        veth.a.within(|| offload_tags("a0", true)).unwrap();
+        veth.b.within(|| offload_tags("b0", true)).unwrap();
         let mut b = Station::new(&veth.b, &XdpSpec { vlan, ..spec("b0", Rung::Packet) }).unwrap();
-        b.port.admit(Mark(0), Address::Ether(FROM)).unwrap();
-        let raw = veth.a.within(|| Raw::new("a0"));
-        let tagging = match veth.a.within(|| Tagging::new("a0", tag)) {
-            Ok(tagging) => tagging,
-            Err(why) => return skip(&format!("no program on egress: {why}")),
-        };
-        (0..10).for_each(|n| raw.send(&bytes(b.at, FROM, n)));
-        drop(tagging);
-        let came = drain(&mut b.port, &mut b.pool).len();
-        assert_eq!(came, if is_ours { 10 } else { 0 }, "{vlan:?} of {tag:#x}: {:?}", b.tally());
+        let Some(came) = tagged(&veth, &mut b, kind, tag) else { return };
+        let tally = b.tally();
+        assert_eq!(came, if is_ours { 10 } else { 0 }, "{vlan:?} of {kind:#x} {tag:#x}: {tally:?}");
     }
 }
 
 #[test]
-fn where_tags_are_hidden_from_af_xdp_it_is_said_and_a_port_with_a_vlan_does_not_use_it() {
-    let veth = veth!();
-    let open = |spec: &XdpSpec| {
-        let mut pool = pool();
-        let opened = opened(&veth.b, spec, &mut Arena::of(&pool), &mut pool).unwrap();
-        (opened.report.rung, opened.report.to_string())
-    };
-    let (rung, said) = open(&spec("b0", Rung::Copy));
-    assert!(rung == Rung::Copy && said.contains("untagged"), "{said}");
-    let auto = XdpSpec { backend: Choice::Auto, vlan: Some(7), ..spec("b0", Rung::Copy) };
-    let (rung, said) = open(&auto);
-    assert!(rung == Rung::Packet && said.contains("rxvlan off"), "{said}");
-    let (rung, said) = open(&XdpSpec { vlan: None, ..auto });
-    assert!(rung != Rung::Packet && said.contains("untagged"), "{said}");
+fn r23_frames_of_a_vlan_reach_no_port_without_one_by_any_backend() {
+    let choices = [Choice::Auto, Choice::Xdp].into_iter().chain(Rung::ALL.map(Choice::Only));
+    for (backend, are_beside) in choices.flat_map(|backend| [(backend, false), (backend, true)]) {
+        let veth = veth!();
+        veth.a.within(|| offload_tags("a0", are_beside)).unwrap();
+        veth.b.within(|| offload_tags("b0", are_beside)).unwrap();
+        let spec = XdpSpec { backend, ..spec("b0", Rung::Packet) };
+        let mut b = match Station::new(&veth.b, &spec) {
+            Ok(b) => b,
+            // A veth has no zero-copy, and AF_XDP sees no tag beside a frame.
+            Err(OpenError::NothingWorks { refused, .. }) => {
+                let is_said = refused.iter().all(|one| one.refusal.way_out.contains("rx-vlan"));
+                let zero_copy = backend == Choice::Only(Rung::ZeroCopy);
+                assert!(zero_copy || are_beside && is_said, "{backend:?}: {refused:?}");
+                continue;
+            }
+            Err(other) => panic!("{backend:?}: {other}"),
+        };
+        for kind in [Q, AD] {
+            let Some(came) = tagged(&veth, &mut b, kind, 7) else { return };
+            assert_eq!(came, 0, "{backend:?}, tags beside frames: {are_beside}");
+        }
+        let raw = veth.a.within(|| Raw::new("a0"));
+        raw.send(&bytes(b.at, FROM, 1));
+        assert_eq!(receive(&mut b.port, &mut b.pool, 1).len(), 1, "{backend:?}");
+    }
+}
+
+#[test]
+fn an_interface_that_takes_any_tags_off_is_served_by_af_packet_and_the_reason_is_said() {
+    let both: Vec<&[&str]> = vec![&TAKES_OFF[..1], &TAKES_OFF[1..], &TAKES_OFF];
+    for (vlan, on) in
+        [None, Some(7)].into_iter().flat_map(|vlan| both.iter().map(move |on| (vlan, *on)))
+    {
+        let veth = veth!();
+        let open = |backend| {
+            let mut pool = pool();
+            let spec = XdpSpec { backend, vlan, ..spec("b0", Rung::Packet) };
+            opened(&veth.b, &spec, &mut Arena::of(&pool), &mut pool)
+        };
+        assert_ne!(open(Choice::Auto).unwrap().report.rung, Rung::Packet);
+        veth.b.within(|| switch("b0", on, true)).unwrap();
+        let report = open(Choice::Auto).unwrap().report;
+        let said = report.to_string();
+        assert_eq!(report.rung, Rung::Packet, "{said}");
+        for feature in on {
+            assert!(said.contains(&format!("{feature} off")), "{said}");
+        }
+        assert_eq!(said.matches("refused").count(), 1, "three rungs, and one reason: {said}");
+        let why = open(Choice::Xdp).expect_err("it would not see the tags").to_string();
+        assert!(why.contains(&format!("ethtool -K b0 {}", on[0])), "{why}");
+    }
 }
 
 #[test]

@@ -243,6 +243,7 @@ fn one_registration_serves_two_queues_and_two_interfaces() {
     let veth = veth!(two, two);
     veth.a.ip("link add c0 type veth peer name d0");
     veth.a.ip("link set dev c0 up");
+    veth.a.within(|| offload_tags("c0", false)).unwrap();
     veth.a.ip("link set dev d0 up");
     let mut pool = pool_of(0, 3000);
     let mut arena = Arena::of(&pool);

@@ -13,7 +13,7 @@ use strowger_io::{
     cores::{cpu_quota, usable_cores},
     probe::{self, Limit},
     udp::{self, Refusal},
-    xdp,
+    xdp::{self, HiddenTags},
 };
 
 use crate::{
@@ -105,7 +105,28 @@ fn of_ethernet() -> Vec<Finding> {
             Finding::refused(name, why, way_out)
         }
     });
-    [capabilities].into_iter().chain(each).collect()
+    [capabilities]
+        .into_iter()
+        .chain(each)
+        .chain([vlan_tags(&xdp::interfaces_that_hide_tags())])
+        .collect()
+}
+
+/// Which interfaces AF_XDP is not used on, since tags would be hidden from it.
+fn vlan_tags(hiding: &[(String, HiddenTags)]) -> Finding {
+    const NAME: &str = "vlan_tags";
+    let Some((first, hidden)) = hiding.first() else {
+        return Finding::fine(NAME, "no interface takes VLAN tags off frames");
+    };
+    let names: Vec<&str> = hiding.iter().map(|(name, _)| name.as_str()).collect();
+    Finding::refused(
+        NAME,
+        format!(
+            "taken off frames by {}: [[ethernet]] uses AF_PACKET there, which sees them, and not AF_XDP",
+            names.join(", ")
+        ),
+        hidden.way_out(first),
+    )
 }
 
 /// Whether a relay that is started like this can become an ordinary user once all is open.

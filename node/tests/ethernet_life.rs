@@ -13,6 +13,7 @@ use std::{
     thread,
 };
 
+use strowger_io::xdp::features::TAKES_OFF;
 use trial::{eventually, wires::*};
 
 /// A neighbour by a plain link at slot 2, and an endpoint at slot 4.
@@ -379,4 +380,36 @@ fn an_own_mac_address_that_changes_is_followed() {
         first.stop();
         second.stop();
     }
+}
+
+/// Without VLAN tags AF_XDP cannot tell the frames of other VLANs apart: an operator who switches the
+/// offload on under a running relay hears of it, and a start uses AF_PACKET.
+#[test]
+fn an_interface_that_begins_to_take_tags_off_is_said_and_that_it_has_ended() {
+    let Some([near, _far]) = pair() else { return };
+    let take_off = |on| offload(&near.0, &TAKES_OFF[..1], on).unwrap();
+    let doctor = || {
+        let said = Command::new("ip").args(["netns", "exec", &near.0, STROWGER, "doctor"]).output();
+        String::from_utf8(said.unwrap().stdout).unwrap()
+    };
+    assert!(doctor().contains("no interface takes VLAN tags off frames"));
+    let relay = Relay::within(&near, folder(), &plain(MACS[1], "backend = \"af_xdp\""));
+    let said = |what: &str| {
+        let events = relay.ask(r#"{"show":"events"}"#)["events"].take();
+        let of = |event: &&serde_json::Value| event["event"] == what;
+        events.as_array().unwrap().iter().filter(of).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    take_off(true);
+    let trouble = eventually("it is an event", || said("port_trouble").pop());
+    assert!(trouble.contains("ethtool -K e0 rx-vlan-hw-parse off"), "{trouble}");
+    assert!(doctor().contains("e0: [[ethernet]] uses AF_PACKET there"), "{}", doctor());
+    take_off(false);
+    eventually("that it has ended, too", || said("port_back").pop());
+    assert_eq!(said("port_trouble").len(), 1);
+    relay.stop();
+    take_off(true);
+    let relay = Relay::within(&near, folder(), &plain(MACS[1], ""));
+    assert!(relay.said.contains("by af_packet"), "{}", relay.said);
+    assert!(relay.said.contains("takes VLAN tags off frames"), "{}", relay.said);
+    relay.stop();
 }

@@ -13,7 +13,10 @@ use nix::{
     sched::{CloneFlags, CpuSet, sched_setaffinity, unshare},
     unistd::Pid,
 };
-use strowger_io::xdp::instruments::take_by_polling;
+use strowger_io::xdp::{
+    features::{PUTS_BESIDE, TAKES_OFF, switch},
+    instruments::take_by_polling,
+};
 
 use crate::Failure;
 
@@ -55,6 +58,12 @@ impl Wires {
             // Without IPv6 nothing is on the wire but what is sent there on purpose.
             let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
             ip(&format!("link set dev {name} up"))?;
+            // AF_XDP is for interfaces that leave tags in frames.
+            for features in [TAKES_OFF, PUTS_BESIDE] {
+                switch(name, &features, false).map_err(|why| {
+                    Failure::Refused(format!("{name}: switching {features:?} off: {why}"))
+                })?;
+            }
         }
         for name in [&wires.inward, &wires.sink] {
             take_by_polling(name).map_err(|why| Failure::Refused(why.to_string()))?;

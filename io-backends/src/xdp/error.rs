@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::ladder::{Refused, named};
+use super::ladder::{Refused, lines, named};
 
 /// Why a port could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl fmt::Display for OpenError {
             }
             Self::NothingWorks { interface, refused } => {
                 write!(f, "{interface} cannot be opened:")?;
-                for refused in refused {
+                for refused in lines(refused) {
                     write!(f, "\n  {refused}")?;
                 }
                 Ok(())

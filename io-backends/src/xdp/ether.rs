@@ -21,7 +21,7 @@ pub(super) const HEADER_BYTES_MAX: usize = HEADER_BYTES + TAG_BYTES;
 pub(super) const ETHERNET_BYTES: usize = 14;
 
 const TAG_BYTES: usize = 4;
-const TAG_TYPE: u16 = 0x8100;
+pub(super) const TAG_TYPE: u16 = 0x8100;
 const VLAN_MASK: u16 = 0x0fff;
 
 /// A MAC address.

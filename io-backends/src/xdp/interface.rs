@@ -8,12 +8,13 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
-use super::{ether::Mac, socket::errno};
+use super::{
+    ether::Mac,
+    features::{HiddenTags, hidden_tags_of},
+    socket::errno,
+};
 
 const CHANNELS_READ: u32 = 0x3c; // ETHTOOL_GCHANNELS
-const FLAGS_READ: u32 = 0x25; // ETHTOOL_GFLAGS
-/// Tags are taken off frames and kept beside them (`ETH_FLAG_RXVLAN`).
-const FLAG_RX_VLAN: u32 = 1 << 8;
 
 /// `struct ethtool_channels`.
 #[repr(C)]
@@ -29,13 +30,6 @@ struct Channels {
 
 const _: () = assert!(mem::size_of::<Channels>() == 36);
 
-/// `struct ethtool_value`.
-#[repr(C)]
-struct Flags {
-    command: u32,
-    flags: u32,
-}
-
 /// An Ethernet interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Interface {
@@ -49,8 +43,8 @@ pub(super) struct Interface {
     pub(super) queues: u32,
     /// Whether it is up.
     pub(super) up: bool,
-    /// Whether VLAN tags may stand beside a frame, where an XDP program does not see them.
-    pub(super) hides_tags: bool,
+    /// Which VLAN tags may stand beside a frame, where an XDP program does not see them.
+    pub(super) hidden_tags: HiddenTags,
 }
 
 /// Why it is none for us.
@@ -70,13 +64,7 @@ impl Interface {
         if index == 0 {
             return Err(Unfit::Missing);
         }
-        // SAFETY: takes numbers and gives a number.
-        let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-        if fd < 0 {
-            return Err(Unfit::Refused { step: "socket", errno: errno() });
-        }
-        // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
-        let asking = unsafe { OwnedFd::from_raw_fd(fd) };
+        let asking = asking()?;
         let mut mac = [0; 6];
         let request = ask(&asking, name, libc::SIOCGIFHWADDR as _, "SIOCGIFHWADDR", NOTHING)?;
         // SAFETY: the kernel has just filled this part of the union, of plain numbers.
@@ -99,12 +87,9 @@ impl Interface {
         // A driver that does not say has one.
         let queues = told.map_or(1, |_| (channels.rx + channels.combined).max(1));
         let up = flags & libc::IFF_UP != 0;
-        let mut offloads = Flags { command: FLAGS_READ, flags: 0 };
-        let told =
-            ask(&asking, name, libc::SIOCETHTOOL as _, "ETHTOOL_GFLAGS", Some(&mut offloads));
-        let hides_tags = told.is_ok() && offloads.flags & FLAG_RX_VLAN != 0;
+        let hidden_tags = hidden_tags_of(&asking, name)?;
         let namespace = namespace();
-        Ok(Self { index, namespace, mac, mtu: mtu.max(0) as u32, queues, up, hides_tags })
+        Ok(Self { index, namespace, mac, mtu: mtu.max(0) as u32, queues, up, hidden_tags })
     }
 }
 
@@ -114,10 +99,22 @@ fn namespace() -> u64 {
     std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |at| at.ino())
 }
 
+/// A socket to ask by.
+pub(super) fn asking() -> Result<OwnedFd, Unfit> {
+    // SAFETY: takes numbers and gives a number.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(Unfit::Refused { step: "socket", errno: errno() });
+    }
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// A request that has no structure of its own.
 const NOTHING: Option<&mut ()> = None;
 
-fn ask<T>(
+/// Asks the kernel about the interface of this name.
+pub(super) fn ask<T: ?Sized>(
     socket: &OwnedFd,
     name: &str,
     request: libc::Ioctl,

@@ -67,6 +67,17 @@ impl fmt::Display for Refused {
     }
 }
 
+/// A line for each reason, in order.
+pub(super) fn lines(refused: &[Refused]) -> Vec<String> {
+    let same = |a: &Refused, b: &Refused| a.refusal == b.refusal && a.pieces == b.pieces;
+    let line = |of: &[Refused]| {
+        let (last, before) = of.split_last()?;
+        let before: String = before.iter().map(|one| format!("{}, ", one.rung.name())).collect();
+        Some(format!("{before}{last}"))
+    };
+    refused.chunk_by(same).filter_map(line).collect()
+}
+
 /// What was chosen for a port, and why nothing better.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -97,17 +108,12 @@ pub struct Report {
     pub busy_looks: u32,
     /// By AF_PACKET: whether another's XDP program is on the interface, which may take our frames first.
     pub program_there: bool,
-    /// By AF_XDP: whether the interface may take VLAN tags off before a frame comes to us, which then
-    /// looks like one without a tag.
-    pub hides_tags: bool,
-    /// The VLAN of our frames.
-    pub vlan: Option<u16>,
 }
 
 impl Report {
     /// What would be faster or safer here, one sentence each; empty when all is at its best.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings: Vec<_> = self.refused.iter().map(ToString::to_string).collect();
+        let mut warnings = lines(&self.refused);
         if self.rung != Rung::Packet && !self.pieces {
             warnings.push("frames without room in front of them are copied".to_owned());
         }
@@ -122,17 +128,6 @@ impl Report {
             warnings.push(format!(
                 "another XDP program is on {at}: what it takes never comes here; `ip link show dev {at}` \
                  tells which"
-            ));
-        }
-        if self.hides_tags {
-            let at = &self.interface;
-            let then = match self.vlan {
-                None => "frames of any VLAN then come in as untagged ones".to_owned(),
-                Some(vlan) => format!("frames of VLAN {vlan} then do not come in"),
-            };
-            warnings.push(format!(
-                "{at} may take VLAN tags off before AF_XDP sees a frame: {then}; `ethtool -K {at} rxvlan \
-                 off` (of a veth: `txvlan off` at its other end), or use backend = \"af_packet\""
             ));
         }
         if self.busy_looks > 0 {
@@ -189,14 +184,10 @@ pub(super) fn walk(
         lent_frames_asked: spec.lent_frames as usize,
         busy_looks: facts.busy_looks,
         program_there: false,
-        hides_tags: interface.hides_tags && rung != Rung::Packet,
-        vlan: spec.vlan,
     };
     for rung in Rung::ALL.into_iter().filter(may) {
-        let is_deaf = rung != Rung::Packet && spec.vlan.is_some() && interface.hides_tags;
-        if is_deaf && spec.backend == Choice::Auto {
-            let step = Step { step: HIDDEN_TAGS, errno: libc::EOPNOTSUPP };
-            refused.push(refuse(rung, false, step));
+        if rung != Rung::Packet && interface.hidden_tags.any() {
+            refused.push(Refused { rung, pieces: false, refusal: hidden_tags(spec, interface) });
             continue;
         }
         if rung == Rung::Packet {
@@ -299,8 +290,20 @@ pub const GRANT: &str = "grant it with: setcap cap_net_raw,cap_net_admin,cap_bpf
      $(command -v strowger), or AmbientCapabilities=CAP_NET_RAW CAP_NET_ADMIN CAP_BPF and \
      LimitMEMLOCK=infinity in the unit";
 
-/// A port with a VLAN would hear nothing by AF_XDP.
-const HIDDEN_TAGS: &str = "finding VLAN tags, which the interface takes off";
+/// Where tags are hidden, a program takes the frames of all VLANs for frames without a tag.
+fn hidden_tags(spec: &XdpSpec, interface: &Interface) -> Refusal {
+    let features: Vec<_> = interface.hidden_tags.features().collect();
+    Refusal {
+        why: format!(
+            "{} takes VLAN tags off frames ({}), so that a program cannot tell the frames of one VLAN \
+             from those of another",
+            spec.interface,
+            features.join(", ")
+        ),
+        way_out: interface.hidden_tags.way_out(&spec.interface),
+        errno: None,
+    }
+}
 
 pub(super) fn refusal(step: Step) -> Refusal {
     let Step { step, errno } = step;
@@ -311,9 +314,6 @@ pub(super) fn refusal(step: Step) -> Refusal {
         }
         ("taking chunks from the pool", _) => "the pool has too few single chunks",
         (_, libc::EPERM | libc::EACCES) => GRANT,
-        (HIDDEN_TAGS, _) => {
-            "leave them on: ethtool -K eth0 rxvlan off (of a veth: txvlan off at its other end)"
-        }
         ("bind", libc::EOPNOTSUPP) => "the driver has no such mode",
         ("bind", libc::EINVAL) => "the kernel does not know it, or the driver cannot",
         ("BPF_LINK_CREATE", libc::EOPNOTSUPP) => "the driver takes no XDP program",

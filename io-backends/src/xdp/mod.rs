@@ -13,13 +13,13 @@
 //! | `ether`, `neighbours`, `own` | the header; who is behind the port; the interface's own address |
 //! | `group` | what is sent to all of a segment at once |
 //! | `ladder`, `probe` | what the machine allows, found by trying and said in words |
-//! | `interface`, `limits` | what is known of an interface; every bound and its reason |
+//! | `interface`, `features`, `limits` | what is known of an interface; its offloads; every bound and its reason |
 //!
 //! All that needs rights is done by [`open`]: loading and attaching the program, making the
 //! sockets, pinning memory. A process may drop its rights afterwards and run as anybody.
 //!
-//! A VLAN tag that the NIC takes off in hardware is seen by AF_PACKET and not by the program: where
-//! other VLANs reach the interface, or the port has one, have it left on (`ethtool -K eth0 rxvlan off`).
+//! A VLAN tag that the NIC takes off in hardware is seen by AF_PACKET and not by the program. On an
+//! interface that does so a port has AF_PACKET (`ethtool -K eth0 rxvlan off` leaves tags on).
 //!
 //! ```no_run
 //! use strowger_frame::{Address, Burst, Mark, Pool, PoolSpec, Port};
@@ -44,6 +44,8 @@ mod assembler;
 mod bpf;
 mod error;
 mod ether;
+#[doc(hidden)]
+pub mod features;
 mod group;
 #[cfg(feature = "instruments")]
 pub mod instruments;
@@ -70,10 +72,11 @@ use strowger_frame::{Pool, port::PortTally};
 pub use crate::udp::Refusal;
 pub use arena::Arena;
 pub use error::OpenError;
+pub use features::{HiddenTags, hidden_tags};
 pub use group::Group;
 pub use ladder::{GRANT, Refused, Report, Rung};
 pub use port::EtherPort;
-pub use probe::{Findings, probe};
+pub use probe::{Findings, interfaces_that_hide_tags, probe};
 
 use self::{
     ether::{ETHERNET_BYTES, Shape},

@@ -18,7 +18,7 @@ use strowger_frame::{
 };
 
 use super::{
-    ether::{HEADER_BYTES_MAX, Mac, Shape, Template},
+    ether::{HEADER_BYTES_MAX, Mac, Shape, TAG_TYPE, Template},
     interface::Interface,
     limits::{CALLS_MAX, MESSAGES_MAX, STALL_MAX, WAITING_MAX},
     neighbours::Neighbours,
@@ -92,6 +92,7 @@ fn filter(shape: &Shape) -> Vec<libc::sock_filter> {
     const PACKET_KIND: u32 = -0x1000_i32 as u32 + 4;
     const TAG: u32 = -0x1000_i32 as u32 + 44;
     const TAG_PRESENT: u32 = -0x1000_i32 as u32 + 48;
+    const TAG_KIND: u32 = -0x1000_i32 as u32 + 60;
     let op = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
     // Where the comparison fails, go to the last instruction but one: "nothing".
     let must_be = |k| libc::sock_filter { code: JUMP_EQUAL, jt: 0, jf: u8::MAX, k };
@@ -108,6 +109,8 @@ fn filter(shape: &Shape) -> Vec<libc::sock_filter> {
     // without a tag, and one whose tag has a priority and no VLAN (IEEE 802.1Q, 6.9), give 0.
     if vlan.is_some() {
         program.extend([op(LOAD_WORD, TAG_PRESENT), must_be(1)]);
+        // A tag of 802.1ad numbers other VLANs.
+        program.extend([op(LOAD_WORD, TAG_KIND), must_be(u32::from(TAG_TYPE))]);
     }
     let vlan = vlan.unwrap_or_default();
     program.extend([op(LOAD_WORD, TAG), op(AND, 0x0fff), must_be(u32::from(vlan))]);

@@ -12,6 +12,7 @@ use strowger_frame::{Pool, PoolSpec, port::PortTally};
 use super::{
     Refusal, Rung,
     arena::{Arena, Terms},
+    features::HiddenTags,
     interface::Interface,
     ladder::{GRANT, refusal},
     limits::{ETHERTYPE, HEADER_CHUNKS, SPARE_CHUNKS},
@@ -74,6 +75,21 @@ pub fn probe(memory_bytes: usize) -> Findings {
     }
 }
 
+/// The Ethernet interfaces of this network namespace that take VLAN tags off frames: a port on them
+/// has AF_PACKET.
+pub fn interfaces_that_hide_tags() -> Vec<(String, HiddenTags)> {
+    let table = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+    let hidden = |line: &str| {
+        let (name, _) = line.split_once(':')?;
+        let name = name.trim();
+        let hidden = Interface::find(name).ok()?.hidden_tags;
+        hidden.any().then_some((name.to_owned(), hidden))
+    };
+    let mut hiding: Vec<_> = table.lines().filter_map(hidden).collect();
+    hiding.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    hiding
+}
+
 fn at(step: &'static str) -> impl FnOnce(i32) -> Refusal {
     move |errno| refusal(Step { step, errno })
 }
@@ -105,7 +121,7 @@ pub(super) const LOOPBACK: Interface = Interface {
     mtu: 65_536,
     queues: 1,
     up: true,
-    hides_tags: false,
+    hidden_tags: HiddenTags::NONE,
 };
 
 /// On a thread of its own, whose network namespace ends with it.

@@ -7,13 +7,12 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use super::{
     assembler::{Assembler, Instruction, Reg, Width},
     bpf::{self, DATA, DATA_END, RX_QUEUE, XDP_PASS},
-    ether::ETHERNET_BYTES,
+    ether::{ETHERNET_BYTES, TAG_TYPE},
 };
 
 pub(super) use super::bpf::{Attach, Refused};
 
 const REDIRECT_MAP: i32 = 51;
-const TAG_TYPE: u16 = 0x8100;
 
 /// The program and the map of sockets, loaded but not attached. Needs rights; nothing later does.
 #[derive(Debug)]

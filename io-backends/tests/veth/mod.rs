@@ -15,7 +15,11 @@ use strowger_frame::{
     Address, Burst, ChunkClass, Frame, Mark, Pool, PoolSpec, Port,
     port::{Arm, PortTally},
 };
-use strowger_io::xdp::{Arena, Choice, EtherPort, OpenError, Opened, Rung, XdpSpec, open};
+use strowger_io::xdp::{
+    Arena, Choice, EtherPort, OpenError, Opened, Rung, XdpSpec,
+    features::{PUTS_BESIDE, TAKES_OFF, switch},
+    open,
+};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -109,9 +113,19 @@ impl Veth {
             let off = format!("net.ipv6.conf.{link}.disable_ipv6=1");
             let _ = run(&format!("ip netns exec {name} sysctl -qw {off}"));
             run(&format!("ip -n {name} link set dev {link} up"))?;
+            // Tags lie in the frames, where an XDP program sees them.
+            namespace.within(|| offload_tags(link, false))?;
         }
         Ok(Self { a, b })
     }
+}
+
+/// Whether this interface puts VLAN tags beside the frames that it sends, and says that it takes them off
+/// those that it receives.
+pub(crate) fn offload_tags(interface: &str, on: bool) -> Result<(), String> {
+    [TAKES_OFF, PUTS_BESIDE].into_iter().try_for_each(|features| {
+        switch(interface, &features, on).map_err(|error| format!("{features:?}: {error}"))
+    })
 }
 
 /// A pair, or a word of why not; in CI the latter is a failure.

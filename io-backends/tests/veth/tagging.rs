@@ -38,12 +38,12 @@ pub(crate) struct Tagging(#[allow(dead_code)] [OwnedFd; 2]);
 
 impl Tagging {
     /// On what leaves this interface of the thread's namespace.
-    pub(crate) fn new(interface: &str, tag: u16) -> io::Result<Self> {
+    pub(crate) fn new(interface: &str, kind: u16, tag: u16) -> io::Result<Self> {
         let op = |code: u8, to: u8, immediate: u32| {
             u64::from(code) | u64::from(to) << 8 | u64::from(immediate) << 32
         };
         let program = [
-            op(0xb7, 2, u32::from(0x8100_u16.to_be())),
+            op(0xb7, 2, u32::from(kind.to_be())),
             op(0xb7, 3, u32::from(tag)),
             op(0x85, 0, SKB_VLAN_PUSH),
             op(0xb7, 0, u32::MAX), // the next program

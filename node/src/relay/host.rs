@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use strowger_io::addresses::own_addresses;
+use strowger_io::{
+    addresses::own_addresses,
+    xdp::{Rung, hidden_tags},
+};
 
 use crate::{
     limits::{ADDRESS_GONE_LOOKS, CLOCK_PLAUSIBLE_S, CLOCK_STEP_SAID, HEALTH_EVERY},
@@ -32,6 +35,8 @@ pub(super) struct Host {
     /// By listener: looks in a row that did not find its address.
     addresses: Vec<u32>,
     own: Option<Vec<IpAddr>>,
+    /// By port: whether its interface hides VLAN tags from it.
+    hides_tags: Vec<bool>,
 }
 
 /// The wall clock beside one that nobody sets.
@@ -76,7 +81,13 @@ impl WallClock {
 
 impl Host {
     pub(super) fn new() -> Self {
-        Self { looked: None, wall: WallClock::default(), addresses: Vec::new(), own: None }
+        Self {
+            looked: None,
+            wall: WallClock::default(),
+            addresses: Vec::new(),
+            own: None,
+            hides_tags: Vec::new(),
+        }
     }
 
     /// Looks, if it is time.
@@ -89,6 +100,10 @@ impl Host {
         self.addresses.resize(topology.ports.len(), 0);
         for (port, missed) in topology.ports.iter().zip(&mut self.addresses) {
             seen.extend(look_at_address(port, missed, is_own));
+        }
+        self.hides_tags.resize(topology.ports.len(), false);
+        for (port, hidden) in topology.ports.iter().zip(&mut self.hides_tags) {
+            seen.extend(look_at_tags(port, hidden));
         }
         if let Ok(own) = own_addresses()
             && let Some(before) = self.own.replace(own)
@@ -141,6 +156,32 @@ fn look_at_address(
         _ => return None,
     };
     Some(Seen { kind, subject: format!("[[udp]] {}", port.name), text })
+}
+
+/// Whether an interface that a port has AF_XDP on hides VLAN tags from it, which may change after the
+/// start; said where that changes.
+fn look_at_tags(port: &PortInfo, were_hidden: &mut bool) -> Option<Seen> {
+    let PortKind::Ethernet(wire) = &port.kind else { return None };
+    let report = wire.reports.iter().find(|report| report.rung != Rung::Packet)?;
+    let interface = &report.interface;
+    // What cannot be found out has not changed: the interface may be gone.
+    let hidden = hidden_tags(interface).ok()?;
+    if hidden.any() == std::mem::replace(were_hidden, hidden.any()) {
+        return None;
+    }
+    let (kind, text) = if hidden.any() {
+        (
+            Kind::PortTrouble,
+            format!(
+                "{interface} takes VLAN tags off frames since the start, so frames of other VLANs are \
+                 taken for this port's; {}, or start the relay anew",
+                hidden.way_out(interface)
+            ),
+        )
+    } else {
+        (Kind::PortBack, format!("{interface} leaves VLAN tags in frames again"))
+    };
+    Some(Seen { kind, subject: format!("[[ethernet]] {}", port.name), text })
 }
 
 /// Whether this machine has the address: whether another socket may be bound there. What cannot be

@@ -16,7 +16,10 @@ use std::{
 
 use serde_json::Value;
 use strowger_engine::{header::HEADER_64_BYTES, link::LINK_HEADER_BYTES};
-use strowger_io::unix::Client;
+use strowger_io::{
+    unix::Client,
+    xdp::features::{PUTS_BESIDE, TAKES_OFF, switch_within},
+};
 use tempfile::TempDir;
 
 use super::{DEADLINE, eventually, packet};
@@ -90,8 +93,18 @@ pub(crate) fn join([near, far]: &[Namespace; 2], more: &str) -> Result<(), Strin
         // Without IPv6 nothing is on the wire but what we send.
         let _ = words(&format!("ip netns exec {name} sysctl -qw net.ipv6.conf.e0.disable_ipv6=1"));
         words(&format!("ip -n {name} link set dev e0 up"))?;
+        // Tags lie in the frames, where an XDP program sees them.
+        for features in [TAKES_OFF, PUTS_BESIDE] {
+            offload(name, &features, false)?;
+        }
     }
     Ok(())
+}
+
+/// Switches features of `e0` in this namespace.
+pub(crate) fn offload(namespace: &str, features: &[&str], on: bool) -> Result<(), String> {
+    let file = format!("/run/netns/{namespace}");
+    switch_within(file.as_ref(), "e0", features, on).map_err(|why| format!("{features:?}: {why}"))
 }
 
 /// A relay that runs, killed when dropped.

@@ -1,0 +1,189 @@
+//! Which VLAN tags an interface takes off frames and keeps beside them, by the features that
+//! `ethtool -k` shows. A port reads them; only tests and benches change them.
+
+use std::{
+    fs::File,
+    io, mem,
+    os::fd::{AsRawFd as _, OwnedFd},
+    path::Path,
+};
+
+use super::interface::{Unfit, ask, asking};
+
+const STRING_SET_INFO: u32 = 0x37; // ETHTOOL_GSSET_INFO
+const STRINGS: u32 = 0x1b; // ETHTOOL_GSTRINGS
+const FEATURES_READ: u32 = 0x3a; // ETHTOOL_GFEATURES
+const FEATURES_SET: u32 = 0x3b; // ETHTOOL_SFEATURES
+const SET_OF_FEATURES: u32 = 4; // ETH_SS_FEATURES
+/// Words of a name (`ETH_GSTRING_LEN`).
+const NAME_WORDS: usize = 32 / mem::size_of::<u32>();
+/// Words of `struct ethtool_get_features_block`; the third holds what is on.
+const BLOCK_WORDS: usize = 4;
+const BLOCK_ACTIVE: usize = 2;
+
+/// Features of an interface: so many as the kernel knows, which differs by its version.
+const NAMES_MAX: usize = 1024;
+
+/// What takes tags off received frames: of 802.1Q, of 802.1ad.
+pub const TAKES_OFF: [&str; 2] = ["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"];
+/// What leaves tags beside frames that are sent. On a veth the other end gets them so.
+pub const PUTS_BESIDE: [&str; 2] = ["tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"];
+
+/// Those of [`TAKES_OFF`] that are on: tags of these kinds are no part of the frame that an XDP
+/// program sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HiddenTags {
+    on: [bool; 2],
+}
+
+impl HiddenTags {
+    /// A program sees every tag.
+    pub const NONE: Self = Self { on: [false; 2] };
+
+    /// Whether any tag may be hidden.
+    pub fn any(self) -> bool {
+        self != Self::NONE
+    }
+
+    /// The features that are on.
+    pub fn features(self) -> impl Iterator<Item = &'static str> {
+        TAKES_OFF.into_iter().zip(self.on).filter_map(|(name, on)| on.then_some(name))
+    }
+
+    /// The command that leaves tags in the frames of this interface.
+    pub fn way_out(self, interface: &str) -> String {
+        let words = |names: &[&str]| names.iter().map(|name| format!(" {name} off")).collect();
+        let off: String = words(&self.features().collect::<Vec<_>>());
+        let beside: String = words(&PUTS_BESIDE);
+        format!(
+            "leave tags in frames: ethtool -K {interface}{off} (of a veth also, at its other end:{beside})"
+        )
+    }
+}
+
+/// Which tags the interface of this name takes off.
+///
+/// # Errors
+/// There is no such interface, or the kernel refused to say.
+pub fn hidden_tags(interface: &str) -> io::Result<HiddenTags> {
+    let asking = asking().map_err(error)?;
+    hidden_tags_of(&asking, interface).map_err(error)
+}
+
+/// The same, asked by this socket.
+pub(super) fn hidden_tags_of(asking: &OwnedFd, interface: &str) -> Result<HiddenTags, Unfit> {
+    let names = names(asking, interface)?;
+    let mut told = vec![0; 2 + names.len().div_ceil(32) * BLOCK_WORDS];
+    (told[0], told[1]) = (FEATURES_READ, names.len().div_ceil(32) as u32);
+    ask(asking, interface, libc::SIOCETHTOOL as _, "ETHTOOL_GFEATURES", Some(&mut told[..]))?;
+    let is_on = |wanted: &str| {
+        names.iter().position(|name| name == wanted).is_some_and(|bit| {
+            told[2 + bit / 32 * BLOCK_WORDS + BLOCK_ACTIVE] >> (bit % 32) & 1 == 1
+        })
+    };
+    Ok(HiddenTags { on: TAKES_OFF.map(is_on) })
+}
+
+/// Switches features of an interface of this thread's network namespace. For tests and benches, which
+/// have interfaces of their own.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn switch(interface: &str, wanted: &[&str], on: bool) -> io::Result<()> {
+    let asking = asking().map_err(error)?;
+    let names = names(&asking, interface).map_err(error)?;
+    let blocks = names.len().div_ceil(32);
+    // Of each block: which bits are meant, and what they are to be.
+    let mut order = vec![0_u32; 2 + 2 * blocks];
+    (order[0], order[1]) = (FEATURES_SET, blocks as u32);
+    for wanted in wanted {
+        let unknown = || io::Error::other(format!("{interface} has no feature {wanted}"));
+        let bit = names.iter().position(|name| name == wanted).ok_or_else(unknown)?;
+        order[2 + bit / 32 * 2] |= 1 << (bit % 32);
+        order[2 + bit / 32 * 2 + 1] |= u32::from(on) << (bit % 32);
+    }
+    let data = Some(&mut order[..]);
+    ask(&asking, interface, libc::SIOCETHTOOL as _, "ETHTOOL_SFEATURES", data)
+        .map(drop)
+        .map_err(error)
+}
+
+/// The same in another network namespace, by its file (`/run/netns/NAME`).
+///
+/// # Errors
+/// What the kernel refused.
+pub fn switch_within(
+    namespace: &Path,
+    interface: &str,
+    wanted: &[&str],
+    on: bool,
+) -> io::Result<()> {
+    let namespace = File::open(namespace)?;
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: takes numbers; it concerns this thread alone.
+            if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            switch(interface, wanted, on)
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// The features' names, in the order of their bits.
+fn names(asking: &OwnedFd, interface: &str) -> Result<Vec<String>, Unfit> {
+    // `struct ethtool_sset_info`: command, padding, a mask of 64 bits, and the length of the one set.
+    let mut info = [STRING_SET_INFO, 0, 0, 0, 0, 0];
+    let mask = (1_u64 << SET_OF_FEATURES).to_ne_bytes();
+    let [a, b, c, d, e, f, g, h] = mask;
+    (info[2], info[3]) = (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]));
+    let data = Some(&mut info[..]);
+    ask(asking, interface, libc::SIOCETHTOOL as _, "ETHTOOL_GSSET_INFO", data)?;
+    let count = (info[4] as usize).min(NAMES_MAX);
+    // The kernel writes as many as it knows, whatever it is told; it cannot come to know more.
+    let mut strings = vec![0_u32; 3 + NAMES_MAX * NAME_WORDS];
+    (strings[0], strings[1], strings[2]) = (STRINGS, SET_OF_FEATURES, count as u32);
+    let data = Some(&mut strings[..]);
+    ask(asking, interface, libc::SIOCETHTOOL as _, "ETHTOOL_GSTRINGS", data)?;
+    let name = |words: &[u32]| {
+        let bytes = words.iter().flat_map(|word| word.to_ne_bytes());
+        let bytes: Vec<u8> = bytes.take_while(|byte| *byte != 0).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    Ok(strings[3..3 + count * NAME_WORDS].chunks(NAME_WORDS).map(name).collect())
+}
+
+fn error(unfit: Unfit) -> io::Error {
+    match unfit {
+        Unfit::Refused { errno, .. } => io::Error::from_raw_os_error(errno),
+        Unfit::Missing => io::ErrorKind::NotFound.into(),
+        Unfit::NotEthernet => io::ErrorKind::InvalidInput.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_read_by_their_names() {
+        let asking = asking().unwrap();
+        let names = names(&asking, "lo").unwrap();
+        for feature in TAKES_OFF.into_iter().chain(PUTS_BESIDE) {
+            assert!(names.iter().any(|name| name == feature), "{feature} of {names:?}");
+        }
+        assert_eq!(hidden_tags("lo").unwrap(), HiddenTags::NONE);
+        let missing = hidden_tags("no-such-if").unwrap_err();
+        assert_eq!(missing.raw_os_error(), Some(libc::ENODEV));
+    }
+
+    #[test]
+    fn the_way_out_names_what_is_on() {
+        let both = HiddenTags { on: [true, true] };
+        assert!(both.way_out("e0").contains("ethtool -K e0 rx-vlan-hw-parse off rx-vlan-stag"));
+        let one = HiddenTags { on: [true, false] };
+        assert!(one.way_out("e0").contains("ethtool -K e0 rx-vlan-hw-parse off (of a veth"));
+        assert!(both.any() && one.any() && !HiddenTags::NONE.any());
+    }
+}
