@@ -2,6 +2,7 @@
 //! value of one byte; it is never logged and never answered from the data path.
 
 use strowger_frame::{Loss, tally::Counter};
+use strowger_wire::control::Reason;
 
 macro_rules! discards {
     ($( $(#[doc = $doc:literal])+ $variant:ident = $name:literal, )+) => {
@@ -167,6 +168,31 @@ impl Discard {
     }
 }
 
+/// Which discards senders are told of, and by which number (W5-5).
+const REASONS: [(Reason, Discard); 14] = [
+    (Reason::HOPS_SPENT, Discard::HopsSpent),
+    (Reason::LABEL_SPENT, Discard::LabelSpent),
+    (Reason::NO_DIRECTOR, Discard::NoDirector),
+    (Reason::EMPTY_SLOT, Discard::EmptySlot),
+    (Reason::SLOT_GONE, Discard::SlotGone),
+    (Reason::U_TURN, Discard::UTurn),
+    (Reason::BEYOND_ENDPOINT, Discard::BeyondEndpoint),
+    (Reason::RETURN_PATH, Discard::ReturnPath),
+    (Reason::LABEL_FULL, Discard::LabelFull),
+    (Reason::TOO_BIG, Discard::TooBig),
+    (Reason::EGRESS_FULL, Discard::EgressFull),
+    (Reason::LINK_DOWN, Discard::LinkDown),
+    (Reason::KEYS_EXPIRED, Discard::KeysExpired),
+    (Reason::EXIT_GONE, Discard::ExitGone),
+];
+
+impl Discard {
+    /// Its number in control messages; `None` where no sender is told of it.
+    pub fn reason(self) -> Option<Reason> {
+        REASONS.iter().find(|(_, discard)| *discard == self).map(|(reason, _)| *reason)
+    }
+}
+
 impl From<Loss> for Discard {
     fn from(loss: Loss) -> Self {
         match loss {
@@ -236,6 +262,15 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), Discard::COUNT);
         assert!(Discard::ALL.iter().enumerate().all(|(n, &d)| d as usize == n));
+    }
+
+    #[test]
+    fn w5_5_a_reason_on_the_wire_has_the_name_of_its_discard() {
+        assert_eq!(REASONS.map(|(reason, _)| reason), Reason::ALL);
+        for (reason, discard) in REASONS {
+            assert_eq!((discard.reason(), discard.name()), (Some(reason), reason.name()));
+        }
+        assert_eq!(Discard::NotAllowed.reason(), None);
     }
 
     #[test]

@@ -173,11 +173,7 @@ pub const ENDING_WINDOW_NS_LOG2: u32 = 23;
 /// of a control message.
 pub const HEAD_BYTES_MAX: usize = crate::header::HEADER_BYTES_MAX + 8;
 
-/// The longest control message, which only a ping can be: what a path of 1,500 bytes takes.
-pub const CONTROL_BYTES_MAX: usize = 1_400;
-
-/// The longest text of a goodbye.
-pub const GOODBYE_TEXT_BYTES_MAX: usize = 128;
+pub use strowger_wire::limits::{CONTROL_BYTES_MAX, GOODBYE_TEXT_BYTES_MAX};
 
 /// However soon a neighbour may be asked again by its goodbye, in seconds: while it stops it would still
 /// answer, and a link to nobody would come up.

@@ -5,7 +5,10 @@ use strowger_engine::{
     Now,
     control::{
         Attach, Event, Switch, SwitchConfig,
-        messages::{Answer, HopReport, Question, QuestionId, format::Behind as Stands},
+        messages::{
+            Answer, HopReport, Question, QuestionId,
+            format::{Behind as Stands, Reason},
+        },
     },
     director::Slot,
     discard::Discard,
@@ -471,7 +474,7 @@ fn w5_7_too_big_says_how_big_is_right() {
     // Behind an exit of the second switch, whose header was written for the third already.
     let answers = row.ask(way(&[(1, 9), (2, 10), (2, 1)]), Question::Ping { payload_bytes: 500 });
     let [Answer::Complaint(complaint)] = answers[..] else { panic!("{answers:?}") };
-    assert_eq!(complaint.why.discard(), Some(Discard::TooBig));
+    assert_eq!(complaint.why, Reason::TOO_BIG);
     assert_eq!((complaint.hops, complaint.packet_bytes_max), (1, Some(400)));
     drop(near);
 }

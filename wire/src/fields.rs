@@ -47,4 +47,11 @@ impl<'a> Writer<'a> {
         place.copy_from_slice(field);
         Some(Writer(rest))
     }
+
+    /// Writes `bytes` zeros; `None` where they do not fit.
+    pub(crate) fn zeros(self, bytes: usize) -> Option<Writer<'a>> {
+        let (place, rest) = self.0.split_at_mut_checked(bytes)?;
+        place.fill(0);
+        Some(Writer(rest))
+    }
 }

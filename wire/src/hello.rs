@@ -343,10 +343,12 @@ impl<'a> Hello<'a> {
     /// there.
     ///
     /// # Errors
-    /// [`HelloTooLong`] where `out` is too short, or scheme or protocol table too long; what is in
-    /// `out` then means nothing.
+    /// [`HelloTooLong`] where `out` is too short, or scheme or protocol table too long; nothing is
+    /// written then.
     pub fn emit<'o>(&self, out: &'o mut [u8]) -> Result<&'o mut [u8], HelloTooLong> {
-        if self.scheme.len() > SCHEME_BYTES_MAX || self.protocols.len() > PROTOCOLS_BYTES_MAX {
+        let are_bounded =
+            self.scheme.len() <= SCHEME_BYTES_MAX && self.protocols.len() <= PROTOCOLS_BYTES_MAX;
+        if !are_bounded || out.len() < self.wire_bytes() {
             return Err(HelloTooLong);
         }
         self.write(Writer(out)).map(|left| left.0).ok_or(HelloTooLong)

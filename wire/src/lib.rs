@@ -5,6 +5,7 @@
 #![no_std]
 
 pub mod beacon;
+pub mod control;
 pub mod director;
 mod fields;
 pub mod hello;

@@ -38,6 +38,12 @@ pub const HELLO_BYTES_MAX: usize =
 /// The smallest packet a link must carry, link header and tag included.
 pub const LINK_MTU_MIN: u16 = 576;
 
+/// The longest control message, which only a ping can be: what a path of 1,500 bytes takes.
+pub const CONTROL_BYTES_MAX: usize = 1_400;
+
+/// The longest text of a goodbye.
+pub const GOODBYE_TEXT_BYTES_MAX: usize = 128;
+
 const DH: usize = KEY_BYTES;
 const LINK_HEADER: usize = crate::link_header::LINK_HEADER_BYTES;
 const MACS: usize = 2 * MAC_BYTES;

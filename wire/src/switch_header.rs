@@ -37,6 +37,18 @@ pub const fn header_bytes<R: Register>() -> usize {
     FIXED_BYTES + R::BITS as usize / 8
 }
 
+/// Bytes of the header whose first byte this is; `None` where the width code does not exist. The version
+/// is not looked at.
+#[must_use]
+pub const fn header_bytes_of(first: u8) -> Option<usize> {
+    match first & field::WIDTH_MASK {
+        u64::WIDTH_CODE => Some(header_bytes::<u64>()),
+        u128::WIDTH_CODE => Some(header_bytes::<u128>()),
+        U256::WIDTH_CODE => Some(header_bytes::<U256>()),
+        _ => None,
+    }
+}
+
 /// Where each field lies: byte offsets, and masks within a byte.
 mod field {
     pub(super) const VERSION_WIDTH: usize = 0;

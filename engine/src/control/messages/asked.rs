@@ -12,11 +12,9 @@ use std::{
 };
 
 use strowger_frame::Mark;
+use strowger_wire::control::{Behind, HopWord, Message, Reason};
 
-use super::{
-    super::{Event, Switch},
-    format::{Behind, HopWord, Message, Reason},
-};
+use super::super::{Event, Switch};
 use crate::{
     Now,
     discard::Discard,
@@ -406,7 +404,7 @@ impl Switch {
         offending: &[u8],
         now: Now,
     ) -> bool {
-        let Some(why) = Reason::of(why) else { return false };
+        let Some(why) = why.reason() else { return false };
         self.take_complaint(by, why, packet_bytes_max, offending, now)
     }
 
@@ -444,7 +442,7 @@ impl Switch {
             self.events.push(Event::Answered(asked.id, Answer::Hop(report)));
             // A switch that says no more than that the hops are spent is passed by. Behind it may be
             // an endpoint, which is not to be asked more often than need be.
-            let goes_on = why.discard() == Some(Discard::HopsSpent);
+            let goes_on = why == Reason::HOPS_SPENT;
             let silent = SILENT_HOPS_MAX - 1;
             self.next_hop(Asked { silent, ..asked }, goes_on, now);
         } else {

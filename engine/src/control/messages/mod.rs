@@ -12,18 +12,16 @@
 
 mod asked;
 mod budget;
-pub mod format;
 
 use std::{mem, sync::Arc};
 
 use strowger_frame::{Frame, Mark};
+use strowger_wire::control::{Behind, HopWord, Message, MessageBytes, is_question, trace_id};
 
 pub use self::asked::{Answer, AskError, Complaint, HopReport, Question, QuestionId};
-use self::{
-    asked::Questions,
-    budget::Budgets,
-    format::{Behind, HopWord, Message, MessageBytes, Reason, is_question, trace_id},
-};
+pub use strowger_wire::control as format;
+
+use self::{asked::Questions, budget::Budgets};
 use super::{PortId, Switch, peering::Location};
 use crate::{
     Now,
@@ -268,7 +266,7 @@ impl Switch {
             slot_in: cause.ingress_slot,
             slot_out,
             behind,
-            discard: discard.and_then(Reason::of),
+            discard: discard.and_then(Discard::reason),
             held_ns: now.0.saturating_sub(cause.at.0),
             worker_ns: cause.at.0,
             queue_frames: told.exit.map_or(0, |exit| exit.queue_frames),
@@ -318,7 +316,7 @@ impl Switch {
         let why = plain_word(why, cause.rights);
         let mut room = [0; HEADER_BYTES_MAX];
         let Some(offending) = offending(header, &mut room) else { return };
-        let error = match (why, Reason::of(why)) {
+        let error = match (why, why.reason()) {
             (Discard::TooBig, _) => {
                 let Some(packet_bytes_max) = packet_bytes_max else { return };
                 Message::TooBig { packet_bytes_max, offending }
@@ -387,10 +385,6 @@ impl Switch {
         let flags = Flags { no_errors: true, control: true, telemetry: false };
         // Two hops: ours, and the one it ends at.
         let header = HeaderRepr { flags, ..HeaderRepr::new(label, 0, 2) };
-        let end = (0..=text.len().min(crate::limits::GOODBYE_TEXT_BYTES_MAX))
-            .rev()
-            .find(|&end| text.is_char_boundary(end));
-        let text = &text[..end.unwrap_or(0)];
         self.transmit(&header, &Message::Goodbye { code, retry_after_s, text }.to_bytes());
     }
 

@@ -1,0 +1,193 @@
+//! Control messages to bytes.
+
+use core::fmt;
+use core::ops::Deref;
+
+use super::{
+    HopWord, IDENTITY_BYTES, Message, NO_SLOT, PREFIX_BYTES, Reason, TRACE_BYTES, VERSION, kind,
+};
+use crate::fields::Writer;
+use crate::limits::{CONTROL_BYTES_MAX, GOODBYE_TEXT_BYTES_MAX};
+use crate::switch_header::HEADER_BYTES_MAX;
+
+/// A message does not fit where it is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NoRoom;
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the control message does not fit")
+    }
+}
+
+impl core::error::Error for NoRoom {}
+
+impl Message<'_> {
+    /// Its length in bytes.
+    #[must_use]
+    pub const fn wire_bytes(&self) -> usize {
+        let rest = match self {
+            Message::Ping { payload, .. } | Message::Pong { payload, .. } => 4 + payload.len(),
+            Message::TraceRequest { .. } | Message::TraceAnswer { .. } => {
+                TRACE_BYTES - PREFIX_BYTES
+            }
+            Message::IdentityRequest { .. } | Message::IdentityAnswer { .. } => {
+                IDENTITY_BYTES - PREFIX_BYTES
+            }
+            Message::Error { offending, .. } | Message::Congestion { offending } => offending.len(),
+            Message::TooBig { offending, .. } => 2 + offending.len(),
+            Message::SlotMoved { offending, .. } => 8 + offending.len(),
+            Message::SlotGone { offending, .. } => 4 + offending.len(),
+            Message::Goodbye { text, .. } => 4 + text.len(),
+        };
+        PREFIX_BYTES + rest
+    }
+
+    /// Writes the whole message to the front of `out`; gives back what lies behind it, untouched.
+    ///
+    /// # Errors
+    /// [`NoRoom`] where `out` is shorter than [`wire_bytes`](Message::wire_bytes); nothing is written
+    /// then.
+    pub fn emit<'o>(&self, out: &'o mut [u8]) -> Result<&'o mut [u8], NoRoom> {
+        if out.len() < self.wire_bytes() {
+            return Err(NoRoom);
+        }
+        self.write(Writer(out)).map(|left| left.0).ok_or(NoRoom)
+    }
+
+    fn write<'o>(&self, out: Writer<'o>) -> Option<Writer<'o>> {
+        let prefix = |kind, code| [VERSION, kind, code, 0];
+        match *self {
+            Message::Ping { id, payload } => {
+                out.put(&prefix(kind::PING, 0))?.put(&id.to_be_bytes())?.put(payload)
+            }
+            Message::Pong { id, payload } => {
+                out.put(&prefix(kind::PONG, 0))?.put(&id.to_be_bytes())?.put(payload)
+            }
+            Message::TraceRequest { id } => out
+                .put(&prefix(kind::TRACE_REQUEST, 0))?
+                .put(&id.to_be_bytes())?
+                .zeros(TRACE_BYTES - PREFIX_BYTES - 4),
+            Message::TraceAnswer { id, hop } => {
+                let code = hop.discard.map_or(0, Reason::number);
+                out.put(&prefix(kind::TRACE_ANSWER, code))?.put(&id.to_be_bytes())?.hop(&hop)
+            }
+            Message::IdentityRequest { id } => out
+                .put(&prefix(kind::IDENTITY_REQUEST, 0))?
+                .put(&id.to_be_bytes())?
+                .zeros(IDENTITY_BYTES - PREFIX_BYTES - 4),
+            Message::IdentityAnswer { id, identity, link_key } => out
+                .put(&prefix(kind::IDENTITY_ANSWER, 0))?
+                .put(&id.to_be_bytes())?
+                .put(identity)?
+                .put(link_key),
+            Message::Error { why, offending } => {
+                out.put(&prefix(kind::ERROR, why.number()))?.put(offending)
+            }
+            Message::TooBig { packet_bytes_max, offending } => out
+                .put(&prefix(kind::TOO_BIG, 0))?
+                .put(&packet_bytes_max.to_be_bytes())?
+                .put(offending),
+            Message::SlotMoved { from, to, offending } => out
+                .put(&prefix(kind::SLOT_MOVED, 0))?
+                .put(&from.to_be_bytes())?
+                .put(&to.to_be_bytes())?
+                .put(offending),
+            Message::SlotGone { slot, offending } => {
+                out.put(&prefix(kind::SLOT_GONE, 0))?.put(&slot.to_be_bytes())?.put(offending)
+            }
+            Message::Congestion { offending } => {
+                out.put(&prefix(kind::CONGESTION, 0))?.put(offending)
+            }
+            Message::Goodbye { code, retry_after_s, text } => out
+                .put(&prefix(kind::GOODBYE, code))?
+                .put(&retry_after_s.to_be_bytes())?
+                .put(text.as_bytes()),
+        }
+    }
+
+    /// The message in memory of its own. What is longer than a message may be is cut off: the payload
+    /// of a ping or pong, and the text of a goodbye.
+    #[must_use]
+    pub fn to_bytes(&self) -> MessageBytes {
+        let mut bytes = [0; CONTROL_BYTES_MAX];
+        // What has been cut fits: the assert below.
+        let left = self.cut().emit(&mut bytes).map_or(CONTROL_BYTES_MAX, |left| left.len());
+        MessageBytes { bytes, length: CONTROL_BYTES_MAX - left }
+    }
+
+    /// The message, no longer than [`CONTROL_BYTES_MAX`].
+    fn cut(&self) -> Message<'_> {
+        let front = |bytes: &[u8], most: usize| bytes.len().min(most);
+        let mut message = *self;
+        match &mut message {
+            Message::Ping { payload, .. } | Message::Pong { payload, .. } => {
+                *payload = &payload[..front(payload, PAYLOAD_BYTES_MAX)];
+            }
+            Message::Goodbye { text, .. } => {
+                let most = front(text.as_bytes(), GOODBYE_TEXT_BYTES_MAX);
+                let end = (0..=most).rev().find(|&end| text.is_char_boundary(end));
+                *text = &text[..end.unwrap_or(0)];
+            }
+            Message::Error { offending, .. }
+            | Message::TooBig { offending, .. }
+            | Message::SlotMoved { offending, .. }
+            | Message::SlotGone { offending, .. }
+            | Message::Congestion { offending } => {
+                *offending = &offending[..front(offending, HEADER_BYTES_MAX)];
+            }
+            Message::TraceRequest { .. }
+            | Message::TraceAnswer { .. }
+            | Message::IdentityRequest { .. }
+            | Message::IdentityAnswer { .. } => {}
+        }
+        message
+    }
+}
+
+/// The longest payload of a ping.
+const PAYLOAD_BYTES_MAX: usize = CONTROL_BYTES_MAX - PREFIX_BYTES - 4;
+
+const _: () = assert!(PREFIX_BYTES + 8 + HEADER_BYTES_MAX <= CONTROL_BYTES_MAX);
+const _: () = assert!(PREFIX_BYTES + 4 + GOODBYE_TEXT_BYTES_MAX <= CONTROL_BYTES_MAX);
+const _: () = assert!(TRACE_BYTES <= CONTROL_BYTES_MAX && IDENTITY_BYTES <= CONTROL_BYTES_MAX);
+
+impl<'a> Writer<'a> {
+    fn hop(self, hop: &HopWord) -> Option<Writer<'a>> {
+        let [_, slot @ ..] = hop.slot_out.unwrap_or(NO_SLOT).to_be_bytes();
+        self.put(&hop.slot_in.to_be_bytes())?
+            .put(&[hop.behind as u8])?
+            .put(&slot)?
+            .put(&hop.held_ns.to_be_bytes())?
+            .put(&hop.worker_ns.to_be_bytes())?
+            .put(&hop.queue_frames.to_be_bytes())?
+            .put(&hop.packet_bytes_max.to_be_bytes())
+    }
+}
+
+/// The bytes of one message: at most [`CONTROL_BYTES_MAX`].
+#[derive(Clone)]
+pub struct MessageBytes {
+    bytes: [u8; CONTROL_BYTES_MAX],
+    length: usize,
+}
+
+impl Deref for MessageBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+impl AsRef<[u8]> for MessageBytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for MessageBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MessageBytes({})", self.escape_ascii())
+    }
+}

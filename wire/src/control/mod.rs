@@ -1,0 +1,346 @@
+//! Control messages: what switches ask and tell each other (wire.md 5).
+//!
+//! ```text
+//!  0               1               2               3
+//! +---------------+---------------+---------------+---------------+
+//! |  version      |  kind         |  code         |  zero         |
+//! +---------------+---------------+---------------+---------------+
+//! |  what the kind says ...
+//! ```
+//!
+//! A message lies behind a [switch header](crate::switch_header) with the control flag. The ideas are
+//! those of ICMP (RFC 792, RFC 4443) and of ping for label switching (RFC 8029). Who is answered, and
+//! how often, is not decided here.
+//!
+//! ```
+//! use strowger_wire::control::{Message, MessageError};
+//!
+//! let ping = Message::Ping { id: 7, payload: b"hello" };
+//! let bytes = ping.to_bytes();
+//! assert_eq!(bytes[..], *b"\x01\x01\0\0\0\0\0\x07hello");
+//! assert_eq!(Message::parse(&bytes), Ok(ping));
+//! assert_eq!(Message::parse(&bytes[..3]), Err(MessageError::TooShort));
+//! ```
+
+mod emit;
+mod parse;
+mod reason;
+mod trace;
+
+use core::fmt;
+
+use crate::fields::Reader;
+
+pub use emit::{MessageBytes, NoRoom};
+pub use reason::Reason;
+pub use trace::{Behind, HopWord};
+
+/// The version this code speaks; messages of others are not answered.
+pub const VERSION: u8 = 1;
+
+/// Bytes before what a kind says of its own.
+pub const PREFIX_BYTES: usize = 4;
+
+/// Bytes of a trace answer, and so at least of what asks for it (W5-6).
+pub const TRACE_BYTES: usize = PREFIX_BYTES + 4 + 4 + 4 + 8 + 8 + 2 + 2;
+
+/// Bytes of an identity's answer, and so at least of what asks for it.
+pub const IDENTITY_BYTES: usize = PREFIX_BYTES + 4 + 64;
+
+/// A message, as its sender's bytes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// Are you there? (RFC 792, echo.)
+    Ping {
+        /// The asker's number for it.
+        id: u32,
+        /// Comes back as it is.
+        payload: &'a [u8],
+    },
+    /// I am.
+    Pong {
+        /// The ping's.
+        id: u32,
+        /// The ping's.
+        payload: &'a [u8],
+    },
+    /// What became of this packet, or would have? The answer is no longer than the padding makes
+    /// the question.
+    TraceRequest {
+        /// The asker's number for it.
+        id: u32,
+    },
+    /// One hop's answer (RFC 8029, section 3.3, in spirit).
+    TraceAnswer {
+        /// The request's.
+        id: u32,
+        /// What this hop says.
+        hop: HopWord,
+    },
+    /// Who are you?
+    IdentityRequest {
+        /// The asker's number for it.
+        id: u32,
+    },
+    /// Keys that are public.
+    IdentityAnswer {
+        /// The request's.
+        id: u32,
+        /// The Ed25519 key.
+        identity: &'a [u8; 32],
+        /// The X25519 key of links.
+        link_key: &'a [u8; 32],
+    },
+    /// A packet went no further.
+    Error {
+        /// Why.
+        why: Reason,
+        /// Its header as it came to the switch that says so.
+        offending: &'a [u8],
+    },
+    /// A packet was longer than the path behind its exit takes.
+    TooBig {
+        /// Bytes of the longest packet that goes there, link header included and tag not.
+        packet_bytes_max: u16,
+        /// The packet's header.
+        offending: &'a [u8],
+    },
+    /// A packet was delivered by a number that will stop working.
+    SlotMoved {
+        /// The number that was named.
+        from: u32,
+        /// The number to name from now on.
+        to: u32,
+        /// The packet's header.
+        offending: &'a [u8],
+    },
+    /// A packet named a slot whose user is gone.
+    SlotGone {
+        /// The number that was named.
+        slot: u32,
+        /// The packet's header.
+        offending: &'a [u8],
+    },
+    /// A packet met a full queue.
+    Congestion {
+        /// The packet's header.
+        offending: &'a [u8],
+    },
+    /// The link's far side will end it.
+    Goodbye {
+        /// Why: 0 unsaid, 1 stopping, 2 restarting, 3 told by its operator, 4 has no room.
+        code: u8,
+        /// Come again after this many seconds; 0 if that does not matter.
+        retry_after_s: u32,
+        /// For people.
+        text: &'a str,
+    },
+}
+
+/// No slot, in a trace answer.
+const NO_SLOT: u32 = u32::MAX;
+
+mod kind {
+    pub(super) const PING: u8 = 1;
+    pub(super) const PONG: u8 = 2;
+    pub(super) const TRACE_REQUEST: u8 = 3;
+    pub(super) const TRACE_ANSWER: u8 = 4;
+    pub(super) const IDENTITY_REQUEST: u8 = 5;
+    pub(super) const IDENTITY_ANSWER: u8 = 6;
+    pub(super) const ERROR: u8 = 7;
+    pub(super) const TOO_BIG: u8 = 8;
+    pub(super) const SLOT_MOVED: u8 = 9;
+    pub(super) const SLOT_GONE: u8 = 10;
+    pub(super) const CONGESTION: u8 = 11;
+    pub(super) const GOODBYE: u8 = 12;
+}
+
+/// Whether an error may be sent about a control packet that begins so: only about questions (W5-8).
+pub fn is_question(payload: &[u8]) -> bool {
+    const QUESTIONS: [u8; 3] = [kind::PING, kind::TRACE_REQUEST, kind::IDENTITY_REQUEST];
+    matches!(payload, [VERSION, kind, ..] if QUESTIONS.contains(kind))
+}
+
+/// The number that a trace request carries, read from as much of it as the worker keeps.
+pub fn trace_id(payload: &[u8]) -> Option<u32> {
+    match payload {
+        [VERSION, kind::TRACE_REQUEST, _, _, rest @ ..] => Reader(rest).u32(),
+        _ => None,
+    }
+}
+
+/// Why bytes are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageError {
+    /// Shorter than its kind.
+    TooShort,
+    /// Longer than its kind.
+    TooLong,
+    /// A version other than [`VERSION`].
+    Version,
+    /// A kind that this version does not know.
+    Kind,
+    /// A field that contradicts itself.
+    Field,
+}
+
+impl fmt::Display for MessageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooShort => "the message is shorter than its kind",
+            Self::TooLong => "the message is longer than its kind",
+            Self::Version => "the message has another version",
+            Self::Kind => "the message is of a kind that does not exist",
+            Self::Field => "a field of the message contradicts itself",
+        })
+    }
+}
+
+impl core::error::Error for MessageError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{CONTROL_BYTES_MAX, GOODBYE_TEXT_BYTES_MAX};
+
+    const HEADER: [u8; 16] = [0x10, 0, 9, 0, 0, 4, 0xbe, 0xef, 0, 0, 0, 0, 0, 0, 1, 0x15];
+
+    #[test]
+    fn w5_2_the_bytes_lie_as_the_specification_draws_them() {
+        let ping = Message::Ping { id: 0x0102_0304, payload: b"abc" };
+        assert_eq!(ping.to_bytes()[..], *b"\x01\x01\0\0\x01\x02\x03\x04abc");
+        let error = Message::Error { why: Reason::EMPTY_SLOT, offending: &HEADER };
+        assert_eq!(error.to_bytes()[..4], [1, 7, 4, 0]);
+        assert_eq!(error.to_bytes()[4..], HEADER);
+        let bye = Message::Goodbye { code: 2, retry_after_s: 30, text: "new version" };
+        assert_eq!(bye.to_bytes()[..], *b"\x01\x0c\x02\0\0\0\0\x1enew version");
+    }
+
+    #[test]
+    fn what_is_emitted_is_read_back() {
+        let hop = HopWord {
+            slot_in: 7,
+            slot_out: Some(300),
+            behind: Behind::Endpoint,
+            discard: Some(Reason::TOO_BIG),
+            held_ns: 1 << 40,
+            worker_ns: u64::MAX,
+            queue_frames: 64,
+            packet_bytes_max: 1400,
+        };
+        let none = HopWord { slot_out: None, behind: Behind::Nothing, discard: None, ..hop };
+        for message in [
+            Message::Ping { id: 1, payload: b"" },
+            Message::Pong { id: u32::MAX, payload: b"x" },
+            Message::TraceRequest { id: 5 },
+            Message::TraceAnswer { id: 6, hop },
+            Message::TraceAnswer { id: 6, hop: none },
+            Message::IdentityRequest { id: 7 },
+            Message::IdentityAnswer { id: 8, identity: &[1; 32], link_key: &[2; 32] },
+            Message::Error { why: Reason::new(200), offending: &HEADER },
+            Message::TooBig { packet_bytes_max: 1280, offending: &HEADER },
+            Message::SlotMoved { from: 4, to: 5, offending: &HEADER },
+            Message::SlotGone { slot: 4, offending: &HEADER },
+            Message::Congestion { offending: &HEADER },
+            Message::Goodbye { code: 1, retry_after_s: 0, text: "grüße" },
+        ] {
+            assert_eq!(Message::parse(&message.to_bytes()), Ok(message), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn w5_6_a_question_is_as_long_as_its_answer() {
+        let hop = HopWord {
+            slot_in: 0,
+            slot_out: None,
+            behind: Behind::Nothing,
+            discard: None,
+            held_ns: 0,
+            worker_ns: 0,
+            queue_frames: 0,
+            packet_bytes_max: 0,
+        };
+        let answer = Message::TraceAnswer { id: 1, hop }.to_bytes();
+        assert_eq!(Message::TraceRequest { id: 1 }.to_bytes().len(), answer.len());
+        let answer = Message::IdentityAnswer { id: 1, identity: &[0; 32], link_key: &[0; 32] };
+        let question = Message::IdentityRequest { id: 1 };
+        assert_eq!(question.to_bytes().len(), answer.to_bytes().len());
+    }
+
+    #[test]
+    fn bytes_that_are_no_message_say_why() {
+        assert_eq!(Message::parse(&[]), Err(MessageError::TooShort));
+        assert_eq!(Message::parse(&[2, 1, 0, 0, 0, 0, 0, 0]), Err(MessageError::Version));
+        assert_eq!(Message::parse(&[1, 99, 0, 0]), Err(MessageError::Kind));
+        assert_eq!(Message::parse(&[1, 7, 1, 0, 0x13, 0]), Err(MessageError::Field));
+        assert_eq!(Message::parse(&[1, 12, 0, 0, 0, 0, 0, 0, 0xff]), Err(MessageError::Field));
+        let mut long = [0; 4 + HEADER.len() + 1];
+        Message::Congestion { offending: &HEADER }.emit(&mut long).expect("room");
+        assert_eq!(Message::parse(&long), Err(MessageError::TooLong));
+    }
+
+    /// Coverage-guided fuzzing found the first one: a trace answer of 1,429 bytes was read, and its
+    /// copy was 36 bytes long.
+    #[test]
+    fn w5_1_a_message_of_a_fixed_length_has_that_length() {
+        let hop = HopWord {
+            slot_in: 1,
+            slot_out: None,
+            behind: Behind::Nothing,
+            discard: None,
+            held_ns: 0,
+            worker_ns: 0,
+            queue_frames: 0,
+            packet_bytes_max: 0,
+        };
+        for message in [
+            Message::TraceAnswer { id: 6, hop },
+            Message::TraceRequest { id: 5 },
+            Message::IdentityRequest { id: 7 },
+            Message::IdentityAnswer { id: 8, identity: &[1; 32], link_key: &[2; 32] },
+        ] {
+            let exact = message.to_bytes();
+            assert_eq!(Message::parse(&exact), Ok(message));
+            let short = &exact[..exact.len() - 1];
+            assert_eq!(Message::parse(short), Err(MessageError::TooShort), "{message:?}");
+            for more in [1, 1_429 - exact.len()] {
+                let mut long = [0; 1_429];
+                message.emit(&mut long).expect("room");
+                let long = &long[..exact.len() + more];
+                assert_eq!(Message::parse(long), Err(MessageError::TooLong), "{message:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_is_written_whole_or_not_at_all() {
+        for message in [
+            Message::Ping { id: 1, payload: &[7; 2_000] },
+            Message::TraceRequest { id: 5 },
+            Message::SlotMoved { from: 4, to: 5, offending: &HEADER },
+        ] {
+            let mut room = [0; 2_100];
+            let length = message.wire_bytes();
+            let left = message.emit(&mut room).expect("room").len();
+            assert_eq!(room.len() - left, length);
+            assert_eq!(Message::parse(&room[..length]), Ok(message));
+            assert_eq!(message.emit(&mut room[..length - 1]), Err(NoRoom));
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_message_is_cut_off() {
+        let ping = Message::Ping { id: 1, payload: &[7; CONTROL_BYTES_MAX] }.to_bytes();
+        assert_eq!(ping.len(), CONTROL_BYTES_MAX);
+        assert!(matches!(Message::parse(&ping), Ok(Message::Ping { id: 1, .. })));
+        // 127 bytes and one of two: the character that would be halved is left out.
+        let mut text = [b'x'; GOODBYE_TEXT_BYTES_MAX + 1];
+        text[GOODBYE_TEXT_BYTES_MAX - 1..].copy_from_slice("ü".as_bytes());
+        let text = core::str::from_utf8(&text).expect("UTF-8");
+        let bye = Message::Goodbye { code: 1, retry_after_s: 0, text }.to_bytes();
+        let Ok(Message::Goodbye { text: read, .. }) = Message::parse(&bye) else {
+            panic!("{bye:?}")
+        };
+        assert_eq!(read, &text[..GOODBYE_TEXT_BYTES_MAX - 1]);
+    }
+}
