@@ -9,18 +9,19 @@
 //! exit: max-min fairness without a queue for each ingress. An exit that is not contended has room for a
 //! whole burst, so nothing is counted there.
 
+mod drain;
 mod shares;
 
 use arrayvec::ArrayVec;
-use strowger_frame::{Burst, Frame, Mark, Pool};
+use strowger_frame::{Burst, Frame, Mark, Pool, reserve::QueueShare};
 
 use self::shares::Shares;
-pub(crate) use self::shares::weight;
+pub(crate) use self::{drain::Drain, shares::weight};
 use crate::{
     discard::Discard,
     limits::{
         EGRESS_CONTROL_FRAMES_MAX, EGRESS_CONTROL_RUN, EGRESS_DATA_FOR_CONTROL, EGRESS_FRAMES_MAX,
-        EGRESS_LINK_FRAMES_MAX, EGRESS_MARK_FRAMES,
+        EGRESS_LINK_FRAMES_MAX, EGRESS_MARK_FRAMES, EGRESS_SETTLED_SPARED,
     },
 };
 
@@ -294,15 +295,16 @@ impl Egress {
     }
 
     /// Has what waits here hold none of the memory that ports receive into, as far as there is other
-    /// memory for it; the rest is dropped. Says how many frames were.
+    /// memory for it; the rest is dropped. Says how many frames were. The exit has let `drains` frames
+    /// go lately.
     #[cold]
-    pub(crate) fn settle(&mut self, pool: &mut Pool) -> usize {
+    pub(crate) fn settle(&mut self, pool: &mut Pool, drains: usize) -> usize {
         let Self { data, control, shares, .. } = self;
         let before = data.len() + control.len();
-        let mut held = 0;
+        let mut share = QueueShare::new(drains, EGRESS_SETTLED_SPARED);
         let mut settle = |frame: &mut Frame, is_control| {
             let (mark, weight) = (frame.mark(), weight(frame.len()));
-            let is_settled = pool.settle(frame, &mut held);
+            let is_settled = pool.settle(frame, &mut share);
             if !is_settled && mark != Self::LINK {
                 shares.sub(mark.0 as u16, weight, is_control);
             }

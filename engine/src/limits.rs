@@ -43,6 +43,13 @@ pub const EGRESS_CONTROL_FRAMES_MAX: usize = 16;
 /// which no packet takes, so that a link is never down for the traffic at its exit.
 pub const EGRESS_LINK_FRAMES_MAX: usize = 4;
 
+/// Chunks of the memory for waiting frames that exits which do not drain leave to those that do: two exits' queues.
+pub const EGRESS_SETTLED_SPARED: u32 = 2 * EGRESS_FRAMES_MAX as u32;
+
+/// The time, in nanoseconds as a power of two, in which an exit has to let go as many frames as it keeps
+/// waiting, to count as one that drains: 134 ms. A queue that takes longer to leave is of little use.
+pub const EGRESS_DRAIN_WINDOW_NS_LOG2: u32 = 27;
+
 /// Control frames that go ahead of waiting data at once: all that have places. Behind them data has
 /// [`EGRESS_DATA_FOR_CONTROL`] frames for each control frame, so that control, however much of it there
 /// is and from however many, takes a quarter of an exit at most (R23).

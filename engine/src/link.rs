@@ -32,7 +32,7 @@ use crate::{
     Now,
     director::Slot,
     discard::Discard,
-    egress::{Egress, weight},
+    egress::{Drain, Egress, weight},
     header::{AnyHeader, Ecn, Header, HeaderError, HeaderRepr},
     label::Register,
     limits::{
@@ -138,6 +138,8 @@ pub struct Link {
     pub(crate) told: Told,
     pub(crate) knocked: Told,
     pub(crate) answered: Told,
+    /// How fast its exit drains, for when memory runs low.
+    pub(crate) drain: Drain,
     /// Control packets from here that go ahead of data.
     pub(crate) control: TokenBucket,
     /// Packets from here that go up to the switch itself.
@@ -240,6 +242,7 @@ impl Link {
             told: Told::default(),
             knocked: Told::default(),
             answered: Told::default(),
+            drain: Drain::default(),
             control: TokenBucket::default(),
             packets_up: TokenBucket::default(),
             notes: TokenBucket::default(),

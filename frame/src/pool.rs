@@ -122,6 +122,8 @@ pub struct Pool {
     /// Pools of the mapping whose chunks run low, and whether this one is among them.
     scarce: std::sync::Arc<AtomicU32>,
     is_scarce: bool,
+    /// Chunks ran low since this was last asked.
+    ran_low: bool,
     tally: std::sync::Arc<PoolTally>,
 }
 
@@ -218,6 +220,7 @@ impl Pool {
             acting: PoolUser::COMMON,
             scarce: scarce.clone(),
             is_scarce: false,
+            ran_low: false,
             tally: std::sync::Arc::default(),
         }
     }
@@ -282,6 +285,7 @@ impl Pool {
     #[cold]
     fn note_scarcity(&mut self, scarce: bool) {
         self.is_scarce = scarce;
+        self.ran_low |= scarce;
         // Relaxed: a hint, with no data behind it.
         match scarce {
             true => self.scarce.fetch_add(1, Ordering::Relaxed),
@@ -335,6 +339,13 @@ impl Pool {
     pub fn is_scarce(&self) -> bool {
         // Relaxed: a hint, with no data behind it.
         self.scarce.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether this pool's chunks began to run low since this was last called. Then those who hold frames of
+    /// it and may be asleep should be woken, to [settle](Self::settle) them.
+    #[inline]
+    pub fn take_ran_low(&mut self) -> bool {
+        mem::take(&mut self.ran_low)
     }
 
     /// Chunks of this class that are free, those that are kept for somebody among them.

@@ -42,6 +42,37 @@ pub struct Chunks {
     pub singles: u32,
 }
 
+/// What the queue of one exit may keep of the memory for waiting frames ([`Pool::settle`]). A queue that
+/// drains may take all of it, as far as it leaves as much to others; one that does not leaves a part
+/// free for those that do.
+///
+/// [`Pool::settle`]: crate::Pool::settle
+#[derive(Debug)]
+pub struct QueueShare {
+    /// Frames that the exit has let go lately: so many of those that wait are about to leave, too.
+    drains: usize,
+    /// Chunks of each class that are left to queues that drain, but no more than half of them.
+    spared: u32,
+    /// Frames of the queue that have settled.
+    pub(crate) held: usize,
+    /// Frames that gave way: their chunks are free soon.
+    pub(crate) dropped: usize,
+}
+
+impl QueueShare {
+    /// For a queue that has let `drains` frames go lately. `spared` chunks of each class, but no more than
+    /// half of what there is, are kept for frames that are about to leave.
+    pub fn new(drains: usize, spared: u32) -> Self {
+        Self { drains, spared, held: 0, dropped: 0 }
+    }
+
+    /// How many chunks of a class the queue's next frame has to leave free.
+    pub(crate) fn leaves(&self, reserve: &Reserve) -> usize {
+        let half = reserve.floor(PoolUser::WAITING) / 2;
+        if self.held < self.drains { 0 } else { self.spared.min(half) as usize }
+    }
+}
+
 /// What one user has of one class.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
@@ -111,6 +142,10 @@ impl Reserve {
     /// Chunks that this user could still take within its floor, if they were free.
     pub(crate) fn unused(&self, user: PoolUser) -> u32 {
         self.shares[user.index()].unused()
+    }
+
+    fn floor(&self, user: PoolUser) -> u32 {
+        self.shares[user.index()].floor
     }
 
     /// Whether few of the chunks that are kept for nobody are left: from an eighth of them on, until

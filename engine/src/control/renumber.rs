@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Now,
     director::Slot,
-    egress::Egress,
+    egress::{Drain, Egress},
     limits::{ATTACHED_MAX, PUBLISH_POLLS_MAX},
     link::{Behind, Guard, Link, Told},
     orders::{Ending, Growth, Order, PuntKind},
@@ -75,6 +75,7 @@ impl Switch {
                 told: Told::default(),
                 knocked: Told::default(),
                 answered: Told::default(),
+                drain: Drain::default(),
                 control: TokenBucket::default(),
                 packets_up: TokenBucket::default(),
                 notes: TokenBucket::default(),

@@ -122,6 +122,14 @@ impl Exchange {
         to.send(handover, holder)
     }
 
+    /// Has all other workers woken with the next [`ring_bells`](Self::ring_bells).
+    #[cold]
+    pub(super) fn wake_all(&mut self) {
+        for (worker, _) in self.to.iter().enumerate().filter(|(_, to)| to.is_some()) {
+            self.given |= 1 << worker;
+        }
+    }
+
     /// Wakes those who were handed frames since this was last called.
     pub(super) fn ring_bells(&mut self) {
         let mut given = mem::take(&mut self.given);

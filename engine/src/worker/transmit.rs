@@ -78,6 +78,9 @@ impl Worker {
         if self.ports.has_unflushed() {
             self.ports.flush();
         }
+        if self.tx.pool.take_ran_low() {
+            self.exchange.wake_all(); // frames of this pool wait at their exits, too
+        }
         self.exchange.ring_bells();
         self.note_what_came_up();
         self.slow_path.wake_if_news();

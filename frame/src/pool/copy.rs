@@ -2,7 +2,10 @@
 //! counted as `frames_copied`.
 
 use super::{ChunkClass, HEADROOM_BYTES, Pool, SINGLE_STRIDE_BYTES};
-use crate::{frame::Frame, reserve::PoolUser};
+use crate::{
+    frame::Frame,
+    reserve::{PoolUser, QueueShare},
+};
 
 impl Pool {
     /// A copy of `frame` in fresh memory, with its mark. `None` when the pool is empty.
@@ -35,21 +38,27 @@ impl Pool {
     /// Has a frame that may wait for long hold none of the memory that ports receive into. A frame
     /// in a single chunk of this pool stays where it is, and the chunk counts for
     /// [`PoolUser::WAITING`] from now on; any other is copied into such a chunk, if it fits. `false`
-    /// when there is no room for it: then it should be dropped. `held` counts what the frame's queue
-    /// has settled; no queue gets more than what is left for others.
+    /// when there is no room for it: then it should be dropped. `share` counts what the frame's queue
+    /// has settled. No queue gets more than what is left for others, and a queue that does not drain
+    /// gives way to those that do, with frames that have settled, too.
     #[cold]
-    pub fn settle(&mut self, frame: &mut Frame, held: &mut usize) -> bool {
+    pub fn settle(&mut self, frame: &mut Frame, share: &mut QueueShare) -> bool {
         let chunk = frame.chunk();
         let ours = chunk.is_of(self.shelf.as_ptr());
         let index = chunk.index() as usize;
         if ours && self.users[index] == PoolUser::WAITING {
-            *held += 1;
-            return true;
+            let reserve = self.class(chunk.class()).1;
+            let left = reserve.unused(PoolUser::WAITING) as usize + share.dropped;
+            let is_kept = left >= share.leaves(reserve);
+            share.held += usize::from(is_kept);
+            share.dropped += usize::from(!is_kept);
+            return is_kept;
         }
         let fits = frame.len() + HEADROOM_BYTES <= SINGLE_STRIDE_BYTES;
         let into = if fits { ChunkClass::Single } else { ChunkClass::Train };
-        let left = self.class(into).1.unused(PoolUser::WAITING) as usize;
-        if left <= *held {
+        let reserve = self.class(into).1;
+        let left = reserve.unused(PoolUser::WAITING) as usize;
+        if left <= share.held + share.leaves(reserve) {
             return false;
         }
         if ours && chunk.class() == into {
@@ -62,7 +71,7 @@ impl Pool {
             copy.set_mark(frame.mark());
             *frame = copy;
         }
-        *held += 1;
+        share.held += 1;
         true
     }
 }
@@ -93,6 +102,11 @@ mod tests {
         assert_eq!(pool.keep(PoolUser::WAITING, floor), floor);
     }
 
+    /// The share of a queue that is about to be empty.
+    fn draining() -> QueueShare {
+        QueueShare::new(usize::MAX, 0)
+    }
+
     fn frame(pool: &mut Pool, class: ChunkClass, len: usize, byte: u8) -> Frame {
         let mut frame = pool.take(class).expect("free").into_frame(300, len);
         frame.bytes_mut().fill(byte);
@@ -104,17 +118,20 @@ mod tests {
     fn a_settled_frame_gives_its_train_chunk_back_and_is_equal() {
         let mut pool = pool(4, 68);
         waiting(&mut pool, 0, 2);
-        let mut held = 0;
+        let mut share = draining();
         let mut settled = frame(&mut pool, ChunkClass::Train, 1400, 9);
-        assert!(pool.settle(&mut settled, &mut held));
+        assert!(pool.settle(&mut settled, &mut share));
         assert_eq!((settled.bytes(), settled.mark()), (&[9; 1400][..], crate::Mark(9)));
         assert_eq!((pool.free(ChunkClass::Train), pool.free(ChunkClass::Single)), (4, 67));
         assert!(settled.headroom() >= 64, "a port may write its header in front");
         // It is settled: nothing is copied twice.
-        held = 0;
+        share = draining();
         let at = settled.bytes().as_ptr();
-        assert!(pool.settle(&mut settled, &mut held));
-        assert_eq!((held, settled.bytes().as_ptr(), pool.tally().frames_copied.read()), (1, at, 1));
+        assert!(pool.settle(&mut settled, &mut share));
+        assert_eq!(
+            (share.held, settled.bytes().as_ptr(), pool.tally().frames_copied.read()),
+            (1, at, 1)
+        );
         drop(settled);
         assert_eq!(
             (pool.free(ChunkClass::Single), pool.singles.unused(PoolUser::WAITING)),
@@ -136,7 +153,7 @@ mod tests {
         assert_eq!(kept.len(), 68);
         for frame in &mut kept[..2] {
             let at = frame.bytes().as_ptr();
-            assert!(pool.settle(frame, &mut 0));
+            assert!(pool.settle(frame, &mut draining()));
             assert_eq!(frame.bytes().as_ptr(), at);
         }
         assert_eq!(pool.tally().frames_copied.read(), 0);
@@ -149,11 +166,11 @@ mod tests {
         waiting(&mut pool, 0, 12);
         let mut settled = Vec::new();
         let mut queue = |pool: &mut Pool| {
-            let mut held = 0;
+            let mut share = draining();
             loop {
                 let mut one = frame(pool, ChunkClass::Train, 100, 1);
-                if !pool.settle(&mut one, &mut held) {
-                    return held;
+                if !pool.settle(&mut one, &mut share) {
+                    return share.held;
                 }
                 settled.push(one);
             }
@@ -164,6 +181,47 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_that_does_not_drain_gives_way_to_one_that_does() {
+        let mut pool = pool(80, 80);
+        waiting(&mut pool, 0, 16);
+        let settle = |pool: &mut Pool, queue: &mut Vec<Frame>, drains: usize, more: usize| {
+            queue.extend((0..more).map(|_| frame(pool, ChunkClass::Train, 100, 1)));
+            let mut share = QueueShare::new(drains, 6);
+            queue.retain_mut(|one| pool.settle(one, &mut share));
+            pool.gather();
+            queue.len()
+        };
+        let (mut stuck, mut other, mut drains) = (Vec::new(), Vec::new(), Vec::new());
+        // Ten of the 16 are not spared: half of them, and then half of what is left.
+        assert_eq!(settle(&mut pool, &mut stuck, 0, 20), 5);
+        assert_eq!(settle(&mut pool, &mut other, 0, 20), 3);
+        // As many as it drains, and as many as it leaves to others.
+        assert_eq!(settle(&mut pool, &mut drains, 3, 20), 3);
+        assert_eq!(settle(&mut pool, &mut drains, 20, 20), 4);
+        // Four are free, so one that is stuck gives way until there are six.
+        assert_eq!(pool.singles.unused(PoolUser::WAITING), 4);
+        assert_eq!(settle(&mut pool, &mut stuck, 0, 0), 3);
+        assert_eq!(settle(&mut pool, &mut other, 0, 0), 3);
+        assert_eq!(settle(&mut pool, &mut drains, 20, 0), 4);
+        // One that no longer drains gets no more before others give their chunks back.
+        assert_eq!(settle(&mut pool, &mut drains, 0, 5), 4);
+        drop((stuck, other));
+        pool.gather();
+        assert_eq!(settle(&mut pool, &mut drains, 0, 5), 5);
+        assert_eq!(pool.singles.unused(PoolUser::WAITING), 11);
+    }
+
+    #[test]
+    fn half_of_a_small_memory_is_spared() {
+        let mut pool = pool(80, 80);
+        waiting(&mut pool, 0, 8);
+        let mut share = QueueShare::new(0, 128);
+        let mut all: Vec<_> = (0..8).map(|_| frame(&mut pool, ChunkClass::Train, 100, 1)).collect();
+        all.retain_mut(|one| pool.settle(one, &mut share));
+        assert_eq!(all.len(), 2, "four of eight, and as many left as it has");
+    }
+
+    #[test]
     fn a_long_frame_takes_a_train_chunk_for_waiting_frames() {
         let mut pools = Pool::many(&PoolSpec { trains: 66, singles: 65, huge_pages: false }, 2)
             .expect("memory");
@@ -171,14 +229,16 @@ mod tests {
         waiting(&mut ours, 2, 1);
         let mut long = frame(&mut ours, ChunkClass::Train, 9000, 1);
         let at = long.bytes().as_ptr();
-        assert!(ours.settle(&mut long, &mut 0));
+        assert!(ours.settle(&mut long, &mut draining()));
         assert_eq!((long.bytes().as_ptr(), ours.tally().frames_copied.read()), (at, 0));
         // One of another pool is copied whatever its length.
         for len in [9000, 100] {
             let mut other = frame(&mut theirs, ChunkClass::Train, len, 2);
-            assert!(ours.settle(&mut other, &mut 0));
+            assert!(ours.settle(&mut other, &mut draining()));
             assert_eq!((other.bytes(), theirs.free(ChunkClass::Train)), (&vec![2; len][..], 66));
-            assert!(!ours.settle(&mut frame(&mut theirs, ChunkClass::Train, len, 2), &mut 0));
+            assert!(
+                !ours.settle(&mut frame(&mut theirs, ChunkClass::Train, len, 2), &mut draining())
+            );
             drop(other);
         }
     }
@@ -193,9 +253,10 @@ mod tests {
         one.gather();
         other.gather();
         assert!(one.is_scarce() && other.is_scarce());
+        assert!(one.take_ran_low() && !one.take_ran_low() && !other.take_ran_low());
         taken.truncate(8);
         one.gather();
-        assert!(!one.is_scarce() && !other.is_scarce());
+        assert!(!one.is_scarce() && !other.is_scarce() && !one.take_ran_low());
         taken.extend(std::iter::from_fn(|| one.take(ChunkClass::Train)));
         one.gather();
         assert!(other.is_scarce());

@@ -1,0 +1,39 @@
+//! How fast an exit drains. It is looked at only when memory runs low, and never touches a frame.
+
+/// How many frames an exit lets go in a window of time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Drain {
+    window: u64,
+    /// Frames that had left when the window began.
+    left: u64,
+    /// Frames that left in a window before this one, on average.
+    before: u64,
+}
+
+impl Drain {
+    /// How many frames have left in this window of time and the one before, of an exit that `left`
+    /// frames have left in all.
+    pub(crate) fn lately(&mut self, window: u64, left: u64) -> usize {
+        let windows = window.saturating_sub(self.window);
+        if let Some(before) = left.saturating_sub(self.left).checked_div(windows) {
+            *self = Self { window, left, before };
+        }
+        (self.before + left.saturating_sub(self.left)) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leaves_in_a_window_is_an_average_over_those_that_were_not_looked_at() {
+        let mut drain = Drain::default();
+        assert_eq!(drain.lately(10, 500), 50, "in each of ten windows");
+        assert_eq!(drain.lately(10, 530), 80);
+        assert_eq!(drain.lately(11, 530), 30);
+        assert_eq!(drain.lately(12, 530), 0, "it is stuck");
+        assert_eq!(drain.lately(12, 537), 7);
+        assert_eq!(drain.lately(11, 537), 7, "time never goes back");
+    }
+}
