@@ -243,7 +243,9 @@ fn one_registration_serves_two_queues_and_two_interfaces() {
     let veth = veth!(two, two);
     veth.a.ip("link add c0 type veth peer name d0");
     veth.a.ip("link set dev c0 up");
-    veth.a.within(|| offload_tags("c0", false)).unwrap();
+    for end in ["c0", "d0"] {
+        veth.a.within(|| offload_tags(end, false)).unwrap();
+    }
     veth.a.ip("link set dev d0 up");
     let mut pool = pool_of(0, 3000);
     let mut arena = Arena::of(&pool);
