@@ -6,12 +6,13 @@ use std::{hint::black_box, mem};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use strowger_engine::{
     scheme::{Form, Scheme, V3X5X8},
-    slots::{Exit, SlotTable},
+    slots::{NextHop, SlotTable},
 };
 use strowger_frame::Mark;
 
 fn table(scheme: &Scheme) -> SlotTable {
-    SlotTable::new(scheme, 256, |slot| Exit::Neighbour(Mark(slot))).expect("a scheme to number by")
+    SlotTable::new(scheme, 256, |slot| NextHop::Neighbour(Mark(slot)))
+        .expect("a scheme to number by")
 }
 
 fn slots(c: &mut Criterion) {
@@ -25,7 +26,7 @@ fn slots(c: &mut Criterion) {
         group.bench_function(format!("take, {name}"), |b| {
             b.iter(|| {
                 low = low.wrapping_add(0x9e37_79b9);
-                slots.take(black_box(low))
+                slots.lookup(black_box(low))
             });
         });
     }

@@ -11,7 +11,7 @@ use strowger_engine::{
     limits::HOPS_MAX,
     link::LINK_HEADER_BYTES,
     scheme::V3X5X8,
-    slots::{Exit, SlotTable, WayBack},
+    slots::{NextHop, ReturnPath, SlotTable},
 };
 use strowger_frame::Mark;
 
@@ -29,9 +29,9 @@ fn breath(c: &mut Criterion) {
 }
 
 fn pure(c: &mut Criterion) {
-    let table =
-        SlotTable::new(&V3X5X8, 256, |slot| Exit::Neighbour(Mark(slot))).expect("a known scheme");
-    let way_back = WayBack::new(&V3X5X8, Slot::new(2));
+    let table = SlotTable::new(&V3X5X8, 256, |slot| NextHop::Neighbour(Mark(slot)))
+        .expect("a known scheme");
+    let return_path = ReturnPath::new(&V3X5X8, Slot::new(2));
     let label = packet::label(&V3X5X8, &[(2, 3); 3]).expect("short");
     let fresh = packet::packet(64, label, 0);
     let mut bytes = fresh.clone();
@@ -42,9 +42,9 @@ fn pure(c: &mut Criterion) {
             bytes[..24].copy_from_slice(&fresh[..24]);
             let packet = black_box(&mut bytes[LINK_HEADER_BYTES..]);
             let Ok(AnyHeader::W64(mut header)) = AnyHeader::parse(packet) else { return None };
-            let hop = table.take(header.label().low());
-            let Exit::Neighbour(exit) = hop.exit() else { return None };
-            let label = header.label().advance(hop.width(), way_back.in_form(hop.form())?);
+            let hop = table.lookup(header.label().low());
+            let NextHop::Neighbour(exit) = hop.next_hop() else { return None };
+            let label = header.label().advance(hop.width(), return_path.in_form(hop.form())?);
             let shift = header.shift() + u16::from(hop.width());
             header.advance(label, shift, hops_behind(header.hops_left(), HOPS_MAX)?);
             Some(exit)

@@ -27,6 +27,7 @@ use strowger_crypto::{
     link_header::{Kind, LinkHeader, SessionIndex},
 };
 use strowger_frame::{BURST_MAX, Frame, Mark, Pool, Port, tally::Counter};
+use strowger_wire::with_header;
 
 use crate::{
     Now,
@@ -43,7 +44,7 @@ use crate::{
     orders::PuntKind,
     rate::TokenBucket,
     scheme::Scheme,
-    slots::WayBack,
+    slots::ReturnPath,
 };
 
 pub use strowger_crypto::link_header::LINK_HEADER_BYTES;
@@ -125,7 +126,7 @@ pub struct Link {
     pub(crate) home: Option<u8>,
     pub(crate) u_turns: bool,
     pub(crate) rights: Rights,
-    pub(crate) way_back: WayBack,
+    pub(crate) return_path: ReturnPath,
     pub(crate) guard: Guard,
     /// The longest frame, tag included, that the path behind it takes.
     pub(crate) frame_bytes_max: u16,
@@ -232,7 +233,7 @@ impl Link {
             home: None,
             u_turns: true,
             rights: Rights::ALL,
-            way_back: WayBack::new(scheme, Slot::SWITCH),
+            return_path: ReturnPath::new(scheme, Slot::SWITCH),
             guard: Guard::Plain { counter: 0 },
             frame_bytes_max: FRAME_BYTES_MAX as u16,
             egress: Egress::default(),
@@ -498,9 +499,7 @@ fn mark_congestion(frame: &mut Frame) {
     }
     let packet = frame.bytes_mut().get_mut(LINK_HEADER_BYTES..).unwrap_or_default();
     match AnyHeader::parse(packet) {
-        Ok(AnyHeader::W64(header)) => mark(header),
-        Ok(AnyHeader::W128(header)) => mark(header),
-        Ok(AnyHeader::W256(header)) => mark(header),
+        Ok(header) => with_header!(header, header => mark(header)),
         Err(_) => debug_assert!(false, "it was parsed on its way in"),
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     },
     link::{Link, Rights},
     session::SessionSeat,
-    slots::{SlotTable, WayBack},
+    slots::{ReturnPath, SlotTable},
 };
 
 /// Something attached to a worker: a port, and what is counted of it here.
@@ -64,7 +64,7 @@ pub enum Order {
     /// Decide by this table from now on.
     Slots(Box<SlotTable>),
     /// Write this number into the way back of what comes in by the link.
-    Renumber(Mark, u32, Box<WayBack>),
+    Renumber(Mark, u32, Box<ReturnPath>),
     /// Read and write slot numbers by another scheme from now on, all at once.
     Grow(Box<Growth>),
     /// Open frames of this session here from now on.
@@ -143,7 +143,7 @@ impl Muster {
 #[derive(Debug)]
 pub struct Growth {
     pub(crate) table: SlotTable,
-    pub(crate) ways_back: Vec<(Mark, WayBack)>,
+    pub(crate) return_paths: Vec<(Mark, ReturnPath)>,
 }
 
 /// What a worker tells the slow path: one for each order, with what the order replaced or could not
@@ -169,7 +169,7 @@ pub enum Report {
     /// The message that was sent.
     Sent(Vec<u8>),
     /// The way back that was replaced.
-    WayBack(Box<WayBack>),
+    ReturnPath(Box<ReturnPath>),
     /// The table and the ways back that were replaced.
     Grown(Box<Growth>),
     /// What the worker has.

@@ -5,12 +5,13 @@ use strowger_frame::Mark;
 
 use crate::{
     director::Slot,
+    discard::Discard,
     scheme::{FORMS_MAX, Scheme, SchemeError},
 };
 
 /// Where a director leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub enum NextHop {
     /// To the neighbour that is attached under this mark: the label goes on.
     Neighbour(Mark),
     /// To the endpoint that is attached under this mark: the label ends.
@@ -26,31 +27,29 @@ pub enum Exit {
         /// Whether it is an endpoint.
         is_endpoint: bool,
     },
-    /// Nothing was ever attached there.
-    Empty,
-    /// What was attached there is gone, and the number is in quarantine.
-    Gone,
-    /// The bits are no director of the scheme.
-    NoDirector,
+    /// Nowhere: the packet is dropped for this reason ([`Discard::EmptySlot`], [`Discard::SlotGone`],
+    /// [`Discard::NoDirector`]).
+    Drop(Discard),
 }
 
-/// One table entry. [`Exit`] is itself eight bytes, so that with width and form a hop is twelve.
+/// One table entry. [`NextHop`] is itself eight bytes, so that with width and form a hop is twelve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hop {
-    exit: Exit,
+pub struct Entry {
+    next_hop: NextHop,
     width: u8,
     form: u8,
 }
 
-const _: () = assert!(size_of::<Hop>() == 12);
+const _: () = assert!(size_of::<Entry>() == 12);
 
-impl Hop {
-    const NO_DIRECTOR: Self = Self { exit: Exit::NoDirector, width: 0, form: 0 };
+impl Entry {
+    const NO_DIRECTOR: Self =
+        Self { next_hop: NextHop::Drop(Discard::NoDirector), width: 0, form: 0 };
 
     /// Where it leads.
     #[inline]
-    pub fn exit(self) -> Exit {
-        self.exit
+    pub fn next_hop(self) -> NextHop {
+        self.next_hop
     }
 
     /// Bits that the director takes off the label.
@@ -59,7 +58,7 @@ impl Hop {
         self.width
     }
 
-    /// The form that it is written in: indexes [`WayBack`].
+    /// The form that it is written in: indexes [`ReturnPath`].
     #[inline]
     pub fn form(self) -> u8 {
         self.form
@@ -77,7 +76,7 @@ struct NearForm {
     first: u32,
     count: u32,
     /// What data beyond them leads to: a director, but of nothing that is attached.
-    beyond: Hop,
+    beyond: Entry,
 }
 
 #[derive(Debug)]
@@ -92,33 +91,33 @@ enum Shape {
 #[derive(Debug)]
 pub struct SlotTable {
     shape: Shape,
-    hops: Box<[Hop]>,
+    hops: Box<[Entry]>,
 }
 
 impl SlotTable {
-    /// Makes the table for `scheme`, where `exit` says what each slot number leads to now. It is
-    /// asked for slots up to `slot_max`; higher ones are [`Exit::Empty`].
+    /// Makes the table for `scheme`, where `next_hop` says what each slot number leads to now. It is
+    /// asked for slots up to `slot_max`; higher ones are [`NextHop::Drop(Discard::EmptySlot)`].
     ///
     /// # Errors
     /// [`SchemeError::PrefixesTooAlike`]: no switch can number its slots by such a scheme.
     pub fn new(
         scheme: &Scheme,
         slot_max: u32,
-        exit: impl Fn(u32) -> Exit,
+        next_hop: impl Fn(u32) -> NextHop,
     ) -> Result<Self, SchemeError> {
-        let exit_of = |slot: Slot| match slot {
-            Slot::SWITCH => Exit::Switch,
-            slot if slot.number() <= slot_max => exit(slot.number()),
-            _ => Exit::Empty,
+        let next_hop_of = |slot: Slot| match slot {
+            Slot::SWITCH => NextHop::Switch,
+            slot if slot.number() <= slot_max => next_hop(slot.number()),
+            _ => NextHop::Drop(Discard::EmptySlot),
         };
         if let Some(bits) = scheme.index_bits() {
             let hops = (0..1_u16 << bits)
                 .map(|index| match scheme.decode_index(index) {
                     Some(director) => {
                         let (width, form) = (director.width(), director.form());
-                        Hop { exit: exit_of(director.slot()), width, form }
+                        Entry { next_hop: next_hop_of(director.slot()), width, form }
                     }
-                    None => Hop::NO_DIRECTOR,
+                    None => Entry::NO_DIRECTOR,
                 })
                 .collect();
             return Ok(Self { shape: Shape::Flat { mask: (1 << bits) - 1 }, hops });
@@ -134,8 +133,8 @@ impl SlotTable {
                 // A form skips at most one number, so data and slot differ by at most one.
                 let count = data_max.min(u64::from(slot_max) + 1) as u32 + 1;
                 hops.extend((0..count).map(|data| match scheme.slot_at(form, data) {
-                    Some(slot) => Hop { exit: exit_of(slot), width: shape.width(), form },
-                    None => Hop::NO_DIRECTOR,
+                    Some(slot) => Entry { next_hop: next_hop_of(slot), width: shape.width(), form },
+                    None => Entry::NO_DIRECTOR,
                 }));
                 NearForm {
                     prefix_mask: (1 << shape.prefix_bits) - 1,
@@ -144,7 +143,11 @@ impl SlotTable {
                     data_mask: data_max,
                     first,
                     count,
-                    beyond: Hop { exit: Exit::Empty, width: shape.width(), form },
+                    beyond: Entry {
+                        next_hop: NextHop::Drop(Discard::EmptySlot),
+                        width: shape.width(),
+                        form,
+                    },
                 }
             })
             .collect();
@@ -157,24 +160,24 @@ impl SlotTable {
 
     /// The hop that a label's low bits spell: one load, or two.
     #[inline(always)] // a load and a mask, for each packet
-    pub fn take(&self, low: u64) -> Hop {
+    pub fn lookup(&self, low: u64) -> Entry {
         match &self.shape {
             Shape::Flat { mask } => {
-                self.hops.get((low & mask) as usize).copied().unwrap_or(Hop::NO_DIRECTOR)
+                self.hops.get((low & mask) as usize).copied().unwrap_or(Entry::NO_DIRECTOR)
             }
             Shape::ByForm { mask, near } => {
                 let Some(Some(form)) = near.get((low & mask) as usize) else {
-                    return Hop::NO_DIRECTOR;
+                    return Entry::NO_DIRECTOR;
                 };
                 if low & form.prefix_mask != form.prefix {
-                    return Hop::NO_DIRECTOR;
+                    return Entry::NO_DIRECTOR;
                 }
                 let data = low >> form.prefix_bits & form.data_mask;
                 if data >= u64::from(form.count) {
                     return form.beyond;
                 }
                 let index = form.first as usize + data as usize;
-                self.hops.get(index).copied().unwrap_or(Hop::NO_DIRECTOR)
+                self.hops.get(index).copied().unwrap_or(Entry::NO_DIRECTOR)
             }
         }
     }
@@ -183,7 +186,7 @@ impl SlotTable {
 /// What a link writes into the way back: its slot's director in every form, reversed and at the
 /// top of 64 bits, so that one OR does it.
 #[derive(Clone, Copy, Debug)]
-pub struct WayBack {
+pub struct ReturnPath {
     bits: [u64; FORMS_MAX],
     /// Bit `f` is set where form `f` can hold the slot.
     fits: u32,
@@ -193,17 +196,17 @@ pub struct WayBack {
 
 const _: () = assert!(FORMS_MAX <= 32);
 
-impl WayBack {
+impl ReturnPath {
     /// The directors of `slot` in all forms of `scheme`.
     pub fn new(scheme: &Scheme, slot: Slot) -> Self {
-        let mut way_back = Self { bits: [0; FORMS_MAX], fits: 0, former: 0 };
-        for (form, bits) in (0_u8..).zip(&mut way_back.bits) {
+        let mut return_path = Self { bits: [0; FORMS_MAX], fits: 0, former: 0 };
+        for (form, bits) in (0_u8..).zip(&mut return_path.bits) {
             if let Some(back) = scheme.back_bits(slot, form) {
                 *bits = back;
-                way_back.fits |= 1 << form;
+                return_path.fits |= 1 << form;
             }
         }
-        way_back
+        return_path
     }
 
     /// The same, with the directors of a former number that leads to the same user, in the forms that
@@ -241,20 +244,28 @@ mod tests {
     use crate::scheme::{self, Form};
 
     fn agrees_with_the_scheme(scheme: &Scheme, slot_max: u32, lows: impl Iterator<Item = u64>) {
-        let exit = |slot| if slot % 3 == 0 { Exit::Empty } else { Exit::Neighbour(Mark(slot)) };
+        let exit = |slot| {
+            if slot % 3 == 0 {
+                NextHop::Drop(Discard::EmptySlot)
+            } else {
+                NextHop::Neighbour(Mark(slot))
+            }
+        };
         let table = SlotTable::new(scheme, slot_max, exit).expect("a scheme to number by");
         for low in lows {
-            let hop = table.take(low);
+            let hop = table.lookup(low);
             match scheme.decode(low) {
-                Err(_) => assert_eq!(hop.exit(), Exit::NoDirector, "{low:x}"),
+                Err(_) => {
+                    assert_eq!(hop.next_hop(), NextHop::Drop(Discard::NoDirector), "{low:x}")
+                }
                 Ok(director) => {
                     let slot = director.slot().number();
                     let expected = match slot {
-                        1 => Exit::Switch,
-                        slot if slot > slot_max => Exit::Empty,
+                        1 => NextHop::Switch,
+                        slot if slot > slot_max => NextHop::Drop(Discard::EmptySlot),
                         slot => exit(slot),
                     };
-                    assert_eq!(hop.exit(), expected, "{low:x} is slot {slot}");
+                    assert_eq!(hop.next_hop(), expected, "{low:x} is slot {slot}");
                     assert_eq!(hop.width(), director.width());
                     assert_eq!(hop.form(), director.form());
                 }
@@ -280,23 +291,23 @@ mod tests {
     }
 
     #[test]
-    fn a_way_back_knows_which_forms_hold_it() {
-        let way_back = WayBack::new(&scheme::V3X5X8, Slot::new(9));
-        assert_eq!(way_back.in_form(0), None);
+    fn a_return_path_knows_which_forms_hold_it() {
+        let return_path = ReturnPath::new(&scheme::V3X5X8, Slot::new(9));
+        assert_eq!(return_path.in_form(0), None);
         // Slot 9 in 7 bits: 8 in five bits, and the prefix 10.
-        assert_eq!(way_back.in_form(1), Some(0b010_0010_u64.reverse_bits()));
-        assert!(way_back.in_form(2).is_some());
-        assert_eq!(way_back.in_form(3), None);
-        assert_eq!(way_back.in_form(255), None);
-        assert_eq!(way_back.former_in_form(0), None);
+        assert_eq!(return_path.in_form(1), Some(0b010_0010_u64.reverse_bits()));
+        assert!(return_path.in_form(2).is_some());
+        assert_eq!(return_path.in_form(3), None);
+        assert_eq!(return_path.in_form(255), None);
+        assert_eq!(return_path.former_in_form(0), None);
         // The first former number that fits is written where the number of today does not.
-        let way_back = [7, 2, 8]
-            .map(Slot::new)
-            .into_iter()
-            .fold(way_back, |way_back, former| way_back.or_former(&scheme::V3X5X8, former));
-        assert_eq!(way_back.in_form(0), None);
-        assert_eq!(way_back.former_in_form(0), Some(0b1111_u64.reverse_bits()));
-        assert_eq!(way_back.former_in_form(1), None, "slot 9 fits");
-        assert_eq!(way_back.former_in_form(255), None);
+        let return_path =
+            [7, 2, 8].map(Slot::new).into_iter().fold(return_path, |return_path, former| {
+                return_path.or_former(&scheme::V3X5X8, former)
+            });
+        assert_eq!(return_path.in_form(0), None);
+        assert_eq!(return_path.former_in_form(0), Some(0b1111_u64.reverse_bits()));
+        assert_eq!(return_path.former_in_form(1), None, "slot 9 fits");
+        assert_eq!(return_path.former_in_form(255), None);
     }
 }

@@ -922,7 +922,7 @@ fn three_switches_in_a_row_there_and_back() {
     };
     // What an endpoint does with a packet: the way back at full width (wire.md 1.3), with room for
     // the slot that it stands on itself.
-    let way_back = |frame: &mut Frame, own_slot: u32| {
+    let return_path = |frame: &mut Frame, own_slot: u32| {
         let ingress = Slot::new(frame.mark().0);
         let packet = &mut frame.bytes_mut()[LINK_HEADER_BYTES..];
         let Ok(AnyHeader::W64(header)) = AnyHeader::parse(packet) else { panic!("a header") };
@@ -937,7 +937,7 @@ fn three_switches_in_a_row_there_and_back() {
         chain.settle();
         let mut frame = b.receive().expect("the port is there").expect("it arrived");
         assert_eq!(frame.bytes()[FRAME_BYTES_MIN..], [round; 100]);
-        let (reply, ingress, hops_left) = way_back(&mut frame, b_slot);
+        let (reply, ingress, hops_left) = return_path(&mut frame, b_slot);
         assert_eq!((ingress, hops_left), (Slot::new(2), 62), "two switches, then the endpoint's");
         assert_eq!(reply, back, "what the path's builder said");
 
@@ -945,7 +945,7 @@ fn three_switches_in_a_row_there_and_back() {
         chain.settle();
         let mut frame = a.receive().expect("the port is there").expect("it came back");
         assert_eq!(frame.bytes()[FRAME_BYTES_MIN..], [!round; 60]);
-        let (again, ingress, _) = way_back(&mut frame, a_slot);
+        let (again, ingress, _) = return_path(&mut frame, a_slot);
         assert_eq!(ingress, Slot::new(3));
         assert_eq!(again, there, "the reverse of the reverse");
     }

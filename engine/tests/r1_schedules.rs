@@ -134,7 +134,7 @@ struct Seen {
     sent: u64,
     delivered: u64,
     by_alias: u64,
-    ways_back: u64,
+    return_paths: u64,
     attached: u64,
     refused: u64,
     detached: u64,
@@ -604,7 +604,7 @@ impl Rig {
         let slot = self.scheme.decode(back).expect("a director").slot().number();
         let owner = self.owners[slot as usize];
         assert_eq!(owner.user, from, "R1: the way back names slot {slot}, which another has");
-        self.seen.ways_back += 1;
+        self.seen.return_paths += 1;
         if self.dice.below(4) == 0 {
             self.issue(slot, from);
         }
@@ -670,7 +670,7 @@ fn r1_no_packet_leaves_by_a_slot_its_label_did_not_name() {
         all.sent += seen.sent;
         all.delivered += seen.delivered;
         all.by_alias += seen.by_alias;
-        all.ways_back += seen.ways_back;
+        all.return_paths += seen.return_paths;
         all.attached += seen.attached;
         all.refused += seen.refused;
         all.detached += seen.detached;
@@ -687,10 +687,10 @@ fn r1_no_packet_leaves_by_a_slot_its_label_did_not_name() {
     let done = events.div_ceil(EVENTS_PER_SWITCH) * EVENTS_PER_SWITCH;
     let rate = done as f64 / began.elapsed().as_secs_f64();
     println!("{done} events from seed {first}, {rate:.0} a second: {all:?}");
-    let Seen { delivered, by_alias, ways_back, reused, moved, refused, panics, .. } = all;
+    let Seen { delivered, by_alias, return_paths, reused, moved, refused, panics, .. } = all;
     let Seen { answered, answered_by_alias, .. } = all;
     if events > EVENTS_PER_SWITCH {
-        let least = [delivered, by_alias, ways_back, reused, moved, refused, panics]
+        let least = [delivered, by_alias, return_paths, reused, moved, refused, panics]
             .into_iter()
             .chain([answered, answered_by_alias])
             .min();

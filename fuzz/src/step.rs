@@ -498,7 +498,7 @@ fn there_and_back<R: Register>(case: &Case, rig: &mut Rig, from: usize, bytes: &
     let there = case.passed::<R>(from, &bytes[LINK_HEADER_BYTES..]).expect("it left");
     let ingress = Slot::new(case.slots[from].0);
     let egress = there.took.slot();
-    let Some(back) = way_back(case, &there, ingress) else { return false };
+    let Some(back) = return_path(case, &there, ingress) else { return false };
     // Whoever sends it does so as an endpoint does, with a marker for the way back (wire.md 1.4).
     let Ok((label, shift)) = back.depart() else { return false };
 
@@ -519,7 +519,7 @@ fn there_and_back<R: Register>(case: &Case, rig: &mut Rig, from: usize, bytes: &
     assert_eq!(slot, ingress.number(), "the way back leads elsewhere");
 
     let again = case.passed::<R>(exit, &reply[LINK_HEADER_BYTES..]).expect("it left");
-    let Some(onward) = way_back(case, &again, egress) else {
+    let Some(onward) = return_path(case, &again, egress) else {
         panic!("a marker was set, so there is a way back")
     };
     let first = onward.decode(&case.scheme).expect("a director was written");
@@ -534,7 +534,7 @@ fn there_and_back<R: Register>(case: &Case, rig: &mut Rig, from: usize, bytes: &
 }
 
 /// The label back, as whoever is behind the exit computes it (wire.md 1.3, 1.4).
-fn way_back<R: Register>(case: &Case, passed: &Passed<R>, ingress: Slot) -> Option<Label<R>> {
+fn return_path<R: Register>(case: &Case, passed: &Passed<R>, ingress: Slot) -> Option<Label<R>> {
     if passed.wrote {
         return passed.label.reverse(passed.shift, None).ok();
     }

@@ -17,7 +17,7 @@ use strowger_engine::{
         numbers::{Detached, Numbers, Published, Unnamed, Wish},
     },
     scheme::F4,
-    slots::{Exit, SlotTable},
+    slots::{NextHop, SlotTable},
 };
 use strowger_frame::{
     Mark,
@@ -70,8 +70,8 @@ impl Worker {
 
     /// Who a frame goes to whose label names the number.
     fn forward(&self) -> Option<Mark> {
-        match self.table.take(u64::from(SLOT)).exit() {
-            Exit::Neighbour(mark) if mark != FIRST || self.has_first => Some(mark),
+        match self.table.lookup(u64::from(SLOT)).next_hop() {
+            NextHop::Neighbour(mark) if mark != FIRST || self.has_first => Some(mark),
             _ => None,
         }
     }
@@ -96,8 +96,8 @@ impl Control {
     fn give_tables(&mut self) {
         let leads = self.numbers.leads();
         let exit = |slot| match leads.get(&slot) {
-            Some(strowger_engine::control::numbers::Lead::User(mark)) => Exit::Neighbour(*mark),
-            _ => Exit::Gone,
+            Some(strowger_engine::control::numbers::Lead::User(mark)) => NextHop::Neighbour(*mark),
+            _ => NextHop::Drop(strowger_engine::discard::Discard::SlotGone),
         };
         self.give(|| Order::Table(Box::new(SlotTable::new(&F4, 15, exit).expect("a table"))));
     }
@@ -129,7 +129,13 @@ fn two_workers() -> (Control, Vec<Worker>) {
             let (reports_given, reports) = ring(4);
             control.orders.push(orders);
             control.reports.push(reports);
-            let exit = |slot| if slot == SLOT { Exit::Neighbour(FIRST) } else { Exit::Empty };
+            let exit = |slot| {
+                if slot == SLOT {
+                    NextHop::Neighbour(FIRST)
+                } else {
+                    NextHop::Drop(strowger_engine::discard::Discard::EmptySlot)
+                }
+            };
             let table = Box::new(SlotTable::new(&F4, 15, exit).expect("a table"));
             Worker { orders: orders_taken, reports: reports_given, table, has_first: true }
         })

@@ -140,6 +140,28 @@ pub enum AnyHeader<'a> {
     W256(Header<'a, U256>),
 }
 
+/// Evaluates an expression with the header of whichever width an [`AnyHeader`] has: the one place where label
+/// widths are told apart. The expression is compiled once for each width.
+///
+/// ```
+/// use strowger_wire::{switch_header::AnyHeader, with_header};
+///
+/// let mut packet = [0; 16];
+/// let header = AnyHeader::parse(&mut packet)?;
+/// assert_eq!(with_header!(header, header => header.hops_left()), 0);
+/// # Ok::<(), strowger_wire::switch_header::HeaderError>(())
+/// ```
+#[macro_export]
+macro_rules! with_header {
+    ($any:expr, $header:ident => $body:expr) => {
+        match $any {
+            $crate::switch_header::AnyHeader::W64($header) => $body,
+            $crate::switch_header::AnyHeader::W128($header) => $body,
+            $crate::switch_header::AnyHeader::W256($header) => $body,
+        }
+    };
+}
+
 impl<'a> AnyHeader<'a> {
     /// Reads the header at the front of a packet.
     ///

@@ -63,7 +63,7 @@ use crate::{
     link::{Behind, SlotTally},
     orders::{Bell, Order, PortSeat, Punt, PuntKind, PuntQueues, Report},
     session::AwaitedPlaces,
-    slots::{Exit, SlotTable},
+    slots::{NextHop, SlotTable},
     worker::{Exchange, SlowPath, Worker},
 };
 
@@ -561,7 +561,7 @@ impl Switch {
             | Report::Unplugged(_)
             | Report::Sealer(_)
             | Report::Sent(_)
-            | Report::WayBack(_)
+            | Report::ReturnPath(_)
             | Report::Grown(_) => (),
             Report::Session(session) => self.take_session_back(session),
             Report::Mustered(muster) => self.muster.take(*muster),
@@ -594,8 +594,8 @@ fn check(config: &SwitchConfig) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn table(config: &SwitchConfig, exits: &BTreeMap<u32, Exit>) -> Result<SlotTable, ConfigError> {
-    let exit = |slot| exits.get(&slot).copied().unwrap_or(Exit::Empty);
+fn table(config: &SwitchConfig, exits: &BTreeMap<u32, NextHop>) -> Result<SlotTable, ConfigError> {
+    let exit = |slot| exits.get(&slot).copied().unwrap_or(NextHop::Drop(Discard::EmptySlot));
     // Only slots up to the highest in use need hops of their own.
     let highest = exits.last_key_value().map_or(1, |(&slot, _)| slot);
     SlotTable::new(&config.scheme, highest, exit).map_err(|_| ConfigError::SchemeTooAlike)

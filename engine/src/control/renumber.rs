@@ -18,13 +18,14 @@ use super::{
 use crate::{
     Now,
     director::Slot,
+    discard::Discard,
     egress::{Drain, Egress},
     limits::{ATTACHED_MAX, PUBLISH_POLLS_MAX},
     link::{Behind, Guard, Link, Told},
     orders::{Ending, Growth, Order, PuntKind},
     rate::TokenBucket,
     scheme::Scheme,
-    slots::{Exit, WayBack},
+    slots::{NextHop, ReturnPath},
 };
 
 impl Switch {
@@ -61,7 +62,7 @@ impl Switch {
                 home: homes.filter(|&home| usize::from(home) != worker),
                 u_turns: self.config.u_turns,
                 rights: attach.rights,
-                way_back: WayBack::new(&self.config.scheme, Slot::new(slot)),
+                return_path: ReturnPath::new(&self.config.scheme, Slot::new(slot)),
                 guard: if attach.sealed {
                     Guard::Sealed(None)
                 } else {
@@ -227,8 +228,8 @@ impl Switch {
         for worker in 0..self.workers.len() {
             let exits = self.exits();
             let Ok(table) = table(&self.config, &exits) else { continue };
-            let ways_back = self.ways_back();
-            self.give(worker, Order::Grow(Box::new(Growth { table, ways_back })));
+            let return_paths = self.return_paths();
+            self.give(worker, Order::Grow(Box::new(Growth { table, return_paths })));
         }
         self.after_all((), Step::Grown);
         Ok(())
@@ -236,24 +237,24 @@ impl Switch {
 
     /// What the link of a user writes into return paths: the number that every table leads by, and
     /// where that does not fit a former one that leads to it, too.
-    fn way_back(&self, mark: Mark, user: &Attachment) -> WayBack {
+    fn return_path(&self, mark: Mark, user: &Attachment) -> ReturnPath {
         let scheme = &self.config.scheme;
         let former = self.numbers.former(mark).into_iter().map(Slot::new);
-        former.fold(WayBack::new(scheme, Slot::new(user.written)), |way_back, former| {
-            way_back.or_former(scheme, former)
+        former.fold(ReturnPath::new(scheme, Slot::new(user.written)), |return_path, former| {
+            return_path.or_former(scheme, former)
         })
     }
 
-    pub(super) fn ways_back(&self) -> Vec<(Mark, WayBack)> {
-        self.attachments().map(|(mark, user)| (mark, self.way_back(mark, user))).collect()
+    pub(super) fn return_paths(&self) -> Vec<(Mark, ReturnPath)> {
+        self.attachments().map(|(mark, user)| (mark, self.return_path(mark, user))).collect()
     }
 
     /// Has every worker write a user's numbers into return paths as they are now.
-    fn write_way_back(&mut self, mark: Mark) {
+    fn write_return_path(&mut self, mark: Mark) {
         let Some((_, user)) = self.attachments().find(|(other, _)| *other == mark) else { return };
-        let (written, way_back) = (user.written, self.way_back(mark, user));
+        let (written, return_path) = (user.written, self.return_path(mark, user));
         for worker in 0..self.workers.len() {
-            self.give(worker, Order::Renumber(mark, written, Box::new(way_back)));
+            self.give(worker, Order::Renumber(mark, written, Box::new(return_path)));
         }
     }
 
@@ -261,28 +262,28 @@ impl Switch {
     /// goes on once they all know.
     pub(super) fn remove(&mut self, withdrawn: Withdrawn) {
         for &mark in withdrawn.staying() {
-            self.write_way_back(mark);
+            self.write_return_path(mark);
         }
         self.give_tables();
         let told = self.numbers.told(withdrawn);
         self.after_all(told, Step::Remove);
     }
 
-    pub(super) fn exits(&mut self) -> BTreeMap<u32, Exit> {
+    pub(super) fn exits(&mut self) -> BTreeMap<u32, NextHop> {
         let leads = self.numbers.leads();
         let behind = |mark: Mark| self.attached[mark.index()].1.as_ref().map(|user| user.behind);
         let exit = |(slot, lead)| {
             let exit = match lead {
-                Lead::Empty => Exit::Empty,
-                Lead::Gone => Exit::Gone,
+                Lead::Empty => NextHop::Drop(Discard::EmptySlot),
+                Lead::Gone => NextHop::Drop(Discard::SlotGone),
                 Lead::User(mark) => match behind(mark) {
-                    Some(Behind::Neighbour) => Exit::Neighbour(mark),
-                    Some(Behind::Endpoint) => Exit::Endpoint(mark),
-                    None => Exit::Gone,
+                    Some(Behind::Neighbour) => NextHop::Neighbour(mark),
+                    Some(Behind::Endpoint) => NextHop::Endpoint(mark),
+                    None => NextHop::Drop(Discard::SlotGone),
                 },
                 Lead::Alias(to) => {
                     let is_endpoint = behind(to) == Some(Behind::Endpoint);
-                    Exit::Alias { to, slot: slot as u16, is_endpoint }
+                    NextHop::Alias { to, slot: slot as u16, is_endpoint }
                 }
             };
             (slot, exit)
@@ -334,7 +335,7 @@ impl Switch {
                     self.events.push(Event::SlotAttached(slot));
                     if !self.numbers.former(mark).is_empty() {
                         // Of before the restart: every table leads by them now.
-                        self.write_way_back(mark);
+                        self.write_return_path(mark);
                     }
                 }
             }
@@ -443,7 +444,7 @@ impl Switch {
         if let Some(user) = self.user(mark) {
             user.written = to;
         }
-        self.write_way_back(mark);
+        self.write_return_path(mark);
         self.after_all(retiring, Step::Retire);
     }
 

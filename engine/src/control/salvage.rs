@@ -158,8 +158,8 @@ impl Switch {
         for worker in 0..self.workers.len() {
             // `check` has made a table of this scheme before.
             let Ok(table) = table(&self.config, &exits) else { continue };
-            let ways_back = self.ways_back();
-            let growth = Box::new(Growth { table, ways_back });
+            let return_paths = self.return_paths();
+            let growth = Box::new(Growth { table, return_paths });
             self.workers[worker].waiting.push_back(Order::Grow(growth));
         }
     }

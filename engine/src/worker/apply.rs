@@ -40,19 +40,19 @@ impl Worker {
     fn carry_out(&mut self, order: Order, now: Now) -> Report {
         match order {
             Order::Slots(table) => return Report::Slots(mem::replace(&mut self.slots, table)),
-            Order::Renumber(mark, slot, mut way_back) => {
+            Order::Renumber(mark, slot, mut return_path) => {
                 if let Some(link) = self.links.get_mut(mark) {
                     link.slot = slot;
-                    mem::swap(&mut link.way_back, &mut way_back);
+                    mem::swap(&mut link.return_path, &mut return_path);
                     self.links.note_slot(slot, mark);
                 }
-                return Report::WayBack(way_back);
+                return Report::ReturnPath(return_path);
             }
             Order::Grow(mut growth) => {
                 mem::swap(&mut *self.slots, &mut growth.table);
-                for (mark, way_back) in &mut growth.ways_back {
+                for (mark, return_path) in &mut growth.return_paths {
                     if let Some(link) = self.links.get_mut(*mark) {
-                        mem::swap(&mut link.way_back, way_back);
+                        mem::swap(&mut link.return_path, return_path);
                     }
                 }
                 return Report::Grown(growth);

@@ -5,6 +5,7 @@
 use arrayvec::ArrayVec;
 use strowger_crypto::link_header::Kind;
 use strowger_frame::{BURST_MAX, Burst, Frame, Mark, reserve::PoolUser};
+use strowger_wire::with_header;
 
 use super::{
     Worker,
@@ -18,12 +19,12 @@ use crate::{
     limits::BURSTS_PER_POLL,
     link::{Link, Opened, Waiting, kind_of},
     orders::PortSeat,
-    slots::Exit,
+    slots::NextHop,
 };
 
 /// What a lookup found.
 #[derive(Clone, Copy)]
-pub(super) struct NextHop {
+pub(super) struct Found {
     pub(super) egress: Mark,
     pub(super) is_control: bool,
     /// Where the packet came in: the egress queue shares its places by it.
@@ -98,7 +99,7 @@ impl Worker {
             Err(verdict) => Err(verdict),
         };
         match found {
-            Ok(next_hop) => self.encapsulate(frame, next_hop, now),
+            Ok(found) => self.encapsulate(frame, found, now),
             Err(verdict) => verdict,
         }
     }
@@ -128,18 +129,15 @@ impl Worker {
 
     /// Reads the header, finds the next hop by the label's low bits, and swaps the label.
     #[inline(always)]
-    fn lookup(&self, packet: Opened<'_>, now: Now) -> Result<NextHop, Verdict> {
+    fn lookup(&self, packet: Opened<'_>, now: Now) -> Result<Found, Verdict> {
         let ingress = self.links.get(packet.frame().mark()).ok_or(Discard::IngressGone)?;
         ingress.count_arrival(packet.frame(), now);
         if packet.is_keepalive() {
             return Err(Verdict::CONSUMED);
         }
         // Lengths are checked by `parse`, and nowhere behind it.
-        match AnyHeader::parse(packet.packet())? {
-            AnyHeader::W64(header) => self.swap(ingress, header),
-            AnyHeader::W128(header) => self.swap(ingress, header),
-            AnyHeader::W256(header) => self.swap(ingress, header),
-        }
+        let header = AnyHeader::parse(packet.packet())?;
+        with_header!(header, header => self.swap(ingress, header))
     }
 
     /// One step (wire.md 1.2). It decides first and writes after, so a frame that ends here is as it came.
@@ -148,42 +146,40 @@ impl Worker {
         &self,
         ingress: &Link,
         mut header: Header<'_, R>,
-    ) -> Result<NextHop, Verdict> {
+    ) -> Result<Found, Verdict> {
         let hops_left = hops_behind(header.hops_left(), self.hops_max).ok_or(Discard::HopsSpent)?;
         let (label, shift) = (header.label(), header.shift());
         if label.is_spent(shift) {
             return Err(Discard::LabelSpent.into());
         }
 
-        let entry = self.slots.take(label.low());
+        let entry = self.slots.lookup(label.low());
         let (ingress_slot, is_control) = (ingress.slot, header.is_control());
-        let egress = match entry.exit() {
-            Exit::Neighbour(egress) => egress,
-            Exit::Alias { to, slot, is_endpoint: false } => {
+        let egress = match entry.next_hop() {
+            NextHop::Neighbour(egress) => egress,
+            NextHop::Alias { to, slot, is_endpoint: false } => {
                 let (form, width) = (entry.form(), entry.width());
                 self.pass_alias(ingress, slot, to, form, width, header.to_repr(), header.payload())
             }
-            Exit::Endpoint(egress) | Exit::Alias { to: egress, is_endpoint: true, .. } => {
+            NextHop::Endpoint(egress) | NextHop::Alias { to: egress, is_endpoint: true, .. } => {
                 check_turn(ingress, egress)?;
                 check_right(ingress.rights.endpoints)?;
                 check_label_ends(&header, entry.width())?;
-                if let Exit::Alias { slot, .. } = entry.exit() {
+                if let NextHop::Alias { slot, .. } = entry.next_hop() {
                     self.note_alias(ingress, slot, header.to_repr(), header.payload());
                 }
-                return Ok(NextHop { egress, is_control, ingress_slot });
+                return Ok(Found { egress, is_control, ingress_slot });
             }
-            Exit::Switch => {
+            NextHop::Switch => {
                 // A link without the right to ask may still answer: the slow path checks that.
                 check_label_ends(&header, entry.width())?;
                 return Err(Verdict::PUNT_PACKET);
             }
-            Exit::Empty => return Err(Discard::EmptySlot.into()),
-            Exit::Gone => return Err(Discard::SlotGone.into()),
-            Exit::NoDirector => return Err(Discard::NoDirector.into()),
+            NextHop::Drop(reason) => return Err(reason.into()),
         };
         check_turn(ingress, egress)?;
         check_right(ingress.rights.transit)?;
-        let return_path = match ingress.way_back.in_form(entry.form()) {
+        let return_path = match ingress.return_path.in_form(entry.form()) {
             Some(return_path) => return_path,
             None => former_return_path(ingress, entry.form()).ok_or(Discard::ReturnPath)?,
         };
@@ -192,18 +188,18 @@ impl Worker {
             return Err(Discard::LabelFull.into());
         }
         header.advance(label.advance(entry.width(), return_path), shift, hops_left);
-        Ok(NextHop { egress, is_control, ingress_slot })
+        Ok(Found { egress, is_control, ingress_slot })
     }
 
     /// Reserves a place at the next hop's queue, then writes the link header and seals, in place.
     #[inline(always)]
-    pub(super) fn encapsulate(&mut self, frame: &mut Frame, hop: NextHop, now: Now) -> Verdict {
-        let NextHop { egress, is_control, ingress_slot } = hop;
+    pub(super) fn encapsulate(&mut self, frame: &mut Frame, found: Found, now: Now) -> Verdict {
+        let Found { egress, is_control, ingress_slot } = found;
         let Some(link) = self.links.get_mut(egress) else {
             return Verdict::drop(Discard::ExitGone);
         };
         if is_control | link.is_special() {
-            return self.encapsulate_special(frame, hop, now);
+            return self.encapsulate_special(frame, found, now);
         }
         match link.prepare(frame, ingress_slot, &mut self.tx) {
             Ok(()) => Verdict::transmit(egress, false),
@@ -243,8 +239,8 @@ impl Worker {
     /// whose port has left frames behind.
     #[cold]
     #[inline(never)]
-    fn encapsulate_special(&mut self, frame: &mut Frame, hop: NextHop, now: Now) -> Verdict {
-        let NextHop { egress, is_control, ingress_slot } = hop;
+    fn encapsulate_special(&mut self, frame: &mut Frame, found: Found, now: Now) -> Verdict {
+        let Found { egress, is_control, ingress_slot } = found;
         let is_control = is_control && self.may_go_ahead(frame, now);
         let Some(link) = self.links.get_mut(egress) else {
             return Verdict::drop(Discard::ExitGone);
@@ -318,7 +314,7 @@ fn check_label_ends<R: Register>(header: &Header<'_, R>, width: u8) -> Result<()
 #[cold]
 #[inline(never)]
 fn former_return_path(ingress: &Link, form: u8) -> Option<u64> {
-    let return_path = ingress.way_back.former_in_form(form)?;
+    let return_path = ingress.return_path.former_in_form(form)?;
     ingress.tally.by_former.add(1);
     Some(return_path)
 }

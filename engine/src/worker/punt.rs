@@ -9,8 +9,9 @@ use strowger_crypto::{
     link_header::{Kind, LinkHeader},
 };
 use strowger_frame::{Address, Frame, Mark};
+use strowger_wire::with_header;
 
-use super::{NO_QUEUE, Worker, forward::NextHop, verdict::Outcome};
+use super::{NO_QUEUE, Worker, forward::Found, verdict::Outcome};
 use crate::{
     Now,
     discard::Discard,
@@ -70,11 +71,11 @@ impl Worker {
         header: HeaderRepr<R>,
         payload: &[u8],
     ) -> Mark {
-        let way_back = ingress.way_back.in_form(form);
-        let way_back = way_back.or_else(|| ingress.way_back.former_in_form(form));
+        let return_path = ingress.return_path.in_form(form);
+        let return_path = return_path.or_else(|| ingress.return_path.former_in_form(form));
         let has_room = u32::from(header.shift) + u32::from(width) < R::BITS;
         let turns = ingress.mark == to && !ingress.u_turns;
-        if ingress.rights.transit && !turns && way_back.is_some() && has_room {
+        if ingress.rights.transit && !turns && return_path.is_some() && has_room {
             self.note_alias(ingress, slot, header, payload);
         }
         to
@@ -331,9 +332,7 @@ impl Worker {
         let mut head: ArrayVec<u8, HEAD_BYTES_MAX> =
             packet.iter().take(HEAD_BYTES_MAX).copied().collect();
         let (no_errors, is_trace) = match AnyHeader::parse(&mut head) {
-            Ok(AnyHeader::W64(header)) => flags(&header),
-            Ok(AnyHeader::W128(header)) => flags(&header),
-            Ok(AnyHeader::W256(header)) => flags(&header),
+            Ok(header) => with_header!(header, header => flags(&header)),
             Err(_) => return,
         };
         let ingress = frame.mark();
@@ -378,14 +377,12 @@ impl Worker {
         let Some(ingress) = self.links.ingress(ingress) else { return (None, None) };
         self.alias_used.is_dry.set(true);
         let found = match AnyHeader::parse(&mut head) {
-            Ok(AnyHeader::W64(header)) => self.swap(ingress, with_a_hop(header)),
-            Ok(AnyHeader::W128(header)) => self.swap(ingress, with_a_hop(header)),
-            Ok(AnyHeader::W256(header)) => self.swap(ingress, with_a_hop(header)),
+            Ok(header) => with_header!(header, header => self.swap(ingress, with_a_hop(header))),
             Err(error) => Err(error.into()),
         };
         self.alias_used.is_dry.set(false);
         match found {
-            Ok(NextHop { egress, is_control, .. }) => {
+            Ok(Found { egress, is_control, .. }) => {
                 let link = self.links.get(egress);
                 let refused = match link {
                     None => Some(Discard::ExitGone),
@@ -419,13 +416,11 @@ impl Worker {
         link_header.copy_from_slice(&plain_header(0));
         rest.copy_from_slice(packet);
         let found = match AnyHeader::parse(rest) {
-            Ok(AnyHeader::W64(header)) => self.swap(self.links.own(), header),
-            Ok(AnyHeader::W128(header)) => self.swap(self.links.own(), header),
-            Ok(AnyHeader::W256(header)) => self.swap(self.links.own(), header),
+            Ok(header) => with_header!(header, header => self.swap(self.links.own(), header)),
             Err(error) => Err(error.into()),
         };
         let verdict = match found {
-            Ok(next_hop) => self.encapsulate(&mut frame, next_hop, now),
+            Ok(found) => self.encapsulate(&mut frame, found, now),
             Err(verdict) => verdict,
         };
         self.dispatch(Some(frame).into_iter(), &[verdict], NO_QUEUE);

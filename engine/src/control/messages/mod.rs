@@ -16,7 +16,10 @@ mod budget;
 use std::{mem, sync::Arc};
 
 use strowger_frame::{Frame, Mark};
-use strowger_wire::control::{Behind, HopWord, Message, MessageBytes, is_question, trace_id};
+use strowger_wire::{
+    control::{Behind, HopWord, Message, MessageBytes, is_question, trace_id},
+    with_header,
+};
 
 pub use self::asked::{Answer, AskError, Complaint, HopReport, Question, QuestionId};
 pub use strowger_wire::control as format;
@@ -128,9 +131,7 @@ impl Switch {
     fn take_packet(&mut self, cause: Cause, frame: &mut Frame, now: Now) -> Discard {
         let packet = frame.bytes_mut().get_mut(LINK_HEADER_BYTES..).unwrap_or_default();
         match AnyHeader::parse(packet) {
-            Ok(AnyHeader::W64(header)) => self.take_message(cause, &header, now),
-            Ok(AnyHeader::W128(header)) => self.take_message(cause, &header, now),
-            Ok(AnyHeader::W256(header)) => self.take_message(cause, &header, now),
+            Ok(header) => with_header!(header, header => self.take_message(cause, &header, now)),
             Err(_) => Discard::Unhandled,
         }
     }
@@ -211,11 +212,8 @@ impl Switch {
         let mut head = mem::take(&mut ending.head);
         let cause = Cause::of(&ending);
         let told = Told { why: ending.discard, foreseen: ending.foreseen, exit: ending.exit };
-        match AnyHeader::parse(&mut head) {
-            Ok(AnyHeader::W64(header)) => self.tell_ending(cause, header, &told, now),
-            Ok(AnyHeader::W128(header)) => self.tell_ending(cause, header, &told, now),
-            Ok(AnyHeader::W256(header)) => self.tell_ending(cause, header, &told, now),
-            Err(_) => (),
+        if let Ok(header) = AnyHeader::parse(&mut head) {
+            with_header!(header, header => self.tell_ending(cause, header, &told, now));
         }
     }
 
@@ -395,9 +393,9 @@ impl Switch {
         let mut head = mem::take(&mut ending.head);
         let cause = Cause::of(&ending);
         match AnyHeader::parse(&mut head) {
-            Ok(AnyHeader::W64(header)) => self.say_moved(cause, &header, from, to, now),
-            Ok(AnyHeader::W128(header)) => self.say_moved(cause, &header, from, to, now),
-            Ok(AnyHeader::W256(header)) => self.say_moved(cause, &header, from, to, now),
+            Ok(header) => {
+                with_header!(header, header => self.say_moved(cause, &header, from, to, now))
+            }
             Err(_) => (),
         }
     }
