@@ -392,11 +392,8 @@ impl Switch {
     pub fn tell_slot_moved(&mut self, mut ending: Ending, from: u32, to: u32, now: Now) {
         let mut head = mem::take(&mut ending.head);
         let cause = Cause::of(&ending);
-        match AnyHeader::parse(&mut head) {
-            Ok(header) => {
-                with_header!(header, header => self.say_moved(cause, &header, from, to, now))
-            }
-            Err(_) => (),
+        if let Ok(header) = AnyHeader::parse(&mut head) {
+            with_header!(header, header => self.say_moved(cause, &header, from, to, now));
         }
     }
 
