@@ -99,6 +99,7 @@ mod tests {
     use super::*;
     use crate::identity::IdentityKey;
     use crate::secret::Secret;
+    use strowger_wire::hex::Hex;
 
     const STATIC_AT: usize = 12;
     const IDENTITY_AT: usize = STATIC_AT + KEY_BYTES;
@@ -112,7 +113,7 @@ mod tests {
     }
 
     fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        Hex(bytes).to_string()
     }
 
     #[test]

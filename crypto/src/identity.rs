@@ -4,11 +4,12 @@
 //! derived from it, so a key file holds one line and a node cannot come back with half of its keys.
 //! The derivation is one-way: who takes the static key out of memory has not got the identity.
 
-use core::fmt;
+use core::fmt::{self, Write as _};
 use core::str::FromStr;
 use std::sync::Arc;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use strowger_wire::hex::{self, Hex, HexError};
 use subtle::ConstantTimeEq;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
@@ -66,12 +67,9 @@ impl IdentityKey {
     pub fn to_key_file(&self) -> Zeroizing<String> {
         let seed = Zeroizing::new(self.0.to_bytes());
         let mut line = Zeroizing::new(String::with_capacity(KEY_FILE_BYTES));
-        line.push_str(KEY_FILE_NAME);
-        line.push_str(" 1 ed25519 ");
-        push_hex(&mut line, &*seed);
-        line.push(' ');
-        push_hex(&mut line, &key_file_check(&seed));
-        line.push('\n');
+        let check = key_file_check(&seed);
+        writeln!(line, "{KEY_FILE_NAME} 1 ed25519 {} {}", Hex(&*seed), Hex(&check))
+            .expect("a String takes any text");
         line
     }
 
@@ -89,9 +87,9 @@ impl IdentityKey {
         if words.next().ok_or(KeyFileError::Cut)? != "ed25519" {
             return Err(KeyFileError::UnknownAlgorithm);
         }
-        let seed: Zeroizing<[u8; KEY_BYTES]> =
-            Zeroizing::new(read_hex(words.next().ok_or(KeyFileError::Cut)?)?);
-        let check: [u8; 4] = read_hex(words.next().ok_or(KeyFileError::Cut)?)?;
+        let mut seed = Zeroizing::new([0; KEY_BYTES]);
+        hex::fill(words.next().ok_or(KeyFileError::Cut)?, &mut *seed)?;
+        let check: [u8; 4] = hex::array(words.next().ok_or(KeyFileError::Cut)?)?;
         if words.next().is_some() {
             return Err(KeyFileError::TrailingText);
         }
@@ -163,6 +161,15 @@ pub enum KeyFileError {
     /// Something follows the last field.
     #[error("text after the end of the key")]
     TrailingText,
+}
+
+impl From<HexError> for KeyFileError {
+    fn from(why: HexError) -> KeyFileError {
+        match why {
+            HexError::NotHex { at } => KeyFileError::NotHex { at },
+            HexError::Length => KeyFileError::WrongLength,
+        }
+    }
 }
 
 /// A node's public identity: an Ed25519 public key.
@@ -387,7 +394,7 @@ pub struct StaticPublic(pub [u8; KEY_BYTES]);
 
 impl fmt::Display for StaticPublic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        fmt::Display::fmt(&Hex(&self.0), f)
     }
 }
 
@@ -401,10 +408,10 @@ impl FromStr for StaticPublic {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<StaticPublic, NameError> {
-        match read_hex(text) {
+        match hex::array(text) {
             Ok(bytes) => Ok(StaticPublic(bytes)),
-            Err(KeyFileError::NotHex { at }) => Err(NameError::BadCharacter { at }),
-            Err(_) => Err(NameError::WrongLength),
+            Err(HexError::NotHex { at }) => Err(NameError::BadCharacter { at }),
+            Err(HexError::Length) => Err(NameError::WrongLength),
         }
     }
 }
@@ -523,26 +530,6 @@ impl fmt::Debug for Local {
             .field("network", &self.network)
             .finish_non_exhaustive()
     }
-}
-
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-}
-
-fn read_hex<const N: usize>(text: &str) -> Result<[u8; N], KeyFileError> {
-    let digits = text.as_bytes();
-    if let Some(at) = digits.iter().position(|digit| !digit.is_ascii_hexdigit()) {
-        return Err(KeyFileError::NotHex { at });
-    }
-    if digits.len() != 2 * N {
-        return Err(KeyFileError::WrongLength);
-    }
-    let value = |digit: u8| (digit as char).to_digit(16).map_or(0, |value| value as u8);
-    Ok(core::array::from_fn(|place| value(digits[2 * place]) << 4 | value(digits[2 * place + 1])))
 }
 
 const BASE58: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";

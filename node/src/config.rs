@@ -678,7 +678,7 @@ mod tests {
     use strowger_engine::scheme::Form;
 
     use super::*;
-    use crate::conform::hex;
+    use strowger_wire::hex::Hex;
 
     /// A file in which all is well.
     const GOOD: &str = "\
@@ -741,7 +741,7 @@ slot = 4
         let forms = [(4, 1, 0b1), (8, 2, 0b10), (12, 2, 0b00)]
             .map(|(data, prefix_bits, prefix)| Form::new(data, prefix_bits, prefix));
         let scheme = Scheme::new(&forms).unwrap();
-        assert_eq!(wide, format!("scheme = \"{}\"", hex(scheme.serialize().as_bytes())));
+        assert_eq!(wide, format!("scheme = \"{}\"", Hex(scheme.serialize().as_bytes())));
         let config = parse(&format!("switch.{wide}\nswitch.slot_max = 4095")).unwrap();
         assert_eq!(config.switch.scheme, scheme);
     }

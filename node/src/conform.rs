@@ -40,6 +40,7 @@ use strowger_engine::label::{
     Hop, Label, LabelError, Register, Step, StepError, TextError, U256, step,
 };
 use strowger_engine::scheme::{Form, Scheme, SchemeError, read_forms};
+use strowger_wire::hex::{self, Hex, HexError};
 
 /// The longest line that is looked at, in bytes: far above any real request, and little memory. A
 /// longer one is skipped as it is read, and answered with `line_too_long`.
@@ -274,11 +275,11 @@ impl Request<'_> {
     fn show_scheme(self) -> Result<Value, Kind> {
         if !self.0.contains_key("serialized") {
             let scheme = self.scheme()?;
-            let serialized = hex(scheme.serialize().as_bytes());
+            let serialized = Hex(scheme.serialize().as_bytes()).to_string();
             let forms = forms_shown(scheme.forms());
             return Ok(json!({ "forms": forms, "sane": true, "serialized": serialized }));
         }
-        let bytes = unhex(self.text("serialized")?).ok_or("bad_hex")?;
+        let bytes = bytes_of(self.text("serialized")?).map_err(|_| "bad_hex")?;
         let (forms, count) = match read_forms(&bytes) {
             Ok(read) => read,
             // No serialisation at all: the operation fails, and whoever asks whether it is sane
@@ -340,8 +341,12 @@ pub(crate) fn scheme_of(text: &str) -> Result<Scheme, Kind> {
     if let Some(scheme) = Scheme::named(text) {
         return Ok(*scheme);
     }
-    let bytes = unhex(text).ok_or("unknown_scheme")?;
+    let bytes = bytes_of(text).map_err(|_| "unknown_scheme")?;
     Scheme::parse(&bytes).map_err(SchemeError::kind)
+}
+
+fn bytes_of(text: &str) -> Result<Vec<u8>, HexError> {
+    hex::bytes(text).collect()
 }
 
 /// Each row is a switch.
@@ -377,22 +382,6 @@ fn forms_shown(forms: &[Form]) -> Vec<Value> {
         })
     };
     forms.iter().map(shown).collect()
-}
-
-/// Lowercase hex digits of bytes.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    text.as_bytes()
-        .chunks(2)
-        .map(|pair| match *pair {
-            [high, low] => Some((digit(high)? << 4 | digit(low)?) as u8),
-            _ => None,
-        })
-        .collect()
 }
 
 #[cfg(test)]

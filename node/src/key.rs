@@ -14,10 +14,10 @@ use std::{
 use clap::Subcommand;
 use serde_json::json;
 use strowger_crypto::{IdentityKey, OsEntropy, Psk, Secret, StaticPublic};
+use strowger_wire::hex::{self, Hex};
 use zeroize::Zeroizing;
 
 use crate::{
-    conform::hex,
     exit::{Exit, Failure, output_ended},
     files::{self, Opener},
 };
@@ -107,7 +107,7 @@ fn names(key: &IdentityKey) -> String {
 fn shown(file: &Path, as_json: bool) -> Result<String, Failure> {
     let key = identity(file, &Opener::default())?;
     let (public, peer_id) = (key.public(), key.public().peer_id().to_string());
-    let (signs, links) = (hex(&public.to_bytes()), static_public(&key).to_string());
+    let (signs, links) = (Hex(&public.to_bytes()).to_string(), static_public(&key).to_string());
     if as_json {
         let object = json!({
             "file": file.display().to_string(), "algorithm": "ed25519", "peer_id": peer_id,
@@ -142,19 +142,10 @@ pub(crate) fn identity(file: &Path, opener: &Opener) -> Result<IdentityKey, Fail
 pub(crate) fn psk(file: &Path, opener: &Opener) -> Result<Psk, Failure> {
     let way_out = "`strowger key psk FILE` makes one";
     let text = opener.secret(file, "psk file", way_out, FILE_BYTES_MAX)?;
-    let digits = text.trim_end().as_bytes();
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let mut bytes = Zeroizing::new([0_u8; 32]);
-    let pairs = digits.chunks_exact(2).zip(bytes.iter_mut());
-    let read = digits.len() == 64
-        && pairs
-            .map(|(pair, byte)| {
-                let value = digit(pair[0]).zip(digit(pair[1]));
-                value.map(|(high, low)| *byte = high << 4 | low)
-            })
-            .all(|taken| taken.is_some());
+    let read = hex::fill(text.trim_end(), &mut *bytes);
     // All zero is how "no psk" is written on the wire (wire.md section 4).
-    if !read || bytes.iter().all(|byte| *byte == 0) {
+    if read.is_err() || bytes.iter().all(|byte| *byte == 0) {
         let line = format!(
             "psk file {}: it must be 64 hex digits, not all zero; `strowger key psk FILE` makes one",
             file.display()

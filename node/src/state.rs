@@ -17,6 +17,7 @@ use strowger_engine::{
     scheme::Scheme,
 };
 use strowger_runtime::clock::Clock;
+use strowger_wire::hex::{self, Hex};
 
 use crate::{
     exit::{Exit, Failure},
@@ -108,7 +109,7 @@ impl StateFile {
         switch.restore(snapshot, now).map_err(|why| match why {
             RestoreError::Scheme(_) => {
                 let scheme = &snapshot.scheme;
-                let bytes = hex(scheme.serialize().as_bytes());
+                let bytes = Hex(scheme.serialize().as_bytes()).to_string();
                 let name = scheme.name().map_or(bytes, str::to_owned);
                 let why = format!("{why}; write scheme = \"{name}\" in [switch], as before");
                 unread(path, &why)
@@ -201,7 +202,7 @@ fn unread(path: &Path, why: &str) -> Failure {
 
 fn called(who: &Who) -> String {
     match who {
-        Who::Key(key) => format!("the peer with key {}", hex(key)),
+        Who::Key(key) => format!("the peer with key {}", Hex(key)),
         Who::Name(name) => format!("\"{}\"", Untrusted(name)),
     }
 }
@@ -210,7 +211,7 @@ fn called(who: &Who) -> String {
 fn of_slot(slot: u32, who: Option<&Who>, duration: (&str, u64)) -> Value {
     let mut object = json!({ "slot": slot, duration.0: duration.1 });
     match who {
-        Some(Who::Key(key)) => object["key"] = json!(hex(key)),
+        Some(Who::Key(key)) => object["key"] = json!(Hex(key).to_string()),
         Some(Who::Name(name)) => object["name"] = json!(name),
         None => (),
     }
@@ -230,7 +231,7 @@ fn text(snapshot: &Snapshot) -> String {
     let former = snapshot.former.iter();
     let former = former.map(|it| of_slot(it.slot, Some(&it.who), ("left_ns", it.left_ns)));
     let former: Vec<Value> = former.collect();
-    let scheme = hex(snapshot.scheme.serialize().as_bytes());
+    let scheme = Hex(snapshot.scheme.serialize().as_bytes()).to_string();
     let object = json!({
         "scheme": scheme,
         "generation": snapshot.generation,
@@ -265,9 +266,12 @@ fn parse(bytes: &[u8]) -> Result<Snapshot, String> {
 }
 
 fn read(object: &Value) -> Option<Snapshot> {
-    let scheme = Scheme::parse(&unhex(object["scheme"].as_str()?)?).ok()?;
+    let scheme = {
+        let bytes: Result<Vec<u8>, _> = hex::bytes(object["scheme"].as_str()?).collect();
+        Scheme::parse(&bytes.ok()?).ok()?
+    };
     let who = |value: &Value| match (&value["key"], &value["name"]) {
-        (Value::String(key), Value::Null) => Some(Some(Who::Key(unhex(key)?.try_into().ok()?))),
+        (Value::String(key), Value::Null) => Some(Some(Who::Key(hex::array(key).ok()?))),
         (Value::Null, Value::String(name)) => Some(Some(Who::Name(name.clone()))),
         (Value::Null, Value::Null) => Some(None),
         _ => None,
@@ -295,21 +299,6 @@ fn read(object: &Value) -> Option<Snapshot> {
     };
     let generation = object["generation"].as_u64()?;
     Some(Snapshot { scheme, generation, numbers, former, stamps_until })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let pairs = text.as_bytes().chunks(2);
-    pairs
-        .map(|pair| match pair {
-            [high, low] => Some((digit(*high)? << 4 | digit(*low)?) as u8),
-            _ => None,
-        })
-        .collect()
 }
 
 /// CRC-32 as in ISO 3309 and Ethernet, bit by bit: the file is short and seldom written.

@@ -19,10 +19,10 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("strowger-io", &["strowger-frame"]),
     (ENGINE, &[WIRE, FRAME, CRYPTO]),
     (RUNTIME, &[FRAME, CRYPTO, ENGINE, IO]),
-    ("strowger", &[FRAME, CRYPTO, ENGINE, IO, RUNTIME, BENCH]),
-    (BENCH, &[FRAME, CRYPTO, ENGINE, IO]),
-    ("strowger-fuzz", &[FRAME, CRYPTO, ENGINE, IO]),
-    ("strowger-loom-tests", &[FRAME, CRYPTO, ENGINE, IO]),
+    ("strowger", &[WIRE, FRAME, CRYPTO, ENGINE, IO, RUNTIME, BENCH]),
+    (BENCH, &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
+    ("strowger-fuzz", &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
+    ("strowger-loom-tests", &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
 ];
 const WIRE: &str = "strowger-wire";
 const FRAME: &str = "strowger-frame";

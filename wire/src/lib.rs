@@ -9,6 +9,7 @@ pub mod control;
 pub mod director;
 mod fields;
 pub mod hello;
+pub mod hex;
 pub mod label;
 pub mod limits;
 pub mod link_header;

@@ -8,9 +8,7 @@ use strowger_engine::{
     label::Label,
     limits::CONTROL_BYTES_MAX,
 };
-
-use crate::conform::hex;
-
+use strowger_wire::hex::Hex;
 /// What a ping carries if nobody says how much.
 const PING_BYTES: u16 = 56;
 
@@ -64,7 +62,7 @@ fn answer(answer: &Answer) -> Option<Value> {
         Answer::TraceEnd => return None,
         Answer::Identity { identity, link_key } => {
             let peer_id = Identity::from_bytes(identity).ok().map(|it| it.peer_id().to_string());
-            json!({ "peer_id": peer_id, "key": hex(link_key) })
+            json!({ "peer_id": peer_id, "key": Hex(link_key).to_string() })
         }
         Answer::Complaint(complaint) => json!({
             "discard": complaint.why.name(),

@@ -13,11 +13,11 @@ use strowger_engine::{
     scheme::Scheme,
 };
 use strowger_frame::{Address, alloc, port::KernelDrop};
+use strowger_wire::hex::Hex;
 
 use super::{Answer, Status, asking, error};
 use crate::{
     address::Shown,
-    conform::hex,
     journal::Entry,
     relay::idle_name,
     topology::{PortInfo, PortKind},
@@ -317,7 +317,7 @@ fn balance(sums: &Balance) -> Value {
 fn scheme_text(scheme: &Scheme) -> String {
     match scheme.name() {
         Some(name) => name.to_owned(),
-        None => hex(scheme.serialize().as_bytes()),
+        None => Hex(scheme.serialize().as_bytes()).to_string(),
     }
 }
 

@@ -4,17 +4,16 @@ use core::fmt;
 use core::str::FromStr;
 
 use super::{Label, Register};
+use crate::hex::Hex;
 
 impl<R: Register> fmt::Display for Label<R> {
     /// All digits, in groups of four: `0000.4321.1234.4321`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, pair) in self.0.to_be_bytes().as_ref().chunks(2).enumerate() {
+        for (index, group) in self.0.to_be_bytes().as_ref().chunks(2).enumerate() {
             if index > 0 {
                 f.write_str(".")?;
             }
-            for byte in pair {
-                write!(f, "{byte:02x}")?;
-            }
+            fmt::Display::fmt(&Hex(group), f)?;
         }
         Ok(())
     }
@@ -23,10 +22,7 @@ impl<R: Register> fmt::Display for Label<R> {
 impl<R: Register> fmt::LowerHex for Label<R> {
     /// All digits and no dots: `0000432112344321`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.0.to_be_bytes().as_ref() {
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
+        fmt::Display::fmt(&Hex(self.0.to_be_bytes().as_ref()), f)
     }
 }
 
