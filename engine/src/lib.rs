@@ -36,6 +36,8 @@
 pub use strowger_wire::{director, label, scheme, switch_header as header};
 
 #[cfg(feature = "std")]
+mod attention;
+#[cfg(feature = "std")]
 pub mod control;
 #[cfg(feature = "std")]
 pub mod discard;

@@ -129,6 +129,10 @@ pub const SOURCE_ROWS: usize = 4;
 /// See [`SOURCE_ROWS`].
 pub const SOURCE_CELLS: usize = 512;
 
+/// While frames of sealed links move, the slow path looks at their counters this often, or eight times in the
+/// shortest interval of liveness, if that is more often: a link that dies is noticed an eighth late at most.
+pub const LOOK_EVERY_MAX_NS: u64 = 100_000_000;
+
 /// How long two sources that share their cells do so.
 pub const SOURCES_TOLD_APART_NS: u64 = 120_000_000_000;
 

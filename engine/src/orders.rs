@@ -16,6 +16,7 @@ use strowger_frame::{
 
 use crate::{
     Now,
+    attention::Attention,
     discard::{Discard, DiscardTally},
     limits::{
         ATTACHED_MAX, ENDINGS_MAX, HEAD_BYTES_MAX, KNOCKS_MAX, NOTES_MAX, PUNTS_MAX, SAYINGS_MAX,
@@ -210,6 +211,8 @@ pub(crate) struct PuntQueues {
     pub(crate) knocks: ArrayQueue<Knock>,
     /// Those from elsewhere, and beacons.
     pub(crate) strangers: ArrayQueue<Knock>,
+    /// What else the slow path wants to be woken for.
+    pub(crate) attention: Attention,
 }
 
 impl PuntQueues {
@@ -221,7 +224,15 @@ impl PuntQueues {
             notes: ArrayQueue::new(NOTES_MAX),
             knocks: ArrayQueue::new(KNOCKS_MAX),
             strangers: ArrayQueue::new(KNOCKS_MAX),
+            attention: Attention::default(),
         }
+    }
+
+    /// Whether nothing waits for the slow path.
+    pub(crate) fn is_empty(&self) -> bool {
+        let punts = [&self.packets, &self.endings, &self.sayings, &self.notes];
+        let knocks = [&self.knocks, &self.strangers];
+        punts.iter().all(|queue| queue.is_empty()) && knocks.iter().all(|queue| queue.is_empty())
     }
 
     /// Places of this kind that are free.

@@ -53,6 +53,14 @@ impl SleepFlag {
         self.0.store(false, Ordering::Relaxed);
     }
 
+    /// Whether the flag is set, as far as this thread has seen. A hint: only [`must_wake`](Self::must_wake)
+    /// orders it behind published work.
+    #[inline]
+    pub fn is_asleep(&self) -> bool {
+        // Relaxed: a hint.
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Called by a waker after it has published work: whether the sleeper must be woken. Of all
     /// wakers one at most is told so until the sleeper falls asleep again.
     #[inline]

@@ -38,6 +38,17 @@ impl Clock {
         Now(self.now)
     }
 
+    /// When the caller's clock shows that this time has come, if it goes on from the last turn.
+    pub(super) fn said_at(&self, due: Now) -> Now {
+        Now(self.said.unwrap_or(0).saturating_add(due.0.saturating_sub(self.now)))
+    }
+
+    /// The same of time as numbers rest by, of which one step counts for [`REST_STEP_MAX_NS`] at most.
+    pub(super) fn said_at_rest(&self, due: Now) -> Now {
+        let ahead = due.0.saturating_sub(self.rest).min(REST_STEP_MAX_NS);
+        Now(self.said.unwrap_or(0).saturating_add(ahead))
+    }
+
     /// Time as numbers rest by: where the clock leapt, it has hardly gone on. So a leap lengthens a
     /// quarantine, and never ends one early (R1).
     pub(super) fn rest(&self) -> Now {

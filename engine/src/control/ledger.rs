@@ -71,6 +71,11 @@ impl Ledger {
         if self.has_passed(&awaited) { Ok(Passed(awaited.what)) } else { Err(awaited) }
     }
 
+    /// Orders that a worker was given and has not reported.
+    pub fn outstanding(&self, worker: usize) -> u64 {
+        self.given[worker] - self.reported[worker]
+    }
+
     /// Whether every order was reported.
     pub fn is_even(&self) -> bool {
         self.given == self.reported

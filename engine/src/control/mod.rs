@@ -160,6 +160,8 @@ pub struct Switch {
     now: Now,
     ports: Vec<Option<PortRecord>>,
     pending: VecDeque<Step>,
+    /// Orders or answers were given since the rings were last filled.
+    unpumped: bool,
     /// What workers hand up.
     up: Arc<PuntQueues>,
     awaited: Arc<AwaitedPlaces>,
@@ -251,6 +253,7 @@ impl Switch {
             now: Now(0),
             ports: Vec::new(),
             pending: VecDeque::new(),
+            unpumped: false,
             up,
             awaited,
             clock,
@@ -390,16 +393,63 @@ impl Switch {
     }
 
     /// Does what is due: gives waiting orders, reads reports, takes the next steps, ends punted
-    /// frames. Call it often; it never blocks. What has come true is returned, oldest first.
+    /// frames. It never blocks. What has come true is returned, oldest first.
+    ///
+    /// Call it when [`next_timeout`](Self::next_timeout) has come, after a worker has rung the bell that
+    /// [`Worker::set_control_bell`] gave it, when what [`arm`](Self::arm) named is ready, and after any other
+    /// call that changes something. More often does no harm.
     pub fn poll(&mut self, now: Now) -> Vec<Event> {
         let now = self.clock.turn(now);
-        self.take_notes(now);
         self.now = self.clock.rest();
+        self.renew_secrets(now);
+        self.take_notes(now);
         self.take_punts(now);
         self.take_knocks(now);
         self.answer_doors(now);
         self.turn_peering(now);
         self.turn_beacons(now);
+        self.turn_numbers(self.now);
+        loop {
+            self.take_steps();
+            if !self.awaits_workers() {
+                self.up.attention.ignore_completions();
+                break;
+            }
+            self.up.attention.want_completions();
+            // Whatever a worker completes from here on it tells; what it has completed is read now.
+            if self.workers.iter_mut().all(|worker| worker.reports.is_empty()) {
+                break;
+            }
+        }
+        mem::take(&mut self.events)
+    }
+
+    /// When [`poll`](Self::poll) has something to do next if nothing else happens, as the caller's clock will
+    /// show it; a time that has passed if that is now. `None` if time alone brings nothing.
+    pub fn next_timeout(&self) -> Option<Now> {
+        let is_due = self.pending.front().is_some_and(|step| self.is_due(step));
+        if is_due || self.unpumped || !self.events.is_empty() || !self.up.is_empty() {
+            return Some(self.clock.said_at(Now(0)));
+        }
+        let peering = self.peers_due().into_iter().chain(self.beacons_due());
+        let due = peering.map(|due| Now(due.0)).chain(self.messages.next_timeout()).min();
+        let numbers = self.numbers_due().map(|due| self.clock.said_at_rest(due));
+        due.map(|due| self.clock.said_at(due)).into_iter().chain(numbers).min()
+    }
+
+    /// Whether what workers report lets something go on.
+    fn awaits_workers(&self) -> bool {
+        let is_behind = |worker: usize| self.ledger.outstanding(worker) > ORDERS_MAX as u64 / 2;
+        let has_waiting = |worker: &WorkerHandle| {
+            !worker.waiting.is_empty() || !worker.answers.is_empty() || worker.awaits.is_some()
+        };
+        !self.pending.is_empty()
+            || self.workers.iter().any(has_waiting)
+            || (0..self.workers.len()).any(is_behind)
+    }
+
+    /// Gives orders, reads reports, and takes the steps that are due.
+    fn take_steps(&mut self) {
         loop {
             self.pump();
             self.read_reports();
@@ -415,8 +465,6 @@ impl Switch {
                 None => break,
             }
         }
-        self.turn_numbers(self.now);
-        mem::take(&mut self.events)
     }
 
     /// Whether no change is under way.
@@ -484,6 +532,7 @@ impl Switch {
     }
 
     fn give(&mut self, worker: usize, order: Order) {
+        self.unpumped = true;
         let is_message = matches!(order, Order::Say(..) | Order::Probe(..) | Order::Send(..));
         if is_message && self.workers[worker].waiting.len() >= MESSAGES_WAITING_MAX {
             // Made, and lost before it was a frame: on both sides of R3's balance (`balance`).
@@ -497,6 +546,7 @@ impl Switch {
     /// Has a worker send an answer to something that came in by `ingress`, which has as many places at most
     /// as are left free for the others.
     fn give_answer(&mut self, worker: usize, ingress: Mark, packet: Vec<u8>) {
+        self.unpumped = true;
         let answers = &mut self.workers[worker].answers;
         let held = answers.iter().filter(|(by, _)| *by == ingress).count();
         if held < ANSWERS_WAITING_MAX - answers.len() {
@@ -512,6 +562,7 @@ impl Switch {
     }
 
     fn pump(&mut self) {
+        self.unpumped = false;
         for (number, worker) in self.workers.iter_mut().enumerate() {
             let mut given = false;
             while let Some(order) = worker.waiting.pop_front() {

@@ -77,7 +77,10 @@ mod kept;
 pub(super) mod salvage;
 mod tokens;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet, HashMap},
+};
 
 use strowger_frame::Mark;
 
@@ -210,6 +213,8 @@ pub struct Numbers {
     /// No number below is free.
     low: u32,
     generation: u64,
+    /// When time alone changes a number; `None` where it has to be computed again.
+    due: Cell<Option<Option<Now>>>,
     /// Withdrawals so far, and how many of them the tables last made know of.
     version: u64,
     in_tables: u64,
@@ -225,6 +230,7 @@ impl Numbers {
             kept_for: HashMap::new(),
             low: 0,
             generation: 0,
+            due: Cell::new(None),
             version: 0,
             in_tables: 0,
         }
@@ -252,6 +258,7 @@ impl Numbers {
     }
 
     fn entry(&mut self, slot: u32, generation: u64) -> &mut Entry {
+        self.due.set(None);
         let entry = self.entries.get_mut(&slot).expect("a token's number is not freed before it");
         assert_eq!(entry.generation, generation, "a token is for one giving of its number");
         entry
@@ -275,6 +282,7 @@ impl Numbers {
 
     /// A user's number leads to it: those that it had before the restart do so, too.
     fn take_up_former(&mut self, user: Mark) {
+        self.due.set(None);
         for slot in &self.aliases {
             if let Some(entry) = self.entries.get_mut(slot)
                 && let Usage::Returning { user: of, alias_until, .. } = entry.usage
@@ -337,6 +345,7 @@ impl Numbers {
     /// Makes a user's old number an alias of the one just published. `None` if either was
     /// withdrawn meanwhile.
     pub fn retire(&mut self, slot: u32, to: u32) -> Option<Retiring> {
+        self.due.set(None);
         let user = match self.entries.get(&to)?.usage {
             Usage::Live { user, .. } => user,
             _ => return None,
@@ -360,6 +369,7 @@ impl Numbers {
     /// Every worker writes the new number into ways back: the old one's time begins. `false` if it
     /// was withdrawn meanwhile.
     pub fn retired(&mut self, passed: Passed<Retiring>, until: Now) -> bool {
+        self.due.set(None);
         let Retiring { slot, generation, .. } = passed.into_inner();
         match self.entries.get_mut(&slot) {
             Some(Entry { generation: same, usage: Usage::Alias { until: end, .. }, .. })
@@ -374,6 +384,7 @@ impl Numbers {
 
     /// Lets a live number serve until then. `false` if it is not live.
     pub fn drain(&mut self, slot: u32, until: Now) -> bool {
+        self.due.set(None);
         match self.entries.get_mut(&slot).map(|entry| &mut entry.usage) {
             Some(Usage::Live { drained, .. }) => {
                 *drained = Some(until);
@@ -416,6 +427,7 @@ impl Numbers {
         leaving: Vec<Mark>,
         which: impl Fn(&Usage) -> Option<Now>,
     ) -> Option<Withdrawn> {
+        self.due.set(None);
         let (mut numbers, mut staying) = (Vec::new(), Vec::new());
         for (&slot, entry) in &mut self.entries {
             if let Some(not_before) = which(&entry.usage) {
@@ -485,6 +497,23 @@ impl Numbers {
         };
         let over = self.entries.iter().filter(|(_, entry)| is_over(&entry.usage));
         over.map(|(&slot, entry)| Rested { slot, generation: entry.generation }).collect()
+    }
+
+    /// When the first number has been drained, is an alias no longer, or has rested.
+    pub fn next_timeout(&self) -> Option<Now> {
+        let compute = || {
+            let end = |entry: &Entry| match &entry.usage {
+                Usage::Live { drained: until, .. } | Usage::Alias { until, .. } => *until,
+                Usage::Resting { until }
+                | Usage::Kept { who: None, until }
+                | Usage::Former { until, .. } => Some(*until),
+                _ => None,
+            };
+            self.entries.values().filter_map(end).min()
+        };
+        let due = self.due.get().unwrap_or_else(compute);
+        self.due.set(Some(due));
+        due
     }
 
     /// Lets a number be given again.

@@ -25,17 +25,16 @@ mod knocks;
 mod location;
 mod lookup;
 mod path_mtu;
+mod peers;
 mod presence;
 mod rest;
 mod salvage;
+mod schedule;
 mod sources;
 mod spec;
 mod stamps;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fmt,
-};
+use std::{collections::HashMap, fmt};
 
 use strowger_crypto::{
     Entropy, Local, Nanos, Psk, StaticPublic,
@@ -87,7 +86,7 @@ pub(super) struct Peering {
     config: PeeringConfig,
     gate: Gate,
     offer: Offer,
-    peers: BTreeMap<Mark, Peer>,
+    peers: Peers,
     by_key: HashMap<[u8; 32], Mark>,
     lookup: Lookup,
     by_index: HashMap<SessionIndex, Seated>,
@@ -100,8 +99,7 @@ pub(super) struct Peering {
     /// Of all others, by where they are.
     sources: Sources,
     beacons: Beacons,
-    /// When the next session's time comes.
-    due: Nanos,
+    schedule: Schedule,
     /// Indices that no session knows of any more, and when workers are to drop their keys.
     waning: Vec<(Nanos, SessionIndex)>,
     /// When it was last told that an unknown peer was refused.
@@ -146,6 +144,8 @@ struct Peer {
     usage: Usage,
     /// None before the first keys.
     path: Option<PathMtu>,
+    /// Whether it was changed since its deadline was last computed ([`Peers`]).
+    is_touched: bool,
 }
 
 impl Peer {
@@ -209,8 +209,10 @@ use self::{
     location::Reach,
     lookup::{Lookup, know},
     path_mtu::PathMtu,
+    peers::Peers,
     presence::{Challenge, Pulse},
     rest::Usage,
+    schedule::Schedule,
     sources::Sources,
 };
 pub use self::{beacons::BeaconSpec, diagnosis::DownReason};
@@ -244,7 +246,7 @@ impl Switch {
             config,
             gate,
             offer,
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             by_key: HashMap::new(),
             lookup: Lookup::default(),
             by_index: HashMap::new(),
@@ -254,7 +256,7 @@ impl Switch {
             budgets: [KNOWN_PER_SECOND, STRANGERS_PER_SECOND].map(Budgets::new),
             sources: Sources::new(),
             beacons: Beacons::default(),
-            due: Nanos::ZERO,
+            schedule: Schedule::default(),
             waning: Vec::new(),
             unknown_told: None,
             begins_anew: false,
@@ -365,6 +367,7 @@ impl Switch {
             down_since: now,
             usage: Usage::default(),
             path: None,
+            is_touched: false,
         };
         peering.lookup.add(mark, &peer.spec, is_stranger);
         peering.peers.insert(mark, peer);
@@ -421,9 +424,6 @@ impl Switch {
         if key != peer.key {
             // It was found out, or is another by now.
             know(by_key, &config.local, mark, std::mem::replace(&mut peer.key, key), key);
-        }
-        if let Some(due) = peer.session.next_timeout() {
-            peering.due = peering.due.min(due);
         }
         self.carry(mark, outputs, by, now);
         taken.map_err(|why| self.refusal(mark, why, now))
@@ -568,44 +568,11 @@ impl Switch {
         }
     }
 
-    /// What is due by the clock: the gate's secret, keys that grow old, peers that are silent.
-    pub(super) fn turn_peering(&mut self, now: Now) {
+    /// New secrets, where they are due: before handshakes are judged by them. Nothing else depends on when.
+    pub(super) fn renew_secrets(&mut self, now: Now) {
         let Some(peering) = &mut self.peering else { return };
         let _ = peering.gate.turn(nanos(now), &mut *peering.config.entropy);
         peering.sources.turn(nanos(now), &mut *peering.config.entropy);
-        if std::mem::take(&mut peering.begins_anew) {
-            self.ask_all_anew(now);
-        }
-        let Some(peering) = &mut self.peering else { return };
-        if nanos(now) < peering.due {
-            return;
-        }
-        // Looked at again at least this often, for liveness.
-        let shortest = peering.peers.values().map(|peer| peer.spec.liveness.interval_ns / 8).min();
-        let again = shortest.unwrap_or(u64::MAX).clamp(1_000_000, 100_000_000);
-        peering.due = nanos(now).plus(Nanos(again));
-        let marks: Vec<Mark> = peering.peers.keys().copied().collect();
-        self.end_waning(now);
-        for mark in marks {
-            let timeout = |switch: &Self| {
-                let peer = switch.peering.as_ref()?.peers.get(&mark)?;
-                peer.session.next_timeout()
-            };
-            if timeout(self).is_some_and(|due| due <= nanos(now)) {
-                let _ = self.drive(mark, Input::Tick, None, now);
-            }
-            self.judge_age(mark, now);
-            self.weigh_usage(mark, now);
-            self.turn_path(mark, now);
-            self.feel_pulse(mark, now);
-            self.seek_validation(mark, now);
-            self.return_to_written(mark, now);
-            self.tell_trouble(mark, now);
-            self.see_off(mark, now);
-            if let (Some(due), Some(peering)) = (timeout(self), &mut self.peering) {
-                peering.due = peering.due.min(due.max(nanos(now).plus(Nanos::from_millis(1))));
-            }
-        }
     }
 
     /// All sealed links, in order of their slots.

@@ -148,6 +148,11 @@ impl Switch {
         user.as_mut().filter(|_| *generation == mark.generation())
     }
 
+    pub(super) fn user_of(&self, mark: Mark) -> Option<&Attachment> {
+        let (generation, user) = self.attached.get(mark.index())?;
+        user.as_ref().filter(|_| *generation == mark.generation())
+    }
+
     /// Detaches what is attached to a slot, and ends its aliases. The numbers rest before they are
     /// given again.
     ///
@@ -506,8 +511,17 @@ impl Switch {
         self.numbers.rest(detached, now, self.config.quarantine_ns);
     }
 
+    /// When [`turn_numbers`](Self::turn_numbers) has something to do, in the time that numbers rest by.
+    pub(super) fn numbers_due(&self) -> Option<Now> {
+        let deferred = self.deferred.iter().map(|given| self.numbers.opens_at(given.slot()));
+        deferred.map(|opens| opens.unwrap_or(self.now)).chain(self.numbers.next_timeout()).min()
+    }
+
     /// What comes of time alone: drained slots go, aliases end, numbers come free.
     pub(super) fn turn_numbers(&mut self, now: Now) {
+        if self.numbers_due().is_none_or(|due| now < due) {
+            return;
+        }
         for slot in self.numbers.drained(now) {
             // It may be on its way out already.
             let _ = self.detach(slot);

@@ -32,7 +32,7 @@ impl Worker {
             let Some(order) = self.slow_path.orders.pop() else { return };
             let report = self.carry_out(order, now);
             let reported = self.slow_path.reports.push(report);
-            self.slow_path.has_news = true;
+            self.slow_path.note_completion();
             debug_assert!(reported.is_ok(), "a place was seen above, and only we fill it");
         }
     }

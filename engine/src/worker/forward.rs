@@ -65,6 +65,9 @@ impl Worker {
                 break;
             }
         }
+        if switched > 0 {
+            self.slow_path.note_frames();
+        }
         self.flush();
         switched
     }

@@ -33,6 +33,17 @@ pub(crate) struct SlowPath {
 }
 
 impl SlowPath {
+    /// A command was completed: the slow path is woken if it waits for that.
+    pub(super) fn note_completion(&mut self) {
+        self.has_news |= self.punts.attention.must_tell_completion();
+    }
+
+    /// Frames were switched: the slow path is woken if it waits for traffic.
+    #[inline]
+    pub(super) fn note_frames(&mut self) {
+        self.has_news |= self.punts.attention.must_tell_frames();
+    }
+
     /// Wakes the slow path if there is news.
     pub(super) fn wake_if_news(&mut self) {
         if mem::take(&mut self.has_news)

@@ -187,6 +187,12 @@ impl Questions {
         self.sent.clear();
     }
 
+    /// When a question has waited for its answer for long enough.
+    pub(super) fn next_timeout(&self) -> Option<Now> {
+        let due = |asked: &Asked| Now(asked.sent.0.saturating_add(ANSWER_NS_MAX));
+        self.waiting.values().map(due).min()
+    }
+
     fn note_sent(&mut self, sent: Sent) {
         if self.sent.len() >= QUESTIONS_REMEMBERED_MAX {
             self.sent.pop_front();

@@ -75,6 +75,11 @@ struct Told {
 }
 
 impl Messages {
+    /// When [`Switch::turn_questions`] has something to do.
+    pub(super) fn next_timeout(&self) -> Option<Now> {
+        self.questions.next_timeout()
+    }
+
     /// Forgets all budgets and questions; numbers go on, so that no late answer is taken for another's.
     pub(super) fn begin_anew(&mut self) {
         self.budgets = Budgets::default();

@@ -25,6 +25,7 @@ impl Numbers {
         if not_before > now && !wish.may_wait {
             return Err(not_free(slot, NotFree::Kept, Some(not_before), now));
         }
+        self.due.set(None);
         self.generation += 1;
         let generation = self.generation;
         let usage = Usage::Coming { user, not_before };
@@ -137,6 +138,14 @@ impl Numbers {
     /// Numbers that unknown peers have, or had so lately that nobody else may have them.
     pub fn held_by_unknown(&self) -> usize {
         self.entries.values().filter(|entry| entry.unknown).count()
+    }
+
+    /// When a number that was given may lead to its user, if it is not published yet.
+    pub fn opens_at(&self, slot: u32) -> Option<Now> {
+        match self.entries.get(&slot)?.usage {
+            Usage::Coming { not_before, .. } => Some(not_before),
+            _ => None,
+        }
     }
 
     /// How long it is before a number that was given may lead to its user; `None` if it may.

@@ -20,6 +20,7 @@ impl Numbers {
     /// until `alias_until`.
     pub fn adopt(&mut self, who: &Who, user: Mark, alias_until: Now, now: Now) {
         let Some(numbers) = self.kept_for.get(who) else { return };
+        self.due.set(None);
         for slot in numbers {
             let Some(entry) = self.entries.get_mut(slot) else { continue };
             let (alias_until, until) = match &entry.usage {
@@ -43,6 +44,7 @@ impl Numbers {
         if slot == Slot::SWITCH.number() || self.entries.contains_key(&slot) {
             return false;
         }
+        self.due.set(None);
         if let Some(who) = &who {
             self.kept_for.entry(who.clone()).or_default().push(slot);
         }
@@ -54,6 +56,7 @@ impl Numbers {
     /// A number that is kept for nobody was the alias of this user, and leads to it again when it is
     /// back. `false` if it is not so kept.
     pub fn keep_former(&mut self, slot: u32, who: Who, alias_until: Now) -> bool {
+        self.due.set(None);
         let Some(entry) = self.entries.get_mut(&slot) else { return false };
         let Usage::Kept { who: None, until } = entry.usage else { return false };
         self.kept_for.entry(who.clone()).or_default().push(slot);

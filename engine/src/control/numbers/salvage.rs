@@ -38,6 +38,7 @@ impl Numbers {
         now: Now,
         quarantine_ns: u64,
     ) -> Salvaged {
+        self.due.set(None);
         let mut users: BTreeMap<Mark, Holding> = BTreeMap::new();
         for (&slot, entry) in &self.entries {
             let stamp = (entry.generation, slot);

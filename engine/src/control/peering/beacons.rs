@@ -82,6 +82,12 @@ pub(super) struct Suggested {
 }
 
 impl Beacons {
+    /// When a beacon is due, or a call is given up.
+    pub(super) fn next_timeout(&self) -> Option<Nanos> {
+        let calls = self.calls.iter().map(|call| call.since.plus(CALL_LIFE));
+        self.ports.values().map(|port| port.due).chain(calls).min()
+    }
+
     /// What is known of nobody's answers any more; where we are heard stays as it was wished for.
     pub(super) fn forget_calls(&mut self) {
         self.calls.clear();
@@ -134,6 +140,11 @@ impl Switch {
         for worker in 0..self.workers.len() {
             self.give(worker, Order::HearBeacons(port.0, spec.is_some()));
         }
+    }
+
+    /// When [`turn_beacons`](Self::turn_beacons) has something to do.
+    pub(in crate::control) fn beacons_due(&self) -> Option<Nanos> {
+        self.peering.as_ref()?.beacons.next_timeout()
     }
 
     /// Sends the beacons that are due, and forgets the calls that nobody has answered.

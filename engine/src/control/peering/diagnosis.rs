@@ -4,14 +4,14 @@
 use std::fmt;
 
 use strowger_crypto::{
-    PeerId, StaticPublic,
+    Nanos, PeerId, StaticPublic,
     handshake::{Disagreement, HandshakeError, Refused},
 };
 use strowger_frame::{Address, Mark};
 
 use super::{
     super::{Event, Switch},
-    LinkState, Peer,
+    LinkState, Peer, nanos,
 };
 use crate::{Now, discard::Discard};
 
@@ -263,12 +263,29 @@ impl Diagnosis {
         )
     }
 
+    /// When there may be something to tell: now, or when what is known grows old.
+    fn news_at(&self, has_address: bool, now: Now) -> Option<Now> {
+        let reason = self.reason(has_address, now);
+        if self.is_news(&reason) {
+            return Some(now);
+        }
+        let ends = |(at, why): &(Now, DownReason)| match why {
+            DownReason::Goodbye { until } => until.0,
+            _ => at.0.saturating_add(EVIDENCE_KEPT_NS + 1),
+        };
+        let seen = [&self.evidence, &self.unreachable].into_iter().flatten();
+        seen.map(ends).filter(|end| *end > now.0).min().map(Now)
+    }
+
+    fn is_news(&self, reason: &DownReason) -> bool {
+        let is_known = !matches!(reason, DownReason::NoAddress | DownReason::Connecting { .. });
+        is_known && self.told != Some(reason.name())
+    }
+
     /// The reason, if an event should tell it: each kind once until the link is up again.
     pub(super) fn news(&mut self, has_address: bool, now: Now) -> Option<DownReason> {
         let reason = self.reason(has_address, now);
-        let is_known = !matches!(reason, DownReason::NoAddress | DownReason::Connecting { .. });
-        let is_new = is_known && self.told != Some(reason.name());
-        is_new.then(|| {
+        self.is_news(&reason).then(|| {
             self.told = Some(reason.name());
             reason
         })
@@ -320,6 +337,15 @@ impl Switch {
         if let (Some(slot), Some(reason)) = (slot, peer.diagnosis.news(has_address, now)) {
             self.events.push(Event::LinkTrouble(slot, reason));
         }
+    }
+}
+
+impl Peer {
+    /// When [`Switch::tell_trouble`] has something to do.
+    pub(super) fn trouble_due(&self, now: Now) -> Option<Nanos> {
+        let is_down = self.state == LinkState::Down;
+        let news = is_down.then(|| self.diagnosis.news_at(self.is_somewhere(), now));
+        news.flatten().map(nanos)
     }
 }
 

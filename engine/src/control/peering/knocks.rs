@@ -106,14 +106,14 @@ impl Peering {
     /// Whether another handshake message of whoever is there may be read: its own budget first, so that
     /// what one peer has too much is not taken from the others.
     pub(super) fn may_read(&mut self, link: Mark, now: Nanos) -> bool {
-        self.peers.get_mut(&link).is_none_or(|peer| peer.budgets.reads.spend(now))
+        self.peers.budgets_mut(link).is_none_or(|budgets| budgets.reads.spend(now))
             && self.budgets[usize::from(link.is_stranger())].reads.spend(now)
     }
 
     /// Whether a cookie may be given out: its own share first, as above.
     fn may_give_cookie(&mut self, link: Mark, from: Address, now: Nanos) -> bool {
-        let may = match self.peers.get_mut(&link) {
-            Some(peer) => peer.budgets.cookies.spend(now),
+        let may = match self.peers.budgets_mut(link) {
+            Some(budgets) => budgets.cookies.spend(now),
             None => self.sources.may_have_cookie(from, now),
         };
         may && self.budgets[usize::from(link.is_stranger())].cookies.spend(now)
@@ -127,7 +127,8 @@ impl Peering {
 
     /// How busy we are with all of its kind, or with it.
     fn load(&mut self, link: Mark, now: Nanos) -> Load {
-        let own = self.peers.get_mut(&link).map_or(Load::Calm, |peer| peer.budgets.reads.load(now));
+        let own =
+            self.peers.budgets_mut(link).map_or(Load::Calm, |budgets| budgets.reads.load(now));
         match self.budgets[usize::from(link.is_stranger())].reads.load(now) {
             Load::Calm => own,
             Load::Heavy => Load::Heavy,

@@ -15,7 +15,7 @@
 
 use arrayvec::ArrayVec;
 use strowger_crypto::{
-    Sealed,
+    Nanos, Sealed,
     limits::{NEXT_MAX, TAG_BYTES},
     link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step},
 };
@@ -23,7 +23,7 @@ use strowger_frame::{Address, Mark};
 
 use super::{
     super::{Event, PortId, Switch},
-    Knocked, LinkState, Peering,
+    Knocked, LinkState, Peer, Peering, nanos,
 };
 use crate::{Now, orders::Order};
 
@@ -430,6 +430,15 @@ impl Switch {
                 self.give(worker, Order::Unaddress(mark));
             }
         }
+    }
+}
+
+impl Peer {
+    /// When [`Switch::return_to_written`] has something to do.
+    pub(super) fn return_due(&self) -> Option<Nanos> {
+        let elsewhere = self.reach.written.is_some() && self.location() != self.reach.written;
+        let is_lost = self.state == LinkState::Down && elsewhere;
+        is_lost.then(|| nanos(self.down_since).plus(Nanos(LEARNT_KEPT_NS)))
     }
 }
 

@@ -19,7 +19,10 @@ use strowger_crypto::{
 };
 use strowger_frame::Mark;
 
-use super::super::{Event, Switch};
+use super::{
+    super::{Event, Switch},
+    Peer,
+};
 use crate::{Now, orders::Order};
 
 /// Bytes of the token that a path challenge carries.
@@ -194,6 +197,20 @@ impl PathMtu {
         }
     }
 
+    /// When there is something to ask, as long as no frame crosses the link.
+    fn next_timeout(&self, crossed: Crossed) -> Option<Nanos> {
+        if let Some(probe) = &self.probe {
+            return Some(probe.since.plus(PROBE_TIMER));
+        }
+        let has_crossed = crossed.frames != self.frames;
+        let raises = crossed.lately && self.limit < self.agreed;
+        match self.goal {
+            Goal::Reach { .. } | Goal::Search { .. } => Some(self.rest_until),
+            Goal::Rest if has_crossed => Some(self.rest_until),
+            Goal::Rest => raises.then(|| self.raise_at.max(self.rest_until)),
+        }
+    }
+
     /// A challenge was answered from where the link is; says whether it was one of these.
     fn take(&mut self, token: &[u8], now: Nanos) -> bool {
         let Some(Probe { bytes, .. }) = self.probe.take_if(|probe| probe.token == token) else {
@@ -318,6 +335,16 @@ impl Switch {
         if let (Some(slot), Some(path)) = (slot, peer.and_then(|peer| peer.path.as_mut())) {
             self.events.extend(path.news().map(|bytes| Event::PathMtu(slot, bytes)));
         }
+    }
+}
+
+impl Peer {
+    /// When [`Switch::turn_path`] has something to do.
+    pub(super) fn path_due(&self, now: Now) -> Option<Nanos> {
+        let path = self.path.as_ref().filter(|_| self.state.is_up() && self.at.is_some())?;
+        let due = path.next_timeout(self.usage.crossed(now))?;
+        let asks_until = self.keys_since.map(|since| Nanos(since.0).plus(ASKS_UNTIL));
+        Some(due).filter(|due| asks_until.is_none_or(|until| *due < until))
     }
 }
 

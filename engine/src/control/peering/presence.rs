@@ -11,7 +11,7 @@ use strowger_crypto::{
 };
 use strowger_frame::{Frame, Mark};
 
-use super::{super::Switch, LinkState, Location, nanos, path_mtu::TOKEN_BYTES};
+use super::{super::Switch, LinkState, Location, Peer, nanos, path_mtu::TOKEN_BYTES};
 use crate::{Now, orders::Order};
 
 /// A path challenge that was not answered is forgotten after this long.
@@ -208,22 +208,38 @@ impl Switch {
         }
     }
 
+    /// When a frame last came in by a link, and how many have left by it.
+    fn traffic_of(&self, mark: Mark) -> Option<(u64, u64)> {
+        let tallies = &self.user_of(mark)?.tallies;
+        let heard = tallies.iter().map(|tally| tally.heard_ns.read()).max();
+        Some((heard.unwrap_or(0), tallies.iter().map(|tally| tally.frames_out.read()).sum()))
+    }
+
+    /// When [`feel_pulse`](Self::feel_pulse) has something to do, as long as no frame crosses the link.
+    pub(super) fn pulse_due(&self, mark: Mark, peer: &Peer) -> Option<Nanos> {
+        if !peer.state.is_up() {
+            return None;
+        }
+        if peer.pulse.answered {
+            return Some(Nanos::ZERO);
+        }
+        let (_, frames_out) = self.traffic_of(mark)?;
+        let spoke = frames_out > peer.pulse.frames_out || peer.pulse.asked > 0;
+        (spoke || peer.spec.liveness.always).then(|| Nanos(peer.asked_next_ns()))
+    }
+
     /// Whether a peer is still there (RFC 5880: a detection time of interval times multiplier).
     pub(super) fn feel_pulse(&mut self, mark: Mark, now: Now) {
-        let Some(attachment) = self.attached.get(mark.index()).and_then(|(_, a)| a.as_ref()) else {
-            return;
-        };
-        let heard = attachment.tallies.iter().map(|tally| tally.heard_ns.read()).max();
-        let frames_out: u64 = attachment.tallies.iter().map(|t| t.frames_out.read()).sum();
+        let Some((heard, frames_out)) = self.traffic_of(mark) else { return };
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         if peer.state != LinkState::Up {
             peer.pulse.frames_out = frames_out;
             return;
         }
         let pulse = &mut peer.pulse;
-        let Liveness { interval_ns, multiplier, always } = peer.spec.liveness;
+        let Liveness { multiplier, always, .. } = peer.spec.liveness;
         // A worker may have seen the clock before it was put right.
-        let heard = heard.unwrap_or(0).min(now.0);
+        let heard = heard.min(now.0);
         if heard > pulse.heard_ns {
             (pulse.heard_ns, pulse.asked) = (heard, 0);
             pulse.answered = true;
@@ -232,16 +248,11 @@ impl Switch {
             pulse.frames_out = frames_out;
         }
         let spoke = always || frames_out > pulse.frames_out || pulse.asked > 0;
-        // The first question after one interval of silence; then as many as intervals, and the last
-        // one unanswered, in what is left of the detection time.
         let intervals = u64::from(multiplier.max(2));
-        let (since, pause) = match pulse.asked {
-            0 => (pulse.heard_ns.max(peer.keys_since.map_or(0, |n| n.0)), interval_ns),
-            _ => (pulse.asked_at, interval_ns / intervals * (intervals - 1)),
-        };
-        if !spoke || now.0.saturating_sub(since) < pause {
+        if !spoke || now.0 < peer.asked_next_ns() {
             return;
         }
+        let pulse = &mut peer.pulse;
         if u64::from(pulse.asked) < intervals {
             pulse.asked += 1;
             pulse.asked_at = now.0;
@@ -252,5 +263,33 @@ impl Switch {
             // Its keys go on opening what may yet come; a handshake finds out whether it is there.
             let _ = self.drive(mark, Input::Lost, None, now);
         }
+    }
+}
+
+impl Peer {
+    /// When a peer that says nothing is asked, or given up: the first question comes after one interval of
+    /// silence; then as many as intervals, and the last one unanswered, in what is left of the detection time.
+    fn asked_next_ns(&self) -> u64 {
+        let Liveness { interval_ns, multiplier, .. } = self.spec.liveness;
+        let intervals = u64::from(multiplier.max(2));
+        let (since, pause) = match self.pulse.asked {
+            0 => (self.pulse.heard_ns.max(self.keys_since.map_or(0, |n| n.0)), interval_ns),
+            _ => (self.pulse.asked_at, interval_ns / intervals * (intervals - 1)),
+        };
+        since.saturating_add(pause)
+    }
+
+    /// When [`Switch::seek_validation`] has something to do.
+    pub(super) fn validation_due(&self) -> Option<Nanos> {
+        let is_sought = !self.state.is_up() && !self.reach.is_validated && self.session.is_up();
+        if !is_sought || self.reach.gave_up {
+            return None;
+        }
+        let given_up = self.keys_since.map(|since| nanos(since).plus(VALIDATED_WITHIN));
+        let last = self.challenge.as_ref().map(|challenge| challenge.since);
+        let may_ask = last.is_some() || self.reach.counterpart.or(self.location()).is_some();
+        let asked =
+            may_ask.then(|| last.map_or(Nanos::ZERO, |since| since.plus(ASKED_AGAIN_AFTER)));
+        given_up.into_iter().chain(asked).min()
     }
 }

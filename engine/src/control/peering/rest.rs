@@ -16,7 +16,7 @@ use strowger_frame::Mark;
 
 use super::{
     super::{Event, Switch},
-    DownReason,
+    DownReason, HEARD_WITHIN_NS, Peer,
     path_mtu::Crossed,
 };
 use crate::{
@@ -245,5 +245,25 @@ impl Switch {
         if state == LinkState::Down {
             self.give_up(mark);
         }
+    }
+}
+
+impl Peer {
+    /// When [`Switch::weigh_usage`] has something to do, as long as no frame crosses the link.
+    pub(super) fn usage_due(&self) -> Option<Nanos> {
+        let Usage { seen, wanted, .. } = self.usage;
+        let wanted = wanted?;
+        match self.state {
+            LinkState::Up if !self.spec.liveness.always => Some(seen.plus(IN_USE)),
+            LinkState::Quiet => Some(wanted.plus(WAKE_PATIENCE)),
+            _ => None,
+        }
+    }
+
+    /// When [`Switch::see_off`] has something to do.
+    pub(super) fn see_off_due(&self) -> Option<Nanos> {
+        let waits = self.is_stranger && self.state != LinkState::Up;
+        let for_ns = self.spec.liveness.detection_ns().max(HEARD_WITHIN_NS);
+        waits.then(|| Nanos(self.down_since.0).plus(Nanos(for_ns)))
     }
 }

@@ -10,13 +10,15 @@ use strowger_crypto::{
 };
 use strowger_frame::Mark;
 
-use super::{super::Switch, LinkState, Peering, Pulse, Suggested, lookup::Lookup, nanos};
+use super::{
+    super::Switch, LinkState, Peer, Peering, Pulse, Schedule, Suggested, lookup::Lookup, nanos,
+};
 use crate::{Now, orders::Order};
 
 impl Peering {
     /// Keeps what is a fact about each peer, and begins the rest anew.
     fn begin_anew(&mut self, is_there: impl Fn(Mark) -> bool, workers: usize, now: Now) {
-        self.peers.retain(|mark, _| is_there(*mark));
+        self.peers.retain(|mark| is_there(*mark));
         self.lookup = Lookup::of(self.peers.iter());
         self.by_key.clear();
         for (mark, peer) in &mut self.peers {
@@ -48,7 +50,7 @@ impl Peering {
         self.indices.begin_anew();
         let indices: Vec<SessionIndex> = self.by_index.keys().copied().collect();
         self.wane(&indices, now);
-        self.due = Nanos::ZERO;
+        self.schedule = Schedule::default();
         self.begins_anew = true;
     }
 
@@ -163,5 +165,14 @@ impl Switch {
         if peer.state == LinkState::Up && !peer.session.is_up() && end <= nanos(now) {
             self.take_expiry(mark, now);
         }
+    }
+}
+
+impl Peer {
+    /// When [`Switch::judge_age`] has something to do.
+    pub(super) fn age_due(&self) -> Option<Nanos> {
+        let is_unknown = self.state == LinkState::Up && !self.session.is_up();
+        let since = self.keys_since.map_or(Nanos::ZERO, nanos);
+        is_unknown.then(|| since.plus(SEAL_REFUSED_AFTER))
     }
 }

@@ -42,7 +42,7 @@ impl Peering {
     fn raise_wall(&mut self, wall_at_zero: u64) {
         if wall_at_zero > self.config.wall_at_zero {
             self.config.wall_at_zero = wall_at_zero;
-            for peer in self.peers.values_mut() {
+            for (_, peer) in &mut self.peers {
                 peer.session.raise_wall(wall_at_zero);
             }
         }

@@ -1,0 +1,253 @@
+//! How often the slow path is polled when nothing happens: it is driven by its own word, `next_timeout`, and by
+//! the bell that workers ring. Driven by hand with virtual time; nothing here sleeps.
+
+mod air;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use air::{Air, Birth, MS, Node, SECOND, hop, host, path, receive, send};
+use strowger_engine::{
+    Now,
+    control::{
+        Attach, Event, SlotState,
+        peering::{LinkState, Liveness, PeerView},
+    },
+    link::Behind,
+    orders::Bell,
+};
+use strowger_frame::Address;
+
+const MINUTES: usize = 11;
+
+/// Whether the slow path was rung for.
+#[derive(Default)]
+struct Rung(AtomicBool);
+
+impl Bell for Rung {
+    fn ring(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A node that is polled when it asks to be, and only then.
+struct Driven {
+    node: Node,
+    rung: Arc<Rung>,
+    polls: u64,
+}
+
+impl Driven {
+    fn new(mut node: Node) -> Self {
+        let rung = Arc::new(Rung::default());
+        for worker in &mut node.workers {
+            worker.set_control_bell(rung.clone());
+        }
+        Self { node, rung, polls: 0 }
+    }
+
+    fn turn(&mut self, now: Now) {
+        self.node.workers.iter_mut().for_each(|worker| {
+            worker.breathe(now);
+        });
+        while self.rung.0.swap(false, Ordering::Relaxed)
+            || self.node.switch.next_timeout().is_some_and(|due| due <= now)
+        {
+            self.polls += 1;
+            assert!(self.polls < 1_000_000, "it is never done");
+            self.node.events.extend(self.node.switch.poll(now));
+            self.node.workers.iter_mut().for_each(|worker| {
+                worker.breathe(now);
+            });
+        }
+    }
+
+    /// Polls since this was last asked.
+    fn polled(&mut self) -> u64 {
+        std::mem::take(&mut self.polls)
+    }
+}
+
+/// A hub and those around it, each of them driven so.
+struct Town {
+    air: Air,
+    hub: Driven,
+    rim: Vec<Driven>,
+    now: Now,
+}
+
+impl Town {
+    fn new(rim: u8, tune: impl Fn(&mut strowger_engine::control::peering::PeerSpec)) -> Self {
+        let (air, now) = (Air::default(), Now(1));
+        let mut hub = Node::new(&air, &Birth::new(1), now);
+        let mut nodes: Vec<Node> =
+            (2..2 + rim).map(|seed| Node::new(&air, &Birth::new(seed), now)).collect();
+        for (seed, node) in (2..).zip(&mut nodes) {
+            for (from, of) in [(&mut hub, seed), (&mut *node, 1)] {
+                let mut spec = from.spec(of, true);
+                tune(&mut spec);
+                from.switch.add_peer(spec, now).expect("a slot");
+            }
+        }
+        let rim = nodes.into_iter().map(Driven::new).collect();
+        Self { air, hub: Driven::new(hub), rim, now }
+    }
+
+    fn pass(&mut self, ns: u64) {
+        self.now.0 += ns;
+        for _ in 0..3 {
+            self.hub.turn(self.now);
+            self.rim.iter_mut().for_each(|node| node.turn(self.now));
+        }
+    }
+
+    /// The hub's polls in each minute.
+    fn minutes(&mut self) -> [u64; MINUTES] {
+        std::array::from_fn(|_| {
+            (0..6_000).for_each(|_| self.pass(10 * MS));
+            self.hub.polled()
+        })
+    }
+
+    fn states(&self) -> Vec<LinkState> {
+        self.hub.node.switch.peers().iter().map(|peer| peer.state).collect()
+    }
+}
+
+#[test]
+fn without_links_and_with_plain_ones_it_is_never_polled() {
+    let mut town = Town::new(0, |_| ());
+    town.pass(SECOND);
+    town.hub.polled();
+    assert_eq!(town.minutes(), [0; MINUTES]);
+    assert_eq!(town.hub.node.switch.next_timeout(), None);
+
+    let node = &mut town.hub.node;
+    let at = Address::Udp(host(9));
+    let plain = Attach::plain(node.port, at, Behind::Neighbour, "plain");
+    node.switch.attach(plain).expect("a slot");
+    assert!(node.switch.next_timeout().is_some(), "the change has to be made");
+    town.pass(SECOND);
+    assert!(town.hub.node.events.iter().any(|e| matches!(e, Event::SlotAttached(_))));
+    town.hub.polled();
+    assert_eq!(town.minutes(), [0; MINUTES]);
+}
+
+#[test]
+fn idle_sealed_links_with_keys_cost_two_polls_a_minute_each_and_none_without() {
+    for links in [1_u8, 10] {
+        let mut town = Town::new(links, |_| ());
+        let minutes = town.minutes();
+        // In the first one keys are made, and what the path takes is found.
+        assert!(minutes[0] <= 60 * u64::from(links), "{minutes:?}");
+        assert!(minutes[1..4].iter().all(|polls| *polls <= 2 * u64::from(links)), "{minutes:?}");
+        assert!(town.states().iter().all(|state| *state == LinkState::Quiet));
+        assert_eq!(minutes[4..], [0; MINUTES - 4]);
+        assert_eq!(town.hub.node.switch.next_timeout(), None, "no keys, and nobody wants some");
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_answer_costs_two_polls_for_each_attempt_at_a_handshake() {
+    let mut town = Town::new(1, |_| ());
+    town.air.cut(host(2), true);
+    let minutes = town.minutes();
+    // An attempt every 12 to 16 s; its answer is awaited for 10 s, and then its index is free again.
+    assert!(minutes[2..].iter().all(|polls| (3..=10).contains(polls)), "{minutes:?}");
+    let trouble = |event: &Event| matches!(event, Event::LinkTrouble(..));
+    assert_eq!(town.hub.node.events.iter().filter(|e| trouble(e)).count(), 1);
+}
+
+#[test]
+fn a_link_that_is_asked_always_is_asked_once_an_interval() {
+    let liveness = Liveness { interval_ns: 10 * SECOND, always: true, ..Liveness::default() };
+    let mut town = Town::new(1, |spec| spec.liveness = liveness);
+    let minutes = town.minutes();
+    // A question and an answer each way are 12 a minute, and each is looked at once more.
+    assert!(minutes[1..].iter().all(|polls| *polls <= 40), "{minutes:?}");
+    assert_eq!(town.states(), [LinkState::Up]);
+    // And its death is noticed in time, though nobody polls but when it is due.
+    town.air.cut(host(2), true);
+    let since = town.now.0;
+    while town.states() == [LinkState::Up] {
+        town.pass(10 * MS);
+    }
+    let took = town.now.0 - since;
+    assert!(took <= liveness.detection_ns() + SECOND, "{took} ns");
+}
+
+#[test]
+fn frames_that_a_worker_moves_wake_it_and_the_death_of_a_link_in_use_is_noticed_in_time() {
+    let mut town = Town::new(1, |_| ());
+    let (own, mut here) = town.hub.node.endpoint();
+    let (far, mut there) = town.rim[0].node.endpoint();
+    let view = |node: &Node, of| -> PeerView { node.view(of) };
+    (0..30).for_each(|_| town.pass(100 * MS));
+    let (to, at_far) = (view(&town.hub.node, 2).slot, view(&town.rim[0].node, 1).slot);
+    let label = path(&[hop(own, to), hop(at_far, far)]);
+    // It has fallen silent, and still has keys.
+    (0..1_000).for_each(|_| town.pass(100 * MS));
+    assert_eq!(town.states(), [LinkState::Up]);
+    town.hub.polled();
+    send(&mut here, label, b"there");
+    town.pass(MS);
+    assert!(receive(&mut there).is_some());
+    assert!(town.hub.polled() > 0, "a worker rang");
+    (0..100).for_each(|_| town.pass(100 * MS));
+    assert!(town.hub.polled() <= 12, "one probe is answered, and then it is over");
+
+    town.air.cut(host(2), true);
+    let since = town.now.0;
+    send(&mut here, label, b"is lost");
+    while town.states() == [LinkState::Up] {
+        town.pass(10 * MS);
+        assert!(town.now.0 - since < 60 * SECOND, "its death goes unnoticed");
+    }
+    let took = town.now.0 - since;
+    assert!(took <= Liveness::default().detection_ns() + 6 * SECOND, "{took} ns");
+}
+
+#[test]
+fn keys_of_a_link_in_use_are_renewed_by_timeouts_alone() {
+    let mut town = Town::new(1, |_| ());
+    let (own, mut here) = town.hub.node.endpoint();
+    let (far, mut there) = town.rim[0].node.endpoint();
+    (0..30).for_each(|_| town.pass(100 * MS));
+    let (to, at_far) = (town.hub.node.view(2).slot, town.rim[0].node.view(1).slot);
+    let label = path(&[hop(own, to), hop(at_far, far)]);
+    for _ in 0..60 {
+        send(&mut here, label, b"every ten seconds");
+        (0..100).for_each(|_| town.pass(100 * MS));
+        assert!(receive(&mut there).is_some());
+    }
+    let view = town.hub.node.view(2);
+    assert!((4..=7).contains(&view.handshakes), "{view:?}");
+    assert_eq!(view.state, LinkState::Up);
+}
+
+#[test]
+fn a_slot_number_s_quarantine_ends_when_it_said() {
+    let mut town = Town::new(0, |_| ());
+    let (slot, _endpoint) = town.hub.node.endpoint();
+    town.pass(SECOND);
+    town.hub.node.switch.detach(slot).expect("it is there");
+    town.pass(SECOND);
+    town.hub.polled();
+    let began = town.now.0;
+    let free = |town: &Town| town.hub.node.events.contains(&Event::SlotFree(slot));
+    while !free(&town) {
+        town.pass(10 * MS);
+        assert!(town.now.0 - began <= 61 * SECOND);
+    }
+    let polls = town.hub.polled();
+    // A leap of the clock must not end it, so no step of the clock counts for more than five seconds.
+    assert!(town.now.0 - began >= 58 * SECOND && polls <= 15, "{polls} polls");
+    let is_quiet = |town: &Town| {
+        let slots = town.hub.node.switch.slots();
+        slots.iter().all(|view| view.state == SlotState::Attached)
+    };
+    assert!(is_quiet(&town));
+    assert_eq!(town.hub.node.switch.next_timeout(), None);
+}
