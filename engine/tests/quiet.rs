@@ -3,16 +3,24 @@
 
 mod air;
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use air::{Air, Birth, MS, Node, Pair, SECOND, hop, host, path, receive, send};
 use strowger_engine::{
     Now,
     control::{
-        Event,
+        Attach, Event,
         peering::{LinkState, Liveness},
     },
     discard::Discard,
+    link::Behind,
+    orders::Bell,
 };
 use strowger_frame::Address;
+use strowger_io::{EndpointSpec, endpoint};
 
 const PER_LINK: usize = 4;
 const IN_ALL: usize = 32;
@@ -289,4 +297,96 @@ fn nothing_waits_for_a_peer_that_was_never_there() {
         assert_eq!(alone.view(seed).state, LinkState::Down);
     }
     alone.assert_even();
+}
+
+/// Whether the slow path was woken.
+#[derive(Default)]
+struct Rung(AtomicBool);
+
+impl Bell for Rung {
+    fn ring(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_link_is_shown_as_up_only_when_every_worker_lets_data_pass() {
+    let (air, mut now) = (Air::default(), Now(1));
+    let mut a = Node::new(&air, &Birth { workers: 2, ..Birth::new(1) }, now);
+    let mut b = Node::new(&air, &Birth::new(2), now);
+    let (b_at_a, a_at_b) = (a.peer(2, true, now), b.peer(1, true, now));
+    let (port, mut at_a) = endpoint::pair(&EndpointSpec::default()).expect("memory");
+    let port = a.switch.plug_at(1, Box::new(port)).expect("room");
+    let attach = Attach::plain(port, Address::Only, Behind::Endpoint, "at the second worker");
+    let slot_a = a.switch.attach(attach).expect("a slot");
+    let (slot_b, mut at_b) = b.endpoint();
+    air.lose_handshakes(1_000_000, 0);
+    for _ in 0..20 {
+        now.0 += MS;
+        a.turn(now);
+        b.turn(now);
+    }
+    assert!(a.switch.is_settled() && b.switch.is_settled());
+
+    // The second worker of A has no turn while the link comes up.
+    air.lose_handshakes(0, 0);
+    for _ in 0..100 {
+        now.0 += 100 * MS;
+        a.workers[0].breathe(now);
+        a.events.extend(a.switch.poll(now));
+        b.turn(now);
+    }
+    assert!(b.is_up(), "both have shown their keys: {:?}", a.switch.peers());
+    let is_up = |event: &Event| matches!(event, Event::LinkUp(_));
+    assert!(!a.is_up() && !a.events.iter().any(is_up), "a worker lets no data pass yet");
+
+    // A user sends at the moment at which the link is shown as up. The slow path has its turn only when the
+    // worker rings.
+    let rung = Arc::new(Rung::default());
+    a.workers[1].set_control_bell(rung.clone());
+    let mut turns = 0;
+    while !a.is_up() {
+        turns += 1;
+        assert!(turns < 50, "it never comes up");
+        a.workers[1].breathe(now);
+        if rung.0.swap(false, Ordering::Relaxed) {
+            a.events.extend(a.switch.poll(now));
+        }
+    }
+    assert_eq!(a.events.iter().filter(|event| is_up(event)).count(), 1);
+    send(&mut at_a, path(&[hop(slot_a, b_at_a), hop(a_at_b, slot_b)]), b"at once");
+    for _ in 0..4 {
+        a.turn(now);
+        b.turn(now);
+    }
+    assert_eq!(receive(&mut at_b).as_deref(), Some(&b"at once"[..]));
+    assert_eq!(a.count(Discard::LinkDown), 0);
+    a.assert_even();
+    b.assert_even();
+}
+
+#[test]
+fn a_link_that_falls_quiet_before_every_worker_lets_data_pass_was_never_shown_as_up() {
+    let (air, mut now) = (Air::default(), Now(1));
+    let mut a = Node::new(&air, &Birth { workers: 2, ..Birth::new(1) }, now);
+    let mut b = Node::new(&air, &Birth::new(2), now);
+    a.peer(2, true, now);
+    b.peer(1, true, now);
+    let mut pass = |a: &mut Node, b: &mut Node, workers: usize| {
+        now.0 += 100 * MS;
+        a.workers[..workers].iter_mut().for_each(|worker| _ = worker.breathe(now));
+        a.events.extend(a.switch.poll(now));
+        b.turn(now);
+    };
+    (0..20).for_each(|_| pass(&mut a, &mut b, 1));
+    assert!(b.is_up());
+    (0..2_500).for_each(|_| pass(&mut a, &mut b, 1));
+    assert_eq!(a.view(2).state, LinkState::Quiet);
+    // What the second worker does then brings no news of a link that was up.
+    (0..50).for_each(|_| pass(&mut a, &mut b, 2));
+    assert!(a.switch.is_settled());
+    assert_eq!(a.view(2).state, LinkState::Quiet);
+    let (up, quiet) = (Event::LinkUp(a.view(2).slot), Event::LinkQuiet(a.view(2).slot));
+    assert!(!a.events.contains(&up) && a.events.contains(&quiet), "{:?}", a.events);
+    a.assert_even();
 }

@@ -444,6 +444,7 @@ impl Switch {
             !worker.waiting.is_empty() || !worker.answers.is_empty() || worker.awaits.is_some()
         };
         !self.pending.is_empty()
+            || self.has_opening()
             || self.workers.iter().any(has_waiting)
             || (0..self.workers.len()).any(is_behind)
     }
@@ -465,6 +466,7 @@ impl Switch {
                 None => break,
             }
         }
+        self.show_opened();
     }
 
     /// Whether no change is under way.

@@ -45,7 +45,7 @@ use strowger_crypto::{
 };
 use strowger_frame::{Address, Mark};
 
-use super::{Attach, AttachError, Event, PortId, Switch};
+use super::{Attach, AttachError, Event, PortId, Switch, ledger::Awaited};
 use crate::{
     Now,
     discard::Discard,
@@ -87,6 +87,8 @@ pub(super) struct Peering {
     gate: Gate,
     offer: Offer,
     peers: Peers,
+    /// Links that come up, until every worker lets data pass.
+    opening: Vec<Awaited<Mark>>,
     by_key: HashMap<[u8; 32], Mark>,
     lookup: Lookup,
     by_index: HashMap<SessionIndex, Seated>,
@@ -121,6 +123,8 @@ struct Peer {
     reach: Reach,
     conflict: Conflict,
     state: LinkState,
+    /// What is shown: it is up only once every worker lets data pass.
+    shown: LinkState,
     is_stranger: bool,
     keys_since: Option<Now>,
     handshakes: u64,
@@ -247,6 +251,7 @@ impl Switch {
             gate,
             offer,
             peers: Peers::default(),
+            opening: Vec::new(),
             by_key: HashMap::new(),
             lookup: Lookup::default(),
             by_index: HashMap::new(),
@@ -353,6 +358,7 @@ impl Switch {
             owner,
             at: None,
             state: LinkState::Down,
+            shown: LinkState::Down,
             is_stranger,
             keys_since: None,
             handshakes: 0,
@@ -590,7 +596,7 @@ impl Switch {
                     .locations(self.clock.now())
                     .map(|two| two.map(|location| location.at)),
                 suggested: peer.suggested.address().filter(|_| peer.state == LinkState::Down),
-                state: peer.state,
+                state: peer.shown,
                 down: self.down_reason(peer),
                 rights: peer.spec.rights,
                 keys_since: peer.keys_since,

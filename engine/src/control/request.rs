@@ -359,7 +359,8 @@ pub enum Event {
     /// The slow path was begun anew ([`Switch::salvage`](crate::control::Switch::salvage)). Events of
     /// the moment before may not have been told; what is so now can be asked.
     SlowPathRestarted,
-    /// The link behind the slot has keys, and its peer has shown that it has them, too.
+    /// The link behind the slot has keys, its peer has shown that it has them, too, and every worker lets
+    /// data pass.
     LinkUp(u32),
     /// Nothing has crossed the link behind the slot for so long that its keys have grown old. The next
     /// packet brings it up again.

@@ -322,7 +322,7 @@ impl Switch {
 
     /// Why a peer's link is down, if it is.
     pub(super) fn down_reason(&self, peer: &Peer) -> Option<DownReason> {
-        let is_down = peer.state == LinkState::Down;
+        let is_down = peer.shown == LinkState::Down;
         is_down.then(|| peer.diagnosis.reason(peer.is_somewhere(), self.clock.now()))
     }
 

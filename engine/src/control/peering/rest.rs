@@ -222,7 +222,6 @@ impl Switch {
     }
 
     pub(super) fn set_state(&mut self, mark: Mark, state: LinkState, now: Now) {
-        let slot = self.slot_of(mark);
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         if std::mem::replace(&mut peer.state, state) == state {
             return;
@@ -236,15 +235,50 @@ impl Switch {
         for worker in 0..self.workers.len() {
             self.give(worker, Order::AllowData(mark, state.is_up()));
         }
+        let opens = state.is_up().then(|| self.ledger.wait_for_all(mark));
+        if let Some(peering) = &mut self.peering {
+            peering.opening.retain(|opening| *opening.what() != mark);
+            peering.opening.extend(opens);
+        }
+        if !state.is_up() {
+            self.show_state(mark, state);
+        }
+        if state == LinkState::Down {
+            self.give_up(mark);
+        }
+    }
+    /// Shows the links that have come up and whose data every worker lets pass now.
+    pub(in crate::control) fn show_opened(&mut self) {
+        let Some(peering) = &mut self.peering else { return };
+        for opening in std::mem::take(&mut peering.opening) {
+            match self.ledger.pass(opening) {
+                Ok(passed) => self.show_state(passed.into_inner(), LinkState::Up),
+                Err(opening) => {
+                    if let Some(peering) = &mut self.peering {
+                        peering.opening.push(opening);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a link has come up that is not shown as up yet.
+    pub(in crate::control) fn has_opening(&self) -> bool {
+        self.peering.as_ref().is_some_and(|peering| !peering.opening.is_empty())
+    }
+
+    fn show_state(&mut self, mark: Mark, state: LinkState) {
+        let slot = self.slot_of(mark);
+        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
+        if std::mem::replace(&mut peer.shown, state) == state {
+            return;
+        }
         let event = match state {
             LinkState::Up => Event::LinkUp,
             LinkState::Quiet => Event::LinkQuiet,
             LinkState::Down => Event::LinkDown,
         };
         self.events.extend(slot.map(event));
-        if state == LinkState::Down {
-            self.give_up(mark);
-        }
     }
 }
 

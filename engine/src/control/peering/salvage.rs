@@ -100,6 +100,15 @@ impl Switch {
                 self.give(worker, Order::AllowData(mark, is_up));
             }
         }
+        let ledger = &self.ledger;
+        if let Some(peering) = &mut self.peering {
+            let is_opening = |peer: &Peer| peer.state.is_up() && !peer.shown.is_up();
+            let opening = peering.peers.iter().filter(|(_, peer)| is_opening(peer));
+            peering.opening = opening.map(|(&mark, _)| ledger.wait_for_all(mark)).collect();
+            for (_, peer) in peering.peers.iter_mut().filter(|(_, peer)| !peer.state.is_up()) {
+                peer.shown = peer.state;
+            }
+        }
         for (mark, at) in there {
             self.readdress(mark, at);
         }

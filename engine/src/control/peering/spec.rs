@@ -183,7 +183,7 @@ pub struct PeerView {
 }
 
 impl PeerView {
-    /// Whether the link has keys that the peer has shown to have, too.
+    /// Whether the link has keys that the peer has shown to have, too, and every worker lets data pass.
     pub fn is_up(&self) -> bool {
         self.state == LinkState::Up
     }
