@@ -9,7 +9,7 @@ use std::{
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use strowger_crypto::{
     Local, Nanos, OsEntropy, Psk,
-    handshake::{Admission, Gate, Load, Offer, Ours, Stamp, StampGuard, ik},
+    handshake::{Admission, CookieChecker, Load, Offer, Ours, Stamp, StampGuard, ik},
     link_header::SessionIndex,
 };
 use strowger_engine::{
@@ -109,20 +109,20 @@ struct Ends {
     a: Local,
     b: Local,
     offer: Offer,
-    gate: Gate,
+    checker: CookieChecker,
 }
 
 impl Ends {
     fn new(a: u8, b: u8) -> Result<Self, Failure> {
         let (a, b) = (local(a)?, local(b)?);
-        let gate = Gate::new(&b, Nanos::ZERO, &mut OsEntropy);
-        let gate = gate.map_err(|_| Failure::Bug("the system has randomness"))?;
-        Ok(Self { a, b, offer: Offer::default(), gate })
+        let checker = CookieChecker::new(&b, Nanos::ZERO, &mut OsEntropy);
+        let checker = checker.map_err(|_| Failure::Bug("the system has randomness"))?;
+        Ok(Self { a, b, offer: Offer::default(), checker })
     }
 
     /// One handshake: what the responder's side took, and the initiator's.
     fn time(&self) -> Result<[Duration; 2], Failure> {
-        let Self { a, b, offer, gate, .. } = self;
+        let Self { a, b, offer, checker, .. } = self;
         let wrong = |_| Failure::Bug("an honest handshake is finished");
         let index = SessionIndex::new(1).ok_or(Failure::Bug("24 bits"))?;
         let ours = |local| Ours { local, offer, index, stamp: Stamp(1) };
@@ -133,7 +133,7 @@ impl Ends {
         let (state, message) = begun.map_err(|_| Failure::Bug("the system has randomness"))?;
 
         let responding = Instant::now();
-        let Ok(Admission::Go(admitted)) = gate.admit(b"", &message, Load::Calm) else {
+        let Ok(Admission::Go(admitted)) = checker.admit(b"", &message, Load::Calm) else {
             return Err(Failure::Bug("an honest initiation is admitted while all is calm"));
         };
         let initiation = ik::read(b, &admitted).map_err(wrong)?;

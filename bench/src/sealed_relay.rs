@@ -10,7 +10,7 @@ use std::{
 use strowger_crypto::{
     Local, Nanos, Openers, OsEntropy, Psk, Sealed, Sealer,
     aead::Provider,
-    handshake::{Admission, Gate, Load, Mtu, Offer, Ours, Stamp, StampGuard, ik},
+    handshake::{Admission, CookieChecker, Load, Mtu, Offer, Ours, Stamp, StampGuard, ik},
     limits::TAG_BYTES,
     link_header::{Kind, LinkHeader, SessionIndex},
 };
@@ -184,7 +184,7 @@ fn come_up(
 /// One end of a link by hand.
 struct End {
     local: Local,
-    gate: Gate,
+    checker: CookieChecker,
     offer: Offer,
     keys: Option<(Sealer, Openers)>,
     /// The relay has shown that it has the keys, too.
@@ -194,11 +194,11 @@ struct End {
 impl End {
     fn new(number: u8, mode: Mode) -> Result<Self, Failure> {
         let local = local(number)?;
-        let gate = Gate::new(&local, Nanos::ZERO, &mut OsEntropy);
-        let gate = gate.map_err(|_| Failure::Bug("the system has randomness"))?;
+        let checker = CookieChecker::new(&local, Nanos::ZERO, &mut OsEntropy);
+        let checker = checker.map_err(|_| Failure::Bug("the system has randomness"))?;
         let mtu = Mtu::new(MTU).ok_or(Failure::Bug("an MTU as links have it"))?;
         let offer = Offer { seal: mode.wish(), mtu, ..Offer::default() };
-        Ok(Self { local, gate, offer, keys: None, heard: false })
+        Ok(Self { local, checker, offer, keys: None, heard: false })
     }
 
     /// Answers what has come to its socket.
@@ -221,7 +221,7 @@ impl End {
         let refused = || Failure::Bug("our own relay's handshake is an honest one");
         let index = SessionIndex::new(1).ok_or_else(refused)?;
         let ours = Ours { local: &self.local, offer: &self.offer, index, stamp: Stamp::default() };
-        let Ok(Admission::Go(admitted)) = self.gate.admit(b"", message, Load::Calm) else {
+        let Ok(Admission::Go(admitted)) = self.checker.admit(b"", message, Load::Calm) else {
             return Err(refused());
         };
         let initiation = ik::read(&self.local, &admitted).map_err(|_| refused())?;

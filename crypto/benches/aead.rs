@@ -7,7 +7,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use strowger_crypto::aead::{Aead, Provider, nonce_of};
 use strowger_crypto::handshake::{
-    Admission, Gate, Load, Offer, Ours, SealWish, Stamp, StampGuard, ik,
+    Admission, CookieChecker, Load, Offer, Ours, SealWish, Stamp, StampGuard, ik,
 };
 use strowger_crypto::link_header::SessionIndex;
 use strowger_crypto::{
@@ -61,8 +61,8 @@ fn session(seal: SealWish, provider: Provider) -> (Sealer, Openers) {
     let ours = |local| Ours { local, offer: &offer, index, stamp: Stamp(1) };
     let (state, message) =
         ik::initiate(&ours(&a), b.static_public(), &Psk::NONE, None, entropy).expect("begun");
-    let gate = Gate::new(&b, Nanos::ZERO, entropy).expect("random");
-    let Ok(Admission::Go(admitted)) = gate.admit(b"", &message, Load::Calm) else {
+    let checker = CookieChecker::new(&b, Nanos::ZERO, entropy).expect("random");
+    let Ok(Admission::Go(admitted)) = checker.admit(b"", &message, Load::Calm) else {
         unreachable!("an honest initiation, and no load");
     };
     let (there, response) = ik::read(&b, &admitted)

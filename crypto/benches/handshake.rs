@@ -10,7 +10,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
-use strowger_crypto::handshake::{Admission, Gate, Load, Offer, Ours, Stamp, StampGuard, ik};
+use strowger_crypto::handshake::{
+    Admission, CookieChecker, Load, Offer, Ours, Stamp, StampGuard, ik,
+};
 use strowger_crypto::link_header::SessionIndex;
 use strowger_crypto::{IdentityKey, Local, Nanos, NetworkId, OsEntropy, Psk};
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -66,14 +68,16 @@ fn main() {
     }
 
     let (_, message) = strangers.begin();
-    let gate = &strangers.gate;
+    let checker = &strangers.checker;
     for (name, load) in [("mac1 alone", Load::Calm), ("a cookie in reply", Load::Heavy)] {
         let (took, _) = time(|| {
             for _ in 0..rounds {
-                assert!(black_box(gate.admit(b"192.0.2.1:1", black_box(&message), load)).is_ok());
+                assert!(
+                    black_box(checker.admit(b"192.0.2.1:1", black_box(&message), load)).is_ok()
+                );
             }
         });
-        println!("the gate, {name}: {:.2} us", took.as_secs_f64() * 1e6 / f64::from(rounds));
+        println!("the checker, {name}: {:.2} us", took.as_secs_f64() * 1e6 / f64::from(rounds));
     }
 }
 
@@ -87,7 +91,7 @@ fn time<T>(work: impl FnOnce() -> T) -> (Duration, T) {
 struct Ends {
     a: Local,
     b: Local,
-    gate: Gate,
+    checker: CookieChecker,
     offer: Offer,
 }
 
@@ -96,8 +100,8 @@ impl Ends {
         let network = NetworkId::new(b"bench").expect("short");
         let local = || Local::new(&IdentityKey::generate(&mut OsEntropy).expect("random"), network);
         let (a, b) = (local(), local());
-        let gate = Gate::new(&b, Nanos::ZERO, &mut OsEntropy).expect("random");
-        Ends { a, b, gate, offer: Offer::default() }
+        let checker = CookieChecker::new(&b, Nanos::ZERO, &mut OsEntropy).expect("random");
+        Ends { a, b, checker, offer: Offer::default() }
     }
 
     fn ours<'a>(&'a self, local: &'a Local) -> Ours<'a> {
@@ -111,7 +115,7 @@ impl Ends {
     }
 
     fn respond(&self, message: &[u8]) -> Vec<u8> {
-        let Ok(Admission::Go(admitted)) = self.gate.admit(b"", message, Load::Calm) else {
+        let Ok(Admission::Go(admitted)) = self.checker.admit(b"", message, Load::Calm) else {
             unreachable!("an honest initiation, and no load");
         };
         let initiation = ik::read(&self.b, &admitted).expect("honest");

@@ -3,7 +3,9 @@
 use std::error::Error;
 
 use strowger_crypto::aead::Provider;
-use strowger_crypto::handshake::{Admission, Gate, Load, Offer, Ours, Stamp, StampGuard, ik};
+use strowger_crypto::handshake::{
+    Admission, CookieChecker, Load, Offer, Ours, Stamp, StampGuard, ik,
+};
 use strowger_crypto::link_header::SessionIndex;
 use strowger_crypto::{
     IdentityKey, Local, Nanos, NetworkId, OsEntropy, Psk, SEALED_OVERHEAD_BYTES, Sealed,
@@ -27,8 +29,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("alice -> bob    {} bytes of initiation", initiation.len());
 
     // Bob keeps nothing until he knows who it is.
-    let gate = Gate::new(&bob, now, entropy)?;
-    let Admission::Go(admitted) = gate.admit(b"alice's address", &initiation, Load::Calm)? else {
+    let checker = CookieChecker::new(&bob, now, entropy)?;
+    let Admission::Go(admitted) = checker.admit(b"alice's address", &initiation, Load::Calm)?
+    else {
         return Err("a cookie without load".into());
     };
     let read = ik::read(&bob, &admitted)?;

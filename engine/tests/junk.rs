@@ -6,7 +6,7 @@ mod air;
 use air::{Birth, Datagram, Dice, MS, Pair, SECOND, host, key, local, receive, send};
 use strowger_crypto::{
     Nanos, Psk, SeededEntropy,
-    handshake::{Admission, Gate, Load, Offer, Ours, Stamp, StampGuard, ik},
+    handshake::{Admission, CookieChecker, Load, Offer, Ours, Stamp, StampGuard, ik},
     link_header::SessionIndex,
 };
 use strowger_engine::{control::Event, discard::Discard};
@@ -125,8 +125,8 @@ fn r12_junk_to_numbers_that_all_can_see_keeps_no_link_from_its_new_keys() {
 fn with_a_right_mac(initiation: &[u8], offer: &Offer) -> Vec<u8> {
     let b = local(2);
     let mut entropy = SeededEntropy::new(7);
-    let gate = Gate::new(&b, Nanos::ZERO, &mut entropy).expect("seeded");
-    let Ok(Admission::Go(admitted)) = gate.admit(b"", initiation, Load::Calm) else {
+    let checker = CookieChecker::new(&b, Nanos::ZERO, &mut entropy).expect("seeded");
+    let Ok(Admission::Go(admitted)) = checker.admit(b"", initiation, Load::Calm) else {
         panic!("an honest initiation");
     };
     let read = ik::read(&b, &admitted).expect("an honest initiation");

@@ -9,7 +9,7 @@ use bolero::check;
 use strowger_crypto::aead::{Aead, Provider};
 use strowger_crypto::beacon::{self, Claim};
 use strowger_crypto::handshake::{
-    Admission, Gate, Hello, Load, Offer, Ours, Stamp, StampGuard, ik, xx,
+    Admission, CookieChecker, Hello, Load, Offer, Ours, Stamp, StampGuard, ik, xx,
 };
 use strowger_crypto::limits::{INITIATION_BYTES, REPLAY_WINDOW_PACKETS};
 use strowger_crypto::link_header::{LinkHeader, LinkHeaderError, SessionIndex};
@@ -135,13 +135,13 @@ fn good_hello() -> Vec<u8> {
     bytes
 }
 
-/// Any bytes at the gate and at both initiators: refused, without a reply (R8), and the true message
+/// Any bytes at the checker and at both initiators: refused, without a reply (R8), and the true message
 /// is still taken afterwards.
 #[test]
 fn handshake_messages_parse_totally() {
     let (a, b) = (local(1), local(2));
     let entropy = &mut SeededEntropy::new(3);
-    let gate = Gate::new(&b, NOW, entropy).expect("seeded");
+    let checker = CookieChecker::new(&b, NOW, entropy).expect("seeded");
     let offer = Offer::default();
     let ours = |local| Ours {
         local,
@@ -158,7 +158,7 @@ fn handshake_messages_parse_totally() {
         padded.resize(INITIATION_BYTES, 0);
         for message in [bytes, &padded] {
             for load in [Load::Calm, Load::Heavy] {
-                assert!(gate.admit(b"source", message, load).is_err(), "a reply to rubbish");
+                assert!(checker.admit(b"source", message, load).is_err(), "a reply to rubbish");
             }
             let (known, stranger) =
                 waiting.lock().expect("one thread").take().expect("put back below");
@@ -168,7 +168,7 @@ fn handshake_messages_parse_totally() {
             *waiting.lock().expect("one thread") = Some((*known, *stranger));
         }
     });
-    let Ok(Admission::Go(admitted)) = gate.admit(b"source", &initiation, Load::Calm) else {
+    let Ok(Admission::Go(admitted)) = checker.admit(b"source", &initiation, Load::Calm) else {
         panic!("an honest initiation was not admitted");
     };
     let initiation = ik::read(&b, &admitted).expect("honest");
@@ -189,8 +189,8 @@ fn openers_are_total_and_open_once() {
     let ours = |local| Ours { local, offer: &offer, index, stamp: Stamp(1) };
     let (state, message) =
         ik::initiate(&ours(&a), b.static_public(), &Psk::NONE, None, entropy).expect("begun");
-    let gate = Gate::new(&b, NOW, entropy).expect("seeded");
-    let Ok(Admission::Go(admitted)) = gate.admit(b"", &message, Load::Calm) else {
+    let checker = CookieChecker::new(&b, NOW, entropy).expect("seeded");
+    let Ok(Admission::Go(admitted)) = checker.admit(b"", &message, Load::Calm) else {
         panic!("an honest initiation was not admitted");
     };
     let (there, response) = ik::read(&b, &admitted)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::gate::{Admitted, Cookie, MAC_BYTES, MacKeys};
+use super::cookie::{Admitted, Cookie, MAC_BYTES, MacKeys};
 use super::hello::{Agreement, Hello, Lanes, Offer, Peer, Stamp};
 use super::noise::{IK, Noise};
 use super::{

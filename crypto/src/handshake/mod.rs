@@ -3,12 +3,12 @@
 //! ```text
 //! known peer (IKpsk2, one round trip)
 //!   ik::initiate ──► AwaitResponse ── read_response ──► Established ──► Transport
-//!   Gate::admit ──► ik::read ──► Initiation ── accept ──► Established ──► Transport
+//!   CookieChecker::admit ──► ik::read ──► Initiation ── accept ──► Established ──► Transport
 //!
 //! discovered peer (XX, one round trip and a half)
 //!   xx::initiate ──► AwaitResponse ── read_response ──► Offered ── finish ──► Established
-//!   Gate::admit ──► xx::answer                  (no state is kept)
-//!   Gate::admit ──► xx::read_finish ──► Finish ── accept ──► Established
+//!   CookieChecker::admit ──► xx::answer                  (no state is kept)
+//!   CookieChecker::admit ──► xx::read_finish ──► Finish ── accept ──► Established
 //! ```
 //!
 //! The bytes, each message behind a link header whose low word is the sender's session index:
@@ -26,7 +26,7 @@
 //! header only serves to address a cookie; the one that counts is said again in the hello.
 
 mod blake2s;
-mod gate;
+mod cookie;
 mod hello;
 pub mod ik;
 mod noise;
@@ -42,7 +42,7 @@ use crate::sealer::{SealMode, Sealer};
 use crate::secret::Secret;
 use crate::time::Nanos;
 
-pub use gate::{Admission, Admitted, COOKIE_REPLY_BYTES, Cookie, Gate, Load};
+pub use cookie::{Admission, Admitted, COOKIE_REPLY_BYTES, Cookie, CookieChecker, Load};
 pub use hello::{
     Agreement, Disagreement, Hello, HelloMalformed, Lanes, Mtu, Offer, Peer, ProtocolBytes,
     SchemeBytes, SealWish, Stamp, Suites, TooLong, VERSION, Versions, Widths,
@@ -91,7 +91,7 @@ pub enum Refused {
     /// It is our own message come back, or a peer with our own key.
     #[error("it comes from ourselves")]
     Ourselves,
-    /// No room to remember another stranger until the next turn of the gate.
+    /// No room to remember another stranger until the next turn of the checker.
     #[error("too many strangers for now")]
     Busy,
 }
@@ -267,7 +267,7 @@ fn check_response<'m>(
     message: &'m [u8],
     step: Step,
     index: SessionIndex,
-    keys: &gate::MacKeys,
+    keys: &cookie::MacKeys,
 ) -> Result<&'m [u8], Refused> {
     let header = LinkHeader::parse(message).map_err(|_| Refused::Malformed)?;
     if header.kind != Kind::Response || !could_be_handshake(&header, message.len()) {
@@ -286,7 +286,7 @@ pub const fn could_be_handshake(header: &LinkHeader, len: usize) -> bool {
     match (header.kind, step) {
         (Kind::Initiation, Step::Known | Step::Discover) => len == crate::limits::INITIATION_BYTES,
         (Kind::Initiation, Step::Finish) => {
-            len >= gate::FINISH_BYTES_MIN && len <= crate::limits::INITIATION_BYTES
+            len >= cookie::FINISH_BYTES_MIN && len <= crate::limits::INITIATION_BYTES
         }
         (Kind::Response, Step::Known | Step::Discover) => {
             len >= RESPONSE_BYTES_MIN && len <= crate::limits::INITIATION_BYTES
@@ -297,7 +297,7 @@ pub const fn could_be_handshake(header: &LinkHeader, len: usize) -> bool {
 }
 
 /// Bytes of a response whose hello is empty: a key, a tag and a mac.
-const RESPONSE_BYTES_MIN: usize = LINK_HEADER_BYTES + KEY_BYTES + TAG_BYTES + gate::MAC_BYTES;
+const RESPONSE_BYTES_MIN: usize = LINK_HEADER_BYTES + KEY_BYTES + TAG_BYTES + cookie::MAC_BYTES;
 
 /// Bytes between link header and macs of an initiation.
 const INITIATION_NOISE_BYTES: usize =

@@ -1,6 +1,6 @@
 //! Two ends in memory: what they agree on, what a third between them can do, and what it cannot.
 
-use super::gate::{MAC_BYTES, MacKeys, NOBODY};
+use super::cookie::{MAC_BYTES, MacKeys, NOBODY};
 use super::*;
 use crate::entropy::SeededEntropy;
 use crate::identity::{IdentityKey, StaticPublic};
@@ -27,7 +27,7 @@ fn index(number: u32) -> SessionIndex {
 struct Ends {
     a: Local,
     b: Local,
-    gate: Gate,
+    checker: CookieChecker,
     entropy: SeededEntropy,
     psk: Psk,
 }
@@ -35,16 +35,16 @@ struct Ends {
 fn ends() -> Ends {
     let mut entropy = SeededEntropy::new(7);
     let b = local(2);
-    let gate = Gate::new(&b, NOW, &mut entropy).expect("seeded");
-    Ends { a: local(1), b, gate, entropy, psk: Psk::from_bytes([3; 32]) }
+    let checker = CookieChecker::new(&b, NOW, &mut entropy).expect("seeded");
+    Ends { a: local(1), b, checker, entropy, psk: Psk::from_bytes([3; 32]) }
 }
 
 fn ours<'a>(local: &'a Local, offer: &'a Offer, number: u32, stamp: u64) -> Ours<'a> {
     Ours { local, offer, index: index(number), stamp: Stamp(stamp) }
 }
 
-fn go<'m>(gate: &Gate, message: &'m [u8]) -> Admitted<'m> {
-    match gate.admit(SOURCE, message, Load::Calm) {
+fn go<'m>(checker: &CookieChecker, message: &'m [u8]) -> Admitted<'m> {
+    match checker.admit(SOURCE, message, Load::Calm) {
         Ok(Admission::Go(admitted)) => admitted,
         other => panic!("not admitted: {other:?}"),
     }
@@ -63,7 +63,7 @@ impl Ends {
         message: &[u8],
         guard: &mut StampGuard,
     ) -> Result<(Established, Vec<u8>), HandshakeError> {
-        let initiation = ik::read(&self.b, &go(&self.gate, message))?;
+        let initiation = ik::read(&self.b, &go(&self.checker, message))?;
         assert_eq!(initiation.static_key(), self.a.static_public());
         let ours = ours(&self.b, offer, 22, 0);
         initiation.accept(&ours, &self.psk, guard, &mut self.entropy)
@@ -81,19 +81,20 @@ impl Ends {
     }
 
     fn xx_finish(&self, offer: &Offer, message: &[u8]) -> Result<xx::Finish, Refused> {
-        xx::read_finish(&self.gate, &self.b, offer, SOURCE, &go(&self.gate, message))
+        xx::read_finish(&self.checker, &self.b, offer, SOURCE, &go(&self.checker, message))
     }
 
     fn xx(&mut self, mine: &Offer, their: &Offer) -> (Established, Established) {
         let (state, message) = self.xx_initiate(mine);
-        let response = xx::answer(&self.gate, &self.b, their, SOURCE, &go(&self.gate, &message))
-            .expect("answered");
+        let response =
+            xx::answer(&self.checker, &self.b, their, SOURCE, &go(&self.checker, &message))
+                .expect("answered");
         let offered = state.read_response(&response).expect("the peer's response");
         assert_eq!(offered.peer().identity, *self.b.identity());
         let (a, third) = offered.finish(&ours(&self.a, mine, 11, 1), None).expect("finished");
         let finish = self.xx_finish(their, &third).expect("read");
         assert_eq!(finish.peer().static_key, *self.a.static_public());
-        let b = finish.accept(&mut self.gate, &mut StampGuard::default()).expect("accepted");
+        let b = finish.accept(&mut self.checker, &mut StampGuard::default()).expect("accepted");
         (a, b)
     }
 }
@@ -170,7 +171,7 @@ fn a_known_peers_public_key_opens_no_door_to_who_has_not_the_secret_one() {
         &mut ends.entropy,
     );
     let (_, message) = begun.expect("begun");
-    let read = ik::read(&ends.b, &go(&ends.gate, &message));
+    let read = ik::read(&ends.b, &go(&ends.checker, &message));
     assert!(matches!(read, Err(Refused::Unreadable)), "{read:?}");
 }
 
@@ -278,9 +279,14 @@ fn no_downgrade_of_version_scheme_seal_mode_or_width_goes_unnoticed() {
         // XX, second and third message.
         let mut ends_xx = ends();
         let (state, message) = ends_xx.xx_initiate(&offer);
-        let answer =
-            xx::answer(&ends_xx.gate, &ends_xx.b, &offer, SOURCE, &go(&ends_xx.gate, &message))
-                .expect("answered");
+        let answer = xx::answer(
+            &ends_xx.checker,
+            &ends_xx.b,
+            &offer,
+            SOURCE,
+            &go(&ends_xx.checker, &message),
+        )
+        .expect("answered");
         let mut touched = answer.clone();
         touched[xx_response_payload + place] ^= 1;
         let rejected = state.read_response(&with_macs(touched, &NOBODY, 1)).expect_err("altered");
@@ -321,8 +327,9 @@ fn a_disagreement_of_honest_ends_has_a_type() {
             assert_eq!(ends.ik_accept(&their, &message, guard).err(), Some(refused));
             assert_eq!(guard.newest, None);
             let (state, message) = ends.xx_initiate(&mine);
-            let answer = xx::answer(&ends.gate, &ends.b, &their, SOURCE, &go(&ends.gate, &message))
-                .expect("answered");
+            let answer =
+                xx::answer(&ends.checker, &ends.b, &their, SOURCE, &go(&ends.checker, &message))
+                    .expect("answered");
             let offered = state.read_response(&answer).expect("read");
             let refused = offered.finish(&ours(&ends.a, &mine, 11, 1), None);
             assert_eq!(refused.err(), Some(Refused::Disagreement(expected)));
@@ -341,8 +348,8 @@ fn every_altered_byte_of_every_message_is_refused() {
         let mut touched = message.clone();
         touched[place] ^= 0x10;
         let macs = with_macs(touched.clone(), ends.b.static_public(), 2);
-        assert!(ends.gate.admit(SOURCE, &touched, Load::Calm).is_err(), "{place}: mac1");
-        if let Ok(Admission::Go(admitted)) = ends.gate.admit(SOURCE, &macs, Load::Calm) {
+        assert!(ends.checker.admit(SOURCE, &touched, Load::Calm).is_err(), "{place}: mac1");
+        if let Ok(Admission::Go(admitted)) = ends.checker.admit(SOURCE, &macs, Load::Calm) {
             assert!(ik::read(&ends.b, &admitted).is_err(), "byte {place}");
         }
     }
@@ -359,7 +366,7 @@ fn every_altered_byte_of_every_message_is_refused() {
     for length in (0..response.len()).step_by(29) {
         let cut = &response[..length];
         state = *state.read_response(cut).expect_err("cut").state;
-        assert!(ends.gate.admit(SOURCE, cut, Load::Calm).is_err());
+        assert!(ends.checker.admit(SOURCE, cut, Load::Calm).is_err());
     }
     assert!(state.read_response(&response).is_ok(), "forgeries end no handshake");
 }
@@ -380,8 +387,9 @@ fn the_index_that_counts_is_the_authenticated_one() {
     assert_eq!(a.their_index(), index(22));
 
     let (state, message) = ends.xx_initiate(&offer);
-    let mut answer = xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &go(&ends.gate, &message))
-        .expect("answered");
+    let mut answer =
+        xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message))
+            .expect("answered");
     let true_index = LinkHeader::parse(&answer).expect("a header").low;
     answer[LINK_HEADER_BYTES - 1] ^= 2;
     let offered = state.read_response(&with_macs(answer, &NOBODY, 1)).expect("read");
@@ -401,26 +409,26 @@ fn a_wrong_psk_a_wrong_network_and_a_wrong_key_make_no_session() {
 
     let key = IdentityKey::generate(&mut SeededEntropy::new(2)).expect("seeded");
     let elsewhere = Local::new(&key, NetworkId::new(b"other").expect("short"));
-    let gate = Gate::new(&elsewhere, NOW, &mut ends.entropy).expect("seeded");
+    let checker = CookieChecker::new(&elsewhere, NOW, &mut ends.entropy).expect("seeded");
     let (_, message) = ends.ik_initiate(&offer, 1);
-    let refused = gate.admit(SOURCE, &message, Load::Calm).expect_err("other network");
+    let refused = checker.admit(SOURCE, &message, Load::Calm).expect_err("other network");
     assert_eq!(refused, Refused::OtherNetwork, "the key hint tells it from another key");
     let mut altered = message.clone();
     altered[3] ^= 1;
-    let refused = gate.admit(SOURCE, &altered, Load::Calm).expect_err("altered");
+    let refused = checker.admit(SOURCE, &altered, Load::Calm).expect_err("altered");
     assert_eq!(refused, Refused::WrongMac, "the key hint is wrong, too");
     // Even with macs made right, the prologue is another.
     let mut message = message;
     message.truncate(INITIATION_BYTES - 2 * MAC_BYTES);
     MacKeys::to(elsewhere.static_public(), elsewhere.network()).append_mac1(&mut message);
     MacKeys::append_mac2(&mut message, None);
-    let refused = ik::read(&elsewhere, &go(&gate, &message)).expect_err("other prologue");
+    let refused = ik::read(&elsewhere, &go(&checker, &message)).expect_err("other prologue");
     assert_eq!(refused, Refused::Unreadable);
 
     let (_, message) = ends.ik_initiate(&offer, 1);
     let third = local(3);
-    let gate = Gate::new(&third, NOW, &mut ends.entropy).expect("seeded");
-    assert_eq!(gate.admit(SOURCE, &message, Load::Calm).err(), Some(Refused::WrongMac));
+    let checker = CookieChecker::new(&third, NOW, &mut ends.entropy).expect("seeded");
+    assert_eq!(checker.admit(SOURCE, &message, Load::Calm).err(), Some(Refused::WrongMac));
 }
 
 #[test]
@@ -445,7 +453,7 @@ fn our_own_messages_come_back_are_refused() {
     let us = local(2); // the same node as b
     let (state, message) =
         xx::initiate(&ours(&us, &offer, 9, 1), None, &mut ends.entropy).expect("begun");
-    let answer = xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &go(&ends.gate, &message))
+    let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message))
         .expect("answered");
     assert_eq!(state.read_response(&answer).expect_err("ourselves").why, Refused::Ourselves);
     let begun = ik::initiate(
@@ -463,7 +471,7 @@ fn a_cookie_is_bound_to_its_source_and_its_time() {
     let offer = Offer::default();
     let mut ends = ends();
     let (state, message) = ends.ik_initiate(&offer, 1);
-    let Ok(Admission::Answer(reply)) = ends.gate.admit(SOURCE, &message, Load::Heavy) else {
+    let Ok(Admission::Answer(reply)) = ends.checker.admit(SOURCE, &message, Load::Heavy) else {
         panic!("no cookie under load");
     };
     for place in 0..reply.len() {
@@ -483,7 +491,7 @@ fn a_cookie_is_bound_to_its_source_and_its_time() {
         ik::initiate(&ours, &peer, &ends.psk, Some(&cookie), &mut ends.entropy).expect("begun").1
     };
     let heavy = |ends: &Ends, source: &[u8], message: &[u8]| {
-        matches!(ends.gate.admit(source, message, Load::Heavy), Ok(Admission::Go(_)))
+        matches!(ends.checker.admit(source, message, Load::Heavy), Ok(Admission::Go(_)))
     };
     let message = again(&mut ends);
     assert!(heavy(&ends, SOURCE, &message));
@@ -491,15 +499,15 @@ fn a_cookie_is_bound_to_its_source_and_its_time() {
     assert!(!heavy(&ends, b"192.0.2.8:4000", &message), "another address");
     // One turn of the secret: still good. Two: not.
     let mut now = NOW;
-    assert!(ends.gate.turn(now, &mut ends.entropy).is_ok());
+    assert!(ends.checker.rotate(now, &mut ends.entropy).is_ok());
     let early = again(&mut ends);
     assert!(heavy(&ends, SOURCE, &early), "not due yet");
     now = now.plus(COOKIE_SECRET_LIFE);
-    assert_eq!(ends.gate.turns_at(), now);
-    ends.gate.turn(now, &mut ends.entropy).expect("seeded");
+    assert_eq!(ends.checker.rotates_at(), now);
+    ends.checker.rotate(now, &mut ends.entropy).expect("seeded");
     let message = again(&mut ends);
     assert!(heavy(&ends, SOURCE, &message));
-    ends.gate.turn(now.plus(COOKIE_SECRET_LIFE), &mut ends.entropy).expect("seeded");
+    ends.checker.rotate(now.plus(COOKIE_SECRET_LIFE), &mut ends.entropy).expect("seeded");
     assert!(!heavy(&ends, SOURCE, &message));
 }
 
@@ -508,29 +516,29 @@ fn cookies_serve_strangers_too() {
     let offer = Offer::default();
     let mut ends = ends();
     let (state, message) = ends.xx_initiate(&offer);
-    let Ok(Admission::Answer(reply)) = ends.gate.admit(SOURCE, &message, Load::Heavy) else {
+    let Ok(Admission::Answer(reply)) = ends.checker.admit(SOURCE, &message, Load::Heavy) else {
         panic!("no cookie under load");
     };
     let cookie = state.read_cookie(&reply).expect("ours");
     let (state, message) =
         xx::initiate(&ours(&ends.a, &offer, 11, 1), Some(&cookie), &mut ends.entropy)
             .expect("begun");
-    let Ok(Admission::Go(admitted)) = ends.gate.admit(SOURCE, &message, Load::Heavy) else {
+    let Ok(Admission::Go(admitted)) = ends.checker.admit(SOURCE, &message, Load::Heavy) else {
         panic!("the cookie was not taken");
     };
-    let answer = xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &admitted).expect("answered");
+    let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &admitted).expect("answered");
     let offered = state.read_response(&answer).expect("read");
     let (_, third) = offered.finish(&ours(&ends.a, &offer, 11, 1), Some(&cookie)).expect("agreed");
-    assert!(matches!(ends.gate.admit(SOURCE, &third, Load::Heavy), Ok(Admission::Go(_))));
+    assert!(matches!(ends.checker.admit(SOURCE, &third, Load::Heavy), Ok(Admission::Go(_))));
 }
 
 #[test]
 fn r8_bytes_that_are_not_authenticated_create_no_state() {
-    // By type: admit, ik::read, xx::answer and xx::read_finish take the gate by shared reference
+    // By type: admit, ik::read, xx::answer and xx::read_finish take the checker by shared reference
     // and there is nothing else they could write to. And by what can be seen:
     let offer = Offer::default();
     let mut ends = ends();
-    let before = format!("{:?}", ends.gate);
+    let before = format!("{:?}", ends.checker);
     let mut random = SeededEntropy::new(99);
     for round in 0..2_000 {
         let mut bytes = vec![0; (random.next_u64() % 1000) as usize];
@@ -541,12 +549,12 @@ fn r8_bytes_that_are_not_authenticated_create_no_state() {
         if round % 3 == 0 {
             bytes.resize(INITIATION_BYTES, 0);
         }
-        assert!(ends.gate.admit(SOURCE, &bytes, Load::Calm).is_err());
-        assert!(ends.gate.admit(SOURCE, &bytes, Load::Heavy).is_err(), "a reply to rubbish");
+        assert!(ends.checker.admit(SOURCE, &bytes, Load::Calm).is_err());
+        assert!(ends.checker.admit(SOURCE, &bytes, Load::Heavy).is_err(), "a reply to rubbish");
     }
     let (_, message) = ends.xx_initiate(&offer);
     let answer = |ends: &Ends| {
-        xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &go(&ends.gate, &message))
+        xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message))
             .expect("answered")
     };
     let once = answer(&ends);
@@ -555,10 +563,10 @@ fn r8_bytes_that_are_not_authenticated_create_no_state() {
     }
     let (_, message) = ends.ik_initiate(&offer, 1);
     for _ in 0..20 {
-        ik::read(&ends.b, &go(&ends.gate, &message)).expect("read");
+        ik::read(&ends.b, &go(&ends.checker, &message)).expect("read");
     }
-    assert_eq!(format!("{:?}", ends.gate), before);
-    assert_eq!(ends.gate.strangers_remembered(), 0);
+    assert_eq!(format!("{:?}", ends.checker), before);
+    assert_eq!(ends.checker.strangers_remembered(), 0);
 }
 
 #[test]
@@ -571,25 +579,27 @@ fn r8_no_reply_is_larger_than_what_asked_for_it() {
         let (_, response) =
             ends.ik_accept(&offer, &message, &mut StampGuard::default()).expect("accepted");
         assert!(response.len() <= message.len());
-        let Ok(Admission::Answer(cookie)) = ends.gate.admit(SOURCE, &message, Load::Heavy) else {
+        let Ok(Admission::Answer(cookie)) = ends.checker.admit(SOURCE, &message, Load::Heavy)
+        else {
             panic!("no cookie under load");
         };
         assert!(cookie.len() <= message.len());
         let (_, message) = ends.xx_initiate(&mine);
         assert_eq!(message.len(), INITIATION_BYTES);
-        let answer = xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &go(&ends.gate, &message))
-            .expect("answered");
+        let answer =
+            xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message))
+                .expect("answered");
         assert!(answer.len() <= message.len());
     }
     // The shortest third message still is longer than a cookie reply.
     let (state, message) = ends.xx_initiate(&Offer::default());
-    let answer = xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &go(&ends.gate, &message))
+    let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message))
         .expect("answered");
     let offered = state.read_response(&answer).expect("read");
     let plain = Offer::default();
     let ours = ours(&ends.a, &plain, 11, 1);
     let (_, third) = offered.finish(&ours, None).expect("agreed");
-    let Ok(Admission::Answer(cookie)) = ends.gate.admit(SOURCE, &third, Load::Heavy) else {
+    let Ok(Admission::Answer(cookie)) = ends.checker.admit(SOURCE, &third, Load::Heavy) else {
         panic!("no cookie under load");
     };
     assert!(cookie.len() <= third.len());
@@ -597,14 +607,14 @@ fn r8_no_reply_is_larger_than_what_asked_for_it() {
     let mut short = third[..70].to_vec();
     MacKeys::to(&NOBODY, ends.b.network()).append_mac1(&mut short);
     MacKeys::append_mac2(&mut short, None);
-    match ends.gate.admit(SOURCE, &short, Load::Heavy) {
+    match ends.checker.admit(SOURCE, &short, Load::Heavy) {
         Ok(Admission::Answer(reply)) => assert!(reply.len() <= short.len()),
         other => assert!(other.is_err()),
     }
     let mut shortest = third[..LINK_HEADER_BYTES].to_vec();
     MacKeys::to(&NOBODY, ends.b.network()).append_mac1(&mut shortest);
     MacKeys::append_mac2(&mut shortest, None);
-    assert!(ends.gate.admit(SOURCE, &shortest, Load::Heavy).is_err());
+    assert!(ends.checker.admit(SOURCE, &shortest, Load::Heavy).is_err());
 }
 
 /// Everything that travels, from seeds. A change here is a change of the wire: a receiver of the version
@@ -615,7 +625,7 @@ fn the_wire_is_as_it_was() {
     let mut ends = ends();
     let mut said = Vec::new();
     let (state, message) = ends.ik_initiate(&offer, 1);
-    let Ok(Admission::Answer(cookie)) = ends.gate.admit(SOURCE, &message, Load::Heavy) else {
+    let Ok(Admission::Answer(cookie)) = ends.checker.admit(SOURCE, &message, Load::Heavy) else {
         panic!("no cookie under load");
     };
     let (_, response) =
@@ -629,7 +639,7 @@ fn the_wire_is_as_it_was() {
         said.push(packet);
     }
     let (state, message) = ends.xx_initiate(&offer);
-    let answer = xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &go(&ends.gate, &message))
+    let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message))
         .expect("answered");
     let offered = state.read_response(&answer).expect("read");
     let (_, third) = offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
@@ -647,55 +657,57 @@ fn a_strangers_handshake_is_completed_once() {
     let mut ends = ends();
     let third_of = |ends: &mut Ends| {
         let (state, message) = ends.xx_initiate(&offer);
-        let answer = xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &go(&ends.gate, &message))
-            .expect("answered");
+        let answer =
+            xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message))
+                .expect("answered");
         let offered = state.read_response(&answer).expect("read");
         offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed").1
     };
     let third = third_of(&mut ends);
     let complete = |ends: &mut Ends, third: &[u8], guard: &mut StampGuard| {
         let finish = ends.xx_finish(&offer, third)?;
-        finish.accept(&mut ends.gate, guard).map(|_| ())
+        finish.accept(&mut ends.checker, guard).map(|_| ())
     };
     assert_eq!(complete(&mut ends, &third, &mut StampGuard::default()), Ok(()));
-    // The caller may have forgotten the peer and its stamp; the gate has not.
+    // The caller may have forgotten the peer and its stamp; the checker has not.
     let again = complete(&mut ends, &third, &mut StampGuard::default());
     assert_eq!(again, Err(Refused::Stale));
     // A third message from another source, or against another offer, is addressed to nothing.
     let fresh = third_of(&mut ends);
-    let moved = xx::read_finish(&ends.gate, &ends.b, &offer, b"elsewhere", &go(&ends.gate, &fresh));
+    let moved =
+        xx::read_finish(&ends.checker, &ends.b, &offer, b"elsewhere", &go(&ends.checker, &fresh));
     assert_eq!(moved.err(), Some(Refused::NotOurs));
     assert_eq!(ends.xx_finish(&longest(), &fresh).err(), Some(Refused::Unreadable));
-    // It survives one turn of the gate, and not two.
+    // It survives one turn of the checker, and not two.
     let later = NOW.plus(COOKIE_SECRET_LIFE);
-    ends.gate.turn(later, &mut ends.entropy).expect("seeded");
+    ends.checker.rotate(later, &mut ends.entropy).expect("seeded");
     assert_eq!(complete(&mut ends, &fresh, &mut StampGuard::default()), Ok(()));
     assert_eq!(complete(&mut ends, &third, &mut StampGuard::default()), Err(Refused::Stale));
     let fresh = third_of(&mut ends);
     for turns in 1..3 {
         let later = later.plus(Nanos(COOKIE_SECRET_LIFE.0 * turns));
-        ends.gate.turn(later, &mut ends.entropy).expect("seeded");
+        ends.checker.rotate(later, &mut ends.entropy).expect("seeded");
     }
     assert_eq!(complete(&mut ends, &fresh, &mut StampGuard::default()), Err(Refused::NotOurs));
-    assert_eq!(ends.gate.strangers_remembered(), 0);
+    assert_eq!(ends.checker.strangers_remembered(), 0);
     // Full: refused, and nothing grows.
-    let era = ends.gate.era().number;
+    let era = ends.checker.era().number;
     for mark in 0..STRANGERS_REMEMBERED_MAX as u128 {
-        assert_eq!(ends.gate.complete(era, &mark.to_be_bytes()), Ok(()));
+        assert_eq!(ends.checker.complete(era, &mark.to_be_bytes()), Ok(()));
     }
     let fresh = third_of(&mut ends);
     let busy = complete(&mut ends, &fresh, &mut StampGuard::default());
     assert_eq!(busy, Err(Refused::Busy));
-    assert_eq!(ends.gate.strangers_remembered(), STRANGERS_REMEMBERED_MAX);
+    assert_eq!(ends.checker.strangers_remembered(), STRANGERS_REMEMBERED_MAX);
 }
 
 #[test]
 fn a_changed_answer_to_the_same_stranger_has_another_key() {
     let mut ends = ends();
     let (_, message) = ends.xx_initiate(&Offer::default());
-    let admitted = go(&ends.gate, &message);
+    let admitted = go(&ends.checker, &message);
     let answer = |offer: &Offer, source: &[u8]| {
-        xx::answer(&ends.gate, &ends.b, offer, source, &admitted).expect("answered")
+        xx::answer(&ends.checker, &ends.b, offer, source, &admitted).expect("answered")
     };
     let e = |answer: &[u8]| answer[LINK_HEADER_BYTES..LINK_HEADER_BYTES + KEY_BYTES].to_vec();
     let one = answer(&Offer::default(), SOURCE);
@@ -731,7 +743,7 @@ fn no_secret_is_ever_printed() {
         ("seed", seed.to_vec()),
         ("static key", static_key.expose().to_vec()),
         ("psk", ends.psk.expose().to_vec()),
-        ("era", ends.gate.era().secret.expose().to_vec()),
+        ("era", ends.checker.era().secret.expose().to_vec()),
     ];
     let mut texts: Vec<(&str, String, String)> = Vec::new();
     let mut print = |name, value: &dyn core::fmt::Debug| {
@@ -743,7 +755,7 @@ fn no_secret_is_ever_printed() {
     print("StaticKey", &static_key);
     let network = NetworkId::new(b"test").expect("short");
     print("Local", &Local::new(&key, network));
-    print("Gate", &ends.gate);
+    print("CookieChecker", &ends.checker);
     print("SeededEntropy", &ends.entropy);
     for provider in Provider::ALL {
         print("AeadKey", &provider.key(&Secret::from_bytes(seed)));
@@ -751,11 +763,11 @@ fn no_secret_is_ever_printed() {
 
     let (state, message) = ends.ik_initiate(&offer, 1);
     print("ik::AwaitResponse", &state);
-    let Ok(Admission::Answer(reply)) = ends.gate.admit(SOURCE, &message, Load::Heavy) else {
+    let Ok(Admission::Answer(reply)) = ends.checker.admit(SOURCE, &message, Load::Heavy) else {
         panic!("no cookie under load");
     };
     print("Cookie", &state.read_cookie(&reply).expect("ours"));
-    print("Initiation", &ik::read(&ends.b, &go(&ends.gate, &message)).expect("read"));
+    print("Initiation", &ik::read(&ends.b, &go(&ends.checker, &message)).expect("read"));
     let (b, response) =
         ends.ik_accept(&offer, &message, &mut StampGuard::default()).expect("accepted");
     let a = state.read_response(&response).expect("read");
@@ -771,7 +783,7 @@ fn no_secret_is_ever_printed() {
     }
     let (state, message) = ends.xx_initiate(&offer);
     print("xx::AwaitResponse", &state);
-    let answer = xx::answer(&ends.gate, &ends.b, &offer, SOURCE, &go(&ends.gate, &message));
+    let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message));
     let offered = state.read_response(&answer.expect("answered")).expect("read");
     print("Offered", &offered);
     let (_, third) = offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");

@@ -1,14 +1,14 @@
 //! The handshake with a peer that is to be discovered: XX, three messages. The responder keeps nothing between them.
 //!
 //! A first message of XX proves nothing, so it may create no state (R8). The responder's ephemeral
-//! key and session index are therefore functions of a secret of its [`Gate`], the source, the first
+//! key and session index are therefore functions of a secret of its [`CookieChecker`], the source, the first
 //! message and its own answer; the third message brings the first along, and the responder makes its
 //! answer anew. The same first message gets the same answer, byte for byte, and a changed answer has
 //! another key, so no nonce is used for two plaintexts. Once a third message has proved who sent it,
-//! the gate remembers a mark of that handshake until its secret is gone, so that no session's keys
+//! the checker remembers a mark of that handshake until its secret is gone, so that no session's keys
 //! are ever made twice (R5).
 
-use super::gate::{Admitted, Cookie, Gate, MAC_BYTES, MacKeys, NOBODY};
+use super::cookie::{Admitted, Cookie, CookieChecker, MAC_BYTES, MacKeys, NOBODY};
 use super::hello::{Agreement, Hello, Offer, Peer, Stamp};
 use super::noise::{Noise, XX};
 use super::{
@@ -202,7 +202,7 @@ impl core::fmt::Debug for Offered {
 /// Answers a first message. A pure function of its arguments: nothing is kept (R8), and the answer
 /// is never longer than what asked for it.
 pub fn answer(
-    gate: &Gate,
+    checker: &CookieChecker,
     local: &Local,
     offer: &Offer,
     source: &[u8],
@@ -217,7 +217,7 @@ pub fn answer(
     if *padding != PADDING[..] || to == SessionIndex::NONE {
         return Err(Refused::Malformed);
     }
-    let era = gate.era();
+    let era = checker.era();
     let half = Half::new(era.number, &era.secret, local, offer, source, to, first_key);
     Ok(half.run(local)?.1)
 }
@@ -225,7 +225,7 @@ pub fn answer(
 /// Reads a third message: who is it? A pure function of its arguments. `offer` and `source` must be
 /// those that the first message was answered with; if either has changed, this fails and the initiator begins anew.
 pub fn read_finish(
-    gate: &Gate,
+    checker: &CookieChecker,
     local: &Local,
     offer: &Offer,
     source: &[u8],
@@ -237,7 +237,7 @@ pub fn read_finish(
     let (first_key, rest) =
         admitted.noise.split_first_chunk::<KEY_BYTES>().ok_or(Refused::Malformed)?;
     let to = SessionIndex::new(admitted.header.low).ok_or(Refused::Malformed)?;
-    let era = gate.era_of(admitted.header.index);
+    let era = checker.era_of(admitted.header.index);
     let half = Half::new(era.number, &era.secret, local, offer, source, to, first_key);
     if half.index != admitted.header.index {
         return Err(Refused::NotOurs); // found out by a hash, before any curve operation
@@ -346,11 +346,15 @@ impl Finish {
         &self.peer.identity
     }
 
-    /// Accepts it: returns the session. The gate remembers the handshake, the guard its stamp.
-    pub fn accept(self, gate: &mut Gate, guard: &mut StampGuard) -> Result<Established, Refused> {
+    /// Accepts it: returns the session. The checker remembers the handshake, the guard its stamp.
+    pub fn accept(
+        self,
+        checker: &mut CookieChecker,
+        guard: &mut StampGuard,
+    ) -> Result<Established, Refused> {
         guard.check(self.their.stamp)?;
         let agreement: Agreement = self.offer.agree(&self.their.offer)?;
-        gate.complete(self.era, &self.mark)?;
+        checker.complete(self.era, &self.mark)?;
         guard.newest = Some(self.their.stamp);
         let our = (self.index, self.offer.lanes);
         Ok(Established::new(self.noise, false, agreement, our, self.their, self.peer))

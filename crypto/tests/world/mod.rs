@@ -1,4 +1,4 @@
-//! Two nodes, each with a session and a gate, and the link between them: virtual time and a seed. It never reads a
+//! Two nodes, each with a session and a checker, and the link between them: virtual time and a seed. It never reads a
 //! clock.
 
 // Each test file uses another part of it.
@@ -8,7 +8,9 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use strowger_crypto::aead::Provider;
-use strowger_crypto::handshake::{Admission, Gate, Lanes, Load, Offer, StampGuard, ik, xx};
+use strowger_crypto::handshake::{
+    Admission, CookieChecker, Lanes, Load, Offer, StampGuard, ik, xx,
+};
 use strowger_crypto::link_header::{Kind, LinkHeader, SessionIndex, Step};
 use strowger_crypto::session::{Adopted, Context, Input, NewKeys, Output, Session, SessionConfig};
 use strowger_crypto::{
@@ -24,10 +26,10 @@ pub(crate) struct Weather {
     pub(crate) delay_ms: (u64, u64),
 }
 
-/// One node: a slow path (session, gate) and a data plane (sealers, openers).
+/// One node: a slow path (session, checker) and a data plane (sealers, openers).
 pub(crate) struct Node {
     pub(crate) local: Local,
-    pub(crate) gate: Gate,
+    pub(crate) checker: CookieChecker,
     pub(crate) session: Session,
     pub(crate) load: Load,
     pub(crate) indices: u32,
@@ -79,7 +81,7 @@ pub(crate) fn world(seed: u64, weather: Weather, load: Load) -> World {
     let publics = [*locals[0].static_public(), *locals[1].static_public()];
     let mut nodes = Vec::new();
     for (number, local) in locals.into_iter().enumerate() {
-        let gate = Gate::new(&local, Nanos::ZERO, &mut entropy).expect("seeded");
+        let checker = CookieChecker::new(&local, Nanos::ZERO, &mut entropy).expect("seeded");
         let session = Session::new(SessionConfig {
             peer: Some(publics[1 - number]),
             identity: None,
@@ -90,7 +92,7 @@ pub(crate) fn world(seed: u64, weather: Weather, load: Load) -> World {
         });
         nodes.push(Node {
             local,
-            gate,
+            checker,
             session,
             load,
             indices: 0,
@@ -211,8 +213,8 @@ impl World {
         let node = &mut self.nodes[at];
         match header.kind {
             Kind::Initiation => {
-                node.gate.turn(self.now, &mut self.entropy[at]).expect("seeded");
-                let admitted = match node.gate.admit(b"source", &packet, node.load) {
+                node.checker.rotate(self.now, &mut self.entropy[at]).expect("seeded");
+                let admitted = match node.checker.admit(b"source", &packet, node.load) {
                     Ok(Admission::Go(admitted)) => admitted,
                     Ok(Admission::Answer(cookie)) => {
                         node.cookies += 1;
@@ -227,21 +229,21 @@ impl World {
                     }
                     Step::Discover => {
                         let answer =
-                            xx::answer(&node.gate, &node.local, &offer(), b"source", &admitted);
+                            xx::answer(&node.checker, &node.local, &offer(), b"source", &admitted);
                         self.send(at, answer.expect("an honest stranger"));
                     }
                     Step::Finish => {
                         let Ok(finish) = xx::read_finish(
-                            &node.gate,
+                            &node.checker,
                             &node.local,
                             &offer(),
                             b"source",
                             &admitted,
                         ) else {
-                            return; // its gate has turned twice
+                            return; // its checker has rotated twice
                         };
                         let mut guard = StampGuard::default();
-                        let Ok(established) = finish.accept(&mut node.gate, &mut guard) else {
+                        let Ok(established) = finish.accept(&mut node.checker, &mut guard) else {
                             return; // the same third message again
                         };
                         let role = Adopted::Responder { guard };

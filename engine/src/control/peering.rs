@@ -39,7 +39,7 @@ use std::{collections::HashMap, fmt};
 use strowger_crypto::{
     Entropy, Local, Nanos, Psk, StaticPublic,
     aead::Provider,
-    handshake::{Gate, HandshakeError, Lanes, Mtu, Offer, SchemeBytes},
+    handshake::{CookieChecker, HandshakeError, Lanes, Mtu, Offer, SchemeBytes},
     link_header::{Kind, LinkHeader, SessionIndex},
     session::{Context, Input, NewKeys, Output, Session, SessionConfig},
 };
@@ -84,7 +84,7 @@ impl fmt::Debug for PeeringConfig {
 /// Sealed links and what is known of those behind them.
 pub(super) struct Peering {
     config: PeeringConfig,
-    gate: Gate,
+    checker: CookieChecker,
     offer: Offer,
     peers: Peers,
     /// Links that come up, until every worker lets data pass.
@@ -236,7 +236,7 @@ impl Switch {
         let now = self.clock.turn(now);
         let lanes = u8::try_from(self.workers.len()).ok().and_then(Lanes::new);
         let lanes = lanes.ok_or(PeerError::TooManyWorkers)?;
-        let gate = Gate::new(&config.local, nanos(now), &mut *config.entropy)
+        let checker = CookieChecker::new(&config.local, nanos(now), &mut *config.entropy)
             .map_err(|_| PeerError::NoIdentity)?;
         let offer = Offer {
             lanes,
@@ -248,7 +248,7 @@ impl Switch {
         };
         self.peering = Some(Peering {
             config,
-            gate,
+            checker,
             offer,
             peers: Peers::default(),
             opening: Vec::new(),
@@ -577,7 +577,7 @@ impl Switch {
     /// New secrets, where they are due: before handshakes are judged by them. Nothing else depends on when.
     pub(super) fn renew_secrets(&mut self, now: Now) {
         let Some(peering) = &mut self.peering else { return };
-        let _ = peering.gate.turn(nanos(now), &mut *peering.config.entropy);
+        let _ = peering.checker.rotate(nanos(now), &mut *peering.config.entropy);
         peering.sources.turn(nanos(now), &mut *peering.config.entropy);
     }
 

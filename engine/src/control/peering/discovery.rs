@@ -95,7 +95,7 @@ impl Switch {
         let known_guard = known.and_then(|mark| Some(peering.peers.get(&mark)?.session.guard()));
         let mut guard = known_guard.unwrap_or_default();
         // A copy of what was accepted before ends here, before anything comes of it (R8).
-        let accepted = finish.accept(&mut peering.gate, &mut guard);
+        let accepted = finish.accept(&mut peering.checker, &mut guard);
         let established = accepted.map_err(discard_of)?;
         let mark = match known {
             Some(mark) => mark,

@@ -201,7 +201,7 @@ impl Switch {
         source.extend(knock.port.to_be_bytes());
         // Only what is read is paid for from the budget of reading: neither noise nor those who do not
         // receive where they send from can spend what honest knocks need.
-        let admitted = match peering.gate.admit(&source, message, load) {
+        let admitted = match peering.checker.admit(&source, message, load) {
             Err(why) => return Err(self.refuse(knock, why, now)),
             Ok(Admission::Answer(_))
                 if !peering.may_give_cookie(knock.link, knock.from, nanos(now)) =>
@@ -267,15 +267,15 @@ impl Switch {
                     return Err(Discard::UnknownPeer);
                 }
                 let peering = self.peering.as_ref().ok_or(Discard::Unhandled)?;
-                let (gate, local) = (&peering.gate, &peering.config.local);
-                let answer = xx::answer(gate, local, &peering.offer, &source, &admitted);
+                let (checker, local) = (&peering.checker, &peering.config.local);
+                let answer = xx::answer(checker, local, &peering.offer, &source, &admitted);
                 let answer = answer.map_err(discard_of)?;
                 self.answer_knock(knock, answer);
                 Ok(())
             }
             Step::Finish => {
-                let (gate, local) = (&peering.gate, &peering.config.local);
-                let finish = xx::read_finish(gate, local, &peering.offer, &source, &admitted)
+                let (checker, local) = (&peering.checker, &peering.config.local);
+                let finish = xx::read_finish(checker, local, &peering.offer, &source, &admitted)
                     .map_err(discard_of)?;
                 self.take_stranger(finish, knock, now)
             }

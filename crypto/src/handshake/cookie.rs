@@ -162,7 +162,7 @@ pub enum Load {
 }
 
 /// A first or third message whose macs were right: the only thing that the handshakes read.
-/// Made by [`Gate::admit`] only.
+/// Made by [`CookieChecker::admit`] only.
 #[derive(Clone, Copy, Debug)]
 pub struct Admitted<'m> {
     pub(crate) header: LinkHeader,
@@ -179,7 +179,7 @@ impl Admitted<'_> {
     }
 }
 
-/// What comes of a message at the gate.
+/// What comes of a message at the checker.
 #[derive(Debug)]
 pub enum Admission<'m> {
     /// Go on with it.
@@ -188,7 +188,7 @@ pub enum Admission<'m> {
     Answer([u8; COOKIE_REPLY_BYTES]),
 }
 
-/// Two minutes of the gate: a secret, and which strangers' handshakes it has completed.
+/// Two minutes of the checker: a secret, and which strangers' handshakes it has completed.
 pub(crate) struct Era {
     pub(crate) number: u32,
     pub(crate) secret: Secret,
@@ -208,58 +208,58 @@ impl Era {
 
 /// The responder's macs, cookies and strangers. One per node.
 ///
-/// [`Gate::admit`] takes `&self`: bytes that are not authenticated leave no trace in it (R8). It
+/// [`CookieChecker::admit`] takes `&self`: bytes that are not authenticated leave no trace in it (R8). It
 /// changes with time, and when a stranger has proved who it is.
-pub struct Gate {
+pub struct CookieChecker {
     known: MacKeys,
     open: MacKeys,
     current: Era,
     previous: Era,
-    turned: Nanos,
+    rotated: Nanos,
 }
 
-impl Gate {
-    /// The gate of this node.
+impl CookieChecker {
+    /// The checker of this node.
     pub fn new(
         local: &Local,
         now: Nanos,
         entropy: &mut dyn Entropy,
-    ) -> Result<Gate, EntropyFailed> {
-        Ok(Gate {
+    ) -> Result<CookieChecker, EntropyFailed> {
+        Ok(CookieChecker {
             known: MacKeys::to(local.static_public(), local.network()),
             open: MacKeys::to(&NOBODY, local.network()),
             current: Era::new(1, entropy)?,
             previous: Era::new(0, entropy)?,
-            turned: now,
+            rotated: now,
         })
     }
 
     /// Changes the secret when it is due, and sooner where no more strangers can be remembered under it: those
     /// who come then are not kept out by those who came before. To be called before messages are admitted,
     /// or by a timer.
-    pub fn turn(&mut self, now: Nanos, entropy: &mut dyn Entropy) -> Result<(), EntropyFailed> {
-        if now < self.turns_at() {
+    pub fn rotate(&mut self, now: Nanos, entropy: &mut dyn Entropy) -> Result<(), EntropyFailed> {
+        if now < self.rotates_at() {
             return Ok(());
         }
-        let missed = now.since(self.turned).0 >= 2 * COOKIE_SECRET_LIFE.0;
+        let missed = now.since(self.rotated).0 >= 2 * COOKIE_SECRET_LIFE.0;
         for _ in 0..1 + u32::from(missed) {
             let next = Era::new(self.current.number.wrapping_add(1), entropy)?;
             self.previous = core::mem::replace(&mut self.current, next);
         }
-        self.turned = now;
+        self.rotated = now;
         Ok(())
     }
 
-    /// When [`Gate::turn`] is due next.
-    pub fn turns_at(&self) -> Nanos {
+    /// When [`CookieChecker::rotate`] is due next.
+    pub fn rotates_at(&self) -> Nanos {
         let is_full = self.current.finished.len() >= STRANGERS_REMEMBERED_MAX;
-        self.turned.plus(if is_full { COOKIE_SECRET_LIFE_MIN } else { COOKIE_SECRET_LIFE })
+        self.rotated.plus(if is_full { COOKIE_SECRET_LIFE_MIN } else { COOKIE_SECRET_LIFE })
     }
 
     /// Judges a message of kind [`Kind::Initiation`] by its length and macs. `source` is address and
     /// port as bytes, in any form that is always the same for the same source.
     ///
-    /// A pure function of its arguments and this gate; costs two short hashes, four under load.
+    /// A pure function of its arguments and this checker; costs two short hashes, four under load.
     pub fn admit<'m>(
         &self,
         source: &[u8],
@@ -357,9 +357,9 @@ impl Gate {
     }
 }
 
-impl fmt::Debug for Gate {
+impl fmt::Debug for CookieChecker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate")
+        f.debug_struct("CookieChecker")
             .field("era", &self.current.number)
             .field("strangers_remembered", &self.strangers_remembered())
             .finish_non_exhaustive()
@@ -384,25 +384,29 @@ mod tests {
         let mut entropy = SeededEntropy::new(1);
         let key = IdentityKey::generate(&mut entropy).expect("seeded");
         let local = Local::new(&key, NetworkId::new(b"gate").expect("short"));
-        let mut gate = Gate::new(&local, Nanos::ZERO, &mut entropy).expect("seeded");
-        let first = gate.era().number;
+        let mut checker = CookieChecker::new(&local, Nanos::ZERO, &mut entropy).expect("seeded");
+        let first = checker.era().number;
         for number in 0..STRANGERS_REMEMBERED_MAX as u32 {
-            assert_eq!(gate.complete(first, &mark(number)), Ok(()));
+            assert_eq!(checker.complete(first, &mark(number)), Ok(()));
         }
-        assert_eq!(gate.complete(first, &mark(7)), Err(Refused::Stale));
-        assert_eq!(gate.complete(first, &mark(u32::MAX)), Err(Refused::Busy));
+        assert_eq!(checker.complete(first, &mark(7)), Err(Refused::Stale));
+        assert_eq!(checker.complete(first, &mark(u32::MAX)), Err(Refused::Busy));
         let end = COOKIE_SECRET_LIFE_MIN;
-        gate.turn(Nanos(end.0 - 1), &mut entropy).expect("seeded");
-        assert_eq!(gate.era().number, first, "who is under way by the former secret has some time");
-        gate.turn(end, &mut entropy).expect("seeded");
-        let second = gate.era().number;
-        assert_eq!(gate.complete(second, &mark(u32::MAX)), Ok(()));
+        checker.rotate(Nanos(end.0 - 1), &mut entropy).expect("seeded");
+        assert_eq!(
+            checker.era().number,
+            first,
+            "who is under way by the former secret has some time"
+        );
+        checker.rotate(end, &mut entropy).expect("seeded");
+        let second = checker.era().number;
+        assert_eq!(checker.complete(second, &mark(u32::MAX)), Ok(()));
         // What was completed stays so for as long as its secret can be used (R5).
-        assert_eq!(gate.complete(first, &mark(7)), Err(Refused::Stale));
-        gate.turn(Nanos(2 * end.0), &mut entropy).expect("seeded");
-        assert_eq!(gate.era().number, second, "one that is not full lives as long as ever");
-        assert_eq!(gate.turns_at(), end.plus(COOKIE_SECRET_LIFE));
-        assert_eq!(gate.strangers_remembered(), STRANGERS_REMEMBERED_MAX + 1);
+        assert_eq!(checker.complete(first, &mark(7)), Err(Refused::Stale));
+        checker.rotate(Nanos(2 * end.0), &mut entropy).expect("seeded");
+        assert_eq!(checker.era().number, second, "one that is not full lives as long as ever");
+        assert_eq!(checker.rotates_at(), end.plus(COOKIE_SECRET_LIFE));
+        assert_eq!(checker.strangers_remembered(), STRANGERS_REMEMBERED_MAX + 1);
     }
     #[test]
     fn what_cannot_be_a_handshake_message_is_told_by_its_length() {
