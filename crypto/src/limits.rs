@@ -99,7 +99,7 @@ pub const COOKIE_SECRET_LIFE: Nanos = Nanos(120 * SECOND);
 
 /// Strangers' handshakes remembered per cookie secret, so that none of them is accepted twice: what a slow
 /// path that reads a thousand messages of strangers a second completes in 16 seconds.
-pub const STRANGERS_REMEMBERED_MAX: usize = 8_192;
+pub const COMPLETED_HANDSHAKES_MAX: usize = 8_192;
 
 /// Life of a cookie secret under which no more strangers can be remembered: those who are under way by it
 /// have as long as the answer to an attempt.

@@ -27,7 +27,7 @@ use crate::entropy::{Entropy, EntropyFailed};
 use crate::identity::{Local, NetworkId, StaticPublic};
 use crate::limits::{
     COOKIE_SECRET_LIFE, COOKIE_SECRET_LIFE_MIN, INITIATION_BYTES, KEY_BYTES, MACS_BYTES,
-    STRANGERS_REMEMBERED_MAX, TAG_BYTES,
+    COMPLETED_HANDSHAKES_MAX, TAG_BYTES,
 };
 use crate::link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step};
 use crate::secret::{Secret, mac};
@@ -49,7 +49,7 @@ const _: () = assert!(COOKIE_REPLY_BYTES <= FINISH_BYTES_MIN);
 const _: () = assert!(COOKIE_REPLY_BYTES <= INITIATION_BYTES);
 
 /// Whose bytes the macs of a message are keyed with: nobody's, where the receiver is to be discovered.
-pub(crate) const NOBODY: StaticPublic = StaticPublic([0; KEY_BYTES]);
+pub(crate) const NO_KEY: StaticPublic = StaticPublic([0; KEY_BYTES]);
 
 /// The keys of the macs in messages to one static key. Not secret: whoever knows the static key and
 /// the network's name can compute them.
@@ -189,16 +189,16 @@ pub enum Admission<'m> {
 }
 
 /// Two minutes of the checker: a secret, and which strangers' handshakes it has completed.
-pub(crate) struct Era {
+pub(crate) struct SecretEpoch {
     pub(crate) number: u32,
     pub(crate) secret: Secret,
     /// Marks of completed XX handshakes, so that none is completed twice (R5). Bounded.
     pub(crate) finished: BTreeSet<[u8; MAC_BYTES]>,
 }
 
-impl Era {
-    fn new(number: u32, entropy: &mut dyn Entropy) -> Result<Era, EntropyFailed> {
-        Ok(Era { number, secret: Secret::random(entropy)?, finished: BTreeSet::new() })
+impl SecretEpoch {
+    fn new(number: u32, entropy: &mut dyn Entropy) -> Result<SecretEpoch, EntropyFailed> {
+        Ok(SecretEpoch { number, secret: Secret::random(entropy)?, finished: BTreeSet::new() })
     }
 
     fn cookie(&self, source: &[u8]) -> Cookie {
@@ -213,8 +213,8 @@ impl Era {
 pub struct CookieChecker {
     known: MacKeys,
     open: MacKeys,
-    current: Era,
-    previous: Era,
+    current: SecretEpoch,
+    previous: SecretEpoch,
     rotated: Nanos,
 }
 
@@ -227,9 +227,9 @@ impl CookieChecker {
     ) -> Result<CookieChecker, EntropyFailed> {
         Ok(CookieChecker {
             known: MacKeys::to(local.static_public(), local.network()),
-            open: MacKeys::to(&NOBODY, local.network()),
-            current: Era::new(1, entropy)?,
-            previous: Era::new(0, entropy)?,
+            open: MacKeys::to(&NO_KEY, local.network()),
+            current: SecretEpoch::new(1, entropy)?,
+            previous: SecretEpoch::new(0, entropy)?,
             rotated: now,
         })
     }
@@ -243,7 +243,7 @@ impl CookieChecker {
         }
         let missed = now.since(self.rotated).0 >= 2 * COOKIE_SECRET_LIFE.0;
         for _ in 0..1 + u32::from(missed) {
-            let next = Era::new(self.current.number.wrapping_add(1), entropy)?;
+            let next = SecretEpoch::new(self.current.number.wrapping_add(1), entropy)?;
             self.previous = core::mem::replace(&mut self.current, next);
         }
         self.rotated = now;
@@ -252,7 +252,7 @@ impl CookieChecker {
 
     /// When [`CookieChecker::rotate`] is due next.
     pub fn rotates_at(&self) -> Nanos {
-        let is_full = self.current.finished.len() >= STRANGERS_REMEMBERED_MAX;
+        let is_full = self.current.finished.len() >= COMPLETED_HANDSHAKES_MAX;
         self.rotated.plus(if is_full { COOKIE_SECRET_LIFE_MIN } else { COOKIE_SECRET_LIFE })
     }
 
@@ -293,7 +293,7 @@ impl CookieChecker {
     }
 
     fn proves_source(&self, source: &[u8], with_mac1: &[u8], mac2: &[u8; MAC_BYTES]) -> bool {
-        let by = |era: &Era| era.cookie(source).mac2(with_mac1).ct_eq(mac2);
+        let by = |epoch: &SecretEpoch| epoch.cookie(source).mac2(with_mac1).ct_eq(mac2);
         (by(&self.current) | by(&self.previous)).into()
     }
 
@@ -324,35 +324,35 @@ impl CookieChecker {
         reply
     }
 
-    /// The era in which XX handshakes are begun.
-    pub(crate) const fn era(&self) -> &Era {
+    /// The epoch in which XX handshakes are begun.
+    pub(crate) const fn current_epoch(&self) -> &SecretEpoch {
         &self.current
     }
 
-    /// The era that a third message belongs to, by one bit of the index it is addressed to.
-    pub(crate) const fn era_of(&self, index: SessionIndex) -> &Era {
+    /// The epoch that a third message belongs to, by one bit of the index it is addressed to.
+    pub(crate) const fn epoch_of(&self, index: SessionIndex) -> &SecretEpoch {
         if self.current.number & 1 == index.number() & 1 { &self.current } else { &self.previous }
     }
 
     /// Marks an XX handshake as completed; refuses it if it was, or if there is no room to remember it.
-    pub(crate) fn complete(&mut self, era: u32, mark: &[u8; MAC_BYTES]) -> Result<(), Refused> {
-        let era = [&mut self.current, &mut self.previous]
+    pub(crate) fn complete(&mut self, epoch: u32, mark: &[u8; MAC_BYTES]) -> Result<(), Refused> {
+        let epoch = [&mut self.current, &mut self.previous]
             .into_iter()
-            .find(|known| known.number == era)
+            .find(|known| known.number == epoch)
             .ok_or(Refused::NotOurs)?;
-        let is_full = era.finished.len() >= STRANGERS_REMEMBERED_MAX;
-        match era.finished.contains(mark) {
+        let is_full = epoch.finished.len() >= COMPLETED_HANDSHAKES_MAX;
+        match epoch.finished.contains(mark) {
             true => Err(Refused::Stale),
             false if is_full => Err(Refused::Busy),
             false => {
-                era.finished.insert(*mark);
+                epoch.finished.insert(*mark);
                 Ok(())
             }
         }
     }
 
     /// Strangers remembered, for whoever watches memory.
-    pub fn strangers_remembered(&self) -> usize {
+    pub fn completed_handshakes(&self) -> usize {
         self.current.finished.len() + self.previous.finished.len()
     }
 }
@@ -360,8 +360,8 @@ impl CookieChecker {
 impl fmt::Debug for CookieChecker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CookieChecker")
-            .field("era", &self.current.number)
-            .field("strangers_remembered", &self.strangers_remembered())
+            .field("epoch", &self.current.number)
+            .field("completed_handshakes", &self.completed_handshakes())
             .finish_non_exhaustive()
     }
 }
@@ -385,8 +385,8 @@ mod tests {
         let key = IdentityKey::generate(&mut entropy).expect("seeded");
         let local = Local::new(&key, NetworkId::new(b"gate").expect("short"));
         let mut checker = CookieChecker::new(&local, Nanos::ZERO, &mut entropy).expect("seeded");
-        let first = checker.era().number;
-        for number in 0..STRANGERS_REMEMBERED_MAX as u32 {
+        let first = checker.current_epoch().number;
+        for number in 0..COMPLETED_HANDSHAKES_MAX as u32 {
             assert_eq!(checker.complete(first, &mark(number)), Ok(()));
         }
         assert_eq!(checker.complete(first, &mark(7)), Err(Refused::Stale));
@@ -394,19 +394,19 @@ mod tests {
         let end = COOKIE_SECRET_LIFE_MIN;
         checker.rotate(Nanos(end.0 - 1), &mut entropy).expect("seeded");
         assert_eq!(
-            checker.era().number,
+            checker.current_epoch().number,
             first,
             "who is under way by the former secret has some time"
         );
         checker.rotate(end, &mut entropy).expect("seeded");
-        let second = checker.era().number;
+        let second = checker.current_epoch().number;
         assert_eq!(checker.complete(second, &mark(u32::MAX)), Ok(()));
         // What was completed stays so for as long as its secret can be used (R5).
         assert_eq!(checker.complete(first, &mark(7)), Err(Refused::Stale));
         checker.rotate(Nanos(2 * end.0), &mut entropy).expect("seeded");
-        assert_eq!(checker.era().number, second, "one that is not full lives as long as ever");
+        assert_eq!(checker.current_epoch().number, second, "one that is not full lives as long as ever");
         assert_eq!(checker.rotates_at(), end.plus(COOKIE_SECRET_LIFE));
-        assert_eq!(checker.strangers_remembered(), STRANGERS_REMEMBERED_MAX + 1);
+        assert_eq!(checker.completed_handshakes(), COMPLETED_HANDSHAKES_MAX + 1);
     }
     #[test]
     fn what_cannot_be_a_handshake_message_is_told_by_its_length() {

@@ -1,12 +1,12 @@
 //! Two ends in memory: what they agree on, what a third between them can do, and what it cannot.
 
-use super::cookie::{MAC_BYTES, MacKeys, NOBODY};
+use super::cookie::{MAC_BYTES, MacKeys, NO_KEY};
 use super::*;
 use crate::entropy::SeededEntropy;
 use crate::identity::{IdentityKey, StaticPublic};
 use crate::limits::{
     COOKIE_SECRET_LIFE, INITIATION_BYTES, PROTOCOLS_BYTES_MAX, SCHEME_BYTES_MAX,
-    STRANGERS_REMEMBERED_MAX, TAG_BYTES,
+    COMPLETED_HANDSHAKES_MAX, TAG_BYTES,
 };
 use crate::link_header::LINK_HEADER_BYTES;
 use crate::sealer::{SEALED_OVERHEAD_BYTES, Sealed};
@@ -289,13 +289,13 @@ fn no_downgrade_of_version_scheme_seal_mode_or_width_goes_unnoticed() {
         .expect("answered");
         let mut touched = answer.clone();
         touched[xx_response_payload + place] ^= 1;
-        let rejected = state.read_response(&with_macs(touched, &NOBODY, 1)).expect_err("altered");
+        let rejected = state.read_response(&with_macs(touched, &NO_KEY, 1)).expect_err("altered");
         assert_eq!(rejected.why, Refused::Unreadable, "{what}");
         let offered = rejected.state.read_response(&answer).expect("the true one");
         let (_, third) = offered.finish(&ours(&ends_xx.a, &offer, 11, 1), None).expect("agreed");
         let mut touched = third.clone();
         touched[LINK_HEADER_BYTES + KEY_BYTES + KEY_BYTES + TAG_BYTES + place] ^= 1;
-        let touched = with_macs(touched, &NOBODY, 2);
+        let touched = with_macs(touched, &NO_KEY, 2);
         assert_eq!(ends_xx.xx_finish(&offer, &touched).err(), Some(Refused::Unreadable), "{what}");
         assert!(ends_xx.xx_finish(&offer, &third).is_ok());
     }
@@ -392,7 +392,7 @@ fn the_index_that_counts_is_the_authenticated_one() {
             .expect("answered");
     let true_index = LinkHeader::parse(&answer).expect("a header").low;
     answer[LINK_HEADER_BYTES - 1] ^= 2;
-    let offered = state.read_response(&with_macs(answer, &NOBODY, 1)).expect("read");
+    let offered = state.read_response(&with_macs(answer, &NO_KEY, 1)).expect("read");
     let (a, _) = offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
     assert_eq!(a.their_index().number(), true_index);
 }
@@ -566,7 +566,7 @@ fn r8_bytes_that_are_not_authenticated_create_no_state() {
         ik::read(&ends.b, &go(&ends.checker, &message)).expect("read");
     }
     assert_eq!(format!("{:?}", ends.checker), before);
-    assert_eq!(ends.checker.strangers_remembered(), 0);
+    assert_eq!(ends.checker.completed_handshakes(), 0);
 }
 
 #[test]
@@ -605,14 +605,14 @@ fn r8_no_reply_is_larger_than_what_asked_for_it() {
     assert!(cookie.len() <= third.len());
     // And what is too short to hold macs gets nothing at all.
     let mut short = third[..70].to_vec();
-    MacKeys::to(&NOBODY, ends.b.network()).append_mac1(&mut short);
+    MacKeys::to(&NO_KEY, ends.b.network()).append_mac1(&mut short);
     MacKeys::append_mac2(&mut short, None);
     match ends.checker.admit(SOURCE, &short, Load::Heavy) {
         Ok(Admission::Answer(reply)) => assert!(reply.len() <= short.len()),
         other => assert!(other.is_err()),
     }
     let mut shortest = third[..LINK_HEADER_BYTES].to_vec();
-    MacKeys::to(&NOBODY, ends.b.network()).append_mac1(&mut shortest);
+    MacKeys::to(&NO_KEY, ends.b.network()).append_mac1(&mut shortest);
     MacKeys::append_mac2(&mut shortest, None);
     assert!(ends.checker.admit(SOURCE, &shortest, Load::Heavy).is_err());
 }
@@ -689,16 +689,16 @@ fn a_strangers_handshake_is_completed_once() {
         ends.checker.rotate(later, &mut ends.entropy).expect("seeded");
     }
     assert_eq!(complete(&mut ends, &fresh, &mut StampGuard::default()), Err(Refused::NotOurs));
-    assert_eq!(ends.checker.strangers_remembered(), 0);
+    assert_eq!(ends.checker.completed_handshakes(), 0);
     // Full: refused, and nothing grows.
-    let era = ends.checker.era().number;
-    for mark in 0..STRANGERS_REMEMBERED_MAX as u128 {
-        assert_eq!(ends.checker.complete(era, &mark.to_be_bytes()), Ok(()));
+    let epoch = ends.checker.current_epoch().number;
+    for mark in 0..COMPLETED_HANDSHAKES_MAX as u128 {
+        assert_eq!(ends.checker.complete(epoch, &mark.to_be_bytes()), Ok(()));
     }
     let fresh = third_of(&mut ends);
     let busy = complete(&mut ends, &fresh, &mut StampGuard::default());
     assert_eq!(busy, Err(Refused::Busy));
-    assert_eq!(ends.checker.strangers_remembered(), STRANGERS_REMEMBERED_MAX);
+    assert_eq!(ends.checker.completed_handshakes(), COMPLETED_HANDSHAKES_MAX);
 }
 
 #[test]
@@ -743,7 +743,7 @@ fn no_secret_is_ever_printed() {
         ("seed", seed.to_vec()),
         ("static key", static_key.expose().to_vec()),
         ("psk", ends.psk.expose().to_vec()),
-        ("era", ends.checker.era().secret.expose().to_vec()),
+        ("epoch", ends.checker.current_epoch().secret.expose().to_vec()),
     ];
     let mut texts: Vec<(&str, String, String)> = Vec::new();
     let mut print = |name, value: &dyn core::fmt::Debug| {

@@ -8,7 +8,7 @@
 //! the checker remembers a mark of that handshake until its secret is gone, so that no session's keys
 //! are ever made twice (R5).
 
-use super::cookie::{Admitted, Cookie, CookieChecker, MAC_BYTES, MacKeys, NOBODY};
+use super::cookie::{Admitted, Cookie, CookieChecker, MAC_BYTES, MacKeys, NO_KEY};
 use super::hello::{Agreement, Hello, Offer, Peer, Stamp};
 use super::noise::{Noise, XX};
 use super::{
@@ -36,7 +36,7 @@ pub fn initiate(
     let noise = begin(local, &ephemeral, &mut message)?;
     let mut first_key = [0; KEY_BYTES];
     first_key.copy_from_slice(&message[LINK_HEADER_BYTES..LINK_HEADER_BYTES + KEY_BYTES]);
-    let keys = MacKeys::to(&NOBODY, local.network());
+    let keys = MacKeys::to(&NO_KEY, local.network());
     let mac1 = keys.append_mac1(&mut message);
     MacKeys::append_mac2(&mut message, cookie);
     debug_assert_eq!(message.len(), INITIATION_BYTES, "the payload is padded to make it so");
@@ -217,8 +217,8 @@ pub fn answer(
     if *padding != PADDING[..] || to == SessionIndex::NONE {
         return Err(Refused::Malformed);
     }
-    let era = checker.era();
-    let half = Half::new(era.number, &era.secret, local, offer, source, to, first_key);
+    let epoch = checker.current_epoch();
+    let half = Half::new(epoch.number, &epoch.secret, local, offer, source, to, first_key);
     Ok(half.run(local)?.1)
 }
 
@@ -237,12 +237,12 @@ pub fn read_finish(
     let (first_key, rest) =
         admitted.noise.split_first_chunk::<KEY_BYTES>().ok_or(Refused::Malformed)?;
     let to = SessionIndex::new(admitted.header.low).ok_or(Refused::Malformed)?;
-    let era = checker.era_of(admitted.header.index);
-    let half = Half::new(era.number, &era.secret, local, offer, source, to, first_key);
+    let epoch = checker.epoch_of(admitted.header.index);
+    let half = Half::new(epoch.number, &epoch.secret, local, offer, source, to, first_key);
     if half.index != admitted.header.index {
         return Err(Refused::NotOurs); // found out by a hash, before any curve operation
     }
-    let (index, era, mark) = (half.index, half.era, half.mark);
+    let (index, epoch, mark) = (half.index, half.epoch, half.mark);
     let (mut noise, _) = half.run(local)?;
     let their = Hello::parse(&noise.read(rest)?)?;
     if their.index != to {
@@ -254,12 +254,12 @@ pub fn read_finish(
     }
     let identity = their.proof.verify(&static_key)?;
     let peer = Peer { static_key, identity };
-    Ok(Finish { noise, offer: offer.clone(), index, era, mark, their, peer })
+    Ok(Finish { noise, offer: offer.clone(), index, epoch, mark, their, peer })
 }
 
 /// The responder's half of XX up to its answer, as often as it is asked for.
 struct Half {
-    era: u32,
+    epoch: u32,
     index: SessionIndex,
     to: SessionIndex,
     hello: Vec<u8>,
@@ -270,7 +270,7 @@ struct Half {
 
 impl Half {
     fn new(
-        era: u32,
+        epoch: u32,
         secret: &Secret,
         local: &Local,
         offer: &Offer,
@@ -280,17 +280,17 @@ impl Half {
     ) -> Half {
         let to_bytes = to.number().to_be_bytes();
         let chosen = mac(secret.expose(), "strowger xx index", &[source, first_key, &to_bytes]);
-        // The lowest bit says which era; all others are unpredictable, and some bit is set.
+        // The lowest bit says which epoch; all others are unpredictable, and some bit is set.
         let number = u32::from_be_bytes([0, chosen[0], chosen[1], chosen[2]]) & !1;
         let nonzero = if number == 0 { 2 } else { number };
-        let index = SessionIndex::new(nonzero | (era & 1)).unwrap_or_default();
+        let index = SessionIndex::new(nonzero | (epoch & 1)).unwrap_or_default();
         let ours = Ours { local, offer, index, stamp: Stamp::default() };
         let hello = ours.hello(Stamp::default()).encode(0);
         let parts: [&[u8]; 4] = [source, first_key, &to_bytes, &hello];
         let ephemeral = secret.derive("strowger xx ephemeral", &parts);
         let full = mac(secret.expose(), "strowger xx mark", &parts);
         let mark = core::array::from_fn(|place| full[place]);
-        Half { era, index, to, hello, ephemeral, first_key: *first_key, mark }
+        Half { epoch, index, to, hello, ephemeral, first_key: *first_key, mark }
     }
 
     /// Reads the first message and makes the answer.
@@ -306,7 +306,7 @@ impl Half {
         let header = LinkHeader { kind: Kind::Response, lane, index: self.to, low };
         let mut message = header.to_bytes().to_vec();
         noise.write(&self.hello, &mut message)?;
-        MacKeys::to(&NOBODY, local.network()).append_mac1(&mut message);
+        MacKeys::to(&NO_KEY, local.network()).append_mac1(&mut message);
         debug_assert!(message.len() <= INITIATION_BYTES, "limits.rs asserts the longest");
         Ok((noise, message))
     }
@@ -318,7 +318,7 @@ pub struct Finish {
     noise: Noise,
     offer: Offer,
     index: SessionIndex,
-    era: u32,
+    epoch: u32,
     mark: [u8; MAC_BYTES],
     their: Hello,
     peer: Peer,
@@ -354,7 +354,7 @@ impl Finish {
     ) -> Result<Established, Refused> {
         guard.check(self.their.stamp)?;
         let agreement: Agreement = self.offer.agree(&self.their.offer)?;
-        checker.complete(self.era, &self.mark)?;
+        checker.complete(self.epoch, &self.mark)?;
         guard.newest = Some(self.their.stamp);
         let our = (self.index, self.offer.lanes);
         Ok(Established::new(self.noise, false, agreement, our, self.their, self.peer))
