@@ -8,7 +8,7 @@ use std::{
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use strowger_crypto::{
-    Local, Nanos, OsEntropy, Psk,
+    LocalIdentity, Nanos, OsEntropy, Psk,
     handshake::{Admission, CookieChecker, Load, Offer, Ours, Stamp, StampGuard, ik},
     link_header::SessionIndex,
 };
@@ -106,8 +106,8 @@ impl Sides {
 
 /// Both ends of handshakes.
 struct Ends {
-    a: Local,
-    b: Local,
+    a: LocalIdentity,
+    b: LocalIdentity,
     offer: Offer,
     checker: CookieChecker,
 }
@@ -195,8 +195,8 @@ struct Knocked {
     /// Where who knocks stands.
     street: MemoryPort,
     pool: Pool,
-    us: Local,
-    peers: Vec<Local>,
+    us: LocalIdentity,
+    peers: Vec<LocalIdentity>,
     knocks: u64,
 }
 
@@ -280,8 +280,8 @@ impl Knocked {
 
 /// A message that begins a handshake, in a frame.
 pub(crate) fn initiation(
-    from: &Local,
-    to: &Local,
+    from: &LocalIdentity,
+    to: &LocalIdentity,
     number: u64,
     pool: &mut Pool,
 ) -> Result<Frame, Failure> {
@@ -294,7 +294,11 @@ pub(crate) fn initiation(
 }
 
 /// A message that begins a handshake. A later one has a larger number.
-pub(crate) fn initiation_bytes(from: &Local, to: &Local, number: u64) -> Result<Vec<u8>, Failure> {
+pub(crate) fn initiation_bytes(
+    from: &LocalIdentity,
+    to: &LocalIdentity,
+    number: u64,
+) -> Result<Vec<u8>, Failure> {
     let offer = Offer::default();
     let index = SessionIndex::new(1 + number as u32 % 1_000).ok_or(Failure::Bug("24 bits"))?;
     let ours = Ours { local: from, offer: &offer, index, stamp: Stamp(1 + number) };

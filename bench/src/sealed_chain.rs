@@ -9,7 +9,7 @@ use std::{
 };
 
 use strowger_crypto::{
-    IdentityKey, Local, NetworkId, Secret, SeededEntropy,
+    IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy,
     aead::{Aead, AeadKey, Provider, Tag, nonce_of},
     handshake::SealWish,
     limits::{SEALED_HEAD_BYTES, TAG_BYTES},
@@ -63,10 +63,10 @@ impl Mode {
 }
 
 /// A node of the bench: identities are told apart by a number.
-pub(crate) fn local(number: u8) -> Result<Local, Failure> {
+pub(crate) fn local(number: u8) -> Result<LocalIdentity, Failure> {
     let key = IdentityKey::from_seed(&Secret::from_bytes([number; 32]));
     let network = NetworkId::new(b"bench").ok_or(Failure::Bug("a short name"))?;
-    Ok(Local::new(&key, network))
+    Ok(LocalIdentity::new(&key, network))
 }
 
 /// Who a switch of the bench is.

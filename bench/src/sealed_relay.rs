@@ -8,7 +8,7 @@ use std::{
 };
 
 use strowger_crypto::{
-    Local, Nanos, Openers, OsEntropy, Psk, Sealed, Sealer,
+    LocalIdentity, Nanos, Openers, OsEntropy, Psk, Sealed, Sealer,
     aead::Provider,
     handshake::{Admission, CookieChecker, Load, Mtu, Offer, Ours, Stamp, StampGuard, ik},
     limits::TAG_BYTES,
@@ -183,7 +183,7 @@ fn come_up(
 
 /// One end of a link by hand.
 struct End {
-    local: Local,
+    local: LocalIdentity,
     checker: CookieChecker,
     offer: Offer,
     keys: Option<(Sealer, Openers)>,

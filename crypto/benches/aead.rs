@@ -11,8 +11,8 @@ use strowger_crypto::handshake::{
 };
 use strowger_crypto::link_header::SessionIndex;
 use strowger_crypto::{
-    IdentityKey, Local, Nanos, NetworkId, Openers, OsEntropy, Psk, SEALED_OVERHEAD_BYTES, Sealed,
-    Sealer, Secret,
+    IdentityKey, LocalIdentity, Nanos, NetworkId, Openers, OsEntropy, Psk, SEALED_OVERHEAD_BYTES,
+    Sealed, Sealer, Secret,
 };
 
 const SIZES: [usize; 4] = [16, 64, 256, 1400];
@@ -54,7 +54,8 @@ fn providers(criterion: &mut Criterion) {
 fn session(seal: SealWish, provider: Provider) -> (Sealer, Openers) {
     let entropy = &mut OsEntropy;
     let network = NetworkId::new(b"bench").expect("short");
-    let mut local = || Local::new(&IdentityKey::generate(entropy).expect("random"), network);
+    let mut local =
+        || LocalIdentity::new(&IdentityKey::generate(entropy).expect("random"), network);
     let (a, b) = (local(), local());
     let offer = Offer { seal, ..Offer::default() };
     let index = SessionIndex::new(1).expect("24 bits");

@@ -14,7 +14,7 @@ use strowger_crypto::handshake::{
     Admission, CookieChecker, Load, Offer, Ours, Stamp, StampGuard, ik,
 };
 use strowger_crypto::link_header::SessionIndex;
-use strowger_crypto::{IdentityKey, Local, Nanos, NetworkId, OsEntropy, Psk};
+use strowger_crypto::{IdentityKey, LocalIdentity, Nanos, NetworkId, OsEntropy, Psk};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 fn main() {
@@ -89,8 +89,8 @@ fn time<T>(work: impl FnOnce() -> T) -> (Duration, T) {
 
 /// Both ends of handshakes.
 struct Ends {
-    a: Local,
-    b: Local,
+    a: LocalIdentity,
+    b: LocalIdentity,
     checker: CookieChecker,
     offer: Offer,
 }
@@ -98,13 +98,14 @@ struct Ends {
 impl Ends {
     fn new() -> Ends {
         let network = NetworkId::new(b"bench").expect("short");
-        let local = || Local::new(&IdentityKey::generate(&mut OsEntropy).expect("random"), network);
+        let local =
+            || LocalIdentity::new(&IdentityKey::generate(&mut OsEntropy).expect("random"), network);
         let (a, b) = (local(), local());
         let checker = CookieChecker::new(&b, Nanos::ZERO, &mut OsEntropy).expect("random");
         Ends { a, b, checker, offer: Offer::default() }
     }
 
-    fn ours<'a>(&'a self, local: &'a Local) -> Ours<'a> {
+    fn ours<'a>(&'a self, local: &'a LocalIdentity) -> Ours<'a> {
         let index = SessionIndex::new(1).expect("24 bits");
         Ours { local, offer: &self.offer, index, stamp: Stamp(1) }
     }

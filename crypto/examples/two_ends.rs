@@ -8,14 +8,14 @@ use strowger_crypto::handshake::{
 };
 use strowger_crypto::link_header::SessionIndex;
 use strowger_crypto::{
-    IdentityKey, Local, Nanos, NetworkId, OsEntropy, Psk, SEALED_OVERHEAD_BYTES, Sealed,
+    IdentityKey, LocalIdentity, Nanos, NetworkId, OsEntropy, Psk, SEALED_OVERHEAD_BYTES, Sealed,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
     let entropy = &mut OsEntropy;
     let network = NetworkId::new(b"example").ok_or("the name is too long")?;
-    let alice = Local::new(&IdentityKey::generate(entropy)?, network);
-    let bob = Local::new(&IdentityKey::generate(entropy)?, network);
+    let alice = LocalIdentity::new(&IdentityKey::generate(entropy)?, network);
+    let bob = LocalIdentity::new(&IdentityKey::generate(entropy)?, network);
     println!("alice is {}", alice.identity().peer_id());
     println!("bob is   {}", bob.identity().peer_id());
 

@@ -14,7 +14,7 @@ pub use strowger_wire::beacon::{BEACON_BYTES, FIRST_BYTE};
 use strowger_wire::beacon::{Beacon, BeaconError, Fields};
 use subtle::ConstantTimeEq;
 
-use crate::identity::{Identity, IdentityRefused, Local, NetworkId, StaticPublic};
+use crate::identity::{Identity, IdentityRefused, LocalIdentity, NetworkId, StaticPublic};
 use crate::limits::KEY_BYTES;
 pub use crate::limits::MAC_BYTES;
 use crate::secret::mac;
@@ -34,7 +34,7 @@ pub enum BeaconRefused {
 }
 
 /// The beacon of this node: the same bytes whenever it is asked for.
-pub fn encode(local: &Local) -> [u8; BEACON_BYTES] {
+pub fn encode(local: &LocalIdentity) -> [u8; BEACON_BYTES] {
     let fields = Fields {
         static_key: &local.static_public().0,
         identity: &local.identity().to_bytes(),
@@ -107,9 +107,9 @@ mod tests {
     const SIGNATURE_BYTES: usize = 64;
     const MAC_AT: usize = BEACON_BYTES - MAC_BYTES;
 
-    fn local(seed: u8, network: &[u8]) -> Local {
+    fn local(seed: u8, network: &[u8]) -> LocalIdentity {
         let key = IdentityKey::from_seed(&Secret::from_bytes([seed; KEY_BYTES]));
-        Local::new(&key, NetworkId::new(network).expect("short"))
+        LocalIdentity::new(&key, NetworkId::new(network).expect("short"))
     }
 
     fn hex(bytes: &[u8]) -> String {

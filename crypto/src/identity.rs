@@ -448,7 +448,7 @@ impl fmt::Debug for NetworkId {
 }
 
 /// All that is long-term about a node: its keys, the proof that they belong together, its network.
-pub struct Local {
+pub struct LocalIdentity {
     static_key: StaticKey,
     identity: Identity,
     proof: IdentityProof,
@@ -457,15 +457,15 @@ pub struct Local {
     known: Arc<Known>,
 }
 
-impl Local {
+impl LocalIdentity {
     /// The node with this key in this network. Signs the static key, for handshakes and for beacons; the
     /// identity key is not kept.
-    pub fn new(key: &IdentityKey, network: NetworkId) -> Local {
+    pub fn new(key: &IdentityKey, network: NetworkId) -> LocalIdentity {
         let static_key = key.static_key();
         let proof = key.prove(static_key.public());
         let beacon_signature = key.sign_beacon(static_key.public(), &network);
         let (identity, known) = (key.public(), Arc::default());
-        Local { static_key, identity, proof, beacon_signature, network, known }
+        LocalIdentity { static_key, identity, proof, beacon_signature, network, known }
     }
 
     /// Its X25519 key pair.
@@ -510,11 +510,18 @@ impl Local {
 
     /// Who has the secrets of one and shows the public half and the proof of another.
     #[cfg(test)]
-    pub(crate) fn pretending(one: &Local, other: &Local) -> Local {
+    pub(crate) fn impersonating(one: &LocalIdentity, other: &LocalIdentity) -> LocalIdentity {
         let secret = StaticSecret::from(*one.static_key.expose());
         let static_key = StaticKey { secret, public: *other.static_public() };
-        let Local { identity, proof, beacon_signature, network, .. } = *other;
-        Local { static_key, identity, proof, beacon_signature, network, known: Arc::default() }
+        let LocalIdentity { identity, proof, beacon_signature, network, .. } = *other;
+        LocalIdentity {
+            static_key,
+            identity,
+            proof,
+            beacon_signature,
+            network,
+            known: Arc::default(),
+        }
     }
 
     pub(crate) const fn beacon_signature(&self) -> &[u8; SIGNATURE_BYTES] {
@@ -522,9 +529,9 @@ impl Local {
     }
 }
 
-impl fmt::Debug for Local {
+impl fmt::Debug for LocalIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Local")
+        f.debug_struct("LocalIdentity")
             .field("identity", &self.identity)
             .field("static_public", self.static_public())
             .field("network", &self.network)

@@ -42,7 +42,7 @@ pub use strowger_wire::link_header;
 
 pub use entropy::{Entropy, EntropyFailed, OsEntropy, SeededEntropy};
 pub use identity::{
-    Identity, IdentityKey, IdentityProof, IdentityRefused, KeyFileError, Local, NameError,
+    Identity, IdentityKey, IdentityProof, IdentityRefused, KeyFileError, LocalIdentity, NameError,
     NetworkId, PeerId, StaticKey, StaticPublic,
 };
 pub use opener::{OpenRefused, Opened, Openers};

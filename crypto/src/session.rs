@@ -31,7 +31,7 @@ use crate::entropy::{Entropy, EntropyFailed};
 use crate::handshake::{
     Agreement, Cookie, Established, HandshakeError, Offer, Peer, StampGuard, ik,
 };
-use crate::identity::{Identity, Local, StaticPublic};
+use crate::identity::{Identity, LocalIdentity, StaticPublic};
 use crate::limits::{
     CONFIRM_AFTER_THIRD, CONFIRMS_MAX, NEXT_MAX, REKEY_SPACING, RETRY_AFTER, THIRDS_MAX,
 };
@@ -69,7 +69,7 @@ pub struct Context<'a> {
     /// Now.
     pub now: Nanos,
     /// Who we are.
-    pub local: &'a Local,
+    pub local: &'a LocalIdentity,
     /// Where random bytes come from.
     pub entropy: &'a mut dyn Entropy,
     /// Gives a session index that nobody uses and nobody can predict, if there is one left; it may draw on

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use strowger_crypto::aead::Provider;
 use strowger_crypto::handshake::{Admission, CookieChecker, Load, Refused, xx};
 use strowger_crypto::session::{Input, Session, SessionConfig};
-use strowger_crypto::{Identity, IdentityKey, Local, Nanos, NetworkId, Psk, SeededEntropy};
+use strowger_crypto::{Identity, IdentityKey, LocalIdentity, Nanos, NetworkId, Psk, SeededEntropy};
 use world::{Weather, World, discovering, offer, world};
 
 const SECOND: Option<Nanos> = Some(Nanos::from_secs(1));
@@ -78,16 +78,16 @@ fn retries_back_off_and_two_nodes_do_not_retry_in_step() {
 }
 
 /// A third node, which answers whatever reaches it.
-fn third_party() -> (Local, CookieChecker) {
+fn third_party() -> (LocalIdentity, CookieChecker) {
     let mut entropy = SeededEntropy::new(0x1d);
     let network = NetworkId::new(b"rekey").expect("short");
-    let local = Local::new(&IdentityKey::generate(&mut entropy).expect("seeded"), network);
+    let local = LocalIdentity::new(&IdentityKey::generate(&mut entropy).expect("seeded"), network);
     let checker = CookieChecker::new(&local, Nanos::ZERO, &mut entropy).expect("seeded");
     (local, checker)
 }
 
 /// What the third party says to the last initiation of node 0.
-fn foreign_answer(world: &World, third: &(Local, CookieChecker)) -> Vec<u8> {
+fn foreign_answer(world: &World, third: &(LocalIdentity, CookieChecker)) -> Vec<u8> {
     let (local, checker) = third;
     let (_, _, first) = world.begun.last().expect("an initiation");
     let Ok(Admission::Go(admitted)) = checker.admit(b"source", first, Load::Calm) else {

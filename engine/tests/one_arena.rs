@@ -12,7 +12,7 @@ use std::{
 };
 
 use strowger_crypto::{
-    IdentityKey, Local, NetworkId, Secret, SeededEntropy, aead::Provider, limits::TAG_BYTES,
+    IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy, aead::Provider, limits::TAG_BYTES,
 };
 use strowger_engine::{
     Now,
@@ -156,9 +156,9 @@ struct Node {
     began: Instant,
 }
 
-fn identity(seed: u8) -> Local {
+fn identity(seed: u8) -> LocalIdentity {
     let key = IdentityKey::from_seed(&Secret::from_bytes([seed; 32]));
-    Local::new(&key, NetworkId::new(b"test").unwrap())
+    LocalIdentity::new(&key, NetworkId::new(b"test").unwrap())
 }
 
 impl Node {

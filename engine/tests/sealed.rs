@@ -1,7 +1,9 @@
 //! Sealed links between switches driven by hand, with virtual time and a seed: handshakes, data,
 //! rekeying, replay, rights. Nothing here sleeps or reads a clock.
 
-use strowger_crypto::{IdentityKey, Local, NetworkId, Secret, SeededEntropy, aead::Provider};
+use strowger_crypto::{
+    IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy, aead::Provider,
+};
 use strowger_engine::{
     Now,
     control::{
@@ -31,9 +33,9 @@ struct Node {
     events: Vec<Event>,
 }
 
-fn identity(seed: u8) -> Local {
+fn identity(seed: u8) -> LocalIdentity {
     let key = IdentityKey::from_seed(&Secret::from_bytes([seed; 32]));
-    Local::new(&key, NetworkId::new(b"test").expect("short"))
+    LocalIdentity::new(&key, NetworkId::new(b"test").expect("short"))
 }
 
 impl Node {

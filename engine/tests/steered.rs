@@ -2,7 +2,7 @@
 //! answers (R9). Driven by hand.
 
 use strowger_crypto::{
-    IdentityKey, Local, NetworkId, Psk, Secret, SeededEntropy,
+    IdentityKey, LocalIdentity, NetworkId, Psk, Secret, SeededEntropy,
     aead::Provider,
     handshake::{Offer, Ours, Stamp, ik, xx},
     link_header::{Kind, LinkHeader, SessionIndex},
@@ -23,9 +23,9 @@ use strowger_frame::{
 };
 use strowger_io::{MemoryPort, memory};
 
-fn local(seed: u8) -> Local {
+fn local(seed: u8) -> LocalIdentity {
     let key = IdentityKey::from_seed(&Secret::from_bytes([seed; 32]));
-    Local::new(&key, NetworkId::new(b"test").expect("short"))
+    LocalIdentity::new(&key, NetworkId::new(b"test").expect("short"))
 }
 
 /// A first message to the switch, of whoever has this number.

@@ -5,7 +5,7 @@ mod air;
 
 use air::{Air, Birth, Node, SECOND, host};
 use strowger_crypto::{
-    IdentityKey, Local, NetworkId, Secret, SeededEntropy,
+    IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy,
     handshake::{Offer, Ours, Stamp, xx},
     link_header::SessionIndex,
 };
@@ -50,7 +50,7 @@ impl Open {
         let mut seed = [7; 32];
         seed[..4].copy_from_slice(&self.came.to_be_bytes());
         let identity = IdentityKey::from_seed(&Secret::from_bytes(seed));
-        let local = Local::new(&identity, NetworkId::new(b"test").expect("short"));
+        let local = LocalIdentity::new(&identity, NetworkId::new(b"test").expect("short"));
         let offer = Offer::default();
         let mut entropy = SeededEntropy::new(u64::from(self.came));
         let index = SessionIndex::new(1_000 + self.came).expect("small");

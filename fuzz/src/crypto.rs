@@ -15,15 +15,15 @@ use strowger_crypto::limits::{INITIATION_BYTES, REPLAY_WINDOW_PACKETS};
 use strowger_crypto::link_header::{LinkHeader, LinkHeaderError, SessionIndex};
 use strowger_crypto::replay::{Stale, Window};
 use strowger_crypto::{
-    IdentityKey, Local, Nanos, NetworkId, PeerId, Psk, SEALED_OVERHEAD_BYTES, Sealed, Secret,
-    SeededEntropy, StaticPublic,
+    IdentityKey, LocalIdentity, Nanos, NetworkId, PeerId, Psk, SEALED_OVERHEAD_BYTES, Sealed,
+    Secret, SeededEntropy, StaticPublic,
 };
 
 const NOW: Nanos = Nanos::ZERO;
 
-fn local(seed: u64) -> Local {
+fn local(seed: u64) -> LocalIdentity {
     let key = IdentityKey::generate(&mut SeededEntropy::new(seed)).expect("seeded");
-    Local::new(&key, NetworkId::new(b"fuzz").expect("short"))
+    LocalIdentity::new(&key, NetworkId::new(b"fuzz").expect("short"))
 }
 
 /// Any key, nonce, associated data and body: every provider seals to the same bytes, every other

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use strowger_crypto::{Local, OsEntropy, PeerId, Psk, aead::Provider};
+use strowger_crypto::{LocalIdentity, OsEntropy, PeerId, Psk, aead::Provider};
 use strowger_engine::{
     Now,
     control::{
@@ -271,14 +271,14 @@ fn identify(
     clock: Clock,
 ) -> Result<Option<PeerId>, Failure> {
     let Some(identity) = &config.identity else { return Ok(None) };
-    let local = Local::new(&key::identity(&identity.key, opener)?, identity.network);
+    let local = LocalIdentity::new(&key::identity(&identity.key, opener)?, identity.network);
     introduce(config, local, switch, clock).map(Some)
 }
 
 /// Gives the switch its identity.
 fn introduce(
     config: &Config,
-    local: Local,
+    local: LocalIdentity,
     switch: &mut Switch,
     clock: Clock,
 ) -> Result<PeerId, Failure> {

@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::Value;
 use strowger_crypto::{
-    IdentityKey, Local, NetworkId, OsEntropy, Psk, StaticPublic,
+    IdentityKey, LocalIdentity, NetworkId, OsEntropy, Psk, StaticPublic,
     handshake::{Offer, Ours, Stamp, ik, xx},
     link_header::SessionIndex,
 };
@@ -39,7 +39,7 @@ struct Stranger {
 impl Stranger {
     fn new(number: u8, home: &Home) -> Self {
         let network = NetworkId::new(b"test").unwrap();
-        let local = Local::new(&IdentityKey::generate(&mut OsEntropy).unwrap(), network);
+        let local = LocalIdentity::new(&IdentityKey::generate(&mut OsEntropy).unwrap(), network);
         let (offer, index) = (Offer::default(), SessionIndex::new(1).unwrap());
         let ours = Ours { local: &local, offer: &offer, index, stamp: Stamp(1) };
         let key: StaticPublic = home.key.parse().unwrap();

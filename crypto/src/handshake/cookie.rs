@@ -24,10 +24,10 @@ use zeroize::Zeroize;
 
 use super::{Refused, could_be_handshake};
 use crate::entropy::{Entropy, EntropyFailed};
-use crate::identity::{Local, NetworkId, StaticPublic};
+use crate::identity::{LocalIdentity, NetworkId, StaticPublic};
 use crate::limits::{
-    COOKIE_SECRET_LIFE, COOKIE_SECRET_LIFE_MIN, INITIATION_BYTES, KEY_BYTES, MACS_BYTES,
-    COMPLETED_HANDSHAKES_MAX, TAG_BYTES,
+    COMPLETED_HANDSHAKES_MAX, COOKIE_SECRET_LIFE, COOKIE_SECRET_LIFE_MIN, INITIATION_BYTES,
+    KEY_BYTES, MACS_BYTES, TAG_BYTES,
 };
 use crate::link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step};
 use crate::secret::{Secret, mac};
@@ -221,7 +221,7 @@ pub struct CookieChecker {
 impl CookieChecker {
     /// The checker of this node.
     pub fn new(
-        local: &Local,
+        local: &LocalIdentity,
         now: Nanos,
         entropy: &mut dyn Entropy,
     ) -> Result<CookieChecker, EntropyFailed> {
@@ -383,7 +383,7 @@ mod tests {
     fn as_many_strangers_as_can_be_remembered_keep_the_next_out_for_ten_seconds_at_most() {
         let mut entropy = SeededEntropy::new(1);
         let key = IdentityKey::generate(&mut entropy).expect("seeded");
-        let local = Local::new(&key, NetworkId::new(b"gate").expect("short"));
+        let local = LocalIdentity::new(&key, NetworkId::new(b"gate").expect("short"));
         let mut checker = CookieChecker::new(&local, Nanos::ZERO, &mut entropy).expect("seeded");
         let first = checker.current_epoch().number;
         for number in 0..COMPLETED_HANDSHAKES_MAX as u32 {
@@ -404,7 +404,11 @@ mod tests {
         // What was completed stays so for as long as its secret can be used (R5).
         assert_eq!(checker.complete(first, &mark(7)), Err(Refused::Stale));
         checker.rotate(Nanos(2 * end.0), &mut entropy).expect("seeded");
-        assert_eq!(checker.current_epoch().number, second, "one that is not full lives as long as ever");
+        assert_eq!(
+            checker.current_epoch().number,
+            second,
+            "one that is not full lives as long as ever"
+        );
         assert_eq!(checker.rotates_at(), end.plus(COOKIE_SECRET_LIFE));
         assert_eq!(checker.completed_handshakes(), COMPLETED_HANDSHAKES_MAX + 1);
     }

@@ -10,7 +10,7 @@ use super::{
     check_response, prologue,
 };
 use crate::entropy::Entropy;
-use crate::identity::{Identity, Local, StaticPublic};
+use crate::identity::{Identity, LocalIdentity, StaticPublic};
 use crate::known::Known;
 use crate::limits::{INITIATION_BYTES, KEY_BYTES, TAG_BYTES};
 use crate::link_header::{Kind, LINK_HEADER_BYTES, SessionIndex, Step};
@@ -129,7 +129,7 @@ impl core::fmt::Debug for AwaitResponse {
 }
 
 /// Reads an initiation: who is it? A pure function of the message and our long-term key (R8).
-pub fn read(local: &Local, admitted: &Admitted<'_>) -> Result<Initiation, Refused> {
+pub fn read(local: &LocalIdentity, admitted: &Admitted<'_>) -> Result<Initiation, Refused> {
     if admitted.step != Step::Known {
         return Err(Refused::NotOurs);
     }

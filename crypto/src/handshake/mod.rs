@@ -34,7 +34,7 @@ pub mod xx;
 
 use crate::aead::Provider;
 use crate::entropy::EntropyFailed;
-use crate::identity::{IdentityRefused, Local, NetworkId, PeerId};
+use crate::identity::{IdentityRefused, LocalIdentity, NetworkId, PeerId};
 use crate::limits::{KEY_BYTES, TAG_BYTES};
 use crate::link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, SessionIndex, Step};
 use crate::opener::Openers;
@@ -120,7 +120,7 @@ pub struct Rejected<S> {
 #[derive(Clone, Copy, Debug)]
 pub struct Ours<'a> {
     /// Who we are.
-    pub local: &'a Local,
+    pub local: &'a LocalIdentity,
     /// What we offer and ask for.
     pub offer: &'a Offer,
     /// Under which index we want to be addressed. Not [`SessionIndex::NONE`], and not in use.

@@ -16,7 +16,7 @@ use zeroize::Zeroize;
 
 use super::blake2s::Blake2s;
 use crate::aead::{Aead, AeadKey, BadTag, Provider, nonce_of};
-use crate::identity::{Local, StaticPublic};
+use crate::identity::{LocalIdentity, StaticPublic};
 use crate::known::Known;
 use crate::limits::{INITIATION_BYTES, KEY_BYTES, TAG_BYTES};
 use crate::secret::{Psk, Secret};
@@ -84,7 +84,7 @@ impl Noise {
     pub(crate) fn initiator(
         pattern: &Pattern,
         prologue: &[u8],
-        local: &Local,
+        local: &LocalIdentity,
         peer: Option<&StaticPublic>,
         ephemeral: Secret,
     ) -> Noise {
@@ -103,7 +103,7 @@ impl Noise {
     }
 
     /// A responder. It reads before it has an ephemeral key and needs one before it writes.
-    pub(crate) fn responder(pattern: &Pattern, prologue: &[u8], local: &Local) -> Noise {
+    pub(crate) fn responder(pattern: &Pattern, prologue: &[u8], local: &LocalIdentity) -> Noise {
         let tray = Arc::<Tray>::default();
         let state = builder(pattern, local, &tray)
             .local_private_key(local.static_key().expose())
@@ -197,7 +197,7 @@ impl fmt::Debug for Noise {
     }
 }
 
-fn builder<'a>(pattern: &Pattern, local: &Local, tray: &Arc<Tray>) -> Builder<'a> {
+fn builder<'a>(pattern: &Pattern, local: &LocalIdentity, tray: &Arc<Tray>) -> Builder<'a> {
     let resolver = Resolver {
         provider: Provider::DEFAULT,
         local: *local.static_public(),

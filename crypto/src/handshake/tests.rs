@@ -5,8 +5,8 @@ use super::*;
 use crate::entropy::SeededEntropy;
 use crate::identity::{IdentityKey, StaticPublic};
 use crate::limits::{
-    COOKIE_SECRET_LIFE, INITIATION_BYTES, PROTOCOLS_BYTES_MAX, SCHEME_BYTES_MAX,
-    COMPLETED_HANDSHAKES_MAX, TAG_BYTES,
+    COMPLETED_HANDSHAKES_MAX, COOKIE_SECRET_LIFE, INITIATION_BYTES, PROTOCOLS_BYTES_MAX,
+    SCHEME_BYTES_MAX, TAG_BYTES,
 };
 use crate::link_header::LINK_HEADER_BYTES;
 use crate::sealer::{SEALED_OVERHEAD_BYTES, Sealed};
@@ -15,9 +15,9 @@ use crate::secret::Psk;
 const NOW: Nanos = Nanos::from_secs(5);
 const SOURCE: &[u8] = b"192.0.2.7:4000";
 
-pub(super) fn local(seed: u64) -> Local {
+pub(super) fn local(seed: u64) -> LocalIdentity {
     let key = IdentityKey::generate(&mut SeededEntropy::new(seed)).expect("seeded");
-    Local::new(&key, NetworkId::new(b"test").expect("short"))
+    LocalIdentity::new(&key, NetworkId::new(b"test").expect("short"))
 }
 
 fn index(number: u32) -> SessionIndex {
@@ -25,8 +25,8 @@ fn index(number: u32) -> SessionIndex {
 }
 
 struct Ends {
-    a: Local,
-    b: Local,
+    a: LocalIdentity,
+    b: LocalIdentity,
     checker: CookieChecker,
     entropy: SeededEntropy,
     psk: Psk,
@@ -39,7 +39,7 @@ fn ends() -> Ends {
     Ends { a: local(1), b, checker, entropy, psk: Psk::from_bytes([3; 32]) }
 }
 
-fn ours<'a>(local: &'a Local, offer: &'a Offer, number: u32, stamp: u64) -> Ours<'a> {
+fn ours<'a>(local: &'a LocalIdentity, offer: &'a Offer, number: u32, stamp: u64) -> Ours<'a> {
     Ours { local, offer, index: index(number), stamp: Stamp(stamp) }
 }
 
@@ -161,7 +161,7 @@ fn a_known_peers_public_key_opens_no_door_to_who_has_not_the_secret_one() {
     ends.b.remember(ends.a.static_public());
     ik_bytes(&mut ends, 1);
     // An initiator that has another secret than the public key it shows.
-    let pretender = Local::pretending(&local(3), &local(1));
+    let pretender = LocalIdentity::impersonating(&local(3), &local(1));
     let offer = Offer::default();
     let begun = ik::initiate(
         &ours(&pretender, &offer, 11, 9),
@@ -408,7 +408,7 @@ fn a_wrong_psk_a_wrong_network_and_a_wrong_key_make_no_session() {
     assert_eq!(state.read_response(&response).expect_err("psk").why, Refused::Unreadable);
 
     let key = IdentityKey::generate(&mut SeededEntropy::new(2)).expect("seeded");
-    let elsewhere = Local::new(&key, NetworkId::new(b"other").expect("short"));
+    let elsewhere = LocalIdentity::new(&key, NetworkId::new(b"other").expect("short"));
     let checker = CookieChecker::new(&elsewhere, NOW, &mut ends.entropy).expect("seeded");
     let (_, message) = ends.ik_initiate(&offer, 1);
     let refused = checker.admit(SOURCE, &message, Load::Calm).expect_err("other network");
@@ -754,7 +754,7 @@ fn no_secret_is_ever_printed() {
     print("IdentityKey", &key);
     print("StaticKey", &static_key);
     let network = NetworkId::new(b"test").expect("short");
-    print("Local", &Local::new(&key, network));
+    print("LocalIdentity", &LocalIdentity::new(&key, network));
     print("CookieChecker", &ends.checker);
     print("SeededEntropy", &ends.entropy);
     for provider in Provider::ALL {

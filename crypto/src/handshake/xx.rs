@@ -16,7 +16,7 @@ use super::{
     check_response, prologue,
 };
 use crate::entropy::Entropy;
-use crate::identity::{Identity, Local, StaticPublic};
+use crate::identity::{Identity, LocalIdentity, StaticPublic};
 use crate::limits::{INITIATION_BYTES, KEY_BYTES};
 use crate::link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step};
 use crate::secret::{Secret, mac};
@@ -46,7 +46,11 @@ pub fn initiate(
 }
 
 /// The initiator's half up to its first message, the same for the same key.
-fn begin(local: &Local, ephemeral: &Secret, message: &mut Vec<u8>) -> Result<Noise, Refused> {
+fn begin(
+    local: &LocalIdentity,
+    ephemeral: &Secret,
+    message: &mut Vec<u8>,
+) -> Result<Noise, Refused> {
     let prologue = prologue(local.network());
     let ephemeral = Secret::from_bytes(*ephemeral.expose());
     let mut noise = Noise::initiator(&XX, &prologue, local, None, ephemeral);
@@ -160,7 +164,7 @@ impl Offered {
 
     /// Goes back to waiting for a response: whoever answered is not the peer that was meant, and nothing was
     /// said to it yet. `local` must be who began. Costs one curve operation.
-    pub fn wait_on(self, local: &Local) -> Result<AwaitResponse, Refused> {
+    pub fn wait_on(self, local: &LocalIdentity) -> Result<AwaitResponse, Refused> {
         let Offered { noise, index, keys, first_key, .. } = self;
         let Responded { ephemeral, own, mac1, .. } = noise;
         let noise = begin(local, &ephemeral, &mut Vec::new())?;
@@ -203,7 +207,7 @@ impl core::fmt::Debug for Offered {
 /// is never longer than what asked for it.
 pub fn answer(
     checker: &CookieChecker,
-    local: &Local,
+    local: &LocalIdentity,
     offer: &Offer,
     source: &[u8],
     admitted: &Admitted<'_>,
@@ -226,7 +230,7 @@ pub fn answer(
 /// those that the first message was answered with; if either has changed, this fails and the initiator begins anew.
 pub fn read_finish(
     checker: &CookieChecker,
-    local: &Local,
+    local: &LocalIdentity,
     offer: &Offer,
     source: &[u8],
     admitted: &Admitted<'_>,
@@ -272,7 +276,7 @@ impl Half {
     fn new(
         epoch: u32,
         secret: &Secret,
-        local: &Local,
+        local: &LocalIdentity,
         offer: &Offer,
         source: &[u8],
         to: SessionIndex,
@@ -294,7 +298,7 @@ impl Half {
     }
 
     /// Reads the first message and makes the answer.
-    fn run(self, local: &Local) -> Result<(Noise, Vec<u8>), Refused> {
+    fn run(self, local: &LocalIdentity) -> Result<(Noise, Vec<u8>), Refused> {
         let prologue = prologue(local.network());
         let mut noise = Noise::responder(&XX, &prologue, local);
         noise.set_ephemeral(self.ephemeral);

@@ -14,7 +14,7 @@ use strowger_crypto::handshake::{
 use strowger_crypto::link_header::{Kind, LinkHeader, SessionIndex, Step};
 use strowger_crypto::session::{Adopted, Context, Input, NewKeys, Output, Session, SessionConfig};
 use strowger_crypto::{
-    Entropy, Identity, IdentityKey, Local, Nanos, NetworkId, OpenRefused, Openers, Psk,
+    Entropy, Identity, IdentityKey, LocalIdentity, Nanos, NetworkId, OpenRefused, Openers, Psk,
     SEALED_OVERHEAD_BYTES, Sealed, SeededEntropy,
 };
 
@@ -28,7 +28,7 @@ pub(crate) struct Weather {
 
 /// One node: a slow path (session, checker) and a data plane (sealers, openers).
 pub(crate) struct Node {
-    pub(crate) local: Local,
+    pub(crate) local: LocalIdentity,
     pub(crate) checker: CookieChecker,
     pub(crate) session: Session,
     pub(crate) load: Load,
@@ -75,8 +75,8 @@ pub(crate) fn offer() -> Offer {
 pub(crate) fn world(seed: u64, weather: Weather, load: Load) -> World {
     let mut entropy = SeededEntropy::new(seed);
     let network = NetworkId::new(b"rekey").expect("short");
-    let locals: Vec<Local> = (0..2)
-        .map(|_| Local::new(&IdentityKey::generate(&mut entropy).expect("seeded"), network))
+    let locals: Vec<LocalIdentity> = (0..2)
+        .map(|_| LocalIdentity::new(&IdentityKey::generate(&mut entropy).expect("seeded"), network))
         .collect();
     let publics = [*locals[0].static_public(), *locals[1].static_public()];
     let mut nodes = Vec::new();

@@ -37,7 +37,7 @@ mod stamps;
 use std::{collections::HashMap, fmt};
 
 use strowger_crypto::{
-    Entropy, Local, Nanos, Psk, StaticPublic,
+    Entropy, LocalIdentity, Nanos, Psk, StaticPublic,
     aead::Provider,
     handshake::{CookieChecker, HandshakeError, Lanes, Mtu, Offer, SchemeBytes},
     link_header::{Kind, LinkHeader, SessionIndex},
@@ -63,7 +63,7 @@ const HEARD_WITHIN_NS: u64 = 5_000_000_000;
 /// How a node takes part in sealed links.
 pub struct PeeringConfig {
     /// Who it is.
-    pub local: Local,
+    pub local: LocalIdentity,
     /// Where its random bytes come from.
     pub entropy: Box<dyn Entropy + Send>,
     /// Whose code seals and opens.
@@ -642,7 +642,7 @@ impl Switch {
     }
 
     /// Who this node is, where it was said.
-    pub(super) fn local_identity(&self) -> Option<&Local> {
+    pub(super) fn local_identity(&self) -> Option<&LocalIdentity> {
         self.peering.as_ref().map(|peering| &peering.config.local)
     }
 

@@ -15,8 +15,8 @@ use std::{
 };
 
 use strowger_crypto::{
-    Entropy, EntropyFailed, IdentityKey, Local, NetworkId, Secret, SeededEntropy, StaticPublic,
-    aead::Provider,
+    Entropy, EntropyFailed, IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy,
+    StaticPublic, aead::Provider,
 };
 use strowger_engine::{
     Now,
@@ -355,9 +355,9 @@ impl Port for AirPort {
 }
 
 /// Who the node with this seed is.
-pub(crate) fn local(seed: u8) -> Local {
+pub(crate) fn local(seed: u8) -> LocalIdentity {
     let key = IdentityKey::from_seed(&Secret::from_bytes([seed; 32]));
-    Local::new(&key, NetworkId::new(b"test").expect("short"))
+    LocalIdentity::new(&key, NetworkId::new(b"test").expect("short"))
 }
 
 pub(crate) fn key(seed: u8) -> StaticPublic {

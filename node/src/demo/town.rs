@@ -14,7 +14,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use strowger_crypto::{IdentityKey, Local, NetworkId, OsEntropy, StaticPublic, aead::Provider};
+use strowger_crypto::{
+    IdentityKey, LocalIdentity, NetworkId, OsEntropy, StaticPublic, aead::Provider,
+};
 use strowger_engine::{
     control::{
         Attach, Balance, PortId, Switch, SwitchConfig,
@@ -92,7 +94,7 @@ impl Site {
         let refused = refused("identity");
         let key = IdentityKey::generate(&mut OsEntropy).map_err(|why| refused(&why))?;
         let network = NetworkId::new(b"strowger demo").ok_or_else(|| refused(&"its name"))?;
-        let local = Local::new(&key, network);
+        let local = LocalIdentity::new(&key, network);
         self.key = Some(*local.static_public());
         let config = PeeringConfig {
             local,

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use strowger_crypto::{IdentityKey, Local, OsEntropy, Psk};
+use strowger_crypto::{IdentityKey, LocalIdentity, OsEntropy, Psk};
 use strowger_engine::control::{PortId, Snapshot, Switch};
 use strowger_frame::{
     Address, Burst, Mark, Pool, PoolSpec, Port,
@@ -84,10 +84,13 @@ fn attach_all(
     let clock = Clock::start();
     if let Some(written) = &config.identity {
         let local = match identity {
-            Some(key) => Local::new(key, written.network),
+            Some(key) => LocalIdentity::new(key, written.network),
             None => {
                 let key = IdentityKey::generate(&mut OsEntropy);
-                Local::new(&key.map_err(|why| refused(format!("no key: {why}")))?, written.network)
+                LocalIdentity::new(
+                    &key.map_err(|why| refused(format!("no key: {why}")))?,
+                    written.network,
+                )
             }
         };
         introduce(config, local, &mut switch, clock)?;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use strowger_crypto::{Local, StaticPublic};
+use strowger_crypto::{LocalIdentity, StaticPublic};
 use strowger_frame::Mark;
 
 use super::{Peer, PeerSpec};
@@ -72,7 +72,7 @@ impl Lookup {
 /// A peer's key is this from now on.
 pub(super) fn know(
     by_key: &mut HashMap<[u8; 32], Mark>,
-    local: &Local,
+    local: &LocalIdentity,
     mark: Mark,
     so_far: Option<StaticPublic>,
     key: Option<StaticPublic>,
