@@ -76,8 +76,8 @@ struct Sides {
 impl Sides {
     fn new() -> Result<Self, Failure> {
         let (strangers, acquainted) = (Ends::new(201, 202)?, Ends::new(203, 204)?);
-        acquainted.a.remember(acquainted.b.static_public());
-        acquainted.b.remember(acquainted.a.static_public());
+        acquainted.a.add_peer(acquainted.b.static_public());
+        acquainted.b.add_peer(acquainted.a.static_public());
         acquainted.time()?; // what is kept is worked out here
         Ok(Self { curves: Curves::new(), strangers, acquainted, knocked: Knocked::new()? })
     }

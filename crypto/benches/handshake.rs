@@ -38,8 +38,8 @@ fn main() {
     };
 
     let (strangers, acquainted) = (Ends::new(), Ends::new());
-    acquainted.a.remember(acquainted.b.static_public());
-    acquainted.b.remember(acquainted.a.static_public());
+    acquainted.a.add_peer(acquainted.b.static_public());
+    acquainted.b.add_peer(acquainted.a.static_public());
     acquainted.time(); // what is kept is worked out here
 
     let names = ["responder", "initiator", "responder again", "initiator again"];

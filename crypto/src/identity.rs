@@ -15,8 +15,8 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
 use crate::entropy::{Entropy, EntropyFailed};
-use crate::known::Known;
 use crate::limits::{IDENTITY_PROOF_BYTES, KEY_BYTES, NETWORK_ID_BYTES_MAX};
+use crate::precomputed::PrecomputedPeers;
 use crate::secret::{Secret, mac};
 
 /// What is signed is this text and then the X25519 key: libp2p-noise's shape, our own domain, so a
@@ -454,7 +454,7 @@ pub struct LocalIdentity {
     proof: IdentityProof,
     beacon_signature: [u8; SIGNATURE_BYTES],
     network: NetworkId,
-    known: Arc<Known>,
+    precomputed: Arc<PrecomputedPeers>,
 }
 
 impl LocalIdentity {
@@ -464,8 +464,8 @@ impl LocalIdentity {
         let static_key = key.static_key();
         let proof = key.prove(static_key.public());
         let beacon_signature = key.sign_beacon(static_key.public(), &network);
-        let (identity, known) = (key.public(), Arc::default());
-        LocalIdentity { static_key, identity, proof, beacon_signature, network, known }
+        let (identity, precomputed) = (key.public(), Arc::default());
+        LocalIdentity { static_key, identity, proof, beacon_signature, network, precomputed }
     }
 
     /// Its X25519 key pair.
@@ -490,22 +490,22 @@ impl LocalIdentity {
 
     /// From now on this peer is known: what every handshake with it needs anew and is always the
     /// same (the secret that both static keys share, the verdict on its proof of identity) is kept
-    /// when it is first worked out. Some 250 bytes, until [`forget`](Self::forget).
-    pub fn remember(&self, peer: &StaticPublic) {
-        self.known.remember(peer);
+    /// when it is first worked out. Some 250 bytes, until [`remove_peer`](Self::remove_peer).
+    pub fn add_peer(&self, peer: &StaticPublic) {
+        self.precomputed.add(peer);
     }
 
     /// Erases what was kept of a peer.
-    pub fn forget(&self, peer: &StaticPublic) {
-        self.known.forget(peer);
+    pub fn remove_peer(&self, peer: &StaticPublic) {
+        self.precomputed.remove(peer);
     }
 
     pub(crate) const fn proof(&self) -> &IdentityProof {
         &self.proof
     }
 
-    pub(crate) const fn known(&self) -> &Arc<Known> {
-        &self.known
+    pub(crate) const fn precomputed(&self) -> &Arc<PrecomputedPeers> {
+        &self.precomputed
     }
 
     /// Who has the secrets of one and shows the public half and the proof of another.
@@ -520,7 +520,7 @@ impl LocalIdentity {
             proof,
             beacon_signature,
             network,
-            known: Arc::default(),
+            precomputed: Arc::default(),
         }
     }
 

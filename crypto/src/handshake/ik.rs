@@ -11,9 +11,9 @@ use super::{
 };
 use crate::entropy::Entropy;
 use crate::identity::{Identity, LocalIdentity, StaticPublic};
-use crate::known::Known;
 use crate::limits::{INITIATION_BYTES, KEY_BYTES, TAG_BYTES};
 use crate::link_header::{Kind, LINK_HEADER_BYTES, SessionIndex, Step};
+use crate::precomputed::PrecomputedPeers;
 use crate::secret::{Psk, Secret};
 
 /// Begins a handshake with the peer that has this static key. Returns the state that waits for the
@@ -56,7 +56,7 @@ pub fn initiate(
         keys,
         mac1,
         own_keys: MacKeys::to(local.static_public(), local.network()),
-        known: Arc::clone(local.known()),
+        precomputed: Arc::clone(local.precomputed()),
     };
     Ok((state, message))
 }
@@ -70,7 +70,7 @@ pub struct AwaitResponse {
     /// Of messages to the peer, and of messages to us.
     keys: MacKeys,
     own_keys: MacKeys,
-    known: Arc<Known>,
+    precomputed: Arc<PrecomputedPeers>,
     mac1: [u8; MAC_BYTES],
 }
 
@@ -92,7 +92,7 @@ impl AwaitResponse {
         let covered = self.check_answer(message)?;
         let noise = covered.get(LINK_HEADER_BYTES..).ok_or(Refused::Malformed)?;
         let their = Hello::parse(&self.noise.read(noise)?)?;
-        let identity = self.known.identify(&their.proof, &self.peer)?;
+        let identity = self.precomputed.identify(&their.proof, &self.peer)?;
         let agreement = self.offer.agree(&their.offer)?;
         Ok((their, agreement, identity))
     }
@@ -140,7 +140,7 @@ pub fn read(local: &LocalIdentity, admitted: &Admitted<'_>) -> Result<Initiation
     if peer == *local.static_public() {
         return Err(Refused::Ourselves);
     }
-    Ok(Initiation { noise, their, peer, known: Arc::clone(local.known()) })
+    Ok(Initiation { noise, their, peer, precomputed: Arc::clone(local.precomputed()) })
 }
 
 /// An initiation that was read: whoever sent it, or first sent it, has the static key it names.
@@ -151,7 +151,7 @@ pub struct Initiation {
     noise: Noise,
     their: Hello,
     peer: StaticPublic,
-    known: Arc<Known>,
+    precomputed: Arc<PrecomputedPeers>,
 }
 
 impl Initiation {
@@ -173,7 +173,7 @@ impl Initiation {
     /// The initiator's identity, if its proof holds. Costs a signature's verification, unless this
     /// peer is known and the proof was verified before.
     pub fn identity(&self) -> Result<Identity, Refused> {
-        Ok(self.known.identify(&self.their.proof, &self.peer)?)
+        Ok(self.precomputed.identify(&self.their.proof, &self.peer)?)
     }
 
     /// Accepts it: returns the session and the response to send. `guard` is the peer's; it is moved

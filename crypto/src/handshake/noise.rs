@@ -17,8 +17,8 @@ use zeroize::Zeroize;
 use super::blake2s::Blake2s;
 use crate::aead::{Aead, AeadKey, BadTag, Provider, nonce_of};
 use crate::identity::{LocalIdentity, StaticPublic};
-use crate::known::Known;
 use crate::limits::{INITIATION_BYTES, KEY_BYTES, TAG_BYTES};
+use crate::precomputed::PrecomputedPeers;
 use crate::secret::{Psk, Secret};
 
 /// The pattern for a peer whose static key is known.
@@ -182,7 +182,7 @@ impl Drop for Noise {
         let resolver = Resolver {
             provider: Provider::DEFAULT,
             local: StaticPublic([0; KEY_BYTES]),
-            known: None,
+            precomputed: None,
             tray: Arc::default(),
         };
         let state = Builder::with_resolver(NN.clone(), Box::new(resolver)).build_initiator();
@@ -201,7 +201,7 @@ fn builder<'a>(pattern: &Pattern, local: &LocalIdentity, tray: &Arc<Tray>) -> Bu
     let resolver = Resolver {
         provider: Provider::DEFAULT,
         local: *local.static_public(),
-        known: Some(Arc::clone(local.known())),
+        precomputed: Some(Arc::clone(local.precomputed())),
         tray: Arc::clone(tray),
     };
     Builder::with_resolver(NoiseParams::clone(pattern), Box::new(resolver))
@@ -212,7 +212,7 @@ struct Resolver {
     /// The public half of the static key that the builder is given, so that it is not computed anew.
     local: StaticPublic,
     /// Peers whose shared secret with the static key may be there already.
-    known: Option<Arc<Known>>,
+    precomputed: Option<Arc<PrecomputedPeers>>,
     tray: Arc<Tray>,
 }
 
@@ -224,7 +224,11 @@ impl CryptoResolver for Resolver {
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
         let DHChoice::Curve25519 = choice else { return None };
         let secret = StaticSecret::from([0; KEY_BYTES]);
-        Some(Box::new(X25519 { secret, public: self.local.0, known: self.known.clone() }))
+        Some(Box::new(X25519 {
+            secret,
+            public: self.local.0,
+            precomputed: self.precomputed.clone(),
+        }))
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
@@ -257,7 +261,7 @@ struct X25519 {
     secret: StaticSecret, // erases itself
     public: [u8; KEY_BYTES],
     /// Of the static key alone.
-    known: Option<Arc<Known>>,
+    precomputed: Option<Arc<PrecomputedPeers>>,
 }
 
 impl Dh for X25519 {
@@ -286,7 +290,7 @@ impl Dh for X25519 {
         rng.try_fill_bytes(&mut bytes)?;
         self.secret = StaticSecret::from(bytes);
         bytes.zeroize();
-        self.known = None;
+        self.precomputed = None;
         self.public = PublicKey::from(&self.secret).to_bytes();
         Ok(())
     }
@@ -304,15 +308,15 @@ impl Dh for X25519 {
         let their: [u8; KEY_BYTES] = *pubkey.first_chunk::<KEY_BYTES>().ok_or(snow::Error::Dh)?;
         let out = out.first_chunk_mut::<KEY_BYTES>().ok_or(snow::Error::Dh)?;
         let peer = StaticPublic(their);
-        if self.known.as_ref().is_some_and(|known| known.shared(&peer, out)) {
+        if self.precomputed.as_ref().is_some_and(|precomputed| precomputed.shared(&peer, out)) {
             return Ok(());
         }
         let shared = self.secret.diffie_hellman(&PublicKey::from(their));
         if !shared.was_contributory() {
             return Err(snow::Error::Dh); // a point of small order: the peer chose the result
         }
-        if let Some(known) = &self.known {
-            known.keep_shared(&peer, shared.as_bytes());
+        if let Some(precomputed) = &self.precomputed {
+            precomputed.keep_shared(&peer, shared.as_bytes());
         }
         out.copy_from_slice(shared.as_bytes());
         Ok(())
@@ -424,8 +428,12 @@ mod tests {
         assert_eq!(psks.len(), places.len());
         let tray = Arc::<Tray>::default();
         tray.put_ephemeral(ephemeral);
-        let resolver =
-            Resolver { provider, local: *local.public(), known: None, tray: Arc::clone(&tray) };
+        let resolver = Resolver {
+            provider,
+            local: *local.public(),
+            precomputed: None,
+            tray: Arc::clone(&tray),
+        };
         let mut build = Builder::with_resolver(read(pattern), Box::new(resolver))
             .local_private_key(local.expose())
             .and_then(|build| build.prologue(&prologue))
@@ -494,7 +502,8 @@ mod tests {
 
     #[test]
     fn points_of_small_order_are_refused() {
-        let mut dh = X25519 { secret: StaticSecret::from([7; 32]), public: [0; 32], known: None };
+        let mut dh =
+            X25519 { secret: StaticSecret::from([7; 32]), public: [0; 32], precomputed: None };
         dh.set(&[9; 32]);
         let mut order_8 = [0; 32];
         order_8.copy_from_slice(&hex(

@@ -144,12 +144,12 @@ fn ik_bytes(ends: &mut Ends, stamp: u64) -> (Vec<u8>, Vec<u8>, [u8; KEY_BYTES]) 
 #[test]
 fn what_is_kept_of_a_known_peer_changes_no_byte() {
     let (mut strangers, mut acquainted) = (ends(), ends());
-    acquainted.a.remember(acquainted.b.static_public());
-    acquainted.b.remember(acquainted.a.static_public());
+    acquainted.a.add_peer(acquainted.b.static_public());
+    acquainted.b.add_peer(acquainted.a.static_public());
     // The first fills what is kept, the second uses it, the third is after it was erased at one end.
     for stamp in 1..=3 {
         if stamp == 3 {
-            acquainted.b.forget(acquainted.a.static_public());
+            acquainted.b.remove_peer(acquainted.a.static_public());
         }
         assert_eq!(ik_bytes(&mut strangers, stamp), ik_bytes(&mut acquainted, stamp));
     }
@@ -158,7 +158,7 @@ fn what_is_kept_of_a_known_peer_changes_no_byte() {
 #[test]
 fn a_known_peers_public_key_opens_no_door_to_who_has_not_the_secret_one() {
     let mut ends = ends();
-    ends.b.remember(ends.a.static_public());
+    ends.b.add_peer(ends.a.static_public());
     ik_bytes(&mut ends, 1);
     // An initiator that has another secret than the public key it shows.
     let pretender = LocalIdentity::impersonating(&local(3), &local(1));

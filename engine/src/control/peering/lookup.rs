@@ -79,11 +79,11 @@ pub(super) fn know(
 ) {
     if let Some(former) = so_far {
         by_key.remove(&former.0);
-        local.forget(&former);
+        local.remove_peer(&former);
     }
     if let Some(key) = key {
         by_key.insert(key.0, mark);
-        local.remember(&key);
+        local.add_peer(&key);
     }
 }
 

@@ -25,7 +25,7 @@ impl Peering {
             peer.key = peer.session.peer().copied();
             if let Some(key) = &peer.key {
                 self.by_key.insert(key.0, *mark);
-                self.config.local.remember(key);
+                self.config.local.add_peer(key);
             }
             peer.session.begin_anew();
             peer.challenge = None;

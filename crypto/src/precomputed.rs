@@ -17,7 +17,7 @@ use crate::secret::Secret;
 
 /// The peers known, by their static keys. Belongs to one static key of ours.
 #[derive(Default)]
-pub(crate) struct Known(Mutex<BTreeMap<StaticPublic, Box<Peer>>>);
+pub(crate) struct PrecomputedPeers(Mutex<BTreeMap<StaticPublic, Box<Peer>>>);
 
 /// Boxed where it lies, so that no copy of a secret stays behind when the tree is rearranged.
 #[derive(Default)]
@@ -26,12 +26,12 @@ struct Peer {
     proved: Option<(IdentityProof, Identity)>,
 }
 
-impl Known {
-    pub(crate) fn remember(&self, peer: &StaticPublic) {
+impl PrecomputedPeers {
+    pub(crate) fn add(&self, peer: &StaticPublic) {
         self.peers().entry(*peer).or_default();
     }
 
-    pub(crate) fn forget(&self, peer: &StaticPublic) {
+    pub(crate) fn remove(&self, peer: &StaticPublic) {
         self.peers().remove(peer);
     }
 
@@ -83,21 +83,21 @@ mod tests {
 
     #[test]
     fn only_who_is_known_is_remembered_and_only_until_forgotten() {
-        let known = Known::default();
+        let precomputed = PrecomputedPeers::default();
         let (friend, stranger) = (StaticPublic([1; 32]), StaticPublic([2; 32]));
         let mut out = [0; 32];
-        known.remember(&friend);
+        precomputed.add(&friend);
         for peer in [&friend, &stranger] {
-            assert!(!known.shared(peer, &mut out));
-            known.keep_shared(peer, &[7; 32]);
+            assert!(!precomputed.shared(peer, &mut out));
+            precomputed.keep_shared(peer, &[7; 32]);
         }
-        assert!(known.shared(&friend, &mut out));
+        assert!(precomputed.shared(&friend, &mut out));
         assert_eq!(out, [7; 32]);
-        assert!(!known.shared(&stranger, &mut out));
-        known.remember(&friend);
-        assert!(known.shared(&friend, &mut out), "naming a peer twice loses nothing");
-        known.forget(&friend);
-        assert!(!known.shared(&friend, &mut out));
+        assert!(!precomputed.shared(&stranger, &mut out));
+        precomputed.add(&friend);
+        assert!(precomputed.shared(&friend, &mut out), "naming a peer twice loses nothing");
+        precomputed.remove(&friend);
+        assert!(!precomputed.shared(&friend, &mut out));
     }
 
     #[test]
@@ -105,24 +105,24 @@ mod tests {
         let mut entropy = SeededEntropy::new(5);
         let [one, other] = [(); 2].map(|()| IdentityKey::generate(&mut entropy).expect("seeded"));
         let (key, other_key) = (*one.static_key().public(), *other.static_key().public());
-        let known = Known::default();
-        known.remember(&key);
-        known.remember(&other_key);
+        let precomputed = PrecomputedPeers::default();
+        precomputed.add(&key);
+        precomputed.add(&other_key);
         let proof = one.prove(&key);
         for _ in 0..2 {
-            assert_eq!(known.identify(&proof, &key), Ok(one.public()));
+            assert_eq!(precomputed.identify(&proof, &key), Ok(one.public()));
             // The proof that was just believed, for another key that is known.
-            let moved = known.identify(&proof, &other_key);
+            let moved = precomputed.identify(&proof, &other_key);
             assert_eq!(moved, Err(IdentityRefused::BadSignature));
             for bit in [7, 8 * 20, 8 * 60, 8 * 104 - 1] {
                 let mut touched = proof;
                 touched.0[bit / 8] ^= 1 << (bit % 8);
-                assert!(known.identify(&touched, &key).is_err(), "bit {bit}");
+                assert!(precomputed.identify(&touched, &key).is_err(), "bit {bit}");
             }
         }
         // Another identity's proof for the same key takes the place of the first.
         let new = other.prove(&key);
-        assert_eq!(known.identify(&new, &key), Ok(other.public()));
-        assert_eq!(known.identify(&proof, &key), Ok(one.public()));
+        assert_eq!(precomputed.identify(&new, &key), Ok(other.public()));
+        assert_eq!(precomputed.identify(&proof, &key), Ok(one.public()));
     }
 }
