@@ -9,7 +9,7 @@ use std::{
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use strowger_crypto::{
     LocalIdentity, Nanos, OsEntropy, Psk,
-    handshake::{Admission, CookieChecker, Load, Offer, Ours, Stamp, StampGuard, ik},
+    handshake::{Admission, CookieChecker, Load, Offer, Ours, Timestamp, TimestampGuard, ik},
     link_header::SessionIndex,
 };
 use strowger_engine::{
@@ -125,7 +125,7 @@ impl Ends {
         let Self { a, b, offer, checker, .. } = self;
         let wrong = |_| Failure::Bug("an honest handshake is finished");
         let index = SessionIndex::new(1).ok_or(Failure::Bug("24 bits"))?;
-        let ours = |local| Ours { local, offer, index, stamp: Stamp(1) };
+        let ours = |local| Ours { local, offer, index, timestamp: Timestamp(1) };
 
         let began = Instant::now();
         let begun = ik::initiate(&ours(a), b.static_public(), &Psk::NONE, None, &mut OsEntropy);
@@ -137,7 +137,7 @@ impl Ends {
             return Err(Failure::Bug("an honest initiation is admitted while all is calm"));
         };
         let initiation = ik::read(b, &admitted).map_err(wrong)?;
-        let guard = &mut StampGuard::default();
+        let guard = &mut TimestampGuard::default();
         let accepted = initiation.accept(&ours(b), &Psk::NONE, guard, &mut OsEntropy);
         let responder = responding.elapsed();
         let (_, response) = accepted.map_err(|_| Failure::Bug("an honest initiation"))?;
@@ -301,7 +301,7 @@ pub(crate) fn initiation_bytes(
 ) -> Result<Vec<u8>, Failure> {
     let offer = Offer::default();
     let index = SessionIndex::new(1 + number as u32 % 1_000).ok_or(Failure::Bug("24 bits"))?;
-    let ours = Ours { local: from, offer: &offer, index, stamp: Stamp(1 + number) };
+    let ours = Ours { local: from, offer: &offer, index, timestamp: Timestamp(1 + number) };
     let begun = ik::initiate(&ours, to.static_public(), &Psk::NONE, None, &mut OsEntropy);
     let (_, message) = begun.map_err(|_| Failure::Bug("the system has randomness"))?;
     Ok(message)

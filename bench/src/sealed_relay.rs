@@ -10,7 +10,7 @@ use std::{
 use strowger_crypto::{
     LocalIdentity, Nanos, Openers, OsEntropy, Psk, Sealed, Sealer,
     aead::Provider,
-    handshake::{Admission, CookieChecker, Load, Mtu, Offer, Ours, Stamp, StampGuard, ik},
+    handshake::{Admission, CookieChecker, Load, Mtu, Offer, Ours, Timestamp, TimestampGuard, ik},
     limits::TAG_BYTES,
     link_header::{Kind, LinkHeader, SessionIndex},
 };
@@ -220,12 +220,13 @@ impl End {
     fn respond(&mut self, message: &[u8]) -> Result<Vec<u8>, Failure> {
         let refused = || Failure::Bug("our own relay's handshake is an honest one");
         let index = SessionIndex::new(1).ok_or_else(refused)?;
-        let ours = Ours { local: &self.local, offer: &self.offer, index, stamp: Stamp::default() };
+        let ours =
+            Ours { local: &self.local, offer: &self.offer, index, timestamp: Timestamp::default() };
         let Ok(Admission::Go(admitted)) = self.checker.admit(b"", message, Load::Calm) else {
             return Err(refused());
         };
         let initiation = ik::read(&self.local, &admitted).map_err(|_| refused())?;
-        let guard = &mut StampGuard::default();
+        let guard = &mut TimestampGuard::default();
         let accepted = initiation.accept(&ours, &Psk::NONE, guard, &mut OsEntropy);
         let (established, response) = accepted.map_err(|_| refused())?;
         let mut transport = established.into_transport(Nanos::ZERO, Provider::DEFAULT);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use strowger_crypto::handshake::{
-    Admission, CookieChecker, Load, Offer, Ours, Stamp, StampGuard, ik,
+    Admission, CookieChecker, Load, Offer, Ours, Timestamp, TimestampGuard, ik,
 };
 use strowger_crypto::link_header::SessionIndex;
 use strowger_crypto::{IdentityKey, LocalIdentity, Nanos, NetworkId, OsEntropy, Psk};
@@ -107,7 +107,7 @@ impl Ends {
 
     fn ours<'a>(&'a self, local: &'a LocalIdentity) -> Ours<'a> {
         let index = SessionIndex::new(1).expect("24 bits");
-        Ours { local, offer: &self.offer, index, stamp: Stamp(1) }
+        Ours { local, offer: &self.offer, index, timestamp: Timestamp(1) }
     }
 
     fn begin(&self) -> (ik::AwaitResponse, Vec<u8>) {
@@ -120,7 +120,7 @@ impl Ends {
             unreachable!("an honest initiation, and no load");
         };
         let initiation = ik::read(&self.b, &admitted).expect("honest");
-        let (ours, guard) = (self.ours(&self.b), &mut StampGuard::default());
+        let (ours, guard) = (self.ours(&self.b), &mut TimestampGuard::default());
         initiation.accept(&ours, &Psk::NONE, guard, &mut OsEntropy).expect("honest").1
     }
 

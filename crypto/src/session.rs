@@ -29,7 +29,7 @@ use core::fmt;
 use crate::aead::Provider;
 use crate::entropy::{Entropy, EntropyFailed};
 use crate::handshake::{
-    Agreement, Cookie, Established, HandshakeError, Offer, Peer, StampGuard, ik,
+    Agreement, Cookie, Established, HandshakeError, Offer, Peer, TimestampGuard, ik,
 };
 use crate::identity::{Identity, LocalIdentity, StaticPublic};
 use crate::limits::{
@@ -59,7 +59,7 @@ pub struct SessionConfig {
     /// Whose code seals and opens.
     pub provider: Provider,
     /// What the wall clock showed, in nanoseconds since 1970, when the monotonic clock showed zero.
-    /// Stamps only grow while the process lives, whatever the wall clock does; [`Session::raise_wall`]
+    /// Timestamps only grow while the process lives, whatever the wall clock does; [`Session::raise_wall`]
     /// lets them follow one that was set forward.
     pub wall_at_zero: u64,
 }
@@ -153,8 +153,8 @@ pub struct Session {
     config: SessionConfig,
     /// The peer's key, as far as it is known.
     peer: Option<StaticPublic>,
-    guard: StampGuard,
-    newest_stamp: u64,
+    guard: TimestampGuard,
+    newest_timestamp: u64,
     /// The newest last; two for as long as two handshakes that crossed are told apart.
     previous: Vec<Generation>,
     current: Option<Generation>,
@@ -189,8 +189,8 @@ impl Session {
         Session {
             peer: config.peer,
             config,
-            guard: StampGuard::default(),
-            newest_stamp: 0,
+            guard: TimestampGuard::default(),
+            newest_timestamp: 0,
             previous: Vec::new(),
             current: None,
             next: Vec::new(),
@@ -266,8 +266,8 @@ impl Session {
         self.sealing
     }
 
-    /// The newest stamp of the peer, to keep beyond this session.
-    pub const fn guard(&self) -> StampGuard {
+    /// The newest timestamp of the peer, to keep beyond this session.
+    pub const fn guard(&self) -> TimestampGuard {
         self.guard
     }
 
@@ -334,7 +334,7 @@ impl Session {
         }
     }
 
-    /// Forgets all keys and handshakes, and keeps who the peer is and which stamps were used: for a
+    /// Forgets all keys and handshakes, and keeps who the peer is and which timestamps were used: for a
     /// caller who does not know what has become of [`Output`]s. If keys are wanted, a handshake begins
     /// at once. Openers and sealers that were given out before go on until they are too old; they, and
     /// their indices, are the caller's to end.

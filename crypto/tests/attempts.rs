@@ -191,7 +191,7 @@ fn recorded_initiations_do_not_keep_running_keys_from_being_renewed() {
     let recorded: Vec<Vec<u8>> = world.begun.drain(..).map(|(.., message)| message).collect();
     world.step(0, Input::Unwanted);
     world.run(world.now.plus(Nanos::from_secs(30)), [None, None]);
-    // Node 1 begins, so it has seen no stamp of node 0 yet when its keys are there.
+    // Node 1 begins, so it has seen no timestamp of node 0 yet when its keys are there.
     world.weather = path(400);
     world.step(1, Input::Wanted);
     let within = world.now.plus(Nanos::from_secs(5));

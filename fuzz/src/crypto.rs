@@ -9,7 +9,7 @@ use bolero::check;
 use strowger_crypto::aead::{Aead, Provider};
 use strowger_crypto::beacon::{self, Claim};
 use strowger_crypto::handshake::{
-    Admission, CookieChecker, Hello, Load, Offer, Ours, Stamp, StampGuard, ik, xx,
+    Admission, CookieChecker, Hello, Load, Offer, Ours, Timestamp, TimestampGuard, ik, xx,
 };
 use strowger_crypto::limits::{INITIATION_BYTES, REPLAY_WINDOW_PACKETS};
 use strowger_crypto::link_header::{LinkHeader, LinkHeaderError, SessionIndex};
@@ -126,7 +126,7 @@ fn good_hello() -> Vec<u8> {
     let mut bytes = vec![0, 0, 1, 1, 1, 0, 1, 0, 1]; // versions, suites, seal, widths, flags, lanes
     bytes.extend_from_slice(&1400u16.to_be_bytes());
     bytes.extend_from_slice(&7u32.to_be_bytes()); // index
-    bytes.extend_from_slice(&9u64.to_be_bytes()); // stamp
+    bytes.extend_from_slice(&9u64.to_be_bytes()); // timestamp
     bytes.extend_from_slice(&[3; 104]); // proof
     bytes.extend_from_slice(&[4, b's', b'c', b'h', b'm', 0, 2, b'p', b'q']);
     let length = (bytes.len() - 2) as u16;
@@ -147,7 +147,7 @@ fn handshake_messages_parse_totally() {
         local,
         offer: &offer,
         index: SessionIndex::new(5).expect("24 bits"),
-        stamp: Stamp(1),
+        timestamp: Timestamp(1),
     };
     let (known, initiation) =
         ik::initiate(&ours(&a), b.static_public(), &Psk::NONE, None, entropy).expect("begun");
@@ -173,7 +173,7 @@ fn handshake_messages_parse_totally() {
     };
     let initiation = ik::read(&b, &admitted).expect("honest");
     let (_, response) = initiation
-        .accept(&ours(&b), &Psk::NONE, &mut StampGuard::default(), entropy)
+        .accept(&ours(&b), &Psk::NONE, &mut TimestampGuard::default(), entropy)
         .expect("honest");
     let (known, _) = waiting.into_inner().expect("one thread").expect("put back above");
     assert!(known.read_response(&response).is_ok(), "forgeries ended a handshake");
@@ -186,7 +186,7 @@ fn openers_are_total_and_open_once() {
     let entropy = &mut SeededEntropy::new(4);
     let offer = Offer::default();
     let index = SessionIndex::new(5).expect("24 bits");
-    let ours = |local| Ours { local, offer: &offer, index, stamp: Stamp(1) };
+    let ours = |local| Ours { local, offer: &offer, index, timestamp: Timestamp(1) };
     let (state, message) =
         ik::initiate(&ours(&a), b.static_public(), &Psk::NONE, None, entropy).expect("begun");
     let checker = CookieChecker::new(&b, NOW, entropy).expect("seeded");
@@ -195,7 +195,7 @@ fn openers_are_total_and_open_once() {
     };
     let (there, response) = ik::read(&b, &admitted)
         .expect("honest")
-        .accept(&ours(&b), &Psk::NONE, &mut StampGuard::default(), entropy)
+        .accept(&ours(&b), &Psk::NONE, &mut TimestampGuard::default(), entropy)
         .expect("honest");
     let here =
         state.read_response(&response).expect("honest").into_transport(NOW, Provider::DEFAULT);

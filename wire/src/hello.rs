@@ -10,7 +10,7 @@
 //! sending lanes, 1 to 16                         1
 //! MTU                                            2
 //! sender's session index                         4
-//! stamp                                          8
+//! timestamp                                     8
 //! identity proof                                 104
 //! length of the scheme, the scheme               1, up to 64
 //! length of the protocol table, the table        2, up to 512
@@ -22,7 +22,7 @@
 //! fields; it neither checks the identity proof nor negotiates.
 //!
 //! ```
-//! use strowger_wire::hello::{Hello, Lanes, Mtu, SealWish, Stamp, Suites, Versions, Widths};
+//! use strowger_wire::hello::{Hello, Lanes, Mtu, SealWish, Timestamp, Suites, Versions, Widths};
 //! use strowger_wire::limits::{HELLO_BYTES_MAX, IDENTITY_PROOF_BYTES};
 //! use strowger_wire::link_header::SessionIndex;
 //!
@@ -35,7 +35,7 @@
 //!     lanes: Lanes::ONE,
 //!     mtu: Mtu::new(1400).unwrap(),
 //!     index: SessionIndex::new(7).unwrap(),
-//!     stamp: Stamp(1),
+//!     timestamp: Timestamp(1),
 //!     proof: &[0; IDENTITY_PROOF_BYTES],
 //!     scheme: b"",
 //!     protocols: b"",
@@ -57,7 +57,7 @@ use crate::link_header::SessionIndex;
 /// The newest version of the link protocol that this crate describes.
 pub const VERSION: u8 = 1;
 
-/// Bytes from the oldest version to the stamp.
+/// Bytes from the oldest version to the timestamp.
 const FIXED_BYTES: usize = 21;
 
 const _: () = assert!(
@@ -249,7 +249,7 @@ impl Mtu {
 /// A moment of the sender's clock in nanoseconds, or any number of its that only grows. Orders the
 /// initiations of one peer, and nothing else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Stamp(pub u64);
+pub struct Timestamp(pub u64);
 
 /// The fields of a hello, borrowed from its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,7 +271,7 @@ pub struct Hello<'a> {
     /// The session index under which it wants to be addressed; not [`SessionIndex::NONE`].
     pub index: SessionIndex,
     /// When it was sent; zero from a responder.
-    pub stamp: Stamp,
+    pub timestamp: Timestamp,
     /// The sender's Ed25519 key and its signature of the X25519 static key (W4-5). Not checked here.
     pub proof: &'a [u8; IDENTITY_PROOF_BYTES],
     /// How the sender writes slot numbers, serialised ([`Scheme::parse`](crate::scheme::Scheme::parse));
@@ -307,7 +307,7 @@ impl<'a> Hello<'a> {
         let index = SessionIndex::new(fields.u32().ok_or(Cut)?)
             .filter(|index| *index != SessionIndex::NONE)
             .ok_or(BadField)?;
-        let stamp = Stamp(fields.u64().ok_or(Cut)?);
+        let timestamp = Timestamp(fields.u64().ok_or(Cut)?);
         let proof = fields.take().ok_or(Cut)?;
         let scheme_bytes = usize::from(fields.u8().ok_or(Cut)?);
         let scheme = fields.slice(scheme_bytes).ok_or(Cut)?;
@@ -325,7 +325,7 @@ impl<'a> Hello<'a> {
             lanes,
             mtu,
             index,
-            stamp,
+            timestamp,
             proof,
             scheme,
             protocols,
@@ -362,7 +362,7 @@ impl<'a> Hello<'a> {
             .put(&[u8::from(self.same_scheme), self.lanes.0])?
             .put(&self.mtu.0.to_be_bytes())?
             .put(&self.index.number().to_be_bytes())?
-            .put(&self.stamp.0.to_be_bytes())?
+            .put(&self.timestamp.0.to_be_bytes())?
             .put(self.proof)?
             .put(&[self.scheme.len() as u8])?
             .put(self.scheme)?
@@ -422,7 +422,7 @@ mod tests {
             lanes: Lanes::new(5).expect("1 to 16"),
             mtu: Mtu::new(1400).expect("large enough"),
             index: SessionIndex::new(0x010203).expect("24 bits"),
-            stamp: Stamp(0x0405_0607_0809_0a0b),
+            timestamp: Timestamp(0x0405_0607_0809_0a0b),
             proof: &[9; IDENTITY_PROOF_BYTES],
             scheme,
             protocols,

@@ -7,7 +7,7 @@ use core::fmt;
 
 use strowger_wire::hello as wire;
 pub use strowger_wire::hello::{
-    HelloMalformed, Lanes, Mtu, SealWish, Stamp, Suites, VERSION, Versions, Widths,
+    HelloMalformed, Lanes, Mtu, SealWish, Suites, Timestamp, VERSION, Versions, Widths,
 };
 
 use crate::identity::{IdentityProof, StaticPublic};
@@ -170,7 +170,7 @@ pub struct Hello {
     /// Under which index it wants to be addressed.
     pub index: SessionIndex,
     /// When it was said; zero from a responder.
-    pub stamp: Stamp,
+    pub timestamp: Timestamp,
     /// Who it says it is, and that the static key is its own.
     pub proof: IdentityProof,
 }
@@ -189,7 +189,7 @@ impl Hello {
             lanes: *lanes,
             mtu: *mtu,
             index: self.index,
-            stamp: self.stamp,
+            timestamp: self.timestamp,
             proof: &self.proof.0,
             scheme: &scheme.0,
             protocols: &protocols.0,
@@ -210,7 +210,7 @@ impl Hello {
             lanes,
             mtu,
             index,
-            stamp,
+            timestamp,
             proof,
             scheme,
             protocols,
@@ -218,7 +218,7 @@ impl Hello {
         let (scheme, protocols) = (SchemeBytes(scheme.to_vec()), ProtocolBytes(protocols.to_vec()));
         let offer =
             Offer { versions, suites, seal, widths, same_scheme, lanes, mtu, scheme, protocols };
-        Ok(Hello { offer, index, stamp, proof: IdentityProof(*proof) })
+        Ok(Hello { offer, index, timestamp, proof: IdentityProof(*proof) })
     }
 }
 
@@ -249,7 +249,7 @@ mod tests {
                 ..Offer::default()
             },
             index: SessionIndex::new(0x010203).expect("24 bits"),
-            stamp: Stamp(0x0405_0607_0809_0a0b),
+            timestamp: Timestamp(0x0405_0607_0809_0a0b),
             proof: IdentityProof([9; IDENTITY_PROOF_BYTES]),
         }
     }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::cookie::{Admitted, Cookie, MAC_BYTES, MacKeys};
-use super::hello::{Agreement, Hello, Lanes, Offer, Peer, Stamp};
+use super::hello::{Agreement, Hello, Lanes, Offer, Peer, Timestamp};
 use super::noise::{IK, Noise};
 use super::{
-    Established, HandshakeError, INITIATION_NOISE_BYTES, Ours, Refused, Rejected, StampGuard,
+    Established, HandshakeError, INITIATION_NOISE_BYTES, Ours, Refused, Rejected, TimestampGuard,
     check_response, prologue,
 };
 use crate::entropy::Entropy;
@@ -36,7 +36,7 @@ pub fn initiate(
     let mut noise = Noise::initiator(&IK, &prologue, local, Some(peer), ephemeral);
     noise.set_psk(psk);
     let payload_bytes = INITIATION_NOISE_BYTES - 2 * KEY_BYTES - 2 * TAG_BYTES;
-    let hello = ours.hello(ours.stamp).encode(payload_bytes);
+    let hello = ours.hello(ours.timestamp).encode(payload_bytes);
     let mut message = ours.header(Kind::Initiation, Step::Known, SessionIndex::NONE);
     noise.write(&hello, &mut message).map_err(Refused::from)?;
     let keys = MacKeys::to(peer, local.network());
@@ -145,7 +145,7 @@ pub fn read(local: &LocalIdentity, admitted: &Admitted<'_>) -> Result<Initiation
 
 /// An initiation that was read: whoever sent it, or first sent it, has the static key it names.
 ///
-/// Nothing is kept until [`Initiation::accept`]: the caller looks up policy, psk and stamp of this
+/// Nothing is kept until [`Initiation::accept`]: the caller looks up policy, psk and timestamp of this
 /// peer first.
 pub struct Initiation {
     noise: Noise,
@@ -161,8 +161,8 @@ impl Initiation {
     }
 
     /// When it was sent, by the initiator's clock.
-    pub const fn stamp(&self) -> Stamp {
-        self.their.stamp
+    pub const fn timestamp(&self) -> Timestamp {
+        self.their.timestamp
     }
 
     /// What the initiator offers.
@@ -183,20 +183,20 @@ impl Initiation {
         mut self,
         ours: &Ours<'_>,
         psk: &Psk,
-        guard: &mut StampGuard,
+        guard: &mut TimestampGuard,
         entropy: &mut dyn Entropy,
     ) -> Result<(Established, Vec<u8>), HandshakeError> {
-        guard.check(self.their.stamp)?;
+        guard.check(self.their.timestamp)?;
         let agreement = ours.offer.agree(&self.their.offer).map_err(Refused::from)?;
         let identity = self.identity()?;
         self.noise.set_ephemeral(Secret::random(entropy)?);
         self.noise.set_psk(psk);
         let mut message = ours.header(Kind::Response, Step::Known, self.their.index);
-        let hello = ours.hello(Stamp::default()).encode(0);
+        let hello = ours.hello(Timestamp::default()).encode(0);
         self.noise.write(&hello, &mut message).map_err(Refused::from)?;
         MacKeys::to(&self.peer, ours.local.network()).append_mac1(&mut message);
         debug_assert!(message.len() <= INITIATION_BYTES, "limits.rs asserts the longest");
-        guard.newest = Some(self.their.stamp);
+        guard.newest = Some(self.their.timestamp);
         let peer = Peer { static_key: self.peer, identity };
         let our: (SessionIndex, Lanes) = (ours.index, ours.offer.lanes);
         Ok((Established::new(self.noise, false, agreement, our, self.their, peer), message))

@@ -45,7 +45,7 @@ use crate::time::Nanos;
 pub use cookie::{Admission, Admitted, COOKIE_REPLY_BYTES, Cookie, CookieChecker, Load};
 pub use hello::{
     Agreement, Disagreement, Hello, HelloMalformed, Lanes, Mtu, Offer, Peer, ProtocolBytes,
-    SchemeBytes, SealWish, Stamp, Suites, TooLong, VERSION, Versions, Widths,
+    SchemeBytes, SealWish, Suites, Timestamp, TooLong, VERSION, Versions, Widths,
 };
 use noise::{Noise, Unreadable};
 
@@ -125,14 +125,14 @@ pub struct Ours<'a> {
     pub offer: &'a Offer,
     /// Under which index we want to be addressed. Not [`SessionIndex::NONE`], and not in use.
     pub index: SessionIndex,
-    /// Larger than every stamp we sent this peer before. Responders need none.
-    pub stamp: Stamp,
+    /// Larger than every timestamp we sent this peer before. Responders need none.
+    pub timestamp: Timestamp,
 }
 
 impl Ours<'_> {
-    fn hello(&self, stamp: Stamp) -> Hello {
+    fn hello(&self, timestamp: Timestamp) -> Hello {
         let proof = *self.local.proof();
-        Hello { offer: self.offer.clone(), index: self.index, stamp, proof }
+        Hello { offer: self.offer.clone(), index: self.index, timestamp, proof }
     }
 
     fn header(&self, kind: Kind, step: Step, to: SessionIndex) -> Vec<u8> {
@@ -141,17 +141,21 @@ impl Ours<'_> {
     }
 }
 
-/// The newest stamp of one peer, kept by the caller with what else it knows of that peer, so that
+/// The newest timestamp of one peer, kept by the caller with what else it knows of that peer, so that
 /// a recorded initiation cannot be used again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StampGuard {
-    /// The newest stamp accepted, if any was.
-    pub newest: Option<Stamp>,
+pub struct TimestampGuard {
+    /// The newest timestamp accepted, if any was.
+    pub newest: Option<Timestamp>,
 }
 
-impl StampGuard {
-    pub(crate) fn check(&self, stamp: Stamp) -> Result<(), Refused> {
-        if self.newest.is_some_and(|newest| stamp <= newest) { Err(Refused::Stale) } else { Ok(()) }
+impl TimestampGuard {
+    pub(crate) fn check(&self, timestamp: Timestamp) -> Result<(), Refused> {
+        if self.newest.is_some_and(|newest| timestamp <= newest) {
+            Err(Refused::Stale)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -39,8 +39,8 @@ fn ends() -> Ends {
     Ends { a: local(1), b, checker, entropy, psk: Psk::from_bytes([3; 32]) }
 }
 
-fn ours<'a>(local: &'a LocalIdentity, offer: &'a Offer, number: u32, stamp: u64) -> Ours<'a> {
-    Ours { local, offer, index: index(number), stamp: Stamp(stamp) }
+fn ours<'a>(local: &'a LocalIdentity, offer: &'a Offer, number: u32, timestamp: u64) -> Ours<'a> {
+    Ours { local, offer, index: index(number), timestamp: Timestamp(timestamp) }
 }
 
 fn go<'m>(checker: &CookieChecker, message: &'m [u8]) -> Admitted<'m> {
@@ -51,8 +51,8 @@ fn go<'m>(checker: &CookieChecker, message: &'m [u8]) -> Admitted<'m> {
 }
 
 impl Ends {
-    fn ik_initiate(&mut self, offer: &Offer, stamp: u64) -> (ik::AwaitResponse, Vec<u8>) {
-        let ours = ours(&self.a, offer, 11, stamp);
+    fn ik_initiate(&mut self, offer: &Offer, timestamp: u64) -> (ik::AwaitResponse, Vec<u8>) {
+        let ours = ours(&self.a, offer, 11, timestamp);
         ik::initiate(&ours, self.b.static_public(), &self.psk, None, &mut self.entropy)
             .expect("begun")
     }
@@ -61,7 +61,7 @@ impl Ends {
         &mut self,
         offer: &Offer,
         message: &[u8],
-        guard: &mut StampGuard,
+        guard: &mut TimestampGuard,
     ) -> Result<(Established, Vec<u8>), HandshakeError> {
         let initiation = ik::read(&self.b, &go(&self.checker, message))?;
         assert_eq!(initiation.static_key(), self.a.static_public());
@@ -72,7 +72,7 @@ impl Ends {
     fn ik(&mut self, mine: &Offer, their: &Offer) -> (Established, Established) {
         let (state, message) = self.ik_initiate(mine, 1);
         let (b, response) =
-            self.ik_accept(their, &message, &mut StampGuard::default()).expect("accepted");
+            self.ik_accept(their, &message, &mut TimestampGuard::default()).expect("accepted");
         (state.read_response(&response).expect("the peer's response"), b)
     }
 
@@ -94,7 +94,7 @@ impl Ends {
         let (a, third) = offered.finish(&ours(&self.a, mine, 11, 1), None).expect("finished");
         let finish = self.xx_finish(their, &third).expect("read");
         assert_eq!(finish.peer().static_key, *self.a.static_public());
-        let b = finish.accept(&mut self.checker, &mut StampGuard::default()).expect("accepted");
+        let b = finish.accept(&mut self.checker, &mut TimestampGuard::default()).expect("accepted");
         (a, b)
     }
 }
@@ -126,12 +126,12 @@ fn exchange(a: Established, b: Established) {
 }
 
 /// One handshake from a seed: its two messages and its transcript.
-fn ik_bytes(ends: &mut Ends, stamp: u64) -> (Vec<u8>, Vec<u8>, [u8; KEY_BYTES]) {
-    ends.entropy = SeededEntropy::new(stamp);
+fn ik_bytes(ends: &mut Ends, timestamp: u64) -> (Vec<u8>, Vec<u8>, [u8; KEY_BYTES]) {
+    ends.entropy = SeededEntropy::new(timestamp);
     let offer = Offer::default();
-    let (state, message) = ends.ik_initiate(&offer, stamp);
+    let (state, message) = ends.ik_initiate(&offer, timestamp);
     let (b, response) =
-        ends.ik_accept(&offer, &message, &mut StampGuard::default()).expect("accepted");
+        ends.ik_accept(&offer, &message, &mut TimestampGuard::default()).expect("accepted");
     let a = state.read_response(&response).expect("the peer's response");
     assert_eq!(a.transcript(), b.transcript());
     assert_eq!(a.peer().identity, *ends.b.identity());
@@ -147,11 +147,11 @@ fn what_is_kept_of_a_known_peer_changes_no_byte() {
     acquainted.a.add_peer(acquainted.b.static_public());
     acquainted.b.add_peer(acquainted.a.static_public());
     // The first fills what is kept, the second uses it, the third is after it was erased at one end.
-    for stamp in 1..=3 {
-        if stamp == 3 {
+    for timestamp in 1..=3 {
+        if timestamp == 3 {
             acquainted.b.remove_peer(acquainted.a.static_public());
         }
-        assert_eq!(ik_bytes(&mut strangers, stamp), ik_bytes(&mut acquainted, stamp));
+        assert_eq!(ik_bytes(&mut strangers, timestamp), ik_bytes(&mut acquainted, timestamp));
     }
 }
 
@@ -219,7 +219,7 @@ fn header_only_is_sealed_only_where_both_asked_and_refused_where_one_must_and_on
             let offer = |seal| Offer { seal, ..Offer::default() };
             let mut ends = ends();
             let (state, message) = ends.ik_initiate(&offer(mine), 1);
-            let accepted = ends.ik_accept(&offer(their), &message, &mut StampGuard::default());
+            let accepted = ends.ik_accept(&offer(their), &message, &mut TimestampGuard::default());
             if matches!((mine, their), (Full, MustHeaderOnly) | (MustHeaderOnly, Full)) {
                 let why = HandshakeError::Peer(Refused::Disagreement(Disagreement::SealMode));
                 assert_eq!(accepted.err(), Some(why));
@@ -263,7 +263,7 @@ fn no_downgrade_of_version_scheme_seal_mode_or_width_goes_unnoticed() {
         let mut touched = message.clone();
         touched[ik_payload + place] ^= 1;
         let touched = with_macs(touched, ends_ik.b.static_public(), 2);
-        let guard = &mut StampGuard::default();
+        let guard = &mut TimestampGuard::default();
         let refused = HandshakeError::Peer(Refused::Unreadable);
         assert_eq!(ends_ik.ik_accept(&offer, &touched, guard).err(), Some(refused), "{what}");
         assert_eq!(guard.newest, None);
@@ -322,7 +322,7 @@ fn a_disagreement_of_honest_ends_has_a_type() {
         for (mine, their) in [(Offer::default(), theirs.clone()), (theirs, Offer::default())] {
             let mut ends = ends();
             let (_, message) = ends.ik_initiate(&mine, 1);
-            let guard = &mut StampGuard::default();
+            let guard = &mut TimestampGuard::default();
             let refused = HandshakeError::Peer(Refused::Disagreement(expected));
             assert_eq!(ends.ik_accept(&their, &message, guard).err(), Some(refused));
             assert_eq!(guard.newest, None);
@@ -343,7 +343,7 @@ fn every_altered_byte_of_every_message_is_refused() {
     let mut ends = ends();
     let (mut state, message) = ends.ik_initiate(&offer, 1);
     let (_, response) =
-        ends.ik_accept(&offer, &message, &mut StampGuard::default()).expect("accepted");
+        ends.ik_accept(&offer, &message, &mut TimestampGuard::default()).expect("accepted");
     for place in (0..INITIATION_BYTES - 2 * MAC_BYTES).step_by(13) {
         let mut touched = message.clone();
         touched[place] ^= 0x10;
@@ -380,7 +380,7 @@ fn the_index_that_counts_is_the_authenticated_one() {
     message[LINK_HEADER_BYTES - 1] ^= 1;
     let message = with_macs(message, ends.b.static_public(), 2);
     let (b, mut response) =
-        ends.ik_accept(&offer, &message, &mut StampGuard::default()).expect("accepted");
+        ends.ik_accept(&offer, &message, &mut TimestampGuard::default()).expect("accepted");
     assert_eq!(b.their_index(), index(11));
     response[LINK_HEADER_BYTES - 1] ^= 1;
     let a = state.read_response(&with_macs(response, ends.a.static_public(), 1)).expect("read");
@@ -404,7 +404,7 @@ fn a_wrong_psk_a_wrong_network_and_a_wrong_key_make_no_session() {
     let (state, message) = ends.ik_initiate(&offer, 1);
     ends.psk = Psk::NONE;
     let (_, response) =
-        ends.ik_accept(&offer, &message, &mut StampGuard::default()).expect("not seen yet");
+        ends.ik_accept(&offer, &message, &mut TimestampGuard::default()).expect("not seen yet");
     assert_eq!(state.read_response(&response).expect_err("psk").why, Refused::Unreadable);
 
     let key = IdentityKey::generate(&mut SeededEntropy::new(2)).expect("seeded");
@@ -435,7 +435,7 @@ fn a_wrong_psk_a_wrong_network_and_a_wrong_key_make_no_session() {
 fn a_replayed_initiation_is_stale() {
     let offer = Offer::default();
     let mut ends = ends();
-    let mut guard = StampGuard::default();
+    let mut guard = TimestampGuard::default();
     let (_, first) = ends.ik_initiate(&offer, 10);
     let (_, second) = ends.ik_initiate(&offer, 11);
     assert!(ends.ik_accept(&offer, &second, &mut guard).is_ok());
@@ -577,7 +577,7 @@ fn r8_no_reply_is_larger_than_what_asked_for_it() {
         let (_, message) = ends.ik_initiate(&mine, 1);
         assert_eq!(message.len(), INITIATION_BYTES);
         let (_, response) =
-            ends.ik_accept(&offer, &message, &mut StampGuard::default()).expect("accepted");
+            ends.ik_accept(&offer, &message, &mut TimestampGuard::default()).expect("accepted");
         assert!(response.len() <= message.len());
         let Ok(Admission::Answer(cookie)) = ends.checker.admit(SOURCE, &message, Load::Heavy)
         else {
@@ -629,7 +629,7 @@ fn the_wire_is_as_it_was() {
         panic!("no cookie under load");
     };
     let (_, response) =
-        ends.ik_accept(&offer, &message, &mut StampGuard::default()).expect("accepted");
+        ends.ik_accept(&offer, &message, &mut TimestampGuard::default()).expect("accepted");
     let a = state.read_response(&response).expect("read");
     said.extend([message, cookie.to_vec(), response]);
     let mut sealers = a.into_transport(NOW, Provider::DEFAULT).sealers;
@@ -664,13 +664,13 @@ fn a_strangers_handshake_is_completed_once() {
         offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed").1
     };
     let third = third_of(&mut ends);
-    let complete = |ends: &mut Ends, third: &[u8], guard: &mut StampGuard| {
+    let complete = |ends: &mut Ends, third: &[u8], guard: &mut TimestampGuard| {
         let finish = ends.xx_finish(&offer, third)?;
         finish.accept(&mut ends.checker, guard).map(|_| ())
     };
-    assert_eq!(complete(&mut ends, &third, &mut StampGuard::default()), Ok(()));
-    // The caller may have forgotten the peer and its stamp; the checker has not.
-    let again = complete(&mut ends, &third, &mut StampGuard::default());
+    assert_eq!(complete(&mut ends, &third, &mut TimestampGuard::default()), Ok(()));
+    // The caller may have forgotten the peer and its timestamp; the checker has not.
+    let again = complete(&mut ends, &third, &mut TimestampGuard::default());
     assert_eq!(again, Err(Refused::Stale));
     // A third message from another source, or against another offer, is addressed to nothing.
     let fresh = third_of(&mut ends);
@@ -681,14 +681,14 @@ fn a_strangers_handshake_is_completed_once() {
     // It survives one turn of the checker, and not two.
     let later = NOW.plus(COOKIE_SECRET_LIFE);
     ends.checker.rotate(later, &mut ends.entropy).expect("seeded");
-    assert_eq!(complete(&mut ends, &fresh, &mut StampGuard::default()), Ok(()));
-    assert_eq!(complete(&mut ends, &third, &mut StampGuard::default()), Err(Refused::Stale));
+    assert_eq!(complete(&mut ends, &fresh, &mut TimestampGuard::default()), Ok(()));
+    assert_eq!(complete(&mut ends, &third, &mut TimestampGuard::default()), Err(Refused::Stale));
     let fresh = third_of(&mut ends);
     for turns in 1..3 {
         let later = later.plus(Nanos(COOKIE_SECRET_LIFE.0 * turns));
         ends.checker.rotate(later, &mut ends.entropy).expect("seeded");
     }
-    assert_eq!(complete(&mut ends, &fresh, &mut StampGuard::default()), Err(Refused::NotOurs));
+    assert_eq!(complete(&mut ends, &fresh, &mut TimestampGuard::default()), Err(Refused::NotOurs));
     assert_eq!(ends.checker.completed_handshakes(), 0);
     // Full: refused, and nothing grows.
     let epoch = ends.checker.current_epoch().number;
@@ -696,7 +696,7 @@ fn a_strangers_handshake_is_completed_once() {
         assert_eq!(ends.checker.complete(epoch, &mark.to_be_bytes()), Ok(()));
     }
     let fresh = third_of(&mut ends);
-    let busy = complete(&mut ends, &fresh, &mut StampGuard::default());
+    let busy = complete(&mut ends, &fresh, &mut TimestampGuard::default());
     assert_eq!(busy, Err(Refused::Busy));
     assert_eq!(ends.checker.completed_handshakes(), COMPLETED_HANDSHAKES_MAX);
 }
@@ -769,7 +769,7 @@ fn no_secret_is_ever_printed() {
     print("Cookie", &state.read_cookie(&reply).expect("ours"));
     print("Initiation", &ik::read(&ends.b, &go(&ends.checker, &message)).expect("read"));
     let (b, response) =
-        ends.ik_accept(&offer, &message, &mut StampGuard::default()).expect("accepted");
+        ends.ik_accept(&offer, &message, &mut TimestampGuard::default()).expect("accepted");
     let a = state.read_response(&response).expect("read");
     for (established, name) in [(a, "Established a"), (b, "Established b")] {
         print(name, &established);

@@ -9,10 +9,10 @@
 //! are ever made twice (R5).
 
 use super::cookie::{Admitted, Cookie, CookieChecker, MAC_BYTES, MacKeys, NO_KEY};
-use super::hello::{Agreement, Hello, Offer, Peer, Stamp};
+use super::hello::{Agreement, Hello, Offer, Peer, Timestamp};
 use super::noise::{Noise, XX};
 use super::{
-    Established, HandshakeError, INITIATION_NOISE_BYTES, Ours, Refused, Rejected, StampGuard,
+    Established, HandshakeError, INITIATION_NOISE_BYTES, Ours, Refused, Rejected, TimestampGuard,
     check_response, prologue,
 };
 use crate::entropy::Entropy;
@@ -184,7 +184,7 @@ impl Offered {
         let agreement = ours.offer.agree(&self.their.offer)?;
         let mut message = ours.header(Kind::Initiation, Step::Finish, self.their.index);
         message.extend_from_slice(&self.first_key);
-        self.noise.noise.write(&ours.hello(ours.stamp).encode(0), &mut message)?;
+        self.noise.noise.write(&ours.hello(ours.timestamp).encode(0), &mut message)?;
         self.keys.append_mac1(&mut message);
         MacKeys::append_mac2(&mut message, cookie);
         debug_assert!(message.len() <= INITIATION_BYTES, "limits.rs asserts the longest");
@@ -288,8 +288,8 @@ impl Half {
         let number = u32::from_be_bytes([0, chosen[0], chosen[1], chosen[2]]) & !1;
         let nonzero = if number == 0 { 2 } else { number };
         let index = SessionIndex::new(nonzero | (epoch & 1)).unwrap_or_default();
-        let ours = Ours { local, offer, index, stamp: Stamp::default() };
-        let hello = ours.hello(Stamp::default()).encode(0);
+        let ours = Ours { local, offer, index, timestamp: Timestamp::default() };
+        let hello = ours.hello(Timestamp::default()).encode(0);
         let parts: [&[u8]; 4] = [source, first_key, &to_bytes, &hello];
         let ephemeral = secret.derive("strowger xx ephemeral", &parts);
         let full = mac(secret.expose(), "strowger xx mark", &parts);
@@ -350,16 +350,16 @@ impl Finish {
         &self.peer.identity
     }
 
-    /// Accepts it: returns the session. The checker remembers the handshake, the guard its stamp.
+    /// Accepts it: returns the session. The checker remembers the handshake, the guard its timestamp.
     pub fn accept(
         self,
         checker: &mut CookieChecker,
-        guard: &mut StampGuard,
+        guard: &mut TimestampGuard,
     ) -> Result<Established, Refused> {
-        guard.check(self.their.stamp)?;
+        guard.check(self.their.timestamp)?;
         let agreement: Agreement = self.offer.agree(&self.their.offer)?;
         checker.complete(self.epoch, &self.mark)?;
-        guard.newest = Some(self.their.stamp);
+        guard.newest = Some(self.their.timestamp);
         let our = (self.index, self.offer.lanes);
         Ok(Established::new(self.noise, false, agreement, our, self.their, self.peer))
     }

@@ -3,7 +3,7 @@
 
 use crate::entropy::EntropyFailed;
 use crate::handshake::{
-    Cookie, HandshakeError, Ours, Peer, Refused, Rejected, Stamp, StampGuard, ik, xx,
+    Cookie, HandshakeError, Ours, Peer, Refused, Rejected, Timestamp, TimestampGuard, ik, xx,
 };
 use crate::identity::StaticPublic;
 use crate::limits::{
@@ -67,8 +67,8 @@ pub enum Adopted {
     },
     /// The peer began it.
     Responder {
-        /// What is known of the peer's stamps.
-        guard: StampGuard,
+        /// What is known of the peer's timestamps.
+        guard: TimestampGuard,
     },
 }
 
@@ -127,7 +127,7 @@ impl Session {
             })
     }
 
-    /// The wall clock was set forward: stamps go on from there. `wall_at_zero` is that of
+    /// The wall clock was set forward: timestamps go on from there. `wall_at_zero` is that of
     /// [`SessionConfig`](super::SessionConfig); a lower one changes nothing.
     pub fn raise_wall(&mut self, wall_at_zero: u64) {
         self.config.wall_at_zero = self.config.wall_at_zero.max(wall_at_zero);
@@ -175,7 +175,7 @@ impl Session {
         let mut jitter = [0; 8];
         context.entropy.fill(&mut jitter)?;
         let wall = self.config.wall_at_zero.saturating_add(now.0);
-        self.newest_stamp = wall.max(self.newest_stamp.saturating_add(1));
+        self.newest_timestamp = wall.max(self.newest_timestamp.saturating_add(1));
         self.cookie.take_if(|(_, since)| now.since(*since) >= COOKIE_SECRET_LIFE);
         let Some(index) = (context.indices)(context.entropy) else {
             // None is left: what has one may give it up by then.
@@ -183,8 +183,8 @@ impl Session {
             return Ok(());
         };
         let offer = &self.config.offer;
-        let stamp = Stamp(self.newest_stamp);
-        let ours = Ours { local: context.local, offer, index, stamp };
+        let timestamp = Timestamp(self.newest_timestamp);
+        let ours = Ours { local: context.local, offer, index, timestamp };
         let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);
         let begun = match self.believed() {
             Some(peer) => ik::initiate(&ours, &peer, &self.config.psk, cookie, context.entropy)
@@ -238,10 +238,10 @@ impl Session {
         if self.goes_on(context, initiation.static_key()) {
             return Ok(());
         }
-        self.guard.check(initiation.stamp())?; // before an index is drawn for a replay
+        self.guard.check(initiation.timestamp())?; // before an index is drawn for a replay
         let index = (context.indices)(context.entropy).ok_or(Refused::Busy)?;
         let offer = &self.config.offer;
-        let ours = Ours { local: context.local, offer, index, stamp: Stamp::default() };
+        let ours = Ours { local: context.local, offer, index, timestamp: Timestamp::default() };
         let accepted = initiation
             .accept(&ours, &self.config.psk, &mut self.guard, context.entropy)
             .and_then(|accepted| {
@@ -340,8 +340,8 @@ impl Session {
         outputs: &mut Vec<Output>,
     ) -> Result<(), Refused> {
         self.recognise(offered.peer())?;
-        let (index, stamp) = (offered.our_index(), Stamp(self.newest_stamp));
-        let ours = Ours { local: context.local, offer: &self.config.offer, index, stamp };
+        let (index, timestamp) = (offered.our_index(), Timestamp(self.newest_timestamp));
+        let ours = Ours { local: context.local, offer: &self.config.offer, index, timestamp };
         let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);
         let (established, third) = offered.finish(&ours, cookie)?;
         self.go_on(context.now, established, third, outputs);

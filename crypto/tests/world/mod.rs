@@ -9,7 +9,7 @@ use std::collections::{BinaryHeap, HashMap};
 
 use strowger_crypto::aead::Provider;
 use strowger_crypto::handshake::{
-    Admission, CookieChecker, Lanes, Load, Offer, StampGuard, ik, xx,
+    Admission, CookieChecker, Lanes, Load, Offer, TimestampGuard, ik, xx,
 };
 use strowger_crypto::link_header::{Kind, LinkHeader, SessionIndex, Step};
 use strowger_crypto::session::{Adopted, Context, Input, NewKeys, Output, Session, SessionConfig};
@@ -242,7 +242,7 @@ impl World {
                         ) else {
                             return; // its checker has rotated twice
                         };
-                        let mut guard = StampGuard::default();
+                        let mut guard = TimestampGuard::default();
                         let Ok(established) = finish.accept(&mut node.checker, &mut guard) else {
                             return; // the same third message again
                         };

@@ -251,7 +251,7 @@ impl Switch {
                 let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
                 let peer = peering.peers.get_mut(&mark).ok_or(Discard::Unhandled)?;
                 let newest = peer.session.guard().newest;
-                if newest.is_some_and(|newest| initiation.stamp() <= newest) {
+                if newest.is_some_and(|newest| initiation.timestamp() <= newest) {
                     // A recorded one spends nothing of the peer's.
                     self.note_reason(mark, DownReason::StampRefused, now);
                     return Err(Discard::HandshakeStale);
