@@ -88,11 +88,11 @@ pub const CONFIRMS_MAX: u32 = 20;
 
 /// Times that the third message of XX is sent before the handshake begins anew: at 30 % loss one of them
 /// gets through, is confirmed and answered with 94 %.
-pub const THIRDS_MAX: u32 = 6;
+pub const MSG3_SENDS_MAX: u32 = 6;
 
 /// The first confirmation after the third message of XX, which the responder reads before it can open
 /// anything, waits for so long.
-pub const CONFIRM_AFTER_THIRD: Nanos = Nanos(SECOND / 5);
+pub const CONFIRM_AFTER_MSG3: Nanos = Nanos(SECOND / 5);
 
 /// Life of a cookie secret; a cookie is good for one to two of these.
 pub const COOKIE_SECRET_LIFE: Nanos = Nanos(120 * SECOND);

@@ -33,7 +33,7 @@ use crate::handshake::{
 };
 use crate::identity::{Identity, LocalIdentity, StaticPublic};
 use crate::limits::{
-    CONFIRM_AFTER_THIRD, CONFIRMS_MAX, NEXT_MAX, REKEY_SPACING, RETRY_AFTER, THIRDS_MAX,
+    CONFIRM_AFTER_MSG3, CONFIRMS_MAX, MSG3_SENDS_MAX, NEXT_MAX, REKEY_SPACING, RETRY_AFTER,
 };
 use crate::link_header::SessionIndex;
 use crate::opener::Openers;
@@ -171,7 +171,7 @@ pub struct Session {
     round_trip: Nanos,
     cookie: Option<(Cookie, Nanos)>,
     /// The third message of XX, until the peer is heard under its keys.
-    third: Option<Vec<u8>>,
+    msg3: Option<Vec<u8>>,
     wanted: bool,
     worn: bool,
     /// The peer seems to be gone, or somebody else by now.
@@ -199,7 +199,7 @@ impl Session {
             tries: 0,
             round_trip: Nanos::ZERO,
             cookie: None,
-            third: None,
+            msg3: None,
             wanted: false,
             worn: false,
             lost: false,
@@ -226,13 +226,13 @@ impl Session {
     ) -> Result<(), HandshakeError> {
         // Both began at once: the smaller key goes on, as long as its third message is on its way.
         let first = context.local.static_public() < &established.peer().static_key;
-        if first && !established.is_initiator() && self.third.is_some() {
+        if first && !established.is_initiator() && self.msg3.is_some() {
             return Ok(());
         }
         self.recognise(established.peer())?;
         self.drop_attempts(outputs);
         match role {
-            Adopted::Initiator { third } => self.go_on(context.now, established, third, outputs),
+            Adopted::Initiator { msg3 } => self.go_on(context.now, established, msg3, outputs),
             Adopted::Responder { guard } => {
                 self.take(context.now, established, false, outputs);
                 self.guard.newest = self.guard.newest.max(guard.newest);
@@ -246,14 +246,14 @@ impl Session {
         &mut self,
         now: Nanos,
         established: Established,
-        third: Vec<u8>,
+        msg3: Vec<u8>,
         outputs: &mut Vec<Output>,
     ) {
         self.take(now, established, false, outputs);
-        outputs.push(Output::Send(third.clone()));
-        self.third = Some(third);
+        outputs.push(Output::Send(msg3.clone()));
+        self.msg3 = Some(msg3);
         // Not in one breath: the peer's workers get the keys from its slow path.
-        self.confirm_at = now.plus(CONFIRM_AFTER_THIRD);
+        self.confirm_at = now.plus(CONFIRM_AFTER_MSG3);
     }
 
     /// The peer's static key, once it is known.
@@ -327,7 +327,7 @@ impl Session {
         outputs.extend(self.generations().map(|generation| Output::Close(generation.index)));
         self.forget_generations();
         self.drop_attempts(outputs);
-        self.third = None;
+        self.msg3 = None;
         self.wanted = false;
         if core::mem::take(&mut self.sealing) {
             outputs.push(Output::Expired);
@@ -341,7 +341,7 @@ impl Session {
     pub fn begin_anew(&mut self) {
         self.forget_generations();
         self.attempts.clear();
-        (self.cookie, self.third, self.retry_at) = (None, None, None);
+        (self.cookie, self.msg3, self.retry_at) = (None, None, None);
         (self.tries, self.confirms) = (0, 0);
         (self.rest_until, self.confirm_at) = (Nanos::ZERO, Nanos::ZERO);
         (self.worn, self.lost, self.sealing) = (false, false, false);
@@ -411,14 +411,14 @@ impl Session {
             self.drop_oldest_attempt(outputs);
         }
         if self.confirming() && now >= self.confirm_at {
-            if self.confirms >= THIRDS_MAX && self.third.take().is_some() {
+            if self.confirms >= MSG3_SENDS_MAX && self.msg3.take().is_some() {
                 // The peer would not have our third message, or is gone: begin anew.
                 (self.worn, self.lost) = (true, true);
             }
             self.confirms += 1;
             self.confirm_at = now.plus(RETRY_AFTER);
             if self.confirms > 1 {
-                outputs.extend(self.third.clone().map(Output::Send)); // the first one may be lost
+                outputs.extend(self.msg3.clone().map(Output::Send)); // the first one may be lost
             }
             outputs.push(Output::Confirm);
         }
@@ -470,7 +470,7 @@ impl Session {
         let now = context.now;
         if let Some(current) = self.current.as_mut().filter(|current| current.index == index) {
             current.heard = true;
-            self.third = None;
+            self.msg3 = None;
         }
         let place = self.next.iter().position(|(next, _)| next.index == index);
         if let Some(place) = place.filter(|place| !self.keeps_its_own(context, *place)) {
@@ -510,7 +510,7 @@ impl Session {
         self.sealing = true;
         self.confirms = 0;
         self.confirm_at = now;
-        self.third = None;
+        self.msg3 = None;
         outputs.push(Output::Seal(keys));
     }
 }

@@ -343,9 +343,9 @@ impl Alone {
             let answer = answers.first()?;
             assert!(answers.len() == 1 && answer.len() <= first.len(), "R8");
             let offered = waiting.read_response(answer).expect("readable");
-            let (established, third) = offered.finish(&ours, None).expect("agreed");
+            let (established, msg3) = offered.finish(&ours, None).expect("agreed");
             let known = self.node.switch.peers().len();
-            assert!(self.ask(from, &third).len() <= 1);
+            assert!(self.ask(from, &msg3).len() <= 1);
             let knows =
                 |node: &Node| node.switch.peers().iter().any(|peer| peer.key == Some(key(seed)));
             if knows(&self.node) {
@@ -667,13 +667,13 @@ fn a_stranger_s_third_message_replayed_makes_no_second_session() {
     let answer = alone.ask(host(66), &first).remove(0);
     let again = alone.ask(host(66), &first).remove(0);
     assert_eq!(again, answer, "the same question, the same answer");
-    let third = waiting.read_response(&answer).expect("readable").finish(&ours, None);
-    let third = third.expect("agreed").1;
-    alone.ask(host(66), &third);
+    let msg3 = waiting.read_response(&answer).expect("readable").finish(&ours, None);
+    let msg3 = msg3.expect("agreed").1;
+    alone.ask(host(66), &msg3);
     let view = alone.node.view(9);
     for _ in 0..10 {
-        alone.ask(host(66), &third);
-        alone.ask(host(67), &third);
+        alone.ask(host(66), &msg3);
+        alone.ask(host(67), &msg3);
         assert_eq!(alone.node.view(9).slot, view.slot);
         assert_eq!(alone.node.switch.peers().len(), 2);
     }

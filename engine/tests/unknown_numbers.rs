@@ -59,8 +59,8 @@ impl Open {
         let answer = self.ask(&first);
         let Some(answer) = answer.first() else { return };
         let offered = waiting.read_response(answer).expect("readable");
-        let (_, third) = offered.finish(&ours, None).expect("agreed");
-        self.ask(&third);
+        let (_, msg3) = offered.finish(&ours, None).expect("agreed");
+        self.ask(&msg3);
     }
 
     fn ask(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {

@@ -91,8 +91,8 @@ impl Ends {
                 .expect("answered");
         let offered = state.read_response(&response).expect("the peer's response");
         assert_eq!(offered.peer().identity, *self.b.identity());
-        let (a, third) = offered.finish(&ours(&self.a, mine, 11, 1), None).expect("finished");
-        let finish = self.xx_finish(their, &third).expect("read");
+        let (a, msg3) = offered.finish(&ours(&self.a, mine, 11, 1), None).expect("finished");
+        let finish = self.xx_finish(their, &msg3).expect("read");
         assert_eq!(finish.peer().static_key, *self.a.static_public());
         let b = finish.accept(&mut self.checker, &mut TimestampGuard::default()).expect("accepted");
         (a, b)
@@ -292,12 +292,12 @@ fn no_downgrade_of_version_scheme_seal_mode_or_width_goes_unnoticed() {
         let rejected = state.read_response(&with_macs(touched, &NO_KEY, 1)).expect_err("altered");
         assert_eq!(rejected.why, Refused::Unreadable, "{what}");
         let offered = rejected.state.read_response(&answer).expect("the true one");
-        let (_, third) = offered.finish(&ours(&ends_xx.a, &offer, 11, 1), None).expect("agreed");
-        let mut touched = third.clone();
+        let (_, msg3) = offered.finish(&ours(&ends_xx.a, &offer, 11, 1), None).expect("agreed");
+        let mut touched = msg3.clone();
         touched[LINK_HEADER_BYTES + KEY_BYTES + KEY_BYTES + TAG_BYTES + place] ^= 1;
         let touched = with_macs(touched, &NO_KEY, 2);
         assert_eq!(ends_xx.xx_finish(&offer, &touched).err(), Some(Refused::Unreadable), "{what}");
-        assert!(ends_xx.xx_finish(&offer, &third).is_ok());
+        assert!(ends_xx.xx_finish(&offer, &msg3).is_ok());
     }
 }
 
@@ -528,8 +528,8 @@ fn cookies_serve_strangers_too() {
     };
     let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &admitted).expect("answered");
     let offered = state.read_response(&answer).expect("read");
-    let (_, third) = offered.finish(&ours(&ends.a, &offer, 11, 1), Some(&cookie)).expect("agreed");
-    assert!(matches!(ends.checker.admit(SOURCE, &third, Load::Heavy), Ok(Admission::Go(_))));
+    let (_, msg3) = offered.finish(&ours(&ends.a, &offer, 11, 1), Some(&cookie)).expect("agreed");
+    assert!(matches!(ends.checker.admit(SOURCE, &msg3, Load::Heavy), Ok(Admission::Go(_))));
 }
 
 #[test]
@@ -598,20 +598,20 @@ fn r8_no_reply_is_larger_than_what_asked_for_it() {
     let offered = state.read_response(&answer).expect("read");
     let plain = Offer::default();
     let ours = ours(&ends.a, &plain, 11, 1);
-    let (_, third) = offered.finish(&ours, None).expect("agreed");
-    let Ok(Admission::Answer(cookie)) = ends.checker.admit(SOURCE, &third, Load::Heavy) else {
+    let (_, msg3) = offered.finish(&ours, None).expect("agreed");
+    let Ok(Admission::Answer(cookie)) = ends.checker.admit(SOURCE, &msg3, Load::Heavy) else {
         panic!("no cookie under load");
     };
-    assert!(cookie.len() <= third.len());
+    assert!(cookie.len() <= msg3.len());
     // And what is too short to hold macs gets nothing at all.
-    let mut short = third[..70].to_vec();
+    let mut short = msg3[..70].to_vec();
     MacKeys::to(&NO_KEY, ends.b.network()).append_mac1(&mut short);
     MacKeys::append_mac2(&mut short, None);
     match ends.checker.admit(SOURCE, &short, Load::Heavy) {
         Ok(Admission::Answer(reply)) => assert!(reply.len() <= short.len()),
         other => assert!(other.is_err()),
     }
-    let mut shortest = third[..LINK_HEADER_BYTES].to_vec();
+    let mut shortest = msg3[..LINK_HEADER_BYTES].to_vec();
     MacKeys::to(&NO_KEY, ends.b.network()).append_mac1(&mut shortest);
     MacKeys::append_mac2(&mut shortest, None);
     assert!(ends.checker.admit(SOURCE, &shortest, Load::Heavy).is_err());
@@ -642,8 +642,8 @@ fn the_wire_is_as_it_was() {
     let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message))
         .expect("answered");
     let offered = state.read_response(&answer).expect("read");
-    let (_, third) = offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
-    said.extend([message, answer, third]);
+    let (_, msg3) = offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
+    said.extend([message, answer, msg3]);
     let lengths: Vec<usize> = said.iter().map(Vec::len).collect();
     assert_eq!(lengths, [896, 64, 778, 124, 124, 124, 896, 826, 842]);
     let parts: Vec<&[u8]> = said.iter().map(Vec::as_slice).collect();
@@ -655,7 +655,7 @@ fn the_wire_is_as_it_was() {
 fn a_strangers_handshake_is_completed_once() {
     let offer = Offer::default();
     let mut ends = ends();
-    let third_of = |ends: &mut Ends| {
+    let msg3_of = |ends: &mut Ends| {
         let (state, message) = ends.xx_initiate(&offer);
         let answer =
             xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message))
@@ -663,17 +663,17 @@ fn a_strangers_handshake_is_completed_once() {
         let offered = state.read_response(&answer).expect("read");
         offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed").1
     };
-    let third = third_of(&mut ends);
-    let complete = |ends: &mut Ends, third: &[u8], guard: &mut TimestampGuard| {
-        let finish = ends.xx_finish(&offer, third)?;
+    let msg3 = msg3_of(&mut ends);
+    let complete = |ends: &mut Ends, msg3: &[u8], guard: &mut TimestampGuard| {
+        let finish = ends.xx_finish(&offer, msg3)?;
         finish.accept(&mut ends.checker, guard).map(|_| ())
     };
-    assert_eq!(complete(&mut ends, &third, &mut TimestampGuard::default()), Ok(()));
+    assert_eq!(complete(&mut ends, &msg3, &mut TimestampGuard::default()), Ok(()));
     // The caller may have forgotten the peer and its timestamp; the checker has not.
-    let again = complete(&mut ends, &third, &mut TimestampGuard::default());
+    let again = complete(&mut ends, &msg3, &mut TimestampGuard::default());
     assert_eq!(again, Err(Refused::Stale));
     // A third message from another source, or against another offer, is addressed to nothing.
-    let fresh = third_of(&mut ends);
+    let fresh = msg3_of(&mut ends);
     let moved =
         xx::read_finish(&ends.checker, &ends.b, &offer, b"elsewhere", &go(&ends.checker, &fresh));
     assert_eq!(moved.err(), Some(Refused::NotOurs));
@@ -682,8 +682,8 @@ fn a_strangers_handshake_is_completed_once() {
     let later = NOW.plus(COOKIE_SECRET_LIFE);
     ends.checker.rotate(later, &mut ends.entropy).expect("seeded");
     assert_eq!(complete(&mut ends, &fresh, &mut TimestampGuard::default()), Ok(()));
-    assert_eq!(complete(&mut ends, &third, &mut TimestampGuard::default()), Err(Refused::Stale));
-    let fresh = third_of(&mut ends);
+    assert_eq!(complete(&mut ends, &msg3, &mut TimestampGuard::default()), Err(Refused::Stale));
+    let fresh = msg3_of(&mut ends);
     for turns in 1..3 {
         let later = later.plus(Nanos(COOKIE_SECRET_LIFE.0 * turns));
         ends.checker.rotate(later, &mut ends.entropy).expect("seeded");
@@ -695,7 +695,7 @@ fn a_strangers_handshake_is_completed_once() {
     for mark in 0..COMPLETED_HANDSHAKES_MAX as u128 {
         assert_eq!(ends.checker.complete(epoch, &mark.to_be_bytes()), Ok(()));
     }
-    let fresh = third_of(&mut ends);
+    let fresh = msg3_of(&mut ends);
     let busy = complete(&mut ends, &fresh, &mut TimestampGuard::default());
     assert_eq!(busy, Err(Refused::Busy));
     assert_eq!(ends.checker.completed_handshakes(), COMPLETED_HANDSHAKES_MAX);
@@ -786,8 +786,8 @@ fn no_secret_is_ever_printed() {
     let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message));
     let offered = state.read_response(&answer.expect("answered")).expect("read");
     print("Offered", &offered);
-    let (_, third) = offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
-    print("Finish", &ends.xx_finish(&offer, &third).expect("read"));
+    let (_, msg3) = offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
+    print("Finish", &ends.xx_finish(&offer, &msg3).expect("read"));
 
     let mut session = Session::new(SessionConfig {
         peer: Some(*ends.b.static_public()),

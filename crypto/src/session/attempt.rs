@@ -63,7 +63,7 @@ pub enum Adopted {
     /// We began it.
     Initiator {
         /// The third message.
-        third: Vec<u8>,
+        msg3: Vec<u8>,
     },
     /// The peer began it.
     Responder {
@@ -343,8 +343,8 @@ impl Session {
         let (index, timestamp) = (offered.our_index(), Timestamp(self.newest_timestamp));
         let ours = Ours { local: context.local, offer: &self.config.offer, index, timestamp };
         let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);
-        let (established, third) = offered.finish(&ours, cookie)?;
-        self.go_on(context.now, established, third, outputs);
+        let (established, msg3) = offered.finish(&ours, cookie)?;
+        self.go_on(context.now, established, msg3, outputs);
         Ok(())
     }
 

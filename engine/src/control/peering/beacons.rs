@@ -368,7 +368,7 @@ impl Switch {
         let (peer, config) = (*offered.peer(), &peering.config);
         let ours = Ours { local: &config.local, offer: &peering.offer, index, timestamp };
         let finished = offered.finish(&ours, None);
-        let (established, third) = finished.map_err(|_| Discard::BadSeal)?;
+        let (established, msg3) = finished.map_err(|_| Discard::BadSeal)?;
         let expected = self.discovered_as(&peer.identity);
         let mark = match self.whose(&peer, expected)? {
             Some(mark) => mark,
@@ -382,7 +382,7 @@ impl Switch {
                 self.move_to(mark, by.from, now);
             }
         }
-        let role = Adopted::Initiator { third };
+        let role = Adopted::Initiator { msg3 };
         let adopted = self.with_session(mark, Some(by), now, |session, context, outputs| {
             // What fails once it has the index is tried again by itself.
             let adopted = session.adopt(context, established, role, outputs);
