@@ -8,7 +8,7 @@ use blake2::{Blake2s256, Blake2sVarCore, Digest};
 use snow::types::Hash;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::noise::Tray;
+use super::noise::Scratch;
 use crate::limits::KEY_BYTES;
 use crate::secret::Secret;
 
@@ -19,12 +19,12 @@ const _: () = assert!(HASH_BYTES == KEY_BYTES);
 /// The state that snow asks for.
 pub(super) struct Blake2s {
     state: Blake2s256,
-    tray: Arc<Tray>,
+    scratch: Arc<Scratch>,
 }
 
 impl Blake2s {
-    pub(super) fn new(tray: Arc<Tray>) -> Blake2s {
-        Blake2s { state: Blake2s256::new(), tray }
+    pub(super) fn new(scratch: Arc<Scratch>) -> Blake2s {
+        Blake2s { state: Blake2s256::new(), scratch }
     }
 }
 
@@ -81,7 +81,7 @@ impl Hash for Blake2s {
         // Of the chaining key and nothing else Noise makes the direction keys, and no others.
         if input_key_material.is_empty() {
             let key = |out: &[u8]| Secret::from_bytes(*out.first_chunk().expect("a whole hash"));
-            self.tray.put_split((key(out1), key(out2)));
+            self.scratch.put_split((key(out1), key(out2)));
         }
     }
 }

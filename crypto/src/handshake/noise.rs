@@ -48,12 +48,12 @@ pub(crate) struct Unreadable;
 /// copies to the stack while it works is out of our reach; README.md says so.
 pub(crate) struct Noise {
     state: Box<HandshakeState>,
-    tray: Arc<Tray>,
+    scratch: Arc<Scratch>,
 }
 
 /// What passes between a state of snow's and its owner, each once.
 #[derive(Default)]
-pub(super) struct Tray {
+pub(super) struct Scratch {
     /// The ephemeral key from when it is drawn until snow asks for it. A responder reads before it
     /// draws, and snow wants its source of randomness when it is built; hence a place both can reach.
     ephemeral: Mutex<Option<Secret>>,
@@ -61,7 +61,7 @@ pub(super) struct Tray {
     split: Mutex<Option<(Secret, Secret)>>,
 }
 
-impl Tray {
+impl Scratch {
     fn put_ephemeral(&self, key: Secret) {
         *self.ephemeral.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
     }
@@ -88,9 +88,9 @@ impl Noise {
         peer: Option<&StaticPublic>,
         ephemeral: Secret,
     ) -> Noise {
-        let tray = Arc::<Tray>::default();
-        tray.put_ephemeral(ephemeral);
-        let state = builder(pattern, local, &tray)
+        let scratch = Arc::<Scratch>::default();
+        scratch.put_ephemeral(ephemeral);
+        let state = builder(pattern, local, &scratch)
             .local_private_key(local.static_key().expose())
             .and_then(|builder| builder.prologue(prologue))
             .and_then(|builder| match peer {
@@ -99,23 +99,23 @@ impl Noise {
             })
             .and_then(Builder::build_initiator);
         let state = state.expect("each part is given once and the pattern needs no other");
-        Noise { state: Box::new(state), tray }
+        Noise { state: Box::new(state), scratch }
     }
 
     /// A responder. It reads before it has an ephemeral key and needs one before it writes.
     pub(crate) fn responder(pattern: &Pattern, prologue: &[u8], local: &LocalIdentity) -> Noise {
-        let tray = Arc::<Tray>::default();
-        let state = builder(pattern, local, &tray)
+        let scratch = Arc::<Scratch>::default();
+        let state = builder(pattern, local, &scratch)
             .local_private_key(local.static_key().expose())
             .and_then(|builder| builder.prologue(prologue))
             .and_then(Builder::build_responder);
         let state = state.expect("each part is given once and the pattern needs no other");
-        Noise { state: Box::new(state), tray }
+        Noise { state: Box::new(state), scratch }
     }
 
     /// The ephemeral key of a responder. Each handshake uses its own once.
     pub(crate) fn set_ephemeral(&mut self, ephemeral: Secret) {
-        self.tray.put_ephemeral(ephemeral);
+        self.scratch.put_ephemeral(ephemeral);
     }
 
     /// The psk of an IKpsk2 handshake. Needed before its second message, on either side.
@@ -169,7 +169,7 @@ impl Noise {
     /// The two direction keys of a finished handshake: initiator to responder, and back.
     pub(crate) fn split(self) -> (Secret, Secret) {
         assert!(self.state.is_handshake_finished(), "only the last state of a handshake splits");
-        self.tray.take_split().expect("a state that is finished has split, and is split here once")
+        self.scratch.take_split().expect("a state that is finished has split, and is split here once")
     }
 }
 
@@ -183,7 +183,7 @@ impl Drop for Noise {
             provider: Provider::DEFAULT,
             local: StaticPublic([0; KEY_BYTES]),
             precomputed: None,
-            tray: Arc::default(),
+            scratch: Arc::default(),
         };
         let state = Builder::with_resolver(NN.clone(), Box::new(resolver)).build_initiator();
         *self.state = state.expect("NN needs no keys");
@@ -197,12 +197,12 @@ impl fmt::Debug for Noise {
     }
 }
 
-fn builder<'a>(pattern: &Pattern, local: &LocalIdentity, tray: &Arc<Tray>) -> Builder<'a> {
+fn builder<'a>(pattern: &Pattern, local: &LocalIdentity, scratch: &Arc<Scratch>) -> Builder<'a> {
     let resolver = Resolver {
         provider: Provider::DEFAULT,
         local: *local.static_public(),
         precomputed: Some(Arc::clone(local.precomputed())),
-        tray: Arc::clone(tray),
+        scratch: Arc::clone(scratch),
     };
     Builder::with_resolver(NoiseParams::clone(pattern), Box::new(resolver))
 }
@@ -213,12 +213,12 @@ struct Resolver {
     local: StaticPublic,
     /// Peers whose shared secret with the static key may be there already.
     precomputed: Option<Arc<PrecomputedPeers>>,
-    tray: Arc<Tray>,
+    scratch: Arc<Scratch>,
 }
 
 impl CryptoResolver for Resolver {
     fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        Some(Box::new(OneKey(Arc::clone(&self.tray))))
+        Some(Box::new(PresetRng(Arc::clone(&self.scratch))))
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
@@ -233,7 +233,7 @@ impl CryptoResolver for Resolver {
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
         let HashChoice::Blake2s = choice else { return None };
-        Some(Box::new(Blake2s::new(Arc::clone(&self.tray))))
+        Some(Box::new(Blake2s::new(Arc::clone(&self.scratch))))
     }
 
     fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
@@ -243,9 +243,9 @@ impl CryptoResolver for Resolver {
 }
 
 /// The ephemeral key that was drawn before, and nothing after it: a second draw fails.
-struct OneKey(Arc<Tray>);
+struct PresetRng(Arc<Scratch>);
 
-impl Random for OneKey {
+impl Random for PresetRng {
     fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), snow::Error> {
         match self.0.take_ephemeral() {
             Some(key) if dest.len() == KEY_BYTES => {
@@ -426,13 +426,13 @@ mod tests {
             .map(|rest| rest.trim_end_matches('+').parse().expect("a place"))
             .collect();
         assert_eq!(psks.len(), places.len());
-        let tray = Arc::<Tray>::default();
-        tray.put_ephemeral(ephemeral);
+        let scratch = Arc::<Scratch>::default();
+        scratch.put_ephemeral(ephemeral);
         let resolver = Resolver {
             provider,
             local: *local.public(),
             precomputed: None,
-            tray: Arc::clone(&tray),
+            scratch: Arc::clone(&scratch),
         };
         let mut build = Builder::with_resolver(read(pattern), Box::new(resolver))
             .local_private_key(local.expose())
@@ -446,7 +446,7 @@ mod tests {
         }
         let state = if initiator { build.build_initiator() } else { build.build_responder() };
         let state = Box::new(state.expect("a pattern that this resolver supports"));
-        Noise { state, tray }
+        Noise { state, scratch }
     }
 
     #[test]
@@ -492,9 +492,9 @@ mod tests {
 
     #[test]
     fn a_second_ephemeral_key_cannot_be_drawn() {
-        let tray = Arc::<Tray>::default();
-        tray.put_ephemeral(Secret::from_bytes([1; 32]));
-        let mut rng = OneKey(tray);
+        let scratch = Arc::<Scratch>::default();
+        scratch.put_ephemeral(Secret::from_bytes([1; 32]));
+        let mut rng = PresetRng(scratch);
         let mut bytes = [0; 32];
         assert!(rng.try_fill_bytes(&mut bytes).is_ok());
         assert!(rng.try_fill_bytes(&mut bytes).is_err());
