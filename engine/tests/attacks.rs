@@ -342,8 +342,8 @@ impl Alone {
             let answers = self.ask(from, &first);
             let answer = answers.first()?;
             assert!(answers.len() == 1 && answer.len() <= first.len(), "R8");
-            let offered = waiting.read_response(answer).expect("readable");
-            let (established, msg3) = offered.finish(&ours, None).expect("agreed");
+            let discovered = waiting.read_response(answer).expect("readable");
+            let (established, msg3) = discovered.finish(&ours, None).expect("agreed");
             let known = self.node.switch.peers().len();
             assert!(self.ask(from, &msg3).len() <= 1);
             let knows =

@@ -58,8 +58,8 @@ impl Open {
         let (waiting, first) = xx::initiate(&ours, None, &mut entropy).expect("well-formed");
         let answer = self.ask(&first);
         let Some(answer) = answer.first() else { return };
-        let offered = waiting.read_response(answer).expect("readable");
-        let (_, msg3) = offered.finish(&ours, None).expect("agreed");
+        let discovered = waiting.read_response(answer).expect("readable");
+        let (_, msg3) = discovered.finish(&ours, None).expect("agreed");
         self.ask(&msg3);
     }
 

@@ -78,7 +78,7 @@ impl AwaitResponse {
     /// Reads the response. If it is not the peer's, the state is given back and waits on: a forged
     /// response ends no handshake. (If it is, but cannot be agreed to, waiting on leads to nothing.)
     pub fn read_response(mut self, message: &[u8]) -> Result<Established, Rejected<Self>> {
-        match self.judge(message) {
+        match self.parse_response(message) {
             Ok((their, agreement, identity)) => {
                 let peer = Peer { static_key: self.peer, identity };
                 let our = (self.index, self.offer.lanes);
@@ -88,8 +88,8 @@ impl AwaitResponse {
         }
     }
 
-    fn judge(&mut self, message: &[u8]) -> Result<(Hello, Agreement, Identity), Refused> {
-        let covered = self.check_answer(message)?;
+    fn parse_response(&mut self, message: &[u8]) -> Result<(Hello, Agreement, Identity), Refused> {
+        let covered = self.check_covered(message)?;
         let noise = covered.get(LINK_HEADER_BYTES..).ok_or(Refused::Malformed)?;
         let their = Hello::parse(&self.noise.read(noise)?)?;
         let identity = self.precomputed.identify(&their.proof, &self.peer)?;
@@ -100,10 +100,10 @@ impl AwaitResponse {
     /// Whether a response has the form of one to this attempt and its mac is right, which costs one short
     /// hash. Whoever knows our key and the network's name can make such a one.
     pub fn check(&self, message: &[u8]) -> Result<(), Refused> {
-        self.check_answer(message).map(|_| ())
+        self.check_covered(message).map(|_| ())
     }
 
-    fn check_answer<'m>(&self, message: &'m [u8]) -> Result<&'m [u8], Refused> {
+    fn check_covered<'m>(&self, message: &'m [u8]) -> Result<&'m [u8], Refused> {
         check_response(message, Step::Known, self.index, &self.own_keys)
     }
 

@@ -6,7 +6,7 @@
 //!   CookieChecker::admit ──► ik::read ──► Initiation ── accept ──► Established ──► Transport
 //!
 //! discovered peer (XX, one round trip and a half)
-//!   xx::initiate ──► AwaitResponse ── read_response ──► Offered ── finish ──► Established
+//!   xx::initiate ──► AwaitResponse ── read_response ──► Discovered ── finish ──► Established
 //!   CookieChecker::admit ──► xx::answer                  (no state is kept)
 //!   CookieChecker::admit ──► xx::read_finish ──► Finish ── accept ──► Established
 //! ```

@@ -169,7 +169,9 @@ impl Noise {
     /// The two direction keys of a finished handshake: initiator to responder, and back.
     pub(crate) fn split(self) -> (Secret, Secret) {
         assert!(self.state.is_handshake_finished(), "only the last state of a handshake splits");
-        self.scratch.take_split().expect("a state that is finished has split, and is split here once")
+        self.scratch
+            .take_split()
+            .expect("a state that is finished has split, and is split here once")
     }
 }
 

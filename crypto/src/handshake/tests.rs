@@ -89,9 +89,9 @@ impl Ends {
         let response =
             xx::answer(&self.checker, &self.b, their, SOURCE, &go(&self.checker, &message))
                 .expect("answered");
-        let offered = state.read_response(&response).expect("the peer's response");
-        assert_eq!(offered.peer().identity, *self.b.identity());
-        let (a, msg3) = offered.finish(&ours(&self.a, mine, 11, 1), None).expect("finished");
+        let discovered = state.read_response(&response).expect("the peer's response");
+        assert_eq!(discovered.peer().identity, *self.b.identity());
+        let (a, msg3) = discovered.finish(&ours(&self.a, mine, 11, 1), None).expect("finished");
         let finish = self.xx_finish(their, &msg3).expect("read");
         assert_eq!(finish.peer().static_key, *self.a.static_public());
         let b = finish.accept(&mut self.checker, &mut TimestampGuard::default()).expect("accepted");
@@ -291,8 +291,8 @@ fn no_downgrade_of_version_scheme_seal_mode_or_width_goes_unnoticed() {
         touched[xx_response_payload + place] ^= 1;
         let rejected = state.read_response(&with_macs(touched, &NO_KEY, 1)).expect_err("altered");
         assert_eq!(rejected.why, Refused::Unreadable, "{what}");
-        let offered = rejected.state.read_response(&answer).expect("the true one");
-        let (_, msg3) = offered.finish(&ours(&ends_xx.a, &offer, 11, 1), None).expect("agreed");
+        let discovered = rejected.state.read_response(&answer).expect("the true one");
+        let (_, msg3) = discovered.finish(&ours(&ends_xx.a, &offer, 11, 1), None).expect("agreed");
         let mut touched = msg3.clone();
         touched[LINK_HEADER_BYTES + KEY_BYTES + KEY_BYTES + TAG_BYTES + place] ^= 1;
         let touched = with_macs(touched, &NO_KEY, 2);
@@ -330,8 +330,8 @@ fn a_disagreement_of_honest_ends_has_a_type() {
             let answer =
                 xx::answer(&ends.checker, &ends.b, &their, SOURCE, &go(&ends.checker, &message))
                     .expect("answered");
-            let offered = state.read_response(&answer).expect("read");
-            let refused = offered.finish(&ours(&ends.a, &mine, 11, 1), None);
+            let discovered = state.read_response(&answer).expect("read");
+            let refused = discovered.finish(&ours(&ends.a, &mine, 11, 1), None);
             assert_eq!(refused.err(), Some(Refused::Disagreement(expected)));
         }
     }
@@ -392,8 +392,8 @@ fn the_index_that_counts_is_the_authenticated_one() {
             .expect("answered");
     let true_index = LinkHeader::parse(&answer).expect("a header").low;
     answer[LINK_HEADER_BYTES - 1] ^= 2;
-    let offered = state.read_response(&with_macs(answer, &NO_KEY, 1)).expect("read");
-    let (a, _) = offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
+    let discovered = state.read_response(&with_macs(answer, &NO_KEY, 1)).expect("read");
+    let (a, _) = discovered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
     assert_eq!(a.their_index().number(), true_index);
 }
 
@@ -527,8 +527,9 @@ fn cookies_serve_strangers_too() {
         panic!("the cookie was not taken");
     };
     let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &admitted).expect("answered");
-    let offered = state.read_response(&answer).expect("read");
-    let (_, msg3) = offered.finish(&ours(&ends.a, &offer, 11, 1), Some(&cookie)).expect("agreed");
+    let discovered = state.read_response(&answer).expect("read");
+    let (_, msg3) =
+        discovered.finish(&ours(&ends.a, &offer, 11, 1), Some(&cookie)).expect("agreed");
     assert!(matches!(ends.checker.admit(SOURCE, &msg3, Load::Heavy), Ok(Admission::Go(_))));
 }
 
@@ -595,10 +596,10 @@ fn r8_no_reply_is_larger_than_what_asked_for_it() {
     let (state, message) = ends.xx_initiate(&Offer::default());
     let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message))
         .expect("answered");
-    let offered = state.read_response(&answer).expect("read");
+    let discovered = state.read_response(&answer).expect("read");
     let plain = Offer::default();
     let ours = ours(&ends.a, &plain, 11, 1);
-    let (_, msg3) = offered.finish(&ours, None).expect("agreed");
+    let (_, msg3) = discovered.finish(&ours, None).expect("agreed");
     let Ok(Admission::Answer(cookie)) = ends.checker.admit(SOURCE, &msg3, Load::Heavy) else {
         panic!("no cookie under load");
     };
@@ -641,8 +642,8 @@ fn the_wire_is_as_it_was() {
     let (state, message) = ends.xx_initiate(&offer);
     let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message))
         .expect("answered");
-    let offered = state.read_response(&answer).expect("read");
-    let (_, msg3) = offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
+    let discovered = state.read_response(&answer).expect("read");
+    let (_, msg3) = discovered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
     said.extend([message, answer, msg3]);
     let lengths: Vec<usize> = said.iter().map(Vec::len).collect();
     assert_eq!(lengths, [896, 64, 778, 124, 124, 124, 896, 826, 842]);
@@ -660,8 +661,8 @@ fn a_strangers_handshake_is_completed_once() {
         let answer =
             xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message))
                 .expect("answered");
-        let offered = state.read_response(&answer).expect("read");
-        offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed").1
+        let discovered = state.read_response(&answer).expect("read");
+        discovered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed").1
     };
     let msg3 = msg3_of(&mut ends);
     let complete = |ends: &mut Ends, msg3: &[u8], guard: &mut TimestampGuard| {
@@ -784,9 +785,9 @@ fn no_secret_is_ever_printed() {
     let (state, message) = ends.xx_initiate(&offer);
     print("xx::AwaitResponse", &state);
     let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message));
-    let offered = state.read_response(&answer.expect("answered")).expect("read");
-    print("Offered", &offered);
-    let (_, msg3) = offered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
+    let discovered = state.read_response(&answer.expect("answered")).expect("read");
+    print("Discovered", &discovered);
+    let (_, msg3) = discovered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
     print("Finish", &ends.xx_finish(&offer, &msg3).expect("read"));
 
     let mut session = Session::new(SessionConfig {

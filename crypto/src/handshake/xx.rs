@@ -22,7 +22,8 @@ use crate::link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step
 use crate::secret::{Secret, mac};
 
 /// The payload of a first message: nothing, at such a length that no answer is longer.
-const PADDING: [u8; INITIATION_NOISE_BYTES - KEY_BYTES] = [0; INITIATION_NOISE_BYTES - KEY_BYTES];
+const MSG1_PADDING: [u8; INITIATION_NOISE_BYTES - KEY_BYTES] =
+    [0; INITIATION_NOISE_BYTES - KEY_BYTES];
 
 /// Begins a handshake with whoever answers. Nothing of `ours` is told yet but the index.
 pub fn initiate(
@@ -33,7 +34,7 @@ pub fn initiate(
     let local = ours.local;
     let ephemeral = Secret::random(entropy)?;
     let mut message = ours.header(Kind::Initiation, Step::Discover, SessionIndex::NONE);
-    let noise = begin(local, &ephemeral, &mut message)?;
+    let noise = write_msg1(local, &ephemeral, &mut message)?;
     let mut first_key = [0; KEY_BYTES];
     first_key.copy_from_slice(&message[LINK_HEADER_BYTES..LINK_HEADER_BYTES + KEY_BYTES]);
     let keys = MacKeys::to(&NO_KEY, local.network());
@@ -46,7 +47,7 @@ pub fn initiate(
 }
 
 /// The initiator's half up to its first message, the same for the same key.
-fn begin(
+fn write_msg1(
     local: &LocalIdentity,
     ephemeral: &Secret,
     message: &mut Vec<u8>,
@@ -54,14 +55,14 @@ fn begin(
     let prologue = prologue(local.network());
     let ephemeral = Secret::from_bytes(*ephemeral.expose());
     let mut noise = Noise::initiator(&XX, &prologue, local, None, ephemeral);
-    noise.write(&PADDING, message)?;
+    noise.write(&MSG1_PADDING, message)?;
     Ok(noise)
 }
 
 /// The initiator, waiting for the response.
 pub struct AwaitResponse {
     noise: Noise,
-    /// The key of the first message, for [`Offered::wait_on`].
+    /// The key of the first message, for [`Discovered::resume_waiting`].
     ephemeral: Secret,
     index: SessionIndex,
     own: StaticPublic,
@@ -72,19 +73,19 @@ pub struct AwaitResponse {
 
 impl AwaitResponse {
     /// Reads the response: who is it? If it cannot be read, the state is given back and waits on.
-    pub fn read_response(mut self, message: &[u8]) -> Result<Offered, Rejected<Self>> {
-        match self.judge(message) {
+    pub fn read_response(mut self, message: &[u8]) -> Result<Discovered, Rejected<Self>> {
+        match self.parse_response(message) {
             Ok((their, peer)) => {
                 let AwaitResponse { noise, ephemeral, index, own, keys, mac1, first_key } = self;
-                let noise = Responded { noise, ephemeral, own, mac1 };
-                Ok(Offered { noise, index, keys, first_key, their, peer })
+                let noise = ResumeState { noise, ephemeral, own, mac1 };
+                Ok(Discovered { noise, index, keys, first_key, their, peer })
             }
             Err(why) => Err(Rejected { state: Box::new(self), why }),
         }
     }
 
-    fn judge(&mut self, message: &[u8]) -> Result<(Hello, Peer), Refused> {
-        let covered = self.check_answer(message)?;
+    fn parse_response(&mut self, message: &[u8]) -> Result<(Hello, Peer), Refused> {
+        let covered = self.check_covered(message)?;
         let noise = covered.get(LINK_HEADER_BYTES..).ok_or(Refused::Malformed)?;
         let their = Hello::parse(&self.noise.read(noise)?)?;
         let static_key = self.noise.peer().ok_or(Refused::Unreadable)?;
@@ -98,10 +99,10 @@ impl AwaitResponse {
     /// Whether a response has the form of one to this attempt and its mac is right, which costs one short
     /// hash. Whoever knows the network's name can make such a one.
     pub fn check(&self, message: &[u8]) -> Result<(), Refused> {
-        self.check_answer(message).map(|_| ())
+        self.check_covered(message).map(|_| ())
     }
 
-    fn check_answer<'m>(&self, message: &'m [u8]) -> Result<&'m [u8], Refused> {
+    fn check_covered<'m>(&self, message: &'m [u8]) -> Result<&'m [u8], Refused> {
         check_response(message, Step::Discover, self.index, &self.keys)
     }
 
@@ -123,7 +124,7 @@ impl core::fmt::Debug for AwaitResponse {
 }
 
 /// What was read of a response, and what it takes to wait for another one.
-struct Responded {
+struct ResumeState {
     noise: Noise,
     ephemeral: Secret,
     own: StaticPublic,
@@ -131,8 +132,8 @@ struct Responded {
 }
 
 /// The initiator knows who answered, and what it offers. Dropping this ends the matter.
-pub struct Offered {
-    noise: Responded,
+pub struct Discovered {
+    noise: ResumeState,
     index: SessionIndex,
     keys: MacKeys,
     first_key: [u8; KEY_BYTES],
@@ -140,7 +141,7 @@ pub struct Offered {
     peer: Peer,
 }
 
-impl Offered {
+impl Discovered {
     /// Who answered: its identity is proved.
     pub const fn peer(&self) -> &Peer {
         &self.peer
@@ -164,10 +165,10 @@ impl Offered {
 
     /// Goes back to waiting for a response: whoever answered is not the peer that was meant, and nothing was
     /// said to it yet. `local` must be who began. Costs one curve operation.
-    pub fn wait_on(self, local: &LocalIdentity) -> Result<AwaitResponse, Refused> {
-        let Offered { noise, index, keys, first_key, .. } = self;
-        let Responded { ephemeral, own, mac1, .. } = noise;
-        let noise = begin(local, &ephemeral, &mut Vec::new())?;
+    pub fn resume_waiting(self, local: &LocalIdentity) -> Result<AwaitResponse, Refused> {
+        let Discovered { noise, index, keys, first_key, .. } = self;
+        let ResumeState { ephemeral, own, mac1, .. } = noise;
+        let noise = write_msg1(local, &ephemeral, &mut Vec::new())?;
         Ok(AwaitResponse { noise, ephemeral, index, own, keys, mac1, first_key })
     }
 
@@ -194,9 +195,9 @@ impl Offered {
     }
 }
 
-impl core::fmt::Debug for Offered {
+impl core::fmt::Debug for Discovered {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("xx::Offered")
+        f.debug_struct("xx::Discovered")
             .field("index", &self.index)
             .field("peer", &self.peer)
             .finish_non_exhaustive()
@@ -218,12 +219,13 @@ pub fn answer(
     let (first_key, padding) =
         admitted.noise.split_first_chunk::<KEY_BYTES>().ok_or(Refused::Malformed)?;
     let to = SessionIndex::new(admitted.header.low).ok_or(Refused::Malformed)?;
-    if *padding != PADDING[..] || to == SessionIndex::NONE {
+    if *padding != MSG1_PADDING[..] || to == SessionIndex::NONE {
         return Err(Refused::Malformed);
     }
     let epoch = checker.current_epoch();
-    let half = Half::new(epoch.number, &epoch.secret, local, offer, source, to, first_key);
-    Ok(half.run(local)?.1)
+    let responder =
+        StatelessResponder::new(epoch.number, &epoch.secret, local, offer, source, to, first_key);
+    Ok(responder.respond(local)?.1)
 }
 
 /// Reads a third message: who is it? A pure function of its arguments. `offer` and `source` must be
@@ -242,12 +244,13 @@ pub fn read_finish(
         admitted.noise.split_first_chunk::<KEY_BYTES>().ok_or(Refused::Malformed)?;
     let to = SessionIndex::new(admitted.header.low).ok_or(Refused::Malformed)?;
     let epoch = checker.epoch_of(admitted.header.index);
-    let half = Half::new(epoch.number, &epoch.secret, local, offer, source, to, first_key);
-    if half.index != admitted.header.index {
+    let responder =
+        StatelessResponder::new(epoch.number, &epoch.secret, local, offer, source, to, first_key);
+    if responder.index != admitted.header.index {
         return Err(Refused::NotOurs); // found out by a hash, before any curve operation
     }
-    let (index, epoch, mark) = (half.index, half.epoch, half.mark);
-    let (mut noise, _) = half.run(local)?;
+    let (index, epoch, mark) = (responder.index, responder.epoch, responder.mark);
+    let (mut noise, _) = responder.respond(local)?;
     let their = Hello::parse(&noise.read(rest)?)?;
     if their.index != to {
         return Err(Refused::OtherIndex);
@@ -262,7 +265,7 @@ pub fn read_finish(
 }
 
 /// The responder's half of XX up to its answer, as often as it is asked for.
-struct Half {
+struct StatelessResponder {
     epoch: u32,
     index: SessionIndex,
     to: SessionIndex,
@@ -272,7 +275,7 @@ struct Half {
     mark: [u8; MAC_BYTES],
 }
 
-impl Half {
+impl StatelessResponder {
     fn new(
         epoch: u32,
         secret: &Secret,
@@ -281,7 +284,7 @@ impl Half {
         source: &[u8],
         to: SessionIndex,
         first_key: &[u8; KEY_BYTES],
-    ) -> Half {
+    ) -> StatelessResponder {
         let to_bytes = to.number().to_be_bytes();
         let chosen = mac(secret.expose(), "strowger xx index", &[source, first_key, &to_bytes]);
         // The lowest bit says which epoch; all others are unpredictable, and some bit is set.
@@ -294,16 +297,16 @@ impl Half {
         let ephemeral = secret.derive("strowger xx ephemeral", &parts);
         let full = mac(secret.expose(), "strowger xx mark", &parts);
         let mark = core::array::from_fn(|place| full[place]);
-        Half { epoch, index, to, hello, ephemeral, first_key: *first_key, mark }
+        StatelessResponder { epoch, index, to, hello, ephemeral, first_key: *first_key, mark }
     }
 
     /// Reads the first message and makes the answer.
-    fn run(self, local: &LocalIdentity) -> Result<(Noise, Vec<u8>), Refused> {
+    fn respond(self, local: &LocalIdentity) -> Result<(Noise, Vec<u8>), Refused> {
         let prologue = prologue(local.network());
         let mut noise = Noise::responder(&XX, &prologue, local);
         noise.set_ephemeral(self.ephemeral);
         let mut first = self.first_key.to_vec();
-        first.extend_from_slice(&PADDING);
+        first.extend_from_slice(&MSG1_PADDING);
         noise.read(&first)?;
         let low = self.index.number();
         let lane = Step::Discover.lane();

@@ -297,13 +297,13 @@ impl Session {
                 }
             },
             Begun::Discover(state) => match state.read_response(message) {
-                Ok(offered) => match self.welcomes(context, &offered) {
+                Ok(discovered) => match self.welcomes(context, &discovered) {
                     Ok(()) => {
                         self.round_trip = now.since(sent);
-                        (self.meet(context, offered, outputs), true)
+                        (self.meet(context, discovered, outputs), true)
                     }
                     Err(why) => {
-                        let state = Begun::Discover(offered.wait_on(context.local)?);
+                        let state = Begun::Discover(discovered.resume_waiting(context.local)?);
                         self.attempts.insert(place, waits(state));
                         (Err(why), false)
                     }
@@ -323,27 +323,27 @@ impl Session {
 
     /// Whether the one who answered may be this session's peer. Whoever hears our first message can answer
     /// it, so one who may not be changes nothing.
-    fn welcomes(&self, context: &Context<'_>, offered: &xx::Offered) -> Result<(), Refused> {
-        let peer = offered.peer();
+    fn welcomes(&self, context: &Context<'_>, discovered: &xx::Discovered) -> Result<(), Refused> {
+        let peer = discovered.peer();
         if self.peer != Some(peer.static_key) && !(context.is_free)(&peer.static_key) {
             return Err(Refused::OtherPeer);
         }
         self.check_peer(peer)?;
-        offered.check(&self.config.offer)
+        discovered.check(&self.config.offer)
     }
 
     /// Goes on with the one who was discovered.
     fn meet(
         &mut self,
         context: &Context<'_>,
-        offered: xx::Offered,
+        discovered: xx::Discovered,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Refused> {
-        self.recognise(offered.peer())?;
-        let (index, timestamp) = (offered.our_index(), Timestamp(self.newest_timestamp));
+        self.recognise(discovered.peer())?;
+        let (index, timestamp) = (discovered.our_index(), Timestamp(self.newest_timestamp));
         let ours = Ours { local: context.local, offer: &self.config.offer, index, timestamp };
         let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);
-        let (established, msg3) = offered.finish(&ours, cookie)?;
+        let (established, msg3) = discovered.finish(&ours, cookie)?;
         self.go_on(context.now, established, msg3, outputs);
         Ok(())
     }

@@ -332,8 +332,8 @@ impl Switch {
         }
         let Call { key, to, since, waiting } = calls.swap_remove(place);
         let (waiting, why) = match waiting.read_response(knock.frame.bytes()) {
-            Ok(offered) if offered.peer().static_key.0 == key => {
-                let adopted = self.adopt(offered, header.index, by, now);
+            Ok(discovered) if discovered.peer().static_key.0 == key => {
+                let adopted = self.adopt(discovered, header.index, by, now);
                 if adopted.is_err()
                     && let Some(peering) = &mut self.peering
                 {
@@ -342,7 +342,7 @@ impl Switch {
                 return adopted;
             }
             // Somebody else has answered, who may have been faster: the right one may still do so.
-            Ok(offered) => match offered.wait_on(&peering.config.local) {
+            Ok(discovered) => match discovered.resume_waiting(&peering.config.local) {
                 Ok(waiting) => (waiting, Discard::NotAllowed),
                 Err(_) => {
                     peering.indices.give_back(header.index);
@@ -358,16 +358,16 @@ impl Switch {
     /// A stranger has answered a call, and so shown that it is there, and who it is.
     fn adopt(
         &mut self,
-        offered: xx::Offered,
+        discovered: xx::Discovered,
         index: SessionIndex,
         by: Knocked,
         now: Now,
     ) -> Result<(), Discard> {
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let timestamp = Timestamp(peering.config.wall_at_zero.saturating_add(now.0));
-        let (peer, config) = (*offered.peer(), &peering.config);
+        let (peer, config) = (*discovered.peer(), &peering.config);
         let ours = Ours { local: &config.local, offer: &peering.offer, index, timestamp };
-        let finished = offered.finish(&ours, None);
+        let finished = discovered.finish(&ours, None);
         let (established, msg3) = finished.map_err(|_| Discard::BadSeal)?;
         let expected = self.discovered_as(&peer.identity);
         let mark = match self.whose(&peer, expected)? {
