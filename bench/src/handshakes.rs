@@ -9,7 +9,7 @@ use std::{
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use strowger_crypto::{
     LocalIdentity, Nanos, OsEntropy, Psk,
-    handshake::{Admission, CookieChecker, Load, Offer, Ours, Timestamp, TimestampGuard, ik},
+    handshake::{Admission, CookieChecker, Load, Offer, LocalParams, Timestamp, TimestampGuard, ik},
     link_header::SessionIndex,
 };
 use strowger_engine::{
@@ -125,7 +125,7 @@ impl Ends {
         let Self { a, b, offer, checker, .. } = self;
         let wrong = |_| Failure::Bug("an honest handshake is finished");
         let index = SessionIndex::new(1).ok_or(Failure::Bug("24 bits"))?;
-        let ours = |local| Ours { local, offer, index, timestamp: Timestamp(1) };
+        let ours = |local| LocalParams { local, offer, index, timestamp: Timestamp(1) };
 
         let began = Instant::now();
         let begun = ik::initiate(&ours(a), b.static_public(), &Psk::NONE, None, &mut OsEntropy);
@@ -301,7 +301,7 @@ pub(crate) fn initiation_bytes(
 ) -> Result<Vec<u8>, Failure> {
     let offer = Offer::default();
     let index = SessionIndex::new(1 + number as u32 % 1_000).ok_or(Failure::Bug("24 bits"))?;
-    let ours = Ours { local: from, offer: &offer, index, timestamp: Timestamp(1 + number) };
+    let ours = LocalParams { local: from, offer: &offer, index, timestamp: Timestamp(1 + number) };
     let begun = ik::initiate(&ours, to.static_public(), &Psk::NONE, None, &mut OsEntropy);
     let (_, message) = begun.map_err(|_| Failure::Bug("the system has randomness"))?;
     Ok(message)

@@ -10,7 +10,7 @@ use std::{
 use strowger_crypto::{
     LocalIdentity, Nanos, Openers, OsEntropy, Psk, Sealed, Sealer,
     aead::Provider,
-    handshake::{Admission, CookieChecker, Load, Mtu, Offer, Ours, Timestamp, TimestampGuard, ik},
+    handshake::{Admission, CookieChecker, Load, Mtu, Offer, LocalParams, Timestamp, TimestampGuard, ik},
     limits::TAG_BYTES,
     link_header::{Kind, LinkHeader, SessionIndex},
 };
@@ -221,7 +221,7 @@ impl End {
         let refused = || Failure::Bug("our own relay's handshake is an honest one");
         let index = SessionIndex::new(1).ok_or_else(refused)?;
         let ours =
-            Ours { local: &self.local, offer: &self.offer, index, timestamp: Timestamp::default() };
+            LocalParams { local: &self.local, offer: &self.offer, index, timestamp: Timestamp::default() };
         let Ok(Admission::Go(admitted)) = self.checker.admit(b"", message, Load::Calm) else {
             return Err(refused());
         };

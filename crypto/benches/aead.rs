@@ -7,7 +7,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use strowger_crypto::aead::{Aead, Provider, nonce_of};
 use strowger_crypto::handshake::{
-    Admission, CookieChecker, Load, Offer, Ours, SealWish, Timestamp, TimestampGuard, ik,
+    Admission, CookieChecker, Load, Offer, LocalParams, SealWish, Timestamp, TimestampGuard, ik,
 };
 use strowger_crypto::link_header::SessionIndex;
 use strowger_crypto::{
@@ -59,7 +59,7 @@ fn session(seal: SealWish, provider: Provider) -> (Sealer, Openers) {
     let (a, b) = (local(), local());
     let offer = Offer { seal, ..Offer::default() };
     let index = SessionIndex::new(1).expect("24 bits");
-    let ours = |local| Ours { local, offer: &offer, index, timestamp: Timestamp(1) };
+    let ours = |local| LocalParams { local, offer: &offer, index, timestamp: Timestamp(1) };
     let (state, message) =
         ik::initiate(&ours(&a), b.static_public(), &Psk::NONE, None, entropy).expect("begun");
     let checker = CookieChecker::new(&b, Nanos::ZERO, entropy).expect("random");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use strowger_crypto::handshake::{
-    Admission, CookieChecker, Load, Offer, Ours, Timestamp, TimestampGuard, ik,
+    Admission, CookieChecker, Load, Offer, LocalParams, Timestamp, TimestampGuard, ik,
 };
 use strowger_crypto::link_header::SessionIndex;
 use strowger_crypto::{IdentityKey, LocalIdentity, Nanos, NetworkId, OsEntropy, Psk};
@@ -105,9 +105,9 @@ impl Ends {
         Ends { a, b, checker, offer: Offer::default() }
     }
 
-    fn ours<'a>(&'a self, local: &'a LocalIdentity) -> Ours<'a> {
+    fn ours<'a>(&'a self, local: &'a LocalIdentity) -> LocalParams<'a> {
         let index = SessionIndex::new(1).expect("24 bits");
-        Ours { local, offer: &self.offer, index, timestamp: Timestamp(1) }
+        LocalParams { local, offer: &self.offer, index, timestamp: Timestamp(1) }
     }
 
     fn begin(&self) -> (ik::AwaitResponse, Vec<u8>) {

@@ -276,7 +276,7 @@ fn without_random_bytes_nothing_begins_and_nothing_spins() {
     };
     let mut outputs = Vec::new();
     let failed = node.session.handle(&mut context, Input::Wanted, &mut outputs);
-    assert_eq!(failed, Err(HandshakeError::Ours(EntropyFailed)));
+    assert_eq!(failed, Err(HandshakeError::Local(EntropyFailed)));
     assert!(node.session.next_timeout().is_some_and(|due| due > now));
     assert!(!outputs.iter().any(|output| matches!(output, Output::Send(_))));
     world.now = world.nodes[0].session.next_timeout().expect("a further attempt");

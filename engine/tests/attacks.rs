@@ -15,7 +15,7 @@ use air::{
 use strowger_crypto::{
     Nanos, Psk, SEALED_OVERHEAD_BYTES, Sealed, SeededEntropy,
     aead::Provider,
-    handshake::{Offer, Ours, Timestamp, Transport, ik, xx},
+    handshake::{Offer, LocalParams, Timestamp, Transport, ik, xx},
     link_header::SessionIndex,
 };
 use strowger_engine::{
@@ -337,7 +337,7 @@ impl Alone {
         let index = SessionIndex::new(1_000 + u32::from(seed)).expect("small");
         for _ in 0..4 {
             let timestamp = Timestamp(self.now.0);
-            let ours = Ours { local: &local, offer: &offer, index, timestamp };
+            let ours = LocalParams { local: &local, offer: &offer, index, timestamp };
             let (waiting, first) = xx::initiate(&ours, None, &mut entropy).expect("well-formed");
             let answers = self.ask(from, &first);
             let answer = answers.first()?;
@@ -361,7 +361,7 @@ impl Alone {
 fn initiation(from: u8, to: u8, at: u64) -> Vec<u8> {
     let (local, offer) = (local(from), Offer::default());
     let index = SessionIndex::new(77).expect("small");
-    let ours = Ours { local: &local, offer: &offer, index, timestamp: Timestamp(at) };
+    let ours = LocalParams { local: &local, offer: &offer, index, timestamp: Timestamp(at) };
     let mut entropy = SeededEntropy::new(at);
     ik::initiate(&ours, &key(to), &Psk::NONE, None, &mut entropy).expect("well-formed").1
 }
@@ -662,7 +662,7 @@ fn a_stranger_s_third_message_replayed_makes_no_second_session() {
     let (local, offer) = (local(9), Offer::default());
     let index = SessionIndex::new(1_009).expect("small");
     let mut entropy = SeededEntropy::new(9);
-    let ours = Ours { local: &local, offer: &offer, index, timestamp: Timestamp(5) };
+    let ours = LocalParams { local: &local, offer: &offer, index, timestamp: Timestamp(5) };
     let (waiting, first) = xx::initiate(&ours, None, &mut entropy).expect("well-formed");
     let answer = alone.ask(host(66), &first).remove(0);
     let again = alone.ask(host(66), &first).remove(0);

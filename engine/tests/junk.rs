@@ -6,7 +6,7 @@ mod air;
 use air::{Birth, Datagram, Dice, MS, Pair, SECOND, host, key, local, receive, send};
 use strowger_crypto::{
     Nanos, Psk, SeededEntropy,
-    handshake::{Admission, CookieChecker, Load, Offer, Ours, Timestamp, TimestampGuard, ik},
+    handshake::{Admission, CookieChecker, Load, Offer, LocalParams, Timestamp, TimestampGuard, ik},
     link_header::SessionIndex,
 };
 use strowger_engine::{control::Event, discard::Discard};
@@ -131,7 +131,7 @@ fn with_a_right_mac(initiation: &[u8], offer: &Offer) -> Vec<u8> {
     };
     let read = ik::read(&b, &admitted).expect("an honest initiation");
     let index = SessionIndex::new(9).expect("small");
-    let ours = Ours { local: &b, offer, index, timestamp: Timestamp::default() };
+    let ours = LocalParams { local: &b, offer, index, timestamp: Timestamp::default() };
     let (psk, mut guard) = (Psk::from_bytes([9; 32]), TimestampGuard::default());
     read.accept(&ours, &psk, &mut guard, &mut entropy).expect("well-formed").1
 }

@@ -6,7 +6,7 @@ mod air;
 use air::{Air, Birth, MS, Node, SECOND, host, key, local};
 use strowger_crypto::{
     Psk, SeededEntropy,
-    handshake::{Offer, Ours, Timestamp, ik},
+    handshake::{Offer, LocalParams, Timestamp, ik},
     link_header::SessionIndex,
 };
 use strowger_engine::{Now, discard::Discard};
@@ -77,7 +77,7 @@ impl Flooder {
     ) -> (ik::AwaitResponse, Vec<u8>) {
         let (local, offer) = (local(9), Offer::default());
         let index = SessionIndex::new(77).expect("small");
-        let ours = Ours { local: &local, offer: &offer, index, timestamp: Timestamp(5) };
+        let ours = LocalParams { local: &local, offer: &offer, index, timestamp: Timestamp(5) };
         let mut entropy = SeededEntropy::new(u64::from(at));
         ik::initiate(&ours, &key(2), &Psk::NONE, cookie, &mut entropy).expect("well-formed")
     }

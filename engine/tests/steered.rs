@@ -4,7 +4,7 @@
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, Psk, Secret, SeededEntropy,
     aead::Provider,
-    handshake::{Offer, Ours, Timestamp, ik, xx},
+    handshake::{Offer, LocalParams, Timestamp, ik, xx},
     link_header::{Kind, LinkHeader, SessionIndex},
 };
 use strowger_engine::{
@@ -31,7 +31,7 @@ fn local(seed: u8) -> LocalIdentity {
 /// A first message to the switch, of whoever has this number.
 fn initiation(from: u8) -> Vec<u8> {
     let (offer, from) = (Offer::default(), local(from));
-    let ours = Ours { local: &from, offer: &offer, index: index(), timestamp: Timestamp(1) };
+    let ours = LocalParams { local: &from, offer: &offer, index: index(), timestamp: Timestamp(1) };
     let entropy = &mut SeededEntropy::new(9);
     let begun = ik::initiate(&ours, local(1).static_public(), &Psk::NONE, None, entropy);
     begun.expect("randomness").1
@@ -40,7 +40,7 @@ fn initiation(from: u8) -> Vec<u8> {
 /// The first message of a stranger that does not know whom it will meet.
 fn discovery() -> Vec<u8> {
     let (offer, from) = (Offer::default(), local(3));
-    let ours = Ours { local: &from, offer: &offer, index: index(), timestamp: Timestamp(1) };
+    let ours = LocalParams { local: &from, offer: &offer, index: index(), timestamp: Timestamp(1) };
     xx::initiate(&ours, None, &mut SeededEntropy::new(9)).expect("randomness").1
 }
 

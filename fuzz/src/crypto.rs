@@ -9,7 +9,7 @@ use bolero::check;
 use strowger_crypto::aead::{Aead, Provider};
 use strowger_crypto::beacon::{self, Claim};
 use strowger_crypto::handshake::{
-    Admission, CookieChecker, Hello, Load, Offer, Ours, Timestamp, TimestampGuard, ik, xx,
+    Admission, CookieChecker, Hello, Load, Offer, LocalParams, Timestamp, TimestampGuard, ik, xx,
 };
 use strowger_crypto::limits::{INITIATION_BYTES, REPLAY_WINDOW_PACKETS};
 use strowger_crypto::link_header::{LinkHeader, LinkHeaderError, SessionIndex};
@@ -143,7 +143,7 @@ fn handshake_messages_parse_totally() {
     let entropy = &mut SeededEntropy::new(3);
     let checker = CookieChecker::new(&b, NOW, entropy).expect("seeded");
     let offer = Offer::default();
-    let ours = |local| Ours {
+    let ours = |local| LocalParams {
         local,
         offer: &offer,
         index: SessionIndex::new(5).expect("24 bits"),
@@ -186,7 +186,7 @@ fn openers_are_total_and_open_once() {
     let entropy = &mut SeededEntropy::new(4);
     let offer = Offer::default();
     let index = SessionIndex::new(5).expect("24 bits");
-    let ours = |local| Ours { local, offer: &offer, index, timestamp: Timestamp(1) };
+    let ours = |local| LocalParams { local, offer: &offer, index, timestamp: Timestamp(1) };
     let (state, message) =
         ik::initiate(&ours(&a), b.static_public(), &Psk::NONE, None, entropy).expect("begun");
     let checker = CookieChecker::new(&b, NOW, entropy).expect("seeded");

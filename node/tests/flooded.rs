@@ -15,7 +15,7 @@ use std::{
 use serde_json::Value;
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, OsEntropy, Psk, StaticPublic,
-    handshake::{Offer, Ours, Timestamp, ik, xx},
+    handshake::{Offer, LocalParams, Timestamp, ik, xx},
     link_header::SessionIndex,
 };
 
@@ -41,7 +41,7 @@ impl Stranger {
         let network = NetworkId::new(b"test").unwrap();
         let local = LocalIdentity::new(&IdentityKey::generate(&mut OsEntropy).unwrap(), network);
         let (offer, index) = (Offer::default(), SessionIndex::new(1).unwrap());
-        let ours = Ours { local: &local, offer: &offer, index, timestamp: Timestamp(1) };
+        let ours = LocalParams { local: &local, offer: &offer, index, timestamp: Timestamp(1) };
         let key: StaticPublic = home.key.parse().unwrap();
         let message = if number.is_multiple_of(2) {
             ik::initiate(&ours, &key, &Psk::NONE, None, &mut OsEntropy).unwrap().1

@@ -6,7 +6,7 @@ use super::cookie::{Admitted, Cookie, MAC_BYTES, MacKeys};
 use super::hello::{Agreement, Hello, Lanes, Offer, Peer, Timestamp};
 use super::noise::{IK, Noise};
 use super::{
-    Established, HandshakeError, INITIATION_NOISE_BYTES, Ours, Refused, Rejected, TimestampGuard,
+    Established, HandshakeError, INITIATION_NOISE_BYTES, LocalParams, Refused, Rejected, TimestampGuard,
     check_response, prologue,
 };
 use crate::entropy::Entropy;
@@ -21,7 +21,7 @@ use crate::secret::{Psk, Secret};
 ///
 /// A peer whose key is a point of small order is refused: no such key is anybody's.
 pub fn initiate(
-    ours: &Ours<'_>,
+    ours: &LocalParams<'_>,
     peer: &StaticPublic,
     psk: &Psk,
     cookie: Option<&Cookie>,
@@ -181,7 +181,7 @@ impl Initiation {
     /// under them was opened.
     pub fn accept(
         mut self,
-        ours: &Ours<'_>,
+        ours: &LocalParams<'_>,
         psk: &Psk,
         guard: &mut TimestampGuard,
         entropy: &mut dyn Entropy,

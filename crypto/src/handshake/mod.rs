@@ -104,7 +104,7 @@ pub enum HandshakeError {
     Peer(#[from] Refused),
     /// Ours.
     #[error("our own end failed: {0}")]
-    Ours(#[from] EntropyFailed),
+    Local(#[from] EntropyFailed),
 }
 
 /// A message was refused, and the state waits on: whoever forges a message ends no handshake.
@@ -118,7 +118,7 @@ pub struct Rejected<S> {
 
 /// What our end brings to a handshake.
 #[derive(Clone, Copy, Debug)]
-pub struct Ours<'a> {
+pub struct LocalParams<'a> {
     /// Who we are.
     pub local: &'a LocalIdentity,
     /// What we offer and ask for.
@@ -129,7 +129,7 @@ pub struct Ours<'a> {
     pub timestamp: Timestamp,
 }
 
-impl Ours<'_> {
+impl LocalParams<'_> {
     fn hello(&self, timestamp: Timestamp) -> Hello {
         let proof = *self.local.proof();
         Hello { offer: self.offer.clone(), index: self.index, timestamp, proof }

@@ -39,8 +39,8 @@ fn ends() -> Ends {
     Ends { a: local(1), b, checker, entropy, psk: Psk::from_bytes([3; 32]) }
 }
 
-fn ours<'a>(local: &'a LocalIdentity, offer: &'a Offer, number: u32, timestamp: u64) -> Ours<'a> {
-    Ours { local, offer, index: index(number), timestamp: Timestamp(timestamp) }
+fn ours<'a>(local: &'a LocalIdentity, offer: &'a Offer, number: u32, timestamp: u64) -> LocalParams<'a> {
+    LocalParams { local, offer, index: index(number), timestamp: Timestamp(timestamp) }
 }
 
 fn go<'m>(checker: &CookieChecker, message: &'m [u8]) -> Admitted<'m> {

@@ -12,7 +12,7 @@ use super::cookie::{Admitted, Cookie, CookieChecker, MAC_BYTES, MacKeys, NO_KEY}
 use super::hello::{Agreement, Hello, Offer, Peer, Timestamp};
 use super::noise::{Noise, XX};
 use super::{
-    Established, HandshakeError, INITIATION_NOISE_BYTES, Ours, Refused, Rejected, TimestampGuard,
+    Established, HandshakeError, INITIATION_NOISE_BYTES, LocalParams, Refused, Rejected, TimestampGuard,
     check_response, prologue,
 };
 use crate::entropy::Entropy;
@@ -27,7 +27,7 @@ const MSG1_PADDING: [u8; INITIATION_NOISE_BYTES - KEY_BYTES] =
 
 /// Begins a handshake with whoever answers. Nothing of `ours` is told yet but the index.
 pub fn initiate(
-    ours: &Ours<'_>,
+    ours: &LocalParams<'_>,
     cookie: Option<&Cookie>,
     entropy: &mut dyn Entropy,
 ) -> Result<(AwaitResponse, Vec<u8>), HandshakeError> {
@@ -176,7 +176,7 @@ impl Discovered {
     /// bytes, until the peer is heard under the new keys. `ours.index` must be that of the first message.
     pub fn finish(
         mut self,
-        ours: &Ours<'_>,
+        ours: &LocalParams<'_>,
         cookie: Option<&Cookie>,
     ) -> Result<(Established, Vec<u8>), Refused> {
         if ours.index != self.index {
@@ -291,7 +291,7 @@ impl StatelessResponder {
         let number = u32::from_be_bytes([0, chosen[0], chosen[1], chosen[2]]) & !1;
         let nonzero = if number == 0 { 2 } else { number };
         let index = SessionIndex::new(nonzero | (epoch & 1)).unwrap_or_default();
-        let ours = Ours { local, offer, index, timestamp: Timestamp::default() };
+        let ours = LocalParams { local, offer, index, timestamp: Timestamp::default() };
         let hello = ours.hello(Timestamp::default()).encode(0);
         let parts: [&[u8]; 4] = [source, first_key, &to_bytes, &hello];
         let ephemeral = secret.derive("strowger xx ephemeral", &parts);

@@ -3,7 +3,7 @@
 
 use crate::entropy::EntropyFailed;
 use crate::handshake::{
-    Cookie, HandshakeError, Ours, Peer, Refused, Rejected, Timestamp, TimestampGuard, ik, xx,
+    Cookie, HandshakeError, LocalParams, Peer, Refused, Rejected, Timestamp, TimestampGuard, ik, xx,
 };
 use crate::identity::StaticPublic;
 use crate::limits::{
@@ -184,7 +184,7 @@ impl Session {
         };
         let offer = &self.config.offer;
         let timestamp = Timestamp(self.newest_timestamp);
-        let ours = Ours { local: context.local, offer, index, timestamp };
+        let ours = LocalParams { local: context.local, offer, index, timestamp };
         let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);
         let begun = match self.believed() {
             Some(peer) => ik::initiate(&ours, &peer, &self.config.psk, cookie, context.entropy)
@@ -194,7 +194,7 @@ impl Session {
         };
         let (state, message) = match begun {
             Ok(begun) => begun,
-            Err(HandshakeError::Ours(failed)) => {
+            Err(HandshakeError::Local(failed)) => {
                 outputs.push(Output::Close(index));
                 return Err(failed);
             }
@@ -241,7 +241,7 @@ impl Session {
         self.guard.check(initiation.timestamp())?; // before an index is drawn for a replay
         let index = (context.indices)(context.entropy).ok_or(Refused::Busy)?;
         let offer = &self.config.offer;
-        let ours = Ours { local: context.local, offer, index, timestamp: Timestamp::default() };
+        let ours = LocalParams { local: context.local, offer, index, timestamp: Timestamp::default() };
         let accepted = initiation
             .accept(&ours, &self.config.psk, &mut self.guard, context.entropy)
             .and_then(|accepted| {
@@ -341,7 +341,7 @@ impl Session {
     ) -> Result<(), Refused> {
         self.recognise(discovered.peer())?;
         let (index, timestamp) = (discovered.our_index(), Timestamp(self.newest_timestamp));
-        let ours = Ours { local: context.local, offer: &self.config.offer, index, timestamp };
+        let ours = LocalParams { local: context.local, offer: &self.config.offer, index, timestamp };
         let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);
         let (established, msg3) = discovered.finish(&ours, cookie)?;
         self.go_on(context.now, established, msg3, outputs);

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use strowger_crypto::{
     Nanos, StaticPublic,
     beacon::{self, Claim},
-    handshake::{Ours, Timestamp, xx},
+    handshake::{LocalParams, Timestamp, xx},
     link_header::{Kind, LinkHeader, SessionIndex},
     session::{Adopted, Input},
 };
@@ -285,7 +285,7 @@ impl Switch {
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let Peering { config, offer, indices, beacons, .. } = peering;
         let index = indices.draw(&mut *config.entropy).ok_or(Discard::Unhandled)?;
-        let ours = Ours { local: &config.local, offer, index, timestamp: Timestamp::default() };
+        let ours = LocalParams { local: &config.local, offer, index, timestamp: Timestamp::default() };
         let Ok((waiting, message)) = xx::initiate(&ours, None, &mut *config.entropy) else {
             indices.give_back(index);
             return Err(Discard::Unhandled);
@@ -366,7 +366,7 @@ impl Switch {
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let timestamp = Timestamp(peering.config.wall_at_zero.saturating_add(now.0));
         let (peer, config) = (*discovered.peer(), &peering.config);
-        let ours = Ours { local: &config.local, offer: &peering.offer, index, timestamp };
+        let ours = LocalParams { local: &config.local, offer: &peering.offer, index, timestamp };
         let finished = discovered.finish(&ours, None);
         let (established, msg3) = finished.map_err(|_| Discard::BadSeal)?;
         let expected = self.discovered_as(&peer.identity);
