@@ -9,7 +9,9 @@ use std::{
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use strowger_crypto::{
     LocalIdentity, Nanos, OsEntropy, Psk,
-    handshake::{Admission, CookieChecker, Load, Offer, LocalParams, Timestamp, TimestampGuard, ik},
+    handshake::{
+        Admission, CookieChecker, Load, LocalParams, Offer, Timestamp, TimestampGuard, ik,
+    },
     link_header::SessionIndex,
 };
 use strowger_engine::{
@@ -133,7 +135,7 @@ impl Ends {
         let (state, message) = begun.map_err(|_| Failure::Bug("the system has randomness"))?;
 
         let responding = Instant::now();
-        let Ok(Admission::Go(admitted)) = checker.admit(b"", &message, Load::Calm) else {
+        let Ok(Admission::Admitted(admitted)) = checker.admit(b"", &message, Load::Normal) else {
             return Err(Failure::Bug("an honest initiation is admitted while all is calm"));
         };
         let initiation = ik::read(b, &admitted).map_err(wrong)?;

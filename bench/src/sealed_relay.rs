@@ -10,7 +10,9 @@ use std::{
 use strowger_crypto::{
     LocalIdentity, Nanos, Openers, OsEntropy, Psk, Sealed, Sealer,
     aead::Provider,
-    handshake::{Admission, CookieChecker, Load, Mtu, Offer, LocalParams, Timestamp, TimestampGuard, ik},
+    handshake::{
+        Admission, CookieChecker, Load, LocalParams, Mtu, Offer, Timestamp, TimestampGuard, ik,
+    },
     limits::TAG_BYTES,
     link_header::{Kind, LinkHeader, SessionIndex},
 };
@@ -220,9 +222,14 @@ impl End {
     fn respond(&mut self, message: &[u8]) -> Result<Vec<u8>, Failure> {
         let refused = || Failure::Bug("our own relay's handshake is an honest one");
         let index = SessionIndex::new(1).ok_or_else(refused)?;
-        let ours =
-            LocalParams { local: &self.local, offer: &self.offer, index, timestamp: Timestamp::default() };
-        let Ok(Admission::Go(admitted)) = self.checker.admit(b"", message, Load::Calm) else {
+        let ours = LocalParams {
+            local: &self.local,
+            offer: &self.offer,
+            index,
+            timestamp: Timestamp::default(),
+        };
+        let Ok(Admission::Admitted(admitted)) = self.checker.admit(b"", message, Load::Normal)
+        else {
             return Err(refused());
         };
         let initiation = ik::read(&self.local, &admitted).map_err(|_| refused())?;

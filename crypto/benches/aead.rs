@@ -7,7 +7,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use strowger_crypto::aead::{Aead, Provider, nonce_of};
 use strowger_crypto::handshake::{
-    Admission, CookieChecker, Load, Offer, LocalParams, SealWish, Timestamp, TimestampGuard, ik,
+    Admission, CookieChecker, Load, LocalParams, Offer, SealWish, Timestamp, TimestampGuard, ik,
 };
 use strowger_crypto::link_header::SessionIndex;
 use strowger_crypto::{
@@ -63,7 +63,7 @@ fn session(seal: SealWish, provider: Provider) -> (Sealer, Openers) {
     let (state, message) =
         ik::initiate(&ours(&a), b.static_public(), &Psk::NONE, None, entropy).expect("begun");
     let checker = CookieChecker::new(&b, Nanos::ZERO, entropy).expect("random");
-    let Ok(Admission::Go(admitted)) = checker.admit(b"", &message, Load::Calm) else {
+    let Ok(Admission::Admitted(admitted)) = checker.admit(b"", &message, Load::Normal) else {
         unreachable!("an honest initiation, and no load");
     };
     let (there, response) = ik::read(&b, &admitted)

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use strowger_crypto::handshake::{
-    Admission, CookieChecker, Load, Offer, LocalParams, Timestamp, TimestampGuard, ik,
+    Admission, CookieChecker, Load, LocalParams, Offer, Timestamp, TimestampGuard, ik,
 };
 use strowger_crypto::link_header::SessionIndex;
 use strowger_crypto::{IdentityKey, LocalIdentity, Nanos, NetworkId, OsEntropy, Psk};
@@ -69,7 +69,7 @@ fn main() {
 
     let (_, message) = strangers.begin();
     let checker = &strangers.checker;
-    for (name, load) in [("mac1 alone", Load::Calm), ("a cookie in reply", Load::Heavy)] {
+    for (name, load) in [("mac1 alone", Load::Normal), ("a cookie in reply", Load::Heavy)] {
         let (took, _) = time(|| {
             for _ in 0..rounds {
                 assert!(
@@ -116,7 +116,8 @@ impl Ends {
     }
 
     fn respond(&self, message: &[u8]) -> Vec<u8> {
-        let Ok(Admission::Go(admitted)) = self.checker.admit(b"", message, Load::Calm) else {
+        let Ok(Admission::Admitted(admitted)) = self.checker.admit(b"", message, Load::Normal)
+        else {
             unreachable!("an honest initiation, and no load");
         };
         let initiation = ik::read(&self.b, &admitted).expect("honest");

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use strowger_crypto::aead::Provider;
 use strowger_crypto::handshake::{
-    Admission, CookieChecker, Load, Offer, LocalParams, Timestamp, TimestampGuard, ik,
+    Admission, CookieChecker, Load, LocalParams, Offer, Timestamp, TimestampGuard, ik,
 };
 use strowger_crypto::link_header::SessionIndex;
 use strowger_crypto::{
@@ -23,20 +23,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     let now = Nanos::ZERO;
     let offer = Offer::default();
     let index = |number| SessionIndex::new(number).ok_or("more than 24 bits");
-    let ours = LocalParams { local: &alice, offer: &offer, index: index(1)?, timestamp: Timestamp(1) };
+    let ours =
+        LocalParams { local: &alice, offer: &offer, index: index(1)?, timestamp: Timestamp(1) };
     let (waiting, initiation) =
         ik::initiate(&ours, bob.static_public(), &Psk::NONE, None, entropy)?;
     println!("alice -> bob    {} bytes of initiation", initiation.len());
 
     // Bob keeps nothing until he knows who it is.
     let checker = CookieChecker::new(&bob, now, entropy)?;
-    let Admission::Go(admitted) = checker.admit(b"alice's address", &initiation, Load::Calm)?
+    let Admission::Admitted(admitted) =
+        checker.admit(b"alice's address", &initiation, Load::Normal)?
     else {
         return Err("a cookie without load".into());
     };
     let read = ik::read(&bob, &admitted)?;
     println!("bob reads       {}", read.identity()?.peer_id());
-    let ours = LocalParams { local: &bob, offer: &offer, index: index(2)?, timestamp: Timestamp(0) };
+    let ours =
+        LocalParams { local: &bob, offer: &offer, index: index(2)?, timestamp: Timestamp(0) };
     let (bobs, response) =
         read.accept(&ours, &Psk::NONE, &mut TimestampGuard::default(), entropy)?;
     println!("bob -> alice    {} bytes of response", response.len());

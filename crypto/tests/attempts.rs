@@ -36,7 +36,7 @@ fn a_link_comes_up_and_stays_up_at_any_round_trip_up_to_eight_seconds() {
     for wants in [[true, false], [true, true]] {
         for round_trip_ms in [200, 1_000, 1_300, 1_600, 2_000, 3_000, 4_000, 6_000, 8_000] {
             for seed in 60..63 {
-                let mut world = world(seed, path(round_trip_ms), Load::Calm);
+                let mut world = world(seed, path(round_trip_ms), Load::Normal);
                 for (at, _) in wants.iter().enumerate().filter(|(_, wants)| **wants) {
                     world.step(at, Input::Wanted);
                 }
@@ -60,7 +60,7 @@ fn a_link_comes_up_and_stays_up_at_any_round_trip_up_to_eight_seconds() {
 fn retries_back_off_and_two_nodes_do_not_retry_in_step() {
     let mut times = Vec::new();
     for seed in [70, 71] {
-        let mut world = world(seed, DEAD, Load::Calm);
+        let mut world = world(seed, DEAD, Load::Normal);
         world.step(0, Input::Wanted);
         world.run(Nanos::from_secs(3_600), [None, None]);
         let at: Vec<u64> = world.begun.iter().map(|(at, ..)| at.0).collect();
@@ -90,7 +90,7 @@ fn third_party() -> (LocalIdentity, CookieChecker) {
 fn foreign_answer(world: &World, third: &(LocalIdentity, CookieChecker)) -> Vec<u8> {
     let (local, checker) = third;
     let (_, _, first) = world.begun.last().expect("an initiation");
-    let Ok(Admission::Go(admitted)) = checker.admit(b"source", first, Load::Calm) else {
+    let Ok(Admission::Admitted(admitted)) = checker.admit(b"source", first, Load::Normal) else {
         panic!("an honest first message");
     };
     xx::answer(checker, local, &offer(), b"source", &admitted).expect("an honest first message")
@@ -100,7 +100,7 @@ fn foreign_answer(world: &World, third: &(LocalIdentity, CookieChecker)) -> Vec<
 fn a_foreign_xx_answer_leaves_the_attempt_waiting_for_the_right_one() {
     let third = third_party();
     for taken in [false, true] {
-        let mut world = world(80, path(600), Load::Calm);
+        let mut world = world(80, path(600), Load::Normal);
         let right: Identity = *world.nodes[1].local.identity();
         // Either the identity is pinned, or the key that answers is another peer's.
         world.nodes[0].session = discovering(&world, 0, (!taken).then_some(right));
@@ -129,7 +129,7 @@ fn a_foreign_xx_answer_leaves_the_attempt_waiting_for_the_right_one() {
 #[test]
 fn a_foreign_xx_answer_pins_nobody_and_delays_nothing() {
     let third = third_party();
-    let mut world = world(81, DEAD, Load::Calm);
+    let mut world = world(81, DEAD, Load::Normal);
     let right: Identity = *world.nodes[1].local.identity();
     world.nodes[0].session = discovering(&world, 0, Some(right));
     world.step(0, Input::Wanted);
@@ -149,7 +149,7 @@ fn a_foreign_xx_answer_pins_nobody_and_delays_nothing() {
 
 #[test]
 fn recorded_initiations_defer_nothing_and_end_no_attempt_of_a_restarted_node() {
-    let mut world = world(90, DEAD, Load::Calm);
+    let mut world = world(90, DEAD, Load::Normal);
     world.step(0, Input::Wanted);
     world.run(Nanos::from_secs(600), [None, None]);
     let recorded: Vec<Vec<u8>> = world.begun.drain(..).map(|(.., message)| message).collect();
@@ -185,7 +185,7 @@ fn recorded_initiations_defer_nothing_and_end_no_attempt_of_a_restarted_node() {
 
 #[test]
 fn recorded_initiations_do_not_keep_running_keys_from_being_renewed() {
-    let mut world = world(91, DEAD, Load::Calm);
+    let mut world = world(91, DEAD, Load::Normal);
     world.step(0, Input::Wanted);
     world.run(Nanos::from_secs(600), [None, None]);
     let recorded: Vec<Vec<u8>> = world.begun.drain(..).map(|(.., message)| message).collect();
@@ -212,7 +212,7 @@ fn recorded_initiations_do_not_keep_running_keys_from_being_renewed() {
 fn where_xx_and_ik_cross_both_ends_stay_with_the_keys_of_ik() {
     for round_trip_ms in [200, 800, 2_000] {
         for seed in 100..104 {
-            let mut world = world(seed, path(round_trip_ms), Load::Calm);
+            let mut world = world(seed, path(round_trip_ms), Load::Normal);
             let right: Identity = *world.nodes[1].local.identity();
             world.nodes[0].session = discovering(&world, 0, Some(right));
             world.step(0, Input::Wanted);

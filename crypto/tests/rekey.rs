@@ -25,7 +25,7 @@ fn rekeying_at_30_percent_loss_refuses_no_data_packet() {
     ];
     let run = |shape: usize, (wants, sends): ([bool; 2], [Option<Nanos>; 2])| {
         let seed = 0x57 + shape as u64;
-        let mut world = world(seed, STORM, Load::Calm);
+        let mut world = world(seed, STORM, Load::Normal);
         up(&mut world, wants);
         let before = world.nodes[0].rekeys;
         world.run(world.now.plus(Nanos::from_secs(120 * 270)), sends);
@@ -61,7 +61,7 @@ fn under_load_rekeying_goes_on_by_cookies() {
 #[test]
 fn a_quiet_link_lets_its_keys_go_and_comes_back() {
     let calm = Weather { lost_per_mille: 0, doubled_per_mille: 0, delay_ms: (1, 20) };
-    let mut world = world(6, calm, Load::Calm);
+    let mut world = world(6, calm, Load::Normal);
     up(&mut world, [true, false]);
     let attempts = world.nodes[0].attempts;
     world.step(0, Input::Unwanted);
@@ -77,7 +77,7 @@ fn a_quiet_link_lets_its_keys_go_and_comes_back() {
 #[test]
 fn a_peer_that_is_gone_is_tried_ever_more_seldom_and_a_restarted_one_is_found() {
     let dead = Weather { lost_per_mille: 1000, doubled_per_mille: 0, delay_ms: (1, 20) };
-    let mut world = world(8, dead, Load::Calm);
+    let mut world = world(8, dead, Load::Normal);
     world.step(0, Input::Wanted);
     world.run(Nanos::from_secs(3600), [None, None]);
     let attempts = world.nodes[0].attempts;
@@ -108,7 +108,7 @@ fn a_peer_that_is_gone_is_tried_ever_more_seldom_and_a_restarted_one_is_found() 
 #[test]
 fn worn_keys_are_renewed_early_but_not_at_once() {
     let calm = Weather { lost_per_mille: 0, doubled_per_mille: 0, delay_ms: (1, 20) };
-    let mut world = world(9, calm, Load::Calm);
+    let mut world = world(9, calm, Load::Normal);
     world.step(0, Input::Wanted);
     world.run(Nanos::from_secs(2), [None, None]);
     assert_eq!(world.nodes[0].rekeys, 1);
@@ -124,7 +124,7 @@ fn worn_keys_are_renewed_early_but_not_at_once() {
 fn strangers_meet_by_xx_at_30_percent_loss_and_go_on_by_ik() {
     let second = Some(Nanos::from_secs(1));
     for seed in 20..30 {
-        for load in [Load::Calm, Load::Heavy] {
+        for load in [Load::Normal, Load::Heavy] {
             let mut world = world(seed, STORM, load);
             world.nodes[0].session = discovering(&world, 0, None);
             up(&mut world, [true, false]);
@@ -147,7 +147,7 @@ fn strangers_meet_by_xx_at_30_percent_loss_and_go_on_by_ik() {
 fn both_discover_each_other_at_once_and_both_have_a_link() {
     let second = Some(Nanos::from_secs(1));
     for seed in 40..50 {
-        let mut world = world(seed, STORM, Load::Calm);
+        let mut world = world(seed, STORM, Load::Normal);
         let identities = world.nodes.each_ref().map(|node| *node.local.identity());
         for at in 0..2 {
             world.nodes[at].session = discovering(&world, at, Some(identities[1 - at]));
@@ -164,7 +164,7 @@ fn both_discover_each_other_at_once_and_both_have_a_link() {
 #[test]
 fn whoever_was_discovered_and_begins_anew_is_found_again() {
     let calm = Weather { lost_per_mille: 0, doubled_per_mille: 0, delay_ms: (1, 20) };
-    let mut world = world(9, calm, Load::Calm);
+    let mut world = world(9, calm, Load::Normal);
     world.nodes[0].session = discovering(&world, 0, None);
     up(&mut world, [true, false]);
     world.run(world.now.plus(Nanos::from_secs(10)), [None, None]);
@@ -185,7 +185,7 @@ fn whoever_was_discovered_and_begins_anew_is_found_again() {
 #[test]
 fn who_is_discovered_must_be_who_was_pinned_and_nobody_else_s_peer() {
     let calm = Weather { lost_per_mille: 0, doubled_per_mille: 0, delay_ms: (1, 20) };
-    let mut world = world(9, calm, Load::Calm);
+    let mut world = world(9, calm, Load::Normal);
     let own = *world.nodes[0].local.identity();
     world.nodes[0].session = discovering(&world, 0, Some(own)); // not the peer's
     world.step(0, Input::Wanted);
@@ -207,7 +207,7 @@ fn who_is_discovered_must_be_who_was_pinned_and_nobody_else_s_peer() {
 fn both_begin_at_once_and_one_handshake_comes_of_it() {
     for seed in 0..10 {
         let calm = Weather { lost_per_mille: 0, doubled_per_mille: 0, delay_ms: (10, 200) };
-        let mut world = world(seed, calm, Load::Calm);
+        let mut world = world(seed, calm, Load::Normal);
         world.step(0, Input::Wanted);
         world.step(1, Input::Wanted);
         world.run(Nanos::from_secs(10), [None, None]);
@@ -233,7 +233,7 @@ fn a_peer_of_another_identity_than_expected_gets_no_link() {
     let calm = Weather { lost_per_mille: 0, doubled_per_mille: 0, delay_ms: (1, 20) };
     for expects in 0..2 {
         for begins in 0..2 {
-            let mut world = world(13, calm, Load::Calm);
+            let mut world = world(13, calm, Load::Normal);
             world.nodes[expects].session = Session::new(SessionConfig {
                 peer: Some(*world.nodes[1 - expects].local.static_public()),
                 identity: Some(*world.nodes[expects].local.identity()), // not the peer's
@@ -263,7 +263,7 @@ fn without_random_bytes_nothing_begins_and_nothing_spins() {
             Err(EntropyFailed)
         }
     }
-    let mut world = world(12, STORM, Load::Calm);
+    let mut world = world(12, STORM, Load::Normal);
     let node = &mut world.nodes[0];
     let mut indices = |_: &mut dyn Entropy| SessionIndex::new(1);
     let now = Nanos::from_secs(1);
@@ -296,7 +296,7 @@ fn r5_a_nonce_is_used_once_across_lanes_rekeys_restarts_and_forks() {
     let mut sealed = 0;
     for round in 0..8u64 {
         for begins in 0..2 {
-            let mut world = world(11, calm, Load::Calm);
+            let mut world = world(11, calm, Load::Normal);
             let forked = (round % 2) as usize;
             world.entropy[1 - forked] = SeededEntropy::new(1_000 * (begins as u64 + 1) + round);
             world.step(begins, Input::Wanted);

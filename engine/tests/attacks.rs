@@ -15,7 +15,7 @@ use air::{
 use strowger_crypto::{
     Nanos, Psk, SEALED_OVERHEAD_BYTES, Sealed, SeededEntropy,
     aead::Provider,
-    handshake::{Offer, LocalParams, Timestamp, Transport, ik, xx},
+    handshake::{LocalParams, Offer, Timestamp, Transport, ik, xx},
     link_header::SessionIndex,
 };
 use strowger_engine::{

@@ -6,7 +6,9 @@ mod air;
 use air::{Birth, Datagram, Dice, MS, Pair, SECOND, host, key, local, receive, send};
 use strowger_crypto::{
     Nanos, Psk, SeededEntropy,
-    handshake::{Admission, CookieChecker, Load, Offer, LocalParams, Timestamp, TimestampGuard, ik},
+    handshake::{
+        Admission, CookieChecker, Load, LocalParams, Offer, Timestamp, TimestampGuard, ik,
+    },
     link_header::SessionIndex,
 };
 use strowger_engine::{control::Event, discard::Discard};
@@ -126,7 +128,7 @@ fn with_a_right_mac(initiation: &[u8], offer: &Offer) -> Vec<u8> {
     let b = local(2);
     let mut entropy = SeededEntropy::new(7);
     let checker = CookieChecker::new(&b, Nanos::ZERO, &mut entropy).expect("seeded");
-    let Ok(Admission::Go(admitted)) = checker.admit(b"", initiation, Load::Calm) else {
+    let Ok(Admission::Admitted(admitted)) = checker.admit(b"", initiation, Load::Normal) else {
         panic!("an honest initiation");
     };
     let read = ik::read(&b, &admitted).expect("an honest initiation");

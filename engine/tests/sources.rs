@@ -6,7 +6,7 @@ mod air;
 use air::{Air, Birth, MS, Node, SECOND, host, key, local};
 use strowger_crypto::{
     Psk, SeededEntropy,
-    handshake::{Offer, LocalParams, Timestamp, ik},
+    handshake::{LocalParams, Offer, Timestamp, ik},
     link_header::SessionIndex,
 };
 use strowger_engine::{Now, discard::Discard};

@@ -4,7 +4,7 @@
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, Psk, Secret, SeededEntropy,
     aead::Provider,
-    handshake::{Offer, LocalParams, Timestamp, ik, xx},
+    handshake::{LocalParams, Offer, Timestamp, ik, xx},
     link_header::{Kind, LinkHeader, SessionIndex},
 };
 use strowger_engine::{

@@ -6,7 +6,7 @@ mod air;
 use air::{Air, Birth, Node, SECOND, host};
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy,
-    handshake::{Offer, LocalParams, Timestamp, xx},
+    handshake::{LocalParams, Offer, Timestamp, xx},
     link_header::SessionIndex,
 };
 use strowger_engine::{
@@ -54,7 +54,8 @@ impl Open {
         let offer = Offer::default();
         let mut entropy = SeededEntropy::new(u64::from(self.came));
         let index = SessionIndex::new(1_000 + self.came).expect("small");
-        let ours = LocalParams { local: &local, offer: &offer, index, timestamp: Timestamp(self.now.0) };
+        let ours =
+            LocalParams { local: &local, offer: &offer, index, timestamp: Timestamp(self.now.0) };
         let (waiting, first) = xx::initiate(&ours, None, &mut entropy).expect("well-formed");
         let answer = self.ask(&first);
         let Some(answer) = answer.first() else { return };

@@ -9,7 +9,7 @@ use bolero::check;
 use strowger_crypto::aead::{Aead, Provider};
 use strowger_crypto::beacon::{self, Claim};
 use strowger_crypto::handshake::{
-    Admission, CookieChecker, Hello, Load, Offer, LocalParams, Timestamp, TimestampGuard, ik, xx,
+    Admission, CookieChecker, Hello, Load, LocalParams, Offer, Timestamp, TimestampGuard, ik, xx,
 };
 use strowger_crypto::limits::{INITIATION_BYTES, REPLAY_WINDOW_PACKETS};
 use strowger_crypto::link_header::{LinkHeader, LinkHeaderError, SessionIndex};
@@ -157,7 +157,7 @@ fn handshake_messages_parse_totally() {
         let mut padded = bytes.to_vec();
         padded.resize(INITIATION_BYTES, 0);
         for message in [bytes, &padded] {
-            for load in [Load::Calm, Load::Heavy] {
+            for load in [Load::Normal, Load::Heavy] {
                 assert!(checker.admit(b"source", message, load).is_err(), "a reply to rubbish");
             }
             let (known, stranger) =
@@ -168,7 +168,8 @@ fn handshake_messages_parse_totally() {
             *waiting.lock().expect("one thread") = Some((*known, *stranger));
         }
     });
-    let Ok(Admission::Go(admitted)) = checker.admit(b"source", &initiation, Load::Calm) else {
+    let Ok(Admission::Admitted(admitted)) = checker.admit(b"source", &initiation, Load::Normal)
+    else {
         panic!("an honest initiation was not admitted");
     };
     let initiation = ik::read(&b, &admitted).expect("honest");
@@ -190,7 +191,7 @@ fn openers_are_total_and_open_once() {
     let (state, message) =
         ik::initiate(&ours(&a), b.static_public(), &Psk::NONE, None, entropy).expect("begun");
     let checker = CookieChecker::new(&b, NOW, entropy).expect("seeded");
-    let Ok(Admission::Go(admitted)) = checker.admit(b"", &message, Load::Calm) else {
+    let Ok(Admission::Admitted(admitted)) = checker.admit(b"", &message, Load::Normal) else {
         panic!("an honest initiation was not admitted");
     };
     let (there, response) = ik::read(&b, &admitted)

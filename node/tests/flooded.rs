@@ -15,7 +15,7 @@ use std::{
 use serde_json::Value;
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, OsEntropy, Psk, StaticPublic,
-    handshake::{Offer, LocalParams, Timestamp, ik, xx},
+    handshake::{LocalParams, Offer, Timestamp, ik, xx},
     link_header::SessionIndex,
 };
 

@@ -156,7 +156,7 @@ impl fmt::Debug for Cookie {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
     /// Whoever knows our key and network may begin.
-    Calm,
+    Normal,
     /// Only who has shown to receive at the address it sends from.
     Heavy,
 }
@@ -183,9 +183,9 @@ impl Admitted<'_> {
 #[derive(Debug)]
 pub enum Admission<'m> {
     /// Go on with it.
-    Go(Admitted<'m>),
+    Admitted(Admitted<'m>),
     /// Send this back to where it came from, and forget it.
-    Answer([u8; COOKIE_REPLY_BYTES]),
+    CookieReply([u8; COOKIE_REPLY_BYTES]),
 }
 
 /// Two minutes of the checker: a secret, and which strangers' handshakes it has completed.
@@ -287,9 +287,9 @@ impl CookieChecker {
             if names_our_key { Refused::OtherNetwork } else { why }
         })?;
         if load == Load::Heavy && !self.proves_source(source, with_mac1, mac2) {
-            return Ok(Admission::Answer(self.cookie_reply(source, &header, keys, with_mac1)));
+            return Ok(Admission::CookieReply(self.cookie_reply(source, &header, keys, with_mac1)));
         }
-        Ok(Admission::Go(Admitted { header, step, noise: &covered[LINK_HEADER_BYTES..] }))
+        Ok(Admission::Admitted(Admitted { header, step, noise: &covered[LINK_HEADER_BYTES..] }))
     }
 
     fn proves_source(&self, source: &[u8], with_mac1: &[u8], mac2: &[u8; MAC_BYTES]) -> bool {

@@ -6,8 +6,8 @@ use super::cookie::{Admitted, Cookie, MAC_BYTES, MacKeys};
 use super::hello::{Agreement, Hello, Lanes, Offer, Peer, Timestamp};
 use super::noise::{IK, Noise};
 use super::{
-    Established, HandshakeError, INITIATION_NOISE_BYTES, LocalParams, Refused, Rejected, TimestampGuard,
-    check_response, prologue,
+    Established, HandshakeError, INITIATION_NOISE_BYTES, LocalParams, Refused, Rejected,
+    TimestampGuard, check_response, prologue,
 };
 use crate::entropy::Entropy;
 use crate::identity::{Identity, LocalIdentity, StaticPublic};

@@ -39,13 +39,18 @@ fn ends() -> Ends {
     Ends { a: local(1), b, checker, entropy, psk: Psk::from_bytes([3; 32]) }
 }
 
-fn ours<'a>(local: &'a LocalIdentity, offer: &'a Offer, number: u32, timestamp: u64) -> LocalParams<'a> {
+fn ours<'a>(
+    local: &'a LocalIdentity,
+    offer: &'a Offer,
+    number: u32,
+    timestamp: u64,
+) -> LocalParams<'a> {
     LocalParams { local, offer, index: index(number), timestamp: Timestamp(timestamp) }
 }
 
 fn go<'m>(checker: &CookieChecker, message: &'m [u8]) -> Admitted<'m> {
-    match checker.admit(SOURCE, message, Load::Calm) {
-        Ok(Admission::Go(admitted)) => admitted,
+    match checker.admit(SOURCE, message, Load::Normal) {
+        Ok(Admission::Admitted(admitted)) => admitted,
         other => panic!("not admitted: {other:?}"),
     }
 }
@@ -348,8 +353,8 @@ fn every_altered_byte_of_every_message_is_refused() {
         let mut touched = message.clone();
         touched[place] ^= 0x10;
         let macs = with_macs(touched.clone(), ends.b.static_public(), 2);
-        assert!(ends.checker.admit(SOURCE, &touched, Load::Calm).is_err(), "{place}: mac1");
-        if let Ok(Admission::Go(admitted)) = ends.checker.admit(SOURCE, &macs, Load::Calm) {
+        assert!(ends.checker.admit(SOURCE, &touched, Load::Normal).is_err(), "{place}: mac1");
+        if let Ok(Admission::Admitted(admitted)) = ends.checker.admit(SOURCE, &macs, Load::Normal) {
             assert!(ik::read(&ends.b, &admitted).is_err(), "byte {place}");
         }
     }
@@ -366,7 +371,7 @@ fn every_altered_byte_of_every_message_is_refused() {
     for length in (0..response.len()).step_by(29) {
         let cut = &response[..length];
         state = *state.read_response(cut).expect_err("cut").state;
-        assert!(ends.checker.admit(SOURCE, cut, Load::Calm).is_err());
+        assert!(ends.checker.admit(SOURCE, cut, Load::Normal).is_err());
     }
     assert!(state.read_response(&response).is_ok(), "forgeries end no handshake");
 }
@@ -411,11 +416,11 @@ fn a_wrong_psk_a_wrong_network_and_a_wrong_key_make_no_session() {
     let elsewhere = LocalIdentity::new(&key, NetworkId::new(b"other").expect("short"));
     let checker = CookieChecker::new(&elsewhere, NOW, &mut ends.entropy).expect("seeded");
     let (_, message) = ends.ik_initiate(&offer, 1);
-    let refused = checker.admit(SOURCE, &message, Load::Calm).expect_err("other network");
+    let refused = checker.admit(SOURCE, &message, Load::Normal).expect_err("other network");
     assert_eq!(refused, Refused::OtherNetwork, "the key hint tells it from another key");
     let mut altered = message.clone();
     altered[3] ^= 1;
-    let refused = checker.admit(SOURCE, &altered, Load::Calm).expect_err("altered");
+    let refused = checker.admit(SOURCE, &altered, Load::Normal).expect_err("altered");
     assert_eq!(refused, Refused::WrongMac, "the key hint is wrong, too");
     // Even with macs made right, the prologue is another.
     let mut message = message;
@@ -428,7 +433,7 @@ fn a_wrong_psk_a_wrong_network_and_a_wrong_key_make_no_session() {
     let (_, message) = ends.ik_initiate(&offer, 1);
     let third = local(3);
     let checker = CookieChecker::new(&third, NOW, &mut ends.entropy).expect("seeded");
-    assert_eq!(checker.admit(SOURCE, &message, Load::Calm).err(), Some(Refused::WrongMac));
+    assert_eq!(checker.admit(SOURCE, &message, Load::Normal).err(), Some(Refused::WrongMac));
 }
 
 #[test]
@@ -471,7 +476,8 @@ fn a_cookie_is_bound_to_its_source_and_its_time() {
     let offer = Offer::default();
     let mut ends = ends();
     let (state, message) = ends.ik_initiate(&offer, 1);
-    let Ok(Admission::Answer(reply)) = ends.checker.admit(SOURCE, &message, Load::Heavy) else {
+    let Ok(Admission::CookieReply(reply)) = ends.checker.admit(SOURCE, &message, Load::Heavy)
+    else {
         panic!("no cookie under load");
     };
     for place in 0..reply.len() {
@@ -491,7 +497,7 @@ fn a_cookie_is_bound_to_its_source_and_its_time() {
         ik::initiate(&ours, &peer, &ends.psk, Some(&cookie), &mut ends.entropy).expect("begun").1
     };
     let heavy = |ends: &Ends, source: &[u8], message: &[u8]| {
-        matches!(ends.checker.admit(source, message, Load::Heavy), Ok(Admission::Go(_)))
+        matches!(ends.checker.admit(source, message, Load::Heavy), Ok(Admission::Admitted(_)))
     };
     let message = again(&mut ends);
     assert!(heavy(&ends, SOURCE, &message));
@@ -516,21 +522,23 @@ fn cookies_serve_strangers_too() {
     let offer = Offer::default();
     let mut ends = ends();
     let (state, message) = ends.xx_initiate(&offer);
-    let Ok(Admission::Answer(reply)) = ends.checker.admit(SOURCE, &message, Load::Heavy) else {
+    let Ok(Admission::CookieReply(reply)) = ends.checker.admit(SOURCE, &message, Load::Heavy)
+    else {
         panic!("no cookie under load");
     };
     let cookie = state.read_cookie(&reply).expect("ours");
     let (state, message) =
         xx::initiate(&ours(&ends.a, &offer, 11, 1), Some(&cookie), &mut ends.entropy)
             .expect("begun");
-    let Ok(Admission::Go(admitted)) = ends.checker.admit(SOURCE, &message, Load::Heavy) else {
+    let Ok(Admission::Admitted(admitted)) = ends.checker.admit(SOURCE, &message, Load::Heavy)
+    else {
         panic!("the cookie was not taken");
     };
     let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &admitted).expect("answered");
     let discovered = state.read_response(&answer).expect("read");
     let (_, msg3) =
         discovered.finish(&ours(&ends.a, &offer, 11, 1), Some(&cookie)).expect("agreed");
-    assert!(matches!(ends.checker.admit(SOURCE, &msg3, Load::Heavy), Ok(Admission::Go(_))));
+    assert!(matches!(ends.checker.admit(SOURCE, &msg3, Load::Heavy), Ok(Admission::Admitted(_))));
 }
 
 #[test]
@@ -550,7 +558,7 @@ fn r8_bytes_that_are_not_authenticated_create_no_state() {
         if round % 3 == 0 {
             bytes.resize(INITIATION_BYTES, 0);
         }
-        assert!(ends.checker.admit(SOURCE, &bytes, Load::Calm).is_err());
+        assert!(ends.checker.admit(SOURCE, &bytes, Load::Normal).is_err());
         assert!(ends.checker.admit(SOURCE, &bytes, Load::Heavy).is_err(), "a reply to rubbish");
     }
     let (_, message) = ends.xx_initiate(&offer);
@@ -580,7 +588,7 @@ fn r8_no_reply_is_larger_than_what_asked_for_it() {
         let (_, response) =
             ends.ik_accept(&offer, &message, &mut TimestampGuard::default()).expect("accepted");
         assert!(response.len() <= message.len());
-        let Ok(Admission::Answer(cookie)) = ends.checker.admit(SOURCE, &message, Load::Heavy)
+        let Ok(Admission::CookieReply(cookie)) = ends.checker.admit(SOURCE, &message, Load::Heavy)
         else {
             panic!("no cookie under load");
         };
@@ -600,7 +608,7 @@ fn r8_no_reply_is_larger_than_what_asked_for_it() {
     let plain = Offer::default();
     let ours = ours(&ends.a, &plain, 11, 1);
     let (_, msg3) = discovered.finish(&ours, None).expect("agreed");
-    let Ok(Admission::Answer(cookie)) = ends.checker.admit(SOURCE, &msg3, Load::Heavy) else {
+    let Ok(Admission::CookieReply(cookie)) = ends.checker.admit(SOURCE, &msg3, Load::Heavy) else {
         panic!("no cookie under load");
     };
     assert!(cookie.len() <= msg3.len());
@@ -609,7 +617,7 @@ fn r8_no_reply_is_larger_than_what_asked_for_it() {
     MacKeys::to(&NO_KEY, ends.b.network()).append_mac1(&mut short);
     MacKeys::append_mac2(&mut short, None);
     match ends.checker.admit(SOURCE, &short, Load::Heavy) {
-        Ok(Admission::Answer(reply)) => assert!(reply.len() <= short.len()),
+        Ok(Admission::CookieReply(reply)) => assert!(reply.len() <= short.len()),
         other => assert!(other.is_err()),
     }
     let mut shortest = msg3[..LINK_HEADER_BYTES].to_vec();
@@ -626,7 +634,8 @@ fn the_wire_is_as_it_was() {
     let mut ends = ends();
     let mut said = Vec::new();
     let (state, message) = ends.ik_initiate(&offer, 1);
-    let Ok(Admission::Answer(cookie)) = ends.checker.admit(SOURCE, &message, Load::Heavy) else {
+    let Ok(Admission::CookieReply(cookie)) = ends.checker.admit(SOURCE, &message, Load::Heavy)
+    else {
         panic!("no cookie under load");
     };
     let (_, response) =
@@ -764,7 +773,8 @@ fn no_secret_is_ever_printed() {
 
     let (state, message) = ends.ik_initiate(&offer, 1);
     print("ik::AwaitResponse", &state);
-    let Ok(Admission::Answer(reply)) = ends.checker.admit(SOURCE, &message, Load::Heavy) else {
+    let Ok(Admission::CookieReply(reply)) = ends.checker.admit(SOURCE, &message, Load::Heavy)
+    else {
         panic!("no cookie under load");
     };
     print("Cookie", &state.read_cookie(&reply).expect("ours"));

@@ -12,8 +12,8 @@ use super::cookie::{Admitted, Cookie, CookieChecker, MAC_BYTES, MacKeys, NO_KEY}
 use super::hello::{Agreement, Hello, Offer, Peer, Timestamp};
 use super::noise::{Noise, XX};
 use super::{
-    Established, HandshakeError, INITIATION_NOISE_BYTES, LocalParams, Refused, Rejected, TimestampGuard,
-    check_response, prologue,
+    Established, HandshakeError, INITIATION_NOISE_BYTES, LocalParams, Refused, Rejected,
+    TimestampGuard, check_response, prologue,
 };
 use crate::entropy::Entropy;
 use crate::identity::{Identity, LocalIdentity, StaticPublic};

@@ -241,7 +241,8 @@ impl Session {
         self.guard.check(initiation.timestamp())?; // before an index is drawn for a replay
         let index = (context.indices)(context.entropy).ok_or(Refused::Busy)?;
         let offer = &self.config.offer;
-        let ours = LocalParams { local: context.local, offer, index, timestamp: Timestamp::default() };
+        let ours =
+            LocalParams { local: context.local, offer, index, timestamp: Timestamp::default() };
         let accepted = initiation
             .accept(&ours, &self.config.psk, &mut self.guard, context.entropy)
             .and_then(|accepted| {
@@ -341,7 +342,8 @@ impl Session {
     ) -> Result<(), Refused> {
         self.recognise(discovered.peer())?;
         let (index, timestamp) = (discovered.our_index(), Timestamp(self.newest_timestamp));
-        let ours = LocalParams { local: context.local, offer: &self.config.offer, index, timestamp };
+        let ours =
+            LocalParams { local: context.local, offer: &self.config.offer, index, timestamp };
         let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);
         let (established, msg3) = discovered.finish(&ours, cookie)?;
         self.go_on(context.now, established, msg3, outputs);

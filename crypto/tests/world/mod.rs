@@ -215,8 +215,8 @@ impl World {
             Kind::Initiation => {
                 node.checker.rotate(self.now, &mut self.entropy[at]).expect("seeded");
                 let admitted = match node.checker.admit(b"source", &packet, node.load) {
-                    Ok(Admission::Go(admitted)) => admitted,
-                    Ok(Admission::Answer(cookie)) => {
+                    Ok(Admission::Admitted(admitted)) => admitted,
+                    Ok(Admission::CookieReply(cookie)) => {
                         node.cookies += 1;
                         return self.send(at, cookie.to_vec());
                     }

@@ -285,7 +285,8 @@ impl Switch {
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let Peering { config, offer, indices, beacons, .. } = peering;
         let index = indices.draw(&mut *config.entropy).ok_or(Discard::Unhandled)?;
-        let ours = LocalParams { local: &config.local, offer, index, timestamp: Timestamp::default() };
+        let ours =
+            LocalParams { local: &config.local, offer, index, timestamp: Timestamp::default() };
         let Ok((waiting, message)) = xx::initiate(&ours, None, &mut *config.entropy) else {
             indices.give_back(index);
             return Err(Discard::Unhandled);

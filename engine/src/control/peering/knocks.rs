@@ -98,7 +98,7 @@ impl Budget {
         self.refill(now);
         let full = u64::from(self.per_second) << 32;
         let calm = full / 100 * u64::from(CALM_BUDGET_PERCENT);
-        if self.left >= calm { Load::Calm } else { Load::Heavy }
+        if self.left >= calm { Load::Normal } else { Load::Heavy }
     }
 }
 
@@ -128,9 +128,9 @@ impl Peering {
     /// How busy we are with all of its kind, or with it.
     fn load(&mut self, link: Mark, now: Nanos) -> Load {
         let own =
-            self.peers.budgets_mut(link).map_or(Load::Calm, |budgets| budgets.reads.load(now));
+            self.peers.budgets_mut(link).map_or(Load::Normal, |budgets| budgets.reads.load(now));
         match self.budgets[usize::from(link.is_stranger())].reads.load(now) {
-            Load::Calm => own,
+            Load::Normal => own,
             Load::Heavy => Load::Heavy,
         }
     }
@@ -203,26 +203,26 @@ impl Switch {
         // receive where they send from can spend what honest knocks need.
         let admitted = match peering.checker.admit(&source, message, load) {
             Err(why) => return Err(self.refuse(knock, why, now)),
-            Ok(Admission::Answer(_))
+            Ok(Admission::CookieReply(_))
                 if !peering.may_give_cookie(knock.link, knock.from, nanos(now)) =>
             {
                 return Err(Discard::OverBudget);
             }
-            Ok(Admission::Answer(cookie)) => {
+            Ok(Admission::CookieReply(cookie)) => {
                 self.answer_knock(knock, cookie.to_vec());
                 return Ok(());
             }
             // Under load it has shown where it is, and is counted by that.
-            Ok(Admission::Go(_))
+            Ok(Admission::Admitted(_))
                 if load == Load::Heavy
                     && !peering.may_read_source(knock.link, knock.from, nanos(now)) =>
             {
                 return Err(Discard::OverBudget);
             }
-            Ok(Admission::Go(_)) if !peering.may_read(knock.link, nanos(now)) => {
+            Ok(Admission::Admitted(_)) if !peering.may_read(knock.link, nanos(now)) => {
                 return Err(Discard::OverBudget);
             }
-            Ok(Admission::Go(admitted)) => admitted,
+            Ok(Admission::Admitted(admitted)) => admitted,
         };
         match admitted.step() {
             Step::Known => {
