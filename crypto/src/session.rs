@@ -41,8 +41,8 @@ use crate::sealer::Sealer;
 use crate::secret::Psk;
 use crate::time::Nanos;
 
-pub use self::attempt::Adopted;
 use self::attempt::Attempt;
+pub use self::attempt::XxRole;
 use self::generation::Generation;
 
 /// What is fixed about a session with one peer.
@@ -59,7 +59,7 @@ pub struct SessionConfig {
     /// Whose code seals and opens.
     pub provider: Provider,
     /// What the wall clock showed, in nanoseconds since 1970, when the monotonic clock showed zero.
-    /// Timestamps only grow while the process lives, whatever the wall clock does; [`Session::raise_wall`]
+    /// Timestamps only grow while the process lives, whatever the wall clock does; [`Session::advance_wall_clock`]
     /// lets them follow one that was set forward.
     pub wall_at_zero: u64,
 }
@@ -96,7 +96,7 @@ pub enum Input<'a> {
     /// The link is quiet: let the keys grow old. What is in hand is finished.
     Unwanted,
     /// A sealer says [`wants_rekey`](Sealer::wants_rekey).
-    Worn,
+    RekeyDue,
     /// The peer is not heard any more: begin, and find out whether it is there, and still who it was.
     Lost,
     /// An initiation of this peer was read.
@@ -145,7 +145,7 @@ pub struct NewKeys {
     pub index: SessionIndex,
     /// Whether the peer has shown that it has them, too. Where we began by XX it has not yet: it will by
     /// its first packet under them.
-    pub shown: bool,
+    pub confirmed: bool,
 }
 
 /// The session with one peer. See the module.
@@ -173,11 +173,11 @@ pub struct Session {
     /// The third message of XX, until the peer is heard under its keys.
     msg3: Option<Vec<u8>>,
     wanted: bool,
-    worn: bool,
+    rekey_due: bool,
     /// The peer seems to be gone, or somebody else by now.
     lost: bool,
     /// No new attempt before this: the last one failed for want of random bytes.
-    rest_until: Nanos,
+    back_off_until: Nanos,
     sealing: bool,
     confirms: u32,
     confirm_at: Nanos,
@@ -201,9 +201,9 @@ impl Session {
             cookie: None,
             msg3: None,
             wanted: false,
-            worn: false,
+            rekey_due: false,
             lost: false,
-            rest_until: Nanos::ZERO,
+            back_off_until: Nanos::ZERO,
             sealing: false,
             confirms: 0,
             confirm_at: Nanos::ZERO,
@@ -221,7 +221,7 @@ impl Session {
         &mut self,
         context: &mut Context<'_>,
         established: Established,
-        role: Adopted,
+        role: XxRole,
         outputs: &mut Vec<Output>,
     ) -> Result<(), HandshakeError> {
         // Both began at once: the smaller key goes on, as long as its third message is on its way.
@@ -229,12 +229,12 @@ impl Session {
         if first && !established.is_initiator() && self.msg3.is_some() {
             return Ok(());
         }
-        self.recognise(established.peer())?;
+        self.bind_peer(established.peer())?;
         self.drop_attempts(outputs);
         match role {
-            Adopted::Initiator { msg3 } => self.go_on(context.now, established, msg3, outputs),
-            Adopted::Responder { guard } => {
-                self.take(context.now, established, false, outputs);
+            XxRole::Initiator { msg3 } => self.send_msg3(context.now, established, msg3, outputs),
+            XxRole::Responder { guard } => {
+                self.install(context.now, established, false, outputs);
                 self.guard.newest = self.guard.newest.max(guard.newest);
             }
         }
@@ -242,14 +242,14 @@ impl Session {
     }
 
     /// We have the keys, and the peer will, once it has the third message.
-    fn go_on(
+    fn send_msg3(
         &mut self,
         now: Nanos,
         established: Established,
         msg3: Vec<u8>,
         outputs: &mut Vec<Output>,
     ) {
-        self.take(now, established, false, outputs);
+        self.install(now, established, false, outputs);
         outputs.push(Output::Send(msg3.clone()));
         self.msg3 = Some(msg3);
         // Not in one breath: the peer's workers get the keys from its slow path.
@@ -303,12 +303,12 @@ impl Session {
                 self.wanted = false;
                 Ok(())
             }
-            Input::Worn => {
-                self.worn = true;
+            Input::RekeyDue => {
+                self.rekey_due = true;
                 Ok(())
             }
             Input::Lost => {
-                (self.worn, self.lost) = (true, true);
+                (self.rekey_due, self.lost) = (true, true);
                 Ok(())
             }
             Input::Initiation(initiation) => self.initiation(context, *initiation, outputs),
@@ -325,7 +325,7 @@ impl Session {
     /// Drops everything: one [`Output::Close`] for each index held.
     pub fn close(&mut self, outputs: &mut Vec<Output>) {
         outputs.extend(self.generations().map(|generation| Output::Close(generation.index)));
-        self.forget_generations();
+        self.drop_generations();
         self.drop_attempts(outputs);
         self.msg3 = None;
         self.wanted = false;
@@ -338,16 +338,16 @@ impl Session {
     /// caller who does not know what has become of [`Output`]s. If keys are wanted, a handshake begins
     /// at once. Openers and sealers that were given out before go on until they are too old; they, and
     /// their indices, are the caller's to end.
-    pub fn begin_anew(&mut self) {
-        self.forget_generations();
+    pub fn reset(&mut self) {
+        self.drop_generations();
         self.attempts.clear();
         (self.cookie, self.msg3, self.retry_at) = (None, None, None);
         (self.tries, self.confirms) = (0, 0);
-        (self.rest_until, self.confirm_at) = (Nanos::ZERO, Nanos::ZERO);
-        (self.worn, self.lost, self.sealing) = (false, false, false);
+        (self.back_off_until, self.confirm_at) = (Nanos::ZERO, Nanos::ZERO);
+        (self.rekey_due, self.lost, self.sealing) = (false, false, false);
     }
 
-    fn forget_generations(&mut self) {
+    fn drop_generations(&mut self) {
         self.previous.clear();
         self.next.clear();
         self.current = None;
@@ -380,15 +380,15 @@ impl Session {
         let due = match (&self.current, self.retry_at) {
             (_, Some(again)) => again,
             (None, None) => Nanos::ZERO,
-            (Some(current), None) if self.worn => current.born.plus(REKEY_SPACING),
+            (Some(current), None) if self.rekey_due => current.born.plus(REKEY_SPACING),
             (Some(current), None) => current.rekey_at(),
         };
-        due.max(self.rest_until)
+        due.max(self.back_off_until)
     }
 
     fn confirming(&self) -> bool {
         self.confirms < CONFIRMS_MAX
-            && self.current.is_some_and(|current| current.initiator && !current.heard)
+            && self.current.is_some_and(|current| current.initiator && !current.confirmed)
     }
 
     fn tick(
@@ -413,7 +413,7 @@ impl Session {
         if self.confirming() && now >= self.confirm_at {
             if self.confirms >= MSG3_SENDS_MAX && self.msg3.take().is_some() {
                 // The peer would not have our third message, or is gone: begin anew.
-                (self.worn, self.lost) = (true, true);
+                (self.rekey_due, self.lost) = (true, true);
             }
             self.confirms += 1;
             self.confirm_at = now.plus(RETRY_AFTER);
@@ -424,26 +424,26 @@ impl Session {
         }
         if self.wanted && now >= self.begins_at() {
             let begun = self.begin(context, outputs);
-            begun.inspect_err(|_| self.rest_until = now.plus(RETRY_AFTER))?;
+            begun.inspect_err(|_| self.back_off_until = now.plus(RETRY_AFTER))?;
         }
         Ok(())
     }
 
     /// New keys: current at once where we began, next where the peer did.
-    /// `is_heard`: where we began, the peer's answer has shown that it has them, too.
-    fn take(
+    /// `confirmed`: where we began, the peer's answer has shown that it has them, too.
+    fn install(
         &mut self,
         now: Nanos,
         established: Established,
-        is_heard: bool,
+        confirmed: bool,
         outputs: &mut Vec<Output>,
     ) {
         let generation = Generation {
             index: established.our_index(),
             born: now,
             initiator: established.is_initiator(),
-            heard: false,
-            by_ik: is_heard,
+            confirmed: false,
+            by_ik: confirmed,
         };
         let agreement = *established.agreement();
         let their_offer = established.their_offer().clone();
@@ -451,8 +451,8 @@ impl Session {
         let index = generation.index;
         let transport = established.into_transport(now, self.config.provider);
         let sealers = transport.sealers;
-        let shown = is_heard || !generation.initiator;
-        let keys = Box::new(NewKeys { sealers, agreement, their_offer, peer, index, shown });
+        let confirmed = confirmed || !generation.initiator;
+        let keys = Box::new(NewKeys { sealers, agreement, their_offer, peer, index, confirmed });
         outputs.push(Output::Open { index, openers: transport.openers });
         if generation.initiator {
             self.drop_attempts(outputs);
@@ -469,17 +469,17 @@ impl Session {
     fn opened(&mut self, context: &Context<'_>, index: SessionIndex, outputs: &mut Vec<Output>) {
         let now = context.now;
         if let Some(current) = self.current.as_mut().filter(|current| current.index == index) {
-            current.heard = true;
+            current.confirmed = true;
             self.msg3 = None;
         }
         let place = self.next.iter().position(|(next, _)| next.index == index);
-        if let Some(place) = place.filter(|place| !self.keeps_its_own(context, *place)) {
+        if let Some(place) = place.filter(|place| !self.keeps_own_keys(context, *place)) {
             // The peer took this answer, and waits for none of those before it.
             let mut taken = self.next.drain(..=place).rev();
             let (next, keys) = taken.next().expect("the place is within");
             outputs.extend(taken.map(|(unused, _)| Output::Close(unused.index)));
             self.drop_attempts(outputs);
-            self.promote(now, Generation { heard: true, ..next }, keys, outputs);
+            self.promote(now, Generation { confirmed: true, ..next }, keys, outputs);
         }
         // The responder answers a confirmation with one; the initiator answers none, so it ends there.
         let answers = |current: Generation| current.index == index && !current.initiator;
@@ -505,8 +505,8 @@ impl Session {
         }
         self.previous.extend(former);
         (self.tries, self.retry_at) = (0, None);
-        (self.worn, self.lost) = (false, false);
-        self.rest_until = Nanos::ZERO; // whatever was the reason, the peer is there
+        (self.rekey_due, self.lost) = (false, false);
+        self.back_off_until = Nanos::ZERO; // whatever was the reason, the peer is there
         self.sealing = true;
         self.confirms = 0;
         self.confirm_at = now;

@@ -112,7 +112,7 @@ fn worn_keys_are_renewed_early_but_not_at_once() {
     world.step(0, Input::Wanted);
     world.run(Nanos::from_secs(2), [None, None]);
     assert_eq!(world.nodes[0].rekeys, 1);
-    world.step(0, Input::Worn);
+    world.step(0, Input::RekeyDue);
     assert_eq!(world.nodes[0].attempts, 1, "keys of two seconds are not worn");
     world.run(Nanos::from_secs(10), [None, None]);
     assert_eq!((world.nodes[0].rekeys, world.nodes[1].rekeys), (2, 2));
@@ -217,8 +217,8 @@ fn both_begin_at_once_and_one_handshake_comes_of_it() {
         assert_eq!(world.nodes[usize::from(one > other)].answers, 0, "seed {seed}");
         let second = Some(Nanos::from_millis(50));
         for round in 1..5 {
-            world.step(0, Input::Worn);
-            world.step(1, Input::Worn);
+            world.step(0, Input::RekeyDue);
+            world.step(1, Input::RekeyDue);
             world.run(Nanos::from_secs(10 + 10 * round), [second, second]);
             let rekeys = world.nodes.each_ref().map(|node| node.rekeys);
             assert_eq!(rekeys, [round + 1, round + 1], "seed {seed}");

@@ -16,37 +16,37 @@ use crate::time::Nanos;
 use super::{Context, Generation, Output, Session};
 
 /// What waits for a response.
-pub(super) enum Begun {
+pub(super) enum Pending {
     Known(ik::AwaitResponse),
     Discover(xx::AwaitResponse),
 }
 
-impl Begun {
+impl Pending {
     pub(super) const fn index(&self) -> SessionIndex {
         match self {
-            Begun::Known(state) => state.index(),
-            Begun::Discover(state) => state.index(),
+            Pending::Known(state) => state.index(),
+            Pending::Discover(state) => state.index(),
         }
     }
 
     fn read_cookie(&self, message: &[u8]) -> Result<Cookie, Refused> {
         match self {
-            Begun::Known(state) => state.read_cookie(message),
-            Begun::Discover(state) => state.read_cookie(message),
+            Pending::Known(state) => state.read_cookie(message),
+            Pending::Discover(state) => state.read_cookie(message),
         }
     }
 
     fn check(&self, message: &[u8]) -> Result<(), Refused> {
         match self {
-            Begun::Known(state) => state.check(message),
-            Begun::Discover(state) => state.check(message),
+            Pending::Known(state) => state.check(message),
+            Pending::Discover(state) => state.check(message),
         }
     }
 }
 
 /// A handshake that we began.
 pub(super) struct Attempt {
-    pub(super) state: Begun,
+    pub(super) state: Pending,
     pub(super) sent: Nanos,
 }
 
@@ -59,7 +59,7 @@ impl Attempt {
 
 /// Which side of an XX handshake a session comes from.
 #[derive(Debug)]
-pub enum Adopted {
+pub enum XxRole {
     /// We began it.
     Initiator {
         /// The third message.
@@ -84,7 +84,7 @@ impl Session {
     ///
     /// # Errors
     /// Why it is not for this session.
-    pub fn check_answer(&self, message: &[u8]) -> Result<(), Refused> {
+    pub fn check_response(&self, message: &[u8]) -> Result<(), Refused> {
         let header = LinkHeader::parse(message).map_err(|_| Refused::Malformed)?;
         let is_it = |attempt: &&Attempt| attempt.state.index() == header.index;
         let attempt = self.attempts.iter().find(is_it).ok_or(Refused::NotOurs)?;
@@ -96,10 +96,10 @@ impl Session {
 
     /// Where both began at once: the smaller key goes on, unless its message seems to be lost, or asks
     /// who is there; and what the other has sent before it knew is worth nothing once there are keys.
-    fn goes_on(&self, context: &Context<'_>, theirs: &StaticPublic) -> bool {
+    fn keeps_own_attempt(&self, context: &Context<'_>, theirs: &StaticPublic) -> bool {
         let is_new = |since| context.now.since(since) < RETRY_AFTER;
         let is_begun = |attempt: &Attempt| {
-            matches!(attempt.state, Begun::Known(_))
+            matches!(attempt.state, Pending::Known(_))
                 && is_new(attempt.sent)
                 && (self.sealing || self.tries <= 1)
         };
@@ -116,7 +116,7 @@ impl Session {
     /// and of two such with those that the smaller key began. That end does so for as long as the other may
     /// not have heard of them; the other says again and again that it has its own, so that one who has lost
     /// the first keys is heard after that.
-    pub(super) fn keeps_its_own(&self, context: &Context<'_>, next: usize) -> bool {
+    pub(super) fn keeps_own_keys(&self, context: &Context<'_>, next: usize) -> bool {
         let is_smaller = self.peer.is_some_and(|peer| *context.local.static_public() < peer);
         let is_better = is_smaller || self.next.get(next).is_some_and(|(next, _)| !next.by_ik);
         // Keys of a peer that has fallen silent since are those of its former life, not of a crossing.
@@ -129,7 +129,7 @@ impl Session {
 
     /// The wall clock was set forward: timestamps go on from there. `wall_at_zero` is that of
     /// [`SessionConfig`](super::SessionConfig); a lower one changes nothing.
-    pub fn raise_wall(&mut self, wall_at_zero: u64) {
+    pub fn advance_wall_clock(&mut self, wall_at_zero: u64) {
         self.config.wall_at_zero = self.config.wall_at_zero.max(wall_at_zero);
     }
 
@@ -140,9 +140,9 @@ impl Session {
     }
 
     /// Begins nothing before this, and gives up what it had begun. What the peer begins is answered.
-    pub fn rest_until(&mut self, until: Nanos, outputs: &mut Vec<Output>) {
+    pub fn back_off_until(&mut self, until: Nanos, outputs: &mut Vec<Output>) {
         self.drop_attempts(outputs);
-        self.rest_until = self.rest_until.max(until);
+        self.back_off_until = self.back_off_until.max(until);
     }
 
     pub(super) fn drop_attempts(&mut self, outputs: &mut Vec<Output>) {
@@ -179,18 +179,18 @@ impl Session {
         self.cookie.take_if(|(_, since)| now.since(*since) >= COOKIE_SECRET_LIFE);
         let Some(index) = (context.indices)(context.entropy) else {
             // None is left: what has one may give it up by then.
-            self.rest_until = now.plus(RETRY_AFTER_MAX);
+            self.back_off_until = now.plus(RETRY_AFTER_MAX);
             return Ok(());
         };
         let offer = &self.config.offer;
         let timestamp = Timestamp(self.newest_timestamp);
         let ours = LocalParams { local: context.local, offer, index, timestamp };
         let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);
-        let begun = match self.believed() {
+        let begun = match self.initiation_key() {
             Some(peer) => ik::initiate(&ours, &peer, &self.config.psk, cookie, context.entropy)
-                .map(|(state, message)| (Begun::Known(state), message)),
+                .map(|(state, message)| (Pending::Known(state), message)),
             None => xx::initiate(&ours, cookie, context.entropy)
-                .map(|(state, message)| (Begun::Discover(state), message)),
+                .map(|(state, message)| (Pending::Discover(state), message)),
         };
         let (state, message) = match begun {
             Ok(begun) => begun,
@@ -220,7 +220,7 @@ impl Session {
     /// The key with which the next handshake begins; without one it begins by XX. A peer that had to be
     /// discovered and seems to be gone may have forgotten us, or have another key by now: every other
     /// attempt finds out. Keys that are good are renewed by IK alone, which costs no packet.
-    fn believed(&self) -> Option<StaticPublic> {
+    fn initiation_key(&self) -> Option<StaticPublic> {
         let is_there = self.current.is_some() && !self.lost;
         let keeps = self.config.peer.is_some() || is_there || !self.tries.is_multiple_of(2);
         self.peer.filter(|_| keeps)
@@ -235,7 +235,7 @@ impl Session {
         if self.config.peer.is_some_and(|peer| *initiation.static_key() != peer) {
             return Err(Refused::NotOurs.into());
         }
-        if self.goes_on(context, initiation.static_key()) {
+        if self.keeps_own_attempt(context, initiation.static_key()) {
             return Ok(());
         }
         self.guard.check(initiation.timestamp())?; // before an index is drawn for a replay
@@ -246,7 +246,7 @@ impl Session {
         let accepted = initiation
             .accept(&ours, &self.config.psk, &mut self.guard, context.entropy)
             .and_then(|accepted| {
-                self.recognise(accepted.0.peer())?;
+                self.bind_peer(accepted.0.peer())?;
                 Ok(accepted)
             });
         let (established, response) = match accepted {
@@ -257,7 +257,7 @@ impl Session {
             }
         };
         // What we have begun goes on until a packet under these keys shows that the peer is there now.
-        self.take(context.now, established, true, outputs);
+        self.install(context.now, established, true, outputs);
         outputs.push(Output::Send(response));
         Ok(())
     }
@@ -283,48 +283,52 @@ impl Session {
         // A response that cannot be read, or is somebody else's, leaves the attempt as it was.
         let waits = |state| Attempt { state, sent };
         let (taken, is_final) = match state {
-            Begun::Known(state) => match state.read_response(message) {
-                Ok(established) => match self.recognise(established.peer()) {
+            Pending::Known(state) => match state.read_response(message) {
+                Ok(established) => match self.bind_peer(established.peer()) {
                     Ok(()) => {
                         self.round_trip = now.since(sent);
-                        self.take(now, established, true, outputs);
+                        self.install(now, established, true, outputs);
                         (Ok(()), false)
                     }
                     Err(why) => (Err(why), true), // who has the peer's key has another identity
                 },
                 Err(Rejected { state, why }) => {
-                    self.attempts.insert(place, waits(Begun::Known(*state)));
+                    self.attempts.insert(place, waits(Pending::Known(*state)));
                     (Err(why), false)
                 }
             },
-            Begun::Discover(state) => match state.read_response(message) {
-                Ok(discovered) => match self.welcomes(context, &discovered) {
+            Pending::Discover(state) => match state.read_response(message) {
+                Ok(discovered) => match self.check_discovered(context, &discovered) {
                     Ok(()) => {
                         self.round_trip = now.since(sent);
-                        (self.meet(context, discovered, outputs), true)
+                        (self.finish_xx(context, discovered, outputs), true)
                     }
                     Err(why) => {
-                        let state = Begun::Discover(discovered.resume_waiting(context.local)?);
+                        let state = Pending::Discover(discovered.resume_waiting(context.local)?);
                         self.attempts.insert(place, waits(state));
                         (Err(why), false)
                     }
                 },
                 Err(Rejected { state, why }) => {
-                    self.attempts.insert(place, waits(Begun::Discover(*state)));
+                    self.attempts.insert(place, waits(Pending::Discover(*state)));
                     (Err(why), false)
                 }
             },
         };
         if taken.is_err() && is_final {
             outputs.push(Output::Close(index));
-            self.rest_until = now.plus(RETRY_AFTER_MAX);
+            self.back_off_until = now.plus(RETRY_AFTER_MAX);
         }
         taken.map_err(HandshakeError::from)
     }
 
     /// Whether the one who answered may be this session's peer. Whoever hears our first message can answer
     /// it, so one who may not be changes nothing.
-    fn welcomes(&self, context: &Context<'_>, discovered: &xx::Discovered) -> Result<(), Refused> {
+    fn check_discovered(
+        &self,
+        context: &Context<'_>,
+        discovered: &xx::Discovered,
+    ) -> Result<(), Refused> {
         let peer = discovered.peer();
         if self.peer != Some(peer.static_key) && !(context.is_free)(&peer.static_key) {
             return Err(Refused::OtherPeer);
@@ -334,19 +338,19 @@ impl Session {
     }
 
     /// Goes on with the one who was discovered.
-    fn meet(
+    fn finish_xx(
         &mut self,
         context: &Context<'_>,
         discovered: xx::Discovered,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Refused> {
-        self.recognise(discovered.peer())?;
+        self.bind_peer(discovered.peer())?;
         let (index, timestamp) = (discovered.our_index(), Timestamp(self.newest_timestamp));
         let ours =
             LocalParams { local: context.local, offer: &self.config.offer, index, timestamp };
         let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);
         let (established, msg3) = discovered.finish(&ours, cookie)?;
-        self.go_on(context.now, established, msg3, outputs);
+        self.send_msg3(context.now, established, msg3, outputs);
         Ok(())
     }
 
@@ -365,7 +369,7 @@ impl Session {
     }
 
     /// From now on the session is with this peer.
-    pub(super) fn recognise(&mut self, peer: &Peer) -> Result<(), Refused> {
+    pub(super) fn bind_peer(&mut self, peer: &Peer) -> Result<(), Refused> {
         self.check_peer(peer)?;
         self.config.identity = Some(peer.identity);
         self.peer = Some(peer.static_key);

@@ -13,7 +13,7 @@ pub(super) struct Generation {
     pub(super) born: Nanos,
     pub(super) initiator: bool,
     /// Whether anything was opened under it.
-    pub(super) heard: bool,
+    pub(super) confirmed: bool,
     /// Whether they come of IK, so that whoever began has seen that the other has them, too.
     pub(super) by_ik: bool,
 }

@@ -12,7 +12,7 @@ use strowger_crypto::handshake::{
     Admission, CookieChecker, Lanes, Load, Offer, TimestampGuard, ik, xx,
 };
 use strowger_crypto::link_header::{Kind, LinkHeader, SessionIndex, Step};
-use strowger_crypto::session::{Adopted, Context, Input, NewKeys, Output, Session, SessionConfig};
+use strowger_crypto::session::{Context, Input, NewKeys, Output, Session, SessionConfig, XxRole};
 use strowger_crypto::{
     Entropy, Identity, IdentityKey, LocalIdentity, Nanos, NetworkId, OpenRefused, Openers, Psk,
     SEALED_OVERHEAD_BYTES, Sealed, SeededEntropy,
@@ -246,7 +246,7 @@ impl World {
                         let Ok(established) = finish.accept(&mut node.checker, &mut guard) else {
                             return; // the same third message again
                         };
-                        let role = Adopted::Responder { guard };
+                        let role = XxRole::Responder { guard };
                         self.with_session(at, |session, context, outputs| {
                             let taken = session.adopt(context, established, role, outputs);
                             taken.expect("the peer of this session");

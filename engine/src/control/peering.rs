@@ -480,7 +480,7 @@ impl Switch {
     }
 
     fn take_keys(&mut self, mark: Mark, keys: NewKeys, now: Now) {
-        let NewKeys { sealers, agreement, peer: proven, shown, .. } = keys;
+        let NewKeys { sealers, agreement, peer: proven, confirmed, .. } = keys;
         let slot = self.slot_of(mark);
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         // Of one that only was quiet it is still known what its path takes.
@@ -499,12 +499,12 @@ impl Switch {
         });
         peer.keys_since = Some(now);
         peer.pulse.asked = 0;
-        peer.is_shown = shown;
+        peer.is_shown = confirmed;
         peer.reach.gave_up = false;
         peer.usage.note_keys(now);
         if peer.state == LinkState::Up {
             self.events.extend(slot.map(Event::Rekeyed));
-        } else if shown && peer.reach.is_validated {
+        } else if confirmed && peer.reach.is_validated {
             self.set_state(mark, LinkState::Up, now);
         }
         for (worker, sealer) in sealers.into_iter().enumerate() {
@@ -530,7 +530,7 @@ impl Switch {
 
     /// A link's sealer has sealed so much that new keys are wanted.
     pub(super) fn take_worn(&mut self, link: Mark, now: Now) {
-        let _ = self.drive(link, Input::Worn, None, now);
+        let _ = self.drive(link, Input::RekeyDue, None, now);
     }
 
     /// A session's authenticated frames come in by another worker than opens them: it moves there.

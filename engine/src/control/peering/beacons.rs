@@ -17,7 +17,7 @@ use strowger_crypto::{
     beacon::{self, Claim},
     handshake::{LocalParams, Timestamp, xx},
     link_header::{Kind, LinkHeader, SessionIndex},
-    session::{Adopted, Input},
+    session::{Input, XxRole},
 };
 use strowger_frame::{Address, Mark};
 
@@ -383,7 +383,7 @@ impl Switch {
                 self.move_to(mark, by.from, now);
             }
         }
-        let role = Adopted::Initiator { msg3 };
+        let role = XxRole::Initiator { msg3 };
         let adopted = self.with_session(mark, Some(by), now, |session, context, outputs| {
             // What fails once it has the index is tried again by itself.
             let adopted = session.adopt(context, established, role, outputs);

@@ -4,7 +4,7 @@
 use strowger_crypto::{
     Identity, Psk,
     handshake::{self, xx},
-    session::Adopted,
+    session::XxRole,
 };
 use strowger_frame::{Address, Mark};
 
@@ -104,7 +104,7 @@ impl Switch {
         let by = Knocked::of(knock);
         // Its first frame under the new keys will tell where it is.
         let taken = self.with_session(mark, Some(by), now, |session, context, outputs| {
-            session.adopt(context, established, Adopted::Responder { guard }, outputs)
+            session.adopt(context, established, XxRole::Responder { guard }, outputs)
         });
         // It was the first: what we had begun towards it would take the place of what it has begun.
         self.drop_call(&key);

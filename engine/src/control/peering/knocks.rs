@@ -295,7 +295,7 @@ impl Switch {
         let awaited = peering.indices.awaited(header.index).ok_or(Discard::NoSession)?;
         let Asker::Peer(mark) = awaited.asker else { return self.take_call(header, knock, now) };
         let peer = peering.peers.get(&mark).ok_or(Discard::NoSession)?;
-        peer.session.check_answer(message).map_err(discard_of)?;
+        peer.session.check_response(message).map_err(discard_of)?;
         let by = Knocked::of(knock);
         let was_asked = peer.reach.has_asked(by.from);
         // A cookie was read with its mac.

@@ -168,7 +168,7 @@ impl Switch {
         let rest_s = retry_after_s.clamp(GOODBYE_REST_S_MIN, GOODBYE_REST_S_MAX);
         let until = Nanos(now.0).plus(Nanos::from_secs(u64::from(rest_s)));
         let _ = self.with_session(mark, None, now, |session, _, outputs| {
-            session.rest_until(until, outputs);
+            session.back_off_until(until, outputs);
             Ok(())
         });
         self.set_state(mark, LinkState::Down, now);

@@ -27,7 +27,7 @@ impl Peering {
                 self.by_key.insert(key.0, *mark);
                 self.config.local.add_peer(key);
             }
-            peer.session.begin_anew();
+            peer.session.reset();
             peer.challenge = None;
             peer.reach.begin_anew();
             peer.suggested = Suggested::default();

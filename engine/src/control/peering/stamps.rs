@@ -43,7 +43,7 @@ impl Peering {
         if wall_at_zero > self.config.wall_at_zero {
             self.config.wall_at_zero = wall_at_zero;
             for (_, peer) in &mut self.peers {
-                peer.session.raise_wall(wall_at_zero);
+                peer.session.advance_wall_clock(wall_at_zero);
             }
         }
     }
