@@ -62,12 +62,12 @@ impl From<BeaconError> for BeaconRefused {
 
 /// A beacon whose shape is right. Nothing of it is believed yet.
 #[derive(Clone, Copy, Debug)]
-pub struct Claim<'m>(Beacon<'m>);
+pub struct UnverifiedBeacon<'m>(Beacon<'m>);
 
-impl<'m> Claim<'m> {
+impl<'m> UnverifiedBeacon<'m> {
     /// Reads a beacon's shape. Total: any bytes give a claim or an error.
-    pub fn parse(bytes: &'m [u8]) -> Result<Claim<'m>, BeaconRefused> {
-        Ok(Claim(Beacon::parse(bytes)?))
+    pub fn parse(bytes: &'m [u8]) -> Result<UnverifiedBeacon<'m>, BeaconRefused> {
+        Ok(UnverifiedBeacon(Beacon::parse(bytes)?))
     }
 
     /// The key that it names.
@@ -81,7 +81,7 @@ impl<'m> Claim<'m> {
     }
 
     /// Whether whoever made it knows the network's name. Costs two short hashes; to be asked first.
-    pub fn is_within(&self, network: &NetworkId) -> bool {
+    pub fn is_for_network(&self, network: &NetworkId) -> bool {
         let right = network_mac(network, self.0.covered());
         right.ct_eq(self.0.mac()).into()
     }
@@ -120,16 +120,16 @@ mod tests {
     fn a_beacon_says_who_made_it_and_nobody_else_can() {
         let (ours, other) = (local(7, b"home"), local(8, b"home"));
         let bytes = encode(&ours);
-        let claim = Claim::parse(&bytes).expect("our own");
-        assert_eq!((bytes[0], claim.static_key()), (FIRST_BYTE, *ours.static_public()));
-        assert!(claim.is_within(ours.network()));
-        assert_eq!(claim.verify(ours.network()), Ok(*ours.identity()));
+        let beacon = UnverifiedBeacon::parse(&bytes).expect("our own");
+        assert_eq!((bytes[0], beacon.static_key()), (FIRST_BYTE, *ours.static_public()));
+        assert!(beacon.is_for_network(ours.network()));
+        assert_eq!(beacon.verify(ours.network()), Ok(*ours.identity()));
 
         // Of another network: neither mac nor signature.
         let away = NetworkId::new(b"away").expect("short");
-        assert!(!claim.is_within(&away));
+        assert!(!beacon.is_for_network(&away));
         let refused = Err(BeaconRefused::Identity(IdentityRefused::BadSignature));
-        assert_eq!(claim.verify(&away), refused);
+        assert_eq!(beacon.verify(&away), refused);
 
         // Another's key under our signature, and ours under another's.
         for field in [STATIC_AT..IDENTITY_AT, IDENTITY_AT..SIGNATURE_AT] {
@@ -137,15 +137,15 @@ mod tests {
             forged[field.clone()].copy_from_slice(&encode(&other)[field]);
             let mac = network_mac(ours.network(), &forged[..MAC_AT]);
             forged[MAC_AT..].copy_from_slice(&mac);
-            let claim = Claim::parse(&forged).expect("well-shaped");
-            assert!(claim.is_within(ours.network()));
-            assert_eq!(claim.verify(ours.network()), refused);
+            let beacon = UnverifiedBeacon::parse(&forged).expect("well-shaped");
+            assert!(beacon.is_for_network(ours.network()));
+            assert_eq!(beacon.verify(ours.network()), refused);
         }
         // The proof of the handshake is a signature under another text.
         let mut proof = bytes;
         let in_proof = &ours.proof().0[40..];
         proof[SIGNATURE_AT..SIGNATURE_AT + SIGNATURE_BYTES].copy_from_slice(in_proof);
-        assert_eq!(Claim::parse(&proof).map(|c| c.verify(ours.network())), Ok(refused));
+        assert_eq!(UnverifiedBeacon::parse(&proof).map(|c| c.verify(ours.network())), Ok(refused));
     }
 
     #[test]
@@ -155,8 +155,8 @@ mod tests {
         for place in 0..BEACON_BYTES {
             let mut touched = bytes;
             touched[place] ^= 1;
-            match Claim::parse(&touched) {
-                Ok(claim) => assert!(!claim.is_within(ours.network()), "byte {place}"),
+            match UnverifiedBeacon::parse(&touched) {
+                Ok(beacon) => assert!(!beacon.is_for_network(ours.network()), "byte {place}"),
                 Err(_) => assert!(place < STATIC_AT, "byte {place}"),
             }
         }

@@ -105,7 +105,7 @@ pub struct Openers {
     lanes: Box<[Opener]>,
     mode: SealMode,
     refuse_at: Nanos,
-    heard: bool,
+    has_opened: bool,
 }
 
 impl Openers {
@@ -123,7 +123,7 @@ impl Openers {
                 window: Window::new(),
             })
             .collect();
-        Openers { lanes, mode, refuse_at: born.plus(OPEN_REFUSED_AFTER), heard: false }
+        Openers { lanes, mode, refuse_at: born.plus(OPEN_REFUSED_AFTER), has_opened: false }
     }
 
     /// Opens `packet` in place: link header, body, tag. Nothing is allocated, and nothing moves.
@@ -161,8 +161,8 @@ impl Openers {
             return Err(OpenRefused::NoSuchLane);
         };
         let counter = lane.open(&header, header_bytes, body, tag)?;
-        let first = !self.heard;
-        self.heard = true;
+        let first = !self.has_opened;
+        self.has_opened = true;
         Ok(Opened { body, counter, kind: header.kind, lane: header.lane, first })
     }
 
@@ -172,8 +172,8 @@ impl Openers {
     }
 
     /// Whether anything was opened yet.
-    pub const fn heard(&self) -> bool {
-        self.heard
+    pub const fn has_opened(&self) -> bool {
+        self.has_opened
     }
 
     /// The mode that data must come in.
@@ -218,7 +218,7 @@ impl fmt::Debug for Openers {
         f.debug_struct("Openers")
             .field("lanes", &self.lanes.len())
             .field("mode", &self.mode)
-            .field("heard", &self.heard)
+            .field("has_opened", &self.has_opened)
             .finish_non_exhaustive()
     }
 }
@@ -359,7 +359,7 @@ mod tests {
             let mut grown = sealed.clone();
             grown.insert(LINK_HEADER_BYTES + 80, 0);
             assert!(openers.open(NOW, &mut grown).is_err(), "{mode:?}: grown");
-            assert!(!openers.heard());
+            assert!(!openers.has_opened());
             assert!(openers.open(NOW, &mut sealed).is_ok());
         }
     }

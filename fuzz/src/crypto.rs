@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use bolero::check;
 use strowger_crypto::aead::{Aead, Provider};
-use strowger_crypto::beacon::{self, Claim};
+use strowger_crypto::beacon::{self, UnverifiedBeacon};
 use strowger_crypto::handshake::{
     Admission, CookieChecker, Hello, Load, LocalParams, Offer, Timestamp, TimestampGuard, ik, xx,
 };
@@ -112,11 +112,11 @@ fn beacons_are_read_totally_and_believed_when_signed() {
             turned[place] ^= byte;
         }
         for message in [bytes, &over, &turned] {
-            let Ok(claim) = Claim::parse(message) else { continue };
+            let Ok(claim) = UnverifiedBeacon::parse(message) else { continue };
             let (network, signed) = (ours.network(), 12..140);
             let is_good = message[signed.clone()] == good[signed];
             assert_eq!(claim.verify(network).is_ok_and(|who| who == *ours.identity()), is_good);
-            assert_eq!(claim.is_within(network), message == good);
+            assert_eq!(claim.is_for_network(network), message == good);
         }
     });
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use strowger_crypto::{
     Nanos, StaticPublic,
-    beacon::{self, Claim},
+    beacon::{self, UnverifiedBeacon},
     handshake::{LocalParams, Timestamp, xx},
     link_header::{Kind, LinkHeader, SessionIndex},
     session::{Input, XxRole},
@@ -203,8 +203,8 @@ impl Switch {
         let at_port = peering.beacons.ports.get_mut(&port).ok_or(Discard::BadLinkKind)?;
         let local = &peering.config.local;
         let from = Location { port, at: knock.from };
-        let claim = Claim::parse(knock.frame.bytes()).map_err(|_| Discard::Malformed)?;
-        if !claim.is_within(local.network()) {
+        let claim = UnverifiedBeacon::parse(knock.frame.bytes()).map_err(|_| Discard::Malformed)?;
+        if !claim.is_for_network(local.network()) {
             return Err(Discard::BadSeal);
         }
         let key = claim.static_key();
