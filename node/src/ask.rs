@@ -4,14 +4,16 @@
 use std::{
     io::Write,
     path::{Path, PathBuf},
+    str::FromStr,
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
-use strowger_engine::label::{Label, TextError};
+use strowger_engine::{director::Slot, label::Label};
 
 use crate::{
-    config::default_control_socket,
+    config::{check_name, default_control_socket},
+    conform::{hops_of_links, scheme_of},
     exit::{Exit, Failure, output_ended},
     show::{Conversation, Table},
     untrusted::{Untrusted, json_line},
@@ -23,9 +25,10 @@ const FETCH_EVERY: Duration = Duration::from_millis(2);
 /// What is asked of a label, and how.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The label, as seen by the relay: its first director is a slot of the relay's own.
-    #[arg(value_parser = read_label)]
-    label: Label,
+    /// The label, as seen by the relay: its first director is a slot of the relay's own. Or the name of a peer or
+    /// neighbour of the relay, for the label from here to it.
+    #[arg(value_name = "LABEL or NAME")]
+    target: Target,
     /// Print JSON: a line for each ping, one object for a trace or an identity.
     #[arg(long)]
     json: bool,
@@ -51,9 +54,60 @@ pub(crate) struct Pinging {
     bytes: u16,
 }
 
-/// Refused here, before anybody is asked: a label with a typing error is wrong usage.
-fn read_label(text: &str) -> Result<Label, TextError> {
-    Label::parse(text.as_bytes())
+/// What a question goes to.
+#[derive(Clone, Debug)]
+enum Target {
+    Label(Label),
+    /// A peer or neighbour of the relay.
+    Name(String),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    /// Whatever is a label is read as one; hex digits are no good names.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match Label::parse(text.as_bytes()) {
+            Ok(label) => Ok(Self::Label(label)),
+            Err(error) => check_name(text)
+                .map(|()| Self::Name(text.to_owned()))
+                .map_err(|_| format!("it is neither a label ({error}) nor a name")),
+        }
+    }
+}
+
+impl Target {
+    /// The label; for a name, the one that leads over the link of that name to the neighbour's slot 1.
+    fn label(&self, socket: &Path) -> Result<Label, Failure> {
+        let name = match self {
+            Self::Label(label) => return Ok(*label),
+            Self::Name(name) => name,
+        };
+        let mut relay = Conversation::open(socket)?;
+        let (links, status) =
+            (relay.ask(&json!({ "show": "links" }))?, relay.ask(&json!({ "show": "status" }))?);
+        let links = links["links"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let Some(link) = links.iter().find(|link| link["name"] == name.as_str()) else {
+            let names: Vec<&str> = links.iter().filter_map(|link| link["name"].as_str()).collect();
+            let line = format!(
+                "\"{name}\" is neither a label nor the name of a link of this relay; its links: {}",
+                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+            );
+            return Err(Failure::new(Exit::Usage, line));
+        };
+        let label = || {
+            let number = |value: &Value| u32::try_from(value.as_u64()?).ok().map(Slot::new);
+            let scheme = scheme_of(status["scheme"].as_str()?).ok()?;
+            // The neighbour's slot for this relay is not known here: the highest number makes the label wide enough
+            // for a return path by any.
+            let to = (scheme, number(&link["slot"])?, number(&status["slot_max"])?);
+            Label::build(&hops_of_links(&[to])).ok().map(|(label, _)| label)
+        };
+        label().ok_or_else(|| {
+            let line = format!("no label leads to \"{name}\"; `strowger show links` has its slot");
+            Failure::new(Exit::CheckFailed, line)
+        })
+    }
 }
 
 /// Has a question asked; gives each answer to `each` as it comes.
@@ -94,7 +148,8 @@ pub(crate) fn ping(options: &Pinging, output: &mut dyn Write) -> Result<(), Fail
     let interval = Duration::try_from_secs_f64(*interval).map_err(|_| {
         Failure::new(Exit::Usage, "--interval takes seconds: 0.2, 1, 10".to_owned())
     })?;
-    let question = json!({ "ping": { "label": of.label.to_string(), "bytes": bytes } });
+    let label = of.target.label(&of.socket)?;
+    let question = json!({ "ping": { "label": label.to_string(), "bytes": bytes } });
     let mut round_trips = Vec::new();
     for number in 1..=*count {
         let began = Instant::now();
@@ -140,8 +195,7 @@ pub(crate) fn ping(options: &Pinging, output: &mut dyn Write) -> Result<(), Fail
         say(output, &text)?;
     }
     if round_trips.is_empty() {
-        let line =
-            format!("nobody answered at {}; `strowger trace` says how far it goes", of.label);
+        let line = format!("nobody answered at {label}; `strowger trace` says how far it goes");
         return Err(Failure::new(Exit::CheckFailed, line));
     }
     Ok(())
@@ -153,7 +207,8 @@ pub(crate) fn ping(options: &Pinging, output: &mut dyn Write) -> Result<(), Fail
 /// One line: no relay answers, it declined, or the label does not lead to its end, and where and
 /// why not.
 pub(crate) fn trace(of: &Options, output: &mut dyn Write) -> Result<(), Failure> {
-    let question = json!({ "trace": { "label": of.label.to_string() } });
+    let label = of.target.label(&of.socket)?;
+    let question = json!({ "trace": { "label": label.to_string() } });
     let mut hops = Vec::new();
     ask(&of.socket, &question, |hop| {
         hops.push(hop.clone());
@@ -166,7 +221,7 @@ pub(crate) fn trace(of: &Options, output: &mut dyn Write) -> Result<(), Failure>
             Err(why) => (None, Some(why.as_str())),
         };
         let whole =
-            json!({ "label": of.label.to_string(), "hops": hops, "reached": reached, "why": why });
+            json!({ "label": label.to_string(), "hops": hops, "reached": reached, "why": why });
         say(output, &json_line(&whole))?;
     } else {
         say(output, table_of(&hops).trim_end())?;
@@ -182,7 +237,8 @@ pub(crate) fn trace(of: &Options, output: &mut dyn Write) -> Result<(), Failure>
 /// # Errors
 /// One line: no relay answers, it declined, or nobody at the label's end says who it is.
 pub(crate) fn identify(of: &Options, output: &mut dyn Write) -> Result<(), Failure> {
-    let question = json!({ "identify": { "label": of.label.to_string() } });
+    let label = of.target.label(&of.socket)?;
+    let question = json!({ "identify": { "label": label.to_string() } });
     let mut answer = Value::Null;
     ask(&of.socket, &question, |came| {
         answer = came.clone();
@@ -191,7 +247,6 @@ pub(crate) fn identify(of: &Options, output: &mut dyn Write) -> Result<(), Failu
     if of.json {
         say(output, &json_line(&answer))?;
     }
-    let label = of.label;
     match (answer["peer_id"].as_str(), answer["key"].as_str(), answer["discard"].as_str()) {
         (Some(_), Some(_), _) if of.json => Ok(()),
         (Some(peer_id), Some(key), _) => {

@@ -351,6 +351,16 @@ fn read_secret(
     Ok(text)
 }
 
+/// Adds text at the end of a configuration, in one write.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn append(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = File::options().append(true).open(path)?;
+    file.write_all(text)?;
+    file.sync_all()
+}
+
 /// Makes a file that is not there yet, for its owner alone, and has it on disk.
 ///
 /// # Errors

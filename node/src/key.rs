@@ -40,6 +40,9 @@ pub(crate) enum Task {
         /// Print one JSON object instead of text.
         #[arg(long)]
         json: bool,
+        /// Print the static key alone, for scripts.
+        #[arg(long, conflicts_with = "json")]
+        key_only: bool,
     },
     /// Print the public parts of a key file, never the secret.
     Show {
@@ -62,12 +65,7 @@ pub(crate) enum Task {
 /// One line: the file is there already, cannot be read, or others can.
 pub(crate) fn run(task: &Task, output: &mut dyn Write) -> Result<(), Failure> {
     let text = match task {
-        Task::New { file } => {
-            let key = IdentityKey::generate(&mut OsEntropy)
-                .map_err(|error| Failure::new(Exit::Refused, format!("no key: {error}")))?;
-            create(file, &key.to_key_file())?;
-            names(&key)
-        }
+        Task::New { file } => names(&make(file)?),
         Task::Psk { file } => {
             let secret = Secret::random(&mut OsEntropy)
                 .map_err(|error| Failure::new(Exit::Refused, format!("no psk: {error}")))?;
@@ -80,8 +78,11 @@ pub(crate) fn run(task: &Task, output: &mut dyn Write) -> Result<(), Failure> {
             create(file, &line)?;
             format!("{}: made; the other end of the link needs the same file\n", file.display())
         }
-        Task::Id { file, json: false } => names(&identity(file, &Opener::default())?),
-        Task::Id { file, json: true } => {
+        Task::Id { file, key_only: true, .. } => {
+            format!("{}\n", static_public(&identity(file, &Opener::default())?))
+        }
+        Task::Id { file, json: false, .. } => names(&identity(file, &Opener::default())?),
+        Task::Id { file, json: true, .. } => {
             let key = identity(file, &Opener::default())?;
             let (peer_id, public) = (key.public().peer_id().to_string(), static_public(&key));
             format!("{}\n", json!({ "peer_id": peer_id, "key": public.to_string() }))
@@ -96,7 +97,19 @@ pub(crate) fn run(task: &Task, output: &mut dyn Write) -> Result<(), Failure> {
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-fn static_public(key: &IdentityKey) -> StaticPublic {
+/// Makes the key of a node, and its file, which must not exist yet.
+///
+/// # Errors
+/// One line: the file exists, or cannot be made.
+pub(crate) fn make(file: &Path) -> Result<IdentityKey, Failure> {
+    let key = IdentityKey::generate(&mut OsEntropy)
+        .map_err(|error| Failure::new(Exit::Refused, format!("no key: {error}")))?;
+    create(file, &key.to_key_file())?;
+    Ok(key)
+}
+
+/// The static key that peers configure.
+pub(crate) fn static_public(key: &IdentityKey) -> StaticPublic {
     *key.static_key().public()
 }
 
@@ -197,7 +210,7 @@ mod tests {
         assert_eq!(secret.len(), 64);
         let key = IdentityKey::from_key_file(&written).unwrap();
         for json in [false, true] {
-            let id = said(&Task::Id { file: file.clone(), json }).unwrap();
+            let id = said(&Task::Id { file: file.clone(), json, key_only: false }).unwrap();
             let show = said(&Task::Show { file: file.clone(), json }).unwrap();
             for text in [&id, &show, &made] {
                 assert!(!text.contains(secret), "{text}");

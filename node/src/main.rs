@@ -13,6 +13,7 @@ mod demo;
 mod doctor;
 mod exit;
 mod files;
+mod init;
 mod journal;
 mod key;
 mod label_cmd;
@@ -59,6 +60,8 @@ enum Command {
     Demo(demo::Options),
     /// Measure forwarding rates on this machine, as pairs with plain forwarders in one run.
     Bench(bench_cmd::Wanted),
+    /// Write a key and a configuration that starts as it is.
+    Init(init::Options),
     /// Run a switch until SIGINT or SIGTERM.
     Relay {
         /// The configuration; `strowger config sample` prints one to begin with.
@@ -96,7 +99,7 @@ enum Command {
         #[command(subcommand)]
         task: key::Task,
     },
-    /// Check a configuration, or print a sample.
+    /// Check a configuration, add a peer to one, or print a sample.
     Config {
         #[command(subcommand)]
         task: ConfigTask,
@@ -216,6 +219,8 @@ enum ConfigTask {
     },
     /// Print a commented sample.
     Sample,
+    /// Add a [[peer]] to a configuration. The file stays as it is if it would not be valid with the peer.
+    AddPeer(init::AddPeer),
 }
 
 fn main() -> ExitCode {
@@ -242,6 +247,7 @@ fn perform(command: Command) -> Result<ExitCode, Failure> {
         Command::Ping(options) => ask::ping(&options, output),
         Command::Identify(options) => ask::identify(&options, output),
         Command::Trace(options) => ask::trace(&options, output),
+        Command::Init(options) => init::init(&options, output),
         Command::Relay { config } => relay::run(&config),
         Command::Show { topic, follow, asking } => {
             let topic = if follow { topic.followed()? } else { topic };
@@ -274,6 +280,7 @@ fn perform(command: Command) -> Result<ExitCode, Failure> {
         Command::Config { task: ConfigTask::Sample } => {
             output.write_all(config::SAMPLE.as_bytes()).or_else(|error| output_ended(&error))
         }
+        Command::Config { task: ConfigTask::AddPeer(options) } => init::add_peer(&options, output),
         Command::Label { arguments } => {
             label_cmd::run(&arguments, output).or_else(|failure| match failure {
                 LabelFailure::Output(error) => output_ended(&error),

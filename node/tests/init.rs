@@ -1,0 +1,243 @@
+//! `strowger init` and `strowger config add-peer`, and the README's commands for two relays, run as they stand there.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+use trial::{eventually, homes::run};
+
+const STROWGER: &str = env!("CARGO_BIN_EXE_strowger");
+
+fn path(folder: &Path, name: &str) -> String {
+    folder.join(name).to_str().unwrap().to_owned()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn mode(file: &str) -> u32 {
+    fs::metadata(file).unwrap().permissions().mode() & 0o7777
+}
+
+/// The value that follows a word at the start of a line.
+fn field<'a>(text: &'a str, word: &str) -> &'a str {
+    text.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' ')).expect("the line")
+}
+
+/// A process that the test ends.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a line of a shell in this folder, with `strowger` as a command.
+fn shell(folder: &Path, line: &str) -> Command {
+    let binaries = Path::new(STROWGER).parent().unwrap().to_str().unwrap();
+    let mut path = std::env::var("PATH").unwrap_or_default();
+    path.insert_str(0, &format!("{binaries}:"));
+    let mut command = Command::new("bash");
+    command.args(["-euc", line]).current_dir(folder).env("PATH", path);
+    command
+}
+
+/// The code block of the README behind this mark.
+fn block(mark: &str) -> String {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let rest = readme.split(&format!("<!-- {mark} -->")).nth(1).expect("the README has the mark");
+    let code = rest.split("```").nth(1).expect("a code block follows the mark");
+    code.split_once('\n').unwrap().1.to_owned()
+}
+
+#[test]
+fn two_relays_are_linked_and_pinged_by_the_readme_s_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    // An address of its own, so that no other test has the ports.
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let here = format!("127.{}.{low}.77:", high | 0x40);
+    let block = block("two relays").replace("127.0.0.1:", &here);
+    let mut relays = Vec::new();
+    let mut pinged = false;
+    for line in block.lines() {
+        if let Some(relay) = line.strip_suffix('&') {
+            let mut child = shell(folder.path(), &format!("exec {relay}"))
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let relay = Started(child);
+            assert!(lines.any(|line| line.unwrap() == "ready"), "{line}");
+            relays.push((relay, lines));
+        } else if line.starts_with("strowger ping") {
+            // A person types more slowly than a link comes up.
+            pinged = true;
+            eventually("a ping is answered", || {
+                let output = shell(folder.path(), line).output().unwrap();
+                let said = stdout(&output);
+                (output.status.success() && said.contains("bytes back in")).then_some(())
+            });
+        } else {
+            let output = shell(folder.path(), line).output().unwrap();
+            assert!(output.status.success(), "{line}: {}", stderr(&output));
+        }
+    }
+    assert!(pinged && relays.len() == 2, "{block}");
+    // A name that no link has is named with those that there are.
+    let socket = path(folder.path(), "alice/control");
+    let output = run(&["ping", "bobby", "--socket", &socket]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("\"bobby\"") && stderr(&output).contains("its links: bob"));
+    let output = run(&["trace", "bob", "--socket", &socket]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("the switch's own slot 1"));
+}
+
+#[test]
+fn init_writes_a_key_and_a_configuration_that_start_and_says_who_the_node_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = path(folder.path(), "node");
+    let made = run(&["init", &node, "--listen", "127.0.0.1:7000", "--network", "lab \"1\""]);
+    assert!(made.status.success(), "{}", stderr(&made));
+    let (key, config) = (format!("{node}/key"), format!("{node}/relay.toml"));
+    assert_eq!((mode(&node), mode(&key), mode(&config)), (0o700, 0o600, 0o600));
+    let said = stdout(&made);
+    let id = stdout(&run(&["key", "id", &key]));
+    assert_eq!(field(&said, "peer_id"), field(&id, "peer_id"));
+    assert_eq!(field(&said, "key"), field(&id, "key"));
+    assert_eq!(stdout(&run(&["key", "id", "--key-only", &key])).trim(), field(&id, "key"));
+    for words in [
+        format!("wrote {key}"),
+        format!("wrote {config}"),
+        format!("strowger relay --config {config}"),
+        format!("node={}@127.0.0.1:7000", field(&id, "key")),
+        format!("strowger show peers --socket {node}/control"),
+    ] {
+        assert!(said.contains(&words), "{words}: {said}");
+    }
+    let secret = fs::read_to_string(&key).unwrap();
+    assert!(!said.contains(secret.split(' ').nth(3).unwrap()), "the secret is not printed");
+    let checked = run(&["config", "check", "--text-only", &config]);
+    assert!(checked.status.success(), "{}", stderr(&checked));
+    let config: toml::Table = fs::read_to_string(&config).unwrap().parse().unwrap();
+    assert_eq!(config["identity"]["network"].as_str(), Some("lab \"1\""));
+}
+
+#[test]
+fn init_overwrites_no_configuration_without_force_and_no_key_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = path(folder.path(), "node");
+    let read = |name: &str| fs::read_to_string(format!("{node}/{name}")).unwrap();
+    assert!(run(&["init", &node]).status.success());
+    let (key, config) = (read("key"), read("relay.toml"));
+    let refused = run(&["init", &node, "--network", "other"]);
+    assert_eq!(refused.status.code(), Some(3));
+    for words in ["relay.toml exists", "config add-peer", "--force"] {
+        assert!(stderr(&refused).contains(words), "{words}: {}", stderr(&refused));
+    }
+    assert_eq!((read("key"), read("relay.toml")), (key.clone(), config.clone()));
+    let forced = run(&["init", &node, "--network", "other", "--force"]);
+    assert!(forced.status.success(), "{}", stderr(&forced));
+    assert!(stdout(&forced).contains("kept "), "{}", stdout(&forced));
+    assert_eq!(read("key"), key);
+    assert!(read("relay.toml").contains("other") && !config.contains("other"));
+    // A key that is no key is an error, and is left.
+    fs::write(format!("{node}/key"), "nonsense").unwrap();
+    assert_eq!(run(&["init", &node, "--force"]).status.code(), Some(3));
+    assert_eq!(read("key"), "nonsense");
+}
+
+#[test]
+fn init_writes_nothing_where_an_option_is_not_usable() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = path(folder.path(), "node");
+    let key = "01".repeat(32);
+    let (nowhere, twice) = (format!("a={key}@0.0.0.0:7"), format!("a={key}@127.0.0.1:7"));
+    let long = "n".repeat(33);
+    let cases: [(&[&str], &str); 6] = [
+        (&["--listen", "localhost"], "an IP and a port"),
+        (&["--peer", "a=0011@127.0.0.1:7"], "64 hex digits"),
+        (&["--peer", &nowhere], "unicast IP"),
+        (&["--peer", &twice, "--peer", &twice], "taken"),
+        (&["--network", &long], "at most 32 bytes"),
+        (&["--listen", "[::1]:7000", "--peer", &twice], "is IPv6"),
+    ];
+    for (options, words) in cases {
+        let output = run(&[&["init", node.as_str()], options].concat());
+        assert_eq!(output.status.code(), Some(2), "{options:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{options:?}: {}", stderr(&output));
+        assert!(!PathBuf::from(&node).exists(), "{options:?}");
+    }
+}
+
+#[test]
+fn init_without_a_folder_uses_the_user_s_configuration_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().to_str().unwrap();
+    let init = |set: &[(&str, &str)]| {
+        let mut command = Command::new(STROWGER);
+        command.arg("init").env_remove("XDG_CONFIG_HOME").env_remove("HOME");
+        command.envs(set.iter().copied()).output().unwrap()
+    };
+    let output = init(&[("HOME", home)]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let config = fs::read_to_string(folder.path().join(".config/strowger/relay.toml")).unwrap();
+    assert!(!config.contains("[control]"), "the control socket is where commands look for it");
+    let xdg = path(folder.path(), "xdg");
+    assert!(init(&[("HOME", home), ("XDG_CONFIG_HOME", &xdg)]).status.success());
+    assert!(folder.path().join("xdg/strowger/key").is_file());
+    let output = init(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("name a folder"), "{}", stderr(&output));
+}
+
+#[test]
+fn add_peer_adds_one_section_or_leaves_the_file_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = path(folder.path(), "node");
+    assert!(run(&["init", &node, "--listen", "127.0.0.1:7000"]).status.success());
+    let file = format!("{node}/relay.toml");
+    let read = || fs::read_to_string(&file).unwrap();
+    let before = read();
+    let keys = ["02", "03"].map(|byte| byte.repeat(32));
+    let bad = ["x=00@127.0.0.1:1".to_owned(), format!("x={}@127.0.0.1:7000", keys[0])];
+    for peer in &bad {
+        let output = run(&["config", "add-peer", &file, peer]);
+        assert_eq!(
+            (output.status.code(), read()),
+            (Some(2), before.clone()),
+            "{}",
+            stderr(&output)
+        );
+    }
+    // The last line need not end; a name is chosen; an address may be absent.
+    fs::write(&file, before.trim_end()).unwrap();
+    for key in &keys {
+        let output = run(&["config", "add-peer", &file, key]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let attach =
+            format!("strowger slot attach peer{} --key {key}", if *key == keys[0] { 1 } else { 2 });
+        assert!(stdout(&output).contains(&attach), "{}", stdout(&output));
+    }
+    let after = read();
+    assert!(after.starts_with(before.trim_end()));
+    assert!(after.contains("name = \"peer1\"") && after.contains("name = \"peer2\""), "{after}");
+    assert!(run(&["config", "check", "--text-only", &file]).status.success());
+    let output = run(&["config", "add-peer", &file, &keys[0]]);
+    assert_eq!((output.status.code(), read()), (Some(2), after), "{}", stderr(&output));
+}
