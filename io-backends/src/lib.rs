@@ -36,6 +36,7 @@ pub mod endpoint;
 pub mod fault;
 pub mod folder;
 pub mod memory;
+mod messages;
 mod pinned;
 pub mod probe;
 pub mod udp;

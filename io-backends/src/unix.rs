@@ -37,6 +37,11 @@ use strowger_frame::{
     reserve::Chunks,
 };
 
+use crate::{
+    messages::{self, Calls, empty_header},
+    udp::Refusal,
+};
+
 mod client;
 mod socket;
 
@@ -84,6 +89,15 @@ pub enum ListenError {
     NotASocket(PathBuf),
     /// The path is empty, longer than the 107 bytes that the kernel takes, or holds a zero.
     PathTooLong(PathBuf),
+    /// Neither the calls for many messages nor those for one work.
+    Deaf {
+        /// Where.
+        path: PathBuf,
+        /// Which call.
+        call: &'static str,
+        /// Why not.
+        error: io::Error,
+    },
     /// Anything else that the kernel refused.
     System {
         /// What was tried: `bind`.
@@ -111,6 +125,12 @@ impl fmt::Display for ListenError {
             Self::PathTooLong(path) => {
                 write!(f, "{}: a socket's path has 1 to 107 bytes", path.display())
             }
+            Self::Deaf { path, call, error } => write!(
+                f,
+                "{}: {call} is refused: {error}; allow it, or better recvmmsg and sendmmsg, in the \
+                 sandbox's seccomp profile",
+                path.display()
+            ),
             Self::System { what, path, error } => {
                 write!(f, "cannot {what} {}: {error}", path.display())
             }
@@ -121,7 +141,7 @@ impl fmt::Display for ListenError {
 impl std::error::Error for ListenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::System { error, .. } => Some(error),
+            Self::System { error, .. } | Self::Deaf { error, .. } => Some(error),
             _ => None,
         }
     }
@@ -132,6 +152,7 @@ impl std::error::Error for ListenError {
 pub struct UnixPort {
     listener: Listener,
     client: Option<OwnedFd>,
+    calls: Calls,
     epoll: Epoll,
     spec: UnixSpec,
     mark: Option<Mark>,
@@ -158,6 +179,10 @@ impl UnixPort {
     /// [`ListenError`].
     pub fn listen(path: impl AsRef<Path>, spec: &UnixSpec) -> Result<Self, ListenError> {
         let path = path.as_ref();
+        let calls = Calls::find().map_err(|(call, errno)| {
+            let error = io::Error::from_raw_os_error(errno);
+            ListenError::Deaf { path: path.into(), call, error }
+        })?;
         let listener = Listener::bind(path, spec.mode)?;
         let failed = |error| ListenError::System { what: "wait for", path: path.into(), error };
         let epoll = Epoll::new().map_err(failed)?;
@@ -166,6 +191,7 @@ impl UnixPort {
         Ok(Self {
             listener,
             client: None,
+            calls,
             epoll,
             spec: UnixSpec { frame_bytes_max, ..*spec },
             mark: None,
@@ -179,6 +205,27 @@ impl UnixPort {
             tally: Arc::default(),
             name: format!("unix {}", path.display()),
         })
+    }
+
+    /// What `strowger doctor` asks: how packets would pass here.
+    ///
+    /// # Errors
+    /// A sandbox refuses all calls that a port may use.
+    pub fn probe() -> Result<String, Refusal> {
+        let sandbox = "allow it, or better recvmmsg and sendmmsg, in the sandbox's seccomp profile";
+        Calls::find().map_err(|(call, errno)| Refusal::new(call, errno, sandbox))?;
+        Ok(match messages::many() {
+            Ok(()) => "many packets in one system call".to_owned(),
+            Err(refusal) => format!("one system call for each packet: {refusal}"),
+        })
+    }
+
+    /// Why each message takes a system call of its own, if it does.
+    ///
+    /// # Errors
+    /// A sandbox refuses the calls for many.
+    pub fn many() -> Result<(), Refusal> {
+        messages::many()
     }
 
     /// Whether a client is being served.
@@ -253,7 +300,7 @@ impl UnixPort {
         self.ready.len().min(wanted)
     }
 
-    /// One `recvmmsg`; the frames go to `burst`. Says how many messages there were.
+    /// One call for many messages; the frames go to `burst`. Says how many messages there were.
     fn receive(&mut self, pool: &mut Pool, burst: &mut Burst) -> usize {
         let room = burst.remaining_capacity();
         let wanted = self.make_ready(pool, room);
@@ -271,18 +318,16 @@ impl UnixPort {
         }
         let mut messages = ArrayVec::<libc::mmsghdr, RECEIVE_MAX>::new();
         messages.extend(parts.iter_mut().map(|part| message(part, 1)));
-        let (fd, flags, no_limit) = (client.as_raw_fd(), libc::MSG_DONTWAIT, std::ptr::null_mut());
-        // SAFETY: the first `wanted` messages point to one part each, and these into chunks that we
-        // own; all outlive the call.
-        let got =
-            unsafe { libc::recvmmsg(fd, messages.as_mut_ptr(), wanted as u32, flags, no_limit) };
-        let Ok(got) = usize::try_from(got) else {
-            match io::Error::last_os_error().raw_os_error() {
-                // A reset is told once, before what arrived earlier; the end is seen after that.
-                Some(libc::EAGAIN | libc::EINTR | libc::ECONNRESET) => {}
-                _ => self.hang_up(),
+        // SAFETY: the messages point to one part each, and these into chunks that we own; all outlive
+        // the call.
+        let got = match unsafe { self.calls.receive(client.as_raw_fd(), &mut messages) } {
+            Ok(got) => got,
+            // A reset is told once, before what arrived earlier; the end is seen after that.
+            Err(libc::EAGAIN | libc::EINTR | libc::ECONNRESET) => return 0,
+            Err(_) => {
+                self.hang_up();
+                return 0;
             }
-            return 0;
         };
         let got = &messages[..got];
         // An empty message and the end of the connection look alike, one by one.
@@ -304,8 +349,8 @@ impl UnixPort {
         got.len()
     }
 
-    /// One `sendmmsg` of frames from the front; says how many the kernel took.
-    fn send(client: &OwnedFd, frames: &[Frame]) -> io::Result<usize> {
+    /// One call for many frames from the front; says how many the kernel took, or the errno.
+    fn send(calls: Calls, client: &OwnedFd, frames: &[Frame]) -> Result<usize, i32> {
         let mut headers = ArrayVec::<[u8; HEADER_BYTES], BURST_MAX>::new();
         headers.extend(frames.iter().map(|frame| frame.mark().0.to_be_bytes()));
         let mut parts = ArrayVec::<[libc::iovec; 2], BURST_MAX>::new();
@@ -318,18 +363,15 @@ impl UnixPort {
         }
         let mut messages = ArrayVec::<libc::mmsghdr, BURST_MAX>::new();
         messages.extend(parts.iter_mut().map(|parts| message(parts.as_mut_ptr(), 2)));
-        let (fd, n) = (client.as_raw_fd(), messages.len() as u32);
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: `n` messages point to two parts each, these to a header and a frame's bytes; all
+        // SAFETY: the messages point to two parts each, these to a header and a frame's bytes; all
         // are readable and outlive the call.
-        let sent = unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), n, flags) };
-        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+        unsafe { calls.send(client.as_raw_fd(), &mut messages, flags) }
     }
 }
 
 fn message(parts: *mut libc::iovec, n: usize) -> libc::mmsghdr {
-    // SAFETY: an `mmsghdr` is integers and pointers, for which all zeros (null) is a value.
-    let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+    let mut message = empty_header();
     message.msg_hdr.msg_iov = parts;
     message.msg_hdr.msg_iovlen = n;
     message
@@ -400,7 +442,7 @@ impl Port for UnixPort {
             let (loss, n) = if self.mark != Some(to) {
                 (Loss::NoNeighbour, frames.len())
             } else if let Some(client) = &self.client {
-                match Self::send(client, frames) {
+                match Self::send(self.calls, client, frames) {
                     Ok(sent) => {
                         self.tally.frames_out.add(sent as u64);
                         self.tally.trains_out.add(sent as u64);
@@ -409,18 +451,18 @@ impl Port for UnixPort {
                         self.blocked = false;
                         continue;
                     }
-                    Err(error) => match error.raw_os_error() {
-                        Some(libc::EAGAIN) => {
+                    Err(errno) => match errno {
+                        libc::EAGAIN => {
                             self.note_blocked();
                             return;
                         }
-                        Some(libc::EINTR) => continue,
-                        Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => {
+                        libc::EINTR => continue,
+                        libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN => {
                             // What it sent before it went is still to be received: that ends it.
                             self.ask_in = 0;
                             (Loss::PeerGone, frames.len())
                         }
-                        Some(libc::EMSGSIZE) => (Loss::PathTooNarrow, 1),
+                        libc::EMSGSIZE => (Loss::PathTooNarrow, 1),
                         _ => (Loss::SendRefused, 1),
                     },
                 }

@@ -13,6 +13,7 @@ use strowger_io::{
     cores::{cpu_quota, usable_cores},
     probe::{self, Limit},
     udp::{self, Refusal},
+    unix::UnixPort,
     xdp::{self, HiddenTags},
 };
 
@@ -75,6 +76,10 @@ fn findings() -> Vec<Finding> {
             Err(Refusal { why, way_out, .. }) => Finding::refused(name, why, way_out),
         });
     }
+    findings.push(match UnixPort::probe() {
+        Ok(seen) => Finding::fine("unix", seen),
+        Err(Refusal { why, way_out, .. }) => Finding::refused("unix", why, way_out),
+    });
     findings.extend(of_ethernet());
     findings.push(ordinary_user());
     let pinned = findings.iter().any(|finding| finding.name == "umem" && finding.allowed);

@@ -151,7 +151,13 @@ impl PortInfo {
                 of_sockets.chain(refused.map(through_workers)).collect()
             }
             PortKind::Ethernet(wire) => wire.warnings(),
-            PortKind::Unix { .. } => Vec::new(),
+            PortKind::Unix { .. } => {
+                let refused = UnixPort::many().err();
+                refused
+                    .map(|why| format!("one system call for each packet: {why}"))
+                    .into_iter()
+                    .collect()
+            }
         };
         let mut warnings: Vec<String> = Vec::new();
         for warning in all {

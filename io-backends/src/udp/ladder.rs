@@ -15,10 +15,11 @@ use super::{
     limits::{SEGMENTS_SAFE, SEGMENTS_TRIED},
     name::Name,
     neighbours::Neighbours,
-    socket::{Socket, empty_header, many_refused, receive_messages, send_messages},
+    socket::{Socket, receive_messages, send_messages},
     steer::rehearse as rehearse_steering,
     uring::{Rung, Uring},
 };
+use crate::messages::{self, empty_header};
 
 /// How long a datagram to ourselves over loopback may take before we say that it does not arrive.
 pub(super) const REHEARSAL_MAX: Duration = Duration::from_secs(1);
@@ -64,7 +65,7 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    fn new(step: &str, errno: i32, way_out: &str) -> Self {
+    pub(crate) fn new(step: &str, errno: i32, way_out: &str) -> Self {
         Self {
             why: format!("{step}: {}", named(errno)),
             way_out: way_out.to_owned(),
@@ -269,7 +270,7 @@ pub fn probe(buffer_bytes: usize) -> Findings {
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     Findings {
         datagrams: try_datagram(local),
-        many: many().map(|()| "many datagrams in one system call".to_owned()),
+        many: messages::many().map(|()| "many datagrams in one system call".to_owned()),
         io_uring: rehearse_ring(local, 0).map(|rung| {
             let rung = rung.name();
             format!("multishot receive into provided buffers works ({rung})")
@@ -321,12 +322,6 @@ pub(super) fn send(
     }
     // SAFETY: name, vector, bytes and control message live through the call, as long as said.
     unsafe { send_messages(socket, std::slice::from_mut(&mut header)) }.map(drop)
-}
-
-/// Whether the calls for many messages are allowed.
-pub(super) fn many() -> Result<(), Refusal> {
-    let sandbox = "allow recvmmsg and sendmmsg in the sandbox's seccomp profile";
-    many_refused().map_or(Ok(()), |(call, errno)| Err(Refusal::new(call, errno, sandbox)))
 }
 
 /// Whether a datagram can be sent and received, as a port does it.

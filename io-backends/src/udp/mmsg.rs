@@ -9,8 +9,9 @@ use super::{
     limits::{CALLS_MAX, DATAGRAM_BYTES_MAX, MESSAGES_IN_MAX, MESSAGES_IN_MIN},
     name::Name,
     neighbours::Neighbours,
-    socket::{Socket, empty_header, receive_messages},
+    socket::{Socket, receive_messages},
 };
+use crate::messages::empty_header;
 
 /// The arrays of a call and the chunks lent to it.
 pub(super) struct Mmsg {

@@ -56,6 +56,7 @@ pub use port::UdpPort;
 pub use steer::{Steered, open_steered, worker_of};
 
 use self::{mmsg::Mmsg, neighbours::Neighbours, socket::Socket, uring::Uring};
+use crate::messages::{self, Calls};
 
 /// Which backend is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -288,9 +289,7 @@ fn open_with(
     let at = spec.bind;
     let refused = |step| move |errno| OpenError::Refused { at, step, errno };
     // A port that is open and deaf would be worse than none.
-    if let Some((call, errno)) = socket::many_refused().and_then(|_| socket::one_refused()) {
-        return Err(OpenError::Deaf { at, call, errno });
-    }
+    Calls::find().map_err(|(call, errno)| OpenError::Deaf { at, call, errno })?;
     let dual = spec.is_dual();
     let socket = Socket::with(at, dual).map_err(refused("socket"))?;
     let told = ask_own_address(&socket, at).map_err(refused("IP_PKTINFO"))?;
@@ -323,7 +322,7 @@ fn open_with(
         receive_buffer,
         send_buffer,
         drops_counted,
-        many: ladder::many(),
+        many: messages::many(),
         dual_stack: dual,
         send_sockets: 1,
         send_sockets_refused: None,

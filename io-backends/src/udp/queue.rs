@@ -16,8 +16,9 @@ use super::{
     },
     name::Name,
     neighbours::{Neighbour, Neighbours},
-    socket::{Socket, empty_header, send_messages},
+    socket::{Socket, send_messages},
 };
+use crate::messages::empty_header;
 
 const _: () = assert!(MESSAGES_MAX == FRAMES_WAITING_MAX, "see `Queue::room`");
 

@@ -8,14 +8,14 @@ use std::{
 };
 
 use super::name::Name;
+use crate::messages::Calls;
 
 /// A bound UDP socket. It stays in blocking mode, and every call says `MSG_DONTWAIT` itself:
 /// io_uring answers a receive on an `O_NONBLOCK` socket with `EAGAIN` where it should wait.
 #[derive(Debug)]
 pub(super) struct Socket {
     fd: OwnedFd,
-    /// A sandbox refuses recvmmsg or sendmmsg: one message a call, then.
-    one_by_one: bool,
+    calls: Calls,
     /// What the next sends are to come to, in the place of the kernel's answer.
     #[cfg(test)]
     pub(super) forced: std::cell::RefCell<std::collections::VecDeque<Forced>>,
@@ -53,7 +53,7 @@ impl Socket {
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let socket = Self {
             fd,
-            one_by_one: many_refused().is_some(),
+            calls: Calls::best(),
             #[cfg(test)]
             forced: Default::default(),
         };
@@ -144,35 +144,6 @@ impl Socket {
     }
 }
 
-/// Which of the calls for many messages is refused here, and how: found by calling it without a socket,
-/// which a kernel that knows it answers with `EBADF`.
-pub(super) fn many_refused() -> Option<(&'static str, i32)> {
-    let none = std::ptr::null_mut();
-    // SAFETY: there is no such descriptor, and no message is pointed to.
-    let receive =
-        || unsafe { libc::recvmmsg(-1, none, 0, libc::MSG_DONTWAIT, std::ptr::null_mut()) };
-    // SAFETY: as above.
-    let send = || unsafe { libc::sendmmsg(-1, none, 0, libc::MSG_DONTWAIT) };
-    refused("recvmmsg", || receive().into()).or_else(|| refused("sendmmsg", || send().into()))
-}
-
-/// The same for the calls for one message.
-pub(super) fn one_refused() -> Option<(&'static str, i32)> {
-    let mut header = empty_header().msg_hdr;
-    let at = &raw mut header;
-    // SAFETY: there is no such descriptor; the header lives through the call, and points to nothing.
-    let receive = || unsafe { libc::recvmsg(-1, at, libc::MSG_DONTWAIT) };
-    // SAFETY: as above.
-    let send = || unsafe { libc::sendmsg(-1, at, libc::MSG_DONTWAIT) };
-    refused("recvmsg", || receive() as i64).or_else(|| refused("sendmsg", || send() as i64))
-}
-
-fn refused(name: &'static str, call: impl FnOnce() -> i64) -> Option<(&'static str, i32)> {
-    let result = call();
-    let errno = errno();
-    (result >= 0 || errno != libc::EBADF).then_some((name, errno))
-}
-
 /// Sends the messages of `headers`; returns how many went, at least one, or the first one's errno.
 ///
 /// # Safety
@@ -187,17 +158,8 @@ pub(super) unsafe fn send_messages(
         Some(Forced::Take(most)) => &mut headers[..most],
         None => headers,
     };
-    let len = headers.len() as u32;
-    if socket.one_by_one {
-        let Some(first) = headers.first() else { return Ok(0) };
-        // SAFETY: the caller vouches for what the header points to.
-        let sent = unsafe { libc::sendmsg(socket.fd(), &first.msg_hdr, libc::MSG_DONTWAIT) };
-        return if sent < 0 { Err(errno()) } else { Ok(1) };
-    }
-    // SAFETY: `headers` is as long as said; the caller vouches for what it points to.
-    let sent =
-        unsafe { libc::sendmmsg(socket.fd(), headers.as_mut_ptr(), len, libc::MSG_DONTWAIT) };
-    if sent < 0 { Err(errno()) } else { Ok(sent as usize) }
+    // SAFETY: the caller vouches for what the headers point to.
+    unsafe { socket.calls.send(socket.fd(), headers, libc::MSG_DONTWAIT) }
 }
 
 /// Receives into `headers`; returns how many messages came, at least one, or the errno.
@@ -208,33 +170,6 @@ pub(super) unsafe fn receive_messages(
     socket: &Socket,
     headers: &mut [libc::mmsghdr],
 ) -> Result<usize, i32> {
-    if socket.one_by_one {
-        return receive_one_by_one(socket, headers);
-    }
-    let len = headers.len() as u32;
-    let at = headers.as_mut_ptr();
-    let wait = std::ptr::null_mut();
-    // SAFETY: `headers` is as long as said; the caller vouches for what it points to.
-    let came = unsafe { libc::recvmmsg(socket.fd(), at, len, libc::MSG_DONTWAIT, wait) };
-    if came < 0 { Err(errno()) } else { Ok(came as usize) }
-}
-
-#[cold]
-fn receive_one_by_one(socket: &Socket, headers: &mut [libc::mmsghdr]) -> Result<usize, i32> {
-    for (at, header) in headers.iter_mut().enumerate() {
-        // SAFETY: the caller of `receive_messages` vouches for what the header points to.
-        let came = unsafe { libc::recvmsg(socket.fd(), &mut header.msg_hdr, libc::MSG_DONTWAIT) };
-        match u32::try_from(came) {
-            Ok(came) => header.msg_len = came,
-            Err(_) if at > 0 => return Ok(at),
-            Err(_) => return Err(errno()),
-        }
-    }
-    Ok(headers.len())
-}
-
-/// A message header with nothing in it.
-pub(super) fn empty_header() -> libc::mmsghdr {
-    // SAFETY: all its fields are numbers and pointers, for which zero is a value.
-    unsafe { mem::zeroed() }
+    // SAFETY: as above.
+    unsafe { socket.calls.receive(socket.fd(), headers) }
 }

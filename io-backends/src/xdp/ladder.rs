@@ -16,6 +16,7 @@ use super::{
     program::{Attach, Attached, Program},
     xsk::{Facts, Step, Xsk},
 };
+use crate::messages;
 
 /// How frames are received and sent, from the best down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +107,8 @@ pub struct Report {
     pub lent_frames_asked: usize,
     /// How often the queue was still held by whoever had it before us.
     pub busy_looks: u32,
+    /// By AF_PACKET: whether many frames go in one system call (`recvmmsg`, `sendmmsg`), and not one.
+    pub many: Result<(), Refusal>,
     /// By AF_PACKET: whether another's XDP program is on the interface, which may take our frames first.
     pub program_there: bool,
 }
@@ -122,6 +125,9 @@ impl Report {
             warnings.push(format!(
                 "the pool had {lent} single chunks to lend where {asked} were asked for"
             ));
+        }
+        if let Err(refusal) = &self.many {
+            warnings.push(format!("one system call for each frame: {refusal}"));
         }
         if self.program_there {
             let at = &self.interface;
@@ -183,6 +189,7 @@ pub(super) fn walk(
         lent_frames: facts.lent,
         lent_frames_asked: spec.lent_frames as usize,
         busy_looks: facts.busy_looks,
+        many: Ok(()),
         program_there: false,
     };
     for rung in Rung::ALL.into_iter().filter(may) {
@@ -196,8 +203,8 @@ pub(super) fn walk(
                     // That of a rung refused above is not in the way.
                     drop(attached.take());
                     let program_there = interface::has_program(interface.index) == Some(true);
-                    let report =
-                        Report { program_there, ..report(rung, None, Facts::default(), refused) };
+                    let report = report(rung, None, Facts::default(), refused);
+                    let report = Report { program_there, many: messages::many(), ..report };
                     return Ok((Half::Packet(Box::new(packet)), report));
                 }
                 Err(step) => refused.push(refuse(rung, false, step)),
@@ -313,6 +320,9 @@ pub(super) fn refusal(step: Step) -> Refusal {
              cap_ipc_lock among the file's capabilities (setcap)"
         }
         ("taking chunks from the pool", _) => "the pool has too few single chunks",
+        ("recvmsg" | "sendmsg", _) => {
+            "allow it, or better recvmmsg and sendmmsg, in the sandbox's seccomp profile"
+        }
         (_, libc::EPERM | libc::EACCES) => GRANT,
         ("bind", libc::EOPNOTSUPP) => "the driver has no such mode",
         ("bind", libc::EINVAL) => "the kernel does not know it, or the driver cannot",

@@ -26,6 +26,7 @@ use super::{
     socket::errno,
     xsk::Step,
 };
+use crate::messages::{Calls, empty_header};
 
 /// As much as every single chunk has behind its start, whatever its colour.
 const SINGLE_ROOM_BYTES: usize = 3072;
@@ -34,6 +35,7 @@ const RECEIVE_BUFFER_BYTES: i32 = 4 << 20;
 /// An AF_PACKET socket at work.
 pub(super) struct PacketSocket {
     fd: OwnedFd,
+    calls: Calls,
     /// As frames lie here: the kernel takes VLAN tags off.
     untagged: Shape,
     class: ChunkClass,
@@ -72,11 +74,6 @@ fn set<T>(fd: &OwnedFd, level: i32, option: i32, value: &T) -> Result<(), i32> {
     // SAFETY: `at` points to `len` bytes that live through the call.
     let set = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, at, len) };
     if set < 0 { Err(errno()) } else { Ok(()) }
-}
-
-fn empty_header() -> libc::mmsghdr {
-    // SAFETY: all its fields are numbers and pointers, for which zero is a value.
-    unsafe { mem::zeroed() }
 }
 
 /// What the kernel shows us: frames to this station, or to the group, of our ethertype, with our VLAN or
@@ -132,6 +129,7 @@ impl PacketSocket {
         tally: &Arc<PortTally>,
     ) -> Result<Self, Step> {
         let at = |step| move |errno| Step { step, errno };
+        let calls = Calls::find().map_err(|(call, errno)| Step { step: call, errno })?;
         // Protocol 0: it receives nothing before it is bound.
         // SAFETY: takes numbers and gives a number.
         let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
@@ -175,6 +173,7 @@ impl PacketSocket {
         };
         Ok(Self {
             fd,
+            calls,
             untagged: Shape { vlan: None, ..*shape },
             class,
             room,
@@ -293,16 +292,16 @@ impl PacketSocket {
             self.tally.kernel_drops.add(KernelDrop::PoolEmpty, 1);
             return false;
         }
-        let headers = self.rx_headers.as_mut_ptr();
-        let (now, forever) = (libc::MSG_DONTWAIT as _, std::ptr::null_mut());
+        let headers = &mut self.rx_headers[..ready];
         // SAFETY: each of the first `ready` headers points to one vector over a chunk that is ours
         // and that nobody else can reach; `room` bytes lie in it behind its start.
-        let came = unsafe { libc::recvmmsg(self.fd(), headers, ready, now, forever) };
-        if came > 0 {
-            self.came = came as usize;
-            self.tally.trains_in.add(1);
-        } else if came < 0 && errno() == libc::ENETDOWN {
-            self.note_end();
+        match unsafe { self.calls.receive(self.fd.as_raw_fd(), headers) } {
+            Ok(came) => {
+                self.came = came;
+                self.tally.trains_in.add(u64::from(came > 0));
+            }
+            Err(libc::ENETDOWN) => self.note_end(),
+            Err(_) => {}
         }
         self.came > 0
     }
@@ -371,15 +370,17 @@ impl PacketSocket {
         }
         while self.first < self.waiting.len() {
             let headers = &mut self.tx_headers[self.first..self.waiting.len()];
-            let (at, len) = (headers.as_mut_ptr(), headers.len() as u32);
             // SAFETY: each header points to two vectors: over bytes of `ether`, and over a frame
             // that `waiting` holds; neither has moved since.
-            let sent = unsafe { libc::sendmmsg(self.fd(), at, len, libc::MSG_DONTWAIT as _) };
-            if sent > 0 {
-                self.count_sent(sent as usize);
-                continue;
-            }
-            match errno() {
+            let sent = unsafe { self.calls.send(self.fd.as_raw_fd(), headers, libc::MSG_DONTWAIT) };
+            let refused = match sent {
+                Ok(sent) => {
+                    self.count_sent(sent);
+                    continue;
+                }
+                Err(refused) => refused,
+            };
+            match refused {
                 libc::EINTR => {}
                 // The device, or the socket, is full: the frames are ours still.
                 libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => break,

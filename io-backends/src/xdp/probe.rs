@@ -20,6 +20,7 @@ use super::{
     socket::{Socket, errno},
     xsk::{Step, Xsk},
 };
+use crate::messages::{self, Calls};
 
 /// What is to be had here, and how to allow what is not.
 #[derive(Clone, Debug)]
@@ -110,7 +111,13 @@ fn try_packet() -> Result<String, Refusal> {
     }
     // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
-    Ok("a socket was made".to_owned())
+    if let Err((call, errno)) = Calls::find() {
+        return Err(at(call)(errno));
+    }
+    Ok(match messages::many() {
+        Ok(()) => "a socket was made".to_owned(),
+        Err(refusal) => format!("a socket was made; one system call for each frame: {refusal}"),
+    })
 }
 
 /// What there is in a new network namespace.

@@ -369,7 +369,7 @@ fn backend(info: &PortInfo) -> Value {
     match &info.kind {
         PortKind::Unix { path, worker } => json!({
             "port": info.id.0, "name": info.name, "backend": info.backend(),
-            "path": path, "worker": worker,
+            "path": path, "worker": worker, "warnings": info.warnings(),
         }),
         PortKind::Ethernet(wire) => json!({
             "port": info.id.0, "name": info.name, "backend": info.backend(),

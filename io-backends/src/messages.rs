@@ -1,0 +1,138 @@
+//! Many messages in one system call (`recvmmsg`, `sendmmsg`), or one call for each where a sandbox refuses
+//! those. It never waits, and never decides what an error means.
+
+use std::{io, os::fd::RawFd, ptr};
+
+use crate::udp::Refusal;
+
+/// Which calls a port uses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Calls {
+    one_by_one: bool,
+}
+
+/// A call that is refused, and with which errno.
+pub(crate) type Refused = (&'static str, i32);
+
+impl Calls {
+    /// Those for many messages, if they are allowed, and else those for one.
+    pub(crate) fn best() -> Self {
+        Self { one_by_one: many_refused().is_some() }
+    }
+
+    /// Those that this process may make.
+    ///
+    /// # Errors
+    /// It may make neither, so that a port would send or receive nothing.
+    pub(crate) fn find() -> Result<Self, Refused> {
+        let best = Self::best();
+        match one_refused() {
+            Some(refused) if best.one_by_one => Err(refused),
+            _ => Ok(best),
+        }
+    }
+
+    /// Sends the messages of `headers`; returns how many went, at least one, or the first one's errno.
+    ///
+    /// # Safety
+    /// Every pointer in `headers` is null with length 0, or points to as much as its length says.
+    pub(crate) unsafe fn send(
+        self,
+        fd: RawFd,
+        headers: &mut [libc::mmsghdr],
+        flags: libc::c_int,
+    ) -> Result<usize, i32> {
+        if self.one_by_one {
+            return one_by_one(headers, |header| {
+                // SAFETY: the caller vouches for what the header points to.
+                unsafe { libc::sendmsg(fd, &raw const header.msg_hdr, flags) }
+            });
+        }
+        let (at, len) = (headers.as_mut_ptr(), headers.len() as u32);
+        // SAFETY: `headers` is as long as said; the caller vouches for what it points to.
+        let sent = unsafe { libc::sendmmsg(fd, at, len, flags as _) };
+        if sent < 0 { Err(errno()) } else { Ok(sent as usize) }
+    }
+
+    /// Receives into `headers`; returns how many messages came, at least one, or the errno.
+    ///
+    /// # Safety
+    /// As for [`send`](Self::send), and what is pointed to may be written by nobody else meanwhile.
+    pub(crate) unsafe fn receive(
+        self,
+        fd: RawFd,
+        headers: &mut [libc::mmsghdr],
+    ) -> Result<usize, i32> {
+        if self.one_by_one {
+            return one_by_one(headers, |header| {
+                // SAFETY: the caller vouches for what the header points to.
+                unsafe { libc::recvmsg(fd, &raw mut header.msg_hdr, libc::MSG_DONTWAIT) }
+            });
+        }
+        let (at, len) = (headers.as_mut_ptr(), headers.len() as u32);
+        // SAFETY: `headers` is as long as said; the caller vouches for what it points to.
+        let came = unsafe { libc::recvmmsg(fd, at, len, libc::MSG_DONTWAIT as _, ptr::null_mut()) };
+        if came < 0 { Err(errno()) } else { Ok(came as usize) }
+    }
+}
+
+/// Makes the call for one message after the other, up to the first that is refused.
+#[cold]
+fn one_by_one(
+    headers: &mut [libc::mmsghdr],
+    mut call: impl FnMut(&mut libc::mmsghdr) -> isize,
+) -> Result<usize, i32> {
+    for (done, header) in headers.iter_mut().enumerate() {
+        match u32::try_from(call(header)) {
+            Ok(bytes) => header.msg_len = bytes,
+            Err(_) if done > 0 => return Ok(done),
+            Err(_) => return Err(errno()),
+        }
+    }
+    Ok(headers.len())
+}
+
+/// Whether the calls for many messages are allowed.
+pub(crate) fn many() -> Result<(), Refusal> {
+    let sandbox = "allow recvmmsg and sendmmsg in the sandbox's seccomp profile";
+    many_refused().map_or(Ok(()), |(call, errno)| Err(Refusal::new(call, errno, sandbox)))
+}
+
+/// Which of the calls for many messages is refused here, and how: found by calling it without a socket,
+/// which a kernel that knows it answers with `EBADF`.
+fn many_refused() -> Option<Refused> {
+    // SAFETY: there is no such descriptor, and no message is pointed to.
+    let receive = || unsafe {
+        libc::recvmmsg(-1, ptr::null_mut(), 0, libc::MSG_DONTWAIT as _, ptr::null_mut())
+    };
+    // SAFETY: as above.
+    let send = || unsafe { libc::sendmmsg(-1, ptr::null_mut(), 0, libc::MSG_DONTWAIT as _) };
+    refused("recvmmsg", || receive().into()).or_else(|| refused("sendmmsg", || send().into()))
+}
+
+/// The same for the calls for one message.
+fn one_refused() -> Option<Refused> {
+    let mut header = empty_header().msg_hdr;
+    let at = &raw mut header;
+    // SAFETY: there is no such descriptor; the header lives through the call, and points to nothing.
+    let receive = || unsafe { libc::recvmsg(-1, at, libc::MSG_DONTWAIT) };
+    // SAFETY: as above.
+    let send = || unsafe { libc::sendmsg(-1, at, libc::MSG_DONTWAIT) };
+    refused("recvmsg", || receive() as i64).or_else(|| refused("sendmsg", || send() as i64))
+}
+
+fn refused(name: &'static str, call: impl FnOnce() -> i64) -> Option<Refused> {
+    let result = call();
+    let errno = errno();
+    (result >= 0 || errno != libc::EBADF).then_some((name, errno))
+}
+
+fn errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or_default()
+}
+
+/// A message header with nothing in it.
+pub(crate) fn empty_header() -> libc::mmsghdr {
+    // SAFETY: all its fields are numbers and pointers, for which zero is a value.
+    unsafe { std::mem::zeroed() }
+}
