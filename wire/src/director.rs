@@ -1,44 +1,8 @@
-//! Slots and the directors that name them; never decides how one is spelled, which `scheme` does.
+//! Directors: slot numbers as a scheme writes them.
 
 use core::fmt;
 
-/// A number under which something is attached to a switch (wire.md 1.1; an adjacency segment's
-/// identifier in RFC 8402's words, an interface number in cjdns').
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Slot(u32);
-
-impl Slot {
-    /// Slot 1, the switch itself: its slow path (wire.md 1.3).
-    pub const SWITCH: Slot = Slot(1);
-
-    /// The slot with this number. Any number is a slot; whether a scheme can write it is the
-    /// scheme's matter.
-    #[inline]
-    #[must_use]
-    pub const fn new(number: u32) -> Slot {
-        Slot(number)
-    }
-
-    /// The number.
-    #[inline]
-    #[must_use]
-    pub const fn number(self) -> u32 {
-        self.0
-    }
-
-    /// Whether this is slot 1, the switch itself.
-    #[inline]
-    #[must_use]
-    pub const fn is_switch(self) -> bool {
-        self.0 == Slot::SWITCH.0
-    }
-}
-
-impl fmt::Display for Slot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+use crate::slot::Slot;
 
 /// One slot number written in one form of one scheme: what a switch takes off the low end of a
 /// label (wire.md 1.1; the top of the stack in RFC 3031's words).

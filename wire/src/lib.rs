@@ -15,4 +15,11 @@ pub mod limits;
 pub mod link_header;
 pub mod register;
 pub mod scheme;
+pub mod slot;
 pub mod switch_header;
+
+pub use director::Director;
+pub use label::{Hop, Label};
+pub use register::{Register, U256};
+pub use scheme::Scheme;
+pub use slot::Slot;

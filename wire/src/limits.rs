@@ -1,5 +1,23 @@
 //! Every length and bound of the formats, its reason, and the asserts between them.
 
+/// The most forms a scheme can have: data bits rise from form to form and lie between 1 and 31.
+pub const FORMS_MAX: usize = 31;
+
+/// The widest form, in bits, prefix and data together: a director must leave room in a 64-bit label
+/// for the end marker and the three zeros above it (wire.md 1.3; the bound is cjdns').
+pub const FORM_WIDTH_MAX: u8 = 59;
+
+/// The widest table a switch decodes with, in index bits (wire.md 1.1: "the label's low ten bits
+/// at most"). It is what `v3x5x8` needs.
+pub const INDEX_BITS_MAX: u32 = 10;
+
+/// The widest table of prefixes, in index bits, for schemes whose forms are too wide for one load:
+/// 256 entries, so that the table stays in four cache lines of bytes.
+pub const PREFIX_INDEX_BITS_MAX: u32 = 8;
+
+/// The longest serialisation of a scheme, in bytes: 31 forms of 10 bits and a prefix of 31.
+pub const SERIALIZED_BYTES_MAX: usize = (FORMS_MAX * (10 + 31)).div_ceil(8);
+
 /// Bytes of the authentication tag that ends every sealed packet (wire.md section 3).
 pub const TAG_BYTES: usize = 16;
 

@@ -1,8 +1,9 @@
 //! Making labels: from a list of hops, for an endpoint to send, and for the reply.
 
 use super::{Label, LabelError, Register};
-use crate::director::{Director, Slot};
+use crate::director::Director;
 use crate::scheme::Scheme;
+use crate::slot::Slot;
 
 /// One switch on a way: how it writes numbers, and the slots by which a packet enters and leaves.
 #[derive(Clone, Copy, Debug)]

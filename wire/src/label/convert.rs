@@ -1,8 +1,9 @@
 //! Writing a label's first director in another form or width.
 
 use super::{Label, LabelError, Register};
-use crate::director::{Director, Slot};
+use crate::director::Director;
 use crate::scheme::Scheme;
+use crate::slot::Slot;
 
 impl<R: Register> Label<R> {
     /// The same way with the first director in another form.

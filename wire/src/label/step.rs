@@ -3,8 +3,9 @@
 use core::fmt;
 
 use super::{Label, Register};
-use crate::director::{Director, Slot};
+use crate::director::Director;
 use crate::scheme::Scheme;
+use crate::slot::Slot;
 
 /// What one switch does with a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! A scheme as bytes (wire.md 1.1): for each form 5 bits of prefix width, 5 bits of data width, and
 //! the prefix.
 
-use super::{FORMS_MAX, Form, SERIALIZED_BYTES_MAX, Scheme, SchemeError};
+use super::{Form, Scheme, SchemeError};
+use crate::limits::{FORMS_MAX, SERIALIZED_BYTES_MAX};
 
 impl Scheme {
     /// Reads a serialisation (wire.md 1.1): for each form 5 bits of prefix width, 5 bits of data

@@ -1,7 +1,8 @@
 //! The tables with which a switch decodes: one load where the scheme is narrow, else two.
 
-use super::{INDEX_BITS_MAX, PREFIX_INDEX_BITS_MAX, Scheme, SchemeError, form::low_mask};
+use super::{Scheme, SchemeError, form::low_mask};
 use crate::director::Director;
+use crate::limits::{INDEX_BITS_MAX, PREFIX_INDEX_BITS_MAX};
 
 impl Scheme {
     /// How many low bits of a label index a table that gives slot and width at once: the width of
