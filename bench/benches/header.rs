@@ -3,10 +3,10 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use strowger_engine::{
-    header::{AnyHeader, HeaderRepr},
-    label::{Label, Register, U256},
-    limits::HOPS_MAX,
+use strowger_engine::limits::HOPS_MAX;
+use strowger_wire::{
+    Label, Register, U256,
+    switch_header::{AnyHeader, HeaderRepr},
 };
 
 fn width<R: Register>(c: &mut Criterion) {

@@ -4,11 +4,12 @@
 use std::{hint::black_box, mem};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use strowger_engine::{
-    scheme::{Form, Scheme, V3X5X8},
-    slots::{NextHop, SlotTable},
-};
+use strowger_engine::slots::{NextHop, SlotTable};
 use strowger_frame::Mark;
+use strowger_wire::{
+    Scheme,
+    scheme::{Form, V3X5X8},
+};
 
 fn table(scheme: &Scheme) -> SlotTable {
     SlotTable::new(scheme, 256, |slot| NextHop::Neighbour(Mark(slot)))

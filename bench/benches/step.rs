@@ -6,14 +6,16 @@ use std::{hint::black_box, time::Duration};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use strowger_bench::{chain::Chain, packet};
 use strowger_engine::{
-    director::Slot,
-    header::{AnyHeader, hops_behind},
     limits::HOPS_MAX,
-    link::LINK_HEADER_BYTES,
-    scheme::V3X5X8,
     slots::{NextHop, ReturnPath, SlotTable},
 };
 use strowger_frame::Mark;
+use strowger_wire::{
+    Slot,
+    link_header::LINK_HEADER_BYTES,
+    scheme::V3X5X8,
+    switch_header::{AnyHeader, hops_behind},
+};
 
 fn breath(c: &mut Criterion) {
     for size in [64, 1400] {

@@ -10,7 +10,6 @@ use std::{
 use strowger_engine::{
     Now,
     control::{Attach, Switch, SwitchConfig},
-    label::Label,
     link::Behind,
     worker::Worker,
 };
@@ -19,6 +18,7 @@ use strowger_frame::{
     port::{AdmitError, PortTally},
 };
 use strowger_io::{MemoryPort, memory};
+use strowger_wire::Label;
 
 use crate::{Failure, packet};
 

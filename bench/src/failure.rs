@@ -3,11 +3,9 @@
 
 use std::{fmt, io};
 
-use strowger_engine::{
-    control::{AttachError, ConfigError, peering::PeerError},
-    label::LabelError,
-};
+use strowger_engine::control::{AttachError, ConfigError, peering::PeerError};
 use strowger_io::udp::OpenError;
+use strowger_wire::label::LabelError;
 
 /// Why something could not be measured.
 #[derive(Debug)]

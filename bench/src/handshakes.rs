@@ -9,10 +9,7 @@ use std::{
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use strowger_crypto::{
     LocalIdentity, Nanos, OsEntropy, Psk,
-    handshake::{
-        Admission, CookieChecker, Load, LocalParams, Offer, Timestamp, TimestampGuard, ik,
-    },
-    link_header::SessionIndex,
+    handshake::{Admission, CookieChecker, Load, LocalParams, Offer, TimestampGuard, ik},
 };
 use strowger_engine::{
     Now,
@@ -21,6 +18,7 @@ use strowger_engine::{
 };
 use strowger_frame::{Address, Burst, ChunkClass, Frame, Mark, Pool, PoolSpec, Port as _};
 use strowger_io::{MemoryPort, memory};
+use strowger_wire::{hello::Timestamp, limits::INITIATION_BYTES, link_header::SessionIndex};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::{
@@ -51,12 +49,7 @@ pub(crate) fn rows(
     });
     let pairs: Vec<[f64; 6]> = pairs?;
     for (place, name) in (1..).zip(SIDES) {
-        let mut row = Row::new(
-            What::Handshakes,
-            strowger_crypto::limits::INITIATION_BYTES,
-            false,
-            options.pairs,
-        );
+        let mut row = Row::new(What::Handshakes, INITIATION_BYTES, false, options.pairs);
         row.ours = name;
         row.peer = Some("curves");
         row.ours_rate = Spread::of(pairs.iter().map(|rates| rates[place]));

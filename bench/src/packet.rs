@@ -1,13 +1,12 @@
 //! Packets as the wire has them: link header, switch header with a built label, and a payload that
 //! tells the flow. It never sends one.
 
-use strowger_engine::{
-    director::Slot,
-    header::{HEADER_64_BYTES, HeaderRepr},
-    label::{Hop, Label, LabelError},
-    limits::HOPS_MAX,
-    link::{LINK_HEADER_BYTES, plain_header},
-    scheme::Scheme,
+use strowger_engine::{limits::HOPS_MAX, link::plain_header};
+use strowger_wire::{
+    Hop, Label, Scheme, Slot,
+    label::LabelError,
+    link_header::LINK_HEADER_BYTES,
+    switch_header::{HEADER_64_BYTES, HeaderRepr},
 };
 
 /// Where the payload begins.

@@ -10,11 +10,11 @@ use strowger_engine::{
     Now,
     control::{Attach, Balance, PortId, Switch, SwitchConfig},
     link::Behind,
-    scheme::{Form, Scheme},
     worker::Worker,
 };
 use strowger_frame::{Address, Pool, PoolSpec, tally::Counter};
 use strowger_io::udp::{self, Choice, Report, UdpSpec};
+use strowger_wire::{Scheme, scheme::Form};
 
 use crate::Failure;
 

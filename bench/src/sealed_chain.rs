@@ -11,8 +11,7 @@ use std::{
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy,
     aead::{Aead, AeadKey, Provider, Tag, nonce_of},
-    handshake::SealWish,
-    limits::{SEALED_HEAD_BYTES, TAG_BYTES},
+    limits::SEALED_HEAD_BYTES,
 };
 use strowger_engine::{
     Now,
@@ -20,12 +19,12 @@ use strowger_engine::{
         Attach, Switch, SwitchConfig,
         peering::{PeerSpec, PeeringConfig},
     },
-    label::Label,
-    link::{Behind, LINK_HEADER_BYTES},
+    link::Behind,
     worker::Worker,
 };
 use strowger_frame::{Address, BURST_MAX, Burst, ChunkClass, Mark, Pool, PoolSpec, Port};
 use strowger_io::{MemoryPort, memory};
+use strowger_wire::{Label, hello::SealWish, limits::TAG_BYTES, link_header::LINK_HEADER_BYTES};
 
 use crate::{Failure, packet};
 

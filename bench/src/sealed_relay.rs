@@ -10,11 +10,7 @@ use std::{
 use strowger_crypto::{
     LocalIdentity, Nanos, Openers, OsEntropy, Psk, Sealed, Sealer,
     aead::Provider,
-    handshake::{
-        Admission, CookieChecker, Load, LocalParams, Mtu, Offer, Timestamp, TimestampGuard, ik,
-    },
-    limits::TAG_BYTES,
-    link_header::{Kind, LinkHeader, SessionIndex},
+    handshake::{Admission, CookieChecker, Load, LocalParams, Offer, TimestampGuard, ik},
 };
 use strowger_engine::{
     Now,
@@ -26,6 +22,11 @@ use strowger_engine::{
 };
 use strowger_frame::{Address, Pool, PoolSpec, tally::Counter};
 use strowger_io::udp::{self, UdpSpec};
+use strowger_wire::{
+    hello::{Mtu, Timestamp},
+    limits::TAG_BYTES,
+    link_header::{Kind, LinkHeader, SessionIndex},
+};
 
 use crate::{
     Failure, packet,

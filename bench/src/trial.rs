@@ -13,8 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strowger_engine::{control::Balance, label::Label};
+use strowger_engine::control::Balance;
 use strowger_frame::tally::Counter;
+use strowger_wire::Label;
 
 use crate::{
     Failure,

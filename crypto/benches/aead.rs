@@ -7,12 +7,15 @@ use std::hint::black_box;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use strowger_crypto::aead::{Aead, Provider, nonce_of};
 use strowger_crypto::handshake::{
-    Admission, CookieChecker, Load, LocalParams, Offer, SealWish, Timestamp, TimestampGuard, ik,
+    Admission, CookieChecker, Load, LocalParams, Offer, TimestampGuard, ik,
 };
-use strowger_crypto::link_header::SessionIndex;
 use strowger_crypto::{
     IdentityKey, LocalIdentity, Nanos, NetworkId, Openers, OsEntropy, Psk, SEALED_OVERHEAD_BYTES,
     Sealed, Sealer, Secret,
+};
+use strowger_wire::{
+    hello::{SealWish, Timestamp},
+    link_header::SessionIndex,
 };
 
 const SIZES: [usize; 4] = [16, 64, 256, 1400];

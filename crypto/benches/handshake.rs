@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use strowger_crypto::handshake::{
-    Admission, CookieChecker, Load, LocalParams, Offer, Timestamp, TimestampGuard, ik,
+    Admission, CookieChecker, Load, LocalParams, Offer, TimestampGuard, ik,
 };
-use strowger_crypto::link_header::SessionIndex;
 use strowger_crypto::{IdentityKey, LocalIdentity, Nanos, NetworkId, OsEntropy, Psk};
+use strowger_wire::{hello::Timestamp, link_header::SessionIndex};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 fn main() {

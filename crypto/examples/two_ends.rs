@@ -4,12 +4,12 @@ use std::error::Error;
 
 use strowger_crypto::aead::Provider;
 use strowger_crypto::handshake::{
-    Admission, CookieChecker, Load, LocalParams, Offer, Timestamp, TimestampGuard, ik,
+    Admission, CookieChecker, Load, LocalParams, Offer, TimestampGuard, ik,
 };
-use strowger_crypto::link_header::SessionIndex;
 use strowger_crypto::{
     IdentityKey, LocalIdentity, Nanos, NetworkId, OsEntropy, Psk, SEALED_OVERHEAD_BYTES, Sealed,
 };
+use strowger_wire::{hello::Timestamp, link_header::SessionIndex};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let entropy = &mut OsEntropy;

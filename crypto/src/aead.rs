@@ -15,8 +15,9 @@ use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 #[cfg(feature = "ring")]
 use ring::aead as ring_aead;
+use strowger_wire::limits::{KEY_BYTES, TAG_BYTES};
 
-use crate::limits::{KEY_BYTES, NONCE_BYTES, TAG_BYTES};
+use crate::limits::NONCE_BYTES;
 use crate::secret::Secret;
 
 /// Four zero bytes and a counter, least significant byte first.

@@ -11,13 +11,15 @@
 //! cheapest to make, from costing a signature's verification.
 
 pub use strowger_wire::beacon::{BEACON_BYTES, FIRST_BYTE};
-use strowger_wire::beacon::{Beacon, BeaconError, Fields};
+use strowger_wire::{
+    beacon::{Beacon, BeaconError, Fields},
+    limits::KEY_BYTES,
+};
 use subtle::ConstantTimeEq;
 
 use crate::identity::{Identity, IdentityRefused, LocalIdentity, NetworkId, StaticPublic};
-use crate::limits::KEY_BYTES;
-pub use crate::limits::MAC_BYTES;
 use crate::secret::mac;
+pub use strowger_wire::limits::MAC_BYTES;
 
 /// Why bytes are no beacon, or none to be followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

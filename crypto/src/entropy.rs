@@ -1,6 +1,7 @@
 //! Where random bytes come from: an argument, so that a simulator can pass a seed.
 
-use crate::limits::KEY_BYTES;
+use strowger_wire::limits::KEY_BYTES;
+
 use crate::secret::mac;
 
 /// The source of randomness failed. Nothing was made with what it gave.

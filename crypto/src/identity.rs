@@ -9,13 +9,15 @@ use core::str::FromStr;
 use std::sync::Arc;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
-use strowger_wire::hex::{self, Hex, HexError};
+use strowger_wire::{
+    hex::{self, Hex, HexError},
+    limits::{IDENTITY_PROOF_BYTES, KEY_BYTES, NETWORK_ID_BYTES_MAX},
+};
 use subtle::ConstantTimeEq;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
 use crate::entropy::{Entropy, EntropyFailed};
-use crate::limits::{IDENTITY_PROOF_BYTES, KEY_BYTES, NETWORK_ID_BYTES_MAX};
 use crate::precomputed::PrecomputedPeers;
 use crate::secret::{Secret, mac};
 

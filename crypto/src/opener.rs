@@ -2,9 +2,13 @@
 
 use core::fmt;
 
+use strowger_wire::{
+    limits::TAG_BYTES,
+    link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, LinkHeaderError},
+};
+
 use crate::aead::{Aead, AeadKey, Provider, Tag, nonce_of};
-use crate::limits::{OPEN_REFUSED_AFTER, TAG_BYTES};
-use crate::link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, LinkHeaderError};
+use crate::limits::OPEN_REFUSED_AFTER;
 use crate::replay::{Stale, Window};
 use crate::sealer::{SealMode, covered, lane_key};
 use crate::secret::Secret;
@@ -227,11 +231,10 @@ impl fmt::Debug for Openers {
 mod tests {
     use super::*;
     use crate::limits::{
-        KEY_BYTES, REPLAY_WINDOW_PACKETS, SEAL_REFUSED_AFTER, SEAL_REFUSED_AFTER_PACKETS,
-        SEALED_HEAD_BYTES,
+        REPLAY_WINDOW_PACKETS, SEAL_REFUSED_AFTER, SEAL_REFUSED_AFTER_PACKETS, SEALED_HEAD_BYTES,
     };
-    use crate::link_header::SessionIndex;
     use crate::sealer::{SEALED_OVERHEAD_BYTES, SealRefused, Sealed, Sealer};
+    use strowger_wire::{limits::KEY_BYTES, link_header::SessionIndex};
 
     const NOW: Nanos = Nanos::from_secs(1);
     const BORN: Nanos = Nanos::from_secs(1);

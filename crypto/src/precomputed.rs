@@ -11,8 +11,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use strowger_wire::limits::KEY_BYTES;
+
 use crate::identity::{Identity, IdentityProof, IdentityRefused, StaticPublic};
-use crate::limits::KEY_BYTES;
 use crate::secret::Secret;
 
 /// The peers known, by their static keys. Belongs to one static key of ours.

@@ -18,12 +18,15 @@
 
 use core::fmt;
 
+use strowger_wire::{
+    limits::{KEY_BYTES, TAG_BYTES},
+    link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, SessionIndex},
+};
+
 use crate::aead::{Aead, AeadKey, Provider, nonce_of};
 use crate::limits::{
-    KEY_BYTES, REKEY_AFTER_PACKETS, SEAL_REFUSED_AFTER, SEAL_REFUSED_AFTER_PACKETS,
-    SEALED_HEAD_BYTES, TAG_BYTES,
+    REKEY_AFTER_PACKETS, SEAL_REFUSED_AFTER, SEAL_REFUSED_AFTER_PACKETS, SEALED_HEAD_BYTES,
 };
-use crate::link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, SessionIndex};
 use crate::secret::Secret;
 use crate::time::Nanos;
 

@@ -4,11 +4,11 @@ use core::fmt;
 
 use blake2::Blake2sMac256;
 use blake2::digest::{FixedOutput, KeyInit, Update};
+use strowger_wire::limits::KEY_BYTES;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::entropy::{Entropy, EntropyFailed};
-use crate::limits::KEY_BYTES;
 
 /// A symmetric key or a seed. Not `Clone`: where two owners need it, each gets it by its own way.
 pub struct Secret([u8; KEY_BYTES]);

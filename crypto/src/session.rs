@@ -26,6 +26,8 @@ mod generation;
 
 use core::fmt;
 
+use strowger_wire::link_header::SessionIndex;
+
 use crate::aead::Provider;
 use crate::entropy::{Entropy, EntropyFailed};
 use crate::handshake::{
@@ -35,7 +37,6 @@ use crate::identity::{Identity, LocalIdentity, StaticPublic};
 use crate::limits::{
     CONFIRM_AFTER_MSG3, CONFIRMS_MAX, MSG3_SENDS_MAX, NEXT_MAX, REKEY_SPACING, RETRY_AFTER,
 };
-use crate::link_header::SessionIndex;
 use crate::opener::Openers;
 use crate::sealer::Sealer;
 use crate::secret::Psk;

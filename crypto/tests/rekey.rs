@@ -6,11 +6,11 @@ use std::collections::HashSet;
 
 use strowger_crypto::aead::Provider;
 use strowger_crypto::handshake::{HandshakeError, Load};
-use strowger_crypto::link_header::SessionIndex;
 use strowger_crypto::session::{Context, Input, Output, Session, SessionConfig};
 use strowger_crypto::{
     Entropy, EntropyFailed, Nanos, Psk, SEALED_OVERHEAD_BYTES, Sealed, SeededEntropy,
 };
+use strowger_wire::link_header::SessionIndex;
 use world::{STORM, Weather, discovering, offer, up, world};
 
 #[test]

@@ -33,7 +33,23 @@
 //! ```
 #![cfg_attr(not(feature = "std"), no_std)]
 
-pub use strowger_wire::{director, label, scheme, switch_header as header};
+pub use strowger_wire as wire;
+
+// The paths before the crate `wire` existed, for code that is under way. To be taken away.
+#[doc(hidden)]
+pub use strowger_wire::switch_header as header;
+#[doc(hidden)]
+pub mod director {
+    pub use strowger_wire::{Slot, director::*};
+}
+#[doc(hidden)]
+pub mod label {
+    pub use strowger_wire::{Register, U256, label::*};
+}
+#[doc(hidden)]
+pub mod scheme {
+    pub use strowger_wire::{limits::*, scheme::*};
+}
 
 #[cfg(feature = "std")]
 mod attention;

@@ -2,6 +2,10 @@
 //! configuration; what an operator may set is bounded by these.
 
 use strowger_frame::BURST_MAX;
+use strowger_wire::{
+    link_header::LINK_HEADER_BYTES,
+    switch_header::{HEADER_64_BYTES, HEADER_BYTES_MAX},
+};
 
 /// Links and endpoints that one switch can have attached. Bounds every table that a worker holds,
 /// all of which are sized at start (R13).
@@ -182,7 +186,7 @@ pub const ENDING_WINDOW_NS_LOG2: u32 = 23;
 
 /// What is kept of a packet that went no further: the longest switch header, and the first fields
 /// of a control message.
-pub const HEAD_BYTES_MAX: usize = crate::header::HEADER_BYTES_MAX + 8;
+pub const HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX + 8;
 
 pub use strowger_wire::limits::{CONTROL_BYTES_MAX, GOODBYE_TEXT_BYTES_MAX};
 
@@ -271,7 +275,7 @@ pub const NUMBERS_RESERVED_MIN: usize = 1;
 pub const HOPS_MAX: u8 = 64;
 
 /// The shortest packet: link header, switch header with its narrowest label, and nothing else.
-pub const FRAME_BYTES_MIN: usize = crate::link::LINK_HEADER_BYTES + crate::header::HEADER_64_BYTES;
+pub const FRAME_BYTES_MIN: usize = LINK_HEADER_BYTES + HEADER_64_BYTES;
 
 /// The longest frame that is forwarded: a jumbo Ethernet frame's payload (9,000) and our
 /// overhead, rounded up. Longer datagrams exist, but no path for them does.

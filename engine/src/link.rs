@@ -21,21 +21,20 @@
 use std::{mem, sync::Arc};
 
 use arrayvec::ArrayVec;
-use strowger_crypto::{
-    Nanos, SealRefused, Sealed, Sealer,
+use strowger_crypto::{Nanos, SealRefused, Sealed, Sealer};
+use strowger_frame::{BURST_MAX, Frame, Mark, Pool, Port, tally::Counter};
+use strowger_wire::{
+    Register, Scheme, Slot,
     limits::TAG_BYTES,
     link_header::{Kind, LinkHeader, SessionIndex},
+    switch_header::{AnyHeader, Ecn, Header, HeaderError, HeaderRepr},
+    with_header,
 };
-use strowger_frame::{BURST_MAX, Frame, Mark, Pool, Port, tally::Counter};
-use strowger_wire::with_header;
 
 use crate::{
     Now,
-    director::Slot,
     discard::Discard,
     egress::{Drain, Egress, weight},
-    header::{AnyHeader, Ecn, Header, HeaderError, HeaderRepr},
-    label::Register,
     limits::{
         CONTROL_WEIGHT_AT_ONCE, CONTROL_WEIGHT_PER_SECOND, ENDING_WINDOW_NS_LOG2,
         ENDINGS_PER_WINDOW, FRAME_BYTES_MAX, FRAME_BYTES_MIN, LINK_FRAMES_WAITING_MAX,
@@ -43,11 +42,10 @@ use crate::{
     },
     orders::PuntKind,
     rate::TokenBucket,
-    scheme::Scheme,
     slots::ReturnPath,
 };
 
-pub use strowger_crypto::link_header::LINK_HEADER_BYTES;
+pub use strowger_wire::link_header::LINK_HEADER_BYTES;
 
 /// What is behind a link. The data path treats both alike but at the label's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use crossbeam_queue::ArrayQueue;
-use strowger_crypto::{
-    Sealed, Sealer,
-    link_header::{Kind, SessionIndex},
-};
+use strowger_crypto::{Sealed, Sealer};
 use strowger_frame::{
     Frame, Mark, Port,
     port::{Address, AdmitError},
 };
+use strowger_wire::link_header::{Kind, SessionIndex};
 
 use crate::{
     Now,

@@ -3,11 +3,12 @@
 
 use std::mem;
 
-use strowger_crypto::{Nanos, OpenRefused, Openers, limits::TAG_BYTES, link_header::SessionIndex};
+use strowger_crypto::{Nanos, OpenRefused, Openers};
 use strowger_frame::{
     Frame, Mark,
     sync::{AtomicU64, Ordering},
 };
+use strowger_wire::{limits::TAG_BYTES, link_header::SessionIndex};
 
 use crate::{
     Now,

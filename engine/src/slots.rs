@@ -2,12 +2,9 @@
 //! most ten bits, two in any other. A table is made by the slow path and only read by workers.
 
 use strowger_frame::Mark;
+use strowger_wire::{Scheme, Slot, limits::FORMS_MAX, scheme::SchemeError};
 
-use crate::{
-    director::Slot,
-    discard::Discard,
-    scheme::{FORMS_MAX, Scheme, SchemeError},
-};
+use crate::discard::Discard;
 
 /// Where a director leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,7 +238,7 @@ impl ReturnPath {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheme::{self, Form};
+    use strowger_wire::scheme::{self, Form};
 
     fn agrees_with_the_scheme(scheme: &Scheme, slot_max: u32, lows: impl Iterator<Item = u64>) {
         let exit = |slot| {

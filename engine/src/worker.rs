@@ -31,12 +31,13 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use strowger_frame::{Mark, Pool};
+use strowger_wire::switch_header::HeaderError;
 
 pub(crate) use self::{handoff::Exchange, slow_path::SlowPath};
 use self::{links::LinkTable, ports::PortQueues, schedule::Schedule};
 use crate::{
-    Now, control::SwitchConfig, discard::Discard, header::HeaderError, limits::ATTACHED_MAX,
-    link::TxContext, orders::Bell, session::Sessions, slots::SlotTable,
+    Now, control::SwitchConfig, discard::Discard, limits::ATTACHED_MAX, link::TxContext,
+    orders::Bell, session::Sessions, slots::SlotTable,
 };
 
 /// The mark of a frame whose session another worker's port received for: its address is not here.

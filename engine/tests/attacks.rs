@@ -15,8 +15,7 @@ use air::{
 use strowger_crypto::{
     Nanos, Psk, SEALED_OVERHEAD_BYTES, Sealed, SeededEntropy,
     aead::Provider,
-    handshake::{LocalParams, Offer, Timestamp, Transport, ik, xx},
-    link_header::SessionIndex,
+    handshake::{LocalParams, Offer, Transport, ik, xx},
 };
 use strowger_engine::{
     Now,
@@ -25,7 +24,6 @@ use strowger_engine::{
         peering::{Liveness, PeerSpec, StrangerPolicy},
     },
     discard::Discard,
-    label::Label,
     link::Rights,
 };
 use strowger_frame::{Address, Port};
@@ -34,6 +32,7 @@ use strowger_io::{
     fault::{Fault, FaultSpec, Faults},
     memory,
 };
+use strowger_wire::{Label, hello::Timestamp, link_header::SessionIndex};
 
 /// How many hostile packets; by default a run of seconds.
 fn attacks() -> u64 {

@@ -6,10 +6,7 @@ mod air;
 use std::net::SocketAddr;
 
 use air::{Air, Birth, Datagram, MS, Node, Pair, SECOND, host, key, local};
-use strowger_crypto::{
-    beacon::{self, BEACON_BYTES, MAC_BYTES},
-    limits::INITIATION_BYTES,
-};
+use strowger_crypto::beacon;
 use strowger_engine::{
     Now,
     control::{
@@ -21,6 +18,10 @@ use strowger_engine::{
     link::Rights,
 };
 use strowger_frame::Address;
+use strowger_wire::{
+    beacon::BEACON_BYTES,
+    limits::{INITIATION_BYTES, MAC_BYTES},
+};
 
 /// Where beacons are sent to.
 const GROUP: u8 = 255;

@@ -5,17 +5,10 @@ use strowger_engine::{
     Now,
     control::{
         Attach, Event, Switch, SwitchConfig,
-        messages::{
-            Answer, HopReport, Question, QuestionId,
-            format::{Behind as Stands, Reason},
-        },
+        messages::{Answer, HopReport, Question, QuestionId},
     },
-    director::Slot,
     discard::Discard,
-    header::{Flags, HeaderRepr},
-    label::{Hop, Label},
     link::{Behind, Rights, plain_header},
-    scheme::V3X5X8,
     worker::Worker,
 };
 use strowger_frame::{
@@ -23,6 +16,12 @@ use strowger_frame::{
     alloc::{GuardedAlloc, forbid},
 };
 use strowger_io::{Endpoint, EndpointSpec, MemoryPort, endpoint, memory};
+use strowger_wire::{
+    Hop, Label, Slot,
+    control::{Behind as Stands, Reason},
+    scheme::V3X5X8,
+    switch_header::{Flags, HeaderRepr},
+};
 
 #[global_allocator]
 static ALLOC: GuardedAlloc = GuardedAlloc;

@@ -13,17 +13,13 @@ use std::{
 use strowger_engine::{
     Now,
     control::{Attach, Balance, Event, PortId, SlotState, Switch, SwitchConfig},
-    director::Slot,
     discard::Discard,
-    header::{AnyHeader, HEADER_64_BYTES, Header, HeaderRepr},
-    label::{Hop, Label},
     limits::{
         ATTACHED_MAX, EGRESS_CONTROL_FRAMES_MAX, EGRESS_FRAMES_MAX, EXCHANGE_FRAMES_MAX,
         FRAME_BYTES_MAX, FRAME_BYTES_MIN, ORDERS_MAX, PUNTS_MAX,
     },
-    link::{Behind, LINK_HEADER_BYTES, plain_header},
+    link::{Behind, plain_header},
     orders::Bell,
-    scheme::V3X5X8,
     worker::Worker,
 };
 use strowger_frame::{
@@ -33,6 +29,12 @@ use strowger_frame::{
 use strowger_io::{
     Endpoint, EndpointSpec, MemoryPort, endpoint,
     memory::{self, wire},
+};
+use strowger_wire::{
+    Hop, Label, Slot,
+    link_header::LINK_HEADER_BYTES,
+    scheme::V3X5X8,
+    switch_header::{AnyHeader, HEADER_64_BYTES, Header, HeaderRepr},
 };
 
 #[global_allocator]

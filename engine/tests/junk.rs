@@ -6,12 +6,10 @@ mod air;
 use air::{Birth, Datagram, Dice, MS, Pair, SECOND, host, key, local, receive, send};
 use strowger_crypto::{
     Nanos, Psk, SeededEntropy,
-    handshake::{
-        Admission, CookieChecker, Load, LocalParams, Offer, Timestamp, TimestampGuard, ik,
-    },
-    link_header::SessionIndex,
+    handshake::{Admission, CookieChecker, Load, LocalParams, Offer, TimestampGuard, ik},
 };
 use strowger_engine::{control::Event, discard::Discard};
+use strowger_wire::{hello::Timestamp, link_header::SessionIndex};
 
 fn kind(bytes: &[u8]) -> u8 {
     bytes[0] >> 4

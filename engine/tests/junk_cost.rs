@@ -10,9 +10,9 @@ use strowger_crypto::StaticPublic;
 use strowger_engine::{
     Now,
     control::{Door, SwitchConfig, peering::PeerSpec},
-    scheme::{Form, Scheme},
 };
 use strowger_frame::{Pool, PoolSpec};
+use strowger_wire::{Scheme, scheme::Form};
 
 /// Peers of the child process that is counted.
 const PEERS: &str = "STROWGER_JUNK_PEERS";

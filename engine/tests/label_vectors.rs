@@ -5,9 +5,11 @@
 #![allow(clippy::unwrap_used)]
 
 use serde_json::Value;
-use strowger_engine::director::Slot;
-use strowger_engine::label::{Hop, Label, LabelError, Step, StepError, step};
-use strowger_engine::scheme::{self, Form, Scheme, V3X5X8};
+use strowger_wire::{
+    Hop, Label, Scheme, Slot,
+    label::{LabelError, Step, StepError, step},
+    scheme::{self, Form, V3X5X8},
+};
 
 /// Labels for an asker that the source makes too long for its own register: 64 bits, so that no
 /// marker of a way back finds room. We answer `too_long`, as for a splice of that length.

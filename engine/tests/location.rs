@@ -13,11 +13,11 @@ use strowger_engine::{
         peering::{LinkState, Liveness, PeerSpec},
     },
     discard::Discard,
-    label::Label,
     link::Behind,
 };
 use strowger_frame::{Address, Port};
 use strowger_io::{Endpoint, EndpointSpec, endpoint};
+use strowger_wire::Label;
 
 const FAST: Liveness = Liveness { interval_ns: 500 * MS, multiplier: 3, always: false };
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use strowger_crypto::{
-    IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy, aead::Provider, limits::TAG_BYTES,
+    IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy, aead::Provider,
 };
 use strowger_engine::{
     Now,
@@ -20,11 +20,7 @@ use strowger_engine::{
         Attach, Switch, SwitchConfig,
         peering::{PeerSpec, PeeringConfig},
     },
-    director::Slot,
-    header::HeaderRepr,
-    label::{Hop, Label},
     link::{Behind, plain_header},
-    scheme::V3X5X8,
     worker::Worker,
 };
 use strowger_frame::{Address, Burst, Frame, Mark, Pool, PoolSpec, Port, port::Arm};
@@ -33,6 +29,9 @@ use strowger_io::{
     udp::{self, UdpSpec},
     unix::{Client, UnixSpec},
     xdp::{self, Arena, Rung, XdpSpec},
+};
+use strowger_wire::{
+    Hop, Label, Slot, limits::TAG_BYTES, scheme::V3X5X8, switch_header::HeaderRepr,
 };
 
 const DEADLINE: Duration = Duration::from_secs(90);

@@ -11,9 +11,9 @@ use strowger_engine::{
         messages::{Answer, Question},
     },
     discard::Discard,
-    header::AnyHeader,
 };
 use strowger_frame::Address;
+use strowger_wire::switch_header::AnyHeader;
 
 /// Bytes of a packet that are no payload: link header, switch header, tag.
 const AROUND: usize = 8 + 16 + 16;

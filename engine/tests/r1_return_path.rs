@@ -5,16 +5,18 @@
 use strowger_engine::{
     Now,
     control::{Attach, Snapshot, Switch, SwitchConfig},
-    director::Slot,
     discard::Discard,
-    header::{AnyHeader, HeaderRepr},
-    label::Label,
-    link::{Behind, LINK_HEADER_BYTES, plain_header},
-    scheme::V3X5X8,
+    link::{Behind, plain_header},
     worker::Worker,
 };
 use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port as _};
 use strowger_io::{MemoryPort, memory::wire};
+use strowger_wire::{
+    Label, Slot,
+    link_header::LINK_HEADER_BYTES,
+    scheme::V3X5X8,
+    switch_header::{AnyHeader, HeaderRepr},
+};
 
 const SECOND: u64 = 1_000_000_000;
 

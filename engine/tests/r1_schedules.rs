@@ -27,18 +27,20 @@ use std::{
 use strowger_engine::{
     Now,
     control::{Attach, AttachError, Event, PortId, Switch, SwitchConfig},
-    director::Slot,
     discard::Discard,
-    header::{AnyHeader, HeaderRepr},
-    label::Label,
     limits::FRAME_BYTES_MIN,
-    link::{Behind, LINK_HEADER_BYTES, plain_header},
+    link::{Behind, plain_header},
     orders::Bell,
-    scheme::{self, Form, Scheme},
     worker::Worker,
 };
 use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port as _};
 use strowger_io::{MemoryPort, memory::wire};
+use strowger_wire::{
+    Label, Scheme, Slot,
+    link_header::LINK_HEADER_BYTES,
+    scheme::{self, Form},
+    switch_header::{AnyHeader, HeaderRepr},
+};
 
 const WORKERS: usize = 2;
 const SEATS: usize = 9;

@@ -12,13 +12,9 @@ use std::{
 use strowger_engine::{
     Now,
     control::{Attach, Event, Switch, SwitchConfig},
-    director::Slot,
     discard::Discard,
-    header::HeaderRepr,
-    label::{Hop, Label},
     limits::{ANSWERS_WAITING_MAX, FRAME_BYTES_MIN, ORDERS_MAX},
-    link::{Behind, LINK_HEADER_BYTES, plain_header},
-    scheme::V3X5X8,
+    link::{Behind, plain_header},
     worker::Worker,
 };
 use strowger_frame::{
@@ -27,6 +23,9 @@ use strowger_frame::{
     port::{AdmitError, Arm, PortTally},
 };
 use strowger_io::{MemoryPort, memory::wire};
+use strowger_wire::{
+    Hop, Label, Slot, link_header::LINK_HEADER_BYTES, scheme::V3X5X8, switch_header::HeaderRepr,
+};
 
 #[global_allocator]
 static ALLOC: GuardedAlloc = GuardedAlloc;

@@ -13,20 +13,19 @@ use std::{
 use strowger_engine::{
     Now,
     control::{Attach, Switch, SwitchConfig},
-    director::Slot,
     discard::Discard,
-    header::HeaderRepr,
-    label::{Hop, Label},
     limits::FRAME_BYTES_MIN,
-    link::{Behind, LINK_HEADER_BYTES, plain_header},
+    link::{Behind, plain_header},
     orders::Bell,
-    scheme::V3X5X8,
     worker::Worker,
 };
 use strowger_frame::{
     Address, Burst, ChunkClass, Frame, Mark, Pool, PoolSpec, Port,
     port::{AdmitError, Arm, PortTally},
     reserve::{Chunks, PoolUser},
+};
+use strowger_wire::{
+    Hop, Label, Slot, link_header::LINK_HEADER_BYTES, scheme::V3X5X8, switch_header::HeaderRepr,
 };
 
 /// Nanoseconds from one poll to the next.

@@ -10,12 +10,8 @@ use strowger_engine::{
         Attach, Event, Switch, SwitchConfig,
         peering::{PeerSpec, PeeringConfig, StrangerPolicy},
     },
-    director::Slot,
     discard::Discard,
-    header::HeaderRepr,
-    label::{Hop, Label},
     link::{Behind, plain_header},
-    scheme,
     worker::Worker,
 };
 use strowger_frame::{Address, Pool, PoolSpec, Port};
@@ -24,6 +20,7 @@ use strowger_io::{
     fault::{Fault, FaultSpec, Faults},
     memory,
 };
+use strowger_wire::{Hop, Label, Slot, scheme, switch_header::HeaderRepr};
 
 const SECOND: u64 = 1_000_000_000;
 

@@ -6,10 +6,10 @@ mod air;
 use air::{Air, Birth, MS, Node, SECOND, host, key, local};
 use strowger_crypto::{
     Psk, SeededEntropy,
-    handshake::{LocalParams, Offer, Timestamp, ik},
-    link_header::SessionIndex,
+    handshake::{LocalParams, Offer, ik},
 };
 use strowger_engine::{Now, discard::Discard};
+use strowger_wire::{hello::Timestamp, link_header::SessionIndex};
 
 fn kind(bytes: &[u8]) -> u8 {
     bytes[0] >> 4

@@ -4,8 +4,7 @@
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, Psk, Secret, SeededEntropy,
     aead::Provider,
-    handshake::{LocalParams, Offer, Timestamp, ik, xx},
-    link_header::{Kind, LinkHeader, SessionIndex},
+    handshake::{LocalParams, Offer, ik, xx},
 };
 use strowger_engine::{
     Now,
@@ -22,6 +21,10 @@ use strowger_frame::{
     Address, BURST_MAX, Burst, ChunkClass, Mark, Pool, PoolSpec, Port, port::Arm,
 };
 use strowger_io::{MemoryPort, memory};
+use strowger_wire::{
+    hello::Timestamp,
+    link_header::{Kind, LinkHeader, SessionIndex},
+};
 
 fn local(seed: u8) -> LocalIdentity {
     let key = IdentityKey::from_seed(&Secret::from_bytes([seed; 32]));

@@ -6,18 +6,17 @@ mod air;
 use air::{Air, Birth, Node, SECOND, host};
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy,
-    handshake::{LocalParams, Offer, Timestamp, xx},
-    link_header::SessionIndex,
+    handshake::{LocalParams, Offer, xx},
 };
 use strowger_engine::{
     Now,
     control::{Attach, Event, SlotState, SwitchConfig, peering::StrangerPolicy},
     limits::UNKNOWN_NUMBERS_PER_LINK,
     link::Behind,
-    scheme,
 };
 use strowger_frame::Address;
 use strowger_io::memory::wire;
+use strowger_wire::{hello::Timestamp, link_header::SessionIndex, scheme};
 
 /// A node that lets unknown peers in, and one peer that its operator wrote.
 struct Open {

@@ -4,12 +4,13 @@
 use bolero::check;
 use strowger_engine::{
     Now,
-    control::{Attach, Switch, SwitchConfig, messages::format::Message},
-    limits::{CONTROL_BYTES_MAX, FRAME_BYTES_MIN},
+    control::{Attach, Switch, SwitchConfig},
+    limits::FRAME_BYTES_MIN,
     link::{Behind, plain_header},
 };
 use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port};
 use strowger_io::memory;
+use strowger_wire::{control::Message, limits::CONTROL_BYTES_MAX};
 
 /// Any bytes are a message or are refused. A message is written at the length at which it came, and
 /// reads the same again. In memory of its own only a ping or a pong is cut off.

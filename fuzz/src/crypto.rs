@@ -9,14 +9,18 @@ use bolero::check;
 use strowger_crypto::aead::{Aead, Provider};
 use strowger_crypto::beacon::{self, UnverifiedBeacon};
 use strowger_crypto::handshake::{
-    Admission, CookieChecker, Hello, Load, LocalParams, Offer, Timestamp, TimestampGuard, ik, xx,
+    Admission, CookieChecker, Hello, Load, LocalParams, Offer, TimestampGuard, ik, xx,
 };
-use strowger_crypto::limits::{INITIATION_BYTES, REPLAY_WINDOW_PACKETS};
-use strowger_crypto::link_header::{LinkHeader, LinkHeaderError, SessionIndex};
+use strowger_crypto::limits::REPLAY_WINDOW_PACKETS;
 use strowger_crypto::replay::{Stale, Window};
 use strowger_crypto::{
     IdentityKey, LocalIdentity, Nanos, NetworkId, PeerId, Psk, SEALED_OVERHEAD_BYTES, Sealed,
     Secret, SeededEntropy, StaticPublic,
+};
+use strowger_wire::{
+    hello::Timestamp,
+    limits::INITIATION_BYTES,
+    link_header::{LinkHeader, LinkHeaderError, SessionIndex},
 };
 
 const NOW: Nanos = Nanos::ZERO;

@@ -8,12 +8,12 @@
 use std::sync::LazyLock;
 
 use bolero::check;
-use strowger_engine::director::Slot;
-use strowger_engine::header::{AnyHeader, Ecn, Header, HeaderError, hops_behind};
-use strowger_engine::label::{
-    Hop, Label, LabelError, Register, Step, StepError, TextFault, U256, step,
+use strowger_wire::{
+    Hop, Label, Register, Scheme, Slot, U256,
+    label::{LabelError, Step, StepError, TextFault, step},
+    scheme::{self, Form},
+    switch_header::{AnyHeader, Ecn, Header, HeaderError, hops_behind},
 };
-use strowger_engine::scheme::{self, Form, Scheme};
 
 /// Bits, the lowest first.
 type Bits = Vec<bool>;

@@ -11,24 +11,24 @@
 use std::collections::{HashMap, HashSet};
 
 use bolero::check;
-use strowger_crypto::{
-    handshake::could_be_handshake,
-    link_header::{Kind, LinkHeader},
-};
+use strowger_crypto::handshake::could_be_handshake;
 use strowger_engine::{
     Now,
     control::{Attach, Switch, SwitchConfig},
-    director::{Director, Slot},
     discard::Discard,
-    header::HeaderRepr,
-    label::{Label, Register, Step, StepError, U256, step},
     limits::{FRAME_BYTES_MAX, FRAME_BYTES_MIN},
-    link::{Behind, LINK_HEADER_BYTES, plain_header},
-    scheme::{self, Form, Scheme},
+    link::{Behind, plain_header},
     worker::Worker,
 };
 use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port as _};
 use strowger_io::{MemoryPort, memory};
+use strowger_wire::{
+    Director, Label, Register, Scheme, Slot, U256,
+    label::{Step, StepError, step},
+    link_header::{Kind, LINK_HEADER_BYTES, LinkHeader},
+    scheme::{self, Form},
+    switch_header::HeaderRepr,
+};
 
 /// Slots that a switch may have something at; those that its scheme can write are used.
 const CANDIDATES: [u32; 16] = [0, 2, 3, 5, 7, 8, 9, 15, 16, 32, 33, 200, 255, 256, 300, 5_000];

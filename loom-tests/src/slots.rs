@@ -16,13 +16,13 @@ use strowger_engine::{
         ledger::Ledger,
         numbers::{Detached, Numbers, Published, Unnamed, Wish},
     },
-    scheme::F4,
     slots::{NextHop, SlotTable},
 };
 use strowger_frame::{
     Mark,
     ring::{Consumer, Producer, ring},
 };
+use strowger_wire::scheme::F4;
 
 use crate::{check_bounded, spawn, yield_now};
 

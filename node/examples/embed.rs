@@ -1,11 +1,12 @@
 //! A switch inside a program of one's own, driven by hand: two users of this process, one packet.
 //! The README shows this file up to the test, and a test keeps the two equal.
 
+use strowger_engine::Now;
 use strowger_engine::control::{Attach, Switch, SwitchConfig};
 use strowger_engine::link::{Behind, emit_plain};
-use strowger_engine::{Now, director::Slot, header::HeaderRepr, label::Hop, label::Label};
 use strowger_frame::{Address, Pool, PoolSpec};
 use strowger_io::endpoint;
+use strowger_wire::{Hop, Label, Slot, switch_header::HeaderRepr};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pool = Pool::new(&PoolSpec { trains: 16, singles: 0, huge_pages: false })?;

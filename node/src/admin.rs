@@ -62,13 +62,12 @@ use strowger_crypto::{Identity, PeerId, StaticPublic};
 use strowger_engine::{
     Now,
     control::{Balance, PortView, SlotView, SwitchConfig, messages, peering::PeerView},
-    label::Label,
     link::Rights,
-    scheme::Scheme,
 };
 use strowger_frame::{Address, port::Arm};
 use strowger_io::{Doorbell, Ringer, Waiter};
 use strowger_runtime::worker_thread::Idle;
+use strowger_wire::{Label, Scheme};
 
 pub(crate) use self::{changing::DRAIN_S, socket::Control};
 use crate::{
@@ -631,7 +630,7 @@ fn read_attach(what: &Value) -> Result<AttachWish, String> {
 
 #[cfg(test)]
 mod tests {
-    use strowger_engine::scheme::F8;
+    use strowger_wire::scheme::F8;
 
     use super::*;
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use strowger_engine::{director::Slot, label::Label};
+use strowger_wire::{Label, Slot};
 
 use crate::{
     config::{check_name, default_control_socket},

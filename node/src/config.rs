@@ -17,22 +17,19 @@ use std::{
     time::Duration,
 };
 
-use strowger_crypto::{
-    Identity, NetworkId, StaticPublic, handshake::SealWish, limits::LINK_MTU_MIN,
-};
+use strowger_crypto::{Identity, NetworkId, StaticPublic};
 use strowger_engine::{
     control::{
         SwitchConfig,
         peering::{Liveness, StrangerPolicy},
     },
-    director::Slot,
     limits::{ATTACHED_MAX, FRAME_BYTES_MAX, HOPS_MAX, PORTS_MAX},
     link::Rights,
-    scheme::{Scheme, V3X5X8},
 };
 use strowger_frame::Address;
 use strowger_io::udp::Choice;
 use strowger_runtime::worker_thread::Idle;
+use strowger_wire::{Scheme, Slot, hello::SealWish, limits::LINK_MTU_MIN, scheme::V3X5X8};
 
 use self::reader::{Document, Section};
 pub(crate) use self::{
@@ -675,10 +672,9 @@ fn socket_path(section: &Section<'_>, key: &'static str) -> Result<Option<PathBu
 
 #[cfg(test)]
 mod tests {
-    use strowger_engine::scheme::Form;
+    use strowger_wire::{hex::Hex, scheme::Form};
 
     use super::*;
-    use strowger_wire::hex::Hex;
 
     /// A file in which all is well.
     const GOOD: &str = "\

@@ -35,12 +35,13 @@
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 
 use serde_json::{Map, Value, json};
-use strowger_engine::director::{DirectorError, Slot};
-use strowger_engine::label::{
-    Hop, Label, LabelError, Register, Step, StepError, TextError, U256, step,
+use strowger_wire::{
+    Hop, Label, Register, Scheme, Slot, U256,
+    director::DirectorError,
+    hex::{self, Hex, HexError},
+    label::{LabelError, Step, StepError, TextError, step},
+    scheme::{Form, SchemeError, read_forms},
 };
-use strowger_engine::scheme::{Form, Scheme, SchemeError, read_forms};
-use strowger_wire::hex::{self, Hex, HexError};
 
 /// The longest line that is looked at, in bytes: far above any real request, and little memory. A
 /// longer one is skipped as it is read, and answered with `line_too_long`.

@@ -4,9 +4,11 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use strowger_engine::director::{Director, Slot};
-use strowger_engine::label::{Hop, Label, Step, step};
-use strowger_engine::scheme::{NAMED, Scheme, V3X5X8};
+use strowger_wire::{
+    Director, Hop, Label, Scheme, Slot,
+    label::{Step, step},
+    scheme::{NAMED, V3X5X8},
+};
 
 use crate::conform::{hops_of_links, scheme_of};
 

@@ -14,10 +14,12 @@ use serde_json::{Value, json};
 use strowger_engine::{
     Now,
     control::{Former, Kept, RestoreError, Snapshot, Switch, numbers::Who},
-    scheme::Scheme,
 };
 use strowger_runtime::clock::Clock;
-use strowger_wire::hex::{self, Hex};
+use strowger_wire::{
+    Scheme,
+    hex::{self, Hex},
+};
 
 use crate::{
     exit::{Exit, Failure},

@@ -6,7 +6,7 @@ mod trial;
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use strowger_engine::{header::HEADER_64_BYTES, link::LINK_HEADER_BYTES};
+use strowger_wire::{link_header::LINK_HEADER_BYTES, switch_header::HEADER_64_BYTES};
 
 use trial::{DEADLINE, eventually, packet, wires::*};
 

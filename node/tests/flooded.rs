@@ -15,9 +15,9 @@ use std::{
 use serde_json::Value;
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, OsEntropy, Psk, StaticPublic,
-    handshake::{LocalParams, Offer, Timestamp, ik, xx},
-    link_header::SessionIndex,
+    handshake::{LocalParams, Offer, ik, xx},
 };
+use strowger_wire::{hello::Timestamp, link_header::SessionIndex};
 
 use trial::{
     eventually,

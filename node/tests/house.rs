@@ -18,7 +18,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     (CRYPTO, &[WIRE]),
     ("strowger-io", &["strowger-frame"]),
     (ENGINE, &[WIRE, FRAME, CRYPTO]),
-    (RUNTIME, &[FRAME, CRYPTO, ENGINE, IO]),
+    (RUNTIME, &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
     ("strowger", &[WIRE, FRAME, CRYPTO, ENGINE, IO, RUNTIME, BENCH]),
     (BENCH, &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
     ("strowger-fuzz", &[WIRE, FRAME, CRYPTO, ENGINE, IO]),

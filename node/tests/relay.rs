@@ -19,14 +19,14 @@ use std::{
 };
 
 use serde_json::Value;
-use strowger_engine::{
-    director::Slot,
-    header::{AnyHeader, HEADER_64_BYTES, HeaderRepr},
-    label::{Hop, Label},
-    link::{LINK_HEADER_BYTES, plain_header},
-    scheme::V3X5X8,
-};
+use strowger_engine::link::plain_header;
 use strowger_io::unix::Client;
+use strowger_wire::{
+    Hop, Label, Slot,
+    link_header::LINK_HEADER_BYTES,
+    scheme::V3X5X8,
+    switch_header::{AnyHeader, HEADER_64_BYTES, HeaderRepr},
+};
 use tempfile::TempDir;
 
 use trial::{DEADLINE, eventually};

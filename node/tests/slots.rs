@@ -7,12 +7,13 @@ mod trial;
 use std::{fs, time::Duration};
 
 use serde_json::{Value, json};
-use strowger_engine::{
-    header::HEADER_64_BYTES,
-    link::LINK_HEADER_BYTES,
-    scheme::{Form, Scheme, V3X5X8},
-};
 use strowger_io::unix::Client;
+use strowger_wire::{
+    Scheme,
+    link_header::LINK_HEADER_BYTES,
+    scheme::{Form, V3X5X8},
+    switch_header::HEADER_64_BYTES,
+};
 
 use trial::{
     DEADLINE, eventually,

@@ -6,8 +6,8 @@ mod trial;
 
 use std::{fmt::Write as _, net::UdpSocket, time::Duration};
 
-use strowger_engine::link::LINK_HEADER_BYTES;
 use strowger_io::unix::Client;
+use strowger_wire::link_header::LINK_HEADER_BYTES;
 
 use trial::{
     eventually, packet,

@@ -9,7 +9,10 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use strowger_engine::scheme::{Form, Scheme, V4X8};
+use strowger_wire::{
+    Scheme,
+    scheme::{Form, V4X8},
+};
 
 /// Starts a relay with these endpoints in this folder; what it said until it was ready, or had ended.
 fn start(folder: &Path, endpoints: &[&str]) -> (Child, Vec<String>) {

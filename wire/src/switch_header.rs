@@ -17,7 +17,8 @@
 
 use core::fmt;
 
-use crate::label::{Label, Register, U256};
+use crate::label::Label;
+use crate::register::{Register, U256};
 
 /// The version this code speaks; others are refused.
 pub const VERSION: u8 = 1;

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use strowger_engine::header::Flags;
+use strowger_wire::switch_header::Flags;
 
 use super::{
     Case, Half, Setup,

@@ -1,8 +1,9 @@
 //! One congested exit, a unix client that reads at a fixed pace, and several ingresses. Everything
 //! runs on one thread in rounds of virtual time, so the counts depend on no scheduler.
 
-use strowger_engine::{Now, header::Flags};
+use strowger_engine::Now;
 use strowger_io::unix::Client;
+use strowger_wire::switch_header::Flags;
 
 use super::{
     Case, Half, Setup, drops,

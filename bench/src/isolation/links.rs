@@ -17,13 +17,14 @@ use std::{
 };
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use strowger_crypto::link_header::{Kind, LinkHeader};
 use strowger_engine::{
     Now,
     control::{Event, peering::Liveness},
-    header::Flags,
-    label::Label,
-    link::LINK_HEADER_BYTES,
+};
+use strowger_wire::{
+    Label,
+    link_header::{Kind, LINK_HEADER_BYTES, LinkHeader},
+    switch_header::Flags,
 };
 
 use super::{

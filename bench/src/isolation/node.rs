@@ -12,10 +12,8 @@ use strowger_engine::{
         Attach, Balance, Door, PortId, Switch, SwitchConfig,
         peering::{Liveness, PeerSpec},
     },
-    header::{Flags, HeaderRepr},
-    label::Label,
     limits::HOPS_MAX,
-    link::{Behind, LINK_HEADER_BYTES, plain_header},
+    link::{Behind, plain_header},
     memory::SwitchShape,
     worker::Worker,
 };
@@ -27,6 +25,11 @@ use strowger_io::{
     UnixPort,
     udp::{self, UdpSpec, worker_of},
     unix::{Client, UnixSpec},
+};
+use strowger_wire::{
+    Label,
+    link_header::LINK_HEADER_BYTES,
+    switch_header::{Flags, HeaderRepr},
 };
 
 use crate::{

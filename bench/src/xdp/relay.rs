@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use strowger_engine::{
     Now,
     control::{Attach, Balance, PortId, Switch, SwitchConfig},
-    label::Label,
     link::Behind,
     worker::Worker,
 };
@@ -15,6 +14,7 @@ use strowger_io::{
     Waiter,
     xdp::{Arena, Choice, Report, XdpSpec, limits, open},
 };
+use strowger_wire::Label;
 
 use super::{
     run::AT_REST_MAX,

@@ -15,12 +15,13 @@ use std::{
 };
 
 use nix::unistd::gettid;
-use strowger_engine::{control::Balance, discard::Discard, label::Label};
+use strowger_engine::{control::Balance, discard::Discard};
 use strowger_io::xdp::{
     Choice, Refusal,
     instruments::{Arrived, BUCKET_NS, Redirect, Sink, Source, TRAILER_BYTES},
     limits::ETHERTYPE,
 };
+use strowger_wire::Label;
 
 use super::{
     peers::{Bridge, PacketSockets},

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use blake2::digest::block_api::{Buffer, UpdateCore, VariableOutputCore};
 use blake2::{Blake2s256, Blake2sVarCore, Digest};
 use snow::types::Hash;
+use strowger_wire::limits::KEY_BYTES;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::noise::Scratch;
-use crate::limits::KEY_BYTES;
 use crate::secret::Secret;
 
 const BLOCK_BYTES: usize = 64;

@@ -19,6 +19,10 @@ use std::collections::BTreeSet;
 
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
+use strowger_wire::{
+    limits::{INITIATION_BYTES, KEY_BYTES, TAG_BYTES},
+    link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step},
+};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
@@ -26,15 +30,13 @@ use super::{Refused, could_be_handshake};
 use crate::entropy::{Entropy, EntropyFailed};
 use crate::identity::{LocalIdentity, NetworkId, StaticPublic};
 use crate::limits::{
-    COMPLETED_HANDSHAKES_MAX, COOKIE_SECRET_LIFE, COOKIE_SECRET_LIFE_MIN, INITIATION_BYTES,
-    KEY_BYTES, MACS_BYTES, TAG_BYTES,
+    COMPLETED_HANDSHAKES_MAX, COOKIE_SECRET_LIFE, COOKIE_SECRET_LIFE_MIN, MACS_BYTES,
 };
-use crate::link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step};
 use crate::secret::{Secret, mac};
 use crate::time::Nanos;
 
 // A cookie is as long as a mac.
-pub(crate) use crate::limits::MAC_BYTES;
+pub(crate) use strowger_wire::limits::MAC_BYTES;
 const NONCE_BYTES: usize = 24;
 
 /// Bytes of a cookie reply.
@@ -371,7 +373,7 @@ mod tests {
     use super::*;
     use crate::entropy::SeededEntropy;
     use crate::identity::IdentityKey;
-    use crate::link_header::Lane;
+    use strowger_wire::link_header::Lane;
 
     fn mark(number: u32) -> [u8; MAC_BYTES] {
         let mut mark = [0; MAC_BYTES];

@@ -2,6 +2,11 @@
 
 use std::sync::Arc;
 
+use strowger_wire::{
+    limits::{INITIATION_BYTES, KEY_BYTES, TAG_BYTES},
+    link_header::{Kind, LINK_HEADER_BYTES, SessionIndex, Step},
+};
+
 use super::cookie::{Admitted, Cookie, MAC_BYTES, MacKeys};
 use super::hello::{Agreement, Hello, Lanes, Offer, Peer, Timestamp};
 use super::noise::{IK, Noise};
@@ -11,8 +16,6 @@ use super::{
 };
 use crate::entropy::Entropy;
 use crate::identity::{Identity, LocalIdentity, StaticPublic};
-use crate::limits::{INITIATION_BYTES, KEY_BYTES, TAG_BYTES};
-use crate::link_header::{Kind, LINK_HEADER_BYTES, SessionIndex, Step};
 use crate::precomputed::PrecomputedPeers;
 use crate::secret::{Psk, Secret};
 

@@ -32,11 +32,12 @@ pub mod ik;
 mod noise;
 pub mod xx;
 
+use strowger_wire::limits::{INITIATION_BYTES, KEY_BYTES, MAC_BYTES, TAG_BYTES};
+use strowger_wire::link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, SessionIndex, Step};
+
 use crate::aead::Provider;
 use crate::entropy::EntropyFailed;
 use crate::identity::{IdentityRefused, LocalIdentity, NetworkId, PeerId};
-use crate::limits::{KEY_BYTES, TAG_BYTES};
-use crate::link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, SessionIndex, Step};
 use crate::opener::Openers;
 use crate::sealer::{SealMode, Sealer};
 use crate::secret::Secret;
@@ -288,12 +289,12 @@ fn check_response<'m>(
 pub const fn could_be_handshake(header: &LinkHeader, len: usize) -> bool {
     let Some(step) = Step::from_lane(header.lane) else { return false };
     match (header.kind, step) {
-        (Kind::Initiation, Step::Known | Step::Discover) => len == crate::limits::INITIATION_BYTES,
+        (Kind::Initiation, Step::Known | Step::Discover) => len == INITIATION_BYTES,
         (Kind::Initiation, Step::Finish) => {
-            len >= cookie::FINISH_BYTES_MIN && len <= crate::limits::INITIATION_BYTES
+            len >= cookie::FINISH_BYTES_MIN && len <= INITIATION_BYTES
         }
         (Kind::Response, Step::Known | Step::Discover) => {
-            len >= RESPONSE_BYTES_MIN && len <= crate::limits::INITIATION_BYTES
+            len >= RESPONSE_BYTES_MIN && len <= INITIATION_BYTES
         }
         (Kind::Cookie, _) => len == COOKIE_REPLY_BYTES,
         _ => false,
@@ -301,11 +302,11 @@ pub const fn could_be_handshake(header: &LinkHeader, len: usize) -> bool {
 }
 
 /// Bytes of a response whose hello is empty: a key, a tag and a mac.
-const RESPONSE_BYTES_MIN: usize = LINK_HEADER_BYTES + KEY_BYTES + TAG_BYTES + cookie::MAC_BYTES;
+const RESPONSE_BYTES_MIN: usize = LINK_HEADER_BYTES + KEY_BYTES + TAG_BYTES + MAC_BYTES;
 
 /// Bytes between link header and macs of an initiation.
 const INITIATION_NOISE_BYTES: usize =
-    crate::limits::INITIATION_BYTES - LINK_HEADER_BYTES - crate::limits::MACS_BYTES;
+    INITIATION_BYTES - LINK_HEADER_BYTES - crate::limits::MACS_BYTES;
 
 impl From<Unreadable> for Refused {
     fn from(_: Unreadable) -> Refused {

@@ -11,13 +11,13 @@ use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
 use snow::resolvers::CryptoResolver;
 use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState};
+use strowger_wire::limits::{INITIATION_BYTES, KEY_BYTES, TAG_BYTES};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroize;
 
 use super::blake2s::Blake2s;
 use crate::aead::{Aead, AeadKey, BadTag, Provider, nonce_of};
 use crate::identity::{LocalIdentity, StaticPublic};
-use crate::limits::{INITIATION_BYTES, KEY_BYTES, TAG_BYTES};
 use crate::precomputed::PrecomputedPeers;
 use crate::secret::{Psk, Secret};
 

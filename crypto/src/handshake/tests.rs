@@ -1,14 +1,15 @@
 //! Two ends in memory: what they agree on, what a third between them can do, and what it cannot.
 
+use strowger_wire::{
+    limits::{INITIATION_BYTES, PROTOCOLS_BYTES_MAX, SCHEME_BYTES_MAX, TAG_BYTES},
+    link_header::LINK_HEADER_BYTES,
+};
+
 use super::cookie::{MAC_BYTES, MacKeys, NO_KEY};
 use super::*;
 use crate::entropy::SeededEntropy;
 use crate::identity::{IdentityKey, StaticPublic};
-use crate::limits::{
-    COMPLETED_HANDSHAKES_MAX, COOKIE_SECRET_LIFE, INITIATION_BYTES, PROTOCOLS_BYTES_MAX,
-    SCHEME_BYTES_MAX, TAG_BYTES,
-};
-use crate::link_header::LINK_HEADER_BYTES;
+use crate::limits::{COMPLETED_HANDSHAKES_MAX, COOKIE_SECRET_LIFE};
 use crate::sealer::{SEALED_OVERHEAD_BYTES, Sealed};
 use crate::secret::Psk;
 

@@ -8,6 +8,11 @@
 //! the checker remembers a mark of that handshake until its secret is gone, so that no session's keys
 //! are ever made twice (R5).
 
+use strowger_wire::{
+    limits::{INITIATION_BYTES, KEY_BYTES},
+    link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step},
+};
+
 use super::cookie::{Admitted, Cookie, CookieChecker, MAC_BYTES, MacKeys, NO_KEY};
 use super::hello::{Agreement, Hello, Offer, Peer, Timestamp};
 use super::noise::{Noise, XX};
@@ -17,8 +22,6 @@ use super::{
 };
 use crate::entropy::Entropy;
 use crate::identity::{Identity, LocalIdentity, StaticPublic};
-use crate::limits::{INITIATION_BYTES, KEY_BYTES};
-use crate::link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step};
 use crate::secret::{Secret, mac};
 
 /// The payload of a first message: nothing, at such a length that no answer is longer.

@@ -1,16 +1,20 @@
 //! How a session's keys come about: handshakes that it began and that have not been answered, and those
 //! that it takes up. Nothing is sent here.
 
+use strowger_wire::{
+    hello::Timestamp,
+    link_header::{Kind, LinkHeader, SessionIndex},
+};
+
 use crate::entropy::EntropyFailed;
 use crate::handshake::{
-    Cookie, HandshakeError, LocalParams, Peer, Refused, Rejected, Timestamp, TimestampGuard, ik, xx,
+    Cookie, HandshakeError, LocalParams, Peer, Refused, Rejected, TimestampGuard, ik, xx,
 };
 use crate::identity::StaticPublic;
 use crate::limits::{
     ATTEMPT_LIFE, ATTEMPTS_MAX, ATTEMPTS_PER_PAUSE, COOKIE_SECRET_LIFE, DOUBLINGS_WHILE_SEALING,
     JITTER_PARTS, REKEY_SPACING, RETRY_AFTER, RETRY_AFTER_MAX, RETRY_AFTER_SLOW,
 };
-use crate::link_header::{Kind, LinkHeader, SessionIndex};
 use crate::time::Nanos;
 
 use super::{Context, Generation, Output, Session};

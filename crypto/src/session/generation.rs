@@ -1,9 +1,10 @@
 //! The keys of one handshake, and until when they are good for what. It holds no key.
 
+use strowger_wire::link_header::SessionIndex;
+
 use crate::limits::{
     OPEN_REFUSED_AFTER, REKEY_AFTER, REKEY_AFTER_AS_RESPONDER, SEAL_REFUSED_AFTER,
 };
-use crate::link_header::SessionIndex;
 use crate::time::Nanos;
 
 /// Where the keys of one handshake stand.

@@ -8,14 +8,15 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use strowger_crypto::aead::Provider;
-use strowger_crypto::handshake::{
-    Admission, CookieChecker, Lanes, Load, Offer, TimestampGuard, ik, xx,
-};
-use strowger_crypto::link_header::{Kind, LinkHeader, SessionIndex, Step};
+use strowger_crypto::handshake::{Admission, CookieChecker, Load, Offer, TimestampGuard, ik, xx};
 use strowger_crypto::session::{Context, Input, NewKeys, Output, Session, SessionConfig, XxRole};
 use strowger_crypto::{
     Entropy, Identity, IdentityKey, LocalIdentity, Nanos, NetworkId, OpenRefused, Openers, Psk,
     SEALED_OVERHEAD_BYTES, Sealed, SeededEntropy,
+};
+use strowger_wire::{
+    hello::Lanes,
+    link_header::{Kind, LinkHeader, SessionIndex, Step},
 };
 
 /// What a link does to packets.

@@ -6,12 +6,12 @@
 
 use std::fmt;
 
-use strowger_crypto::link_header::LinkHeader;
 use strowger_frame::{
     Address, Burst, ChunkClass, Pool, Port,
     pool::HEADROOM_BYTES,
     port::{Arm, PortTally},
 };
+use strowger_wire::link_header::LinkHeader;
 
 use super::{PlugError, PortId, Switch};
 use crate::{

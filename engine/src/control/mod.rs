@@ -36,6 +36,7 @@ use strowger_frame::{
     ring::{Consumer, Producer, ring},
     tally::Counter,
 };
+use strowger_wire::Slot;
 
 pub use self::door::Door;
 pub use self::request::{
@@ -54,7 +55,6 @@ use self::{
 };
 use crate::{
     Now,
-    director::Slot,
     discard::{Discard, DiscardTally},
     limits::{
         ANSWERS_WAITING_MAX, ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX, MESSAGES_WAITING_MAX,

@@ -39,11 +39,15 @@ use std::{collections::HashMap, fmt};
 use strowger_crypto::{
     Entropy, LocalIdentity, Nanos, Psk, StaticPublic,
     aead::Provider,
-    handshake::{CookieChecker, HandshakeError, Lanes, Mtu, Offer, SchemeBytes},
-    link_header::{Kind, LinkHeader, SessionIndex},
+    handshake::{CookieChecker, HandshakeError, Offer, SchemeBytes},
     session::{Context, Input, NewKeys, Output, Session, SessionConfig},
 };
 use strowger_frame::{Address, Mark};
+use strowger_wire::{
+    Scheme,
+    hello::{Lanes, Mtu},
+    link_header::{Kind, LinkHeader, SessionIndex},
+};
 
 use super::{Attach, AttachError, Event, PortId, Switch, ledger::Awaited};
 use crate::{
@@ -52,7 +56,6 @@ use crate::{
     limits::FRAME_BYTES_MAX,
     link::Behind,
     orders::{Knock, Order},
-    scheme::Scheme,
     session::{Lately, SessionSeat},
 };
 

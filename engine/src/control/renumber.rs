@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, mem, sync::Arc};
 
 use arrayvec::ArrayVec;
 use strowger_frame::{Address, Mark};
+use strowger_wire::{Scheme, Slot};
 
 use super::{
     Attach, AttachError, Attachment, DetachError, Event, GrowError, PortId, RenumberError,
@@ -17,14 +18,12 @@ use super::{
 };
 use crate::{
     Now,
-    director::Slot,
     discard::Discard,
     egress::{Drain, Egress},
     limits::{ATTACHED_MAX, PUBLISH_POLLS_MAX},
     link::{Behind, Guard, Link, Told},
     orders::{Ending, Growth, Order, PuntKind},
     rate::TokenBucket,
-    scheme::Scheme,
     slots::{NextHop, ReturnPath},
 };
 

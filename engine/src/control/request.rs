@@ -5,6 +5,7 @@ use std::fmt;
 
 use strowger_crypto::{PeerId, StaticPublic};
 use strowger_frame::port::{Address, AdmitError};
+use strowger_wire::{Scheme, scheme};
 
 use super::{
     messages::{Answer, QuestionId},
@@ -13,7 +14,6 @@ use super::{
 use crate::{
     limits::{ATTACHED_MAX, FRAME_BYTES_MAX, HOPS_MAX, PORTS_MAX},
     link::{Behind, Rights},
-    scheme::{self, Scheme},
 };
 
 /// How a switch is to behave. Plain data; [`Switch::new`](crate::control::Switch::new) checks it.

@@ -17,8 +17,8 @@
 
 use std::{collections::BTreeSet, mem};
 
-use strowger_crypto::link_header::SessionIndex;
 use strowger_frame::Mark;
+use strowger_wire::link_header::SessionIndex;
 
 use super::{
     Event, PortId, SlotState, Step, Switch,

@@ -3,8 +3,10 @@
 
 use std::fmt;
 
+use strowger_wire::{Scheme, Slot};
+
 use super::{Switch, numbers::Who, renumber::read_otherwise};
-use crate::{Now, director::Slot, scheme::Scheme};
+use crate::Now;
 
 /// One number that is not free.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,12 +3,13 @@
 
 use std::mem;
 
-use strowger_crypto::{Sealed, limits::TAG_BYTES, link_header::LINK_HEADER_BYTES};
+use strowger_crypto::Sealed;
 use strowger_frame::{
     Address, ChunkClass, Frame, Mark,
     pool::{HEADROOM_BYTES, SINGLE_STRIDE_BYTES},
     reserve::{Chunks, PoolUser},
 };
+use strowger_wire::{limits::TAG_BYTES, link_header::LINK_HEADER_BYTES};
 
 use super::Worker;
 use crate::{

@@ -3,9 +3,13 @@
 //! seals it for that hop; `dispatch` then moves the frames to their queues (RFC 3031, section 3.10).
 
 use arrayvec::ArrayVec;
-use strowger_crypto::link_header::Kind;
 use strowger_frame::{BURST_MAX, Burst, Frame, Mark, reserve::PoolUser};
-use strowger_wire::with_header;
+use strowger_wire::{
+    Register,
+    link_header::Kind,
+    switch_header::{AnyHeader, Header, hops_behind},
+    with_header,
+};
 
 use super::{
     Worker,
@@ -14,8 +18,6 @@ use super::{
 use crate::{
     Now,
     discard::Discard,
-    header::{AnyHeader, Header, hops_behind},
-    label::Register,
     limits::BURSTS_PER_POLL,
     link::{Link, Opened, Waiting, kind_of},
     orders::PortSeat,

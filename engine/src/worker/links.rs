@@ -1,8 +1,9 @@
 //! One worker's replicas of the switch's links, by mark and by slot.
 
 use strowger_frame::Mark;
+use strowger_wire::Scheme;
 
-use crate::{limits::ATTACHED_MAX, link::Link, scheme::Scheme};
+use crate::{limits::ATTACHED_MAX, link::Link};
 
 /// The links that one worker knows. Sized once.
 pub(super) struct LinkTable {

@@ -1,7 +1,7 @@
 //! Sealed frames: opened by their session's keys, and what that proves of the peer.
 
-use strowger_crypto::{limits::TAG_BYTES, link_header::Kind};
 use strowger_frame::Frame;
+use strowger_wire::{limits::TAG_BYTES, link_header::Kind};
 
 use super::{ELSEWHERE, Worker, verdict::Verdict};
 use crate::{

@@ -4,21 +4,21 @@
 use std::cell::Cell;
 
 use arrayvec::ArrayVec;
-use strowger_crypto::{
-    handshake::could_be_handshake,
-    link_header::{Kind, LinkHeader},
-};
+use strowger_crypto::handshake::could_be_handshake;
 use strowger_frame::{Address, Frame, Mark};
-use strowger_wire::with_header;
+use strowger_wire::{
+    Register,
+    link_header::{Kind, LINK_HEADER_BYTES, LinkHeader},
+    switch_header::{AnyHeader, Header, HeaderRepr, header_bytes},
+    with_header,
+};
 
 use super::{NO_QUEUE, Worker, forward::Found, verdict::Outcome};
 use crate::{
     Now,
     discard::Discard,
-    header::{AnyHeader, Header, HeaderRepr, header_bytes},
-    label::Register,
     limits::{BEACONS_WAITING_MAX, HEAD_BYTES_MAX, PACKETS_UP_AT_ONCE, PACKETS_UP_PER_SECOND},
-    link::{LINK_HEADER_BYTES, Link, plain_header},
+    link::{Link, plain_header},
     orders::{Ending, ExitSight, Knock, Punt, PuntKind},
 };
 

@@ -1,7 +1,7 @@
 //! The outcome for one frame, decided before the frame is moved.
 
-use strowger_crypto::link_header::Kind;
 use strowger_frame::Mark;
+use strowger_wire::{link_header::Kind, switch_header::HeaderError};
 
 use crate::discard::Discard;
 
@@ -148,9 +148,9 @@ impl From<Discard> for Verdict {
     }
 }
 
-impl From<crate::header::HeaderError> for Verdict {
+impl From<HeaderError> for Verdict {
     #[inline]
-    fn from(error: crate::header::HeaderError) -> Self {
+    fn from(error: HeaderError) -> Self {
         Self::drop(error.into())
     }
 }

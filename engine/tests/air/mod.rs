@@ -24,12 +24,8 @@ use strowger_engine::{
         Attach, Event, PortId, Switch, SwitchConfig,
         peering::{PeerSpec, PeerView, PeeringConfig, StrangerPolicy},
     },
-    director::Slot,
     discard::Discard,
-    header::HeaderRepr,
-    label::{Hop, Label},
     link::{Behind, plain_header},
-    scheme::V3X5X8,
     worker::Worker,
 };
 use strowger_frame::{
@@ -37,6 +33,7 @@ use strowger_frame::{
     port::{AdmitError, Arm, PortTally},
 };
 use strowger_io::{Endpoint, EndpointSpec, endpoint};
+use strowger_wire::{Hop, Label, Slot, scheme::V3X5X8, switch_header::HeaderRepr};
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
 pub(crate) const MS: u64 = 1_000_000;

@@ -10,10 +10,9 @@ use strowger_engine::{
     },
     discard::Discard,
     link::{Behind, Rights},
-    scheme::Scheme,
 };
 use strowger_frame::{Address, alloc, port::KernelDrop};
-use strowger_wire::hex::Hex;
+use strowger_wire::{Scheme, hex::Hex};
 
 use super::{Answer, Status, asking, error};
 use crate::{

@@ -13,9 +13,10 @@ use std::{
 };
 
 use serde::Serialize;
-use strowger_crypto::{aead::Provider, limits::TAG_BYTES};
+use strowger_crypto::aead::Provider;
 use strowger_engine::{control::Balance, discard::Discard};
 use strowger_frame::alloc;
+use strowger_wire::limits::TAG_BYTES;
 
 use self::traffic::{FRAME_BYTES_MIN, Load, Progress, SinkReport, SourceReport};
 use crate::backend::Backend;

@@ -22,8 +22,6 @@ use strowger_engine::{
         Attach, Balance, PortId, Switch, SwitchConfig,
         peering::{PeerSpec, PeeringConfig},
     },
-    director::Slot,
-    label::{Hop, Label},
     link::Behind,
 };
 use strowger_frame::{Address, BURST_MAX, Pool, PoolSpec, pool::PoolTally};
@@ -35,6 +33,7 @@ use strowger_runtime::{
     clock::Clock,
     worker_thread::{Idle, Running, WorkerBell, start},
 };
+use strowger_wire::{Hop, Label, Slot};
 
 use crate::exit::{Exit, Failure};
 

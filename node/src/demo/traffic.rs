@@ -17,16 +17,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strowger_engine::{
-    director::Slot,
-    header::{AnyHeader, HEADER_64_BYTES, HeaderRepr},
-    label::Label,
-    limits::HOPS_MAX,
-    link::{LINK_HEADER_BYTES, plain_header},
-    scheme::Scheme,
-};
+use strowger_engine::{limits::HOPS_MAX, link::plain_header};
 use strowger_frame::{Burst, Frame};
 use strowger_io::Endpoint;
+use strowger_wire::{
+    Label, Scheme, Slot,
+    link_header::LINK_HEADER_BYTES,
+    switch_header::{AnyHeader, HEADER_64_BYTES, HeaderRepr},
+};
 
 /// Bytes in front of the payload.
 pub(super) const OVERHEAD_BYTES: usize = LINK_HEADER_BYTES + HEADER_64_BYTES;

@@ -3,7 +3,8 @@
 
 use std::sync::mpsc::SyncSender;
 
-use strowger_engine::{control::Event, director::Slot, scheme::Scheme};
+use strowger_engine::control::Event;
+use strowger_wire::{Scheme, Slot};
 
 use crate::{admin::Answer, limits::CHANGES_MAX};
 
@@ -110,7 +111,7 @@ impl Changes {
 mod tests {
     use std::sync::mpsc::{Receiver, sync_channel};
 
-    use strowger_engine::scheme::{F4, F8, V3X5X8};
+    use strowger_wire::scheme::{F4, F8, V3X5X8};
 
     use super::*;
 

@@ -16,14 +16,11 @@ use std::{
 };
 
 use serde_json::Value;
-use strowger_engine::{
-    director::Slot,
-    header::HEADER_64_BYTES,
-    label::{Hop, Label},
-    link::LINK_HEADER_BYTES,
-    scheme::V3X5X8,
-};
 use strowger_io::unix::Client;
+use strowger_wire::{
+    Hop, Label, Slot, link_header::LINK_HEADER_BYTES, scheme::V3X5X8,
+    switch_header::HEADER_64_BYTES,
+};
 use tempfile::TempDir;
 
 use super::{DEADLINE, eventually, packet};

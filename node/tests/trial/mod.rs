@@ -11,12 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strowger_engine::{
-    director::Slot,
-    header::{HEADER_64_BYTES, HeaderRepr},
-    label::{Hop, Label},
-    link::{LINK_HEADER_BYTES, plain_header},
-    scheme::{Scheme, V3X5X8},
+use strowger_engine::link::plain_header;
+use strowger_wire::{
+    Hop, Label, Scheme, Slot,
+    link_header::LINK_HEADER_BYTES,
+    scheme::V3X5X8,
+    switch_header::{HEADER_64_BYTES, HeaderRepr},
 };
 
 /// How long anything may take on a busy machine.

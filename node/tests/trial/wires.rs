@@ -15,11 +15,11 @@ use std::{
 };
 
 use serde_json::Value;
-use strowger_engine::{header::HEADER_64_BYTES, link::LINK_HEADER_BYTES};
 use strowger_io::{
     unix::Client,
     xdp::features::{PUTS_BESIDE, TAKES_OFF, switch_within},
 };
+use strowger_wire::{link_header::LINK_HEADER_BYTES, switch_header::HEADER_64_BYTES};
 use tempfile::TempDir;
 
 use super::{DEADLINE, eventually, packet};

@@ -1,7 +1,8 @@
 //! Making labels: from a list of hops, for an endpoint to send, and for the reply.
 
-use super::{Label, LabelError, Register};
+use super::{Label, LabelError};
 use crate::director::Director;
+use crate::register::Register;
 use crate::scheme::Scheme;
 use crate::slot::Slot;
 
@@ -98,7 +99,8 @@ impl<R: Register> Label<R> {
 mod tests {
     use super::*;
     use crate::director::DirectorError;
-    use crate::label::{Step, StepError, U256, step};
+    use crate::label::{Step, StepError, step};
+    use crate::register::U256;
     use crate::scheme::{F4, F8, V3X5X8, V4X8};
 
     fn label(text: &str) -> Label {

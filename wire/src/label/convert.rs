@@ -1,7 +1,8 @@
 //! Writing a label's first director in another form or width.
 
-use super::{Label, LabelError, Register};
+use super::{Label, LabelError};
 use crate::director::Director;
+use crate::register::Register;
 use crate::scheme::Scheme;
 use crate::slot::Slot;
 

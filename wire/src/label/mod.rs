@@ -48,7 +48,7 @@ use core::fmt;
 use crate::director::{Director, DirectorError};
 use crate::scheme::Scheme;
 
-pub use crate::register::{Register, U256};
+use crate::register::Register;
 pub use build::Hop;
 pub use step::{Step, StepError, step};
 pub use text::{TextError, TextFault};

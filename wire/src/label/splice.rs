@@ -1,6 +1,7 @@
 //! Putting two labels together, and taking them apart.
 
-use super::{Label, LabelError, Register};
+use super::{Label, LabelError};
+use crate::register::Register;
 
 impl<R: Register> Label<R> {
     /// The way to where `onward` leads from the end of `first`: `first`, then `onward`. It is

@@ -2,8 +2,9 @@
 
 use core::fmt;
 
-use super::{Label, Register};
+use super::Label;
 use crate::director::Director;
+use crate::register::Register;
 use crate::scheme::Scheme;
 use crate::slot::Slot;
 

@@ -3,8 +3,9 @@
 use core::fmt;
 use core::str::FromStr;
 
-use super::{Label, Register};
+use super::Label;
 use crate::hex::Hex;
+use crate::register::Register;
 
 impl<R: Register> fmt::Display for Label<R> {
     /// All digits, in groups of four: `0000.4321.1234.4321`.
@@ -127,7 +128,7 @@ impl<R: Register> Label<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::label::U256;
+    use crate::register::U256;
 
     fn label(text: &str) -> Label {
         text.parse().unwrap()

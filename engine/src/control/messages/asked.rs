@@ -12,15 +12,18 @@ use std::{
 };
 
 use strowger_frame::Mark;
-use strowger_wire::control::{Behind, HopWord, Message, Reason};
+use strowger_wire::{
+    Label, Register,
+    control::{Behind, HopWord, Message, Reason},
+    limits::CONTROL_BYTES_MAX,
+    switch_header::{AnyHeader, Flags, HEADER_BYTES_MAX, Header, HeaderRepr},
+};
 
 use super::super::{Event, Switch};
 use crate::{
     Now,
     discard::Discard,
-    header::{AnyHeader, Flags, HEADER_BYTES_MAX, Header, HeaderRepr},
-    label::{Label, Register},
-    limits::{CONTROL_BYTES_MAX, HOPS_MAX, QUESTIONS_MAX, QUESTIONS_REMEMBERED_MAX},
+    limits::{HOPS_MAX, QUESTIONS_MAX, QUESTIONS_REMEMBERED_MAX},
 };
 
 /// An answer that has not come after this long is not waited for.

@@ -17,7 +17,10 @@ use std::{mem, sync::Arc};
 
 use strowger_frame::{Frame, Mark};
 use strowger_wire::{
+    Label, Register, Slot,
     control::{Behind, HopWord, Message, MessageBytes, is_question, trace_id},
+    link_header::LINK_HEADER_BYTES,
+    switch_header::{AnyHeader, Flags, HEADER_BYTES_MAX, Header, HeaderRepr},
     with_header,
 };
 
@@ -28,12 +31,9 @@ use self::{asked::Questions, budget::Budgets};
 use super::{PortId, Switch, peering::Location};
 use crate::{
     Now,
-    director::Slot,
     discard::Discard,
-    header::{AnyHeader, Flags, HEADER_BYTES_MAX, Header, HeaderRepr},
-    label::{Label, Register},
     limits::HOPS_MAX,
-    link::{self, LINK_HEADER_BYTES, Rights},
+    link::{self, Rights},
     orders::{Ending, Order, Punt, PuntKind},
 };
 

@@ -2,12 +2,12 @@
 //! its last user are gone, and leaves room for those whom the operator names.
 
 use strowger_frame::Mark;
+use strowger_wire::Slot;
 
 use super::{Entry, Given, Numbers, Usage, Who, Wish};
 use crate::{
     Now,
     control::{AttachError, NotFree},
-    director::Slot,
     limits::{NUMBERS_RESERVED_DIVISOR, NUMBERS_RESERVED_MIN},
 };
 

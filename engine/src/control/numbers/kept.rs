@@ -2,9 +2,10 @@
 //! back. It never lets a number lead to anybody else before its quarantine has ended.
 
 use strowger_frame::Mark;
+use strowger_wire::Slot;
 
 use super::{Entry, Numbers, Usage, Who};
-use crate::{Now, control::snapshot::Former, director::Slot};
+use crate::{Now, control::snapshot::Former};
 
 impl Numbers {
     /// Whether a number is kept for this user over a restart.

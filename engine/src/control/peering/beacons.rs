@@ -15,11 +15,14 @@ use std::collections::BTreeMap;
 use strowger_crypto::{
     Nanos, StaticPublic,
     beacon::{self, UnverifiedBeacon},
-    handshake::{LocalParams, Timestamp, xx},
-    link_header::{Kind, LinkHeader, SessionIndex},
+    handshake::{LocalParams, xx},
     session::{Input, XxRole},
 };
 use strowger_frame::{Address, Mark};
+use strowger_wire::{
+    hello::Timestamp,
+    link_header::{Kind, LinkHeader, SessionIndex},
+};
 
 use super::{
     super::{Event, Switch},

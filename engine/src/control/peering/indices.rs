@@ -6,8 +6,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use strowger_crypto::{Entropy, link_header::SessionIndex};
+use strowger_crypto::Entropy;
 use strowger_frame::Mark;
+use strowger_wire::link_header::SessionIndex;
 
 use crate::{
     limits::{ANSWERS_READ_PER_ATTEMPT, SESSIONS_MAX},

@@ -4,10 +4,10 @@
 use strowger_crypto::{
     Nanos, StaticPublic,
     handshake::{Admission, Load, Refused, could_be_handshake, ik, xx},
-    link_header::{Kind, LinkHeader, Step},
     session::Input,
 };
 use strowger_frame::{Address, Mark};
+use strowger_wire::link_header::{Kind, LinkHeader, Step};
 
 use super::{
     super::{Event, Switch},

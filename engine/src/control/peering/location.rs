@@ -14,12 +14,12 @@
 //! that a configured address gets are the exception: they keep to their pace.
 
 use arrayvec::ArrayVec;
-use strowger_crypto::{
-    Nanos, Sealed,
-    limits::{NEXT_MAX, TAG_BYTES},
+use strowger_crypto::{Nanos, Sealed, limits::NEXT_MAX};
+use strowger_frame::{Address, Mark};
+use strowger_wire::{
+    limits::TAG_BYTES,
     link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step},
 };
-use strowger_frame::{Address, Mark};
 
 use super::{
     super::{Event, PortId, Switch},

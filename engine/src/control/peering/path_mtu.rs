@@ -13,11 +13,9 @@
 //!     └─ what rested is not answered any more; the short one is: search ◄────┘ └─ answered
 //! ```
 
-use strowger_crypto::{
-    Nanos, Sealed,
-    limits::{self, LINK_MTU_MIN},
-};
+use strowger_crypto::{Nanos, Sealed, limits};
 use strowger_frame::Mark;
+use strowger_wire::limits::LINK_MTU_MIN;
 
 use super::{
     super::{Event, Switch},

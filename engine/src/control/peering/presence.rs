@@ -5,11 +5,14 @@ use std::mem;
 
 use strowger_crypto::{
     Nanos, Sealed,
-    limits::{ATTEMPT_LIFE, RETRY_AFTER, TAG_BYTES},
-    link_header::{Kind, LINK_HEADER_BYTES},
+    limits::{ATTEMPT_LIFE, RETRY_AFTER},
     session::Input,
 };
 use strowger_frame::{Frame, Mark};
+use strowger_wire::{
+    limits::TAG_BYTES,
+    link_header::{Kind, LINK_HEADER_BYTES},
+};
 
 use super::{super::Switch, LinkState, Location, Peer, nanos, path_mtu::TOKEN_BYTES};
 use crate::{Now, orders::Order};

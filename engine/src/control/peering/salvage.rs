@@ -5,10 +5,10 @@
 use strowger_crypto::{
     Nanos,
     limits::{OPEN_REFUSED_AFTER, SEAL_REFUSED_AFTER},
-    link_header::SessionIndex,
     session::Input,
 };
 use strowger_frame::Mark;
+use strowger_wire::link_header::SessionIndex;
 
 use super::{
     super::Switch, LinkState, Peer, Peering, Pulse, Schedule, Suggested, lookup::Lookup, nanos,

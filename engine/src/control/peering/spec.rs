@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use strowger_crypto::{Identity, PeerId, Psk, SealMode, StaticPublic, handshake::SealWish};
+use strowger_crypto::{Identity, PeerId, Psk, SealMode, StaticPublic};
 use strowger_frame::Address;
+use strowger_wire::hello::SealWish;
 
 use super::{DownReason, LinkState, Liveness};
 use crate::{
