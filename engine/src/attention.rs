@@ -38,7 +38,7 @@ impl Attention {
         self.frames.wake_up();
     }
 
-    /// Whether nobody has told of frames since it wanted to know.
+    /// Whether no worker has rung for moving frames since the slow path asked for it.
     pub(crate) fn wants_frames(&self) -> bool {
         self.frames.is_asleep()
     }

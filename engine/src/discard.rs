@@ -168,7 +168,7 @@ impl Discard {
     }
 }
 
-/// Which discards senders are told of, and by which number (W5-5).
+/// Which discards are reported to senders, and by which number (W5-5).
 const REASONS: [(Reason, Discard); 14] = [
     (Reason::HOPS_SPENT, Discard::HopsSpent),
     (Reason::LABEL_SPENT, Discard::LabelSpent),
@@ -187,7 +187,7 @@ const REASONS: [(Reason, Discard); 14] = [
 ];
 
 impl Discard {
-    /// Its number in control messages; `None` where no sender is told of it.
+    /// Its number in control messages; `None` where it is not reported to senders.
     pub fn reason(self) -> Option<Reason> {
         REASONS.iter().find(|(_, discard)| *discard == self).map(|(reason, _)| *reason)
     }

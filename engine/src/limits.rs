@@ -127,7 +127,7 @@ pub const NETWORK_READS_AT_ONCE: u32 = 40;
 /// a flood in its name leaves to it, so it is not small.
 pub const COOKIES_PER_SECOND_AND_HOST: u32 = 200;
 
-/// Rows and cells by which sources are told apart: 16 KiB for each of three rates. A hundred that flood at
+/// Rows and cells that distinguish sources: 16 KiB for each of three rates. A hundred that flood at
 /// once take all cells of one honest source in a thousand.
 pub const SOURCE_ROWS: usize = 4;
 /// See [`SOURCE_ROWS`].
@@ -158,7 +158,7 @@ pub const BEACONS_PER_SECOND_AND_PORT: u32 = 25;
 /// Strangers of whom a beacon was heard, and who are just being asked who they are.
 pub const BEACON_CALLS_MAX: usize = 8;
 
-/// Endings that wait for the slow path to be told, apart from packets and from links' own messages.
+/// Reports of discarded packets that wait for the slow path, apart from packets and from links' own messages.
 pub const ENDINGS_MAX: usize = PUNTS_MAX / 2;
 
 /// Messages of links themselves (path challenges and answers) that wait for the slow path, apart from
@@ -264,8 +264,8 @@ pub const ORDERS_PER_BREATH: usize = 4;
 /// come and go are served, and a flood of them takes no more. Never more than half of all numbers.
 pub const UNKNOWN_NUMBERS_PER_LINK: usize = 4;
 
-/// The part of all slot numbers that unknown peers leave free for those whom the operator names: an
-/// eighth, and one at least.
+/// The part of all slot numbers that unknown peers leave free for configured ones: an eighth, and one at
+/// least.
 pub const NUMBERS_RESERVED_DIVISOR: usize = 8;
 /// See [`NUMBERS_RESERVED_DIVISOR`].
 pub const NUMBERS_RESERVED_MIN: usize = 1;

@@ -85,8 +85,8 @@ pub enum Order {
     /// Send a path challenge with this token to this address behind a port, in a frame of so many bytes
     /// in all.
     Probe(Mark, (u16, Address), [u8; 8], u16),
-    /// Let data leave by a sealed link, or only the link's own messages: the link is down, or nobody has
-    /// answered from its address yet.
+    /// Let data leave by a sealed link, or only the link's own messages: the link is down, or its
+    /// peer has not answered from its address yet.
     AllowData(Mark, bool),
     /// Send a packet of the switch's own, header first: it departs from slot 1 (wire.md 1.3).
     Transmit(Vec<u8>),

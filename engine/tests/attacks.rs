@@ -413,7 +413,7 @@ fn r8_junk_addressed_to_a_handshake_is_no_occasion_for_an_initiation() {
     let (mut awaited, mut tries): (Option<[u8; 4]>, u32) = (None, 0);
     for _ in 0..600 {
         pair.pass(50 * MS);
-        // Junk to whatever A awaits an answer by, also when it is about to try anew.
+        // Junk to each index at which A awaits an answer, also when it is about to try again.
         for d in pair.air.heard().iter().filter(|d| d.from == host(1) && kind(&d.bytes) == 1) {
             assert_ne!(d.to, host(66), "somebody was told something");
             awaited = Some(d.bytes[4..8].try_into().expect("an initiation"));

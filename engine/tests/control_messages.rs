@@ -721,7 +721,7 @@ fn w5_14_who_asks_along_a_former_number_is_told_of_it_and_answered() {
     row.nodes[1].switch.renumber(4, Some(6)).expect("it is attached");
     row.pass(1_000 * MS);
     row.nodes[0].events.clear();
-    // Nobody answers behind it, but the switch on the way tells.
+    // There is no answer from behind it, but the switch on the way reports the discard.
     let answers = row.ask(way(&[(1, 9), (2, 4), (2, 1)]), Question::Ping { payload_bytes: 0 });
     assert_eq!(answers, [Answer::Silence]);
     let told = Event::SlotMovedAway { by: 9, from: 4, to: 6 };

@@ -15,7 +15,7 @@ fn kind(bytes: &[u8]) -> u8 {
     bytes[0] >> 4
 }
 
-/// What a bystander knows: who sends to whom, and the numbers in the clear.
+/// What a bystander knows: source and destination of each packet, and the numbers in the clear.
 #[derive(Default)]
 struct Bystander {
     /// Session numbers that packets to a host are addressed to, and those its initiations say.
@@ -207,7 +207,7 @@ fn junk_is_told_apart_by_what_is_wrong_with_it() {
         (0x30, 65, number, [1, 0, 0]),
         (0x20, 71, number, [1, 0, 0]),
         (0x20, 897, number, [1, 0, 0]),
-        (0x22, 400, number, [1, 0, 0]), // nobody answers so
+        (0x22, 400, number, [1, 0, 0]), // no answer has this form
         (0x10, 895, number, [1, 0, 0]),
         (0x20, 400, other, [0, 1, 0]),
         (0x30, 64, other, [0, 1, 0]),

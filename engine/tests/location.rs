@@ -215,7 +215,7 @@ fn r8_an_address_that_has_answered_nothing_gets_no_more_than_came_from_it() {
 
 #[test]
 fn r8_a_written_address_that_never_answered_gets_initiations_at_their_pace_and_nothing_else() {
-    // The operator wrote an address that is somebody else's by now; the peer comes by itself.
+    // Another node has the address that the operator wrote by now; the peer comes by itself.
     let mut couple = Couple::new(1, &[], host(2), Some(victim()));
     couple.air.listen();
     couple.wait(2);

@@ -159,7 +159,7 @@ fn r11_a_former_number_leads_to_its_user_after_a_restart_as_long_as_it_would_hav
     assert_eq!(state(&switch, 3), Some((SlotState::Quarantined, String::new())));
     settle(&mut switch, &mut worker, 9 + alias_ns / 2 + QUARANTINE_NS);
     assert_eq!(state(&switch, 3), None);
-    // Who does not come back leaves it to nobody before its time.
+    // No other user gets the number of one that does not come back before its time.
     let (mut switch, mut worker) = self::switch();
     switch.restore(&snapshot, Now(7)).expect("nothing is attached");
     let pinned = wish(&mut switch, "d").at_slot(3);
@@ -215,11 +215,11 @@ fn a_kept_number_that_is_not_free_yet_is_refused_with_the_time_when_it_will_be()
     }
     let events = settle(&mut switch, &mut worker, 50 + QUARANTINE_NS);
     assert_eq!(events, [Event::SlotFree(4)], "nothing comes true minutes later");
-    // Of nobody who has come back, it is free for others by now.
+    // No user of it has come back, so it is free for others by now.
     assert_eq!(switch.renumber(0, Some(2)), Ok(2));
     let events = settle(&mut switch, &mut worker, 51 + QUARANTINE_NS);
     assert_eq!(events, [Event::SlotMoved(0, 2)]);
-    // Its own former number leads to it, and is told as such.
+    // Its own former number leads to it, and is shown as such.
     let refused = switch.renumber(2, Some(0));
     let why = NotFree::Former;
     let Err(RenumberError::Number(AttachError::SlotNotFree { slot: 0, why: said, in_ns })) =

@@ -52,7 +52,7 @@ const ALIAS_NS: u64 = 1_500;
 const ON_ITS_WAY_NS: u64 = 200;
 const EVENTS_PER_SWITCH: u64 = 50_000;
 const LABELS_MAX: usize = 24;
-/// A frame: the headers, who sent it, whom it is meant for, by which number, and which answer it is.
+/// A frame: the headers, its sender, its destination, by which number, and which answer it is.
 const FRAME_BYTES: usize = FRAME_BYTES_MIN + 4 * 8;
 /// An answer has arrived by then, if it ever does.
 const ANSWERED_NS: u64 = 3 * ON_ITS_WAY_NS;

@@ -295,7 +295,7 @@ fn r23_a_congested_exit_is_shared_equally_in_whatever_order_ports_are_polled() {
 
 #[test]
 fn r23_who_sends_several_bursts_at_a_time_gets_no_more_of_an_exit_that_drains_far() {
-    // The far end takes all that its wire holds between two polls, so whoever is polled first fills it.
+    // The far end takes all that its wire holds between two polls, so the port that is polled first fills it.
     for count in [2, 3, 5] {
         let senders: Vec<Sender> = (2..).take(count).map(|slot| data(slot, 256)).collect();
         let (mut rig, arrived) = contend(1, &senders, 2, 256, 256, 640);

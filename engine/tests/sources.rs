@@ -1,4 +1,4 @@
-//! Handshakes of those whom no address is written for, while others flood: each source has its share. Driven by
+//! Handshakes of peers without a configured address, while others flood: each source has its share. Driven by
 //! hand with virtual time.
 
 mod air;

@@ -168,7 +168,7 @@ fn a_link_that_is_asked_always_is_asked_once_an_interval() {
     // A question and an answer each way are 12 a minute, and each is looked at once more.
     assert!(minutes[1..].iter().all(|polls| *polls <= 40), "{minutes:?}");
     assert_eq!(town.states(), [LinkState::Up]);
-    // And its death is noticed in time, though nobody polls but when it is due.
+    // The switch notices its death in time, though it is polled only when that is due.
     town.air.cut(host(2), true);
     let since = town.now.0;
     while town.states() == [LinkState::Up] {

@@ -1,5 +1,5 @@
-//! Slot numbers while unknown peers come and go: those that they have, have left and are remembered for are
-//! bounded together, so that whoever the operator names always gets one. Driven by hand with virtual time.
+//! Slot numbers while unknown peers come and go: those in use, in quarantine and kept are bounded together, so
+//! that a configured peer always gets one. Driven by hand with virtual time.
 
 mod air;
 
@@ -43,7 +43,7 @@ impl Open {
         }
     }
 
-    /// A peer that nobody has written finishes a handshake by XX, and is not heard again.
+    /// A peer that is not configured finishes a handshake by XX, and is not heard again.
     fn come(&mut self) {
         self.came += 1;
         let mut seed = [7; 32];

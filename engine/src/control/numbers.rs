@@ -8,7 +8,7 @@
 //! | an alias | to its user, who has another number now | withdrawn |
 //! | withdrawn | nowhere, or by a table of before still to the user | resting |
 //! | resting | nowhere: "gone" | free |
-//! | kept for somebody, over a restart | nowhere: "gone" | coming, or returning |
+//! | kept for its last user, over a restart | nowhere: "gone" | coming, or returning |
 //! | former, kept over a restart | nowhere: "gone" | returning |
 //! | returning | nowhere: "gone" | an alias, once its user's number is published |
 //!
@@ -148,7 +148,7 @@ pub enum Standing {
     Withdrawn,
     /// In quarantine until then.
     Resting(Now),
-    /// Kept over a restart; until then nobody else may have it.
+    /// Kept over a restart; until then no other user may have it.
     Kept(Now),
 }
 
@@ -208,7 +208,7 @@ pub struct Numbers {
     entries: BTreeMap<u32, Entry>,
     /// Numbers that are aliases or become some again, and others that once were.
     aliases: BTreeSet<u32>,
-    /// Numbers that are kept for somebody, and others that once were.
+    /// Numbers that are kept for a user, and others that once were.
     kept_for: HashMap<Who, Vec<u32>>,
     /// No number below is free.
     low: u32,

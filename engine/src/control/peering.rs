@@ -107,7 +107,7 @@ pub(super) struct Peering {
     schedule: Schedule,
     /// Indices that no session knows of any more, and when workers are to drop their keys.
     waning: Vec<(Nanos, SessionIndex)>,
-    /// When it was last told that an unknown peer was refused.
+    /// When an event last said that an unknown peer was refused.
     unknown_told: Option<Now>,
     /// Sessions have forgotten their keys, and are to make new ones at once.
     begins_anew: bool,

@@ -182,7 +182,7 @@ impl Switch {
         if !self.numbers.may_move(mark) {
             return Err(RenumberError::Moving(slot));
         }
-        // A number that is not free yet is refused: nobody expects the change minutes later.
+        // A number that is not free yet is refused: a change that comes minutes later is a surprise.
         let wish = Wish { slot: to, ..Wish::default() };
         let given = self.numbers.give(wish, mark, self.now).map_err(RenumberError::Number)?;
         let to = given.slot();

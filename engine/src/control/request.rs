@@ -173,7 +173,7 @@ impl Attach {
 pub enum NotFree {
     /// Its last user was detached a short while ago.
     Quarantined,
-    /// It is kept for whoever had it before the restart.
+    /// It is kept for its user of before the restart.
     Kept,
     /// It is the former number of something that has another one now, and leads there.
     Former,
@@ -384,15 +384,15 @@ pub enum Event {
     /// Whoever has the static key of the peer behind the slot has proved to be this one, which is not
     /// whom it must be: it gets no link. Seldom told, however often it is tried.
     PeerRefused(u32, PeerId),
-    /// Why the link behind the slot is down: told for each reason once, until it is up again.
+    /// Why the link behind the slot is down: once for each reason, until the link is up again.
     LinkTrouble(u32, DownReason),
-    /// A node that is not configured was refused. Told once in ten seconds at most.
+    /// A node that is not configured was refused. Reported at most once in ten seconds.
     UnknownRefused {
         /// The port that its handshake came in by.
         port: PortId,
         /// Where the handshake came from.
         at: Address,
-        /// The static key of whoever made it.
+        /// The static key of the node that made it.
         key: StaticPublic,
     },
     /// A beacon says that this node is there, and a handshake begins, which will show it.

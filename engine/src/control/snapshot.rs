@@ -24,7 +24,7 @@ pub struct Kept {
 /// A former number that leads to its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Former {
-    /// The number; it is among the numbers that are kept for nobody, too.
+    /// The number; it is also among the numbers that are kept for no user.
     pub slot: u32,
     /// Whose it was.
     pub who: Who,
@@ -145,7 +145,7 @@ impl Switch {
     }
 
     /// Whether a number is kept over the restart for the peer with this static key, or, without one, for
-    /// what has this name: whoever gives numbers out serves these first.
+    /// what has this name: these get their numbers before others do.
     pub fn is_kept_for(&self, key: Option<[u8; 32]>, name: &str) -> bool {
         self.numbers.is_kept_for(&Who::new(key, name))
     }

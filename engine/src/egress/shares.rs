@@ -102,7 +102,7 @@ impl Shares {
         }
     }
 
-    /// Nobody has anything.
+    /// Removes all shares.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }

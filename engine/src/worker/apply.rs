@@ -267,7 +267,7 @@ impl Worker {
         let Some(mut frame) = self.make(LINK_HEADER_BYTES + body_bytes) else { return };
         let (said, padding) = frame.bytes_mut()[LINK_HEADER_BYTES..].split_at_mut(bytes.len());
         said.copy_from_slice(bytes);
-        padding.fill(0); // what lay there before is nobody else's to read
+        padding.fill(0); // the peer must not read what lay there before
         frame.set_mark(mark);
         let Self { links, tx, .. } = self;
         let said = match (links.get_mut(mark), to) {

@@ -185,7 +185,7 @@ impl Worker {
     }
 
     /// Hands a frame to the worker that opens its session. Nothing in it has been proved, so it counts for
-    /// the address that it comes from, whoever really sent it.
+    /// the address that it comes from, even if that is forged.
     #[cold]
     pub(super) fn hand_to_session(
         &mut self,
@@ -278,8 +278,8 @@ impl Worker {
     }
 }
 
-/// Addresses that no neighbour has are told apart in eight groups, so that whoever sends from one of them
-/// has a share of its own, and who forges many has eight at most.
+/// Addresses that no neighbour has fall into eight groups, each with a share of its own. A sender that forges
+/// many addresses has eight shares at most.
 fn sources_of(from: Option<Address>) -> Holder {
     let bytes = from.map(|from| from.to_bytes()).unwrap_or_default();
     // FNV-1a: it need not be hard to guess, since who forges one address can forge all.

@@ -130,7 +130,7 @@ impl Worker {
                 link.punts[kind as usize] += u64::from(may);
                 may
             }
-            // The switch itself, or nobody any more.
+            // The switch itself, or a link that is gone.
             None => free > 0,
         }
     }
@@ -178,7 +178,7 @@ impl Worker {
         self.punt(PuntKind::Saying, said)
     }
 
-    /// Tells the slow path something. What does not fit is told again when it is seen again.
+    /// Queues a note for the slow path. One that does not fit is queued when its cause is seen again.
     #[cold]
     pub(super) fn note(&mut self, note: Punt) {
         let _ = self.slow_path.punts.notes.push(note);
@@ -248,7 +248,7 @@ impl Worker {
             return Err((Discard::Malformed, frame));
         };
         let is_beacon = header.kind == Kind::Beacon;
-        // What cannot be a handshake message, and what answers none of ours, takes nobody's room.
+        // What cannot be a handshake message, and what answers none of ours, takes no place.
         if !is_beacon && !could_be_handshake(&header, frame.len()) {
             return Err((Discard::Malformed, frame));
         }
@@ -259,8 +259,8 @@ impl Worker {
         if is_beacon && self.slow_path.punts.strangers.len() >= BEACONS_WAITING_MAX {
             return Err((Discard::PuntFull, frame));
         }
-        // Apart, so that strangers cannot crowd out those who are known; and beacons, whoever seems
-        // to have sent them, are no more than strangers.
+        // Apart, so that unknown senders cannot crowd out known ones. A beacon counts as unknown, whatever
+        // address it comes from.
         let is_known = !is_beacon && !link.is_stranger();
         // Nor one who is known the others: of each a few at a time.
         let at = self.tx.now;
@@ -320,8 +320,8 @@ impl Worker {
         }
     }
 
-    /// Tells the slow path of a packet that goes no further, if anybody may want to know and not too
-    /// many have been told of already.
+    /// Reports a discarded packet to the slow path, if its sender may hear of it and the budget for such
+    /// reports is not spent.
     #[cold]
     pub(super) fn tell_end(&mut self, discard: Discard, frame: &Frame, exit: Option<Mark>) {
         let at = self.tx.now;

@@ -1,6 +1,6 @@
 //! How often one ingress is answered and heard: token buckets for its questions, for errors about its
 //! packets, and for the notices and goodbyes that come in by it. What is over budget is not answered, and
-//! nobody waits.
+//! nothing waits for its turn.
 
 use std::collections::BTreeMap;
 

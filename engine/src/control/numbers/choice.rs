@@ -1,5 +1,5 @@
-//! Which number somebody gets, and when it may lead there. It never gives one before the labels that name
-//! its last user are gone, and leaves room for those whom the operator names.
+//! Which number a user gets, and when it may lead there. It never gives a number before the labels that name
+//! its last user are gone, and leaves room for peers that the operator has configured.
 
 use strowger_frame::Mark;
 use strowger_wire::Slot;
@@ -50,7 +50,7 @@ impl Numbers {
             {
                 Ok(Now(0))
             }
-            // Whoever had it before the restart does not get it: its labels must be gone first.
+            // Its user of before the restart does not get it: the labels must be gone first.
             Some(Usage::Kept { until, .. } | Usage::Former { until, .. }) => Ok(*until),
             Some(Usage::Coming { .. } | Usage::Live { .. }) => Err(AttachError::SlotTaken(slot)),
             Some(Usage::Alias { until, .. }) => refused(NotFree::Former, *until),
@@ -62,8 +62,8 @@ impl Numbers {
         }
     }
 
-    /// The number kept for `who`, the lowest that nobody has, or the lowest kept in vain; where the wish
-    /// may wait, the one that comes free first.
+    /// The number kept for `who`, the lowest free one, or the lowest kept one whose time is over; where the
+    /// wish may wait, the one that comes free first.
     fn unpinned(&self, wish: Wish<'_>, now: Now) -> Result<u32, AttachError> {
         let kept = |wanted: &dyn Fn(&Entry, &Option<Who>, Now) -> bool| {
             let mut all = self.entries.range(..=self.slot_max);
@@ -81,7 +81,7 @@ impl Numbers {
             let first = || if wish.may_wait { self.next_free() } else { None };
             return free.or_else(idle).or_else(first).ok_or(AttachError::SlotsFull);
         };
-        // Unknown peers leave room for those whom the operator names, and share what they may have.
+        // Unknown peers leave room for configured ones, and share what they may have.
         let numbers = self.slot_max as usize;
         let reserved = (numbers / NUMBERS_RESERVED_DIVISOR).max(NUMBERS_RESERVED_MIN);
         if self.available(now) <= reserved {
@@ -103,7 +103,7 @@ impl Numbers {
         numbers.filter(|slot| *slot <= self.slot_max && is_kept(slot)).min()
     }
 
-    /// The lowest number that nobody has or had lately.
+    /// The lowest number that has no user and is not in quarantine.
     fn lowest_free(&self) -> Option<u32> {
         // Both are ascending, so the first number that the map skips is free.
         let mut taken = self.entries.range(self.low..).map(|(&slot, _)| slot).peekable();
@@ -112,8 +112,8 @@ impl Numbers {
             .find(|slot| taken.next_if_eq(slot).is_none())
     }
 
-    /// Of the numbers kept over a restart, the one that may be another's first: rather one that was
-    /// nobody's or an unknown peer's than one whose user may still come.
+    /// Of the numbers kept over a restart, the one that another user gets first: one without a user or
+    /// of an unknown peer before one whose user may still come.
     fn next_free(&self) -> Option<u32> {
         let kept = self.entries.range(..=self.slot_max).filter_map(|(&slot, entry)| {
             let (is_somebody_s, until) = match &entry.usage {
@@ -135,7 +135,7 @@ impl Numbers {
         (self.slot_max as usize).saturating_sub(busy)
     }
 
-    /// Numbers that unknown peers have, or had so lately that nobody else may have them.
+    /// Numbers that unknown peers have, or had so lately that no other user may have them.
     pub fn held_by_unknown(&self) -> usize {
         self.entries.values().filter(|entry| entry.unknown).count()
     }

@@ -54,8 +54,8 @@ impl Numbers {
         true
     }
 
-    /// A number that is kept for nobody was the alias of this user, and leads to it again when it is
-    /// back. `false` if it is not so kept.
+    /// A number that is kept for no user was the alias of this one, and leads to it again when it is
+    /// back. `false` if the number is not kept that way.
     pub fn keep_former(&mut self, slot: u32, who: Who, alias_until: Now) -> bool {
         self.due.set(None);
         let Some(entry) = self.entries.get_mut(&slot) else { return false };
@@ -65,7 +65,7 @@ impl Numbers {
         true
     }
 
-    /// What is to be kept over a restart of each number: for whom, until when not for others, and
+    /// What is to be kept over a restart of each number: its user, until when no other may have it, and
     /// whether an unknown peer had it. `who` names users.
     pub fn to_keep(
         &self,

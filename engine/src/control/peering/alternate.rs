@@ -1,7 +1,7 @@
 //! Alternate ports: a peer that is asked and has answered nothing for a minute is asked from another local UDP port,
 //! every other time. A router on the way may hold state for the port that we keep (an address that it has no more, say), which lives
-//! as long as we send; only a flow that it does not know gets new state. Nothing is opened here: whoever owns the
-//! switch opens what is wanted, and the link moves there if the peer answers there.
+//! as long as we send; only a flow that it does not know gets new state. Nothing is opened here: the owner of the
+//! switch opens the port, and the link moves there if the peer answers there.
 
 use std::collections::BTreeMap;
 

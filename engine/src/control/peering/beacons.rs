@@ -345,7 +345,7 @@ impl Switch {
                 }
                 return adopted;
             }
-            // Somebody else has answered, who may have been faster: the right one may still do so.
+            // Another node has answered, and may have been faster: the right one may still answer.
             Ok(discovered) => match discovered.resume_waiting(&peering.config.local) {
                 Ok(waiting) => (waiting, Discard::NotAllowed),
                 Err(_) => {
@@ -382,7 +382,7 @@ impl Switch {
         if let Some(peer) = peering.peers.get_mut(&mark) {
             peer.reach.note_asked(by.from);
             if peer.at.is_none() {
-                // Nobody knew where it is, and its answer to what was sent there shows it.
+                // It was not known where the peer is, and its answer from there shows it.
                 self.move_to(mark, by.from, now);
             }
         }

@@ -19,10 +19,10 @@ use crate::{Now, discard::Discard};
 /// is 16 s (W4-11), and three of them may be lost.
 const EVIDENCE_KEPT_NS: u64 = 60_000_000_000;
 
-/// A reason that rests on silence is told after this many attempts: the first ones may have been lost.
+/// An event reports silence as the reason after this many attempts: the first ones may have been lost.
 const ATTEMPTS_BEFORE_TOLD: u32 = 3;
 
-/// That another than the peer has its key is told this often at most: a minute.
+/// An event says at most once in this time, a minute, that another node has the peer's key.
 const REFUSALS_TOLD_EVERY_NS: u64 = 60_000_000_000;
 
 /// Why a link is not up.
@@ -211,7 +211,7 @@ pub(super) struct Diagnosis {
     answers: u32,
     evidence: Option<(Now, DownReason)>,
     unreachable: Option<(Now, DownReason)>,
-    /// The reason that an event has told.
+    /// The reason that the last event gave.
     told: Option<&'static str>,
 }
 

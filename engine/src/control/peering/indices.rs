@@ -28,7 +28,7 @@ pub(super) struct Indices {
     places: Arc<AwaitedPlaces>,
 }
 
-/// For whom the answer to an attempt is.
+/// Which attempt, of which link, an answer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
     /// The session with this peer.
@@ -105,7 +105,7 @@ impl Indices {
         self.take(place_of(index))
     }
 
-    /// Nobody uses this index any more. Says whether it was that of an attempt, which no worker knows.
+    /// Frees an index that no session uses any more. Says whether it was that of an attempt, which no worker knows.
     pub(super) fn give_back(&mut self, index: SessionIndex) -> bool {
         let place = place_of(index);
         if self.stands[place] == Self::TAKEN {
@@ -122,7 +122,7 @@ impl Indices {
         self.places.set(index, true);
     }
 
-    /// The attempt whose answer is addressed to this index: one look into a table, whoever asks.
+    /// The attempt whose answer is addressed to this index: one table access, however many peers there are.
     pub(super) fn awaited(&mut self, index: SessionIndex) -> Option<&mut Awaited> {
         self.awaited.get_mut(&index)
     }

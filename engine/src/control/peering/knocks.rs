@@ -34,11 +34,11 @@ const KNOWN_PER_SECOND_EACH: u32 = 20;
 const CALM_BUDGET_PERCENT: u32 = 75;
 
 /// Cookies given out a second, to those at known addresses and to others each: a cookie costs the slow
-/// path 7 us, and a worker a send where the port has no door. Whoever forges a peer's address gets no more
+/// path 7 us, and a worker a send where the port has no door. A sender that forges a peer's address gets no more
 /// than one host does.
 const COOKIES_PER_SECOND: u32 = 2_000;
 
-/// That an unknown peer was refused is told this often at most: ten seconds.
+/// An event says at most once in this time, ten seconds, that an unknown peer was refused.
 const UNKNOWN_PEERS_TOLD_EVERY_NS: u64 = 10_000_000_000;
 
 /// What may be done in a second for those who knock.

@@ -149,7 +149,7 @@ impl Reach {
         self.asked_more = false;
     }
 
-    /// After the slow path has begun anew.
+    /// Called when the slow path recovers from a panic.
     pub(super) fn begin_anew(&mut self) {
         self.forget_attempts();
         self.answered.clear();
@@ -195,7 +195,7 @@ impl Peering {
         self.is_known_at(mark, at) && self.peers.get(&mark).is_some_and(|p| p.reach.is_validated)
     }
 
-    /// The same as [`settle`](Self::settle), whoever is known there.
+    /// The same as [`settle`](Self::settle), even if another peer is known there.
     fn take_place(&mut self, mark: Mark, to: Location) -> Option<Displaced> {
         let peer = self.peers.get(&mark)?;
         let was = peer.location().filter(|was| *was != to);
@@ -234,9 +234,9 @@ impl Switch {
         }
     }
 
-    /// The peer has shown that it is there. Whoever was there before is not any more: the ports forget
-    /// it, and it is asked there until it proves to be somewhere. And who was displaced so where the
-    /// peer was may be there again.
+    /// The peer has shown that it is there. The ports forget a peer that was there
+    /// before, which is asked there until it proves to be somewhere. A peer that this one displaced at
+    /// its former location may be there again.
     pub(super) fn move_to(&mut self, link: Mark, to: Location, now: Now) {
         let Some(peering) = &mut self.peering else { return };
         let is_new = !peering.is_known_at(link, to);
@@ -333,7 +333,7 @@ impl Switch {
         } else if here.is_some_and(|here| peer.reach.is_sole(here)) {
             peer.reach.is_validated = true;
         } else if peer.state == LinkState::Down && here != Some(by.from) {
-            // Where it was, nobody has answered since.
+            // No answer has come from where it was since.
             peer.reach.is_validated = false;
         }
     }
@@ -380,7 +380,7 @@ impl Switch {
         if is_free || peering.is_known_at(link, at) {
             self.move_to(link, at, now);
         } else if is_down && let Some(peer) = peering.peers.get_mut(&link) {
-            // Where it was, nobody has answered since.
+            // No answer has come from where it was since.
             peer.reach.is_validated = false;
         }
         if let (Some(slot), Some(two)) = (self.slot_of(link), two) {

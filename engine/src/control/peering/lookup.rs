@@ -1,5 +1,5 @@
-//! What peers are looked up by whose key nobody wrote, and how many peers there are of a kind: kept with the
-//! peers, so that no message of whomever costs a walk over them. It decides nothing.
+//! Tables that find peers whose key is not configured, and the number of peers of each kind: kept with the
+//! peers, so that no message costs a walk over them. It decides nothing.
 
 use std::collections::HashMap;
 

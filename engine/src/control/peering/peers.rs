@@ -1,5 +1,5 @@
-//! The peers by link, and which of them may have another deadline than was last computed. Whoever changes a
-//! peer gets it from [`Peers::get_mut`], so no deadline is missed.
+//! The peers by link, and which of them may have another deadline than was last computed. Code that changes
+//! a peer gets it from [`Peers::get_mut`], so no deadline is missed.
 
 use std::collections::{BTreeMap, btree_map};
 
@@ -73,7 +73,7 @@ impl Peers {
         &self.touched
     }
 
-    /// The same, and begins anew.
+    /// The same, and empties the list.
     pub(super) fn take_touched(&mut self) -> Vec<Mark> {
         let touched = std::mem::take(&mut self.touched);
         for link in &touched {

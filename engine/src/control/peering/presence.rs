@@ -104,8 +104,8 @@ impl Switch {
         self.challenge(link, Some(from), now);
     }
 
-    /// Asks whoever is at `to`, or where the link is, to show that it is the peer. Where nobody has shown
-    /// that yet, no more is sent than came from there (RFC 9000, section 8.1).
+    /// Asks the node at `to`, or where the link is, to show that it is the peer. Until it has shown that,
+    /// no more is sent there than came from there (RFC 9000, section 8.1).
     pub(super) fn challenge(&mut self, link: Mark, to: Option<Location>, now: Now) {
         let Some(peering) = &mut self.peering else { return };
         let Some(peer) = peering.peers.get(&link) else { return };
@@ -184,7 +184,7 @@ impl Switch {
                 // What follows it is padding, which only has to arrive.
                 let token = token.first_chunk::<TOKEN_BYTES>();
                 let (Some(token), Some(from), owner) = (token, from, peer.owner) else { return };
-                // Back to where it came from, which may be an address that nobody has yet; it is no
+                // Back to where it came from, which may be an address that no peer has yet; it is no
                 // longer than the question.
                 peer.reach.receive(from, bytes);
                 peer.reach.may_send(from, CHALLENGE_BYTES);

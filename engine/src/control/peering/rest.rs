@@ -154,7 +154,7 @@ impl Switch {
             return;
         }
         peer.usage.wanted = Some(Nanos(now.0));
-        // Nobody has said anything yet that could be refused.
+        // `Wanted` carries no message that could be refused.
         let _ = self.drive(mark, Input::Wanted, None, now);
     }
 

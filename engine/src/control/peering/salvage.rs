@@ -128,7 +128,7 @@ impl Switch {
         }
         for (mark, is_wanted) in all {
             if is_wanted {
-                // Nobody has said anything yet that could be refused.
+                // `Wanted` carries no message that could be refused.
                 let _ = self.drive(mark, Input::Wanted, None, now);
             } else {
                 self.ask_anew(mark, now);

@@ -1,7 +1,7 @@
 //! When which peer has something to do by the clock. Every part of a peer that waits for a time says for
 //! which; the earliest of all is when the slow path looks at the peers again.
 //!
-//! Two things change a deadline: whoever changes a peer ([`Peers::get_mut`](super::peers::Peers::get_mut)
+//! Two things change a deadline: code that changes a peer ([`Peers::get_mut`](super::peers::Peers::get_mut)
 //! notes it), and frames that a worker moves, of which only counters tell. The counters are read at each
 //! look. While they move, looks follow each other after a pause; once they rest, the next frame's worker
 //! rings ([`Attention`](crate::attention::Attention)).
@@ -12,7 +12,7 @@ use strowger_frame::Mark;
 use super::{super::Switch, LinkState, Peer, nanos};
 use crate::{Now, limits::LOOK_EVERY_MAX_NS};
 
-/// A session whose time has come again at once is told so no sooner than this: it has nothing to do then.
+/// A session whose deadline has passed again at once is polled no sooner than this: it has nothing to do then.
 const SESSION_PAUSE: Nanos = Nanos::from_millis(1);
 
 /// When all peers are looked at.

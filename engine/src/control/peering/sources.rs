@@ -1,10 +1,10 @@
 //! What senders without an address of their own here may have read in a second, by the network that they
-//! send from. It remembers no sender: its memory is fixed, so nobody is evicted and nobody can fill it.
+//! send from. It remembers no sender: its memory is fixed, so no sender is evicted and none can fill it.
 //!
 //! Under load only those are read who have shown, by a cookie, that they receive where they send from, so
 //! each is counted by what it has to itself: an IPv4 address, an IPv6 /64, which is one host's or one home's
-//! (RFC 6177 gives no site less), a MAC address. And by what whoever is given addresses is given at
-//! least: an IPv4 /24, the longest prefix that is routed, and an IPv6 /48, one site's.
+//! (RFC 6177 gives no site less), a MAC address. And by the smallest block that a network is
+//! given: an IPv4 /24, the longest prefix that is routed, and an IPv6 /48, one site's.
 //!
 //! Each source has one cell in each of some rows, found by a keyed hash, and is refused only if all of them
 //! are used up (stochastic fair blue, Feng and others 2001): with a hundred floods at once one honest source
