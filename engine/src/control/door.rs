@@ -131,7 +131,7 @@ impl Switch {
             Some(door) => door.send(knock.from, &message),
             None => {
                 let order = Order::Send(knock.port, knock.from, message);
-                self.give(usize::from(knock.worker), order);
+                self.workers.command(usize::from(knock.worker), order);
             }
         }
     }

@@ -23,9 +23,10 @@ mod request;
 mod salvage;
 mod snapshot;
 mod view;
+mod workers;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     fmt, mem,
     sync::Arc,
 };
@@ -33,8 +34,6 @@ use std::{
 use strowger_frame::{
     Loss, Mark, Pool, Port,
     port::{Address, AdmitError, PortTally},
-    ring::{Consumer, Producer, ring},
-    tally::Counter,
 };
 use strowger_wire::Slot;
 
@@ -47,24 +46,20 @@ pub use self::snapshot::{Former, Kept, RestoreError, Snapshot};
 pub use self::view::{Balance, PortView, QueueView, SlotState, SlotView};
 use self::{
     clock::Clock,
-    ledger::{Awaited, Ledger},
     messages::Messages,
-    numbers::{Given, Informed, Numbers, Retiring, Unnamed, Who},
+    numbers::{Given, Numbers, Who},
     peering::{DownReason, Location, Peering},
     salvage::Mustering,
+    workers::{Step, Workers},
 };
 use crate::{
     Now,
     discard::{Discard, DiscardTally},
-    limits::{
-        ANSWERS_WAITING_MAX, ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX, MESSAGES_WAITING_MAX,
-        ORDERS_MAX, PORTS_MAX,
-    },
+    limits::{ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX, PORTS_MAX},
     link::{Behind, SlotTally},
-    orders::{Bell, Order, PortSeat, Punt, PuntKind, PuntQueues, Report},
-    session::AwaitedPlaces,
+    orders::{Bell, Order, PortSeat, Punt, PuntKind, Report},
     slots::{NextHop, SlotTable},
-    worker::{Exchange, SlowPath, Worker},
+    worker::{Exchange, Worker},
 };
 
 /// One thing attached, as the slow path knows it.
@@ -105,43 +100,10 @@ struct Queue {
     discards: Arc<DiscardTally>,
 }
 
-/// How the slow path reaches one worker.
-struct WorkerHandle {
-    orders: Producer<Order>,
-    reports: Consumer<Report>,
-    waiting: VecDeque<Order>,
-    /// Answers and errors, by the ingress of what they are about. They are given to the worker when it has
-    /// caught up with all else.
-    answers: VecDeque<(Mark, Vec<u8>)>,
-    bell: Option<Arc<dyn Bell>>,
-    /// Reports are of orders from before the slow path began anew, up to the answer to this muster: the
-    /// ledger knows nothing of them.
-    awaits: Option<u64>,
-}
-
-/// What is done once every worker has reported what it was given before.
-enum Step {
-    Publish(Awaited<Given>),
-    Announce(Awaited<Mark>),
-    /// Tables lead by both numbers: the new one goes into ways back.
-    Rewrite(Awaited<Retiring>),
-    Retire(Awaited<Retiring>),
-    Remove(Awaited<Informed>),
-    Rest(Awaited<Unnamed>),
-    /// All workers have said what they have.
-    Muster(Awaited<Informed>),
-    /// As [`Step::Rest`], and the last of what was left over is gone.
-    Recovered(Awaited<Unnamed>),
-    Grown(Awaited<()>),
-    Forget(Awaited<PortId>),
-    /// Sessions have moved to this worker.
-    Moved(Awaited<u8>),
-}
-
 /// The slow path's half of a switch. One thread owns it.
 pub struct Switch {
     config: SwitchConfig,
-    workers: Vec<WorkerHandle>,
+    workers: Workers,
     /// By mark index, with the generation that the next user of the index will have.
     attached: Vec<(u16, Option<Attachment>)>,
     /// Who has an address, by mark index. One that has gone may still stand here.
@@ -155,16 +117,9 @@ pub struct Switch {
     deferred: Vec<Given>,
     /// By whom numbers are held over a restart: what is written down already, if that is done.
     written: Option<u64>,
-    ledger: Ledger,
     /// As numbers rest by ([`Clock::rest`]).
     now: Now,
     ports: Vec<Option<PortRecord>>,
-    pending: VecDeque<Step>,
-    /// Orders or answers were given since the rings were last filled.
-    unpumped: bool,
-    /// What workers hand up.
-    up: Arc<PuntQueues>,
-    awaited: Arc<AwaitedPlaces>,
     clock: Clock,
     /// Sealed links; none before [`Switch::set_identity`].
     peering: Option<Peering>,
@@ -176,10 +131,6 @@ pub struct Switch {
     /// Marks below this index are given to nobody.
     barred: usize,
     muster: Mustering,
-    /// By worker: frames handed over to it whose exit had gone meanwhile.
-    homeless: Vec<Arc<DiscardTally>>,
-    /// By worker: frames that it made for the slow path.
-    made: Vec<Arc<Counter>>,
     /// What ports and slots that are gone had counted, so that totals never go backwards.
     past: Balance,
     events: Vec<Event>,
@@ -205,39 +156,15 @@ impl Switch {
         if pools.is_empty() || pools.len() > 64 {
             return Err(ConfigError::Workers);
         }
-        let count = pools.len();
-        let up = Arc::new(PuntQueues::new());
-        let awaited = Arc::new(AwaitedPlaces::new());
-        let mut exchanges = Exchange::between(count, EXCHANGE_FRAMES_MAX);
-        let mut handles = Vec::new();
-        let mut workers = Vec::new();
-        let mut all_homeless = Vec::new();
-        let mut all_made = Vec::new();
         let clock = Clock::default();
-        for (number, pool) in pools.into_iter().enumerate() {
-            let (orders, orders_taken) = ring(ORDERS_MAX);
-            let (reports_given, reports) = ring(ORDERS_MAX);
+        let (handles, theirs) = Workers::tie(pools.len(), &clock.skew());
+        let exchanges = Exchange::between(pools.len(), EXCHANGE_FRAMES_MAX);
+        let mut workers = Vec::new();
+        for (number, ((pool, exchange), slow_path)) in
+            pools.into_iter().zip(exchanges).zip(theirs).enumerate()
+        {
             let table = Box::new(table(&config, &BTreeMap::new())?);
-            let exchange = mem::take(&mut exchanges[number]);
-            let homeless = Arc::new(DiscardTally::default());
-            let made = Arc::new(Counter::default());
-            let slow_path = SlowPath {
-                orders: orders_taken,
-                reports: reports_given,
-                punts: up.clone(),
-                awaited: awaited.clone(),
-                orphan_drops: homeless.clone(),
-                frames_made: made.clone(),
-                skew: clock.skew(),
-                waker: None,
-                has_news: false,
-            };
             workers.push(Worker::new(number as u8, &config, pool, table, exchange, slow_path));
-            all_made.push(made);
-            all_homeless.push(homeless);
-            let (waiting, answers) = (VecDeque::new(), VecDeque::new());
-            let (bell, awaits) = (None, None);
-            handles.push(WorkerHandle { orders, reports, waiting, answers, bell, awaits });
         }
         let switch = Self {
             config,
@@ -249,13 +176,8 @@ impl Switch {
             numbers: Numbers::new(config.slot_max),
             deferred: Vec::new(),
             written: None,
-            ledger: Ledger::new(count),
             now: Now(0),
             ports: Vec::new(),
-            pending: VecDeque::new(),
-            unpumped: false,
-            up,
-            awaited,
             clock,
             peering: None,
             messages: Messages::default(),
@@ -263,8 +185,6 @@ impl Switch {
             in_hand: 0,
             barred: 0,
             muster: Mustering::default(),
-            homeless: all_homeless,
-            made: all_made,
             past: Balance::default(),
             events: Vec::new(),
         };
@@ -273,9 +193,7 @@ impl Switch {
 
     /// What wakes worker `number` when it has been given orders.
     pub fn set_bell(&mut self, number: usize, bell: Arc<dyn Bell>) {
-        if let Some(worker) = self.workers.get_mut(number) {
-            worker.bell = Some(bell);
-        }
+        self.workers.set_bell(number, bell);
     }
 
     /// How the switch was told to behave.
@@ -343,7 +261,7 @@ impl Switch {
         }
         let seat =
             PortSeat { number: id.0, port, discards, hears_beacons: false, is_listed: false };
-        self.give(worker, Order::Plug(Box::new(seat)));
+        self.workers.command(worker, Order::Plug(Box::new(seat)));
     }
 
     /// Stops a port and gives its queues back (they are dropped by [`poll`](Self::poll)). Whatever
@@ -364,10 +282,10 @@ impl Switch {
             self.past.add_tally(door.tally());
         }
         for (worker, _) in owners.iter().enumerate().filter(|(_, owns)| **owns) {
-            self.give(worker, Order::Unplug(id.0));
+            self.workers.command(worker, Order::Unplug(id.0));
         }
         self.drop_beacon(id);
-        self.after_all(id, Step::Forget);
+        self.workers.after_all(id, Step::Forget);
         Ok(())
     }
 
@@ -411,13 +329,7 @@ impl Switch {
         self.turn_numbers(self.now);
         loop {
             self.take_steps();
-            if !self.awaits_workers() {
-                self.up.attention.ignore_completions();
-                break;
-            }
-            self.up.attention.want_completions();
-            // Whatever a worker completes from here on it tells; what it has completed is read now.
-            if self.workers.iter_mut().all(|worker| worker.reports.is_empty()) {
+            if self.workers.may_sleep() {
                 break;
             }
         }
@@ -427,8 +339,8 @@ impl Switch {
     /// When [`poll`](Self::poll) has something to do next if nothing else happens, as the caller's clock will
     /// show it; a time that has passed if that is now. `None` if time alone brings nothing.
     pub fn next_timeout(&self) -> Option<Now> {
-        let is_due = self.pending.front().is_some_and(|step| self.is_due(step));
-        if is_due || self.unpumped || !self.events.is_empty() || !self.up.is_empty() {
+        let is_due = self.workers.is_due(self.written) || !self.events.is_empty();
+        if is_due || !self.workers.punts().is_empty() {
             return Some(self.clock.said_at(Now(0)));
         }
         let peering = self.peers_due().into_iter().chain(self.beacons_due());
@@ -437,32 +349,16 @@ impl Switch {
         due.map(|due| self.clock.said_at(due)).into_iter().chain(numbers).min()
     }
 
-    /// Whether what workers report lets something go on.
-    fn awaits_workers(&self) -> bool {
-        let is_behind = |worker: usize| self.ledger.outstanding(worker) > ORDERS_MAX as u64 / 2;
-        let has_waiting = |worker: &WorkerHandle| {
-            !worker.waiting.is_empty() || !worker.answers.is_empty() || worker.awaits.is_some()
-        };
-        !self.pending.is_empty()
-            || self.has_opening()
-            || self.workers.iter().any(has_waiting)
-            || (0..self.workers.len()).any(is_behind)
-    }
-
-    /// Gives orders, reads reports, and takes the steps that are due.
+    /// Fills the workers' rings, reads what they report, and takes the steps that are due.
     fn take_steps(&mut self) {
         loop {
-            self.pump();
-            self.read_reports();
-            // In order: a later change never overtakes an earlier one.
-            match self.pending.pop_front() {
-                Some(Step::Publish(given)) => {
-                    if !self.publish_all(given) {
-                        break;
-                    }
-                }
-                Some(step) if self.is_due(&step) => self.take_step(step, self.now),
-                Some(step) => break self.pending.push_front(step),
+            self.workers.flush();
+            while let Some(report) = self.workers.next_report() {
+                self.read_report(report);
+            }
+            match self.workers.next_step() {
+                Some(step) => self.take_step(step, self.now),
+                None if self.publish_due() => {}
                 None => break,
             }
         }
@@ -471,14 +367,14 @@ impl Switch {
 
     /// Whether no change is under way.
     pub fn is_settled(&self) -> bool {
-        let no_answers = self.workers.iter().all(|worker| worker.answers.is_empty());
-        no_answers && self.pending.is_empty() && self.ledger.is_even()
+        self.workers.is_settled()
     }
 
     /// Takes what the workers have noticed.
     fn take_notes(&mut self, now: Now) {
-        for _ in 0..self.up.notes.len() {
-            match self.up.notes.pop() {
+        let punts = self.workers.punts();
+        for _ in 0..punts.notes.len() {
+            match punts.notes.pop() {
                 Some(Punt::Heard(session)) => self.take_heard(session, now),
                 Some(Punt::Roamed { link, port, from: at, bytes }) => {
                     let from = Location { port: PortId(port), at };
@@ -499,14 +395,15 @@ impl Switch {
 
     /// Takes who knocks: those who are known first.
     fn take_knocks(&mut self, now: Now) {
-        for _ in 0..self.up.knocks.len() {
-            let Some(knock) = self.up.knocks.pop() else { break };
+        let punts = self.workers.punts();
+        for _ in 0..punts.knocks.len() {
+            let Some(knock) = punts.knocks.pop() else { break };
             self.note_taken(knock.link, knock.worker, PuntKind::Knock);
             self.in_hand += 1;
             self.take_knock(&knock, now);
         }
-        for _ in 0..self.up.strangers.len() {
-            let Some(knock) = self.up.strangers.pop() else { break };
+        for _ in 0..punts.strangers.len() {
+            let Some(knock) = punts.strangers.pop() else { break };
             self.in_hand += 1;
             self.take_knock(&knock, now);
         }
@@ -531,78 +428,6 @@ impl Switch {
         let record = self.ports.get(usize::from(port.0)).and_then(Option::as_ref);
         record.map_or(&self.discards, |record| &record.handshakes).count(how);
         self.in_hand = self.in_hand.saturating_sub(1);
-    }
-
-    fn give(&mut self, worker: usize, order: Order) {
-        self.unpumped = true;
-        let is_message = matches!(order, Order::Say(..) | Order::Probe(..) | Order::Send(..));
-        if is_message && self.workers[worker].waiting.len() >= MESSAGES_WAITING_MAX {
-            // Made, and lost before it was a frame: on both sides of R3's balance (`balance`).
-            self.discards.count(Discard::OrdersFull);
-            return;
-        }
-        self.ledger.note_given(worker);
-        self.workers[worker].waiting.push_back(order);
-    }
-
-    /// Has a worker send an answer to something that came in by `ingress`, which has as many places at most
-    /// as are left free for the others.
-    fn give_answer(&mut self, worker: usize, ingress: Mark, packet: Vec<u8>) {
-        self.unpumped = true;
-        let answers = &mut self.workers[worker].answers;
-        let held = answers.iter().filter(|(by, _)| *by == ingress).count();
-        if held < ANSWERS_WAITING_MAX - answers.len() {
-            answers.push_back((ingress, packet));
-        } else {
-            self.discards.count(Discard::OrdersFull);
-        }
-    }
-
-    /// Takes a step once every worker has reported all that it was given so far.
-    fn after_all<T>(&mut self, what: T, step: fn(Awaited<T>) -> Step) {
-        self.pending.push_back(step(self.ledger.wait_for_all(what)));
-    }
-
-    fn pump(&mut self) {
-        self.unpumped = false;
-        for (number, worker) in self.workers.iter_mut().enumerate() {
-            let mut given = false;
-            while let Some(order) = worker.waiting.pop_front() {
-                if let Err(order) = worker.orders.push(order) {
-                    worker.waiting.push_front(order);
-                    break;
-                }
-                given = true;
-            }
-            // Half of the ring stays free for what must not wait behind them.
-            while worker.waiting.is_empty()
-                && worker.orders.has_room(ORDERS_MAX / 2 + 1)
-                && let Some((_, packet)) = worker.answers.pop_front()
-            {
-                self.ledger.note_given(number);
-                let pushed = worker.orders.push(Order::Transmit(packet));
-                debug_assert!(pushed.is_ok(), "room was seen above, and only we fill it");
-                given = true;
-            }
-            if given && let Some(bell) = &worker.bell {
-                bell.ring();
-            }
-        }
-    }
-
-    fn read_reports(&mut self) {
-        for number in 0..self.workers.len() {
-            while let Some(report) = self.workers[number].reports.pop() {
-                let handle = &mut self.workers[number];
-                if let Report::Mustered(muster) = &report {
-                    handle.awaits.take_if(|awaited| *awaited == muster.number);
-                }
-                if handle.awaits.is_none() {
-                    self.ledger.note_reported(number);
-                }
-                self.read_report(report);
-            }
-        }
     }
 
     fn read_report(&mut self, report: Report) {

@@ -49,7 +49,7 @@ use strowger_wire::{
     link_header::{Kind, LinkHeader, SessionIndex},
 };
 
-use super::{Attach, AttachError, Event, PortId, Switch, ledger::Awaited};
+use super::{Attach, AttachError, Event, PortId, Switch};
 use crate::{
     Now,
     discard::Discard,
@@ -90,8 +90,6 @@ pub(super) struct Peering {
     checker: CookieChecker,
     offer: Offer,
     peers: Peers,
-    /// Links that come up, until every worker lets data pass.
-    opening: Vec<Awaited<Mark>>,
     by_key: HashMap<[u8; 32], Mark>,
     lookup: Lookup,
     by_index: HashMap<SessionIndex, Seated>,
@@ -254,13 +252,12 @@ impl Switch {
             checker,
             offer,
             peers: Peers::default(),
-            opening: Vec::new(),
             by_key: HashMap::new(),
             lookup: Lookup::default(),
             by_index: HashMap::new(),
             by_address: HashMap::new(),
             alternates: Alternates::default(),
-            indices: Indices::new(self.awaited.clone()),
+            indices: Indices::new(self.workers.awaited_places()),
             budgets: [KNOWN_PER_SECOND, STRANGERS_PER_SECOND].map(Budgets::new),
             sources: Sources::new(),
             beacons: Beacons::default(),
@@ -287,9 +284,7 @@ impl Switch {
         if let Some(record) = self.port_mut(port) {
             record.welcomes = Some(welcome);
         }
-        for worker in 0..self.workers.len() {
-            self.give(worker, Order::WelcomeStrangers(port.0, welcome));
-        }
+        self.workers.command_all(|_| Order::WelcomeStrangers(port.0, welcome));
         if let Some(door) = self.door_mut(port.0) {
             door.welcome_strangers(welcome);
         }
@@ -458,12 +453,12 @@ impl Switch {
                     }
                     for worker in 0..self.workers.len() {
                         if worker != owner {
-                            self.give(worker, Order::OpenElsewhere(index, owner as u8));
+                            self.workers.command(worker, Order::OpenElsewhere(index, owner as u8));
                         }
                     }
                     let lately = Lately::default();
                     let seat = Box::new(SessionSeat { index, link: mark, openers, lately });
-                    self.give(owner, Order::Open(seat));
+                    self.workers.command(owner, Order::Open(seat));
                 }
                 Output::Seal(keys) => {
                     // The handshake is the peer's, and of now: it is proved by which worker it comes in.
@@ -511,8 +506,8 @@ impl Switch {
             self.set_state(mark, LinkState::Up, now);
         }
         for (worker, sealer) in sealers.into_iter().enumerate() {
-            self.give(worker, Order::Mtu(mark, limit));
-            self.give(worker, Order::Seal(mark, Box::new(sealer)));
+            self.workers.command(worker, Order::Mtu(mark, limit));
+            self.workers.command(worker, Order::Seal(mark, Box::new(sealer)));
         }
     }
 
@@ -546,8 +541,8 @@ impl Switch {
         seated.moving = Some(worker);
         let owner = usize::from(seated.owner);
         // Comes back with its keys and windows in a report, and goes on from there.
-        self.give(owner, Order::Close(session));
-        self.after_all(worker, super::Step::Moved);
+        self.workers.command(owner, Order::Close(session));
+        self.workers.after_all(worker, super::workers::Step::Moved);
     }
 
     /// Keys that a worker gave back: of a session that is over, or that moves to another worker.
@@ -562,11 +557,11 @@ impl Switch {
         }
         for worker in 0..self.workers.len() {
             if worker != usize::from(to) {
-                self.give(worker, Order::OpenElsewhere(index, to));
+                self.workers.command(worker, Order::OpenElsewhere(index, to));
             }
         }
-        self.give(usize::from(to), Order::Open(seat));
-        self.after_all(to, super::Step::Moved);
+        self.workers.command(usize::from(to), Order::Open(seat));
+        self.workers.after_all(to, super::workers::Step::Moved);
     }
 
     /// Everything has moved that was to.
@@ -639,9 +634,7 @@ impl Switch {
                 return;
             }
         }
-        for worker in 0..self.workers.len() {
-            self.give(worker, Order::Close(index));
-        }
+        self.workers.command_all(|_| Order::Close(index));
     }
 
     /// Who this node is, where it was said.

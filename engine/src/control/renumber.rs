@@ -51,7 +51,7 @@ impl Switch {
         let alias_until = Now(self.now.0.saturating_add(self.config.alias_ns));
         self.numbers.adopt(&who, mark, alias_until, self.now);
 
-        let tallies: Vec<_> = self.workers.iter().map(|_| Arc::default()).collect();
+        let tallies: Vec<_> = (0..self.workers.len()).map(|_| Arc::default()).collect();
         let homes = self.homes(attach.port);
         for (worker, tally) in tallies.iter().enumerate() {
             let link = Link {
@@ -83,7 +83,7 @@ impl Switch {
                 listed: false,
                 tally: Arc::clone(tally),
             };
-            self.give(worker, Order::Attach(Box::new(link), attach.at));
+            self.workers.command(worker, Order::Attach(Box::new(link), attach.at));
         }
         if let Some(at) = attach.at {
             self.by_address.insert((attach.port.0, at), mark.index());
@@ -102,7 +102,7 @@ impl Switch {
             refused: None,
             announced: false,
         });
-        self.after_all(given, Step::Publish);
+        self.workers.after_all(given, Step::Publish);
         Ok(slot)
     }
 
@@ -186,7 +186,7 @@ impl Switch {
         let wish = Wish { slot: to, ..Wish::default() };
         let given = self.numbers.give(wish, mark, self.now).map_err(RenumberError::Number)?;
         let to = given.slot();
-        self.after_all(given, Step::Publish);
+        self.workers.after_all(given, Step::Publish);
         Ok(to)
     }
 
@@ -233,9 +233,9 @@ impl Switch {
             let exits = self.exits();
             let Ok(table) = table(&self.config, &exits) else { continue };
             let return_paths = self.return_paths();
-            self.give(worker, Order::Grow(Box::new(Growth { table, return_paths })));
+            self.workers.command(worker, Order::Grow(Box::new(Growth { table, return_paths })));
         }
-        self.after_all((), Step::Grown);
+        self.workers.after_all((), Step::Grown);
         Ok(())
     }
 
@@ -257,9 +257,7 @@ impl Switch {
     fn write_return_path(&mut self, mark: Mark) {
         let Some((_, user)) = self.attachments().find(|(other, _)| *other == mark) else { return };
         let (written, return_path) = (user.written, self.return_path(mark, user));
-        for worker in 0..self.workers.len() {
-            self.give(worker, Order::Renumber(mark, written, Box::new(return_path)));
-        }
+        self.workers.command_all(|_| Order::Renumber(mark, written, Box::new(return_path)));
     }
 
     /// Tells every worker that numbers lead nowhere any more, and that none of them is written any more;
@@ -270,7 +268,7 @@ impl Switch {
         }
         self.give_tables();
         let told = self.numbers.told(withdrawn);
-        self.after_all(told, Step::Remove);
+        self.workers.after_all(told, Step::Remove);
     }
 
     pub(super) fn exits(&mut self) -> BTreeMap<u32, NextHop> {
@@ -300,38 +298,18 @@ impl Switch {
         for worker in 0..self.workers.len() {
             // `check` has made a table of this scheme before.
             if let Ok(table) = table(&self.config, &exits) {
-                self.give(worker, Order::Slots(Box::new(table)));
+                self.workers.command(worker, Order::Slots(Box::new(table)));
             }
         }
     }
 
-    /// Whether a step may be taken: the workers have reported, and what it gives out is written
-    /// down where that is wanted.
-    pub(super) fn is_due(&self, step: &Step) -> bool {
-        let ledger = &self.ledger;
-        match step {
-            Step::Publish(given) => {
-                let is_written = |kept| given.what().generation() <= kept;
-                self.written.is_none_or(is_written) && ledger.has_passed(given)
-            }
-            Step::Announce(what) => ledger.has_passed(what),
-            Step::Rewrite(what) | Step::Retire(what) => ledger.has_passed(what),
-            Step::Remove(what) => ledger.has_passed(what),
-            Step::Rest(what) | Step::Recovered(what) => ledger.has_passed(what),
-            Step::Muster(what) => ledger.has_passed(what),
-            Step::Grown(what) => ledger.has_passed(what),
-            Step::Forget(what) => ledger.has_passed(what),
-            Step::Moved(what) => ledger.has_passed(what),
-        }
-    }
-
-    /// Takes a step that [is due](Self::is_due).
+    /// Takes a step, all of whose workers have reported.
     pub(super) fn take_step(&mut self, step: Step, now: Now) {
         match step {
-            // Those are taken together: `publish_all`.
-            Step::Publish(given) => self.pending.push_front(Step::Publish(given)),
+            // Those are taken together: `publish_due`.
+            Step::Publish(_) => {}
             Step::Announce(mark) => {
-                let Ok(passed) = self.ledger.pass(mark) else { return };
+                let Ok(passed) = self.workers.pass(mark) else { return };
                 let mark = passed.into_inner();
                 if let Some(user) = self.user(mark) {
                     user.announced = true;
@@ -354,12 +332,12 @@ impl Switch {
             }
             Step::Grown(_) => self.events.push(Event::SchemeGrown),
             Step::Moved(worker) => {
-                if let Ok(passed) = self.ledger.pass(worker) {
+                if let Ok(passed) = self.workers.pass(worker) {
                     self.end_moves(passed.into_inner());
                 }
             }
             Step::Forget(id) => {
-                if let Ok(passed) = self.ledger.pass(id) {
+                if let Ok(passed) = self.workers.pass(id) {
                     self.forget_port(passed.into_inner());
                 }
             }
@@ -369,28 +347,15 @@ impl Switch {
     /// Publishes the numbers at the front of what is pending, all whose workers have reported, by one table: each
     /// table holds all numbers, so one for each of them would take a time that is quadratic in their count. Where more are
     /// about to follow they are waited for, but not for long. `false` if nothing was published.
-    pub(super) fn publish_all(&mut self, first: Awaited<Given>) -> bool {
-        let first = Step::Publish(first);
-        if !self.is_due(&first) {
-            self.pending.push_front(first);
-            return false;
-        }
-        let is_due = |step: &Step| matches!(step, Step::Publish(_)) && self.is_due(step);
-        let due = 1 + self.pending.iter().take_while(|step| is_due(step)).count();
-        let more_follow = matches!(self.pending.get(due - 1), Some(Step::Publish(_)));
-        self.pending.push_front(first);
-        if more_follow && due < self.attached.len() / 4 && self.publish_polls < PUBLISH_POLLS_MAX {
-            self.publish_polls += 1;
+    pub(super) fn publish_due(&mut self) -> bool {
+        let (due, more_follow) = self.workers.publishable(self.written);
+        let waits = more_follow && due < self.attached.len() / 4;
+        if due == 0 || waits && self.publish_polls < PUBLISH_POLLS_MAX {
+            self.publish_polls += u32::from(due > 0);
             return false;
         }
         self.publish_polls = 0;
-        let steps: Vec<Step> = self.pending.drain(..due).collect();
-        let mut given = Vec::with_capacity(due);
-        for step in steps {
-            let Step::Publish(awaited) = step else { continue };
-            // Each is due, as was just looked at.
-            given.extend(self.ledger.pass(awaited).map(|passed| passed.into_inner()));
-        }
+        let given = self.workers.next_publications(due);
         self.publish(given, self.now);
         true
     }
@@ -434,27 +399,27 @@ impl Switch {
         }
         self.give_tables();
         for mark in announced {
-            self.after_all(mark, Step::Announce);
+            self.workers.after_all(mark, Step::Announce);
         }
         for retiring in retired {
-            self.after_all(retiring, Step::Rewrite);
+            self.workers.after_all(retiring, Step::Rewrite);
         }
     }
 
     fn rewrite(&mut self, moving: Awaited<Retiring>) {
-        let Ok(passed) = self.ledger.pass(moving) else { return };
+        let Ok(passed) = self.workers.pass(moving) else { return };
         let retiring = passed.into_inner();
         let (mark, to) = (retiring.user(), retiring.to());
         if let Some(user) = self.user(mark) {
             user.written = to;
         }
         self.write_return_path(mark);
-        self.after_all(retiring, Step::Retire);
+        self.workers.after_all(retiring, Step::Retire);
     }
 
     fn retire(&mut self, moving: Awaited<Retiring>, now: Now) {
         let (slot, to) = (moving.what().slot(), moving.what().to());
-        let Ok(passed) = self.ledger.pass(moving) else { return };
+        let Ok(passed) = self.workers.pass(moving) else { return };
         let until = Now(now.0.saturating_add(self.config.alias_ns));
         if self.numbers.retired(passed, until) {
             self.events.push(Event::SlotMoved(slot, to));
@@ -462,12 +427,12 @@ impl Switch {
     }
 
     fn drop_user(&mut self, told: Awaited<Informed>, now: Now) {
-        let Ok(passed) = self.ledger.pass(told) else { return };
+        let Ok(passed) = self.workers.pass(told) else { return };
         match Unnamed::after(passed).without_user() {
             Ok(detached) => self.come_to_rest(detached, now),
             Err(unnamed) => {
                 self.drop_links(&unnamed);
-                self.after_all(unnamed, Step::Rest);
+                self.workers.after_all(unnamed, Step::Rest);
             }
         }
     }
@@ -475,15 +440,13 @@ impl Switch {
     /// Has every worker drop the links of those who leave.
     pub(super) fn drop_links(&mut self, unnamed: &Unnamed) {
         for &mark in unnamed.leaving() {
-            for worker in 0..self.workers.len() {
-                self.give(worker, Order::Detach(mark));
-            }
+            self.workers.command_all(|_| Order::Detach(mark));
         }
     }
 
     fn rest(&mut self, unnamed: Awaited<Unnamed>, now: Now) {
         let leaving = unnamed.what().leaving().to_vec();
-        let Ok(passed) = self.ledger.pass(unnamed) else { return };
+        let Ok(passed) = self.workers.pass(unnamed) else { return };
         self.come_to_rest(Detached::after(passed), now);
         for mark in leaving {
             if self.user(mark).is_none() {

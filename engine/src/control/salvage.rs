@@ -22,7 +22,7 @@ use strowger_wire::link_header::SessionIndex;
 
 use super::{
     Event, PortId, SlotState, Step, Switch,
-    ledger::{Awaited, Ledger},
+    ledger::Awaited,
     numbers::{Informed, Unnamed, salvage::Salvaged},
     table,
 };
@@ -66,14 +66,10 @@ impl Switch {
         self.now = self.clock.rest();
         let in_hand = mem::take(&mut self.in_hand);
         self.discards.count_many(Discard::Abandoned, in_hand);
-        self.pending.clear();
         self.deferred.clear();
         self.messages.begin_anew();
-        self.ledger = Ledger::new(self.workers.len());
         self.muster = Mustering { number: self.muster.number + 1, ..Mustering::default() };
-        for handle in &mut self.workers {
-            handle.awaits = Some(self.muster.number);
-        }
+        self.workers.reset(self.muster.number);
 
         let Salvaged { given, retiring, withdrawn } = self.salvage_numbers(self.now);
         let announced = self.salvage_attached();
@@ -88,18 +84,18 @@ impl Switch {
         self.muster.expected = self.attachments().map(|(mark, _)| mark).collect();
         for worker in 0..self.workers.len() {
             // What is given from here on is in the ledger.
-            self.give(worker, Order::Muster(Box::new(Muster::new(self.muster.number))));
+            self.workers.command(worker, Order::Muster(Box::new(Muster::new(self.muster.number))));
         }
 
-        self.after_all(told, Step::Muster);
+        self.workers.after_all(told, Step::Muster);
         for given in given {
-            self.after_all(given, Step::Publish);
+            self.workers.after_all(given, Step::Publish);
         }
         for mark in announced {
-            self.after_all(mark, Step::Announce);
+            self.workers.after_all(mark, Step::Announce);
         }
         for retiring in retiring {
-            self.after_all(retiring, Step::Rewrite);
+            self.workers.after_all(retiring, Step::Rewrite);
         }
         self.salvage_ports();
         self.salvage_peering(now);
@@ -160,7 +156,7 @@ impl Switch {
             let Ok(table) = table(&self.config, &exits) else { continue };
             let return_paths = self.return_paths();
             let growth = Box::new(Growth { table, return_paths });
-            self.workers[worker].waiting.push_back(Order::Grow(growth));
+            self.workers.command_before_muster(worker, Order::Grow(growth));
         }
     }
 
@@ -176,16 +172,14 @@ impl Switch {
             }
         }
         for id in leaving {
-            for worker in 0..self.workers.len() {
-                self.give(worker, Order::Unplug(id.0));
-            }
-            self.after_all(id, Step::Forget);
+            self.workers.command_all(|_| Order::Unplug(id.0));
+            self.workers.after_all(id, Step::Forget);
         }
     }
 
     /// Every worker has the new tables, and has said what else it has.
     pub(super) fn take_muster(&mut self, told: Awaited<Informed>) {
-        let Ok(passed) = self.ledger.pass(told) else { return };
+        let Ok(passed) = self.workers.pass(told) else { return };
         let Mustering { number, expected, links, sessions } = mem::take(&mut self.muster);
         self.muster.number = number;
         self.wane_unknown(&sessions, self.clock.now());
@@ -204,7 +198,7 @@ impl Switch {
             .collect();
         let unnamed = Unnamed::after(passed).and_leaving(leaving);
         self.drop_links(&unnamed);
-        self.after_all(unnamed, Step::Recovered);
+        self.workers.after_all(unnamed, Step::Recovered);
 
         let is_everywhere = |mark: &Mark| links.iter().all(|has| has.contains(mark));
         for mark in expected.iter().filter(|&mark| stays.contains(mark) && !is_everywhere(mark)) {

@@ -318,11 +318,7 @@ impl Switch {
             balance.add_discards(&record.handshakes);
         }
         balance.add_discards(&self.discards);
-        balance.frames_made += self.made.iter().map(|made| made.read()).sum::<u64>();
-        balance.frames_made += self.discards.read(Discard::OrdersFull);
-        for homeless in &self.homeless {
-            balance.add_discards(homeless);
-        }
+        self.workers.add_to(&mut balance);
         balance
     }
 }

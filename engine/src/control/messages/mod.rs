@@ -13,7 +13,7 @@
 mod asked;
 mod budget;
 
-use std::{mem, sync::Arc};
+use std::mem;
 
 use strowger_frame::{Frame, Mark};
 use strowger_wire::{
@@ -91,7 +91,7 @@ impl Switch {
     /// Takes the workers' punts: as many as were there when it began, so that those who come
     /// meanwhile wait for the next turn.
     pub(super) fn take_punts(&mut self, now: Now) {
-        let up = Arc::clone(&self.up);
+        let up = self.workers.punts();
         // What links say themselves first.
         for queue in [&up.sayings, &up.packets, &up.endings] {
             for _ in 0..queue.len() {
@@ -368,14 +368,14 @@ impl Switch {
             return;
         }
         if let Some(packet) = packet(&repr, &message) {
-            self.give_answer(0, cause.ingress, packet);
+            self.workers.answer(0, cause.ingress, packet);
         }
     }
 
     /// Sends a message from slot 1.
     fn transmit<R: Register>(&mut self, header: &HeaderRepr<R>, message: &MessageBytes) {
         if let Some(packet) = packet(header, message) {
-            self.give(0, Order::Transmit(packet));
+            self.workers.command(0, Order::Transmit(packet));
         }
     }
 

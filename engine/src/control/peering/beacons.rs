@@ -140,9 +140,7 @@ impl Switch {
                 beacons.ports.insert(port, BeaconPort { spec, due, budget });
             }
         }
-        for worker in 0..self.workers.len() {
-            self.give(worker, Order::HearBeacons(port.0, spec.is_some()));
-        }
+        self.workers.command_all(|_| Order::HearBeacons(port.0, spec.is_some()));
     }
 
     /// When [`turn_beacons`](Self::turn_beacons) has something to do.
@@ -174,7 +172,7 @@ impl Switch {
         let message = beacon::encode(&config.local).to_vec();
         for (port, to) in due {
             let worker = self.homes(port).unwrap_or(0);
-            self.give(usize::from(worker), Order::Send(port.0, to, message.clone()));
+            self.workers.command(usize::from(worker), Order::Send(port.0, to, message.clone()));
         }
     }
 
@@ -185,9 +183,7 @@ impl Switch {
         let ports = (0..self.ports.len()).map(|port| PortId(port as u16));
         let all: Vec<_> = ports.map(|port| (port, hears(port))).collect();
         for (port, hears) in all {
-            for worker in 0..self.workers.len() {
-                self.give(worker, Order::HearBeacons(port.0, hears));
-            }
+            self.workers.command_all(|_| Order::HearBeacons(port.0, hears));
         }
     }
 
@@ -297,7 +293,7 @@ impl Switch {
         indices.await_answer(index, Asker::Call);
         beacons.calls.push(Call { key, to, since: nanos(now), waiting });
         let Location { port, at } = to.from;
-        self.give(usize::from(to.worker), Order::Send(port.0, at, message));
+        self.workers.command(usize::from(to.worker), Order::Send(port.0, at, message));
         Ok(())
     }
 

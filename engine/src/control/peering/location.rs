@@ -227,7 +227,7 @@ impl Switch {
         let home = self.homes(to.port);
         for worker in 0..self.workers.len() {
             let order = Order::Readdress { link, port: to.port.0, home, at: to.at };
-            self.give(worker, order);
+            self.workers.command(worker, order);
         }
         if let Some(attachment) = self.user(link) {
             (attachment.port, attachment.at) = (to.port, Some(to.at));
@@ -244,7 +244,7 @@ impl Switch {
             let Some(Displaced { former, heir }) = peering.take_place(link, to) else { return };
             for worker in 0..self.workers.len() {
                 if let Some(former) = former {
-                    self.give(worker, Order::Unaddress(former));
+                    self.workers.command(worker, Order::Unaddress(former));
                 }
             }
             self.readdress(link, to);
@@ -284,7 +284,7 @@ impl Switch {
             let answer = by.map(|by| (by.from, usize::from(by.worker)));
             let to = answer.or(here.map(|here| (here, self.sender(owner, here.port))));
             if let Some((Location { port, at }, worker)) = to {
-                self.give(worker, Order::Send(port.0, at, message));
+                self.workers.command(worker, Order::Send(port.0, at, message));
             }
             return;
         }
@@ -318,7 +318,7 @@ impl Switch {
         }
         for (Location { port, at }, worker) in to {
             let worker = worker.map_or_else(|| self.sender(owner, port), usize::from);
-            self.give(worker, Order::Send(port.0, at, message.clone()));
+            self.workers.command(worker, Order::Send(port.0, at, message.clone()));
         }
     }
 
@@ -363,7 +363,8 @@ impl Switch {
             }
             (to, port) = (Some((at.port.0, at.at)), at.port);
         }
-        self.give(self.sender(owner, port), Order::Say(mark, Sealed::Data, to, ArrayVec::new()));
+        self.workers
+            .command(self.sender(owner, port), Order::Say(mark, Sealed::Data, to, ArrayVec::new()));
     }
 
     /// The peer has used the keys that our answer to its handshake made: it receives where that went.
@@ -426,9 +427,7 @@ impl Switch {
         if peering.is_known_at(mark, written) {
             self.readdress(mark, written);
         } else {
-            for worker in 0..self.workers.len() {
-                self.give(worker, Order::Unaddress(mark));
-            }
+            self.workers.command_all(|_| Order::Unaddress(mark));
         }
     }
 }

@@ -295,7 +295,7 @@ impl Switch {
                 0 => Order::Say(mark, Sealed::PathChallenge, Some(to), token.into_iter().collect()),
                 bytes => Order::Probe(mark, to, token, bytes),
             };
-            self.give(self.sender(owner, at.port), order);
+            self.workers.command(self.sender(owner, at.port), order);
         }
         self.tell_limit(mark, before, limit);
     }
@@ -324,9 +324,7 @@ impl Switch {
 
     fn tell_limit(&mut self, mark: Mark, before: u16, limit: u16) {
         if before != limit {
-            for worker in 0..self.workers.len() {
-                self.give(worker, Order::Mtu(mark, limit));
-            }
+            self.workers.command_all(|_| Order::Mtu(mark, limit));
         }
         let slot = self.slot_of(mark);
         let peer = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark));

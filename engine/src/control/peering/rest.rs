@@ -186,9 +186,7 @@ impl Switch {
 
     /// A link's keys are too old to seal with.
     pub(super) fn take_expiry(&mut self, mark: Mark, now: Now) {
-        for worker in 0..self.workers.len() {
-            self.give(worker, Order::Unseal(mark));
-        }
+        self.workers.command_all(|_| Order::Unseal(mark));
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         // Keys that were asked for a moment ago may still come.
         let may_come = !peer.is_stranger && peer.is_somewhere() && !peer.usage.has_waited(now);
@@ -202,9 +200,7 @@ impl Switch {
 
     /// Nothing waits for keys of this link any more.
     pub(super) fn give_up(&mut self, mark: Mark) {
-        for worker in 0..self.workers.len() {
-            self.give(worker, Order::GiveUp(mark));
-        }
+        self.workers.command_all(|_| Order::GiveUp(mark));
     }
 
     /// A stranger that has had no link for the time in which its death is noticed gives its slot back,
@@ -232,39 +228,23 @@ impl Switch {
         }
         peer.reach.forget_attempts();
         peer.suggested.next = None;
-        for worker in 0..self.workers.len() {
-            self.give(worker, Order::AllowData(mark, state.is_up()));
-        }
-        let opens = state.is_up().then(|| self.ledger.wait_for_all(mark));
-        if let Some(peering) = &mut self.peering {
-            peering.opening.retain(|opening| *opening.what() != mark);
-            peering.opening.extend(opens);
-        }
-        if !state.is_up() {
+        self.workers.command_all(|_| Order::AllowData(mark, state.is_up()));
+        if state.is_up() {
+            self.workers.note_opening(mark);
+        } else {
+            self.workers.cancel_opening(mark);
             self.show_state(mark, state);
         }
         if state == LinkState::Down {
             self.give_up(mark);
         }
     }
+
     /// Shows the links that have come up and whose data every worker lets pass now.
     pub(in crate::control) fn show_opened(&mut self) {
-        let Some(peering) = &mut self.peering else { return };
-        for opening in std::mem::take(&mut peering.opening) {
-            match self.ledger.pass(opening) {
-                Ok(passed) => self.show_state(passed.into_inner(), LinkState::Up),
-                Err(opening) => {
-                    if let Some(peering) = &mut self.peering {
-                        peering.opening.push(opening);
-                    }
-                }
-            }
+        while let Some(mark) = self.workers.next_opened() {
+            self.show_state(mark, LinkState::Up);
         }
-    }
-
-    /// Whether a link has come up that is not shown as up yet.
-    pub(in crate::control) fn has_opening(&self) -> bool {
-        self.peering.as_ref().is_some_and(|peering| !peering.opening.is_empty())
     }
 
     fn show_state(&mut self, mark: Mark, state: LinkState) {

@@ -94,17 +94,16 @@ impl Switch {
         for worker in 0..workers {
             // They may have been told where each is, or not.
             for &(mark, _) in &displaced {
-                self.give(worker, Order::Unaddress(mark));
+                self.workers.command(worker, Order::Unaddress(mark));
             }
             for &(mark, is_up) in &states {
-                self.give(worker, Order::AllowData(mark, is_up));
+                self.workers.command(worker, Order::AllowData(mark, is_up));
             }
         }
-        let ledger = &self.ledger;
         if let Some(peering) = &mut self.peering {
             let is_opening = |peer: &Peer| peer.state.is_up() && !peer.shown.is_up();
             let opening = peering.peers.iter().filter(|(_, peer)| is_opening(peer));
-            peering.opening = opening.map(|(&mark, _)| ledger.wait_for_all(mark)).collect();
+            opening.for_each(|(&mark, _)| self.workers.note_opening(mark));
             for (_, peer) in peering.peers.iter_mut().filter(|(_, peer)| !peer.state.is_up()) {
                 peer.shown = peer.state;
             }

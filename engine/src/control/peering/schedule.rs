@@ -88,7 +88,7 @@ impl Switch {
         let has_keys = peering.peers.values().any(|peer| peer.state != LinkState::Down);
         let mut moves = std::mem::replace(&mut peering.schedule.frames, frames) != frames;
         (peering.schedule.looked, peering.schedule.pause) = (nanos(now), pause);
-        let attention = &self.up.attention;
+        let attention = self.workers.attention();
         if has_keys && !moves {
             attention.want_frames();
             // A frame that was counted before this is seen by us, and a later one by its worker.
@@ -122,7 +122,8 @@ impl Switch {
             return Some(Nanos::ZERO);
         }
         let Schedule { due, looked, pause, watches, .. } = peering.schedule;
-        let rung = (watches && !self.up.attention.wants_frames()).then(|| looked.plus(pause));
+        let rung =
+            (watches && !self.workers.attention().wants_frames()).then(|| looked.plus(pause));
         let touched = peering.peers.touched().iter();
         let touched = touched.filter_map(|mark| self.peer_due(*mark, peering.peers.get(mark)?));
         due.into_iter().chain(rung).chain(touched).min()
