@@ -7,7 +7,7 @@
 use std::fmt;
 
 use strowger_frame::{
-    Address, Burst, ChunkClass, Pool, Port,
+    Address, Burst, ChunkClass, Frame, Pool, Port,
     pool::HEADROOM_BYTES,
     port::{Arm, PortTally},
 };
@@ -46,8 +46,30 @@ impl Door {
         self.port.tally()
     }
 
+    pub(super) fn arm(&mut self) -> Arm {
+        self.port.arm()
+    }
+
+    pub(super) fn disarm(&mut self) {
+        self.port.disarm();
+    }
+
+    /// What has arrived, a burst at most.
+    pub(super) fn receive(&mut self) -> Burst {
+        let mut burst = Burst::new();
+        self.pool.gather();
+        self.port.rx_burst(&mut self.pool, &mut burst);
+        burst
+    }
+
+    /// Where a frame of the last burst came from, and the worker, of so many, that data from there comes in by.
+    pub(super) fn origin(&self, frame: &Frame, workers: usize) -> (Address, u8) {
+        let from = self.port.address_of(frame.mark()).unwrap_or(Address::Only);
+        (from, (self.worker_of)(from, workers).min(workers - 1) as u8)
+    }
+
     /// Sends one frame of our own making, which the counters know of. Without memory there is none.
-    fn send(&mut self, to: Address, message: &[u8]) {
+    pub(super) fn send(&mut self, to: Address, message: &[u8]) {
         let Some(chunk) = self.pool.take(ChunkClass::Single) else { return };
         let mut frame = chunk.into_frame(HEADROOM_BYTES, message.len());
         frame.bytes_mut().copy_from_slice(message);
@@ -64,41 +86,25 @@ impl Switch {
     /// # Errors
     /// [`PlugError::NoPort`], if there is no such port; the door is dropped then.
     pub fn open_door(&mut self, port: PortId, door: Door) -> Result<(), PlugError> {
-        let record = self.port_mut(port).ok_or(PlugError::NoPort)?;
-        record.door = Some(door);
-        Ok(())
+        self.ports.open_door(port, door)
     }
 
     /// Says what would wake the slow path for those who knock: called before it blocks.
-    pub fn arm(&mut self, mut add: impl FnMut(Arm)) {
-        self.doors().for_each(|(_, door)| add(door.port.arm()));
+    pub fn arm(&mut self, add: impl FnMut(Arm)) {
+        self.ports.arm(add);
     }
 
     /// Called after it has woken up.
     pub fn disarm(&mut self) {
-        self.doors().for_each(|(_, door)| door.port.disarm());
-    }
-
-    fn doors(&mut self) -> impl Iterator<Item = (PortId, &mut Door)> {
-        let ports = self.ports.iter_mut().enumerate();
-        ports.filter_map(|(number, port)| {
-            Some((PortId(number as u16), port.as_mut()?.door.as_mut()?))
-        })
-    }
-
-    pub(super) fn door_mut(&mut self, port: u16) -> Option<&mut Door> {
-        self.ports.get_mut(usize::from(port))?.as_mut()?.door.as_mut()
+        self.ports.disarm();
     }
 
     /// Takes in who knocks at the doors, some bursts of each: what is more waits in the socket, or is
     /// the kernel's to drop.
     pub(super) fn answer_doors(&mut self, now: Now) {
-        for port in 0..self.ports.len() as u16 {
+        for port in self.ports.ids() {
             for _ in 0..DOOR_BURSTS_MAX {
-                let Some(door) = self.door_mut(port) else { break };
-                let mut burst = Burst::new();
-                door.pool.gather();
-                door.port.rx_burst(&mut door.pool, &mut burst);
+                let Some(mut burst) = self.ports.receive(port) else { break };
                 let is_last = !burst.is_full();
                 self.take_door_burst(port, &mut burst, now);
                 if is_last {
@@ -108,31 +114,25 @@ impl Switch {
         }
     }
 
-    fn take_door_burst(&mut self, port: u16, burst: &mut Burst, now: Now) {
-        let workers = self.workers.len();
+    fn take_door_burst(&mut self, port: PortId, burst: &mut Burst, now: Now) {
         self.in_hand += burst.len() as u64;
         for frame in burst.drain(..) {
             if !LinkHeader::parse(frame.bytes()).is_ok_and(|head| head.kind.is_handshake()) {
-                self.end_at(PortId(port), Discard::BadLinkKind);
+                self.end_at(port, Discard::BadLinkKind);
                 continue;
             }
-            // Its sender is known until the next burst.
-            let Some(door) = self.door_mut(port) else { return };
-            let from = door.port.address_of(frame.mark()).unwrap_or(Address::Only);
-            let worker = (door.worker_of)(from, workers).min(workers - 1) as u8;
-            let link = self.link_at(PortId(port), from);
-            self.take_knock(&Knock { worker, port, link, from, frame }, now);
+            let origin = self.ports.origin(port, &frame, self.workers.len());
+            let Some((from, worker)) = origin else { return };
+            let link = self.link_at(port, from);
+            self.take_knock(&Knock { worker, port: port.0, link, from, frame }, now);
         }
     }
 
     /// Answers whoever knocked: by the port's door, so that workers spend nothing on strangers.
     pub(super) fn answer_knock(&mut self, knock: &Knock, message: Vec<u8>) {
-        match self.door_mut(knock.port) {
-            Some(door) => door.send(knock.from, &message),
-            None => {
-                let order = Order::Send(knock.port, knock.from, message);
-                self.workers.command(usize::from(knock.worker), order);
-            }
+        if !self.ports.send(PortId(knock.port), knock.from, &message) {
+            let order = Order::Send(knock.port, knock.from, message);
+            self.workers.command(usize::from(knock.worker), order);
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod ledger;
 pub mod messages;
 pub mod numbers;
 pub mod peering;
+mod ports;
 mod renumber;
 mod request;
 mod salvage;
@@ -49,15 +50,16 @@ use self::{
     messages::Messages,
     numbers::{Given, Numbers, Who},
     peering::{DownReason, Location, Peering},
+    ports::Ports,
     salvage::Mustering,
     workers::{Step, Workers},
 };
 use crate::{
     Now,
     discard::{Discard, DiscardTally},
-    limits::{ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX, PORTS_MAX},
+    limits::{ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX},
     link::{Behind, SlotTally},
-    orders::{Bell, Order, PortSeat, Punt, PuntKind, Report},
+    orders::{Bell, Punt, PuntKind, Report},
     slots::{NextHop, SlotTable},
     worker::{Exchange, Worker},
 };
@@ -81,25 +83,6 @@ struct Attachment {
     announced: bool,
 }
 
-/// One port, as the slow path knows it.
-struct PortRecord {
-    describe: String,
-    /// By worker: `None` where the port has no queue there.
-    queues: Vec<Option<Queue>>,
-    /// Where handshakes come in, if not at the workers.
-    door: Option<Door>,
-    /// How the handshakes and beacons that came in by the port ended.
-    handshakes: DiscardTally,
-    /// What was last ordered of it ([`Switch::welcome_strangers`]).
-    welcomes: Option<bool>,
-    leaving: bool,
-}
-
-struct Queue {
-    tally: Arc<PortTally>,
-    discards: Arc<DiscardTally>,
-}
-
 /// The slow path's half of a switch. One thread owns it.
 pub struct Switch {
     config: SwitchConfig,
@@ -119,7 +102,7 @@ pub struct Switch {
     written: Option<u64>,
     /// As numbers rest by ([`Clock::rest`]).
     now: Now,
-    ports: Vec<Option<PortRecord>>,
+    ports: Ports,
     clock: Clock,
     /// Sealed links; none before [`Switch::set_identity`].
     peering: Option<Peering>,
@@ -131,8 +114,6 @@ pub struct Switch {
     /// Marks below this index are given to nobody.
     barred: usize,
     muster: Mustering,
-    /// What ports and slots that are gone had counted, so that totals never go backwards.
-    past: Balance,
     events: Vec<Event>,
 }
 
@@ -177,7 +158,7 @@ impl Switch {
             deferred: Vec::new(),
             written: None,
             now: Now(0),
-            ports: Vec::new(),
+            ports: Ports::default(),
             clock,
             peering: None,
             messages: Messages::default(),
@@ -185,7 +166,6 @@ impl Switch {
             in_hand: 0,
             barred: 0,
             muster: Mustering::default(),
-            past: Balance::default(),
             events: Vec::new(),
         };
         Ok((switch, workers))
@@ -206,16 +186,7 @@ impl Switch {
     /// # Errors
     /// [`PlugError`]; the ports are dropped then.
     pub fn plug_everywhere(&mut self, ports: Vec<Box<dyn Port>>) -> Result<PortId, PlugError> {
-        if ports.len() != self.workers.len() {
-            return Err(PlugError::QueueCount { queues: ports.len(), workers: self.workers.len() });
-        }
-        let id = self.free_port_id()?;
-        let describe = ports.first().map(|port| port.describe().to_owned()).unwrap_or_default();
-        self.record_port(id, describe);
-        for (worker, port) in ports.into_iter().enumerate() {
-            self.seat(id, worker, port);
-        }
-        Ok(id)
+        self.ports.plug_everywhere(ports, &mut self.workers)
     }
 
     /// Plugs in a port that one worker owns; the others hand it frames over their exchange rings.
@@ -223,45 +194,7 @@ impl Switch {
     /// # Errors
     /// [`PlugError`]; the port is dropped then.
     pub fn plug_at(&mut self, worker: usize, port: Box<dyn Port>) -> Result<PortId, PlugError> {
-        if worker >= self.workers.len() {
-            return Err(PlugError::NoWorker(worker));
-        }
-        let id = self.free_port_id()?;
-        self.record_port(id, port.describe().to_owned());
-        self.seat(id, worker, port);
-        Ok(id)
-    }
-
-    fn free_port_id(&self) -> Result<PortId, PlugError> {
-        let free = self.ports.iter().position(Option::is_none).unwrap_or(self.ports.len());
-        if free < PORTS_MAX { Ok(PortId(free as u16)) } else { Err(PlugError::Full) }
-    }
-
-    fn record_port(&mut self, id: PortId, describe: String) {
-        let queues = (0..self.workers.len()).map(|_| None).collect();
-        let record = Some(PortRecord {
-            describe,
-            queues,
-            door: None,
-            handshakes: DiscardTally::default(),
-            welcomes: None,
-            leaving: false,
-        });
-        match self.ports.get_mut(usize::from(id.0)) {
-            Some(place) => *place = record,
-            None => self.ports.push(record),
-        }
-    }
-
-    fn seat(&mut self, id: PortId, worker: usize, port: Box<dyn Port>) {
-        let discards = Arc::new(DiscardTally::default());
-        if let Some(record) = self.ports.get_mut(usize::from(id.0)).and_then(Option::as_mut) {
-            record.queues[worker] =
-                Some(Queue { tally: port.tally().clone(), discards: discards.clone() });
-        }
-        let seat =
-            PortSeat { number: id.0, port, discards, hears_beacons: false, is_listed: false };
-        self.workers.command(worker, Order::Plug(Box::new(seat)));
+        self.ports.plug_at(worker, port, &mut self.workers)
     }
 
     /// Stops a port and gives its queues back (they are dropped by [`poll`](Self::poll)). Whatever
@@ -273,35 +206,9 @@ impl Switch {
         if let Some(user) = self.attachments().find(|(_, user)| user.port == id) {
             return Err(DetachError::PortInUse(user.1.slot));
         }
-        let record = self.port_mut(id).ok_or(DetachError::NoPort)?;
-        record.leaving = true;
-        // First of all: the kernel then gives handshakes to the workers, like everything else.
-        let door = record.door.take();
-        let owners: Vec<bool> = record.queues.iter().map(Option::is_some).collect();
-        if let Some(door) = door {
-            self.past.add_tally(door.tally());
-        }
-        for (worker, _) in owners.iter().enumerate().filter(|(_, owns)| **owns) {
-            self.workers.command(worker, Order::Unplug(id.0));
-        }
+        self.ports.unplug(id, &mut self.workers)?;
         self.drop_beacon(id);
-        self.workers.after_all(id, Step::Forget);
         Ok(())
-    }
-
-    fn forget_port(&mut self, id: PortId) {
-        if let Some(record) = self.ports.get_mut(usize::from(id.0)).and_then(Option::take) {
-            for queue in record.queues.iter().flatten() {
-                self.past.add_queue(&queue.tally, &queue.discards);
-            }
-            self.past.add_discards(&record.handshakes);
-            self.events.push(Event::PortUnplugged(id));
-        }
-    }
-
-    fn port_mut(&mut self, id: PortId) -> Option<&mut PortRecord> {
-        let record = self.ports.get_mut(usize::from(id.0))?.as_mut()?;
-        (!record.leaving).then_some(record)
     }
 
     fn attachments(&self) -> impl Iterator<Item = (Mark, &Attachment)> {
@@ -425,8 +332,9 @@ impl Switch {
 
     /// The same of a handshake or beacon, which is counted at the port that it came in by.
     fn end_at(&mut self, port: PortId, how: Discard) {
-        let record = self.ports.get(usize::from(port.0)).and_then(Option::as_ref);
-        record.map_or(&self.discards, |record| &record.handshakes).count(how);
+        if !self.ports.count_handshake(port, how) {
+            self.discards.count(how);
+        }
         self.in_hand = self.in_hand.saturating_sub(1);
     }
 

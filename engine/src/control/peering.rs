@@ -281,13 +281,7 @@ impl Switch {
     /// Lets strangers' frames in at a port: handshakes, and the data of peers that have moved.
     /// Needed wherever a peer may come from an address that is not written down.
     pub fn welcome_strangers(&mut self, port: PortId, welcome: bool) {
-        if let Some(record) = self.port_mut(port) {
-            record.welcomes = Some(welcome);
-        }
-        self.workers.command_all(|_| Order::WelcomeStrangers(port.0, welcome));
-        if let Some(door) = self.door_mut(port.0) {
-            door.welcome_strangers(welcome);
-        }
+        self.ports.welcome_strangers(port, welcome, &mut self.workers);
     }
 
     /// Adds a peer: it has a slot at once, and a link as soon as a handshake is finished.
@@ -329,7 +323,7 @@ impl Switch {
         };
         let slot = self.attach(attach).map_err(PeerError::Attach)?;
         let mark = self.mark_of(slot).ok_or(PeerError::Attach(AttachError::NoSuchSlot(slot)))?;
-        let owner = self.homes(spec.port).unwrap_or(0);
+        let owner = self.ports.home(spec.port).unwrap_or(0);
         let Some(peering) = &mut self.peering else { return Err(PeerError::NoIdentity) };
         let mut offer = peering.offer.clone();
         offer.seal = spec.seal;

@@ -34,7 +34,7 @@ impl Switch {
     /// # Errors
     /// [`AttachError`].
     pub fn attach(&mut self, attach: Attach) -> Result<u32, AttachError> {
-        if self.port_mut(attach.port).is_none() {
+        if !self.ports.is_plugged(attach.port) {
             return Err(AttachError::NoPort);
         }
         if let Some(at) = attach.at
@@ -52,7 +52,7 @@ impl Switch {
         self.numbers.adopt(&who, mark, alias_until, self.now);
 
         let tallies: Vec<_> = (0..self.workers.len()).map(|_| Arc::default()).collect();
-        let homes = self.homes(attach.port);
+        let homes = self.ports.home(attach.port);
         for (worker, tally) in tallies.iter().enumerate() {
             let link = Link {
                 mark,
@@ -104,16 +104,6 @@ impl Switch {
         });
         self.workers.after_all(given, Step::Publish);
         Ok(slot)
-    }
-
-    /// The one worker that has this port, if not all of them have.
-    pub(super) fn homes(&self, port: PortId) -> Option<u8> {
-        let record = self.ports.get(usize::from(port.0))?.as_ref()?;
-        let owners = record.queues.iter().filter(|queue| queue.is_some()).count();
-        if owners == record.queues.len() && owners > 1 {
-            return None;
-        }
-        record.queues.iter().position(Option::is_some).map(|worker| worker as u8)
     }
 
     /// The slot of who has an address behind a port.
@@ -338,7 +328,8 @@ impl Switch {
             }
             Step::Forget(id) => {
                 if let Ok(passed) = self.workers.pass(id) {
-                    self.forget_port(passed.into_inner());
+                    let id = passed.into_inner();
+                    self.events.extend(self.ports.forget(id).then_some(Event::PortUnplugged(id)));
                 }
             }
         }

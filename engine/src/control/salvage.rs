@@ -21,7 +21,7 @@ use strowger_frame::Mark;
 use strowger_wire::link_header::SessionIndex;
 
 use super::{
-    Event, PortId, SlotState, Step, Switch,
+    Event, SlotState, Step, Switch,
     ledger::Awaited,
     numbers::{Informed, Unnamed, salvage::Salvaged},
     table,
@@ -97,7 +97,7 @@ impl Switch {
         for retiring in retiring {
             self.workers.after_all(retiring, Step::Rewrite);
         }
-        self.salvage_ports();
+        self.ports.command_again(&mut self.workers);
         self.salvage_peering(now);
         self.events.push(Event::SlowPathRestarted);
     }
@@ -157,23 +157,6 @@ impl Switch {
             let return_paths = self.return_paths();
             let growth = Box::new(Growth { table, return_paths });
             self.workers.command_before_muster(worker, Order::Grow(growth));
-        }
-    }
-
-    fn salvage_ports(&mut self) {
-        let mut leaving = Vec::new();
-        for number in 0..self.ports.len() {
-            let Some(record) = &self.ports[number] else { continue };
-            let id = PortId(number as u16);
-            if record.leaving {
-                leaving.push(id);
-            } else if let Some(welcome) = record.welcomes {
-                self.welcome_strangers(id, welcome);
-            }
-        }
-        for id in leaving {
-            self.workers.command_all(|_| Order::Unplug(id.0));
-            self.workers.after_all(id, Step::Forget);
         }
     }
 

@@ -5,7 +5,7 @@ use strowger_frame::{
     port::{Address, KernelDrop, PortTally},
 };
 
-use super::{PortId, Queue, Switch, losses, numbers::Standing};
+use super::{PortId, Switch, losses, numbers::Standing};
 use crate::{
     discard::{Discard, DiscardTally},
     link::Behind,
@@ -278,52 +278,19 @@ impl Switch {
 
     /// All ports, in order of their numbers.
     pub fn ports(&self) -> Vec<PortView> {
-        let ports = self.ports.iter().enumerate();
-        ports
-            .filter_map(|(number, record)| {
-                let record = record.as_ref()?;
-                let queues = record.queues.iter().enumerate().filter_map(|(worker, queue)| {
-                    let Queue { tally, discards } = queue.as_ref()?;
-                    let mut sums = Balance::default();
-                    sums.add_queue(tally, discards);
-                    Some(queue_view(Some(worker), tally, &sums))
-                });
-                let door = record.door.as_ref().map(|door| {
-                    let mut sums = Balance::default();
-                    sums.add_tally(door.tally());
-                    queue_view(None, door.tally(), &sums)
-                });
-                let mut handshakes = Balance::default();
-                handshakes.add_discards(&record.handshakes);
-                Some(PortView {
-                    id: PortId(number as u16),
-                    describe: record.describe.clone(),
-                    queues: queues.chain(door).collect(),
-                    handshakes: handshakes.by_reason().collect(),
-                })
-            })
-            .collect()
+        self.ports.views()
     }
 
     /// The sums of all counters, those of ports that are gone included.
     pub fn balance(&self) -> Balance {
-        let mut balance = self.past.clone();
-        for queue in self.ports.iter().flatten().flat_map(|record| &record.queues).flatten() {
-            balance.add_queue(&queue.tally, &queue.discards);
-        }
-        for door in self.ports.iter().flatten().filter_map(|record| record.door.as_ref()) {
-            balance.add_tally(door.tally());
-        }
-        for record in self.ports.iter().flatten() {
-            balance.add_discards(&record.handshakes);
-        }
+        let mut balance = self.ports.balance();
         balance.add_discards(&self.discards);
         self.workers.add_to(&mut balance);
         balance
     }
 }
 
-fn queue_view(worker: Option<usize>, tally: &PortTally, sums: &Balance) -> QueueView {
+pub(super) fn queue_view(worker: Option<usize>, tally: &PortTally, sums: &Balance) -> QueueView {
     QueueView {
         worker,
         frames_in: tally.frames_in.read(),

@@ -282,8 +282,9 @@ impl Workers {
     /// The next step, if it may be taken: not one that publishes numbers, for which see
     /// [`next_publications`](Self::next_publications).
     pub(super) fn next_step(&mut self) -> Option<Step> {
-        self.steps
-            .pop_front_if(|step| !matches!(step, Step::Publish(_)) && step.has_passed(&self.ledger))
+        let step = self.steps.front()?;
+        let is_due = !matches!(step, Step::Publish(_)) && step.has_passed(&self.ledger);
+        if is_due { self.steps.pop_front() } else { None }
     }
 
     /// How many numbers are next to be published and may be, as far as a restart would find those of this

@@ -71,7 +71,7 @@ impl Switch {
             entry.said = Some(now);
             self.events.push(Event::WantsAlternate(port));
         }
-        alternate.filter(|alternate| self.port_mut(alternate.port).is_some())
+        alternate.filter(|alternate| self.ports.is_plugged(alternate.port))
     }
 }
 

@@ -125,7 +125,7 @@ impl Switch {
     ///
     /// Without an identity, or such a port, nothing happens.
     pub fn set_beacon(&mut self, port: PortId, spec: Option<BeaconSpec>) {
-        if self.port_mut(port).is_none() {
+        if !self.ports.is_plugged(port) {
             return;
         }
         let now = nanos(self.clock.now());
@@ -171,7 +171,7 @@ impl Switch {
         }
         let message = beacon::encode(&config.local).to_vec();
         for (port, to) in due {
-            let worker = self.homes(port).unwrap_or(0);
+            let worker = self.ports.home(port).unwrap_or(0);
             self.workers.command(usize::from(worker), Order::Send(port.0, to, message.clone()));
         }
     }
@@ -180,7 +180,7 @@ impl Switch {
     pub(super) fn tell_beacons(&mut self) {
         let Some(peering) = &self.peering else { return };
         let hears = |port| peering.beacons.ports.contains_key(&port);
-        let ports = (0..self.ports.len()).map(|port| PortId(port as u16));
+        let ports = self.ports.ids();
         let all: Vec<_> = ports.map(|port| (port, hears(port))).collect();
         for (port, hears) in all {
             self.workers.command_all(|_| Order::HearBeacons(port.0, hears));

@@ -212,19 +212,9 @@ impl Peering {
 }
 
 impl Switch {
-    /// The worker that sends by a port for a link: the one that opens its frames, if it has the port.
-    pub(super) fn sender(&self, owner: u8, port: PortId) -> usize {
-        let record = self.ports.get(usize::from(port.0)).and_then(Option::as_ref);
-        let queue = record.and_then(|record| record.queues.get(usize::from(owner))?.as_ref());
-        match queue {
-            Some(_) => usize::from(owner),
-            None => usize::from(self.homes(port).unwrap_or(owner)),
-        }
-    }
-
     /// Tells all workers where a link is.
     pub(super) fn readdress(&mut self, link: Mark, to: Location) {
-        let home = self.homes(to.port);
+        let home = self.ports.home(to.port);
         for worker in 0..self.workers.len() {
             let order = Order::Readdress { link, port: to.port.0, home, at: to.at };
             self.workers.command(worker, order);
@@ -282,7 +272,7 @@ impl Switch {
         if header.kind == Kind::Response {
             peer.diagnosis.note_answer();
             let answer = by.map(|by| (by.from, usize::from(by.worker)));
-            let to = answer.or(here.map(|here| (here, self.sender(owner, here.port))));
+            let to = answer.or(here.map(|here| (here, self.ports.sender(owner, here.port))));
             if let Some((Location { port, at }, worker)) = to {
                 self.workers.command(worker, Order::Send(port.0, at, message));
             }
@@ -317,7 +307,7 @@ impl Switch {
             peer.diagnosis.note_attempt(*at, now);
         }
         for (Location { port, at }, worker) in to {
-            let worker = worker.map_or_else(|| self.sender(owner, port), usize::from);
+            let worker = worker.map_or_else(|| self.ports.sender(owner, port), usize::from);
             self.workers.command(worker, Order::Send(port.0, at, message.clone()));
         }
     }
@@ -363,8 +353,10 @@ impl Switch {
             }
             (to, port) = (Some((at.port.0, at.at)), at.port);
         }
-        self.workers
-            .command(self.sender(owner, port), Order::Say(mark, Sealed::Data, to, ArrayVec::new()));
+        self.workers.command(
+            self.ports.sender(owner, port),
+            Order::Say(mark, Sealed::Data, to, ArrayVec::new()),
+        );
     }
 
     /// The peer has used the keys that our answer to its handshake made: it receives where that went.

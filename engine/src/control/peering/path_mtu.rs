@@ -295,7 +295,7 @@ impl Switch {
                 0 => Order::Say(mark, Sealed::PathChallenge, Some(to), token.into_iter().collect()),
                 bytes => Order::Probe(mark, to, token, bytes),
             };
-            self.workers.command(self.sender(owner, at.port), order);
+            self.workers.command(self.ports.sender(owner, at.port), order);
         }
         self.tell_limit(mark, before, limit);
     }

@@ -135,7 +135,7 @@ impl Switch {
         } else {
             Order::Say(link, Sealed::PathChallenge, Some(to), token.into_iter().collect())
         };
-        self.workers.command(self.sender(owner, at.port), order);
+        self.workers.command(self.ports.sender(owner, at.port), order);
     }
 
     /// A link has keys, and its peer has not shown yet where it receives: it is asked again, and after a
@@ -191,7 +191,7 @@ impl Switch {
                 let to = Some((from.port.0, from.at));
                 let answer =
                     Order::Say(link, Sealed::PathAnswer, to, token.iter().copied().collect());
-                self.workers.command(self.sender(owner, from.port), answer);
+                self.workers.command(self.ports.sender(owner, from.port), answer);
                 // As fresh and authentic as data is, so it tells as well where the peer may be now;
                 // else whoever moves and is silent is sent to where it was.
                 self.take_roamed(link, from, 0, now);

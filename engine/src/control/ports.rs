@@ -1,0 +1,292 @@
+//! The ports that are plugged in, with their queues at the workers, and the doors by which handshakes come in
+//! past the workers. It knows nothing of what is attached behind them.
+
+use std::{fmt, sync::Arc};
+
+use strowger_frame::{
+    Address, Burst, Frame, Port,
+    port::{Arm, PortTally},
+};
+
+use super::{
+    Balance, DetachError, Door, PlugError, PortId, PortView,
+    view::queue_view,
+    workers::{Step, Workers},
+};
+use crate::{
+    discard::{Discard, DiscardTally},
+    limits::PORTS_MAX,
+    orders::{Order, PortSeat},
+};
+
+/// One port.
+struct PortRecord {
+    describe: String,
+    /// By worker: `None` where the port has no queue there.
+    queues: Vec<Option<Queue>>,
+    /// Where handshakes come in, if not at the workers.
+    door: Option<Door>,
+    /// How the handshakes and beacons that came in by the port ended.
+    handshakes: DiscardTally,
+    /// What was last commanded of it ([`Ports::welcome_strangers`]).
+    welcomes: Option<bool>,
+    leaving: bool,
+}
+
+struct Queue {
+    tally: Arc<PortTally>,
+    discards: Arc<DiscardTally>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Ports {
+    records: Vec<Option<PortRecord>>,
+    /// What ports that are gone had counted, so that totals never go backwards.
+    past: Balance,
+}
+
+impl fmt::Debug for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ports").field("places", &self.records.len()).finish_non_exhaustive()
+    }
+}
+
+impl Ports {
+    pub(super) fn plug_everywhere(
+        &mut self,
+        ports: Vec<Box<dyn Port>>,
+        workers: &mut Workers,
+    ) -> Result<PortId, PlugError> {
+        if ports.len() != workers.len() {
+            return Err(PlugError::QueueCount { queues: ports.len(), workers: workers.len() });
+        }
+        let describe = ports.first().map(|port| port.describe().to_owned()).unwrap_or_default();
+        self.plug(describe, ports.into_iter().enumerate(), workers)
+    }
+
+    pub(super) fn plug_at(
+        &mut self,
+        worker: usize,
+        port: Box<dyn Port>,
+        workers: &mut Workers,
+    ) -> Result<PortId, PlugError> {
+        if worker >= workers.len() {
+            return Err(PlugError::NoWorker(worker));
+        }
+        self.plug(port.describe().to_owned(), [(worker, port)], workers)
+    }
+
+    fn plug(
+        &mut self,
+        describe: String,
+        ports: impl IntoIterator<Item = (usize, Box<dyn Port>)>,
+        workers: &mut Workers,
+    ) -> Result<PortId, PlugError> {
+        let free = self.records.iter().position(Option::is_none).unwrap_or(self.records.len());
+        if free >= PORTS_MAX {
+            return Err(PlugError::Full);
+        }
+        let number = free as u16;
+        let mut queues: Vec<Option<Queue>> = (0..workers.len()).map(|_| None).collect();
+        for (worker, port) in ports {
+            let discards = Arc::new(DiscardTally::default());
+            let tally = port.tally().clone();
+            queues[worker] = Some(Queue { tally, discards: discards.clone() });
+            let seat = PortSeat { number, port, discards, hears_beacons: false, is_listed: false };
+            workers.command(worker, Order::Plug(Box::new(seat)));
+        }
+        let handshakes = DiscardTally::default();
+        let (door, welcomes, leaving) = (None, None, false);
+        let record = PortRecord { describe, queues, door, handshakes, welcomes, leaving };
+        match self.records.get_mut(free) {
+            Some(place) => *place = Some(record),
+            None => self.records.push(Some(record)),
+        }
+        Ok(PortId(number))
+    }
+
+    /// Takes a port away from its workers; [`forget`](Self::forget) follows.
+    pub(super) fn unplug(&mut self, id: PortId, workers: &mut Workers) -> Result<(), DetachError> {
+        let record = self.plugged_mut(id).ok_or(DetachError::NoPort)?;
+        record.leaving = true;
+        // First of all: the kernel then gives handshakes to the workers, like everything else.
+        let door = record.door.take();
+        let owners = record.queues.iter().enumerate().filter(|(_, queue)| queue.is_some());
+        for (worker, _) in owners {
+            workers.command(worker, Order::Unplug(id.0));
+        }
+        if let Some(door) = door {
+            self.past.add_tally(door.tally());
+        }
+        workers.after_all(id, Step::Forget);
+        Ok(())
+    }
+
+    /// No worker has a port any more. Whether it was there.
+    pub(super) fn forget(&mut self, id: PortId) -> bool {
+        let place = self.records.get_mut(usize::from(id.0));
+        let Some(record) = place.and_then(Option::take) else { return false };
+        for queue in record.queues.iter().flatten() {
+            self.past.add_queue(&queue.tally, &queue.discards);
+        }
+        self.past.add_discards(&record.handshakes);
+        true
+    }
+
+    fn record(&self, id: PortId) -> Option<&PortRecord> {
+        self.records.get(usize::from(id.0))?.as_ref()
+    }
+
+    fn plugged_mut(&mut self, id: PortId) -> Option<&mut PortRecord> {
+        let record = self.records.get_mut(usize::from(id.0))?.as_mut()?;
+        (!record.leaving).then_some(record)
+    }
+
+    /// Whether a port is plugged in, and not on its way out.
+    pub(super) fn is_plugged(&self, id: PortId) -> bool {
+        self.record(id).is_some_and(|record| !record.leaving)
+    }
+
+    /// The one worker that has this port, if not all of them have.
+    pub(super) fn home(&self, id: PortId) -> Option<u8> {
+        let record = self.record(id)?;
+        let owners = record.queues.iter().filter(|queue| queue.is_some()).count();
+        if owners == record.queues.len() && owners > 1 {
+            return None;
+        }
+        record.queues.iter().position(Option::is_some).map(|worker| worker as u8)
+    }
+
+    /// The worker that sends by a port for a link: the one that opens its frames, if it has the port.
+    pub(super) fn sender(&self, owner: u8, id: PortId) -> usize {
+        let queue = self.record(id).and_then(|record| record.queues.get(usize::from(owner)));
+        match queue {
+            Some(Some(_)) => usize::from(owner),
+            _ => usize::from(self.home(id).unwrap_or(owner)),
+        }
+    }
+
+    /// Lets frames of unknown senders in at a port, or not.
+    pub(super) fn welcome_strangers(&mut self, id: PortId, welcome: bool, workers: &mut Workers) {
+        if let Some(record) = self.plugged_mut(id) {
+            record.welcomes = Some(welcome);
+        }
+        workers.command_all(|_| Order::WelcomeStrangers(id.0, welcome));
+        if let Some(door) = self.door_mut(id) {
+            door.welcome_strangers(welcome);
+        }
+    }
+
+    /// Commands again what was commanded of each port, for workers that may not have done it.
+    pub(super) fn command_again(&mut self, workers: &mut Workers) {
+        for number in 0..self.records.len() as u16 {
+            let id = PortId(number);
+            let Some(record) = self.record(id) else { continue };
+            if record.leaving {
+                workers.command_all(|_| Order::Unplug(number));
+                workers.after_all(id, Step::Forget);
+            } else if let Some(welcome) = record.welcomes {
+                self.welcome_strangers(id, welcome, workers);
+            }
+        }
+    }
+
+    /// The numbers that ports have or had.
+    pub(super) fn ids(&self) -> impl Iterator<Item = PortId> + use<> {
+        (0..self.records.len() as u16).map(PortId)
+    }
+
+    pub(super) fn open_door(&mut self, id: PortId, door: Door) -> Result<(), PlugError> {
+        let record = self.plugged_mut(id).ok_or(PlugError::NoPort)?;
+        record.door = Some(door);
+        Ok(())
+    }
+
+    fn doors_mut(&mut self) -> impl Iterator<Item = &mut Door> {
+        self.records.iter_mut().flatten().filter_map(|record| record.door.as_mut())
+    }
+
+    fn door_mut(&mut self, id: PortId) -> Option<&mut Door> {
+        self.records.get_mut(usize::from(id.0))?.as_mut()?.door.as_mut()
+    }
+
+    /// Says what would wake the slow path for handshakes.
+    pub(super) fn arm(&mut self, add: impl FnMut(Arm)) {
+        self.doors_mut().map(Door::arm).for_each(add);
+    }
+
+    pub(super) fn disarm(&mut self) {
+        self.doors_mut().for_each(Door::disarm);
+    }
+
+    /// Takes in a burst at a port's door, if it has one.
+    pub(super) fn receive(&mut self, id: PortId) -> Option<Burst> {
+        self.door_mut(id).map(Door::receive)
+    }
+
+    /// Where a frame of the last burst came from, and the worker, of so many, that data from there comes in by.
+    pub(super) fn origin(
+        &self,
+        id: PortId,
+        frame: &Frame,
+        workers: usize,
+    ) -> Option<(Address, u8)> {
+        Some(self.record(id)?.door.as_ref()?.origin(frame, workers))
+    }
+
+    /// Sends a handshake message by a port's door. `false` if it has none.
+    pub(super) fn send(&mut self, id: PortId, to: Address, message: &[u8]) -> bool {
+        let door = self.door_mut(id);
+        door.map(|door| door.send(to, message)).is_some()
+    }
+
+    /// Counts how a handshake or beacon ended that came in by a port. `false` if the port is gone.
+    pub(super) fn count_handshake(&self, id: PortId, how: Discard) -> bool {
+        self.record(id).map(|record| record.handshakes.count(how)).is_some()
+    }
+
+    /// All ports, in order of their numbers.
+    pub(super) fn views(&self) -> Vec<PortView> {
+        let records = self.records.iter().enumerate();
+        records
+            .filter_map(|(number, record)| {
+                let record = record.as_ref()?;
+                let queues = record.queues.iter().enumerate().filter_map(|(worker, queue)| {
+                    let Queue { tally, discards } = queue.as_ref()?;
+                    let mut sums = Balance::default();
+                    sums.add_queue(tally, discards);
+                    Some(queue_view(Some(worker), tally, &sums))
+                });
+                let door = record.door.as_ref().map(|door| {
+                    let mut sums = Balance::default();
+                    sums.add_tally(door.tally());
+                    queue_view(None, door.tally(), &sums)
+                });
+                let mut handshakes = Balance::default();
+                handshakes.add_discards(&record.handshakes);
+                Some(PortView {
+                    id: PortId(number as u16),
+                    describe: record.describe.clone(),
+                    queues: queues.chain(door).collect(),
+                    handshakes: handshakes.by_reason().collect(),
+                })
+            })
+            .collect()
+    }
+
+    /// The sums of what all ports have counted, those that are gone included.
+    pub(super) fn balance(&self) -> Balance {
+        let mut balance = self.past.clone();
+        for record in self.records.iter().flatten() {
+            for queue in record.queues.iter().flatten() {
+                balance.add_queue(&queue.tally, &queue.discards);
+            }
+            if let Some(door) = &record.door {
+                balance.add_tally(door.tally());
+            }
+            balance.add_discards(&record.handshakes);
+        }
+        balance
+    }
+}
