@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use strowger_wire::{Label, Slot};
+use strowger_wire::{Label, Slot, label::TextError};
 
 use crate::{
     config::{check_name, default_control_socket},
@@ -54,47 +54,49 @@ pub(crate) struct Pinging {
     bytes: u16,
 }
 
-/// What a question goes to.
+/// What a question goes to: the name of a link of the relay, or a label.
 #[derive(Clone, Debug)]
-enum Target {
-    Label(Label),
-    /// A peer or neighbour of the relay.
-    Name(String),
+struct Target {
+    text: String,
+    label: Result<Label, TextError>,
 }
 
 impl FromStr for Target {
     type Err = String;
 
-    /// Whatever is a label is read as one; hex digits are no good names.
     fn from_str(text: &str) -> Result<Self, String> {
-        match Label::parse(text.as_bytes()) {
-            Ok(label) => Ok(Self::Label(label)),
-            Err(error) => check_name(text)
-                .map(|()| Self::Name(text.to_owned()))
-                .map_err(|_| format!("it is neither a label ({error}) nor a name")),
+        let label = Label::parse(text.as_bytes());
+        match (&label, check_name(text)) {
+            (Err(error), Err(_)) => Err(format!("it is neither a label ({error}) nor a name")),
+            _ => Ok(Self { text: text.to_owned(), label }),
         }
     }
 }
 
 impl Target {
-    /// The label; for a name, the one that leads over the link of that name to the neighbour's slot 1.
+    /// The label; for the name of a link, the one that leads over the link to the neighbour's slot 1.
+    ///
+    /// A name such as `ada` is a label, too. The name counts then: labels can also be written with dots.
     fn label(&self, socket: &Path) -> Result<Label, Failure> {
-        let name = match self {
-            Self::Label(label) => return Ok(*label),
-            Self::Name(name) => name,
-        };
+        let text = self.text.as_str();
+        if let (Ok(label), true) = (&self.label, text.contains('.')) {
+            return Ok(*label);
+        }
         let mut relay = Conversation::open(socket)?;
-        let (links, status) =
-            (relay.ask(&json!({ "show": "links" }))?, relay.ask(&json!({ "show": "status" }))?);
+        let links = relay.ask(&json!({ "show": "links" }))?;
         let links = links["links"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let Some(link) = links.iter().find(|link| link["name"] == name.as_str()) else {
+        let Some(link) = links.iter().find(|link| link["name"] == text) else {
             let names: Vec<&str> = links.iter().filter_map(|link| link["name"].as_str()).collect();
-            let line = format!(
-                "\"{name}\" is neither a label nor the name of a link of this relay; its links: {}",
-                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-            );
-            return Err(Failure::new(Exit::Usage, line));
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            return self.label.map_err(|_| {
+                let line = format!(
+                    "\"{text}\" is neither a label nor the name of a link of this relay; its links: \
+                     {names}"
+                );
+                Failure::new(Exit::Usage, line)
+            });
         };
+        let status = relay.ask(&json!({ "show": "status" }))?;
         let label = || {
             let number = |value: &Value| u32::try_from(value.as_u64()?).ok().map(Slot::new);
             let scheme = scheme_of(status["scheme"].as_str()?).ok()?;
@@ -104,7 +106,7 @@ impl Target {
             Label::build(&hops_of_links(&[to])).ok().map(|(label, _)| label)
         };
         label().ok_or_else(|| {
-            let line = format!("no label leads to \"{name}\"; `strowger show links` has its slot");
+            let line = format!("no label leads to \"{text}\"; `strowger show links` has its slot");
             Failure::new(Exit::CheckFailed, line)
         })
     }

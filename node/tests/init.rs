@@ -103,6 +103,15 @@ fn two_relays_are_linked_and_pinged_by_the_readme_s_commands() {
     let output = run(&["ping", "bobby", "--socket", &socket]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("\"bobby\"") && stderr(&output).contains("its links: bob"));
+    // A name of hex digits is a name; with dots it is a label.
+    let key = "05".repeat(32);
+    let attach = ["slot", "attach", "ada", &format!("{here}9"), "--key", &key, "--socket", &socket];
+    let output = run(&attach);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let output = run(&["trace", "ada", "--socket", &socket]);
+    assert!(stderr(&output).contains("link_down"), "{}", stderr(&output));
+    let output = run(&["trace", "0000.0000.0000.0ada", "--socket", &socket]);
+    assert!(!stderr(&output).contains("link_down"), "{}", stderr(&output));
     let output = run(&["trace", "bob", "--socket", &socket]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stdout(&output).contains("the switch's own slot 1"));
