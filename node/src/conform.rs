@@ -390,7 +390,7 @@ mod tests {
     use super::*;
 
     fn vectors() -> Value {
-        serde_json::from_str(include_str!("../../engine/tests/vectors/labels.json")).unwrap()
+        serde_json::from_str(include_str!("../../wire/tests/vectors/labels.json")).unwrap()
     }
 
     /// The answer to one request, by way of the door itself.
@@ -494,7 +494,7 @@ mod tests {
                     });
                     assert_eq!(answer, wanted, "{row}");
                 } else if answer == json!({"to": 1}) {
-                    // wire.md 1.3; engine/tests/label_vectors.rs lists these rows.
+                    // wire.md 1.3; wire/tests/label_vectors.rs lists these rows.
                     arrived += 1;
                 } else {
                     assert!(answer["error"].is_string(), "{row} {answer}");

@@ -148,8 +148,10 @@ pub enum AnyHeader<'a> {
 /// use strowger_wire::{switch_header::AnyHeader, with_header};
 ///
 /// let mut packet = [0; 16];
+/// packet[0] = 0x10; // version 1, a label of 64 bits
+/// packet[2] = 9;
 /// let header = AnyHeader::parse(&mut packet)?;
-/// assert_eq!(with_header!(header, header => header.hops_left()), 0);
+/// assert_eq!(with_header!(header, header => header.hops_left()), 9);
 /// # Ok::<(), strowger_wire::switch_header::HeaderError>(())
 /// ```
 #[macro_export]

@@ -14,9 +14,8 @@
 //! label ends at the switch itself, and no director for it is spent.
 //!
 //! ```
-//! use strowger_wire::director::Slot;
-//! use strowger_wire::label::{Hop, Label, LabelError, Step, step};
-//! use strowger_wire::scheme::V3X5X8;
+//! use strowger_wire::label::{LabelError, Step, step};
+//! use strowger_wire::{Hop, Label, Slot, scheme::V3X5X8};
 //!
 //! let (slot, scheme) = (Slot::new, &V3X5X8);
 //! // From slot 1 of one switch by its slot 2, in at slot 0 of the next, and to its slot 1.

@@ -7,6 +7,7 @@
 use serde_json::Value;
 use strowger_wire::{
     Hop, Label, Scheme, Slot,
+    hex::Hex,
     label::{LabelError, Step, StepError, step},
     scheme::{self, Form, V3X5X8},
 };
@@ -75,8 +76,7 @@ fn schemes() {
             })
             .collect();
         let scheme = Scheme::new(&forms).unwrap();
-        let hex: String =
-            scheme.serialize().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = Hex(scheme.serialize().as_bytes()).to_string();
         assert_eq!(hex, text(row, "serialized"));
         assert_eq!(Scheme::parse(scheme.serialize().as_bytes()), Ok(scheme), "{row}");
         match Scheme::named(text(row, "name")) {
