@@ -900,6 +900,30 @@ fn slots_are_attached_detached_and_listed_while_traffic_flows() {
 }
 
 #[test]
+fn many_slots_are_detached_at_once_and_no_other_is() {
+    let mut rig = Rig::with(1, SwitchConfig::default());
+    for slot in [2, 3, 5, 6] {
+        rig.neighbour(0, slot, 256);
+    }
+    rig.settle();
+    rig.events.clear();
+    // An empty slot is passed over, and one that is named twice is detached once.
+    rig.switch.detach_all([5, 3, 4, 5]);
+    assert_eq!((rig.switch.name_at(3), rig.switch.name_at(2)), (Some("on 3"), Some("on 2")));
+    rig.settle();
+    let detached = [Event::SlotDetached(3), Event::SlotDetached(5)];
+    assert_eq!(rig.events, detached);
+    assert_eq!((rig.switch.name_at(3), rig.switch.name_at(4)), (None, None));
+    for (slot, arrives) in [(3, 0), (5, 0), (6, 1)] {
+        assert!(rig.send(2, &numbered(2, slot, 0)));
+        rig.breathe();
+        assert_eq!(rig.taken(slot).len(), arrives, "{slot}");
+    }
+    assert_eq!(rig.count_at(2, Discard::SlotGone), 2);
+    rig.assert_even();
+}
+
+#[test]
 fn three_switches_in_a_row_there_and_back() {
     let mut chain = Chain::of_three(64);
     // Slots of different widths, so that directors must be widened for the way back.

@@ -376,15 +376,14 @@ impl Relay {
         if events.is_empty() {
             return;
         }
-        let views = self.topology.switch.slots();
         let at = self.began.elapsed();
         for event in events {
             if matches!(event, Event::Answered(..) | Event::WantsAlternate(_)) {
                 continue; // told to whoever asked, or by what is done about it
             }
             let (what, slot, detail) = words_of(event);
-            let place = slot.and_then(|slot| views.binary_search_by_key(&slot, |v| v.slot).ok());
-            let name = place.map(|place| views[place].name.clone()).unwrap_or_default();
+            let name = slot.and_then(|slot| self.topology.switch.name_at(slot));
+            let name = name.unwrap_or_default().to_owned();
             if let Some((kind, text)) = logged(event) {
                 self.log.write(kind, &subject(slot, &name), text);
             }
@@ -549,9 +548,8 @@ impl Relay {
             self.topology.switch.goodbye(peer.slot, GOODBYE_STOPPING, 0, "the relay stops");
         }
         let mut settled = self.settle();
-        for view in attached.iter().filter(|view| is_there(view.state)) {
-            let _ = self.topology.switch.detach(view.slot);
-        }
+        let leaving = attached.iter().filter(|view| is_there(view.state)).map(|view| view.slot);
+        self.topology.switch.detach_all(leaving);
         settled &= self.settle();
         let ports = self.topology.switch.ports();
         for port in &self.topology.ports {

@@ -1,9 +1,16 @@
-//! Thousands of peers: what a check of the configuration costs grows with their number, and not with its square. Decided by instructions, as valgrind counts them, and not by time.
+//! Thousands of peers: what a check of the configuration, a start and an end of a relay cost grows with their number,
+//! and not with its square. Decided by instructions, as valgrind counts them, and not by time.
 #![allow(clippy::unwrap_used)] // functions that only tests call are tests too
 
 mod trial;
 
-use std::{fmt::Write as _, fs, path::Path, process::Command};
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
 
 use trial::wires::skip;
 
@@ -28,16 +35,50 @@ fn config(dir: &Path, neighbours: usize) -> std::path::PathBuf {
     file
 }
 
-/// Instructions of the command until it ends.
-fn instructions(dir: &Path, arguments: &[&str]) -> f64 {
+/// The command under valgrind, which counts its instructions.
+fn counted(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("valgrind");
     let out = format!("--callgrind-out-file={}/out", dir.display());
     command.args(["--tool=callgrind", &out]).arg(env!("CARGO_BIN_EXE_strowger")).args(arguments);
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    command
+}
+
+/// What was counted, all threads together.
+fn count(dir: &Path) -> f64 {
     let counted = fs::read_to_string(dir.join("out")).expect("it counts");
     let totals = counted.lines().find_map(|line| line.strip_prefix("totals: ")).expect("a sum");
     totals.trim().parse().unwrap()
+}
+
+/// Instructions of the command until it ends.
+fn instructions(dir: &Path, arguments: &[&str]) -> f64 {
+    let output = counted(dir, arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    count(dir)
+}
+
+/// Instructions of a relay that starts, is ready, and is ended at once.
+fn instructions_of_a_life(dir: &Path, file: &Path) -> f64 {
+    let mut command = counted(dir, &["relay", "--config", file.to_str().unwrap()]);
+    let relay = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut relay = Ended(relay);
+    let mut lines = BufReader::new(relay.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line == "ready"), "it starts");
+    let kill = format!("kill -TERM {}", relay.0.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    let last = lines.last().unwrap_or_default();
+    assert!(relay.0.wait().unwrap().success(), "{last}");
+    count(dir)
+}
+
+/// Killed if the test fails.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn ratio(what: &str, counts: [usize; 2], of: impl Fn(usize) -> f64) {
@@ -45,6 +86,19 @@ fn ratio(what: &str, counts: [usize; 2], of: impl Fn(usize) -> f64) {
     let ratio = many / few;
     println!("{what}: {few} for {}, {many} for {}, ratio {ratio:.2}", counts[0], counts[1]);
     assert!(ratio < RATIO_MAX, "{what}: {ratio:.2}");
+}
+
+#[test]
+fn a_start_and_an_end_cost_in_proportion_to_the_number_of_peers() {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        return skip("valgrind counts the instructions, and is not here");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
+    ratio("a start and an end", [250, 500], |neighbours| {
+        let _ = fs::remove_file(dir.join("state"));
+        instructions_of_a_life(dir, &config(dir, neighbours))
+    });
 }
 
 #[test]

@@ -79,7 +79,7 @@ mod tokens;
 
 use std::{
     cell::Cell,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
 };
 
 use strowger_frame::Mark;
@@ -402,38 +402,52 @@ impl Numbers {
 
     /// Takes all numbers of a user away. `None` if it has none (any more).
     pub fn withdraw(&mut self, user: Mark) -> Option<Withdrawn> {
-        self.withdraw_where(vec![user], |usage| match *usage {
-            Usage::Live { user: other, .. } | Usage::Alias { user: other, .. } => {
-                (other == user).then_some(Now(0))
+        self.withdraw_all(&[user])
+    }
+
+    /// Takes all numbers of several users away, in one pass over all numbers. `None` if none of them has any.
+    pub fn withdraw_all(&mut self, users: &[Mark]) -> Option<Withdrawn> {
+        let users: HashSet<Mark> = users.iter().copied().collect();
+        let (mut leaving, mut seen) = (Vec::new(), HashSet::new());
+        let mut withdrawn = self.withdraw_where(|usage| {
+            let (user, not_before) = match *usage {
+                Usage::Live { user, .. } | Usage::Alias { user, .. } => (user, Now(0)),
+                Usage::Coming { user, not_before }
+                | Usage::Returning { user, until: not_before, .. } => (user, not_before),
+                _ => return None,
+            };
+            if !users.contains(&user) {
+                return None;
             }
-            Usage::Coming { user: other, not_before }
-            | Usage::Returning { user: other, until: not_before, .. } => {
-                (other == user).then_some(not_before)
+            if seen.insert(user) {
+                leaving.push(user);
             }
-            _ => None,
-        })
+            Some(not_before)
+        })?;
+        withdrawn.staying.clear();
+        withdrawn.leaving = leaving;
+        Some(withdrawn)
     }
 
     /// Takes the aliases away whose time is over. `None` if there are none.
     pub fn expire(&mut self, now: Now) -> Option<Withdrawn> {
-        self.withdraw_where(Vec::new(), |usage| match *usage {
+        self.withdraw_where(|usage| match *usage {
             Usage::Alias { until: Some(end), .. } if end <= now => Some(Now(0)),
             _ => None,
         })
     }
 
+    /// Takes numbers away whose users stay.
     fn withdraw_where(
         &mut self,
-        leaving: Vec<Mark>,
-        which: impl Fn(&Usage) -> Option<Now>,
+        mut which: impl FnMut(&Usage) -> Option<Now>,
     ) -> Option<Withdrawn> {
         self.due.set(None);
         let (mut numbers, mut staying) = (Vec::new(), Vec::new());
         for (&slot, entry) in &mut self.entries {
             if let Some(not_before) = which(&entry.usage) {
-                match entry.usage {
-                    Usage::Alias { user, .. } if !leaving.contains(&user) => staying.push(user),
-                    _ => (),
+                if let Usage::Alias { user, .. } = entry.usage {
+                    staying.push(user);
                 }
                 entry.usage = Usage::Withdrawn { not_before };
                 numbers.push((slot, entry.generation));
@@ -444,7 +458,7 @@ impl Numbers {
         }
         self.version += 1;
         staying.dedup();
-        Some(Withdrawn { numbers, leaving, staying, version: self.version })
+        Some(Withdrawn { numbers, leaving: Vec::new(), staying, version: self.version })
     }
 
     /// What the next tables are made of: where each number leads that leads, or led, anywhere.
@@ -534,22 +548,30 @@ impl Numbers {
         self.generation = self.generation.max(generation);
     }
 
+    /// How far along a number is; `None` if it is free.
+    pub fn standing(&self, slot: u32) -> Option<Standing> {
+        self.entries.get(&slot).map(|entry| standing(&entry.usage))
+    }
+
     /// All numbers that are not free, with their generations and standings, and whether an unknown peer
     /// has or had each.
     pub fn all(&self) -> impl Iterator<Item = (u32, u64, Standing, bool)> {
-        self.entries.iter().map(|(&slot, entry)| {
-            let standing = match entry.usage {
-                Usage::Coming { user, not_before } => Standing::Coming(user, not_before),
-                Usage::Live { user, drained: None } => Standing::Live(user),
-                Usage::Live { user, drained: Some(until) } => Standing::Draining(user, until),
-                Usage::Alias { user, until } => Standing::Alias(user, until),
-                Usage::Withdrawn { .. } => Standing::Withdrawn,
-                Usage::Resting { until } => Standing::Resting(until),
-                Usage::Kept { until, .. }
-                | Usage::Former { until, .. }
-                | Usage::Returning { until, .. } => Standing::Kept(until),
-            };
-            (slot, entry.generation, standing, entry.unknown)
-        })
+        let entries = self.entries.iter();
+        entries
+            .map(|(&slot, entry)| (slot, entry.generation, standing(&entry.usage), entry.unknown))
+    }
+}
+
+fn standing(usage: &Usage) -> Standing {
+    match *usage {
+        Usage::Coming { user, not_before } => Standing::Coming(user, not_before),
+        Usage::Live { user, drained: None } => Standing::Live(user),
+        Usage::Live { user, drained: Some(until) } => Standing::Draining(user, until),
+        Usage::Alias { user, until } => Standing::Alias(user, until),
+        Usage::Withdrawn { .. } => Standing::Withdrawn,
+        Usage::Resting { until } => Standing::Resting(until),
+        Usage::Kept { until, .. }
+        | Usage::Former { until, .. }
+        | Usage::Returning { until, .. } => Standing::Kept(until),
     }
 }

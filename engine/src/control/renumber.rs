@@ -149,13 +149,28 @@ impl Switch {
     /// [`DetachError`].
     pub fn detach(&mut self, slot: u32) -> Result<(), DetachError> {
         let mark = self.numbers.user_of(slot).ok_or(DetachError::EmptySlot(slot))?;
-        let withdrawn = self.numbers.withdraw(mark).ok_or(DetachError::EmptySlot(slot))?;
-        if let Some(attachment) = self.user(mark) {
-            attachment.state = SlotState::Leaving;
-        }
-        self.drop_peer(mark);
-        self.remove(withdrawn);
+        self.detach_users(&[mark]);
         Ok(())
+    }
+
+    /// Detaches what is attached to all these slots, as [`detach`](Self::detach) does to one. The workers get one
+    /// table for all of them, where many calls of `detach` cost a table of all slots each. Empty slots are
+    /// passed over.
+    pub fn detach_all(&mut self, slots: impl IntoIterator<Item = u32>) {
+        let users: Vec<Mark> =
+            slots.into_iter().filter_map(|slot| self.numbers.user_of(slot)).collect();
+        self.detach_users(&users);
+    }
+
+    pub(super) fn detach_users(&mut self, users: &[Mark]) {
+        let Some(withdrawn) = self.numbers.withdraw_all(users) else { return };
+        for &mark in users {
+            if let Some(attachment) = self.user(mark) {
+                attachment.state = SlotState::Leaving;
+            }
+            self.drop_peer(mark);
+        }
+        self.remove(withdrawn);
     }
 
     /// Gives the user of a slot another number: this one, or the lowest free. The old one leads to
@@ -352,18 +367,14 @@ impl Switch {
     }
 
     fn publish(&mut self, all: Vec<Given>, now: Now) {
-        let (mut announced, mut retired) = (Vec::new(), Vec::new());
+        let (mut announced, mut retired, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         for given in all {
             let (slot, mark) = (given.slot(), given.user());
             let Some(user) = self.user(mark) else { continue };
             let was = user.slot;
             if user.refused.is_some() {
                 // Some worker's port would not have it: take back what others were given.
-                user.state = SlotState::Leaving;
-                if let Some(withdrawn) = self.numbers.withdraw(mark) {
-                    self.remove(withdrawn);
-                }
-                self.drop_peer(mark);
+                refused.push(mark);
                 continue;
             }
             match self.numbers.publish(given, now) {
@@ -385,6 +396,7 @@ impl Switch {
                 }
             }
         }
+        self.detach_users(&refused);
         if announced.is_empty() && retired.is_empty() {
             return;
         }
@@ -475,10 +487,9 @@ impl Switch {
         if self.numbers_due().is_none_or(|due| now < due) {
             return;
         }
-        for slot in self.numbers.drained(now) {
-            // It may be on its way out already.
-            let _ = self.detach(slot);
-        }
+        // Some may be on their way out already.
+        let drained = self.numbers.drained(now);
+        self.detach_all(drained);
         if let Some(withdrawn) = self.numbers.expire(now) {
             self.events.extend(withdrawn.slots().map(Event::AliasEnded));
             self.remove(withdrawn);

@@ -184,15 +184,11 @@ impl Switch {
         self.workers.after_all(unnamed, Step::Recovered);
 
         let is_everywhere = |mark: &Mark| links.iter().all(|has| has.contains(mark));
+        let mut lost = Vec::new();
         for mark in expected.iter().filter(|&mark| stays.contains(mark) && !is_everywhere(mark)) {
             // Its order was lost, or some worker's port would not have it.
-            if let Some(withdrawn) = self.numbers.withdraw(*mark) {
-                if let Some(user) = self.user(*mark) {
-                    user.state = SlotState::Leaving;
-                }
-                self.drop_peer(*mark);
-                self.remove(withdrawn);
-            }
+            lost.push(*mark);
         }
+        self.detach_users(&lost);
     }
 }

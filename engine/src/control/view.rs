@@ -1,11 +1,13 @@
 //! What people and programs are shown of a switch: copies of counters, never the switch itself.
 
+use std::collections::HashMap;
+
 use strowger_frame::{
     Mark,
     port::{Address, KernelDrop, PortTally},
 };
 
-use super::{PortId, Switch, losses, numbers::Standing};
+use super::{Attachment, PortId, Switch, losses, numbers::Standing};
 use crate::{
     discard::{Discard, DiscardTally},
     link::Behind,
@@ -222,10 +224,25 @@ impl Balance {
 }
 
 impl Switch {
+    /// The name of what a slot number leads to, or what is just leaving it; `None` if there is nothing.
+    pub fn name_at(&self, slot: u32) -> Option<&str> {
+        let user = match self.numbers.standing(slot)? {
+            Standing::Coming(mark, _)
+            | Standing::Live(mark)
+            | Standing::Draining(mark, _)
+            | Standing::Alias(mark, _) => self.attached.get(mark.index())?.1.as_ref()?,
+            Standing::Withdrawn => self.attachments().find(|(_, user)| user.slot == slot)?.1,
+            Standing::Resting(_) | Standing::Kept(_) => return None,
+        };
+        Some(&user.name)
+    }
+
     /// All slots in use or in quarantine, in order of their numbers.
     pub fn slots(&self) -> Vec<SlotView> {
-        let leaving =
-            |slot| self.attachments().find(|(_, user)| user.slot == slot).map(|(_, user)| user);
+        // Once for all: everything leaves when a relay ends.
+        let by_slot: HashMap<u32, &Attachment> =
+            self.attachments().map(|(_, user)| (user.slot, user)).collect();
+        let leaving = |slot| by_slot.get(&slot).copied();
         self.numbers
             .all()
             .map(|(slot, generation, standing, is_unknown)| {
