@@ -51,7 +51,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::sync_channel,
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -66,7 +65,7 @@ use strowger_engine::{
 };
 use strowger_frame::{Address, port::Arm};
 use strowger_io::{Doorbell, Ringer, Waiter};
-use strowger_runtime::worker_thread::Idle;
+use strowger_runtime::{IdlePolicy, MemoryUse, PortInfo};
 use strowger_wire::{Label, Scheme};
 
 pub(crate) use self::{changing::DRAIN_S, socket::Control};
@@ -75,8 +74,7 @@ use crate::{
     config::{parse_key, parse_peer_id, parse_rights},
     exit::{Exit, Failure},
     journal::{Journal, Read},
-    relay::{Letterbox, Request},
-    topology::{MemoryUse, PortInfo},
+    relay::RequestSender,
     untrusted::json_line,
 };
 
@@ -187,7 +185,7 @@ pub(crate) struct Status {
     pub(crate) uptime: Duration,
     pub(crate) workers: usize,
     pub(crate) cores: Option<Vec<usize>>,
-    pub(crate) idle: Idle,
+    pub(crate) idle: IdlePolicy,
     pub(crate) switch: SwitchConfig,
     pub(crate) ports: Vec<PortInfo>,
     pub(crate) memory: MemoryUse,
@@ -204,7 +202,11 @@ impl Control {
     ///
     /// # Errors
     /// The kernel's, when no thread or descriptor is to be had.
-    pub(crate) fn serve(self, slow_path: Letterbox, journal: Journal) -> Result<Server, Failure> {
+    pub(crate) fn serve(
+        self,
+        slow_path: RequestSender,
+        journal: Journal,
+    ) -> Result<Server, Failure> {
         let refused = |error: io::Error| {
             Failure::new(Exit::Refused, format!("cannot serve the control socket: {error}"))
         };
@@ -265,7 +267,7 @@ enum Watch {
 
 /// Where answers come from.
 struct Office {
-    slow_path: Letterbox,
+    slow_path: RequestSender,
     journal: Journal,
 }
 
@@ -524,10 +526,8 @@ enum Asked {
 }
 
 /// Asks the slow path, which never makes anybody wait for a client.
-fn ask(slow_path: &Letterbox, question: Question) -> Value {
-    let (client, answer) = sync_channel(1);
-    let asked = slow_path.put(Request::Ask(question, client));
-    match asked.then(|| answer.recv_timeout(ANSWER_MAX).ok()).flatten() {
+fn ask(slow_path: &RequestSender, question: Question) -> Value {
+    match slow_path.ask(question).recv_timeout(ANSWER_MAX).ok() {
         Some(answer) => render::answer(&answer),
         None => error("no_answer", "the slow path is stopping or overloaded; ask again"),
     }

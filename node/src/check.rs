@@ -15,23 +15,21 @@ use std::{
     process::ExitCode,
 };
 
-use strowger_crypto::IdentityKey;
+use strowger_crypto::{IdentityKey, OsEntropy, Psk};
 use strowger_io::{
     udp,
     xdp::{self, Choice, Rung},
 };
+use strowger_runtime::own::Own;
 
 use self::in_use::{Holder, Sockets, holder_of_lock};
 use crate::{
     config::{self, Config, Ethernet, Listener, SOCKET_BUFFER_BYTES},
     exit::{Exit, Failure, output_ended},
     files::{Opener, Role},
-    key,
-    own::Own,
+    key, own, plan,
     relay::is_here,
-    rights,
-    state::StateFile,
-    topology::{self, is_ours_alone, specs_of},
+    roles::roles,
     untrusted::Untrusted,
 };
 
@@ -111,25 +109,22 @@ pub(crate) fn run(
 /// Looks at the machine as a start would.
 fn look(file: &Path, mut config: Config) -> Findings {
     let mut found = Findings::default();
-    let account = rights::find(&config).unwrap_or_else(|failure| {
+    let account = plan::account(&config).unwrap_or_else(|failure| {
         found.problems.push(failure);
         None
     });
-    let workers = topology::workers(&config).unwrap_or_else(|failure| {
-        found.problems.push(failure);
+    let workers = strowger_runtime::workers(config.workers, config.cores.as_deref());
+    let workers = workers.unwrap_or_else(|error| {
+        found.problems.push(plan::failure(error));
         config.workers.unwrap_or(1)
     });
     let opener = Opener::new(account.as_ref());
     let user = account.as_ref().map(|account| account.name.as_str());
     let sockets = Sockets::now();
 
-    let roles = topology::roles(&config, file, workers);
+    let roles = roles(&config, file, workers);
     roles.conflicts().into_iter().for_each(|conflict| found.wrong(conflict));
     let identity = look_at_secrets(&config, &opener, &mut found);
-    let kept = config.state.as_ref().and_then(|path| {
-        let read = StateFile::read(path, &opener);
-        read.map_err(|failure| found.problems.push(failure)).ok().flatten()
-    });
     for (role, path) in roles.each() {
         look_at_file(role, path, (&opener, user), &sockets, &mut found);
     }
@@ -140,8 +135,15 @@ fn look(file: &Path, mut config: Config) -> Findings {
         look_at_listener(listener, &config, &sockets, &mut found);
     }
     look_at_interfaces(&config, workers, &mut found);
-    Own::now().faults(&config).into_iter().for_each(|fault| found.wrong(fault));
-    found.problems.extend(topology::rehearse(&config, workers, identity.as_ref(), kept.as_ref()));
+    own::faults(&Own::now(), &config).into_iter().for_each(|fault| found.wrong(fault));
+    // Another key stands for one that cannot be read.
+    let identity = identity.or_else(|| IdentityKey::generate(&mut OsEntropy).ok());
+    let builder = plan::builder(&config, identity, |_| Ok(Psk::NONE));
+    let builder = builder.map(|builder| builder.workers(workers).opener(opener));
+    match builder {
+        Ok(builder) => found.problems.extend(plan::dry_run(builder)),
+        Err(failure) => found.problems.push(failure),
+    }
     found
 }
 
@@ -275,7 +277,11 @@ fn look_at_interfaces(config: &Config, workers: usize, found: &mut Findings) {
         };
         // AF_PACKET opens the first queue alone, and has the frames of all.
         let opened = if by_packet { 1 } else { usize::MAX };
-        for spec in specs_of(ethernet, config, workers).iter().take(opened) {
+        for spec in plan::ethernet_interface(ethernet)
+            .specs(workers, config.switch.slot_max)
+            .iter()
+            .take(opened)
+        {
             if let Err(why) = xdp::check(spec) {
                 let waits = match why {
                     xdp::OpenError::NoInterface { .. } => waiting(config),
@@ -286,13 +292,14 @@ fn look_at_interfaces(config: &Config, workers: usize, found: &mut Findings) {
             }
         }
     }
-    for ethernet @ Ethernet { name, interface, backend, .. } in &config.ethernet {
+    for Ethernet { name, interface, backend, .. } in &config.ethernet {
         let refusal = match backend {
             Choice::Only(Rung::Packet) => machine.packet.as_ref().err(),
             Choice::Auto => no_xdp.and_then(|_| machine.packet.as_ref().err()),
             Choice::Xdp | Choice::Only(_) => no_xdp,
         };
-        let alone = is_ours_alone(config, ethernet);
+        let same = |other: &&Ethernet| other.interface == *interface;
+        let alone = config.ethernet.iter().filter(same).count() == 1;
         if let Some(refusal) = refusal {
             found.refused(format!("[[ethernet]] {name}: {refusal}"));
         } else if !alone && (*backend == Choice::Only(Rung::Packet) || no_xdp.is_some()) {

@@ -28,7 +28,7 @@ use strowger_engine::{
 };
 use strowger_frame::Address;
 use strowger_io::udp::Choice;
-use strowger_runtime::worker_thread::Idle;
+use strowger_runtime::IdlePolicy;
 use strowger_wire::{Scheme, Slot, hello::SealWish, limits::LINK_MTU_MIN, scheme::V3X5X8};
 
 use self::reader::{Document, Section};
@@ -80,7 +80,7 @@ pub(crate) struct Config {
     /// The core of each worker, in the workers' order; `None` leaves it to the scheduler.
     pub(crate) cores: Option<Vec<usize>>,
     /// What a worker does when there is nothing to do.
-    pub(crate) idle: Idle,
+    pub(crate) idle: IdlePolicy,
     /// How the switch behaves.
     pub(crate) switch: SwitchConfig,
     /// Memory of each worker.
@@ -360,7 +360,7 @@ fn read_all(document: &Document<'_>) -> Option<Config> {
         state = document.good(state_path(section));
         workers = document.good(self::workers(section));
         cores = workers.and_then(|workers| document.good(self::cores(section, workers)));
-        let words = [("adaptive", Idle::ADAPTIVE), ("spin", Idle::Spin)];
+        let words = [("adaptive", IdlePolicy::ADAPTIVE), ("spin", IdlePolicy::Spin)];
         idle = document.good(section.choice("idle", &words));
         wait = document.good(section.number("wait_s", 0, WAIT_S_MAX));
     }
@@ -429,7 +429,7 @@ fn read_all(document: &Document<'_>) -> Option<Config> {
     Some(Config {
         workers,
         cores: cores?,
-        idle: idle?.unwrap_or(Idle::ADAPTIVE),
+        idle: idle?.unwrap_or(IdlePolicy::ADAPTIVE),
         switch,
         memory: memory?,
         control_socket: control_socket?.unwrap_or_else(default_control_socket),
@@ -710,7 +710,7 @@ slot = 4
     fn a_good_file_is_read_as_it_stands() {
         let config = parse(GOOD).unwrap();
         assert_eq!(config.workers, Some(2));
-        assert_eq!(config.idle, Idle::ADAPTIVE);
+        assert_eq!(config.idle, IdlePolicy::ADAPTIVE);
         assert_eq!(config.udp[0].backend, Choice::Auto);
         let neighbour = &config.neighbours[0];
         assert_eq!((neighbour.listener, neighbour.slot), (0, Some(2)));

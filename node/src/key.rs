@@ -141,7 +141,8 @@ fn shown(file: &Path, as_json: bool) -> Result<String, Failure> {
 /// One line: it cannot be read, others can read it, or it is no key file.
 pub(crate) fn identity(file: &Path, opener: &Opener) -> Result<IdentityKey, Failure> {
     let way_out = "`strowger key new FILE` makes one";
-    let text = opener.secret(file, "key file", way_out, FILE_BYTES_MAX)?;
+    let text = opener.secret(file, "key file", way_out, FILE_BYTES_MAX);
+    let text = text.map_err(|line| Failure::new(Exit::Refused, line))?;
     IdentityKey::from_key_file(&text).map_err(|error| {
         let line = format!("key file {}: {error}", file.display());
         Failure::new(Exit::Refused, line)
@@ -154,7 +155,8 @@ pub(crate) fn identity(file: &Path, opener: &Opener) -> Result<IdentityKey, Fail
 /// One line: it cannot be read, others can read it, or it is not 64 hex digits.
 pub(crate) fn psk(file: &Path, opener: &Opener) -> Result<Psk, Failure> {
     let way_out = "`strowger key psk FILE` makes one";
-    let text = opener.secret(file, "psk file", way_out, FILE_BYTES_MAX)?;
+    let text = opener.secret(file, "psk file", way_out, FILE_BYTES_MAX);
+    let text = text.map_err(|line| Failure::new(Exit::Refused, line))?;
     let mut bytes = Zeroizing::new([0_u8; 32]);
     let read = hex::fill(text.trim_end(), &mut *bytes);
     // All zero is how "no psk" is written on the wire (wire.md section 4).

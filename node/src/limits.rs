@@ -18,6 +18,11 @@ pub(crate) const LOG_SUBJECTS_MAX: usize = 1_024;
 pub(crate) const LOG_SUPPRESSED_EVERY: Duration = Duration::from_secs(10);
 /// The longest log line, in bytes; what is longer is cut. A journal splits lines at 48 KiB, people much earlier.
 pub(crate) const LOG_LINE_BYTES_MAX: usize = 1_024;
+/// While suppressed or lost lines are to be reported, the log is looked at this often.
+pub(crate) const LOG_TICK: Duration = Duration::from_secs(1);
+/// Events of the relay that wait to be written down: each slot of a full switch has several at start. Some 200 bytes
+/// each.
+pub(crate) const EVENTS_WAITING: usize = 1 << 15;
 /// How long the end of the relay waits for the reader of standard error.
 pub(crate) const LOG_CLOSE_MAX: Duration = Duration::from_secs(1);
 
@@ -35,29 +40,6 @@ pub(crate) const JOURNAL_TEXT_BYTES_MAX: usize = 1_024;
 const _: () = assert!(LOG_LINES_EACH < LOG_LINES_ALL);
 // The writing thread can hold a whole burst.
 const _: () = assert!(LOG_LINES_ALL as usize <= LOG_LINES_WAITING);
-
-/// A wall clock that shows less, in seconds since 1970, was never set: 2025 began here.
-pub(crate) const CLOCK_PLAUSIBLE_S: u64 = 1_735_689_600;
-/// A wall clock that was set by so much is said; less is what a clock that is kept right does by itself.
-pub(crate) const CLOCK_STEP_SAID: Duration = Duration::from_secs(2);
-/// A listener's address is gone when so many looks in a row do not find it: one that is added anew at once, or an
-/// IPv6 address that is being checked for duplicates, is not.
-pub(crate) const ADDRESS_GONE_LOOKS: u32 = 3;
-
-/// Alternate ports of one listener: for peers that do not answer at it. A link may lead by each, and they are opened no
-/// more often than every five minutes.
-pub(crate) const ALTERNATES_MAX: usize = 4;
-
-/// Workers and memory, the clock and the own addresses are looked at this often.
-pub(crate) const HEALTH_EVERY: Duration = Duration::from_secs(1);
-/// A worker without progress at so many looks in a row is stalled. It blocks for a tenth of a second at most, so
-/// even a machine that is overloaded many times over makes progress in this time.
-pub(crate) const WORKER_STALLED_LOOKS: u32 = 5;
-
-/// The longest configuration that is read: 8,192 peers with every key take some 4 MiB.
-pub(crate) const CONFIG_BYTES_MAX: u64 = 16 << 20;
-/// The longest state file that is read: 8,192 slots take some 2 MiB.
-pub(crate) const STATE_BYTES_MAX: u64 = 16 << 20;
 
 /// A start waits so long for addresses and interfaces unless the configuration says otherwise: a boot, or a slow DHCP.
 pub(crate) const WAIT: Duration = Duration::from_secs(60);

@@ -205,6 +205,12 @@ impl Log {
         }
     }
 
+    /// Whether lines were suppressed or lost that [`tick`](Self::tick) is to report.
+    pub(crate) fn has_pending(&self) -> bool {
+        let budgets = self.budgets();
+        budgets.lost > 0 || !budgets.suppressed.is_empty()
+    }
+
     /// Says how many lines were suppressed or lost, where there were any and it is time.
     pub(crate) fn tick(&self) {
         self.tick_at(Instant::now(), SystemTime::now());

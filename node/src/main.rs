@@ -1,7 +1,6 @@
 //! The command `strowger`: arguments in, exit code out. It never does anything itself; each
 //! subcommand has a module of its own.
 
-mod address;
 mod admin;
 mod ask;
 mod backend;
@@ -12,7 +11,6 @@ mod conform;
 mod demo;
 mod doctor;
 mod exit;
-mod files;
 mod init;
 mod journal;
 mod key;
@@ -20,12 +18,10 @@ mod label_cmd;
 mod limits;
 mod log;
 mod own;
+mod plan;
 mod relay;
-mod rights;
+mod roles;
 mod show;
-mod state;
-mod topology;
-mod untrusted;
 
 use std::{
     io::{self, Write as _},
@@ -35,6 +31,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use serde_json::json;
+use strowger_runtime::{address, files, untrusted};
 
 use self::{
     exit::{Exit, Failure, output_ended},

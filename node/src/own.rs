@@ -1,127 +1,41 @@
-//! What belongs to this machine itself among the addresses that a configuration gives to peers: its own IP and MAC
-//! addresses, and the broadcast addresses of its networks. It sends nothing.
-
-use std::{
-    collections::{HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-};
+//! Peers of a configuration that have an address of this machine itself, or a broadcast address.
 
 use strowger_frame::Address;
-use strowger_io::{
-    addresses::{Mac, OwnAddress, OwnKind, own_entries},
-    probe::interface_name,
-};
+use strowger_runtime::own::Own;
 
-use crate::config::Config;
+use crate::{address::Shown, config::Config};
 
-/// The addresses of this machine, each with its interface.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Own {
-    ips: HashMap<IpAddr, String>,
-    /// Those that mean something on one link alone, with its interface.
-    link_local: HashSet<(Ipv6Addr, String)>,
-    broadcasts: HashMap<Ipv4Addr, String>,
-    macs: HashMap<String, Mac>,
-}
-
-impl Own {
-    /// Those of this network namespace now; none where the kernel does not say.
-    pub(crate) fn now() -> Self {
-        Self::of(own_entries().unwrap_or_default())
-    }
-
-    fn of(entries: Vec<OwnAddress>) -> Self {
-        let mut own = Self::default();
-        for OwnAddress { interface, at } in entries {
-            match at {
-                OwnKind::Mac(mac) => _ = own.macs.insert(interface, mac),
-                OwnKind::Ip(ip, broadcasts) => {
-                    for broadcast in broadcasts {
-                        own.broadcasts.insert(broadcast, interface.clone());
-                    }
-                    match ip {
-                        IpAddr::V6(ip) if ip.is_unicast_link_local() => {
-                            own.link_local.insert((ip, interface));
-                        }
-                        ip => _ = own.ips.insert(ip, interface),
-                    }
-                }
+/// What is wrong with the addresses of peers and neighbours, a line each. Names of interfaces in the addresses
+/// are resolved already.
+pub(crate) fn faults(own: &Own, config: &Config) -> Vec<String> {
+    let peers = config.peers.iter();
+    let peers = peers.map(|peer| ("peer", &peer.name, peer.address, peer.listener));
+    let neighbours = config.neighbours.iter();
+    let neighbours =
+        neighbours.map(|one| ("neighbour", &one.name, Some(one.address), one.listener));
+    let fault = |(kind, name, at, listener): (&str, &String, Option<Address>, usize)| {
+        let why = match at? {
+            Address::Udp(at) => {
+                own.unusable_ip(at, config.udp.iter().map(|listener| listener.address))
             }
-        }
-        own
-    }
-
-    /// Why this cannot be the address of a peer behind a UDP listener; `None` if it may be. `listeners` are the
-    /// addresses that the relay listens at.
-    pub(crate) fn unusable_ip(
-        &self,
-        at: SocketAddr,
-        listeners: impl IntoIterator<Item = SocketAddr>,
-    ) -> Option<String> {
-        if let IpAddr::V4(ip) = at.ip()
-            && let Some(interface) = self.broadcasts.get(&ip)
-        {
-            return Some(format!(
-                "{ip} is the broadcast address of the network at {interface}: need the address of one host"
-            ));
-        }
-        let interface = self.interface_of(at)?;
-        let is_there = |listener: &SocketAddr| {
-            // A listener at [::] takes IPv4 as well.
-            let takes = listener.is_ipv6() || at.is_ipv4();
-            let is_everywhere = listener.ip().is_unspecified() && takes;
-            listener.port() == at.port() && (is_everywhere || listener.ip() == at.ip())
-        };
-        let listener = listeners.into_iter().find(is_there)?;
-        let ip = at.ip();
-        Some(format!("this relay itself listens there: at {listener}, and {ip} is of {interface}"))
-    }
-
-    /// The interface that has this address.
-    fn interface_of(&self, at: SocketAddr) -> Option<String> {
-        match at {
-            SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => {
-                let on_link = (*v6.ip(), interface_name(v6.scope_id())?);
-                self.link_local.get(&on_link).map(|(_, interface)| interface.clone())
+            Address::Ether(mac) => {
+                let ethernet = config.ethernet.get(listener.checked_sub(config.udp.len())?)?;
+                own.unusable_mac(mac, &ethernet.interface)
             }
-            at => self.ips.get(&at.ip()).cloned(),
-        }
-    }
-
-    /// Why this cannot be the MAC address of a peer behind an interface.
-    pub(crate) fn unusable_mac(&self, mac: Mac, interface: &str) -> Option<String> {
-        let is_own = self.macs.get(interface) == Some(&mac);
-        is_own.then(|| format!("it is the own address of {interface}: need that of the peer"))
-    }
-
-    /// What is wrong with the addresses of peers and neighbours, a line each. Names of interfaces in the addresses
-    /// are resolved already.
-    pub(crate) fn faults(&self, config: &Config) -> Vec<String> {
-        let peers = config.peers.iter();
-        let peers = peers.map(|peer| ("peer", &peer.name, peer.address, peer.listener));
-        let neighbours = config.neighbours.iter();
-        let neighbours =
-            neighbours.map(|one| ("neighbour", &one.name, Some(one.address), one.listener));
-        let fault = |(kind, name, at, listener): (&str, &String, Option<Address>, usize)| {
-            let why = match at? {
-                Address::Udp(at) => {
-                    self.unusable_ip(at, config.udp.iter().map(|listener| listener.address))
-                }
-                Address::Ether(mac) => {
-                    let ethernet = config.ethernet.get(listener.checked_sub(config.udp.len())?)?;
-                    self.unusable_mac(mac, &ethernet.interface)
-                }
-                Address::Only => None,
-            };
-            let at = crate::address::Shown(at?);
-            why.map(|why| format!("{kind} \"{name}\": address \"{at}\" is not usable: {why}"))
+            Address::Only => None,
         };
-        peers.chain(neighbours).filter_map(fault).collect()
-    }
+        let at = Shown(at?);
+        why.map(|why| format!("{kind} \"{name}\": address \"{at}\" is not usable: {why}"))
+    };
+    peers.chain(neighbours).filter_map(fault).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use strowger_io::addresses::{OwnAddress, OwnKind};
+
     use super::*;
     use crate::config::parse;
 
@@ -142,40 +56,6 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_s_own_addresses_are_no_peer_s_where_the_relay_listens() {
-        let own = machine();
-        let listeners = ["198.51.100.1:7000", "0.0.0.0:7001", "[::]:7002"];
-        let why = |at: &str| {
-            let listeners = listeners.map(|at| at.parse().unwrap());
-            own.unusable_ip(at.parse().unwrap(), listeners)
-        };
-        for (at, words) in [
-            ("198.51.100.255:9", ["broadcast", "lan"]),
-            ("127.255.255.255:9", ["broadcast", "lo"]),
-            ("198.51.100.1:7000", ["listens there", "198.51.100.1:7000"]),
-            ("198.51.100.1:7001", ["listens there", "0.0.0.0:7001"]),
-            ("198.51.100.1:7002", ["listens there", "[::]:7002"]),
-            ("[2001:db8::1]:7002", ["listens there", "[::]:7002"]),
-            ("[fe80::1%1]:7002", ["listens there", "of lo"]),
-        ] {
-            let why = why(at).unwrap_or_else(|| panic!("{at} is taken"));
-            assert!(words.iter().all(|word| why.contains(word)), "{at}: {why}");
-        }
-        // Another relay on this machine, and other hosts.
-        for at in [
-            "198.51.100.1:9",
-            "198.51.100.2:7000",
-            "127.0.0.1:7000",
-            "[2001:db8::1]:7001",
-            "[2001:db8::2]:7002",
-            "[fe80::1%77]:7002",
-            "198.51.100.254:9",
-        ] {
-            assert_eq!(why(at), None, "{at}");
-        }
-    }
-
-    #[test]
     fn an_interface_s_own_mac_address_is_no_peer_s_behind_it() {
         let config = |mac: &str| {
             parse(&format!(
@@ -187,11 +67,11 @@ mod tests {
             ))
             .unwrap()
         };
-        let faults = machine().faults(&config("02:00:00:00:00:01"));
+        let faults = super::faults(&machine(), &config("02:00:00:00:00:01"));
         assert_eq!(faults.len(), 2, "{faults:?}");
         assert!(faults[0].starts_with("peer \"p\": address \"198.51.100.255:7\" is not usable"));
         assert!(faults[1].contains("neighbour \"a\"") && faults[1].contains("own address of lan"));
         // That of another interface may be another relay's, by a cable from one to the other.
-        assert_eq!(machine().faults(&config("02:00:00:00:00:02")).len(), 1);
+        assert_eq!(super::faults(&machine(), &config("02:00:00:00:00:02")).len(), 1);
     }
 }

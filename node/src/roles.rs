@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::{beside, of_worker, udp};
 use crate::{
-    config::{Config, Queues},
+    config::Config,
     files::{self, Role, Roles},
+    plan::{ethernet_interface, udp_listener},
 };
 
 /// All files of a relay with so many workers, whose configuration is `file`.
@@ -30,27 +30,16 @@ pub(crate) fn roles(config: &Config, file: &Path, workers: usize) -> Roles {
             roles.add(Role::Capture(format!("[[unix]] {}", unix.name)), capture);
         }
     }
+    let has_identity = config.identity.is_some();
     for udp in &config.udp {
-        let Some(capture) = &udp.capture else { continue };
         let role = || Role::Capture(format!("[[udp]] {}", udp.name));
-        for worker in 0..workers {
-            roles.add(role(), of_worker(capture, worker, workers));
-        }
-        if udp::has_doors(config) {
-            roles.add(role(), beside(capture, "handshakes"));
-        }
+        let files = udp_listener(udp).capture_files(workers, has_identity).into_iter();
+        files.for_each(|path| roles.add(role(), path));
     }
     for ethernet in &config.ethernet {
-        let Some(capture) = &ethernet.capture else { continue };
         let role = || Role::Capture(format!("[[ethernet]] {}", ethernet.name));
-        match ethernet.queues {
-            Queues::One { .. } => roles.add(role(), capture),
-            Queues::All => {
-                for worker in 0..workers {
-                    roles.add(role(), of_worker(capture, worker, workers));
-                }
-            }
-        }
+        let files = ethernet_interface(ethernet).capture_files(workers).into_iter();
+        files.for_each(|path| roles.add(role(), path));
     }
     roles
 }

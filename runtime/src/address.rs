@@ -14,7 +14,7 @@ const UNRESOLVED: u32 = 0xf000_0000;
 
 /// Names of interfaces in addresses that were read and not resolved yet.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Interfaces(Vec<String>);
+pub struct Interfaces(Vec<String>);
 
 impl Interfaces {
     /// The number that stands for a name until it is resolved.
@@ -27,7 +27,7 @@ impl Interfaces {
     }
 
     /// Names of which this machine has no interface now.
-    pub(crate) fn absent(&self) -> impl Iterator<Item = &str> {
+    pub fn absent(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str).filter(|name| interface_index(name).is_none())
     }
 
@@ -35,7 +35,7 @@ impl Interfaces {
     ///
     /// # Errors
     /// The name of which this machine has no interface now.
-    pub(crate) fn resolve(&self, at: SocketAddr) -> Result<SocketAddr, &str> {
+    pub fn resolve(&self, at: SocketAddr) -> Result<SocketAddr, &str> {
         let SocketAddr::V6(v6) = at else { return Ok(at) };
         let place = v6.scope_id().checked_sub(UNRESOLVED);
         let Some(name) = place.and_then(|place| self.0.get(place as usize)) else { return Ok(at) };
@@ -52,7 +52,7 @@ impl Interfaces {
     }
 
     /// An IP address as people write it, without its port.
-    pub(crate) fn shown_ip(&self, at: SocketAddr) -> String {
+    pub fn shown_ip(&self, at: SocketAddr) -> String {
         match at {
             SocketAddr::V6(v6) if v6.scope_id() != 0 => {
                 let scope = v6.scope_id();
@@ -64,7 +64,7 @@ impl Interfaces {
     }
 
     /// An address as people write it.
-    pub(crate) fn shown(&self, at: SocketAddr) -> String {
+    pub fn shown(&self, at: SocketAddr) -> String {
         match at {
             SocketAddr::V6(v6) if v6.scope_id() != 0 => {
                 format!("[{}]:{}", self.shown_ip(at), v6.port())
@@ -75,7 +75,7 @@ impl Interfaces {
 }
 
 /// An address as people write it: with the name of the interface that a link-local one needs.
-pub(crate) struct Shown(pub(crate) Address);
+pub struct Shown(pub Address);
 
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,7 +90,7 @@ impl fmt::Display for Shown {
 ///
 /// # Errors
 /// One sentence that says what an address is.
-pub(crate) fn parse_socket(text: &str, interfaces: &mut Interfaces) -> Result<SocketAddr, String> {
+pub fn parse_socket(text: &str, interfaces: &mut Interfaces) -> Result<SocketAddr, String> {
     let Some((before, after)) = text.split_once('%') else {
         return text.parse().map_err(|_| no_address(text));
     };
@@ -120,7 +120,7 @@ pub(crate) fn parse_socket(text: &str, interfaces: &mut Interfaces) -> Result<So
 ///
 /// # Errors
 /// One sentence that says what an address is.
-pub(crate) fn parse(text: &str, interfaces: &mut Interfaces) -> Result<Address, String> {
+pub fn parse(text: &str, interfaces: &mut Interfaces) -> Result<Address, String> {
     let Some(mac) = parse_mac(text) else {
         return parse_socket(text, interfaces).map(Address::Udp);
     };
@@ -134,7 +134,7 @@ pub(crate) fn parse(text: &str, interfaces: &mut Interfaces) -> Result<Address, 
 ///
 /// # Errors
 /// One sentence that says what an address is, or which interface is not there.
-pub(crate) fn parse_here(text: &str) -> Result<Address, String> {
+pub fn parse_here(text: &str) -> Result<Address, String> {
     let mut interfaces = Interfaces::default();
     match parse(text, &mut interfaces)? {
         Address::Udp(at) => interfaces.resolve(at).map(Address::Udp).map_err(|name| {
@@ -150,7 +150,7 @@ pub(crate) fn parse_here(text: &str) -> Result<Address, String> {
 ///
 /// # Errors
 /// One sentence that says what an address is.
-pub(crate) fn checked(text: &str) -> Result<String, String> {
+pub fn checked(text: &str) -> Result<String, String> {
     parse(text, &mut Interfaces::default()).map(|_| text.to_owned())
 }
 
@@ -175,7 +175,7 @@ fn no_address(text: &str) -> String {
 }
 
 /// Why nothing can ever be sent to this address, or received at it; `None` if it is one station's.
-pub(crate) fn unusable(ip: IpAddr) -> Option<&'static str> {
+pub fn unusable(ip: IpAddr) -> Option<&'static str> {
     match ip {
         IpAddr::V4(ip) if ip.octets()[0] == 0 => Some("0.0.0.0/8 is no host's"),
         IpAddr::V4(Ipv4Addr::BROADCAST) => Some("it is the broadcast address"),
@@ -190,7 +190,7 @@ pub(crate) fn unusable(ip: IpAddr) -> Option<&'static str> {
 
 /// Why this can never be the address of a neighbour behind a UDP listener; `None` if it may be. `own` are the
 /// addresses that the relay itself listens at. Whether it is of the listener's kind is not asked here.
-pub(crate) fn unusable_as_peer(
+pub fn unusable_as_peer(
     at: SocketAddr,
     own: impl IntoIterator<Item = SocketAddr>,
 ) -> Option<String> {
@@ -225,7 +225,7 @@ pub(crate) fn unusable_as_peer(
 }
 
 /// An address with the interface of the listener that it is behind, where it has none of its own.
-pub(crate) fn in_scope_of(at: SocketAddr, local: SocketAddr) -> SocketAddr {
+pub fn in_scope_of(at: SocketAddr, local: SocketAddr) -> SocketAddr {
     match (at, local) {
         (SocketAddr::V6(v6), SocketAddr::V6(local))
             if is_link_local(*v6.ip()) && v6.scope_id() == 0 =>

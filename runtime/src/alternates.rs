@@ -6,8 +6,12 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use strowger_engine::control::PortId;
 use strowger_io::udp::UdpSpec;
 
-use super::{PortInfo, PortKind, Topology, udp};
-use crate::limits::ALTERNATES_MAX;
+use crate::{
+    limits::ALTERNATES_MAX,
+    port_info::{PortInfo, PortKind},
+    slow_path::SlowPath,
+    udp,
+};
 
 /// How alternates of each listener are opened, and which there are, oldest first.
 #[derive(Debug, Default)]
@@ -18,7 +22,7 @@ pub(crate) struct Alternates {
 
 impl Alternates {
     /// Of these listeners, of which those with sealed links can have some.
-    pub(super) fn of(listeners: impl Iterator<Item = (PortId, UdpSpec, String)>) -> Self {
+    pub(crate) fn of(listeners: impl Iterator<Item = (PortId, UdpSpec, String)>) -> Self {
         let listeners = listeners.map(|(id, mut spec, name)| {
             spec.bind.set_port(0);
             // No memory of its own waits in it for what may never come.
@@ -29,7 +33,7 @@ impl Alternates {
     }
 }
 
-impl Topology {
+impl SlowPath {
     /// Opens another port for a listener, and lets handshakes go by it. `None` if the listener has as many as may be,
     /// all of them in use.
     ///
@@ -41,7 +45,7 @@ impl Topology {
         if of_port >= ALTERNATES_MAX {
             return Ok(None);
         }
-        let opening = udp::open_alternate(spec, self.running.len())?;
+        let opening = udp::open_alternate(spec, self.threads.len())?;
         let udp::Opening { queues, reports, door, steered } = opening;
         let local = reports.first().map_or(spec.bind, |report| report.local);
         let name = format!("{name} at port {}", local.port());
@@ -53,7 +57,7 @@ impl Topology {
         switch.welcome_strangers(id, true);
         switch.set_alternate(port, id);
         let kind = PortKind::Udp { local, plain: false, reports, steered };
-        self.ports.push(PortInfo { id, name, kind, alternate_of: Some(port) });
+        self.ports.push(PortInfo { alternate_of: Some(port), ..PortInfo::new(id, name, kind) });
         // Those before, unless a link leads by them.
         for (of, former) in &self.alternates.opened {
             if *of == port {

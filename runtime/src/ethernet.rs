@@ -1,5 +1,5 @@
-//! `[[ethernet]]` opened, before the switch has the pools: their chunks are lent to the kernel, all out
-//! of one mapping. It plugs nothing in.
+//! Opens Ethernet interfaces, before the switch has the pools: their chunks are lent to the kernel, all out
+//! of one mapping.
 
 use std::sync::{
     Arc,
@@ -13,34 +13,34 @@ use strowger_io::xdp::{
     Arena, Choice, EtherPort, Group, Opened, Report, Rung, XdpSpec, limits, open,
 };
 
-use super::{
-    captured,
-    memory::{EXITS_WAITING, Need, SENDS_WAITING},
-    of_worker,
-};
 use crate::{
-    config::{Config, Ethernet, Queues},
-    exit::{Exit, Failure},
+    builder::RelayBuilder,
+    error::StartError,
     files::Opener,
+    memory::{EXITS_WAITING, Need, SENDS_WAITING},
+    open::captured,
+    spec::{EthernetInterface, Queues, file_of_worker},
 };
 
 /// Where beacons go, and how they begin (wire.md W10-6).
 const BEACON_GROUP: Group = Group { address: *b"\x03strow", first_byte: beacon::FIRST_BYTE };
 
 /// An interface that is open.
-pub(super) struct Opening {
-    pub(super) queues: Vec<(usize, Box<dyn Port>)>,
-    pub(super) info: Wire,
+pub(crate) struct Opening {
+    pub(crate) queues: Vec<(usize, Box<dyn Port>)>,
+    pub(crate) info: Wire,
 }
 
-/// What is to be known of an interface's ports.
+/// How the queues of an Ethernet interface work.
 #[derive(Clone, Debug)]
-pub(crate) struct Wire {
-    pub(crate) plain: bool,
-    /// Seconds between two beacons, where they are said.
-    pub(crate) beacon_s: Option<u32>,
+#[non_exhaustive]
+pub struct Wire {
+    /// Whether plain links are allowed behind it.
+    pub plain: bool,
+    /// Seconds between two beacons, where beacons are sent.
+    pub beacon_s: Option<u32>,
     /// Of each queue, in their order.
-    pub(crate) reports: Vec<Report>,
+    pub reports: Vec<Report>,
     /// Of each queue, whether its interface is no more.
     gone: Vec<Arc<AtomicBool>>,
     /// What each queue counts.
@@ -50,47 +50,55 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
+    /// An interface that is not opened.
+    pub(crate) fn unopened(plain: bool, beacon_s: Option<u32>) -> Self {
+        let (reports, notes) = (Vec::new(), Vec::new());
+        Self { plain, beacon_s, reports, gone: Vec::new(), tallies: Vec::new(), notes }
+    }
+
     /// What was chosen, a line for each queue.
-    pub(crate) fn chosen(&self) -> Vec<String> {
+    pub fn chosen(&self) -> Vec<String> {
         let first = |report: &Report| report.to_string().lines().next().unwrap_or("").to_owned();
         self.reports.iter().map(first).collect()
     }
 
     /// How it says that we are here, if it does.
-    pub(super) fn beacon(&self) -> Option<BeaconSpec> {
+    pub(crate) fn beacon(&self) -> Option<BeaconSpec> {
         let to = Address::Ether(BEACON_GROUP.address);
         self.beacon_s.map(|s| BeaconSpec { to, interval_ns: u64::from(s) * 1_000_000_000 })
     }
 
     /// Whether the interface is no more: it does not come back before the relay is started anew.
-    pub(crate) fn is_gone(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         // Relaxed: nothing is read behind it.
         self.gone.iter().any(|gone| gone.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn backend(&self) -> &'static str {
+    /// The mode of its first queue.
+    pub fn backend(&self) -> &'static str {
         self.reports.first().map_or("none", |report| report.rung.name())
     }
 
-    pub(crate) fn warnings(&self) -> Vec<String> {
+    /// What would work better, with what to do about it.
+    pub fn warnings(&self) -> Vec<String> {
         let of_reports = self.reports.iter().flat_map(Report::warnings);
         of_reports.chain(self.notes.iter().cloned()).collect()
     }
 
     /// Frames whose payload we copied on the way out.
-    pub(crate) fn frames_copied(&self) -> u64 {
+    pub fn frames_copied(&self) -> u64 {
         self.tallies.iter().map(|tally| tally.frames_copied.read()).sum()
     }
 }
 
 /// What Ethernet ports need of a worker's memory.
-pub(super) fn needs(config: &Config, workers: usize) -> Vec<Need> {
+pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> Vec<Need> {
     let mut needs = Vec::new();
     let mut need = |what: String, trains: u32, singles: u32| {
         needs.push(Need { what, trains, singles });
     };
     for ethernet in &config.ethernet {
-        let Ethernet { name, lent_frames, .. } = ethernet;
+        let EthernetInterface { name, lent_frames, .. } = ethernet;
         // With AF_PACKET, a burst of chunks of either kind stands in for those that are lent.
         need(format!("receive chunks of {name}"), BURST_MAX as u32, *lent_frames);
         need(format!("headers and copies of {name}"), 0, limits::OWN_CHUNKS);
@@ -111,24 +119,21 @@ pub(super) fn needs(config: &Config, workers: usize) -> Vec<Need> {
 }
 
 /// Opens all interfaces, each queue with the pool of the worker that owns it.
-pub(super) fn open_all(
-    config: &Config,
+pub(crate) fn open_all(
+    config: &RelayBuilder,
     opener: &Opener,
     pools: &mut [Pool],
-) -> Result<Vec<Opening>, Failure> {
+) -> Result<Vec<Opening>, StartError> {
     let Some(first) = pools.first() else { return Ok(Vec::new()) };
     let mut arena = Arena::of(first);
     let mut opened: Vec<Opening> = Vec::new();
     for ethernet in &config.ethernet {
         let opening = open_one(ethernet, config.switch.slot_max + 1, opener, &mut arena, pools)
             .and_then(|opening| check(config, ethernet, opening))
-            .map_err(|why| {
-                let line = format!(
-                    "[[ethernet]] {}: {}",
-                    ethernet.name,
-                    why.replace(":\n ", ":").replace("\n ", ";")
-                );
-                Failure::new(Exit::Refused, line)
+            .map_err(|why| StartError::Port {
+                kind: "ethernet",
+                name: ethernet.name.clone(),
+                source: why.replace(":\n ", ":").replace("\n ", ";").into(),
             })?;
         opened.push(opening);
     }
@@ -136,14 +141,14 @@ pub(super) fn open_all(
 }
 
 /// Which queues are ours, each with its worker.
-fn queues_of(ethernet: &Ethernet, workers: usize) -> Vec<(usize, u32)> {
+fn queues_of(ethernet: &EthernetInterface, workers: usize) -> Vec<(usize, u32)> {
     match ethernet.queues {
         Queues::One { queue, worker } => vec![(worker, queue)],
         Queues::All => (0..workers).map(|worker| (worker, worker as u32)).collect(),
     }
 }
 
-fn spec_of(ethernet: &Ethernet, neighbours_max: u32) -> XdpSpec {
+fn spec_of(ethernet: &EthernetInterface, neighbours_max: u32) -> XdpSpec {
     XdpSpec {
         backend: ethernet.backend,
         ethertype: ethernet.ethertype,
@@ -156,21 +161,17 @@ fn spec_of(ethernet: &Ethernet, neighbours_max: u32) -> XdpSpec {
     }
 }
 
-/// How each queue of an interface would be opened.
-pub(crate) fn specs_of(ethernet: &Ethernet, config: &Config, workers: usize) -> Vec<XdpSpec> {
-    let spec = spec_of(ethernet, config.switch.slot_max + 1);
-    let queues = queues_of(ethernet, workers).into_iter();
-    queues.map(|(_, queue)| XdpSpec { queue, ..spec.clone() }).collect()
-}
-
-/// Whether the interface has one section alone, as AF_PACKET needs it.
-pub(crate) fn is_ours_alone(config: &Config, ethernet: &Ethernet) -> bool {
-    let same = |other: &&Ethernet| other.interface == ethernet.interface;
-    config.ethernet.iter().filter(same).count() == 1
+impl EthernetInterface {
+    /// How each queue would be opened by a relay with so many workers and so high slot numbers.
+    pub fn specs(&self, workers: usize, slot_max: u32) -> Vec<XdpSpec> {
+        let spec = spec_of(self, slot_max + 1);
+        let queues = queues_of(self, workers).into_iter();
+        queues.map(|(_, queue)| XdpSpec { queue, ..spec.clone() }).collect()
+    }
 }
 
 fn open_one(
-    ethernet: &Ethernet,
+    ethernet: &EthernetInterface,
     neighbours_max: u32,
     opener: &Opener,
     arena: &mut Arena,
@@ -179,14 +180,7 @@ fn open_one(
     let workers = pools.len();
     let wanted = queues_of(ethernet, workers);
     let mut spec = spec_of(ethernet, neighbours_max);
-    let mut info = Wire {
-        plain: ethernet.plain,
-        beacon_s: ethernet.beacon_s,
-        reports: Vec::new(),
-        gone: Vec::new(),
-        tallies: Vec::new(),
-        notes: Vec::new(),
-    };
+    let mut info = Wire::unopened(ethernet.plain, ethernet.beacon_s);
     let mut queues: Vec<(usize, Box<dyn Port>)> = Vec::new();
     for (worker, queue) in wanted {
         spec.queue = queue;
@@ -220,7 +214,7 @@ fn open_one(
 }
 
 fn boxed(
-    ethernet: &Ethernet,
+    ethernet: &EthernetInterface,
     port: EtherPort,
     opener: &Opener,
     worker: usize,
@@ -228,13 +222,17 @@ fn boxed(
 ) -> Result<Box<dyn Port>, String> {
     let path = ethernet.capture.as_deref().map(|file| match ethernet.queues {
         Queues::One { .. } => file.to_owned(),
-        Queues::All => of_worker(file, worker, workers),
+        Queues::All => file_of_worker(file, worker, workers),
     });
     captured(Box::new(port), opener, path.as_deref())
 }
 
 /// What is to be said, or refused, of an interface as a whole.
-fn check(config: &Config, ethernet: &Ethernet, mut opening: Opening) -> Result<Opening, String> {
+fn check(
+    config: &RelayBuilder,
+    ethernet: &EthernetInterface,
+    mut opening: Opening,
+) -> Result<Opening, String> {
     let at = &ethernet.interface;
     let sections = config.ethernet.iter().filter(|other| other.interface == *at).count();
     let info = &mut opening.info;

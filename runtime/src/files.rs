@@ -35,10 +35,7 @@ use strowger_io::{
 };
 use zeroize::Zeroizing;
 
-use crate::{
-    exit::{Exit, Failure},
-    limits::{CONFIG_BYTES_MAX, STATE_BYTES_MAX},
-};
+use crate::limits::{CONFIG_BYTES_MAX, STATE_BYTES_MAX};
 
 /// Only its owner reads and writes it.
 const MODE: u32 = 0o600;
@@ -49,17 +46,24 @@ const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 
 /// What a file is for. One file has one role.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
+    /// The configuration.
     Configuration,
+    /// The key of the relay.
     Key,
+    /// The pre-shared key of a link.
     Psk,
+    /// The state file.
     State,
     /// Takes the place of the state file.
     StateNew,
+    /// The lock of the state file.
     StateLock,
     /// Of the section with this title and name.
     Capture(String),
+    /// The control socket.
     Control,
+    /// The socket of the `[[unix]]` with this name.
     Unix(String),
 }
 
@@ -80,7 +84,7 @@ impl fmt::Display for Role {
 }
 
 /// A name beside a file: `state` and `.lock` give `state.lock`.
-pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
+pub fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(ending);
     path.with_file_name(name)
@@ -88,16 +92,16 @@ pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
 
 /// Files of a configuration, and with which of them no other may be the same.
 #[derive(Debug, Default)]
-pub(crate) struct Roles(Vec<(Role, PathBuf)>);
+pub struct Roles(Vec<(Role, PathBuf)>);
 
 impl Roles {
     /// Adds a file. A file that is not there yet has a role, too.
-    pub(crate) fn add(&mut self, role: Role, path: impl Into<PathBuf>) {
+    pub fn add(&mut self, role: Role, path: impl Into<PathBuf>) {
         self.0.push((role, path.into()));
     }
 
     /// Which files have two roles, a line each, by resolved path or by device and inode.
-    pub(crate) fn conflicts(&self) -> Vec<String> {
+    pub fn conflicts(&self) -> Vec<String> {
         let mut by_path: HashMap<PathBuf, &Role> = HashMap::new();
         let mut by_id: HashMap<(u64, u64), &Role> = HashMap::new();
         let mut lines = Vec::new();
@@ -133,7 +137,7 @@ fn resolved(path: &Path) -> PathBuf {
 
 /// Opens what a relay keeps open, while it still has the rights that it started with.
 #[derive(Debug, Default)]
-pub(crate) struct Opener {
+pub struct Opener {
     account: Option<Account>,
     /// Files that are open, by device and inode, with their paths.
     opened: RefCell<HashMap<(u64, u64), PathBuf>>,
@@ -141,7 +145,7 @@ pub(crate) struct Opener {
 
 impl Opener {
     /// One for a relay that becomes this account, if any.
-    pub(crate) fn new(account: Option<&Account>) -> Self {
+    pub fn new(account: Option<&Account>) -> Self {
         Self { account: account.cloned(), opened: RefCell::default() }
     }
 
@@ -149,7 +153,7 @@ impl Opener {
     ///
     /// # Errors
     /// The kernel's, or those of `what`.
-    pub(crate) fn within<T>(
+    pub fn within<T>(
         &self,
         path: &Path,
         what: impl FnOnce(&Folder, &OsStr) -> io::Result<T>,
@@ -177,7 +181,7 @@ impl Opener {
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) fn give(&self, path: &Path) -> io::Result<()> {
+    pub fn give(&self, path: &Path) -> io::Result<()> {
         let Some(account) = &self.account else { return Ok(()) };
         let (folder, name) = Folder::of(path)?;
         // In any other folder it was made as the account's.
@@ -206,7 +210,7 @@ impl Opener {
     ///
     /// # Errors
     /// The kernel's; `InvalidInput` for what is no capture.
-    pub(crate) fn capture(&self, path: &Path) -> io::Result<File> {
+    pub fn capture(&self, path: &Path) -> io::Result<File> {
         let mut file = self.keep(path)?;
         let mut first = Vec::new();
         (&mut file).take(PCAPNG.len() as u64).read_to_end(&mut first)?;
@@ -223,7 +227,7 @@ impl Opener {
     ///
     /// # Errors
     /// A line: another process has it, or it is not to be used.
-    pub(crate) fn lock(&self, state: &Path) -> Result<Option<File>, String> {
+    pub fn lock(&self, state: &Path) -> Result<Option<File>, String> {
         let path = beside(state, ".lock");
         let file = match self.keep(&path) {
             Ok(file) => file,
@@ -251,7 +255,7 @@ impl Opener {
     ///
     /// # Errors
     /// The kernel's; `InvalidInput` for what is no regular file, is another user's or is too long.
-    pub(crate) fn state(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    pub fn state(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         let opened = self.within(path, |folder, name| {
             // A link would be replaced by the first writing.
             if folder.find(name)?.is_link() {
@@ -278,13 +282,13 @@ impl Opener {
     ///
     /// # Errors
     /// One line.
-    pub(crate) fn secret(
+    pub fn secret(
         &self,
         path: &Path,
         what: &str,
         way_out: &str,
         bytes_max: u64,
-    ) -> Result<Zeroizing<String>, Failure> {
+    ) -> Result<Zeroizing<String>, String> {
         let later = self.account.as_ref().map(|account| account.user);
         read_secret(path, what, way_out, bytes_max, later)
     }
@@ -318,7 +322,7 @@ fn read_at_most(file: File, bytes_max: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// The kernel's; `InvalidInput` for one that is too long.
-pub(crate) fn configuration(path: &Path) -> io::Result<Vec<u8>> {
+pub fn configuration(path: &Path) -> io::Result<Vec<u8>> {
     read_at_most(File::open(path)?, CONFIG_BYTES_MAX)
 }
 
@@ -328,25 +332,24 @@ fn read_secret(
     way_out: &str,
     bytes_max: u64,
     later: Option<u32>,
-) -> Result<Zeroizing<String>, Failure> {
+) -> Result<Zeroizing<String>, String> {
     let shown = path.display();
-    let refused = |line: String| Failure::new(Exit::Refused, line);
-    let unread = |error: io::Error| refused(format!("{what} {shown}: {error}; {way_out}"));
+    let unread = |error: io::Error| format!("{what} {shown}: {error}; {way_out}");
     let (folder, name) = Folder::of(path).map_err(unread)?;
     let (file, found) = folder.open(&name, How::Read).map_err(unread)?;
     check_owner(&found, later).map_err(unread)?;
     if found.mode & OTHERS != 0 {
-        return Err(refused(format!(
+        return Err(format!(
             "{what} {shown} can be read or written by others (mode {:04o}); mend it with: chmod \
              600 {shown}",
             found.mode & 0o7777
-        )));
+        ));
     }
     // Room for all of it beforehand: growing would leave copies behind.
     let mut text = Zeroizing::new(String::with_capacity(bytes_max as usize + 1));
     file.take(bytes_max + 1).read_to_string(&mut text).map_err(unread)?;
     if text.len() as u64 > bytes_max {
-        return Err(refused(format!("{what} {shown} is too long to be one; {way_out}")));
+        return Err(format!("{what} {shown} is too long to be one; {way_out}"));
     }
     Ok(text)
 }
@@ -355,7 +358,7 @@ fn read_secret(
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) fn append(path: &Path, text: &[u8]) -> io::Result<()> {
+pub fn append(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = File::options().append(true).open(path)?;
     file.write_all(text)?;
     file.sync_all()
@@ -365,7 +368,7 @@ pub(crate) fn append(path: &Path, text: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's: `AlreadyExists`, whatever is there. Nothing is left then.
-pub(crate) fn create(path: &Path, text: &[u8]) -> io::Result<()> {
+pub fn create(path: &Path, text: &[u8]) -> io::Result<()> {
     let (folder, name) = Folder::of(path)?;
     let (file, _) = folder.open(&name, How::New)?;
     fill(&folder, &name, file, text)
@@ -375,7 +378,7 @@ pub(crate) fn create(path: &Path, text: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's. The old one is there then.
-pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let (folder, name) = Folder::of(path)?;
     let mut new = name.clone();
     new.push(".new");

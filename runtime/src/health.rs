@@ -1,17 +1,17 @@
-//! What nobody reports by itself: workers that make no progress, and memory that runs out. The slow path looks once
-//! a second, and logs what has changed.
+//! Workers that make no progress, and memory that runs out: conditions that nothing reports by itself. The slow
+//! path looks once a second.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::{
+    event::EventKind,
     limits::{HEALTH_EVERY, WORKER_STALLED_LOOKS},
-    log::{Kind, Log},
-    topology::Topology,
+    slow_path::SlowPath,
 };
 
 /// What was seen last.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(crate) struct Health {
     looked: Instant,
     workers: Vec<Worker>,
 }
@@ -49,45 +49,29 @@ impl Worker {
 }
 
 impl Health {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { looked: Instant::now(), workers: Vec::new() }
     }
 
     /// Looks, if it is time.
-    pub(super) fn look(&mut self, now: Instant, topology: &Topology, log: &Log) {
+    pub(crate) fn look(&mut self, now: Instant, slow_path: &SlowPath) -> Vec<EventKind> {
+        let mut events = Vec::new();
         if now.saturating_duration_since(self.looked) < HEALTH_EVERY {
-            return;
+            return events;
         }
         self.looked = now;
-        self.workers.resize(topology.running.len(), Worker::default());
-        let tallies = &topology.memory.tallies;
-        let workers = self.workers.iter_mut().zip(&topology.running).zip(tallies);
-        for (number, ((worker, running), tally)) in workers.enumerate() {
-            for found in worker.look(running.turns(), tally.exhausted.read()).iter().flatten() {
-                say(log, number, *found);
-            }
+        self.workers.resize(slow_path.threads.len(), Worker::default());
+        let tallies = &slow_path.memory.tallies;
+        let workers = self.workers.iter_mut().zip(&slow_path.threads).zip(tallies);
+        for (worker, ((last, thread), tally)) in workers.enumerate() {
+            let found = last.look(thread.turns(), tally.exhausted.read());
+            events.extend(found.into_iter().flatten().map(|found| match found {
+                Found::Stalled => EventKind::WorkerStalled { worker },
+                Found::Back => EventKind::WorkerRecovered { worker },
+                Found::Exhausted(times) => EventKind::PoolExhausted { worker, times },
+            }));
         }
-    }
-}
-
-fn say(log: &Log, number: usize, found: Found) {
-    let subject = format!("worker {number}");
-    let seconds = (HEALTH_EVERY * WORKER_STALLED_LOOKS).max(Duration::from_secs(1)).as_secs();
-    match found {
-        Found::Stalled => log.write(
-            Kind::WorkerStalled,
-            &subject,
-            format_args!("no progress for {seconds} s; its links will fail"),
-        ),
-        Found::Back => log.write(Kind::WorkerBack, &subject, "makes progress again"),
-        Found::Exhausted(times) => log.write(
-            Kind::PoolEmpty,
-            &subject,
-            format_args!(
-                "found no free memory {times} times in the last second; frames are lost; leave out \
-                 [memory], or raise it"
-            ),
-        ),
+        events
     }
 }
 

@@ -1,7 +1,73 @@
-//! The runtime of a Strowger relay: the threads, clocks and waiting around a switch.
+//! The runtime of a Strowger relay: threads, clock, waiting, ports, state file and shutdown around a switch.
 //!
-//! The engine ([`strowger_engine`]) is sans I/O. This crate gives its workers threads and its slow path a loop.
+//! Programs depend on the crate `strowger`, which re-exports this one and has the guide. Start at [`Relay::builder`].
 
+pub mod address;
+mod alternates;
+mod attach;
+mod builder;
 pub mod clock;
+mod dry_run;
+mod error;
+mod ethernet;
+mod event;
+pub mod files;
+mod handle;
+mod health;
+mod host;
+pub mod limits;
+mod local_port;
+mod memory;
+mod open;
+pub mod own;
+mod port_info;
 pub mod recovery;
+pub mod rights;
+mod slow_path;
+mod spec;
+mod state;
+mod stats;
+mod udp;
+pub mod untrusted;
 pub mod worker_thread;
+
+pub use strowger_crypto::{
+    Identity, IdentityKey, OsEntropy, PeerId, Psk, StaticPublic, aead::Provider,
+    handshake::SealWish,
+};
+pub use strowger_engine::{
+    control::{
+        SwitchConfig,
+        peering::{Liveness, StrangerPolicy},
+    },
+    director::Slot,
+    label::{Hop, Label, LabelError},
+    link::Rights,
+    scheme::Scheme,
+};
+pub use strowger_frame::{Address, Burst};
+pub use strowger_io::account::Account;
+
+pub use self::{
+    builder::{Relay, RelayBuilder},
+    error::{
+        CallError, FileUse, NeighborError, NoLocalPort, ShutdownError, SlotError, StartError,
+        StateError,
+    },
+    ethernet::Wire,
+    event::{Event, EventKind, Events},
+    handle::RelayHandle,
+    local_port::{
+        LocalPort, LocalReceiver, LocalSender, Packet, PacketError, PortClosed, TxBuffer,
+    },
+    memory::{MemoryUse, Need, mib},
+    open::{OpenRelay, workers},
+    port_info::{PortInfo, PortKind},
+    slow_path::SlowPath,
+    spec::{
+        CustomPort, EthernetInterface, LocalPortSpec, Memory, Neighbor, NeighborAddress, Peer,
+        PeerKey, Queues, UdpListener, UnixSocket,
+    },
+    stats::{LinkStats, PortStats, Stats, Summary},
+    worker_thread::IdlePolicy,
+};

@@ -1,8 +1,8 @@
-//! How much memory a worker's pool has, as a sum of named needs, and how that is shown.
+//! How much memory a worker has, as a sum of named needs, and how that is shown.
 
 use std::{fmt, sync::Arc};
 
-pub(super) use strowger_engine::memory::EXITS_WAITING;
+pub(crate) use strowger_engine::memory::EXITS_WAITING;
 use strowger_engine::memory::{SwitchNeed, SwitchShape};
 use strowger_frame::{
     BURST_MAX, PoolSpec,
@@ -11,11 +11,12 @@ use strowger_frame::{
     reserve::Chunks,
 };
 
-use super::{ethernet, udp};
-use crate::config::{Config, Listener};
+use crate::{
+    builder::RelayBuilder, ethernet, limits::LOCAL_PORT_CHUNKS_MAX, spec::UdpListener, udp,
+};
 
 /// Sends that wait for the kernel behind one listener: as many as it keeps (`strowger_io::udp`).
-pub(super) const SENDS_WAITING: u32 = 4 * BURST_MAX as u32;
+pub(crate) const SENDS_WAITING: u32 = 4 * BURST_MAX as u32;
 /// Chunks that a unix endpoint receives into, and a burst of its frames on their way.
 const UNIX_CHUNKS: u32 = 32 + BURST_MAX as u32;
 /// Chunks that a UDP socket receives into by `recvmmsg`: a burst (`strowger_io::udp`).
@@ -25,37 +26,46 @@ const SINGLE_BYTES_MAX: usize = SINGLE_STRIDE_BYTES - HEADROOM_BYTES - 8 * 64;
 
 /// The memory of all workers. It never grows.
 #[derive(Clone, Debug)]
-pub(crate) struct MemoryUse {
-    /// Of each worker.
-    pub(crate) spec: PoolSpec,
-    pub(crate) needs: Vec<Need>,
-    pub(crate) workers: usize,
+#[non_exhaustive]
+pub struct MemoryUse {
+    /// The pool of each worker.
+    pub spec: PoolSpec,
+    /// What each worker's pool is for.
+    pub needs: Vec<Need>,
+    /// How many workers there are.
+    pub workers: usize,
     /// Listeners whose handshakes have memory of their own, of the slow path.
-    pub(crate) doors: usize,
+    pub doors: usize,
     /// What is mapped for all of them.
-    pub(crate) bytes: usize,
-    pub(crate) backing: Backing,
-    pub(crate) tallies: Vec<Arc<PoolTally>>,
+    pub bytes: usize,
+    /// What kind of pages it is on.
+    pub backing: Backing,
+    /// The counters of each worker's pool.
+    pub tallies: Vec<Arc<PoolTally>>,
 }
 
 /// One named need for memory, in chunks of one worker.
 #[derive(Clone, Debug)]
-pub(crate) struct Need {
-    pub(crate) what: String,
-    pub(crate) trains: u32,
-    pub(crate) singles: u32,
+#[non_exhaustive]
+pub struct Need {
+    /// What the chunks are for.
+    pub what: String,
+    /// Train chunks.
+    pub trains: u32,
+    /// Single chunks.
+    pub singles: u32,
 }
 
 /// A worker's memory as a sum of named needs, and how much of it is for frames that wait at exits when
 /// it runs low.
-pub(super) fn needs(config: &Config, workers: usize) -> (PoolSpec, Vec<Need>, Chunks) {
+pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> (PoolSpec, Vec<Need>, Chunks) {
     let mut needs = Vec::new();
     let mut need = |what: String, trains: u32, singles: u32| {
         if trains + singles > 0 {
             needs.push(Need { what, trains, singles });
         }
     };
-    for Listener { name, posted_buffers, .. } in &config.udp {
+    for UdpListener { name, posted_buffers, .. } in &config.udp {
         let posted = u32::from(*posted_buffers).next_power_of_two().max(RECEIVE_CHUNKS);
         need(format!("receive buffers of {name}"), posted, 0);
         need(format!("sends of {name} that wait for the kernel"), SENDS_WAITING, 0);
@@ -70,7 +80,18 @@ pub(super) fn needs(config: &Config, workers: usize) -> (PoolSpec, Vec<Need>, Ch
     };
     let (long, short) = (0..workers).map(of).fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
     need("unix endpoints".to_owned(), long * UNIX_CHUNKS, short * UNIX_CHUNKS);
-    let endpoints = Chunks { trains: long, singles: short };
+    // A local port pins chunks that the program has not taken yet, and so does each exit to one.
+    let local_on = |worker| config.local.iter().filter(move |local| local.worker == worker);
+    let pinned = |worker| -> usize {
+        local_on(worker).map(|local| local.endpoint.depth_frames.min(LOCAL_PORT_CHUNKS_MAX)).sum()
+    };
+    let pinned = (0..workers).map(pinned).max().unwrap_or(0);
+    need("frames that local ports have not taken".to_owned(), pinned as u32, 0);
+    let local = (0..workers).map(|worker| local_on(worker).count()).max().unwrap_or(0) as u32;
+    for custom in &config.custom {
+        need(format!("frames that {} holds", custom.name), custom.trains, custom.singles);
+    }
+    let endpoints = Chunks { trains: long + local, singles: short };
     let shape = SwitchShape { workers, is_sealed: config.identity.is_some(), endpoints };
     for SwitchNeed { what, chunks: Chunks { trains, singles } } in shape.needs() {
         need(what.to_owned(), trains, singles);
@@ -87,7 +108,7 @@ pub(super) fn needs(config: &Config, workers: usize) -> (PoolSpec, Vec<Need>, Ch
 }
 
 /// Bytes as people read them.
-pub(crate) fn mib(bytes: usize) -> String {
+pub fn mib(bytes: usize) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 

@@ -1,27 +1,19 @@
-//! From a checked configuration to a switch that runs: memory, workers, ports, and what is attached
-//! at start. It says what was chosen and why; it never forwards a frame itself.
-
-mod alternates;
-mod ethernet;
-mod memory;
-mod rehearsal;
-mod roles;
-mod udp;
+//! Opens a relay: memory, workers, ports, and what is attached at start. Nothing runs before
+//! [`OpenRelay::start`].
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt,
-    io::{self, Write},
-    net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use strowger_crypto::{LocalIdentity, OsEntropy, PeerId, Psk, aead::Provider};
+use strowger_crypto::{LocalIdentity, NetworkId, OsEntropy, PeerId};
 use strowger_engine::{
     Now,
     control::{
-        Attach, Event, PortId, Switch,
+        Attach, Event as SwitchEvent, Snapshot, Switch,
         peering::{PeerSpec, PeeringConfig},
     },
     link::Behind,
@@ -29,325 +21,314 @@ use strowger_engine::{
 };
 use strowger_frame::{Address, Pool, Port, map::Backing, reserve::PoolUser};
 use strowger_io::{
-    Doorbell, Ringer, UnixPort,
-    account::Account,
+    Doorbell, UnixPort,
     capture::{Capture, CaptureSpec},
     cores::{cpu_quota, usable_cores, workers_worth},
-    udp::{Refusal, Report},
+    endpoint,
     unix::UnixSpec,
 };
-use strowger_runtime::{
-    clock::Clock,
-    worker_thread::{Idle, Running, WorkerBell, start},
-};
 
-use self::{alternates::Alternates, ethernet::Opening, memory::needs};
-pub(crate) use self::{
-    ethernet::{Wire, is_ours_alone, specs_of},
-    memory::{MemoryUse, mib},
-    rehearsal::rehearse,
-    roles::roles,
-};
 use crate::{
-    config::{Config, UnixEndpoint},
-    exit::{Exit, Failure},
+    alternates::Alternates,
+    attach,
+    builder::RelayBuilder,
+    clock::Clock,
+    error::{NeighborError, Source, StartError},
+    ethernet,
+    event::EventHub,
     files::Opener,
-    key, rights,
+    handle::RelayHandle,
+    limits::{ALTERNATES_MAX, NAME_BYTES_MAX, START_MAX, WORKERS_MAX},
+    local_port::{LocalPort, SharedScheme},
+    memory::{MemoryUse, needs},
+    own::Own,
+    port_info::{PortInfo, PortKind},
+    rights,
+    slow_path::{Inbox, SlowPath},
+    spec::{CustomQueues, LocalPortSpec, UnixSocket},
     state::StateFile,
-    untrusted::Untrusted,
+    udp,
+    untrusted::is_harmless,
+    worker_thread::{self, WakeBell, WorkerThread},
 };
 
-/// Workers that "auto" makes at most: what one switch takes.
-const WORKERS_MAX: usize = 64;
-/// How long workers may take to know everything that is attached at start.
-const SETTLE_MAX: Duration = Duration::from_secs(10);
-
-/// A switch that runs, and what is to be known of it.
-pub(crate) struct Topology {
+/// A relay of which everything is open, and nothing runs yet.
+#[must_use = "an open relay does nothing until it is started"]
+pub struct OpenRelay {
     pub(crate) switch: Switch,
-    pub(crate) running: Vec<Running>,
-    pub(crate) clock: Clock,
-    pub(crate) state: Option<StateFile>,
-    pub(crate) ports: Vec<PortInfo>,
-    pub(crate) memory: MemoryUse,
-    pub(crate) idle: Idle,
-    pub(crate) cores: Option<Vec<usize>>,
-    /// Who this node is, where it has an identity.
-    pub(crate) identity: Option<PeerId>,
-    pub(crate) alternates: Alternates,
-    /// What came true before anybody could listen.
-    pub(crate) events: Vec<Event>,
+    workers: Vec<Worker>,
+    doorbells: Vec<Doorbell>,
+    inbox: Inbox,
+    clock: Clock,
+    state: Option<(StateFile, Option<Snapshot>)>,
+    ports: Vec<PortInfo>,
+    memory: MemoryUse,
+    builder: RelayBuilder,
+    opener: Opener,
+    identity: Option<PeerId>,
+    alternates: Alternates,
+    hub: Arc<EventHub>,
+    local_ports: BTreeMap<String, LocalPort>,
+    scheme: Arc<SharedScheme>,
+    quota: Option<String>,
 }
 
-/// What one port is, beside its counters.
-#[derive(Clone, Debug)]
-pub(crate) struct PortInfo {
-    pub(crate) id: PortId,
-    /// As the configuration calls it.
-    pub(crate) name: String,
-    pub(crate) kind: PortKind,
-    /// The listener that it is an alternate of.
-    pub(crate) alternate_of: Option<PortId>,
+impl fmt::Debug for OpenRelay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenRelay").field("ports", &self.ports).finish_non_exhaustive()
+    }
 }
 
-#[derive(Clone, Debug)]
-pub(crate) enum PortKind {
-    /// A listener, with what the ladder chose for each worker.
-    Udp {
-        local: SocketAddr,
-        plain: bool,
-        reports: Vec<Report>,
-        /// Whether handshakes come in apart from the workers; `None` where there are none.
-        steered: Option<Result<(), Refusal>>,
-    },
-    /// An interface, with what the ladder chose for each queue.
-    Ethernet(Wire),
-    /// A local process.
-    Unix { path: String, worker: usize },
-}
-
-impl PortInfo {
-    /// `io_uring`, `mmsg`, a rung of Ethernet's ladder, or `unix`.
-    pub(crate) fn backend(&self) -> &'static str {
-        match &self.kind {
-            PortKind::Udp { reports, .. } => {
-                reports.first().map_or("none", |report| report.backend.name())
-            }
-            PortKind::Ethernet(wire) => wire.backend(),
-            PortKind::Unix { .. } => "unix",
+impl OpenRelay {
+    pub(crate) fn open(mut builder: RelayBuilder) -> Result<Self, StartError> {
+        check_names(&builder)?;
+        let opener = builder.opener.take().unwrap_or_else(|| Opener::new(builder.run_as.as_ref()));
+        let count = workers(builder.workers, builder.cores.as_deref())?;
+        let (mut pools, memory) = pools(&mut builder, count)?;
+        // While the pools are still here: chunks of theirs are lent to the kernel.
+        let wires = ethernet::open_all(&builder, &opener, &mut pools)?;
+        let (mut switch, mut workers) =
+            Switch::new(builder.switch, pools).map_err(StartError::Switch)?;
+        let (mut inbox, slow_path_bell) =
+            Inbox::new(builder.udp.len() * (1 + ALTERNATES_MAX) + builder.custom.len())?;
+        let doorbells = doorbells(&mut switch, &mut workers)?;
+        let bell = Arc::new(WakeBell(slow_path_bell));
+        for worker in &mut workers {
+            worker.set_control_bell(bell.clone());
         }
-    }
-
-    /// Whether there may be unsealed links to others behind it.
-    pub(crate) fn is_plain(&self) -> bool {
-        match &self.kind {
-            PortKind::Udp { plain, .. } => *plain,
-            PortKind::Ethernet(wire) => wire.plain,
-            PortKind::Unix { .. } => false,
-        }
-    }
-
-    /// Whether sealed links to others may be behind it.
-    pub(crate) fn has_sealed_links(&self) -> bool {
-        !self.is_plain() && !matches!(self.kind, PortKind::Unix { .. })
-    }
-
-    /// Whether neighbours behind it have addresses of this kind.
-    pub(crate) fn fits(&self, at: Address) -> bool {
-        match &self.kind {
-            PortKind::Udp { .. } => matches!(at, Address::Udp(_)),
-            PortKind::Ethernet(_) => matches!(at, Address::Ether(_)),
-            PortKind::Unix { .. } => false,
-        }
-    }
-
-    /// What would be better here, each once, with the way out.
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        let all: Vec<String> = match &self.kind {
-            PortKind::Udp { reports, steered, .. } => {
-                let through_workers = |why: &Refusal| format!("workers take handshakes in: {why}");
-                let refused = steered.as_ref().and_then(|steered| steered.as_ref().err());
-                let of_sockets = reports.iter().flat_map(Report::warnings);
-                of_sockets.chain(refused.map(through_workers)).collect()
-            }
-            PortKind::Ethernet(wire) => wire.warnings(),
-            PortKind::Unix { .. } => {
-                let refused = UnixPort::many().err();
-                refused
-                    .map(|why| format!("one system call for each packet: {why}"))
-                    .into_iter()
-                    .collect()
-            }
+        let clock = Clock::start();
+        let identity = identify(&builder, &mut switch, clock)?;
+        let scheme = Arc::new(SharedScheme::new(builder.switch.scheme, builder.switch.hops_max));
+        let mut plugging = Plugging {
+            builder: &mut builder,
+            opener: &opener,
+            workers: count,
+            switch: &mut switch,
+            ports: Vec::new(),
+            local_ports: BTreeMap::new(),
         };
-        let mut warnings: Vec<String> = Vec::new();
-        for warning in all {
-            if !warnings.contains(&warning) {
-                warnings.push(warning);
-            }
+        plugging.udp()?;
+        plugging.ethernet(wires)?;
+        plugging.unix()?;
+        plugging.local(&scheme)?;
+        plugging.custom()?;
+        let Plugging { ports, local_ports, .. } = plugging;
+        let state = match &builder.state_file {
+            Some(path) => Some(
+                StateFile::load(path, &opener, &mut switch, clock).map_err(StartError::State)?,
+            ),
+            None => None,
+        };
+        let (wishes, mut refused) = wishes(&mut builder, &switch, &ports);
+        if !refused.is_empty() {
+            return Err(refused.swap_remove(0));
         }
-        warnings
+        for wish in wishes {
+            wish.attach(&mut switch, clock.now())?;
+        }
+        let alternates = alternates(&builder, &ports);
+        inbox.has_keys = identity.is_some();
+        Ok(Self {
+            quota: quota(builder.workers.is_some(), count),
+            switch,
+            workers,
+            doorbells,
+            inbox,
+            clock,
+            state,
+            ports,
+            memory,
+            builder,
+            opener,
+            identity,
+            alternates,
+            hub: Arc::default(),
+            local_ports,
+            scheme,
+        })
+    }
+
+    /// The memory of the workers, by what needs it.
+    pub fn memory(&self) -> &MemoryUse {
+        &self.memory
+    }
+
+    /// The ports, in the order in which they were added, by kind.
+    pub fn ports(&self) -> &[PortInfo] {
+        &self.ports
+    }
+
+    /// Who the relay is.
+    pub fn identity(&self) -> Option<PeerId> {
+        self.identity
+    }
+
+    /// A line about control groups that leave less processor time than the workers could use.
+    pub fn quota_note(&self) -> Option<&str> {
+        self.quota.as_deref()
+    }
+
+    /// A subscription to all events, those of the start included.
+    pub fn events(&self, waiting_max: usize) -> crate::event::Events {
+        self.hub.subscribe(waiting_max)
+    }
+
+    /// Gives up rights if the relay is to run as another user, starts the threads, and waits until the
+    /// workers know everything that is attached.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub fn start(self) -> Result<RelayHandle, StartError> {
+        let mut notes = Vec::new();
+        let Self { mut switch, workers, doorbells, clock, builder, .. } = self;
+        // All that needs rights is open.
+        if let Some(account) = &builder.run_as {
+            rights::give_up(&builder, account, &self.opener, &mut notes)?;
+        }
+        let state = self.state.map(|(mut state, before)| {
+            if let Some(before) = before {
+                notes.push(format!("state: {} slots as before", before.numbers.len()));
+                notes.extend(StateFile::overruled(&before, &switch.snapshot(clock.now())));
+            }
+            if let Some(change) = state.keep(&mut switch, clock) {
+                notes.push(change.to_string());
+            }
+            state
+        });
+        let mut threads = Vec::new();
+        for (number, (worker, doorbell)) in workers.into_iter().zip(doorbells).enumerate() {
+            let core = builder.cores.as_ref().and_then(|cores| cores.get(number).copied());
+            let started = worker_thread::start(worker, doorbell, clock, builder.idle, core);
+            let what = "cannot start a worker's thread";
+            threads.push(started.map_err(|source| StartError::Resource { what, source })?);
+        }
+        let hub = self.hub.clone();
+        let early = settle(&mut switch, &threads, clock)?;
+        let slow_path = SlowPath::new(crate::slow_path::Parts {
+            switch,
+            threads,
+            clock,
+            state,
+            ports: self.ports,
+            memory: self.memory,
+            idle: builder.idle,
+            cores: builder.cores,
+            identity: self.identity,
+            alternates: self.alternates,
+            hub: self.hub.clone(),
+            scheme: self.scheme,
+        });
+        RelayHandle::start(slow_path, self.inbox, early, self.local_ports, notes, hub)
     }
 }
 
-/// Makes everything, starts the workers and waits until they know what is attached.
-///
-/// # Errors
-/// What the machine refused, with the way out. Nothing runs then.
-pub(crate) fn assemble(
-    config: &Config,
-    slow_path: Ringer,
-    (account, opener): (Option<&Account>, &Opener),
-    said: &mut dyn Write,
-) -> Result<Topology, Failure> {
-    let count = workers(config)?;
-    let (spec, needs, waiting) = needs(config, count);
-    let mut pools = Pool::many(&spec, count).map_err(|error| {
-        let mib = mib(spec.bytes() * count);
-        let line = format!(
-            "cannot map {mib} of memory: {error}; lower [memory] trains, or raise `ulimit -v`"
-        );
-        Failure::new(Exit::Refused, line)
-    })?;
+/// Every name once, short, and of characters that only show themselves.
+pub(crate) fn check_names(builder: &RelayBuilder) -> Result<(), StartError> {
+    let mut ports = BTreeSet::new();
+    let mut slots = BTreeSet::new();
+    let port_names = (builder.udp.iter().map(|it| &it.name))
+        .chain(builder.ethernet.iter().map(|it| &it.name))
+        .chain(builder.custom.iter().map(|it| &it.name));
+    let users =
+        || (builder.unix.iter().map(|it| &it.name)).chain(builder.local.iter().map(|it| &it.name));
+    let neighbors = (builder.peers.iter().map(|it| &it.name))
+        .chain(builder.neighbors.iter().map(|it| &it.name));
+    let check = |name: &String, taken: &mut BTreeSet<String>| {
+        let why = if name.is_empty() {
+            "is empty"
+        } else if name.len() > NAME_BYTES_MAX {
+            "is longer than 64 bytes"
+        } else if !name.chars().all(is_harmless) {
+            "holds characters that cannot be shown"
+        } else if !taken.insert(name.clone()) {
+            "is used twice"
+        } else {
+            return Ok(());
+        };
+        Err(StartError::Name { name: name.clone(), why })
+    };
+    port_names.chain(users()).try_for_each(|name| check(name, &mut ports))?;
+    neighbors.chain(users()).try_for_each(|name| check(name, &mut slots))
+}
+
+/// The pools of all workers, and what they are for.
+fn pools(builder: &mut RelayBuilder, workers: usize) -> Result<(Vec<Pool>, MemoryUse), StartError> {
+    let (spec, needs, waiting) = needs(builder, workers);
+    let mut pools = match builder.pools.take() {
+        Some(pools) => pools,
+        None => Pool::many(&spec, workers)
+            .map_err(|source| StartError::Memory { bytes: spec.bytes() * workers, source })?,
+    };
     let first = pools.first().map(|pool| (pool.backing(), pool.mapping().bytes()));
     let (backing, bytes) = first.unwrap_or((Backing::SmallPages, 0));
     let tallies = pools.iter().map(|pool| pool.tally().clone()).collect();
-    let doors = if udp::has_doors(config) { config.udp.len() } else { 0 };
+    let doors = if udp::has_doors(builder) { builder.udp.len() } else { 0 };
     let bytes = bytes + doors * udp::DOOR_MEMORY.bytes();
-    let memory = MemoryUse { spec, needs, workers: count, doors, bytes, backing, tallies };
-    let _ = write!(said, "{memory}");
-    say_quota(config, count, said);
-
     for pool in &mut pools {
         pool.keep(PoolUser::WAITING, waiting);
     }
-    // While the pools are still here: chunks of theirs are lent to the kernel.
-    let wires = ethernet::open_all(config, opener, &mut pools)?;
-    let (mut switch, mut workers) = Switch::new(config.switch, pools)
-        .map_err(|error| Failure::new(Exit::Usage, format!("the configuration: {error}")))?;
-    let bells = bells(&mut switch, &mut workers)?;
-    let bell = Arc::new(WorkerBell(slow_path));
-    for worker in &mut workers {
-        worker.set_control_bell(bell.clone());
-    }
-    let clock = Clock::start();
-    let identity = identify(config, opener, &mut switch, clock)?;
-    if let Some(peer_id) = identity {
-        let _ = writeln!(said, "identity: {peer_id}");
-    }
-    let ports = plug(config, opener, (count, wires), &mut switch, said)?;
-    let state = match &config.state {
-        Some(path) => Some(StateFile::load(path, opener, &mut switch, clock)?),
-        None => None,
-    };
-    let ids: Vec<PortId> = ports.iter().map(|port| port.id).collect();
-    for wish in wishes(config, &switch, &ids, |file| key::psk(file, opener))? {
-        wish.attach(&mut switch, clock.now())?;
-    }
-    // All that needs rights is open, and every key is read.
-    if let Some(account) = account {
-        rights::give_up(config, account, opener, said)?;
-    }
-    let state = state.map(|(mut state, before)| {
-        if let Some(before) = before {
-            let _ = writeln!(said, "state: {} slots as before", before.numbers.len());
-            for line in StateFile::overruled(&before, &switch.snapshot(clock.now())) {
-                let _ = writeln!(said, "{line}");
-            }
-        }
-        if let Some(warning) = state.keep(&mut switch, clock) {
-            let _ = writeln!(said, "{warning}");
-        }
-        state
-    });
-
-    let mut running = Vec::new();
-    for (number, (worker, bell)) in workers.into_iter().zip(bells).enumerate() {
-        let core = config.cores.as_ref().and_then(|cores| cores.get(number).copied());
-        let started = start(worker, bell, clock, config.idle, core);
-        running.push(started.map_err(|error| refused("cannot start a worker's thread", &error))?);
-    }
-    let events = settle(&mut switch, &running, clock)?;
-    let (idle, cores) = (config.idle, config.cores.clone());
-    let sealed = ports.iter().zip(&config.udp).filter(|(port, _)| port.has_sealed_links());
-    let sealed = sealed.filter(|_| config.identity.is_some());
-    let alternates =
-        Alternates::of(sealed.map(|(port, listener)| {
-            (port.id, udp::spec_of(listener, config), listener.name.clone())
-        }));
-    Ok(Topology {
-        switch,
-        running,
-        clock,
-        state,
-        ports,
-        memory,
-        idle,
-        cores,
-        identity,
-        alternates,
-        events,
-    })
+    Ok((pools, MemoryUse { spec, needs, workers, doors, bytes, backing, tallies }))
 }
 
-/// Says who the node is, where the configuration does.
-fn identify(
-    config: &Config,
-    opener: &Opener,
+/// Gives the switch its identity, where there is one.
+pub(crate) fn identify(
+    builder: &RelayBuilder,
     switch: &mut Switch,
     clock: Clock,
-) -> Result<Option<PeerId>, Failure> {
-    let Some(identity) = &config.identity else { return Ok(None) };
-    let local = LocalIdentity::new(&key::identity(&identity.key, opener)?, identity.network);
-    introduce(config, local, switch, clock).map(Some)
-}
-
-/// Gives the switch its identity.
-fn introduce(
-    config: &Config,
-    local: LocalIdentity,
-    switch: &mut Switch,
-    clock: Clock,
-) -> Result<PeerId, Failure> {
+) -> Result<Option<PeerId>, StartError> {
+    let Some(key) = &builder.identity else { return Ok(None) };
+    let network = NetworkId::new(builder.network.as_bytes())
+        .ok_or_else(|| StartError::Network(builder.network.clone()))?;
+    let local = LocalIdentity::new(key, network);
     let peer_id = local.identity().peer_id();
     let peering = PeeringConfig {
         local,
         entropy: Box::new(OsEntropy),
-        provider: Provider::DEFAULT,
+        provider: builder.provider,
         wall_at_zero: clock.wall_at_zero(SystemTime::now()),
-        strangers: config.strangers,
+        strangers: builder.accept_unknown,
     };
-    switch
-        .set_identity(peering, clock.now())
-        .map_err(|error| Failure::new(Exit::Refused, format!("[identity]: {error}")))?;
-    Ok(peer_id)
+    switch.set_identity(peering, clock.now()).map_err(StartError::Identity)?;
+    Ok(Some(peer_id))
 }
 
-fn refused(what: &str, error: &io::Error) -> Failure {
-    let line = format!("{what}: {error}; the limits are those of `ulimit -u` and `ulimit -n`");
-    Failure::new(Exit::Refused, line)
-}
-
-/// How many workers there are to be.
+/// How many workers a relay has that wants so many, or one for each of these cores, or as many as are worth it.
 ///
 /// # Errors
-/// One line: a core that this process may not use.
-pub(crate) fn workers(config: &Config) -> Result<usize, Failure> {
+/// [`StartError::Core`]: a core that this process may not use.
+pub fn workers(wanted: Option<usize>, cores: Option<&[usize]>) -> Result<usize, StartError> {
     let usable = usable_cores();
-    if let Some(core) = config.cores.iter().flatten().find(|core| !usable.contains(core)) {
-        let line = format!(
-            "core {core} cannot be used by this process; usable: {usable:?} (see `taskset -p`, or \
-             the container's cpuset)"
-        );
-        return Err(Failure::new(Exit::Refused, line));
+    if let Some(&core) = cores.into_iter().flatten().find(|core| !usable.contains(core)) {
+        return Err(StartError::Core { core, usable });
     }
     let worth = workers_worth(usable.len(), cpu_quota());
-    Ok(config.workers.unwrap_or(worth.min(WORKERS_MAX)))
+    Ok(wanted.unwrap_or(worth.min(WORKERS_MAX)))
 }
 
 /// Says whether control groups leave less processor time than the workers could use.
-fn say_quota(config: &Config, workers: usize, said: &mut dyn Write) {
-    let Some(quota) = cpu_quota() else { return };
+fn quota(is_chosen: bool, workers: usize) -> Option<String> {
+    let quota = cpu_quota()?;
     let usable = usable_cores().len();
-    if config.workers.is_none() && usable > workers {
-        let _ = writeln!(
-            said,
+    if !is_chosen && usable > workers {
+        return Some(format!(
             "workers: {workers}, since control groups allow {quota:.2} of {usable} cores' time"
-        );
-    } else if config.workers.is_some() && quota < workers as f64 {
-        let _ = writeln!(
-            said,
+        ));
+    }
+    (is_chosen && quota < workers as f64).then(|| {
+        format!(
             "  warning: workers = {workers}, and control groups allow {quota:.2} cores' time; they are \
              held still for parts of a second under load; write workers = \"auto\", or raise the quota"
-        );
-    }
+        )
+    })
 }
 
-/// Ties slow path and workers to each other's doorbells.
-fn bells(switch: &mut Switch, workers: &mut [Worker]) -> Result<Vec<Doorbell>, Failure> {
+/// Connects the slow path and the workers to each other's doorbells.
+fn doorbells(switch: &mut Switch, workers: &mut [Worker]) -> Result<Vec<Doorbell>, StartError> {
     let mut doorbells = Vec::new();
     for number in 0..workers.len() {
-        let doorbell = Doorbell::new().map_err(|error| refused("no doorbell", &error))?;
-        let bell = Arc::new(WorkerBell(doorbell.ringer()));
+        let what = "no doorbell";
+        let doorbell = Doorbell::new().map_err(|source| StartError::Resource { what, source })?;
+        let bell = Arc::new(WakeBell(doorbell.ringer()));
         switch.set_bell(number, bell.clone());
         for worker in workers.iter_mut() {
             worker.set_bell(number, bell.clone());
@@ -357,72 +338,119 @@ fn bells(switch: &mut Switch, workers: &mut [Worker]) -> Result<Vec<Doorbell>, F
     Ok(doorbells)
 }
 
-fn plug(
-    config: &Config,
-    opener: &Opener,
-    (workers, wires): (usize, Vec<Opening>),
-    switch: &mut Switch,
-    said: &mut dyn Write,
-) -> Result<Vec<PortInfo>, Failure> {
-    let refused = |error: String| Failure::new(Exit::Refused, error);
-    let mut ports = Vec::new();
-    // Handshakes come from addresses that nobody has yet, and so does the data of a peer that has
-    // moved.
-    let is_open = |place: usize, plain: bool| {
-        let is_met = config.peers.iter().any(|peer| peer.listener == place);
+/// Plugs ports into the switch, kind by kind.
+struct Plugging<'r> {
+    builder: &'r mut RelayBuilder,
+    opener: &'r Opener,
+    workers: usize,
+    switch: &'r mut Switch,
+    ports: Vec<PortInfo>,
+    local_ports: BTreeMap<String, LocalPort>,
+}
+
+/// An error of a port of this kind.
+fn refused<E: Into<Source>>(kind: &'static str, name: &str) -> impl FnOnce(E) -> StartError {
+    let name = name.to_owned();
+    move |error| StartError::Port { kind, name, source: error.into() }
+}
+
+impl Plugging<'_> {
+    /// Whether frames from addresses that no link has yet are taken in: handshakes, and data of a peer that
+    /// has moved.
+    fn is_open(&self, name: &str, plain: bool) -> bool {
+        let RelayBuilder { peers, identity, accept_unknown, .. } = &*self.builder;
+        let is_met = peers.iter().any(|peer| peer.behind.as_deref() == Some(name));
         // A peer may come in by any listener whose links are sealed.
-        let is_sealed = config.identity.is_some() && !plain;
-        is_met || is_sealed && (config.strangers.is_some() || !config.peers.is_empty())
-    };
-    for listener in &config.udp {
-        let udp::Opening { queues, reports, door, steered } =
-            udp::open(listener, config, opener, workers)
-                .map_err(|error| refused(format!("[[udp]] {}: {error}", listener.name)))?;
-        let local = reports.first().map_or(listener.address, |report| report.local);
-        let id = switch.plug_everywhere(queues).map_err(|error| refused(error.to_string()))?;
-        if let Some(door) = door {
-            switch.open_door(id, door).map_err(|error| refused(error.to_string()))?;
-        }
-        switch.welcome_strangers(id, is_open(ports.len(), listener.plain));
-        let kind = PortKind::Udp { local, plain: listener.plain, reports, steered };
-        ports.push(PortInfo { id, name: listener.name.clone(), kind, alternate_of: None });
+        let is_sealed = identity.is_some() && !plain;
+        is_met || is_sealed && (accept_unknown.is_some() || !peers.is_empty())
     }
-    for (ethernet, Opening { mut queues, info }) in config.ethernet.iter().zip(wires) {
-        let id = match (queues.pop(), queues.is_empty()) {
-            (Some((worker, only)), true) => switch.plug_at(worker, only),
-            (last, _) => {
-                let all = queues.into_iter().chain(last).map(|(_, queue)| queue);
-                switch.plug_everywhere(all.collect())
+
+    fn udp(&mut self) -> Result<(), StartError> {
+        for listener in &self.builder.udp {
+            let name = &listener.name;
+            let udp::Opening { queues, reports, door, steered } =
+                udp::open(listener, self.builder, self.opener, self.workers)
+                    .map_err(refused("udp", name))?;
+            let local = reports.first().map_or(listener.address, |report| report.local);
+            let id = self.switch.plug_everywhere(queues).map_err(refused("udp", name))?;
+            if let Some(door) = door {
+                self.switch.open_door(id, door).map_err(refused("udp", name))?;
             }
-        };
-        let id = id.map_err(|error| refused(error.to_string()))?;
-        let beacon = info.beacon();
-        switch.welcome_strangers(id, is_open(ports.len(), info.plain) || beacon.is_some());
-        switch.set_beacon(id, beacon);
-        let kind = PortKind::Ethernet(info);
-        ports.push(PortInfo { id, name: ethernet.name.clone(), kind, alternate_of: None });
+            self.switch.welcome_strangers(id, self.is_open(name, listener.plain));
+            let kind = PortKind::Udp { local, plain: listener.plain, reports, steered };
+            self.ports.push(PortInfo::new(id, name, kind));
+        }
+        Ok(())
     }
-    for UnixEndpoint { name, path, frame_bytes_max, worker, capture, .. } in &config.unix {
-        let spec = UnixSpec { frame_bytes_max: *frame_bytes_max, ..UnixSpec::default() };
-        let listening = opener.within(path, |_, _| Ok(UnixPort::listen(path, &spec)));
-        let port = listening
-            .map_err(|error| refused(format!("[[unix]] {name}: {}: {error}", path.display())))?
-            .map_err(|error| refused(format!("[[unix]] {name}: {error}")))?;
-        let port = captured(Box::new(port), opener, capture.as_deref())
-            .map_err(|error| refused(format!("[[unix]] {name}: {error}")))?;
-        let id = switch.plug_at(*worker, port);
-        let id = id.map_err(|error| refused(error.to_string()))?;
-        let kind = PortKind::Unix { path: path.display().to_string(), worker: *worker };
-        ports.push(PortInfo { id, name: name.clone(), kind, alternate_of: None });
+
+    fn ethernet(&mut self, wires: Vec<ethernet::Opening>) -> Result<(), StartError> {
+        for (ethernet, opening) in self.builder.ethernet.iter().zip(wires) {
+            let ethernet::Opening { mut queues, info } = opening;
+            let name = &ethernet.name;
+            let id = match (queues.pop(), queues.is_empty()) {
+                (Some((worker, only)), true) => self.switch.plug_at(worker, only),
+                (last, _) => {
+                    let all = queues.into_iter().chain(last).map(|(_, queue)| queue);
+                    self.switch.plug_everywhere(all.collect())
+                }
+            };
+            let id = id.map_err(refused("ethernet", name))?;
+            let beacon = info.beacon();
+            let is_open = self.is_open(name, info.plain) || beacon.is_some();
+            self.switch.welcome_strangers(id, is_open);
+            self.switch.set_beacon(id, beacon);
+            self.ports.push(PortInfo::new(id, name, PortKind::Ethernet(info)));
+        }
+        Ok(())
     }
-    for port in &ports {
-        let _ = write!(said, "{port}");
+
+    fn unix(&mut self) -> Result<(), StartError> {
+        for UnixSocket { name, path, frame_bytes_max, worker, capture, .. } in &self.builder.unix {
+            let spec = UnixSpec { frame_bytes_max: *frame_bytes_max, ..UnixSpec::default() };
+            let listening = self.opener.within(path, |_, _| Ok(UnixPort::listen(path, &spec)));
+            let port = listening
+                .map_err(|error| format!("{}: {error}", path.display()))
+                .map_err(refused("unix", name))?
+                .map_err(|error| refused("unix", name)(error.to_string()))?;
+            let port = captured(Box::new(port), self.opener, capture.as_deref())
+                .map_err(refused("unix", name))?;
+            let id = self.switch.plug_at(*worker, port).map_err(refused("unix", name))?;
+            let kind = PortKind::Unix { path: path.display().to_string(), worker: *worker };
+            self.ports.push(PortInfo::new(id, name, kind));
+        }
+        Ok(())
     }
-    Ok(ports)
+
+    fn local(&mut self, scheme: &Arc<SharedScheme>) -> Result<(), StartError> {
+        for LocalPortSpec { name, worker, endpoint, .. } in &self.builder.local {
+            let (port, sender, receiver) =
+                endpoint::split_pair(endpoint).map_err(refused("local", name))?;
+            let id =
+                self.switch.plug_at(*worker, Box::new(port)).map_err(refused("local", name))?;
+            self.ports.push(PortInfo::new(id, name, PortKind::Local { worker: *worker }));
+            let port = LocalPort::new(name.clone(), scheme.clone(), sender, receiver);
+            self.local_ports.insert(name.clone(), port);
+        }
+        Ok(())
+    }
+
+    fn custom(&mut self) -> Result<(), StartError> {
+        for custom in std::mem::take(&mut self.builder.custom) {
+            let name = &custom.name;
+            let id = match custom.queues {
+                CustomQueues::Each(queues) => self.switch.plug_everywhere(queues),
+                CustomQueues::At(worker, port) => self.switch.plug_at(worker, port),
+            };
+            let id = id.map_err(refused("custom", name))?;
+            self.switch.welcome_strangers(id, self.is_open(name, custom.plain));
+            self.ports.push(PortInfo::new(id, name, PortKind::Custom { plain: custom.plain }));
+        }
+        Ok(())
+    }
 }
 
 /// The port as it is, or behind a wrapper that writes what passes to a file.
-fn captured(
+pub(crate) fn captured(
     port: Box<dyn Port>,
     opener: &Opener,
     path: Option<&Path>,
@@ -436,19 +464,8 @@ fn captured(
     Ok(Box::new(capture))
 }
 
-/// `wan.pcapng` for a worker alone, `wan.0.pcapng` and so on for several: each writes its own file.
-fn of_worker(path: &Path, worker: usize, workers: usize) -> PathBuf {
-    if workers == 1 { path.to_owned() } else { beside(path, &worker.to_string()) }
-}
-
-/// `wan.handshakes.pcapng` beside `wan.pcapng`.
-fn beside(path: &Path, word: &str) -> PathBuf {
-    let extension = path.extension().unwrap_or_default().to_string_lossy();
-    path.with_extension(format!("{word}.{extension}").trim_end_matches('.'))
-}
-
 /// What is to have a slot.
-enum Wish {
+pub(crate) enum Wish {
     Plain(Attach),
     Sealed(Box<PeerSpec>),
 }
@@ -469,16 +486,13 @@ impl Wish {
     }
 
     /// Gives it a slot.
-    fn attach(self, switch: &mut Switch, now: Now) -> Result<(), Failure> {
+    pub(crate) fn attach(self, switch: &mut Switch, now: Now) -> Result<(), StartError> {
         let name = self.name();
-        let refused = |why: &dyn fmt::Display| {
-            Failure::new(Exit::Usage, format!("{name} cannot be attached: {why}"))
+        let attached = match self {
+            Self::Plain(attach) => switch.attach(attach).map_err(NeighborError::Switch),
+            Self::Sealed(spec) => switch.add_peer(*spec, now).map_err(NeighborError::Peer),
         };
-        match self {
-            Self::Plain(attach) => switch.attach(attach).map_err(|why| refused(&why))?,
-            Self::Sealed(spec) => switch.add_peer(*spec, now).map_err(|why| refused(&why))?,
-        };
-        Ok(())
+        attached.map(drop).map_err(|source| StartError::Attach { name, source })
     }
 
     /// Whether a slot is kept for it over the restart.
@@ -490,40 +504,35 @@ impl Wish {
     }
 }
 
-/// What is to have a slot, in the order in which slots are given: pinned ones first, so that no other neighbour is
-/// given one of them; then those who had one before, so that nothing new gets one of theirs. `ports` are those of
-/// the configuration, in its order.
-///
-/// # Errors
-/// Those of `psk`, which reads a file.
-fn wishes(
-    config: &Config,
+/// What is to have a slot, in the order in which slots are given: first what wants a certain slot, so that nothing
+/// else is given it; then what had one before the restart, so that what is new gets none of theirs. Also what is wrong
+/// with the others.
+pub(crate) fn wishes(
+    builder: &mut RelayBuilder,
     switch: &Switch,
-    ports: &[PortId],
-    psk: impl Fn(&Path) -> Result<Psk, Failure>,
-) -> Result<Vec<Wish>, Failure> {
-    let mut wishes = Vec::new();
-    for peer in &config.peers {
-        let mut spec = PeerSpec::discovered(&peer.name, peer.identity, ports[peer.listener]);
-        spec.key = peer.key;
-        spec.psk = peer.psk.as_ref().map_or(Ok(Psk::NONE), |file| psk(file))?;
-        spec.at = peer.address;
-        spec.slot = peer.slot;
-        spec.rights = peer.rights;
-        spec.seal = peer.seal;
-        spec.frame_bytes_max = peer.frame_bytes_max;
-        spec.liveness = peer.liveness;
-        wishes.push(Wish::Sealed(Box::new(spec)));
+    ports: &[PortInfo],
+) -> (Vec<Wish>, Vec<StartError>) {
+    let (mut wishes, mut errors) = (Vec::new(), Vec::new());
+    let mut add = |name: String, wish: Result<Wish, NeighborError>| match wish {
+        Ok(wish) => wishes.push(wish),
+        Err(source) => errors.push(StartError::Attach { name, source }),
+    };
+    let machine = Own::now();
+    for peer in std::mem::take(&mut builder.peers) {
+        let name = peer.name.clone();
+        let spec = attach::peer_spec(ports, &machine, peer);
+        add(name, spec.map(|spec| Wish::Sealed(Box::new(spec))));
     }
-    for neighbour in &config.neighbours {
-        let (port, at) = (ports[neighbour.listener], neighbour.address);
-        let plain = Attach::plain(port, at, Behind::Neighbour, &neighbour.name);
-        wishes.push(Wish::Plain(Attach { slot: neighbour.slot, ..plain }));
+    for neighbor in std::mem::take(&mut builder.neighbors) {
+        let name = neighbor.name.clone();
+        add(name, attach::plain_attach(ports, &machine, neighbor).map(Wish::Plain));
     }
-    let others = config.udp.len() + config.ethernet.len();
-    for (unix, port) in config.unix.iter().zip(&ports[others..]) {
-        let plain = Attach::plain(*port, Address::Only, Behind::Endpoint, &unix.name);
-        wishes.push(Wish::Plain(Attach { slot: unix.slot, ..plain }));
+    let users = (builder.unix.iter().map(|unix| (&unix.name, unix.slot)))
+        .chain(builder.local.iter().map(|local| (&local.name, local.slot)));
+    for (name, slot) in users {
+        let Some(port) = ports.iter().find(|port| port.name == *name) else { continue };
+        let plain = Attach::plain(port.id, Address::Only, Behind::Endpoint, name);
+        add(name.clone(), Ok(Wish::Plain(Attach { slot, ..plain })));
     }
     let (mut pinned, free): (Vec<Wish>, Vec<Wish>) =
         wishes.into_iter().partition(|wish| wish.slot().is_some());
@@ -531,62 +540,41 @@ fn wishes(
         free.into_iter().partition(|wish| wish.is_expected(switch));
     pinned.extend(expected);
     pinned.extend(new);
-    Ok(pinned)
+    (pinned, errors)
 }
 
-/// Polls until every worker knows all that is attached; what came true meanwhile is returned.
-fn settle(switch: &mut Switch, running: &[Running], clock: Clock) -> Result<Vec<Event>, Failure> {
+/// How alternate ports of the listeners with sealed links are opened.
+fn alternates(builder: &RelayBuilder, ports: &[PortInfo]) -> Alternates {
+    let sealed = ports.iter().zip(&builder.udp).filter(|(port, _)| port.has_sealed_links());
+    let sealed = sealed.filter(|_| builder.identity.is_some());
+    Alternates::of(
+        sealed.map(|(port, listener)| {
+            (port.id, udp::spec_of(listener, builder), listener.name.clone())
+        }),
+    )
+}
+
+/// Polls until every worker knows everything that is attached; returns what came true meanwhile.
+fn settle(
+    switch: &mut Switch,
+    threads: &[WorkerThread],
+    clock: Clock,
+) -> Result<Vec<SwitchEvent>, StartError> {
     let mut events = Vec::new();
-    let deadline = Instant::now() + SETTLE_MAX;
+    let deadline = Instant::now() + START_MAX;
     loop {
         for event in switch.poll(clock.now()) {
-            if let Event::AttachRefused(slot, why) = event {
-                let line = format!("what was to have slot {slot} cannot be attached: {why}");
-                return Err(Failure::new(Exit::Usage, line));
+            if let SwitchEvent::AttachRefused(slot, why) = event {
+                return Err(StartError::Refused { slot, source: why.to_string().into() });
             }
             events.push(event);
         }
         if switch.is_settled() {
             return Ok(events);
         }
-        if running.iter().any(Running::has_died) || Instant::now() > deadline {
-            let line = "the workers do not start; `strowger doctor` says what the machine allows";
-            return Err(Failure::new(Exit::Died, line));
+        if threads.iter().any(WorkerThread::has_died) || Instant::now() > deadline {
+            return Err(StartError::Workers);
         }
         std::thread::sleep(Duration::from_micros(200));
-    }
-}
-
-impl fmt::Display for PortInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id: PortId(id), name, kind, .. } = self;
-        match kind {
-            PortKind::Unix { path, worker } => {
-                writeln!(f, "port {id} {name}: unix {}, on worker {worker}", Untrusted(path))?;
-            }
-            PortKind::Udp { reports, plain, steered, .. } => {
-                if let Some(report) = reports.first() {
-                    // Its warnings follow, those of all workers together and each once.
-                    let chosen = report.to_string();
-                    let chosen = chosen.lines().next().unwrap_or_default();
-                    let links = if *plain { "links plain, not sealed" } else { "links sealed" };
-                    let apart = match steered {
-                        Some(Ok(())) => ", handshakes apart",
-                        Some(Err(_)) | None => "",
-                    };
-                    writeln!(f, "port {id} {name}: {chosen}; {links}{apart}")?;
-                }
-            }
-            PortKind::Ethernet(wire) => {
-                let links = if wire.plain { "links plain, not sealed" } else { "links sealed" };
-                let every = wire.beacon_s.map(|s| format!(", a beacon every {s} s"));
-                let beacon = every.unwrap_or_default();
-                for chosen in wire.chosen() {
-                    writeln!(f, "port {id} {name}: {chosen}; {links}{beacon}")?;
-                }
-            }
-        }
-        let mut warnings = self.warnings().into_iter();
-        warnings.try_for_each(|warning| writeln!(f, "  warning: {warning}"))
     }
 }

@@ -5,7 +5,9 @@
 //! The first line is `strowger-state VERSION CRC32 BYTES`, of the JSON object that follows it.
 
 use std::{
+    fmt,
     fs::File,
+    io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -15,14 +17,14 @@ use strowger_engine::{
     Now,
     control::{Former, Kept, RestoreError, Snapshot, Switch, numbers::Who},
 };
-use strowger_runtime::clock::Clock;
 use strowger_wire::{
     Scheme,
     hex::{self, Hex},
 };
 
 use crate::{
-    exit::{Exit, Failure},
+    clock::Clock,
+    error::StateError,
     files::{self, Opener},
     untrusted::Untrusted,
 };
@@ -67,14 +69,15 @@ impl StateFile {
     /// an empty one. From here on no number leads anywhere before it was written.
     ///
     /// # Errors
-    /// One line: it cannot be read, is damaged, or is that of a relay that runs.
+    /// It cannot be read, is damaged, or belongs to a relay that runs.
     pub(crate) fn load(
         path: &Path,
         opener: &Opener,
         switch: &mut Switch,
         clock: Clock,
-    ) -> Result<(Self, Option<Snapshot>), Failure> {
-        let lock = opener.lock(path).map_err(|why| refused(path, &why))?;
+    ) -> Result<(Self, Option<Snapshot>), StateError> {
+        let lock =
+            opener.lock(path).map_err(|why| StateError::Unusable { path: path.to_owned(), why })?;
         let snapshot = Self::read(path, opener)?;
         if let Some(snapshot) = &snapshot {
             Self::restore(path, snapshot, switch, clock.now())?;
@@ -89,34 +92,37 @@ impl StateFile {
     /// Reads the file; `None` where there is none. Changes nothing.
     ///
     /// # Errors
-    /// One line: it cannot be read, or is damaged.
-    pub(crate) fn read(path: &Path, opener: &Opener) -> Result<Option<Snapshot>, Failure> {
+    /// It cannot be read, or is damaged.
+    pub(crate) fn read(path: &Path, opener: &Opener) -> Result<Option<Snapshot>, StateError> {
+        let damaged = |why| StateError::Damaged { path: path.to_owned(), why };
         match opener.state(path) {
             Ok(None) => Ok(None),
-            Err(error) => Err(unread(path, &format!("cannot be read: {error}"))),
-            Ok(Some(bytes)) => parse(&bytes).map(Some).map_err(|why| unread(path, &why)),
+            Err(error) => Err(damaged(format!("cannot be read: {error}"))),
+            Ok(Some(bytes)) => parse(&bytes).map(Some).map_err(damaged),
         }
     }
 
     /// Puts into the switch what was read.
     ///
     /// # Errors
-    /// One line: the configuration has a scheme that reads its numbers otherwise, say.
+    /// The configuration has a scheme that reads its numbers otherwise, say.
     pub(crate) fn restore(
         path: &Path,
         snapshot: &Snapshot,
         switch: &mut Switch,
         now: Now,
-    ) -> Result<(), Failure> {
-        switch.restore(snapshot, now).map_err(|why| match why {
-            RestoreError::Scheme(_) => {
-                let scheme = &snapshot.scheme;
-                let bytes = Hex(scheme.serialize().as_bytes()).to_string();
-                let name = scheme.name().map_or(bytes, str::to_owned);
-                let why = format!("{why}; write scheme = \"{name}\" in [switch], as before");
-                unread(path, &why)
-            }
-            RestoreError::Late | RestoreError::Number(_) => unread(path, &why.to_string()),
+    ) -> Result<(), StateError> {
+        switch.restore(snapshot, now).map_err(|source| {
+            let hint = match source {
+                RestoreError::Scheme(_) => {
+                    let scheme = &snapshot.scheme;
+                    let bytes = Hex(scheme.serialize().as_bytes()).to_string();
+                    let name = scheme.name().map_or(bytes, str::to_owned);
+                    format!("; write scheme = \"{name}\" in [switch], as before")
+                }
+                RestoreError::Late | RestoreError::Number(_) => String::new(),
+            };
+            StateError::Restore { path: path.to_owned(), hint, source }
         })
     }
 
@@ -162,7 +168,7 @@ impl StateFile {
     /// Writes the file if any number is another's, or nobody's, since it was last written, or stamps
     /// come near what it says of them. A file that cannot be written is left as it was, and the relay
     /// goes on; people are told once, and once when it is written again.
-    pub(crate) fn keep(&mut self, switch: &mut Switch, clock: Clock) -> Option<String> {
+    pub(crate) fn keep(&mut self, switch: &mut Switch, clock: Clock) -> Option<StateChange> {
         let snapshot = switch.snapshot(clock.now());
         let news = Written::of(&snapshot);
         if news == self.written
@@ -178,28 +184,33 @@ impl StateFile {
             Ok(()) => {
                 (self.written, self.generation) = (news, snapshot.generation);
                 self.stamps_until = snapshot.stamps_until;
-                let shown = self.path.display();
-                self.failed.take().map(|_| format!("state file {shown}: is written again"))
+                self.failed.take().map(|_| StateChange::Written(self.path.clone()))
             }
             Err(_) if self.failed.replace(Instant::now()).is_some() => None,
-            Err(error) => Some(format!(
-                "warning: state file {}: cannot be written: {error}; after a restart slots will be \
-                 those of the file as it is",
-                self.path.display()
-            )),
+            Err(error) => Some(StateChange::Failed(self.path.clone(), error)),
         }
     }
 }
 
-fn refused(path: &Path, why: &str) -> Failure {
-    Failure::new(Exit::Refused, format!("state file {}: {why}", path.display()))
+/// That a state file cannot be written, or can be again.
+#[derive(Debug)]
+pub(crate) enum StateChange {
+    Failed(PathBuf, io::Error),
+    Written(PathBuf),
 }
 
-/// The same of a file whose content is not to be had.
-fn unread(path: &Path, why: &str) -> Failure {
-    let way_out = "put a copy back, or move it away: slots are given anew then, and labels of before lead \
-                   elsewhere";
-    refused(path, &format!("{why}; {way_out}"))
+impl fmt::Display for StateChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Written(path) => write!(f, "state file {}: is written again", path.display()),
+            Self::Failed(path, error) => write!(
+                f,
+                "warning: state file {}: cannot be written: {error}; after a restart slots will be those \
+                 of the file as it is",
+                path.display()
+            ),
+        }
+    }
 }
 
 fn called(who: &Who) -> String {

@@ -1,50 +1,53 @@
 //! UDP listeners: one socket for each worker at the same address, and, where handshakes may come in, a
 //! door beside them, if the kernel steers. It never receives anything itself.
 
+use std::net::SocketAddr;
+
 use strowger_engine::control::Door;
 use strowger_frame::{Address, BURST_MAX, Pool, PoolSpec, Port};
 use strowger_io::udp::{Opened, Refusal, Report, Steered, UdpSpec, open_steered, worker_of};
 
-use super::{beside, captured, of_worker};
 use crate::{
-    config::{self, Config, Listener},
+    builder::RelayBuilder,
     files::Opener,
+    open::captured,
+    spec::{UdpListener, file_of_worker, handshake_file},
 };
 
 /// A door's memory: a burst that the socket is ready for, one that is being read, and an answer.
-pub(super) const DOOR_MEMORY: PoolSpec =
+pub(crate) const DOOR_MEMORY: PoolSpec =
     PoolSpec { trains: 0, singles: 2 * BURST_MAX as u32 + 1, huge_pages: false };
 
 /// A listener that is open.
-pub(super) struct Opening {
+pub(crate) struct Opening {
     /// One a worker, in their order.
-    pub(super) queues: Vec<Box<dyn Port>>,
-    pub(super) reports: Vec<Report>,
-    pub(super) door: Option<Door>,
+    pub(crate) queues: Vec<Box<dyn Port>>,
+    pub(crate) reports: Vec<Report>,
+    pub(crate) door: Option<Door>,
     /// Whether handshakes come in by the door; `None` where nobody has any to make.
-    pub(super) steered: Option<Result<(), Refusal>>,
+    pub(crate) steered: Option<Result<(), Refusal>>,
 }
 
 /// Whether there is anything to shake hands with.
-pub(super) fn has_doors(config: &Config) -> bool {
+pub(crate) fn has_doors(config: &RelayBuilder) -> bool {
     config.identity.is_some()
 }
 
 /// What a listener's sockets are to be.
-pub(super) fn spec_of(listener: &Listener, config: &Config) -> UdpSpec {
+pub(crate) fn spec_of(listener: &UdpListener, config: &RelayBuilder) -> UdpSpec {
     UdpSpec {
         backend: listener.backend,
         socket_buffer_bytes: listener.socket_buffer_bytes,
         neighbours_max: config.switch.slot_max + 1,
         posted_buffers: listener.posted_buffers,
         steering_refused: !has_doors(config),
-        dual_stack: config::is_dual_stack(listener.address, &config.udp),
+        dual_stack: is_dual_stack(listener.address, &config.udp),
         ..UdpSpec::new(listener.address)
     }
 }
 
 /// The same sockets at another port, for handshakes and sealed links. It writes no captures.
-pub(super) fn open_alternate(spec: &UdpSpec, workers: usize) -> Result<Opening, String> {
+pub(crate) fn open_alternate(spec: &UdpSpec, workers: usize) -> Result<Opening, String> {
     let Steered { workers: opened, slow } =
         open_steered(spec, workers).map_err(|error| error.to_string())?;
     let (queues, reports) = opened.into_iter().map(Opened::boxed).unzip();
@@ -55,9 +58,9 @@ pub(super) fn open_alternate(spec: &UdpSpec, workers: usize) -> Result<Opening, 
     Ok(Opening { queues, reports, door, steered })
 }
 
-pub(super) fn open(
-    listener: &Listener,
-    config: &Config,
+pub(crate) fn open(
+    listener: &UdpListener,
+    config: &RelayBuilder,
     opener: &Opener,
     workers: usize,
 ) -> Result<Opening, String> {
@@ -69,7 +72,7 @@ pub(super) fn open(
     let mut reports = Vec::new();
     for (worker, one) in opened.into_iter().enumerate() {
         let (queue, report) = one.boxed();
-        let path = listener.capture.as_deref().map(|path| of_worker(path, worker, workers));
+        let path = listener.capture.as_deref().map(|path| file_of_worker(path, worker, workers));
         queues.push(captured(queue, opener, path.as_deref())?);
         reports.push(report);
     }
@@ -80,8 +83,8 @@ pub(super) fn open(
     Ok(Opening { queues, reports, door, steered })
 }
 
-fn door(slow: Opened, listener: &Listener, opener: &Opener) -> Result<Door, String> {
-    let path = listener.capture.as_deref().map(|path| beside(path, "handshakes"));
+fn door(slow: Opened, listener: &UdpListener, opener: &Opener) -> Result<Door, String> {
+    let path = listener.capture.as_deref().map(handshake_file);
     door_of(captured(slow.boxed().0, opener, path.as_deref())?)
 }
 
@@ -93,4 +96,11 @@ fn door_of(port: Box<dyn Port>) -> Result<Door, String> {
         Address::Only | Address::Ether(_) => 0,
     };
     Ok(Door { port, pool, worker_of })
+}
+
+/// Whether a listener at this address takes IPv4 as well: `[::]` does, unless another listener has the
+/// same port for IPv4.
+fn is_dual_stack(at: SocketAddr, listeners: &[UdpListener]) -> bool {
+    let has_v4 = |other: &UdpListener| other.address.is_ipv4() && other.address.port() == at.port();
+    at.is_ipv6() && at.ip().is_unspecified() && !listeners.iter().any(has_v4)
 }

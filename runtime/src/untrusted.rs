@@ -8,11 +8,11 @@ use serde_json::Value;
 /// Text from outside. It is shown with every character escaped that is not just itself: controls (ESC, CR, LF
 /// and those above 0x7f), line and paragraph separators, what reorders or hides text. Escaped text stays as it is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Untrusted<'t>(pub(crate) &'t str);
+pub struct Untrusted<'t>(pub &'t str);
 
 impl Untrusted<'_> {
     /// As shown, and no longer than this many bytes.
-    pub(crate) fn up_to(self, bytes_max: usize) -> String {
+    pub fn up_to(self, bytes_max: usize) -> String {
         let mut shown = String::new();
         for char in self.0.chars() {
             let before = shown.len();
@@ -47,7 +47,7 @@ fn push(shown: &mut String, char: char) {
 
 /// Whether a character only shows itself: no control character, nothing that reorders or hides what is shown
 /// (Unicode, "Bidirectional Algorithm" and category Cf), nothing that ends a line.
-pub(crate) fn is_harmless(char: char) -> bool {
+pub fn is_harmless(char: char) -> bool {
     let acts = matches!(char,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
@@ -56,7 +56,7 @@ pub(crate) fn is_harmless(char: char) -> bool {
 
 /// A JSON value in one line that may be shown as it is: what would not be harmless stands as `\\uXXXX`, which
 /// every reader of JSON takes for the same text.
-pub(crate) fn json_line(value: &Value) -> String {
+pub fn json_line(value: &Value) -> String {
     let mut line = String::new();
     // Such characters stand in strings alone: the rest of JSON is ASCII.
     for char in value.to_string().chars() {

@@ -1,6 +1,5 @@
-//! Runs a worker on a thread of its own: breathe, and when there is nothing to breathe, spin a
-//! little and then block. The one place where the data plane meets a clock and a scheduler; it
-//! never touches a frame.
+//! Runs a worker on a thread of its own: polls it, and when it has nothing to do, spins a little and then
+//! blocks.
 
 use std::{
     io,
@@ -19,21 +18,36 @@ use strowger_io::{Doorbell, Ringer, Waiter, cores::pin_to_core};
 
 use crate::clock::Clock;
 
-/// What a worker does when there is nothing to do.
+/// What a worker does when it has nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Idle {
-    /// Breathes in vain this many times, then blocks: an idle node costs close to nothing.
+pub enum IdlePolicy {
+    /// Polls this many times without work, then blocks: an idle relay costs close to nothing.
     Block {
-        /// Breaths in vain before blocking.
-        breaths: u32,
+        /// Polls without work before blocking.
+        idle_polls: u32,
     },
-    /// Never blocks: lowest latency, one core always busy.
+    /// Never blocks: lowest latency, and a core that is always busy.
     Spin,
 }
 
-impl Idle {
-    /// Some 10 µs of looking before blocking: what a wake-up would cost anyway.
-    pub const ADAPTIVE: Self = Self::Block { breaths: 200 };
+impl IdlePolicy {
+    /// Some 10 µs of polling before blocking: what a wake-up would cost anyway.
+    pub const ADAPTIVE: Self = Self::Block { idle_polls: 200 };
+
+    /// Its name: `adaptive` or `spin`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Block { .. } => "adaptive",
+            Self::Spin => "spin",
+        }
+    }
+}
+
+impl Default for IdlePolicy {
+    /// [`ADAPTIVE`](Self::ADAPTIVE).
+    fn default() -> Self {
+        Self::ADAPTIVE
+    }
 }
 
 /// The longest that a worker blocks: bounds what a lost wake-up could cost.
@@ -42,79 +56,81 @@ const BLOCK_MAX: Duration = Duration::from_millis(100);
 /// While frames wait for a port that cannot take them, it is asked again this often.
 const RETRY: Duration = Duration::from_micros(200);
 
-/// A worker that runs.
+/// A worker that runs on its own thread.
 #[derive(Debug)]
-pub struct Running {
+pub struct WorkerThread {
     stop: Arc<AtomicBool>,
     turns: Arc<AtomicU64>,
     ringer: Ringer,
-    thread: JoinHandle<Worker>,
+    /// `None` once it was joined.
+    thread: Option<JoinHandle<Worker>>,
 }
 
-/// The ringer of a worker's doorbell, as the engine wants it.
+/// A doorbell's ringer, as the engine wants it.
 #[derive(Clone, Debug)]
-pub struct WorkerBell(pub Ringer);
+pub struct WakeBell(pub Ringer);
 
-impl Bell for WorkerBell {
+impl Bell for WakeBell {
     fn ring(&self) {
         self.0.ring();
     }
 }
 
-/// Runs `worker` on a thread of its own until it is told to stop. The thread may not allocate: it
-/// aborts the process if it does (R13), provided that the process installed the guarded allocator.
+/// Runs `worker` on a thread of its own until [`WorkerThread::stop`]. The thread may not allocate: it
+/// aborts the process if it does (R13), provided that the process installed
+/// [`GuardedAlloc`](strowger_frame::alloc::GuardedAlloc).
 ///
 /// # Errors
-/// The kernel's, when no thread is to be had.
+/// The kernel's, when it gives no thread.
 pub fn start(
     mut worker: Worker,
     mut doorbell: Doorbell,
     clock: Clock,
-    idle: Idle,
+    idle: IdlePolicy,
     core: Option<usize>,
-) -> io::Result<Running> {
+) -> io::Result<WorkerThread> {
     let stop = Arc::new(AtomicBool::new(false));
     let ringer = doorbell.ringer();
     let turns = Arc::new(AtomicU64::new(0));
-    let (told, turned) = (stop.clone(), turns.clone());
+    let (must_stop, turns_done) = (stop.clone(), turns.clone());
     let name = format!("worker-{}", worker.number());
     let thread = std::thread::Builder::new().name(name).spawn(move || {
-        // A core that cannot be had is no reason not to forward.
+        // A worker that cannot be pinned forwards all the same.
         let _ = core.map(pin_to_core);
         let mut waiter = Waiter::with_capacity(PORTS_MAX + 1);
         let forbidden = alloc::forbid();
-        let (mut vain, mut turn) = (0, 0_u64);
-        while !told.load(Ordering::Relaxed) {
+        let (mut idle_for, mut turn) = (0, 0_u64);
+        while !must_stop.load(Ordering::Relaxed) {
             turn = turn.wrapping_add(1);
-            // Relaxed: only whether it changes is looked at.
-            turned.store(turn, Ordering::Relaxed);
+            // Relaxed: readers only look whether it changes.
+            turns_done.store(turn, Ordering::Relaxed);
             if worker.breathe(clock.now()) > 0 {
-                vain = 0;
+                idle_for = 0;
                 continue;
             }
-            vain += 1;
+            idle_for += 1;
             match idle {
-                Idle::Block { breaths } if vain > breaths => {
-                    sleep(&mut worker, &mut doorbell, &mut waiter, &told);
-                    vain = 0;
+                IdlePolicy::Block { idle_polls } if idle_for > idle_polls => {
+                    sleep(&mut worker, &mut doorbell, &mut waiter, &must_stop);
+                    idle_for = 0;
                 }
-                Idle::Block { .. } | Idle::Spin => std::hint::spin_loop(),
+                IdlePolicy::Block { .. } | IdlePolicy::Spin => std::hint::spin_loop(),
             }
         }
         drop(forbidden);
         worker
     })?;
-    Ok(Running { stop, turns, ringer, thread })
+    Ok(WorkerThread { stop, turns, ringer, thread: Some(thread) })
 }
 
-/// Blocks until a port, the slow path or another worker has something.
-fn sleep(worker: &mut Worker, doorbell: &mut Doorbell, waiter: &mut Waiter, told: &AtomicBool) {
+/// Blocks until a port, the slow path or another worker has something to do.
+fn sleep(worker: &mut Worker, doorbell: &mut Doorbell, waiter: &mut Waiter, stop: &AtomicBool) {
     waiter.begin();
-    // Armed first, looked at last: whoever rings in between is not missed.
+    // Armed first, checked last: a ring in between is not missed.
     doorbell.arm();
     waiter.add(Arm::Wait(doorbell.as_raw_fd()));
     let may_block = worker.arm(|arm| waiter.add(arm));
-    if !told.load(Ordering::Acquire) && !waiter.is_awake() {
+    if !stop.load(Ordering::Acquire) && !waiter.is_awake() {
         waiter.wait(Some(if may_block { BLOCK_MAX } else { RETRY }));
     }
     // The doorbell was added first.
@@ -122,18 +138,23 @@ fn sleep(worker: &mut Worker, doorbell: &mut Doorbell, waiter: &mut Waiter, told
     doorbell.disarm();
 }
 
-impl Running {
-    /// Tells the worker to stop, and waits for it: it comes back with its ports and links.
+impl WorkerThread {
+    /// Stops the worker and waits for it. The worker comes back with its ports and links.
     ///
     /// # Panics
     /// If the worker's thread panicked.
-    pub fn stop(self) -> Worker {
-        self.stop.store(true, Ordering::Release);
-        self.ringer.ring();
-        match self.thread.join() {
+    pub fn stop(mut self) -> Worker {
+        self.tell_to_stop();
+        let thread = self.thread.take().expect("it is joined once, here or when it is dropped");
+        match thread.join() {
             Ok(worker) => worker,
             Err(panic) => std::panic::resume_unwind(panic),
         }
+    }
+
+    fn tell_to_stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.ringer.ring();
     }
 
     /// A number that changes while the worker makes progress, asleep or not.
@@ -143,6 +164,17 @@ impl Running {
 
     /// Whether the thread has ended by itself, which only a panic does.
     pub fn has_died(&self) -> bool {
-        self.thread.is_finished()
+        self.thread.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for WorkerThread {
+    /// Stops the worker, and drops it with its ports.
+    fn drop(&mut self) {
+        self.tell_to_stop();
+        if let Some(thread) = self.thread.take() {
+            // A worker that panicked has said so.
+            drop(thread.join());
+        }
     }
 }

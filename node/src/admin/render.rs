@@ -12,15 +12,11 @@ use strowger_engine::{
     link::{Behind, Rights},
 };
 use strowger_frame::{Address, alloc, port::KernelDrop};
+use strowger_runtime::{PortInfo, PortKind};
 use strowger_wire::{Scheme, hex::Hex};
 
 use super::{Answer, Status, asking, error};
-use crate::{
-    address::Shown,
-    journal::Entry,
-    relay::idle_name,
-    topology::{PortInfo, PortKind},
-};
+use crate::{address::Shown, journal::Entry};
 
 pub(super) fn answer(answer: &Answer) -> Value {
     match answer {
@@ -340,7 +336,7 @@ fn status(of: &Status) -> Value {
         "identity": of.identity.map(|id| id.to_string()),
         "workers": of.workers,
         "cores": of.cores,
-        "idle": idle_name(of.idle),
+        "idle": of.idle.name(),
         "scheme": scheme_text(&of.switch.scheme),
         "slot_max": of.switch.slot_max,
         "hops_max": of.switch.hops_max,
@@ -366,7 +362,7 @@ fn status(of: &Status) -> Value {
 /// What was chosen for a port, and why nothing better.
 fn backend(info: &PortInfo) -> Value {
     match &info.kind {
-        PortKind::Unix { path, worker } => json!({
+        PortKind::Unix { path, worker, .. } => json!({
             "port": info.id.0, "name": info.name, "backend": info.backend(),
             "path": path, "worker": worker, "warnings": info.warnings(),
         }),
@@ -378,7 +374,7 @@ fn backend(info: &PortInfo) -> Value {
             "chosen": wire.chosen().join("; "),
             "warnings": info.warnings(),
         }),
-        PortKind::Udp { local, plain, reports, steered } => json!({
+        PortKind::Udp { local, plain, reports, steered, .. } => json!({
             "port": info.id.0, "name": info.name, "backend": info.backend(),
             "address": Shown(Address::Udp(*local)).to_string(), "seal": if *plain { "plain" } else { "sealed" },
             "chosen": reports.first().map(|report| {
@@ -387,5 +383,6 @@ fn backend(info: &PortInfo) -> Value {
             "handshakes_apart": steered.as_ref().map(Result::is_ok),
             "warnings": info.warnings(),
         }),
+        _ => json!({ "port": info.id.0, "name": info.name, "backend": info.backend() }),
     }
 }

@@ -31,7 +31,7 @@ use strowger_io::{
 };
 use strowger_runtime::{
     clock::Clock,
-    worker_thread::{Idle, Running, WorkerBell, start},
+    worker_thread::{IdlePolicy, WakeBell, WorkerThread, start},
 };
 use strowger_wire::{Hop, Label, Slot};
 
@@ -40,7 +40,7 @@ use crate::exit::{Exit, Failure};
 /// A switch that runs.
 pub(super) struct Node {
     pub(super) switch: Switch,
-    running: Vec<Running>,
+    running: Vec<WorkerThread>,
     pools: Vec<Arc<PoolTally>>,
 }
 
@@ -171,7 +171,7 @@ impl Site {
             .collect::<Result<_, _>>()
             .map_err(|why| refused("doorbell")(&why))?;
         for (number, doorbell) in doorbells.iter().enumerate() {
-            let bell = Arc::new(WorkerBell(doorbell.ringer()));
+            let bell = Arc::new(WakeBell(doorbell.ringer()));
             switch.set_bell(number, bell.clone());
             for worker in &mut workers {
                 worker.set_bell(number, bell.clone());
@@ -181,7 +181,7 @@ impl Site {
         let running = workers
             .into_iter()
             .zip(doorbells)
-            .map(|(worker, doorbell)| start(worker, doorbell, clock, Idle::ADAPTIVE, None))
+            .map(|(worker, doorbell)| start(worker, doorbell, clock, IdlePolicy::ADAPTIVE, None))
             .collect::<Result<_, _>>()
             .map_err(|why| refused("thread")(&why))?;
         let mut node = Node { switch, running, pools };

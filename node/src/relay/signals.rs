@@ -15,61 +15,81 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicI32, AtomicU32, Ordering},
+        atomic::{AtomicI32, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
+    time::Duration,
 };
 
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ},
     iterator::Signals,
 };
-use strowger_io::Ringer;
 
-/// What has come, for the slow path.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Signalled(Arc<Came>);
+/// What the main thread is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Message {
+    /// A signal that ends nothing, as a line of the log.
+    Noted(&'static str),
+    /// [`Signalled::stop`] has an answer.
+    Wake,
+    /// The relay has ended by itself.
+    Ended,
+}
 
-#[derive(Debug, Default)]
-struct Came {
+/// Messages that wait for the main thread, which is idle.
+const MESSAGES_MAX: usize = 16;
+
+/// What signals have come.
+#[derive(Debug)]
+pub(super) struct Signalled {
     /// The signal that ends the relay; 0 as long as none came.
-    stop: AtomicI32,
-    /// Signals to be logged, by bits.
-    noted: AtomicU32,
+    stop: Arc<AtomicI32>,
+    sender: SyncSender<Message>,
+    messages: Receiver<Message>,
 }
 
 impl Signalled {
-    /// Watches from now on, on a thread of its own that rings after each signal.
+    /// Watches from now on, on a thread of its own.
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn watch(ringer: Ringer) -> io::Result<Self> {
-        let signalled = Self::default();
+    pub(super) fn watch() -> io::Result<Self> {
+        let (sender, messages) = sync_channel(MESSAGES_MAX);
+        let signalled = Self { stop: Arc::default(), sender, messages };
         let is_hup_ours = !is_ignored(SIGHUP);
         let mut wanted = vec![SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ];
         wanted.extend(is_hup_ours.then_some(SIGHUP));
         let mut signals = Signals::new(wanted)?;
         let had_terminal = has_terminal();
-        let theirs = signalled.clone();
+        let (stop, sender) = (signalled.stop.clone(), signalled.sender.clone());
         let watch = move || {
             for signal in &mut signals {
                 let is_hang_up = signal == SIGHUP && had_terminal && !has_terminal();
-                match signal {
+                let message = match signal {
                     SIGXFSZ => continue,
-                    SIGINT | SIGTERM if theirs.stop().is_some() => {
+                    SIGINT | SIGTERM if stop.load(Ordering::Acquire) != 0 => {
                         let _ = signal_hook::low_level::emulate_default_handler(signal);
+                        continue;
                     }
-                    SIGINT | SIGTERM => theirs.0.stop.store(signal, Ordering::Release),
+                    SIGINT | SIGTERM => {
+                        stop.store(signal, Ordering::Release);
+                        Message::Wake
+                    }
                     // A shell says it as well as the kernel, so a second one kills nothing.
                     _ if is_hang_up => {
-                        let (was, order) = (0, Ordering::Release);
-                        let stop = &theirs.0.stop;
-                        let _ = stop.compare_exchange(was, signal, order, Ordering::Relaxed);
+                        let order = Ordering::Release;
+                        let _ = stop.compare_exchange(0, signal, order, Ordering::Relaxed);
+                        Message::Wake
                     }
-                    _ => {
-                        theirs.0.noted.fetch_or(1 << signal, Ordering::Release);
-                    }
-                }
-                ringer.ring();
+                    SIGHUP => Message::Noted(
+                        "SIGHUP is ignored: the configuration is read at start only; restart the relay",
+                    ),
+                    SIGUSR1 => Message::Noted("SIGUSR1 is ignored: it has no meaning"),
+                    _ => Message::Noted("SIGUSR2 is ignored: it has no meaning"),
+                };
+                // A full queue wakes the main thread as well.
+                let _ = sender.try_send(message);
             }
         };
         let named = std::thread::Builder::new().name("signals".to_owned());
@@ -79,7 +99,7 @@ impl Signalled {
 
     /// The line of the signal that ends the relay, if one came.
     pub(super) fn stop(&self) -> Option<&'static str> {
-        match self.0.stop.load(Ordering::Acquire) {
+        match self.stop.load(Ordering::Acquire) {
             0 => None,
             SIGHUP => Some("SIGHUP, and the terminal is gone: the relay stops"),
             SIGINT => Some("SIGINT: the relay stops"),
@@ -87,21 +107,19 @@ impl Signalled {
         }
     }
 
-    /// Lines about signals that came since this was last asked, and end nothing.
-    pub(super) fn noted(&self) -> impl Iterator<Item = &'static str> {
-        let noted = match self.0.noted.load(Ordering::Relaxed) {
-            0 => 0,
-            _ => self.0.noted.swap(0, Ordering::Acquire),
-        };
-        let lines = [
-            (
-                SIGHUP,
-                "SIGHUP is ignored: the configuration is read at start only; restart the relay",
-            ),
-            (SIGUSR1, "SIGUSR1 is ignored: it has no meaning"),
-            (SIGUSR2, "SIGUSR2 is ignored: it has no meaning"),
-        ];
-        lines.into_iter().filter(move |(signal, _)| noted & 1 << signal != 0).map(|(_, line)| line)
+    /// Where other threads tell the main thread something.
+    pub(super) fn sender(&self) -> SyncSender<Message> {
+        self.sender.clone()
+    }
+
+    /// Waits for a message.
+    pub(super) fn recv(&self) -> Result<Message, RecvTimeoutError> {
+        self.messages.recv().map_err(|_| RecvTimeoutError::Disconnected)
+    }
+
+    /// Waits for a message, at most so long.
+    pub(super) fn recv_timeout(&self, timeout: Duration) -> Result<Message, RecvTimeoutError> {
+        self.messages.recv_timeout(timeout)
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Opener, PCAPNG, Role, Roles};
 
 impl Roles {
     /// All files with their roles, in the order in which they were added.
-    pub(crate) fn each(&self) -> impl Iterator<Item = (&Role, &Path)> {
+    pub fn each(&self) -> impl Iterator<Item = (&Role, &Path)> {
         self.0.iter().map(|(role, path)| (role, path.as_path()))
     }
 }
@@ -22,7 +22,7 @@ impl Opener {
     ///
     /// # Errors
     /// The reason why not.
-    pub(crate) fn may_keep(&self, path: &Path) -> io::Result<Option<Found>> {
+    pub fn may_keep(&self, path: &Path) -> io::Result<Option<Found>> {
         self.within(path, |folder, name| {
             let found = folder.may_keep(name)?;
             if let Some(found) = &found {
@@ -36,7 +36,7 @@ impl Opener {
     ///
     /// # Errors
     /// The reason why not; `InvalidInput` for a file that is no capture.
-    pub(crate) fn may_capture(&self, path: &Path) -> io::Result<()> {
+    pub fn may_capture(&self, path: &Path) -> io::Result<()> {
         if self.may_keep(path)?.is_none() {
             return Ok(());
         }
@@ -50,7 +50,7 @@ impl Opener {
     ///
     /// # Errors
     /// The reason why not.
-    pub(crate) fn may_bind(&self, path: &Path) -> io::Result<Option<Found>> {
+    pub fn may_bind(&self, path: &Path) -> io::Result<Option<Found>> {
         self.within(path, |folder, name| {
             folder.may_write()?;
             match folder.find(name) {
@@ -70,7 +70,7 @@ impl Opener {
     ///
     /// # Errors
     /// The reason why not.
-    pub(crate) fn may_replace_later(&self, path: &Path) -> io::Result<()> {
+    pub fn may_replace_later(&self, path: &Path) -> io::Result<()> {
         let may = || {
             let (folder, name) = Folder::of(path)?;
             folder.may_replace(&name)

@@ -1,0 +1,154 @@
+//! Requests of the control socket's clients: each runs on the slow path's thread and is answered from there, at once
+//! or when what it asked for has come true.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    mpsc::{Receiver, SyncSender, sync_channel},
+};
+
+use strowger_engine::control::{Event, messages::QuestionId};
+use strowger_runtime::{RelayHandle, SlowPath};
+
+use super::{
+    attach::attach,
+    changes::{Change, Changes, narrow_bits},
+    questions::Questions,
+};
+use crate::{
+    admin::{Answer, Question, Status},
+    config,
+};
+
+/// Where the control socket sends its requests.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestSender {
+    relay: RelayHandle,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+/// Clients whose answers come later.
+#[derive(Debug, Default)]
+struct Waiting {
+    changes: Changes,
+    questions: Questions,
+}
+
+impl RequestSender {
+    pub(super) fn new(relay: RelayHandle) -> Self {
+        Self { relay, waiting: Arc::default() }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing here can be left half done, so a panic elsewhere is no reason to stop.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks; the answer comes by the channel, or the channel ends without one.
+    pub(crate) fn ask(&self, question: Question) -> Receiver<Answer> {
+        let (client, answer) = sync_channel(1);
+        let requests = self.clone();
+        // An error is an answer that does not come: the channel ends.
+        let _ = self.relay.call(move |relay| requests.answer(relay, question, client));
+        answer
+    }
+
+    /// Answers clients that wait for this event.
+    pub(super) fn take_event(&self, event: &Event) {
+        let mut waiting = self.waiting();
+        match event {
+            Event::Answered(id, answer) => waiting.questions.take(*id, answer.clone()),
+            event => waiting.changes.take(event),
+        }
+    }
+
+    /// Nothing more comes of pings and traces.
+    pub(super) fn give_up_questions(&self) {
+        self.waiting().questions.give_up();
+    }
+
+    /// What clients asked to change has come true by now, or never will.
+    pub(super) fn give_up_changes(&self) {
+        self.waiting().changes.give_up();
+    }
+
+    fn answer(&self, relay: &mut SlowPath, question: Question, client: SyncSender<Answer>) {
+        let (now, names) = (relay.now(), relay.port_names());
+        let (identity, uptime) = (relay.identity(), relay.uptime());
+        let switch = relay.switch();
+        let expect = |change| self.waiting().changes.expect(change, client.clone());
+        let answer = match question {
+            #[cfg(debug_assertions)]
+            Question::Panic => panic!("a client of this debug build asked for it"),
+            Question::Slots => Answer::Slots(switch.slots(), now, names),
+            Question::Ports => Answer::Ports(switch.ports(), relay.ports().to_vec()),
+            Question::Discards => Answer::Discards(switch.balance(), switch.ports(), names),
+            Question::Balance => Answer::Balance(switch.balance(), uptime),
+            Question::Status => Answer::Status(Box::new(status(relay))),
+            Question::Peers => Answer::Peers(switch.peers(), now, identity, names),
+            Question::Links => Answer::Links(switch.slots(), switch.peers(), now, names),
+            Question::Attach(wish) => match attach(relay, *wish) {
+                Ok(slot) => match relay.switch().opens_in(slot) {
+                    // It comes true by itself, later than any client waits.
+                    Some(ns) => Answer::Attached(slot, Some(ns.div_ceil(1_000_000_000))),
+                    None => return expect(Change::Attach(slot)),
+                },
+                Err(why) => Answer::Declined(why),
+            },
+            Question::Ask(label, question) => match switch.ask(label, question, now) {
+                Ok(id) => {
+                    self.waiting().questions.expect(id);
+                    Answer::Asked(id.0)
+                }
+                Err(why) => Answer::Declined(why.to_string()),
+            },
+            Question::Answers(id) => match self.waiting().questions.fetch(QuestionId(id)) {
+                Some((answers, done)) => Answer::Answers(answers, done),
+                None => Answer::Declined(format!("there is no question {id}, or no more of it")),
+            },
+            Question::Detach(slot) => match relay.detach(slot) {
+                Ok(()) => return expect(Change::Detach(slot)),
+                Err(why) => Answer::Declined(why.to_string()),
+            },
+            Question::Renumber { from, to } => match switch.renumber(from, to) {
+                Ok(to) => {
+                    let alias_s = switch.config().alias_ns / 1_000_000_000;
+                    let narrow_bits = narrow_bits(&switch.config().scheme, from, to);
+                    return expect(Change::Renumber { from, to, alias_s, narrow_bits });
+                }
+                Err(why) => Answer::Declined(why.to_string()),
+            },
+            // True at once: what takes time is that senders stop naming it.
+            Question::Drain { slot, for_s } => match switch.drain(slot, for_s * 1_000_000_000) {
+                Ok(()) => Answer::Draining { slot, for_s },
+                Err(why) => Answer::Declined(why.to_string()),
+            },
+            Question::Grow { scheme, slot_max } => {
+                let slot_max = slot_max.unwrap_or_else(|| {
+                    let max = config::default_slot_max(&scheme).unwrap_or_default();
+                    max.max(switch.config().slot_max)
+                });
+                match switch.grow_scheme(*scheme, slot_max) {
+                    Ok(()) => return expect(Change::Grow { scheme, slot_max }),
+                    Err(why) => Answer::Declined(why.to_string()),
+                }
+            }
+        };
+        let _ = client.try_send(answer);
+    }
+}
+
+fn status(relay: &mut SlowPath) -> Status {
+    Status {
+        uptime: relay.uptime(),
+        workers: relay.memory().workers,
+        cores: relay.cores().map(<[usize]>::to_vec),
+        idle: relay.idle(),
+        switch: *relay.switch().config(),
+        ports: relay.ports().to_vec(),
+        memory: relay.memory().clone(),
+        balance: relay.switch().balance(),
+        identity: relay.identity(),
+        sealed: relay.is_sealed(),
+        restarts: relay.restarts(),
+    }
+}

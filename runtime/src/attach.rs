@@ -1,0 +1,121 @@
+//! From peers and neighbors as people name them to what the switch attaches.
+
+use strowger_engine::{
+    control::{Attach, Switch, peering::PeerSpec},
+    link::Behind,
+};
+use strowger_frame::Address;
+
+use crate::{
+    address::{Shown, in_scope_of, unusable_as_peer},
+    error::NeighborError,
+    own::Own,
+    port_info::{PortInfo, PortKind},
+    spec::{Neighbor, NeighborAddress, Peer},
+};
+
+/// The port that a neighbor at this address is behind.
+fn port_of<'p>(
+    ports: &'p [PortInfo],
+    behind: Option<&str>,
+    at: Option<Address>,
+    wants_plain: bool,
+) -> Result<&'p PortInfo, NeighborError> {
+    if let Some(name) = behind {
+        let names = || ports.iter().map(|port| port.name.clone()).collect();
+        let found = ports.iter().find(|port| port.name == name);
+        return found
+            .ok_or_else(|| NeighborError::NoSuchPort { name: name.to_owned(), ports: names() });
+    }
+    let fitting = || {
+        ports.iter().filter(|port| {
+            port.alternate_of.is_none() && port.is_shared() && at.is_none_or(|at| port.fits(at))
+        })
+    };
+    let best = fitting().find(|port| port.is_plain() == wants_plain);
+    best.or_else(|| fitting().next()).ok_or(NeighborError::NoPort)
+}
+
+/// The address, with the interface of the listener, if packets can be sent there at all.
+fn usable(
+    at: NeighborAddress,
+    ports: &[PortInfo],
+    port: &PortInfo,
+    machine: &Own,
+) -> Result<Address, NeighborError> {
+    let at = at.0.map_err(|why| NeighborError::Address { at: String::new(), why })?;
+    if !port.fits(at) {
+        return Err(NeighborError::WrongKind { at, port: port.name.clone() });
+    }
+    let unusable =
+        |at: Address, why| Err(NeighborError::Address { at: Shown(at).to_string(), why });
+    match (at, &port.kind) {
+        (Address::Udp(to), PortKind::Udp { local, .. }) => {
+            let to = in_scope_of(to, *local);
+            let listeners = ports.iter().filter_map(PortInfo::local_address);
+            let why = unusable_as_peer(to, listeners.clone());
+            match why.or_else(|| machine.unusable_ip(to, listeners)) {
+                Some(why) => unusable(Address::Udp(to), why),
+                None => Ok(Address::Udp(to)),
+            }
+        }
+        (Address::Ether(mac), PortKind::Ethernet(wire)) => {
+            let mut interfaces = wire.reports.iter().map(|report| report.interface.as_str());
+            match interfaces.find_map(|interface| machine.unusable_mac(mac, interface)) {
+                Some(why) => unusable(at, why),
+                None => Ok(at),
+            }
+        }
+        _ => Ok(at),
+    }
+}
+
+fn known(at: Option<&NeighborAddress>) -> Option<Address> {
+    at.and_then(|at| at.0.as_ref().ok()).copied()
+}
+
+/// What the switch is told of a peer.
+pub(crate) fn peer_spec(
+    ports: &[PortInfo],
+    machine: &Own,
+    peer: Peer,
+) -> Result<PeerSpec, NeighborError> {
+    if peer.key.is_invalid {
+        return Err(NeighborError::PeerId);
+    }
+    let port = port_of(ports, peer.behind.as_deref(), known(peer.at.as_ref()), false)?;
+    let mut spec = PeerSpec::discovered(peer.name, peer.key.identity, port.id);
+    spec.key = peer.key.key;
+    spec.psk = peer.psk;
+    spec.at = peer.at.map(|at| usable(at, ports, port, machine)).transpose()?;
+    spec.slot = peer.slot;
+    spec.rights = peer.rights;
+    spec.seal = peer.seal;
+    spec.frame_bytes_max = peer.frame_bytes_max;
+    spec.liveness = peer.liveness;
+    Ok(spec)
+}
+
+/// What the switch is told of a neighbor with a plain link.
+pub(crate) fn plain_attach(
+    ports: &[PortInfo],
+    machine: &Own,
+    neighbor: Neighbor,
+) -> Result<Attach, NeighborError> {
+    let wanted = known(Some(&neighbor.at));
+    let port = port_of(ports, neighbor.behind.as_deref(), wanted, true)?;
+    let at = usable(neighbor.at, ports, port, machine)?;
+    if !port.is_plain() && port.is_shared() {
+        return Err(NeighborError::Sealed { port: port.name.clone() });
+    }
+    let behind = if neighbor.is_endpoint { Behind::Endpoint } else { Behind::Neighbour };
+    Ok(Attach { slot: neighbor.slot, ..Attach::plain(port.id, at, behind, neighbor.name) })
+}
+
+/// Whether another slot has this name.
+pub(crate) fn check_name(switch: &Switch, name: &str) -> Result<(), NeighborError> {
+    match switch.slots().iter().find(|view| view.name == name) {
+        Some(twin) => Err(NeighborError::NameTaken { name: name.to_owned(), slot: twin.slot }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,235 @@
+//! Assembles a relay: everything that is decided before it starts.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use strowger_crypto::{IdentityKey, aead::Provider};
+use strowger_engine::control::{SwitchConfig, peering::StrangerPolicy};
+use strowger_frame::Pool;
+use strowger_io::account::Account;
+
+use crate::{
+    error::StartError,
+    files::Opener,
+    handle::RelayHandle,
+    open::OpenRelay,
+    spec::{
+        CustomPort, EthernetInterface, LocalPortSpec, Memory, Neighbor, Peer, UdpListener,
+        UnixSocket,
+    },
+    worker_thread::IdlePolicy,
+};
+
+/// A relay. [`Relay::builder`] assembles one, and [`RelayHandle`] controls it once it runs.
+#[derive(Debug)]
+pub enum Relay {}
+
+impl Relay {
+    /// A relay without identity, ports and neighbors, with a worker for each usable core.
+    pub fn builder() -> RelayBuilder {
+        RelayBuilder::default()
+    }
+}
+
+/// What a relay is to be. [`start`](Self::start) opens and runs it.
+///
+/// ```
+/// use strowger_runtime::{IdentityKey, OsEntropy, Relay};
+///
+/// let key = IdentityKey::generate(&mut OsEntropy)?;
+/// let relay = Relay::builder()
+///     .identity(key)
+///     .network("example")
+///     .workers(1)
+///     .udp("127.0.0.1:0".parse()?)
+///     .local_port("app")
+///     .start()?;
+/// relay.shutdown()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Default)]
+#[must_use = "a builder does nothing until it is started"]
+pub struct RelayBuilder {
+    pub(crate) identity: Option<IdentityKey>,
+    pub(crate) network: String,
+    pub(crate) accept_unknown: Option<StrangerPolicy>,
+    pub(crate) provider: Provider,
+    pub(crate) switch: SwitchConfig,
+    pub(crate) workers: Option<usize>,
+    pub(crate) cores: Option<Vec<usize>>,
+    pub(crate) idle: IdlePolicy,
+    pub(crate) memory: Memory,
+    pub(crate) pools: Option<Vec<Pool>>,
+    pub(crate) state_file: Option<PathBuf>,
+    pub(crate) run_as: Option<Account>,
+    pub(crate) opener: Option<Opener>,
+    pub(crate) udp: Vec<UdpListener>,
+    pub(crate) ethernet: Vec<EthernetInterface>,
+    pub(crate) unix: Vec<UnixSocket>,
+    pub(crate) local: Vec<LocalPortSpec>,
+    pub(crate) custom: Vec<CustomPort>,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) neighbors: Vec<Neighbor>,
+}
+
+impl RelayBuilder {
+    /// Who this relay is. Without an identity it has no sealed links.
+    pub fn identity(mut self, key: IdentityKey) -> Self {
+        self.identity = Some(key);
+        self
+    }
+
+    /// The name of the network, at most 32 bytes: relays of different networks do not make links.
+    pub fn network(mut self, name: impl Into<String>) -> Self {
+        self.network = name.into();
+        self
+    }
+
+    /// Accepts peers that were not added, with these rights and limits. By default they are refused.
+    pub fn accept_unknown(mut self, policy: StrangerPolicy) -> Self {
+        self.accept_unknown = Some(policy);
+        self
+    }
+
+    /// Whose code seals and opens frames; by default the one that is fastest here.
+    pub fn provider(mut self, provider: Provider) -> Self {
+        self.provider = provider;
+        self
+    }
+
+    /// How the switch numbers slots, limits hops and keeps numbers in quarantine.
+    pub fn switch(mut self, config: SwitchConfig) -> Self {
+        self.switch = config;
+        self
+    }
+
+    /// How many workers forward, each on a thread of its own; by default one for each usable core.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// Pins each worker to a core, in the workers' order.
+    pub fn cores(mut self, cores: impl Into<Vec<usize>>) -> Self {
+        self.cores = Some(cores.into());
+        self
+    }
+
+    /// What a worker does when it has nothing to do.
+    pub fn idle(mut self, idle: IdlePolicy) -> Self {
+        self.idle = idle;
+        self
+    }
+
+    /// How much memory each worker has.
+    pub fn memory(mut self, memory: Memory) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// Pools that the program made, one for each worker, instead of those that [`memory`](Self::memory)
+    /// describes. Their number is the number of workers.
+    pub fn pools(mut self, pools: Vec<Pool>) -> Self {
+        self.workers = Some(pools.len());
+        self.pools = Some(pools);
+        self
+    }
+
+    /// Keeps slot numbers in this file over restarts. By default they are not kept.
+    pub fn state_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.state_file = Some(file.into());
+        self
+    }
+
+    /// Becomes this user once everything is open, and gives up all other rights of the process. No other
+    /// thread may run then.
+    pub fn run_as(mut self, account: Account) -> Self {
+        self.run_as = Some(account);
+        self
+    }
+
+    /// Opens files with this opener, which knows the files that the program has open already.
+    pub fn opener(mut self, opener: Opener) -> Self {
+        self.opener = Some(opener);
+        self
+    }
+
+    /// Listens at a UDP address, for sealed links.
+    pub fn udp(self, address: SocketAddr) -> Self {
+        self.udp_listener(UdpListener::new(address))
+    }
+
+    /// Listens at a UDP address.
+    pub fn udp_listener(mut self, listener: UdpListener) -> Self {
+        self.udp.push(listener);
+        self
+    }
+
+    /// Uses queue 0 of an Ethernet interface, for sealed links.
+    pub fn ethernet(self, interface: impl Into<String>) -> Self {
+        self.ethernet_interface(EthernetInterface::new(interface))
+    }
+
+    /// Uses an Ethernet interface.
+    pub fn ethernet_interface(mut self, interface: EthernetInterface) -> Self {
+        self.ethernet.push(interface);
+        self
+    }
+
+    /// Listens at a unix socket for one process of this machine.
+    pub fn unix(self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        self.unix_socket(UnixSocket::new(name, path))
+    }
+
+    /// Listens at a unix socket.
+    pub fn unix_socket(mut self, socket: UnixSocket) -> Self {
+        self.unix.push(socket);
+        self
+    }
+
+    /// Adds a port for code of this process; [`RelayHandle::take_port`] returns it.
+    pub fn local_port(self, name: impl Into<String>) -> Self {
+        self.local_port_spec(LocalPortSpec::new(name))
+    }
+
+    /// Adds a port for code of this process.
+    pub fn local_port_spec(mut self, port: LocalPortSpec) -> Self {
+        self.local.push(port);
+        self
+    }
+
+    /// Adds a port that the program opened itself.
+    pub fn custom_port(mut self, port: CustomPort) -> Self {
+        self.custom.push(port);
+        self
+    }
+
+    /// Adds a peer: another relay behind a sealed link.
+    pub fn peer(mut self, peer: Peer) -> Self {
+        self.peers.push(peer);
+        self
+    }
+
+    /// Adds a neighbor: another switch behind a plain link.
+    pub fn neighbor(mut self, neighbor: Neighbor) -> Self {
+        self.neighbors.push(neighbor);
+        self
+    }
+
+    /// Opens everything and starts nothing: for programs that have more to open before the relay gives up
+    /// rights, or want every event from the first.
+    ///
+    /// # Errors
+    /// [`StartError`]; everything that was opened is closed again.
+    pub fn open(self) -> Result<OpenRelay, StartError> {
+        OpenRelay::open(self)
+    }
+
+    /// Opens everything, starts the relay, and waits until it forwards. Links to peers come up later:
+    /// [`RelayHandle::events`] reports them.
+    ///
+    /// # Errors
+    /// [`StartError`]; everything that was opened is closed again.
+    pub fn start(self) -> Result<RelayHandle, StartError> {
+        self.open()?.start()
+    }
+}

@@ -1,0 +1,445 @@
+//! What happens in a relay, and subscriptions to it. A subscriber that falls behind loses the oldest events and
+//! learns how many.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant, SystemTime},
+};
+
+use strowger_engine::control::Event as SwitchEvent;
+
+/// Something that happened in a relay.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Event {
+    /// When, since the relay started.
+    pub at: Duration,
+    /// The slot that it is about.
+    pub slot: Option<u32>,
+    /// The name of what has that slot, or had it.
+    pub name: String,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// Something in the switch: slots, links, peers.
+    Switch(SwitchEvent),
+    /// This subscriber was too slow and missed so many events.
+    Missed {
+        /// How many.
+        events: u64,
+    },
+    /// The slow path panicked and recovered, while the workers forwarded: a bug of ours.
+    SlowPathRestarted {
+        /// What the panic said, in one line.
+        panic: String,
+    },
+    /// All that the slow path was doing when it panicked is done or undone.
+    SlowPathRecovered,
+    /// A worker makes no progress.
+    WorkerStalled {
+        /// Its number.
+        worker: usize,
+    },
+    /// A stalled worker makes progress again.
+    WorkerRecovered {
+        /// Its number.
+        worker: usize,
+    },
+    /// A worker found no free memory, so frames were lost.
+    PoolExhausted {
+        /// Its number.
+        worker: usize,
+        /// How often, since the last second.
+        times: u64,
+    },
+    /// The wall clock was set.
+    WallClockSet {
+        /// Whether forward.
+        forward: bool,
+        /// By how much.
+        by: Duration,
+        /// To what.
+        to: SystemTime,
+    },
+    /// The wall clock cannot be right: peers that have seen a later handshake refuse ours.
+    WallClockWrong {
+        /// What it shows.
+        shows: SystemTime,
+    },
+    /// The machine no longer has the address that a listener is bound to.
+    AddressGone {
+        /// The listener.
+        port: String,
+        /// The address.
+        address: IpAddr,
+    },
+    /// The machine has that address again.
+    AddressBack {
+        /// The listener.
+        port: String,
+        /// The address.
+        address: IpAddr,
+    },
+    /// An Ethernet interface takes VLAN tags off frames since the start, so frames of other VLANs are taken for
+    /// those of its port.
+    VlanTagsHidden {
+        /// The port.
+        port: String,
+        /// The interface.
+        interface: String,
+        /// What to do about it.
+        way_out: String,
+    },
+    /// The interface leaves VLAN tags in frames again.
+    VlanTagsShown {
+        /// The port.
+        port: String,
+        /// The interface.
+        interface: String,
+    },
+    /// An Ethernet interface is gone. Its port does not come back before the relay is started again.
+    InterfaceGone {
+        /// The port.
+        port: String,
+    },
+    /// Peers behind a listener answer nothing, so handshakes go from another local port, too.
+    AlternatePort {
+        /// The listener.
+        port: String,
+        /// The new local address.
+        local: SocketAddr,
+    },
+    /// Another local port could not be opened for peers that answer nothing.
+    AlternatePortFailed {
+        /// The listener.
+        port: String,
+        /// Why.
+        why: String,
+    },
+    /// The state file cannot be written.
+    StateFileFailed {
+        /// Why, and what follows from it.
+        why: String,
+    },
+    /// The state file is written again.
+    StateFileWritten {
+        /// The file.
+        file: String,
+    },
+}
+
+impl EventKind {
+    /// A name for logs and programs, in snake_case.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Switch(event) => switch_event_name(event),
+            Self::Missed { .. } => "missed",
+            Self::SlowPathRestarted { .. } => "slow_path_restarted",
+            Self::SlowPathRecovered => "slow_path_recovered",
+            Self::WorkerStalled { .. } => "worker_stalled",
+            Self::WorkerRecovered { .. } => "worker_back",
+            Self::PoolExhausted { .. } => "pool_empty",
+            Self::WallClockSet { .. } => "clock_set",
+            Self::WallClockWrong { .. } => "clock_wrong",
+            Self::AddressGone { .. } | Self::VlanTagsHidden { .. } => "port_trouble",
+            Self::AddressBack { .. } | Self::VlanTagsShown { .. } => "port_back",
+            Self::InterfaceGone { .. } => "interface_gone",
+            Self::AlternatePort { .. } | Self::AlternatePortFailed { .. } => "alternate_port",
+            Self::StateFileFailed { .. } => "state_file_trouble",
+            Self::StateFileWritten { .. } => "state_file_back",
+        }
+    }
+}
+
+/// The name of a switch's event, in snake_case.
+fn switch_event_name(event: &SwitchEvent) -> &'static str {
+    match event {
+        SwitchEvent::SlotAttached(_) => "slot_attached",
+        SwitchEvent::AttachRefused(..) => "attach_refused",
+        SwitchEvent::SlotDetached(_) => "slot_detached",
+        SwitchEvent::SlotFree(_) => "slot_free",
+        SwitchEvent::SlotDraining(_) => "slot_draining",
+        SwitchEvent::SlotMoved(..) => "slot_moved",
+        SwitchEvent::AliasUsed { .. } => "alias_used",
+        SwitchEvent::AliasEnded(_) => "alias_ended",
+        SwitchEvent::SchemeGrown => "scheme_grown",
+        SwitchEvent::PortUnplugged(_) => "port_unplugged",
+        SwitchEvent::SlowPathRestarted => "slow_path_restarted",
+        SwitchEvent::LinkUp(_) => "link_up",
+        SwitchEvent::LinkQuiet(_) => "link_quiet",
+        SwitchEvent::LinkDown(_) => "link_down",
+        SwitchEvent::LinkTrouble(..) => "link_trouble",
+        SwitchEvent::UnknownRefused { .. } => "unknown_peer_refused",
+        SwitchEvent::PathMtu(..) => "path_mtu",
+        SwitchEvent::Roamed(..) => "roamed",
+        SwitchEvent::Rekeyed(_) => "rekeyed",
+        SwitchEvent::WantsAlternate(_) => "wants_alternate",
+        SwitchEvent::KeyOnTwoNodes(..) => "key_on_two_nodes",
+        SwitchEvent::PeerRefused(..) => "peer_refused",
+        SwitchEvent::PeerSuggested { .. } => "peer_suggested",
+        SwitchEvent::Answered(..) => "answered",
+        SwitchEvent::Goodbye { .. } => "goodbye",
+        SwitchEvent::SlotMovedAway { .. } => "slot_moved_away",
+    }
+}
+
+/// The slot that an event of the switch is about.
+pub(crate) fn slot_of(event: &SwitchEvent) -> Option<u32> {
+    match *event {
+        SwitchEvent::SlotAttached(slot)
+        | SwitchEvent::AttachRefused(slot, _)
+        | SwitchEvent::SlotDetached(slot)
+        | SwitchEvent::SlotFree(slot)
+        | SwitchEvent::SlotDraining(slot)
+        | SwitchEvent::SlotMoved(slot, _)
+        | SwitchEvent::AliasUsed { slot, .. }
+        | SwitchEvent::AliasEnded(slot)
+        | SwitchEvent::LinkUp(slot)
+        | SwitchEvent::LinkQuiet(slot)
+        | SwitchEvent::LinkDown(slot)
+        | SwitchEvent::LinkTrouble(slot, _)
+        | SwitchEvent::PathMtu(slot, _)
+        | SwitchEvent::Roamed(slot, _)
+        | SwitchEvent::Rekeyed(slot)
+        | SwitchEvent::KeyOnTwoNodes(slot, _)
+        | SwitchEvent::PeerRefused(slot, _)
+        | SwitchEvent::Goodbye { slot, .. }
+        | SwitchEvent::SlotMovedAway { by: slot, .. } => Some(slot),
+        SwitchEvent::PeerSuggested { slot, .. } => slot,
+        SwitchEvent::SchemeGrown
+        | SwitchEvent::PortUnplugged(_)
+        | SwitchEvent::SlowPathRestarted
+        | SwitchEvent::UnknownRefused { .. }
+        | SwitchEvent::WantsAlternate(_)
+        | SwitchEvent::Answered(..) => None,
+    }
+}
+
+/// Locks a mutex; what a thread that panicked left in it is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Passes events on to all subscribers.
+#[derive(Debug, Default)]
+pub(crate) struct EventHub(Mutex<HubState>);
+
+#[derive(Debug, Default)]
+struct HubState {
+    queues: Vec<Weak<Queue>>,
+    is_closed: bool,
+}
+
+impl EventHub {
+    pub(crate) fn subscribe(&self, waiting_max: usize) -> Events {
+        let mut state = lock(&self.0);
+        let queue = Arc::new(Queue { waiting_max: waiting_max.max(1), ..Queue::default() });
+        lock(&queue.state).is_closed = state.is_closed;
+        state.queues.push(Arc::downgrade(&queue));
+        Events { queue }
+    }
+
+    /// Whether there is a subscriber.
+    pub(crate) fn has_subscribers(&self) -> bool {
+        let mut state = lock(&self.0);
+        state.queues.retain(|queue| queue.strong_count() > 0);
+        !state.queues.is_empty()
+    }
+
+    pub(crate) fn emit(&self, event: &Event) {
+        for queue in lock(&self.0).queues.iter().filter_map(Weak::upgrade) {
+            queue.push(event.clone());
+        }
+    }
+
+    /// Ends all subscriptions: subscribers receive what waits, and then the end.
+    pub(crate) fn close(&self) {
+        let mut state = lock(&self.0);
+        state.is_closed = true;
+        for queue in state.queues.drain(..).filter_map(|queue| queue.upgrade()) {
+            lock(&queue.state).is_closed = true;
+            queue.wake();
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting_max: usize,
+    state: Mutex<QueueState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct QueueState {
+    events: VecDeque<Event>,
+    missed: u64,
+    is_closed: bool,
+    waker: Option<Waker>,
+}
+
+impl QueueState {
+    /// The next event, or the end, if either is there.
+    fn take(&mut self) -> Option<Option<Event>> {
+        let missed = std::mem::take(&mut self.missed);
+        if missed > 0 {
+            let at = self.events.front().map(|event| event.at).unwrap_or_default();
+            let kind = EventKind::Missed { events: missed };
+            return Some(Some(Event { at, slot: None, name: String::new(), kind }));
+        }
+        match self.events.pop_front() {
+            Some(event) => Some(Some(event)),
+            None => self.is_closed.then_some(None),
+        }
+    }
+}
+
+impl Queue {
+    fn push(&self, event: Event) {
+        let mut state = lock(&self.state);
+        if state.events.len() >= self.waiting_max {
+            state.events.pop_front();
+            state.missed += 1;
+        }
+        state.events.push_back(event);
+        drop(state);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.changed.notify_all();
+        let waker = lock(&self.state).waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// A subscription to the events of a relay, from when it was made.
+///
+/// [`RelayHandle::events`](crate::RelayHandle::events) makes one. It holds a bounded number of events: a
+/// subscriber that falls behind loses the oldest and receives [`EventKind::Missed`] in their place.
+#[derive(Debug)]
+pub struct Events {
+    queue: Arc<Queue>,
+}
+
+impl Events {
+    /// The next event, without waiting. `None` when none waits, or the relay has ended.
+    pub fn try_recv(&mut self) -> Option<Event> {
+        lock(&self.queue.state).take().flatten()
+    }
+
+    /// Waits for the next event. `None` when the relay has ended.
+    pub fn recv(&mut self) -> Option<Event> {
+        let mut state = lock(&self.queue.state);
+        loop {
+            if let Some(taken) = state.take() {
+                return taken;
+            }
+            state = self.queue.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits for the next event, at most so long. `None` when the time is up, or the relay has ended.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Option<Event> {
+        let deadline = Instant::now() + timeout;
+        let mut state = lock(&self.queue.state);
+        loop {
+            if let Some(taken) = state.take() {
+                return taken;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            let waited = self.queue.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The next event, or the task's waker is kept for it. `Ready(None)` when the relay has ended.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let mut state = lock(&self.queue.state);
+        if let Some(taken) = state.take() {
+            return Poll::Ready(taken);
+        }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Waits for the next event. `None` when the relay has ended. Needs no runtime.
+    pub async fn next(&mut self) -> Option<Event> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// Whether the relay has ended and nothing waits any more.
+    pub fn is_ended(&self) -> bool {
+        let state = lock(&self.queue.state);
+        state.is_closed && state.events.is_empty() && state.missed == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(worker: usize) -> Event {
+        let kind = EventKind::WorkerStalled { worker };
+        Event { at: Duration::ZERO, slot: None, name: String::new(), kind }
+    }
+
+    #[test]
+    fn a_subscriber_that_falls_behind_learns_how_many_events_it_missed() {
+        let hub = EventHub::default();
+        let mut events = hub.subscribe(3);
+        (0..10).for_each(|worker| hub.emit(&event(worker)));
+        let Some(Event { kind: EventKind::Missed { events: 7 }, .. }) = events.recv() else {
+            panic!("the oldest seven are gone")
+        };
+        for expected in 7..10 {
+            let kind = events.recv().map(|event| event.kind);
+            assert!(
+                matches!(kind, Some(EventKind::WorkerStalled { worker }) if worker == expected)
+            );
+        }
+        assert!(events.try_recv().is_none() && !events.is_ended());
+        hub.emit(&event(0));
+        hub.close();
+        assert!(events.recv().is_some() && events.recv().is_none() && events.is_ended());
+        assert!(hub.subscribe(1).is_ended(), "after the end");
+    }
+
+    #[test]
+    fn a_subscription_that_is_dropped_costs_nothing() {
+        let hub = EventHub::default();
+        assert!(!hub.has_subscribers());
+        let events = hub.subscribe(1);
+        assert!(hub.has_subscribers());
+        drop(events);
+        assert!(!hub.has_subscribers());
+    }
+
+    #[test]
+    fn a_blocked_subscriber_is_woken_by_an_event_and_by_the_end() {
+        let hub = Arc::new(EventHub::default());
+        let mut events = hub.subscribe(1);
+        let emits = hub.clone();
+        let thread = std::thread::spawn(move || {
+            emits.emit(&event(1));
+            emits.close();
+        });
+        assert!(events.recv_timeout(Duration::from_secs(60)).is_some());
+        assert!(events.recv().is_none());
+        thread.join().expect("no panic");
+    }
+}

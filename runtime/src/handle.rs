@@ -1,0 +1,301 @@
+//! The handle of a running relay: what other threads do with it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle, ThreadId},
+};
+
+use strowger_engine::control::Event as SwitchEvent;
+use strowger_io::Ringer;
+
+use crate::{
+    error::{CallError, NeighborError, NoLocalPort, ShutdownError, SlotError, StartError},
+    event::{EventHub, Events},
+    limits::EVENTS_WAITING,
+    local_port::LocalPort,
+    port_info::PortInfo,
+    recovery::caught,
+    slow_path::{Call, Inbox, SlowPath},
+    spec::{LocalPortSpec, Neighbor, Peer},
+    stats::{Stats, Summary},
+};
+
+/// A running relay. Clones are handles of the same relay.
+///
+/// When the last handle is dropped the relay shuts down in order, as by [`shutdown`](Self::shutdown), and the drop
+/// waits for that.
+///
+/// The methods that ask the slow path block for one of its turns: about a millisecond. An async program that must
+/// not block so long calls them on a blocking thread.
+#[derive(Clone, Debug)]
+pub struct RelayHandle {
+    shared: Arc<Shared>,
+    /// Dropped with the last handle.
+    _last: Arc<StopOnDrop>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    calls: SyncSender<Call>,
+    ringer: Ringer,
+    stop: AtomicBool,
+    hub: Arc<EventHub>,
+    local_ports: Mutex<LocalPorts>,
+    /// What came of the relay, once it has ended.
+    outcome: Mutex<Option<Result<Summary, ShutdownError>>>,
+    ended: Condvar,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct LocalPorts {
+    there: BTreeMap<String, LocalPort>,
+    taken: BTreeSet<String>,
+}
+
+/// The slow path's thread, which is stopped with the last handle.
+#[derive(Debug)]
+struct StopOnDrop {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    id: ThreadId,
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.shared.stop();
+        // A handle that is dropped on the slow path's own thread cannot wait for it.
+        if thread::current().id() != self.id
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn stop(&self) {
+        // Release: what this thread did before is visible to the slow path.
+        self.stop.store(true, Ordering::Release);
+        self.ringer.ring();
+    }
+
+    fn end(&self, outcome: Result<Summary, ShutdownError>) {
+        *lock(&self.outcome) = Some(outcome);
+        self.ended.notify_all();
+        self.hub.close();
+    }
+}
+
+impl RelayHandle {
+    /// Runs a slow path on a thread of its own.
+    pub(crate) fn start(
+        mut slow_path: SlowPath,
+        mut inbox: Inbox,
+        early: Vec<SwitchEvent>,
+        local_ports: BTreeMap<String, LocalPort>,
+        notes: Vec<String>,
+        hub: Arc<EventHub>,
+    ) -> Result<Self, StartError> {
+        let shared = Arc::new(Shared {
+            calls: inbox.calls_in.clone(),
+            ringer: inbox.ringer(),
+            stop: AtomicBool::new(false),
+            hub,
+            local_ports: Mutex::new(LocalPorts { there: local_ports, taken: BTreeSet::new() }),
+            outcome: Mutex::new(None),
+            ended: Condvar::new(),
+            notes,
+        });
+        let of_thread = shared.clone();
+        let run = move || {
+            let ran = caught(|| slow_path.run(&mut inbox, &early, &of_thread.stop));
+            let outcome = ran.unwrap_or_else(|panic| Err(ShutdownError::SlowPathDied(panic)));
+            // Waiting callers learn that nothing runs any more.
+            drop(inbox);
+            if outcome.is_ok() {
+                // Everything is closed when the program learns that the relay has ended.
+                drop(slow_path);
+                of_thread.end(outcome);
+            } else {
+                // What has failed may hang when it is dropped.
+                of_thread.end(outcome);
+                drop(slow_path);
+            }
+        };
+        let named = thread::Builder::new().name("slow-path".to_owned());
+        let what = "cannot start the slow path's thread";
+        let thread = named.spawn(run).map_err(|source| StartError::Resource { what, source })?;
+        let id = thread.thread().id();
+        let last = StopOnDrop { shared: shared.clone(), thread: Some(thread), id };
+        Ok(Self { shared, _last: Arc::new(last) })
+    }
+
+    /// Runs code on the slow path's thread, with the switch and everything around it, and returns its result.
+    ///
+    /// The code runs between two turns of the slow path. It must not block: links fail while it runs.
+    ///
+    /// ```
+    /// # use strowger_runtime::Relay;
+    /// # let relay = Relay::builder().workers(1).local_port("app").start()?;
+    /// let hops_max = relay.call(|slow_path| slow_path.switch().config().hops_max)?;
+    /// assert!(hops_max > 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn call<T: Send + 'static>(
+        &self,
+        code: impl FnOnce(&mut SlowPath) -> T + Send + 'static,
+    ) -> Result<T, CallError> {
+        if thread::current().id() == self._last.id {
+            return Err(CallError::SlowPathThread);
+        }
+        let (done, result) = sync_channel(1);
+        let began = Arc::new(AtomicBool::new(false));
+        let begins = began.clone();
+        let call: Call = Box::new(move |slow_path| {
+            begins.store(true, Ordering::Relaxed);
+            let _ = done.send(code(slow_path));
+        });
+        self.shared.calls.send(call).map_err(|_| CallError::Stopped)?;
+        self.shared.ringer.ring();
+        result.recv().map_err(|_| match began.load(Ordering::Relaxed) {
+            true => CallError::Panicked,
+            false => CallError::Stopped,
+        })
+    }
+
+    /// Adds a peer and returns its slot number. The link comes up later: [`events`](Self::events) reports it.
+    ///
+    /// # Errors
+    /// [`NeighborError`]; nothing has changed then.
+    pub fn attach(&self, peer: Peer) -> Result<u32, NeighborError> {
+        self.call(move |slow_path| slow_path.add_peer(peer)).map_err(NeighborError::Call)?
+    }
+
+    /// Adds a neighbor with a plain link and returns its slot number.
+    ///
+    /// # Errors
+    /// [`NeighborError`]; nothing has changed then.
+    pub fn attach_neighbor(&self, neighbor: Neighbor) -> Result<u32, NeighborError> {
+        self.call(move |slow_path| slow_path.add_neighbor(neighbor)).map_err(NeighborError::Call)?
+    }
+
+    /// Adds a port for code of this process. The relay's memory was sized when it started, so frames for many
+    /// ports that are added later compete for it.
+    ///
+    /// # Errors
+    /// [`NeighborError`]; nothing has changed then.
+    pub fn attach_local(&self, port: LocalPortSpec) -> Result<LocalPort, NeighborError> {
+        let added = self.call(move |slow_path| slow_path.add_local_port(port));
+        Ok(added.map_err(NeighborError::Call)??.1)
+    }
+
+    /// Detaches what has a slot. A peer receives a goodbye; the number rests before it is given again.
+    ///
+    /// # Errors
+    /// [`SlotError`].
+    pub fn detach(&self, slot: u32) -> Result<(), SlotError> {
+        let detached = self.call(move |slow_path| slow_path.detach(slot));
+        detached.map_err(SlotError::Call)?.map_err(SlotError::Detach)
+    }
+
+    /// Gives a slot another number, or the lowest free one, and returns it. The former number leads to it for a
+    /// while, and senders that use the former number are told.
+    ///
+    /// # Errors
+    /// [`SlotError`].
+    pub fn renumber(&self, slot: u32, to: Option<u32>) -> Result<u32, SlotError> {
+        let renumbered = self.call(move |slow_path| slow_path.switch().renumber(slot, to));
+        renumbered.map_err(SlotError::Call)?.map_err(SlotError::Renumber)
+    }
+
+    /// A subscription to events from now on, which holds 1,024 of them.
+    pub fn events(&self) -> Events {
+        self.events_of(EVENTS_WAITING)
+    }
+
+    /// A subscription to events from now on, which holds so many of them.
+    pub fn events_of(&self, waiting_max: usize) -> Events {
+        self.shared.hub.subscribe(waiting_max)
+    }
+
+    /// The counters of every port and link.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn stats(&self) -> Result<Stats, CallError> {
+        self.call(|slow_path| slow_path.stats())
+    }
+
+    /// The ports, with the addresses that they are bound to.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn ports(&self) -> Result<Vec<PortInfo>, CallError> {
+        self.call(|slow_path| slow_path.ports().to_vec())
+    }
+
+    /// The local port with this name, to send and receive by. Each is taken once.
+    ///
+    /// # Errors
+    /// [`NoLocalPort`].
+    pub fn take_port(&self, name: &str) -> Result<LocalPort, NoLocalPort> {
+        let mut ports = lock(&self.shared.local_ports);
+        match ports.there.remove(name) {
+            Some(port) => {
+                ports.taken.insert(name.to_owned());
+                Ok(port)
+            }
+            None => {
+                Err(NoLocalPort { name: name.to_owned(), was_taken: ports.taken.contains(name) })
+            }
+        }
+    }
+
+    /// Lines about the start that an operator wants to see: the user that the relay runs as, and what became of
+    /// the slots of the state file.
+    pub fn start_notes(&self) -> &[String] {
+        &self.shared.notes
+    }
+
+    /// Asks the relay to shut down, and does not wait.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// Waits until the relay has ended, whatever ended it.
+    ///
+    /// # Errors
+    /// [`ShutdownError`]: it did not end as it should.
+    pub fn wait(&self) -> Result<Summary, ShutdownError> {
+        let mut outcome = lock(&self.shared.outcome);
+        loop {
+            if let Some(outcome) = &*outcome {
+                return outcome.clone();
+            }
+            outcome = self.shared.ended.wait(outcome).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Shuts the relay down in order, and waits for that: peers receive a goodbye, frames that wait are sent or
+    /// counted, ports are closed. Local ports report that the relay is gone.
+    ///
+    /// # Errors
+    /// [`ShutdownError`]: it did not end as it should.
+    pub fn shutdown(&self) -> Result<Summary, ShutdownError> {
+        self.stop();
+        self.wait()
+    }
+}

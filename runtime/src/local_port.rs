@@ -1,0 +1,553 @@
+//! A port for code of this process: labels and payloads instead of frames, to send and to receive, blocking, polled
+//! and async.
+
+use std::{
+    error::Error,
+    fmt,
+    future::poll_fn,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use strowger_engine::{
+    director::Slot,
+    header::{AnyHeader, HeaderRepr, header_bytes},
+    label::{Label, LabelError, Register, U256},
+    link::{LINK_HEADER_BYTES, emit_plain},
+    scheme::Scheme,
+};
+use strowger_frame::{Burst, Frame};
+use strowger_io::endpoint::{self, EndpointReceiver, EndpointSender};
+
+/// The scheme of the switch, for code that computes return paths: it may grow while the relay runs.
+#[derive(Debug)]
+pub(crate) struct SharedScheme {
+    version: AtomicU64,
+    scheme: Mutex<Scheme>,
+    hops_max: u8,
+}
+
+impl SharedScheme {
+    pub(crate) fn new(scheme: Scheme, hops_max: u8) -> Self {
+        Self { version: AtomicU64::new(0), scheme: Mutex::new(scheme), hops_max }
+    }
+
+    pub(crate) fn set(&self, scheme: Scheme) {
+        *self.scheme.lock().unwrap_or_else(PoisonError::into_inner) = scheme;
+        // Release: pairs with Acquire in `LocalSender::scheme`.
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    fn get(&self) -> Scheme {
+        *self.scheme.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The relay has ended, or the port's slot was detached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortClosed;
+
+impl fmt::Display for PortClosed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the port is closed: the relay has ended, or the slot was detached")
+    }
+}
+
+impl Error for PortClosed {}
+
+/// Why a packet was not sent.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PacketError {
+    /// The relay has not taken what was sent before. The packet is returned.
+    Full(TxBuffer),
+    /// The port is closed. The packet is returned.
+    Closed(TxBuffer),
+    /// All memory for packets to send is in use: by packets that the relay has not sent yet.
+    NoMemory,
+    /// The packet would be longer than a frame can be.
+    TooLong {
+        /// The payload's length.
+        bytes: usize,
+    },
+    /// The label cannot be sent, or the packet has no return path.
+    Label(LabelError),
+}
+
+impl fmt::Display for PacketError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(_) => f.write_str("the relay has not taken what was sent before; send it again"),
+            Self::Closed(_) => PortClosed.fmt(f),
+            Self::NoMemory => f.write_str(
+                "all memory for packets to send is in use; wait until the relay has sent some, or give \
+                 the port a larger send pool",
+            ),
+            Self::TooLong { bytes } => {
+                write!(f, "{bytes} bytes of payload do not fit a frame; send several packets")
+            }
+            Self::Label(why) => why.fmt(f),
+        }
+    }
+}
+
+impl Error for PacketError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Label(source) => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl From<LabelError> for PacketError {
+    fn from(why: LabelError) -> Self {
+        Self::Label(why)
+    }
+}
+
+impl From<endpoint::SendError> for PacketError {
+    fn from(error: endpoint::SendError) -> Self {
+        match error {
+            endpoint::SendError::Full(frame) => Self::Full(TxBuffer::of(frame)),
+            endpoint::SendError::Gone(frame) => Self::Closed(TxBuffer::of(frame)),
+        }
+    }
+}
+
+/// A port for code of this process.
+///
+/// [`RelayHandle::take_port`](crate::RelayHandle::take_port) returns it. It forwards nothing by itself: split it,
+/// and send and receive.
+#[derive(Debug)]
+pub struct LocalPort {
+    name: String,
+    sender: LocalSender,
+    receiver: LocalReceiver,
+}
+
+impl LocalPort {
+    pub(crate) fn new(
+        name: String,
+        shared: Arc<SharedScheme>,
+        sender: EndpointSender,
+        receiver: EndpointReceiver,
+    ) -> Self {
+        let (version, scheme) = (shared.version.load(Ordering::Acquire), shared.get());
+        let sender = LocalSender { endpoint: sender, shared, version, scheme };
+        Self { name, sender, receiver: LocalReceiver { endpoint: receiver } }
+    }
+
+    /// The name of its slot.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its two halves: one thread or task can send while another receives. The relay detaches nothing when they
+    /// are dropped; packets for a port whose halves are dropped are discarded as `peer_gone`.
+    pub fn split(self) -> (LocalSender, LocalReceiver) {
+        (self.sender, self.receiver)
+    }
+}
+
+/// A packet to send: its headers are written, its payload is to be filled.
+#[derive(Debug)]
+pub struct TxBuffer {
+    frame: Frame,
+    payload_at: usize,
+}
+
+impl TxBuffer {
+    /// A frame that was a packet to send before.
+    fn of(mut frame: Frame) -> Self {
+        let payload_at = payload_at(&mut frame);
+        Self { frame, payload_at }
+    }
+
+    /// The payload, to fill. Its content is whatever lay in that memory.
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        &mut self.frame.bytes_mut()[self.payload_at..]
+    }
+
+    /// The frame, for [`LocalSender::send_burst`].
+    pub fn into_frame(self) -> Frame {
+        self.frame
+    }
+}
+
+/// Where the payload of a frame begins.
+fn payload_at(frame: &mut Frame) -> usize {
+    let header = match frame.bytes_mut().get_mut(LINK_HEADER_BYTES..).map(AnyHeader::parse) {
+        Some(Ok(AnyHeader::W64(_))) => header_bytes::<u64>(),
+        Some(Ok(AnyHeader::W128(_))) => header_bytes::<u128>(),
+        Some(Ok(AnyHeader::W256(_))) => header_bytes::<U256>(),
+        Some(Err(_)) | None => 0,
+    };
+    LINK_HEADER_BYTES + header
+}
+
+/// The sending half of a local port.
+///
+/// ```
+/// # use strowger_runtime::{Relay, Label};
+/// # let relay = Relay::builder().workers(1).local_port("app").start()?;
+/// # let (mut sender, _receiver) = relay.take_port("app")?.split();
+/// let label: Label = "0000.0000.0000.0013".parse()?;
+/// sender.send_to(label, b"hello")?; // copies the payload once
+///
+/// let mut buffer = sender.buffer(label, 5)?; // copies nothing
+/// buffer.payload_mut().copy_from_slice(b"hello");
+/// sender.send(buffer)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct LocalSender {
+    endpoint: EndpointSender,
+    shared: Arc<SharedScheme>,
+    version: u64,
+    scheme: Scheme,
+}
+
+impl LocalSender {
+    /// A packet for this label with room for `bytes` of payload, in memory of the port.
+    ///
+    /// # Errors
+    /// [`PacketError::NoMemory`], [`PacketError::TooLong`], [`PacketError::Label`].
+    pub fn buffer<R: Register>(
+        &mut self,
+        label: Label<R>,
+        bytes: usize,
+    ) -> Result<TxBuffer, PacketError> {
+        let (label, shift) = label.depart()?;
+        let payload_at = LINK_HEADER_BYTES + header_bytes::<R>();
+        let len = payload_at + bytes;
+        if len > strowger_engine::limits::FRAME_BYTES_MAX {
+            return Err(PacketError::TooLong { bytes });
+        }
+        let mut frame = self.endpoint.frame(len).ok_or(PacketError::NoMemory)?;
+        let header = HeaderRepr::new(label, shift, self.shared.hops_max);
+        let emitted = emit_plain(frame.bytes_mut(), &header).is_ok();
+        debug_assert!(emitted, "the frame is as long as header and payload");
+        Ok(TxBuffer { frame, payload_at })
+    }
+
+    /// Sends a payload along a label, and waits for room if the relay is behind. Copies the payload.
+    ///
+    /// # Errors
+    /// [`PacketError`], but never `Full`.
+    pub fn send_to<R: Register>(
+        &mut self,
+        label: Label<R>,
+        payload: &[u8],
+    ) -> Result<(), PacketError> {
+        let mut buffer = self.buffer(label, payload.len())?;
+        buffer.payload_mut().copy_from_slice(payload);
+        self.send(buffer)
+    }
+
+    /// Answers a packet along its return path. Copies the payload.
+    ///
+    /// # Errors
+    /// [`PacketError`], but never `Full`.
+    pub fn reply(&mut self, to: &Packet, payload: &[u8]) -> Result<(), PacketError> {
+        let buffer = self.reply_buffer(to, payload)?;
+        self.send(buffer)
+    }
+
+    fn reply_buffer(&mut self, to: &Packet, payload: &[u8]) -> Result<TxBuffer, PacketError> {
+        let scheme = *self.scheme();
+        let mut buffer = match to.header {
+            AnyRepr::W64(header) => {
+                self.buffer(return_path(&header, to.ingress, &scheme)?, payload.len())
+            }
+            AnyRepr::W128(header) => {
+                self.buffer(return_path(&header, to.ingress, &scheme)?, payload.len())
+            }
+            AnyRepr::W256(header) => {
+                self.buffer(return_path(&header, to.ingress, &scheme)?, payload.len())
+            }
+        }?;
+        buffer.payload_mut().copy_from_slice(payload);
+        Ok(buffer)
+    }
+
+    /// The scheme by which the relay's switch numbers its slots now.
+    pub fn scheme(&mut self) -> &Scheme {
+        // Acquire: pairs with Release in `SharedScheme::set`.
+        let version = self.shared.version.load(Ordering::Acquire);
+        if version != self.version {
+            (self.version, self.scheme) = (version, self.shared.get());
+        }
+        &self.scheme
+    }
+
+    /// Sends a packet, and waits for room if the relay is behind.
+    ///
+    /// # Errors
+    /// [`PacketError::Closed`], with the packet.
+    pub fn send(&mut self, buffer: TxBuffer) -> Result<(), PacketError> {
+        Ok(self.endpoint.send_wait(buffer.frame, None)?)
+    }
+
+    /// Sends a packet, and waits for room at most so long.
+    ///
+    /// # Errors
+    /// [`PacketError::Full`] when the time is up, or [`PacketError::Closed`], with the packet.
+    pub fn send_timeout(&mut self, buffer: TxBuffer, timeout: Duration) -> Result<(), PacketError> {
+        Ok(self.endpoint.send_wait(buffer.frame, Some(timeout))?)
+    }
+
+    /// Sends a packet, without waiting.
+    ///
+    /// # Errors
+    /// [`PacketError::Full`] or [`PacketError::Closed`], with the packet.
+    pub fn try_send(&mut self, buffer: TxBuffer) -> Result<(), PacketError> {
+        Ok(self.endpoint.send(buffer.frame)?)
+    }
+
+    /// Sends packets from the front of `burst`, without waiting, and returns how many. The rest stays.
+    ///
+    /// # Errors
+    /// [`PortClosed`]; the packets stay.
+    pub fn send_burst(&mut self, burst: &mut Burst) -> Result<usize, PortClosed> {
+        self.endpoint.send_burst(burst).map_err(|endpoint::Gone| PortClosed)
+    }
+
+    /// Ready when a packet may be sent, as far as is visible now; else the task's waker is kept.
+    ///
+    /// # Errors
+    /// [`PortClosed`].
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PortClosed>> {
+        self.endpoint.poll_ready(cx).map_err(|endpoint::Gone| PortClosed)
+    }
+
+    /// Sends a packet, and waits for room. Needs no runtime.
+    ///
+    /// # Errors
+    /// [`PacketError::Closed`], with the packet.
+    pub async fn send_async(&mut self, buffer: TxBuffer) -> Result<(), PacketError> {
+        Ok(self.endpoint.send_async(buffer.frame).await?)
+    }
+
+    /// As [`send_to`](Self::send_to), for async code.
+    ///
+    /// # Errors
+    /// [`PacketError`], but never `Full`.
+    pub async fn send_to_async<R: Register>(
+        &mut self,
+        label: Label<R>,
+        payload: &[u8],
+    ) -> Result<(), PacketError> {
+        let mut buffer = self.buffer(label, payload.len())?;
+        buffer.payload_mut().copy_from_slice(payload);
+        self.send_async(buffer).await
+    }
+
+    /// As [`reply`](Self::reply), for async code.
+    ///
+    /// # Errors
+    /// [`PacketError`], but never `Full`.
+    pub async fn reply_async(&mut self, to: &Packet, payload: &[u8]) -> Result<(), PacketError> {
+        let buffer = self.reply_buffer(to, payload)?;
+        self.send_async(buffer).await
+    }
+
+    /// The endpoint below, for frames in trains and counters.
+    pub fn endpoint(&mut self) -> &mut EndpointSender {
+        &mut self.endpoint
+    }
+}
+
+/// The label of the return path of a packet that arrived with this header, by this slot.
+fn return_path<R: Register>(
+    header: &HeaderRepr<R>,
+    ingress: u32,
+    scheme: &Scheme,
+) -> Result<Label<R>, LabelError> {
+    // The last step does not write the ingress slot: it stands beside the packet (wire.md 1.3).
+    let ingress = scheme.encode_least(Slot::new(ingress))?;
+    header.label.reverse(header.shift, Some(ingress))
+}
+
+/// A header of whichever width the packet has.
+#[derive(Clone, Copy, Debug)]
+enum AnyRepr {
+    W64(HeaderRepr<u64>),
+    W128(HeaderRepr<u128>),
+    W256(HeaderRepr<U256>),
+}
+
+/// A packet that was received.
+#[derive(Debug)]
+pub struct Packet {
+    frame: Frame,
+    header: AnyRepr,
+    payload_at: usize,
+    ingress: u32,
+}
+
+impl Packet {
+    /// The packet in a frame of a burst that was received; `None` if it holds none.
+    pub fn from_frame(mut frame: Frame) -> Option<Self> {
+        let packet = frame.bytes_mut().get_mut(LINK_HEADER_BYTES..)?;
+        let (header, bytes) = match AnyHeader::parse(packet).ok()? {
+            AnyHeader::W64(header) => (AnyRepr::W64(header.to_repr()), header_bytes::<u64>()),
+            AnyHeader::W128(header) => (AnyRepr::W128(header.to_repr()), header_bytes::<u128>()),
+            AnyHeader::W256(header) => (AnyRepr::W256(header.to_repr()), header_bytes::<U256>()),
+        };
+        let ingress = frame.mark().0;
+        Some(Self { frame, header, payload_at: LINK_HEADER_BYTES + bytes, ingress })
+    }
+
+    /// The payload.
+    pub fn payload(&self) -> &[u8] {
+        &self.frame.bytes()[self.payload_at..]
+    }
+
+    /// The payload, to change.
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        &mut self.frame.bytes_mut()[self.payload_at..]
+    }
+
+    /// The number of the slot by which the packet entered this relay.
+    pub fn ingress(&self) -> u32 {
+        self.ingress
+    }
+
+    /// The label of the return path, if the packet has a 64-bit label: what [`LocalSender::reply`] sends along.
+    ///
+    /// # Errors
+    /// [`LabelError`]: it has no return path, or a label of another width.
+    pub fn return_path(&self, scheme: &Scheme) -> Result<Label, LabelError> {
+        match &self.header {
+            AnyRepr::W64(header) => return_path(header, self.ingress, scheme),
+            AnyRepr::W128(_) | AnyRepr::W256(_) => Err(LabelError::TooLong),
+        }
+    }
+
+    /// The frame, with its headers.
+    pub fn into_frame(self) -> Frame {
+        self.frame
+    }
+}
+
+/// The receiving half of a local port.
+///
+/// ```
+/// # use strowger_runtime::Relay;
+/// # use std::time::Duration;
+/// # let relay = Relay::builder().workers(1).local_port("app").start()?;
+/// # let (mut sender, mut receiver) = relay.take_port("app")?.split();
+/// while let Some(packet) = receiver.recv_timeout(Duration::ZERO)? {
+///     sender.reply(&packet, b"received")?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct LocalReceiver {
+    endpoint: EndpointReceiver,
+}
+
+impl LocalReceiver {
+    /// Waits for the next packet.
+    ///
+    /// # Errors
+    /// [`PortClosed`], once every packet that had arrived was received.
+    pub fn recv(&mut self) -> Result<Packet, PortClosed> {
+        loop {
+            if let Some(packet) = self.receive(None)? {
+                return Ok(packet);
+            }
+        }
+    }
+
+    /// Waits for the next packet, at most so long. `None` when the time is up.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Packet>, PortClosed> {
+        self.receive(Some(timeout))
+    }
+
+    /// The next packet that has arrived, without waiting.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn try_recv(&mut self) -> Result<Option<Packet>, PortClosed> {
+        self.receive(Some(Duration::ZERO))
+    }
+
+    fn receive(&mut self, timeout: Option<Duration>) -> Result<Option<Packet>, PortClosed> {
+        let received = self.endpoint.receive_wait(timeout);
+        Ok(received.map_err(|endpoint::Gone| PortClosed)?.and_then(Packet::from_frame))
+    }
+
+    /// Takes the frames that have arrived, as far as `burst` has room, without waiting, and returns how many.
+    /// [`Packet::from_frame`] reads each.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn recv_burst(&mut self, burst: &mut Burst) -> Result<usize, PortClosed> {
+        self.endpoint.receive_burst(burst).map_err(|endpoint::Gone| PortClosed)
+    }
+
+    /// As [`recv_burst`](Self::recv_burst), and waits for at least one frame: at most so long, or without limit.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn recv_burst_wait(
+        &mut self,
+        burst: &mut Burst,
+        timeout: Option<Duration>,
+    ) -> Result<usize, PortClosed> {
+        let received = self.endpoint.receive_burst_wait(burst, timeout);
+        received.map_err(|endpoint::Gone| PortClosed)
+    }
+
+    /// The next packet, or the task's waker is kept for it.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Packet, PortClosed>> {
+        loop {
+            match self.endpoint.poll_receive(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(endpoint::Gone)) => return Poll::Ready(Err(PortClosed)),
+                Poll::Ready(Ok(frame)) => {
+                    if let Some(packet) = Packet::from_frame(frame) {
+                        return Poll::Ready(Ok(packet));
+                    }
+                }
+            }
+        }
+    }
+
+    /// As [`recv_burst`](Self::recv_burst): at least one frame, or the task's waker is kept.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn poll_recv_burst(
+        &mut self,
+        cx: &mut Context<'_>,
+        burst: &mut Burst,
+    ) -> Poll<Result<usize, PortClosed>> {
+        self.endpoint.poll_receive_burst(cx, burst).map_err(|endpoint::Gone| PortClosed)
+    }
+
+    /// Waits for the next packet. Needs no runtime.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub async fn recv_async(&mut self) -> Result<Packet, PortClosed> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// The endpoint below, for frames and counters.
+    pub fn endpoint(&mut self) -> &mut EndpointReceiver {
+        &mut self.endpoint
+    }
+}

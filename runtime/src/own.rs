@@ -1,0 +1,149 @@
+//! The machine's own addresses, which cannot be those of peers: IP and MAC addresses, and the broadcast addresses of
+//! its networks.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use strowger_io::{
+    addresses::{Mac, OwnAddress, OwnKind, own_entries},
+    probe::interface_name,
+};
+
+/// The addresses of this machine, each with its interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    ips: HashMap<IpAddr, String>,
+    /// Those that mean something on one link alone, with its interface.
+    link_local: HashSet<(Ipv6Addr, String)>,
+    broadcasts: HashMap<Ipv4Addr, String>,
+    macs: HashMap<String, Mac>,
+}
+
+impl Own {
+    /// Those of this network namespace now; none where the kernel does not say.
+    pub fn now() -> Self {
+        Self::of(own_entries().unwrap_or_default())
+    }
+
+    /// Those in a list.
+    pub fn of(entries: Vec<OwnAddress>) -> Self {
+        let mut own = Self::default();
+        for OwnAddress { interface, at } in entries {
+            match at {
+                OwnKind::Mac(mac) => _ = own.macs.insert(interface, mac),
+                OwnKind::Ip(ip, broadcasts) => {
+                    for broadcast in broadcasts {
+                        own.broadcasts.insert(broadcast, interface.clone());
+                    }
+                    match ip {
+                        IpAddr::V6(ip) if ip.is_unicast_link_local() => {
+                            own.link_local.insert((ip, interface));
+                        }
+                        ip => _ = own.ips.insert(ip, interface),
+                    }
+                }
+            }
+        }
+        own
+    }
+
+    /// Why this cannot be the address of a peer behind a UDP listener; `None` if it may be. `listeners` are the
+    /// addresses that the relay listens at.
+    pub fn unusable_ip(
+        &self,
+        at: SocketAddr,
+        listeners: impl IntoIterator<Item = SocketAddr>,
+    ) -> Option<String> {
+        if let IpAddr::V4(ip) = at.ip()
+            && let Some(interface) = self.broadcasts.get(&ip)
+        {
+            return Some(format!(
+                "{ip} is the broadcast address of the network at {interface}: need the address of one host"
+            ));
+        }
+        let interface = self.interface_of(at)?;
+        let is_there = |listener: &SocketAddr| {
+            // A listener at [::] takes IPv4 as well.
+            let takes = listener.is_ipv6() || at.is_ipv4();
+            let is_everywhere = listener.ip().is_unspecified() && takes;
+            listener.port() == at.port() && (is_everywhere || listener.ip() == at.ip())
+        };
+        let listener = listeners.into_iter().find(is_there)?;
+        let ip = at.ip();
+        Some(format!("this relay itself listens there: at {listener}, and {ip} is of {interface}"))
+    }
+
+    /// The interface that has this address.
+    fn interface_of(&self, at: SocketAddr) -> Option<String> {
+        match at {
+            SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => {
+                let on_link = (*v6.ip(), interface_name(v6.scope_id())?);
+                self.link_local.get(&on_link).map(|(_, interface)| interface.clone())
+            }
+            at => self.ips.get(&at.ip()).cloned(),
+        }
+    }
+
+    /// Why this cannot be the MAC address of a peer behind an interface.
+    pub fn unusable_mac(&self, mac: Mac, interface: &str) -> Option<String> {
+        let is_own = self.macs.get(interface) == Some(&mac);
+        is_own.then(|| format!("it is the own address of {interface}: need that of the peer"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine with 198.51.100.1/24, 2001:db8::1 and a MAC address at `lan`.
+    fn machine() -> Own {
+        let entry = |interface: &str, at| OwnAddress { interface: interface.to_owned(), at };
+        let ip = |text: &str, broadcasts: &[Ipv4Addr]| {
+            OwnKind::Ip(text.parse().unwrap(), broadcasts.to_vec())
+        };
+        Own::of(vec![
+            entry("lan", OwnKind::Mac([2, 0, 0, 0, 0, 1])),
+            entry("other", OwnKind::Mac([2, 0, 0, 0, 0, 2])),
+            entry("lan", ip("198.51.100.1", &[Ipv4Addr::new(198, 51, 100, 255)])),
+            entry("lan", ip("2001:db8::1", &[])),
+            entry("lo", ip("fe80::1", &[])),
+            entry("lo", ip("127.0.0.1", &[Ipv4Addr::new(127, 255, 255, 255)])),
+        ])
+    }
+
+    #[test]
+    fn the_machine_s_own_addresses_are_no_peer_s_where_the_relay_listens() {
+        let own = machine();
+        let listeners = ["198.51.100.1:7000", "0.0.0.0:7001", "[::]:7002"];
+        let why = |at: &str| {
+            let listeners = listeners.map(|at| at.parse().unwrap());
+            own.unusable_ip(at.parse().unwrap(), listeners)
+        };
+        for (at, words) in [
+            ("198.51.100.255:9", ["broadcast", "lan"]),
+            ("127.255.255.255:9", ["broadcast", "lo"]),
+            ("198.51.100.1:7000", ["listens there", "198.51.100.1:7000"]),
+            ("198.51.100.1:7001", ["listens there", "0.0.0.0:7001"]),
+            ("198.51.100.1:7002", ["listens there", "[::]:7002"]),
+            ("[2001:db8::1]:7002", ["listens there", "[::]:7002"]),
+            ("[fe80::1%1]:7002", ["listens there", "of lo"]),
+        ] {
+            let why = why(at).unwrap_or_else(|| panic!("{at} is taken"));
+            assert!(words.iter().all(|word| why.contains(word)), "{at}: {why}");
+        }
+        // Another relay on this machine, and other hosts.
+        for at in [
+            "198.51.100.1:9",
+            "198.51.100.2:7000",
+            "127.0.0.1:7000",
+            "[2001:db8::1]:7001",
+            "[2001:db8::2]:7002",
+            "[fe80::1%77]:7002",
+            "198.51.100.254:9",
+        ] {
+            assert_eq!(why(at), None, "{at}");
+        }
+    }
+}

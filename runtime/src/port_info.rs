@@ -1,0 +1,186 @@
+//! What is known of a relay's ports beside their counters: which, at what address, and how they work.
+
+use std::{fmt, net::SocketAddr};
+
+use strowger_engine::control::PortId;
+use strowger_frame::Address;
+use strowger_io::{
+    UnixPort,
+    udp::{Refusal, Report},
+};
+
+use crate::{ethernet::Wire, untrusted::Untrusted};
+
+/// One port of a relay.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PortInfo {
+    /// Its number in the switch.
+    pub id: PortId,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: PortKind,
+    /// The listener that it is an alternate of.
+    pub alternate_of: Option<PortId>,
+}
+
+/// What a port is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum PortKind {
+    /// A UDP listener.
+    #[non_exhaustive]
+    Udp {
+        /// The address that it is bound to.
+        local: SocketAddr,
+        /// Whether plain links are allowed behind it.
+        plain: bool,
+        /// For each worker, how its socket works.
+        reports: Vec<Report>,
+        /// Whether handshakes come in apart from the workers; `None` without an identity.
+        steered: Option<Result<(), Refusal>>,
+    },
+    /// An Ethernet interface.
+    Ethernet(Wire),
+    /// A unix socket for a process of this machine.
+    #[non_exhaustive]
+    Unix {
+        /// The socket's path.
+        path: String,
+        /// The worker that reads it.
+        worker: usize,
+    },
+    /// A port for code of this process.
+    #[non_exhaustive]
+    Local {
+        /// The worker that reads it.
+        worker: usize,
+    },
+    /// A port that the program opened itself.
+    #[non_exhaustive]
+    Custom {
+        /// Whether plain links are allowed behind it.
+        plain: bool,
+    },
+}
+
+impl PortInfo {
+    pub(crate) fn new(id: PortId, name: impl Into<String>, kind: PortKind) -> Self {
+        Self { id, name: name.into(), kind, alternate_of: None }
+    }
+
+    /// How it works, in a word: `io_uring`, `mmsg`, a mode of Ethernet, `unix`, `local` or `custom`.
+    pub fn backend(&self) -> &'static str {
+        match &self.kind {
+            PortKind::Udp { reports, .. } => {
+                reports.first().map_or("none", |report| report.backend.name())
+            }
+            PortKind::Ethernet(wire) => wire.backend(),
+            PortKind::Unix { .. } => "unix",
+            PortKind::Local { .. } => "local",
+            PortKind::Custom { .. } => "custom",
+        }
+    }
+
+    /// The address that a UDP listener is bound to.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self.kind {
+            PortKind::Udp { local, .. } => Some(local),
+            _ => None,
+        }
+    }
+
+    /// Whether plain links to other switches are allowed behind it.
+    pub fn is_plain(&self) -> bool {
+        match &self.kind {
+            PortKind::Udp { plain, .. } | PortKind::Custom { plain } => *plain,
+            PortKind::Ethernet(wire) => wire.plain,
+            PortKind::Unix { .. } | PortKind::Local { .. } => false,
+        }
+    }
+
+    /// Whether it leads to other switches, not to one user of this machine.
+    pub fn is_shared(&self) -> bool {
+        !matches!(self.kind, PortKind::Unix { .. } | PortKind::Local { .. })
+    }
+
+    /// Whether sealed links to other switches may be behind it.
+    pub fn has_sealed_links(&self) -> bool {
+        !self.is_plain() && self.is_shared()
+    }
+
+    /// Whether neighbors behind it have addresses of this kind.
+    pub fn fits(&self, at: Address) -> bool {
+        match &self.kind {
+            PortKind::Udp { .. } => matches!(at, Address::Udp(_)),
+            PortKind::Ethernet(_) => matches!(at, Address::Ether(_)),
+            PortKind::Unix { .. } | PortKind::Local { .. } => at == Address::Only,
+            PortKind::Custom { .. } => true,
+        }
+    }
+
+    /// What would work better here, each once, with what to do about it.
+    pub fn warnings(&self) -> Vec<String> {
+        let all: Vec<String> = match &self.kind {
+            PortKind::Udp { reports, steered, .. } => {
+                let through_workers = |why: &Refusal| format!("workers take handshakes in: {why}");
+                let refused = steered.as_ref().and_then(|steered| steered.as_ref().err());
+                let of_sockets = reports.iter().flat_map(Report::warnings);
+                of_sockets.chain(refused.map(through_workers)).collect()
+            }
+            PortKind::Ethernet(wire) => wire.warnings(),
+            PortKind::Unix { .. } => {
+                let refused = UnixPort::many().err();
+                let warning = refused.map(|why| format!("one system call for each packet: {why}"));
+                warning.into_iter().collect()
+            }
+            PortKind::Local { .. } | PortKind::Custom { .. } => Vec::new(),
+        };
+        let mut warnings: Vec<String> = Vec::new();
+        for warning in all {
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+        warnings
+    }
+}
+
+impl fmt::Display for PortInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id: PortId(id), name, kind, .. } = self;
+        match kind {
+            PortKind::Unix { path, worker } => {
+                writeln!(f, "port {id} {name}: unix {}, on worker {worker}", Untrusted(path))?;
+            }
+            PortKind::Local { worker } => {
+                writeln!(f, "port {id} {name}: local, on worker {worker}")?
+            }
+            PortKind::Custom { .. } => writeln!(f, "port {id} {name}: custom")?,
+            PortKind::Udp { reports, plain, steered, .. } => {
+                if let Some(report) = reports.first() {
+                    // Its warnings follow, those of all workers together and each once.
+                    let chosen = report.to_string();
+                    let chosen = chosen.lines().next().unwrap_or_default();
+                    let links = if *plain { "links plain, not sealed" } else { "links sealed" };
+                    let apart = match steered {
+                        Some(Ok(())) => ", handshakes apart",
+                        Some(Err(_)) | None => "",
+                    };
+                    writeln!(f, "port {id} {name}: {chosen}; {links}{apart}")?;
+                }
+            }
+            PortKind::Ethernet(wire) => {
+                let links = if wire.plain { "links plain, not sealed" } else { "links sealed" };
+                let every = wire.beacon_s.map(|s| format!(", a beacon every {s} s"));
+                let beacon = every.unwrap_or_default();
+                for chosen in wire.chosen() {
+                    writeln!(f, "port {id} {name}: {chosen}; {links}{beacon}")?;
+                }
+            }
+        }
+        let mut warnings = self.warnings().into_iter();
+        warnings.try_for_each(|warning| writeln!(f, "  warning: {warning}"))
+    }
+}

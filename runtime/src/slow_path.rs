@@ -1,0 +1,571 @@
+//! The slow path's thread: polls the switch, runs calls of other threads, watches the workers and the machine, and
+//! ends everything in order.
+
+use std::{
+    os::fd::AsRawFd as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    time::{Duration, Instant},
+};
+
+use strowger_crypto::PeerId;
+use strowger_engine::{
+    Now,
+    control::{DetachError, Event as SwitchEvent, PortId, SlotState, Switch},
+};
+use strowger_frame::port::Arm;
+use strowger_io::{Doorbell, Ringer, Waiter, endpoint};
+
+use crate::{
+    alternates::Alternates,
+    attach,
+    clock::Clock,
+    error::{NeighborError, ShutdownError, StartError},
+    event::{Event, EventHub, EventKind, slot_of},
+    health::Health,
+    host::Host,
+    limits::{CALLS_WAITING_MAX, STOP_MAX},
+    local_port::{LocalPort, SharedScheme},
+    memory::MemoryUse,
+    own::Own,
+    port_info::{PortInfo, PortKind},
+    recovery::{Restarts, caught},
+    spec::{LocalPortSpec, Neighbor, Peer},
+    state::{StateChange, StateFile},
+    stats::{LinkStats, PortStats, Stats, Summary},
+    worker_thread::{IdlePolicy, WorkerThread},
+};
+
+/// The goodbye of a relay that stops (wire.md W5-12): it ends by its operator's will.
+const GOODBYE_STOPPING: u8 = 1;
+
+/// The goodbye to a peer whose slot is taken away, and for how many seconds it need not ask again.
+const GOODBYE_DETACHED: u8 = 3;
+const DETACHED_RETRY_S: u32 = 60;
+
+/// Workers and callers ring when there is something to do; what is due by the clock (quarantines, keys,
+/// liveness) is looked at this often.
+const IDLE_TICK: Duration = Duration::from_millis(50);
+/// The same with sealed links, which have more that is due.
+const SEALED_TICK: Duration = Duration::from_millis(20);
+/// During shutdown the workers are looked at this often.
+const BUSY_TICK: Duration = Duration::from_millis(1);
+/// A turn begins at least this long after the one before: a flood of handshakes fills the queue meanwhile, and
+/// does not keep this thread busy.
+const TURN_MIN: Duration = Duration::from_millis(1);
+
+/// Code of another thread that the slow path runs.
+pub(crate) type Call = Box<dyn FnOnce(&mut SlowPath) + Send>;
+
+/// What wakes the slow path, and what it then finds.
+pub(crate) struct Inbox {
+    calls: Receiver<Call>,
+    pub(crate) calls_in: SyncSender<Call>,
+    doorbell: Doorbell,
+    waiter: Waiter,
+    pub(crate) has_keys: bool,
+}
+
+impl Inbox {
+    /// One that also waits for handshakes at so many sockets.
+    pub(crate) fn new(handshake_sockets: usize) -> Result<(Self, Ringer), StartError> {
+        let what = "no doorbell";
+        let doorbell = Doorbell::new().map_err(|source| StartError::Resource { what, source })?;
+        let (calls_in, calls) = sync_channel(CALLS_WAITING_MAX);
+        let ringer = doorbell.ringer();
+        let waiter = Waiter::with_capacity(1 + handshake_sockets);
+        Ok((Self { calls, calls_in, doorbell, waiter, has_keys: false }, ringer))
+    }
+
+    pub(crate) fn ringer(&self) -> Ringer {
+        self.doorbell.ringer()
+    }
+
+    /// Blocks until the doorbell rings after it was armed, a handshake arrives, or the time is up.
+    fn wait(&mut self, timeout: Duration, switch: &mut Switch) {
+        self.waiter.begin();
+        self.waiter.add(Arm::Wait(self.doorbell.as_raw_fd()));
+        switch.arm(|arm| self.waiter.add(arm));
+        self.waiter.wait(Some(timeout));
+        switch.disarm();
+        self.doorbell.disarm();
+    }
+
+    /// How long nothing is due by the clock.
+    fn timeout(&self) -> Duration {
+        if self.has_keys { SEALED_TICK } else { IDLE_TICK }
+    }
+}
+
+/// What a slow path is made of.
+pub(crate) struct Parts {
+    pub(crate) switch: Switch,
+    pub(crate) threads: Vec<WorkerThread>,
+    pub(crate) clock: Clock,
+    pub(crate) state: Option<StateFile>,
+    pub(crate) ports: Vec<PortInfo>,
+    pub(crate) memory: MemoryUse,
+    pub(crate) idle: IdlePolicy,
+    pub(crate) cores: Option<Vec<usize>>,
+    pub(crate) identity: Option<PeerId>,
+    pub(crate) alternates: Alternates,
+    pub(crate) hub: Arc<EventHub>,
+    pub(crate) scheme: Arc<SharedScheme>,
+}
+
+/// A running relay, as its slow path's thread has it. [`RelayHandle::call`](crate::RelayHandle::call) lends it to
+/// code of the program.
+pub struct SlowPath {
+    pub(crate) switch: Switch,
+    pub(crate) threads: Vec<WorkerThread>,
+    pub(crate) clock: Clock,
+    state: Option<StateFile>,
+    pub(crate) ports: Vec<PortInfo>,
+    pub(crate) memory: MemoryUse,
+    idle: IdlePolicy,
+    cores: Option<Vec<usize>>,
+    pub(crate) identity: Option<PeerId>,
+    pub(crate) alternates: Alternates,
+    hub: Arc<EventHub>,
+    scheme: Arc<SharedScheme>,
+    health: Option<Health>,
+    host: Option<Host>,
+    began: Instant,
+    restarts: Restarts,
+    /// The slow path has recovered from a panic, and not everything that it was doing is done or undone.
+    recovering: bool,
+    /// Ports whose interface vanished, as was reported.
+    gone: Vec<PortId>,
+    /// Slots of local ports: a port is unplugged when its slot is detached.
+    local_slots: Vec<(u32, PortId)>,
+}
+
+impl std::fmt::Debug for SlowPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SlowPath").field("switch", &self.switch).finish_non_exhaustive()
+    }
+}
+
+impl SlowPath {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { switch, threads, clock, state, ports, memory, idle, cores, .. } = parts;
+        let is_local = |id| {
+            let local = |port: &PortInfo| matches!(port.kind, PortKind::Local { .. });
+            ports.iter().any(|port| port.id == id && local(port))
+        };
+        let slots = switch.slots().into_iter();
+        let local_slots = slots.filter_map(|view| Some((view.slot, view.port?)));
+        let local_slots = local_slots.filter(|&(_, port)| is_local(port)).collect();
+        Self {
+            switch,
+            threads,
+            clock,
+            state,
+            ports,
+            memory,
+            idle,
+            cores,
+            identity: parts.identity,
+            alternates: parts.alternates,
+            hub: parts.hub,
+            scheme: parts.scheme,
+            health: Some(Health::new()),
+            host: Some(Host::new()),
+            began: Instant::now(),
+            restarts: Restarts::default(),
+            recovering: false,
+            gone: Vec::new(),
+            local_slots,
+        }
+    }
+
+    /// Runs until `stop`, then ends everything in order.
+    ///
+    /// # Errors
+    /// [`ShutdownError`].
+    pub(crate) fn run(
+        &mut self,
+        inbox: &mut Inbox,
+        early: &[SwitchEvent],
+        stop: &AtomicBool,
+    ) -> Result<Summary, ShutdownError> {
+        self.emit_switch_events(early);
+        self.serve(inbox, stop)?;
+        self.finish()
+    }
+
+    fn serve(&mut self, inbox: &mut Inbox, stop: &AtomicBool) -> Result<(), ShutdownError> {
+        loop {
+            // Armed first: a ring from here on is not missed.
+            inbox.doorbell.arm();
+            let began = Instant::now();
+            self.turn()?;
+            if let Some(dead) = self.threads.iter().position(WorkerThread::has_died) {
+                return Err(ShutdownError::WorkerDied(dead));
+            }
+            let mut was_called = false;
+            while let Ok(call) = inbox.calls.try_recv() {
+                was_called = true;
+                self.guarded(call)?;
+            }
+            // Acquire: what the thread did that stops us is visible.
+            if stop.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            if !was_called {
+                inbox.wait(inbox.timeout(), &mut self.switch);
+                std::thread::sleep(TURN_MIN.saturating_sub(began.elapsed()));
+            }
+        }
+    }
+
+    /// One turn of the slow path, which may recover from a panic in it.
+    ///
+    /// # Errors
+    /// It has panicked too often.
+    fn turn(&mut self) -> Result<(), ShutdownError> {
+        self.guarded(Self::turn_once)?;
+        if self.recovering && self.switch.is_settled() {
+            self.recovering = false;
+            self.emit(EventKind::SlowPathRecovered);
+        }
+        Ok(())
+    }
+
+    /// Does something as the slow path. If it panics the slow path recovers: the workers go on with what they
+    /// have, and what was half done is done again or undone.
+    fn guarded(&mut self, what: impl FnOnce(&mut Self)) -> Result<(), ShutdownError> {
+        let Err(words) = caught(|| what(self)) else { return Ok(()) };
+        let too_often = !self.restarts.may_begin(Instant::now());
+        let recovered = caught(|| self.switch.salvage(self.clock.now()));
+        if too_often || recovered.is_err() {
+            return Err(ShutdownError::SlowPathDied(words));
+        }
+        let panic = words.replace(['\n', '\r'], " ");
+        self.emit(EventKind::SlowPathRestarted { panic });
+        self.recovering = true;
+        Ok(())
+    }
+
+    fn turn_once(&mut self) {
+        self.keep_state(false);
+        let events = self.switch.poll(self.clock.now());
+        self.keep_state(!events.is_empty());
+        self.emit_switch_events(&events);
+        for event in &events {
+            match *event {
+                SwitchEvent::WantsAlternate(port) => self.add_alternate(port),
+                SwitchEvent::PortUnplugged(port) => self.forget_port(port),
+                SwitchEvent::SlotMoved(from, to) => self.move_local(from, to),
+                SwitchEvent::SlotDetached(slot) => self.unplug_local(slot),
+                SwitchEvent::SchemeGrown => self.scheme.set(self.switch.config().scheme),
+                _ => {}
+            }
+        }
+        self.report_vanished_interfaces();
+        let now = Instant::now();
+        // Taken out while they look at the rest of us; both are back afterwards, or made again after a panic.
+        let mut health = self.health.take().unwrap_or_else(Health::new);
+        health.look(now, self).into_iter().for_each(|kind| self.emit(kind));
+        self.health = Some(health);
+        let mut host = self.host.take().unwrap_or_else(Host::new);
+        host.look(now, self).into_iter().for_each(|kind| self.emit(kind));
+        self.host = Some(host);
+    }
+
+    fn emit(&self, kind: EventKind) {
+        let at = self.began.elapsed();
+        self.hub.emit(&Event { at, slot: None, name: String::new(), kind });
+    }
+
+    fn emit_switch_events(&self, events: &[SwitchEvent]) {
+        if events.is_empty() || !self.hub.has_subscribers() {
+            return;
+        }
+        let at = self.began.elapsed();
+        for event in events {
+            if matches!(event, SwitchEvent::WantsAlternate(_)) {
+                continue; // an event tells what becomes of it
+            }
+            let slot = slot_of(event);
+            let name = slot.and_then(|slot| self.switch.name_at(slot));
+            let name = name.unwrap_or_default().to_owned();
+            self.hub.emit(&Event { at, slot, name, kind: EventKind::Switch(event.clone()) });
+        }
+    }
+
+    fn add_alternate(&mut self, port: PortId) {
+        let listener = self.ports.iter().find(|info| info.id == port);
+        let name = listener.map(|info| info.name.clone()).unwrap_or_default();
+        match self.open_alternate(port) {
+            Ok(None) => {}
+            Ok(Some(local)) => self.emit(EventKind::AlternatePort { port: name, local }),
+            Err(why) => self.emit(EventKind::AlternatePortFailed { port: name, why }),
+        }
+    }
+
+    fn forget_port(&mut self, port: PortId) {
+        self.forget_alternate(port);
+        self.ports.retain(|info| info.id != port || !matches!(info.kind, PortKind::Local { .. }));
+    }
+
+    fn move_local(&mut self, from: u32, to: u32) {
+        for (slot, _) in self.local_slots.iter_mut().filter(|(slot, _)| *slot == from) {
+            *slot = to;
+        }
+    }
+
+    fn unplug_local(&mut self, slot: u32) {
+        if let Some(at) = self.local_slots.iter().position(|(of, _)| *of == slot) {
+            let (_, port) = self.local_slots.swap_remove(at);
+            let _ = self.switch.unplug(port);
+        }
+    }
+
+    /// Reports, once for each, which interfaces have vanished.
+    fn report_vanished_interfaces(&mut self) {
+        let mut vanished = Vec::new();
+        for port in &self.ports {
+            if let PortKind::Ethernet(wire) = &port.kind
+                && wire.is_gone()
+                && !self.gone.contains(&port.id)
+            {
+                self.gone.push(port.id);
+                vanished.push(port.name.clone());
+            }
+        }
+        vanished.into_iter().for_each(|port| self.emit(EventKind::InterfaceGone { port }));
+    }
+
+    /// Writes down whose slots are whose, where that has changed.
+    fn keep_state(&mut self, has_changed: bool) {
+        let Self { switch, clock, state: Some(state), .. } = self else { return };
+        if !has_changed && !state.is_behind(switch, *clock) {
+            return;
+        }
+        match state.keep(switch, *clock) {
+            None => {}
+            Some(StateChange::Written(file)) => {
+                let file = file.display().to_string();
+                self.emit(EventKind::StateFileWritten { file });
+            }
+            Some(failed @ StateChange::Failed(..)) => {
+                self.emit(EventKind::StateFileFailed { why: failed.to_string() });
+            }
+        }
+    }
+
+    /// The switch.
+    pub fn switch(&mut self) -> &mut Switch {
+        &mut self.switch
+    }
+
+    /// The time of the switch.
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// How long the relay has run.
+    pub fn uptime(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// The ports.
+    pub fn ports(&self) -> &[PortInfo] {
+        &self.ports
+    }
+
+    /// The names of the ports, by number.
+    pub fn port_names(&self) -> Vec<(u16, String)> {
+        self.ports.iter().map(|port| (port.id.0, port.name.clone())).collect()
+    }
+
+    /// The memory of the workers.
+    pub fn memory(&self) -> &MemoryUse {
+        &self.memory
+    }
+
+    /// What a worker does when it has nothing to do.
+    pub fn idle(&self) -> IdlePolicy {
+        self.idle
+    }
+
+    /// The core of each worker, if they are pinned.
+    pub fn cores(&self) -> Option<&[usize]> {
+        self.cores.as_deref()
+    }
+
+    /// Who the relay is.
+    pub fn identity(&self) -> Option<PeerId> {
+        self.identity
+    }
+
+    /// How often the slow path has recovered from a panic.
+    pub fn restarts(&self) -> u64 {
+        self.restarts.count()
+    }
+
+    /// Whether every link is sealed: no port allows plain ones.
+    pub fn is_sealed(&self) -> bool {
+        self.identity.is_some() && !self.ports.iter().any(PortInfo::is_plain)
+    }
+
+    /// Adds a peer and returns its slot. The link comes up later.
+    ///
+    /// # Errors
+    /// [`NeighborError`].
+    pub fn add_peer(&mut self, peer: Peer) -> Result<u32, NeighborError> {
+        attach::check_name(&self.switch, &peer.name)?;
+        let spec = attach::peer_spec(&self.ports, &Own::now(), peer)?;
+        let port = spec.port;
+        let slot = self.switch.add_peer(spec, self.now()).map_err(NeighborError::Peer)?;
+        self.switch.welcome_strangers(port, true);
+        // Whatever listener it comes in by, it is answered.
+        for port in self.ports.iter().filter(|port| port.has_sealed_links()) {
+            self.switch.welcome_strangers(port.id, true);
+        }
+        Ok(slot)
+    }
+
+    /// Adds a neighbor with a plain link and returns its slot.
+    ///
+    /// # Errors
+    /// [`NeighborError`].
+    pub fn add_neighbor(&mut self, neighbor: Neighbor) -> Result<u32, NeighborError> {
+        attach::check_name(&self.switch, &neighbor.name)?;
+        let attach = attach::plain_attach(&self.ports, &Own::now(), neighbor)?;
+        self.switch.attach(attach).map_err(NeighborError::Switch)
+    }
+
+    /// Adds a port for code of this process and returns its slot.
+    ///
+    /// # Errors
+    /// [`NeighborError`].
+    pub fn add_local_port(
+        &mut self,
+        spec: LocalPortSpec,
+    ) -> Result<(u32, LocalPort), NeighborError> {
+        let LocalPortSpec { name, slot, worker, endpoint } = spec;
+        attach::check_name(&self.switch, &name)?;
+        let (port, sender, receiver) =
+            endpoint::split_pair(&endpoint).map_err(NeighborError::Resource)?;
+        let id = self.switch.plug_at(worker, Box::new(port)).map_err(NeighborError::Plug)?;
+        let attach = strowger_engine::control::Attach {
+            slot,
+            ..strowger_engine::control::Attach::plain(
+                id,
+                strowger_frame::Address::Only,
+                strowger_engine::link::Behind::Endpoint,
+                &name,
+            )
+        };
+        let slot = self.switch.attach(attach).map_err(|why| {
+            let _ = self.switch.unplug(id);
+            NeighborError::Switch(why)
+        })?;
+        self.ports.push(PortInfo::new(id, &name, PortKind::Local { worker }));
+        self.local_slots.push((slot, id));
+        Ok((slot, LocalPort::new(name, self.scheme.clone(), sender, receiver)))
+    }
+
+    /// Detaches what has a slot. A peer is told first.
+    ///
+    /// # Errors
+    /// [`DetachError`].
+    pub fn detach(&mut self, slot: u32) -> Result<(), DetachError> {
+        if self.switch.peers().iter().any(|peer| peer.slot == slot && peer.is_up()) {
+            let why = "detached by the operator";
+            self.switch.goodbye(slot, GOODBYE_DETACHED, DETACHED_RETRY_S, why);
+        }
+        self.switch.detach(slot)
+    }
+
+    /// All counters.
+    pub fn stats(&self) -> Stats {
+        let mut peers = self.switch.peers();
+        let links = self.switch.slots().into_iter().map(|slot| {
+            let at = peers.iter().position(|peer| peer.slot == slot.slot);
+            LinkStats { peer: at.map(|at| peers.swap_remove(at)), slot }
+        });
+        let links = links.collect();
+        let name_of = |id: PortId| {
+            let info = self.ports.iter().find(|info| info.id == id);
+            info.map(|info| info.name.clone()).unwrap_or_default()
+        };
+        let ports = self.switch.ports().into_iter();
+        Stats {
+            uptime: self.uptime(),
+            totals: self.switch.balance(),
+            ports: ports.map(|port| PortStats { name: name_of(port.id), port }).collect(),
+            links,
+            frames_copied: self.frames_copied(),
+            slow_path_restarts: self.restarts(),
+        }
+    }
+
+    /// Frames whose payload was copied: by workers, and by Ethernet ports on their way out.
+    fn frames_copied(&self) -> u64 {
+        let by_ports = self.ports.iter().map(|port| match &port.kind {
+            PortKind::Ethernet(wire) => wire.frames_copied(),
+            _ => 0,
+        });
+        let by_workers = self.memory.tallies.iter().map(|pool| pool.frames_copied.read());
+        by_workers.chain(by_ports).sum()
+    }
+
+    /// Gives everything up in order, so that every frame is sent or counted.
+    fn finish(&mut self) -> Result<Summary, ShutdownError> {
+        // What has slots now finds them again: that they are taken away is not kept.
+        self.keep_state(true);
+        self.state = None;
+        self.switch.set_written(u64::MAX);
+        let attached = self.switch.slots();
+        let is_there =
+            |state| matches!(state, SlotState::Attached | SlotState::Draining | SlotState::Coming);
+        // Said first, and sent before anything is taken away. Plain neighbors are told nothing: anybody
+        // could have said it.
+        for peer in self.switch.peers().iter().filter(|peer| peer.is_up()) {
+            self.switch.goodbye(peer.slot, GOODBYE_STOPPING, 0, "the relay stops");
+        }
+        let mut settled = self.settle();
+        let leaving = attached.iter().filter(|view| is_there(view.state)).map(|view| view.slot);
+        self.switch.detach_all(leaving);
+        settled &= self.settle();
+        let (ports, names) = (self.switch.ports(), self.port_names());
+        for port in self.ports.clone() {
+            let _ = self.switch.unplug(port.id);
+        }
+        settled &= self.settle();
+        for thread in std::mem::take(&mut self.threads) {
+            drop(thread.stop());
+        }
+        self.turn()?;
+        let summary = Summary { ports, names, totals: self.switch.balance() };
+        match (settled, summary.totals.is_even()) {
+            (true, true) => Ok(summary),
+            (true, false) => Err(ShutdownError::Uneven(Box::new(summary))),
+            (false, _) => Err(ShutdownError::Unfinished(Box::new(summary))),
+        }
+    }
+
+    /// Polls until the workers have done all that they were told; `false` if they do not.
+    fn settle(&mut self) -> bool {
+        let deadline = Instant::now() + STOP_MAX;
+        loop {
+            if self.turn().is_err() {
+                return false;
+            }
+            if self.switch.is_settled() {
+                return true;
+            }
+            let died = self.threads.iter().any(WorkerThread::has_died);
+            if died || Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(BUSY_TICK);
+        }
+    }
+}

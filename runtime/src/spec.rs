@@ -1,0 +1,572 @@
+//! What a relay is made of: ports, peers and neighbors. Each has a builder; all fields are private.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use strowger_crypto::{Identity, PeerId, Psk, StaticPublic, handshake::SealWish};
+use strowger_engine::{control::peering::Liveness, limits::FRAME_BYTES_MAX, link::Rights};
+use strowger_frame::{Address, PoolSpec, Port};
+use strowger_io::{
+    EndpointSpec,
+    udp::{self, limits::POSTED_BUFFERS},
+    unix::UnixSpec,
+    xdp,
+};
+
+use crate::{address, limits::LOCAL_PORT_FRAMES};
+
+/// Defines setters that take and return the builder.
+macro_rules! setters {
+    ($( $(#[$doc:meta])* $name:ident: $type:ty; )*) => {
+        $(
+            $(#[$doc])*
+            #[must_use]
+            pub fn $name(mut self, $name: $type) -> Self {
+                self.$name = $name;
+                self
+            }
+        )*
+    };
+}
+
+/// A UDP address at which the relay listens.
+///
+/// ```
+/// use strowger_runtime::UdpListener;
+///
+/// let listener = UdpListener::new("0.0.0.0:4737".parse()?).name("wan");
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct UdpListener {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) plain: bool,
+    pub(crate) backend: udp::Choice,
+    pub(crate) socket_buffer_bytes: usize,
+    pub(crate) posted_buffers: u16,
+    pub(crate) capture: Option<PathBuf>,
+}
+
+impl UdpListener {
+    /// A listener at this address, for sealed links. Port 0 is a port of the kernel's choice. Its name is
+    /// the address.
+    pub fn new(address: SocketAddr) -> Self {
+        Self {
+            name: format!("udp {address}"),
+            address,
+            plain: false,
+            backend: udp::Choice::Auto,
+            socket_buffer_bytes: udp::UdpSpec::new(address).socket_buffer_bytes,
+            posted_buffers: POSTED_BUFFERS,
+            capture: None,
+        }
+    }
+
+    setters! {
+        /// Whether plain (unsealed) links are allowed behind it instead of sealed ones.
+        plain: bool;
+        /// How its sockets receive.
+        backend: udp::Choice;
+        /// Bytes of each socket's receive and send buffers.
+        socket_buffer_bytes: usize;
+        /// Receive buffers that an io_uring has posted.
+        posted_buffers: u16;
+    }
+
+    /// The name by which peers, counters and messages refer to it.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Writes its traffic to a pcapng file: with several workers one for each, with the worker's number
+    /// before the extension.
+    #[must_use]
+    pub fn capture(mut self, file: impl Into<PathBuf>) -> Self {
+        self.capture = Some(file.into());
+        self
+    }
+
+    /// The files that [`capture`](Self::capture) makes in a relay with so many workers.
+    pub fn capture_files(&self, workers: usize, has_identity: bool) -> Vec<PathBuf> {
+        let Some(capture) = &self.capture else { return Vec::new() };
+        let mut files: Vec<_> =
+            (0..workers).map(|worker| file_of_worker(capture, worker, workers)).collect();
+        files.extend(has_identity.then(|| handshake_file(capture)));
+        files
+    }
+}
+
+/// Which queues of an Ethernet interface a relay uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Queues {
+    /// This queue, read by this worker.
+    One {
+        /// The queue.
+        queue: u32,
+        /// The worker.
+        worker: usize,
+    },
+    /// All queues: queue 0 is read by worker 0, and so on.
+    All,
+}
+
+/// An Ethernet interface, or one queue of it, by AF_XDP or AF_PACKET.
+#[derive(Clone, Debug)]
+pub struct EthernetInterface {
+    pub(crate) name: String,
+    pub(crate) interface: String,
+    pub(crate) queues: Queues,
+    pub(crate) ethertype: u16,
+    pub(crate) vlan: Option<u16>,
+    pub(crate) plain: bool,
+    pub(crate) backend: xdp::Choice,
+    pub(crate) pieces: bool,
+    pub(crate) lent_frames: u32,
+    pub(crate) beacon_s: Option<u32>,
+    pub(crate) capture: Option<PathBuf>,
+}
+
+impl EthernetInterface {
+    /// Queue 0 of this interface, read by worker 0, for sealed links. Its name is the interface's.
+    pub fn new(interface: impl Into<String>) -> Self {
+        let interface = interface.into();
+        let spec = xdp::XdpSpec::new(&interface, 0);
+        Self {
+            name: interface.clone(),
+            interface,
+            queues: Queues::One { queue: 0, worker: 0 },
+            ethertype: spec.ethertype,
+            vlan: None,
+            plain: false,
+            backend: spec.backend,
+            pieces: spec.pieces,
+            lent_frames: spec.lent_frames,
+            beacon_s: None,
+            capture: None,
+        }
+    }
+
+    setters! {
+        /// Which queues it uses.
+        queues: Queues;
+        /// The ethertype of its frames.
+        ethertype: u16;
+        /// The VLAN (802.1Q) of its frames; `None` for frames without a tag.
+        vlan: Option<u16>;
+        /// Whether plain (unsealed) links are allowed behind it instead of sealed ones.
+        plain: bool;
+        /// How its frames are received and sent.
+        backend: xdp::Choice;
+        /// Whether a frame may leave in several buffers (`XDP_USE_SG`).
+        pieces: bool;
+        /// Chunks lent to the kernel for receiving, for each queue.
+        lent_frames: u32;
+        /// Sends a beacon every so many seconds, and listens to those of others; `None` for neither.
+        beacon_s: Option<u32>;
+    }
+
+    /// The name by which peers, counters and messages refer to it.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Writes its traffic to a pcapng file, as [`UdpListener::capture`].
+    #[must_use]
+    pub fn capture(mut self, file: impl Into<PathBuf>) -> Self {
+        self.capture = Some(file.into());
+        self
+    }
+
+    /// The files that [`capture`](Self::capture) makes in a relay with so many workers.
+    pub fn capture_files(&self, workers: usize) -> Vec<PathBuf> {
+        let Some(capture) = &self.capture else { return Vec::new() };
+        match self.queues {
+            Queues::One { .. } => vec![capture.clone()],
+            Queues::All => {
+                (0..workers).map(|worker| file_of_worker(capture, worker, workers)).collect()
+            }
+        }
+    }
+}
+
+/// A unix socket on a slot: a process of this machine connects to it with
+/// [`strowger_io::unix::Client`].
+#[derive(Clone, Debug)]
+pub struct UnixSocket {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    pub(crate) slot: Option<u32>,
+    pub(crate) frame_bytes_max: usize,
+    pub(crate) worker: usize,
+    pub(crate) capture: Option<PathBuf>,
+}
+
+impl UnixSocket {
+    /// A socket at this path, read by worker 0, at the lowest free slot.
+    pub fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            path: path.into(),
+            slot: None,
+            frame_bytes_max: UnixSpec::default().frame_bytes_max,
+            worker: 0,
+            capture: None,
+        }
+    }
+
+    setters! {
+        /// The longest packet in bytes, either way.
+        frame_bytes_max: usize;
+        /// The worker that reads it.
+        worker: usize;
+    }
+
+    /// Its slot number.
+    #[must_use]
+    pub fn slot(mut self, slot: u32) -> Self {
+        self.slot = Some(slot);
+        self
+    }
+
+    /// Writes its traffic to a pcapng file.
+    #[must_use]
+    pub fn capture(mut self, file: impl Into<PathBuf>) -> Self {
+        self.capture = Some(file.into());
+        self
+    }
+}
+
+/// A port for code of this process.
+///
+/// [`RelayHandle::take_port`](crate::RelayHandle::take_port) returns it.
+#[derive(Clone, Debug)]
+pub struct LocalPortSpec {
+    pub(crate) name: String,
+    pub(crate) slot: Option<u32>,
+    pub(crate) worker: usize,
+    pub(crate) endpoint: EndpointSpec,
+}
+
+impl LocalPortSpec {
+    /// A port with this name, read by worker 0, at the lowest free slot.
+    pub fn new(name: impl Into<String>) -> Self {
+        let endpoint = EndpointSpec { depth_frames: LOCAL_PORT_FRAMES, ..EndpointSpec::default() };
+        Self { name: name.into(), slot: None, worker: 0, endpoint }
+    }
+
+    setters! {
+        /// The worker that reads it.
+        worker: usize;
+    }
+
+    /// Its slot number.
+    #[must_use]
+    pub fn slot(mut self, slot: u32) -> Self {
+        self.slot = Some(slot);
+        self
+    }
+
+    /// Frames that may wait in each direction. Frames that the program does not take hold memory of the
+    /// relay, so the relay's pools grow with this number.
+    #[must_use]
+    pub fn depth_frames(mut self, frames: usize) -> Self {
+        self.endpoint.depth_frames = frames;
+        self
+    }
+
+    /// Memory for frames that the program sends.
+    #[must_use]
+    pub fn send_pool(mut self, pool: PoolSpec) -> Self {
+        self.endpoint.pool = pool;
+        self
+    }
+}
+
+/// A port that the program opened itself: any implementation of [`Port`].
+#[derive(Debug)]
+pub struct CustomPort {
+    pub(crate) name: String,
+    pub(crate) queues: CustomQueues,
+    pub(crate) plain: bool,
+    pub(crate) trains: u32,
+    pub(crate) singles: u32,
+}
+
+#[derive(Debug)]
+pub(crate) enum CustomQueues {
+    /// One for each worker, in the workers' order.
+    Each(Vec<Box<dyn Port>>),
+    /// One, read by this worker.
+    At(usize, Box<dyn Port>),
+}
+
+impl CustomPort {
+    /// A port that one worker reads; the others hand frames for it to that worker.
+    pub fn at_worker(name: impl Into<String>, worker: usize, port: Box<dyn Port>) -> Self {
+        Self::of(name, CustomQueues::At(worker, port))
+    }
+
+    /// A port with a queue for each worker, in the workers' order.
+    pub fn for_each_worker(name: impl Into<String>, queues: Vec<Box<dyn Port>>) -> Self {
+        Self::of(name, CustomQueues::Each(queues))
+    }
+
+    fn of(name: impl Into<String>, queues: CustomQueues) -> Self {
+        Self { name: name.into(), queues, plain: true, trains: 0, singles: 0 }
+    }
+
+    setters! {
+        /// Whether plain (unsealed) links are allowed behind it instead of sealed ones; they are.
+        plain: bool;
+        /// Train chunks of each worker's pool that the port holds: what it receives into, and what
+        /// waits to be sent.
+        trains: u32;
+        /// Single chunks of each worker's pool that the port holds.
+        singles: u32;
+    }
+}
+
+/// How a peer is recognized: by the static key of its links, by its PeerId, or by both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerKey {
+    pub(crate) key: Option<StaticPublic>,
+    pub(crate) identity: Option<Identity>,
+    /// A PeerId was given that holds no public key.
+    pub(crate) is_invalid: bool,
+}
+
+impl PeerKey {
+    /// By both: the node with this static key must prove this identity.
+    pub fn both(key: StaticPublic, identity: Identity) -> Self {
+        Self { key: Some(key), identity: Some(identity), is_invalid: false }
+    }
+
+    /// The node at the peer's address, whatever its keys are. It has the rights of an unknown peer.
+    pub fn unknown() -> Self {
+        Self { key: None, identity: None, is_invalid: false }
+    }
+}
+
+impl From<StaticPublic> for PeerKey {
+    fn from(key: StaticPublic) -> Self {
+        Self { key: Some(key), identity: None, is_invalid: false }
+    }
+}
+
+impl From<Identity> for PeerKey {
+    fn from(identity: Identity) -> Self {
+        Self { key: None, identity: Some(identity), is_invalid: false }
+    }
+}
+
+impl From<PeerId> for PeerKey {
+    fn from(peer_id: PeerId) -> Self {
+        let identity = peer_id.identity().ok();
+        Self { key: None, identity, is_invalid: identity.is_none() }
+    }
+}
+
+impl fmt::Display for PeerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.identity, self.key) {
+            (Some(identity), _) => identity.peer_id().fmt(f),
+            (None, Some(key)) => key.fmt(f),
+            (None, None) => f.write_str("unknown peer"),
+        }
+    }
+}
+
+/// The address of a peer or neighbor, from an address or from text.
+///
+/// Text is an IP address and a port (`192.0.2.1:4737`, `[fe80::1%eth0]:4737`) or a MAC address
+/// (`02:00:00:00:00:01`). Host names are not looked up. A mistake is reported when the relay starts.
+#[derive(Clone, Debug)]
+pub struct NeighborAddress(pub(crate) Result<Address, String>);
+
+impl From<&str> for NeighborAddress {
+    fn from(text: &str) -> Self {
+        Self(address::parse_here(text))
+    }
+}
+
+impl From<SocketAddr> for NeighborAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self(Ok(Address::Udp(address)))
+    }
+}
+
+impl From<Address> for NeighborAddress {
+    fn from(address: Address) -> Self {
+        Self(Ok(address))
+    }
+}
+
+/// Another relay, behind a sealed link.
+///
+/// ```
+/// use strowger_runtime::Peer;
+/// # let key = strowger_runtime::IdentityKey::generate(&mut strowger_runtime::OsEntropy)?;
+/// # let alice = key.public().peer_id();
+///
+/// let peer = Peer::new(alice).name("alice").at("192.0.2.1:4737").slot(2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Peer {
+    pub(crate) name: String,
+    pub(crate) key: PeerKey,
+    pub(crate) psk: Psk,
+    pub(crate) at: Option<NeighborAddress>,
+    pub(crate) behind: Option<String>,
+    pub(crate) slot: Option<u32>,
+    pub(crate) rights: Rights,
+    pub(crate) seal: SealWish,
+    pub(crate) frame_bytes_max: u16,
+    pub(crate) liveness: Liveness,
+}
+
+impl Peer {
+    /// The peer with this [`PeerId`] or static key. Its name is its PeerId or key; its packets may pass
+    /// through this relay and reach its local ports, but not the relay itself.
+    pub fn new(key: impl Into<PeerKey>) -> Self {
+        let key = key.into();
+        Self {
+            name: key.to_string(),
+            key,
+            psk: Psk::NONE,
+            at: None,
+            behind: None,
+            slot: None,
+            rights: Rights { control: false, ..Rights::ALL },
+            seal: SealWish::Full,
+            frame_bytes_max: FRAME_BYTES_MAX as u16,
+            liveness: Liveness::default(),
+        }
+    }
+
+    setters! {
+        /// The key that both operators have written. It requires the peer's static key.
+        psk: Psk;
+        /// Where its packets may go.
+        rights: Rights;
+        /// Whether only headers are sealed, if the peer wants the same.
+        seal: SealWish;
+        /// The longest frame in bytes that is ever sent to it; what the path takes is found.
+        frame_bytes_max: u16;
+        /// How soon its death is noticed.
+        liveness: Liveness;
+    }
+
+    /// The name by which slots, counters and messages refer to it.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Its address. Without one the relay waits until the peer comes.
+    #[must_use]
+    pub fn at(mut self, address: impl Into<NeighborAddress>) -> Self {
+        self.at = Some(address.into());
+        self
+    }
+
+    /// The name of the port that it is behind; by default the first that fits its address.
+    #[must_use]
+    pub fn behind(mut self, port: impl Into<String>) -> Self {
+        self.behind = Some(port.into());
+        self
+    }
+
+    /// Its slot number; by default the lowest free one.
+    #[must_use]
+    pub fn slot(mut self, slot: u32) -> Self {
+        self.slot = Some(slot);
+        self
+    }
+}
+
+/// Another switch, behind a plain (unsealed) link.
+#[derive(Clone, Debug)]
+pub struct Neighbor {
+    pub(crate) name: String,
+    pub(crate) at: NeighborAddress,
+    pub(crate) behind: Option<String>,
+    pub(crate) slot: Option<u32>,
+    pub(crate) is_endpoint: bool,
+}
+
+impl Neighbor {
+    /// A switch at this address.
+    pub fn new(name: impl Into<String>, at: impl Into<NeighborAddress>) -> Self {
+        Self { name: name.into(), at: at.into(), behind: None, slot: None, is_endpoint: false }
+    }
+
+    /// The user at the far end of a [`CustomPort`] that has one: no switch, but an end of labels.
+    pub fn endpoint(name: impl Into<String>) -> Self {
+        Self { is_endpoint: true, ..Self::new(name, Address::Only) }
+    }
+
+    /// The name of the port that it is behind; by default the first that fits its address.
+    #[must_use]
+    pub fn behind(mut self, port: impl Into<String>) -> Self {
+        self.behind = Some(port.into());
+        self
+    }
+
+    /// Its slot number; by default the lowest free one.
+    #[must_use]
+    pub fn slot(mut self, slot: u32) -> Self {
+        self.slot = Some(slot);
+        self
+    }
+}
+
+/// The memory of each worker. Unset values are the sum of what the relay's ports need.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    pub(crate) trains: Option<u32>,
+    pub(crate) singles: Option<u32>,
+    pub(crate) huge_pages: bool,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { trains: None, singles: None, huge_pages: true }
+    }
+}
+
+impl Memory {
+    setters! {
+        /// Train chunks (68 KiB each) of each worker.
+        trains: Option<u32>;
+        /// Single chunks (4 KiB each) of each worker.
+        singles: Option<u32>;
+        /// Whether huge pages are tried.
+        huge_pages: bool;
+    }
+}
+
+/// `wan.pcapng` for one worker; `wan.0.pcapng` and so on for several.
+pub(crate) fn file_of_worker(path: &Path, worker: usize, workers: usize) -> PathBuf {
+    if workers == 1 { path.to_owned() } else { with_word(path, &worker.to_string()) }
+}
+
+/// `wan.handshakes.pcapng` for `wan.pcapng`.
+pub(crate) fn handshake_file(path: &Path) -> PathBuf {
+    with_word(path, "handshakes")
+}
+
+fn with_word(path: &Path, word: &str) -> PathBuf {
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    path.with_extension(format!("{word}.{extension}").trim_end_matches('.'))
+}
