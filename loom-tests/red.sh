@@ -78,13 +78,13 @@ row red ring.rs "waiting: Acquire to Relaxed" "$(in_fn waiting 's/Ordering::Acqu
 row red ring.rs "release: Release to Relaxed" "$(in_fn release 's/Ordering::Release/Ordering::Relaxed/')" ${ring}a_ring_of_one
 row green ring.rs "Shared::clear: Acquire to Relaxed, twice" "$(in_fn 'clear(' 's/Ordering::Acquire/Ordering::Relaxed/')" $ring
 
-row red pool.rs "gather: swap Acquire to Relaxed" "$(in_fn gather 's/EMPTY, Ordering::Acquire/EMPTY, Ordering::Relaxed/')" ${pool}a_chunk_comes_home
+row red pool.rs "reclaim: swap Acquire to Relaxed" "$(in_fn reclaim 's/EMPTY, Ordering::Acquire/EMPTY, Ordering::Relaxed/')" ${pool}a_chunk_comes_home
 row red pool.rs "give_back: compare-exchange Release to Relaxed" '/^fn give_back/,/^}/ s/Ordering::Release,/Ordering::Relaxed,/' ${pool}a_chunk_comes_home
 row red pool.rs "give_back: fetch_sub AcqRel to Release" '/^fn give_back/,/^}/ s/fetch_sub(1, Ordering::AcqRel)/fetch_sub(1, Ordering::Release)/' ${pool}a_pool_that
 row red pool.rs "give_back: fetch_sub AcqRel to Acquire" '/^fn give_back/,/^}/ s/fetch_sub(1, Ordering::AcqRel)/fetch_sub(1, Ordering::Acquire)/' ${pool}a_pool_that
 row red pool.rs "Pool::drop: swap Acquire to Relaxed" '/impl Drop for Pool/,/^}/ s/CLOSED, Ordering::Acquire/CLOSED, Ordering::Relaxed/' ${pool}a_pool_that
-row red pool.rs "Pool::drop: fetch_add AcqRel to Release" '/impl Drop for Pool/,/^}/ s/abroad, Ordering::AcqRel/abroad, Ordering::Release/' ${pool}a_pool_that
-row red pool.rs "Pool::drop: fetch_add AcqRel to Acquire" '/impl Drop for Pool/,/^}/ s/abroad, Ordering::AcqRel/abroad, Ordering::Acquire/' ${pool}a_pool_that
+row red pool.rs "Pool::drop: fetch_add AcqRel to Release" '/impl Drop for Pool/,/^}/ s/outstanding, Ordering::AcqRel/outstanding, Ordering::Release/' ${pool}a_pool_that
+row red pool.rs "Pool::drop: fetch_add AcqRel to Acquire" '/impl Drop for Pool/,/^}/ s/outstanding, Ordering::AcqRel/outstanding, Ordering::Acquire/' ${pool}a_pool_that
 row red pool.rs "ChunkRef::release: load Acquire to Relaxed" "$(in_fn release 's/Ordering::Acquire) == n/Ordering::Relaxed) == n/')" ${pool}a_train
 row red pool.rs "ChunkRef::release: fetch_sub Release to Relaxed" "$(in_fn release 's/Ordering::Release) == n/Ordering::Relaxed) == n/')" ${pool}a_train
 row red pool.rs "ChunkRef::release: fence Acquire removed" "$(in_fn release 's/fence(Ordering::Acquire);/let _ = fence;/')" ${pool}a_train
@@ -96,7 +96,7 @@ row red sleep.rs "must_wake: fence SeqCst to AcqRel" "$(in_fn must_wake 's/fence
 
 # Not orderings, but the steps that "once" hangs on.
 row red pool.rs "Pool::drop: chunks found on the stack not counted" '/impl Drop for Pool/,/^}/ s/home += 1;/home += 0;/' ${pool}a_pool_that
-row red pool.rs "Pool::drop: the sum not compared" '/impl Drop for Pool/,/^}/ s/before.wrapping_add(abroad) == 0/before == 0/' ${pool}a_pool_that
+row red pool.rs "Pool::drop: the sum not compared" '/impl Drop for Pool/,/^}/ s/before.wrapping_add(outstanding) == 0/before == 0/' ${pool}a_pool_that
 row red pool.rs "give_back: the last one does not free" '/^fn give_back/,/^}/ s/fetch_sub(1, Ordering::AcqRel) == 1/fetch_sub(1, Ordering::AcqRel) == 9/' ${pool}a_pool_that
 row red sleep.rs "must_wake: no swap" "$(in_fn must_wake 's/ \&\& self.0.swap(false, Ordering::Relaxed)//')" ${sleep}of_two
 # The false alarm of README.md, and that it is one of read-modify-writes.

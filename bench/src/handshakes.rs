@@ -244,7 +244,7 @@ impl Knocked {
         // measured, and a peer begins anew twice in a second.
         let now = Now(1_000_000_000 + number * 10_000_000);
         let peer = &self.peers[(number % u64::from(PEERS)) as usize];
-        self.pool.gather();
+        self.pool.reclaim();
         let frame = initiation(peer, &self.us, number, &mut self.pool)?;
         // What else is due by then is no part of it.
         self.settle(now);

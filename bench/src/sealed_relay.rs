@@ -107,7 +107,7 @@ impl SealedRelay {
         switch.set_identity(peering(RELAY)?, Now(1))?;
         let port = switch.plug_at(0, first.boxed().0);
         let port = port.map_err(|_| Failure::Bug("the first port of many"))?;
-        switch.welcome_strangers(port, true);
+        switch.accept_unknown(port, true);
         if let Ok(slow) = opened.slow {
             let door = Door { port: slow.boxed().0, pool: pool(0, 256)?, worker_of: |_, _| 0 };
             let opened = switch.open_door(port, door);

@@ -196,7 +196,7 @@ impl Discard {
 impl From<Loss> for Discard {
     fn from(loss: Loss) -> Self {
         match loss {
-            Loss::Stranger => Self::Stranger,
+            Loss::UnknownSender => Self::Stranger,
             Loss::Truncated => Self::Truncated,
             Loss::Malformed => Self::Malformed,
             Loss::NoNeighbour => Self::NoNeighbour,

@@ -304,7 +304,7 @@ impl Egress {
         let mut share = QueueShare::new(drains, EGRESS_SETTLED_SPARED);
         let mut settle = |frame: &mut Frame, is_control| {
             let (mark, weight) = (frame.mark(), weight(frame.len()));
-            let is_settled = pool.settle(frame, &mut share);
+            let is_settled = pool.park(frame, &mut share);
             if !is_settled && mark != Self::LINK {
                 shares.sub(mark.0 as u16, weight, is_control);
             }

@@ -106,7 +106,7 @@ pub enum Order {
     /// Give up the link's address: nobody is behind it for now.
     Unaddress(Mark),
     /// From this port, hand up what strangers send; or count it as such.
-    WelcomeStrangers(u16, bool),
+    AcceptUnknown(u16, bool),
     /// From this port, hand up beacons; or discard them.
     HearBeacons(u16, bool),
     /// The path behind the link takes frames up to this many bytes.
@@ -400,11 +400,4 @@ impl Handover {
             Self::Exit { frame, .. } | Self::Stray { frame, .. } => frame,
         }
     }
-}
-
-/// What wakes a worker that sleeps. The engine rings it after an order or a handover; how the
-/// worker sleeps is not the engine's business.
-pub trait Bell: Send + Sync {
-    /// Wakes the worker if it sleeps; close to free if it does not.
-    fn ring(&self);
 }

@@ -30,14 +30,14 @@ mod verdict;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use strowger_frame::{Mark, Pool};
+use strowger_frame::{Mark, Pool, Wake};
 use strowger_wire::switch_header::HeaderError;
 
 pub(crate) use self::{handoff::Exchange, slow_path::SlowPath};
 use self::{links::LinkTable, ports::PortQueues, schedule::Schedule};
 use crate::{
     Now, control::SwitchConfig, discard::Discard, limits::ATTACHED_MAX, link::TxContext,
-    orders::Bell, session::Sessions, slots::SlotTable,
+    session::Sessions, slots::SlotTable,
 };
 
 /// The mark of a frame whose session another worker's port received for: its address is not here.
@@ -86,14 +86,14 @@ impl std::fmt::Debug for Worker {
 
 impl Worker {
     /// What wakes the worker with this number, rung when a frame is handed over to it.
-    pub fn set_bell(&mut self, number: usize, bell: Arc<dyn Bell>) {
-        self.exchange.set_bell(number, bell);
+    pub fn set_waker(&mut self, number: usize, waker: Arc<dyn Wake>) {
+        self.exchange.set_waker(number, waker);
     }
 
     /// What wakes the slow path, rung when this worker has reported something or handed something
     /// up, at most once for every flush.
-    pub fn set_control_bell(&mut self, bell: Arc<dyn Bell>) {
-        self.slow_path.waker = Some(bell);
+    pub fn set_slow_path_waker(&mut self, waker: Arc<dyn Wake>) {
+        self.slow_path.waker = Some(waker);
     }
 
     /// This worker's number in its switch.

@@ -19,11 +19,10 @@ use strowger_engine::{
         FRAME_BYTES_MAX, FRAME_BYTES_MIN, ORDERS_MAX, PUNTS_MAX,
     },
     link::{Behind, plain_header},
-    orders::Bell,
     worker::Worker,
 };
 use strowger_frame::{
-    Address, Burst, ChunkClass, Frame, Mark, Pool, PoolSpec, Port,
+    Address, Burst, ChunkClass, Frame, Mark, Pool, PoolSpec, Port, Wake,
     alloc::{GuardedAlloc, forbid, installed},
 };
 use strowger_io::{
@@ -508,8 +507,8 @@ fn r7_order_within_a_flow_is_kept() {
 #[derive(Default)]
 struct Rung(AtomicUsize);
 
-impl Bell for Rung {
-    fn ring(&self) {
+impl Wake for Rung {
+    fn wake(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -521,7 +520,7 @@ fn a_worker_is_rung_when_all_that_arrived_goes_out_by_its_exits() {
     rig.neighbour(1, 5, 64);
     rig.settle();
     let rung = Arc::new(Rung::default());
-    rig.workers[0].set_bell(1, rung.clone());
+    rig.workers[0].set_waker(1, rung.clone());
     for number in 0..10 {
         assert!(rig.send(2, &numbered(2, 5, number)));
     }

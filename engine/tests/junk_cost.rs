@@ -30,7 +30,7 @@ fn node(peers: u32) -> (Air, Node) {
     let (port, pool) = (air.port(node.at, DOOR), Pool::new(&pool).expect("memory"));
     let door = Door { port: Box::new(port), pool, worker_of: |_, _| 0 };
     node.switch.open_door(node.port, door).expect("the port is there");
-    node.switch.welcome_strangers(node.port, true);
+    node.switch.accept_unknown(node.port, true);
     air.steer(node.at, host(66), DOOR);
     for number in 0..peers {
         let mut key = [7; 32];

@@ -82,7 +82,7 @@ impl Couple {
                 Some(worker) => b.switch.plug_at(worker, queue(worker)),
                 None => b.switch.plug_everywhere((0..workers).map(queue).collect()),
             };
-            b.switch.welcome_strangers(id.expect("a place"), true);
+            b.switch.accept_unknown(id.expect("a place"), true);
         }
         let at = written.map(Address::Udp);
         let spec = PeerSpec { at, slot: Some(PEER), liveness: FAST, ..b.spec(1, false) };
@@ -416,7 +416,7 @@ fn one_key_on_two_nodes_is_seen_and_said() {
     let mut twin = Node::bare(&Birth { lives: 1, wall: 1_000, ..Birth::new(1) }, couple.now);
     let port = twin.switch.plug_everywhere(vec![Box::new(couple.air.port(elsewhere, 0))]);
     twin.port = port.expect("a place");
-    twin.switch.welcome_strangers(twin.port, true);
+    twin.switch.accept_unknown(twin.port, true);
     let spec = PeerSpec { slot: Some(PEER), liveness: FAST, ..twin.spec(2, true) };
     twin.switch.add_peer(spec, couple.now).expect("a slot");
     let mut at_twin = endpoint_of(&mut twin);
@@ -461,7 +461,7 @@ fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_fol
     for (nth, at) in [host(21), host(22)].into_iter().enumerate() {
         let port = couple.a.switch.plug_everywhere(vec![Box::new(couple.air.port(at, 0))]);
         let port = port.expect("a place");
-        couple.a.switch.welcome_strangers(port, true);
+        couple.a.switch.accept_unknown(port, true);
         couple.a.switch.set_alternate(couple.a.port, port);
         couple.wait(30);
         assert_eq!(couple.exchange(50), (50, 50), "by {at}");

@@ -100,7 +100,7 @@ impl Port for Watched {
         self.inner.arm()
     }
 
-    strowger_frame::pass_on!(self, self.inner);
+    strowger_frame::delegate_port!(self, self.inner);
 }
 
 /// One end of a hop, and where the other end finds it.
@@ -184,7 +184,7 @@ impl Node {
         let port = self.switch.plug_at(0, port).unwrap();
         let mut spec = PeerSpec::new(format!("peer {of}"), *identity(of).static_public(), port);
         spec.at = Some(at);
-        self.switch.welcome_strangers(port, true);
+        self.switch.accept_unknown(port, true);
         self.switch.add_peer(spec, Now(1)).unwrap()
     }
 
@@ -220,7 +220,7 @@ fn turn_until(nodes: &mut [Node], what: &str, mut happened: impl FnMut(&[Node]) 
 /// leaves by `to`. There they are to lie where they came, and nobody is to have copied one.
 fn pass(from: Backend, to: Backend) {
     let spec = PoolSpec { trains: 96, singles: 1024, huge_pages: false };
-    let mut pools = Pool::many(&spec, 3).unwrap();
+    let mut pools = Pool::group(&spec, 3).unwrap();
     let mut arena = Arena::of(&pools[0]);
     let tally = pools[1].tally().clone();
     let [left, middle, right] = &mut pools[..] else { unreachable!("three") };

@@ -17,9 +17,8 @@ use strowger_engine::{
     },
     discard::Discard,
     link::Behind,
-    orders::Bell,
 };
-use strowger_frame::Address;
+use strowger_frame::{Address, Wake};
 use strowger_io::{EndpointSpec, endpoint};
 
 const PER_LINK: usize = 4;
@@ -303,8 +302,8 @@ fn nothing_waits_for_a_peer_that_was_never_there() {
 #[derive(Default)]
 struct Rung(AtomicBool);
 
-impl Bell for Rung {
-    fn ring(&self) {
+impl Wake for Rung {
+    fn wake(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
@@ -343,7 +342,7 @@ fn a_link_is_shown_as_up_only_when_every_worker_lets_data_pass() {
     // A user sends at the moment at which the link is shown as up. The slow path has its turn only when the
     // worker rings.
     let rung = Arc::new(Rung::default());
-    a.workers[1].set_control_bell(rung.clone());
+    a.workers[1].set_slow_path_waker(rung.clone());
     let mut turns = 0;
     while !a.is_up() {
         turns += 1;

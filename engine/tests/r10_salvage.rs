@@ -10,15 +10,14 @@ use strowger_engine::{
     control::{Event, SlotState, peering::StrangerPolicy},
     discard::Discard,
     link::Rights,
-    orders::Bell,
 };
-use strowger_frame::Address;
+use strowger_frame::{Address, Wake};
 
 /// Rings by panicking.
 struct Alarm(Fuse);
 
-impl Bell for Alarm {
-    fn ring(&self) {
+impl Wake for Alarm {
+    fn wake(&self) {
         self.0.burn();
     }
 }
@@ -217,8 +216,8 @@ fn r10_what_was_being_attached_moved_or_taken_away_is_finished() {
             if what > 0 {
                 pair.wait(1);
             }
-            pair.a.switch.set_bell(0, alarm.clone());
-            pair.a.switch.set_bell(1, alarm);
+            pair.a.switch.set_waker(0, alarm.clone());
+            pair.a.switch.set_waker(1, alarm);
             fuse.light(rings);
             let to = match what {
                 0 => slot,

@@ -30,10 +30,9 @@ use strowger_engine::{
     discard::Discard,
     limits::FRAME_BYTES_MIN,
     link::{Behind, plain_header},
-    orders::Bell,
     worker::Worker,
 };
-use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port as _};
+use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port as _, Wake};
 use strowger_io::{MemoryPort, memory::wire};
 use strowger_wire::{
     Label, Scheme, Slot,
@@ -69,12 +68,12 @@ impl Dice {
     }
 }
 
-/// A bell that panics at the n-th ring, once: the slow path is stopped between any two of its steps.
+/// A waker that panics at the n-th call, once: the slow path is stopped between any two of its steps.
 #[derive(Default)]
 struct Alarm(AtomicU64);
 
-impl Bell for Alarm {
-    fn ring(&self) {
+impl Wake for Alarm {
+    fn wake(&self) {
         let left = self.0.load(Ordering::Relaxed);
         self.0.store(left.saturating_sub(1), Ordering::Relaxed);
         if left == 1 {
@@ -205,7 +204,7 @@ impl Rig {
         let pools = (0..WORKERS).map(|_| memory(0)).collect();
         let (mut switch, workers) = Switch::new(config, pools).expect("a sane switch");
         let alarm = Arc::new(Alarm::default());
-        (0..WORKERS).for_each(|worker| switch.set_bell(worker, alarm.clone()));
+        (0..WORKERS).for_each(|worker| switch.set_waker(worker, alarm.clone()));
         let seats = (0..SEATS)
             .map(|number| {
                 let worker = number % WORKERS;

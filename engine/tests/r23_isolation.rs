@@ -127,7 +127,7 @@ impl Rig {
             }
         }
         self.put(from, &mut burst);
-        self.pool.gather();
+        self.pool.reclaim();
     }
 
     /// One control packet with this message.
@@ -144,7 +144,7 @@ impl Rig {
         let mut burst = Burst::new();
         burst.push(frame);
         self.put(from, &mut burst);
-        self.pool.gather();
+        self.pool.reclaim();
     }
 
     fn put(&mut self, from: u32, burst: &mut Burst) {
@@ -179,7 +179,7 @@ impl Rig {
                 sum.control += u32::from(frame.bytes()[LINK_HEADER_BYTES + 1] & 0x40 != 0);
             }
         }
-        self.pool.gather();
+        self.pool.reclaim();
         taken
     }
 

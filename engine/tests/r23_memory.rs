@@ -16,11 +16,10 @@ use strowger_engine::{
     discard::Discard,
     limits::FRAME_BYTES_MIN,
     link::{Behind, plain_header},
-    orders::Bell,
     worker::Worker,
 };
 use strowger_frame::{
-    Address, Burst, ChunkClass, Frame, Mark, Pool, PoolSpec, Port,
+    Address, Burst, ChunkClass, Frame, Mark, Pool, PoolSpec, Port, Wake,
     port::{AdmitError, Arm, PortTally},
     reserve::{Chunks, PoolUser},
 };
@@ -187,8 +186,8 @@ impl Port for Socket {
 #[derive(Default)]
 struct Woken(AtomicBool);
 
-impl Bell for Woken {
-    fn ring(&self) {
+impl Wake for Woken {
+    fn wake(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
@@ -208,16 +207,16 @@ struct Relay {
 impl Relay {
     /// `stuck` exits, all of the last worker's.
     fn new(workers: usize, stuck: u32) -> Self {
-        let mut pools = Pool::many(&MEMORY, workers).expect("memory");
+        let mut pools = Pool::group(&MEMORY, workers).expect("memory");
         for pool in &mut pools {
-            assert_eq!(pool.keep(PoolUser::WAITING, SETTLED), SETTLED);
+            assert_eq!(pool.reserve(PoolUser::WAITING, SETTLED), SETTLED);
         }
         let (mut switch, mut workers) = Switch::new(SwitchConfig::default(), pools).expect("sane");
         let woken: Vec<Arc<Woken>> = workers.iter().map(|_| Arc::default()).collect();
-        for (number, bell) in woken.iter().enumerate() {
-            switch.set_bell(number, bell.clone());
+        for (number, waker) in woken.iter().enumerate() {
+            switch.set_waker(number, waker.clone());
             for worker in &mut workers {
-                worker.set_bell(number, bell.clone());
+                worker.set_waker(number, waker.clone());
             }
         }
         let sockets: Vec<Socket> = workers.iter().map(|_| Socket::new()).collect();

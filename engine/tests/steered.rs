@@ -113,7 +113,7 @@ impl House {
     }
 
     fn knock(&mut self, bytes: &[u8]) {
-        self.pool.gather();
+        self.pool.reclaim();
         let chunk = self.pool.take(ChunkClass::Single).expect("memory");
         let start = chunk.start();
         let mut frame = chunk.into_frame(start, bytes.len());

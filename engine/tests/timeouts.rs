@@ -1,5 +1,5 @@
 //! How often the slow path is polled when nothing happens: it is driven by its own word, `next_timeout`, and by
-//! the bell that workers ring. Driven by hand with virtual time; nothing here sleeps.
+//! the waker that workers call. Driven by hand with virtual time; nothing here sleeps.
 
 mod air;
 
@@ -16,9 +16,8 @@ use strowger_engine::{
         peering::{LinkState, Liveness, PeerView},
     },
     link::Behind,
-    orders::Bell,
 };
-use strowger_frame::Address;
+use strowger_frame::{Address, Wake};
 
 const MINUTES: usize = 11;
 
@@ -26,8 +25,8 @@ const MINUTES: usize = 11;
 #[derive(Default)]
 struct Rung(AtomicBool);
 
-impl Bell for Rung {
-    fn ring(&self) {
+impl Wake for Rung {
+    fn wake(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
@@ -43,7 +42,7 @@ impl Driven {
     fn new(mut node: Node) -> Self {
         let rung = Arc::new(Rung::default());
         for worker in &mut node.workers {
-            worker.set_control_bell(rung.clone());
+            worker.set_slow_path_waker(rung.clone());
         }
         Self { node, rung, polls: 0 }
     }

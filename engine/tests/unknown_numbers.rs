@@ -155,7 +155,7 @@ fn r11_numbers_of_unknown_peers_are_bounded_over_restarts_too_and_are_theirs_as_
         again.switch.restore(&snapshot, now).expect("nothing is attached");
         let port = Box::new(air.port(again.at, 0)) as Box<dyn strowger_frame::Port>;
         again.port = again.switch.plug_everywhere(vec![port]).expect("a place");
-        again.switch.welcome_strangers(again.port, true);
+        again.switch.accept_unknown(again.port, true);
         again.peer(1, false, now);
         node.node = again;
         node.pass(SECOND / 10);

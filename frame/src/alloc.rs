@@ -8,7 +8,7 @@
 //!
 //! let guard = strowger_frame::alloc::forbid();
 //! let sum: u64 = (0..10).sum(); // fine: nothing is allocated
-//! assert_eq!(guard.seen(), 0);
+//! assert_eq!(guard.calls(), 0);
 //! # assert_eq!(sum, 45);
 //! ```
 
@@ -21,11 +21,11 @@ use std::{
 
 thread_local! {
     static RULE: Cell<Rule> = const { Cell::new(Rule::Free) };
-    static SEEN: Cell<u64> = const { Cell::new(0) };
+    static CALLS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Calls of the allocator seen on threads that counted or forbade them, since the process began.
-static SEEN_BY_ALL: AtomicU64 = AtomicU64::new(0);
+static TOTAL_CALLS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rule {
@@ -42,7 +42,7 @@ pub struct GuardedAlloc;
 /// guard came from [`forbid`].
 #[derive(Debug)]
 pub struct Guard {
-    seen_before: u64,
+    calls_before: u64,
     rule_before: u8,
     // A guard belongs to the thread that made it.
     _not_send: std::marker::PhantomData<*const ()>,
@@ -59,28 +59,28 @@ pub fn forbid() -> Guard {
 }
 
 /// Allocator calls seen by all guards of the process so far.
-pub fn seen_by_all() -> u64 {
-    SEEN_BY_ALL.load(Ordering::Relaxed)
+pub fn total_calls() -> u64 {
+    TOTAL_CALLS.load(Ordering::Relaxed)
 }
 
 /// Whether [`GuardedAlloc`] is this process's allocator; without it a guard proves nothing.
 pub fn installed() -> bool {
     let guard = count();
     drop(std::hint::black_box(Box::new(0_u8)));
-    let installed = guard.seen() > 0;
-    SEEN_BY_ALL.fetch_sub(guard.seen(), Ordering::Relaxed);
+    let installed = guard.calls() > 0;
+    TOTAL_CALLS.fetch_sub(guard.calls(), Ordering::Relaxed);
     installed
 }
 
 fn begin(rule: Rule) -> Guard {
     let rule_before = RULE.replace(rule) as u8;
-    Guard { seen_before: SEEN.get(), rule_before, _not_send: std::marker::PhantomData }
+    Guard { calls_before: CALLS.get(), rule_before, _not_send: std::marker::PhantomData }
 }
 
 impl Guard {
     /// Allocator calls on this thread since the guard was made.
-    pub fn seen(&self) -> u64 {
-        SEEN.get() - self.seen_before
+    pub fn calls(&self) -> u64 {
+        CALLS.get() - self.calls_before
     }
 }
 
@@ -105,8 +105,8 @@ fn note(what: &str, bytes: usize) {
 
 #[cold]
 fn noted(rule: Rule, what: &str, bytes: usize) {
-    let _ = SEEN.try_with(|seen| seen.set(seen.get() + 1));
-    SEEN_BY_ALL.fetch_add(1, Ordering::Relaxed);
+    let _ = CALLS.try_with(|seen| seen.set(seen.get() + 1));
+    TOTAL_CALLS.fetch_add(1, Ordering::Relaxed);
     if rule == Rule::Abort {
         // Stop watching first: what follows may itself allocate.
         let _ = RULE.try_with(|rule| rule.set(Rule::Free));

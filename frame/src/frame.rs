@@ -28,21 +28,21 @@ impl Mark {
     }
 
     /// The mark of a frame from an address that no neighbour has, where a port was told to hand
-    /// those up ([`Port::welcome_strangers`](crate::Port::welcome_strangers)). `number` tells those
+    /// those up ([`Port::accept_unknown`](crate::Port::accept_unknown)). `number` tells those
     /// of one burst apart.
     #[inline]
-    pub const fn stranger(number: u8) -> Self {
-        Self::new(Self::STRANGERS_FROM | number as u16, 0)
+    pub const fn unknown(number: u8) -> Self {
+        Self::new(Self::UNKNOWN_FROM | number as u16, 0)
     }
 
     /// Whether it is a stranger's.
     #[inline]
-    pub const fn is_stranger(self) -> bool {
-        self.index() >= Self::STRANGERS_FROM as usize
+    pub const fn is_unknown(self) -> bool {
+        self.index() >= Self::UNKNOWN_FROM as usize
     }
 
     /// Indices from here on are strangers': 256 of them, which no neighbour ever has.
-    const STRANGERS_FROM: u16 = 0xff00;
+    const UNKNOWN_FROM: u16 = 0xff00;
 
     /// How often the index had been used before.
     #[inline]
@@ -192,7 +192,7 @@ impl Frame {
 
     /// Whether `next` begins where this one ends, in the same chunk: then one vector spans both.
     #[inline]
-    pub fn touches(&self, next: &Self) -> bool {
+    pub fn adjoins(&self, next: &Self) -> bool {
         // Compared as addresses: neither is read through the other.
         self.chunk == next.chunk
             && self.at.as_ptr().wrapping_add(self.len()).addr() == next.at.as_ptr().addr()
@@ -209,21 +209,21 @@ impl Drop for Frame {
 /// Memory of frames that are on their way out: the kernel still reads it, and nobody else asks for
 /// the frames again. Frames of one chunk that leave together are held together, so that giving
 /// them up costs one atomic operation and not one each. Dropping it gives the memory back.
-pub struct Held {
+pub struct HeldFrames {
     chunk: ChunkRef,
     refs: u32,
 }
 
 // SAFETY: it owns references of a chunk, which is all that frames share, and reads no byte.
-unsafe impl Send for Held {}
+unsafe impl Send for HeldFrames {}
 
-impl std::fmt::Debug for Held {
+impl std::fmt::Debug for HeldFrames {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Held").field("frames", &self.refs).finish_non_exhaustive()
+        f.debug_struct("HeldFrames").field("frames", &self.refs).finish_non_exhaustive()
     }
 }
 
-impl Held {
+impl HeldFrames {
     /// Holds a frame's memory.
     #[inline]
     pub fn new(frame: Frame) -> Self {
@@ -246,7 +246,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldFrames {
     #[inline]
     fn drop(&mut self) {
         self.chunk.release(self.refs);
@@ -307,14 +307,14 @@ impl Train {
     /// Marks every frame that is cut from now on.
     #[inline]
     #[must_use]
-    pub fn marked(mut self, mark: Mark) -> Self {
+    pub fn with_mark(mut self, mark: Mark) -> Self {
         self.mark = mark;
         self
     }
 
     /// Bytes not yet cut off.
     #[inline]
-    pub fn left(&self) -> usize {
+    pub fn remaining(&self) -> usize {
         self.left as usize
     }
 
@@ -347,7 +347,7 @@ impl Train {
     pub fn carve(&mut self, headroom: usize, len: usize, tailroom: usize) -> Option<Frame> {
         let rooms_fit = headroom <= usize::from(u16::MAX) && tailroom <= usize::from(u16::MAX);
         let total = headroom.checked_add(len)?.checked_add(tailroom)?;
-        if !rooms_fit || len > usize::from(u16::MAX) || total > self.left() || self.refs <= 1 {
+        if !rooms_fit || len > usize::from(u16::MAX) || total > self.remaining() || self.refs <= 1 {
             return None;
         }
         // SAFETY: `headroom + len + tailroom` bytes are left from `at` on.
@@ -398,8 +398,8 @@ mod tests {
         let mut train = pool.take(ChunkClass::Train).expect("free").into_train(300, 250, 100);
         let frames: Vec<_> = std::iter::from_fn(|| train.next_frame()).collect();
         assert_eq!(frames.iter().map(|f| f.len()).collect::<Vec<_>>(), [100, 100, 50]);
-        assert!(frames[0].touches(&frames[1]) && frames[1].touches(&frames[2]));
-        assert!(!frames[0].touches(&frames[2]));
+        assert!(frames[0].adjoins(&frames[1]) && frames[1].adjoins(&frames[2]));
+        assert!(!frames[0].adjoins(&frames[2]));
         assert_eq!((frames[0].headroom(), frames[1].headroom()), (300, 0));
         assert_eq!(frames[0].tailroom(), 0);
         assert!(frames[2].tailroom() > 0);
@@ -450,7 +450,7 @@ mod tests {
         drop(train);
         let stranger = pool.take(ChunkClass::Single).expect("free").into_frame(256, 9);
         let mut frames = frames.into_iter();
-        let mut held = super::Held::new(frames.next().expect("three"));
+        let mut held = super::HeldFrames::new(frames.next().expect("three"));
         assert!(held.join(frames.next().expect("three")).is_ok());
         assert_eq!(held.join(stranger).map_err(|frame| frame.len()), Err(9));
         let last = frames.next();
@@ -464,7 +464,7 @@ mod tests {
     fn a_frame_carries_its_mark_through_a_train() {
         let mut pool = pool();
         let train = pool.take(ChunkClass::Train).expect("free").into_train(256, 20, 10);
-        let mut train = train.marked(crate::Mark(5));
+        let mut train = train.with_mark(crate::Mark(5));
         assert_eq!(train.next_frame().map(|f| f.mark()), Some(crate::Mark(5)));
     }
 }

@@ -33,6 +33,7 @@ pub mod sync;
 pub mod tally;
 
 pub use burst::{BURST_MAX, Burst};
-pub use frame::{Frame, Held, Mark, Train};
+pub use frame::{Frame, HeldFrames, Mark, Train};
 pub use pool::{Chunk, ChunkClass, Pool, PoolSpec};
 pub use port::{Address, Loss, Port};
+pub use sleep::Wake;

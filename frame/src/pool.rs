@@ -92,18 +92,18 @@ pub(crate) struct ChunkHead {
     index: u32,
     class: ChunkClass,
     base: NonNull<u8>,
-    shelf: *const Shelf,
+    state: *const PoolState,
 }
 
 const _: () = assert!(cfg!(loom) || mem::size_of::<ChunkHead>() == 64);
 
 /// The part of a pool that outlives its owner while frames of it are still abroad.
-struct Shelf {
+struct PoolState {
     heads: Box<[ChunkHead]>,
     /// Top of the return stack: index + 1, `EMPTY`, or `CLOSED` once the owner is gone.
     returned: AtomicU32,
     /// Chunks still abroad after the owner has gone; meaningless before.
-    abroad: AtomicU64,
+    outstanding: AtomicU64,
     mapping: std::sync::Arc<Mapping>,
     watch: Watch,
 }
@@ -111,17 +111,17 @@ struct Shelf {
 /// The owner's half of a pool: the only one who takes chunks. Not `Clone`, so each chunk has one
 /// owner.
 pub struct Pool {
-    shelf: NonNull<Shelf>,
+    state: NonNull<PoolState>,
     free_trains: Vec<u32>,
     free_singles: Vec<u32>,
     trains: Reserve,
     singles: Reserve,
     /// By chunk: for whom it was taken.
     users: Box<[PoolUser]>,
-    acting: PoolUser,
+    user: PoolUser,
     /// Pools of the mapping whose chunks run low, and whether this one is among them.
-    scarce: std::sync::Arc<AtomicU32>,
-    is_scarce: bool,
+    pools_low: std::sync::Arc<AtomicU32>,
+    is_low: bool,
     /// Chunks ran low since this was last asked.
     ran_low: bool,
     tally: std::sync::Arc<PoolTally>,
@@ -136,7 +136,7 @@ pub struct PoolTally {
     pub exhausted: Counter,
 }
 
-// SAFETY: the owner's half may move to another thread as a whole; the shelf's shared parts are
+// SAFETY: the owner's half may move to another thread as a whole; the state's shared parts are
 // atomics, and its mapping is plain memory handed out chunk by chunk.
 unsafe impl Send for Pool {}
 
@@ -155,7 +155,7 @@ impl Pool {
     /// # Errors
     /// The kernel's, when the memory is not to be had.
     pub fn new(spec: &PoolSpec) -> io::Result<Self> {
-        let mut pools = Self::many(spec, 1)?;
+        let mut pools = Self::group(spec, 1)?;
         pools.pop().ok_or_else(|| io::Error::other("one pool was asked for"))
     }
 
@@ -164,17 +164,17 @@ impl Pool {
     ///
     /// # Errors
     /// The kernel's, when the memory is not to be had.
-    pub fn many(spec: &PoolSpec, owners: usize) -> io::Result<Vec<Self>> {
+    pub fn group(spec: &PoolSpec, owners: usize) -> io::Result<Vec<Self>> {
         let mapping = std::sync::Arc::new(Mapping::new(spec.bytes() * owners, spec.huge_pages)?);
-        let scarce = std::sync::Arc::new(AtomicU32::new(0));
-        Ok((0..owners).map(|owner| Self::in_mapping(spec, &mapping, owner, &scarce)).collect())
+        let low = std::sync::Arc::new(AtomicU32::new(0));
+        Ok((0..owners).map(|owner| Self::in_mapping(spec, &mapping, owner, &low)).collect())
     }
 
     fn in_mapping(
         spec: &PoolSpec,
         mapping: &std::sync::Arc<Mapping>,
         owner: usize,
-        scarce: &std::sync::Arc<AtomicU32>,
+        low: &std::sync::Arc<AtomicU32>,
     ) -> Self {
         let trains = spec.trains as usize;
         let chunks = trains + spec.singles as usize;
@@ -193,56 +193,56 @@ impl Pool {
                 class: if index < trains { ChunkClass::Train } else { ChunkClass::Single },
                 // SAFETY: `at` stays below `spec.bytes() * owners`, which the mapping spans.
                 base: unsafe { mapping.at().add(at(index)) },
-                shelf: ptr::null(),
+                state: ptr::null(),
             })
             .collect();
-        let shelf = Box::into_raw(Box::new(Shelf {
+        let state = Box::into_raw(Box::new(PoolState {
             heads,
             returned: AtomicU32::new(EMPTY),
-            abroad: AtomicU64::new(0),
+            outstanding: AtomicU64::new(0),
             mapping: mapping.clone(),
             watch: Watch::new(),
         }));
         // SAFETY: just made by `Box::into_raw`, and nobody else knows it yet.
-        let heads = unsafe { &mut (*shelf).heads };
+        let heads = unsafe { &mut (*state).heads };
         for head in heads {
-            head.shelf = shelf;
+            head.state = state;
         }
         Self {
             // SAFETY: `Box::into_raw` never gives null.
-            shelf: unsafe { NonNull::new_unchecked(shelf) },
+            state: unsafe { NonNull::new_unchecked(state) },
             // Lowest chunks on top, so that a lightly used pool touches little memory.
             free_trains: (0..trains as u32).rev().collect(),
             free_singles: (trains as u32..chunks as u32).rev().collect(),
             trains: Reserve::new(spec.trains),
             singles: Reserve::new(spec.singles),
             users: vec![PoolUser::COMMON; chunks].into_boxed_slice(),
-            acting: PoolUser::COMMON,
-            scarce: scarce.clone(),
-            is_scarce: false,
+            user: PoolUser::COMMON,
+            pools_low: low.clone(),
+            is_low: false,
             ran_low: false,
             tally: std::sync::Arc::default(),
         }
     }
 
     #[inline]
-    fn shelf(&self) -> &Shelf {
-        // SAFETY: the shelf lives until the owner is gone and the last chunk is back.
-        unsafe { self.shelf.as_ref() }
+    fn state(&self) -> &PoolState {
+        // SAFETY: the state lives until the owner is gone and the last chunk is back.
+        unsafe { self.state.as_ref() }
     }
 
-    /// Takes an empty chunk for the user that [`act_for`](Self::act_for) named; `None` when all
+    /// Takes an empty chunk for the user that [`set_user`](Self::set_user) named; `None` when all
     /// are in use or kept for others, which is counted as `exhausted`.
     #[inline]
     pub fn take(&mut self, class: ChunkClass) -> Option<Chunk> {
-        self.take_for(self.acting, class)
+        self.take_for(self.user, class)
     }
 
     #[inline]
     fn take_for(&mut self, user: PoolUser, class: ChunkClass) -> Option<Chunk> {
         let (free, reserve) = self.class(class);
         if !reserve.admits(user, free.len()) {
-            self.gather();
+            self.reclaim();
         }
         let (free, reserve) = self.class(class);
         let admitted = reserve.admits(user, free.len());
@@ -252,20 +252,20 @@ impl Pool {
         };
         reserve.take(user);
         self.users[index as usize] = user;
-        Some(Chunk { head: NonNull::from(&self.shelf().heads[index as usize]) })
+        Some(Chunk { head: NonNull::from(&self.state().heads[index as usize]) })
     }
 
     /// Takes back what was returned since the last time. Call it once a breath: chunks that were
     /// used last are still in the cache, and are taken again first.
     #[inline]
-    pub fn gather(&mut self) {
+    pub fn reclaim(&mut self) {
         // Acquire: pairs with the Release in `give_back`, so that all use of the returned memory
         // by other threads comes before ours.
-        if self.shelf().returned.load(Ordering::Relaxed) != EMPTY {
-            let mut top = self.shelf().returned.swap(EMPTY, Ordering::Acquire);
+        if self.state().returned.load(Ordering::Relaxed) != EMPTY {
+            let mut top = self.state().returned.swap(EMPTY, Ordering::Acquire);
             while top != EMPTY {
                 let index = top - 1;
-                let head = &self.shelf().heads[index as usize];
+                let head = &self.state().heads[index as usize];
                 // Relaxed: the swap above already made the pusher's writes visible.
                 top = head.next.load(Ordering::Relaxed);
                 let class = head.class;
@@ -275,21 +275,21 @@ impl Pool {
                 free.push(index);
             }
         }
-        let scarce =
-            self.trains.judge(self.free_trains.len()) | self.singles.judge(self.free_singles.len());
-        if scarce != self.is_scarce {
-            self.note_scarcity(scarce);
+        let low = self.trains.update_low(self.free_trains.len())
+            | self.singles.update_low(self.free_singles.len());
+        if low != self.is_low {
+            self.set_low(low);
         }
     }
 
     #[cold]
-    fn note_scarcity(&mut self, scarce: bool) {
-        self.is_scarce = scarce;
-        self.ran_low |= scarce;
+    fn set_low(&mut self, low: bool) {
+        self.is_low = low;
+        self.ran_low |= low;
         // Relaxed: a hint, with no data behind it.
-        match scarce {
-            true => self.scarce.fetch_add(1, Ordering::Relaxed),
-            false => self.scarce.fetch_sub(1, Ordering::Relaxed),
+        match low {
+            true => self.pools_low.fetch_add(1, Ordering::Relaxed),
+            false => self.pools_low.fetch_sub(1, Ordering::Relaxed),
         };
     }
 
@@ -303,14 +303,14 @@ impl Pool {
 
     /// From now on chunks are taken on behalf of this user.
     #[inline]
-    pub fn act_for(&mut self, user: PoolUser) {
-        self.acting = user;
+    pub fn set_user(&mut self, user: PoolUser) {
+        self.user = user;
     }
 
     /// Charges a chunk of this pool, taken before, to the user that is acted for now.
     pub fn charge(&mut self, chunk: &Chunk) {
-        let (head, user) = (chunk.head(), self.acting);
-        if !ptr::eq(head.shelf, self.shelf.as_ptr()) {
+        let (head, user) = (chunk.head(), self.user);
+        if !ptr::eq(head.state, self.state.as_ptr()) {
             return;
         }
         let (index, class) = (head.index as usize, head.class);
@@ -326,7 +326,7 @@ impl Pool {
 
     /// Keeps chunks for a user: it can have so many at any time, however many the others hold.
     /// Says what is kept: less than `floor` where the pool is too small for it.
-    pub fn keep(&mut self, user: PoolUser, floor: Chunks) -> Chunks {
+    pub fn reserve(&mut self, user: PoolUser, floor: Chunks) -> Chunks {
         Chunks {
             trains: self.trains.set_floor(user, floor.trains),
             singles: self.singles.set_floor(user, floor.singles),
@@ -334,15 +334,15 @@ impl Pool {
     }
 
     /// Whether chunks run low in this pool, or in another one of its mapping, as of their last
-    /// [`gather`](Self::gather): then frames that wait for long should be [settled](Self::settle).
+    /// [`reclaim`](Self::reclaim): then frames that wait for long should be [settled](Self::park).
     #[inline]
-    pub fn is_scarce(&self) -> bool {
+    pub fn is_low(&self) -> bool {
         // Relaxed: a hint, with no data behind it.
-        self.scarce.load(Ordering::Relaxed) > 0
+        self.pools_low.load(Ordering::Relaxed) > 0
     }
 
     /// Whether this pool's chunks began to run low since this was last called. Then those who hold frames of
-    /// it and may be asleep should be woken, to [settle](Self::settle) them.
+    /// it and may be asleep should be woken, to [settle](Self::park) them.
     #[inline]
     pub fn take_ran_low(&mut self) -> bool {
         mem::take(&mut self.ran_low)
@@ -350,7 +350,7 @@ impl Pool {
 
     /// Chunks of this class that are free, those that are kept for somebody among them.
     pub fn free(&mut self, class: ChunkClass) -> usize {
-        self.gather();
+        self.reclaim();
         self.class(class).0.len()
     }
 
@@ -362,7 +362,7 @@ impl Pool {
     /// The mapping that this pool's chunks lie in: what is registered with the kernel. Who keeps a
     /// clone of it keeps the memory mapped.
     pub fn mapping(&self) -> &std::sync::Arc<Mapping> {
-        &self.shelf().mapping
+        &self.state().mapping
     }
 
     /// What the memory stands on.
@@ -373,52 +373,52 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.gather();
-        if self.is_scarce {
-            self.note_scarcity(false);
+        self.reclaim();
+        if self.is_low {
+            self.set_low(false);
         }
         let mut home = self.free_trains.len() + self.free_singles.len();
-        // Acquire as in `gather`. Who finds it closed needs nothing of ours: the shelf reached them
+        // Acquire as in `reclaim`. Who finds it closed needs nothing of ours: the state reached them
         // with their chunk, and who frees it is ordered by `abroad`.
-        let mut top = self.shelf().returned.swap(CLOSED, Ordering::Acquire);
+        let mut top = self.state().returned.swap(CLOSED, Ordering::Acquire);
         while top != EMPTY {
             home += 1;
-            top = self.shelf().heads[top as usize - 1].next.load(Ordering::Relaxed);
+            top = self.state().heads[top as usize - 1].next.load(Ordering::Relaxed);
         }
-        let abroad = (self.shelf().heads.len() - home) as u64;
-        self.shelf().watch.used();
+        let outstanding = (self.state().heads.len() - home) as u64;
+        self.state().watch.used();
         // Chunks that came back since the swap have already subtracted themselves, wrapping below
         // zero; so exactly one party sees the sum reach zero, and frees.
         // AcqRel: whoever frees must come after every other party's last use.
-        let before = self.shelf().abroad.fetch_add(abroad, Ordering::AcqRel);
-        if before.wrapping_add(abroad) == 0 {
+        let before = self.state().outstanding.fetch_add(outstanding, Ordering::AcqRel);
+        if before.wrapping_add(outstanding) == 0 {
             // SAFETY: made by `Box::into_raw`; no chunk is abroad and the owner is ending.
-            drop(unsafe { Box::from_raw(self.shelf.as_ptr()) });
+            drop(unsafe { Box::from_raw(self.state.as_ptr()) });
         }
     }
 }
 
 /// Gives a chunk back to its owner, from any thread.
 fn give_back(head: NonNull<ChunkHead>) {
-    // SAFETY: heads live in the shelf, which outlives every chunk that is abroad, as this one is.
+    // SAFETY: heads live in the state, which outlives every chunk that is abroad, as this one is.
     let head = unsafe { head.as_ref() };
     // SAFETY: as above; the pointer was set before the first chunk was handed out.
-    let shelf = unsafe { &*head.shelf };
-    shelf.watch.used();
-    let mut top = shelf.returned.load(Ordering::Relaxed);
+    let state = unsafe { &*head.state };
+    state.watch.used();
+    let mut top = state.returned.load(Ordering::Relaxed);
     loop {
         if top == CLOSED {
             // AcqRel: see `Pool::drop`.
-            if shelf.abroad.fetch_sub(1, Ordering::AcqRel) == 1 {
+            if state.outstanding.fetch_sub(1, Ordering::AcqRel) == 1 {
                 // SAFETY: the owner is gone and this was the last chunk abroad.
-                drop(unsafe { Box::from_raw(head.shelf.cast_mut()) });
+                drop(unsafe { Box::from_raw(head.state.cast_mut()) });
             }
             return;
         }
         // Relaxed: published by the Release below.
         head.next.store(top, Ordering::Relaxed);
-        // Release: pairs with Acquire in `gather`: our use of the memory comes before the owner's.
-        match shelf.returned.compare_exchange_weak(
+        // Release: pairs with Acquire in `reclaim`: our use of the memory comes before the owner's.
+        match state.returned.compare_exchange_weak(
             top,
             head.index + 1,
             Ordering::Release,
@@ -450,7 +450,7 @@ impl std::fmt::Debug for Chunk {
 impl Chunk {
     #[inline]
     fn head(&self) -> &ChunkHead {
-        // SAFETY: heads live in the shelf, which outlives every chunk that is abroad.
+        // SAFETY: heads live in the state, which outlives every chunk that is abroad.
         unsafe { self.head.as_ref() }
     }
 
@@ -580,9 +580,9 @@ impl ChunkRef {
         is_train.then(|| self.0.addr())
     }
 
-    fn is_of(self, shelf: *const Shelf) -> bool {
+    fn is_of(self, state: *const PoolState) -> bool {
         // SAFETY: the head lives as long as any reference does. The pointers are only compared.
-        ptr::eq(unsafe { self.0.as_ref().shelf }, shelf)
+        ptr::eq(unsafe { self.0.as_ref().state }, state)
     }
 }
 
@@ -663,7 +663,7 @@ mod tests {
     #[test]
     fn pools_of_one_mapping_do_not_overlap() {
         let spec = PoolSpec { trains: 2, singles: 3, huge_pages: false };
-        let mut pools = Pool::many(&spec, 3).expect("memory");
+        let mut pools = Pool::group(&spec, 3).expect("memory");
         let mut spans = Vec::new();
         for pool in &mut pools {
             for class in [ChunkClass::Train, ChunkClass::Single] {

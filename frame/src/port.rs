@@ -78,7 +78,7 @@ impl std::error::Error for AdmitError {}
 #[repr(u8)]
 pub enum Loss {
     /// It came from an address that no neighbour has.
-    Stranger,
+    UnknownSender,
     /// It was longer than the memory for it, and what arrived was cut off.
     Truncated,
     /// The kernel's message about it made no sense.
@@ -108,7 +108,7 @@ impl Loss {
     pub const COUNT: usize = 11;
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
-        Self::Stranger,
+        Self::UnknownSender,
         Self::Truncated,
         Self::Malformed,
         Self::NoNeighbour,
@@ -124,7 +124,7 @@ impl Loss {
     /// Its name in counters and captures: lower case, underscores.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Stranger => "stranger",
+            Self::UnknownSender => "stranger",
             Self::Truncated => "truncated",
             Self::Malformed => "malformed",
             Self::NoNeighbour => "no_neighbour",
@@ -266,7 +266,7 @@ pub struct PortTally {
 impl PortTally {
     /// Counts `n` frames lost for this reason.
     #[inline]
-    pub fn lose(&self, loss: Loss, n: u64) {
+    pub fn count_loss(&self, loss: Loss, n: u64) {
         self.losses[loss as usize].add(n);
     }
 
@@ -276,7 +276,7 @@ impl PortTally {
     }
 
     /// Frames lost for any reason.
-    pub fn lost_in_all(&self) -> u64 {
+    pub fn total_lost(&self) -> u64 {
         self.losses.iter().map(Counter::read).sum()
     }
 }
@@ -337,8 +337,8 @@ pub trait Port: Send {
     fn forget(&mut self, mark: Mark);
 
     /// Whether frames from addresses that no neighbour has are handed up under a
-    /// [`Mark::stranger`], or counted as [`Loss::Stranger`], which is what a port does unless told.
-    fn welcome_strangers(&mut self, _welcome: bool) {}
+    /// [`Mark::unknown`], or counted as [`Loss::UnknownSender`], which is what a port does unless told.
+    fn accept_unknown(&mut self, _accept: bool) {}
 
     /// The address behind a mark: a neighbour's, or, until the next `rx_burst`, a stranger's.
     fn address_of(&self, _mark: Mark) -> Option<Address> {
@@ -348,7 +348,7 @@ pub trait Port: Send {
     /// Sends one frame to whoever is at an address, neighbour or not. Rare: handshakes, answers.
     /// What cannot go is counted as lost.
     fn send_to(&mut self, _to: Address, _frame: Frame) {
-        self.tally().lose(Loss::NoNeighbour, 1);
+        self.tally().count_loss(Loss::NoNeighbour, 1);
     }
 
     /// Sends a probe of the path's width: as [`send_to`](Self::send_to), but one that is too long for
@@ -374,7 +374,7 @@ pub trait Port: Send {
 
     /// The descriptor that [`arm`](Self::arm) gave is readable: called before `disarm`. A port that
     /// looks only now and then at what costs a system call looks at once in its next `rx_burst`.
-    fn wake(&mut self) {}
+    fn on_readable(&mut self) {}
 
     /// Called after the worker has woken up, whatever woke it.
     fn disarm(&mut self) {}
@@ -405,9 +405,9 @@ impl std::fmt::Debug for dyn Port {
 }
 
 /// The methods in which a [`Port`] that wraps another only asks that one: who is behind it, what it is
-/// and what it counts. `pass_on!(self, self.inner)`, among the others of its `impl`.
+/// and what it counts. `delegate_port!(self, self.inner)`, among the others of its `impl`.
 #[macro_export]
-macro_rules! pass_on {
+macro_rules! delegate_port {
     ($self:ident, $inner:expr) => {
         fn admit(
             &mut $self,
@@ -421,8 +421,8 @@ macro_rules! pass_on {
             $inner.forget(mark);
         }
 
-        fn welcome_strangers(&mut $self, welcome: bool) {
-            $inner.welcome_strangers(welcome);
+        fn accept_unknown(&mut $self, accept: bool) {
+            $inner.accept_unknown(accept);
         }
 
         fn address_of(&$self, mark: $crate::Mark) -> Option<$crate::Address> {
@@ -441,8 +441,8 @@ macro_rules! pass_on {
             $inner.is_blocked(to)
         }
 
-        fn wake(&mut $self) {
-            $inner.wake();
+        fn on_readable(&mut $self) {
+            $inner.on_readable();
         }
 
         fn authenticated(&mut $self, frame: &$crate::Frame) {
@@ -501,7 +501,7 @@ impl<P: Port + ?Sized> Port for Box<P> {
         (**self).arm()
     }
 
-    pass_on!(self, (**self));
+    delegate_port!(self, (**self));
 
     fn note_discard(&mut self, frame: &crate::Frame, reason: &'static str) {
         (**self).note_discard(frame, reason);

@@ -42,11 +42,11 @@ pub struct Chunks {
     pub singles: u32,
 }
 
-/// What the queue of one exit may keep of the memory for waiting frames ([`Pool::settle`]). A queue that
+/// What the queue of one exit may keep of the memory for waiting frames ([`Pool::park`]). A queue that
 /// drains may take all of it, as far as it leaves as much to others; one that does not leaves a part
 /// free for those that do.
 ///
-/// [`Pool::settle`]: crate::Pool::settle
+/// [`Pool::park`]: crate::Pool::park
 #[derive(Debug)]
 pub struct QueueShare {
     /// Frames that the exit has let go lately: so many of those that wait are about to leave, too.
@@ -93,13 +93,13 @@ pub(crate) struct Reserve {
     /// Free chunks that are kept: the unused parts of all floors.
     kept: u32,
     floors: u32,
-    is_scarce: bool,
+    is_low: bool,
 }
 
 impl Reserve {
     pub(crate) fn new(total: u32) -> Self {
         let shares = vec![Share::default(); USERS_MAX].into_boxed_slice();
-        Self { total, shares, kept: 0, floors: 0, is_scarce: false }
+        Self { total, shares, kept: 0, floors: 0, is_low: false }
     }
 
     /// Sets a user's floor, and says what it became: less than `floor` where the pool is too
@@ -151,11 +151,11 @@ impl Reserve {
     /// Whether few of the chunks that are kept for nobody are left: from an eighth of them on, until
     /// it is a quarter again.
     #[inline]
-    pub(crate) fn judge(&mut self, free: usize) -> bool {
+    pub(crate) fn update_low(&mut self, free: usize) -> bool {
         let left = free.saturating_sub(self.kept as usize);
-        let bound = (self.total - self.floors) as usize / if self.is_scarce { 4 } else { 8 };
-        self.is_scarce = self.total > 0 && left <= bound;
-        self.is_scarce
+        let bound = (self.total - self.floors) as usize / if self.is_low { 4 } else { 8 };
+        self.is_low = self.total > 0 && left <= bound;
+        self.is_low
     }
 }
 
@@ -229,10 +229,10 @@ mod tests {
     fn scarcity_begins_low_and_ends_higher() {
         let mut reserve = Reserve::new(90);
         assert_eq!(reserve.set_floor(PoolUser::port(0), 10), 10);
-        assert!(!reserve.judge(21));
-        assert!(reserve.judge(20));
-        assert!(reserve.judge(30));
-        assert!(!reserve.judge(31));
-        assert!(!Reserve::new(0).judge(0), "a pool without such chunks wants none");
+        assert!(!reserve.update_low(21));
+        assert!(reserve.update_low(20));
+        assert!(reserve.update_low(30));
+        assert!(!reserve.update_low(31));
+        assert!(!Reserve::new(0).update_low(0), "a pool without such chunks wants none");
     }
 }

@@ -114,12 +114,16 @@ impl<T: Send> Producer<T> {
     /// consumer sees all of them at once.
     #[inline]
     pub fn push_burst<const N: usize>(&mut self, items: &mut ArrayVec<T, N>) -> usize {
-        self.push_some(items, N)
+        self.push_at_most(items, N)
     }
 
     /// As [`push_burst`](Self::push_burst), but no more than `most`.
     #[inline]
-    pub fn push_some<const N: usize>(&mut self, items: &mut ArrayVec<T, N>, most: usize) -> usize {
+    pub fn push_at_most<const N: usize>(
+        &mut self,
+        items: &mut ArrayVec<T, N>,
+        most: usize,
+    ) -> usize {
         let wanted = items.len().min(most);
         let n = self.room(wanted).min(wanted);
         for item in items.drain(..n) {
@@ -176,13 +180,13 @@ impl<T: Send> Producer<T> {
     }
 
     /// Whether the consumer has been dropped.
-    pub fn is_abandoned(&self) -> bool {
+    pub fn is_disconnected(&self) -> bool {
         Arc::strong_count(&self.shared) == 1
     }
 
     /// Drops what a consumer that is gone left behind, and says how many; `None` while there is
     /// one. The ring's own memory stays (a worker frees nothing) until the producer is dropped.
-    pub fn clear_abandoned(&mut self) -> Option<usize> {
+    pub fn clear_disconnected(&mut self) -> Option<usize> {
         // `get_mut` comes after all that the consumer did, as its drop does.
         let left = Arc::get_mut(&mut self.shared)?.clear();
         self.head_seen = self.tail;
@@ -247,7 +251,7 @@ impl<T: Send> Consumer<T> {
     }
 
     /// Whether the producer has been dropped. Items may still be waiting.
-    pub fn is_abandoned(&self) -> bool {
+    pub fn is_disconnected(&self) -> bool {
         Arc::strong_count(&self.shared) == 1
     }
 }
@@ -292,10 +296,13 @@ mod tests {
         assert!(!producer.has_room(2));
         assert!(consumer.pop().is_some());
         assert!(producer.has_room(2));
-        assert_eq!(producer.clear_abandoned(), None);
+        assert_eq!(producer.clear_disconnected(), None);
         drop(consumer);
-        assert_eq!(producer.clear_abandoned(), Some(2));
-        assert_eq!((producer.clear_abandoned(), std::sync::Arc::strong_count(&item)), (Some(0), 1));
+        assert_eq!(producer.clear_disconnected(), Some(2));
+        assert_eq!(
+            (producer.clear_disconnected(), std::sync::Arc::strong_count(&item)),
+            (Some(0), 1)
+        );
         for _ in 0..4 {
             producer.push(item.clone()).expect("four places");
         }
@@ -341,7 +348,7 @@ mod tests {
         assert!(producer.push(item.clone()).is_err());
         drop(consumer.pop());
         drop(producer);
-        assert!(consumer.is_abandoned());
+        assert!(consumer.is_disconnected());
         drop(consumer);
         assert_eq!(std::sync::Arc::strong_count(&item), 1);
     }

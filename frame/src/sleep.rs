@@ -73,6 +73,14 @@ impl SleepFlag {
     }
 }
 
+/// Wakes one thread that may sleep. Implemented by whatever the thread sleeps beside.
+pub trait Wake: Send + Sync {
+    /// Wakes the thread if it sleeps; costs one fence and one load if it does not.
+    ///
+    /// Call it after the work has been published.
+    fn wake(&self);
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;

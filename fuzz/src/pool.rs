@@ -9,7 +9,7 @@
 
 use bolero::check;
 use strowger_frame::{
-    Chunk, ChunkClass, Frame, Held, Mark, PoolSpec, Train,
+    Chunk, ChunkClass, Frame, HeldFrames, Mark, PoolSpec, Train,
     pool::{HEADROOM_BYTES, SINGLE_STRIDE_BYTES, TRAIN_STRIDE_BYTES},
 };
 
@@ -90,7 +90,7 @@ struct Pool {
     handles: [usize; TRAINS + SINGLES],
     frames: Vec<Live>,
     trains: Vec<Cutting>,
-    held: Vec<(Held, Vec<usize>)>,
+    held: Vec<(HeldFrames, Vec<usize>)>,
     exhausted: u64,
     copied: u64,
 }
@@ -187,7 +187,7 @@ impl Pool {
                 }
             }
             9 => {
-                self.real.gather();
+                self.real.reclaim();
                 if input.byte() & 1 == 1 {
                     self.count_free();
                 }
@@ -246,7 +246,7 @@ impl Pool {
             return; // one frame cannot be as long as that
         }
         let mark = input.word() as u32;
-        let train = chunk.into_train(start, len, segment).marked(Mark(mark));
+        let train = chunk.into_train(start, len, segment).with_mark(Mark(mark));
         self.trains.push(Cutting {
             train,
             chunk: number,
@@ -281,7 +281,7 @@ impl Pool {
         }
         let number = input.below(self.trains.len());
         let cutting = &mut self.trains[number];
-        assert_eq!(cutting.train.left(), cutting.left);
+        assert_eq!(cutting.train.remaining(), cutting.left);
         let (frame, headroom, len, tailroom, step) = if cutting.segment == 0 {
             let (headroom, len, tailroom) =
                 (input.below(700), input.below(70_000), input.below(200));
@@ -333,7 +333,7 @@ impl Pool {
         let first = self.frames.swap_remove(input.below(self.frames.len()));
         let second = self.frames.swap_remove(input.below(self.frames.len()));
         let (chunk, other) = (first.chunk, second.chunk);
-        let mut held = Held::new(first.frame);
+        let mut held = HeldFrames::new(first.frame);
         let mut chunks = vec![chunk];
         match held.join(second.frame) {
             Ok(()) => {
@@ -460,7 +460,7 @@ impl Pool {
         assert!(ranges.windows(2).all(|pair| pair[0].1 <= pair[1].0), "overlap: {ranges:?}");
         for (one, other) in self.frames.iter().zip(self.frames.iter().skip(1)) {
             let side_by_side = one.at + one.len == other.at && one.chunk == other.chunk;
-            assert_eq!(one.frame.touches(&other.frame), side_by_side);
+            assert_eq!(one.frame.adjoins(&other.frame), side_by_side);
         }
     }
 }

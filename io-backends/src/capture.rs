@@ -34,7 +34,7 @@ use strowger_frame::{
 };
 
 use crate::{
-    doorbell::{Doorbell, Ringer},
+    doorbell::{Doorbell, DoorbellWaker},
     wait::Waiter,
 };
 
@@ -93,7 +93,7 @@ pub struct Capture<P> {
     arrived: ArrayVec<Box<Record>, BURST_MAX>,
     tally: Arc<CaptureTally>,
     ending: Arc<AtomicBool>,
-    ringer: Ringer,
+    waker: DoorbellWaker,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
@@ -145,7 +145,7 @@ impl<P: Port> Capture<P> {
             fill.push(record).expect("the ring has room for all records");
         }
         let bell = Doorbell::new()?;
-        let ringer = bell.ringer();
+        let waker = bell.waker();
         let (tally, ending) = (Arc::<CaptureTally>::default(), Arc::<AtomicBool>::default());
         let writing = Writing { waiting, fill, bell, tally: tally.clone(), ending: ending.clone() };
         let name = inner.describe().to_owned();
@@ -161,7 +161,7 @@ impl<P: Port> Capture<P> {
             arrived: ArrayVec::new(),
             tally,
             ending,
-            ringer,
+            waker,
             thread: Some(thread),
         })
     }
@@ -191,7 +191,7 @@ impl<P: Port> Capture<P> {
     fn publish_arrived(&mut self) {
         if !self.arrived.is_empty() {
             self.full.push_burst(&mut self.arrived);
-            self.ringer.ring();
+            self.waker.wake();
         }
     }
 }
@@ -210,7 +210,7 @@ impl<P> Capture<P> {
         self.full.push_burst(&mut self.arrived);
         // Release: pairs with Acquire in `Writing::run`: all records were pushed before.
         self.ending.store(true, Ordering::Release);
-        self.ringer.ring();
+        self.waker.wake();
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the capture's thread panicked")))
     }
 }
@@ -337,7 +337,7 @@ impl<P: Port> Port for Capture<P> {
         self.tally.missed.add((taken - records.len()) as u64);
         if !records.is_empty() {
             self.full.push_burst(&mut records);
-            self.ringer.ring();
+            self.waker.wake();
         }
     }
 
@@ -354,7 +354,7 @@ impl<P: Port> Port for Capture<P> {
         self.inner.arm()
     }
 
-    strowger_frame::pass_on!(self, self.inner);
+    strowger_frame::delegate_port!(self, self.inner);
 
     fn note_discard(&mut self, frame: &Frame, reason: &'static str) {
         if let Some(record) = self.arrived.iter_mut().find(|record| record.spans(frame)) {
@@ -366,7 +366,7 @@ impl<P: Port> Port for Capture<P> {
                 record.discard = Some(reason);
                 let room = self.full.push(record);
                 debug_assert!(room.is_ok(), "the ring has room for all records");
-                self.ringer.ring();
+                self.waker.wake();
             } else {
                 self.tally.missed.add(1);
             }

@@ -6,9 +6,9 @@
 //!
 //! ```
 //! let mut bell = strowger_io::Doorbell::new()?;
-//! let ringer = bell.ringer();
+//! let waker = bell.waker();
 //! bell.arm(); // then look for work once more, and only then poll the descriptor
-//! ringer.ring();
+//! waker.wake();
 //! bell.disarm();
 //! # Ok::<(), std::io::Error>(())
 //! ```
@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-use strowger_frame::sleep::SleepFlag;
+use strowger_frame::sleep::{SleepFlag, Wake};
 
 #[cfg(feature = "async")]
 use crate::waker::WakerCell;
@@ -41,7 +41,7 @@ pub struct Doorbell {
 
 /// The half of those who wake the sleeper.
 #[derive(Clone, Debug)]
-pub struct Ringer {
+pub struct DoorbellWaker {
     shared: Arc<Shared>,
 }
 
@@ -68,8 +68,8 @@ impl Doorbell {
     }
 
     /// One more who may ring.
-    pub fn ringer(&self) -> Ringer {
-        Ringer { shared: self.shared.clone() }
+    pub fn waker(&self) -> DoorbellWaker {
+        DoorbellWaker { shared: self.shared.clone() }
     }
 
     /// The sleeper is about to sleep: from here on a ring makes the descriptor readable. Look for
@@ -96,7 +96,7 @@ impl Doorbell {
         self.armed
     }
 
-    /// Takes back the ring that the descriptor may hold. A ringer that has seen the flag may write
+    /// Takes back the ring that the descriptor may hold. A waker that has seen the flag may write
     /// only after this; then the next sleep ends at once, and that ends it.
     fn silence(&mut self) {
         if !self.armed {
@@ -123,17 +123,24 @@ impl AsRawFd for Doorbell {
     }
 }
 
-impl Ringer {
+impl Wake for DoorbellWaker {
+    #[inline]
+    fn wake(&self) {
+        Self::wake(self);
+    }
+}
+
+impl DoorbellWaker {
     /// Wakes the sleeper, if it sleeps. Call it after the work has been published.
     #[inline]
-    pub fn ring(&self) {
+    pub fn wake(&self) {
         if self.shared.flag.must_wake() {
-            self.wake();
+            self.signal();
         }
     }
 
     #[cold]
-    fn wake(&self) {
+    fn signal(&self) {
         let one = 1_u64;
         let fd = self.shared.event.as_raw_fd();
         // SAFETY: `one` is eight readable bytes, and outlives the call. It cannot fail but for a
@@ -162,11 +169,11 @@ mod tests {
     #[test]
     fn a_ring_reaches_the_descriptor_only_while_armed() {
         let mut bell = Doorbell::new().expect("a descriptor");
-        let ringer = bell.ringer();
-        ringer.ring();
+        let waker = bell.waker();
+        waker.wake();
         assert!(!is_rung(&bell));
         bell.arm();
-        ringer.ring();
+        waker.wake();
         assert!(is_rung(&bell));
         bell.disarm();
         assert!(!is_rung(&bell));
@@ -175,12 +182,12 @@ mod tests {
     #[test]
     fn arming_again_forgets_the_ring_before() {
         let mut bell = Doorbell::new().expect("a descriptor");
-        let ringer = bell.ringer();
+        let waker = bell.waker();
         bell.arm();
-        ringer.ring();
+        waker.wake();
         bell.arm();
         assert!(!is_rung(&bell));
-        ringer.clone().ring();
+        waker.clone().wake();
         assert!(is_rung(&bell));
     }
 
@@ -189,13 +196,13 @@ mod tests {
         use std::sync::atomic::{AtomicU32, Ordering};
         const ROUNDS: u32 = 20_000;
         let mut bell = Doorbell::new().expect("a descriptor");
-        let ringer = bell.ringer();
+        let waker = bell.waker();
         let work = Arc::new(AtomicU32::new(0));
         let given = work.clone();
         let giver = std::thread::spawn(move || {
             for n in 1..=ROUNDS {
                 given.store(n, Ordering::Release);
-                ringer.ring();
+                waker.wake();
             }
         });
         let mut waiter = Waiter::with_capacity(1);

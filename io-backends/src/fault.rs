@@ -134,7 +134,7 @@ impl Lane {
         let calls = self.random.below(faults.delay_calls_max) + 1;
 
         if lose {
-            tally.lose(Loss::Injected, 1);
+            tally.count_loss(Loss::Injected, 1);
             return;
         }
         if corrupt && let Some(byte) = frame.bytes_mut().get_mut(bit / 8) {
@@ -279,7 +279,7 @@ impl<P: Port> Port for Fault<P> {
         if self.held() > 0 { Arm::Ready } else { self.inner.arm() }
     }
 
-    strowger_frame::pass_on!(self, self.inner);
+    strowger_frame::delegate_port!(self, self.inner);
 
     fn note_discard(&mut self, frame: &Frame, reason: &'static str) {
         self.inner.note_discard(frame, reason);

@@ -47,7 +47,7 @@ mod waker;
 mod wire;
 pub mod xdp;
 
-pub use doorbell::{Doorbell, Ringer};
+pub use doorbell::{Doorbell, DoorbellWaker};
 pub use endpoint::{Endpoint, EndpointPort, EndpointSpec};
 pub use memory::MemoryPort;
 pub use unix::UnixPort;

@@ -71,7 +71,7 @@ impl MemoryPort {
         if self.end.take(&mut strangers) > 0 {
             let n = strangers.len() as u64;
             self.end.count_in(n, bytes_of(&strangers));
-            self.end.tally.lose(Loss::Stranger, n);
+            self.end.tally.count_loss(Loss::UnknownSender, n);
         }
     }
 }
@@ -97,7 +97,7 @@ impl Port for MemoryPort {
         if self.mark == Some(to) {
             self.unflushed |= self.end.put(frames) > 0;
         } else {
-            self.end.tally.lose(Loss::NoNeighbour, frames.len() as u64);
+            self.end.tally.count_loss(Loss::NoNeighbour, frames.len() as u64);
             frames.clear();
         }
     }
@@ -146,7 +146,7 @@ impl Port for MemoryPort {
             self.unflushed |= self.end.put(&mut one) > 0;
         }
         // Nobody waits for a second try of it.
-        self.end.tally.lose(Loss::NoNeighbour, one.len() as u64);
+        self.end.tally.count_loss(Loss::NoNeighbour, one.len() as u64);
     }
 
     fn arm(&mut self) -> Arm {

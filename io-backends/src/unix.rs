@@ -396,7 +396,7 @@ impl Sort<'_> {
             (None, _) => Loss::Malformed,
             _ if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 => Loss::Truncated,
             _ if header != HEADER_DOWN => Loss::Malformed,
-            (Some(_), None) => Loss::Stranger,
+            (Some(_), None) => Loss::UnknownSender,
             (Some(len), Some(mark)) => {
                 self.tally.bytes_in.add(len as u64);
                 let mut frame = chunk.into_frame(start, len);
@@ -405,7 +405,7 @@ impl Sort<'_> {
                 return None;
             }
         };
-        self.tally.lose(loss, 1);
+        self.tally.count_loss(loss, 1);
         Some(chunk)
     }
 }
@@ -469,7 +469,7 @@ impl Port for UnixPort {
             } else {
                 (Loss::PeerGone, frames.len())
             };
-            self.tally.lose(loss, n as u64);
+            self.tally.count_loss(loss, n as u64);
             frames.drain(..n);
         }
     }
@@ -517,7 +517,7 @@ impl Port for UnixPort {
         Arm::Wait(self.epoll.as_raw_fd())
     }
 
-    fn wake(&mut self) {
+    fn on_readable(&mut self) {
         (self.ask_in, self.accept_in, self.ask_room_in) = (0, 0, 0);
     }
 

@@ -144,7 +144,7 @@ mod tests {
             (crate::Doorbell::new().unwrap(), crate::Doorbell::new().unwrap());
         quiet.arm();
         rung.arm();
-        rung.ringer().ring();
+        rung.waker().wake();
         let mut waiter = Waiter::with_capacity(2);
         waiter.add(Arm::Wait(quiet.as_raw_fd()));
         waiter.add(Arm::Wait(rung.as_raw_fd()));

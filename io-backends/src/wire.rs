@@ -13,7 +13,7 @@ use strowger_frame::{
 };
 
 use crate::{
-    doorbell::{Doorbell, Ringer},
+    doorbell::{Doorbell, DoorbellWaker},
     pinned::Pinned,
 };
 
@@ -61,7 +61,7 @@ pub(crate) struct Tx {
     settled: bool,
     tally: Arc<PortTally>,
     /// Wakes the far end to frames.
-    far: Ringer,
+    far: DoorbellWaker,
     /// Last: the far end learns that this end is gone when `to` and `from` are dropped.
     _farewell: Arc<Farewell>,
 }
@@ -77,7 +77,7 @@ pub(crate) struct Rx {
     drained_untold: bool,
     tally: Arc<PortTally>,
     /// Wakes the far end to room.
-    far: Ringer,
+    far: DoorbellWaker,
     _farewell: Arc<Farewell>,
 }
 
@@ -86,14 +86,14 @@ pub(crate) struct Rx {
 struct Farewell {
     here: Arc<Notice>,
     /// The bells that the far end sleeps beside.
-    far: [Ringer; 2],
+    far: [DoorbellWaker; 2],
 }
 
 impl Drop for Farewell {
     fn drop(&mut self) {
         // Release: pairs with Acquire in `put`, `arm` and `is_gone`.
         self.here.gone.store(true, Ordering::Release);
-        self.far.iter().for_each(Ringer::ring);
+        self.far.iter().for_each(DoorbellWaker::wake);
     }
 }
 
@@ -107,8 +107,8 @@ pub(crate) enum Wanted {
 /// Two ends of a new wire, with room for `depth` frames each way.
 pub(crate) fn ends(depth: usize) -> io::Result<(End, End)> {
     let (left, right) = (Doorbell::new()?, Doorbell::new()?);
-    let bells = [right.ringer(), right.ringer()];
-    let (left_halves, right_halves) = halves(depth, [left.ringer(), left.ringer()], bells);
+    let bells = [right.waker(), right.waker()];
+    let (left_halves, right_halves) = halves(depth, [left.waker(), left.waker()], bells);
     Ok((End::new(left_halves, left), End::new(right_halves, right)))
 }
 
@@ -118,13 +118,17 @@ pub(crate) type Half<T> = (T, Doorbell);
 /// An end as a port has it, and the two halves of the other end, each with a bell of its own.
 pub(crate) fn split_ends(depth: usize) -> io::Result<(End, Half<Tx>, Half<Rx>)> {
     let (near, room, frames) = (Doorbell::new()?, Doorbell::new()?, Doorbell::new()?);
-    let far = [frames.ringer(), room.ringer()];
-    let (near_halves, (tx, rx)) = halves(depth, [near.ringer(), near.ringer()], far);
+    let far = [frames.waker(), room.waker()];
+    let (near_halves, (tx, rx)) = halves(depth, [near.waker(), near.waker()], far);
     Ok((End::new(near_halves, near), (tx, room), (rx, frames)))
 }
 
 /// The halves of both ends of a new wire, from the bells for frames and for room at each.
-fn halves(depth: usize, left: [Ringer; 2], right: [Ringer; 2]) -> ((Tx, Rx), (Tx, Rx)) {
+fn halves(
+    depth: usize,
+    left: [DoorbellWaker; 2],
+    right: [DoorbellWaker; 2],
+) -> ((Tx, Rx), (Tx, Rx)) {
     let (there, back) = (ring(depth), ring(depth));
     let (left_says, right_says) = (Arc::<Notice>::default(), Arc::<Notice>::default());
     let at_left = one_end((there.0, back.1), right, (&left_says, &right_says));
@@ -134,7 +138,7 @@ fn halves(depth: usize, left: [Ringer; 2], right: [Ringer; 2]) -> ((Tx, Rx), (Tx
 
 fn one_end(
     (to, from): (Producer<Frame>, Consumer<Frame>),
-    far: [Ringer; 2],
+    far: [DoorbellWaker; 2],
     (here, there): (&Arc<Notice>, &Arc<Notice>),
 ) -> (Tx, Rx) {
     let [for_frames, for_room] = far.clone();
@@ -174,7 +178,7 @@ impl Tx {
         // Acquire: pairs with Release in `Farewell::drop`: `taken` is final.
         if self.there.gone.load(Ordering::Acquire) {
             self.settle();
-            self.tally.lose(Loss::PeerGone, frames.len() as u64);
+            self.tally.count_loss(Loss::PeerGone, frames.len() as u64);
             frames.clear();
             return 0;
         }
@@ -186,7 +190,7 @@ impl Tx {
         } else {
             n = self.enter(&frames[..n]);
         }
-        self.to.push_some(frames, n);
+        self.to.push_at_most(frames, n);
         self.stuck = !frames.is_empty();
         let bytes = if self.stuck { offered - bytes_of(frames) } else { offered };
         self.put += n as u64;
@@ -217,7 +221,7 @@ impl Tx {
     /// Wakes the far end, if it sleeps, to what was put.
     #[inline]
     pub(crate) fn ring(&self) {
-        self.far.ring();
+        self.far.wake();
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -252,13 +256,13 @@ impl Tx {
         if mem::replace(&mut self.settled, true) {
             return;
         }
-        let cleared = self.to.clear_abandoned();
+        let cleared = self.to.clear_disconnected();
         // Relaxed: `gone` was read with Acquire, and `taken` was written before it.
         let left_behind = self.put - self.there.taken.load(Ordering::Relaxed);
         debug_assert_eq!(cleared, Some(left_behind as usize), "its consumer went before the news");
         self.stuck = false;
         self.tally.frames_out.set(self.tally.frames_out.read() - left_behind);
-        self.tally.lose(Loss::PeerGone, left_behind);
+        self.tally.count_loss(Loss::PeerGone, left_behind);
     }
 
     pub(crate) fn tally(&self) -> &Arc<PortTally> {
@@ -292,7 +296,7 @@ impl Rx {
         if self.there.stuck.load(Ordering::Relaxed)
             && self.there.stuck.swap(false, Ordering::Relaxed)
         {
-            self.far.ring();
+            self.far.wake();
         }
     }
 

@@ -74,7 +74,7 @@ fn the_frames_of_a_train_lie_side_by_side() {
     let mut train = endpoint.train(1300, 50).expect("65,000 bytes fit");
     let frames: Vec<_> = std::iter::from_fn(|| train.next_frame()).collect();
     assert_eq!(frames.len(), 50);
-    assert!(frames.windows(2).all(|two| two[0].touches(&two[1]) && two[0].len() == 1300));
+    assert!(frames.windows(2).all(|two| two[0].adjoins(&two[1]) && two[0].len() == 1300));
     for (segment, frames) in [(1300, 51), (0, 3), (3, 0), (65_536, 1), (usize::MAX, 2)] {
         assert!(endpoint.train(segment, frames).is_none());
     }
@@ -87,14 +87,14 @@ fn frames_with_room_behind_them_lie_side_by_side_once_it_is_used() {
     let mut frames: Vec<_> = std::iter::from_fn(|| train.next_frame()).collect();
     assert_eq!(frames.len(), 46);
     drop(train);
-    assert!(!frames[0].touches(&frames[1]) && frames[0].headroom() > 0);
+    assert!(!frames[0].adjoins(&frames[1]) && frames[0].headroom() > 0);
     for (number, frame) in frames.iter_mut().enumerate() {
         frame.bytes_mut().fill(number as u8);
         assert!(frame.grow_back(16), "there is room");
         frame.bytes_mut()[1384..].fill(0xff);
         assert!(!frame.grow_back(1), "and no more");
     }
-    assert!(frames.windows(2).all(|two| two[0].touches(&two[1])));
+    assert!(frames.windows(2).all(|two| two[0].adjoins(&two[1])));
     for (number, frame) in frames.iter().enumerate() {
         assert!(frame.bytes()[..1384].iter().all(|byte| *byte == number as u8));
     }
@@ -106,7 +106,7 @@ fn frames_with_room_behind_them_lie_side_by_side_once_it_is_used() {
     }
     let mut train = endpoint.train_with_room(1000, 2, 0).expect("without room, as `train`");
     let (one, two) = (train.next_frame().expect("one"), train.next_frame().expect("two"));
-    assert!(one.touches(&two) && train.next_frame().is_none());
+    assert!(one.adjoins(&two) && train.next_frame().is_none());
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl Wire {
         let tally = self.near.tally();
         let lost = tally.lost(Loss::Injected);
         assert_eq!(given + tally.frames_made.read(), came + lost);
-        assert_eq!(tally.lost_in_all(), lost);
+        assert_eq!(tally.total_lost(), lost);
         match way {
             Way::In => assert_eq!(tally.frames_in.read(), given),
             Way::Out => assert_eq!(tally.frames_out.read(), came),

@@ -63,7 +63,7 @@ fn a_unix_port_without_the_calls_for_many_messages_has_one_call_for_each() {
                     }
                     sent += n;
                 }
-                assert_eq!(port.tally().lost_in_all(), 0);
+                assert_eq!(port.tally().total_lost(), 0);
             });
         }
     }
@@ -105,7 +105,7 @@ fn af_packet_without_the_calls_for_many_messages_has_one_call_for_each() {
                 send(&mut far.port, Mark(0), frames);
                 let came = receive(&mut port, &mut pool, 50);
                 assert!(came.iter().enumerate().all(|(n, frame)| frame.bytes() == [n as u8; 100]));
-                assert_eq!(port.tally().lost_in_all(), 0);
+                assert_eq!(port.tally().total_lost(), 0);
             })
         });
         if within.is_none() {

@@ -82,13 +82,13 @@ fn r13_a_udp_port_allocates_nothing_after_it_is_open() {
             b.flush();
             a.rx_burst(&mut pool, &mut burst);
             burst.clear();
-            pool.gather();
+            pool.reclaim();
             rounds += 1;
             if rounds.is_multiple_of(64) {
                 poll(&mut b);
             }
         }
-        assert_eq!(guard.seen(), 0);
+        assert_eq!(guard.calls(), 0);
         drop(guard);
         assert!(b.tally().frames_out.read() >= FRAMES, "{:?}", b.tally());
         assert_eq!(pool.tally().frames_copied.read(), 0);

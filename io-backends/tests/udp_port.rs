@@ -273,7 +273,7 @@ fn strangers_are_counted_frame_by_frame_and_not_delivered() {
         let frames =
             receive_until(&mut b, &mut pool, |_, port| port.tally().frames_in.read() == 20);
         assert!(frames.is_empty());
-        assert_eq!(b.tally().lost(Loss::Stranger), 20);
+        assert_eq!(b.tally().lost(Loss::UnknownSender), 20);
         // And nobody is sent anything under a mark that stands for nobody.
         let mut burst = train(&mut pool, 80, 3);
         send(&mut b, Mark(0), &mut burst);
@@ -306,7 +306,7 @@ fn a_neighbour_may_come_and_go_while_frames_flow() {
             delivered += frames.len() as u64;
             b.forget(mark);
         }
-        assert_eq!(delivered + b.tally().lost(Loss::Stranger), 500);
+        assert_eq!(delivered + b.tally().lost(Loss::UnknownSender), 500);
     });
 }
 
@@ -330,7 +330,7 @@ fn a_neighbour_forgotten_in_the_middle_of_its_train_gets_no_more_frames_through(
         b.rx_burst(&mut pool, &mut burst);
         assert!(burst.is_empty());
         assert_eq!(b.tally().frames_in.read(), 40);
-        assert_eq!(b.tally().lost(Loss::Stranger), 30);
+        assert_eq!(b.tally().lost(Loss::UnknownSender), 30);
     });
 }
 
@@ -428,7 +428,7 @@ fn an_empty_pool_leaves_datagrams_in_the_kernel_and_recovers() {
             }
         }
         assert_eq!(b.tally().frames_in.read(), 20);
-        assert_eq!(b.tally().lost_in_all(), 0);
+        assert_eq!(b.tally().total_lost(), 0);
         drop(b);
         assert_eq!(ours.free(ChunkClass::Train), 4, "all chunks came home");
     });

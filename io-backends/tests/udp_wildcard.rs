@@ -170,7 +170,7 @@ fn data_over_ipv4_comes_in_by_its_worker_at_a_wildcard_for_both() {
                 format!("{to}:{}", workers[0].local_addr().port()).parse().unwrap();
             sender.send_to(&[0x60; 40], at).unwrap();
             let worker = worker_of(sender.local_addr().unwrap(), WORKERS);
-            workers[worker].port.welcome_strangers(true);
+            workers[worker].port.accept_unknown(true);
             let came = receive(&mut workers[worker].port, &mut pool);
             let from = workers[worker].port.address_of(came[0].mark());
             assert_eq!(from, Some(Address::Udp(sender.local_addr().unwrap())));

@@ -125,7 +125,7 @@ fn rubbish_is_counted_and_the_next_packet_arrives() {
     assert_eq!(take(&mut port, &mut pool, 2), [vec![], vec![5]]);
     let tally = port.tally();
     assert_eq!((tally.lost(Loss::Malformed), tally.lost(Loss::Truncated)), (3, 1));
-    assert_eq!(tally.frames_in.read(), 2 + tally.lost_in_all());
+    assert_eq!(tally.frames_in.read(), 2 + tally.total_lost());
     assert!(port.is_serving());
 }
 
@@ -166,7 +166,7 @@ fn r2_no_message_of_a_client_panics_the_port() {
         came += burst.len() as u64;
         port.tally().frames_in.read() == MESSAGES
     });
-    assert_eq!(MESSAGES, came + port.tally().lost_in_all());
+    assert_eq!(MESSAGES, came + port.tally().total_lost());
     assert!(came > 0 && port.is_serving());
 }
 
@@ -237,7 +237,7 @@ fn a_full_socket_leaves_frames_in_order_and_wakes_when_there_is_room() {
     }
     assert_eq!(waiter.wait(Some(LONG)), Waited::Ready);
     assert!(waiter.is_ready(0));
-    port.wake();
+    port.on_readable();
     port.disarm();
     port.rx_burst(&mut pool, &mut Burst::new());
     assert!(!port.is_blocked(Mark(7)), "who was woken looks at once");
@@ -318,7 +318,7 @@ fn the_end_of_a_blocked_client_is_found_and_what_waited_is_counted() {
     waiter.add(port.arm());
     drop(client);
     assert_eq!(waiter.wait(Some(LONG)), Waited::Ready);
-    port.wake();
+    port.on_readable();
     port.disarm();
     port.rx_burst(&mut pool, &mut Burst::new());
     assert!(!port.is_blocked(Mark(7)));

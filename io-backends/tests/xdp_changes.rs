@@ -168,6 +168,6 @@ fn a_port_that_never_sleeps_follows_its_own_address_too() {
     send(&mut a.port, Mark(0), [frame(&mut a.pool, 60, 1)]);
     until("a frame from the new address", || {
         b.port.rx_burst(&mut b.pool, &mut strowger_frame::Burst::new());
-        b.tally().lost(Loss::Stranger) == 1
+        b.tally().lost(Loss::UnknownSender) == 1
     });
 }

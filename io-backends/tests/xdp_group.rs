@@ -23,16 +23,16 @@ fn a_group_is_heard_by_who_asked_for_it_and_only_what_begins_as_agreed() {
             let tagged = |interface| XdpSpec { vlan, ..in_group(spec(interface, rung)) };
             let mut a = Station::new(&veth.a, &tagged("a0")).unwrap();
             let mut b = Station::new(&veth.b, &tagged("b0")).unwrap();
-            b.port.welcome_strangers(true);
+            b.port.accept_unknown(true);
             // Not what begins otherwise, which is counted.
             for first in [0x10, 0x70] {
                 let said = frame(&mut a.pool, 896, first);
                 a.port.send_to(Address::Ether(GROUP), said);
             }
             let came = receive(&mut b.port, &mut b.pool, 1);
-            assert!(came[0].mark().is_stranger() && came[0].bytes() == [0x70; 896], "{rung:?}");
+            assert!(came[0].mark().is_unknown() && came[0].bytes() == [0x70; 896], "{rung:?}");
             assert_eq!(b.port.address_of(came[0].mark()), Some(a.at));
-            assert_eq!(b.tally().lost(Loss::Stranger), 1, "{rung:?}");
+            assert_eq!(b.tally().lost(Loss::UnknownSender), 1, "{rung:?}");
             // A neighbour's comes under its mark.
             b.port.admit(Mark(3), a.at).unwrap();
             let said = frame(&mut a.pool, 100, 0x70);
@@ -55,7 +55,7 @@ fn who_has_not_asked_for_a_group_neither_hears_it_nor_speaks_to_it() {
         let veth = veth!();
         let mut a = Station::new(&veth.a, &in_group(spec("a0", rung))).unwrap();
         let mut b = Station::new(&veth.b, &spec("b0", rung)).unwrap();
-        b.port.welcome_strangers(true);
+        b.port.accept_unknown(true);
         let said = frame(&mut a.pool, 100, 0x70);
         a.port.send_to(Address::Ether(GROUP), said);
         let said = frame(&mut a.pool, 100, 0x11);

@@ -181,7 +181,7 @@ fn a_link_goes_down_and_comes_back() {
         let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", Rung::Copy));
         for (namespace, link) in [(&veth.a, "a0"), (&veth.b, "b0")] {
             namespace.ip(&format!("link set dev {link} down"));
-            let before = a.tally().lost_in_all() + a.tally().frames_out.read();
+            let before = a.tally().total_lost() + a.tally().frames_out.read();
             let mut frames: Vec<_> = (0..100).map(|n| frame(&mut a.pool, 50, n)).collect();
             frames.truncate(100);
             send(&mut a.port, Mark(0), frames);
@@ -191,7 +191,7 @@ fn a_link_goes_down_and_comes_back() {
             namespace.ip(&format!("link set dev {link} up"));
             until("what was taken to be told of", || {
                 a.port.flush();
-                a.tally().lost_in_all() + a.tally().frames_out.read() == before + 100
+                a.tally().total_lost() + a.tally().frames_out.read() == before + 100
             });
             assert!(!a.port.is_gone());
             assert!(a.tally().lost(Loss::SendRefused) > 0, "{:?}", a.tally());
@@ -227,7 +227,7 @@ fn an_interface_that_vanishes_is_told_and_nothing_hangs() {
             a.port.is_gone()
         });
         assert!(a.tally().lost(Loss::PeerGone) > 0);
-        assert_eq!(a.tally().lost_in_all(), 300, "{:?}", a.tally());
+        assert_eq!(a.tally().total_lost(), 300, "{:?}", a.tally());
         // It does not keep a worker awake for ever.
         assert!(!wait(&mut a.port, Duration::from_millis(20)), "{rung:?}");
         drop(b);
@@ -282,7 +282,7 @@ fn a_port_works_on_when_rights_are_given_up() {
                         receive(&mut a.port, &mut a.pool, 20).iter().all(|f| f.bytes() == [n; 100])
                     );
                 }
-                assert_eq!((a.tally().lost_in_all(), b.tally().lost_in_all()), (0, 0));
+                assert_eq!((a.tally().total_lost(), b.tally().total_lost()), (0, 0));
                 drop((a, b));
             });
             nobody.join().unwrap();
@@ -326,7 +326,7 @@ fn queues_that_the_driver_gives_up_are_told() {
     until("all to be told of", || {
         a.port.flush();
         drop(drain(&mut b.port, &mut b.pool));
-        a.tally().frames_out.read() + a.tally().lost_in_all() == 101
+        a.tally().frames_out.read() + a.tally().total_lost() == 101
     });
     drop(a);
     // The kernel takes a socket's queue apart after the socket is closed.

@@ -66,7 +66,7 @@ fn r13_an_ethernet_port_allocates_nothing_after_it_is_open() {
                 wait(&mut b.port, Duration::from_millis(1));
             }
         }
-        assert_eq!(guard.seen(), 0);
+        assert_eq!(guard.calls(), 0);
         drop(guard);
         assert!(b.tally().frames_out.read() >= FRAMES, "{:?}", b.tally());
     }

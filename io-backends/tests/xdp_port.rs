@@ -25,7 +25,7 @@ fn frames_pass_in_order_and_intact_on_every_rung() {
             }
         }
         assert_eq!((a.tally().frames_out.read(), b.tally().frames_in.read()), (800, 800));
-        assert_eq!((a.tally().lost_in_all(), b.tally().lost_in_all()), (0, 0));
+        assert_eq!((a.tally().total_lost(), b.tally().total_lost()), (0, 0));
         let copies = a.tally().frames_copied.read() + b.pool.tally().frames_copied.read();
         assert_eq!((copies, b.tally().kernel_drops.read()), (0, 0), "{from:?} to {to:?}");
     }
@@ -42,13 +42,13 @@ fn a_stranger_is_handed_up_where_it_is_welcome_and_is_answered_where_it_is() {
         send(&mut a.port, Mark(0), [knock]);
         until("it is counted", || {
             assert!(drain(&mut b.port, &mut b.pool).is_empty());
-            b.tally().lost(Loss::Stranger) == 1
+            b.tally().lost(Loss::UnknownSender) == 1
         });
-        b.port.welcome_strangers(true);
+        b.port.accept_unknown(true);
         let knock = frame(&mut a.pool, 80, 2);
         send(&mut a.port, Mark(0), [knock]);
         let came = receive(&mut b.port, &mut b.pool, 1);
-        assert!(came[0].mark().is_stranger() && came[0].bytes() == [2; 80]);
+        assert!(came[0].mark().is_unknown() && came[0].bytes() == [2; 80]);
         assert_eq!(b.port.address_of(came[0].mark()), Some(a.at));
         let answer = frame(&mut b.pool, 90, 3);
         b.port.send_to(a.at, answer);
@@ -99,7 +99,7 @@ fn trains_leave_without_a_copy_wherever_their_frames_lie() {
             drop(drain(&mut a.port, &mut a.pool));
             a.pool.free(strowger_frame::ChunkClass::Train) == 16
         });
-        assert_eq!((a.tally().lost_in_all(), b.tally().lost_in_all()), (0, 0));
+        assert_eq!((a.tally().total_lost(), b.tally().total_lost()), (0, 0));
         let drops = &a.tally().kernel_drops;
         assert_eq!((drops.of(KernelDrop::TxInvalid), drops.of(KernelDrop::RxInvalid)), (0, 0));
     }
@@ -193,7 +193,7 @@ fn strangers_and_nonsense_are_counted_by_reason() {
             drop(drain(&mut b.port, &mut b.pool));
             b.tally().frames_in.read() == 6
         });
-        let lost = [Loss::Stranger, Loss::Malformed].map(|loss| b.tally().lost(loss));
+        let lost = [Loss::UnknownSender, Loss::Malformed].map(|loss| b.tally().lost(loss));
         assert_eq!(lost, [2, 3], "{rung:?}");
         // Nothing of it costs memory.
         for _ in 0..2 * LENT {
@@ -219,7 +219,7 @@ fn what_is_not_addressed_to_us_is_no_neighbours() {
         assert!(drain(&mut b.port, &mut b.pool).is_empty());
         b.tally().frames_in.read() == 2
     });
-    assert_eq!(b.tally().lost(Loss::Stranger), 2);
+    assert_eq!(b.tally().lost(Loss::UnknownSender), 2);
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn pass(rung: Rung, backend: udp::Choice, len: usize) {
     let veth = veth!();
     let mut far = Station::new(&veth.b, &spec("b0", Rung::Copy)).unwrap();
     let mut pools =
-        Pool::many(&PoolSpec { trains: 64, singles: 1500, huge_pages: false }, 2).unwrap();
+        Pool::group(&PoolSpec { trains: 64, singles: 1500, huge_pages: false }, 2).unwrap();
     let mut pool = pools.swap_remove(1);
     let mut arena = Arena::of(&pool);
     let spec = XdpSpec { ..spec("a0", rung) };
@@ -101,7 +101,7 @@ fn pass(rung: Rung, backend: udp::Choice, len: usize) {
         relay.udp.tally().frames_copied.read(),
     ];
     assert_eq!(copied, [0; 3], "{rung:?} with {backend:?}");
-    let lost = relay.ether.tally().lost_in_all() + relay.udp.tally().lost_in_all();
+    let lost = relay.ether.tally().total_lost() + relay.udp.tally().total_lost();
     assert_eq!(lost, 0);
 }
 

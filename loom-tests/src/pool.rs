@@ -2,7 +2,9 @@
 //! first is freed once, by whoever is last. Chunks are real memory, which loom does not track, so
 //! a tracked cell goes along with each frame.
 
-use strowger_frame::{Chunk, ChunkClass, Frame, Held, Pool, PoolSpec, pool::SINGLE_STRIDE_BYTES};
+use strowger_frame::{
+    Chunk, ChunkClass, Frame, HeldFrames, Pool, PoolSpec, pool::SINGLE_STRIDE_BYTES,
+};
 
 use crate::{Tracked, check, check_bounded, spawn};
 
@@ -44,7 +46,7 @@ fn a_chunk_comes_home_with_all_use_of_it_behind() {
         let theirs = cell.clone();
         let user = spawn(move || use_up(first, &theirs, 7));
         // The owner looks for it meanwhile, and may find it.
-        pool.gather();
+        pool.reclaim();
         if let Some(chunk) = pool.take(ChunkClass::Single) {
             use_up(frame(chunk, &cell, 8), &cell, 8);
         }
@@ -142,7 +144,7 @@ fn frames_held_together_are_given_up_together() {
         let start = chunk.start();
         let mut train = chunk.into_train(start, 24, 8);
         let mut next = || train.next_frame().expect("three frames");
-        let (mut held, second, mut third) = (Held::new(next()), next(), next());
+        let (mut held, second, mut third) = (HeldFrames::new(next()), next(), next());
         held.join(second).expect("of one chunk");
         let cells = [Tracked::new(), Tracked::new()];
         let theirs = cells[0].clone();

@@ -116,10 +116,10 @@ fn items_that_a_consumer_left_are_cleared_once() {
         producer.push(item.clone()).expect("two places");
         producer.push(item.clone()).expect("two places");
         let taker = spawn(move || drop(consumer.pop()));
-        let cleared = producer.clear_abandoned();
+        let cleared = producer.clear_disconnected();
         assert!(matches!(cleared, None | Some(1)), "{cleared:?}");
         taker.join().expect("no panic");
-        assert_eq!(producer.clear_abandoned(), Some(1 - cleared.unwrap_or(0)));
+        assert_eq!(producer.clear_disconnected(), Some(1 - cleared.unwrap_or(0)));
         // Its own memory is as good as new.
         producer.push(item.clone()).expect("two places");
         drop(producer);

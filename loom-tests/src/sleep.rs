@@ -10,7 +10,7 @@ use strowger_frame::{
     sleep::SleepFlag,
     sync::Arc,
 };
-use strowger_io::{Doorbell, Ringer, Waited, Waiter};
+use strowger_io::{Doorbell, DoorbellWaker, Waited, Waiter};
 
 use crate::{check, spawn};
 
@@ -59,9 +59,9 @@ fn of_two_wakers_one_at_most_makes_the_call() {
 }
 
 /// What a waker does in `strowger-io`: publish, then ring.
-fn give(work: &mut Producer<u32>, ringer: &Ringer) {
+fn give(work: &mut Producer<u32>, waker: &DoorbellWaker) {
     work.push(1).expect("a place each");
-    ringer.ring();
+    waker.wake();
 }
 
 fn is_rung(bell: &Doorbell) -> bool {
@@ -77,11 +77,11 @@ fn a_doorbell_is_rung_or_the_work_was_seen() {
     let sleeps = asked.unwrap_or(if cfg!(loom) { 1 } else { 2 });
     check(move || {
         let mut bell = Doorbell::new().expect("a descriptor");
-        let ringer = bell.ringer();
+        let waker = bell.waker();
         let (mut producer, mut consumer) = ring(2);
         let waker = spawn(move || {
-            give(&mut producer, &ringer);
-            give(&mut producer, &ringer);
+            give(&mut producer, &waker);
+            give(&mut producer, &waker);
         });
         for _ in 1..sleeps {
             bell.arm();

@@ -64,7 +64,7 @@ use strowger_engine::{
     link::Rights,
 };
 use strowger_frame::{Address, port::Arm};
-use strowger_io::{Doorbell, Ringer, Waiter};
+use strowger_io::{Doorbell, DoorbellWaker, Waiter};
 use strowger_runtime::{IdlePolicy, MemoryUse, PortInfo};
 use strowger_wire::{Label, Scheme};
 
@@ -211,15 +211,15 @@ impl Control {
             Failure::new(Exit::Refused, format!("cannot serve the control socket: {error}"))
         };
         let doorbell = Doorbell::new().map_err(refused)?;
-        let ringer = doorbell.ringer();
+        let waker = doorbell.waker();
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
-        journal.set_ringer(ringer.clone());
+        journal.set_waker(waker.clone());
         let office = Office { slow_path, journal };
         let desk = Desk { office, clients: Vec::new(), accept_after: None };
         let named = std::thread::Builder::new().name("control".to_owned());
         let thread = named.spawn(move || desk.run(self, doorbell, &told)).map_err(refused)?;
-        Ok(Server { stop, ringer, thread })
+        Ok(Server { stop, waker, thread })
     }
 }
 
@@ -227,7 +227,7 @@ impl Control {
 #[derive(Debug)]
 pub(crate) struct Server {
     stop: Arc<AtomicBool>,
-    ringer: Ringer,
+    waker: DoorbellWaker,
     thread: JoinHandle<()>,
 }
 
@@ -236,7 +236,7 @@ impl Server {
     /// asked nothing afterwards.
     pub(crate) fn stop(self) {
         self.stop.store(true, Ordering::Release);
-        self.ringer.ring();
+        self.waker.wake();
         let _ = self.thread.join();
     }
 }

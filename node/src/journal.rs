@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use strowger_io::Ringer;
+use strowger_io::DoorbellWaker;
 
 use crate::{
     limits::{JOURNAL_ENTRIES_EACH, JOURNAL_TEXT_BYTES_MAX},
@@ -51,7 +51,7 @@ struct Kept {
     kinds: HashMap<&'static str, VecDeque<u64>>,
     /// The number of the next one.
     next: u64,
-    ringer: Option<Ringer>,
+    waker: Option<DoorbellWaker>,
 }
 
 /// The journal, as either side holds it.
@@ -65,8 +65,8 @@ impl Journal {
     }
 
     /// Whom to wake for a new entry.
-    pub(crate) fn set_ringer(&self, ringer: Ringer) {
-        self.kept().ringer = Some(ringer);
+    pub(crate) fn set_waker(&self, waker: DoorbellWaker) {
+        self.kept().waker = Some(waker);
     }
 
     /// Writes an entry down; its number is given here. What others have said in it is escaped from here on.
@@ -84,8 +84,8 @@ impl Journal {
         let shown = |text: String| Untrusted(&text).up_to(JOURNAL_TEXT_BYTES_MAX);
         let (name, detail) = (shown(entry.name), entry.detail.map(shown));
         kept.entries.insert(number, Entry { number, name, detail, ..entry });
-        if let Some(ringer) = &kept.ringer {
-            ringer.ring();
+        if let Some(waker) = &kept.waker {
+            waker.wake();
         }
     }
 

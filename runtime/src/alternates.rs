@@ -54,7 +54,7 @@ impl SlowPath {
         if let Some(door) = door {
             switch.open_door(id, door).map_err(|error| error.to_string())?;
         }
-        switch.welcome_strangers(id, true);
+        switch.accept_unknown(id, true);
         switch.set_alternate(port, id);
         let kind = PortKind::Udp { local, plain: false, reports, steered };
         self.ports.push(PortInfo { alternate_of: Some(port), ..PortInfo::new(id, name, kind) });

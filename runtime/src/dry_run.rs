@@ -72,7 +72,7 @@ fn attach_all(builder: &mut RelayBuilder, errors: &mut Vec<StartError>) -> Resul
     check_names(builder)?;
     let opener = builder.opener.take().unwrap_or_else(|| Opener::new(builder.run_as.as_ref()));
     let workers = workers(builder.workers, builder.cores.as_deref())?;
-    let pools = Pool::many(&NO_MEMORY, workers);
+    let pools = Pool::group(&NO_MEMORY, workers);
     let pools = pools.map_err(|source| StartError::Memory { bytes: 0, source })?;
     let (mut switch, _workers) = Switch::new(builder.switch, pools).map_err(StartError::Switch)?;
     let clock = Clock::start();

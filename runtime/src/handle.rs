@@ -11,7 +11,7 @@ use std::{
 };
 
 use strowger_engine::control::Event as SwitchEvent;
-use strowger_io::Ringer;
+use strowger_io::DoorbellWaker;
 
 use crate::{
     error::{CallError, NeighborError, NoLocalPort, ShutdownError, SlotError, StartError},
@@ -42,7 +42,7 @@ pub struct RelayHandle {
 #[derive(Debug)]
 struct Shared {
     calls: SyncSender<Call>,
-    ringer: Ringer,
+    waker: DoorbellWaker,
     stop: AtomicBool,
     hub: Arc<EventHub>,
     local_ports: Mutex<LocalPorts>,
@@ -86,7 +86,7 @@ impl Shared {
     fn stop(&self) {
         // Release: what this thread did before is visible to the slow path.
         self.stop.store(true, Ordering::Release);
-        self.ringer.ring();
+        self.waker.wake();
     }
 
     fn end(&self, outcome: Result<Summary, ShutdownError>) {
@@ -108,7 +108,7 @@ impl RelayHandle {
     ) -> Result<Self, StartError> {
         let shared = Arc::new(Shared {
             calls: inbox.calls_in.clone(),
-            ringer: inbox.ringer(),
+            waker: inbox.waker(),
             stop: AtomicBool::new(false),
             hub,
             local_ports: Mutex::new(LocalPorts { there: local_ports, taken: BTreeSet::new() }),
@@ -169,7 +169,7 @@ impl RelayHandle {
             let _ = done.send(code(slow_path));
         });
         self.shared.calls.send(call).map_err(|_| CallError::Stopped)?;
-        self.shared.ringer.ring();
+        self.shared.waker.wake();
         result.recv().map_err(|_| match began.load(Ordering::Relaxed) {
             true => CallError::Panicked,
             false => CallError::Stopped,

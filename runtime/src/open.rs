@@ -49,7 +49,7 @@ use crate::{
     state::StateFile,
     udp,
     untrusted::is_harmless,
-    worker_thread::{self, WakeBell, WorkerThread},
+    worker_thread::{self, WorkerThread},
 };
 
 /// A relay of which everything is open, and nothing runs yet.
@@ -92,9 +92,9 @@ impl OpenRelay {
         let (mut inbox, slow_path_bell) =
             Inbox::new(builder.udp.len() * (1 + ALTERNATES_MAX) + builder.custom.len())?;
         let doorbells = doorbells(&mut switch, &mut workers)?;
-        let bell = Arc::new(WakeBell(slow_path_bell));
+        let waker = Arc::new(slow_path_bell);
         for worker in &mut workers {
-            worker.set_control_bell(bell.clone());
+            worker.set_slow_path_waker(waker.clone());
         }
         let clock = Clock::start();
         let identity = identify(&builder, &mut switch, clock)?;
@@ -256,7 +256,7 @@ fn pools(builder: &mut RelayBuilder, workers: usize) -> Result<(Vec<Pool>, Memor
     let (spec, needs, waiting) = needs(builder, workers);
     let mut pools = match builder.pools.take() {
         Some(pools) => pools,
-        None => Pool::many(&spec, workers)
+        None => Pool::group(&spec, workers)
             .map_err(|source| StartError::Memory { bytes: spec.bytes() * workers, source })?,
     };
     let first = pools.first().map(|pool| (pool.backing(), pool.mapping().bytes()));
@@ -265,7 +265,7 @@ fn pools(builder: &mut RelayBuilder, workers: usize) -> Result<(Vec<Pool>, Memor
     let doors = if udp::has_doors(builder) { builder.udp.len() } else { 0 };
     let bytes = bytes + doors * udp::DOOR_MEMORY.bytes();
     for pool in &mut pools {
-        pool.keep(PoolUser::WAITING, waiting);
+        pool.reserve(PoolUser::WAITING, waiting);
     }
     Ok((pools, MemoryUse { spec, needs, workers, doors, bytes, backing, tallies }))
 }
@@ -328,10 +328,10 @@ fn doorbells(switch: &mut Switch, workers: &mut [Worker]) -> Result<Vec<Doorbell
     for number in 0..workers.len() {
         let what = "no doorbell";
         let doorbell = Doorbell::new().map_err(|source| StartError::Resource { what, source })?;
-        let bell = Arc::new(WakeBell(doorbell.ringer()));
-        switch.set_bell(number, bell.clone());
+        let waker = Arc::new(doorbell.waker());
+        switch.set_waker(number, waker.clone());
         for worker in workers.iter_mut() {
-            worker.set_bell(number, bell.clone());
+            worker.set_waker(number, waker.clone());
         }
         doorbells.push(doorbell);
     }
@@ -376,7 +376,7 @@ impl Plugging<'_> {
             if let Some(door) = door {
                 self.switch.open_door(id, door).map_err(refused("udp", name))?;
             }
-            self.switch.welcome_strangers(id, self.is_open(name, listener.plain));
+            self.switch.accept_unknown(id, self.is_open(name, listener.plain));
             let kind = PortKind::Udp { local, plain: listener.plain, reports, steered };
             self.ports.push(PortInfo::new(id, name, kind));
         }
@@ -397,7 +397,7 @@ impl Plugging<'_> {
             let id = id.map_err(refused("ethernet", name))?;
             let beacon = info.beacon();
             let is_open = self.is_open(name, info.plain) || beacon.is_some();
-            self.switch.welcome_strangers(id, is_open);
+            self.switch.accept_unknown(id, is_open);
             self.switch.set_beacon(id, beacon);
             self.ports.push(PortInfo::new(id, name, PortKind::Ethernet(info)));
         }
@@ -442,7 +442,7 @@ impl Plugging<'_> {
                 CustomQueues::At(worker, port) => self.switch.plug_at(worker, port),
             };
             let id = id.map_err(refused("custom", name))?;
-            self.switch.welcome_strangers(id, self.is_open(name, custom.plain));
+            self.switch.accept_unknown(id, self.is_open(name, custom.plain));
             self.ports.push(PortInfo::new(id, name, PortKind::Custom { plain: custom.plain }));
         }
         Ok(())

@@ -17,7 +17,7 @@ use strowger_engine::{
     control::{DetachError, Event as SwitchEvent, PortId, SlotState, Switch},
 };
 use strowger_frame::port::Arm;
-use strowger_io::{Doorbell, Ringer, Waiter, endpoint};
+use strowger_io::{Doorbell, DoorbellWaker, Waiter, endpoint};
 
 use crate::{
     alternates::Alternates,
@@ -71,17 +71,17 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     /// One that also waits for handshakes at so many sockets.
-    pub(crate) fn new(handshake_sockets: usize) -> Result<(Self, Ringer), StartError> {
+    pub(crate) fn new(handshake_sockets: usize) -> Result<(Self, DoorbellWaker), StartError> {
         let what = "no doorbell";
         let doorbell = Doorbell::new().map_err(|source| StartError::Resource { what, source })?;
         let (calls_in, calls) = sync_channel(CALLS_WAITING_MAX);
-        let ringer = doorbell.ringer();
+        let waker = doorbell.waker();
         let waiter = Waiter::with_capacity(1 + handshake_sockets);
-        Ok((Self { calls, calls_in, doorbell, waiter, has_keys: false }, ringer))
+        Ok((Self { calls, calls_in, doorbell, waiter, has_keys: false }, waker))
     }
 
-    pub(crate) fn ringer(&self) -> Ringer {
-        self.doorbell.ringer()
+    pub(crate) fn waker(&self) -> DoorbellWaker {
+        self.doorbell.waker()
     }
 
     /// Blocks until the doorbell rings after it was armed, a handshake arrives, or the time is up.
@@ -422,10 +422,10 @@ impl SlowPath {
         let spec = attach::peer_spec(&self.ports, &Own::now(), peer)?;
         let port = spec.port;
         let slot = self.switch.add_peer(spec, self.now()).map_err(NeighborError::Peer)?;
-        self.switch.welcome_strangers(port, true);
+        self.switch.accept_unknown(port, true);
         // Whatever listener it comes in by, it is answered.
         for port in self.ports.iter().filter(|port| port.has_sealed_links()) {
-            self.switch.welcome_strangers(port.id, true);
+            self.switch.accept_unknown(port.id, true);
         }
         Ok(slot)
     }

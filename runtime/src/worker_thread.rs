@@ -12,9 +12,9 @@ use std::{
     time::Duration,
 };
 
-use strowger_engine::{limits::PORTS_MAX, orders::Bell, worker::Worker};
+use strowger_engine::{limits::PORTS_MAX, worker::Worker};
 use strowger_frame::{alloc, port::Arm};
-use strowger_io::{Doorbell, Ringer, Waiter, cores::pin_to_core};
+use strowger_io::{Doorbell, DoorbellWaker, Waiter, cores::pin_to_core};
 
 use crate::clock::Clock;
 
@@ -61,19 +61,9 @@ const RETRY: Duration = Duration::from_micros(200);
 pub struct WorkerThread {
     stop: Arc<AtomicBool>,
     turns: Arc<AtomicU64>,
-    ringer: Ringer,
+    waker: DoorbellWaker,
     /// `None` once it was joined.
     thread: Option<JoinHandle<Worker>>,
-}
-
-/// A doorbell's ringer, as the engine wants it.
-#[derive(Clone, Debug)]
-pub struct WakeBell(pub Ringer);
-
-impl Bell for WakeBell {
-    fn ring(&self) {
-        self.0.ring();
-    }
 }
 
 /// Runs `worker` on a thread of its own until [`WorkerThread::stop`]. The thread may not allocate: it
@@ -90,7 +80,7 @@ pub fn start(
     core: Option<usize>,
 ) -> io::Result<WorkerThread> {
     let stop = Arc::new(AtomicBool::new(false));
-    let ringer = doorbell.ringer();
+    let waker = doorbell.waker();
     let turns = Arc::new(AtomicU64::new(0));
     let (must_stop, turns_done) = (stop.clone(), turns.clone());
     let name = format!("worker-{}", worker.number());
@@ -120,7 +110,7 @@ pub fn start(
         drop(forbidden);
         worker
     })?;
-    Ok(WorkerThread { stop, turns, ringer, thread: Some(thread) })
+    Ok(WorkerThread { stop, turns, waker, thread: Some(thread) })
 }
 
 /// Blocks until a port, the slow path or another worker has something to do.
@@ -154,7 +144,7 @@ impl WorkerThread {
 
     fn tell_to_stop(&self) {
         self.stop.store(true, Ordering::Release);
-        self.ringer.ring();
+        self.waker.wake();
     }
 
     /// A number that changes while the worker makes progress, asleep or not.

@@ -78,9 +78,9 @@ impl NodeSpec {
 impl Node {
     pub(super) fn new(spec: NodeSpec) -> Result<Self, Failure> {
         let (memory, waiting) = spec.pool();
-        let mut pools = Pool::many(&memory, spec.workers).map_err(Failure::kernel("memory"))?;
+        let mut pools = Pool::group(&memory, spec.workers).map_err(Failure::kernel("memory"))?;
         for pool in &mut pools {
-            pool.keep(PoolUser::WAITING, waiting);
+            pool.reserve(PoolUser::WAITING, waiting);
         }
         let (mut switch, workers) = Switch::new(SwitchConfig::default(), pools)?;
         if let Some(number) = spec.identity {
@@ -107,7 +107,7 @@ impl Node {
         let queues = opened.workers.into_iter().map(|one| one.boxed().0).collect();
         let port = self.switch.plug_everywhere(queues);
         let port = port.map_err(|why| Failure::Refused(why.to_string()))?;
-        self.switch.welcome_strangers(port, sealed);
+        self.switch.accept_unknown(port, sealed);
         if let (true, Ok(slow)) = (sealed, opened.slow) {
             let memory =
                 PoolSpec { trains: 0, singles: 2 * BURST_MAX as u32 + 1, huge_pages: false };

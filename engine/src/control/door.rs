@@ -38,8 +38,8 @@ impl fmt::Debug for Door {
 }
 
 impl Door {
-    pub(super) fn welcome_strangers(&mut self, welcome: bool) {
-        self.port.welcome_strangers(welcome);
+    pub(super) fn accept_unknown(&mut self, accept: bool) {
+        self.port.accept_unknown(accept);
     }
 
     pub(super) fn tally(&self) -> &PortTally {
@@ -57,7 +57,7 @@ impl Door {
     /// What has arrived, a burst at most.
     pub(super) fn receive(&mut self) -> Burst {
         let mut burst = Burst::new();
-        self.pool.gather();
+        self.pool.reclaim();
         self.port.rx_burst(&mut self.pool, &mut burst);
         burst
     }

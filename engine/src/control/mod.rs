@@ -33,7 +33,7 @@ use std::{
 };
 
 use strowger_frame::{
-    Loss, Mark, Pool, Port,
+    Loss, Mark, Pool, Port, Wake,
     port::{Address, AdmitError, PortTally},
 };
 use strowger_wire::Slot;
@@ -59,7 +59,7 @@ use crate::{
     discard::{Discard, DiscardTally},
     limits::{ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX},
     link::{Behind, SlotTally},
-    orders::{Bell, Punt, PuntKind, Report},
+    orders::{Punt, PuntKind, Report},
     slots::{NextHop, SlotTable},
     worker::{Exchange, Worker},
 };
@@ -172,8 +172,8 @@ impl Switch {
     }
 
     /// What wakes worker `number` when it has been given orders.
-    pub fn set_bell(&mut self, number: usize, bell: Arc<dyn Bell>) {
-        self.workers.set_bell(number, bell);
+    pub fn set_waker(&mut self, number: usize, waker: Arc<dyn Wake>) {
+        self.workers.set_waker(number, waker);
     }
 
     /// How the switch was told to behave.
@@ -220,8 +220,8 @@ impl Switch {
     /// Does what is due: gives waiting orders, reads reports, takes the next steps, ends punted
     /// frames. It never blocks. What has come true is returned, oldest first.
     ///
-    /// Call it when [`next_timeout`](Self::next_timeout) has come, after a worker has rung the bell that
-    /// [`Worker::set_control_bell`] gave it, when what [`arm`](Self::arm) named is ready, and after any other
+    /// Call it when [`next_timeout`](Self::next_timeout) has come, after a worker has called the waker that
+    /// [`Worker::set_slow_path_waker`] gave it, when what [`arm`](Self::arm) named is ready, and after any other
     /// call that changes something. More often does no harm.
     pub fn poll(&mut self, now: Now) -> Vec<Event> {
         let now = self.clock.turn(now);

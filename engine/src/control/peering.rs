@@ -280,8 +280,8 @@ impl Switch {
 
     /// Lets strangers' frames in at a port: handshakes, and the data of peers that have moved.
     /// Needed wherever a peer may come from an address that is not written down.
-    pub fn welcome_strangers(&mut self, port: PortId, welcome: bool) {
-        self.ports.welcome_strangers(port, welcome, &mut self.workers);
+    pub fn accept_unknown(&mut self, port: PortId, accept: bool) {
+        self.ports.accept_unknown(port, accept, &mut self.workers);
     }
 
     /// Adds a peer: it has a slot at once, and a link as soon as a handshake is finished.

@@ -28,8 +28,8 @@ struct PortRecord {
     door: Option<Door>,
     /// How the handshakes and beacons that came in by the port ended.
     handshakes: DiscardTally,
-    /// What was last commanded of it ([`Ports::welcome_strangers`]).
-    welcomes: Option<bool>,
+    /// What was last commanded of it ([`Ports::accept_unknown`]).
+    accepts_unknown: Option<bool>,
     leaving: bool,
 }
 
@@ -97,8 +97,8 @@ impl Ports {
             workers.command(worker, Order::Plug(Box::new(seat)));
         }
         let handshakes = DiscardTally::default();
-        let (door, welcomes, leaving) = (None, None, false);
-        let record = PortRecord { describe, queues, door, handshakes, welcomes, leaving };
+        let (door, accepts_unknown, leaving) = (None, None, false);
+        let record = PortRecord { describe, queues, door, handshakes, accepts_unknown, leaving };
         match self.records.get_mut(free) {
             Some(place) => *place = Some(record),
             None => self.records.push(Some(record)),
@@ -168,13 +168,13 @@ impl Ports {
     }
 
     /// Lets frames of unknown senders in at a port, or not.
-    pub(super) fn welcome_strangers(&mut self, id: PortId, welcome: bool, workers: &mut Workers) {
+    pub(super) fn accept_unknown(&mut self, id: PortId, accept: bool, workers: &mut Workers) {
         if let Some(record) = self.plugged_mut(id) {
-            record.welcomes = Some(welcome);
+            record.accepts_unknown = Some(accept);
         }
-        workers.command_all(|_| Order::WelcomeStrangers(id.0, welcome));
+        workers.command_all(|_| Order::AcceptUnknown(id.0, accept));
         if let Some(door) = self.door_mut(id) {
-            door.welcome_strangers(welcome);
+            door.accept_unknown(accept);
         }
     }
 
@@ -186,8 +186,8 @@ impl Ports {
             if record.leaving {
                 workers.command_all(|_| Order::Unplug(number));
                 workers.after_all(id, Step::Forget);
-            } else if let Some(welcome) = record.welcomes {
-                self.welcome_strangers(id, welcome, workers);
+            } else if let Some(accept) = record.accepts_unknown {
+                self.accept_unknown(id, accept, workers);
             }
         }
     }

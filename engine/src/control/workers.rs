@@ -5,7 +5,7 @@
 use std::{collections::VecDeque, fmt, sync::Arc};
 
 use strowger_frame::{
-    Mark,
+    Mark, Wake,
     ring::{Consumer, Producer, ring},
     tally::Counter,
 };
@@ -20,7 +20,7 @@ use crate::{
     attention::Attention,
     discard::{Discard, DiscardTally},
     limits::{ANSWERS_WAITING_MAX, MESSAGES_WAITING_MAX, ORDERS_MAX},
-    orders::{Bell, Order, PuntQueues, Report},
+    orders::{Order, PuntQueues, Report},
     session::AwaitedPlaces,
     worker::SlowPath,
 };
@@ -72,7 +72,7 @@ struct WorkerHandle {
     /// Answers and errors, by the ingress of what they are about. They enter the ring when the worker has
     /// caught up with all else.
     answers: VecDeque<(Mark, Vec<u8>)>,
-    bell: Option<Arc<dyn Bell>>,
+    waker: Option<Arc<dyn Wake>>,
     /// Reports are of orders from before a [`reset`](Workers::reset), up to the answer to this muster: the
     /// ledger knows nothing of them.
     awaits: Option<u64>,
@@ -127,7 +127,7 @@ impl Workers {
                 frames_made: slow_path.frames_made.clone(),
                 waiting: VecDeque::new(),
                 answers: VecDeque::new(),
-                bell: None,
+                waker: None,
                 awaits: None,
             };
             (handle, slow_path)
@@ -152,9 +152,9 @@ impl Workers {
     }
 
     /// What wakes a worker when it has been given something.
-    pub(super) fn set_bell(&mut self, number: usize, bell: Arc<dyn Bell>) {
+    pub(super) fn set_waker(&mut self, number: usize, waker: Arc<dyn Wake>) {
         if let Some(handle) = self.handles.get_mut(number) {
-            handle.bell = Some(bell);
+            handle.waker = Some(waker);
         }
     }
 
@@ -258,8 +258,8 @@ impl Workers {
                 debug_assert!(pushed.is_ok(), "room was seen above, and only we fill it");
                 has_new = true;
             }
-            if has_new && let Some(bell) = &handle.bell {
-                bell.ring();
+            if has_new && let Some(waker) = &handle.waker {
+                waker.wake();
             }
         }
     }

@@ -129,9 +129,9 @@ impl Worker {
                     queue.port.forget(mark);
                 }
             }
-            Order::WelcomeStrangers(port, welcome) => {
+            Order::AcceptUnknown(port, accept) => {
                 if let Some(queue) = self.ports.of_port_mut(port) {
-                    queue.port.welcome_strangers(welcome);
+                    queue.port.accept_unknown(accept);
                 }
             }
             Order::HearBeacons(port, hears) => {
@@ -220,7 +220,7 @@ impl Worker {
         let (user, floor) = (PoolUser::port(queue.number), queue.port.receive_chunks());
         match self.ports.insert(queue) {
             Ok(()) => {
-                self.tx.pool.keep(user, floor);
+                self.tx.pool.reserve(user, floor);
                 Report::Done
             }
             Err(refused) => Report::PlugRefused(refused),
@@ -229,7 +229,7 @@ impl Worker {
 
     fn unplug(&mut self, number: u16) -> Report {
         let Some(removed) = self.ports.remove(number) else { return Report::Done };
-        self.tx.pool.keep(PoolUser::port(number), Chunks::default());
+        self.tx.pool.reserve(PoolUser::port(number), Chunks::default());
         Report::Unplugged(removed)
     }
 

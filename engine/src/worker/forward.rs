@@ -40,7 +40,7 @@ impl Worker {
         let now = Now(now.0.wrapping_add(self.slow_path.skew.read()));
         self.tx.now = now;
         self.obey(now);
-        self.tx.pool.gather();
+        self.tx.pool.reclaim();
         self.offer_again();
 
         let (ports, rings) = (self.ports.len(), self.exchange.workers());
@@ -78,9 +78,9 @@ impl Worker {
     fn receive(&mut self, queue: usize, now: Now) -> usize {
         let mut burst = Burst::new();
         let Some(PortSeat { number, port, .. }) = self.ports.at(queue) else { return 0 };
-        self.tx.pool.act_for(PoolUser::port(*number));
+        self.tx.pool.set_user(PoolUser::port(*number));
         port.rx_burst(&mut self.tx.pool, &mut burst);
-        self.tx.pool.act_for(PoolUser::COMMON);
+        self.tx.pool.set_user(PoolUser::COMMON);
         let received = burst.len();
         self.forward(&mut burst, queue, now);
         self.flush_after(received);
@@ -327,5 +327,5 @@ fn former_return_path(ingress: &Link, form: u8) -> Option<u64> {
 /// Why no link stands under a frame's mark.
 #[cold]
 fn no_link(frame: &Frame) -> Discard {
-    if frame.mark().is_stranger() { Discard::Stranger } else { Discard::IngressGone }
+    if frame.mark().is_unknown() { Discard::Stranger } else { Discard::IngressGone }
 }

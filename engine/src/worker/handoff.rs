@@ -5,7 +5,7 @@ use std::{collections::VecDeque, mem, sync::Arc};
 
 use arrayvec::ArrayVec;
 use strowger_frame::{
-    Address, BURST_MAX, Frame, Mark,
+    Address, BURST_MAX, Frame, Mark, Wake,
     ring::{Consumer, Producer, ring},
 };
 
@@ -15,7 +15,7 @@ use crate::{
     discard::Discard,
     limits::{EXCHANGE_CONTROL_FRAMES_MAX, EXCHANGE_FRAMES_MAX, EXCHANGE_SHARE},
     link::{Guard, Waiting},
-    orders::{Bell, Handover},
+    orders::Handover,
 };
 
 /// Whose frame a place of a ring holds: an ingress' data, its control, or what is not opened yet, by where
@@ -83,8 +83,8 @@ pub(crate) struct Exchange {
     from: Vec<Consumer<Handover>>,
     /// By ring: what was taken from it and has not had its turn. Empty between polls.
     staged: Vec<ArrayVec<Handover, BURST_MAX>>,
-    bells: Vec<Option<Arc<dyn Bell>>>,
-    /// Bit `w`: worker `w` was handed frames since its bell was last rung.
+    wakers: Vec<Option<Arc<dyn Wake>>>,
+    /// Bit `w`: worker `w` was handed frames since its waker was last called.
     given: u64,
 }
 
@@ -92,7 +92,7 @@ impl Exchange {
     /// The rings between `count` workers (64 at most), by worker.
     pub(crate) fn between(count: usize, frames_max: usize) -> Vec<Self> {
         let mut all: Vec<Self> =
-            (0..count).map(|_| Self { bells: vec![None; count], ..Self::default() }).collect();
+            (0..count).map(|_| Self { wakers: vec![None; count], ..Self::default() }).collect();
         for from in 0..count {
             for to in 0..count {
                 if from == to {
@@ -136,8 +136,8 @@ impl Exchange {
         while given != 0 {
             let worker = given.trailing_zeros() as usize;
             given &= given - 1;
-            if let Some(Some(bell)) = self.bells.get(worker) {
-                bell.ring();
+            if let Some(Some(waker)) = self.wakers.get(worker) {
+                waker.wake();
             }
         }
     }
@@ -162,9 +162,9 @@ impl Exchange {
     }
 
     /// What wakes the worker with this number.
-    pub(super) fn set_bell(&mut self, number: usize, bell: Arc<dyn Bell>) {
-        if let Some(place) = self.bells.get_mut(number) {
-            *place = Some(bell);
+    pub(super) fn set_waker(&mut self, number: usize, waker: Arc<dyn Wake>) {
+        if let Some(place) = self.wakers.get_mut(number) {
+            *place = Some(waker);
         }
     }
 }
@@ -194,7 +194,7 @@ impl Worker {
         queue: usize,
     ) -> Result<(), (Discard, Frame)> {
         let mark = frame.mark();
-        let holder = if mark.is_stranger() {
+        let holder = if mark.is_unknown() {
             let from = self.ports.address_of(queue, mark);
             let port = self.ports.at(queue).map_or(0, |queue| Holder::from(queue.number) & 0xfff);
             STRAY_UNKNOWN | port << 4 | sources_of(from.map(|(_, from)| from))

@@ -261,7 +261,7 @@ impl Worker {
         }
         // Apart, so that unknown senders cannot crowd out known ones. A beacon counts as unknown, whatever
         // address it comes from.
-        let is_known = !is_beacon && !link.is_stranger();
+        let is_known = !is_beacon && !link.is_unknown();
         // Nor one who is known the others: of each a few at a time.
         let at = self.tx.now;
         let known = self.links.get_mut(link).filter(|_| is_known);

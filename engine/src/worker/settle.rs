@@ -19,7 +19,7 @@ impl Worker {
                 self.count_at_exit(mark, Discard::EgressFull);
             }
             if dropped > 0 {
-                self.tx.pool.gather(); // the next exit may have what they gave up
+                self.tx.pool.reclaim(); // the next exit may have what they gave up
             }
         }
     }

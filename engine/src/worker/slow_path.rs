@@ -3,13 +3,14 @@
 use std::{mem, sync::Arc};
 
 use strowger_frame::{
+    Wake,
     ring::{Consumer, Producer},
     tally::Counter,
 };
 
 use crate::{
     discard::DiscardTally,
-    orders::{Bell, Order, PuntQueues, Report},
+    orders::{Order, PuntQueues, Report},
     session::AwaitedPlaces,
 };
 
@@ -27,7 +28,7 @@ pub(crate) struct SlowPath {
     /// What makes the switch's own time of the caller's.
     pub(crate) skew: Arc<Counter>,
     /// Wakes the slow path.
-    pub(crate) waker: Option<Arc<dyn Bell>>,
+    pub(crate) waker: Option<Arc<dyn Wake>>,
     /// There is something new for the slow path to read.
     pub(crate) has_news: bool,
 }
@@ -49,7 +50,7 @@ impl SlowPath {
         if mem::take(&mut self.has_news)
             && let Some(waker) = &self.waker
         {
-            waker.ring();
+            waker.wake();
         }
     }
 }

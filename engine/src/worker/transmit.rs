@@ -48,7 +48,7 @@ impl Worker {
                 at += 1;
             }
         }
-        if !self.backlog.contended.is_empty() && self.tx.pool.is_scarce() {
+        if !self.backlog.contended.is_empty() && self.tx.pool.is_low() {
             self.settle();
         }
         if self.ports.has_unflushed() {
@@ -115,7 +115,7 @@ impl Worker {
     pub fn disarm(&mut self, is_ready: impl Fn(usize) -> bool) {
         for (nth, PortSeat { port, .. }) in self.ports.iter_mut().enumerate() {
             if is_ready(nth) {
-                port.wake();
+                port.on_readable();
             }
             port.disarm();
         }

@@ -273,17 +273,17 @@ impl Port for AirPort {
             let mark = match mark {
                 Some(mark) => mark,
                 None if !self.welcome => {
-                    self.tally.lose(Loss::Stranger, 1);
+                    self.tally.count_loss(Loss::UnknownSender, 1);
                     continue;
                 }
                 None => {
                     self.strangers.push(from);
-                    Mark::stranger((self.strangers.len() - 1) as u8)
+                    Mark::unknown((self.strangers.len() - 1) as u8)
                 }
             };
             let class = if bytes.len() <= 2_048 { ChunkClass::Single } else { ChunkClass::Train };
             let Some(chunk) = pool.take(class) else {
-                self.tally.lose(Loss::PoolEmpty, 1);
+                self.tally.count_loss(Loss::PoolEmpty, 1);
                 continue;
             };
             let mut frame = chunk.into_frame(256, bytes.len());
@@ -295,7 +295,7 @@ impl Port for AirPort {
 
     fn tx_burst(&mut self, to: Mark, frames: &mut Burst) {
         let Some(&at) = self.marks.get(&to) else {
-            self.tally.lose(Loss::NoNeighbour, frames.len() as u64);
+            self.tally.count_loss(Loss::NoNeighbour, frames.len() as u64);
             return frames.clear();
         };
         for frame in frames.drain(..) {
@@ -319,17 +319,17 @@ impl Port for AirPort {
         self.marks.remove(&mark);
     }
 
-    fn welcome_strangers(&mut self, welcome: bool) {
-        self.welcome = welcome;
+    fn accept_unknown(&mut self, accept: bool) {
+        self.welcome = accept;
     }
 
     fn address_of(&self, mark: Mark) -> Option<Address> {
-        let stranger = mark.is_stranger().then(|| self.strangers.get(mark.index() & 0xff));
+        let stranger = mark.is_unknown().then(|| self.strangers.get(mark.index() & 0xff));
         stranger.flatten().or_else(|| self.marks.get(&mark)).map(|at| Address::Udp(*at))
     }
 
     fn send_to(&mut self, to: Address, frame: Frame) {
-        let Address::Udp(to) = to else { return self.tally.lose(Loss::NoNeighbour, 1) };
+        let Address::Udp(to) = to else { return self.tally.count_loss(Loss::NoNeighbour, 1) };
         self.tally.frames_out.add(1);
         self.air.sky().send(self.local, to, frame.bytes());
     }
@@ -430,7 +430,7 @@ impl Node {
         let mut node = Self::bare(birth, now);
         let ports = (0..birth.workers).map(|w| Box::new(air.port(node.at, w)) as Box<dyn Port>);
         node.port = node.switch.plug_everywhere(ports.collect()).expect("a place");
-        node.switch.welcome_strangers(node.port, true);
+        node.switch.accept_unknown(node.port, true);
         node
     }
 
@@ -515,7 +515,7 @@ impl Node {
         workers
             .map(|worker| {
                 let pool = worker.pool_mut();
-                pool.gather();
+                pool.reclaim();
                 (pool.free(ChunkClass::Single), pool.free(ChunkClass::Train))
             })
             .collect()

@@ -22,9 +22,9 @@ impl Pool {
     /// If they are more than a frame can hold: a bug of the caller.
     pub fn copy_bytes(&mut self, bytes: &[u8]) -> Option<Frame> {
         let single = bytes.len() + HEADROOM_BYTES <= SINGLE_STRIDE_BYTES;
-        let acting = self.acting;
-        let copy = if single { self.copy_into(acting, ChunkClass::Single, bytes) } else { None };
-        copy.or_else(|| self.copy_into(acting, ChunkClass::Train, bytes))
+        let user = self.user;
+        let copy = if single { self.copy_into(user, ChunkClass::Single, bytes) } else { None };
+        copy.or_else(|| self.copy_into(user, ChunkClass::Train, bytes))
     }
 
     fn copy_into(&mut self, user: PoolUser, class: ChunkClass, bytes: &[u8]) -> Option<Frame> {
@@ -42,9 +42,9 @@ impl Pool {
     /// has settled. No queue gets more than what is left for others, and a queue that does not drain
     /// gives way to those that do, with frames that have settled, too.
     #[cold]
-    pub fn settle(&mut self, frame: &mut Frame, share: &mut QueueShare) -> bool {
+    pub fn park(&mut self, frame: &mut Frame, share: &mut QueueShare) -> bool {
         let chunk = frame.chunk();
-        let ours = chunk.is_of(self.shelf.as_ptr());
+        let ours = chunk.is_of(self.state.as_ptr());
         let index = chunk.index() as usize;
         if ours && self.users[index] == PoolUser::WAITING {
             let reserve = self.class(chunk.class()).1;
@@ -99,7 +99,7 @@ mod tests {
 
     fn waiting(pool: &mut Pool, trains: u32, singles: u32) {
         let floor = Chunks { trains, singles };
-        assert_eq!(pool.keep(PoolUser::WAITING, floor), floor);
+        assert_eq!(pool.reserve(PoolUser::WAITING, floor), floor);
     }
 
     /// The share of a queue that is about to be empty.
@@ -120,14 +120,14 @@ mod tests {
         waiting(&mut pool, 0, 2);
         let mut share = draining();
         let mut settled = frame(&mut pool, ChunkClass::Train, 1400, 9);
-        assert!(pool.settle(&mut settled, &mut share));
+        assert!(pool.park(&mut settled, &mut share));
         assert_eq!((settled.bytes(), settled.mark()), (&[9; 1400][..], crate::Mark(9)));
         assert_eq!((pool.free(ChunkClass::Train), pool.free(ChunkClass::Single)), (4, 67));
         assert!(settled.headroom() >= 64, "a port may write its header in front");
         // It is settled: nothing is copied twice.
         share = draining();
         let at = settled.bytes().as_ptr();
-        assert!(pool.settle(&mut settled, &mut share));
+        assert!(pool.park(&mut settled, &mut share));
         assert_eq!(
             (share.held, settled.bytes().as_ptr(), pool.tally().frames_copied.read()),
             (1, at, 1)
@@ -143,8 +143,8 @@ mod tests {
     fn a_frame_alone_in_a_single_chunk_stays_and_no_longer_counts_for_its_port() {
         let mut pool = pool(0, 72);
         waiting(&mut pool, 0, 4);
-        pool.keep(PoolUser::port(3), Chunks { trains: 0, singles: 2 });
-        pool.act_for(PoolUser::port(3));
+        pool.reserve(PoolUser::port(3), Chunks { trains: 0, singles: 2 });
+        pool.set_user(PoolUser::port(3));
         let mut kept = Vec::new();
         // All that the port can have: its floor, and what is nobody's.
         while let Some(chunk) = pool.take(ChunkClass::Single) {
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(kept.len(), 68);
         for frame in &mut kept[..2] {
             let at = frame.bytes().as_ptr();
-            assert!(pool.settle(frame, &mut draining()));
+            assert!(pool.park(frame, &mut draining()));
             assert_eq!(frame.bytes().as_ptr(), at);
         }
         assert_eq!(pool.tally().frames_copied.read(), 0);
@@ -169,7 +169,7 @@ mod tests {
             let mut share = draining();
             loop {
                 let mut one = frame(pool, ChunkClass::Train, 100, 1);
-                if !pool.settle(&mut one, &mut share) {
+                if !pool.park(&mut one, &mut share) {
                     return share.held;
                 }
                 settled.push(one);
@@ -184,30 +184,30 @@ mod tests {
     fn a_queue_that_does_not_drain_gives_way_to_one_that_does() {
         let mut pool = pool(80, 80);
         waiting(&mut pool, 0, 16);
-        let settle = |pool: &mut Pool, queue: &mut Vec<Frame>, drains: usize, more: usize| {
+        let park = |pool: &mut Pool, queue: &mut Vec<Frame>, drains: usize, more: usize| {
             queue.extend((0..more).map(|_| frame(pool, ChunkClass::Train, 100, 1)));
             let mut share = QueueShare::new(drains, 6);
-            queue.retain_mut(|one| pool.settle(one, &mut share));
-            pool.gather();
+            queue.retain_mut(|one| pool.park(one, &mut share));
+            pool.reclaim();
             queue.len()
         };
         let (mut stuck, mut other, mut drains) = (Vec::new(), Vec::new(), Vec::new());
         // Ten of the 16 are not spared: half of them, and then half of what is left.
-        assert_eq!(settle(&mut pool, &mut stuck, 0, 20), 5);
-        assert_eq!(settle(&mut pool, &mut other, 0, 20), 3);
+        assert_eq!(park(&mut pool, &mut stuck, 0, 20), 5);
+        assert_eq!(park(&mut pool, &mut other, 0, 20), 3);
         // As many as it drains, and as many as it leaves to others.
-        assert_eq!(settle(&mut pool, &mut drains, 3, 20), 3);
-        assert_eq!(settle(&mut pool, &mut drains, 20, 20), 4);
+        assert_eq!(park(&mut pool, &mut drains, 3, 20), 3);
+        assert_eq!(park(&mut pool, &mut drains, 20, 20), 4);
         // Four are free, so one that is stuck gives way until there are six.
         assert_eq!(pool.singles.unused(PoolUser::WAITING), 4);
-        assert_eq!(settle(&mut pool, &mut stuck, 0, 0), 3);
-        assert_eq!(settle(&mut pool, &mut other, 0, 0), 3);
-        assert_eq!(settle(&mut pool, &mut drains, 20, 0), 4);
+        assert_eq!(park(&mut pool, &mut stuck, 0, 0), 3);
+        assert_eq!(park(&mut pool, &mut other, 0, 0), 3);
+        assert_eq!(park(&mut pool, &mut drains, 20, 0), 4);
         // One that no longer drains gets no more before others give their chunks back.
-        assert_eq!(settle(&mut pool, &mut drains, 0, 5), 4);
+        assert_eq!(park(&mut pool, &mut drains, 0, 5), 4);
         drop((stuck, other));
-        pool.gather();
-        assert_eq!(settle(&mut pool, &mut drains, 0, 5), 5);
+        pool.reclaim();
+        assert_eq!(park(&mut pool, &mut drains, 0, 5), 5);
         assert_eq!(pool.singles.unused(PoolUser::WAITING), 11);
     }
 
@@ -217,27 +217,27 @@ mod tests {
         waiting(&mut pool, 0, 8);
         let mut share = QueueShare::new(0, 128);
         let mut all: Vec<_> = (0..8).map(|_| frame(&mut pool, ChunkClass::Train, 100, 1)).collect();
-        all.retain_mut(|one| pool.settle(one, &mut share));
+        all.retain_mut(|one| pool.park(one, &mut share));
         assert_eq!(all.len(), 2, "four of eight, and as many left as it has");
     }
 
     #[test]
     fn a_long_frame_takes_a_train_chunk_for_waiting_frames() {
-        let mut pools = Pool::many(&PoolSpec { trains: 66, singles: 65, huge_pages: false }, 2)
+        let mut pools = Pool::group(&PoolSpec { trains: 66, singles: 65, huge_pages: false }, 2)
             .expect("memory");
         let (mut theirs, mut ours) = (pools.remove(0), pools.remove(0));
         waiting(&mut ours, 2, 1);
         let mut long = frame(&mut ours, ChunkClass::Train, 9000, 1);
         let at = long.bytes().as_ptr();
-        assert!(ours.settle(&mut long, &mut draining()));
+        assert!(ours.park(&mut long, &mut draining()));
         assert_eq!((long.bytes().as_ptr(), ours.tally().frames_copied.read()), (at, 0));
         // One of another pool is copied whatever its length.
         for len in [9000, 100] {
             let mut other = frame(&mut theirs, ChunkClass::Train, len, 2);
-            assert!(ours.settle(&mut other, &mut draining()));
+            assert!(ours.park(&mut other, &mut draining()));
             assert_eq!((other.bytes(), theirs.free(ChunkClass::Train)), (&vec![2; len][..], 66));
             assert!(
-                !ours.settle(&mut frame(&mut theirs, ChunkClass::Train, len, 2), &mut draining())
+                !ours.park(&mut frame(&mut theirs, ChunkClass::Train, len, 2), &mut draining())
             );
             drop(other);
         }
@@ -245,22 +245,22 @@ mod tests {
 
     #[test]
     fn a_scarce_pool_is_seen_by_all_of_its_mapping() {
-        let mut pools =
-            Pool::many(&PoolSpec { trains: 16, singles: 0, huge_pages: false }, 2).expect("memory");
+        let mut pools = Pool::group(&PoolSpec { trains: 16, singles: 0, huge_pages: false }, 2)
+            .expect("memory");
         let (mut one, mut other) = (pools.remove(0), pools.remove(0));
         let mut taken: Vec<_> =
             (0..14).map(|_| one.take(ChunkClass::Train).expect("of 16")).collect();
-        one.gather();
-        other.gather();
-        assert!(one.is_scarce() && other.is_scarce());
+        one.reclaim();
+        other.reclaim();
+        assert!(one.is_low() && other.is_low());
         assert!(one.take_ran_low() && !one.take_ran_low() && !other.take_ran_low());
         taken.truncate(8);
-        one.gather();
-        assert!(!one.is_scarce() && !other.is_scarce() && !one.take_ran_low());
+        one.reclaim();
+        assert!(!one.is_low() && !other.is_low() && !one.take_ran_low());
         taken.extend(std::iter::from_fn(|| one.take(ChunkClass::Train)));
-        one.gather();
-        assert!(other.is_scarce());
+        one.reclaim();
+        assert!(other.is_low());
         drop(one);
-        assert!(!other.is_scarce(), "a pool that has ended wants nothing");
+        assert!(!other.is_low(), "a pool that has ended wants nothing");
     }
 }

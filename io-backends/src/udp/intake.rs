@@ -76,8 +76,8 @@ impl Intake {
         }
     }
 
-    pub(super) fn welcome_strangers(&mut self, welcome: bool) {
-        self.strangers = welcome.then(ArrayVec::new);
+    pub(super) fn accept_unknown(&mut self, accept: bool) {
+        self.strangers = accept.then(ArrayVec::new);
     }
 
     /// A new burst begins: strangers of the last one are forgotten, but for whose train is at hand.
@@ -88,7 +88,7 @@ impl Intake {
             sources.begin(is_cutting);
         }
         let Some(strangers) = &mut self.strangers else { return };
-        if self.train.is_some() && self.mark.is_stranger() {
+        if self.train.is_some() && self.mark.is_unknown() {
             // Frames of the train are marked already, so its sender must keep its number.
             strangers.truncate(usize::from(self.mark.0 as u8) + 1);
         } else {
@@ -98,7 +98,7 @@ impl Intake {
 
     /// The stranger under this mark.
     pub(super) fn stranger(&self, mark: Mark) -> Option<&Key> {
-        self.strangers.as_ref()?.get(usize::from(mark.0 as u8)).filter(|_| mark.is_stranger())
+        self.strangers.as_ref()?.get(usize::from(mark.0 as u8)).filter(|_| mark.is_unknown())
     }
 
     /// A mark for a stranger, if such are welcome and there is room for one more.
@@ -110,7 +110,7 @@ impl Intake {
         if known.is_none() {
             strangers.try_push(from).ok()?;
         }
-        Some(Mark::stranger(number as u8))
+        Some(Mark::unknown(number as u8))
     }
 
     /// The pool has no chunk to receive into: what has arrived stays in the socket.
@@ -135,7 +135,7 @@ impl Intake {
             };
             burst.push(frame);
         }
-        if train.left() == 0 {
+        if train.remaining() == 0 {
             self.train = None;
         }
         false
@@ -170,14 +170,14 @@ impl Intake {
             None => arrival
                 .from
                 .and_then(|from| neighbours.mark_of(from).or_else(|| self.stranger_mark(from)))
-                .ok_or(Loss::Stranger),
+                .ok_or(Loss::UnknownSender),
         };
         if self.sources.is_some() {
             let at = chunk.at().as_ptr().addr() + start;
             self.note_source(neighbours, mark, arrival, at);
         }
         match mark {
-            Err(loss) => self.tally.lose(loss, frames),
+            Err(loss) => self.tally.count_loss(loss, frames),
             Ok(mark) if frames == 1 => {
                 let mut frame = chunk.into_frame(start, arrival.bytes);
                 frame.set_mark(mark);
@@ -185,7 +185,7 @@ impl Intake {
             }
             Ok(mark) => {
                 let train = chunk.into_train(start, arrival.bytes, arrival.segment);
-                self.train = Some(train.marked(mark));
+                self.train = Some(train.with_mark(mark));
                 self.mark = mark;
                 self.cut(burst);
             }
@@ -199,7 +199,7 @@ impl Intake {
         }
         if let Some(mut train) = self.train.take() {
             let rest = std::iter::from_fn(|| train.next_frame()).count();
-            self.tally.lose(Loss::Stranger, rest as u64);
+            self.tally.count_loss(Loss::UnknownSender, rest as u64);
         }
     }
 }

@@ -96,7 +96,7 @@ impl UdpPort {
             Address::Udp(to) => Some(self.inside(to)).filter(|to| same_kind(to.ip(), local)),
             _ => None,
         };
-        let Some(to) = to else { return self.tally.lose(Loss::NoNeighbour, 1) };
+        let Some(to) = to else { return self.tally.count_loss(Loss::NoNeighbour, 1) };
         let source = self.intake.sources().and_then(|sources| {
             let key = Key::of(to);
             self.neighbours.source_for(&key).or_else(|| sources.of(&key))
@@ -159,8 +159,8 @@ impl Port for UdpPort {
         self.intake.forget(mark);
     }
 
-    fn welcome_strangers(&mut self, welcome: bool) {
-        self.intake.welcome_strangers(welcome);
+    fn accept_unknown(&mut self, accept: bool) {
+        self.intake.accept_unknown(accept);
     }
 
     fn address_of(&self, mark: Mark) -> Option<Address> {

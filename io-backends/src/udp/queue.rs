@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use strowger_frame::{Frame, Held, Loss, Mark, port::PortTally};
+use strowger_frame::{Frame, HeldFrames, Loss, Mark, port::PortTally};
 
 use super::{
     control::{
@@ -53,7 +53,7 @@ pub(super) struct Queue {
     vectors: Vec<libc::iovec>,
     /// Memory of all frames in `messages`, and beside it the message that each belongs to. Given up
     /// when the last message has gone, or, when the socket is full, with the messages that have.
-    held: Vec<Held>,
+    held: Vec<HeldFrames>,
     held_for: Vec<u16>,
     frames: usize,
     /// See `take_cost`.
@@ -223,7 +223,7 @@ impl Queue {
             _ => Err(frame),
         };
         if let Err(frame) = alone {
-            self.held.push(Held::new(frame));
+            self.held.push(HeldFrames::new(frame));
             self.held_for.push(at);
         }
     }
@@ -286,7 +286,7 @@ impl Queue {
                             return Flushed::Full;
                         }
                     } else {
-                        self.tally.lose(loss_of(errno), 1);
+                        self.tally.count_loss(loss_of(errno), 1);
                         self.first += 1;
                     }
                 }
@@ -320,7 +320,7 @@ impl Queue {
     /// Loses all that waits.
     #[cold]
     pub(super) fn lose_all(&mut self, loss: Loss) {
-        self.tally.lose(loss, u64::from(self.frames_waiting()));
+        self.tally.count_loss(loss, u64::from(self.frames_waiting()));
         self.clear();
     }
 
@@ -383,7 +383,7 @@ impl Queue {
             && errno != libc::EIO
             && errno != libc::EOPNOTSUPP
         {
-            self.tally.lose(loss_of(errno), u64::from(message.frames - self.gone));
+            self.tally.count_loss(loss_of(errno), u64::from(message.frames - self.gone));
             return self.done();
         }
         let mut skip = self.gone as usize * message.segment as usize;
@@ -419,7 +419,7 @@ impl Queue {
                         self.refusal = errno;
                         return Single::Blocked;
                     }
-                    Err(errno) => self.tally.lose(loss_of(errno), 1),
+                    Err(errno) => self.tally.count_loss(loss_of(errno), 1),
                 }
                 self.gone += 1;
                 at += len;
@@ -474,6 +474,6 @@ pub(super) fn send_alone(
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        self.tally.lose(Loss::SendRefused, u64::from(self.frames_waiting()));
+        self.tally.count_loss(Loss::SendRefused, u64::from(self.frames_waiting()));
     }
 }

@@ -67,7 +67,7 @@ impl Outbox {
             self.flush(sockets, neighbours);
         }
         let Some(neighbour) = neighbours.at_mut(to) else {
-            self.tally.lose(Loss::NoNeighbour, frames.len() as u64);
+            self.tally.count_loss(Loss::NoNeighbour, frames.len() as u64);
             frames.clear();
             return;
         };
@@ -129,7 +129,7 @@ impl Outbox {
                 }
                 Place::Later => return,
                 Place::Lost => {
-                    self.tally.lose(Loss::SendStalled, frames.len() as u64);
+                    self.tally.count_loss(Loss::SendStalled, frames.len() as u64);
                     frames.clear();
                 }
             }
@@ -215,10 +215,10 @@ impl Outbox {
                 self.tally.bytes_out.add(bytes.len() as u64);
                 self.tally.trains_out.add(1);
             }
-            Err(errno) if is_full(errno) => self.tally.lose(Loss::SendStalled, 1),
-            Err(libc::EMSGSIZE) => self.tally.lose(too_long, 1),
+            Err(errno) if is_full(errno) => self.tally.count_loss(Loss::SendStalled, 1),
+            Err(libc::EMSGSIZE) => self.tally.count_loss(too_long, 1),
             Err(errno) => {
-                self.tally.lose(loss_of(errno), 1);
+                self.tally.count_loss(loss_of(errno), 1);
                 if self.direct_errors.is_full() {
                     self.direct_errors.pop_at(0);
                 }
@@ -339,7 +339,7 @@ mod tests {
             bench.flush();
             assert_eq!(bench.arrived(), [1, 2, 3, 4]);
             assert!(bench.outbox.is_empty());
-            assert_eq!(bench.tally.lost_in_all(), 0);
+            assert_eq!(bench.tally.total_lost(), 0);
             assert_eq!(bench.pool.free(ChunkClass::Train), 200);
         }
     }
@@ -403,7 +403,7 @@ mod tests {
             let expected: Vec<u16> = (first..first + 5).collect();
             assert_eq!(bench.arrived(), expected);
         }
-        assert_eq!(bench.tally.lost_in_all(), 0);
+        assert_eq!(bench.tally.total_lost(), 0);
     }
 
     #[test]
@@ -432,7 +432,7 @@ mod tests {
         bench.outbox.send_now(&bench.sockets, to, &frame, Loss::PathTooNarrow);
         let lost = |loss| bench.tally.lost(loss);
         assert_eq!((lost(Loss::PathProbe), lost(Loss::PathTooNarrow)), (1, 1));
-        assert_eq!(bench.tally.lost_in_all(), 2);
+        assert_eq!(bench.tally.total_lost(), 2);
     }
 
     #[test]
@@ -470,7 +470,7 @@ mod tests {
         let frame = bench.pool.take(ChunkClass::Train).unwrap().into_frame(256, 2);
         let to = (bench.sink.local().unwrap(), Some(gone));
         bench.outbox.send_now(&bench.sockets, to, &frame, TOO_LONG);
-        assert_eq!((bench.arrived().len(), bench.tally.lost_in_all()), (1, 0));
+        assert_eq!((bench.arrived().len(), bench.tally.total_lost()), (1, 0));
         assert_eq!(bench.tally.trains_out.read(), 5, "the train stayed one");
     }
 
@@ -506,7 +506,7 @@ mod tests {
         let mut bench = bench([Errno(libc::ECONNREFUSED)]);
         bench.take(0, &[100]);
         bench.flush();
-        assert_eq!((bench.arrived(), bench.tally.lost_in_all()), (vec![0], 0));
+        assert_eq!((bench.arrived(), bench.tally.total_lost()), (vec![0], 0));
         bench.sockets.receiving().forced.borrow_mut().extend([Errno(libc::ENETUNREACH); 2]);
         bench.take(1, &[100, 100]);
         bench.flush();
@@ -523,7 +523,7 @@ mod tests {
         bench.take(4, &[100, 100]);
         bench.flush();
         assert_eq!((bench.arrived(), bench.tally.trains_out.read()), (vec![4, 5], 6));
-        assert_eq!((bench.tally.frames_out.read(), bench.tally.lost_in_all()), (6, 0));
+        assert_eq!((bench.tally.frames_out.read(), bench.tally.total_lost()), (6, 0));
         // After a while trains are tried again.
         for _ in 1..TRAINS_AGAIN_BURSTS {
             bench.take(6, &[10]);
@@ -547,7 +547,7 @@ mod tests {
         assert_eq!(bench.arrived(), [0, 1]);
         bench.flush();
         assert_eq!(bench.arrived(), [2, 3]);
-        assert_eq!((bench.tally.frames_out.read(), bench.tally.lost_in_all()), (4, 0));
+        assert_eq!((bench.tally.frames_out.read(), bench.tally.total_lost()), (4, 0));
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError
                 ..spec.clone()
             };
             let mut slow = open_with(&slow, workers, |_| ())?;
-            strowger_frame::Port::welcome_strangers(&mut slow.port, true);
+            strowger_frame::Port::accept_unknown(&mut slow.port, true);
             Ok(slow)
         }
     };
@@ -314,7 +314,7 @@ mod tests {
         spec.steering_refused = refused;
         let mut steered = open_steered(&spec, WORKERS).expect("loopback");
         for one in &mut steered.workers {
-            one.port.welcome_strangers(true);
+            one.port.accept_unknown(true);
         }
         let pool = PoolSpec { trains: 300, singles: 100, huge_pages: false };
         (steered, Pool::new(&pool).expect("memory"))

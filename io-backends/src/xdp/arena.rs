@@ -10,7 +10,7 @@ use strowger_frame::{Pool, map::Mapping};
 
 use super::{interface::Interface, program::Attached, socket::Socket};
 
-/// The mapping of [`Pool::many`] as every worker's and every interface's UMEM. The first AF_XDP
+/// The mapping of [`Pool::group`] as every worker's and every interface's UMEM. The first AF_XDP
 /// port registers it; ports opened after that share the registration, so the memory is pinned once
 /// (twice, if one NIC can do without copies and another cannot).
 pub struct Arena {

@@ -106,14 +106,14 @@ impl Shape {
         if let Some(vlan) = self.vlan
             && (word(12) != TAG_TYPE || word(14) & VLAN_MASK != vlan)
         {
-            return Err(Loss::Stranger);
+            return Err(Loss::UnknownSender);
         }
         if word(begin - 4) != self.ethertype {
             return Err(Loss::Malformed);
         }
         // An Ethernet may hand us what is meant for others; forwarded, it would go twice.
         if header[..6] != self.own && !self.is_for_group(frame) {
-            return Err(Loss::Stranger);
+            return Err(Loss::UnknownSender);
         }
         let len = usize::from(word(begin - 2));
         if len > frame.len() - begin {
@@ -156,12 +156,12 @@ mod tests {
         them.template(US).write(64, &mut frame);
         assert!(us.read(&frame).is_ok());
         assert_eq!(us.read(&frame[..79]), Err(Loss::Malformed));
-        assert_eq!(tagged.read(&frame), Err(Loss::Stranger));
+        assert_eq!(tagged.read(&frame), Err(Loss::UnknownSender));
         for len in 0..HEADER_BYTES {
             assert_eq!(us.read(&frame[..len]), Err(Loss::Malformed));
         }
         frame[5] ^= 1;
-        assert_eq!(us.read(&frame), Err(Loss::Stranger));
+        assert_eq!(us.read(&frame), Err(Loss::UnknownSender));
         frame[5] ^= 1;
         frame[13] ^= 1;
         assert_eq!(us.read(&frame), Err(Loss::Malformed));
@@ -176,23 +176,23 @@ mod tests {
             let mut frame = vec![0; begin + 64];
             them.template(address).write(64, &mut frame);
             frame[begin] = 0x70;
-            assert_eq!(us.read(&frame), Err(Loss::Stranger), "nobody has asked for it");
+            assert_eq!(us.read(&frame), Err(Loss::UnknownSender), "nobody has asked for it");
             assert!(!us.reaches(address));
             let us = Shape { group, ..us };
             assert_eq!(us.read(&frame), Ok((THEM, begin, 64)));
             assert!(us.reaches(address) && us.reaches(THEM) && !us.reaches([0xff; 6]));
             for first in (0..=255).filter(|first| *first != 0x70) {
                 frame[begin] = first;
-                assert_eq!(us.read(&frame), Err(Loss::Stranger));
+                assert_eq!(us.read(&frame), Err(Loss::UnknownSender));
             }
             // Another group, and everybody; and a header alone.
             frame[begin] = 0x70;
             for other in [[3, 0, 0, 0, 0, 8], [0xff; 6]] {
                 frame[..6].copy_from_slice(&other);
-                assert_eq!(us.read(&frame), Err(Loss::Stranger));
+                assert_eq!(us.read(&frame), Err(Loss::UnknownSender));
             }
             them.template(address).write(0, &mut frame);
-            assert_eq!(us.read(&frame[..begin]), Err(Loss::Stranger));
+            assert_eq!(us.read(&frame[..begin]), Err(Loss::UnknownSender));
         }
     }
 

@@ -62,7 +62,7 @@ impl Intake {
             let Some(mut chunk) = self.taken_back(&descriptor) else {
                 // A chunk that we have not lent: the kernel's mistake, and nothing to give back.
                 frames += 1;
-                tally.lose(Loss::Malformed, 1);
+                tally.count_loss(Loss::Malformed, 1);
                 continue;
             };
             let whole = !self.in_pieces;
@@ -70,7 +70,7 @@ impl Intake {
             if self.in_pieces || !whole {
                 if !self.in_pieces {
                     frames += 1;
-                    tally.lose(Loss::Truncated, 1);
+                    tally.count_loss(Loss::Truncated, 1);
                 }
                 self.idle.push(chunk);
                 continue;
@@ -80,7 +80,7 @@ impl Intake {
             let end = start.saturating_add(descriptor.len as usize);
             let seen = match chunk.bytes_mut().get(start..end) {
                 Some(frame) => neighbours.shape().read(frame).and_then(|(source, begin, len)| {
-                    let mark = neighbours.whose(source).ok_or(Loss::Stranger)?;
+                    let mark = neighbours.whose(source).ok_or(Loss::UnknownSender)?;
                     Ok((mark, start + begin, len))
                 }),
                 None => Err(Loss::Malformed),
@@ -89,7 +89,7 @@ impl Intake {
                 Ok(seen) => seen,
                 Err(loss) => {
                     bytes += u64::from(descriptor.len);
-                    tally.lose(loss, 1);
+                    tally.count_loss(loss, 1);
                     self.idle.push(chunk);
                     continue;
                 }
@@ -107,7 +107,7 @@ impl Intake {
                     frame.set_mark(mark);
                     burst.push(frame);
                 }
-                None => tally.lose(Loss::PoolEmpty, 1),
+                None => tally.count_loss(Loss::PoolEmpty, 1),
             }
         }
         if came > 0 {

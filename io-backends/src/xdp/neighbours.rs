@@ -69,8 +69,8 @@ impl Neighbours {
         }
     }
 
-    pub(super) fn welcome_strangers(&mut self, welcome: bool) {
-        self.strangers = welcome.then(ArrayVec::new);
+    pub(super) fn accept_unknown(&mut self, accept: bool) {
+        self.strangers = accept.then(ArrayVec::new);
     }
 
     /// Who has this address: a neighbour, or a stranger if such are welcome.
@@ -90,12 +90,12 @@ impl Neighbours {
         if known.is_none() {
             strangers.try_push(mac).ok()?;
         }
-        Some(Mark::stranger(number as u8))
+        Some(Mark::unknown(number as u8))
     }
 
     /// The address behind a mark: a neighbour's, or a stranger's of this burst.
     pub(super) fn address_of(&self, mark: Mark) -> Option<Mac> {
-        if mark.is_stranger() {
+        if mark.is_unknown() {
             return self.strangers.as_ref()?.get(usize::from(mark.0 as u8)).copied();
         }
         self.entry(mark).map(|entry| entry.mac)
@@ -210,18 +210,18 @@ mod tests {
         let mut table = table(2);
         table.admit(Mark(1), mac(1)).unwrap();
         assert_eq!(table.whose(mac(7)), None);
-        table.welcome_strangers(true);
+        table.accept_unknown(true);
         table.begin();
         assert_eq!(table.whose(mac(1)), Some(Mark(1)), "neighbours stay neighbours");
-        assert_eq!(table.whose(mac(7)), Some(Mark::stranger(0)));
-        assert_eq!(table.whose(mac(8)), Some(Mark::stranger(1)));
-        assert_eq!(table.whose(mac(7)), Some(Mark::stranger(0)));
-        assert_eq!(table.address_of(Mark::stranger(1)), Some(mac(8)));
+        assert_eq!(table.whose(mac(7)), Some(Mark::unknown(0)));
+        assert_eq!(table.whose(mac(8)), Some(Mark::unknown(1)));
+        assert_eq!(table.whose(mac(7)), Some(Mark::unknown(0)));
+        assert_eq!(table.address_of(Mark::unknown(1)), Some(mac(8)));
         assert_eq!(table.address_of(Mark(1)), Some(mac(1)));
         // Nobody can be answered at an address of many, or at our own.
         assert_eq!((table.whose([0xff; 6]), table.whose(mac(0))), (None, None));
         table.begin();
-        assert_eq!(table.address_of(Mark::stranger(0)), None);
+        assert_eq!(table.address_of(Mark::unknown(0)), None);
         for n in 0..BURST_MAX as u8 {
             assert!(table.whose([2, 1, 0, 0, 0, n]).is_some());
         }

@@ -145,7 +145,7 @@ impl Outbox {
         }
         if self.way != Way::Open {
             let loss = if self.way == Way::Gone { Loss::PeerGone } else { Loss::SendRefused };
-            self.tally.lose(loss, frames.len() as u64);
+            self.tally.count_loss(loss, frames.len() as u64);
             frames.clear();
             return;
         }
@@ -394,7 +394,7 @@ impl Outbox {
                 self.lost -= 1; // counted when the interface went
             } else if self.refused > 0 {
                 self.refused -= 1;
-                self.tally.lose(Loss::SendRefused, 1);
+                self.tally.count_loss(Loss::SendRefused, 1);
             } else {
                 frames += 1;
                 bytes += u64::from(entry.bytes);
@@ -414,7 +414,7 @@ impl Outbox {
     fn give_up(&mut self) {
         let in_flight = (0..self.waiting()).map(|n| &self.in_flight[self.place(n)].memory);
         let frames = in_flight.filter(|memory| !matches!(memory, Memory::None)).count() as u64;
-        self.tally.lose(Loss::PeerGone, frames - self.lost);
+        self.tally.count_loss(Loss::PeerGone, frames - self.lost);
         self.lost = frames;
         self.pending = false;
         self.stuck_since = None;
@@ -441,7 +441,7 @@ impl Outbox {
             let in_use = !entry.done && (n < read_by_the_kernel || self.zero_copy);
             headers_read |= in_use && entry.header.is_some();
             if !matches!(entry.memory, Memory::None) {
-                self.tally.lose(Loss::SendRefused, u64::from(self.lost == 0));
+                self.tally.count_loss(Loss::SendRefused, u64::from(self.lost == 0));
                 self.lost = self.lost.saturating_sub(1);
             }
             if in_use {
@@ -571,7 +571,7 @@ mod tests {
         assert_eq!((tally.frames_out.read(), pool.free(ChunkClass::Single)), (1, 14));
         outbox.zero_copy = true;
         outbox.abandon(0);
-        assert_eq!((pool.free(ChunkClass::Single), tally.lost_in_all()), (14, 2), "nobody's");
+        assert_eq!((pool.free(ChunkClass::Single), tally.total_lost()), (14, 2), "nobody's");
     }
 
     #[test]

@@ -247,7 +247,7 @@ impl PacketSocket {
             _ if !whole => Err(Loss::Truncated),
             None => Err(Loss::Malformed),
             Some(frame) => self.untagged.read(frame).and_then(|(source, begin, len)| {
-                let mark = neighbours.whose(source).ok_or(Loss::Stranger)?;
+                let mark = neighbours.whose(source).ok_or(Loss::UnknownSender)?;
                 Ok((mark, start + begin, len))
             }),
         };
@@ -260,7 +260,7 @@ impl PacketSocket {
             }
             Err(loss) => {
                 self.tally.bytes_in.add(bytes as u64);
-                self.tally.lose(loss, 1);
+                self.tally.count_loss(loss, 1);
                 self.chunks[at] = Some(chunk);
             }
         }
@@ -326,7 +326,7 @@ impl PacketSocket {
         }
         if self.way != Way::Open {
             let loss = if self.is_gone() { Loss::PeerGone } else { Loss::SendRefused };
-            self.tally.lose(loss, frames.len() as u64);
+            self.tally.count_loss(loss, frames.len() as u64);
             frames.clear();
             return;
         }
@@ -430,7 +430,7 @@ impl PacketSocket {
     }
 
     fn lose(&mut self, loss: Loss) {
-        self.tally.lose(loss, 1);
+        self.tally.count_loss(loss, 1);
         self.waiting[self.first] = None;
         self.first += 1;
     }
@@ -477,6 +477,6 @@ impl PacketSocket {
 
 impl Drop for PacketSocket {
     fn drop(&mut self) {
-        self.tally.lose(Loss::SendRefused, (self.waiting.len() - self.first) as u64);
+        self.tally.count_loss(Loss::SendRefused, (self.waiting.len() - self.first) as u64);
     }
 }

@@ -108,10 +108,10 @@ impl EtherPort {
     fn send_now(&mut self, to: Address, frame: Frame, too_long: Loss) {
         let mac = match to {
             Address::Ether(mac) if self.neighbours.shape().reaches(mac) => mac,
-            _ => return self.tally.lose(Loss::NoNeighbour, 1),
+            _ => return self.tally.count_loss(Loss::NoNeighbour, 1),
         };
         if frame.len() > self.frame_bytes_max {
-            return self.tally.lose(too_long, 1);
+            return self.tally.count_loss(too_long, 1);
         }
         let template = self.neighbours.shape().template(mac);
         let mut alone = Burst::new();
@@ -121,7 +121,7 @@ impl EtherPort {
             Half::Packet(packet) => packet.tx_alone(&template, &mut alone, too_long),
         }
         // No room: whoever sends handshakes sends them again.
-        self.tally.lose(Loss::SendRefused, alone.len() as u64);
+        self.tally.count_loss(Loss::SendRefused, alone.len() as u64);
         self.flush();
     }
 
@@ -129,7 +129,7 @@ impl EtherPort {
     fn drop_too_long(&self, frames: &mut Burst) {
         let before = frames.len();
         frames.retain(|frame| frame.len() <= self.frame_bytes_max);
-        self.tally.lose(Loss::PathTooNarrow, (before - frames.len()) as u64);
+        self.tally.count_loss(Loss::PathTooNarrow, (before - frames.len()) as u64);
     }
 }
 
@@ -151,7 +151,7 @@ impl Port for EtherPort {
             self.drop_too_long(frames);
         }
         let Some(template) = self.neighbours.template_of(to) else {
-            self.tally.lose(Loss::NoNeighbour, frames.len() as u64);
+            self.tally.count_loss(Loss::NoNeighbour, frames.len() as u64);
             frames.clear();
             return;
         };
@@ -185,8 +185,8 @@ impl Port for EtherPort {
         self.neighbours.forget(mark);
     }
 
-    fn welcome_strangers(&mut self, welcome: bool) {
-        self.neighbours.welcome_strangers(welcome);
+    fn accept_unknown(&mut self, accept: bool) {
+        self.neighbours.accept_unknown(accept);
     }
 
     fn address_of(&self, mark: Mark) -> Option<Address> {

@@ -235,7 +235,7 @@ impl Port for EndpointPlayer {
     fn tx_burst(&mut self, to: Mark, frames: &mut Burst) {
         let loss = if self.mark != Some(to) { Loss::NoNeighbour } else { Loss::PeerGone };
         if loss == Loss::NoNeighbour || self.endpoint.send_burst(frames).is_err() {
-            self.endpoint.tally().lose(loss, frames.len() as u64);
+            self.endpoint.tally().count_loss(loss, frames.len() as u64);
             frames.clear();
         }
     }
@@ -295,7 +295,7 @@ impl Port for ClientPlayer {
     fn tx_burst(&mut self, to: Mark, frames: &mut Burst) {
         self.stuck = false;
         if self.mark != Some(to) {
-            self.tally.lose(Loss::NoNeighbour, frames.len() as u64);
+            self.tally.count_loss(Loss::NoNeighbour, frames.len() as u64);
             frames.clear();
         }
         while let Some(first) = frames.first() {
@@ -305,7 +305,7 @@ impl Port for ClientPlayer {
                     self.stuck = true;
                     return;
                 }
-                Err(_) => self.tally.lose(Loss::PeerGone, 1),
+                Err(_) => self.tally.count_loss(Loss::PeerGone, 1),
             }
             frames.remove(0);
         }

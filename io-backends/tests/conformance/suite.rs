@@ -134,7 +134,7 @@ fn receive_all(port: &mut dyn Port, pool: &mut Pool, mut each: impl FnMut(Frame)
 fn balance(port: &dyn Port, received: u64, taken: u64) -> (u64, u64) {
     let tally = port.tally();
     let given = tally.frames_in.read() + tally.frames_made.read() + taken;
-    (given, received + tally.frames_out.read() + tally.lost_in_all())
+    (given, received + tally.frames_out.read() + tally.total_lost())
 }
 
 fn balances(port: &dyn Port, received: u64, taken: u64) {
@@ -227,7 +227,7 @@ pub(crate) fn an_overload_is_counted_to_the_last_frame(backend: &Backend, joined
         }
         next > last
     });
-    let taken = near.tally().frames_out.read() + near.tally().lost_in_all();
+    let taken = near.tally().frames_out.read() + near.tally().total_lost();
     balances(near.as_ref(), 0, taken);
     balances(joined.far.as_ref(), came, 0);
     accounts_for_the_way(near.as_ref(), joined.far.as_ref());
@@ -300,7 +300,7 @@ pub(crate) fn a_stranger_is_counted(joined: Joined) {
     send(joined.far.as_mut(), NEAR, &mut burst);
     until("strangers to be counted", || {
         assert_eq!(receive_all(joined.near.as_mut(), &mut there, |_| ()), 0);
-        joined.near.tally().lost(Loss::Stranger) == 3
+        joined.near.tally().lost(Loss::UnknownSender) == 3
     });
     balances(joined.near.as_ref(), 0, 0);
 }
@@ -339,7 +339,7 @@ pub(crate) fn a_burst_of_pure_losses_ends(joined: Joined) {
         quiet = if taken == 0 { quiet + 1 } else { 0 };
     }
     let tally = joined.near.tally();
-    assert!(tally.lost(Loss::Stranger) > 0);
+    assert!(tally.lost(Loss::UnknownSender) > 0);
     balances(joined.near.as_ref(), 0, 0);
 }
 
@@ -538,5 +538,5 @@ pub(crate) fn nothing_is_allocated_after_construction(joined: Joined) {
             joined = joined.turned();
         }
     }
-    assert_eq!(guard.seen(), 0);
+    assert_eq!(guard.calls(), 0);
 }

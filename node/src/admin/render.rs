@@ -353,7 +353,7 @@ fn status(of: &Status) -> Value {
         },
         "frames_copied": sum(|tally| tally.frames_copied.read())
             + of.ports.iter().filter_map(frames_copied).sum::<u64>(),
-        "worker_allocations": alloc::seen_by_all(),
+        "worker_allocations": alloc::total_calls(),
         "kernel_drops": of.balance.kernel_drops,
         "balance": balance(&of.balance),
     })

@@ -274,7 +274,7 @@ fn judge(
     let handled = handled.filter_map(|discard| discards.remove(discard.name())).sum();
     let counted = discards.values().sum::<u64>() + kernel_drops;
     let balanced = balances.iter().all(Balance::is_even);
-    let worker_allocations = alloc::seen_by_all();
+    let worker_allocations = alloc::total_calls();
     let relay = balances.first().cloned().unwrap_or_default();
 
     let checks = [

@@ -31,7 +31,7 @@ use strowger_io::{
 };
 use strowger_runtime::{
     clock::Clock,
-    worker_thread::{IdlePolicy, WakeBell, WorkerThread, start},
+    worker_thread::{IdlePolicy, WorkerThread, start},
 };
 use strowger_wire::{Hop, Label, Slot};
 
@@ -82,7 +82,7 @@ impl Site {
         let under_way = 2 * BURST_MAX;
         let trains = (posted + under_way) as u32;
         let spec = PoolSpec { trains, singles: 0, huge_pages: false };
-        let pools = Pool::many(&spec, workers).map_err(|why| refused("memory")(&why))?;
+        let pools = Pool::group(&spec, workers).map_err(|why| refused("memory")(&why))?;
         let (switch, workers) =
             Switch::new(SwitchConfig::default(), pools).map_err(|why| refused("switch")(&why))?;
         Ok(Self { switch, workers, key: None })
@@ -171,10 +171,10 @@ impl Site {
             .collect::<Result<_, _>>()
             .map_err(|why| refused("doorbell")(&why))?;
         for (number, doorbell) in doorbells.iter().enumerate() {
-            let bell = Arc::new(WakeBell(doorbell.ringer()));
-            switch.set_bell(number, bell.clone());
+            let waker = Arc::new(doorbell.waker());
+            switch.set_waker(number, waker.clone());
             for worker in &mut workers {
-                worker.set_bell(number, bell.clone());
+                worker.set_waker(number, waker.clone());
             }
         }
         let pools = workers.iter_mut().map(|w| w.pool_mut().tally().clone()).collect();

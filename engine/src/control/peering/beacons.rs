@@ -121,7 +121,7 @@ enum Heard {
 impl Switch {
     /// Says at a port that we are here, and hears what others say there; with `None`, which is how a
     /// port begins, neither. Where anybody may be found so, the port has to
-    /// [welcome strangers](Self::welcome_strangers).
+    /// [accept unknown peers](Self::accept_unknown).
     ///
     /// Without an identity, or such a port, nothing happens.
     pub fn set_beacon(&mut self, port: PortId, spec: Option<BeaconSpec>) {

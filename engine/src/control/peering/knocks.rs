@@ -107,7 +107,7 @@ impl Peering {
     /// what one peer has too much is not taken from the others.
     pub(super) fn may_read(&mut self, link: Mark, now: Nanos) -> bool {
         self.peers.budgets_mut(link).is_none_or(|budgets| budgets.reads.spend(now))
-            && self.budgets[usize::from(link.is_stranger())].reads.spend(now)
+            && self.budgets[usize::from(link.is_unknown())].reads.spend(now)
     }
 
     /// Whether a cookie may be given out: its own share first, as above.
@@ -116,20 +116,20 @@ impl Peering {
             Some(budgets) => budgets.cookies.spend(now),
             None => self.sources.may_have_cookie(from, now),
         };
-        may && self.budgets[usize::from(link.is_stranger())].cookies.spend(now)
+        may && self.budgets[usize::from(link.is_unknown())].cookies.spend(now)
     }
 
     /// Whether one who has shown that it receives there may have another message read, as far as its
     /// source goes. A peer has a budget of its own at its address.
     fn may_read_source(&mut self, link: Mark, from: Address, now: Nanos) -> bool {
-        !link.is_stranger() || self.sources.may_read(from, now)
+        !link.is_unknown() || self.sources.may_read(from, now)
     }
 
     /// How busy we are with all of its kind, or with it.
     fn load(&mut self, link: Mark, now: Nanos) -> Load {
         let own =
             self.peers.budgets_mut(link).map_or(Load::Normal, |budgets| budgets.reads.load(now));
-        match self.budgets[usize::from(link.is_stranger())].reads.load(now) {
+        match self.budgets[usize::from(link.is_unknown())].reads.load(now) {
             Load::Normal => own,
             Load::Heavy => Load::Heavy,
         }
@@ -141,7 +141,7 @@ impl Switch {
     /// of its own.
     pub(in crate::control) fn link_at(&self, port: PortId, at: Address) -> Mark {
         let known = self.peering.as_ref().and_then(|p| p.by_address.get(&Location { port, at }));
-        known.copied().unwrap_or(Mark::stranger(0))
+        known.copied().unwrap_or(Mark::unknown(0))
     }
 
     /// Somebody knocks: a handshake message or a beacon, from anywhere.
@@ -160,7 +160,7 @@ impl Switch {
             }
             _ => DownReason::of_refusal(why),
         };
-        if let (Some(reason), false) = (reason, knock.link.is_stranger()) {
+        if let (Some(reason), false) = (reason, knock.link.is_unknown()) {
             self.note_reason(knock.link, reason, now);
         }
         discard_of(why)
@@ -168,7 +168,7 @@ impl Switch {
 
     /// A handshake of a node whose key is not configured.
     fn refuse_unknown(&mut self, knock: &Knock, key: StaticPublic, now: Now) -> Discard {
-        if !knock.link.is_stranger() {
+        if !knock.link.is_unknown() {
             self.note_reason(knock.link, DownReason::OtherKey { key }, now);
         }
         let Some(peering) = &mut self.peering else { return Discard::UnknownPeer };
