@@ -7,17 +7,16 @@
 //! |---|---|
 //! | a burst is taken from a port, and each frame of it is switched | [`worker`] |
 //! | the link header is checked, and a sealed frame opened in place | [`link`], [`session`] |
-//! | the switch header is parsed, once | [`header`], from `strowger-wire` |
-//! | the label's low bits give the exit, by one load | [`slots`], from [`scheme`] |
-//! | the label is shifted, and the way back written at its top | [`label`] |
+//! | the switch header is parsed, once | [`wire::switch_header`] |
+//! | the label's low bits give the exit, by one load | [`slots`], from [`wire::scheme`] |
+//! | the label is shifted, and the way back written at its top | [`wire::label`] |
 //! | the frame waits at its exit, or is refused | [`egress`] |
 //! | or it ends, for a reason that is counted | [`discard`] |
 //!
 //! What is rare goes through one door, the punt, to the slow path, [`control`]; what the slow path
 //! decides comes back through one door, [`orders`]. Every bound stands in [`limits`].
 //!
-//! Without the `std` feature only the pure parts are built: `label`, `scheme`, `director`,
-//! `header`.
+//! The formats, labels and headers among them, are those of [`wire`], which needs no `std`.
 //!
 //! ```
 //! use strowger_engine::{Now, control::{Switch, SwitchConfig}};
@@ -31,7 +30,6 @@
 //! assert!(switch.balance().is_even());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-#![cfg_attr(not(feature = "std"), no_std)]
 
 pub use strowger_wire as wire;
 
@@ -51,29 +49,17 @@ pub mod scheme {
     pub use strowger_wire::{limits::*, scheme::*};
 }
 
-#[cfg(feature = "std")]
 mod attention;
-#[cfg(feature = "std")]
 pub mod control;
-#[cfg(feature = "std")]
 pub mod discard;
-#[cfg(feature = "std")]
 pub mod egress;
-#[cfg(feature = "std")]
 pub mod limits;
-#[cfg(feature = "std")]
 pub mod link;
-#[cfg(feature = "std")]
 pub mod memory;
-#[cfg(feature = "std")]
 pub mod orders;
-#[cfg(feature = "std")]
 mod rate;
-#[cfg(feature = "std")]
 pub mod session;
-#[cfg(feature = "std")]
 pub mod slots;
-#[cfg(feature = "std")]
 pub mod worker;
 
 /// A point in time: nanoseconds since some moment that the caller chose. The engine only compares

@@ -49,7 +49,7 @@ impl Director {
     }
 
     /// Its bits in reverse order at the **top** of a 64-bit word: what a step writes into the way
-    /// back (wire.md 1.2). [`Register::from_top`](crate::label::Register::from_top) puts them at
+    /// back (wire.md 1.2). [`Register::from_top`](crate::register::Register::from_top) puts them at
     /// the top of a register of any width.
     #[inline]
     #[must_use]

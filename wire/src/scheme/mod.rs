@@ -373,7 +373,7 @@ pub enum SchemeError {
     Truncated,
     /// The serialisation goes on after the last form.
     Trailing,
-    /// More than [`PREFIX_INDEX_BITS_MAX`] bits are needed to tell the forms apart, so that no
+    /// More than [`PREFIX_INDEX_BITS_MAX`](crate::limits::PREFIX_INDEX_BITS_MAX) bits are needed to tell the forms apart, so that no
     /// switch can decode them with two loads.
     PrefixesTooAlike,
 }
