@@ -1,4 +1,4 @@
-//! Every bound of this crate, its reason, and the asserts between them. Nothing here is computed at run time.
+//! Limits of this crate, with their reasons and the relations between them.
 
 use crate::time::Nanos;
 
@@ -9,103 +9,125 @@ pub use strowger_wire::limits::{
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Bytes of an AEAD nonce: four zero bytes and the 64-bit counter, least significant byte first (RFC 8439).
+/// Length of an AEAD nonce: four zero bytes and a 64-bit little-endian counter (RFC 8439).
 pub const NONCE_BYTES: usize = 12;
 
-/// Words of the replay bitmap. A power of two, so that the place of a counter is a mask away.
+/// Words of the replay bitmap. A power of two, so that a mask finds a counter's word.
 pub const REPLAY_WORDS: usize = 64;
 
-/// Counters behind the newest that are still told apart. One word of the bitmap is always being
-/// cleared ahead of the newest counter, so it does not count. The least allowed is 2,048.
+/// Size of the replay window, in packets behind the newest one; at least 2,048.
+///
+/// One word of the bitmap is always being cleared ahead of the newest counter and does not count.
 pub const REPLAY_WINDOW_PACKETS: u64 = (REPLAY_WORDS as u64 - 1) * 64;
 
-/// Bytes behind the link header that header-only mode seals: the widest switch header (40) and the
-/// first 24 of the payload, which hold the endpoint session's index, counter and first ciphertext.
-/// 64 is also one ChaCha20 block, so a smaller number would save nothing.
+/// Bytes behind the link header that header-only mode encrypts.
+///
+/// They hold the widest switch header (40) and the first 24 bytes of the payload: index, counter
+/// and first ciphertext of the endpoint session. 64 bytes are one ChaCha20 block, so fewer would
+/// save nothing.
 pub const SEALED_HEAD_BYTES: usize = 64;
 
-/// Age at which the initiator of a session asks for new keys.
+/// Age of keys at which their initiator starts a new handshake.
 pub const REKEY_AFTER: Nanos = Nanos(120 * SECOND);
 
-/// Age at which the responder of a session asks, in case the initiator has forgotten it.
+/// Age of keys at which their responder starts a new handshake, if the initiator did not.
 pub const REKEY_AFTER_AS_RESPONDER: Nanos = Nanos(140 * SECOND);
 
-/// Packets on one lane after which new keys are asked for.
+/// Packets on one lane after which a new handshake starts.
 pub const REKEY_AFTER_PACKETS: u64 = 1 << 60;
 
-/// Age at which a sealer refuses. It does not seal a single packet more.
+/// Age of keys after which a sealer refuses every packet.
 pub const SEAL_REFUSED_AFTER: Nanos = Nanos(180 * SECOND);
 
-/// Age at which an opener refuses: what was sealed in time may still be on its way.
+/// Age of keys after which an opener refuses. Longer than a sealer's: packets may be on their way.
 pub const OPEN_REFUSED_AFTER: Nanos = Nanos(190 * SECOND);
 
-/// Packets on one lane after which a sealer refuses. Far from 2^64, so that a counter cannot wrap
-/// and the receiver's reconstruction of its upper half always has room.
+/// Packets on one lane after which a sealer refuses.
+///
+/// Far below 2^64, so that a counter cannot wrap and the receiver can always reconstruct its upper
+/// half.
 pub const SEAL_REFUSED_AFTER_PACKETS: u64 = 1 << 61;
 
-/// Time between two attempts at a handshake, before it backs off (RFC 6298, section 2.1: a first timeout
-/// of one second). Where the last handshake took longer it is half as much again as that took.
+/// First pause between two handshake attempts (RFC 6298, section 2.1: one second).
+///
+/// If the last handshake took longer, the pause is 1.5 times its duration.
 pub const RETRY_AFTER: Nanos = Nanos(SECOND);
 
-/// What [`RETRY_AFTER`] grows to at most on a path that was measured to be slow.
+/// Longest first pause on a path that was measured to be slow.
 pub const RETRY_AFTER_SLOW: Nanos = Nanos(4 * SECOND);
 
-/// Attempts whose answers count, of each session: the answer to one that was made again may still
-/// come, and on a path whose round trip is longer than the pause it always comes late.
+/// Attempts of one session that accept a response at the same time.
+///
+/// On a path whose round trip is longer than the pause, every response belongs to an earlier
+/// attempt.
 pub const ATTEMPTS_MAX: usize = 3;
 
-/// Attempts after which the pause doubles: as many as are awaited, so that whatever the round trip is,
-/// some pause is long enough for an answer to come while its attempt is awaited.
+/// Attempts after which the pause doubles.
+///
+/// Equal to [`ATTEMPTS_MAX`]: for any round trip up to the longest, some pause is long enough for a
+/// response to arrive while its attempt still waits.
 pub const ATTEMPTS_PER_PAUSE: u32 = ATTEMPTS_MAX as u32;
 
-/// How long the answer to one attempt is awaited. The two ends count the age of keys from either end of
-/// this time, so it is no longer than openers outlive sealers.
+/// How long one attempt waits for a response.
+///
+/// The ends count the age of the keys from either end of this time, so it must not exceed the time
+/// by which openers outlive sealers.
 pub const ATTEMPT_LIFE: Nanos = Nanos(10 * SECOND);
 
-/// Times that the pause doubles while keys are good: [`RETRY_AFTER`] and then twice that. Some 27 attempts
-/// fit between the wish for new keys and the end of the old ones: at 30 % loss all of them fail once in
-/// 10^8.
+/// How often the pause doubles while there are valid keys.
+///
+/// Some 27 attempts fit between the rekey and the end of the old keys; at 30 % loss all of them
+/// fail once in 10^8 rekeys.
 pub const DOUBLINGS_WHILE_SEALING: u32 = 1;
 
-/// Longest pause between two attempts when there are no keys at all and nobody answers, jitter included.
+/// Longest pause between two attempts without keys, jitter included.
 pub const RETRY_AFTER_MAX: Nanos = Nanos(16 * SECOND);
 
-/// Each pause is longer by a random part of itself, one of so many parts at most, so that those whom one
-/// event has made begin do not stay in step. (WireGuard adds up to a third of a second.)
+/// Jitter: each pause grows by a random part of up to 1/3 of itself.
+///
+/// It keeps nodes that one event started from retrying in step. WireGuard adds up to a third of a
+/// second.
 pub const JITTER_PARTS: u64 = 3;
 
-/// Keys of the responder's that wait for the first packet under them: one set for each answer that the
-/// initiator may still take.
+/// Sets of keys of a responder that wait for their first packet: one for each response that the
+/// initiator still accepts.
 pub const NEXT_MAX: usize = ATTEMPTS_MAX;
 
-/// New keys are not asked for sooner than this after the last ones: what was sealed under the
-/// generation before the last must have arrived before its openers are closed.
+/// Shortest time between two generations of keys.
+///
+/// Packets sealed under the generation before the last must arrive before its openers close.
 pub const REKEY_SPACING: Nanos = Nanos(5 * SECOND);
 
-/// Confirmations an initiator sends at most, one every [`RETRY_AFTER`], until the peer is heard under
-/// the new keys.
+/// Confirmations that an initiator sends at most, one every [`RETRY_AFTER`], until the peer answers
+/// under the new keys.
 pub const CONFIRMS_MAX: u32 = 20;
 
-/// Times that the third message of XX is sent before the handshake begins anew: at 30 % loss one of them
-/// gets through, is confirmed and answered with 94 %.
+/// How often the third message of XX is sent before a new handshake starts.
+///
+/// At 30 % loss, with a probability of 94 % one of them arrives, is confirmed and the confirmation
+/// answered.
 pub const MSG3_SENDS_MAX: u32 = 6;
 
-/// The first confirmation after the third message of XX, which the responder reads before it can open
-/// anything, waits for so long.
+/// Delay of the first confirmation after the third message of XX.
+///
+/// The responder must process that message before it can open anything.
 pub const CONFIRM_AFTER_MSG3: Nanos = Nanos(SECOND / 5);
 
-/// Life of a cookie secret; a cookie is good for one to two of these.
+/// Lifetime of a cookie secret. A cookie is valid for one to two lifetimes.
 pub const COOKIE_SECRET_LIFE: Nanos = Nanos(120 * SECOND);
 
-/// Strangers' handshakes remembered per cookie secret, so that none of them is accepted twice: what a slow
-/// path that reads a thousand messages of strangers a second completes in 16 seconds.
+/// Completed XX handshakes remembered for each cookie secret, so that none completes twice.
+///
+/// A slow path that reads a thousand messages of unknown peers per second fills the list in 16
+/// seconds.
 pub const COMPLETED_HANDSHAKES_MAX: usize = 8_192;
 
-/// Life of a cookie secret under which no more strangers can be remembered: those who are under way by it
-/// have as long as the answer to an attempt.
+/// Shortest lifetime of a cookie secret, used if its list of completed handshakes is full.
+///
+/// Handshakes in progress have as long as one attempt waits for its response.
 pub const COOKIE_SECRET_LIFE_MIN: Nanos = ATTEMPT_LIFE;
 
-/// Bytes of the two macs that end a handshake initiation and a response.
+/// Length of the two macs that end an initiation, in bytes.
 pub(crate) const MACS_BYTES: usize = 2 * MAC_BYTES;
 
 const _: () = assert!(REPLAY_WORDS.is_power_of_two() && REPLAY_WINDOW_PACKETS >= 2_048);

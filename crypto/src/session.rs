@@ -1,4 +1,4 @@
-//! One peer's keys over time: previous, current, next, and the handshakes that renew them. Sans I/O.
+//! The keys of one peer over time: previous, current and next, and the handshakes that renew them.
 //!
 //! ```text
 //!             initiator                                      responder
@@ -8,18 +8,18 @@
 //!  opens previous, current                                   opens previous, current, next
 //! ```
 //!
-//! As in WireGuard, a side seals with new keys only when it knows that the other can open them: the
-//! initiator when it has the response, the responder when the first packet under them was opened.
-//! Until then the old keys go on, so whatever handshake message is lost, no data packet is refused.
-//! Where both ends begin at once, the one whose static key is smaller goes on and the other answers; where
-//! two handshakes come of it nevertheless, both ends stay with that one's.
+//! As in WireGuard, a side seals with new keys only when it knows that the other side can open
+//! them: the initiator after the response, the responder after the first packet under them. Until
+//! then both use the old keys, so the loss of a handshake message refuses no data packet. If both
+//! ends initiate at once, the end with the smaller static key continues and the other answers. If
+//! both handshakes complete nevertheless, both ends keep the keys that the smaller key initiated.
 //!
-//! An initiation alone proves nothing of now: it may be a recorded one. It makes keys that wait for the
-//! first packet under them, and neither ends nor defers what this side has begun.
+//! An initiation can be a replay, so it proves nothing about the present. It creates keys that wait
+//! for the first packet under them; it neither ends nor delays an attempt of this side.
 //!
-//! A [`Session`] decides; the data plane holds sealers and openers. What it decides comes back as
-//! [`Output`]s, in the order in which they are to be carried out. It keeps no address: roaming is
-//! not its business, and a handshake never moves a peer.
+//! A [`Session`] decides; the data plane holds sealers and openers. The session returns its
+//! decisions as [`Output`]s, to be carried out in order. It stores no address: a handshake never
+//! moves a peer.
 
 mod attempt;
 mod generation;
@@ -46,38 +46,40 @@ use self::attempt::Attempt;
 pub use self::attempt::XxRole;
 use self::generation::Generation;
 
-/// What is fixed about a session with one peer.
+/// Fixed parameters of a session with one peer.
 #[derive(Debug)]
 pub struct SessionConfig {
-    /// The peer's static key; where it is not known, a handshake begins by XX, and finds it out.
+    /// The peer's static key. Without it, handshakes use XX and learn the key.
     pub peer: Option<StaticPublic>,
-    /// Who the peer must be; where nothing is said, whoever it is the first time.
+    /// The expected identity. Without it, the session accepts the first one it meets and keeps it.
     pub identity: Option<Identity>,
-    /// The key both operators wrote, or [`Psk::NONE`].
+    /// The pre-shared key that both operators configured, or [`Psk::NONE`].
     pub psk: Psk,
-    /// What we offer.
+    /// Our offer.
     pub offer: Offer,
-    /// Whose code seals and opens.
+    /// The AEAD provider that seals and opens.
     pub provider: Provider,
-    /// What the wall clock showed, in nanoseconds since 1970, when the monotonic clock showed zero.
-    /// Timestamps only grow while the process lives, whatever the wall clock does; [`Session::advance_wall_clock`]
-    /// lets them follow one that was set forward.
+    /// Wall clock in nanoseconds since 1970 at the zero of the monotonic clock.
+    ///
+    /// Timestamps only grow during the life of the process, whatever the wall clock does.
+    /// [`Session::advance_wall_clock`] makes them follow a clock that was set forward.
     pub wall_at_zero: u64,
 }
 
-/// What a step needs of its surroundings.
+/// The surroundings of one step.
 pub struct Context<'a> {
-    /// Now.
+    /// Current time.
     pub now: Nanos,
-    /// Who we are.
+    /// Our identity.
     pub local: &'a LocalIdentity,
-    /// Where random bytes come from.
+    /// Source of random bytes.
     pub entropy: &'a mut dyn Entropy,
-    /// Gives a session index that nobody uses and nobody can predict, if there is one left; it may draw on
-    /// the source of randomness. Each is given back by one [`Output::Close`]; until then handshake
-    /// messages addressed to it are for this session.
+    /// Returns an unused, unpredictable session index, or `None` if all are in use.
+    ///
+    /// One [`Output::Close`] returns each index. Until then handshake messages to this index belong
+    /// to this session.
     pub indices: &'a mut dyn FnMut(&mut dyn Entropy) -> Option<SessionIndex>,
-    /// Whether the key of a peer that was just discovered is nobody else's.
+    /// Whether the static key of a discovered peer belongs to no other peer.
     pub is_free: &'a dyn Fn(&StaticPublic) -> bool,
 }
 
@@ -87,97 +89,99 @@ impl fmt::Debug for Context<'_> {
     }
 }
 
-/// What happened.
+/// An event for a session.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// Time passed: [`Session::next_timeout`] is reached. Never wrong to say.
+    /// [`Session::next_timeout`] is reached. Harmless at any other time.
     Tick,
-    /// A link is wanted, or traffic is about: begin if there are no keys, and keep keys fresh.
+    /// Traffic needs the link: start a handshake if there are no keys, and keep the keys fresh.
     Wanted,
-    /// The link is quiet: let the keys grow old. What is in hand is finished.
+    /// The link is idle: let the keys expire. Handshakes in progress still complete.
     Unwanted,
-    /// A sealer says [`wants_rekey`](Sealer::wants_rekey).
+    /// A sealer reports [`wants_rekey`](Sealer::wants_rekey).
     RekeyDue,
-    /// The peer is not heard any more: begin, and find out whether it is there, and still who it was.
+    /// The peer does not answer: start a handshake, which also checks that its identity is the
+    /// same.
     Lost,
-    /// An initiation of this peer was read.
+    /// An initiation from this peer.
     Initiation(Box<ik::Initiation>),
-    /// A response or cookie, addressed to an index of this session.
+    /// A response or cookie reply, addressed to an index of this session.
     Message(&'a [u8]),
-    /// The first packet under this index was opened ([`Opened::first`](crate::Opened::first)), or an
-    /// empty one: the peer's [`Output::Confirm`]. May be said of any other packet too.
+    /// A packet under this index was opened: the first one
+    /// ([`Opened::first`](crate::Opened::first)), an empty one (the peer's [`Output::Confirm`]), or
+    /// any other.
     Opened(SessionIndex),
 }
 
-/// What is to be done, in this order.
+/// An action for the caller, to be carried out in order.
 #[derive(Debug)]
 pub enum Output {
     /// Send this handshake message to the peer.
     Send(Vec<u8>),
-    /// From now on packets addressed to this index are opened with these.
+    /// Open packets to this index with these openers.
     Open {
-        /// Our index.
+        /// Our session index.
         index: SessionIndex,
-        /// Give them to the worker that owns the link's flow.
+        /// For the worker that owns the link's flow.
         openers: Openers,
     },
-    /// From now on seal with these, and drop those before.
+    /// Seal with these keys and drop the earlier sealers.
     Seal(Box<NewKeys>),
-    /// Seal an empty packet under the newest keys and send it, so that the peer knows that we have them.
+    /// Seal an empty packet under the newest keys and send it: it shows the peer that we have them.
     Confirm,
-    /// This index opens nothing any more. Give it to nobody else for a while.
+    /// Close this index, and do not reuse it for a while.
     Close(SessionIndex),
-    /// There are no keys to seal with any more: the link is down until the next [`Output::Seal`].
+    /// No usable keys are left: the link is down until the next [`Output::Seal`].
     Expired,
 }
 
-/// New keys to seal with, and what was agreed with them.
+/// New sealers and the agreement that comes with them.
 #[derive(Debug)]
 pub struct NewKeys {
-    /// One for each lane that we announced.
+    /// One sealer for each lane that we announced.
     pub sealers: Vec<Sealer>,
-    /// What was agreed.
+    /// The agreed parameters.
     pub agreement: Agreement,
-    /// What the peer offered this time.
+    /// The peer's current offer.
     pub their_offer: Offer,
-    /// Who it is.
+    /// The peer's keys.
     pub peer: Peer,
-    /// The index that the peer's packets under these keys are addressed to.
+    /// Our session index: the peer addresses packets under these keys to it.
     pub index: SessionIndex,
-    /// Whether the peer has shown that it has them, too. Where we began by XX it has not yet: it will by
-    /// its first packet under them.
+    /// Whether the peer is known to have the keys. `false` for an initiator of XX, until the peer's
+    /// first packet under them.
     pub confirmed: bool,
 }
 
-/// The session with one peer. See the module.
+/// The session with one peer; see the [module](self).
 pub struct Session {
     config: SessionConfig,
-    /// The peer's key, as far as it is known.
+    /// The peer's static key, once known.
     peer: Option<StaticPublic>,
     guard: TimestampGuard,
     newest_timestamp: u64,
-    /// The newest last; two for as long as two handshakes that crossed are told apart.
+    /// Newest last; two only while two crossed handshakes are being resolved.
     previous: Vec<Generation>,
     current: Option<Generation>,
-    /// Keys that the peer may have and has not used yet, and what seals with them once it has; the
-    /// newest last. [`NEXT_MAX`] at most.
+    /// Keys that the peer may have and has not used yet, with their sealers; newest last, at most
+    /// [`NEXT_MAX`].
     next: Vec<(Generation, Box<NewKeys>)>,
-    /// Those whose answers count, the newest last. [`ATTEMPTS_MAX`] at most.
+    /// Attempts that still accept a response, newest last, at most [`ATTEMPTS_MAX`].
     attempts: Vec<Attempt>,
-    /// When the next attempt is due, once there was one.
+    /// Time of the next attempt, after a first one.
     retry_at: Option<Nanos>,
     /// Attempts since the last success.
     tries: u32,
-    /// How long the last handshake that we began was under way.
+    /// Duration of the last handshake that this side initiated.
     round_trip: Nanos,
     cookie: Option<(Cookie, Nanos)>,
-    /// The third message of XX, until the peer is heard under its keys.
+    /// The third message of XX, until the peer confirms its keys.
     msg3: Option<Vec<u8>>,
     wanted: bool,
     rekey_due: bool,
-    /// The peer seems to be gone, or somebody else by now.
+    /// The peer is silent, or may have become another one.
     lost: bool,
-    /// No new attempt before this: the last one failed for want of random bytes.
+    /// No new attempt before this time.
     back_off_until: Nanos,
     sealing: bool,
     confirms: u32,
@@ -185,7 +189,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session without keys. It begins nothing before [`Input::Wanted`].
+    /// Makes a session without keys. It starts no handshake before [`Input::Wanted`].
     pub fn new(config: SessionConfig) -> Session {
         Session {
             peer: config.peer,
@@ -211,12 +215,11 @@ impl Session {
         }
     }
 
-    /// Takes up a session that XX has made, as if its handshake had been an IK one. If it does, which
-    /// [`owns`](Self::owns) tells, the index now belongs to this session, though no
-    /// [`Context::indices`] gave it.
+    /// Takes over a session that XX established, as if an IK handshake had established it.
     ///
-    /// The initiator passes the third message, which is sent now and again until the peer is heard;
-    /// the responder passes the peer's guard as
+    /// If it takes it over, which [`owns`](Self::owns) tells, the index belongs to this session,
+    /// though [`Context::indices`] did not return it. The initiator passes the third message, which
+    /// is sent now and again until the peer confirms. The responder passes the peer's guard as
     /// [`xx::Finish::accept`](crate::handshake::xx::Finish::accept) left it.
     pub fn adopt(
         &mut self,
@@ -225,7 +228,7 @@ impl Session {
         role: XxRole,
         outputs: &mut Vec<Output>,
     ) -> Result<(), HandshakeError> {
-        // Both began at once: the smaller key goes on, as long as its third message is on its way.
+        // Both ends initiated: the smaller key continues while its third message is on its way.
         let first = context.local.static_public() < &established.peer().static_key;
         if first && !established.is_initiator() && self.msg3.is_some() {
             return Ok(());
@@ -242,7 +245,7 @@ impl Session {
         Ok(self.tick(context, outputs)?)
     }
 
-    /// We have the keys, and the peer will, once it has the third message.
+    /// Installs the keys and sends the third message, after which the peer has them too.
     fn send_msg3(
         &mut self,
         now: Nanos,
@@ -253,11 +256,11 @@ impl Session {
         self.install(now, established, false, outputs);
         outputs.push(Output::Send(msg3.clone()));
         self.msg3 = Some(msg3);
-        // Not in one breath: the peer's workers get the keys from its slow path.
+        // Not at once: the peer's slow path needs time to pass the keys to its workers.
         self.confirm_at = now.plus(CONFIRM_AFTER_MSG3);
     }
 
-    /// The peer's static key, once it is known.
+    /// The peer's static key, once known.
     pub const fn peer(&self) -> Option<&StaticPublic> {
         self.peer.as_ref()
     }
@@ -267,17 +270,17 @@ impl Session {
         self.sealing
     }
 
-    /// The newest timestamp of the peer, to keep beyond this session.
+    /// The peer's newest timestamp, to be kept beyond this session.
     pub const fn guard(&self) -> TimestampGuard {
         self.guard
     }
 
-    /// The index of the keys that we seal with, if there are any.
+    /// Our index of the keys that seal now, if any.
     pub fn current_index(&self) -> Option<SessionIndex> {
         self.current.as_ref().map(|current| current.index)
     }
 
-    /// Whether packets to `index` are opened, or a response to it is awaited.
+    /// Whether this session opens packets to `index` or waits for a response to it.
     pub fn owns(&self, index: SessionIndex) -> bool {
         self.generations().any(|generation| generation.index == index) || self.awaits(index)
     }
@@ -286,8 +289,10 @@ impl Session {
         self.previous.iter().chain(&self.current).chain(self.next.iter().map(|(next, _)| next))
     }
 
-    /// Says what happened, and appends what is to be done to `outputs`. An error says why a message
-    /// was not taken; whatever is in `outputs` is to be done nevertheless.
+    /// Processes an event and appends the resulting actions to `outputs`.
+    ///
+    /// # Errors
+    /// Why a message was refused. The actions in `outputs` are valid nevertheless.
     pub fn handle(
         &mut self,
         context: &mut Context<'_>,
@@ -323,7 +328,7 @@ impl Session {
         taken.and(timed.map_err(HandshakeError::from))
     }
 
-    /// Drops everything: one [`Output::Close`] for each index held.
+    /// Ends the session: one [`Output::Close`] for each index held.
     pub fn close(&mut self, outputs: &mut Vec<Output>) {
         outputs.extend(self.generations().map(|generation| Output::Close(generation.index)));
         self.drop_generations();
@@ -335,10 +340,11 @@ impl Session {
         }
     }
 
-    /// Forgets all keys and handshakes, and keeps who the peer is and which timestamps were used: for a
-    /// caller who does not know what has become of [`Output`]s. If keys are wanted, a handshake begins
-    /// at once. Openers and sealers that were given out before go on until they are too old; they, and
-    /// their indices, are the caller's to end.
+    /// Drops all keys and handshakes; keeps the peer's identity and the used timestamps.
+    ///
+    /// For a caller that lost track of the [`Output`]s. If keys are wanted, a handshake starts at
+    /// once. Openers and sealers handed out earlier work until they expire; the caller ends them
+    /// and their indices.
     pub fn reset(&mut self) {
         self.drop_generations();
         self.attempts.clear();
@@ -354,7 +360,7 @@ impl Session {
         self.current = None;
     }
 
-    /// When [`Input::Tick`] is due, if ever.
+    /// Time of the next [`Input::Tick`], if any is due.
     pub fn next_timeout(&self) -> Option<Nanos> {
         let mut due: Option<Nanos> = None;
         let mut at = |time: Nanos| due = Some(due.map_or(time, |due| due.min(time)));
@@ -376,7 +382,7 @@ impl Session {
         due
     }
 
-    /// When the next attempt at a handshake is due, if one is wanted.
+    /// Time of the next handshake attempt, if one is wanted.
     fn begins_at(&self) -> Nanos {
         let due = match (&self.current, self.retry_at) {
             (_, Some(again)) => again,
@@ -413,7 +419,7 @@ impl Session {
         }
         if self.confirming() && now >= self.confirm_at {
             if self.confirms >= MSG3_SENDS_MAX && self.msg3.take().is_some() {
-                // The peer would not have our third message, or is gone: begin anew.
+                // The peer refuses our third message or is gone: start again.
                 (self.rekey_due, self.lost) = (true, true);
             }
             self.confirms += 1;
@@ -430,8 +436,9 @@ impl Session {
         Ok(())
     }
 
-    /// New keys: current at once where we began, next where the peer did.
-    /// `confirmed`: where we began, the peer's answer has shown that it has them, too.
+    /// Installs new keys: as current if this side initiated, as next if the peer did.
+    ///
+    /// `confirmed`: the peer's response has shown that it has the keys too.
     fn install(
         &mut self,
         now: Nanos,
@@ -475,14 +482,15 @@ impl Session {
         }
         let place = self.next.iter().position(|(next, _)| next.index == index);
         if let Some(place) = place.filter(|place| !self.keeps_own_keys(context, *place)) {
-            // The peer took this answer, and waits for none of those before it.
+            // The peer took this response and waits for no earlier one.
             let mut taken = self.next.drain(..=place).rev();
-            let (next, keys) = taken.next().expect("the place is within");
+            let (next, keys) = taken.next().expect("the place is in range");
             outputs.extend(taken.map(|(unused, _)| Output::Close(unused.index)));
             self.drop_attempts(outputs);
             self.promote(now, Generation { confirmed: true, ..next }, keys, outputs);
         }
-        // The responder answers a confirmation with one; the initiator answers none, so it ends there.
+        // The responder answers a confirmation with one; the initiator does not answer, so it ends
+        // there.
         let answers = |current: Generation| current.index == index && !current.initiator;
         if self.current.is_some_and(answers) && now >= self.confirm_at {
             self.confirm_at = now.plus(Nanos(RETRY_AFTER.0 / 2));
@@ -498,7 +506,7 @@ impl Session {
         outputs: &mut Vec<Output>,
     ) {
         let former = self.current.replace(generation);
-        // Where two handshakes crossed, what was sealed before both may still be on its way.
+        // After a crossing, packets sealed under either set may still be on their way.
         let has_crossed = former.is_some_and(|former| self.may_have_crossed(&former, now));
         let kept = usize::from(has_crossed && self.previous.len() < 2);
         while self.previous.len() > kept {
@@ -507,7 +515,7 @@ impl Session {
         self.previous.extend(former);
         (self.tries, self.retry_at) = (0, None);
         (self.rekey_due, self.lost) = (false, false);
-        self.back_off_until = Nanos::ZERO; // whatever was the reason, the peer is there
+        self.back_off_until = Nanos::ZERO; // the peer is there, so the reason is gone
         self.sealing = true;
         self.confirms = 0;
         self.confirm_at = now;

@@ -1,5 +1,5 @@
-//! BLAKE2s as Noise uses it, and HKDF over it with what depends on the key alone hashed once. Hands the
-//! direction keys to whom they are for, and keeps none.
+//! BLAKE2s for Noise, and an HKDF over it that hashes the key block once. Puts the direction keys
+//! into the scratch space.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ const BLOCK_BYTES: usize = 64;
 const HASH_BYTES: usize = 32;
 const _: () = assert!(HASH_BYTES == KEY_BYTES);
 
-/// The state that snow asks for.
+/// BLAKE2s as snow's hash.
 pub(super) struct Blake2s {
     state: Blake2s256,
     scratch: Arc<Scratch>,
@@ -54,9 +54,11 @@ impl Hash for Blake2s {
         out[..HASH_BYTES].copy_from_slice(&hash);
     }
 
-    /// As Noise defines it. Two or three outputs are macs under one key, whose two blocks are
-    /// hashed once for all of them: a sixth to a quarter of the work, and HKDF is most of what a
-    /// handshake does beside its curves.
+    /// HKDF as Noise defines it. Both blocks of a mac's key are hashed once for its two or three
+    /// outputs.
+    ///
+    /// This saves a sixth to a quarter of the work; HKDF is most of a handshake's cost beside its
+    /// curve operations.
     fn hkdf(
         &mut self,
         chaining_key: &[u8],
@@ -72,13 +74,15 @@ impl Hash for Blake2s {
         let mut input = Zeroizing::new([0; HASH_BYTES + 1]);
         for (place, out) in [&mut *out1, &mut *out2, out3].into_iter().take(outputs).enumerate() {
             input[HASH_BYTES] = place as u8 + 1; // three at most
-            // The first is of the number alone, the others of the one before and the number.
+            // The first output covers the number alone, each other one the output before it and the
+            // number.
             let covered = if place == 0 { &input[HASH_BYTES..] } else { &input[..] };
             let made = mac.of(covered);
             out[..HASH_BYTES].copy_from_slice(&*made);
             input[..HASH_BYTES].copy_from_slice(&*made);
         }
-        // Of the chaining key and nothing else Noise makes the direction keys, and no others.
+        // Noise derives the direction keys, and nothing else, from the chaining key with an empty
+        // input.
         if input_key_material.is_empty() {
             let key = |out: &[u8]| Secret::from_bytes(*out.first_chunk().expect("a whole hash"));
             self.scratch.put_split((key(out1), key(out2)));
@@ -86,7 +90,7 @@ impl Hash for Blake2s {
     }
 }
 
-/// HMAC-BLAKE2s under one key: both states behind the block that holds the key. Erases itself.
+/// HMAC-BLAKE2s under one key: both states after the key block. Erased on drop.
 struct HmacKey {
     inner: Blake2sVarCore,
     outer: Blake2sVarCore,
@@ -104,8 +108,8 @@ impl HmacKey {
         HmacKey { inner: keyed(0x36), outer: keyed(0x5c) }
     }
 
-    /// The mac of `covered`, which is not empty: BLAKE2 treats its last block as no other, and the
-    /// key's has been hashed as one that is followed.
+    /// The mac of `covered`, which must not be empty: BLAKE2 marks its last block, and the key
+    /// block is hashed as one that is not last.
     fn of(&self, covered: &[u8]) -> Zeroizing<[u8; HASH_BYTES]> {
         debug_assert!(!covered.is_empty(), "HKDF's inputs end with their number");
         let inner = finish(self.inner.clone(), covered);

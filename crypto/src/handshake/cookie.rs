@@ -1,18 +1,19 @@
-//! What stands before every handshake: macs, and cookies under load. Admitting a message changes nothing here.
+//! mac1, mac2 and cookies: what every handshake message passes before any curve operation.
 //!
 //! Every initiation ends with two macs, as in WireGuard (its paper, section 5.4.7). `mac1` is keyed
-//! with the receiver's static key and the network's name, so that who knows neither gets no reply at
-//! all; in XX, where the key is to be learnt, with the network's name alone. Under load `mac2`
-//! must be there too, keyed with a cookie that only who receives at the claimed source can know:
+//! with the receiver's static key and the network's name, so a sender who knows neither gets no
+//! reply. In XX the initiator does not know the receiver's key yet, and `mac1` is keyed with the
+//! network's name alone. Under load the responder also demands `mac2`, keyed with a cookie that
+//! only a host receiving at the claimed source address can know:
 //!
 //! ```text
 //! cookie        = MAC(secret that changes every two minutes, source address and port)
 //! cookie reply  = link header (8) | nonce (24) | cookie, sealed by XChaCha20-Poly1305 (16 + 16)
 //! ```
 //!
-//! The reply is sealed under a key made of the receiver's static key, with the initiation's mac1 as
-//! associated data: only who saw the initiation can forge one, and who sees only the reply cannot read it.
-//! It is 64 bytes, and the initiation that asked for it 896.
+//! The reply is sealed under a key derived from the receiver's static key, with the initiation's
+//! mac1 as associated data: only a host that saw the initiation can forge a reply, and a host that
+//! sees only the reply cannot read it. The reply has 64 bytes, the initiation that it answers 896.
 
 use core::fmt;
 use std::collections::BTreeSet;
@@ -35,26 +36,26 @@ use crate::limits::{
 use crate::secret::{Secret, mac};
 use crate::time::Nanos;
 
-// A cookie is as long as a mac.
+// A cookie has the length of a mac.
 pub(crate) use strowger_wire::limits::MAC_BYTES;
 const NONCE_BYTES: usize = 24;
 
-/// Bytes of a cookie reply.
+/// Length of a cookie reply, in bytes.
 pub const COOKIE_REPLY_BYTES: usize = LINK_HEADER_BYTES + NONCE_BYTES + MAC_BYTES + TAG_BYTES;
 
-/// Bytes of a third message with an empty payload. Nothing shorter is looked at.
+/// Length of a third message with an empty payload, in bytes: the shortest that is accepted.
 pub(super) const FINISH_BYTES_MIN: usize =
     LINK_HEADER_BYTES + 2 * (KEY_BYTES + TAG_BYTES) + MACS_BYTES;
 
-// R8: a cookie is never longer than what it answers.
+// R8: a cookie reply is never longer than the message that it answers.
 const _: () = assert!(COOKIE_REPLY_BYTES <= FINISH_BYTES_MIN);
 const _: () = assert!(COOKIE_REPLY_BYTES <= INITIATION_BYTES);
 
-/// Whose bytes the macs of a message are keyed with: nobody's, where the receiver is to be discovered.
+/// The key that stands for the receiver's where the initiator does not know it yet (XX): zeros.
 pub(crate) const NO_KEY: StaticPublic = StaticPublic([0; KEY_BYTES]);
 
-/// The keys of the macs in messages to one static key. Not secret: whoever knows the static key and
-/// the network's name can compute them.
+/// The mac keys of messages to one static key. Not secret: they follow from the static key and the
+/// network's name.
 #[derive(Clone)]
 pub(crate) struct MacKeys {
     mac1: [u8; KEY_BYTES],
@@ -71,8 +72,10 @@ impl MacKeys {
         }
     }
 
-    /// The key hint of an initiation (wire.md W4-10): 24 bits that name the receiver's static key to those
-    /// who know it, whatever the network. `message` is the initiation, of which the ephemeral key counts.
+    /// Key hint of an initiation (wire.md W4-10): 24 bits that name the receiver's static key.
+    ///
+    /// Whoever knows the static key can compute it, whatever the network. `message` is the
+    /// initiation; the hint depends on its ephemeral key.
     pub(crate) fn key_hint(&self, message: &[u8]) -> Option<SessionIndex> {
         let ephemeral = message.get(LINK_HEADER_BYTES..LINK_HEADER_BYTES + KEY_BYTES)?;
         let [a, b, c, ..] = short_mac(&self.hint, "strowger key hint", ephemeral);
@@ -86,13 +89,13 @@ impl MacKeys {
         mac1
     }
 
-    /// Appends mac2 over all of `message`: zeros where there is no cookie.
+    /// Appends mac2 over all of `message`: zeros without a cookie.
     pub(crate) fn append_mac2(message: &mut Vec<u8>, cookie: Option<&Cookie>) {
         let mac2 = cookie.map_or([0; MAC_BYTES], |cookie| cookie.mac2(message));
         message.extend_from_slice(&mac2);
     }
 
-    /// Splits mac1 off the end of `message` if it is right.
+    /// Checks mac1 at the end of `message` and returns the bytes before it.
     pub(crate) fn check_mac1<'m>(&self, message: &'m [u8]) -> Result<&'m [u8], Refused> {
         let (covered, got) = message.split_last_chunk::<MAC_BYTES>().ok_or(Refused::Malformed)?;
         let right = short_mac(&self.mac1, "strowger mac1", covered);
@@ -105,8 +108,9 @@ fn short_mac(key: &[u8], label: &str, covered: &[u8]) -> [u8; MAC_BYTES] {
     core::array::from_fn(|place| full[place])
 }
 
-/// What a responder under load gives to whoever can receive at the address it sends from.
-/// Good for one to two lives of the responder's secret; the initiator should forget it after one.
+/// Proof that an initiator receives at its source address; a responder under load hands it out.
+///
+/// Valid for one to two lifetimes of the responder's secret. An initiator drops it after one.
 pub struct Cookie([u8; MAC_BYTES]);
 
 impl Cookie {
@@ -114,8 +118,10 @@ impl Cookie {
         short_mac(&self.0, "strowger mac2", covered)
     }
 
-    /// Reads a cookie reply to the initiation that ended with `mac1`. Authentic only as far as
-    /// whoever saw that initiation is: a wrong cookie costs one attempt, nothing more.
+    /// Reads a cookie reply to the initiation that ended with `mac1`.
+    ///
+    /// Any host that saw that initiation can forge the reply. A wrong cookie costs one attempt and
+    /// nothing more.
     pub(crate) fn read(
         keys: &MacKeys,
         step: Step,
@@ -157,44 +163,46 @@ impl fmt::Debug for Cookie {
 /// How busy the slow path is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
-    /// Whoever knows our key and network may begin.
+    /// Every sender that knows our key and network may start a handshake.
     Normal,
-    /// Only who has shown to receive at the address it sends from.
+    /// A sender must first prove by a cookie that it receives at its source address.
     Heavy,
 }
 
-/// A first or third message whose macs were right: the only thing that the handshakes read.
-/// Made by [`CookieChecker::admit`] only.
+/// A first or third message whose macs are right; the handshakes read nothing else.
+///
+/// Only [`CookieChecker::admit`] makes one.
 #[derive(Clone, Copy, Debug)]
 pub struct Admitted<'m> {
     pub(crate) header: LinkHeader,
     pub(crate) step: Step,
-    /// What lies between link header and macs.
+    /// The bytes between link header and macs.
     pub(crate) noise: &'m [u8],
 }
 
 impl Admitted<'_> {
-    /// Which handshake, and which message of it: [`Step::Known`] is for [`ik`](super::ik), the others
-    /// for [`xx`](super::xx).
+    /// The step of the handshake: [`Step::Known`] is for [`ik`](super::ik), the others are for
+    /// [`xx`](super::xx).
     pub const fn step(&self) -> Step {
         self.step
     }
 }
 
-/// What comes of a message at the checker.
+/// Outcome of [`CookieChecker::admit`].
 #[derive(Debug)]
 pub enum Admission<'m> {
-    /// Go on with it.
+    /// The macs are right: continue the handshake.
     Admitted(Admitted<'m>),
-    /// Send this back to where it came from, and forget it.
+    /// Send this cookie reply to the message's source and drop the message.
     CookieReply([u8; COOKIE_REPLY_BYTES]),
 }
 
-/// Two minutes of the checker: a secret, and which strangers' handshakes it has completed.
+/// One lifetime of the cookie secret, and the XX handshakes completed under it.
 pub(crate) struct SecretEpoch {
     pub(crate) number: u32,
     pub(crate) secret: Secret,
-    /// Marks of completed XX handshakes, so that none is completed twice (R5). Bounded.
+    /// Marks of completed XX handshakes: none completes twice (R5). At most
+    /// [`COMPLETED_HANDSHAKES_MAX`].
     pub(crate) finished: BTreeSet<[u8; MAC_BYTES]>,
 }
 
@@ -208,10 +216,10 @@ impl SecretEpoch {
     }
 }
 
-/// The responder's macs, cookies and strangers. One per node.
+/// Checks macs, issues cookies, and remembers completed XX handshakes. One per node.
 ///
-/// [`CookieChecker::admit`] takes `&self`: bytes that are not authenticated leave no trace in it (R8). It
-/// changes with time, and when a stranger has proved who it is.
+/// [`CookieChecker::admit`] takes `&self`: unauthenticated bytes change nothing here (R8). Only
+/// time and completed handshakes change it.
 pub struct CookieChecker {
     known: MacKeys,
     open: MacKeys,
@@ -221,7 +229,7 @@ pub struct CookieChecker {
 }
 
 impl CookieChecker {
-    /// The checker of this node.
+    /// Makes the checker of this node, with two fresh secrets.
     pub fn new(
         local: &LocalIdentity,
         now: Nanos,
@@ -236,9 +244,11 @@ impl CookieChecker {
         })
     }
 
-    /// Changes the secret when it is due, and sooner where no more strangers can be remembered under it: those
-    /// who come then are not kept out by those who came before. To be called before messages are admitted,
-    /// or by a timer.
+    /// Replaces the cookie secret if it is due. Call it before [`CookieChecker::admit`], or by a
+    /// timer.
+    ///
+    /// The secret is due after [`COOKIE_SECRET_LIFE`]; after [`COOKIE_SECRET_LIFE_MIN`] if its list
+    /// of completed handshakes is full, so that earlier peers do not lock out later ones.
     pub fn rotate(&mut self, now: Nanos, entropy: &mut dyn Entropy) -> Result<(), EntropyFailed> {
         if now < self.rotates_at() {
             return Ok(());
@@ -252,16 +262,17 @@ impl CookieChecker {
         Ok(())
     }
 
-    /// When [`CookieChecker::rotate`] is due next.
+    /// Time at which [`CookieChecker::rotate`] next replaces the secret.
     pub fn rotates_at(&self) -> Nanos {
         let is_full = self.current.finished.len() >= COMPLETED_HANDSHAKES_MAX;
         self.rotated.plus(if is_full { COOKIE_SECRET_LIFE_MIN } else { COOKIE_SECRET_LIFE })
     }
 
-    /// Judges a message of kind [`Kind::Initiation`] by its length and macs. `source` is address and
-    /// port as bytes, in any form that is always the same for the same source.
+    /// Checks length and macs of a message of kind [`Kind::Initiation`].
     ///
-    /// A pure function of its arguments and this checker; costs two short hashes, four under load.
+    /// `source` is the source address and port as bytes, in any form that is the same for the same
+    /// source. The result depends on the arguments and this checker alone. Costs two short hashes,
+    /// four under load.
     pub fn admit<'m>(
         &self,
         source: &[u8],
@@ -310,13 +321,13 @@ impl CookieChecker {
         let header = LinkHeader { kind: Kind::Cookie, lane: asked.lane, index, low: 0 };
         let mut cookie = self.current.cookie(source);
         let mac1 = &with_mac1[with_mac1.len() - MAC_BYTES..];
-        // The nonce is a function of all that is sealed, so no two plaintexts ever share one.
+        // The nonce is a function of all sealed bytes, so two plaintexts never share one.
         let chosen =
             mac(self.current.secret.expose(), "strowger cookie nonce", &[source, with_mac1]);
         let nonce: [u8; NONCE_BYTES] = core::array::from_fn(|place| chosen[place]);
         let tag = XChaCha20Poly1305::new(&keys.cookie.into())
             .encrypt_inout_detached(&nonce.into(), mac1, (&mut cookie.0[..]).into())
-            .expect("sixteen bytes are few");
+            .expect("16 bytes are below the cipher's limit");
         let mut reply = [0; COOKIE_REPLY_BYTES];
         let (head, rest) = reply.split_at_mut(LINK_HEADER_BYTES);
         head.copy_from_slice(&header.to_bytes());
@@ -326,17 +337,17 @@ impl CookieChecker {
         reply
     }
 
-    /// The epoch in which XX handshakes are begun.
+    /// The epoch in which new XX handshakes start.
     pub(crate) const fn current_epoch(&self) -> &SecretEpoch {
         &self.current
     }
 
-    /// The epoch that a third message belongs to, by one bit of the index it is addressed to.
+    /// The epoch of a third message, from the low bit of the index in its header.
     pub(crate) const fn epoch_of(&self, index: SessionIndex) -> &SecretEpoch {
         if self.current.number & 1 == index.number() & 1 { &self.current } else { &self.previous }
     }
 
-    /// Marks an XX handshake as completed; refuses it if it was, or if there is no room to remember it.
+    /// Records an XX handshake as completed; fails if it was already, or if the list is full.
     pub(crate) fn complete(&mut self, epoch: u32, mark: &[u8; MAC_BYTES]) -> Result<(), Refused> {
         let epoch = [&mut self.current, &mut self.previous]
             .into_iter()
@@ -353,7 +364,7 @@ impl CookieChecker {
         }
     }
 
-    /// Strangers remembered, for whoever watches memory.
+    /// Number of completed handshakes in memory, for memory accounting.
     pub fn completed_handshakes(&self) -> usize {
         self.current.finished.len() + self.previous.finished.len()
     }
@@ -382,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_strangers_as_can_be_remembered_keep_the_next_out_for_ten_seconds_at_most() {
+    fn a_full_list_of_completed_handshakes_refuses_new_ones_for_ten_seconds_at_most() {
         let mut entropy = SeededEntropy::new(1);
         let key = IdentityKey::generate(&mut entropy).expect("seeded");
         let local = LocalIdentity::new(&key, NetworkId::new(b"gate").expect("short"));
@@ -398,24 +409,24 @@ mod tests {
         assert_eq!(
             checker.current_epoch().number,
             first,
-            "who is under way by the former secret has some time"
+            "handshakes under the old secret get time to finish"
         );
         checker.rotate(end, &mut entropy).expect("seeded");
         let second = checker.current_epoch().number;
         assert_eq!(checker.complete(second, &mark(u32::MAX)), Ok(()));
-        // What was completed stays so for as long as its secret can be used (R5).
+        // A completed handshake stays recorded for as long as its secret is usable (R5).
         assert_eq!(checker.complete(first, &mark(7)), Err(Refused::Stale));
         checker.rotate(Nanos(2 * end.0), &mut entropy).expect("seeded");
         assert_eq!(
             checker.current_epoch().number,
             second,
-            "one that is not full lives as long as ever"
+            "a secret with a short list has its full lifetime"
         );
         assert_eq!(checker.rotates_at(), end.plus(COOKIE_SECRET_LIFE));
         assert_eq!(checker.completed_handshakes(), COMPLETED_HANDSHAKES_MAX + 1);
     }
     #[test]
-    fn what_cannot_be_a_handshake_message_is_told_by_its_length() {
+    fn handshake_messages_have_the_lengths_of_their_kind() {
         let shortest = LINK_HEADER_BYTES + KEY_BYTES + TAG_BYTES + MAC_BYTES;
         let (exact, longest) = (INITIATION_BYTES, INITIATION_BYTES);
         for kind in Kind::ALL {

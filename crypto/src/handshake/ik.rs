@@ -1,4 +1,4 @@
-//! The handshake with a peer whose static key is known: IKpsk2, one round trip. Keeps no table of anything.
+//! IKpsk2: the handshake with a peer whose static key is known. One round trip, no table.
 
 use std::sync::Arc;
 
@@ -19,10 +19,9 @@ use crate::identity::{Identity, LocalIdentity, StaticPublic};
 use crate::precomputed::PrecomputedPeers;
 use crate::secret::{Psk, Secret};
 
-/// Begins a handshake with the peer that has this static key. Returns the state that waits for the
-/// response, and the message to send.
+/// Starts a handshake with the owner of this static key. Returns the waiting state and the message.
 ///
-/// A peer whose key is a point of small order is refused: no such key is anybody's.
+/// Fails if the key is a point of small order, which has no owner.
 pub fn initiate(
     ours: &LocalParams<'_>,
     peer: &StaticPublic,
@@ -43,7 +42,7 @@ pub fn initiate(
     let mut message = ours.header(Kind::Initiation, Step::Known, SessionIndex::NONE);
     noise.write(&hello, &mut message).map_err(Refused::from)?;
     let keys = MacKeys::to(peer, local.network());
-    // The link header is not in the transcript, and mac1 covers it.
+    // mac1 covers the link header; the transcript does not.
     if let Some(hint) = keys.key_hint(&message) {
         let header = ours.header(Kind::Initiation, Step::Known, hint);
         message[..LINK_HEADER_BYTES].copy_from_slice(&header);
@@ -64,13 +63,13 @@ pub fn initiate(
     Ok((state, message))
 }
 
-/// The initiator, waiting for the response.
+/// An initiator that waits for the response.
 pub struct AwaitResponse {
     noise: Noise,
     offer: Offer,
     index: SessionIndex,
     peer: StaticPublic,
-    /// Of messages to the peer, and of messages to us.
+    /// `keys` are for messages to the peer, `own_keys` for messages to us.
     keys: MacKeys,
     own_keys: MacKeys,
     precomputed: Arc<PrecomputedPeers>,
@@ -78,8 +77,11 @@ pub struct AwaitResponse {
 }
 
 impl AwaitResponse {
-    /// Reads the response. If it is not the peer's, the state is given back and waits on: a forged
-    /// response ends no handshake. (If it is, but cannot be agreed to, waiting on leads to nothing.)
+    /// Reads the response. On an error returns the waiting state: a forged response ends no
+    /// handshake.
+    ///
+    /// If the response is authentic and the offers are incompatible, the error is final; waiting
+    /// leads to nothing.
     pub fn read_response(mut self, message: &[u8]) -> Result<Established, Rejected<Self>> {
         match self.parse_response(message) {
             Ok((their, agreement, identity)) => {
@@ -100,8 +102,9 @@ impl AwaitResponse {
         Ok((their, agreement, identity))
     }
 
-    /// Whether a response has the form of one to this attempt and its mac is right, which costs one short
-    /// hash. Whoever knows our key and the network's name can make such a one.
+    /// Checks form, address and mac of a response to this attempt. Costs one short hash.
+    ///
+    /// Every host that knows our static key and the network's name can make a response that passes.
     pub fn check(&self, message: &[u8]) -> Result<(), Refused> {
         self.check_covered(message).map(|_| ())
     }
@@ -110,13 +113,13 @@ impl AwaitResponse {
         check_response(message, Step::Known, self.index, &self.own_keys)
     }
 
-    /// Reads a cookie reply: begin anew with the cookie, at the next attempt's time and not before
-    /// (a reply that is answered at once makes two messages of one).
+    /// Reads a cookie reply. Send the cookie with the next scheduled attempt, not at once: an
+    /// immediate answer doubles the messages.
     pub fn read_cookie(&self, message: &[u8]) -> Result<Cookie, Refused> {
         Cookie::read(&self.keys, Step::Known, self.index, &self.mac1, message)
     }
 
-    /// Our index, to which the response will be addressed.
+    /// Our session index; the response is addressed to it.
     pub const fn index(&self) -> SessionIndex {
         self.index
     }
@@ -131,7 +134,7 @@ impl core::fmt::Debug for AwaitResponse {
     }
 }
 
-/// Reads an initiation: who is it? A pure function of the message and our long-term key (R8).
+/// Reads an initiation. The result depends on the message and our long-term key alone (R8).
 pub fn read(local: &LocalIdentity, admitted: &Admitted<'_>) -> Result<Initiation, Refused> {
     if admitted.step != Step::Known {
         return Err(Refused::NotOurs);
@@ -146,10 +149,11 @@ pub fn read(local: &LocalIdentity, admitted: &Admitted<'_>) -> Result<Initiation
     Ok(Initiation { noise, their, peer, precomputed: Arc::clone(local.precomputed()) })
 }
 
-/// An initiation that was read: whoever sent it, or first sent it, has the static key it names.
+/// An initiation after reading: its author owns the static key that it names, but may have sent it
+/// long ago.
 ///
-/// Nothing is kept until [`Initiation::accept`]: the caller looks up policy, psk and timestamp of this
-/// peer first.
+/// Nothing is stored before [`Initiation::accept`]; the caller first looks up policy, psk and
+/// timestamp of the peer.
 pub struct Initiation {
     noise: Noise,
     their: Hello,
@@ -163,25 +167,28 @@ impl Initiation {
         &self.peer
     }
 
-    /// When it was sent, by the initiator's clock.
+    /// Time of sending, by the initiator's clock.
     pub const fn timestamp(&self) -> Timestamp {
         self.their.timestamp
     }
 
-    /// What the initiator offers.
+    /// The initiator's offer.
     pub const fn their_offer(&self) -> &Offer {
         &self.their.offer
     }
 
-    /// The initiator's identity, if its proof holds. Costs a signature's verification, unless this
-    /// peer is known and the proof was verified before.
+    /// The initiator's identity, if its proof is valid.
+    ///
+    /// Costs the verification of a signature, unless the peer is known and this proof was verified
+    /// before.
     pub fn identity(&self) -> Result<Identity, Refused> {
         Ok(self.precomputed.identify(&self.their.proof, &self.peer)?)
     }
 
-    /// Accepts it: returns the session and the response to send. `guard` is the peer's; it is moved
-    /// on only if all else was right. The keys are not to be used for sealing before the first packet
-    /// under them was opened.
+    /// Returns the session and the response.
+    ///
+    /// `guard` belongs to this peer and moves only if everything else is valid. Do not seal with
+    /// the keys before the first packet under them has been opened.
     pub fn accept(
         mut self,
         ours: &LocalParams<'_>,

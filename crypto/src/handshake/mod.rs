@@ -1,4 +1,4 @@
-//! Handshakes: one type per state, each consumes itself and one message, the last one yields keys.
+//! Handshakes: one type per state; each consumes itself and one message, the last yields keys.
 //!
 //! ```text
 //! known peer (IKpsk2, one round trip)
@@ -21,9 +21,9 @@
 //! XX finish       initiator's e 32 | static key 32+16 | hello +16 | mac1 16 | mac2 16
 //! ```
 //!
-//! The prologue is the protocol's name, its version and the network's name. All of every message
-//! before the macs but the link header is in the Noise transcript. The sender's index in the link
-//! header only serves to address a cookie; the one that counts is said again in the hello.
+//! The prologue holds the protocol's name, its version and the network's name. The Noise transcript
+//! covers every byte of a message up to the macs, except the link header. The sender's index in the
+//! link header only addresses a cookie reply; the hello repeats it under the transcript.
 
 mod blake2s;
 mod cookie;
@@ -50,83 +50,84 @@ pub use hello::{
 };
 use noise::{Noise, Unreadable};
 
-/// Why a peer's message was refused: its fault, or that of whoever altered it.
+/// Why the peer's message is refused. The peer is at fault, or the path that altered the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refused {
-    /// Not the length or form of such a message.
-    #[error("not the form of such a message")]
+    /// Wrong length or form.
+    #[error("the handshake message is malformed")]
     Malformed,
     /// Addressed to another session or another step.
-    #[error("addressed to another handshake")]
+    #[error("the message is addressed to another handshake")]
     NotOurs,
-    /// mac1 is wrong: its sender does not know our key or our network.
-    #[error("the first mac is wrong")]
+    /// mac1 is wrong: the sender does not know our key or our network.
+    #[error("mac1 is wrong: the sender does not know our key or network")]
     WrongMac,
-    /// mac1 is wrong, and the key hint is ours: its sender means us, in a network of another name.
-    #[error("it is for our key in another network")]
+    /// mac1 is wrong and the key hint is ours: the sender addresses us under another network name.
+    #[error("the message is for our key in another network")]
     OtherNetwork,
-    /// It cannot be decrypted: altered, of another network, under another psk, or forged.
-    #[error("it cannot be decrypted")]
+    /// Decryption failed: altered, of another network, under another psk, or forged.
+    #[error("the message cannot be decrypted")]
     Unreadable,
-    /// Its payload is no hello.
+    /// The payload is not a hello.
     #[error(transparent)]
     Hello(#[from] HelloMalformed),
-    /// A third message whose index is not the one that the handshake began with.
-    #[error("not the session index that the handshake began with")]
+    /// A third message with another index than the handshake started with.
+    #[error("the session index differs from that of the first message")]
     OtherIndex,
-    /// Not newer than what this peer sent before: a replay.
-    #[error("not newer than what this peer sent before")]
+    /// A replay: the timestamp is not newer than the last one of this peer.
+    #[error("the timestamp is not newer than the last one of this peer")]
     Stale,
-    /// Its identity was not believed.
+    /// The identity proof is invalid.
     #[error(transparent)]
     Identity(#[from] IdentityRefused),
-    /// A good proof, of another identity than the one expected: this one.
-    #[error("it has proved to be {0}, who was not expected")]
+    /// A valid proof of this identity, where another one is expected.
+    #[error("the peer is {0}, which is not the expected identity")]
     OtherIdentity(PeerId),
-    /// A good proof, of a key that is another peer's.
-    #[error("its key is another peer's")]
+    /// A valid proof, but the static key belongs to another peer.
+    #[error("the static key belongs to another peer")]
     OtherPeer,
-    /// It is honest, but we do not go together.
+    /// The two offers are incompatible.
     #[error(transparent)]
     Disagreement(#[from] Disagreement),
-    /// It is our own message come back, or a peer with our own key.
-    #[error("it comes from ourselves")]
+    /// Our own message reflected, or a peer that uses our key.
+    #[error("the message comes from this node itself")]
     Ourselves,
-    /// No room to remember another stranger until the next turn of the checker.
-    #[error("too many strangers for now")]
+    /// The list of completed handshakes is full, or no session index is free.
+    #[error("too many handshakes for now")]
     Busy,
 }
 
-/// Why a handshake did not go on.
+/// Why a handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
-    /// The peer's fault, or the way's.
+    /// The peer or the path is at fault.
     #[error("the peer's message was refused: {0}")]
     Peer(#[from] Refused),
-    /// Ours.
-    #[error("our own end failed: {0}")]
+    /// This end is at fault.
+    #[error("this end failed: {0}")]
     Local(#[from] EntropyFailed),
 }
 
-/// A message was refused, and the state waits on: whoever forges a message ends no handshake.
+/// A refused message, with the state that keeps waiting: forged messages end no handshake.
 #[derive(Debug)]
 pub struct Rejected<S> {
-    /// The state as it was.
+    /// The unchanged state.
     pub state: Box<S>,
-    /// What was wrong with the message.
+    /// Why the message is refused.
     pub why: Refused,
 }
 
-/// What our end brings to a handshake.
+/// What this end contributes to a handshake.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalParams<'a> {
-    /// Who we are.
+    /// Our keys and network.
     pub local: &'a LocalIdentity,
-    /// What we offer and ask for.
+    /// Our offer.
     pub offer: &'a Offer,
-    /// Under which index we want to be addressed. Not [`SessionIndex::NONE`], and not in use.
+    /// Session index that the peer shall use to address us. Not [`SessionIndex::NONE`], and not in
+    /// use.
     pub index: SessionIndex,
-    /// Larger than every timestamp we sent this peer before. Responders need none.
+    /// Larger than every timestamp sent to this peer before. Responders ignore it.
     pub timestamp: Timestamp,
 }
 
@@ -142,11 +143,12 @@ impl LocalParams<'_> {
     }
 }
 
-/// The newest timestamp of one peer, kept by the caller with what else it knows of that peer, so that
-/// a recorded initiation cannot be used again.
+/// The newest timestamp of one peer. Detects replayed initiations.
+///
+/// The caller stores it with the peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimestampGuard {
-    /// The newest timestamp accepted, if any was.
+    /// Newest accepted timestamp, if any.
     pub newest: Option<Timestamp>,
 }
 
@@ -160,7 +162,7 @@ impl TimestampGuard {
     }
 }
 
-/// A handshake that is finished on this side: both ends have the same keys, transcript and agreement.
+/// A finished handshake: both ends share keys, transcript and agreement.
 #[derive(Debug)]
 pub struct Established {
     initiator: bool,
@@ -173,19 +175,19 @@ pub struct Established {
     peer: Peer,
 }
 
-/// The direction keys. Consumed whole by [`Established::into_transport`].
+/// The direction keys. [`Established::into_transport`] consumes both.
 #[derive(Debug)]
 struct Keys {
     send: Secret,
     receive: Secret,
 }
 
-/// The data plane's half of a session.
+/// The data plane's part of a session.
 #[derive(Debug)]
 pub struct Transport {
-    /// One for each lane that we announced, in their order.
+    /// One sealer for each lane that we announced, in order.
     pub sealers: Vec<Sealer>,
-    /// For all lanes that the peer announced.
+    /// Opens all lanes that the peer announced.
     pub openers: Openers,
 }
 
@@ -208,7 +210,7 @@ impl Established {
         Established { initiator, keys, transcript, agreement, ours, our_lanes, their, peer }
     }
 
-    /// Turns the keys into sealers and openers, born `now`. Consumes them: there is no second set.
+    /// Turns the keys into sealers and openers created at `now`. Consumes the keys.
     pub fn into_transport(self, now: Nanos, provider: Provider) -> Transport {
         let mode: SealMode = self.agreement.seal;
         let to = self.their.index;
@@ -221,53 +223,55 @@ impl Established {
         Transport { sealers, openers }
     }
 
-    /// Whether we began it.
+    /// Whether this end initiated the handshake.
     pub const fn is_initiator(&self) -> bool {
         self.initiator
     }
 
-    /// What was agreed.
+    /// The agreed parameters.
     pub const fn agreement(&self) -> &Agreement {
         &self.agreement
     }
 
-    /// What the peer offered, with its scheme and protocols.
+    /// The peer's offer, with its scheme and protocols.
     pub const fn their_offer(&self) -> &Offer {
         &self.their.offer
     }
 
-    /// Who the peer is.
+    /// The peer's keys.
     pub const fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// Our index of the session: packets addressed to it are for [`Transport::openers`].
+    /// Our session index: the peer addresses packets for [`Transport::openers`] to it.
     pub const fn our_index(&self) -> SessionIndex {
         self.ours
     }
 
-    /// The peer's index.
+    /// The peer's session index.
     pub const fn their_index(&self) -> SessionIndex {
         self.their.index
     }
 
-    /// The hash of everything said: the same at both ends, and never the same for two handshakes.
+    /// The handshake hash: equal at both ends, and unique to this handshake.
     pub const fn transcript(&self) -> &[u8; KEY_BYTES] {
         &self.transcript
     }
 }
 
-/// Protocol name, version, network (wire.md section 4).
+/// Protocol name, version and network (wire.md section 4).
 fn prologue(network: &NetworkId) -> Vec<u8> {
     let mut bytes = b"strowger link".to_vec();
     bytes.push(VERSION);
-    bytes.push(network.as_bytes().len() as u8); // bounded by NetworkId::new
+    bytes.push(network.as_bytes().len() as u8); // `NetworkId::new` bounds the length
     bytes.extend_from_slice(network.as_bytes());
     bytes
 }
 
-/// Judges a response by its length, its address and its mac, in this order, and gives back what the mac
-/// covers. Costs a comparison for what is junk, and one short hash else.
+/// Checks length, address and mac of a response, in this order, and returns the bytes under the
+/// mac.
+///
+/// Costs one comparison for junk, one short hash otherwise.
 fn check_response<'m>(
     message: &'m [u8],
     step: Step,
@@ -284,8 +288,9 @@ fn check_response<'m>(
     keys.check_mac1(message)
 }
 
-/// Whether a handshake message with this link header can be so long. For whoever passes messages on: what
-/// cannot be one needs no room in any queue, and no hash.
+/// Whether a handshake message with this link header can have this length.
+///
+/// Forwarding code drops other lengths before it queues or hashes the message.
 pub const fn could_be_handshake(header: &LinkHeader, len: usize) -> bool {
     let Some(step) = Step::from_lane(header.lane) else { return false };
     match (header.kind, step) {
@@ -301,10 +306,10 @@ pub const fn could_be_handshake(header: &LinkHeader, len: usize) -> bool {
     }
 }
 
-/// Bytes of a response whose hello is empty: a key, a tag and a mac.
+/// Length of a response with an empty hello: a key, a tag and a mac, in bytes.
 const RESPONSE_BYTES_MIN: usize = LINK_HEADER_BYTES + KEY_BYTES + TAG_BYTES + MAC_BYTES;
 
-/// Bytes between link header and macs of an initiation.
+/// Length between link header and macs of an initiation, in bytes.
 const INITIATION_NOISE_BYTES: usize =
     INITIATION_BYTES - LINK_HEADER_BYTES - crate::limits::MACS_BYTES;
 

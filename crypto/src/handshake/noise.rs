@@ -1,8 +1,8 @@
-//! The Noise framework as this crate uses it: snow's state machine over a resolver of our own. Makes no policy.
+//! Noise (revision 34) for this crate: snow's state machine over our own resolver.
 //!
-//! Every primitive is the one that the rest of the crate uses: x25519-dalek, blake2, and the AEAD
-//! by the provider that seals packets. The published vectors run through this resolver, with every
-//! provider, in the tests below.
+//! All primitives are those of the rest of the crate: x25519-dalek, blake2, and the AEAD provider
+//! that seals packets. The tests below run the published vectors through this resolver with every
+//! provider.
 
 use core::fmt;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -21,43 +21,43 @@ use crate::identity::{LocalIdentity, StaticPublic};
 use crate::precomputed::PrecomputedPeers;
 use crate::secret::{Psk, Secret};
 
-/// The pattern for a peer whose static key is known.
+/// Pattern for a peer whose static key is known.
 pub(crate) static IK: Pattern = Pattern::new(|| read("Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"));
-/// The pattern for a peer whose static key is to be learnt.
+/// Pattern for a peer whose static key is unknown.
 pub(crate) static XX: Pattern = Pattern::new(|| read("Noise_XX_25519_ChaChaPoly_BLAKE2s"));
-/// A pattern that needs no keys.
+/// Pattern without static keys.
 static NN: Pattern = Pattern::new(|| read("Noise_NN_25519_ChaChaPoly_BLAKE2s"));
 
-/// A pattern, whose name is read once.
+/// A pattern, parsed once.
 pub(crate) type Pattern = LazyLock<NoiseParams>;
 
 fn read(pattern: &str) -> NoiseParams {
-    pattern.parse().expect("patterns are this module's own constants")
+    pattern.parse().expect("the patterns are constants")
 }
 
-/// Where IKpsk2 mixes the psk in.
+/// Number of the message that mixes in the psk of IKpsk2.
 const IK_PSK_AT: usize = 2;
 
-/// The message is not one that this state can read: cut, altered, or meant for another.
+/// This state cannot read the message: it is cut, altered, or for another receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable;
 
 /// One end of a handshake, between two messages.
 ///
-/// snow does not erase its chaining key and psk, so dropping this overwrites them in place. What snow
-/// copies to the stack while it works is out of our reach; README.md says so.
+/// snow does not erase its chaining key and psk; dropping this value overwrites both in place.
+/// Copies that snow leaves on the stack stay (see README.md).
 pub(crate) struct Noise {
     state: Box<HandshakeState>,
     scratch: Arc<Scratch>,
 }
 
-/// What passes between a state of snow's and its owner, each once.
+/// Values that snow's state and its owner pass to each other, each once.
 #[derive(Default)]
 pub(super) struct Scratch {
-    /// The ephemeral key from when it is drawn until snow asks for it. A responder reads before it
-    /// draws, and snow wants its source of randomness when it is built; hence a place both can reach.
+    /// The ephemeral key, until snow asks for it. snow takes its random source when it is built,
+    /// and a responder reads a message before it draws the key; so both share this place.
     ephemeral: Mutex<Option<Secret>>,
-    /// The two direction keys, from when snow has made them. It would make them anew if asked.
+    /// The two direction keys, as snow's hash computed them. Asking snow would compute them again.
     split: Mutex<Option<(Secret, Secret)>>,
 }
 
@@ -80,7 +80,7 @@ impl Scratch {
 }
 
 impl Noise {
-    /// An initiator. `ephemeral` becomes its ephemeral key; `peer` is the responder's key in IK.
+    /// Makes an initiator. `ephemeral` is its ephemeral key; `peer` is the responder's key in IK.
     pub(crate) fn initiator(
         pattern: &Pattern,
         prologue: &[u8],
@@ -98,35 +98,35 @@ impl Noise {
                 None => Ok(builder),
             })
             .and_then(Builder::build_initiator);
-        let state = state.expect("each part is given once and the pattern needs no other");
+        let state = state.expect("each part is set once and the pattern needs no other");
         Noise { state: Box::new(state), scratch }
     }
 
-    /// A responder. It reads before it has an ephemeral key and needs one before it writes.
+    /// Makes a responder. It needs an ephemeral key only before it writes.
     pub(crate) fn responder(pattern: &Pattern, prologue: &[u8], local: &LocalIdentity) -> Noise {
         let scratch = Arc::<Scratch>::default();
         let state = builder(pattern, local, &scratch)
             .local_private_key(local.static_key().expose())
             .and_then(|builder| builder.prologue(prologue))
             .and_then(Builder::build_responder);
-        let state = state.expect("each part is given once and the pattern needs no other");
+        let state = state.expect("each part is set once and the pattern needs no other");
         Noise { state: Box::new(state), scratch }
     }
 
-    /// The ephemeral key of a responder. Each handshake uses its own once.
+    /// Sets the ephemeral key of a responder. Each handshake needs a fresh one.
     pub(crate) fn set_ephemeral(&mut self, ephemeral: Secret) {
         self.scratch.put_ephemeral(ephemeral);
     }
 
-    /// The psk of an IKpsk2 handshake. Needed before its second message, on either side.
+    /// Sets the psk of an IKpsk2 handshake. Both sides need it before the second message.
     pub(crate) fn set_psk(&mut self, psk: &Psk) {
         let set = self.state.set_psk(IK_PSK_AT, psk.expose());
-        set.expect("a psk is 32 bytes and its place is below ten");
+        set.expect("a psk has 32 bytes and its place is below 10");
     }
 
     /// Appends this end's next message to `out`.
     ///
-    /// Fails only where the peer's key, which it gave us, is a point of small order.
+    /// Fails only if the peer sent a key that is a point of small order.
     pub(crate) fn write(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Unreadable> {
         let start = out.len();
         out.resize(start + payload.len() + NOISE_OVERHEAD_MAX, 0);
@@ -142,8 +142,9 @@ impl Noise {
         }
     }
 
-    /// Reads the peer's next message and returns its payload. After an error the same message may
-    /// be read in a better copy: the state has not moved.
+    /// Reads the peer's next message and returns its payload.
+    ///
+    /// An error leaves the state unchanged: another copy of the message can still be read.
     pub(crate) fn read(&mut self, message: &[u8]) -> Result<Vec<u8>, Unreadable> {
         if message.len() > INITIATION_BYTES {
             return Err(Unreadable);
@@ -154,33 +155,33 @@ impl Noise {
         Ok(payload)
     }
 
-    /// The peer's static key, once it is known.
+    /// The peer's static key, once known.
     pub(crate) fn peer(&self) -> Option<StaticPublic> {
         self.state.get_remote_static().and_then(|key| key.try_into().ok()).map(StaticPublic)
     }
 
-    /// The hash of everything that both ends have said: the same at both, or there is no session.
+    /// The handshake hash: both ends have the same, or they have no session.
     pub(crate) fn transcript(&self) -> [u8; KEY_BYTES] {
         let mut hash = [0; KEY_BYTES];
         hash.copy_from_slice(self.state.get_handshake_hash());
         hash
     }
 
-    /// The two direction keys of a finished handshake: initiator to responder, and back.
+    /// The two direction keys of a finished handshake: initiator to responder, responder to
+    /// initiator.
     pub(crate) fn split(self) -> (Secret, Secret) {
         assert!(self.state.is_handshake_finished(), "only the last state of a handshake splits");
-        self.scratch
-            .take_split()
-            .expect("a state that is finished has split, and is split here once")
+        self.scratch.take_split().expect("a finished state has split, and is split here once")
     }
 }
 
-/// What a Noise message can hold beside its payload: ephemeral key, static key and two tags.
+/// What a Noise message adds to its payload at most: ephemeral key, static key and two tags, in
+/// bytes.
 const NOISE_OVERHEAD_MAX: usize = 2 * KEY_BYTES + 2 * TAG_BYTES;
 
 impl Drop for Noise {
     fn drop(&mut self) {
-        // A state with no secrets in it, written over the old one in place.
+        // Overwrites the old state in place with one that holds no secrets.
         let resolver = Resolver {
             provider: Provider::DEFAULT,
             local: StaticPublic([0; KEY_BYTES]),
@@ -189,7 +190,7 @@ impl Drop for Noise {
         };
         let state = Builder::with_resolver(NN.clone(), Box::new(resolver)).build_initiator();
         *self.state = state.expect("NN needs no keys");
-        core::hint::black_box(&mut *self.state); // so that the write above is not taken for a dead one
+        core::hint::black_box(&mut *self.state); // keeps the compiler from removing the write above
     }
 }
 
@@ -211,9 +212,9 @@ fn builder<'a>(pattern: &Pattern, local: &LocalIdentity, scratch: &Arc<Scratch>)
 
 struct Resolver {
     provider: Provider,
-    /// The public half of the static key that the builder is given, so that it is not computed anew.
+    /// Public half of the static key that the builder gets; saves computing it again.
     local: StaticPublic,
-    /// Peers whose shared secret with the static key may be there already.
+    /// Peers whose shared secret with the static key may be precomputed.
     precomputed: Option<Arc<PrecomputedPeers>>,
     scratch: Arc<Scratch>,
 }
@@ -244,7 +245,7 @@ impl CryptoResolver for Resolver {
     }
 }
 
-/// The ephemeral key that was drawn before, and nothing after it: a second draw fails.
+/// Returns the ephemeral key that was set before; every further draw fails.
 struct PresetRng(Arc<Scratch>);
 
 impl Random for PresetRng {
@@ -262,7 +263,7 @@ impl Random for PresetRng {
 struct X25519 {
     secret: StaticSecret, // erases itself
     public: [u8; KEY_BYTES],
-    /// Of the static key alone.
+    /// `Some` for the static key only.
     precomputed: Option<Arc<PrecomputedPeers>>,
 }
 
@@ -279,7 +280,7 @@ impl Dh for X25519 {
         KEY_BYTES
     }
 
-    /// snow calls this for the static key only, and its public half is here already.
+    /// snow calls this for the static key only, whose public half is set already.
     fn set(&mut self, privkey: &[u8]) {
         let mut bytes = [0; KEY_BYTES];
         bytes.copy_from_slice(privkey);
@@ -306,7 +307,7 @@ impl Dh for X25519 {
     }
 
     fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
-        // snow hands over its whole buffer, which is as long as the longest curve's key.
+        // snow passes its whole buffer, which has the length of the longest curve's key.
         let their: [u8; KEY_BYTES] = *pubkey.first_chunk::<KEY_BYTES>().ok_or(snow::Error::Dh)?;
         let out = out.first_chunk_mut::<KEY_BYTES>().ok_or(snow::Error::Dh)?;
         let peer = StaticPublic(their);
@@ -325,7 +326,7 @@ impl Dh for X25519 {
     }
 }
 
-/// The same door to the AEAD as that of sealers and openers.
+/// The AEAD of sealers and openers, as snow calls it.
 struct ChaChaPoly {
     provider: Provider,
     key: Option<AeadKey>,
@@ -333,7 +334,7 @@ struct ChaChaPoly {
 
 impl ChaChaPoly {
     fn key(&self) -> &AeadKey {
-        self.key.as_ref().expect("snow encrypts nothing before it has set a key")
+        self.key.as_ref().expect("snow sets a key before it encrypts")
     }
 }
 
@@ -452,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn published_vectors_pass_through_our_resolver_and_our_aead() {
+    fn published_noise_vectors_match_with_every_provider() {
         let vectors = vectors();
         assert_eq!(vectors.len(), 9);
         let each = Provider::ALL.iter().flat_map(|one| vectors.iter().map(move |v| (*one, v)));
@@ -478,7 +479,7 @@ mod tests {
             }
             let [split, their] = ends.map(Noise::split);
             assert!(split == their, "{name}: the direction keys");
-            // What follows in the vector goes through our own transport.
+            // The rest of the vector goes through our own transport.
             let keys = [split.0, split.1].map(|key| provider.key(&key));
             let mut counters = [0u64; 2];
             for (turn, (payload, expected)) in messages {

@@ -1,4 +1,4 @@
-//! Two ends in memory: what they agree on, what a third between them can do, and what it cannot.
+//! Two ends in memory: what they agree on, and what an attacker between them can and cannot do.
 
 use strowger_wire::{
     limits::{INITIATION_BYTES, PROTOCOLS_BYTES_MAX, SCHEME_BYTES_MAX, TAG_BYTES},
@@ -109,7 +109,7 @@ impl Ends {
 fn longest() -> Offer {
     Offer {
         seal: SealWish::MayHeaderOnly,
-        lanes: Lanes::new(16).expect("sixteen"),
+        lanes: Lanes::new(16).expect("16"),
         widths: Widths::ALL,
         scheme: SchemeBytes::new(&[1; SCHEME_BYTES_MAX]).expect("fits"),
         protocols: ProtocolBytes::new(&[2; PROTOCOLS_BYTES_MAX]).expect("fits"),
@@ -118,7 +118,7 @@ fn longest() -> Offer {
 }
 
 fn exchange(a: Established, b: Established) {
-    // The two ends need not have the same provider.
+    // The two ends may use different providers.
     let mut ends =
         [a.into_transport(NOW, Provider::Portable), b.into_transport(NOW, Provider::DEFAULT)];
     for (from, to) in [(0, 1), (1, 0)] {
@@ -131,7 +131,7 @@ fn exchange(a: Established, b: Established) {
     }
 }
 
-/// One handshake from a seed: its two messages and its transcript.
+/// Runs one handshake from a seed; returns its two messages and its transcript.
 fn ik_bytes(ends: &mut Ends, timestamp: u64) -> (Vec<u8>, Vec<u8>, [u8; KEY_BYTES]) {
     ends.entropy = SeededEntropy::new(timestamp);
     let offer = Offer::default();
@@ -148,11 +148,12 @@ fn ik_bytes(ends: &mut Ends, timestamp: u64) -> (Vec<u8>, Vec<u8>, [u8; KEY_BYTE
 }
 
 #[test]
-fn what_is_kept_of_a_known_peer_changes_no_byte() {
+fn precomputed_peers_change_no_byte_of_a_handshake() {
     let (mut strangers, mut acquainted) = (ends(), ends());
     acquainted.a.add_peer(acquainted.b.static_public());
     acquainted.b.add_peer(acquainted.a.static_public());
-    // The first fills what is kept, the second uses it, the third is after it was erased at one end.
+    // The first handshake fills the precomputed values, the second uses them, and the third runs
+    // after one end removed its peer.
     for timestamp in 1..=3 {
         if timestamp == 3 {
             acquainted.b.remove_peer(acquainted.a.static_public());
@@ -162,11 +163,11 @@ fn what_is_kept_of_a_known_peer_changes_no_byte() {
 }
 
 #[test]
-fn a_known_peers_public_key_opens_no_door_to_who_has_not_the_secret_one() {
+fn an_initiator_without_the_secret_of_a_known_key_is_refused() {
     let mut ends = ends();
     ends.b.add_peer(ends.a.static_public());
     ik_bytes(&mut ends, 1);
-    // An initiator that has another secret than the public key it shows.
+    // An initiator whose secret does not belong to the public key that it shows.
     let pretender = LocalIdentity::impersonating(&local(3), &local(1));
     let offer = Offer::default();
     let begun = ik::initiate(
@@ -181,7 +182,7 @@ fn a_known_peers_public_key_opens_no_door_to_who_has_not_the_secret_one() {
     assert!(matches!(read, Err(Refused::Unreadable)), "{read:?}");
 }
 
-/// What a third can do who knows all public keys: alter a message and make its macs right again.
+/// An attacker who knows all public keys: alters a message and recomputes its macs.
 fn with_macs(mut message: Vec<u8>, receiver: &StaticPublic, macs: usize) -> Vec<u8> {
     let network = NetworkId::new(b"test").expect("short");
     message.truncate(message.len() - macs * MAC_BYTES);
@@ -218,7 +219,7 @@ fn both_handshakes_give_both_ends_the_same_session() {
 }
 
 #[test]
-fn header_only_is_sealed_only_where_both_asked_and_refused_where_one_must_and_one_will_not() {
+fn header_only_needs_both_ends_and_a_forced_mismatch_is_refused() {
     use SealWish::{Full, MayHeaderOnly, MustHeaderOnly};
     for mine in [Full, MayHeaderOnly, MustHeaderOnly] {
         for their in [Full, MayHeaderOnly, MustHeaderOnly] {
@@ -242,7 +243,7 @@ fn header_only_is_sealed_only_where_both_asked_and_refused_where_one_must_and_on
     }
 }
 
-/// The places of the fields in an encoded hello, as the table in hello.rs has them.
+/// Offsets of the fields in an encoded hello, as in the table of hello.rs.
 const VERSIONS_AT: usize = 2;
 const SEAL_AT: usize = 5;
 const WIDTHS_AT: usize = 6;
@@ -257,13 +258,13 @@ const FIELDS: [(&str, usize); 5] = [
 ];
 
 #[test]
-fn no_downgrade_of_version_scheme_seal_mode_or_width_goes_unnoticed() {
+fn a_downgrade_of_version_scheme_seal_mode_or_width_is_refused() {
     let offer = longest();
     let ik_payload = LINK_HEADER_BYTES + KEY_BYTES + KEY_BYTES + TAG_BYTES;
     let response_payload = LINK_HEADER_BYTES + KEY_BYTES;
     let xx_response_payload = response_payload + KEY_BYTES + TAG_BYTES;
     for (what, place) in FIELDS {
-        // IK, on the way out: the responder does not answer.
+        // IK, initiation: the responder refuses it.
         let mut ends_ik = ends();
         let (state, message) = ends_ik.ik_initiate(&offer, 1);
         let mut touched = message.clone();
@@ -273,7 +274,7 @@ fn no_downgrade_of_version_scheme_seal_mode_or_width_goes_unnoticed() {
         let refused = HandshakeError::Peer(Refused::Unreadable);
         assert_eq!(ends_ik.ik_accept(&offer, &touched, guard).err(), Some(refused), "{what}");
         assert_eq!(guard.newest, None);
-        // IK, on the way back: the initiator makes no session, and still takes the true response.
+        // IK, response: the initiator makes no session and still accepts the true response.
         let (_, response) = ends_ik.ik_accept(&offer, &message, guard).expect("accepted");
         let mut touched = response.clone();
         touched[response_payload + place] ^= 1;
@@ -297,7 +298,7 @@ fn no_downgrade_of_version_scheme_seal_mode_or_width_goes_unnoticed() {
         touched[xx_response_payload + place] ^= 1;
         let rejected = state.read_response(&with_macs(touched, &NO_KEY, 1)).expect_err("altered");
         assert_eq!(rejected.why, Refused::Unreadable, "{what}");
-        let discovered = rejected.state.read_response(&answer).expect("the true one");
+        let discovered = rejected.state.read_response(&answer).expect("the true response");
         let (_, msg3) = discovered.finish(&ours(&ends_xx.a, &offer, 11, 1), None).expect("agreed");
         let mut touched = msg3.clone();
         touched[LINK_HEADER_BYTES + KEY_BYTES + KEY_BYTES + TAG_BYTES + place] ^= 1;
@@ -308,7 +309,7 @@ fn no_downgrade_of_version_scheme_seal_mode_or_width_goes_unnoticed() {
 }
 
 #[test]
-fn a_disagreement_of_honest_ends_has_a_type() {
+fn incompatible_offers_are_refused_with_their_reason() {
     type Change = fn(&mut Offer);
     let changes: [(Change, Disagreement); 4] = [
         (|o| o.versions = Versions::new(2, 3).expect("a range"), Disagreement::Version),
@@ -344,7 +345,7 @@ fn a_disagreement_of_honest_ends_has_a_type() {
 }
 
 #[test]
-fn every_altered_byte_of_every_message_is_refused() {
+fn every_altered_byte_of_a_handshake_is_refused() {
     let offer = longest();
     let mut ends = ends();
     let (mut state, message) = ends.ik_initiate(&offer, 1);
@@ -374,12 +375,12 @@ fn every_altered_byte_of_every_message_is_refused() {
         state = *state.read_response(cut).expect_err("cut").state;
         assert!(ends.checker.admit(SOURCE, cut, Load::Normal).is_err());
     }
-    assert!(state.read_response(&response).is_ok(), "forgeries end no handshake");
+    assert!(state.read_response(&response).is_ok(), "a forged response ended the handshake");
 }
 
 #[test]
-fn the_index_that_counts_is_the_authenticated_one() {
-    // Who races an altered copy against the true message must not win anything, nor end anything.
+fn the_session_index_comes_from_the_authenticated_hello() {
+    // An altered copy that arrives before the true message gains nothing and ends nothing.
     let offer = Offer::default();
     let mut ends = ends();
     let (state, mut message) = ends.ik_initiate(&offer, 1);
@@ -404,7 +405,7 @@ fn the_index_that_counts_is_the_authenticated_one() {
 }
 
 #[test]
-fn a_wrong_psk_a_wrong_network_and_a_wrong_key_make_no_session() {
+fn a_wrong_psk_network_or_key_is_refused() {
     let offer = Offer::default();
     let mut ends = ends();
     let (state, message) = ends.ik_initiate(&offer, 1);
@@ -418,12 +419,12 @@ fn a_wrong_psk_a_wrong_network_and_a_wrong_key_make_no_session() {
     let checker = CookieChecker::new(&elsewhere, NOW, &mut ends.entropy).expect("seeded");
     let (_, message) = ends.ik_initiate(&offer, 1);
     let refused = checker.admit(SOURCE, &message, Load::Normal).expect_err("other network");
-    assert_eq!(refused, Refused::OtherNetwork, "the key hint tells it from another key");
+    assert_eq!(refused, Refused::OtherNetwork, "the key hint is ours");
     let mut altered = message.clone();
     altered[3] ^= 1;
     let refused = checker.admit(SOURCE, &altered, Load::Normal).expect_err("altered");
-    assert_eq!(refused, Refused::WrongMac, "the key hint is wrong, too");
-    // Even with macs made right, the prologue is another.
+    assert_eq!(refused, Refused::WrongMac, "the key hint differs too");
+    // With correct macs the prologue still differs.
     let mut message = message;
     message.truncate(INITIATION_BYTES - 2 * MAC_BYTES);
     MacKeys::to(elsewhere.static_public(), elsewhere.network()).append_mac1(&mut message);
@@ -438,7 +439,7 @@ fn a_wrong_psk_a_wrong_network_and_a_wrong_key_make_no_session() {
 }
 
 #[test]
-fn a_replayed_initiation_is_stale() {
+fn a_replayed_initiation_is_refused() {
     let offer = Offer::default();
     let mut ends = ends();
     let mut guard = TimestampGuard::default();
@@ -453,7 +454,7 @@ fn a_replayed_initiation_is_stale() {
 }
 
 #[test]
-fn our_own_messages_come_back_are_refused() {
+fn our_own_reflected_messages_are_refused() {
     let offer = Offer::default();
     let mut ends = ends();
     let us = local(2); // the same node as b
@@ -473,7 +474,7 @@ fn our_own_messages_come_back_are_refused() {
 }
 
 #[test]
-fn a_cookie_is_bound_to_its_source_and_its_time() {
+fn a_cookie_is_valid_for_one_source_and_a_limited_time() {
     let offer = Offer::default();
     let mut ends = ends();
     let (state, message) = ends.ik_initiate(&offer, 1);
@@ -484,13 +485,14 @@ fn a_cookie_is_bound_to_its_source_and_its_time() {
     for place in 0..reply.len() {
         let mut touched = reply;
         touched[place] ^= 0x08;
-        // Only the last four bytes of the link header, which a cookie does not use, may differ.
+        // Only the last four bytes of the link header, which a cookie reply does not use, may
+        // differ.
         let unused = (4..LINK_HEADER_BYTES).contains(&place);
         assert_eq!(state.read_cookie(&touched).is_ok(), unused, "byte {place}");
     }
     let cookie = state.read_cookie(&reply).expect("ours");
     let (other, _) = ends.ik_initiate(&offer, 2);
-    assert!(other.read_cookie(&reply).is_err(), "a cookie answers one initiation");
+    assert!(other.read_cookie(&reply).is_err(), "a cookie reply answers one initiation");
 
     let again = |ends: &mut Ends| {
         let ours = ours(&ends.a, &offer, 11, 3);
@@ -504,7 +506,7 @@ fn a_cookie_is_bound_to_its_source_and_its_time() {
     assert!(heavy(&ends, SOURCE, &message));
     assert!(!heavy(&ends, b"192.0.2.7:4001", &message), "another port");
     assert!(!heavy(&ends, b"192.0.2.8:4000", &message), "another address");
-    // One turn of the secret: still good. Two: not.
+    // The cookie survives one rotation of the secret, not two.
     let mut now = NOW;
     assert!(ends.checker.rotate(now, &mut ends.entropy).is_ok());
     let early = again(&mut ends);
@@ -519,7 +521,7 @@ fn a_cookie_is_bound_to_its_source_and_its_time() {
 }
 
 #[test]
-fn cookies_serve_strangers_too() {
+fn xx_works_under_load_with_cookies() {
     let offer = Offer::default();
     let mut ends = ends();
     let (state, message) = ends.xx_initiate(&offer);
@@ -543,9 +545,9 @@ fn cookies_serve_strangers_too() {
 }
 
 #[test]
-fn r8_bytes_that_are_not_authenticated_create_no_state() {
-    // By type: admit, ik::read, xx::answer and xx::read_finish take the checker by shared reference
-    // and there is nothing else they could write to. And by what can be seen:
+fn r8_unauthenticated_bytes_create_no_state() {
+    // admit, ik::read, xx::answer and xx::read_finish take the checker by shared reference and have
+    // nothing else to write to. The rest checks this from outside.
     let offer = Offer::default();
     let mut ends = ends();
     let before = format!("{:?}", ends.checker);
@@ -560,7 +562,7 @@ fn r8_bytes_that_are_not_authenticated_create_no_state() {
             bytes.resize(INITIATION_BYTES, 0);
         }
         assert!(ends.checker.admit(SOURCE, &bytes, Load::Normal).is_err());
-        assert!(ends.checker.admit(SOURCE, &bytes, Load::Heavy).is_err(), "a reply to rubbish");
+        assert!(ends.checker.admit(SOURCE, &bytes, Load::Heavy).is_err(), "a reply to junk");
     }
     let (_, message) = ends.xx_initiate(&offer);
     let answer = |ends: &Ends| {
@@ -569,7 +571,7 @@ fn r8_bytes_that_are_not_authenticated_create_no_state() {
     };
     let once = answer(&ends);
     for _ in 0..20 {
-        assert_eq!(answer(&ends), once, "the same bytes get the same answer");
+        assert_eq!(answer(&ends), once, "the same message gets the same response");
     }
     let (_, message) = ends.ik_initiate(&offer, 1);
     for _ in 0..20 {
@@ -580,7 +582,7 @@ fn r8_bytes_that_are_not_authenticated_create_no_state() {
 }
 
 #[test]
-fn r8_no_reply_is_larger_than_what_asked_for_it() {
+fn r8_no_reply_is_longer_than_its_request() {
     let offer = longest();
     let mut ends = ends();
     for mine in [Offer::default(), longest()] {
@@ -601,7 +603,7 @@ fn r8_no_reply_is_larger_than_what_asked_for_it() {
                 .expect("answered");
         assert!(answer.len() <= message.len());
     }
-    // The shortest third message still is longer than a cookie reply.
+    // The shortest third message is longer than a cookie reply.
     let (state, message) = ends.xx_initiate(&Offer::default());
     let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message))
         .expect("answered");
@@ -613,7 +615,7 @@ fn r8_no_reply_is_larger_than_what_asked_for_it() {
         panic!("no cookie under load");
     };
     assert!(cookie.len() <= msg3.len());
-    // And what is too short to hold macs gets nothing at all.
+    // A message too short for macs gets no reply.
     let mut short = msg3[..70].to_vec();
     MacKeys::to(&NO_KEY, ends.b.network()).append_mac1(&mut short);
     MacKeys::append_mac2(&mut short, None);
@@ -627,8 +629,9 @@ fn r8_no_reply_is_larger_than_what_asked_for_it() {
     assert!(ends.checker.admit(SOURCE, &shortest, Load::Heavy).is_err());
 }
 
-/// Everything that travels, from seeds. A change here is a change of the wire: a receiver of the version
-/// before must ignore it (as the key hint, W4-17), or it needs a version.
+/// All handshake messages from fixed seeds. A change here is a change of the wire format: a
+/// receiver of the previous version must ignore it (as the key hint, W4-17), or it needs a new
+/// version.
 #[test]
 fn the_wire_is_as_it_was() {
     let offer = longest();
@@ -663,7 +666,7 @@ fn the_wire_is_as_it_was() {
 }
 
 #[test]
-fn a_strangers_handshake_is_completed_once() {
+fn an_xx_handshake_completes_once() {
     let offer = Offer::default();
     let mut ends = ends();
     let msg3_of = |ends: &mut Ends| {
@@ -683,13 +686,13 @@ fn a_strangers_handshake_is_completed_once() {
     // The caller may have forgotten the peer and its timestamp; the checker has not.
     let again = complete(&mut ends, &msg3, &mut TimestampGuard::default());
     assert_eq!(again, Err(Refused::Stale));
-    // A third message from another source, or against another offer, is addressed to nothing.
+    // A third message from another source, or for another offer, has no matching index.
     let fresh = msg3_of(&mut ends);
     let moved =
         xx::read_finish(&ends.checker, &ends.b, &offer, b"elsewhere", &go(&ends.checker, &fresh));
     assert_eq!(moved.err(), Some(Refused::NotOurs));
     assert_eq!(ends.xx_finish(&longest(), &fresh).err(), Some(Refused::Unreadable));
-    // It survives one turn of the checker, and not two.
+    // The record survives one rotation of the secret, not two.
     let later = NOW.plus(COOKIE_SECRET_LIFE);
     ends.checker.rotate(later, &mut ends.entropy).expect("seeded");
     assert_eq!(complete(&mut ends, &fresh, &mut TimestampGuard::default()), Ok(()));
@@ -701,7 +704,7 @@ fn a_strangers_handshake_is_completed_once() {
     }
     assert_eq!(complete(&mut ends, &fresh, &mut TimestampGuard::default()), Err(Refused::NotOurs));
     assert_eq!(ends.checker.completed_handshakes(), 0);
-    // Full: refused, and nothing grows.
+    // A full list refuses new handshakes and does not grow.
     let epoch = ends.checker.current_epoch().number;
     for mark in 0..COMPLETED_HANDSHAKES_MAX as u128 {
         assert_eq!(ends.checker.complete(epoch, &mark.to_be_bytes()), Ok(()));
@@ -713,7 +716,7 @@ fn a_strangers_handshake_is_completed_once() {
 }
 
 #[test]
-fn a_changed_answer_to_the_same_stranger_has_another_key() {
+fn a_changed_xx_response_has_another_ephemeral_key() {
     let mut ends = ends();
     let (_, message) = ends.xx_initiate(&Offer::default());
     let admitted = go(&ends.checker, &message);
@@ -726,7 +729,7 @@ fn a_changed_answer_to_the_same_stranger_has_another_key() {
     assert_ne!(e(&one), e(&answer(&Offer::default(), b"elsewhere")));
 }
 
-/// Every way in which {:?} could show these bytes.
+/// All forms in which {:?} could print these bytes.
 fn shown(bytes: &[u8]) -> Vec<String> {
     const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let lower = crate::test_support::to_hex(bytes);
@@ -742,7 +745,7 @@ fn shown(bytes: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn no_secret_is_ever_printed() {
+fn debug_output_shows_no_secret() {
     use crate::session::{Context, Input, Session, SessionConfig};
 
     let seed = [0xc7; 32];
@@ -834,7 +837,7 @@ fn no_secret_is_ever_printed() {
             }
         }
     }
-    // And the look-out itself sees a secret where there is one.
+    // The check itself detects a printed secret.
     assert!(shown(&seed).iter().any(|form| format!("{seed:?}").contains(form)));
 }
 

@@ -1,12 +1,12 @@
-//! The handshake with a peer that is to be discovered: XX, three messages. The responder keeps nothing between them.
+//! XX: the handshake with a peer whose static key is unknown. Three messages, stateless responder.
 //!
-//! A first message of XX proves nothing, so it may create no state (R8). The responder's ephemeral
-//! key and session index are therefore functions of a secret of its [`CookieChecker`], the source, the first
-//! message and its own answer; the third message brings the first along, and the responder makes its
-//! answer anew. The same first message gets the same answer, byte for byte, and a changed answer has
-//! another key, so no nonce is used for two plaintexts. Once a third message has proved who sent it,
-//! the checker remembers a mark of that handshake until its secret is gone, so that no session's keys
-//! are ever made twice (R5).
+//! A first message proves nothing, so it must not create state (R8). The responder derives its
+//! ephemeral key and its session index from a secret of its [`CookieChecker`], the source, the
+//! first message and its own response. The third message repeats the initiator's ephemeral key, and
+//! the responder recomputes its response from it. The same first message gets the same response,
+//! byte for byte; a changed response has another ephemeral key, so no nonce covers two plaintexts.
+//! Once a third message proves its sender, the checker records a mark of the handshake until its
+//! secret is gone, so that no session keys are ever derived twice (R5).
 
 use strowger_wire::{
     limits::{INITIATION_BYTES, KEY_BYTES},
@@ -24,11 +24,11 @@ use crate::entropy::Entropy;
 use crate::identity::{Identity, LocalIdentity, StaticPublic};
 use crate::secret::{Secret, mac};
 
-/// The payload of a first message: nothing, at such a length that no answer is longer.
+/// Payload of a first message: zeros, so many that no response is longer.
 const MSG1_PADDING: [u8; INITIATION_NOISE_BYTES - KEY_BYTES] =
     [0; INITIATION_NOISE_BYTES - KEY_BYTES];
 
-/// Begins a handshake with whoever answers. Nothing of `ours` is told yet but the index.
+/// Starts a handshake with an unknown peer. The message reveals nothing of `ours` but the index.
 pub fn initiate(
     ours: &LocalParams<'_>,
     cookie: Option<&Cookie>,
@@ -49,7 +49,7 @@ pub fn initiate(
     Ok((AwaitResponse { noise, ephemeral, index, own, keys, mac1, first_key }, message))
 }
 
-/// The initiator's half up to its first message, the same for the same key.
+/// Writes the first message. The result depends on the ephemeral key alone.
 fn write_msg1(
     local: &LocalIdentity,
     ephemeral: &Secret,
@@ -62,10 +62,10 @@ fn write_msg1(
     Ok(noise)
 }
 
-/// The initiator, waiting for the response.
+/// An initiator that waits for the response.
 pub struct AwaitResponse {
     noise: Noise,
-    /// The key of the first message, for [`Discovered::resume_waiting`].
+    /// Key of the first message, for [`Discovered::resume_waiting`].
     ephemeral: Secret,
     index: SessionIndex,
     own: StaticPublic,
@@ -75,7 +75,7 @@ pub struct AwaitResponse {
 }
 
 impl AwaitResponse {
-    /// Reads the response: who is it? If it cannot be read, the state is given back and waits on.
+    /// Reads the response and verifies the peer's identity. On an error returns the waiting state.
     pub fn read_response(mut self, message: &[u8]) -> Result<Discovered, Rejected<Self>> {
         match self.parse_response(message) {
             Ok((their, peer)) => {
@@ -99,8 +99,9 @@ impl AwaitResponse {
         Ok((their, Peer { static_key, identity }))
     }
 
-    /// Whether a response has the form of one to this attempt and its mac is right, which costs one short
-    /// hash. Whoever knows the network's name can make such a one.
+    /// Checks form, address and mac of a response to this attempt. Costs one short hash.
+    ///
+    /// Every host that knows the network's name can make a response that passes.
     pub fn check(&self, message: &[u8]) -> Result<(), Refused> {
         self.check_covered(message).map(|_| ())
     }
@@ -109,12 +110,12 @@ impl AwaitResponse {
         check_response(message, Step::Discover, self.index, &self.keys)
     }
 
-    /// Reads a cookie reply: begin anew with the cookie, at the next attempt's time and not before.
+    /// Reads a cookie reply. Send the cookie with the next scheduled attempt, not at once.
     pub fn read_cookie(&self, message: &[u8]) -> Result<Cookie, Refused> {
         Cookie::read(&self.keys, Step::Discover, self.index, &self.mac1, message)
     }
 
-    /// Our index, to which the response will be addressed.
+    /// Our session index; the response is addressed to it.
     pub const fn index(&self) -> SessionIndex {
         self.index
     }
@@ -126,7 +127,7 @@ impl core::fmt::Debug for AwaitResponse {
     }
 }
 
-/// What was read of a response, and what it takes to wait for another one.
+/// The state after reading a response, and what it takes to wait for another one.
 struct ResumeState {
     noise: Noise,
     ephemeral: Secret,
@@ -134,7 +135,7 @@ struct ResumeState {
     mac1: [u8; MAC_BYTES],
 }
 
-/// The initiator knows who answered, and what it offers. Dropping this ends the matter.
+/// An initiator that has read the response and knows the peer. Drop it to abandon the handshake.
 pub struct Discovered {
     noise: ResumeState,
     index: SessionIndex,
@@ -145,29 +146,32 @@ pub struct Discovered {
 }
 
 impl Discovered {
-    /// Who answered: its identity is proved.
+    /// The peer; its identity is proved.
     pub const fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// What it offers.
+    /// The peer's offer.
     pub const fn their_offer(&self) -> &Offer {
         &self.their.offer
     }
 
-    /// Our index, which the first message said.
+    /// Our session index, as sent in the first message.
     pub const fn our_index(&self) -> SessionIndex {
         self.index
     }
 
-    /// Whether the two offers go together, which [`finish`](Self::finish) demands.
+    /// Checks that the two offers are compatible, as [`finish`](Self::finish) requires.
     pub fn check(&self, offer: &Offer) -> Result<(), Refused> {
         offer.agree(&self.their.offer)?;
         Ok(())
     }
 
-    /// Goes back to waiting for a response: whoever answered is not the peer that was meant, and nothing was
-    /// said to it yet. `local` must be who began. Costs one curve operation.
+    /// Waits for another response: the peer is not the one that was wanted. Costs one curve
+    /// operation.
+    ///
+    /// The other peer has learnt nothing yet. `local` must be the identity that started the
+    /// handshake.
     pub fn resume_waiting(self, local: &LocalIdentity) -> Result<AwaitResponse, Refused> {
         let Discovered { noise, index, keys, first_key, .. } = self;
         let ResumeState { ephemeral, own, mac1, .. } = noise;
@@ -175,8 +179,10 @@ impl Discovered {
         Ok(AwaitResponse { noise, ephemeral, index, own, keys, mac1, first_key })
     }
 
-    /// Goes on: returns the session and the third message, which is to be sent again, the same
-    /// bytes, until the peer is heard under the new keys. `ours.index` must be that of the first message.
+    /// Returns the session and the third message.
+    ///
+    /// Send the same third message again until the peer confirms the new keys. `ours.index` must be
+    /// the index of the first message.
     pub fn finish(
         mut self,
         ours: &LocalParams<'_>,
@@ -207,8 +213,9 @@ impl core::fmt::Debug for Discovered {
     }
 }
 
-/// Answers a first message. A pure function of its arguments: nothing is kept (R8), and the answer
-/// is never longer than what asked for it.
+/// Answers a first message. Keeps no state (R8).
+///
+/// The result depends on the arguments alone and is never longer than the first message.
 pub fn answer(
     checker: &CookieChecker,
     local: &LocalIdentity,
@@ -231,8 +238,10 @@ pub fn answer(
     Ok(responder.respond(local)?.1)
 }
 
-/// Reads a third message: who is it? A pure function of its arguments. `offer` and `source` must be
-/// those that the first message was answered with; if either has changed, this fails and the initiator begins anew.
+/// Reads a third message and verifies the peer's identity. Keeps no state.
+///
+/// `offer` and `source` must be the same as in [`answer`]; otherwise this fails and the initiator
+/// has to start a new handshake.
 pub fn read_finish(
     checker: &CookieChecker,
     local: &LocalIdentity,
@@ -250,7 +259,7 @@ pub fn read_finish(
     let responder =
         StatelessResponder::new(epoch.number, &epoch.secret, local, offer, source, to, first_key);
     if responder.index != admitted.header.index {
-        return Err(Refused::NotOurs); // found out by a hash, before any curve operation
+        return Err(Refused::NotOurs); // one hash tells, before any curve operation
     }
     let (index, epoch, mark) = (responder.index, responder.epoch, responder.mark);
     let (mut noise, _) = responder.respond(local)?;
@@ -267,7 +276,7 @@ pub fn read_finish(
     Ok(Finish { noise, offer: offer.clone(), index, epoch, mark, their, peer })
 }
 
-/// The responder's half of XX up to its answer, as often as it is asked for.
+/// The responder's side of XX up to its response, recomputable at any time.
 struct StatelessResponder {
     epoch: u32,
     index: SessionIndex,
@@ -290,7 +299,7 @@ impl StatelessResponder {
     ) -> StatelessResponder {
         let to_bytes = to.number().to_be_bytes();
         let chosen = mac(secret.expose(), "strowger xx index", &[source, first_key, &to_bytes]);
-        // The lowest bit says which epoch; all others are unpredictable, and some bit is set.
+        // The lowest bit holds the epoch, the others are unpredictable, and the index is not zero.
         let number = u32::from_be_bytes([0, chosen[0], chosen[1], chosen[2]]) & !1;
         let nonzero = if number == 0 { 2 } else { number };
         let index = SessionIndex::new(nonzero | (epoch & 1)).unwrap_or_default();
@@ -303,7 +312,7 @@ impl StatelessResponder {
         StatelessResponder { epoch, index, to, hello, ephemeral, first_key: *first_key, mark }
     }
 
-    /// Reads the first message and makes the answer.
+    /// Reads the first message and writes the response.
     fn respond(self, local: &LocalIdentity) -> Result<(Noise, Vec<u8>), Refused> {
         let prologue = prologue(local.network());
         let mut noise = Noise::responder(&XX, &prologue, local);
@@ -322,8 +331,10 @@ impl StatelessResponder {
     }
 }
 
-/// A third message that was read: its sender has proved static key and identity. The caller looks up
-/// its policy and what it knows of this peer, and whether the index is free, before it goes on.
+/// A third message after reading: its sender has proved static key and identity.
+///
+/// The caller checks its policy, the peer's timestamp and that the index is free before
+/// [`accept`](Self::accept).
 pub struct Finish {
     noise: Noise,
     offer: Offer,
@@ -335,28 +346,29 @@ pub struct Finish {
 }
 
 impl Finish {
-    /// Who it is: static key and identity are proved.
+    /// The peer; static key and identity are proved.
     pub const fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// What it offers.
+    /// The peer's offer.
     pub const fn their_offer(&self) -> &Offer {
         &self.their.offer
     }
 
-    /// Our index of the session to be, which was chosen without looking. If it is in use, drop
-    /// this: the initiator begins anew and gets another.
+    /// Our session index, chosen without looking at those in use.
+    ///
+    /// If it is in use, drop this value: the initiator starts again and gets another index.
     pub const fn our_index(&self) -> SessionIndex {
         self.index
     }
 
-    /// The identity again, by itself.
+    /// The peer's identity.
     pub const fn identity(&self) -> &Identity {
         &self.peer.identity
     }
 
-    /// Accepts it: returns the session. The checker remembers the handshake, the guard its timestamp.
+    /// Returns the session. Records the handshake in `checker` and its timestamp in `guard`.
     pub fn accept(
         self,
         checker: &mut CookieChecker,

@@ -1,5 +1,4 @@
-//! How a session's keys come about: handshakes that it began and that have not been answered, and those
-//! that it takes up. Nothing is sent here.
+//! Handshake attempts of a session: those it started, and those of the peer that it accepts.
 
 use strowger_wire::{
     hello::Timestamp,
@@ -19,7 +18,7 @@ use crate::time::Nanos;
 
 use super::{Context, Generation, Output, Session};
 
-/// What waits for a response.
+/// The state of a handshake that waits for a response.
 pub(super) enum Pending {
     Known(ik::AwaitResponse),
     Discover(xx::AwaitResponse),
@@ -48,46 +47,45 @@ impl Pending {
     }
 }
 
-/// A handshake that we began.
+/// A handshake that this side started.
 pub(super) struct Attempt {
     pub(super) state: Pending,
     pub(super) sent: Nanos,
 }
 
 impl Attempt {
-    /// When its answer is not awaited any more.
+    /// Time after which a response is no longer accepted.
     pub(super) fn ends_at(&self) -> Nanos {
         self.sent.plus(ATTEMPT_LIFE)
     }
 }
 
-/// Which side of an XX handshake a session comes from.
+/// Side of an XX handshake that a session comes from.
 #[derive(Debug)]
 pub enum XxRole {
-    /// We began it.
+    /// This side initiated it.
     Initiator {
         /// The third message.
         msg3: Vec<u8>,
     },
-    /// The peer began it.
+    /// The peer initiated it.
     Responder {
-        /// What is known of the peer's timestamps.
+        /// The newest timestamp of the peer.
         guard: TimestampGuard,
     },
 }
 
 impl Session {
-    /// Whether a response to this index is awaited: the index of an attempt, never one that packets are
-    /// addressed to.
+    /// Whether an attempt with this index waits for a response. Data packets never use such an
+    /// index.
     pub fn awaits(&self, index: SessionIndex) -> bool {
         self.attempts.iter().any(|attempt| attempt.state.index() == index)
     }
 
-    /// Judges a response or cookie before anything is spent on it: its length, that it is addressed to an
-    /// attempt, and its mac. One short hash at most; nothing changes.
+    /// Checks length, address and mac of a response or cookie reply. Costs one short hash at most.
     ///
     /// # Errors
-    /// Why it is not for this session.
+    /// Why the message is not for this session. Nothing changes.
     pub fn check_response(&self, message: &[u8]) -> Result<(), Refused> {
         let header = LinkHeader::parse(message).map_err(|_| Refused::Malformed)?;
         let is_it = |attempt: &&Attempt| attempt.state.index() == header.index;
@@ -98,8 +96,10 @@ impl Session {
         }
     }
 
-    /// Where both began at once: the smaller key goes on, unless its message seems to be lost, or asks
-    /// who is there; and what the other has sent before it knew is worth nothing once there are keys.
+    /// Whether our own attempt wins against an initiation of the peer.
+    ///
+    /// The smaller static key wins, unless its initiation seems lost or was an XX message. Once
+    /// there are keys, an initiation that the peer sent before it knew them loses too.
     fn keeps_own_attempt(&self, context: &Context<'_>, theirs: &StaticPublic) -> bool {
         let is_new = |since| context.now.since(since) < RETRY_AFTER;
         let is_begun = |attempt: &Attempt| {
@@ -110,20 +110,23 @@ impl Session {
         let is_answered = |current: Generation| {
             current.initiator && current.by_ik && is_new(current.born) && !self.lost
         };
-        // Without keys, and after an attempt in vain, it is not the only one: the peer may be heard where
-        // it is, and not be where it is asked, and both may ask at the same times again and again.
+        // Without keys and after a failed attempt, our initiation is not the only hope: the peer
+        // may be reachable only from its own address, and both ends may send at the same times
+        // again and again.
         context.local.static_public() < theirs
             && (self.attempts.last().is_some_and(is_begun) || self.current.is_some_and(is_answered))
     }
 
-    /// Where two handshakes crossed, both ends have the keys of both: they stay with those that came of IK,
-    /// and of two such with those that the smaller key began. That end does so for as long as the other may
-    /// not have heard of them; the other says again and again that it has its own, so that one who has lost
-    /// the first keys is heard after that.
+    /// Whether to keep the current keys although the peer uses those of the other handshake.
+    ///
+    /// After two handshakes crossed, both ends have both sets of keys. They keep the set from IK,
+    /// and of two such sets the one that the smaller key initiated. The smaller end keeps its own
+    /// while the other end may not know them; the other end repeats its confirmation, so an end
+    /// that lost the first keys is heard later.
     pub(super) fn keeps_own_keys(&self, context: &Context<'_>, next: usize) -> bool {
         let is_smaller = self.peer.is_some_and(|peer| *context.local.static_public() < peer);
         let is_better = is_smaller || self.next.get(next).is_some_and(|(next, _)| !next.by_ik);
-        // Keys of a peer that has fallen silent since are those of its former life, not of a crossing.
+        // Keys of a peer that fell silent since belong to its former life, not to a crossing.
         is_better
             && !self.lost
             && self.current.is_some_and(|current| {
@@ -131,19 +134,21 @@ impl Session {
             })
     }
 
-    /// The wall clock was set forward: timestamps go on from there. `wall_at_zero` is that of
-    /// [`SessionConfig`](super::SessionConfig); a lower one changes nothing.
+    /// Makes timestamps follow a wall clock that was set forward.
+    ///
+    /// `wall_at_zero` is that of [`SessionConfig`](super::SessionConfig); a lower value changes
+    /// nothing.
     pub fn advance_wall_clock(&mut self, wall_at_zero: u64) {
         self.config.wall_at_zero = self.config.wall_at_zero.max(wall_at_zero);
     }
 
-    /// Whether these keys are so new that others, made at the same time, may not be known at both ends yet.
+    /// Whether other keys, made at the same time as these, may still be unknown to one end.
     pub(super) fn may_have_crossed(&self, keys: &Generation, now: Nanos) -> bool {
         let both_ways = Nanos(self.round_trip.0.saturating_mul(2));
         now.since(keys.born) < REKEY_SPACING.max(both_ways)
     }
 
-    /// Begins nothing before this, and gives up what it had begun. What the peer begins is answered.
+    /// Drops all attempts and starts none before `until`. The session still answers the peer's.
     pub fn back_off_until(&mut self, until: Nanos, outputs: &mut Vec<Output>) {
         self.drop_attempts(outputs);
         self.back_off_until = self.back_off_until.max(until);
@@ -159,13 +164,13 @@ impl Session {
         outputs.push(Output::Close(self.attempts.remove(0).state.index()));
     }
 
-    /// How long to wait for an answer before the next attempt.
+    /// Pause before the next attempt, without jitter.
     fn pause(&self) -> Nanos {
         let round_trip = Nanos(self.round_trip.0.saturating_add(self.round_trip.0 / 2));
         let first = round_trip.clamp(RETRY_AFTER, RETRY_AFTER_SLOW);
         let doublings = self.tries / ATTEMPTS_PER_PAUSE;
         let most = if self.sealing { DOUBLINGS_WHILE_SEALING } else { 8 };
-        // With its jitter the longest is RETRY_AFTER_MAX.
+        // With its jitter the longest pause is RETRY_AFTER_MAX.
         let longest = RETRY_AFTER_MAX.0 / (JITTER_PARTS + 1) * JITTER_PARTS;
         Nanos((first.0 << doublings.min(most)).min(longest))
     }
@@ -182,7 +187,7 @@ impl Session {
         self.newest_timestamp = wall.max(self.newest_timestamp.saturating_add(1));
         self.cookie.take_if(|(_, since)| now.since(*since) >= COOKIE_SECRET_LIFE);
         let Some(index) = (context.indices)(context.entropy) else {
-            // None is left: what has one may give it up by then.
+            // No index is free: wait until another session may have returned one.
             self.back_off_until = now.plus(RETRY_AFTER_MAX);
             return Ok(());
         };
@@ -203,7 +208,7 @@ impl Session {
                 return Err(failed);
             }
             Err(HandshakeError::Peer(_)) => {
-                // A key that nobody can have, or our own: there is nobody to reach.
+                // A key of small order or our own: no peer has it.
                 outputs.push(Output::Close(index));
                 self.wanted = false;
                 return Ok(());
@@ -221,9 +226,10 @@ impl Session {
         Ok(())
     }
 
-    /// The key with which the next handshake begins; without one it begins by XX. A peer that had to be
-    /// discovered and seems to be gone may have forgotten us, or have another key by now: every other
-    /// attempt finds out. Keys that are good are renewed by IK alone, which costs no packet.
+    /// The static key for the next IK initiation; `None` for an initiation of XX.
+    ///
+    /// A discovered peer that is silent may have forgotten us or changed its key, so every other
+    /// attempt uses XX. Valid keys are renewed by IK alone, which loses no packet.
     fn initiation_key(&self) -> Option<StaticPublic> {
         let is_there = self.current.is_some() && !self.lost;
         let keeps = self.config.peer.is_some() || is_there || !self.tries.is_multiple_of(2);
@@ -242,7 +248,7 @@ impl Session {
         if self.keeps_own_attempt(context, initiation.static_key()) {
             return Ok(());
         }
-        self.guard.check(initiation.timestamp())?; // before an index is drawn for a replay
+        self.guard.check(initiation.timestamp())?; // before a replay costs an index
         let index = (context.indices)(context.entropy).ok_or(Refused::Busy)?;
         let offer = &self.config.offer;
         let ours =
@@ -260,7 +266,8 @@ impl Session {
                 return Err(why);
             }
         };
-        // What we have begun goes on until a packet under these keys shows that the peer is there now.
+        // Our own attempts continue until a packet under these keys shows that the peer is there
+        // now.
         self.install(context.now, established, true, outputs);
         outputs.push(Output::Send(response));
         Ok(())
@@ -279,12 +286,12 @@ impl Session {
         let place = place.ok_or(Refused::NotOurs)?;
         if header.kind == Kind::Cookie {
             let cookie = self.attempts[place].state.read_cookie(message)?;
-            self.cookie = Some((cookie, now)); // for the next attempt, when its time comes
+            self.cookie = Some((cookie, now)); // for the next attempt, at its scheduled time
             return Ok(());
         }
         let Attempt { state, sent } = self.attempts.remove(place);
         let index = state.index();
-        // A response that cannot be read, or is somebody else's, leaves the attempt as it was.
+        // A response that cannot be read, or is another peer's, leaves the attempt unchanged.
         let waits = |state| Attempt { state, sent };
         let (taken, is_final) = match state {
             Pending::Known(state) => match state.read_response(message) {
@@ -294,7 +301,7 @@ impl Session {
                         self.install(now, established, true, outputs);
                         (Ok(()), false)
                     }
-                    Err(why) => (Err(why), true), // who has the peer's key has another identity
+                    Err(why) => (Err(why), true), // the owner of the peer's key has another identity
                 },
                 Err(Rejected { state, why }) => {
                     self.attempts.insert(place, waits(Pending::Known(*state)));
@@ -326,8 +333,9 @@ impl Session {
         taken.map_err(HandshakeError::from)
     }
 
-    /// Whether the one who answered may be this session's peer. Whoever hears our first message can answer
-    /// it, so one who may not be changes nothing.
+    /// Checks that a discovered node may be this session's peer.
+    ///
+    /// Every node that receives our first message can answer it, so a wrong one changes nothing.
     fn check_discovered(
         &self,
         context: &Context<'_>,
@@ -341,7 +349,7 @@ impl Session {
         discovered.check(&self.config.offer)
     }
 
-    /// Goes on with the one who was discovered.
+    /// Completes XX with the discovered peer.
     fn finish_xx(
         &mut self,
         context: &Context<'_>,
@@ -358,8 +366,10 @@ impl Session {
         Ok(())
     }
 
-    /// Two identities may have signed one static key, and one identity may come with another key; a
-    /// session is with one identity, and, where the operator wrote it, with one key.
+    /// Checks key and identity against the configuration.
+    ///
+    /// Two identities may sign one static key, and one identity may come with another key. A
+    /// session has one identity and, if the operator configured it, one key.
     fn check_peer(&self, peer: &Peer) -> Result<(), Refused> {
         if self.config.peer.is_some_and(|key| key != peer.static_key) {
             return Err(Refused::NotOurs);
@@ -372,7 +382,7 @@ impl Session {
         }
     }
 
-    /// From now on the session is with this peer.
+    /// Binds the session to this peer.
     pub(super) fn bind_peer(&mut self, peer: &Peer) -> Result<(), Refused> {
         self.check_peer(peer)?;
         self.config.identity = Some(peer.identity);

@@ -1,4 +1,4 @@
-//! The keys of one handshake, and until when they are good for what. It holds no key.
+//! Age and confirmation of the keys of one handshake.
 
 use strowger_wire::link_header::SessionIndex;
 
@@ -7,15 +7,16 @@ use crate::limits::{
 };
 use crate::time::Nanos;
 
-/// Where the keys of one handshake stand.
+/// One generation of keys.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Generation {
     pub(super) index: SessionIndex,
     pub(super) born: Nanos,
     pub(super) initiator: bool,
-    /// Whether anything was opened under it.
+    /// Whether a packet was opened under them.
     pub(super) confirmed: bool,
-    /// Whether they come of IK, so that whoever began has seen that the other has them, too.
+    /// Whether they come from IK, where the response shows the initiator that the responder has
+    /// them.
     pub(super) by_ik: bool,
 }
 
