@@ -1,8 +1,99 @@
-//! The formats of the Strowger switch: labels, schemes, headers, and the fields of hellos and beacons.
+//! The formats of the Strowger switch: labels, headers, control messages, handshake fields and beacons.
 //!
-//! The crate needs neither `std` nor `alloc`. Every parser is total: any bytes give a value or an
-//! error.
+//! A Strowger switch forwards packets by *source routing*: the sender writes the whole path into the packet,
+//! as a **label** of packed slot numbers, and each switch takes one number off. This crate reads, writes and
+//! computes everything that two nodes must agree on, down to the bit. It is for switches, for tools that
+//! build or show packets, and for programs that must know a label without running a switch.
+//!
+//! - It needs neither `std` nor `alloc` and depends on no other crate, so it also serves a microcontroller or
+//!   WebAssembly.
+//! - Every parser is total: any bytes give a value or an error, and no input causes a panic.
+//! - Emitters write into the caller's memory and give back what is left of it. If the value does not fit,
+//!   they return an error and write nothing.
+//! - It contains no `unsafe` and no cryptography. Signatures, macs and keys are bytes here.
+//!
+//! The specification is `docs/wire.md` in the repository. Sections and requirements are cited by its
+//! numbers: "wire.md 1.2" is a section, "W5-4" a requirement. Integers on the wire are big-endian.
+//!
+//! # What stands where in a packet
+//!
+//! ```text
+//! +-------------+------------------------+-------------------------------------+-----------+
+//! | link header | switch header          | payload                             | tag       |
+//! | 8 bytes     | 8 bytes and the label, | a control message, or the packet of | 16 bytes, |
+//! |             | of 8, 16 or 32 bytes   | the layer above                     | if sealed |
+//! +-------------+------------------------+-------------------------------------+-----------+
+//! ```
+//!
+//! | module | format | wire.md |
+//! |---|---|---|
+//! | [`label`], [`register`] | the label: building, splicing, one step of a switch, text | 1.2 to 1.5 |
+//! | [`scheme`], [`director`], [`slot`] | how a switch writes slot numbers as bits | 1.1 |
+//! | [`switch_header`] | the header that every switch reads | 2 |
+//! | [`link_header`] | the header of one link: kind, lane, session, counter | 3 |
+//! | [`hello`] | what the two ends of a link say about themselves in a handshake | 4 |
+//! | [`control`] | ping, trace, identity, errors, notices, goodbye | 5 |
+//! | [`beacon`] | "a node with this key is here" | 10 |
+//! | [`hex`] | keys and other short byte strings as text | |
+//! | [`limits`] | every length and bound, with its reason | |
+//!
+//! # Build a label
+//!
+//! A path is a list of [`Hop`]s. [`Label::build`] gives the label of the path and the label of the reply.
+//!
+//! ```
+//! use strowger_wire::{Hop, Label, Slot, scheme::V3X5X8};
+//!
+//! let hop = |ingress, egress| Hop {
+//!     scheme: &V3X5X8,
+//!     ingress: Slot::new(ingress),
+//!     egress: Slot::new(egress),
+//! };
+//! // Enters the first switch by slot 4 and leaves by slot 2, then enters by 9 and leaves by 3.
+//! let (label, reply) = Label::<u64>::build(&[hop(4, 2), hop(9, 3)])?;
+//! assert_eq!(label.to_string(), "0000.0000.0000.08a5");
+//! assert_eq!(label.hop_count(&V3X5X8)?, 2);
+//! assert_eq!(reply.decode(&V3X5X8)?.slot(), Slot::new(9));
+//! assert_eq!("8a5".parse(), Ok(label));
+//! # Ok::<(), strowger_wire::label::LabelError>(())
+//! ```
+//!
+//! # Write and read a packet
+//!
+//! ```
+//! use strowger_wire::control::Message;
+//! use strowger_wire::link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, SessionIndex};
+//! use strowger_wire::switch_header::{AnyHeader, Flags, HeaderRepr};
+//! use strowger_wire::{Label, with_header};
+//!
+//! let link = LinkHeader {
+//!     kind: Kind::PlainData,
+//!     lane: Lane::ZERO,
+//!     index: SessionIndex::NONE,
+//!     low: 1,
+//! };
+//! let label: Label = "8a5".parse()?;
+//! let flags = Flags { control: true, ..Flags::default() };
+//! let header = HeaderRepr { flags, flow: 7, ..HeaderRepr::new(label, 0, 64) };
+//! let ping = Message::Ping { id: 7, payload: b"hello" };
+//!
+//! let mut packet = [0; 64];
+//! packet[..LINK_HEADER_BYTES].copy_from_slice(&link.to_bytes());
+//! let payload = header.emit(&mut packet[LINK_HEADER_BYTES..])?;
+//! let left = ping.emit(payload)?.len();
+//! let packet = &mut packet[..64 - left];
+//! assert_eq!(packet.len(), 8 + 16 + ping.wire_bytes());
+//!
+//! assert_eq!(LinkHeader::parse(packet)?, link);
+//! let header = AnyHeader::parse(&mut packet[LINK_HEADER_BYTES..])?;
+//! with_header!(header, header => {
+//!     assert!(header.is_control() && header.hops_left() == 64);
+//!     assert_eq!(Message::parse(header.payload()), Ok(ping));
+//! });
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
 #![no_std]
+#![forbid(unsafe_code)]
 
 pub mod beacon;
 pub mod control;
@@ -23,3 +114,8 @@ pub use label::{Hop, Label};
 pub use register::{Register, U256};
 pub use scheme::Scheme;
 pub use slot::Slot;
+
+/// The README's example runs with the other examples of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
