@@ -1,13 +1,13 @@
-//! Directors: slot numbers as a scheme writes them.
+//! Directors: slot numbers as a scheme writes them into a label (wire.md 1.1).
 
 use core::fmt;
 
 use crate::slot::Slot;
 
-/// One slot number written in one form of one scheme: what a switch takes off the low end of a
-/// label (wire.md 1.1; the top of the stack in RFC 3031's words).
+/// One slot number, written in one form of one scheme: what a switch takes off the low end of a label
+/// (wire.md 1.1; in MPLS the top label of the stack, RFC 3031).
 ///
-/// Only a [`Scheme`](crate::scheme::Scheme) makes one, so the bits, the width and the slot agree.
+/// Only a [`Scheme`](crate::scheme::Scheme) makes directors, so slot, bits and width always agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Director {
     pub(crate) slot: Slot,
@@ -17,14 +17,14 @@ pub struct Director {
 }
 
 impl Director {
-    /// The slot it names.
+    /// The slot that it names.
     #[inline]
     #[must_use]
     pub const fn slot(self) -> Slot {
         self.slot
     }
 
-    /// Its bits, prefix lowest; those at and above [`width`](Director::width) are zero.
+    /// Its bits, with the prefix lowest. Bits from [`width`](Director::width) on are zero.
     #[inline]
     #[must_use]
     pub const fn bits(self) -> u64 {
@@ -33,23 +33,23 @@ impl Director {
 
     /// How many bits it takes off a label: 1 to 59.
     ///
-    /// The director of slot 1 may be wider than its form: the bits above `0001` are zero there, so
-    /// any width the scheme has will do (wire.md 1.3).
+    /// The director of slot 1 may be wider than its form: the bits above `0001` are zero, so it can have any
+    /// width of the scheme that is not below its own (wire.md 1.3).
     #[inline]
     #[must_use]
     pub const fn width(self) -> u8 {
         self.width
     }
 
-    /// The index of its form in the scheme, narrowest first.
+    /// The index of its form in the scheme; 0 is the narrowest.
     #[inline]
     #[must_use]
     pub const fn form(self) -> u8 {
         self.form
     }
 
-    /// Its bits in reverse order at the **top** of a 64-bit word: what a step writes into the way
-    /// back (wire.md 1.2). [`Register::from_top`](crate::register::Register::from_top) puts them at
+    /// Its bits in reverse order at the **top** of a 64-bit word: what a step writes into the return path
+    /// (wire.md 1.2). [`Register::from_top`](crate::register::Register::from_top) puts them at
     /// the top of a register of any width.
     #[inline]
     #[must_use]
@@ -58,18 +58,18 @@ impl Director {
     }
 }
 
-/// Why a slot could not be written, or a director not read (wire.md 1.4, encode and decode).
+/// Why a slot cannot be written, or bits are not a director (W1.4-1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DirectorError {
-    /// The bits begin no director of this scheme, or spell slot 1 in a form that is not its own.
+    /// The bits are no director of this scheme, or spell slot 1 in a form that is not its own.
     NoSuchDirector,
     /// The scheme has no form with this index.
     NoSuchForm,
     /// The scheme has no form of this width.
     NoSuchWidth,
-    /// The slot's number cannot be written in this form or width, or in none of the scheme's.
+    /// The slot's number does not fit this form or width, or none of the scheme.
     SlotTooWide,
-    /// The scheme has no spelling for slot 1: no form of it begins a director whose value is 1.
+    /// The scheme cannot write slot 1: no form of it matches the bits `..01`.
     NoSelf,
 }
 
@@ -90,11 +90,15 @@ impl DirectorError {
 impl fmt::Display for DirectorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            DirectorError::NoSuchDirector => "the low bits of the label are no director",
+            DirectorError::NoSuchDirector => {
+                "the low bits of the label are no director of the scheme"
+            }
             DirectorError::NoSuchForm => "the scheme has no such form",
             DirectorError::NoSuchWidth => "the scheme has no form of this width",
-            DirectorError::SlotTooWide => "the slot's number does not fit",
-            DirectorError::NoSelf => "the scheme cannot spell slot 1",
+            DirectorError::SlotTooWide => {
+                "the slot's number does not fit any form that was asked for"
+            }
+            DirectorError::NoSelf => "the scheme cannot write slot 1",
         })
     }
 }

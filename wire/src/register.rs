@@ -1,34 +1,36 @@
-//! The registers that a label can live in: 64, 128 and 256 bits. Shifts are total.
+//! The registers that hold a label: unsigned integers of 64, 128 and 256 bits (wire.md 1.5).
 
 use core::fmt;
 
-/// A register a label can live in: 64, 128 or 256 bits (wire.md 1.5). Sealed: `u64`, `u128`,
-/// [`U256`]. All operations are total; shifting by the width or more gives zero.
+/// A register that can hold a label: `u64`, `u128` or [`U256`] (wire.md 1.5). Sealed.
+///
+/// Code that is generic over it is compiled once for each width. No operation can fail: shifting by the width
+/// or more gives zero.
 pub trait Register: sealed::Sealed + Copy + Eq + fmt::Debug + Send + Sync + 'static {
     /// Its width in bits.
     const BITS: u32;
-    /// The width code in the switch header (wire.md 2): 0, 1, 2 for 64, 128, 256 bits.
+    /// The width code in the switch header (W2-3): 0, 1, 2 for 64, 128, 256 bits.
     const WIDTH_CODE: u8;
     /// Zero.
     const ZERO: Self;
     /// One.
     const ONE: Self;
-    /// Its bytes, big-endian: an array of `BITS / 8`.
+    /// An array of `BITS / 8` bytes.
     type Bytes: AsRef<[u8]> + AsMut<[u8]> + Copy + Eq + fmt::Debug + Default + Send + Sync;
 
-    /// The register whose low 64 bits are these.
+    /// The register with these low 64 bits and zeros above them.
     #[must_use]
     fn from_low(low: u64) -> Self;
-    /// The register whose top 64 bits are these.
+    /// The register with these top 64 bits and zeros below them.
     #[must_use]
     fn from_top(top: u64) -> Self;
     /// Its low 64 bits.
     #[must_use]
     fn low(self) -> u64;
-    /// Shifted towards the top.
+    /// Shifted towards the most significant end.
     #[must_use]
     fn shl(self, bits: u32) -> Self;
-    /// Shifted towards the low end.
+    /// Shifted towards the least significant end.
     #[must_use]
     fn shr(self, bits: u32) -> Self;
     /// Bitwise or.
@@ -37,13 +39,13 @@ pub trait Register: sealed::Sealed + Copy + Eq + fmt::Debug + Send + Sync + 'sta
     /// Bitwise exclusive or.
     #[must_use]
     fn xor(self, other: Self) -> Self;
-    /// The low `bits` of it.
+    /// Its low `bits` bits, with zeros above them.
     #[must_use]
     fn low_bits(self, bits: u32) -> Self;
-    /// The lowest bit at the top, and so on.
+    /// Its bits in reverse order.
     #[must_use]
     fn reverse_bits(self) -> Self;
-    /// Zero bits above the highest one bit.
+    /// How many zeros stand above the highest 1; the width for zero.
     #[must_use]
     fn leading_zeros(self) -> u32;
     /// Big-endian bytes.
@@ -52,7 +54,7 @@ pub trait Register: sealed::Sealed + Copy + Eq + fmt::Debug + Send + Sync + 'sta
     /// From big-endian bytes.
     #[must_use]
     fn from_be_bytes(bytes: Self::Bytes) -> Self;
-    /// Takes the bytes of one register off the front of a buffer; `None` if it is too short.
+    /// Splits the bytes of one register off the front; `None` if there are too few.
     #[must_use]
     fn split_first(bytes: &mut [u8]) -> Option<(&mut Self::Bytes, &mut [u8])>;
 }
@@ -132,7 +134,7 @@ macro_rules! register {
 register!(u64, 0);
 register!(u128, 1);
 
-/// A register of 256 bits.
+/// An unsigned integer of 256 bits, with the operations of a [`Register`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct U256 {
     high: u128,
@@ -140,13 +142,13 @@ pub struct U256 {
 }
 
 impl U256 {
-    /// The register with these halves.
+    /// The integer with these halves.
     #[must_use]
     pub const fn from_halves(high: u128, low: u128) -> U256 {
         U256 { high, low }
     }
 
-    /// Its halves, the high one first.
+    /// Its halves: high, low.
     #[must_use]
     pub const fn halves(self) -> (u128, u128) {
         (self.high, self.low)

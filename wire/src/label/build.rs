@@ -6,28 +6,29 @@ use crate::register::Register;
 use crate::scheme::Scheme;
 use crate::slot::Slot;
 
-/// One switch on a way: how it writes numbers, and the slots by which a packet enters and leaves.
+/// One switch on a path: its scheme, and the slots by which a packet enters and leaves it.
 #[derive(Clone, Copy, Debug)]
 pub struct Hop<'a> {
     /// The scheme of this switch.
     pub scheme: &'a Scheme,
     /// The slot by which the packet leaves; slot 1 only at the last switch.
     pub egress: Slot,
-    /// The slot by which it came in; slot 1 only at the first.
+    /// The slot by which the packet enters; slot 1 only at the first switch.
     pub ingress: Slot,
 }
 
 impl<R: Register> Label<R> {
-    /// The label through these switches, and the label of the way back (wire.md 1.4).
+    /// The label of the path through these switches, and the label of the return path (W1.4-6).
     ///
-    /// Each director is as narrow as its slot **and** the slot the packet comes in by allow. Above
-    /// the last director stands the end marker; where the last hop leaves by slot 1, its director
-    /// is the end marker. The way back ends likewise above the slot of the first hop's ingress.
+    /// Each director is as narrow as both slots of its hop allow, since the ingress slot is written in its place.
+    /// Above the last director stands the end marker. If the last hop leaves by slot 1, the marker is its
+    /// director. The return path ends above the first hop's ingress slot in the same way.
     ///
     /// # Errors
-    /// [`NoHops`](LabelError::NoHops), [`SwitchInside`](LabelError::SwitchInside) where slot 1 is
-    /// neither the first ingress nor the last egress, `SlotTooWide`, `NoSelf`, or
-    /// [`TooLong`](LabelError::TooLong) for either way.
+    /// [`NoHops`](LabelError::NoHops) for an empty list; [`SwitchInside`](LabelError::SwitchInside) if slot 1 is
+    /// neither the first ingress nor the last egress; [`SlotTooWide`](crate::director::DirectorError::SlotTooWide)
+    /// or [`NoSelf`](crate::director::DirectorError::NoSelf) if a scheme cannot write a slot;
+    /// [`TooLong`](LabelError::TooLong) if either label would have more than [`BITS_MAX`](Label::BITS_MAX) bits.
     pub fn build(hops: &[Hop<'_>]) -> Result<(Label<R>, Label<R>), LabelError> {
         let last = hops.len().checked_sub(1).ok_or(LabelError::NoHops)?;
         let (mut label, mut width_sum) = (R::ZERO, 0);
@@ -37,8 +38,8 @@ impl<R: Register> Label<R> {
             if ends && index != last || hop.ingress.is_switch() && index != 0 {
                 return Err(LabelError::SwitchInside);
             }
-            // At the end the receiver writes the way back at full width (wire.md 1.3), so the
-            // self director need not be widened for the ingress slot.
+            // At the end the receiver writes the ingress slot at full width (W1.3-4), so the director of
+            // slot 1 need not be widened for it.
             let width = if ends {
                 hop.scheme.self_director()?;
                 hop.scheme.encode_least(hop.ingress)?.width
@@ -62,26 +63,28 @@ impl<R: Register> Label<R> {
         Ok((Label(label.or(R::ONE.shl(width_sum))), back))
     }
 
-    /// The label an **endpoint** sends, and the shift it starts with: a marker in the top bit, so
-    /// that the way back, too, has its end marker, and ends at this endpoint's slot. A label from
-    /// slot 1 sets out as it is, with shift 0, since slot 1 is written `0001`.
+    /// The label that an endpoint sends, and the shift that it starts with (W1.3-6).
+    ///
+    /// The top bit is set, so that the return path has an end marker as well and ends at the endpoint's slot.
+    /// A packet that slot 1 sends starts with the label as it is and shift 0 (W1.3-5).
     ///
     /// # Errors
-    /// [`LabelError::TooLong`] above [`BITS_MAX`](Label::BITS_MAX).
+    /// [`LabelError::TooLong`] above [`BITS_MAX`](Label::BITS_MAX) bits.
     pub fn depart(self) -> Result<(Label<R>, u16), LabelError> {
         let marker = R::ONE.shl(R::BITS - 1);
         Ok((Label(Label::fits(self.0)?.0.or(marker)), 1))
     }
 
-    /// The way back of a packet that arrived with this label and `shift`: the top `shift` bits,
-    /// reversed. `ingress` is the director of the slot it came in by at the switch it arrived at,
-    /// at the least width that holds it ([`Scheme::encode_least`]), if the last step has not
-    /// written it (wire.md 1.3): a packet punted to slot 1 comes with its slot beside it.
+    /// The label of the reply to a packet that arrived with this label and `shift`: the top `shift` bits,
+    /// reversed (W1.3-4).
+    ///
+    /// `ingress` is the director of the slot by which the packet entered the switch where it arrived, in the
+    /// narrowest form ([`Scheme::encode_least`]); `None` if the last step has written it into the label.
     ///
     /// # Errors
-    /// [`Zero`](LabelError::Zero) if there is no way back, [`TooLong`](LabelError::TooLong) if it
-    /// has more than [`BITS_MAX`](Label::BITS_MAX) bits, and
-    /// [`ShiftTooLarge`](LabelError::ShiftTooLarge) if the register has no `shift` bits.
+    /// [`Zero`](LabelError::Zero) if there is no return path; [`TooLong`](LabelError::TooLong) if it has more
+    /// than [`BITS_MAX`](Label::BITS_MAX) bits; [`ShiftTooLarge`](LabelError::ShiftTooLarge) if `shift` is not
+    /// below the register's width.
     pub fn reverse(self, shift: u16, ingress: Option<Director>) -> Result<Label<R>, LabelError> {
         if u32::from(shift) >= R::BITS {
             return Err(LabelError::ShiftTooLarge);

@@ -7,32 +7,36 @@ use crate::scheme::Scheme;
 use crate::slot::Slot;
 
 impl<R: Register> Label<R> {
-    /// The same way with the first director in another form.
+    /// The same path with the first director in form number `form` of the scheme (W1.4-5).
     ///
     /// # Errors
-    /// `NoSuchDirector`, `NoSuchForm`, `SlotTooWide` (slot 1 has one form only), or
-    /// [`TooLong`](LabelError::TooLong).
+    /// [`NoSuchDirector`](crate::director::DirectorError::NoSuchDirector), [`NoSuchForm`](crate::director::DirectorError::NoSuchForm),
+    /// [`SlotTooWide`](crate::director::DirectorError::SlotTooWide) if the form cannot hold the slot (slot 1 has one form only),
+    /// or [`TooLong`](LabelError::TooLong).
     pub fn convert(self, scheme: &Scheme, form: u8) -> Result<Label<R>, LabelError> {
         let director = self.decode(scheme)?;
         let wanted = scheme.encode_in(director.slot, form)?;
         self.with_first(director, wanted)
     }
 
-    /// The same way with the first director in the least form that holds it.
+    /// The same path with the first director in the narrowest form that holds its slot.
     ///
     /// # Errors
-    /// `NoSuchDirector`, or [`TooLong`](LabelError::TooLong) for a label that was too long before.
+    /// [`NoSuchDirector`](crate::director::DirectorError::NoSuchDirector), or [`TooLong`](LabelError::TooLong) for a label that
+    /// was longer than [`BITS_MAX`](Label::BITS_MAX) already.
     pub fn canonical(self, scheme: &Scheme) -> Result<Label<R>, LabelError> {
         let director = self.decode(scheme)?;
         self.with_first(director, scheme.encode_least(director.slot)?)
     }
 
-    /// The same way with the first director wide enough that a packet that came in by `ingress`
-    /// can write its way back (wire.md 1.2). A director that is wide enough is left as it is. For
-    /// slot 1, too: `0001` with zeros above it.
+    /// The same path with the first director wide enough for the slot `ingress` to be written in its place, so
+    /// that packets that come in by that slot have a return path (W1.2-6).
+    ///
+    /// A director that is wide enough is left as it is. Slot 1 is widened by zeros above its `0001`.
     ///
     /// # Errors
-    /// `NoSuchDirector`, `SlotTooWide`, or [`TooLong`](LabelError::TooLong).
+    /// [`NoSuchDirector`](crate::director::DirectorError::NoSuchDirector), [`SlotTooWide`](crate::director::DirectorError::SlotTooWide) if no form
+    /// of the scheme holds both slots, or [`TooLong`](LabelError::TooLong).
     pub fn widen(self, scheme: &Scheme, ingress: Slot) -> Result<Label<R>, LabelError> {
         let director = self.decode(scheme)?;
         if scheme.encode(ingress, director.width).is_ok() {
@@ -42,12 +46,12 @@ impl<R: Register> Label<R> {
         self.with_first(director, scheme.encode(director.slot, width)?)
     }
 
-    /// The same way with the first director at least as wide as the first one of `asker`, the
-    /// label that leads to whoever is to use it: a packet of theirs comes in by that slot. (cjdns:
-    /// `getLabelFor`.)
+    /// The same path for use by the node that `asker` leads to: the first director becomes at least as wide as
+    /// the first one of `asker`, since packets of that node come in by that slot (cjdns: `getLabelFor`).
     ///
     /// # Errors
-    /// `NoSuchDirector`, `SlotTooWide`, or [`TooLong`](LabelError::TooLong).
+    /// [`NoSuchDirector`](crate::director::DirectorError::NoSuchDirector) for either label,
+    /// [`SlotTooWide`](crate::director::DirectorError::SlotTooWide), or [`TooLong`](LabelError::TooLong).
     pub fn widen_for(self, scheme: &Scheme, asker: Label<R>) -> Result<Label<R>, LabelError> {
         let (director, theirs) = (self.decode(scheme)?, asker.decode(scheme)?);
         if theirs.width <= director.width {
@@ -59,7 +63,7 @@ impl<R: Register> Label<R> {
     /// Puts `new` in the place of `old`, its first director.
     fn with_first(self, old: Director, new: Director) -> Result<Label<R>, LabelError> {
         if new == old {
-            // Not a matter of length: nothing changes.
+            // Nothing changes, so the length is not checked either.
             return Ok(self);
         }
         Label::join(self.0.shr(u32::from(old.width)), new.bits, u32::from(new.width))

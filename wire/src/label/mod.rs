@@ -1,17 +1,27 @@
-//! The label: a register of directors, and all arithmetic on it (wire.md 1). Pure and total: never
-//! allocates, never panics, and knows nothing of what is attached to a slot.
+//! The label of a packet, and arithmetic on labels (wire.md 1.2 to 1.5).
 //!
-//! Forward directors lie at the bottom and are taken from the least significant end; above the
-//! last one stands a 1, the end marker. The way back grows, bit-reversed, from the top:
+//! A label is one register of 64, 128 or 256 bits. Its low bits hold the *directors* of the hops that are
+//! still ahead: slot numbers, each written as the switch at that hop writes them. A switch takes the director
+//! at the least significant end. Above the last director stands a 1, the *end marker*. For each director that
+//! a switch takes off, it writes the slot that the packet came in by at the top, bit-reversed. So when the
+//! packet arrives, the top bits are the return path.
 //! ```text
 //!  63                 63-shift                                   0
 //! +------------------+------------------+---+--------+-----------+
-//! | way back so far  |        0 ...     | 1 | d2     | d1        |
+//! | return path      |        0 ...     | 1 | d2     | d1        |
 //! +------------------+------------------+---+--------+-----------+
 //!    `shift` bits       the forward part: the low (64 - shift) bits
 //! ```
-//! A marker that is all that is left reads `0001` in the schemes of cjdns, which is slot 1: such a
-//! label ends at the switch itself, and no director for it is spent.
+//! `shift` counts the bits that have been used; it travels in the [switch header](crate::switch_header).
+//!
+//! If only the marker is left, the low bits read `0001`, which the schemes of cjdns read as slot 1, the switch
+//! itself. So a label that ends at a switch needs no director for its last hop.
+//!
+//! Everything here is arithmetic on the register: no operation allocates or panics, and none depends on what
+//! is attached to a slot. `strowger conform` offers the same operations as JSON lines, for comparison with
+//! other implementations. The arithmetic is that of cjdns.
+//!
+//! # Example
 //!
 //! ```
 //! use strowger_wire::label::{LabelError, Step, step};
@@ -27,10 +37,10 @@
 //! assert_eq!(label.to_string(), "0000.0000.0000.0015");
 //!
 //! let first = step(scheme, label, 0, Slot::SWITCH, |_| true, false).unwrap();
-//! let Step::Forward { to, label, shift } = first else { panic!("not yet there") };
+//! let Step::Forward { to, label, shift } = first else { panic!("one hop is ahead") };
 //! assert_eq!((to, shift), (slot(2), 4));
 //!
-//! // It has arrived: the way back is in the label, but for the slot it came in by.
+//! // It has arrived. The label holds the return path up to the slot that it came in by at this switch.
 //! let ingress = scheme.encode_least(slot(0)).unwrap();
 //! assert_eq!(label.reverse(shift, Some(ingress))?, back);
 //! # Ok::<(), LabelError>(())
@@ -52,26 +62,29 @@ pub use build::Hop;
 pub use step::{Step, StepError, step};
 pub use text::{TextError, TextFault};
 
-/// A label: the rest of the way out and the way back so far (wire.md 1; a label stack of RFC 3031,
-/// or a segment list of RFC 8402, folded into one register).
+/// The path that is ahead of a packet and the return path so far, in one register (wire.md 1).
+///
+/// In other protocols' words: a label stack (RFC 3031) or a segment list (RFC 8402), packed into 64, 128 or
+/// 256 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Label<R: Register = u64>(R);
 
 impl<R: Register> Label<R> {
-    /// The most bits that arithmetic lets a label have, end marker included: four fewer than the
-    /// register, so that the marker and the three zeros above it, which spell slot 1, lie in it
-    /// (cjdns' bound: the marker is at most bit 59 of 64).
+    /// The longest label that arithmetic produces, in bits, end marker included (W1.3-7).
+    ///
+    /// Four bits fewer than the register, so that the marker and the three zeros above it, which together spell
+    /// slot 1, lie within the register. cjdns has the same bound: the marker is at most bit 59 of 64.
     pub const BITS_MAX: u32 = R::BITS - 4;
 
-    /// The label in this register. Any register is a label; whether a switch can use it, a step
-    /// tells.
+    /// The label with this register. Every value is a label; whether a switch can forward it shows in
+    /// [`step`].
     #[inline]
     #[must_use]
     pub const fn new(register: R) -> Label<R> {
         Label(register)
     }
 
-    /// The label of slot 1 of the switch one is at: only an end marker.
+    /// The label that ends at the switch where it starts: only the end marker.
     #[must_use]
     pub const fn here() -> Label<R> {
         Label(R::ONE)
@@ -84,7 +97,7 @@ impl<R: Register> Label<R> {
         self.0
     }
 
-    /// Its low 64 bits, in which the first director lies whole.
+    /// Its low 64 bits. They contain the whole first director, which has at most 59 bits.
     #[inline]
     #[must_use]
     pub fn low(self) -> u64 {
@@ -98,30 +111,30 @@ impl<R: Register> Label<R> {
         self.0 == R::ZERO
     }
 
-    /// How many bits it has, up to and with its highest one bit. In a label that has not set out
-    /// that is the end marker.
+    /// Its length in bits: up to and including the highest 1. In a label that no switch has forwarded yet, that
+    /// bit is the end marker.
     #[inline]
     #[must_use]
     pub fn bits(self) -> u32 {
         R::BITS - self.0.leading_zeros()
     }
 
-    /// The forward part: the low (register − `shift`) bits.
+    /// The part that is ahead: the bits below the return path, of which `shift` bits are written.
     #[inline]
     #[must_use]
     pub fn forward(self, shift: u16) -> Label<R> {
         Label(self.0.low_bits(R::BITS.saturating_sub(u32::from(shift))))
     }
 
-    /// Whether no forward bits are left, not even a marker. Such a label goes nowhere.
+    /// Whether nothing is ahead, not even an end marker. A switch discards such a packet (`label_spent`).
     #[inline]
     #[must_use]
     pub fn is_spent(self, shift: u16) -> bool {
         self.forward(shift).is_zero()
     }
 
-    /// Whether nothing but the end marker, or nothing at all, is left: a label that leaves by an
-    /// endpoint's slot so has arrived (wire.md 1.3).
+    /// Whether at most the end marker is ahead: after the director of an endpoint's slot, the packet has arrived
+    /// (W1.3-2).
     #[inline]
     #[must_use]
     pub fn is_at_end(self, shift: u16) -> bool {
@@ -129,8 +142,10 @@ impl<R: Register> Label<R> {
         forward.is_zero() || forward.0 == R::ONE
     }
 
-    /// The data plane's rewrite, and nothing else (wire.md 1.2): `(L >> width) | back_bits`, with
-    /// `back_bits` at the top of the word as [`Scheme::back_bits`] gives them. Checks nothing.
+    /// The rewrite of one step (wire.md 1.2): `(label >> width) | back_bits`.
+    ///
+    /// `back_bits` are the ingress slot, reversed, at the top of a 64-bit word, as [`Scheme::back_bits`] gives
+    /// them. Nothing is checked: the caller has looked both numbers up in its tables.
     #[inline]
     #[must_use]
     pub fn advance(self, width: u8, back_bits: u64) -> Label<R> {
@@ -142,7 +157,7 @@ impl<R: Register> Label<R> {
         if label.bits() > Self::BITS_MAX { Err(LabelError::TooLong) } else { Ok(label) }
     }
 
-    /// `high << low_bits | low`, if that is no longer than a label may be.
+    /// `high << low_bits | low`, if that is at most [`BITS_MAX`](Label::BITS_MAX) bits long.
     fn join(high: R, low: u64, low_bits: u32) -> Result<Label<R>, LabelError> {
         if high != R::ZERO && Label(high).bits().saturating_add(low_bits) > Self::BITS_MAX {
             return Err(LabelError::TooLong);
@@ -150,15 +165,15 @@ impl<R: Register> Label<R> {
         Label::fits(high.shl(low_bits).or(R::from_low(low)))
     }
 
-    /// The first director.
+    /// Its first director, as a switch with this scheme reads it.
     ///
     /// # Errors
-    /// [`DirectorError::NoSuchDirector`].
+    /// [`DirectorError::NoSuchDirector`] if the low bits are no director of the scheme.
     pub fn decode(self, scheme: &Scheme) -> Result<Director, LabelError> {
         Ok(scheme.decode(self.low())?)
     }
 
-    /// Whether its first director names slot 1, the switch one is at.
+    /// Whether its first director names slot 1: the packet is for the switch that it is at.
     #[must_use]
     pub fn is_self(self, scheme: &Scheme) -> bool {
         scheme.decode(self.low()).is_ok_and(|director| director.slot.is_switch())
@@ -172,11 +187,12 @@ impl<R: Register> Label<R> {
             .is_ok_and(|director| self.0.shr(u32::from(director.width)) == R::ONE)
     }
 
-    /// How many directors this label has until it ends, if every switch on its way has this
-    /// scheme. It ends at its marker, or at a director of slot 1.
+    /// How many directors it has, if every switch on the path has this scheme. It ends at its marker or at a
+    /// director of slot 1.
     ///
     /// # Errors
-    /// [`Zero`](LabelError::Zero), or `NoSuchDirector` on the way.
+    /// [`Zero`](LabelError::Zero) for a label of zeros; [`DirectorError::NoSuchDirector`] if bits before the end
+    /// are no director of the scheme.
     pub fn hop_count(self, scheme: &Scheme) -> Result<u32, LabelError> {
         if self.is_zero() {
             return Err(LabelError::Zero);
@@ -194,22 +210,22 @@ impl<R: Register> Label<R> {
     }
 }
 
-/// Why a label could not be computed (wire.md 1.4).
+/// Why an operation on labels has no result (wire.md 1.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LabelError {
     /// A director could not be read or written.
     Director(DirectorError),
     /// The result has more bits than a label may have ([`Label::BITS_MAX`]).
     TooLong,
-    /// A label without any one bit leads nowhere.
+    /// A label of zeros has no end marker, so it names no path.
     Zero,
-    /// The label does not lead through the other one's end.
+    /// The label does not begin with the directors of the other one.
     NotThrough,
-    /// A path of no hops.
+    /// The path has no hops.
     NoHops,
-    /// Slot 1 elsewhere than at the ends of a path.
+    /// Slot 1, the switch itself, stands inside the path and not at its ends.
     SwitchInside,
-    /// A shift as wide as the register, or wider.
+    /// The shift is as wide as the register, or wider.
     ShiftTooLarge,
 }
 
@@ -240,11 +256,13 @@ impl fmt::Display for LabelError {
         f.write_str(match self {
             LabelError::Director(error) => return error.fmt(f),
             LabelError::TooLong => "the label would be too long for its register",
-            LabelError::Zero => "a label of no bits leads nowhere",
-            LabelError::NotThrough => "the label does not lead through the end of the other",
+            LabelError::Zero => "a label of zeros names no path",
+            LabelError::NotThrough => {
+                "the label does not begin with the directors of the other one"
+            }
             LabelError::NoHops => "a path has at least one hop",
             LabelError::SwitchInside => {
-                "slot 1 is the switch itself: a path can only begin or end there"
+                "slot 1 is the switch itself: a path can begin or end there, not pass through it"
             }
             LabelError::ShiftTooLarge => "the shift is as wide as the register",
         })
@@ -266,7 +284,7 @@ mod tests {
     fn hops_are_counted_up_to_the_end() {
         assert_eq!(label("a863").hop_count(&V3X5X8), Ok(3));
         assert_eq!(Label::<u64>::here().hop_count(&V3X5X8), Ok(0));
-        // An endless switch itself, and what stands above it.
+        // What stands above a director of slot 1 is not counted.
         assert_eq!(label("881").hop_count(&V3X5X8), Ok(0));
         assert_eq!(label("0").hop_count(&V3X5X8), Err(LabelError::Zero));
         assert_eq!(label("1000000000000000").hop_count(&F4), Ok(15));

@@ -4,11 +4,14 @@ use super::{Label, LabelError};
 use crate::register::Register;
 
 impl<R: Register> Label<R> {
-    /// The way to where `onward` leads from the end of `first`: `first`, then `onward`. It is
-    /// `((onward ^ 1) << log2(first)) ^ first`: onward's lowest bit falls on first's marker.
+    /// The label of both paths, one after the other: first the path of `first`, from its end on that of
+    /// `onward` (W1.4-2).
+    ///
+    /// Computed as `((onward ^ 1) << log2(first)) ^ first`: onward's lowest bit falls on first's marker.
     ///
     /// # Errors
-    /// [`Zero`](LabelError::Zero) if either has no marker, [`TooLong`](LabelError::TooLong).
+    /// [`Zero`](LabelError::Zero) if either is zero and so has no marker; [`TooLong`](LabelError::TooLong) if
+    /// the result has more than [`BITS_MAX`](Label::BITS_MAX) bits.
     pub fn splice(onward: Label<R>, first: Label<R>) -> Result<Label<R>, LabelError> {
         if onward.is_zero() || first.is_zero() {
             return Err(LabelError::Zero);
@@ -21,10 +24,10 @@ impl<R: Register> Label<R> {
         Ok(Label(onward.0.xor(R::ONE).shl(first_bits).xor(first.0)))
     }
 
-    /// The way on from the end of `first` to where this label leads: what was spliced to it.
+    /// The rest of this label after the path of `first`: the inverse of [`splice`](Label::splice).
     ///
     /// # Errors
-    /// [`Zero`](LabelError::Zero), or [`NotThrough`](LabelError::NotThrough) if this label does
+    /// [`Zero`](LabelError::Zero) if either is zero; [`NotThrough`](LabelError::NotThrough) if this label does
     /// not [route through](Label::routes_through) the end of `first`.
     pub fn unsplice(self, first: Label<R>) -> Result<Label<R>, LabelError> {
         if self.is_zero() || first.is_zero() {
@@ -36,7 +39,7 @@ impl<R: Register> Label<R> {
         Ok(Label(self.0.xor(first.0).shr(first.bits() - 1).xor(R::ONE)))
     }
 
-    /// Whether this label leads through the end of `via`: via's directors are its first ones.
+    /// Whether the path of this label begins with the path of `via` (W1.4-3).
     #[must_use]
     pub fn routes_through(self, via: Label<R>) -> bool {
         if self.is_zero() || via.is_zero() || self.bits() < via.bits() {

@@ -1,4 +1,4 @@
-//! One step of one switch, in plain arithmetic (wire.md 1.2, 1.3).
+//! What one switch does with a label (wire.md 1.2, 1.3), computed and not looked up.
 
 use core::fmt;
 
@@ -8,7 +8,7 @@ use crate::register::Register;
 use crate::scheme::Scheme;
 use crate::slot::Slot;
 
-/// What one switch does with a label.
+/// The outcome of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<R: Register = u64> {
     /// The packet leaves by `to` with this label and shift.
@@ -22,27 +22,27 @@ pub enum Step<R: Register = u64> {
     },
     /// The packet is for slot 1, the switch itself.
     Arrive {
-        /// The label and the shift with the ingress slot in the way back, where it can be written
-        /// there. Where not, the receiver has the slot beside the packet and computes the way back
-        /// at full width ([`Label::reverse`]): arriving never fails for want of bits (wire.md 1.3).
+        /// Label and shift with the ingress slot written into the return path; `None` if the slot is too wide
+        /// for that. The receiver then takes the slot that is handed up beside the packet and computes the
+        /// return path at full width ([`Label::reverse`]). So arriving never fails for lack of bits (W1.3-3).
         written: Option<(Label<R>, u16)>,
     },
 }
 
-/// Why a switch discards a packet for its label (wire.md 1.2).
+/// Why a switch discards a packet because of its label (wire.md 1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StepError {
-    /// No forward bits are left.
+    /// Nothing of the label is ahead, not even an end marker.
     SpentLabel,
     /// The low bits are no director of this scheme.
     NoSuchDirector,
     /// Nothing is attached to the slot.
     EmptySlot,
-    /// The packet would leave by the slot it came in by.
+    /// The packet would leave by the slot that it came in by.
     UTurn,
     /// The ingress slot cannot be written in the bits that the director frees.
     ReturnPath,
-    /// The step would shift past the register.
+    /// The return path would fill the register.
     RegisterFull,
 }
 
@@ -64,27 +64,32 @@ impl StepError {
 impl fmt::Display for StepError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            StepError::SpentLabel => "no forward bits are left",
+            StepError::SpentLabel => "nothing of the label is ahead",
             StepError::NoSuchDirector => "the low bits of the label are no director",
             StepError::EmptySlot => "nothing is attached to this slot",
-            StepError::UTurn => "the packet would leave by the slot it came in by",
-            StepError::ReturnPath => "the way back cannot be written: the director is too narrow",
-            StepError::RegisterFull => "the label has no bits left for the way back",
+            StepError::UTurn => "the packet would leave by the slot that it came in by",
+            StepError::ReturnPath => {
+                "the return path cannot be written: the director is too narrow"
+            }
+            StepError::RegisterFull => "the label has no bits left for the return path",
         })
     }
 }
 
 impl core::error::Error for StepError {}
 
-/// One step of one switch, in plain arithmetic (wire.md 1.2, 1.3): what the data plane's tables are
-/// built from and tested against. Decides first and changes nothing: a discarded packet keeps its
-/// label.
+/// What a switch with this scheme does with a packet that came in by `ingress` (wire.md 1.2, 1.3).
 ///
-/// `taken` tells whether something is attached to a slot; slot 1 always is. `u_turns` is the
-/// operator's leave for a packet to go back where it came from; to arrive at slot 1 is no U-turn.
+/// The data plane looks the same outcome up in tables, and is tested against this function.
+///
+/// `taken` says whether something is attached to a slot; slot 1 always is. `u_turns` says whether a packet may
+/// leave by the slot that it came in by; arriving at slot 1 is not a U-turn.
 ///
 /// # Errors
-/// The first of: spent label, no such director, empty slot, U-turn, return path, register full.
+/// The first that applies, in this order: [`SpentLabel`](StepError::SpentLabel),
+/// [`NoSuchDirector`](StepError::NoSuchDirector), [`EmptySlot`](StepError::EmptySlot),
+/// [`UTurn`](StepError::UTurn), [`ReturnPath`](StepError::ReturnPath),
+/// [`RegisterFull`](StepError::RegisterFull).
 pub fn step<R: Register>(
     scheme: &Scheme,
     label: Label<R>,
@@ -112,9 +117,8 @@ pub fn step<R: Register>(
     Ok(Step::Forward { to: director.slot, label, shift })
 }
 
-/// The label of a packet that has arrived at slot 1. The ingress slot is written in the bits of the
-/// self director; if it is too wide for them and nothing but zeros lies above, in as many of those
-/// as it needs.
+/// The label of a packet that has arrived at slot 1. The ingress slot is written in the bits of the director of
+/// slot 1. If it is too wide for them and only zeros lie above, it takes as many of those as it needs.
 fn arrive<R: Register>(
     scheme: &Scheme,
     label: Label<R>,
@@ -135,7 +139,7 @@ fn arrive<R: Register>(
     Some((label.advance(back.width, back.back_bits()), shift))
 }
 
-/// The shift after `width` more bits; `None` when no bit of the register would be left.
+/// The shift after `width` more bits; `None` if no bit of the register would be left.
 fn shifted<R: Register>(shift: u16, width: u8) -> Option<u16> {
     let shift = shift.checked_add(u16::from(width))?;
     (u32::from(shift) < R::BITS).then_some(shift)

@@ -27,10 +27,10 @@ impl<R: Register> fmt::LowerHex for Label<R> {
     }
 }
 
-/// Where a text is no label: the byte, from 0, and why.
+/// Why a text is not a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TextError {
-    /// The first byte that is wrong; the length of the text if it ends too early.
+    /// The place of the first wrong byte, from 0; the length of the text if it ends too early.
     pub at: usize,
     /// What is wrong there.
     pub fault: TextFault,
@@ -39,11 +39,11 @@ pub struct TextError {
 /// What is wrong with the text of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TextFault {
-    /// There is nothing.
+    /// The text is empty.
     Empty,
     /// Neither a hex digit nor a dot.
     NotHex,
-    /// A dot that does not stand before four digits, after one to four.
+    /// A dot in the wrong place: groups have four digits, the first one to four.
     Dot,
     /// More digits than the register has.
     TooLong,
@@ -79,18 +79,19 @@ impl core::error::Error for TextError {}
 impl<R: Register> FromStr for Label<R> {
     type Err = TextError;
 
-    /// Reads hex digits of either case, with dots between groups of four or with none. Leading
-    /// zeros may be left out: `15` is `0000.0000.0000.0015`, and the first group may be shorter.
+    /// Reads hex digits of either case, with dots between groups of four or without dots (W1.4-8).
+    ///
+    /// Leading zeros may be left out, so that the first group may be shorter: `15` is `0000.0000.0000.0015`.
     fn from_str(text: &str) -> Result<Label<R>, TextError> {
         Label::parse(text.as_bytes())
     }
 }
 
 impl<R: Register> Label<R> {
-    /// Reads a label's text from bytes, which need not be UTF-8; see [`FromStr`].
+    /// Reads a label's text from bytes, which need not be UTF-8, by the rules of [`FromStr`].
     ///
     /// # Errors
-    /// Says which byte is wrong.
+    /// [`TextError`] says which byte is wrong, and why.
     pub fn parse(text: &[u8]) -> Result<Label<R>, TextError> {
         let wrong = |at, fault| Err(TextError { at, fault });
         let (mut register, mut digits, mut group, mut dotted) = (R::ZERO, 0, 0, false);

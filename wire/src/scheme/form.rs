@@ -1,13 +1,13 @@
 //! One form of a scheme: data bits above a prefix.
 
-/// One way of writing a slot number: data bits above a prefix.
+/// One way of writing a slot number: data bits above a prefix (wire.md 1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Form {
     /// Data bits: 1 to 31.
     pub data_bits: u8,
-    /// Prefix bits, below the data: 1 to 31; 0 in a scheme of one form.
+    /// Prefix bits, below the data: 1 to 31, or 0 in a scheme of one form.
     pub prefix_bits: u8,
-    /// The prefix; bits at and above `prefix_bits` are zero.
+    /// The prefix. Bits from `prefix_bits` on are zero.
     pub prefix: u32,
 }
 
@@ -19,14 +19,14 @@ impl Form {
         Form { data_bits, prefix_bits, prefix }
     }
 
-    /// Prefix and data together, in bits: what a director in this form takes off a label.
+    /// Bits of a director in this form: prefix and data together.
     #[inline]
     #[must_use]
     pub const fn width(&self) -> u8 {
         self.data_bits.saturating_add(self.prefix_bits)
     }
 
-    /// Whether these low bits of a label begin with this form's prefix.
+    /// Whether the low bits of a label are this form's prefix.
     #[inline]
     pub(super) const fn begins(&self, low: u64) -> bool {
         low & low_mask(self.prefix_bits as u32) == self.prefix as u64

@@ -1,19 +1,34 @@
-//! How slot numbers are written as bits: schemes as data (wire.md 1.1). Never holds a label.
+//! Schemes: how a switch writes slot numbers as bits (wire.md 1.1).
 //!
-//! A scheme is a set of forms, narrowest first. A form is some data bits with a prefix in the bits
-//! below them, and no prefix begins another, so the low bits of a label say which form they are in.
-//! The four schemes of the largest network of this kind (cjdns) are constants here; any other sane
-//! set of forms is built with [`Scheme::new`] or read with [`Scheme::parse`].
+//! A scheme is a list of *forms*, narrowest first. A form has data bits, which hold the number, and below them
+//! a prefix. No prefix begins another one, so the low bits of a label say which form they are in. A switch with
+//! few neighbours uses a narrow form for them, and paths through it need few bits.
 //!
-//! **Numbers.** Slot 1, the switch itself, is always the director whose value is 1: `0001` and
-//! zeros above it. Where the bits `..01` leave no data (they are all prefix), the data 0 and 1
-//! therefore trade places, in one of two ways that cjdns fixed:
-//! - in `v3x5x8` they trade places in the narrow form, and the wider forms skip the number 1
-//!   (`n` is written `n - 1`);
-//! - in every other scheme the lowest data bit is inverted in every form (`n` is written `n ^ 1`),
-//!   as `v4x8` does, and the number 1 is no director in any form but its own.
+//! The four schemes of cjdns are constants: [`F4`], [`F8`], [`V3X5X8`] (the default) and [`V4X8`]. Any other
+//! valid list of forms is built by [`Scheme::new`] or read by [`Scheme::parse`].
+//!
+//! # How numbers are written
+//!
+//! Slot 1, the switch itself, is always written as the value 1: `0001` with zeros above it. If the bits `..01`
+//! are all prefix, the data of slot 1 is therefore 0, and another number takes the data 1. cjdns does this in
+//! two ways, and so do we:
+//! - in `v3x5x8` the numbers 0 and 1 trade places in the narrow form, and the wider forms leave out the number 1
+//!   (`n` is written as `n - 1`);
+//! - in all other schemes the lowest data bit is inverted in every form (`n` is written as `n ^ 1`). Only the
+//!   form that matches `..01` can write the number 1.
 //!
 //! A scheme of one form without a prefix writes numbers as they are.
+//!
+//! ```
+//! use strowger_wire::{Slot, scheme::V3X5X8};
+//!
+//! let narrow = V3X5X8.encode_least(Slot::new(2))?;
+//! assert_eq!((narrow.bits(), narrow.width()), (0b010_1, 4));
+//! let wide = V3X5X8.encode_least(Slot::new(100))?;
+//! assert_eq!((wide.bits(), wide.width()), (99 << 2, 10));
+//! assert_eq!(V3X5X8.decode(wide.bits())?.slot(), Slot::new(100));
+//! # Ok::<(), strowger_wire::director::DirectorError>(())
+//! ```
 
 mod form;
 mod serial;
@@ -30,22 +45,22 @@ use form::low_mask;
 pub use form::Form;
 pub use serial::{Serialized, read_forms};
 
-/// How the data bits of a form stand for a slot number; see the top of this file.
+/// How the data bits of a form stand for a slot number (module documentation).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Numbering {
-    /// `v3x5x8`: 0 and 1 trade places in form 0, the wider forms skip 1.
+    /// `v3x5x8`: 0 and 1 trade places in form 0, the wider forms leave out 1.
     SkipOne,
-    /// All others: the number is the data, exclusive-or this (0 or 1).
+    /// All others: the number is the data XOR this (0 or 1).
     Xor(u32),
 }
 
-/// A sane set of forms: prefix-free, narrowest first (wire.md 1.1).
+/// A valid list of forms: narrowest first, no prefix begins another one (wire.md 1.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Scheme {
     forms: [Form; FORMS_MAX],
     count: u8,
     numbering: Numbering,
-    /// The form in which the value 1 is a director, if any: it spells slot 1.
+    /// The form in which the value 1 is a director, if any: the one that writes slot 1.
     self_form: Option<u8>,
 }
 
@@ -62,17 +77,17 @@ pub const V3X5X8: Scheme = known(&FORMS_358);
 /// `nnnn1`, `nnnnnnnn0`: slots 0 to 15 take 5 bits, 16 to 255 take 9 (cjdns' `v4x8`).
 pub const V4X8: Scheme = known(&[Form::new(4, 1, 0b1), Form::new(8, 1, 0b0)]);
 
-/// The schemes that have a name, with it.
+/// The schemes that have a name.
 pub const NAMED: [(&str, &Scheme); 4] =
     [("f4", &F4), ("f8", &F8), ("v3x5x8", &V3X5X8), ("v4x8", &V4X8)];
 
 const FORMS_358: [Form; 3] = [Form::new(3, 1, 0b1), Form::new(5, 2, 0b10), Form::new(8, 2, 0b00)];
 
-/// Checked while compiling: the panic cannot be reached in a program that was built.
+/// Evaluated while compiling: a program that was built does not contain this panic.
 const fn known(forms: &[Form]) -> Scheme {
     match Scheme::new(forms) {
         Ok(scheme) => scheme,
-        Err(_) => panic!("a named scheme is sane"),
+        Err(_) => panic!("a named scheme is valid"),
     }
 }
 
@@ -90,12 +105,14 @@ impl fmt::Debug for Scheme {
 }
 
 impl Scheme {
-    /// The scheme of these forms, which must stand narrowest first.
+    /// The scheme with these forms, narrowest first.
+    ///
+    /// The rules are those of cjdns (`EncodingScheme`): a single form has no prefix; each of several forms has a
+    /// prefix of 1 to 31 bits, and none begins another; each form has 1 to 31 data bits, more than the form
+    /// before it, and at most 59 bits in all.
     ///
     /// # Errors
-    /// Says in which way the set is not sane. The rules are cjdns' (`EncodingScheme`): one form has
-    /// no prefix, several have each one, of 1 to 31 bits; data of 1 to 31 bits, rising; at most 59
-    /// bits together; and no prefix begins another.
+    /// [`SchemeError`] names the first rule that the list breaks.
     pub const fn new(forms: &[Form]) -> Result<Scheme, SchemeError> {
         if forms.is_empty() {
             return Err(SchemeError::NoForms);
@@ -156,19 +173,19 @@ impl Scheme {
         Ok(Scheme { forms: kept, count: forms.len() as u8, numbering, self_form })
     }
 
-    /// The scheme with this name: `f4`, `f8`, `v3x5x8` or `v4x8`.
+    /// The scheme of this name: `f4`, `f8`, `v3x5x8` or `v4x8`.
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Scheme> {
         NAMED.iter().find(|(known, _)| *known == name).map(|&(_, scheme)| scheme)
     }
 
-    /// Its name, where it has one.
+    /// Its name, if it has one.
     #[must_use]
     pub fn name(&self) -> Option<&'static str> {
         NAMED.iter().find(|(_, known)| *known == self).map(|&(name, _)| name)
     }
 
-    /// Its forms, narrowest first; at most [`FORMS_MAX`].
+    /// Its forms, narrowest first: 1 to [`FORMS_MAX`].
     #[inline]
     #[must_use]
     pub fn forms(&self) -> &[Form] {
@@ -181,20 +198,20 @@ impl Scheme {
         self.forms().iter().map(Form::width).max().unwrap_or(0)
     }
 
-    /// The director of slot 1, `0001`, at its least width.
+    /// The director of slot 1, whose value is 1, at its least width.
     ///
     /// # Errors
-    /// [`DirectorError::NoSelf`] where no form begins a director whose value is 1.
+    /// [`DirectorError::NoSelf`] if no form matches the bits `..01`.
     pub fn self_director(&self) -> Result<Director, DirectorError> {
         let form = self.self_form.ok_or(DirectorError::NoSelf)?;
         let width = self.form(form)?.width();
         Ok(Director { slot: Slot::SWITCH, bits: 1, width, form })
     }
 
-    /// Reads the director at the low end of a label's low 64 bits.
+    /// Reads the director at the low end of a label, of which `low` are the low 64 bits.
     ///
     /// # Errors
-    /// [`DirectorError::NoSuchDirector`].
+    /// [`DirectorError::NoSuchDirector`] if the bits match no form, or their data stands for no slot.
     pub fn decode(&self, low: u64) -> Result<Director, DirectorError> {
         let form = self.form_at(low).ok_or(DirectorError::NoSuchDirector)?;
         let Form { data_bits, prefix_bits, .. } = *self.form(form)?;
@@ -204,12 +221,14 @@ impl Scheme {
         Ok(Director { slot, bits: low & low_mask(u32::from(width)), width, form })
     }
 
-    /// Writes a slot in exactly `width` bits. Slot 1 can be written in any width of the scheme that
-    /// is not below its own: the bits above `0001` are zero.
+    /// Writes a slot in exactly `width` bits.
+    ///
+    /// Slot 1 can be written in any width of the scheme that is not below its own: the bits above are zero.
     ///
     /// # Errors
-    /// [`NoSuchWidth`](DirectorError::NoSuchWidth), [`SlotTooWide`](DirectorError::SlotTooWide), or
-    /// [`NoSelf`](DirectorError::NoSelf).
+    /// [`NoSuchWidth`](DirectorError::NoSuchWidth) if no form has this width,
+    /// [`SlotTooWide`](DirectorError::SlotTooWide) if the slot does not fit, or
+    /// [`NoSelf`](DirectorError::NoSelf) for slot 1 in a scheme that cannot write it.
     pub fn encode(&self, slot: Slot, width: u8) -> Result<Director, DirectorError> {
         if !self.forms().iter().any(|form| form.width() == width) {
             return Err(DirectorError::NoSuchWidth);
@@ -221,7 +240,7 @@ impl Scheme {
             }
             return Ok(Director { width, ..director });
         }
-        // Two forms may be equally wide; the first that fits serves.
+        // Two forms may be equally wide; the first one that fits is taken.
         for (index, form) in (0u8..).zip(self.forms()) {
             if form.width() == width
                 && let Ok(director) = self.encode_in(slot, index)
@@ -232,11 +251,11 @@ impl Scheme {
         Err(DirectorError::SlotTooWide)
     }
 
-    /// Writes a slot in the form with this index. Slot 1 has only its own form here.
+    /// Writes a slot in the form with this index, 0 being the narrowest. Slot 1 has one form only.
     ///
     /// # Errors
-    /// [`NoSuchForm`](DirectorError::NoSuchForm), [`SlotTooWide`](DirectorError::SlotTooWide), or
-    /// [`NoSelf`](DirectorError::NoSelf).
+    /// [`NoSuchForm`](DirectorError::NoSuchForm), [`SlotTooWide`](DirectorError::SlotTooWide) if the form does
+    /// not hold the slot, or [`NoSelf`](DirectorError::NoSelf).
     pub fn encode_in(&self, slot: Slot, form: u8) -> Result<Director, DirectorError> {
         let shape = *self.form(form)?;
         if slot.is_switch() {
@@ -255,7 +274,7 @@ impl Scheme {
     /// Writes a slot in the fewest bits that hold it.
     ///
     /// # Errors
-    /// [`SlotTooWide`](DirectorError::SlotTooWide) or [`NoSelf`](DirectorError::NoSelf).
+    /// [`SlotTooWide`](DirectorError::SlotTooWide) if no form holds it, or [`NoSelf`](DirectorError::NoSelf).
     pub fn encode_least(&self, slot: Slot) -> Result<Director, DirectorError> {
         if slot.is_switch() {
             return self.self_director();
@@ -266,11 +285,11 @@ impl Scheme {
             .ok_or(DirectorError::SlotTooWide)
     }
 
-    /// The fewest bits in which both slots can be written: the width of a director to `egress` that
-    /// leaves room for `ingress` in the way back (wire.md 1.2).
+    /// The fewest bits in which both slots can be written: the width of a director to `egress` for packets that
+    /// come in by `ingress` (W1.2-6).
     ///
     /// # Errors
-    /// [`SlotTooWide`](DirectorError::SlotTooWide) or [`NoSelf`](DirectorError::NoSelf).
+    /// [`SlotTooWide`](DirectorError::SlotTooWide) if no width holds both, or [`NoSelf`](DirectorError::NoSelf).
     pub fn width_for(&self, egress: Slot, ingress: Slot) -> Result<u8, DirectorError> {
         if (egress.is_switch() || ingress.is_switch()) && self.self_form.is_none() {
             return Err(DirectorError::NoSelf);
@@ -283,24 +302,26 @@ impl Scheme {
             .ok_or(DirectorError::SlotTooWide)
     }
 
-    /// The bits that a step of a director in form `form` writes into the way back for a packet that
-    /// came in by `ingress`: reversed, at the **top** of the word, to be OR-ed into the label after
-    /// the shift (wire.md 1.2). `None` where the slot cannot be written in that form's width: the
-    /// packet is then discarded with a return-path error. For building tables.
+    /// The return-path bits of a packet that came in by `ingress` and leaves by a director in form `form`: the
+    /// slot, reversed, at the **top** of a 64-bit word, for [`Label::advance`](crate::Label::advance).
+    ///
+    /// `None` if the slot does not fit the form's width; a switch then discards the packet (`return_path`).
+    /// Switches call it to build their tables.
     #[must_use]
     pub fn back_bits(&self, ingress: Slot, form: u8) -> Option<u64> {
         let width = self.form(form).ok()?.width();
         self.encode(ingress, width).ok().map(|director| director.back_bits())
     }
 
-    /// The form in which these low bits of a label begin.
+    /// The form whose prefix the low bits of a label are.
     #[must_use]
     pub fn form_at(&self, low: u64) -> Option<u8> {
         (0u8..).zip(self.forms()).find(|(_, form)| form.begins(low)).map(|(index, _)| index)
     }
 
-    /// The slot that the data bits `data` stand for in form `form`: the second of two loads. `None`
-    /// where they stand for none.
+    /// The slot that `data` stands for in form `form`, if it stands for one.
+    ///
+    /// For the second of the two tables of a wide scheme ([`prefix_index_bits`](Scheme::prefix_index_bits)).
     #[must_use]
     pub fn slot_at(&self, form: u8, data: u32) -> Option<Slot> {
         if data > self.form(form).ok()?.data_max() {
@@ -312,11 +333,11 @@ impl Scheme {
             (Numbering::SkipOne, _, _) => data + 1,
             (Numbering::Xor(flip), _, _) => data ^ flip,
         };
-        // Slot 1 is spelled in one form only, so that it has one spelling.
+        // Slot 1 is written in one form only, so that it has one spelling.
         (number != 1 || self.self_form == Some(form)).then_some(Slot::new(number))
     }
 
-    /// The data bits that stand for a slot other than 1 in form `form`, if they hold it.
+    /// The data that stands for a slot other than 1 in form `form`, if the form holds it.
     fn data_at(&self, form: u8, slot: Slot) -> Option<u32> {
         let number = slot.number();
         let data = match (self.numbering, form, number) {
@@ -348,30 +369,30 @@ const fn is_358(forms: &[Form]) -> bool {
     true
 }
 
-/// Why a set of forms is no scheme, or a serialisation no set of forms.
+/// Why a list of forms is not a scheme, or bytes are not a list of forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SchemeError {
-    /// There is no form.
+    /// The list is empty.
     NoForms,
     /// There are more than [`FORMS_MAX`].
     TooManyForms,
-    /// The only form has a prefix, and so bits that say nothing.
+    /// A single form has a prefix, which would carry no information.
     NeedlessPrefix,
     /// One of several forms has no prefix.
     NoPrefix,
-    /// A prefix has bits at or above its width.
+    /// A prefix is a larger number than its width allows.
     PrefixTooWide,
     /// A form has no data bits.
     NoData,
     /// A form has more than 31 bits of prefix or of data, or more than [`FORM_WIDTH_MAX`] of both.
     FormTooWide,
-    /// A form has no more data bits than the one before it.
+    /// A form does not have more data bits than the one before it.
     NotAscending,
-    /// A prefix begins another.
+    /// A prefix begins another one.
     NotPrefixFree,
-    /// The serialisation ends in the middle of a form.
+    /// The bytes end in the middle of a form.
     Truncated,
-    /// The serialisation goes on after the last form.
+    /// The bytes go on after the last form.
     Trailing,
     /// More than [`PREFIX_INDEX_BITS_MAX`](crate::limits::PREFIX_INDEX_BITS_MAX) bits are needed to tell the forms apart, so that no
     /// switch can decode them with two loads.

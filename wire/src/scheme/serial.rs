@@ -1,21 +1,20 @@
-//! A scheme as bytes (wire.md 1.1): for each form 5 bits of prefix width, 5 bits of data width, and
-//! the prefix.
+//! A scheme as bytes (wire.md 1.1): for each form 5 bits of prefix width, 5 bits of data width, and the
+//! prefix. Bits fill bytes from the least significant end.
 
 use super::{Form, Scheme, SchemeError};
 use crate::limits::{FORMS_MAX, SERIALIZED_BYTES_MAX};
 
 impl Scheme {
-    /// Reads a serialisation (wire.md 1.1): for each form 5 bits of prefix width, 5 bits of data
-    /// width, and the prefix; bits go into bytes lowest first; zeros fill the last byte.
+    /// Reads a scheme from bytes, as it travels in a [hello](crate::hello) and stands in configurations.
     ///
     /// # Errors
-    /// What [`read_forms`] or [`Scheme::new`] say.
+    /// Those of [`read_forms`] and of [`Scheme::new`].
     pub fn parse(serialized: &[u8]) -> Result<Scheme, SchemeError> {
         let (forms, count) = read_forms(serialized)?;
         Scheme::new(forms.get(..count).unwrap_or(&[]))
     }
 
-    /// Its serialisation; [`parse`](Scheme::parse) reads it.
+    /// The scheme as bytes; [`parse`](Scheme::parse) reads them.
     #[must_use]
     pub fn serialize(&self) -> Serialized {
         let mut out = Serialized { bytes: [0; SERIALIZED_BYTES_MAX], bits: 0 };
@@ -28,12 +27,13 @@ impl Scheme {
     }
 }
 
-/// Reads the forms of a serialisation, sane or not: how many, at the front of the array.
+/// Reads a list of forms without checking that it is a scheme. The forms stand at the front of the array; the
+/// number says how many they are.
 ///
 /// # Errors
-/// [`Truncated`](SchemeError::Truncated) in the middle of a form,
-/// [`TooManyForms`](SchemeError::TooManyForms), or [`Trailing`](SchemeError::Trailing) where what
-/// fills the last byte is not zero, or is a byte and more.
+/// [`Truncated`](SchemeError::Truncated) if the bytes end inside a form,
+/// [`TooManyForms`](SchemeError::TooManyForms) above [`FORMS_MAX`], or [`Trailing`](SchemeError::Trailing) if
+/// what follows the last form is not less than a byte of zeros.
 pub fn read_forms(serialized: &[u8]) -> Result<([Form; FORMS_MAX], usize), SchemeError> {
     let mut forms = [Form::new(0, 0, 0); FORMS_MAX];
     let mut count = 0;
@@ -57,7 +57,7 @@ pub fn read_forms(serialized: &[u8]) -> Result<([Form; FORMS_MAX], usize), Schem
     Ok((forms, count))
 }
 
-/// Takes `bits` (at most 31) from the bit position `at`, lowest first; zero past the end.
+/// Takes `bits` (at most 31) bits from bit position `at`, lowest first; zeros past the end.
 fn take(bytes: &[u8], at: &mut usize, bits: u32) -> u32 {
     let mut value = 0;
     for i in 0..bits {
@@ -68,7 +68,7 @@ fn take(bytes: &[u8], at: &mut usize, bits: u32) -> u32 {
     value
 }
 
-/// The serialisation of a scheme, in memory of its own.
+/// A scheme as bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Serialized {
     bytes: [u8; SERIALIZED_BYTES_MAX],

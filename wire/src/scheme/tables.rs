@@ -1,35 +1,38 @@
-//! The tables with which a switch decodes: one load where the scheme is narrow, else two.
+//! What a switch needs to build its decoding tables: one table for a narrow scheme, else two.
 
 use super::{Scheme, SchemeError, form::low_mask};
 use crate::director::Director;
 use crate::limits::{INDEX_BITS_MAX, PREFIX_INDEX_BITS_MAX};
 
 impl Scheme {
-    /// How many low bits of a label index a table that gives slot and width at once: the width of
-    /// the widest form, if that is at most [`INDEX_BITS_MAX`]; otherwise `None`, and the switch
-    /// decodes with two loads ([`prefix_index_bits`](Scheme::prefix_index_bits)).
+    /// How many low bits of a label index a table that gives slot and width by one load: the width of the
+    /// widest form.
+    ///
+    /// `None` if that is above [`INDEX_BITS_MAX`]. The switch then decodes with two loads
+    /// ([`prefix_index_bits`](Scheme::prefix_index_bits)).
     #[must_use]
     pub fn index_bits(&self) -> Option<u32> {
         let bits = u32::from(self.width_max());
         (bits <= INDEX_BITS_MAX).then_some(bits)
     }
 
-    /// The entry `index` of that table, of `1 << index_bits` entries; `None` where the bits are no
-    /// director, or where the scheme has no such table.
+    /// Entry `index` of that table, which has `1 << index_bits` entries. `None` if the bits are no director, or
+    /// the scheme has no such table.
     #[must_use]
     pub fn decode_index(&self, index: u16) -> Option<Director> {
         self.index_bits()?;
         self.decode(u64::from(index)).ok()
     }
 
-    /// How many low bits of a label tell the forms apart, for the first of two loads: a table of
-    /// `1 << prefix_index_bits` entries gives the form ([`form_near`](Scheme::form_near)), whose
-    /// whole prefix is then compared, and the form's data bits index the second table
+    /// How many low bits of a label tell the forms apart: the index bits of the first of two tables.
+    ///
+    /// A table of `1 << prefix_index_bits` entries gives the form ([`form_near`](Scheme::form_near)). The switch
+    /// compares the form's whole prefix, and looks the data up in the second table
     /// ([`slot_at`](Scheme::slot_at)).
     ///
     /// # Errors
-    /// [`SchemeError::PrefixesTooAlike`] where that takes more than [`PREFIX_INDEX_BITS_MAX`] bits:
-    /// a switch cannot number its own slots so, though labels of such switches can be computed.
+    /// [`SchemeError::PrefixesTooAlike`] if that takes more than [`PREFIX_INDEX_BITS_MAX`] bits. A switch cannot
+    /// use such a scheme for its own slots; labels through switches that do can still be computed.
     pub fn prefix_index_bits(&self) -> Result<u32, SchemeError> {
         (0..=PREFIX_INDEX_BITS_MAX)
             .find(|&bits| {
@@ -44,9 +47,8 @@ impl Scheme {
             .ok_or(SchemeError::PrefixesTooAlike)
     }
 
-    /// The entry `index` of the first table: the only form whose prefix agrees with these
-    /// [`prefix_index_bits`](Scheme::prefix_index_bits) as far as they go. The rest of the prefix,
-    /// if any, is still to be compared.
+    /// Entry `index` of the first table: the only form whose prefix can have these low bits. Prefix bits above
+    /// [`prefix_index_bits`](Scheme::prefix_index_bits) remain to be compared.
     #[must_use]
     pub fn form_near(&self, index: u8) -> Option<u8> {
         let bits = self.prefix_index_bits().ok()?;
