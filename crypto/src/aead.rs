@@ -1,13 +1,13 @@
-//! The one narrow door to ChaCha20-Poly1305 (RFC 8439), and the providers behind it. Never picks a nonce.
+//! ChaCha20-Poly1305 (RFC 8439) and its providers. The caller chooses every nonce.
 //!
-//! Two providers give the same bytes: [`Provider::Portable`] is pure Rust, always there, and what the
-//! others are compared with; `Provider::Ring` (feature `ring`, on by default) is C and assembly and
-//! three to eight times as fast in a default build. The figures are in this crate's README.
+//! All providers produce the same bytes. [`Provider::Portable`] is pure Rust, always compiled in,
+//! and the reference. `Provider::Ring` (feature `ring`, on by default) is C and assembly, and three
+//! to eight times as fast in a default build; the README of this crate has the figures.
 //!
 //! # What the buffer holds after a failed open
-//! Nothing that may be used. The portable provider checks the tag first and leaves the ciphertext as
-//! it came; ring decrypts while it checks and may leave zeros. Neither leaves plaintext, and a
-//! test says so for both. Drop the packet; do not forward it, answer it, or try another key on it.
+//! Nothing usable. The portable provider checks the tag first and leaves the ciphertext unchanged;
+//! ring decrypts while it checks and may leave zeros. Neither leaves plaintext; a test checks both.
+//! Drop the packet: do not forward it, answer it, or try another key on it.
 
 use core::fmt;
 
@@ -20,63 +20,67 @@ use strowger_wire::limits::{KEY_BYTES, TAG_BYTES};
 use crate::limits::NONCE_BYTES;
 use crate::secret::Secret;
 
-/// Four zero bytes and a counter, least significant byte first.
+/// Four zero bytes, then the counter, little-endian.
 pub type Nonce = [u8; NONCE_BYTES];
 
-/// What proves that a packet is what its sender sealed.
+/// The authentication tag of a packet.
 pub type Tag = [u8; TAG_BYTES];
 
-/// The tag is wrong. Says no more, on purpose.
+/// The tag is wrong. Carries no further details on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the tag is wrong")]
 pub struct BadTag;
 
-/// One packet of a batch to be sealed.
+/// One packet of a batch to seal.
 #[derive(Debug)]
 pub struct SealJob<'a> {
-    /// Used once under this key.
+    /// Must not repeat under this key.
     pub nonce: Nonce,
     /// Authenticated, not encrypted.
     pub aad: &'a [u8],
     /// Plaintext before, ciphertext after.
     pub body: &'a mut [u8],
-    /// Where the tag goes.
+    /// Receives the tag.
     pub tag: &'a mut Tag,
 }
 
-/// One packet of a batch to be opened.
+/// One packet of a batch to open.
 #[derive(Debug)]
 pub struct OpenJob<'a> {
-    /// The one it was sealed with.
+    /// The nonce that the packet was sealed with.
     pub nonce: Nonce,
     /// Authenticated, not encrypted.
     pub aad: &'a [u8],
     /// Ciphertext before; plaintext after if the outcome is `Ok`, else nothing usable.
     pub body: &'a mut [u8],
-    /// The tag that came with it.
+    /// The packet's tag.
     pub tag: &'a Tag,
-    /// Written by [`Aead::open_batch`].
+    /// Result; [`Aead::open_batch`] writes it.
     pub outcome: Result<(), BadTag>,
 }
 
-/// A key, ready for use: in place, tag detached, no allocation in any method.
+/// A key ready for use. All methods work in place and allocate nothing; the tag is detached.
 pub trait Aead: Send + Sync {
     /// Encrypts `body` in place and returns the tag over `aad` and the ciphertext.
     ///
-    /// The caller uses each nonce once under a key; [`Sealer`](crate::Sealer) sees to that by type.
+    /// The caller must use each nonce once per key; [`Sealer`](crate::Sealer) guarantees that by
+    /// its type.
     fn seal(&self, nonce: &Nonce, aad: &[u8], body: &mut [u8]) -> Tag;
 
-    /// Decrypts `body` in place if `tag` is right. After an error `body` holds nothing usable.
+    /// Decrypts `body` in place if `tag` is right.
+    ///
+    /// # Errors
+    /// The tag is wrong; `body` then holds nothing usable.
     fn open(&self, nonce: &Nonce, aad: &[u8], body: &mut [u8], tag: &Tag) -> Result<(), BadTag>;
 
-    /// Seals several packets. A provider that can work on them side by side overrides this.
+    /// Seals several packets. Providers that process packets in parallel override this.
     fn seal_batch(&self, batch: &mut [SealJob<'_>]) {
         for job in batch {
             *job.tag = self.seal(&job.nonce, job.aad, job.body);
         }
     }
 
-    /// Opens several packets, each with its own outcome.
+    /// Opens several packets, each with its own result.
     fn open_batch(&self, batch: &mut [OpenJob<'_>]) {
         for job in batch {
             job.outcome = self.open(&job.nonce, job.aad, job.body, job.tag);
@@ -84,7 +88,7 @@ pub trait Aead: Send + Sync {
     }
 }
 
-/// Whose code does the work. All of them give the same bytes.
+/// An implementation of the AEAD. All produce the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Provider {
     /// The `chacha20poly1305` crate: pure Rust, the reference.
@@ -95,17 +99,17 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// Every provider of this build, the reference first.
+    /// All providers of this build, the reference first.
     pub const ALL: &'static [Provider] = &[
         Provider::Portable,
         #[cfg(feature = "ring")]
         Provider::Ring,
     ];
 
-    /// The fastest of this build: ring where it is compiled in.
+    /// The fastest provider of this build: ring if compiled in.
     pub const DEFAULT: Provider = Provider::ALL[Provider::ALL.len() - 1];
 
-    /// Its name, as the bench prints it.
+    /// Name of the provider, as the benchmark prints it.
     pub const fn name(self) -> &'static str {
         match self {
             Provider::Portable => "chacha20poly1305",
@@ -114,7 +118,7 @@ impl Provider {
         }
     }
 
-    /// Makes a key ready for use.
+    /// Prepares a key for use.
     pub fn key(self, secret: &Secret) -> AeadKey {
         match self {
             Provider::Portable => AeadKey(Inner::Portable(portable(secret.expose()))),
@@ -130,12 +134,12 @@ impl Default for Provider {
     }
 }
 
-/// A key of one provider: an enum, so that a call is a jump and not a look through a vtable.
+/// A key of one provider: an enum, so that a call needs no vtable.
 ///
-/// Not `Clone`, erased when dropped, and its `Debug` shows the provider only.
+/// Not `Clone`; erased on drop; its `Debug` shows the provider alone.
 pub struct AeadKey(Inner);
 
-// ring's key has room for the tables of AES-GCM. A box would cost a cache miss a packet instead.
+// ring's key has room for AES-GCM tables. A box would cost a cache miss for each packet instead.
 #[allow(clippy::large_enum_variant)]
 enum Inner {
     Portable(ChaCha20Poly1305), // erases itself (feature `zeroize`)
@@ -144,7 +148,7 @@ enum Inner {
 }
 
 impl AeadKey {
-    /// Whose key it is.
+    /// Provider of the key.
     pub const fn provider(&self) -> Provider {
         match self.0 {
             Inner::Portable(_) => Provider::Portable,
@@ -166,7 +170,7 @@ impl Aead for AeadKey {
         match &self.0 {
             Inner::Portable(key) => key
                 .encrypt_inout_detached(&(*nonce).into(), aad, body.into())
-                .expect("a packet is shorter than the 256 GiB that one nonce allows")
+                .expect("a packet is shorter than 256 GiB, the limit of one nonce")
                 .into(),
             #[cfg(feature = "ring")]
             Inner::Ring(key) => key.seal(nonce, aad, body),
@@ -189,14 +193,14 @@ fn portable(key: &[u8; KEY_BYTES]) -> ChaCha20Poly1305 {
     ChaCha20Poly1305::new(key.into())
 }
 
-/// ring does not erase its keys, so this overwrites one in place before it goes.
+/// ring does not erase its keys; this type overwrites the key in place on drop.
 #[cfg(feature = "ring")]
 struct RingKey(ring_aead::LessSafeKey);
 
 #[cfg(feature = "ring")]
 fn less_safe_key(key: &[u8; KEY_BYTES]) -> ring_aead::LessSafeKey {
     let unbound = ring_aead::UnboundKey::new(&ring_aead::CHACHA20_POLY1305, key)
-        .expect("a ChaCha20-Poly1305 key is 32 bytes, and so is this");
+        .expect("a ChaCha20-Poly1305 key has 32 bytes");
     ring_aead::LessSafeKey::new(unbound)
 }
 
@@ -204,7 +208,7 @@ fn less_safe_key(key: &[u8; KEY_BYTES]) -> ring_aead::LessSafeKey {
 impl Drop for RingKey {
     fn drop(&mut self) {
         self.0 = less_safe_key(&[0; KEY_BYTES]);
-        core::hint::black_box(&mut self.0); // so that the write above is not taken for a dead one
+        core::hint::black_box(&mut self.0); // keeps the compiler from removing the write above
     }
 }
 
@@ -216,7 +220,7 @@ impl RingKey {
         let tag = self
             .0
             .seal_in_place_separate_tag(nonce, ring_aead::Aad::from(aad), body)
-            .expect("a packet is shorter than the 256 GiB that one nonce allows");
+            .expect("a packet is shorter than 256 GiB, the limit of one nonce");
         let mut bytes = [0; TAG_BYTES];
         bytes.copy_from_slice(tag.as_ref());
         bytes
@@ -290,9 +294,9 @@ mod tests {
         }
     }
 
-    /// In the manner of Wycheproof: every bit that can be wrong, one at a time, and every cut.
+    /// In the manner of Wycheproof: flips every bit once and tries every truncation.
     #[test]
-    fn whatever_is_touched_is_refused_and_leaves_no_plaintext() {
+    fn every_alteration_is_refused_and_leaves_no_plaintext() {
         let text: Vec<u8> = (0..75u8).collect();
         let aad = *b"strowger";
         let nonce = nonce_of(77);
@@ -343,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_provider_seals_every_other_opens() {
+    fn every_provider_opens_what_every_other_seals() {
         let mut state = 1u64;
         for length in (0..300).chain([575, 576, 1400, 8192]) {
             let mut body = vec![0u8; length];
@@ -374,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_its_packets_one_by_one() {
+    fn a_batch_equals_its_packets_one_by_one() {
         for provider in Provider::ALL {
             let aead = key_of(*provider, [9; 32]);
             let mut bodies = [[1u8; 40], [2; 40], [3; 40]];

@@ -1,14 +1,16 @@
-//! Link beacons: "a node with this key is here", said to a whole segment. A beacon suggests a peer and
-//! proves nothing: whoever hears one may begin a handshake, and only that shows who is there. The bytes are
-//! those of [`strowger_wire::beacon`].
+//! Link beacons: a node announces its key to a whole segment, in the format of
+//! [`strowger_wire::beacon`].
 //!
-//! The Ed25519 key signs the X25519 key under a text of its own, together with the network's name, so
-//! that nobody can say of an identity what it has not said. It says nothing of time or place: a node
-//! signs once, when it starts, and does not keep the key that signs. So a beacon can be said
-//! again by anybody, anywhere, and then suggests a peer that is not there.
+//! A beacon suggests a peer and proves nothing: a receiver may start a handshake, and only the
+//! handshake shows which node is there.
 //!
-//! The mac is keyed by the network's name alone. It keeps strangers to the network, who are the
-//! cheapest to make, from costing a signature's verification.
+//! The Ed25519 key signs the X25519 key and the network's name under a domain of its own, so a
+//! beacon cannot attribute a key to another identity. The signature covers neither time nor place:
+//! a node signs once at start and then drops the signing key. So anybody can repeat a beacon
+//! anywhere; it then suggests a peer that is not there.
+//!
+//! The mac is keyed with the network's name alone. It saves the verification of signatures from
+//! senders outside the network, which cost an attacker the least.
 
 pub use strowger_wire::beacon::{BEACON_BYTES, FIRST_BYTE};
 use strowger_wire::{
@@ -21,21 +23,21 @@ use crate::identity::{Identity, IdentityRefused, LocalIdentity, NetworkId, Stati
 use crate::secret::mac;
 pub use strowger_wire::limits::MAC_BYTES;
 
-/// Why bytes are no beacon, or none to be followed.
+/// Why a beacon is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BeaconRefused {
-    /// Of another length, or with another link header.
-    #[error("not shaped like a beacon")]
+    /// Wrong length or link header.
+    #[error("the beacon is malformed")]
     Malformed,
-    /// Of a version that does not exist yet.
-    #[error("a beacon of an unknown version")]
+    /// A version that this node does not know.
+    #[error("the beacon has an unknown version")]
     UnknownVersion,
-    /// The identity is none, or has not signed this.
+    /// The identity is invalid or has not signed this beacon.
     #[error(transparent)]
     Identity(#[from] IdentityRefused),
 }
 
-/// The beacon of this node: the same bytes whenever it is asked for.
+/// The beacon of this node. Always the same bytes.
 pub fn encode(local: &LocalIdentity) -> [u8; BEACON_BYTES] {
     let fields = Fields {
         static_key: &local.static_public().0,
@@ -45,8 +47,9 @@ pub fn encode(local: &LocalIdentity) -> [u8; BEACON_BYTES] {
     fields.emit(|covered| network_mac(local.network(), covered))
 }
 
-/// What the last bytes of a beacon are, over all before them. Whoever knows the network's name can
-/// compute it.
+/// The mac at the end of a beacon, over all bytes before it.
+///
+/// Whoever knows the network's name can compute it.
 pub fn network_mac(network: &NetworkId, covered: &[u8]) -> [u8; MAC_BYTES] {
     let key = mac(&[0; KEY_BYTES], "strowger beacon key", &[network.as_bytes()]);
     let full = mac(&key, "strowger beacon mac", &[covered]);
@@ -62,33 +65,33 @@ impl From<BeaconError> for BeaconRefused {
     }
 }
 
-/// A beacon whose shape is right. Nothing of it is believed yet.
+/// A well-formed beacon; nothing in it is verified.
 #[derive(Clone, Copy, Debug)]
 pub struct UnverifiedBeacon<'m>(Beacon<'m>);
 
 impl<'m> UnverifiedBeacon<'m> {
-    /// Reads a beacon's shape. Total: any bytes give a claim or an error.
+    /// Parses a beacon. Total: any bytes give a beacon or an error.
     pub fn parse(bytes: &'m [u8]) -> Result<UnverifiedBeacon<'m>, BeaconRefused> {
         Ok(UnverifiedBeacon(Beacon::parse(bytes)?))
     }
 
-    /// The key that it names.
+    /// The claimed static key.
     pub fn static_key(&self) -> StaticPublic {
         StaticPublic(*self.0.fields().static_key)
     }
 
-    /// The bytes of the identity that it names, whether or not they are one.
+    /// The bytes of the claimed identity; they may not be a valid key.
     pub fn identity_bytes(&self) -> [u8; KEY_BYTES] {
         *self.0.fields().identity
     }
 
-    /// Whether whoever made it knows the network's name. Costs two short hashes; to be asked first.
+    /// Whether the sender knows the network's name. Costs two short hashes; check it first.
     pub fn is_for_network(&self, network: &NetworkId) -> bool {
         let right = network_mac(network, self.0.covered());
         right.ct_eq(self.0.mac()).into()
     }
 
-    /// Whose it is, if that identity has signed this key for this network.
+    /// Verifies the signature and returns the identity.
     pub fn verify(&self, network: &NetworkId) -> Result<Identity, BeaconRefused> {
         let identity = Identity::from_bytes(&self.identity_bytes())?;
         identity.check_beacon(&self.static_key(), network, self.0.fields().signature)?;
@@ -119,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beacon_says_who_made_it_and_nobody_else_can() {
+    fn a_beacon_names_its_identity_and_cannot_be_forged() {
         let (ours, other) = (local(7, b"home"), local(8, b"home"));
         let bytes = encode(&ours);
         let beacon = UnverifiedBeacon::parse(&bytes).expect("our own");
@@ -127,13 +130,13 @@ mod tests {
         assert!(beacon.is_for_network(ours.network()));
         assert_eq!(beacon.verify(ours.network()), Ok(*ours.identity()));
 
-        // Of another network: neither mac nor signature.
+        // In another network neither mac nor signature is right.
         let away = NetworkId::new(b"away").expect("short");
         assert!(!beacon.is_for_network(&away));
         let refused = Err(BeaconRefused::Identity(IdentityRefused::BadSignature));
         assert_eq!(beacon.verify(&away), refused);
 
-        // Another's key under our signature, and ours under another's.
+        // Another node's key under our signature, and our key under another node's.
         for field in [STATIC_AT..IDENTITY_AT, IDENTITY_AT..SIGNATURE_AT] {
             let mut forged = bytes;
             forged[field.clone()].copy_from_slice(&encode(&other)[field]);
@@ -143,7 +146,7 @@ mod tests {
             assert!(beacon.is_for_network(ours.network()));
             assert_eq!(beacon.verify(ours.network()), refused);
         }
-        // The proof of the handshake is a signature under another text.
+        // The identity proof of the handshake is a signature under another domain.
         let mut proof = bytes;
         let in_proof = &ours.proof().0[40..];
         proof[SIGNATURE_AT..SIGNATURE_AT + SIGNATURE_BYTES].copy_from_slice(in_proof);
@@ -151,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_byte_is_seen_by_the_form_or_by_the_mac() {
+    fn a_changed_byte_is_detected_by_the_format_or_the_mac() {
         let ours = local(7, b"home");
         let bytes = encode(&ours);
         for place in 0..BEACON_BYTES {
@@ -164,7 +167,8 @@ mod tests {
         }
     }
 
-    /// Computed from the page with Python's hashlib (BLAKE2s) and its `cryptography` (X25519, Ed25519).
+    /// Computed from wire.md with Python's hashlib (BLAKE2s) and its `cryptography` (X25519,
+    /// Ed25519).
     #[test]
     fn the_known_answer() {
         let bytes = encode(&local(7, b"home"));

@@ -1,21 +1,21 @@
-//! Where random bytes come from: an argument, so that a simulator can pass a seed.
+//! Sources of random bytes. Callers pass one in, so a simulator can pass a seeded one.
 
 use strowger_wire::limits::KEY_BYTES;
 
 use crate::secret::mac;
 
-/// The source of randomness failed. Nothing was made with what it gave.
+/// The source of randomness failed. Nothing was derived from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the system gave no random bytes")]
+#[error("the source of randomness failed")]
 pub struct EntropyFailed;
 
-/// A source of random bytes that nobody else can predict.
+/// A source of unpredictable random bytes.
 pub trait Entropy {
-    /// Fills `bytes` or fails; it never fills them in part and succeeds.
+    /// Fills `bytes` completely, or fails.
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), EntropyFailed>;
 }
 
-/// The operating system's. What a node uses. Keeps no state of its own, so a forked process is safe with it.
+/// The operating system's source. Stateless, hence safe after a fork.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsEntropy;
 
@@ -25,21 +25,21 @@ impl Entropy for OsEntropy {
     }
 }
 
-/// The same bytes for the same seed: **for simulators and tests, never for a key that matters.**
+/// A deterministic source: **for simulators and tests, never for real keys.**
 pub struct SeededEntropy {
     seed: [u8; KEY_BYTES],
     drawn: u64,
 }
 
 impl SeededEntropy {
-    /// A source whose whole output this seed determines.
+    /// Makes a source whose output follows from `seed`.
     pub fn new(seed: u64) -> SeededEntropy {
         let mut bytes = [0; KEY_BYTES];
         bytes[..8].copy_from_slice(&seed.to_be_bytes());
         SeededEntropy { seed: bytes, drawn: 0 }
     }
 
-    /// The next number.
+    /// The next 64-bit number.
     pub fn next_u64(&mut self) -> u64 {
         let block = mac(&self.seed, "strowger simulated entropy", &[&self.drawn.to_be_bytes()]);
         self.drawn += 1;

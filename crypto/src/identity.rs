@@ -1,8 +1,8 @@
-//! Who a node is: an Ed25519 key, its PeerId as libp2p writes it, and the X25519 key it signs. Does no file I/O.
+//! A node's identity: an Ed25519 key, its libp2p PeerId, and the X25519 key that it signs.
 //!
-//! The one secret of a node is an Ed25519 seed. Its X25519 static key, with which links are made, is
-//! derived from it, so a key file holds one line and a node cannot come back with half of its keys.
-//! The derivation is one-way: who takes the static key out of memory has not got the identity.
+//! The only secret of a node is an Ed25519 seed. The X25519 static key of its links is derived from
+//! the seed, so a key file holds one line and a node cannot restart with half of its keys. The
+//! derivation is one-way: the static key does not reveal the identity key.
 
 use core::fmt::{self, Write as _};
 use core::str::FromStr;
@@ -21,10 +21,11 @@ use crate::entropy::{Entropy, EntropyFailed};
 use crate::precomputed::PrecomputedPeers;
 use crate::secret::{Secret, mac};
 
-/// What is signed is this text and then the X25519 key: libp2p-noise's shape, our own domain, so a
-/// signature made for one can never be shown to the other.
+/// The signature of a proof covers this text and the X25519 key. The layout is libp2p-noise's, the
+/// text is ours, so neither accepts the other's signatures.
 const PROOF_DOMAIN: &[u8] = b"strowger-link-static-key:";
-/// What a beacon's signature is over: this text, the network's name with its length, the X25519 key.
+/// The signature of a beacon covers this text, the network's name with its length, and the X25519
+/// key.
 const BEACON_DOMAIN: &[u8] = b"strowger-beacon-1:";
 
 /// The protobuf of a libp2p public key: field 1 (type) = 1 (Ed25519), field 2 (data) = 32 bytes.
@@ -43,12 +44,12 @@ const SIGNATURE_BYTES: usize = 64;
 pub struct IdentityKey(SigningKey); // erases itself (feature `zeroize`)
 
 impl IdentityKey {
-    /// A new key.
+    /// Makes a new random key.
     pub fn generate(entropy: &mut dyn Entropy) -> Result<IdentityKey, EntropyFailed> {
         Ok(IdentityKey::from_seed(&Secret::random(entropy)?))
     }
 
-    /// The key that this seed determines, the same as in every other Ed25519 library.
+    /// Derives the key from a seed, as every other Ed25519 library does.
     pub fn from_seed(seed: &Secret) -> IdentityKey {
         IdentityKey(SigningKey::from_bytes(seed.expose()))
     }
@@ -58,14 +59,14 @@ impl IdentityKey {
         Identity(self.0.verifying_key())
     }
 
-    /// The X25519 key that links are made with.
+    /// Derives the X25519 key of the node's links.
     pub fn static_key(&self) -> StaticKey {
         let seed = Zeroizing::new(self.0.to_bytes());
         let secret = Zeroizing::new(mac(&*seed, "strowger x25519 static key", &[]));
         StaticKey::from_secret(&Secret::from_bytes(*secret))
     }
 
-    /// The line of a key file. Writing it where nobody else can read it is the caller's duty.
+    /// The line of a key file. The caller must write it where no other user can read it.
     pub fn to_key_file(&self) -> Zeroizing<String> {
         let seed = Zeroizing::new(self.0.to_bytes());
         let mut line = Zeroizing::new(String::with_capacity(KEY_FILE_BYTES));
@@ -75,7 +76,7 @@ impl IdentityKey {
         line
     }
 
-    /// Reads the line of a key file. Total: any text gives a key or says what is wrong with it.
+    /// Parses the line of a key file. Total: any text gives a key or an error.
     pub fn from_key_file(text: &str) -> Result<IdentityKey, KeyFileError> {
         let line = text.strip_suffix('\n').unwrap_or(text);
         let line = line.strip_suffix('\r').unwrap_or(line);
@@ -101,7 +102,7 @@ impl IdentityKey {
         Ok(IdentityKey(SigningKey::from_bytes(&seed)))
     }
 
-    /// Signs a static key, for the handshake's payload.
+    /// Signs a static key for the handshake's payload.
     pub fn prove(&self, static_key: &StaticPublic) -> IdentityProof {
         let signature = self.0.sign(&signed_bytes(static_key)).to_bytes();
         let mut bytes = [0; IDENTITY_PROOF_BYTES];
@@ -126,20 +127,20 @@ impl fmt::Debug for IdentityKey {
 const KEY_FILE_NAME: &str = "strowger-key";
 const KEY_FILE_BYTES: usize = KEY_FILE_NAME.len() + 11 + 64 + 1 + 8 + 1;
 
-/// Four bytes that tell a mistyped key file from a good one. They tell nothing of the seed that the
-/// seed beside them does not.
+/// Four bytes that detect a mistyped key file. They reveal nothing that the seed beside them does
+/// not.
 fn key_file_check(seed: &[u8; KEY_BYTES]) -> [u8; 4] {
     let full = Zeroizing::new(mac(seed, "strowger key file check", &[]));
     [full[0], full[1], full[2], full[3]]
 }
 
-/// Why a text is not a key file.
+/// Why a text is not a valid key file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
-    /// It does not begin with `strowger-key`.
+    /// It does not start with `strowger-key`.
     #[error("not a key file: it must begin with \"strowger-key\"")]
     NotAKeyFile,
-    /// It ends before it is complete.
+    /// It ends early.
     #[error("the key file is cut short")]
     Cut,
     /// A version other than 1.
@@ -151,16 +152,16 @@ pub enum KeyFileError {
     /// A field of hex digits has the wrong length.
     #[error("a field of the key file has the wrong length")]
     WrongLength,
-    /// A character that is no hex digit, at this place of its field.
-    #[error("character {at} of a field of the key file is no hex digit")]
+    /// A character that is not a hex digit.
+    #[error("character {at} of a field of the key file is not a hex digit")]
     NotHex {
-        /// Counted from 0.
+        /// Position in the field, from 0.
         at: usize,
     },
-    /// The last field does not fit the key: a digit was changed.
-    #[error("the key file's check does not fit its key: it was altered")]
+    /// The check field does not match the key: a digit was changed.
+    #[error("the key file's check does not match its key: the file was altered")]
     WrongCheck,
-    /// Something follows the last field.
+    /// Text after the last field.
     #[error("text after the end of the key")]
     TrailingText,
 }
@@ -179,18 +180,18 @@ impl From<HexError> for KeyFileError {
 pub struct Identity(VerifyingKey);
 
 impl Identity {
-    /// The identity with this public key; refused if the bytes are no key or a weak one.
+    /// Parses a public key; refuses invalid and weak keys.
     pub fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Result<Identity, IdentityRefused> {
         let key = VerifyingKey::from_bytes(bytes).map_err(|_| IdentityRefused::BadKey)?;
         if key.is_weak() { Err(IdentityRefused::BadKey) } else { Ok(Identity(key)) }
     }
 
-    /// The public key.
+    /// The bytes of the public key.
     pub fn to_bytes(&self) -> [u8; KEY_BYTES] {
         self.0.to_bytes()
     }
 
-    /// Its libp2p name.
+    /// The identity's libp2p PeerId.
     pub fn peer_id(&self) -> PeerId {
         let mut bytes = [0; PEER_ID_BYTES];
         bytes[..2].copy_from_slice(&MULTIHASH_PREFIX);
@@ -198,7 +199,7 @@ impl Identity {
         PeerId(bytes)
     }
 
-    /// Whether it has signed this beacon.
+    /// Verifies the signature of a beacon.
     pub(crate) fn check_beacon(
         &self,
         static_key: &StaticPublic,
@@ -234,17 +235,17 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// A node's name, the same that libp2p gives the same key: `12D3KooW...`.
+/// A node's libp2p PeerId: `12D3KooW...`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId([u8; PEER_ID_BYTES]);
 
 impl PeerId {
-    /// The multihash: `00 24`, then the key's protobuf.
+    /// The multihash: `00 24`, then the protobuf of the key.
     pub const fn as_bytes(&self) -> &[u8; PEER_ID_BYTES] {
         &self.0
     }
 
-    /// The identity that it names. It holds the whole key.
+    /// The identity; a PeerId holds the whole public key.
     pub fn identity(&self) -> Result<Identity, IdentityRefused> {
         PeerId::decode(&self.0)
     }
@@ -272,19 +273,19 @@ impl fmt::Debug for PeerId {
     }
 }
 
-/// Why a text is not the name of a node, or not a static key.
+/// Why a text is not a PeerId or a static key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// A character that does not belong, at this place.
-    #[error("character {at} does not belong in this name")]
+    /// An invalid character.
+    #[error("character {at} is not valid here")]
     BadCharacter {
-        /// Counted from 0.
+        /// Position in the text, from 0.
         at: usize,
     },
-    /// Too short or too long.
+    /// Wrong length.
     #[error("the name has the wrong length")]
     WrongLength,
-    /// A libp2p name of another kind of key, or of a key that is none.
+    /// A PeerId of another kind of key, or of an invalid key.
     #[error("the name is not that of an Ed25519 key")]
     NotEd25519,
 }
@@ -299,12 +300,12 @@ impl FromStr for PeerId {
     }
 }
 
-/// An identity key and its signature over a static key, encoded as libp2p-noise encodes its payload.
+/// An identity key and its signature over a static key, encoded like libp2p-noise's payload.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct IdentityProof(pub(crate) [u8; IDENTITY_PROOF_BYTES]);
 
 impl IdentityProof {
-    /// The identity it claims, if the signature over `static_key` is right.
+    /// Verifies the signature over `static_key` and returns the identity.
     pub fn verify(&self, static_key: &StaticPublic) -> Result<Identity, IdentityRefused> {
         let key_at = self.0.first_chunk::<38>().ok_or(IdentityRefused::Malformed)?;
         let signature_at = self.0.last_chunk::<66>().ok_or(IdentityRefused::Malformed)?;
@@ -342,31 +343,31 @@ fn beacon_bytes(static_key: &StaticPublic, network: &NetworkId) -> Vec<u8> {
     [BEACON_DOMAIN, &[network.length], network.as_bytes(), &static_key.0].concat()
 }
 
-/// Why an identity was not believed.
+/// Why an identity is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum IdentityRefused {
-    /// The proof is not encoded as it must be.
+    /// The proof is malformed.
     #[error("the identity proof is malformed")]
     Malformed,
-    /// A key of another algorithm.
+    /// The key is not an Ed25519 key.
     #[error("the identity key is not an Ed25519 key")]
     NotEd25519,
-    /// Bytes that are no key, or a weak one.
-    #[error("the identity key is no good key")]
+    /// The key is invalid or weak.
+    #[error("the identity key is invalid or weak")]
     BadKey,
-    /// The identity has not signed this static key.
+    /// The signature over the static key is wrong.
     #[error("the identity has not signed this static key")]
     BadSignature,
 }
 
-/// A node's X25519 key pair, with which links are made. Erased when dropped, never printed.
+/// A node's X25519 key pair for its links. Erased on drop, never printed.
 pub struct StaticKey {
     secret: StaticSecret, // erases itself
     public: StaticPublic,
 }
 
 impl StaticKey {
-    /// The pair with this secret.
+    /// Makes the pair of this secret.
     pub fn from_secret(secret: &Secret) -> StaticKey {
         let secret = StaticSecret::from(*secret.expose());
         let public = StaticPublic(PublicKey::from(&secret).to_bytes());
@@ -389,8 +390,9 @@ impl fmt::Debug for StaticKey {
     }
 }
 
-/// The public half of a node's X25519 key: what must be known of a peer to begin an IK handshake.
-/// Its text is 64 hex digits.
+/// The public half of a node's X25519 key; a peer needs it to start an IK handshake.
+///
+/// Its text form is 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StaticPublic(pub [u8; KEY_BYTES]);
 
@@ -418,7 +420,7 @@ impl FromStr for StaticPublic {
     }
 }
 
-/// The name of a network: nodes of different networks cannot make links, nor even provoke a reply.
+/// Name of a network. Nodes of different networks make no links and send each other no replies.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NetworkId {
     bytes: [u8; NETWORK_ID_BYTES_MAX],
@@ -426,7 +428,7 @@ pub struct NetworkId {
 }
 
 impl NetworkId {
-    /// The network with this name, at most [`NETWORK_ID_BYTES_MAX`] bytes; an empty name is a network too.
+    /// The network with this name, at most [`NETWORK_ID_BYTES_MAX`] bytes, possibly empty.
     pub const fn new(name: &[u8]) -> Option<NetworkId> {
         if name.len() > NETWORK_ID_BYTES_MAX {
             return None;
@@ -437,7 +439,7 @@ impl NetworkId {
         Some(NetworkId { bytes, length: name.len() as u8 })
     }
 
-    /// Its name.
+    /// The name.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
     }
@@ -449,7 +451,7 @@ impl fmt::Debug for NetworkId {
     }
 }
 
-/// All that is long-term about a node: its keys, the proof that they belong together, its network.
+/// The long-term state of a node: its keys, the proof that binds them, and its network.
 pub struct LocalIdentity {
     static_key: StaticKey,
     identity: Identity,
@@ -460,8 +462,9 @@ pub struct LocalIdentity {
 }
 
 impl LocalIdentity {
-    /// The node with this key in this network. Signs the static key, for handshakes and for beacons; the
-    /// identity key is not kept.
+    /// Makes the identity of the node with `key` in `network`.
+    ///
+    /// Signs the static key for handshakes and beacons, and does not keep `key`.
     pub fn new(key: &IdentityKey, network: NetworkId) -> LocalIdentity {
         let static_key = key.static_key();
         let proof = key.prove(static_key.public());
@@ -470,34 +473,35 @@ impl LocalIdentity {
         LocalIdentity { static_key, identity, proof, beacon_signature, network, precomputed }
     }
 
-    /// Its X25519 key pair.
+    /// The node's X25519 key pair.
     pub const fn static_key(&self) -> &StaticKey {
         &self.static_key
     }
 
-    /// What peers must know to begin a handshake with it.
+    /// The node's public X25519 key; peers need it to start a handshake.
     pub const fn static_public(&self) -> &StaticPublic {
         self.static_key.public()
     }
 
-    /// Who it is.
+    /// The node's identity.
     pub const fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// Its network.
+    /// The node's network.
     pub const fn network(&self) -> &NetworkId {
         &self.network
     }
 
-    /// From now on this peer is known: what every handshake with it needs anew and is always the
-    /// same (the secret that both static keys share, the verdict on its proof of identity) is kept
-    /// when it is first worked out. Some 250 bytes, until [`remove_peer`](Self::remove_peer).
+    /// Stores for this peer what is the same in every handshake, when it is first computed.
+    ///
+    /// That is the shared secret of both static keys and the verified identity proof: some 250
+    /// bytes, until [`remove_peer`](Self::remove_peer).
     pub fn add_peer(&self, peer: &StaticPublic) {
         self.precomputed.add(peer);
     }
 
-    /// Erases what was kept of a peer.
+    /// Erases what is stored for a peer.
     pub fn remove_peer(&self, peer: &StaticPublic) {
         self.precomputed.remove(peer);
     }
@@ -510,7 +514,7 @@ impl LocalIdentity {
         &self.precomputed
     }
 
-    /// Who has the secrets of one and shows the public half and the proof of another.
+    /// A node with the secrets of `one` that shows the public key and the proof of `other`.
     #[cfg(test)]
     pub(crate) fn impersonating(one: &LocalIdentity, other: &LocalIdentity) -> LocalIdentity {
         let secret = StaticSecret::from(*one.static_key.expose());
@@ -542,7 +546,7 @@ impl fmt::Debug for LocalIdentity {
 }
 
 const BASE58: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
-/// 38 bytes are at most 52 digits of base 58.
+/// 38 bytes have at most 52 digits in base 58.
 const BASE58_PEER_ID_MAX: usize = 52;
 
 fn base58_encode(bytes: &[u8; PEER_ID_BYTES]) -> String {
@@ -583,7 +587,7 @@ fn base58_decode(text: &str) -> Result<[u8; PEER_ID_BYTES], NameError> {
             return Err(NameError::WrongLength);
         }
     }
-    // Leading ones are leading zero bytes, neither more nor fewer; a name has exactly one form.
+    // Leading ones stand for leading zero bytes, one each, so a PeerId has exactly one text form.
     let ones = text.bytes().take_while(|character| *character == b'1').count();
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
     if ones == zeros { Ok(bytes) } else { Err(NameError::WrongLength) }
@@ -599,7 +603,7 @@ mod tests {
     }
 
     #[test]
-    fn peer_ids_are_libp2ps_for_the_same_key() {
+    fn peer_ids_equal_those_of_libp2p() {
         for seed in 0..50 {
             let ours = key(seed);
             let mut seed_bytes = ours.0.to_bytes();
@@ -617,7 +621,7 @@ mod tests {
     }
 
     #[test]
-    fn libp2p_verifies_our_proof_as_it_would_its_own_but_for_the_domain() {
+    fn libp2p_verifies_our_proof_under_our_domain_only() {
         let ours = key(3);
         let link = ours.static_key();
         let proof = ours.prove(link.public());
@@ -633,7 +637,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proof_holds_for_its_own_static_key_only() {
+    fn a_proof_is_valid_for_its_own_static_key_only() {
         let ours = key(1);
         let link = ours.static_key();
         let proof = ours.prove(link.public());
@@ -645,7 +649,7 @@ mod tests {
             touched.0[place / 8] ^= 1 << (place % 8);
             assert!(touched.verify(link.public()).is_err(), "bit {place}");
         }
-        // A weak key signs anything: it is refused as a key.
+        // A weak key is refused as a key: it verifies any signature.
         let mut weak = proof;
         weak.0[6..38].copy_from_slice(&[0; 32]);
         weak.0[6] = 1;
@@ -653,7 +657,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_none_are_refused_with_the_place() {
+    fn invalid_names_are_refused_with_the_position() {
         let good = key(9).public().peer_id().to_string();
         assert_eq!("".parse::<PeerId>(), Err(NameError::WrongLength));
         assert_eq!(good[1..].parse::<PeerId>(), Err(NameError::WrongLength));
@@ -673,7 +677,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_file_comes_back_and_every_change_to_it_is_seen() {
+    fn a_key_file_survives_and_every_change_to_it_is_detected() {
         let ours = key(4);
         let text = ours.to_key_file();
         assert_eq!(text.len(), KEY_FILE_BYTES);
@@ -705,7 +709,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_have_bounded_names() {
+    fn network_names_have_a_bounded_length() {
         assert!(NetworkId::new(&[7; NETWORK_ID_BYTES_MAX]).is_some());
         assert!(NetworkId::new(&[7; NETWORK_ID_BYTES_MAX + 1]).is_none());
         assert_eq!(NetworkId::new(b"home").expect("short").as_bytes(), b"home");

@@ -1,21 +1,21 @@
-//! Link cryptography of the Strowger switch: bytes in, bytes out. No sockets, no clock, no threads, no frames.
+//! Link cryptography of the Strowger switch, sans I/O: no sockets, no clock, no threads, no frames.
 //!
-//! | module | what it is |
+//! | module | content |
 //! |---|---|
-//! //! | [`aead`] | the one door to ChaCha20-Poly1305, and its providers |
-//! | [`Sealer`] | one lane's key and nonce counter in one owner |
-//! | [`Openers`] | all lanes of one direction: keys and replay windows |
-//! | [`replay`] | which counters have been seen |
+//! | [`aead`] | ChaCha20-Poly1305 and its providers |
+//! | [`Sealer`] | key and nonce counter of one lane |
+//! | [`Openers`] | keys and replay windows of one direction, all lanes |
+//! | [`replay`] | replay window and 64-bit counters |
 //! | [`handshake`] | IKpsk2, XX, cookies: one type per state |
-//! | [`beacon`] | "a node with this key is here" |
+//! | [`beacon`] | signed announcements of a node's key |
 //! | [`session`] | one peer's keys over time, renewed without loss |
 //! | [`Identity`], [`IdentityKey`] | Ed25519 keys and their libp2p names |
-//! | [`limits`] | every bound, with its reason |
+//! | [`limits`] | all limits, with their reasons |
 //!
 //! Time and randomness are arguments ([`Nanos`], [`Entropy`]), so the same code runs under a
-//! simulator with a seed. Sealing and opening work in place and allocate nothing; handshakes are the
-//! slow path's business and do allocate. Secrets are erased when dropped, compared in constant time,
-//! and no `Debug` shows one.
+//! simulator with a seed. Sealing and opening work in place and allocate nothing; handshakes
+//! allocate, on the slow path. Secrets are erased on drop, compared in constant time, and never
+//! shown by `Debug`.
 //!
 //! # Two ends in memory
 //! ```

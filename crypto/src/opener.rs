@@ -1,4 +1,4 @@
-//! An opener: one lane's key and replay window, and the only door from bytes to authenticated bytes.
+//! Openers: the keys and replay windows of one direction. All authenticated bytes come from here.
 
 use core::fmt;
 
@@ -14,15 +14,15 @@ use crate::sealer::{SealMode, covered, lane_key};
 use crate::secret::Secret;
 use crate::time::Nanos;
 
-/// Why a packet was not opened. Closed, one byte: the data plane counts each.
+/// Why a packet was refused. One byte: the data plane counts each reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[repr(u8)]
 pub enum OpenRefused {
-    /// Shorter than a link header and a tag, or no link header.
+    /// Shorter than a link header and a tag, or without a valid link header.
     #[error("shorter than a sealed packet")]
     Runt,
-    /// Not a kind that these keys open: not sealed, or not in the mode that was agreed.
-    #[error("not a kind of packet that this session agreed on")]
+    /// A kind that these keys do not open: unsealed, or of the other seal mode.
+    #[error("a kind of packet that this session does not use")]
     WrongKind,
     /// A lane that the peer did not announce.
     #[error("a lane that the peer did not announce")]
@@ -30,10 +30,10 @@ pub enum OpenRefused {
     /// The keys are older than [`OPEN_REFUSED_AFTER`].
     #[error("the keys are too old to open with")]
     Expired,
-    /// Its counter was seen before.
-    #[error("seen before")]
+    /// The counter was seen before.
+    #[error("a replay: the counter was seen before")]
     Replayed,
-    /// Its counter lies behind the replay window.
+    /// The counter lies behind the replay window.
     #[error("older than the replay window")]
     TooOld,
     /// The tag is wrong.
@@ -41,7 +41,7 @@ pub enum OpenRefused {
     Forged,
 }
 
-/// A packet whose tag was right, in the memory it came in.
+/// An authenticated packet, in the memory it arrived in.
 #[derive(Debug)]
 pub struct Opened<'a> {
     body: &'a mut [u8],
@@ -52,26 +52,28 @@ pub struct Opened<'a> {
 }
 
 impl<'a> Opened<'a> {
-    /// What lies between link header and tag, in the clear. In header-only mode the bytes behind
-    /// the sealed head are as they came: the far end's seal is what proves them.
+    /// The decrypted bytes between link header and tag.
+    ///
+    /// In header-only mode the bytes behind the sealed head are unauthenticated; the end-to-end
+    /// seal covers them.
     #[inline]
     pub fn into_body(self) -> &'a mut [u8] {
         self.body
     }
 
-    /// The same, to look at.
+    /// As [`into_body`](Self::into_body), by reference.
     #[inline]
     pub fn body(&self) -> &[u8] {
         self.body
     }
 
-    /// The counter at full width.
+    /// The counter at its full width of 64 bits.
     #[inline]
     pub const fn counter(&self) -> u64 {
         self.counter
     }
 
-    /// Data, path challenge or path answer.
+    /// Kind: data, path challenge or path answer.
     #[inline]
     pub const fn kind(&self) -> Kind {
         self.kind
@@ -83,15 +85,16 @@ impl<'a> Opened<'a> {
         self.lane
     }
 
-    /// Whether it is the first packet that these [`Openers`] opened: the peer has the keys. The
-    /// slow path wants to know (`Input::Opened` of [`session`](crate::session)).
+    /// Whether this is the first packet that these [`Openers`] opened: the peer has the keys.
+    ///
+    /// The slow path reports it to [`session`](crate::session) as `Input::Opened`.
     #[inline]
     pub const fn first(&self) -> bool {
         self.first
     }
 }
 
-/// One lane of one direction: its key and its window. Its single writer is the worker that owns it.
+/// Key and replay window of one lane. The worker that owns it is the only writer.
 struct Opener {
     key: AeadKey,
     window: Window,
@@ -99,7 +102,7 @@ struct Opener {
 
 /// Opens all lanes of one direction of one session.
 ///
-/// Not `Clone`: a second copy of a replay window would let a replay through.
+/// Not `Clone`: a second copy of a replay window would accept a replay.
 ///
 /// ```compile_fail,E0277
 /// fn needs_clone<T: Clone>() {}
@@ -130,10 +133,13 @@ impl Openers {
         Openers { lanes, mode, refuse_at: born.plus(OPEN_REFUSED_AFTER), has_opened: false }
     }
 
-    /// Opens `packet` in place: link header, body, tag. Nothing is allocated, and nothing moves.
+    /// Opens `packet` in place: link header, body, tag. Allocates nothing and moves nothing.
     ///
-    /// `now` is the burst's clock reading. After an error the packet's bytes are not to be used
-    /// ([`aead`](crate::aead) says what they hold), and the replay window has not moved.
+    /// `now` is the burst's clock reading.
+    ///
+    /// # Errors
+    /// The packet's bytes are unusable ([`aead`](crate::aead) says what they hold); the replay
+    /// window is unchanged.
     #[inline]
     pub fn open<'a>(
         &mut self,
@@ -170,22 +176,22 @@ impl Openers {
         Ok(Opened { body, counter, kind: header.kind, lane: header.lane, first })
     }
 
-    /// Lanes that the peer announced.
+    /// Number of lanes that the peer announced.
     pub fn lanes(&self) -> usize {
         self.lanes.len()
     }
 
-    /// Whether anything was opened yet.
+    /// Whether any packet was opened.
     pub const fn has_opened(&self) -> bool {
         self.has_opened
     }
 
-    /// The mode that data must come in.
+    /// The seal mode that data must have.
     pub const fn mode(&self) -> SealMode {
         self.mode
     }
 
-    /// From when on it refuses.
+    /// Time from which on these openers refuse.
     pub const fn refuses_at(&self) -> Nanos {
         self.refuse_at
     }
@@ -266,7 +272,7 @@ mod tests {
     const MODES: [SealMode; 2] = [SealMode::Full, SealMode::HeaderOnly];
 
     #[test]
-    fn what_is_sealed_is_opened_in_place_by_every_provider_in_every_mode() {
+    fn every_provider_opens_in_place_in_every_mode() {
         for mode in MODES {
             for one in Provider::ALL {
                 for other in Provider::ALL {
@@ -290,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn full_hides_all_and_header_only_hides_the_head() {
+    fn full_encrypts_everything_and_header_only_the_head() {
         for mode in MODES {
             let mut packet = packet(&body(300));
             sealer(0, mode, Provider::DEFAULT)
@@ -308,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn r6_a_replayed_packet_is_not_opened_twice() {
+    fn r6_a_replayed_packet_is_refused() {
         for mode in MODES {
             let mut sealer = sealer(0, mode, Provider::DEFAULT);
             let mut openers = openers(1, mode, Provider::DEFAULT);
@@ -318,7 +324,7 @@ mod tests {
                 sealer.seal(NOW, Sealed::Data, &mut packet).expect("sealed");
                 sent.push(packet);
             }
-            // Odd ones first, then all of them, then all again: each is opened once or is too old.
+            // Odd packets first, then all, then all again: each opens once or is too old.
             let mut opened = vec![0; sent.len()];
             let odd = (1..sent.len()).step_by(2);
             for place in odd.chain(0..sent.len()).chain(0..sent.len()) {
@@ -329,12 +335,12 @@ mod tests {
             assert!(opened.iter().all(|times| *times <= 1));
             assert!(opened.iter().skip(1).step_by(2).all(|times| *times == 1));
             let late = sent.len() - REPLAY_WINDOW_PACKETS as usize;
-            assert!(opened[late..].iter().all(|times| *times == 1), "the window forgot one");
+            assert!(opened[late..].iter().all(|times| *times == 1), "the window lost one");
         }
     }
 
     #[test]
-    fn every_flipped_bit_and_every_cut_is_refused_and_moves_nothing() {
+    fn every_flipped_bit_and_every_cut_is_refused() {
         for mode in MODES {
             let mut sealer = sealer(0, mode, Provider::DEFAULT);
             let mut openers = openers(16, mode, Provider::DEFAULT);
@@ -368,12 +374,12 @@ mod tests {
     }
 
     #[test]
-    fn header_only_lets_the_far_end_judge_the_rest() {
+    fn header_only_leaves_the_rest_to_the_end_to_end_seal() {
         let mut sealed = packet(&body(200));
         sealer(0, SealMode::HeaderOnly, Provider::DEFAULT)
             .seal(NOW, Sealed::Data, &mut sealed)
             .expect("sealed");
-        sealed[8 + SEALED_HEAD_BYTES] ^= 1; // documented: only the end-to-end seal sees this
+        sealed[8 + SEALED_HEAD_BYTES] ^= 1; // documented: only the end-to-end seal detects this
         let mut openers = openers(1, SealMode::HeaderOnly, Provider::DEFAULT);
         assert!(openers.open(NOW, &mut sealed).is_ok());
     }
@@ -392,7 +398,7 @@ mod tests {
                 openers.open(NOW, &mut packet.clone()).map(|_| ()),
                 Err(OpenRefused::WrongKind)
             );
-            // Nor does it help to rewrite the kind.
+            // Rewriting the kind does not help.
             packet[0] = (agreed.data_kind() as u8) << 4;
             assert_eq!(openers.open(NOW, &mut packet).map(|_| ()), Err(OpenRefused::Forged));
         }
@@ -405,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn challenges_and_answers_are_sealed_in_full_in_either_mode() {
+    fn path_challenges_and_answers_are_sealed_in_full_in_both_modes() {
         for mode in MODES {
             let mut sealer = sealer(0, mode, Provider::DEFAULT);
             let mut openers = openers(1, mode, Provider::DEFAULT);
@@ -440,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sealer_refuses_by_age_and_by_count_and_then_leaves_the_packet_alone() {
+    fn a_sealer_refuses_by_age_and_by_count_and_leaves_the_packet_unchanged() {
         let mut sealer = sealer(0, SealMode::Full, Provider::DEFAULT);
         let mut bytes = packet(&body(10));
         let before = bytes.clone();
@@ -453,7 +459,7 @@ mod tests {
             let mut short = vec![0; length];
             assert_eq!(sealer.seal(NOW, Sealed::Data, &mut short), Err(SealRefused::NoRoom));
         }
-        assert_eq!(sealer.packets(), 1, "a refusal spends no counter");
+        assert_eq!(sealer.packets(), 1, "a refusal uses no counter");
         assert!(!sealer.wants_rekey());
         sealer.skip_to(1 << 60);
         assert!(sealer.wants_rekey());
@@ -463,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn an_opener_refuses_by_age_later_than_a_sealer() {
+    fn an_opener_expires_later_than_a_sealer() {
         let mut sealer = sealer(0, SealMode::Full, Provider::DEFAULT);
         let mut openers = openers(1, SealMode::Full, Provider::DEFAULT);
         let mut one = packet(&body(10));
@@ -476,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_past_the_low_half_are_rebuilt() {
+    fn counters_above_32_bits_are_rebuilt() {
         let mut sealer = sealer(0, SealMode::Full, Provider::DEFAULT);
         let mut openers = openers(1, SealMode::Full, Provider::DEFAULT);
         let turn = 1u64 << 32;

@@ -1,12 +1,11 @@
-//! What a node works out once of each peer that it knows. Gives nothing that working it out anew would not give.
+//! Values that a node computes once for each known peer, as WireGuard does for configured peers.
 //!
-//! Of the five curve operations of an IK handshake one has the same result every time: the shared
-//! secret of both static keys. WireGuard computes it when a peer is configured, we at the first
-//! handshake. And the proof of a peer's identity is the same bytes every time: where those that come
-//! are those that were verified, for the same static key, the verdict stands.
+//! The shared secret of both static keys, one of the five curve operations of an IK handshake, is
+//! the same every time; the first handshake stores it. The peer's identity proof has the same bytes
+//! every time; if the bytes and the static key equal those verified before, the result stands.
 //!
-//! Only peers that the caller has named are remembered, so the table is as long as its list of peers.
-//! The secrets in it tell whoever takes them no more than the static key, which is in the same memory.
+//! Only peers that the caller adds are stored, which bounds the table. Its secrets reveal no more
+//! than the static key, which lies in the same memory.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,11 +15,11 @@ use strowger_wire::limits::KEY_BYTES;
 use crate::identity::{Identity, IdentityProof, IdentityRefused, StaticPublic};
 use crate::secret::Secret;
 
-/// The peers known, by their static keys. Belongs to one static key of ours.
+/// The known peers by static key. Belongs to one static key of ours.
 #[derive(Default)]
 pub(crate) struct PrecomputedPeers(Mutex<BTreeMap<StaticPublic, Box<Peer>>>);
 
-/// Boxed where it lies, so that no copy of a secret stays behind when the tree is rearranged.
+/// Boxed, so that the tree leaves no copy of a secret behind when it moves entries.
 #[derive(Default)]
 struct Peer {
     shared: Option<Secret>,
@@ -36,7 +35,7 @@ impl PrecomputedPeers {
         self.peers().remove(peer);
     }
 
-    /// Copies the shared secret with this peer into `out`, if it was kept; says whether.
+    /// Copies the shared secret with `peer` into `out`; returns whether it was stored.
     pub(crate) fn shared(&self, peer: &StaticPublic, out: &mut [u8; KEY_BYTES]) -> bool {
         let peers = self.peers();
         let shared = peers.get(peer).and_then(|peer| peer.shared.as_ref());
@@ -46,14 +45,14 @@ impl PrecomputedPeers {
         shared.is_some()
     }
 
-    /// Keeps the shared secret with this peer, if it is a known one.
+    /// Stores the shared secret with `peer`, if the peer is known.
     pub(crate) fn keep_shared(&self, peer: &StaticPublic, shared: &[u8; KEY_BYTES]) {
         if let Some(peer) = self.peers().get_mut(peer) {
             peer.shared = Some(Secret::from_bytes(*shared));
         }
     }
 
-    /// The identity that `proof` claims, if it has signed `peer`'s key.
+    /// The identity that `proof` claims, if it signed `peer`'s key.
     pub(crate) fn identify(
         &self,
         proof: &IdentityProof,
@@ -71,7 +70,7 @@ impl PrecomputedPeers {
     }
 
     fn peers(&self) -> MutexGuard<'_, BTreeMap<StaticPublic, Box<Peer>>> {
-        // Nothing is left half done where a holder of the lock could panic.
+        // A panic while the lock is held leaves no half-written entry.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -83,7 +82,7 @@ mod tests {
     use crate::identity::IdentityKey;
 
     #[test]
-    fn only_who_is_known_is_remembered_and_only_until_forgotten() {
+    fn only_added_peers_are_stored_and_only_until_removed() {
         let precomputed = PrecomputedPeers::default();
         let (friend, stranger) = (StaticPublic([1; 32]), StaticPublic([2; 32]));
         let mut out = [0; 32];
@@ -96,13 +95,13 @@ mod tests {
         assert_eq!(out, [7; 32]);
         assert!(!precomputed.shared(&stranger, &mut out));
         precomputed.add(&friend);
-        assert!(precomputed.shared(&friend, &mut out), "naming a peer twice loses nothing");
+        assert!(precomputed.shared(&friend, &mut out), "adding a peer twice loses nothing");
         precomputed.remove(&friend);
         assert!(!precomputed.shared(&friend, &mut out));
     }
 
     #[test]
-    fn a_verdict_holds_for_the_same_proof_and_the_same_key_alone() {
+    fn a_verified_proof_stands_for_its_own_key_alone() {
         let mut entropy = SeededEntropy::new(5);
         let [one, other] = [(); 2].map(|()| IdentityKey::generate(&mut entropy).expect("seeded"));
         let (key, other_key) = (*one.static_key().public(), *other.static_key().public());
@@ -112,7 +111,7 @@ mod tests {
         let proof = one.prove(&key);
         for _ in 0..2 {
             assert_eq!(precomputed.identify(&proof, &key), Ok(one.public()));
-            // The proof that was just believed, for another key that is known.
+            // The proof that was just verified, for another known key.
             let moved = precomputed.identify(&proof, &other_key);
             assert_eq!(moved, Err(IdentityRefused::BadSignature));
             for bit in [7, 8 * 20, 8 * 60, 8 * 104 - 1] {
@@ -121,7 +120,7 @@ mod tests {
                 assert!(precomputed.identify(&touched, &key).is_err(), "bit {bit}");
             }
         }
-        // Another identity's proof for the same key takes the place of the first.
+        // Another identity's proof for the same key replaces the first.
         let new = other.prove(&key);
         assert_eq!(precomputed.identify(&new, &key), Ok(other.public()));
         assert_eq!(precomputed.identify(&proof, &key), Ok(one.public()));

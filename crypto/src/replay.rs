@@ -1,26 +1,26 @@
-//! Which counters have been seen, and what the 32 bits on the wire stand for. Knows nothing of keys.
+//! Replay window, and the reconstruction of 64-bit counters from the 32 bits on the wire.
 //!
-//! One window has one writer: the worker that opens a lane. It is asked twice for each packet:
-//! [`Window::rebuild`] before anything is decrypted, and [`Window::accept`] after the tag was right,
-//! so a forged packet never moves it.
+//! Each window has one writer: the worker that opens the lane. It calls [`Window::rebuild`] before
+//! it decrypts a packet and [`Window::accept`] after the tag was right, so a forged packet never
+//! moves the window.
 
 use crate::limits::{REPLAY_WINDOW_PACKETS, REPLAY_WORDS};
 
-/// Why a counter is not taken.
+/// Why a counter is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stale {
-    /// It was seen before.
+    /// The counter was seen before.
     Replayed,
-    /// It lies behind the window, so nobody knows.
+    /// The counter lies behind the window.
     TooOld,
 }
 
-/// A counter rebuilt to 64 bits that the window has not seen. Made by [`Window::rebuild`] only.
+/// A reconstructed counter that the window has not seen. Only [`Window::rebuild`] makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fresh(u64);
 
 impl Fresh {
-    /// The counter at its full width, for the nonce.
+    /// The 64-bit counter, for the nonce.
     #[inline]
     pub const fn counter(self) -> u64 {
         self.0
@@ -42,7 +42,7 @@ impl Default for Window {
 }
 
 impl Window {
-    /// A window that has seen nothing: the first counter expected is 0.
+    /// Makes an empty window, which expects counter 0 first.
     pub const fn new() -> Window {
         Window { edge: 0, seen: [0; REPLAY_WORDS] }
     }
@@ -53,17 +53,17 @@ impl Window {
         self.edge
     }
 
-    /// Rebuilds a counter from its low half and says whether it is new (RFC 4303, appendix A2).
+    /// Reconstructs a counter from its low half and checks that it is new (RFC 4303, appendix A2).
     ///
-    /// Of all counters with this low half, the one is meant that lies in
-    /// `lowest ..= lowest + 2^32 - 1`, where `lowest` is the oldest counter in the window. So a
-    /// sender may run ahead by almost 2^32 packets that were all lost.
+    /// The result is the one counter with this low half in `lowest ..= lowest + 2^32 - 1`, where
+    /// `lowest` is the oldest counter in the window. So a sender may lose almost 2^32 packets in a
+    /// row.
     #[inline]
     pub fn rebuild(&self, low: u32) -> Result<Fresh, Stale> {
         let lowest = self.edge.saturating_sub(REPLAY_WINDOW_PACKETS);
         let ahead = low.wrapping_sub(lowest as u32);
         let Some(counter) = lowest.checked_add(u64::from(ahead)) else {
-            return Err(Stale::TooOld); // above 2^64: no sealer goes there
+            return Err(Stale::TooOld); // above 2^64: no sealer reaches it
         };
         if counter < self.edge && self.seen[word(counter)] & bit(counter) != 0 {
             return Err(Stale::Replayed);
@@ -71,9 +71,10 @@ impl Window {
         Ok(Fresh(counter))
     }
 
-    /// Marks a counter as seen, once its packet has proved authentic.
+    /// Marks a counter as seen, after its packet proved authentic.
     ///
-    /// Fails only if the same counter was accepted since it was rebuilt, so one [`Fresh`] cannot be spent twice.
+    /// Fails only if the same counter was accepted since it was reconstructed, so one [`Fresh`]
+    /// counts once.
     #[inline]
     pub fn accept(&mut self, fresh: Fresh) -> Result<(), Stale> {
         let counter = fresh.0;
@@ -88,11 +89,12 @@ impl Window {
         Ok(())
     }
 
-    /// Moves the edge past `counter` and clears the words that come into the window.
-    /// Bounded: at most one turn around the bitmap.
+    /// Moves the edge past `counter` and clears the words that enter the window.
+    ///
+    /// Bounded by one turn around the bitmap.
     fn advance(&mut self, counter: u64) {
-        // The word that holds `edge - 1` is in use; those after it are entered anew. Before the
-        // first packet every word is clear already.
+        // The word that holds `edge - 1` is in use; those after it enter. Before the first packet
+        // every word is clear.
         let entered = (counter >> 6) - (self.edge.saturating_sub(1) >> 6);
         for step in 0..entered.min(REPLAY_WORDS as u64) {
             self.seen[word(counter.wrapping_sub(step << 6))] = 0;
@@ -126,45 +128,45 @@ mod tests {
         Ok(fresh.counter())
     }
 
-    /// A window whose newest counter is `edge - 1`, as if it had got there packet by packet.
+    /// A window whose newest counter is `edge - 1`.
     fn at(edge: u64) -> Window {
         Window { edge, ..Window::new() }
     }
 
     #[test]
-    fn the_table_of_cases() {
-        // (edge before, already accepted, counter sent, what comes of it)
+    fn counters_are_reconstructed_as_in_rfc_4303() {
+        // (edge before, accepted before, counter sent, result)
         type Case = (u64, &'static [u64], u64, Result<u64, Stale>);
         let cases: &[Case] = &[
-            // The beginning.
+            // The start.
             (0, &[], 0, Ok(0)),
             (0, &[], 5, Ok(5)),
             (0, &[0], 0, Err(Stale::Replayed)),
             (0, &[5], 0, Ok(0)),
             (0, &[5, 0], 0, Err(Stale::Replayed)),
             (0, &[], FAR - 1, Ok(FAR - 1)),
-            // The oldest place of the window, and the one behind it (which is taken for a counter
-            // one turn of 2^32 ahead, and then fails its tag).
+            // The oldest place of the window, and the one behind it, which is taken for a counter
+            // 2^32 ahead and then fails its tag.
             (0, &[W], 1, Ok(1)),
             (0, &[W], 0, Ok(FAR)),
             (0, &[W - 1], 0, Ok(0)),
-            // RFC 4303 A2, case A: the window does not span a turn of the low half.
+            // RFC 4303 A2, case A: the window does not span a wrap of the low half.
             (FAR + 10_000, &[], FAR + 10_000, Ok(FAR + 10_000)),
             (FAR + 10_000, &[], FAR + 10_000 - W, Ok(FAR + 10_000 - W)),
             (FAR + 10_000, &[], 2 * FAR + 7, Ok(2 * FAR + 7)),
-            // Case B: it does; low halves near 2^32 are from the turn before.
+            // Case B: it does; low halves near 2^32 belong to the previous turn.
             (FAR + 10, &[], FAR - 1, Ok(FAR - 1)),
             (FAR + 10, &[], FAR + 10 - W, Ok(FAR + 10 - W)),
             (FAR + 10, &[FAR - 1], FAR - 1, Err(Stale::Replayed)),
             (FAR + 10, &[], 2 * FAR + 10 - W - 1, Ok(2 * FAR + 10 - W - 1)),
-            // The turn itself.
+            // The wrap itself.
             (FAR, &[], FAR, Ok(FAR)),
             (FAR, &[], FAR - 1, Ok(FAR - 1)),
-            // A jump by more than the window forgets nothing it should know.
+            // A jump by more than the window keeps what the window covers.
             (0, &[0, 1, 2, 3 * W], 3 * W, Err(Stale::Replayed)),
             (0, &[0, 1, 2, 3 * W], 3 * W - 1, Ok(3 * W - 1)),
             (0, &[3 * W, 2 * W + 1], 2 * W + 1, Err(Stale::Replayed)),
-            // The end of all counters.
+            // The end of the counter space.
             (u64::MAX, &[], u64::MAX - 1, Ok(u64::MAX - 1)),
             (u64::MAX - 1, &[], 0, Err(Stale::TooOld)),
         ];
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn one_fresh_is_spent_once() {
+    fn a_fresh_counter_is_accepted_once() {
         let mut window = Window::new();
         let fresh = window.rebuild(7).expect("new");
         assert_eq!(window.accept(fresh), Ok(()));
@@ -198,9 +200,10 @@ mod tests {
         assert_eq!(moved.accept(old), Err(Stale::TooOld));
     }
 
-    /// Against a set of everything ever accepted, over walks with a seed: small steps, jumps, echoes.
+    /// Compares with a set of all accepted counters, over seeded walks of small steps, jumps and
+    /// repeats.
     #[test]
-    fn agrees_with_a_set_that_forgets_nothing() {
+    fn the_window_agrees_with_a_set_of_all_counters() {
         for seed in 1..=40u64 {
             let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let mut random = move || {
@@ -228,7 +231,7 @@ mod tests {
                 };
                 let behind = counter + W < window.edge();
                 let expected = if behind {
-                    None // rebuilt one turn ahead: the tag would fail, so it is not accepted
+                    None // reconstructed 2^32 ahead: the tag would fail, so it is not accepted
                 } else {
                     Some(model.insert(counter))
                 };
@@ -247,9 +250,9 @@ mod tests {
         }
     }
 
-    /// Every distance behind the edge, at edges that cover each phase of a word.
+    /// Every distance behind the edge, for edges at each bit of a word.
     #[test]
-    fn every_place_of_the_window_is_told_apart() {
+    fn every_place_of_the_window_detects_a_replay() {
         for edge in (5 * W)..(5 * W + 130) {
             let mut window = at(edge);
             for counter in edge - W..edge {

@@ -1,8 +1,8 @@
-//! A sealer: one lane's key and nonce counter in one owner, and the only place where a nonce is made.
+//! A sealer: the key and nonce counter of one lane. Nonces are made here and nowhere else.
 //!
-//! R5, a (key, nonce) pair is used once: the key of a lane is derived from the session's direction
-//! key and the lane's number; a session's keys come out of a handshake whose ephemeral keys are new;
-//! [`Sealer`] holds the key together with its counter, is not `Clone`, and seals by `&mut self` only.
+//! R5, each (key, nonce) pair is used once: a lane's key follows from the session's direction key
+//! and the lane's number; the session's keys come from a handshake with fresh ephemeral keys;
+//! [`Sealer`] holds the key together with its counter, is not `Clone`, and seals by `&mut self`.
 //!
 //! ```compile_fail,E0277
 //! fn needs_clone<T: Clone>() {}
@@ -30,22 +30,24 @@ use crate::limits::{
 use crate::secret::Secret;
 use crate::time::Nanos;
 
-/// Bytes that sealing adds to a body: link header before, tag behind.
+/// Bytes that sealing adds to a body: link header in front, tag behind.
 pub const SEALED_OVERHEAD_BYTES: usize = LINK_HEADER_BYTES + TAG_BYTES;
 
-/// How much of a data packet is sealed. Plain is not here: a plain link has no sealer.
+/// How much of a data packet is sealed. A plain link has no sealer, so no mode stands for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SealMode {
-    /// Everything behind the link header is encrypted; all of it is authenticated.
+    /// Everything behind the link header is encrypted, and everything is authenticated.
     Full,
-    /// Only the first [`SEALED_HEAD_BYTES`] behind the link header are encrypted, and they, the link
-    /// header and the packet's length are authenticated. The rest must be sealed end to end
-    /// already. An observer can match a packet on two links by it.
+    /// The first [`SEALED_HEAD_BYTES`] behind the link header are encrypted and authenticated, with
+    /// the link header and the packet's length.
+    ///
+    /// The rest must be sealed end to end already. It does not change, so an observer can match a
+    /// packet on two links.
     HeaderOnly,
 }
 
 impl SealMode {
-    /// The kind of a data packet in this mode.
+    /// Kind of a data packet in this mode.
     #[inline]
     pub const fn data_kind(self) -> Kind {
         match self {
@@ -55,18 +57,18 @@ impl SealMode {
     }
 }
 
-/// What a packet to be sealed is for.
+/// Purpose of a packet to be sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Sealed {
-    /// A switch packet, sealed in the mode of the session. An empty one confirms the keys.
+    /// A switch packet, sealed in the session's mode. An empty one confirms the keys.
     Data,
     /// A path challenge; always sealed in full.
     PathChallenge,
-    /// The answer to one; always sealed in full.
+    /// The answer to a path challenge; always sealed in full.
     PathAnswer,
 }
 
-/// Why a packet was not sealed. It is as it was, and no counter was spent.
+/// Why a sealer refused a packet. The packet is unchanged and no counter was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[repr(u8)]
 pub enum SealRefused {
@@ -76,12 +78,12 @@ pub enum SealRefused {
     /// The keys are older than [`SEAL_REFUSED_AFTER`].
     #[error("the keys are too old to seal with")]
     Expired,
-    /// This lane has sealed [`SEAL_REFUSED_AFTER_PACKETS`].
-    #[error("the lane's counter is spent")]
+    /// The lane has sealed [`SEAL_REFUSED_AFTER_PACKETS`].
+    #[error("the lane's counter is exhausted")]
     Exhausted,
 }
 
-/// Seals one lane of one direction of one session. See the module for why it is not `Clone`.
+/// Seals one lane of one direction of one session. The [module](self) says why it is not `Clone`.
 pub struct Sealer {
     key: AeadKey,
     counter: u64,
@@ -110,10 +112,13 @@ impl Sealer {
         }
     }
 
-    /// Seals `packet` in place: 8 bytes that become the link header, the body, 16 bytes that become
-    /// the tag. The body's length and place do not change. Nothing is allocated.
+    /// Seals `packet` in place: 8 bytes for the link header, the body, 16 bytes for the tag.
     ///
-    /// `now` is the burst's clock reading. Returns the counter spent; on an error the packet is as it was.
+    /// The body keeps its length and position; nothing is allocated. `now` is the burst's clock
+    /// reading. Returns the counter used.
+    ///
+    /// # Errors
+    /// The packet is unchanged.
     #[inline]
     pub fn seal(
         &mut self,
@@ -139,7 +144,7 @@ impl Sealer {
         let Some((body, tag)) = rest.split_last_chunk_mut::<TAG_BYTES>() else {
             return Err(SealRefused::NoRoom);
         };
-        // From here on nothing fails, so the counter is spent exactly when a nonce is.
+        // Nothing fails from here on, so the counter advances exactly when a nonce is used.
         self.counter = counter + 1;
         *header =
             LinkHeader { kind, lane: self.lane, index: self.to, low: counter as u32 }.to_bytes();
@@ -148,38 +153,37 @@ impl Sealer {
         Ok(counter)
     }
 
-    /// Packets sealed so far, which is also the next counter.
+    /// Packets sealed so far; also the next counter.
     #[inline]
     pub const fn packets(&self) -> u64 {
         self.counter
     }
 
-    /// Whether the lane has sealed so many packets that new keys should be asked for. Age is the
-    /// session's business ([`session`](crate::session)).
+    /// Whether the packet count calls for new keys. [`session`](crate::session) watches their age.
     #[inline]
     pub const fn wants_rekey(&self) -> bool {
         self.counter >= REKEY_AFTER_PACKETS
     }
 
-    /// From when on it refuses.
+    /// Time from which on this sealer refuses.
     #[inline]
     pub const fn refuses_at(&self) -> Nanos {
         self.refuse_at
     }
 
-    /// The lane it seals.
+    /// The sealer's lane.
     #[inline]
     pub const fn lane(&self) -> Lane {
         self.lane
     }
 
-    /// The peer's index of the session.
+    /// The peer's session index.
     #[inline]
     pub const fn to(&self) -> SessionIndex {
         self.to
     }
 
-    /// How it seals data.
+    /// How the sealer seals data.
     #[inline]
     pub const fn mode(&self) -> SealMode {
         self.mode
@@ -187,7 +191,7 @@ impl Sealer {
 
     #[cfg(test)]
     pub(crate) fn skip_to(&mut self, counter: u64) {
-        assert!(counter >= self.counter, "a counter never goes back, not even in a test");
+        assert!(counter >= self.counter, "a counter never goes back");
         self.counter = counter;
     }
 }
@@ -203,13 +207,13 @@ impl fmt::Debug for Sealer {
     }
 }
 
-/// Each lane has a key of its own, so that two workers never share a nonce counter.
+/// The key of one lane. Each lane has its own, so two workers never share a nonce counter.
 pub(crate) fn lane_key(direction: &Secret, lane: Lane) -> Secret {
     direction.derive("strowger link lane key", &[&[lane.number()]])
 }
 
-/// The authenticated bytes beside the sealed ones: the link header, and in header-only mode how many
-/// bytes lie behind the sealed head, so that a packet cut or grown on its way fails here.
+/// Associated data: the link header, and in header-only mode the number of unsealed bytes, so that
+/// a packet cut or grown on its way fails here.
 pub(crate) struct Aad {
     bytes: [u8; LINK_HEADER_BYTES + 4],
     length: usize,
@@ -222,7 +226,7 @@ impl Aad {
     }
 }
 
-/// Splits what a packet's kind says is sealed off its body.
+/// Splits the body into the part that its kind seals and the rest.
 #[inline]
 pub(crate) fn covered<'a>(
     kind: Kind,

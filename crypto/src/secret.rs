@@ -1,4 +1,4 @@
-//! Thirty-two secret bytes: erased when dropped, compared in constant time, never printed.
+//! Secrets of 32 bytes: erased on drop, compared in constant time, never printed.
 
 use core::fmt;
 
@@ -10,7 +10,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::entropy::{Entropy, EntropyFailed};
 
-/// A symmetric key or a seed. Not `Clone`: where two owners need it, each gets it by its own way.
+/// A symmetric key or a seed. Not `Clone`: two owners derive or receive it independently.
 pub struct Secret([u8; KEY_BYTES]);
 
 impl Drop for Secret {
@@ -22,34 +22,35 @@ impl Drop for Secret {
 impl ZeroizeOnDrop for Secret {}
 
 impl Secret {
-    /// Takes the bytes over. The caller's own copy, if it is a copy, is the caller's to erase.
+    /// Takes ownership of the bytes. The caller erases its own copy, if it keeps one.
     pub const fn from_bytes(bytes: [u8; KEY_BYTES]) -> Secret {
         Secret(bytes)
     }
 
-    /// Fresh random bytes.
+    /// Makes a secret of fresh random bytes.
     pub fn random(entropy: &mut dyn Entropy) -> Result<Secret, EntropyFailed> {
         let mut secret = Secret([0; KEY_BYTES]);
         entropy.fill(&mut secret.0)?;
         Ok(secret)
     }
 
-    /// The bytes, for whoever must have them.
+    /// The bytes, for the few places that need them.
     #[inline]
     pub const fn expose(&self) -> &[u8; KEY_BYTES] {
         &self.0
     }
 
-    /// A secret that this one and `label` and `parts` determine, and that tells nothing of this one.
-    /// Keyed BLAKE2s over the label's length and text, then each part with its length.
+    /// Derives a secret that reveals nothing about this one.
+    ///
+    /// Keyed BLAKE2s over `label` and `parts`, each with its length.
     pub(crate) fn derive(&self, label: &str, parts: &[&[u8]]) -> Secret {
         Secret(mac(&self.0, label, parts))
     }
 }
 
-/// Keyed BLAKE2s-256 with every input framed by its length, so that no two lists of inputs collide.
+/// Keyed BLAKE2s-256; every input is framed by its length, so that no two lists of inputs collide.
 pub(crate) fn mac(key: &[u8], label: &str, parts: &[&[u8]]) -> [u8; KEY_BYTES] {
-    let mut mac = Blake2sMac256::new_from_slice(key).expect("keys here are 16 or 32 bytes");
+    let mut mac = Blake2sMac256::new_from_slice(key).expect("a key has 16 or 32 bytes");
     for part in core::iter::once(label.as_bytes()).chain(parts.iter().copied()) {
         mac.update(&(part.len() as u64).to_be_bytes());
         mac.update(part);
@@ -71,20 +72,20 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A key that both ends of a link were given by their operators; all zero where none was.
+/// A pre-shared key that both operators configured; all zero without one.
 #[derive(PartialEq, Eq)]
 pub struct Psk(Secret);
 
 impl Psk {
-    /// No psk: 32 zero bytes, as Noise_IKpsk2 needs some (wire.md section 4).
+    /// No psk: 32 zero bytes, as Noise_IKpsk2 requires some (wire.md section 4).
     pub const NONE: Psk = Psk(Secret([0; KEY_BYTES]));
 
-    /// A psk of these bytes.
+    /// Makes a psk of these bytes.
     pub const fn from_bytes(bytes: [u8; KEY_BYTES]) -> Psk {
         Psk(Secret(bytes))
     }
 
-    /// The bytes, for whoever hands the psk on; they never belong in a log.
+    /// The bytes, for code that passes the psk on. Never log them.
     pub const fn expose(&self) -> &[u8; KEY_BYTES] {
         self.0.expose()
     }
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn derivations_differ_by_label_and_by_where_parts_are_cut() {
+    fn derivations_differ_by_label_and_by_part_boundaries() {
         let secret = Secret::from_bytes([1; 32]);
         let all = [
             secret.derive("a", &[b"bc"]),

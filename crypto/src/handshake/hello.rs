@@ -1,7 +1,7 @@
-//! What two ends offer each other in a handshake, and what follows from two offers. The bytes are those of
+//! Offers, and the agreement that follows from two of them, in the format of
 //! [`strowger_wire::hello`].
 //!
-//! What two honest ends cannot agree on is a [`Disagreement`].
+//! Two offers that do not fit together give a [`Disagreement`].
 
 use core::fmt;
 
@@ -15,17 +15,17 @@ use crate::limits::{PROTOCOLS_BYTES_MAX, SCHEME_BYTES_MAX};
 use crate::link_header::SessionIndex;
 use crate::sealer::SealMode;
 
-/// A list of bytes that is too long for its place in a hello.
+/// A list of bytes is too long for its field in a hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too long for the handshake")]
 pub struct TooLong;
 
-/// A serialised scheme, opaque here.
+/// A serialised scheme, opaque to this crate.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct SchemeBytes(Vec<u8>);
 
 impl SchemeBytes {
-    /// At most [`SCHEME_BYTES_MAX`] bytes.
+    /// Copies at most [`SCHEME_BYTES_MAX`] bytes.
     pub fn new(bytes: &[u8]) -> Result<SchemeBytes, TooLong> {
         if bytes.len() > SCHEME_BYTES_MAX { Err(TooLong) } else { Ok(SchemeBytes(bytes.to_vec())) }
     }
@@ -42,12 +42,12 @@ impl fmt::Debug for SchemeBytes {
     }
 }
 
-/// A protocol table (wire.md section 6), opaque here.
+/// A protocol table (wire.md section 6), opaque to this crate.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct ProtocolBytes(Vec<u8>);
 
 impl ProtocolBytes {
-    /// At most [`PROTOCOLS_BYTES_MAX`] bytes.
+    /// Copies at most [`PROTOCOLS_BYTES_MAX`] bytes.
     pub fn new(bytes: &[u8]) -> Result<ProtocolBytes, TooLong> {
         let fits = bytes.len() <= PROTOCOLS_BYTES_MAX;
         if fits { Ok(ProtocolBytes(bytes.to_vec())) } else { Err(TooLong) }
@@ -65,31 +65,31 @@ impl fmt::Debug for ProtocolBytes {
     }
 }
 
-/// What an end offers and asks for. Valid by construction, so that encoding it cannot fail.
+/// Capabilities and demands of one end. Valid by construction, so encoding it cannot fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// The versions it speaks.
+    /// Protocol versions.
     pub versions: Versions,
-    /// The AEAD suites it has.
+    /// AEAD suites.
     pub suites: Suites,
-    /// What it wants of the seal mode.
+    /// Demand on the seal mode.
     pub seal: SealWish,
-    /// The label widths it can switch.
+    /// Label widths that this end can switch.
     pub widths: Widths,
-    /// Whether the link is refused if the schemes differ.
+    /// Whether this end refuses the link if the schemes differ.
     pub same_scheme: bool,
-    /// Lanes that it seals on; see [`Lanes`].
+    /// Lanes that this end seals on; see [`Lanes`].
     pub lanes: Lanes,
-    /// The longest packet it takes on this link, link header and tag included.
+    /// Longest packet that this end accepts on the link, in bytes, link header and tag included.
     pub mtu: Mtu,
-    /// How it writes slot numbers.
+    /// Encoding of this end's slot numbers.
     pub scheme: SchemeBytes,
-    /// The protocols it speaks.
+    /// Protocols of this end.
     pub protocols: ProtocolBytes,
 }
 
 impl Default for Offer {
-    /// Full seal, labels of 64 bits, one lane, the smallest MTU, no scheme, no protocols.
+    /// Full seal, 64-bit labels, one lane, the smallest MTU, no scheme, no protocols.
     fn default() -> Offer {
         Offer {
             versions: Versions::OURS,
@@ -105,43 +105,43 @@ impl Default for Offer {
     }
 }
 
-/// What follows from two offers: the same at both ends.
+/// The parameters that follow from two offers; equal at both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreement {
-    /// The newest version that both speak.
+    /// Newest common version.
     pub version: u8,
-    /// The suite that both have.
+    /// Common suite.
     pub suite: Suites,
-    /// How data is sealed.
+    /// Seal mode of data packets.
     pub seal: SealMode,
-    /// The label widths that both can switch.
+    /// Common label widths.
     pub widths: Widths,
     /// The smaller of the two MTUs.
     pub mtu: Mtu,
 }
 
-/// Why two offers do not go together. Both ends come to the same answer.
+/// Why two offers do not fit together. Both ends get the same reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Disagreement {
-    /// No version that both speak.
-    #[error("no version of the protocol that both ends speak")]
+    /// No common version.
+    #[error("the ends have no protocol version in common")]
     Version,
-    /// No suite that both have.
-    #[error("no cipher suite that both ends have")]
+    /// No common suite.
+    #[error("the ends have no cipher suite in common")]
     Suite,
-    /// One wants header-only and the other does not ask for it.
-    #[error("one end wants header-only seals and the other does not")]
+    /// One end demands header-only and the other does not offer it.
+    #[error("one end demands header-only seals and the other does not offer them")]
     SealMode,
-    /// No label width that both can switch.
-    #[error("no label width that both ends can switch")]
+    /// No common label width.
+    #[error("the ends have no label width in common")]
     Width,
-    /// One wants the same scheme at both ends, and they differ.
-    #[error("the ends have different schemes and one wants them to be the same")]
+    /// One end demands equal schemes, and they differ.
+    #[error("the ends have different schemes and one of them demands equal ones")]
     Scheme,
 }
 
 impl Offer {
-    /// What this offer and the peer's lead to. `a.agree(b) == b.agree(a)`.
+    /// Combines this offer with the peer's. Symmetric: `a.agree(b) == b.agree(a)`.
     pub fn agree(&self, their: &Offer) -> Result<Agreement, Disagreement> {
         let version = self.versions.newest_common(their.versions).ok_or(Disagreement::Version)?;
         let suite = self.suites.first_common(their.suites).ok_or(Disagreement::Suite)?;
@@ -162,21 +162,21 @@ impl Offer {
     }
 }
 
-/// One end's half of the negotiation, as it travels.
+/// One end's part of the negotiation, as encoded in a handshake message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// What it offers.
+    /// The sender's offer.
     pub offer: Offer,
-    /// Under which index it wants to be addressed.
+    /// Session index that the peer shall use to address the sender.
     pub index: SessionIndex,
-    /// When it was said; zero from a responder.
+    /// Time of sending; zero from a responder.
     pub timestamp: Timestamp,
-    /// Who it says it is, and that the static key is its own.
+    /// The sender's identity, and its signature over the static key.
     pub proof: IdentityProof,
 }
 
 impl Hello {
-    /// Its bytes, padded with zeros to `padded_bytes` if they are fewer.
+    /// Encodes the hello, padded with zeros to `padded_bytes`.
     pub fn encode(&self, padded_bytes: usize) -> Vec<u8> {
         let Offer { versions, suites, seal, widths, same_scheme, lanes, mtu, scheme, protocols } =
             &self.offer;
@@ -195,11 +195,11 @@ impl Hello {
             protocols: &protocols.0,
         };
         let mut bytes = vec![0; fields.wire_bytes().max(padded_bytes)];
-        fields.emit(&mut bytes).expect("room was made, and the two lists were bounded by `new`");
+        fields.emit(&mut bytes).expect("the buffer is large enough, and `new` bounds both lists");
         bytes
     }
 
-    /// Reads a payload. Total: any bytes give a hello or an error.
+    /// Parses a payload. Total: any bytes give a hello or an error.
     pub fn parse(payload: &[u8]) -> Result<Hello, HelloMalformed> {
         let wire::Hello {
             versions,
@@ -222,12 +222,12 @@ impl Hello {
     }
 }
 
-/// The peer of a finished handshake: its two public keys, each proved to be its own.
+/// The peer of a finished handshake: two public keys, both proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The key that its links are made with.
+    /// X25519 key of the peer's links.
     pub static_key: StaticPublic,
-    /// Who it is.
+    /// Ed25519 identity of the peer.
     pub identity: crate::identity::Identity,
 }
 
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_comes_back_at_every_length() {
+    fn a_hello_survives_encoding_at_every_length() {
         for scheme in [0, 1, SCHEME_BYTES_MAX] {
             for protocols in [0, 1, PROTOCOLS_BYTES_MAX] {
                 for padded in [0, 200, 760] {
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_come_to_the_same_agreement() {
+    fn both_ends_reach_the_same_agreement() {
         let wishes = [SealWish::Full, SealWish::MayHeaderOnly, SealWish::MustHeaderOnly];
         let mut offers = Vec::new();
         for seal in wishes {
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn each_disagreement_has_its_name() {
+    fn each_disagreement_has_its_reason() {
         let ours = Offer::default();
         let their = |change: fn(&mut Offer)| {
             let mut offer = Offer::default();
