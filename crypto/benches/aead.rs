@@ -1,4 +1,4 @@
-//! The providers side by side, and what sealer and opener add to them. Prints times, gates nothing.
+//! Compares the providers and measures what sealer and opener add. Prints times; checks nothing.
 //!
 //! `cargo bench -p strowger-crypto --bench aead`
 
@@ -21,7 +21,7 @@ use strowger_wire::{
 const SIZES: [usize; 4] = [16, 64, 256, 1400];
 const AAD: [u8; 8] = [7; 8];
 
-/// The keys alone: what a provider costs, whoever calls it.
+/// The keys alone.
 fn providers(criterion: &mut Criterion) {
     let secret = Secret::from_bytes([1; 32]);
     for (verb, opens) in [("seal", false), ("open", true)] {
@@ -53,7 +53,7 @@ fn providers(criterion: &mut Criterion) {
     }
 }
 
-/// One direction of a session made by a real handshake.
+/// One direction of a session from a real handshake.
 fn session(seal: SealWish, provider: Provider) -> (Sealer, Openers) {
     let entropy = &mut OsEntropy;
     let network = NetworkId::new(b"bench").expect("short");
@@ -78,7 +78,7 @@ fn session(seal: SealWish, provider: Provider) -> (Sealer, Openers) {
     (sealer, there.into_transport(Nanos::ZERO, provider).openers)
 }
 
-/// What one hop pays: open, then seal.
+/// The work of one hop: open, then seal.
 fn hop(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("hop");
     for size in SIZES {

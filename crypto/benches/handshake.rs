@@ -1,10 +1,9 @@
-//! A side of a handshake beside the curve operations that it cannot do without, as pairs in one run.
+//! Each side of a handshake next to the curve operations that it requires, as pairs in one run.
 //!
-//! `cargo bench -p strowger-crypto --bench handshake`. Prints, for each side, the median time of both
-//! and the median ratio, curves / side, with its least and most: 1.0 would be a handshake that is
-//! nothing but curves. Each side is measured with a peer that it has not met, and with one that it
-//! knows (`again`), of which it keeps what is the same every time. Under `cargo test` it makes one
-//! pair and prints nothing of worth.
+//! `cargo bench -p strowger-crypto --bench handshake`. Prints for each side the median time of both
+//! and the ratio curves / side (least, median, most); 1.0 would be a handshake that costs nothing
+//! but curve operations. Each side is measured with a new peer and with a known one (`again`), for
+//! which it stores what is the same every time. Under `cargo test` it runs one pair.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -21,8 +20,8 @@ fn main() {
     let measure = std::env::args().any(|argument| argument == "--bench");
     let (pairs, rounds) = if measure { (31, 200) } else { (1, 1) };
 
-    // A side of IK: four Diffie-Hellman operations, one public key, one signature verified under a
-    // key that comes as bytes.
+    // A side of IK: four Diffie-Hellman operations, one public key, and one signature verified
+    // under a key in byte form.
     let secret = StaticSecret::from([7; 32]);
     let public = PublicKey::from(&StaticSecret::from([9; 32]));
     let signing = SigningKey::from_bytes(&[3; 32]);
@@ -40,12 +39,12 @@ fn main() {
     let (strangers, acquainted) = (Ends::new(), Ends::new());
     acquainted.a.add_peer(acquainted.b.static_public());
     acquainted.b.add_peer(acquainted.a.static_public());
-    acquainted.time(); // what is kept is worked out here
+    acquainted.time(); // fills the precomputed values
 
     let names = ["responder", "initiator", "responder again", "initiator again"];
     let mut found = names.map(|_| Vec::new());
     for _ in 0..pairs {
-        // One of each in turn, so that whatever else this machine does falls on all alike.
+        // One of each in turn, so that other load on this machine affects all alike.
         let (mut alone, mut sides) = (Duration::ZERO, [Duration::ZERO; 4]);
         for _ in 0..rounds {
             alone += time(curves).0;
@@ -77,7 +76,7 @@ fn main() {
                 );
             }
         });
-        println!("the checker, {name}: {:.2} us", took.as_secs_f64() * 1e6 / f64::from(rounds));
+        println!("cookie checker, {name}: {:.2} us", took.as_secs_f64() * 1e6 / f64::from(rounds));
     }
 }
 
@@ -125,7 +124,7 @@ impl Ends {
         initiation.accept(&ours, &Psk::NONE, guard, &mut OsEntropy).expect("honest").1
     }
 
-    /// One handshake: what the responder's side took, and the initiator's.
+    /// One handshake: the time of the responder's side and of the initiator's.
     fn time(&self) -> [Duration; 2] {
         let (began, (state, message)) = time(|| self.begin());
         let (responded, response) = time(|| self.respond(&message));

@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("alice is {}", alice.identity().peer_id());
     println!("bob is   {}", bob.identity().peer_id());
 
-    // Alice knows Bob's static key. Time comes from the caller; here it stands still.
+    // Alice knows Bob's static key. Time comes from the caller; here it does not advance.
     let now = Nanos::ZERO;
     let offer = Offer::default();
     let index = |number| SessionIndex::new(number).ok_or("more than 24 bits");
@@ -29,12 +29,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         ik::initiate(&ours, bob.static_public(), &Psk::NONE, None, entropy)?;
     println!("alice -> bob    {} bytes of initiation", initiation.len());
 
-    // Bob keeps nothing until he knows who it is.
+    // Bob stores nothing until he has read the identity.
     let checker = CookieChecker::new(&bob, now, entropy)?;
     let Admission::Admitted(admitted) =
         checker.admit(b"alice's address", &initiation, Load::Normal)?
     else {
-        return Err("a cookie without load".into());
+        return Err("a cookie reply without load".into());
     };
     let read = ik::read(&bob, &admitted)?;
     println!("bob reads       {}", read.identity()?.peer_id());
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let alices = waiting.read_response(&response).map_err(|rejected| rejected.why)?;
     println!("both agree on   {:?}", alices.agreement());
 
-    // Sealed where it lies: 8 bytes of room before the body, 16 behind.
+    // Seal in place: 8 bytes in front of the body, 16 behind it.
     let mut alice_keys = alices.into_transport(now, Provider::DEFAULT);
     let mut bob_keys = bobs.into_transport(now, Provider::DEFAULT);
     let text = b"a label, and what it carries";

@@ -1,7 +1,7 @@
-//! Two nodes, each with a session and a checker, and the link between them: virtual time and a seed. It never reads a
-//! clock.
+//! Two nodes, each with a session and a cookie checker, and the link between them. Virtual time,
+//! seeded.
 
-// Each test file uses another part of it.
+// Each test file uses a part of it.
 #![allow(dead_code)]
 
 use std::cmp::Reverse;
@@ -19,15 +19,15 @@ use strowger_wire::{
     link_header::{Kind, LinkHeader, SessionIndex, Step},
 };
 
-/// What a link does to packets.
+/// What the link does to packets.
 #[derive(Clone, Copy)]
-pub(crate) struct Weather {
+pub(crate) struct Impairment {
     pub(crate) lost_per_mille: u64,
     pub(crate) doubled_per_mille: u64,
     pub(crate) delay_ms: (u64, u64),
 }
 
-/// One node: a slow path (session, checker) and a data plane (sealers, openers).
+/// One node: a slow path (session, cookie checker) and a data plane (sealers, openers).
 pub(crate) struct Node {
     pub(crate) local: LocalIdentity,
     pub(crate) checker: CookieChecker,
@@ -36,24 +36,24 @@ pub(crate) struct Node {
     pub(crate) indices: u32,
     pub(crate) openers: HashMap<SessionIndex, Openers>,
     pub(crate) keys: Option<Box<NewKeys>>,
-    /// Openers held at once, at most; keys taken into use; times the link was down.
+    /// Most openers held at once; keys taken into use; times the link was down.
     pub(crate) openers_most: usize,
     pub(crate) rekeys: u64,
     pub(crate) expired: u64,
     pub(crate) cookies: u64,
     pub(crate) attempts: u64,
-    /// Responses that it sent.
+    /// Responses that the node sent.
     pub(crate) answers: u64,
 }
 
-/// When it arrives, in which order it was sent, to whom, and what it is.
+/// Time of arrival, sequence number, receiver, packet.
 pub(crate) type Flight = (Nanos, u64, usize, Vec<u8>);
 
-pub(crate) struct World {
+pub(crate) struct Sim {
     pub(crate) nodes: [Node; 2],
-    pub(crate) weather: Weather,
+    pub(crate) impairment: Impairment,
     pub(crate) random: SeededEntropy,
-    /// Each node's own.
+    /// One source for each node.
     pub(crate) entropy: [SeededEntropy; 2],
     pub(crate) now: Nanos,
     pub(crate) queue: BinaryHeap<Reverse<Flight>>,
@@ -63,9 +63,9 @@ pub(crate) struct World {
     pub(crate) unknown_index: u64,
     pub(crate) delivered: u64,
     pub(crate) doubled: u64,
-    /// Whether every key is another peer's.
+    /// Whether every key belongs to another peer.
     pub(crate) taken: bool,
-    /// Every initiation that was sent: when, and by whom.
+    /// Every initiation sent: time and sender.
     pub(crate) begun: Vec<(Nanos, usize, Vec<u8>)>,
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn offer() -> Offer {
     Offer { lanes: Lanes::new(3).expect("1 to 16"), ..Offer::default() }
 }
 
-pub(crate) fn world(seed: u64, weather: Weather, load: Load) -> World {
+pub(crate) fn sim(seed: u64, impairment: Impairment, load: Load) -> Sim {
     let mut entropy = SeededEntropy::new(seed);
     let network = NetworkId::new(b"rekey").expect("short");
     let locals: Vec<LocalIdentity> = (0..2)
@@ -107,9 +107,9 @@ pub(crate) fn world(seed: u64, weather: Weather, load: Load) -> World {
             answers: 0,
         });
     }
-    World {
+    Sim {
         nodes: nodes.try_into().ok().expect("two nodes"),
-        weather,
+        impairment,
         random: SeededEntropy::new(seed ^ 0x5eed),
         entropy: [SeededEntropy::new(seed ^ 0xa), SeededEntropy::new(seed ^ 0xb)],
         now: Nanos::ZERO,
@@ -125,14 +125,14 @@ pub(crate) fn world(seed: u64, weather: Weather, load: Load) -> World {
     }
 }
 
-impl World {
+impl Sim {
     pub(crate) fn send(&mut self, from: usize, packet: Vec<u8>) {
-        if self.random.next_u64() % 1000 < self.weather.lost_per_mille {
+        if self.random.next_u64() % 1000 < self.impairment.lost_per_mille {
             return;
         }
-        let doubled = self.random.next_u64() % 1000 < self.weather.doubled_per_mille;
+        let doubled = self.random.next_u64() % 1000 < self.impairment.doubled_per_mille;
         for _ in 0..1 + usize::from(doubled) {
-            let (least, most) = self.weather.delay_ms;
+            let (least, most) = self.impairment.delay_ms;
             let delay = least * 1_000_000 + self.random.next_u64() % ((most - least) * 1_000_000);
             self.sent += 1;
             let arrival = self.now.plus(Nanos(delay));
@@ -141,7 +141,7 @@ impl World {
     }
 
     pub(crate) fn step(&mut self, at: usize, input: Input<'_>) {
-        // A refusal (a late response, a stale initiation) is part of the weather.
+        // A refusal (a late response, an old initiation) is expected here.
         self.with_session(at, |session, context, outputs| {
             let _ = session.handle(context, input, outputs);
         });
@@ -245,7 +245,7 @@ impl World {
                         };
                         let mut guard = TimestampGuard::default();
                         let Ok(established) = finish.accept(&mut node.checker, &mut guard) else {
-                            return; // the same third message again
+                            return; // a repeated third message
                         };
                         let role = XxRole::Responder { guard };
                         self.with_session(at, |session, context, outputs| {
@@ -275,7 +275,7 @@ impl World {
         }
     }
 
-    /// Runs until `end`, each node sending data every `interval` while it has one.
+    /// Runs until `end`; each node with an interval sends data at it.
     pub(crate) fn run(&mut self, end: Nanos, intervals: [Option<Nanos>; 2]) {
         let mut due = intervals.map(|interval| interval.map(|interval| self.now.plus(interval)));
         while self.now < end {
@@ -324,28 +324,28 @@ impl World {
     }
 }
 
-pub(crate) const STORM: Weather =
-    Weather { lost_per_mille: 300, doubled_per_mille: 20, delay_ms: (1, 300) };
+pub(crate) const LOSSY: Impairment =
+    Impairment { lost_per_mille: 300, doubled_per_mille: 20, delay_ms: (1, 300) };
 
-pub(crate) fn up(world: &mut World, wants: [bool; 2]) {
+pub(crate) fn up(sim: &mut Sim, wants: [bool; 2]) {
     for (at, wants) in wants.into_iter().enumerate() {
         if wants {
-            world.step(at, Input::Wanted);
+            sim.step(at, Input::Wanted);
         }
     }
-    let end = world.now.plus(Nanos::from_secs(60));
-    world.run(end, [None, None]);
-    assert!(world.nodes.iter().all(|node| node.session.is_up()));
+    let end = sim.now.plus(Nanos::from_secs(60));
+    sim.run(end, [None, None]);
+    assert!(sim.nodes.iter().all(|node| node.session.is_up()));
 }
 
 /// A session with the other node, whose key it does not know.
-pub(crate) fn discovering(world: &World, at: usize, identity: Option<Identity>) -> Session {
+pub(crate) fn discovering(sim: &Sim, at: usize, identity: Option<Identity>) -> Session {
     Session::new(SessionConfig {
         peer: None,
         identity,
         psk: Psk::from_bytes([4; 32]),
         offer: offer(),
         provider: Provider::DEFAULT,
-        wall_at_zero: 1_700_000_000_000_000_000 + world.now.0 + at as u64,
+        wall_at_zero: 1_700_000_000_000_000_000 + sim.now.0 + at as u64,
     })
 }
