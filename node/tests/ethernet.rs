@@ -123,7 +123,7 @@ fn frames_pass_between_udp_and_ethernet_without_a_copy_of_ours() {
     }
 }
 
-/// With the capabilities that docs/relay.md names and no other right.
+/// With the capabilities that docs/relay/systemd.md names and no other right.
 #[test]
 fn a_relay_of_an_ordinary_user_opens_an_ethernet_port() {
     let Some([near, _far]) = pair() else { return };

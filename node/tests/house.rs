@@ -442,6 +442,7 @@ fn the_house_is_complete() {
         "LICENSE-APACHE",
         ".ci/run",
         "docs/architecture.md",
+        "docs/relay/README.md",
         "docs/wire.md",
         "docs/glossary.md",
         "docs/style.md",
@@ -594,6 +595,40 @@ fn the_book_lists_every_page() {
     let pages = markdown_files().filter(|file| file.starts_with("docs/"));
     let missing = pages.filter(|page| *page != "docs/SUMMARY.md" && !listed.contains(*page));
     none(missing.map(str::to_owned).collect(), "list the page in docs/SUMMARY.md");
+}
+
+#[test]
+fn the_pages_for_operators_name_every_key_drop_reason_and_command() {
+    let mut faults = Vec::new();
+    let (reference, counters) = (read("docs/relay/reference.md"), read("docs/relay/counters.md"));
+    for line in read("node/src/config/sample.toml").lines() {
+        let Some((key, _)) = line.trim_start_matches('#').split_once(" = ") else { continue };
+        let is_key = key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        if is_key && !reference.contains(&format!("`{key}`")) {
+            faults.push(format!("docs/relay/reference.md: the key `{key}`"));
+        }
+    }
+    let discards = read("engine/src/discard.rs");
+    for line in without_tests(&discards).lines() {
+        let name = line.trim().strip_suffix("\",").and_then(|line| line.split_once(" = \""));
+        if let Some((_, name)) = name.filter(|(_, name)| !counters.contains(&format!("`{name}`"))) {
+            faults.push(format!("docs/relay/counters.md: the reason `{name}`"));
+        }
+    }
+    let main = read("node/src/main.rs");
+    let commands = main.split("enum Command {").nth(1).and_then(|rest| rest.split("\n}").next());
+    for line in commands.expect("main.rs has the commands").lines() {
+        let word: String = line.trim().chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
+        let is_command = line.starts_with("    ") && line.trim().starts_with(char::is_uppercase);
+        if is_command && !reference.contains(&format!("strowger {}", word.to_lowercase())) {
+            let is_named = reference.contains(&format!("`{}`", word.to_lowercase()));
+            if !is_named {
+                faults
+                    .push(format!("docs/relay/reference.md: the command {}", word.to_lowercase()));
+            }
+        }
+    }
+    none(faults, "the pages for operators name each of them");
 }
 
 #[test]
