@@ -45,7 +45,7 @@ static ALLOC: strowger_frame::alloc::GuardedAlloc = strowger_frame::alloc::Guard
 
 /// A label-switching engine for source-routed overlay networks.
 #[derive(Debug, Parser)]
-#[command(version, after_help = Exit::TABLE, max_term_width = 100)]
+#[command(name = "strowger", version, after_help = Exit::TABLE, max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -56,7 +56,12 @@ enum Command {
     /// Show what a switch does: a relay and two endpoints on this machine, no rights needed.
     Demo(demo::Options),
     /// Measure forwarding rates on this machine, as pairs with plain forwarders in one run.
-    Bench(bench_cmd::Wanted),
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// See `strowger bench --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// Write a key and a configuration that starts as it is.
     Init(init::Options),
     /// Run a switch until SIGINT or SIGTERM.
@@ -235,7 +240,7 @@ fn main() -> ExitCode {
 fn perform(command: Command) -> Result<ExitCode, Failure> {
     let output = &mut io::stdout();
     let done = match command {
-        Command::Bench(wanted) => return bench_cmd::perform(&wanted),
+        Command::Bench { arguments } => return Err(bench_cmd::perform(&arguments)),
         Command::Demo(options) => return demo::run(&options),
         Command::Doctor { json } => return doctor::run(json, output),
         Command::Config { task: ConfigTask::Check { file, text_only } } => {

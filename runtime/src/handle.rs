@@ -239,6 +239,16 @@ impl RelayHandle {
         self.call(|slow_path| slow_path.stats())
     }
 
+    /// Whether the link of the peer or neighbor with this name forwards. [`events`](Self::events) reports changes:
+    /// subscribe, then ask, then wait for the next event.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn is_up(&self, name: &str) -> Result<bool, CallError> {
+        let name = name.to_owned();
+        self.call(move |slow_path| slow_path.is_up(&name))
+    }
+
     /// The ports, with the addresses that they are bound to.
     ///
     /// # Errors

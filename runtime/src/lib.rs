@@ -15,6 +15,7 @@ pub mod files;
 mod handle;
 mod health;
 mod host;
+mod key_file;
 pub mod limits;
 mod local_port;
 mod memory;
@@ -57,6 +58,7 @@ pub use self::{
     ethernet::Wire,
     event::{Event, EventKind, Events},
     handle::RelayHandle,
+    key_file::{KeyError, key_file},
     local_port::{
         LocalPort, LocalReceiver, LocalSender, Packet, PacketError, PortClosed, TxBuffer,
     },

@@ -14,7 +14,7 @@ use std::{
 use strowger_crypto::PeerId;
 use strowger_engine::{
     Now,
-    control::{DetachError, Event as SwitchEvent, PortId, SlotState, Switch},
+    control::{DetachError, Event as SwitchEvent, PortId, SlotState, SlotView, Switch},
 };
 use strowger_frame::port::Arm;
 use strowger_io::{Doorbell, DoorbellWaker, Waiter, endpoint};
@@ -481,6 +481,19 @@ impl SlowPath {
             self.switch.goodbye(slot, GOODBYE_DETACHED, DETACHED_RETRY_S, why);
         }
         self.switch.detach(slot)
+    }
+
+    /// Whether the link of the peer or neighbor with this name forwards.
+    pub fn is_up(&self, name: &str) -> bool {
+        match self.switch.peers().iter().find(|peer| peer.name == name) {
+            Some(peer) => peer.is_up(),
+            None => {
+                let is_it = |view: &SlotView| {
+                    view.name == name && view.port.is_some() && view.state == SlotState::Attached
+                };
+                self.switch.slots().iter().any(is_it)
+            }
+        }
     }
 
     /// All counters.

@@ -1,0 +1,87 @@
+//! The example `embed` as an async program. The library needs no runtime; this one is tokio. docs/embedding.md shows
+//! the function `ask`, and a test keeps the two equal.
+//!
+//! `cargo run -p strowger --example embed_tokio KEY_FILE ALICE BOB BOB_ADDRESS LABEL`
+
+use std::error::Error;
+
+use strowger::{IdentityKey, Label, LocalPortSpec, Peer, PeerId, Relay};
+
+async fn ask(key: IdentityKey, alice: PeerId, bob: PeerId, bob_at: &str, to: Label) -> Answer {
+    let relay = Relay::builder()
+        .identity(key)
+        .network("example")
+        .workers(1)
+        .udp("0.0.0.0:0".parse()?)
+        .peer(Peer::new(alice).name("alice").slot(2)) // comes from any address
+        .peer(Peer::new(bob).name("bob").at(bob_at).slot(3))
+        .local_port_spec(LocalPortSpec::new("app").slot(4))
+        .start()?;
+    let (mut sender, mut receiver) = relay.take_port("app")?.split();
+    let mut events = relay.events();
+    while !relay.is_up("bob")? {
+        events.next().await.ok_or("the relay has ended")?;
+    }
+    sender.send_to_async(to, b"hello").await?;
+    let answer = receiver.recv_async().await?.payload().to_vec();
+    tokio::task::spawn_blocking(move || relay.shutdown()).await??; // peers receive a goodbye
+    Ok(answer)
+}
+
+type Answer = Result<Vec<u8>, Box<dyn Error>>;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let usage = "usage: embed_tokio KEY_FILE ALICE BOB BOB_ADDRESS LABEL";
+    let argument = |number| std::env::args().nth(number).ok_or(usage);
+    let key = strowger::key_file(argument(1)?)?;
+    println!("this relay is {}", key.public().peer_id());
+    let (alice, bob) = (argument(2)?.parse()?, argument(3)?.parse()?);
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let address = argument(4)?;
+    let answer = runtime.block_on(ask(key, alice, bob, &address, argument(5)?.parse()?))?;
+    println!("answer: {:?}", answer.escape_ascii().to_string());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use strowger::{Hop, OsEntropy, Scheme, Slot};
+
+    use super::*;
+
+    #[test]
+    fn it_gets_an_answer() {
+        let [ours, alice, bob] = [(); 3].map(|()| IdentityKey::generate(&mut OsEntropy).unwrap());
+        let (alice, bob_id) = (alice.public().peer_id(), bob.public().peer_id());
+        let relay = Relay::builder()
+            .identity(bob)
+            .network("example")
+            .workers(1)
+            .udp("127.0.0.1:0".parse().unwrap())
+            .peer(Peer::new(ours.public().peer_id()).slot(5))
+            .local_port_spec(LocalPortSpec::new("app").slot(6))
+            .start()
+            .unwrap();
+        let at = relay.ports().unwrap()[0].local_address().unwrap();
+        let (mut sender, mut receiver) = relay.take_port("app").unwrap().split();
+        let answers = async move {
+            let packet = receiver.recv_async().await.unwrap();
+            sender.reply_async(&packet, b"hello yourself").await.unwrap();
+        };
+        let scheme = &Scheme::default();
+        let hop = |ingress, egress| {
+            let (ingress, egress) = (Slot::new(ingress), Slot::new(egress));
+            Hop { scheme, ingress, egress }
+        };
+        let (to, _) = Label::build(&[hop(4, 3), hop(5, 6)]).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let answer = runtime.block_on(async {
+            let answering = tokio::spawn(answers);
+            let answer = ask(ours, alice, bob_id, &at.to_string(), to).await.unwrap();
+            answering.await.unwrap();
+            answer
+        });
+        assert_eq!(answer, b"hello yourself");
+        relay.shutdown().unwrap();
+    }
+}

@@ -1,0 +1,231 @@
+//! A relay for source-routed overlay networks in your program.
+//!
+//! A packet carries its path as a *label* of packed slot numbers. Each relay takes one number off, writes the return
+//! path in its place, and forwards the packet to the neighbor at that slot. Relays have no routing tables, and links
+//! between them are sealed (Noise IKpsk2, ChaCha20-Poly1305 or AES-GCM).
+//!
+//! # Overview
+//!
+//! | step | type |
+//! |---|---|
+//! | describe the relay: identity, ports, peers | [`Relay::builder`], [`RelayBuilder`] |
+//! | ports to other machines | [`UdpListener`], [`EthernetInterface`] |
+//! | ports to programs | [`LocalPortSpec`] for this one, [`UnixSocket`] for others, [`CustomPort`] for your own |
+//! | neighbors | [`Peer`] by a sealed link, [`Neighbor`] by a plain one |
+//! | run it | [`RelayBuilder::start`], [`RelayHandle`] |
+//! | send and receive | [`LocalPort`], [`LocalSender`], [`LocalReceiver`], [`Packet`] |
+//! | watch it | [`Events`], [`Stats`] |
+//! | change it | [`RelayHandle::attach`], [`detach`](RelayHandle::detach), [`renumber`](RelayHandle::renumber) |
+//! | end it | [`RelayHandle::shutdown`], or drop every handle |
+//!
+//! A relay runs one thread for each worker, which forwards, and one for the slow path: handshakes, keys, liveness,
+//! changes. The library needs Linux and no async runtime; every `async` method is a plain future.
+//!
+//! # Start a relay
+//!
+//! ```
+//! use strowger::{IdentityKey, OsEntropy, Peer, Relay};
+//!
+//! # let alice = IdentityKey::generate(&mut OsEntropy)?.public().peer_id();
+//! let key = IdentityKey::generate(&mut OsEntropy)?; // or strowger::key_file("relay.key")?
+//! let relay = Relay::builder()
+//!     .identity(key)
+//!     .network("example")
+//!     .workers(1)
+//!     .udp("127.0.0.1:0".parse()?)
+//!     .peer(Peer::new(alice).name("alice").at("192.0.2.1:4737"))
+//!     .local_port("app")
+//!     .start()?;
+//! println!("listening at {:?}", relay.ports()?[0].local_address());
+//! relay.shutdown()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Compute a label
+//!
+//! A label is built from the slots by which a packet enters and leaves each switch. Here it enters at slot 4, leaves
+//! by slot 3, enters the next switch at its slot 5, and ends at its slot 6:
+//!
+//! ```
+//! use strowger::{Hop, Label, Scheme, Slot};
+//!
+//! let scheme = &Scheme::default();
+//! let hop = |ingress, egress| Hop { scheme, ingress: Slot::new(ingress), egress: Slot::new(egress) };
+//! let (label, return_path) = Label::<u64>::build(&[hop(4, 3), hop(5, 6)])?;
+//! let same: Label = label.to_string().parse()?; // labels travel as text, too
+//! assert_eq!(same, label);
+//! # let _ = return_path;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Send and receive
+//!
+//! Two local ports of one relay. Between relays the label is longer, and nothing else changes:
+//!
+//! ```
+//! use strowger::{Hop, Label, LocalPortSpec, Relay, Scheme, Slot};
+//!
+//! let relay = Relay::builder()
+//!     .workers(1)
+//!     .local_port_spec(LocalPortSpec::new("one").slot(2))
+//!     .local_port_spec(LocalPortSpec::new("two").slot(3))
+//!     .start()?;
+//! let (mut one_tx, mut one_rx) = relay.take_port("one")?.split();
+//! let (mut two_tx, mut two_rx) = relay.take_port("two")?.split();
+//! let hop = Hop { scheme: &Scheme::default(), ingress: Slot::new(2), egress: Slot::new(3) };
+//! let (label, _) = Label::<u64>::build(&[hop])?;
+//!
+//! one_tx.send_to(label, b"hello")?;
+//! let packet = two_rx.recv()?; // blocks; recv_timeout, try_recv, poll_recv and recv_async are the other forms
+//! assert_eq!((packet.payload(), packet.ingress()), (&b"hello"[..], 2));
+//! two_tx.reply(&packet, b"hello yourself")?;
+//! assert_eq!(one_rx.recv()?.payload(), b"hello yourself");
+//! # relay.shutdown()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Send and receive bursts
+//!
+//! ```
+//! # use strowger::{Hop, Label, LocalPortSpec, Relay, Scheme, Slot};
+//! # let relay = Relay::builder()
+//! #     .workers(1)
+//! #     .local_port_spec(LocalPortSpec::new("one").slot(2))
+//! #     .local_port_spec(LocalPortSpec::new("two").slot(3))
+//! #     .start()?;
+//! # let (mut sender, _) = relay.take_port("one")?.split();
+//! # let (_sender, mut receiver) = relay.take_port("two")?.split();
+//! # let hop = Hop { scheme: &Scheme::default(), ingress: Slot::new(2), egress: Slot::new(3) };
+//! # let (label, _) = Label::<u64>::build(&[hop])?;
+//! use strowger::{Burst, Packet};
+//!
+//! let mut burst = Burst::new();
+//! for number in 0..16_u8 {
+//!     let mut buffer = sender.buffer(label, 1)?; // in the port's memory: nothing is copied
+//!     buffer.payload_mut()[0] = number;
+//!     burst.push(buffer.into_frame());
+//! }
+//! sender.send_burst(&mut burst)?;
+//!
+//! let mut received = 0;
+//! while received < 16 {
+//!     let mut burst = Burst::new();
+//!     receiver.recv_burst_wait(&mut burst, None)?;
+//!     for packet in burst.drain(..).filter_map(Packet::from_frame) {
+//!         assert_eq!(packet.payload(), [received]);
+//!         received += 1;
+//!     }
+//! }
+//! # relay.shutdown()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Watch a relay
+//!
+//! ```
+//! # use strowger::{EventKind, Relay};
+//! # let relay = Relay::builder().workers(1).local_port("app").start()?;
+//! let mut events = relay.events();
+//! while let Some(event) = events.try_recv() { // or recv, recv_timeout, poll_recv, next().await
+//!     match event.kind {
+//!         EventKind::Missed { events } => println!("{events} events came too fast"),
+//!         kind => println!("{} {}", event.name, kind.name()),
+//!     }
+//! }
+//! let stats = relay.stats()?;
+//! for port in &stats.ports {
+//!     let sum: u64 = port.port.queues.iter().map(|queue| queue.frames_in).sum();
+//!     println!("{}: {sum} frames in", port.name);
+//! }
+//! for (reason, count) in stats.totals.by_reason() {
+//!     println!("{count} frames discarded: {reason:?}");
+//! }
+//! # relay.shutdown()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Change a running relay
+//!
+//! ```
+//! # use strowger::{LocalPortSpec, Relay};
+//! # let relay = Relay::builder().workers(1).local_port("app").start()?;
+//! let port = relay.attach_local(LocalPortSpec::new("later").slot(7))?;
+//! let to = relay.renumber(7, Some(9))?; // slot 7 leads to it for a while
+//! relay.detach(to)?;
+//! # drop(port);
+//! # relay.shutdown()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Everything else
+//!
+//! [`RelayHandle::call`] runs your code on the slow path's thread with the [`switch`] itself: pings, traces, views of
+//! slots and peers, growing the scheme. The guide in `docs/embedding.md` has the errors that one meets, and the
+//! threads, memory and limits of a relay.
+
+#[doc(inline)]
+pub use strowger_runtime::{
+    Account, Address, Burst, CallError, CustomPort, EthernetInterface, Event, EventKind, Events,
+    FileUse, Hop, Identity, IdentityKey, IdlePolicy, KeyError, Label, LabelError, LinkStats,
+    Liveness, LocalPort, LocalPortSpec, LocalReceiver, LocalSender, Memory, MemoryUse, Need,
+    Neighbor, NeighborAddress, NeighborError, NoLocalPort, OpenRelay, OsEntropy, Packet,
+    PacketError, Peer, PeerId, PeerKey, PortClosed, PortInfo, PortKind, PortStats, Provider, Psk,
+    Queues, Relay, RelayBuilder, RelayHandle, Rights, Scheme, SealWish, ShutdownError, Slot,
+    SlotError, SlowPath, StartError, StateError, StaticPublic, Stats, StrangerPolicy, Summary,
+    SwitchConfig, TxBuffer, UdpListener, UnixSocket, Wire, key_file,
+};
+
+/// The switch below a relay: what [`SlowPath::switch`] gives, and what events and counters hold.
+pub mod switch {
+    pub use strowger_engine::{
+        Now,
+        control::{
+            AttachError, Balance, ConfigError, DetachError, Event, PlugError, PortId, PortView,
+            QueueView, RenumberError, RestoreError, SlotState, SlotView, Switch,
+            messages::{Answer, Question, QuestionId},
+            peering::{DownReason, LinkState, PeerError, PeerView},
+        },
+        discard::Discard,
+    };
+}
+
+/// Frames, their memory, and the trait of ports: for a [`CustomPort`] and for bursts.
+pub mod frame {
+    pub use strowger_frame::{Frame, Mark, Pool, PoolSpec, Port, Train, port};
+}
+
+/// The ports below a relay, their settings and what they report.
+pub mod ports {
+    pub use strowger_io::{
+        EndpointSpec, MemoryPort,
+        account::AccountError,
+        endpoint::{EndpointReceiver, EndpointSender},
+        memory::wire,
+        unix::Client,
+    };
+    /// Settings and reports of UDP ports.
+    pub mod udp {
+        pub use strowger_io::udp::{Backend, Choice, Refusal, Report, UdpPort, UdpSpec, open};
+    }
+    /// Settings and reports of Ethernet ports.
+    pub mod ethernet {
+        pub use strowger_io::xdp::{Choice, Report, Rung, XdpSpec};
+    }
+}
+
+/// Keys, and where their random bytes come from.
+pub mod crypto {
+    pub use strowger_crypto::{
+        Entropy, EntropyFailed, IdentityRefused, KeyFileError, NameError, SealMode, Secret,
+    };
+}
+
+/// Labels in all their widths, and how slots are written into them.
+pub mod label {
+    pub use strowger_wire::{Label, Scheme, Slot, label::*, scheme::*};
+}
+
+/// Files as a relay opens them, for programs that start as root: see [`RelayBuilder::opener`].
+pub mod files {
+    pub use strowger_runtime::files::Opener;
+}
