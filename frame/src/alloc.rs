@@ -1,5 +1,6 @@
-//! An allocator that counts, and on request forbids, allocation on worker threads (R13). It hands
-//! every request to the system allocator and never changes what is returned.
+//! An allocator that counts, and on request forbids, allocation on worker threads (R13).
+//!
+//! It passes every request to the system allocator unchanged.
 //!
 //! Install it once in a binary or a test:
 //! ```
@@ -24,7 +25,7 @@ thread_local! {
     static CALLS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Calls of the allocator seen on threads that counted or forbade them, since the process began.
+/// Allocator calls on threads with a guard, since the process started.
 static TOTAL_CALLS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,8 +39,7 @@ enum Rule {
 #[derive(Debug)]
 pub struct GuardedAlloc;
 
-/// While it lives, this thread's calls of the allocator are counted, and abort the process if the
-/// guard came from [`forbid`].
+/// Counts this thread's allocator calls while it lives; from [`forbid`], aborts the process at one.
 #[derive(Debug)]
 pub struct Guard {
     calls_before: u64,
@@ -58,12 +58,12 @@ pub fn forbid() -> Guard {
     begin(Rule::Abort)
 }
 
-/// Allocator calls seen by all guards of the process so far.
+/// Allocator calls counted by all guards of the process so far.
 pub fn total_calls() -> u64 {
     TOTAL_CALLS.load(Ordering::Relaxed)
 }
 
-/// Whether [`GuardedAlloc`] is this process's allocator; without it a guard proves nothing.
+/// Whether [`GuardedAlloc`] is this process's allocator. Without it a guard proves nothing.
 pub fn installed() -> bool {
     let guard = count();
     drop(std::hint::black_box(Box::new(0_u8)));
@@ -96,7 +96,7 @@ impl Drop for Guard {
 
 #[inline]
 fn note(what: &str, bytes: usize) {
-    // `try_with`: the allocator is also called while a thread's locals are torn down.
+    // `try_with`: thread teardown also calls the allocator.
     let rule = RULE.try_with(Cell::get).unwrap_or(Rule::Free);
     if rule != Rule::Free {
         noted(rule, what, bytes);
@@ -108,7 +108,7 @@ fn noted(rule: Rule, what: &str, bytes: usize) {
     let _ = CALLS.try_with(|seen| seen.set(seen.get() + 1));
     TOTAL_CALLS.fetch_add(1, Ordering::Relaxed);
     if rule == Rule::Abort {
-        // Stop watching first: what follows may itself allocate.
+        // Stop watching first: the code below may allocate.
         let _ = RULE.try_with(|rule| rule.set(Rule::Free));
         let _ = writeln!(
             std::io::stderr(),
@@ -119,7 +119,7 @@ fn noted(rule: Rule, what: &str, bytes: usize) {
     }
 }
 
-// SAFETY: every method hands its arguments unchanged to `System`, which keeps the contract; `note`
+// SAFETY: every method passes its arguments unchanged to `System`, which keeps the contract; `note`
 // never unwinds and never touches the memory.
 unsafe impl GlobalAlloc for GuardedAlloc {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

@@ -1,11 +1,13 @@
-//! Up to 64 frames handled together, in order of arrival. A burst never allocates.
+//! A burst: up to 64 frames handled together, in order of arrival, without allocation.
 
 use arrayvec::ArrayVec;
 
 use crate::Frame;
 
-/// Frames in a burst at most. 64 amortises a breath's fixed work to nothing, and a full burst's
-/// handles (2 KiB) stay in the first-level cache.
+/// Maximum number of frames in a burst.
+///
+/// 64 frames amortise the fixed work of a poll, and the handles of a full burst (2 KiB) stay in the
+/// first-level cache.
 pub const BURST_MAX: usize = 64;
 
 /// Up to [`BURST_MAX`] frames in order of arrival.

@@ -1,57 +1,58 @@
-//! One packet in memory that we own, and trains of them in one chunk. A frame never copies its
-//! bytes and never shares them: it shares only the chunk they lie in.
+//! One packet in owned memory, and trains of packets in one chunk.
+//!
+//! Frames of a train share the chunk, never bytes.
 
 use std::{mem, ptr::NonNull};
 
 use crate::pool::ChunkRef;
 
-/// What a port's owner calls a neighbour behind that port: opaque to the port, which puts it on
-/// every frame that it receives from that neighbour.
+/// Tag of a frame: the neighbour behind a port that it came from or goes to.
 ///
-/// The low 16 bits are an index that the owner keeps small, for tables; the high 16 bits tell one
-/// user of an index from the next, so that a frame still on its way under an old mark is never
-/// taken for one of the new neighbour.
+/// The port's owner chooses the marks; the port puts a neighbour's mark on each frame received from
+/// it. The low 16 bits are a small index for tables. The high 16 bits are a generation, so that a
+/// frame under an old mark is not taken for one of the index's next user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mark(pub u32);
 
 impl Mark {
-    /// The mark with this index and this generation.
+    /// Makes the mark with this index and generation.
     #[inline]
     pub const fn new(index: u16, generation: u16) -> Self {
         Self((generation as u32) << 16 | index as u32)
     }
 
-    /// Where a table keeps what belongs to this mark.
+    /// Index for tables.
     #[inline]
     pub const fn index(self) -> usize {
         (self.0 & 0xffff) as usize
     }
 
-    /// The mark of a frame from an address that no neighbour has, where a port was told to hand
-    /// those up ([`Port::accept_unknown`](crate::Port::accept_unknown)). `number` tells those
-    /// of one burst apart.
+    /// Mark of a frame from an address that belongs to no neighbour.
+    ///
+    /// A port uses it if [`Port::accept_unknown`](crate::Port::accept_unknown) is on. `number`
+    /// distinguishes such senders within one burst.
     #[inline]
     pub const fn unknown(number: u8) -> Self {
         Self::new(Self::UNKNOWN_FROM | number as u16, 0)
     }
 
-    /// Whether it is a stranger's.
+    /// Whether the mark stands for an unknown sender.
     #[inline]
     pub const fn is_unknown(self) -> bool {
         self.index() >= Self::UNKNOWN_FROM as usize
     }
 
-    /// Indices from here on are strangers': 256 of them, which no neighbour ever has.
+    /// First of the 256 indices of unknown senders; no neighbour has one of them.
     const UNKNOWN_FROM: u16 = 0xff00;
 
-    /// How often the index had been used before.
+    /// Number of earlier uses of the index, modulo 2^16.
     #[inline]
     pub const fn generation(self) -> u16 {
         (self.0 >> 16) as u16
     }
 }
 
-/// One packet in memory: a handle of 32 bytes. Dropping it gives its memory back.
+/// One packet in memory: a handle of 32 bytes. Dropping it returns its memory.
 pub struct Frame {
     at: NonNull<u8>,
     chunk: ChunkRef,
@@ -63,10 +64,9 @@ pub struct Frame {
 
 const _: () = assert!(mem::size_of::<Frame>() == 32);
 
-// SAFETY: a frame is sole owner of the bytes it spans; what it shares with others of its chunk is
-// an atomic count.
+// SAFETY: a frame owns the bytes it spans; it shares an atomic count with others of its chunk.
 unsafe impl Send for Frame {}
-// SAFETY: `&Frame` only reads bytes that nobody can write meanwhile.
+// SAFETY: `&Frame` reads bytes that no other thread can write meanwhile.
 unsafe impl Sync for Frame {}
 
 impl std::fmt::Debug for Frame {
@@ -80,46 +80,47 @@ impl std::fmt::Debug for Frame {
 }
 
 impl Frame {
-    /// Length in bytes.
+    /// Length, in bytes.
     #[inline]
     #[allow(clippy::len_without_is_empty)] // `is_empty` stands below; the lint wants it adjacent
     pub fn len(&self) -> usize {
         usize::from(self.len)
     }
 
-    /// Whether it has no bytes: an empty datagram is a frame all the same.
+    /// Whether the frame has no bytes. An empty datagram is a frame too.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The packet.
+    /// The packet's bytes.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: `len` bytes from `at` lie in the chunk, are initialised, and belong to us.
+        // SAFETY: `len` bytes from `at` lie in the chunk, are initialised, and belong to this
+        // frame.
         unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.len()) }
     }
 
-    /// The packet, to be rewritten in place.
+    /// The packet's bytes, for rewriting in place.
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`; `&mut self` makes it exclusive.
+        // SAFETY: as in `bytes`; `&mut self` makes the access exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.len()) }
     }
 
-    /// Bytes in front that the frame may grow into: 0 inside a train.
+    /// Free bytes in front of the packet; 0 inside a train.
     #[inline]
     pub fn headroom(&self) -> usize {
         usize::from(self.headroom)
     }
 
-    /// Bytes behind that the frame may grow into: 0 inside a train.
+    /// Free bytes behind the packet; 0 inside a train.
     #[inline]
     pub fn tailroom(&self) -> usize {
         usize::from(self.tailroom)
     }
 
-    /// The neighbour it came from, or goes to.
+    /// The neighbour that the frame came from or goes to.
     #[inline]
     pub fn mark(&self) -> Mark {
         self.mark
@@ -130,38 +131,39 @@ impl Frame {
         self.chunk
     }
 
-    /// Says which neighbour it came from, or goes to.
+    /// Sets the neighbour that the frame came from or goes to.
     #[inline]
     pub fn set_mark(&mut self, mark: Mark) {
         self.mark = mark;
     }
 
-    /// Drops up to `n` bytes from the front into the headroom.
+    /// Removes up to `n` bytes at the front; they become headroom.
     #[inline]
     pub fn shrink_front(&mut self, n: usize) {
         let n = n.min(self.len());
-        // SAFETY: `n` is at most `len`, so the result lies in, or one past, our bytes.
+        // SAFETY: `n` is at most `len`, so the result lies in, or one past, this frame's bytes.
         self.at = unsafe { self.at.add(n) };
         self.len -= n as u16;
         self.headroom = self.headroom.saturating_add(n as u16);
     }
 
-    /// Grows by `n` bytes in front, whose contents are whatever lay there; `false`, and nothing
-    /// done, without the headroom.
+    /// Adds `n` bytes with arbitrary contents at the front.
+    ///
+    /// Returns `false` and changes nothing if the headroom is too short.
     #[inline]
     #[must_use]
     pub fn grow_front(&mut self, n: usize) -> bool {
         if n > self.headroom() || n > usize::from(u16::MAX) - self.len() {
             return false;
         }
-        // SAFETY: `headroom` bytes in front of `at` lie in the chunk and belong to us.
+        // SAFETY: `headroom` bytes in front of `at` lie in the chunk and belong to this frame.
         self.at = unsafe { self.at.sub(n) };
         self.len += n as u16;
         self.headroom -= n as u16;
         true
     }
 
-    /// Shortens to `len` bytes; what falls away becomes tailroom.
+    /// Shortens the packet to `len` bytes; the rest becomes tailroom.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         if len < self.len() {
@@ -170,8 +172,9 @@ impl Frame {
         }
     }
 
-    /// Grows by `n` bytes behind, whose contents are whatever lay there; `false`, and nothing done,
-    /// without the tailroom.
+    /// Adds `n` bytes with arbitrary contents at the end.
+    ///
+    /// Returns `false` and changes nothing if the tailroom is too short.
     #[inline]
     #[must_use]
     pub fn grow_back(&mut self, n: usize) -> bool {
@@ -183,17 +186,18 @@ impl Frame {
         true
     }
 
-    /// A train chunk's number, unlike that of any other in the process; `None` for a single chunk.
-    /// For counting how many train chunks a queue of frames holds: those of one chunk come together.
+    /// Number of the train chunk, unique in the process; `None` for a single chunk.
+    ///
+    /// For counting the train chunks that a queue of frames holds.
     #[inline]
     pub fn train_chunk(&self) -> Option<std::num::NonZeroUsize> {
         self.chunk.train()
     }
 
-    /// Whether `next` begins where this one ends, in the same chunk: then one vector spans both.
+    /// Whether `next` starts where this frame ends, in the same chunk: one vector can span both.
     #[inline]
     pub fn adjoins(&self, next: &Self) -> bool {
-        // Compared as addresses: neither is read through the other.
+        // Compares addresses; reads neither frame through the other.
         self.chunk == next.chunk
             && self.at.as_ptr().wrapping_add(self.len()).addr() == next.at.as_ptr().addr()
     }
@@ -206,9 +210,9 @@ impl Drop for Frame {
     }
 }
 
-/// Memory of frames that are on their way out: the kernel still reads it, and nobody else asks for
-/// the frames again. Frames of one chunk that leave together are held together, so that giving
-/// them up costs one atomic operation and not one each. Dropping it gives the memory back.
+/// Memory of frames in transmission, which the kernel still reads. Dropping it returns the memory.
+///
+/// It joins frames of one chunk, so that releasing them costs one atomic operation for all.
 pub struct HeldFrames {
     chunk: ChunkRef,
     refs: u32,
@@ -224,22 +228,22 @@ impl std::fmt::Debug for HeldFrames {
 }
 
 impl HeldFrames {
-    /// Holds a frame's memory.
+    /// Takes over a frame's memory.
     #[inline]
     pub fn new(frame: Frame) -> Self {
         Self { chunk: mem::ManuallyDrop::new(frame).chunk, refs: 1 }
     }
 
-    /// Holds one more frame of the same chunk.
+    /// Takes over the memory of another frame in the same chunk.
     ///
     /// # Errors
-    /// The frame itself, when it lies in another chunk.
+    /// Returns the frame if it lies in another chunk.
     #[inline]
     pub fn join(&mut self, frame: Frame) -> Result<(), Frame> {
         if frame.chunk != self.chunk {
             return Err(frame);
         }
-        // Its reference is ours from here on: a chunk has fewer than 2^32 of them.
+        // This value takes over the reference; a chunk has fewer than 2^32 of them.
         mem::forget(frame);
         self.refs += 1;
         Ok(())
@@ -253,7 +257,7 @@ impl Drop for HeldFrames {
     }
 }
 
-/// What is left of a chunk that is being cut into frames. Dropping it gives up the rest.
+/// The uncut rest of a chunk that is being cut into frames. Dropping it releases the rest.
 pub struct Train {
     chunk: ChunkRef,
     at: NonNull<u8>,
@@ -261,12 +265,12 @@ pub struct Train {
     left: u32,
     segment: u32,
     tailroom: u32,
-    /// References of the chunk that no frame has been given yet.
+    /// References of the chunk that are not yet assigned to a frame.
     refs: u32,
     mark: Mark,
 }
 
-// SAFETY: as for `Frame`: sole owner of the bytes not yet cut off.
+// SAFETY: as for `Frame`: it owns the bytes not yet cut off.
 unsafe impl Send for Train {}
 
 impl std::fmt::Debug for Train {
@@ -281,7 +285,7 @@ fn room16(bytes: u32) -> u16 {
 
 impl Train {
     #[inline]
-    #[allow(clippy::too_many_arguments)] // one private caller, each a different number
+    #[allow(clippy::too_many_arguments)] // one private caller, seven different numbers
     pub(crate) fn new(
         chunk: ChunkRef,
         at: NonNull<u8>,
@@ -291,7 +295,7 @@ impl Train {
         tailroom: usize,
         refs: u32,
     ) -> Self {
-        // A chunk is under 2^32 bytes, and so is every part of it.
+        // A chunk and each of its parts are shorter than 2^32 bytes.
         Self {
             chunk,
             at,
@@ -304,7 +308,7 @@ impl Train {
         }
     }
 
-    /// Marks every frame that is cut from now on.
+    /// Sets the mark of every frame cut from now on.
     #[inline]
     #[must_use]
     pub fn with_mark(mut self, mark: Mark) -> Self {
@@ -318,7 +322,7 @@ impl Train {
         self.left as usize
     }
 
-    /// The next frame of the train, `segment` bytes or what is left; `None` at the end.
+    /// Cuts off the next frame: `segment` bytes, or the rest. `None` at the end.
     #[inline]
     pub fn next_frame(&mut self) -> Option<Frame> {
         if self.left == 0 || self.refs == 0 || self.segment == 0 {
@@ -341,8 +345,10 @@ impl Train {
         Some(frame)
     }
 
-    /// Cuts off a frame of `len` bytes with `headroom` bytes in front and `tailroom` behind it;
-    /// `None` when that much is not left. For chunks from [`crate::Chunk::into_carving`].
+    /// Cuts off a frame of `len` bytes with `headroom` bytes in front of it and `tailroom` behind
+    /// it.
+    ///
+    /// `None` if fewer bytes remain. For chunks from [`crate::Chunk::into_carving`].
     #[inline]
     pub fn carve(&mut self, headroom: usize, len: usize, tailroom: usize) -> Option<Frame> {
         let rooms_fit = headroom <= usize::from(u16::MAX) && tailroom <= usize::from(u16::MAX);
@@ -350,7 +356,7 @@ impl Train {
         if !rooms_fit || len > usize::from(u16::MAX) || total > self.remaining() || self.refs <= 1 {
             return None;
         }
-        // SAFETY: `headroom + len + tailroom` bytes are left from `at` on.
+        // SAFETY: `headroom + len + tailroom` bytes remain from `at` on.
         let at = unsafe { self.at.add(headroom) };
         // SAFETY: as above: at most one past the train's bytes.
         self.at = unsafe { self.at.add(total) };
@@ -360,9 +366,9 @@ impl Train {
         Some(Frame { at, chunk: self.chunk, len: len as u16, headroom, tailroom, mark: self.mark })
     }
 
-    /// The one frame of a train without bytes.
+    /// The only frame of a train without bytes.
     pub(crate) fn take_empty(&mut self) -> Frame {
-        debug_assert_eq!((self.left, self.refs), (0, 1), "only an empty datagram comes here");
+        debug_assert_eq!((self.left, self.refs), (0, 1), "an empty train has one reference");
         self.refs = 0;
         Frame {
             at: self.at,
@@ -393,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_train_falls_into_equal_frames_and_a_short_last_one() {
+    fn a_train_yields_equal_frames_and_a_short_last_one() {
         let mut pool = pool();
         let mut train = pool.take(ChunkClass::Train).expect("free").into_train(300, 250, 100);
         let frames: Vec<_> = std::iter::from_fn(|| train.next_frame()).collect();
@@ -406,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_grows_only_into_its_own_room() {
+    fn a_frame_grows_only_into_its_headroom_and_tailroom() {
         let mut pool = pool();
         let mut frame = pool.take(ChunkClass::Single).expect("free").into_frame(16, 100);
         frame.bytes_mut()[0] = 0xab;
@@ -431,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn carved_frames_share_a_chunk_and_give_it_back() {
+    fn carved_frames_share_a_chunk_and_return_it() {
         let mut pool = pool();
         let mut train = pool.take(ChunkClass::Train).expect("free").into_carving();
         let frames: Vec<_> = std::iter::from_fn(|| train.carve(64, 1000, 16)).collect();
@@ -443,16 +449,16 @@ mod tests {
     }
 
     #[test]
-    fn held_frames_give_their_chunk_back_together() {
+    fn held_frames_return_their_chunk_together() {
         let mut pool = pool();
         let mut train = pool.take(ChunkClass::Train).expect("free").into_train(256, 300, 100);
         let frames: Vec<_> = std::iter::from_fn(|| train.next_frame()).collect();
         drop(train);
-        let stranger = pool.take(ChunkClass::Single).expect("free").into_frame(256, 9);
+        let other = pool.take(ChunkClass::Single).expect("free").into_frame(256, 9);
         let mut frames = frames.into_iter();
         let mut held = super::HeldFrames::new(frames.next().expect("three"));
         assert!(held.join(frames.next().expect("three")).is_ok());
-        assert_eq!(held.join(stranger).map_err(|frame| frame.len()), Err(9));
+        assert_eq!(held.join(other).map_err(|frame| frame.len()), Err(9));
         let last = frames.next();
         drop(held);
         assert_eq!(pool.free(ChunkClass::Train), 1);
@@ -461,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_carries_its_mark_through_a_train() {
+    fn frames_of_a_train_carry_its_mark() {
         let mut pool = pool();
         let train = pool.take(ChunkClass::Train).expect("free").into_train(256, 20, 10);
         let mut train = train.with_mark(crate::Mark(5));

@@ -1,24 +1,23 @@
-//! The memory a packet lives in, and the rings it travels.
+//! Packet memory, and the rings and ports that packets pass through.
 //!
-//! Invariant: a byte of the mapping is reachable through at most one live [`Frame`] or [`Chunk`].
-//! Everything else here follows from it: frames need no locks, move between threads, and give
-//! their memory back by being dropped.
+//! Invariant: at most one live [`Frame`] or [`Chunk`] reaches a byte of the mapping. It follows
+//! that frames need no locks, may move between threads, and return their memory when dropped.
 //!
-//! | room | what it holds |
+//! | module | content |
 //! |---|---|
-//! | [`map`] | one mapping of memory, huge pages where they can be had |
-//! | [`pool`] | chunks of that mapping: who owns which, and how they come back from other threads |
-//! | [`reserve`] | which free chunks are kept for whom |
-//! | [`frame`] | one packet in memory that we own; trains of frames that share a chunk |
+//! | [`map`] | one memory mapping, in huge pages where possible |
+//! | [`pool`] | chunks of a mapping: ownership, and their return from other threads |
+//! | [`reserve`] | reserved minimum of chunks for each user of a pool |
+//! | [`frame`] | one packet in owned memory; trains of frames that share a chunk |
 //! | [`burst`] | up to 64 frames handled together |
-//! | [`ring`] | one producer, one consumer, ownership passes |
-//! | [`sleep`] | whether a thread must be woken: the flag beside every doorbell |
-//! | [`port`] | where frames come in and go out: the trait every backend implements |
+//! | [`ring`] | single-producer single-consumer ring |
+//! | [`sleep`] | sleep flag of a thread, and the trait of what wakes it |
+//! | [`port`] | the trait that every I/O backend implements |
 //! | [`tally`] | counters with one writer |
-//! | [`alloc`] | the allocator that aborts when a worker thread allocates |
-//! | [`sync`] | the one door to atomics: std, or loom |
+//! | [`alloc`] | allocator that aborts when a worker thread allocates |
+//! | [`sync`] | atomics: those of std, or of loom |
 //!
-//! This crate knows no label, no key and no socket.
+//! This crate depends on no label, key or socket.
 
 pub mod alloc;
 pub mod burst;

@@ -1,20 +1,20 @@
-//! One mapping of memory: huge pages where they can be had, ordinary ones where not. It is never
-//! grown, and never given back before the last chunk of it is.
+//! One memory mapping, in huge pages where possible. It lives as long as its last chunk.
 
 use std::{io, ptr::NonNull};
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// What the mapping stands on.
+/// Kind of pages under a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backing {
     /// Reserved huge pages (`MAP_HUGETLB`).
     HugePages,
-    /// Ordinary pages for which transparent huge pages were asked (`MADV_HUGEPAGE`).
+    /// Ordinary pages with transparent huge pages requested (`MADV_HUGEPAGE`).
     TransparentHugePages,
-    /// The same, since the huge pages that are reserved may not be used by this process.
+    /// As [`TransparentHugePages`](Self::TransparentHugePages), because this process may not use
+    /// the reserved huge pages.
     HugePagesRefused,
-    /// Ordinary pages: huge ones were refused or not wanted.
+    /// Ordinary pages: huge ones are refused or not requested.
     SmallPages,
 }
 
@@ -39,17 +39,18 @@ pub struct Mapping {
     backing: Backing,
 }
 
-// SAFETY: the mapping is plain memory; who may touch which byte is the pool's business.
+// SAFETY: the mapping is plain memory; the pool decides which byte belongs to which owner.
 unsafe impl Send for Mapping {}
-// SAFETY: as above; `Mapping` itself never reads or writes the memory.
+// SAFETY: as above; `Mapping` never reads or writes the memory.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps at least `bytes` (rounded up to a page), zeroed. `huge` asks for huge pages and falls
-    /// back without error.
+    /// Maps at least `bytes`, rounded up to a page, zeroed.
+    ///
+    /// `huge` requests huge pages and falls back to ordinary ones without an error.
     ///
     /// # Errors
-    /// The kernel's, when not even small pages are to be had.
+    /// The kernel's, if it refuses ordinary pages too.
     pub fn new(bytes: usize, huge: bool) -> io::Result<Self> {
         let huge = if huge { Some(Self::huge(bytes, libc::MAP_HUGETLB, populate)) } else { None };
         let is_refused = match huge {
@@ -64,7 +65,7 @@ impl Mapping {
             && rounded >= HUGE_PAGE_BYTES
         {
             let at = mapping.at.as_ptr().cast();
-            // SAFETY: the range was just mapped by us; MADV_HUGEPAGE changes no contents.
+            // SAFETY: this function just mapped the range; MADV_HUGEPAGE changes no contents.
             let told = unsafe { libc::madvise(at, rounded, libc::MADV_HUGEPAGE) };
             mapping.backing = match (told, is_refused) {
                 (_, true) => Backing::HugePagesRefused,
@@ -75,9 +76,10 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// In huge pages, all of them in place: where a cgroup's limit forbids their use, the kernel
-    /// maps them all the same, and would kill the process at the first touch (SIGBUS). The error
-    /// says whether pages are reserved and may not be used.
+    /// Maps huge pages and populates them all.
+    ///
+    /// Where a cgroup's limit forbids their use, the kernel maps them nevertheless and kills the
+    /// process at the first access (SIGBUS). The error says whether pages are reserved and refused.
     fn huge(
         bytes: usize,
         flag: i32,
@@ -90,18 +92,19 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Where the mapping begins; page-aligned.
+    /// Start of the mapping; page-aligned.
     pub fn at(&self) -> NonNull<u8> {
         self.at
     }
 
-    /// Its length in bytes.
+    /// Length, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Where `len` bytes from `at` on lie in this mapping, from its beginning; `None` if not all of
-    /// them lie in it. Compares addresses, and reads nothing.
+    /// Offset of `len` bytes from `at` in this mapping; `None` if they do not all lie in it.
+    ///
+    /// Compares addresses and reads nothing.
     #[inline]
     pub fn offset_of(&self, at: *const u8, len: usize) -> Option<usize> {
         let offset = at.addr().checked_sub(self.at.as_ptr().addr())?;
@@ -109,17 +112,17 @@ impl Mapping {
         (len <= left).then_some(offset)
     }
 
-    /// What it stands on.
+    /// The kind of pages.
     pub fn backing(&self) -> Backing {
         self.backing
     }
 }
 
-/// Has the kernel put every page in place, or say why it does not (Linux 5.14; an earlier one refuses).
+/// Populates every page, or returns the kernel's reason (Linux 5.14; earlier ones refuse).
 fn populate(mapping: &Mapping) -> io::Result<()> {
     const MADV_POPULATE_WRITE: i32 = 23;
     let at = mapping.at.as_ptr().cast();
-    // SAFETY: exactly the range that was mapped; it touches the pages and changes no contents.
+    // SAFETY: exactly the mapped range; it touches the pages and changes no contents.
     let told = unsafe { libc::madvise(at, mapping.bytes, MADV_POPULATE_WRITE) };
     if told == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -127,7 +130,8 @@ fn populate(mapping: &Mapping) -> io::Result<()> {
 fn map(bytes: usize, more: i32) -> io::Result<NonNull<u8>> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | more;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: an anonymous mapping at an address of the kernel's choice touches no existing memory.
+    // SAFETY: an anonymous mapping at an address that the kernel chooses touches no existing
+    // memory.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
     if at == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
@@ -137,7 +141,7 @@ fn map(bytes: usize, more: i32) -> io::Result<NonNull<u8>> {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: exactly the range that `new` mapped, unmapped once; the pool holds the mapping
+        // SAFETY: exactly the range that `new` mapped, unmapped once; the pool keeps the mapping
         // until the last chunk is back.
         unsafe { libc::munmap(self.at.as_ptr().cast(), self.bytes) };
     }
@@ -148,8 +152,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn huge_pages_that_may_not_be_used_are_given_back_and_told_from_none() {
-        // As if the kernel had mapped them; they are no huge pages here.
+    fn refused_huge_pages_are_unmapped_and_reported() {
+        // Stands for huge pages that the kernel mapped; they are ordinary pages here.
         let refuse = |mapping: &Mapping| {
             assert_eq!(mapping.bytes() % HUGE_PAGE_BYTES, 0);
             Err(io::Error::from_raw_os_error(libc::EFAULT))
@@ -157,24 +161,24 @@ mod tests {
         assert!(matches!(Mapping::huge(5000, 0, refuse), Err(true)));
         let mapping = Mapping::huge(5000, 0, populate).expect("memory");
         assert_eq!((mapping.bytes(), mapping.backing()), (HUGE_PAGE_BYTES, Backing::HugePages));
-        // No flags of the kernel's: it maps nothing.
+        // Invalid flags: the kernel maps nothing.
         assert!(matches!(Mapping::huge(5000, -1, populate), Err(false)));
     }
 
     #[test]
-    fn memory_is_had_with_or_without_huge_pages() {
+    fn a_mapping_succeeds_with_or_without_huge_pages() {
         let mapping = Mapping::new(3 * HUGE_PAGE_BYTES, true).expect("memory");
         let at = mapping.at().as_ptr();
         for page in (0..mapping.bytes()).step_by(4096) {
-            // SAFETY: inside the mapping, which is ours.
+            // SAFETY: inside the mapping, which this test owns.
             let byte = unsafe { at.add(page) };
-            // SAFETY: as above; nobody else has it.
+            // SAFETY: as above; no other reference exists.
             unsafe { byte.write(1) };
         }
     }
 
     #[test]
-    fn an_offset_is_found_for_what_lies_inside_alone() {
+    fn an_offset_exists_only_for_bytes_inside() {
         let mapping = Mapping::new(8192, false).expect("memory");
         let at = mapping.at().as_ptr().cast_const();
         assert_eq!(mapping.offset_of(at, 8192), Some(0));

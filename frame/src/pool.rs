@@ -1,16 +1,17 @@
-//! Chunks: the memory that one or many frames lie in, who owns which, and how they come back. A
-//! pool never grows; when it is empty, taking a chunk fails and the caller counts why.
+//! Chunks and their pool: the memory of frames, its owner, and its return from other threads.
 //!
-//! Every worker owns one [`Pool`]. Its frames may be dropped on any thread: the last frame of a
-//! chunk pushes the chunk onto the owner's return stack, and the owner takes the whole stack at
-//! once. Pushing is a compare-exchange, taking is one swap, so neither waits for the other and the
-//! ABA problem does not arise (nobody pops a single element).
+//! A pool never grows. Taking a chunk from an empty pool fails and is counted.
+//!
+//! Every worker owns one [`Pool`]. Any thread may drop its frames: the last frame of a chunk pushes
+//! the chunk onto the owner's return stack, and the owner takes the whole stack at once. A push is
+//! a compare-exchange, taking is one swap, so neither waits for the other. No thread pops a single
+//! element, so the ABA problem does not arise.
 //!
 //! ```
 //! use strowger_frame::{ChunkClass, Pool, PoolSpec};
 //!
 //! let mut pool = Pool::new(&PoolSpec { trains: 1, singles: 0, huge_pages: false })?;
-//! let chunk = pool.take(ChunkClass::Train).expect("one chunk was asked for");
+//! let chunk = pool.take(ChunkClass::Train).expect("the pool has one chunk");
 //! assert!(pool.take(ChunkClass::Train).is_none());
 //! let frame = chunk.into_frame(256, 64);
 //! drop(frame);
@@ -34,17 +35,17 @@ use crate::{
     tally::Counter,
 };
 
-/// Bytes in front of every received frame that a hop may grow into, before colouring.
+/// Headroom of every received frame before colouring, in bytes.
 pub const HEADROOM_BYTES: usize = 256;
-/// Bytes of a train chunk that data may fill from [`Chunk::start`] on: a whole coalesced datagram.
+/// Bytes of a train chunk from [`Chunk::start`] on: at least one coalesced datagram.
 pub const TRAIN_DATA_BYTES: usize = 64 << 10;
-/// From one train chunk to the next: the data, and a page of front room.
+/// Distance between train chunks: the data and one page of headroom, in bytes.
 pub const TRAIN_STRIDE_BYTES: usize = TRAIN_DATA_BYTES + 4096;
-/// From one single chunk to the next: the size that AF_XDP takes as a UMEM chunk.
+/// Distance between single chunks, in bytes: a UMEM chunk of AF_XDP.
 pub const SINGLE_STRIDE_BYTES: usize = 4096;
 
-/// Frames that begin at the same offset of equal chunks would all fall into the same few sets of
-/// the first-level cache, so each chunk's data begins some cache lines later than its neighbour's.
+/// Step of cache colouring. Frames at equal offsets of their chunks would share a few sets of the
+/// first-level cache, so the data of each chunk starts some cache lines later than its neighbour's.
 const COLOUR_BYTES: usize = 64;
 const TRAIN_COLOURS: usize = 48;
 const SINGLE_COLOURS: usize = 8;
@@ -52,28 +53,28 @@ const SINGLE_COLOURS: usize = 8;
 const _: () = assert!(HEADROOM_BYTES + TRAIN_COLOURS * COLOUR_BYTES <= 4096);
 const _: () = assert!(TRAIN_STRIDE_BYTES.is_multiple_of(SINGLE_STRIDE_BYTES));
 
-/// The two sizes of chunk.
+/// The two sizes of chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkClass {
-    /// 64 KiB and a page: holds a whole train of frames.
+    /// 64 KiB and one page: holds a train of frames.
     Train,
     /// One page: holds one frame.
     Single,
 }
 
-/// How large a pool is to be. Its memory is the sum of the two, and never grows.
+/// Size of a pool, in chunks of each class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolSpec {
-    /// Chunks of [`ChunkClass::Train`].
+    /// Number of [`ChunkClass::Train`] chunks.
     pub trains: u32,
-    /// Chunks of [`ChunkClass::Single`].
+    /// Number of [`ChunkClass::Single`] chunks.
     pub singles: u32,
-    /// Whether to try for huge pages.
+    /// Whether to request huge pages.
     pub huge_pages: bool,
 }
 
 impl PoolSpec {
-    /// Bytes of memory that such a pool maps.
+    /// Memory that such a pool maps, in bytes.
     pub const fn bytes(&self) -> usize {
         self.trains as usize * TRAIN_STRIDE_BYTES + self.singles as usize * SINGLE_STRIDE_BYTES
     }
@@ -82,12 +83,12 @@ impl PoolSpec {
 const EMPTY: u32 = 0;
 const CLOSED: u32 = u32::MAX;
 
-/// What stands beside a chunk, outside the memory that the kernel or a peer may write.
+/// State of a chunk, outside the memory that the kernel or a peer may write.
 #[repr(align(64))]
 pub(crate) struct ChunkHead {
-    /// Frames alive in this chunk.
+    /// Number of live frames in the chunk.
     refs: AtomicU32,
-    /// Next on the return stack: index + 1, or `EMPTY`.
+    /// Next chunk on the return stack: index + 1, or `EMPTY`.
     next: AtomicU32,
     index: u32,
     class: ChunkClass,
@@ -97,47 +98,46 @@ pub(crate) struct ChunkHead {
 
 const _: () = assert!(cfg!(loom) || mem::size_of::<ChunkHead>() == 64);
 
-/// The part of a pool that outlives its owner while frames of it are still abroad.
+/// The part of a pool that outlives its owner while chunks are outstanding.
 struct PoolState {
     heads: Box<[ChunkHead]>,
-    /// Top of the return stack: index + 1, `EMPTY`, or `CLOSED` once the owner is gone.
+    /// Top of the return stack: index + 1, `EMPTY`, or `CLOSED` once the owner has gone.
     returned: AtomicU32,
-    /// Chunks still abroad after the owner has gone; meaningless before.
+    /// Chunks outstanding after the owner has gone; meaningless before.
     outstanding: AtomicU64,
     mapping: std::sync::Arc<Mapping>,
     watch: Watch,
 }
 
-/// The owner's half of a pool: the only one who takes chunks. Not `Clone`, so each chunk has one
-/// owner.
+/// A pool of chunks, as its owner sees it. Only the owner takes chunks; hence not `Clone`.
 pub struct Pool {
     state: NonNull<PoolState>,
     free_trains: Vec<u32>,
     free_singles: Vec<u32>,
     trains: Reserve,
     singles: Reserve,
-    /// By chunk: for whom it was taken.
+    /// By chunk: the user it is charged to.
     users: Box<[PoolUser]>,
     user: PoolUser,
-    /// Pools of the mapping whose chunks run low, and whether this one is among them.
+    /// Number of pools of the mapping that run low; shared by all of them.
     pools_low: std::sync::Arc<AtomicU32>,
     is_low: bool,
-    /// Chunks ran low since this was last asked.
+    /// Set when chunks begin to run low, cleared by `take_ran_low`.
     ran_low: bool,
     tally: std::sync::Arc<PoolTally>,
 }
 
-/// What a pool counts.
+/// Counters of a pool.
 #[derive(Debug, Default)]
 pub struct PoolTally {
-    /// Frames whose payload was copied into fresh memory. 0 on every ordinary path.
+    /// Frames whose payload was copied. 0 on every ordinary path.
     pub frames_copied: Counter,
-    /// Times a chunk was asked for and none was free.
+    /// Requests for a chunk that failed.
     pub exhausted: Counter,
 }
 
-// SAFETY: the owner's half may move to another thread as a whole; the state's shared parts are
-// atomics, and its mapping is plain memory handed out chunk by chunk.
+// SAFETY: a pool may move to another thread as a whole; the shared parts of its state are atomics,
+// and its mapping is plain memory handed out chunk by chunk.
 unsafe impl Send for Pool {}
 
 impl std::fmt::Debug for Pool {
@@ -150,20 +150,21 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// A pool in a mapping of its own.
+    /// Makes a pool in a mapping of its own.
     ///
     /// # Errors
-    /// The kernel's, when the memory is not to be had.
+    /// The kernel's, if it refuses the memory.
     pub fn new(spec: &PoolSpec) -> io::Result<Self> {
         let mut pools = Self::group(spec, 1)?;
         pools.pop().ok_or_else(|| io::Error::other("one pool was asked for"))
     }
 
-    /// `owners` equal pools, each as `spec` says, side by side in one mapping, so that one
-    /// registration with the kernel serves all workers.
+    /// Makes `owners` equal pools side by side in one mapping.
+    ///
+    /// One registration with the kernel then serves all workers. `spec` is the size of each pool.
     ///
     /// # Errors
-    /// The kernel's, when the memory is not to be had.
+    /// The kernel's, if it refuses the memory.
     pub fn group(spec: &PoolSpec, owners: usize) -> io::Result<Vec<Self>> {
         let mapping = std::sync::Arc::new(Mapping::new(spec.bytes() * owners, spec.huge_pages)?);
         let low = std::sync::Arc::new(AtomicU32::new(0));
@@ -203,13 +204,13 @@ impl Pool {
             mapping: mapping.clone(),
             watch: Watch::new(),
         }));
-        // SAFETY: just made by `Box::into_raw`, and nobody else knows it yet.
+        // SAFETY: `Box::into_raw` just made it, and no other reference exists.
         let heads = unsafe { &mut (*state).heads };
         for head in heads {
             head.state = state;
         }
         Self {
-            // SAFETY: `Box::into_raw` never gives null.
+            // SAFETY: `Box::into_raw` never returns null.
             state: unsafe { NonNull::new_unchecked(state) },
             // Lowest chunks on top, so that a lightly used pool touches little memory.
             free_trains: (0..trains as u32).rev().collect(),
@@ -227,12 +228,13 @@ impl Pool {
 
     #[inline]
     fn state(&self) -> &PoolState {
-        // SAFETY: the state lives until the owner is gone and the last chunk is back.
+        // SAFETY: the state lives until the owner has gone and the last chunk is back.
         unsafe { self.state.as_ref() }
     }
 
-    /// Takes an empty chunk for the user that [`set_user`](Self::set_user) named; `None` when all
-    /// are in use or kept for others, which is counted as `exhausted`.
+    /// Takes an empty chunk for the user that [`set_user`](Self::set_user) set.
+    ///
+    /// `None`, counted as `exhausted`, if all chunks are in use or reserved for others.
     #[inline]
     pub fn take(&mut self, class: ChunkClass) -> Option<Chunk> {
         self.take_for(self.user, class)
@@ -255,12 +257,13 @@ impl Pool {
         Some(Chunk { head: NonNull::from(&self.state().heads[index as usize]) })
     }
 
-    /// Takes back what was returned since the last time. Call it once a breath: chunks that were
-    /// used last are still in the cache, and are taken again first.
+    /// Takes back the chunks returned since the last call. Call it once per poll.
+    ///
+    /// The chunks used last are taken again first, while they are still in the cache.
     #[inline]
     pub fn reclaim(&mut self) {
-        // Acquire: pairs with the Release in `give_back`, so that all use of the returned memory
-        // by other threads comes before ours.
+        // Acquire: pairs with the Release in `give_back`: other threads' use of the returned memory
+        // comes before this thread's.
         if self.state().returned.load(Ordering::Relaxed) != EMPTY {
             let mut top = self.state().returned.swap(EMPTY, Ordering::Acquire);
             while top != EMPTY {
@@ -286,7 +289,7 @@ impl Pool {
     fn set_low(&mut self, low: bool) {
         self.is_low = low;
         self.ran_low |= low;
-        // Relaxed: a hint, with no data behind it.
+        // Relaxed: a hint; readers expect no data behind it.
         match low {
             true => self.pools_low.fetch_add(1, Ordering::Relaxed),
             false => self.pools_low.fetch_sub(1, Ordering::Relaxed),
@@ -301,13 +304,13 @@ impl Pool {
         }
     }
 
-    /// From now on chunks are taken on behalf of this user.
+    /// Sets the user that chunks are charged to from now on.
     #[inline]
     pub fn set_user(&mut self, user: PoolUser) {
         self.user = user;
     }
 
-    /// Charges a chunk of this pool, taken before, to the user that is acted for now.
+    /// Charges a chunk of this pool, taken before, to the current user.
     pub fn charge(&mut self, chunk: &Chunk) {
         let (head, user) = (chunk.head(), self.user);
         if !ptr::eq(head.state, self.state.as_ptr()) {
@@ -324,8 +327,9 @@ impl Pool {
         reserve.take(user);
     }
 
-    /// Keeps chunks for a user: it can have so many at any time, however many the others hold.
-    /// Says what is kept: less than `floor` where the pool is too small for it.
+    /// Reserves chunks for a user, whatever the others hold.
+    ///
+    /// Returns what it reserved: less than `floor` if the pool is too small.
     pub fn reserve(&mut self, user: PoolUser, floor: Chunks) -> Chunks {
         Chunks {
             trains: self.trains.set_floor(user, floor.trains),
@@ -333,39 +337,42 @@ impl Pool {
         }
     }
 
-    /// Whether chunks run low in this pool, or in another one of its mapping, as of their last
-    /// [`reclaim`](Self::reclaim): then frames that wait for long should be [settled](Self::park).
+    /// Whether chunks run low in this pool or another one of its mapping, as of their last
+    /// [`reclaim`](Self::reclaim).
+    ///
+    /// If so, [park](Self::park) frames that may wait for long.
     #[inline]
     pub fn is_low(&self) -> bool {
-        // Relaxed: a hint, with no data behind it.
+        // Relaxed: a hint; readers expect no data behind it.
         self.pools_low.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether this pool's chunks began to run low since this was last called. Then those who hold frames of
-    /// it and may be asleep should be woken, to [settle](Self::park) them.
+    /// Whether chunks began to run low since the last call.
+    ///
+    /// If so, wake sleeping holders of frames, so that they [park](Self::park) them.
     #[inline]
     pub fn take_ran_low(&mut self) -> bool {
         mem::take(&mut self.ran_low)
     }
 
-    /// Chunks of this class that are free, those that are kept for somebody among them.
+    /// Free chunks of this class, reserved ones included.
     pub fn free(&mut self, class: ChunkClass) -> usize {
         self.reclaim();
         self.class(class).0.len()
     }
 
-    /// The pool's counters, which may be read from any thread.
+    /// The pool's counters; any thread may read them.
     pub fn tally(&self) -> &std::sync::Arc<PoolTally> {
         &self.tally
     }
 
-    /// The mapping that this pool's chunks lie in: what is registered with the kernel. Who keeps a
-    /// clone of it keeps the memory mapped.
+    /// The mapping of this pool's chunks, for registration with the kernel. Each clone keeps it
+    /// mapped.
     pub fn mapping(&self) -> &std::sync::Arc<Mapping> {
         &self.state().mapping
     }
 
-    /// What the memory stands on.
+    /// The kind of pages of the mapping.
     pub fn backing(&self) -> Backing {
         self.mapping().backing()
     }
@@ -377,32 +384,32 @@ impl Drop for Pool {
         if self.is_low {
             self.set_low(false);
         }
-        let mut home = self.free_trains.len() + self.free_singles.len();
-        // Acquire as in `reclaim`. Who finds it closed needs nothing of ours: the state reached them
-        // with their chunk, and who frees it is ordered by `abroad`.
+        let mut returned = self.free_trains.len() + self.free_singles.len();
+        // Acquire as in `reclaim`. A thread that finds the stack closed needs nothing from here: it
+        // reached the state with its chunk, and `outstanding` orders the freeing.
         let mut top = self.state().returned.swap(CLOSED, Ordering::Acquire);
         while top != EMPTY {
-            home += 1;
+            returned += 1;
             top = self.state().heads[top as usize - 1].next.load(Ordering::Relaxed);
         }
-        let outstanding = (self.state().heads.len() - home) as u64;
+        let outstanding = (self.state().heads.len() - returned) as u64;
         self.state().watch.used();
         // Chunks that came back since the swap have already subtracted themselves, wrapping below
-        // zero; so exactly one party sees the sum reach zero, and frees.
-        // AcqRel: whoever frees must come after every other party's last use.
+        // zero, so exactly one party sees the sum reach zero and frees. AcqRel: the freeing must
+        // come after every other party's last use.
         let before = self.state().outstanding.fetch_add(outstanding, Ordering::AcqRel);
         if before.wrapping_add(outstanding) == 0 {
-            // SAFETY: made by `Box::into_raw`; no chunk is abroad and the owner is ending.
+            // SAFETY: made by `Box::into_raw`; no chunk is outstanding and the owner is ending.
             drop(unsafe { Box::from_raw(self.state.as_ptr()) });
         }
     }
 }
 
-/// Gives a chunk back to its owner, from any thread.
+/// Returns a chunk to its owner, from any thread.
 fn give_back(head: NonNull<ChunkHead>) {
-    // SAFETY: heads live in the state, which outlives every chunk that is abroad, as this one is.
+    // SAFETY: heads live in the state, which outlives every outstanding chunk, as this one is.
     let head = unsafe { head.as_ref() };
-    // SAFETY: as above; the pointer was set before the first chunk was handed out.
+    // SAFETY: as above; the pointer was set before the first chunk was taken.
     let state = unsafe { &*head.state };
     state.watch.used();
     let mut top = state.returned.load(Ordering::Relaxed);
@@ -410,14 +417,15 @@ fn give_back(head: NonNull<ChunkHead>) {
         if top == CLOSED {
             // AcqRel: see `Pool::drop`.
             if state.outstanding.fetch_sub(1, Ordering::AcqRel) == 1 {
-                // SAFETY: the owner is gone and this was the last chunk abroad.
+                // SAFETY: the owner has gone and this was the last outstanding chunk.
                 drop(unsafe { Box::from_raw(head.state.cast_mut()) });
             }
             return;
         }
-        // Relaxed: published by the Release below.
+        // Relaxed: the Release below publishes it.
         head.next.store(top, Ordering::Relaxed);
-        // Release: pairs with Acquire in `reclaim`: our use of the memory comes before the owner's.
+        // Release: pairs with Acquire in `reclaim`: this thread's use of the memory comes before
+        // the owner's.
         match state.returned.compare_exchange_weak(
             top,
             head.index + 1,
@@ -430,13 +438,14 @@ fn give_back(head: NonNull<ChunkHead>) {
     }
 }
 
-/// An empty chunk, owned alone: to be filled by us or lent to the kernel, then made into frames.
-/// Dropping it gives it back.
+/// An empty chunk with one owner. Fill it or lend it to the kernel, then make it into frames.
+///
+/// Dropping it returns it to its pool.
 pub struct Chunk {
     head: NonNull<ChunkHead>,
 }
 
-// SAFETY: a chunk is sole owner of its memory; its head's shared parts are atomics.
+// SAFETY: a chunk is the only owner of its memory; the shared parts of its head are atomics.
 unsafe impl Send for Chunk {}
 // SAFETY: `&Chunk` gives only numbers and an address.
 unsafe impl Sync for Chunk {}
@@ -450,11 +459,11 @@ impl std::fmt::Debug for Chunk {
 impl Chunk {
     #[inline]
     fn head(&self) -> &ChunkHead {
-        // SAFETY: heads live in the state, which outlives every chunk that is abroad.
+        // SAFETY: heads live in the state, which outlives every outstanding chunk.
         unsafe { self.head.as_ref() }
     }
 
-    /// Bytes of the whole chunk, front room included.
+    /// Length of the whole chunk, headroom included, in bytes.
     #[inline]
     pub fn room(&self) -> usize {
         match self.head().class {
@@ -463,8 +472,10 @@ impl Chunk {
         }
     }
 
-    /// Where data should begin: behind the headroom, coloured (see `COLOUR_BYTES`). From there a
-    /// train chunk has at least [`TRAIN_DATA_BYTES`].
+    /// Offset where data should start: after the headroom, with cache colouring (see
+    /// `COLOUR_BYTES`).
+    ///
+    /// From there a train chunk has at least [`TRAIN_DATA_BYTES`].
     #[inline]
     pub fn start(&self) -> usize {
         let colours = match self.head().class {
@@ -474,32 +485,33 @@ impl Chunk {
         HEADROOM_BYTES + self.head().index as usize % colours * COLOUR_BYTES
     }
 
-    /// Where the chunk begins in memory, for handing to the kernel while the chunk is kept.
+    /// Address of the chunk, for lending it to the kernel while keeping it.
     #[inline]
     pub fn at(&self) -> NonNull<u8> {
         self.head().base
     }
 
-    /// The chunk's bytes. Never uninitialised: the mapping came zeroed.
+    /// The chunk's bytes. Always initialised: a mapping starts zeroed.
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: `room` bytes from `base` lie in the mapping and belong to this chunk alone.
         unsafe { std::slice::from_raw_parts_mut(self.head().base.as_ptr(), self.room()) }
     }
 
-    /// One frame of `len` bytes from `start` on; headroom and tailroom are what is left around it.
+    /// Makes one frame of `len` bytes from offset `start`; the rest becomes headroom and tailroom.
     ///
     /// # Panics
-    /// If the range does not lie in the chunk, or is longer than 65,535 bytes: a bug of the caller.
+    /// If the range does not lie in the chunk, or is longer than 65,535 bytes.
     #[inline]
     pub fn into_frame(self, start: usize, len: usize) -> Frame {
         let mut train = self.into_train(start, len, len);
-        // `None` only for an empty datagram, which is a frame all the same.
+        // `None` only for an empty datagram, which is a frame too.
         train.next_frame().unwrap_or_else(|| train.take_empty())
     }
 
-    /// A train: frames of `segment` bytes, one behind another, from `start` on; the last may be
-    /// shorter. A `segment` of 0 counts as `len`.
+    /// Makes a train: frames of `segment` bytes from offset `start`; the last may be shorter.
+    ///
+    /// A `segment` of 0 counts as `len`.
     ///
     /// # Panics
     /// As [`into_frame`](Self::into_frame).
@@ -511,20 +523,20 @@ impl Chunk {
         let segment = if segment == 0 { len } else { segment.min(len) };
         assert!(segment <= usize::from(u16::MAX), "a frame's length fits 16 bits");
         let frames = if len == 0 { 1 } else { len.div_ceil(segment) };
-        // Relaxed: the chunk is ours alone until the frames leave this thread, which synchronises.
+        // Relaxed: this thread owns the chunk until the frames leave it, which synchronises.
         chunk.head().refs.store(frames as u32, Ordering::Relaxed);
-        // SAFETY: `start` was checked to lie in the chunk.
+        // SAFETY: `start` lies in the chunk, as checked above.
         let at = unsafe { chunk.head().base.add(start) };
         Train::new(ChunkRef(chunk.head), at, start, len, segment, room - start - len, frames as u32)
     }
 
-    /// A train to be carved by hand into frames of any sizes with [`Train::carve`].
+    /// Makes a train to be cut into frames of any size with [`Train::carve`].
     #[inline]
     pub fn into_carving(self) -> Train {
         let chunk = ManuallyDrop::new(self);
         let room = chunk.room();
-        // One reference a byte is more than carving can use; what is over is given back at once
-        // when the train is dropped.
+        // One reference for each byte is more than carving can use; dropping the train releases the
+        // rest at once.
         chunk.head().refs.store(room as u32, Ordering::Relaxed);
         let at = chunk.head().base;
         Train::new(ChunkRef(chunk.head), at, 0, room, 0, 0, room as u32)
@@ -537,30 +549,30 @@ impl Drop for Chunk {
     }
 }
 
-/// A frame's tie to its chunk. Not counted by itself: whoever holds references says how many.
+/// A frame's reference to its chunk. Not counted by itself: each holder knows its number.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ChunkRef(NonNull<ChunkHead>);
 
 impl ChunkRef {
-    /// Gives up `n` references; the last one gives the chunk back.
+    /// Releases `n` references; the last one returns the chunk.
     #[inline]
     pub(crate) fn release(self, n: u32) {
         // SAFETY: the head lives as long as any reference does, and the caller holds `n`.
         let refs = unsafe { &self.0.as_ref().refs };
-        // Acquire: pairs with the Release below. If only ours are left nobody else can add to
-        // them, so the read-modify-write can be spared.
+        // Acquire: pairs with the Release below. If only these references are left, no other thread
+        // can add to them, and the read-modify-write is not needed.
         if refs.load(Ordering::Acquire) == n {
             return give_back(self.0);
         }
-        // Release: our use of the memory comes before the last holder's giving it back.
+        // Release: this thread's use of the memory comes before the last holder's release.
         if refs.fetch_sub(n, Ordering::Release) == n {
-            // Acquire: and that of all others, too.
+            // Acquire: and so does that of all other holders.
             fence(Ordering::Acquire);
             give_back(self.0);
         }
     }
 
-    /// The chunk's number within its pool.
+    /// Number of the chunk within its pool.
     #[inline]
     pub(crate) fn index(self) -> u32 {
         // SAFETY: the head lives as long as any reference does.
@@ -572,7 +584,7 @@ impl ChunkRef {
         unsafe { self.0.as_ref().class }
     }
 
-    /// Where the chunk's head lies, for a train chunk.
+    /// Address of the chunk's head, for a train chunk.
     #[inline]
     pub(crate) fn train(self) -> Option<std::num::NonZeroUsize> {
         // SAFETY: the head lives as long as any reference does.
@@ -595,7 +607,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_comes_back_when_its_last_frame_is_gone() {
+    fn a_chunk_returns_with_its_last_frame() {
         let mut pool = pool(1, 0);
         let chunk = pool.take(ChunkClass::Train).expect("free");
         let mut train = chunk.into_train(256, 300, 100);
@@ -610,7 +622,7 @@ mod tests {
     }
 
     #[test]
-    fn a_train_dropped_half_way_gives_up_the_rest() {
+    fn a_partly_cut_train_releases_the_rest_on_drop() {
         let mut pool = pool(1, 0);
         let mut train = pool.take(ChunkClass::Train).expect("free").into_train(256, 250, 100);
         let first = train.next_frame().expect("three frames");
@@ -621,7 +633,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_pool_refuses_and_counts() {
+    fn taking_from_an_empty_pool_fails_and_is_counted() {
         let mut pool = pool(0, 2);
         let held: Vec<_> = (0..2).map(|_| pool.take(ChunkClass::Single).expect("two")).collect();
         assert!(pool.take(ChunkClass::Single).is_none());

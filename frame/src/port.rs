@@ -1,5 +1,4 @@
-//! Where frames come in and go out. A port knows addresses and marks; it never knows what a label,
-//! a link's key or a slot is.
+//! Ports: the I/O of frames. A port knows addresses and marks, and neither labels, keys nor slots.
 
 use std::{net::SocketAddr, os::fd::RawFd, sync::Arc};
 
@@ -7,20 +6,19 @@ use arrayvec::ArrayVec;
 
 use crate::{Burst, Frame, Mark, Pool, reserve::Chunks, tally::Counter};
 
-/// Where a neighbour is, in the words of its port.
+/// Address of a neighbour, in the terms of its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// The port has one neighbour and needs no address: memory, endpoint, unix.
     Only,
     /// A UDP socket address.
     Udp(SocketAddr),
-    /// A MAC address on an Ethernet; which VLAN, if any, is the port's to know.
+    /// A MAC address on an Ethernet. The port knows the VLAN, if any.
     Ether([u8; 6]),
 }
 
 impl Address {
-    /// The address as bytes: the same for the same address, different for different ones of one
-    /// kind. For keyed hashes, not for the wire.
+    /// The address as bytes, for keyed hashes: equal for equal addresses, distinct within one kind.
     pub fn to_bytes(&self) -> ArrayVec<u8, 32> {
         let mut bytes = ArrayVec::new();
         match self {
@@ -50,14 +48,14 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// Why a port could not take a neighbour.
+/// Why a port refuses a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdmitError {
-    /// The address is not of this port's kind (an IPv6 address for an IPv4 socket, say).
+    /// The address is not of this port's kind, such as an IPv6 address for an IPv4 socket.
     WrongKind,
-    /// Another mark already stands for this address.
+    /// Another mark has this address.
     Taken,
-    /// The port's table is full, or the mark lies beyond it.
+    /// The port's table is full, or the mark's index lies beyond it.
     Full,
 }
 
@@ -73,40 +71,42 @@ impl std::fmt::Display for AdmitError {
 
 impl std::error::Error for AdmitError {}
 
-/// Why a frame that had reached a port went no further there. Closed; each is counted.
+/// Why a port dropped a frame. Each reason has its counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Loss {
-    /// It came from an address that no neighbour has.
+    /// The sender's address belongs to no neighbour.
     UnknownSender,
-    /// It was longer than the memory for it, and what arrived was cut off.
+    /// The frame was longer than its memory and arrived truncated.
     Truncated,
-    /// The kernel's message about it made no sense.
+    /// The kernel's metadata of the frame is invalid.
     Malformed,
-    /// No neighbour stands under the mark it was to go to.
+    /// No neighbour has the mark that the frame was to go to.
     NoNeighbour,
-    /// The kernel said that it is too long for the path (`EMSGSIZE`).
+    /// The frame is too long for the path, as the kernel says (`EMSGSIZE`).
     PathTooNarrow,
-    /// A probe of the path's width that is too long for it: the answer that the probe asks for, and no
+    /// A path MTU probe is too long for the path: the result that the probe asks for, not a
     /// failure.
     PathProbe,
-    /// The kernel refused to send it (no route, refused, no buffers).
+    /// The kernel refused to send the frame (no route, refused, no buffers).
     SendRefused,
-    /// What was sent to this neighbour before has not left the machine (a next hop that does not
-    /// answer, an interface that is slow), and it has its share of the send buffers.
+    /// Earlier frames to this neighbour have not left the machine and fill its share of the send
+    /// buffers.
+    ///
+    /// The next hop does not answer, or the interface is slow.
     SendStalled,
-    /// The far side of this port is gone (a closed endpoint, a dead process).
+    /// The far side of this port is gone: a closed endpoint, a dead process.
     PeerGone,
-    /// The pool had no memory for it.
+    /// The pool has no memory for the frame.
     PoolEmpty,
-    /// A fault wrapper lost it on purpose.
+    /// A fault wrapper dropped the frame on purpose.
     Injected,
 }
 
 impl Loss {
-    /// How many there are.
+    /// Number of reasons.
     pub const COUNT: usize = 11;
-    /// All of them, in the order of their numbers.
+    /// All reasons in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
         Self::UnknownSender,
         Self::Truncated,
@@ -121,7 +121,7 @@ impl Loss {
         Self::Injected,
     ];
 
-    /// Its name in counters and captures: lower case, underscores.
+    /// Name in counters and captures: lower case with underscores.
     pub const fn name(self) -> &'static str {
         match self {
             Self::UnknownSender => "stranger",
@@ -139,36 +139,38 @@ impl Loss {
     }
 }
 
-/// Why the kernel dropped what was for a port before it was a frame, most of it in the kernel's own
-/// counts. Closed. Those that are of packets are all that it dropped, each once; the others say why,
-/// or that somebody has a bug.
+/// Why the kernel dropped packets for a port before they became frames.
+///
+/// Most counts are the kernel's own. The packet reasons cover every dropped packet once; the others
+/// explain them or show a bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum KernelDrop {
-    /// Packets: no room in the socket's buffer (`SO_RXQ_OVFL`, `PACKET_STATISTICS`). The kernel
-    /// counts buffers: a train that it had joined, or that came as one over loopback, counts once,
-    /// so this is the number of datagrams only where there are no trains, and a lower bound where
-    /// there are.
+    /// Packets: the socket's buffer is full (`SO_RXQ_OVFL`, `PACKET_STATISTICS`).
+    ///
+    /// The kernel counts buffers: a train that it coalesced, or that arrived as one over loopback,
+    /// counts once. So this is the number of datagrams without trains, and a lower bound with them.
     SocketFull,
-    /// Packets: no room in the receive ring, since the worker takes too few (AF_XDP).
+    /// Packets: the receive ring is full, as the worker takes too few (AF_XDP).
     RxRingFull,
-    /// Packets: no chunk to receive it into, or longer than one (AF_XDP).
+    /// Packets: no chunk to receive into, or the packet is longer than one (AF_XDP).
     RxDropped,
-    /// Times that it looked for a chunk to receive into, and there was none (AF_XDP).
+    /// Times that the kernel found no chunk to receive into (AF_XDP).
     FillRingEmpty,
-    /// Times that the port did not ask for packets, since the pool had no chunk to receive them
-    /// into: what had arrived waits in the kernel's buffer, and is dropped there once that is full.
+    /// Times that the port requested no packets, as the pool had no chunk for them.
+    ///
+    /// Arrived packets wait in the kernel's buffer, which drops them once it is full.
     PoolEmpty,
-    /// Descriptors of ours that it refused on the way in: a bug (AF_XDP). Linux 6.18 counts none.
+    /// Receive descriptors that the kernel refused: a bug (AF_XDP). Linux 6.18 counts none.
     RxInvalid,
-    /// Descriptors of ours that it refused in the transmit ring: a bug (AF_XDP).
+    /// Transmit descriptors that the kernel refused: a bug (AF_XDP).
     TxInvalid,
 }
 
 impl KernelDrop {
-    /// How many there are.
+    /// Number of reasons.
     pub const COUNT: usize = 7;
-    /// All of them, in the order of their numbers.
+    /// All reasons in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
         Self::SocketFull,
         Self::RxRingFull,
@@ -179,7 +181,7 @@ impl KernelDrop {
         Self::TxInvalid,
     ];
 
-    /// Its name in counters and JSON: lower case, underscores, and unlike that of any [`Loss`].
+    /// Name in counters and JSON: lower case with underscores, distinct from every [`Loss`].
     pub const fn name(self) -> &'static str {
         match self {
             Self::SocketFull => "kernel_socket_full",
@@ -192,33 +194,33 @@ impl KernelDrop {
         }
     }
 
-    /// Whether it counts packets.
+    /// Whether the reason counts packets.
     pub const fn is_of_packets(self) -> bool {
         matches!(self, Self::SocketFull | Self::RxRingFull | Self::RxDropped)
     }
 }
 
-/// What the kernel dropped, by reason. Written by the port's thread alone, read by anyone.
+/// Kernel drops by reason. The port's thread writes; any thread reads.
 #[derive(Debug, Default)]
 pub struct KernelTally([Counter; KernelDrop::COUNT]);
 
 impl KernelTally {
-    /// Counts `n` more, where the kernel tells what is new.
+    /// Adds `n`, for a kernel counter that reports increments.
     pub fn add(&self, drop: KernelDrop, n: u64) {
         self.0[drop as usize].add(n);
     }
 
-    /// Takes over the kernel's count, where it tells all since the beginning.
+    /// Sets the count, for a kernel counter that reports totals.
     pub fn set(&self, drop: KernelDrop, n: u64) {
         self.0[drop as usize].set(n);
     }
 
-    /// What was dropped for this reason.
+    /// Count of one reason.
     pub fn of(&self, drop: KernelDrop) -> u64 {
         self.0[drop as usize].read()
     }
 
-    /// Packets dropped for any reason.
+    /// Packets dropped, for all reasons.
     pub fn read(&self) -> u64 {
         KernelDrop::ALL
             .into_iter()
@@ -228,37 +230,37 @@ impl KernelTally {
     }
 }
 
-/// What a port counts. Written by the port's thread alone, read by anyone.
+/// Counters of a port. The port's thread writes; any thread reads.
 ///
-/// At rest `frames_in` = frames handed to `rx_burst`'s callers + losses on the way in, and
-/// frames taken by `tx_burst` = `frames_out` + losses on the way out.
+/// While no frame is in transit, `frames_in` = frames passed to callers of `rx_burst` + receive
+/// losses, and frames taken by `tx_burst` = `frames_out` + send losses.
 #[derive(Debug, Default)]
-#[repr(align(64))] // on cache lines of its own: each has another writer
+#[repr(align(64))] // on cache lines of its own: each tally has another writer
 pub struct PortTally {
-    /// Frames that arrived, lost ones included.
+    /// Received frames, lost ones included.
     pub frames_in: Counter,
-    /// Their bytes.
+    /// Bytes of the received frames.
     pub bytes_in: Counter,
     /// Frames that the far side of the port took.
     pub frames_out: Counter,
-    /// Their bytes.
+    /// Bytes of the sent frames.
     pub bytes_out: Counter,
-    /// Frames that the port made (a fault wrapper's duplicates): on the left side of R3's balance.
+    /// Frames that the port made, such as a fault wrapper's duplicates. A source in R3's balance.
     pub frames_made: Counter,
-    /// Receives that yielded something: trains, where the kernel coalesced.
+    /// Receive operations with a result; one may be a coalesced train.
     pub trains_in: Counter,
-    /// Messages handed to the kernel: trains, where frames could ride together.
+    /// Send operations; one may be a train.
     pub trains_out: Counter,
-    /// Trains that the way to a neighbour refused, so that frames go there one by one for a while
+    /// Trains refused on the way to a neighbour, to which frames then go one by one for a while
     /// (segmentation offload, `EIO`).
     pub trains_refused: Counter,
-    /// Times that trains were tried again after that.
+    /// Retries with trains after that.
     pub trains_retried: Counter,
-    /// What the kernel dropped before it became frames; no part of the balance, since we never had
-    /// it.
+    /// Packets dropped by the kernel before they became frames. Not part of the balance.
     pub kernel_drops: KernelTally,
-    /// Frames whose payload this port had to copy on their way out, since the kernel could not
-    /// reach them where they lay. What is copied on the way in stands in the pool's own count.
+    /// Frames whose payload this port copied to send it, as the kernel could not read it in place.
+    ///
+    /// The pool's own counter has the copies on receive.
     pub frames_copied: Counter,
     losses: [Counter; Loss::COUNT],
 }
@@ -275,7 +277,7 @@ impl PortTally {
         self.losses[loss as usize].read()
     }
 
-    /// Frames lost for any reason.
+    /// Frames lost for all reasons.
     pub fn total_lost(&self) -> u64 {
         self.losses.iter().map(Counter::read).sum()
     }
@@ -284,117 +286,130 @@ impl PortTally {
 /// What a worker may do with a port before it blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arm {
-    /// Something may already be waiting: do not block.
+    /// Work may be waiting: do not block.
     Ready,
-    /// Nothing is waiting; this descriptor becomes readable when something is.
+    /// No work is waiting; this descriptor becomes readable when there is some.
     Wait(RawFd),
-    /// Nothing is waiting and nothing will wake the worker: it must poll, or be told otherwise.
+    /// No work is waiting, and no descriptor reports it: the worker must poll.
     Poll,
 }
 
-/// Where frames come in and go out: a UDP socket, a NIC queue, a unix socket, a ring of this
-/// process. Owned by one worker, called by no other thread; it may be made on another, and belongs
-/// to the one that first receives with it.
+/// A source and sink of frames: a UDP socket, a NIC queue, a unix socket, a ring of this process.
 ///
-/// The contract every backend passes (the conformance suite in `strowger-io`):
-/// - nothing here blocks, and after construction nothing allocates;
-/// - order is kept from each neighbour and to each neighbour;
-/// - every frame that the port took is either sent or counted as a [`Loss`];
-/// - a frame is received with its neighbour's mark, and payload is not copied in this process.
+/// One worker owns a port, and no other thread calls it. Another thread may construct it; it
+/// belongs to the first thread that receives with it.
+///
+/// The contract, which the conformance suite in `strowger-io` checks for every backend:
+/// - no method blocks, and no method allocates after construction;
+/// - frames from a neighbour and frames to a neighbour keep their order;
+/// - each frame that the port took is sent or counted as a [`Loss`];
+/// - a received frame has its neighbour's mark, and its payload is not copied in this process.
 pub trait Port: Send {
-    /// Moves what has arrived into `burst`, as far as there is room, taking memory from `pool`.
+    /// Receives frames into `burst` until it is full, with memory from `pool`.
     fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst);
 
-    /// Takes frames for neighbour `to` from the front of `frames`. Frames that it cannot take now
-    /// stay, in order, for the next call; frames that can never go are taken and counted as lost.
+    /// Takes frames for neighbour `to` from the front of `frames`.
+    ///
+    /// Frames that it cannot take now stay, in order, for the next call. It takes frames that can
+    /// never be sent and counts them as lost.
     fn tx_burst(&mut self, to: Mark, frames: &mut Burst);
 
-    /// Lets go what `tx_burst` has taken: called once after a round of them. A round may be several
-    /// bursts: the more frames to one neighbour, the longer its train.
+    /// Sends the frames that `tx_burst` took. Call it once after a round of `tx_burst`.
+    ///
+    /// A round may hold several bursts: the more frames to one neighbour, the longer the train.
     fn flush(&mut self);
 
-    /// Whether this neighbour takes no frames now. It begins with a `tx_burst` that leaves frames,
-    /// and the port itself ends it, in a later `rx_burst`, `flush` or [`arm`](Self::arm): offering
-    /// the neighbour frames meanwhile is allowed, and in most cases a system call without effect.
-    /// A worker may sleep while a neighbour is blocked: `arm` gives a descriptor that wakes it when
-    /// the neighbour takes frames again. A port that answers `false` wants to be asked every poll.
+    /// Whether this neighbour takes no frames now.
+    ///
+    /// The state begins with a `tx_burst` that leaves frames; the port ends it in a later
+    /// `rx_burst`, `flush` or [`arm`](Self::arm). Callers may offer frames meanwhile, usually at
+    /// the cost of a useless system call. A worker may sleep while a neighbour is blocked: `arm`
+    /// returns a descriptor that becomes readable when the neighbour takes frames again. A port
+    /// that always answers `false` must be offered frames at every poll.
     fn is_blocked(&self, _to: Mark) -> bool {
         false
     }
 
-    /// Whether `flush` has something to do, or sends are still in flight.
+    /// Whether no frame waits for `flush` and no send is in flight.
     fn is_flushed(&self) -> bool {
         true
     }
 
-    /// From now on, frames from `at` carry `mark` and frames to `mark` go to `at`.
+    /// Binds `mark` to `at`: frames from `at` carry the mark, and frames to the mark go to `at`.
     ///
     /// # Errors
-    /// [`AdmitError`]; nothing has changed then.
+    /// [`AdmitError`]; nothing has changed.
     fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError>;
 
-    /// The neighbour under `mark` is one no longer.
+    /// Removes the neighbour with this mark.
     fn forget(&mut self, mark: Mark);
 
-    /// Whether frames from addresses that no neighbour has are handed up under a
-    /// [`Mark::unknown`], or counted as [`Loss::UnknownSender`], which is what a port does unless told.
+    /// Sets whether frames from unknown senders are delivered, under a [`Mark::unknown`].
+    ///
+    /// By default a port drops them and counts [`Loss::UnknownSender`].
     fn accept_unknown(&mut self, _accept: bool) {}
 
-    /// The address behind a mark: a neighbour's, or, until the next `rx_burst`, a stranger's.
+    /// The address of a neighbour's mark or, until the next `rx_burst`, of an unknown sender's
+    /// mark.
     fn address_of(&self, _mark: Mark) -> Option<Address> {
         None
     }
 
-    /// Sends one frame to whoever is at an address, neighbour or not. Rare: handshakes, answers.
-    /// What cannot go is counted as lost.
+    /// Sends one frame to an address, neighbour or not. For rare frames: handshakes and answers.
+    ///
+    /// A frame that cannot be sent is counted as lost.
     fn send_to(&mut self, _to: Address, _frame: Frame) {
         self.tally().count_loss(Loss::NoNeighbour, 1);
     }
 
-    /// Sends a probe of the path's width: as [`send_to`](Self::send_to), but one that is too long for
-    /// the path counts as [`Loss::PathProbe`].
+    /// Sends a path MTU probe: as [`send_to`](Self::send_to), but a probe that is too long for the
+    /// path counts as [`Loss::PathProbe`].
     fn send_probe(&mut self, to: Address, probe: Frame) {
         self.send_to(to, probe);
     }
 
-    /// A frame of the last `rx_burst` was authenticated: its neighbour is sent to from the address of
-    /// ours that this frame came to. Until the first such frame a port goes by what it heard last.
+    /// Reports that a frame of the last `rx_burst` was authenticated.
+    ///
+    /// The port then sends to its neighbour from the local address that the frame came to. Before
+    /// the first such frame it uses the address of the last frame received.
     fn authenticated(&mut self, _frame: &Frame) {}
 
-    /// The errno of the last send to an address, if the kernel refused it and took none since:
-    /// `EHOSTUNREACH`, `ENETUNREACH`, `EPERM`, `EINVAL`. Known for neighbours, and for the last few
-    /// addresses that [`send_to`](Self::send_to) failed for. For people, who want to know why a link is
-    /// down; no decision of the data path rests on it.
+    /// The errno of the last send to an address, if the kernel refused it and took none since.
+    ///
+    /// `EHOSTUNREACH`, `ENETUNREACH`, `EPERM` or `EINVAL`. Known for neighbours and for the last
+    /// few addresses that [`send_to`](Self::send_to) failed for. It explains to operators why a
+    /// link is down; the data path does not depend on it.
     fn last_send_error(&self, _to: Address) -> Option<i32> {
         None
     }
 
-    /// Called before the worker blocks: says what would wake it.
+    /// Prepares for the worker to block and returns what would wake it.
     fn arm(&mut self) -> Arm;
 
-    /// The descriptor that [`arm`](Self::arm) gave is readable: called before `disarm`. A port that
-    /// looks only now and then at what costs a system call looks at once in its next `rx_burst`.
+    /// Reports that the descriptor from [`arm`](Self::arm) is readable. Called before `disarm`.
+    ///
+    /// A port that checks an expensive source only now and then checks it in its next `rx_burst`.
     fn on_readable(&mut self) {}
 
-    /// Called after the worker has woken up, whatever woke it.
+    /// Reports that the worker is awake again.
     fn disarm(&mut self) {}
 
-    /// The longest frame in bytes that can go out here.
+    /// Longest frame that this port can send, in bytes.
     fn frame_bytes_max(&self) -> usize;
 
-    /// Chunks that the port must be able to have from its worker's pool, to go on receiving at its
-    /// usual rate: a worker keeps so many for it, whatever memory others hold.
+    /// Chunks that the port needs to keep receiving at its usual rate. The worker reserves them in
+    /// its pool.
     fn receive_chunks(&self) -> Chunks {
         Chunks::default()
     }
 
-    /// The port's counters, to be kept by whoever shows them.
+    /// The port's counters, for sharing with readers.
     fn tally(&self) -> &Arc<PortTally>;
 
-    /// What it is, in a few words for people: `udp 127.0.0.1:7000 (io_uring)`.
+    /// A short description for operators: `udp 127.0.0.1:7000 (io_uring)`.
     fn describe(&self) -> &str;
 
-    /// Says why a frame that this port delivered last went no further; only a capture listens.
+    /// Reports why a frame that this port delivered last was dropped. Only a capture records it.
     fn note_discard(&mut self, _frame: &Frame, _reason: &'static str) {}
 }
 
@@ -404,8 +419,9 @@ impl std::fmt::Debug for dyn Port {
     }
 }
 
-/// The methods in which a [`Port`] that wraps another only asks that one: who is behind it, what it is
-/// and what it counts. `delegate_port!(self, self.inner)`, among the others of its `impl`.
+/// Implements the methods of [`Port`] that a wrapper passes unchanged to the port inside.
+///
+/// Use `delegate_port!(self, self.inner)` among the wrapper's other methods.
 #[macro_export]
 macro_rules! delegate_port {
     ($self:ident, $inner:expr) => {
@@ -475,7 +491,7 @@ macro_rules! delegate_port {
     };
 }
 
-/// A port behind a pointer is a port, so that wrappers take either.
+/// A boxed port is a port, so wrappers accept either.
 impl<P: Port + ?Sized> Port for Box<P> {
     #[inline]
     fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst) {

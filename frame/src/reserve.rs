@@ -1,28 +1,29 @@
-//! Which of a pool's free chunks are kept for whom. Each port has a floor that no other user can
-//! use up; what is free beyond all floors is for everybody. It counts, and never touches memory.
+//! Reservations in a pool: each port has a floor of chunks that no other user can take.
 //!
-//! The scheme is that of shared packet buffers in switches: a reserved minimum for each port, the rest
-//! shared. A chunk counts for the user that took it until it is back in the pool, whoever holds
-//! it meanwhile.
+//! Chunks beyond all floors are shared. This module counts chunks and never touches their memory.
+//!
+//! The scheme is that of shared packet buffers in switches: a reserved minimum for each port, the
+//! rest shared. A chunk counts for the user that took it until it is back in the pool, whichever
+//! thread holds it.
 
-/// Chunks of a class that no floor may take: a burst, so that a pool that is too small for all floors
-/// still serves what has none.
+/// Chunks of a class that no floor may take: one burst, so that a pool too small for all floors
+/// still serves users without a floor.
 const SHARED_MIN: u32 = crate::BURST_MAX as u32;
 
-/// Accounts of one pool: two of its own, and one for each port number.
+/// Users of one pool: two of the pool's own, and one for each port number.
 const USERS_MAX: usize = 2 + 1024;
 
-/// On whose behalf chunks are taken.
+/// A user of a pool, to which chunks are charged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolUser(u16);
 
 impl PoolUser {
-    /// No port's: it has no floor.
+    /// The user without a floor.
     pub const COMMON: Self = Self(0);
-    /// Frames that wait at exits that are blocked. It has a limit, and all of it is kept for it.
+    /// Frames that wait for a blocked egress. Its floor is also its limit.
     pub const WAITING: Self = Self(1);
 
-    /// The port with this number. Ports with numbers from 1,024 on have no floor.
+    /// The port with this number. Ports from number 1,024 on share [`COMMON`](Self::COMMON).
     pub const fn port(number: u16) -> Self {
         let user = number as usize + 2;
         if user < USERS_MAX { Self(user as u16) } else { Self::COMMON }
@@ -36,44 +37,47 @@ impl PoolUser {
 /// A number of chunks of each class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Chunks {
-    /// Of [`ChunkClass::Train`](crate::ChunkClass::Train).
+    /// Chunks of [`ChunkClass::Train`](crate::ChunkClass::Train).
     pub trains: u32,
-    /// Of [`ChunkClass::Single`](crate::ChunkClass::Single).
+    /// Chunks of [`ChunkClass::Single`](crate::ChunkClass::Single).
     pub singles: u32,
 }
 
-/// What the queue of one exit may keep of the memory for waiting frames ([`Pool::park`]). A queue that
-/// drains may take all of it, as far as it leaves as much to others; one that does not leaves a part
-/// free for those that do.
+/// The part of the memory for waiting frames that one egress queue may use; see [`Pool::park`].
+///
+/// A queue that drains may use all of it, as far as it leaves as much to others. A queue that does
+/// not drain leaves a part free for those that do.
 ///
 /// [`Pool::park`]: crate::Pool::park
 #[derive(Debug)]
 pub struct QueueShare {
-    /// Frames that the exit has let go lately: so many of those that wait are about to leave, too.
+    /// Frames that the egress sent lately; as many of the waiting ones are about to leave.
     drains: usize,
-    /// Chunks of each class that are left to queues that drain, but no more than half of them.
+    /// Chunks of each class left to queues that drain; at most half of them.
     spared: u32,
-    /// Frames of the queue that have settled.
+    /// Frames of the queue that are parked.
     pub(crate) held: usize,
-    /// Frames that gave way: their chunks are free soon.
+    /// Frames that were dropped; their chunks are free soon.
     pub(crate) dropped: usize,
 }
 
 impl QueueShare {
-    /// For a queue that has let `drains` frames go lately. `spared` chunks of each class, but no more than
-    /// half of what there is, are kept for frames that are about to leave.
+    /// Makes the share of a queue that sent `drains` frames lately.
+    ///
+    /// `spared` chunks of each class, but at most half of all, are left for frames that are about
+    /// to leave.
     pub fn new(drains: usize, spared: u32) -> Self {
         Self { drains, spared, held: 0, dropped: 0 }
     }
 
-    /// How many chunks of a class the queue's next frame has to leave free.
+    /// Chunks of a class that the queue's next frame must leave free.
     pub(crate) fn leaves(&self, reserve: &Reserve) -> usize {
         let half = reserve.floor(PoolUser::WAITING) / 2;
         if self.held < self.drains { 0 } else { self.spared.min(half) as usize }
     }
 }
 
-/// What one user has of one class.
+/// One user's account of one class.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
     floor: u32,
@@ -86,11 +90,11 @@ impl Share {
     }
 }
 
-/// The users of one class of chunks.
+/// The accounts of one class of chunks.
 pub(crate) struct Reserve {
     total: u32,
     shares: Box<[Share]>,
-    /// Free chunks that are kept: the unused parts of all floors.
+    /// Reserved free chunks: the unused parts of all floors.
     kept: u32,
     floors: u32,
     is_low: bool,
@@ -102,8 +106,7 @@ impl Reserve {
         Self { total, shares, kept: 0, floors: 0, is_low: false }
     }
 
-    /// Sets a user's floor, and says what it became: less than `floor` where the pool is too
-    /// small.
+    /// Sets a user's floor and returns it; it is below `floor` if the pool is too small.
     pub(crate) fn set_floor(&mut self, user: PoolUser, floor: u32) -> u32 {
         let share = &mut self.shares[user.index()];
         let others = self.floors - share.floor;
@@ -139,7 +142,7 @@ impl Reserve {
         self.kept += u32::from(share.taken < share.floor);
     }
 
-    /// Chunks that this user could still take within its floor, if they were free.
+    /// Chunks that this user may still take within its floor.
     pub(crate) fn unused(&self, user: PoolUser) -> u32 {
         self.shares[user.index()].unused()
     }
@@ -148,8 +151,9 @@ impl Reserve {
         self.shares[user.index()].floor
     }
 
-    /// Whether few of the chunks that are kept for nobody are left: from an eighth of them on, until
-    /// it is a quarter again.
+    /// Updates and returns whether few unreserved chunks are left.
+    ///
+    /// The state begins at an eighth of them and ends at a quarter.
     #[inline]
     pub(crate) fn update_low(&mut self, free: usize) -> bool {
         let left = free.saturating_sub(self.kept as usize);
@@ -163,9 +167,10 @@ impl Reserve {
 mod tests {
     use super::*;
 
-    /// A pool's arithmetic, by brute force: each user's chunks, and the sum of unused floors.
+    /// Checks the arithmetic by brute force against each user's chunks and the sum of unused
+    /// floors.
     #[test]
-    fn no_user_is_refused_below_its_floor_whatever_the_others_take() {
+    fn no_user_is_refused_below_its_floor() {
         const TOTAL: u32 = 100;
         let users = [PoolUser::COMMON, PoolUser::port(0), PoolUser::port(1), PoolUser::port(7)];
         let floors = [0, 6, 20, 10];
@@ -181,7 +186,7 @@ mod tests {
             let (who, takes) = ((word >> 33) as usize % 4, (word >> 40) % 5 < 3);
             let free = TOTAL - taken.iter().sum::<u32>();
             let kept: u32 = (0..4).map(|n| floors[n].saturating_sub(taken[n])).sum();
-            assert!(kept <= free, "every floor can be filled at any time");
+            assert!(kept <= free, "every floor can be used at any time");
             let admitted = reserve.admits(users[who], free as usize);
             assert_eq!(admitted, taken[who] < floors[who] || free > kept);
             refused += u32::from(!admitted);
@@ -197,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn floors_leave_a_burst_to_others_and_can_be_given_up() {
+    fn floors_leave_a_burst_to_others_and_can_be_released() {
         let mut reserve = Reserve::new(64 + 10);
         assert_eq!(reserve.set_floor(PoolUser::port(1), 8), 8);
         assert_eq!(reserve.set_floor(PoolUser::port(2), 8), 2);
@@ -208,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_frames_take_what_is_theirs_and_no_more() {
+    fn waiting_frames_take_their_floor_and_no_more() {
         let mut reserve = Reserve::new(84);
         reserve.set_floor(PoolUser::WAITING, 3);
         for left in (0..3).rev() {
@@ -220,19 +225,19 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_user_has_the_common_one() {
+    fn a_port_beyond_the_last_user_is_the_common_one() {
         assert_eq!(PoolUser::port(u16::MAX), PoolUser::COMMON);
         assert_ne!(PoolUser::port(1023), PoolUser::COMMON);
     }
 
     #[test]
-    fn scarcity_begins_low_and_ends_higher() {
+    fn the_low_state_has_hysteresis() {
         let mut reserve = Reserve::new(90);
         assert_eq!(reserve.set_floor(PoolUser::port(0), 10), 10);
         assert!(!reserve.update_low(21));
         assert!(reserve.update_low(20));
         assert!(reserve.update_low(30));
         assert!(!reserve.update_low(31));
-        assert!(!Reserve::new(0).update_low(0), "a pool without such chunks wants none");
+        assert!(!Reserve::new(0).update_low(0), "a pool without such chunks is never low");
     }
 }

@@ -1,9 +1,11 @@
-//! A ring of one producer and one consumer: ownership passes, nothing is overrun. It never blocks
-//! and never allocates after it is made; when it is full, pushing hands the item back.
+//! Single-producer single-consumer ring, bounded and lock-free. A push to a full ring returns the
+//! item.
 //!
-//! Each side keeps its own cursor and a stale copy of the other's, and looks at the shared one
-//! only when the copy says full or empty (as in DPDK's and Snabb's rings). A burst is published
-//! with one store.
+//! The ring allocates only when it is made.
+//!
+//! Each side keeps its own cursor and a cached copy of the other side's, and reads the shared one
+//! only when the copy says full or empty (as in the rings of DPDK and Snabb). One store publishes a
+//! burst.
 //!
 //! ```
 //! let (mut producer, mut consumer) = strowger_frame::ring::ring(2);
@@ -19,33 +21,33 @@ use arrayvec::ArrayVec;
 
 use crate::sync::{Arc, AtomicUsize, Ordering, UnsafeCell};
 
-/// Keeps the two cursors out of each other's cache lines, and out of the line that the hardware
-/// fetches along with it.
+/// Keeps the cursors in separate cache lines, and out of the line that the hardware prefetches with
+/// it.
 #[repr(align(128))]
 struct Padded<T>(T);
 
 struct Shared<T> {
-    /// Items taken so far, wrapping. Written by the consumer.
+    /// Items taken so far, wrapping. The consumer writes it.
     head: Padded<AtomicUsize>,
-    /// Items put so far, wrapping. Written by the producer.
+    /// Items pushed so far, wrapping. The producer writes it.
     tail: Padded<AtomicUsize>,
     slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
 }
 
-// SAFETY: a slot is touched only by the side that the cursors say owns it (see `push` and `pop`),
-// so sharing needs no more than that items may move between threads.
+// SAFETY: the cursors say which side owns a slot, and only that side touches it (see `push` and
+// `pop`), so sharing needs items that may move between threads and no more.
 unsafe impl<T: Send> Sync for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for Shared<T> {}
 
-/// The side that puts.
+/// The pushing side.
 pub struct Producer<T> {
     shared: Arc<Shared<T>>,
     tail: usize,
     head_seen: usize,
 }
 
-/// The side that takes.
+/// The popping side.
 pub struct Consumer<T> {
     shared: Arc<Shared<T>>,
     head: usize,
@@ -64,7 +66,7 @@ impl<T> std::fmt::Debug for Consumer<T> {
     }
 }
 
-/// A ring for `capacity` items, rounded up to a power of two.
+/// Makes a ring for `capacity` items, rounded up to a power of two.
 pub fn ring<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
     let capacity = capacity.max(1).next_power_of_two();
     let shared = Arc::new(Shared {
@@ -84,8 +86,8 @@ impl<T> Shared<T> {
 }
 
 impl<T: Send> Producer<T> {
-    /// Room for this many items at least; looks at the consumer's cursor only if `wanted` is more
-    /// than the last look allows.
+    /// Free places, at least; reads the consumer's cursor only if the cached copy allows fewer than
+    /// `wanted`.
     #[inline]
     pub fn room(&mut self, wanted: usize) -> usize {
         let capacity = self.shared.slots.len();
@@ -96,10 +98,10 @@ impl<T: Send> Producer<T> {
         capacity - self.tail.wrapping_sub(self.head_seen)
     }
 
-    /// Puts an item.
+    /// Pushes an item.
     ///
     /// # Errors
-    /// The item itself, when the ring is full.
+    /// Returns the item if the ring is full.
     #[inline]
     pub fn push(&mut self, item: T) -> Result<(), T> {
         if self.room(1) == 0 {
@@ -110,14 +112,15 @@ impl<T: Send> Producer<T> {
         Ok(())
     }
 
-    /// Puts as many items from the front of `items` as there is room for; returns how many. The
-    /// consumer sees all of them at once.
+    /// Pushes items from the front of `items` until the ring is full; returns how many.
+    ///
+    /// The consumer sees all of them at once.
     #[inline]
     pub fn push_burst<const N: usize>(&mut self, items: &mut ArrayVec<T, N>) -> usize {
         self.push_at_most(items, N)
     }
 
-    /// As [`push_burst`](Self::push_burst), but no more than `most`.
+    /// As [`push_burst`](Self::push_burst), but at most `most` items.
     #[inline]
     pub fn push_at_most<const N: usize>(
         &mut self,
@@ -136,8 +139,8 @@ impl<T: Send> Producer<T> {
     #[inline]
     fn put(&mut self, item: T) {
         self.shared.slot(self.tail).with_mut(|slot| {
-            // SAFETY: `room` said that the consumer has freed this slot, and it cannot see it again
-            // before `publish`.
+            // SAFETY: `room` said that the consumer freed this slot; the consumer cannot see it
+            // again before `publish`.
             unsafe { (*slot).write(item) };
         });
         self.tail = self.tail.wrapping_add(1);
@@ -149,32 +152,32 @@ impl<T: Send> Producer<T> {
         self.shared.tail.0.store(self.tail, Ordering::Release);
     }
 
-    /// Whether `wanted` items can be put, as far as can be seen now.
+    /// Whether there is room for `wanted` items, as currently visible.
     #[inline]
     pub fn has_room(&mut self, wanted: usize) -> bool {
         self.room(wanted) >= wanted
     }
 
-    /// Whether nothing can be put, as far as can be seen now.
+    /// Whether the ring is full, as currently visible.
     #[inline]
     pub fn is_full(&mut self) -> bool {
         self.room(1) == 0
     }
 
-    /// Items that the consumer has not taken, as far as can be seen now.
+    /// Items that the consumer has not taken, as currently visible.
     #[inline]
     pub fn waiting(&self) -> usize {
-        // Relaxed: a hint; whoever puts an item looks again with Acquire.
+        // Relaxed: a hint; a push looks again with Acquire.
         self.tail.wrapping_sub(self.shared.head.0.load(Ordering::Relaxed))
     }
 
-    /// The same as of the last look at the consumer: no fewer, and without a look.
+    /// As [`waiting`](Self::waiting) from the cached cursor: an upper bound without a shared read.
     #[inline]
     pub fn waiting_seen(&self) -> usize {
         self.tail.wrapping_sub(self.head_seen)
     }
 
-    /// Places of the ring.
+    /// Number of places.
     pub fn capacity(&self) -> usize {
         self.shared.slots.len()
     }
@@ -184,10 +187,12 @@ impl<T: Send> Producer<T> {
         Arc::strong_count(&self.shared) == 1
     }
 
-    /// Drops what a consumer that is gone left behind, and says how many; `None` while there is
-    /// one. The ring's own memory stays (a worker frees nothing) until the producer is dropped.
+    /// Drops the items that a dropped consumer left and returns how many; `None` while the consumer
+    /// lives.
+    ///
+    /// The ring's own memory stays until the producer is dropped, as a worker frees nothing.
     pub fn clear_disconnected(&mut self) -> Option<usize> {
-        // `get_mut` comes after all that the consumer did, as its drop does.
+        // `get_mut` comes after all that the consumer did, including its drop.
         let left = Arc::get_mut(&mut self.shared)?.clear();
         self.head_seen = self.tail;
         Some(left)
@@ -198,13 +203,14 @@ impl<T: Send> Consumer<T> {
     #[inline]
     fn waiting(&mut self, wanted: usize) -> usize {
         if self.tail_seen.wrapping_sub(self.head) < wanted {
-            // Acquire: pairs with Release in `publish`: the items are written before we read them.
+            // Acquire: pairs with Release in `publish`: the items are written before they are read
+            // here.
             self.tail_seen = self.shared.tail.0.load(Ordering::Acquire);
         }
         self.tail_seen.wrapping_sub(self.head)
     }
 
-    /// Takes the oldest item.
+    /// Pops the oldest item.
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
         if self.waiting(1) == 0 {
@@ -215,7 +221,7 @@ impl<T: Send> Consumer<T> {
         Some(item)
     }
 
-    /// Takes as many items as `items` has room for; returns how many.
+    /// Pops items until `items` is full; returns how many.
     #[inline]
     pub fn pop_burst<const N: usize>(&mut self, items: &mut ArrayVec<T, N>) -> usize {
         let n = self.waiting(items.remaining_capacity()).min(items.remaining_capacity());
@@ -230,8 +236,8 @@ impl<T: Send> Consumer<T> {
     #[inline]
     fn take(&mut self) -> T {
         let item = self.shared.slot(self.head).with(|slot| {
-            // SAFETY: `waiting` said that the producer has written this slot; it will not write
-            // it again before `release`, and we read it once.
+            // SAFETY: `waiting` said that the producer wrote this slot; it will not write it again
+            // before `release`, and this side reads it once.
             unsafe { slot.cast::<T>().read() }
         });
         self.head = self.head.wrapping_add(1);
@@ -240,11 +246,11 @@ impl<T: Send> Consumer<T> {
 
     #[inline]
     fn release(&mut self) {
-        // Release: pairs with Acquire in `room`: we are done with the slots we freed.
+        // Release: pairs with Acquire in `room`: this side is done with the slots it freed.
         self.shared.head.0.store(self.head, Ordering::Release);
     }
 
-    /// Whether nothing is waiting, as far as can be seen now.
+    /// Whether no item is waiting, as currently visible.
     #[inline]
     pub fn is_empty(&mut self) -> bool {
         self.waiting(1) == 0
@@ -257,18 +263,18 @@ impl<T: Send> Consumer<T> {
 }
 
 impl<T> Shared<T> {
-    /// Drops all items; says how many.
+    /// Drops all items; returns how many.
     fn clear(&mut self) -> usize {
-        // Acquire: the last user of each side comes before us; Arc's own count gives that too.
+        // Acquire: the last use of each side comes before this; Arc's count ensures that too.
         let head = self.head.0.load(Ordering::Acquire);
         let tail = self.tail.0.load(Ordering::Acquire);
-        // Relaxed: `&mut self`, so nobody looks. Before the items, lest one whose drop panics be
-        // dropped twice.
+        // Relaxed: `&mut self` excludes other threads. Stored before the items are dropped, so that
+        // a panic in a drop does not drop an item twice.
         self.head.0.store(tail, Ordering::Relaxed);
         let left = tail.wrapping_sub(head);
         for n in 0..left {
             self.slot(head.wrapping_add(n)).with_mut(|slot| {
-                // SAFETY: between head and tail every slot holds an item, and nobody else is left.
+                // SAFETY: every slot between head and tail holds an item, and both sides are gone.
                 unsafe { std::ptr::drop_in_place(slot.cast::<T>()) };
             });
         }
@@ -287,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_consumer_left_behind_is_cleared_and_the_ring_can_be_filled_again() {
+    fn items_left_by_a_consumer_are_cleared_and_the_ring_is_reusable() {
         let item = std::sync::Arc::new(());
         let (mut producer, mut consumer) = ring(4);
         for _ in 0..3 {
@@ -312,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn items_come_out_in_order_across_threads() {
+    fn items_arrive_in_order_across_threads() {
         let (mut producer, mut consumer) = ring::<u32>(64);
         const N: u32 = 200_000;
         let taker = std::thread::spawn(move || {
@@ -339,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_taken_is_dropped_once() {
+    fn items_left_in_the_ring_are_dropped_once() {
         let item = std::sync::Arc::new(());
         let (mut producer, mut consumer) = ring(4);
         for _ in 0..4 {
@@ -354,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_ring_takes_what_fits_and_leaves_the_rest_in_order() {
+    fn a_burst_beyond_the_capacity_is_pushed_in_part_and_in_order() {
         let (mut producer, mut consumer) = ring(2);
         let mut items: ArrayVec<u8, 4> = [1, 2, 3].into_iter().collect();
         assert_eq!(producer.push_burst(&mut items), 2);

@@ -1,9 +1,10 @@
-//! Whether a thread is asleep, as those who may have to wake it see it: a flag that lets the
-//! waking system call be spared while the sleeper is awake. It never blocks and never wakes
-//! anybody itself; `strowger-io`'s doorbell puts an eventfd behind it.
+//! A flag that tells wakers whether a thread sleeps, so that they skip the system call if it does
+//! not.
+//!
+//! The flag blocks and wakes nothing itself; `strowger-io`'s doorbell puts an eventfd behind it.
 //!
 //! The two sides must not miss each other. Each writes, fences, then reads what the other wrote
-//! (Dekker's pattern, the "store buffer" of memory-model papers):
+//! (Dekker's pattern, the "store buffer" test of memory models):
 //!
 //! | sleeper | waker |
 //! |---|---|
@@ -11,9 +12,9 @@
 //! | fence (SeqCst) | [`must_wake`](SleepFlag::must_wake): fence (SeqCst) |
 //! | look for work once more, then block | read the flag |
 //!
-//! The fences stand in one order that all threads agree on. Whichever is first, what its thread
-//! wrote is seen by the other thread: so either the sleeper finds the work, or the waker finds the
-//! flag. Without either fence both could read the old value, and the wake-up would be lost.
+//! All threads agree on one order of the fences. The side whose fence comes second sees what the
+//! first side wrote: either the sleeper finds the work, or the waker finds the flag. Without either
+//! fence both could read the old value and lose the wake-up.
 //!
 //! ```
 //! let flag = strowger_frame::sleep::SleepFlag::default();
@@ -25,7 +26,7 @@
 
 use crate::sync::{AtomicBool, Ordering, fence};
 
-/// Whether one thread sleeps, or is about to. One sleeper, any number of wakers.
+/// Whether one thread sleeps or is about to. One sleeper, any number of wakers.
 #[derive(Debug)]
 pub struct SleepFlag(AtomicBool);
 
@@ -36,8 +37,8 @@ impl Default for SleepFlag {
 }
 
 impl SleepFlag {
-    /// The sleeper's first step. Afterwards it must look for work once more, and block only if
-    /// there is none.
+    /// First step of the sleeper. It must then look for work once more, and block only if there is
+    /// none.
     #[inline]
     pub fn fall_asleep(&self) {
         // Relaxed: the fence below orders it.
@@ -46,38 +47,39 @@ impl SleepFlag {
         fence(Ordering::SeqCst);
     }
 
-    /// The sleeper is awake again; wakers need not make the system call.
+    /// The sleeper is awake again; wakers skip the system call.
     #[inline]
     pub fn wake_up(&self) {
-        // Relaxed: a waker that still sees the flag makes one system call too many, no more.
+        // Relaxed: a waker that still sees the flag makes one needless system call.
         self.0.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the flag is set, as far as this thread has seen. A hint: only [`must_wake`](Self::must_wake)
-    /// orders it behind published work.
+    /// Whether the flag is set, as a hint. Only [`must_wake`](Self::must_wake) orders the look
+    /// behind published work.
     #[inline]
     pub fn is_asleep(&self) -> bool {
         // Relaxed: a hint.
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Called by a waker after it has published work: whether the sleeper must be woken. Of all
-    /// wakers one at most is told so until the sleeper falls asleep again.
+    /// Whether the waker must wake the sleeper. Call it after publishing the work.
+    ///
+    /// Returns `true` to one waker at most, until the sleeper sets the flag again.
     #[inline]
     pub fn must_wake(&self) -> bool {
         // SeqCst: pairs with the fence in `fall_asleep`.
         fence(Ordering::SeqCst);
-        // Relaxed: the fence above orders the load; the swap only chooses one among the wakers,
-        // and what they published reaches the sleeper by the work's own Release and Acquire.
+        // Relaxed: the fence above orders the load; the swap picks one of the wakers. The work's
+        // own Release and Acquire carry it to the sleeper.
         self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
     }
 }
 
-/// Wakes one thread that may sleep. Implemented by whatever the thread sleeps beside.
+/// Wakes one thread that may sleep. Doorbells and the like implement it.
 pub trait Wake: Send + Sync {
-    /// Wakes the thread if it sleeps; costs one fence and one load if it does not.
+    /// Wakes the thread if it sleeps; costs one fence and one load otherwise.
     ///
-    /// Call it after the work has been published.
+    /// Call it after publishing the work.
     fn wake(&self);
 }
 
@@ -86,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_waker_is_told_and_only_while_asleep() {
+    fn one_waker_must_wake_and_only_while_asleep() {
         let flag = SleepFlag::default();
         assert!(!flag.must_wake());
         flag.fall_asleep();

@@ -1,4 +1,4 @@
-//! The one door to atomics: `std`, or `loom` under `--cfg loom`. It never decides an ordering.
+//! Atomics of `std`, or of `loom` under `--cfg loom`. Callers choose the orderings.
 
 #[cfg(not(loom))]
 pub use std::sync::{
@@ -17,13 +17,13 @@ pub use loom::{
     },
 };
 
-/// Loom's atomics, each with a gate in front.
+/// Loom's atomics, each behind a gate that every access modifies.
 ///
-/// Loom tries the other order of two accesses only if one of them changes the atomic, and of those
-/// before a change it remembers the last. Where a thread loads and then changes (every
-/// compare-exchange loop does), its own load hides the loads of others, and orders are left out:
-/// in a model of the return stack, all but one. So each access first passes a gate that every
-/// access changes. Relaxed: a gate orders nothing.
+/// Loom explores the other order of two accesses only if one of them modifies the atomic, and of
+/// the accesses before a modification it remembers the last. Where a thread loads and then
+/// modifies, as in every compare-exchange loop, its own load hides the loads of others, and loom
+/// skips orders: in a model of the return stack, all but one. The gate avoids that. Relaxed: a gate
+/// orders nothing.
 #[cfg(loom)]
 mod gated {
     use loom::sync::atomic::{self, Ordering};
@@ -58,10 +58,10 @@ mod gated {
                     self.passed().swap(value, order)
                 }
 
-                /// Never fails without a reason, as loom's does not.
+                /// Never fails spuriously, as loom's does not.
                 ///
                 /// # Errors
-                /// The value, where it is not `current`.
+                /// Returns the value if it is not `current`.
                 pub fn compare_exchange_weak(
                     &self,
                     current: $value,
@@ -98,7 +98,7 @@ mod gated {
     }
 }
 
-/// `UnsafeCell` in loom's closure form, so that loom can watch every access.
+/// `UnsafeCell` in loom's closure form, so that loom sees every access.
 #[cfg(not(loom))]
 #[derive(Debug)]
 pub struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
@@ -124,8 +124,10 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// Stands for memory that is freed by hand, so that loom sees a use that the freeing does not come
-/// after, and a freeing that never comes: loom watches cells, not pointers. Nothing without loom.
+/// Stands for memory that is freed by hand; does nothing without loom.
+///
+/// Loom tracks cells, not pointers. With this cell it detects a use that is not ordered before the
+/// freeing, and memory that is never freed.
 #[derive(Debug)]
 pub(crate) struct Watch {
     #[cfg(loom)]
@@ -135,7 +137,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// The memory has just been made.
+    /// Starts the life of the memory.
     pub(crate) fn new() -> Self {
         Self {
             #[cfg(loom)]
@@ -145,7 +147,7 @@ impl Watch {
         }
     }
 
-    /// The memory is in use.
+    /// Records a use of the memory.
     #[inline]
     pub(crate) fn used(&self) {
         #[cfg(loom)]

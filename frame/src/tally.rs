@@ -1,22 +1,22 @@
-//! Counters with one writer and any number of readers. They never lock and never need a
-//! read-modify-write instruction, since only one thread adds to each.
+//! Counters with one writer and any number of readers: no locks, no read-modify-write instructions.
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// A count that one thread raises and others read.
+/// A count with one writing thread; any thread may read it.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Raises the count by `n`. Only the one writer may call this; a second writer would lose
-    /// counts (never memory safety).
+    /// Adds `n`. Only the one writer may call this; a second writer loses counts, never memory
+    /// safety.
     #[inline]
     pub fn add(&self, n: u64) {
-        // Relaxed: a statistic, read by others with no data behind it.
+        // Relaxed: a statistic; readers expect no data behind it.
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Sets the count; for gauges such as a time of last use. Same single writer as [`add`](Self::add).
+    /// Sets the count, for gauges such as a time of last use. Same single writer as
+    /// [`add`](Self::add).
     #[inline]
     pub fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);

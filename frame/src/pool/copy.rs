@@ -1,5 +1,5 @@
-//! Where payload is copied: into fresh memory, or out of memory that somebody else needs. Every copy is
-//! counted as `frames_copied`.
+//! Copies of payload, into fresh memory or out of memory that others need. `frames_copied` counts
+//! all.
 
 use super::{ChunkClass, HEADROOM_BYTES, Pool, SINGLE_STRIDE_BYTES};
 use crate::{
@@ -8,18 +8,17 @@ use crate::{
 };
 
 impl Pool {
-    /// A copy of `frame` in fresh memory, with its mark. `None` when the pool is empty.
+    /// Copies `frame` and its mark into fresh memory. `None` if the pool is empty.
     pub fn copy(&mut self, frame: &Frame) -> Option<Frame> {
         let mut copy = self.copy_bytes(frame.bytes())?;
         copy.set_mark(frame.mark());
         Some(copy)
     }
 
-    /// As [`copy`](Self::copy), of bytes that are no frame: those in a chunk that its holder must
-    /// keep.
+    /// As [`copy`](Self::copy), for bytes in a chunk that its holder keeps.
     ///
     /// # Panics
-    /// If they are more than a frame can hold: a bug of the caller.
+    /// If the bytes are more than a frame can hold.
     pub fn copy_bytes(&mut self, bytes: &[u8]) -> Option<Frame> {
         let single = bytes.len() + HEADROOM_BYTES <= SINGLE_STRIDE_BYTES;
         let user = self.user;
@@ -35,12 +34,14 @@ impl Pool {
         Some(chunk.into_frame(start, bytes.len()))
     }
 
-    /// Has a frame that may wait for long hold none of the memory that ports receive into. A frame
-    /// in a single chunk of this pool stays where it is, and the chunk counts for
-    /// [`PoolUser::WAITING`] from now on; any other is copied into such a chunk, if it fits. `false`
-    /// when there is no room for it: then it should be dropped. `share` counts what the frame's queue
-    /// has settled. No queue gets more than what is left for others, and a queue that does not drain
-    /// gives way to those that do, with frames that have settled, too.
+    /// Moves a frame that may wait for long out of the memory that ports receive into.
+    ///
+    /// A frame in a single chunk of this pool stays in place, and the chunk counts for
+    /// [`PoolUser::WAITING`] from now on. Any other frame is copied into such a chunk, or into a
+    /// train chunk if it is too long. Returns `false` if no memory is left for it; the caller then
+    /// drops the frame. `share` counts the parked frames of the queue. A queue gets at most half of
+    /// what is left. A queue that does not drain gives way to those that do: this also returns
+    /// `false` for its parked frames.
     #[cold]
     pub fn park(&mut self, frame: &mut Frame, share: &mut QueueShare) -> bool {
         let chunk = frame.chunk();
@@ -62,7 +63,7 @@ impl Pool {
             return false;
         }
         if ours && chunk.class() == into {
-            // A train chunk may hold other frames, too: it counts once, for those that wait.
+            // A train chunk may hold other frames; it counts once, for the waiting ones.
             self.recharge(index, into, PoolUser::WAITING);
         } else {
             let Some(mut copy) = self.copy_into(PoolUser::WAITING, into, frame.bytes()) else {
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_counted_and_equal() {
+    fn a_copy_equals_its_frame_and_is_counted() {
         let mut pool = pool(1, 1);
         let mut frame = pool.take(ChunkClass::Train).expect("free").into_frame(256, 5);
         frame.bytes_mut().copy_from_slice(b"label");
@@ -102,7 +103,7 @@ mod tests {
         assert_eq!(pool.reserve(PoolUser::WAITING, floor), floor);
     }
 
-    /// The share of a queue that is about to be empty.
+    /// The share of a queue that will be empty soon.
     fn draining() -> QueueShare {
         QueueShare::new(usize::MAX, 0)
     }
@@ -115,24 +116,24 @@ mod tests {
     }
 
     #[test]
-    fn a_settled_frame_gives_its_train_chunk_back_and_is_equal() {
+    fn parking_copies_a_frame_and_returns_its_train_chunk() {
         let mut pool = pool(4, 68);
         waiting(&mut pool, 0, 2);
         let mut share = draining();
-        let mut settled = frame(&mut pool, ChunkClass::Train, 1400, 9);
-        assert!(pool.park(&mut settled, &mut share));
-        assert_eq!((settled.bytes(), settled.mark()), (&[9; 1400][..], crate::Mark(9)));
+        let mut parked = frame(&mut pool, ChunkClass::Train, 1400, 9);
+        assert!(pool.park(&mut parked, &mut share));
+        assert_eq!((parked.bytes(), parked.mark()), (&[9; 1400][..], crate::Mark(9)));
         assert_eq!((pool.free(ChunkClass::Train), pool.free(ChunkClass::Single)), (4, 67));
-        assert!(settled.headroom() >= 64, "a port may write its header in front");
-        // It is settled: nothing is copied twice.
+        assert!(parked.headroom() >= 64, "a port may write its header in front");
+        // Parked frames are not copied again.
         share = draining();
-        let at = settled.bytes().as_ptr();
-        assert!(pool.park(&mut settled, &mut share));
+        let at = parked.bytes().as_ptr();
+        assert!(pool.park(&mut parked, &mut share));
         assert_eq!(
-            (share.held, settled.bytes().as_ptr(), pool.tally().frames_copied.read()),
+            (share.held, parked.bytes().as_ptr(), pool.tally().frames_copied.read()),
             (1, at, 1)
         );
-        drop(settled);
+        drop(parked);
         assert_eq!(
             (pool.free(ChunkClass::Single), pool.singles.unused(PoolUser::WAITING)),
             (68, 2)
@@ -140,13 +141,13 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_alone_in_a_single_chunk_stays_and_no_longer_counts_for_its_port() {
+    fn parking_recharges_a_single_chunk_without_a_copy() {
         let mut pool = pool(0, 72);
         waiting(&mut pool, 0, 4);
         pool.reserve(PoolUser::port(3), Chunks { trains: 0, singles: 2 });
         pool.set_user(PoolUser::port(3));
         let mut kept = Vec::new();
-        // All that the port can have: its floor, and what is nobody's.
+        // All that the port can take: its floor, and the unreserved chunks.
         while let Some(chunk) = pool.take(ChunkClass::Single) {
             kept.push(chunk.into_frame(256, 100));
         }
@@ -157,14 +158,14 @@ mod tests {
             assert_eq!(frame.bytes().as_ptr(), at);
         }
         assert_eq!(pool.tally().frames_copied.read(), 0);
-        assert!(pool.take(ChunkClass::Single).is_some(), "two fewer are the port's");
+        assert!(pool.take(ChunkClass::Single).is_some(), "the port has two fewer");
     }
 
     #[test]
-    fn no_queue_gets_more_than_what_is_left_for_others() {
+    fn a_queue_gets_at_most_half_of_what_is_left() {
         let mut pool = pool(40, 76);
         waiting(&mut pool, 0, 12);
-        let mut settled = Vec::new();
+        let mut parked = Vec::new();
         let mut queue = |pool: &mut Pool| {
             let mut share = draining();
             loop {
@@ -172,11 +173,11 @@ mod tests {
                 if !pool.park(&mut one, &mut share) {
                     return share.held;
                 }
-                settled.push(one);
+                parked.push(one);
             }
         };
         assert_eq!([(); 4].map(|()| queue(&mut pool)), [6, 3, 2, 1]);
-        assert_eq!(queue(&mut pool), 0, "nothing is left for an eighth");
+        assert_eq!(queue(&mut pool), 0, "nothing is left");
         assert_eq!(pool.free(ChunkClass::Train), 40);
     }
 
@@ -192,18 +193,19 @@ mod tests {
             queue.len()
         };
         let (mut stuck, mut other, mut drains) = (Vec::new(), Vec::new(), Vec::new());
-        // Ten of the 16 are not spared: half of them, and then half of what is left.
+        // Ten of the 16 are not spared: the first queue gets half of them, the next half of the
+        // rest.
         assert_eq!(park(&mut pool, &mut stuck, 0, 20), 5);
         assert_eq!(park(&mut pool, &mut other, 0, 20), 3);
-        // As many as it drains, and as many as it leaves to others.
+        // Up to as many as it drains, and no more than it leaves to others.
         assert_eq!(park(&mut pool, &mut drains, 3, 20), 3);
         assert_eq!(park(&mut pool, &mut drains, 20, 20), 4);
-        // Four are free, so one that is stuck gives way until there are six.
+        // Four chunks are free, so a stuck queue gives way until six are.
         assert_eq!(pool.singles.unused(PoolUser::WAITING), 4);
         assert_eq!(park(&mut pool, &mut stuck, 0, 0), 3);
         assert_eq!(park(&mut pool, &mut other, 0, 0), 3);
         assert_eq!(park(&mut pool, &mut drains, 20, 0), 4);
-        // One that no longer drains gets no more before others give their chunks back.
+        // A queue that stopped draining gets no more until others return chunks.
         assert_eq!(park(&mut pool, &mut drains, 0, 5), 4);
         drop((stuck, other));
         pool.reclaim();
@@ -212,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_a_small_memory_is_spared() {
+    fn half_of_a_small_reserve_is_spared() {
         let mut pool = pool(80, 80);
         waiting(&mut pool, 0, 8);
         let mut share = QueueShare::new(0, 128);
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_frame_takes_a_train_chunk_for_waiting_frames() {
+    fn a_long_frame_is_parked_in_a_train_chunk() {
         let mut pools = Pool::group(&PoolSpec { trains: 66, singles: 65, huge_pages: false }, 2)
             .expect("memory");
         let (mut theirs, mut ours) = (pools.remove(0), pools.remove(0));
@@ -231,7 +233,7 @@ mod tests {
         let at = long.bytes().as_ptr();
         assert!(ours.park(&mut long, &mut draining()));
         assert_eq!((long.bytes().as_ptr(), ours.tally().frames_copied.read()), (at, 0));
-        // One of another pool is copied whatever its length.
+        // A frame of another pool is copied, whatever its length.
         for len in [9000, 100] {
             let mut other = frame(&mut theirs, ChunkClass::Train, len, 2);
             assert!(ours.park(&mut other, &mut draining()));
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scarce_pool_is_seen_by_all_of_its_mapping() {
+    fn all_pools_of_a_mapping_see_that_one_runs_low() {
         let mut pools = Pool::group(&PoolSpec { trains: 16, singles: 0, huge_pages: false }, 2)
             .expect("memory");
         let (mut one, mut other) = (pools.remove(0), pools.remove(0));
@@ -261,6 +263,6 @@ mod tests {
         one.reclaim();
         assert!(other.is_low());
         drop(one);
-        assert!(!other.is_low(), "a pool that has ended wants nothing");
+        assert!(!other.is_low(), "a dropped pool is not low");
     }
 }
