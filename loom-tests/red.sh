@@ -14,8 +14,8 @@ trap 'rm -rf "$copy"' EXIT
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$here/target}/loom-red" RUSTFLAGS="--cfg loom" RUST_BACKTRACE=0
 
 # A workspace of the rooms that the models need, with a profile that builds fast.
-cp -r frame crypto io-backends engine loom-tests Cargo.lock "$copy"
-sed -e '/^members = \[/,/^\]/ { /"frame"\|"crypto"\|"io-backends"\|"engine"\|"loom-tests"\|members\|^\]/!d }' \
+cp -r wire frame crypto io-backends engine loom-tests Cargo.lock "$copy"
+sed -e '/^members = \[/,/^\]/ { /"wire"\|"frame"\|"crypto"\|"io-backends"\|"engine"\|"loom-tests"\|members\|^\]/!d }' \
     -e '/^default-members/d'     -e '/^\[profile/,$d' Cargo.toml > "$copy/Cargo.toml"
 printf '[profile.release]\ndebug = 0\nincremental = true\n' >> "$copy/Cargo.toml"
 mkdir "$copy/whole"
@@ -78,8 +78,8 @@ row red ring.rs "waiting: Acquire to Relaxed" "$(in_fn waiting 's/Ordering::Acqu
 row red ring.rs "release: Release to Relaxed" "$(in_fn release 's/Ordering::Release/Ordering::Relaxed/')" ${ring}a_ring_of_one
 row green ring.rs "Shared::clear: Acquire to Relaxed, twice" "$(in_fn 'clear(' 's/Ordering::Acquire/Ordering::Relaxed/')" $ring
 
-row red pool.rs "reclaim: swap Acquire to Relaxed" "$(in_fn reclaim 's/EMPTY, Ordering::Acquire/EMPTY, Ordering::Relaxed/')" ${pool}a_chunk_comes_home
-row red pool.rs "give_back: compare-exchange Release to Relaxed" '/^fn give_back/,/^}/ s/Ordering::Release,/Ordering::Relaxed,/' ${pool}a_chunk_comes_home
+row red pool.rs "reclaim: swap Acquire to Relaxed" "$(in_fn reclaim 's/EMPTY, Ordering::Acquire/EMPTY, Ordering::Relaxed/')" ${pool}a_chunk_returns
+row red pool.rs "give_back: compare-exchange Release to Relaxed" '/^fn give_back/,/^}/ s/Ordering::Release,/Ordering::Relaxed,/' ${pool}a_chunk_returns
 row red pool.rs "give_back: fetch_sub AcqRel to Release" '/^fn give_back/,/^}/ s/fetch_sub(1, Ordering::AcqRel)/fetch_sub(1, Ordering::Release)/' ${pool}a_pool_that
 row red pool.rs "give_back: fetch_sub AcqRel to Acquire" '/^fn give_back/,/^}/ s/fetch_sub(1, Ordering::AcqRel)/fetch_sub(1, Ordering::Acquire)/' ${pool}a_pool_that
 row red pool.rs "Pool::drop: swap Acquire to Relaxed" '/impl Drop for Pool/,/^}/ s/CLOSED, Ordering::Acquire/CLOSED, Ordering::Relaxed/' ${pool}a_pool_that
@@ -111,9 +111,9 @@ room=io-backends
 wire=wire::
 row red wire.rs "tell_drained: fence removed" "$(in_fn tell_drained 's/fence(Ordering::SeqCst);/let _ = fence;/')" ${wire}an_end
 row red wire.rs "tell_drained: fence SeqCst to AcqRel" "$(in_fn tell_drained 's/fence(Ordering::SeqCst)/fence(Ordering::AcqRel)/')" ${wire}an_end
-row green wire.rs "Farewell::drop: Release to Relaxed" '/impl Drop for Farewell/,/^}/ s/Ordering::Release/Ordering::Relaxed/' ${wire}of_frames
-row green wire.rs "put: Acquire to Relaxed" "$(in_fn 'put<' 's/gone.load(Ordering::Acquire)/gone.load(Ordering::Relaxed)/')" ${wire}of_frames
-row green wire.rs "arm: Acquire to Relaxed" "$(in_fn 'arm(' 's/gone.load(Ordering::Acquire)/gone.load(Ordering::Relaxed)/')" ${wire}of_frames
+row green wire.rs "Farewell::drop: Release to Relaxed" '/impl Drop for Farewell/,/^}/ s/Ordering::Release/Ordering::Relaxed/' ${wire}each_frame
+row green wire.rs "put: Acquire to Relaxed" "$(in_fn 'put<' 's/gone.load(Ordering::Acquire)/gone.load(Ordering::Relaxed)/')" ${wire}each_frame
+row green wire.rs "arm: Acquire to Relaxed" "$(in_fn 'arm(' 's/gone.load(Ordering::Acquire)/gone.load(Ordering::Relaxed)/')" ${wire}each_frame
 row red wire.rs "arm: that it is stuck is not said" "$(in_fn 'arm(' 's/stuck.store(true/stuck.store(false/')" ${wire}an_end
 row red wire.rs "arm: room not looked for again" "$(in_fn 'arm(' 's/ \&\& !self.to.is_full()/ \&\& false/')" ${wire}an_end
 xdp=xdp_ring::

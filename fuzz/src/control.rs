@@ -1,5 +1,5 @@
-//! Laws of control messages: reading is total, what is written is what was read, and a switch that is
-//! sent anything answers with no more than it got (R4).
+//! Properties of control messages: parsing is total, encoding inverts it, and a switch amplifies
+//! nothing (R4).
 
 use bolero::check;
 use strowger_engine::{
@@ -12,17 +12,18 @@ use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port};
 use strowger_io::memory;
 use strowger_wire::{control::Message, limits::CONTROL_BYTES_MAX};
 
-/// Any bytes are a message or are refused. A message is written at the length at which it came, and
-/// reads the same again. In memory of its own only a ping or a pong is cut off.
+/// Parses any bytes. A valid message encodes to its own length and parses to the same message.
+///
+/// Only a ping or pong may be encoded into a shorter buffer, with its payload cut off.
 #[test]
-fn a_control_message_is_read_and_written_or_refused() {
+fn control_messages_parse_totally_and_encode_to_the_same_bytes() {
     check!().for_each(|bytes: &[u8]| {
         let Ok(message) = Message::parse(bytes) else { return };
         let mut written = vec![0xee; bytes.len()];
-        let left = message.emit(&mut written).expect("as much room as it came in");
-        assert_eq!((left.len(), message.wire_bytes()), (0, bytes.len()), "the lengths agree");
-        assert_eq!(Message::parse(&written), Ok(message), "read again, it is the same");
-        assert!(message.emit(&mut written[1..]).is_err(), "it does not fit in less");
+        let left = message.emit(&mut written).expect("the buffer has the message's length");
+        assert_eq!((left.len(), message.wire_bytes()), (0, bytes.len()), "the lengths differ");
+        assert_eq!(Message::parse(&written), Ok(message), "it parses to another message");
+        assert!(message.emit(&mut written[1..]).is_err(), "it fits a shorter buffer");
         let cut = message.to_bytes();
         assert_eq!(cut[..], written[..bytes.len().min(CONTROL_BYTES_MAX)]);
         if bytes.len() > CONTROL_BYTES_MAX {
@@ -31,10 +32,11 @@ fn a_control_message_is_read_and_written_or_refused() {
     });
 }
 
-/// A packet with any header and payload, at a switch with two neighbours and a slow path that
-/// turns: at most one frame comes back or goes on, and what comes back is no longer than it.
+/// Sends packets with any header and payload to a switch with two neighbours and a slow path.
+///
+/// At most one frame comes back or goes on for each, and a frame that comes back is no longer.
 #[test]
-fn a_switch_answers_with_no_more_than_it_got() {
+fn a_switch_never_amplifies() {
     check!().with_type::<(u8, u8, u8, u64, Vec<u8>)>().for_each(
         |(flags, hops_left, kind, label, payload)| {
             let pool = PoolSpec { trains: 0, singles: 8, huge_pages: false };
@@ -65,7 +67,7 @@ fn a_switch_answers_with_no_more_than_it_got() {
             bytes[8..16].copy_from_slice(&[0x10, *flags, *hops_left % 8, 0, 0, 0, 0, 0]);
             bytes[16..24].copy_from_slice(&label.to_be_bytes());
             bytes[24..].copy_from_slice(payload);
-            // Mostly something that looks like a message.
+            // Most inputs resemble a message.
             if let Some(prefix) = bytes[24..].first_chunk_mut::<4>() {
                 *prefix = [1, *kind % 14, prefix[2], 0];
             }
@@ -83,14 +85,17 @@ fn a_switch_answers_with_no_more_than_it_got() {
             asker.rx_burst(&mut pool, &mut back);
             other.rx_burst(&mut pool, &mut on);
             assert!(back.len() + on.len() <= 1, "R4: {} and {}", back.len(), on.len());
-            assert!(back.iter().all(|frame| frame.len() <= sent), "R4: longer than its cause");
+            assert!(
+                back.iter().all(|frame| frame.len() <= sent),
+                "R4: longer than the packet that caused it"
+            );
             assert!(back.is_empty() || *flags & 0x80 == 0 || is_question(*flags, *kind), "W5-8");
             assert!(switch.balance().is_even(), "R3: {:?}", switch.balance());
         },
     );
 }
 
-/// Whether it is a control packet that asks: those are answered whatever they want to hear of errors.
+/// Whether this is a control packet with a request; requests are answered whatever the E flag says.
 fn is_question(flags: u8, kind: u8) -> bool {
     flags & 0x40 != 0 && [1, 3, 5].contains(&(kind % 14))
 }

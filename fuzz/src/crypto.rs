@@ -1,6 +1,7 @@
-//! Laws of link crypto: providers agree byte for byte, parsers are total, the replay window is its model.
+//! Properties of link crypto: providers agree byte for byte, parsers are total, the replay window
+//! equals its model.
 //!
-//! Plain tests by default; under a coverage-guided engine: `cargo bolero test -p strowger-fuzz crypto::<name>`.
+//! Plain tests by default. Coverage-guided: `cargo bolero test -p strowger-fuzz crypto::<name>`.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -30,8 +31,8 @@ fn local(seed: u64) -> LocalIdentity {
     LocalIdentity::new(&key, NetworkId::new(b"fuzz").expect("short"))
 }
 
-/// Any key, nonce, associated data and body: every provider seals to the same bytes, every other
-/// opens them, and a touched packet is refused by all alike.
+/// For any key, nonce, associated data and body: all providers seal to the same bytes, each opens
+/// what another sealed, and all refuse an altered packet.
 #[test]
 fn providers_agree_byte_for_byte() {
     type Input = (([u8; 32], [u8; 12]), (Vec<u8>, Vec<u8>), u16);
@@ -62,7 +63,7 @@ fn providers_agree_byte_for_byte() {
     });
 }
 
-/// A link header is read from any bytes or refused, and what was read is what is written.
+/// Parses any bytes as a link header; a valid header encodes to the same bytes.
 #[test]
 fn link_headers_parse_totally() {
     check!().for_each(|bytes: &[u8]| match LinkHeader::parse(bytes) {
@@ -72,7 +73,7 @@ fn link_headers_parse_totally() {
     });
 }
 
-/// A hello is read from any bytes or refused; what was read has one encoding, which reads back.
+/// Parses any bytes as a hello; a valid hello has one encoding, which parses to the same hello.
 #[test]
 fn hellos_parse_totally() {
     check!().for_each(|bytes: &[u8]| {
@@ -84,9 +85,9 @@ fn hellos_parse_totally() {
     });
 }
 
-/// A good hello with any byte changed is read or refused, never a panic; cut short it is refused.
+/// Parses a valid hello with any byte changed, and every truncation, which must be refused.
 #[test]
-fn hellos_that_are_almost_right_parse_totally() {
+fn altered_hellos_parse_totally() {
     let good = good_hello();
     check!().with_type::<(Vec<(u16, u8)>, u16)>().for_each(|(changes, cut)| {
         let mut bytes = good.clone();
@@ -101,14 +102,14 @@ fn hellos_that_are_almost_right_parse_totally() {
     });
 }
 
-/// Any bytes at a listener for beacons: read or refused, and whatever was not made by whom it names is
-/// not believed, with or without the network's mac.
+/// Parses any bytes as a beacon. Only the identity that a beacon names can sign it, with or without
+/// the network's mac.
 #[test]
-fn beacons_are_read_totally_and_believed_when_signed() {
+fn beacons_parse_totally_and_verify_only_if_signed() {
     let ours = local(4);
     let good = beacon::encode(&ours);
     check!().for_each(|bytes: &[u8]| {
-        // As they are, laid over a good one, and turning its bits.
+        // As they are, over a valid beacon, and as flipped bits of one.
         let mut over = good;
         let mut turned = good;
         for (place, byte) in bytes.iter().enumerate().take(good.len()) {
@@ -139,8 +140,9 @@ fn good_hello() -> Vec<u8> {
     bytes
 }
 
-/// Any bytes at the checker and at both initiators: refused, without a reply (R8), and the true message
-/// is still taken afterwards.
+/// Passes any bytes to the cookie checker and to both initiators.
+///
+/// They are refused without a reply (R8), and the true message is still accepted afterwards.
 #[test]
 fn handshake_messages_parse_totally() {
     let (a, b) = (local(1), local(2));
@@ -155,21 +157,21 @@ fn handshake_messages_parse_totally() {
     };
     let (known, initiation) =
         ik::initiate(&ours(&a), b.static_public(), &Psk::NONE, None, entropy).expect("begun");
-    let (stranger, _) = xx::initiate(&ours(&a), None, entropy).expect("begun");
+    let (discover, _) = xx::initiate(&ours(&a), None, entropy).expect("begun");
     let waiting = Mutex::new(Some((known, stranger)));
     check!().for_each(|bytes: &[u8]| {
         let mut padded = bytes.to_vec();
         padded.resize(INITIATION_BYTES, 0);
         for message in [bytes, &padded] {
             for load in [Load::Normal, Load::Heavy] {
-                assert!(checker.admit(b"source", message, load).is_err(), "a reply to rubbish");
+                assert!(checker.admit(b"source", message, load).is_err(), "a reply to junk");
             }
             let (known, stranger) =
                 waiting.lock().expect("one thread").take().expect("put back below");
             assert!(known.read_cookie(message).is_err() && stranger.read_cookie(message).is_err());
             let known = known.read_response(message).expect_err("rubbish").state;
             let stranger = stranger.read_response(message).expect_err("rubbish").state;
-            *waiting.lock().expect("one thread") = Some((*known, *stranger));
+            *waiting.lock().expect("one thread") = Some((*known, *discover));
         }
     });
     let Ok(Admission::Admitted(admitted)) = checker.admit(b"source", &initiation, Load::Normal)
@@ -181,12 +183,12 @@ fn handshake_messages_parse_totally() {
         .accept(&ours(&b), &Psk::NONE, &mut TimestampGuard::default(), entropy)
         .expect("honest");
     let (known, _) = waiting.into_inner().expect("one thread").expect("put back above");
-    assert!(known.read_response(&response).is_ok(), "forgeries ended a handshake");
+    assert!(known.read_response(&response).is_ok(), "a forged message ended a handshake");
 }
 
-/// An opener takes any bytes: it opens what its peer sealed, once, and nothing else.
+/// Opens any bytes: an opener accepts what its peer sealed, once, and nothing else.
 #[test]
-fn openers_are_total_and_open_once() {
+fn openers_accept_each_sealed_packet_once_and_nothing_else() {
     let (a, b) = (local(1), local(2));
     let entropy = &mut SeededEntropy::new(4);
     let offer = Offer::default();
@@ -214,26 +216,26 @@ fn openers_are_total_and_open_once() {
         sealers[0].seal(NOW, Sealed::Data, &mut packet).expect("sealed");
         let mut headed = packet[..8].to_vec();
         headed.extend_from_slice(rubbish);
-        assert!(openers.open(NOW, &mut headed).is_err(), "opened what nobody sealed");
+        assert!(openers.open(NOW, &mut headed).is_err(), "opened a packet that was not sealed");
         let mut again = packet.clone();
         assert_eq!(openers.open(NOW, &mut packet).expect("sealed by the peer").body(), body);
         assert!(openers.open(NOW, &mut again).is_err(), "opened twice");
     });
 }
 
-/// The replay window against a set that forgets nothing: any walk of steps, back and forth.
+/// Compares the replay window with a set of all accepted counters, over any walk of steps.
 #[test]
-fn the_replay_window_is_its_model() {
+fn the_replay_window_agrees_with_its_model() {
     check!().with_type::<(u8, Vec<(bool, u16)>)>().for_each(|(start, walk)| {
         let mut window = Window::new();
         let mut model = HashSet::new();
-        // Near a turn of the low half as often as near the beginning.
+        // Half of the walks start near a wrap of the low half.
         let mut newest = match start % 3 {
             0 => 0u64,
             1 => (1 << 32) - 500,
             _ => (1 << 32) - REPLAY_WINDOW_PACKETS - 1,
         };
-        // Get there first: what lies more than a turn ahead of the window is not to be told.
+        // Move to the start first: the window cannot identify counters more than 2^32 ahead.
         let first = window.rebuild(newest as u32).expect("nothing was seen yet");
         assert_eq!(window.accept(first), Ok(()));
         model.insert(newest);
@@ -244,7 +246,7 @@ fn the_replay_window_is_its_model() {
             };
             let got = window.rebuild(counter as u32);
             if counter + REPLAY_WINDOW_PACKETS < window.edge() {
-                // Behind the window: never taken for what it is.
+                // Behind the window: never reconstructed as itself.
                 assert_ne!(got.map(|fresh| fresh.counter()), Ok(counter));
             } else if model.insert(counter) {
                 let fresh = got.expect("new in the model");
@@ -258,7 +260,7 @@ fn the_replay_window_is_its_model() {
     });
 }
 
-/// Key files and names: any text is read or refused, and what was read is written the same.
+/// Parses any text as a key file or a name; a valid one is written back the same.
 #[test]
 fn keys_and_names_parse_totally() {
     let good = IdentityKey::generate(&mut SeededEntropy::new(5)).expect("seeded");

@@ -1,9 +1,9 @@
-//! Laws of labels, schemes and headers, against a model on lists of bits that shares no code with
-//! the engine: it spells directors from tables and moves bits one by one.
+//! Properties of labels, schemes and headers, against a model on lists of bits.
 //!
-//! Each test reads raw bytes, so that a corpus file can be written by hand; [`Input`] says how.
-//! They run as plain tests, and under coverage guidance with
-//! `cargo bolero test -p strowger-fuzz label::<name>`.
+//! The model shares no code with the engine: it spells directors from tables and moves single bits.
+//!
+//! Each test reads raw bytes, so that a corpus file can be written by hand; [`Input`] defines how.
+//! Plain tests by default; coverage-guided with `cargo bolero test -p strowger-fuzz label::<name>`.
 
 use std::sync::LazyLock;
 
@@ -15,10 +15,10 @@ use strowger_wire::{
     switch_header::{AnyHeader, Ecn, Header, HeaderError, hops_behind},
 };
 
-/// Bits, the lowest first.
+/// Bits, lowest first.
 type Bits = Vec<bool>;
 
-/// Takes numbers, big-endian, off the front of fuzzer input; zeros when it has run out.
+/// Reads big-endian numbers from the front of the input; zeros once it is exhausted.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -32,7 +32,7 @@ impl Input<'_> {
         u16::from_be_bytes([self.byte(), self.byte()])
     }
 
-    /// A register, and its bits. The first byte says how many low bits are kept, so that short
+    /// A register and its bits. The first byte selects how many low bits are kept, so that short
     /// labels are as frequent as long ones.
     fn register<R: Register>(&mut self) -> (Label<R>, Bits) {
         let kept = usize::from(self.byte());
@@ -62,20 +62,20 @@ fn bits_of<R: Register>(label: Label<R>) -> Bits {
     bytes.flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1)).collect()
 }
 
-/// How a model of a scheme spells slots: for each form its prefix, and the slots in the order of
-/// their data bits.
+/// The spelling of slots in a modelled scheme: for each form its prefix, and the slots in the order
+/// of their data bits.
 struct Spelling {
     scheme: Scheme,
     forms: Vec<(Bits, usize, Vec<Option<u32>>)>,
 }
 
-/// 1 0 3 2 5 4 ...: `n ^ 1` without arithmetic on bits.
+/// 1 0 3 2 5 4 ...: `n ^ 1` without bit arithmetic.
 fn pairs(count: u32, first: Option<u32>) -> Vec<Option<u32>> {
     let swapped = (0..count / 2).flat_map(|pair| [Some(2 * pair + 1), Some(2 * pair)]);
     [first].into_iter().chain(swapped.skip(1)).collect()
 }
 
-/// Everything but 1.
+/// All numbers but 1.
 fn skipping(count: u32) -> Vec<Option<u32>> {
     (0..=count).filter(|&slot| slot != 1).map(Some).collect()
 }
@@ -131,7 +131,7 @@ impl Spelling {
         self.forms.iter().map(|(prefix, data_bits, _)| prefix.len() + data_bits).collect()
     }
 
-    /// In exactly this many bits; slot 1 with zeros above it.
+    /// The slot in exactly this many bits; slot 1 with zeros above it.
     fn in_width(&self, slot: u32, width: usize) -> Option<Bits> {
         let widths = self.widths();
         if slot == 1 {
@@ -145,7 +145,7 @@ impl Spelling {
         self.in_form(slot, widths.iter().position(|&own| own == width)?)
     }
 
-    /// The least width that holds all these slots.
+    /// The smallest width that holds all these slots.
     fn width_for(&self, slots: &[u32]) -> Option<usize> {
         let fits = |&width: &usize| slots.iter().all(|&slot| self.in_width(slot, width).is_some());
         self.widths().into_iter().find(fits)
@@ -164,7 +164,7 @@ impl Spelling {
     }
 }
 
-/// Up to the highest one bit; and without it, which is the end marker.
+/// The bits up to the highest one, the end marker; and those below it.
 fn trimmed(bits: &Bits) -> Bits {
     let length = bits.iter().rposition(|&bit| bit).map_or(0, |top| top + 1);
     bits[..length].to_vec()
@@ -176,7 +176,7 @@ fn unmarked(bits: &Bits) -> Bits {
     bits
 }
 
-/// As wide as a register, if four bits at the top stay free.
+/// As wide as a register that keeps four bits at the top free.
 fn fitted(bits: &Bits, register_bits: usize) -> Option<Bits> {
     let mut bits = trimmed(bits);
     if bits.len() + 4 > register_bits {
@@ -186,7 +186,7 @@ fn fitted(bits: &Bits, register_bits: usize) -> Option<Bits> {
     Some(bits)
 }
 
-/// Calls `law` with the register that the first byte selects.
+/// Runs `law` with the register that the first byte selects.
 macro_rules! any_register {
     ($input:expr, $law:ident) => {
         match $input.byte() % 3 {
@@ -223,7 +223,7 @@ fn arithmetic_agrees_with_lists_of_bits() {
             let rest = trimmed(&a_bits[spelling.widths()[own]..].to_vec());
             assert_eq!(a.is_one_hop(scheme), rest == [true]);
             let replaced = |director: Bits| fitted(&[director, rest.clone()].concat(), size);
-            // To its own form a label changes in nothing, not even if it is too long.
+            // Converting a label to its own form changes nothing, even if the label is too long.
             let converted = if usize::from(form) == own {
                 Some(a_bits.clone())
             } else {
@@ -275,13 +275,13 @@ fn one_step_agrees_with_lists_of_bits() {
         let taken = |slot: Slot| all_taken || slot.number() % 3 != 2;
         let size = bits.len();
 
-        // Takes `width` bits off the low end, puts the ingress slot in at the top.
+        // Removes `width` bits at the low end and inserts the ingress slot at the top.
         let stepped = |width: usize| -> Option<(Bits, u16)> {
             let back = spelling.in_width(ingress, width)?;
             let shift = usize::from(shift) + width;
             let kept = bits[width..].iter().copied();
             let mut after: Bits = kept.chain((0..width).map(|_| false)).collect();
-            // A bit of the way back so far never falls on one of the ingress slot's.
+            // No bit of the return path so far overlaps the ingress slot's bits.
             for (bit, &on) in after.iter_mut().rev().zip(&back) {
                 *bit |= on;
             }
@@ -326,7 +326,7 @@ fn one_step_agrees_with_lists_of_bits() {
     });
 }
 
-/// Walks a label through hops; gives the label that arrives and its shift.
+/// Moves a label through hops; returns the arriving label and its shift.
 fn walk<R: Register>(label: Label<R>, shift: u16, hops: &[Hop<'_>]) -> (Label<R>, u16) {
     let (mut label, mut shift) = (label, shift);
     for hop in hops {
@@ -335,7 +335,7 @@ fn walk<R: Register>(label: Label<R>, shift: u16, hops: &[Hop<'_>]) -> (Label<R>
                 assert_eq!(to, hop.egress);
                 (label, shift) = (next, used);
             }
-            // The receiver has the slot beside the packet, and reverses by it.
+            // The receiver has the slot beside the packet and uses it to reverse the label.
             Ok(Step::Arrive { .. }) => assert!(hop.egress.is_switch()),
             Err(error) => panic!("{error}: {label} {hop:?}"),
         }
@@ -344,14 +344,14 @@ fn walk<R: Register>(label: Label<R>, shift: u16, hops: &[Hop<'_>]) -> (Label<R>
 }
 
 #[test]
-fn a_way_there_leads_back_and_there_again() {
+fn a_reversed_path_leads_back_and_forth() {
     fn law<R: Register>(input: &mut Input<'_>) {
         let count = usize::from(input.byte() % 16);
         let (from_switch, to_switch) = (input.byte() & 1 == 1, input.byte() & 1 == 1);
         let mut hops: Vec<Hop<'_>> = Vec::new();
         for index in 0..=count {
             let spelling = Spelling::chosen(input.byte());
-            // Slots that the scheme has; 1 only where a path may begin or end.
+            // Slots of the scheme; 1 only where a path may begin or end.
             let held = |number: u16| match u32::from(number) % 300 {
                 1 => Slot::new(0),
                 number if spelling.width_for(&[number]).is_none() => Slot::new(number % 16),
@@ -368,7 +368,7 @@ fn a_way_there_leads_back_and_there_again() {
             }
             hops.push(Hop { scheme: &spelling.scheme, egress, ingress });
         }
-        // All slots are ones that their schemes hold: only length can stand in the way.
+        // The schemes hold all these slots, so only the length can make this fail.
         let (there, back) = match Label::<R>::build(&hops) {
             Ok(ways) => ways,
             Err(error) => return assert_eq!(error, LabelError::TooLong),
@@ -379,7 +379,7 @@ fn a_way_there_leads_back_and_there_again() {
             if from_switch { (label, 0) } else { label.depart().expect("built to fit") }
         };
         let reverse = |label: Label<R>, shift, last: &Hop<'_>| {
-            // At slot 1 the last step is the receiver's; at an endpoint it has been taken.
+            // With slot 1 the receiver takes the last step; at an endpoint it has been taken.
             let ingress = last.scheme.encode_least(last.ingress).expect("built from it");
             label.reverse(shift, last.egress.is_switch().then_some(ingress))
         };
@@ -402,9 +402,9 @@ fn a_way_there_leads_back_and_there_again() {
         let (arrived, shift) = walk(label, shift, &home);
         assert!(arrived.is_at_end(shift));
         let again = reverse(arrived, shift, home.last().expect("one at least"));
-        // The same way; where it begins at slot 1, its first director may now be narrower: the one
-        // at slot 1 has no ingress slot of its own to make room for.
-        let again = again.expect("as long as the way there, or shorter");
+        // The same path. If it begins at slot 1 its first director may be narrower now: that
+        // director does not need room for an ingress slot.
+        let again = again.expect("as long as the forward path, or shorter");
         if from_switch {
             assert!(again.bits() <= there.bits());
         } else {
@@ -418,9 +418,9 @@ fn a_way_there_leads_back_and_there_again() {
 }
 
 #[test]
-fn text_is_read_as_it_is_written() {
+fn label_text_parses_as_it_is_written() {
     fn law<R: Register>(text: &[u8]) {
-        // The model splits at dots: it knows no positions but those of whole groups.
+        // The model splits at dots and knows only the positions of whole groups.
         let digits_max = R::BITS as usize / 4;
         let groups: Vec<&[u8]> = text.split(|&byte| byte == b'.').collect();
         let digits: Vec<u8> = groups.concat();
@@ -453,7 +453,7 @@ fn text_is_read_as_it_is_written() {
                     TextFault::TooLong => assert!(text[error.at].is_ascii_hexdigit()),
                     TextFault::Dot => assert!(!grouped),
                 }
-                // What stands before the fault was right so far.
+                // The text before the fault is valid so far.
                 assert!(text[..error.at].iter().all(|&b| b == b'.' || b.is_ascii_hexdigit()));
             }
         }
@@ -462,7 +462,7 @@ fn text_is_read_as_it_is_written() {
         law::<u64>(text);
         law::<u128>(text);
         law::<U256>(text);
-        // Any bytes at all, and then the same folded into the alphabet of labels.
+        // Any bytes, and then the same bytes mapped into the alphabet of labels.
         let folded: Vec<u8> =
             text.iter().map(|&byte| b"0123456789abcdefAF.."[usize::from(byte) % 20]).collect();
         law::<u64>(&folded);
@@ -472,7 +472,7 @@ fn text_is_read_as_it_is_written() {
 }
 
 #[test]
-fn a_header_is_read_and_rewritten_in_place() {
+fn a_header_parses_and_is_rewritten_in_place() {
     fn law<R: Register>(mut header: Header<'_, R>, before: &[u8]) -> Vec<u8> {
         let end = 8 + R::BITS as usize / 8;
         assert_eq!(header.payload(), &before[end..]);
@@ -487,7 +487,7 @@ fn a_header_is_read_and_rewritten_in_place() {
         let flags = [repr.flags.no_errors, repr.flags.control, repr.flags.telemetry];
         assert_eq!(flags, [7, 6, 5].map(|bit| before[1] >> bit & 1 == 1));
 
-        // What is emitted is what was read, but for the reserved bits.
+        // The encoding equals the input, except for the reserved bits.
         let mut emitted = before.to_vec();
         emitted[..end].fill(0xaa);
         let payload = repr.emit(&mut emitted).expect("it was read");
@@ -496,7 +496,7 @@ fn a_header_is_read_and_rewritten_in_place() {
         wanted[1] &= 0b1111_1000;
         assert_eq!(emitted, wanted);
 
-        // A rewrite changes nothing but what it names; the rest it leaves, reserved bits and all.
+        // A rewrite changes the named fields and keeps everything else, reserved bits included.
         let mut rewritten = before.to_vec();
         rewritten[8..end].fill(0);
         rewritten[end - 1] = 0x15;
@@ -512,7 +512,7 @@ fn a_header_is_read_and_rewritten_in_place() {
     }
     check!().with_max_len(64).for_each(|packet| {
         let mut packets = [packet.to_vec(), packet.to_vec()];
-        // Once as it came, once with the first byte in the range that is mostly right.
+        // Once unchanged, once with the first byte in the range that is mostly valid.
         if let Some(first) = packets[1].first_mut() {
             *first = 0x10 | *first & 3;
         }
@@ -545,10 +545,10 @@ fn a_header_is_read_and_rewritten_in_place() {
 }
 
 #[test]
-fn a_scheme_reads_what_it_writes() {
+fn a_scheme_decodes_what_it_encodes() {
     check!().with_max_len(64).for_each(|input| {
         let (serialized, lows) = input.split_at(input.len() / 2);
-        // Random bytes are seldom sane; a scheme drawn up from them always is.
+        // Random bytes are rarely a valid scheme; a scheme built from them always is.
         let drawn = drawn_scheme(serialized);
         assert_eq!(Scheme::parse(drawn.serialize().as_bytes()), Ok(drawn));
         let parsed = Scheme::parse(serialized);
@@ -566,7 +566,7 @@ fn a_scheme_reads_what_it_writes() {
             assert_eq!(own.is_ok(), scheme.decode(1).is_ok_and(|read| read.slot().is_switch()));
             for low in lows.chunks(8) {
                 let low = low.iter().fold(0, |low, &byte| low << 8 | u64::from(byte));
-                // Random bits seldom begin with a long prefix: with each form's, too.
+                // Random bits rarely begin with a long prefix, so each form's prefix is tried too.
                 let begun = scheme.forms().iter().map(|form| {
                     let prefix_bits = u32::from(form.prefix_bits);
                     low.checked_shl(prefix_bits).unwrap_or(0) | u64::from(form.prefix)
@@ -579,7 +579,7 @@ fn a_scheme_reads_what_it_writes() {
     });
 }
 
-/// A scheme with prefixes 1, 10, 100, ..., 000, in an order the input chooses.
+/// A scheme with prefixes 1, 10, 100, ..., 000, in an order that the input selects.
 fn drawn_scheme(bytes: &[u8]) -> Scheme {
     let mut input = Input(bytes);
     let count = input.byte() % 9 + 1;
@@ -593,7 +593,7 @@ fn drawn_scheme(bytes: &[u8]) -> Scheme {
         };
         forms.push(form);
     }
-    // Which prefix goes with which data is free.
+    // The input also selects which prefix goes with which data.
     let turn = usize::from(input.byte() % count);
     let prefixes: Vec<(u8, u32)> =
         forms.iter().map(|form| (form.prefix_bits, form.prefix)).collect();
@@ -602,7 +602,7 @@ fn drawn_scheme(bytes: &[u8]) -> Scheme {
     {
         (form.prefix_bits, form.prefix) = (prefix_bits, prefix);
     }
-    Scheme::new(&forms).expect("drawn to be sane")
+    Scheme::new(&forms).expect("valid by construction")
 }
 
 fn a_director_reads_back(scheme: &Scheme, low: u64) {
@@ -625,8 +625,9 @@ fn a_director_reads_back(scheme: &Scheme, low: u64) {
         return;
     };
     assert_eq!(scheme.encode_in(director.slot(), director.form()), Ok(director));
-    let back = scheme.back_bits(director.slot(), director.form()).expect("it was read there");
-    let same_width = scheme.encode(director.slot(), director.width()).expect("so wide it was read");
+    let back = scheme.back_bits(director.slot(), director.form()).expect("it was decoded");
+    let same_width =
+        scheme.encode(director.slot(), director.width()).expect("it was decoded at this width");
     assert_eq!(back, same_width.back_bits());
     assert_eq!(scheme.decode(same_width.bits()).map(|read| read.slot()), Ok(director.slot()));
     let least = scheme.encode_least(director.slot()).expect("it was read");

@@ -1,5 +1,4 @@
-//! Laws of Strowger under random and coverage-guided input; README.md says how. Nothing here is
-//! ever part of a program.
+//! Properties of Strowger under random and coverage-guided input; see README.md.
 
 #[cfg(test)]
 mod control;

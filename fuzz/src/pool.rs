@@ -1,11 +1,13 @@
-//! Laws of the frame pool, against a plain model: a copy of the whole mapping, and for each chunk
-//! how many handles it has. The model does arithmetic on offsets and never asks the pool.
+//! Properties of the frame pool, against a model: a copy of the mapping, and a handle count for
+//! each chunk.
 //!
-//! No two live frames overlap, rooms included; what was written stays until it is written over, and
-//! nothing else is ever seen; lengths and rooms are as counted; chunks are free exactly when nothing
-//! of them is left, and when all is dropped, all are back.
+//! The model computes with offsets and never asks the pool.
 //!
-//! Input is bytes: one for the operation, then its numbers; [`Pool::do_next`] says how.
+//! No two live frames overlap, headroom and tailroom included. Bytes stay until they are
+//! overwritten. Lengths and rooms equal the model's. A chunk is free exactly when it has no handle,
+//! and when all handles are dropped every chunk is free.
+//!
+//! Input is bytes: one for the operation, then its numbers; see [`Pool::do_next`].
 
 use bolero::check;
 use strowger_frame::{
@@ -16,10 +18,10 @@ use strowger_frame::{
 const TRAINS: usize = 2;
 const SINGLES: usize = 3;
 
-/// Live frames at most; the oldest makes room.
+/// Maximum number of live frames; the oldest is dropped for a new one.
 const FRAMES_MAX: usize = 24;
 
-/// Takes numbers, big-endian, off the front; zeros when it has run out.
+/// Reads big-endian numbers from the front; zeros once the input is exhausted.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -43,7 +45,7 @@ impl Input<'_> {
     }
 }
 
-/// What the model knows of a frame: offsets into the mapping.
+/// The model of a frame: offsets into the mapping.
 struct Live {
     frame: Frame,
     chunk: usize,
@@ -60,13 +62,13 @@ impl Live {
     }
 }
 
-/// What is left of a train.
+/// The model of an uncut train.
 struct Cutting {
     train: Train,
     chunk: usize,
     at: usize,
     left: usize,
-    /// 0 where it is carved by hand.
+    /// 0 for a train that is carved.
     segment: usize,
     headroom: usize,
     tailroom: usize,
@@ -74,7 +76,7 @@ struct Cutting {
 }
 
 impl Cutting {
-    /// Whether it holds its chunk: one carved by hand does to its end.
+    /// Whether it holds its chunk; a carved train does until it is dropped.
     fn holds(&self) -> bool {
         self.segment == 0 || self.left > 0
     }
@@ -84,9 +86,9 @@ impl Cutting {
 struct Pool {
     real: strowger_frame::Pool,
     base: usize,
-    /// What every byte of the mapping must be.
+    /// The expected bytes of the mapping.
     mirror: Vec<u8>,
-    /// By chunk: handles alive.
+    /// By chunk: number of live handles.
     handles: [usize; TRAINS + SINGLES],
     frames: Vec<Live>,
     trains: Vec<Cutting>,
@@ -95,7 +97,7 @@ struct Pool {
     copied: u64,
 }
 
-/// At most what fits 16 bits halfway: a frame's rooms are told no larger.
+/// At most half of what 16 bits hold: the limit of a frame's reported rooms.
 fn told(room: usize) -> usize {
     room.min(usize::from(u16::MAX) / 2)
 }
@@ -144,7 +146,7 @@ impl Pool {
         self.handles[from..to].iter().filter(|&&handles| handles == 0).count()
     }
 
-    /// Takes a chunk, which must be there exactly when the model has a free one.
+    /// Takes a chunk; succeeds exactly if the model has a free one.
     fn take(&mut self, class: ChunkClass) -> Option<(Chunk, usize)> {
         let free = self.free(class);
         let taken = self.real.take(class);
@@ -156,13 +158,13 @@ impl Pool {
         };
         let offset = chunk.at().as_ptr().addr() - self.base;
         let number = chunk_at(offset);
-        assert_eq!((offset, chunk.room()), stride(number), "a chunk begins where chunks begin");
-        assert_eq!(self.handles[number], 0, "a chunk was given out twice");
+        assert_eq!((offset, chunk.room()), stride(number), "a chunk at a wrong offset");
+        assert_eq!(self.handles[number], 0, "a chunk was taken twice");
         self.handles[number] += 1;
         Some((chunk, number))
     }
 
-    /// One operation: 1 byte, then what its line reads.
+    /// Runs one operation: 1 byte, then the numbers that its line reads.
     fn do_next(&mut self, input: &mut Input<'_>) {
         let operation = input.byte() % 16;
         let class = match input.byte() & 1 {
@@ -243,7 +245,7 @@ impl Pool {
         let segment = input.below(usize::from(u16::MAX).min(len) + 1);
         if segment == 0 && len > usize::from(u16::MAX) {
             self.handles[number] -= 1;
-            return; // one frame cannot be as long as that
+            return; // a frame cannot be that long
         }
         let mark = input.word() as u32;
         let train = chunk.into_train(start, len, segment).with_mark(Mark(mark));
@@ -274,7 +276,7 @@ impl Pool {
         });
     }
 
-    /// Cuts the next frame off a train: by its segment, or as numbers say.
+    /// Cuts the next frame off a train, by its segment or as the input says.
     fn cut(&mut self, input: &mut Input<'_>) {
         if self.trains.is_empty() {
             return;
@@ -305,7 +307,7 @@ impl Pool {
         cutting.left -= step;
         cutting.headroom = 0;
         let (chunk, mark) = (cutting.chunk, cutting.mark);
-        // The last frame of a train takes its hold of the chunk over.
+        // The last frame of a train takes over the train's handle.
         self.handles[chunk] += usize::from(cutting.holds());
         self.frames.push(Live { frame, chunk, at, len, headroom, tailroom, mark });
     }
@@ -337,7 +339,7 @@ impl Pool {
         let mut chunks = vec![chunk];
         match held.join(second.frame) {
             Ok(()) => {
-                assert_eq!(chunk, other, "frames of two chunks held as one");
+                assert_eq!(chunk, other, "frames of two chunks joined");
                 chunks.push(other);
             }
             Err(frame) => {
@@ -360,13 +362,13 @@ impl Pool {
         let fits = single && singles > 0 || self.free(ChunkClass::Train) > 0;
         let copy = self.real.copy(&source.frame);
         assert_eq!(copy.is_some(), fits);
-        // Each class that is asked in vain counts.
+        // Each class that is tried without success counts.
         self.exhausted += u64::from(single && singles == 0) + u64::from(!fits);
         let Some(frame) = copy else { return };
         self.copied += 1;
         let at = frame.bytes().as_ptr().addr() - self.base;
         let chunk = chunk_at(at);
-        assert_eq!(self.handles[chunk], 0, "a copy in memory that is in use");
+        assert_eq!(self.handles[chunk], 0, "a copy in memory in use");
         assert_eq!(chunk >= TRAINS, single && singles > 0);
         self.handles[chunk] += 1;
         let (chunk_from, room) = stride(chunk);
@@ -443,7 +445,7 @@ impl Pool {
         }
     }
 
-    /// All frames are what the model says, and share no byte.
+    /// Checks that all frames equal the model and share no byte.
     fn check(&self) {
         for live in &self.frames {
             let Live { frame, at, len, headroom, tailroom, mark, .. } = live;
@@ -475,7 +477,7 @@ fn run(input: &[u8]) {
     }
     assert_eq!(pool.real.tally().frames_copied.read(), pool.copied);
     if pool_ends_first {
-        // Frames outlive their pool: a small one takes its place in the model.
+        // Frames outlive their pool: a small pool replaces it in the model.
         let none = PoolSpec { trains: 0, singles: 0, huge_pages: false };
         let none = strowger_frame::Pool::new(&none).expect("memory");
         drop(std::mem::replace(&mut pool.real, none));
@@ -497,6 +499,6 @@ fn run(input: &[u8]) {
 }
 
 #[test]
-fn frames_do_not_overlap_keep_their_bytes_and_all_come_home() {
+fn frames_never_overlap_keep_their_bytes_and_return_to_the_pool() {
     check!().for_each(run);
 }

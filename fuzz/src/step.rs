@@ -1,12 +1,13 @@
-//! Laws of one switch step, on the real worker driven by hand through memory ports. A model that
-//! reads the bytes itself says by which slot each frame must leave, and as which bytes, or for which
-//! reason it must not. It never looks at the worker's tables.
+//! Properties of one switch step, on the real worker with memory ports.
 //!
-//! Input is bytes, so that a corpus file can be written by hand; [`Case::read`] says how. Whatever
-//! is made of them, the laws are: no panic (R2), counters balance at rest (R3), one frame in gives
-//! at most one out (R4), the size stays, nothing but label, shift, hops left and the link header
-//! changes, the exit or the discard is the reference's, and what is sent back along the way back
-//! arrives where it came from, with a way back that names where it now comes from.
+//! A model reads the bytes itself and predicts for each frame the slot and the bytes with which it
+//! leaves, or the reason for its drop. It never looks at the worker's tables.
+//!
+//! Input is bytes, so that a corpus file can be written by hand; see [`Case::read`]. For every
+//! input: no panic (R2); counters balance once all frames are handled (R3); at most one frame out
+//! for each frame in (R4); the size stays; only label, shift, hops left and link header change;
+//! egress or drop reason equal the model's; and a frame sent along the return path arrives at its
+//! sender, with a return path that leads back again.
 
 use std::collections::{HashMap, HashSet};
 
@@ -30,23 +31,24 @@ use strowger_wire::{
     switch_header::HeaderRepr,
 };
 
-/// Slots that a switch may have something at; those that its scheme can write are used.
+/// Slots that a switch may use; those that its scheme can encode are used.
 const CANDIDATES: [u32; 16] = [0, 2, 3, 5, 7, 8, 9, 15, 16, 32, 33, 200, 255, 256, 300, 5_000];
 
-/// Things attached at most: each is a wire with two descriptors.
+/// Maximum number of attachments: each is a wire with two descriptors.
 const ATTACHED_MAX: usize = 6;
 
-/// Frames sent into one switch at most.
+/// Maximum number of frames sent into one switch.
 const PACKETS_MAX: usize = 8;
 
-/// A scheme too wide for one load, so that the other kind of table is walked, too. Two bits tell
-/// its forms apart, but one prefix has three, and `110` begins none.
+/// A scheme that needs two loads, so that the other kind of table is walked too.
+///
+/// Two bits distinguish its forms, but one prefix has three bits, and `110` begins none.
 fn wide() -> Scheme {
     Scheme::new(&[Form::new(4, 1, 1), Form::new(8, 3, 2), Form::new(16, 2, 0)])
         .expect("prefix-free")
 }
 
-/// Takes numbers, big-endian, off the front; zeros when it has run out.
+/// Reads big-endian numbers from the front; zeros once the input is exhausted.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -71,22 +73,22 @@ impl Input<'_> {
     }
 }
 
-/// A switch, and the frames that are sent into it.
+/// A switch and the frames sent into it.
 #[derive(Debug)]
 struct Case {
     scheme: Scheme,
     slot_max: u32,
     u_turns: bool,
     hops_max: u8,
-    /// The number, whether it is an endpoint, whether it has been detached.
+    /// Slot number, whether it is an endpoint, whether it is detached.
     slots: Vec<(u32, bool, bool)>,
-    /// By which of `slots` it comes in, and its bytes.
+    /// Index into `slots` of the ingress, and the bytes.
     packets: Vec<(usize, Vec<u8>)>,
 }
 
 impl Case {
-    /// Scheme (1 byte), u-turns (1), hop limit (1), how many slots (1) and for each which
-    /// candidate, whether it is an endpoint and whether it is gone again (1); then packets: ingress
+    /// Reads scheme (1 byte), u-turns (1), hop limit (1), number of slots (1) and for each slot its
+    /// candidate, whether it is an endpoint and whether it is detached (1); then packets: ingress
     /// (1), kind (1) and what [`raw`](Self::raw) or [`made`](Self::made) read.
     fn read(input: &mut Input<'_>) -> Self {
         let wide = wide();
@@ -124,16 +126,16 @@ impl Case {
         case
     }
 
-    /// Bytes as they are: how many (1), and they.
+    /// Raw bytes: their number (1), and the bytes.
     fn raw(input: &mut Input<'_>) -> Vec<u8> {
         let len = usize::from(input.byte());
         input.bytes(len)
     }
 
     /// A packet with a header: label width (1), flags (1), hops left (1), class (1), flow (2),
-    /// shift (1), the way back so far (8), directors (1, and 2 each), whether an end marker
-    /// follows (1), bytes of payload (1; in kind 1 two, for very long ones), then what is wrong
-    /// with it (1, and 2 more).
+    /// shift (1), return path so far (8), directors (1, and 2 each), whether an end marker follows
+    /// (1), bytes of payload (1; in kind 1 two, for very long packets), then its fault (1, and 2
+    /// more).
     fn made(&self, kind: u8, input: &mut Input<'_>) -> Vec<u8> {
         let width = input.byte() % 3;
         match width {
@@ -149,7 +151,7 @@ impl Case {
         let shift = u16::from(input.byte()) % R::BITS as u16;
         let mut label = match shift {
             0 => R::ZERO,
-            // The way back, with its marker or without, and nothing below its `shift` bits.
+            // The return path, with or without its marker, and no bits below its `shift`.
             _ => {
                 let kept = R::BITS - u32::from(shift);
                 R::from_top(input.long()).shr(kept).shl(kept)
@@ -157,7 +159,7 @@ impl Case {
         };
         let mut at = 0;
         let directors = input.byte();
-        // One in eight may run into the way back, where no bits are left.
+        // One in eight may overlap the return path, where no bits are free.
         let room = if directors >> 5 == 0 { R::BITS } else { R::BITS - u32::from(shift) };
         for _ in 0..directors % 8 {
             let Some(director) = self.director(input.byte(), input.byte()) else { continue };
@@ -190,7 +192,7 @@ impl Case {
             2 => bytes[LINK_HEADER_BYTES + 4..][..2].copy_from_slice(&value.to_be_bytes()),
             3 => bytes.truncate(usize::from(value) % 50),
             4 => bytes.resize(FRAME_BYTES_MAX + usize::from(value) % 4 - 1, 0xee),
-            // Low bits that no form may begin a director with.
+            // Low bits with which no form starts.
             5 => {
                 let last = LINK_HEADER_BYTES + 8 + R::BITS as usize / 8 - 1;
                 bytes[last] = value as u8;
@@ -205,11 +207,11 @@ impl Case {
         bytes
     }
 
-    /// A director to one of the slots attached, or to any other; in a form, or in the least.
+    /// A director to one of the attached slots or to any other, in a given form or the shortest.
     fn director(&self, slot: u8, form: u8) -> Option<Director> {
         let slot = match self.slots.get(usize::from(slot) % (self.slots.len() + 2)) {
             Some(&(slot, ..)) => slot,
-            // The switch itself is among them, and what comes just behind the highest in use.
+            // They include the switch itself and the slot after the highest in use.
             None if slot & 1 == 0 => u32::from(slot) / 8,
             None => {
                 let highest = self.slots.iter().map(|&(slot, ..)| slot).max().unwrap_or(0);
@@ -222,21 +224,21 @@ impl Case {
     }
 }
 
-/// What must become of a frame.
+/// The expected outcome of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
-    /// It leaves by this slot as these bytes, link header aside.
+    /// It leaves by this slot with these bytes, link header aside.
     Leaves(u32, Vec<u8>),
-    /// It goes no further.
+    /// It is dropped.
     Ends(Discard),
 }
 
-/// What the model knows of a packet that was let through.
+/// The model's view of a forwarded packet.
 #[derive(Debug)]
 struct Passed<R: Register> {
     label: Label<R>,
     shift: u16,
-    /// The director taken, and the one in whose place the ingress slot was written, if it was.
+    /// The director taken, and the one that the ingress slot replaced, if any.
     took: Director,
     wrote: bool,
 }
@@ -246,7 +248,7 @@ impl Case {
         self.slots.iter().find(|&&(slot, ..)| slot == number)
     }
 
-    /// The model: lengths, then link header, then switch header, then the label (wire.md 1 to 3).
+    /// The model: lengths, then link header, then switch header, then label (wire.md 1 to 3).
     fn fate(&self, from: usize, bytes: &[u8]) -> Fate {
         use Discard as D;
         if self.slots[from].2 {
@@ -263,11 +265,11 @@ impl Case {
                     _ if !could_be_handshake(&header, bytes.len()) => D::Malformed,
                     // This switch has no identity to answer with.
                     Kind::Initiation => D::Unhandled,
-                    // Nor has it asked for an answer.
+                    // The packet does not ask for an answer either.
                     _ => D::NoSession,
                 });
             }
-            // Sealed, and there is no session.
+            // Sealed, without a session.
             4 | 5 | 8 | 9 => return Fate::Ends(D::NoSession),
             6 if bytes.len() < FRAME_BYTES_MIN => return Fate::Ends(D::TooShort),
             6 => {}
@@ -319,7 +321,7 @@ impl Case {
         };
         let is_taken = |slot: Slot| self.slot(slot.number()).is_some_and(|&(_, _, gone)| !gone);
         let decoded = self.scheme.decode(label.low());
-        // An endpoint is no switch: what is said of the way back does not hold there (wire.md 1.3).
+        // An endpoint is not a switch: the rules for the return path do not apply (wire.md 1.3).
         if let (false, Ok(took)) = (label.is_spent(shift), decoded)
             && let Some(&(slot, true, false)) = self.slot(took.slot().number())
         {
@@ -409,11 +411,11 @@ impl Rig {
         panic!("the switch does not come to rest");
     }
 
-    /// Sends a frame in and says what came of it; R2, R3 and R4 are checked here.
+    /// Sends a frame in and returns its outcome; checks R2, R3 and R4.
     fn send(&mut self, case: &Case, from: usize, bytes: &[u8]) -> Fate {
         let before = self.discards();
         let class = if bytes.len() < 3_000 { ChunkClass::Single } else { ChunkClass::Train };
-        let chunk = self.pool.take(class).expect("every frame came home");
+        let chunk = self.pool.take(class).expect("every frame returned");
         let start = chunk.start();
         let mut frame = chunk.into_frame(start, bytes.len());
         frame.bytes_mut().copy_from_slice(bytes);
@@ -447,21 +449,21 @@ impl Rig {
         match out.pop() {
             None => Fate::Ends(ended[0]),
             Some((slot, out)) => {
-                assert_eq!(out.len(), bytes.len(), "the size never changes");
-                assert_eq!(out[0] >> 4, 6, "a plain frame stays one");
+                assert_eq!(out.len(), bytes.len(), "the size changed");
+                assert_eq!(out[0] >> 4, 6, "a plain frame became another kind");
                 Fate::Leaves(slot, out[LINK_HEADER_BYTES..].to_vec())
             }
         }
     }
 
-    /// Without those of the switch's own messages, for which this worker has no memory.
+    /// Without frames of the switch's own messages, for which this worker has no memory.
     fn discards(&self) -> HashMap<Discard, u64> {
         let balance = self.switch.balance();
         balance.by_reason().filter(|(reason, _)| *reason != Discard::PoolEmpty).collect()
     }
 }
 
-/// What a case came to.
+/// Result of a case.
 #[derive(Default)]
 struct Seen {
     ended: Vec<Discard>,
@@ -492,14 +494,16 @@ fn run(input: &[u8]) -> Seen {
     seen
 }
 
-/// The way back of a packet that left leads to where it came from, and the way back of that one
-/// begins with where it had gone. `false` where there is no way back to go.
+/// Follows the return path of a packet that left, and the return path of that one.
+///
+/// The first leads to the packet's ingress, the second to its egress. `false` if there is no return
+/// path.
 fn there_and_back<R: Register>(case: &Case, rig: &mut Rig, from: usize, bytes: &[u8]) -> bool {
     let there = case.passed::<R>(from, &bytes[LINK_HEADER_BYTES..]).expect("it left");
     let ingress = Slot::new(case.slots[from].0);
     let egress = there.took.slot();
     let Some(back) = return_path(case, &there, ingress) else { return false };
-    // Whoever sends it does so as an endpoint does, with a marker for the way back (wire.md 1.4).
+    // The sender acts as an endpoint does, with a marker for the return path (wire.md 1.4).
     let Ok((label, shift)) = back.depart() else { return false };
 
     let exit = case.slots.iter().position(|&(slot, ..)| slot == egress.number());
@@ -512,47 +516,47 @@ fn there_and_back<R: Register>(case: &Case, rig: &mut Rig, from: usize, bytes: &
     assert_eq!(rig.send(case, exit, &reply), fate);
     let (slot, _) = match fate {
         Fate::Leaves(slot, out) => (slot, out),
-        // A way back made of any bits may go on behind the endpoint that it came from.
+        // An arbitrary return path may go on behind the endpoint that it came from.
         Fate::Ends(Discard::BeyondEndpoint) => return false,
         Fate::Ends(discard) => panic!("the way back ends here: {discard}"),
     };
-    assert_eq!(slot, ingress.number(), "the way back leads elsewhere");
+    assert_eq!(slot, ingress.number(), "the return path leads elsewhere");
 
     let again = case.passed::<R>(exit, &reply[LINK_HEADER_BYTES..]).expect("it left");
     let Some(onward) = return_path(case, &again, egress) else {
         panic!("a marker was set, so there is a way back")
     };
     let first = onward.decode(&case.scheme).expect("a director was written");
-    assert_eq!(first.slot(), egress, "the way back of the way back leads elsewhere");
+    assert_eq!(first.slot(), egress, "the return path of the return path leads elsewhere");
     if there.wrote && again.wrote {
         assert_eq!(first.width(), there.took.width());
     }
-    // Two forms may be equally wide; otherwise a slot has one spelling in a width.
+    // Two forms may have equal widths; otherwise a slot has one spelling in each width.
     let spelled = case.scheme.encode(egress, first.width()).expect("it was decoded");
     assert_eq!(first.bits(), spelled.bits());
     true
 }
 
-/// The label back, as whoever is behind the exit computes it (wire.md 1.3, 1.4).
+/// The return label as the node behind the egress computes it (wire.md 1.3, 1.4).
 fn return_path<R: Register>(case: &Case, passed: &Passed<R>, ingress: Slot) -> Option<Label<R>> {
     if passed.wrote {
         return passed.label.reverse(passed.shift, None).ok();
     }
-    // An endpoint has the ingress slot beside the packet, and room for its own slot to make.
+    // An endpoint has the ingress slot beside the packet, and must leave room for its own slot.
     let beside = case.scheme.encode_least(ingress).expect("a slot of this scheme");
     let back = passed.label.reverse(passed.shift, Some(beside)).ok()?;
     back.widen(&case.scheme, passed.took.slot()).ok()
 }
 
 #[test]
-fn a_frame_leaves_where_the_model_says_or_ends_for_its_reason() {
+fn a_frame_leaves_or_is_dropped_as_the_model_says() {
     check!().for_each(|input: &[u8]| {
         run(input);
     });
 }
 
-/// Reasons that bytes alone can bring about in a switch at rest. The others need a full queue, a
-/// change under way, a sealed link or a socket.
+/// Drop reasons that bytes alone can cause. The others need a full queue, a change in progress, a
+/// sealed link or a socket.
 const BY_BYTES: [Discard; 19] = [
     Discard::NoSession,
     Discard::Malformed,
@@ -576,7 +580,7 @@ const BY_BYTES: [Discard; 19] = [
 ];
 
 #[test]
-fn random_input_reaches_every_reason_that_bytes_can_reach() {
+fn random_input_reaches_every_reason_in_by_bytes() {
     let mut seed = 0x5742_0b5e_u64;
     let mut missing: HashSet<Discard> = BY_BYTES.into();
     let mut back_again = 0;
@@ -596,7 +600,7 @@ fn random_input_reaches_every_reason_that_bytes_can_reach() {
         let seen = run(&input);
         back_again += seen.back_again;
         for reason in seen.ended {
-            assert!(BY_BYTES.contains(&reason), "{reason} was thought out of reach");
+            assert!(BY_BYTES.contains(&reason), "{reason} is not in BY_BYTES");
             missing.remove(&reason);
         }
     }

@@ -1,19 +1,19 @@
-//! Models of every lock-free structure of Strowger, run on its real code. They never re-implement
-//! what they check.
+//! Models of Strowger's lock-free structures, run on the real code.
 //!
-//! Under `--cfg loom` each scenario is run in every order of its steps, and with every value that
-//! the memory model lets a load see, within what `README.md` says. Without it the very
-//! same scenarios run some thousand times on plain threads: a stress test, **not a model**, which
-//! says so on standard error.
+//! Under `--cfg loom` each scenario runs in every order of its steps, and with every value that the
+//! memory model lets a load see, within the bounds that `README.md` states. Without it the same
+//! scenarios run some thousand times on plain threads: a stress test, **not a model**, as standard
+//! error says.
 //!
-//! | file | what it models |
+//! | file | subject |
 //! |---|---|
-//! | `ring.rs` | the ring of one producer and one consumer; orders, reports and exchanges are such rings |
-//! | `pool.rs` | chunks on their way home, trains in two threads, pools that end first |
-//! | `slots.rs` | a number that goes from one user to the next while two workers forward |
-//! | `sleep.rs` | the flag beside a doorbell, and the doorbell |
-//! | `wire.rs` | a wire's notes: an end that waits for room, an end that is gone |
-//! | `xdp_ring.rs` | our side of the rings shared with the kernel, against the kernel's |
+//! | `ring.rs` | the SPSC ring; orders, reports and handoffs use such rings |
+//! | `pool.rs` | chunks that return, trains in two threads, pools that end first |
+//! | `slots.rs` | a slot number that passes to another user while two workers forward |
+//! | `sleep.rs` | the sleep flag, and the doorbell |
+//! | `wire.rs` | notifications of a wire: an end that waits for room, an end that goes |
+//! | `xdp_ring.rs` | our side of the rings shared with the kernel, against a model of the kernel's
+//! side |
 
 #![cfg(test)]
 
@@ -24,16 +24,16 @@ mod slots;
 mod wire;
 mod xdp_ring;
 
-/// How often a scenario is run on plain threads.
+/// Runs of a scenario on plain threads.
 #[cfg(not(loom))]
 const ROUNDS: usize = 2_000;
 
-/// Runs a scenario in every order that loom finds (unless `LOOM_MAX_PREEMPTIONS` bounds it).
+/// Runs a scenario in every order that loom finds, unless `LOOM_MAX_PREEMPTIONS` bounds it.
 fn check(scenario: impl Fn() + Send + Sync + 'static) {
     run(None, scenario);
 }
 
-/// The same with so many preemptions at most, for scenarios of three threads.
+/// As [`check`], with a bound on preemptions, for scenarios of three threads.
 fn check_bounded(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
     run(Some(preemptions), scenario);
 }
@@ -54,7 +54,7 @@ fn run(preemptions: Option<usize>, scenario: impl Fn() + Send + Sync + 'static) 
     eprintln!("{name}: {} orders, preemptions at most {bound:?}", runs.load(Relaxed));
 }
 
-/// No model: the scenario, often, on plain threads.
+/// Runs the scenario many times on plain threads: no model.
 #[cfg(not(loom))]
 fn run(_preemptions: Option<usize>, scenario: impl Fn()) {
     let name = std::thread::current().name().unwrap_or("?").to_owned();
@@ -67,9 +67,11 @@ use loom::thread::{spawn, yield_now};
 #[cfg(not(loom))]
 use std::thread::{spawn, yield_now};
 
-/// Stands for memory that loom does not track: it complains when two uses, one of them a write,
-/// are not ordered. On plain threads it is nothing; there the bytes themselves are compared.
-/// (Loom runs its threads one at a time on one, hence `Rc`.)
+/// Stands for memory that loom does not track: fails if two uses, one of them a write, are not
+/// ordered.
+///
+/// Does nothing on plain threads, where the tests compare the bytes. Loom runs its threads one at a
+/// time on one thread, hence `Rc`.
 #[derive(Clone)]
 struct Tracked(#[cfg(loom)] std::rc::Rc<strowger_frame::sync::UnsafeCell<()>>);
 

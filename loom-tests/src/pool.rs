@@ -1,6 +1,7 @@
-//! The pool: chunks come home from other threads, with all use of them behind; a pool that ends
-//! first is freed once, by whoever is last. Chunks are real memory, which loom does not track, so
-//! a tracked cell goes along with each frame.
+//! The pool: chunks return from other threads after every use of them; the last holder frees a
+//! dropped pool once.
+//!
+//! Chunks are real memory, which loom does not track, so a tracked cell accompanies each frame.
 
 use strowger_frame::{
     Chunk, ChunkClass, Frame, HeldFrames, Pool, PoolSpec, pool::SINGLE_STRIDE_BYTES,
@@ -12,13 +13,13 @@ fn pool(trains: u32, singles: u32) -> Pool {
     Pool::new(&PoolSpec { trains, singles, huge_pages: false }).expect("memory")
 }
 
-/// Which of the pool's single chunks this is.
+/// Number of this single chunk in its pool.
 fn number(pool: &Pool, chunk: &Chunk) -> usize {
     let offset = chunk.at().as_ptr().addr() - pool.mapping().at().as_ptr().addr();
     offset / SINGLE_STRIDE_BYTES
 }
 
-/// A frame of a fresh chunk, written as its owner does.
+/// A frame of a fresh chunk, written by its owner.
 fn frame(chunk: Chunk, cell: &Tracked, byte: u8) -> Frame {
     let start = chunk.start();
     let mut frame = chunk.into_frame(start, 8);
@@ -27,7 +28,7 @@ fn frame(chunk: Chunk, cell: &Tracked, byte: u8) -> Frame {
     frame
 }
 
-/// What another thread does with a frame: read it, write it, drop it.
+/// Another thread's use of a frame: read it, write it, drop it.
 fn use_up(mut frame: Frame, cell: &Tracked, byte: u8) {
     cell.read();
     assert_eq!(frame.bytes(), [byte; 8]);
@@ -37,7 +38,7 @@ fn use_up(mut frame: Frame, cell: &Tracked, byte: u8) {
 }
 
 #[test]
-fn a_chunk_comes_home_with_all_use_of_it_behind() {
+fn a_chunk_returns_after_every_use_of_it() {
     check(|| {
         let mut pool = pool(0, 1);
         let cell = Tracked::new();
@@ -45,7 +46,7 @@ fn a_chunk_comes_home_with_all_use_of_it_behind() {
         let first = frame(first, &cell, 7);
         let theirs = cell.clone();
         let user = spawn(move || use_up(first, &theirs, 7));
-        // The owner looks for it meanwhile, and may find it.
+        // The owner looks for the chunk meanwhile, and may find it.
         pool.reclaim();
         if let Some(chunk) = pool.take(ChunkClass::Single) {
             use_up(frame(chunk, &cell, 8), &cell, 8);
@@ -56,7 +57,7 @@ fn a_chunk_comes_home_with_all_use_of_it_behind() {
 }
 
 #[test]
-fn two_threads_and_the_owner_give_back_and_each_chunk_is_taken_once() {
+fn chunks_returned_by_two_threads_and_the_owner_are_each_taken_once() {
     check_bounded(6, || {
         let mut pool = pool(0, 2);
         let cells = [Tracked::new(), Tracked::new()];
@@ -71,7 +72,7 @@ fn two_threads_and_the_owner_give_back_and_each_chunk_is_taken_once() {
         let taken = pool.take(ChunkClass::Single).map(|chunk| {
             let cell = &cells[number(&pool, &chunk)];
             let frame = frame(chunk, cell, 9);
-            // Its own giving back meets the other thread's on the stack.
+            // The owner's return meets the other thread's on the stack.
             use_up(frame, cell, 9);
         });
         for user in users {
@@ -84,7 +85,7 @@ fn two_threads_and_the_owner_give_back_and_each_chunk_is_taken_once() {
     });
 }
 
-/// A train of two frames, each with a cell of its own.
+/// A train of two frames, each with its own cell.
 fn train(pool: &mut Pool) -> [(Frame, Tracked); 2] {
     let chunk = pool.take(ChunkClass::Train).expect("one");
     let start = chunk.start();
@@ -99,7 +100,7 @@ fn train(pool: &mut Pool) -> [(Frame, Tracked); 2] {
 }
 
 #[test]
-fn a_train_in_two_threads_comes_home_when_both_are_done() {
+fn a_train_in_two_threads_returns_when_both_are_done() {
     check(|| {
         let mut pool = pool(1, 0);
         let frames = train(&mut pool);
@@ -120,7 +121,7 @@ fn a_train_in_two_threads_comes_home_when_both_are_done() {
 }
 
 #[test]
-fn a_train_shared_with_its_owner_comes_home() {
+fn a_train_shared_with_its_owner_returns() {
     check(|| {
         let mut pool = pool(1, 0);
         let [(first, first_cell), (second, second_cell)] = train(&mut pool);
@@ -137,7 +138,7 @@ fn a_train_shared_with_its_owner_comes_home() {
 }
 
 #[test]
-fn frames_held_together_are_given_up_together() {
+fn frames_held_together_are_released_together() {
     check(|| {
         let mut pool = pool(1, 0);
         let chunk = pool.take(ChunkClass::Train).expect("one");

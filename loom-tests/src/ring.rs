@@ -1,6 +1,7 @@
-//! The ring: each item arrives once and in order, and no slot is touched by both sides at once.
-//! Loom tracks every slot. Orders, reports, handovers and in-process wires are such rings, so
-//! nothing of their own is modelled.
+//! The ring: each item arrives once and in order, and only one side at a time touches a slot.
+//!
+//! Loom tracks every slot. Orders, reports, handoffs and in-process wires are such rings, so these
+//! models cover them.
 
 use std::sync::Arc;
 
@@ -9,17 +10,17 @@ use strowger_frame::ring::{Consumer, Producer, ring};
 
 use crate::{check, spawn};
 
-/// Puts `items` without waiting; says how many went in.
+/// Pushes `items` without waiting; returns how many it pushed.
 fn put(mut producer: Producer<u32>, items: u32) -> u32 {
     (0..items).map_while(|item| producer.push(item).ok()).count() as u32
 }
 
-/// What came out must be 0, 1, 2 and so on.
+/// Checks that the items are 0, 1, 2 and so on.
 fn in_order(taken: &[u32]) {
     assert!(taken.iter().copied().eq(0..taken.len() as u32), "{taken:?}");
 }
 
-/// Takes at most `tries` times without waiting, then gives the consumer back.
+/// Pops at most `tries` times without waiting, then returns the consumer.
 fn take(mut consumer: Consumer<u32>, tries: usize) -> (Consumer<u32>, Vec<u32>) {
     let taken = (0..tries).filter_map(|_| consumer.pop()).collect();
     (consumer, taken)
@@ -59,7 +60,7 @@ fn a_burst_arrives_as_one() {
         let mut taken = ArrayVec::<u32, 8>::new();
         for _ in 0..2 {
             consumer.pop_burst(&mut taken);
-            // A burst is published by one store: never is a part of it seen.
+            // One store publishes a burst, so no part of it is visible alone.
             assert_ne!(taken.len(), 1);
             assert_ne!(taken.len(), 2);
         }
@@ -72,7 +73,7 @@ fn a_burst_arrives_as_one() {
 }
 
 #[test]
-fn a_full_ring_has_room_once_its_consumer_says_so() {
+fn a_full_ring_has_room_after_its_consumer_popped() {
     check(|| {
         let (mut producer, mut consumer) = ring::<u32>(2);
         assert_eq!((producer.push(0), producer.push(1)), (Ok(()), Ok(())));
@@ -109,7 +110,7 @@ fn items_left_in_a_ring_are_dropped_once() {
 }
 
 #[test]
-fn items_that_a_consumer_left_are_cleared_once() {
+fn items_left_by_a_consumer_are_cleared_once() {
     check(|| {
         let item = Arc::new(());
         let (mut producer, mut consumer) = ring::<Arc<()>>(2);
@@ -120,7 +121,7 @@ fn items_that_a_consumer_left_are_cleared_once() {
         assert!(matches!(cleared, None | Some(1)), "{cleared:?}");
         taker.join().expect("no panic");
         assert_eq!(producer.clear_disconnected(), Some(1 - cleared.unwrap_or(0)));
-        // Its own memory is as good as new.
+        // The ring's memory is reusable.
         producer.push(item.clone()).expect("two places");
         drop(producer);
         assert_eq!(Arc::strong_count(&item), 1);

@@ -1,6 +1,8 @@
-//! The flag beside a doorbell: no wake-up is lost between a sleeper that looks once more and a
-//! waker that looks at the flag. It never blocks: a sleeper that would block stops, and whether it
-//! would have been woken is seen at the end.
+//! The sleep flag: no wake-up is lost between a sleeper that checks once more and a waker that
+//! reads the flag.
+//!
+//! No thread blocks here: a sleeper that would block stops, and the end of the scenario checks
+//! whether it would have been woken.
 
 use std::time::Duration;
 
@@ -14,13 +16,13 @@ use strowger_io::{Doorbell, DoorbellWaker, Waited, Waiter};
 
 use crate::{check, spawn};
 
-/// Publishes work, then says whether it must make the system call.
+/// Publishes work; returns whether it must make the system call.
 fn publish(mut work: Producer<u32>, flag: &SleepFlag) -> bool {
     work.push(1).expect("one place");
     flag.must_wake()
 }
 
-/// Falls asleep, looks once more; says whether it would block.
+/// Sets the flag and checks once more; returns whether it would block.
 fn blocks(work: &mut Consumer<u32>, flag: &SleepFlag) -> bool {
     flag.fall_asleep();
     work.is_empty()
@@ -35,7 +37,7 @@ fn a_sleeper_is_woken_or_finds_the_work() {
         let waker = spawn(move || publish(producer, &theirs));
         let blocked = blocks(&mut consumer, &flag);
         let woken = waker.join().expect("no panic");
-        assert!(!blocked || woken, "asleep beside work, and nobody called");
+        assert!(!blocked || woken, "asleep beside work, not woken");
     });
 }
 
@@ -53,12 +55,12 @@ fn of_two_wakers_one_at_most_makes_the_call() {
         let blocked = from_first.is_empty() && from_second.is_empty();
         let calls: usize =
             wakers.map(|waker| usize::from(waker.join().expect("no panic"))).iter().sum();
-        assert!(calls <= 1, "one sleep, one call");
-        assert!(!blocked || calls == 1, "asleep beside work, and nobody called");
+        assert!(calls <= 1, "more than one call for one sleep");
+        assert!(!blocked || calls == 1, "asleep beside work, not woken");
     });
 }
 
-/// What a waker does in `strowger-io`: publish, then ring.
+/// A waker of `strowger-io`: publishes, then wakes.
 fn give(work: &mut Producer<u32>, waker: &DoorbellWaker) {
     work.push(1).expect("a place each");
     waker.wake();
@@ -72,7 +74,7 @@ fn is_rung(bell: &Doorbell) -> bool {
 
 #[test]
 fn a_doorbell_is_rung_or_the_work_was_seen() {
-    // Two sleeps in a row raise a false alarm of loom's (see README.md); plain threads do both.
+    // Two sleeps in a row cause a false alarm of loom's (see README.md); plain threads do both.
     let asked = std::env::var("LOOM_SLEEPS").ok().and_then(|sleeps| sleeps.parse().ok());
     let sleeps = asked.unwrap_or(if cfg!(loom) { 1 } else { 2 });
     check(move || {
@@ -91,6 +93,6 @@ fn a_doorbell_is_rung_or_the_work_was_seen() {
         bell.arm();
         let blocked = consumer.is_empty();
         waker.join().expect("no panic");
-        assert!(!blocked || consumer.is_empty() || is_rung(&bell), "asleep beside work, not rung");
+        assert!(!blocked || consumer.is_empty() || is_rung(&bell), "asleep beside work, not woken");
     });
 }

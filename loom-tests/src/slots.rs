@@ -1,9 +1,9 @@
-//! Table swap and burst: a number is given to another user while two workers forward. The rings, the
-//! ledger, the numbers and the tables are the real ones; the workers are reduced to what R1 hangs
-//! on: they obey, report, and look a number up in the table that they have.
+//! Table swap and burst: a slot number passes to another user while two workers forward.
 //!
-//! Time does not pass here: the quarantine is nothing, so only the order of the steps is left
-//! between a number's old user and its new one.
+//! Rings, ledger, numbers and tables are the real ones. The workers are reduced to what R1 depends
+//! on: they apply orders, report, and look a number up in their table. Time stands still: the
+//! quarantine is zero, so only the order of the steps separates the number's old user from its new
+//! one.
 
 use std::sync::{
     Arc,
@@ -31,14 +31,14 @@ const WORKERS: usize = 2;
 const SLOT: u32 = 0;
 const FIRST: Mark = Mark::new(0, 0);
 const SECOND: Mark = Mark::new(1, 0);
-/// How often the number came to the second user, so that a model that never gets there is noticed.
+/// How often the number reached the second user, so that a model that never gets there fails.
 static HANDED_ON: AtomicUsize = AtomicUsize::new(0);
-/// Breaths of a worker, and looks of the slow path at the reports, before each gives up: loom does
-/// not take loops without an end.
+/// Polls of a worker, and looks of the slow path at the reports, before each stops: loom does not
+/// accept endless loops.
 const BREATHS: usize = 3;
 const TRIES: usize = 3;
 
-/// Lets others run; never what was waited for.
+/// Lets other threads run.
 fn wait() -> bool {
     yield_now();
     false
@@ -49,7 +49,7 @@ enum Order {
     Drop(Mark),
 }
 
-/// What a worker of the engine does with orders, and with one frame a breath.
+/// A worker of the engine, reduced: it applies orders and forwards one frame per poll.
 struct Worker {
     orders: Consumer<Order>,
     reports: Producer<()>,
@@ -68,7 +68,7 @@ impl Worker {
         }
     }
 
-    /// Who a frame goes to whose label names the number.
+    /// The destination of a frame whose label names the number.
     fn forward(&self) -> Option<Mark> {
         match self.table.lookup(u64::from(SLOT)).next_hop() {
             NextHop::Neighbour(mark) if mark != FIRST || self.has_first => Some(mark),
@@ -77,7 +77,7 @@ impl Worker {
     }
 }
 
-/// The slow path's half.
+/// The slow path's side.
 struct Control {
     numbers: Numbers,
     ledger: Ledger,
@@ -102,7 +102,7 @@ impl Control {
         self.give(|| Order::Table(Box::new(SlotTable::new(&F4, 15, exit).expect("a table"))));
     }
 
-    /// Reads what was reported; says whether all workers have passed.
+    /// Reads the reports; returns whether all workers have passed.
     fn has_passed<T>(&mut self, awaited: &strowger_engine::control::ledger::Awaited<T>) -> bool {
         for worker in 0..WORKERS {
             while self.reports[worker].pop().is_some() {
@@ -143,8 +143,9 @@ fn two_workers() -> (Control, Vec<Worker>) {
     (control, workers)
 }
 
-/// Takes the number from the first user, and gives it to the second, as soon as the tokens
-/// allow. `issued` says when labels of the second may exist.
+/// Takes the number from the first user and gives it to the second, as soon as the tokens allow it.
+///
+/// `issued` says when labels of the second user may exist.
 fn hand_on(mut control: Control, issued: &AtomicUsize) {
     let withdrawn = control.numbers.withdraw(FIRST).expect("it has it");
     control.give_tables();
@@ -165,19 +166,19 @@ fn hand_on(mut control: Control, issued: &AtomicUsize) {
         control.numbers.free(rested);
     }
     let wish = Wish { slot: Some(SLOT), ..Wish::default() };
-    let given = control.numbers.give(wish, SECOND, Now(2)).expect("it has rested");
+    let given = control.numbers.give(wish, SECOND, Now(2)).expect("its quarantine is over");
     assert!(matches!(control.numbers.publish(given, Now(2)), Published::Now));
-    // From here on somebody may name the number and mean the second.
+    // From here on a label may name the number and mean the second user.
     HANDED_ON.fetch_add(1, Relaxed);
     issued.store(1, Relaxed);
     control.give_tables();
 }
 
 #[test]
-fn a_number_never_leads_to_its_last_user_once_labels_mean_the_next() {
+fn a_number_never_leads_to_its_old_user_once_labels_mean_the_new_one() {
     check_bounded(2, || {
         let (control, workers) = two_workers();
-        // Stands for the label's way through the network: of the standard library, so that it
+        // Stands for the label's way through the network: an atomic of the standard library, which
         // orders nothing in the model.
         let issued = Arc::new(AtomicUsize::new(0));
         let threads: Vec<_> = workers

@@ -1,6 +1,7 @@
-//! A wire's notes from end to end: who sleeps because the ring was full is woken when there is room,
-//! and who sends to an end that goes meanwhile can say of each frame what became of it. Each end is
-//! `strowger-io`'s own; the frames have real chunks.
+//! Notifications of a wire: an end that sleeps as the ring is full wakes when there is room, and
+//! the fate of each frame to an end that goes is known.
+//!
+//! Both ends are those of `strowger-io`; the frames have real chunks.
 
 use strowger_frame::{
     Address, Burst, ChunkClass, Loss, Mark, Pool, PoolSpec, Port as _, port::Arm,
@@ -11,7 +12,7 @@ use crate::{check, spawn};
 
 const THERE: Mark = Mark(2);
 
-/// A wire with one place each way, and as many frames as are asked for.
+/// A wire with one place in each direction, and `frames` frames.
 fn narrow(frames: u32) -> (MemoryPort, MemoryPort, Pool, Burst) {
     let (mut near, mut far) = wire(1).expect("descriptors");
     near.admit(THERE, Address::Only).expect("nobody else");
@@ -25,7 +26,7 @@ fn narrow(frames: u32) -> (MemoryPort, MemoryPort, Pool, Burst) {
     (near, far, pool, burst)
 }
 
-/// Whether whoever was told to sleep beside this would be woken at once.
+/// Whether a worker that sleeps beside this would wake at once.
 fn is_rung(arm: Arm) -> bool {
     let mut waiter = Waiter::with_capacity(1);
     waiter.add(arm);
@@ -43,19 +44,19 @@ fn an_end_that_waits_for_room_is_woken_or_sees_it() {
                 Pool::new(&PoolSpec { trains: 0, singles: 1, huge_pages: false }).expect("memory");
             let mut taken = Burst::new();
             far.rx_burst(&mut none, &mut taken);
-            // It stays, so that what wakes the near end is room and not its going.
+            // The far end stays, so that room, not its going, wakes the near end.
             (far, taken.len())
         });
         let arm = near.arm();
         let (far, taken) = taker.join().expect("no panic");
         assert_eq!(taken, 1);
-        assert!(arm == Arm::Ready || is_rung(arm), "asleep beside room, and nobody called");
+        assert!(arm == Arm::Ready || is_rung(arm), "asleep beside room, not woken");
         drop((burst, near, far, pool));
     });
 }
 
 #[test]
-fn of_frames_to_an_end_that_goes_each_is_taken_or_lost() {
+fn each_frame_to_an_end_that_goes_is_taken_or_lost() {
     check(|| {
         let (mut near, mut far, pool, mut burst) = narrow(1);
         let taker = spawn(move || {
@@ -67,12 +68,12 @@ fn of_frames_to_an_end_that_goes_each_is_taken_or_lost() {
             taken.len() as u64
         });
         near.tx_burst(THERE, &mut burst);
-        assert!(burst.is_empty(), "there was a place, or nobody");
+        assert!(burst.is_empty(), "neither taken nor lost");
         let known = near.tally().lost(Loss::PeerGone) > 0;
         let arm = near.arm();
         let taken = taker.join().expect("no panic");
-        assert!(known || arm == Arm::Ready || is_rung(arm), "asleep beside news, nobody called");
-        // The news is told once more, to an end that was asleep.
+        assert!(known || arm == Arm::Ready || is_rung(arm), "asleep, not notified");
+        // An end that was asleep gets the notification once more.
         near.disarm();
         near.arm();
         let tally = near.tally();

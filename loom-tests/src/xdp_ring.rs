@@ -1,5 +1,6 @@
-//! Our side of the rings that AF_XDP shares with the kernel, against a kernel that does what Linux's
-//! `net/xdp/xsk_queue.h` does, in any order. The indices begin just below where they wrap.
+//! Our side of the AF_XDP rings, against a model of Linux's `net/xdp/xsk_queue.h`.
+//!
+//! The indices start just below their wrap.
 
 use std::{
     array,
@@ -14,12 +15,12 @@ use strowger_io::xdp::ring::{Collect, Index, Place, Submit};
 
 use crate::{Tracked, check, spawn};
 
-/// Of two places, so that three items fill it.
+/// Two places, so that three items overfill it.
 const SIZE: u32 = 2;
 /// `XDP_RING_NEED_WAKEUP`.
 const NEED_WAKEUP: u32 = 1;
 
-/// An index of 32 bits. One side stores it, which never loads it, so it needs no gate (README.md).
+/// A 32-bit index. The side that stores it never loads it, so it needs no gate (README.md).
 struct Cursor(AtomicUsize);
 
 impl Index for Cursor {
@@ -32,8 +33,8 @@ impl Index for Cursor {
     }
 }
 
-/// Memory that both sides map. What lies in a place is ordinary memory, accompanied by a cell that
-/// loom tracks.
+/// Memory that both sides map. A place holds ordinary memory, accompanied by a cell that loom
+/// tracks.
 #[derive(Clone)]
 struct Mapping(Arc<Inside>);
 
@@ -45,7 +46,7 @@ struct Inside {
 }
 
 impl Mapping {
-    /// The second item put has the index 0.
+    /// The second item has index 0.
     fn new() -> Self {
         let start = || Cursor(AtomicUsize::new(u32::MAX as usize));
         Self(Arc::new(Inside {
@@ -94,8 +95,10 @@ impl Place for Mapping {
     }
 }
 
-/// The kernel as consumer: `xskq_cons_peek_desc`, `xskq_cons_release`, `__xskq_cons_release`. It looks
-/// for more only when it has read all that it knows of, and says what it has taken only then.
+/// The kernel as consumer: `xskq_cons_peek_desc`, `xskq_cons_release`, `__xskq_cons_release`.
+///
+/// It reads our index again only after it consumed all known items, and publishes only then what it
+/// consumed.
 struct Taker {
     ring: Mapping,
     cached_producer: u32,
@@ -140,8 +143,8 @@ impl Putter {
         let free =
             |putter: &Self| SIZE - putter.cached_producer.wrapping_sub(putter.cached_consumer);
         if free(self) == 0 {
-            // READ_ONCE, ordered before the write by a control dependency; loom knows none, so by
-            // an acquire, which gives no less.
+            // READ_ONCE, ordered before the write by a control dependency, which loom does not
+            // know; here an acquire, which is no weaker.
             self.cached_consumer = self.ring.consumer().load(Ordering::Acquire);
         }
         if free(self) == 0 {
@@ -157,13 +160,13 @@ impl Putter {
     }
 }
 
-/// What came out is 0, 1, 2 and so on.
+/// Checks that the items are 0, 1, 2 and so on.
 fn in_order(taken: &[u64]) {
     assert!(taken.iter().copied().eq(0..taken.len() as u64), "{taken:?}");
 }
 
 #[test]
-fn the_kernel_takes_what_we_put_once_and_in_order() {
+fn the_kernel_takes_our_items_once_and_in_order() {
     check(|| {
         let ring = Mapping::new();
         let mut kernel = Taker::new(&ring);
@@ -183,13 +186,13 @@ fn the_kernel_takes_what_we_put_once_and_in_order() {
         taken.extend(std::iter::from_fn(|| kernel.take()));
         assert_eq!(taken.len() as u64, put);
         in_order(&taken);
-        // It has said so by now, across the wrap.
+        // It has published that by now, across the wrap.
         assert_eq!((submit.pending(), submit.room(SIZE)), (0, SIZE));
     });
 }
 
 #[test]
-fn we_take_what_the_kernel_puts_once_and_in_order() {
+fn we_take_the_kernels_items_once_and_in_order() {
     check(|| {
         let ring = Mapping::new();
         let mut kernel = Putter::new(&ring);
@@ -218,9 +221,9 @@ fn we_take_what_the_kernel_puts_once_and_in_order() {
     });
 }
 
-/// The kernel sets its flag before it sleeps, and looks once more; we publish, and look at the flag.
+/// The kernel sets its flag before it sleeps and looks once more; we publish and read the flag.
 #[test]
-fn the_kernel_sees_what_was_put_or_is_woken() {
+fn the_kernel_sees_an_item_or_is_woken() {
     check(|| {
         let ring = Mapping::new();
         let mut kernel = Taker::new(&ring);
@@ -230,11 +233,11 @@ fn the_kernel_sees_what_was_put_or_is_woken() {
             submit.publish();
             submit.wants_wakeup()
         });
-        // `xsk_set_tx_need_wakeup`; what orders it before the look is the kernel's.
+        // `xsk_set_tx_need_wakeup`; the kernel orders it before the look.
         ring.flags().store(NEED_WAKEUP, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         let seen = kernel.take().is_some();
         let woken = ours.join().expect("no panic");
-        assert!(seen || woken, "it sleeps, and nobody wakes it");
+        assert!(seen || woken, "the kernel sleeps beside an item");
     });
 }
