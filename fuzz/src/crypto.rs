@@ -158,7 +158,7 @@ fn handshake_messages_parse_totally() {
     let (known, initiation) =
         ik::initiate(&ours(&a), b.static_public(), &Psk::NONE, None, entropy).expect("begun");
     let (discover, _) = xx::initiate(&ours(&a), None, entropy).expect("begun");
-    let waiting = Mutex::new(Some((known, stranger)));
+    let waiting = Mutex::new(Some((known, discover)));
     check!().for_each(|bytes: &[u8]| {
         let mut padded = bytes.to_vec();
         padded.resize(INITIATION_BYTES, 0);
@@ -166,11 +166,11 @@ fn handshake_messages_parse_totally() {
             for load in [Load::Normal, Load::Heavy] {
                 assert!(checker.admit(b"source", message, load).is_err(), "a reply to junk");
             }
-            let (known, stranger) =
+            let (known, discover) =
                 waiting.lock().expect("one thread").take().expect("put back below");
-            assert!(known.read_cookie(message).is_err() && stranger.read_cookie(message).is_err());
-            let known = known.read_response(message).expect_err("rubbish").state;
-            let stranger = stranger.read_response(message).expect_err("rubbish").state;
+            assert!(known.read_cookie(message).is_err() && discover.read_cookie(message).is_err());
+            let known = known.read_response(message).expect_err("junk").state;
+            let discover = discover.read_response(message).expect_err("junk").state;
             *waiting.lock().expect("one thread") = Some((*known, *discover));
         }
     });
