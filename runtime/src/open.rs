@@ -89,7 +89,7 @@ impl OpenRelay {
         let wires = ethernet::open_all(&builder, &opener, &mut pools)?;
         let (mut switch, mut workers) =
             Switch::new(builder.switch, pools).map_err(StartError::Switch)?;
-        let (mut inbox, slow_path_bell) =
+        let (inbox, slow_path_bell) =
             Inbox::new(builder.udp.len() * (1 + ALTERNATES_MAX) + builder.custom.len())?;
         let doorbells = doorbells(&mut switch, &mut workers)?;
         let waker = Arc::new(slow_path_bell);
@@ -127,7 +127,6 @@ impl OpenRelay {
             wish.attach(&mut switch, clock.now())?;
         }
         let alternates = alternates(&builder, &ports);
-        inbox.has_keys = identity.is_some();
         Ok(Self {
             quota: quota(builder.workers.is_some(), count),
             switch,

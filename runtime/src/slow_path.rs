@@ -27,7 +27,7 @@ use crate::{
     event::{Event, EventHub, EventKind, slot_of},
     health::Health,
     host::Host,
-    limits::{CALLS_WAITING_MAX, STOP_MAX},
+    limits::{CALLS_WAITING_MAX, HEALTH_EVERY, STOP_MAX},
     local_port::{LocalPort, SharedScheme},
     memory::MemoryUse,
     own::Own,
@@ -46,11 +46,6 @@ const GOODBYE_STOPPING: u8 = 1;
 const GOODBYE_DETACHED: u8 = 3;
 const DETACHED_RETRY_S: u32 = 60;
 
-/// Workers and callers ring when there is something to do; what is due by the clock (quarantines, keys,
-/// liveness) is looked at this often.
-const IDLE_TICK: Duration = Duration::from_millis(50);
-/// The same with sealed links, which have more that is due.
-const SEALED_TICK: Duration = Duration::from_millis(20);
 /// During shutdown the workers are looked at this often.
 const BUSY_TICK: Duration = Duration::from_millis(1);
 /// A turn begins at least this long after the one before: a flood of handshakes fills the queue meanwhile, and
@@ -66,7 +61,6 @@ pub(crate) struct Inbox {
     pub(crate) calls_in: SyncSender<Call>,
     doorbell: Doorbell,
     waiter: Waiter,
-    pub(crate) has_keys: bool,
 }
 
 impl Inbox {
@@ -77,7 +71,7 @@ impl Inbox {
         let (calls_in, calls) = sync_channel(CALLS_WAITING_MAX);
         let waker = doorbell.waker();
         let waiter = Waiter::with_capacity(1 + handshake_sockets);
-        Ok((Self { calls, calls_in, doorbell, waiter, has_keys: false }, waker))
+        Ok((Self { calls, calls_in, doorbell, waiter }, waker))
     }
 
     pub(crate) fn waker(&self) -> DoorbellWaker {
@@ -92,11 +86,6 @@ impl Inbox {
         self.waiter.wait(Some(timeout));
         switch.disarm();
         self.doorbell.disarm();
-    }
-
-    /// How long nothing is due by the clock.
-    fn timeout(&self) -> Duration {
-        if self.has_keys { SEALED_TICK } else { IDLE_TICK }
     }
 }
 
@@ -216,10 +205,18 @@ impl SlowPath {
                 return Ok(());
             }
             if !was_called {
-                inbox.wait(inbox.timeout(), &mut self.switch);
+                inbox.wait(self.timeout(), &mut self.switch);
                 std::thread::sleep(TURN_MIN.saturating_sub(began.elapsed()));
             }
         }
+    }
+
+    /// How long nothing is due by the clock: in the switch, or of what is looked at beside it.
+    fn timeout(&self) -> Duration {
+        let now = self.clock.now();
+        let due = self.switch.next_timeout();
+        let due = due.map(|due| Duration::from_nanos(due.0.saturating_sub(now.0)));
+        due.unwrap_or(HEALTH_EVERY).min(HEALTH_EVERY)
     }
 
     /// One turn of the slow path, which may recover from a panic in it.

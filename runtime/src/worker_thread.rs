@@ -56,6 +56,69 @@ const BLOCK_MAX: Duration = Duration::from_millis(100);
 /// While frames wait for a port that cannot take them, it is asked again this often.
 const RETRY: Duration = Duration::from_micros(200);
 
+/// The loop around a worker: polls it, and spins or blocks while it has nothing to do. [`start`] runs it on a thread
+/// of its own; benchmarks run it on theirs.
+#[derive(Debug)]
+pub struct WorkerLoop {
+    worker: Worker,
+    doorbell: Doorbell,
+    waiter: Waiter,
+    clock: Clock,
+    idle: IdlePolicy,
+}
+
+impl WorkerLoop {
+    /// A loop that sleeps beside this doorbell.
+    pub fn new(worker: Worker, doorbell: Doorbell, clock: Clock, idle: IdlePolicy) -> Self {
+        Self { worker, doorbell, waiter: Waiter::with_capacity(PORTS_MAX + 1), clock, idle }
+    }
+
+    /// Runs until `is_over`, which is asked after each poll, with the number of frames that it switched, and before
+    /// the thread blocks. It allocates nothing.
+    pub fn run(&mut self, mut is_over: impl FnMut(usize) -> bool) {
+        let mut idle_for = 0;
+        loop {
+            let switched = self.worker.breathe(self.clock.now());
+            if is_over(switched) {
+                return;
+            }
+            if switched > 0 {
+                idle_for = 0;
+                continue;
+            }
+            idle_for += 1;
+            match self.idle {
+                IdlePolicy::Block { idle_polls } if idle_for > idle_polls => {
+                    self.sleep(&mut is_over);
+                    idle_for = 0;
+                }
+                IdlePolicy::Block { .. } | IdlePolicy::Spin => std::hint::spin_loop(),
+            }
+        }
+    }
+
+    /// Blocks until a port, the slow path or another worker has something to do.
+    fn sleep(&mut self, is_over: &mut impl FnMut(usize) -> bool) {
+        let Self { worker, doorbell, waiter, .. } = self;
+        waiter.begin();
+        // Armed first, checked last: a ring in between is not missed.
+        doorbell.arm();
+        waiter.add(Arm::Wait(doorbell.as_raw_fd()));
+        let may_block = worker.arm(|arm| waiter.add(arm));
+        if !is_over(0) && !waiter.is_awake() {
+            waiter.wait(Some(if may_block { BLOCK_MAX } else { RETRY }));
+        }
+        // The doorbell was added first.
+        worker.disarm(|nth| waiter.is_ready(1 + nth));
+        doorbell.disarm();
+    }
+
+    /// The worker.
+    pub fn worker_mut(&mut self) -> &mut Worker {
+        &mut self.worker
+    }
+}
+
 /// A worker that runs on its own thread.
 #[derive(Debug)]
 pub struct WorkerThread {
@@ -73,8 +136,8 @@ pub struct WorkerThread {
 /// # Errors
 /// The kernel's, when it gives no thread.
 pub fn start(
-    mut worker: Worker,
-    mut doorbell: Doorbell,
+    worker: Worker,
+    doorbell: Doorbell,
     clock: Clock,
     idle: IdlePolicy,
     core: Option<usize>,
@@ -87,45 +150,20 @@ pub fn start(
     let thread = std::thread::Builder::new().name(name).spawn(move || {
         // A worker that cannot be pinned forwards all the same.
         let _ = core.map(pin_to_core);
-        let mut waiter = Waiter::with_capacity(PORTS_MAX + 1);
+        let mut worker = WorkerLoop::new(worker, doorbell, clock, idle);
         let forbidden = alloc::forbid();
-        let (mut idle_for, mut turn) = (0, 0_u64);
-        while !must_stop.load(Ordering::Relaxed) {
+        let mut turn = 0_u64;
+        worker.run(|_| {
             turn = turn.wrapping_add(1);
             // Relaxed: readers only look whether it changes.
             turns_done.store(turn, Ordering::Relaxed);
-            if worker.breathe(clock.now()) > 0 {
-                idle_for = 0;
-                continue;
-            }
-            idle_for += 1;
-            match idle {
-                IdlePolicy::Block { idle_polls } if idle_for > idle_polls => {
-                    sleep(&mut worker, &mut doorbell, &mut waiter, &must_stop);
-                    idle_for = 0;
-                }
-                IdlePolicy::Block { .. } | IdlePolicy::Spin => std::hint::spin_loop(),
-            }
-        }
+            // Acquire: pairs with Release in `tell_to_stop`.
+            must_stop.load(Ordering::Acquire)
+        });
         drop(forbidden);
-        worker
+        worker.worker
     })?;
     Ok(WorkerThread { stop, turns, waker, thread: Some(thread) })
-}
-
-/// Blocks until a port, the slow path or another worker has something to do.
-fn sleep(worker: &mut Worker, doorbell: &mut Doorbell, waiter: &mut Waiter, stop: &AtomicBool) {
-    waiter.begin();
-    // Armed first, checked last: a ring in between is not missed.
-    doorbell.arm();
-    waiter.add(Arm::Wait(doorbell.as_raw_fd()));
-    let may_block = worker.arm(|arm| waiter.add(arm));
-    if !stop.load(Ordering::Acquire) && !waiter.is_awake() {
-        waiter.wait(Some(if may_block { BLOCK_MAX } else { RETRY }));
-    }
-    // The doorbell was added first.
-    worker.disarm(|nth| waiter.is_ready(1 + nth));
-    doorbell.disarm();
 }
 
 impl WorkerThread {
