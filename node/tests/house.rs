@@ -476,9 +476,7 @@ fn rust_files_keep_the_house_style() {
     let mut faults = Vec::new();
     for (file, code) in rust_files() {
         if !code.starts_with("//!") {
-            faults.push(format!(
-                "{file}: begins with one `//!` sentence: what it is, and never does"
-            ));
+            faults.push(format!("{file}: begins with one `//!` sentence that says what it is"));
         }
         for word in banned.iter().filter(|word| code.contains(**word)) {
             faults.push(format!("{file}: {word}"));
