@@ -1,4 +1,4 @@
-//! The eight bytes before every packet on a link: drawn, parsed and written here, and nowhere else.
+//! The link header: the eight bytes that begin every packet on a link (wire.md section 3).
 //!
 //! ```text
 //!  0               1               2               3
@@ -9,9 +9,23 @@
 //! +---------------+---------------+---------------+---------------+
 //! ```
 //!
-//! Integers are big-endian (wire.md section 3). In a handshake message the lane nibble says which
-//! step it is ([`Step`]) and the last four bytes hold the *sender's* session index, so that a cookie
-//! can be addressed before anything is decrypted.
+//! The kind says what follows. In a handshake message, the lane says which step it is ([`Step`]), and the last
+//! four bytes hold the *sender's* session index, so that the receiver can address a cookie before it decrypts
+//! anything (W4-2).
+//!
+//! ```
+//! use strowger_wire::link_header::{Kind, Lane, LinkHeader, LinkHeaderError, SessionIndex};
+//!
+//! let header = LinkHeader {
+//!     kind: Kind::SealedData,
+//!     lane: Lane::new(2).unwrap(),
+//!     index: SessionIndex::new(0x010203).unwrap(),
+//!     low: 7,
+//! };
+//! assert_eq!(header.to_bytes(), [0x42, 1, 2, 3, 0, 0, 0, 7]);
+//! assert_eq!(LinkHeader::parse(&header.to_bytes()), Ok(header));
+//! assert_eq!(LinkHeader::parse(&[0xf0; 8]), Err(LinkHeaderError::UnknownKind));
+//! ```
 
 use core::fmt;
 
@@ -20,25 +34,25 @@ use crate::limits::LANES_MAX;
 /// Bytes of a link header.
 pub const LINK_HEADER_BYTES: usize = 8;
 
-/// What a link packet is. The numbers are those of the wire; 0 and 10 to 15 mean nothing yet.
+/// What a packet on a link is (W3-1). The numbers are those on the wire; 0 and 10 to 15 are not assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
-    /// A handshake message of the initiator: the first, or in XX also the third.
+    /// A handshake message of the initiator: the first one, and in XX the third.
     Initiation = 1,
     /// A handshake message of the responder.
     Response = 2,
-    /// A cookie: "come again with this".
+    /// A cookie, with which the initiator repeats its message (as in WireGuard, section 5.4.7).
     Cookie = 3,
-    /// Data, all of it sealed.
+    /// Data; everything behind the link header is encrypted and authenticated.
     SealedData = 4,
-    /// Data of which link header, switch header and the payload's first bytes are sealed.
+    /// Data; only the first 64 bytes behind the link header are encrypted and authenticated (W3-6).
     SealedHeaderData = 5,
-    /// Data as it is, on a port whose operator wrote so. This crate neither makes nor reads it.
+    /// Data in clear, on a port whose operator configured that.
     PlainData = 6,
-    /// A link beacon: suggests a peer, proves nothing.
+    /// A [beacon](crate::beacon): suggests a peer, proves nothing.
     Beacon = 7,
-    /// "Are you there?", sealed, to an address that a peer seems to have moved to.
+    /// A sealed token that a peer is to return from an address, to show that it can be reached there (W3-21).
     PathChallenge = 8,
     /// The sealed answer to a path challenge.
     PathAnswer = 9,
@@ -58,7 +72,7 @@ impl Kind {
         Kind::PathAnswer,
     ];
 
-    /// The kind with this number, if it means anything.
+    /// The kind with this number, if one is assigned.
     #[inline]
     pub const fn from_number(number: u8) -> Option<Kind> {
         match number {
@@ -84,14 +98,14 @@ impl Kind {
         )
     }
 
-    /// Whether a packet of this kind belongs to the slow path's handshakes.
+    /// Whether a packet of this kind is a message of a handshake.
     #[inline]
     pub const fn is_handshake(self) -> bool {
         matches!(self, Kind::Initiation | Kind::Response | Kind::Cookie)
     }
 }
 
-/// Which handshake, and which message of it: the lane nibble of a handshake message.
+/// Which handshake a message belongs to, and which message it is (W4-2): the lane of a handshake message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Step {
@@ -104,7 +118,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// The step that a lane nibble names.
+    /// The step that this lane stands for, if it stands for one.
     pub const fn from_lane(lane: Lane) -> Option<Step> {
         match lane.0 {
             0 => Some(Step::Known),
@@ -114,13 +128,13 @@ impl Step {
         }
     }
 
-    /// The nibble.
+    /// The lane that stands for it.
     pub const fn lane(self) -> Lane {
         Lane(self as u8)
     }
 }
 
-/// One worker's sending half of a link, 0 to 15.
+/// The sending half of a link that one worker has: 0 to 15. Each lane has its own key and counter (W3-4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lane(u8);
 
@@ -128,7 +142,7 @@ impl Lane {
     /// The first lane.
     pub const ZERO: Lane = Lane(0);
 
-    /// The lane with this number, below [`LANES_MAX`].
+    /// The lane with this number; `None` from [`LANES_MAX`] on.
     #[inline]
     pub const fn new(number: u8) -> Option<Lane> {
         if (number as usize) < LANES_MAX { Some(Lane(number)) } else { None }
@@ -141,18 +155,18 @@ impl Lane {
     }
 }
 
-/// The number by which a receiver finds its session: 24 bits, the receiver's choice.
+/// The number by which a receiver finds its session: 24 bits, chosen by the receiver.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionIndex(u32);
 
 impl SessionIndex {
-    /// No session yet: what an initiation is addressed to.
+    /// No session: what an initiation without a key hint is addressed to (W4-17).
     pub const NONE: SessionIndex = SessionIndex(0);
 
     /// One more than the largest index.
     pub const END: u32 = 1 << 24;
 
-    /// The index with this number, below [`SessionIndex::END`].
+    /// The index with this number; `None` from [`SessionIndex::END`] on.
     #[inline]
     pub const fn new(number: u32) -> Option<SessionIndex> {
         if number < SessionIndex::END { Some(SessionIndex(number)) } else { None }
@@ -171,12 +185,12 @@ impl fmt::Debug for SessionIndex {
     }
 }
 
-/// Why eight bytes are not a link header.
+/// Why bytes do not begin with a link header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LinkHeaderError {
     /// Fewer than eight bytes.
     Runt,
-    /// A kind that means nothing.
+    /// A kind that is not assigned.
     UnknownKind,
 }
 
@@ -191,21 +205,24 @@ impl fmt::Display for LinkHeaderError {
 
 impl core::error::Error for LinkHeaderError {}
 
-/// A link header, field by field.
+/// The fields of a link header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LinkHeader {
     /// What the packet is.
     pub kind: Kind,
-    /// The sender's lane; in handshake messages the [`Step`].
+    /// The sender's lane; in a handshake message, the [`Step`].
     pub lane: Lane,
     /// The receiver's session.
     pub index: SessionIndex,
-    /// The low half of the counter; in handshake messages the sender's session index.
+    /// The low 32 bits of the counter; in a handshake message, the sender's session index.
     pub low: u32,
 }
 
 impl LinkHeader {
-    /// Reads the header at the front of `packet`. Total: any bytes give a header or an error.
+    /// Reads the header at the front of `packet`.
+    ///
+    /// # Errors
+    /// [`Runt`](LinkHeaderError::Runt) below eight bytes, or [`UnknownKind`](LinkHeaderError::UnknownKind).
     #[inline]
     pub fn parse(packet: &[u8]) -> Result<LinkHeader, LinkHeaderError> {
         let Some(bytes) = packet.first_chunk::<LINK_HEADER_BYTES>() else {
@@ -223,7 +240,7 @@ impl LinkHeader {
         })
     }
 
-    /// The eight bytes.
+    /// The header as bytes.
     #[inline]
     pub const fn to_bytes(self) -> [u8; LINK_HEADER_BYTES] {
         let first = (self.kind as u32) << 28 | (self.lane.0 as u32) << 24 | self.index.0;

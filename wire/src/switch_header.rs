@@ -1,5 +1,4 @@
-//! The switch header: what every packet begins with (wire.md 2). Lengths are checked here, once,
-//! and nowhere behind it; never looks at what a label means.
+//! The switch header: the header that every switch on a path reads (wire.md 2).
 //!
 //! ```text
 //!  0               1               2               3
@@ -11,16 +10,34 @@
 //! |  label, 8, 16 or 32 bytes                                     |
 //! +---------------------------------------------------------------+
 //! ```
-//! Version is 1. Width is 0, 1, 2 for labels of 64, 128, 256 bits; other codes are refused. The
-//! three bits drawn as 0 are sent as zero, **ignored** on receipt, and passed on unchanged: a later
-//! use that switches must understand needs another version.
+//! Version is 1. Width is 0, 1 or 2 for labels of 64, 128 or 256 bits; other codes are refused. The three bits
+//! drawn as 0 are sent as zero, ignored on receipt, and passed on unchanged. A later use of them that switches
+//! must understand needs another version.
+//!
+//! [`AnyHeader::parse`] checks all lengths once and gives a view of the packet's own bytes. [`HeaderRepr`] has
+//! the fields as values; [`HeaderRepr::emit`] writes them.
+//!
+//! ```
+//! use strowger_wire::Label;
+//! use strowger_wire::switch_header::{AnyHeader, HeaderError, HeaderRepr};
+//!
+//! let mut packet = [0; 20];
+//! let header = HeaderRepr::new(Label::<u64>::new(0x15), 0, 9);
+//! header.emit(&mut packet)?.copy_from_slice(b"data");
+//!
+//! let AnyHeader::W64(mut read) = AnyHeader::parse(&mut packet)? else { panic!("64 bits") };
+//! assert_eq!((read.to_repr(), read.payload()), (header, &b"data"[..]));
+//! read.advance(Label::new(0x8000_0000_0000_0001), 4, 8); // what a switch writes
+//! assert_eq!(read.hops_left(), 8);
+//! # Ok::<(), HeaderError>(())
+//! ```
 
 use core::fmt;
 
 use crate::label::Label;
 use crate::register::{Register, U256};
 
-/// The version this code speaks; others are refused.
+/// The version that this crate describes; others are refused.
 pub const VERSION: u8 = 1;
 
 /// Bytes before the label.
@@ -38,8 +55,8 @@ pub const fn header_bytes<R: Register>() -> usize {
     FIXED_BYTES + R::BITS as usize / 8
 }
 
-/// Bytes of the header whose first byte this is; `None` where the width code does not exist. The version
-/// is not looked at.
+/// Bytes of the header that begins with this byte; `None` if its width code does not exist. The version is not
+/// checked.
 #[must_use]
 pub const fn header_bytes_of(first: u8) -> Option<usize> {
     match first & field::WIDTH_MASK {
@@ -82,19 +99,19 @@ const _: () = {
 /// Explicit congestion notification, with the values of RFC 3168.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Ecn {
-    /// The ends do not speak ECN.
+    /// Not-ECT: the ends do not use ECN.
     #[default]
     NotCapable = 0b00,
-    /// They do: ECT(1).
+    /// ECT(1): the ends use ECN.
     Capable1 = 0b01,
-    /// They do: ECT(0).
+    /// ECT(0): the ends use ECN.
     Capable0 = 0b10,
-    /// A switch on the way had a long egress queue.
+    /// CE: a switch on the path had a long egress queue.
     Congested = 0b11,
 }
 
 impl Ecn {
-    /// The value of two bits; higher ones are not looked at.
+    /// The value of the two low bits; higher bits are ignored.
     #[inline]
     #[must_use]
     pub const fn from_bits(bits: u8) -> Ecn {
@@ -118,10 +135,9 @@ pub struct Flags {
     pub telemetry: bool,
 }
 
-/// A packet's header in the packet's own memory, with what follows it.
+/// A view of a packet: its header, in place, and the payload behind it.
 ///
-/// Made by [`AnyHeader::parse`], which checks all lengths; no accessor checks one again or can
-/// fail.
+/// [`AnyHeader::parse`] makes it and checks all lengths. No accessor checks a length again, and none can fail.
 #[derive(Debug)]
 pub struct Header<'a, R: Register = u64> {
     fixed: &'a mut [u8; FIXED_BYTES],
@@ -129,8 +145,8 @@ pub struct Header<'a, R: Register = u64> {
     payload: &'a mut [u8],
 }
 
-/// A header of whichever width the packet says: match on it once, and the path behind is compiled
-/// for each.
+/// A header with a label of one of the three widths. [`with_header!`](crate::with_header) runs code that is
+/// generic over the width.
 #[derive(Debug)]
 pub enum AnyHeader<'a> {
     /// A 64-bit label.
@@ -141,8 +157,9 @@ pub enum AnyHeader<'a> {
     W256(Header<'a, U256>),
 }
 
-/// Evaluates an expression with the header of whichever width an [`AnyHeader`] has: the one place where label
-/// widths are told apart. The expression is compiled once for each width.
+/// Evaluates an expression with the [`Header`](crate::switch_header::Header) inside an
+/// [`AnyHeader`](crate::switch_header::AnyHeader), whatever its width. The expression is compiled once for each
+/// width.
 ///
 /// ```
 /// use strowger_wire::{switch_header::AnyHeader, with_header};
@@ -166,11 +183,11 @@ macro_rules! with_header {
 }
 
 impl<'a> AnyHeader<'a> {
-    /// Reads the header at the front of a packet.
+    /// Reads the header at the front of a packet. The bytes are not changed.
     ///
     /// # Errors
-    /// A packet too short, of another version, of a width that does not exist, or with a shift
-    /// that its label has no room for. The bytes are not changed.
+    /// [`HeaderError`], in this order: too short for the first eight bytes, another version, another width, too
+    /// short for the label, a shift that is not below the label's width.
     #[inline(always)]
     pub fn parse(packet: &'a mut [u8]) -> Result<AnyHeader<'a>, HeaderError> {
         let (fixed, rest) = packet.split_first_chunk_mut().ok_or(HeaderError::TooShort)?;
@@ -205,7 +222,7 @@ impl<'a, R: Register> Header<'a, R> {
         Label::new(R::from_be_bytes(*self.label))
     }
 
-    /// Bits of the label used so far; below the label's width.
+    /// Bits of the label that have been used; below the label's width.
     #[inline]
     #[must_use]
     pub fn shift(&self) -> u16 {
@@ -213,21 +230,21 @@ impl<'a, R: Register> Header<'a, R> {
         u16::from_be_bytes([self.fixed[high], self.fixed[low]])
     }
 
-    /// How many switches may still forward the packet.
+    /// How many more switches may take the packet (W2-6).
     #[inline]
     #[must_use]
     pub fn hops_left(&self) -> u8 {
         self.fixed[field::HOPS_LEFT]
     }
 
-    /// The traffic class.
+    /// The sender's traffic class; switches pass it on.
     #[inline]
     #[must_use]
     pub fn class(&self) -> u8 {
         self.fixed[field::CLASS]
     }
 
-    /// The sender's entropy, the same for all packets of a flow.
+    /// A number that the sender chooses for each flow, the same in all packets of it (as in RFC 6437).
     #[inline]
     #[must_use]
     pub fn flow(&self) -> u16 {
@@ -235,7 +252,7 @@ impl<'a, R: Register> Header<'a, R> {
         u16::from_be_bytes([self.fixed[high], self.fixed[low]])
     }
 
-    /// All three flags.
+    /// The three flags.
     #[inline]
     #[must_use]
     pub fn flags(&self) -> Flags {
@@ -260,35 +277,35 @@ impl<'a, R: Register> Header<'a, R> {
         self.fixed[field::FLAGS] & field::CONTROL != 0
     }
 
-    /// T: whether switches shall stamp telemetry.
+    /// T: whether switches answer with telemetry; a trace request has it (W5-4).
     #[inline]
     #[must_use]
     pub fn wants_telemetry(&self) -> bool {
         self.fixed[field::FLAGS] & field::TELEMETRY != 0
     }
 
-    /// Explicit congestion notification.
+    /// The explicit congestion notification.
     #[inline]
     #[must_use]
     pub fn ecn(&self) -> Ecn {
         Ecn::from_bits(self.fixed[field::FLAGS] >> field::ECN_SHIFT)
     }
 
-    /// What follows the header.
+    /// The bytes behind the header.
     #[inline]
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         self.payload
     }
 
-    /// What follows the header, to write.
+    /// The bytes behind the header, to write.
     #[inline]
     #[must_use]
     pub fn payload_mut(&mut self) -> &mut [u8] {
         self.payload
     }
 
-    /// Writes what a step changes: label, shift, hops left. The size stays.
+    /// Writes what a switch changes: label, shift and hops left.
     #[inline]
     pub fn advance(&mut self, label: Label<R>, shift: u16, hops_left: u8) {
         self.set_label(label);
@@ -315,15 +332,15 @@ impl<'a, R: Register> Header<'a, R> {
         self.fixed[field::HOPS_LEFT] = hops_left;
     }
 
-    /// Writes the congestion notification. A switch with a long egress queue calls it with
-    /// [`Ecn::Congested`] where the ends are capable.
+    /// Writes the explicit congestion notification. A switch with a long egress queue writes
+    /// [`Ecn::Congested`] if the ends use ECN (W2-5).
     #[inline]
     pub fn set_ecn(&mut self, ecn: Ecn) {
         let flags = &mut self.fixed[field::FLAGS];
         *flags = *flags & !field::ECN_MASK | (ecn as u8) << field::ECN_SHIFT;
     }
 
-    /// The header's fields, in memory of their own.
+    /// The fields as values, copied from the packet.
     #[inline(always)] // a call would want the header in memory, on the path where nothing calls it
     #[must_use]
     pub fn to_repr(&self) -> HeaderRepr<R> {
@@ -339,35 +356,35 @@ impl<'a, R: Register> Header<'a, R> {
     }
 }
 
-/// How many hops a packet may make behind this switch: its own figure, capped by the local maximum,
-/// less one; `None` where none is left and the packet is discarded (wire.md 2).
+/// The hops left that a switch writes: the smaller of the packet's field and the switch's own maximum, less one
+/// (W2-6). `None` if none is left; the switch then discards the packet (`hops_spent`).
 #[inline]
 #[must_use]
 pub fn hops_behind(hops_left: u8, hops_max: u8) -> Option<u8> {
     hops_left.min(hops_max).checked_sub(1)
 }
 
-/// A header's fields: what an endpoint fills in and [`emit`](HeaderRepr::emit)s.
+/// The fields of a header as values: what a sender fills in and [`emit`](HeaderRepr::emit)s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeaderRepr<R: Register = u64> {
     /// E, C, T.
     pub flags: Flags,
     /// Explicit congestion notification.
     pub ecn: Ecn,
-    /// How many switches may forward the packet.
+    /// How many switches may take the packet, the one where it ends included.
     pub hops_left: u8,
     /// The traffic class.
     pub class: u8,
-    /// Bits of the label used so far.
+    /// Bits of the label that have been used.
     pub shift: u16,
-    /// The sender's entropy.
+    /// The number of the flow, chosen by the sender.
     pub flow: u16,
     /// The label.
     pub label: Label<R>,
 }
 
 impl<R: Register> HeaderRepr<R> {
-    /// A header for this label and shift, all else zero but the hops left, which are `hops_left`.
+    /// A header with this label, shift and hops left. All other fields are zero.
     #[must_use]
     pub fn new(label: Label<R>, shift: u16, hops_left: u8) -> HeaderRepr<R> {
         HeaderRepr {
@@ -381,18 +398,18 @@ impl<R: Register> HeaderRepr<R> {
         }
     }
 
-    /// Its length on the wire, in bytes: 16, 24 or 40.
+    /// Its length in bytes: 16, 24 or 40.
     #[inline]
     #[must_use]
     pub const fn wire_bytes(&self) -> usize {
         header_bytes::<R>()
     }
 
-    /// Writes it to the front of a packet; gives back what lies behind it, untouched.
+    /// Writes it to the front of a packet; gives back the bytes behind it, unchanged.
     ///
     /// # Errors
-    /// [`HeaderError::TooShort`], and [`HeaderError::Shift`] where the label has no room for the
-    /// shift; nothing is written then.
+    /// [`HeaderError::TooShort`] if the packet is too short; [`HeaderError::Shift`] if the shift is not below
+    /// the label's width. Nothing is written then.
     pub fn emit<'a>(&self, packet: &'a mut [u8]) -> Result<&'a mut [u8], HeaderError> {
         if u32::from(self.shift) >= R::BITS {
             return Err(HeaderError::Shift);
@@ -416,7 +433,7 @@ impl<R: Register> HeaderRepr<R> {
     }
 }
 
-/// Why bytes are no switch header, or no room for one.
+/// Why bytes are not a switch header, or a header cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HeaderError {
     /// Fewer bytes than the header has.

@@ -35,54 +35,53 @@ pub use emit::{MessageBytes, NoRoom};
 pub use reason::Reason;
 pub use trace::{Behind, HopWord};
 
-/// The version this code speaks; messages of others are not answered.
+/// The version that this crate describes; messages of others are not answered.
 pub const VERSION: u8 = 1;
 
-/// Bytes before what a kind says of its own.
+/// Bytes of the part that all kinds have.
 pub const PREFIX_BYTES: usize = 4;
 
-/// Bytes of a trace answer, and so at least of what asks for it (W5-6).
+/// Bytes of a trace answer, and of its request: no answer is longer than its question (W5-6).
 pub const TRACE_BYTES: usize = PREFIX_BYTES + 4 + 4 + 4 + 8 + 8 + 2 + 2;
 
-/// Bytes of an identity's answer, and so at least of what asks for it.
+/// Bytes of an identity answer, and of its request.
 pub const IDENTITY_BYTES: usize = PREFIX_BYTES + 4 + 64;
 
-/// A message, as its sender's bytes say.
+/// A control message (W5-2). Borrowed parts lie in the bytes that were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// Are you there? (RFC 792, echo.)
+    /// Echo request (RFC 792).
     Ping {
         /// The asker's number for it.
         id: u32,
         /// Comes back as it is.
         payload: &'a [u8],
     },
-    /// I am.
+    /// Echo reply.
     Pong {
         /// The ping's.
         id: u32,
         /// The ping's.
         payload: &'a [u8],
     },
-    /// What became of this packet, or would have? The answer is no longer than the padding makes
-    /// the question.
+    /// Asks the switch at which the hops run out what it would have done with this packet (W5-4).
     TraceRequest {
         /// The asker's number for it.
         id: u32,
     },
-    /// One hop's answer (RFC 8029, section 3.3, in spirit).
+    /// The answer of one switch (compare RFC 8029, section 3.3).
     TraceAnswer {
         /// The request's.
         id: u32,
-        /// What this hop says.
+        /// What the switch reports.
         hop: HopWord,
     },
-    /// Who are you?
+    /// Asks a node for its public keys.
     IdentityRequest {
         /// The asker's number for it.
         id: u32,
     },
-    /// Keys that are public.
+    /// The public keys of a node.
     IdentityAnswer {
         /// The request's.
         id: u32,
@@ -91,48 +90,49 @@ pub enum Message<'a> {
         /// The X25519 key of links.
         link_key: &'a [u8; 32],
     },
-    /// A packet went no further.
+    /// A packet was discarded.
     Error {
         /// Why.
         why: Reason,
         /// Its header as it came to the switch that says so.
         offending: &'a [u8],
     },
-    /// A packet was longer than the path behind its exit takes.
+    /// A packet was discarded because it was longer than the path behind its egress takes.
     TooBig {
         /// Bytes of the longest packet that goes there, link header included and tag not.
         packet_bytes_max: u16,
         /// The packet's header.
         offending: &'a [u8],
     },
-    /// A packet was delivered by a number that will stop working.
+    /// A packet was forwarded by a slot number that will stop working.
     SlotMoved {
-        /// The number that was named.
+        /// The number in the packet's label.
         from: u32,
-        /// The number to name from now on.
+        /// The number to use from now on.
         to: u32,
         /// The packet's header.
         offending: &'a [u8],
     },
-    /// A packet named a slot whose user is gone.
+    /// A packet was discarded because nothing is attached to its slot any more.
     SlotGone {
-        /// The number that was named.
+        /// The number in the packet's label.
         slot: u32,
         /// The packet's header.
         offending: &'a [u8],
     },
-    /// A packet met a full queue.
+    /// A packet was discarded at a full queue.
     Congestion {
         /// The packet's header.
         offending: &'a [u8],
     },
-    /// The link's far side will end it.
+    /// The neighbour will end the link.
     Goodbye {
-        /// Why: 0 unsaid, 1 stopping, 2 restarting, 3 told by its operator, 4 has no room.
+        /// Why: 0 not said, 1 stopping, 2 restarting, 3 by order of its operator, 4 no room.
         code: u8,
-        /// Come again after this many seconds; 0 if that does not matter.
+        /// Seconds after which a new handshake is welcome; 0 for the receiver's own pace.
         retry_after_s: u32,
-        /// For people.
+        /// A text for people; at most [`GOODBYE_TEXT_BYTES_MAX`](crate::limits::GOODBYE_TEXT_BYTES_MAX)
+        /// bytes.
         text: &'a str,
     },
 }

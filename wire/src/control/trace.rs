@@ -1,34 +1,34 @@
-//! What one hop says of a traced packet (W5-4).
+//! What one switch reports about a traced packet (W5-4).
 
 use super::Reason;
 
-/// What one hop says of a traced packet.
+/// What one switch on the path reports about a traced packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HopWord {
-    /// The slot that it came in by.
+    /// The slot by which the packet came in.
     pub slot_in: u32,
-    /// The slot that it leaves by, where its label names one.
+    /// The slot by which it would leave, if its label names one.
     pub slot_out: Option<u32>,
-    /// What stands there.
+    /// What is attached to that slot.
     pub behind: Behind,
-    /// Why it would go no further.
+    /// Why the packet would be discarded; `None` if it would be forwarded or delivered.
     pub discard: Option<Reason>,
-    /// From its arrival until the answer was made.
+    /// Nanoseconds from the packet's arrival until the answer was made.
     pub held_ns: u64,
-    /// The worker's time when it came in: for differences, not a time of day.
+    /// The worker's time when the packet came in, in nanoseconds: for differences, not a time of day.
     pub worker_ns: u64,
-    /// Frames that waited at the exit.
+    /// Frames that waited at the egress.
     pub queue_frames: u16,
-    /// Bytes of the longest packet that the exit takes, link header included and tag not; 0 if there
-    /// is no exit.
+    /// Bytes of the longest packet that the egress takes, link header included and tag not; 0 without an
+    /// egress.
     pub packet_bytes_max: u16,
 }
 
-/// What a traced packet would meet behind this switch.
+/// What a traced packet would reach next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Behind {
-    /// Nothing: it ends in a discard.
+    /// Nothing: the switch would discard it.
     Nothing = 0,
     /// Another switch.
     Neighbour = 1,
@@ -50,7 +50,7 @@ impl Behind {
         }
     }
 
-    /// What this number stands for, if anything.
+    /// The value with this number, if there is one.
     #[must_use]
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
