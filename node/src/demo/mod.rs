@@ -1,7 +1,7 @@
 //! `strowger demo`: a real relay on this machine, with real UDP sockets on both sides, that needs no
 //! rights. It measures what arrives, checks what must be true, and never prints what it did not see.
 
-mod town;
+mod testbed;
 mod traffic;
 
 use std::{
@@ -18,6 +18,7 @@ use strowger_engine::{control::Balance, discard::Discard};
 use strowger_frame::alloc;
 use strowger_wire::limits::TAG_BYTES;
 
+use self::testbed::Testbed;
 use self::traffic::{FRAME_BYTES_MIN, Load, Progress, SinkReport, SourceReport};
 use crate::backend::Backend;
 use crate::exit::{Exit, Failure, output_ended};
@@ -152,23 +153,23 @@ fn drive(options: &Options) -> Result<Outcome, Failure> {
         (_, false) => 2 * workers,
     };
     let depth_frames = 16_384;
-    let (mut town, sources, sink) =
-        town::build(workers, flows, !options.plain, backend, depth_frames)?;
+    let (testbed, sources, sink) =
+        testbed::build(workers, flows, !options.plain, backend, depth_frames)?;
     let room = if options.plain { 0 } else { TAG_BYTES };
-    let buffer = town.ladder.receive_buffer.given;
+    let buffer = testbed.report.receive_buffer.given;
     let window = window_frames(buffer, options.size + room, depth_frames);
     if !options.json {
-        eprintln!("relay: {}", town.ladder);
-        match town.sealed_after {
-            Some(after) => eprintln!("{}", sealed_line(&town, after)),
+        eprintln!("relay: {}", testbed.report);
+        match testbed.sealed_after {
+            Some(after) => eprintln!("{}", sealed_line(&testbed, after)),
             None => eprintln!("links are plain, as was asked: neither encrypted nor authenticated"),
         }
     }
 
     let progress = Arc::new(Progress::default());
-    let load = Load { labels: town.labels.clone(), size: options.size, room, window };
+    let load = Load { labels: testbed.labels.clone(), size: options.size, room, window };
     let (source_progress, sink_progress) = (progress.clone(), progress.clone());
-    let scheme = town.relay.switch.config().scheme;
+    let scheme = strowger_wire::Scheme::default();
     let thread = |name: &str| std::thread::Builder::new().name(name.into());
     let no_thread = |why| Failure::new(Exit::Refused, format!("demo: no thread: {why}"));
     let sink = thread("sink")
@@ -178,33 +179,31 @@ fn drive(options: &Options) -> Result<Outcome, Failure> {
         .spawn(move || traffic::source(sources, &load, &source_progress))
         .map_err(no_thread)?;
 
-    watch(options, &mut town, &progress);
+    watch(options, &testbed, &progress);
     progress.stop_sending.store(true, Ordering::Relaxed);
     let (sources, sent) = join(source)?;
     progress.stop_receiving.store(true, Ordering::Relaxed);
     let (sink, received) = join(sink)?;
     let resting = Instant::now();
-    while !town.is_at_rest() && resting.elapsed() < REST_MAX {
-        town.poll();
+    while !testbed.is_at_rest() && resting.elapsed() < REST_MAX {
         std::thread::sleep(Duration::from_millis(1));
     }
 
-    let report = town.ladder.clone();
-    let frames_copied = town.frames_copied();
-    let port = town.relay.switch.ports();
-    let balances = town.stop();
+    let report = testbed.report.clone();
+    let frames_copied = testbed.frames_copied();
+    let port = testbed.relay.stats().map(|stats| stats.ports).unwrap_or_default();
+    let balances = testbed.stop()?;
     // Dropped last: frames that an endpoint has not taken are on no switch's account.
     drop((sources, sink));
-    let queues = port.iter().flat_map(|port| &port.queues);
+    let queues = port.iter().flat_map(|port| &port.port.queues);
     let sums = queues.fold((0, 0), |sums, q| (sums.0 + q.trains_in, sums.1 + q.trains_out));
     Ok(judge(options, &balances, &sent, &received, &report, frames_copied, sums))
 }
 
-fn sealed_line(town: &town::Town, after: Duration) -> String {
-    let peers = || town.relay.switch.peers().into_iter();
+fn sealed_line(testbed: &Testbed, after: Duration) -> String {
     format!(
         "links are sealed: {} of the relay's, Noise IKpsk2 and ChaCha20-Poly1305 by {}, up after {:.0} ms",
-        peers().count(),
+        testbed.relay_links(),
         Provider::DEFAULT.name(),
         after.as_secs_f64() * 1e3,
     )
@@ -221,22 +220,23 @@ fn window_frames(buffer_bytes: usize, size: usize, depth_frames: usize) -> u64 {
     fits.clamp(64, depth_frames / 2) as u64
 }
 
-/// Polls the slow paths and shows a live line until the time is up.
-fn watch(options: &Options, town: &mut town::Town, progress: &Progress) {
+/// Shows a live line until the time is up.
+fn watch(options: &Options, testbed: &Testbed, progress: &Progress) {
     let started = Instant::now();
     let live = std::io::stderr().is_terminal();
     let (mut shown_at, mut shown) = (started, 0);
     let every = Duration::from_millis(if live { 200 } else { 1000 });
     while started.elapsed().as_secs_f64() < options.seconds {
         std::thread::sleep(Duration::from_millis(10));
-        town.poll();
         if !options.json && shown_at.elapsed() >= every {
             let received = progress.received.load(Ordering::Relaxed);
             let rate = (received - shown) as f64 / shown_at.elapsed().as_secs_f64();
             let bits = rate * options.size as f64 * 8.0;
             let seconds = started.elapsed().as_secs_f64();
-            let balance = town.relay.switch.balance();
-            let discarded = balance.discarded() - balance.handled();
+            let discarded = testbed
+                .relay
+                .stats()
+                .map_or(0, |stats| stats.totals.discarded() - stats.totals.handled());
             let (rate, bits) = (scaled(rate, "frames/s"), scaled(bits, "bit/s"));
             let line = format!("{seconds:5.1} s  {rate:>16}  {bits:>15}  discarded {discarded}");
             let (begin, end) = if live { ("\r", "\x1b[K") } else { ("", "\n") };

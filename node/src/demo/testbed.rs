@@ -1,0 +1,250 @@
+//! The demo's testbed: three relays of the runtime with real UDP sockets between them, and an endpoint at each end.
+//!
+//! ```text
+//!   source ── left ══ udp ══ relay ══ udp ══ right ── sink
+//! ```
+//!
+//! Links over UDP are sealed, with keys made at the start, unless plain ones are asked for. A peer has
+//! one link, so several sealed flows come from as many relays on the left.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use strowger_crypto::{IdentityKey, OsEntropy};
+use strowger_engine::control::Balance;
+use strowger_frame::BURST_MAX;
+use strowger_io::{
+    Endpoint, EndpointSpec, endpoint,
+    udp::{self, Report, limits::POSTED_BUFFERS},
+};
+use strowger_runtime::{
+    CustomPort, Memory, Neighbor, Peer, PortKind, Relay, RelayHandle, ShutdownError, StaticPublic,
+    Stats, Summary, UdpListener,
+};
+use strowger_wire::{Hop, Label, Scheme, Slot};
+
+use crate::exit::{Exit, Failure};
+
+/// The name and slot of the endpoint of a relay.
+const ENDPOINT: (&str, u32) = ("endpoint", 2);
+/// The slots of links begin here.
+const LINKS_FROM: u32 = 3;
+/// How long links may take to have keys.
+const UP_MAX: Duration = Duration::from_secs(20);
+
+/// A relay that runs.
+pub(super) struct Node {
+    handle: RelayHandle,
+    /// What its peers know it by, where its links are sealed.
+    key: Option<StaticPublic>,
+    /// By listener: its address, and how its sockets work.
+    listeners: Vec<(String, SocketAddr, Report)>,
+    /// The names of its links.
+    links: Vec<String>,
+}
+
+/// Everything between the two endpoints.
+pub(super) struct Testbed {
+    /// One, or one for each flow.
+    lefts: Vec<Node>,
+    pub(super) relay: Node,
+    right: Node,
+    /// How the relay's sockets work.
+    pub(super) report: Report,
+    /// By flow: the path from the source to the sink.
+    pub(super) labels: Vec<Label>,
+    /// How long links took from nothing to all keys; `None` where they are plain.
+    pub(super) sealed_after: Option<Duration>,
+}
+
+fn refused(what: &str) -> impl Fn(&dyn std::fmt::Display) -> Failure {
+    move |why| Failure::new(Exit::Refused, format!("demo: {what}: {why}"))
+}
+
+/// What a relay is to be.
+#[derive(Clone, Copy)]
+struct NodeSpec {
+    workers: usize,
+    listeners: usize,
+    is_sealed: bool,
+    backend: udp::Choice,
+}
+
+impl Node {
+    fn start(spec: NodeSpec, endpoint: Option<CustomPort>) -> Result<Self, Failure> {
+        let NodeSpec { workers, listeners, is_sealed, backend } = spec;
+        // A burst under way, and as much again that waits at exits or to be sent.
+        let trains = usize::from(POSTED_BUFFERS) * listeners + 2 * BURST_MAX;
+        let memory = Memory::default().trains(Some(trains as u32)).huge_pages(false);
+        let mut builder = Relay::builder().network("strowger demo").workers(workers).memory(memory);
+        let mut key = None;
+        if is_sealed {
+            let made = IdentityKey::generate(&mut OsEntropy);
+            let made = made.map_err(|why| refused("identity")(&why))?;
+            key = Some(*made.static_key().public());
+            builder = builder.identity(made);
+        }
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        for number in 0..listeners {
+            let listener = UdpListener::new(anywhere).name(format!("udp {number}"));
+            builder = builder.udp_listener(listener.plain(!is_sealed).backend(backend));
+        }
+        if let Some(port) = endpoint {
+            let (name, slot) = ENDPOINT;
+            let neighbor = Neighbor::endpoint(name).behind(name).slot(slot);
+            builder = builder.custom_port(port).neighbor(neighbor);
+        }
+        let handle = builder.start().map_err(|why| refused("relay")(&why))?;
+        let ports = handle.ports().map_err(|why| refused("relay")(&why))?;
+        let listeners = ports.iter().filter_map(|port| match &port.kind {
+            PortKind::Udp { local, reports, .. } => {
+                Some((port.name.clone(), *local, reports.first()?.clone()))
+            }
+            _ => None,
+        });
+        let listeners = listeners.collect();
+        Ok(Self { handle, key, listeners, links: Vec::new() })
+    }
+
+    /// With an endpoint, of which this program has the other half.
+    fn with_endpoint(spec: NodeSpec, depth_frames: usize) -> Result<(Self, Endpoint), Failure> {
+        let of_endpoint = EndpointSpec { depth_frames, ..EndpointSpec::default() };
+        let (port, endpoint) =
+            endpoint::pair(&of_endpoint).map_err(|why| refused("endpoint")(&why))?;
+        let port = CustomPort::at_worker(ENDPOINT.0, 0, Box::new(port));
+        Ok((Self::start(spec, Some(port))?, endpoint))
+    }
+
+    /// Adds a link to another relay behind a listener, sealed if that relay has a key; returns its slot. One end of a
+    /// sealed link waits until the other comes: a handshake that comes too early is repeated a second later.
+    fn link(
+        &mut self,
+        (listener, waits): (usize, bool),
+        to: &Self,
+        at: SocketAddr,
+        name: &str,
+    ) -> Result<u32, Failure> {
+        let slot = LINKS_FROM + self.links.len() as u32;
+        let (behind, _, _) = &self.listeners[listener];
+        let added = match to.key {
+            Some(key) => {
+                let peer = Peer::new(key).name(name).behind(behind).slot(slot);
+                self.handle.attach(if waits { peer } else { peer.at(at) })
+            }
+            None => self.handle.attach_neighbor(Neighbor::new(name, at).behind(behind).slot(slot)),
+        };
+        self.links.push(name.to_owned());
+        added.map_err(|why| refused("link")(&why))
+    }
+
+    fn address(&self, listener: usize) -> SocketAddr {
+        self.listeners[listener].1
+    }
+
+    /// The counters now; none if the relay has ended, which its shutdown tells.
+    pub(super) fn stats(&self) -> Option<Stats> {
+        self.handle.stats().ok()
+    }
+
+    fn is_up(&self) -> bool {
+        self.links.iter().all(|name| self.handle.is_up(name).unwrap_or(false))
+    }
+
+    fn stop(&self) -> Result<Balance, Failure> {
+        match self.handle.shutdown() {
+            Ok(Summary { totals, .. }) => Ok(totals),
+            // What does not balance is one of the demo's checks.
+            Err(ShutdownError::Uneven(summary) | ShutdownError::Unfinished(summary)) => {
+                Ok(summary.totals)
+            }
+            Err(why) => Err(Failure::new(Exit::Died, format!("demo: {why}"))),
+        }
+    }
+}
+
+/// Builds the testbed, its sources and its sink. With several workers in the relay there are several
+/// flows, each from a socket of its own, since the kernel spreads flows over the relay's sockets by
+/// their addresses.
+pub(super) fn build(
+    relay_workers: usize,
+    flows: usize,
+    is_sealed: bool,
+    backend: udp::Choice,
+    depth_frames: usize,
+) -> Result<(Testbed, Vec<Endpoint>, Endpoint), Failure> {
+    let spec = |workers, listeners| NodeSpec { workers, listeners, is_sealed, backend };
+    let began = Instant::now();
+    let mut relay = Node::start(spec(relay_workers, 1), None)?;
+    let (mut right, sink) = Node::with_endpoint(spec(1, 1), depth_frames)?;
+    let to_right = relay.link((0, true), &right, right.address(0), "right")?;
+    let from_relay = right.link((0, false), &relay, relay.address(0), "relay")?;
+
+    let count = if is_sealed { flows } else { 1 };
+    let (mut lefts, mut sources, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..count {
+        let (mut left, source) = Node::with_endpoint(spec(1, flows / count), depth_frames)?;
+        for listener in 0..flows / count {
+            let flow = number * (flows / count) + listener;
+            let name = format!("left, flow {flow}");
+            let from_left = relay.link((0, true), &left, left.address(listener), &name)?;
+            let name = format!("relay, flow {flow}");
+            let to_relay = left.link((listener, false), &relay, relay.address(0), &name)?;
+            let scheme = &Scheme::default();
+            let hop = |ingress, egress| Hop {
+                scheme,
+                ingress: Slot::new(ingress),
+                egress: Slot::new(egress),
+            };
+            let way =
+                [hop(ENDPOINT.1, to_relay), hop(from_left, to_right), hop(from_relay, ENDPOINT.1)];
+            let (label, _back) = Label::build(&way).map_err(|why| refused("label")(&why))?;
+            labels.push(label);
+        }
+        lefts.push(left);
+        sources.push(source);
+    }
+    let report = relay.listeners[0].2.clone();
+    let mut testbed = Testbed { lefts, relay, right, report, labels, sealed_after: None };
+    testbed.until_up(began)?;
+    testbed.sealed_after = is_sealed.then(|| began.elapsed());
+    Ok((testbed, sources, sink))
+}
+
+impl Testbed {
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        [&self.relay, &self.right].into_iter().chain(&self.lefts)
+    }
+
+    /// Waits until every link forwards.
+    fn until_up(&self, began: Instant) -> Result<(), Failure> {
+        while !self.nodes().all(Node::is_up) {
+            if began.elapsed() > UP_MAX {
+                return Err(Failure::new(Exit::CheckFailed, "demo: the links do not come up"));
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        Ok(())
+    }
+
+    /// How many links the relay has.
+    pub(super) fn relay_links(&self) -> usize {
+        self.relay.links.len()
+    }
+
+    /// Whether no frame is on its way inside one of the relays.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.nodes().all(|node| node.stats().is_none_or(|stats| stats.totals.is_even()))
+    }
+
+    /// Stops all relays; what is left are the counters: those of the relay first.
+    pub(super) fn stop(self) -> Result<Vec<Balance>, Failure> {
+        self.nodes().map(Node::stop).collect()
+    }
+
+    /// Frames whose payload was copied, anywhere.
+    pub(super) fn frames_copied(&self) -> u64 {
+        self.nodes().filter_map(Node::stats).map(|stats| stats.frames_copied).sum()
+    }
+}
