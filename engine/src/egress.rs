@@ -427,4 +427,141 @@ mod tests {
         assert_eq!(sent, Sent { frames: 38, bytes: 3_800 });
         assert!(!egress.is_congested());
     }
+    /// Puts frames of this ingress at the exit, each in a place of its own.
+    fn fill(egress: &mut Egress, frames: &mut Vec<Frame>, n: usize, slot: u32, is_control: bool) {
+        for _ in 0..n {
+            let mut frame = frames.pop().expect("enough");
+            frame.set_mark(Mark(slot));
+            push(egress, Some(frame), is_control).expect("a place");
+        }
+    }
+
+    #[test]
+    fn a_place_that_is_promised_or_taken_is_no_place() {
+        let (_pool, mut frames) = frames(80);
+        let mut egress = Egress::default();
+        let places = |egress: &Egress| [false, true].map(|is_control| egress.has_place(is_control));
+        assert_eq!(places(&egress), [true, true]);
+        fill(&mut egress, &mut frames, 62, 2, false);
+        egress.promise().expect("62 of 64");
+        assert_eq!(places(&egress), [true, true]);
+        egress.promise().expect("63 of 64");
+        assert_eq!(places(&egress), [false, true], "control has places of its own");
+        assert_eq!(egress.promise(), Err(Discard::EgressFull));
+        fill(&mut egress, &mut frames, 14, 2, true);
+        assert!(egress.promise_control());
+        assert_eq!(places(&egress), [false, true]);
+        assert!(egress.promise_control());
+        assert_eq!(places(&egress), [false, false]);
+        assert!(!egress.promise_control());
+        // Control that has no place of its own takes one for data.
+        egress.release(false);
+        assert_eq!(places(&egress), [true, true]);
+        egress.promise().expect("63 of 64");
+        egress.release(true);
+        assert_eq!(places(&egress), [false, true]);
+    }
+
+    #[test]
+    fn four_places_are_the_links_own() {
+        let (_pool, mut frames) = frames(20);
+        let mut egress = Egress::default();
+        fill(&mut egress, &mut frames, 10, 2, true);
+        for taken in 10..20 {
+            assert_eq!(egress.promise_saying(), Ok(()), "{taken} of 20");
+        }
+        assert_eq!(egress.promise_saying(), Err(Discard::EgressFull));
+        // The newest of them stands behind those before, in front of all control.
+        for byte in [1, 2] {
+            let mut frame = frames.pop().expect("enough");
+            frame.bytes_mut()[0] = byte;
+            egress.put_saying(frame);
+        }
+        let first: Vec<u8> = egress.control.iter().take(2).map(|frame| frame.bytes()[0]).collect();
+        assert_eq!((first, egress.waiting()), (vec![1, 2], 12));
+        assert_eq!(egress.promise_saying(), Err(Discard::EgressFull), "two took their places");
+    }
+
+    /// A contended exit with so many control frames and data frames of each ingress.
+    fn contended(held: &[(u32, usize, usize)]) -> (Pool, Vec<Frame>, Egress) {
+        let (pool, mut frames) = frames(120);
+        let mut egress = Egress::default();
+        for &(slot, control, data) in held {
+            fill(&mut egress, &mut frames, control, slot, true);
+            fill(&mut egress, &mut frames, data, slot, false);
+        }
+        egress.offer(|_| ());
+        assert!(egress.is_contended());
+        (pool, frames, egress)
+    }
+
+    #[test]
+    fn control_displaces_the_newest_of_the_ingress_that_has_two_more() {
+        for (held, slot, displaced) in [
+            (&[(2, 16, 64)][..], 3, Some(15)),
+            (&[(2, 9, 32), (3, 7, 32)], 3, Some(8)),
+            (&[(2, 8, 32), (3, 8, 32)], 3, None),
+            (&[(2, 6, 22), (3, 5, 21), (4, 5, 21)], 3, None),
+            (&[(2, 7, 22), (3, 5, 21), (4, 4, 21)], 3, Some(6)),
+            (&[(2, 7, 22), (3, 5, 21), (4, 4, 21)], 2, None),
+        ] {
+            let (_pool, _frames, mut egress) = contended(held);
+            assert_eq!(egress.control_to_displace(slot as u16), displaced, "{slot} of {held:?}");
+            let Some(at) = displaced else { continue };
+            let entry = egress.admit(slot, 100, true).expect("a place");
+            assert_eq!((entry.is_control, entry.displaced), (true, Some(at)));
+            let lost = egress.enter(entry).expect("no place for data is free either");
+            assert_eq!(lost.mark(), Mark(2));
+            // Its place is promised to the one that enters, and the other ingress has one frame less.
+            assert!(!egress.promise_control());
+            assert_eq!(usize::from(egress.shares.of(2).control) + 1, held[0].1);
+        }
+    }
+
+    #[test]
+    fn displaced_control_takes_a_free_place_for_data() {
+        let (_pool, _frames, mut egress) = contended(&[(2, 16, 63)]);
+        let entry = egress.admit(3, 100, true).expect("a place");
+        assert!(egress.enter(entry).is_none(), "it is data now");
+        assert_eq!((egress.control.len(), egress.data.len()), (15, 64));
+        assert_eq!((egress.shares.of(2).control, egress.shares.of(3).control), (15, 1));
+        // What it counts: 15 control frames by four each, and 64 data frames by three.
+        assert_eq!(egress.shares.of(2).held, 15 * 4 + 64 * 3);
+    }
+
+    #[test]
+    fn data_displaces_the_newest_of_the_ingress_that_holds_most() {
+        for (held, slot, displaced) in [
+            (&[(2, 0, 64)][..], 3, Some(63)),
+            (&[(2, 0, 33), (3, 0, 31)], 3, Some(32)),
+            (&[(2, 0, 32), (3, 0, 32)], 3, None),
+            (&[(3, 0, 31), (2, 0, 33)], 2, None),
+        ] {
+            let (_pool, _frames, mut egress) = contended(held);
+            let entry = egress.admit(slot, 100, false);
+            assert_eq!(entry.ok().map(|entry| entry.displaced), displaced.map(Some), "{held:?}");
+            let Ok(entry) = entry else { continue };
+            let held_before = egress.shares.of(2).held;
+            assert_eq!(egress.enter(entry).map(|frame| frame.mark()), Some(Mark(2)));
+            assert_eq!(egress.shares.of(2).held, held_before - 3);
+            assert_eq!(egress.promise(), Err(Discard::EgressFull), "its place is promised");
+        }
+    }
+
+    #[test]
+    fn behind_control_that_has_gone_ahead_data_has_three_frames_of_four() {
+        let (_pool, mut frames, mut egress) = contended(&[(2, 16, 0), (3, 0, 64)]);
+        let (mut order, mut offers) = (Vec::new(), 0);
+        while order.len() < 40 {
+            offers += 1;
+            egress
+                .offer(|queue| order.extend(queue.drain(..1.min(queue.len())).map(|f| f.mark().0)));
+            let free = EGRESS_CONTROL_FRAMES_MAX - egress.control.len();
+            fill(&mut egress, &mut frames, free, 2, true);
+        }
+        assert_eq!(order[..16], [2; 16], "all places for control go first");
+        // From then on three of four, in whatever order.
+        let data = order[16..].iter().filter(|slot| **slot == 3).count();
+        assert_eq!((order.len(), data), (40, 18), "{order:?} in {offers}");
+    }
 }

@@ -217,7 +217,8 @@ mod tests {
         let mut reserve = Reserve::new(84);
         reserve.set_floor(PoolUser::WAITING, 3);
         for left in (0..3).rev() {
-            assert!(reserve.admits(PoolUser::WAITING, 20));
+            assert!(reserve.admits(PoolUser::WAITING, 1));
+            assert!(!reserve.admits(PoolUser::WAITING, 0), "none is free");
             reserve.take(PoolUser::WAITING);
             assert_eq!(reserve.unused(PoolUser::WAITING), left);
         }
@@ -228,6 +229,7 @@ mod tests {
     fn a_port_beyond_the_last_user_is_the_common_one() {
         assert_eq!(PoolUser::port(u16::MAX), PoolUser::COMMON);
         assert_ne!(PoolUser::port(1023), PoolUser::COMMON);
+        assert_eq!(PoolUser::port(1024), PoolUser::COMMON, "the first without an account");
     }
 
     #[test]
