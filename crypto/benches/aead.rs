@@ -1,6 +1,6 @@
 //! Compares the providers and measures what sealer and opener add. Prints times; checks nothing.
 //!
-//! `cargo bench -p strowger-crypto --bench aead`
+//! `cargo bench -p strowger-crypto --features internals --bench aead`
 
 use std::hint::black_box;
 

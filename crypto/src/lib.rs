@@ -5,7 +5,6 @@
 //! | [`aead`] | ChaCha20-Poly1305 and its providers |
 //! | [`Sealer`] | key and nonce counter of one lane |
 //! | [`Openers`] | keys and replay windows of one direction, all lanes |
-//! | [`replay`] | replay window and 64-bit counters |
 //! | [`handshake`] | IKpsk2, XX, cookies: one type per state |
 //! | [`beacon`] | signed announcements of a node's key |
 //! | [`session`] | one peer's keys over time, renewed without loss |
@@ -17,20 +16,37 @@
 //! allocate, on the slow path. Secrets are erased on drop, compared in constant time, and never
 //! shown by `Debug`.
 //!
+//! The feature `internals` exports the AEAD, the replay window and the hello, for fuzzers and
+//! benchmarks. Items behind it may change in any release.
+//!
 //! # Two ends in memory
 //! ```
 #![doc = include_str!("../examples/two_ends.rs")]
 //! ```
 
-pub mod aead;
+// Items that only the feature `internals` exports.
+#![cfg_attr(not(feature = "internals"), allow(unreachable_pub))]
+
+/// ChaCha20-Poly1305 (RFC 8439): the choice of a provider.
+///
+/// With the feature `internals` also the AEAD itself, for fuzzers and benchmarks.
+pub mod aead {
+    pub use crate::cipher::Provider;
+    #[cfg(feature = "internals")]
+    pub use crate::cipher::{Aead, AeadKey, BadTag, Nonce, Tag, nonce_of};
+}
 pub mod beacon;
+mod cipher;
 mod entropy;
 pub mod handshake;
 mod identity;
 pub mod limits;
 mod opener;
 mod precomputed;
+#[cfg(feature = "internals")]
 pub mod replay;
+#[cfg(not(feature = "internals"))]
+mod replay;
 mod sealer;
 mod secret;
 pub mod session;

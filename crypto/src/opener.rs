@@ -7,7 +7,7 @@ use strowger_wire::{
     link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, LinkHeaderError},
 };
 
-use crate::aead::{Aead, AeadKey, Provider, Tag, nonce_of};
+use crate::cipher::{Aead, AeadKey, Provider, Tag, nonce_of};
 use crate::limits::OPEN_REFUSED_AFTER;
 use crate::replay::{Stale, Window};
 use crate::sealer::{SealMode, covered, lane_key};
@@ -138,8 +138,7 @@ impl Openers {
     /// `now` is the burst's clock reading.
     ///
     /// # Errors
-    /// The packet's bytes are unusable ([`aead`](crate::aead) says what they hold); the replay
-    /// window is unchanged.
+    /// The packet's bytes are unusable; the replay window is unchanged.
     #[inline]
     pub fn open<'a>(
         &mut self,

@@ -48,6 +48,7 @@ impl Window {
     }
 
     /// One more than the newest counter accepted.
+    #[cfg(any(test, feature = "internals"))]
     #[inline]
     pub const fn edge(&self) -> u64 {
         self.edge

@@ -23,7 +23,7 @@ use strowger_wire::{
     link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, SessionIndex},
 };
 
-use crate::aead::{Aead, AeadKey, Provider, nonce_of};
+use crate::cipher::{Aead, AeadKey, Provider, nonce_of};
 use crate::limits::{
     REKEY_AFTER_PACKETS, SEAL_REFUSED_AFTER, SEAL_REFUSED_AFTER_PACKETS, SEALED_HEAD_BYTES,
 };

@@ -28,7 +28,7 @@ use core::fmt;
 
 use strowger_wire::link_header::SessionIndex;
 
-use crate::aead::Provider;
+use crate::cipher::Provider;
 use crate::entropy::{Entropy, EntropyFailed};
 use crate::handshake::{
     Agreement, Cookie, Established, HandshakeError, Offer, Peer, TimestampGuard, ik,

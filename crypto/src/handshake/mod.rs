@@ -35,7 +35,7 @@ pub mod xx;
 use strowger_wire::limits::{INITIATION_BYTES, KEY_BYTES, MAC_BYTES, TAG_BYTES};
 use strowger_wire::link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, SessionIndex, Step};
 
-use crate::aead::Provider;
+use crate::cipher::Provider;
 use crate::entropy::EntropyFailed;
 use crate::identity::{IdentityRefused, LocalIdentity, NetworkId, PeerId};
 use crate::opener::Openers;
@@ -44,9 +44,13 @@ use crate::secret::Secret;
 use crate::time::Nanos;
 
 pub use cookie::{Admission, Admitted, COOKIE_REPLY_BYTES, Cookie, CookieChecker, Load};
+#[cfg(feature = "internals")]
+pub use hello::Hello;
+#[cfg(not(feature = "internals"))]
+use hello::Hello;
 pub use hello::{
-    Agreement, Disagreement, Hello, HelloMalformed, Lanes, Mtu, Offer, Peer, ProtocolBytes,
-    SchemeBytes, SealWish, Suites, Timestamp, TooLong, VERSION, Versions, Widths,
+    Agreement, Disagreement, HelloMalformed, Lanes, Mtu, Offer, Peer, ProtocolBytes, SchemeBytes,
+    SealWish, Suites, Timestamp, TooLong, VERSION, Versions, Widths,
 };
 use noise::{Noise, Unreadable};
 

@@ -16,7 +16,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroize;
 
 use super::blake2s::Blake2s;
-use crate::aead::{Aead, AeadKey, BadTag, Provider, nonce_of};
+use crate::cipher::{Aead, AeadKey, BadTag, Provider, nonce_of};
 use crate::identity::{LocalIdentity, StaticPublic};
 use crate::precomputed::PrecomputedPeers;
 use crate::secret::{Psk, Secret};

@@ -31,34 +31,6 @@ pub type Tag = [u8; TAG_BYTES];
 #[error("the tag is wrong")]
 pub struct BadTag;
 
-/// One packet of a batch to seal.
-#[derive(Debug)]
-pub struct SealJob<'a> {
-    /// Must not repeat under this key.
-    pub nonce: Nonce,
-    /// Authenticated, not encrypted.
-    pub aad: &'a [u8],
-    /// Plaintext before, ciphertext after.
-    pub body: &'a mut [u8],
-    /// Receives the tag.
-    pub tag: &'a mut Tag,
-}
-
-/// One packet of a batch to open.
-#[derive(Debug)]
-pub struct OpenJob<'a> {
-    /// The nonce that the packet was sealed with.
-    pub nonce: Nonce,
-    /// Authenticated, not encrypted.
-    pub aad: &'a [u8],
-    /// Ciphertext before; plaintext after if the outcome is `Ok`, else nothing usable.
-    pub body: &'a mut [u8],
-    /// The packet's tag.
-    pub tag: &'a Tag,
-    /// Result; [`Aead::open_batch`] writes it.
-    pub outcome: Result<(), BadTag>,
-}
-
 /// A key ready for use. All methods work in place and allocate nothing; the tag is detached.
 pub trait Aead: Send + Sync {
     /// Encrypts `body` in place and returns the tag over `aad` and the ciphertext.
@@ -72,20 +44,6 @@ pub trait Aead: Send + Sync {
     /// # Errors
     /// The tag is wrong; `body` then holds nothing usable.
     fn open(&self, nonce: &Nonce, aad: &[u8], body: &mut [u8], tag: &Tag) -> Result<(), BadTag>;
-
-    /// Seals several packets. Providers that process packets in parallel override this.
-    fn seal_batch(&self, batch: &mut [SealJob<'_>]) {
-        for job in batch {
-            *job.tag = self.seal(&job.nonce, job.aad, job.body);
-        }
-    }
-
-    /// Opens several packets, each with its own result.
-    fn open_batch(&self, batch: &mut [OpenJob<'_>]) {
-        for job in batch {
-            job.outcome = self.open(&job.nonce, job.aad, job.body, job.tag);
-        }
-    }
 }
 
 /// An implementation of the AEAD. All produce the same bytes.
@@ -374,43 +332,6 @@ mod tests {
                     assert_eq!(sealed, body);
                 }
             }
-        }
-    }
-
-    #[test]
-    fn a_batch_equals_its_packets_one_by_one() {
-        for provider in Provider::ALL {
-            let aead = key_of(*provider, [9; 32]);
-            let mut bodies = [[1u8; 40], [2; 40], [3; 40]];
-            let mut tags = [[0; TAG_BYTES]; 3];
-            let mut jobs: Vec<SealJob<'_>> = bodies
-                .iter_mut()
-                .zip(&mut tags)
-                .enumerate()
-                .map(|(n, (body, tag))| SealJob { nonce: nonce_of(n as u64), aad: b"a", body, tag })
-                .collect();
-            aead.seal_batch(&mut jobs);
-            drop(jobs);
-            let mut alone = [2u8; 40];
-            assert_eq!(aead.seal(&nonce_of(1), b"a", &mut alone), tags[1]);
-            assert_eq!(alone, bodies[1]);
-            tags[2][0] ^= 1;
-            let mut jobs: Vec<OpenJob<'_>> = bodies
-                .iter_mut()
-                .zip(&tags)
-                .enumerate()
-                .map(|(n, (body, tag))| OpenJob {
-                    nonce: nonce_of(n as u64),
-                    aad: b"a",
-                    body,
-                    tag,
-                    outcome: Err(BadTag),
-                })
-                .collect();
-            aead.open_batch(&mut jobs);
-            let outcomes: Vec<bool> = jobs.iter().map(|job| job.outcome.is_ok()).collect();
-            assert_eq!(outcomes, [true, true, false]);
-            assert_eq!((bodies[0], bodies[1]), ([1; 40], [2; 40]));
         }
     }
 }
