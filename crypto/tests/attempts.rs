@@ -230,22 +230,22 @@ fn both_ends_keep_the_ik_keys_when_xx_and_ik_cross() {
 }
 
 #[test]
-fn of_two_ik_handshakes_that_cross_both_ends_stay_with_the_one_that_the_smaller_key_began() {
+fn both_ends_keep_the_ik_handshake_of_the_smaller_key_when_two_cross() {
     let mut both_answered = 0;
     for round_trip_ms in [4_000, 6_000, 8_000] {
         for seed in 110..116 {
-            let mut world = world(seed, path(round_trip_ms), Load::Normal);
-            world.step(0, Input::Wanted);
-            world.step(1, Input::Wanted);
+            let mut sim = sim(seed, path(round_trip_ms), Load::Normal);
+            sim.step(0, Input::Wanted);
+            sim.step(1, Input::Wanted);
             let within = Nanos::from_millis(4 * round_trip_ms);
-            assert!(until_up(&mut world, within).is_some(), "seed {seed}, {round_trip_ms} ms");
-            world.run(world.now.plus(Nanos::from_secs(30)), [None, None]);
-            both_answered += u32::from(world.nodes.iter().all(|node| node.answers > 0));
-            let [one, other] = world.nodes.each_ref().map(|node| *node.local.static_public());
+            assert!(until_up(&mut sim, within).is_some(), "seed {seed}, {round_trip_ms} ms");
+            sim.run(sim.now.plus(Nanos::from_secs(30)), [None, None]);
+            both_answered += u32::from(sim.nodes.iter().all(|node| node.answers > 0));
+            let [one, other] = sim.nodes.each_ref().map(|node| *node.local.static_public());
             let smaller = usize::from(one > other);
             let began = [smaller, 1 - smaller].map(|at| {
-                let own = world.nodes[at].keys.as_ref().expect("a link").index;
-                world.begun.iter().any(|(_, by, message)| {
+                let own = sim.nodes[at].keys.as_ref().expect("a link").index;
+                sim.begun.iter().any(|(_, by, message)| {
                     *by == at && message[5..8] == own.number().to_be_bytes()[1..]
                 })
             });
