@@ -1,5 +1,5 @@
-//! Ours under test: a switch with one worker and one UDP port, run as `strowger relay` runs it, but
-//! never blocking. It never looks at what passes.
+//! Ours under test: a switch with one worker and one UDP port, run by the loop of the runtime, which
+//! here never blocks. It never looks at what passes.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
@@ -10,10 +10,13 @@ use strowger_engine::{
     Now,
     control::{Attach, Balance, PortId, Switch, SwitchConfig},
     link::Behind,
-    worker::Worker,
 };
 use strowger_frame::{Address, Pool, PoolSpec, tally::Counter};
-use strowger_io::udp::{self, Choice, Report, UdpSpec};
+use strowger_io::{
+    Doorbell,
+    udp::{self, Choice, Report, UdpSpec},
+};
+use strowger_runtime::{IdlePolicy, WorkerLoop, clock::Clock};
 use strowger_wire::{Scheme, scheme::Form};
 
 use crate::Failure;
@@ -25,7 +28,7 @@ const CHUNKS: u32 = 256;
 /// A switch, its only worker and its only port.
 pub struct Relay {
     switch: Switch,
-    worker: Worker,
+    worker: WorkerLoop,
     port: PortId,
     report: Report,
 }
@@ -85,6 +88,8 @@ impl Relay {
         let pool = Pool::new(&pool).map_err(Failure::kernel("memory"))?;
         let (mut switch, mut workers) = Switch::new(spec.config(), vec![pool])?;
         let worker = workers.pop().ok_or(Failure::Bug("one pool, one worker"))?;
+        let doorbell = Doorbell::new().map_err(Failure::kernel("a doorbell"))?;
+        let worker = WorkerLoop::new(worker, doorbell, Clock::start(), IdlePolicy::Spin);
         let port = switch.plug_at(0, port).map_err(|_| Failure::Bug("the first port of many"))?;
         Ok(Self { switch, worker, port, report })
     }
@@ -112,7 +117,7 @@ impl Relay {
     /// forwards, since a ring of the kernel belongs to who first receives by it.
     pub fn settle(&mut self) {
         while !self.switch.is_settled() {
-            self.worker.breathe(Now(1));
+            self.worker.worker_mut().breathe(Now(1));
             self.switch.poll(Now(1));
         }
     }
@@ -120,17 +125,17 @@ impl Relay {
     /// Forwards until `stopped`, without ever blocking. Counts in `vain` how often it looked and
     /// found nothing.
     pub fn forward(&mut self, vain: &Counter, mut stopped: impl FnMut() -> bool) {
-        let started = Instant::now();
-        while !stopped() {
-            if self.worker.breathe(Now(started.elapsed().as_nanos() as u64 + 1)) == 0 {
+        self.worker.run(|switched| {
+            if switched == 0 {
                 vain.add(1);
             }
-        }
+            stopped()
+        });
     }
 
     /// One breath; says how many frames were switched.
     pub fn breathe(&mut self) -> usize {
-        self.worker.breathe(Now(1))
+        self.worker.worker_mut().breathe(Now(1))
     }
 
     /// Forwards until two hundred breaths in a row found nothing, or for two seconds: so that what
@@ -138,14 +143,15 @@ impl Relay {
     pub fn settle_down(&mut self) {
         let started = Instant::now();
         let mut vain = 0;
-        while vain < 200 && started.elapsed().as_secs() < 2 {
-            if self.worker.breathe(Now(started.elapsed().as_nanos() as u64 + 1)) > 0 {
+        self.worker.run(|switched| {
+            if switched > 0 {
                 vain = 0;
             } else {
                 vain += 1;
                 std::thread::sleep(std::time::Duration::from_micros(100));
             }
-        }
+            vain >= 200 || started.elapsed().as_secs() >= 2
+        });
     }
 
     /// What it has counted.
@@ -156,6 +162,6 @@ impl Relay {
 
     /// Frames whose payload it copied: 0, or something is wrong.
     pub fn frames_copied(&mut self) -> u64 {
-        self.worker.pool_mut().tally().frames_copied.read()
+        self.worker.worker_mut().pool_mut().tally().frames_copied.read()
     }
 }

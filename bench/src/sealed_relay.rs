@@ -21,7 +21,11 @@ use strowger_engine::{
     worker::Worker,
 };
 use strowger_frame::{Address, Pool, PoolSpec, tally::Counter};
-use strowger_io::udp::{self, UdpSpec};
+use strowger_io::{
+    Doorbell,
+    udp::{self, UdpSpec},
+};
+use strowger_runtime::{IdlePolicy, WorkerLoop, clock::Clock};
 use strowger_wire::{
     hello::{Mtu, Timestamp},
     limits::TAG_BYTES,
@@ -54,7 +58,7 @@ const UP_MAX: Duration = Duration::from_secs(5);
 /// A relay with two sealed links that are up, taken apart: the worker for the forwarder's thread, the
 /// slow path for another.
 pub(crate) struct SealedRelay {
-    pub(crate) worker: Worker,
+    pub(crate) worker: WorkerLoop,
     pub(crate) slow_path: SlowPath,
     pub(crate) at: SocketAddrV4,
     pub(crate) seal: Seal,
@@ -130,6 +134,9 @@ impl SealedRelay {
         let mut parts = (worker, slow_path);
         come_up(&mut parts, [(&ends.source, &mut source), (&ends.sink, &mut sink)])?;
         let (worker, slow_path) = parts;
+        let doorbell = Doorbell::new().map_err(Failure::kernel("a doorbell"))?;
+        let clock = Clock::starting_at(COMING_UP);
+        let worker = WorkerLoop::new(worker, doorbell, clock, IdlePolicy::Spin);
 
         let (mut sealer, _) = source.keys.ok_or(Failure::Bug("the source has keys"))?;
         let (_, mut openers) = sink.keys.ok_or(Failure::Bug("the sink has keys"))?;
@@ -148,13 +155,13 @@ impl SealedRelay {
 }
 
 /// Forwards until `stopped`, and never blocks.
-pub(crate) fn forward(worker: &mut Worker, vain: &Counter, stopped: &dyn Fn() -> bool) {
-    let started = Instant::now();
-    while !stopped() {
-        if worker.breathe(Now(started.elapsed().as_nanos() as u64 + COMING_UP.0)) == 0 {
+pub(crate) fn forward(worker: &mut WorkerLoop, vain: &Counter, stopped: &dyn Fn() -> bool) {
+    worker.run(|switched| {
+        if switched == 0 {
             vain.add(1);
         }
-    }
+        stopped()
+    });
 }
 
 /// Time stands here while links come up, and goes on from here.

@@ -21,7 +21,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     (RUNTIME, &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
     ("strowger", &[WIRE, FRAME, CRYPTO, ENGINE, IO, RUNTIME]),
     ("strowger-cli", &[WIRE, FRAME, CRYPTO, ENGINE, IO, RUNTIME]),
-    (BENCH, &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
+    (BENCH, &[WIRE, FRAME, CRYPTO, ENGINE, IO, RUNTIME]),
     ("strowger-fuzz", &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
     ("strowger-loom-tests", &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
 ];
@@ -233,6 +233,26 @@ fn inside_the_engine_the_worker_knows_no_control() {
         }
     }
     none(faults, "the engine reads no clock, file or socket, starts no thread and locks nothing");
+}
+
+#[test]
+fn one_loop_runs_around_a_worker() {
+    // Benchmarks and tests step a worker by hand where they count; nothing else does, and nothing blocks for one.
+    let is_shipped = |file: &str| {
+        ["node/", "strowger/", "runtime/"].iter().any(|folder| file.starts_with(folder))
+    };
+    let mut faults = Vec::new();
+    for (file, code) in rust_files().filter(|(file, _)| !file.ends_with("tests/house.rs")) {
+        let is_the_loop = file == "runtime/src/worker_thread.rs";
+        if is_shipped(file) && !is_the_loop && code.contains(".breathe(") {
+            faults.push(format!("{file} polls a worker"));
+        }
+        let is_engine = file.starts_with("engine/");
+        if !is_the_loop && !is_engine && code.contains("worker.arm(") {
+            faults.push(format!("{file} blocks for a worker"));
+        }
+    }
+    none(faults, "run it by strowger_runtime::WorkerLoop");
 }
 
 #[test]

@@ -16,6 +16,11 @@ impl Clock {
         Self(boottime())
     }
 
+    /// A clock that shows `now` at this moment.
+    pub fn starting_at(now: Now) -> Self {
+        Self(boottime().saturating_sub(std::time::Duration::from_nanos(now.0)))
+    }
+
     /// The time, never 0, so that 0 can mean never.
     pub fn now(&self) -> Now {
         Now(boottime().saturating_sub(self.0).as_nanos() as u64 + 1)

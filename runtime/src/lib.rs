@@ -71,5 +71,5 @@ pub use self::{
         PeerKey, Queues, UdpListener, UnixSocket,
     },
     stats::{LinkStats, PortStats, Stats, Summary},
-    worker_thread::IdlePolicy,
+    worker_thread::{IdlePolicy, WorkerLoop},
 };

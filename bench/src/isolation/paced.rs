@@ -8,9 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strowger_engine::{Now, worker::Worker};
-use strowger_frame::{port::Arm, tally::Counter};
-use strowger_io::Waiter;
+use strowger_engine::Now;
+use strowger_frame::tally::Counter;
+use strowger_io::Doorbell;
+use strowger_runtime::{IdlePolicy, WorkerLoop, clock::Clock};
 
 use super::{
     Half, drops,
@@ -21,12 +22,6 @@ use crate::{
     machine::{ThreadClock, settle_on},
     trial::join,
 };
-
-/// Idle polls before the worker blocks, the longest that it blocks, and how soon it asks again
-/// while frames wait for a port: the values of `strowger relay`.
-const IDLE_POLLS_MAX: u32 = 200;
-const BLOCK_MAX: Duration = Duration::from_millis(100);
-const RETRY: Duration = Duration::from_micros(200);
 
 /// A turn of the slow path begins no sooner than this after the one before.
 const TURN_MIN: Duration = Duration::from_millis(1);
@@ -109,9 +104,10 @@ impl Paced<'_> {
         let told = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
         let (sent, offended) = (Counter::default(), Counter::default());
         node.settle(Now(1))?;
-        let began = Instant::now();
-        let clock = || Now(began.elapsed().as_nanos() as u64 + 2);
-        let mut worker = node.workers.pop().ok_or(Failure::Bug("paced nodes have one worker"))?;
+        let clock = Clock::starting_at(Now(2));
+        let worker = node.workers.pop().ok_or(Failure::Bug("paced nodes have one worker"))?;
+        let doorbell = Doorbell::new().map_err(Failure::kernel("a doorbell"))?;
+        let mut worker = WorkerLoop::new(worker, doorbell, clock, IdlePolicy::ADAPTIVE);
         thread::scope(|scope| {
             let _stop = StopAll([&stop_worker, &stop_offender]);
             let (stop_worker, stop_offender, offended) = (&stop_worker, &stop_offender, &offended);
@@ -119,14 +115,14 @@ impl Paced<'_> {
             let worker = scope.spawn(move || {
                 let cpu = settle_on(cores.forwarder)?;
                 say_ready.send(cpu).map_err(|_| Failure::Bug("the bench waits for its worker"))?;
-                forward(&mut worker, clock, || told(stop_worker));
+                worker.run(|_| told(stop_worker));
                 Ok::<_, Failure>(worker)
             });
             let slow_path = scope.spawn(move || {
                 settle_on(source_core)?;
                 while !told(stop_worker) {
                     let turn = Instant::now();
-                    node.switch.poll(clock());
+                    node.switch.poll(clock.now());
                     thread::sleep(TURN_MIN.saturating_sub(turn.elapsed()));
                 }
                 Ok::<_, Failure>(node)
@@ -164,7 +160,7 @@ impl Paced<'_> {
             stop_worker.store(true, Ordering::Relaxed);
             let _worker = join(worker)?;
             let mut node = join(slow_path)?;
-            node.switch.poll(clock());
+            node.switch.poll(clock.now());
             let drops = drops(&node.balance());
             let (offered, offender) = (sent.read(), offended.read());
             Ok(Half { offered, delivered, offender, drops, cpu, ..Half::default() })
@@ -178,26 +174,6 @@ fn idle_share(clock: ThreadClock) -> Result<f64, Failure> {
     thread::sleep(IDLE_WINDOW);
     let used = clock.read()?.saturating_sub(used);
     Ok(used.as_secs_f64() / began.elapsed().as_secs_f64())
-}
-
-/// Polls and blocks as `strowger relay` does, until `stopped`.
-fn forward(worker: &mut Worker, clock: impl Fn() -> Now, stopped: impl Fn() -> bool) {
-    let mut waiter = Waiter::with_capacity(256);
-    let mut idle = 0;
-    while !stopped() {
-        if worker.breathe(clock()) > 0 {
-            idle = 0;
-            continue;
-        }
-        idle += 1;
-        if idle > IDLE_POLLS_MAX {
-            waiter.begin();
-            let may_block = worker.arm(|arm: Arm| waiter.add(arm));
-            waiter.wait(Some(if may_block { BLOCK_MAX } else { RETRY }));
-            worker.disarm(|nth| waiter.is_ready(nth));
-            idle = 0;
-        }
-    }
 }
 
 /// Raises all flags when dropped.

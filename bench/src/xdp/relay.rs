@@ -1,5 +1,5 @@
-//! Ours under test over Ethernet: a switch with one worker and two ports, run as `strowger relay`
-//! runs it: it looks a little while for frames, then blocks. It never looks at what passes.
+//! Ours under test over Ethernet: a switch with one worker and two ports, run by the loop of the runtime as
+//! `strowger relay` runs it: it polls a little while, then blocks.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,13 @@ use strowger_engine::{
     Now,
     control::{Attach, Balance, PortId, Switch, SwitchConfig},
     link::Behind,
-    worker::Worker,
 };
 use strowger_frame::{Address, Pool, PoolSpec};
 use strowger_io::{
-    Waiter,
+    Doorbell,
     xdp::{Arena, Choice, Report, XdpSpec, limits, open},
 };
+use strowger_runtime::{IdlePolicy, WorkerLoop, clock::Clock};
 use strowger_wire::Label;
 
 use super::{
@@ -22,17 +22,13 @@ use super::{
 };
 use crate::{Failure, packet};
 
-/// Looks in vain before it blocks: as node's `adaptive` does.
-const LOOKS_MAX: u32 = 200;
-
-/// The longest that it blocks, so that it hears when it is to stop.
-const BLOCK_MAX: Duration = Duration::from_millis(5);
+/// How long it forwards between two looks at its counters.
+const REST_LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A switch, its only worker and its two ports.
 pub(crate) struct EtherRelay {
     switch: Switch,
-    worker: Worker,
-    started: Instant,
+    worker: WorkerLoop,
     pub(crate) label: Label,
     pub(crate) report: Report,
 }
@@ -62,36 +58,19 @@ impl EtherRelay {
         };
         let (from, to) = (slot(inward, &wires.source)?, slot(outward, &wires.sink)?);
         let label = packet::label(&switch.config().scheme, &[(from, to)])?;
-        let mut relay = Self { switch, worker, started: Instant::now(), label, report };
+        let doorbell = Doorbell::new().map_err(Failure::kernel("a doorbell"))?;
+        let worker = WorkerLoop::new(worker, doorbell, Clock::start(), IdlePolicy::ADAPTIVE);
+        let mut relay = Self { switch, worker, label, report };
         while !relay.switch.is_settled() {
-            relay.breathe();
+            relay.worker.worker_mut().breathe(Now(1));
             relay.switch.poll(Now(1));
         }
         Ok(relay)
     }
 
-    fn breathe(&mut self) -> usize {
-        self.worker.breathe(Now(self.started.elapsed().as_nanos() as u64 + 1))
-    }
-
     /// Forwards until `stopped`.
     pub(crate) fn forward(&mut self, mut stopped: impl FnMut() -> bool) {
-        let mut waiter = Waiter::with_capacity(2);
-        let mut vain = 0;
-        while !stopped() {
-            if self.breathe() > 0 {
-                vain = 0;
-                continue;
-            }
-            vain += 1;
-            if vain > LOOKS_MAX {
-                waiter.begin();
-                self.worker.arm(|arm| waiter.add(arm));
-                waiter.wait(Some(BLOCK_MAX));
-                self.worker.disarm(|nth| waiter.is_ready(nth));
-                vain = 0;
-            }
-        }
+        self.worker.run(|_| stopped());
     }
 
     /// Goes on until it has let none of the frames that the wire has `taken` wait, or for
@@ -103,7 +82,7 @@ impl EtherRelay {
             balance.frames_in + balance.kernel_drops == taken && balance.is_even()
         };
         while !rests(&balance) && began.elapsed() < AT_REST_MAX {
-            let until = Instant::now() + BLOCK_MAX;
+            let until = Instant::now() + REST_LOOK_EVERY;
             self.forward(|| Instant::now() > until);
             balance = self.balance();
         }
