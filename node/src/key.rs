@@ -25,15 +25,15 @@ use crate::{
 /// A key file is a line; whatever is longer is another file.
 const FILE_BYTES_MAX: u64 = 1_024;
 
-/// `strowger key`: what is to be done.
+/// `strowger key`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
-    /// Make a key. The file is readable by its owner alone, and must not exist yet.
+    /// Make a key. Only its owner can read the file, which must not exist yet.
     New {
         /// The file to make.
         file: PathBuf,
     },
-    /// Print who a key makes a node: the PeerId, and the static key that its peers configure.
+    /// Print the PeerId of a key, and the static key that peers configure.
     Id {
         /// The key file.
         file: PathBuf,
@@ -52,7 +52,7 @@ pub(crate) enum Task {
         #[arg(long)]
         json: bool,
     },
-    /// Make a pre-shared key for one link: copy the file to the other end, by a safe way.
+    /// Make a pre-shared key for one link. Copy the file to the other end over a secure channel.
     Psk {
         /// The file to make.
         file: PathBuf,

@@ -1,5 +1,4 @@
-//! The command `strowger`: arguments in, exit code out. It never does anything itself; each
-//! subcommand has a module of its own.
+//! The command `strowger`: reads the arguments and calls the module of the subcommand.
 
 mod admin;
 mod ask;
@@ -53,7 +52,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show what a switch does: a relay and two endpoints on this machine, no rights needed.
+    /// Forward packets through a relay on this machine for some seconds; needs no rights.
     Demo(demo::Options),
     /// Measure forwarding rates on this machine, as pairs with plain forwarders in one run.
     #[command(disable_help_flag = true)]
@@ -64,9 +63,9 @@ enum Command {
     },
     /// Write a key and a configuration that starts as it is.
     Init(init::Options),
-    /// Run a switch until SIGINT or SIGTERM.
+    /// Run a relay until SIGINT or SIGTERM.
     Relay {
-        /// The configuration; `strowger config sample` prints one to begin with.
+        /// The configuration; `strowger init` writes one.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
@@ -74,7 +73,7 @@ enum Command {
     Show {
         /// What to show.
         topic: Topic,
-        /// With events: go on, a line for each, until interrupted.
+        /// With events: print new ones, too, until interrupted.
         #[arg(long)]
         follow: bool,
         #[command(flatten)]
@@ -85,16 +84,16 @@ enum Command {
         #[command(subcommand)]
         change: Change,
     },
-    /// Let the numbering of a running relay's slots grow, while traffic flows.
+    /// Extend the slot numbers of a running relay, while traffic flows.
     Scheme {
         #[command(subcommand)]
         change: SchemeChange,
     },
-    /// Ask whoever is at the end of a label whether it is there; sent by a running relay.
+    /// Ask the switch at the end of a label, or a peer by its name, for an answer.
     Ping(ask::Pinging),
-    /// Ask every hop of a label what it does with a packet, and where and why one is discarded.
+    /// Ask every hop of a label what it does with a packet, and where and why it drops one.
     Trace(ask::Options),
-    /// Ask whoever is at the end of a label who it is: its PeerId and the key of its links.
+    /// Ask the switch at the end of a label for its PeerId and the key of its links.
     Identify(ask::Options),
     /// Make and read key files: new, id, show, psk.
     Key {
@@ -115,7 +114,7 @@ enum Command {
     },
     /// Answer label operations as JSON lines on standard input and output.
     Conform,
-    /// Say what this machine allows, and how to allow the rest.
+    /// Print what this machine allows, and how to allow the rest.
     Doctor {
         /// Print one JSON object instead of text.
         #[arg(long)]
@@ -123,7 +122,7 @@ enum Command {
     },
 }
 
-/// How a relay is asked.
+/// How to ask a relay.
 #[derive(Debug, clap::Args)]
 struct Asking {
     /// Print the relay's JSON as it came.
@@ -138,9 +137,9 @@ struct Asking {
 enum Change {
     /// Give a neighbour a slot.
     Attach {
-        /// What to call it.
+        /// Its name.
         name: String,
-        /// Where it is: IP and port, or a MAC address. None behind a unix endpoint.
+        /// Its address: IP and port, or MAC. None for a unix endpoint.
         #[arg(value_parser = address::checked)]
         address: Option<String>,
         /// The `[[udp]]`, `[[ethernet]]` or `[[unix]]` that it is behind, if there is more than one.
@@ -149,14 +148,14 @@ enum Change {
         /// The slot number; the lowest free one if none is given.
         #[arg(long, value_name = "N")]
         slot: Option<u32>,
-        /// The static key of a peer, in hex: its link is sealed. Without it the link is plain, which
+        /// The static key of a peer, in hex, for an encrypted link. Without it the link is plain, which
         /// the listener must allow.
         #[arg(long, value_name = "HEX")]
         key: Option<String>,
-        /// Who the peer must prove to be: its PeerId, 12D3KooW...; without its key, that is found out.
+        /// The identity that the peer must prove: its PeerId, 12D3KooW...; without --key the handshake finds the key.
         #[arg(long, value_name = "PEER_ID")]
         peer_id: Option<String>,
-        /// The file of the key that both operators have, as the relay's process sees it.
+        /// The file of the pre-shared key, as the relay's process sees it.
         #[arg(long, value_name = "FILE", requires = "key")]
         psk: Option<PathBuf>,
         /// What a peer may do: transit, endpoints, control.
@@ -165,7 +164,7 @@ enum Change {
         #[command(flatten)]
         asking: Asking,
     },
-    /// Give a slot another number. The former one leads to it for `alias_s`, and who uses it is told.
+    /// Give a slot another number. The former one leads to it for `alias_s`, and its users are told.
     Renumber {
         /// The slot number.
         slot: u32,
@@ -174,7 +173,7 @@ enum Change {
         #[command(flatten)]
         asking: Asking,
     },
-    /// Say that no new label should name a slot; it forwards as before, and is detached after a while.
+    /// Ask that no new label names a slot; it forwards as before, and is detached after a while.
     Drain {
         /// The slot number.
         slot: u32,
@@ -184,7 +183,7 @@ enum Change {
         #[command(flatten)]
         asking: Asking,
     },
-    /// Take a slot away. Its number rests before it is given again.
+    /// Detach a slot. Its number is in quarantine before it is given out again.
     Detach {
         /// The slot number.
         slot: u32,
@@ -195,8 +194,7 @@ enum Change {
 
 #[derive(Debug, Subcommand)]
 enum SchemeChange {
-    /// Go over to a scheme that reads every label in use as before: every number that can be written
-    /// now is written so in it, too.
+    /// Change to a scheme that reads every label in use as before.
     Grow {
         /// f4, f8, v3x5x8, v4x8, or a serialised one in hex.
         scheme: String,
@@ -210,12 +208,12 @@ enum SchemeChange {
 
 #[derive(Debug, Subcommand)]
 enum ConfigTask {
-    /// Say what is wrong with a file, and what this machine would refuse of it. Nothing is opened, made or
-    /// changed, so it works beside a relay that runs. Run it as the user that starts the relay.
+    /// Print the errors of a file, and what this machine would refuse of it. It changes nothing, so it works
+    /// beside a relay that runs. Run it as the user that starts the relay.
     Check {
         /// The file.
         file: PathBuf,
-        /// Look at the text alone: for a file that is for another machine.
+        /// Look at the text only, for a file of another machine.
         #[arg(long)]
         text_only: bool,
     },

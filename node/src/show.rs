@@ -32,19 +32,19 @@ const ANSWER_BYTES_MAX: u64 = 64 << 20;
 /// What can be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Topic {
-    /// What is attached, and what went by each slot.
+    /// The slots, and what went through each.
     Slots,
     /// The ports, and what each counted.
     Ports,
-    /// Who has a sealed link, who they have proved to be, and what they may do.
+    /// The peers: whether each link is up, and if not, why; identities and rights.
     Peers,
-    /// Links to other switches, sealed and plain: whether they are up, and what went by them.
+    /// Links to other switches, encrypted and plain, with counters.
     Links,
-    /// What came true lately: links up and down, new keys, slots given and gone.
+    /// Recent events: links up and down, new keys, slots attached and detached.
     Events,
-    /// Why frames went no further, by port and reason, and whether the counters balance.
+    /// Dropped frames by port and reason, and whether the counters balance.
     Discards,
-    /// What runs: uptime, workers, backends and why, memory.
+    /// Uptime, workers, backends and why they were chosen, memory.
     Status,
     /// The rates, a line every second until interrupted.
     Watch,
