@@ -12,16 +12,12 @@
 //! The mac is keyed with the network's name alone. It saves the verification of signatures from
 //! senders outside the network, which cost an attacker the least.
 
-pub use strowger_wire::beacon::{BEACON_BYTES, FIRST_BYTE};
-use strowger_wire::{
-    beacon::{Beacon, BeaconError, Fields},
-    limits::KEY_BYTES,
-};
+use strowger_wire::beacon::{BEACON_BYTES, Beacon, BeaconError, Fields};
+use strowger_wire::limits::{KEY_BYTES, MAC_BYTES};
 use subtle::ConstantTimeEq;
 
 use crate::identity::{Identity, IdentityRefused, LocalIdentity, NetworkId, StaticPublic};
 use crate::secret::mac;
-pub use strowger_wire::limits::MAC_BYTES;
 
 /// Why a beacon is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,6 +100,7 @@ mod tests {
     use super::*;
     use crate::identity::IdentityKey;
     use crate::secret::Secret;
+    use strowger_wire::beacon::FIRST_BYTE;
     use strowger_wire::hex::Hex;
 
     const STATIC_AT: usize = 12;

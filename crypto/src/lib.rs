@@ -54,7 +54,7 @@ pub mod session;
 mod test_support;
 mod time;
 
-pub use strowger_wire::link_header;
+pub use strowger_wire as wire;
 
 pub use entropy::{Entropy, EntropyFailed, OsEntropy, SeededEntropy};
 pub use identity::{

@@ -2,10 +2,7 @@
 
 use crate::time::Nanos;
 
-pub use strowger_wire::limits::{
-    HELLO_BYTES_MAX, IDENTITY_PROOF_BYTES, INITIATION_BYTES, KEY_BYTES, LANES_MAX, LINK_MTU_MIN,
-    MAC_BYTES, NETWORK_ID_BYTES_MAX, PROTOCOLS_BYTES_MAX, SCHEME_BYTES_MAX, TAG_BYTES,
-};
+use strowger_wire::limits::MAC_BYTES;
 
 const SECOND: u64 = 1_000_000_000;
 

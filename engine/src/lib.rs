@@ -33,22 +33,6 @@
 
 pub use strowger_wire as wire;
 
-// The paths before the crate `wire` existed, for code that is under way. To be taken away.
-#[doc(hidden)]
-pub use strowger_wire::switch_header as header;
-#[doc(hidden)]
-pub mod director {
-    pub use strowger_wire::{Slot, director::*};
-}
-#[doc(hidden)]
-pub mod label {
-    pub use strowger_wire::{Register, U256, label::*};
-}
-#[doc(hidden)]
-pub mod scheme {
-    pub use strowger_wire::{limits::*, scheme::*};
-}
-
 mod attention;
 pub mod control;
 pub mod discard;

@@ -188,8 +188,6 @@ pub const ENDING_WINDOW_NS_LOG2: u32 = 23;
 /// of a control message.
 pub const HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX + 8;
 
-pub use strowger_wire::limits::{CONTROL_BYTES_MAX, GOODBYE_TEXT_BYTES_MAX};
-
 /// However soon a neighbour may be asked again by its goodbye, in seconds: while it stops it would still
 /// answer, and a link to nobody would come up.
 pub const GOODBYE_REST_S_MIN: u32 = 1;

@@ -26,7 +26,7 @@ use strowger_frame::{BURST_MAX, Frame, Mark, Pool, Port, tally::Counter};
 use strowger_wire::{
     Register, Scheme, Slot,
     limits::TAG_BYTES,
-    link_header::{Kind, LinkHeader, SessionIndex},
+    link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex},
     switch_header::{AnyHeader, Ecn, Header, HeaderError, HeaderRepr},
     with_header,
 };
@@ -44,8 +44,6 @@ use crate::{
     rate::TokenBucket,
     slots::ReturnPath,
 };
-
-pub use strowger_wire::link_header::LINK_HEADER_BYTES;
 
 /// What is behind a link. The data path treats both alike but at the label's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

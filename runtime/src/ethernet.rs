@@ -6,12 +6,12 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use strowger_crypto::beacon;
 use strowger_engine::control::peering::BeaconSpec;
 use strowger_frame::{Address, BURST_MAX, Pool, Port, port::PortTally};
 use strowger_io::xdp::{
     Arena, Choice, EtherPort, Group, Opened, Report, Rung, XdpSpec, limits, open,
 };
+use strowger_wire::beacon::FIRST_BYTE;
 
 use crate::{
     builder::RelayBuilder,
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Where beacons go, and how they begin (wire.md W10-6).
-const BEACON_GROUP: Group = Group { address: *b"\x03strow", first_byte: beacon::FIRST_BYTE };
+const BEACON_GROUP: Group = Group { address: *b"\x03strow", first_byte: FIRST_BYTE };
 
 /// An interface that is open.
 pub(crate) struct Opening {

@@ -34,20 +34,17 @@ pub mod worker_thread;
 
 pub use strowger_crypto::{
     Identity, IdentityKey, OsEntropy, PeerId, Psk, StaticPublic, aead::Provider,
-    handshake::SealWish,
 };
 pub use strowger_engine::{
     control::{
         SwitchConfig,
         peering::{Liveness, StrangerPolicy},
     },
-    director::Slot,
-    label::{Hop, Label, LabelError},
     link::Rights,
-    scheme::Scheme,
 };
 pub use strowger_frame::{Address, Burst};
 pub use strowger_io::account::Account;
+pub use strowger_wire::{Hop, Label, Scheme, Slot, hello::SealWish, label::LabelError};
 
 pub use self::{
     builder::{Relay, RelayBuilder},

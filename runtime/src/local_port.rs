@@ -13,15 +13,15 @@ use std::{
     time::Duration,
 };
 
-use strowger_engine::{
-    director::Slot,
-    header::{AnyHeader, HeaderRepr, header_bytes},
-    label::{Label, LabelError, Register, U256},
-    link::{LINK_HEADER_BYTES, emit_plain},
-    scheme::Scheme,
-};
+use strowger_engine::link::emit_plain;
 use strowger_frame::{Burst, Frame};
 use strowger_io::endpoint::{self, EndpointReceiver, EndpointSender};
+use strowger_wire::{
+    Label, Register, Scheme, Slot, U256,
+    label::LabelError,
+    link_header::LINK_HEADER_BYTES,
+    switch_header::{AnyHeader, HeaderRepr, header_bytes},
+};
 
 /// The scheme of the switch, for code that computes return paths: it may grow while the relay runs.
 #[derive(Debug)]

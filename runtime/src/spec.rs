@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use strowger_crypto::{Identity, PeerId, Psk, StaticPublic, handshake::SealWish};
+use strowger_crypto::{Identity, PeerId, Psk, StaticPublic};
 use strowger_engine::{control::peering::Liveness, limits::FRAME_BYTES_MAX, link::Rights};
 use strowger_frame::{Address, PoolSpec, Port};
 use strowger_io::{
@@ -15,6 +15,7 @@ use strowger_io::{
     unix::UnixSpec,
     xdp,
 };
+use strowger_wire::hello::SealWish;
 
 use crate::{address, limits::LOCAL_PORT_FRAMES};
 

@@ -6,13 +6,13 @@
 use core::fmt;
 
 use strowger_wire::hello as wire;
-pub use strowger_wire::hello::{
-    HelloMalformed, Lanes, Mtu, SealWish, Suites, Timestamp, VERSION, Versions, Widths,
+use strowger_wire::hello::{
+    HelloMalformed, Lanes, Mtu, SealWish, Suites, Timestamp, Versions, Widths,
 };
+use strowger_wire::limits::{PROTOCOLS_BYTES_MAX, SCHEME_BYTES_MAX};
+use strowger_wire::link_header::SessionIndex;
 
 use crate::identity::{IdentityProof, StaticPublic};
-use crate::limits::{PROTOCOLS_BYTES_MAX, SCHEME_BYTES_MAX};
-use crate::link_header::SessionIndex;
 use crate::sealer::SealMode;
 
 /// A list of bytes is too long for its field in a hello.
@@ -234,7 +234,7 @@ pub struct Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{HELLO_BYTES_MAX, IDENTITY_PROOF_BYTES};
+    use strowger_wire::limits::{HELLO_BYTES_MAX, IDENTITY_PROOF_BYTES};
 
     pub(crate) fn hello(scheme: usize, protocols: usize) -> Hello {
         Hello {

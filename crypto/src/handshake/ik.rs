@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use strowger_wire::{
+    hello::{Lanes, Timestamp},
     limits::{INITIATION_BYTES, KEY_BYTES, TAG_BYTES},
     link_header::{Kind, LINK_HEADER_BYTES, SessionIndex, Step},
 };
 
 use super::cookie::{Admitted, Cookie, MAC_BYTES, MacKeys};
-use super::hello::{Agreement, Hello, Lanes, Offer, Peer, Timestamp};
+use super::hello::{Agreement, Hello, Offer, Peer};
 use super::noise::{IK, Noise};
 use super::{
     Established, HandshakeError, INITIATION_NOISE_BYTES, LocalParams, Refused, Rejected,

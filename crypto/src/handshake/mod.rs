@@ -32,6 +32,7 @@ pub mod ik;
 mod noise;
 pub mod xx;
 
+use strowger_wire::hello::{HelloMalformed, Lanes, Timestamp, VERSION};
 use strowger_wire::limits::{INITIATION_BYTES, KEY_BYTES, MAC_BYTES, TAG_BYTES};
 use strowger_wire::link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, SessionIndex, Step};
 
@@ -48,10 +49,7 @@ pub use cookie::{Admission, Admitted, COOKIE_REPLY_BYTES, Cookie, CookieChecker,
 pub use hello::Hello;
 #[cfg(not(feature = "internals"))]
 use hello::Hello;
-pub use hello::{
-    Agreement, Disagreement, HelloMalformed, Lanes, Mtu, Offer, Peer, ProtocolBytes, SchemeBytes,
-    SealWish, Suites, Timestamp, TooLong, VERSION, Versions, Widths,
-};
+pub use hello::{Agreement, Disagreement, Offer, Peer, ProtocolBytes, SchemeBytes, TooLong};
 use noise::{Noise, Unreadable};
 
 /// Why the peer's message is refused. The peer is at fault, or the path that altered the message.

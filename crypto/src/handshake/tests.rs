@@ -1,6 +1,7 @@
 //! Two ends in memory: what they agree on, and what an attacker between them can and cannot do.
 
 use strowger_wire::{
+    hello::{SealWish, Versions, Widths},
     limits::{INITIATION_BYTES, PROTOCOLS_BYTES_MAX, SCHEME_BYTES_MAX, TAG_BYTES},
     link_header::LINK_HEADER_BYTES,
 };

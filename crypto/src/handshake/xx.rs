@@ -9,12 +9,13 @@
 //! secret is gone, so that no session keys are ever derived twice (R5).
 
 use strowger_wire::{
+    hello::Timestamp,
     limits::{INITIATION_BYTES, KEY_BYTES},
     link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step},
 };
 
 use super::cookie::{Admitted, Cookie, CookieChecker, MAC_BYTES, MacKeys, NO_KEY};
-use super::hello::{Agreement, Hello, Offer, Peer, Timestamp};
+use super::hello::{Agreement, Hello, Offer, Peer};
 use super::noise::{Noise, XX};
 use super::{
     Established, HandshakeError, INITIATION_NOISE_BYTES, LocalParams, Refused, Rejected,

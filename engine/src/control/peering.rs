@@ -45,7 +45,7 @@ use strowger_crypto::{
 use strowger_frame::{Address, Mark};
 use strowger_wire::{
     Scheme,
-    hello::{Lanes, Mtu},
+    hello::{Lanes, Mtu, Widths},
     link_header::{Kind, LinkHeader, SessionIndex},
 };
 
@@ -242,7 +242,7 @@ impl Switch {
         let offer = Offer {
             lanes,
             scheme: scheme_bytes(&self.config.scheme),
-            widths: strowger_crypto::handshake::Widths::ALL,
+            widths: Widths::ALL,
             // Who answers XX does not know yet for whom; what a peer's spec says bounds its end.
             mtu: Mtu::new(FRAME_BYTES_MAX as u16).unwrap_or(Mtu::MIN),
             ..Offer::default()

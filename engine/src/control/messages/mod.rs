@@ -25,7 +25,6 @@ use strowger_wire::{
 };
 
 pub use self::asked::{Answer, AskError, Complaint, HopReport, Question, QuestionId};
-pub use strowger_wire::control as format;
 
 use self::{asked::Questions, budget::Budgets};
 use super::{PortId, Switch, peering::Location};
