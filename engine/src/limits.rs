@@ -145,6 +145,13 @@ pub const SOURCES_TOLD_APART_NS: u64 = 120_000_000_000;
 /// quarter of its time, and whoever is honest finds room in the socket.
 pub const DOOR_BURSTS_MAX: usize = 4;
 
+/// Rows and cells by which senders that are not known are told apart in their queue: 768 bytes. Two hosts share
+/// all their cells once in a quarter of a million.
+pub const UNKNOWN_SENDER_ROWS: usize = 3;
+/// See [`UNKNOWN_SENDER_ROWS`].
+pub const UNKNOWN_SENDER_CELLS: usize = 64;
+const _: () = assert!(UNKNOWN_SENDER_CELLS.pow(UNKNOWN_SENDER_ROWS as u32) <= u32::MAX as usize);
+
 /// Beacons that wait among them: a quarter of what may come from strangers, so that whoever says that it
 /// is there does not keep out who knocks.
 pub const BEACONS_WAITING_MAX: usize = KNOCKS_MAX / 4;

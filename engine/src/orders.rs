@@ -1,7 +1,7 @@
 //! All that passes between the slow path and a worker: orders one way, reports the other. Neither
 //! side ever waits for the other, and a worker never frees what an order brought.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use arrayvec::ArrayVec;
 use crossbeam_queue::ArrayQueue;
@@ -9,6 +9,7 @@ use strowger_crypto::{Sealed, Sealer};
 use strowger_frame::{
     Frame, Mark, Port,
     port::{Address, AdmitError},
+    sync::{AtomicU32, Ordering},
 };
 use strowger_wire::link_header::{Kind, SessionIndex};
 
@@ -18,7 +19,7 @@ use crate::{
     discard::{Discard, DiscardTally},
     limits::{
         ATTACHED_MAX, ENDINGS_MAX, HEAD_BYTES_MAX, KNOCKS_MAX, NOTES_MAX, PUNTS_MAX, SAYINGS_MAX,
-        SESSIONS_MAX,
+        SESSIONS_MAX, UNKNOWN_SENDER_CELLS, UNKNOWN_SENDER_ROWS,
     },
     link::{Link, Rights},
     session::SessionSeat,
@@ -208,7 +209,7 @@ pub(crate) struct PuntQueues {
     /// Handshake messages from where links are.
     pub(crate) knocks: ArrayQueue<Knock>,
     /// Those from elsewhere, and beacons.
-    pub(crate) strangers: ArrayQueue<Knock>,
+    pub(crate) strangers: UnknownSenders,
     /// What else the slow path wants to be woken for.
     pub(crate) attention: Attention,
 }
@@ -221,7 +222,7 @@ impl PuntQueues {
             sayings: ArrayQueue::new(SAYINGS_MAX),
             notes: ArrayQueue::new(NOTES_MAX),
             knocks: ArrayQueue::new(KNOCKS_MAX),
-            strangers: ArrayQueue::new(KNOCKS_MAX),
+            strangers: UnknownSenders::new(),
             attention: Attention::default(),
         }
     }
@@ -229,8 +230,9 @@ impl PuntQueues {
     /// Whether nothing waits for the slow path.
     pub(crate) fn is_empty(&self) -> bool {
         let punts = [&self.packets, &self.endings, &self.sayings, &self.notes];
-        let knocks = [&self.knocks, &self.strangers];
-        punts.iter().all(|queue| queue.is_empty()) && knocks.iter().all(|queue| queue.is_empty())
+        punts.iter().all(|queue| queue.is_empty())
+            && self.knocks.is_empty()
+            && self.strangers.len() == 0
     }
 
     /// Places of this kind that are free.
@@ -243,6 +245,83 @@ impl PuntQueues {
         };
         places.saturating_sub(used)
     }
+}
+
+/// Handshake messages from addresses that no link has, and beacons. The places are shared by those who
+/// send: each host holds at most as many as are left free, so another one finds a place.
+#[derive(Debug)]
+pub(crate) struct UnknownSenders {
+    queue: ArrayQueue<Knock>,
+    /// Places that are held, by a cell in each row that a host's hash names. Two hosts that share all their
+    /// cells are rare, so the least of a host's cells is what it holds (a count-min sketch).
+    held: [[AtomicU32; UNKNOWN_SENDER_CELLS]; UNKNOWN_SENDER_ROWS],
+}
+
+impl UnknownSenders {
+    fn new() -> Self {
+        let row = |_| std::array::from_fn(|_| AtomicU32::new(0));
+        Self { queue: ArrayQueue::new(KNOCKS_MAX), held: std::array::from_fn(row) }
+    }
+
+    fn cells_of(&self, from: Address) -> impl Iterator<Item = &AtomicU32> {
+        let hash = hash_of_host(from) as usize;
+        let cell = move |row: usize| hash / UNKNOWN_SENDER_CELLS.pow(row as u32);
+        self.held.iter().enumerate().map(move |(n, row)| &row[cell(n) % UNKNOWN_SENDER_CELLS])
+    }
+
+    /// Adds one, or gives it back: of so many places none is free, or its sender has its share.
+    pub(crate) fn push(&self, knock: Knock, places: usize) -> Result<(), Knock> {
+        let from = knock.from;
+        // Relaxed: these are counts, and nothing is read behind them. Workers that count at the same time
+        // may each take one place more.
+        let held = self.cells_of(from).map(|cell| cell.load(Ordering::Relaxed)).min();
+        if held.unwrap_or_default() as usize >= places.saturating_sub(self.len()) {
+            return Err(knock);
+        }
+        // Counted before it is there, so that what `pop` takes off was put on. Relaxed: the queue orders
+        // the two.
+        self.cells_of(from).for_each(|cell| _ = cell.fetch_add(1, Ordering::Relaxed));
+        self.queue.push(knock).inspect_err(|_| self.uncount(from))
+    }
+
+    /// Takes the oldest one.
+    pub(crate) fn pop(&self) -> Option<Knock> {
+        let knock = self.queue.pop()?;
+        self.uncount(knock.from);
+        Some(knock)
+    }
+
+    fn uncount(&self, from: Address) {
+        // Relaxed: as in `push`.
+        self.cells_of(from).for_each(|cell| _ = cell.fetch_sub(1, Ordering::Relaxed));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+}
+
+/// A hash of what one sender has to itself: an IPv4 address, an IPv6 /64, a MAC address. The UDP port is no part
+/// of it, since one host has all of them. It may be guessed: who forges one address can forge all.
+pub(crate) fn hash_of_host(from: Address) -> u32 {
+    // FNV-1a.
+    let hash = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    };
+    let hash = match from {
+        Address::Only => 0,
+        Address::Udp(at) => match at.ip().to_canonical() {
+            IpAddr::V4(ip) => hash(&ip.octets()),
+            IpAddr::V6(ip) => hash(&ip.octets()[..8]),
+        },
+        Address::Ether(mac) => hash(&mac),
+    };
+    // The last step of MurmurHash3: every bit depends on all others.
+    let hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
+    let hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
+    hash ^ hash >> 16
 }
 
 /// What a worker has seen and the slow path should know.

@@ -143,3 +143,33 @@ fn r12_one_address_does_not_have_all_the_cookies() {
     assert_eq!(hub.up(), 20, "of 20");
     hub.hub.assert_even();
 }
+
+/// The queue to the slow path has 64 places. Where handshakes come in by the workers, a flood from one address
+/// fills it in every turn before the others have spoken.
+#[test]
+fn r23_one_sender_does_not_have_all_places_of_the_queue_for_unknown_senders() {
+    for ports in [1, 200] {
+        let mut hub = Hub::new();
+        let mut noise = Flooder::new(66).message;
+        *noise.last_chunk_mut().expect("long") = [7; 32];
+        hub.arrive();
+        while hub.up() < 20 && hub.now.0 < 4 * SECOND {
+            for n in 0..200 {
+                let mut from = host(66);
+                from.set_port(7_000 + n % ports);
+                hub.air.throw(from, host(2), &noise);
+            }
+            hub.now.0 += 10 * MS;
+            hub.guests.iter_mut().for_each(|guest| guest.turn(hub.now));
+            for _ in 0..8 {
+                for worker in &mut hub.hub.workers {
+                    worker.breathe(hub.now);
+                }
+            }
+            hub.hub.turn(hub.now);
+        }
+        assert_eq!(hub.up(), 20, "of 20, and the flood comes from {ports} ports");
+        assert!(hub.hub.count(Discard::PuntFull) > 0, "it had its share");
+        hub.hub.assert_even();
+    }
+}

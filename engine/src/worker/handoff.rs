@@ -15,7 +15,7 @@ use crate::{
     discard::Discard,
     limits::{EXCHANGE_CONTROL_FRAMES_MAX, EXCHANGE_FRAMES_MAX, EXCHANGE_SHARE},
     link::{Guard, Waiting},
-    orders::Handover,
+    orders::{Handover, hash_of_host},
 };
 
 /// Whose frame a place of a ring holds: an ingress' data, its control, or what is not opened yet, by where
@@ -278,13 +278,8 @@ impl Worker {
     }
 }
 
-/// Addresses that no neighbour has fall into eight groups, each with a share of its own. A sender that forges
+/// Hosts that no neighbour is at fall into eight groups, each with a share of its own. A sender that forges
 /// many addresses has eight shares at most.
 fn sources_of(from: Option<Address>) -> Holder {
-    let bytes = from.map(|from| from.to_bytes()).unwrap_or_default();
-    // FNV-1a: it need not be hard to guess, since who forges one address can forge all.
-    let hash = bytes
-        .iter()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    hash >> 29
+    from.map_or(0, hash_of_host) & 7
 }

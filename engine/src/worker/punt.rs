@@ -17,7 +17,9 @@ use super::{NO_QUEUE, Worker, forward::Found, verdict::Outcome};
 use crate::{
     Now,
     discard::Discard,
-    limits::{BEACONS_WAITING_MAX, HEAD_BYTES_MAX, PACKETS_UP_AT_ONCE, PACKETS_UP_PER_SECOND},
+    limits::{
+        BEACONS_WAITING_MAX, HEAD_BYTES_MAX, KNOCKS_MAX, PACKETS_UP_AT_ONCE, PACKETS_UP_PER_SECOND,
+    },
     link::{Link, plain_header},
     orders::{Ending, ExitSight, Knock, Punt, PuntKind},
 };
@@ -256,9 +258,6 @@ impl Worker {
         if is_answer && !self.slow_path.awaited.has(header.index) {
             return Err((Discard::NoSession, frame));
         }
-        if is_beacon && self.slow_path.punts.strangers.len() >= BEACONS_WAITING_MAX {
-            return Err((Discard::PuntFull, frame));
-        }
         // Apart, so that unknown senders cannot crowd out known ones. A beacon counts as unknown, whatever
         // address it comes from.
         let is_known = !is_beacon && !link.is_unknown();
@@ -277,10 +276,11 @@ impl Worker {
             return Err((Discard::PuntFull, frame));
         }
         let punts = &self.slow_path.punts;
-        let queue = if is_known { &punts.knocks } else { &punts.strangers };
-        self.slow_path.has_news = true;
+        let places = if is_beacon { BEACONS_WAITING_MAX } else { KNOCKS_MAX };
         let knock = Knock { worker: self.number, port, link, from, frame };
-        let pushed = queue.push(knock);
+        let pushed =
+            if is_known { punts.knocks.push(knock) } else { punts.strangers.push(knock, places) };
+        self.slow_path.has_news = true;
         if pushed.is_err() && is_known {
             self.unpunt(link, PuntKind::Knock);
         }
