@@ -251,7 +251,7 @@ pub enum NeighborError {
     },
     /// Nothing can ever be sent to the address.
     Address {
-        /// The address, as it was given.
+        /// The address; empty if the text is none.
         at: String,
         /// Why.
         why: String,
@@ -294,6 +294,7 @@ impl fmt::Display for NeighborError {
             Self::WrongKind { at, port } => {
                 write!(f, "{} is no address behind {port}; name another port", Shown(*at))
             }
+            Self::Address { at, why } if at.is_empty() => f.write_str(why),
             Self::Address { at, why } => write!(f, "address \"{at}\" is not usable: {why}"),
             Self::Sealed { port } => write!(
                 f,
