@@ -121,7 +121,7 @@ impl Switch {
                 self.end_at(port, Discard::BadLinkKind);
                 continue;
             }
-            let origin = self.ports.origin(port, &frame, self.workers.len());
+            let origin = self.ports.origin(port, &frame, self.out.workers.len());
             let Some((from, worker)) = origin else { return };
             let link = self.link_at(port, from);
             self.take_knock(&Knock { worker, port: port.0, link, from, frame }, now);
@@ -132,7 +132,7 @@ impl Switch {
     pub(super) fn answer_knock(&mut self, knock: &Knock, message: Vec<u8>) {
         if !self.ports.send(PortId(knock.port), knock.from, &message) {
             let order = Order::Send(knock.port, knock.from, message);
-            self.workers.command(usize::from(knock.worker), order);
+            self.out.workers.command(usize::from(knock.worker), order);
         }
     }
 }

@@ -12,6 +12,7 @@
 //!
 //! So a worker never holds a table that names a link it does not have.
 
+mod attachments;
 mod clock;
 mod door;
 pub mod ledger;
@@ -19,24 +20,17 @@ pub mod messages;
 pub mod numbers;
 pub mod peering;
 mod ports;
-mod renumber;
 mod request;
 mod salvage;
+mod slots;
 mod snapshot;
 mod view;
 mod workers;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fmt, mem,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, mem, sync::Arc};
 
-use strowger_frame::{
-    Loss, Mark, Pool, Port, Wake,
-    port::{Address, AdmitError, PortTally},
-};
-use strowger_wire::Slot;
+use strowger_frame::{Loss, Mark, Pool, Port, Wake, port::PortTally};
+use strowger_wire::{Scheme, Slot};
 
 pub use self::door::Door;
 pub use self::request::{
@@ -48,60 +42,32 @@ pub use self::view::{Balance, PortView, QueueView, SlotState, SlotView};
 use self::{
     clock::Clock,
     messages::Messages,
-    numbers::{Given, Numbers, Who},
+    numbers::Who,
     peering::{DownReason, Location, Peering},
     ports::Ports,
     salvage::Mustering,
+    slots::Slots,
     workers::{Step, Workers},
 };
 use crate::{
     Now,
     discard::{Discard, DiscardTally},
     limits::{ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX},
-    link::{Behind, SlotTally},
-    orders::{Punt, PuntKind, Report},
+    orders::{Ending, Punt, PuntKind, Report},
     slots::{NextHop, SlotTable},
     worker::{Exchange, Worker},
 };
 
-/// One thing attached, as the slow path knows it.
-struct Attachment {
-    slot: u32,
-    /// The number that workers write into return paths: every table leads by it.
-    written: u32,
-    port: PortId,
-    at: Option<Address>,
-    behind: Behind,
-    sealed: bool,
-    name: String,
-    /// As it is known again after a restart.
-    who: Who,
-    state: SlotState,
-    tallies: Vec<Arc<SlotTally>>,
-    refused: Option<AdmitError>,
-    /// Whether [`Event::SlotAttached`] was told.
-    announced: bool,
+/// Where decisions go: to the workers, and to whoever polls.
+struct Outputs {
+    workers: Workers,
+    events: Vec<Event>,
 }
 
 /// The slow path's half of a switch. One thread owns it.
 pub struct Switch {
-    config: SwitchConfig,
-    workers: Workers,
-    /// By mark index, with the generation that the next user of the index will have.
-    attached: Vec<(u16, Option<Attachment>)>,
-    /// Who has an address, by mark index. One that has gone may still stand here.
-    by_address: HashMap<(u16, Address), usize>,
-    /// Below this mark index, and above [`barred`](Self::barred), all are taken.
-    vacant_from: usize,
-    numbers: Numbers,
-    /// Polls since the first of the numbers that wait to be published could have been.
-    publish_polls: u32,
-    /// Published as soon as their numbers have rested.
-    deferred: Vec<Given>,
-    /// By whom numbers are held over a restart: what is written down already, if that is done.
-    written: Option<u64>,
-    /// As numbers rest by ([`Clock::rest`]).
-    now: Now,
+    out: Outputs,
+    slots: Slots,
     ports: Ports,
     clock: Clock,
     /// Sealed links; none before [`Switch::set_identity`].
@@ -111,17 +77,14 @@ pub struct Switch {
     discards: DiscardTally,
     /// Frames in hand whose end was not counted yet.
     in_hand: u64,
-    /// Marks below this index are given to nobody.
-    barred: usize,
     muster: Mustering,
-    events: Vec<Event>,
 }
 
 impl fmt::Debug for Switch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Switch")
-            .field("workers", &self.workers.len())
-            .field("generation", &self.numbers.generation())
+            .field("workers", &self.out.workers.len())
+            .field("generation", &self.slots.generation())
             .finish_non_exhaustive()
     }
 }
@@ -148,37 +111,27 @@ impl Switch {
             workers.push(Worker::new(number as u8, &config, pool, table, exchange, slow_path));
         }
         let switch = Self {
-            config,
-            workers: handles,
-            attached: Vec::new(),
-            by_address: HashMap::new(),
-            vacant_from: 0,
-            publish_polls: 0,
-            numbers: Numbers::new(config.slot_max),
-            deferred: Vec::new(),
-            written: None,
-            now: Now(0),
+            out: Outputs { workers: handles, events: Vec::new() },
+            slots: Slots::new(config),
             ports: Ports::default(),
             clock,
             peering: None,
             messages: Messages::default(),
             discards: DiscardTally::default(),
             in_hand: 0,
-            barred: 0,
             muster: Mustering::default(),
-            events: Vec::new(),
         };
         Ok((switch, workers))
     }
 
     /// What wakes worker `number` when it has been given orders.
     pub fn set_waker(&mut self, number: usize, waker: Arc<dyn Wake>) {
-        self.workers.set_waker(number, waker);
+        self.out.workers.set_waker(number, waker);
     }
 
     /// How the switch was told to behave.
     pub fn config(&self) -> &SwitchConfig {
-        &self.config
+        self.slots.config()
     }
 
     /// Plugs in a port that has a queue of its own on every worker, in the workers' order.
@@ -186,7 +139,7 @@ impl Switch {
     /// # Errors
     /// [`PlugError`]; the ports are dropped then.
     pub fn plug_everywhere(&mut self, ports: Vec<Box<dyn Port>>) -> Result<PortId, PlugError> {
-        self.ports.plug_everywhere(ports, &mut self.workers)
+        self.ports.plug_everywhere(ports, &mut self.out.workers)
     }
 
     /// Plugs in a port that one worker owns; the others hand it frames over their exchange rings.
@@ -194,7 +147,7 @@ impl Switch {
     /// # Errors
     /// [`PlugError`]; the port is dropped then.
     pub fn plug_at(&mut self, worker: usize, port: Box<dyn Port>) -> Result<PortId, PlugError> {
-        self.ports.plug_at(worker, port, &mut self.workers)
+        self.ports.plug_at(worker, port, &mut self.out.workers)
     }
 
     /// Stops a port and gives its queues back (they are dropped by [`poll`](Self::poll)). Whatever
@@ -203,18 +156,150 @@ impl Switch {
     /// # Errors
     /// [`DetachError`].
     pub fn unplug(&mut self, id: PortId) -> Result<(), DetachError> {
-        if let Some(user) = self.attachments().find(|(_, user)| user.port == id) {
+        if let Some(user) = self.slots.attachments().find(|(_, user)| user.port == id) {
             return Err(DetachError::PortInUse(user.1.slot));
         }
-        self.ports.unplug(id, &mut self.workers)?;
+        self.ports.unplug(id, &mut self.out.workers)?;
         self.drop_beacon(id);
         Ok(())
     }
 
-    fn attachments(&self) -> impl Iterator<Item = (Mark, &Attachment)> {
-        self.attached.iter().enumerate().filter_map(|(index, (generation, attachment))| {
-            attachment.as_ref().map(|a| (Mark::new(index as u16, *generation), a))
-        })
+    /// Attaches a neighbour or an endpoint; says which slot it has. Frames flow once the event
+    /// [`Event::SlotAttached`] has come.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach(&mut self, attach: Attach) -> Result<u32, AttachError> {
+        Ok(self.slots.attach(attach, &self.ports, &mut self.out)?.0)
+    }
+
+    /// Detaches what is attached to a slot, and ends its aliases. The numbers rest before they are
+    /// given again.
+    ///
+    /// # Errors
+    /// [`DetachError`].
+    pub fn detach(&mut self, slot: u32) -> Result<(), DetachError> {
+        self.slots.detach(slot, &mut self.out)?;
+        self.drop_left_peers();
+        Ok(())
+    }
+
+    /// Detaches what is attached to all these slots, as [`detach`](Self::detach) does to one. The workers get
+    /// one table for all of them, where many calls of `detach` cost a table of all slots each. Empty slots are
+    /// passed over.
+    pub fn detach_all(&mut self, slots: impl IntoIterator<Item = u32>) {
+        self.slots.detach_all(slots, &mut self.out);
+        self.drop_left_peers();
+    }
+
+    /// Gives the user of a slot another number: this one, or the lowest free. The old one leads to
+    /// it for [`SwitchConfig::alias_ns`] after [`Event::SlotMoved`], and rests then.
+    ///
+    /// # Errors
+    /// [`RenumberError`].
+    pub fn renumber(&mut self, slot: u32, to: Option<u32>) -> Result<u32, RenumberError> {
+        self.slots.renumber(slot, to, &mut self.out)
+    }
+
+    /// Says that no new label should name a slot, and detaches it after `for_ns` from the last
+    /// [`poll`](Self::poll). It forwards as before until then.
+    ///
+    /// # Errors
+    /// [`RenumberError::EmptySlot`].
+    pub fn drain(&mut self, slot: u32, for_ns: u64) -> Result<(), RenumberError> {
+        self.slots.drain(slot, for_ns, &mut self.out)
+    }
+
+    /// Goes over to a scheme that reads every code in use as before, while traffic flows, and gives
+    /// out numbers up to `slot_max` from now on.
+    ///
+    /// # Errors
+    /// [`GrowError`].
+    pub fn grow_scheme(&mut self, scheme: Scheme, slot_max: u32) -> Result<(), GrowError> {
+        self.slots.grow_scheme(scheme, slot_max, &mut self.out)?;
+        self.offer_scheme();
+        Ok(())
+    }
+
+    /// The name of what a slot number leads to, or what is just leaving it; `None` if there is nothing.
+    pub fn name_at(&self, slot: u32) -> Option<&str> {
+        self.slots.name_at(slot)
+    }
+
+    /// All slots in use or in quarantine, in order of their numbers.
+    pub fn slots(&self) -> Vec<SlotView> {
+        self.slots.views()
+    }
+
+    /// All ports, in order of their numbers.
+    pub fn ports(&self) -> Vec<PortView> {
+        self.ports.views()
+    }
+
+    /// The sums of all counters, those of ports that are gone included.
+    pub fn balance(&self) -> Balance {
+        let mut balance = self.ports.balance();
+        balance.add_discards(&self.discards);
+        self.out.workers.add_to(&mut balance);
+        balance
+    }
+
+    /// How many numbers were ever given, over restarts: tells whether there is news to write down.
+    pub fn generation(&self) -> u64 {
+        self.slots.generation()
+    }
+
+    /// What is to be found again after a restart at this moment.
+    pub fn snapshot(&self, now: Now) -> Snapshot {
+        self.slots.snapshot(self.clock.rest_at(now), self.stamps_until(now))
+    }
+
+    /// Takes up a snapshot, before anything is attached. Whoever had a number gets it again, unless
+    /// it asks for another; nobody else gets it before its quarantine has ended, and then last of
+    /// all. A number that another is pinned to is that one's, and opens when it has rested; so does the
+    /// first one that comes free, where no other is left. Former numbers lead to their users again when
+    /// these are back, and so does a number whose user asks for another. Stamps go on from those of
+    /// before if [`set_identity`](Self::set_identity) came first.
+    ///
+    /// # Errors
+    /// [`RestoreError`].
+    pub fn restore(&mut self, snapshot: &Snapshot, now: Now) -> Result<(), RestoreError> {
+        self.slots.check_restore(snapshot)?;
+        self.clock.turn(now);
+        self.slots.set_now(self.clock.rest());
+        self.slots.restore(snapshot, &mut self.out)?;
+        self.stamp_from(snapshot.stamps_until);
+        Ok(())
+    }
+
+    /// Whether a number is kept over the restart for the peer with this static key, or, without one, for
+    /// what has this name: these get their numbers before others do.
+    pub fn is_kept_for(&self, key: Option<[u8; 32]>, name: &str) -> bool {
+        self.slots.is_kept_for(&Who::new(key, name))
+    }
+
+    /// How long it is, in nanoseconds, before a slot that was given may lead to its user: labels that name
+    /// the number's last user must be gone first. `None` if nothing has to be waited for.
+    pub fn opens_in(&self, slot: u32) -> Option<u64> {
+        self.slots.opens_in(slot)
+    }
+
+    /// From now on no number leads anywhere before a snapshot that names it was written down, so
+    /// that even a crash keeps all numbers that labels may name ([`Self::set_written`]).
+    pub fn wait_for_writing(&mut self) {
+        self.slots.wait_for_writing();
+    }
+
+    /// A snapshot of this generation was written down, or could not be: go on.
+    pub fn set_written(&mut self, generation: u64) {
+        self.slots.set_written(generation);
+    }
+
+    /// Forgets the peers whose slots were taken away.
+    fn drop_left_peers(&mut self) {
+        for mark in self.slots.take_left() {
+            self.drop_peer(mark);
+        }
     }
 
     /// Does what is due: gives waiting orders, reads reports, takes the next steps, ends punted
@@ -225,7 +310,7 @@ impl Switch {
     /// call that changes something. More often does no harm.
     pub fn poll(&mut self, now: Now) -> Vec<Event> {
         let now = self.clock.turn(now);
-        self.now = self.clock.rest();
+        self.slots.set_now(self.clock.rest());
         self.renew_secrets(now);
         self.take_notes(now);
         self.take_punts(now);
@@ -233,53 +318,95 @@ impl Switch {
         self.answer_doors(now);
         self.turn_peering(now);
         self.turn_beacons(now);
-        self.turn_numbers(self.now);
+        self.slots.poll(&mut self.out);
+        self.drop_left_peers();
         loop {
             self.take_steps();
-            if self.workers.may_sleep() {
+            if self.out.workers.may_sleep() {
                 break;
             }
         }
-        mem::take(&mut self.events)
+        mem::take(&mut self.out.events)
     }
 
     /// When [`poll`](Self::poll) has something to do next if nothing else happens, as the caller's clock will
     /// show it; a time that has passed if that is now. `None` if time alone brings nothing.
     pub fn next_timeout(&self) -> Option<Now> {
-        let is_due = self.workers.is_due(self.written) || !self.events.is_empty();
-        if is_due || !self.workers.punts().is_empty() {
+        let is_due = self.out.workers.is_due(self.slots.written()) || !self.out.events.is_empty();
+        if is_due || !self.out.workers.punts().is_empty() {
             return Some(self.clock.said_at(Now(0)));
         }
         let peering = self.peers_due().into_iter().chain(self.beacons_due());
         let due = peering.map(|due| Now(due.0)).chain(self.messages.next_timeout()).min();
-        let numbers = self.numbers_due().map(|due| self.clock.said_at_rest(due));
+        let numbers = self.slots.next_timeout().map(|due| self.clock.said_at_rest(due));
         due.map(|due| self.clock.said_at(due)).into_iter().chain(numbers).min()
     }
 
     /// Fills the workers' rings, reads what they report, and takes the steps that are due.
     fn take_steps(&mut self) {
         loop {
-            self.workers.flush();
-            while let Some(report) = self.workers.next_report() {
+            self.out.workers.flush();
+            while let Some(report) = self.out.workers.next_report() {
                 self.read_report(report);
             }
-            match self.workers.next_step() {
-                Some(step) => self.take_step(step, self.now),
-                None if self.publish_due() => {}
+            match self.out.workers.next_step() {
+                Some(step) => self.take_step(step),
+                None if self.slots.publish_due(&mut self.out) => {}
                 None => break,
             }
+            self.drop_left_peers();
         }
         self.show_opened();
     }
 
+    /// Takes a step, all of whose workers have reported.
+    fn take_step(&mut self, step: Step) {
+        let Self { slots, out, .. } = self;
+        match step {
+            // Those are taken together: `Slots::publish_due`.
+            Step::Publish(_) => {}
+            Step::Announce(mark) => slots.announce(mark, out),
+            Step::Rewrite(moving) => slots.rewrite(moving, out),
+            Step::Retire(moving) => slots.retire(moving, out),
+            Step::Remove(told) => slots.drop_user(told, out),
+            Step::Rest(unnamed) => slots.rest(unnamed, out),
+            Step::Muster(told) => self.take_muster(told),
+            Step::Recovered(unnamed) => {
+                slots.unbar();
+                slots.rest(unnamed, out);
+            }
+            Step::Grown(_) => out.events.push(Event::SchemeGrown),
+            Step::Moved(worker) => {
+                if let Ok(passed) = out.workers.pass(worker) {
+                    self.end_moves(passed.into_inner());
+                }
+            }
+            Step::Forget(id) => {
+                if let Ok(passed) = out.workers.pass(id) {
+                    let id = passed.into_inner();
+                    out.events.extend(self.ports.forget(id).then_some(Event::PortUnplugged(id)));
+                }
+            }
+        }
+    }
+
+    /// A frame named a slot by a number that is retiring, or was until a moment ago.
+    fn take_alias_used(&mut self, named: u32, packet: Ending, now: Now) {
+        let ingress = packet.ingress_slot;
+        if let Some(slot) = self.slots.renamed(named) {
+            self.out.events.push(Event::AliasUsed { ingress, named, slot });
+            self.tell_slot_moved(packet, named, slot, now);
+        }
+    }
+
     /// Whether no change is under way.
     pub fn is_settled(&self) -> bool {
-        self.workers.is_settled()
+        self.out.workers.is_settled()
     }
 
     /// Takes what the workers have noticed.
     fn take_notes(&mut self, now: Now) {
-        let punts = self.workers.punts();
+        let punts = self.out.workers.punts();
         for _ in 0..punts.notes.len() {
             match punts.notes.pop() {
                 Some(Punt::Heard(session)) => self.take_heard(session, now),
@@ -302,7 +429,7 @@ impl Switch {
 
     /// Takes who knocks: those who are known first.
     fn take_knocks(&mut self, now: Now) {
-        let punts = self.workers.punts();
+        let punts = self.out.workers.punts();
         for _ in 0..punts.knocks.len() {
             let Some(knock) = punts.knocks.pop() else { break };
             self.note_taken(knock.link, knock.worker, PuntKind::Knock);
@@ -318,7 +445,8 @@ impl Switch {
 
     /// A worker's punt has left its queue, so its link has one place more there.
     fn note_taken(&mut self, link: Mark, worker: u8, kind: PuntKind) {
-        if let Some(tally) = self.user(link).and_then(|user| user.tallies.get(usize::from(worker)))
+        if let Some(tally) =
+            self.slots.user_of(link).and_then(|user| user.tallies.get(usize::from(worker)))
         {
             tally.punts_taken[kind as usize].add(1);
         }
@@ -352,7 +480,7 @@ impl Switch {
             Report::Session(session) => self.take_session_back(session),
             Report::Mustered(muster) => self.muster.take(*muster),
             Report::AttachRefused(link, why) => {
-                if let Some(attachment) = self.user(link.mark) {
+                if let Some(attachment) = self.slots.user(link.mark) {
                     attachment.refused = Some(why);
                 }
             }
@@ -385,6 +513,20 @@ fn table(config: &SwitchConfig, exits: &BTreeMap<u32, NextHop>) -> Result<SlotTa
     // Only slots up to the highest in use need hops of their own.
     let highest = exits.last_key_value().map_or(1, |(&slot, _)| slot);
     SlotTable::new(&config.scheme, highest, exit).map_err(|_| ConfigError::SchemeTooAlike)
+}
+
+/// The form, if any, in which a number written by one scheme is not read as itself by another.
+fn read_otherwise(slot: u32, old: &Scheme, new: &Scheme) -> Option<u8> {
+    (0..old.forms().len() as u8).find(|&form| {
+        let Ok(director) = old.encode_in(Slot::new(slot), form) else { return false };
+        let reads_so = |bits: u64| {
+            new.decode(bits).is_ok_and(|read| {
+                read.slot() == director.slot() && read.width() == director.width()
+            })
+        };
+        // With nothing above it, and with anything at all.
+        !reads_so(director.bits()) || !reads_so(director.bits() | u64::MAX << director.width())
+    })
 }
 
 /// Frames that a port lost, by the switch's names for it.

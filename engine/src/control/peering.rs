@@ -49,7 +49,7 @@ use strowger_wire::{
     link_header::{Kind, LinkHeader, SessionIndex},
 };
 
-use super::{Attach, AttachError, Event, PortId, Switch};
+use super::{Attach, Event, PortId, Switch};
 use crate::{
     Now,
     discard::Discard,
@@ -235,13 +235,13 @@ impl Switch {
     /// When the source of random bytes fails, or there are more workers than lanes.
     pub fn set_identity(&mut self, mut config: PeeringConfig, now: Now) -> Result<(), PeerError> {
         let now = self.clock.turn(now);
-        let lanes = u8::try_from(self.workers.len()).ok().and_then(Lanes::new);
+        let lanes = u8::try_from(self.out.workers.len()).ok().and_then(Lanes::new);
         let lanes = lanes.ok_or(PeerError::TooManyWorkers)?;
         let checker = CookieChecker::new(&config.local, nanos(now), &mut *config.entropy)
             .map_err(|_| PeerError::NoIdentity)?;
         let offer = Offer {
             lanes,
-            scheme: scheme_bytes(&self.config.scheme),
+            scheme: scheme_bytes(&self.slots.config().scheme),
             widths: Widths::ALL,
             // Who answers XX does not know yet for whom; what a peer's spec says bounds its end.
             mtu: Mtu::new(FRAME_BYTES_MAX as u16).unwrap_or(Mtu::MIN),
@@ -257,7 +257,7 @@ impl Switch {
             by_index: HashMap::new(),
             by_address: HashMap::new(),
             alternates: Alternates::default(),
-            indices: Indices::new(self.workers.awaited_places()),
+            indices: Indices::new(self.out.workers.awaited_places()),
             budgets: [KNOWN_PER_SECOND, STRANGERS_PER_SECOND].map(Budgets::new),
             sources: Sources::new(),
             beacons: Beacons::default(),
@@ -272,7 +272,7 @@ impl Switch {
     /// The scheme has grown: links made from now on say so. Older ones go on saying the old one,
     /// all of whose codes are still good.
     pub(super) fn offer_scheme(&mut self) {
-        let scheme = scheme_bytes(&self.config.scheme);
+        let scheme = scheme_bytes(&self.slots.config().scheme);
         if let Some(peering) = &mut self.peering {
             peering.offer.scheme = scheme;
         }
@@ -281,7 +281,7 @@ impl Switch {
     /// Lets strangers' frames in at a port: handshakes, and the data of peers that have moved.
     /// Needed wherever a peer may come from an address that is not written down.
     pub fn accept_unknown(&mut self, port: PortId, accept: bool) {
-        self.ports.accept_unknown(port, accept, &mut self.workers);
+        self.ports.accept_unknown(port, accept, &mut self.out.workers);
     }
 
     /// Adds a peer: it has a slot at once, and a link as soon as a handshake is finished.
@@ -321,8 +321,8 @@ impl Switch {
             key: spec.key.map(|key| key.0),
             unknown_max: self.unknown_numbers_max().filter(|_| is_stranger),
         };
-        let slot = self.attach(attach).map_err(PeerError::Attach)?;
-        let mark = self.mark_of(slot).ok_or(PeerError::Attach(AttachError::NoSuchSlot(slot)))?;
+        let attached = self.slots.attach(attach, &self.ports, &mut self.out);
+        let (slot, mark) = attached.map_err(PeerError::Attach)?;
         let owner = self.ports.home(spec.port).unwrap_or(0);
         let Some(peering) = &mut self.peering else { return Err(PeerError::NoIdentity) };
         let mut offer = peering.offer.clone();
@@ -445,14 +445,16 @@ impl Switch {
                         peering.indices.settle(index);
                         peering.by_index.insert(index, seated);
                     }
-                    for worker in 0..self.workers.len() {
+                    for worker in 0..self.out.workers.len() {
                         if worker != owner {
-                            self.workers.command(worker, Order::OpenElsewhere(index, owner as u8));
+                            self.out
+                                .workers
+                                .command(worker, Order::OpenElsewhere(index, owner as u8));
                         }
                     }
                     let lately = Lately::default();
                     let seat = Box::new(SessionSeat { index, link: mark, openers, lately });
-                    self.workers.command(owner, Order::Open(seat));
+                    self.out.workers.command(owner, Order::Open(seat));
                 }
                 Output::Seal(keys) => {
                     // The handshake is the peer's, and of now: it is proved by which worker it comes in.
@@ -473,7 +475,7 @@ impl Switch {
 
     fn take_keys(&mut self, mark: Mark, keys: NewKeys, now: Now) {
         let NewKeys { sealers, agreement, peer: proven, confirmed, .. } = keys;
-        let slot = self.slot_of(mark);
+        let slot = self.slots.slot_of(mark);
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         // Of one that only was quiet it is still known what its path takes.
         // Who answers XX does not know yet for whom, and offers what it offers all.
@@ -495,13 +497,13 @@ impl Switch {
         peer.reach.gave_up = false;
         peer.usage.note_keys(now);
         if peer.state == LinkState::Up {
-            self.events.extend(slot.map(Event::Rekeyed));
+            self.out.events.extend(slot.map(Event::Rekeyed));
         } else if confirmed && peer.reach.is_validated {
             self.set_state(mark, LinkState::Up, now);
         }
         for (worker, sealer) in sealers.into_iter().enumerate() {
-            self.workers.command(worker, Order::Mtu(mark, limit));
-            self.workers.command(worker, Order::Seal(mark, Box::new(sealer)));
+            self.out.workers.command(worker, Order::Mtu(mark, limit));
+            self.out.workers.command(worker, Order::Seal(mark, Box::new(sealer)));
         }
     }
 
@@ -535,8 +537,8 @@ impl Switch {
         seated.moving = Some(worker);
         let owner = usize::from(seated.owner);
         // Comes back with its keys and windows in a report, and goes on from there.
-        self.workers.command(owner, Order::Close(session));
-        self.workers.after_all(worker, super::workers::Step::Moved);
+        self.out.workers.command(owner, Order::Close(session));
+        self.out.workers.after_all(worker, super::workers::Step::Moved);
     }
 
     /// Keys that a worker gave back: of a session that is over, or that moves to another worker.
@@ -549,13 +551,13 @@ impl Switch {
         if let Some(peer) = peering.peers.get_mut(&seat.link) {
             peer.owner = to;
         }
-        for worker in 0..self.workers.len() {
+        for worker in 0..self.out.workers.len() {
             if worker != usize::from(to) {
-                self.workers.command(worker, Order::OpenElsewhere(index, to));
+                self.out.workers.command(worker, Order::OpenElsewhere(index, to));
             }
         }
-        self.workers.command(usize::from(to), Order::Open(seat));
-        self.workers.after_all(to, super::workers::Step::Moved);
+        self.out.workers.command(usize::from(to), Order::Open(seat));
+        self.out.workers.after_all(to, super::workers::Step::Moved);
     }
 
     /// Everything has moved that was to.
@@ -579,7 +581,7 @@ impl Switch {
         let view = |(mark, peer): (&Mark, &Peer)| {
             Some(PeerView {
                 name: peer.spec.name.clone(),
-                slot: self.slot_of(*mark)?,
+                slot: self.slots.slot_of(*mark)?,
                 key: peer.key,
                 port: peer.port,
                 at: peer.at,
@@ -628,21 +630,11 @@ impl Switch {
                 return;
             }
         }
-        self.workers.command_all(|_| Order::Close(index));
+        self.out.workers.command_all(|_| Order::Close(index));
     }
 
     /// Who this node is, where it was said.
     pub(super) fn local_identity(&self) -> Option<&LocalIdentity> {
         self.peering.as_ref().map(|peering| &peering.config.local)
-    }
-
-    fn mark_of(&self, slot: u32) -> Option<Mark> {
-        self.numbers.user_of(slot)
-    }
-
-    pub(super) fn slot_of(&self, mark: Mark) -> Option<u32> {
-        let (generation, attachment) = self.attached.get(mark.index())?;
-        let attachment = attachment.as_ref().filter(|_| *generation == mark.generation())?;
-        Some(attachment.slot)
     }
 }

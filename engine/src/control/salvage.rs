@@ -21,16 +21,27 @@ use strowger_frame::Mark;
 use strowger_wire::link_header::SessionIndex;
 
 use super::{
-    Event, SlotState, Step, Switch,
+    Event, Step, Switch,
     ledger::Awaited,
-    numbers::{Informed, Unnamed, salvage::Salvaged},
-    table,
+    numbers::{Given, Informed, Retiring},
 };
 use crate::{
     Now,
     discard::Discard,
-    orders::{Growth, Muster, Order},
+    orders::{Muster, Order},
 };
+
+/// What has to be done again after a recovery.
+pub(super) struct Recovery {
+    /// Not published yet.
+    pub(super) given: Vec<Given>,
+    /// Whose new numbers are to be written into return paths.
+    pub(super) retiring: Vec<Retiring>,
+    /// Published, and not announced yet.
+    pub(super) announced: Vec<Mark>,
+    /// On their way out.
+    pub(super) told: Informed,
+}
 
 /// What the workers say that they have.
 #[derive(Debug, Default)]
@@ -63,132 +74,43 @@ impl Switch {
     /// what has panicked once does not panic here.
     pub fn salvage(&mut self, now: Now) {
         let now = self.clock.turn(now);
-        self.now = self.clock.rest();
+        self.slots.set_now(self.clock.rest());
         let in_hand = mem::take(&mut self.in_hand);
         self.discards.count_many(Discard::Abandoned, in_hand);
-        self.deferred.clear();
         self.messages.begin_anew();
         self.muster = Mustering { number: self.muster.number + 1, ..Mustering::default() };
-        self.workers.reset(self.muster.number);
+        self.out.workers.reset(self.muster.number);
 
-        let Salvaged { given, retiring, withdrawn } = self.salvage_numbers(self.now);
-        let announced = self.salvage_attached();
-        for retiring in &retiring {
-            // A number is written only where every table leads by it.
-            if let Some(user) = self.user(retiring.user()) {
-                user.written = retiring.slot();
-            }
-        }
-        self.tell_all_anew();
-        let told = self.numbers.told(withdrawn);
-        self.muster.expected = self.attachments().map(|(mark, _)| mark).collect();
-        for worker in 0..self.workers.len() {
-            // What is given from here on is in the ledger.
-            self.workers.command(worker, Order::Muster(Box::new(Muster::new(self.muster.number))));
-        }
+        let peering = self.peering.as_ref();
+        let has_peer = |mark| peering.is_none_or(|peering| peering.has_peer(mark));
+        let Recovery { given, retiring, announced, told } =
+            self.slots.recover(has_peer, &mut self.out);
+        self.muster.expected = self.slots.attachments().map(|(mark, _)| mark).collect();
+        // What is given from here on is in the ledger.
+        let number = self.muster.number;
+        self.out.workers.command_all(|_| Order::Muster(Box::new(Muster::new(number))));
 
-        self.workers.after_all(told, Step::Muster);
+        self.out.workers.after_all(told, Step::Muster);
         for given in given {
-            self.workers.after_all(given, Step::Publish);
+            self.out.workers.after_all(given, Step::Publish);
         }
         for mark in announced {
-            self.workers.after_all(mark, Step::Announce);
+            self.out.workers.after_all(mark, Step::Announce);
         }
         for retiring in retiring {
-            self.workers.after_all(retiring, Step::Rewrite);
+            self.out.workers.after_all(retiring, Step::Rewrite);
         }
-        self.ports.command_again(&mut self.workers);
+        self.ports.command_again(&mut self.out.workers);
         self.salvage_peering(now);
-        self.events.push(Event::SlowPathRestarted);
-    }
-
-    fn salvage_numbers(&mut self, now: Now) -> Salvaged {
-        let (attached, peering) = (&self.attached, self.peering.is_some());
-        let half_made = |mark: Mark, sealed: bool| peering && sealed && !self.has_peer(mark);
-        let is_there = |mark: Mark| {
-            let Some((generation, Some(user))) = attached.get(mark.index()) else { return false };
-            *generation == mark.generation()
-                && user.state != SlotState::Leaving
-                && !half_made(mark, user.sealed)
-        };
-        let there: BTreeSet<Mark> =
-            self.attachments().map(|(mark, _)| mark).filter(|&mark| is_there(mark)).collect();
-        self.numbers.salvage(|mark| there.contains(&mark), now, self.config.quarantine_ns)
-    }
-
-    /// Who is attached by what numbers say; returns those who are to be announced yet.
-    fn salvage_attached(&mut self) -> Vec<Mark> {
-        let mut unannounced = Vec::new();
-        self.barred = self.attached.len();
-        for index in 0..self.attached.len() {
-            let (generation, place) = &mut self.attached[index];
-            let Some(user) = place else {
-                // Somebody may have been on the way to this place.
-                *generation = generation.wrapping_add(1);
-                continue;
-            };
-            let mark = Mark::new(index as u16, *generation);
-            let Some(slot) = self.numbers.of_user(mark) else {
-                user.state = SlotState::Leaving;
-                continue;
-            };
-            (user.slot, user.written) = (slot, slot);
-            if self.numbers.is_live(slot) {
-                if user.state == SlotState::Coming {
-                    user.state = SlotState::Attached;
-                }
-                if !user.announced {
-                    unannounced.push(mark);
-                }
-            } else {
-                user.state = SlotState::Coming;
-            }
-        }
-        unannounced
-    }
-
-    /// Gives every worker the tables and ways back as they are to be. Not in the ledger, which begins
-    /// behind them.
-    fn tell_all_anew(&mut self) {
-        let exits = self.exits();
-        for worker in 0..self.workers.len() {
-            // `check` has made a table of this scheme before.
-            let Ok(table) = table(&self.config, &exits) else { continue };
-            let return_paths = self.return_paths();
-            let growth = Box::new(Growth { table, return_paths });
-            self.workers.command_before_muster(worker, Order::Grow(growth));
-        }
+        self.out.events.push(Event::SlowPathRestarted);
     }
 
     /// Every worker has the new tables, and has said what else it has.
     pub(super) fn take_muster(&mut self, told: Awaited<Informed>) {
-        let Ok(passed) = self.workers.pass(told) else { return };
         let Mustering { number, expected, links, sessions } = mem::take(&mut self.muster);
         self.muster.number = number;
         self.wane_unknown(&sessions, self.clock.now());
-
-        let stays: BTreeSet<Mark> = self
-            .attachments()
-            .filter(|(_, user)| user.state != SlotState::Leaving)
-            .map(|(mark, _)| mark)
-            .collect();
-        let leaving: BTreeSet<Mark> = links
-            .iter()
-            .flatten()
-            .copied()
-            .chain(self.attachments().map(|(mark, _)| mark))
-            .filter(|mark| !stays.contains(mark))
-            .collect();
-        let unnamed = Unnamed::after(passed).and_leaving(leaving);
-        self.drop_links(&unnamed);
-        self.workers.after_all(unnamed, Step::Recovered);
-
-        let is_everywhere = |mark: &Mark| links.iter().all(|has| has.contains(mark));
-        let mut lost = Vec::new();
-        for mark in expected.iter().filter(|&mark| stays.contains(mark) && !is_everywhere(mark)) {
-            // Its order was lost, or some worker's port would not have it.
-            lost.push(*mark);
-        }
-        self.detach_users(&lost);
+        self.slots.end_recovery(told, (expected, links), &mut self.out);
+        self.drop_left_peers();
     }
 }

@@ -3,9 +3,9 @@
 
 use std::fmt;
 
-use strowger_wire::{Scheme, Slot};
+use strowger_wire::Scheme;
 
-use super::{Switch, numbers::Who, renumber::read_otherwise};
+use super::numbers::{Numbers, Who};
 use crate::Now;
 
 /// One number that is not free.
@@ -76,96 +76,23 @@ impl fmt::Display for RestoreError {
 
 impl std::error::Error for RestoreError {}
 
-impl Switch {
-    /// How many numbers were ever given, over restarts: tells whether there is news to write down.
-    pub fn generation(&self) -> u64 {
-        self.numbers.generation()
-    }
-
-    /// What is to be found again after a restart at this moment.
-    pub fn snapshot(&self, now: Now) -> Snapshot {
-        let who = |mark: strowger_frame::Mark| {
-            self.attached.get(mark.index())?.1.as_ref().map(|user| user.who.clone())
-        };
-        let times = [self.config.alias_ns, self.config.quarantine_ns];
-        let rest = self.clock.rest_at(now);
-        let former = self.numbers.former_to_keep(who, rest, times[0]);
-        let numbers = self.numbers.to_keep(who, rest, times);
-        Snapshot {
-            scheme: self.config.scheme,
-            generation: self.numbers.generation(),
-            numbers: numbers
-                .into_iter()
-                .map(|(slot, who, rests_ns, unknown)| Kept { slot, who, rests_ns, unknown })
-                .collect(),
-            former,
-            stamps_until: self.stamps_until(now),
-        }
-    }
-
-    /// Takes up a snapshot, before anything is attached. Whoever had a number gets it again, unless
-    /// it asks for another; nobody else gets it before its quarantine has ended, and then last of
-    /// all. A number that another is pinned to is that one's, and opens when it has rested; so does the
-    /// first one that comes free, where no other is left. Former numbers lead to their users again when
-    /// these are back, and so does a number whose user asks for another. Stamps go on from those of before if [`set_identity`](Self::set_identity) came first.
-    ///
-    /// # Errors
-    /// [`RestoreError`].
-    pub fn restore(&mut self, snapshot: &Snapshot, now: Now) -> Result<(), RestoreError> {
-        if self.numbers.generation() > 0 {
-            return Err(RestoreError::Late);
-        }
-        let slots = snapshot.numbers.iter().map(|kept| kept.slot);
-        let is_changed =
-            |slot: &u32| read_otherwise(*slot, &snapshot.scheme, &self.config.scheme).is_some();
-        if let Some(slot) = slots.chain([Slot::SWITCH.number()]).find(is_changed) {
-            return Err(RestoreError::Scheme(slot));
-        }
-        self.clock.turn(now);
-        let now = self.clock.rest();
-        self.now = now;
-        let mut numbers = super::Numbers::new(self.config.slot_max);
-        numbers.count_from(snapshot.generation);
-        for kept in &snapshot.numbers {
+impl Snapshot {
+    /// The numbers as they are kept from `now` on.
+    pub(super) fn to_numbers(&self, slot_max: u32, now: Now) -> Result<Numbers, RestoreError> {
+        let mut numbers = Numbers::new(slot_max);
+        numbers.count_from(self.generation);
+        for kept in &self.numbers {
             let until = Now(now.0.saturating_add(kept.rests_ns));
             if !numbers.keep(kept.slot, kept.who.clone(), until, kept.unknown) {
                 return Err(RestoreError::Number(kept.slot));
             }
         }
-        for Former { slot, who, left_ns } in &snapshot.former {
+        for Former { slot, who, left_ns } in &self.former {
             let until = Now(now.0.saturating_add(*left_ns));
             if !numbers.keep_former(*slot, who.clone(), until) {
                 return Err(RestoreError::Number(*slot));
             }
         }
-        self.numbers = numbers;
-        self.stamp_from(snapshot.stamps_until);
-        self.give_tables();
-        Ok(())
-    }
-
-    /// Whether a number is kept over the restart for the peer with this static key, or, without one, for
-    /// what has this name: these get their numbers before others do.
-    pub fn is_kept_for(&self, key: Option<[u8; 32]>, name: &str) -> bool {
-        self.numbers.is_kept_for(&Who::new(key, name))
-    }
-
-    /// How long it is, in nanoseconds, before a slot that was given may lead to its user: labels that name
-    /// the number's last user must be gone first. `None` if nothing has to be waited for.
-    pub fn opens_in(&self, slot: u32) -> Option<u64> {
-        self.numbers.opens_in(slot, self.now)
-    }
-
-    /// From now on no number leads anywhere before a snapshot that names it was written down, so
-    /// that even a crash keeps all numbers that labels may name ([`Self::set_written`]).
-    pub fn wait_for_writing(&mut self) {
-        self.written.get_or_insert(0);
-    }
-
-    /// A snapshot of this generation was written down, or could not be: go on.
-    pub fn set_written(&mut self, generation: u64) {
-        if let Some(written) = &mut self.written {
-            *written = generation.max(*written);
-        }
+        Ok(numbers)
     }
 }

@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 
-use strowger_frame::{
-    Mark,
-    port::{Address, KernelDrop, PortTally},
-};
+use strowger_frame::Mark;
+use strowger_frame::port::{Address, KernelDrop, PortTally};
 
-use super::{Attachment, PortId, Switch, losses, numbers::Standing};
+use super::{
+    PortId,
+    attachments::{Attachment, Attachments},
+    losses,
+    numbers::{Numbers, Standing},
+};
 use crate::{
+    Now,
     discard::{Discard, DiscardTally},
     link::Behind,
 };
@@ -223,36 +227,23 @@ impl Balance {
     }
 }
 
-impl Switch {
-    /// The name of what a slot number leads to, or what is just leaving it; `None` if there is nothing.
-    pub fn name_at(&self, slot: u32) -> Option<&str> {
-        let user = match self.numbers.standing(slot)? {
-            Standing::Coming(mark, _)
-            | Standing::Live(mark)
-            | Standing::Draining(mark, _)
-            | Standing::Alias(mark, _) => self.attached.get(mark.index())?.1.as_ref()?,
-            Standing::Withdrawn => self.attachments().find(|(_, user)| user.slot == slot)?.1,
-            Standing::Resting(_) | Standing::Kept(_) => return None,
-        };
-        Some(&user.name)
-    }
-
+impl SlotView {
     /// All slots in use or in quarantine, in order of their numbers.
-    pub fn slots(&self) -> Vec<SlotView> {
+    pub(super) fn all(attachments: &Attachments, numbers: &Numbers, now: Now) -> Vec<Self> {
         // Once for all: everything leaves when a relay ends.
         let by_slot: HashMap<u32, &Attachment> =
-            self.attachments().map(|(_, user)| (user.slot, user)).collect();
+            attachments.iter().map(|(_, user)| (user.slot, user)).collect();
         let leaving = |slot| by_slot.get(&slot).copied();
-        self.numbers
+        numbers
             .all()
             .map(|(slot, generation, standing, is_unknown)| {
-                let by_mark = |mark: Mark| self.attached[mark.index()].1.as_ref();
+                let by_mark = |mark: Mark| attachments.get(mark);
                 let left = match standing {
                     Standing::Coming(_, until)
                     | Standing::Draining(_, until)
                     | Standing::Alias(_, Some(until))
                     | Standing::Resting(until)
-                    | Standing::Kept(until) => Some(until.0.saturating_sub(self.now.0)),
+                    | Standing::Kept(until) => Some(until.0.saturating_sub(now.0)),
                     Standing::Live(_) | Standing::Alias(_, None) | Standing::Withdrawn => None,
                 };
                 let (state, user) = match standing {
@@ -271,7 +262,7 @@ impl Switch {
                     user.iter().flat_map(|user| &user.tallies).map(|tally| read(tally)).sum()
                 };
                 let heard = user.iter().flat_map(|user| &user.tallies).map(|t| t.heard_ns.read());
-                SlotView {
+                Self {
                     slot,
                     state,
                     generation,
@@ -291,19 +282,6 @@ impl Switch {
                 }
             })
             .collect()
-    }
-
-    /// All ports, in order of their numbers.
-    pub fn ports(&self) -> Vec<PortView> {
-        self.ports.views()
-    }
-
-    /// The sums of all counters, those of ports that are gone included.
-    pub fn balance(&self) -> Balance {
-        let mut balance = self.ports.balance();
-        balance.add_discards(&self.discards);
-        self.workers.add_to(&mut balance);
-        balance
     }
 }
 

@@ -265,7 +265,7 @@ impl Switch {
         }
         let number = self.messages.questions.number(now);
         // Where the label's first director leads, the answer comes from; at slot 1 it is our own.
-        let by = self.config.scheme.decode(label.low()).map_or(1, |d| d.slot().number());
+        let by = self.slots.config().scheme.decode(label.low()).map_or(1, |d| d.slot().number());
         let id = QuestionId(number);
         let asked = Asked { id, label, question, by, sent: now, hop: 0, tries: 0, silent: 0 };
         self.send_question(number, asked, now);
@@ -336,7 +336,7 @@ impl Switch {
                     return Discard::OverBudget;
                 }
                 if is_about_ours {
-                    self.events.push(Event::SlotMovedAway { by, from, to });
+                    self.out.events.push(Event::SlotMovedAway { by, from, to });
                 }
                 is_about_ours
             }
@@ -345,7 +345,7 @@ impl Switch {
                     return Discard::OverBudget;
                 }
                 let text = text.to_owned();
-                self.events.push(Event::Goodbye { slot: by, code, retry_after_s, text });
+                self.out.events.push(Event::Goodbye { slot: by, code, retry_after_s, text });
                 self.heed_goodbye(by, retry_after_s, now);
                 true
             }
@@ -369,7 +369,7 @@ impl Switch {
         let Some(answer) = answer(asked, round_trip_ns) else { return false };
         let id = asked.id;
         waiting.remove(&number);
-        self.events.push(Event::Answered(id, answer));
+        self.out.events.push(Event::Answered(id, answer));
         true
     }
 
@@ -377,7 +377,7 @@ impl Switch {
         let Some(asked) = self.trace_by(number, by) else { return false };
         let round_trip_ns = now.0.saturating_sub(asked.sent.0);
         let report = HopReport { hop: asked.hop, word: Some(word), complaint: None, round_trip_ns };
-        self.events.push(Event::Answered(asked.id, Answer::Hop(report)));
+        self.out.events.push(Event::Answered(asked.id, Answer::Hop(report)));
         let goes_on = word.behind == Behind::Neighbour && word.discard.is_none();
         self.next_hop(Asked { silent: 0, ..asked }, goes_on, now);
         true
@@ -401,7 +401,7 @@ impl Switch {
             let number = self.messages.questions.number(now);
             self.send_question(number, Asked { hop: asked.hop + 1, tries: 0, ..asked }, now);
         } else {
-            self.events.push(Event::Answered(asked.id, Answer::TraceEnd));
+            self.out.events.push(Event::Answered(asked.id, Answer::TraceEnd));
         }
     }
 
@@ -448,7 +448,7 @@ impl Switch {
                 complaint: Some(why),
                 round_trip_ns,
             };
-            self.events.push(Event::Answered(asked.id, Answer::Hop(report)));
+            self.out.events.push(Event::Answered(asked.id, Answer::Hop(report)));
             // A switch that says no more than that the hops are spent is passed by. Behind it may be
             // an endpoint, which is not to be asked more often than need be.
             let goes_on = why == Reason::HOPS_SPENT;
@@ -457,7 +457,7 @@ impl Switch {
         } else {
             let hops = HOPS_MAX.saturating_sub(hops_left);
             let complaint = Complaint { why, hops, packet_bytes_max, round_trip_ns };
-            self.events.push(Event::Answered(asked.id, Answer::Complaint(complaint)));
+            self.out.events.push(Event::Answered(asked.id, Answer::Complaint(complaint)));
         }
         true
     }
@@ -471,14 +471,14 @@ impl Switch {
         for number in late {
             let Some(asked) = self.messages.questions.waiting.remove(&number) else { continue };
             if asked.question != Question::Trace {
-                self.events.push(Event::Answered(asked.id, Answer::Silence));
+                self.out.events.push(Event::Answered(asked.id, Answer::Silence));
             } else if asked.tries < TRIES {
                 let number = self.messages.questions.number(now);
                 self.send_question(number, asked, now);
             } else {
                 let report =
                     HopReport { hop: asked.hop, word: None, complaint: None, round_trip_ns: 0 };
-                self.events.push(Event::Answered(asked.id, Answer::Hop(report)));
+                self.out.events.push(Event::Answered(asked.id, Answer::Hop(report)));
                 let silent = asked.silent + 1;
                 self.next_hop(Asked { silent, ..asked }, silent < SILENT_HOPS_MAX, now);
             }

@@ -90,7 +90,7 @@ impl Switch {
     /// Takes the workers' punts: as many as were there when it began, so that those who come
     /// meanwhile wait for the next turn.
     pub(super) fn take_punts(&mut self, now: Now) {
-        let up = self.workers.punts();
+        let up = self.out.workers.punts();
         // What links say themselves first.
         for queue in [&up.sayings, &up.packets, &up.endings] {
             for _ in 0..queue.len() {
@@ -254,7 +254,7 @@ impl Switch {
         }
         let discard = told.foreseen.map(|why| plain_word(why, cause.rights));
         let slot_out =
-            self.config.scheme.decode(header.label().low()).ok().map(|d| d.slot().number());
+            self.slots.config().scheme.decode(header.label().low()).ok().map(|d| d.slot().number());
         let behind = match (discard, told.exit) {
             (Some(_), _) => Behind::Nothing,
             (None, None) => Behind::Switch,
@@ -288,7 +288,7 @@ impl Switch {
         if self.behind(exit)? == link::Behind::Endpoint {
             return Some(()); // handed up as it came
         }
-        let (scheme, shift) = (&self.config.scheme, header.shift());
+        let (scheme, shift) = (&self.slots.config().scheme, header.shift());
         let width = if ingress_slot == Slot::SWITCH.number() {
             // It departed here with nothing used, and slot 1 is the same in every width.
             u8::try_from(shift).ok()?
@@ -296,7 +296,7 @@ impl Switch {
             let back = header.label().reverse(shift, None).ok()?;
             scheme.decode(back.low()).ok()?.width()
         };
-        let exit = scheme.encode(Slot::new(self.slot_of(exit)?), width).ok()?;
+        let exit = scheme.encode(Slot::new(self.slots.slot_of(exit)?), width).ok()?;
         let label = header.label().register().shl(u32::from(width)).or(R::from_low(exit.bits()));
         let hops_left = header.hops_left().saturating_add(1);
         header.advance(Label::new(label), shift.checked_sub(u16::from(width))?, hops_left);
@@ -324,7 +324,7 @@ impl Switch {
                 Message::TooBig { packet_bytes_max, offending }
             }
             (Discard::SlotGone, _) => {
-                let named = self.config.scheme.decode(header.label().low());
+                let named = self.slots.config().scheme.decode(header.label().low());
                 let Ok(director) = named else { return };
                 Message::SlotGone { slot: director.slot().number(), offending }
             }
@@ -352,7 +352,7 @@ impl Switch {
     /// Sends an answer along the way back of its cause. It asks for no error about itself, and is
     /// never longer than its cause (R4).
     fn reply<R: Register>(&mut self, cause: Cause, header: &Header<'_, R>, answer: &Message<'_>) {
-        let ingress = self.config.scheme.encode_least(Slot::new(cause.ingress_slot));
+        let ingress = self.slots.config().scheme.encode_least(Slot::new(cause.ingress_slot));
         let Ok(ingress) = ingress else { return };
         let Ok(back) = header.label().reverse(header.shift(), Some(ingress)) else { return };
         let flags = Flags { no_errors: true, control: true, telemetry: false };
@@ -367,21 +367,21 @@ impl Switch {
             return;
         }
         if let Some(packet) = packet(&repr, &message) {
-            self.workers.answer(0, cause.ingress, packet);
+            self.out.workers.answer(0, cause.ingress, packet);
         }
     }
 
     /// Sends a message from slot 1.
     fn transmit<R: Register>(&mut self, header: &HeaderRepr<R>, message: &MessageBytes) {
         if let Some(packet) = packet(header, message) {
-            self.workers.command(0, Order::Transmit(packet));
+            self.out.workers.command(0, Order::Transmit(packet));
         }
     }
 
     /// Tells the neighbour or endpoint on `slot` that its link will end. What becomes of the link
     /// is the caller's matter, and of no other link.
     pub fn goodbye(&mut self, slot: u32, code: u8, retry_after_s: u32, text: &str) {
-        let Ok(director) = self.config.scheme.encode_least(Slot::new(slot)) else { return };
+        let Ok(director) = self.slots.config().scheme.encode_least(Slot::new(slot)) else { return };
         let here = Label::<u64>::here().register();
         let label = Label::new(here << director.width() | director.bits());
         let flags = Flags { no_errors: true, control: true, telemetry: false };
@@ -418,9 +418,7 @@ impl Switch {
 
     fn behind(&self, mark: Mark) -> Option<link::Behind> {
         // Of another generation it is another's: then nobody is told.
-        let (generation, attachment) = self.attached.get(mark.index())?;
-        let attachment = attachment.as_ref().filter(|_| *generation == mark.generation())?;
-        Some(attachment.behind)
+        Some(self.slots.user_of(mark)?.behind)
     }
 }
 

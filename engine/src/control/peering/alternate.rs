@@ -69,7 +69,7 @@ impl Switch {
         let alternate = entry.port.map(|(alternate, _)| Location { port: alternate, at });
         if is_stale && may_say {
             entry.said = Some(now);
-            self.events.push(Event::WantsAlternate(port));
+            self.out.events.push(Event::WantsAlternate(port));
         }
         alternate.filter(|alternate| self.ports.is_plugged(alternate.port))
     }

@@ -140,7 +140,7 @@ impl Switch {
                 beacons.ports.insert(port, BeaconPort { spec, due, budget });
             }
         }
-        self.workers.command_all(|_| Order::HearBeacons(port.0, spec.is_some()));
+        self.out.workers.command_all(|_| Order::HearBeacons(port.0, spec.is_some()));
     }
 
     /// When [`turn_beacons`](Self::turn_beacons) has something to do.
@@ -172,7 +172,7 @@ impl Switch {
         let message = beacon::encode(&config.local).to_vec();
         for (port, to) in due {
             let worker = self.ports.home(port).unwrap_or(0);
-            self.workers.command(usize::from(worker), Order::Send(port.0, to, message.clone()));
+            self.out.workers.command(usize::from(worker), Order::Send(port.0, to, message.clone()));
         }
     }
 
@@ -183,7 +183,7 @@ impl Switch {
         let ports = self.ports.ids();
         let all: Vec<_> = ports.map(|port| (port, hears(port))).collect();
         for (port, hears) in all {
-            self.workers.command_all(|_| Order::HearBeacons(port.0, hears));
+            self.out.workers.command_all(|_| Order::HearBeacons(port.0, hears));
         }
     }
 
@@ -265,9 +265,9 @@ impl Switch {
             Heard::Suggest(mark) => self.suggest(mark, by, now),
             Heard::Call => self.call(key.0, by, now)?,
         }
-        let slot = mark.and_then(|mark| self.slot_of(mark));
+        let slot = mark.and_then(|mark| self.slots.slot_of(mark));
         let peer_id = identity.peer_id();
-        self.events.push(Event::PeerSuggested { slot, port, at: knock.from, peer_id });
+        self.out.events.push(Event::PeerSuggested { slot, port, at: knock.from, peer_id });
         Ok(())
     }
 
@@ -293,7 +293,7 @@ impl Switch {
         indices.await_answer(index, Asker::Call);
         beacons.calls.push(Call { key, to, since: nanos(now), waiting });
         let Location { port, at } = to.from;
-        self.workers.command(usize::from(to.worker), Order::Send(port.0, at, message));
+        self.out.workers.command(usize::from(to.worker), Order::Send(port.0, at, message));
         Ok(())
     }
 

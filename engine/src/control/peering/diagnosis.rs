@@ -307,7 +307,7 @@ impl Switch {
             self.note_reason(mark, reason, now);
         }
         let Refused::OtherIdentity(who) = why else { return discard_of(why) };
-        let slot = self.slot_of(mark);
+        let slot = self.slots.slot_of(mark);
         let peer = self.peering.as_mut().and_then(|peering| peering.peers.get_mut(&mark));
         let told = peer.map(|peer| &mut peer.refusal_told);
         let is_news = |at: &Now| now.0.saturating_sub(at.0) >= REFUSALS_TOLD_EVERY_NS;
@@ -315,7 +315,7 @@ impl Switch {
             && told.as_ref().is_none_or(is_news)
         {
             *told = Some(now);
-            self.events.push(Event::PeerRefused(slot, who));
+            self.out.events.push(Event::PeerRefused(slot, who));
         }
         discard_of(why)
     }
@@ -328,14 +328,14 @@ impl Switch {
 
     /// Tells why a link is down, once for each reason until it is up again.
     pub(super) fn tell_trouble(&mut self, mark: Mark, now: Now) {
-        let slot = self.slot_of(mark);
+        let slot = self.slots.slot_of(mark);
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         if peer.state != LinkState::Down {
             return;
         }
         let has_address = peer.is_somewhere();
         if let (Some(slot), Some(reason)) = (slot, peer.diagnosis.news(has_address, now)) {
-            self.events.push(Event::LinkTrouble(slot, reason));
+            self.out.events.push(Event::LinkTrouble(slot, reason));
         }
     }
 }

@@ -137,7 +137,7 @@ impl Switch {
     pub(super) fn unknown_numbers_max(&self) -> Option<usize> {
         let policy = self.peering.as_ref()?.config.strangers?;
         let wanted = (policy.links_max as usize).saturating_mul(UNKNOWN_NUMBERS_PER_LINK);
-        Some(wanted.min(self.config.slot_max as usize / 2))
+        Some(wanted.min(self.slots.config().slot_max as usize / 2))
     }
 
     /// Gives a stranger a slot of its own, as the policy allows it.

@@ -176,7 +176,7 @@ impl Switch {
         if peering.unknown_told.is_none_or(is_due) {
             peering.unknown_told = Some(now);
             let (port, at) = (PortId(knock.port), knock.from);
-            self.events.push(Event::UnknownRefused { port, at, key });
+            self.out.events.push(Event::UnknownRefused { port, at, key });
         }
         Discard::UnknownPeer
     }

@@ -215,11 +215,11 @@ impl Switch {
     /// Tells all workers where a link is.
     pub(super) fn readdress(&mut self, link: Mark, to: Location) {
         let home = self.ports.home(to.port);
-        for worker in 0..self.workers.len() {
+        for worker in 0..self.out.workers.len() {
             let order = Order::Readdress { link, port: to.port.0, home, at: to.at };
-            self.workers.command(worker, order);
+            self.out.workers.command(worker, order);
         }
-        if let Some(attachment) = self.user(link) {
+        if let Some(attachment) = self.slots.user(link) {
             (attachment.port, attachment.at) = (to.port, Some(to.at));
         }
     }
@@ -232,9 +232,9 @@ impl Switch {
         let is_new = !peering.is_known_at(link, to);
         if is_new {
             let Some(Displaced { former, heir }) = peering.take_place(link, to) else { return };
-            for worker in 0..self.workers.len() {
+            for worker in 0..self.out.workers.len() {
                 if let Some(former) = former {
-                    self.workers.command(worker, Order::Unaddress(former));
+                    self.out.workers.command(worker, Order::Unaddress(former));
                 }
             }
             self.readdress(link, to);
@@ -248,8 +248,8 @@ impl Switch {
         }
         if is_new {
             self.forget_path(link);
-            let slot = self.slot_of(link);
-            self.events.extend(slot.map(|slot| Event::Roamed(slot, to.at)));
+            let slot = self.slots.slot_of(link);
+            self.out.events.extend(slot.map(|slot| Event::Roamed(slot, to.at)));
         }
         let peer = self.peering.as_ref().and_then(|p| p.peers.get(&link));
         if peer.is_some_and(|peer| peer.is_shown && peer.session.is_up()) {
@@ -274,7 +274,7 @@ impl Switch {
             let answer = by.map(|by| (by.from, usize::from(by.worker)));
             let to = answer.or(here.map(|here| (here, self.ports.sender(owner, here.port))));
             if let Some((Location { port, at }, worker)) = to {
-                self.workers.command(worker, Order::Send(port.0, at, message));
+                self.out.workers.command(worker, Order::Send(port.0, at, message));
             }
             return;
         }
@@ -308,7 +308,7 @@ impl Switch {
         }
         for (Location { port, at }, worker) in to {
             let worker = worker.map_or_else(|| self.ports.sender(owner, port), usize::from);
-            self.workers.command(worker, Order::Send(port.0, at, message.clone()));
+            self.out.workers.command(worker, Order::Send(port.0, at, message.clone()));
         }
     }
 
@@ -353,7 +353,7 @@ impl Switch {
             }
             (to, port) = (Some((at.port.0, at.at)), at.port);
         }
-        self.workers.command(
+        self.out.workers.command(
             self.ports.sender(owner, port),
             Order::Say(mark, Sealed::Data, to, ArrayVec::new()),
         );
@@ -376,8 +376,8 @@ impl Switch {
             // No answer has come from where it was since.
             peer.reach.is_validated = false;
         }
-        if let (Some(slot), Some(two)) = (self.slot_of(link), two) {
-            self.events.push(Event::KeyOnTwoNodes(slot, two.map(|location| location.at)));
+        if let (Some(slot), Some(two)) = (self.slots.slot_of(link), two) {
+            self.out.events.push(Event::KeyOnTwoNodes(slot, two.map(|location| location.at)));
         }
     }
 
@@ -419,7 +419,7 @@ impl Switch {
         if peering.is_known_at(mark, written) {
             self.readdress(mark, written);
         } else {
-            self.workers.command_all(|_| Order::Unaddress(mark));
+            self.out.workers.command_all(|_| Order::Unaddress(mark));
         }
     }
 }

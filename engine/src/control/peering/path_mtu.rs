@@ -295,7 +295,7 @@ impl Switch {
                 0 => Order::Say(mark, Sealed::PathChallenge, Some(to), token.into_iter().collect()),
                 bytes => Order::Probe(mark, to, token, bytes),
             };
-            self.workers.command(self.ports.sender(owner, at.port), order);
+            self.out.workers.command(self.ports.sender(owner, at.port), order);
         }
         self.tell_limit(mark, before, limit);
     }
@@ -324,12 +324,12 @@ impl Switch {
 
     fn tell_limit(&mut self, mark: Mark, before: u16, limit: u16) {
         if before != limit {
-            self.workers.command_all(|_| Order::Mtu(mark, limit));
+            self.out.workers.command_all(|_| Order::Mtu(mark, limit));
         }
-        let slot = self.slot_of(mark);
+        let slot = self.slots.slot_of(mark);
         let peer = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark));
         if let (Some(slot), Some(path)) = (slot, peer.and_then(|peer| peer.path.as_mut())) {
-            self.events.extend(path.news().map(|bytes| Event::PathMtu(slot, bytes)));
+            self.out.events.extend(path.news().map(|bytes| Event::PathMtu(slot, bytes)));
         }
     }
 }

@@ -135,7 +135,7 @@ impl Switch {
         } else {
             Order::Say(link, Sealed::PathChallenge, Some(to), token.into_iter().collect())
         };
-        self.workers.command(self.ports.sender(owner, at.port), order);
+        self.out.workers.command(self.ports.sender(owner, at.port), order);
     }
 
     /// A link has keys, and its peer has not shown yet where it receives: it is asked again, and after a
@@ -191,7 +191,7 @@ impl Switch {
                 let to = Some((from.port.0, from.at));
                 let answer =
                     Order::Say(link, Sealed::PathAnswer, to, token.iter().copied().collect());
-                self.workers.command(self.ports.sender(owner, from.port), answer);
+                self.out.workers.command(self.ports.sender(owner, from.port), answer);
                 // As fresh and authentic as data is, so it tells as well where the peer may be now;
                 // else whoever moves and is silent is sent to where it was.
                 self.take_roamed(link, from, 0, now);
@@ -213,7 +213,7 @@ impl Switch {
 
     /// When a frame last came in by a link, and how many have left by it.
     fn traffic_of(&self, mark: Mark) -> Option<(u64, u64)> {
-        let tallies = &self.user_of(mark)?.tallies;
+        let tallies = &self.slots.user_of(mark)?.tallies;
         let heard = tallies.iter().map(|tally| tally.heard_ns.read()).max();
         Some((heard.unwrap_or(0), tallies.iter().map(|tally| tally.frames_out.read()).sum()))
     }

@@ -111,9 +111,7 @@ fn data_frames(tally: &SlotTally) -> u64 {
 impl Switch {
     /// Looks whether a link is in use: one that is gets new keys in time, one that is not gets none.
     pub(super) fn weigh_usage(&mut self, mark: Mark, now: Now) {
-        let Some(attachment) = self.attached.get(mark.index()).and_then(|(_, a)| a.as_ref()) else {
-            return;
-        };
+        let Some(attachment) = self.slots.user_of(mark) else { return };
         let frames: u64 = attachment.tallies.iter().map(|tally| data_frames(tally)).sum();
         let unsealed: u64 = attachment.tallies.iter().map(|tally| tally.unsealed.read()).sum();
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
@@ -161,7 +159,7 @@ impl Switch {
     /// The peer on a slot ends the link: it is down, and no handshake begins before the peer wants to be
     /// asked again.
     pub(in crate::control) fn heed_goodbye(&mut self, slot: u32, retry_after_s: u32, now: Now) {
-        let Some(mark) = self.mark_of(slot) else { return };
+        let Some(mark) = self.slots.mark_of(slot) else { return };
         if !self.peering.as_ref().is_some_and(|peering| peering.peers.contains_key(&mark)) {
             return; // a plain neighbour has no handshakes
         }
@@ -186,7 +184,7 @@ impl Switch {
 
     /// A link's keys are too old to seal with.
     pub(super) fn take_expiry(&mut self, mark: Mark, now: Now) {
-        self.workers.command_all(|_| Order::Unseal(mark));
+        self.out.workers.command_all(|_| Order::Unseal(mark));
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         // Keys that were asked for a moment ago may still come.
         let may_come = !peer.is_stranger && peer.is_somewhere() && !peer.usage.has_waited(now);
@@ -200,7 +198,7 @@ impl Switch {
 
     /// Nothing waits for keys of this link any more.
     pub(super) fn give_up(&mut self, mark: Mark) {
-        self.workers.command_all(|_| Order::GiveUp(mark));
+        self.out.workers.command_all(|_| Order::GiveUp(mark));
     }
 
     /// A stranger that has had no link for the time in which its death is noticed gives its slot back,
@@ -211,7 +209,7 @@ impl Switch {
             && peer.state != LinkState::Up
             && peer.has_waited(now)
             && now.0.saturating_sub(peer.down_since.0) >= peer.spec.liveness.detection_ns();
-        if let (true, Some(slot)) = (is_gone, self.slot_of(mark)) {
+        if let (true, Some(slot)) = (is_gone, self.slots.slot_of(mark)) {
             // Refused only where it is leaving already.
             let _ = self.detach(slot);
         }
@@ -228,11 +226,11 @@ impl Switch {
         }
         peer.reach.forget_attempts();
         peer.suggested.next = None;
-        self.workers.command_all(|_| Order::AllowData(mark, state.is_up()));
+        self.out.workers.command_all(|_| Order::AllowData(mark, state.is_up()));
         if state.is_up() {
-            self.workers.note_opening(mark);
+            self.out.workers.note_opening(mark);
         } else {
-            self.workers.cancel_opening(mark);
+            self.out.workers.cancel_opening(mark);
             self.show_state(mark, state);
         }
         if state == LinkState::Down {
@@ -242,13 +240,13 @@ impl Switch {
 
     /// Shows the links that have come up and whose data every worker lets pass now.
     pub(in crate::control) fn show_opened(&mut self) {
-        while let Some(mark) = self.workers.next_opened() {
+        while let Some(mark) = self.out.workers.next_opened() {
             self.show_state(mark, LinkState::Up);
         }
     }
 
     fn show_state(&mut self, mark: Mark, state: LinkState) {
-        let slot = self.slot_of(mark);
+        let slot = self.slots.slot_of(mark);
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         if std::mem::replace(&mut peer.shown, state) == state {
             return;
@@ -258,7 +256,7 @@ impl Switch {
             LinkState::Quiet => Event::LinkQuiet,
             LinkState::Down => Event::LinkDown,
         };
-        self.events.extend(slot.map(event));
+        self.out.events.extend(slot.map(event));
     }
 }
 

@@ -54,6 +54,11 @@ impl Peering {
         self.begins_anew = true;
     }
 
+    /// Whether the peer behind a link is known.
+    pub(in crate::control) fn has_peer(&self, mark: Mark) -> bool {
+        self.peers.contains_key(&mark)
+    }
+
     /// No session knows of these: what comes under them is opened as long as keys may live.
     fn wane(&mut self, indices: &[SessionIndex], now: Now) {
         let until = nanos(now).plus(OPEN_REFUSED_AFTER);
@@ -69,20 +74,10 @@ impl Peering {
 }
 
 impl Switch {
-    /// Whether the peer behind a sealed link is known: else it was half made.
-    pub(in crate::control) fn has_peer(&self, mark: Mark) -> bool {
-        self.peering.as_ref().is_none_or(|peering| peering.peers.contains_key(&mark))
-    }
-
     /// Begins all sessions anew. Handshakes begin with the next turn.
     pub(in crate::control) fn salvage_peering(&mut self, now: Now) {
-        let (attached, workers) = (&self.attached, self.workers.len());
-        let is_there = |mark: Mark| {
-            let place = attached.get(mark.index());
-            place.is_some_and(|(generation, user)| {
-                *generation == mark.generation() && user.is_some()
-            })
-        };
+        let (slots, workers) = (&self.slots, self.out.workers.len());
+        let is_there = |mark: Mark| slots.user_of(mark).is_some();
         let Some(peering) = &mut self.peering else { return };
         peering.begin_anew(is_there, workers, now);
         let states: Vec<_> =
@@ -94,16 +89,16 @@ impl Switch {
         for worker in 0..workers {
             // They may have been told where each is, or not.
             for &(mark, _) in &displaced {
-                self.workers.command(worker, Order::Unaddress(mark));
+                self.out.workers.command(worker, Order::Unaddress(mark));
             }
             for &(mark, is_up) in &states {
-                self.workers.command(worker, Order::AllowData(mark, is_up));
+                self.out.workers.command(worker, Order::AllowData(mark, is_up));
             }
         }
         if let Some(peering) = &mut self.peering {
             let is_opening = |peer: &Peer| peer.state.is_up() && !peer.shown.is_up();
             let opening = peering.peers.iter().filter(|(_, peer)| is_opening(peer));
-            opening.for_each(|(&mark, _)| self.workers.note_opening(mark));
+            opening.for_each(|(&mark, _)| self.out.workers.note_opening(mark));
             for (_, peer) in peering.peers.iter_mut().filter(|(_, peer)| !peer.state.is_up()) {
                 peer.shown = peer.state;
             }

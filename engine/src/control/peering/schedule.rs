@@ -88,7 +88,7 @@ impl Switch {
         let has_keys = peering.peers.values().any(|peer| peer.state != LinkState::Down);
         let mut moves = std::mem::replace(&mut peering.schedule.frames, frames) != frames;
         (peering.schedule.looked, peering.schedule.pause) = (nanos(now), pause);
-        let attention = self.workers.attention();
+        let attention = self.out.workers.attention();
         if has_keys && !moves {
             attention.want_frames();
             // A frame that was counted before this is seen by us, and a later one by its worker.
@@ -108,7 +108,7 @@ impl Switch {
 
     fn frames_of_peers(&self) -> u64 {
         let Some(peering) = &self.peering else { return 0 };
-        let users = peering.peers.iter().filter_map(|(mark, _)| self.user_of(*mark));
+        let users = peering.peers.iter().filter_map(|(mark, _)| self.slots.user_of(*mark));
         let tallies = users.flat_map(|user| &user.tallies);
         tallies.fold(0, |sum, tally| {
             sum.wrapping_add(tally.frames_in.read()).wrapping_add(tally.frames_out.read())
@@ -123,7 +123,7 @@ impl Switch {
         }
         let Schedule { due, looked, pause, watches, .. } = peering.schedule;
         let rung =
-            (watches && !self.workers.attention().wants_frames()).then(|| looked.plus(pause));
+            (watches && !self.out.workers.attention().wants_frames()).then(|| looked.plus(pause));
         let touched = peering.peers.touched().iter();
         let touched = touched.filter_map(|mark| self.peer_due(*mark, peering.peers.get(mark)?));
         due.into_iter().chain(rung).chain(touched).min()

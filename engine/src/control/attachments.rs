@@ -1,0 +1,150 @@
+//! What is attached, by mark, and where: which mark is free for the next one, and whose an address is.
+
+use std::{collections::HashMap, sync::Arc};
+
+use strowger_frame::{Address, Mark, port::AdmitError};
+
+use super::{AttachError, PortId, SlotState, numbers::Who};
+use crate::{
+    limits::ATTACHED_MAX,
+    link::{Behind, SlotTally},
+};
+
+/// One thing attached, as the slow path knows it.
+pub(super) struct Attachment {
+    pub(super) slot: u32,
+    /// The number that workers write into return paths: every table leads by it.
+    pub(super) written: u32,
+    pub(super) port: PortId,
+    pub(super) at: Option<Address>,
+    pub(super) behind: Behind,
+    pub(super) sealed: bool,
+    pub(super) name: String,
+    /// As it is known again after a restart.
+    pub(super) who: Who,
+    pub(super) state: SlotState,
+    pub(super) tallies: Vec<Arc<SlotTally>>,
+    pub(super) refused: Option<AdmitError>,
+    /// Whether [`Event::SlotAttached`](super::Event::SlotAttached) was told.
+    pub(super) announced: bool,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Attachments {
+    /// By mark index, with the generation that the next user of the index will have.
+    places: Vec<(u16, Option<Attachment>)>,
+    /// By mark index. One that has gone may still stand here.
+    by_address: HashMap<(u16, Address), usize>,
+    /// Below this mark index, and above [`barred`](Self::barred), all are taken.
+    vacant_from: usize,
+    /// Marks below this index are given to nobody: some worker may still have a link that is not known here.
+    barred: usize,
+}
+
+impl Attachments {
+    /// How many places there are, taken or not.
+    pub(super) fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Mark, &Attachment)> {
+        self.places.iter().enumerate().filter_map(|(index, (generation, attachment))| {
+            attachment.as_ref().map(|a| (Mark::new(index as u16, *generation), a))
+        })
+    }
+
+    pub(super) fn get(&self, mark: Mark) -> Option<&Attachment> {
+        let (generation, user) = self.places.get(mark.index())?;
+        user.as_ref().filter(|_| *generation == mark.generation())
+    }
+
+    pub(super) fn get_mut(&mut self, mark: Mark) -> Option<&mut Attachment> {
+        let (generation, user) = self.places.get_mut(mark.index())?;
+        user.as_mut().filter(|_| *generation == mark.generation())
+    }
+
+    /// The slot of who has an address behind a port.
+    pub(super) fn slot_at(&self, port: PortId, at: Address) -> Option<u32> {
+        let index = *self.by_address.get(&(port.0, at))?;
+        let user = self.places.get(index)?.1.as_ref()?;
+        (user.port == port && user.at == Some(at)).then_some(user.slot)
+    }
+
+    /// A mark that is free; [`insert`](Self::insert) takes it.
+    pub(super) fn vacant(&mut self) -> Result<Mark, AttachError> {
+        let from = self.barred.max(self.vacant_from);
+        let mut places = self.places.iter().skip(from);
+        let found = places.position(|(_, user)| user.is_none());
+        // What is found is taken next, unless the attach fails: then it is found again.
+        let vacant = found.map_or(self.places.len(), |index| from + index);
+        self.vacant_from = if self.barred == 0 { vacant } else { 0 };
+        let index = match found {
+            Some(index) => from + index,
+            None if self.places.len() < ATTACHED_MAX => {
+                self.places.push((0, None));
+                self.places.len() - 1
+            }
+            None => return Err(AttachError::Full),
+        };
+        Ok(Mark::new(index as u16, self.places[index].0))
+    }
+
+    pub(super) fn insert(&mut self, mark: Mark, attachment: Attachment) {
+        if let Some(at) = attachment.at {
+            self.by_address.insert((attachment.port.0, at), mark.index());
+        }
+        self.places[mark.index()].1 = Some(attachment);
+    }
+
+    /// Takes one out; its place has another generation from now on.
+    pub(super) fn remove(&mut self, mark: Mark) -> Option<Attachment> {
+        self.get(mark)?;
+        let (generation, place) = &mut self.places[mark.index()];
+        *generation = generation.wrapping_add(1);
+        self.vacant_from = self.vacant_from.min(mark.index());
+        let gone = place.take()?;
+        if let Some(at) = gone.at
+            && self.by_address.get(&(gone.port.0, at)) == Some(&mark.index())
+        {
+            self.by_address.remove(&(gone.port.0, at));
+        }
+        Some(gone)
+    }
+
+    /// After a recovery: everybody has the number that `number_of` says, and whether it is live, or is on the
+    /// way out. Returns those who are to be announced yet. All places of before are barred.
+    pub(super) fn recover(&mut self, number_of: impl Fn(Mark) -> Option<(u32, bool)>) -> Vec<Mark> {
+        let mut unannounced = Vec::new();
+        self.barred = self.places.len();
+        for (index, (generation, place)) in self.places.iter_mut().enumerate() {
+            let Some(user) = place else {
+                // Somebody may have been on the way to this place.
+                *generation = generation.wrapping_add(1);
+                continue;
+            };
+            let mark = Mark::new(index as u16, *generation);
+            let Some((slot, is_live)) = number_of(mark) else {
+                user.state = SlotState::Leaving;
+                continue;
+            };
+            (user.slot, user.written) = (slot, slot);
+            if is_live {
+                if user.state == SlotState::Coming {
+                    user.state = SlotState::Attached;
+                }
+                if !user.announced {
+                    unannounced.push(mark);
+                }
+            } else {
+                user.state = SlotState::Coming;
+            }
+        }
+        unannounced
+    }
+
+    /// Nothing of before a recovery is left at any worker.
+    pub(super) fn unbar(&mut self) {
+        self.barred = 0;
+    }
+}

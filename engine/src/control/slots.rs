@@ -1,0 +1,697 @@
+//! Slots that come, move and go: what is ordered of the workers at each step, and in which order
+//! the steps are taken. Which number is given it leaves to [`super::numbers`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+};
+
+use arrayvec::ArrayVec;
+use strowger_frame::Mark;
+use strowger_wire::{Scheme, Slot};
+
+use super::{
+    Attach, AttachError, DetachError, Event, GrowError, Kept, Outputs, RenumberError, RestoreError,
+    SlotState, SlotView, Snapshot, SwitchConfig,
+    attachments::{Attachment, Attachments},
+    check,
+    ledger::Awaited,
+    numbers::{
+        Detached, Given, Informed, Lead, Numbers, Published, Retiring, Standing, Unnamed, Who,
+        Wish, Withdrawn, salvage::Salvaged,
+    },
+    ports::Ports,
+    read_otherwise,
+    salvage::Recovery,
+    table,
+    workers::Step,
+};
+use crate::{
+    Now,
+    discard::Discard,
+    egress::{Drain, Egress},
+    limits::PUBLISH_POLLS_MAX,
+    link::{Behind, Guard, Link, Told},
+    orders::{Growth, Order, PuntKind},
+    rate::TokenBucket,
+    slots::{NextHop, ReturnPath},
+};
+
+/// See the module.
+pub(super) struct Slots {
+    /// How numbers are written, and how long they rest.
+    config: SwitchConfig,
+    attachments: Attachments,
+    numbers: Numbers,
+    /// Polls since the first of the numbers that wait to be published could have been.
+    publish_polls: u32,
+    /// Published as soon as their numbers have rested.
+    deferred: Vec<Given>,
+    /// By whom numbers are held over a restart: what is written down already, if that is done.
+    written: Option<u64>,
+    /// As numbers rest by ([`Clock::rest`](super::clock::Clock::rest)).
+    now: Now,
+    /// Who has been taken away since this was last asked.
+    left: Vec<Mark>,
+}
+
+impl Slots {
+    pub(super) fn new(config: SwitchConfig) -> Self {
+        Self {
+            config,
+            attachments: Attachments::default(),
+            numbers: Numbers::new(config.slot_max),
+            publish_polls: 0,
+            deferred: Vec::new(),
+            written: None,
+            now: Now(0),
+            left: Vec::new(),
+        }
+    }
+
+    pub(super) fn config(&self) -> &SwitchConfig {
+        &self.config
+    }
+
+    /// It is so late, as numbers rest by.
+    pub(super) fn set_now(&mut self, rest: Now) {
+        self.now = rest;
+    }
+
+    /// Who has been taken away since this was last asked.
+    pub(super) fn take_left(&mut self) -> Vec<Mark> {
+        mem::take(&mut self.left)
+    }
+
+    /// What of the numbers is written down, if that is waited for.
+    pub(super) fn written(&self) -> Option<u64> {
+        self.written
+    }
+
+    /// All that is attached, with the marks.
+    pub(super) fn attachments(&self) -> impl Iterator<Item = (Mark, &Attachment)> {
+        self.attachments.iter()
+    }
+
+    /// The number by which a user is known.
+    pub(super) fn slot_of(&self, mark: Mark) -> Option<u32> {
+        Some(self.user_of(mark)?.slot)
+    }
+
+    /// Who has a number as its own.
+    pub(super) fn mark_of(&self, slot: u32) -> Option<Mark> {
+        self.numbers.user_of(slot)
+    }
+
+    /// Attaches a neighbour or an endpoint; says which slot it has. Frames flow once the event
+    /// [`Event::SlotAttached`] has come.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub(super) fn attach(
+        &mut self,
+        attach: Attach,
+        ports: &Ports,
+        out: &mut Outputs,
+    ) -> Result<(u32, Mark), AttachError> {
+        if !ports.is_plugged(attach.port) {
+            return Err(AttachError::NoPort);
+        }
+        if let Some(at) = attach.at
+            && let Some(slot) = self.attachments.slot_at(attach.port, at)
+        {
+            return Err(AttachError::AddressTaken(slot));
+        }
+        let who = Who::new(attach.key, &attach.name);
+        let mark = self.attachments.vacant()?;
+        let (unknown_max, may_wait) = (attach.unknown_max, true);
+        let wish = Wish { slot: attach.slot, who: Some(&who), unknown_max, may_wait };
+        let given = self.numbers.give(wish, mark, self.now)?;
+        let slot = given.slot();
+        let alias_until = Now(self.now.0.saturating_add(self.config.alias_ns));
+        self.numbers.adopt(&who, mark, alias_until, self.now);
+
+        let tallies: Vec<_> = (0..out.workers.len()).map(|_| Arc::default()).collect();
+        let homes = ports.home(attach.port);
+        for (worker, tally) in tallies.iter().enumerate() {
+            let link = Link {
+                mark,
+                slot,
+                port: attach.port.0,
+                home: homes.filter(|&home| usize::from(home) != worker),
+                u_turns: self.config.u_turns,
+                rights: attach.rights,
+                return_path: ReturnPath::new(&self.config.scheme, Slot::new(slot)),
+                guard: if attach.sealed {
+                    Guard::Sealed(None)
+                } else {
+                    Guard::Plain { counter: 0 }
+                },
+                frame_bytes_max: attach.frame_bytes_max,
+                egress: Egress::default(),
+                may_wake: false,
+                allows_data: false,
+                waiting: ArrayVec::new(),
+                told: Told::default(),
+                knocked: Told::default(),
+                answered: Told::default(),
+                drain: Drain::default(),
+                control: TokenBucket::default(),
+                packets_up: TokenBucket::default(),
+                notes: TokenBucket::default(),
+                punts: [0; PuntKind::COUNT],
+                listed: false,
+                tally: Arc::clone(tally),
+            };
+            out.workers.command(worker, Order::Attach(Box::new(link), attach.at));
+        }
+        let attachment = Attachment {
+            slot,
+            written: slot,
+            port: attach.port,
+            at: attach.at,
+            behind: attach.behind,
+            sealed: attach.sealed,
+            name: attach.name,
+            who,
+            state: SlotState::Coming,
+            tallies,
+            refused: None,
+            announced: false,
+        };
+        self.attachments.insert(mark, attachment);
+        out.workers.after_all(given, Step::Publish);
+        Ok((slot, mark))
+    }
+
+    pub(super) fn user(&mut self, mark: Mark) -> Option<&mut Attachment> {
+        self.attachments.get_mut(mark)
+    }
+
+    pub(super) fn user_of(&self, mark: Mark) -> Option<&Attachment> {
+        self.attachments.get(mark)
+    }
+
+    /// Detaches what is attached to a slot, and ends its aliases. The numbers rest before they are
+    /// given again.
+    ///
+    /// # Errors
+    /// [`DetachError`].
+    pub(super) fn detach(&mut self, slot: u32, out: &mut Outputs) -> Result<(), DetachError> {
+        let mark = self.numbers.user_of(slot).ok_or(DetachError::EmptySlot(slot))?;
+        self.detach_users(&[mark], out);
+        Ok(())
+    }
+
+    /// Detaches what is attached to all these slots, by one table. Empty slots are passed over.
+    pub(super) fn detach_all(&mut self, slots: impl IntoIterator<Item = u32>, out: &mut Outputs) {
+        let users: Vec<Mark> =
+            slots.into_iter().filter_map(|slot| self.numbers.user_of(slot)).collect();
+        self.detach_users(&users, out);
+    }
+
+    fn detach_users(&mut self, users: &[Mark], out: &mut Outputs) {
+        let Some(withdrawn) = self.numbers.withdraw_all(users) else { return };
+        for &mark in users {
+            if let Some(attachment) = self.user(mark) {
+                attachment.state = SlotState::Leaving;
+            }
+            self.left.push(mark);
+        }
+        self.remove(withdrawn, out);
+    }
+
+    /// Gives the user of a slot another number: this one, or the lowest free. The old one leads to
+    /// it for [`SwitchConfig::alias_ns`] after [`Event::SlotMoved`], and rests then.
+    ///
+    /// # Errors
+    /// [`RenumberError`].
+    pub(super) fn renumber(
+        &mut self,
+        slot: u32,
+        to: Option<u32>,
+        out: &mut Outputs,
+    ) -> Result<u32, RenumberError> {
+        let mark = self.numbers.user_of(slot).ok_or(RenumberError::EmptySlot(slot))?;
+        match self.user(mark).map(|user| user.state) {
+            Some(SlotState::Attached | SlotState::Draining) => (),
+            _ => return Err(RenumberError::EmptySlot(slot)),
+        }
+        if !self.numbers.may_move(mark) {
+            return Err(RenumberError::Moving(slot));
+        }
+        // A number that is not free yet is refused: a change that comes minutes later is a surprise.
+        let wish = Wish { slot: to, ..Wish::default() };
+        let given = self.numbers.give(wish, mark, self.now).map_err(RenumberError::Number)?;
+        let to = given.slot();
+        out.workers.after_all(given, Step::Publish);
+        Ok(to)
+    }
+
+    /// Says that no new label should name a slot, and detaches it after `for_ns` from the last
+    /// [`poll`](Self::poll). It forwards as before until then.
+    ///
+    /// # Errors
+    /// [`RenumberError::EmptySlot`].
+    pub(super) fn drain(
+        &mut self,
+        slot: u32,
+        for_ns: u64,
+        out: &mut Outputs,
+    ) -> Result<(), RenumberError> {
+        let until = Now(self.now.0.saturating_add(for_ns));
+        let mark = self.numbers.user_of(slot).ok_or(RenumberError::EmptySlot(slot))?;
+        if !self.numbers.drain(slot, until) {
+            return Err(RenumberError::EmptySlot(slot));
+        }
+        if let Some(user) = self.user(mark) {
+            user.state = SlotState::Draining;
+        }
+        out.events.push(Event::SlotDraining(slot));
+        Ok(())
+    }
+
+    /// Goes over to a scheme that reads every code in use as before, while traffic flows, and gives
+    /// out numbers up to `slot_max` from now on.
+    ///
+    /// # Errors
+    /// [`GrowError`].
+    pub(super) fn grow_scheme(
+        &mut self,
+        scheme: Scheme,
+        slot_max: u32,
+        out: &mut Outputs,
+    ) -> Result<(), GrowError> {
+        let grown = SwitchConfig { scheme, slot_max, ..self.config };
+        check(&grown).map_err(GrowError::Config)?;
+        let old = self.config.scheme;
+        if slot_max < self.config.slot_max {
+            return Err(GrowError::SlotMax(self.config.slot_max));
+        }
+        // Whatever can be written may be on its way: not only numbers that somebody has now.
+        for slot in 0..=self.config.slot_max {
+            if let Some(form) = read_otherwise(slot, &old, &scheme) {
+                return Err(GrowError::CodeChanges { slot, form });
+            }
+        }
+        self.config = grown;
+        self.numbers.raise_max(slot_max);
+        for worker in 0..out.workers.len() {
+            let exits = self.exits();
+            let Ok(table) = table(&self.config, &exits) else { continue };
+            let return_paths = self.return_paths();
+            out.workers.command(worker, Order::Grow(Box::new(Growth { table, return_paths })));
+        }
+        out.workers.after_all((), Step::Grown);
+        Ok(())
+    }
+
+    /// What the link of a user writes into return paths: the number that every table leads by, and
+    /// where that does not fit a former one that leads to it, too.
+    fn return_path(&self, mark: Mark, user: &Attachment) -> ReturnPath {
+        let scheme = &self.config.scheme;
+        let former = self.numbers.former(mark).into_iter().map(Slot::new);
+        former.fold(ReturnPath::new(scheme, Slot::new(user.written)), |return_path, former| {
+            return_path.or_former(scheme, former)
+        })
+    }
+
+    pub(super) fn return_paths(&self) -> Vec<(Mark, ReturnPath)> {
+        self.attachments().map(|(mark, user)| (mark, self.return_path(mark, user))).collect()
+    }
+
+    /// Has every worker write a user's numbers into return paths as they are now.
+    fn write_return_path(&self, mark: Mark, out: &mut Outputs) {
+        let Some((_, user)) = self.attachments().find(|(other, _)| *other == mark) else { return };
+        let (written, return_path) = (user.written, self.return_path(mark, user));
+        out.workers.command_all(|_| Order::Renumber(mark, written, Box::new(return_path)));
+    }
+
+    /// Tells every worker that numbers lead nowhere any more, and that none of them is written any more;
+    /// goes on once they all know.
+    fn remove(&mut self, withdrawn: Withdrawn, out: &mut Outputs) {
+        for &mark in withdrawn.staying() {
+            self.write_return_path(mark, out);
+        }
+        self.give_tables(out);
+        let told = self.numbers.told(withdrawn);
+        out.workers.after_all(told, Step::Remove);
+    }
+
+    fn exits(&mut self) -> BTreeMap<u32, NextHop> {
+        let leads = self.numbers.leads();
+        let behind = |mark: Mark| self.attachments.get(mark).map(|user| user.behind);
+        let exit = |(slot, lead)| {
+            let exit = match lead {
+                Lead::Empty => NextHop::Drop(Discard::EmptySlot),
+                Lead::Gone => NextHop::Drop(Discard::SlotGone),
+                Lead::User(mark) => match behind(mark) {
+                    Some(Behind::Neighbour) => NextHop::Neighbour(mark),
+                    Some(Behind::Endpoint) => NextHop::Endpoint(mark),
+                    None => NextHop::Drop(Discard::SlotGone),
+                },
+                Lead::Alias(to) => {
+                    let is_endpoint = behind(to) == Some(Behind::Endpoint);
+                    NextHop::Alias { to, slot: slot as u16, is_endpoint }
+                }
+            };
+            (slot, exit)
+        };
+        leads.into_iter().map(exit).collect()
+    }
+
+    pub(super) fn give_tables(&mut self, out: &mut Outputs) {
+        let exits = self.exits();
+        for worker in 0..out.workers.len() {
+            // `check` has made a table of this scheme before.
+            if let Ok(table) = table(&self.config, &exits) {
+                out.workers.command(worker, Order::Slots(Box::new(table)));
+            }
+        }
+    }
+
+    /// Every worker leads to a user by now.
+    pub(super) fn announce(&mut self, mark: Awaited<Mark>, out: &mut Outputs) {
+        let Ok(passed) = out.workers.pass(mark) else { return };
+        let mark = passed.into_inner();
+        let Some(user) = self.user(mark) else { return };
+        user.announced = true;
+        let slot = user.slot;
+        out.events.push(Event::SlotAttached(slot));
+        if !self.numbers.former(mark).is_empty() {
+            // Of before the restart: every table leads by them now.
+            self.write_return_path(mark, out);
+        }
+    }
+
+    /// Publishes the numbers at the front of what is pending, all whose workers have reported, by one table: each
+    /// table holds all numbers, so one for each of them would take a time that is quadratic in their count. Where more are
+    /// about to follow they are waited for, but not for long. `false` if nothing was published.
+    pub(super) fn publish_due(&mut self, out: &mut Outputs) -> bool {
+        let (due, more_follow) = out.workers.publishable(self.written);
+        let waits = more_follow && due < self.attachments.places() / 4;
+        if due == 0 || waits && self.publish_polls < PUBLISH_POLLS_MAX {
+            self.publish_polls += u32::from(due > 0);
+            return false;
+        }
+        self.publish_polls = 0;
+        let given = out.workers.next_publications(due);
+        self.publish(given, self.now, out);
+        true
+    }
+
+    fn publish(&mut self, all: Vec<Given>, now: Now, out: &mut Outputs) {
+        let (mut announced, mut retired, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        for given in all {
+            let (slot, mark) = (given.slot(), given.user());
+            let Some(user) = self.user(mark) else { continue };
+            let was = user.slot;
+            if user.refused.is_some() {
+                // Some worker's port would not have it: take back what others were given.
+                refused.push(mark);
+                continue;
+            }
+            match self.numbers.publish(given, now) {
+                Published::Never => {}
+                Published::Later(given) => self.deferred.push(given),
+                Published::Now if was == slot => {
+                    if let Some(user) = self.user(mark)
+                        && user.state == SlotState::Coming
+                    {
+                        user.state = SlotState::Attached;
+                    }
+                    announced.push(mark);
+                }
+                Published::Now => {
+                    retired.extend(self.numbers.retire(was, slot));
+                    if let Some(user) = self.user(mark) {
+                        user.slot = slot;
+                    }
+                }
+            }
+        }
+        self.detach_users(&refused, out);
+        if announced.is_empty() && retired.is_empty() {
+            return;
+        }
+        self.give_tables(out);
+        for mark in announced {
+            out.workers.after_all(mark, Step::Announce);
+        }
+        for retiring in retired {
+            out.workers.after_all(retiring, Step::Rewrite);
+        }
+    }
+
+    pub(super) fn rewrite(&mut self, moving: Awaited<Retiring>, out: &mut Outputs) {
+        let Ok(passed) = out.workers.pass(moving) else { return };
+        let retiring = passed.into_inner();
+        let (mark, to) = (retiring.user(), retiring.to());
+        if let Some(user) = self.user(mark) {
+            user.written = to;
+        }
+        self.write_return_path(mark, out);
+        out.workers.after_all(retiring, Step::Retire);
+    }
+
+    pub(super) fn retire(&mut self, moving: Awaited<Retiring>, out: &mut Outputs) {
+        let (slot, to) = (moving.what().slot(), moving.what().to());
+        let Ok(passed) = out.workers.pass(moving) else { return };
+        let until = Now(self.now.0.saturating_add(self.config.alias_ns));
+        if self.numbers.retired(passed, until) {
+            out.events.push(Event::SlotMoved(slot, to));
+        }
+    }
+
+    pub(super) fn drop_user(&mut self, told: Awaited<Informed>, out: &mut Outputs) {
+        let Ok(passed) = out.workers.pass(told) else { return };
+        match Unnamed::after(passed).without_user() {
+            Ok(detached) => self.come_to_rest(detached),
+            Err(unnamed) => {
+                Self::drop_links(&unnamed, out);
+                out.workers.after_all(unnamed, Step::Rest);
+            }
+        }
+    }
+
+    /// Has every worker drop the links of those who leave.
+    fn drop_links(unnamed: &Unnamed, out: &mut Outputs) {
+        for &mark in unnamed.leaving() {
+            out.workers.command_all(|_| Order::Detach(mark));
+        }
+    }
+
+    pub(super) fn rest(&mut self, unnamed: Awaited<Unnamed>, out: &mut Outputs) {
+        let leaving = unnamed.what().leaving().to_vec();
+        let Ok(passed) = out.workers.pass(unnamed) else { return };
+        self.come_to_rest(Detached::after(passed));
+        for mark in leaving {
+            let Some(gone) = self.attachments.remove(mark) else { continue };
+            out.events.push(match gone.refused {
+                Some(why) => Event::AttachRefused(gone.slot, why),
+                None => Event::SlotDetached(gone.slot),
+            });
+        }
+    }
+
+    fn come_to_rest(&mut self, detached: Detached) {
+        self.numbers.rest(detached, self.now, self.config.quarantine_ns);
+    }
+
+    /// When [`poll`](Self::poll) has something to do, in the time that numbers rest by.
+    pub(super) fn next_timeout(&self) -> Option<Now> {
+        let deferred = self.deferred.iter().map(|given| self.numbers.opens_at(given.slot()));
+        deferred.map(|opens| opens.unwrap_or(self.now)).chain(self.numbers.next_timeout()).min()
+    }
+
+    /// What comes of time alone: drained slots go, aliases end, numbers come free.
+    pub(super) fn poll(&mut self, out: &mut Outputs) {
+        let now = self.now;
+        if self.next_timeout().is_none_or(|due| now < due) {
+            return;
+        }
+        // Some may be on their way out already.
+        let drained = self.numbers.drained(now);
+        self.detach_all(drained, out);
+        if let Some(withdrawn) = self.numbers.expire(now) {
+            out.events.extend(withdrawn.slots().map(Event::AliasEnded));
+            self.remove(withdrawn, out);
+        }
+        let deferred = mem::take(&mut self.deferred);
+        self.publish(deferred, now, out);
+        let rested = self.numbers.rested(now);
+        if rested.is_empty() {
+            return;
+        }
+        for number in rested {
+            out.events.push(Event::SlotFree(number.slot()));
+            self.numbers.free(number);
+        }
+        // From "gone" to "empty", so that the counters tell the two apart.
+        self.give_tables(out);
+    }
+
+    /// The number today of whoever had this one, if it leads there.
+    pub(super) fn renamed(&self, slot: u32) -> Option<u32> {
+        self.slot_of(self.numbers.alias_of(slot)?)
+    }
+
+    /// Whether a number is kept over the restart for this user.
+    pub(super) fn is_kept_for(&self, who: &Who) -> bool {
+        self.numbers.is_kept_for(who)
+    }
+
+    /// How long it is before a number that was given may lead to its user.
+    pub(super) fn opens_in(&self, slot: u32) -> Option<u64> {
+        self.numbers.opens_in(slot, self.now)
+    }
+
+    /// How many numbers were ever given, over restarts.
+    pub(super) fn generation(&self) -> u64 {
+        self.numbers.generation()
+    }
+
+    /// From now on numbers are published once they are written down.
+    pub(super) fn wait_for_writing(&mut self) {
+        self.written.get_or_insert(0);
+    }
+
+    /// Numbers of this generation are written down.
+    pub(super) fn set_written(&mut self, generation: u64) {
+        if let Some(written) = &mut self.written {
+            *written = generation.max(*written);
+        }
+    }
+    /// What is to be found again after a restart when it is `rest`, as numbers rest by.
+    pub(super) fn snapshot(&self, rest: Now, stamps_until: u64) -> Snapshot {
+        let who = |mark: Mark| self.user_of(mark).map(|user| user.who.clone());
+        let times = [self.config.alias_ns, self.config.quarantine_ns];
+        let kept = self.numbers.to_keep(who, rest, times).into_iter();
+        Snapshot {
+            scheme: self.config.scheme,
+            generation: self.numbers.generation(),
+            numbers: kept
+                .map(|(slot, who, rests_ns, unknown)| Kept { slot, who, rests_ns, unknown })
+                .collect(),
+            former: self.numbers.former_to_keep(who, rest, times[0]),
+            stamps_until,
+        }
+    }
+
+    /// Takes up a snapshot, before anything is attached.
+    pub(super) fn restore(
+        &mut self,
+        snapshot: &Snapshot,
+        out: &mut Outputs,
+    ) -> Result<(), RestoreError> {
+        self.check_restore(snapshot)?;
+        let numbers = snapshot.to_numbers(self.config.slot_max, self.now)?;
+        self.numbers = numbers;
+        self.give_tables(out);
+        Ok(())
+    }
+
+    /// Whether numbers may still be restored, and are written as they were.
+    pub(super) fn check_restore(&self, snapshot: &Snapshot) -> Result<(), RestoreError> {
+        if self.numbers.generation() > 0 {
+            return Err(RestoreError::Late);
+        }
+        let slots = snapshot.numbers.iter().map(|kept| kept.slot);
+        let is_changed =
+            |slot: &u32| read_otherwise(*slot, &snapshot.scheme, &self.config.scheme).is_some();
+        match slots.chain([Slot::SWITCH.number()]).find(is_changed) {
+            Some(slot) => Err(RestoreError::Scheme(slot)),
+            None => Ok(()),
+        }
+    }
+    /// The name of what a number leads to, or what is just leaving it; `None` if there is nothing.
+    pub(super) fn name_at(&self, slot: u32) -> Option<&str> {
+        let user = match self.numbers.standing(slot)? {
+            Standing::Coming(mark, _)
+            | Standing::Live(mark)
+            | Standing::Draining(mark, _)
+            | Standing::Alias(mark, _) => self.user_of(mark)?,
+            Standing::Withdrawn => self.attachments().find(|(_, user)| user.slot == slot)?.1,
+            Standing::Resting(_) | Standing::Kept(_) => return None,
+        };
+        Some(&user.name)
+    }
+
+    /// All slots in use or in quarantine, in order of their numbers.
+    pub(super) fn views(&self) -> Vec<SlotView> {
+        SlotView::all(&self.attachments, &self.numbers, self.now)
+    }
+
+    /// Looks at every number and attachment again, after the slow path has lost its tokens. `has_peer` says
+    /// of a sealed one whether its peer is known; else it was half made.
+    pub(super) fn recover(
+        &mut self,
+        has_peer: impl Fn(Mark) -> bool,
+        out: &mut Outputs,
+    ) -> Recovery {
+        self.deferred.clear();
+        let is_there = |mark: &Mark, user: &Attachment| {
+            user.state != SlotState::Leaving && (!user.sealed || has_peer(*mark))
+        };
+        let there = self.attachments().filter(|(mark, user)| is_there(mark, user));
+        let there: BTreeSet<Mark> = there.map(|(mark, _)| mark).collect();
+        let quarantine_ns = self.config.quarantine_ns;
+        let salvaged = self.numbers.salvage(|mark| there.contains(&mark), self.now, quarantine_ns);
+        let numbers = &self.numbers;
+        let number_of = |mark| numbers.of_user(mark).map(|slot| (slot, numbers.is_live(slot)));
+        let announced = self.attachments.recover(number_of);
+        for retiring in &salvaged.retiring {
+            // A number is written only where every table leads by it.
+            if let Some(user) = self.user(retiring.user()) {
+                user.written = retiring.slot();
+            }
+        }
+        self.command_tables_again(out);
+        let Salvaged { given, retiring, withdrawn } = salvaged;
+        Recovery { given, retiring, announced, told: self.numbers.told(withdrawn) }
+    }
+
+    /// Gives every worker the tables and ways back as they are to be. Not in the ledger, which begins
+    /// behind them.
+    fn command_tables_again(&mut self, out: &mut Outputs) {
+        let exits = self.exits();
+        for worker in 0..out.workers.len() {
+            // `check` has made a table of this scheme before.
+            let Ok(table) = table(&self.config, &exits) else { continue };
+            let return_paths = self.return_paths();
+            let growth = Box::new(Growth { table, return_paths });
+            out.workers.command_before_muster(worker, Order::Grow(growth));
+        }
+    }
+
+    /// Every worker has the new tables, and has said which links it has: what nobody knows, and what not every
+    /// worker has of those who were there, goes.
+    pub(super) fn end_recovery(
+        &mut self,
+        told: Awaited<Informed>,
+        (expected, links): (Vec<Mark>, Vec<BTreeSet<Mark>>),
+        out: &mut Outputs,
+    ) {
+        let Ok(passed) = out.workers.pass(told) else { return };
+        let stays = self.attachments().filter(|(_, user)| user.state != SlotState::Leaving);
+        let stays: BTreeSet<Mark> = stays.map(|(mark, _)| mark).collect();
+        let attached = self.attachments().map(|(mark, _)| mark);
+        let known = links.iter().flatten().copied().chain(attached);
+        let leaving: BTreeSet<Mark> = known.filter(|mark| !stays.contains(mark)).collect();
+        let unnamed = Unnamed::after(passed).and_leaving(leaving);
+        Self::drop_links(&unnamed, out);
+        out.workers.after_all(unnamed, Step::Recovered);
+
+        let is_everywhere = |mark: &Mark| links.iter().all(|has| has.contains(mark));
+        let lost = expected.iter().filter(|mark| stays.contains(mark) && !is_everywhere(mark));
+        // Their commands were lost, or some worker's port would not have them.
+        let lost: Vec<Mark> = lost.copied().collect();
+        self.detach_users(&lost, out);
+    }
+
+    /// Nothing of before is left at any worker.
+    pub(super) fn unbar(&mut self) {
+        self.attachments.unbar();
+    }
+}
