@@ -18,14 +18,17 @@ fn config(key: &str, listen: &str, peer: &str) -> String {
     )
 }
 
-/// A client with IPv4 alone asks the second of the server's addresses, and hears no other one: what comes
-/// from the first has no way back there, as behind a stateful firewall.
+/// A client with IPv4 alone asks the second of the server's addresses, and receives from no other one, as behind a
+/// stateful firewall.
 fn asked_at_the_second_address(listen: &str) {
     let Some([near, far]) = pair() else { return };
     for (Namespace(name), at) in [(&near, "10.77.0.9"), (&far, "10.77.0.1"), (&far, "10.77.0.2")] {
         words(&format!("ip -n {name} addr add {at}/24 dev e0")).unwrap();
     }
+    // No way leads back to the first, so the kernel drops what comes from it (RFC 3704, strict).
     words(&format!("ip -n {} route add blackhole 10.77.0.1/32", near.0)).unwrap();
+    let strict = "sysctl -qw net.ipv4.conf.all.rp_filter=1";
+    words(&format!("ip netns exec {} {strict}", near.0)).unwrap();
     let ((client, client_key), (server, server_key)) = (home(), home());
     let server = Relay::within(&far, server, &config(&client_key, listen, ""));
     let peer = "address = \"10.77.0.2:7000\"\n";

@@ -271,6 +271,10 @@ impl Switch {
         let (owner, here) = (peer.owner, peer.location());
         if header.kind == Kind::Response {
             peer.diagnosis.note_answer();
+            // By the socket that the question came in by: it knows which of our addresses was asked.
+            if by.is_some_and(|by| self.ports.send(by.from.port, by.from.at, &message)) {
+                return;
+            }
             let answer = by.map(|by| (by.from, usize::from(by.worker)));
             let to = answer.or(here.map(|here| (here, self.ports.sender(owner, here.port))));
             if let Some((Location { port, at }, worker)) = to {
