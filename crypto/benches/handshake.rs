@@ -36,10 +36,10 @@ fn main() {
         assert!(verifying.verify_strict(black_box(b"strowger"), &signature).is_ok());
     };
 
-    let (strangers, acquainted) = (Ends::new(), Ends::new());
-    acquainted.a.add_peer(acquainted.b.static_public());
-    acquainted.b.add_peer(acquainted.a.static_public());
-    acquainted.time(); // fills the precomputed values
+    let (new, known) = (Ends::new(), Ends::new());
+    known.a.add_peer(known.b.static_public());
+    known.b.add_peer(known.a.static_public());
+    known.time(); // fills the precomputed values
 
     let names = ["responder", "initiator", "responder again", "initiator again"];
     let mut found = names.map(|_| Vec::new());
@@ -48,7 +48,7 @@ fn main() {
         let (mut alone, mut sides) = (Duration::ZERO, [Duration::ZERO; 4]);
         for _ in 0..rounds {
             alone += time(curves).0;
-            let each = [strangers.time(), acquainted.time()];
+            let each = [new.time(), known.time()];
             for (side, took) in sides.iter_mut().zip(each.as_flattened()) {
                 *side += *took;
             }
@@ -66,8 +66,8 @@ fn main() {
         println!("{name:15} {curves:10.1} {side:8.1}  {least:.3}  {ratio:.3}  {most:.3}");
     }
 
-    let (_, message) = strangers.begin();
-    let checker = &strangers.checker;
+    let (_, message) = new.begin();
+    let checker = &new.checker;
     for (name, load) in [("mac1 alone", Load::Normal), ("a cookie in reply", Load::Heavy)] {
         let (took, _) = time(|| {
             for _ in 0..rounds {

@@ -45,7 +45,7 @@ pub fn encode(local: &LocalIdentity) -> [u8; BEACON_BYTES] {
 
 /// The mac at the end of a beacon, over all bytes before it.
 ///
-/// Whoever knows the network's name can compute it.
+/// It follows from the network's name and those bytes.
 pub fn network_mac(network: &NetworkId, covered: &[u8]) -> [u8; MAC_BYTES] {
     let key = mac(&[0; KEY_BYTES], "strowger beacon key", &[network.as_bytes()]);
     let full = mac(&key, "strowger beacon mac", &[covered]);

@@ -84,20 +84,20 @@ mod tests {
     #[test]
     fn only_added_peers_are_stored_and_only_until_removed() {
         let precomputed = PrecomputedPeers::default();
-        let (friend, stranger) = (StaticPublic([1; 32]), StaticPublic([2; 32]));
+        let (added, other) = (StaticPublic([1; 32]), StaticPublic([2; 32]));
         let mut out = [0; 32];
-        precomputed.add(&friend);
-        for peer in [&friend, &stranger] {
+        precomputed.add(&added);
+        for peer in [&added, &other] {
             assert!(!precomputed.shared(peer, &mut out));
             precomputed.keep_shared(peer, &[7; 32]);
         }
-        assert!(precomputed.shared(&friend, &mut out));
+        assert!(precomputed.shared(&added, &mut out));
         assert_eq!(out, [7; 32]);
-        assert!(!precomputed.shared(&stranger, &mut out));
-        precomputed.add(&friend);
-        assert!(precomputed.shared(&friend, &mut out), "adding a peer twice loses nothing");
-        precomputed.remove(&friend);
-        assert!(!precomputed.shared(&friend, &mut out));
+        assert!(!precomputed.shared(&other, &mut out));
+        precomputed.add(&added);
+        assert!(precomputed.shared(&added, &mut out), "adding a peer twice loses nothing");
+        precomputed.remove(&added);
+        assert!(!precomputed.shared(&added, &mut out));
     }
 
     #[test]

@@ -66,8 +66,8 @@ impl Mapping {
         {
             let at = mapping.at.as_ptr().cast();
             // SAFETY: this function just mapped the range; MADV_HUGEPAGE changes no contents.
-            let told = unsafe { libc::madvise(at, rounded, libc::MADV_HUGEPAGE) };
-            mapping.backing = match (told, is_refused) {
+            let result = unsafe { libc::madvise(at, rounded, libc::MADV_HUGEPAGE) };
+            mapping.backing = match (result, is_refused) {
                 (_, true) => Backing::HugePagesRefused,
                 (0, false) => Backing::TransparentHugePages,
                 (_, false) => Backing::SmallPages,
@@ -123,8 +123,8 @@ fn populate(mapping: &Mapping) -> io::Result<()> {
     const MADV_POPULATE_WRITE: i32 = 23;
     let at = mapping.at.as_ptr().cast();
     // SAFETY: exactly the mapped range; it touches the pages and changes no contents.
-    let told = unsafe { libc::madvise(at, mapping.bytes, MADV_POPULATE_WRITE) };
-    if told == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let result = unsafe { libc::madvise(at, mapping.bytes, MADV_POPULATE_WRITE) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn map(bytes: usize, more: i32) -> io::Result<NonNull<u8>> {

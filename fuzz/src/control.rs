@@ -45,7 +45,7 @@ fn a_switch_never_amplifies() {
                 Switch::new(SwitchConfig::default(), vec![pool]).expect("sane");
             let mut attach = |slot| {
                 let (near, mut far) = memory::wire(16).expect("descriptors");
-                far.admit(Mark(0), Address::Only).expect("nobody else");
+                far.admit(Mark(0), Address::Only).expect("a free address");
                 let port = switch.plug_at(0, Box::new(near)).expect("room");
                 let at = Attach::plain(port, Address::Only, Behind::Neighbour, "n");
                 switch.attach(at.at_slot(slot)).expect("free");

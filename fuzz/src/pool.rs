@@ -98,7 +98,7 @@ struct Pool {
 }
 
 /// At most half of what 16 bits hold: the limit of a frame's reported rooms.
-fn told(room: usize) -> usize {
+fn reported(room: usize) -> usize {
     room.min(usize::from(u16::MAX) / 2)
 }
 
@@ -225,7 +225,7 @@ impl Pool {
         };
         let len = input.below((room - start + 1).min(usize::from(u16::MAX) + 1));
         let frame = chunk.into_frame(start, len);
-        let (headroom, tailroom) = (told(start), told(room - start - len));
+        let (headroom, tailroom) = (reported(start), reported(room - start - len));
         self.frames.push(Live {
             frame,
             chunk: number,
@@ -295,8 +295,8 @@ impl Pool {
             let frame = cutting.train.next_frame();
             let len = cutting.segment.min(cutting.left);
             assert_eq!(frame.is_some(), len > 0);
-            let tailroom = if len == cutting.left { told(cutting.tailroom) } else { 0 };
-            (frame, told(cutting.headroom), len, tailroom, len)
+            let tailroom = if len == cutting.left { reported(cutting.tailroom) } else { 0 };
+            (frame, reported(cutting.headroom), len, tailroom, len)
         };
         let Some(frame) = frame else { return };
         let mut at = cutting.at;
@@ -374,7 +374,7 @@ impl Pool {
         let (chunk_from, room) = stride(chunk);
         assert_eq!(at, chunk_from + start);
         self.mirror.copy_within(from..from + len, at);
-        let (headroom, tailroom) = (told(start), told(room - start - len));
+        let (headroom, tailroom) = (reported(start), reported(room - start - len));
         self.frames.push(Live { frame, chunk, at, len, headroom, tailroom, mark });
     }
 

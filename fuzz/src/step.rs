@@ -385,7 +385,7 @@ impl Rig {
             Self { switch, worker, far: vec![], pool: memory(1, 2), now: Now(1), sent: 0 };
         for &(slot, is_endpoint, _) in &case.slots {
             let (near, mut far) = memory::wire(4).expect("descriptors");
-            far.admit(Mark(0), Address::Only).expect("nobody else");
+            far.admit(Mark(0), Address::Only).expect("a free address");
             let port = rig.switch.plug_at(0, Box::new(near)).expect("a place");
             let behind = if is_endpoint { Behind::Endpoint } else { Behind::Neighbour };
             let attach = Attach::plain(port, Address::Only, behind, "").at_slot(slot);
@@ -518,13 +518,13 @@ fn there_and_back<R: Register>(case: &Case, rig: &mut Rig, from: usize, bytes: &
         Fate::Leaves(slot, out) => (slot, out),
         // An arbitrary return path may go on behind the endpoint that it came from.
         Fate::Ends(Discard::BeyondEndpoint) => return false,
-        Fate::Ends(discard) => panic!("the way back ends here: {discard}"),
+        Fate::Ends(discard) => panic!("the return path ends here: {discard}"),
     };
     assert_eq!(slot, ingress.number(), "the return path leads elsewhere");
 
     let again = case.passed::<R>(exit, &reply[LINK_HEADER_BYTES..]).expect("it left");
     let Some(onward) = return_path(case, &again, egress) else {
-        panic!("a marker was set, so there is a way back")
+        panic!("a marker was set, so there is a return path")
     };
     let first = onward.decode(&case.scheme).expect("a director was written");
     assert_eq!(first.slot(), egress, "the return path of the return path leads elsewhere");

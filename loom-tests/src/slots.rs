@@ -58,7 +58,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn obey(&mut self) {
+    fn apply(&mut self) {
         while let Some(order) = self.orders.pop() {
             match order {
                 Order::Table(table) => self.table = table,
@@ -188,7 +188,7 @@ fn a_number_never_leads_to_its_old_user_once_labels_mean_the_new_one() {
                 spawn(move || {
                     for _ in 0..BREATHS {
                         wait();
-                        worker.obey();
+                        worker.apply();
                         // The label was issued before its frame is switched.
                         let means_second = issued.load(Relaxed) == 1;
                         let to = worker.forward();

@@ -15,8 +15,8 @@ const THERE: Mark = Mark(2);
 /// A wire with one place in each direction, and `frames` frames.
 fn narrow(frames: u32) -> (MemoryPort, MemoryPort, Pool, Burst) {
     let (mut near, mut far) = wire(1).expect("descriptors");
-    near.admit(THERE, Address::Only).expect("nobody else");
-    far.admit(THERE, Address::Only).expect("nobody else");
+    near.admit(THERE, Address::Only).expect("a free address");
+    far.admit(THERE, Address::Only).expect("a free address");
     let mut pool =
         Pool::new(&PoolSpec { trains: 0, singles: frames, huge_pages: false }).expect("memory");
     let mut burst = Burst::new();

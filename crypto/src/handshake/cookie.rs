@@ -74,7 +74,7 @@ impl MacKeys {
 
     /// Key hint of an initiation (wire.md W4-10): 24 bits that name the receiver's static key.
     ///
-    /// Whoever knows the static key can compute it, whatever the network. `message` is the
+    /// It depends on the static key and not on the network. `message` is the
     /// initiation; the hint depends on its ephemeral key.
     pub(crate) fn key_hint(&self, message: &[u8]) -> Option<SessionIndex> {
         let ephemeral = message.get(LINK_HEADER_BYTES..LINK_HEADER_BYTES + KEY_BYTES)?;

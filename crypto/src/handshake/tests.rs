@@ -150,16 +150,16 @@ fn ik_bytes(ends: &mut Ends, timestamp: u64) -> (Vec<u8>, Vec<u8>, [u8; KEY_BYTE
 
 #[test]
 fn precomputed_peers_change_no_byte_of_a_handshake() {
-    let (mut strangers, mut acquainted) = (ends(), ends());
-    acquainted.a.add_peer(acquainted.b.static_public());
-    acquainted.b.add_peer(acquainted.a.static_public());
+    let (mut new_peers, mut known_peers) = (ends(), ends());
+    known_peers.a.add_peer(known_peers.b.static_public());
+    known_peers.b.add_peer(known_peers.a.static_public());
     // The first handshake fills the precomputed values, the second uses them, and the third runs
     // after one end removed its peer.
     for timestamp in 1..=3 {
         if timestamp == 3 {
-            acquainted.b.remove_peer(acquainted.a.static_public());
+            known_peers.b.remove_peer(known_peers.a.static_public());
         }
-        assert_eq!(ik_bytes(&mut strangers, timestamp), ik_bytes(&mut acquainted, timestamp));
+        assert_eq!(ik_bytes(&mut new_peers, timestamp), ik_bytes(&mut known_peers, timestamp));
     }
 }
 

@@ -231,7 +231,7 @@ impl Sim {
                     Step::Discover => {
                         let answer =
                             xx::answer(&node.checker, &node.local, &offer(), b"source", &admitted);
-                        self.send(at, answer.expect("an honest stranger"));
+                        self.send(at, answer.expect("an honest peer"));
                     }
                     Step::Finish => {
                         let Ok(finish) = xx::read_finish(
