@@ -56,13 +56,33 @@ fn shell(folder: &Path, line: &str) -> Command {
     command
 }
 
+/// A page of the repository.
+fn page(name: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    fs::read_to_string(root.join(name)).unwrap()
+}
+
 /// The code block of the README behind this mark.
 fn block(mark: &str) -> String {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("README.md");
-    let readme = fs::read_to_string(readme).unwrap();
+    let readme = page("README.md");
     let rest = readme.split(&format!("<!-- {mark} -->")).nth(1).expect("the README has the mark");
     let code = rest.split("```").nth(1).expect("a code block follows the mark");
     code.split_once('\n').unwrap().1.to_owned()
+}
+
+/// The code blocks of a page, each with its language.
+fn blocks(page: &str) -> Vec<(&str, &str)> {
+    let blocks = page.split("```").skip(1).step_by(2);
+    blocks.map(|block| block.split_once('\n').expect("a block has lines")).collect()
+}
+
+/// Processes that a shell has started and the test ends.
+struct Jobs(Vec<String>);
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(&self.0).status();
+    }
 }
 
 #[test]
@@ -249,4 +269,38 @@ fn add_peer_adds_one_section_or_leaves_the_file_as_it_is() {
     assert!(run(&["config", "check", "--text-only", &file]).status.success());
     let output = run(&["config", "add-peer", &file, &keys[0]]);
     assert_eq!((output.status.code(), read()), (Some(2), after), "{}", stderr(&output));
+}
+
+#[test]
+fn three_relays_send_along_a_label_by_the_commands_of_their_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let here = format!("127.{}.{low}.78:", high | 0x40);
+    let page = page("docs/relay/three-relays.md").replace("127.0.0.1:", &here);
+    let blocks = blocks(&page);
+    let commands: Vec<&str> =
+        blocks.iter().filter(|(kind, _)| *kind == "sh").map(|(_, code)| *code).collect();
+    let [configure, start, build, show, ask, nowhere] = commands[..] else {
+        panic!("the page has six blocks of commands, not {}", commands.len());
+    };
+    let made = shell(folder.path(), configure).output().unwrap();
+    assert!(made.status.success(), "{}", stderr(&made));
+    let start = start.replace("relay.toml &", "relay.toml >$n.log 2>&1 &");
+    let started = shell(folder.path(), &format!("{start}\njobs -p")).output().unwrap();
+    let jobs = Jobs(stdout(&started).lines().map(str::to_owned).collect());
+    assert_eq!(jobs.0.len(), 3, "{}", stderr(&started));
+    // What the page says that these print is what they print.
+    for command in [build, show] {
+        let at = blocks.iter().position(|block| block.1 == command).unwrap();
+        let output = shell(folder.path(), command).output().unwrap();
+        assert_eq!(stdout(&output), blocks[at + 1].1, "{command}");
+    }
+    eventually("carol answers", || {
+        let output = shell(folder.path(), ask).output().unwrap();
+        (output.status.success() && stdout(&output).contains("leads to the switch's own slot 1"))
+            .then_some(())
+    });
+    let output = shell(folder.path(), nowhere).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("discarded at hop 1: empty_slot (slot 200)"));
 }
