@@ -299,6 +299,11 @@ impl UnknownSenders {
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }
+
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.queue.capacity()
+    }
 }
 
 /// A hash of what one sender has to itself: an IPv4 address, an IPv6 /64, a MAC address. The UDP port is no part
