@@ -422,10 +422,10 @@ mod tests {
         }
         assert!(!egress.is_congested());
         egress.offer(|queue| drop(queue.drain(..2)));
-        assert!(egress.is_congested());
+        assert!(egress.is_congested() && egress.is_contended());
         let sent = egress.offer(|queue| queue.clear());
         assert_eq!(sent, Sent { frames: 38, bytes: 3_800 });
-        assert!(!egress.is_congested());
+        assert!(!egress.is_congested() && !egress.is_contended());
     }
     /// Puts frames of this ingress at the exit, each in a place of its own.
     fn fill(egress: &mut Egress, frames: &mut Vec<Frame>, n: usize, slot: u32, is_control: bool) {
@@ -563,5 +563,42 @@ mod tests {
         // From then on three of four, in whatever order.
         let data = order[16..].iter().filter(|slot| **slot == 3).count();
         assert_eq!((order.len(), data), (40, 18), "{order:?} in {offers}");
+    }
+    #[test]
+    fn shares_follow_what_leaves_a_contended_exit() {
+        let (_pool, _frames, mut egress) = contended(&[(2, 0, 40), (3, 0, 20)]);
+        assert_eq!([2, 3].map(|slot| egress.shares.of(slot).held), [120, 60]);
+        egress.offer(|queue| drop(queue.drain(..50)));
+        assert_eq!([2, 3].map(|slot| egress.shares.of(slot).held), [0, 30]);
+    }
+
+    #[test]
+    fn data_that_is_due_goes_first_and_no_more_of_it() {
+        let (_pool, mut frames, mut egress) = contended(&[(2, 16, 0), (3, 0, 64)]);
+        let control_alone = |queue: &mut Burst| {
+            if queue[0].mark() == Mark(2) {
+                queue.clear();
+            }
+        };
+        egress.offer(control_alone);
+        assert_eq!(egress.ahead, AHEAD_MAX);
+        fill(&mut egress, &mut frames, 2, 2, true);
+        let mut offered = Vec::new();
+        egress.offer(|queue| {
+            offered.push((queue[0].mark().0, queue.len()));
+            queue.clear();
+        });
+        // Three frames of data, all control, and then all other data.
+        assert_eq!(offered, [(3, 3), (2, 2), (3, 61)]);
+    }
+
+    #[test]
+    fn data_that_follows_control_takes_back_what_control_was_ahead() {
+        let (_pool, _frames, mut egress) = contended(&[(2, 4, 0), (3, 0, 64)]);
+        egress.offer(|queue| match queue[0].mark() {
+            Mark(2) => queue.clear(),
+            _ => drop(queue.drain(..10)),
+        });
+        assert_eq!((egress.waiting(), egress.ahead), (54, 4 * EGRESS_DATA_FOR_CONTROL - 10));
     }
 }
