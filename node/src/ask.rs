@@ -197,7 +197,9 @@ pub(crate) fn ping(options: &Pinging, output: &mut dyn Write) -> Result<(), Fail
         say(output, &text)?;
     }
     if round_trips.is_empty() {
-        let line = format!("nobody answered at {label}; `strowger trace` says how far it goes");
+        let line = format!(
+            "no answer from the end of {label}; `strowger trace` shows how far a packet gets"
+        );
         return Err(Failure::new(Exit::CheckFailed, line));
     }
     Ok(())
@@ -261,8 +263,8 @@ pub(crate) fn identify(of: &Options, output: &mut dyn Write) -> Result<(), Failu
         }
         _ => {
             let line = format!(
-                "nobody says who it is at {label}: only a switch with an identity does, and only to \
-                 whom it lets ask; `strowger trace` says how far the label goes"
+                "no identity from the end of {label}: only a switch with an identity answers, and only \
+                 neighbours with the right control; `strowger trace` shows how far a packet gets"
             );
             Err(Failure::new(Exit::CheckFailed, line))
         }
