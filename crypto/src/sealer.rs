@@ -83,7 +83,9 @@ pub enum SealRefused {
     Exhausted,
 }
 
-/// Seals one lane of one direction of one session. The [module](self) says why it is not `Clone`.
+/// Seals one lane of one direction of one session.
+///
+/// Not `Clone`: a second copy would use each nonce twice (R5).
 pub struct Sealer {
     key: AeadKey,
     counter: u64,
