@@ -174,12 +174,12 @@ fn r9_under_load_the_door_gives_out_the_cookies() {
 }
 
 #[test]
-fn a_peer_at_the_door_is_answered_by_the_worker_that_has_its_keys() {
+fn a_peer_is_answered_by_the_handshake_socket_that_knows_which_address_it_asked() {
     let mut house = House::new();
     house.knock(&initiation(2));
     house.turn();
-    assert!(arrived(&mut house.street, &mut house.pool).is_empty());
-    let answers = arrived(&mut house.data, &mut house.pool);
+    assert!(arrived(&mut house.data, &mut house.pool).is_empty());
+    let answers = arrived(&mut house.street, &mut house.pool);
     let kind = LinkHeader::parse(&answers[0]).map(|header| header.kind);
     assert_eq!((answers.len(), kind), (1, Ok(Kind::Response)));
     assert!(house.switch.balance().is_even());

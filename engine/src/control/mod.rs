@@ -29,7 +29,7 @@ mod workers;
 
 use std::{collections::BTreeMap, fmt, mem, sync::Arc};
 
-use strowger_frame::{Loss, Mark, Pool, Port, Wake, port::PortTally};
+use strowger_frame::{Address, Loss, Mark, Pool, Port, Wake, port::PortTally};
 use strowger_wire::{Scheme, Slot};
 
 pub use self::door::Door;
@@ -77,6 +77,8 @@ pub struct Switch {
     discards: DiscardTally,
     /// Frames in hand whose end was not counted yet.
     in_hand: u64,
+    /// Answers to handshakes, which leave by the handshake sockets once the workers have been given the keys.
+    answers: Vec<(PortId, Address, Vec<u8>)>,
     muster: Mustering,
 }
 
@@ -119,6 +121,7 @@ impl Switch {
             messages: Messages::default(),
             discards: DiscardTally::default(),
             in_hand: 0,
+            answers: Vec::new(),
             muster: Mustering::default(),
         };
         Ok((switch, workers))
@@ -325,6 +328,10 @@ impl Switch {
             if self.out.workers.may_sleep() {
                 break;
             }
+        }
+        for (port, to, message) in mem::take(&mut self.answers) {
+            // A port that went meanwhile answers nothing.
+            self.ports.send(port, to, &message);
         }
         mem::take(&mut self.out.events)
     }

@@ -207,6 +207,11 @@ impl Ports {
         self.records.iter_mut().flatten().filter_map(|record| record.door.as_mut())
     }
 
+    /// Whether handshakes come in by a socket of their own.
+    pub(super) fn has_door(&self, id: PortId) -> bool {
+        self.record(id).is_some_and(|record| record.door.is_some())
+    }
+
     fn door_mut(&mut self, id: PortId) -> Option<&mut Door> {
         self.records.get_mut(usize::from(id.0))?.as_mut()?.door.as_mut()
     }

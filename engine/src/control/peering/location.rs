@@ -272,7 +272,8 @@ impl Switch {
         if header.kind == Kind::Response {
             peer.diagnosis.note_answer();
             // By the socket that the question came in by: it knows which of our addresses was asked.
-            if by.is_some_and(|by| self.ports.send(by.from.port, by.from.at, &message)) {
+            if let Some(by) = by.filter(|by| self.ports.has_door(by.from.port)) {
+                self.answers.push((by.from.port, by.from.at, message));
                 return;
             }
             let answer = by.map(|by| (by.from, usize::from(by.worker)));
