@@ -29,6 +29,7 @@
 pub mod account;
 pub mod addresses;
 pub mod capture;
+pub mod changes;
 pub mod clock;
 pub mod cores;
 pub mod doorbell;

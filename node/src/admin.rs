@@ -195,6 +195,8 @@ pub(crate) struct Status {
     pub(crate) sealed: bool,
     /// How often the slow path has begun anew after a panic.
     pub(crate) restarts: u64,
+    /// How often the slow path was woken.
+    pub(crate) wakeups: u64,
 }
 
 impl Control {

@@ -1,5 +1,6 @@
 //! Workers that make no progress, and memory that runs out: conditions that nothing reports by itself. The slow
-//! path looks once a second.
+//! path looks once a second while a worker is awake. When all of them block, the first that a port wakes up wakes
+//! the slow path.
 
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use crate::{
     event::EventKind,
     limits::{HEALTH_EVERY, WORKER_STALLED_LOOKS},
     slow_path::SlowPath,
+    worker_thread::WorkerThread,
 };
 
 /// What was seen last.
@@ -14,6 +16,8 @@ use crate::{
 pub(crate) struct Health {
     looked: Instant,
     workers: Vec<Worker>,
+    /// All workers blocked at the last look.
+    is_idle: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,9 +38,10 @@ enum Found {
 }
 
 impl Worker {
-    fn look(&mut self, turns: u64, exhausted: u64) -> [Option<Found>; 2] {
+    fn look(&mut self, turns: u64, is_asleep: bool, exhausted: u64) -> [Option<Found>; 2] {
         let was_stalled = self.stalled >= WORKER_STALLED_LOOKS;
-        self.stalled = if turns == self.turns { self.stalled.saturating_add(1) } else { 0 };
+        let is_still = turns == self.turns && !is_asleep;
+        self.stalled = if is_still { self.stalled.saturating_add(1) } else { 0 };
         let more = exhausted.saturating_sub(self.exhausted);
         (self.turns, self.exhausted) = (turns, exhausted);
         let progress = match (was_stalled, self.stalled) {
@@ -50,7 +55,13 @@ impl Worker {
 
 impl Health {
     pub(crate) fn new() -> Self {
-        Self { looked: Instant::now(), workers: Vec::new() }
+        Self { looked: Instant::now(), workers: Vec::new(), is_idle: false }
+    }
+
+    /// When [`look`](Self::look) is due, as long as all workers block.
+    pub(crate) fn next_timeout(&self, slow_path: &SlowPath) -> Option<Instant> {
+        let is_awake = slow_path.threads.iter().any(|thread| !thread.is_asleep());
+        (is_awake || !self.is_idle).then(|| self.looked + HEALTH_EVERY)
     }
 
     /// Looks, if it is time.
@@ -63,8 +74,11 @@ impl Health {
         self.workers.resize(slow_path.threads.len(), Worker::default());
         let tallies = &slow_path.memory.tallies;
         let workers = self.workers.iter_mut().zip(&slow_path.threads).zip(tallies);
+        // Before it is looked whether they block: one that wakes up after this tells.
+        slow_path.threads.iter().for_each(WorkerThread::watch);
+        self.is_idle = slow_path.threads.iter().all(WorkerThread::is_asleep);
         for (worker, ((last, thread), tally)) in workers.enumerate() {
-            let found = last.look(thread.turns(), tally.exhausted.read());
+            let found = last.look(thread.turns(), thread.is_asleep(), tally.exhausted.read());
             events.extend(found.into_iter().flatten().map(|found| match found {
                 Found::Stalled => EventKind::WorkerStalled { worker },
                 Found::Back => EventKind::WorkerRecovered { worker },
@@ -82,13 +96,16 @@ mod tests {
     #[test]
     fn a_worker_that_stalls_and_one_without_memory_is_seen_once_each() {
         let mut worker = Worker::default();
-        assert_eq!(worker.look(5, 0), [None, None]);
+        assert_eq!(worker.look(5, false, 0), [None, None]);
         for look in 1..=10 {
             let stalled = (look == WORKER_STALLED_LOOKS).then_some(Found::Stalled);
-            assert_eq!(worker.look(5, 0), [stalled, None], "look {look}");
+            assert_eq!(worker.look(5, false, 0), [stalled, None], "look {look}");
         }
-        assert_eq!(worker.look(6, 0), [Some(Found::Back), None]);
-        assert_eq!(worker.look(7, 3), [None, Some(Found::Exhausted(3))]);
-        assert_eq!(worker.look(8, 3), [None, None]);
+        assert_eq!(worker.look(6, false, 0), [Some(Found::Back), None]);
+        assert_eq!(worker.look(7, false, 3), [None, Some(Found::Exhausted(3))]);
+        assert_eq!(worker.look(8, false, 3), [None, None]);
+        for _ in 0..=WORKER_STALLED_LOOKS {
+            assert_eq!(worker.look(8, true, 3), [None, None], "it blocks");
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! Changes on the machine while the relay runs: the wall clock, and the machine's addresses. The slow path looks
-//! once a second, and lets the stamps of handshakes follow the wall clock.
+//! when the kernel tells of a change, and lets the stamps of handshakes follow the wall clock.
 
 use std::{
     io,
@@ -7,8 +7,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use strowger_frame::port::Arm;
 use strowger_io::{
     addresses::own_addresses,
+    changes::MachineChanges,
     xdp::{Rung, hidden_tags},
 };
 
@@ -23,6 +25,11 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Host {
     looked: Option<Instant>,
+    /// What tells of changes; without it the slow path looks once a second.
+    changes: Option<MachineChanges>,
+    /// So many looks follow each other: a change may come in parts, and an address is gone when some looks
+    /// have missed it.
+    looks_left: u32,
     wall: WallClock,
     /// By listener: looks in a row that did not find its address.
     addresses: Vec<u32>,
@@ -64,6 +71,8 @@ impl Host {
     pub(crate) fn new() -> Self {
         Self {
             looked: None,
+            changes: MachineChanges::watch().ok(),
+            looks_left: 0,
             wall: WallClock::default(),
             addresses: Vec::new(),
             own: None,
@@ -71,12 +80,27 @@ impl Host {
         }
     }
 
-    /// Looks, if it is time.
+    /// What wakes the slow path when the machine has changed.
+    pub(crate) fn arm(&self, each: impl FnMut(Arm)) {
+        self.changes.iter().flat_map(MachineChanges::arm).for_each(each);
+    }
+
+    /// When [`look`](Self::look) is due.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let looks = self.looks_left > 0 || self.changes.is_none();
+        self.looked.filter(|_| looks).map(|looked| looked + HEALTH_EVERY)
+    }
+
+    /// Looks, if it is time, or something has changed.
     pub(crate) fn look(&mut self, now: Instant, slow_path: &mut SlowPath) -> Vec<EventKind> {
+        if self.changes.as_mut().is_some_and(MachineChanges::take) {
+            self.looks_left = ADDRESS_GONE_LOOKS + 1;
+        }
         if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < HEALTH_EVERY) {
             return Vec::new();
         }
         self.looked = Some(now);
+        self.looks_left = self.looks_left.saturating_sub(1);
         let mut seen = self.look_at_clock(slow_path);
         self.addresses.resize(slow_path.ports.len(), 0);
         for (port, missed) in slow_path.ports.iter().zip(&mut self.addresses) {

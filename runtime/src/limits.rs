@@ -27,8 +27,9 @@ pub const ALTERNATES_MAX: usize = 4;
 
 /// Workers and memory, the wall clock and the machine's addresses are looked at this often.
 pub const HEALTH_EVERY: Duration = Duration::from_secs(1);
-/// A worker without progress at so many looks in a row is stalled. It blocks for a tenth of a second at most, so
-/// even a machine that is overloaded many times over makes progress in this time.
+/// A worker without progress at so many looks in a row is stalled. One that
+/// blocks is not meant; one that is awake makes progress in this time even on a machine that is overloaded many
+/// times over.
 pub const WORKER_STALLED_LOOKS: u32 = 5;
 
 /// A wall clock that shows less, in seconds since 1970, was never set: 2025 began here.

@@ -197,7 +197,14 @@ impl OpenRelay {
         let mut threads = Vec::new();
         for (number, (worker, doorbell)) in workers.into_iter().zip(doorbells).enumerate() {
             let core = builder.cores.as_ref().and_then(|cores| cores.get(number).copied());
-            let started = worker_thread::start(worker, doorbell, clock, builder.idle, core);
+            let started = worker_thread::start(
+                worker,
+                doorbell,
+                clock,
+                builder.idle,
+                core,
+                Some(self.inbox.waker()),
+            );
             let what = "cannot start a worker's thread";
             threads.push(started.map_err(|source| StartError::Resource { what, source })?);
         }

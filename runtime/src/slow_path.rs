@@ -27,7 +27,7 @@ use crate::{
     event::{Event, EventHub, EventKind, slot_of},
     health::Health,
     host::Host,
-    limits::{CALLS_WAITING_MAX, HEALTH_EVERY, STOP_MAX},
+    limits::{CALLS_WAITING_MAX, STOP_MAX},
     local_port::{LocalPort, SharedScheme},
     memory::MemoryUse,
     own::Own,
@@ -46,6 +46,10 @@ const GOODBYE_STOPPING: u8 = 1;
 const GOODBYE_DETACHED: u8 = 3;
 const DETACHED_RETRY_S: u32 = 60;
 
+/// While the slow path recovers from a panic it looks this often whether it has.
+const RECOVERY_TICK: Duration = Duration::from_millis(10);
+/// Descriptors of [`Host::arm`].
+const MACHINE_DESCRIPTORS: usize = 2;
 /// During shutdown the workers are looked at this often.
 const BUSY_TICK: Duration = Duration::from_millis(1);
 /// A turn begins at least this long after the one before: a flood of handshakes fills the queue meanwhile, and
@@ -70,7 +74,7 @@ impl Inbox {
         let doorbell = Doorbell::new().map_err(|source| StartError::Resource { what, source })?;
         let (calls_in, calls) = sync_channel(CALLS_WAITING_MAX);
         let waker = doorbell.waker();
-        let waiter = Waiter::with_capacity(1 + handshake_sockets);
+        let waiter = Waiter::with_capacity(1 + MACHINE_DESCRIPTORS + handshake_sockets);
         Ok((Self { calls, calls_in, doorbell, waiter }, waker))
     }
 
@@ -78,13 +82,17 @@ impl Inbox {
         self.doorbell.waker()
     }
 
-    /// Blocks until the doorbell rings after it was armed, a handshake arrives, or the time is up.
-    fn wait(&mut self, timeout: Duration, switch: &mut Switch) {
+    /// Blocks until the doorbell rings after it was armed, a handshake arrives, the machine changes, or the time
+    /// is up.
+    fn wait(&mut self, timeout: Option<Duration>, slow_path: &mut SlowPath) {
         self.waiter.begin();
         self.waiter.add(Arm::Wait(self.doorbell.as_raw_fd()));
-        switch.arm(|arm| self.waiter.add(arm));
-        self.waiter.wait(Some(timeout));
-        switch.disarm();
+        slow_path.switch.arm(|arm| self.waiter.add(arm));
+        if let Some(host) = &slow_path.host {
+            host.arm(|arm| self.waiter.add(arm));
+        }
+        self.waiter.wait(timeout);
+        slow_path.switch.disarm();
         self.doorbell.disarm();
     }
 }
@@ -124,6 +132,8 @@ pub struct SlowPath {
     host: Option<Host>,
     began: Instant,
     restarts: Restarts,
+    /// How often the slow path has waited and was woken.
+    wakeups: u64,
     /// The slow path has recovered from a panic, and not everything that it was doing is done or undone.
     recovering: bool,
     /// Ports whose interface vanished, as was reported.
@@ -165,6 +175,7 @@ impl SlowPath {
             host: Some(Host::new()),
             began: Instant::now(),
             restarts: Restarts::default(),
+            wakeups: 0,
             recovering: false,
             gone: Vec::new(),
             local_slots,
@@ -205,18 +216,26 @@ impl SlowPath {
                 return Ok(());
             }
             if !was_called {
-                inbox.wait(self.timeout(), &mut self.switch);
+                let timeout = self.timeout(Instant::now());
+                inbox.wait(timeout, self);
+                self.wakeups += 1;
                 std::thread::sleep(TURN_MIN.saturating_sub(began.elapsed()));
             }
         }
     }
 
-    /// How long nothing is due by the clock: in the switch, or of what is looked at beside it.
-    fn timeout(&self) -> Duration {
-        let now = self.clock.now();
-        let due = self.switch.next_timeout();
-        let due = due.map(|due| Duration::from_nanos(due.0.saturating_sub(now.0)));
-        due.unwrap_or(HEALTH_EVERY).min(HEALTH_EVERY)
+    /// How long nothing is due by the clock: in the switch, or of what is looked at beside it. `None` if nothing
+    /// ever is.
+    fn timeout(&self, now: Instant) -> Option<Duration> {
+        let now_ns = self.clock.now().0;
+        let switch = self.switch.next_timeout();
+        let switch = switch.map(|due| Duration::from_nanos(due.0.saturating_sub(now_ns)));
+        let health = self.health.as_ref().and_then(|health| health.next_timeout(self));
+        let host = self.host.as_ref().and_then(Host::next_timeout);
+        let state = self.state.as_ref().and_then(StateFile::next_timeout);
+        let others = [health, host, state].into_iter().flatten();
+        let others = others.map(|due| due.saturating_duration_since(now));
+        others.chain(switch).chain(self.recovering.then_some(RECOVERY_TICK)).min()
     }
 
     /// One turn of the slow path, which may recover from a panic in it.
@@ -403,6 +422,12 @@ impl SlowPath {
     /// How often the slow path has recovered from a panic.
     pub fn restarts(&self) -> u64 {
         self.restarts.count()
+    }
+
+    /// How often the slow path was woken: by its timers, by workers, by callers and by handshakes. While nothing
+    /// happens it hardly grows.
+    pub fn wakeups(&self) -> u64 {
+        self.wakeups
     }
 
     /// Whether every link is sealed: no port allows plain ones.

@@ -126,6 +126,11 @@ impl StateFile {
         })
     }
 
+    /// When a file that could not be written is tried again.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.failed.map(|failed| failed + AGAIN)
+    }
+
     /// Whether a number was given since the file was last written, or stamps come near what it says,
     /// or it is to be tried again.
     pub(crate) fn is_behind(&self, switch: &Switch, clock: Clock) -> bool {

@@ -50,8 +50,9 @@ impl Default for IdlePolicy {
     }
 }
 
-/// The longest that a worker blocks: bounds what a lost wake-up could cost.
-const BLOCK_MAX: Duration = Duration::from_millis(100);
+/// The longest that a worker blocks. Whatever brings it work wakes it, so this only bounds what a fault of ours
+/// or of a driver's could cost; six wake-ups a minute are next to nothing.
+const BLOCK_MAX: Duration = Duration::from_secs(10);
 
 /// While frames wait for a port that cannot take them, it is asked again this often.
 const RETRY: Duration = Duration::from_micros(200);
@@ -65,12 +66,16 @@ pub struct WorkerLoop {
     waiter: Waiter,
     clock: Clock,
     idle: IdlePolicy,
+    progress: Arc<Progress>,
+    slow_path: Option<DoorbellWaker>,
 }
 
 impl WorkerLoop {
     /// A loop that sleeps beside this doorbell.
     pub fn new(worker: Worker, doorbell: Doorbell, clock: Clock, idle: IdlePolicy) -> Self {
-        Self { worker, doorbell, waiter: Waiter::with_capacity(PORTS_MAX + 1), clock, idle }
+        let waiter = Waiter::with_capacity(PORTS_MAX + 1);
+        let (progress, slow_path) = (Arc::default(), None);
+        Self { worker, doorbell, waiter, clock, idle, progress, slow_path }
     }
 
     /// Runs until `is_over`, which is asked after each poll, with the number of frames that it switched, and before
@@ -99,18 +104,31 @@ impl WorkerLoop {
 
     /// Blocks until a port, the slow path or another worker has something to do.
     fn sleep(&mut self, is_over: &mut impl FnMut(usize) -> bool) {
-        let Self { worker, doorbell, waiter, .. } = self;
+        let Self { worker, doorbell, waiter, progress, .. } = self;
         waiter.begin();
         // Armed first, checked last: a ring in between is not missed.
         doorbell.arm();
         waiter.add(Arm::Wait(doorbell.as_raw_fd()));
         let may_block = worker.arm(|arm| waiter.add(arm));
         if !is_over(0) && !waiter.is_awake() {
+            progress.is_asleep.store(true, Ordering::SeqCst);
             waiter.wait(Some(if may_block { BLOCK_MAX } else { RETRY }));
+            progress.is_asleep.store(false, Ordering::SeqCst);
         }
+        let has_work = std::cell::Cell::new(false);
         // The doorbell was added first.
-        worker.disarm(|nth| waiter.is_ready(1 + nth));
+        worker.disarm(|nth| {
+            let is_ready = waiter.is_ready(1 + nth);
+            has_work.set(has_work.get() | is_ready);
+            is_ready
+        });
         doorbell.disarm();
+        if has_work.get()
+            && progress.must_tell()
+            && let Some(waker) = &self.slow_path
+        {
+            waker.wake();
+        }
     }
 
     /// The worker.
@@ -119,11 +137,40 @@ impl WorkerLoop {
     }
 }
 
+/// What a worker's thread shows of itself.
+#[derive(Debug, Default)]
+struct Progress {
+    turns: AtomicU64,
+    is_asleep: AtomicBool,
+    /// The slow path wants to know when the worker wakes up.
+    is_watched: AtomicBool,
+}
+
+impl Progress {
+    /// The worker has woken up for what came in by a port: whether the slow path is to be woken.
+    fn must_tell(&self) -> bool {
+        // SeqCst, here and in `watch`: of this load and the store of `is_asleep` before it, and of the store and
+        // the load there, one side sees what the other has written.
+        self.is_watched.load(Ordering::SeqCst) && self.is_watched.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// Wakes the slow path when the thread ends, be it by a panic.
+struct WakeAtEnd(Option<DoorbellWaker>);
+
+impl Drop for WakeAtEnd {
+    fn drop(&mut self) {
+        if let Some(waker) = &self.0 {
+            waker.wake();
+        }
+    }
+}
+
 /// A worker that runs on its own thread.
 #[derive(Debug)]
 pub struct WorkerThread {
     stop: Arc<AtomicBool>,
-    turns: Arc<AtomicU64>,
+    progress: Arc<Progress>,
     waker: DoorbellWaker,
     /// `None` once it was joined.
     thread: Option<JoinHandle<Worker>>,
@@ -131,7 +178,8 @@ pub struct WorkerThread {
 
 /// Runs `worker` on a thread of its own until [`WorkerThread::stop`]. The thread may not allocate: it
 /// aborts the process if it does (R13), provided that the process installed
-/// [`GuardedAlloc`](strowger_frame::alloc::GuardedAlloc).
+/// [`GuardedAlloc`](strowger_frame::alloc::GuardedAlloc). `slow_path` is woken when the thread ends, and as
+/// [`WorkerThread::watch`] asks.
 ///
 /// # Errors
 /// The kernel's, when it gives no thread.
@@ -141,29 +189,33 @@ pub fn start(
     clock: Clock,
     idle: IdlePolicy,
     core: Option<usize>,
+    slow_path: Option<DoorbellWaker>,
 ) -> io::Result<WorkerThread> {
     let stop = Arc::new(AtomicBool::new(false));
     let waker = doorbell.waker();
-    let turns = Arc::new(AtomicU64::new(0));
-    let (must_stop, turns_done) = (stop.clone(), turns.clone());
+    let progress = Arc::new(Progress::default());
+    let (must_stop, shown) = (stop.clone(), progress.clone());
     let name = format!("worker-{}", worker.number());
     let thread = std::thread::Builder::new().name(name).spawn(move || {
         // A worker that cannot be pinned forwards all the same.
         let _ = core.map(pin_to_core);
+        let wake_at_end = WakeAtEnd(slow_path.clone());
         let mut worker = WorkerLoop::new(worker, doorbell, clock, idle);
+        (worker.progress, worker.slow_path) = (shown.clone(), slow_path);
         let forbidden = alloc::forbid();
         let mut turn = 0_u64;
         worker.run(|_| {
             turn = turn.wrapping_add(1);
             // Relaxed: readers only look whether it changes.
-            turns_done.store(turn, Ordering::Relaxed);
+            shown.turns.store(turn, Ordering::Relaxed);
             // Acquire: pairs with Release in `tell_to_stop`.
             must_stop.load(Ordering::Acquire)
         });
         drop(forbidden);
+        drop(wake_at_end);
         worker.worker
     })?;
-    Ok(WorkerThread { stop, turns, waker, thread: Some(thread) })
+    Ok(WorkerThread { stop, progress, waker, thread: Some(thread) })
 }
 
 impl WorkerThread {
@@ -185,9 +237,20 @@ impl WorkerThread {
         self.waker.wake();
     }
 
-    /// A number that changes while the worker makes progress, asleep or not.
+    /// A number that changes while the worker is awake and makes progress.
     pub fn turns(&self) -> u64 {
-        self.turns.load(Ordering::Relaxed)
+        self.progress.turns.load(Ordering::Relaxed)
+    }
+
+    /// Whether the worker blocks, since it has nothing to do.
+    pub fn is_asleep(&self) -> bool {
+        self.progress.is_asleep.load(Ordering::SeqCst)
+    }
+
+    /// Has the slow path woken once when a port wakes the worker up. [`is_asleep`](Self::is_asleep) is to be
+    /// looked at after this: a worker that is awake tells nothing.
+    pub fn watch(&self) {
+        self.progress.is_watched.store(true, Ordering::SeqCst);
     }
 
     /// Whether the thread has ended by itself, which only a panic does.

@@ -333,6 +333,7 @@ fn status(of: &Status) -> Value {
         "uptime_s": of.uptime.as_secs_f64(),
         "sealed": of.sealed,
         "slow_path_restarts": of.restarts,
+        "slow_path_wakeups": of.wakeups,
         "identity": of.identity.map(|id| id.to_string()),
         "workers": of.workers,
         "cores": of.cores,

@@ -150,5 +150,6 @@ fn status(relay: &mut SlowPath) -> Status {
         identity: relay.identity(),
         sealed: relay.is_sealed(),
         restarts: relay.restarts(),
+        wakeups: relay.wakeups(),
     }
 }

@@ -1,0 +1,97 @@
+//! A relay that has nothing to do sleeps: its slow path, its workers and the thread of the control socket. Wake-ups
+//! are counted over some seconds; the bounds are far from what ticks would cost, and far from what is seen.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    thread,
+    time::Duration,
+};
+
+use trial::{
+    eventually,
+    wires::{Relay, STROWGER, home, until_up},
+};
+
+/// How long is counted.
+const FOR: Duration = Duration::from_secs(6);
+
+/// What the ticks of before cost in that time: 50 a second, and 20 without an identity.
+const TICKS: u64 = 120;
+
+/// An address that no other test has.
+fn at(number: u8) -> SocketAddr {
+    let process = std::process::id();
+    let [.., high, low] = process.to_be_bytes();
+    SocketAddr::from((Ipv4Addr::new(127, high | 0xc0, low, number), 7_000 + (process >> 14) as u16))
+}
+
+fn slow_path_wakeups(relay: &Relay) -> u64 {
+    relay.ask(r#"{"show":"status"}"#)["slow_path_wakeups"].as_u64().unwrap()
+}
+
+/// By the name of the thread: how often threads have given up their core to wait.
+fn waits(pid: u32) -> BTreeMap<String, u64> {
+    let mut waits = BTreeMap::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
+        let read = |file: &str| fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        let status = read("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        let count: u64 = line.and_then(|count| count.trim().parse().ok()).unwrap_or_default();
+        *waits.entry(read("comm").trim().to_owned()).or_default() += count;
+    }
+    waits
+}
+
+/// Leaves the relay alone for a while: its slow path and all threads together hardly wake up.
+#[track_caller]
+fn assert_asleep(relay: &Relay) {
+    let woken = slow_path_wakeups(relay);
+    let before = waits(relay.child.id());
+    thread::sleep(FOR);
+    let after = waits(relay.child.id());
+    // The question before and this one are among them.
+    let woken = slow_path_wakeups(relay) - woken;
+    let of = |name: &String| before.get(name).copied().unwrap_or_default();
+    let more: Vec<_> =
+        after.iter().map(|(name, count)| (name, count.saturating_sub(of(name)))).collect();
+    println!("{woken} wake-ups of the slow path; waits: {more:?}");
+    assert!(woken <= TICKS / 6, "the slow path was woken {woken} times: {more:?}");
+    assert!(more.iter().map(|(_, count)| count).sum::<u64>() <= TICKS / 2, "{more:?}");
+}
+
+#[test]
+fn a_relay_without_links_sleeps_and_so_do_two_with_an_idle_sealed_link() {
+    let (directory, _) = home();
+    let config = |at: SocketAddr, more: &str| {
+        format!(
+            "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n\
+             [[udp]]\naddress = \"{at}\"\n\
+             [[unix]]\nname = \"local\"\npath = \"DIR/local\"\nslot = 4\n{more}"
+        )
+    };
+    let alone = Relay::start(STROWGER, directory, &config(at(1), ""));
+    assert_asleep(&alone);
+    alone.stop();
+
+    let ((first, first_key), (second, second_key)) = (home(), home());
+    let peer = |key: &str, at: SocketAddr| {
+        format!("[[peer]]\nname = \"peer\"\nkey = \"{key}\"\nslot = 2\naddress = \"{at}\"\n")
+    };
+    let first = Relay::start(STROWGER, first, &config(at(2), &peer(&second_key, at(3))));
+    let second = Relay::start(STROWGER, second, &config(at(3), &peer(&first_key, at(2))));
+    until_up(&[&first, &second]);
+    // What the path takes is looked for once; then the link has keys, and nothing to say.
+    eventually("the path is known", || {
+        let is_found =
+            |relay: &Relay| relay.ask(r#"{"show":"peers"}"#)["peers"][0]["mtu_found"] == true;
+        (is_found(&first) && is_found(&second)).then_some(())
+    });
+    assert_asleep(&first);
+    first.stop();
+    second.stop();
+}
