@@ -274,6 +274,11 @@ pub enum NeighborError {
     Peer(PeerError),
     /// The switch does not attach the neighbor.
     Switch(AttachError),
+    /// A port refused the address: another neighbor has it, or the port has no room for another one.
+    Refused {
+        /// The slot number, which is free again after its quarantine.
+        slot: u32,
+    },
     /// The switch has no place for another port.
     Plug(PlugError),
     /// The kernel gives no memory or file descriptor for another port.
@@ -307,6 +312,11 @@ impl fmt::Display for NeighborError {
             Self::PeerId => f.write_str("the PeerId holds no Ed25519 public key; ask the peer's operator"),
             Self::Peer(why) => why.fmt(f),
             Self::Switch(why) => why.fmt(f),
+            Self::Refused { slot } => write!(
+                f,
+                "a port refused the address of slot {slot}: another neighbor has it, or the port is full; \
+                 see the event for the slot"
+            ),
             Self::Plug(why) => why.fmt(f),
             Self::Resource(why) => {
                 write!(f, "no memory or file descriptor for the port: {why}; see `ulimit -n`")

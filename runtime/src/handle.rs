@@ -176,20 +176,21 @@ impl RelayHandle {
         })
     }
 
-    /// Adds a peer and returns its slot number. The link comes up later: [`events`](Self::events) reports it.
+    /// Adds a peer and returns its slot number, once every worker knows the slot. The link comes up later:
+    /// [`events`](Self::events) reports it.
     ///
     /// # Errors
     /// [`NeighborError`]; nothing has changed then.
     pub fn attach(&self, peer: Peer) -> Result<u32, NeighborError> {
-        self.call(move |slow_path| slow_path.add_peer(peer)).map_err(NeighborError::Call)?
+        Ok(self.add(move |slow_path| slow_path.add_peer(peer).map(|slot| (slot, ())))?.0)
     }
 
-    /// Adds a neighbor with a plain link and returns its slot number.
+    /// Adds a neighbor with a plain link and returns its slot number, once every worker forwards to it.
     ///
     /// # Errors
     /// [`NeighborError`]; nothing has changed then.
     pub fn attach_neighbor(&self, neighbor: Neighbor) -> Result<u32, NeighborError> {
-        self.call(move |slow_path| slow_path.add_neighbor(neighbor)).map_err(NeighborError::Call)?
+        Ok(self.add(move |slow_path| slow_path.add_neighbor(neighbor).map(|slot| (slot, ())))?.0)
     }
 
     /// Adds a port for code of this process. The relay's memory was sized when it started, so frames for many
@@ -198,8 +199,29 @@ impl RelayHandle {
     /// # Errors
     /// [`NeighborError`]; nothing has changed then.
     pub fn attach_local(&self, port: LocalPortSpec) -> Result<LocalPort, NeighborError> {
-        let added = self.call(move |slow_path| slow_path.add_local_port(port));
-        Ok(added.map_err(NeighborError::Call)??.1)
+        Ok(self.add(move |slow_path| slow_path.add_local_port(port))?.1)
+    }
+
+    /// Adds something, and waits until every worker knows its slot: packets to it are forwarded then, and it can
+    /// be renumbered.
+    fn add<T: Send + 'static>(
+        &self,
+        code: impl FnOnce(&mut SlowPath) -> Result<(u32, T), NeighborError> + Send + 'static,
+    ) -> Result<(u32, T), NeighborError> {
+        // Subscribed before: no event after the call is missed.
+        let mut events = self.events();
+        let (slot, added) = self.call(code).map_err(NeighborError::Call)??;
+        loop {
+            match self
+                .call(move |slow_path| slow_path.is_coming(slot))
+                .map_err(NeighborError::Call)?
+            {
+                Some(true) => (),
+                Some(false) => return Ok((slot, added)),
+                None => return Err(NeighborError::Refused { slot }),
+            }
+            events.recv().ok_or(NeighborError::Call(CallError::Stopped))?;
+        }
     }
 
     /// Detaches what has a slot. A peer receives a goodbye; the number rests before it is given again.

@@ -518,6 +518,18 @@ impl SlowPath {
         }
     }
 
+    /// Whether some worker does not know the slot yet; `None` where the slot has no user, for example because a
+    /// port refused its address.
+    pub(crate) fn is_coming(&self, slot: u32) -> Option<bool> {
+        let views = self.switch.slots();
+        let view = views.iter().find(|view| view.slot == slot && view.port.is_some())?;
+        match view.state {
+            SlotState::Coming => Some(true),
+            SlotState::Leaving | SlotState::Quarantined | SlotState::Kept => None,
+            SlotState::Attached | SlotState::Draining | SlotState::Retiring => Some(false),
+        }
+    }
+
     /// All counters.
     pub fn stats(&self) -> Stats {
         let mut peers = self.switch.peers();
