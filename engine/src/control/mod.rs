@@ -11,6 +11,10 @@
 //! | renumber | the table that names it twice | the new number goes into ways back, everywhere | the old one's time begins |
 //!
 //! So a worker never holds a table that names a link it does not have.
+//!
+//! `Workers` keeps commands and the steps that wait for them, `Ports` the ports, `Slots` what is attached and
+//! under which number. [`Switch`] hands events to them, and their decisions go to `Outputs`. Peers
+//! ([`peering`]) and control messages ([`messages`]) are methods of [`Switch`].
 
 mod attachments;
 mod clock;
