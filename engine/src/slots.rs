@@ -93,7 +93,7 @@ pub struct SlotTable {
 
 impl SlotTable {
     /// Makes the table for `scheme`, where `next_hop` says what each slot number leads to now. It is
-    /// asked for slots up to `slot_max`; higher ones are [`NextHop::Drop(Discard::EmptySlot)`].
+    /// asked for slots up to `slot_max`; higher ones are [`NextHop::Drop`] with [`Discard::EmptySlot`].
     ///
     /// # Errors
     /// [`SchemeError::PrefixesTooAlike`]: no switch can number its slots by such a scheme.
