@@ -195,6 +195,11 @@ impl OpenRelay {
             state
         });
         let mut threads = Vec::new();
+        // Ports of the program may be as Ethernet ports are.
+        let asks_ports = self
+            .ports
+            .iter()
+            .any(|port| matches!(port.kind, PortKind::Ethernet(_) | PortKind::Custom { .. }));
         for (number, (worker, doorbell)) in workers.into_iter().zip(doorbells).enumerate() {
             let core = builder.cores.as_ref().and_then(|cores| cores.get(number).copied());
             let started = worker_thread::start(
@@ -204,6 +209,7 @@ impl OpenRelay {
                 builder.idle,
                 core,
                 Some(self.inbox.waker()),
+                asks_ports,
             );
             let what = "cannot start a worker's thread";
             threads.push(started.map_err(|source| StartError::Resource { what, source })?);

@@ -27,7 +27,7 @@ use crate::{
     event::{Event, EventHub, EventKind, slot_of},
     health::Health,
     host::Host,
-    limits::{CALLS_WAITING_MAX, STOP_MAX},
+    limits::{CALLS_WAITING_MAX, HEALTH_EVERY, STOP_MAX},
     local_port::{LocalPort, SharedScheme},
     memory::MemoryUse,
     own::Own,
@@ -233,7 +233,10 @@ impl SlowPath {
         let health = self.health.as_ref().and_then(|health| health.next_timeout(self));
         let host = self.host.as_ref().and_then(Host::next_timeout);
         let state = self.state.as_ref().and_then(StateFile::next_timeout);
-        let others = [health, host, state].into_iter().flatten();
+        // What has become of an interface, its worker finds out, and wakes nobody.
+        let has_wires = self.ports.iter().any(|port| matches!(port.kind, PortKind::Ethernet(_)));
+        let wires = has_wires.then_some(now + HEALTH_EVERY);
+        let others = [health, host, state, wires].into_iter().flatten();
         let others = others.map(|due| due.saturating_duration_since(now));
         others.chain(switch).chain(self.recovering.then_some(RECOVERY_TICK)).min()
     }

@@ -54,6 +54,9 @@ impl Default for IdlePolicy {
 /// or of a driver's could cost; six wake-ups a minute are next to nothing.
 const BLOCK_MAX: Duration = Duration::from_secs(10);
 
+/// The same with ports that do not wake it for everything: the end of an Ethernet interface is found by asking.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
 /// While frames wait for a port that cannot take them, it is asked again this often.
 const RETRY: Duration = Duration::from_micros(200);
 
@@ -68,6 +71,7 @@ pub struct WorkerLoop {
     idle: IdlePolicy,
     progress: Arc<Progress>,
     slow_path: Option<DoorbellWaker>,
+    block_max: Duration,
 }
 
 impl WorkerLoop {
@@ -75,7 +79,8 @@ impl WorkerLoop {
     pub fn new(worker: Worker, doorbell: Doorbell, clock: Clock, idle: IdlePolicy) -> Self {
         let waiter = Waiter::with_capacity(PORTS_MAX + 1);
         let (progress, slow_path) = (Arc::default(), None);
-        Self { worker, doorbell, waiter, clock, idle, progress, slow_path }
+        let block_max = BLOCK_MAX;
+        Self { worker, doorbell, waiter, clock, idle, progress, slow_path, block_max }
     }
 
     /// Runs until `is_over`, which is asked after each poll, with the number of frames that it switched, and before
@@ -104,7 +109,7 @@ impl WorkerLoop {
 
     /// Blocks until a port, the slow path or another worker has something to do.
     fn sleep(&mut self, is_over: &mut impl FnMut(usize) -> bool) {
-        let Self { worker, doorbell, waiter, progress, .. } = self;
+        let Self { worker, doorbell, waiter, progress, block_max, .. } = self;
         waiter.begin();
         // Armed first, checked last: a ring in between is not missed.
         doorbell.arm();
@@ -112,7 +117,7 @@ impl WorkerLoop {
         let may_block = worker.arm(|arm| waiter.add(arm));
         if !is_over(0) && !waiter.is_awake() {
             progress.is_asleep.store(true, Ordering::SeqCst);
-            waiter.wait(Some(if may_block { BLOCK_MAX } else { RETRY }));
+            waiter.wait(Some(if may_block { *block_max } else { RETRY }));
             progress.is_asleep.store(false, Ordering::SeqCst);
         }
         let has_work = std::cell::Cell::new(false);
@@ -179,7 +184,8 @@ pub struct WorkerThread {
 /// Runs `worker` on a thread of its own until [`WorkerThread::stop`]. The thread may not allocate: it
 /// aborts the process if it does (R13), provided that the process installed
 /// [`GuardedAlloc`](strowger_frame::alloc::GuardedAlloc). `slow_path` is woken when the thread ends, and as
-/// [`WorkerThread::watch`] asks.
+/// [`WorkerThread::watch`] asks. `asks_ports` says that a port does not wake the worker for everything: it then looks at
+/// its ports ten times a second.
 ///
 /// # Errors
 /// The kernel's, when it gives no thread.
@@ -190,6 +196,7 @@ pub fn start(
     idle: IdlePolicy,
     core: Option<usize>,
     slow_path: Option<DoorbellWaker>,
+    asks_ports: bool,
 ) -> io::Result<WorkerThread> {
     let stop = Arc::new(AtomicBool::new(false));
     let waker = doorbell.waker();
@@ -201,6 +208,9 @@ pub fn start(
         let _ = core.map(pin_to_core);
         let wake_at_end = WakeAtEnd(slow_path.clone());
         let mut worker = WorkerLoop::new(worker, doorbell, clock, idle);
+        if asks_ports {
+            worker.block_max = ASK_EVERY;
+        }
         (worker.progress, worker.slow_path) = (shown.clone(), slow_path);
         let forbidden = alloc::forbid();
         let mut turn = 0_u64;
