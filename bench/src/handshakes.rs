@@ -185,9 +185,9 @@ impl Curves {
 struct Knocked {
     switch: Switch,
     worker: Worker,
-    /// The far end of the port, where responses arrive.
+    /// The far end of the port.
     far: MemoryPort,
-    /// Where who knocks stands.
+    /// The far end of the handshake socket: initiations go in here, and responses come out.
     street: MemoryPort,
     pool: Pool,
     us: LocalIdentity,
@@ -258,6 +258,9 @@ impl Knocked {
         let took = started.elapsed();
 
         self.settle(now);
+        // The answer leaves by the handshake socket; keepalives leave by the worker.
+        burst.clear();
+        self.street.rx_burst(&mut self.pool, &mut burst);
         burst.clear();
         self.far.rx_burst(&mut self.pool, &mut burst);
         if self.answers() != answers + 1 {
@@ -267,7 +270,7 @@ impl Knocked {
         Ok(took)
     }
 
-    /// Messages that the worker was given to send.
+    /// Messages that the switch has made.
     fn answers(&self) -> u64 {
         self.switch.balance().frames_made
     }
