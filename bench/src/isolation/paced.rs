@@ -107,6 +107,7 @@ impl Paced<'_> {
         let clock = Clock::starting_at(Now(2));
         let worker = node.workers.pop().ok_or(Failure::Bug("paced nodes have one worker"))?;
         let doorbell = Doorbell::new().map_err(Failure::kernel("a doorbell"))?;
+        let waker = doorbell.waker();
         let mut worker = WorkerLoop::new(worker, doorbell, clock, IdlePolicy::ADAPTIVE);
         thread::scope(|scope| {
             let _stop = StopAll([&stop_worker, &stop_offender]);
@@ -157,7 +158,9 @@ impl Paced<'_> {
             stop_offender.store(true, Ordering::Relaxed);
             offender.map_or(Ok(()), join)?;
             let cpu = then_idle.then(|| idle_share(cpu)).transpose()?;
-            stop_worker.store(true, Ordering::Relaxed);
+            // Release: the worker sees the flag when the waker has woken it.
+            stop_worker.store(true, Ordering::Release);
+            waker.wake();
             let _worker = join(worker)?;
             let mut node = join(slow_path)?;
             node.switch.poll(clock.now());
