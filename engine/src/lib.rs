@@ -14,7 +14,7 @@
 //! | or it ends, for a reason that is counted | [`discard`] |
 //!
 //! What is rare goes through one door, the punt, to the slow path, [`control`]; what the slow path
-//! decides comes back through one door, [`orders`]. Every bound stands in [`limits`].
+//! decides comes back through one door, [`command`]. Every bound stands in [`limits`].
 //!
 //! The formats, labels and headers among them, are those of [`wire`], which needs no `std`.
 //!
@@ -34,13 +34,13 @@
 pub use strowger_wire as wire;
 
 mod attention;
+pub mod command;
 pub mod control;
 pub mod discard;
 pub mod egress;
 pub mod limits;
 pub mod link;
 pub mod memory;
-pub mod orders;
 mod rate;
 pub mod session;
 pub mod slots;

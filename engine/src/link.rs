@@ -33,6 +33,7 @@ use strowger_wire::{
 
 use crate::{
     Now,
+    command::PuntKind,
     discard::Discard,
     egress::{Drain, Egress, weight},
     limits::{
@@ -40,7 +41,6 @@ use crate::{
         ENDINGS_PER_WINDOW, FRAME_BYTES_MAX, FRAME_BYTES_MIN, LINK_FRAMES_WAITING_MAX,
         LINK_NOTES_AT_ONCE, LINK_NOTES_PER_SECOND,
     },
-    orders::PuntKind,
     rate::TokenBucket,
     slots::ReturnPath,
 };

@@ -81,7 +81,7 @@ impl SwitchShape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::orders::PuntQueues;
+    use crate::command::PuntQueues;
 
     #[test]
     fn each_queue_that_holds_frames_for_the_slow_path_has_its_need() {

@@ -13,8 +13,8 @@ use std::sync::{
 use strowger_engine::{
     Now,
     control::{
-        ledger::Ledger,
-        numbers::{Detached, Numbers, Published, Unnamed, Wish},
+        grace_period::Ledger,
+        slot_allocator::{Detached, Numbers, Published, Unnamed, Wish},
     },
     slots::{NextHop, SlotTable},
 };
@@ -96,14 +96,19 @@ impl Control {
     fn give_tables(&mut self) {
         let leads = self.numbers.leads();
         let exit = |slot| match leads.get(&slot) {
-            Some(strowger_engine::control::numbers::Lead::User(mark)) => NextHop::Neighbour(*mark),
+            Some(strowger_engine::control::slot_allocator::Lead::User(mark)) => {
+                NextHop::Neighbour(*mark)
+            }
             _ => NextHop::Drop(strowger_engine::discard::Discard::SlotGone),
         };
         self.give(|| Order::Table(Box::new(SlotTable::new(&F4, 15, exit).expect("a table"))));
     }
 
     /// Reads the reports; returns whether all workers have passed.
-    fn has_passed<T>(&mut self, awaited: &strowger_engine::control::ledger::Awaited<T>) -> bool {
+    fn has_passed<T>(
+        &mut self,
+        awaited: &strowger_engine::control::grace_period::Awaited<T>,
+    ) -> bool {
         for worker in 0..WORKERS {
             while self.reports[worker].pop().is_some() {
                 self.ledger.note_reported(worker);

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use strowger_frame::{Address, Mark, port::AdmitError};
 
-use super::{AttachError, PortId, SlotState, numbers::Who};
+use super::{AttachError, PortId, SlotState, slot_allocator::Who};
 use crate::{
     limits::ATTACHED_MAX,
     link::{Behind, SlotTally},

@@ -18,14 +18,14 @@
 
 mod attachments;
 mod clock;
-mod door;
-pub mod ledger;
+pub mod grace_period;
+mod handshake_socket;
 pub mod messages;
-pub mod numbers;
 pub mod peering;
 mod ports;
+mod recover;
 mod request;
-mod salvage;
+pub mod slot_allocator;
 mod slots;
 mod snapshot;
 mod view;
@@ -36,7 +36,7 @@ use std::{collections::BTreeMap, fmt, mem, sync::Arc};
 use strowger_frame::{Address, Loss, Mark, Pool, Port, Wake, port::PortTally};
 use strowger_wire::{Scheme, Slot};
 
-pub use self::door::Door;
+pub use self::handshake_socket::Door;
 pub use self::request::{
     Attach, AttachError, ConfigError, DetachError, Event, GrowError, NotFree, PlugError, PortId,
     RenumberError, SwitchConfig,
@@ -46,18 +46,18 @@ pub use self::view::{Balance, PortView, QueueView, SlotState, SlotView};
 use self::{
     clock::Clock,
     messages::Messages,
-    numbers::Who,
     peering::{DownReason, Location, Peering},
     ports::Ports,
-    salvage::Mustering,
+    recover::Mustering,
+    slot_allocator::Who,
     slots::Slots,
     workers::{Step, Workers},
 };
 use crate::{
     Now,
+    command::{Ending, Punt, PuntKind, Report},
     discard::{Discard, DiscardTally},
     limits::{ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX},
-    orders::{Ending, Punt, PuntKind, Report},
     slots::{NextHop, SlotTable},
     worker::{Exchange, Worker},
 };

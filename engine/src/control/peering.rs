@@ -21,14 +21,14 @@ mod conflict;
 mod diagnosis;
 mod discovery;
 mod indices;
-mod knocks;
+mod intake;
 mod location;
 mod lookup;
 mod path_mtu;
 mod peers;
 mod presence;
+mod recover;
 mod rest;
-mod salvage;
 mod schedule;
 mod sources;
 mod spec;
@@ -52,10 +52,10 @@ use strowger_wire::{
 use super::{Attach, Event, PortId, Switch};
 use crate::{
     Now,
+    command::{Knock, Order},
     discard::Discard,
     limits::FRAME_BYTES_MAX,
     link::Behind,
-    orders::{Knock, Order},
     session::{Lately, SessionSeat},
 };
 
@@ -210,7 +210,7 @@ use self::{
     conflict::Conflict,
     diagnosis::{Diagnosis, discard_of},
     indices::{Asker, Indices},
-    knocks::{Budget, Budgets, KNOWN_PER_SECOND, STRANGERS_PER_SECOND},
+    intake::{Budget, Budgets, KNOWN_PER_SECOND, STRANGERS_PER_SECOND},
     location::Reach,
     lookup::{Lookup, know},
     path_mtu::PathMtu,

@@ -14,9 +14,9 @@ use super::{
     workers::{Step, Workers},
 };
 use crate::{
+    command::{Order, PortSeat},
     discard::{Discard, DiscardTally},
     limits::PORTS_MAX,
-    orders::{Order, PortSeat},
 };
 
 /// One port.

@@ -16,24 +16,24 @@ use super::{
     SlotState, SlotView, Snapshot, SwitchConfig,
     attachments::{Attachment, Attachments},
     check,
-    ledger::Awaited,
-    numbers::{
-        Detached, Given, Informed, Lead, Numbers, Published, Retiring, Standing, Unnamed, Who,
-        Wish, Withdrawn, salvage::Salvaged,
-    },
+    grace_period::Awaited,
     ports::Ports,
     read_otherwise,
-    salvage::Recovery,
+    recover::Recovery,
+    slot_allocator::{
+        Detached, Given, Informed, Lead, Numbers, Published, Retiring, Standing, Unnamed, Who,
+        Wish, Withdrawn, recover::Salvaged,
+    },
     table,
     workers::Step,
 };
 use crate::{
     Now,
+    command::{Growth, Order, PuntKind},
     discard::Discard,
     egress::{Drain, Egress},
     limits::PUBLISH_POLLS_MAX,
     link::{Behind, Guard, Link, Told},
-    orders::{Growth, Order, PuntKind},
     rate::TokenBucket,
     slots::{NextHop, ReturnPath},
 };

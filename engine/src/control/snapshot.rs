@@ -5,7 +5,7 @@ use std::fmt;
 
 use strowger_wire::Scheme;
 
-use super::numbers::{Numbers, Who};
+use super::slot_allocator::{Numbers, Who};
 use crate::Now;
 
 /// One number that is not free.

@@ -9,7 +9,7 @@ use super::{
     PortId,
     attachments::{Attachment, Attachments},
     losses,
-    numbers::{Numbers, Standing},
+    slot_allocator::{Numbers, Standing},
 };
 use crate::{
     Now,

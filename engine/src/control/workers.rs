@@ -12,15 +12,15 @@ use strowger_frame::{
 
 use super::{
     PortId,
-    ledger::{Awaited, Ledger, Passed},
-    numbers::{Given, Informed, Retiring, Unnamed},
+    grace_period::{Awaited, Ledger, Passed},
+    slot_allocator::{Given, Informed, Retiring, Unnamed},
     view::Balance,
 };
 use crate::{
     attention::Attention,
+    command::{Order, PuntQueues, Report},
     discard::{Discard, DiscardTally},
     limits::{ANSWERS_WAITING_MAX, MESSAGES_WAITING_MAX, ORDERS_MAX},
-    orders::{Order, PuntQueues, Report},
     session::AwaitedPlaces,
     worker::SlowPath,
 };

@@ -14,11 +14,11 @@ use strowger_wire::{limits::TAG_BYTES, link_header::LINK_HEADER_BYTES};
 use super::Worker;
 use crate::{
     Now,
+    command::{Order, PortSeat, Punt, Report},
     discard::Discard,
     egress::Egress,
     limits::ORDERS_PER_BREATH,
     link::{Guard, Link},
-    orders::{Order, PortSeat, Punt, Report},
     session::Place,
 };
 

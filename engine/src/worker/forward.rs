@@ -17,10 +17,10 @@ use super::{
 };
 use crate::{
     Now,
+    command::PortSeat,
     discard::Discard,
     limits::BURSTS_PER_POLL,
     link::{Link, Opened, Waiting, kind_of},
-    orders::PortSeat,
     slots::NextHop,
 };
 

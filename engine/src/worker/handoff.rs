@@ -12,10 +12,10 @@ use strowger_frame::{
 use super::{ELSEWHERE, NO_QUEUE, Worker, verdict::Outcome};
 use crate::{
     Now,
+    command::{Handover, hash_of_host},
     discard::Discard,
     limits::{EXCHANGE_CONTROL_FRAMES_MAX, EXCHANGE_FRAMES_MAX, EXCHANGE_SHARE},
     link::{Guard, Waiting},
-    orders::{Handover, hash_of_host},
 };
 
 /// Whose frame a place of a ring holds: an ingress' data, its control, or what is not opened yet, by where

@@ -6,9 +6,9 @@ use strowger_wire::{limits::TAG_BYTES, link_header::Kind};
 use super::{ELSEWHERE, Worker, verdict::Verdict};
 use crate::{
     Now,
+    command::Punt,
     discard::Discard,
     link::{Opened, session_of},
-    orders::Punt,
     session::{Place, Vouched},
 };
 

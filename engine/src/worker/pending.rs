@@ -7,10 +7,10 @@ use strowger_frame::{Frame, Mark};
 
 use super::{NO_QUEUE, Worker, verdict::Verdict};
 use crate::{
+    command::Punt,
     discard::Discard,
     limits::{FRAMES_WAITING_MAX, LINK_FRAMES_WAITING_MAX},
     link::Waiting,
-    orders::Punt,
 };
 
 impl Worker {

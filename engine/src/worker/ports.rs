@@ -4,7 +4,7 @@ use std::mem;
 
 use strowger_frame::{Address, Mark};
 
-use crate::{discard::DiscardTally, limits::PORTS_MAX, orders::PortSeat};
+use crate::{command::PortSeat, discard::DiscardTally, limits::PORTS_MAX};
 
 /// The port queues that one worker polls, dense, and where each port's queue is. Sized once.
 pub(super) struct PortQueues {

@@ -16,12 +16,12 @@ use strowger_wire::{
 use super::{NO_QUEUE, Worker, forward::Found, verdict::Outcome};
 use crate::{
     Now,
+    command::{Ending, ExitSight, Knock, Punt, PuntKind},
     discard::Discard,
     limits::{
         BEACONS_WAITING_MAX, HEAD_BYTES_MAX, KNOCKS_MAX, PACKETS_UP_AT_ONCE, PACKETS_UP_PER_SECOND,
     },
     link::{Link, plain_header},
-    orders::{Ending, ExitSight, Knock, Punt, PuntKind},
 };
 
 /// Retiring numbers that are still named are reported this often.

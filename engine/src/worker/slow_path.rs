@@ -9,8 +9,8 @@ use strowger_frame::{
 };
 
 use crate::{
+    command::{Order, PuntQueues, Report},
     discard::DiscardTally,
-    orders::{Order, PuntQueues, Report},
     session::AwaitedPlaces,
 };
 

@@ -6,7 +6,7 @@ use std::mem;
 use strowger_frame::{BURST_MAX, Mark, port::Arm};
 
 use super::Worker;
-use crate::{discard::Discard, limits::BURSTS_PER_FLUSH, orders::PortSeat};
+use crate::{command::PortSeat, discard::Discard, limits::BURSTS_PER_FLUSH};
 
 impl Worker {
     /// Gives the ports what was put at exits since this was last called, as far as they take it.

@@ -5,10 +5,10 @@ use strowger_frame::{Burst, Chunk, ChunkClass, Pool, reserve::Chunks};
 
 use super::{
     control::{Arrival, CONTROL_IN_BYTES, ControlRoom},
-    intake::Intake,
     limits::{CALLS_MAX, DATAGRAM_BYTES_MAX, MESSAGES_IN_MAX, MESSAGES_IN_MIN},
     name::Name,
     neighbours::Neighbours,
+    rx_queue::Intake,
     socket::{Socket, receive_messages},
 };
 use crate::messages::empty_header;

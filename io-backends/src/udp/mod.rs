@@ -5,14 +5,14 @@
 //! |---|---|
 //! | `port` | the port itself: which half does what |
 //! | `uring`, `mmsg` | receiving with io_uring, and with recvmmsg where that is refused |
-//! | `intake` | what both do with a datagram once they have it |
+//! | `rx_queue` | what both do with a datagram once they have it |
 //! | `send`, `queue` | sending, for both: sendmmsg |
 //! | `send_sockets` | by which socket each neighbour is sent to, so that none fills a send buffer for others |
 //! | `sources` | which address of ours each sender asked, where the socket has them all |
 //! | `neighbours`, `name` | who is behind the socket; addresses as the kernel writes them |
 //! | `steer` | handshakes to a socket of their own, by the kernel |
 //! | `control` | what the kernel says beside a datagram |
-//! | `ladder` | what the machine allows, found by trying and said in words |
+//! | `select_mode` | what the machine allows, found by trying and said in words |
 //! | `socket`, `limits` | system calls; every bound and its reason |
 //!
 //! ```no_run
@@ -33,14 +33,14 @@
 //! ```
 
 mod control;
-mod intake;
-mod ladder;
 pub mod limits;
 mod mmsg;
 mod name;
 mod neighbours;
 mod port;
 mod queue;
+mod rx_queue;
+mod select_mode;
 mod send;
 mod send_sockets;
 
@@ -51,8 +51,8 @@ mod uring;
 
 use std::{fmt, net::SocketAddr};
 
-pub use ladder::{Backend, BufferBytes, Findings, Refusal, Report, probe};
 pub use port::UdpPort;
+pub use select_mode::{Backend, BufferBytes, Findings, Refusal, Report, probe};
 pub use steer::{Steered, open_steered, worker_of};
 
 use self::{mmsg::Mmsg, neighbours::Neighbours, socket::Socket, uring::Uring};
@@ -194,21 +194,21 @@ impl fmt::Display for OpenError {
             Self::Busy { at, errno } => write!(
                 f,
                 "udp {at} is in use by another socket: {}; stop that process or choose another port",
-                ladder::named(*errno)
+                select_mode::named(*errno)
             ),
             Self::NotHere { at, errno } => write!(
                 f,
                 "udp {at} is no address of this machine: {}; `ip address` lists them",
-                ladder::named(*errno)
+                select_mode::named(*errno)
             ),
             Self::Refused { at, step, errno } => {
-                write!(f, "udp {at}: {step}: {}", ladder::named(*errno))
+                write!(f, "udp {at}: {step}: {}", select_mode::named(*errno))
             }
             Self::Deaf { at, call, errno } => write!(
                 f,
                 "udp {at}: {call} is refused: {}; allow it, or better recvmmsg and sendmmsg, in the \
                  sandbox's seccomp profile",
-                ladder::named(*errno)
+                select_mode::named(*errno)
             ),
             Self::NoRing(refusal) => write!(
                 f,
@@ -298,12 +298,12 @@ fn open_with(
     }
     never_fragment(&socket, at).map_err(refused("IP_MTU_DISCOVER"))?;
     // Buffers and options first: what arrives between `bind` and here would not know of them.
-    let receive_buffer = ladder::receive_buffer(&socket, spec.socket_buffer_bytes);
-    let send_buffer = ladder::send_buffer(&socket, spec.socket_buffer_bytes);
-    let drops_counted = ladder::count_drops(&socket);
+    let receive_buffer = select_mode::receive_buffer(&socket, spec.socket_buffer_bytes);
+    let send_buffer = select_mode::send_buffer(&socket, spec.socket_buffer_bytes);
+    let drops_counted = select_mode::count_drops(&socket);
     let unwanted = || Refusal { why: "not wanted".to_owned(), way_out: String::new(), errno: None };
-    let gro = if spec.trains_in { ladder::enable_gro(&socket) } else { Err(unwanted()) };
-    let gso = if spec.trains_out { ladder::try_segments(at) } else { Err(unwanted()) };
+    let gro = if spec.trains_in { select_mode::enable_gro(&socket) } else { Err(unwanted()) };
+    let gso = if spec.trains_out { select_mode::try_segments(at) } else { Err(unwanted()) };
     let (ring, refused_backends) = ring(spec)?;
     let passed_over = spec.backend == Choice::Auto && refused_backends.is_empty();
 
@@ -349,8 +349,8 @@ fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), Open
         return Ok((None, Vec::new()));
     }
     let rehearsed = match spec.ring_errno_forced {
-        Some(errno) => Err(ladder::ring_refused("io_uring_setup", errno)),
-        None => ladder::rehearse_ring(spec.bind, spec.ring_rung_first),
+        Some(errno) => Err(select_mode::ring_refused("io_uring_setup", errno)),
+        None => select_mode::rehearse_ring(spec.bind, spec.ring_rung_first),
     };
     if spec.backend == Choice::Auto {
         // The numbers are in decision 0011: equal with trains, and behind without them.
@@ -361,7 +361,7 @@ fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), Open
     }
     let ring = rehearsed.and_then(|_| {
         Uring::new(spec.posted_buffers, spec.ring_rung_first)
-            .map_err(|at| ladder::ring_refused(at.step, at.errno))
+            .map_err(|at| select_mode::ring_refused(at.step, at.errno))
     });
     ring.map(|ring| (Some(ring), Vec::new())).map_err(OpenError::NoRing)
 }

@@ -10,11 +10,11 @@ use strowger_frame::{
 };
 
 use super::{
-    intake::Intake,
     limits::DATAGRAM_BYTES_MAX,
     mmsg::Mmsg,
     name::{Key, same_kind},
     neighbours::Neighbours,
+    rx_queue::Intake,
     send::Outbox,
     send_sockets::SendSockets,
     socket::Socket,

@@ -24,9 +24,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     OpenError, Opened, UdpSpec, bind_refused,
-    ladder::{self, REHEARSAL_MAX, Refusal, loopback, named, send},
     limits::{SEND_SOCKETS, SEND_SOCKETS_HANDSHAKES},
     never_fragment, open_with,
+    select_mode::{self, REHEARSAL_MAX, Refusal, loopback, named, send},
     socket::Socket,
 };
 
@@ -128,7 +128,7 @@ pub(super) fn open_send_sockets(
         let shared = socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1);
         shared.map_err(step("SO_REUSEPORT"))?;
         never_fragment(&socket, at).map_err(step("IP_MTU_DISCOVER"))?;
-        let _ = ladder::send_buffer(&socket, spec.socket_buffer_bytes);
+        let _ = select_mode::send_buffer(&socket, spec.socket_buffer_bytes);
         socket.bind(at).map_err(step("bind"))?;
         Ok(socket)
     };

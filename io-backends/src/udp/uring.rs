@@ -19,10 +19,10 @@ use strowger_frame::{Burst, Chunk, ChunkClass, Pool, map::Mapping};
 
 use super::{
     control::{Arrival, CONTROL_IN_BYTES, LEAD_BYTES},
-    intake::Intake,
     limits::{COMPLETIONS_MAX, POSTED_BUFFERS_MAX},
     name::Name,
     neighbours::Neighbours,
+    rx_queue::Intake,
     socket::Socket,
 };
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::ladder::{Refused, lines, named};
+use super::select_mode::{Refused, lines, named};
 
 /// Why a port could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]

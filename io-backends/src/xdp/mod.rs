@@ -4,7 +4,7 @@
 //! | room | what it holds |
 //! |---|---|
 //! | `port` | the port itself: which half does what |
-//! | `xsk` | an AF_XDP socket with its rings; `intake` receives, `outbox` sends |
+//! | `xsk` | an AF_XDP socket with its rings; `rx_queue` receives, `tx_queue` sends |
 //! | `packet` | AF_PACKET |
 //! | `ring`, `socket` | the rings shared with the kernel; system calls |
 //! | `program`, `assembler`, `bpf` | the XDP program, of raw instructions |
@@ -12,7 +12,7 @@
 //! | `arena` | one mapping as every port's memory; who has our program |
 //! | `ether`, `neighbours`, `own` | the header; who is behind the port; the interface's own address |
 //! | `group` | what is sent to all of a segment at once |
-//! | `ladder`, `probe` | what the machine allows, found by trying and said in words |
+//! | `select_mode`, `probe` | what the machine allows, found by trying and said in words |
 //! | `interface`, `features`, `limits` | what is known of an interface; its offloads; every bound and its reason |
 //!
 //! All that needs rights is done by [`open`]: loading and attaching the program, making the
@@ -49,12 +49,9 @@ pub mod features;
 mod group;
 #[cfg(feature = "instruments")]
 pub mod instruments;
-mod intake;
 mod interface;
-mod ladder;
 pub mod limits;
 mod neighbours;
-mod outbox;
 mod own;
 mod packet;
 mod port;
@@ -62,7 +59,10 @@ mod probe;
 mod program;
 #[doc(hidden)]
 pub mod ring;
+mod rx_queue;
+mod select_mode;
 mod socket;
+mod tx_queue;
 mod xsk;
 
 use std::sync::Arc;
@@ -74,9 +74,9 @@ pub use arena::Arena;
 pub use error::OpenError;
 pub use features::{HiddenTags, hidden_tags};
 pub use group::Group;
-pub use ladder::{GRANT, Refused, Report, Rung};
 pub use port::EtherPort;
 pub use probe::{Findings, interfaces_that_hide_tags, probe};
+pub use select_mode::{GRANT, Refused, Report, Rung};
 
 use self::{
     ether::{ETHERNET_BYTES, Shape},
@@ -211,7 +211,8 @@ pub fn open(
         let interface = name();
         OpenError::Refused { interface, step, errno }
     })?;
-    let (half, report) = ladder::walk(spec, arena, pool, (&interface, worker), &shape, &tally)?;
+    let (half, report) =
+        select_mode::walk(spec, arena, pool, (&interface, worker), &shape, &tally)?;
     let described =
         format!("ether {} queue {} ({})", spec.interface, spec.queue, report.rung.name());
     let by_mtu = interface.mtu as usize + ETHERNET_BYTES;

@@ -22,8 +22,8 @@ use super::{
     interface::Interface,
     limits::{CALLS_MAX, MESSAGES_MAX, STALL_MAX, WAITING_MAX},
     neighbours::Neighbours,
-    outbox::Way,
     socket::errno,
+    tx_queue::Way,
     xsk::Step,
 };
 use crate::messages::{Calls, empty_header};

@@ -14,9 +14,9 @@ use super::{
     arena::{Arena, Terms},
     features::HiddenTags,
     interface::Interface,
-    ladder::{GRANT, refusal},
     limits::{ETHERTYPE, HEADER_CHUNKS, SPARE_CHUNKS},
     program::{Attach, Program},
+    select_mode::{GRANT, refusal},
     socket::{Socket, errno},
     xsk::{Step, Xsk},
 };

@@ -14,16 +14,16 @@ use strowger_frame::{
 
 use super::{
     arena::{Arena, Terms},
-    intake::Intake,
     interface::Interface,
     limits::{
         BURSTS_PER_LOOK, BUSY_LOOK, BUSY_MAX, HEADER_CHUNKS, IDLE_LOOKS, LENT_FRAMES_MAX,
         LINGER_MAX, LOCKED_MAX, SEND_BUFFER_BYTES, SPARE_CHUNKS, UMEM_CHUNK_BYTES,
     },
     neighbours::Neighbours,
-    outbox::{Outbox, Way},
     program::Attached,
+    rx_queue::Intake,
     socket::{Rings, Socket},
+    tx_queue::{Outbox, Way},
 };
 
 /// A step of opening that the kernel refused.

@@ -30,10 +30,10 @@ use self::{asked::Questions, budget::Budgets};
 use super::{PortId, Switch, peering::Location};
 use crate::{
     Now,
+    command::{Ending, Order, Punt, PuntKind},
     discard::Discard,
     limits::HOPS_MAX,
     link::{self, Rights},
-    orders::{Ending, Order, Punt, PuntKind},
 };
 
 /// What the slow path remembers of control messages.
@@ -70,7 +70,7 @@ impl Cause {
 struct Told {
     why: Discard,
     foreseen: Option<Discard>,
-    exit: Option<crate::orders::ExitSight>,
+    exit: Option<crate::command::ExitSight>,
 }
 
 impl Messages {

@@ -28,15 +28,15 @@ use super::{
     super::{Event, Switch},
     Knocked, LinkState, Location, Peer, Peering, PeeringConfig, discard_of,
     indices::Asker,
-    knocks::Budget,
+    intake::Budget,
     nanos,
 };
 use crate::{
     Now,
+    command::{Knock, Order},
     control::PortId,
     discard::Discard,
     limits::{BEACON_CALLS_MAX, BEACONS_PER_SECOND, BEACONS_PER_SECOND_AND_PORT},
-    orders::{Knock, Order},
 };
 
 /// After this long without an answer a stranger that was called is given up.

@@ -10,7 +10,7 @@ use strowger_frame::{Address, Mark};
 
 use super::{super::Switch, Knocked, Location, Peer, PeerError, PeerSpec, discard_of};
 use crate::{
-    Now, control::PortId, discard::Discard, limits::UNKNOWN_NUMBERS_PER_LINK, orders::Knock,
+    Now, command::Knock, control::PortId, discard::Discard, limits::UNKNOWN_NUMBERS_PER_LINK,
 };
 
 impl Switch {

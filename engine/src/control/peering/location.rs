@@ -25,7 +25,7 @@ use super::{
     super::{Event, PortId, Switch},
     Knocked, LinkState, Peer, Peering, nanos,
 };
-use crate::{Now, orders::Order};
+use crate::{Now, command::Order};
 
 /// Locations that the messages of one handshake go to: where the peer was last, where the operator wrote
 /// that it is, where a beacon came from, and the second by another port.

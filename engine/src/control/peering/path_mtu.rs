@@ -21,7 +21,7 @@ use super::{
     super::{Event, Switch},
     Peer,
 };
-use crate::{Now, orders::Order};
+use crate::{Now, command::Order};
 
 /// Bytes of the token that a path challenge carries.
 pub(super) const TOKEN_BYTES: usize = 8;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, btree_map};
 
 use strowger_frame::Mark;
 
-use super::{Peer, knocks::Budgets};
+use super::{Peer, intake::Budgets};
 
 /// See the module.
 #[derive(Default)]

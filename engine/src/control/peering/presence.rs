@@ -15,7 +15,7 @@ use strowger_wire::{
 };
 
 use super::{super::Switch, LinkState, Location, Peer, nanos, path_mtu::TOKEN_BYTES};
-use crate::{Now, orders::Order};
+use crate::{Now, command::Order};
 
 /// A path challenge that was not answered is forgotten after this long.
 const CHALLENGE_LIFE: Nanos = Nanos::from_secs(5);

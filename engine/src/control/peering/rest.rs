@@ -21,9 +21,9 @@ use super::{
 };
 use crate::{
     Now,
+    command::Order,
     limits::{GOODBYE_REST_S_MAX, GOODBYE_REST_S_MIN},
     link::SlotTally,
-    orders::Order,
 };
 
 /// A link that data has crossed since so long is in use, and its keys are renewed: as long as keys

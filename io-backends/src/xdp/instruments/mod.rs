@@ -25,7 +25,7 @@ use super::{
     Refusal,
     bpf::{self, Attach, Refused, bpf},
     interface::{Interface, Unfit},
-    ladder::refusal,
+    select_mode::refusal,
     socket::errno,
     xsk::Step,
 };

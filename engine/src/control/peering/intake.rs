@@ -16,7 +16,7 @@ use super::{
     nanos,
 };
 use crate::{
-    Now, control::PortId, discard::Discard, limits::COOKIES_PER_SECOND_AND_HOST, orders::Knock,
+    Now, command::Knock, control::PortId, discard::Discard, limits::COOKIES_PER_SECOND_AND_HOST,
 };
 
 /// Handshake messages a second that are read for peers at their known addresses, and for all

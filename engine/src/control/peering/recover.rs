@@ -13,7 +13,7 @@ use strowger_wire::link_header::SessionIndex;
 use super::{
     super::Switch, LinkState, Peer, Peering, Pulse, Schedule, Suggested, lookup::Lookup, nanos,
 };
-use crate::{Now, orders::Order};
+use crate::{Now, command::Order};
 
 impl Peering {
     /// Keeps what is a fact about each peer, and begins the rest anew.

@@ -16,9 +16,9 @@ use strowger_wire::link_header::LinkHeader;
 use super::{PlugError, PortId, Switch};
 use crate::{
     Now,
+    command::{Knock, Order},
     discard::Discard,
     limits::DOOR_BURSTS_MAX,
-    orders::{Knock, Order},
 };
 
 /// One more socket of a port, at the same address.

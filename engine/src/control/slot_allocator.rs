@@ -23,7 +23,7 @@
 //! The right order:
 //!
 //! ```
-//! use strowger_engine::{Now, control::{ledger::Ledger, numbers::{Detached, Numbers, Unnamed, Wish}}};
+//! use strowger_engine::{Now, control::{grace_period::Ledger, slot_allocator::{Detached, Numbers, Unnamed, Wish}}};
 //! use strowger_frame::Mark;
 //!
 //! let mut ledger = Ledger::new(0);
@@ -46,7 +46,7 @@
 //! Quarantine before all workers dropped the link is not written:
 //!
 //! ```compile_fail,E0308
-//! use strowger_engine::{Now, control::numbers::{Numbers, Withdrawn}};
+//! use strowger_engine::{Now, control::slot_allocator::{Numbers, Withdrawn}};
 //! fn too_early(numbers: &mut Numbers, withdrawn: Withdrawn) {
 //!     numbers.rest(withdrawn, Now(2), 60); // expected `Detached`
 //! }
@@ -56,7 +56,7 @@
 //! ended:
 //!
 //! ```compile_fail,E0451
-//! use strowger_engine::control::numbers::{Numbers, Rested};
+//! use strowger_engine::control::slot_allocator::{Numbers, Rested};
 //! fn too_early(numbers: &mut Numbers) {
 //!     numbers.free(Rested { slot: 2, generation: 1 });
 //! }
@@ -65,7 +65,7 @@
 //! nor is one used twice:
 //!
 //! ```compile_fail,E0382
-//! use strowger_engine::{Now, control::numbers::{Detached, Numbers}};
+//! use strowger_engine::{Now, control::slot_allocator::{Detached, Numbers}};
 //! fn twice(numbers: &mut Numbers, detached: Detached) {
 //!     numbers.rest(detached, Now(2), 60);
 //!     numbers.rest(detached, Now(9), 60);
@@ -74,7 +74,7 @@
 
 mod choice;
 mod kept;
-pub(super) mod salvage;
+pub(super) mod recover;
 mod tokens;
 
 use std::{
@@ -87,7 +87,7 @@ use strowger_frame::Mark;
 pub use self::tokens::{
     Detached, Given, Informed, Published, Rested, Retiring, Unnamed, Withdrawn,
 };
-use super::ledger::Passed;
+use super::grace_period::Passed;
 use crate::Now;
 
 /// Who has a number, as it is known again after a restart.

@@ -11,10 +11,10 @@ use strowger_frame::{Burst, Mark, Pool, PoolSpec, port::PortTally};
 
 use super::{
     control::{CONTROL_MESSAGE_BYTES, segment_message},
-    intake::Intake,
     limits::{SEGMENTS_SAFE, SEGMENTS_TRIED},
     name::Name,
     neighbours::Neighbours,
+    rx_queue::Intake,
     socket::{Socket, receive_messages, send_messages},
     steer::rehearse as rehearse_steering,
     uring::{Rung, Uring},

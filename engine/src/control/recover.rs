@@ -22,13 +22,13 @@ use strowger_wire::link_header::SessionIndex;
 
 use super::{
     Event, Step, Switch,
-    ledger::Awaited,
-    numbers::{Given, Informed, Retiring},
+    grace_period::Awaited,
+    slot_allocator::{Given, Informed, Retiring},
 };
 use crate::{
     Now,
+    command::{Muster, Order},
     discard::Discard,
-    orders::{Muster, Order},
 };
 
 /// What has to be done again after a recovery.

@@ -3,7 +3,7 @@
 
 use strowger_frame::Mark;
 
-use crate::control::ledger::Passed;
+use crate::control::grace_period::Passed;
 
 /// A number that was given and is not published yet.
 #[derive(Debug)]
