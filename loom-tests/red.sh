@@ -130,16 +130,16 @@ room=frame
 # The barrier between a number's old user and its new one: not in frame/.
 if [[ "ledger slots" == *"$pattern"* ]]; then
     rows=$((rows + 1))
-    cp engine/src/control/ledger.rs ledger.whole
-    sed -i 's/reported >= due)/true || reported >= due)/' engine/src/control/ledger.rs
-    cmp -s ledger.whole engine/src/control/ledger.rs && { echo "STALE  ledger.rs"; wrong=$((wrong + 1)); }
+    cp engine/src/control/grace_period.rs grace_period.whole
+    sed -i 's/reported >= due)/true || reported >= due)/' engine/src/control/grace_period.rs
+    cmp -s grace_period.whole engine/src/control/grace_period.rs && { echo "STALE  grace_period.rs"; wrong=$((wrong + 1)); }
     if models slots::; then
-        echo "WRONG  ledger.rs: the barrier is skipped: green (slots::)"
+        echo "WRONG  grace_period.rs: the barrier is skipped: green (slots::)"
         wrong=$((wrong + 1))
     else
-        echo "ok     ledger.rs: the barrier is skipped: red (slots::)"
+        echo "ok     grace_period.rs: the barrier is skipped: red (slots::)"
     fi
-    cp ledger.whole engine/src/control/ledger.rs
+    cp grace_period.whole engine/src/control/grace_period.rs
 fi
 
 echo "$rows rows, $wrong wrong"

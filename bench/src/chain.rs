@@ -90,7 +90,7 @@ impl Chain {
         Ok(Self { switches, near, far, pool, label, waiting, burst, now: 1 })
     }
 
-    /// One round: a burst through all switches. Only the breaths are timed.
+    /// One round: a burst through all switches. Only the polls are timed.
     ///
     /// # Panics
     /// If a frame was lost, which no memory wire does.
@@ -100,7 +100,7 @@ impl Chain {
         self.near.flush();
         self.now += 1_000;
         let started = Instant::now();
-        breathe(&mut self.switches, Now(self.now));
+        poll(&mut self.switches, Now(self.now));
         let took = started.elapsed();
         self.far.rx_burst(&mut self.pool, &mut burst);
         assert_eq!(burst.len(), self.burst, "every frame came through");
@@ -122,12 +122,12 @@ impl Chain {
     }
 }
 
-/// One breath of each switch, in the order in which a packet meets them. Not inlined: this is the
+/// One poll of each switch, in the order in which a packet meets them. Not inlined: this is the
 /// name that the instruction count asks for.
 #[inline(never)]
-pub fn breathe(switches: &mut [(Switch, Worker)], now: Now) {
+pub fn poll(switches: &mut [(Switch, Worker)], now: Now) {
     for (_, worker) in switches {
-        black_box(worker.breathe(now));
+        black_box(worker.poll(now));
     }
 }
 
@@ -144,7 +144,7 @@ fn switch(left: MemoryPort, right: MemoryPort) -> Result<(Switch, Worker), Failu
         switch.attach(attach.at_slot(slot))?;
     }
     while !switch.is_settled() {
-        worker.breathe(Now(1));
+        worker.poll(Now(1));
         switch.poll(Now(1));
     }
     Ok((switch, worker))

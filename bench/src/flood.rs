@@ -1,4 +1,4 @@
-//! Data through a sealed relay while handshakes from strangers arrive as fast as this machine can send
+//! Data through a sealed relay while handshakes from unknown peers arrive as fast as this machine can send
 //! them, against the same without (R9): once with handshakes steered to the relay's door, and once with
 //! none, so that the worker must hand each of them up.
 //!
@@ -31,7 +31,7 @@ use crate::{
     trial::{Outcome, WARM_UP, join},
 };
 
-/// Strangers, each at an address of its own.
+/// Unknown peers, each at an address of its own.
 const STRANGERS: u8 = 64;
 
 /// As the node's slow path: a turn begins no sooner than this after the one before.

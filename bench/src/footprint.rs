@@ -81,7 +81,7 @@ fn measure(
     Ok((memory, relay.report().backend.name(), was_reset))
 }
 
-/// Has so many packets forwarded, on this thread: a few are sent, then the relay breathes until it
+/// Has so many packets forwarded, on this thread: a few are sent, then the relay polls until it
 /// has switched them all.
 fn pass<'a>(
     relay: &mut Relay,
@@ -96,7 +96,7 @@ fn pass<'a>(
         }
         let (mut switched, mut vain) = (0, 0);
         while switched < batch {
-            let now = relay.breathe() as u64;
+            let now = relay.poll() as u64;
             switched += now;
             vain = if now == 0 { vain + 1 } else { 0 };
             if vain > 10_000_000 {

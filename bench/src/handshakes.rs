@@ -13,7 +13,7 @@ use strowger_crypto::{
 };
 use strowger_engine::{
     Now,
-    control::{Door, Switch, SwitchConfig, peering::PeerSpec},
+    control::{HandshakeSocket, Switch, SwitchConfig, peering::PeerSpec},
     worker::Worker,
 };
 use strowger_frame::{Address, Burst, ChunkClass, Frame, Mark, Pool, PoolSpec, Port as _};
@@ -63,18 +63,18 @@ pub(crate) fn rows(
 /// Handshakes of two that have not met, of two that know each other, and with a switch.
 struct Sides {
     curves: Curves,
-    strangers: Ends,
+    unknown_peers: Ends,
     acquainted: Ends,
     knocked: Knocked,
 }
 
 impl Sides {
     fn new() -> Result<Self, Failure> {
-        let (strangers, acquainted) = (Ends::new(201, 202)?, Ends::new(203, 204)?);
+        let (unknown_peers, acquainted) = (Ends::new(201, 202)?, Ends::new(203, 204)?);
         acquainted.a.add_peer(acquainted.b.static_public());
         acquainted.b.add_peer(acquainted.a.static_public());
         acquainted.time()?; // what is kept is worked out here
-        Ok(Self { curves: Curves::new(), strangers, acquainted, knocked: Knocked::new()? })
+        Ok(Self { curves: Curves::new(), unknown_peers, acquainted, knocked: Knocked::new()? })
     }
 
     /// Rates of the curves and of each of [`SIDES`], one of each in turn until `window` has passed
@@ -85,7 +85,7 @@ impl Sides {
         while started.elapsed() < window * 6 {
             for _ in 0..ROUNDS {
                 let curves = self.curves.time();
-                let [responder, initiator] = self.strangers.time()?;
+                let [responder, initiator] = self.unknown_peers.time()?;
                 let [responder_again, initiator_again] = self.acquainted.time()?;
                 let slow_path = self.knocked.time()?;
                 let each =
@@ -212,8 +212,10 @@ impl Knocked {
             let admitted = end.admit(Mark(0), Address::Only);
             admitted.map_err(|_| Failure::Bug("nobody else is there"))?;
         }
-        let door = Door { port: Box::new(indoors), pool: pool(4)?, worker_of: |_, _| 0 };
-        switch.open_door(port, door).map_err(|_| Failure::Bug("the port is plugged in"))?;
+        let door = HandshakeSocket { port: Box::new(indoors), pool: pool(4)?, worker_of: |_, _| 0 };
+        switch
+            .open_handshake_socket(port, door)
+            .map_err(|_| Failure::Bug("the port is plugged in"))?;
         let peers = (1..=PEERS).map(local).collect::<Result<Vec<_>, _>>()?;
         for peer in &peers {
             let spec = PeerSpec::new("peer", *peer.static_public(), port);
@@ -232,7 +234,7 @@ impl Knocked {
             if self.switch.is_settled() {
                 break;
             }
-            self.worker.breathe(now);
+            self.worker.poll(now);
         }
     }
 
@@ -241,7 +243,7 @@ impl Knocked {
         let number = self.knocks;
         self.knocks += 1;
         // Ten virtual milliseconds between any two: the budget for known peers is not what is
-        // measured, and a peer begins anew twice in a second.
+        // measured, and a peer starts again twice in a second.
         let now = Now(1_000_000_000 + number * 10_000_000);
         let peer = &self.peers[(number % u64::from(PEERS)) as usize];
         self.pool.reclaim();

@@ -41,7 +41,7 @@ pub fn per_step(icount: &Path, size: usize) -> Result<f64, String> {
     let steps = (ROUNDS[1] - ROUNDS[0]) * BURST * SWITCHES as u64;
     let (few, many) = (few?, many?);
     let more = many.checked_sub(few).filter(|&more| more > 0);
-    let more = more.ok_or("callgrind counted nothing: has `breathe` been inlined?")?;
+    let more = more.ok_or("callgrind counted nothing: has `poll` been inlined?")?;
     Ok(more as f64 / steps as f64)
 }
 
@@ -62,12 +62,12 @@ fn beside(program: &Path) -> Option<PathBuf> {
     icounts.into_iter().find(|icount| icount.is_file())
 }
 
-/// Instructions below `chain::breathe` in one run.
+/// Instructions below `chain::poll` in one run.
 fn count(icount: &Path, size: usize, rounds: u64) -> Result<u64, String> {
     let name = format!("strowger-icount-{}-{size}-{rounds}.out", std::process::id());
     let written = env::temp_dir().join(name);
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--toggle-collect=strowger_bench::chain::breathe"])
+        .args(["--tool=callgrind", "--toggle-collect=strowger_bench::chain::poll"])
         .arg(format!("--callgrind-out-file={}", written.display()))
         .arg(icount)
         .args([rounds.to_string(), size.to_string()])

@@ -80,8 +80,8 @@ impl Relay {
     pub fn new(spec: RelaySpec, buffer_bytes: usize) -> Result<Self, Failure> {
         let mut udp = UdpSpec::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         udp.backend = spec.backend;
-        udp.trains_in = spec.trains;
-        udp.trains_out = spec.trains;
+        udp.gro = spec.trains;
+        udp.gso = spec.trains;
         udp.socket_buffer_bytes = buffer_bytes;
         let (port, report) = udp::open(&udp, 0)?.boxed();
         let pool = PoolSpec { trains: CHUNKS, singles: 0, huge_pages: true };
@@ -117,7 +117,7 @@ impl Relay {
     /// forwards, since a ring of the kernel belongs to who first receives by it.
     pub fn settle(&mut self) {
         while !self.switch.is_settled() {
-            self.worker.worker_mut().breathe(Now(1));
+            self.worker.worker_mut().poll(Now(1));
             self.switch.poll(Now(1));
         }
     }
@@ -133,13 +133,13 @@ impl Relay {
         });
     }
 
-    /// One breath; says how many frames were switched.
-    pub fn breathe(&mut self) -> usize {
-        self.worker.worker_mut().breathe(Now(1))
+    /// One poll; says how many frames were switched.
+    pub fn poll(&mut self) -> usize {
+        self.worker.worker_mut().poll(Now(1))
     }
 
-    /// Forwards until two hundred breaths in a row found nothing, or for two seconds: so that what
-    /// is on its way arrives. Sleeps between vain breaths.
+    /// Forwards until two hundred polls in a row found nothing, or for two seconds: so that what
+    /// is on its way arrives. Sleeps between vain polls.
     pub fn settle_down(&mut self) {
         let started = Instant::now();
         let mut vain = 0;

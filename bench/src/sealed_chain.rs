@@ -75,7 +75,7 @@ pub(crate) fn peering(number: u8) -> Result<PeeringConfig, Failure> {
         entropy: Box::new(SeededEntropy::new(u64::from(number))),
         provider: Provider::DEFAULT,
         wall_at_zero: 1,
-        strangers: None,
+        unknown_peers: None,
     })
 }
 
@@ -180,7 +180,7 @@ impl SealedChain {
             self.now.0 += 50_000_000;
             for _ in 0..8 {
                 for Node { switch, worker } in &mut self.nodes {
-                    worker.breathe(self.now);
+                    worker.poll(self.now);
                     switch.poll(self.now);
                 }
             }
@@ -191,7 +191,7 @@ impl SealedChain {
         Err(Failure::Wrong("no sealed link came up by memory wires".to_owned()))
     }
 
-    /// One round: a burst through all switches. Only the middle one's breath is timed.
+    /// One round: a burst through all switches. Only the middle one's poll is timed.
     ///
     /// # Errors
     /// [`Failure::Wrong`], if a frame was lost.
@@ -202,9 +202,9 @@ impl SealedChain {
         // Real rounds take longer; keys that grow old are not what is measured.
         self.now.0 += 100;
         let [first, middle, last] = &mut self.nodes;
-        first.worker.breathe(self.now);
-        let took = breathe_sealed(&mut middle.worker, self.now);
-        last.worker.breathe(self.now);
+        first.worker.poll(self.now);
+        let took = poll_sealed(&mut middle.worker, self.now);
+        last.worker.poll(self.now);
         self.far.rx_burst(&mut self.pool, &mut burst);
         if burst.len() != Self::BURST {
             let middle = middle.switch.balance();
@@ -220,9 +220,9 @@ impl SealedChain {
 
 /// Not inlined: this is the name that a profile asks for.
 #[inline(never)]
-fn breathe_sealed(worker: &mut Worker, now: Now) -> Duration {
+fn poll_sealed(worker: &mut Worker, now: Now) -> Duration {
     let started = Instant::now();
-    black_box(worker.breathe(now));
+    black_box(worker.poll(now));
     started.elapsed()
 }
 

@@ -15,7 +15,7 @@ use strowger_crypto::{
 use strowger_engine::{
     Now,
     control::{
-        Door, Switch, SwitchConfig,
+        HandshakeSocket, Switch, SwitchConfig,
         peering::{Liveness, PeerSpec},
     },
     worker::Worker,
@@ -113,8 +113,9 @@ impl SealedRelay {
         let port = port.map_err(|_| Failure::Bug("the first port of many"))?;
         switch.accept_unknown(port, true);
         if let Ok(slow) = opened.slow {
-            let door = Door { port: slow.boxed().0, pool: pool(0, 256)?, worker_of: |_, _| 0 };
-            let opened = switch.open_door(port, door);
+            let door =
+                HandshakeSocket { port: slow.boxed().0, pool: pool(0, 256)?, worker_of: |_, _| 0 };
+            let opened = switch.open_handshake_socket(port, door);
             opened.map_err(|_| Failure::Bug("the port is plugged in"))?;
         }
         for (number, socket, slot) in [(SOURCE, &ends.source, SLOTS.0), (SINK, &ends.sink, SLOTS.1)]
@@ -173,7 +174,7 @@ fn come_up(
 ) -> Result<(), Failure> {
     let started = Instant::now();
     while started.elapsed() < UP_MAX {
-        worker.breathe(COMING_UP);
+        worker.poll(COMING_UP);
         slow_path.turn(COMING_UP);
         for (socket, end) in &mut ends {
             end.answer(socket)?;

@@ -1,4 +1,4 @@
-//! What the slow path wants to be woken for, beside what workers hand up to it.
+//! What the slow path wants to be woken for, beside what workers punt to it.
 //!
 //! It waits for completions only while a change is under way, and for frames only while no link moves any:
 //! so a worker that forwards rings once, and the slow path looks at the counters while they move.

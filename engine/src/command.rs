@@ -1,5 +1,5 @@
-//! All that passes between the slow path and a worker: orders one way, reports the other. Neither
-//! side ever waits for the other, and a worker never frees what an order brought.
+//! All that passes between the slow path and a worker: commands one way, reports the other. Neither
+//! side ever waits for the other, and a worker never frees what a command brought.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -18,42 +18,42 @@ use crate::{
     attention::Attention,
     discard::{Discard, DiscardTally},
     limits::{
-        ATTACHED_MAX, ENDINGS_MAX, HEAD_BYTES_MAX, KNOCKS_MAX, NOTES_MAX, PUNTS_MAX, SAYINGS_MAX,
-        SESSIONS_MAX, UNKNOWN_SENDER_CELLS, UNKNOWN_SENDER_ROWS,
+        ATTACHED_MAX, DROP_NOTICES_MAX, HANDSHAKES_MAX, HEAD_BYTES_MAX, LINK_MESSAGES_MAX,
+        NOTES_MAX, PUNTS_MAX, SESSIONS_MAX, UNKNOWN_SENDER_CELLS, UNKNOWN_SENDER_ROWS,
     },
     link::{Link, Rights},
-    session::SessionSeat,
+    session::RxSession,
     slots::{ReturnPath, SlotTable},
 };
 
 /// Something attached to a worker: a port, and what is counted of it here.
-pub struct PortSeat {
+pub struct PortQueue {
     /// The port's number in the switch.
     pub number: u16,
     /// The port itself.
     pub port: Box<dyn Port>,
     /// Discards of frames that came in by it, or were to leave by it.
     pub discards: Arc<DiscardTally>,
-    /// Whether beacons that come in by it are handed up.
+    /// Whether beacons that come in by it are punted.
     pub hears_beacons: bool,
     /// Whether the worker has it on its list of ports to flush.
     pub(crate) is_listed: bool,
 }
 
-impl std::fmt::Debug for PortSeat {
+impl std::fmt::Debug for PortQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PortSeat")
+        f.debug_struct("PortQueue")
             .field("number", &self.number)
             .field("port", &self.port.describe())
             .finish()
     }
 }
 
-/// What the slow path tells a worker. Obeyed in order, at most a few a breath.
+/// What the slow path tells a worker. Obeyed in order, at most a few a poll.
 #[derive(Debug)]
-pub enum Order {
+pub enum Command {
     /// Poll this port from now on.
-    Plug(Box<PortSeat>),
+    Plug(Box<PortQueue>),
     /// Stop polling this port and give it back. Its links were detached before.
     Unplug(u16),
     /// A link exists from now on; where its port is this worker's, admit it there, if it is known
@@ -63,14 +63,14 @@ pub enum Order {
     Detach(Mark),
     /// Decide by this table from now on.
     Slots(Box<SlotTable>),
-    /// Write this number into the way back of what comes in by the link.
+    /// Write this number into the return path of what comes in by the link.
     Renumber(Mark, u32, Box<ReturnPath>),
     /// Read and write slot numbers by another scheme from now on, all at once.
     Grow(Box<Growth>),
     /// Open frames of this session here from now on.
-    Open(Box<SessionSeat>),
+    Open(Box<RxSession>),
     /// Hand frames of this session to the worker that opens them.
-    OpenElsewhere(SessionIndex, u8),
+    OpenAtWorker(SessionIndex, u8),
     /// Open no frames of this session any more, and give its keys back.
     Close(SessionIndex),
     /// Seal with this from now on.
@@ -82,7 +82,7 @@ pub enum Order {
     GiveUp(Mark),
     /// Send a sealed message of the link itself, by its exit or to an address behind a port: empty, it
     /// is a keepalive.
-    Say(Mark, Sealed, Option<(u16, Address)>, ArrayVec<u8, SAYING_BYTES_MAX>),
+    Say(Mark, Sealed, Option<(u16, Address)>, ArrayVec<u8, LINK_MESSAGE_BYTES_MAX>),
     /// Send a path challenge with this token to this address behind a port, in a frame of so many bytes
     /// in all.
     Probe(Mark, (u16, Address), [u8; 8], u16),
@@ -106,22 +106,22 @@ pub enum Order {
     },
     /// Give up the link's address: nobody is behind it for now.
     Unaddress(Mark),
-    /// From this port, hand up what strangers send; or count it as such.
+    /// From this port, punt what unknown peers send; or count it as such.
     AcceptUnknown(u16, bool),
-    /// From this port, hand up beacons; or discard them.
+    /// From this port, punt beacons; or discard them.
     HearBeacons(u16, bool),
     /// The path behind the link takes frames up to this many bytes.
     Mtu(Mark, u16),
     /// Where frames from this link may go.
     Rights(Mark, Rights),
     /// Say what you have.
-    Muster(Box<Muster>),
+    Inventory(Box<Inventory>),
 }
 
 /// What a worker has, as it says itself: for a slow path that does not know what has become of the
-/// orders it gave. The room is the asker's.
+/// commands it gave. The room is the asker's.
 #[derive(Debug)]
-pub struct Muster {
+pub struct Inventory {
     /// Which question this answers.
     pub(crate) number: u64,
     pub(crate) links: Vec<Mark>,
@@ -129,7 +129,7 @@ pub struct Muster {
     pub(crate) sessions: Vec<SessionIndex>,
 }
 
-impl Muster {
+impl Inventory {
     /// Room for whatever a worker can have.
     pub(crate) fn new(number: u64) -> Self {
         let (links, sessions) =
@@ -149,7 +149,7 @@ pub struct Growth {
 /// What a worker tells the slow path: one for each order, with what the order replaced or could not
 /// place, to be freed there.
 #[derive(Debug)]
-pub enum Report {
+pub enum Completion {
     /// The order was obeyed, and nothing is given back.
     Done,
     /// The table that was replaced.
@@ -157,29 +157,29 @@ pub enum Report {
     /// The link that was detached.
     Detached(Box<Link>),
     /// The port that was unplugged.
-    Unplugged(Box<PortSeat>),
+    Unplugged(Box<PortQueue>),
     /// The port would not have this neighbour.
     AttachRefused(Box<Link>, AdmitError),
     /// There was no such port, or no place for one: what the order brought comes back.
-    PlugRefused(Box<PortSeat>),
+    PlugRefused(Box<PortQueue>),
     /// A session that was closed, or displaced by another.
-    Session(Box<SessionSeat>),
+    Session(Box<RxSession>),
     /// Keys that were replaced, or were for a link that is gone.
     Sealer(Box<Sealer>),
     /// The message that was sent.
     Sent(Vec<u8>),
-    /// The way back that was replaced.
+    /// The return path that was replaced.
     ReturnPath(Box<ReturnPath>),
-    /// The table and the ways back that were replaced.
+    /// The table and the return paths that were replaced.
     Grown(Box<Growth>),
     /// What the worker has.
-    Mustered(Box<Muster>),
+    Inventoried(Box<Inventory>),
 }
 
 /// The longest message of a link itself: a path challenge's token and room to spare.
-pub const SAYING_BYTES_MAX: usize = 32;
+pub const LINK_MESSAGE_BYTES_MAX: usize = 32;
 
-/// What is handed up in queues of its own, each shared among links: of the places that are free, no link
+/// What is punted in queues of its own, each shared among links: of the places that are free, no link
 /// takes the last ones (a dynamic threshold: A. Choudhury and E. Hahne, 1998).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -187,11 +187,11 @@ pub(crate) enum PuntKind {
     /// A packet for the switch itself.
     Packet,
     /// How a packet ended.
-    Ending,
+    DropNotice,
     /// A message of a link itself.
-    Saying,
+    LinkMessage,
     /// A handshake message from where a link is.
-    Knock,
+    HandshakeDatagram,
 }
 
 impl PuntKind {
@@ -202,14 +202,14 @@ impl PuntKind {
 #[derive(Debug)]
 pub(crate) struct PuntQueues {
     pub(crate) packets: ArrayQueue<Punt>,
-    pub(crate) endings: ArrayQueue<Punt>,
-    pub(crate) sayings: ArrayQueue<Punt>,
+    pub(crate) drop_notices: ArrayQueue<Punt>,
+    pub(crate) link_messages: ArrayQueue<Punt>,
     /// What workers have noticed: no frames.
     pub(crate) notes: ArrayQueue<Punt>,
     /// Handshake messages from where links are.
-    pub(crate) knocks: ArrayQueue<Knock>,
+    pub(crate) handshakes: ArrayQueue<HandshakeDatagram>,
     /// Those from elsewhere, and beacons.
-    pub(crate) strangers: UnknownSenders,
+    pub(crate) unknown_peers: UnknownSenders,
     /// What else the slow path wants to be woken for.
     pub(crate) attention: Attention,
 }
@@ -218,30 +218,30 @@ impl PuntQueues {
     pub(crate) fn new() -> Self {
         Self {
             packets: ArrayQueue::new(PUNTS_MAX),
-            endings: ArrayQueue::new(ENDINGS_MAX),
-            sayings: ArrayQueue::new(SAYINGS_MAX),
+            drop_notices: ArrayQueue::new(DROP_NOTICES_MAX),
+            link_messages: ArrayQueue::new(LINK_MESSAGES_MAX),
             notes: ArrayQueue::new(NOTES_MAX),
-            knocks: ArrayQueue::new(KNOCKS_MAX),
-            strangers: UnknownSenders::new(),
+            handshakes: ArrayQueue::new(HANDSHAKES_MAX),
+            unknown_peers: UnknownSenders::new(),
             attention: Attention::default(),
         }
     }
 
     /// Whether nothing waits for the slow path.
     pub(crate) fn is_empty(&self) -> bool {
-        let punts = [&self.packets, &self.endings, &self.sayings, &self.notes];
+        let punts = [&self.packets, &self.drop_notices, &self.link_messages, &self.notes];
         punts.iter().all(|queue| queue.is_empty())
-            && self.knocks.is_empty()
-            && self.strangers.len() == 0
+            && self.handshakes.is_empty()
+            && self.unknown_peers.len() == 0
     }
 
     /// Places of this kind that are free.
     pub(crate) fn free(&self, kind: PuntKind) -> usize {
         let (places, used) = match kind {
             PuntKind::Packet => (self.packets.capacity(), self.packets.len()),
-            PuntKind::Ending => (self.endings.capacity(), self.endings.len()),
-            PuntKind::Saying => (self.sayings.capacity(), self.sayings.len()),
-            PuntKind::Knock => (self.knocks.capacity(), self.knocks.len()),
+            PuntKind::DropNotice => (self.drop_notices.capacity(), self.drop_notices.len()),
+            PuntKind::LinkMessage => (self.link_messages.capacity(), self.link_messages.len()),
+            PuntKind::HandshakeDatagram => (self.handshakes.capacity(), self.handshakes.len()),
         };
         places.saturating_sub(used)
     }
@@ -251,7 +251,7 @@ impl PuntQueues {
 /// send: each host holds at most as many as are left free, so another one finds a place.
 #[derive(Debug)]
 pub(crate) struct UnknownSenders {
-    queue: ArrayQueue<Knock>,
+    queue: ArrayQueue<HandshakeDatagram>,
     /// Places that are held, by a cell in each row that a host's hash names. Two hosts that share all their
     /// cells are rare, so the least of a host's cells is what it holds (a count-min sketch).
     held: [[AtomicU32; UNKNOWN_SENDER_CELLS]; UNKNOWN_SENDER_ROWS],
@@ -260,7 +260,7 @@ pub(crate) struct UnknownSenders {
 impl UnknownSenders {
     fn new() -> Self {
         let row = |_| std::array::from_fn(|_| AtomicU32::new(0));
-        Self { queue: ArrayQueue::new(KNOCKS_MAX), held: std::array::from_fn(row) }
+        Self { queue: ArrayQueue::new(HANDSHAKES_MAX), held: std::array::from_fn(row) }
     }
 
     fn cells_of(&self, from: Address) -> impl Iterator<Item = &AtomicU32> {
@@ -270,25 +270,29 @@ impl UnknownSenders {
     }
 
     /// Adds one, or gives it back: of so many places none is free, or its sender has its share.
-    pub(crate) fn push(&self, knock: Knock, places: usize) -> Result<(), Knock> {
-        let from = knock.from;
+    pub(crate) fn push(
+        &self,
+        datagram: HandshakeDatagram,
+        places: usize,
+    ) -> Result<(), HandshakeDatagram> {
+        let from = datagram.from;
         // Relaxed: these are counts, and nothing is read behind them. Workers that count at the same time
         // may each take one place more.
         let held = self.cells_of(from).map(|cell| cell.load(Ordering::Relaxed)).min();
         if held.unwrap_or_default() as usize >= places.saturating_sub(self.len()) {
-            return Err(knock);
+            return Err(datagram);
         }
-        // Counted before it is there, so that what `pop` takes off was put on. Relaxed: the queue orders
+        // Counted before it is there, so that what `pop` takes off was put on. Relaxed: the queue commands
         // the two.
         self.cells_of(from).for_each(|cell| _ = cell.fetch_add(1, Ordering::Relaxed));
-        self.queue.push(knock).inspect_err(|_| self.uncount(from))
+        self.queue.push(datagram).inspect_err(|_| self.uncount(from))
     }
 
     /// Takes the oldest one.
-    pub(crate) fn pop(&self) -> Option<Knock> {
-        let knock = self.queue.pop()?;
-        self.uncount(knock.from);
-        Some(knock)
+    pub(crate) fn pop(&self) -> Option<HandshakeDatagram> {
+        let datagram = self.queue.pop()?;
+        self.uncount(datagram.from);
+        Some(datagram)
     }
 
     fn uncount(&self, from: Address) {
@@ -349,7 +353,7 @@ pub enum Punt {
     },
     /// A packet went no further, and its sender may want to be told. The frame itself is gone and
     /// counted.
-    Ended(Ending),
+    Dropped(DropNotice),
     /// An authenticated message of a link itself: a path challenge, or the answer to one.
     Said {
         /// The worker that opened it.
@@ -377,9 +381,9 @@ pub enum Punt {
         bytes: u16,
     },
     /// A session's authenticated frames come in by this worker and are opened by another.
-    Strayed(SessionIndex, u8),
+    Migrate(SessionIndex, u8),
     /// A link's sealer has sealed so much that new keys are wanted.
-    Worn(Mark),
+    RekeyDue(Mark),
     /// A frame was to leave by a link that is quiet: it wants keys.
     Unsealed(Mark),
     /// The kernel refused to send a handshake message.
@@ -396,7 +400,7 @@ pub enum Punt {
         /// The number that its label named.
         slot: u32,
         /// What was seen of the frame, which went on.
-        packet: Ending,
+        packet: DropNotice,
     },
 }
 
@@ -412,7 +416,7 @@ impl Punt {
 
 /// How a packet ended at a worker, and what else the worker saw: what errors and traces are made of.
 #[derive(Clone, Debug)]
-pub struct Ending {
+pub struct DropNotice {
     /// The worker where it ended.
     pub worker: u8,
     /// The link that it came in by.
@@ -426,9 +430,9 @@ pub struct Ending {
     /// Why it went no further.
     pub discard: Discard,
     /// Of a trace's packet whose hops were spent: what it would have met next, if anything.
-    pub foreseen: Option<Discard>,
+    pub dry_run: Option<Discard>,
     /// The exit it was to leave by, if it came so far.
-    pub exit: Option<ExitSight>,
+    pub exit: Option<NextHopInfo>,
     /// How long the packet was, link header and tag left out.
     pub packet_bytes: u16,
     /// Its header, and what followed as far as there was room. Where the exit refused it, the header
@@ -438,7 +442,7 @@ pub struct Ending {
 
 /// An exit, as a worker saw it.
 #[derive(Clone, Copy, Debug)]
-pub struct ExitSight {
+pub struct NextHopInfo {
     /// The link.
     pub link: Mark,
     /// Frames that waited there.
@@ -448,9 +452,9 @@ pub struct ExitSight {
 }
 
 /// A message that proves nothing yet: a handshake's, or a beacon. On its way to the slow path through a queue of
-/// its own, so that strangers cannot crowd out those who are known.
+/// its own, so that unknown peers cannot crowd out those who are known.
 #[derive(Debug)]
-pub struct Knock {
+pub struct HandshakeDatagram {
     /// The worker that it came through: its sender's flow comes in there.
     pub worker: u8,
     /// The port that it came in by.
@@ -465,14 +469,14 @@ pub struct Knock {
 
 /// A frame on its way to another worker.
 #[derive(Debug)]
-pub(crate) enum Handover {
+pub(crate) enum Handoff {
     /// To the worker that owns its exit.
     Exit { to: Mark, ingress_slot: u32, is_control: bool, frame: Frame },
     /// To the worker that opens its session, by the one that received it.
     Stray { by: u8, frame: Frame },
 }
 
-impl Handover {
+impl Handoff {
     /// Whether it is known to be control. Of a stray nothing is known before it is opened.
     #[inline]
     pub(crate) fn is_control(&self) -> bool {

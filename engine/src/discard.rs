@@ -77,10 +77,10 @@ discards! {
     EgressFull = "egress_full",
     /// The slow path's queue for it is full, or this link's share of it.
     PuntFull = "punt_full",
-    /// The exchange ring to the worker that owns the exit is full, or this ingress' share of it.
-    ExchangeFull = "exchange_full",
-    /// The slow path has made a message, and the worker that is to send it is behind with its orders.
-    OrdersFull = "orders_full",
+    /// The handoff ring to the worker that owns the exit is full, or this ingress' share of it.
+    HandoffFull = "handoff_full",
+    /// The slow path has made a message, and the worker that is to send it is behind with its commands.
+    CommandsFull = "commands_full",
     /// It waited at an exit that was taken away.
     ExitGone = "exit_gone",
     /// It came from a neighbour that is being taken away.
@@ -104,7 +104,7 @@ discards! {
     /// A handshake of a node that is not configured, where unknown peers are not accepted.
     UnknownPeer = "unknown_peer",
     /// More handshakes, packets for the switch itself or beacons than are taken in a second, or no room for one
-    /// more stranger.
+    /// more unknown peer.
     OverBudget = "over_budget",
     /// The slow path does not know what to do with it.
     Unhandled = "unhandled",
@@ -116,7 +116,7 @@ discards! {
     /// control message. No failure.
     Handled = "handled",
     /// The port: it came from an address that no neighbour has.
-    Stranger = "stranger",
+    UnknownSender = "unknown_sender",
     /// The port: longer than the memory for it.
     Truncated = "truncated",
     /// The port: the kernel's message about it made no sense.
@@ -196,7 +196,7 @@ impl Discard {
 impl From<Loss> for Discard {
     fn from(loss: Loss) -> Self {
         match loss {
-            Loss::UnknownSender => Self::Stranger,
+            Loss::UnknownSender => Self::UnknownSender,
             Loss::Truncated => Self::Truncated,
             Loss::Malformed => Self::Malformed,
             Loss::NoNeighbour => Self::NoNeighbour,

@@ -200,7 +200,7 @@ impl Egress {
 
     /// Promises a place to a frame that the link itself has to send: some are kept for these.
     #[cold]
-    pub(crate) fn promise_saying(&mut self) -> Result<(), Discard> {
+    pub(crate) fn promise_link_message(&mut self) -> Result<(), Discard> {
         if self.control.len() + usize::from(self.control_promised) >= CONTROL_PLACES {
             return Err(Discard::EgressFull);
         }
@@ -210,11 +210,12 @@ impl Egress {
 
     /// Puts a frame of the link itself in front of all that waits, behind others of its kind.
     #[cold]
-    pub(crate) fn put_saying(&mut self, mut frame: Frame) {
+    pub(crate) fn put_link_message(&mut self, mut frame: Frame) {
         frame.set_mark(Self::LINK);
         self.release(true);
-        let sayings = self.control.iter().take_while(|frame| frame.mark() == Self::LINK).count();
-        self.control.insert(sayings, frame);
+        let link_messages =
+            self.control.iter().take_while(|frame| frame.mark() == Self::LINK).count();
+        self.control.insert(link_messages, frame);
     }
 
     /// Whether frames should carry the news of congestion.
@@ -468,18 +469,22 @@ mod tests {
         let mut egress = Egress::default();
         fill(&mut egress, &mut frames, 10, 2, true);
         for taken in 10..20 {
-            assert_eq!(egress.promise_saying(), Ok(()), "{taken} of 20");
+            assert_eq!(egress.promise_link_message(), Ok(()), "{taken} of 20");
         }
-        assert_eq!(egress.promise_saying(), Err(Discard::EgressFull));
+        assert_eq!(egress.promise_link_message(), Err(Discard::EgressFull));
         // The newest of them stands behind those before, in front of all control.
         for byte in [1, 2] {
             let mut frame = frames.pop().expect("enough");
             frame.bytes_mut()[0] = byte;
-            egress.put_saying(frame);
+            egress.put_link_message(frame);
         }
         let first: Vec<u8> = egress.control.iter().take(2).map(|frame| frame.bytes()[0]).collect();
         assert_eq!((first, egress.waiting()), (vec![1, 2], 12));
-        assert_eq!(egress.promise_saying(), Err(Discard::EgressFull), "two took their places");
+        assert_eq!(
+            egress.promise_link_message(),
+            Err(Discard::EgressFull),
+            "two took their places"
+        );
     }
 
     /// A contended exit with so many control frames and data frames of each ingress.

@@ -9,12 +9,12 @@
 //! | the link header is checked, and a sealed frame opened in place | [`link`], [`session`] |
 //! | the switch header is parsed, once | [`wire::switch_header`] |
 //! | the label's low bits give the exit, by one load | [`slots`], from [`wire::scheme`] |
-//! | the label is shifted, and the way back written at its top | [`wire::label`] |
+//! | the label is shifted, and the return path written at its top | [`wire::label`] |
 //! | the frame waits at its exit, or is refused | [`egress`] |
 //! | or it ends, for a reason that is counted | [`discard`] |
 //!
-//! What is rare goes through one door, the punt, to the slow path, [`control`]; what the slow path
-//! decides comes back through one door, [`command`]. Every bound stands in [`limits`].
+//! What is rare goes through one queue, the punts, to the slow path, [`control`]; what the slow path
+//! decides comes back through one handshake socket, [`command`]. Every bound stands in [`limits`].
 //!
 //! The formats, labels and headers among them, are those of [`wire`], which needs no `std`.
 //!
@@ -24,8 +24,8 @@
 //!
 //! let pool = Pool::new(&PoolSpec { trains: 4, singles: 0, huge_pages: false })?;
 //! let (mut switch, mut workers) = Switch::new(SwitchConfig::default(), vec![pool])?;
-//! // By hand: one breath of the only worker, one turn of the slow path.
-//! assert_eq!(workers[0].breathe(Now(1)), 0);
+//! // By hand: one poll of the only worker, one turn of the slow path.
+//! assert_eq!(workers[0].poll(Now(1)), 0);
 //! assert!(switch.poll(Now(1)).is_empty());
 //! assert!(switch.balance().is_even());
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -85,12 +85,12 @@ pub const LINK_FRAMES_WAITING_MAX: usize = 4;
 /// Frames that wait so on one worker, whatever their links. Each may hold a whole chunk.
 pub const FRAMES_WAITING_MAX: usize = 32;
 
-/// Frames from one worker to another that wait on their exchange ring: a few bursts, enough that
+/// Frames from one worker to another that wait on their handoff ring: a few bursts, enough that
 /// the other may finish what it is doing.
-pub const EXCHANGE_FRAMES_MAX: usize = 4 * BURST_MAX;
+pub const HANDOFF_FRAMES_MAX: usize = 4 * BURST_MAX;
 
 /// Places of those that only control frames may take, as at an exit.
-pub const EXCHANGE_CONTROL_FRAMES_MAX: usize = EGRESS_CONTROL_FRAMES_MAX;
+pub const HANDOFF_CONTROL_FRAMES_MAX: usize = EGRESS_CONTROL_FRAMES_MAX;
 
 /// Packets for the switch itself that wait for the slow path. It is one thread and may be busy; what it cannot keep up
 /// with is refused and counted, and forwarding goes on.
@@ -103,13 +103,13 @@ pub const NOTES_MAX: usize = 1_024;
 /// A session's worker tells each thing of it at most once in this time.
 pub const TELL_WINDOW_NS: u64 = 100_000_000;
 
-/// Path challenges and answers of one session that are handed up in that time: two probes each way,
+/// Path challenges and answers of one session that are punted in that time: two probes each way,
 /// a few times over.
-pub const SAYINGS_PER_WINDOW: u8 = 16;
+pub const LINK_MESSAGES_PER_WINDOW: u8 = 16;
 
 /// Handshake messages that wait for the slow path, from known addresses, and as many from others: it
 /// answers some thousands a second, so more would only grow old in the queue.
-pub const KNOCKS_MAX: usize = 64;
+pub const HANDSHAKES_MAX: usize = 64;
 
 /// Handshake messages a second that are read under load of one host that no address is written for, and
 /// how many at once: one attempt a second, some hosts behind one address, and their third messages.
@@ -140,8 +140,8 @@ pub const LOOK_EVERY_MAX_NS: u64 = 100_000_000;
 /// How long two sources that share their cells do so.
 pub const SOURCES_TOLD_APART_NS: u64 = 120_000_000_000;
 
-/// Bursts that the slow path takes in by one door in a turn, of which it makes at most one a millisecond:
-/// a quarter of a million knocks a second at a microsecond each, so that a flood keeps it busy for a
+/// Bursts that the slow path takes in by one handshake socket in a turn, of which it makes at most one a millisecond:
+/// a quarter of a million handshakes a second at a microsecond each, so that a flood keeps it busy for a
 /// quarter of its time, and whoever is honest finds room in the socket.
 pub const DOOR_BURSTS_MAX: usize = 4;
 
@@ -152,9 +152,9 @@ pub const UNKNOWN_SENDER_ROWS: usize = 3;
 pub const UNKNOWN_SENDER_CELLS: usize = 64;
 const _: () = assert!(UNKNOWN_SENDER_CELLS.pow(UNKNOWN_SENDER_ROWS as u32) <= u32::MAX as usize);
 
-/// Beacons that wait among them: a quarter of what may come from strangers, so that whoever says that it
-/// is there does not keep out who knocks.
-pub const BEACONS_WAITING_MAX: usize = KNOCKS_MAX / 4;
+/// Beacons that wait among them: a quarter of what may come from unknown peers, so that whoever says that it
+/// is there does not keep out who handshakes.
+pub const BEACONS_WAITING_MAX: usize = HANDSHAKES_MAX / 4;
 
 /// Signatures of beacons that are looked at in a second, at all ports together and at each: some 70 us
 /// of the slow path each. A hundred nodes of one segment that cannot be reached say less.
@@ -162,17 +162,17 @@ pub const BEACONS_PER_SECOND: u32 = 100;
 /// See [`BEACONS_PER_SECOND`].
 pub const BEACONS_PER_SECOND_AND_PORT: u32 = 25;
 
-/// Strangers of whom a beacon was heard, and who are just being asked who they are.
+/// Unknown peers of whom a beacon was heard, and who are just being asked who they are.
 pub const BEACON_CALLS_MAX: usize = 8;
 
 /// Reports of discarded packets that wait for the slow path, apart from packets and from links' own messages.
-pub const ENDINGS_MAX: usize = PUNTS_MAX / 2;
+pub const DROP_NOTICES_MAX: usize = PUNTS_MAX / 2;
 
 /// Messages of links themselves (path challenges and answers) that wait for the slow path, apart from
 /// all else, so that no link goes down for questions. So many sessions say all that they may at once.
-pub const SAYINGS_MAX: usize = 8 * SAYINGS_PER_WINDOW as usize;
+pub const LINK_MESSAGES_MAX: usize = 8 * LINK_MESSAGES_PER_WINDOW as usize;
 
-/// Packets for the switch itself by one ingress and worker that are handed up: so many a second, and so
+/// Packets for the switch itself by one ingress and worker that are punted: so many a second, and so
 /// many at once. The slow path answers [`ANSWERS_PER_SECOND`] questions, and asks [`QUESTIONS_MAX`].
 pub const PACKETS_UP_PER_SECOND: u32 = 400;
 /// See [`PACKETS_UP_PER_SECOND`].
@@ -184,12 +184,12 @@ pub const LINK_NOTES_PER_SECOND: u32 = 20;
 /// See [`LINK_NOTES_PER_SECOND`].
 pub const LINK_NOTES_AT_ONCE: u32 = 2;
 
-/// Endings that a worker hands up for one link in a window of time: the slow path answers fewer, so
+/// Endings that a worker punts for one link in a window of time: the slow path answers fewer, so
 /// more would only cost.
-pub const ENDINGS_PER_WINDOW: u8 = 8;
+pub const DROP_NOTICES_PER_WINDOW: u8 = 8;
 
 /// That window in nanoseconds, as a power of two: 8.4 ms.
-pub const ENDING_WINDOW_NS_LOG2: u32 = 23;
+pub const DROP_NOTICE_WINDOW_NS_LOG2: u32 = 23;
 
 /// What is kept of a packet that went no further: the longest switch header, and the first fields
 /// of a control message.
@@ -233,38 +233,38 @@ pub const QUESTIONS_MAX: usize = 64;
 pub const QUESTIONS_REMEMBERED_MAX: usize = 2 * QUESTIONS_MAX;
 
 /// What one step of the clock counts for at most: longer than any key lives, so that a machine that slept
-/// begins anew, and short enough that a clock gone mad never brings the end of time.
+/// starts again, and short enough that a clock gone mad never brings the end of time.
 pub const CLOCK_STEP_MAX_NS: u64 = 3_600_000_000_000;
 
 /// What one step of the clock counts for at most where a slot number rests: far more than the slow path
 /// takes between two turns, and far less than a quarantine, which a clock that leaps must not end.
 pub const REST_STEP_MAX_NS: u64 = 5_000_000_000;
 
-/// Places of an exchange ring that one ingress, or one source of frames that are not opened yet, may hold
+/// Places of a handoff ring that one ingress, or one source of frames that are not opened yet, may hold
 /// for each that is free.
-pub const EXCHANGE_SHARE: usize = 4;
+pub const HANDOFF_SHARE: usize = 4;
 
 /// Orders that wait for one worker, and reports that wait for the slow path. A worker takes an
 /// order only when its report has a place, so no report is ever lost.
-pub const ORDERS_MAX: usize = 64;
+pub const COMMANDS_MAX: usize = 64;
 
 /// Polls that a number waits to be published together with those that follow it. A start with thousands of peers
-/// takes one table for each 16 rounds of orders then, and not one for each peer; a poll is a fraction of a millisecond
-/// while orders are under way, and a number that comes alone waits for none.
+/// takes one table for each 16 rounds of commands then, and not one for each peer; a poll is a fraction of a millisecond
+/// while commands are under way, and a number that comes alone waits for none.
 pub const PUBLISH_POLLS_MAX: u32 = 16;
 
-/// Messages for one worker to send that wait behind other orders at most. More are lost, as any message
-/// on a wire can be, so that a worker that is slow to obey makes nothing grow.
-pub const MESSAGES_WAITING_MAX: usize = 4 * ORDERS_MAX;
+/// Messages for one worker to send that wait behind other commands at most. More are lost, as any message
+/// on a wire can be, so that a worker that is slow to apply_commands makes nothing grow.
+pub const MESSAGES_WAITING_MAX: usize = 4 * COMMANDS_MAX;
 
-/// Answers and errors that wait for a worker to send them, behind all other orders: a trace of the longest
+/// Answers and errors that wait for a worker to send them, behind all other commands: a trace of the longest
 /// path and as much again. Each ingress has a share of them. More are not sent, and counted.
 pub const ANSWERS_WAITING_MAX: usize = 2 * ANSWERS_AT_ONCE as usize;
 
-/// Orders that a worker obeys in one breath: bounds what the slow path may cost the data plane.
-pub const ORDERS_PER_BREATH: usize = 4;
+/// Orders that a worker obeys in one poll: bounds what the slow path may cost the data plane.
+pub const COMMANDS_PER_POLL: usize = 4;
 
-/// Numbers that unknown peers may have together, in quarantine and kept over a restart included, for each
+/// SlotAllocator that unknown peers may have together, in quarantine and kept over a restart included, for each
 /// of them that may have a link at once: one in use and three that others have left, so that peers that
 /// come and go are served, and a flood of them takes no more. Never more than half of all numbers.
 pub const UNKNOWN_NUMBERS_PER_LINK: usize = 4;
@@ -294,7 +294,7 @@ const _: () = assert!(
 const _: () = assert!(SOURCE_ROWS * 16 <= 64 && SOURCE_CELLS <= 1 << 16);
 const _: () = assert!(EGRESS_FRAMES_MAX >= BURST_MAX);
 const _: () = assert!(EGRESS_MARK_FRAMES < EGRESS_FRAMES_MAX);
-const _: () = assert!(EXCHANGE_CONTROL_FRAMES_MAX < EXCHANGE_FRAMES_MAX);
+const _: () = assert!(HANDOFF_CONTROL_FRAMES_MAX < HANDOFF_FRAMES_MAX);
 const _: () = assert!(LINK_FRAMES_WAITING_MAX < FRAMES_WAITING_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(FRAME_BYTES_MIN < FRAME_BYTES_MAX);

@@ -37,8 +37,8 @@ use crate::{
     discard::Discard,
     egress::{Drain, Egress, weight},
     limits::{
-        CONTROL_WEIGHT_AT_ONCE, CONTROL_WEIGHT_PER_SECOND, ENDING_WINDOW_NS_LOG2,
-        ENDINGS_PER_WINDOW, FRAME_BYTES_MAX, FRAME_BYTES_MIN, LINK_FRAMES_WAITING_MAX,
+        CONTROL_WEIGHT_AT_ONCE, CONTROL_WEIGHT_PER_SECOND, DROP_NOTICE_WINDOW_NS_LOG2,
+        DROP_NOTICES_PER_WINDOW, FRAME_BYTES_MAX, FRAME_BYTES_MIN, LINK_FRAMES_WAITING_MAX,
         LINK_NOTES_AT_ONCE, LINK_NOTES_PER_SECOND,
     },
     rate::TokenBucket,
@@ -50,7 +50,7 @@ use crate::{
 pub enum Behind {
     /// Another switch: the label goes on.
     Neighbour,
-    /// A local user: the label ends there, and the frame is handed up as it came, with its ingress
+    /// A local user: the label ends there, and the frame is punted as it came, with its ingress
     /// slot beside it (wire.md 1.3).
     Endpoint,
 }
@@ -71,7 +71,7 @@ pub struct SlotTally {
     /// Of those that came in, keepalives: what is no keepalive is data.
     pub keepalives_in: Counter,
     /// Of those that left, what the link itself had to say: the others are data.
-    pub sayings_out: Counter,
+    pub link_messages_out: Counter,
     /// Frames that were to leave, and met a quiet link that had no keys to seal them with.
     pub unsealed: Counter,
     /// Frames that came in by the slot and bear its former number in their return path, since its number
@@ -83,7 +83,7 @@ pub struct SlotTally {
     pub(crate) punts_taken: [Counter; PuntKind::COUNT],
 }
 
-/// Where a neighbour's frames may go, as its operator wrote. Strangers have none of these.
+/// Where a neighbour's frames may go, as its operator wrote. Unknown peers have none of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rights {
     /// Through this switch, to other neighbours.
@@ -103,7 +103,7 @@ impl Rights {
 
 /// How frames leave by a link.
 #[derive(Debug)]
-pub(crate) enum Guard {
+pub(crate) enum LinkProtection {
     /// As they are: only where the operator wrote so, and for endpoints of this machine.
     Plain {
         /// Frames sent so far, wrapping.
@@ -123,7 +123,7 @@ pub struct Link {
     pub(crate) u_turns: bool,
     pub(crate) rights: Rights,
     pub(crate) return_path: ReturnPath,
-    pub(crate) guard: Guard,
+    pub(crate) protection: LinkProtection,
     /// The longest frame, tag included, that the path behind it takes.
     pub(crate) frame_bytes_max: u16,
     pub(crate) egress: Egress,
@@ -131,7 +131,7 @@ pub struct Link {
     pub(crate) may_wake: bool,
     /// Of a sealed link: whether data may leave, or only what the link itself has to say.
     pub(crate) allows_data: bool,
-    pub(crate) waiting: ArrayVec<Waiting, LINK_FRAMES_WAITING_MAX>,
+    pub(crate) waiting: ArrayVec<PendingFrame, LINK_FRAMES_WAITING_MAX>,
     pub(crate) told: Told,
     pub(crate) knocked: Told,
     pub(crate) answered: Told,
@@ -143,7 +143,7 @@ pub struct Link {
     pub(crate) packets_up: TokenBucket,
     /// Notes of what every frame would say.
     pub(crate) notes: TokenBucket,
-    /// What was handed up from here, by [`PuntKind`].
+    /// What was punted from here, by [`PuntKind`].
     pub(crate) punts: [u64; PuntKind::COUNT],
     /// Whether the worker has this link on its list of those with something to send.
     pub(crate) listed: bool,
@@ -158,13 +158,13 @@ impl std::fmt::Debug for Link {
 
 /// A frame that waits for its exit's keys, and what is known of it. Its mark is its ingress.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct PendingFrame {
     pub(crate) frame: Frame,
     pub(crate) ingress_slot: u32,
     pub(crate) is_control: bool,
 }
 
-/// How many endings of a link's packets, or handshake messages from where it is, were handed up in this
+/// How many drop notices of a link's packets, or handshake messages from where it is, were punted in this
 /// window of time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Told {
@@ -175,11 +175,11 @@ pub(crate) struct Told {
 impl Told {
     /// Whether one more may be, which is then counted.
     pub(crate) fn may(&mut self, now: Now) -> bool {
-        let window = now.0 >> ENDING_WINDOW_NS_LOG2;
+        let window = now.0 >> DROP_NOTICE_WINDOW_NS_LOG2;
         if mem::replace(&mut self.window, window) != window {
             self.count = 0;
         }
-        let may = self.count < ENDINGS_PER_WINDOW;
+        let may = self.count < DROP_NOTICES_PER_WINDOW;
         self.count += u8::from(may);
         may
     }
@@ -230,7 +230,7 @@ impl Link {
             u_turns: true,
             rights: Rights::ALL,
             return_path: ReturnPath::new(scheme, Slot::SWITCH),
-            guard: Guard::Plain { counter: 0 },
+            protection: LinkProtection::Plain { counter: 0 },
             frame_bytes_max: FRAME_BYTES_MAX as u16,
             egress: Egress::default(),
             may_wake: false,
@@ -253,10 +253,10 @@ impl Link {
     #[inline]
     pub(crate) fn open_plain<'f>(&self, frame: &'f mut Frame) -> Result<Opened<'f>, Discard> {
         // On a sealed link a plain frame is nobody's: anyone can write one.
-        match self.guard {
-            Guard::Sealed(_) => Err(Discard::BadLinkKind),
-            Guard::Plain { .. } if frame.len() < FRAME_BYTES_MIN => Err(Discard::TooShort),
-            Guard::Plain { .. } => Ok(Opened::vouch(frame)),
+        match self.protection {
+            LinkProtection::Sealed(_) => Err(Discard::BadLinkKind),
+            LinkProtection::Plain { .. } if frame.len() < FRAME_BYTES_MIN => Err(Discard::TooShort),
+            LinkProtection::Plain { .. } => Ok(Opened::vouch(frame)),
         }
     }
 
@@ -281,7 +281,7 @@ impl Link {
             return Err(discard);
         }
         frame.set_mark(Mark(ingress_slot));
-        self.list(&mut tx.exhaling);
+        self.list(&mut tx.tx_pending);
         Ok(())
     }
 
@@ -304,10 +304,11 @@ impl Link {
                 return Err(discard);
             }
             frame.set_mark(Mark(ingress_slot));
-            self.list(&mut tx.exhaling);
+            self.list(&mut tx.tx_pending);
             return Ok(true);
         }
-        let tag_bytes = if matches!(self.guard, Guard::Plain { .. }) { 0 } else { TAG_BYTES };
+        let tag_bytes =
+            if matches!(self.protection, LinkProtection::Plain { .. }) { 0 } else { TAG_BYTES };
         let entry = self.egress.admit(ingress_slot, frame.len() + tag_bytes, is_control)?;
         if self.egress.is_congested() {
             mark_congestion(frame);
@@ -326,8 +327,8 @@ impl Link {
     /// Writes the link header and seals, where the frame lies.
     #[inline(always)]
     fn protect(&mut self, frame: &mut Frame, tx: &mut TxContext) -> Result<(), Discard> {
-        match &mut self.guard {
-            Guard::Plain { counter } => {
+        match &mut self.protection {
+            LinkProtection::Plain { counter } => {
                 if frame.len() > usize::from(self.frame_bytes_max) {
                     return Err(Discard::TooBig);
                 }
@@ -337,8 +338,8 @@ impl Link {
                 }
                 Ok(())
             }
-            Guard::Sealed(_) if !self.allows_data => Err(Discard::LinkDown),
-            Guard::Sealed(_) => self.seal(frame, Sealed::Data, tx),
+            LinkProtection::Sealed(_) if !self.allows_data => Err(Discard::LinkDown),
+            LinkProtection::Sealed(_) => self.seal(frame, Sealed::Data, tx),
         }
     }
 
@@ -368,7 +369,9 @@ impl Link {
         what: Sealed,
         tx: &mut TxContext,
     ) -> Result<(), Discard> {
-        let Guard::Sealed(Some(sealer)) = &mut self.guard else { return Err(Discard::LinkDown) };
+        let LinkProtection::Sealed(Some(sealer)) = &mut self.protection else {
+            return Err(Discard::LinkDown);
+        };
         // A path challenge may be longer: it finds out.
         let is_long = frame.len() + TAG_BYTES > usize::from(self.frame_bytes_max);
         if is_long && what != Sealed::PathChallenge {
@@ -396,14 +399,14 @@ impl Link {
     /// What [`prepare`](Self::prepare) would say to a packet of this length (link header included,
     /// tag not). It changes nothing.
     #[cold]
-    pub(crate) fn foresee(&self, packet_bytes: usize, is_control: bool) -> Option<Discard> {
+    pub(crate) fn dry_run(&self, packet_bytes: usize, is_control: bool) -> Option<Discard> {
         if !self.egress.has_place(is_control) {
             return Some(Discard::EgressFull);
         }
-        let lacks_keys = match self.guard {
-            Guard::Plain { .. } => false,
-            Guard::Sealed(None) => true,
-            Guard::Sealed(Some(_)) => !self.allows_data,
+        let lacks_keys = match self.protection {
+            LinkProtection::Plain { .. } => false,
+            LinkProtection::Sealed(None) => true,
+            LinkProtection::Sealed(Some(_)) => !self.allows_data,
         };
         if lacks_keys && !self.may_wake {
             return Some(Discard::LinkDown);
@@ -414,9 +417,9 @@ impl Link {
     /// Bytes of the longest packet that leaves by this link, link header included and tag not.
     #[cold]
     pub(crate) fn packet_bytes_max(&self) -> u16 {
-        match self.guard {
-            Guard::Plain { .. } => self.frame_bytes_max,
-            Guard::Sealed(_) => self.frame_bytes_max.saturating_sub(TAG_BYTES as u16),
+        match self.protection {
+            LinkProtection::Plain { .. } => self.frame_bytes_max,
+            LinkProtection::Sealed(_) => self.frame_bytes_max.saturating_sub(TAG_BYTES as u16),
         }
     }
 
@@ -428,14 +431,14 @@ impl Link {
         what: Sealed,
         tx: &mut TxContext,
     ) -> Result<(), Discard> {
-        self.egress.promise_saying()?;
+        self.egress.promise_link_message()?;
         if let Err(discard) = self.seal(&mut frame, what, tx) {
             self.egress.release(true);
             return Err(discard);
         }
-        self.tally.sayings_out.add(1);
-        self.list(&mut tx.exhaling);
-        self.egress.put_saying(frame);
+        self.tally.link_messages_out.add(1);
+        self.list(&mut tx.tx_pending);
+        self.egress.put_link_message(frame);
         Ok(())
     }
 
@@ -451,10 +454,10 @@ impl Link {
 
     /// Lists the link once. There is a place for each, so nothing is allocated.
     #[inline]
-    fn list(&mut self, exhaling: &mut Vec<Mark>) {
+    fn list(&mut self, tx_pending: &mut Vec<Mark>) {
         if !mem::replace(&mut self.listed, true) {
-            debug_assert!(exhaling.len() < exhaling.capacity(), "each link is listed once");
-            exhaling.push(self.mark);
+            debug_assert!(tx_pending.len() < tx_pending.capacity(), "each link is listed once");
+            tx_pending.push(self.mark);
         }
     }
 
@@ -468,7 +471,7 @@ impl Link {
 }
 
 /// Frames that can be displaced before they are counted: each frame of a burst displaces one at most,
-/// and those of a few orders.
+/// and those of a few commands.
 pub(crate) const DISPLACED_MAX: usize = 2 * BURST_MAX;
 
 /// What a link needs of its worker when a frame leaves by it: one reference, where the path of a packet
@@ -478,7 +481,7 @@ pub(crate) struct TxContext {
     pub(crate) now: Now,
     pub(crate) pool: Pool,
     /// Links with frames at their exits that were not offered yet, each once.
-    pub(crate) exhaling: Vec<Mark>,
+    pub(crate) tx_pending: Vec<Mark>,
     /// Marks of frames that had to leave a queue for others: the slots that they came in by.
     pub(crate) displaced: ArrayVec<Mark, DISPLACED_MAX>,
     /// A link whose sealer has sealed so much that new keys are wanted.

@@ -4,8 +4,8 @@
 use strowger_frame::{BURST_MAX, reserve::Chunks};
 
 use crate::limits::{
-    EGRESS_CONTROL_FRAMES_MAX, EGRESS_FRAMES_MAX, EGRESS_LINK_FRAMES_MAX, EXCHANGE_FRAMES_MAX,
-    FRAMES_WAITING_MAX, KNOCKS_MAX, ORDERS_MAX, PUNTS_MAX, SAYINGS_MAX,
+    COMMANDS_MAX, EGRESS_CONTROL_FRAMES_MAX, EGRESS_FRAMES_MAX, EGRESS_LINK_FRAMES_MAX,
+    FRAMES_WAITING_MAX, HANDOFF_FRAMES_MAX, HANDSHAKES_MAX, LINK_MESSAGES_MAX, PUNTS_MAX,
 };
 
 /// Frames that one exit keeps waiting at most.
@@ -18,8 +18,8 @@ pub const EXITS_WAITING: u32 = 2 * BURST_MAX as u32;
 const EXITS_SETTLED: Chunks = Chunks { trains: BURST_MAX as u32, singles: 4 * BURST_MAX as u32 };
 /// Path challenges that take a whole chunk and wait for the kernel. One that finds no chunk is sent again.
 const LONG_CHALLENGES: u32 = 4;
-/// Frames that a worker makes for the slow path and that wait for the kernel: a round of orders.
-const MADE_FRAMES: u32 = 2 * ORDERS_MAX as u32;
+/// Frames that a worker makes for the slow path and that wait for the kernel: a round of commands.
+const MADE_FRAMES: u32 = 2 * COMMANDS_MAX as u32;
 
 /// What a switch is, as far as its memory depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,12 +53,12 @@ impl SwitchShape {
         need("frames that wait at exits", trains(EXITS_WAITING));
         need("frames that wait at exits when memory runs low", self.exits_when_low());
         let others = self.workers.saturating_sub(1);
-        need("frames handed to other workers", trains((others * EXCHANGE_FRAMES_MAX) as u32));
+        need("frames handed to other workers", trains((others * HANDOFF_FRAMES_MAX) as u32));
         need("frames for the switch itself", trains(part_of(PUNTS_MAX)));
         if self.is_sealed {
-            need("path challenges and answers that wait", trains(part_of(SAYINGS_MAX)));
+            need("path challenges and answers that wait", trains(part_of(LINK_MESSAGES_MAX)));
             // From known addresses, and from others.
-            need("handshakes that wait", trains(part_of(2 * KNOCKS_MAX)));
+            need("handshakes that wait", trains(part_of(2 * HANDSHAKES_MAX)));
             need("handshakes and probes to send", Chunks { trains: 0, singles: MADE_FRAMES });
             need("long path challenges", trains(LONG_CHALLENGES));
             need("frames that wait for the keys of quiet links", trains(FRAMES_WAITING_MAX as u32));
@@ -88,9 +88,9 @@ mod tests {
         let queues = PuntQueues::new();
         // Endings and notes hold no frames.
         let queued = queues.packets.capacity()
-            + queues.sayings.capacity()
-            + queues.knocks.capacity()
-            + queues.strangers.capacity();
+            + queues.link_messages.capacity()
+            + queues.handshakes.capacity()
+            + queues.unknown_peers.capacity();
         let of = |is_sealed| {
             let shape = SwitchShape { workers: 1, is_sealed, ..SwitchShape::default() };
             shape.needs().iter().map(|need| need.chunks.trains as usize).sum::<usize>()
@@ -108,6 +108,6 @@ mod tests {
         assert_eq!(trains(3, "frames for the switch itself"), Some(PUNTS_MAX.div_ceil(3) as u32));
         let handed = "frames handed to other workers";
         assert_eq!(trains(1, handed), None);
-        assert_eq!(trains(3, handed), Some(2 * EXCHANGE_FRAMES_MAX as u32));
+        assert_eq!(trains(3, handed), Some(2 * HANDOFF_FRAMES_MAX as u32));
     }
 }

@@ -13,13 +13,13 @@ use strowger_wire::{limits::TAG_BYTES, link_header::SessionIndex};
 use crate::{
     Now,
     discard::Discard,
-    limits::{SAYINGS_PER_WINDOW, SESSIONS_MAX, TELL_WINDOW_NS},
+    limits::{LINK_MESSAGES_PER_WINDOW, SESSIONS_MAX, TELL_WINDOW_NS},
     link::Opened,
 };
 
 /// One session whose frames this worker opens: it alone moves their replay windows.
 #[derive(Debug)]
-pub struct SessionSeat {
+pub struct RxSession {
     /// The index that the peer's frames are addressed to.
     pub index: SessionIndex,
     /// The link that the session belongs to.
@@ -39,8 +39,8 @@ pub(crate) struct Lately {
     at_home: Now,
     heard: bool,
     roamed: bool,
-    strayed: bool,
-    sayings: u8,
+    migrate: bool,
+    link_messages: u8,
 }
 
 impl Lately {
@@ -70,16 +70,16 @@ impl Lately {
 
     /// Whether to tell that it is heard by another worker, and only there: a peer whose lanes come in by
     /// several workers stays with the one it has, or it would move for ever.
-    pub(crate) fn tells_strayed(&mut self, now: Now) -> bool {
+    pub(crate) fn may_tell_migrate(&mut self, now: Now) -> bool {
         let is_away = now.0.saturating_sub(self.at_home.0) >= TELL_WINDOW_NS;
-        is_away && !mem::replace(&mut self.at(now).strayed, true)
+        is_away && !mem::replace(&mut self.at(now).migrate, true)
     }
 
-    /// Whether to hand up one more message of the link itself.
+    /// Whether to punt one more message of the link itself.
     pub(crate) fn may_say(&mut self, now: Now) -> bool {
         let lately = self.at(now);
-        let may = lately.sayings < SAYINGS_PER_WINDOW;
-        lately.sayings += u8::from(may);
+        let may = lately.link_messages < LINK_MESSAGES_PER_WINDOW;
+        lately.link_messages += u8::from(may);
         may
     }
 }
@@ -88,8 +88,8 @@ impl Lately {
 #[derive(Debug)]
 pub(crate) enum Place {
     /// On this worker.
-    Here(Box<SessionSeat>),
-    /// On another one: a flow has strayed from its worker, and its frames are handed over.
+    Here(Box<RxSession>),
+    /// On another one: a flow has migrate from its worker, and its frames are handed over.
     Elsewhere(SessionIndex, u8),
 }
 
@@ -191,7 +191,7 @@ impl Sessions {
     }
 }
 
-impl SessionSeat {
+impl RxSession {
     /// Opens a frame in place. Its tag's bytes become room for the next link's tag, and its mark
     /// the link that it is proved to come from.
     #[inline(never)] // beside an AEAD a call is nothing

@@ -33,7 +33,7 @@ use arrayvec::ArrayVec;
 use strowger_frame::{Mark, Pool, Wake};
 use strowger_wire::switch_header::HeaderError;
 
-pub(crate) use self::{handoff::Exchange, slow_path::SlowPath};
+pub(crate) use self::{handoff::HandoffRings, slow_path::SlowPath};
 use self::{links::LinkTable, ports::PortQueues, schedule::Schedule};
 use crate::{
     Now, control::SwitchConfig, discard::Discard, limits::ATTACHED_MAX, link::TxContext,
@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// The mark of a frame whose session another worker's port received for: its address is not here.
-const ELSEWHERE: Mark = Mark(u32::MAX);
+const HANDED_OFF: Mark = Mark(u32::MAX);
 
 /// The index of no port of this worker.
 const NO_QUEUE: usize = usize::MAX;
@@ -58,7 +58,7 @@ pub struct Worker {
     schedule: Schedule,
     tx: TxContext,
     backlog: Backlog,
-    exchange: Exchange,
+    handoff_rings: HandoffRings,
     slow_path: SlowPath,
     /// The worker that handed over the last frame for a session here.
     handed_off_by: u8,
@@ -87,7 +87,7 @@ impl std::fmt::Debug for Worker {
 impl Worker {
     /// What wakes the worker with this number, rung when a frame is handed over to it.
     pub fn set_waker(&mut self, number: usize, waker: Arc<dyn Wake>) {
-        self.exchange.set_waker(number, waker);
+        self.handoff_rings.set_waker(number, waker);
     }
 
     /// What wakes the slow path, rung when this worker has reported something or handed something
@@ -111,7 +111,7 @@ impl Worker {
         config: &SwitchConfig,
         pool: Pool,
         slots: Box<SlotTable>,
-        exchange: Exchange,
+        handoff_rings: HandoffRings,
         slow_path: SlowPath,
     ) -> Self {
         Self {
@@ -125,7 +125,7 @@ impl Worker {
             tx: TxContext {
                 now: Now::default(),
                 pool,
-                exhaling: Vec::with_capacity(ATTACHED_MAX),
+                tx_pending: Vec::with_capacity(ATTACHED_MAX),
                 displaced: ArrayVec::new(),
                 worn: None,
             },
@@ -134,7 +134,7 @@ impl Worker {
                 contended: Vec::with_capacity(ATTACHED_MAX),
                 pending_frames: 0,
             },
-            exchange,
+            handoff_rings,
             slow_path,
             handed_off_by: number,
             alias_used: punt::AliasUsed::default(),

@@ -21,7 +21,7 @@ use strowger_engine::{
     Now,
     control::{
         Event,
-        peering::{Liveness, PeerSpec, StrangerPolicy},
+        peering::{Liveness, PeerSpec, UnknownPeerPolicy},
     },
     discard::Discard,
     link::Rights,
@@ -292,7 +292,7 @@ fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
     pair.assert_even();
 }
 
-/// A node with one peer that is not there, and a stranger's seat at host 66.
+/// A node with one peer that is not there, and an unknown peer's seat at host 66.
 struct Alone {
     air: Air,
     node: Node,
@@ -300,9 +300,9 @@ struct Alone {
 }
 
 impl Alone {
-    fn new(strangers: Option<StrangerPolicy>) -> Self {
+    fn new(unknown_peers: Option<UnknownPeerPolicy>) -> Self {
         let (air, now) = (Air::default(), Now(1));
-        let mut node = Node::new(&air, &Birth { strangers, ..Birth::new(2) }, now);
+        let mut node = Node::new(&air, &Birth { unknown_peers, ..Birth::new(2) }, now);
         node.peer(1, false, now);
         let mut alone = Self { air, node, now };
         alone.pass(MS);
@@ -367,8 +367,10 @@ fn initiation(from: u8, to: u8, at: u64) -> Vec<u8> {
 
 #[test]
 fn r8_unauthenticated_bytes_create_no_state_and_get_at_most_one_reply_no_larger() {
-    for strangers in [None, Some(StrangerPolicy { links_max: 4, ..StrangerPolicy::default() })] {
-        let mut alone = Alone::new(strangers);
+    for unknown_peers in
+        [None, Some(UnknownPeerPolicy { links_max: 4, ..UnknownPeerPolicy::default() })]
+    {
+        let mut alone = Alone::new(unknown_peers);
         let mut dice = Dice::new(0x08);
         let before = alone.state();
         let stranger = initiation(9, 2, 5);
@@ -380,7 +382,7 @@ fn r8_unauthenticated_bytes_create_no_state_and_get_at_most_one_reply_no_larger(
                     let len = dice.below(1_500);
                     dice.bytes(len)
                 }
-                // A stranger's, good but for one bit.
+                // An unknown peer's, good but for one bit.
                 2 => {
                     let mut bytes = stranger.clone();
                     let bit = dice.below(8 * bytes.len());
@@ -396,7 +398,7 @@ fn r8_unauthenticated_bytes_create_no_state_and_get_at_most_one_reply_no_larger(
             assert!(answers.len() <= 1, "{} answers", answers.len());
             for answer in answers {
                 assert!(answer.len() <= bytes.len(), "{} for {}", answer.len(), bytes.len());
-                assert!(strangers.is_some() || kind(&answer) == 3, "strangers are off");
+                assert!(unknown_peers.is_some() || kind(&answer) == 3, "unknown_peers are off");
             }
             alone.now.0 += 20 * MS;
         }
@@ -583,7 +585,7 @@ fn strangers_get_nothing_unless_the_operator_wrote_so() {
 /// A question to a switch (wire.md 5).
 const PING: [u8; 8] = [1, 1, 0, 0, 0, 0, 0, 9];
 
-/// A sealed frame of a stranger's.
+/// A sealed frame of an unknown peer's.
 fn sealed(keys: &mut Transport, what: Sealed, body: &[u8], now: Now) -> Vec<u8> {
     let mut bytes = vec![0; body.len() + SEALED_OVERHEAD_BYTES];
     bytes[8..8 + body.len()].copy_from_slice(body);
@@ -593,14 +595,14 @@ fn sealed(keys: &mut Transport, what: Sealed, body: &[u8], now: Now) -> Vec<u8> 
 
 #[test]
 fn a_stranger_has_a_slot_and_reaches_nothing_by_it() {
-    let policy = StrangerPolicy { links_max: 4, ..StrangerPolicy::default() };
+    let policy = UnknownPeerPolicy { links_max: 4, ..UnknownPeerPolicy::default() };
     let mut alone = Alone::new(Some(policy));
     let (slot, mut endpoint) = alone.node.endpoint();
     alone.pass(MS);
     alone.pass(MS);
     let mut keys = alone.discover(host(66), 9).expect("a session");
     let view = alone.node.view(9);
-    assert!(view.is_stranger && view.rights == Rights::NONE);
+    assert!(view.is_unknown && view.rights == Rights::NONE);
     alone.pass(MS);
     let other = alone.node.view(1).slot;
     for (n, to) in [slot, other, 1].into_iter().enumerate() {
@@ -624,7 +626,7 @@ fn a_stranger_has_a_slot_and_reaches_nothing_by_it() {
 
 #[test]
 fn strangers_are_few_and_give_their_slots_back() {
-    let policy = StrangerPolicy { links_max: 3, ..StrangerPolicy::default() };
+    let policy = UnknownPeerPolicy { links_max: 3, ..UnknownPeerPolicy::default() };
     let mut alone = Alone::new(Some(policy));
     let got = (10..30).filter(|&n| alone.discover(host(n), n).is_some()).count();
     assert_eq!((got, alone.node.switch.peers().len()), (3, 1 + 3));
@@ -640,7 +642,7 @@ fn strangers_are_few_and_give_their_slots_back() {
 #[test]
 fn a_stranger_that_is_never_heard_gives_its_slot_back_within_seconds() {
     let liveness = Liveness { interval_ns: 200 * MS, multiplier: 3, always: false };
-    let policy = StrangerPolicy { links_max: 1, liveness, ..StrangerPolicy::default() };
+    let policy = UnknownPeerPolicy { links_max: 1, liveness, ..UnknownPeerPolicy::default() };
     let mut alone = Alone::new(Some(policy));
     for n in 10..14 {
         assert!(alone.discover(host(n), n).is_some());
@@ -656,7 +658,7 @@ fn a_stranger_that_is_never_heard_gives_its_slot_back_within_seconds() {
 
 #[test]
 fn a_stranger_s_third_message_replayed_makes_no_second_session() {
-    let policy = StrangerPolicy { links_max: 4, ..StrangerPolicy::default() };
+    let policy = UnknownPeerPolicy { links_max: 4, ..UnknownPeerPolicy::default() };
     let mut alone = Alone::new(Some(policy));
     let (local, offer) = (local(9), Offer::default());
     let index = SessionIndex::new(1_009).expect("small");
@@ -680,7 +682,7 @@ fn a_stranger_s_third_message_replayed_makes_no_second_session() {
 
 #[test]
 fn who_has_a_peer_s_key_and_not_its_psk_does_not_come_in_by_xx() {
-    let policy = StrangerPolicy { links_max: 4, ..StrangerPolicy::default() };
+    let policy = UnknownPeerPolicy { links_max: 4, ..UnknownPeerPolicy::default() };
     let mut alone = Alone::new(Some(policy));
     let mut spec = alone.node.spec(5, false);
     spec.psk = Psk::from_bytes([5; 32]);
@@ -713,12 +715,12 @@ fn a_pinned_identity_is_the_only_one() {
 
 #[test]
 fn r12_a_peer_that_shouts_drowns_out_no_other() {
-    let policy = StrangerPolicy { links_max: 4, ..StrangerPolicy::default() };
+    let policy = UnknownPeerPolicy { links_max: 4, ..UnknownPeerPolicy::default() };
     let liveness = Liveness { interval_ns: 200 * MS, multiplier: 3, always: true };
-    let birth = Birth { strangers: Some(policy), ..Birth::new(2) };
+    let birth = Birth { unknown_peers: Some(policy), ..Birth::new(2) };
     let mut pair = Pair::with(Birth::new(1), birth, |_, spec| spec.liveness = liveness);
     pair.until_up();
-    // A stranger with a session floods B with challenges and keepalives, which B must look at.
+    // An unknown peer with a session floods B with challenges and keepalives, which B must look at.
     let Pair { air, b, now, a, at_a, at_b, to_b, to_a } = pair;
     let mut alone = Alone { air: air.clone(), node: b, now };
     let mut keys = alone.discover(host(66), 9).expect("a session");
@@ -750,9 +752,9 @@ fn r12_a_peer_that_shouts_drowns_out_no_other() {
 #[test]
 fn r12_r23_a_flood_for_the_switch_itself_takes_down_no_link() {
     let rights = Rights { control: true, ..Rights::NONE };
-    let policy = StrangerPolicy { links_max: 4, rights, ..StrangerPolicy::default() };
+    let policy = UnknownPeerPolicy { links_max: 4, rights, ..UnknownPeerPolicy::default() };
     let liveness = Liveness { interval_ns: 200 * MS, multiplier: 3, always: true };
-    let birth = Birth { strangers: Some(policy), ..Birth::new(2) };
+    let birth = Birth { unknown_peers: Some(policy), ..Birth::new(2) };
     let mut pair = Pair::with(Birth::new(1), birth, |_, spec| spec.liveness = liveness);
     pair.until_up();
     let Pair { air, b, now, a, at_a, at_b, to_b, to_a } = pair;
@@ -775,7 +777,7 @@ fn r12_r23_a_flood_for_the_switch_itself_takes_down_no_link() {
         }
         // The worker sees them all before the slow path has its turn.
         for _ in 0..4 {
-            pair.b.workers[0].breathe(pair.now);
+            pair.b.workers[0].poll(pair.now);
         }
         if round % 10 == 0 {
             // The peer moves, so that it is asked where it is, and answers.
@@ -783,7 +785,7 @@ fn r12_r23_a_flood_for_the_switch_itself_takes_down_no_link() {
             pair.air.move_to(host(1), outer);
         }
         pair.a.turn(pair.now);
-        pair.b.workers[0].breathe(pair.now);
+        pair.b.workers[0].poll(pair.now);
         pair.pass(20 * MS);
         pair.air.taken(host(66));
     }

@@ -11,7 +11,7 @@ use strowger_engine::{
     Now,
     control::{
         Event,
-        peering::{BeaconSpec, Liveness, StrangerPolicy},
+        peering::{BeaconSpec, Liveness, UnknownPeerPolicy},
     },
     discard::Discard,
     limits::{BEACON_CALLS_MAX, BEACONS_PER_SECOND_AND_PORT},
@@ -27,8 +27,8 @@ use strowger_wire::{
 const GROUP: u8 = 255;
 const INTERVAL: u64 = 10 * SECOND;
 
-fn strangers() -> Option<StrangerPolicy> {
-    Some(StrangerPolicy { rights: Rights::ALL, links_max: 4, ..StrangerPolicy::default() })
+fn unknown_peers() -> Option<UnknownPeerPolicy> {
+    Some(UnknownPeerPolicy { rights: Rights::ALL, links_max: 4, ..UnknownPeerPolicy::default() })
 }
 
 fn hears(node: &mut Node) {
@@ -72,9 +72,9 @@ struct Listener {
 }
 
 impl Listener {
-    fn new(strangers: Option<StrangerPolicy>) -> Self {
+    fn new(unknown_peers: Option<UnknownPeerPolicy>) -> Self {
         let (air, now) = (Air::default(), Now(1));
-        let mut node = Node::new(&air, &Birth { strangers, ..Birth::new(2) }, now);
+        let mut node = Node::new(&air, &Birth { unknown_peers, ..Birth::new(2) }, now);
         node.peer(1, false, now);
         hears(&mut node);
         let mut listener = Self { air, node, now };
@@ -205,7 +205,7 @@ fn a_peer_whose_link_is_down_is_tried_where_its_beacon_comes_from_and_found_if_i
     let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.liveness = liveness);
     hears(&mut pair.a);
     pair.until_up();
-    // B begins anew elsewhere, and knows no longer where A is.
+    // B starts again elsewhere, and knows no longer where A is.
     pair.air.cut(host(2), true);
     pair.wait(20);
     assert!(!pair.a.is_up());
@@ -253,10 +253,10 @@ fn a_peer_of_whom_but_the_identity_is_known_is_found_by_its_beacon() {
 
 #[test]
 fn r10_beacons_go_on_when_the_slow_path_begins_anew() {
-    let mut listener = Listener::new(strangers());
+    let mut listener = Listener::new(unknown_peers());
     // A call is under way, and what it held is free again.
     assert_eq!(listener.hear(host(9), &beacon::encode(&local(9))).len(), 1);
-    listener.node.switch.salvage(listener.now);
+    listener.node.switch.recover(listener.now);
     let mut said = 0;
     for _ in 0..400 {
         listener.pass(100 * MS);
@@ -285,8 +285,8 @@ fn a_beacon_that_comes_in_by_another_worker_is_followed_by_that_one() {
 
 #[test]
 fn r8_a_beacon_that_nobody_signed_is_followed_nowhere() {
-    for strangers in [None, strangers()] {
-        let mut listener = Listener::new(strangers);
+    for unknown_peers in [None, unknown_peers()] {
+        let mut listener = Listener::new(unknown_peers);
         let before = listener.state();
         let (ours, other) = (beacon::encode(&local(1)), beacon::encode(&local(9)));
         // Key, identity and signature of another; our own network's mac in all of them.
@@ -357,7 +357,7 @@ fn r8_a_beacon_said_again_costs_one_initiation_each_no_longer_and_leaves_nothing
 
 #[test]
 fn r12_a_flood_of_beacons_stays_within_its_budget_and_keeps_nobody_out() {
-    let mut listener = Listener::new(strangers());
+    let mut listener = Listener::new(unknown_peers());
     let before = listener.state();
     listener.air.listen();
     // Of a hundred identities made for it, each from an address of its own.
@@ -368,8 +368,8 @@ fn r12_a_flood_of_beacons_stays_within_its_budget_and_keeps_nobody_out() {
         }
         listener.pass(50 * MS);
         if round == 100 {
-            // Who knocks meanwhile is heard.
-            let knocks = listener.node.count(Discard::Handled);
+            // Who handshakes meanwhile is heard.
+            let handshakes = listener.node.count(Discard::Handled);
             let mut peer = Node::new(&listener.air, &Birth::new(1), listener.now);
             peer.peer(2, true, listener.now);
             for _ in 0..40 {
@@ -377,7 +377,7 @@ fn r12_a_flood_of_beacons_stays_within_its_budget_and_keeps_nobody_out() {
                 listener.pass(MS);
             }
             assert!(peer.is_up() && listener.node.view(1).is_up());
-            assert!(listener.node.count(Discard::Handled) > knocks);
+            assert!(listener.node.count(Discard::Handled) > handshakes);
         }
     }
     let began = listener.air.heard();
@@ -408,19 +408,19 @@ fn r12_a_flood_of_beacons_stays_within_its_budget_and_keeps_nobody_out() {
 }
 
 #[test]
-fn strangers_find_each_other_by_beacons_where_both_let_strangers_in() {
+fn unknown_peers_find_each_other_by_beacons_where_both_accept_them() {
     for (policies, who) in [
-        ([strangers(), strangers()], 2),
-        ([strangers(), strangers()], 3),
-        ([None, strangers()], 2),
-        ([strangers(), None], 2),
+        ([unknown_peers(), unknown_peers()], 2),
+        ([unknown_peers(), unknown_peers()], 3),
+        ([None, unknown_peers()], 2),
+        ([unknown_peers(), None], 2),
     ] {
         let births = [Birth::new(1), Birth::new(2)];
         let (air, mut now) = (Air::default(), Now(1));
         let mut nodes: Vec<Node> = births
             .iter()
             .zip(policies)
-            .map(|(birth, strangers)| Node::new(&air, &Birth { strangers, ..*birth }, now))
+            .map(|(birth, unknown_peers)| Node::new(&air, &Birth { unknown_peers, ..*birth }, now))
             .collect();
         for node in &mut nodes {
             hears(node);
@@ -448,7 +448,7 @@ fn strangers_find_each_other_by_beacons_where_both_let_strangers_in() {
                 continue;
             }
             let [view] = views.as_slice() else { panic!("{who}: {views:?}") };
-            assert!(view.is_up() && view.is_stranger && view.key == Some(key(other)), "{view:?}");
+            assert!(view.is_up() && view.is_unknown && view.key == Some(key(other)), "{view:?}");
             assert_eq!(view.at, at(other));
         }
         let refused: u64 = nodes
@@ -473,12 +473,12 @@ fn strangers_find_each_other_by_beacons_where_both_let_strangers_in() {
 
 #[test]
 fn a_stranger_s_answer_is_taken_from_where_it_was_called_and_from_whom() {
-    let mut listener = Listener::new(strangers());
+    let mut listener = Listener::new(unknown_peers());
     let before = listener.state();
     let called = listener.hear(host(9), &beacon::encode(&local(9)));
     let [call] = called.as_slice() else { panic!("one call: {called:?}") };
-    // Another node, which lets strangers in, is shown the call.
-    let birth = Birth { strangers: strangers(), ..Birth::new(8) };
+    // Another node, which lets unknown peers in, is shown the call.
+    let birth = Birth { unknown_peers: unknown_peers(), ..Birth::new(8) };
     let mut other = Node::new(&listener.air, &birth, listener.now);
     listener.air.throw(host(9), other.at, &call.bytes);
     for _ in 0..4 {

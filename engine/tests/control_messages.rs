@@ -49,14 +49,14 @@ impl Node {
         assert_eq!(self.switch.attach(attach), Ok(slot));
     }
 
-    fn breathe(&mut self, now: Now) {
+    fn poll(&mut self, now: Now) {
         let rule = forbid();
-        self.worker.breathe(now);
+        self.worker.poll(now);
         drop(rule);
     }
 
     fn turn(&mut self, now: Now) {
-        self.breathe(now);
+        self.poll(now);
         self.events.extend(self.switch.poll(now));
     }
 
@@ -525,12 +525,12 @@ fn r10_a_slow_path_that_hangs_stops_no_data_and_holds_no_memory() {
     let mut row = Row::new(1);
     let (label, shift) = way(&[(2, 3)]).depart().expect("short");
     let (astray, astray_shift) = way(&[(2, 20), (2, 3)]).depart().expect("short");
-    // Nobody polls: endings fill their half of the queue, and no frame stays in it.
+    // Nobody polls: drop notices fill their half of the queue, and no frame stays in it.
     for _ in 0..400 {
         row.send(HeaderRepr::new(astray, astray_shift, 9), &[0; 60]);
         row.send(HeaderRepr::new(label, shift, 9), &[0; 60]);
         row.now.0 += 10 * MS;
-        row.nodes[0].breathe(row.now);
+        row.nodes[0].poll(row.now);
         assert!(row.endpoint.receive().expect("it is there").is_some());
     }
     row.assert_even();
@@ -733,7 +733,7 @@ fn w5_14_who_asks_along_a_former_number_is_told_of_it_and_answered() {
 fn a_neighbour_that_says_goodbye_again_and_again_is_heard_seldom() {
     let mut row = Row::new(1);
     let flags = Flags { control: true, no_errors: true, ..Flags::default() };
-    // As it comes from a neighbour's slot 1: its way back is that and nothing else.
+    // As it comes from a neighbour's slot 1: its return path is that and nothing else.
     let label = Label::new(Label::<u64>::here().register() | 0b1000 << 60);
     let departing = HeaderRepr { flags, ..HeaderRepr::new(label, 4, 9) };
     let goodbye = [&[1, 12, 1, 0, 0, 0, 0, 0][..], b"again"].concat();

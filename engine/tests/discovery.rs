@@ -1,5 +1,5 @@
 //! Peers whose key nobody wrote: found by XX, judged by the identity that is pinned or by the policy for
-//! strangers, lost and found again. Driven by hand with virtual time.
+//! unknown peers, lost and found again. Driven by hand with virtual time.
 
 mod air;
 
@@ -8,7 +8,7 @@ use strowger_crypto::Psk;
 use strowger_engine::{
     control::{
         Event,
-        peering::{Liveness, PeerError, PeerSpec, PeerView, StrangerPolicy},
+        peering::{Liveness, PeerError, PeerSpec, PeerView, UnknownPeerPolicy},
     },
     discard::Discard,
     limits::FRAME_BYTES_MAX,
@@ -41,11 +41,11 @@ fn knows(what: Knows, of: u8, spec: &mut PeerSpec) {
     spec.identity = what.identity.then(|| *local(of).identity());
 }
 
-/// 1 and 2, who know so much of each other, and allow strangers so much.
-fn pair(a: Knows, b: Knows, strangers: [Option<StrangerPolicy>; 2]) -> Pair {
-    let [first, second] = strangers;
-    let births =
-        [(1, first), (2, second)].map(|(seed, strangers)| Birth { strangers, ..Birth::new(seed) });
+/// 1 and 2, who know so much of each other, and allow unknown peers so much.
+fn pair(a: Knows, b: Knows, unknown_peers: [Option<UnknownPeerPolicy>; 2]) -> Pair {
+    let [first, second] = unknown_peers;
+    let births = [(1, first), (2, second)]
+        .map(|(seed, unknown_peers)| Birth { unknown_peers, ..Birth::new(seed) });
     Pair::with(births[0], births[1], |own, spec| match own {
         1 => knows(a, 2, spec),
         _ => knows(b, 1, spec),
@@ -76,7 +76,7 @@ fn a_peer_whose_identity_alone_is_known_gets_a_link_whoever_begins() {
             assert!(pair.talks(), "{a:?} {b:?} {loss}");
             let (at_a, at_b) = (pair.a.view(2), pair.b.view(1));
             assert_eq!((at_a.key, at_b.key), (Some(key(2)), Some(key(1))));
-            assert!(!at_a.is_stranger && at_a.rights == Rights { control: false, ..Rights::ALL });
+            assert!(!at_a.is_unknown && at_a.rights == Rights { control: false, ..Rights::ALL });
             // On from there by IK, and no packet is refused.
             let before = (downs(&pair.a), downs(&pair.b));
             for second in 0..600 {
@@ -94,9 +94,9 @@ fn a_peer_whose_identity_alone_is_known_gets_a_link_whoever_begins() {
 /// know each other's key do: it is the first answer that says how long packets may be, not the second.
 #[test]
 fn a_peer_that_was_discovered_takes_as_long_packets_as_one_whose_key_was_known() {
-    let policy = Some(StrangerPolicy::default());
-    let found = |a: Knows, b: Knows, strangers| {
-        let mut pair = pair(a, b, strangers);
+    let policy = Some(UnknownPeerPolicy::default());
+    let found = |a: Knows, b: Knows, unknown_peers| {
+        let mut pair = pair(a, b, unknown_peers);
         pair.wait(60);
         let views = [pair.a.view(2), pair.b.view(1)];
         // Two, where both began at once; no key was renewed yet.
@@ -114,8 +114,8 @@ fn a_peer_that_was_discovered_takes_as_long_packets_as_one_whose_key_was_known()
 #[test]
 fn whoever_is_at_an_address_has_the_rights_of_a_stranger() {
     let rights = Rights { endpoints: true, ..Rights::NONE };
-    let policy = StrangerPolicy { rights, ..StrangerPolicy::default() };
-    // Both look for each other, or one comes as a stranger.
+    let policy = UnknownPeerPolicy { rights, ..UnknownPeerPolicy::default() };
+    // Both look for each other, or one comes as an unknown peer.
     let mut pair = pair(PLACE, PLACE, [Some(policy), Some(policy)]);
     pair.until_up();
     assert_eq!((pair.a.view(2).rights, pair.b.view(1).rights), (rights, rights));
@@ -128,9 +128,9 @@ fn whoever_is_at_an_address_has_the_rights_of_a_stranger() {
 #[test]
 fn somebody_else_than_the_pinned_identity_is_refused_and_told() {
     for (a, b) in [(NAME, PLACE), (NAME_ALONE, PLACE)] {
-        let policy = Some(StrangerPolicy::default());
+        let policy = Some(UnknownPeerPolicy::default());
         let births = [(1, None), (2, policy)]
-            .map(|(seed, strangers)| Birth { strangers, ..Birth::new(seed) });
+            .map(|(seed, unknown_peers)| Birth { unknown_peers, ..Birth::new(seed) });
         let mut pair = Pair::with(births[0], births[1], |own, spec| match own {
             1 => knows(a, 7, spec),
             _ => knows(b, 1, spec),
@@ -151,7 +151,7 @@ fn somebody_else_than_the_pinned_identity_is_refused_and_told() {
 
 #[test]
 fn where_strangers_are_not_allowed_nobody_answers_who_looks_for_anybody() {
-    let policy = Some(StrangerPolicy::default());
+    let policy = Some(UnknownPeerPolicy::default());
     let mut pair = pair(PLACE, KEY, [policy, None]);
     let slots = pair.b.switch.slots().len();
     pair.wait(10);
@@ -159,9 +159,9 @@ fn where_strangers_are_not_allowed_nobody_answers_who_looks_for_anybody() {
     assert_eq!(pair.b.switch.slots().len(), slots);
 
     // Allowed, and none has room: whoever looks does not take it for a link.
-    let full = StrangerPolicy { links_max: 0, ..StrangerPolicy::default() };
+    let full = UnknownPeerPolicy { links_max: 0, ..UnknownPeerPolicy::default() };
     let births = [(1, policy), (2, Some(full))]
-        .map(|(seed, strangers)| Birth { strangers, ..Birth::new(seed) });
+        .map(|(seed, unknown_peers)| Birth { unknown_peers, ..Birth::new(seed) });
     let mut pair = Pair::with(births[0], births[1], |own, spec| match own {
         1 => knows(PLACE, 2, spec),
         _ => knows(NAME_ALONE, 7, spec),
@@ -175,12 +175,12 @@ fn where_strangers_are_not_allowed_nobody_answers_who_looks_for_anybody() {
 
 #[test]
 fn a_discovered_peer_that_begins_anew_is_found_again() {
-    let policy = Some(StrangerPolicy { rights: Rights::ALL, ..StrangerPolicy::default() });
-    for (a, b, strangers) in [(NAME, NAME_ALONE, None), (PLACE, PLACE, policy)] {
-        let mut pair = pair(a, b, [strangers, strangers]);
+    let policy = Some(UnknownPeerPolicy { rights: Rights::ALL, ..UnknownPeerPolicy::default() });
+    for (a, b, unknown_peers) in [(NAME, NAME_ALONE, None), (PLACE, PLACE, policy)] {
+        let mut pair = pair(a, b, [unknown_peers, unknown_peers]);
         pair.until_up();
         // Another life: nothing is remembered of the first.
-        let birth = Birth { strangers, lives: 1 + pair.now.0, ..Birth::new(2) };
+        let birth = Birth { unknown_peers, lives: 1 + pair.now.0, ..Birth::new(2) };
         pair.b = Node::new(&pair.air, &birth, pair.now);
         let mut spec = pair.b.spec(1, true);
         knows(b, 1, &mut spec);
@@ -203,15 +203,15 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
         pair.a.switch.add_peer(spec, now)
     };
     let nine = Some(*local(9).identity());
-    assert_eq!(add(&|_| ()), Err(PeerError::Stranger), "no policy");
+    assert_eq!(add(&|_| ()), Err(PeerError::UnknownPeer), "no policy");
     assert_eq!(add(&|spec| spec.psk = Psk::from_bytes([1; 32])), Err(PeerError::PskWithoutKey));
     let ourselves = Some(*local(1).identity());
     assert_eq!(add(&|spec| spec.identity = ourselves), Err(PeerError::Ourselves));
     assert!(add(&|spec| spec.identity = nine).is_ok());
     assert_eq!(add(&|spec| spec.identity = nine), Err(PeerError::IdentityTaken));
 
-    let strangers = Some(StrangerPolicy::default());
-    let mut node = Node::bare(&Birth { strangers, ..Birth::new(1) }, now);
+    let unknown_peers = Some(UnknownPeerPolicy::default());
+    let mut node = Node::bare(&Birth { unknown_peers, ..Birth::new(1) }, now);
     let spec = PeerSpec::discovered("anybody", None, node.port);
     assert_eq!(node.switch.add_peer(spec, now), Err(PeerError::Nobody));
 }

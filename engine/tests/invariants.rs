@@ -1,5 +1,5 @@
 //! The invariants of architecture.md, section 8, each by its name, on switches driven by hand
-//! through memory ports, with time passed in. Nothing here waits, and every breath of a worker is
+//! through memory ports, with time passed in. Nothing here waits, and every poll of a worker is
 //! drawn while allocation is forbidden on its thread.
 
 use std::{
@@ -15,8 +15,8 @@ use strowger_engine::{
     control::{Attach, Balance, Event, PortId, SlotState, Switch, SwitchConfig},
     discard::Discard,
     limits::{
-        ATTACHED_MAX, EGRESS_CONTROL_FRAMES_MAX, EGRESS_FRAMES_MAX, EXCHANGE_FRAMES_MAX,
-        FRAME_BYTES_MAX, FRAME_BYTES_MIN, ORDERS_MAX, PUNTS_MAX,
+        ATTACHED_MAX, COMMANDS_MAX, EGRESS_CONTROL_FRAMES_MAX, EGRESS_FRAMES_MAX, FRAME_BYTES_MAX,
+        FRAME_BYTES_MIN, HANDOFF_FRAMES_MAX, PUNTS_MAX,
     },
     link::{Behind, plain_header},
     worker::Worker,
@@ -39,7 +39,7 @@ use strowger_wire::{
 #[global_allocator]
 static ALLOC: GuardedAlloc = GuardedAlloc;
 
-/// Numbers that look random (xorshift64*); the seed is printed when a test fails.
+/// SlotAllocator that look random (xorshift64*); the seed is printed when a test fails.
 struct Dice {
     seed: u64,
     state: u64,
@@ -149,17 +149,17 @@ impl Rig {
         far
     }
 
-    /// One breath of one worker, under the rule of R13.
-    fn breathe_one(&mut self, worker: usize) -> usize {
+    /// One poll of one worker, under the rule of R13.
+    fn poll_one(&mut self, worker: usize) -> usize {
         self.now.0 += 1;
         let rule = forbid();
-        let switched = self.workers[worker].breathe(self.now);
+        let switched = self.workers[worker].poll(self.now);
         drop(rule);
         switched
     }
 
-    fn breathe(&mut self) -> usize {
-        (0..self.workers.len()).map(|worker| self.breathe_one(worker)).sum()
+    fn poll_workers(&mut self) -> usize {
+        (0..self.workers.len()).map(|worker| self.poll_one(worker)).sum()
     }
 
     fn poll(&mut self) {
@@ -167,11 +167,11 @@ impl Rig {
         self.events.extend(events);
     }
 
-    /// Breathes and polls until nothing changes any more.
+    /// Polls and polls until nothing changes any more.
     fn settle(&mut self) {
         for _ in 0..10_000 {
             self.poll();
-            if self.breathe() == 0 && self.switch.is_settled() {
+            if self.poll_workers() == 0 && self.switch.is_settled() {
                 return;
             }
         }
@@ -311,7 +311,7 @@ fn r2_no_byte_string_panics_the_data_plane() {
         for bytes in [noise, almost, vec![0; len], vec![0xff; len]] {
             assert!(rig.send([0, 2, 3, 200, 4][dice.below(5)], &bytes));
             sent += 1;
-            rig.breathe();
+            rig.poll_workers();
             rig.take_all();
         }
     }
@@ -347,7 +347,7 @@ impl Chain {
             let mut moved = 0;
             for rig in &mut self.0 {
                 rig.poll();
-                moved += rig.breathe();
+                moved += rig.poll_workers();
                 moved += rig.workers.iter().map(Worker::frames_waiting).sum::<usize>();
                 moved += rig.take_all() + usize::from(!rig.switch.is_settled());
             }
@@ -374,7 +374,7 @@ fn r3_counters_balance_at_rest() {
                 if dice.one_in(3) {
                     rig.take_all();
                 }
-                rig.breathe();
+                rig.poll_workers();
                 if dice.one_in(5) {
                     rig.poll();
                 }
@@ -409,7 +409,7 @@ fn r3_what_waits_at_a_link_that_is_detached_is_counted_there() {
     for number in 0..50 {
         assert!(rig.send(2, &numbered(2, 3, number)));
     }
-    rig.breathe();
+    rig.poll_workers();
     assert_eq!(rig.workers[0].frames_waiting(), 46);
     rig.switch.detach(3).expect("attached");
     rig.settle();
@@ -429,7 +429,7 @@ fn r4_one_frame_in_gives_at_most_one_out() {
         let bytes = any_bytes(&mut dice, &slots);
         let before = rig.switch.balance();
         assert!(rig.send(slots[dice.below(slots.len())], &bytes));
-        rig.breathe();
+        rig.poll_workers();
         rig.poll();
         let out = rig.take_all();
         let after = rig.switch.balance();
@@ -479,7 +479,7 @@ fn r7_order_within_a_flow_is_kept() {
             rig.send(from, &bytes);
             if dice.one_in(20) {
                 let worker = dice.below(2);
-                rig.breathe_one(worker);
+                rig.poll_one(worker);
             }
             if dice.one_in(30) {
                 let to = [3, 5][dice.below(2)];
@@ -495,7 +495,7 @@ fn r7_order_within_a_flow_is_kept() {
                 arrived += burst.len();
                 in_order(&burst, last.entry(to).or_default());
             }
-            rig.breathe();
+            rig.poll_workers();
         }
         assert!(arrived > 1_000, "{arrived}");
         rig.settle();
@@ -505,9 +505,9 @@ fn r7_order_within_a_flow_is_kept() {
 
 /// Counts how often it is rung.
 #[derive(Default)]
-struct Rung(AtomicUsize);
+struct RxMode(AtomicUsize);
 
-impl Wake for Rung {
+impl Wake for RxMode {
     fn wake(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -519,16 +519,16 @@ fn a_worker_is_rung_when_all_that_arrived_goes_out_by_its_exits() {
     rig.neighbour(0, 2, 64);
     rig.neighbour(1, 5, 64);
     rig.settle();
-    let rung = Arc::new(Rung::default());
+    let rung = Arc::new(RxMode::default());
     rig.workers[0].set_waker(1, rung.clone());
     for number in 0..10 {
         assert!(rig.send(2, &numbered(2, 5, number)));
     }
-    assert_eq!(rig.breathe_one(0), 10);
+    assert_eq!(rig.poll_one(0), 10);
     assert_eq!(rung.0.load(Ordering::Relaxed), 1, "once a breath");
-    rig.breathe_one(1);
+    rig.poll_one(1);
     assert_eq!(rig.taken(5).len(), 10);
-    rig.breathe_one(0);
+    rig.poll_one(0);
     assert_eq!(rung.0.load(Ordering::Relaxed), 1, "nothing was handed over since");
 }
 
@@ -545,7 +545,7 @@ fn r10_the_death_of_an_endpoint_leaves_forwarding_up() {
     for number in 1..=20 {
         assert!(rig.send(2, &numbered(2, 4, number)));
     }
-    rig.breathe();
+    rig.poll_workers();
     drop(endpoint);
     for number in 21..=30 {
         assert!(rig.send(2, &numbered(2, 4, number)));
@@ -564,14 +564,14 @@ fn r10_the_death_of_the_slow_path_leaves_forwarding_up() {
     let for_the_switch = packet(Label::here(), 0, 64, &[]);
     for _ in 0..PUNTS_MAX + 10 {
         assert!(rig.send(2, &for_the_switch));
-        rig.breathe();
+        rig.poll_workers();
     }
     // One ingress takes half of the places at most.
     let refused = (PUNTS_MAX + 10 - PUNTS_MAX / 2) as u64;
     let counted = [Discard::OverBudget, Discard::PuntFull].map(|why| rig.count_at(2, why));
     assert_eq!(counted.iter().sum::<u64>(), refused, "{counted:?}");
     assert!(rig.send(2, &numbered(2, 3, 1)));
-    rig.breathe();
+    rig.poll_workers();
     assert_eq!(rig.taken(3).len(), 1);
     rig.settle();
     rig.assert_even();
@@ -586,7 +586,7 @@ fn r10_the_death_of_the_slow_path_leaves_forwarding_up() {
     burst.push(frame);
     far.get_mut(&2).expect("wired").tx_burst(Mark(0), &mut burst);
     let rule = forbid();
-    assert_eq!(workers[0].breathe(now), 1);
+    assert_eq!(workers[0].poll(now), 1);
     drop(rule);
     far.get_mut(&3).expect("wired").rx_burst(&mut pool, &mut burst);
     assert_eq!(burst.len(), 1);
@@ -607,7 +607,7 @@ fn r12_every_queue_is_bounded_and_control_survives_a_data_overload() {
     let data = 500;
     for number in 0..data {
         assert!(rig.send(2, &numbered(2, 3, number)));
-        rig.breathe();
+        rig.poll_workers();
     }
     assert_eq!(rig.workers[0].frames_waiting(), EGRESS_FRAMES_MAX);
     let refused = u64::from(data) - 4 - EGRESS_FRAMES_MAX as u64;
@@ -618,13 +618,13 @@ fn r12_every_queue_is_bounded_and_control_survives_a_data_overload() {
         assert!(rig.send(2, &as_control(numbered(2, 3, 1_000 + number))));
     }
     assert!(rig.send(2, &numbered(2, 5, 0)));
-    rig.breathe();
+    rig.poll_workers();
     assert_eq!(rig.count(Discard::EgressFull), refused);
     assert_eq!(rig.taken(5).len(), 1);
     let mut arrived = Vec::new();
     for _ in 0..200 {
         arrived.extend(rig.taken(3).iter().map(number_of));
-        rig.breathe();
+        rig.poll_workers();
     }
     let control: Vec<u32> = (0..EGRESS_CONTROL_FRAMES_MAX as u32).map(|n| 1_000 + n).collect();
     assert_eq!(arrived[..4], [0, 1, 2, 3], "what was on the wire");
@@ -641,17 +641,17 @@ fn r12_control_survives_a_data_overload_between_workers() {
     rig.neighbour(1, 5, 1_024);
     rig.settle();
     // The other worker is busy elsewhere: it takes nothing.
-    for number in 0..2 * EXCHANGE_FRAMES_MAX as u32 {
+    for number in 0..2 * HANDOFF_FRAMES_MAX as u32 {
         assert!(rig.send(2, &numbered(2, 5, number)));
-        rig.breathe_one(0);
+        rig.poll_one(0);
     }
-    assert!(rig.count_at(2, Discard::ExchangeFull) >= EXCHANGE_FRAMES_MAX as u64);
-    let refused = rig.count(Discard::ExchangeFull);
+    assert!(rig.count_at(2, Discard::HandoffFull) >= HANDOFF_FRAMES_MAX as u64);
+    let refused = rig.count(Discard::HandoffFull);
     for number in 0..EGRESS_CONTROL_FRAMES_MAX as u32 {
         assert!(rig.send(2, &as_control(numbered(2, 5, 1_000 + number))));
-        rig.breathe_one(0);
+        rig.poll_one(0);
     }
-    assert_eq!(rig.count(Discard::ExchangeFull), refused, "control was refused");
+    assert_eq!(rig.count(Discard::HandoffFull), refused, "control was refused");
     rig.settle();
     let mut control = 0;
     loop {
@@ -668,21 +668,21 @@ fn r12_control_survives_a_data_overload_between_workers() {
 #[test]
 fn r12_orders_that_a_worker_is_slow_to_obey_wait_and_none_is_lost() {
     let mut rig = Rig::with(1, SwitchConfig::default());
-    let slots: Vec<u32> = (2..).take(2 * ORDERS_MAX).collect();
+    let slots: Vec<u32> = (2..).take(2 * COMMANDS_MAX).collect();
     for &slot in &slots {
         rig.neighbour(0, slot, 1);
-        rig.poll(); // the worker does not breathe
+        rig.poll_workers(); // the worker does not poll
     }
     assert!(!rig.switch.is_settled());
     rig.settle();
     let attached = rig.events.iter().filter(|event| matches!(event, Event::SlotAttached(_)));
     assert_eq!(attached.count(), slots.len());
-    const { assert!(2 * ORDERS_MAX < ATTACHED_MAX) };
+    const { assert!(2 * COMMANDS_MAX < ATTACHED_MAX) };
 }
 
 #[test]
 fn r13_the_data_plane_allocates_nothing() {
-    // `breathe` is under `forbid()` throughout; here everything changes while traffic flows.
+    // `poll` is under `forbid()` throughout; here everything changes while traffic flows.
     let config = SwitchConfig { quarantine_ns: 50, ..SwitchConfig::default() };
     let mut rig = Rig::with(2, config);
     let mut dice = Dice::new(0x13);
@@ -696,7 +696,7 @@ fn r13_the_data_plane_allocates_nothing() {
         let bytes = any_bytes(&mut dice, &known);
         rig.send(from, &bytes);
         if dice.one_in(3) {
-            rig.breathe();
+            rig.poll_workers();
         }
         if dice.one_in(4) {
             rig.take_all();
@@ -848,7 +848,7 @@ fn slots_are_attached_detached_and_listed_while_traffic_flows() {
             assert!(rig.send(2, &numbered(2, 3, sent)));
             sent += 1;
         }
-        rig.breathe();
+        rig.poll_workers();
         rig.poll();
         arrived += rig.taken(3).len() as u32;
         (sent, arrived)
@@ -915,7 +915,7 @@ fn many_slots_are_detached_at_once_and_no_other_is() {
     assert_eq!((rig.switch.name_at(3), rig.switch.name_at(4)), (None, None));
     for (slot, arrives) in [(3, 0), (5, 0), (6, 1)] {
         assert!(rig.send(2, &numbered(2, slot, 0)));
-        rig.breathe();
+        rig.poll_workers();
         assert_eq!(rig.taken(slot).len(), arrives, "{slot}");
     }
     assert_eq!(rig.count_at(2, Discard::SlotGone), 2);
@@ -925,7 +925,7 @@ fn many_slots_are_detached_at_once_and_no_other_is() {
 #[test]
 fn three_switches_in_a_row_there_and_back() {
     let mut chain = Chain::of_three(64);
-    // Slots of different widths, so that directors must be widened for the way back.
+    // Slots of different widths, so that directors must be widened for the return path.
     let (a_slot, b_slot) = (200, 12);
     let mut a = chain.0[0].endpoint(0, a_slot);
     let mut b = chain.0[2].endpoint(0, b_slot);
@@ -945,7 +945,7 @@ fn three_switches_in_a_row_there_and_back() {
         frame.bytes_mut().copy_from_slice(&bytes);
         from.send(frame).expect("room");
     };
-    // What an endpoint does with a packet: the way back at full width (wire.md 1.3), with room for
+    // What an endpoint does with a packet: the return path at full width (wire.md 1.3), with room for
     // the slot that it stands on itself.
     let return_path = |frame: &mut Frame, own_slot: u32| {
         let ingress = Slot::new(frame.mark().0);

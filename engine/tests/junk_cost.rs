@@ -9,16 +9,16 @@ use air::{Air, Birth, Dice, Node, host};
 use strowger_crypto::StaticPublic;
 use strowger_engine::{
     Now,
-    control::{Door, SwitchConfig, peering::PeerSpec},
+    control::{HandshakeSocket, SwitchConfig, peering::PeerSpec},
 };
 use strowger_frame::{Pool, PoolSpec};
 use strowger_wire::{Scheme, scheme::Form};
 
 /// Peers of the child process that is counted.
 const PEERS: &str = "STROWGER_JUNK_PEERS";
-/// Junk that it takes in: a turn's worth of the door.
+/// Junk that it takes in: a turn's worth of the handshake socket.
 const JUNK: usize = 256;
-/// The queue of the node's address that its door reads.
+/// The queue of the node's address that its handshake socket reads.
 const DOOR: usize = 9;
 
 fn node(peers: u32) -> (Air, Node) {
@@ -28,8 +28,8 @@ fn node(peers: u32) -> (Air, Node) {
     let mut node = Node::new(&air, &Birth { config, ..Birth::new(2) }, now);
     let pool = PoolSpec { trains: 0, singles: 512, huge_pages: false };
     let (port, pool) = (air.port(node.at, DOOR), Pool::new(&pool).expect("memory"));
-    let door = Door { port: Box::new(port), pool, worker_of: |_, _| 0 };
-    node.switch.open_door(node.port, door).expect("the port is there");
+    let handshake_socket = HandshakeSocket { port: Box::new(port), pool, worker_of: |_, _| 0 };
+    node.switch.open_handshake_socket(node.port, handshake_socket).expect("the port is there");
     node.switch.accept_unknown(node.port, true);
     air.steer(node.at, host(66), DOOR);
     for number in 0..peers {
@@ -67,7 +67,7 @@ fn instructions(peers: u32) -> u64 {
     let name = format!("strowger-junk-{}-{peers}.out", std::process::id());
     let written = env::temp_dir().join(name);
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--toggle-collect=*answer_doors*"])
+        .args(["--tool=callgrind", "--toggle-collect=*read_handshake_sockets*"])
         .arg(format!("--callgrind-out-file={}", written.display()))
         .arg(env::current_exe().expect("this program"))
         .args(["--exact", "a_turn_of_junk", "--nocapture"])

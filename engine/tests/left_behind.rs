@@ -8,7 +8,7 @@ use strowger_engine::{
     Now,
     control::{
         Event,
-        peering::{LinkState, Liveness, PeerSpec, StrangerPolicy},
+        peering::{LinkState, Liveness, PeerSpec, UnknownPeerPolicy},
     },
     link::Rights,
 };
@@ -25,7 +25,7 @@ fn turn(nodes: &mut [&mut Node], now: &mut Now, ns: u64) {
 
 #[test]
 fn an_address_that_one_peer_has_left_is_the_next_one_s_who_proves_to_be_there() {
-    for salvaged in [false, true] {
+    for recovered in [false, true] {
         let (air, mut now) = (Air::default(), Now(1));
         let [mut hub, mut old, mut new] =
             [1, 2, 3].map(|seed| Node::new(&air, &Birth::new(seed), now));
@@ -49,14 +49,14 @@ fn an_address_that_one_peer_has_left_is_the_next_one_s_who_proves_to_be_there() 
             turn(&mut [&mut hub, &mut new], &mut now, 100 * MS);
         }
         assert_eq!(hub.view(3).at, Some(Address::Udp(host(2))));
-        if salvaged {
-            hub.switch.salvage(now);
+        if recovered {
+            hub.switch.recover(now);
             turn(&mut [&mut hub, &mut new], &mut now, 100 * MS);
         }
         while receive(&mut at_new).is_some() || receive(&mut at_hub).is_some() {}
         send(&mut at_hub, to_new, b"to there");
         turn(&mut [&mut hub, &mut new], &mut now, MS);
-        assert_eq!(receive(&mut at_new).as_deref(), Some(&b"to there"[..]), "{salvaged}");
+        assert_eq!(receive(&mut at_new).as_deref(), Some(&b"to there"[..]), "{recovered}");
 
         // Both change places: whoever proves to be there last has it.
         air.move_to(host(3), host(4));
@@ -78,7 +78,7 @@ fn an_address_that_one_peer_has_left_is_the_next_one_s_who_proves_to_be_there() 
         }
         send(&mut at_hub, to_old, b"you, too");
         turn(&mut [&mut hub, &mut old, &mut new], &mut now, MS);
-        assert_eq!(receive(&mut at_old).as_deref(), Some(&b"you, too"[..]), "{salvaged}");
+        assert_eq!(receive(&mut at_old).as_deref(), Some(&b"you, too"[..]), "{recovered}");
         hub.assert_even();
     }
 }
@@ -93,7 +93,7 @@ fn a_peer_that_is_back_after_its_goodbye_is_woken_like_any_other() {
     assert!(!pair.a.is_up());
     // It comes by itself, sooner than it has said.
     let now = pair.now;
-    pair.b.switch.salvage(now);
+    pair.b.switch.recover(now);
     pair.until_up();
     pair.wait(250);
     assert_eq!(pair.a.view(2).state, LinkState::Quiet);
@@ -106,9 +106,9 @@ fn a_peer_that_is_back_after_its_goodbye_is_woken_like_any_other() {
 
 #[test]
 fn r8_a_stranger_s_last_handshake_said_again_gets_no_slot() {
-    let policy = StrangerPolicy { rights: Rights::ALL, links_max: 4, liveness: FAST };
+    let policy = UnknownPeerPolicy { rights: Rights::ALL, links_max: 4, liveness: FAST };
     let (air, mut now) = (Air::default(), Now(1));
-    let births = [1, 2].map(|seed| Birth { strangers: Some(policy), ..Birth::new(seed) });
+    let births = [1, 2].map(|seed| Birth { unknown_peers: Some(policy), ..Birth::new(seed) });
     let [mut a, mut b] = births.map(|birth| Node::new(&air, &birth, now));
     air.listen();
     let mut spec = PeerSpec::discovered("whoever is there", None, b.port);
@@ -119,16 +119,17 @@ fn r8_a_stranger_s_last_handshake_said_again_gets_no_slot() {
     }
     assert!(a.view(2).is_up());
     let heard = air.heard();
-    let knocks: Vec<_> = heard.iter().filter(|d| d.to == host(1) && d.bytes[0] >> 4 == 1).collect();
-    assert!(knocks.len() >= 2, "a first message and a third");
+    let handshakes: Vec<_> =
+        heard.iter().filter(|d| d.to == host(1) && d.bytes[0] >> 4 == 1).collect();
+    assert!(handshakes.len() >= 2, "a first message and a third");
     air.cut(host(2), true);
     for _ in 0..80 {
         turn(&mut [&mut a, &mut b], &mut now, 100 * MS);
     }
     assert!(a.switch.peers().is_empty(), "it was seen off");
     a.events.clear();
-    for knock in knocks {
-        air.throw(host(2), host(1), &knock.bytes);
+    for datagram in handshakes {
+        air.throw(host(2), host(1), &datagram.bytes);
         turn(&mut [&mut a], &mut now, MS);
         assert!(a.switch.peers().is_empty(), "a copy got a slot");
     }
@@ -212,7 +213,7 @@ fn a_wall_clock_that_was_set_back_over_a_restart_keeps_nobody_out_whose_stamps_a
     assert!(begins_again(1_001, true) < SECOND);
 }
 
-/// One hub and two peers that change places, vanish, fall quiet, say goodbye, and panic, in an order that
+/// One hub and two peers that change places, vanish, fall quiet, say goodbye, and panic, in a command that
 /// dice decide.
 #[test]
 fn whatever_peers_do_to_a_hub_they_are_found_again_and_every_frame_is_counted() {

@@ -129,7 +129,7 @@ impl Couple {
     }
 
     /// So many packets each way; how many arrived at A, and at B.
-    fn exchange(&mut self, count: u32) -> (u32, u32) {
+    fn handoff_rings(&mut self, count: u32) -> (u32, u32) {
         let mut arrived = (0, 0);
         while receive(&mut self.at_a).is_some() || receive(&mut self.at_b).is_some() {}
         for _ in 0..count {
@@ -195,7 +195,7 @@ fn r8_an_address_that_has_answered_nothing_gets_no_more_than_came_from_it() {
         let mut couple = Couple::new(1, &[], host(2), written);
         if is_late {
             couple.wait(2);
-            assert_eq!(couple.exchange(10), (10, 10));
+            assert_eq!(couple.handoff_rings(10), (10, 10));
         } else {
             // A asks, B answers, and A says nothing yet.
             for _ in 0..3 {
@@ -219,7 +219,7 @@ fn r8_a_written_address_that_never_answered_gets_initiations_at_their_pace_and_n
     let mut couple = Couple::new(1, &[], host(2), Some(victim()));
     couple.air.listen();
     couple.wait(2);
-    let (to_client, to_server) = couple.exchange(100);
+    let (to_client, to_server) = couple.handoff_rings(100);
     assert_eq!((to_client, to_server), (100, 100));
     couple.wait(30);
     let heard = couple.air.heard();
@@ -262,7 +262,7 @@ fn a_peer_that_moved_and_died_is_looked_for_where_it_is_written_too() {
     let mut couple = Couple::new(1, &[], host(2), Some(host(1)));
     couple.wait(2);
     couple.air.move_to(host(1), host(11));
-    assert!(couple.exchange(100).1 > 0);
+    assert!(couple.handoff_rings(100).1 > 0);
     couple.wait(2);
     assert_eq!(couple.b.view(1).at, Some(Address::Udp(host(11))));
     // It dies there, and is born again where it was at first; it does not know where B is.
@@ -277,7 +277,7 @@ fn a_peer_that_moved_and_died_is_looked_for_where_it_is_written_too() {
     }
     assert!(couple.b.is_up() && couple.a.is_up(), "{:?}", couple.b.view(1));
     assert_eq!(couple.b.view(1).at, Some(Address::Udp(host(1))));
-    assert_eq!(couple.exchange(50), (50, 50));
+    assert_eq!(couple.handoff_rings(50), (50, 50));
     couple.assert_even();
 }
 
@@ -286,7 +286,7 @@ fn where_a_peer_had_moved_to_it_is_not_looked_for_for_ever() {
     let mut couple = Couple::new(1, &[], host(2), Some(host(1)));
     couple.wait(2);
     couple.air.move_to(host(1), host(11));
-    couple.exchange(100);
+    couple.handoff_rings(100);
     couple.wait(2);
     couple.air.cut(host(11), true);
     couple.air.cut(host(1), true);
@@ -324,7 +324,7 @@ fn a_peer_that_comes_in_by_another_listener_or_family_is_answered_by_it_and_its_
                 couple.air.steer(at, host(1), worker);
             }
             couple.wait(3);
-            let arrived = couple.exchange(200);
+            let arrived = couple.handoff_rings(200);
             assert_eq!(arrived, (200, 200), "{workers} workers, {more:?}, written {written:?}");
             let slots = couple.b.switch.slots();
             let slot = slots.iter().find(|slot| slot.slot == PEER).expect("attached");
@@ -342,12 +342,12 @@ fn a_link_that_is_up_moves_from_listener_to_listener_and_back_with_its_flow() {
         let mut couple = Couple::new(workers, &[more], host(2), None);
         couple.air.steer(other_listener(), host(1), worker.unwrap_or(workers - 1));
         couple.wait(3);
-        assert_eq!(couple.exchange(50), (50, 50));
+        assert_eq!(couple.handoff_rings(50), (50, 50));
         for lives in 1..=6 {
             let to = if lives % 2 == 1 { other_listener() } else { host(2) };
             couple.reborn(lives, to);
             couple.wait(4);
-            let arrived = couple.exchange(100);
+            let arrived = couple.handoff_rings(100);
             assert_eq!(arrived, (100, 100), "{workers} workers, life {lives}, {more:?}");
             let is_other = couple.b.view(1).port != couple.b.port;
             assert_eq!(is_other, lives % 2 == 1, "life {lives}");
@@ -367,7 +367,7 @@ fn a_node_that_starts_with_a_clock_of_1970_gets_its_link_once_the_clock_is_right
     couple.wait(2);
     couple.reborn_at(1, TODAY, host(2));
     couple.wait(20);
-    assert_eq!(couple.exchange(20), (20, 20));
+    assert_eq!(couple.handoff_rings(20), (20, 20));
     // Another address, so that B does not find it; and its clock begins in 1970.
     couple.air.move_to(host(1), host(11));
     couple.reborn_at(2, 0, host(2));
@@ -375,16 +375,16 @@ fn a_node_that_starts_with_a_clock_of_1970_gets_its_link_once_the_clock_is_right
     assert!(!couple.a.is_up(), "B has seen later handshakes");
     couple.a.switch.set_wall_clock(TODAY + couple.now.0, couple.now);
     couple.wait(20);
-    assert_eq!(couple.exchange(20), (20, 20));
+    assert_eq!(couple.handoff_rings(20), (20, 20));
     // It is set back, and handshakes go on.
     couple.a.switch.set_wall_clock(TODAY / 2, couple.now);
     let made = couple.b.view(1).handshakes;
     for _ in 0..40 {
-        couple.exchange(1);
+        couple.handoff_rings(1);
         couple.wait(10);
     }
     assert!(couple.b.view(1).handshakes >= made + 3, "{:?}", couple.b.view(1));
-    assert_eq!(couple.exchange(20), (20, 20));
+    assert_eq!(couple.handoff_rings(20), (20, 20));
     couple.assert_even();
 }
 
@@ -444,14 +444,14 @@ fn one_key_on_two_nodes_is_seen_and_said() {
 fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_follows() {
     let mut couple = Couple::new(1, &[], host(2), None);
     couple.wait(3);
-    assert_eq!(couple.exchange(20), (20, 20));
+    assert_eq!(couple.handoff_rings(20), (20, 20));
     let wanted = |couple: &Couple| {
         couple.a.events.iter().filter(|e| matches!(e, Event::WantsAlternate(_))).count()
     };
     // What A's router knows of its port leads nowhere any more.
     couple.air.cut(host(1), true);
     for _ in 0..50 {
-        couple.exchange(1);
+        couple.handoff_rings(1);
         couple.wait(1);
     }
     assert_eq!(wanted(&couple), 0, "not yet");
@@ -464,13 +464,13 @@ fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_fol
         couple.a.switch.accept_unknown(port, true);
         couple.a.switch.set_alternate(couple.a.port, port);
         couple.wait(30);
-        assert_eq!(couple.exchange(50), (50, 50), "by {at}");
+        assert_eq!(couple.handoff_rings(50), (50, 50), "by {at}");
         assert_eq!(couple.a.view(2).port, port);
         assert_eq!(couple.b.view(1).at, Some(Address::Udp(at)));
         // That one is stale later, too.
         couple.air.cut(at, true);
         for _ in 0..400 {
-            couple.exchange(1);
+            couple.handoff_rings(1);
             couple.wait(1);
         }
         assert!(wanted(&couple) > 1 + nth, "another one is wanted");
@@ -478,7 +478,7 @@ fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_fol
     // The first port leads somewhere again, and the others do not.
     couple.air.cut(host(1), false);
     couple.wait(40);
-    assert_eq!(couple.exchange(50), (50, 50));
+    assert_eq!(couple.handoff_rings(50), (50, 50));
     assert_eq!(couple.a.view(2).port, couple.a.port);
     couple.assert_even();
 }

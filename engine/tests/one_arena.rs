@@ -28,7 +28,7 @@ use strowger_io::{
     UnixPort, memory,
     udp::{self, UdpSpec},
     unix::{Client, UnixSpec},
-    xdp::{self, Arena, Rung, XdpSpec},
+    xdp::{self, Arena, RxMode, XdpSpec},
 };
 use strowger_wire::{
     Hop, Label, Slot, limits::TAG_BYTES, scheme::V3X5X8, switch_header::HeaderRepr,
@@ -127,7 +127,7 @@ fn hop(backend: Backend, pair: char, arena: &mut Arena, pools: [&mut Pool; 2]) -
         [(0, near), (1, far)].map(|(end, pool)| {
             let spec = XdpSpec {
                 backend: xdp::Choice::Only(rung),
-                lent_frames: 128,
+                fill_ring_frames: 128,
                 neighbours_max: 8,
                 ..XdpSpec::new(&format!("{pair}{end}"), 0)
             };
@@ -143,8 +143,8 @@ fn hop(backend: Backend, pair: char, arena: &mut Arena, pools: [&mut Pool; 2]) -
         }
         Mmsg => by_udp(udp::Choice::Mmsg),
         Uring => by_udp(udp::Choice::IoUring),
-        Packet => by_ethernet(Rung::Packet),
-        Xdp => by_ethernet(Rung::Copy),
+        Packet => by_ethernet(RxMode::Packet),
+        Xdp => by_ethernet(RxMode::Copy),
         Unix => unreachable!("an endpoint is no switch"),
     }
 }
@@ -168,7 +168,7 @@ impl Node {
             entropy: Box::new(SeededEntropy::new(u64::from(seed))),
             provider: Provider::DEFAULT,
             wall_at_zero: 1,
-            strangers: None,
+            unknown_peers: None,
         };
         switch.set_identity(config, Now(1)).unwrap();
         Self { switch, worker: workers.remove(0), began: Instant::now() }
@@ -176,7 +176,7 @@ impl Node {
 
     fn turn(&mut self) {
         let now = Now(1 + self.began.elapsed().as_nanos() as u64);
-        self.worker.breathe(now);
+        self.worker.poll(now);
         let _ = self.switch.poll(now);
     }
 

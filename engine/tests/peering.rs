@@ -133,7 +133,7 @@ fn no_handshake_and_no_cookie_moves_a_peer() {
     let mut pair = Pair::new();
     pair.air.listen();
     pair.until_up();
-    // Everything that ever flew, from a stranger's address, while the next handshake is under way.
+    // Everything that ever flew, from an unknown peer's address, while the next handshake is under way.
     let mut handshakes = pair.air.heard();
     pair.chat(119);
     for _ in 0..300 {
@@ -425,7 +425,7 @@ fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
     for seed in 1..=8 {
         let mut dice = Dice::new(seed);
         let mut pair = two_workers();
-        let ended = [Discard::NoSession, Discard::ExchangeFull, Discard::EgressFull];
+        let ended = [Discard::NoSession, Discard::HandoffFull, Discard::EgressFull];
         let lost = |pair: &Pair| ended.iter().map(|&why| pair.b.count(why)).sum::<u64>();
         let before = lost(&pair);
         let (mut sent, mut last, mut arrived) = (0_u32, 0, 0_u32);
@@ -433,7 +433,7 @@ fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
             if dice.below(40) == 0 {
                 // What lies in the kernel's two queues has no order, so they are empty when it moves.
                 for worker in &mut pair.b.workers {
-                    worker.breathe(pair.now);
+                    worker.poll(pair.now);
                 }
                 let worker = dice.below(2);
                 pair.air.steer(host(2), host(1), worker);
@@ -448,7 +448,7 @@ fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
             for _ in 0..dice.below(6) {
                 match dice.below(3) {
                     2 => pair.b.events.extend(pair.b.switch.poll(pair.now)),
-                    worker => drop(pair.b.workers[worker].breathe(pair.now)),
+                    worker => drop(pair.b.workers[worker].poll(pair.now)),
                 }
             }
             if round == 2_999 {
@@ -477,7 +477,7 @@ fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
         let before = opened(&pair);
         send(&mut pair.at_a, pair.to_b, b"by the other one");
         pair.a.turn(pair.now);
-        pair.b.workers[1].breathe(pair.now);
+        pair.b.workers[1].poll(pair.now);
         assert_eq!(opened(&pair), before + 1);
         pair.pass(MS);
         pair.assert_even();
@@ -499,7 +499,7 @@ fn a_peer_whose_frames_come_in_by_two_workers_by_turns_stays_with_one() {
         for _ in 0..dice.below(6) {
             match dice.below(3) {
                 2 => pair.b.events.extend(pair.b.switch.poll(pair.now)),
-                worker => drop(pair.b.workers[worker].breathe(pair.now)),
+                worker => drop(pair.b.workers[worker].poll(pair.now)),
             }
         }
         while receive(&mut pair.at_b).is_some() {
@@ -557,7 +557,7 @@ fn r23_frames_forged_under_a_visible_session_leave_others_the_ring() {
     for from in [1, 66, 67] {
         pair.air.steer(host(2), host(from), 1);
     }
-    let before = pair.b.count(Discard::ExchangeFull);
+    let before = pair.b.count(Discard::HandoffFull);
     let mut arrived = 0;
     for round in 0..100_u32 {
         for n in 0..600_u32 {
@@ -567,21 +567,21 @@ fn r23_frames_forged_under_a_visible_session_leave_others_the_ring() {
             pair.air.throw(host(66 + (n % 2) as u8), host(2), &forged);
         }
         for _ in 0..3 {
-            pair.b.workers[1].breathe(pair.now);
+            pair.b.workers[1].poll(pair.now);
         }
         for n in 0..4 {
             send(&mut pair.at_a, pair.to_b, &(4 * round + n).to_be_bytes());
         }
         pair.a.turn(pair.now);
-        pair.b.workers[1].breathe(pair.now);
+        pair.b.workers[1].poll(pair.now);
         for _ in 0..2 {
-            pair.b.workers[0].breathe(pair.now);
+            pair.b.workers[0].poll(pair.now);
         }
         while receive(&mut pair.at_b).is_some() {
             arrived += 1;
         }
     }
-    assert!(pair.b.count(Discard::ExchangeFull) - before > 10_000);
+    assert!(pair.b.count(Discard::HandoffFull) - before > 10_000);
     assert_eq!(arrived, 400, "none of the peer's is lost");
     pair.pass(1);
     pair.assert_even();
@@ -625,7 +625,7 @@ fn a_clock_that_jumps_both_ways_panics_nobody_and_the_link_comes_back() {
 fn r10_workers_go_on_without_a_slow_path_until_their_keys_are_old() {
     let mut pair = Pair::new();
     pair.until_up();
-    // It is gone, as after a panic: only the workers breathe, for almost as long as keys live.
+    // It is gone, as after a panic: only the workers poll, for almost as long as keys live.
     let began = pair.now.0;
     let mut arrived = 0;
     let mut sent = 0;
@@ -634,8 +634,8 @@ fn r10_workers_go_on_without_a_slow_path_until_their_keys_are_old() {
         sent += 1;
         pair.now.0 += 100 * MS;
         for _ in 0..3 {
-            pair.a.workers[0].breathe(pair.now);
-            pair.b.workers[0].breathe(pair.now);
+            pair.a.workers[0].poll(pair.now);
+            pair.b.workers[0].poll(pair.now);
         }
         arrived += u32::from(receive(&mut pair.at_b).is_some());
     }
@@ -660,7 +660,7 @@ fn r10_workers_whose_slow_path_is_gone_for_good_forward_until_the_keys_are_old_a
         send(&mut at_a, to_b, b"nobody minds");
         now.0 += SECOND;
         for _ in 0..3 {
-            workers[0].breathe(now);
+            workers[0].poll(now);
             b.turn(now);
         }
         let arrived = u32::from(receive(&mut at_b).is_some());

@@ -139,7 +139,7 @@ fn r7_what_waited_leaves_first_and_in_order_and_what_is_too_much_is_counted() {
     let mut pair = quiet();
     for number in 0..10_u8 {
         send(&mut pair.at_a, pair.to_b, &[number]);
-        pair.a.workers[0].breathe(pair.now);
+        pair.a.workers[0].poll(pair.now);
     }
     let more = 10 - PER_LINK as u64;
     assert_eq!(pair.a.count(Discard::LinkDown), more, "no room for those");
@@ -203,7 +203,7 @@ fn what_waits_at_a_slot_that_is_taken_away_is_counted() {
     let free = pair.a.free();
     pair.air.cut(host(2), true);
     send(&mut pair.at_a, pair.to_b, b"too late");
-    pair.a.workers[0].breathe(pair.now);
+    pair.a.workers[0].poll(pair.now);
     let slot = pair.a.view(2).slot;
     pair.a.switch.detach(slot).expect("it is there");
     pair.wait(1);
@@ -300,9 +300,9 @@ fn nothing_waits_for_a_peer_that_was_never_there() {
 
 /// Whether the slow path was woken.
 #[derive(Default)]
-struct Rung(AtomicBool);
+struct RxMode(AtomicBool);
 
-impl Wake for Rung {
+impl Wake for RxMode {
     fn wake(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -331,7 +331,7 @@ fn a_link_is_shown_as_up_only_when_every_worker_lets_data_pass() {
     air.lose_handshakes(0, 0);
     for _ in 0..100 {
         now.0 += 100 * MS;
-        a.workers[0].breathe(now);
+        a.workers[0].poll(now);
         a.events.extend(a.switch.poll(now));
         b.turn(now);
     }
@@ -341,13 +341,13 @@ fn a_link_is_shown_as_up_only_when_every_worker_lets_data_pass() {
 
     // A user sends at the moment at which the link is shown as up. The slow path has its turn only when the
     // worker rings.
-    let rung = Arc::new(Rung::default());
+    let rung = Arc::new(RxMode::default());
     a.workers[1].set_slow_path_waker(rung.clone());
     let mut turns = 0;
     while !a.is_up() {
         turns += 1;
         assert!(turns < 50, "it never comes up");
-        a.workers[1].breathe(now);
+        a.workers[1].poll(now);
         if rung.0.swap(false, Ordering::Relaxed) {
             a.events.extend(a.switch.poll(now));
         }
@@ -373,7 +373,7 @@ fn a_link_that_falls_quiet_before_every_worker_lets_data_pass_was_never_shown_as
     b.peer(1, true, now);
     let mut pass = |a: &mut Node, b: &mut Node, workers: usize| {
         now.0 += 100 * MS;
-        a.workers[..workers].iter_mut().for_each(|worker| _ = worker.breathe(now));
+        a.workers[..workers].iter_mut().for_each(|worker| _ = worker.poll(now));
         a.events.extend(a.switch.poll(now));
         b.turn(now);
     };

@@ -1,5 +1,5 @@
-//! R10: the slow path panics, in the midst of whatever it was doing, and is begun anew by
-//! `Switch::salvage`: workers forward all the while, links are kept or remade within a second,
+//! R10: the slow path panics, in the midst of whatever it was doing, and is reset by
+//! `Switch::recover`: workers forward all the while, links are kept or remade within a second,
 //! and the counters are even. Driven by hand with virtual time; nothing here sleeps.
 
 mod air;
@@ -7,7 +7,7 @@ mod air;
 use air::{Birth, Fuse, MS, Node, Pair, SECOND, receive, send};
 use strowger_engine::{
     Now,
-    control::{Event, SlotState, peering::StrangerPolicy},
+    control::{Event, SlotState, peering::UnknownPeerPolicy},
     discard::Discard,
     link::Rights,
 };
@@ -76,7 +76,7 @@ fn r10_forwarding_goes_on_and_no_packet_is_lost_while_the_slow_path_begins_anew(
     pair.until_up();
     let handshakes = pair.a.view(2).handshakes;
     let (mut sent, mut received) = (0, 0);
-    let mut exchange = |pair: &mut Pair| {
+    let mut handoff_rings = |pair: &mut Pair| {
         for _ in 0..5 {
             send(&mut pair.at_a, pair.to_b, b"there");
             send(&mut pair.at_b, pair.to_a, b"back");
@@ -88,16 +88,16 @@ fn r10_forwarding_goes_on_and_no_packet_is_lost_while_the_slow_path_begins_anew(
         }
     };
     for _ in 0..50 {
-        exchange(&mut pair);
+        handoff_rings(&mut pair);
     }
     // Nothing of the slow path runs here: it has died, and nobody has noticed.
     for worker in pair.a.workers.iter_mut().chain(&mut pair.b.workers) {
-        worker.breathe(pair.now);
+        worker.poll(pair.now);
     }
     let now = pair.now;
-    pair.a.switch.salvage(now);
+    pair.a.switch.recover(now);
     for _ in 0..1_000 {
-        exchange(&mut pair);
+        handoff_rings(&mut pair);
     }
     pair.wait(1);
     while receive(&mut pair.at_a).is_some() || receive(&mut pair.at_b).is_some() {
@@ -127,7 +127,7 @@ fn r10_keys_that_outlived_their_session_are_dropped_when_they_are_too_old() {
     };
     for _ in 0..20 {
         let now = pair.now;
-        pair.a.switch.salvage(now);
+        pair.a.switch.recover(now);
         pair.wait(1);
         assert!(is_well(&mut pair));
     }
@@ -144,7 +144,7 @@ fn r10_a_dead_peer_s_link_goes_down_though_no_session_knows_its_keys() {
     let mut pair = busy();
     pair.until_up();
     let now = pair.now;
-    pair.a.switch.salvage(now);
+    pair.a.switch.recover(now);
     pair.air.cut(air::host(2), true);
     pair.wait(200);
     assert!(!pair.a.view(2).is_up());
@@ -156,8 +156,9 @@ fn r10_a_dead_peer_s_link_goes_down_though_no_session_knows_its_keys() {
 
 #[test]
 fn r10_a_peer_that_came_by_itself_is_found_again_and_a_stranger_too() {
-    let policy = StrangerPolicy { rights: Rights::ALL, links_max: 4, ..StrangerPolicy::default() };
-    let first = Birth { strangers: Some(policy), ..Birth::new(1) };
+    let policy =
+        UnknownPeerPolicy { rights: Rights::ALL, links_max: 4, ..UnknownPeerPolicy::default() };
+    let first = Birth { unknown_peers: Some(policy), ..Birth::new(1) };
     let mut pair = Pair::with(first, Birth::new(2), |own, spec| {
         spec.liveness.always = true;
         if own == 1 {
@@ -168,7 +169,7 @@ fn r10_a_peer_that_came_by_itself_is_found_again_and_a_stranger_too() {
     assert_eq!(pair.a.view(2).at, Some(Address::Udp(air::host(2))));
     for _ in 0..3 {
         let now = pair.now;
-        pair.a.switch.salvage(now);
+        pair.a.switch.recover(now);
         assert!(mended(&mut pair) <= SECOND);
         pair.wait(1);
     }
@@ -189,7 +190,7 @@ fn r10_r3_the_frame_that_a_panicking_slow_path_held_is_counted_as_abandoned() {
     let mut abandoned = 0;
     for draw in 1..=6 {
         let now = pair.now;
-        pair.b.switch.salvage(now);
+        pair.b.switch.recover(now);
         pair.a.fuse.light(draw);
         pair.wait(2);
         abandoned = pair.a.count(Discard::Abandoned);
@@ -261,8 +262,8 @@ fn r10_a_panic_upon_a_panic_is_no_worse_than_one() {
         pair.a.fuse.light(draws);
         let now = pair.now;
         // Twice before the workers have answered, and again by the handshakes that follow.
-        pair.a.switch.salvage(now);
-        pair.a.switch.salvage(now);
+        pair.a.switch.recover(now);
+        pair.a.switch.recover(now);
         assert!(mended(&mut pair) <= SECOND);
         pair.wait(1);
         assert!(pair.a.switch.is_settled());
@@ -287,7 +288,7 @@ fn r1_quarantines_begin_again_when_the_slow_path_does() {
     node.switch.detach(slot).expect("it is there");
     turn(&mut node, 2 * SECOND);
     let quarantine = node.switch.config().quarantine_ns;
-    node.switch.salvage(Now(2 * SECOND + quarantine / 2));
+    node.switch.recover(Now(2 * SECOND + quarantine / 2));
     turn(&mut node, 2 * SECOND + quarantine);
     let views = node.switch.slots();
     assert!(views.iter().any(|v| v.slot == slot && v.state == SlotState::Quarantined));

@@ -37,7 +37,7 @@ fn settle(switch: &mut Switch, worker: &mut Worker, now: u64) -> Vec<Event> {
     let mut events = Vec::new();
     for _ in 0..100 {
         events.extend(switch.poll(Now(now)));
-        worker.breathe(Now(now));
+        worker.poll(Now(now));
     }
     assert!(switch.is_settled());
     events
@@ -105,7 +105,7 @@ fn no_number_leads_anywhere_before_it_is_written_down() {
     assert_eq!(attach(&mut switch, "a"), Ok(0));
     for now in 1..50 {
         assert_eq!(switch.poll(Now(now)), []);
-        worker.breathe(Now(now));
+        worker.poll(Now(now));
     }
     let generation = switch.snapshot(Now(50)).generation;
     switch.set_written(generation);

@@ -59,7 +59,7 @@ impl Between {
 
     fn settle(&mut self) {
         for _ in 0..20 {
-            self.worker.breathe(Now(self.now));
+            self.worker.poll(Now(self.now));
             self.switch.poll(Now(self.now));
         }
         assert!(self.switch.is_settled());
@@ -89,7 +89,7 @@ impl Between {
         burst.push(frame);
         self.far[from].tx_burst(Mark(0), &mut burst);
         self.far[from].flush();
-        self.worker.breathe(Now(self.now));
+        self.worker.poll(Now(self.now));
         let mut arrived = Burst::new();
         self.far[1 - from].rx_burst(&mut self.pool, &mut arrived);
         let mut frame = arrived.into_iter().next()?;

@@ -1,10 +1,10 @@
 //! R1 by random schedules: attach, detach, renumber, drain, growth of the scheme, aliases that end,
-//! frames sent, workers that breathe or stall, a slow path that panics between any two steps and is
-//! begun anew, on real switches driven by hand, against a plain model
+//! frames sent, workers that poll or stall, a slow path that panics between any two steps and is
+//! reset, on real switches driven by hand, against a plain model
 //! of who had which number when. It never looks into the switch's tables.
 //!
 //! Every frame says who sent it and who it is meant for: whoever had the number when the label was
-//! issued. Labels are learned from events and from ways back, and used as long as a packet may be on
+//! issued. Labels are learned from events and from return paths, and used as long as a packet may be on
 //! its way: until the quarantine's length after the number was taken away.
 //!
 //! Neighbours answer some frames at once, along the return path that the switch built and nothing
@@ -56,7 +56,7 @@ const FRAME_BYTES: usize = FRAME_BYTES_MIN + 4 * 8;
 /// An answer has arrived by then, if it ever does.
 const ANSWERED_NS: u64 = 3 * ON_ITS_WAY_NS;
 
-/// Numbers that look random (xorshift64*).
+/// SlotAllocator that look random (xorshift64*).
 struct Dice(u64);
 
 impl Dice {
@@ -100,7 +100,7 @@ struct Issued {
     user: u64,
 }
 
-/// An answer on its way back.
+/// An answer on its return path.
 struct Reply {
     id: u64,
     sent: u64,
@@ -237,7 +237,7 @@ impl Rig {
             0..420 => self.send(),
             420..640 => {
                 let worker = self.dice.below(WORKERS);
-                self.breathe(worker);
+                self.poll_workers(worker);
             }
             640..800 => self.poll(),
             800..920 => {
@@ -260,7 +260,7 @@ impl Rig {
         // Twice: what one worker hands over, the other has for as long again.
         for worker in (0..WORKERS).chain(0..WORKERS) {
             if self.waits_since[worker].is_some_and(|since| since + ON_ITS_WAY_NS <= next) {
-                self.breathe(worker);
+                self.poll_workers(worker);
             }
         }
         self.now = next;
@@ -280,7 +280,7 @@ impl Rig {
         }
         for _ in 0..2 {
             (0..SEATS).for_each(|seat| self.receive(seat));
-            (0..WORKERS).for_each(|worker| self.breathe(worker));
+            (0..WORKERS).for_each(|worker| self.poll_workers(worker));
         }
         (0..SEATS).for_each(|seat| self.receive(seat));
         let late = self.replies.iter().take_while(|r| r.sent + ANSWERED_NS <= self.now).count();
@@ -292,7 +292,7 @@ impl Rig {
             self.seen.crowded_out += 1;
             let discards = self.switch.balance().discards;
             let full =
-                discards[Discard::EgressFull as usize] + discards[Discard::ExchangeFull as usize];
+                discards[Discard::EgressFull as usize] + discards[Discard::HandoffFull as usize];
             assert!(
                 self.seen.crowded_out <= full,
                 "R1: an answer from slot {} did not reach slot {}, though both are in use: {:?}",
@@ -303,8 +303,8 @@ impl Rig {
         }
     }
 
-    fn breathe(&mut self, worker: usize) {
-        self.workers[worker].breathe(Now(self.now));
+    fn poll_workers(&mut self, worker: usize) {
+        self.workers[worker].poll(Now(self.now));
         if self.waits_since[worker].take().is_some() {
             // Some may have been handed over.
             for other in (0..WORKERS).filter(|&other| other != worker) {
@@ -322,7 +322,7 @@ impl Rig {
     /// The model's word on a number that was just given.
     fn given(&mut self, slot: u32, user: u64) {
         assert!(slot != 1 && slot <= SLOT_MAX);
-        // What arrived long ago and was not read yet has a way back of long ago.
+        // What arrived long ago and was not read yet has a return path of long ago.
         (0..SEATS).for_each(|seat| self.receive(seat));
         let owner = &mut self.owners[slot as usize];
         if owner.named {
@@ -345,7 +345,7 @@ impl Rig {
         }
         if self.waits_since[self.seats[seat].worker].is_some() {
             // What the last user at this end of a plain wire has sent would be this one's.
-            self.breathe(self.seats[seat].worker);
+            self.poll_workers(self.seats[seat].worker);
         }
         self.users += 1;
         let id = self.users;
@@ -455,7 +455,7 @@ impl Rig {
             self.seen.panics += 1;
             // What events would have said of their numbers was not said.
             self.replies.clear();
-            self.switch.salvage(Now(self.now));
+            self.switch.recover(Now(self.now));
             Vec::new()
         });
         for event in events {
@@ -600,7 +600,7 @@ impl Rig {
         let Ok(AnyHeader::W64(header)) = AnyHeader::parse(&mut bytes[LINK_HEADER_BYTES..]) else {
             panic!("it was switched")
         };
-        // The way back, reversed at the top: it names the sender, and can be used as a label.
+        // The return path, reversed at the top: it names the sender, and can be used as a label.
         let back = header.label().register().reverse_bits();
         let slot = self.scheme.decode(back).expect("a director").slot().number();
         let owner = self.owners[slot as usize];
@@ -627,7 +627,7 @@ impl Rig {
     fn finish(&mut self) {
         self.alarm.0.store(0, Ordering::Relaxed);
         for _ in 0..10_000 {
-            (0..WORKERS).for_each(|worker| self.breathe(worker));
+            (0..WORKERS).for_each(|worker| self.poll_workers(worker));
             self.poll();
             (0..SEATS).for_each(|seat| self.receive(seat));
             let waiting: usize = self.workers.iter().map(Worker::frames_waiting).sum();

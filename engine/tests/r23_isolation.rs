@@ -13,7 +13,7 @@ use strowger_engine::{
     Now,
     control::{Attach, Event, Switch, SwitchConfig},
     discard::Discard,
-    limits::{ANSWERS_WAITING_MAX, FRAME_BYTES_MIN, ORDERS_MAX},
+    limits::{ANSWERS_WAITING_MAX, COMMANDS_MAX, FRAME_BYTES_MIN},
     link::{Behind, plain_header},
     worker::Worker,
 };
@@ -91,7 +91,7 @@ impl Rig {
     fn poll_workers(&mut self) -> usize {
         self.now.0 += self.poll_ns;
         let _rule = forbid();
-        self.workers.iter_mut().map(|worker| worker.breathe(self.now)).sum()
+        self.workers.iter_mut().map(|worker| worker.poll(self.now)).sum()
     }
 
     /// The neighbour on slot `from` sends `n` packets to slot `to`, as many as its wire takes.
@@ -558,16 +558,16 @@ fn r23_a_ring_between_workers_is_shared_by_those_who_use_it() {
                     rig.send(64, slot, 199, 40, false);
                 }
                 rig.now.0 += POLL_NS;
-                rig.workers[0].breathe(rig.now);
+                rig.workers[0].poll(rig.now);
             }
             rig.send(4, 2, EXIT, 40, false);
-            rig.workers[0].breathe(rig.now);
-            rig.workers[1].breathe(rig.now);
+            rig.workers[0].poll(rig.now);
+            rig.workers[1].poll(rig.now);
             rig.take(64, EXIT, &mut arrived);
             rig.take(512, 199, &mut BTreeMap::new());
         }
-        assert!(rig.count(Discard::ExchangeFull) > 5_000);
-        assert_eq!(rig.count_at(2, Discard::ExchangeFull), 0);
+        assert!(rig.count(Discard::HandoffFull) > 5_000);
+        assert_eq!(rig.count_at(2, Discard::HandoffFull), 0);
         assert!(arrived[&2].frames >= 396, "{arrived:?} of 400 beside {floods}");
         rig.assert_even();
     }
@@ -590,10 +590,10 @@ fn r23_answers_for_a_slow_worker_are_bounded_and_counted_and_changes_are_not_los
             }
         }
         rig.now.0 += rig.poll_ns;
-        rig.workers[1].breathe(rig.now);
+        rig.workers[1].poll(rig.now);
         rig.switch.poll(rig.now);
     }
-    let dropped = rig.count(Discard::OrdersFull);
+    let dropped = rig.count(Discard::CommandsFull);
     assert!(dropped > 5_000, "{dropped} answers were made for nobody");
     rig.switch.detach(2).expect("attached");
     let mut events = Vec::new();
@@ -608,7 +608,7 @@ fn r23_answers_for_a_slow_worker_are_bounded_and_counted_and_changes_are_not_los
     }
     let counts: Vec<_> = rig.switch.balance().by_reason().collect();
     assert!(
-        arrived > 0 && arrived <= ANSWERS_WAITING_MAX + ORDERS_MAX,
+        arrived > 0 && arrived <= ANSWERS_WAITING_MAX + COMMANDS_MAX,
         "{arrived} {counts:?} {:?}",
         rig.switch.balance()
     );

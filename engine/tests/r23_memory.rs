@@ -258,7 +258,7 @@ impl Relay {
         let is_called = self.woken[at].0.swap(false, Ordering::Relaxed);
         let has_arrivals = !self.sockets[at].kernel().incoming.is_empty();
         if !self.asleep[at] || is_called || has_arrivals {
-            let switched = worker.breathe(self.now);
+            let switched = worker.poll(self.now);
             self.asleep[at] = switched == 0 && worker.arm(|_| ());
             worker.disarm(|_| false);
         }

@@ -19,7 +19,7 @@ fn pass(node: &mut Node, now: &mut Now, seconds: u64) {
 }
 
 /// An address that no port of these tests has a neighbour at.
-const ELSEWHERE: Address = Address::Ether([2, 0, 0, 0, 0, 1]);
+const HANDED_OFF: Address = Address::Ether([2, 0, 0, 0, 0, 1]);
 
 #[test]
 fn a_peer_that_a_port_refuses_leaves_nothing_behind() {
@@ -27,7 +27,7 @@ fn a_peer_that_a_port_refuses_leaves_nothing_behind() {
     let mut node = Node::new(&air, &Birth { workers: 2, ..Birth::new(2) }, now);
     pass(&mut node, &mut now, 1);
     let mut spec = node.spec(1, true);
-    spec.at = Some(ELSEWHERE);
+    spec.at = Some(HANDED_OFF);
     let slot = node.switch.add_peer(spec, now).expect("a slot");
     pass(&mut node, &mut now, 1);
     assert!(node.events.contains(&Event::AttachRefused(slot, AdmitError::WrongKind)));

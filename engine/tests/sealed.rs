@@ -8,7 +8,7 @@ use strowger_engine::{
     Now,
     control::{
         Attach, Event, Switch, SwitchConfig,
-        peering::{PeerSpec, PeeringConfig, StrangerPolicy},
+        peering::{PeerSpec, PeeringConfig, UnknownPeerPolicy},
     },
     discard::Discard,
     link::{Behind, plain_header},
@@ -36,7 +36,7 @@ fn identity(seed: u8) -> LocalIdentity {
 }
 
 impl Node {
-    fn new(seed: u8, strangers: Option<StrangerPolicy>) -> Self {
+    fn new(seed: u8, unknown_peers: Option<UnknownPeerPolicy>) -> Self {
         let pool =
             Pool::new(&PoolSpec { trains: 16, singles: 256, huge_pages: false }).expect("memory");
         let (mut switch, mut workers) =
@@ -46,7 +46,7 @@ impl Node {
             entropy: Box::new(SeededEntropy::new(u64::from(seed))),
             provider: Provider::DEFAULT,
             wall_at_zero: 1,
-            strangers,
+            unknown_peers,
         };
         switch.set_identity(config, Now(1)).expect("an identity");
         Self { switch, worker: workers.remove(0), events: Vec::new() }
@@ -54,7 +54,7 @@ impl Node {
 
     fn turn(&mut self, now: Now) {
         for _ in 0..4 {
-            self.worker.breathe(now);
+            self.worker.poll(now);
             self.events.extend(self.switch.poll(now));
         }
     }

@@ -163,7 +163,7 @@ fn r23_one_sender_does_not_have_all_places_of_the_queue_for_unknown_senders() {
             hub.guests.iter_mut().for_each(|guest| guest.turn(hub.now));
             for _ in 0..8 {
                 for worker in &mut hub.hub.workers {
-                    worker.breathe(hub.now);
+                    worker.poll(hub.now);
                 }
             }
             hub.hub.turn(hub.now);

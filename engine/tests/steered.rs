@@ -1,4 +1,4 @@
-//! Handshakes that come in by a door, which the slow path reads itself: no worker sees them, nor their
+//! Handshakes that come in by a handshake socket, which the slow path reads itself: no worker sees them, nor their
 //! answers (R9). Driven by hand.
 
 use strowger_crypto::{
@@ -9,8 +9,8 @@ use strowger_crypto::{
 use strowger_engine::{
     Now,
     control::{
-        Door, PlugError, PortId, Switch, SwitchConfig,
-        peering::{Liveness, PeerSpec, PeeringConfig, StrangerPolicy},
+        HandshakeSocket, PlugError, PortId, Switch, SwitchConfig,
+        peering::{Liveness, PeerSpec, PeeringConfig, UnknownPeerPolicy},
     },
     discard::Discard,
     limits::DOOR_BURSTS_MAX,
@@ -40,7 +40,7 @@ fn initiation(from: u8) -> Vec<u8> {
     begun.expect("randomness").1
 }
 
-/// The first message of a stranger that does not know whom it will meet.
+/// The first message of an unknown peer that does not know whom it will meet.
 fn discovery() -> Vec<u8> {
     let (offer, from) = (Offer::default(), local(3));
     let ours = LocalParams { local: &from, offer: &offer, index: index(), timestamp: Timestamp(1) };
@@ -62,18 +62,18 @@ fn admitted() -> (MemoryPort, MemoryPort) {
     (near, far)
 }
 
-fn door(port: MemoryPort) -> Door {
-    Door { port: Box::new(port), pool: memory_of(512), worker_of: |_, _| 0 }
+fn handshake_socket(port: MemoryPort) -> HandshakeSocket {
+    HandshakeSocket { port: Box::new(port), pool: memory_of(512), worker_of: |_, _| 0 }
 }
 
-/// A switch that knows peer 2, with a port of one queue and a door; who knocks is at the door's far end.
+/// A switch that knows peer 2, with a port of one queue and a handshake socket; handshake datagrams come from the handshake socket's far end.
 struct House {
     switch: Switch,
     worker: Worker,
     port: PortId,
     /// Where what the worker sends arrives.
     data: MemoryPort,
-    /// Where what the door sends arrives.
+    /// Where what the handshake socket sends arrives.
     street: MemoryPort,
     pool: Pool,
 }
@@ -87,7 +87,7 @@ impl House {
             entropy: Box::new(SeededEntropy::new(1)),
             provider: Provider::DEFAULT,
             wall_at_zero: 1,
-            strangers: Some(StrangerPolicy {
+            unknown_peers: Some(UnknownPeerPolicy {
                 rights: Rights::NONE,
                 links_max: 1,
                 liveness: Liveness::default(),
@@ -96,7 +96,7 @@ impl House {
         switch.set_identity(config, Now(1)).expect("an identity");
         let ((near, data), (indoors, street)) = (admitted(), admitted());
         let port = switch.plug_at(0, Box::new(near)).expect("room");
-        switch.open_door(port, door(indoors)).expect("there is the port");
+        switch.open_handshake_socket(port, handshake_socket(indoors)).expect("there is the port");
         let peer = PeerSpec::new("peer", *local(2).static_public(), port);
         switch.add_peer(peer, Now(1)).expect("a slot");
         let worker = workers.remove(0);
@@ -107,12 +107,12 @@ impl House {
 
     fn turn(&mut self) {
         for _ in 0..8 {
-            self.worker.breathe(Now(2));
+            self.worker.poll(Now(2));
             self.switch.poll(Now(2));
         }
     }
 
-    fn knock(&mut self, bytes: &[u8]) {
+    fn datagram(&mut self, bytes: &[u8]) {
         self.pool.reclaim();
         let chunk = self.pool.take(ChunkClass::Single).expect("memory");
         let start = chunk.start();
@@ -139,7 +139,7 @@ fn arrived(port: &mut MemoryPort, pool: &mut Pool) -> Vec<Vec<u8>> {
 fn r9_a_stranger_at_the_door_is_answered_there_and_costs_the_worker_nothing() {
     let mut house = House::new();
     let asked = discovery();
-    house.knock(&asked);
+    house.datagram(&asked);
     house.turn();
     let answers = arrived(&mut house.street, &mut house.pool);
     assert_eq!(answers.len(), 1, "one answer");
@@ -156,10 +156,10 @@ fn r9_a_stranger_at_the_door_is_answered_there_and_costs_the_worker_nothing() {
 #[test]
 fn r9_under_load_the_door_gives_out_the_cookies() {
     let mut house = House::new();
-    // Of the budget a quarter is read for whoever comes; then who knocks must show where it is.
+    // Of the budget a quarter is read for whoever comes; then who handshakes must show where it is.
     let asked = initiation(3);
     for _ in 0..300 {
-        house.knock(&asked);
+        house.datagram(&asked);
     }
     house.turn();
     let answers = arrived(&mut house.street, &mut house.pool);
@@ -176,7 +176,7 @@ fn r9_under_load_the_door_gives_out_the_cookies() {
 #[test]
 fn a_peer_is_answered_by_the_handshake_socket_that_knows_which_address_it_asked() {
     let mut house = House::new();
-    house.knock(&initiation(2));
+    house.datagram(&initiation(2));
     house.turn();
     assert!(arrived(&mut house.data, &mut house.pool).is_empty());
     let answers = arrived(&mut house.street, &mut house.pool);
@@ -188,9 +188,9 @@ fn a_peer_is_answered_by_the_handshake_socket_that_knows_which_address_it_asked(
 #[test]
 fn r9_what_is_no_handshake_or_nobody_s_ends_at_the_door() {
     let mut house = House::new();
-    house.knock(&[0x40; 64]);
-    house.knock(&[]);
-    house.knock(&initiation(3));
+    house.datagram(&[0x40; 64]);
+    house.datagram(&[]);
+    house.datagram(&initiation(3));
     house.turn();
     assert_eq!(house.ended(Discard::BadLinkKind), 2);
     assert_eq!(house.ended(Discard::UnknownPeer), 1);
@@ -204,7 +204,7 @@ fn a_turn_takes_so_many_from_a_door_and_the_rest_waits() {
     let mut house = House::new();
     let most = DOOR_BURSTS_MAX as u64 * BURST_MAX as u64;
     for _ in 0..most + 7 {
-        house.knock(&[0x40; 64]);
+        house.datagram(&[0x40; 64]);
     }
     house.switch.poll(Now(2));
     assert_eq!(house.ended(Discard::BadLinkKind), most);
@@ -219,7 +219,7 @@ fn a_turn_takes_so_many_from_a_door_and_the_rest_waits() {
 #[test]
 fn a_door_goes_with_its_port_and_its_counts_stay() {
     let mut house = House::new();
-    house.knock(&discovery());
+    house.datagram(&discovery());
     house.turn();
     let before = house.switch.balance();
     let slot = house.switch.slots()[0].slot;
@@ -231,6 +231,6 @@ fn a_door_goes_with_its_port_and_its_counts_stay() {
     let after = house.switch.balance();
     assert_eq!((after.frames_in, after.frames_made), (before.frames_in, before.frames_made));
     let (late, _street) = admitted();
-    let refused = house.switch.open_door(house.port, door(late));
+    let refused = house.switch.open_handshake_socket(house.port, handshake_socket(late));
     assert_eq!(refused, Err(PlugError::NoPort));
 }

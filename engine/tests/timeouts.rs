@@ -23,9 +23,9 @@ const MINUTES: usize = 11;
 
 /// Whether the slow path was rung for.
 #[derive(Default)]
-struct Rung(AtomicBool);
+struct RxMode(AtomicBool);
 
-impl Wake for Rung {
+impl Wake for RxMode {
     fn wake(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -34,13 +34,13 @@ impl Wake for Rung {
 /// A node that is polled when it asks to be, and only then.
 struct Driven {
     node: Node,
-    rung: Arc<Rung>,
+    rung: Arc<RxMode>,
     polls: u64,
 }
 
 impl Driven {
     fn new(mut node: Node) -> Self {
-        let rung = Arc::new(Rung::default());
+        let rung = Arc::new(RxMode::default());
         for worker in &mut node.workers {
             worker.set_slow_path_waker(rung.clone());
         }
@@ -49,7 +49,7 @@ impl Driven {
 
     fn turn(&mut self, now: Now) {
         self.node.workers.iter_mut().for_each(|worker| {
-            worker.breathe(now);
+            worker.poll(now);
         });
         while self.rung.0.swap(false, Ordering::Relaxed)
             || self.node.switch.next_timeout().is_some_and(|due| due <= now)
@@ -58,7 +58,7 @@ impl Driven {
             assert!(self.polls < 1_000_000, "it is never done");
             self.node.events.extend(self.node.switch.poll(now));
             self.node.workers.iter_mut().for_each(|worker| {
-                worker.breathe(now);
+                worker.poll(now);
             });
         }
     }

@@ -10,7 +10,7 @@ use strowger_crypto::{
 };
 use strowger_engine::{
     Now,
-    control::{Attach, Event, SlotState, SwitchConfig, peering::StrangerPolicy},
+    control::{Attach, Event, SlotState, SwitchConfig, peering::UnknownPeerPolicy},
     limits::UNKNOWN_NUMBERS_PER_LINK,
     link::Behind,
 };
@@ -78,14 +78,14 @@ impl Open {
         }
     }
 
-    /// Numbers that unknown peers have or have left.
+    /// SlotAllocator that unknown peers have or have left.
     fn held(&self) -> usize {
         self.node.switch.slots().iter().filter(|view| view.is_unknown).count()
     }
 
     fn bound(&self) -> usize {
         let slot_max = self.node.switch.config().slot_max as usize;
-        let links_max = StrangerPolicy::default().links_max as usize;
+        let links_max = UnknownPeerPolicy::default().links_max as usize;
         (links_max * UNKNOWN_NUMBERS_PER_LINK).min(slot_max / 2)
     }
 
@@ -104,7 +104,7 @@ impl Open {
 
 fn open(scheme: scheme::Scheme, slot_max: u32) -> Birth {
     let config = SwitchConfig { scheme, slot_max, ..SwitchConfig::default() };
-    Birth { strangers: Some(StrangerPolicy::default()), config, ..Birth::new(2) }
+    Birth { unknown_peers: Some(UnknownPeerPolicy::default()), config, ..Birth::new(2) }
 }
 
 #[test]

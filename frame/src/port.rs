@@ -124,7 +124,7 @@ impl Loss {
     /// Name in counters and captures: lower case with underscores.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::UnknownSender => "stranger",
+            Self::UnknownSender => "unknown_sender",
             Self::Truncated => "truncated",
             Self::Malformed => "malformed",
             Self::NoNeighbour => "no_neighbour",

@@ -54,7 +54,7 @@ fn a_switch_never_amplifies() {
             let (mut asker, mut other) = (attach(2), attach(3));
             for now in 1..20 {
                 switch.poll(Now(now));
-                workers[0].breathe(Now(now));
+                workers[0].poll(Now(now));
             }
 
             let pool = PoolSpec { trains: 0, singles: 16, huge_pages: false };
@@ -77,7 +77,7 @@ fn a_switch_never_amplifies() {
             asker.tx_burst(Mark(0), &mut burst);
             asker.flush();
             for now in 20..30 {
-                workers[0].breathe(Now(now));
+                workers[0].poll(Now(now));
                 switch.poll(Now(now));
             }
 

@@ -252,7 +252,7 @@ impl Case {
     fn fate(&self, from: usize, bytes: &[u8]) -> Fate {
         use Discard as D;
         if self.slots[from].2 {
-            return Fate::Ends(D::Stranger);
+            return Fate::Ends(D::UnknownSender);
         }
         let Some(packet) = bytes.get(LINK_HEADER_BYTES..) else { return Fate::Ends(D::TooShort) };
         if bytes.len() > FRAME_BYTES_MAX {
@@ -406,7 +406,7 @@ impl Rig {
             if self.switch.is_settled() {
                 return;
             }
-            self.worker.breathe(self.now);
+            self.worker.poll(self.now);
         }
         panic!("the switch does not come to rest");
     }
@@ -424,7 +424,7 @@ impl Rig {
         self.far[from].tx_burst(Mark(0), &mut burst);
         self.far[from].flush();
         self.now.0 += 1;
-        self.worker.breathe(self.now);
+        self.worker.poll(self.now);
         self.switch.poll(self.now);
         self.sent += 1;
 
@@ -576,7 +576,7 @@ const BY_BYTES: [Discard; 19] = [
     Discard::HopsSpent,
     Discard::BeyondEndpoint,
     Discard::Unhandled,
-    Discard::Stranger,
+    Discard::UnknownSender,
 ];
 
 #[test]

@@ -15,7 +15,7 @@ use std::{
 use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, Port};
 use strowger_io::{
     cores,
-    xdp::{Arena, EtherPort, Rung, XdpSpec},
+    xdp::{Arena, EtherPort, RxMode, XdpSpec},
 };
 use veth::{Namespace, Station, Veth, opened, pool_of, spec};
 
@@ -25,16 +25,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let word = |at: usize, other: &str| words.get(at).map_or(other.to_owned(), Clone::clone);
     let name = word(0, "xdp_copy");
-    let rung = Rung::ALL.into_iter().find(|rung| rung.name() == name).ok_or("no such rung")?;
+    let rung = RxMode::ALL.into_iter().find(|rung| rung.name() == name).ok_or("no such rung")?;
     // Of the frame on the wire: 16 of it are our header.
     let len = word(1, "64").parse::<usize>()? - 16;
     let time = Duration::from_secs_f64(word(2, "2").parse()?);
     let mode = word(3, "forward");
     let (left, right) = (Veth::new()?, Veth::new()?);
-    let mut sink = station(&right.b, &XdpSpec { lent_frames: LENT, ..spec("b0", Rung::Copy) })?;
+    let mut sink =
+        station(&right.b, &XdpSpec { fill_ring_frames: LENT, ..spec("b0", RxMode::Copy) })?;
     let mut pool = pool_of(256, 4000);
     let mut arena = Arena::of(&pool);
-    let wide = |interface| XdpSpec { lent_frames: LENT, ..spec(interface, rung) };
+    let wide = |interface| XdpSpec { fill_ring_frames: LENT, ..spec(interface, rung) };
     let out = XdpSpec { pieces: mode != "trains-copied", ..wide("a0") };
     let mut far = opened(&right.a, &out, &mut arena, &mut pool)?;
     far.port.admit(Mark(0), sink.at)?;
@@ -53,7 +54,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{name} {mode} {} bytes: {sent:.3} Mpps ({came} came, {copied} copied)", len + 16);
         return Ok(());
     }
-    let mut source = station(&left.b, &XdpSpec { lent_frames: LENT, ..spec("b0", Rung::Copy) })?;
+    let mut source =
+        station(&left.b, &XdpSpec { fill_ring_frames: LENT, ..spec("b0", RxMode::Copy) })?;
     let mut near = opened(&left.a, &wide("a0"), &mut arena, &mut pool)?;
     near.port.admit(Mark(0), source.at)?;
     source.port.admit(Mark(0), Address::Ether(near.report.mac))?;

@@ -292,9 +292,9 @@ pub fn may_write_in(folder: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// [`AccountError`].
-pub fn rehearse() -> Result<(), AccountError> {
+pub fn self_test() -> Result<(), AccountError> {
     const NOBODY: libc::c_long = 65_534;
-    let rehearsal = std::thread::spawn(|| {
+    let attempt = std::thread::spawn(|| {
         // The calls themselves, not the C library's, so that they concern this thread alone.
         // SAFETY: takes numbers.
         let done = unsafe { libc::syscall(libc::SYS_setresgid, NOBODY, NOBODY, NOBODY) };
@@ -310,7 +310,7 @@ pub fn rehearse() -> Result<(), AccountError> {
             _ => Err(AccountError::Kept(line(&status, "CapEff").to_owned())),
         }
     });
-    rehearsal.join().unwrap_or_else(|_| Err(AccountError::Kept("the trial panicked".to_owned())))
+    attempt.join().unwrap_or_else(|_| Err(AccountError::Kept("the trial panicked".to_owned())))
 }
 
 /// Version 3 of the header, for the calling thread; sets are two words each.
@@ -473,7 +473,7 @@ mod tests {
     #[test]
     fn a_rehearsal_says_what_root_may_and_others_may_not() {
         let may = Account::find("nobody", None).is_ok();
-        match rehearse() {
+        match self_test() {
             Ok(()) => assert!(may),
             Err(why) => assert!(!may && why.to_string().contains("setresgid"), "{why}"),
         }

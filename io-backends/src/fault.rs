@@ -5,7 +5,7 @@
 //! Time is counted in calls: of `rx_burst` for what arrives, of `flush` for what leaves. Every
 //! frame that is held back goes on after so many more calls, whether others follow or not.
 //!
-//! At rest, `frames_in + frames_made + taken by tx_burst = handed up + frames_out + losses +`
+//! At rest, `frames_in + frames_made + taken by tx_burst = punted + frames_out + losses +`
 //! [`held`](Fault::held).
 
 use std::{collections::VecDeque, io};

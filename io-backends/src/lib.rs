@@ -21,7 +21,7 @@
 //! **Marks.** A frame that [`rx_burst`](strowger_frame::Port::rx_burst) yields carries the mark
 //! under which its neighbour was admitted. A frame given to
 //! [`tx_burst`](strowger_frame::Port::tx_burst) carries the number of the slot by which the packet
-//! entered the switch; ports that end at a user (endpoint, unix) hand it up beside the packet,
+//! entered the switch; ports that end at a user (endpoint, unix) punt it beside the packet,
 //! since the way back is computed from it, and the others ignore it.
 //!
 //! `unsafe` is allowed here (system calls), one operation to a block, each with its reason.

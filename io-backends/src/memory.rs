@@ -64,13 +64,13 @@ impl MemoryPort {
         self.end.is_gone()
     }
 
-    /// Nobody stands behind this port: what arrives comes from a stranger.
+    /// Nobody stands behind this port: what arrives comes from an unknown peer.
     #[cold]
     fn refuse_strangers(&mut self) {
-        let mut strangers = Burst::new();
-        if self.end.take(&mut strangers) > 0 {
-            let n = strangers.len() as u64;
-            self.end.count_in(n, bytes_of(&strangers));
+        let mut unknown_senders = Burst::new();
+        if self.end.take(&mut unknown_senders) > 0 {
+            let n = unknown_senders.len() as u64;
+            self.end.count_in(n, bytes_of(&unknown_senders));
             self.end.tally.count_loss(Loss::UnknownSender, n);
         }
     }

@@ -23,7 +23,7 @@ const CHUNKS_MAX: usize = 256;
 
 /// What one end tells the other, apart from frames. Written at most once a sleep, and when it ends.
 #[derive(Debug)]
-struct Notice {
+struct EndState {
     /// This end could not put all its frames and may sleep until there is room.
     stuck: AtomicBool,
     /// This end is gone; `taken` says how many frames it took in its life.
@@ -31,7 +31,7 @@ struct Notice {
     taken: AtomicU64,
 }
 
-impl Default for Notice {
+impl Default for EndState {
     fn default() -> Self {
         let (stuck, gone) = (AtomicBool::new(false), AtomicBool::new(false));
         Self { stuck, gone, taken: AtomicU64::new(0) }
@@ -51,8 +51,8 @@ pub(crate) struct End {
 #[derive(Debug)]
 pub(crate) struct Tx {
     to: Producer<Frame>,
-    here: Arc<Notice>,
-    there: Arc<Notice>,
+    here: Arc<EndState>,
+    there: Arc<EndState>,
     put: u64,
     pinned: Pinned,
     /// The last frames did not all go in.
@@ -63,33 +63,33 @@ pub(crate) struct Tx {
     /// Wakes the far end to frames.
     far: DoorbellWaker,
     /// Last: the far end learns that this end is gone when `to` and `from` are dropped.
-    _farewell: Arc<Farewell>,
+    _farewell: Arc<CloseNotice>,
 }
 
 /// The receiving half of an end.
 #[derive(Debug)]
 pub(crate) struct Rx {
     from: Consumer<Frame>,
-    here: Arc<Notice>,
-    there: Arc<Notice>,
+    here: Arc<EndState>,
+    there: Arc<EndState>,
     taken: u64,
     /// Frames were taken, and the far end, if stuck, has not been told that there is room.
     drained_untold: bool,
     tally: Arc<PortTally>,
     /// Wakes the far end to room.
     far: DoorbellWaker,
-    _farewell: Arc<Farewell>,
+    _farewell: Arc<CloseNotice>,
 }
 
 /// Announces that an end is gone, once both of its halves are dropped.
 #[derive(Debug)]
-struct Farewell {
-    here: Arc<Notice>,
+struct CloseNotice {
+    here: Arc<EndState>,
     /// The bells that the far end sleeps beside.
     far: [DoorbellWaker; 2],
 }
 
-impl Drop for Farewell {
+impl Drop for CloseNotice {
     fn drop(&mut self) {
         // Release: pairs with Acquire in `put`, `arm` and `is_gone`.
         self.here.gone.store(true, Ordering::Release);
@@ -130,7 +130,7 @@ fn halves(
     right: [DoorbellWaker; 2],
 ) -> ((Tx, Rx), (Tx, Rx)) {
     let (there, back) = (ring(depth), ring(depth));
-    let (left_says, right_says) = (Arc::<Notice>::default(), Arc::<Notice>::default());
+    let (left_says, right_says) = (Arc::<EndState>::default(), Arc::<EndState>::default());
     let at_left = one_end((there.0, back.1), right, (&left_says, &right_says));
     let at_right = one_end((back.0, there.1), left, (&right_says, &left_says));
     (at_left, at_right)
@@ -139,10 +139,10 @@ fn halves(
 fn one_end(
     (to, from): (Producer<Frame>, Consumer<Frame>),
     far: [DoorbellWaker; 2],
-    (here, there): (&Arc<Notice>, &Arc<Notice>),
+    (here, there): (&Arc<EndState>, &Arc<EndState>),
 ) -> (Tx, Rx) {
     let [for_frames, for_room] = far.clone();
-    let farewell = Arc::new(Farewell { here: here.clone(), far });
+    let farewell = Arc::new(CloseNotice { here: here.clone(), far });
     let tally: Arc<PortTally> = Arc::default();
     let pinned = Pinned::new(to.capacity().min(CHUNKS_MAX));
     let tx = Tx {
@@ -175,7 +175,7 @@ impl Tx {
     /// that can never go are taken and counted. The far end is not woken until [`ring`](Self::ring).
     #[inline]
     pub(crate) fn put<const N: usize>(&mut self, frames: &mut ArrayVec<Frame, N>) -> usize {
-        // Acquire: pairs with Release in `Farewell::drop`: `taken` is final.
+        // Acquire: pairs with Release in `CloseNotice::drop`: `taken` is final.
         if self.there.gone.load(Ordering::Acquire) {
             self.settle();
             self.tally.count_loss(Loss::PeerGone, frames.len() as u64);
@@ -310,7 +310,7 @@ impl Rx {
 
     /// Whether the far end has been dropped. Frames that it sent may still be waiting.
     pub(crate) fn is_gone(&self) -> bool {
-        // Acquire: pairs with Release in `Farewell::drop`: what it put before is seen by a later
+        // Acquire: pairs with Release in `CloseNotice::drop`: what it put before is seen by a later
         // `take`.
         self.there.gone.load(Ordering::Acquire)
     }
@@ -333,7 +333,7 @@ impl Rx {
 
 impl Drop for Rx {
     fn drop(&mut self) {
-        // Relaxed: published by the Release in `Farewell::drop`.
+        // Relaxed: published by the Release in `CloseNotice::drop`.
         self.here.taken.store(self.taken, Ordering::Relaxed);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use strowger_frame::{Address, Burst, Mark, Port};
 use strowger_io::{
     unix::{Client, ListenError, UnixPort, UnixSpec},
-    xdp::{Arena, Rung, probe},
+    xdp::{Arena, RxMode, probe},
 };
 
 use crate::{sandbox::without, veth::*};
@@ -88,8 +88,8 @@ fn af_packet_without_the_calls_for_many_messages_has_one_call_for_each() {
         let mut pool = pool();
         let within = veth.a.within(|| {
             without(calls, libc::EPERM, || {
-                let mut far = Station::new(&veth.b, &spec("b0", Rung::Packet)).unwrap();
-                let spec = spec("a0", Rung::Packet);
+                let mut far = Station::new(&veth.b, &spec("b0", RxMode::Packet)).unwrap();
+                let spec = spec("a0", RxMode::Packet);
                 let opened =
                     strowger_io::xdp::open(&spec, &mut Arena::of(&pool), &mut pool, 0).unwrap();
                 assert!(opened.report.to_string().contains("one system call for each frame"));
@@ -116,7 +116,7 @@ fn af_packet_without_the_calls_for_many_messages_has_one_call_for_each() {
         let mut pool = pool();
         veth.a.within(|| {
             without(&calls, libc::EPERM, || {
-                let spec = spec("a0", Rung::Packet);
+                let spec = spec("a0", RxMode::Packet);
                 let refused = strowger_io::xdp::open(&spec, &mut Arena::of(&pool), &mut pool, 0);
                 let why = refused.expect_err("it would be deaf or dumb").to_string();
                 assert!(why.contains("seccomp") && why.contains("msg: EPERM"), "{why}");

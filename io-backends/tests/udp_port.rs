@@ -1,4 +1,4 @@
-//! UDP ports over loopback, both backends: trains, order, strangers, sizes, wake-ups, memory. The
+//! UDP ports over loopback, both backends: trains, order, unknown senders, sizes, wake-ups, memory. The
 //! tests never sleep: they poll with a deadline.
 
 #![allow(clippy::unwrap_used)] // the helpers of a test are a test
@@ -33,8 +33,8 @@ fn v6() -> UdpSpec {
 /// or an older kernel takes, and recvmmsg in any case.
 fn with_each_backend(spec: UdpSpec, test: impl Fn(&UdpSpec)) {
     let rings = (0..3).map(|rung| (Choice::IoUring, rung));
-    for (backend, ring_rung_first) in std::iter::once((Choice::Mmsg, 0)).chain(rings) {
-        let spec = UdpSpec { backend, ring_rung_first, ..spec.clone() };
+    for (backend, ring_mode_first) in std::iter::once((Choice::Mmsg, 0)).chain(rings) {
+        let spec = UdpSpec { backend, ring_mode_first, ..spec.clone() };
         match open(&spec, 0) {
             Ok(_) => test(&spec),
             Err(OpenError::NoRing(why)) => eprintln!("SKIPPED with io_uring: {why}"),
@@ -236,7 +236,7 @@ fn the_longest_datagrams_and_empty_ones_pass_and_longer_ones_are_counted() {
 
 #[test]
 fn without_trains_in_frames_come_one_by_one_and_long_ones_are_cut_and_counted() {
-    let spec = UdpSpec { trains_in: false, frame_bytes_max: 1500, backend: Choice::Mmsg, ..v4() };
+    let spec = UdpSpec { gro: false, frame_bytes_max: 1500, backend: Choice::Mmsg, ..v4() };
     let mut pool = pool(64);
     let (mut a, mut b) = pair(&spec);
     let mut burst = train(&mut pool, 100, 30);
@@ -252,7 +252,7 @@ fn without_trains_in_frames_come_one_by_one_and_long_ones_are_cut_and_counted() 
 
 #[test]
 fn without_trains_out_each_frame_is_a_message() {
-    with_each_backend(UdpSpec { trains_out: false, ..v4() }, |spec| {
+    with_each_backend(UdpSpec { gso: false, ..v4() }, |spec| {
         let mut pool = pool(160);
         let (mut a, mut b) = pair(spec);
         let mut burst = train(&mut pool, 100, 30);
@@ -519,7 +519,7 @@ fn a_ring_called_from_another_thread_is_put_aside_for_recvmmsg() {
             .unwrap();
         }
         // Only a ring of a single issuer minds who calls.
-        if spec.backend == Choice::IoUring && spec.ring_rung_first == 0 {
+        if spec.backend == Choice::IoUring && spec.ring_mode_first == 0 {
             assert!(b.describe().ends_with("(mmsg)"), "{}", b.describe());
         }
     });
@@ -560,7 +560,7 @@ fn a_full_socket_keeps_frames_in_order_and_loses_none() {
     with_each_backend(v4(), |spec| {
         let mut theirs = pool(200);
         let mut ours = pool(200);
-        let (mut a, mut b) = pair(&UdpSpec { trains_out: false, ..spec.clone() });
+        let (mut a, mut b) = pair(&UdpSpec { gso: false, ..spec.clone() });
         let mut next = 0_u16;
         let mut seen = 0_u16;
         let deadline = Instant::now() + DEADLINE;

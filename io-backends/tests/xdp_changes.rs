@@ -9,7 +9,7 @@ mod veth;
 
 use strowger_frame::{Address, Loss, Mark, Port};
 use strowger_io::xdp::{
-    Arena, Choice, OpenError, Rung, XdpSpec,
+    Arena, Choice, OpenError, RxMode, XdpSpec,
     features::{TAKES_OFF, switch},
 };
 
@@ -56,7 +56,7 @@ fn r23_a_port_takes_the_frames_of_its_vlan_where_the_tag_stands_beside_them() {
         let veth = veth!();
         veth.a.within(|| offload_tags("a0", true)).unwrap();
         veth.b.within(|| offload_tags("b0", true)).unwrap();
-        let mut b = Station::new(&veth.b, &XdpSpec { vlan, ..spec("b0", Rung::Packet) }).unwrap();
+        let mut b = Station::new(&veth.b, &XdpSpec { vlan, ..spec("b0", RxMode::Packet) }).unwrap();
         let Some(came) = tagged(&veth, &mut b, kind, tag) else { return };
         let tally = b.tally();
         assert_eq!(came, if is_ours { 10 } else { 0 }, "{vlan:?} of {kind:#x} {tag:#x}: {tally:?}");
@@ -65,18 +65,18 @@ fn r23_a_port_takes_the_frames_of_its_vlan_where_the_tag_stands_beside_them() {
 
 #[test]
 fn r23_frames_of_a_vlan_reach_no_port_without_one_by_any_backend() {
-    let choices = [Choice::Auto, Choice::Xdp].into_iter().chain(Rung::ALL.map(Choice::Only));
+    let choices = [Choice::Auto, Choice::Xdp].into_iter().chain(RxMode::ALL.map(Choice::Only));
     for (backend, are_beside) in choices.flat_map(|backend| [(backend, false), (backend, true)]) {
         let veth = veth!();
         veth.a.within(|| offload_tags("a0", are_beside)).unwrap();
         veth.b.within(|| offload_tags("b0", are_beside)).unwrap();
-        let spec = XdpSpec { backend, ..spec("b0", Rung::Packet) };
+        let spec = XdpSpec { backend, ..spec("b0", RxMode::Packet) };
         let mut b = match Station::new(&veth.b, &spec) {
             Ok(b) => b,
             // A veth has no zero-copy, and AF_XDP sees no tag beside a frame.
             Err(OpenError::NothingWorks { refused, .. }) => {
                 let is_said = refused.iter().all(|one| one.refusal.way_out.contains("rx-vlan"));
-                let zero_copy = backend == Choice::Only(Rung::ZeroCopy);
+                let zero_copy = backend == Choice::Only(RxMode::ZeroCopy);
                 assert!(zero_copy || are_beside && is_said, "{backend:?}: {refused:?}");
                 continue;
             }
@@ -101,14 +101,14 @@ fn an_interface_that_takes_any_tags_off_is_served_by_af_packet_and_the_reason_is
         let veth = veth!();
         let open = |backend| {
             let mut pool = pool();
-            let spec = XdpSpec { backend, vlan, ..spec("b0", Rung::Packet) };
+            let spec = XdpSpec { backend, vlan, ..spec("b0", RxMode::Packet) };
             opened(&veth.b, &spec, &mut Arena::of(&pool), &mut pool)
         };
-        assert_ne!(open(Choice::Auto).unwrap().report.rung, Rung::Packet);
+        assert_ne!(open(Choice::Auto).unwrap().report.rung, RxMode::Packet);
         veth.b.within(|| switch("b0", on, true)).unwrap();
         let report = open(Choice::Auto).unwrap().report;
         let said = report.to_string();
-        assert_eq!(report.rung, Rung::Packet, "{said}");
+        assert_eq!(report.rung, RxMode::Packet, "{said}");
         for feature in on {
             assert!(said.contains(&format!("{feature} off")), "{said}");
         }
@@ -121,10 +121,10 @@ fn an_interface_that_takes_any_tags_off_is_served_by_af_packet_and_the_reason_is
 #[test]
 fn the_own_address_is_followed_when_it_changes() {
     const NEW: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
-    for rung in RUNGS {
+    for rung in RX_MODES {
         for goes_down in [false, true] {
             let veth = veth!();
-            let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", Rung::Packet));
+            let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", RxMode::Packet));
             if goes_down {
                 veth.a.ip("link set dev a0 down");
             }
@@ -160,7 +160,7 @@ fn the_own_address_is_followed_when_it_changes() {
 #[test]
 fn a_port_that_never_sleeps_follows_its_own_address_too() {
     let veth = veth!();
-    let (mut a, mut b) = stations(&veth, &spec("a0", Rung::Packet), &spec("b0", Rung::Packet));
+    let (mut a, mut b) = stations(&veth, &spec("a0", RxMode::Packet), &spec("b0", RxMode::Packet));
     veth.a.ip("link set dev a0 address 02:00:00:00:00:77");
     for _ in 0..1000 {
         a.port.rx_burst(&mut a.pool, &mut strowger_frame::Burst::new());

@@ -7,7 +7,7 @@ mod veth;
 use strowger_frame::{Address, Loss, Mark, Port as _};
 use strowger_io::xdp::{Group, OpenError, XdpSpec};
 
-use veth::{RUNGS, Station, frame, receive, spec, until};
+use veth::{RX_MODES, Station, frame, receive, spec, until};
 
 const GROUP: [u8; 6] = [3, 0, 0, 0, 0, 9];
 
@@ -17,7 +17,7 @@ fn in_group(spec: XdpSpec) -> XdpSpec {
 
 #[test]
 fn a_group_is_heard_by_who_asked_for_it_and_only_what_begins_as_agreed() {
-    for rung in RUNGS {
+    for rung in RX_MODES {
         for vlan in [None, Some(7)] {
             let veth = veth!();
             let tagged = |interface| XdpSpec { vlan, ..in_group(spec(interface, rung)) };
@@ -51,7 +51,7 @@ fn a_group_is_heard_by_who_asked_for_it_and_only_what_begins_as_agreed() {
 
 #[test]
 fn who_has_not_asked_for_a_group_neither_hears_it_nor_speaks_to_it() {
-    for rung in RUNGS {
+    for rung in RX_MODES {
         let veth = veth!();
         let mut a = Station::new(&veth.a, &in_group(spec("a0", rung))).unwrap();
         let mut b = Station::new(&veth.b, &spec("b0", rung)).unwrap();
@@ -70,7 +70,7 @@ fn who_has_not_asked_for_a_group_neither_hears_it_nor_speaks_to_it() {
 #[test]
 fn the_interface_knows_of_the_group_for_as_long_as_the_port_lives() {
     let shown = "03:00:00:00:00:09";
-    for rung in RUNGS {
+    for rung in RX_MODES {
         let veth = veth!();
         assert!(!veth.a.ip_says("maddr show dev a0").contains(shown));
         let a = Station::new(&veth.a, &in_group(spec("a0", rung))).unwrap();
@@ -85,7 +85,7 @@ fn an_address_that_is_no_group_s_is_refused() {
     let veth = veth!();
     for address in [[2, 0, 0, 0, 0, 9], [0; 6], [0xff; 6]] {
         let group = Some(Group { address, first_byte: 0x70 });
-        let spec = XdpSpec { group, ..spec("a0", RUNGS[0]) };
+        let spec = XdpSpec { group, ..spec("a0", RX_MODES[0]) };
         let error = Station::new(&veth.a, &spec).err().unwrap();
         assert_eq!(error, OpenError::NoGroup { address });
         assert!(error.to_string().contains("no group's address"));

@@ -13,11 +13,11 @@ use std::{
 };
 
 use strowger_frame::{Loss, Mark, Port, port::Arm};
-use strowger_io::xdp::{Arena, Choice, OpenError, Rung, XdpSpec};
+use strowger_io::xdp::{Arena, Choice, OpenError, RxMode, XdpSpec};
 
 use crate::veth::*;
 
-const XDP: [Rung; 2] = [Rung::Copy, Rung::Generic];
+const XDP: [RxMode; 2] = [RxMode::Copy, RxMode::Generic];
 
 #[test]
 fn other_traffic_flows_beside_ours() {
@@ -56,11 +56,11 @@ fn what_cannot_be_opened_says_why() {
         eprintln!("{why}");
         why
     };
-    let here = spec("a0", Rung::Copy);
-    let missing = why(&veth.a, &spec("nothing0", Rung::Copy));
+    let here = spec("a0", RxMode::Copy);
+    let missing = why(&veth.a, &spec("nothing0", RxMode::Copy));
     assert!(matches!(missing, OpenError::NoInterface { .. }));
-    assert!(matches!(why(&veth.a, &spec("lo", Rung::Copy)), OpenError::NotEthernet { .. }));
-    let down = why(&veth.b, &spec("b0", Rung::Copy));
+    assert!(matches!(why(&veth.a, &spec("lo", RxMode::Copy)), OpenError::NotEthernet { .. }));
+    let down = why(&veth.b, &spec("b0", RxMode::Copy));
     assert!(matches!(down, OpenError::InterfaceDown { .. }));
     let queue = XdpSpec { queue: 3, ..here.clone() };
     assert!(matches!(why(&veth.a, &queue), OpenError::NoQueue { queue: 3, queues: 1, .. }));
@@ -79,19 +79,19 @@ fn what_cannot_be_opened_says_why() {
 #[test]
 fn another_program_there_is_a_clear_error() {
     let veth = veth!();
-    let first = Station::new(&veth.a, &spec("a0", Rung::Copy)).unwrap();
+    let first = Station::new(&veth.a, &spec("a0", RxMode::Copy)).unwrap();
     for rung in XDP {
         let second = Station::new(&veth.a, &spec("a0", rung)).map(drop).unwrap_err();
         assert!(matches!(second, OpenError::ProgramPresent { .. }), "{second}");
         assert!(second.to_string().contains("another XDP program is on a0"), "{second}");
     }
     // The automatic choice does not go round it either.
-    let auto = XdpSpec { backend: Choice::Auto, ..spec("a0", Rung::Copy) };
+    let auto = XdpSpec { backend: Choice::Auto, ..spec("a0", RxMode::Copy) };
     let second = Station::new(&veth.a, &auto).map(drop).unwrap_err();
     assert!(matches!(second, OpenError::ProgramPresent { .. }), "{second}");
     // Below AF_XDP nothing stands in the way, and nothing need come: it is said.
     let report = |there: &Namespace| {
-        let (mut pool, spec) = (pool(), spec("a0", Rung::Packet));
+        let (mut pool, spec) = (pool(), spec("a0", RxMode::Packet));
         opened(there, &spec, &mut Arena::of(&pool), &mut pool).unwrap().report
     };
     let warnings = report(&veth.a).warnings();
@@ -106,12 +106,12 @@ fn a_queue_has_one_port_and_an_interface_one_kind_of_traffic() {
     let mut pool = pool();
     let mut arena = Arena::of(&pool);
     let mut open = |spec: &XdpSpec| opened(&veth.a, spec, &mut arena, &mut pool);
-    let _first = open(&spec("a0", Rung::Copy)).unwrap();
-    let busy = open(&spec("a0", Rung::Copy)).unwrap_err();
+    let _first = open(&spec("a0", RxMode::Copy)).unwrap();
+    let busy = open(&spec("a0", RxMode::Copy)).unwrap_err();
     assert!(matches!(busy, OpenError::QueueBusy { queue: 0, .. }), "{busy}");
-    let other = open(&XdpSpec { ethertype: 0x88b6, ..spec("a0", Rung::Copy) }).unwrap_err();
+    let other = open(&XdpSpec { ethertype: 0x88b6, ..spec("a0", RxMode::Copy) }).unwrap_err();
     assert!(matches!(other, OpenError::OtherTraffic { .. }), "{other}");
-    let elsewhere = open(&spec("a0", Rung::Generic)).unwrap_err();
+    let elsewhere = open(&spec("a0", RxMode::Generic)).unwrap_err();
     assert!(elsewhere.to_string().contains("have the program elsewhere"), "{elsewhere}");
 }
 
@@ -120,7 +120,7 @@ fn a_restart_finds_the_queue_free_and_no_memory_is_lost() {
     let veth = veth!();
     let mut pool = pool();
     let mut arena = Arena::of(&pool);
-    let mut b = Station::new(&veth.b, &spec("b0", Rung::Copy)).unwrap();
+    let mut b = Station::new(&veth.b, &spec("b0", RxMode::Copy)).unwrap();
     for round in 0..10_u8 {
         let rung = XDP[usize::from(round) % 2];
         let opened = opened(&veth.a, &spec("a0", rung), &mut arena, &mut pool).unwrap();
@@ -143,7 +143,7 @@ fn child_with_a_port() {
     let Ok(interface) = std::env::var("STROWGER_TEST_INTERFACE") else { return };
     let mut pool = pool();
     let mut arena = Arena::of(&pool);
-    let spec = spec(&interface, Rung::Copy);
+    let spec = spec(&interface, RxMode::Copy);
     let _open = strowger_io::xdp::open(&spec, &mut arena, &mut pool, 0).unwrap();
     println!("\nattached");
     loop {
@@ -165,20 +165,20 @@ fn a_killed_process_leaves_no_program() {
     let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let attached = said.any(|line| line == "attached");
     let before = veth.a.ip_says("link show dev a0");
-    let refused = Station::new(&veth.a, &spec("a0", Rung::Copy)).map(drop);
+    let refused = Station::new(&veth.a, &spec("a0", RxMode::Copy)).map(drop);
     child.kill().unwrap(); // SIGKILL
     child.wait().unwrap();
     assert!(attached && before.contains("xdp"), "{before}");
     assert!(matches!(refused, Err(OpenError::ProgramPresent { .. })));
     until("the program to go", || !veth.a.ip_says("link show dev a0").contains("xdp"));
-    Station::new(&veth.a, &spec("a0", Rung::Copy)).unwrap();
+    Station::new(&veth.a, &spec("a0", RxMode::Copy)).unwrap();
 }
 
 #[test]
 fn a_link_goes_down_and_comes_back() {
-    for rung in RUNGS {
+    for rung in RX_MODES {
         let veth = veth!();
-        let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", Rung::Copy));
+        let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", RxMode::Copy));
         for (namespace, link) in [(&veth.a, "a0"), (&veth.b, "b0")] {
             namespace.ip(&format!("link set dev {link} down"));
             let before = a.tally().total_lost() + a.tally().frames_out.read();
@@ -213,9 +213,9 @@ fn a_link_goes_down_and_comes_back() {
 
 #[test]
 fn an_interface_that_vanishes_is_told_and_nothing_hangs() {
-    for rung in RUNGS {
+    for rung in RX_MODES {
         let veth = veth!();
-        let (mut a, b) = stations(&veth, &spec("a0", rung), &spec("b0", Rung::Copy));
+        let (mut a, b) = stations(&veth, &spec("a0", rung), &spec("b0", RxMode::Copy));
         veth.a.ip("link del dev a0");
         for _ in 0..3 {
             let frames: Vec<_> = (0..100).map(|n| frame(&mut a.pool, 50, n)).collect();
@@ -240,9 +240,9 @@ fn an_interface_that_vanishes_is_told_and_nothing_hangs() {
 /// Down it goes first, and that is told before what waits in the socket.
 #[test]
 fn frames_that_waited_do_not_hide_that_an_interface_vanishes() {
-    for rung in RUNGS {
+    for rung in RX_MODES {
         let veth = veth!();
-        let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", Rung::Copy));
+        let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", RxMode::Copy));
         let frames: Vec<_> = (0..10).map(|n| frame(&mut b.pool, 50, n)).collect();
         send(&mut b.port, Mark(0), frames);
         until("some to wait", || wait(&mut a.port, Duration::from_millis(100)));
@@ -260,7 +260,7 @@ fn frames_that_waited_do_not_hide_that_an_interface_vanishes() {
 
 #[test]
 fn a_port_works_on_when_rights_are_given_up() {
-    for rung in RUNGS {
+    for rung in RX_MODES {
         let veth = veth!();
         let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", rung));
         std::thread::scope(|scope| {
@@ -313,8 +313,8 @@ fn queues_that_the_driver_gives_up_are_told() {
     let veth = veth!(two, two);
     let (mut a, mut b) = stations(
         &veth,
-        &XdpSpec { queue: 1, ..spec("a0", Rung::Copy) },
-        &XdpSpec { queue: 1, ..spec("b0", Rung::Copy) },
+        &XdpSpec { queue: 1, ..spec("a0", RxMode::Copy) },
+        &XdpSpec { queue: 1, ..spec("b0", RxMode::Copy) },
     );
     send(&mut a.port, Mark(0), [frame(&mut a.pool, 50, 1)]);
     receive(&mut b.port, &mut b.pool, 1);
@@ -331,15 +331,15 @@ fn queues_that_the_driver_gives_up_are_told() {
     drop(a);
     // The kernel takes a socket's queue apart after the socket is closed.
     until("the queue to go", || veth.a.within(|| set_queues("a0", 1)).is_ok());
-    let gone = Station::new(&veth.a, &XdpSpec { queue: 1, ..spec("a0", Rung::Copy) });
+    let gone = Station::new(&veth.a, &XdpSpec { queue: 1, ..spec("a0", RxMode::Copy) });
     let gone = gone.map(drop).unwrap_err();
     assert!(matches!(gone, OpenError::NoQueue { queue: 1, queues: 1, .. }), "{gone}");
     // A veth must have as many to receive as the far end has to send, or takes no program.
-    let few = Station::new(&veth.a, &spec("a0", Rung::Copy)).map(drop).unwrap_err();
+    let few = Station::new(&veth.a, &spec("a0", RxMode::Copy)).map(drop).unwrap_err();
     assert!(few.to_string().contains("ENOSPC"), "{few}");
     drop(b);
     until("the far queue to go", || veth.b.within(|| set_queues("b0", 1)).is_ok());
-    Station::new(&veth.a, &spec("a0", Rung::Copy)).unwrap();
+    Station::new(&veth.a, &spec("a0", RxMode::Copy)).unwrap();
 }
 
 /// Keeps of this thread's rights only those with these numbers.
@@ -360,7 +360,7 @@ fn for_want_of_rights_the_ladder_goes_down_and_says_which() {
     const NET_RAW: u32 = 13;
     const BPF: u32 = 39;
     let veth = veth!();
-    let auto = XdpSpec { backend: Choice::Auto, ..spec("a0", Rung::Copy) };
+    let auto = XdpSpec { backend: Choice::Auto, ..spec("a0", RxMode::Copy) };
     let open_with = |kept: &[u32], pool: &mut strowger_frame::Pool| {
         veth.a.within(|| {
             keep_capabilities(kept);
@@ -378,7 +378,7 @@ fn for_want_of_rights_the_ladder_goes_down_and_says_which() {
 
     let report = open_with(&[NET_RAW], &mut small).unwrap().report;
     eprintln!("{report}");
-    assert_eq!((report.rung, report.refused.len()), (Rung::Packet, 3));
+    assert_eq!((report.rung, report.refused.len()), (RxMode::Packet, 3));
     assert!(report.to_string().contains("BPF_MAP_CREATE: EPERM"), "{report}");
 
     // The three are enough, as long as the limit of locked memory is.
@@ -386,10 +386,10 @@ fn for_want_of_rights_the_ladder_goes_down_and_says_which() {
     // SAFETY: `limit` lives through the call. Other tests here may lock memory without limit.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) }, 0);
     let report = open_with(&[NET_ADMIN, NET_RAW, BPF], &mut small).unwrap().report;
-    assert_eq!(report.rung, Rung::Packet);
+    assert_eq!(report.rung, RxMode::Packet);
     assert!(report.to_string().contains("XDP_UMEM_REG: ENOBUFS (os error 105), the limit"));
     let mut tiny = pool_of(0, 4 + 64 + 100);
     let report = open_with(&[NET_ADMIN, NET_RAW, BPF], &mut tiny).unwrap().report;
-    assert_eq!((report.rung, report.lent_frames), (Rung::Copy, 100), "{report}");
+    assert_eq!((report.rung, report.fill_ring_frames), (RxMode::Copy, 100), "{report}");
     assert!(report.to_string().contains("the pool had 100 single chunks to lend where 256"));
 }

@@ -36,7 +36,7 @@ fn fill(pool: &mut Pool, foreign: &mut Pool, burst: &mut Burst) {
 #[test]
 fn r13_an_ethernet_port_allocates_nothing_after_it_is_open() {
     assert!(alloc::installed());
-    for rung in RUNGS {
+    for rung in RX_MODES {
         let veth = veth!();
         let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", rung));
         let mut foreign = pool_of(0, 64);

@@ -1,4 +1,4 @@
-//! Ethernet ports over veth pairs, on each rung that a veth has: order, trains, strangers, sizes,
+//! Ethernet ports over veth pairs, on each rung that a veth has: order, trains, unknown senders, sizes,
 //! VLANs, queues. The tests never sleep: they poll with a deadline.
 
 #![allow(clippy::unwrap_used)] // the helpers of a test are a test
@@ -6,13 +6,13 @@
 mod veth;
 
 use strowger_frame::{Address, Burst, Loss, Mark, Port, port::KernelDrop};
-use strowger_io::xdp::{Arena, Choice, OpenError, Rung, XdpSpec, probe};
+use strowger_io::xdp::{Arena, Choice, OpenError, RxMode, XdpSpec, probe};
 
 use crate::veth::*;
 
 #[test]
 fn frames_pass_in_order_and_intact_on_every_rung() {
-    for (from, to) in RUNGS.into_iter().flat_map(|a| RUNGS.map(|b| (a, b))) {
+    for (from, to) in RX_MODES.into_iter().flat_map(|a| RX_MODES.map(|b| (a, b))) {
         let veth = veth!();
         let (mut a, mut b) = stations(&veth, &spec("a0", from), &spec("b0", to));
         for round in 0..40 {
@@ -33,7 +33,7 @@ fn frames_pass_in_order_and_intact_on_every_rung() {
 
 #[test]
 fn a_stranger_is_handed_up_where_it_is_welcome_and_is_answered_where_it_is() {
-    for rung in RUNGS {
+    for rung in RX_MODES {
         let veth = veth!();
         let mut a = Station::new(&veth.a, &spec("a0", rung)).unwrap();
         let mut b = Station::new(&veth.b, &spec("b0", rung)).unwrap();
@@ -72,10 +72,10 @@ fn a_stranger_is_handed_up_where_it_is_welcome_and_is_answered_where_it_is() {
 
 #[test]
 fn trains_leave_without_a_copy_wherever_their_frames_lie() {
-    for (rung, pieces) in [(Rung::Copy, true), (Rung::Generic, true), (Rung::Copy, false)] {
+    for (rung, pieces) in [(RxMode::Copy, true), (RxMode::Generic, true), (RxMode::Copy, false)] {
         let veth = veth!();
         let a = XdpSpec { pieces, ..spec("a0", rung) };
-        let (mut a, mut b) = stations(&veth, &a, &spec("b0", Rung::Copy));
+        let (mut a, mut b) = stations(&veth, &a, &spec("b0", RxMode::Copy));
         for len in [0, 1, 24, 100, 1000, 1497, 1498] {
             // 40 of the longer ones lie across fifteen ends of the kernel's 4 KiB chunks.
             let frames =
@@ -108,7 +108,7 @@ fn trains_leave_without_a_copy_wherever_their_frames_lie() {
 #[test]
 fn memory_outside_the_arena_is_copied_and_counted() {
     let veth = veth!();
-    let (mut a, mut b) = stations(&veth, &spec("a0", Rung::Copy), &spec("b0", Rung::Copy));
+    let (mut a, mut b) = stations(&veth, &spec("a0", RxMode::Copy), &spec("b0", RxMode::Copy));
     let (mut here, mut there) = (pool_of(4, 200), pool_of(1, 150));
     // More than the port has chunks for copies.
     for n in 0..3 {
@@ -134,11 +134,11 @@ fn memory_outside_the_arena_is_copied_and_counted() {
 
 #[test]
 fn frames_of_another_vlan_are_not_ours() {
-    for rung in RUNGS {
+    for rung in RX_MODES {
         let veth = veth!();
         let tagged = XdpSpec { vlan: Some(7), ..spec("b0", rung) };
         let (mut a, mut b) =
-            stations(&veth, &XdpSpec { vlan: Some(7), ..spec("a0", Rung::Copy) }, &tagged);
+            stations(&veth, &XdpSpec { vlan: Some(7), ..spec("a0", RxMode::Copy) }, &tagged);
         for len in [20, 1498] {
             send(&mut a.port, Mark(0), [frame(&mut a.pool, len, 1)]);
             send(&mut b.port, Mark(0), [frame(&mut b.pool, len, 2)]);
@@ -147,7 +147,7 @@ fn frames_of_another_vlan_are_not_ours() {
         }
         for vlan in [None, Some(8)] {
             drop(a);
-            a = Station::new(&veth.a, &XdpSpec { vlan, ..spec("a0", Rung::Copy) }).unwrap();
+            a = Station::new(&veth.a, &XdpSpec { vlan, ..spec("a0", RxMode::Copy) }).unwrap();
             a.port.admit(Mark(0), b.at).unwrap();
             send(&mut a.port, Mark(0), [frame(&mut a.pool, 20, 1)]);
             send(&mut b.port, Mark(0), [frame(&mut b.pool, 20, 1)]);
@@ -166,9 +166,9 @@ fn frames_of_another_vlan_are_not_ours() {
 
 #[test]
 fn strangers_and_nonsense_are_counted_by_reason() {
-    for rung in RUNGS {
+    for rung in RX_MODES {
         let veth = veth!();
-        let mut a = Station::new(&veth.a, &spec("a0", Rung::Packet)).unwrap();
+        let mut a = Station::new(&veth.a, &spec("a0", RxMode::Packet)).unwrap();
         let mut b = Station::new(&veth.b, &spec("b0", rung)).unwrap();
         let (Address::Ether(at_a), Address::Ether(at_b)) = (a.at, b.at) else { unreachable!() };
         let raw = veth.a.within(|| Raw::new("a0"));
@@ -208,7 +208,7 @@ fn strangers_and_nonsense_are_counted_by_reason() {
 #[test]
 fn what_is_not_addressed_to_us_is_no_neighbours() {
     let veth = veth!();
-    let mut b = Station::new(&veth.b, &spec("b0", Rung::Copy)).unwrap();
+    let mut b = Station::new(&veth.b, &spec("b0", RxMode::Copy)).unwrap();
     let raw = veth.a.within(|| Raw::new("a0"));
     let from = [2, 0, 0, 0, 0, 9];
     b.port.admit(Mark(0), Address::Ether(from)).unwrap();
@@ -224,9 +224,9 @@ fn what_is_not_addressed_to_us_is_no_neighbours() {
 
 #[test]
 fn a_frame_that_is_too_long_is_told_and_the_others_go() {
-    for rung in RUNGS {
+    for rung in RX_MODES {
         let veth = veth!();
-        let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", Rung::Copy));
+        let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", RxMode::Copy));
         assert_eq!(a.port.frame_bytes_max(), 1498);
         let frames = [(100, 1), (1499, 2), (1498, 3), (3000, 4)];
         let frames = frames.map(|(len, fill)| frame(&mut a.pool, len, fill));
@@ -252,7 +252,7 @@ fn one_registration_serves_two_queues_and_two_interfaces() {
     let mut reports = Vec::new();
     let mut ports = Vec::new();
     for (interface, queue) in [("a0", 0), ("a0", 1), ("c0", 0), ("d0", 0)] {
-        let spec = XdpSpec { queue, ..spec(interface, Rung::Copy) };
+        let spec = XdpSpec { queue, ..spec(interface, RxMode::Copy) };
         let opened = opened(&veth.a, &spec, &mut arena, &mut pool).unwrap();
         reports.push(opened.report);
         ports.push(opened.port);
@@ -268,12 +268,12 @@ fn one_registration_serves_two_queues_and_two_interfaces() {
     let came = receive(&mut d0, &mut pool, 60);
     assert!(came.iter().enumerate().all(|(n, frame)| frame.bytes() == [n as u8; 200]));
     // What leaves by queue 1 arrives in queue 1 of the far end.
-    let mut b = Station::new(&veth.b, &XdpSpec { queue: 1, ..spec("b0", Rung::Copy) }).unwrap();
+    let mut b = Station::new(&veth.b, &XdpSpec { queue: 1, ..spec("b0", RxMode::Copy) }).unwrap();
     a1.admit(Mark(1), b.at).unwrap();
     b.port.admit(Mark(0), Address::Ether(reports[1].mac)).unwrap();
     send(&mut a1, Mark(1), came);
     assert_eq!(receive(&mut b.port, &mut b.pool, 60).len(), 60);
-    let again = opened(&veth.a, &spec("a0", Rung::Copy), &mut arena, &mut pool).unwrap();
+    let again = opened(&veth.a, &spec("a0", RxMode::Copy), &mut arena, &mut pool).unwrap();
     assert!(again.report.shared);
 }
 
@@ -290,15 +290,15 @@ fn drain_once(station: &mut Station) -> Burst {
 #[test]
 fn the_ladder_says_why_not_better() {
     let veth = veth!();
-    let spec = XdpSpec { backend: Choice::Auto, ..spec("a0", Rung::Copy) };
+    let spec = XdpSpec { backend: Choice::Auto, ..spec("a0", RxMode::Copy) };
     let mut pool = pool();
     let mut arena = Arena::of(&pool);
     let report = opened(&veth.a, &spec, &mut arena, &mut pool).unwrap().report;
-    assert_eq!(report.rung, Rung::Copy);
+    assert_eq!(report.rung, RxMode::Copy);
     let said = report.to_string();
     eprintln!("{said}");
     assert!(said.contains("xdp_zero_copy refused: bind: EOPNOTSUPP (os error 95)"), "{said}");
-    let only = XdpSpec { backend: Choice::Only(Rung::ZeroCopy), ..spec };
+    let only = XdpSpec { backend: Choice::Only(RxMode::ZeroCopy), ..spec };
     let refused = opened(&veth.a, &only, &mut arena, &mut pool).unwrap_err();
     assert!(matches!(refused, OpenError::NothingWorks { .. }), "{refused}");
     assert_eq!(pool.free(strowger_frame::ChunkClass::Single), 1500, "refusals cost no memory");
@@ -310,30 +310,30 @@ fn the_doctor_finds_what_works() {
     let found = probe(1 << 20);
     eprintln!("{found}");
     assert!(found.each().iter().all(|(_, found)| found.is_ok()), "{found}");
-    assert_eq!(found.best(), Some(Rung::ZeroCopy));
+    assert_eq!(found.best(), Some(RxMode::ZeroCopy));
     assert!(found.missing.is_empty());
 }
 
 /// A worker that is held still: what the kernel drops meanwhile has its reason, and all is accounted.
 #[test]
 fn what_the_kernel_drops_has_its_reason() {
-    for (rung, lent_frames, reason) in [
-        (Rung::Copy, 4096, KernelDrop::RxRingFull),
-        (Rung::Generic, 4096, KernelDrop::RxRingFull),
-        (Rung::Copy, 64, KernelDrop::RxDropped),
-        (Rung::Packet, 64, KernelDrop::SocketFull),
+    for (rung, fill_ring_frames, reason) in [
+        (RxMode::Copy, 4096, KernelDrop::RxRingFull),
+        (RxMode::Generic, 4096, KernelDrop::RxRingFull),
+        (RxMode::Copy, 64, KernelDrop::RxDropped),
+        (RxMode::Packet, 64, KernelDrop::SocketFull),
     ] {
         let veth = veth!();
-        let mut a = Station::new(&veth.a, &spec("a0", Rung::Copy)).unwrap();
-        let mut pool = pool_of(0, 4 + 64 + lent_frames + 256);
+        let mut a = Station::new(&veth.a, &spec("a0", RxMode::Copy)).unwrap();
+        let mut pool = pool_of(0, 4 + 64 + fill_ring_frames + 256);
         let mut arena = Arena::of(&pool);
-        let b = XdpSpec { lent_frames, ..spec("b0", rung) };
+        let b = XdpSpec { fill_ring_frames, ..spec("b0", rung) };
         let b = opened(&veth.b, &b, &mut arena, &mut pool).unwrap();
         let (mut b, at_b) = (b.port, Address::Ether(b.report.mac));
         a.port.admit(Mark(0), at_b).unwrap();
         b.admit(Mark(0), a.at).unwrap();
         // The receive ring has 2,048 places; a buffer of 4 MiB ends between 1,000 and 60,000 frames.
-        let sent: u64 = if rung == Rung::Packet { 60_000 } else { 3_000 };
+        let sent: u64 = if rung == RxMode::Packet { 60_000 } else { 3_000 };
         // What the wire refuses, as one on a busy machine may, is counted here and sent again.
         until("so many to be sent", || {
             let missing = sent.saturating_sub(a.tally().frames_out.read());
@@ -361,10 +361,10 @@ fn what_the_kernel_drops_has_its_reason() {
 #[test]
 fn an_empty_pool_costs_what_is_counted_and_recovers() {
     let veth = veth!();
-    let mut a = Station::new(&veth.a, &spec("a0", Rung::Copy)).unwrap();
+    let mut a = Station::new(&veth.a, &spec("a0", RxMode::Copy)).unwrap();
     let mut pool = pool_of(0, 4 + 64 + LENT + 10);
     let mut arena = Arena::of(&pool);
-    let b = opened(&veth.b, &spec("b0", Rung::Copy), &mut arena, &mut pool).unwrap();
+    let b = opened(&veth.b, &spec("b0", RxMode::Copy), &mut arena, &mut pool).unwrap();
     let (mut b, at_b) = (b.port, Address::Ether(b.report.mac));
     a.port.admit(Mark(0), at_b).unwrap();
     b.admit(Mark(0), a.at).unwrap();

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use strowger_frame::{Address, Burst, Frame, Mark, Pool, PoolSpec, Port};
 use strowger_io::{
     udp::{self, UdpPort, UdpSpec},
-    xdp::{Arena, EtherPort, Rung, XdpSpec},
+    xdp::{Arena, EtherPort, RxMode, XdpSpec},
 };
 
 use crate::veth::*;
@@ -44,10 +44,10 @@ fn numbered(pool: &mut Pool, count: usize, len: usize) -> Vec<Frame> {
     frames
 }
 
-fn pass(rung: Rung, backend: udp::Choice, len: usize) {
+fn pass(rung: RxMode, backend: udp::Choice, len: usize) {
     const FRAMES: usize = 40;
     let veth = veth!();
-    let mut far = Station::new(&veth.b, &spec("b0", Rung::Copy)).unwrap();
+    let mut far = Station::new(&veth.b, &spec("b0", RxMode::Copy)).unwrap();
     let mut pools =
         Pool::group(&PoolSpec { trains: 64, singles: 1500, huge_pages: false }, 2).unwrap();
     let mut pool = pools.swap_remove(1);
@@ -107,7 +107,7 @@ fn pass(rung: Rung, backend: udp::Choice, len: usize) {
 
 #[test]
 fn frames_pass_between_udp_and_ethernet_without_a_copy() {
-    for rung in RUNGS {
+    for rung in RX_MODES {
         for backend in [udp::Choice::Mmsg, udp::Choice::IoUring] {
             let spec = UdpSpec { backend, ..UdpSpec::new("127.0.0.1:0".parse().unwrap()) };
             if let Err(why) = udp::open(&spec, 0) {
@@ -129,11 +129,11 @@ fn frames_pass_from_nic_to_nic_in_place() {
     // One relay in both `a` namespaces: sockets stay where they were made.
     let mut pool = pool();
     let mut arena = Arena::of(&pool);
-    let mut near = opened(&left.a, &spec("a0", Rung::Copy), &mut arena, &mut pool).unwrap();
-    let mut far = opened(&right.a, &spec("a0", Rung::Copy), &mut arena, &mut pool).unwrap();
+    let mut near = opened(&left.a, &spec("a0", RxMode::Copy), &mut arena, &mut pool).unwrap();
+    let mut far = opened(&right.a, &spec("a0", RxMode::Copy), &mut arena, &mut pool).unwrap();
     assert!(far.report.shared);
-    let mut source = Station::new(&left.b, &spec("b0", Rung::Copy)).unwrap();
-    let mut sink = Station::new(&right.b, &spec("b0", Rung::Copy)).unwrap();
+    let mut source = Station::new(&left.b, &spec("b0", RxMode::Copy)).unwrap();
+    let mut sink = Station::new(&right.b, &spec("b0", RxMode::Copy)).unwrap();
     near.port.admit(Mark(0), source.at).unwrap();
     far.port.admit(Mark(0), sink.at).unwrap();
     source.port.admit(Mark(0), Address::Ether(near.report.mac)).unwrap();

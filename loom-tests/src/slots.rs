@@ -13,8 +13,8 @@ use std::sync::{
 use strowger_engine::{
     Now,
     control::{
-        grace_period::Ledger,
-        slot_allocator::{Detached, Numbers, Published, Unnamed, Wish},
+        grace_period::GracePeriods,
+        slot_allocator::{Detached, Published, SlotAllocator, SlotRequest, Unnamed},
     },
     slots::{NextHop, SlotTable},
 };
@@ -79,8 +79,8 @@ impl Worker {
 
 /// The slow path's side.
 struct Control {
-    numbers: Numbers,
-    ledger: Ledger,
+    numbers: SlotAllocator,
+    ledger: GracePeriods,
     orders: Vec<Producer<Order>>,
     reports: Vec<Consumer<()>>,
 }
@@ -107,7 +107,7 @@ impl Control {
     /// Reads the reports; returns whether all workers have passed.
     fn has_passed<T>(
         &mut self,
-        awaited: &strowger_engine::control::grace_period::Awaited<T>,
+        awaited: &strowger_engine::control::grace_period::Barrier<T>,
     ) -> bool {
         for worker in 0..WORKERS {
             while self.reports[worker].pop().is_some() {
@@ -120,12 +120,12 @@ impl Control {
 
 fn two_workers() -> (Control, Vec<Worker>) {
     let mut control = Control {
-        numbers: Numbers::new(15),
-        ledger: Ledger::new(WORKERS),
+        numbers: SlotAllocator::new(15),
+        ledger: GracePeriods::new(WORKERS),
         orders: Vec::new(),
         reports: Vec::new(),
     };
-    let wish = Wish { slot: Some(SLOT), ..Wish::default() };
+    let wish = SlotRequest { slot: Some(SLOT), ..SlotRequest::default() };
     let given = control.numbers.give(wish, FIRST, Now(1)).expect("free");
     assert!(matches!(control.numbers.publish(given, Now(1)), Published::Now));
     let workers = (0..WORKERS)
@@ -170,7 +170,7 @@ fn hand_on(mut control: Control, issued: &AtomicUsize) {
     for rested in control.numbers.rested(Now(2)) {
         control.numbers.free(rested);
     }
-    let wish = Wish { slot: Some(SLOT), ..Wish::default() };
+    let wish = SlotRequest { slot: Some(SLOT), ..SlotRequest::default() };
     let given = control.numbers.give(wish, SECOND, Now(2)).expect("its quarantine is over");
     assert!(matches!(control.numbers.publish(given, Now(2)), Published::Now));
     // From here on a label may name the number and mean the second user.

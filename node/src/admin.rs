@@ -92,7 +92,7 @@ const RETRY: Duration = Duration::from_millis(5);
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Events that a watcher is told in one go: what one answer may hold.
 const EVENTS_AT_ONCE: usize = 64;
-/// How long the slow path may take for an answer. It takes a worker's breath or two.
+/// How long the slow path may take for an answer. It takes a worker's poll or two.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// With no descriptor left, clients are accepted again after so long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -110,7 +110,7 @@ pub(crate) enum Question {
     Peers,
     Links,
     Status,
-    Attach(Box<AttachWish>),
+    Attach(Box<AttachRequest>),
     Detach(u32),
     /// Give a slot this number, or the lowest free one.
     Renumber {
@@ -135,7 +135,7 @@ pub(crate) enum Question {
 
 /// What a client wants attached, in the words of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct AttachWish {
+pub(crate) struct AttachRequest {
     pub(crate) name: String,
     pub(crate) address: Option<Address>,
     pub(crate) listener: Option<String>,
@@ -193,7 +193,7 @@ pub(crate) struct Status {
     pub(crate) identity: Option<PeerId>,
     /// Whether no link may be plain.
     pub(crate) sealed: bool,
-    /// How often the slow path has begun anew after a panic.
+    /// How often the slow path has reset after a panic.
     pub(crate) restarts: u64,
     /// How often the slow path was woken.
     pub(crate) wakeups: u64,
@@ -217,8 +217,8 @@ impl Control {
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
         journal.set_waker(waker.clone());
-        let office = Office { slow_path, journal };
-        let desk = Desk { office, clients: Vec::new(), accept_after: None };
+        let relay_view = RelayView { slow_path, journal };
+        let desk = ControlServer { relay_view, clients: Vec::new(), accept_after: None };
         let named = std::thread::Builder::new().name("control".to_owned());
         let thread = named.spawn(move || desk.run(self, doorbell, &told)).map_err(refused)?;
         Ok(Server { stop, waker, thread })
@@ -268,14 +268,14 @@ enum Watch {
 }
 
 /// Where answers come from.
-struct Office {
+struct RelayView {
     slow_path: RequestSender,
     journal: Journal,
 }
 
 /// All clients.
-struct Desk {
-    office: Office,
+struct ControlServer {
+    relay_view: RelayView,
     clients: Vec<Client>,
     /// No client is accepted before.
     accept_after: Option<Instant>,
@@ -288,14 +288,14 @@ enum Stay {
     No,
 }
 
-impl Desk {
+impl ControlServer {
     fn run(mut self, control: Control, mut doorbell: Doorbell, stop: &AtomicBool) {
         let mut waiter = Waiter::with_capacity(CLIENTS_MAX + 2);
         while !stop.load(Ordering::Acquire) {
             self.accept(&control.listener);
             let now = Instant::now();
-            let Self { office, clients, .. } = &mut self;
-            clients.retain_mut(|client| client.attend(office, now) == Stay::Yes);
+            let Self { relay_view, clients, .. } = &mut self;
+            clients.retain_mut(|client| client.attend(relay_view, now) == Stay::Yes);
 
             waiter.begin();
             doorbell.arm();
@@ -356,7 +356,7 @@ impl Desk {
 
     /// How long nothing will be due.
     fn wait_max(&self, now: Instant) -> Option<Duration> {
-        let due = self.clients.iter().map(|client| client.due(&self.office.journal, now));
+        let due = self.clients.iter().map(|client| client.due(&self.relay_view.journal, now));
         let due = due.chain(self.accept_after.map(|after| after.saturating_duration_since(now)));
         due.min()
     }
@@ -385,7 +385,7 @@ impl Client {
     }
 
     /// Writes what it takes, reads what it says, answers one line of it.
-    fn attend(&mut self, office: &Office, now: Instant) -> Stay {
+    fn attend(&mut self, relay_view: &RelayView, now: Instant) -> Stay {
         if self.write(now) == Stay::No {
             return Stay::No;
         }
@@ -399,10 +399,10 @@ impl Client {
         if let Some(watch) = self.watch {
             // Whatever a watcher says is not looked at: it is told until it goes.
             self.asked.clear();
-            self.tell(watch, office, now);
+            self.tell(watch, relay_view, now);
         } else if let Some(line) = self.next_line() {
             self.heard = now;
-            let answer = self.answer_to(&line, office);
+            let answer = self.answer_to(&line, relay_view);
             self.say(&answer);
         } else if self.asked.len() > LINE_BYTES_MAX {
             let text = format!("a request has at most {LINE_BYTES_MAX} bytes");
@@ -419,16 +419,16 @@ impl Client {
     }
 
     /// Says what a watcher is to be told by now.
-    fn tell(&mut self, watch: Watch, office: &Office, now: Instant) {
+    fn tell(&mut self, watch: Watch, relay_view: &RelayView, now: Instant) {
         match watch {
             Watch::Balance(due) if now < due => {}
             Watch::Balance(_) => {
                 self.watch = Some(Watch::Balance(now + WATCH_EVERY));
-                self.say(&ask(&office.slow_path, Question::Balance));
+                self.say(&ask(&relay_view.slow_path, Question::Balance));
                 self.heard = now;
             }
             Watch::Events(next) => {
-                let Read { entries, missed, next } = office.journal.read(next, EVENTS_AT_ONCE);
+                let Read { entries, missed, next } = relay_view.journal.read(next, EVENTS_AT_ONCE);
                 self.watch = Some(Watch::Events(next));
                 if missed > 0 {
                     self.say(&json!({ "missed": missed }));
@@ -451,18 +451,18 @@ impl Client {
         Some(line)
     }
 
-    fn answer_to(&mut self, line: &[u8], office: &Office) -> Value {
+    fn answer_to(&mut self, line: &[u8], relay_view: &RelayView) -> Value {
         match read_request(line) {
             Err(why) => error("bad_request", &why),
-            Ok(Asked::Question(question)) => ask(&office.slow_path, question),
+            Ok(Asked::Question(question)) => ask(&relay_view.slow_path, question),
             Ok(Asked::Events) => {
-                let Read { entries, missed, .. } = office.journal.read(0, usize::MAX);
+                let Read { entries, missed, .. } = relay_view.journal.read(0, usize::MAX);
                 let rows: Vec<Value> = entries.iter().map(render::event).collect();
                 json!({ "events": rows, "missed": missed })
             }
             Ok(Asked::WatchBalance) => {
                 self.watch = Some(Watch::Balance(Instant::now() + WATCH_EVERY));
-                ask(&office.slow_path, Question::Balance)
+                ask(&relay_view.slow_path, Question::Balance)
             }
             Ok(Asked::WatchEvents) => {
                 self.watch = Some(Watch::Events(0));
@@ -585,7 +585,7 @@ fn read_request(line: &[u8]) -> Result<Asked, String> {
     Ok(Asked::Question(question))
 }
 
-fn read_attach(what: &Value) -> Result<AttachWish, String> {
+fn read_attach(what: &Value) -> Result<AttachRequest, String> {
     let object = what.as_object().ok_or("attach takes an object with name and address")?;
     let known = ["name", "address", "listener", "slot", "key", "peer_id", "psk", "rights"];
     if let Some(key) = object.keys().find(|key| !known.contains(&key.as_str())) {
@@ -618,7 +618,7 @@ fn read_attach(what: &Value) -> Result<AttachWish, String> {
     if key.is_none() && peer_id.is_none() && (rights.is_some() || text("psk")?.is_some()) {
         return Err("psk and rights in attach go with the key or peer_id of a peer".to_owned());
     }
-    Ok(AttachWish {
+    Ok(AttachRequest {
         name: text("name")?.ok_or("attach needs name")?,
         address: text("address")?.map(|at| address::parse_here(&at)).transpose()?,
         listener: text("listener")?,
@@ -649,7 +649,7 @@ mod tests {
         let grow = Question::Grow { scheme: Box::new(F8), slot_max: Some(99) };
         assert_eq!(read(r#"{"grow":{"scheme":"f8","slot_max":99}}"#), question(grow));
         assert_eq!(read(r#"{"watch":"balance"}"#), Ok(Asked::WatchBalance));
-        let wish = AttachWish {
+        let wish = AttachRequest {
             name: "a".to_owned(),
             address: Some(Address::Udp("127.0.0.1:9".parse().unwrap())),
             listener: None,

@@ -15,7 +15,7 @@ use crate::{
     config::{check_name, default_control_socket},
     conform::{hops_of_links, scheme_of},
     exit::{Exit, Failure, output_ended},
-    show::{Conversation, Table},
+    show::{ControlConnection, Table},
     untrusted::{Untrusted, json_line},
 };
 
@@ -82,7 +82,7 @@ impl Target {
         if let (Ok(label), true) = (&self.label, text.contains('.')) {
             return Ok(*label);
         }
-        let mut relay = Conversation::open(socket)?;
+        let mut relay = ControlConnection::open(socket)?;
         let links = relay.ask(&json!({ "show": "links" }))?;
         let links = links["links"].as_array().map(Vec::as_slice).unwrap_or_default();
         let Some(link) = links.iter().find(|link| link["name"] == text) else {
@@ -118,7 +118,7 @@ fn ask(
     question: &Value,
     mut each: impl FnMut(&Value) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut conversation = Conversation::open(socket)?;
+    let mut conversation = ControlConnection::open(socket)?;
     let asked = conversation.ask(question)?["asked"].clone();
     loop {
         let fetched = conversation.ask(&json!({ "answers": asked }))?;

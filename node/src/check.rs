@@ -18,7 +18,7 @@ use std::{
 use strowger_crypto::{IdentityKey, OsEntropy, Psk};
 use strowger_io::{
     udp,
-    xdp::{self, Choice, Rung},
+    xdp::{self, Choice, RxMode},
 };
 use strowger_runtime::own::Own;
 
@@ -271,7 +271,7 @@ fn look_at_interfaces(config: &Config, workers: usize, found: &mut Findings) {
     let no_xdp = of_xdp.iter().find_map(|tried| tried.as_ref().err());
     for ethernet in &config.ethernet {
         let by_packet = match ethernet.backend {
-            Choice::Only(rung) => rung == Rung::Packet,
+            Choice::Only(rung) => rung == RxMode::Packet,
             Choice::Auto => no_xdp.is_some(),
             Choice::Xdp => false,
         };
@@ -294,7 +294,7 @@ fn look_at_interfaces(config: &Config, workers: usize, found: &mut Findings) {
     }
     for Ethernet { name, interface, backend, .. } in &config.ethernet {
         let refusal = match backend {
-            Choice::Only(Rung::Packet) => machine.packet.as_ref().err(),
+            Choice::Only(RxMode::Packet) => machine.packet.as_ref().err(),
             Choice::Auto => no_xdp.and_then(|_| machine.packet.as_ref().err()),
             Choice::Xdp | Choice::Only(_) => no_xdp,
         };
@@ -302,7 +302,7 @@ fn look_at_interfaces(config: &Config, workers: usize, found: &mut Findings) {
         let alone = config.ethernet.iter().filter(same).count() == 1;
         if let Some(refusal) = refusal {
             found.refused(format!("[[ethernet]] {name}: {refusal}"));
-        } else if !alone && (*backend == Choice::Only(Rung::Packet) || no_xdp.is_some()) {
+        } else if !alone && (*backend == Choice::Only(RxMode::Packet) || no_xdp.is_some()) {
             let why = no_xdp.map(|why| format!(", since AF_XDP cannot be used: {why}"));
             found.refused(format!(
                 "[[ethernet]] {name}: af_packet takes the frames of all queues of {interface}, and there is \

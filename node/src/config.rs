@@ -21,7 +21,7 @@ use strowger_crypto::{Identity, NetworkId, StaticPublic};
 use strowger_engine::{
     control::{
         SwitchConfig,
-        peering::{Liveness, StrangerPolicy},
+        peering::{Liveness, UnknownPeerPolicy},
     },
     limits::{ATTACHED_MAX, FRAME_BYTES_MAX, HOPS_MAX, PORTS_MAX},
     link::Rights,
@@ -98,7 +98,7 @@ pub(crate) struct Config {
     /// Peers behind listeners, by sealed links.
     pub(crate) peers: Vec<Peer>,
     /// What whoever is not configured may do; `None`: nothing at all.
-    pub(crate) strangers: Option<StrangerPolicy>,
+    pub(crate) unknown_peers: Option<UnknownPeerPolicy>,
     /// Neighbours behind listeners, by plain links.
     pub(crate) neighbours: Vec<Neighbour>,
     /// Local processes.
@@ -295,7 +295,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("process", process::PROCESS_KEYS),
     ("identity", links::IDENTITY_KEYS),
     ("liveness", links::LIVENESS_KEYS),
-    ("strangers", links::STRANGERS_KEYS),
+    ("unknown_peers", links::UNKNOWN_PEERS_KEYS),
     ("udp", ports::UDP_KEYS),
     ("ethernet", ethernet::ETHERNET_KEYS),
     ("peer", links::PEER_KEYS),
@@ -403,8 +403,8 @@ fn read_all(document: &Document<'_>) -> Option<Config> {
     let neighbours = links::neighbours(document, &mut behind, &mut names, &mut slots);
     let neighbours = document.good(neighbours);
     let liveness = document.good(links::liveness(document)).unwrap_or_default();
-    let strangers = document.good(links::strangers(document, liveness));
-    let policies = links::Policies { liveness, strangers: strangers.flatten() };
+    let unknown_peers = document.good(links::unknown_peers(document, liveness));
+    let policies = links::Policies { liveness, unknown_peers: unknown_peers.flatten() };
     let peers = links::peers(document, &mut behind, &mut names, &mut slots, &policies);
     let peers = document.good(peers);
     let identity = identity?;
@@ -438,7 +438,7 @@ fn read_all(document: &Document<'_>) -> Option<Config> {
         ethernet,
         identity,
         peers,
-        strangers: policies.strangers,
+        unknown_peers: policies.unknown_peers,
         neighbours,
         unix,
         run_as: run_as?,
@@ -850,7 +850,7 @@ slot = 4
 [identity]
 key = \"k\"
 network = \"n\"
-[strangers]
+[unknown_peers]
 allow = false
 [[udp]]
 address = \"127.0.0.1:7000\"
@@ -885,12 +885,12 @@ mtu = 1400
         assert_eq!((peer.key.map(|key| key.0), peer.frame_bytes_max), (Some([1; 32]), 1400));
         assert_eq!(peer.rights, Rights { endpoints: false, ..Rights::ALL });
         assert_eq!((peer.seal, peer.psk.is_none()), (SealWish::MayHeaderOnly, true));
-        assert!(config.strangers.is_none() && !config.udp[0].plain);
+        assert!(config.unknown_peers.is_none() && !config.udp[0].plain);
         let text = SEALED.replace("allow = false", "allow = true\nmax = 3");
         let text = text.replace("rights =", "#").replace("seal =", "#");
         let config = parse(&text).unwrap();
-        let policy = StrangerPolicy { links_max: 3, ..StrangerPolicy::default() };
-        assert_eq!(config.strangers, Some(policy), "nothing but what is written");
+        let policy = UnknownPeerPolicy { links_max: 3, ..UnknownPeerPolicy::default() };
+        assert_eq!(config.unknown_peers, Some(policy), "nothing but what is written");
         let Peer { rights, seal, .. } = &config.peers[0];
         assert_eq!((*rights, *seal), (Rights { control: false, ..Rights::ALL }, SealWish::Full));
     }
@@ -904,7 +904,7 @@ mtu = 1400
             ("key = \"k\"", "key = \"\"", 2, &["the path of a file"]),
             ("key = \"k\"", "kye = \"k\"", 2, &["did you mean `key`?"]),
             ("\"n\"", "\"a name that has more than 32 bytes, much\"", 3, &["at most 32 bytes"]),
-            (key, "", 8, &["[[peer]] has neither key nor peer_id", "[strangers]"]),
+            (key, "", 8, &["[[peer]] has neither key nor peer_id", "[unknown_peers]"]),
             (key, "key = \"01\"", 10, &["64 hex digits", "key id FILE"]),
             ("name = \"a\"\n", "", 8, &["needs the key `name`"]),
             ("\"transit\"", "\"transmit\"", 12, &["no right \"transmit\"", "\"transit\"?"]),
@@ -922,9 +922,15 @@ mtu = 1400
                 8,
                 &["only sealed ones", "[[peer]] with a key"],
             ),
-            ("[strangers]", "[liveness]\nmultiplier = 0\n[strangers]", 5, &["1 to 255"]),
+            (
+                "[unknown_peers]",
+                "[strangers]",
+                5,
+                &["unknown section `strangers`", "it is called [unknown_peers] now"],
+            ),
+            ("[unknown_peers]", "[liveness]\nmultiplier = 0\n[unknown_peers]", 5, &["1 to 255"]),
             ("mtu = 1400", "interval_ms = 9", 14, &["interval_ms in [[peer]]", "10 to"]),
-            ("allow = false", "always = 1", 5, &["always in [strangers]", "true or false"]),
+            ("allow = false", "always = 1", 5, &["always in [unknown_peers]", "true or false"]),
             ("mtu = 1400", "peer_id = \"12D3KooW\"", 14, &["no PeerId", "key id FILE"]),
             (
                 "mtu = 1400",
@@ -952,14 +958,14 @@ mtu = 1400
         assert!(parse(&psk).unwrap_err().text.contains("goes with key"));
         let anybody = SEALED.replace(key, "").replace("allow = false", "allow = true");
         let fault = parse(&anybody).unwrap_err();
-        assert!(fault.line == 12 && fault.text.contains("those of [strangers]"), "{fault}");
+        assert!(fault.line == 12 && fault.text.contains("those of [unknown_peers]"), "{fault}");
         let anybody = anybody.replace("rights = [\"transit\", \"control\"]", "");
         let peer = parse(&anybody).unwrap().peers.remove(0);
         assert!(peer.key.is_none() && peer.identity.is_none() && peer.rights == Rights::NONE);
         let nowhere = anybody.replace("address = \"127.0.0.1:7001\"", "");
         assert!(parse(&nowhere).unwrap_err().text.contains("address"));
-        let only_strangers = "[strangers]\nallow = true";
-        assert!(parse(only_strangers).unwrap_err().text.contains("needs [identity]"));
+        let only_policy = "[unknown_peers]\nallow = true";
+        assert!(parse(only_policy).unwrap_err().text.contains("needs [identity]"));
     }
 
     #[test]

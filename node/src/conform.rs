@@ -22,7 +22,7 @@
 //! | `scheme` | `serialized`, or `scheme` | `forms` `sane` (`why`; `serialized`) |
 //!
 //! A step to slot 1 that cannot write the ingress slot gives `to` alone: the packet arrives, and
-//! its slot is handed up beside it (wire.md 1.3).
+//! its slot is punted beside it (wire.md 1.3).
 //!
 //! The hops of `build` are read in one of two ways. `"per":"switch"`: each names the slots of one
 //! switch, the one the packet leaves by and the one it came in by. `"per":"link"`: each names the

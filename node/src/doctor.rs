@@ -137,7 +137,7 @@ fn vlan_tags(hiding: &[(String, HiddenTags)]) -> Finding {
 /// Whether a relay that is started like this can become an ordinary user once all is open.
 fn ordinary_user() -> Finding {
     const NAME: &str = "give_up_rights";
-    match account::rehearse() {
+    match account::self_test() {
         Ok(()) => {
             Finding::fine(NAME, "a relay may become another user: [process] user = \"nobody\"")
         }

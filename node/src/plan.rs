@@ -28,7 +28,7 @@ pub(crate) fn builder(
         let network = String::from_utf8_lossy(written.network.as_bytes()).into_owned();
         builder = builder.identity(key).network(network);
     }
-    if let Some(policy) = config.strangers {
+    if let Some(policy) = config.unknown_peers {
         builder = builder.accept_unknown(policy);
     }
     if let Some(workers) = config.workers {
@@ -90,7 +90,7 @@ pub(crate) fn ethernet_interface(ethernet: &Ethernet) -> EthernetInterface {
         .plain(ethernet.plain)
         .backend(ethernet.backend)
         .pieces(ethernet.pieces)
-        .lent_frames(ethernet.lent_frames)
+        .fill_ring_frames(ethernet.fill_ring_frames)
         .beacon_s(ethernet.beacon_s);
     ethernet.capture.iter().fold(interface, EthernetInterface::capture)
 }

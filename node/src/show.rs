@@ -91,7 +91,7 @@ pub(crate) fn show(
         Topic::Watch => return watch(as_json, socket, output),
         Topic::EventsFollowed => return follow(as_json, socket, output),
     };
-    let answer = Conversation::open(socket)?.ask(&json!({ "show": word }))?;
+    let answer = ControlConnection::open(socket)?.ask(&json!({ "show": word }))?;
     let text = match topic {
         _ if as_json => json_line(&answer) + "\n",
         Topic::Slots => slots_shown(&answer),
@@ -115,7 +115,7 @@ pub(crate) fn change(
     socket: &Path,
     output: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let answer = Conversation::open(socket)?.ask(request)?;
+    let answer = ControlConnection::open(socket)?.ask(request)?;
     let text = if as_json { json_line(&answer) } else { change_shown(&answer) };
     print(output, &format!("{text}\n"))
 }
@@ -176,12 +176,12 @@ fn write_lines(output: &mut dyn Write, text: &str) -> io::Result<()> {
 }
 
 /// A connection to a relay.
-pub(crate) struct Conversation<'p> {
+pub(crate) struct ControlConnection<'p> {
     socket: &'p Path,
     lines: BufReader<UnixStream>,
 }
 
-impl<'p> Conversation<'p> {
+impl<'p> ControlConnection<'p> {
     pub(crate) fn open(socket: &'p Path) -> Result<Self, Failure> {
         let shown = socket.display();
         let stream = UnixStream::connect(socket).map_err(|error| {
@@ -230,7 +230,7 @@ impl<'p> Conversation<'p> {
 }
 
 fn watch(as_json: bool, socket: &Path, output: &mut dyn Write) -> Result<(), Failure> {
-    let mut conversation = Conversation::open(socket)?;
+    let mut conversation = ControlConnection::open(socket)?;
     let mut before = conversation.ask(&json!({ "watch": "balance" }))?;
     if as_json {
         print(output, &(json_line(&before) + "\n"))?;
@@ -246,7 +246,7 @@ fn watch(as_json: bool, socket: &Path, output: &mut dyn Write) -> Result<(), Fai
 }
 
 fn follow(as_json: bool, socket: &Path, output: &mut dyn Write) -> Result<(), Failure> {
-    let mut conversation = Conversation::open(socket)?;
+    let mut conversation = ControlConnection::open(socket)?;
     conversation.ask(&json!({ "watch": "events" }))?;
     // Whoever waits for the next event waits as long as it takes.
     let endless = conversation.lines.get_ref().set_read_timeout(None);

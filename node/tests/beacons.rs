@@ -55,7 +55,7 @@ fn relays_that_know_but_each_other_s_keys_find_each_other() {
 #[test]
 fn strangers_find_each_other_where_both_let_strangers_in() {
     let Some([near, far]) = pair() else { return };
-    let open = "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n[strangers]\nallow = true\n\
+    let open = "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n[unknown_peers]\nallow = true\n\
                 [[ethernet]]\nname = \"lan\"\ninterface = \"e0\"\nbeacon = true\nbeacon_s = 1\n";
     for backend in ["af_xdp", "af_packet"] {
         let ((a, key_a), (b, key_b)) = (home(), home());
@@ -66,7 +66,7 @@ fn strangers_find_each_other_where_both_let_strangers_in() {
         for (relay, key) in [(&first, &key_b), (&second, &key_a)] {
             let peers = relay.ask(r#"{"show":"peers"}"#)["peers"].take();
             assert_eq!(peers.as_array().unwrap().len(), 1, "{peers}");
-            assert_eq!((&peers[0]["key"], &peers[0]["stranger"]), (&(**key).into(), &true.into()));
+            assert_eq!((&peers[0]["key"], &peers[0]["unknown"]), (&(**key).into(), &true.into()));
         }
         first.stop();
         second.stop();
@@ -82,7 +82,7 @@ fn a_relay_that_was_not_told_to_listen_hears_no_beacons() {
     let second = Relay::within(&far, b, &by_ethernet(&key_a, None, "af_xdp", ""));
     eventually("three beacons have come and gone", || {
         let discards = second.ask(r#"{"show":"discards"}"#);
-        (discards["discards"]["stranger"].as_u64() >= Some(3)).then_some(())
+        (discards["discards"]["unknown_sender"].as_u64() >= Some(3)).then_some(())
     });
     assert!(!first.is_up() && !second.is_up());
     assert!(events(&second, "peer_suggested").is_empty());

@@ -145,9 +145,9 @@ fn a_neighbour_by_mac_address_comes_and_goes_and_is_captured() {
         assert!(!ask(&first, "show slots").unwrap().contains(MACS[1]));
         let packet = trial::packet(&[(4, 2), (2, 4)], &text);
         assert!(at_second.send(&packet, trial::DEADLINE).unwrap());
-        eventually("it is a stranger's now", || {
+        eventually("it is an unknown sender's now", || {
             let told = first.ask(r#"{"show":"discards"}"#);
-            (told["discards"]["stranger"].as_u64() > Some(0)).then_some(())
+            (told["discards"]["unknown_sender"].as_u64() > Some(0)).then_some(())
         });
         for relay in [first, second] {
             let folder = relay.stop();

@@ -1,4 +1,4 @@
-//! Relays as processes at which strangers knock without pause, from several addresses: what is sealed
+//! Relays as processes at which unknown peers knock without pause, from several addresses: what is sealed
 //! goes on, who is known gets its link, and the counters are even. Nothing here sleeps.
 #![allow(clippy::unwrap_used)] // functions that only tests call are tests too
 
@@ -25,18 +25,18 @@ use trial::{
 };
 
 /// Each at an address of its own.
-const STRANGERS: u8 = 8;
+const SENDERS: u8 = 8;
 /// Knocks of each before the relay is asked how many it has counted: those of all fit into a socket.
 const AT_ONCE: u64 = 32;
 
 /// Somebody whom nobody configured: every other one knows whom it knocks at, and has no business there;
-/// the rest come by the way for strangers, and never show that they receive.
-struct Stranger {
+/// the rest come by the way for unknown peers, and never show that they receive.
+struct UnknownSender {
     socket: UdpSocket,
     message: Vec<u8>,
 }
 
-impl Stranger {
+impl UnknownSender {
     fn new(number: u8, home: &Home) -> Self {
         let network = NetworkId::new(b"test").unwrap();
         let local = LocalIdentity::new(&IdentityKey::generate(&mut OsEntropy).unwrap(), network);
@@ -67,7 +67,7 @@ impl Stranger {
 
 /// Knocks until it is told to stop, and no faster than the relay's sockets can take it: what they drop
 /// would be no test of the relay. Says how many knocks there were, and how many replies.
-fn knock(home: &Home, strangers: &[Stranger], done: &AtomicBool) -> (u64, u64) {
+fn knock(home: &Home, senders: &[UnknownSender], done: &AtomicBool) -> (u64, u64) {
     let counted = || {
         let port = wan(home);
         port["frames_in"].as_u64().unwrap() + port["kernel_drops"].as_u64().unwrap()
@@ -75,14 +75,14 @@ fn knock(home: &Home, strangers: &[Stranger], done: &AtomicBool) -> (u64, u64) {
     let (mut knocks, mut replies) = (0, 0);
     while !done.load(Ordering::Relaxed) {
         let before = counted();
-        for stranger in strangers {
+        for sender in senders {
             for _ in 0..AT_ONCE {
                 // Refused only if the relay is gone, which then is found out elsewhere.
-                knocks += u64::from(stranger.socket.send(&stranger.message).is_ok());
+                knocks += u64::from(sender.socket.send(&sender.message).is_ok());
             }
-            replies += stranger.replies();
+            replies += sender.replies();
         }
-        let all = before + AT_ONCE * strangers.len() as u64;
+        let all = before + AT_ONCE * senders.len() as u64;
         eventually("knocks are counted", || {
             (counted() >= all || done.load(Ordering::Relaxed)).then_some(())
         });
@@ -101,27 +101,27 @@ fn door(home: &Home) -> Option<Value> {
     queues.iter_mut().find(|queue| queue["worker"].is_null()).map(Value::take)
 }
 
-/// A relay of so many workers, whose peer it knows by address or not, goes on while strangers knock.
+/// A relay of so many workers, whose peer it knows by address or not, goes on while unknown peers knock.
 fn goes_on(workers: usize, peer_is_expected: bool, has_door: bool) {
     let (a, b) = (Home::new(), Home::new());
-    let more = format!("[strangers]\nallow = true\n[switch]\nworkers = {workers}");
+    let more = format!("[unknown_peers]\nallow = true\n[switch]\nworkers = {workers}");
     let first = a.start(&b.key, peer_is_expected.then_some(b.at), &more);
     let second = b.start(&a.key, Some(a.at), "");
     until_up([&first, &second]);
     let (mut at_a, mut at_b) = (first.client(), second.client());
-    let strangers: Vec<_> = (1..=STRANGERS).map(|number| Stranger::new(number, &a)).collect();
+    let senders: Vec<_> = (1..=SENDERS).map(|number| UnknownSender::new(number, &a)).collect();
     let done = AtomicBool::new(false);
     let (knocks, replies) = thread::scope(|scope| {
         let end = End(&done);
-        let knocking = scope.spawn(|| knock(&a, &strangers, &done));
-        let many = AT_ONCE * u64::from(STRANGERS) * 8;
+        let knocking = scope.spawn(|| knock(&a, &senders, &done));
+        let many = AT_ONCE * u64::from(SENDERS) * 8;
         eventually("many have knocked", || {
             (wan(&a)["frames_in"].as_u64().unwrap() >= many).then_some(())
         });
         for _ in 0..20 {
             assert_exchange(&mut at_a, &mut at_b);
         }
-        // The peer begins anew, and its handshake is one of thousands.
+        // The peer starts again, and its handshake is one of thousands.
         drop(second);
         eventually("its death is noticed", || (!first.is_up()).then_some(()));
         let _ = fs::remove_file(b.path("local"));
@@ -139,7 +139,7 @@ fn goes_on(workers: usize, peer_is_expected: bool, has_door: bool) {
         let balance = first.ask(r#"{"show":"discards"}"#)["balance"].take();
         (balance["even"] == true).then_some(())
     });
-    let replies = replies + strangers.iter().map(Stranger::replies).sum::<u64>();
+    let replies = replies + senders.iter().map(UnknownSender::replies).sum::<u64>();
     assert!(replies > 0 && replies <= knocks, "{replies} replies to {knocks} knocks");
     assert_eq!(door(&a).is_some(), has_door);
     if let Some(door) = door(&a) {

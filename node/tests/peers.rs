@@ -1,4 +1,4 @@
-//! Who gets a link between relays as processes: the identity that is pinned, strangers as far as the
+//! Who gets a link between relays as processes: the identity that is pinned, unknown peers as far as the
 //! policy goes; and what they are told when it ends. Nothing here sleeps.
 #![allow(clippy::unwrap_used)] // functions that only tests call are tests too
 
@@ -66,7 +66,7 @@ fn a_peer_whose_peer_id_alone_is_written_gets_a_link() {
     assert_exchange(&mut at_a, &mut at_b);
     let shown = &peers(&first)[0];
     assert_eq!((&shown["key"], &shown["peer_id"]), (&b.key.clone().into(), &b.peer_id[..].into()));
-    assert_eq!(shown["stranger"], false);
+    assert_eq!(shown["unknown"], false);
     // And one more while it runs.
     let attach = ["slot", "attach", "third", "--slot", "7", "--peer-id", &third.peer_id];
     first.command_json(&attach);
@@ -78,8 +78,8 @@ fn a_peer_whose_peer_id_alone_is_written_gets_a_link() {
     second.stop();
     let other = Home::new();
     let address = format!("[[udp]]\nname = \"there\"\naddress = \"{}\"\n", b.at);
-    let strangers = "[strangers]\nallow = true\n";
-    let whoever = [&address, strangers].concat();
+    let unknown_peers = "[unknown_peers]\nallow = true\n";
+    let whoever = [&address, unknown_peers].concat();
     let impostor = other.start_with(&whoever);
     let refused = eventually("it is told", || first.events("peer_refused").pop());
     assert!(refused["detail"].as_str().unwrap().contains(&other.peer_id), "{refused}");
@@ -92,18 +92,17 @@ fn a_peer_whose_peer_id_alone_is_written_gets_a_link() {
 fn strangers_get_what_the_policy_says_and_no_more() {
     // Who looks for anybody, and has to have a policy for that.
     let looks = |home: &Home| {
-        let all = "[strangers]\nallow = true\nrights = [\"transit\", \"endpoints\"]\n";
+        let all = "[unknown_peers]\nallow = true\nrights = [\"transit\", \"endpoints\"]\n";
         [peer(&at(home)), all.to_owned()].concat()
     };
-    let fast =
-        "[strangers]\nallow = true\nmax = 1\ninterval_ms = 500\nmultiplier = 3\nalways = true\n";
+    let fast = "[unknown_peers]\nallow = true\nmax = 1\ninterval_ms = 500\nmultiplier = 3\nalways = true\n";
 
     // Off, as by default: nobody listens to it where no peer could come from; elsewhere it is refused.
     // Nothing of it stays.
     let (a, b) = (Home::new(), Home::new());
     let guest = a.start_with(&looks(&b));
     let known = peer(&format!("key = \"{}\"", Home::new().key));
-    for (others, reason, count) in [("", "stranger", 0), (&known[..], "unknown_peer", 1)] {
+    for (others, reason, count) in [("", "unknown_sender", 0), (&known[..], "unknown_peer", 1)] {
         let host = b.start_with(others);
         eventually("it is refused", || (host.discards(reason) > 0).then_some(()));
         assert_eq!((slots(&host), peers(&host).len()), (1 + count, count));
@@ -115,7 +114,7 @@ fn strangers_get_what_the_policy_says_and_no_more() {
     let host = b.start_with(fast);
     eventually("it is up", || (guest.is_up() && peers(&host).len() == 1).then_some(()));
     let row = peers(&host).remove(0);
-    assert_eq!((&row["stranger"], &row["rights"]), (&true.into(), &serde_json::json!([])));
+    assert_eq!((&row["unknown"], &row["rights"]), (&true.into(), &serde_json::json!([])));
     assert_eq!((&row["name"], &row["peer_id"]), (&a.peer_id[..].into(), &a.peer_id[..].into()));
     let slot = u32::try_from(row["slot"].as_u64().unwrap()).unwrap();
     let (mut at_guest, _at_host) = (guest.client(), host.client());

@@ -418,7 +418,7 @@ fn control_clients_that_send_rubbish_or_hang_disturb_nobody() {
 #[test]
 fn r2_r3_no_datagram_stops_a_relay_and_each_is_counted() {
     for variant in ["", "switch.workers = 2"] {
-        let (a, b, stranger) = (socket(), socket(), socket());
+        let (a, b, unknown) = (socket(), socket(), socket());
         let relay = Relay::start(&two_neighbours(&a, &b, variant));
         let address = relay.address();
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -436,7 +436,7 @@ fn r2_r3_no_datagram_stops_a_relay_and_each_is_counted() {
                 bytes[0] = 0x50;
                 bytes.iter_mut().skip(LINK_HEADER_BYTES).take(2).for_each(|byte| *byte &= 0x13);
             }
-            let from = if size % 7 == 0 { &stranger } else { &a };
+            let from = if size % 7 == 0 { &unknown } else { &a };
             // The longest may be refused by our own socket; then there is none.
             sent += u64::from(from.send_to(&bytes, address).is_ok());
             if size % 50 == 0 {

@@ -223,7 +223,7 @@ fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
 fn a_stranger_gets_no_byte() {
     let (a, b) = (Home::new(), Home::new());
     let relay = a.start(&b.key, None, "");
-    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let unknown = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut sent = 0;
     // Every kind of link packet, long and short.
     for kind in 0..16_u8 {
@@ -232,7 +232,7 @@ fn a_stranger_gets_no_byte() {
             if let Some(first) = bytes.first_mut() {
                 *first = kind << 4;
             }
-            stranger.send_to(&bytes, a.at).unwrap();
+            unknown.send_to(&bytes, a.at).unwrap();
             sent += 1;
         }
     }
@@ -240,8 +240,8 @@ fn a_stranger_gets_no_byte() {
         let balance = relay.ask(r#"{"show":"discards"}"#)["balance"].take();
         (balance["discarded"] == sent && balance["even"] == true).then_some(())
     });
-    stranger.set_nonblocking(true).unwrap();
-    assert!(stranger.recv_from(&mut [0; 2048]).is_err(), "not a byte came back");
+    unknown.set_nonblocking(true).unwrap();
+    assert!(unknown.recv_from(&mut [0; 2048]).is_err(), "not a byte came back");
     relay.stop();
 }
 

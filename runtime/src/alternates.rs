@@ -52,7 +52,7 @@ impl SlowPath {
         let switch = &mut self.switch;
         let id = switch.plug_everywhere(queues).map_err(|error| error.to_string())?;
         if let Some(door) = door {
-            switch.open_door(id, door).map_err(|error| error.to_string())?;
+            switch.open_handshake_socket(id, door).map_err(|error| error.to_string())?;
         }
         switch.accept_unknown(id, true);
         switch.set_alternate(port, id);

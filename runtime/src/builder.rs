@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use strowger_crypto::{IdentityKey, aead::Provider};
-use strowger_engine::control::{SwitchConfig, peering::StrangerPolicy};
+use strowger_engine::control::{SwitchConfig, peering::UnknownPeerPolicy};
 use strowger_frame::Pool;
 use strowger_io::account::Account;
 
@@ -51,7 +51,7 @@ impl Relay {
 pub struct RelayBuilder {
     pub(crate) identity: Option<IdentityKey>,
     pub(crate) network: String,
-    pub(crate) accept_unknown: Option<StrangerPolicy>,
+    pub(crate) accept_unknown: Option<UnknownPeerPolicy>,
     pub(crate) provider: Provider,
     pub(crate) switch: SwitchConfig,
     pub(crate) workers: Option<usize>,
@@ -85,7 +85,7 @@ impl RelayBuilder {
     }
 
     /// Accepts peers that were not added, with these rights and limits. By default they are refused.
-    pub fn accept_unknown(mut self, policy: StrangerPolicy) -> Self {
+    pub fn accept_unknown(mut self, policy: UnknownPeerPolicy) -> Self {
         self.accept_unknown = Some(policy);
         self
     }

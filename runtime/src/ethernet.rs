@@ -9,7 +9,7 @@ use std::sync::{
 use strowger_engine::control::peering::BeaconSpec;
 use strowger_frame::{Address, BURST_MAX, Pool, Port, port::PortTally};
 use strowger_io::xdp::{
-    Arena, Choice, EtherPort, Group, Opened, Report, Rung, XdpSpec, limits, open,
+    Arena, Choice, EtherPort, Group, Opened, Report, RxMode, XdpSpec, limits, open,
 };
 use strowger_wire::beacon::FIRST_BYTE;
 
@@ -98,9 +98,9 @@ pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> Vec<Need> {
         needs.push(Need { what, trains, singles });
     };
     for ethernet in &config.ethernet {
-        let EthernetInterface { name, lent_frames, .. } = ethernet;
+        let EthernetInterface { name, fill_ring_frames, .. } = ethernet;
         // With AF_PACKET, a burst of chunks of either kind stands in for those that are lent.
-        need(format!("receive chunks of {name}"), BURST_MAX as u32, *lent_frames);
+        need(format!("receive chunks of {name}"), BURST_MAX as u32, *fill_ring_frames);
         need(format!("headers and copies of {name}"), 0, limits::OWN_CHUNKS);
         // What came by Ethernet lies in single chunks, what came otherwise in trains of many.
         need(
@@ -111,7 +111,7 @@ pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> Vec<Need> {
     }
     if !config.ethernet.is_empty() {
         let sends = SENDS_WAITING * config.udp.len() as u32;
-        let handed = (workers as u32 - 1) * strowger_engine::limits::EXCHANGE_FRAMES_MAX as u32;
+        let handed = (workers as u32 - 1) * strowger_engine::limits::HANDOFF_FRAMES_MAX as u32;
         let singles = BURST_MAX as u32 + EXITS_WAITING + sends + handed;
         need("frames from Ethernet being switched or sent elsewhere".to_owned(), 0, singles);
     }
@@ -154,7 +154,7 @@ fn spec_of(ethernet: &EthernetInterface, neighbours_max: u32) -> XdpSpec {
         ethertype: ethernet.ethertype,
         vlan: ethernet.vlan,
         neighbours_max,
-        lent_frames: ethernet.lent_frames,
+        fill_ring_frames: ethernet.fill_ring_frames,
         pieces: ethernet.pieces,
         group: ethernet.beacon_s.map(|_| BEACON_GROUP),
         ..XdpSpec::new(&ethernet.interface, 0)
@@ -201,7 +201,7 @@ fn open_one(
         info.tallies.push(port.tally().clone());
         info.reports.push(report);
         queues.push((worker, boxed(ethernet, port, opener, worker, workers)?));
-        if rung == Rung::Packet {
+        if rung == RxMode::Packet {
             if ethernet.queues == Queues::All && workers > 1 {
                 info.notes.push(format!(
                     "af_packet takes the frames of all queues: worker {worker} has them"
@@ -236,7 +236,7 @@ fn check(
     let at = &ethernet.interface;
     let sections = config.ethernet.iter().filter(|other| other.interface == *at).count();
     let info = &mut opening.info;
-    if info.reports.iter().any(|report| report.rung == Rung::Packet) {
+    if info.reports.iter().any(|report| report.rung == RxMode::Packet) {
         if sections == 1 {
             return Ok(opening);
         }

@@ -20,7 +20,7 @@ use crate::{
     local_port::LocalPort,
     port_info::PortInfo,
     recovery::caught,
-    slow_path::{Call, Inbox, SlowPath},
+    slow_path::{Call, RequestReceiver, SlowPath},
     spec::{LocalPortSpec, Neighbor, Peer},
     stats::{Stats, Summary},
 };
@@ -100,7 +100,7 @@ impl RelayHandle {
     /// Runs a slow path on a thread of its own.
     pub(crate) fn start(
         mut slow_path: SlowPath,
-        mut inbox: Inbox,
+        mut inbox: RequestReceiver,
         early: Vec<SwitchEvent>,
         local_ports: BTreeMap<String, LocalPort>,
         notes: Vec<String>,

@@ -11,7 +11,7 @@ use strowger_frame::port::Arm;
 use strowger_io::{
     addresses::own_addresses,
     changes::MachineChanges,
-    xdp::{Rung, hidden_tags},
+    xdp::{RxMode, hidden_tags},
 };
 
 use crate::{
@@ -157,7 +157,7 @@ fn look_at_address(
 /// start; reported when that changes.
 fn look_at_tags(port: &PortInfo, were_hidden: &mut bool) -> Option<EventKind> {
     let PortKind::Ethernet(wire) = &port.kind else { return None };
-    let report = wire.reports.iter().find(|report| report.rung != Rung::Packet)?;
+    let report = wire.reports.iter().find(|report| report.rung != RxMode::Packet)?;
     let interface = report.interface.clone();
     // What cannot be found out has not changed: the interface may be gone.
     let hidden = hidden_tags(&interface).ok()?;

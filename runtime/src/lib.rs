@@ -38,7 +38,7 @@ pub use strowger_crypto::{
 pub use strowger_engine::{
     control::{
         SwitchConfig,
-        peering::{Liveness, StrangerPolicy},
+        peering::{Liveness, UnknownPeerPolicy},
     },
     link::Rights,
 };

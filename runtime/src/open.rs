@@ -44,7 +44,7 @@ use crate::{
     own::Own,
     port_info::{PortInfo, PortKind},
     rights,
-    slow_path::{Inbox, SlowPath},
+    slow_path::{RequestReceiver, SlowPath},
     spec::{CustomQueues, LocalPortSpec, UnixSocket},
     state::StateFile,
     udp,
@@ -58,7 +58,7 @@ pub struct OpenRelay {
     pub(crate) switch: Switch,
     workers: Vec<Worker>,
     doorbells: Vec<Doorbell>,
-    inbox: Inbox,
+    inbox: RequestReceiver,
     clock: Clock,
     state: Option<(StateFile, Option<Snapshot>)>,
     ports: Vec<PortInfo>,
@@ -90,7 +90,7 @@ impl OpenRelay {
         let (mut switch, mut workers) =
             Switch::new(builder.switch, pools).map_err(StartError::Switch)?;
         let (inbox, slow_path_bell) =
-            Inbox::new(builder.udp.len() * (1 + ALTERNATES_MAX) + builder.custom.len())?;
+            RequestReceiver::new(builder.udp.len() * (1 + ALTERNATES_MAX) + builder.custom.len())?;
         let doorbells = doorbells(&mut switch, &mut workers)?;
         let waker = Arc::new(slow_path_bell);
         for worker in &mut workers {
@@ -298,7 +298,7 @@ pub(crate) fn identify(
         entropy: Box::new(OsEntropy),
         provider: builder.provider,
         wall_at_zero: clock.wall_at_zero(SystemTime::now()),
-        strangers: builder.accept_unknown,
+        unknown_peers: builder.accept_unknown,
     };
     switch.set_identity(peering, clock.now()).map_err(StartError::Identity)?;
     Ok(Some(peer_id))
@@ -386,7 +386,7 @@ impl Plugging<'_> {
             let local = reports.first().map_or(listener.address, |report| report.local);
             let id = self.switch.plug_everywhere(queues).map_err(refused("udp", name))?;
             if let Some(door) = door {
-                self.switch.open_door(id, door).map_err(refused("udp", name))?;
+                self.switch.open_handshake_socket(id, door).map_err(refused("udp", name))?;
             }
             self.switch.accept_unknown(id, self.is_open(name, listener.plain));
             let kind = PortKind::Udp { local, plain: listener.plain, reports, steered };

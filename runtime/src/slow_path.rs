@@ -60,14 +60,14 @@ const TURN_MIN: Duration = Duration::from_millis(1);
 pub(crate) type Call = Box<dyn FnOnce(&mut SlowPath) + Send>;
 
 /// What wakes the slow path, and what it then finds.
-pub(crate) struct Inbox {
+pub(crate) struct RequestReceiver {
     calls: Receiver<Call>,
     pub(crate) calls_in: SyncSender<Call>,
     doorbell: Doorbell,
     waiter: Waiter,
 }
 
-impl Inbox {
+impl RequestReceiver {
     /// One that also waits for handshakes at so many sockets.
     pub(crate) fn new(handshake_sockets: usize) -> Result<(Self, DoorbellWaker), StartError> {
         let what = "no doorbell";
@@ -188,7 +188,7 @@ impl SlowPath {
     /// [`ShutdownError`].
     pub(crate) fn run(
         &mut self,
-        inbox: &mut Inbox,
+        inbox: &mut RequestReceiver,
         early: &[SwitchEvent],
         stop: &AtomicBool,
     ) -> Result<Summary, ShutdownError> {
@@ -197,7 +197,11 @@ impl SlowPath {
         self.finish()
     }
 
-    fn serve(&mut self, inbox: &mut Inbox, stop: &AtomicBool) -> Result<(), ShutdownError> {
+    fn serve(
+        &mut self,
+        inbox: &mut RequestReceiver,
+        stop: &AtomicBool,
+    ) -> Result<(), ShutdownError> {
         loop {
             // Armed first: a ring from here on is not missed.
             inbox.doorbell.arm();
@@ -259,7 +263,7 @@ impl SlowPath {
     fn guarded(&mut self, what: impl FnOnce(&mut Self)) -> Result<(), ShutdownError> {
         let Err(words) = caught(|| what(self)) else { return Ok(()) };
         let too_often = !self.restarts.may_begin(Instant::now());
-        let recovered = caught(|| self.switch.salvage(self.clock.now()));
+        let recovered = caught(|| self.switch.recover(self.clock.now()));
         if too_often || recovered.is_err() {
             return Err(ShutdownError::SlowPathDied(words));
         }

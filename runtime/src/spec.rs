@@ -129,7 +129,7 @@ pub struct EthernetInterface {
     pub(crate) plain: bool,
     pub(crate) backend: xdp::Choice,
     pub(crate) pieces: bool,
-    pub(crate) lent_frames: u32,
+    pub(crate) fill_ring_frames: u32,
     pub(crate) beacon_s: Option<u32>,
     pub(crate) capture: Option<PathBuf>,
 }
@@ -148,7 +148,7 @@ impl EthernetInterface {
             plain: false,
             backend: spec.backend,
             pieces: spec.pieces,
-            lent_frames: spec.lent_frames,
+            fill_ring_frames: spec.fill_ring_frames,
             beacon_s: None,
             capture: None,
         }
@@ -168,7 +168,7 @@ impl EthernetInterface {
         /// Whether a frame may leave in several buffers (`XDP_USE_SG`).
         pieces: bool;
         /// Chunks lent to the kernel for receiving, for each queue.
-        lent_frames: u32;
+        fill_ring_frames: u32;
         /// Sends a beacon every so many seconds, and listens to those of others; `None` for neither.
         beacon_s: Option<u32>;
     }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use strowger_engine::control::Door;
+use strowger_engine::control::HandshakeSocket;
 use strowger_frame::{Address, BURST_MAX, Pool, PoolSpec, Port};
 use strowger_io::udp::{Opened, Refusal, Report, Steered, UdpSpec, open_steered, worker_of};
 
@@ -23,7 +23,7 @@ pub(crate) struct Opening {
     /// One a worker, in their order.
     pub(crate) queues: Vec<Box<dyn Port>>,
     pub(crate) reports: Vec<Report>,
-    pub(crate) door: Option<Door>,
+    pub(crate) door: Option<HandshakeSocket>,
     /// Whether handshakes come in by the door; `None` where nobody has any to make.
     pub(crate) steered: Option<Result<(), Refusal>>,
 }
@@ -83,19 +83,19 @@ pub(crate) fn open(
     Ok(Opening { queues, reports, door, steered })
 }
 
-fn door(slow: Opened, listener: &UdpListener, opener: &Opener) -> Result<Door, String> {
+fn door(slow: Opened, listener: &UdpListener, opener: &Opener) -> Result<HandshakeSocket, String> {
     let path = listener.capture.as_deref().map(handshake_file);
     door_of(captured(slow.boxed().0, opener, path.as_deref())?)
 }
 
-fn door_of(port: Box<dyn Port>) -> Result<Door, String> {
+fn door_of(port: Box<dyn Port>) -> Result<HandshakeSocket, String> {
     let pool =
         Pool::new(&DOOR_MEMORY).map_err(|error| format!("memory for handshakes: {error}"))?;
     let worker_of = |at: Address, workers: usize| match at {
         Address::Udp(at) => worker_of(at, workers),
         Address::Only | Address::Ether(_) => 0,
     };
-    Ok(Door { port, pool, worker_of })
+    Ok(HandshakeSocket { port, pool, worker_of })
 }
 
 /// Whether a listener at this address takes IPv4 as well: `[::]` does, unless another listener has the

@@ -88,7 +88,7 @@ impl WorkerLoop {
     pub fn run(&mut self, mut is_over: impl FnMut(usize) -> bool) {
         let mut idle_for = 0;
         loop {
-            let switched = self.worker.breathe(self.clock.now());
+            let switched = self.worker.poll(self.clock.now());
             if is_over(switched) {
                 return;
             }

@@ -171,8 +171,8 @@ pub use strowger_runtime::{
     Neighbor, NeighborAddress, NeighborError, NoLocalPort, OpenRelay, OsEntropy, Packet,
     PacketError, Peer, PeerId, PeerKey, PortClosed, PortInfo, PortKind, PortStats, Provider, Psk,
     Queues, Relay, RelayBuilder, RelayHandle, Rights, Scheme, SealWish, ShutdownError, Slot,
-    SlotError, SlowPath, StartError, StateError, StaticPublic, Stats, StrangerPolicy, Summary,
-    SwitchConfig, TxBuffer, UdpListener, UnixSocket, Wire, key_file,
+    SlotError, SlowPath, StartError, StateError, StaticPublic, Stats, Summary, SwitchConfig,
+    TxBuffer, UdpListener, UnixSocket, UnknownPeerPolicy, Wire, key_file,
 };
 
 /// The switch below a relay: what [`SlowPath::switch`] gives, and what events and counters hold.
@@ -209,7 +209,7 @@ pub mod ports {
     }
     /// Settings and reports of Ethernet ports.
     pub mod ethernet {
-        pub use strowger_io::xdp::{Choice, Report, Rung, XdpSpec};
+        pub use strowger_io::xdp::{Choice, Report, RxMode, XdpSpec};
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use strowger_engine::{
     Now,
     control::{
-        Attach, Balance, Door, PortId, Switch, SwitchConfig,
+        Attach, Balance, HandshakeSocket, PortId, Switch, SwitchConfig,
         peering::{Liveness, PeerSpec},
     },
     limits::HOPS_MAX,
@@ -116,8 +116,10 @@ impl Node {
                 Address::Udp(at) => worker_of(at, workers),
                 Address::Only | Address::Ether(_) => 0,
             };
-            let opened =
-                self.switch.open_door(port, Door { port: slow.boxed().0, pool, worker_of });
+            let opened = self.switch.open_handshake_socket(
+                port,
+                HandshakeSocket { port: slow.boxed().0, pool, worker_of },
+            );
             opened.map_err(|why| Failure::Refused(why.to_string()))?;
         }
         Ok((port, bound))
@@ -181,7 +183,7 @@ impl Node {
 
     /// One poll of each worker; says how many frames they switched.
     pub(super) fn poll_workers(&mut self, now: Now) -> usize {
-        self.workers.iter_mut().map(|worker| worker.breathe(now)).sum()
+        self.workers.iter_mut().map(|worker| worker.poll(now)).sum()
     }
 
     /// One poll of each worker and of the slow path.

@@ -39,7 +39,7 @@ impl EtherRelay {
     /// # Errors
     /// What the kernel or the switch refused.
     pub(crate) fn new(wires: &Wires, backend: Choice) -> Result<Self, Failure> {
-        let port_chunks = limits::LENT_FRAMES + limits::OWN_CHUNKS + limits::SENDS_WAITING;
+        let port_chunks = limits::FILL_RING_FRAMES + limits::OWN_CHUNKS + limits::SENDS_WAITING;
         let pool = PoolSpec { trains: 64, singles: 2 * port_chunks + 256, huge_pages: true };
         let mut pool = Pool::new(&pool).map_err(Failure::kernel("memory"))?;
         let mut arena = Arena::of(&pool);
@@ -62,7 +62,7 @@ impl EtherRelay {
         let worker = WorkerLoop::new(worker, doorbell, Clock::start(), IdlePolicy::ADAPTIVE);
         let mut relay = Self { switch, worker, label, report };
         while !relay.switch.is_settled() {
-            relay.worker.worker_mut().breathe(Now(1));
+            relay.worker.worker_mut().poll(Now(1));
             relay.switch.poll(Now(1));
         }
         Ok(relay)

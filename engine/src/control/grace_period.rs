@@ -1,9 +1,9 @@
 //! What each worker was given and has reported, and tokens that can be used only once all workers
-//! have reported what they were given before. It never sees an order, only counts them.
+//! have reported what they were given before. It never sees a command, only counts them.
 
 /// Orders given to each worker, and reports of it.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct GracePeriods {
     given: Vec<u64>,
     reported: Vec<u64>,
 }
@@ -11,55 +11,55 @@ pub struct Ledger {
 /// Something that waits until every worker has reported all that it was given so far.
 #[derive(Debug)]
 #[must_use = "what is not waited for never comes true"]
-pub struct Awaited<T> {
+pub struct Barrier<T> {
     due: Vec<u64>,
     what: T,
 }
 
 /// Proof that every worker has reported all that it was given before this was awaited. Only
-/// [`Ledger::pass`] makes one.
+/// [`GracePeriods::pass`] makes one.
 #[derive(Debug)]
 #[must_use = "a proof is for the step that it allows"]
-pub struct Passed<T>(T);
+pub struct Quiesced<T>(T);
 
-impl<T> Passed<T> {
+impl<T> Quiesced<T> {
     /// What was waited for.
     pub fn into_inner(self) -> T {
         self.0
     }
 }
 
-impl<T> Awaited<T> {
+impl<T> Barrier<T> {
     /// What waits.
     pub fn what(&self) -> &T {
         &self.what
     }
 }
 
-impl Ledger {
+impl GracePeriods {
     /// For so many workers.
     pub fn new(workers: usize) -> Self {
         Self { given: vec![0; workers], reported: vec![0; workers] }
     }
 
-    /// A worker was given an order.
+    /// A worker was given a command.
     pub fn note_given(&mut self, worker: usize) {
         self.given[worker] += 1;
     }
 
-    /// A worker has reported an order.
+    /// A worker has reported a command.
     pub fn note_reported(&mut self, worker: usize) {
         self.reported[worker] += 1;
-        assert!(self.reported[worker] <= self.given[worker], "reports follow orders");
+        assert!(self.reported[worker] <= self.given[worker], "reports follow commands");
     }
 
-    /// Lets something wait for all orders given so far.
-    pub fn wait_for_all<T>(&self, what: T) -> Awaited<T> {
-        Awaited { due: self.given.clone(), what }
+    /// Lets something wait for all commands given so far.
+    pub fn wait_for_all<T>(&self, what: T) -> Barrier<T> {
+        Barrier { due: self.given.clone(), what }
     }
 
     /// Whether what it waits for has been reported.
-    pub fn has_passed<T>(&self, awaited: &Awaited<T>) -> bool {
+    pub fn has_passed<T>(&self, awaited: &Barrier<T>) -> bool {
         awaited.due.iter().zip(&self.reported).all(|(due, reported)| reported >= due)
     }
 
@@ -67,8 +67,8 @@ impl Ledger {
     ///
     /// # Errors
     /// Gives it back if it was not.
-    pub fn pass<T>(&self, awaited: Awaited<T>) -> Result<Passed<T>, Awaited<T>> {
-        if self.has_passed(&awaited) { Ok(Passed(awaited.what)) } else { Err(awaited) }
+    pub fn pass<T>(&self, awaited: Barrier<T>) -> Result<Quiesced<T>, Barrier<T>> {
+        if self.has_passed(&awaited) { Ok(Quiesced(awaited.what)) } else { Err(awaited) }
     }
 
     /// Orders that a worker was given and has not reported.
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn nothing_passes_before_the_last_worker_has_reported() {
-        let mut ledger = Ledger::new(2);
+        let mut ledger = GracePeriods::new(2);
         ledger.note_given(0);
         ledger.note_given(1);
         let awaited = ledger.wait_for_all("x");

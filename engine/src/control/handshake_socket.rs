@@ -1,7 +1,7 @@
 //! Doors: sockets of a port that take handshake messages and nothing else, and that the slow path reads
-//! itself. Whoever knocks there costs no worker anything, nor does the answer (R9).
+//! itself. Whoever handshakes there costs no worker anything, nor does the answer (R9).
 //!
-//! A port without a door takes handshakes in by its workers, which hand them up as knocks and send the
+//! A port without a handshake socket takes handshakes in by its workers, which hand them up as handshake datagrams and send the
 //! answers, by order.
 
 use std::fmt;
@@ -16,14 +16,14 @@ use strowger_wire::link_header::LinkHeader;
 use super::{PlugError, PortId, Switch};
 use crate::{
     Now,
-    command::{Knock, Order},
+    command::{Command, HandshakeDatagram},
     discard::Discard,
     limits::DOOR_BURSTS_MAX,
 };
 
 /// One more socket of a port, at the same address.
-pub struct Door {
-    /// The socket. It knows no neighbour, so whoever knocks is a stranger to it and has to be welcome.
+pub struct HandshakeSocket {
+    /// The socket. It knows no neighbour, so every sender is unknown to it and has to be welcome.
     pub port: Box<dyn Port>,
     /// Memory for what comes in by it, and for the answers.
     pub pool: Pool,
@@ -31,13 +31,13 @@ pub struct Door {
     pub worker_of: fn(Address, usize) -> usize,
 }
 
-impl fmt::Debug for Door {
+impl fmt::Debug for HandshakeSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Door").field(&self.port.describe()).finish()
+        f.debug_tuple("HandshakeSocket").field(&self.port.describe()).finish()
     }
 }
 
-impl Door {
+impl HandshakeSocket {
     pub(super) fn accept_unknown(&mut self, accept: bool) {
         self.port.accept_unknown(accept);
     }
@@ -80,16 +80,20 @@ impl Door {
 }
 
 impl Switch {
-    /// Gives a port its door. [`poll`](Self::poll) reads it from now on, until the port is unplugged;
+    /// Gives a port its handshake socket. [`poll`](Self::poll) reads it from now on, until the port is unplugged;
     /// its frames are counted with the port's.
     ///
     /// # Errors
-    /// [`PlugError::NoPort`], if there is no such port; the door is dropped then.
-    pub fn open_door(&mut self, port: PortId, door: Door) -> Result<(), PlugError> {
-        self.ports.open_door(port, door)
+    /// [`PlugError::NoPort`], if there is no such port; the handshake socket is dropped then.
+    pub fn open_handshake_socket(
+        &mut self,
+        port: PortId,
+        handshake_socket: HandshakeSocket,
+    ) -> Result<(), PlugError> {
+        self.ports.open_handshake_socket(port, handshake_socket)
     }
 
-    /// Says what would wake the slow path for those who knock: called before it blocks.
+    /// Says what would wake the slow path for handshake datagrams: called before it blocks.
     pub fn arm(&mut self, add: impl FnMut(Arm)) {
         self.ports.arm(add);
     }
@@ -99,9 +103,9 @@ impl Switch {
         self.ports.disarm();
     }
 
-    /// Takes in who knocks at the doors, some bursts of each: what is more waits in the socket, or is
+    /// Reads the handshake sockets, some bursts of each: what is more waits in the socket, or is
     /// the kernel's to drop.
-    pub(super) fn answer_doors(&mut self, now: Now) {
+    pub(super) fn read_handshake_sockets(&mut self, now: Now) {
         for port in self.ports.ids() {
             for _ in 0..DOOR_BURSTS_MAX {
                 let Some(mut burst) = self.ports.receive(port) else { break };
@@ -124,15 +128,18 @@ impl Switch {
             let origin = self.ports.origin(port, &frame, self.out.workers.len());
             let Some((from, worker)) = origin else { return };
             let link = self.link_at(port, from);
-            self.take_knock(&Knock { worker, port: port.0, link, from, frame }, now);
+            self.take_handshake(
+                &HandshakeDatagram { worker, port: port.0, link, from, frame },
+                now,
+            );
         }
     }
 
-    /// Answers whoever knocked: by the port's door, so that workers spend nothing on strangers.
-    pub(super) fn answer_knock(&mut self, knock: &Knock, message: Vec<u8>) {
-        if !self.ports.send(PortId(knock.port), knock.from, &message) {
-            let order = Order::Send(knock.port, knock.from, message);
-            self.out.workers.command(usize::from(knock.worker), order);
+    /// Answers a handshake datagram: by the port's handshake socket, so that workers spend nothing on unknown peers.
+    pub(super) fn answer_handshake(&mut self, datagram: &HandshakeDatagram, message: Vec<u8>) {
+        if !self.ports.send(PortId(datagram.port), datagram.from, &message) {
+            let order = Command::Send(datagram.port, datagram.from, message);
+            self.out.workers.command(usize::from(datagram.worker), order);
         }
     }
 }

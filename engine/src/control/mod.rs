@@ -8,7 +8,7 @@
 //! |---|---|---|---|
 //! | attach | the link, everywhere | the table that names it | the event |
 //! | detach | the table that no longer names it | the link comes back, everywhere | its number rests in quarantine |
-//! | renumber | the table that names it twice | the new number goes into ways back, everywhere | the old one's time begins |
+//! | renumber | the table that names it twice | the new number goes into return paths, everywhere | the old one's time begins |
 //!
 //! So a worker never holds a table that names a link it does not have.
 //!
@@ -36,7 +36,7 @@ use std::{collections::BTreeMap, fmt, mem, sync::Arc};
 use strowger_frame::{Address, Loss, Mark, Pool, Port, Wake, port::PortTally};
 use strowger_wire::{Scheme, Slot};
 
-pub use self::handshake_socket::Door;
+pub use self::handshake_socket::HandshakeSocket;
 pub use self::request::{
     Attach, AttachError, ConfigError, DetachError, Event, GrowError, NotFree, PlugError, PortId,
     RenumberError, SwitchConfig,
@@ -48,18 +48,18 @@ use self::{
     messages::Messages,
     peering::{DownReason, Location, Peering},
     ports::Ports,
-    recover::Mustering,
+    recover::Recovering,
     slot_allocator::Who,
     slots::Slots,
     workers::{Step, Workers},
 };
 use crate::{
     Now,
-    command::{Ending, Punt, PuntKind, Report},
+    command::{Completion, DropNotice, Punt, PuntKind},
     discard::{Discard, DiscardTally},
-    limits::{ATTACHED_MAX, EXCHANGE_FRAMES_MAX, HOPS_MAX},
+    limits::{ATTACHED_MAX, HANDOFF_FRAMES_MAX, HOPS_MAX},
     slots::{NextHop, SlotTable},
-    worker::{Exchange, Worker},
+    worker::{HandoffRings, Worker},
 };
 
 /// Where decisions go: to the workers, and to whoever polls.
@@ -83,7 +83,7 @@ pub struct Switch {
     in_hand: u64,
     /// Answers to handshakes, which leave by the handshake sockets once the workers have been given the keys.
     answers: Vec<(PortId, Address, Vec<u8>)>,
-    muster: Mustering,
+    inventory: Recovering,
 }
 
 impl fmt::Debug for Switch {
@@ -108,13 +108,13 @@ impl Switch {
         }
         let clock = Clock::default();
         let (handles, theirs) = Workers::tie(pools.len(), &clock.skew());
-        let exchanges = Exchange::between(pools.len(), EXCHANGE_FRAMES_MAX);
+        let handoff_rings = HandoffRings::between(pools.len(), HANDOFF_FRAMES_MAX);
         let mut workers = Vec::new();
-        for (number, ((pool, exchange), slow_path)) in
-            pools.into_iter().zip(exchanges).zip(theirs).enumerate()
+        for (number, ((pool, handoff_rings), slow_path)) in
+            pools.into_iter().zip(handoff_rings).zip(theirs).enumerate()
         {
             let table = Box::new(table(&config, &BTreeMap::new())?);
-            workers.push(Worker::new(number as u8, &config, pool, table, exchange, slow_path));
+            workers.push(Worker::new(number as u8, &config, pool, table, handoff_rings, slow_path));
         }
         let switch = Self {
             out: Outputs { workers: handles, events: Vec::new() },
@@ -126,12 +126,12 @@ impl Switch {
             discards: DiscardTally::default(),
             in_hand: 0,
             answers: Vec::new(),
-            muster: Mustering::default(),
+            inventory: Recovering::default(),
         };
         Ok((switch, workers))
     }
 
-    /// What wakes worker `number` when it has been given orders.
+    /// What wakes worker `number` when it has been given commands.
     pub fn set_waker(&mut self, number: usize, waker: Arc<dyn Wake>) {
         self.out.workers.set_waker(number, waker);
     }
@@ -149,7 +149,7 @@ impl Switch {
         self.ports.plug_everywhere(ports, &mut self.out.workers)
     }
 
-    /// Plugs in a port that one worker owns; the others hand it frames over their exchange rings.
+    /// Plugs in a port that one worker owns; the others hand it frames over their handoff rings.
     ///
     /// # Errors
     /// [`PlugError`]; the port is dropped then.
@@ -309,7 +309,7 @@ impl Switch {
         }
     }
 
-    /// Does what is due: gives waiting orders, reads reports, takes the next steps, ends punted
+    /// Does what is due: gives waiting commands, reads reports, takes the next steps, ends punted
     /// frames. It never blocks. What has come true is returned, oldest first.
     ///
     /// Call it when [`next_timeout`](Self::next_timeout) has come, after a worker has called the waker that
@@ -322,7 +322,7 @@ impl Switch {
         self.take_notes(now);
         self.take_punts(now);
         self.take_knocks(now);
-        self.answer_doors(now);
+        self.read_handshake_sockets(now);
         self.turn_peering(now);
         self.turn_beacons(now);
         self.slots.poll(&mut self.out);
@@ -381,7 +381,7 @@ impl Switch {
             Step::Retire(moving) => slots.retire(moving, out),
             Step::Remove(told) => slots.drop_user(told, out),
             Step::Rest(unnamed) => slots.rest(unnamed, out),
-            Step::Muster(told) => self.take_muster(told),
+            Step::Inventory(told) => self.take_inventory(told),
             Step::Recovered(unnamed) => {
                 slots.unbar();
                 slots.rest(unnamed, out);
@@ -402,11 +402,11 @@ impl Switch {
     }
 
     /// A frame named a slot by a number that is retiring, or was until a moment ago.
-    fn take_alias_used(&mut self, named: u32, packet: Ending, now: Now) {
+    fn take_alias_used(&mut self, named: u32, packet: DropNotice, now: Now) {
         let ingress = packet.ingress_slot;
         if let Some(slot) = self.slots.renamed(named) {
             self.out.events.push(Event::AliasUsed { ingress, named, slot });
-            self.tell_slot_moved(packet, named, slot, now);
+            self.send_slot_moved(packet, named, slot, now);
         }
     }
 
@@ -425,32 +425,32 @@ impl Switch {
                     let from = Location { port: PortId(port), at };
                     self.take_roamed(link, from, usize::from(bytes), now);
                 }
-                Some(Punt::Strayed(session, worker)) => self.take_strayed(session, worker),
-                Some(Punt::Worn(link)) => self.take_worn(link, now),
+                Some(Punt::Migrate(session, worker)) => self.take_strayed(session, worker),
+                Some(Punt::RekeyDue(link)) => self.take_rekey_due(link, now),
                 Some(Punt::Unsealed(link)) => self.wake(link, now),
                 Some(Punt::SendFailed { port, to, errno }) => {
                     let link = self.link_at(PortId(port), to);
                     self.note_reason(link, DownReason::Unreachable { to, errno }, now);
                 }
                 Some(Punt::AliasUsed { slot, packet }) => self.take_alias_used(slot, packet, now),
-                Some(Punt::Packet { .. } | Punt::Ended(_) | Punt::Said { .. }) | None => return,
+                Some(Punt::Packet { .. } | Punt::Dropped(_) | Punt::Said { .. }) | None => return,
             }
         }
     }
 
-    /// Takes who knocks: those who are known first.
+    /// Takes who handshakes: those who are known first.
     fn take_knocks(&mut self, now: Now) {
         let punts = self.out.workers.punts();
-        for _ in 0..punts.knocks.len() {
-            let Some(knock) = punts.knocks.pop() else { break };
-            self.note_taken(knock.link, knock.worker, PuntKind::Knock);
+        for _ in 0..punts.handshakes.len() {
+            let Some(datagram) = punts.handshakes.pop() else { break };
+            self.note_taken(datagram.link, datagram.worker, PuntKind::HandshakeDatagram);
             self.in_hand += 1;
-            self.take_knock(&knock, now);
+            self.take_handshake(&datagram, now);
         }
-        for _ in 0..punts.strangers.len() {
-            let Some(knock) = punts.strangers.pop() else { break };
+        for _ in 0..punts.unknown_peers.len() {
+            let Some(datagram) = punts.unknown_peers.pop() else { break };
             self.in_hand += 1;
-            self.take_knock(&knock, now);
+            self.take_handshake(&datagram, now);
         }
     }
 
@@ -477,25 +477,25 @@ impl Switch {
         self.in_hand = self.in_hand.saturating_sub(1);
     }
 
-    fn read_report(&mut self, report: Report) {
+    fn read_report(&mut self, report: Completion) {
         match report {
             // Freed here, on the slow path: that is what reports are for.
-            Report::Done
-            | Report::Slots(_)
-            | Report::Detached(_)
-            | Report::Unplugged(_)
-            | Report::Sealer(_)
-            | Report::Sent(_)
-            | Report::ReturnPath(_)
-            | Report::Grown(_) => (),
-            Report::Session(session) => self.take_session_back(session),
-            Report::Mustered(muster) => self.muster.take(*muster),
-            Report::AttachRefused(link, why) => {
+            Completion::Done
+            | Completion::Slots(_)
+            | Completion::Detached(_)
+            | Completion::Unplugged(_)
+            | Completion::Sealer(_)
+            | Completion::Sent(_)
+            | Completion::ReturnPath(_)
+            | Completion::Grown(_) => (),
+            Completion::Session(session) => self.take_session_back(session),
+            Completion::Inventoried(inventory) => self.inventory.take(*inventory),
+            Completion::AttachRefused(link, why) => {
                 if let Some(attachment) = self.slots.user(link.mark) {
                     attachment.refused = Some(why);
                 }
             }
-            Report::PlugRefused(seat) => {
+            Completion::PlugRefused(seat) => {
                 // Ports are numbered within the workers' bounds, so this is a bug of ours.
                 debug_assert!(false, "a worker had no place for {seat:?}");
             }

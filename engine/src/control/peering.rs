@@ -52,14 +52,14 @@ use strowger_wire::{
 use super::{Attach, Event, PortId, Switch};
 use crate::{
     Now,
-    command::{Knock, Order},
+    command::{Command, HandshakeDatagram},
     discard::Discard,
     limits::FRAME_BYTES_MAX,
     link::Behind,
-    session::{Lately, SessionSeat},
+    session::{Lately, RxSession},
 };
 
-/// A stranger that has finished its handshake is heard within this, if it is ever: it confirms its keys
+/// An unknown peer that has finished its handshake is heard within this, if it is ever: it confirms its keys
 /// every second.
 const HEARD_WITHIN_NS: u64 = 5_000_000_000;
 
@@ -75,12 +75,14 @@ pub struct PeeringConfig {
     /// [`Switch::set_wall_clock`] for one that is set later.
     pub wall_at_zero: u64,
     /// What whoever is not configured may do; `None` refuses them, which is the default.
-    pub strangers: Option<StrangerPolicy>,
+    pub unknown_peers: Option<UnknownPeerPolicy>,
 }
 
 impl fmt::Debug for PeeringConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PeeringConfig").field("strangers", &self.strangers).finish_non_exhaustive()
+        f.debug_struct("PeeringConfig")
+            .field("unknown_peers", &self.unknown_peers)
+            .finish_non_exhaustive()
     }
 }
 
@@ -126,7 +128,7 @@ struct Peer {
     state: LinkState,
     /// What is shown: it is up only once every worker lets data pass.
     shown: LinkState,
-    is_stranger: bool,
+    is_unknown: bool,
     keys_since: Option<Now>,
     handshakes: u64,
     /// The peer has shown that it has the newest keys.
@@ -139,12 +141,12 @@ struct Peer {
     elsewhere: Budget,
     challenge: Option<Challenge>,
     suggested: Suggested,
-    pulse: Pulse,
+    liveness: PeerLiveness,
     /// What explains why its link is not up.
     diagnosis: Diagnosis,
     /// When it was last told that somebody else has its key.
     refusal_told: Option<Now>,
-    /// A stranger that has no link since then gives its slot back.
+    /// An unknown peer that has no link since then gives its slot back.
     down_since: Now,
     usage: Usage,
     /// None before the first keys.
@@ -180,19 +182,19 @@ struct Seated {
 
 /// Where a handshake message came from, and by which worker: where its answer goes.
 #[derive(Clone, Copy)]
-struct Knocked {
+struct HandshakeOrigin {
     from: Location,
     worker: u8,
     bytes: usize,
     is_response: bool,
 }
 
-impl Knocked {
-    fn of(knock: &Knock) -> Self {
-        let from = Location { port: PortId(knock.port), at: knock.from };
-        let bytes = knock.frame.bytes();
+impl HandshakeOrigin {
+    fn of(datagram: &HandshakeDatagram) -> Self {
+        let from = Location { port: PortId(datagram.port), at: datagram.from };
+        let bytes = datagram.frame.bytes();
         let is_response = LinkHeader::parse(bytes).is_ok_and(|h| h.kind == Kind::Response);
-        Self { from, worker: knock.worker, bytes: bytes.len(), is_response }
+        Self { from, worker: datagram.worker, bytes: bytes.len(), is_response }
     }
 }
 
@@ -210,12 +212,12 @@ use self::{
     conflict::Conflict,
     diagnosis::{Diagnosis, discard_of},
     indices::{Asker, Indices},
-    intake::{Budget, Budgets, KNOWN_PER_SECOND, STRANGERS_PER_SECOND},
+    intake::{Budget, Budgets, KNOWN_PER_SECOND, UNKNOWN_PER_SECOND},
     location::Reach,
     lookup::{Lookup, know},
     path_mtu::PathMtu,
     peers::Peers,
-    presence::{Challenge, Pulse},
+    presence::{Challenge, PeerLiveness},
     rest::Usage,
     schedule::Schedule,
     sources::Sources,
@@ -225,7 +227,7 @@ pub use self::{
     location::Location,
     presence::Liveness,
     rest::LinkState,
-    spec::{Agreed, PeerError, PeerSpec, PeerView, StrangerPolicy},
+    spec::{Agreed, PeerError, PeerSpec, PeerView, UnknownPeerPolicy},
 };
 
 impl Switch {
@@ -258,7 +260,7 @@ impl Switch {
             by_address: HashMap::new(),
             alternates: Alternates::default(),
             indices: Indices::new(self.out.workers.awaited_places()),
-            budgets: [KNOWN_PER_SECOND, STRANGERS_PER_SECOND].map(Budgets::new),
+            budgets: [KNOWN_PER_SECOND, UNKNOWN_PER_SECOND].map(Budgets::new),
             sources: Sources::new(),
             beacons: Beacons::default(),
             schedule: Schedule::default(),
@@ -278,7 +280,7 @@ impl Switch {
         }
     }
 
-    /// Lets strangers' frames in at a port: handshakes, and the data of peers that have moved.
+    /// Lets unknown peers' frames in at a port: handshakes, and the data of peers that have moved.
     /// Needed wherever a peer may come from an address that is not written down.
     pub fn accept_unknown(&mut self, port: PortId, accept: bool) {
         self.ports.accept_unknown(port, accept, &mut self.out.workers);
@@ -306,7 +308,7 @@ impl Switch {
     fn attach_peer(
         &mut self,
         spec: PeerSpec,
-        is_stranger: bool,
+        is_unknown: bool,
         now: Now,
     ) -> Result<(u32, Mark), PeerError> {
         let attach = Attach {
@@ -319,7 +321,7 @@ impl Switch {
             slot: spec.slot,
             name: spec.name.clone(),
             key: spec.key.map(|key| key.0),
-            unknown_max: self.unknown_numbers_max().filter(|_| is_stranger),
+            unknown_max: self.unknown_numbers_max().filter(|_| is_unknown),
         };
         let attached = self.slots.attach(attach, &self.ports, &mut self.out);
         let (slot, mark) = attached.map_err(PeerError::Attach)?;
@@ -351,7 +353,7 @@ impl Switch {
             at: None,
             state: LinkState::Down,
             shown: LinkState::Down,
-            is_stranger,
+            is_unknown,
             keys_since: None,
             handshakes: 0,
             agreed: None,
@@ -359,7 +361,7 @@ impl Switch {
             elsewhere: Budget::of_a_peer(),
             challenge: None,
             suggested: Suggested::default(),
-            pulse: Pulse::default(),
+            liveness: PeerLiveness::default(),
             diagnosis: Diagnosis::default(),
             refusal_told: None,
             down_since: now,
@@ -367,7 +369,7 @@ impl Switch {
             path: None,
             is_touched: false,
         };
-        peering.lookup.add(mark, &peer.spec, is_stranger);
+        peering.lookup.add(mark, &peer.spec, is_unknown);
         peering.peers.insert(mark, peer);
         peering.settle(mark, written);
         self.want(mark, now);
@@ -379,7 +381,7 @@ impl Switch {
         &mut self,
         mark: Mark,
         input: Input<'_>,
-        by: Option<Knocked>,
+        by: Option<HandshakeOrigin>,
         now: Now,
     ) -> Result<(), Discard> {
         self.with_session(mark, by, now, |session, context, outputs| {
@@ -391,7 +393,7 @@ impl Switch {
     fn with_session(
         &mut self,
         mark: Mark,
-        by: Option<Knocked>,
+        by: Option<HandshakeOrigin>,
         now: Now,
         what: impl FnOnce(
             &mut Session,
@@ -427,7 +429,7 @@ impl Switch {
         taken.map_err(|why| self.refusal(mark, why, now))
     }
 
-    fn carry(&mut self, mark: Mark, outputs: Vec<Output>, by: Option<Knocked>, now: Now) {
+    fn carry(&mut self, mark: Mark, outputs: Vec<Output>, by: Option<HandshakeOrigin>, now: Now) {
         for output in outputs {
             let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else {
                 return;
@@ -449,12 +451,12 @@ impl Switch {
                         if worker != owner {
                             self.out
                                 .workers
-                                .command(worker, Order::OpenElsewhere(index, owner as u8));
+                                .command(worker, Command::OpenAtWorker(index, owner as u8));
                         }
                     }
                     let lately = Lately::default();
-                    let seat = Box::new(SessionSeat { index, link: mark, openers, lately });
-                    self.out.workers.command(owner, Order::Open(seat));
+                    let seat = Box::new(RxSession { index, link: mark, openers, lately });
+                    self.out.workers.command(owner, Command::Open(seat));
                 }
                 Output::Seal(keys) => {
                     // The handshake is the peer's, and of now: it is proved by which worker it comes in.
@@ -492,7 +494,7 @@ impl Switch {
             frame_bytes_max: agreed,
         });
         peer.keys_since = Some(now);
-        peer.pulse.asked = 0;
+        peer.liveness.asked = 0;
         peer.is_shown = confirmed;
         peer.reach.gave_up = false;
         peer.usage.note_keys(now);
@@ -502,8 +504,8 @@ impl Switch {
             self.set_state(mark, LinkState::Up, now);
         }
         for (worker, sealer) in sealers.into_iter().enumerate() {
-            self.out.workers.command(worker, Order::Mtu(mark, limit));
-            self.out.workers.command(worker, Order::Seal(mark, Box::new(sealer)));
+            self.out.workers.command(worker, Command::Mtu(mark, limit));
+            self.out.workers.command(worker, Command::Seal(mark, Box::new(sealer)));
         }
     }
 
@@ -523,7 +525,7 @@ impl Switch {
     }
 
     /// A link's sealer has sealed so much that new keys are wanted.
-    pub(super) fn take_worn(&mut self, link: Mark, now: Now) {
+    pub(super) fn take_rekey_due(&mut self, link: Mark, now: Now) {
         let _ = self.drive(link, Input::RekeyDue, None, now);
     }
 
@@ -537,12 +539,12 @@ impl Switch {
         seated.moving = Some(worker);
         let owner = usize::from(seated.owner);
         // Comes back with its keys and windows in a report, and goes on from there.
-        self.out.workers.command(owner, Order::Close(session));
+        self.out.workers.command(owner, Command::Close(session));
         self.out.workers.after_all(worker, super::workers::Step::Moved);
     }
 
     /// Keys that a worker gave back: of a session that is over, or that moves to another worker.
-    pub(super) fn take_session_back(&mut self, seat: Box<SessionSeat>) {
+    pub(super) fn take_session_back(&mut self, seat: Box<RxSession>) {
         let Some(peering) = &mut self.peering else { return };
         let index = seat.index;
         let Some(seated) = peering.by_index.get_mut(&index) else { return };
@@ -553,10 +555,10 @@ impl Switch {
         }
         for worker in 0..self.out.workers.len() {
             if worker != usize::from(to) {
-                self.out.workers.command(worker, Order::OpenElsewhere(index, to));
+                self.out.workers.command(worker, Command::OpenAtWorker(index, to));
             }
         }
-        self.out.workers.command(usize::from(to), Order::Open(seat));
+        self.out.workers.command(usize::from(to), Command::Open(seat));
         self.out.workers.after_all(to, super::workers::Step::Moved);
     }
 
@@ -598,7 +600,7 @@ impl Switch {
                 agreed: peer.agreed,
                 frame_bytes_max: peer.path.as_ref().map(PathMtu::limit),
                 is_path_found: peer.path.as_ref().is_some_and(PathMtu::is_found),
-                is_stranger: peer.is_stranger,
+                is_unknown: peer.is_unknown,
             })
         };
         let mut views: Vec<_> = peering.peers.iter().filter_map(view).collect();
@@ -611,7 +613,7 @@ impl Switch {
         let Some(peering) = &mut self.peering else { return };
         peering.settle(mark, None);
         let Some(mut peer) = peering.peers.remove(&mark) else { return };
-        peering.lookup.remove(&peer.spec, peer.is_stranger);
+        peering.lookup.remove(&peer.spec, peer.is_unknown);
         know(&mut peering.by_key, &peering.config.local, mark, peer.key, None);
         let mut outputs = Vec::new();
         peer.session.close(&mut outputs);
@@ -630,7 +632,7 @@ impl Switch {
                 return;
             }
         }
-        self.out.workers.command_all(|_| Order::Close(index));
+        self.out.workers.command_all(|_| Command::Close(index));
     }
 
     /// Who this node is, where it was said.

@@ -1,4 +1,4 @@
-//! The ports that are plugged in, with their queues at the workers, and the doors by which handshakes come in
+//! The ports that are plugged in, with their queues at the workers, and the handshake sockets by which handshakes come in
 //! past the workers. It knows nothing of what is attached behind them.
 
 use std::{fmt, sync::Arc};
@@ -9,12 +9,12 @@ use strowger_frame::{
 };
 
 use super::{
-    Balance, DetachError, Door, PlugError, PortId, PortView,
+    Balance, DetachError, HandshakeSocket, PlugError, PortId, PortView,
     view::queue_view,
     workers::{Step, Workers},
 };
 use crate::{
-    command::{Order, PortSeat},
+    command::{Command, PortQueue},
     discard::{Discard, DiscardTally},
     limits::PORTS_MAX,
 };
@@ -25,7 +25,7 @@ struct PortRecord {
     /// By worker: `None` where the port has no queue there.
     queues: Vec<Option<Queue>>,
     /// Where handshakes come in, if not at the workers.
-    door: Option<Door>,
+    handshake_socket: Option<HandshakeSocket>,
     /// How the handshakes and beacons that came in by the port ended.
     handshakes: DiscardTally,
     /// What was last commanded of it ([`Ports::accept_unknown`]).
@@ -93,12 +93,13 @@ impl Ports {
             let discards = Arc::new(DiscardTally::default());
             let tally = port.tally().clone();
             queues[worker] = Some(Queue { tally, discards: discards.clone() });
-            let seat = PortSeat { number, port, discards, hears_beacons: false, is_listed: false };
-            workers.command(worker, Order::Plug(Box::new(seat)));
+            let seat = PortQueue { number, port, discards, hears_beacons: false, is_listed: false };
+            workers.command(worker, Command::Plug(Box::new(seat)));
         }
         let handshakes = DiscardTally::default();
-        let (door, accepts_unknown, leaving) = (None, None, false);
-        let record = PortRecord { describe, queues, door, handshakes, accepts_unknown, leaving };
+        let (handshake_socket, accepts_unknown, leaving) = (None, None, false);
+        let record =
+            PortRecord { describe, queues, handshake_socket, handshakes, accepts_unknown, leaving };
         match self.records.get_mut(free) {
             Some(place) => *place = Some(record),
             None => self.records.push(Some(record)),
@@ -111,13 +112,13 @@ impl Ports {
         let record = self.plugged_mut(id).ok_or(DetachError::NoPort)?;
         record.leaving = true;
         // First of all: the kernel then gives handshakes to the workers, like everything else.
-        let door = record.door.take();
+        let handshake_socket = record.handshake_socket.take();
         let owners = record.queues.iter().enumerate().filter(|(_, queue)| queue.is_some());
         for (worker, _) in owners {
-            workers.command(worker, Order::Unplug(id.0));
+            workers.command(worker, Command::Unplug(id.0));
         }
-        if let Some(door) = door {
-            self.past.add_tally(door.tally());
+        if let Some(handshake_socket) = handshake_socket {
+            self.past.add_tally(handshake_socket.tally());
         }
         workers.after_all(id, Step::Forget);
         Ok(())
@@ -172,9 +173,9 @@ impl Ports {
         if let Some(record) = self.plugged_mut(id) {
             record.accepts_unknown = Some(accept);
         }
-        workers.command_all(|_| Order::AcceptUnknown(id.0, accept));
-        if let Some(door) = self.door_mut(id) {
-            door.accept_unknown(accept);
+        workers.command_all(|_| Command::AcceptUnknown(id.0, accept));
+        if let Some(handshake_socket) = self.handshake_socket_mut(id) {
+            handshake_socket.accept_unknown(accept);
         }
     }
 
@@ -184,7 +185,7 @@ impl Ports {
             let id = PortId(number);
             let Some(record) = self.record(id) else { continue };
             if record.leaving {
-                workers.command_all(|_| Order::Unplug(number));
+                workers.command_all(|_| Command::Unplug(number));
                 workers.after_all(id, Step::Forget);
             } else if let Some(accept) = record.accepts_unknown {
                 self.accept_unknown(id, accept, workers);
@@ -197,37 +198,41 @@ impl Ports {
         (0..self.records.len() as u16).map(PortId)
     }
 
-    pub(super) fn open_door(&mut self, id: PortId, door: Door) -> Result<(), PlugError> {
+    pub(super) fn open_handshake_socket(
+        &mut self,
+        id: PortId,
+        handshake_socket: HandshakeSocket,
+    ) -> Result<(), PlugError> {
         let record = self.plugged_mut(id).ok_or(PlugError::NoPort)?;
-        record.door = Some(door);
+        record.handshake_socket = Some(handshake_socket);
         Ok(())
     }
 
-    fn doors_mut(&mut self) -> impl Iterator<Item = &mut Door> {
-        self.records.iter_mut().flatten().filter_map(|record| record.door.as_mut())
+    fn handshake_sockets_mut(&mut self) -> impl Iterator<Item = &mut HandshakeSocket> {
+        self.records.iter_mut().flatten().filter_map(|record| record.handshake_socket.as_mut())
     }
 
     /// Whether handshakes come in by a socket of their own.
-    pub(super) fn has_door(&self, id: PortId) -> bool {
-        self.record(id).is_some_and(|record| record.door.is_some())
+    pub(super) fn has_handshake_socket(&self, id: PortId) -> bool {
+        self.record(id).is_some_and(|record| record.handshake_socket.is_some())
     }
 
-    fn door_mut(&mut self, id: PortId) -> Option<&mut Door> {
-        self.records.get_mut(usize::from(id.0))?.as_mut()?.door.as_mut()
+    fn handshake_socket_mut(&mut self, id: PortId) -> Option<&mut HandshakeSocket> {
+        self.records.get_mut(usize::from(id.0))?.as_mut()?.handshake_socket.as_mut()
     }
 
     /// Says what would wake the slow path for handshakes.
     pub(super) fn arm(&mut self, add: impl FnMut(Arm)) {
-        self.doors_mut().map(Door::arm).for_each(add);
+        self.handshake_sockets_mut().map(HandshakeSocket::arm).for_each(add);
     }
 
     pub(super) fn disarm(&mut self) {
-        self.doors_mut().for_each(Door::disarm);
+        self.handshake_sockets_mut().for_each(HandshakeSocket::disarm);
     }
 
-    /// Takes in a burst at a port's door, if it has one.
+    /// Takes in a burst at a port's handshake socket, if it has one.
     pub(super) fn receive(&mut self, id: PortId) -> Option<Burst> {
-        self.door_mut(id).map(Door::receive)
+        self.handshake_socket_mut(id).map(HandshakeSocket::receive)
     }
 
     /// Where a frame of the last burst came from, and the worker, of so many, that data from there comes in by.
@@ -237,13 +242,13 @@ impl Ports {
         frame: &Frame,
         workers: usize,
     ) -> Option<(Address, u8)> {
-        Some(self.record(id)?.door.as_ref()?.origin(frame, workers))
+        Some(self.record(id)?.handshake_socket.as_ref()?.origin(frame, workers))
     }
 
-    /// Sends a handshake message by a port's door. `false` if it has none.
+    /// Sends a handshake message by a port's handshake socket. `false` if it has none.
     pub(super) fn send(&mut self, id: PortId, to: Address, message: &[u8]) -> bool {
-        let door = self.door_mut(id);
-        door.map(|door| door.send(to, message)).is_some()
+        let handshake_socket = self.handshake_socket_mut(id);
+        handshake_socket.map(|handshake_socket| handshake_socket.send(to, message)).is_some()
     }
 
     /// Counts how a handshake or beacon ended that came in by a port. `false` if the port is gone.
@@ -263,17 +268,17 @@ impl Ports {
                     sums.add_queue(tally, discards);
                     Some(queue_view(Some(worker), tally, &sums))
                 });
-                let door = record.door.as_ref().map(|door| {
+                let handshake_socket = record.handshake_socket.as_ref().map(|handshake_socket| {
                     let mut sums = Balance::default();
-                    sums.add_tally(door.tally());
-                    queue_view(None, door.tally(), &sums)
+                    sums.add_tally(handshake_socket.tally());
+                    queue_view(None, handshake_socket.tally(), &sums)
                 });
                 let mut handshakes = Balance::default();
                 handshakes.add_discards(&record.handshakes);
                 Some(PortView {
                     id: PortId(number as u16),
                     describe: record.describe.clone(),
-                    queues: queues.chain(door).collect(),
+                    queues: queues.chain(handshake_socket).collect(),
                     handshakes: handshakes.by_reason().collect(),
                 })
             })
@@ -287,8 +292,8 @@ impl Ports {
             for queue in record.queues.iter().flatten() {
                 balance.add_queue(&queue.tally, &queue.discards);
             }
-            if let Some(door) = &record.door {
-                balance.add_tally(door.tally());
+            if let Some(handshake_socket) = &record.handshake_socket {
+                balance.add_tally(handshake_socket.tally());
             }
             balance.add_discards(&record.handshakes);
         }

@@ -1,16 +1,16 @@
-//! The slow path begun anew in the midst of things, after a panic: what is a plain fact is taken over
+//! The slow path reset in the midst of things, after a panic: what is a plain fact is taken over
 //! and looked at again, everything else is made anew, and what was half done is done again or undone.
 //! It believes no token, no count and no promise of before.
 //!
 //! | taken over | made anew |
 //! |---|---|
-//! | the rings to the workers, with the orders that wait | the ledger: it begins with the answer to a muster |
-//! | attachments, ports, tallies, shared queues | the workers' tables and ways back, all of them |
+//! | the rings to the workers, with the commands that wait | the ledger: it begins with the answer to a inventory |
+//! | attachments, ports, tallies, shared queues | the workers' tables and return paths, all of them |
 //! | numbers and whose they are | tokens; quarantines and the time of aliases begin again (R1) |
 //! | peers, their addresses, stamps that were used, when keys were made | sessions, handshakes, challenges, questions, budgets |
 //!
 //! Orders that were given and not carried out are carried out first, in their order: each of them was
-//! decided once, and a worker that has some of them and not others is what the muster is for. It
+//! decided once, and a worker that has some of them and not others is what the inventory is for. It
 //! comes behind the new tables, so the workers' answers prove that no table of before is in use, and
 //! say which links each of them has. Links that nobody knows, or that not every worker has, go the
 //! way that every link goes; only then do numbers that were withdrawn before come to rest.
@@ -22,19 +22,19 @@ use strowger_wire::link_header::SessionIndex;
 
 use super::{
     Event, Step, Switch,
-    grace_period::Awaited,
-    slot_allocator::{Given, Informed, Retiring},
+    grace_period::Barrier,
+    slot_allocator::{Allocated, Informed, Retiring},
 };
 use crate::{
     Now,
-    command::{Muster, Order},
+    command::{Command, Inventory},
     discard::Discard,
 };
 
 /// What has to be done again after a recovery.
 pub(super) struct Recovery {
     /// Not published yet.
-    pub(super) given: Vec<Given>,
+    pub(super) given: Vec<Allocated>,
     /// Whose new numbers are to be written into return paths.
     pub(super) retiring: Vec<Retiring>,
     /// Published, and not announced yet.
@@ -45,8 +45,8 @@ pub(super) struct Recovery {
 
 /// What the workers say that they have.
 #[derive(Debug, Default)]
-pub(super) struct Mustering {
-    /// Counts musters, so that an answer to an older one is not taken for this one's.
+pub(super) struct Recovering {
+    /// Counts inventories, so that an answer to an older one is not taken for this one's.
     number: u64,
     /// Who was attached when it was asked.
     expected: Vec<Mark>,
@@ -55,11 +55,11 @@ pub(super) struct Mustering {
     sessions: Vec<SessionIndex>,
 }
 
-impl Mustering {
-    pub(super) fn take(&mut self, muster: Muster) {
-        if muster.number == self.number {
-            self.links.push(muster.links.into_iter().collect());
-            self.sessions.extend(muster.sessions);
+impl Recovering {
+    pub(super) fn take(&mut self, inventory: Inventory) {
+        if inventory.number == self.number {
+            self.links.push(inventory.links.into_iter().collect());
+            self.sessions.extend(inventory.sessions);
         }
     }
 }
@@ -72,25 +72,25 @@ impl Switch {
     ///
     /// It calls nothing that was handed in from outside (no bell, no source of randomness), so that
     /// what has panicked once does not panic here.
-    pub fn salvage(&mut self, now: Now) {
+    pub fn recover(&mut self, now: Now) {
         let now = self.clock.turn(now);
         self.slots.set_now(self.clock.rest());
         let in_hand = mem::take(&mut self.in_hand);
         self.discards.count_many(Discard::Abandoned, in_hand);
-        self.messages.begin_anew();
-        self.muster = Mustering { number: self.muster.number + 1, ..Mustering::default() };
-        self.out.workers.reset(self.muster.number);
+        self.messages.reset();
+        self.inventory = Recovering { number: self.inventory.number + 1, ..Recovering::default() };
+        self.out.workers.reset(self.inventory.number);
 
         let peering = self.peering.as_ref();
         let has_peer = |mark| peering.is_none_or(|peering| peering.has_peer(mark));
         let Recovery { given, retiring, announced, told } =
             self.slots.recover(has_peer, &mut self.out);
-        self.muster.expected = self.slots.attachments().map(|(mark, _)| mark).collect();
+        self.inventory.expected = self.slots.attachments().map(|(mark, _)| mark).collect();
         // What is given from here on is in the ledger.
-        let number = self.muster.number;
-        self.out.workers.command_all(|_| Order::Muster(Box::new(Muster::new(number))));
+        let number = self.inventory.number;
+        self.out.workers.command_all(|_| Command::Inventory(Box::new(Inventory::new(number))));
 
-        self.out.workers.after_all(told, Step::Muster);
+        self.out.workers.after_all(told, Step::Inventory);
         for given in given {
             self.out.workers.after_all(given, Step::Publish);
         }
@@ -101,14 +101,14 @@ impl Switch {
             self.out.workers.after_all(retiring, Step::Rewrite);
         }
         self.ports.command_again(&mut self.out.workers);
-        self.salvage_peering(now);
+        self.recover_peering(now);
         self.out.events.push(Event::SlowPathRestarted);
     }
 
     /// Every worker has the new tables, and has said what else it has.
-    pub(super) fn take_muster(&mut self, told: Awaited<Informed>) {
-        let Mustering { number, expected, links, sessions } = mem::take(&mut self.muster);
-        self.muster.number = number;
+    pub(super) fn take_inventory(&mut self, told: Barrier<Informed>) {
+        let Recovering { number, expected, links, sessions } = mem::take(&mut self.inventory);
+        self.inventory.number = number;
         self.wane_unknown(&sessions, self.clock.now());
         self.slots.end_recovery(told, (expected, links), &mut self.out);
         self.drop_left_peers();

@@ -96,7 +96,7 @@ pub enum PlugError {
     NoWorker(usize),
     /// [`PORTS_MAX`] ports are plugged in.
     Full,
-    /// There is no such port to give a door.
+    /// There is no such port to give a handshake socket.
     NoPort,
 }
 
@@ -329,7 +329,7 @@ pub enum Event {
     /// Every worker forwards to the slot.
     SlotAttached(u32),
     /// A port would not have the neighbour. Its number rests: what came in meanwhile by workers
-    /// whose port had it bears it in its way back.
+    /// whose port had it bears it in its return path.
     AttachRefused(u32, AdmitError),
     /// No worker knows the slot's user any more; its number rests.
     SlotDetached(u32),
@@ -356,7 +356,7 @@ pub enum Event {
     SchemeGrown,
     /// No worker has the port any more.
     PortUnplugged(PortId),
-    /// The slow path was begun anew ([`Switch::salvage`](crate::control::Switch::salvage)). Events of
+    /// The slow path was reset ([`Switch::recover`](crate::control::Switch::recover)). Events of
     /// the moment before may not have been told; what is so now can be asked.
     SlowPathRestarted,
     /// The link behind the slot has keys, its peer has shown that it has them, too, and every worker lets

@@ -17,18 +17,18 @@
 //!
 //! ```text
 //! withdraw ─► Withdrawn ─(tables were given)─► Informed ─(all workers reported)─► Unnamed
-//!   ─(all workers dropped the link, and reported)─► Detached ─► rest ─(time)─► Rested ─► free
+//!   ─(all workers dropped the link, and reported)─► Detached ─► rest ─(time)─► Quarantined ─► free
 //! ```
 //!
 //! The right order:
 //!
 //! ```
-//! use strowger_engine::{Now, control::{grace_period::Ledger, slot_allocator::{Detached, Numbers, Unnamed, Wish}}};
+//! use strowger_engine::{Now, control::{grace_period::GracePeriods, slot_allocator::{Detached, SlotAllocator, Unnamed, SlotRequest}}};
 //! use strowger_frame::Mark;
 //!
-//! let mut ledger = Ledger::new(0);
-//! let mut numbers = Numbers::new(256);
-//! let given = numbers.give(Wish::default(), Mark::new(0, 0), Now(1))?;
+//! let mut ledger = GracePeriods::new(0);
+//! let mut numbers = SlotAllocator::new(256);
+//! let given = numbers.give(SlotRequest::default(), Mark::new(0, 0), Now(1))?;
 //! numbers.publish(given, Now(1));
 //! let withdrawn = numbers.withdraw(Mark::new(0, 0)).expect("it was there");
 //! let _ = numbers.leads(); // into the workers' tables
@@ -46,8 +46,8 @@
 //! Quarantine before all workers dropped the link is not written:
 //!
 //! ```compile_fail,E0308
-//! use strowger_engine::{Now, control::slot_allocator::{Numbers, Withdrawn}};
-//! fn too_early(numbers: &mut Numbers, withdrawn: Withdrawn) {
+//! use strowger_engine::{Now, control::slot_allocator::{SlotAllocator, Withdrawn}};
+//! fn too_early(numbers: &mut SlotAllocator, withdrawn: Withdrawn) {
 //!     numbers.rest(withdrawn, Now(2), 60); // expected `Detached`
 //! }
 //! ```
@@ -56,17 +56,17 @@
 //! ended:
 //!
 //! ```compile_fail,E0451
-//! use strowger_engine::control::slot_allocator::{Numbers, Rested};
-//! fn too_early(numbers: &mut Numbers) {
-//!     numbers.free(Rested { slot: 2, generation: 1 });
+//! use strowger_engine::control::slot_allocator::{SlotAllocator, Quarantined};
+//! fn too_early(numbers: &mut SlotAllocator) {
+//!     numbers.free(Quarantined { slot: 2, generation: 1 });
 //! }
 //! ```
 //!
 //! nor is one used twice:
 //!
 //! ```compile_fail,E0382
-//! use strowger_engine::{Now, control::slot_allocator::{Detached, Numbers}};
-//! fn twice(numbers: &mut Numbers, detached: Detached) {
+//! use strowger_engine::{Now, control::slot_allocator::{Detached, SlotAllocator}};
+//! fn twice(numbers: &mut SlotAllocator, detached: Detached) {
 //!     numbers.rest(detached, Now(2), 60);
 //!     numbers.rest(detached, Now(9), 60);
 //! }
@@ -85,9 +85,9 @@ use std::{
 use strowger_frame::Mark;
 
 pub use self::tokens::{
-    Detached, Given, Informed, Published, Rested, Retiring, Unnamed, Withdrawn,
+    Allocated, Detached, Informed, Published, Quarantined, Retiring, Unnamed, Withdrawn,
 };
-use super::grace_period::Passed;
+use super::grace_period::Quiesced;
 use crate::Now;
 
 /// Who has a number, as it is known again after a restart.
@@ -108,7 +108,7 @@ impl Who {
 
 /// Which number is wanted, and by whom.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wish<'a> {
+pub struct SlotRequest<'a> {
     /// This one; else the one kept for `who`, else the lowest free one.
     pub slot: Option<u32>,
     /// By whom.
@@ -136,7 +136,7 @@ pub enum Lead {
 /// How far along a number is, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Given, not published, and not before this time.
+    /// Allocated, not published, and not before this time.
     Coming(Mark, Now),
     /// In use.
     Live(Mark),
@@ -203,12 +203,12 @@ struct Entry {
 
 /// All slot numbers of one switch.
 #[derive(Debug)]
-pub struct Numbers {
+pub struct SlotAllocator {
     slot_max: u32,
     entries: BTreeMap<u32, Entry>,
-    /// Numbers that are aliases or become some again, and others that once were.
+    /// SlotAllocator that are aliases or become some again, and others that once were.
     aliases: BTreeSet<u32>,
-    /// Numbers that are kept for a user, and others that once were.
+    /// SlotAllocator that are kept for a user, and others that once were.
     kept_for: HashMap<Who, Vec<u32>>,
     /// No number below is free.
     low: u32,
@@ -220,7 +220,7 @@ pub struct Numbers {
     in_tables: u64,
 }
 
-impl Numbers {
+impl SlotAllocator {
     /// None given; the highest that will be is `slot_max`.
     pub fn new(slot_max: u32) -> Self {
         Self {
@@ -241,7 +241,7 @@ impl Numbers {
         self.generation
     }
 
-    /// Numbers up to this one may be given from now on. It never falls.
+    /// SlotAllocator up to this one may be given from now on. It never falls.
     pub fn raise_max(&mut self, slot_max: u32) {
         self.slot_max = self.slot_max.max(slot_max);
     }
@@ -265,7 +265,7 @@ impl Numbers {
     }
 
     /// Lets tables lead to a number's user: every worker must have the link.
-    pub fn publish(&mut self, given: Given, now: Now) -> Published {
+    pub fn publish(&mut self, given: Allocated, now: Now) -> Published {
         let Some(entry) = self.entries.get_mut(&given.slot) else { return Published::Never };
         match entry.usage {
             Usage::Coming { user, not_before }
@@ -366,9 +366,9 @@ impl Numbers {
         Some(retiring)
     }
 
-    /// Every worker writes the new number into ways back: the old one's time begins. `false` if it
+    /// Every worker writes the new number into return paths: the old one's time begins. `false` if it
     /// was withdrawn meanwhile.
-    pub fn retired(&mut self, passed: Passed<Retiring>, until: Now) -> bool {
+    pub fn retired(&mut self, passed: Quiesced<Retiring>, until: Now) -> bool {
         self.due.set(None);
         let Retiring { slot, generation, .. } = passed.into_inner();
         match self.entries.get_mut(&slot) {
@@ -394,7 +394,7 @@ impl Numbers {
         }
     }
 
-    /// Numbers that have served as long as they were to.
+    /// SlotAllocator that have served as long as they were to.
     pub fn drained(&self, now: Now) -> Vec<u32> {
         let is_over = |entry: &Entry| matches!(entry.usage, Usage::Live { drained: Some(end), .. } if end <= now);
         self.entries.iter().filter(|(_, entry)| is_over(entry)).map(|(&slot, _)| slot).collect()
@@ -489,7 +489,7 @@ impl Numbers {
     }
 
     /// Puts numbers into quarantine. Those that were never published, too: what came in by the link
-    /// meanwhile bears them in its way back.
+    /// meanwhile bears them in its return path.
     pub fn rest(&mut self, detached: Detached, now: Now, quarantine_ns: u64) {
         for (slot, generation) in detached.numbers {
             let entry = self.entry(slot, generation);
@@ -501,8 +501,8 @@ impl Numbers {
         }
     }
 
-    /// Numbers whose quarantine has ended.
-    pub fn rested(&self, now: Now) -> Vec<Rested> {
+    /// SlotAllocator whose quarantine has ended.
+    pub fn rested(&self, now: Now) -> Vec<Quarantined> {
         let is_over = |usage: &Usage| match usage {
             Usage::Resting { until }
             | Usage::Kept { who: None, until }
@@ -510,7 +510,7 @@ impl Numbers {
             _ => false,
         };
         let over = self.entries.iter().filter(|(_, entry)| is_over(&entry.usage));
-        over.map(|(&slot, entry)| Rested { slot, generation: entry.generation }).collect()
+        over.map(|(&slot, entry)| Quarantined { slot, generation: entry.generation }).collect()
     }
 
     /// When the first number has been drained, is an alias no longer, or has rested.
@@ -531,7 +531,7 @@ impl Numbers {
     }
 
     /// Lets a number be given again.
-    pub fn free(&mut self, rested: Rested) {
+    pub fn free(&mut self, rested: Quarantined) {
         let entry = self.entry(rested.slot, rested.generation);
         let may_go = matches!(
             entry.usage,

@@ -16,24 +16,24 @@ use super::{
     SlotState, SlotView, Snapshot, SwitchConfig,
     attachments::{Attachment, Attachments},
     check,
-    grace_period::Awaited,
+    grace_period::Barrier,
     ports::Ports,
     read_otherwise,
     recover::Recovery,
     slot_allocator::{
-        Detached, Given, Informed, Lead, Numbers, Published, Retiring, Standing, Unnamed, Who,
-        Wish, Withdrawn, recover::Salvaged,
+        Allocated, Detached, Informed, Lead, Published, Retiring, SlotAllocator, SlotRequest,
+        Standing, Unnamed, Who, Withdrawn, recover::Recovered,
     },
     table,
     workers::Step,
 };
 use crate::{
     Now,
-    command::{Growth, Order, PuntKind},
+    command::{Command, Growth, PuntKind},
     discard::Discard,
     egress::{Drain, Egress},
     limits::PUBLISH_POLLS_MAX,
-    link::{Behind, Guard, Link, Told},
+    link::{Behind, Link, LinkProtection, Told},
     rate::TokenBucket,
     slots::{NextHop, ReturnPath},
 };
@@ -43,11 +43,11 @@ pub(super) struct Slots {
     /// How numbers are written, and how long they rest.
     config: SwitchConfig,
     attachments: Attachments,
-    numbers: Numbers,
+    numbers: SlotAllocator,
     /// Polls since the first of the numbers that wait to be published could have been.
     publish_polls: u32,
     /// Published as soon as their numbers have rested.
-    deferred: Vec<Given>,
+    deferred: Vec<Allocated>,
     /// By whom numbers are held over a restart: what is written down already, if that is done.
     written: Option<u64>,
     /// As numbers rest by ([`Clock::rest`](super::clock::Clock::rest)).
@@ -61,7 +61,7 @@ impl Slots {
         Self {
             config,
             attachments: Attachments::default(),
-            numbers: Numbers::new(config.slot_max),
+            numbers: SlotAllocator::new(config.slot_max),
             publish_polls: 0,
             deferred: Vec::new(),
             written: None,
@@ -126,7 +126,7 @@ impl Slots {
         let who = Who::new(attach.key, &attach.name);
         let mark = self.attachments.vacant()?;
         let (unknown_max, may_wait) = (attach.unknown_max, true);
-        let wish = Wish { slot: attach.slot, who: Some(&who), unknown_max, may_wait };
+        let wish = SlotRequest { slot: attach.slot, who: Some(&who), unknown_max, may_wait };
         let given = self.numbers.give(wish, mark, self.now)?;
         let slot = given.slot();
         let alias_until = Now(self.now.0.saturating_add(self.config.alias_ns));
@@ -143,10 +143,10 @@ impl Slots {
                 u_turns: self.config.u_turns,
                 rights: attach.rights,
                 return_path: ReturnPath::new(&self.config.scheme, Slot::new(slot)),
-                guard: if attach.sealed {
-                    Guard::Sealed(None)
+                protection: if attach.sealed {
+                    LinkProtection::Sealed(None)
                 } else {
-                    Guard::Plain { counter: 0 }
+                    LinkProtection::Plain { counter: 0 }
                 },
                 frame_bytes_max: attach.frame_bytes_max,
                 egress: Egress::default(),
@@ -164,7 +164,7 @@ impl Slots {
                 listed: false,
                 tally: Arc::clone(tally),
             };
-            out.workers.command(worker, Order::Attach(Box::new(link), attach.at));
+            out.workers.command(worker, Command::Attach(Box::new(link), attach.at));
         }
         let attachment = Attachment {
             slot,
@@ -242,7 +242,7 @@ impl Slots {
             return Err(RenumberError::Moving(slot));
         }
         // A number that is not free yet is refused: a change that comes minutes later is a surprise.
-        let wish = Wish { slot: to, ..Wish::default() };
+        let wish = SlotRequest { slot: to, ..SlotRequest::default() };
         let given = self.numbers.give(wish, mark, self.now).map_err(RenumberError::Number)?;
         let to = given.slot();
         out.workers.after_all(given, Step::Publish);
@@ -301,7 +301,7 @@ impl Slots {
             let exits = self.exits();
             let Ok(table) = table(&self.config, &exits) else { continue };
             let return_paths = self.return_paths();
-            out.workers.command(worker, Order::Grow(Box::new(Growth { table, return_paths })));
+            out.workers.command(worker, Command::Grow(Box::new(Growth { table, return_paths })));
         }
         out.workers.after_all((), Step::Grown);
         Ok(())
@@ -325,7 +325,7 @@ impl Slots {
     fn write_return_path(&self, mark: Mark, out: &mut Outputs) {
         let Some((_, user)) = self.attachments().find(|(other, _)| *other == mark) else { return };
         let (written, return_path) = (user.written, self.return_path(mark, user));
-        out.workers.command_all(|_| Order::Renumber(mark, written, Box::new(return_path)));
+        out.workers.command_all(|_| Command::Renumber(mark, written, Box::new(return_path)));
     }
 
     /// Tells every worker that numbers lead nowhere any more, and that none of them is written any more;
@@ -366,13 +366,13 @@ impl Slots {
         for worker in 0..out.workers.len() {
             // `check` has made a table of this scheme before.
             if let Ok(table) = table(&self.config, &exits) {
-                out.workers.command(worker, Order::Slots(Box::new(table)));
+                out.workers.command(worker, Command::Slots(Box::new(table)));
             }
         }
     }
 
     /// Every worker leads to a user by now.
-    pub(super) fn announce(&mut self, mark: Awaited<Mark>, out: &mut Outputs) {
+    pub(super) fn announce(&mut self, mark: Barrier<Mark>, out: &mut Outputs) {
         let Ok(passed) = out.workers.pass(mark) else { return };
         let mark = passed.into_inner();
         let Some(user) = self.user(mark) else { return };
@@ -401,7 +401,7 @@ impl Slots {
         true
     }
 
-    fn publish(&mut self, all: Vec<Given>, now: Now, out: &mut Outputs) {
+    fn publish(&mut self, all: Vec<Allocated>, now: Now, out: &mut Outputs) {
         let (mut announced, mut retired, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         for given in all {
             let (slot, mark) = (given.slot(), given.user());
@@ -444,7 +444,7 @@ impl Slots {
         }
     }
 
-    pub(super) fn rewrite(&mut self, moving: Awaited<Retiring>, out: &mut Outputs) {
+    pub(super) fn rewrite(&mut self, moving: Barrier<Retiring>, out: &mut Outputs) {
         let Ok(passed) = out.workers.pass(moving) else { return };
         let retiring = passed.into_inner();
         let (mark, to) = (retiring.user(), retiring.to());
@@ -455,7 +455,7 @@ impl Slots {
         out.workers.after_all(retiring, Step::Retire);
     }
 
-    pub(super) fn retire(&mut self, moving: Awaited<Retiring>, out: &mut Outputs) {
+    pub(super) fn retire(&mut self, moving: Barrier<Retiring>, out: &mut Outputs) {
         let (slot, to) = (moving.what().slot(), moving.what().to());
         let Ok(passed) = out.workers.pass(moving) else { return };
         let until = Now(self.now.0.saturating_add(self.config.alias_ns));
@@ -464,7 +464,7 @@ impl Slots {
         }
     }
 
-    pub(super) fn drop_user(&mut self, told: Awaited<Informed>, out: &mut Outputs) {
+    pub(super) fn drop_user(&mut self, told: Barrier<Informed>, out: &mut Outputs) {
         let Ok(passed) = out.workers.pass(told) else { return };
         match Unnamed::after(passed).without_user() {
             Ok(detached) => self.come_to_rest(detached),
@@ -478,11 +478,11 @@ impl Slots {
     /// Has every worker drop the links of those who leave.
     fn drop_links(unnamed: &Unnamed, out: &mut Outputs) {
         for &mark in unnamed.leaving() {
-            out.workers.command_all(|_| Order::Detach(mark));
+            out.workers.command_all(|_| Command::Detach(mark));
         }
     }
 
-    pub(super) fn rest(&mut self, unnamed: Awaited<Unnamed>, out: &mut Outputs) {
+    pub(super) fn rest(&mut self, unnamed: Barrier<Unnamed>, out: &mut Outputs) {
         let leaving = unnamed.what().leaving().to_vec();
         let Ok(passed) = out.workers.pass(unnamed) else { return };
         self.come_to_rest(Detached::after(passed));
@@ -557,7 +557,7 @@ impl Slots {
         self.written.get_or_insert(0);
     }
 
-    /// Numbers of this generation are written down.
+    /// SlotAllocator of this generation are written down.
     pub(super) fn set_written(&mut self, generation: u64) {
         if let Some(written) = &mut self.written {
             *written = generation.max(*written);
@@ -637,22 +637,22 @@ impl Slots {
         let there = self.attachments().filter(|(mark, user)| is_there(mark, user));
         let there: BTreeSet<Mark> = there.map(|(mark, _)| mark).collect();
         let quarantine_ns = self.config.quarantine_ns;
-        let salvaged = self.numbers.salvage(|mark| there.contains(&mark), self.now, quarantine_ns);
+        let recovered = self.numbers.recover(|mark| there.contains(&mark), self.now, quarantine_ns);
         let numbers = &self.numbers;
         let number_of = |mark| numbers.of_user(mark).map(|slot| (slot, numbers.is_live(slot)));
         let announced = self.attachments.recover(number_of);
-        for retiring in &salvaged.retiring {
+        for retiring in &recovered.retiring {
             // A number is written only where every table leads by it.
             if let Some(user) = self.user(retiring.user()) {
                 user.written = retiring.slot();
             }
         }
         self.command_tables_again(out);
-        let Salvaged { given, retiring, withdrawn } = salvaged;
+        let Recovered { given, retiring, withdrawn } = recovered;
         Recovery { given, retiring, announced, told: self.numbers.told(withdrawn) }
     }
 
-    /// Gives every worker the tables and ways back as they are to be. Not in the ledger, which begins
+    /// Gives every worker the tables and return paths as they are to be. Not in the ledger, which begins
     /// behind them.
     fn command_tables_again(&mut self, out: &mut Outputs) {
         let exits = self.exits();
@@ -661,7 +661,7 @@ impl Slots {
             let Ok(table) = table(&self.config, &exits) else { continue };
             let return_paths = self.return_paths();
             let growth = Box::new(Growth { table, return_paths });
-            out.workers.command_before_muster(worker, Order::Grow(growth));
+            out.workers.command_before_inventory(worker, Command::Grow(growth));
         }
     }
 
@@ -669,7 +669,7 @@ impl Slots {
     /// worker has of those who were there, goes.
     pub(super) fn end_recovery(
         &mut self,
-        told: Awaited<Informed>,
+        told: Barrier<Informed>,
         (expected, links): (Vec<Mark>, Vec<BTreeSet<Mark>>),
         out: &mut Outputs,
     ) {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use strowger_wire::Scheme;
 
-use super::slot_allocator::{Numbers, Who};
+use super::slot_allocator::{SlotAllocator, Who};
 use crate::Now;
 
 /// One number that is not free.
@@ -51,7 +51,7 @@ pub struct Snapshot {
 /// Why a snapshot could not be taken up. Nothing has changed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestoreError {
-    /// Numbers have been given already.
+    /// SlotAllocator have been given already.
     Late,
     /// It names a number twice, or one that is nobody's to have.
     Number(u32),
@@ -78,8 +78,12 @@ impl std::error::Error for RestoreError {}
 
 impl Snapshot {
     /// The numbers as they are kept from `now` on.
-    pub(super) fn to_numbers(&self, slot_max: u32, now: Now) -> Result<Numbers, RestoreError> {
-        let mut numbers = Numbers::new(slot_max);
+    pub(super) fn to_numbers(
+        &self,
+        slot_max: u32,
+        now: Now,
+    ) -> Result<SlotAllocator, RestoreError> {
+        let mut numbers = SlotAllocator::new(slot_max);
         numbers.count_from(self.generation);
         for kept in &self.numbers {
             let until = Now(now.0.saturating_add(kept.rests_ns));

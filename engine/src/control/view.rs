@@ -9,7 +9,7 @@ use super::{
     PortId,
     attachments::{Attachment, Attachments},
     losses,
-    slot_allocator::{Numbers, Standing},
+    slot_allocator::{SlotAllocator, Standing},
 };
 use crate::{
     Now,
@@ -20,7 +20,7 @@ use crate::{
 /// How far along a slot's user is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotState {
-    /// Given out; not every worker knows it yet.
+    /// Allocated out; not every worker knows it yet.
     Coming,
     /// Every worker forwards to it, or is about to.
     Attached,
@@ -90,10 +90,10 @@ pub struct SlotView {
     pub is_unknown: bool,
 }
 
-/// One queue of a port: its half on one worker, or its door.
+/// One queue of a port: its half on one worker, or its handshake socket.
 #[derive(Clone, Debug)]
 pub struct QueueView {
-    /// The worker that owns it; of a door none, since the slow path reads it.
+    /// The worker that owns it; of a handshake socket none, since the slow path reads it.
     pub worker: Option<usize>,
     /// Frames that arrived, lost ones included.
     pub frames_in: u64,
@@ -128,7 +128,7 @@ pub struct PortView {
     pub id: PortId,
     /// What it is.
     pub describe: String,
-    /// Its queues, by worker; its door last, if it has one.
+    /// Its queues, by worker; its handshake socket last, if it has one.
     pub queues: Vec<QueueView>,
     /// How the handshakes and beacons that came in by it ended at the slow path, as far as it is not zero.
     pub handshakes: Vec<(Discard, u64)>,
@@ -229,7 +229,7 @@ impl Balance {
 
 impl SlotView {
     /// All slots in use or in quarantine, in order of their numbers.
-    pub(super) fn all(attachments: &Attachments, numbers: &Numbers, now: Now) -> Vec<Self> {
+    pub(super) fn all(attachments: &Attachments, numbers: &SlotAllocator, now: Now) -> Vec<Self> {
         // Once for all: everything leaves when a relay ends.
         let by_slot: HashMap<u32, &Attachment> =
             attachments.iter().map(|(_, user)| (user.slot, user)).collect();

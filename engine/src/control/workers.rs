@@ -1,6 +1,6 @@
 //! The workers, as the slow path reaches them: what each was told and has not done yet, and what waits until
 //! all of them have. It decides nothing; whoever changes something commands here, and the step that may only
-//! follow is kept until every worker has reported what it was given before ([`Ledger`]).
+//! follow is kept until every worker has reported what it was given before ([`GracePeriods`]).
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -12,45 +12,45 @@ use strowger_frame::{
 
 use super::{
     PortId,
-    grace_period::{Awaited, Ledger, Passed},
-    slot_allocator::{Given, Informed, Retiring, Unnamed},
+    grace_period::{Barrier, GracePeriods, Quiesced},
+    slot_allocator::{Allocated, Informed, Retiring, Unnamed},
     view::Balance,
 };
 use crate::{
     attention::Attention,
-    command::{Order, PuntQueues, Report},
+    command::{Command, Completion, PuntQueues},
     discard::{Discard, DiscardTally},
-    limits::{ANSWERS_WAITING_MAX, MESSAGES_WAITING_MAX, ORDERS_MAX},
+    limits::{ANSWERS_WAITING_MAX, COMMANDS_MAX, MESSAGES_WAITING_MAX},
     session::AwaitedPlaces,
     worker::SlowPath,
 };
 
 /// What is done once every worker has reported what it was given before.
 pub(super) enum Step {
-    Publish(Awaited<Given>),
-    Announce(Awaited<Mark>),
+    Publish(Barrier<Allocated>),
+    Announce(Barrier<Mark>),
     /// Tables lead by both numbers: the new one goes into return paths.
-    Rewrite(Awaited<Retiring>),
-    Retire(Awaited<Retiring>),
-    Remove(Awaited<Informed>),
-    Rest(Awaited<Unnamed>),
+    Rewrite(Barrier<Retiring>),
+    Retire(Barrier<Retiring>),
+    Remove(Barrier<Informed>),
+    Rest(Barrier<Unnamed>),
     /// All workers have said what they have.
-    Muster(Awaited<Informed>),
+    Inventory(Barrier<Informed>),
     /// As [`Step::Rest`], and the last of what was left over is gone.
-    Recovered(Awaited<Unnamed>),
-    Grown(Awaited<()>),
-    Forget(Awaited<PortId>),
+    Recovered(Barrier<Unnamed>),
+    Grown(Barrier<()>),
+    Forget(Barrier<PortId>),
     /// Sessions have moved to this worker.
-    Moved(Awaited<u8>),
+    Moved(Barrier<u8>),
 }
 
 impl Step {
-    fn has_passed(&self, ledger: &Ledger) -> bool {
+    fn has_passed(&self, ledger: &GracePeriods) -> bool {
         match self {
             Self::Publish(what) => ledger.has_passed(what),
             Self::Announce(what) => ledger.has_passed(what),
             Self::Rewrite(what) | Self::Retire(what) => ledger.has_passed(what),
-            Self::Remove(what) | Self::Muster(what) => ledger.has_passed(what),
+            Self::Remove(what) | Self::Inventory(what) => ledger.has_passed(what),
             Self::Rest(what) | Self::Recovered(what) => ledger.has_passed(what),
             Self::Grown(what) => ledger.has_passed(what),
             Self::Forget(what) => ledger.has_passed(what),
@@ -61,19 +61,19 @@ impl Step {
 
 /// How one worker is reached.
 struct WorkerHandle {
-    orders: Producer<Order>,
-    reports: Consumer<Report>,
+    commands: Producer<Command>,
+    reports: Consumer<Completion>,
     /// Discards of frames whose port is another worker's, or gone.
     orphan_drops: Arc<DiscardTally>,
     /// Frames that it made for the slow path.
     frames_made: Arc<Counter>,
     /// What waits to enter its ring.
-    waiting: VecDeque<Order>,
+    waiting: VecDeque<Command>,
     /// Answers and errors, by the ingress of what they are about. They enter the ring when the worker has
     /// caught up with all else.
     answers: VecDeque<(Mark, Vec<u8>)>,
     waker: Option<Arc<dyn Wake>>,
-    /// Reports are of orders from before a [`reset`](Workers::reset), up to the answer to this muster: the
+    /// Reports are of commands from before a [`reset`](Workers::reset), up to the answer to this inventory: the
     /// ledger knows nothing of them.
     awaits: Option<u64>,
 }
@@ -81,11 +81,11 @@ struct WorkerHandle {
 /// See the module.
 pub(super) struct Workers {
     handles: Vec<WorkerHandle>,
-    ledger: Ledger,
+    ledger: GracePeriods,
     /// In the order in which they are taken: a later change never overtakes an earlier one.
     steps: VecDeque<Step>,
     /// Links that come up, until every worker lets data pass.
-    openings: Vec<Awaited<Mark>>,
+    openings: Vec<Barrier<Mark>>,
     /// Something was given since the rings were last filled.
     is_unflushed: bool,
     /// Messages that were made and lost before they were frames.
@@ -107,10 +107,10 @@ impl Workers {
         let punts = Arc::new(PuntQueues::new());
         let awaited = Arc::new(AwaitedPlaces::new());
         let tie = |_| {
-            let (orders, orders_taken) = ring(ORDERS_MAX);
-            let (reports_given, reports) = ring(ORDERS_MAX);
+            let (commands, orders_taken) = ring(COMMANDS_MAX);
+            let (reports_given, reports) = ring(COMMANDS_MAX);
             let slow_path = SlowPath {
-                orders: orders_taken,
+                commands: orders_taken,
                 reports: reports_given,
                 punts: punts.clone(),
                 awaited: awaited.clone(),
@@ -121,7 +121,7 @@ impl Workers {
                 has_news: false,
             };
             let handle = WorkerHandle {
-                orders,
+                commands,
                 reports,
                 orphan_drops: slow_path.orphan_drops.clone(),
                 frames_made: slow_path.frames_made.clone(),
@@ -135,7 +135,7 @@ impl Workers {
         let (handles, theirs) = (0..count).map(tie).unzip();
         let workers = Self {
             handles,
-            ledger: Ledger::new(count),
+            ledger: GracePeriods::new(count),
             steps: VecDeque::new(),
             openings: Vec::new(),
             is_unflushed: false,
@@ -158,7 +158,7 @@ impl Workers {
         }
     }
 
-    /// What workers hand up.
+    /// What workers punt.
     pub(super) fn punts(&self) -> Arc<PuntQueues> {
         Arc::clone(&self.punts)
     }
@@ -174,9 +174,9 @@ impl Workers {
     }
 
     /// Gives a worker something to do. Of messages, which any wire may lose, so many wait at most.
-    pub(super) fn command(&mut self, worker: usize, order: Order) {
+    pub(super) fn command(&mut self, worker: usize, order: Command) {
         self.is_unflushed = true;
-        let is_message = matches!(order, Order::Say(..) | Order::Probe(..) | Order::Send(..));
+        let is_message = matches!(order, Command::Say(..) | Command::Probe(..) | Command::Send(..));
         if is_message && self.handles[worker].waiting.len() >= MESSAGES_WAITING_MAX {
             self.messages_lost += 1;
             return;
@@ -186,7 +186,7 @@ impl Workers {
     }
 
     /// Gives every worker something to do.
-    pub(super) fn command_all(&mut self, mut order: impl FnMut(usize) -> Order) {
+    pub(super) fn command_all(&mut self, mut order: impl FnMut(usize) -> Command) {
         for worker in 0..self.handles.len() {
             self.command(worker, order(worker));
         }
@@ -206,7 +206,7 @@ impl Workers {
     }
 
     /// Keeps a step until every worker has reported all that it was given so far.
-    pub(super) fn after_all<T>(&mut self, what: T, step: fn(Awaited<T>) -> Step) {
+    pub(super) fn after_all<T>(&mut self, what: T, step: fn(Barrier<T>) -> Step) {
         self.steps.push_back(step(self.ledger.wait_for_all(what)));
     }
 
@@ -223,7 +223,7 @@ impl Workers {
 
     /// The next link that has come up.
     pub(super) fn next_opened(&mut self) -> Option<Mark> {
-        let is_open = |opening: &Awaited<Mark>| self.ledger.has_passed(opening);
+        let is_open = |opening: &Barrier<Mark>| self.ledger.has_passed(opening);
         let place = self.openings.iter().position(is_open)?;
         Some(*self.openings.remove(place).what())
     }
@@ -232,7 +232,7 @@ impl Workers {
     ///
     /// # Errors
     /// Gives it back if they have not.
-    pub(super) fn pass<T>(&self, awaited: Awaited<T>) -> Result<Passed<T>, Awaited<T>> {
+    pub(super) fn pass<T>(&self, awaited: Barrier<T>) -> Result<Quiesced<T>, Barrier<T>> {
         self.ledger.pass(awaited)
     }
 
@@ -242,7 +242,7 @@ impl Workers {
         for (number, handle) in self.handles.iter_mut().enumerate() {
             let mut has_new = false;
             while let Some(order) = handle.waiting.pop_front() {
-                if let Err(order) = handle.orders.push(order) {
+                if let Err(order) = handle.commands.push(order) {
                     handle.waiting.push_front(order);
                     break;
                 }
@@ -250,11 +250,11 @@ impl Workers {
             }
             // Half of the ring stays free for what must not wait behind them.
             while handle.waiting.is_empty()
-                && handle.orders.has_room(ORDERS_MAX / 2 + 1)
+                && handle.commands.has_room(COMMANDS_MAX / 2 + 1)
                 && let Some((_, packet)) = handle.answers.pop_front()
             {
                 self.ledger.note_given(number);
-                let pushed = handle.orders.push(Order::Transmit(packet));
+                let pushed = handle.commands.push(Command::Transmit(packet));
                 debug_assert!(pushed.is_ok(), "room was seen above, and only we fill it");
                 has_new = true;
             }
@@ -265,13 +265,13 @@ impl Workers {
     }
 
     /// The next report of any worker.
-    pub(super) fn next_report(&mut self) -> Option<Report> {
+    pub(super) fn next_report(&mut self) -> Option<Completion> {
         let reports = |handle: &mut WorkerHandle| handle.reports.pop();
         let mut handles = self.handles.iter_mut().enumerate();
         let (number, report) = handles.find_map(|(number, h)| Some((number, reports(h)?)))?;
         let handle = &mut self.handles[number];
-        if let Report::Mustered(muster) = &report {
-            handle.awaits.take_if(|awaited| *awaited == muster.number);
+        if let Completion::Inventoried(inventory) = &report {
+            handle.awaits.take_if(|awaited| *awaited == inventory.number);
         }
         if handle.awaits.is_none() {
             self.ledger.note_reported(number);
@@ -302,13 +302,13 @@ impl Workers {
     }
 
     /// Takes so many numbers that are [`publishable`](Self::publishable).
-    pub(super) fn next_publications(&mut self, count: usize) -> Vec<Given> {
+    pub(super) fn next_publications(&mut self, count: usize) -> Vec<Allocated> {
         let Self { steps, ledger, .. } = self;
         let publications = steps.drain(..count).filter_map(|step| match step {
             Step::Publish(awaited) => ledger.pass(awaited).ok(),
             _ => None,
         });
-        publications.map(Passed::into_inner).collect()
+        publications.map(Quiesced::into_inner).collect()
     }
 
     /// Whether there is something to do at once: rings to fill, or a step to take.
@@ -333,7 +333,7 @@ impl Workers {
     }
 
     fn awaits_reports(&self) -> bool {
-        let is_behind = |worker: usize| self.ledger.outstanding(worker) > ORDERS_MAX as u64 / 2;
+        let is_behind = |worker: usize| self.ledger.outstanding(worker) > COMMANDS_MAX as u64 / 2;
         let has_waiting = |handle: &WorkerHandle| {
             !handle.waiting.is_empty() || !handle.answers.is_empty() || handle.awaits.is_some()
         };
@@ -350,18 +350,18 @@ impl Workers {
     }
 
     /// Forgets all steps, and what was reported so far: the ledger begins with each worker's answer to this
-    /// muster. What waits to enter the rings still does.
-    pub(super) fn reset(&mut self, muster: u64) {
+    /// inventory. What waits to enter the rings still does.
+    pub(super) fn reset(&mut self, inventory: u64) {
         self.steps.clear();
         self.openings.clear();
-        self.ledger = Ledger::new(self.handles.len());
+        self.ledger = GracePeriods::new(self.handles.len());
         for handle in &mut self.handles {
-            handle.awaits = Some(muster);
+            handle.awaits = Some(inventory);
         }
     }
 
-    /// Gives a worker something that comes before a muster, and is not in the ledger.
-    pub(super) fn command_before_muster(&mut self, worker: usize, order: Order) {
+    /// Gives a worker something that comes before a inventory, and is not in the ledger.
+    pub(super) fn command_before_inventory(&mut self, worker: usize, order: Command) {
         self.is_unflushed = true;
         self.handles[worker].waiting.push_back(order);
     }
@@ -374,6 +374,6 @@ impl Workers {
         }
         // On both sides of R3's balance.
         balance.frames_made += self.messages_lost;
-        balance.discards[Discard::OrdersFull as usize] += self.messages_lost;
+        balance.discards[Discard::CommandsFull as usize] += self.messages_lost;
     }
 }

@@ -1,4 +1,4 @@
-//! What the slow path orders, carried out between breaths: at most a few orders at a time, each
+//! What the slow path commands, carried out between polls: at most a few commands at a time, each
 //! answered by one report. Nothing is allocated and nothing is freed here.
 
 use std::mem;
@@ -14,164 +14,166 @@ use strowger_wire::{limits::TAG_BYTES, link_header::LINK_HEADER_BYTES};
 use super::Worker;
 use crate::{
     Now,
-    command::{Order, PortSeat, Punt, Report},
+    command::{Command, Completion, PortQueue, Punt},
     discard::Discard,
     egress::Egress,
-    limits::ORDERS_PER_BREATH,
-    link::{Guard, Link},
+    limits::COMMANDS_PER_POLL,
+    link::{Link, LinkProtection},
     session::Place,
 };
 
 impl Worker {
-    /// Does what the slow path has decided since the last breath, a few orders at most.
-    pub(super) fn obey(&mut self, now: Now) {
-        for _ in 0..ORDERS_PER_BREATH {
+    /// Does what the slow path has decided since the last poll, a few commands at most.
+    pub(super) fn apply_commands(&mut self, now: Now) {
+        for _ in 0..COMMANDS_PER_POLL {
             // An order is taken only when its report has a place.
             if self.slow_path.reports.is_full() {
                 return;
             }
-            let Some(order) = self.slow_path.orders.pop() else { return };
-            let report = self.carry_out(order, now);
+            let Some(order) = self.slow_path.commands.pop() else { return };
+            let report = self.apply_command(order, now);
             let reported = self.slow_path.reports.push(report);
             self.slow_path.note_completion();
             debug_assert!(reported.is_ok(), "a place was seen above, and only we fill it");
         }
     }
 
-    fn carry_out(&mut self, order: Order, now: Now) -> Report {
+    fn apply_command(&mut self, order: Command, now: Now) -> Completion {
         match order {
-            Order::Slots(table) => return Report::Slots(mem::replace(&mut self.slots, table)),
-            Order::Renumber(mark, slot, mut return_path) => {
+            Command::Slots(table) => {
+                return Completion::Slots(mem::replace(&mut self.slots, table));
+            }
+            Command::Renumber(mark, slot, mut return_path) => {
                 if let Some(link) = self.links.get_mut(mark) {
                     link.slot = slot;
                     mem::swap(&mut link.return_path, &mut return_path);
                     self.links.note_slot(slot, mark);
                 }
-                return Report::ReturnPath(return_path);
+                return Completion::ReturnPath(return_path);
             }
-            Order::Grow(mut growth) => {
+            Command::Grow(mut growth) => {
                 mem::swap(&mut *self.slots, &mut growth.table);
                 for (mark, return_path) in &mut growth.return_paths {
                     if let Some(link) = self.links.get_mut(*mark) {
                         mem::swap(&mut link.return_path, return_path);
                     }
                 }
-                return Report::Grown(growth);
+                return Completion::Grown(growth);
             }
-            Order::Attach(link, at) => return self.attach(link, at),
-            Order::Detach(mark) => return self.detach(mark),
-            Order::Plug(queue) => return self.plug(queue),
-            Order::Unplug(number) => return self.unplug(number),
-            Order::Open(mut session) => {
+            Command::Attach(link, at) => return self.attach(link, at),
+            Command::Detach(mark) => return self.detach(mark),
+            Command::Plug(queue) => return self.plug(queue),
+            Command::Unplug(number) => return self.unplug(number),
+            Command::Open(mut session) => {
                 session.lately.note_at_home(now);
                 // What the worker before has handed over comes before what comes in here (R7).
                 self.schedule.rings_first = true;
                 return given_back(self.sessions.put(Place::Here(session)));
             }
-            Order::OpenElsewhere(index, worker) => {
+            Command::OpenAtWorker(index, worker) => {
                 return given_back(self.sessions.put(Place::Elsewhere(index, worker)));
             }
-            Order::Close(index) => return given_back(self.sessions.take(index)),
-            Order::Seal(mark, sealer) => {
+            Command::Close(index) => return given_back(self.sessions.take(index)),
+            Command::Seal(mark, sealer) => {
                 let Some(link) = self.links.get_mut(mark) else {
-                    return Report::Sealer(sealer);
+                    return Completion::Sealer(sealer);
                 };
                 link.may_wake = true;
                 let allows_data = link.allows_data;
-                let old = mem::replace(&mut link.guard, Guard::Sealed(Some(sealer)));
+                let old = mem::replace(&mut link.protection, LinkProtection::Sealed(Some(sealer)));
                 if allows_data {
                     self.let_leave(mark);
                 }
-                if let Guard::Sealed(Some(old)) = old {
-                    return Report::Sealer(old);
+                if let LinkProtection::Sealed(Some(old)) = old {
+                    return Completion::Sealer(old);
                 }
             }
-            Order::Unseal(mark) => {
-                let Some(link) = self.links.get_mut(mark) else { return Report::Done };
+            Command::Unseal(mark) => {
+                let Some(link) = self.links.get_mut(mark) else { return Completion::Done };
                 link.may_wake = true;
-                if let Guard::Sealed(sealer) = &mut link.guard
+                if let LinkProtection::Sealed(sealer) = &mut link.protection
                     && let Some(old) = sealer.take()
                 {
-                    return Report::Sealer(old);
+                    return Completion::Sealer(old);
                 }
             }
-            Order::GiveUp(mark) => self.give_up(mark),
-            Order::AllowData(mark, allows_data) => {
+            Command::GiveUp(mark) => self.give_up(mark),
+            Command::AllowData(mark, allows_data) => {
                 if let Some(link) = self.links.get_mut(mark) {
                     link.allows_data = allows_data;
-                    if allows_data && matches!(link.guard, Guard::Sealed(Some(_))) {
+                    if allows_data && matches!(link.protection, LinkProtection::Sealed(Some(_))) {
                         self.let_leave(mark);
                     }
                 }
             }
-            Order::Say(mark, what, to, bytes) => self.say(mark, what, to, &bytes, 0),
-            Order::Probe(mark, to, token, bytes) => {
+            Command::Say(mark, what, to, bytes) => self.say(mark, what, to, &bytes, 0),
+            Command::Probe(mark, to, token, bytes) => {
                 let bytes = usize::from(bytes).saturating_sub(LINK_HEADER_BYTES + TAG_BYTES);
                 self.say(mark, Sealed::PathChallenge, Some(to), &token, bytes);
             }
-            Order::Transmit(packet) => {
+            Command::Transmit(packet) => {
                 self.originate(&packet, now);
-                return Report::Sent(packet);
+                return Completion::Sent(packet);
             }
-            Order::Send(port, to, message) => {
+            Command::Send(port, to, message) => {
                 self.send(port, to, &message);
-                return Report::Sent(message);
+                return Completion::Sent(message);
             }
-            Order::Readdress { link, port, home, at } => {
+            Command::Readdress { link, port, home, at } => {
                 self.change_port(link, port, home);
                 if let Some((_, queue)) = self.link_and_queue(link) {
                     // Refused only where another link has the address: then that one keeps it.
                     let _ = queue.port.admit(link, at);
                 }
             }
-            Order::Unaddress(mark) => {
+            Command::Unaddress(mark) => {
                 if let Some((_, queue)) = self.link_and_queue(mark) {
                     queue.port.forget(mark);
                 }
             }
-            Order::AcceptUnknown(port, accept) => {
+            Command::AcceptUnknown(port, accept) => {
                 if let Some(queue) = self.ports.of_port_mut(port) {
                     queue.port.accept_unknown(accept);
                 }
             }
-            Order::HearBeacons(port, hears) => {
+            Command::HearBeacons(port, hears) => {
                 if let Some(queue) = self.ports.of_port_mut(port) {
                     queue.hears_beacons = hears;
                 }
             }
-            Order::Mtu(mark, bytes) => {
+            Command::Mtu(mark, bytes) => {
                 if let Some(link) = self.links.get_mut(mark) {
                     link.frame_bytes_max = bytes;
                 }
             }
-            Order::Rights(mark, rights) => {
+            Command::Rights(mark, rights) => {
                 if let Some(link) = self.links.get_mut(mark) {
                     link.rights = rights;
                 }
             }
-            Order::Muster(mut muster) => {
+            Command::Inventory(mut inventory) => {
                 // There is room for all: nothing is allocated here.
-                muster.links.extend(self.links.iter().map(|link| link.mark));
-                muster.sessions.extend(self.sessions.indices());
-                return Report::Mustered(muster);
+                inventory.links.extend(self.links.iter().map(|link| link.mark));
+                inventory.sessions.extend(self.sessions.indices());
+                return Completion::Inventoried(inventory);
             }
         }
-        Report::Done
+        Completion::Done
     }
 
-    fn attach(&mut self, link: Box<Link>, at: Option<Address>) -> Report {
+    fn attach(&mut self, link: Box<Link>, at: Option<Address>) -> Completion {
         let mark = link.mark;
         if let (Some(queue), Some(at)) = (self.ports.of_port_mut(link.port), at)
             && let Err(why) = queue.port.admit(mark, at)
         {
-            return Report::AttachRefused(link, why);
+            return Completion::AttachRefused(link, why);
         }
         self.links.insert(link);
-        Report::Done
+        Completion::Done
     }
 
-    fn detach(&mut self, mark: Mark) -> Report {
-        let Some(mut link) = self.links.remove(mark) else { return Report::Done };
+    fn detach(&mut self, mark: Mark) -> Completion {
+        let Some(mut link) = self.links.remove(mark) else { return Completion::Done };
         self.backlog.pending_frames -= link.waiting.len();
         let waiting = (link.egress.waiting() + link.waiting.len()) as u64;
         link.tally.discards.add(waiting);
@@ -183,11 +185,11 @@ impl Worker {
             // Another worker's port, or one that has gone already.
             None => self.slow_path.orphan_drops.count_many(Discard::ExitGone, waiting),
         }
-        self.tx.exhaling.retain(|&listed| listed != mark);
+        self.tx.tx_pending.retain(|&listed| listed != mark);
         self.backlog.contended.retain(|&listed| listed != mark);
         link.egress = Egress::default();
         link.waiting.clear();
-        Report::Detached(link)
+        Completion::Detached(link)
     }
 
     /// The link is behind this port from now on. What waits for the former port's queue leaves by the new
@@ -210,30 +212,30 @@ impl Worker {
             link.egress = Egress::default();
             link.listed = false;
             link.tally.discards.add(dropped as u64);
-            self.tx.exhaling.retain(|&listed| listed != mark);
+            self.tx.tx_pending.retain(|&listed| listed != mark);
             self.backlog.contended.retain(|&listed| listed != mark);
             self.slow_path.orphan_drops.count_many(Discard::ExitGone, dropped as u64);
         }
     }
 
-    fn plug(&mut self, queue: Box<PortSeat>) -> Report {
+    fn plug(&mut self, queue: Box<PortQueue>) -> Completion {
         let (user, floor) = (PoolUser::port(queue.number), queue.port.receive_chunks());
         match self.ports.insert(queue) {
             Ok(()) => {
                 self.tx.pool.reserve(user, floor);
-                Report::Done
+                Completion::Done
             }
-            Err(refused) => Report::PlugRefused(refused),
+            Err(refused) => Completion::PlugRefused(refused),
         }
     }
 
-    fn unplug(&mut self, number: u16) -> Report {
-        let Some(removed) = self.ports.remove(number) else { return Report::Done };
+    fn unplug(&mut self, number: u16) -> Completion {
+        let Some(removed) = self.ports.remove(number) else { return Completion::Done };
         self.tx.pool.reserve(PoolUser::port(number), Chunks::default());
-        Report::Unplugged(removed)
+        Completion::Unplugged(removed)
     }
 
-    fn link_and_queue(&mut self, mark: Mark) -> Option<(&mut Link, &mut PortSeat)> {
+    fn link_and_queue(&mut self, mark: Mark) -> Option<(&mut Link, &mut PortQueue)> {
         let link = self.links.get_mut(mark)?;
         let queue = self.ports.of_port_mut(link.port)?;
         Some((link, queue))
@@ -306,9 +308,9 @@ impl Worker {
 }
 
 /// Keys that a session's new place has displaced go back to be freed.
-fn given_back(place: Option<Place>) -> Report {
+fn given_back(place: Option<Place>) -> Completion {
     match place {
-        Some(Place::Here(session)) => Report::Session(session),
-        Some(Place::Elsewhere(..)) | None => Report::Done,
+        Some(Place::Here(session)) => Completion::Session(session),
+        Some(Place::Elsewhere(..)) | None => Completion::Done,
     }
 }

@@ -17,10 +17,10 @@ use super::{
 };
 use crate::{
     Now,
-    command::PortSeat,
+    command::PortQueue,
     discard::Discard,
     limits::BURSTS_PER_POLL,
-    link::{Link, Opened, Waiting, kind_of},
+    link::{Link, Opened, PendingFrame, kind_of},
     slots::NextHop,
 };
 
@@ -36,14 +36,14 @@ pub(super) struct Found {
 impl Worker {
     /// One poll: applies commands, takes bursts from ports and from other workers, and transmits. Returns how
     /// many frames were switched; 0 means that there was nothing to do.
-    pub fn breathe(&mut self, now: Now) -> usize {
+    pub fn poll(&mut self, now: Now) -> usize {
         let now = Now(now.0.wrapping_add(self.slow_path.skew.read()));
         self.tx.now = now;
-        self.obey(now);
+        self.apply_commands(now);
         self.tx.pool.reclaim();
         self.offer_again();
 
-        let (ports, rings) = (self.ports.len(), self.exchange.workers());
+        let (ports, rings) = (self.ports.len(), self.handoff_rings.workers());
         let (mut switched, had_turn) = if rings > 0 { self.take_first(now) } else { (0, 0) };
         // One burst from each in turn, so that the first is ahead by no more than that.
         self.schedule.begin(ports + rings);
@@ -54,7 +54,7 @@ impl Worker {
                 let taken = match usize::from(place).checked_sub(ports) {
                     None => Some(self.receive(usize::from(place), now)),
                     Some(ring) if round == 0 && had_turn >> ring & 1 == 1 => None,
-                    Some(ring) => Some(self.take_handovers(ring, now)),
+                    Some(ring) => Some(self.take_handoffs(ring, now)),
                 };
                 switched += taken.unwrap_or_default();
                 if taken.is_none_or(|taken| taken == BURST_MAX) {
@@ -77,7 +77,7 @@ impl Worker {
     /// Takes one burst from a port through the switch.
     fn receive(&mut self, queue: usize, now: Now) -> usize {
         let mut burst = Burst::new();
-        let Some(PortSeat { number, port, .. }) = self.ports.at(queue) else { return 0 };
+        let Some(PortQueue { number, port, .. }) = self.ports.at(queue) else { return 0 };
         self.tx.pool.set_user(PoolUser::port(*number));
         port.rx_burst(&mut self.tx.pool, &mut burst);
         self.tx.pool.set_user(PoolUser::COMMON);
@@ -265,14 +265,14 @@ impl Worker {
         let mut refused_by = None;
         let sent = match verdict.outcome() {
             Outcome::Handoff { worker, next_hop, is_control } => {
-                self.hand_to_exit(worker, next_hop, is_control, frame)
+                self.handoff_to_egress(worker, next_hop, is_control, frame)
             }
-            Outcome::WrongWorker { worker } => self.hand_to_session(worker, frame, queue),
-            Outcome::Punt(PuntReason::Packet) => self.hand_up(frame),
+            Outcome::WrongWorker { worker } => self.handoff_to_session(worker, frame, queue),
+            Outcome::Punt(PuntReason::Packet) => self.punt_packet(frame),
             Outcome::Punt(PuntReason::LinkMessage { kind, from }) => {
-                self.hand_up_saying(kind, self.ports.address_of(queue, from), frame)
+                self.punt_link_message(kind, self.ports.address_of(queue, from), frame)
             }
-            Outcome::Punt(PuntReason::Handshake) => self.hand_up_knock(frame, queue),
+            Outcome::Punt(PuntReason::Handshake) => self.punt_handshake(frame, queue),
             Outcome::Consumed => {
                 if let Some(link) = self.links.get(frame.mark()) {
                     link.tally.keepalives_in.add(1);
@@ -282,13 +282,13 @@ impl Worker {
             Outcome::Drop { discard, next_hop: Some(next_hop), is_control } => {
                 refused_by = Some(next_hop);
                 let ingress_slot = self.links.ingress_slot(frame.mark());
-                self.keep(next_hop, discard, Waiting { frame, ingress_slot, is_control })
+                self.keep(next_hop, discard, PendingFrame { frame, ingress_slot, is_control })
             }
             Outcome::Drop { discard, next_hop: None, .. } => Err((discard, frame)),
             Outcome::Transmit { .. } => Err((Discard::Unhandled, frame)),
         };
         if let Err((discard, frame)) = sent {
-            self.tell_end(discard, &frame, refused_by);
+            self.notify_drop(discard, &frame, refused_by);
             self.discard(queue, discard, &frame);
         }
     }
@@ -327,5 +327,5 @@ fn former_return_path(ingress: &Link, form: u8) -> Option<u64> {
 /// Why no link stands under a frame's mark.
 #[cold]
 fn no_link(frame: &Frame) -> Discard {
-    if frame.mark().is_unknown() { Discard::Stranger } else { Discard::IngressGone }
+    if frame.mark().is_unknown() { Discard::UnknownSender } else { Discard::IngressGone }
 }

@@ -9,13 +9,13 @@ use strowger_frame::{
     ring::{Consumer, Producer, ring},
 };
 
-use super::{ELSEWHERE, NO_QUEUE, Worker, verdict::Outcome};
+use super::{HANDED_OFF, NO_QUEUE, Worker, verdict::Outcome};
 use crate::{
     Now,
-    command::{Handover, hash_of_host},
+    command::{Handoff, hash_of_host},
     discard::Discard,
-    limits::{EXCHANGE_CONTROL_FRAMES_MAX, EXCHANGE_FRAMES_MAX, EXCHANGE_SHARE},
-    link::{Guard, Waiting},
+    limits::{HANDOFF_CONTROL_FRAMES_MAX, HANDOFF_FRAMES_MAX, HANDOFF_SHARE},
+    link::{LinkProtection, PendingFrame},
 };
 
 /// Whose frame a place of a ring holds: an ingress' data, its control, or what is not opened yet, by where
@@ -23,19 +23,19 @@ use crate::{
 type Holder = u32;
 
 const CONTROL: Holder = 1 << 16;
-const STRAY: Holder = 2 << 16;
-const STRAY_UNKNOWN: Holder = 3 << 16;
+const UNOPENED: Holder = 2 << 16;
+const UNOPENED_UNKNOWN: Holder = 3 << 16;
 
 /// One worker's ring to another, and who holds how much of it.
 struct Outgoing {
-    ring: Producer<Handover>,
+    ring: Producer<Handoff>,
     /// By place, oldest first: the ring's own items cannot be looked at from here.
     holders: VecDeque<Holder>,
-    held: ArrayVec<(Holder, u16), EXCHANGE_FRAMES_MAX>,
+    held: ArrayVec<(Holder, u16), HANDOFF_FRAMES_MAX>,
 }
 
 impl Outgoing {
-    fn new(ring: Producer<Handover>) -> Self {
+    fn new(ring: Producer<Handoff>) -> Self {
         let holders = VecDeque::with_capacity(ring.capacity());
         Self { ring, holders, held: ArrayVec::new() }
     }
@@ -55,17 +55,17 @@ impl Outgoing {
 
     /// Hands a frame over, unless its holder has its share: four times what is left free. One alone has
     /// four fifths of the ring, and every other one finds a place (a dynamic threshold, as at punts).
-    fn send(&mut self, handover: Handover, holder: Holder) -> Result<(), (Discard, Frame)> {
+    fn send(&mut self, handoff: Handoff, holder: Holder) -> Result<(), (Discard, Frame)> {
         self.catch_up();
         // Data leaves places free for control (R12).
-        let kept = if handover.is_control() { 0 } else { EXCHANGE_CONTROL_FRAMES_MAX };
-        let free = EXCHANGE_FRAMES_MAX.saturating_sub(self.holders.len() + kept);
+        let kept = if handoff.is_control() { 0 } else { HANDOFF_CONTROL_FRAMES_MAX };
+        let free = HANDOFF_FRAMES_MAX.saturating_sub(self.holders.len() + kept);
         let at = self.held.iter().position(|(of, _)| *of == holder);
         let held = at.map_or(0, |at| usize::from(self.held[at].1));
-        if held >= EXCHANGE_SHARE * free {
-            return Err((Discard::ExchangeFull, handover.into_frame()));
+        if held >= HANDOFF_SHARE * free {
+            return Err((Discard::HandoffFull, handoff.into_frame()));
         }
-        self.ring.push(handover).map_err(|full| (Discard::ExchangeFull, full.into_frame()))?;
+        self.ring.push(handoff).map_err(|full| (Discard::HandoffFull, full.into_frame()))?;
         self.holders.push_back(holder);
         match at {
             Some(at) => self.held[at].1 += 1,
@@ -77,18 +77,18 @@ impl Outgoing {
 
 /// One worker's rings to and from every other.
 #[derive(Default)]
-pub(crate) struct Exchange {
+pub(crate) struct HandoffRings {
     /// By worker; `None` for oneself.
     to: Vec<Option<Outgoing>>,
-    from: Vec<Consumer<Handover>>,
+    from: Vec<Consumer<Handoff>>,
     /// By ring: what was taken from it and has not had its turn. Empty between polls.
-    staged: Vec<ArrayVec<Handover, BURST_MAX>>,
+    staged: Vec<ArrayVec<Handoff, BURST_MAX>>,
     wakers: Vec<Option<Arc<dyn Wake>>>,
     /// Bit `w`: worker `w` was handed frames since its waker was last called.
     given: u64,
 }
 
-impl Exchange {
+impl HandoffRings {
     /// The rings between `count` workers (64 at most), by worker.
     pub(crate) fn between(count: usize, frames_max: usize) -> Vec<Self> {
         let mut all: Vec<Self> =
@@ -109,20 +109,15 @@ impl Exchange {
     }
 
     /// Hands a frame to another worker.
-    fn send(
-        &mut self,
-        home: u8,
-        handover: Handover,
-        holder: Holder,
-    ) -> Result<(), (Discard, Frame)> {
+    fn send(&mut self, home: u8, handoff: Handoff, holder: Holder) -> Result<(), (Discard, Frame)> {
         let Some(Some(to)) = self.to.get_mut(usize::from(home)) else {
-            return Err((Discard::ExitGone, handover.into_frame()));
+            return Err((Discard::ExitGone, handoff.into_frame()));
         };
         self.given |= 1 << home;
-        to.send(handover, holder)
+        to.send(handoff, holder)
     }
 
-    /// Has all other workers woken with the next [`ring_bells`](Self::ring_bells).
+    /// Has all other workers woken with the next [`wake_others`](Self::wake_others).
     #[cold]
     pub(super) fn wake_all(&mut self) {
         for (worker, _) in self.to.iter().enumerate().filter(|(_, to)| to.is_some()) {
@@ -131,7 +126,7 @@ impl Exchange {
     }
 
     /// Wakes those who were handed frames since this was last called.
-    pub(super) fn ring_bells(&mut self) {
+    pub(super) fn wake_others(&mut self) {
         let mut given = mem::take(&mut self.given);
         while given != 0 {
             let worker = given.trailing_zeros() as usize;
@@ -172,7 +167,7 @@ impl Exchange {
 impl Worker {
     /// Hands a frame to the worker that has its exit.
     #[cold]
-    pub(super) fn hand_to_exit(
+    pub(super) fn handoff_to_egress(
         &mut self,
         home: u8,
         to: Mark,
@@ -181,13 +176,13 @@ impl Worker {
     ) -> Result<(), (Discard, Frame)> {
         let ingress_slot = self.links.ingress_slot(frame.mark());
         let holder = (ingress_slot & 0xffff) | if is_control { CONTROL } else { 0 };
-        self.exchange.send(home, Handover::Exit { to, ingress_slot, is_control, frame }, holder)
+        self.handoff_rings.send(home, Handoff::Exit { to, ingress_slot, is_control, frame }, holder)
     }
 
     /// Hands a frame to the worker that opens its session. Nothing in it has been proved, so it counts for
     /// the address that it comes from, even if that is forged.
     #[cold]
-    pub(super) fn hand_to_session(
+    pub(super) fn handoff_to_session(
         &mut self,
         worker: u8,
         frame: Frame,
@@ -197,11 +192,11 @@ impl Worker {
         let holder = if mark.is_unknown() {
             let from = self.ports.address_of(queue, mark);
             let port = self.ports.at(queue).map_or(0, |queue| Holder::from(queue.number) & 0xfff);
-            STRAY_UNKNOWN | port << 4 | sources_of(from.map(|(_, from)| from))
+            UNOPENED_UNKNOWN | port << 4 | sources_of(from.map(|(_, from)| from))
         } else {
-            STRAY | mark.index() as Holder
+            UNOPENED | mark.index() as Holder
         };
-        self.exchange.send(worker, Handover::Stray { by: self.number, frame }, holder)
+        self.handoff_rings.send(worker, Handoff::Stray { by: self.number, frame }, holder)
     }
 
     /// Takes the rings' frames that have to come before what the ports have (R7): of flows that may come
@@ -210,17 +205,17 @@ impl Worker {
     pub(super) fn take_first(&mut self, now: Now) -> (usize, u64) {
         let (mut taken, mut had) = (0, 0);
         let bursts =
-            if self.schedule.rings_first { EXCHANGE_FRAMES_MAX.div_ceil(BURST_MAX) } else { 1 };
-        for ring in 0..self.exchange.workers() {
+            if self.schedule.rings_first { HANDOFF_FRAMES_MAX.div_ceil(BURST_MAX) } else { 1 };
+        for ring in 0..self.handoff_rings.workers() {
             for _ in 0..bursts {
-                self.exchange.stage(ring);
-                let staged = &self.exchange.staged[ring];
+                self.handoff_rings.stage(ring);
+                let staged = &self.handoff_rings.staged[ring];
                 if !self.schedule.rings_first
-                    && !staged.iter().any(|handover| self.may_overtake(handover))
+                    && !staged.iter().any(|handoff| self.may_overtake(handoff))
                 {
                     break;
                 }
-                taken += self.take_handovers(ring, now);
+                taken += self.take_handoffs(ring, now);
                 had |= 1 << ring;
             }
         }
@@ -229,14 +224,14 @@ impl Worker {
     }
 
     /// Whether frames behind this one in its flow may come in by a port of this worker.
-    fn may_overtake(&self, handover: &Handover) -> bool {
-        match handover {
-            Handover::Stray { .. } => true,
+    fn may_overtake(&self, handoff: &Handoff) -> bool {
+        match handoff {
+            Handoff::Stray { .. } => true,
             // A session's frames are opened where the session is, whatever port they come in by.
-            Handover::Exit { ingress_slot, .. } => {
+            Handoff::Exit { ingress_slot, .. } => {
                 let by = self.links.mark_at(*ingress_slot);
                 self.links.get(by).is_some_and(|link| {
-                    matches!(link.guard, Guard::Plain { .. })
+                    matches!(link.protection, LinkProtection::Plain { .. })
                         && self.ports.of_port(link.port).is_some()
                 })
             }
@@ -244,12 +239,12 @@ impl Worker {
     }
 
     /// Takes a burst of frames that came in by another worker and leave, or are opened, by this one.
-    pub(super) fn take_handovers(&mut self, ring: usize, now: Now) -> usize {
-        self.exchange.stage(ring);
-        let handovers = mem::take(&mut self.exchange.staged[ring]);
-        let taken = handovers.len();
-        for handover in handovers {
-            self.take_handover(handover, now);
+    pub(super) fn take_handoffs(&mut self, ring: usize, now: Now) -> usize {
+        self.handoff_rings.stage(ring);
+        let handoffs = mem::take(&mut self.handoff_rings.staged[ring]);
+        let taken = handoffs.len();
+        for handoff in handoffs {
+            self.take_handoff(handoff, now);
         }
         self.transmit();
         self.flush_after(taken);
@@ -257,14 +252,14 @@ impl Worker {
     }
 
     #[inline(never)]
-    fn take_handover(&mut self, handover: Handover, now: Now) {
-        let (by, mut frame) = match handover {
-            Handover::Exit { to, ingress_slot, is_control, frame } => {
-                return self.leave(to, Waiting { frame, ingress_slot, is_control });
+    fn take_handoff(&mut self, handoff: Handoff, now: Now) {
+        let (by, mut frame) = match handoff {
+            Handoff::Exit { to, ingress_slot, is_control, frame } => {
+                return self.leave(to, PendingFrame { frame, ingress_slot, is_control });
             }
-            Handover::Stray { by, frame } => (by, frame),
+            Handoff::Stray { by, frame } => (by, frame),
         };
-        frame.set_mark(ELSEWHERE);
+        frame.set_mark(HANDED_OFF);
         self.handed_off_by = by;
         let verdict = self.decide(&mut frame, NO_QUEUE, now);
         let discard = match verdict.outcome() {
@@ -273,7 +268,7 @@ impl Worker {
             Outcome::Drop { discard, next_hop: None, .. } => discard,
             _ => return self.dispatch(Some(frame).into_iter(), &[verdict], NO_QUEUE),
         };
-        self.tell_end(discard, &frame, None);
+        self.notify_drop(discard, &frame, None);
         self.count_at_exit(frame.mark(), discard);
     }
 }

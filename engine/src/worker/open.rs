@@ -3,7 +3,7 @@
 use strowger_frame::Frame;
 use strowger_wire::{limits::TAG_BYTES, link_header::Kind};
 
-use super::{ELSEWHERE, Worker, verdict::Verdict};
+use super::{HANDED_OFF, Worker, verdict::Verdict};
 use crate::{
     Now,
     command::Punt,
@@ -29,18 +29,18 @@ impl Worker {
         let (index, from) = (session.index, frame.mark());
         let Vouched { first, opened } = session.open(now, frame)?;
         let link = session.link;
-        if from != ELSEWHERE {
+        if from != HANDED_OFF {
             session.lately.note_at_home(now);
         }
         if matches!(kind, Kind::PathChallenge | Kind::PathAnswer) {
             // A challenge is asked from where a peer may be, and proves nothing of the kind.
             let may = session.lately.may_say(now);
-            let strayed = from == ELSEWHERE && session.lately.tells_strayed(now);
+            let migrate = from == HANDED_OFF && session.lately.may_tell_migrate(now);
             if first {
                 self.note(Punt::Heard(index));
             }
-            if strayed {
-                self.note(Punt::Strayed(index, self.handed_off_by));
+            if migrate {
+                self.note(Punt::Migrate(index, self.handed_off_by));
             }
             return Err(if may {
                 Verdict::link_message(kind, from)
@@ -52,8 +52,8 @@ impl Worker {
         if is_heard || from != link {
             let lately = &mut session.lately;
             let heard = first || is_heard && lately.tells_heard(now);
-            let strayed = from == ELSEWHERE && lately.tells_strayed(now);
-            let roamed = from != ELSEWHERE && from != link && lately.tells_roamed(now);
+            let migrate = from == HANDED_OFF && lately.may_tell_migrate(now);
+            let roamed = from != HANDED_OFF && from != link && lately.tells_roamed(now);
             if heard {
                 self.note(Punt::Heard(index));
                 if from == link
@@ -62,8 +62,8 @@ impl Worker {
                     queue.port.authenticated(opened.frame());
                 }
             }
-            if strayed {
-                self.note(Punt::Strayed(index, self.handed_off_by));
+            if migrate {
+                self.note(Punt::Migrate(index, self.handed_off_by));
             }
             if roamed {
                 self.note_roamed(link, from, opened.frame().len() + TAG_BYTES, queue);

@@ -10,7 +10,7 @@ use crate::{
     command::Punt,
     discard::Discard,
     limits::{FRAMES_WAITING_MAX, LINK_FRAMES_WAITING_MAX},
-    link::Waiting,
+    link::PendingFrame,
 };
 
 impl Worker {
@@ -21,7 +21,7 @@ impl Worker {
         &mut self,
         exit: Mark,
         discard: Discard,
-        waiting: Waiting,
+        waiting: PendingFrame,
     ) -> Result<(), (Discard, Frame)> {
         let wants_keys = matches!(discard, Discard::LinkDown | Discard::KeysExpired);
         let link = self.links.get_mut(exit).filter(|link| wants_keys && link.may_wake);
@@ -59,14 +59,14 @@ impl Worker {
         link.may_wake = false;
         let waited = mem::take(&mut link.waiting);
         self.backlog.pending_frames -= waited.len();
-        for Waiting { frame, .. } in waited {
+        for PendingFrame { frame, .. } in waited {
             self.end_at_exit(exit, Discard::LinkDown, &frame);
         }
     }
 
     /// Lets one frame leave by an exit of this worker, if that takes it.
-    pub(super) fn leave(&mut self, exit: Mark, waiting: Waiting) {
-        let Waiting { mut frame, ingress_slot, is_control } = waiting;
+    pub(super) fn leave(&mut self, exit: Mark, waiting: PendingFrame) {
+        let PendingFrame { mut frame, ingress_slot, is_control } = waiting;
         let Self { links, tx, .. } = self;
         let prepared = match links.get_mut(exit) {
             None => Err(Discard::ExitGone),
@@ -79,14 +79,14 @@ impl Worker {
             }
             Err(discard) => discard,
         };
-        let kept = self.keep(exit, discard, Waiting { frame, ingress_slot, is_control });
+        let kept = self.keep(exit, discard, PendingFrame { frame, ingress_slot, is_control });
         if let Err((discard, frame)) = kept {
             self.end_at_exit(exit, discard, &frame);
         }
     }
 
     fn end_at_exit(&mut self, exit: Mark, discard: Discard, frame: &Frame) {
-        self.tell_end(discard, frame, Some(exit));
+        self.notify_drop(discard, frame, Some(exit));
         self.count_at_exit(exit, discard);
     }
 }

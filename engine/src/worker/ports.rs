@@ -4,16 +4,16 @@ use std::mem;
 
 use strowger_frame::{Address, Mark};
 
-use crate::{command::PortSeat, discard::DiscardTally, limits::PORTS_MAX};
+use crate::{command::PortQueue, discard::DiscardTally, limits::PORTS_MAX};
 
 /// The port queues that one worker polls, dense, and where each port's queue is. Sized once.
 pub(super) struct PortQueues {
     /// Boxed, so that one can be given back to the slow path without allocating.
     #[allow(clippy::vec_box)]
-    queues: Vec<Box<PortSeat>>,
+    queues: Vec<Box<PortQueue>>,
     /// By port number: the index in `queues`.
     index: Vec<Option<u16>>,
-    /// Numbers of ports that were given frames since their last flush, or have sends in flight.
+    /// SlotAllocator of ports that were given frames since their last flush, or have sends in flight.
     unflushed: Vec<u16>,
 }
 
@@ -33,19 +33,19 @@ impl PortQueues {
 
     /// The queue at this index, as [`Worker::forward`](super::Worker::forward) counts them.
     #[inline]
-    pub(super) fn at(&mut self, queue: usize) -> Option<&mut PortSeat> {
+    pub(super) fn at(&mut self, queue: usize) -> Option<&mut PortQueue> {
         self.queues.get_mut(queue).map(Box::as_mut)
     }
 
     /// The queue of the port with this number.
     #[inline]
-    pub(super) fn of_port(&self, port: u16) -> Option<&PortSeat> {
+    pub(super) fn of_port(&self, port: u16) -> Option<&PortQueue> {
         Some(&**self.queues.get(self.index_of(port)?)?)
     }
 
     /// As [`of_port`](Self::of_port), to change it.
     #[inline]
-    pub(super) fn of_port_mut(&mut self, port: u16) -> Option<&mut PortSeat> {
+    pub(super) fn of_port_mut(&mut self, port: u16) -> Option<&mut PortQueue> {
         let queue = self.index_of(port)?;
         self.at(queue)
     }
@@ -68,7 +68,7 @@ impl PortQueues {
     }
 
     /// Adds a port; comes back where there is no room for it.
-    pub(super) fn insert(&mut self, queue: Box<PortSeat>) -> Result<(), Box<PortSeat>> {
+    pub(super) fn insert(&mut self, queue: Box<PortQueue>) -> Result<(), Box<PortQueue>> {
         let number = usize::from(queue.number);
         if self.queues.len() == PORTS_MAX || number >= self.index.len() {
             return Err(queue);
@@ -78,7 +78,7 @@ impl PortQueues {
         Ok(())
     }
 
-    pub(super) fn remove(&mut self, port: u16) -> Option<Box<PortSeat>> {
+    pub(super) fn remove(&mut self, port: u16) -> Option<Box<PortQueue>> {
         let at = self.index_of(port)?;
         let removed = self.queues.swap_remove(at);
         self.index[usize::from(port)] = None;
@@ -91,7 +91,7 @@ impl PortQueues {
 
     /// The port with this number, which is given frames now: it is flushed later.
     #[inline]
-    pub(super) fn transmit_queue(&mut self, port: u16) -> Option<&mut PortSeat> {
+    pub(super) fn transmit_queue(&mut self, port: u16) -> Option<&mut PortQueue> {
         let at = self.index_of(port)?;
         let Self { queues, unflushed, .. } = self;
         let queue = queues.get_mut(at)?;
@@ -120,7 +120,7 @@ impl PortQueues {
         });
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut PortSeat> {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut PortQueue> {
         self.queues.iter_mut().map(Box::as_mut)
     }
 }

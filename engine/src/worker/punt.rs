@@ -16,10 +16,11 @@ use strowger_wire::{
 use super::{NO_QUEUE, Worker, forward::Found, verdict::Outcome};
 use crate::{
     Now,
-    command::{Ending, ExitSight, Knock, Punt, PuntKind},
+    command::{DropNotice, HandshakeDatagram, NextHopInfo, Punt, PuntKind},
     discard::Discard,
     limits::{
-        BEACONS_WAITING_MAX, HEAD_BYTES_MAX, KNOCKS_MAX, PACKETS_UP_AT_ONCE, PACKETS_UP_PER_SECOND,
+        BEACONS_WAITING_MAX, HANDSHAKES_MAX, HEAD_BYTES_MAX, PACKETS_UP_AT_ONCE,
+        PACKETS_UP_PER_SECOND,
     },
     link::{Link, plain_header},
 };
@@ -31,7 +32,7 @@ const ALIAS_NOTE_NS: u64 = 100_000_000;
 #[derive(Default)]
 pub(super) struct AliasUsed {
     /// The number, and the frame's first bytes; what was not noted yet.
-    seen: Cell<Option<(u16, Ending)>>,
+    seen: Cell<Option<(u16, DropNotice)>>,
     is_new: Cell<bool>,
     /// When one was last seen, in units of [`ALIAS_NOTE_NS`].
     lately: Cell<u64>,
@@ -44,7 +45,7 @@ impl Worker {
     #[inline]
     pub(super) fn note_what_came_up(&mut self) {
         if let Some(link) = self.tx.worn.take() {
-            self.note_often(link, Punt::Worn(link));
+            self.note_often(link, Punt::RekeyDue(link));
         }
         if self.alias_used.is_new.get() {
             self.note_alias_used();
@@ -103,7 +104,7 @@ impl Worker {
             let follows = rest.len().min(payload.len());
             rest[..follows].copy_from_slice(&payload[..follows]);
             let bytes = header_bytes::<R>();
-            let packet = Ending {
+            let packet = DropNotice {
                 worker: self.number,
                 ingress: ingress.mark,
                 ingress_slot: ingress.slot,
@@ -111,7 +112,7 @@ impl Worker {
                 at: self.tx.now,
                 // It did not end.
                 discard: Discard::Handled,
-                foreseen: None,
+                dry_run: None,
                 exit: None,
                 packet_bytes: (bytes + payload.len()) as u16,
                 head: head.into_iter().take(bytes + follows).collect(),
@@ -121,7 +122,7 @@ impl Worker {
         }
     }
 
-    /// Whether a link may hand up one more of a kind: as long as it has fewer there than are left free, so
+    /// Whether a link may punt one more of a kind: as long as it has fewer there than are left free, so
     /// that another one always finds a place. It is counted then.
     #[cold]
     fn may_punt(&mut self, link: Mark, kind: PuntKind) -> bool {
@@ -141,8 +142,8 @@ impl Worker {
     #[cold]
     fn punt(&mut self, kind: PuntKind, punt: Punt) -> Result<(), (Discard, Frame)> {
         self.slow_path.has_news = true;
-        let queue = if kind == PuntKind::Saying {
-            &self.slow_path.punts.sayings
+        let queue = if kind == PuntKind::LinkMessage {
+            &self.slow_path.punts.link_messages
         } else {
             &self.slow_path.punts.packets
         };
@@ -166,18 +167,18 @@ impl Worker {
 
     /// Hands up a message of a link itself.
     #[cold]
-    pub(super) fn hand_up_saying(
+    pub(super) fn punt_link_message(
         &mut self,
         kind: Kind,
         from: Option<(u16, Address)>,
         frame: Frame,
     ) -> Result<(), (Discard, Frame)> {
         let link = frame.mark();
-        if !self.may_punt(link, PuntKind::Saying) {
+        if !self.may_punt(link, PuntKind::LinkMessage) {
             return Err((Discard::PuntFull, frame));
         }
         let said = Punt::Said { worker: self.number, link, kind, from, frame };
-        self.punt(PuntKind::Saying, said)
+        self.punt(PuntKind::LinkMessage, said)
     }
 
     /// Queues a note for the slow path. One that does not fit is queued when its cause is seen again.
@@ -206,7 +207,7 @@ impl Worker {
     }
 
     /// Hands up a packet for the switch itself.
-    pub(super) fn hand_up(&mut self, frame: Frame) -> Result<(), (Discard, Frame)> {
+    pub(super) fn punt_packet(&mut self, frame: Frame) -> Result<(), (Discard, Frame)> {
         let (ingress, at) = (frame.mark(), self.tx.now);
         let Some(link) = self.links.ingress_mut(ingress) else {
             return Err((Discard::IngressGone, frame));
@@ -228,7 +229,7 @@ impl Worker {
         self.punt(PuntKind::Packet, packet)
     }
 
-    /// Whether beacons are handed up from this port. A word and no more: what was decided, returned
+    /// Whether beacons are punted from this port. A word and no more: what was decided, returned
     /// through memory, would cost the plain path its registers.
     #[cold]
     #[inline(never)]
@@ -237,14 +238,14 @@ impl Worker {
     }
 
     /// Hands up a message that proves nothing yet.
-    pub(super) fn hand_up_knock(
+    pub(super) fn punt_handshake(
         &mut self,
         frame: Frame,
         queue: usize,
     ) -> Result<(), (Discard, Frame)> {
         let link = frame.mark();
         let Some((port, from)) = self.ports.address_of(queue, link) else {
-            return Err((Discard::Stranger, frame));
+            return Err((Discard::UnknownSender, frame));
         };
         let Ok(header) = LinkHeader::parse(frame.bytes()) else {
             return Err((Discard::Malformed, frame));
@@ -272,17 +273,20 @@ impl Worker {
         if known.is_some_and(|link| !may(link)) {
             return Err((Discard::OverBudget, frame));
         }
-        if is_known && !self.may_punt(link, PuntKind::Knock) {
+        if is_known && !self.may_punt(link, PuntKind::HandshakeDatagram) {
             return Err((Discard::PuntFull, frame));
         }
         let punts = &self.slow_path.punts;
-        let places = if is_beacon { BEACONS_WAITING_MAX } else { KNOCKS_MAX };
-        let knock = Knock { worker: self.number, port, link, from, frame };
-        let pushed =
-            if is_known { punts.knocks.push(knock) } else { punts.strangers.push(knock, places) };
+        let places = if is_beacon { BEACONS_WAITING_MAX } else { HANDSHAKES_MAX };
+        let datagram = HandshakeDatagram { worker: self.number, port, link, from, frame };
+        let pushed = if is_known {
+            punts.handshakes.push(datagram)
+        } else {
+            punts.unknown_peers.push(datagram, places)
+        };
         self.slow_path.has_news = true;
         if pushed.is_err() && is_known {
-            self.unpunt(link, PuntKind::Knock);
+            self.unpunt(link, PuntKind::HandshakeDatagram);
         }
         pushed.map_err(|full| (Discard::PuntFull, full.frame))
     }
@@ -323,9 +327,9 @@ impl Worker {
     /// Reports a discarded packet to the slow path, if its sender may hear of it and the budget for such
     /// reports is not spent.
     #[cold]
-    pub(super) fn tell_end(&mut self, discard: Discard, frame: &Frame, exit: Option<Mark>) {
+    pub(super) fn notify_drop(&mut self, discard: Discard, frame: &Frame, exit: Option<Mark>) {
         let at = self.tx.now;
-        if !discard.is_told() || self.slow_path.punts.free(PuntKind::Ending) == 0 {
+        if !discard.is_told() || self.slow_path.punts.free(PuntKind::DropNotice) == 0 {
             return;
         }
         let packet = frame.bytes().get(LINK_HEADER_BYTES..).unwrap_or_default();
@@ -341,39 +345,39 @@ impl Worker {
             return;
         }
         let (ingress_slot, rights) = (link.slot, link.rights);
-        if !self.may_punt(ingress, PuntKind::Ending) {
+        if !self.may_punt(ingress, PuntKind::DropNotice) {
             return;
         }
-        let (mut exit, mut foreseen) = (exit.and_then(|mark| self.sight(mark)), None);
+        let (mut exit, mut dry_run) = (exit.and_then(|mark| self.sight(mark)), None);
         if is_trace && discard == Discard::HopsSpent {
-            (exit, foreseen) = self.foresee(ingress, head.clone(), frame.len());
+            (exit, dry_run) = self.dry_run(ingress, head.clone(), frame.len());
         }
-        let ending = Ending {
+        let notice = DropNotice {
             worker: self.number,
             ingress,
             ingress_slot,
             rights,
             at,
             discard,
-            foreseen,
+            dry_run,
             exit,
             packet_bytes: packet.len() as u16,
             head,
         };
         self.slow_path.has_news = true;
-        if self.slow_path.punts.endings.push(Punt::Ended(ending)).is_err() {
-            self.unpunt(ingress, PuntKind::Ending);
+        if self.slow_path.punts.drop_notices.push(Punt::Dropped(notice)).is_err() {
+            self.unpunt(ingress, PuntKind::DropNotice);
         }
     }
 
     /// What would become of a packet with these first bytes if it had a hop left: the step itself
     /// says, on a copy.
-    fn foresee(
+    fn dry_run(
         &self,
         ingress: Mark,
         mut head: ArrayVec<u8, HEAD_BYTES_MAX>,
         frame_bytes: usize,
-    ) -> (Option<ExitSight>, Option<Discard>) {
+    ) -> (Option<NextHopInfo>, Option<Discard>) {
         let Some(ingress) = self.links.ingress(ingress) else { return (None, None) };
         self.alias_used.is_dry.set(true);
         let found = match AnyHeader::parse(&mut head) {
@@ -388,7 +392,7 @@ impl Worker {
                     None => Some(Discard::ExitGone),
                     // Its queue is another worker's, and its sealer too.
                     Some(link) if link.home.is_some() => None,
-                    Some(link) => link.foresee(frame_bytes, is_control),
+                    Some(link) => link.dry_run(frame_bytes, is_control),
                 };
                 (self.sight(egress), refused)
             }
@@ -399,9 +403,9 @@ impl Worker {
         }
     }
 
-    fn sight(&self, exit: Mark) -> Option<ExitSight> {
+    fn sight(&self, exit: Mark) -> Option<NextHopInfo> {
         let link = self.links.get(exit)?;
-        Some(ExitSight {
+        Some(NextHopInfo {
             link: exit,
             queue_frames: link.egress.waiting() as u16,
             packet_bytes_max: link.packet_bytes_max(),

@@ -9,15 +9,15 @@ use strowger_frame::{
 };
 
 use crate::{
-    command::{Order, PuntQueues, Report},
+    command::{Command, Completion, PuntQueues},
     discard::DiscardTally,
     session::AwaitedPlaces,
 };
 
 /// One worker's ends of everything that it shares with the slow path. The slow path makes it.
 pub(crate) struct SlowPath {
-    pub(crate) orders: Consumer<Order>,
-    pub(crate) reports: Producer<Report>,
+    pub(crate) commands: Consumer<Command>,
+    pub(crate) reports: Producer<Completion>,
     pub(crate) punts: Arc<PuntQueues>,
     /// Where answers to handshakes are awaited.
     pub(crate) awaited: Arc<AwaitedPlaces>,

@@ -6,12 +6,12 @@ use std::mem;
 use strowger_frame::{BURST_MAX, Mark, port::Arm};
 
 use super::Worker;
-use crate::{command::PortSeat, discard::Discard, limits::BURSTS_PER_FLUSH};
+use crate::{command::PortQueue, discard::Discard, limits::BURSTS_PER_FLUSH};
 
 impl Worker {
     /// Gives the ports what was put at exits since this was last called, as far as they take it.
     pub(super) fn transmit(&mut self) {
-        mem::swap(&mut self.tx.exhaling, &mut self.backlog.offering);
+        mem::swap(&mut self.tx.tx_pending, &mut self.backlog.offering);
         for at in 0..self.backlog.offering.len() {
             let mark = self.backlog.offering[at];
             if !self.offer(mark) {
@@ -37,8 +37,8 @@ impl Worker {
     /// Once a poll: offers what ports have left at exits to those of them that take frames again, and
     /// asks those that have sends in flight. A blocked exit costs one question.
     pub(super) fn offer_again(&mut self) {
-        if !self.tx.exhaling.is_empty() {
-            self.transmit(); // what orders have put there
+        if !self.tx.tx_pending.is_empty() {
+            self.transmit(); // what commands have put there
         }
         let mut at = 0;
         while let Some(&mark) = self.backlog.contended.get(at) {
@@ -79,9 +79,9 @@ impl Worker {
             self.ports.flush();
         }
         if self.tx.pool.take_ran_low() {
-            self.exchange.wake_all(); // frames of this pool wait at their exits, too
+            self.handoff_rings.wake_all(); // frames of this pool wait at their exits, too
         }
-        self.exchange.ring_bells();
+        self.handoff_rings.wake_others();
         self.note_what_came_up();
         self.slow_path.wake_if_news();
     }
@@ -99,8 +99,8 @@ impl Worker {
     /// Called before the thread blocks: gives each port's word on what would wake it, and says
     /// whether the thread may block at all. Call [`disarm`](Self::disarm) after.
     pub fn arm(&mut self, mut each: impl FnMut(Arm)) -> bool {
-        let mut may_block = self.tx.exhaling.is_empty() && self.slow_path.orders.is_empty();
-        may_block &= self.exchange.is_empty();
+        let mut may_block = self.tx.tx_pending.is_empty() && self.slow_path.commands.is_empty();
+        may_block &= self.handoff_rings.is_empty();
         for queue in self.ports.iter_mut() {
             let arm = queue.port.arm();
             may_block &= arm != Arm::Ready && queue.port.is_flushed();
@@ -113,7 +113,7 @@ impl Worker {
     /// Called after the thread has woken. `is_ready` says of each descriptor that
     /// [`arm`](Self::arm) gave, by its place in the order of the calls, whether it is readable.
     pub fn disarm(&mut self, is_ready: impl Fn(usize) -> bool) {
-        for (nth, PortSeat { port, .. }) in self.ports.iter_mut().enumerate() {
+        for (nth, PortQueue { port, .. }) in self.ports.iter_mut().enumerate() {
             if is_ready(nth) {
                 port.on_readable();
             }
@@ -123,7 +123,7 @@ impl Worker {
 
     /// Frames that wait at exits: 0 at rest.
     pub fn frames_waiting(&self) -> usize {
-        let listed = self.tx.exhaling.iter().chain(&self.backlog.contended);
+        let listed = self.tx.tx_pending.iter().chain(&self.backlog.contended);
         listed.filter_map(|&mark| Some(self.links.get(mark)?.egress.waiting())).sum()
     }
 }

@@ -22,7 +22,7 @@ use strowger_engine::{
     Now,
     control::{
         Attach, Event, PortId, Switch, SwitchConfig,
-        peering::{PeerSpec, PeerView, PeeringConfig, StrangerPolicy},
+        peering::{PeerSpec, PeerView, PeeringConfig, UnknownPeerPolicy},
     },
     discard::Discard,
     link::{Behind, plain_header},
@@ -41,7 +41,7 @@ pub(crate) const MS: u64 = 1_000_000;
 /// A frame's bytes before the payload, as an endpoint sees them.
 pub(crate) const HEAD: usize = 24;
 
-/// Numbers that look random (SplitMix64); the seed is printed when a test fails.
+/// SlotAllocator that look random (SplitMix64); the seed is printed when a test fails.
 pub(crate) struct Dice {
     seed: u64,
     state: u64,
@@ -201,7 +201,7 @@ impl Air {
             local,
             worker,
             marks: HashMap::new(),
-            strangers: Vec::new(),
+            unknown_peers: Vec::new(),
             welcome: false,
             tally: Arc::default(),
         }
@@ -256,14 +256,14 @@ pub(crate) struct AirPort {
     local: SocketAddr,
     worker: usize,
     marks: HashMap<Mark, SocketAddr>,
-    strangers: Vec<SocketAddr>,
+    unknown_peers: Vec<SocketAddr>,
     welcome: bool,
     tally: Arc<PortTally>,
 }
 
 impl Port for AirPort {
     fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst) {
-        self.strangers.clear();
+        self.unknown_peers.clear();
         while !burst.is_full() {
             let queue = (self.local, self.worker);
             let next = self.air.sky().queues.get_mut(&queue).and_then(VecDeque::pop_front);
@@ -277,8 +277,8 @@ impl Port for AirPort {
                     continue;
                 }
                 None => {
-                    self.strangers.push(from);
-                    Mark::unknown((self.strangers.len() - 1) as u8)
+                    self.unknown_peers.push(from);
+                    Mark::unknown((self.unknown_peers.len() - 1) as u8)
                 }
             };
             let class = if bytes.len() <= 2_048 { ChunkClass::Single } else { ChunkClass::Train };
@@ -324,7 +324,7 @@ impl Port for AirPort {
     }
 
     fn address_of(&self, mark: Mark) -> Option<Address> {
-        let stranger = mark.is_unknown().then(|| self.strangers.get(mark.index() & 0xff));
+        let stranger = mark.is_unknown().then(|| self.unknown_peers.get(mark.index() & 0xff));
         stranger.flatten().or_else(|| self.marks.get(&mark)).map(|at| Address::Udp(*at))
     }
 
@@ -398,7 +398,7 @@ impl Entropy for Fused {
 pub(crate) struct Birth {
     pub(crate) seed: u8,
     pub(crate) workers: usize,
-    pub(crate) strangers: Option<StrangerPolicy>,
+    pub(crate) unknown_peers: Option<UnknownPeerPolicy>,
     /// How often it was born before: another clock, other randomness, the same identity.
     pub(crate) lives: u64,
     /// What its wall clock shows at time 0.
@@ -409,7 +409,7 @@ pub(crate) struct Birth {
 impl Birth {
     pub(crate) fn new(seed: u8) -> Self {
         let config = SwitchConfig::default();
-        Self { seed, workers: 1, strangers: None, lives: 0, wall: 1, config }
+        Self { seed, workers: 1, unknown_peers: None, lives: 0, wall: 1, config }
     }
 }
 
@@ -421,7 +421,7 @@ pub(crate) struct Node {
     pub(crate) at: SocketAddr,
     pub(crate) port: PortId,
     pub(crate) fuse: Fuse,
-    /// How often its slow path was begun anew.
+    /// How often its slow path was reset.
     pub(crate) restarts: u32,
 }
 
@@ -448,7 +448,7 @@ impl Node {
             )),
             provider: Provider::DEFAULT,
             wall_at_zero: birth.wall + birth.lives,
-            strangers: birth.strangers,
+            unknown_peers: birth.unknown_peers,
         };
         switch.set_identity(config, now).expect("an identity");
         let at = host(birth.seed);
@@ -458,14 +458,14 @@ impl Node {
 
     pub(crate) fn turn(&mut self, now: Now) {
         for worker in &mut self.workers {
-            worker.breathe(now);
+            worker.poll(now);
         }
         match catch_unwind(AssertUnwindSafe(|| self.switch.poll(now))) {
             Ok(events) => self.events.extend(events),
             Err(panic) if panic.downcast_ref() != Some(&"injected") => resume_unwind(panic),
             Err(_) => {
                 self.restarts += 1;
-                self.switch.salvage(now);
+                self.switch.recover(now);
             }
         }
     }

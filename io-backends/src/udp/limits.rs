@@ -96,7 +96,7 @@ pub(super) const MESSAGES_IN_MAX: usize = BURST_MAX;
 pub(super) const MESSAGES_IN_MIN: usize = 8;
 
 /// Calls in which one burst is received at most: the second serves when the first asked for few.
-/// A worker has other ports to serve, whatever strangers send to this one.
+/// A worker has other ports to serve, whatever unknown senders send to this one.
 pub(super) const CALLS_MAX: u32 = 2;
 
 /// Completions that one burst takes from a ring at most: as many datagrams as a burst has frames, and

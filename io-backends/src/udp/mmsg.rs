@@ -8,7 +8,7 @@ use super::{
     limits::{CALLS_MAX, DATAGRAM_BYTES_MAX, MESSAGES_IN_MAX, MESSAGES_IN_MIN},
     name::Name,
     neighbours::Neighbours,
-    rx_queue::Intake,
+    rx_queue::RxQueue,
     socket::{Socket, receive_messages},
 };
 use crate::messages::empty_header;
@@ -78,15 +78,15 @@ impl Mmsg {
         &mut self,
         socket: &Socket,
         neighbours: &mut Neighbours,
-        intake: &mut Intake,
+        rx_queue: &mut RxQueue,
         pool: &mut Pool,
         burst: &mut Burst,
     ) {
         let mut calls = 0;
-        while intake.cut(burst) {
+        while rx_queue.cut(burst) {
             if !self.is_waiting() {
-                // Bounded, since a flood of strangers' datagrams never fills a burst.
-                if calls == CALLS_MAX || !self.receive(socket, intake, pool) {
+                // Bounded, since a flood of unknown senders' datagrams never fills a burst.
+                if calls == CALLS_MAX || !self.receive(socket, rx_queue, pool) {
                     return;
                 }
                 // Fewer than asked for: the socket is empty, so do not ask again now.
@@ -103,16 +103,16 @@ impl Mmsg {
             let bytes = header.msg_len as usize;
             let arrival = Arrival::read(bytes, header.msg_hdr.msg_flags, name, control);
             let start = chunk.start();
-            intake.take(neighbours, chunk, start, &arrival, burst);
+            rx_queue.take(neighbours, chunk, start, &arrival, burst);
         }
     }
 
     /// One call. `false` when nothing came.
-    fn receive(&mut self, socket: &Socket, intake: &Intake, pool: &mut Pool) -> bool {
+    fn receive(&mut self, socket: &Socket, rx_queue: &RxQueue, pool: &mut Pool) -> bool {
         (self.came, self.next) = (0, 0);
         let ready = self.lend(pool);
         if ready == 0 {
-            intake.note_pool_empty();
+            rx_queue.note_pool_empty();
             return false;
         }
         // SAFETY: `lend` has pointed the first `ready` headers to a name, a control room, and one

@@ -52,7 +52,7 @@ mod uring;
 use std::{fmt, net::SocketAddr};
 
 pub use port::UdpPort;
-pub use select_mode::{Backend, BufferBytes, Findings, Refusal, Report, probe};
+pub use select_mode::{Backend, BufferBytes, Capabilities, Refusal, Report, probe};
 pub use steer::{Steered, open_steered, worker_of};
 
 use self::{mmsg::Mmsg, neighbours::Neighbours, socket::Socket, uring::Uring};
@@ -88,9 +88,9 @@ pub struct UdpSpec {
     /// then spreads flows over them.
     pub reuse_port: bool,
     /// Whether to receive trains (`UDP_GRO`).
-    pub trains_in: bool,
+    pub gro: bool,
     /// Whether to send trains (`UDP_SEGMENT`).
-    pub trains_out: bool,
+    pub gso: bool,
     /// Receive buffers that an io_uring has posted: rounded up to a power of two, a train chunk
     /// each. Fewer stay in the cache; too few, and the receive must be armed anew more often.
     pub posted_buffers: u16,
@@ -105,7 +105,7 @@ pub struct UdpSpec {
     pub steering_refused: bool,
     /// The first of io_uring's sets of flags to try: for tests of those that older kernels take.
     #[doc(hidden)]
-    pub ring_rung_first: usize,
+    pub ring_mode_first: usize,
 }
 
 impl UdpSpec {
@@ -120,13 +120,13 @@ impl UdpSpec {
             neighbours_max: 1024,
             dual_stack: true,
             reuse_port: false,
-            trains_in: true,
-            trains_out: true,
+            gro: true,
+            gso: true,
             posted_buffers: limits::POSTED_BUFFERS,
             frame_bytes_max: limits::DATAGRAM_BYTES_MAX,
             ring_errno_forced: None,
             steering_refused: false,
-            ring_rung_first: 0,
+            ring_mode_first: 0,
         }
     }
 }
@@ -302,8 +302,8 @@ fn open_with(
     let send_buffer = select_mode::send_buffer(&socket, spec.socket_buffer_bytes);
     let drops_counted = select_mode::count_drops(&socket);
     let unwanted = || Refusal { why: "not wanted".to_owned(), way_out: String::new(), errno: None };
-    let gro = if spec.trains_in { select_mode::enable_gro(&socket) } else { Err(unwanted()) };
-    let gso = if spec.trains_out { select_mode::try_segments(at) } else { Err(unwanted()) };
+    let gro = if spec.gro { select_mode::enable_gro(&socket) } else { Err(unwanted()) };
+    let gso = if spec.gso { select_mode::try_segments(at) } else { Err(unwanted()) };
     let (ring, refused_backends) = ring(spec)?;
     let passed_over = spec.backend == Choice::Auto && refused_backends.is_empty();
 
@@ -348,19 +348,19 @@ fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), Open
     if spec.backend == Choice::Mmsg {
         return Ok((None, Vec::new()));
     }
-    let rehearsed = match spec.ring_errno_forced {
+    let self_tested = match spec.ring_errno_forced {
         Some(errno) => Err(select_mode::ring_refused("io_uring_setup", errno)),
-        None => select_mode::rehearse_ring(spec.bind, spec.ring_rung_first),
+        None => select_mode::self_test_ring(spec.bind, spec.ring_mode_first),
     };
     if spec.backend == Choice::Auto {
         // The numbers are in decision 0011: equal with trains, and behind without them.
         return Ok((
             None,
-            rehearsed.err().map(|why| (Backend::IoUring, why)).into_iter().collect(),
+            self_tested.err().map(|why| (Backend::IoUring, why)).into_iter().collect(),
         ));
     }
-    let ring = rehearsed.and_then(|_| {
-        Uring::new(spec.posted_buffers, spec.ring_rung_first)
+    let ring = self_tested.and_then(|_| {
+        Uring::new(spec.posted_buffers, spec.ring_mode_first)
             .map_err(|at| select_mode::ring_refused(at.step, at.errno))
     });
     ring.map(|ring| (Some(ring), Vec::new())).map_err(OpenError::NoRing)

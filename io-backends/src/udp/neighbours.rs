@@ -62,7 +62,7 @@ pub(super) struct Neighbours {
     /// Open addressing, linear probing: index + 1 into `entries`, or `EMPTY`. At most half full,
     /// so probes are short; written by hand so that no resize can ever allocate.
     buckets: Box<[u32]>,
-    /// Keyed, since the addresses looked up come from strangers.
+    /// Keyed, since the addresses looked up come from unknown senders.
     hasher: RandomState,
     /// The socket's own address: its kind is what counts.
     local: SocketAddr,

@@ -14,8 +14,8 @@ use super::{
     mmsg::Mmsg,
     name::{Key, same_kind},
     neighbours::Neighbours,
-    rx_queue::Intake,
-    send::Outbox,
+    rx_queue::RxQueue,
+    send::TxQueue,
     send_sockets::SendSockets,
     socket::Socket,
     uring::Uring,
@@ -30,8 +30,8 @@ pub struct UdpPort {
     ring_is_broken: bool,
     sockets: SendSockets,
     neighbours: Neighbours,
-    intake: Intake,
-    outbox: Outbox,
+    rx_queue: RxQueue,
+    tx_queue: TxQueue,
     tally: Arc<PortTally>,
     is_dual: bool,
     described: [String; 2],
@@ -59,8 +59,8 @@ impl UdpPort {
             ring_is_broken: false,
             sockets: SendSockets::new(socket),
             neighbours,
-            intake: Intake::new(tally.clone()),
-            outbox: Outbox::new(segments_max, tally.clone()),
+            rx_queue: RxQueue::new(tally.clone()),
+            tx_queue: TxQueue::new(segments_max, tally.clone()),
             tally,
             is_dual: false,
             described,
@@ -74,7 +74,7 @@ impl UdpPort {
 
     /// From now on, each neighbour is sent to from the address of ours that it sent to.
     pub(super) fn keep_sources(&mut self) {
-        self.intake.keep_sources();
+        self.rx_queue.keep_sources();
     }
 
     /// The socket takes IPv4 as well, under mapped addresses.
@@ -97,11 +97,11 @@ impl UdpPort {
             _ => None,
         };
         let Some(to) = to else { return self.tally.count_loss(Loss::NoNeighbour, 1) };
-        let source = self.intake.sources().and_then(|sources| {
+        let source = self.rx_queue.sources().and_then(|sources| {
             let key = Key::of(to);
             self.neighbours.source_for(&key).or_else(|| sources.of(&key))
         });
-        self.outbox.send_now(&self.sockets, (to, source), frame, too_long);
+        self.tx_queue.send_now(&self.sockets, (to, source), frame, too_long);
     }
 
     fn live_ring(&mut self) -> Option<&mut Uring> {
@@ -117,38 +117,38 @@ fn outside(at: SocketAddr) -> SocketAddr {
 
 impl Port for UdpPort {
     fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst) {
-        let Self { ring, mmsg, sockets, neighbours, intake, .. } = self;
+        let Self { ring, mmsg, sockets, neighbours, rx_queue, .. } = self;
         let socket = sockets.receiving();
-        intake.begin();
+        rx_queue.begin();
         if !self.ring_is_broken
             && let Some(ring) = ring
         {
-            if ring.rx_burst(socket, neighbours, intake, pool, burst) {
+            if ring.rx_burst(socket, neighbours, rx_queue, pool, burst) {
                 return;
             }
             // Put aside, and kept: dropping it here would free memory on the worker's thread.
             self.ring_is_broken = true;
         }
-        mmsg.rx_burst(socket, neighbours, intake, pool, burst);
+        mmsg.rx_burst(socket, neighbours, rx_queue, pool, burst);
     }
 
     fn tx_burst(&mut self, to: Mark, frames: &mut Burst) {
-        self.outbox.tx_burst(&mut self.sockets, &mut self.neighbours, to, frames);
+        self.tx_queue.tx_burst(&mut self.sockets, &mut self.neighbours, to, frames);
     }
 
     fn flush(&mut self) {
-        self.outbox.flush(&mut self.sockets, &mut self.neighbours);
+        self.tx_queue.flush(&mut self.sockets, &mut self.neighbours);
     }
 
     fn is_flushed(&self) -> bool {
-        self.outbox.is_empty()
+        self.tx_queue.is_empty()
     }
 
     fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError> {
         let Address::Udp(at) = at else { return Err(AdmitError::WrongKind) };
         let at = self.inside(at);
         self.neighbours.admit(mark, at)?;
-        if let Some(source) = self.intake.sources().and_then(|sources| sources.of(&Key::of(at))) {
+        if let Some(source) = self.rx_queue.sources().and_then(|sources| sources.of(&Key::of(at))) {
             self.neighbours.heard_at(mark, source);
         }
         Ok(())
@@ -156,15 +156,15 @@ impl Port for UdpPort {
 
     fn forget(&mut self, mark: Mark) {
         self.neighbours.forget(mark);
-        self.intake.forget(mark);
+        self.rx_queue.forget(mark);
     }
 
     fn accept_unknown(&mut self, accept: bool) {
-        self.intake.accept_unknown(accept);
+        self.rx_queue.accept_unknown(accept);
     }
 
     fn address_of(&self, mark: Mark) -> Option<Address> {
-        let at = match self.intake.stranger(mark) {
+        let at = match self.rx_queue.stranger(mark) {
             Some(key) => Some(key.address(self.neighbours.local().ip())),
             None => self.neighbours.address_of(mark),
         };
@@ -180,8 +180,8 @@ impl Port for UdpPort {
     }
 
     fn authenticated(&mut self, frame: &Frame) {
-        let Self { intake, neighbours, .. } = self;
-        if let Some(source) = intake.sources().and_then(|sources| sources.of_frame(frame)) {
+        let Self { rx_queue, neighbours, .. } = self;
+        if let Some(source) = rx_queue.sources().and_then(|sources| sources.of_frame(frame)) {
             neighbours.authenticated_at(frame.mark(), source);
         }
     }
@@ -189,11 +189,11 @@ impl Port for UdpPort {
     fn last_send_error(&self, to: Address) -> Option<i32> {
         let Address::Udp(to) = to else { return None };
         let to = Key::of(self.inside(to));
-        self.outbox.direct_error(&to).or_else(|| self.neighbours.last_send_error(&to))
+        self.tx_queue.direct_error(&to).or_else(|| self.neighbours.last_send_error(&to))
     }
 
     fn arm(&mut self) -> Arm {
-        if self.intake.is_cutting() || self.mmsg.is_waiting() || !self.outbox.is_empty() {
+        if self.rx_queue.is_cutting() || self.mmsg.is_waiting() || !self.tx_queue.is_empty() {
             return Arm::Ready;
         }
         if self.live_ring().is_none() {

@@ -18,7 +18,7 @@ use super::{
 
 /// The train that is being cut, and the counts.
 #[derive(Debug)]
-pub(super) struct Intake {
+pub(super) struct RxQueue {
     /// Longer than a burst had room: it goes on with the next.
     train: Option<Train>,
     mark: Mark,
@@ -26,23 +26,23 @@ pub(super) struct Intake {
     /// that was dropped whole counts as one.
     drops_seen: u32,
     /// Who sent frames of this burst without being a neighbour, by their marks' numbers; `None`
-    /// where strangers are not welcome.
-    strangers: Option<ArrayVec<Key, STRANGERS_MAX>>,
+    /// where unknown senders are not welcome.
+    unknown_senders: Option<ArrayVec<Key, UNKNOWN_SENDERS_MAX>>,
     /// Where the socket is bound to all addresses: to which of them each datagram was sent.
     sources: Option<Sources>,
     tally: Arc<PortTally>,
 }
 
-/// Strangers in one burst at most: the one whose train is still being cut, and one for each frame.
-const STRANGERS_MAX: usize = BURST_MAX + 1;
+/// Unknown peers in one burst at most: the one whose train is still being cut, and one for each frame.
+const UNKNOWN_SENDERS_MAX: usize = BURST_MAX + 1;
 
-impl Intake {
+impl RxQueue {
     pub(super) fn new(tally: Arc<PortTally>) -> Self {
         Self {
             train: None,
             mark: Mark::default(),
             drops_seen: 0,
-            strangers: None,
+            unknown_senders: None,
             sources: None,
             tally,
         }
@@ -77,38 +77,38 @@ impl Intake {
     }
 
     pub(super) fn accept_unknown(&mut self, accept: bool) {
-        self.strangers = accept.then(ArrayVec::new);
+        self.unknown_senders = accept.then(ArrayVec::new);
     }
 
-    /// A new burst begins: strangers of the last one are forgotten, but for whose train is at hand.
+    /// A new burst begins: unknown senders of the last one are forgotten, but for whose train is at hand.
     #[inline]
     pub(super) fn begin(&mut self) {
         let is_cutting = self.train.is_some();
         if let Some(sources) = &mut self.sources {
             sources.begin(is_cutting);
         }
-        let Some(strangers) = &mut self.strangers else { return };
+        let Some(unknown_senders) = &mut self.unknown_senders else { return };
         if self.train.is_some() && self.mark.is_unknown() {
             // Frames of the train are marked already, so its sender must keep its number.
-            strangers.truncate(usize::from(self.mark.0 as u8) + 1);
+            unknown_senders.truncate(usize::from(self.mark.0 as u8) + 1);
         } else {
-            strangers.clear();
+            unknown_senders.clear();
         }
     }
 
-    /// The stranger under this mark.
+    /// The unknown peer under this mark.
     pub(super) fn stranger(&self, mark: Mark) -> Option<&Key> {
-        self.strangers.as_ref()?.get(usize::from(mark.0 as u8)).filter(|_| mark.is_unknown())
+        self.unknown_senders.as_ref()?.get(usize::from(mark.0 as u8)).filter(|_| mark.is_unknown())
     }
 
-    /// A mark for a stranger, if such are welcome and there is room for one more.
+    /// A mark for an unknown peer, if such are welcome and there is room for one more.
     #[cold]
     fn stranger_mark(&mut self, from: Key) -> Option<Mark> {
-        let strangers = self.strangers.as_mut()?;
-        let known = strangers.iter().position(|known| *known == from);
-        let number = known.unwrap_or(strangers.len());
+        let unknown_senders = self.unknown_senders.as_mut()?;
+        let known = unknown_senders.iter().position(|known| *known == from);
+        let number = known.unwrap_or(unknown_senders.len());
         if known.is_none() {
-            strangers.try_push(from).ok()?;
+            unknown_senders.try_push(from).ok()?;
         }
         Some(Mark::unknown(number as u8))
     }
@@ -192,7 +192,7 @@ impl Intake {
         }
     }
 
-    /// What is still to be cut came from this neighbour: it is a stranger now.
+    /// What is still to be cut came from this neighbour: it is an unknown peer now.
     pub(super) fn forget(&mut self, mark: Mark) {
         if self.mark != mark {
             return;

@@ -14,15 +14,15 @@ use super::{
     limits::{SEGMENTS_SAFE, SEGMENTS_TRIED},
     name::Name,
     neighbours::Neighbours,
-    rx_queue::Intake,
+    rx_queue::RxQueue,
     socket::{Socket, receive_messages, send_messages},
-    steer::rehearse as rehearse_steering,
-    uring::{Rung, Uring},
+    steer::self_test as self_test_steering,
+    uring::{RxMode, Uring},
 };
 use crate::messages::{self, empty_header};
 
 /// How long a datagram to ourselves over loopback may take before we say that it does not arrive.
-pub(super) const REHEARSAL_MAX: Duration = Duration::from_secs(1);
+pub(super) const SELF_TEST_MAX: Duration = Duration::from_secs(1);
 
 /// How frames are received. They are sent by sendmmsg with either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,7 +233,7 @@ impl fmt::Display for Report {
 
 /// What `strowger doctor` asks: each thing tried by itself, on sockets of its own over loopback.
 #[derive(Clone, Debug)]
-pub struct Findings {
+pub struct Capabilities {
     /// A datagram that went from a socket to another, by the calls that ports use.
     pub datagrams: Result<String, Refusal>,
     /// Many messages in one system call.
@@ -250,7 +250,7 @@ pub struct Findings {
     pub steering: Result<String, Refusal>,
 }
 
-impl Findings {
+impl Capabilities {
     /// Each with its name.
     pub fn each(&self) -> [(&'static str, &Result<String, Refusal>); 7] {
         [
@@ -266,19 +266,19 @@ impl Findings {
 }
 
 /// Tries everything that a UDP port may use. `buffer_bytes` is the socket buffer to ask for.
-pub fn probe(buffer_bytes: usize) -> Findings {
+pub fn probe(buffer_bytes: usize) -> Capabilities {
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    Findings {
+    Capabilities {
         datagrams: try_datagram(local),
         many: messages::many().map(|()| "many datagrams in one system call".to_owned()),
-        io_uring: rehearse_ring(local, 0).map(|rung| {
+        io_uring: self_test_ring(local, 0).map(|rung| {
             let rung = rung.name();
             format!("multishot receive into provided buffers works ({rung})")
         }),
         gro: try_gro(local),
         gso: try_segments(local).map(|most| format!("{most} frames a send")),
         buffers: try_buffers(local, buffer_bytes),
-        steering: rehearse_steering(local)
+        steering: self_test_steering(local)
             .map(|()| "handshakes come in at a socket of their own".to_owned()),
     }
 }
@@ -331,7 +331,7 @@ fn try_datagram(like: SocketAddr) -> Result<String, Refusal> {
     let sandbox = "perhaps a sandbox's seccomp profile, or a firewall on loopback";
     let refused = |step: &'static str| move |errno| Refusal::new(step, errno, sandbox);
     send(&sender, to, b"strowger", None).map_err(refused("sending a datagram over loopback"))?;
-    if !receiver.wait_readable(REHEARSAL_MAX.as_millis() as i32) {
+    if !receiver.wait_readable(SELF_TEST_MAX.as_millis() as i32) {
         return Err(refused("a datagram over loopback")(libc::ETIMEDOUT));
     }
     let mut header = empty_header();
@@ -342,23 +342,23 @@ fn try_datagram(like: SocketAddr) -> Result<String, Refusal> {
 }
 
 /// Receives one datagram with io_uring, over loopback, on a ring such as a port would have.
-pub(super) fn rehearse_ring(like: SocketAddr, first_rung: usize) -> Result<Rung, Refusal> {
+pub(super) fn self_test_ring(like: SocketAddr, first_rung: usize) -> Result<RxMode, Refusal> {
     let (socket, local) = scratch(like)?;
     let mut ring = Uring::new(2, first_rung).map_err(|at| ring_refused(at.step, at.errno))?;
     let spec = PoolSpec { trains: 4, singles: 0, huge_pages: false };
     let mut pool = Pool::new(&spec)
         .map_err(|error| Refusal::new("memory", error.raw_os_error().unwrap_or_default(), ""))?;
     let mut neighbours = Neighbours::new(1, local);
-    let mut intake = Intake::new(std::sync::Arc::new(PortTally::default()));
+    let mut rx_queue = RxQueue::new(std::sync::Arc::new(PortTally::default()));
     if neighbours.admit(Mark(0), local).is_err() {
         return Err(ring_refused("admitting ourselves", libc::EINVAL));
     }
     let mut burst = Burst::new();
-    let deadline = Instant::now() + REHEARSAL_MAX;
+    let deadline = Instant::now() + SELF_TEST_MAX;
     // The receive is armed before the datagram comes, so that waking it up is rehearsed too.
     let mut sent = false;
     while burst.is_empty() {
-        if !ring.rx_burst(&socket, &mut neighbours, &mut intake, &mut pool, &mut burst) {
+        if !ring.rx_burst(&socket, &mut neighbours, &mut rx_queue, &mut pool, &mut burst) {
             return Err(ring_refused("io_uring_enter", libc::EINVAL));
         }
         if !sent {
@@ -423,7 +423,7 @@ fn try_gro(like: SocketAddr) -> Result<String, Refusal> {
     enable_gro(&receiver)?;
     let sent = send(&sender, to, &[7; 100], Some(10));
     sent.map_err(|errno| Refusal::new("a train to try UDP_GRO with", errno, ""))?;
-    if !receiver.wait_readable(REHEARSAL_MAX.as_millis() as i32) {
+    if !receiver.wait_readable(SELF_TEST_MAX.as_millis() as i32) {
         return Err(Refusal::new("a train over loopback", libc::ETIMEDOUT, ""));
     }
     match receiver.take_one() {

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// What `tx_burst` has taken and `flush` has not yet sent.
-pub(super) struct Outbox {
+pub(super) struct TxQueue {
     /// For the socket that all share.
     shared: Queue,
     /// For the spare sockets: sent by each call that fills it, and empty after it.
@@ -39,7 +39,7 @@ pub(super) struct Outbox {
 /// What a frame that may be a message costs of a send buffer beside its bytes, roughly.
 const FRAME_COST_BYTES: usize = 256;
 
-impl Outbox {
+impl TxQueue {
     pub(super) fn new(segments_max: usize, tally: Arc<PortTally>) -> Self {
         Self {
             shared: Queue::new(MESSAGES_MAX, FRAMES_WAITING_MAX, tally.clone()),
@@ -270,7 +270,7 @@ mod tests {
         sockets: SendSockets,
         sink: Socket,
         neighbours: Neighbours,
-        outbox: Outbox,
+        tx_queue: TxQueue,
         tally: Arc<PortTally>,
     }
 
@@ -288,7 +288,7 @@ mod tests {
         let spec = PoolSpec { trains: 200, singles: 0, huge_pages: false };
         let pool = Pool::new(&spec).unwrap();
         let sockets = SendSockets::new(socket);
-        Bench { pool, sockets, sink, neighbours, outbox: Outbox::new(64, tally.clone()), tally }
+        Bench { pool, sockets, sink, neighbours, tx_queue: TxQueue::new(64, tally.clone()), tally }
     }
 
     impl Bench {
@@ -304,12 +304,12 @@ mod tests {
                     frame
                 })
                 .collect();
-            self.outbox.tx_burst(&mut self.sockets, &mut self.neighbours, Mark(0), &mut burst);
+            self.tx_queue.tx_burst(&mut self.sockets, &mut self.neighbours, Mark(0), &mut burst);
             assert!(burst.is_empty());
         }
 
         fn flush(&mut self) {
-            self.outbox.flush(&mut self.sockets, &mut self.neighbours);
+            self.tx_queue.flush(&mut self.sockets, &mut self.neighbours);
         }
 
         /// The numbers of the frames that arrived.
@@ -334,11 +334,11 @@ mod tests {
             bench.flush();
             assert_eq!((bench.arrived(), bench.tally.frames_out.read()), (vec![0], 1));
             bench.flush();
-            assert!(!bench.outbox.is_empty() && bench.arrived().is_empty());
+            assert!(!bench.tx_queue.is_empty() && bench.arrived().is_empty());
             bench.take(3, &[300, 300]);
             bench.flush();
             assert_eq!(bench.arrived(), [1, 2, 3, 4]);
-            assert!(bench.outbox.is_empty());
+            assert!(bench.tx_queue.is_empty());
             assert_eq!(bench.tally.total_lost(), 0);
             assert_eq!(bench.pool.free(ChunkClass::Train), 200);
         }
@@ -353,8 +353,8 @@ mod tests {
         bench.take(0, &[100, 100]);
         let mut burst: Burst =
             [bench.pool.take(ChunkClass::Train).unwrap().into_frame(256, 7)].into_iter().collect();
-        let Bench { outbox, sockets, neighbours, .. } = &mut bench;
-        outbox.tx_burst(sockets, neighbours, Mark(1), &mut burst);
+        let Bench { tx_queue, sockets, neighbours, .. } = &mut bench;
+        tx_queue.tx_burst(sockets, neighbours, Mark(1), &mut burst);
         bench.take(2, &[100, 300]);
         assert_eq!(bench.pool.free(ChunkClass::Train), 195);
         bench.flush();
@@ -371,10 +371,10 @@ mod tests {
         let mut bench = bench(std::iter::repeat_n(Errno(libc::EAGAIN), forever));
         bench.take(0, &[100, 200, 300]);
         for flush in 1..=STALLED_FLUSHES {
-            assert_eq!(bench.outbox.is_empty(), flush > STALLED_FLUSHES);
+            assert_eq!(bench.tx_queue.is_empty(), flush > STALLED_FLUSHES);
             bench.flush();
         }
-        assert!(bench.outbox.is_empty());
+        assert!(bench.tx_queue.is_empty());
         assert_eq!(bench.tally.lost(Loss::SendStalled), 3);
         assert_eq!(bench.pool.free(ChunkClass::Train), 200);
         bench.take(3, &[100]);
@@ -395,7 +395,7 @@ mod tests {
         bench.take(0, &[100, 200, 300, 400, 500]);
         bench.flush();
         assert_eq!(bench.arrived(), [0, 1, 2, 3, 4]);
-        assert!(bench.outbox.is_empty() && bench.sockets.is_suspicious());
+        assert!(bench.tx_queue.is_empty() && bench.sockets.is_suspicious());
         // Under suspicion frames still leave in order, by whatever socket.
         for first in (5..400).step_by(5) {
             bench.take(first, &[1400, 1400, 1400, 1400, 900]);
@@ -416,10 +416,10 @@ mod tests {
         bench.sockets.add([full]);
         let frame = bench.pool.take(ChunkClass::Train).unwrap().into_frame(256, 2);
         let to = bench.sink.local().unwrap();
-        bench.outbox.send_now(&bench.sockets, (to, None), &frame, TOO_LONG);
+        bench.tx_queue.send_now(&bench.sockets, (to, None), &frame, TOO_LONG);
         assert_eq!(bench.tally.lost(Loss::SendStalled), 1, "all are full");
         bench.sockets.receiving().forced.borrow_mut().clear();
-        bench.outbox.send_now(&bench.sockets, (to, None), &frame, TOO_LONG);
+        bench.tx_queue.send_now(&bench.sockets, (to, None), &frame, TOO_LONG);
         assert_eq!((bench.arrived().len(), bench.tally.frames_out.read()), (1, 1));
     }
 
@@ -428,8 +428,8 @@ mod tests {
         let mut bench = bench([Errno(libc::EMSGSIZE); 2]);
         let to = (bench.sink.local().unwrap(), None);
         let frame = bench.pool.take(ChunkClass::Train).unwrap().into_frame(256, 2);
-        bench.outbox.send_now(&bench.sockets, to, &frame, Loss::PathProbe);
-        bench.outbox.send_now(&bench.sockets, to, &frame, Loss::PathTooNarrow);
+        bench.tx_queue.send_now(&bench.sockets, to, &frame, Loss::PathProbe);
+        bench.tx_queue.send_now(&bench.sockets, to, &frame, Loss::PathTooNarrow);
         let lost = |loss| bench.tally.lost(loss);
         assert_eq!((lost(Loss::PathProbe), lost(Loss::PathTooNarrow)), (1, 1));
         assert_eq!(bench.tally.total_lost(), 2);
@@ -449,9 +449,9 @@ mod tests {
         let frame = bench.pool.take(ChunkClass::Train).unwrap().into_frame(256, 2);
         let forced = [Errno(libc::ENETUNREACH); 2];
         bench.sockets.receiving().forced.borrow_mut().extend(forced);
-        bench.outbox.send_now(&bench.sockets, (far, None), &frame, TOO_LONG);
-        assert_eq!(bench.outbox.direct_error(&Key::of(far)), Some(libc::ENETUNREACH));
-        assert_eq!(bench.outbox.direct_error(&at), None);
+        bench.tx_queue.send_now(&bench.sockets, (far, None), &frame, TOO_LONG);
+        assert_eq!(bench.tx_queue.direct_error(&Key::of(far)), Some(libc::ENETUNREACH));
+        assert_eq!(bench.tx_queue.direct_error(&at), None);
     }
 
     #[test]
@@ -469,7 +469,7 @@ mod tests {
         }
         let frame = bench.pool.take(ChunkClass::Train).unwrap().into_frame(256, 2);
         let to = (bench.sink.local().unwrap(), Some(gone));
-        bench.outbox.send_now(&bench.sockets, to, &frame, TOO_LONG);
+        bench.tx_queue.send_now(&bench.sockets, to, &frame, TOO_LONG);
         assert_eq!((bench.arrived().len(), bench.tally.total_lost()), (1, 0));
         assert_eq!(bench.tally.trains_out.read(), 5, "the train stayed one");
     }
@@ -482,12 +482,12 @@ mod tests {
                 .filter_map(|n| Some(bench.pool.take(ChunkClass::Train)?.into_frame(256, 2 + n)))
                 .collect();
             let before = burst.len();
-            let Bench { outbox, sockets, neighbours, .. } = &mut bench;
-            outbox.tx_burst(sockets, neighbours, Mark(0), &mut burst);
-            outbox.flush(sockets, neighbours);
+            let Bench { tx_queue, sockets, neighbours, .. } = &mut bench;
+            tx_queue.tx_burst(sockets, neighbours, Mark(0), &mut burst);
+            tx_queue.flush(sockets, neighbours);
             assert!(burst.is_empty() || round >= 3, "{} of {before} left", burst.len());
         }
-        assert!(bench.outbox.shared.messages.len() <= MESSAGES_MAX);
+        assert!(bench.tx_queue.shared.messages.len() <= MESSAGES_MAX);
     }
 
     #[test]
@@ -580,8 +580,8 @@ mod tests {
         let mut bench = bench([Take(1), Errno(libc::EAGAIN)]);
         bench.take(0, &[100, 200, 200]);
         bench.flush();
-        let Bench { outbox, tally, mut pool, .. } = bench;
-        drop(outbox);
+        let Bench { tx_queue, tally, mut pool, .. } = bench;
+        drop(tx_queue);
         assert_eq!(tally.lost(Loss::SendRefused), 2);
         assert_eq!(pool.free(ChunkClass::Train), 200);
     }

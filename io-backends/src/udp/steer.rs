@@ -1,5 +1,5 @@
 //! Steering in the kernel (R9): sockets of one address, one for each worker, and one more that takes
-//! what begins like a handshake message, so that strangers who knock never fill a worker's queue. Found
+//! what begins like a handshake message, so that unknown senders who knock never fill a worker's queue. Found
 //! by trying; where the kernel refuses, workers take everything in and hand handshakes up.
 //!
 //! The kernel asks a classic BPF program (`SO_ATTACH_REUSEPORT_CBPF`) which socket of the group a
@@ -17,7 +17,7 @@
 //! a flow may meet another worker than `worker_of` says, and the engine hands its frames over.
 //!
 //! The program looks at the first frame of a train. Frames that the kernel has joined are of one
-//! flow, so whoever hides handshakes behind a data frame is met by a worker, which hands up at most
+//! flow, so whoever hides handshakes behind a data frame is met by a worker, which punts at most
 //! a queue full, and by the budget behind it.
 
 use std::net::{IpAddr, SocketAddr};
@@ -26,7 +26,7 @@ use super::{
     OpenError, Opened, UdpSpec, bind_refused,
     limits::{SEND_SOCKETS, SEND_SOCKETS_HANDSHAKES},
     never_fragment, open_with,
-    select_mode::{self, REHEARSAL_MAX, Refusal, loopback, named, send},
+    select_mode::{self, Refusal, SELF_TEST_MAX, loopback, named, send},
     socket::Socket,
 };
 
@@ -48,7 +48,7 @@ pub struct Steered {
 /// # Errors
 /// As [`open`](super::open). That steering is refused is no error.
 pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError> {
-    let steers = rehearse(spec.bind);
+    let steers = self_test(spec.bind);
     let has_slow = steers.is_ok() && !spec.steering_refused;
     let shares = workers > 1 || steers.is_ok();
     if shares && !spec.reuse_port {
@@ -80,8 +80,8 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError
         Ok(_) => {
             // Handshakes come alone, and rarely: no trains, and room for a short burst.
             let slow = UdpSpec {
-                trains_in: false,
-                trains_out: false,
+                gro: false,
+                gso: false,
                 backend: super::Choice::Mmsg,
                 frame_bytes_max: SLOW_BYTES_MAX,
                 socket_buffer_bytes: SLOW_BUFFER_BYTES,
@@ -253,7 +253,7 @@ fn program(kind: IpAddr, workers: usize, has_slow: bool) -> Vec<libc::sock_filte
 
 /// Two sockets of one address over loopback: a handshake's first byte must come in at the second,
 /// and data's at the first.
-pub(super) fn rehearse(like: SocketAddr) -> Result<(), Refusal> {
+pub(super) fn self_test(like: SocketAddr) -> Result<(), Refusal> {
     let step = |step: &'static str| {
         move |errno| Refusal {
             why: format!("{step}: {}", named(errno)),
@@ -277,7 +277,7 @@ pub(super) fn rehearse(like: SocketAddr) -> Result<(), Refusal> {
     let sender = Socket::new(at).map_err(step("socket"))?;
     for (byte, to) in [(0x10, &second), (0x40, &first), (0x30, &second), (0x60, &first)] {
         send(&sender, at, &[byte; 8], None).map_err(step("a datagram to try steering with"))?;
-        if !to.wait_readable(REHEARSAL_MAX.as_millis() as i32) {
+        if !to.wait_readable(SELF_TEST_MAX.as_millis() as i32) {
             return Err(Refusal {
                 why: "SO_ATTACH_REUSEPORT_CBPF is taken, but steers nothing".to_owned(),
                 way_out: String::new(),

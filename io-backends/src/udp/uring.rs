@@ -22,7 +22,7 @@ use super::{
     limits::{COMPLETIONS_MAX, POSTED_BUFFERS_MAX},
     name::Name,
     neighbours::Neighbours,
-    rx_queue::Intake,
+    rx_queue::RxQueue,
     socket::Socket,
 };
 
@@ -46,7 +46,7 @@ const _: () = assert!(size_of::<BufRingEntry>() == 16);
 
 /// With which flags a ring is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rung {
+pub(super) enum RxMode {
     /// `SINGLE_ISSUER` and `DEFER_TASKRUN`: the kernel receives only inside our own calls.
     Deferred,
     /// `COOP_TASKRUN`: it receives at our next system call, whichever that is.
@@ -57,9 +57,9 @@ pub(super) enum Rung {
 
 /// Best first. A single issuer without deferred work is no rung: it brings next to nothing, and
 /// would keep another thread from ending the receive.
-const RUNGS: [Rung; 3] = [Rung::Deferred, Rung::Cooperative, Rung::Plain];
+const RX_MODES: [RxMode; 3] = [RxMode::Deferred, RxMode::Cooperative, RxMode::Plain];
 
-impl Rung {
+impl RxMode {
     /// In the words of the kernel's flags.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -161,7 +161,7 @@ pub(super) struct Uring {
     /// Ids without a chunk, because the pool had none.
     vacant: Vec<u16>,
     unpublished: bool,
-    rung: Rung,
+    rung: RxMode,
     /// A worker has taken the ring over.
     enabled: bool,
     /// A receive is in the kernel.
@@ -199,7 +199,7 @@ impl Uring {
     pub(super) fn new(posted_buffers: u16, first_rung: usize) -> Result<Self, Refused> {
         let entries = entries(posted_buffers);
         let mut refused = Refused { step: "io_uring_setup", errno: libc::EINVAL };
-        for rung in RUNGS.into_iter().skip(first_rung) {
+        for rung in RX_MODES.into_iter().skip(first_rung) {
             match Self::with(rung, entries) {
                 Ok(uring) => return Ok(uring),
                 // Unknown flags: ask for less. Anything else would be said again.
@@ -210,7 +210,7 @@ impl Uring {
         Err(refused)
     }
 
-    fn with(rung: Rung, entries: u16) -> Result<Self, Refused> {
+    fn with(rung: RxMode, entries: u16) -> Result<Self, Refused> {
         let refused = |step| {
             move |error: std::io::Error| Refused {
                 step,
@@ -222,13 +222,13 @@ impl Uring {
         // Every buffer may complete at once, and some notes about receives that ended.
         builder.setup_cqsize(2 * u32::from(entries).max(8));
         match rung {
-            Rung::Deferred => {
+            RxMode::Deferred => {
                 builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
             }
-            Rung::Cooperative => {
+            RxMode::Cooperative => {
                 builder.setup_coop_taskrun().setup_taskrun_flag();
             }
-            Rung::Plain => {}
+            RxMode::Plain => {}
         }
         let ring = builder.build(8).map_err(refused("io_uring_setup"))?;
         let buffers = BufferRing::new(entries)
@@ -257,7 +257,7 @@ impl Uring {
         })
     }
 
-    pub(super) fn rung(&self) -> Rung {
+    pub(super) fn rung(&self) -> RxMode {
         self.rung
     }
 
@@ -267,7 +267,7 @@ impl Uring {
     /// the ring, and a sleeper in poll(2) on the ring itself was found not to be woken by it.
     /// Otherwise it is the ring: the kernel may empty the socket the moment the sleeper is woken.
     pub(super) fn fd(&self, socket: &Socket) -> RawFd {
-        if self.rung == Rung::Deferred { socket.fd() } else { self.ring.as_raw_fd() }
+        if self.rung == RxMode::Deferred { socket.fd() } else { self.ring.as_raw_fd() }
     }
 
     /// Whether something may be there without asking the kernel.
@@ -290,7 +290,7 @@ impl Uring {
         &mut self,
         socket: &Socket,
         neighbours: &mut Neighbours,
-        intake: &mut Intake,
+        rx_queue: &mut RxQueue,
         pool: &mut Pool,
         burst: &mut Burst,
     ) -> bool {
@@ -298,12 +298,12 @@ impl Uring {
             return false;
         }
         let (mut asked, mut taken) = (false, 0);
-        // Bounded, since a flood of strangers' datagrams never fills a burst.
-        while intake.cut(burst) && taken < COMPLETIONS_MAX {
+        // Bounded, since a flood of unknown senders' datagrams never fills a burst.
+        while rx_queue.cut(burst) && taken < COMPLETIONS_MAX {
             let completion = self.ring.completion().next();
             if let Some(completion) = completion {
                 taken += 1;
-                self.take(&completion, neighbours, intake, pool, burst);
+                self.take(&completion, neighbours, rx_queue, pool, burst);
                 continue;
             }
             if asked {
@@ -317,7 +317,7 @@ impl Uring {
         }
         self.fill(pool);
         if self.vacant.len() == self.lent.len() {
-            intake.note_pool_empty();
+            rx_queue.note_pool_empty();
         }
         true
     }
@@ -339,7 +339,7 @@ impl Uring {
         &mut self,
         completion: &cqueue::Entry,
         neighbours: &mut Neighbours,
-        intake: &mut Intake,
+        rx_queue: &mut RxQueue,
         pool: &mut Pool,
         burst: &mut Burst,
     ) {
@@ -358,7 +358,7 @@ impl Uring {
                 let lead = chunk.bytes_mut()[start - LEAD_BYTES..].first_chunk();
                 let lead = lead.expect("a chunk is longer than a lead, and `start` lies behind it");
                 let arrival = Arrival::read_lead(result, lead);
-                intake.take(neighbours, chunk, start, &arrival, burst);
+                rx_queue.take(neighbours, chunk, start, &arrival, burst);
             }
             // All buffers were full; what came meanwhile waits in the socket.
             (Err(_), _) if result == -libc::ENOBUFS => {}
@@ -494,7 +494,7 @@ impl Drop for Uring {
         // receives run inside this port's own calls, of which none is under way, since we have
         // `&mut self`; otherwise the receive must have been seen to end.
         let ended = !self.enabled || self.cancel();
-        if !ended && self.rung != Rung::Deferred {
+        if !ended && self.rung != RxMode::Deferred {
             // A leak is better than a chunk that somebody owns and the kernel fills.
             for chunk in self.lent.drain(..).flatten() {
                 std::mem::forget(chunk);

@@ -18,7 +18,7 @@ use super::{
 pub struct Group {
     /// Its address: the lowest bit of the first byte is set.
     pub address: [u8; 6],
-    /// The first byte of every packet to it. Others are lost as strangers: what is meant for one station
+    /// The first byte of every packet to it. Others are lost as unknown senders: what is meant for one station
     /// must not be answered by all of them.
     pub first_byte: u8,
 }

@@ -26,11 +26,11 @@ pub(super) const TX_RING: u32 = 1024;
 pub(super) const COMPLETION_RING: u32 = 1024;
 
 /// Chunks that a port has lent to the kernel for receiving, unless the spec says otherwise: 4 MiB.
-pub const LENT_FRAMES: u32 = 1024;
+pub const FILL_RING_FRAMES: u32 = 1024;
 
 /// And at most. The fill ring has twice as many places, since the kernel publishes late how many
 /// it has taken.
-pub const LENT_FRAMES_MAX: u32 = 16_384;
+pub const FILL_RING_FRAMES_MAX: u32 = 16_384;
 
 /// Ethernet headers that wait apart from their frame: one for every two descriptors at most.
 pub(super) const HEADERS: usize = TX_RING as usize / 2;
@@ -92,7 +92,7 @@ pub(super) const SEND_BUFFER_BYTES: i32 = 8 << 20;
 pub(super) const MESSAGES_MAX: usize = BURST_MAX;
 
 /// AF_PACKET: calls in which one burst is received at most. A worker has other ports to serve, whatever
-/// strangers send to this one.
+/// unknown senders send to this one.
 pub(super) const CALLS_MAX: u32 = 2;
 
 /// AF_XDP: descriptors that one burst takes in at most: as many frames as a burst has, and three times
@@ -103,7 +103,7 @@ pub(super) const DESCRIPTORS_MAX: usize = 4 * BURST_MAX;
 pub(super) const WAITING_MAX: usize = 4 * BURST_MAX;
 
 const _: () = assert!(RX_RING.is_power_of_two() && TX_RING.is_power_of_two());
-const _: () = assert!(COMPLETION_RING >= TX_RING && LENT_FRAMES <= LENT_FRAMES_MAX);
+const _: () = assert!(COMPLETION_RING >= TX_RING && FILL_RING_FRAMES <= FILL_RING_FRAMES_MAX);
 const _: () = assert!(super::ether::HEADER_BYTES_MAX <= HEADER_STRIDE_BYTES);
 const _: () = assert!(UMEM_CHUNK_BYTES.is_multiple_of(HEADER_STRIDE_BYTES));
 const _: () = assert!(HEADER_CHUNKS * UMEM_CHUNK_BYTES == HEADERS * HEADER_STRIDE_BYTES);

@@ -75,8 +75,8 @@ pub use error::OpenError;
 pub use features::{HiddenTags, hidden_tags};
 pub use group::Group;
 pub use port::EtherPort;
-pub use probe::{Findings, interfaces_that_hide_tags, probe};
-pub use select_mode::{GRANT, Refused, Report, Rung};
+pub use probe::{Capabilities, interfaces_that_hide_tags, probe};
+pub use select_mode::{GRANT, Refused, Report, RxMode};
 
 use self::{
     ether::{ETHERNET_BYTES, Shape},
@@ -95,7 +95,7 @@ pub enum Choice {
     /// The best of AF_XDP, or an error.
     Xdp,
     /// This one, or an error.
-    Only(Rung),
+    Only(RxMode),
 }
 
 /// How an Ethernet port is to be.
@@ -114,7 +114,7 @@ pub struct XdpSpec {
     /// Neighbours at most; marks have an index below this.
     pub neighbours_max: u32,
     /// Chunks lent to the kernel for receiving.
-    pub lent_frames: u32,
+    pub fill_ring_frames: u32,
     /// Whether a frame may leave in several pieces (`XDP_USE_SG`, Linux 6.6): its header apart,
     /// where there is no room in front of it. Without, such frames are copied.
     pub pieces: bool,
@@ -132,7 +132,7 @@ impl XdpSpec {
             ethertype: limits::ETHERTYPE,
             vlan: None,
             neighbours_max: 1024,
-            lent_frames: limits::LENT_FRAMES,
+            fill_ring_frames: limits::FILL_RING_FRAMES,
             pieces: true,
             group: None,
         }

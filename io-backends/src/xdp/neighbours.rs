@@ -19,13 +19,13 @@ pub(super) struct Neighbours {
     shape: Shape,
     /// By the mark's index.
     entries: Box<[Option<Neighbour>]>,
-    /// In order of address. No hash, so no stranger can choose addresses that make it slow.
+    /// In order of address. No hash, so no unknown peer can choose addresses that make it slow.
     by_mac: Vec<(Mac, Mark)>,
     /// Frames mostly come from who sent the last one.
     last: Option<(Mac, Mark)>,
     /// Who sent frames of this burst without being a neighbour, by their marks' numbers; `None`
-    /// where strangers are not welcome.
-    strangers: Option<ArrayVec<Mac, BURST_MAX>>,
+    /// where unknown senders are not welcome.
+    unknown_senders: Option<ArrayVec<Mac, BURST_MAX>>,
 }
 
 impl Neighbours {
@@ -33,7 +33,7 @@ impl Neighbours {
         // A mark's index has 16 bits, so no table need be larger.
         let max = (neighbours_max as usize).clamp(1, 1 << 16);
         let entries = vec![None; max].into();
-        Self { shape, entries, by_mac: Vec::with_capacity(max), last: None, strangers: None }
+        Self { shape, entries, by_mac: Vec::with_capacity(max), last: None, unknown_senders: None }
     }
 
     pub(super) fn shape(&self) -> &Shape {
@@ -61,19 +61,19 @@ impl Neighbours {
         Some(self.by_mac[at].1)
     }
 
-    /// A new burst begins: strangers of the last one are forgotten.
+    /// A new burst begins: unknown senders of the last one are forgotten.
     #[inline]
     pub(super) fn begin(&mut self) {
-        if let Some(strangers) = &mut self.strangers {
-            strangers.clear();
+        if let Some(unknown_senders) = &mut self.unknown_senders {
+            unknown_senders.clear();
         }
     }
 
     pub(super) fn accept_unknown(&mut self, accept: bool) {
-        self.strangers = accept.then(ArrayVec::new);
+        self.unknown_senders = accept.then(ArrayVec::new);
     }
 
-    /// Who has this address: a neighbour, or a stranger if such are welcome.
+    /// Who has this address: a neighbour, or an unknown peer if such are welcome.
     #[inline]
     pub(super) fn whose(&mut self, mac: Mac) -> Option<Mark> {
         self.mark_of(mac).or_else(|| self.stranger_mark(mac))
@@ -81,22 +81,22 @@ impl Neighbours {
 
     #[cold]
     fn stranger_mark(&mut self, mac: Mac) -> Option<Mark> {
-        let strangers = self.strangers.as_mut()?;
+        let unknown_senders = self.unknown_senders.as_mut()?;
         if !is_one_station(mac) || mac == self.shape.own {
             return None;
         }
-        let known = strangers.iter().position(|known| *known == mac);
-        let number = known.unwrap_or(strangers.len());
+        let known = unknown_senders.iter().position(|known| *known == mac);
+        let number = known.unwrap_or(unknown_senders.len());
         if known.is_none() {
-            strangers.try_push(mac).ok()?;
+            unknown_senders.try_push(mac).ok()?;
         }
         Some(Mark::unknown(number as u8))
     }
 
-    /// The address behind a mark: a neighbour's, or a stranger's of this burst.
+    /// The address behind a mark: a neighbour's, or an unknown peer's of this burst.
     pub(super) fn address_of(&self, mark: Mark) -> Option<Mac> {
         if mark.is_unknown() {
-            return self.strangers.as_ref()?.get(usize::from(mark.0 as u8)).copied();
+            return self.unknown_senders.as_ref()?.get(usize::from(mark.0 as u8)).copied();
         }
         self.entry(mark).map(|entry| entry.mac)
     }

@@ -219,7 +219,7 @@ impl PacketSocket {
         let mut calls = 0;
         while !burst.is_full() {
             if self.seen == self.came {
-                // Bounded, since a flood of strangers' frames never fills a burst.
+                // Bounded, since a flood of unknown senders' frames never fills a burst.
                 if calls == CALLS_MAX || !self.receive(pool) {
                     break;
                 }

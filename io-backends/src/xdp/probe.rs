@@ -10,7 +10,7 @@ use std::{
 use strowger_frame::{Pool, PoolSpec, port::PortTally};
 
 use super::{
-    Refusal, Rung,
+    Refusal, RxMode,
     arena::{Arena, Terms},
     features::HiddenTags,
     interface::Interface,
@@ -25,7 +25,7 @@ use crate::messages::{self, Calls};
 /// What is to be had here, and how to allow what is not.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Findings {
+pub struct Capabilities {
     /// A socket of AF_XDP (`CAP_NET_RAW`).
     pub socket: Result<String, Refusal>,
     /// Memory pinned for it (the limit of locked memory, or `CAP_IPC_LOCK`).
@@ -33,44 +33,44 @@ pub struct Findings {
     /// The program loaded (`CAP_BPF` and `CAP_NET_ADMIN`).
     pub program: Result<String, Refusal>,
     /// A port that was opened, program attached and all, on a loopback of its own.
-    pub rehearsal: Result<String, Refusal>,
+    pub self_test: Result<String, Refusal>,
     /// A socket of AF_PACKET (`CAP_NET_RAW`).
     pub packet: Result<String, Refusal>,
     /// The capabilities that are missing, by name.
     pub missing: Vec<&'static str>,
 }
 
-impl Findings {
+impl Capabilities {
     /// Each with its name.
     pub fn each(&self) -> [(&'static str, &Result<String, Refusal>); 5] {
         [
             ("af_xdp", &self.socket),
             ("umem", &self.memory),
             ("xdp_program", &self.program),
-            ("xdp_rehearsal", &self.rehearsal),
+            ("xdp_self_test", &self.self_test),
             ("af_packet", &self.packet),
         ]
     }
 
     /// The best that a driver may be asked for, as far as the machine's rights go.
-    pub fn best(&self) -> Option<Rung> {
+    pub fn best(&self) -> Option<RxMode> {
         if self.socket.is_ok() && self.memory.is_ok() && self.program.is_ok() {
-            return Some(Rung::ZeroCopy);
+            return Some(RxMode::ZeroCopy);
         }
-        self.packet.is_ok().then_some(Rung::Packet)
+        self.packet.is_ok().then_some(RxMode::Packet)
     }
 }
 
 /// Tries everything that an Ethernet port needs. `memory_bytes` is what its pools will map.
-pub fn probe(memory_bytes: usize) -> Findings {
+pub fn probe(memory_bytes: usize) -> Capabilities {
     let missing = missing();
-    Findings {
+    Capabilities {
         socket: Socket::new().map(|_| "a socket was made".to_owned()).map_err(at("socket(AF_XDP)")),
         memory: try_memory(memory_bytes),
         program: Program::load(ETHERTYPE, None, 1)
             .map(|_| "the program was loaded".to_owned())
             .map_err(|refused| at(refused.step)(refused.errno)),
-        rehearsal: rehearse(),
+        self_test: self_test(),
         packet: try_packet(),
         missing,
     }
@@ -132,8 +132,8 @@ pub(super) const LOOPBACK: Interface = Interface {
 };
 
 /// On a thread of its own, whose network namespace ends with it.
-fn rehearse() -> Result<String, Refusal> {
-    let rehearsal = std::thread::spawn(|| {
+fn self_test() -> Result<String, Refusal> {
+    let attempt = std::thread::spawn(|| {
         enter_network().map_err(|errno| {
             let why = format!("no network namespace to try it in: os error {errno}");
             Refusal { why, way_out: "run it as root".to_owned(), errno: Some(errno) }
@@ -160,7 +160,7 @@ fn rehearse() -> Result<String, Refusal> {
         }
         Err(refusal(last.unwrap_or(Step { step: "bind", errno: libc::EINVAL })))
     });
-    rehearsal.join().unwrap_or_else(|_| Err(at("a thread")(libc::EAGAIN)))
+    attempt.join().unwrap_or_else(|_| Err(at("a thread")(libc::EAGAIN)))
 }
 
 /// Moves this thread alone into a network namespace of its own, with [`LOOPBACK`] in it, up.
@@ -200,7 +200,7 @@ fn missing() -> Vec<&'static str> {
     NEEDED.into_iter().filter(|(_, bit)| !has(*bit)).map(|(name, _)| name).collect()
 }
 
-impl std::fmt::Display for Findings {
+impl std::fmt::Display for Capabilities {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (name, found) in self.each() {
             match found {

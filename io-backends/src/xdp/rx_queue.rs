@@ -13,7 +13,7 @@ use super::{
 };
 
 /// What is lent, and what is ready to be.
-pub(super) struct Intake {
+pub(super) struct RxQueue {
     /// By the chunk's place in the mapping.
     lent: Box<[Option<Chunk>]>,
     lent_count: usize,
@@ -23,10 +23,10 @@ pub(super) struct Intake {
     /// Ours, but not lent: the fill ring was full, or what came in it was no good.
     idle: Vec<Chunk>,
     /// The last descriptor said that its frame goes on in the next: too long for a chunk.
-    in_pieces: bool,
+    is_multi_buffer: bool,
 }
 
-impl Intake {
+impl RxQueue {
     /// Room for the chunks of a mapping of `bytes`, of which `lent_max` are lent at most.
     pub(super) fn new(bytes: usize, lent_max: usize) -> Self {
         Self {
@@ -35,7 +35,7 @@ impl Intake {
             lent_max,
             charged: false,
             idle: Vec::with_capacity(lent_max),
-            in_pieces: false,
+            is_multi_buffer: false,
         }
     }
 
@@ -55,7 +55,7 @@ impl Intake {
         burst: &mut Burst,
     ) -> usize {
         let (mut frames, mut bytes, mut came) = (0, 0, 0);
-        // Bounded, since a flood of strangers' frames never fills a burst.
+        // Bounded, since a flood of unknown senders' frames never fills a burst.
         while !burst.is_full() && came < DESCRIPTORS_MAX {
             let Some(descriptor) = rings.rx.take() else { break };
             came += 1;
@@ -65,10 +65,10 @@ impl Intake {
                 tally.count_loss(Loss::Malformed, 1);
                 continue;
             };
-            let whole = !self.in_pieces;
-            self.in_pieces = descriptor.options & libc::XDP_PKT_CONTD != 0;
-            if self.in_pieces || !whole {
-                if !self.in_pieces {
+            let whole = !self.is_multi_buffer;
+            self.is_multi_buffer = descriptor.options & libc::XDP_PKT_CONTD != 0;
+            if self.is_multi_buffer || !whole {
+                if !self.is_multi_buffer {
                     frames += 1;
                     tally.count_loss(Loss::Truncated, 1);
                 }

@@ -20,7 +20,7 @@ use crate::messages;
 
 /// How frames are received and sent, from the best down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rung {
+pub enum RxMode {
     /// AF_XDP, and the device reads and writes frames where they lie.
     ZeroCopy,
     /// AF_XDP with the program in the driver; the kernel copies each frame once.
@@ -31,7 +31,7 @@ pub enum Rung {
     Packet,
 }
 
-impl Rung {
+impl RxMode {
     /// All, from the best down.
     pub const ALL: [Self; 4] = [Self::ZeroCopy, Self::Copy, Self::Generic, Self::Packet];
 
@@ -54,7 +54,7 @@ impl Rung {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// Which.
-    pub rung: Rung,
+    pub rung: RxMode,
     /// Whether it was tried with frames in pieces (`XDP_USE_SG`).
     pub pieces: bool,
     /// Why not.
@@ -94,7 +94,7 @@ pub struct Report {
     /// The worker the port was opened for.
     pub worker: usize,
     /// How it receives and sends, as the kernel confirmed it.
-    pub rung: Rung,
+    pub rung: RxMode,
     /// Better ways that were tried and refused.
     pub refused: Vec<Refused>,
     /// Whether a frame may leave in several pieces; if not, one without room in front is copied.
@@ -102,9 +102,9 @@ pub struct Report {
     /// Whether it shares the registration of memory (UMEM) of a port opened before.
     pub shared: bool,
     /// Chunks lent to the kernel for receiving.
-    pub lent_frames: usize,
+    pub fill_ring_frames: usize,
     /// What was asked for.
-    pub lent_frames_asked: usize,
+    pub fill_ring_frames_asked: usize,
     /// How often the queue was still held by whoever had it before us.
     pub busy_looks: u32,
     /// By AF_PACKET: whether many frames go in one system call (`recvmmsg`, `sendmmsg`), and not one.
@@ -117,11 +117,11 @@ impl Report {
     /// What would be faster or safer here, one sentence each; empty when all is at its best.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = lines(&self.refused);
-        if self.rung != Rung::Packet && !self.pieces {
+        if self.rung != RxMode::Packet && !self.pieces {
             warnings.push("frames without room in front of them are copied".to_owned());
         }
-        if self.rung != Rung::Packet && self.lent_frames < self.lent_frames_asked {
-            let (lent, asked) = (self.lent_frames, self.lent_frames_asked);
+        if self.rung != RxMode::Packet && self.fill_ring_frames < self.fill_ring_frames_asked {
+            let (lent, asked) = (self.fill_ring_frames, self.fill_ring_frames_asked);
             warnings.push(format!(
                 "the pool had {lent} single chunks to lend where {asked} were asked for"
             ));
@@ -148,10 +148,10 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, at) = (&self.interface, strowger_frame::Address::Ether(self.mac));
         write!(f, "ether {name} queue {} at {at} by {}", self.queue, self.rung.name())?;
-        if self.rung != Rung::Packet {
+        if self.rung != RxMode::Packet {
             f.write_str(if self.pieces { ", frames in pieces" } else { ", frames in one piece" })?;
             f.write_str(if self.shared { ", memory shared" } else { ", memory registered" })?;
-            write!(f, ", {} chunks lent", self.lent_frames)?;
+            write!(f, ", {} chunks lent", self.fill_ring_frames)?;
         }
         for warning in self.warnings() {
             write!(f, "\n  {warning}")?;
@@ -169,9 +169,9 @@ pub(super) fn walk(
     shape: &Shape,
     tally: &Arc<PortTally>,
 ) -> Result<(Half, Report), OpenError> {
-    let may = |rung: &Rung| match spec.backend {
+    let may = |rung: &RxMode| match spec.backend {
         Choice::Auto => true,
-        Choice::Xdp => *rung != Rung::Packet,
+        Choice::Xdp => *rung != RxMode::Packet,
         Choice::Only(only) => *rung == only,
     };
     let mut refused = Vec::new();
@@ -186,18 +186,18 @@ pub(super) fn walk(
         refused,
         pieces: terms.is_none_or(|terms| terms.pieces),
         shared: facts.shared,
-        lent_frames: facts.lent,
-        lent_frames_asked: spec.lent_frames as usize,
+        fill_ring_frames: facts.lent,
+        fill_ring_frames_asked: spec.fill_ring_frames as usize,
         busy_looks: facts.busy_looks,
         many: Ok(()),
         program_there: false,
     };
-    for rung in Rung::ALL.into_iter().filter(may) {
-        if rung != Rung::Packet && interface.hidden_tags.any() {
+    for rung in RxMode::ALL.into_iter().filter(may) {
+        if rung != RxMode::Packet && interface.hidden_tags.any() {
             refused.push(Refused { rung, pieces: false, refusal: hidden_tags(spec, interface) });
             continue;
         }
-        if rung == Rung::Packet {
+        if rung == RxMode::Packet {
             match PacketSocket::open(interface, shape, tally) {
                 Ok(packet) => {
                     // That of a rung refused above is not in the way.
@@ -222,9 +222,9 @@ pub(super) fn walk(
             if pieces && !spec.pieces {
                 continue;
             }
-            let terms = Terms { zero_copy: rung == Rung::ZeroCopy, pieces };
+            let terms = Terms { zero_copy: rung == RxMode::ZeroCopy, pieces };
             let at = (interface, spec.queue);
-            match Xsk::open(arena, pool, at, (terms, spec.lent_frames), &program, tally) {
+            match Xsk::open(arena, pool, at, (terms, spec.fill_ring_frames), &program, tally) {
                 Ok((xsk, facts)) => {
                     arena.attach(interface, &program);
                     let report = report(rung, Some(terms), facts, refused);
@@ -247,7 +247,7 @@ fn attach(
     spec: &XdpSpec,
     arena: &mut Arena,
     interface: &Interface,
-    rung: Rung,
+    rung: RxMode,
     ours: &mut Option<Arc<Attached>>,
 ) -> Result<Result<Arc<Attached>, Step>, OpenError> {
     let (wanted, traffic) = (rung.attach(), (spec.ethertype, spec.vlan));
@@ -288,7 +288,7 @@ fn attach(
     }
 }
 
-fn refuse(rung: Rung, pieces: bool, step: Step) -> Refused {
+fn refuse(rung: RxMode, pieces: bool, step: Step) -> Refused {
     Refused { rung, pieces, refusal: refusal(step) }
 }
 

@@ -52,7 +52,7 @@ const IN_FLIGHT_MAX: usize = (TX_RING + COMPLETION_RING) as usize;
 const _: () = assert!(IN_FLIGHT_MAX.is_power_of_two());
 
 /// What `tx_burst` has taken and the kernel has not yet done with.
-pub(super) struct Outbox {
+pub(super) struct TxQueue {
     /// In the order of the transmit ring, from `first` on.
     in_flight: Box<[InFlight]>,
     first: usize,
@@ -81,7 +81,7 @@ pub(super) struct Outbox {
     tally: Arc<PortTally>,
 }
 
-impl Outbox {
+impl TxQueue {
     /// `header_chunks` lie at the offsets said.
     pub(super) fn new(
         (pieces, zero_copy): (bool, bool),
@@ -466,10 +466,10 @@ mod tests {
 
     use super::*;
 
-    fn outbox(pool: &mut Pool) -> (Outbox, Arc<PortTally>) {
+    fn tx_queue(pool: &mut Pool) -> (TxQueue, Arc<PortTally>) {
         let tally = Arc::new(PortTally::default());
         let chunk = pool.take(ChunkClass::Single).unwrap();
-        (Outbox::new((true, false), vec![(0, chunk)], Vec::new(), tally.clone()), tally)
+        (TxQueue::new((true, false), vec![(0, chunk)], Vec::new(), tally.clone()), tally)
     }
 
     fn pool() -> Pool {
@@ -477,111 +477,112 @@ mod tests {
     }
 
     /// As if descriptors with these addresses had been put; those of whole frames with memory.
-    fn put(outbox: &mut Outbox, pool: &mut Pool, descriptors: &[(u64, bool)]) {
+    fn put(tx_queue: &mut TxQueue, pool: &mut Pool, descriptors: &[(u64, bool)]) {
         for &(addr, ends) in descriptors {
             let memory = match ends {
                 true => Memory::Frame(pool.take(ChunkClass::Single).unwrap().into_frame(256, 100)),
                 false => Memory::None,
             };
-            let header = if ends { None } else { outbox.free_headers.pop() };
-            *outbox.entry(outbox.next) = InFlight { addr, done: false, header, memory, bytes: 100 };
-            outbox.next = outbox.next.wrapping_add(1);
+            let header = if ends { None } else { tx_queue.free_headers.pop() };
+            *tx_queue.entry(tx_queue.next) =
+                InFlight { addr, done: false, header, memory, bytes: 100 };
+            tx_queue.next = tx_queue.next.wrapping_add(1);
         }
     }
 
-    fn complete(outbox: &mut Outbox, addresses: &[u64]) {
-        addresses.iter().for_each(|addr| outbox.complete(*addr));
-        outbox.settle();
+    fn complete(tx_queue: &mut TxQueue, addresses: &[u64]) {
+        addresses.iter().for_each(|addr| tx_queue.complete(*addr));
+        tx_queue.settle();
     }
 
     #[test]
     fn memory_comes_back_in_whatever_order_the_kernel_tells_of_it() {
         let mut pool = pool();
-        let (mut outbox, tally) = outbox(&mut pool);
-        outbox.first = usize::MAX - 1; // and the count may wrap
-        (outbox.next, outbox.expected) = (outbox.first, outbox.first);
-        put(&mut outbox, &mut pool, &[(1, true), (2, false), (3, true), (4, true)]);
-        complete(&mut outbox, &[3, 4]);
+        let (mut tx_queue, tally) = tx_queue(&mut pool);
+        tx_queue.first = usize::MAX - 1; // and the count may wrap
+        (tx_queue.next, tx_queue.expected) = (tx_queue.first, tx_queue.first);
+        put(&mut tx_queue, &mut pool, &[(1, true), (2, false), (3, true), (4, true)]);
+        complete(&mut tx_queue, &[3, 4]);
         assert_eq!((tally.frames_out.read(), pool.free(ChunkClass::Single)), (0, 12));
-        complete(&mut outbox, &[1, 77, 1]); // one that we know nothing of, and one twice
+        complete(&mut tx_queue, &[1, 77, 1]); // one that we know nothing of, and one twice
         assert_eq!((tally.frames_out.read(), pool.free(ChunkClass::Single)), (1, 13));
-        complete(&mut outbox, &[2]);
+        complete(&mut tx_queue, &[2]);
         assert_eq!((tally.frames_out.read(), pool.free(ChunkClass::Single)), (3, 15));
-        assert_eq!((outbox.waiting(), outbox.free_headers.len()), (0, HEADERS));
-        put(&mut outbox, &mut pool, &[(4, true), (5, true)]);
-        complete(&mut outbox, &[4, 5]);
+        assert_eq!((tx_queue.waiting(), tx_queue.free_headers.len()), (0, HEADERS));
+        put(&mut tx_queue, &mut pool, &[(4, true), (5, true)]);
+        complete(&mut tx_queue, &[4, 5]);
         assert_eq!((tally.frames_out.read(), tally.bytes_out.read()), (5, 500));
     }
 
     #[test]
     fn what_the_device_refused_is_lost_and_not_sent() {
         let mut pool = pool();
-        let (mut outbox, tally) = outbox(&mut pool);
-        put(&mut outbox, &mut pool, &[(1, true), (2, true), (3, true)]);
-        outbox.refused = 2;
-        complete(&mut outbox, &[1, 2, 3]);
+        let (mut tx_queue, tally) = tx_queue(&mut pool);
+        put(&mut tx_queue, &mut pool, &[(1, true), (2, true), (3, true)]);
+        tx_queue.refused = 2;
+        complete(&mut tx_queue, &[1, 2, 3]);
         assert_eq!((tally.frames_out.read(), tally.lost(Loss::SendRefused)), (1, 2));
     }
 
     #[test]
     fn a_ring_that_stalls_is_known_in_time_and_recovers() {
         let mut pool = pool();
-        let (mut outbox, _) = outbox(&mut pool);
-        put(&mut outbox, &mut pool, &[(1, true)]);
-        outbox.pending = true;
+        let (mut tx_queue, _) = tx_queue(&mut pool);
+        put(&mut tx_queue, &mut pool, &[(1, true)]);
+        tx_queue.pending = true;
         let started = Instant::now();
-        while outbox.way == Way::Open {
-            assert!(!outbox.is_flushed() && started.elapsed() < 50 * STALL_MAX);
-            outbox.judge(false);
+        while tx_queue.way == Way::Open {
+            assert!(!tx_queue.is_flushed() && started.elapsed() < 50 * STALL_MAX);
+            tx_queue.judge(false);
         }
-        assert!(outbox.way == Way::Stalled && started.elapsed() > STALL_MAX);
-        assert!(outbox.is_flushed(), "nobody need wait for it");
-        outbox.judge(true);
-        assert!(outbox.way == Way::Open && outbox.stuck_since.is_none());
+        assert!(tx_queue.way == Way::Stalled && started.elapsed() > STALL_MAX);
+        assert!(tx_queue.is_flushed(), "nobody need wait for it");
+        tx_queue.judge(true);
+        assert!(tx_queue.way == Way::Open && tx_queue.stuck_since.is_none());
     }
 
     #[test]
     fn what_a_device_has_not_done_holds_a_bounded_number_of_train_chunks() {
         let spec = PoolSpec { trains: TRAINS_MAX as u32 + 8, singles: 16, huge_pages: false };
         let mut pool = Pool::new(&spec).unwrap();
-        let (mut outbox, _) = outbox(&mut pool);
+        let (mut tx_queue, _) = tx_queue(&mut pool);
         let mut frames: Vec<Frame> = (0..TRAINS_MAX + 8)
             .map(|_| pool.take(ChunkClass::Train).unwrap().into_frame(256, 100))
             .collect();
-        assert_eq!(outbox.pin(&frames), TRAINS_MAX);
-        assert_eq!(outbox.pin(&frames[TRAINS_MAX..]), 0);
-        outbox.frames_done += 3;
-        assert_eq!(outbox.pin(&frames.split_off(TRAINS_MAX)), 3);
+        assert_eq!(tx_queue.pin(&frames), TRAINS_MAX);
+        assert_eq!(tx_queue.pin(&frames[TRAINS_MAX..]), 0);
+        tx_queue.frames_done += 3;
+        assert_eq!(tx_queue.pin(&frames.split_off(TRAINS_MAX)), 3);
     }
 
     #[test]
     fn a_device_that_is_going_keeps_what_it_may_read_until_the_kernel_is_done() {
         let mut pool = pool();
-        let (mut outbox, tally) = outbox(&mut pool);
-        put(&mut outbox, &mut pool, &[(1, true), (2, false), (3, true), (4, true)]);
-        complete(&mut outbox, &[1]);
+        let (mut tx_queue, tally) = tx_queue(&mut pool);
+        put(&mut tx_queue, &mut pool, &[(1, true), (2, false), (3, true), (4, true)]);
+        complete(&mut tx_queue, &[1]);
         for _ in 0..2 {
-            outbox.lose_the_way();
+            tx_queue.lose_the_way();
             assert_eq!((tally.frames_out.read(), tally.lost(Loss::PeerGone)), (1, 2), "once each");
             assert_eq!(pool.free(ChunkClass::Single), 13, "the device may still read");
         }
-        assert!(outbox.is_flushed());
+        assert!(tx_queue.is_flushed());
         // The kernel says that it is done with one; of the other it never speaks.
-        complete(&mut outbox, &[2, 3]);
+        complete(&mut tx_queue, &[2, 3]);
         assert_eq!((tally.frames_out.read(), pool.free(ChunkClass::Single)), (1, 14));
-        outbox.zero_copy = true;
-        outbox.abandon(0);
+        tx_queue.zero_copy = true;
+        tx_queue.abandon(0);
         assert_eq!((pool.free(ChunkClass::Single), tally.total_lost()), (14, 2), "nobody's");
     }
 
     #[test]
     fn an_end_leaves_to_the_kernel_what_it_may_be_reading() {
         let mut pool = pool();
-        let (mut outbox, tally) = outbox(&mut pool);
-        put(&mut outbox, &mut pool, &[(1, true), (2, true), (3, true), (4, true)]);
-        complete(&mut outbox, &[2]);
+        let (mut tx_queue, tally) = tx_queue(&mut pool);
+        put(&mut tx_queue, &mut pool, &[(1, true), (2, true), (3, true), (4, true)]);
+        complete(&mut tx_queue, &[2]);
         // The kernel has taken three, and told of the second; the fourth it has not seen.
-        outbox.abandon(1);
+        tx_queue.abandon(1);
         assert_eq!(tally.lost(Loss::SendRefused), 4);
         assert_eq!(pool.free(ChunkClass::Single), 13, "two are nobody's; the header's is ours");
     }

@@ -16,14 +16,14 @@ use super::{
     arena::{Arena, Terms},
     interface::Interface,
     limits::{
-        BURSTS_PER_LOOK, BUSY_LOOK, BUSY_MAX, HEADER_CHUNKS, IDLE_LOOKS, LENT_FRAMES_MAX,
+        BURSTS_PER_LOOK, BUSY_LOOK, BUSY_MAX, FILL_RING_FRAMES_MAX, HEADER_CHUNKS, IDLE_LOOKS,
         LINGER_MAX, LOCKED_MAX, SEND_BUFFER_BYTES, SPARE_CHUNKS, UMEM_CHUNK_BYTES,
     },
     neighbours::Neighbours,
     program::Attached,
-    rx_queue::Intake,
+    rx_queue::RxQueue,
     socket::{Rings, Socket},
-    tx_queue::{Outbox, Way},
+    tx_queue::{TxQueue, Way},
 };
 
 /// A step of opening that the kernel refused.
@@ -49,8 +49,8 @@ pub(super) struct Xsk {
     /// From `bind` on the kernel may write to what is lent.
     is_bound: bool,
     attached: Option<Arc<Attached>>,
-    intake: Intake,
-    outbox: Outbox,
+    rx_queue: RxQueue,
+    tx_queue: TxQueue,
     zero_copy: bool,
     tally: Arc<PortTally>,
     bursts: u32,
@@ -74,7 +74,7 @@ impl Xsk {
         if share.is_none() {
             register(&socket, arena).map_err(at("XDP_UMEM_REG"))?;
         }
-        let lent_max = lent_max.clamp(1, LENT_FRAMES_MAX);
+        let lent_max = lent_max.clamp(1, FILL_RING_FRAMES_MAX);
         let fill_size = (2 * lent_max).next_power_of_two();
         let rings = socket.rings(arena.mapping(), fill_size).map_err(|(s, e)| at(s)(e))?;
         let mapping = arena.mapping();
@@ -95,8 +95,8 @@ impl Xsk {
             rings,
             is_bound: false,
             attached: None,
-            intake: Intake::new(mapping.bytes(), lent_max as usize),
-            outbox: Outbox::new((pieces, zero_copy), headers, spare, tally.clone()),
+            rx_queue: RxQueue::new(mapping.bytes(), lent_max as usize),
+            tx_queue: TxQueue::new((pieces, zero_copy), headers, spare, tally.clone()),
             zero_copy,
             tally: tally.clone(),
             bursts: 0,
@@ -104,9 +104,9 @@ impl Xsk {
         };
         let Some(socket) = xsk.socket.clone() else { return Err(at("socket(AF_XDP)")(0)) };
         // Before bind: some drivers look into it there, and never again.
-        xsk.intake.lend(&mut xsk.rings, Some(pool));
+        xsk.rx_queue.lend(&mut xsk.rings, Some(pool));
         let mut facts =
-            Facts { shared: share.is_some(), lent: xsk.intake.lent(), ..Facts::default() };
+            Facts { shared: share.is_some(), lent: xsk.rx_queue.lent(), ..Facts::default() };
         socket.set_send_buffer(SEND_BUFFER_BYTES);
         let flags = libc::XDP_USE_NEED_WAKEUP
             | if zero_copy { libc::XDP_ZEROCOPY } else { libc::XDP_COPY }
@@ -137,12 +137,12 @@ impl Xsk {
     }
 
     pub(super) fn is_gone(&self) -> bool {
-        self.outbox.way == Way::Gone
+        self.tx_queue.way == Way::Gone
     }
 
     /// Chunks that it lends the kernel at most.
     pub(super) fn chunks_max(&self) -> Chunks {
-        Chunks { trains: 0, singles: self.intake.chunks_max() }
+        Chunks { trains: 0, singles: self.rx_queue.chunks_max() }
     }
 
     pub(super) fn rx_burst(
@@ -151,10 +151,10 @@ impl Xsk {
         pool: &mut Pool,
         burst: &mut Burst,
     ) {
-        self.outbox.reap(&mut self.rings);
+        self.tx_queue.reap(&mut self.rings);
         let pool_is_ours = Arc::ptr_eq(pool.mapping(), &self.rings.mapping);
-        let Self { rings, intake, tally, .. } = self;
-        let came = intake.rx_burst(rings, neighbours, tally, (pool, pool_is_ours), burst);
+        let Self { rings, rx_queue, tally, .. } = self;
+        let came = rx_queue.rx_burst(rings, neighbours, tally, (pool, pool_is_ours), burst);
         let idle = came == 0;
         if let Some(socket) = &self.socket
             && (idle || self.zero_copy)
@@ -170,19 +170,19 @@ impl Xsk {
     }
 
     pub(super) fn tx_burst(&mut self, template: &super::ether::Template, frames: &mut Burst) {
-        let Self { socket: Some(socket), rings, outbox, .. } = self else { return };
-        outbox.tx_burst(socket, rings, template, frames);
+        let Self { socket: Some(socket), rings, tx_queue, .. } = self else { return };
+        tx_queue.tx_burst(socket, rings, template, frames);
     }
 
     pub(super) fn flush(&mut self) {
-        let Self { socket: Some(socket), rings, outbox, .. } = self else { return };
-        if !outbox.is_empty() {
-            outbox.flush(socket, rings);
+        let Self { socket: Some(socket), rings, tx_queue, .. } = self else { return };
+        if !tx_queue.is_empty() {
+            tx_queue.flush(socket, rings);
         }
     }
 
     pub(super) fn is_flushed(&self) -> bool {
-        self.outbox.is_flushed()
+        self.tx_queue.is_flushed()
     }
 
     /// The descriptor to wait on; `None` when there is something to do.
@@ -191,12 +191,12 @@ impl Xsk {
         self.look();
         let Some(socket) = &self.socket else { return Arm::Poll };
         if !self.is_gone() && socket.take_error().is_some_and(is_end) {
-            self.outbox.lose_the_way();
+            self.tx_queue.lose_the_way();
         }
-        if !self.rings.rx.is_empty() || !self.outbox.is_flushed() {
+        if !self.rings.rx.is_empty() || !self.tx_queue.is_flushed() {
             return Arm::Ready;
         }
-        if self.intake.lent() == 0 && !self.is_gone() {
+        if self.rx_queue.lent() == 0 && !self.is_gone() {
             // The pool has no chunk to receive into, and will not say when it has.
             return Arm::Poll;
         }
@@ -245,9 +245,9 @@ impl Drop for Xsk {
         let deadline = Instant::now() + LINGER_MAX;
         loop {
             self.flush();
-            self.outbox.reap(&mut self.rings);
+            self.tx_queue.reap(&mut self.rings);
             let pending = self.rings.tx.pending() as usize;
-            if !self.outbox.is_read(pending) || Instant::now() > deadline {
+            if !self.tx_queue.is_read(pending) || Instant::now() > deadline {
                 break;
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -258,10 +258,10 @@ impl Drop for Xsk {
         // writes. A device that writes by itself is stopped later, and says nothing.
         let closed = self.socket.take().and_then(|socket| Arc::into_inner(socket.0));
         if self.is_bound && (closed.is_none() || self.zero_copy) {
-            self.intake.abandon();
+            self.rx_queue.abandon();
         }
         drop(closed);
-        self.outbox.abandon(pending);
+        self.tx_queue.abandon(pending);
     }
 }
 

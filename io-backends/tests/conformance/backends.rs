@@ -22,7 +22,7 @@ use strowger_io::{
     memory as wires,
     udp::{Choice, UdpSpec, open},
     unix::{Client, UnixPort, UnixSpec},
-    xdp::{EtherPort, Rung},
+    xdp::{EtherPort, RxMode},
 };
 
 use crate::{
@@ -124,28 +124,28 @@ fn udp_joined(backend: Choice) -> Result<Joined, String> {
 }
 
 pub(crate) fn xdp_copy() -> Backend {
-    let join = || ether_joined(Rung::Copy);
+    let join = || ether_joined(RxMode::Copy);
     Backend { join, ..udp_mmsg() }
 }
 
 pub(crate) fn xdp_generic() -> Backend {
-    let join = || ether_joined(Rung::Generic);
+    let join = || ether_joined(RxMode::Generic);
     Backend { join, ..udp_mmsg() }
 }
 
 pub(crate) fn af_packet() -> Backend {
-    let join = || ether_joined(Rung::Packet);
+    let join = || ether_joined(RxMode::Packet);
     Backend { join, ..udp_mmsg() }
 }
 
-fn ether_joined(rung: Rung) -> Result<Joined, String> {
+fn ether_joined(rung: RxMode) -> Result<Joined, String> {
     let veth = Veth::new().inspect_err(|why| skip(why))?;
     let near = Station::new(&veth.a, &spec("a0", rung)).map_err(|why| why.to_string())?;
     let far = Station::new(&veth.b, &spec("b0", rung)).map_err(|why| why.to_string())?;
     let (to_near, to_far) = (near.at, far.at);
     // The sockets keep their namespaces, and those the pair, once the names are gone.
     let [near, far] = [near, far].map(|Station { port, pool, .. }| -> Box<dyn Port> {
-        if rung == Rung::Packet { Box::new(port) } else { Box::new(InArena { port, pool }) }
+        if rung == RxMode::Packet { Box::new(port) } else { Box::new(InArena { port, pool }) }
     });
     Ok(Joined { near, far, to_far, to_near })
 }
@@ -226,7 +226,7 @@ impl Port for EndpointPlayer {
         let before = burst.len();
         if self.endpoint.receive_burst(burst).is_ok() {
             for frame in &mut burst[before..] {
-                assert_eq!(frame.mark(), INGRESS, "the ingress slot is handed up");
+                assert_eq!(frame.mark(), INGRESS, "the ingress slot is punted");
                 frame.set_mark(self.mark.unwrap_or_default());
             }
         }
@@ -282,7 +282,7 @@ impl Port for ClientPlayer {
         while !burst.is_full() {
             let Some(mut chunk) = pool.take(ChunkClass::Train) else { return };
             let Ok(Some(got)) = self.client.try_receive(&mut self.room) else { return };
-            assert_eq!(got.ingress, INGRESS.0, "the ingress slot is handed up");
+            assert_eq!(got.ingress, INGRESS.0, "the ingress slot is punted");
             let start = chunk.start();
             chunk.bytes_mut()[start..start + got.len].copy_from_slice(&self.room[..got.len]);
             let mut frame = chunk.into_frame(start, got.len);

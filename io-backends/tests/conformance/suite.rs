@@ -130,7 +130,7 @@ fn receive_all(port: &mut dyn Port, pool: &mut Pool, mut each: impl FnMut(Frame)
     came
 }
 
-/// What came to a port, or was given to it; and what it handed up, let out or lost.
+/// What came to a port, or was given to it; and what it punted, let out or lost.
 fn balance(port: &dyn Port, received: u64, taken: u64) -> (u64, u64) {
     let tally = port.tally();
     let given = tally.frames_in.read() + tally.frames_made.read() + taken;
@@ -298,7 +298,7 @@ pub(crate) fn a_stranger_is_counted(joined: Joined) {
     joined.near.forget(FAR);
     let mut burst: Burst = (0..3).map(|n| frame(&mut here, n, 100)).collect();
     send(joined.far.as_mut(), NEAR, &mut burst);
-    until("strangers to be counted", || {
+    until("unknown_senders to be counted", || {
         assert_eq!(receive_all(joined.near.as_mut(), &mut there, |_| ()), 0);
         joined.near.tally().lost(Loss::UnknownSender) == 3
     });

@@ -16,7 +16,7 @@ use strowger_frame::{
     port::{Arm, PortTally},
 };
 use strowger_io::xdp::{
-    Arena, Choice, EtherPort, OpenError, Opened, Rung, XdpSpec,
+    Arena, Choice, EtherPort, OpenError, Opened, RxMode, XdpSpec,
     features::{PUTS_BESIDE, TAKES_OFF, switch},
     open,
 };
@@ -27,7 +27,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 pub(crate) const LENT: u32 = 256;
 
 /// The rungs that a veth has.
-pub(crate) const RUNGS: [Rung; 3] = [Rung::Copy, Rung::Generic, Rung::Packet];
+pub(crate) const RX_MODES: [RxMode; 3] = [RxMode::Copy, RxMode::Generic, RxMode::Packet];
 
 /// A network namespace, until it is dropped.
 pub(crate) struct Namespace {
@@ -161,9 +161,9 @@ pub(crate) fn pool() -> Pool {
     pool_of(16, 1500)
 }
 
-pub(crate) fn spec(interface: &str, rung: Rung) -> XdpSpec {
+pub(crate) fn spec(interface: &str, rung: RxMode) -> XdpSpec {
     let backend = Choice::Only(rung);
-    XdpSpec { backend, lent_frames: LENT, neighbours_max: 64, ..XdpSpec::new(interface, 0) }
+    XdpSpec { backend, fill_ring_frames: LENT, neighbours_max: 64, ..XdpSpec::new(interface, 0) }
 }
 
 /// A port with a pool of its own.

@@ -122,7 +122,7 @@ fn peer(view: &PeerView, now: Now, names: &[(u16, String)]) -> Value {
         "down_text": view.down.map(|why| why.to_string()),
         "down_s": view.down.and_then(|why| why.since()).map(|since| seconds(now, since.0)),
         "rights": rights(view.rights),
-        "stranger": view.is_stranger,
+        "unknown": view.is_unknown,
         "handshakes": view.handshakes,
         "mtu": view.frame_bytes_max,
         "mtu_found": view.is_path_found,

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use strowger_io::xdp::{Choice, Rung, limits};
+use strowger_io::xdp::{Choice, RxMode, limits};
 
 use super::{
     Captures, Fault, Names, name,
@@ -21,7 +21,7 @@ pub(super) const ETHERNET_KEYS: &[&str] = &[
     "seal",
     "backend",
     "pieces",
-    "lent_frames",
+    "fill_ring_frames",
     "beacon",
     "beacon_s",
     "capture",
@@ -60,7 +60,7 @@ pub(crate) struct Ethernet {
     /// Whether frames may leave in pieces.
     pub(crate) pieces: bool,
     /// Chunks lent to the kernel for receiving, by each queue.
-    pub(crate) lent_frames: u32,
+    pub(crate) fill_ring_frames: u32,
     /// Seconds between two beacons; `None`: they are neither said nor heard.
     pub(crate) beacon_s: Option<u32>,
     /// The pcapng file that its traffic is written to.
@@ -116,7 +116,7 @@ pub(super) fn ethernet(
         let backends = [
             ("auto", Choice::Auto),
             ("af_xdp", Choice::Xdp),
-            ("af_packet", Choice::Only(Rung::Packet)),
+            ("af_packet", Choice::Only(RxMode::Packet)),
         ];
         Ok(Ethernet {
             name,
@@ -127,9 +127,9 @@ pub(super) fn ethernet(
             plain: section.choice("seal", &[("sealed", false), ("plain", true)])?.unwrap_or(false),
             backend: section.choice("backend", &backends)?.unwrap_or_default(),
             pieces: section.flag("pieces")?.unwrap_or(true),
-            lent_frames: section
-                .number("lent_frames", 64, u64::from(limits::LENT_FRAMES_MAX))?
-                .map_or(limits::LENT_FRAMES, |frames| frames as u32),
+            fill_ring_frames: section
+                .number("fill_ring_frames", 64, u64::from(limits::FILL_RING_FRAMES_MAX))?
+                .map_or(limits::FILL_RING_FRAMES, |frames| frames as u32),
             beacon_s: beacon_s(&section)?,
             capture: captures.claim(&section)?,
         })
@@ -245,7 +245,7 @@ listener = \"lan\"
             (eth1.name.as_str(), eth1.queues, eth1.ethertype),
             ("eth1", Queues::All, 0x88b6)
         );
-        assert_eq!(eth1.backend, Choice::Only(Rung::Packet));
+        assert_eq!(eth1.backend, Choice::Only(RxMode::Packet));
         assert_eq!(config.neighbours[0].address, Address::Ether([2, 0, 0, 0, 0, 10]));
     }
 
@@ -280,7 +280,7 @@ listener = \"lan\"
             ("vlan = 7", "ethertype = 5", 8, &["1536 to 65535"]),
             ("vlan = 7", "ethertype = 0x0800", 8, &["IPv4", "0x88b5"]),
             ("vlan = 7", "backend = \"io_uring\"", 8, &["\"af_xdp\" or \"af_packet\""]),
-            ("vlan = 7", "lent_frames = 1", 8, &["64 to 16384"]),
+            ("vlan = 7", "fill_ring_frames = 1", 8, &["64 to 16384"]),
             ("vlan = 7", "beacon = true", 8, &["sealed links", "leave beacon or seal"]),
             ("vlan = 7", "beacon = 10", 8, &["true or false"]),
             ("vlan = 7", "beacon_s = 5", 8, &["beacon = true"]),

@@ -1,4 +1,4 @@
-//! Who is at the other end: peers by sealed links, neighbours by plain ones, strangers by policy; and
+//! Who is at the other end: peers by sealed links, neighbours by plain ones, unknown peers by policy; and
 //! who this node is. Text in, checked values out; it never opens a key file.
 
 use std::{collections::HashMap, path::PathBuf};
@@ -8,7 +8,7 @@ use strowger_frame::Address;
 
 use super::{
     Ethernet, FRAME_BYTES_MAX, Fault, IdentityFile, LINK_MTU_MIN, Listener, Liveness, Names,
-    Neighbour, NetworkId, Peer, Rights, SealWish, Slots, StaticPublic, StrangerPolicy, address,
+    Neighbour, NetworkId, Peer, Rights, SealWish, Slots, StaticPublic, UnknownPeerPolicy, address,
     ethernet::ETHERNET_KEYS,
     name,
     reader::{Document, Section, nearest},
@@ -17,7 +17,7 @@ use crate::address::{Interfaces, in_scope_of, unusable_as_peer};
 
 pub(super) const IDENTITY_KEYS: &[&str] = &["key", "network"];
 pub(super) const LIVENESS_KEYS: &[&str] = &["interval_ms", "multiplier", "always"];
-pub(super) const STRANGERS_KEYS: &[&str] =
+pub(super) const UNKNOWN_PEERS_KEYS: &[&str] =
     &["allow", "rights", "max", "interval_ms", "multiplier", "always"];
 pub(super) const NEIGHBOUR_KEYS: &[&str] = &["name", "address", "listener", "slot"];
 pub(super) const PEER_KEYS: &[&str] = &[
@@ -161,13 +161,13 @@ pub(super) fn neighbours(
 /// What is written for all.
 pub(super) struct Policies {
     pub(super) liveness: Liveness,
-    pub(super) strangers: Option<StrangerPolicy>,
+    pub(super) unknown_peers: Option<UnknownPeerPolicy>,
 }
 
 /// Who a peer is, as far as that is written, and what whoever it is may do.
 fn who(
     section: &Section<'_>,
-    strangers: Option<&StrangerPolicy>,
+    unknown_peers: Option<&UnknownPeerPolicy>,
 ) -> Result<(Option<StaticPublic>, Option<Identity>, Rights), Fault> {
     let key = section
         .text("key")?
@@ -185,16 +185,16 @@ fn who(
         let default = Rights { control: false, ..Rights::ALL };
         return Ok((key, identity, rights.unwrap_or(default)));
     }
-    let Some(policy) = strangers else {
-        let text = "a [[peer]] has neither key nor peer_id, so whoever is at its address is a stranger; \
+    let Some(policy) = unknown_peers else {
+        let text = "a [[peer]] has neither key nor peer_id, so whoever is at its address is an unknown peer; \
                     write one of them (`strowger key id FILE` prints both on its machine), or allow = true \
-                    in [strangers]";
+                    in [unknown_peers]";
         return Err(Fault { line: section.line, text: text.to_owned() });
     };
     if rights.is_some() {
         return fault(
             "rights",
-            "a [[peer]] with neither key nor peer_id is a stranger: its rights are those of [strangers]",
+            "a [[peer]] with neither key nor peer_id is an unknown peer: its rights are those of [unknown_peers]",
         );
     }
     if section.text("address")?.is_none() {
@@ -217,7 +217,7 @@ pub(super) fn peers(
     let mut one = |section: Section<'_>| {
         let name = name(&section)?;
         names.claim("peer", &name, &section)?;
-        let (key, identity, rights) = who(&section, policies.strangers.as_ref())?;
+        let (key, identity, rights) = who(&section, policies.unknown_peers.as_ref())?;
         let (what, line) = match key {
             Some(_) => ("key", section.line_of("key")),
             None => ("peer_id", section.line_of("peer_id")),
@@ -364,10 +364,10 @@ pub(super) fn check_identity(
     if let Some(peer) = document.sections("peer", PEER_KEYS)?.first() {
         return Err(Fault { line: peer.line, text: format!("a [[peer]] {WAY_OUT}") });
     }
-    let strangers = document.section("strangers", STRANGERS_KEYS)?;
-    if strangers.flag("allow")? == Some(true) {
-        let text = format!("[strangers] allow = true {WAY_OUT}");
-        return Err(Fault { line: strangers.line_of("allow"), text });
+    let unknown_peers = document.section("unknown_peers", UNKNOWN_PEERS_KEYS)?;
+    if unknown_peers.flag("allow")? == Some(true) {
+        let text = format!("[unknown_peers] allow = true {WAY_OUT}");
+        return Err(Fault { line: unknown_peers.line_of("allow"), text });
     }
     for (kind, keys) in [("udp", super::ports::UDP_KEYS), ("ethernet", ETHERNET_KEYS)] {
         let sections = document.sections(kind, keys)?;
@@ -398,17 +398,17 @@ fn liveness_of(section: &Section<'_>, default: Liveness) -> Result<Liveness, Fau
     })
 }
 
-pub(super) fn strangers(
+pub(super) fn unknown_peers(
     document: &Document<'_>,
     liveness: Liveness,
-) -> Result<Option<StrangerPolicy>, Fault> {
-    let section = document.section("strangers", STRANGERS_KEYS)?;
+) -> Result<Option<UnknownPeerPolicy>, Fault> {
+    let section = document.section("unknown_peers", UNKNOWN_PEERS_KEYS)?;
     let allow = section.flag("allow")?.unwrap_or(false);
     let rights = rights(&section)?.unwrap_or(Rights::NONE);
     let max = section.number("max", 1, super::ATTACHED_MAX as u64)?;
-    let links_max = max.map_or(StrangerPolicy::default().links_max, |max| max as u32);
+    let links_max = max.map_or(UnknownPeerPolicy::default().links_max, |max| max as u32);
     let liveness = liveness_of(&section, liveness)?;
-    Ok(allow.then_some(StrangerPolicy { rights, links_max, liveness }))
+    Ok(allow.then_some(UnknownPeerPolicy { rights, links_max, liveness }))
 }
 
 fn listener_of(section: &Section<'_>, behind: &Behind<'_>) -> Result<usize, Fault> {

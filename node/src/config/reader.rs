@@ -120,9 +120,11 @@ impl<'t> Document<'t> {
             (is_table, _) => {
                 let what = if is_table { "section" } else { "key" };
                 let near = nearest(name, known.iter().map(|(name, _)| *name));
-                let hint = match near {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => {
+                let renamed = RENAMED.iter().find(|(old, _)| *old == name);
+                let hint = match (renamed, near) {
+                    (Some((_, new)), _) => format!("it is called [{new}] now"),
+                    (None, Some(near)) => format!("did you mean `{near}`?"),
+                    (None, None) => {
                         let all: Vec<_> = known.iter().map(|(name, _)| *name).collect();
                         format!("the sections are: {}", all.join(", "))
                     }
@@ -320,6 +322,9 @@ fn in_order<'t>(table: &'t DeTable<'t>) -> Vec<Entry<'t>> {
     entries.sort_by_key(|(key, _)| key.span().start);
     entries
 }
+
+/// Sections that had another name before, and today's.
+const RENAMED: [(&str, &str); 1] = [("strangers", "unknown_peers")];
 
 /// The name that somebody may have meant: the nearest, if it is near enough to be no guess.
 pub(super) fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {

@@ -6,7 +6,7 @@ use strowger_runtime::{
     Neighbor, NeighborError, Peer, PeerKey, PortInfo, PortKind, SlowPath, files::Opener,
 };
 
-use crate::{address::Shown, admin::AttachWish, config, key};
+use crate::{address::Shown, admin::AttachRequest, config, key};
 
 /// The port that a client means.
 fn port_of<'p>(ports: &'p [PortInfo], listener: Option<&str>) -> Result<&'p PortInfo, String> {
@@ -37,7 +37,7 @@ fn port_of<'p>(ports: &'p [PortInfo], listener: Option<&str>) -> Result<&'p Port
 ///
 /// # Errors
 /// One line.
-pub(super) fn attach(relay: &mut SlowPath, wish: AttachWish) -> Result<u32, String> {
+pub(super) fn attach(relay: &mut SlowPath, wish: AttachRequest) -> Result<u32, String> {
     config::check_name(&wish.name)?;
     let port = port_of(relay.ports(), wish.listener.as_deref())?;
     let (is_unix, behind) = (matches!(port.kind, PortKind::Unix { .. }), port.name.clone());
@@ -48,7 +48,7 @@ pub(super) fn attach(relay: &mut SlowPath, wish: AttachWish) -> Result<u32, Stri
         return Err(format!("{} is no address behind {behind}; say another listener", Shown(at)));
     }
     let plain = port.is_plain();
-    let AttachWish { name, address, slot, key, peer_id, psk, rights, .. } = wish;
+    let AttachRequest { name, address, slot, key, peer_id, psk, rights, .. } = wish;
     let refused = |error: NeighborError| match error {
         NeighborError::Address { at, why } => {
             format!("peer \"{name}\": address \"{at}\" is not usable: {why}")

@@ -8,7 +8,7 @@
 //! | an answer, or an error or a notice about a question of ours | an event |
 //! | the same about nothing that we sent lately | nothing; it is counted as `unsolicited` |
 //! | any other packet | nothing; it is counted as `unhandled` |
-//! | the ending of a packet | an error, or one hop of a trace; never about an error (R4) |
+//! | the notice of a packet | an error, or one hop of a trace; never about an error (R4) |
 
 mod asked;
 mod budget;
@@ -30,7 +30,7 @@ use self::{asked::Questions, budget::Budgets};
 use super::{PortId, Switch, peering::Location};
 use crate::{
     Now,
-    command::{Ending, Order, Punt, PuntKind},
+    command::{Command, DropNotice, Punt, PuntKind},
     discard::Discard,
     limits::HOPS_MAX,
     link::{self, Rights},
@@ -55,22 +55,22 @@ struct Cause {
 }
 
 impl Cause {
-    fn of(ending: &Ending) -> Self {
+    fn of(notice: &DropNotice) -> Self {
         Self {
-            ingress: ending.ingress,
-            ingress_slot: ending.ingress_slot,
-            rights: ending.rights,
-            at: ending.at,
-            packet_bytes: usize::from(ending.packet_bytes),
+            ingress: notice.ingress,
+            ingress_slot: notice.ingress_slot,
+            rights: notice.rights,
+            at: notice.at,
+            packet_bytes: usize::from(notice.packet_bytes),
         }
     }
 }
 
-/// What an ending is told by.
+/// What a drop notice is told by.
 struct Told {
     why: Discard,
-    foreseen: Option<Discard>,
-    exit: Option<crate::command::ExitSight>,
+    dry_run: Option<Discard>,
+    exit: Option<crate::command::NextHopInfo>,
 }
 
 impl Messages {
@@ -80,7 +80,7 @@ impl Messages {
     }
 
     /// Forgets all budgets and questions; numbers go on, so that no late answer is taken for another's.
-    pub(super) fn begin_anew(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.budgets = Budgets::default();
         self.questions.forget();
     }
@@ -92,7 +92,7 @@ impl Switch {
     pub(super) fn take_punts(&mut self, now: Now) {
         let up = self.out.workers.punts();
         // What links say themselves first.
-        for queue in [&up.sayings, &up.packets, &up.endings] {
+        for queue in [&up.link_messages, &up.packets, &up.drop_notices] {
             for _ in 0..queue.len() {
                 let Some(punt) = queue.pop() else { break };
                 self.take_punt(punt, now);
@@ -111,21 +111,21 @@ impl Switch {
                 let end = self.take_packet(cause, &mut frame, now);
                 self.end(end);
             }
-            Punt::Ended(ending) => {
-                self.note_taken(ending.ingress, ending.worker, PuntKind::Ending);
-                self.take_ending(ending, now);
+            Punt::Dropped(notice) => {
+                self.note_taken(notice.ingress, notice.worker, PuntKind::DropNotice);
+                self.take_drop_notice(notice, now);
             }
             Punt::Said { worker, link, kind, from, frame } => {
-                self.note_taken(link, worker, PuntKind::Saying);
+                self.note_taken(link, worker, PuntKind::LinkMessage);
                 self.discards.count(Discard::Handled);
                 let from = from.map(|(port, at)| Location { port: PortId(port), at });
-                self.take_saying(link, kind, from, &frame, now);
+                self.take_link_message(link, kind, from, &frame, now);
             }
             // Notes, which have a queue of their own.
             Punt::Heard(_)
             | Punt::Roamed { .. }
-            | Punt::Strayed(..)
-            | Punt::Worn(_)
+            | Punt::Migrate(..)
+            | Punt::RekeyDue(_)
             | Punt::Unsealed(_)
             | Punt::SendFailed { .. }
             | Punt::AliasUsed { .. } => (),
@@ -212,16 +212,16 @@ impl Switch {
     }
 
     /// A packet went no further: its sender is told, if it may be.
-    fn take_ending(&mut self, mut ending: Ending, now: Now) {
-        let mut head = mem::take(&mut ending.head);
-        let cause = Cause::of(&ending);
-        let told = Told { why: ending.discard, foreseen: ending.foreseen, exit: ending.exit };
+    fn take_drop_notice(&mut self, mut notice: DropNotice, now: Now) {
+        let mut head = mem::take(&mut notice.head);
+        let cause = Cause::of(&notice);
+        let told = Told { why: notice.discard, dry_run: notice.dry_run, exit: notice.exit };
         if let Ok(header) = AnyHeader::parse(&mut head) {
-            with_header!(header, header => self.tell_ending(cause, header, &told, now));
+            with_header!(header, header => self.send_drop_error(cause, header, &told, now));
         }
     }
 
-    fn tell_ending<R: Register>(
+    fn send_drop_error<R: Register>(
         &mut self,
         cause: Cause,
         mut header: Header<'_, R>,
@@ -252,7 +252,7 @@ impl Switch {
         if !self.messages.budgets.answer(cause.ingress, now) {
             return;
         }
-        let discard = told.foreseen.map(|why| plain_word(why, cause.rights));
+        let discard = told.dry_run.map(|why| plain_word(why, cause.rights));
         let slot_out =
             self.slots.config().scheme.decode(header.label().low()).ok().map(|d| d.slot().number());
         let behind = match (discard, told.exit) {
@@ -286,7 +286,7 @@ impl Switch {
         exit: Mark,
     ) -> Option<()> {
         if self.behind(exit)? == link::Behind::Endpoint {
-            return Some(()); // handed up as it came
+            return Some(()); // punted as it came
         }
         let (scheme, shift) = (&self.slots.config().scheme, header.shift());
         let width = if ingress_slot == Slot::SWITCH.number() {
@@ -349,7 +349,7 @@ impl Switch {
         }
     }
 
-    /// Sends an answer along the way back of its cause. It asks for no error about itself, and is
+    /// Sends an answer along the return path of its cause. It asks for no error about itself, and is
     /// never longer than its cause (R4).
     fn reply<R: Register>(&mut self, cause: Cause, header: &Header<'_, R>, answer: &Message<'_>) {
         let ingress = self.slots.config().scheme.encode_least(Slot::new(cause.ingress_slot));
@@ -374,7 +374,7 @@ impl Switch {
     /// Sends a message from slot 1.
     fn transmit<R: Register>(&mut self, header: &HeaderRepr<R>, message: &MessageBytes) {
         if let Some(packet) = packet(header, message) {
-            self.out.workers.command(0, Order::Transmit(packet));
+            self.out.workers.command(0, Command::Transmit(packet));
         }
     }
 
@@ -392,10 +392,10 @@ impl Switch {
 
     /// Tells the sender of a packet, which was delivered by the number `from`, that the slot's number
     /// is `to` from now on: within the ingress' budget for errors, and to nobody who wants none.
-    /// `ending` is what a worker saw of the packet; its discard is not looked at.
-    pub fn tell_slot_moved(&mut self, mut ending: Ending, from: u32, to: u32, now: Now) {
-        let mut head = mem::take(&mut ending.head);
-        let cause = Cause::of(&ending);
+    /// `notice` is what a worker saw of the packet; its discard is not looked at.
+    pub fn send_slot_moved(&mut self, mut notice: DropNotice, from: u32, to: u32, now: Now) {
+        let mut head = mem::take(&mut notice.head);
+        let cause = Cause::of(&notice);
         if let Ok(header) = AnyHeader::parse(&mut head) {
             with_header!(header, header => self.say_moved(cause, &header, from, to, now));
         }

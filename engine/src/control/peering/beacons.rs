@@ -7,7 +7,7 @@
 //! | a peer whose link is up, or quiet | nothing |
 //! | a peer whose link is up, and of whom nobody knows where it is | a path challenge goes there |
 //! | a peer whose link is down | a handshake begins; its next message goes there, too, once |
-//! | a key that nobody has | XX begins there, where strangers are let in; a slot is given when it ends |
+//! | a key that nobody has | XX begins there, where unknown peers are let in; a slot is given when it ends |
 //! | a peer of whom the identity alone is known | the same as long as its key is not known; its slot it has |
 
 use std::collections::BTreeMap;
@@ -26,20 +26,20 @@ use strowger_wire::{
 
 use super::{
     super::{Event, Switch},
-    Knocked, LinkState, Location, Peer, Peering, PeeringConfig, discard_of,
+    HandshakeOrigin, LinkState, Location, Peer, Peering, PeeringConfig, discard_of,
     indices::Asker,
     intake::Budget,
     nanos,
 };
 use crate::{
     Now,
-    command::{Knock, Order},
+    command::{Command, HandshakeDatagram},
     control::PortId,
     discard::Discard,
     limits::{BEACON_CALLS_MAX, BEACONS_PER_SECOND, BEACONS_PER_SECOND_AND_PORT},
 };
 
-/// After this long without an answer a stranger that was called is given up.
+/// After this long without an answer an unknown peer that was called is given up.
 const CALL_LIFE: Nanos = Nanos::from_secs(5);
 
 /// The first beacon of a port follows within this.
@@ -67,10 +67,10 @@ struct BeaconPort {
     budget: Budget,
 }
 
-/// A stranger that was called where its beacon came from.
+/// An unknown peer that was called where its beacon came from.
 struct Call {
     key: [u8; 32],
-    to: Knocked,
+    to: HandshakeOrigin,
     since: Nanos,
     waiting: xx::AwaitResponse,
 }
@@ -79,7 +79,7 @@ struct Call {
 #[derive(Default)]
 pub(super) struct Suggested {
     /// The next message that begins a handshake goes there as well: one for each beacon.
-    pub(super) next: Option<Knocked>,
+    pub(super) next: Option<HandshakeOrigin>,
     /// Where the last one went.
     pub(super) tried: Option<Location>,
 }
@@ -140,7 +140,7 @@ impl Switch {
                 beacons.ports.insert(port, BeaconPort { spec, due, budget });
             }
         }
-        self.out.workers.command_all(|_| Order::HearBeacons(port.0, spec.is_some()));
+        self.out.workers.command_all(|_| Command::HearBeacons(port.0, spec.is_some()));
     }
 
     /// When [`turn_beacons`](Self::turn_beacons) has something to do.
@@ -172,7 +172,9 @@ impl Switch {
         let message = beacon::encode(&config.local).to_vec();
         for (port, to) in due {
             let worker = self.ports.home(port).unwrap_or(0);
-            self.out.workers.command(usize::from(worker), Order::Send(port.0, to, message.clone()));
+            self.out
+                .workers
+                .command(usize::from(worker), Command::Send(port.0, to, message.clone()));
         }
     }
 
@@ -183,7 +185,7 @@ impl Switch {
         let ports = self.ports.ids();
         let all: Vec<_> = ports.map(|port| (port, hears(port))).collect();
         for (port, hears) in all {
-            self.out.workers.command_all(|_| Order::HearBeacons(port.0, hears));
+            self.out.workers.command_all(|_| Command::HearBeacons(port.0, hears));
         }
     }
 
@@ -196,13 +198,18 @@ impl Switch {
 
     /// Judges a beacon: its shape and its network first, which cost next to nothing; then whether
     /// anything would follow from it; then the budgets; and only then its signature.
-    pub(super) fn take_beacon(&mut self, knock: &Knock, now: Now) -> Result<(), Discard> {
-        let port = PortId(knock.port);
+    pub(super) fn take_beacon(
+        &mut self,
+        datagram: &HandshakeDatagram,
+        now: Now,
+    ) -> Result<(), Discard> {
+        let port = PortId(datagram.port);
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let at_port = peering.beacons.ports.get_mut(&port).ok_or(Discard::BadLinkKind)?;
         let local = &peering.config.local;
-        let from = Location { port, at: knock.from };
-        let claim = UnverifiedBeacon::parse(knock.frame.bytes()).map_err(|_| Discard::Malformed)?;
+        let from = Location { port, at: datagram.from };
+        let claim =
+            UnverifiedBeacon::parse(datagram.frame.bytes()).map_err(|_| Discard::Malformed)?;
         if !claim.is_for_network(local.network()) {
             return Err(Discard::BadSeal);
         }
@@ -219,8 +226,8 @@ impl Switch {
             Some((_, peer)) if peer.state == LinkState::Up && is_asked(peer, now) => Heard::Nothing,
             Some((mark, peer)) if peer.state == LinkState::Up => Heard::AskWhere(mark),
             // Its handshake, or ours, is under way.
-            Some((_, peer)) if peer.is_stranger && !peer.has_waited(now) => Heard::Nothing,
-            Some((_, peer)) if peer.is_stranger || peer.key.is_none() => Heard::Call,
+            Some((_, peer)) if peer.is_unknown && !peer.has_waited(now) => Heard::Nothing,
+            Some((_, peer)) if peer.is_unknown || peer.key.is_none() => Heard::Call,
             // It is asked there anyway, for as long as it is wanted.
             Some((_, peer)) if peer.location() == Some(from) => Heard::Nothing,
             Some((_, peer)) if peer.suggested.next.is_some() => Heard::Nothing,
@@ -231,7 +238,7 @@ impl Switch {
             let calls = &peering.beacons.calls;
             let mut is_full = calls.len() >= BEACON_CALLS_MAX;
             if known.is_none() {
-                let policy = peering.config.strangers.ok_or(Discard::NotAllowed)?;
+                let policy = peering.config.unknown_peers.ok_or(Discard::NotAllowed)?;
                 is_full |= peering.lookup.unknown() >= policy.links_max as usize;
             }
             if calls.iter().any(|call| call.key == key.0) {
@@ -256,7 +263,7 @@ impl Switch {
                 return Err(Discard::NotAllowed);
             }
         }
-        let by = Knocked::of(knock);
+        let by = HandshakeOrigin::of(datagram);
         match heard {
             Heard::Nothing => return Ok(()),
             Heard::AskWhere(mark) => {
@@ -267,20 +274,20 @@ impl Switch {
         }
         let slot = mark.and_then(|mark| self.slots.slot_of(mark));
         let peer_id = identity.peer_id();
-        self.out.events.push(Event::PeerSuggested { slot, port, at: knock.from, peer_id });
+        self.out.events.push(Event::PeerSuggested { slot, port, at: datagram.from, peer_id });
         Ok(())
     }
 
     /// The peer may be there: the next message of its handshake goes there as well.
-    fn suggest(&mut self, mark: Mark, by: Knocked, now: Now) {
+    fn suggest(&mut self, mark: Mark, by: HandshakeOrigin, now: Now) {
         let Some(peering) = &mut self.peering else { return };
         let Some(peer) = peering.peers.get_mut(&mark) else { return };
         peer.suggested.next = Some(by);
         self.seek(mark, now);
     }
 
-    /// Begins XX with a stranger, without a slot and without a session: both come with its answer.
-    fn call(&mut self, key: [u8; 32], to: Knocked, now: Now) -> Result<(), Discard> {
+    /// Begins XX with an unknown peer, without a slot and without a session: both come with its answer.
+    fn call(&mut self, key: [u8; 32], to: HandshakeOrigin, now: Now) -> Result<(), Discard> {
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let Peering { config, offer, indices, beacons, .. } = peering;
         let index = indices.draw(&mut *config.entropy).ok_or(Discard::Unhandled)?;
@@ -293,7 +300,7 @@ impl Switch {
         indices.await_answer(index, Asker::Call);
         beacons.calls.push(Call { key, to, since: nanos(now), waiting });
         let Location { port, at } = to.from;
-        self.out.workers.command(usize::from(to.worker), Order::Send(port.0, at, message));
+        self.out.workers.command(usize::from(to.worker), Command::Send(port.0, at, message));
         Ok(())
     }
 
@@ -311,27 +318,27 @@ impl Switch {
     pub(super) fn take_call(
         &mut self,
         header: LinkHeader,
-        knock: &Knock,
+        datagram: &HandshakeDatagram,
         now: Now,
     ) -> Result<(), Discard> {
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let calls = &mut peering.beacons.calls;
         let place = calls.iter().position(|call| call.waiting.index() == header.index);
         let place = place.ok_or(Discard::NoSession)?;
-        let by = Knocked::of(knock);
+        let by = HandshakeOrigin::of(datagram);
         if header.kind != Kind::Response || calls[place].to.from != by.from {
             // A cookie: they are busy, and what we would send with it is longer than it (R8). Another
             // beacon is another occasion, as is ours for them.
             return Err(Discard::NoSession);
         }
         let calls = &mut peering.beacons.calls;
-        calls[place].waiting.check(knock.frame.bytes()).map_err(discard_of)?;
+        calls[place].waiting.check(datagram.frame.bytes()).map_err(discard_of)?;
         let mut awaited = peering.indices.awaited(header.index);
         if !awaited.as_mut().is_some_and(|awaited| awaited.may_read(true)) {
             return Err(Discard::OverBudget);
         }
         let Call { key, to, since, waiting } = calls.swap_remove(place);
-        let (waiting, why) = match waiting.read_response(knock.frame.bytes()) {
+        let (waiting, why) = match waiting.read_response(datagram.frame.bytes()) {
             Ok(discovered) if discovered.peer().static_key.0 == key => {
                 let adopted = self.adopt(discovered, header.index, by, now);
                 if adopted.is_err()
@@ -355,12 +362,12 @@ impl Switch {
         Err(why)
     }
 
-    /// A stranger has answered a call, and so shown that it is there, and who it is.
+    /// An unknown peer has answered a call, and so shown that it is there, and who it is.
     fn adopt(
         &mut self,
         discovered: xx::Discovered,
         index: SessionIndex,
-        by: Knocked,
+        by: HandshakeOrigin,
         now: Now,
     ) -> Result<(), Discard> {
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;

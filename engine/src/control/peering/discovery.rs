@@ -1,4 +1,4 @@
-//! Peers whose key nobody wrote: which of them somebody may be who has proved who it is, and strangers.
+//! Peers whose key nobody wrote: which of them somebody may be who has proved who it is, and unknown peers.
 //! It never takes anybody whom neither a pinned identity nor the policy lets in.
 
 use strowger_crypto::{
@@ -8,9 +8,10 @@ use strowger_crypto::{
 };
 use strowger_frame::{Address, Mark};
 
-use super::{super::Switch, Knocked, Location, Peer, PeerError, PeerSpec, discard_of};
+use super::{super::Switch, HandshakeOrigin, Location, Peer, PeerError, PeerSpec, discard_of};
 use crate::{
-    Now, command::Knock, control::PortId, discard::Discard, limits::UNKNOWN_NUMBERS_PER_LINK,
+    Now, command::HandshakeDatagram, control::PortId, discard::Discard,
+    limits::UNKNOWN_NUMBERS_PER_LINK,
 };
 
 impl Switch {
@@ -21,7 +22,7 @@ impl Switch {
             return Err(PeerError::PskWithoutKey);
         }
         let Some(identity) = &spec.identity else {
-            let policy = peering.config.strangers.ok_or(PeerError::Stranger)?;
+            let policy = peering.config.unknown_peers.ok_or(PeerError::UnknownPeer)?;
             spec.rights = policy.rights;
             return if spec.at.is_some() { Ok(()) } else { Err(PeerError::Nobody) };
         };
@@ -34,7 +35,7 @@ impl Switch {
     /// Whether somebody is to be let in whose key nobody wrote.
     pub(super) fn expects_unknown_keys(&self) -> bool {
         self.peering.as_ref().is_some_and(|peering| {
-            peering.config.strangers.is_some() || peering.lookup.has_peers_without_key()
+            peering.config.unknown_peers.is_some() || peering.lookup.has_peers_without_key()
         })
     }
 
@@ -45,8 +46,8 @@ impl Switch {
 
     /// The peer that this may be, of those whose key is not known: by its identity, or as whoever is at
     /// that address.
-    fn expected_by(&self, finish: &xx::Finish, knock: &Knock) -> Option<Mark> {
-        let there = Location { port: PortId(knock.port), at: knock.from };
+    fn expected_by(&self, finish: &xx::Finish, datagram: &HandshakeDatagram) -> Option<Mark> {
+        let there = Location { port: PortId(datagram.port), at: datagram.from };
         let is_there = |peer: &Peer| {
             peer.key.is_none() && peer.spec.is_anybody() && peer.location() == Some(there)
         };
@@ -58,20 +59,20 @@ impl Switch {
     }
 
     /// Somebody whose key nobody wrote has proved who it is, and that it receives where it sends from.
-    pub(super) fn take_stranger(
+    pub(super) fn take_unknown(
         &mut self,
         finish: xx::Finish,
-        knock: &Knock,
+        datagram: &HandshakeDatagram,
         now: Now,
     ) -> Result<(), Discard> {
-        let expected = self.expected_by(&finish, knock);
+        let expected = self.expected_by(&finish, datagram);
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let index = finish.our_index();
         if !peering.indices.take_index(index) {
-            // The index was chosen without looking: the stranger begins anew with another.
+            // The index was chosen without looking: the unknown peer starts again with another.
             return Err(Discard::OverBudget);
         }
-        let taken = self.take_finish(finish, expected, knock, now);
+        let taken = self.take_finish(finish, expected, datagram, now);
         if let Some(peering) = &mut self.peering
             && !peering.by_index.contains_key(&index)
         {
@@ -84,10 +85,10 @@ impl Switch {
         &mut self,
         finish: xx::Finish,
         expected: Option<Mark>,
-        knock: &Knock,
+        datagram: &HandshakeDatagram,
         now: Now,
     ) -> Result<(), Discard> {
-        let port = PortId(knock.port);
+        let port = PortId(datagram.port);
         let key = finish.peer().static_key;
         let proven = *finish.peer();
         let known = self.whose(&proven, expected)?;
@@ -101,7 +102,7 @@ impl Switch {
             Some(mark) => mark,
             None => self.let_in(&proven, port, None, now)?,
         };
-        let by = Knocked::of(knock);
+        let by = HandshakeOrigin::of(datagram);
         // Its first frame under the new keys will tell where it is.
         let taken = self.with_session(mark, Some(by), now, |session, context, outputs| {
             session.adopt(context, established, XxRole::Responder { guard }, outputs)
@@ -127,7 +128,7 @@ impl Switch {
                 _ => Err(Discard::NotAllowed),
             };
         }
-        let policy = peering.config.strangers.ok_or(Discard::UnknownPeer)?;
+        let policy = peering.config.unknown_peers.ok_or(Discard::UnknownPeer)?;
         let has_room = peering.lookup.unknown() < policy.links_max as usize;
         if has_room { Ok(None) } else { Err(Discard::OverBudget) }
     }
@@ -135,12 +136,12 @@ impl Switch {
     /// How many numbers unknown peers may have together, those in quarantine and those kept over a restart
     /// included; no more than half of all.
     pub(super) fn unknown_numbers_max(&self) -> Option<usize> {
-        let policy = self.peering.as_ref()?.config.strangers?;
+        let policy = self.peering.as_ref()?.config.unknown_peers?;
         let wanted = (policy.links_max as usize).saturating_mul(UNKNOWN_NUMBERS_PER_LINK);
         Some(wanted.min(self.slots.config().slot_max as usize / 2))
     }
 
-    /// Gives a stranger a slot of its own, as the policy allows it.
+    /// Gives an unknown peer a slot of its own, as the policy allows it.
     pub(super) fn let_in(
         &mut self,
         proven: &handshake::Peer,
@@ -149,7 +150,7 @@ impl Switch {
         now: Now,
     ) -> Result<Mark, Discard> {
         let peering = self.peering.as_ref().ok_or(Discard::Unhandled)?;
-        let policy = peering.config.strangers.ok_or(Discard::UnknownPeer)?;
+        let policy = peering.config.unknown_peers.ok_or(Discard::UnknownPeer)?;
         let key = proven.static_key;
         let mut spec = PeerSpec::new(proven.identity.peer_id().to_string(), key, port);
         (spec.rights, spec.liveness) = (policy.rights, policy.liveness);

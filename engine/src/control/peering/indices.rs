@@ -33,7 +33,7 @@ pub(super) struct Indices {
 pub(super) enum Asker {
     /// The session with this peer.
     Peer(Mark),
-    /// A stranger that was called because of its beacon.
+    /// An unknown peer that was called because of its beacon.
     Call,
 }
 
@@ -66,7 +66,7 @@ impl Indices {
     }
 
     /// All are free again, and no answer is awaited.
-    pub(super) fn begin_anew(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.places.clear();
         *self = Self::new(self.places.clone());
     }
@@ -158,7 +158,7 @@ mod tests {
             for (bit, ones) in ones.iter_mut().enumerate() {
                 *ones += index.number() >> bit & 1;
             }
-            // Given back at once: what was given up last is no more likely than the others.
+            // Allocated back at once: what was given up last is no more likely than the others.
             indices.give_back(index);
         }
         for (bit, ones) in ones.iter().enumerate() {

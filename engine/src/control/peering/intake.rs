@@ -1,4 +1,4 @@
-//! Who knocks: handshake messages and beacons, from anywhere. Until one of them has proved who sent it, it leaves no
+//! Who handshakes: handshake messages and beacons, from anywhere. Until one of them has proved who sent it, it leaves no
 //! trace here and gets at most one answer, no longer than itself (R8).
 
 use strowger_crypto::{
@@ -11,19 +11,20 @@ use strowger_wire::link_header::{Kind, LinkHeader, Step};
 
 use super::{
     super::{Event, Switch},
-    DownReason, Knocked, Location, Peering, discard_of,
+    DownReason, HandshakeOrigin, Location, Peering, discard_of,
     indices::Asker,
     nanos,
 };
 use crate::{
-    Now, command::Knock, control::PortId, discard::Discard, limits::COOKIES_PER_SECOND_AND_HOST,
+    Now, command::HandshakeDatagram, control::PortId, discard::Discard,
+    limits::COOKIES_PER_SECOND_AND_HOST,
 };
 
 /// Handshake messages a second that are read for peers at their known addresses, and for all
-/// others. Each costs some 0.3 ms of the slow path, which so is never busy with strangers for more
+/// others. Each costs some 0.3 ms of the slow path, which so is never busy with unknown peers for more
 /// than a third of its time.
 pub(super) const KNOWN_PER_SECOND: u32 = 1_500;
-pub(super) const STRANGERS_PER_SECOND: u32 = 1_000;
+pub(super) const UNKNOWN_PER_SECOND: u32 = 1_000;
 
 /// Those a second that are read for each peer at its known address, so that none of them spends what is
 /// there for all: many times what a peer has reason to send.
@@ -34,14 +35,14 @@ const KNOWN_PER_SECOND_EACH: u32 = 20;
 const CALM_BUDGET_PERCENT: u32 = 75;
 
 /// Cookies given out a second, to those at known addresses and to others each: a cookie costs the slow
-/// path 7 us, and a worker a send where the port has no door. A sender that forges a peer's address gets no more
+/// path 7 us, and a worker a send where the port has no handshake socket. A sender that forges a peer's address gets no more
 /// than one host does.
 const COOKIES_PER_SECOND: u32 = 2_000;
 
 /// An event says at most once in this time, ten seconds, that an unknown peer was refused.
 const UNKNOWN_PEERS_TOLD_EVERY_NS: u64 = 10_000_000_000;
 
-/// What may be done in a second for those who knock.
+/// What may be done in a second for handshake datagrams.
 pub(super) struct Budgets {
     reads: Budget,
     cookies: Budget,
@@ -137,89 +138,94 @@ impl Peering {
 }
 
 impl Switch {
-    /// The link of the peer that is at this address behind the port: it is no stranger, and has a budget
+    /// The link of the peer that is at this address behind the port: it is no unknown peer, and has a budget
     /// of its own.
     pub(in crate::control) fn link_at(&self, port: PortId, at: Address) -> Mark {
         let known = self.peering.as_ref().and_then(|p| p.by_address.get(&Location { port, at }));
         known.copied().unwrap_or(Mark::unknown(0))
     }
 
-    /// Somebody knocks: a handshake message or a beacon, from anywhere.
-    pub(in crate::control) fn take_knock(&mut self, knock: &Knock, now: Now) {
-        let outcome = self.judge_knock(knock, now).err().unwrap_or(Discard::Handled);
-        self.end_at(PortId(knock.port), outcome);
+    /// Somebody handshakes: a handshake message or a beacon, from anywhere.
+    pub(in crate::control) fn take_handshake(&mut self, datagram: &HandshakeDatagram, now: Now) {
+        let outcome = self.read_handshake(datagram, now).err().unwrap_or(Discard::Handled);
+        self.end_at(PortId(datagram.port), outcome);
     }
 
     /// Notes what a refused handshake message says about the peer at whose address it was sent; returns the
     /// reason to count. The source is not proved, so this is for the operator alone.
-    fn refuse(&mut self, knock: &Knock, why: Refused, now: Now) -> Discard {
-        let reason = match (why, LinkHeader::parse(knock.frame.bytes()).map(|head| head.lane)) {
+    fn refuse(&mut self, datagram: &HandshakeDatagram, why: Refused, now: Now) -> Discard {
+        let reason = match (why, LinkHeader::parse(datagram.frame.bytes()).map(|head| head.lane)) {
             // The mac of XX depends on the network's name alone.
             (Refused::WrongMac, Ok(lane)) if Step::from_lane(lane) != Some(Step::Known) => {
                 Some(DownReason::OtherNetwork)
             }
             _ => DownReason::of_refusal(why),
         };
-        if let (Some(reason), false) = (reason, knock.link.is_unknown()) {
-            self.note_reason(knock.link, reason, now);
+        if let (Some(reason), false) = (reason, datagram.link.is_unknown()) {
+            self.note_reason(datagram.link, reason, now);
         }
         discard_of(why)
     }
 
     /// A handshake of a node whose key is not configured.
-    fn refuse_unknown(&mut self, knock: &Knock, key: StaticPublic, now: Now) -> Discard {
-        if !knock.link.is_unknown() {
-            self.note_reason(knock.link, DownReason::OtherKey { key }, now);
+    fn refuse_unknown(
+        &mut self,
+        datagram: &HandshakeDatagram,
+        key: StaticPublic,
+        now: Now,
+    ) -> Discard {
+        if !datagram.link.is_unknown() {
+            self.note_reason(datagram.link, DownReason::OtherKey { key }, now);
         }
         let Some(peering) = &mut self.peering else { return Discard::UnknownPeer };
         let is_due = |told: Now| now.0.saturating_sub(told.0) >= UNKNOWN_PEERS_TOLD_EVERY_NS;
         if peering.unknown_told.is_none_or(is_due) {
             peering.unknown_told = Some(now);
-            let (port, at) = (PortId(knock.port), knock.from);
+            let (port, at) = (PortId(datagram.port), datagram.from);
             self.out.events.push(Event::UnknownRefused { port, at, key });
         }
         Discard::UnknownPeer
     }
 
-    fn judge_knock(&mut self, knock: &Knock, now: Now) -> Result<(), Discard> {
-        let message = knock.frame.bytes();
+    fn read_handshake(&mut self, datagram: &HandshakeDatagram, now: Now) -> Result<(), Discard> {
+        let message = datagram.frame.bytes();
         let header = LinkHeader::parse(message).map_err(|_| Discard::Malformed)?;
         if header.kind == Kind::Beacon {
-            return self.take_beacon(knock, now);
+            return self.take_beacon(datagram, now);
         }
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
-        let by = Knocked::of(knock);
+        let by = HandshakeOrigin::of(datagram);
         if !could_be_handshake(&header, message.len()) {
             return Err(Discard::Malformed);
         }
         if header.kind != Kind::Initiation {
-            return self.take_handshake_answer(header, knock, now);
+            return self.take_handshake_answer(header, datagram, now);
         }
-        let load = peering.load(knock.link, nanos(now));
-        let mut source = knock.from.to_bytes();
+        let load = peering.load(datagram.link, nanos(now));
+        let mut source = datagram.from.to_bytes();
         // The same address behind two ports is two sources.
-        source.extend(knock.port.to_be_bytes());
+        source.extend(datagram.port.to_be_bytes());
         // Only what is read is paid for from the budget of reading: neither noise nor those who do not
-        // receive where they send from can spend what honest knocks need.
+        // receive where they send from can spend what honest handshakes need.
         let admitted = match peering.checker.admit(&source, message, load) {
-            Err(why) => return Err(self.refuse(knock, why, now)),
+            Err(why) => return Err(self.refuse(datagram, why, now)),
             Ok(Admission::CookieReply(_))
-                if !peering.may_give_cookie(knock.link, knock.from, nanos(now)) =>
+                if !peering.may_give_cookie(datagram.link, datagram.from, nanos(now)) =>
             {
                 return Err(Discard::OverBudget);
             }
             Ok(Admission::CookieReply(cookie)) => {
-                self.answer_knock(knock, cookie.to_vec());
+                self.answer_handshake(datagram, cookie.to_vec());
                 return Ok(());
             }
             // Under load it has shown where it is, and is counted by that.
             Ok(Admission::Admitted(_))
                 if load == Load::Heavy
-                    && !peering.may_read_source(knock.link, knock.from, nanos(now)) =>
+                    && !peering.may_read_source(datagram.link, datagram.from, nanos(now)) =>
             {
                 return Err(Discard::OverBudget);
             }
-            Ok(Admission::Admitted(_)) if !peering.may_read(knock.link, nanos(now)) => {
+            Ok(Admission::Admitted(_)) if !peering.may_read(datagram.link, nanos(now)) => {
                 return Err(Discard::OverBudget);
             }
             Ok(Admission::Admitted(admitted)) => admitted,
@@ -228,7 +234,7 @@ impl Switch {
             Step::Known => {
                 let initiation = match ik::read(&peering.config.local, &admitted) {
                     Ok(initiation) => initiation,
-                    Err(why) => return Err(self.refuse(knock, why, now)),
+                    Err(why) => return Err(self.refuse(datagram, why, now)),
                 };
                 let known = peering.by_key.get(&initiation.static_key().0).copied();
                 let mark = match known {
@@ -240,12 +246,12 @@ impl Switch {
                             Some(mark) => mark,
                             None => {
                                 let key = *initiation.static_key();
-                                return Err(self.refuse_unknown(knock, key, now));
+                                return Err(self.refuse_unknown(datagram, key, now));
                             }
                         }
                     }
                     None => {
-                        return Err(self.refuse_unknown(knock, *initiation.static_key(), now));
+                        return Err(self.refuse_unknown(datagram, *initiation.static_key(), now));
                     }
                 };
                 let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
@@ -256,7 +262,7 @@ impl Switch {
                     self.note_reason(mark, DownReason::StampRefused, now);
                     return Err(Discard::HandshakeStale);
                 }
-                if knock.link != mark && !peer.elsewhere.spend(nanos(now)) {
+                if datagram.link != mark && !peer.elsewhere.spend(nanos(now)) {
                     return Err(Discard::OverBudget);
                 }
                 let input = Input::Initiation(Box::new(initiation));
@@ -270,14 +276,14 @@ impl Switch {
                 let (checker, local) = (&peering.checker, &peering.config.local);
                 let answer = xx::answer(checker, local, &peering.offer, &source, &admitted);
                 let answer = answer.map_err(discard_of)?;
-                self.answer_knock(knock, answer);
+                self.answer_handshake(datagram, answer);
                 Ok(())
             }
             Step::Finish => {
                 let (checker, local) = (&peering.checker, &peering.config.local);
                 let finish = xx::read_finish(checker, local, &peering.offer, &source, &admitted)
                     .map_err(discard_of)?;
-                self.take_stranger(finish, knock, now)
+                self.take_unknown(finish, datagram, now)
             }
         }
     }
@@ -287,16 +293,16 @@ impl Switch {
     fn take_handshake_answer(
         &mut self,
         header: LinkHeader,
-        knock: &Knock,
+        datagram: &HandshakeDatagram,
         now: Now,
     ) -> Result<(), Discard> {
-        let message = knock.frame.bytes();
+        let message = datagram.frame.bytes();
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let awaited = peering.indices.awaited(header.index).ok_or(Discard::NoSession)?;
-        let Asker::Peer(mark) = awaited.asker else { return self.take_call(header, knock, now) };
+        let Asker::Peer(mark) = awaited.asker else { return self.take_call(header, datagram, now) };
         let peer = peering.peers.get(&mark).ok_or(Discard::NoSession)?;
         peer.session.check_response(message).map_err(discard_of)?;
-        let by = Knocked::of(knock);
+        let by = HandshakeOrigin::of(datagram);
         let was_asked = peer.reach.has_asked(by.from);
         // A cookie was read with its mac.
         if header.kind == Kind::Response && !awaited.may_read(was_asked) {

@@ -23,9 +23,9 @@ use strowger_wire::{
 
 use super::{
     super::{Event, PortId, Switch},
-    Knocked, LinkState, Peer, Peering, nanos,
+    HandshakeOrigin, LinkState, Peer, Peering, nanos,
 };
-use crate::{Now, command::Order};
+use crate::{Now, command::Command};
 
 /// Locations that the messages of one handshake go to: where the peer was last, where the operator wrote
 /// that it is, where a beacon came from, and the second by another port.
@@ -150,7 +150,7 @@ impl Reach {
     }
 
     /// Called when the slow path recovers from a panic.
-    pub(super) fn begin_anew(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.forget_attempts();
         self.answered.clear();
         self.credit = Credit::default();
@@ -216,7 +216,7 @@ impl Switch {
     pub(super) fn readdress(&mut self, link: Mark, to: Location) {
         let home = self.ports.home(to.port);
         for worker in 0..self.out.workers.len() {
-            let order = Order::Readdress { link, port: to.port.0, home, at: to.at };
+            let order = Command::Readdress { link, port: to.port.0, home, at: to.at };
             self.out.workers.command(worker, order);
         }
         if let Some(attachment) = self.slots.user(link) {
@@ -234,7 +234,7 @@ impl Switch {
             let Some(Displaced { former, heir }) = peering.take_place(link, to) else { return };
             for worker in 0..self.out.workers.len() {
                 if let Some(former) = former {
-                    self.out.workers.command(worker, Order::Unaddress(former));
+                    self.out.workers.command(worker, Command::Unaddress(former));
                 }
             }
             self.readdress(link, to);
@@ -263,7 +263,7 @@ impl Switch {
         &mut self,
         mark: Mark,
         message: Vec<u8>,
-        by: Option<Knocked>,
+        by: Option<HandshakeOrigin>,
         now: Now,
     ) {
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
@@ -272,14 +272,14 @@ impl Switch {
         if header.kind == Kind::Response {
             peer.diagnosis.note_answer();
             // By the socket that the question came in by: it knows which of our addresses was asked.
-            if let Some(by) = by.filter(|by| self.ports.has_door(by.from.port)) {
+            if let Some(by) = by.filter(|by| self.ports.has_handshake_socket(by.from.port)) {
                 self.answers.push((by.from.port, by.from.at, message));
                 return;
             }
             let answer = by.map(|by| (by.from, usize::from(by.worker)));
             let to = answer.or(here.map(|here| (here, self.ports.sender(owner, here.port))));
             if let Some((Location { port, at }, worker)) = to {
-                self.out.workers.command(worker, Order::Send(port.0, at, message));
+                self.out.workers.command(worker, Command::Send(port.0, at, message));
             }
             return;
         }
@@ -313,12 +313,12 @@ impl Switch {
         }
         for (Location { port, at }, worker) in to {
             let worker = worker.map_or_else(|| self.ports.sender(owner, port), usize::from);
-            self.out.workers.command(worker, Order::Send(port.0, at, message.clone()));
+            self.out.workers.command(worker, Command::Send(port.0, at, message.clone()));
         }
     }
 
     /// A handshake message was good, and has made keys: what that shows of where the peer is.
-    pub(super) fn note_handshake(&mut self, mark: Mark, index: SessionIndex, by: Knocked) {
+    pub(super) fn note_handshake(&mut self, mark: Mark, index: SessionIndex, by: HandshakeOrigin) {
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         peer.reach.receive(by.from, by.bytes);
         peer.reach.counterpart = Some(by.from);
@@ -360,7 +360,7 @@ impl Switch {
         }
         self.out.workers.command(
             self.ports.sender(owner, port),
-            Order::Say(mark, Sealed::Data, to, ArrayVec::new()),
+            Command::Say(mark, Sealed::Data, to, ArrayVec::new()),
         );
     }
 
@@ -424,7 +424,7 @@ impl Switch {
         if peering.is_known_at(mark, written) {
             self.readdress(mark, written);
         } else {
-            self.out.workers.command_all(|_| Order::Unaddress(mark));
+            self.out.workers.command_all(|_| Command::Unaddress(mark));
         }
     }
 }

@@ -21,7 +21,7 @@ impl Lookup {
     /// Of these peers.
     pub(super) fn of<'p>(peers: impl Iterator<Item = (&'p Mark, &'p Peer)>) -> Self {
         let mut lookup = Self::default();
-        peers.for_each(|(mark, peer)| lookup.add(*mark, &peer.spec, peer.is_stranger));
+        peers.for_each(|(mark, peer)| lookup.add(*mark, &peer.spec, peer.is_unknown));
         lookup
     }
 

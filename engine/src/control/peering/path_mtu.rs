@@ -21,7 +21,7 @@ use super::{
     super::{Event, Switch},
     Peer,
 };
-use crate::{Now, command::Order};
+use crate::{Now, command::Command};
 
 /// Bytes of the token that a path challenge carries.
 pub(super) const TOKEN_BYTES: usize = 8;
@@ -292,8 +292,10 @@ impl Switch {
         let (owner, limit, to) = (peer.owner, path.limit(), (at.port.0, at.at));
         if let Some(Ask { token, bytes }) = ask {
             let order = match bytes {
-                0 => Order::Say(mark, Sealed::PathChallenge, Some(to), token.into_iter().collect()),
-                bytes => Order::Probe(mark, to, token, bytes),
+                0 => {
+                    Command::Say(mark, Sealed::PathChallenge, Some(to), token.into_iter().collect())
+                }
+                bytes => Command::Probe(mark, to, token, bytes),
             };
             self.out.workers.command(self.ports.sender(owner, at.port), order);
         }
@@ -324,7 +326,7 @@ impl Switch {
 
     fn tell_limit(&mut self, mark: Mark, before: u16, limit: u16) {
         if before != limit {
-            self.out.workers.command_all(|_| Order::Mtu(mark, limit));
+            self.out.workers.command_all(|_| Command::Mtu(mark, limit));
         }
         let slot = self.slots.slot_of(mark);
         let peer = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark));

@@ -15,7 +15,7 @@ use strowger_wire::{
 };
 
 use super::{super::Switch, LinkState, Location, Peer, nanos, path_mtu::TOKEN_BYTES};
-use crate::{Now, command::Order};
+use crate::{Now, command::Command};
 
 /// A path challenge that was not answered is forgotten after this long.
 const CHALLENGE_LIFE: Nanos = Nanos::from_secs(5);
@@ -74,7 +74,7 @@ impl Challenge {
 
 /// What liveness is judged by.
 #[derive(Default)]
-pub(super) struct Pulse {
+pub(super) struct PeerLiveness {
     pub(super) heard_ns: u64,
     pub(super) frames_out: u64,
     pub(super) asked: u8,
@@ -131,9 +131,9 @@ impl Switch {
         peer.challenge = Some(Challenge { token, to: at, since: nanos(now) });
         let (owner, to) = (peer.owner, (at.port.0, at.at));
         let order = if is_validated {
-            Order::Probe(link, to, token, PROBE_BYTES)
+            Command::Probe(link, to, token, PROBE_BYTES)
         } else {
-            Order::Say(link, Sealed::PathChallenge, Some(to), token.into_iter().collect())
+            Command::Say(link, Sealed::PathChallenge, Some(to), token.into_iter().collect())
         };
         self.out.workers.command(self.ports.sender(owner, at.port), order);
     }
@@ -165,7 +165,7 @@ impl Switch {
     }
 
     /// A link's own message: a challenge, or the answer to one.
-    pub(in crate::control) fn take_saying(
+    pub(in crate::control) fn take_link_message(
         &mut self,
         link: Mark,
         kind: Kind,
@@ -176,9 +176,9 @@ impl Switch {
         let bytes = frame.len() + TAG_BYTES;
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&link)) else { return };
         let token = frame.bytes().get(LINK_HEADER_BYTES..).unwrap_or_default();
-        peer.pulse.heard_ns = now.0;
-        peer.pulse.asked = 0;
-        peer.pulse.answered = true;
+        peer.liveness.heard_ns = now.0;
+        peer.liveness.asked = 0;
+        peer.liveness.answered = true;
         match kind {
             Kind::PathChallenge => {
                 // What follows it is padding, which only has to arrive.
@@ -190,7 +190,7 @@ impl Switch {
                 peer.reach.may_send(from, CHALLENGE_BYTES);
                 let to = Some((from.port.0, from.at));
                 let answer =
-                    Order::Say(link, Sealed::PathAnswer, to, token.iter().copied().collect());
+                    Command::Say(link, Sealed::PathAnswer, to, token.iter().copied().collect());
                 self.out.workers.command(self.ports.sender(owner, from.port), answer);
                 // As fresh and authentic as data is, so it tells as well where the peer may be now;
                 // else whoever moves and is silent is sent to where it was.
@@ -218,47 +218,47 @@ impl Switch {
         Some((heard.unwrap_or(0), tallies.iter().map(|tally| tally.frames_out.read()).sum()))
     }
 
-    /// When [`feel_pulse`](Self::feel_pulse) has something to do, as long as no frame crosses the link.
-    pub(super) fn pulse_due(&self, mark: Mark, peer: &Peer) -> Option<Nanos> {
+    /// When [`check_liveness`](Self::check_liveness) has something to do, as long as no frame crosses the link.
+    pub(super) fn liveness_due(&self, mark: Mark, peer: &Peer) -> Option<Nanos> {
         if !peer.state.is_up() {
             return None;
         }
-        if peer.pulse.answered {
+        if peer.liveness.answered {
             return Some(Nanos::ZERO);
         }
         let (_, frames_out) = self.traffic_of(mark)?;
-        let spoke = frames_out > peer.pulse.frames_out || peer.pulse.asked > 0;
+        let spoke = frames_out > peer.liveness.frames_out || peer.liveness.asked > 0;
         (spoke || peer.spec.liveness.always).then(|| Nanos(peer.asked_next_ns()))
     }
 
     /// Whether a peer is still there (RFC 5880: a detection time of interval times multiplier).
-    pub(super) fn feel_pulse(&mut self, mark: Mark, now: Now) {
+    pub(super) fn check_liveness(&mut self, mark: Mark, now: Now) {
         let Some((heard, frames_out)) = self.traffic_of(mark) else { return };
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         if peer.state != LinkState::Up {
-            peer.pulse.frames_out = frames_out;
+            peer.liveness.frames_out = frames_out;
             return;
         }
-        let pulse = &mut peer.pulse;
+        let liveness = &mut peer.liveness;
         let Liveness { multiplier, always, .. } = peer.spec.liveness;
         // A worker may have seen the clock before it was put right.
         let heard = heard.min(now.0);
-        if heard > pulse.heard_ns {
-            (pulse.heard_ns, pulse.asked) = (heard, 0);
-            pulse.answered = true;
+        if heard > liveness.heard_ns {
+            (liveness.heard_ns, liveness.asked) = (heard, 0);
+            liveness.answered = true;
         }
-        if mem::take(&mut pulse.answered) {
-            pulse.frames_out = frames_out;
+        if mem::take(&mut liveness.answered) {
+            liveness.frames_out = frames_out;
         }
-        let spoke = always || frames_out > pulse.frames_out || pulse.asked > 0;
+        let spoke = always || frames_out > liveness.frames_out || liveness.asked > 0;
         let intervals = u64::from(multiplier.max(2));
         if !spoke || now.0 < peer.asked_next_ns() {
             return;
         }
-        let pulse = &mut peer.pulse;
-        if u64::from(pulse.asked) < intervals {
-            pulse.asked += 1;
-            pulse.asked_at = now.0;
+        let liveness = &mut peer.liveness;
+        if u64::from(liveness.asked) < intervals {
+            liveness.asked += 1;
+            liveness.asked_at = now.0;
             self.challenge(mark, None, now);
         } else {
             self.set_state(mark, LinkState::Down, now);
@@ -275,9 +275,9 @@ impl Peer {
     fn asked_next_ns(&self) -> u64 {
         let Liveness { interval_ns, multiplier, .. } = self.spec.liveness;
         let intervals = u64::from(multiplier.max(2));
-        let (since, pause) = match self.pulse.asked {
-            0 => (self.pulse.heard_ns.max(self.keys_since.map_or(0, |n| n.0)), interval_ns),
-            _ => (self.pulse.asked_at, interval_ns / intervals * (intervals - 1)),
+        let (since, pause) = match self.liveness.asked {
+            0 => (self.liveness.heard_ns.max(self.keys_since.map_or(0, |n| n.0)), interval_ns),
+            _ => (self.liveness.asked_at, interval_ns / intervals * (intervals - 1)),
         };
         since.saturating_add(pause)
     }

@@ -1,4 +1,4 @@
-//! Sealed links after the slow path has begun anew: workers go on with the keys they have, and every
+//! Sealed links after the slow path has reset: workers go on with the keys they have, and every
 //! session makes new ones at once. It never touches a key: those of before are the workers' until
 //! they are too old, and no counter of theirs is known here (R5).
 
@@ -11,13 +11,14 @@ use strowger_frame::Mark;
 use strowger_wire::link_header::SessionIndex;
 
 use super::{
-    super::Switch, LinkState, Peer, Peering, Pulse, Schedule, Suggested, lookup::Lookup, nanos,
+    super::Switch, LinkState, Peer, PeerLiveness, Peering, Schedule, Suggested, lookup::Lookup,
+    nanos,
 };
-use crate::{Now, command::Order};
+use crate::{Now, command::Command};
 
 impl Peering {
     /// Keeps what is a fact about each peer, and begins the rest anew.
-    fn begin_anew(&mut self, is_there: impl Fn(Mark) -> bool, workers: usize, now: Now) {
+    fn reset(&mut self, is_there: impl Fn(Mark) -> bool, workers: usize, now: Now) {
         self.peers.retain(|mark| is_there(*mark));
         self.lookup = Lookup::of(self.peers.iter());
         self.by_key.clear();
@@ -29,9 +30,9 @@ impl Peering {
             }
             peer.session.reset();
             peer.challenge = None;
-            peer.reach.begin_anew();
+            peer.reach.reset();
             peer.suggested = Suggested::default();
-            peer.pulse = Pulse { answered: true, ..Pulse::default() };
+            peer.liveness = PeerLiveness { answered: true, ..PeerLiveness::default() };
             if usize::from(peer.owner) >= workers {
                 peer.owner = 0;
             }
@@ -47,9 +48,9 @@ impl Peering {
         }
         self.waning.clear();
         self.beacons.forget_calls();
-        self.indices.begin_anew();
+        self.indices.reset();
         let indices: Vec<SessionIndex> = self.by_index.keys().copied().collect();
-        self.wane(&indices, now);
+        self.retire_all(&indices, now);
         self.schedule = Schedule::default();
         self.begins_anew = true;
     }
@@ -60,7 +61,7 @@ impl Peering {
     }
 
     /// No session knows of these: what comes under them is opened as long as keys may live.
-    fn wane(&mut self, indices: &[SessionIndex], now: Now) {
+    fn retire_all(&mut self, indices: &[SessionIndex], now: Now) {
         let until = nanos(now).plus(OPEN_REFUSED_AFTER);
         for &index in indices {
             let is_known = self.waning.iter().any(|&(_, other)| other == index)
@@ -75,11 +76,11 @@ impl Peering {
 
 impl Switch {
     /// Begins all sessions anew. Handshakes begin with the next turn.
-    pub(in crate::control) fn salvage_peering(&mut self, now: Now) {
+    pub(in crate::control) fn recover_peering(&mut self, now: Now) {
         let (slots, workers) = (&self.slots, self.out.workers.len());
         let is_there = |mark: Mark| slots.user_of(mark).is_some();
         let Some(peering) = &mut self.peering else { return };
-        peering.begin_anew(is_there, workers, now);
+        peering.reset(is_there, workers, now);
         let states: Vec<_> =
             peering.peers.iter().map(|(&mark, peer)| (mark, peer.state.is_up())).collect();
         let reachable =
@@ -89,10 +90,10 @@ impl Switch {
         for worker in 0..workers {
             // They may have been told where each is, or not.
             for &(mark, _) in &displaced {
-                self.out.workers.command(worker, Order::Unaddress(mark));
+                self.out.workers.command(worker, Command::Unaddress(mark));
             }
             for &(mark, is_up) in &states {
-                self.out.workers.command(worker, Order::AllowData(mark, is_up));
+                self.out.workers.command(worker, Command::AllowData(mark, is_up));
             }
         }
         if let Some(peering) = &mut self.peering {
@@ -133,7 +134,7 @@ impl Switch {
     /// One handshake begins, which renews nothing later.
     pub(super) fn ask_anew(&mut self, mark: Mark, now: Now) {
         let is_there = self.peering.as_ref().and_then(|p| p.peers.get(&mark));
-        if is_there.is_some_and(|peer| !peer.is_stranger && peer.is_somewhere()) {
+        if is_there.is_some_and(|peer| !peer.is_unknown && peer.is_somewhere()) {
             let _ = self.drive(mark, Input::Wanted, None, now);
             let _ = self.drive(mark, Input::Unwanted, None, now);
         }
@@ -144,7 +145,7 @@ impl Switch {
         if let Some(peering) = &mut self.peering {
             let known = |index: &&SessionIndex| !peering.by_index.contains_key(*index);
             let unknown: Vec<_> = sessions.iter().filter(known).copied().collect();
-            peering.wane(&unknown, now);
+            peering.retire_all(&unknown, now);
         }
     }
 
@@ -161,7 +162,7 @@ impl Switch {
 
     /// A link whose newest keys are too old to seal with is down, whether or not its session knows
     /// of them.
-    pub(super) fn judge_age(&mut self, mark: Mark, now: Now) {
+    pub(super) fn check_age(&mut self, mark: Mark, now: Now) {
         let Some(peer) = self.peering.as_ref().and_then(|p| p.peers.get(&mark)) else { return };
         let end =
             peer.keys_since.map_or(Nanos::ZERO, |since| nanos(since).plus(SEAL_REFUSED_AFTER));
@@ -172,7 +173,7 @@ impl Switch {
 }
 
 impl Peer {
-    /// When [`Switch::judge_age`] has something to do.
+    /// When [`Switch::check_age`] has something to do.
     pub(super) fn age_due(&self) -> Option<Nanos> {
         let is_unknown = self.state == LinkState::Up && !self.session.is_up();
         let since = self.keys_since.map_or(Nanos::ZERO, nanos);

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Now,
-    command::Order,
+    command::Command,
     limits::{GOODBYE_REST_S_MAX, GOODBYE_REST_S_MIN},
     link::SlotTally,
 };
@@ -105,12 +105,12 @@ impl Usage {
 /// Frames of data that have crossed a link.
 fn data_frames(tally: &SlotTally) -> u64 {
     let frames = tally.frames_in.read() + tally.frames_out.read();
-    frames.saturating_sub(tally.keepalives_in.read() + tally.sayings_out.read())
+    frames.saturating_sub(tally.keepalives_in.read() + tally.link_messages_out.read())
 }
 
 impl Switch {
     /// Looks whether a link is in use: one that is gets new keys in time, one that is not gets none.
-    pub(super) fn weigh_usage(&mut self, mark: Mark, now: Now) {
+    pub(super) fn update_idle(&mut self, mark: Mark, now: Now) {
         let Some(attachment) = self.slots.user_of(mark) else { return };
         let frames: u64 = attachment.tallies.iter().map(|tally| data_frames(tally)).sum();
         let unsealed: u64 = attachment.tallies.iter().map(|tally| tally.unsealed.read()).sum();
@@ -136,11 +136,11 @@ impl Switch {
         }
     }
 
-    /// Keys are wanted for a link: a handshake begins when one is due. Strangers have to come by
+    /// Keys are wanted for a link: a handshake begins when one is due. Unknown peers have to come by
     /// themselves, and where a peer has never been nobody can ask for it.
     pub(super) fn want(&mut self, mark: Mark, now: Now) {
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
-        if !peer.is_stranger && peer.is_somewhere() {
+        if !peer.is_unknown && peer.is_somewhere() {
             self.seek(mark, now);
         }
     }
@@ -184,10 +184,10 @@ impl Switch {
 
     /// A link's keys are too old to seal with.
     pub(super) fn take_expiry(&mut self, mark: Mark, now: Now) {
-        self.out.workers.command_all(|_| Order::Unseal(mark));
+        self.out.workers.command_all(|_| Command::Unseal(mark));
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         // Keys that were asked for a moment ago may still come.
-        let may_come = !peer.is_stranger && peer.is_somewhere() && !peer.usage.has_waited(now);
+        let may_come = !peer.is_unknown && peer.is_somewhere() && !peer.usage.has_waited(now);
         if peer.state == LinkState::Up && may_come {
             return self.set_state(mark, LinkState::Quiet, now);
         }
@@ -198,14 +198,14 @@ impl Switch {
 
     /// Nothing waits for keys of this link any more.
     pub(super) fn give_up(&mut self, mark: Mark) {
-        self.out.workers.command_all(|_| Order::GiveUp(mark));
+        self.out.workers.command_all(|_| Command::GiveUp(mark));
     }
 
-    /// A stranger that has had no link for the time in which its death is noticed gives its slot back,
+    /// An unknown peer that has had no link for the time in which its death is noticed gives its slot back,
     /// be it dead or never heard: it may come again.
-    pub(super) fn see_off(&mut self, mark: Mark, now: Now) {
+    pub(super) fn expire(&mut self, mark: Mark, now: Now) {
         let Some(peer) = self.peering.as_ref().and_then(|p| p.peers.get(&mark)) else { return };
-        let is_gone = peer.is_stranger
+        let is_gone = peer.is_unknown
             && peer.state != LinkState::Up
             && peer.has_waited(now)
             && now.0.saturating_sub(peer.down_since.0) >= peer.spec.liveness.detection_ns();
@@ -226,7 +226,7 @@ impl Switch {
         }
         peer.reach.forget_attempts();
         peer.suggested.next = None;
-        self.out.workers.command_all(|_| Order::AllowData(mark, state.is_up()));
+        self.out.workers.command_all(|_| Command::AllowData(mark, state.is_up()));
         if state.is_up() {
             self.out.workers.note_opening(mark);
         } else {
@@ -261,7 +261,7 @@ impl Switch {
 }
 
 impl Peer {
-    /// When [`Switch::weigh_usage`] has something to do, as long as no frame crosses the link.
+    /// When [`Switch::update_idle`] has something to do, as long as no frame crosses the link.
     pub(super) fn usage_due(&self) -> Option<Nanos> {
         let Usage { seen, wanted, .. } = self.usage;
         let wanted = wanted?;
@@ -272,9 +272,9 @@ impl Peer {
         }
     }
 
-    /// When [`Switch::see_off`] has something to do.
-    pub(super) fn see_off_due(&self) -> Option<Nanos> {
-        let waits = self.is_stranger && self.state != LinkState::Up;
+    /// When [`Switch::expire`] has something to do.
+    pub(super) fn expire_due(&self) -> Option<Nanos> {
+        let waits = self.is_unknown && self.state != LinkState::Up;
         let for_ns = self.spec.liveness.detection_ns().max(HEARD_WITHIN_NS);
         waits.then(|| Nanos(self.down_since.0).plus(Nanos(for_ns)))
     }

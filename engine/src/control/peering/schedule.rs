@@ -66,14 +66,14 @@ impl Switch {
             if session_due.is_some_and(|due| due <= nanos(now)) {
                 let _ = self.drive(mark, Input::Tick, None, now);
             }
-            self.judge_age(mark, now);
-            self.weigh_usage(mark, now);
+            self.check_age(mark, now);
+            self.update_idle(mark, now);
             self.turn_path(mark, now);
-            self.feel_pulse(mark, now);
+            self.check_liveness(mark, now);
             self.seek_validation(mark, now);
             self.return_to_written(mark, now);
             self.tell_trouble(mark, now);
-            self.see_off(mark, now);
+            self.expire(mark, now);
         }
         self.schedule_peers(now);
     }
@@ -139,11 +139,11 @@ impl Switch {
             peer.age_due(),
             peer.usage_due(),
             peer.path_due(now),
-            self.pulse_due(mark, peer),
+            self.liveness_due(mark, peer),
             peer.validation_due(),
             peer.return_due(),
             peer.trouble_due(now),
-            peer.see_off_due(),
+            peer.expire_due(),
         ];
         let parts = parts.into_iter().flatten().min().map(|due| due.max(looked.plus(pause)));
         session.into_iter().chain(parts).min()

@@ -14,9 +14,9 @@ use crate::{
     link::Rights,
 };
 
-/// What a node lets strangers do.
+/// What a node lets unknown peers do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StrangerPolicy {
+pub struct UnknownPeerPolicy {
     /// Where their frames may go: nowhere, unless the operator wrote otherwise.
     pub rights: Rights,
     /// How many of them may have a slot at once.
@@ -25,7 +25,7 @@ pub struct StrangerPolicy {
     pub liveness: Liveness,
 }
 
-impl Default for StrangerPolicy {
+impl Default for UnknownPeerPolicy {
     /// No right, and few.
     fn default() -> Self {
         Self { rights: Rights::NONE, links_max: 64, liveness: Liveness::default() }
@@ -38,7 +38,7 @@ pub struct PeerSpec {
     /// What people call it.
     pub name: String,
     /// Its static key. Where it is not known, a handshake by XX finds it out, and either `identity` says
-    /// whose it must be, or the peer is a stranger at an address that is known.
+    /// whose it must be, or the peer is an unknown peer at an address that is known.
     pub key: Option<StaticPublic>,
     /// Who has it; where nothing is said, whoever proves to, the first time.
     pub identity: Option<Identity>,
@@ -51,7 +51,7 @@ pub struct PeerSpec {
     /// The slot wanted.
     pub slot: Option<u32>,
     /// Where its frames may go. Those of one with neither key nor identity are what the policy gives to
-    /// strangers, whatever stands here.
+    /// unknown peers, whatever stands here.
     pub rights: Rights,
     /// Whether only headers are sealed, if the peer asks for the same.
     pub seal: SealWish,
@@ -103,8 +103,8 @@ pub enum PeerError {
     KeyTaken,
     /// Another peer without a key has this identity.
     IdentityTaken,
-    /// One with neither key nor identity is a stranger, and they are not allowed.
-    Stranger,
+    /// One with neither key nor identity is an unknown peer, and they are not allowed.
+    UnknownPeer,
     /// One with neither key nor identity nor address is nobody.
     Nobody,
     /// A psk goes with a key: a handshake by XX cannot show it.
@@ -122,8 +122,8 @@ impl fmt::Display for PeerError {
             Self::Ourselves => f.write_str("the key is this switch's own"),
             Self::KeyTaken => f.write_str("another peer has this key"),
             Self::IdentityTaken => f.write_str("another peer has this identity"),
-            Self::Stranger => f.write_str(
-                "a peer with neither key nor identity is a stranger, and strangers are not allowed",
+            Self::UnknownPeer => f.write_str(
+                "a peer with neither key nor identity is an unknown peer, and unknown peers are not allowed",
             ),
             Self::Nobody => f.write_str("a peer has a key, an identity or an address"),
             Self::PskWithoutKey => f.write_str("a psk goes with the key of a peer"),
@@ -179,8 +179,8 @@ pub struct PeerView {
     pub frame_bytes_max: Option<u16>,
     /// Whether that was found to be what the path takes; else it is still looked for.
     pub is_path_found: bool,
-    /// Whether it came by itself, under the policy for strangers.
-    pub is_stranger: bool,
+    /// Whether it came by itself, under the policy for unknown peers.
+    pub is_unknown: bool,
 }
 
 impl PeerView {

@@ -4,19 +4,24 @@
 use strowger_frame::Mark;
 use strowger_wire::Slot;
 
-use super::{Entry, Given, Numbers, Usage, Who, Wish};
+use super::{Allocated, Entry, SlotAllocator, SlotRequest, Usage, Who};
 use crate::{
     Now,
     control::{AttachError, NotFree},
     limits::{NUMBERS_RESERVED_DIVISOR, NUMBERS_RESERVED_MIN},
 };
 
-impl Numbers {
+impl SlotAllocator {
     /// Gives a number to a user.
     ///
     /// # Errors
     /// [`AttachError`]; nothing has changed then.
-    pub fn give(&mut self, wish: Wish<'_>, user: Mark, now: Now) -> Result<Given, AttachError> {
+    pub fn give(
+        &mut self,
+        wish: SlotRequest<'_>,
+        user: Mark,
+        now: Now,
+    ) -> Result<Allocated, AttachError> {
         let slot = match wish.slot {
             Some(slot) => slot,
             None => self.unpinned(wish, now)?,
@@ -34,7 +39,7 @@ impl Numbers {
         while self.low == Slot::SWITCH.number() || self.entries.contains_key(&self.low) {
             self.low += 1;
         }
-        Ok(Given { slot, generation, user })
+        Ok(Allocated { slot, generation, user })
     }
 
     /// When a number may be published, if it may be given to `who` at all.
@@ -64,7 +69,7 @@ impl Numbers {
 
     /// The number kept for `who`, the lowest free one, or the lowest kept one whose time is over; where the
     /// wish may wait, the one that comes free first.
-    fn unpinned(&self, wish: Wish<'_>, now: Now) -> Result<u32, AttachError> {
+    fn unpinned(&self, wish: SlotRequest<'_>, now: Now) -> Result<u32, AttachError> {
         let kept = |wanted: &dyn Fn(&Entry, &Option<Who>, Now) -> bool| {
             let mut all = self.entries.range(..=self.slot_max);
             all.find(|(_, entry)| {
@@ -126,7 +131,7 @@ impl Numbers {
         kept.min().map(|(_, _, slot)| slot)
     }
 
-    /// Numbers that may be given and published at once.
+    /// SlotAllocator that may be given and published at once.
     fn available(&self, now: Now) -> usize {
         let is_busy =
             |entry: &&Entry| !matches!(entry.usage, Usage::Kept { until, .. } if until <= now);
@@ -135,7 +140,7 @@ impl Numbers {
         (self.slot_max as usize).saturating_sub(busy)
     }
 
-    /// Numbers that unknown peers have, or had so lately that no other user may have them.
+    /// SlotAllocator that unknown peers have, or had so lately that no other user may have them.
     pub fn held_by_unknown(&self) -> usize {
         self.entries.values().filter(|entry| entry.unknown).count()
     }

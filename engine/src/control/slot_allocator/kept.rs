@@ -1,13 +1,13 @@
-//! Numbers over a restart: what is written down of them, and what comes of that when their users are
+//! SlotAllocator over a restart: what is written down of them, and what comes of that when their users are
 //! back. It never lets a number lead to anybody else before its quarantine has ended.
 
 use strowger_frame::Mark;
 use strowger_wire::Slot;
 
-use super::{Entry, Numbers, Usage, Who};
+use super::{Entry, SlotAllocator, Usage, Who};
 use crate::{Now, control::snapshot::Former};
 
-impl Numbers {
+impl SlotAllocator {
     /// Whether a number is kept for this user over a restart.
     pub fn is_kept_for(&self, who: &Who) -> bool {
         self.entries.values().any(|entry| match &entry.usage {
@@ -16,7 +16,7 @@ impl Numbers {
         })
     }
 
-    /// Numbers that this user had before the restart lead to it again as soon as its own number does:
+    /// SlotAllocator that this user had before the restart lead to it again as soon as its own number does:
     /// former ones as long as they would have, and a number that another one has taken the place of
     /// until `alias_until`.
     pub fn adopt(&mut self, who: &Who, user: Mark, alias_until: Now, now: Now) {

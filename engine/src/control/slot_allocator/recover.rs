@@ -1,4 +1,4 @@
-//! Numbers whose tokens were lost, because the slow path that held them panicked: what is certain of
+//! SlotAllocator whose tokens were lost, because the slow path that held them panicked: what is certain of
 //! each of them, and the tokens for what has to be done again. It only ever makes a token of the first
 //! step of a way; nothing that was proved before counts.
 
@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 
 use strowger_frame::Mark;
 
-use super::{Given, Numbers, Retiring, Usage, Withdrawn};
+use super::{Allocated, Retiring, SlotAllocator, Usage, Withdrawn};
 use crate::Now;
 
 /// What is to be done again.
 #[must_use = "numbers whose tokens are not made again are lost"]
-pub(in crate::control) struct Salvaged {
+pub(in crate::control) struct Recovered {
     /// Not published yet.
-    pub(in crate::control) given: Vec<Given>,
-    /// Their users' new numbers are to be written into ways back.
+    pub(in crate::control) given: Vec<Allocated>,
+    /// Their users' new numbers are to be written into return paths.
     pub(in crate::control) retiring: Vec<Retiring>,
     /// On their way out, wherever they were on it.
     pub(in crate::control) withdrawn: Withdrawn,
@@ -28,16 +28,16 @@ struct Holding {
     coming: Vec<(u64, u32)>,
 }
 
-impl Numbers {
+impl SlotAllocator {
     /// Looks at every number anew. Those of users who are not there, and those that contradict
     /// each other, are withdrawn; those at rest begin their rest again, since nobody can say that it
     /// has been that long.
-    pub(in crate::control) fn salvage(
+    pub(in crate::control) fn recover(
         &mut self,
         is_there: impl Fn(Mark) -> bool,
         now: Now,
         quarantine_ns: u64,
-    ) -> Salvaged {
+    ) -> Recovered {
         self.due.set(None);
         let mut users: BTreeMap<Mark, Holding> = BTreeMap::new();
         for (&slot, entry) in &self.entries {
@@ -72,7 +72,7 @@ impl Numbers {
                 },
                 Usage::Coming { user, not_before } => match users.get(&user) {
                     Some(has) if newest(&has.coming) == Some(slot) => {
-                        given.push(Given { slot, generation, user });
+                        given.push(Allocated { slot, generation, user });
                     }
                     _ => leave(&mut entry.usage, not_before),
                 },
@@ -97,6 +97,6 @@ impl Numbers {
         self.version += 1;
         let (leaving, staying, version) = (Vec::new(), Vec::new(), self.version);
         let withdrawn = Withdrawn { numbers, leaving, staying, version };
-        Salvaged { given, retiring, withdrawn }
+        Recovered { given, retiring, withdrawn }
     }
 }

@@ -1,20 +1,20 @@
 //! Tokens: each allows one step of a number's way, is made by the step before it, and is used up. Only
-//! [`Numbers`](super::Numbers) and its submodules make them.
+//! [`SlotAllocator`](super::SlotAllocator) and its submodules make them.
 
 use strowger_frame::Mark;
 
-use crate::control::grace_period::Passed;
+use crate::control::grace_period::Quiesced;
 
 /// A number that was given and is not published yet.
 #[derive(Debug)]
 #[must_use = "a number that is not published leads nowhere"]
-pub struct Given {
+pub struct Allocated {
     pub(super) slot: u32,
     pub(super) generation: u64,
     pub(super) user: Mark,
 }
 
-impl Given {
+impl Allocated {
     /// The number.
     pub fn slot(&self) -> u32 {
         self.slot
@@ -38,7 +38,7 @@ pub enum Published {
     /// Tables made from now on lead to its user.
     Now,
     /// Its last user's labels may still be on their way: to be tried again.
-    Later(Given),
+    Later(Allocated),
     /// It was withdrawn meanwhile.
     Never,
 }
@@ -70,7 +70,7 @@ impl Retiring {
     }
 }
 
-/// Numbers that tables made from now on do not lead by.
+/// SlotAllocator that tables made from now on do not lead by.
 #[derive(Debug)]
 #[must_use = "a withdrawn number that does not come to rest is lost"]
 pub struct Withdrawn {
@@ -102,7 +102,7 @@ pub struct Informed {
     pub(super) leaving: Vec<Mark>,
 }
 
-/// Numbers that no worker's table leads by any more.
+/// SlotAllocator that no worker's table leads by any more.
 #[derive(Debug)]
 #[must_use = "a withdrawn number that does not come to rest is lost"]
 pub struct Unnamed {
@@ -110,7 +110,7 @@ pub struct Unnamed {
     pub(super) leaving: Vec<Mark>,
 }
 
-/// Numbers whose former user no worker knows under them any more: they may come to rest.
+/// SlotAllocator whose former user no worker knows under them any more: they may come to rest.
 #[derive(Debug)]
 #[must_use = "a withdrawn number that does not come to rest is lost"]
 pub struct Detached {
@@ -120,12 +120,12 @@ pub struct Detached {
 /// A number whose quarantine has ended: it may be given again.
 #[derive(Debug)]
 #[must_use = "a number that has rested is free only when it is freed"]
-pub struct Rested {
+pub struct Quarantined {
     pub(super) slot: u32,
     pub(super) generation: u64,
 }
 
-impl Rested {
+impl Quarantined {
     /// The number.
     pub fn slot(&self) -> u32 {
         self.slot
@@ -134,7 +134,7 @@ impl Rested {
 
 impl Unnamed {
     /// Once every worker has reported the table that it was given.
-    pub fn after(passed: Passed<Informed>) -> Self {
+    pub fn after(passed: Quiesced<Informed>) -> Self {
         let Informed { numbers, leaving } = passed.into_inner();
         Self { numbers, leaving }
     }
@@ -161,7 +161,7 @@ impl Unnamed {
 
 impl Detached {
     /// Once every worker has reported that it dropped the link.
-    pub fn after(passed: Passed<Unnamed>) -> Self {
+    pub fn after(passed: Quiesced<Unnamed>) -> Self {
         Self { numbers: passed.into_inner().numbers }
     }
 }
