@@ -150,6 +150,20 @@ pub struct Link {
     pub(crate) tally: Arc<SlotTally>,
 }
 
+/// What the slow path decides about a link before a worker has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LinkSpec {
+    pub(crate) mark: Mark,
+    pub(crate) slot: Slot,
+    pub(crate) port: u16,
+    /// The worker that owns the port's queue, where it is another one.
+    pub(crate) home: Option<u8>,
+    pub(crate) u_turns: bool,
+    pub(crate) rights: Rights,
+    pub(crate) is_sealed: bool,
+    pub(crate) frame_bytes_max: u16,
+}
+
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").field("slot", &self.slot).field("mark", &self.mark).finish()
@@ -220,18 +234,22 @@ impl Link {
     /// The mark of what comes from the switch itself. No attachment has it.
     pub(crate) const OWN: Mark = Mark::new(0xfe00, 0);
 
-    /// Slot 1, as far as it is like a link: packets come in by it, and none leave.
-    pub(crate) fn own(scheme: &Scheme) -> Self {
+    /// Makes one worker's replica of an attachment: without keys, and with nothing waiting.
+    pub(crate) fn new(spec: LinkSpec, scheme: &Scheme, tally: Arc<SlotTally>) -> Self {
         Self {
-            mark: Self::OWN,
-            slot: Slot::SWITCH.number(),
-            port: u16::MAX,
-            home: None,
-            u_turns: true,
-            rights: Rights::ALL,
-            return_path: ReturnPath::new(scheme, Slot::SWITCH),
-            protection: LinkProtection::Plain { counter: 0 },
-            frame_bytes_max: FRAME_BYTES_MAX as u16,
+            mark: spec.mark,
+            slot: spec.slot.number(),
+            port: spec.port,
+            home: spec.home,
+            u_turns: spec.u_turns,
+            rights: spec.rights,
+            return_path: ReturnPath::new(scheme, spec.slot),
+            protection: if spec.is_sealed {
+                LinkProtection::Sealed(None)
+            } else {
+                LinkProtection::Plain { counter: 0 }
+            },
+            frame_bytes_max: spec.frame_bytes_max,
             egress: Egress::default(),
             may_wake: false,
             allows_data: false,
@@ -245,8 +263,23 @@ impl Link {
             notes: TokenBucket::default(),
             punts: [0; PuntKind::COUNT],
             listed: false,
-            tally: Arc::default(),
+            tally,
         }
+    }
+
+    /// Makes slot 1: the switch's own packets come in by it, and none leave by it.
+    pub(crate) fn own(scheme: &Scheme) -> Self {
+        let spec = LinkSpec {
+            mark: Self::OWN,
+            slot: Slot::SWITCH,
+            port: u16::MAX,
+            home: None,
+            u_turns: true,
+            rights: Rights::ALL,
+            is_sealed: false,
+            frame_bytes_max: FRAME_BYTES_MAX as u16,
+        };
+        Self::new(spec, scheme, Arc::default())
     }
 
     /// Checks a plain frame from this link.

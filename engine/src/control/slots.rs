@@ -7,7 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use arrayvec::ArrayVec;
 use strowger_frame::Mark;
 use strowger_wire::{Scheme, Slot};
 
@@ -29,12 +28,10 @@ use super::{
 };
 use crate::{
     Now,
-    command::{Command, Growth, PuntKind},
+    command::{Command, Growth},
     discard::Discard,
-    egress::{Drain, Egress},
     limits::PUBLISH_POLLS_MAX,
-    link::{Behind, Link, LinkProtection, Told},
-    rate::TokenBucket,
+    link::{Behind, Link, LinkSpec},
     slots::{NextHop, ReturnPath},
 };
 
@@ -135,35 +132,17 @@ impl Slots {
         let tallies: Vec<_> = (0..out.workers.len()).map(|_| Arc::default()).collect();
         let homes = ports.home(attach.port);
         for (worker, tally) in tallies.iter().enumerate() {
-            let link = Link {
+            let spec = LinkSpec {
                 mark,
-                slot,
+                slot: Slot::new(slot),
                 port: attach.port.0,
                 home: homes.filter(|&home| usize::from(home) != worker),
                 u_turns: self.config.u_turns,
                 rights: attach.rights,
-                return_path: ReturnPath::new(&self.config.scheme, Slot::new(slot)),
-                protection: if attach.sealed {
-                    LinkProtection::Sealed(None)
-                } else {
-                    LinkProtection::Plain { counter: 0 }
-                },
+                is_sealed: attach.sealed,
                 frame_bytes_max: attach.frame_bytes_max,
-                egress: Egress::default(),
-                may_wake: false,
-                allows_data: false,
-                waiting: ArrayVec::new(),
-                told: Told::default(),
-                knocked: Told::default(),
-                answered: Told::default(),
-                drain: Drain::default(),
-                control: TokenBucket::default(),
-                packets_up: TokenBucket::default(),
-                notes: TokenBucket::default(),
-                punts: [0; PuntKind::COUNT],
-                listed: false,
-                tally: Arc::clone(tally),
             };
+            let link = Link::new(spec, &self.config.scheme, Arc::clone(tally));
             out.workers.command(worker, Command::Attach(Box::new(link), attach.at));
         }
         let attachment = Attachment {
