@@ -4,7 +4,7 @@
 use std::{fmt, fs, time::Duration};
 
 use nix::{time::ClockId, unistd::gettid};
-use strowger_io::cores::{pin_to_core, usable_cores};
+use strowger_io::sys::cores::{pin_to_core, usable_cores};
 
 use crate::Failure;
 

@@ -14,7 +14,7 @@ use std::{
 
 use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, Port};
 use strowger_io::{
-    cores,
+    sys::cores,
     xdp::{Arena, EtherPort, RxMode, XdpSpec},
 };
 use veth::{Namespace, Station, Veth, opened, pool_of, spec};

@@ -11,12 +11,7 @@
 //! | [`fault`] | a wrapper that loses, repeats, reorders, corrupts and delays, by a seed |
 //! | [`doorbell`] | waking a worker that sleeps, and only then |
 //! | [`wait`] | how a worker blocks once no port has anything to do |
-//! | [`clock`] | the time, suspended or not |
-//! | [`cores`] | which cores there are, and tying a thread to one |
-//! | [`probe`] | what the machine allows beside UDP |
-//! | [`addresses`] | the addresses that the machine has |
-//! | [`account`] | an ordinary user, and becoming it for good |
-//! | [`folder`] | a folder reached step by step, and the files in it |
+//! | [`sys`] | the machine: accounts, addresses, clocks, cores, probes |
 //!
 //! **Marks.** A frame that [`rx_burst`](strowger_frame::Port::rx_burst) yields carries the mark
 //! under which its neighbour was admitted. A frame given to
@@ -26,20 +21,13 @@
 //!
 //! `unsafe` is allowed here (system calls), one operation to a block, each with its reason.
 
-pub mod account;
-pub mod addresses;
 pub mod capture;
-pub mod changes;
-pub mod clock;
-pub mod cores;
 pub mod doorbell;
 pub mod endpoint;
 pub mod fault;
-pub mod folder;
 pub mod memory;
-mod messages;
 mod pinned;
-pub mod probe;
+pub mod sys;
 pub mod udp;
 pub mod unix;
 pub mod wait;

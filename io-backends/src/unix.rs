@@ -38,7 +38,7 @@ use strowger_frame::{
 };
 
 use crate::{
-    messages::{self, Calls, empty_header},
+    sys::messages::{self, Calls, empty_header},
     udp::Refusal,
 };
 

@@ -9,9 +9,11 @@ use std::{
 
 use serde_json::{Value, json};
 use strowger_io::{
-    account,
-    cores::{cpu_quota, usable_cores},
-    probe::{self, Limit},
+    sys::{
+        account,
+        cores::{cpu_quota, usable_cores},
+        probe::{self, Limit},
+    },
     udp::{self, Refusal},
     unix::UnixPort,
     xdp::{self, HiddenTags},

@@ -34,7 +34,7 @@ pub(crate) fn faults(own: &Own, config: &Config) -> Vec<String> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use strowger_io::addresses::{OwnAddress, OwnKind};
+    use strowger_io::sys::addresses::{OwnAddress, OwnKind};
 
     use super::*;
     use crate::config::parse;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use strowger_crypto::{IdentityKey, Psk};
-use strowger_io::account::Account;
+use strowger_io::sys::account::Account;
 use strowger_runtime::{
     EthernetInterface, Memory, Neighbor, NeighborError, Peer, PeerKey, Queues, Relay, RelayBuilder,
     StartError, UdpListener, UnixSocket,

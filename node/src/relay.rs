@@ -18,7 +18,7 @@ use std::{
 
 use strowger_engine::control::{Balance, PortView, SlotState, SlotView};
 use strowger_frame::Address;
-use strowger_io::account::Account;
+use strowger_io::sys::account::Account;
 use strowger_runtime::{
     OpenRelay, ShutdownError, Summary, files::Opener, own::Own, recovery::keep_quiet, rights,
 };

@@ -7,7 +7,7 @@ use std::{
 };
 
 use strowger_frame::Address;
-use strowger_io::probe::{interface_index, interface_name};
+use strowger_io::sys::probe::{interface_index, interface_name};
 
 /// Scope numbers from here on stand for names that are not resolved yet. The kernel counts interfaces from 1.
 const UNRESOLVED: u32 = 0xf000_0000;

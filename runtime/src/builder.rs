@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use strowger_crypto::{IdentityKey, aead::Provider};
 use strowger_engine::control::{SwitchConfig, peering::UnknownPeerPolicy};
 use strowger_frame::Pool;
-use strowger_io::account::Account;
+use strowger_io::sys::account::Account;
 
 use crate::{
     error::StartError,

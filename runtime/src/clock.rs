@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use strowger_engine::Now;
-use strowger_io::clock::boottime;
+use strowger_io::sys::clock::boottime;
 
 /// Nanoseconds since the clock was made: the engine's time. It counts the time in which the machine was
 /// suspended, so that keys and peers are as old as they are.

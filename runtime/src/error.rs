@@ -6,7 +6,7 @@ use strowger_engine::control::{
     AttachError, ConfigError, DetachError, PlugError, PortView, RenumberError, RestoreError,
     peering::PeerError,
 };
-use strowger_io::account::AccountError;
+use strowger_io::sys::account::AccountError;
 
 use crate::{address::Shown, stats::Summary};
 

@@ -29,7 +29,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use strowger_io::{
+use strowger_io::sys::{
     account::Account,
     folder::{Folder, Found, How, file_user},
 };

@@ -9,8 +9,7 @@ use std::{
 
 use strowger_frame::port::Arm;
 use strowger_io::{
-    addresses::own_addresses,
-    changes::MachineChanges,
+    sys::{addresses::own_addresses, changes::MachineChanges},
     xdp::{RxMode, hidden_tags},
 };
 

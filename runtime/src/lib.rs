@@ -43,7 +43,7 @@ pub use strowger_engine::{
     link::Rights,
 };
 pub use strowger_frame::{Address, Burst};
-pub use strowger_io::account::Account;
+pub use strowger_io::sys::account::Account;
 pub use strowger_wire::{Hop, Label, Scheme, Slot, hello::SealWish, label::LabelError};
 
 pub use self::{

@@ -23,8 +23,8 @@ use strowger_frame::{Address, Pool, Port, map::Backing, reserve::PoolUser};
 use strowger_io::{
     Doorbell, UnixPort,
     capture::{Capture, CaptureSpec},
-    cores::{cpu_quota, usable_cores, workers_worth},
     endpoint,
+    sys::cores::{cpu_quota, usable_cores, workers_worth},
     unix::UnixSpec,
 };
 

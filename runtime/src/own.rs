@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use strowger_io::{
+use strowger_io::sys::{
     addresses::{Mac, OwnAddress, OwnKind, own_entries},
     probe::interface_name,
 };

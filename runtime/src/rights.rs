@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use strowger_io::account::{Account, may_write_in};
+use strowger_io::sys::account::{Account, may_write_in};
 
 use crate::{
     builder::RelayBuilder,

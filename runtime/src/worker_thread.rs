@@ -14,7 +14,7 @@ use std::{
 
 use strowger_engine::{limits::PORTS_MAX, worker::Worker};
 use strowger_frame::{alloc, port::Arm};
-use strowger_io::{Doorbell, DoorbellWaker, Waiter, cores::pin_to_core};
+use strowger_io::{Doorbell, DoorbellWaker, Waiter, sys::cores::pin_to_core};
 
 use crate::clock::Clock;
 

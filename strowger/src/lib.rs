@@ -198,9 +198,9 @@ pub mod frame {
 pub mod ports {
     pub use strowger_io::{
         EndpointSpec, MemoryPort,
-        account::AccountError,
         endpoint::{EndpointReceiver, EndpointSender},
         memory::wire,
+        sys::account::AccountError,
         unix::Client,
     };
     /// Settings and reports of UDP ports.

@@ -11,7 +11,7 @@ use super::{
     rx_queue::RxQueue,
     socket::{Socket, receive_messages},
 };
-use crate::messages::empty_header;
+use crate::sys::messages::empty_header;
 
 /// The arrays of a call and the chunks lent to it.
 pub(super) struct Mmsg {

@@ -56,7 +56,7 @@ pub use select_mode::{Backend, BufferBytes, Capabilities, Refusal, Report, probe
 pub use steer::{Steered, open_steered, worker_of};
 
 use self::{mmsg::Mmsg, neighbours::Neighbours, socket::Socket, uring::Uring};
-use crate::messages::{self, Calls};
+use crate::sys::messages::{self, Calls};
 
 /// Which backend is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

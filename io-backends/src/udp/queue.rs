@@ -18,7 +18,7 @@ use super::{
     neighbours::{Neighbour, Neighbours},
     socket::{Socket, send_messages},
 };
-use crate::messages::empty_header;
+use crate::sys::messages::empty_header;
 
 const _: () = assert!(MESSAGES_MAX == FRAMES_WAITING_MAX, "see `Queue::room`");
 

@@ -19,7 +19,7 @@ use super::{
     steer::self_test as self_test_steering,
     uring::{RxMode, Uring},
 };
-use crate::messages::{self, empty_header};
+use crate::sys::messages::{self, empty_header};
 
 /// How long a datagram to ourselves over loopback may take before we say that it does not arrive.
 pub(super) const SELF_TEST_MAX: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::name::Name;
-use crate::messages::Calls;
+use crate::sys::messages::Calls;
 
 /// A bound UDP socket. It stays in blocking mode, and every call says `MSG_DONTWAIT` itself:
 /// io_uring answers a receive on an `O_NONBLOCK` socket with `EAGAIN` where it should wait.

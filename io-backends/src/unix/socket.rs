@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::ListenError;
-use crate::folder::set_socket_mode;
+use crate::sys::folder::set_socket_mode;
 
 /// A packet's header on the socket: the number of a slot, big-endian.
 pub(super) const HEADER_BYTES: usize = 4;

@@ -26,7 +26,7 @@ use super::{
     tx_queue::Way,
     xsk::Step,
 };
-use crate::messages::{Calls, empty_header};
+use crate::sys::messages::{Calls, empty_header};
 
 /// As much as every single chunk has behind its start, whatever its colour.
 const SINGLE_ROOM_BYTES: usize = 3072;

@@ -20,7 +20,7 @@ use super::{
     socket::{Socket, errno},
     xsk::{Step, Xsk},
 };
-use crate::messages::{self, Calls};
+use crate::sys::messages::{self, Calls};
 
 /// What is to be had here, and how to allow what is not.
 #[derive(Clone, Debug)]

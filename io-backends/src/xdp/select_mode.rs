@@ -16,7 +16,7 @@ use super::{
     program::{Attach, Attached, Program},
     xsk::{Facts, Step, Xsk},
 };
-use crate::messages;
+use crate::sys::messages;
 
 /// How frames are received and sent, from the best down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

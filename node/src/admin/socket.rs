@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use strowger_io::{folder, unix};
+use strowger_io::{sys::folder, unix};
 
 use crate::{
     exit::{Exit, Failure},

@@ -329,7 +329,7 @@ fn judge(
 
 fn faster_here(options: &Options, ladder: &strowger_io::udp::Report) -> Vec<String> {
     let mut faster = ladder.warnings();
-    let cores = strowger_io::cores::usable_cores().len();
+    let cores = strowger_io::sys::cores::usable_cores().len();
     if cores < 5 {
         faster.push(format!(
             "five threads share {cores} cores here (source, three switches, sink): a relay on a \

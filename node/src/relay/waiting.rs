@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use strowger_io::probe::interface_index;
+use strowger_io::sys::probe::interface_index;
 
 use super::signals::Signalled;
 use crate::{

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use strowger_io::folder::{Folder, Found, How};
+use strowger_io::sys::folder::{Folder, Found, How};
 
 use super::{Opener, PCAPNG, Role, Roles};
 

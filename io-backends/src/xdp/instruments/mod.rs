@@ -19,7 +19,7 @@ use std::{
 
 pub use self::programs::TRAILER_BYTES;
 use self::programs::{BUCKET_SHIFT, BUCKETS, BUCKETS_AT, MAGIC, SINK_BYTES, SOURCE_BYTES};
-use crate::cores::pin_to_core;
+use crate::sys::cores::pin_to_core;
 
 use super::{
     Refusal,

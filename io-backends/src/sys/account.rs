@@ -244,7 +244,7 @@ impl FileRights {
         check("getgroups", count.into())?;
         groups.truncate(count as usize);
         let capabilities = capabilities()?;
-        Ok(Self { user: crate::folder::file_user(), group: file_group(), groups, capabilities })
+        Ok(Self { user: super::folder::file_user(), group: file_group(), groups, capabilities })
     }
 
     /// Gives the calling thread these rights, and looks whether it has them.
@@ -255,7 +255,7 @@ impl FileRights {
         // SAFETY: takes a number.
         unsafe { libc::setfsuid(self.user) };
         set_capabilities(self.capabilities)?;
-        let has = (crate::folder::file_user(), file_group());
+        let has = (super::folder::file_user(), file_group());
         if has != (self.user, self.group) {
             return Err(AccountError::Kept(format!("files are used as {has:?}")));
         }
@@ -441,7 +441,7 @@ mod tests {
     #[test]
     fn files_are_used_with_the_account_s_rights_and_with_those_of_before_afterwards() {
         let account = Account { name: "nobody".to_owned(), user: 65_534, group: 65_534 };
-        let before = (crate::folder::file_user(), file_group(), capabilities().unwrap());
+        let before = (super::super::folder::file_user(), file_group(), capabilities().unwrap());
         let path = std::env::temp_dir().join(format!("strowger-files-{}", std::process::id()));
         let Ok(done) = account.with_its_files(|| {
             let made = fs::write(&path, "x").map(|()| fs::metadata(&path));
@@ -454,7 +454,7 @@ mod tests {
         let _ = fs::remove_file(&path);
         use std::os::unix::fs::MetadataExt as _;
         assert_eq!((made.uid(), made.gid(), done.1), (65_534, 65_534, true));
-        let after = (crate::folder::file_user(), file_group(), capabilities().unwrap());
+        let after = (super::super::folder::file_user(), file_group(), capabilities().unwrap());
         assert_eq!(after, before);
     }
 
