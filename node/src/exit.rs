@@ -3,7 +3,7 @@
 
 use std::{fmt, io, process::ExitCode};
 
-use crate::untrusted::Untrusted;
+use strowger_runtime::untrusted::Untrusted;
 
 /// The exit codes. `strowger --help` prints [`TABLE`](Self::TABLE), and nothing else decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

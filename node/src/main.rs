@@ -1,26 +1,9 @@
 //! The command `strowger`: reads the arguments and calls the module of the subcommand.
 
-mod admin;
-mod ask;
-mod backend;
-mod bench_cmd;
-mod check;
-mod config;
-mod conform;
-mod demo;
-mod doctor;
+mod command;
 mod exit;
-mod init;
-mod journal;
-mod key;
-mod label_cmd;
 mod limits;
-mod log;
-mod own;
-mod plan;
 mod relay;
-mod roles;
-mod show;
 
 use std::{
     io::{self, Write as _},
@@ -30,12 +13,19 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use serde_json::json;
-use strowger_runtime::{address, files, untrusted};
+use strowger_runtime::address;
 
 use self::{
+    command::{
+        ask, bench,
+        config::check,
+        conform, demo, doctor, init, key,
+        label::{self, LabelFailure},
+        relay as relay_command,
+        show::{self, Topic},
+    },
     exit::{Exit, Failure, output_ended},
-    label_cmd::LabelFailure,
-    show::Topic,
+    relay::{config, control::DRAIN_S},
 };
 
 /// Aborts if a worker's thread allocates (R13): the runtime forbids it there.
@@ -178,7 +168,7 @@ enum Change {
         /// The slot number.
         slot: u32,
         /// After so many seconds, up to a day.
-        #[arg(long = "for", value_name = "SECONDS", default_value_t = admin::DRAIN_S)]
+        #[arg(long = "for", value_name = "SECONDS", default_value_t = DRAIN_S)]
         for_s: u64,
         #[command(flatten)]
         asking: Asking,
@@ -238,7 +228,7 @@ fn main() -> ExitCode {
 fn perform(command: Command) -> Result<ExitCode, Failure> {
     let output = &mut io::stdout();
     let done = match command {
-        Command::Bench { arguments } => return Err(bench_cmd::perform(&arguments)),
+        Command::Bench { arguments } => return Err(bench::perform(&arguments)),
         Command::Demo(options) => return demo::run(&options),
         Command::Doctor { json } => return doctor::run(json, output),
         Command::Config { task: ConfigTask::Check { file, text_only } } => {
@@ -248,7 +238,7 @@ fn perform(command: Command) -> Result<ExitCode, Failure> {
         Command::Identify(options) => ask::identify(&options, output),
         Command::Trace(options) => ask::trace(&options, output),
         Command::Init(options) => init::init(&options, output),
-        Command::Relay { config } => relay::run(&config),
+        Command::Relay { config } => relay_command::run(&config),
         Command::Show { topic, follow, asking } => {
             let topic = if follow { topic.followed()? } else { topic };
             show::show(topic, asking.json, &asking.socket, output)
@@ -282,7 +272,7 @@ fn perform(command: Command) -> Result<ExitCode, Failure> {
         }
         Command::Config { task: ConfigTask::AddPeer(options) } => init::add_peer(&options, output),
         Command::Label { arguments } => {
-            label_cmd::run(&arguments, output).or_else(|failure| match failure {
+            label::run(&arguments, output).or_else(|failure| match failure {
                 LabelFailure::Output(error) => output_ended(&error),
                 LabelFailure::Usage(line) => Err(Failure::new(Exit::Usage, line)),
                 LabelFailure::Refused(line) => Err(Failure::new(Exit::CheckFailed, line)),

@@ -83,7 +83,7 @@ pub fn operators_pages_name_every_key_drop_reason_and_command(repo: &Repo) -> Fa
     let mut faults = Faults::new("the pages for operators name each of them");
     let reference = repo.read("docs/relay/reference.md");
     let counters = repo.read("docs/relay/counters.md");
-    for line in repo.read("node/src/config/sample.toml").lines() {
+    for line in repo.read("node/src/relay/config/sample.toml").lines() {
         let Some((key, _)) = line.trim_start_matches('#').split_once(" = ") else { continue };
         let is_key = key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
         if is_key && !reference.contains(&format!("`{key}`")) {

@@ -6,7 +6,11 @@ use strowger_runtime::{
     Neighbor, NeighborError, Peer, PeerKey, PortInfo, PortKind, SlowPath, files::Opener,
 };
 
-use crate::{address::Shown, admin::AttachRequest, config, key};
+use crate::{
+    command::key,
+    relay::{config, control::AttachRequest},
+};
+use strowger_runtime::address::Shown;
 
 /// The port that a client means.
 fn port_of<'p>(ports: &'p [PortInfo], listener: Option<&str>) -> Result<&'p PortInfo, String> {

@@ -6,7 +6,7 @@ use std::sync::mpsc::SyncSender;
 use strowger_engine::control::Event;
 use strowger_wire::{Scheme, Slot};
 
-use crate::{admin::Answer, limits::CHANGES_MAX};
+use crate::{limits::CHANGES_MAX, relay::control::Answer};
 
 /// What a client waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 
 use strowger_engine::control::Event;
 
-use crate::{address::Shown, log::Kind};
+use crate::relay::log::Kind;
+use strowger_runtime::address::Shown;
 
 /// The kind and the text of the line about this event, if there is one. All others stand in the journal only.
 pub(super) fn logged(event: &Event) -> Option<(Kind, String)> {

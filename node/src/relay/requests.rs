@@ -14,9 +14,9 @@ use super::{
     changes::{Change, Changes, narrow_bits},
     questions::Questions,
 };
-use crate::{
-    admin::{Answer, Question, Status},
+use crate::relay::{
     config,
+    control::{Answer, Question, Status},
 };
 
 /// Where the control socket sends its requests.
@@ -34,7 +34,7 @@ struct Waiting {
 }
 
 impl RequestSender {
-    pub(super) fn new(relay: RelayHandle) -> Self {
+    pub(crate) fn new(relay: RelayHandle) -> Self {
         Self { relay, waiting: Arc::default() }
     }
 

@@ -28,7 +28,7 @@ use signal_hook::{
 
 /// What the main thread is told.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Message {
+pub(crate) enum Message {
     /// A signal that ends nothing, as a line of the log.
     Noted(&'static str),
     /// [`Signalled::stop`] has an answer.
@@ -42,7 +42,7 @@ const MESSAGES_MAX: usize = 16;
 
 /// What signals have come.
 #[derive(Debug)]
-pub(super) struct Signalled {
+pub(crate) struct Signalled {
     /// The signal that ends the relay; 0 as long as none came.
     stop: Arc<AtomicI32>,
     sender: SyncSender<Message>,
@@ -54,7 +54,7 @@ impl Signalled {
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn watch() -> io::Result<Self> {
+    pub(crate) fn watch() -> io::Result<Self> {
         let (sender, messages) = sync_channel(MESSAGES_MAX);
         let signalled = Self { stop: Arc::default(), sender, messages };
         let is_hup_ours = !is_ignored(SIGHUP);
@@ -98,7 +98,7 @@ impl Signalled {
     }
 
     /// The line of the signal that ends the relay, if one came.
-    pub(super) fn stop(&self) -> Option<&'static str> {
+    pub(crate) fn stop(&self) -> Option<&'static str> {
         match self.stop.load(Ordering::Acquire) {
             0 => None,
             SIGHUP => Some("SIGHUP, and the terminal is gone: the relay stops"),
@@ -108,17 +108,17 @@ impl Signalled {
     }
 
     /// Where other threads tell the main thread something.
-    pub(super) fn sender(&self) -> SyncSender<Message> {
+    pub(crate) fn sender(&self) -> SyncSender<Message> {
         self.sender.clone()
     }
 
     /// Waits for a message.
-    pub(super) fn recv(&self) -> Result<Message, RecvTimeoutError> {
+    pub(crate) fn recv(&self) -> Result<Message, RecvTimeoutError> {
         self.messages.recv().map_err(|_| RecvTimeoutError::Disconnected)
     }
 
     /// Waits for a message, at most so long.
-    pub(super) fn recv_timeout(&self, timeout: Duration) -> Result<Message, RecvTimeoutError> {
+    pub(crate) fn recv_timeout(&self, timeout: Duration) -> Result<Message, RecvTimeoutError> {
         self.messages.recv_timeout(timeout)
     }
 }

@@ -11,14 +11,16 @@ use strowger_io::sys::probe::interface_index;
 
 use super::signals::Signalled;
 use crate::{
-    config::Config,
     limits::WAIT_LOOK_EVERY,
-    log::{Kind, say_early},
+    relay::{
+        config::Config,
+        log::{Kind, say_early},
+    },
 };
 
 /// Waits until the machine has every address and interface that the configuration names, as long as it allows; less
 /// where a signal ends the relay.
-pub(super) fn wait_for_network(config: &Config, signalled: &Signalled) {
+pub(crate) fn wait_for_network(config: &Config, signalled: &Signalled) {
     let until = Instant::now() + config.wait;
     let mut waited_for = Vec::new();
     loop {
@@ -44,7 +46,7 @@ pub(super) fn wait_for_network(config: &Config, signalled: &Signalled) {
 }
 
 /// What is not there, in the order of the file, each once.
-pub(super) fn missing(config: &Config) -> Vec<String> {
+pub(crate) fn missing(config: &Config) -> Vec<String> {
     let mut missing: Vec<String> = Vec::new();
     let mut add = |what: String| {
         if !missing.contains(&what) {

@@ -17,16 +17,18 @@ use super::{
     words::words_of,
 };
 use crate::{
-    journal::{Entry, Journal},
     limits::LOG_TICK,
-    log::{Kind, Log, Rfc3339},
+    relay::{
+        journal::{Entry, Journal},
+        log::{Kind, Log, Rfc3339},
+    },
 };
 
 /// What the thread writes to.
-pub(super) struct Watcher {
-    pub(super) journal: Journal,
-    pub(super) log: Log,
-    pub(super) requests: RequestSender,
+pub(crate) struct Watcher {
+    pub(crate) journal: Journal,
+    pub(crate) log: Log,
+    pub(crate) requests: RequestSender,
 }
 
 impl Watcher {
@@ -34,7 +36,7 @@ impl Watcher {
     ///
     /// # Errors
     /// The kernel's, when it gives no thread.
-    pub(super) fn watch(
+    pub(crate) fn watch(
         self,
         mut events: Events,
         ended: SyncSender<Message>,

@@ -3,7 +3,7 @@
 
 use strowger_engine::control::Event;
 
-use crate::address::Shown;
+use strowger_runtime::address::Shown;
 
 /// An event's name, the slot that it is about, and what else is to be said.
 pub(super) fn words_of(event: &Event) -> (&'static str, Option<u32>, Option<String>) {

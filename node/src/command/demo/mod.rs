@@ -1,6 +1,7 @@
 //! `strowger demo`: a real relay on this machine, with real UDP sockets on both sides, that needs no
 //! rights. It measures what arrives, checks what must be true, and never prints what it did not see.
 
+mod backend;
 mod testbed;
 mod traffic;
 
@@ -18,9 +19,9 @@ use strowger_engine::{control::Balance, discard::Discard};
 use strowger_frame::alloc;
 use strowger_wire::limits::TAG_BYTES;
 
+use self::backend::Backend;
 use self::testbed::Testbed;
 use self::traffic::{FRAME_BYTES_MIN, Load, Progress, SinkReport, SourceReport};
-use crate::backend::Backend;
 use crate::exit::{Exit, Failure, output_ended};
 
 /// The longest frame that the demo sends: what every loopback takes in a train.

@@ -210,7 +210,7 @@ mod tests {
     use strowger_frame::Address;
 
     use super::*;
-    use crate::config::parse;
+    use crate::relay::config::parse;
 
     /// A file in which all is well.
     const GOOD: &str = "\

@@ -19,10 +19,8 @@ use strowger_engine::{
 
 pub(crate) use self::table::Table;
 use self::table::{bytes, bytes_of};
-use crate::{
-    exit::{Exit, Failure, output_ended},
-    untrusted::{Untrusted, json_line},
-};
+use crate::exit::{Exit, Failure, output_ended};
+use strowger_runtime::untrusted::{Untrusted, json_line};
 
 /// How long a relay may take for an answer: longer than it gives its own slow path.
 const ANSWER_MAX: Duration = Duration::from_secs(10);

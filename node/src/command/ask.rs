@@ -12,12 +12,14 @@ use serde_json::{Value, json};
 use strowger_wire::{Label, Slot, label::TextError};
 
 use crate::{
-    config::{check_name, default_control_socket},
-    conform::{hops_of_links, scheme_of},
+    command::{
+        conform::{hops_of_links, scheme_of},
+        show::{ControlConnection, Table},
+    },
     exit::{Exit, Failure, output_ended},
-    show::{ControlConnection, Table},
-    untrusted::{Untrusted, json_line},
+    relay::config::{check_name, default_control_socket},
 };
+use strowger_runtime::untrusted::{Untrusted, json_line};
 
 /// How often a relay is asked whether something has come.
 const FETCH_EVERY: Duration = Duration::from_millis(2);

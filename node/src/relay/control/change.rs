@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::Question;
-use crate::conform::scheme_of;
+use crate::command::conform::scheme_of;
 
 /// How long a slot is drained if nobody says: labels that name it are seldom used for longer.
 pub(crate) const DRAIN_S: u64 = 60;

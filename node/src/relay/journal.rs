@@ -10,10 +10,8 @@ use std::{
 
 use strowger_io::DoorbellWaker;
 
-use crate::{
-    limits::{JOURNAL_ENTRIES_EACH, JOURNAL_TEXT_BYTES_MAX},
-    untrusted::Untrusted,
-};
+use crate::limits::{JOURNAL_ENTRIES_EACH, JOURNAL_TEXT_BYTES_MAX};
+use strowger_runtime::untrusted::Untrusted;
 
 /// One event.
 #[derive(Clone, Debug)]

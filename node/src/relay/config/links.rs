@@ -13,7 +13,7 @@ use super::{
     name,
     reader::{Document, Section, nearest},
 };
-use crate::address::{Interfaces, in_scope_of, unusable_as_peer};
+use strowger_runtime::address::{Interfaces, in_scope_of, unusable_as_peer};
 
 pub(super) const IDENTITY_KEYS: &[&str] = &["key", "network"];
 pub(super) const LIVENESS_KEYS: &[&str] = &["interval_ms", "multiplier", "always"];

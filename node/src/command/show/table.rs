@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::untrusted::Untrusted;
+use strowger_runtime::untrusted::Untrusted;
 
 /// Columns as wide as their widest cell. A heading that begins with `<` stands to the left, and so
 /// do its cells; numbers stand to the right.

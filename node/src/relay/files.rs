@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use crate::{
+use crate::relay::{
+    builder::{ethernet_interface, udp_listener},
     config::Config,
-    files::{self, Role, Roles},
-    plan::{ethernet_interface, udp_listener},
 };
+use strowger_runtime::files::{self, Role, Roles};
 
 /// All files of a relay with so many workers, whose configuration is `file`.
 pub(crate) fn roles(config: &Config, file: &Path, workers: usize) -> Roles {

@@ -10,7 +10,7 @@ use strowger_wire::{
     scheme::{NAMED, V3X5X8},
 };
 
-use crate::conform::{hops_of_links, scheme_of};
+use crate::command::conform::{hops_of_links, scheme_of};
 
 /// How the command is used.
 pub(crate) const USAGE: &str = "\

@@ -17,10 +17,8 @@ use strowger_crypto::{IdentityKey, OsEntropy, Psk, Secret, StaticPublic};
 use strowger_wire::hex::{self, Hex};
 use zeroize::Zeroizing;
 
-use crate::{
-    exit::{Exit, Failure, output_ended},
-    files::{self, Opener},
-};
+use crate::exit::{Exit, Failure, output_ended};
+use strowger_runtime::files::{self, Opener};
 
 /// A key file is a line; whatever is longer is another file.
 const FILE_BYTES_MAX: u64 = 1_024;

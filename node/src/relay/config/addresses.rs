@@ -3,7 +3,8 @@
 use strowger_frame::Address;
 use strowger_runtime::own::Own;
 
-use crate::{address::Shown, config::Config};
+use crate::relay::config::Config;
+use strowger_runtime::address::Shown;
 
 /// What is wrong with the addresses of peers and neighbours, a line each. Names of interfaces in the addresses
 /// are resolved already.
@@ -37,7 +38,7 @@ mod tests {
     use strowger_io::sys::addresses::{OwnAddress, OwnKind};
 
     use super::*;
-    use crate::config::parse;
+    use crate::relay::config::parse;
 
     /// A machine with 198.51.100.1/24, 2001:db8::1 and a MAC address at `lan`.
     fn machine() -> Own {

@@ -14,11 +14,11 @@ use std::{
 use strowger_crypto::{IdentityKey, StaticPublic};
 
 use crate::{
-    config::{self, Fault, parse_key},
+    command::key,
     exit::{Exit, Failure, output_ended},
-    files, key,
-    untrusted::Untrusted,
+    relay::config::{self, Fault, parse_key},
 };
+use strowger_runtime::{files, untrusted::Untrusted};
 
 /// The names of the files in the folder of a node.
 const KEY: &str = "key";

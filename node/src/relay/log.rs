@@ -27,13 +27,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::{
-    limits::{
-        LOG_CLOSE_MAX, LOG_LINE_ALL_AFTER, LOG_LINE_BYTES_MAX, LOG_LINE_EACH_AFTER, LOG_LINES_ALL,
-        LOG_LINES_EACH, LOG_LINES_WAITING, LOG_SUBJECTS_MAX, LOG_SUPPRESSED_EVERY,
-    },
-    untrusted::Untrusted,
+use crate::limits::{
+    LOG_CLOSE_MAX, LOG_LINE_ALL_AFTER, LOG_LINE_BYTES_MAX, LOG_LINE_EACH_AFTER, LOG_LINES_ALL,
+    LOG_LINES_EACH, LOG_LINES_WAITING, LOG_SUBJECTS_MAX, LOG_SUPPRESSED_EVERY,
 };
+use strowger_runtime::untrusted::Untrusted;
 
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -430,7 +428,7 @@ impl fmt::Display for Rfc3339 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::untrusted;
+    use strowger_runtime::untrusted;
 
     /// What a log wrote, once it is closed.
     #[derive(Clone, Default)]

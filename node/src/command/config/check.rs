@@ -5,8 +5,6 @@
 //! A problem is what a start would refuse, or would go on without what is configured. A note is what is no fault of the
 //! configuration: a relay runs there already.
 
-mod in_use;
-
 use std::{
     fs,
     io::{self, Write},
@@ -22,14 +20,20 @@ use strowger_io::{
 };
 use strowger_runtime::own::Own;
 
-use self::in_use::{Holder, Sockets, holder_of_lock};
+use super::in_use::{Holder, Sockets, holder_of_lock};
 use crate::{
-    config::{self, Config, Ethernet, Listener, SOCKET_BUFFER_BYTES},
+    command::key,
     exit::{Exit, Failure, output_ended},
+    relay::{
+        builder,
+        config::addresses,
+        config::{self, Config, Ethernet, Listener, SOCKET_BUFFER_BYTES},
+        files::roles,
+        is_here,
+    },
+};
+use strowger_runtime::{
     files::{Opener, Role},
-    key, own, plan,
-    relay::is_here,
-    roles::roles,
     untrusted::Untrusted,
 };
 
@@ -109,13 +113,13 @@ pub(crate) fn run(
 /// Looks at the machine as a start would.
 fn look(file: &Path, mut config: Config) -> Findings {
     let mut found = Findings::default();
-    let account = plan::account(&config).unwrap_or_else(|failure| {
+    let account = builder::account(&config).unwrap_or_else(|failure| {
         found.problems.push(failure);
         None
     });
     let workers = strowger_runtime::workers(config.workers, config.cores.as_deref());
     let workers = workers.unwrap_or_else(|error| {
-        found.problems.push(plan::failure(error));
+        found.problems.push(builder::failure(error));
         config.workers.unwrap_or(1)
     });
     let opener = Opener::new(account.as_ref());
@@ -135,13 +139,13 @@ fn look(file: &Path, mut config: Config) -> Findings {
         look_at_listener(listener, &config, &sockets, &mut found);
     }
     look_at_interfaces(&config, workers, &mut found);
-    own::faults(&Own::now(), &config).into_iter().for_each(|fault| found.wrong(fault));
+    addresses::faults(&Own::now(), &config).into_iter().for_each(|fault| found.wrong(fault));
     // Another key stands for one that cannot be read.
     let identity = identity.or_else(|| IdentityKey::generate(&mut OsEntropy).ok());
-    let builder = plan::builder(&config, identity, |_| Ok(Psk::NONE));
+    let builder = builder::builder(&config, identity, |_| Ok(Psk::NONE));
     let builder = builder.map(|builder| builder.workers(workers).opener(opener));
     match builder {
-        Ok(builder) => found.problems.extend(plan::dry_run(builder)),
+        Ok(builder) => found.problems.extend(builder::dry_run(builder)),
         Err(failure) => found.problems.push(failure),
     }
     found
@@ -215,7 +219,7 @@ fn way_out(error: &io::Error, path: &Path, user: Option<&str>) -> String {
 
 fn look_at_listener(listener: &Listener, config: &Config, sockets: &Sockets, found: &mut Findings) {
     let Listener { name, address: at, backend, .. } = listener;
-    let shown = crate::address::Shown(strowger_frame::Address::Udp(*at));
+    let shown = strowger_runtime::address::Shown(strowger_frame::Address::Udp(*at));
     let whose = format!("listener \"{name}\": address \"{shown}\"");
     if !is_here(*at) {
         found.refused(format!(
@@ -277,7 +281,7 @@ fn look_at_interfaces(config: &Config, workers: usize, found: &mut Findings) {
         };
         // AF_PACKET opens the first queue alone, and has the frames of all.
         let opened = if by_packet { 1 } else { usize::MAX };
-        for spec in plan::ethernet_interface(ethernet)
+        for spec in builder::ethernet_interface(ethernet)
             .specs(workers, config.switch.slot_max)
             .iter()
             .take(opened)

@@ -20,8 +20,8 @@ use strowger_io::{
 };
 
 use crate::{
-    config::SOCKET_BUFFER_BYTES,
     exit::{Exit, Failure, output_ended},
+    relay::config::SOCKET_BUFFER_BYTES,
 };
 
 /// Locked memory that a relay with registered memory asks for.

@@ -11,10 +11,8 @@ use std::{
 
 use strowger_io::{sys::folder, unix};
 
-use crate::{
-    exit::{Exit, Failure},
-    files::Opener,
-};
+use crate::exit::{Exit, Failure};
+use strowger_runtime::files::Opener;
 
 /// A bound control socket. Its file goes when this is dropped.
 #[derive(Debug)]

@@ -1,15 +1,5 @@
 //! `strowger relay`: a relay of the runtime with a configuration, a control socket, a journal and a log.
 
-mod attach;
-mod changes;
-mod logged;
-mod questions;
-mod requests;
-mod signals;
-mod waiting;
-mod watch;
-mod words;
-
 use std::{
     io::{self, Write},
     path::Path,
@@ -23,26 +13,24 @@ use strowger_runtime::{
     OpenRelay, ShutdownError, Summary, files::Opener, own::Own, recovery::keep_quiet, rights,
 };
 
-pub(crate) use self::{requests::RequestSender, waiting::is_here};
-use self::{
-    signals::{Message, Signalled},
-    waiting::wait_for_network,
-    watch::Watcher,
-};
 use crate::{
-    address::Shown,
-    admin::{Control, Server},
-    config::{self, Config},
+    command::{key, show},
     exit::{Exit, Failure},
-    journal::Journal,
-    key,
     limits::{EVENTS_WAITING, LOG_TICK},
-    log::{Kind, Log},
-    own, plan,
-    roles::roles,
-    show,
-    untrusted::Untrusted,
+    relay::{
+        RequestSender, builder,
+        config::addresses,
+        config::{self, Config},
+        control::{Control, Server},
+        files::roles,
+        journal::Journal,
+        log::{Kind, Log},
+        signals::{Message, Signalled},
+        waiting::wait_for_network,
+        watch::Watcher,
+    },
 };
+use strowger_runtime::{address::Shown, untrusted::Untrusted};
 
 /// Runs a relay until a signal ends it.
 ///
@@ -54,14 +42,14 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
         Failure::new(Exit::Refused, format!("{what}: {error}"))
     };
     // Before any thread is started: rights are each thread's own.
-    let account = plan::account(&config)?;
+    let account = builder::account(&config)?;
     if let Some(account) = &account {
         account.prepare().map_err(|why| refused("[process]", &why))?;
     }
     // Bound first: a relay that is started twice is refused before anything else is touched.
     let opener = Opener::new(account.as_ref());
     let workers = strowger_runtime::workers(config.workers, config.cores.as_deref());
-    let conflicts = roles(&config, path, workers.map_err(plan::failure)?).conflicts();
+    let conflicts = roles(&config, path, workers.map_err(builder::failure)?).conflicts();
     if !conflicts.is_empty() {
         return Err(Failure::new(Exit::Usage, first(conflicts)));
     }
@@ -74,7 +62,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
         return Ok(()); // nothing runs yet, and what was bound goes
     }
     config.resolve().map_err(|lines| Failure::new(Exit::Refused, first(lines)))?;
-    let faults = own::faults(&Own::now(), &config);
+    let faults = addresses::faults(&Own::now(), &config);
     if !faults.is_empty() {
         return Err(Failure::new(Exit::Usage, first(faults)));
     }
@@ -85,7 +73,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let open = open(&config, opener, account.as_ref())?;
     say_open(&open, said);
     let events = open.events(EVENTS_WAITING);
-    let handle = open.start().map_err(plan::failure)?;
+    let handle = open.start().map_err(builder::failure)?;
     if let Some(account) = &account {
         say_notes(handle.start_notes(), rights::socket_note(&config.control_socket, account), said);
     } else {
@@ -126,7 +114,7 @@ fn first(lines: Vec<String>) -> String {
 fn open(config: &Config, opener: Opener, account: Option<&Account>) -> Result<OpenRelay, Failure> {
     let identity = config.identity.as_ref();
     let identity = identity.map(|identity| key::identity(&identity.key, &opener)).transpose()?;
-    let mut builder = plan::builder(config, identity, |file| key::psk(file, &opener))?;
+    let mut builder = builder::builder(config, identity, |file| key::psk(file, &opener))?;
     if let Some(account) = account {
         let path = &config.control_socket;
         opener.give(path).map_err(|error| {
@@ -135,7 +123,7 @@ fn open(config: &Config, opener: Opener, account: Option<&Account>) -> Result<Op
         })?;
         builder = builder.run_as(account.clone());
     }
-    builder.opener(opener).open().map_err(plan::failure)
+    builder.opener(opener).open().map_err(builder::failure)
 }
 
 /// Waits until a signal comes that ends the relay, or the relay has ended by itself. Signals that end nothing are

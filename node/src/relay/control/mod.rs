@@ -35,8 +35,8 @@
 //! Counts are frames and bytes since the relay began; names of reasons are those of
 //! [`Discard`](strowger_engine::discard::Discard).
 
-mod asking;
-mod changing;
+mod ask;
+mod change;
 mod render;
 mod socket;
 
@@ -68,15 +68,16 @@ use strowger_io::{Doorbell, DoorbellWaker, Waiter};
 use strowger_runtime::{IdlePolicy, MemoryUse, PortInfo};
 use strowger_wire::{Label, Scheme};
 
-pub(crate) use self::{changing::DRAIN_S, socket::Control};
+pub(crate) use self::{change::DRAIN_S, socket::Control};
 use crate::{
-    address,
-    config::{parse_key, parse_peer_id, parse_rights},
     exit::{Exit, Failure},
-    journal::{Journal, Read},
-    relay::RequestSender,
-    untrusted::json_line,
+    relay::{
+        RequestSender,
+        config::{parse_key, parse_peer_id, parse_rights},
+        journal::{Journal, Read},
+    },
 };
+use strowger_runtime::{address, untrusted::json_line};
 
 /// Clients at a time. One more takes the place of the one that was silent longest.
 const CLIENTS_MAX: usize = 16;
@@ -569,11 +570,11 @@ fn read_request(line: &[u8]) -> Result<Asked, String> {
             let slot = what.as_u64().and_then(|slot| u32::try_from(slot).ok());
             Question::Detach(slot.ok_or("detach takes a slot number")?)
         }
-        ("renumber", _) => changing::renumber(what)?,
-        ("drain", _) => changing::drain(what)?,
-        ("grow", _) => changing::grow(what)?,
+        ("renumber", _) => change::renumber(what)?,
+        ("drain", _) => change::drain(what)?,
+        ("grow", _) => change::grow(what)?,
         ("ping" | "trace" | "identify", _) => {
-            let (label, question) = asking::read(verb, what)?;
+            let (label, question) = ask::read(verb, what)?;
             Question::Ask(label, question)
         }
         ("answers", _) => {

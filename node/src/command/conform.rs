@@ -390,7 +390,7 @@ mod tests {
     use super::*;
 
     fn vectors() -> Value {
-        serde_json::from_str(include_str!("../../wire/tests/vectors/labels.json")).unwrap()
+        serde_json::from_str(include_str!("../../../wire/tests/vectors/labels.json")).unwrap()
     }
 
     /// The answer to one request, by way of the door itself.

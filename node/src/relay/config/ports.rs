@@ -15,7 +15,7 @@ use super::{
     reader::{Document, Section},
     socket_address, socket_path,
 };
-use crate::address;
+use strowger_runtime::address;
 
 pub(super) const UDP_KEYS: &[&str] =
     &["name", "address", "seal", "backend", "socket_buffer_bytes", "posted_buffers", "capture"];

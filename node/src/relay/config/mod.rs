@@ -3,6 +3,7 @@
 //!
 //! `strowger config sample` prints a commented file with every key.
 
+pub(crate) mod addresses;
 mod ethernet;
 mod links;
 mod ports;
@@ -38,16 +39,18 @@ pub(crate) use self::{
     process::RunAs,
 };
 use crate::{
-    address::{self, Interfaces},
-    conform::scheme_of,
+    command::conform::scheme_of,
     exit::{Exit, Failure},
-    files,
     limits::{WAIT, WAIT_S_MAX},
+};
+use strowger_runtime::{
+    address::{self, Interfaces},
+    files,
     untrusted::is_harmless,
 };
 
 /// A commented configuration with every key, which itself passes the check (a test says so).
-pub(crate) const SAMPLE: &str = include_str!("config/sample.toml");
+pub(crate) const SAMPLE: &str = include_str!("sample.toml");
 
 /// Workers at most: what one switch takes.
 const WORKERS_MAX: u64 = 64;

@@ -15,8 +15,9 @@ use strowger_frame::{Address, alloc, port::KernelDrop};
 use strowger_runtime::{PortInfo, PortKind};
 use strowger_wire::{Scheme, hex::Hex};
 
-use super::{Answer, Status, asking, error};
-use crate::{address::Shown, journal::Entry};
+use super::{Answer, Status, ask, error};
+use crate::relay::journal::Entry;
+use strowger_runtime::address::Shown;
 
 pub(super) fn answer(answer: &Answer) -> Value {
     match answer {
@@ -66,7 +67,7 @@ pub(super) fn answer(answer: &Answer) -> Value {
             json!({ "grown": { "scheme": scheme_text(scheme), "slot_max": slot_max } })
         }
         Answer::Asked(number) => json!({ "asked": number }),
-        Answer::Answers(answers, done) => asking::answers(answers, *done),
+        Answer::Answers(answers, done) => ask::answers(answers, *done),
         Answer::Declined(why) => error("declined", why),
     }
 }

@@ -10,8 +10,8 @@ use strowger_runtime::{
 };
 
 use crate::{
-    config::{self, Config, Ethernet, RunAs},
     exit::{Exit, Failure},
+    relay::config::{self, Config, Ethernet, RunAs},
 };
 
 /// The relay of a configuration, with the identity's key and what reads a psk.
