@@ -928,7 +928,7 @@ mtu = 1400
             (
                 "[unknown_peers]",
                 "[strangers]",
-                5,
+                4,
                 &["unknown section `strangers`", "it is called [unknown_peers] now"],
             ),
             ("[unknown_peers]", "[liveness]\nmultiplier = 0\n[unknown_peers]", 5, &["1 to 255"]),
