@@ -28,6 +28,8 @@ pub mod fault;
 pub mod memory;
 mod pinned;
 pub mod sys;
+#[cfg(feature = "testgen")]
+pub mod testgen;
 pub mod udp;
 pub mod unix;
 pub mod wait;

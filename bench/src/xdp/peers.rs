@@ -10,7 +10,7 @@ use nix::sys::{
     socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg, setsockopt, sockopt},
     time::{TimeVal, TimeValLike as _},
 };
-use strowger_io::xdp::{instruments::packet_socket, limits::ETHERTYPE};
+use strowger_io::{testgen::packet_socket, xdp::limits::ETHERTYPE};
 
 use super::wires::{Mac, Wires, command, ip, mac};
 use crate::Failure;

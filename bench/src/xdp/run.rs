@@ -16,10 +16,9 @@ use std::{
 
 use nix::unistd::gettid;
 use strowger_engine::{control::Balance, discard::Discard};
-use strowger_io::xdp::{
-    Choice, Refusal,
-    instruments::{Arrived, BUCKET_NS, Redirect, Sink, Source, TRAILER_BYTES},
-    limits::ETHERTYPE,
+use strowger_io::{
+    testgen::{Arrived, BUCKET_NS, Redirect, Sink, Source, TRAILER_BYTES},
+    xdp::{Choice, Refusal, limits::ETHERTYPE},
 };
 use strowger_wire::Label;
 

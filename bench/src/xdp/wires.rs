@@ -13,9 +13,9 @@ use nix::{
     sched::{CloneFlags, CpuSet, sched_setaffinity, unshare},
     unistd::Pid,
 };
-use strowger_io::xdp::{
-    features::{PUTS_BESIDE, TAKES_OFF, switch},
-    instruments::take_by_polling,
+use strowger_io::{
+    testgen::take_by_polling,
+    xdp::features::{PUTS_BESIDE, TAKES_OFF, switch},
 };
 
 use crate::Failure;

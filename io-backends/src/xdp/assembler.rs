@@ -6,7 +6,7 @@ use std::mem;
 /// One instruction, as the kernel reads it (`struct bpf_insn`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub(super) struct Instruction {
+pub(crate) struct Instruction {
     code: u8,
     /// Destination in the low four bits, source in the high ones (little-endian machines).
     registers: u8,
@@ -18,18 +18,18 @@ const _: () = assert!(mem::size_of::<Instruction>() == 8);
 
 /// A register: 0 holds results, 1 to 5 arguments, 6 to 9 what lasts across calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reg(pub(super) u8);
+pub(crate) struct Reg(pub(crate) u8);
 
 /// How many bytes a load takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Width {
+pub(crate) enum Width {
     Half,
     Word,
 }
 
 /// A place to jump to, that may lie further on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(usize);
+pub(crate) struct Place(usize);
 
 const LOAD_MEMORY: u8 = 0x61;
 const HALF: u8 = 0x08;
@@ -39,9 +39,9 @@ const AND: u8 = 0x57;
 const FROM_REGISTER: u8 = 0x08;
 const JUMP_NOT_EQUAL: u8 = 0x55;
 const JUMP_GREATER: u8 = 0x2d;
-#[cfg(feature = "instruments")]
+#[cfg(feature = "testgen")]
 const JUMP_GREATER_NUMBER: u8 = 0x25;
-#[cfg(feature = "instruments")]
+#[cfg(feature = "testgen")]
 const JUMP: u8 = 0x05;
 const LOAD_WIDE: u8 = 0x18;
 const PSEUDO_MAP: u8 = 1;
@@ -50,100 +50,100 @@ const EXIT: u8 = 0x95;
 
 /// Instructions so far.
 #[derive(Debug, Default)]
-pub(super) struct Assembler {
+pub(crate) struct Assembler {
     instructions: Vec<Instruction>,
     jumps: Vec<(usize, Place)>,
     places: Vec<Option<usize>>,
 }
 
 impl Assembler {
-    pub(super) fn push(&mut self, code: u8, to: Reg, from: Reg, offset: i16, immediate: i32) {
+    pub(crate) fn push(&mut self, code: u8, to: Reg, from: Reg, offset: i16, immediate: i32) {
         let registers =
             if cfg!(target_endian = "little") { from.0 << 4 | to.0 } else { to.0 << 4 | from.0 };
         self.instructions.push(Instruction { code, registers, offset, immediate });
     }
 
     /// `to = *(from + offset)`.
-    pub(super) fn load(&mut self, width: Width, to: Reg, from: Reg, offset: i16) {
+    pub(crate) fn load(&mut self, width: Width, to: Reg, from: Reg, offset: i16) {
         let code = if width == Width::Half { LOAD_MEMORY | HALF } else { LOAD_MEMORY };
         self.push(code, to, from, offset, 0);
     }
 
     /// `to = value`.
-    pub(super) fn set(&mut self, to: Reg, value: i32) {
+    pub(crate) fn set(&mut self, to: Reg, value: i32) {
         self.push(MOVE, to, Reg(0), 0, value);
     }
 
     /// `to = from`.
-    pub(super) fn copy(&mut self, to: Reg, from: Reg) {
+    pub(crate) fn copy(&mut self, to: Reg, from: Reg) {
         self.push(MOVE | FROM_REGISTER, to, from, 0, 0);
     }
 
     /// `to += value`.
-    pub(super) fn add(&mut self, to: Reg, value: i32) {
+    pub(crate) fn add(&mut self, to: Reg, value: i32) {
         self.push(ADD, to, Reg(0), 0, value);
     }
 
     /// `to &= value`.
-    pub(super) fn and(&mut self, to: Reg, value: i32) {
+    pub(crate) fn and(&mut self, to: Reg, value: i32) {
         self.push(AND, to, Reg(0), 0, value);
     }
 
     /// `to =` the map with this descriptor.
-    pub(super) fn set_map(&mut self, to: Reg, fd: i32) {
+    pub(crate) fn set_map(&mut self, to: Reg, fd: i32) {
         self.push(LOAD_WIDE, to, Reg(PSEUDO_MAP), 0, fd);
         self.push(0, Reg(0), Reg(0), 0, 0);
     }
 
     /// `if reg > limit goto place`, of a number.
-    #[cfg(feature = "instruments")]
-    pub(super) fn if_above_number(&mut self, reg: Reg, limit: i32, place: Place) {
+    #[cfg(feature = "testgen")]
+    pub(crate) fn if_above_number(&mut self, reg: Reg, limit: i32, place: Place) {
         self.jumps.push((self.instructions.len(), place));
         self.push(JUMP_GREATER_NUMBER, reg, Reg(0), 0, limit);
     }
 
     /// Goes there.
-    #[cfg(feature = "instruments")]
-    pub(super) fn jump(&mut self, place: Place) {
+    #[cfg(feature = "testgen")]
+    pub(crate) fn jump(&mut self, place: Place) {
         self.jumps.push((self.instructions.len(), place));
         self.push(JUMP, Reg(0), Reg(0), 0, 0);
     }
 
     /// A place not yet stood at.
-    pub(super) fn place(&mut self) -> Place {
+    pub(crate) fn place(&mut self) -> Place {
         self.places.push(None);
         Place(self.places.len() - 1)
     }
 
     /// The next instruction stands at this place.
-    pub(super) fn stand_at(&mut self, place: Place) {
+    pub(crate) fn stand_at(&mut self, place: Place) {
         self.places[place.0] = Some(self.instructions.len());
     }
 
     /// `if reg != value goto place`.
-    pub(super) fn unless_equal(&mut self, reg: Reg, value: i32, place: Place) {
+    pub(crate) fn unless_equal(&mut self, reg: Reg, value: i32, place: Place) {
         self.jumps.push((self.instructions.len(), place));
         self.push(JUMP_NOT_EQUAL, reg, Reg(0), 0, value);
     }
 
     /// `if reg > limit goto place`.
-    pub(super) fn if_above(&mut self, reg: Reg, limit: Reg, place: Place) {
+    pub(crate) fn if_above(&mut self, reg: Reg, limit: Reg, place: Place) {
         self.jumps.push((self.instructions.len(), place));
         self.push(JUMP_GREATER, reg, limit, 0, 0);
     }
 
     /// Calls a function of the kernel.
-    pub(super) fn call(&mut self, function: i32) {
+    pub(crate) fn call(&mut self, function: i32) {
         self.push(CALL, Reg(0), Reg(0), 0, function);
     }
 
     /// Ends, with what register 0 holds.
-    pub(super) fn exit(&mut self) {
+    pub(crate) fn exit(&mut self) {
         self.push(EXIT, Reg(0), Reg(0), 0, 0);
     }
 
     /// The program, with every jump pointing to its place.
-    pub(super) fn finish(mut self) -> Vec<Instruction> {
+    pub(crate) fn finish(mut self) -> Vec<Instruction> {
         for (at, place) in self.jumps {
             let to = self.places[place.0].expect("every place of our program is stood at");
             self.instructions[at].offset = (to as isize - at as isize - 1) as i16;

@@ -10,7 +10,7 @@ use super::{assembler::Instruction, socket::errno};
 
 /// Where in the kernel a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Attach {
+pub(crate) enum Attach {
     /// In the driver, before there is an skb.
     Driver,
     /// Behind the driver, for those that have no place for it.
@@ -27,15 +27,15 @@ const ATTACH_GENERIC: u32 = 1 << 1;
 const ATTACH_DRIVER: u32 = 1 << 2;
 
 /// A map's kind.
-pub(super) const MAP_TYPE_XSK: u32 = 17;
+pub(crate) const MAP_TYPE_XSK: u32 = 17;
 
 /// What a program says of a frame: it goes on as if there were no program.
-pub(super) const XDP_PASS: i32 = 2;
+pub(crate) const XDP_PASS: i32 = 2;
 
 /// Places in `struct xdp_md`.
-pub(super) const DATA: i16 = 0;
-pub(super) const DATA_END: i16 = 4;
-pub(super) const RX_QUEUE: i16 = 16;
+pub(crate) const DATA: i16 = 0;
+pub(crate) const DATA_END: i16 = 4;
+pub(crate) const RX_QUEUE: i16 = 16;
 
 /// `union bpf_attr` for the four calls. The kernel takes what is shorter than its own as zeros.
 #[repr(C)]
@@ -88,9 +88,9 @@ const _: () = assert!(mem::size_of::<LinkCreate>() == 16);
 
 /// A call of bpf(2), and which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub(super) step: &'static str,
-    pub(super) errno: i32,
+pub(crate) struct Refused {
+    pub(crate) step: &'static str,
+    pub(crate) errno: i32,
 }
 
 /// One call of bpf(2).
@@ -98,7 +98,7 @@ pub(super) struct Refused {
 /// # Safety
 /// `attr` is what `command` wants, and every address in it that of as many bytes as the command reads or
 /// writes there, which live through the call.
-pub(super) unsafe fn bpf<T>(step: &'static str, command: i32, attr: &T) -> Result<i32, Refused> {
+pub(crate) unsafe fn bpf<T>(step: &'static str, command: i32, attr: &T) -> Result<i32, Refused> {
     let at = std::ptr::from_ref(attr);
     // SAFETY: `attr` is as long as said and lives through the call; of what it points to, the caller says so.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, at, mem::size_of::<T>()) };
@@ -111,7 +111,7 @@ fn owned(fd: i32) -> OwnedFd {
 }
 
 /// A map of `entries` values, by numbers from 0 on.
-pub(super) fn map(map_type: u32, value_bytes: u32, entries: u32) -> Result<OwnedFd, Refused> {
+pub(crate) fn map(map_type: u32, value_bytes: u32, entries: u32) -> Result<OwnedFd, Refused> {
     let map = MapCreate {
         map_type,
         key_size: 4,
@@ -124,7 +124,7 @@ pub(super) fn map(map_type: u32, value_bytes: u32, entries: u32) -> Result<Owned
 }
 
 /// Puts a descriptor into a map of such.
-pub(super) fn put(map: &OwnedFd, key: u32, value: RawFd) -> Result<(), Refused> {
+pub(crate) fn put(map: &OwnedFd, key: u32, value: RawFd) -> Result<(), Refused> {
     let update = MapEntry {
         map_fd: map.as_raw_fd() as u32,
         _pad: 0,
@@ -137,7 +137,7 @@ pub(super) fn put(map: &OwnedFd, key: u32, value: RawFd) -> Result<(), Refused> 
 }
 
 /// An XDP program, loaded but not attached. Needs rights.
-pub(super) fn load(instructions: &[Instruction]) -> Result<OwnedFd, Refused> {
+pub(crate) fn load(instructions: &[Instruction]) -> Result<OwnedFd, Refused> {
     let load = ProgramLoad {
         program_type: PROGRAM_TYPE_XDP,
         instruction_count: instructions.len() as u32,
@@ -157,7 +157,7 @@ pub(super) fn load(instructions: &[Instruction]) -> Result<OwnedFd, Refused> {
 }
 
 /// Attaches a program, until what this gives is closed.
-pub(super) fn attach(
+pub(crate) fn attach(
     program: &OwnedFd,
     interface: u32,
     attach: Attach,

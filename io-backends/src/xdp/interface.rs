@@ -32,8 +32,8 @@ const _: () = assert!(mem::size_of::<Channels>() == 36);
 
 /// An Ethernet interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Interface {
-    pub(super) index: u32,
+pub(crate) struct Interface {
+    pub(crate) index: u32,
     /// The network namespace that it is in: an index alone is no name.
     pub(super) namespace: u64,
     pub(super) mac: Mac,
@@ -49,7 +49,7 @@ pub(super) struct Interface {
 
 /// Why it is none for us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unfit {
+pub(crate) enum Unfit {
     Missing,
     NotEthernet,
     Refused { step: &'static str, errno: i32 },
@@ -57,7 +57,7 @@ pub(super) enum Unfit {
 
 impl Interface {
     /// The interface of this name in this thread's network namespace.
-    pub(super) fn find(name: &str) -> Result<Self, Unfit> {
+    pub(crate) fn find(name: &str) -> Result<Self, Unfit> {
         let c_name = CString::new(name).map_err(|_| Unfit::Missing)?;
         // SAFETY: a string that ends in zero and lives through the call.
         let index = unsafe { libc::if_nametoindex(c_name.as_ptr()) };

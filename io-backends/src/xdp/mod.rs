@@ -8,7 +8,6 @@
 //! | `packet` | AF_PACKET |
 //! | `ring`, `socket` | the rings shared with the kernel; system calls |
 //! | `program`, `assembler`, `bpf` | the XDP program, of raw instructions |
-//! | `instruments` | source, sink and redirect for benches, with the feature of that name |
 //! | `arena` | one mapping as every port's memory; who has our program |
 //! | `ether`, `neighbours`, `own` | the header; who is behind the port; the interface's own address |
 //! | `group` | what is sent to all of a segment at once |
@@ -40,16 +39,14 @@
 //! ```
 
 mod arena;
-mod assembler;
-mod bpf;
+pub(crate) mod assembler;
+pub(crate) mod bpf;
 mod error;
 mod ether;
 #[doc(hidden)]
 pub mod features;
 mod group;
-#[cfg(feature = "instruments")]
-pub mod instruments;
-mod interface;
+pub(crate) mod interface;
 pub mod limits;
 mod neighbours;
 mod own;
@@ -60,10 +57,10 @@ mod program;
 #[doc(hidden)]
 pub mod ring;
 mod rx_queue;
-mod select_mode;
-mod socket;
+pub(crate) mod select_mode;
+pub(crate) mod socket;
 mod tx_queue;
-mod xsk;
+pub(crate) mod xsk;
 
 use std::sync::Arc;
 

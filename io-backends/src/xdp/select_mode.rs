@@ -312,7 +312,7 @@ fn hidden_tags(spec: &XdpSpec, interface: &Interface) -> Refusal {
     }
 }
 
-pub(super) fn refusal(step: Step) -> Refusal {
+pub(crate) fn refusal(step: Step) -> Refusal {
     let Step { step, errno } = step;
     let way_out = match (step, errno) {
         ("XDP_UMEM_REG", libc::ENOBUFS | libc::ENOMEM | libc::EPERM) => {

@@ -29,7 +29,7 @@ const _: () = assert!(mem::size_of::<libc::xdp_umem_reg>() == 32);
 const _: () = assert!(mem::size_of::<libc::xdp_statistics>() == 48);
 
 /// The errno of the call that just failed.
-pub(super) fn errno() -> i32 {
+pub(crate) fn errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or_default()
 }
 

@@ -28,9 +28,9 @@ use super::{
 
 /// A step of opening that the kernel refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Step {
-    pub(super) step: &'static str,
-    pub(super) errno: i32,
+pub(crate) struct Step {
+    pub(crate) step: &'static str,
+    pub(crate) errno: i32,
 }
 
 /// What came of opening, beside the socket.

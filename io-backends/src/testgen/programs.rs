@@ -1,9 +1,9 @@
-//! The instruments' programs, of raw instructions, and the maps that they count in. They read and
-//! write what the maps' owners lay out here, and know no interface by name.
+//! The XDP programs of the source, the sink and the redirect, and the layout of the maps that they count
+//! in.
 
 use std::os::fd::RawFd;
 
-use super::super::{
+use crate::xdp::{
     assembler::{Assembler, Instruction, Reg, Width},
     bpf::{DATA, DATA_END},
 };
@@ -73,7 +73,7 @@ impl Assembler {
     }
 
     /// The frame's beginning and end; a frame shorter than `bytes` goes to `short`.
-    fn open_frame(&mut self, bytes: i32, short: super::super::assembler::Place) {
+    fn open_frame(&mut self, bytes: i32, short: crate::xdp::assembler::Place) {
         self.load(Width::Word, SECOND, CONTEXT, DATA);
         self.load(Width::Word, END, CONTEXT, DATA_END);
         self.copy(BEHIND, SECOND);

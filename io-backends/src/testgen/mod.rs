@@ -1,7 +1,8 @@
-//! What a bench of Ethernet needs of the kernel beside a port: a source that offers more than
-//! anyone takes, a sink that counts each frame and how long it was on its way, and the plainest
-//! forwarder there is. All are XDP programs, so none of them is a limit before what is measured.
-//! No part of a switch; compiled with the feature `instruments`.
+//! Traffic generators for benchmarks of Ethernet ports (feature `testgen`).
+//!
+//! A source offers more frames than a forwarder can take, a sink counts each frame and its delay, and a
+//! redirect is the simplest possible forwarder. All three are XDP programs, so that none of them limits
+//! what is measured.
 
 mod programs;
 
@@ -19,15 +20,16 @@ use std::{
 
 pub use self::programs::TRAILER_BYTES;
 use self::programs::{BUCKET_SHIFT, BUCKETS, BUCKETS_AT, MAGIC, SINK_BYTES, SOURCE_BYTES};
-use crate::sys::cores::pin_to_core;
-
-use super::{
-    Refusal,
-    bpf::{self, Attach, Refused, bpf},
-    interface::{Interface, Unfit},
-    select_mode::refusal,
-    socket::errno,
-    xsk::Step,
+use crate::{
+    sys::cores::pin_to_core,
+    xdp::{
+        Refusal,
+        bpf::{self, Attach, Refused, bpf},
+        interface::{Interface, Unfit},
+        select_mode::refusal,
+        socket::errno,
+        xsk::Step,
+    },
 };
 
 const MAP_READ: i32 = 1;
