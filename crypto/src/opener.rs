@@ -73,7 +73,7 @@ impl<'a> Opened<'a> {
         self.counter
     }
 
-    /// Kind: data, path challenge or path answer.
+    /// Kind: data, path challenge or path response.
     #[inline]
     pub const fn kind(&self) -> Kind {
         self.kind
@@ -157,7 +157,7 @@ impl Openers {
             return Err(OpenRefused::Runt);
         };
         let agreed = match header.kind {
-            Kind::PathChallenge | Kind::PathAnswer => true,
+            Kind::PathChallenge | Kind::PathResponse => true,
             kind => kind == self.mode.data_kind(),
         };
         if !agreed {
@@ -416,12 +416,12 @@ mod tests {
             let mut openers = openers(1, mode, Provider::DEFAULT);
             for (what, kind) in [
                 (Sealed::PathChallenge, Kind::PathChallenge),
-                (Sealed::PathAnswer, Kind::PathAnswer),
+                (Sealed::PathResponse, Kind::PathResponse),
             ] {
                 let mut sealed = packet(&body(120));
                 sealer.seal(NOW, what, &mut sealed).expect("sealed");
                 let mut turned = sealed.clone();
-                turned[0] ^= (Kind::PathChallenge as u8 ^ Kind::PathAnswer as u8) << 4;
+                turned[0] ^= (Kind::PathChallenge as u8 ^ Kind::PathResponse as u8) << 4;
                 assert_eq!(openers.open(NOW, &mut turned).map(|_| ()), Err(OpenRefused::Forged));
                 assert_eq!(openers.open(NOW, &mut sealed).map(|opened| opened.kind()), Ok(kind));
             }

@@ -65,7 +65,7 @@ pub enum Sealed {
     /// A path challenge; always sealed in full.
     PathChallenge,
     /// The answer to a path challenge; always sealed in full.
-    PathAnswer,
+    PathResponse,
 }
 
 /// Why a sealer refused a packet. The packet is unchanged and no counter was used.
@@ -138,7 +138,7 @@ impl Sealer {
         let kind = match what {
             Sealed::Data => self.mode.data_kind(),
             Sealed::PathChallenge => Kind::PathChallenge,
-            Sealed::PathAnswer => Kind::PathAnswer,
+            Sealed::PathResponse => Kind::PathResponse,
         };
         let Some((header, rest)) = packet.split_first_chunk_mut::<LINK_HEADER_BYTES>() else {
             return Err(SealRefused::NoRoom);

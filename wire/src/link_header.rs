@@ -55,7 +55,7 @@ pub enum Kind {
     /// A sealed token that a peer is to return from an address, to show that it can be reached there (W3-21).
     PathChallenge = 8,
     /// The sealed answer to a path challenge.
-    PathAnswer = 9,
+    PathResponse = 9,
 }
 
 impl Kind {
@@ -69,7 +69,7 @@ impl Kind {
         Kind::PlainData,
         Kind::Beacon,
         Kind::PathChallenge,
-        Kind::PathAnswer,
+        Kind::PathResponse,
     ];
 
     /// The kind with this number, if one is assigned.
@@ -84,7 +84,7 @@ impl Kind {
             6 => Some(Kind::PlainData),
             7 => Some(Kind::Beacon),
             8 => Some(Kind::PathChallenge),
-            9 => Some(Kind::PathAnswer),
+            9 => Some(Kind::PathResponse),
             _ => None,
         }
     }
@@ -94,7 +94,7 @@ impl Kind {
     pub const fn is_sealed(self) -> bool {
         matches!(
             self,
-            Kind::SealedData | Kind::SealedHeaderData | Kind::PathChallenge | Kind::PathAnswer
+            Kind::SealedData | Kind::SealedHeaderData | Kind::PathChallenge | Kind::PathResponse
         )
     }
 

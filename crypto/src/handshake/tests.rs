@@ -648,7 +648,7 @@ fn the_wire_is_as_it_was() {
     let a = state.read_response(&response).expect("read");
     said.extend([message, cookie.to_vec(), response]);
     let mut sealers = a.into_transport(NOW, Provider::DEFAULT).sealers;
-    for what in [Sealed::Data, Sealed::PathChallenge, Sealed::PathAnswer] {
+    for what in [Sealed::Data, Sealed::PathChallenge, Sealed::PathResponse] {
         let mut packet = vec![7; 100 + SEALED_OVERHEAD_BYTES];
         sealers[15].seal(NOW, what, &mut packet).expect("sealed");
         said.push(packet);

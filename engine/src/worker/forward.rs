@@ -125,7 +125,7 @@ impl Worker {
             kind @ (Kind::SealedData
             | Kind::SealedHeaderData
             | Kind::PathChallenge
-            | Kind::PathAnswer) => self.open_sealed(frame, kind, queue, now),
+            | Kind::PathResponse) => self.open_sealed(frame, kind, queue, now),
             Kind::Initiation | Kind::Response | Kind::Cookie => Err(Verdict::PUNT_HANDSHAKE),
             Kind::Beacon if self.hears_beacons(queue) => Err(Verdict::PUNT_HANDSHAKE),
             Kind::Beacon => Err(Discard::BadLinkKind.into()),

@@ -32,7 +32,7 @@ impl Worker {
         if from != HANDED_OFF {
             session.lately.note_at_home(now);
         }
-        if matches!(kind, Kind::PathChallenge | Kind::PathAnswer) {
+        if matches!(kind, Kind::PathChallenge | Kind::PathResponse) {
             // A challenge is asked from where a peer may be, and proves nothing of the kind.
             let may = session.lately.may_say(now);
             let migrate = from == HANDED_OFF && session.lately.may_tell_migrate(now);

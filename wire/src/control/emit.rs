@@ -28,10 +28,8 @@ impl Message<'_> {
     pub const fn wire_bytes(&self) -> usize {
         let rest = match self {
             Message::Ping { payload, .. } | Message::Pong { payload, .. } => 4 + payload.len(),
-            Message::TraceRequest { .. } | Message::TraceAnswer { .. } => {
-                TRACE_BYTES - PREFIX_BYTES
-            }
-            Message::IdentityRequest { .. } | Message::IdentityAnswer { .. } => {
+            Message::TraceRequest { .. } | Message::TraceReply { .. } => TRACE_BYTES - PREFIX_BYTES,
+            Message::IdentityRequest { .. } | Message::IdentityReply { .. } => {
                 IDENTITY_BYTES - PREFIX_BYTES
             }
             Message::Error { offending, .. } | Message::Congestion { offending } => offending.len(),
@@ -68,7 +66,7 @@ impl Message<'_> {
                 .put(&prefix(kind::TRACE_REQUEST, 0))?
                 .put(&id.to_be_bytes())?
                 .zeros(TRACE_BYTES - PREFIX_BYTES - 4),
-            Message::TraceAnswer { id, hop } => {
+            Message::TraceReply { id, hop } => {
                 let code = hop.discard.map_or(0, Reason::number);
                 out.put(&prefix(kind::TRACE_ANSWER, code))?.put(&id.to_be_bytes())?.hop(&hop)
             }
@@ -76,7 +74,7 @@ impl Message<'_> {
                 .put(&prefix(kind::IDENTITY_REQUEST, 0))?
                 .put(&id.to_be_bytes())?
                 .zeros(IDENTITY_BYTES - PREFIX_BYTES - 4),
-            Message::IdentityAnswer { id, identity, link_key } => out
+            Message::IdentityReply { id, identity, link_key } => out
                 .put(&prefix(kind::IDENTITY_ANSWER, 0))?
                 .put(&id.to_be_bytes())?
                 .put(identity)?
@@ -137,9 +135,9 @@ impl Message<'_> {
                 *offending = &offending[..front(offending, HEADER_BYTES_MAX)];
             }
             Message::TraceRequest { .. }
-            | Message::TraceAnswer { .. }
+            | Message::TraceReply { .. }
             | Message::IdentityRequest { .. }
-            | Message::IdentityAnswer { .. } => {}
+            | Message::IdentityReply { .. } => {}
         }
         message
     }

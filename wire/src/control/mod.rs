@@ -70,7 +70,7 @@ pub enum Message<'a> {
         id: u32,
     },
     /// The answer of one switch (compare RFC 8029, section 3.3).
-    TraceAnswer {
+    TraceReply {
         /// The request's.
         id: u32,
         /// What the switch reports.
@@ -82,7 +82,7 @@ pub enum Message<'a> {
         id: u32,
     },
     /// The public keys of a node.
-    IdentityAnswer {
+    IdentityReply {
         /// The request's.
         id: u32,
         /// The Ed25519 key.
@@ -233,10 +233,10 @@ mod tests {
             Message::Ping { id: 1, payload: b"" },
             Message::Pong { id: u32::MAX, payload: b"x" },
             Message::TraceRequest { id: 5 },
-            Message::TraceAnswer { id: 6, hop },
-            Message::TraceAnswer { id: 6, hop: none },
+            Message::TraceReply { id: 6, hop },
+            Message::TraceReply { id: 6, hop: none },
             Message::IdentityRequest { id: 7 },
-            Message::IdentityAnswer { id: 8, identity: &[1; 32], link_key: &[2; 32] },
+            Message::IdentityReply { id: 8, identity: &[1; 32], link_key: &[2; 32] },
             Message::Error { why: Reason::new(200), offending: &HEADER },
             Message::TooBig { packet_bytes_max: 1280, offending: &HEADER },
             Message::SlotMoved { from: 4, to: 5, offending: &HEADER },
@@ -260,9 +260,9 @@ mod tests {
             queue_frames: 0,
             packet_bytes_max: 0,
         };
-        let answer = Message::TraceAnswer { id: 1, hop }.to_bytes();
+        let answer = Message::TraceReply { id: 1, hop }.to_bytes();
         assert_eq!(Message::TraceRequest { id: 1 }.to_bytes().len(), answer.len());
-        let answer = Message::IdentityAnswer { id: 1, identity: &[0; 32], link_key: &[0; 32] };
+        let answer = Message::IdentityReply { id: 1, identity: &[0; 32], link_key: &[0; 32] };
         let question = Message::IdentityRequest { id: 1 };
         assert_eq!(question.to_bytes().len(), answer.to_bytes().len());
     }
@@ -294,10 +294,10 @@ mod tests {
             packet_bytes_max: 0,
         };
         for message in [
-            Message::TraceAnswer { id: 6, hop },
+            Message::TraceReply { id: 6, hop },
             Message::TraceRequest { id: 5 },
             Message::IdentityRequest { id: 7 },
-            Message::IdentityAnswer { id: 8, identity: &[1; 32], link_key: &[2; 32] },
+            Message::IdentityReply { id: 8, identity: &[1; 32], link_key: &[2; 32] },
         ] {
             let exact = message.to_bytes();
             assert_eq!(Message::parse(&exact), Ok(message));

@@ -30,7 +30,7 @@ impl<'a> Message<'a> {
             }
             kind::TRACE_ANSWER => {
                 fields.check_length(TRACE_BYTES)?;
-                Self::trace_answer(code, &mut fields)?
+                Self::trace_reply(code, &mut fields)?
             }
             kind::IDENTITY_REQUEST => {
                 fields.check_length(IDENTITY_BYTES)?;
@@ -38,7 +38,7 @@ impl<'a> Message<'a> {
             }
             kind::IDENTITY_ANSWER => {
                 fields.check_length(IDENTITY_BYTES)?;
-                Self::IdentityAnswer {
+                Self::IdentityReply {
                     id: fields.u32()?,
                     identity: fields.take()?,
                     link_key: fields.take()?,
@@ -67,7 +67,7 @@ impl<'a> Message<'a> {
         })
     }
 
-    fn trace_answer(code: u8, fields: &mut Fields<'_>) -> Result<Self, MessageError> {
+    fn trace_reply(code: u8, fields: &mut Fields<'_>) -> Result<Self, MessageError> {
         let id = fields.u32()?;
         let slot_in = fields.u32()?;
         // The high byte of what would be no slot number says what stands there.
@@ -75,7 +75,7 @@ impl<'a> Message<'a> {
         let [a, b, c] = slot;
         let slot_out = u32::from_be_bytes([0, a, b, c]);
         let behind = Behind::from_number(behind).ok_or(MessageError::Field)?;
-        Ok(Self::TraceAnswer {
+        Ok(Self::TraceReply {
             id,
             hop: HopWord {
                 slot_in,

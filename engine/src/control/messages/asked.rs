@@ -311,13 +311,13 @@ impl Switch {
                 matches!(asked.question, Question::Ping { .. })
                     .then_some(Answer::Pong { round_trip_ns, payload_bytes: payload.len() as u16 })
             }),
-            Message::IdentityAnswer { id, identity, link_key } => {
+            Message::IdentityReply { id, identity, link_key } => {
                 self.settle(id, by, now, |asked, _| {
                     (asked.question == Question::Identity)
                         .then_some(Answer::Identity { identity: *identity, link_key: *link_key })
                 })
             }
-            Message::TraceAnswer { id, hop } => self.take_hop(id, by, hop, now),
+            Message::TraceReply { id, hop } => self.take_hop(id, by, hop, now),
             Message::Error { why, offending } => self.take_complaint(by, why, None, offending, now),
             Message::TooBig { packet_bytes_max, offending } => {
                 let size = Some(packet_bytes_max);

@@ -192,10 +192,10 @@ impl Switch {
                     queue_frames: 0,
                     packet_bytes_max: 0,
                 };
-                Message::TraceAnswer { id, hop }
+                Message::TraceReply { id, hop }
             }
             Message::IdentityRequest { id } => match &keys {
-                Some((identity, link_key)) => Message::IdentityAnswer { id, identity, link_key },
+                Some((identity, link_key)) => Message::IdentityReply { id, identity, link_key },
                 // There is nothing to tell.
                 None => return Discard::Handled,
             },
@@ -274,7 +274,7 @@ impl Switch {
             queue_frames: told.exit.map_or(0, |exit| exit.queue_frames),
             packet_bytes_max: told.exit.map_or(0, |exit| exit.packet_bytes_max),
         };
-        self.reply(cause, header, &Message::TraceAnswer { id, hop });
+        self.reply(cause, header, &Message::TraceReply { id, hop });
     }
 
     /// A packet that a neighbour's exit refused was written for that neighbour already; this makes

@@ -303,7 +303,7 @@ impl Switch {
     }
 
     /// Somebody at the link's address has answered a path challenge: perhaps one of these.
-    pub(super) fn take_path_answer(&mut self, mark: Mark, token: &[u8], now: Now) {
+    pub(super) fn take_path_response(&mut self, mark: Mark, token: &[u8], now: Now) {
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         let Some(path) = &mut peer.path else { return };
         let before = path.limit();

@@ -190,20 +190,20 @@ impl Switch {
                 peer.reach.may_send(from, CHALLENGE_BYTES);
                 let to = Some((from.port.0, from.at));
                 let answer =
-                    Command::Say(link, Sealed::PathAnswer, to, token.iter().copied().collect());
+                    Command::Say(link, Sealed::PathResponse, to, token.iter().copied().collect());
                 self.out.workers.command(self.ports.sender(owner, from.port), answer);
                 // As fresh and authentic as data is, so it tells as well where the peer may be now;
                 // else whoever moves and is silent is sent to where it was.
                 self.take_roamed(link, from, 0, now);
             }
-            Kind::PathAnswer => {
+            Kind::PathResponse => {
                 let answered = peer.challenge.take_if(|c| c.token == token && from == Some(c.to));
                 match answered {
                     Some(Challenge { to, .. }) => {
                         peer.is_shown = true;
                         self.move_to(link, to, now);
                     }
-                    None if from == peer.location() => self.take_path_answer(link, token, now),
+                    None if from == peer.location() => self.take_path_response(link, token, now),
                     None => (),
                 }
             }
