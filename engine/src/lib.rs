@@ -41,7 +41,7 @@ pub mod egress;
 pub mod limits;
 pub mod link;
 pub mod memory;
-mod rate;
+pub mod rate;
 pub mod session;
 pub mod slots;
 pub mod worker;

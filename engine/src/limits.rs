@@ -1,6 +1,8 @@
 //! Every bound of the data plane, its reason, and how they relate. Nothing here is read from a
 //! configuration; what an operator may set is bounded by these.
 
+use std::time::Duration;
+
 use strowger_frame::BURST_MAX;
 use strowger_wire::{
     link_header::LINK_HEADER_BYTES,
@@ -100,12 +102,15 @@ pub const PUNTS_MAX: usize = 256;
 /// out.
 pub const NOTES_MAX: usize = 1_024;
 
-/// A session's worker tells each thing of it at most once in this time.
-pub const TELL_WINDOW_NS: u64 = 100_000_000;
+/// A session's worker notes each kind of news about the session (heard, roamed, migrated) at most once in this
+/// time: the slow path acts on the first note, and the data path must not fill its queue.
+pub const SESSION_NOTE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Path challenges and answers of one session that are punted in that time: two probes each way,
-/// a few times over.
-pub const LINK_MESSAGES_PER_WINDOW: u8 = 16;
+/// Path challenges and answers of one session that a worker punts per second: two probes each way within
+/// 100 ms, four times over.
+pub const LINK_MESSAGES_PER_SECOND: u32 = 160;
+/// See [`LINK_MESSAGES_PER_SECOND`]: those that it punts in a row.
+pub const LINK_MESSAGES_AT_ONCE: u32 = 16;
 
 /// Handshake messages that wait for the slow path, from known addresses, and as many from others: it
 /// answers some thousands a second, so more would only grow old in the queue.
@@ -170,7 +175,7 @@ pub const DROP_NOTICES_MAX: usize = PUNTS_MAX / 2;
 
 /// Messages of links themselves (path challenges and answers) that wait for the slow path, apart from
 /// all else, so that no link goes down for questions. So many sessions say all that they may at once.
-pub const LINK_MESSAGES_MAX: usize = 8 * LINK_MESSAGES_PER_WINDOW as usize;
+pub const LINK_MESSAGES_MAX: usize = 8 * LINK_MESSAGES_AT_ONCE as usize;
 
 /// Packets for the switch itself by one ingress and worker that are punted: so many a second, and so
 /// many at once. The slow path answers [`ANSWERS_PER_SECOND`] questions, and asks [`QUESTIONS_MAX`].
@@ -184,12 +189,11 @@ pub const LINK_NOTES_PER_SECOND: u32 = 20;
 /// See [`LINK_NOTES_PER_SECOND`].
 pub const LINK_NOTES_AT_ONCE: u32 = 2;
 
-/// Endings that a worker punts for one link in a window of time: the slow path answers fewer, so
-/// more would only cost.
-pub const DROP_NOTICES_PER_WINDOW: u8 = 8;
-
-/// That window in nanoseconds, as a power of two: 8.4 ms.
-pub const DROP_NOTICE_WINDOW_NS_LOG2: u32 = 23;
+/// Drop notices, handshake initiations and handshake answers of one link that a worker punts per second, each
+/// kind by itself: the slow path answers fewer, so more would only cost.
+pub const LINK_PUNTS_PER_SECOND: u32 = 1_000;
+/// See [`LINK_PUNTS_PER_SECOND`]: those that it punts in a row.
+pub const LINK_PUNTS_AT_ONCE: u32 = 8;
 
 /// What is kept of a packet that went no further: the longest switch header, and the first fields
 /// of a control message.

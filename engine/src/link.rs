@@ -37,13 +37,17 @@ use crate::{
     discard::Discard,
     egress::{Drain, Egress, weight},
     limits::{
-        CONTROL_WEIGHT_AT_ONCE, CONTROL_WEIGHT_PER_SECOND, DROP_NOTICE_WINDOW_NS_LOG2,
-        DROP_NOTICES_PER_WINDOW, FRAME_BYTES_MAX, FRAME_BYTES_MIN, LINK_FRAMES_WAITING_MAX,
-        LINK_NOTES_AT_ONCE, LINK_NOTES_PER_SECOND,
+        CONTROL_WEIGHT_AT_ONCE, CONTROL_WEIGHT_PER_SECOND, FRAME_BYTES_MAX, FRAME_BYTES_MIN,
+        LINK_FRAMES_WAITING_MAX, LINK_NOTES_AT_ONCE, LINK_NOTES_PER_SECOND,
     },
-    rate::TokenBucket,
+    rate::{Rate, TokenBucket},
     slots::ReturnPath,
 };
+
+/// See [`Link::may_go_ahead`].
+const CONTROL_RATE: Rate = Rate::per_second(CONTROL_WEIGHT_PER_SECOND, CONTROL_WEIGHT_AT_ONCE);
+/// See [`Link::may_note`].
+const NOTE_RATE: Rate = Rate::per_second(LINK_NOTES_PER_SECOND, LINK_NOTES_AT_ONCE);
 
 /// What is behind a link. The data path treats both alike but at the label's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,9 +136,12 @@ pub struct Link {
     /// Of a sealed link: whether data may leave, or only what the link itself has to say.
     pub(crate) allows_data: bool,
     pub(crate) waiting: ArrayVec<PendingFrame, LINK_FRAMES_WAITING_MAX>,
-    pub(crate) told: Told,
-    pub(crate) knocked: Told,
-    pub(crate) answered: Told,
+    /// Drop notices about packets from here.
+    pub(crate) drop_notices: TokenBucket,
+    /// Handshake initiations from here, and answers to ours: either can be forged, and a flood of one kind
+    /// must not suppress the other.
+    pub(crate) initiations: TokenBucket,
+    pub(crate) handshake_answers: TokenBucket,
     /// How fast its exit drains, for when memory runs low.
     pub(crate) drain: Drain,
     /// Control packets from here that go ahead of data.
@@ -176,27 +183,6 @@ pub(crate) struct PendingFrame {
     pub(crate) frame: Frame,
     pub(crate) ingress_slot: u32,
     pub(crate) is_control: bool,
-}
-
-/// How many drop notices of a link's packets, or handshake messages from where it is, were punted in this
-/// window of time.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Told {
-    window: u64,
-    count: u8,
-}
-
-impl Told {
-    /// Whether one more may be, which is then counted.
-    pub(crate) fn may(&mut self, now: Now) -> bool {
-        let window = now.0 >> DROP_NOTICE_WINDOW_NS_LOG2;
-        if mem::replace(&mut self.window, window) != window {
-            self.count = 0;
-        }
-        let may = self.count < DROP_NOTICES_PER_WINDOW;
-        self.count += u8::from(may);
-        may
-    }
 }
 
 /// A frame whose link header was checked and, on a sealed link, whose bytes were authenticated.
@@ -254,9 +240,9 @@ impl Link {
             may_wake: false,
             allows_data: false,
             waiting: ArrayVec::new(),
-            told: Told::default(),
-            knocked: Told::default(),
-            answered: Told::default(),
+            drop_notices: TokenBucket::default(),
+            initiations: TokenBucket::default(),
+            handshake_answers: TokenBucket::default(),
             drain: Drain::default(),
             control: TokenBucket::default(),
             packets_up: TokenBucket::default(),
@@ -383,14 +369,14 @@ impl Link {
 
     /// Whether one more note of what every frame says is made.
     pub(crate) fn may_note(&mut self, now: Now) -> bool {
-        self.notes.take(1, LINK_NOTES_PER_SECOND, LINK_NOTES_AT_ONCE, now)
+        self.notes.take(NOTE_RATE, now)
     }
 
     /// Whether a control packet from here goes ahead of data.
     #[cold]
     pub(crate) fn may_go_ahead(&mut self, frame: &Frame, now: Now) -> bool {
         let weight = u32::from(weight(frame.len()));
-        self.control.take(weight, CONTROL_WEIGHT_PER_SECOND, CONTROL_WEIGHT_AT_ONCE, now)
+        self.control.take_many(weight, CONTROL_RATE, now)
     }
 
     /// Seals a frame in place. Where the bytes behind it are another frame's (it came plain, inside

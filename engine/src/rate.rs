@@ -1,30 +1,103 @@
-//! A rate limit in one word: so much a second, and so much at once. It never reads a clock.
+//! Rate limits: a token bucket in one word. The caller passes the time.
+
+use std::time::Duration;
 
 use crate::Now;
 
-/// A token bucket (RFC 2697, in the form of the generic cell rate algorithm, ITU-T I.371): what it has
-/// is kept as the time at which it is full again.
+/// How many tokens a bucket gains per second, and how many it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    token_ns: u64,
+    burst_ns: u64,
+}
+
+impl Rate {
+    /// Gains `tokens` per second, and holds at most `burst`.
+    ///
+    /// Zero `tokens` count as one.
+    pub const fn per_second(tokens: u32, burst: u32) -> Self {
+        let tokens = if tokens == 0 { 1 } else { tokens };
+        Self::every(Duration::from_nanos(1_000_000_000 / tokens as u64), burst)
+    }
+
+    /// Gains one token per `interval`, and holds at most `burst`.
+    pub const fn every(interval: Duration, burst: u32) -> Self {
+        let token_ns = interval.as_nanos() as u64;
+        Self { token_ns, burst_ns: token_ns.saturating_mul(burst as u64) }
+    }
+
+    const fn cost_ns(self, tokens: u32) -> u64 {
+        self.token_ns.saturating_mul(tokens as u64)
+    }
+}
+
+/// A token bucket (RFC 2697) in the form of the generic cell rate algorithm (ITU-T I.371): its content is
+/// stored as the time at which it is full again.
+///
+/// A new bucket is full. All calls on one bucket pass the same [`Rate`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct TokenBucket {
-    full_at: u64,
+pub struct TokenBucket {
+    full_at: Now,
 }
 
 impl TokenBucket {
-    /// Takes `tokens` out, if there are as many. It gets `per_second` of them, and holds `at_once`.
-    pub(crate) fn take(&mut self, tokens: u32, per_second: u32, at_once: u32, now: Now) -> bool {
-        let ns = |tokens: u32| u64::from(tokens) * 1_000_000_000 / u64::from(per_second.max(1));
-        let empty_for = ns(at_once);
-        // A time further ahead than an empty bucket's is of a clock that has gone back.
-        let behind = match self.full_at.saturating_sub(now.0) {
-            behind if behind > empty_for => 0,
-            behind => behind,
-        };
-        let after = behind + ns(tokens);
-        let has = after <= empty_for;
+    /// Takes one token, if the bucket has one.
+    pub fn take(&mut self, rate: Rate, now: Now) -> bool {
+        self.take_many(1, rate, now)
+    }
+
+    /// Takes `tokens`, if the bucket has as many; otherwise it takes none.
+    pub fn take_many(&mut self, tokens: u32, rate: Rate, now: Now) -> bool {
+        let missing_ns = self.missing_ns(rate, now).saturating_add(rate.cost_ns(tokens));
+        let has = missing_ns <= rate.burst_ns;
         if has {
-            self.full_at = now.0 + after;
+            self.full_at = Now(now.0.saturating_add(missing_ns));
         }
         has
+    }
+
+    /// Whether the bucket has `tokens`. Takes none.
+    pub fn has(&self, tokens: u32, rate: Rate, now: Now) -> bool {
+        self.missing_ns(rate, now).saturating_add(rate.cost_ns(tokens)) <= rate.burst_ns
+    }
+
+    /// Whether the bucket is full.
+    pub fn is_full(&self, rate: Rate, now: Now) -> bool {
+        self.missing_ns(rate, now) == 0
+    }
+
+    /// The time that it takes to fill the bucket.
+    fn missing_ns(&self, rate: Rate, now: Now) -> u64 {
+        match self.full_at.0.saturating_sub(now.0) {
+            // An empty bucket takes less: the clock was set back.
+            missing if missing > rate.burst_ns => 0,
+            missing => missing,
+        }
+    }
+}
+
+/// A token bucket and its rate, where the rate differs between buckets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RateLimiter {
+    rate: Rate,
+    bucket: TokenBucket,
+}
+
+impl RateLimiter {
+    /// Allows `events` per second; none are saved for longer than a second.
+    pub(crate) fn per_second(events: u32) -> Self {
+        Self { rate: Rate::per_second(events, events), bucket: TokenBucket::default() }
+    }
+
+    /// Takes one token, if there is one.
+    pub(crate) fn take(&mut self, now: Now) -> bool {
+        self.bucket.take(self.rate, now)
+    }
+
+    /// Whether at least this part of the tokens is left.
+    pub(crate) fn has_percent(&self, percent: u32, now: Now) -> bool {
+        let used_max = self.rate.burst_ns / 100 * u64::from(100 - percent.min(100));
+        self.bucket.missing_ns(self.rate, now) <= used_max
     }
 }
 
@@ -32,12 +105,14 @@ impl TokenBucket {
 mod tests {
     use super::*;
 
+    const RATE: Rate = Rate::per_second(10, 4);
+
     fn taken(bucket: &mut TokenBucket, now: u64, wanted: usize) -> usize {
-        (0..wanted).filter(|_| bucket.take(1, 10, 4, Now(now))).count()
+        (0..wanted).filter(|_| bucket.take(RATE, Now(now))).count()
     }
 
     #[test]
-    fn so_many_at_once_and_then_so_many_a_second() {
+    fn a_bucket_gives_its_burst_and_then_its_rate() {
         let mut bucket = TokenBucket::default();
         assert_eq!(taken(&mut bucket, 1, 9), 4);
         assert_eq!(taken(&mut bucket, 100_000_000, 9), 0);
@@ -46,16 +121,36 @@ mod tests {
     }
 
     #[test]
-    fn what_costs_more_than_there_is_takes_nothing() {
+    fn a_request_for_more_than_the_content_takes_nothing() {
         let mut bucket = TokenBucket::default();
-        assert!(!bucket.take(5, 10, 4, Now(1)));
+        assert!(!bucket.take_many(5, RATE, Now(1)));
+        assert!(bucket.has(4, RATE, Now(1)) && !bucket.has(5, RATE, Now(1)));
         assert_eq!(taken(&mut bucket, 1, 9), 4);
     }
 
     #[test]
-    fn a_clock_that_goes_back_shuts_nobody_out() {
+    fn a_clock_that_is_set_back_blocks_no_one() {
         let mut bucket = TokenBucket::default();
         assert_eq!(taken(&mut bucket, 3_600_000_000_000, 9), 4);
         assert_eq!(taken(&mut bucket, 1, 9), 4);
+    }
+
+    #[test]
+    fn a_bucket_is_full_again_after_one_interval_per_token() {
+        let rate = Rate::every(Duration::from_secs(10), 2);
+        let mut bucket = TokenBucket::default();
+        assert!(bucket.is_full(rate, Now(0)));
+        assert!(bucket.take(rate, Now(0)) && bucket.take(rate, Now(0)));
+        assert!(!bucket.is_full(rate, Now(19_999_999_999)));
+        assert!(bucket.is_full(rate, Now(20_000_000_000)));
+    }
+
+    #[test]
+    fn a_limiter_knows_which_part_is_left() {
+        let mut limiter = RateLimiter::per_second(100);
+        assert!(limiter.has_percent(100, Now(1)));
+        assert_eq!((0..30).filter(|_| limiter.take(Now(1))).count(), 30);
+        assert!(limiter.has_percent(70, Now(1)) && !limiter.has_percent(71, Now(1)));
+        assert!(limiter.has_percent(100, Now(300_000_001)));
     }
 }

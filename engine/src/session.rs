@@ -1,8 +1,6 @@
 //! The sessions that a worker opens frames of: from the index in a link header to the keys, or to
 //! the worker that has them. It never makes a session; the slow path does.
 
-use std::mem;
-
 use strowger_crypto::{Nanos, OpenRefused, Openers};
 use strowger_frame::{
     Frame, Mark,
@@ -13,8 +11,11 @@ use strowger_wire::{limits::TAG_BYTES, link_header::SessionIndex};
 use crate::{
     Now,
     discard::Discard,
-    limits::{LINK_MESSAGES_PER_WINDOW, SESSIONS_MAX, TELL_WINDOW_NS},
+    limits::{
+        LINK_MESSAGES_AT_ONCE, LINK_MESSAGES_PER_SECOND, SESSION_NOTE_INTERVAL, SESSIONS_MAX,
+    },
     link::Opened,
+    rate::{Rate, TokenBucket},
 };
 
 /// One session whose frames this worker opens: it alone moves their replay windows.
@@ -26,63 +27,23 @@ pub struct RxSession {
     pub link: Mark,
     /// The keys and windows.
     pub openers: Openers,
-    /// What was told of it lately.
-    pub(crate) lately: Lately,
+    limits: PuntLimits,
 }
 
-/// What a session's frames have made the worker tell the slow path in this window of time: each thing
-/// once, and so many messages of the link itself, so that no peer crowds out the others (R12).
+/// What a worker may note and punt about one session: each kind of news once per interval, and few messages of
+/// the link itself, so that no peer crowds out the others (R12).
 #[derive(Debug, Default)]
-pub(crate) struct Lately {
-    window: u64,
-    /// When a frame last came in by this worker's own ports, or the session itself did.
-    at_home: Now,
-    heard: bool,
-    roamed: bool,
-    migrate: bool,
-    link_messages: u8,
+struct PuntLimits {
+    /// When a frame last came in by this worker's own ports, or when the session came here.
+    last_own_port: Now,
+    heard: TokenBucket,
+    roamed: TokenBucket,
+    migrated: TokenBucket,
+    link_messages: TokenBucket,
 }
 
-impl Lately {
-    fn at(&mut self, now: Now) -> &mut Self {
-        let window = now.0 / TELL_WINDOW_NS;
-        if window != self.window {
-            *self = Self { window, at_home: self.at_home, ..Self::default() };
-        }
-        self
-    }
-
-    /// A frame came in by this worker's own ports.
-    #[inline]
-    pub(crate) fn note_at_home(&mut self, now: Now) {
-        self.at_home = now;
-    }
-
-    /// Whether to tell that the peer was heard.
-    pub(crate) fn tells_heard(&mut self, now: Now) -> bool {
-        !mem::replace(&mut self.at(now).heard, true)
-    }
-
-    /// Whether to tell that it is heard from another address.
-    pub(crate) fn tells_roamed(&mut self, now: Now) -> bool {
-        !mem::replace(&mut self.at(now).roamed, true)
-    }
-
-    /// Whether to tell that it is heard by another worker, and only there: a peer whose lanes come in by
-    /// several workers stays with the one it has, or it would move for ever.
-    pub(crate) fn may_tell_migrate(&mut self, now: Now) -> bool {
-        let is_away = now.0.saturating_sub(self.at_home.0) >= TELL_WINDOW_NS;
-        is_away && !mem::replace(&mut self.at(now).migrate, true)
-    }
-
-    /// Whether to punt one more message of the link itself.
-    pub(crate) fn may_say(&mut self, now: Now) -> bool {
-        let lately = self.at(now);
-        let may = lately.link_messages < LINK_MESSAGES_PER_WINDOW;
-        lately.link_messages += u8::from(may);
-        may
-    }
-}
+const NOTE_RATE: Rate = Rate::every(SESSION_NOTE_INTERVAL, 1);
+const LINK_MESSAGE_RATE: Rate = Rate::per_second(LINK_MESSAGES_PER_SECOND, LINK_MESSAGES_AT_ONCE);
 
 /// Where a session's frames are opened.
 #[derive(Debug)]
@@ -192,6 +153,40 @@ impl Sessions {
 }
 
 impl RxSession {
+    /// A session of this link, whose frames arrive under `index`.
+    pub(crate) fn new(index: SessionIndex, link: Mark, openers: Openers) -> Self {
+        Self { index, link, openers, limits: PuntLimits::default() }
+    }
+
+    /// Notes that a frame arrived by one of this worker's own ports, or that the session came here.
+    #[inline]
+    pub(crate) fn note_own_port(&mut self, now: Now) {
+        self.limits.last_own_port = now;
+    }
+
+    /// Whether to note now that the peer was heard.
+    pub(crate) fn may_note_heard(&mut self, now: Now) -> bool {
+        self.limits.heard.take(NOTE_RATE, now)
+    }
+
+    /// Whether to note now that frames arrive from another address.
+    pub(crate) fn may_note_roamed(&mut self, now: Now) -> bool {
+        self.limits.roamed.take(NOTE_RATE, now)
+    }
+
+    /// Whether to note now that frames arrive by another worker, and only by that one. A peer whose lanes
+    /// arrive by several workers keeps the worker that it has; otherwise it would move for ever.
+    pub(crate) fn may_note_migrated(&mut self, now: Now) -> bool {
+        let since_own_port = now.0.saturating_sub(self.limits.last_own_port.0);
+        u128::from(since_own_port) >= SESSION_NOTE_INTERVAL.as_nanos()
+            && self.limits.migrated.take(NOTE_RATE, now)
+    }
+
+    /// Whether to punt one more message of the link itself.
+    pub(crate) fn may_punt_link_message(&mut self, now: Now) -> bool {
+        self.limits.link_messages.take(LINK_MESSAGE_RATE, now)
+    }
+
     /// Opens a frame in place. Its tag's bytes become room for the next link's tag, and its mark
     /// the link that it is proved to come from.
     #[inline(never)] // beside an AEAD a call is nothing

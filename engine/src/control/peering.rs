@@ -56,7 +56,8 @@ use crate::{
     discard::Discard,
     limits::FRAME_BYTES_MAX,
     link::Behind,
-    session::{Lately, RxSession},
+    rate::RateLimiter,
+    session::RxSession,
 };
 
 /// An unknown peer that has finished its handshake is heard within this, if it is ever: it confirms its keys
@@ -138,7 +139,7 @@ struct Peer {
     /// What may be done in a second for those who send from where it is.
     budgets: Budgets,
     /// Initiations of its own from elsewhere that may be accepted.
-    elsewhere: Budget,
+    elsewhere: RateLimiter,
     challenge: Option<Challenge>,
     suggested: Suggested,
     liveness: PeerLiveness,
@@ -212,7 +213,7 @@ use self::{
     conflict::Conflict,
     diagnosis::{Diagnosis, discard_of},
     indices::{Asker, Indices},
-    intake::{Budget, Budgets, KNOWN_PER_SECOND, UNKNOWN_PER_SECOND},
+    intake::{Budgets, KNOWN_PER_SECOND, KNOWN_PER_SECOND_EACH, UNKNOWN_PER_SECOND},
     location::Reach,
     lookup::{Lookup, know},
     path_mtu::PathMtu,
@@ -358,7 +359,7 @@ impl Switch {
             handshakes: 0,
             agreed: None,
             budgets: Budgets::of_a_peer(),
-            elsewhere: Budget::of_a_peer(),
+            elsewhere: RateLimiter::per_second(KNOWN_PER_SECOND_EACH),
             challenge: None,
             suggested: Suggested::default(),
             liveness: PeerLiveness::default(),
@@ -454,9 +455,8 @@ impl Switch {
                                 .command(worker, Command::OpenAtWorker(index, owner as u8));
                         }
                     }
-                    let lately = Lately::default();
-                    let seat = Box::new(RxSession { index, link: mark, openers, lately });
-                    self.out.workers.command(owner, Command::Open(seat));
+                    let session = Box::new(RxSession::new(index, mark, openers));
+                    self.out.workers.command(owner, Command::Open(session));
                 }
                 Output::Seal(keys) => {
                     // The handshake is the peer's, and of now: it is proved by which worker it comes in.

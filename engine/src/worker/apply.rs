@@ -65,7 +65,7 @@ impl Worker {
             Command::Plug(queue) => return self.plug(queue),
             Command::Unplug(number) => return self.unplug(number),
             Command::Open(mut session) => {
-                session.lately.note_at_home(now);
+                session.note_own_port(now);
                 // What the worker before has handed over comes before what comes in here (R7).
                 self.schedule.rings_first = true;
                 return given_back(self.sessions.put(Place::Here(session)));

@@ -30,12 +30,12 @@ impl Worker {
         let Vouched { first, opened } = session.open(now, frame)?;
         let link = session.link;
         if from != HANDED_OFF {
-            session.lately.note_at_home(now);
+            session.note_own_port(now);
         }
         if matches!(kind, Kind::PathChallenge | Kind::PathResponse) {
             // A challenge is asked from where a peer may be, and proves nothing of the kind.
-            let may = session.lately.may_say(now);
-            let migrate = from == HANDED_OFF && session.lately.may_tell_migrate(now);
+            let may = session.may_punt_link_message(now);
+            let migrate = from == HANDED_OFF && session.may_note_migrated(now);
             if first {
                 self.note(Punt::Heard(index));
             }
@@ -50,10 +50,9 @@ impl Worker {
         }
         let is_heard = first || opened.is_keepalive();
         if is_heard || from != link {
-            let lately = &mut session.lately;
-            let heard = first || is_heard && lately.tells_heard(now);
-            let migrate = from == HANDED_OFF && lately.may_tell_migrate(now);
-            let roamed = from != HANDED_OFF && from != link && lately.tells_roamed(now);
+            let heard = first || is_heard && session.may_note_heard(now);
+            let migrate = from == HANDED_OFF && session.may_note_migrated(now);
+            let roamed = from != HANDED_OFF && from != link && session.may_note_roamed(now);
             if heard {
                 self.note(Punt::Heard(index));
                 if from == link

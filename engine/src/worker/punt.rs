@@ -19,11 +19,17 @@ use crate::{
     command::{DropNotice, HandshakeDatagram, NextHopInfo, Punt, PuntKind},
     discard::Discard,
     limits::{
-        BEACONS_WAITING_MAX, HANDSHAKES_MAX, HEAD_BYTES_MAX, PACKETS_UP_AT_ONCE,
-        PACKETS_UP_PER_SECOND,
+        BEACONS_WAITING_MAX, HANDSHAKES_MAX, HEAD_BYTES_MAX, LINK_PUNTS_AT_ONCE,
+        LINK_PUNTS_PER_SECOND, PACKETS_UP_AT_ONCE, PACKETS_UP_PER_SECOND,
     },
     link::{Link, plain_header},
+    rate::Rate,
 };
+
+/// For each link: drop notices, initiations and handshake answers, each kind by itself.
+const LINK_PUNT_RATE: Rate = Rate::per_second(LINK_PUNTS_PER_SECOND, LINK_PUNTS_AT_ONCE);
+/// For each link: packets for the switch itself.
+const PACKET_UP_RATE: Rate = Rate::per_second(PACKETS_UP_PER_SECOND, PACKETS_UP_AT_ONCE);
 
 /// Retiring numbers that are still named are reported this often.
 const ALIAS_NOTE_NS: u64 = 100_000_000;
@@ -214,11 +220,11 @@ impl Worker {
         };
         let (rights, ingress_slot) = (link.rights, link.slot);
         // It may be the answer to a question of ours, so a few are let through.
-        if !rights.control && !link.told.may(at) {
+        if !rights.control && !link.drop_notices.take(LINK_PUNT_RATE, at) {
             return Err((Discard::NotAllowed, frame));
         }
         let is_own = ingress == Link::OWN;
-        if !is_own && !link.packets_up.take(1, PACKETS_UP_PER_SECOND, PACKETS_UP_AT_ONCE, at) {
+        if !is_own && !link.packets_up.take(PACKET_UP_RATE, at) {
             return Err((Discard::OverBudget, frame));
         }
         if !self.may_punt(ingress, PuntKind::Packet) {
@@ -265,12 +271,12 @@ impl Worker {
         // Nor one who is known the others: of each a few at a time.
         let at = self.tx.now;
         let known = self.links.get_mut(link).filter(|_| is_known);
-        // Answers apart from initiations: either can be forged, and neither is to cost the other.
-        let may = |link: &mut Link| match is_answer {
-            true => link.answered.may(at),
-            false => link.knocked.may(at),
-        };
-        if known.is_some_and(|link| !may(link)) {
+        let is_over_budget = known.is_some_and(|link| {
+            let bucket =
+                if is_answer { &mut link.handshake_answers } else { &mut link.initiations };
+            !bucket.take(LINK_PUNT_RATE, at)
+        });
+        if is_over_budget {
             return Err((Discard::OverBudget, frame));
         }
         if is_known && !self.may_punt(link, PuntKind::HandshakeDatagram) {
@@ -341,7 +347,7 @@ impl Worker {
         };
         let ingress = frame.mark();
         let Some(link) = self.links.ingress_mut(ingress) else { return };
-        if no_errors || !link.told.may(at) {
+        if no_errors || !link.drop_notices.take(LINK_PUNT_RATE, at) {
             return;
         }
         let (ingress_slot, rights) = (link.slot, link.rights);

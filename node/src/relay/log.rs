@@ -24,7 +24,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use strowger_engine::{
+    Now,
+    rate::{Rate, TokenBucket},
 };
 
 use crate::limits::{
@@ -32,6 +37,11 @@ use crate::limits::{
     LOG_LINES_EACH, LOG_LINES_WAITING, LOG_SUBJECTS_MAX, LOG_SUPPRESSED_EVERY,
 };
 use strowger_runtime::untrusted::Untrusted;
+
+/// Lines of one kind about one subject.
+const RATE_EACH: Rate = Rate::every(LOG_LINE_EACH_AFTER, LOG_LINES_EACH);
+/// All lines together.
+const RATE_ALL: Rate = Rate::every(LOG_LINE_ALL_AFTER, LOG_LINES_ALL);
 
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +188,8 @@ impl Log {
             lines: Some(lines),
             closed,
             lost: 0,
-            all: Bucket::full(LOG_LINES_ALL),
+            started: Instant::now(),
+            all: TokenBucket::default(),
             subjects: HashMap::new(),
             suppressed: HashMap::new(),
         }))))
@@ -255,8 +266,10 @@ struct Budgets {
     closed: Receiver<()>,
     /// Lines that found the queue of the writing thread full.
     lost: u64,
-    all: Bucket,
-    subjects: HashMap<(Kind, String), Bucket>,
+    /// The zero of the buckets' time.
+    started: Instant,
+    all: TokenBucket,
+    subjects: HashMap<(Kind, String), TokenBucket>,
     /// Lines that were not written, since their last one was.
     suppressed: HashMap<(Kind, String), (u64, Instant)>,
 }
@@ -272,12 +285,16 @@ impl fmt::Display for Suppressed {
 }
 
 impl Budgets {
+    fn engine_time(&self, now: Instant) -> Now {
+        Now(now.saturating_duration_since(self.started).as_nanos() as u64)
+    }
+
     fn may_write(&mut self, now: Instant, kind: Kind, subject: &str) -> bool {
         let subject = self.subject(now, kind, subject);
-        let each = self.subjects.entry((kind, subject.clone()));
-        let each = each.or_insert_with(|| Bucket::full(LOG_LINES_EACH));
-        if each.take(now, LOG_LINES_EACH, LOG_LINE_EACH_AFTER) {
-            if self.all.take(now, LOG_LINES_ALL, LOG_LINE_ALL_AFTER) {
+        let engine_now = self.engine_time(now);
+        let each = self.subjects.entry((kind, subject.clone())).or_default();
+        if each.take(RATE_EACH, engine_now) {
+            if self.all.take(RATE_ALL, engine_now) {
                 return true;
             }
             // Told by kind: there may be thousands of subjects.
@@ -297,8 +314,8 @@ impl Budgets {
         let key = (kind, subject.to_owned());
         if self.subjects.len() >= LOG_SUBJECTS_MAX && !self.subjects.contains_key(&key) {
             // A full bucket says nothing that a new one does not.
-            self.subjects
-                .retain(|_, bucket| !bucket.is_full(now, LOG_LINES_EACH, LOG_LINE_EACH_AFTER));
+            let now = self.engine_time(now);
+            self.subjects.retain(|_, bucket| !bucket.is_full(RATE_EACH, now));
             if self.subjects.len() >= LOG_SUBJECTS_MAX {
                 return String::new();
             }
@@ -346,44 +363,6 @@ impl Budgets {
     }
 }
 
-/// Tokens: `full` in a row, then one after each `every`.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    tokens: u32,
-    /// Since when the next token is on its way.
-    since: Option<Instant>,
-}
-
-impl Bucket {
-    fn full(tokens: u32) -> Self {
-        Self { tokens, since: None }
-    }
-
-    fn refill(&mut self, now: Instant, full: u32, every: Duration) {
-        let Some(since) = self.since else { return };
-        let come = now.saturating_duration_since(since).as_nanos() / every.as_nanos();
-        if come >= u128::from(full - self.tokens) {
-            *self = Self::full(full);
-        } else {
-            self.tokens += come as u32;
-            self.since = Some(since + every * come as u32);
-        }
-    }
-
-    fn take(&mut self, now: Instant, full: u32, every: Duration) -> bool {
-        self.refill(now, full, every);
-        let Some(left) = self.tokens.checked_sub(1) else { return false };
-        self.tokens = left;
-        self.since.get_or_insert(now);
-        true
-    }
-
-    fn is_full(&mut self, now: Instant, full: u32, every: Duration) -> bool {
-        self.refill(now, full, every);
-        self.since.is_none()
-    }
-}
-
 fn line(wall: SystemTime, kind: Kind, subject: &str, text: impl fmt::Display) -> String {
     let mut line = String::new();
     let _ = write!(line, "{} {} {}: ", Rfc3339(wall), kind.level(), kind.name());
@@ -427,6 +406,8 @@ impl fmt::Display for Rfc3339 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use strowger_runtime::untrusted;
 

@@ -28,7 +28,6 @@ use super::{
     super::{Event, Switch},
     HandshakeOrigin, LinkState, Location, Peer, Peering, PeeringConfig, discard_of,
     indices::Asker,
-    intake::Budget,
     nanos,
 };
 use crate::{
@@ -37,6 +36,7 @@ use crate::{
     control::PortId,
     discard::Discard,
     limits::{BEACON_CALLS_MAX, BEACONS_PER_SECOND, BEACONS_PER_SECOND_AND_PORT},
+    rate::RateLimiter,
 };
 
 /// After this long without an answer an unknown peer that was called is given up.
@@ -57,14 +57,14 @@ pub struct BeaconSpec {
 /// All that beacons need.
 pub(super) struct Beacons {
     ports: BTreeMap<PortId, BeaconPort>,
-    budget: Budget,
+    budget: RateLimiter,
     calls: Vec<Call>,
 }
 
 struct BeaconPort {
     spec: BeaconSpec,
     due: Nanos,
-    budget: Budget,
+    budget: RateLimiter,
 }
 
 /// An unknown peer that was called where its beacon came from.
@@ -105,7 +105,11 @@ impl Suggested {
 
 impl Default for Beacons {
     fn default() -> Self {
-        Self { ports: BTreeMap::new(), budget: Budget::new(BEACONS_PER_SECOND), calls: Vec::new() }
+        Self {
+            ports: BTreeMap::new(),
+            budget: RateLimiter::per_second(BEACONS_PER_SECOND),
+            calls: Vec::new(),
+        }
     }
 }
 
@@ -136,7 +140,7 @@ impl Switch {
             Some(spec) => {
                 let within = FIRST_WITHIN.0.min(spec.interval_ns);
                 let due = now.plus(Nanos(random_below(&mut peering.config, within)));
-                let budget = Budget::new(BEACONS_PER_SECOND_AND_PORT);
+                let budget = RateLimiter::per_second(BEACONS_PER_SECOND_AND_PORT);
                 beacons.ports.insert(port, BeaconPort { spec, due, budget });
             }
         }
@@ -252,7 +256,7 @@ impl Switch {
             return Ok(());
         }
         // The port's first, so that one that is flooded leaves to the others what is theirs.
-        if !at_port.budget.spend(nanos(now)) || !peering.beacons.budget.spend(nanos(now)) {
+        if !at_port.budget.take(now) || !peering.beacons.budget.take(now) {
             return Err(Discard::OverBudget);
         }
         let identity = claim.verify(local.network()).map_err(|_| Discard::BadSeal)?;

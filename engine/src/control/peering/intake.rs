@@ -2,7 +2,7 @@
 //! trace here and gets at most one answer, no longer than itself (R8).
 
 use strowger_crypto::{
-    Nanos, StaticPublic,
+    StaticPublic,
     handshake::{Admission, Load, Refused, could_be_handshake, ik, xx},
     session::Input,
 };
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Now, command::HandshakeDatagram, control::PortId, discard::Discard,
-    limits::COOKIES_PER_SECOND_AND_HOST,
+    limits::COOKIES_PER_SECOND_AND_HOST, rate::RateLimiter,
 };
 
 /// Handshake messages a second that are read for peers at their known addresses, and for all
@@ -28,7 +28,7 @@ pub(super) const UNKNOWN_PER_SECOND: u32 = 1_000;
 
 /// Those a second that are read for each peer at its known address, so that none of them spends what is
 /// there for all: many times what a peer has reason to send.
-const KNOWN_PER_SECOND_EACH: u32 = 20;
+pub(super) const KNOWN_PER_SECOND_EACH: u32 = 20;
 
 /// Below this part of a budget, whoever comes must first show that it receives at the
 /// address it sends from (WireGuard, section 5.3).
@@ -44,93 +44,58 @@ const UNKNOWN_PEERS_TOLD_EVERY_NS: u64 = 10_000_000_000;
 
 /// What may be done in a second for handshake datagrams.
 pub(super) struct Budgets {
-    reads: Budget,
-    cookies: Budget,
+    reads: RateLimiter,
+    cookies: RateLimiter,
 }
 
 impl Budgets {
     pub(super) fn new(reads_per_second: u32) -> Self {
-        let cookies = Budget::new(COOKIES_PER_SECOND);
-        Self { reads: Budget::new(reads_per_second), cookies }
+        Self {
+            reads: RateLimiter::per_second(reads_per_second),
+            cookies: RateLimiter::per_second(COOKIES_PER_SECOND),
+        }
     }
 
     /// What is done for one peer.
     pub(super) fn of_a_peer() -> Self {
-        Self { reads: Budget::of_a_peer(), cookies: Budget::new(COOKIES_PER_SECOND_AND_HOST) }
-    }
-}
-
-/// So many a second, and no more saved up than one second's worth.
-pub(super) struct Budget {
-    per_second: u32,
-    left: u64,
-    since: Nanos,
-}
-
-impl Budget {
-    pub(super) fn new(per_second: u32) -> Self {
-        Self { per_second, left: u64::from(per_second) << 32, since: Nanos::ZERO }
-    }
-
-    fn refill(&mut self, now: Nanos) {
-        let full = u64::from(self.per_second) << 32;
-        let elapsed = now.since(self.since).0.min(1_000_000_000);
-        let gained = u128::from(full) * u128::from(elapsed) / 1_000_000_000;
-        self.left = (self.left + gained as u64).min(full);
-        self.since = now;
-    }
-
-    /// What is read in a second for one peer.
-    pub(super) fn of_a_peer() -> Self {
-        Self::new(KNOWN_PER_SECOND_EACH)
-    }
-
-    pub(super) fn spend(&mut self, now: Nanos) -> bool {
-        self.refill(now);
-        let one = 1 << 32;
-        let has = self.left >= one;
-        if has {
-            self.left -= one;
+        Self {
+            reads: RateLimiter::per_second(KNOWN_PER_SECOND_EACH),
+            cookies: RateLimiter::per_second(COOKIES_PER_SECOND_AND_HOST),
         }
-        has
     }
 
-    fn load(&mut self, now: Nanos) -> Load {
-        self.refill(now);
-        let full = u64::from(self.per_second) << 32;
-        let calm = full / 100 * u64::from(CALM_BUDGET_PERCENT);
-        if self.left >= calm { Load::Normal } else { Load::Heavy }
+    fn load(&self, now: Now) -> Load {
+        if self.reads.has_percent(CALM_BUDGET_PERCENT, now) { Load::Normal } else { Load::Heavy }
     }
 }
 
 impl Peering {
     /// Whether another handshake message of whoever is there may be read: its own budget first, so that
     /// what one peer has too much is not taken from the others.
-    pub(super) fn may_read(&mut self, link: Mark, now: Nanos) -> bool {
-        self.peers.budgets_mut(link).is_none_or(|budgets| budgets.reads.spend(now))
-            && self.budgets[usize::from(link.is_unknown())].reads.spend(now)
+    pub(super) fn may_read(&mut self, link: Mark, now: Now) -> bool {
+        self.peers.budgets_mut(link).is_none_or(|budgets| budgets.reads.take(now))
+            && self.budgets[usize::from(link.is_unknown())].reads.take(now)
     }
 
     /// Whether a cookie may be given out: its own share first, as above.
-    fn may_give_cookie(&mut self, link: Mark, from: Address, now: Nanos) -> bool {
+    fn may_give_cookie(&mut self, link: Mark, from: Address, now: Now) -> bool {
         let may = match self.peers.budgets_mut(link) {
-            Some(budgets) => budgets.cookies.spend(now),
-            None => self.sources.may_have_cookie(from, now),
+            Some(budgets) => budgets.cookies.take(now),
+            None => self.sources.may_have_cookie(from, nanos(now)),
         };
-        may && self.budgets[usize::from(link.is_unknown())].cookies.spend(now)
+        may && self.budgets[usize::from(link.is_unknown())].cookies.take(now)
     }
 
     /// Whether one who has shown that it receives there may have another message read, as far as its
     /// source goes. A peer has a budget of its own at its address.
-    fn may_read_source(&mut self, link: Mark, from: Address, now: Nanos) -> bool {
-        !link.is_unknown() || self.sources.may_read(from, now)
+    fn may_read_source(&mut self, link: Mark, from: Address, now: Now) -> bool {
+        !link.is_unknown() || self.sources.may_read(from, nanos(now))
     }
 
     /// How busy we are with all of its kind, or with it.
-    fn load(&mut self, link: Mark, now: Nanos) -> Load {
-        let own =
-            self.peers.budgets_mut(link).map_or(Load::Normal, |budgets| budgets.reads.load(now));
-        match self.budgets[usize::from(link.is_unknown())].reads.load(now) {
+    fn load(&mut self, link: Mark, now: Now) -> Load {
+        let own = self.peers.budgets_mut(link).map_or(Load::Normal, |budgets| budgets.load(now));
+        match self.budgets[usize::from(link.is_unknown())].load(now) {
             Load::Normal => own,
             Load::Heavy => Load::Heavy,
         }
@@ -201,7 +166,7 @@ impl Switch {
         if header.kind != Kind::Initiation {
             return self.take_handshake_answer(header, datagram, now);
         }
-        let load = peering.load(datagram.link, nanos(now));
+        let load = peering.load(datagram.link, now);
         let mut source = datagram.from.to_bytes();
         // The same address behind two ports is two sources.
         source.extend(datagram.port.to_be_bytes());
@@ -210,7 +175,7 @@ impl Switch {
         let admitted = match peering.checker.admit(&source, message, load) {
             Err(why) => return Err(self.refuse(datagram, why, now)),
             Ok(Admission::CookieReply(_))
-                if !peering.may_give_cookie(datagram.link, datagram.from, nanos(now)) =>
+                if !peering.may_give_cookie(datagram.link, datagram.from, now) =>
             {
                 return Err(Discard::OverBudget);
             }
@@ -221,11 +186,11 @@ impl Switch {
             // Under load it has shown where it is, and is counted by that.
             Ok(Admission::Admitted(_))
                 if load == Load::Heavy
-                    && !peering.may_read_source(datagram.link, datagram.from, nanos(now)) =>
+                    && !peering.may_read_source(datagram.link, datagram.from, now) =>
             {
                 return Err(Discard::OverBudget);
             }
-            Ok(Admission::Admitted(_)) if !peering.may_read(datagram.link, nanos(now)) => {
+            Ok(Admission::Admitted(_)) if !peering.may_read(datagram.link, now) => {
                 return Err(Discard::OverBudget);
             }
             Ok(Admission::Admitted(admitted)) => admitted,
@@ -262,7 +227,7 @@ impl Switch {
                     self.note_reason(mark, DownReason::StampRefused, now);
                     return Err(Discard::HandshakeStale);
                 }
-                if datagram.link != mark && !peer.elsewhere.spend(nanos(now)) {
+                if datagram.link != mark && !peer.elsewhere.take(now) {
                     return Err(Discard::OverBudget);
                 }
                 let input = Input::Initiation(Box::new(initiation));
