@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut pool = pool_of(256, 4000);
     let mut arena = Arena::of(&pool);
     let wide = |interface| XdpSpec { fill_ring_frames: LENT, ..spec(interface, rung) };
-    let out = XdpSpec { pieces: mode != "trains-copied", ..wide("a0") };
+    let out = XdpSpec { multi_buffer: mode != "trains-copied", ..wide("a0") };
     let mut far = opened(&right.a, &out, &mut arena, &mut pool)?;
     far.port.admit(Mark(0), sink.at)?;
     sink.port.admit(Mark(0), Address::Ether(far.report.mac))?;

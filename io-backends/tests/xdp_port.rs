@@ -72,9 +72,11 @@ fn a_stranger_is_handed_up_where_it_is_welcome_and_is_answered_where_it_is() {
 
 #[test]
 fn trains_leave_without_a_copy_wherever_their_frames_lie() {
-    for (rung, pieces) in [(RxMode::Copy, true), (RxMode::Generic, true), (RxMode::Copy, false)] {
+    for (rung, multi_buffer) in
+        [(RxMode::Copy, true), (RxMode::Generic, true), (RxMode::Copy, false)]
+    {
         let veth = veth!();
-        let a = XdpSpec { pieces, ..spec("a0", rung) };
+        let a = XdpSpec { multi_buffer, ..spec("a0", rung) };
         let (mut a, mut b) = stations(&veth, &a, &spec("b0", RxMode::Copy));
         for len in [0, 1, 24, 100, 1000, 1497, 1498] {
             // 40 of the longer ones lie across fifteen ends of the kernel's 4 KiB chunks.
@@ -87,7 +89,7 @@ fn trains_leave_without_a_copy_wherever_their_frames_lie() {
             }
         }
         let copied = a.tally().frames_copied.read();
-        if pieces {
+        if multi_buffer {
             assert_eq!(copied, 0, "{rung:?}");
         } else {
             // All but the first frame of each train, which has room in front of it, and the one
@@ -258,7 +260,7 @@ fn one_registration_serves_two_queues_and_two_interfaces() {
         ports.push(opened.port);
     }
     assert_eq!(reports.iter().map(|r| r.shared).collect::<Vec<_>>(), [false, true, true, true]);
-    assert!(reports.iter().all(|report| report.pieces), "{}", reports[1]);
+    assert!(reports.iter().all(|report| report.multi_buffer), "{}", reports[1]);
     // The one that registered may go first; the others go on, and a new one shares with them.
     drop(ports.remove(0));
     let [mut a1, mut c0, mut d0]: [_; 3] = ports.try_into().unwrap();

@@ -65,7 +65,7 @@ fn private(file: &Path) {
 #[test]
 fn frames_pass_between_udp_and_ethernet_without_a_copy_of_ours() {
     let Some([near, far]) = pair() else { return };
-    for (backend, pieces) in [("af_xdp", true), ("af_packet", true), ("af_xdp", false)] {
+    for (backend, multi_buffer) in [("af_xdp", true), ("af_packet", true), ("af_xdp", false)] {
         let homes = [home(), home(), home()];
         let keys = homes.each_ref().map(|(_, key)| key.clone());
         let [a, b, c] = homes.map(|(directory, _)| directory);
@@ -79,7 +79,8 @@ fn frames_pass_between_udp_and_ethernet_without_a_copy_of_ours() {
         let ends = by_ethernet(&keys[1], Some(MACS[1]), "auto", "");
         let first = Relay::within(&near, a, &ends);
         let middle = by_ethernet(&keys[0], None, backend, &udp(7000, &keys[2], None, "slot = 3\n"));
-        let middle = middle.replace("[[unix]]", &format!("pieces = {pieces}\n[[unix]]"));
+        let middle =
+            middle.replace("[[unix]]", &format!("multi_buffer = {multi_buffer}\n[[unix]]"));
         let middle = Relay::within(&far, b, &middle);
         let third = format!(
             "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n\
@@ -113,8 +114,8 @@ fn frames_pass_between_udp_and_ethernet_without_a_copy_of_ours() {
             }
             bursts += 1;
             let copied = middle.copied() - before;
-            assert!(!pieces || copied == 0, "{backend}: {copied} copied");
-            let enough = if pieces { bursts >= 20 } else { copied > 0 };
+            assert!(!multi_buffer || copied == 0, "{backend}: {copied} copied");
+            let enough = if multi_buffer { bursts >= 20 } else { copied > 0 };
             enough.then_some(())
         });
         for relay in [first, middle, third] {
@@ -287,7 +288,7 @@ fn what_the_kernel_drops_is_shown_by_reason() {
     let lan = |backend: &str, lent: u32, mac: &str| {
         format!(
             "[[ethernet]]\nname = \"in\"\ninterface = \"e0\"\nseal = \"plain\"\nbackend = \
-             \"{backend}\"\nlent_frames = {lent}\n[[neighbour]]\nname = \"n\"\naddress = \"{mac}\"\n\
+             \"{backend}\"\nfill_ring_frames = {lent}\n[[neighbour]]\nname = \"n\"\naddress = \"{mac}\"\n\
              slot = 2\n"
         )
     };

@@ -155,7 +155,7 @@ fn spec_of(ethernet: &EthernetInterface, neighbours_max: u32) -> XdpSpec {
         vlan: ethernet.vlan,
         neighbours_max,
         fill_ring_frames: ethernet.fill_ring_frames,
-        pieces: ethernet.pieces,
+        multi_buffer: ethernet.multi_buffer,
         group: ethernet.beacon_s.map(|_| BEACON_GROUP),
         ..XdpSpec::new(&ethernet.interface, 0)
     }

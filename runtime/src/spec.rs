@@ -128,7 +128,7 @@ pub struct EthernetInterface {
     pub(crate) vlan: Option<u16>,
     pub(crate) plain: bool,
     pub(crate) backend: xdp::Choice,
-    pub(crate) pieces: bool,
+    pub(crate) multi_buffer: bool,
     pub(crate) fill_ring_frames: u32,
     pub(crate) beacon_s: Option<u32>,
     pub(crate) capture: Option<PathBuf>,
@@ -147,7 +147,7 @@ impl EthernetInterface {
             vlan: None,
             plain: false,
             backend: spec.backend,
-            pieces: spec.pieces,
+            multi_buffer: spec.multi_buffer,
             fill_ring_frames: spec.fill_ring_frames,
             beacon_s: None,
             capture: None,
@@ -166,7 +166,7 @@ impl EthernetInterface {
         /// How its frames are received and sent.
         backend: xdp::Choice;
         /// Whether a frame may leave in several buffers (`XDP_USE_SG`).
-        pieces: bool;
+        multi_buffer: bool;
         /// Chunks lent to the kernel for receiving, for each queue.
         fill_ring_frames: u32;
         /// Sends a beacon every so many seconds, and listens to those of others; `None` for neither.

@@ -31,8 +31,8 @@ struct Registered {
 pub(super) struct Terms {
     /// The device reads and writes the frames itself.
     pub(super) zero_copy: bool,
-    /// A frame may lie in several pieces (`XDP_USE_SG`).
-    pub(super) pieces: bool,
+    /// A frame may lie in several descriptors (`XDP_USE_SG`).
+    pub(super) multi_buffer: bool,
 }
 
 impl std::fmt::Debug for Arena {

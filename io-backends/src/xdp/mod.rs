@@ -112,9 +112,9 @@ pub struct XdpSpec {
     pub neighbours_max: u32,
     /// Chunks lent to the kernel for receiving.
     pub fill_ring_frames: u32,
-    /// Whether a frame may leave in several pieces (`XDP_USE_SG`, Linux 6.6): its header apart,
+    /// Whether a frame may leave in several descriptors (`XDP_USE_SG`, Linux 6.6): its header apart,
     /// where there is no room in front of it. Without, such frames are copied.
-    pub pieces: bool,
+    pub multi_buffer: bool,
     /// Beside frames to this station, let in those to a group, which can be sent to as well.
     pub group: Option<Group>,
 }
@@ -130,7 +130,7 @@ impl XdpSpec {
             vlan: None,
             neighbours_max: 1024,
             fill_ring_frames: limits::FILL_RING_FRAMES,
-            pieces: true,
+            multi_buffer: true,
             group: None,
         }
     }

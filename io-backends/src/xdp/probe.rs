@@ -149,12 +149,14 @@ fn self_test() -> Result<String, Refusal> {
             .map_err(|(_, refused)| at(refused.step)(refused.errno))?;
         let (attached, tally) = (Arc::new(attached), Arc::new(PortTally::default()));
         let mut last = None;
-        for pieces in [true, false] {
-            let terms = Terms { zero_copy: false, pieces };
+        for multi_buffer in [true, false] {
+            let terms = Terms { zero_copy: false, multi_buffer };
             let (at, pool) = ((&LOOPBACK, 0), &mut pool);
             match Xsk::open(&mut arena, pool, at, (terms, 64), &attached, &tally) {
-                Ok(_) if pieces => return Ok("a port was opened, frames in pieces".to_owned()),
-                Ok(_) => return Ok("a port was opened, frames in one piece".to_owned()),
+                Ok(_) if multi_buffer => {
+                    return Ok("a port was opened, with multi-buffer frames".to_owned());
+                }
+                Ok(_) => return Ok("a port was opened, without multi-buffer".to_owned()),
                 Err(step) => last = Some(step),
             }
         }

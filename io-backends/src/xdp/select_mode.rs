@@ -55,22 +55,23 @@ impl RxMode {
 pub struct Refused {
     /// Which.
     pub rung: RxMode,
-    /// Whether it was tried with frames in pieces (`XDP_USE_SG`).
-    pub pieces: bool,
+    /// Whether it was tried with multi-buffer frames (`XDP_USE_SG`).
+    pub multi_buffer: bool,
     /// Why not.
     pub refusal: Refusal,
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pieces = if self.pieces { " with frames in pieces" } else { "" };
-        write!(f, "{}{pieces} refused: {}", self.rung.name(), self.refusal)
+        let multi_buffer = if self.multi_buffer { " with multi-buffer frames" } else { "" };
+        write!(f, "{}{multi_buffer} refused: {}", self.rung.name(), self.refusal)
     }
 }
 
 /// A line for each reason, in order.
 pub(super) fn lines(refused: &[Refused]) -> Vec<String> {
-    let same = |a: &Refused, b: &Refused| a.refusal == b.refusal && a.pieces == b.pieces;
+    let same =
+        |a: &Refused, b: &Refused| a.refusal == b.refusal && a.multi_buffer == b.multi_buffer;
     let line = |of: &[Refused]| {
         let (last, before) = of.split_last()?;
         let before: String = before.iter().map(|one| format!("{}, ", one.rung.name())).collect();
@@ -97,8 +98,8 @@ pub struct Report {
     pub rung: RxMode,
     /// Better ways that were tried and refused.
     pub refused: Vec<Refused>,
-    /// Whether a frame may leave in several pieces; if not, one without room in front is copied.
-    pub pieces: bool,
+    /// Whether a frame may leave in several descriptors; if not, one without room in front is copied.
+    pub multi_buffer: bool,
     /// Whether it shares the registration of memory (UMEM) of a port opened before.
     pub shared: bool,
     /// Chunks lent to the kernel for receiving.
@@ -117,7 +118,7 @@ impl Report {
     /// What would be faster or safer here, one sentence each; empty when all is at its best.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = lines(&self.refused);
-        if self.rung != RxMode::Packet && !self.pieces {
+        if self.rung != RxMode::Packet && !self.multi_buffer {
             warnings.push("frames without room in front of them are copied".to_owned());
         }
         if self.rung != RxMode::Packet && self.fill_ring_frames < self.fill_ring_frames_asked {
@@ -149,7 +150,7 @@ impl fmt::Display for Report {
         let (name, at) = (&self.interface, strowger_frame::Address::Ether(self.mac));
         write!(f, "ether {name} queue {} at {at} by {}", self.queue, self.rung.name())?;
         if self.rung != RxMode::Packet {
-            f.write_str(if self.pieces { ", frames in pieces" } else { ", frames in one piece" })?;
+            f.write_str(if self.multi_buffer { ", multi-buffer" } else { ", one buffer a frame" })?;
             f.write_str(if self.shared { ", memory shared" } else { ", memory registered" })?;
             write!(f, ", {} chunks lent", self.fill_ring_frames)?;
         }
@@ -184,7 +185,7 @@ pub(super) fn walk(
         worker,
         rung,
         refused,
-        pieces: terms.is_none_or(|terms| terms.pieces),
+        multi_buffer: terms.is_none_or(|terms| terms.multi_buffer),
         shared: facts.shared,
         fill_ring_frames: facts.lent,
         fill_ring_frames_asked: spec.fill_ring_frames as usize,
@@ -194,7 +195,11 @@ pub(super) fn walk(
     };
     for rung in RxMode::ALL.into_iter().filter(may) {
         if rung != RxMode::Packet && interface.hidden_tags.any() {
-            refused.push(Refused { rung, pieces: false, refusal: hidden_tags(spec, interface) });
+            refused.push(Refused {
+                rung,
+                multi_buffer: false,
+                refusal: hidden_tags(spec, interface),
+            });
             continue;
         }
         if rung == RxMode::Packet {
@@ -218,11 +223,11 @@ pub(super) fn walk(
                 continue;
             }
         };
-        for pieces in [true, false] {
-            if pieces && !spec.pieces {
+        for multi_buffer in [true, false] {
+            if multi_buffer && !spec.multi_buffer {
                 continue;
             }
-            let terms = Terms { zero_copy: rung == RxMode::ZeroCopy, pieces };
+            let terms = Terms { zero_copy: rung == RxMode::ZeroCopy, multi_buffer };
             let at = (interface, spec.queue);
             match Xsk::open(arena, pool, at, (terms, spec.fill_ring_frames), &program, tally) {
                 Ok((xsk, facts)) => {
@@ -234,7 +239,7 @@ pub(super) fn walk(
                     let (interface, queue) = (spec.interface.clone(), spec.queue);
                     return Err(OpenError::QueueBusy { interface, queue });
                 }
-                Err(step) => refused.push(refuse(rung, pieces, step)),
+                Err(step) => refused.push(refuse(rung, multi_buffer, step)),
             }
         }
     }
@@ -288,8 +293,8 @@ fn attach(
     }
 }
 
-fn refuse(rung: RxMode, pieces: bool, step: Step) -> Refused {
-    Refused { rung, pieces, refusal: refusal(step) }
+fn refuse(rung: RxMode, multi_buffer: bool, step: Step) -> Refused {
+    Refused { rung, multi_buffer, refusal: refusal(step) }
 }
 
 /// The line that grants what an Ethernet port needs.

@@ -66,7 +66,7 @@ pub(super) struct TxQueue {
     free_headers: Vec<u16>,
     spare: Vec<Chunk>,
     /// A frame may lie in several pieces.
-    pieces: bool,
+    multi_buffer: bool,
     zero_copy: bool,
     /// Frames that the device refused (`EBUSY`) among the next to complete.
     refused: u64,
@@ -84,7 +84,7 @@ pub(super) struct TxQueue {
 impl TxQueue {
     /// `header_chunks` lie at the offsets said.
     pub(super) fn new(
-        (pieces, zero_copy): (bool, bool),
+        (multi_buffer, zero_copy): (bool, bool),
         header_chunks: Vec<(usize, Chunk)>,
         spare: Vec<Chunk>,
         tally: Arc<PortTally>,
@@ -99,7 +99,7 @@ impl TxQueue {
             header_chunks,
             free_headers: (0..HEADERS as u16).rev().collect(),
             spare,
-            pieces,
+            multi_buffer,
             zero_copy,
             refused: 0,
             lost: 0,
@@ -202,7 +202,7 @@ impl TxQueue {
         let whole = frame.headroom() >= template.len()
             && (offset - template.len()) % UMEM_CHUNK_BYTES + template.len() + frame.len()
                 <= UMEM_CHUNK_BYTES;
-        !self.pieces && !whole
+        !self.multi_buffer && !whole
     }
 
     /// Puts a frame's descriptors. There is room for them.

@@ -89,14 +89,14 @@ impl Xsk {
         if headers.len() < HEADER_CHUNKS || spare.len() < SPARE_CHUNKS {
             return Err(Step { step: "taking chunks from the pool", errno: libc::ENOMEM });
         }
-        let Terms { zero_copy, pieces } = terms;
+        let Terms { zero_copy, multi_buffer } = terms;
         let mut xsk = Self {
             socket: Some(socket),
             rings,
             is_bound: false,
             attached: None,
             rx_queue: RxQueue::new(mapping.bytes(), lent_max as usize),
-            tx_queue: TxQueue::new((pieces, zero_copy), headers, spare, tally.clone()),
+            tx_queue: TxQueue::new((multi_buffer, zero_copy), headers, spare, tally.clone()),
             zero_copy,
             tally: tally.clone(),
             bursts: 0,
@@ -110,7 +110,7 @@ impl Xsk {
         socket.set_send_buffer(SEND_BUFFER_BYTES);
         let flags = libc::XDP_USE_NEED_WAKEUP
             | if zero_copy { libc::XDP_ZEROCOPY } else { libc::XDP_COPY }
-            | if pieces { libc::XDP_USE_SG } else { 0 };
+            | if multi_buffer { libc::XDP_USE_SG } else { 0 };
         let share_with = share.as_ref().map(std::os::fd::AsRawFd::as_raw_fd);
         let deadline = Instant::now() + BUSY_MAX;
         while let Err(errno) = socket.bind(interface.index, queue, flags, share_with) {
@@ -292,7 +292,7 @@ mod tests {
         let program = Program::load(ETHERTYPE, None, 1).unwrap();
         let attached = program.attach(LOOPBACK.index, Attach::Generic, (ETHERTYPE, None));
         let attached = attached.map_err(|(_, refused)| refused).unwrap();
-        let (terms, tally) = (Terms { zero_copy: false, pieces: false }, Arc::default());
+        let (terms, tally) = (Terms { zero_copy: false, multi_buffer: false }, Arc::default());
         let mut arena = Arena::of(pool);
         let opened =
             Xsk::open(&mut arena, pool, (&LOOPBACK, 0), (terms, lent), &Arc::new(attached), &tally);

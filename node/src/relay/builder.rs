@@ -89,7 +89,7 @@ pub(crate) fn ethernet_interface(ethernet: &Ethernet) -> EthernetInterface {
         .vlan(ethernet.vlan)
         .plain(ethernet.plain)
         .backend(ethernet.backend)
-        .pieces(ethernet.pieces)
+        .multi_buffer(ethernet.multi_buffer)
         .fill_ring_frames(ethernet.fill_ring_frames)
         .beacon_s(ethernet.beacon_s);
     ethernet.capture.iter().fold(interface, EthernetInterface::capture)

@@ -20,7 +20,7 @@ pub(super) const ETHERNET_KEYS: &[&str] = &[
     "vlan",
     "seal",
     "backend",
-    "pieces",
+    "multi_buffer",
     "fill_ring_frames",
     "beacon",
     "beacon_s",
@@ -57,8 +57,8 @@ pub(crate) struct Ethernet {
     /// Whether unsealed links may be behind it, because the operator wrote so.
     pub(crate) plain: bool,
     pub(crate) backend: Choice,
-    /// Whether frames may leave in pieces.
-    pub(crate) pieces: bool,
+    /// Whether a frame may leave in several descriptors (`XDP_USE_SG`).
+    pub(crate) multi_buffer: bool,
     /// Chunks lent to the kernel for receiving, by each queue.
     pub(crate) fill_ring_frames: u32,
     /// Seconds between two beacons; `None`: they are neither said nor heard.
@@ -126,7 +126,7 @@ pub(super) fn ethernet(
             vlan,
             plain: section.choice("seal", &[("sealed", false), ("plain", true)])?.unwrap_or(false),
             backend: section.choice("backend", &backends)?.unwrap_or_default(),
-            pieces: section.flag("pieces")?.unwrap_or(true),
+            multi_buffer: section.flag("multi_buffer")?.unwrap_or(true),
             fill_ring_frames: section
                 .number("fill_ring_frames", 64, u64::from(limits::FILL_RING_FRAMES_MAX))?
                 .map_or(limits::FILL_RING_FRAMES, |frames| frames as u32),
@@ -240,7 +240,10 @@ listener = \"lan\"
         let config = parse(GOOD).unwrap();
         let [lan, eth1] = config.ethernet.as_slice() else { panic!("two") };
         assert_eq!(lan.queues, Queues::One { queue: 1, worker: 1 });
-        assert_eq!((lan.ethertype, lan.vlan, lan.plain, lan.pieces), (0x88b5, Some(7), true, true));
+        assert_eq!(
+            (lan.ethertype, lan.vlan, lan.plain, lan.multi_buffer),
+            (0x88b5, Some(7), true, true)
+        );
         assert_eq!(
             (eth1.name.as_str(), eth1.queues, eth1.ethertype),
             ("eth1", Queues::All, 0x88b6)
