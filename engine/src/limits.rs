@@ -1,7 +1,7 @@
 //! Every bound of the data plane, its reason, and how they relate. Nothing here is read from a
 //! configuration; what an operator may set is bounded by these.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use strowger_frame::BURST_MAX;
 use strowger_wire::{

@@ -1,6 +1,6 @@
 //! Rate limits: a token bucket in one word. The caller passes the time.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use crate::Now;
 
