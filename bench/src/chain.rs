@@ -19,6 +19,7 @@ use strowger_frame::{
 };
 use strowger_io::{MemoryPort, memory};
 use strowger_wire::Label;
+use strowger_wire::Slot;
 
 use crate::{Failure, packet};
 
@@ -71,8 +72,7 @@ impl Chain {
         near.admit(Mark(0), Address::Only)?;
         far.admit(Mark(0), Address::Only)?;
 
-        let scheme = &SwitchConfig::default().scheme;
-        let label = packet::label(scheme, &[SLOTS; SWITCHES])?;
+        let label = packet::label(SwitchConfig::default().scheme(), &[SLOTS; SWITCHES])?;
         let spec = PoolSpec { trains: 0, singles: (BURSTS * burst) as u32, huge_pages: false };
         let mut pool = Pool::new(&spec).map_err(Failure::kernel("memory"))?;
         let waiting = (0..BURSTS)
@@ -141,7 +141,7 @@ fn switch(left: MemoryPort, right: MemoryPort) -> Result<(Switch, Worker), Failu
             switch.plug_at(0, Box::new(port)).map_err(|_| Failure::Bug("a port too many"))?;
         let name = format!("slot {slot}");
         let attach = Attach::plain(port, Address::Only, Behind::Neighbour, name);
-        switch.attach(attach.at_slot(slot))?;
+        switch.attach(attach.with_slot(Slot::new(slot)))?;
     }
     while !switch.is_settled() {
         worker.poll(Now(1));

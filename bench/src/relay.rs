@@ -68,7 +68,7 @@ impl RelaySpec {
                 Err(_) => panic!("one form of ten bits is a scheme"),
             }
         };
-        SwitchConfig { scheme, slot_max: 1023, ..config }
+        config.with_scheme(scheme).with_slot_max(1023)
     }
 }
 
@@ -105,7 +105,7 @@ impl Relay {
 
     /// How its slots are written.
     pub fn scheme(&self) -> &Scheme {
-        &self.switch.config().scheme
+        self.switch.config().scheme()
     }
 
     /// Where its socket is bound, and how it receives.

@@ -24,6 +24,7 @@ use strowger_engine::{
 };
 use strowger_frame::{Address, BURST_MAX, Burst, ChunkClass, Mark, Pool, PoolSpec, Port};
 use strowger_io::{MemoryPort, memory};
+use strowger_wire::Slot;
 use strowger_wire::{Label, hello::SealWish, limits::TAG_BYTES, link_header::LINK_HEADER_BYTES};
 
 use crate::{Failure, packet};
@@ -70,13 +71,8 @@ pub(crate) fn local(number: u8) -> Result<LocalIdentity, Failure> {
 
 /// Who a switch of the bench is.
 pub(crate) fn peering(number: u8) -> Result<PeeringConfig, Failure> {
-    Ok(PeeringConfig {
-        local: local(number)?,
-        entropy: Box::new(SeededEntropy::new(u64::from(number))),
-        provider: Provider::DEFAULT,
-        wall_at_zero: 1,
-        unknown_peers: None,
-    })
+    Ok(PeeringConfig::new(local(number)?, Box::new(SeededEntropy::new(u64::from(number))))
+        .with_wall_at_zero(1))
 }
 
 /// A switch and its only worker.
@@ -100,7 +96,7 @@ impl Node {
         let port = self.switch.plug_at(0, Box::new(port));
         let port = port.map_err(|_| Failure::Bug("a port too many"))?;
         let attach = Attach::plain(port, Address::Only, Behind::Neighbour, "plain");
-        self.switch.attach(attach.at_slot(slot))?;
+        self.switch.attach(attach.with_slot(Slot::new(slot)))?;
         Ok(())
     }
 
@@ -108,9 +104,9 @@ impl Node {
         let port = self.switch.plug_at(0, Box::new(port));
         let port = port.map_err(|_| Failure::Bug("a port too many"))?;
         let mut spec = PeerSpec::new("peer", *local(peer)?.static_public(), port);
-        spec.at = Some(Address::Only);
-        spec.slot = Some(slot);
-        spec.seal = mode.wish();
+        spec = spec.with_address(Address::Only);
+        spec = spec.with_slot(Slot::new(slot));
+        spec = spec.with_seal(mode.wish());
         self.switch.add_peer(spec, Now(1))?;
         Ok(())
     }
@@ -166,8 +162,7 @@ impl SealedChain {
         near.admit(Mark(0), Address::Only)?;
         far.admit(Mark(0), Address::Only)?;
 
-        let scheme = &SwitchConfig::default().scheme;
-        let label = packet::label(scheme, &[SLOTS; 3])?;
+        let label = packet::label(SwitchConfig::default().scheme(), &[SLOTS; 3])?;
         let (pool, waiting) = bursts(|bytes| packet::write(bytes, label, 0), size - TAG_BYTES)?;
         let nodes = [first, middle, last];
         let mut chain = Self { nodes, near, far, pool, label, waiting, now: Now(1) };

@@ -26,6 +26,7 @@ use strowger_io::{
     udp::{self, UdpSpec},
 };
 use strowger_runtime::{IdlePolicy, WorkerLoop, clock::Clock};
+use strowger_wire::Slot;
 use strowger_wire::{
     hello::{Mtu, Timestamp},
     limits::TAG_BYTES,
@@ -105,7 +106,7 @@ impl SealedRelay {
             Pool::new(&spec).map_err(Failure::kernel("memory"))
         };
         let config = SwitchConfig::default();
-        let label = packet::label(&config.scheme, &[SLOTS])?;
+        let label = packet::label(config.scheme(), &[SLOTS])?;
         let (mut switch, mut workers) = Switch::new(config, vec![pool(CHUNKS, 64)?])?;
         let worker = workers.pop().ok_or(Failure::Bug("one pool, one worker"))?;
         switch.set_identity(peering(RELAY)?, Now(1))?;
@@ -122,11 +123,11 @@ impl SealedRelay {
         {
             let mut spec = PeerSpec::new("end", *local(number)?.static_public(), port);
             let at = socket.local_addr().map_err(Failure::kernel("getsockname"))?;
-            spec.at = Some(Address::Udp(at));
-            spec.slot = Some(slot);
-            spec.seal = mode.wish();
+            spec = spec.with_address(Address::Udp(at));
+            spec = spec.with_slot(Slot::new(slot));
+            spec = spec.with_seal(mode.wish());
             // The ends say nothing of their own.
-            spec.liveness = Liveness { interval_ns: u64::MAX / 4, ..Liveness::default() };
+            spec = spec.with_liveness(Liveness::new(std::time::Duration::from_nanos(u64::MAX / 4)));
             switch.add_peer(spec, Now(1))?;
         }
         let slow_path = SlowPath { switch };

@@ -203,7 +203,7 @@ fn r6_of_what_a_bad_wire_repeats_bends_and_reorders_each_packet_arrives_at_most_
         let mut attach = |at: usize, of: usize, port: Box<dyn Port>| {
             let port = nodes[at].switch.plug_at(0, port).expect("a place");
             let mut spec = PeerSpec::new("peer", key(of as u8 + 1), port);
-            spec.at = Some(Address::Only);
+            spec = spec.with_address(Address::Only);
             nodes[at].switch.add_peer(spec, now).expect("a slot")
         };
         (attach(left, left + 1, Box::new(near)), attach(left + 1, left, Box::new(far)))
@@ -250,7 +250,7 @@ fn r6_of_what_a_bad_wire_repeats_bends_and_reorders_each_packet_arrives_at_most_
 #[test]
 fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
     let two = |seed| Birth { workers: 2, ..Birth::new(seed) };
-    let mut pair = Pair::with(two(1), two(2), |_, _| ());
+    let mut pair = Pair::with(two(1), two(2), |_, spec| spec);
     // A second endpoint of A, by the other worker: its packets leave on the other lane.
     let (slot, mut other) = {
         let spec = strowger_io::EndpointSpec::default();
@@ -367,9 +367,7 @@ fn initiation(from: u8, to: u8, at: u64) -> Vec<u8> {
 
 #[test]
 fn r8_unauthenticated_bytes_create_no_state_and_get_at_most_one_reply_no_larger() {
-    for unknown_peers in
-        [None, Some(UnknownPeerPolicy { links_max: 4, ..UnknownPeerPolicy::default() })]
-    {
+    for unknown_peers in [None, Some(UnknownPeerPolicy::default().with_links_max(4))] {
         let mut alone = Alone::new(unknown_peers);
         let mut dice = Dice::new(0x08);
         let before = alone.state();
@@ -595,7 +593,7 @@ fn sealed(keys: &mut Transport, what: Sealed, body: &[u8], now: Now) -> Vec<u8> 
 
 #[test]
 fn a_stranger_has_a_slot_and_reaches_nothing_by_it() {
-    let policy = UnknownPeerPolicy { links_max: 4, ..UnknownPeerPolicy::default() };
+    let policy = UnknownPeerPolicy::default().with_links_max(4);
     let mut alone = Alone::new(Some(policy));
     let (slot, mut endpoint) = alone.node.endpoint();
     alone.pass(MS);
@@ -626,7 +624,7 @@ fn a_stranger_has_a_slot_and_reaches_nothing_by_it() {
 
 #[test]
 fn strangers_are_few_and_give_their_slots_back() {
-    let policy = UnknownPeerPolicy { links_max: 3, ..UnknownPeerPolicy::default() };
+    let policy = UnknownPeerPolicy::default().with_links_max(3);
     let mut alone = Alone::new(Some(policy));
     let got = (10..30).filter(|&n| alone.discover(host(n), n).is_some()).count();
     assert_eq!((got, alone.node.switch.peers().len()), (3, 1 + 3));
@@ -641,8 +639,8 @@ fn strangers_are_few_and_give_their_slots_back() {
 
 #[test]
 fn a_stranger_that_is_never_heard_gives_its_slot_back_within_seconds() {
-    let liveness = Liveness { interval_ns: 200 * MS, multiplier: 3, always: false };
-    let policy = UnknownPeerPolicy { links_max: 1, liveness, ..UnknownPeerPolicy::default() };
+    let liveness = Liveness::new(std::time::Duration::from_nanos(200 * MS));
+    let policy = UnknownPeerPolicy::default().with_links_max(1).with_liveness(liveness);
     let mut alone = Alone::new(Some(policy));
     for n in 10..14 {
         assert!(alone.discover(host(n), n).is_some());
@@ -658,7 +656,7 @@ fn a_stranger_that_is_never_heard_gives_its_slot_back_within_seconds() {
 
 #[test]
 fn a_stranger_s_third_message_replayed_makes_no_second_session() {
-    let policy = UnknownPeerPolicy { links_max: 4, ..UnknownPeerPolicy::default() };
+    let policy = UnknownPeerPolicy::default().with_links_max(4);
     let mut alone = Alone::new(Some(policy));
     let (local, offer) = (local(9), Offer::default());
     let index = SessionIndex::new(1_009).expect("small");
@@ -682,10 +680,10 @@ fn a_stranger_s_third_message_replayed_makes_no_second_session() {
 
 #[test]
 fn who_has_a_peer_s_key_and_not_its_psk_does_not_come_in_by_xx() {
-    let policy = UnknownPeerPolicy { links_max: 4, ..UnknownPeerPolicy::default() };
+    let policy = UnknownPeerPolicy::default().with_links_max(4);
     let mut alone = Alone::new(Some(policy));
     let mut spec = alone.node.spec(5, false);
-    spec.psk = Psk::from_bytes([5; 32]);
+    spec = spec.with_psk(Psk::from_bytes([5; 32]));
     alone.node.switch.add_peer(spec, alone.now).expect("a slot");
     alone.discover(host(66), 5); // says only whether the peer is known
     for _ in 0..20 {
@@ -699,9 +697,7 @@ fn who_has_a_peer_s_key_and_not_its_psk_does_not_come_in_by_xx() {
 fn a_pinned_identity_is_the_only_one() {
     for (pinned, comes_up) in [(2, true), (7, false)] {
         let mut pair = Pair::with(Birth::new(1), Birth::new(2), |own, spec| {
-            if own == 1 {
-                spec.identity = Some(*local(pinned).identity());
-            }
+            if own == 1 { spec.with_identity(*local(pinned).identity()) } else { spec }
         });
         pair.wait(30);
         assert_eq!(pair.a.is_up() && pair.b.is_up(), comes_up);
@@ -715,10 +711,10 @@ fn a_pinned_identity_is_the_only_one() {
 
 #[test]
 fn r12_a_peer_that_shouts_drowns_out_no_other() {
-    let policy = UnknownPeerPolicy { links_max: 4, ..UnknownPeerPolicy::default() };
-    let liveness = Liveness { interval_ns: 200 * MS, multiplier: 3, always: true };
+    let policy = UnknownPeerPolicy::default().with_links_max(4);
+    let liveness = Liveness::new(std::time::Duration::from_nanos(200 * MS)).with_always(true);
     let birth = Birth { unknown_peers: Some(policy), ..Birth::new(2) };
-    let mut pair = Pair::with(Birth::new(1), birth, |_, spec| spec.liveness = liveness);
+    let mut pair = Pair::with(Birth::new(1), birth, |_, spec| spec.with_liveness(liveness));
     pair.until_up();
     // An unknown peer with a session floods B with challenges and keepalives, which B must look at.
     let Pair { air, b, now, a, at_a, at_b, to_b, to_a } = pair;
@@ -752,10 +748,10 @@ fn r12_a_peer_that_shouts_drowns_out_no_other() {
 #[test]
 fn r12_r23_a_flood_for_the_switch_itself_takes_down_no_link() {
     let rights = Rights { control: true, ..Rights::NONE };
-    let policy = UnknownPeerPolicy { links_max: 4, rights, ..UnknownPeerPolicy::default() };
-    let liveness = Liveness { interval_ns: 200 * MS, multiplier: 3, always: true };
+    let policy = UnknownPeerPolicy::default().with_links_max(4).with_rights(rights);
+    let liveness = Liveness::new(std::time::Duration::from_nanos(200 * MS)).with_always(true);
     let birth = Birth { unknown_peers: Some(policy), ..Birth::new(2) };
-    let mut pair = Pair::with(Birth::new(1), birth, |_, spec| spec.liveness = liveness);
+    let mut pair = Pair::with(Birth::new(1), birth, |_, spec| spec.with_liveness(liveness));
     pair.until_up();
     let Pair { air, b, now, a, at_a, at_b, to_b, to_a } = pair;
     let mut alone = Alone { air: air.clone(), node: b, now };
@@ -814,7 +810,7 @@ fn each_right_opens_one_way_and_no_other() {
             (1..=3).map(|seed| Node::new(&air, &Birth::new(seed), now)).collect();
         let b_at_a = nodes[0].peer(2, true, now);
         let mut spec = nodes[1].spec(1, true);
-        spec.rights = rights;
+        spec = spec.with_rights(rights);
         let a_at_b = nodes[1].switch.add_peer(spec, now).expect("a slot");
         let c_at_b = nodes[1].peer(3, true, now);
         let b_at_c = nodes[2].peer(2, true, now);

@@ -28,12 +28,15 @@ const GROUP: u8 = 255;
 const INTERVAL: u64 = 10 * SECOND;
 
 fn unknown_peers() -> Option<UnknownPeerPolicy> {
-    Some(UnknownPeerPolicy { rights: Rights::ALL, links_max: 4, ..UnknownPeerPolicy::default() })
+    Some(UnknownPeerPolicy::default().with_rights(Rights::ALL).with_links_max(4))
 }
 
 fn hears(node: &mut Node) {
     let to = Address::Udp(host(GROUP));
-    node.switch.set_beacon(node.port, Some(BeaconSpec { to, interval_ns: INTERVAL }));
+    node.switch.set_beacon(
+        node.port,
+        Some(BeaconSpec::new(to, std::time::Duration::from_nanos(INTERVAL))),
+    );
 }
 
 fn kind(bytes: &[u8]) -> u8 {
@@ -138,7 +141,8 @@ fn beacons_are_said_where_they_are_wanted_seldom_and_not_in_step() {
 
 #[test]
 fn off_by_default_beacons_are_neither_said_nor_heard() {
-    let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.at = None);
+    let mut pair =
+        Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.with_address(None::<Address>));
     pair.wait(60);
     assert!(pair.air.taken(host(GROUP)).is_empty());
     pair.air.throw(host(2), host(1), &beacon::encode(&local(2)));
@@ -152,7 +156,8 @@ fn off_by_default_beacons_are_neither_said_nor_heard() {
 fn peers_of_whom_only_the_keys_are_known_find_each_other() {
     // Said by either, or by both.
     for who in 1..4 {
-        let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.at = None);
+        let mut pair =
+            Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.with_address(None::<Address>));
         hears(&mut pair.a);
         hears(&mut pair.b);
         if who != 3 {
@@ -201,8 +206,8 @@ fn a_link_that_is_up_is_not_moved_by_a_beacon() {
 
 #[test]
 fn a_peer_whose_link_is_down_is_tried_where_its_beacon_comes_from_and_found_if_it_is_there() {
-    let liveness = Liveness { interval_ns: SECOND, multiplier: 3, always: true };
-    let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.liveness = liveness);
+    let liveness = Liveness::new(std::time::Duration::from_nanos(SECOND)).with_always(true);
+    let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.with_liveness(liveness));
     hears(&mut pair.a);
     pair.until_up();
     // B starts again elsewhere, and knows no longer where A is.
@@ -236,8 +241,9 @@ fn a_peer_whose_link_is_down_is_tried_where_its_beacon_comes_from_and_found_if_i
 #[test]
 fn a_peer_of_whom_but_the_identity_is_known_is_found_by_its_beacon() {
     let mut pair = Pair::with(Birth::new(1), Birth::new(2), |own, spec| {
-        (spec.at, spec.key) = (None, None);
-        spec.identity = Some(*local(3 - own).identity());
+        spec.with_address(None::<Address>)
+            .with_key(None::<strowger_crypto::StaticPublic>)
+            .with_identity(*local(3 - own).identity())
     });
     hears(&mut pair.a);
     // That of somebody who is not expected, and then its own.
@@ -272,7 +278,7 @@ fn r10_beacons_go_on_when_the_slow_path_begins_anew() {
 #[test]
 fn a_beacon_that_comes_in_by_another_worker_is_followed_by_that_one() {
     let birth = Birth { workers: 2, ..Birth::new(1) };
-    let mut pair = Pair::with(birth, Birth::new(2), |_, spec| spec.at = None);
+    let mut pair = Pair::with(birth, Birth::new(2), |_, spec| spec.with_address(None::<Address>));
     hears(&mut pair.a);
     pair.pass(MS);
     pair.air.steer(host(1), host(2), 1);
@@ -319,7 +325,7 @@ fn a_key_whose_identity_is_known_is_not_suggested_by_another() {
     let (air, now) = (Air::default(), Now(1));
     let mut node = Node::new(&air, &Birth::new(2), now);
     let mut spec = node.spec(1, false);
-    spec.identity = Some(*local(9).identity());
+    spec = spec.with_identity(*local(9).identity());
     node.switch.add_peer(spec, now).expect("a slot");
     hears(&mut node);
     let mut listener = Listener { air, node, now };

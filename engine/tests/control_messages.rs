@@ -45,7 +45,7 @@ impl Node {
     fn attach(&mut self, port: impl Port + 'static, behind: Behind, slot: u32, rights: Rights) {
         let port = self.switch.plug_at(0, Box::new(port)).expect("room");
         let attach = Attach::plain(port, Address::Only, behind, format!("on {slot}"));
-        let attach = Attach { rights, ..attach }.at_slot(slot);
+        let attach = attach.with_rights(rights).with_slot(Slot::new(slot));
         assert_eq!(self.switch.attach(attach), Ok(slot));
     }
 
@@ -467,7 +467,7 @@ fn w5_7_too_big_says_how_big_is_right() {
     let (near, far) = memory::wire(16).expect("descriptors");
     let port = row.nodes[1].switch.plug_at(0, Box::new(far)).expect("room");
     let narrow = Attach::plain(port, Address::Only, Behind::Neighbour, "narrow");
-    let narrow = Attach { frame_bytes_max: 400, ..narrow }.at_slot(10);
+    let narrow = narrow.with_frame_bytes_max(400).with_slot(Slot::new(10));
     row.nodes[1].switch.attach(narrow).expect("free");
     row.pass(MS);
     // Behind an exit of the second switch, whose header was written for the third already.
@@ -598,7 +598,8 @@ fn w5_7_who_fills_an_exit_is_told_of_congestion_and_seldom() {
     // A wire of which nobody takes anything: it holds 16 frames, and the exit's queue is bounded.
     let (near, far) = memory::wire(16).expect("descriptors");
     let port = row.nodes[0].switch.plug_at(0, Box::new(far)).expect("room");
-    let stuck = Attach::plain(port, Address::Only, Behind::Neighbour, "stuck").at_slot(10);
+    let stuck =
+        Attach::plain(port, Address::Only, Behind::Neighbour, "stuck").with_slot(Slot::new(10));
     row.nodes[0].switch.attach(stuck).expect("free");
     row.pass(MS);
     let (label, shift) = way(&[(2, 10), (2, 3)]).depart().expect("short");

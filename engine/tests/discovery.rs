@@ -28,17 +28,17 @@ const NAME: Knows = Knows { key: false, identity: true, at: true };
 const NAME_ALONE: Knows = Knows { key: false, identity: true, at: false };
 const PLACE: Knows = Knows { key: false, identity: false, at: true };
 
-const FAST: Liveness = Liveness { interval_ns: 100 * MS, multiplier: 3, always: true };
+const FAST: Liveness = Liveness::new(std::time::Duration::from_nanos(100 * MS)).with_always(true);
 
-fn knows(what: Knows, of: u8, spec: &mut PeerSpec) {
-    spec.liveness = FAST;
+fn knows(what: Knows, of: u8, spec: PeerSpec) -> PeerSpec {
+    let mut spec = spec.with_liveness(FAST);
     if !what.key {
-        spec.key = None;
+        spec = spec.with_key(None::<strowger_crypto::StaticPublic>);
     }
     if !what.at {
-        spec.at = None;
+        spec = spec.with_address(None::<strowger_frame::Address>);
     }
-    spec.identity = what.identity.then(|| *local(of).identity());
+    spec.with_identity(what.identity.then(|| *local(of).identity()))
 }
 
 /// 1 and 2, who know so much of each other, and allow unknown peers so much.
@@ -114,7 +114,7 @@ fn a_peer_that_was_discovered_takes_as_long_packets_as_one_whose_key_was_known()
 #[test]
 fn whoever_is_at_an_address_has_the_rights_of_a_stranger() {
     let rights = Rights { endpoints: true, ..Rights::NONE };
-    let policy = UnknownPeerPolicy { rights, ..UnknownPeerPolicy::default() };
+    let policy = UnknownPeerPolicy::default().with_rights(rights);
     // Both look for each other, or one comes as an unknown peer.
     let mut pair = pair(PLACE, PLACE, [Some(policy), Some(policy)]);
     pair.until_up();
@@ -159,7 +159,7 @@ fn where_strangers_are_not_allowed_nobody_answers_who_looks_for_anybody() {
     assert_eq!(pair.b.switch.slots().len(), slots);
 
     // Allowed, and none has room: whoever looks does not take it for a link.
-    let full = UnknownPeerPolicy { links_max: 0, ..UnknownPeerPolicy::default() };
+    let full = UnknownPeerPolicy::default().with_links_max(0);
     let births = [(1, policy), (2, Some(full))]
         .map(|(seed, unknown_peers)| Birth { unknown_peers, ..Birth::new(seed) });
     let mut pair = Pair::with(births[0], births[1], |own, spec| match own {
@@ -175,15 +175,14 @@ fn where_strangers_are_not_allowed_nobody_answers_who_looks_for_anybody() {
 
 #[test]
 fn a_discovered_peer_that_begins_anew_is_found_again() {
-    let policy = Some(UnknownPeerPolicy { rights: Rights::ALL, ..UnknownPeerPolicy::default() });
+    let policy = Some(UnknownPeerPolicy::default().with_rights(Rights::ALL));
     for (a, b, unknown_peers) in [(NAME, NAME_ALONE, None), (PLACE, PLACE, policy)] {
         let mut pair = pair(a, b, [unknown_peers, unknown_peers]);
         pair.until_up();
         // Another life: nothing is remembered of the first.
         let birth = Birth { unknown_peers, lives: 1 + pair.now.0, ..Birth::new(2) };
         pair.b = Node::new(&pair.air, &birth, pair.now);
-        let mut spec = pair.b.spec(1, true);
-        knows(b, 1, &mut spec);
+        let spec = knows(b, 1, pair.b.spec(1, true));
         pair.b.switch.add_peer(spec, pair.now).expect("a slot");
         pair.at_b = pair.b.endpoint().1;
         let took = pair.until_up();
@@ -196,22 +195,20 @@ fn a_discovered_peer_that_begins_anew_is_found_again() {
 fn what_makes_no_sense_is_refused_with_a_reason() {
     let mut pair = Pair::new();
     let now = pair.now;
-    let mut add = |tune: &dyn Fn(&mut PeerSpec)| {
-        let mut spec = pair.a.spec(9, true);
-        spec.key = None;
-        tune(&mut spec);
-        pair.a.switch.add_peer(spec, now)
+    let mut add = |tune: &dyn Fn(PeerSpec) -> PeerSpec| {
+        let spec = pair.a.spec(9, true).with_key(None::<strowger_crypto::StaticPublic>);
+        pair.a.switch.add_peer(tune(spec), now)
     };
     let nine = Some(*local(9).identity());
-    assert_eq!(add(&|_| ()), Err(PeerError::UnknownPeer), "no policy");
-    assert_eq!(add(&|spec| spec.psk = Psk::from_bytes([1; 32])), Err(PeerError::PskWithoutKey));
+    assert_eq!(add(&|spec| spec), Err(PeerError::UnknownPeer), "no policy");
+    assert_eq!(add(&|spec| spec.with_psk(Psk::from_bytes([1; 32]))), Err(PeerError::PskWithoutKey));
     let ourselves = Some(*local(1).identity());
-    assert_eq!(add(&|spec| spec.identity = ourselves), Err(PeerError::Ourselves));
-    assert!(add(&|spec| spec.identity = nine).is_ok());
-    assert_eq!(add(&|spec| spec.identity = nine), Err(PeerError::IdentityTaken));
+    assert_eq!(add(&|spec| spec.with_identity(ourselves)), Err(PeerError::Ourselves));
+    assert!(add(&|spec| spec.with_identity(nine)).is_ok());
+    assert_eq!(add(&|spec| spec.with_identity(nine)), Err(PeerError::IdentityTaken));
 
     let unknown_peers = Some(UnknownPeerPolicy::default());
     let mut node = Node::bare(&Birth { unknown_peers, ..Birth::new(1) }, now);
     let spec = PeerSpec::discovered("anybody", None, node.port);
-    assert_eq!(node.switch.add_peer(spec, now), Err(PeerError::Nobody));
+    assert_eq!(node.switch.add_peer(spec, now), Err(PeerError::Unspecified));
 }

@@ -123,7 +123,8 @@ impl Rig {
 
     fn plug(&mut self, worker: usize, port: Box<dyn Port>, behind: Behind, slot: u32) -> PortId {
         let port = self.switch.plug_at(worker, port).expect("a place");
-        let attach = Attach::plain(port, Address::Only, behind, format!("on {slot}")).at_slot(slot);
+        let attach = Attach::plain(port, Address::Only, behind, format!("on {slot}"))
+            .with_slot(Slot::new(slot));
         assert_eq!(self.switch.attach(attach), Ok(slot));
         self.ports.insert(slot, port);
         port
@@ -683,7 +684,7 @@ fn r12_orders_that_a_worker_is_slow_to_obey_wait_and_none_is_lost() {
 #[test]
 fn r13_the_data_plane_allocates_nothing() {
     // `poll` is under `forbid()` throughout; here everything changes while traffic flows.
-    let config = SwitchConfig { quarantine_ns: 50, ..SwitchConfig::default() };
+    let config = SwitchConfig::default().with_quarantine(std::time::Duration::from_nanos(50));
     let mut rig = Rig::with(2, config);
     let mut dice = Dice::new(0x13);
     rig.neighbour(0, 2, 64);
@@ -812,7 +813,7 @@ fn each_way_to_go_no_further_is_counted_by_its_name_at_the_port_it_came_in_by() 
 
 #[test]
 fn the_hop_limit_bounds_a_loop_that_the_width_does_not() {
-    let config = SwitchConfig { hops_max: 3, u_turns: true, ..SwitchConfig::default() };
+    let config = SwitchConfig::default().with_hops_max(3).with_u_turns(true);
     let mut rig = Rig::with(1, config);
     rig.neighbour(0, 2, 4);
     rig.settle();
@@ -836,7 +837,8 @@ fn the_hop_limit_bounds_a_loop_that_the_width_does_not() {
 
 #[test]
 fn slots_are_attached_detached_and_listed_while_traffic_flows() {
-    let config = SwitchConfig { quarantine_ns: 1_000_000, ..SwitchConfig::default() };
+    let config =
+        SwitchConfig::default().with_quarantine(std::time::Duration::from_nanos(1_000_000));
     let mut rig = Rig::with(1, config);
     rig.neighbour(0, 2, 256);
     rig.neighbour(0, 3, 256);

@@ -3,12 +3,15 @@
 
 mod air;
 
-use air::{Birth, Datagram, Dice, MS, Pair, SECOND, host, key, local, receive, send};
+use air::{Birth, Datagram, Dice, MS, Pair, host, key, local, receive, send};
 use strowger_crypto::{
     Nanos, Psk, SeededEntropy,
     handshake::{Admission, CookieChecker, Load, LocalParams, Offer, TimestampGuard, ik},
 };
-use strowger_engine::{control::Event, discard::Discard};
+use strowger_engine::{
+    control::{Event, peering::Liveness},
+    discard::Discard,
+};
 use strowger_wire::{hello::Timestamp, link_header::SessionIndex};
 
 fn kind(bytes: &[u8]) -> u8 {
@@ -225,7 +228,7 @@ fn junk_is_told_apart_by_what_is_wrong_with_it() {
 #[test]
 fn a_link_comes_up_and_keeps_its_keys_fresh_over_a_round_trip_of_three_seconds() {
     let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| {
-        spec.liveness.interval_ns = 10 * SECOND;
+        spec.with_liveness(Liveness::new(std::time::Duration::from_secs(10)))
     });
     pair.air.delay(1_500 * MS);
     let (mut up, mut got) = (None, 0);

@@ -24,7 +24,7 @@ const DOOR: usize = 9;
 fn node(peers: u32) -> (Air, Node) {
     let (air, now) = (Air::default(), Now(1));
     let scheme = Scheme::new(&[Form::new(13, 0, 0)]).expect("sane");
-    let config = SwitchConfig { scheme, slot_max: 8_000, ..SwitchConfig::default() };
+    let config = SwitchConfig::default().with_scheme(scheme).with_slot_max(8_000);
     let mut node = Node::new(&air, &Birth { config, ..Birth::new(2) }, now);
     let pool = PoolSpec { trains: 0, singles: 512, huge_pages: false };
     let (port, pool) = (air.port(node.at, DOOR), Pool::new(&pool).expect("memory"));

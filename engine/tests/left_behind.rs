@@ -14,7 +14,7 @@ use strowger_engine::{
 };
 use strowger_frame::Address;
 
-const FAST: Liveness = Liveness { interval_ns: 100 * MS, multiplier: 3, always: true };
+const FAST: Liveness = Liveness::new(std::time::Duration::from_nanos(100 * MS)).with_always(true);
 
 fn turn(nodes: &mut [&mut Node], now: &mut Now, ns: u64) {
     now.0 += ns;
@@ -106,13 +106,14 @@ fn a_peer_that_is_back_after_its_goodbye_is_woken_like_any_other() {
 
 #[test]
 fn r8_a_stranger_s_last_handshake_said_again_gets_no_slot() {
-    let policy = UnknownPeerPolicy { rights: Rights::ALL, links_max: 4, liveness: FAST };
+    let policy =
+        UnknownPeerPolicy::default().with_rights(Rights::ALL).with_links_max(4).with_liveness(FAST);
     let (air, mut now) = (Air::default(), Now(1));
     let births = [1, 2].map(|seed| Birth { unknown_peers: Some(policy), ..Birth::new(seed) });
     let [mut a, mut b] = births.map(|birth| Node::new(&air, &birth, now));
     air.listen();
     let mut spec = PeerSpec::discovered("whoever is there", None, b.port);
-    spec.at = Some(Address::Udp(host(1)));
+    spec = spec.with_address(Address::Udp(host(1)));
     b.switch.add_peer(spec, now).expect("a slot");
     for _ in 0..20 {
         turn(&mut [&mut a, &mut b], &mut now, 100 * MS);
@@ -142,7 +143,7 @@ fn r8_a_stranger_s_last_handshake_said_again_gets_no_slot() {
 fn a_silent_peer_that_moves_to_another_worker_s_flow_is_followed_by_its_probes() {
     let births = [Birth::new(1), Birth { workers: 2, ..Birth::new(2) }];
     let mut pair = Pair::with(births[0], births[1], |own, spec| {
-        spec.liveness.always = own == 1;
+        spec.with_liveness(Liveness::default().with_always(own == 1))
     });
     pair.until_up();
     pair.wait(30);
@@ -165,7 +166,8 @@ fn begins_again(wall: u64, keeps: bool) -> u64 {
     let first = Birth { wall: 1_000 * HOUR, ..Birth::new(2) };
     // It is B that begins, so it is B's stamps that A remembers.
     let mut pair = Pair::with(Birth::new(1), first, |own, spec| {
-        spec.at = spec.at.filter(|_| own == 2);
+        let at = spec.address().filter(|_| own == 2);
+        spec.with_address(at)
     });
     pair.until_up();
     pair.wait(5);

@@ -10,7 +10,7 @@ use strowger_engine::{
     Now,
     control::{
         Attach, Event,
-        peering::{LinkState, Liveness, PeerSpec},
+        peering::{LinkState, Liveness},
     },
     discard::Discard,
     link::Behind,
@@ -18,8 +18,9 @@ use strowger_engine::{
 use strowger_frame::{Address, Port};
 use strowger_io::{Endpoint, EndpointSpec, endpoint};
 use strowger_wire::Label;
+use strowger_wire::Slot;
 
-const FAST: Liveness = Liveness { interval_ns: 500 * MS, multiplier: 3, always: false };
+const FAST: Liveness = Liveness::new(std::time::Duration::from_nanos(500 * MS));
 
 /// The peer's slot on each node, and the endpoint's.
 const PEER: u32 = 2;
@@ -67,7 +68,7 @@ fn endpoint_of(node: &mut Node) -> Endpoint {
     let (port, end) = endpoint::pair(&EndpointSpec::default()).expect("memory");
     let port = node.switch.plug_at(0, Box::new(port)).expect("room");
     let attach = Attach::plain(port, Address::Only, Behind::Endpoint, "endpoint");
-    node.switch.attach(attach.at_slot(ENDPOINT)).expect("a slot");
+    node.switch.attach(attach.with_slot(Slot::new(ENDPOINT))).expect("a slot");
     end
 }
 
@@ -85,7 +86,7 @@ impl Couple {
             b.switch.accept_unknown(id.expect("a place"), true);
         }
         let at = written.map(Address::Udp);
-        let spec = PeerSpec { at, slot: Some(PEER), liveness: FAST, ..b.spec(1, false) };
+        let spec = b.spec(1, false).with_address(at).with_slot(Slot::new(PEER)).with_liveness(FAST);
         b.switch.add_peer(spec, now).expect("a slot");
         let at_b = endpoint_of(&mut b);
         let (a, at_a) = Self::client(&air, (0, 1), seeks, now);
@@ -98,7 +99,7 @@ impl Couple {
         let mut a = Node::new(air, &Birth { lives, wall, ..Birth::new(1) }, now);
         // The air has no families: A's one socket reaches what B's listeners have.
         let at = Some(Address::Udp(seeks));
-        let spec = PeerSpec { at, slot: Some(PEER), liveness: FAST, ..a.spec(2, false) };
+        let spec = a.spec(2, false).with_address(at).with_slot(Slot::new(PEER)).with_liveness(FAST);
         a.switch.add_peer(spec, now).expect("a slot");
         let at_a = endpoint_of(&mut a);
         (a, at_a)
@@ -231,7 +232,7 @@ fn r8_a_written_address_that_never_answered_gets_initiations_at_their_pace_and_n
 
 #[test]
 fn by_a_link_that_is_down_nothing_leaves_but_what_brings_it_up() {
-    let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.liveness = FAST);
+    let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.with_liveness(FAST));
     pair.until_up();
     pair.wait(1);
     pair.air.cut(host(2), true);
@@ -268,7 +269,7 @@ fn a_peer_that_moved_and_died_is_looked_for_where_it_is_written_too() {
     // It dies there, and is born again where it was at first; it does not know where B is.
     couple.air.move_to(host(1), host(1));
     couple.a = Node::new(&couple.air, &Birth { lives: 1, ..Birth::new(1) }, couple.now);
-    let spec = PeerSpec { slot: Some(PEER), liveness: FAST, ..couple.a.spec(2, false) };
+    let spec = couple.a.spec(2, false).with_slot(Slot::new(PEER)).with_liveness(FAST);
     couple.a.switch.add_peer(spec, couple.now).expect("a slot");
     couple.at_a = endpoint_of(&mut couple.a);
     for _ in 0..400 {
@@ -417,7 +418,7 @@ fn one_key_on_two_nodes_is_seen_and_said() {
     let port = twin.switch.plug_everywhere(vec![Box::new(couple.air.port(elsewhere, 0))]);
     twin.port = port.expect("a place");
     twin.switch.accept_unknown(twin.port, true);
-    let spec = PeerSpec { slot: Some(PEER), liveness: FAST, ..twin.spec(2, true) };
+    let spec = twin.spec(2, true).with_slot(Slot::new(PEER)).with_liveness(FAST);
     twin.switch.add_peer(spec, couple.now).expect("a slot");
     let mut at_twin = endpoint_of(&mut twin);
     for _ in 0..600 {
@@ -487,7 +488,7 @@ fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_fol
 fn a_peer_that_starts_again_moments_after_its_keys_were_made_is_heard_at_once() {
     // Whichever of them has the smaller key.
     for of in [1, 2] {
-        let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.liveness = FAST);
+        let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.with_liveness(FAST));
         pair.until_up();
         let (dies, lives) = if of == 1 { (host(1), 2) } else { (host(2), 1) };
         pair.air.cut(dies, true);
@@ -502,7 +503,7 @@ fn a_peer_that_starts_again_moments_after_its_keys_were_made_is_heard_at_once() 
         let air = pair.air.clone();
         let birth = Birth { lives: 1, ..Birth::new(of) };
         let (mut node, other) = (Node::new(&air, &birth, pair.now), 3 - of);
-        let spec = PeerSpec { liveness: FAST, ..node.spec(other, true) };
+        let spec = node.spec(other, true).with_liveness(FAST);
         node.switch.add_peer(spec, pair.now).expect("a slot");
         let (_, end) = node.endpoint();
         if of == 1 {

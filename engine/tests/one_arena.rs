@@ -11,9 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strowger_crypto::{
-    IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy, aead::Provider,
-};
+use strowger_crypto::{IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy};
 use strowger_engine::{
     Now,
     control::{
@@ -163,13 +161,9 @@ fn identity(seed: u8) -> LocalIdentity {
 impl Node {
     fn new(seed: u8, pool: Pool) -> Self {
         let (mut switch, mut workers) = Switch::new(SwitchConfig::default(), vec![pool]).unwrap();
-        let config = PeeringConfig {
-            local: identity(seed),
-            entropy: Box::new(SeededEntropy::new(u64::from(seed))),
-            provider: Provider::DEFAULT,
-            wall_at_zero: 1,
-            unknown_peers: None,
-        };
+        let config =
+            PeeringConfig::new(identity(seed), Box::new(SeededEntropy::new(u64::from(seed))))
+                .with_wall_at_zero(1);
         switch.set_identity(config, Now(1)).unwrap();
         Self { switch, worker: workers.remove(0), began: Instant::now() }
     }
@@ -183,7 +177,7 @@ impl Node {
     fn peer(&mut self, port: Box<dyn Port>, of: u8, at: Address) -> u32 {
         let port = self.switch.plug_at(0, port).unwrap();
         let mut spec = PeerSpec::new(format!("peer {of}"), *identity(of).static_public(), port);
-        spec.at = Some(at);
+        spec = spec.with_address(at);
         self.switch.accept_unknown(port, true);
         self.switch.add_peer(spec, Now(1)).unwrap()
     }

@@ -38,7 +38,7 @@ fn drain(pair: &mut Pair) {
 
 fn pair_with(frame_bytes_max: u16, narrow: usize) -> Pair {
     let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| {
-        spec.frame_bytes_max = frame_bytes_max;
+        spec.with_frame_bytes_max(frame_bytes_max)
     });
     pair.air.narrow(narrow);
     pair.until_up();

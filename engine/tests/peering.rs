@@ -202,9 +202,9 @@ fn a_peer_without_an_address_is_where_its_first_sealed_packet_comes_from() {
     let mut a = Node::new(&air, &Birth::new(1), now);
     let mut b = Node::new(&air, &Birth::new(2), now);
     // Each asks the other now and then, so neither takes the link for a quiet one.
-    let always = Liveness { always: true, ..Liveness::default() };
+    let always = Liveness::default().with_always(true);
     for (node, of, is_known) in [(&mut a, 2, true), (&mut b, 1, false)] {
-        let spec = PeerSpec { liveness: always, ..node.spec(of, is_known) };
+        let spec = node.spec(of, is_known).with_liveness(always);
         node.switch.add_peer(spec, now).expect("a slot");
     }
     for _ in 0..20 {
@@ -224,25 +224,23 @@ fn a_peer_without_an_address_is_where_its_first_sealed_packet_comes_from() {
     assert!(b.view(1).handshakes >= 5);
 }
 
-const FAST: Liveness = Liveness { interval_ns: 50 * MS, multiplier: 3, always: false };
+const FAST: Liveness = Liveness::new(std::time::Duration::from_nanos(50 * MS));
 
 fn fast() -> Pair {
-    Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.liveness = FAST)
+    Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.with_liveness(FAST))
 }
 
 #[test]
 fn a_dead_peer_is_noticed_within_interval_times_multiplier_and_the_link_comes_back() {
     for (liveness, step) in [(FAST, MS), (Liveness::default(), 20 * MS)] {
-        let tune = |_, spec: &mut PeerSpec| {
-            spec.liveness = liveness;
-        };
+        let tune = |_, spec: PeerSpec| spec.with_liveness(liveness);
         let mut pair = Pair::with(Birth::new(1), Birth::new(2), tune);
         pair.until_up();
         pair.wait(2);
         assert!(pair.talks());
         pair.air.cut(host(2), true);
         let died = pair.now.0;
-        let detection = liveness.interval_ns * u64::from(liveness.multiplier);
+        let detection = liveness.detection().as_nanos() as u64;
         while pair.a.is_up() {
             send(&mut pair.at_a, pair.to_b, b"anybody?");
             pair.pass(step);
@@ -379,7 +377,7 @@ fn a_switch_that_begins_anew_finds_its_link_again() {
 
 fn two_workers() -> Pair {
     let b = Birth { workers: 2, ..Birth::new(2) };
-    let mut pair = Pair::with(Birth::new(1), b, |_, _| ());
+    let mut pair = Pair::with(Birth::new(1), b, |_, spec| spec);
     pair.until_up();
     // Until it is found what the path takes, so that all that is lost is data.
     pair.wait(1);
@@ -674,10 +672,10 @@ fn r10_workers_whose_slow_path_is_gone_for_good_forward_until_the_keys_are_old_a
 #[test]
 fn a_loop_made_on_purpose_costs_its_hop_budget_and_no_more() {
     let turning = |seed| {
-        let config = SwitchConfig { u_turns: true, ..SwitchConfig::default() };
+        let config = SwitchConfig::default().with_u_turns(true);
         Birth { config, ..Birth::new(seed) }
     };
-    let mut pair = Pair::with(turning(1), turning(2), |_, _| ());
+    let mut pair = Pair::with(turning(1), turning(2), |_, spec| spec);
     pair.until_up();
     let (b_at_a, a_at_b) = (pair.a.view(2).slot, pair.b.view(1).slot);
     let slot_a = pair.a.switch.slots().iter().find(|s| s.slot != b_at_a).expect("two").slot;

@@ -228,11 +228,9 @@ fn a_link_that_is_used_seldom_loses_nothing_and_one_that_is_asked_always_is_neve
     assert_eq!(refused(&pair.a) + refused(&pair.b), 0);
     pair.assert_even();
 
-    let always = Liveness { always: true, ..Liveness::default() };
+    let always = Liveness::default().with_always(true);
     let mut pair = Pair::with(Birth::new(1), Birth::new(2), |own, spec| {
-        if own == 1 {
-            spec.liveness = always;
-        }
+        if own == 1 { spec.with_liveness(always) } else { spec }
     });
     pair.until_up();
     pair.wait(1_000);

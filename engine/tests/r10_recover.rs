@@ -7,7 +7,10 @@ mod air;
 use air::{Birth, Fuse, MS, Node, Pair, SECOND, receive, send};
 use strowger_engine::{
     Now,
-    control::{Event, SlotState, peering::UnknownPeerPolicy},
+    control::{
+        Event, SlotState,
+        peering::{Liveness, UnknownPeerPolicy},
+    },
     discard::Discard,
     link::Rights,
 };
@@ -24,7 +27,9 @@ impl Wake for Alarm {
 
 /// Two switches whose link is never quiet.
 fn busy() -> Pair {
-    Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.liveness.always = true)
+    Pair::with(Birth::new(1), Birth::new(2), |_, spec| {
+        spec.with_liveness(Liveness::default().with_always(true))
+    })
 }
 
 /// Whether packets go both ways, with whatever time that takes.
@@ -72,7 +77,7 @@ fn r10_a_panic_in_any_draw_of_randomness_leaves_a_link_that_works_within_a_secon
 
 #[test]
 fn r10_forwarding_goes_on_and_no_packet_is_lost_while_the_slow_path_begins_anew() {
-    let mut pair = Pair::with(Birth { workers: 2, ..Birth::new(1) }, Birth::new(2), |_, _| ());
+    let mut pair = Pair::with(Birth { workers: 2, ..Birth::new(1) }, Birth::new(2), |_, spec| spec);
     pair.until_up();
     let handshakes = pair.a.view(2).handshakes;
     let (mut sent, mut received) = (0, 0);
@@ -156,14 +161,11 @@ fn r10_a_dead_peer_s_link_goes_down_though_no_session_knows_its_keys() {
 
 #[test]
 fn r10_a_peer_that_came_by_itself_is_found_again_and_a_stranger_too() {
-    let policy =
-        UnknownPeerPolicy { rights: Rights::ALL, links_max: 4, ..UnknownPeerPolicy::default() };
+    let policy = UnknownPeerPolicy::default().with_rights(Rights::ALL).with_links_max(4);
     let first = Birth { unknown_peers: Some(policy), ..Birth::new(1) };
     let mut pair = Pair::with(first, Birth::new(2), |own, spec| {
-        spec.liveness.always = true;
-        if own == 1 {
-            spec.at = None;
-        }
+        let spec = spec.with_liveness(Liveness::default().with_always(true));
+        if own == 1 { spec.with_address(None::<Address>) } else { spec }
     });
     pair.until_up();
     assert_eq!(pair.a.view(2).at, Some(Address::Udp(air::host(2))));
@@ -209,7 +211,7 @@ fn r10_what_was_being_attached_moved_or_taken_away_is_finished() {
     for rings in 1..=16 {
         for (what, panics) in seen.iter_mut().enumerate() {
             let mut pair =
-                Pair::with(Birth { workers: 2, ..Birth::new(1) }, Birth::new(2), |_, _| ());
+                Pair::with(Birth { workers: 2, ..Birth::new(1) }, Birth::new(2), |_, spec| spec);
             pair.until_up();
             let fuse = pair.a.fuse.clone();
             let (slot, _spare) = pair.a.endpoint();
@@ -287,7 +289,7 @@ fn r1_quarantines_begin_again_when_the_slow_path_does() {
     turn(&mut node, SECOND);
     node.switch.detach(slot).expect("it is there");
     turn(&mut node, 2 * SECOND);
-    let quarantine = node.switch.config().quarantine_ns;
+    let quarantine = node.switch.config().quarantine().as_nanos() as u64;
     node.switch.recover(Now(2 * SECOND + quarantine / 2));
     turn(&mut node, 2 * SECOND + quarantine);
     let views = node.switch.slots();

@@ -12,12 +12,15 @@ use strowger_engine::{
 };
 use strowger_frame::{Address, Pool, PoolSpec};
 use strowger_io::memory::wire;
+use strowger_wire::Slot;
 
 const QUARANTINE_NS: u64 = 1_000;
 
 fn switch() -> (Switch, Worker) {
     let pool = Pool::new(&PoolSpec { trains: 0, singles: 0, huge_pages: false }).expect("memory");
-    let config = SwitchConfig { quarantine_ns: QUARANTINE_NS, slot_max: 6, ..Default::default() };
+    let config = SwitchConfig::default()
+        .with_quarantine(std::time::Duration::from_nanos(QUARANTINE_NS))
+        .with_slot_max(6);
     let (switch, mut workers) = Switch::new(config, vec![pool]).expect("a sane switch");
     (switch, workers.pop().expect("one"))
 }
@@ -88,7 +91,7 @@ fn a_number_pinned_to_another_opens_when_it_has_rested() {
     let snapshot = lived();
     let (mut switch, mut worker) = switch();
     switch.restore(&snapshot, Now(50)).expect("nothing is attached");
-    let pinned = wish(&mut switch, "pinned").at_slot(2);
+    let pinned = wish(&mut switch, "pinned").with_slot(Slot::new(2));
     assert_eq!(switch.attach(pinned), Ok(2));
     // Whose it was gets another.
     assert_eq!(attach(&mut switch, "b"), Ok(6));
@@ -138,7 +141,7 @@ fn state(switch: &Switch, slot: u32) -> Option<(SlotState, String)> {
 #[test]
 fn r11_a_former_number_leads_to_its_user_after_a_restart_as_long_as_it_would_have() {
     let (mut switch, mut worker) = switch();
-    let alias_ns = switch.config().alias_ns;
+    let alias_ns = switch.config().alias().as_nanos() as u64;
     switch.restore(&lived(), Now(50)).expect("nothing is attached");
     assert_eq!(state(&switch, 3), Some((SlotState::Kept, String::new())));
     assert_eq!(attach(&mut switch, "c"), Ok(5));
@@ -162,7 +165,7 @@ fn r11_a_former_number_leads_to_its_user_after_a_restart_as_long_as_it_would_hav
     // No other user gets the number of one that does not come back before its time.
     let (mut switch, mut worker) = self::switch();
     switch.restore(&snapshot, Now(7)).expect("nothing is attached");
-    let pinned = wish(&mut switch, "d").at_slot(3);
+    let pinned = wish(&mut switch, "d").with_slot(Slot::new(3));
     assert_eq!(switch.attach(pinned), Ok(3));
     settle(&mut switch, &mut worker, 8);
     let left = switch.opens_in(3).expect("it waits");
@@ -173,7 +176,7 @@ fn r11_a_former_number_leads_to_its_user_after_a_restart_as_long_as_it_would_hav
 fn r11_a_number_that_its_user_is_pinned_away_from_leads_to_it_for_a_while() {
     let (mut switch, mut worker) = switch();
     switch.restore(&lived(), Now(50)).expect("nothing is attached");
-    let pinned = wish(&mut switch, "b").at_slot(6);
+    let pinned = wish(&mut switch, "b").with_slot(Slot::new(6));
     assert_eq!(switch.attach(pinned), Ok(6));
     settle(&mut switch, &mut worker, 51);
     assert_eq!(state(&switch, 6), Some((SlotState::Attached, "b".to_owned())));
@@ -181,7 +184,7 @@ fn r11_a_number_that_its_user_is_pinned_away_from_leads_to_it_for_a_while() {
     // Back to the former one of before: it is its own, so there is nothing to wait for.
     let (mut switch, mut worker) = self::switch();
     switch.restore(&lived(), Now(50)).expect("nothing is attached");
-    let pinned = wish(&mut switch, "c").at_slot(3);
+    let pinned = wish(&mut switch, "c").with_slot(Slot::new(3));
     assert_eq!(switch.attach(pinned), Ok(3));
     let events = settle(&mut switch, &mut worker, 51);
     assert!(events.contains(&Event::SlotAttached(3)), "{events:?}");
@@ -192,9 +195,9 @@ fn r11_a_number_that_its_user_is_pinned_away_from_leads_to_it_for_a_while() {
 fn r11_a_former_number_of_an_attach_that_is_refused_leads_nowhere_and_rests() {
     let (mut switch, mut worker) = switch();
     switch.restore(&lived(), Now(50)).expect("nothing is attached");
-    let mut refused = wish(&mut switch, "c");
     // A memory wire has no such address.
-    refused.at = Some(Address::Udp(([127, 0, 0, 1], 1).into()));
+    let at = Address::Udp(([127, 0, 0, 1], 1).into());
+    let refused = wish(&mut switch, "c").with_address(at);
     assert_eq!(switch.attach(refused), Ok(5));
     settle(&mut switch, &mut worker, 51);
     for slot in [3, 5] {
@@ -227,7 +230,10 @@ fn a_kept_number_that_is_not_free_yet_is_refused_with_the_time_when_it_will_be()
     else {
         panic!("{refused:?}")
     };
-    assert!(said == why && in_ns.is_some_and(|ns| ns <= switch.config().alias_ns), "{in_ns:?}");
+    assert!(
+        said == why && in_ns.is_some_and(|ns| u128::from(ns) <= switch.config().alias().as_nanos()),
+        "{in_ns:?}"
+    );
 }
 
 /// All numbers are those of peers that came by themselves, as older files have them: by key alone.
@@ -239,7 +245,7 @@ fn crowded(unknown: bool) -> Snapshot {
         unknown,
     });
     Snapshot {
-        scheme: SwitchConfig::default().scheme,
+        scheme: *SwitchConfig::default().scheme(),
         generation: 99,
         numbers: numbers.into(),
         former: Vec::new(),
@@ -252,8 +258,7 @@ fn a_start_never_fails_for_numbers_that_are_remembered_for_others() {
     for unknown in [false, true] {
         let (mut switch, mut worker) = switch();
         switch.restore(&crowded(unknown), Now(50)).expect("nothing is attached");
-        let mut known = wish(&mut switch, "known");
-        known.key = Some([3; 32]);
+        let known = wish(&mut switch, "known").with_key([3; 32]);
         assert_eq!(switch.attach(known), Ok(3), "its own");
         // More peers than before: each gets a number, and waits until no label of before names it.
         let slots: Vec<u32> =

@@ -17,7 +17,7 @@ fn rests(node: &Node, slot: u32) -> bool {
 
 #[test]
 fn r1_a_clock_that_leaps_ends_no_quarantine_early() {
-    let quarantine = Birth::new(1).config.quarantine_ns;
+    let quarantine = Birth::new(1).config.quarantine().as_nanos() as u64;
     assert!(quarantine >= 60 * SECOND);
     for leap in [10 * quarantine, 1 << 50, u64::MAX - 100 * quarantine] {
         let mut node = Node::bare(&Birth::new(1), Now(SECOND));

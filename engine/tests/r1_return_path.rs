@@ -47,7 +47,7 @@ impl Between {
             far.admit(Mark(0), Address::Only).expect("nobody else");
             let port = switch.plug_at(0, Box::new(near)).expect("a place");
             let attach = Attach::plain(port, Address::Only, Behind::Neighbour, name);
-            let attach = if before.is_some() { attach } else { attach.at_slot(slot) };
+            let attach = if before.is_some() { attach } else { attach.with_slot(Slot::new(slot)) };
             switch.attach(attach).expect("free");
             far
         });
@@ -145,7 +145,7 @@ fn r1_two_way_traffic_goes_on_over_two_changes_of_number_to_one_that_needs_more_
 #[test]
 fn r1_no_return_path_bears_a_former_number_that_leads_nowhere_any_more() {
     let mut between = Between::new(None);
-    let alias_s = between.switch.config().alias_ns / SECOND;
+    let alias_s = between.switch.config().alias().as_secs();
     between.renumber(2, 7);
     between.pass(100);
     between.renumber(7, 9);

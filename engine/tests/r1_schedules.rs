@@ -190,14 +190,12 @@ impl Rig {
             2 => scheme::V3X5X8,
             _ => growing().0,
         };
-        let config = SwitchConfig {
-            scheme,
-            slot_max: SLOT_MAX,
-            quarantine_ns: QUARANTINE_NS,
-            alias_ns: ALIAS_NS,
-            u_turns: true,
-            ..SwitchConfig::default()
-        };
+        let config = SwitchConfig::default()
+            .with_scheme(scheme)
+            .with_slot_max(SLOT_MAX)
+            .with_quarantine(std::time::Duration::from_nanos(QUARANTINE_NS))
+            .with_alias(std::time::Duration::from_nanos(ALIAS_NS))
+            .with_u_turns(true);
         let memory = |singles| {
             Pool::new(&PoolSpec { trains: 0, singles, huge_pages: false }).expect("memory")
         };
@@ -355,10 +353,10 @@ impl Rig {
             Attach::plain(self.seats[seat].port, Address::Only, behind, id.to_string());
         if self.dice.below(8) == 0 {
             // A memory wire has no such address: refused by the worker, not by the slow path.
-            attach.at = Some(Address::Udp(([127, 0, 0, 1], 1).into()));
+            attach = attach.with_address(Address::Udp(([127, 0, 0, 1], 1).into()));
         }
         if self.dice.below(3) > 0 {
-            attach = attach.at_slot(self.dice.below(SLOT_MAX as usize + 1) as u32);
+            attach = attach.with_slot(Slot::new(self.dice.below(SLOT_MAX as usize + 1) as u32));
         }
         match self.switch.attach(attach) {
             Ok(slot) => {

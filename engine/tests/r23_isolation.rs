@@ -78,7 +78,8 @@ impl Rig {
         far.admit(Mark(0), Address::Only).expect("free");
         let port = self.switch.plug_at(worker, wrap(near)).expect("a place");
         let name = format!("on {slot}");
-        let attach = Attach::plain(port, Address::Only, Behind::Neighbour, name).at_slot(slot);
+        let attach =
+            Attach::plain(port, Address::Only, Behind::Neighbour, name).with_slot(Slot::new(slot));
         assert_eq!(self.switch.attach(attach), Ok(slot));
         self.far.insert(slot, far);
         while !self.switch.is_settled() {

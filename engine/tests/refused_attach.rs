@@ -10,6 +10,7 @@ use strowger_engine::{
     link::Behind,
 };
 use strowger_frame::{Address, port::AdmitError};
+use strowger_wire::Slot;
 
 fn pass(node: &mut Node, now: &mut Now, seconds: u64) {
     for _ in 0..10 * seconds {
@@ -27,7 +28,7 @@ fn a_peer_that_a_port_refuses_leaves_nothing_behind() {
     let mut node = Node::new(&air, &Birth { workers: 2, ..Birth::new(2) }, now);
     pass(&mut node, &mut now, 1);
     let mut spec = node.spec(1, true);
-    spec.at = Some(HANDED_OFF);
+    spec = spec.with_address(HANDED_OFF);
     let slot = node.switch.add_peer(spec, now).expect("a slot");
     pass(&mut node, &mut now, 1);
     assert!(node.events.contains(&Event::AttachRefused(slot, AdmitError::WrongKind)));
@@ -73,8 +74,8 @@ fn a_peer_that_one_worker_s_port_refuses_is_taken_back_from_the_others() {
     let made = node.switch.balance().frames_made;
     pass(&mut node, &mut now, 20);
     assert_eq!(node.switch.balance().frames_made, made, "nothing is sent");
-    let plain =
-        Attach::plain(node.port, Address::Udp(host(3)), Behind::Neighbour, "peer 1").at_slot(9);
+    let plain = Attach::plain(node.port, Address::Udp(host(3)), Behind::Neighbour, "peer 1")
+        .with_slot(Slot::new(9));
     assert_eq!(node.switch.attach(plain), Ok(9));
     pass(&mut node, &mut now, 1);
     assert!(node.events.contains(&Event::SlotAttached(9)));

@@ -1,9 +1,7 @@
 //! Sealed links between switches driven by hand, with virtual time and a seed: handshakes, data,
 //! rekeying, replay, rights. Nothing here sleeps or reads a clock.
 
-use strowger_crypto::{
-    IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy, aead::Provider,
-};
+use strowger_crypto::{IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy};
 use strowger_engine::{
     Now,
     control::{
@@ -41,13 +39,10 @@ impl Node {
             Pool::new(&PoolSpec { trains: 16, singles: 256, huge_pages: false }).expect("memory");
         let (mut switch, mut workers) =
             Switch::new(SwitchConfig::default(), vec![pool]).expect("sane");
-        let config = PeeringConfig {
-            local: identity(seed),
-            entropy: Box::new(SeededEntropy::new(u64::from(seed))),
-            provider: Provider::DEFAULT,
-            wall_at_zero: 1,
-            unknown_peers,
-        };
+        let config =
+            PeeringConfig::new(identity(seed), Box::new(SeededEntropy::new(u64::from(seed))))
+                .with_wall_at_zero(1)
+                .with_unknown_peers(unknown_peers);
         switch.set_identity(config, Now(1)).expect("an identity");
         Self { switch, worker: workers.remove(0), events: Vec::new() }
     }
@@ -62,7 +57,7 @@ impl Node {
     fn peer(&mut self, port: impl Port + 'static, of: u8, at: Option<Address>, now: Now) -> u32 {
         let port = self.switch.plug_at(0, Box::new(port)).expect("room");
         let mut spec = PeerSpec::new("peer", *identity(of).static_public(), port);
-        spec.at = at;
+        spec = spec.with_address(at);
         self.switch.add_peer(spec, now).expect("a slot")
     }
 

@@ -3,7 +3,6 @@
 
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, Psk, Secret, SeededEntropy,
-    aead::Provider,
     handshake::{LocalParams, Offer, ik, xx},
 };
 use strowger_engine::{
@@ -82,17 +81,14 @@ impl House {
     fn new() -> Self {
         let (mut switch, mut workers) =
             Switch::new(SwitchConfig::default(), vec![memory_of(64)]).expect("sane");
-        let config = PeeringConfig {
-            local: local(1),
-            entropy: Box::new(SeededEntropy::new(1)),
-            provider: Provider::DEFAULT,
-            wall_at_zero: 1,
-            unknown_peers: Some(UnknownPeerPolicy {
-                rights: Rights::NONE,
-                links_max: 1,
-                liveness: Liveness::default(),
-            }),
-        };
+        let config = PeeringConfig::new(local(1), Box::new(SeededEntropy::new(1)))
+            .with_wall_at_zero(1)
+            .with_unknown_peers(Some(
+                UnknownPeerPolicy::default()
+                    .with_rights(Rights::NONE)
+                    .with_links_max(1)
+                    .with_liveness(Liveness::default()),
+            ));
         switch.set_identity(config, Now(1)).expect("an identity");
         let ((near, data), (indoors, street)) = (admitted(), admitted());
         let port = switch.plug_at(0, Box::new(near)).expect("room");

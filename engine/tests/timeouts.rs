@@ -13,7 +13,7 @@ use strowger_engine::{
     Now,
     control::{
         Attach, Event, SlotState,
-        peering::{LinkState, Liveness, PeerView},
+        peering::{LinkState, Liveness, PeerSpec, PeerView},
     },
     link::Behind,
 };
@@ -78,15 +78,14 @@ struct Town {
 }
 
 impl Town {
-    fn new(rim: u8, tune: impl Fn(&mut strowger_engine::control::peering::PeerSpec)) -> Self {
+    fn new(rim: u8, tune: impl Fn(PeerSpec) -> PeerSpec) -> Self {
         let (air, now) = (Air::default(), Now(1));
         let mut hub = Node::new(&air, &Birth::new(1), now);
         let mut nodes: Vec<Node> =
             (2..2 + rim).map(|seed| Node::new(&air, &Birth::new(seed), now)).collect();
         for (seed, node) in (2..).zip(&mut nodes) {
             for (from, of) in [(&mut hub, seed), (&mut *node, 1)] {
-                let mut spec = from.spec(of, true);
-                tune(&mut spec);
+                let spec = tune(from.spec(of, true));
                 from.switch.add_peer(spec, now).expect("a slot");
             }
         }
@@ -117,7 +116,7 @@ impl Town {
 
 #[test]
 fn without_links_and_with_plain_ones_it_is_never_polled() {
-    let mut town = Town::new(0, |_| ());
+    let mut town = Town::new(0, |spec| spec);
     town.pass(SECOND);
     town.hub.polled();
     assert_eq!(town.minutes(), [0; MINUTES]);
@@ -137,7 +136,7 @@ fn without_links_and_with_plain_ones_it_is_never_polled() {
 #[test]
 fn idle_sealed_links_with_keys_cost_two_polls_a_minute_each_and_none_without() {
     for links in [1_u8, 10] {
-        let mut town = Town::new(links, |_| ());
+        let mut town = Town::new(links, |spec| spec);
         let minutes = town.minutes();
         // In the first one keys are made, and what the path takes is found.
         assert!(minutes[0] <= 60 * u64::from(links), "{minutes:?}");
@@ -150,7 +149,7 @@ fn idle_sealed_links_with_keys_cost_two_polls_a_minute_each_and_none_without() {
 
 #[test]
 fn a_peer_that_does_not_answer_costs_two_polls_for_each_attempt_at_a_handshake() {
-    let mut town = Town::new(1, |_| ());
+    let mut town = Town::new(1, |spec| spec);
     town.air.cut(host(2), true);
     let minutes = town.minutes();
     // An attempt every 12 to 16 s; its answer is awaited for 10 s, and then its index is free again.
@@ -161,8 +160,8 @@ fn a_peer_that_does_not_answer_costs_two_polls_for_each_attempt_at_a_handshake()
 
 #[test]
 fn a_link_that_is_asked_always_is_asked_once_an_interval() {
-    let liveness = Liveness { interval_ns: 10 * SECOND, always: true, ..Liveness::default() };
-    let mut town = Town::new(1, |spec| spec.liveness = liveness);
+    let liveness = Liveness::new(std::time::Duration::from_nanos(10 * SECOND)).with_always(true);
+    let mut town = Town::new(1, |spec| spec.with_liveness(liveness));
     let minutes = town.minutes();
     // A question and an answer each way are 12 a minute, and each is looked at once more.
     assert!(minutes[1..].iter().all(|polls| *polls <= 40), "{minutes:?}");
@@ -174,12 +173,12 @@ fn a_link_that_is_asked_always_is_asked_once_an_interval() {
         town.pass(10 * MS);
     }
     let took = town.now.0 - since;
-    assert!(took <= liveness.detection_ns() + SECOND, "{took} ns");
+    assert!(took <= liveness.detection().as_nanos() as u64 + SECOND, "{took} ns");
 }
 
 #[test]
 fn frames_that_a_worker_moves_wake_it_and_the_death_of_a_link_in_use_is_noticed_in_time() {
-    let mut town = Town::new(1, |_| ());
+    let mut town = Town::new(1, |spec| spec);
     let (own, mut here) = town.hub.node.endpoint();
     let (far, mut there) = town.rim[0].node.endpoint();
     let view = |node: &Node, of| -> PeerView { node.view(of) };
@@ -205,12 +204,12 @@ fn frames_that_a_worker_moves_wake_it_and_the_death_of_a_link_in_use_is_noticed_
         assert!(town.now.0 - since < 60 * SECOND, "its death goes unnoticed");
     }
     let took = town.now.0 - since;
-    assert!(took <= Liveness::default().detection_ns() + 6 * SECOND, "{took} ns");
+    assert!(took <= Liveness::default().detection().as_nanos() as u64 + 6 * SECOND, "{took} ns");
 }
 
 #[test]
 fn keys_of_a_link_in_use_are_renewed_by_timeouts_alone() {
-    let mut town = Town::new(1, |_| ());
+    let mut town = Town::new(1, |spec| spec);
     let (own, mut here) = town.hub.node.endpoint();
     let (far, mut there) = town.rim[0].node.endpoint();
     (0..30).for_each(|_| town.pass(100 * MS));
@@ -228,7 +227,7 @@ fn keys_of_a_link_in_use_are_renewed_by_timeouts_alone() {
 
 #[test]
 fn a_slot_number_s_quarantine_ends_when_it_said() {
-    let mut town = Town::new(0, |_| ());
+    let mut town = Town::new(0, |spec| spec);
     let (slot, _endpoint) = town.hub.node.endpoint();
     town.pass(SECOND);
     town.hub.node.switch.detach(slot).expect("it is there");

@@ -84,8 +84,8 @@ impl Open {
     }
 
     fn bound(&self) -> usize {
-        let slot_max = self.node.switch.config().slot_max as usize;
-        let links_max = UnknownPeerPolicy::default().links_max as usize;
+        let slot_max = self.node.switch.config().slot_max() as usize;
+        let links_max = UnknownPeerPolicy::default().links_max() as usize;
         (links_max * UNKNOWN_NUMBERS_PER_LINK).min(slot_max / 2)
     }
 
@@ -103,7 +103,7 @@ impl Open {
 }
 
 fn open(scheme: scheme::Scheme, slot_max: u32) -> Birth {
-    let config = SwitchConfig { scheme, slot_max, ..SwitchConfig::default() };
+    let config = SwitchConfig::default().with_scheme(scheme).with_slot_max(slot_max);
     Birth { unknown_peers: Some(UnknownPeerPolicy::default()), config, ..Birth::new(2) }
 }
 

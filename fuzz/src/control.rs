@@ -10,6 +10,7 @@ use strowger_engine::{
 };
 use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port};
 use strowger_io::memory;
+use strowger_wire::Slot;
 use strowger_wire::{control::Message, limits::CONTROL_BYTES_MAX};
 
 /// Parses any bytes. A valid message encodes to its own length and parses to the same message.
@@ -48,7 +49,7 @@ fn a_switch_never_amplifies() {
                 far.admit(Mark(0), Address::Only).expect("a free address");
                 let port = switch.plug_at(0, Box::new(near)).expect("room");
                 let at = Attach::plain(port, Address::Only, Behind::Neighbour, "n");
-                switch.attach(at.at_slot(slot)).expect("free");
+                switch.attach(at.with_slot(Slot::new(slot))).expect("free");
                 far
             };
             let (mut asker, mut other) = (attach(2), attach(3));

@@ -372,13 +372,11 @@ impl Rig {
         let memory = |trains, singles| {
             Pool::new(&PoolSpec { trains, singles, huge_pages: false }).expect("memory")
         };
-        let config = SwitchConfig {
-            scheme: case.scheme,
-            slot_max: case.slot_max,
-            hops_max: case.hops_max,
-            u_turns: case.u_turns,
-            ..SwitchConfig::default()
-        };
+        let config = SwitchConfig::default()
+            .with_scheme(case.scheme)
+            .with_slot_max(case.slot_max)
+            .with_hops_max(case.hops_max)
+            .with_u_turns(case.u_turns);
         let (switch, mut workers) = Switch::new(config, vec![memory(0, 0)]).expect("a sane switch");
         let worker = workers.pop().expect("one");
         let mut rig =
@@ -388,7 +386,7 @@ impl Rig {
             far.admit(Mark(0), Address::Only).expect("a free address");
             let port = rig.switch.plug_at(0, Box::new(near)).expect("a place");
             let behind = if is_endpoint { Behind::Endpoint } else { Behind::Neighbour };
-            let attach = Attach::plain(port, Address::Only, behind, "").at_slot(slot);
+            let attach = Attach::plain(port, Address::Only, behind, "").with_slot(Slot::new(slot));
             assert_eq!(rig.switch.attach(attach), Ok(slot));
             rig.far.push(far);
         }

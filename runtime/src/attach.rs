@@ -5,6 +5,7 @@ use strowger_engine::{
     link::Behind,
 };
 use strowger_frame::Address;
+use strowger_wire::Slot;
 
 use crate::{
     address::{Shown, in_scope_of, unusable_as_peer},
@@ -84,16 +85,16 @@ pub(crate) fn peer_spec(
         return Err(NeighborError::PeerId);
     }
     let port = port_of(ports, peer.behind.as_deref(), known(peer.at.as_ref()), false)?;
-    let mut spec = PeerSpec::discovered(peer.name, peer.key.identity, port.id);
-    spec.key = peer.key.key;
-    spec.psk = peer.psk;
-    spec.at = peer.at.map(|at| usable(at, ports, port, machine)).transpose()?;
-    spec.slot = peer.slot;
-    spec.rights = peer.rights;
-    spec.seal = peer.seal;
-    spec.frame_bytes_max = peer.frame_bytes_max;
-    spec.liveness = peer.liveness;
-    Ok(spec)
+    let at = peer.at.map(|at| usable(at, ports, port, machine)).transpose()?;
+    Ok(PeerSpec::discovered(peer.name, peer.key.identity, port.id)
+        .with_key(peer.key.key)
+        .with_psk(peer.psk)
+        .with_address(at)
+        .with_slot(peer.slot.map(Slot::new))
+        .with_rights(peer.rights)
+        .with_seal(peer.seal)
+        .with_frame_bytes_max(peer.frame_bytes_max)
+        .with_liveness(peer.liveness))
 }
 
 /// What the switch is told of a neighbor with a plain link.
@@ -109,7 +110,7 @@ pub(crate) fn plain_attach(
         return Err(NeighborError::Sealed { port: port.name.clone() });
     }
     let behind = if neighbor.is_endpoint { Behind::Endpoint } else { Behind::Neighbour };
-    Ok(Attach { slot: neighbor.slot, ..Attach::plain(port.id, at, behind, neighbor.name) })
+    Ok(Attach::plain(port.id, at, behind, neighbor.name).with_slot(neighbor.slot.map(Slot::new)))
 }
 
 /// Whether another slot has this name.

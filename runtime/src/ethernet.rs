@@ -65,7 +65,7 @@ impl Wire {
     /// How it says that we are here, if it does.
     pub(crate) fn beacon(&self) -> Option<BeaconSpec> {
         let to = Address::Ether(BEACON_GROUP.address);
-        self.beacon_s.map(|s| BeaconSpec { to, interval_ns: u64::from(s) * 1_000_000_000 })
+        self.beacon_s.map(|s| BeaconSpec::new(to, std::time::Duration::from_secs(u64::from(s))))
     }
 
     /// Whether the interface is no more: it does not come back before the relay is started anew.
@@ -128,7 +128,7 @@ pub(crate) fn open_all(
     let mut arena = Arena::of(first);
     let mut opened: Vec<Opening> = Vec::new();
     for ethernet in &config.ethernet {
-        let opening = open_one(ethernet, config.switch.slot_max + 1, opener, &mut arena, pools)
+        let opening = open_one(ethernet, config.switch.slot_max() + 1, opener, &mut arena, pools)
             .and_then(|opening| check(config, ethernet, opening))
             .map_err(|why| StartError::Port {
                 kind: "ethernet",

@@ -141,7 +141,7 @@ impl EventKind {
     /// A name for logs and programs, in snake_case.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Switch(event) => switch_event_name(event),
+            Self::Switch(event) => event.name(),
             Self::Missed { .. } => "missed",
             Self::SlowPathRestarted { .. } => "slow_path_restarted",
             Self::SlowPathRecovered => "slow_path_recovered",
@@ -157,70 +157,6 @@ impl EventKind {
             Self::StateFileFailed { .. } => "state_file_trouble",
             Self::StateFileWritten { .. } => "state_file_back",
         }
-    }
-}
-
-/// The name of a switch's event, in snake_case.
-fn switch_event_name(event: &SwitchEvent) -> &'static str {
-    match event {
-        SwitchEvent::SlotAttached(_) => "slot_attached",
-        SwitchEvent::AttachRefused(..) => "attach_refused",
-        SwitchEvent::SlotDetached(_) => "slot_detached",
-        SwitchEvent::SlotFree(_) => "slot_free",
-        SwitchEvent::SlotDraining(_) => "slot_draining",
-        SwitchEvent::SlotMoved(..) => "slot_moved",
-        SwitchEvent::AliasUsed { .. } => "alias_used",
-        SwitchEvent::AliasEnded(_) => "alias_ended",
-        SwitchEvent::SchemeGrown => "scheme_grown",
-        SwitchEvent::PortUnplugged(_) => "port_unplugged",
-        SwitchEvent::SlowPathRestarted => "slow_path_restarted",
-        SwitchEvent::LinkUp(_) => "link_up",
-        SwitchEvent::LinkQuiet(_) => "link_quiet",
-        SwitchEvent::LinkDown(_) => "link_down",
-        SwitchEvent::LinkTrouble(..) => "link_trouble",
-        SwitchEvent::UnknownRefused { .. } => "unknown_peer_refused",
-        SwitchEvent::PathMtu(..) => "path_mtu",
-        SwitchEvent::Roamed(..) => "roamed",
-        SwitchEvent::Rekeyed(_) => "rekeyed",
-        SwitchEvent::WantsAlternate(_) => "wants_alternate",
-        SwitchEvent::KeyOnTwoNodes(..) => "key_on_two_nodes",
-        SwitchEvent::PeerRefused(..) => "peer_refused",
-        SwitchEvent::PeerSuggested { .. } => "peer_suggested",
-        SwitchEvent::Answered(..) => "answered",
-        SwitchEvent::Goodbye { .. } => "goodbye",
-        SwitchEvent::SlotMovedAway { .. } => "slot_moved_away",
-    }
-}
-
-/// The slot that an event of the switch is about.
-pub(crate) fn slot_of(event: &SwitchEvent) -> Option<u32> {
-    match *event {
-        SwitchEvent::SlotAttached(slot)
-        | SwitchEvent::AttachRefused(slot, _)
-        | SwitchEvent::SlotDetached(slot)
-        | SwitchEvent::SlotFree(slot)
-        | SwitchEvent::SlotDraining(slot)
-        | SwitchEvent::SlotMoved(slot, _)
-        | SwitchEvent::AliasUsed { slot, .. }
-        | SwitchEvent::AliasEnded(slot)
-        | SwitchEvent::LinkUp(slot)
-        | SwitchEvent::LinkQuiet(slot)
-        | SwitchEvent::LinkDown(slot)
-        | SwitchEvent::LinkTrouble(slot, _)
-        | SwitchEvent::PathMtu(slot, _)
-        | SwitchEvent::Roamed(slot, _)
-        | SwitchEvent::Rekeyed(slot)
-        | SwitchEvent::KeyOnTwoNodes(slot, _)
-        | SwitchEvent::PeerRefused(slot, _)
-        | SwitchEvent::Goodbye { slot, .. }
-        | SwitchEvent::SlotMovedAway { by: slot, .. } => Some(slot),
-        SwitchEvent::PeerSuggested { slot, .. } => slot,
-        SwitchEvent::SchemeGrown
-        | SwitchEvent::PortUnplugged(_)
-        | SwitchEvent::SlowPathRestarted
-        | SwitchEvent::UnknownRefused { .. }
-        | SwitchEvent::WantsAlternate(_)
-        | SwitchEvent::Answered(..) => None,
     }
 }
 

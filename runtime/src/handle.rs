@@ -147,7 +147,7 @@ impl RelayHandle {
     /// ```
     /// # use strowger_runtime::Relay;
     /// # let relay = Relay::builder().workers(1).local_port("app").start()?;
-    /// let hops_max = relay.call(|slow_path| slow_path.switch().config().hops_max)?;
+    /// let hops_max = relay.call(|slow_path| slow_path.switch().config().hops_max())?;
     /// assert!(hops_max > 0);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

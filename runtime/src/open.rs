@@ -27,6 +27,7 @@ use strowger_io::{
     sys::cores::{cpu_quota, usable_cores, workers_worth},
     unix::UnixSpec,
 };
+use strowger_wire::Slot;
 
 use crate::{
     alternates::Alternates,
@@ -98,7 +99,8 @@ impl OpenRelay {
         }
         let clock = Clock::start();
         let identity = identify(&builder, &mut switch, clock)?;
-        let scheme = Arc::new(SharedScheme::new(builder.switch.scheme, builder.switch.hops_max));
+        let scheme =
+            Arc::new(SharedScheme::new(*builder.switch.scheme(), builder.switch.hops_max()));
         let mut plugging = Plugging {
             builder: &mut builder,
             opener: &opener,
@@ -293,13 +295,10 @@ pub(crate) fn identify(
         .ok_or_else(|| StartError::Network(builder.network.clone()))?;
     let local = LocalIdentity::new(key, network);
     let peer_id = local.identity().peer_id();
-    let peering = PeeringConfig {
-        local,
-        entropy: Box::new(OsEntropy),
-        provider: builder.provider,
-        wall_at_zero: clock.wall_at_zero(SystemTime::now()),
-        unknown_peers: builder.accept_unknown,
-    };
+    let peering = PeeringConfig::new(local, Box::new(OsEntropy))
+        .with_provider(builder.provider)
+        .with_wall_at_zero(clock.wall_at_zero(SystemTime::now()))
+        .with_unknown_peers(builder.accept_unknown);
     switch.set_identity(peering, clock.now()).map_err(StartError::Identity)?;
     Ok(Some(peer_id))
 }
@@ -483,17 +482,17 @@ pub(crate) enum Wish {
 }
 
 impl Wish {
-    fn slot(&self) -> Option<u32> {
+    fn slot(&self) -> Option<Slot> {
         match self {
-            Self::Plain(attach) => attach.slot,
-            Self::Sealed(spec) => spec.slot,
+            Self::Plain(attach) => attach.slot(),
+            Self::Sealed(spec) => spec.slot(),
         }
     }
 
     fn name(&self) -> String {
         match self {
-            Self::Plain(attach) => attach.name.clone(),
-            Self::Sealed(spec) => spec.name.clone(),
+            Self::Plain(attach) => attach.name().to_owned(),
+            Self::Sealed(spec) => spec.name().to_owned(),
         }
     }
 
@@ -510,8 +509,8 @@ impl Wish {
     /// Whether a slot is kept for it over the restart.
     fn is_expected(&self, switch: &Switch) -> bool {
         match self {
-            Self::Plain(attach) => switch.is_kept_for(None, &attach.name),
-            Self::Sealed(spec) => switch.is_kept_for(spec.key.map(|key| key.0), &spec.name),
+            Self::Plain(attach) => switch.is_kept_for(None, attach.name()),
+            Self::Sealed(spec) => switch.is_kept_for(spec.key().map(|key| key.0), spec.name()),
         }
     }
 }
@@ -544,7 +543,7 @@ pub(crate) fn wishes(
     for (name, slot) in users {
         let Some(port) = ports.iter().find(|port| port.name == *name) else { continue };
         let plain = Attach::plain(port.id, Address::Only, Behind::Endpoint, name);
-        add(name.clone(), Ok(Wish::Plain(Attach { slot, ..plain })));
+        add(name.clone(), Ok(Wish::Plain(plain.with_slot(slot.map(Slot::new)))));
     }
     let (mut pinned, free): (Vec<Wish>, Vec<Wish>) =
         wishes.into_iter().partition(|wish| wish.slot().is_some());

@@ -24,7 +24,7 @@ use crate::{
     attach,
     clock::Clock,
     error::{NeighborError, ShutdownError, StartError},
-    event::{Event, EventHub, EventKind, slot_of},
+    event::{Event, EventHub, EventKind},
     health::Health,
     host::Host,
     limits::{CALLS_WAITING_MAX, HEALTH_EVERY, STOP_MAX},
@@ -284,7 +284,7 @@ impl SlowPath {
                 SwitchEvent::PortUnplugged(port) => self.forget_port(port),
                 SwitchEvent::SlotMoved(from, to) => self.move_local(from, to),
                 SwitchEvent::SlotDetached(slot) => self.unplug_local(slot),
-                SwitchEvent::SchemeGrown => self.scheme.set(self.switch.config().scheme),
+                SwitchEvent::SchemeGrown => self.scheme.set(*self.switch.config().scheme()),
                 _ => {}
             }
         }
@@ -313,7 +313,7 @@ impl SlowPath {
             if matches!(event, SwitchEvent::WantsAlternate(_)) {
                 continue; // an event tells what becomes of it
             }
-            let slot = slot_of(event);
+            let slot = event.slot();
             let name = slot.and_then(|slot| self.switch.name_at(slot));
             let name = name.unwrap_or_default().to_owned();
             self.hub.emit(&Event { at, slot, name, kind: EventKind::Switch(event.clone()) });
@@ -449,7 +449,7 @@ impl SlowPath {
     pub fn add_peer(&mut self, peer: Peer) -> Result<u32, NeighborError> {
         attach::check_name(&self.switch, &peer.name)?;
         let spec = attach::peer_spec(&self.ports, &Own::now(), peer)?;
-        let port = spec.port;
+        let port = spec.port();
         let slot = self.switch.add_peer(spec, self.now()).map_err(NeighborError::Peer)?;
         self.switch.accept_unknown(port, true);
         // Whatever listener it comes in by, it is answered.
@@ -482,15 +482,13 @@ impl SlowPath {
         let (port, sender, receiver) =
             endpoint::split_pair(&endpoint).map_err(NeighborError::Resource)?;
         let id = self.switch.plug_at(worker, Box::new(port)).map_err(NeighborError::Plug)?;
-        let attach = strowger_engine::control::Attach {
-            slot,
-            ..strowger_engine::control::Attach::plain(
-                id,
-                strowger_frame::Address::Only,
-                strowger_engine::link::Behind::Endpoint,
-                &name,
-            )
-        };
+        let attach = strowger_engine::control::Attach::plain(
+            id,
+            strowger_frame::Address::Only,
+            strowger_engine::link::Behind::Endpoint,
+            &name,
+        )
+        .with_slot(slot.map(strowger_wire::Slot::new));
         let slot = self.switch.attach(attach).map_err(|why| {
             let _ = self.switch.unplug(id);
             NeighborError::Switch(why)

@@ -38,7 +38,7 @@ pub(crate) fn spec_of(listener: &UdpListener, config: &RelayBuilder) -> UdpSpec 
     UdpSpec {
         backend: listener.backend,
         socket_buffer_bytes: listener.socket_buffer_bytes,
-        neighbours_max: config.switch.slot_max + 1,
+        neighbours_max: config.switch.slot_max() + 1,
         posted_buffers: listener.posted_buffers,
         steering_refused: !has_doors(config),
         dual_stack: is_dual_stack(listener.address, &config.udp),

@@ -67,7 +67,8 @@ const COOKIE_BYTES: usize = 64;
 const DELAY_NS: u64 = 20 * MS;
 
 /// How soon the death of a flooded link would be noticed.
-const WATCHFUL: Liveness = Liveness { interval_ns: 100 * MS, multiplier: 3, always: true };
+const WATCHFUL: Liveness =
+    Liveness::new(std::time::Duration::from_nanos(100 * MS)).with_always(true);
 
 /// What is done to the link.
 #[derive(Clone, Copy)]
@@ -93,7 +94,7 @@ const LONG_COMING_UP: usize = 3;
 const LONG_RUNNING: usize = 4;
 
 fn attack(variant: usize) -> Attack {
-    let liveness = Liveness { interval_ns: 5 * SECOND, multiplier: 3, always: false };
+    let liveness = Liveness::new(std::time::Duration::from_nanos(5 * SECOND));
     match variant {
         SLOT_1 => Attack {
             step_ns: MS,
@@ -151,7 +152,7 @@ pub(super) fn cases() -> Vec<Case> {
         "{} questions to slot 1 for each turn of the slow path, by a neighbour with the \
          right control; the innocent link has {} ms to notice a death, {} s of virtual time",
         2 * QUESTIONS,
-        WATCHFUL.detection_ns() / MS,
+        WATCHFUL.detection().as_millis() as u64,
         attack(SLOT_1).run_ns / SECOND
     );
     vec![
@@ -241,7 +242,7 @@ impl Link {
         relay.neighbour(relay_port, address(&flood)?, FLOOD)?;
         source.connect(peer_at).map_err(Failure::kernel("connect"))?;
         flood.connect(relay_at).map_err(Failure::kernel("connect"))?;
-        let scheme = &peer.switch.config().scheme;
+        let scheme = peer.switch.config().scheme();
         let label = packet::label(scheme, &[(END, LINK), (LINK, END)])?;
         let packet = packet::packet(BYTES, label, 0);
         // A ping (wire.md 5) with its number and a payload.

@@ -26,6 +26,7 @@ use strowger_io::{
     udp::{self, UdpSpec, worker_of},
     unix::{Client, UnixSpec},
 };
+use strowger_wire::Slot;
 use strowger_wire::{
     Label,
     link_header::LINK_HEADER_BYTES,
@@ -134,7 +135,7 @@ impl Node {
     ) -> Result<(), Failure> {
         let at = Address::Udp(at.into());
         let attach = Attach::plain(port, at, Behind::Neighbour, format!("neighbour {slot}"));
-        self.switch.attach(attach.at_slot(slot))?;
+        self.switch.attach(attach.with_slot(Slot::new(slot)))?;
         Ok(())
     }
 
@@ -148,9 +149,9 @@ impl Node {
         liveness: Liveness,
     ) -> Result<(), Failure> {
         let mut spec = PeerSpec::new("peer", *local(number)?.static_public(), port);
-        spec.at = at.map(|at| Address::Udp(at.into()));
-        spec.slot = Some(slot);
-        spec.liveness = liveness;
+        spec = spec.with_address(at.map(|at| Address::Udp(at.into())));
+        spec = spec.with_slot(Slot::new(slot));
+        spec = spec.with_liveness(liveness);
         self.switch.add_peer(spec, Now(1))?;
         Ok(())
     }
@@ -164,7 +165,7 @@ impl Node {
         let port = port.map_err(|why| Failure::Refused(why.to_string()))?;
         let name = format!("client {slot}");
         let attach = Attach::plain(port, Address::Only, Behind::Endpoint, name);
-        self.switch.attach(attach.at_slot(slot))?;
+        self.switch.attach(attach.with_slot(Slot::new(slot)))?;
         self.settle(Now(1))?;
         let client = Client::connect(&path);
         client.map_err(|why| Failure::Refused(format!("{}: {why}", path.display())))
@@ -195,7 +196,7 @@ impl Node {
 
     /// A label through this switch, in by one slot and out by another.
     pub(super) fn label(&self, slots: (u32, u32)) -> Result<Label, Failure> {
-        Ok(packet::label(&self.switch.config().scheme, &[slots])?)
+        Ok(packet::label(self.switch.config().scheme(), &[slots])?)
     }
 
     pub(super) fn balance(&self) -> Balance {

@@ -57,7 +57,7 @@ impl EtherRelay {
             attach(&mut switch, port, mac(far)?)
         };
         let (from, to) = (slot(inward, &wires.source)?, slot(outward, &wires.sink)?);
-        let label = packet::label(&switch.config().scheme, &[(from, to)])?;
+        let label = packet::label(switch.config().scheme(), &[(from, to)])?;
         let doorbell = Doorbell::new().map_err(Failure::kernel("a doorbell"))?;
         let worker = WorkerLoop::new(worker, doorbell, Clock::start(), IdlePolicy::ADAPTIVE);
         let mut relay = Self { switch, worker, label, report };

@@ -34,11 +34,10 @@ mod sources;
 mod spec;
 mod stamps;
 
-use std::{collections::HashMap, fmt};
+use std::collections::HashMap;
 
 use strowger_crypto::{
-    Entropy, LocalIdentity, Nanos, Psk, StaticPublic,
-    aead::Provider,
+    LocalIdentity, Nanos, Psk, StaticPublic,
     handshake::{CookieChecker, HandshakeError, Offer, SchemeBytes},
     session::{Context, Input, NewKeys, Output, Session, SessionConfig},
 };
@@ -63,29 +62,6 @@ use crate::{
 /// An unknown peer that has finished its handshake is heard within this, if it is ever: it confirms its keys
 /// every second.
 const HEARD_WITHIN_NS: u64 = 5_000_000_000;
-
-/// How a node takes part in sealed links.
-pub struct PeeringConfig {
-    /// Who it is.
-    pub local: LocalIdentity,
-    /// Where its random bytes come from.
-    pub entropy: Box<dyn Entropy + Send>,
-    /// Whose code seals and opens.
-    pub provider: Provider,
-    /// What the wall clock showed at time 0, in nanoseconds since 1970 ([`SessionConfig`]); see
-    /// [`Switch::set_wall_clock`] for one that is set later.
-    pub wall_at_zero: u64,
-    /// What whoever is not configured may do; `None` refuses them, which is the default.
-    pub unknown_peers: Option<UnknownPeerPolicy>,
-}
-
-impl fmt::Debug for PeeringConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PeeringConfig")
-            .field("unknown_peers", &self.unknown_peers)
-            .finish_non_exhaustive()
-    }
-}
 
 /// Sealed links and what is known of those behind them.
 pub(super) struct Peering {
@@ -207,6 +183,7 @@ fn nanos(now: Now) -> Nanos {
     Nanos(now.0)
 }
 
+pub use self::diagnosis::DownReason;
 use self::{
     alternate::Alternates,
     beacons::{Beacons, Suggested},
@@ -223,12 +200,13 @@ use self::{
     schedule::Schedule,
     sources::Sources,
 };
-pub use self::{beacons::BeaconSpec, diagnosis::DownReason};
 pub use self::{
     location::Location,
-    presence::Liveness,
     rest::LinkState,
-    spec::{Agreed, PeerError, PeerSpec, PeerView, UnknownPeerPolicy},
+    spec::{
+        Agreed, BeaconSpec, Liveness, PeerError, PeerSpec, PeerView, PeeringConfig,
+        UnknownPeerPolicy,
+    },
 };
 
 impl Switch {

@@ -1,11 +1,10 @@
-//! What can be asked of a switch, what it may answer, and what it tells of itself. Plain data: nothing
-//! here does anything.
+//! What a switch takes and reports: its configuration, attachments, errors and events.
 
-use std::fmt;
+use std::{error::Error, fmt, time::Duration};
 
 use strowger_crypto::{PeerId, StaticPublic};
 use strowger_frame::port::{Address, AdmitError};
-use strowger_wire::{Scheme, scheme};
+use strowger_wire::{Scheme, Slot, scheme};
 
 use super::{
     messages::{Answer, QuestionId},
@@ -16,23 +15,18 @@ use crate::{
     link::{Behind, Rights},
 };
 
-/// How a switch is to behave. Plain data; [`Switch::new`](crate::control::Switch::new) checks it.
+/// The configuration of a switch. [`Switch::new`](crate::control::Switch::new) checks it.
+///
+/// The default is scheme v3x5x8 with slots up to 256, [`HOPS_MAX`] hops, no U-turns, a quarantine of one minute
+/// and aliases for ten minutes.
 #[derive(Clone, Copy, Debug)]
 pub struct SwitchConfig {
-    /// How slot numbers are written (wire.md 1.1).
-    pub scheme: Scheme,
-    /// The highest slot number that is given out.
-    pub slot_max: u32,
-    /// Hops that a frame may have left after this switch, whatever its sender wrote: 1 to
-    /// [`HOPS_MAX`].
-    pub hops_max: u8,
-    /// Whether a frame may leave by the slot that it came in by.
-    pub u_turns: bool,
-    /// How long a slot's number rests after it was detached, in nanoseconds: longer than a packet
-    /// with a label that names it can be on its way.
-    pub quarantine_ns: u64,
-    /// How long a slot's former number goes on leading to its user, in nanoseconds.
-    pub alias_ns: u64,
+    pub(crate) scheme: Scheme,
+    pub(crate) slot_max: u32,
+    pub(crate) hops_max: u8,
+    pub(crate) u_turns: bool,
+    pub(crate) quarantine_ns: u64,
+    pub(crate) alias_ns: u64,
 }
 
 impl Default for SwitchConfig {
@@ -48,18 +42,98 @@ impl Default for SwitchConfig {
     }
 }
 
+impl SwitchConfig {
+    /// How slot numbers are written (wire.md 1.1).
+    #[must_use]
+    pub fn with_scheme(mut self, scheme: Scheme) -> Self {
+        self.scheme = scheme;
+        self
+    }
+
+    /// The highest slot number that is given out.
+    #[must_use]
+    pub fn with_slot_max(mut self, slot_max: u32) -> Self {
+        self.slot_max = slot_max;
+        self
+    }
+
+    /// Hops that a frame may have left after this switch, whatever its sender wrote: 1 to [`HOPS_MAX`].
+    #[must_use]
+    pub fn with_hops_max(mut self, hops_max: u8) -> Self {
+        self.hops_max = hops_max;
+        self
+    }
+
+    /// Whether a frame may leave by the slot that it came in by.
+    #[must_use]
+    pub fn with_u_turns(mut self, u_turns: bool) -> Self {
+        self.u_turns = u_turns;
+        self
+    }
+
+    /// How long a slot number stays unused after its user was detached: longer than a packet whose label names
+    /// it can be under way.
+    #[must_use]
+    pub fn with_quarantine(mut self, quarantine: Duration) -> Self {
+        self.quarantine_ns = nanoseconds(quarantine);
+        self
+    }
+
+    /// How long the former number of a slot leads to its user.
+    #[must_use]
+    pub fn with_alias(mut self, alias: Duration) -> Self {
+        self.alias_ns = nanoseconds(alias);
+        self
+    }
+
+    /// How slot numbers are written.
+    pub fn scheme(&self) -> &Scheme {
+        &self.scheme
+    }
+
+    /// The highest slot number that is given out.
+    pub fn slot_max(&self) -> u32 {
+        self.slot_max
+    }
+
+    /// Hops that a frame may have left after this switch.
+    pub fn hops_max(&self) -> u8 {
+        self.hops_max
+    }
+
+    /// Whether a frame may leave by the slot that it came in by.
+    pub fn u_turns(&self) -> bool {
+        self.u_turns
+    }
+
+    /// How long a slot number stays unused after its user was detached.
+    pub fn quarantine(&self) -> Duration {
+        Duration::from_nanos(self.quarantine_ns)
+    }
+
+    /// How long the former number of a slot leads to its user.
+    pub fn alias(&self) -> Duration {
+        Duration::from_nanos(self.alias_ns)
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Why a switch could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ConfigError {
-    /// The scheme has no spelling for slot 1, so nobody could speak to the switch itself.
+    /// The scheme cannot write slot 1, so no label could lead to the switch itself.
     SchemeWithoutSelf,
-    /// The scheme's prefixes are too alike for a table: no switch can number its slots by it.
+    /// The scheme's prefixes are too alike for a table.
     SchemeTooAlike,
-    /// `slot_max` is not writable in the scheme, or below 2; the highest that is, if any.
+    /// The scheme cannot write `slot_max`, or it is below 2. Holds the highest possible one, if there is any.
     SlotMax(Option<u32>),
     /// `hops_max` is 0 or above [`HOPS_MAX`].
     HopsMax,
-    /// No worker, or more than 64.
+    /// There is no worker, or there are more than 64.
     Workers,
 }
 
@@ -76,27 +150,28 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl std::error::Error for ConfigError {}
+impl Error for ConfigError {}
 
 /// A port's number in its switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortId(pub u16);
 
-/// Why a port could not be plugged in. Nothing has changed then.
+/// Why a port could not be plugged in. The switch is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PlugError {
-    /// A port that is to be everywhere needs one queue for each worker.
+    /// A port of all workers needs one queue for each worker.
     QueueCount {
         /// Queues that were given.
         queues: usize,
-        /// Workers that there are.
+        /// Workers of the switch.
         workers: usize,
     },
     /// There is no worker with this number.
     NoWorker(usize),
     /// [`PORTS_MAX`] ports are plugged in.
     Full,
-    /// There is no such port to give a handshake socket.
+    /// There is no such port.
     NoPort,
 }
 
@@ -113,38 +188,30 @@ impl fmt::Display for PlugError {
     }
 }
 
-impl std::error::Error for PlugError {}
+impl Error for PlugError {}
 
-/// What is to be attached.
+/// What to attach to a slot: a neighbour, or an endpoint of this machine.
 #[derive(Clone, Debug)]
 pub struct Attach {
-    /// The port that it is behind.
-    pub port: PortId,
-    /// Where behind it; nobody knows yet where a sealed peer is that has still to come by itself.
-    pub at: Option<Address>,
-    /// Another switch, or a local user.
-    pub behind: Behind,
-    /// Whether its frames are sealed. Plain ones are for endpoints of this machine, and for links
-    /// whose operator wrote so; sealed ones are made by [`Switch::add_peer`](crate::control::Switch::add_peer).
-    pub sealed: bool,
-    /// Where its frames may go.
-    pub rights: Rights,
-    /// The longest frame in bytes, link header and tag included, that its path takes.
-    pub frame_bytes_max: u16,
-    /// The slot number wanted; the lowest free one if none is named.
-    pub slot: Option<u32>,
-    /// What people call it.
-    pub name: String,
-    /// The static key of a sealed peer: by it, and by the name of anything else, its slot number is
-    /// known again after a restart.
-    pub key: Option<[u8; 32]>,
-    /// For an unknown peer, one that no operator wrote: how many numbers such peers may have together,
-    /// those in quarantine and those kept over a restart included.
-    pub unknown_max: Option<usize>,
+    pub(super) port: PortId,
+    /// `None` for a sealed peer that is to call first.
+    pub(super) at: Option<Address>,
+    pub(super) behind: Behind,
+    /// Whether its frames are sealed; only [`Switch::add_peer`](crate::control::Switch::add_peer) sets it.
+    pub(super) sealed: bool,
+    pub(super) rights: Rights,
+    pub(super) frame_bytes_max: u16,
+    pub(super) slot: Option<u32>,
+    pub(super) name: String,
+    /// The static key of a sealed peer. By it, and by the name of anything else, the slot number is found again
+    /// after a restart.
+    pub(super) key: Option<[u8; 32]>,
+    /// For an unknown peer: how many numbers such peers may have together, quarantined and kept ones included.
+    pub(super) unknown_max: Option<usize>,
 }
 
 impl Attach {
-    /// A plain attachment with all rights, at the lowest free slot.
+    /// An unsealed attachment with all rights, at the lowest free slot.
     pub fn plain(port: PortId, at: Address, behind: Behind, name: impl Into<String>) -> Self {
         Self {
             port,
@@ -160,48 +227,88 @@ impl Attach {
         }
     }
 
-    /// The same at this slot.
+    /// Its slot; by default the lowest free one.
     #[must_use]
-    pub fn at_slot(mut self, slot: u32) -> Self {
-        self.slot = Some(slot);
+    pub fn with_slot(mut self, slot: impl Into<Option<Slot>>) -> Self {
+        self.slot = slot.into().map(Slot::number);
         self
+    }
+
+    /// Where its frames may go.
+    #[must_use]
+    pub fn with_rights(mut self, rights: Rights) -> Self {
+        self.rights = rights;
+        self
+    }
+
+    /// The longest frame in bytes, link header included, that its path takes.
+    #[must_use]
+    pub fn with_frame_bytes_max(mut self, bytes: u16) -> Self {
+        self.frame_bytes_max = bytes;
+        self
+    }
+
+    /// Its address; another one than given to [`plain`](Self::plain).
+    #[must_use]
+    pub fn with_address(mut self, at: Address) -> Self {
+        self.at = Some(at);
+        self
+    }
+
+    /// A key by which, rather than by its name, its slot number is found again after a restart.
+    #[must_use]
+    pub fn with_key(mut self, key: [u8; 32]) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// The slot that it wants.
+    pub fn slot(&self) -> Option<Slot> {
+        self.slot.map(Slot::new)
+    }
+
+    /// The name that people call it by.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 }
 
-/// Why a slot number to which nothing is attached cannot be given.
+/// Why a slot number without a user cannot be given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NotFree {
-    /// Its last user was detached a short while ago.
+    /// It is in quarantine: its last user was detached a short time ago.
     Quarantined,
-    /// It is kept for its user of before the restart.
+    /// It is kept for the user that had it before the restart.
     Kept,
-    /// It is the former number of something that has another one now, and leads there.
+    /// It is an alias: the former number of a user that has another number now.
     Former,
 }
 
-/// Why something could not be attached. Nothing has changed then.
+/// Why a neighbour or an endpoint could not be attached. The switch is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AttachError {
-    /// No such port.
+    /// There is no such port.
     NoPort,
     /// The slot number is 1 (the switch itself), or above the highest that is given out.
     NoSuchSlot(u32),
-    /// Something is attached to the slot.
+    /// The slot has a user.
     SlotTaken(u32),
-    /// Nothing is attached to the slot, but labels that name it may still be on their way.
+    /// The slot has no user, but packets whose labels name it may still be under way.
     SlotNotFree {
         /// The slot.
         slot: u32,
-        /// Why not.
+        /// Why it cannot be given out.
         why: NotFree,
-        /// For how long, in nanoseconds, as far as that is known already.
+        /// For how long, in nanoseconds, where that is known.
         in_ns: Option<u64>,
     },
     /// No slot number is free.
     SlotsFull,
-    /// The address already has a slot.
+    /// The address already has this slot.
     AddressTaken(u32),
-    /// [`ATTACHED_MAX`] things are attached.
+    /// [`ATTACHED_MAX`] links and endpoints are attached.
     Full,
 }
 
@@ -242,16 +349,17 @@ impl fmt::Display for AttachError {
     }
 }
 
-impl std::error::Error for AttachError {}
+impl Error for AttachError {}
 
-/// Why something could not be detached or unplugged. Nothing has changed then.
+/// Why a slot could not be detached, or a port unplugged. The switch is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DetachError {
-    /// Nothing is attached to the slot, or it is on its way out already.
+    /// The slot has no user, or its user is being detached already.
     EmptySlot(u32),
-    /// No such port, or it is on its way out already.
+    /// There is no such port, or it is being unplugged already.
     NoPort,
-    /// The port still has something attached to this slot.
+    /// The user of this slot is still behind the port.
     PortInUse(u32),
 }
 
@@ -266,16 +374,17 @@ impl fmt::Display for DetachError {
     }
 }
 
-impl std::error::Error for DetachError {}
+impl Error for DetachError {}
 
-/// Why a slot could not be given another number, or be drained. Nothing has changed then.
+/// Why a slot could not be renumbered or drained. The switch is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RenumberError {
-    /// Nothing is attached to the slot, or not yet, or it is on its way out.
+    /// The slot has no user, or its user is being attached or detached.
     EmptySlot(u32),
-    /// Its last change of number is still under way.
+    /// The last change of its number is still under way.
     Moving(u32),
-    /// The new number cannot be given.
+    /// The new number cannot be given out.
     Number(AttachError),
 }
 
@@ -290,19 +399,26 @@ impl fmt::Display for RenumberError {
     }
 }
 
-impl std::error::Error for RenumberError {}
+impl Error for RenumberError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Number(why) => Some(why),
+            Self::EmptySlot(_) | Self::Moving(_) => None,
+        }
+    }
+}
 
-/// Why a scheme could not grow. Nothing has changed then.
+/// Why a scheme could not be replaced by a larger one. The switch is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GrowError {
-    /// No switch can number its slots so.
+    /// No switch can number its slots by the new scheme.
     Config(ConfigError),
-    /// The highest number that is given out would fall.
+    /// The new highest slot number is below this one, the present one.
     SlotMax(u32),
-    /// The new scheme does not read the old one's spelling of this slot in this form as the same
-    /// slot in as many bits.
+    /// The new scheme reads a director of the old one as another slot, or in another width.
     CodeChanges {
-        /// The slot.
+        /// The slot that the director names in the old scheme.
         slot: u32,
         /// The old scheme's form.
         form: u8,
@@ -321,111 +437,181 @@ impl fmt::Display for GrowError {
     }
 }
 
-impl std::error::Error for GrowError {}
+impl Error for GrowError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Config(why) => Some(why),
+            Self::SlotMax(_) | Self::CodeChanges { .. } => None,
+        }
+    }
+}
 
-/// What has come true since the last [`Switch::poll`](crate::control::Switch::poll).
+/// A change that a switch reports ([`Switch::poll`](crate::control::Switch::poll)).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event {
     /// Every worker forwards to the slot.
     SlotAttached(u32),
-    /// A port would not have the neighbour. Its number rests: what came in meanwhile by workers
-    /// whose port had it bears it in its return path.
+    /// A port refused the neighbour of this slot. The number goes into quarantine: frames that other workers
+    /// received meanwhile have it in their return paths.
     AttachRefused(u32, AdmitError),
-    /// No worker knows the slot's user any more; its number rests.
+    /// No worker knows the slot's user any more. The number goes into quarantine.
     SlotDetached(u32),
-    /// The slot's number may be given again.
+    /// The slot number can be given out again.
     SlotFree(u32),
-    /// No new label should name the slot: it is given up when its drain time is over.
+    /// No new label should name the slot. It is detached when its drain time is over.
     SlotDraining(u32),
-    /// The user of the first slot has the second number now, and every worker writes it; the first
-    /// one leads to it for a while.
+    /// The user of the first slot has the second number now, and every worker writes it. The first number leads
+    /// to it for a time.
     SlotMoved(u32, u32),
-    /// Somebody behind the first slot still names the second, which is an alias; its user's number
-    /// is the third. Seldom told, however often it is done.
+    /// A sender behind `ingress` still names a slot by a former number. Reported seldom, however many frames do so.
     AliasUsed {
         /// The slot that the frame came in by.
         ingress: u32,
         /// The former number, which its label named.
         named: u32,
-        /// The number of today.
+        /// The present number.
         slot: u32,
     },
-    /// The alias is over; the number rests.
+    /// The alias is over. The number goes into quarantine.
     AliasEnded(u32),
-    /// Every worker reads the new scheme, and writes it.
+    /// Every worker reads and writes the new scheme.
     SchemeGrown,
     /// No worker has the port any more.
     PortUnplugged(PortId),
-    /// The slow path was reset ([`Switch::recover`](crate::control::Switch::recover)). Events of
-    /// the moment before may not have been told; what is so now can be asked.
+    /// The slow path was reset ([`Switch::recover`](crate::control::Switch::recover)). Earlier events may be
+    /// missing; the views show the present state.
     SlowPathRestarted,
-    /// The link behind the slot has keys, its peer has shown that it has them, too, and every worker lets
-    /// data pass.
+    /// The link of the slot is up: its peer has proved that it has the keys, and every worker lets data pass.
     LinkUp(u32),
-    /// Nothing has crossed the link behind the slot for so long that its keys have grown old. The next
-    /// packet brings it up again.
+    /// The link of the slot is idle: no data has crossed it for so long that its keys expired. The next packet
+    /// brings it up again.
     LinkQuiet(u32),
-    /// The link behind the slot has no keys though some are wanted, or its peer has not been heard for
-    /// too long.
+    /// The link of the slot is down: it has no keys though some are needed, or its peer has been silent for too
+    /// long.
     LinkDown(u32),
-    /// The path behind the slot was found to take frames of so many bytes and no longer ones, link header
-    /// and tag included; or as long as both ends take.
+    /// The path behind the slot takes frames of up to this many bytes, link header and tag included.
     PathMtu(u32, u16),
-    /// The peer behind the slot was proved to be at another address.
+    /// The peer of the slot has proved that it is at another address.
     Roamed(u32, Address),
-    /// Peers behind this UDP port are asked and answer nothing; handshakes from another local port may reach
-    /// them ([`Switch::set_alternate`](crate::control::Switch::set_alternate)).
+    /// No peer behind this UDP port answers. Handshakes from another local port may reach them
+    /// ([`Switch::set_alternate`](crate::control::Switch::set_alternate)).
     WantsAlternate(PortId),
-    /// Two nodes at these addresses have the key of the peer behind the slot, and take its link from each
-    /// other.
+    /// Two nodes, at these addresses, have the key of the slot's peer and take its link from each other.
     KeyOnTwoNodes(u32, [Address; 2]),
-    /// The link behind the slot has new keys.
+    /// The link of the slot has new keys.
     Rekeyed(u32),
-    /// Whoever has the static key of the peer behind the slot has proved to be this one, which is not
-    /// whom it must be: it gets no link. Seldom told, however often it is tried.
+    /// A node with the static key of the slot's peer has proved this identity, which is not the expected one. It
+    /// gets no link. Reported seldom, however often it tries.
     PeerRefused(u32, PeerId),
-    /// Why the link behind the slot is down: once for each reason, until the link is up again.
+    /// Why the link of the slot is down: once for each reason, until the link is up again.
     LinkTrouble(u32, DownReason),
-    /// A node that is not configured was refused. Reported at most once in ten seconds.
+    /// The switch refused a node that is not configured. Reported at most once in ten seconds.
     UnknownRefused {
         /// The port that its handshake came in by.
         port: PortId,
-        /// Where the handshake came from.
+        /// The address that the handshake came from.
         at: Address,
-        /// The static key of the node that made it.
+        /// The static key of the node.
         key: StaticPublic,
     },
-    /// A beacon says that this node is there, and a handshake begins, which will show it.
+    /// A beacon names this node, and a handshake begins that will prove it.
     PeerSuggested {
         /// The slot of the peer, if it has one.
         slot: Option<u32>,
-        /// The port that it is said to be behind.
+        /// The port that the beacon came in by.
         port: PortId,
-        /// Where the beacon came from.
+        /// The address that the beacon came from.
         at: Address,
-        /// Who has signed it.
+        /// The identity that signed the beacon.
         peer_id: PeerId,
     },
-    /// What has come of a question of ours ([`Switch::ask`](crate::control::Switch::ask)).
+    /// The outcome of a question ([`Switch::ask`](crate::control::Switch::ask)).
     Answered(QuestionId, Answer),
-    /// The far side of the link behind the slot says that it will end it.
+    /// The neighbour of the slot says that it will end the link.
     Goodbye {
         /// The slot.
         slot: u32,
         /// Why (wire.md 5).
         code: u8,
-        /// Come again after so many seconds; 0 if that does not matter.
+        /// Seconds after which the switch should call again; 0 if that does not matter.
         retry_after_s: u32,
-        /// For people.
+        /// A text for people.
         text: String,
     },
-    /// A switch on the way says that one of its slots has another number from now on.
+    /// A switch on a path says that one of its slots has another number now.
     SlotMovedAway {
-        /// Our slot that its word came in by.
+        /// This switch's slot that the message came in by.
         by: u32,
-        /// Its number so far.
+        /// The former number.
         from: u32,
-        /// Its number from now on.
+        /// The present number.
         to: u32,
     },
+}
+
+impl Event {
+    /// Its name in JSON, in snake_case.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::SlotAttached(_) => "slot_attached",
+            Self::AttachRefused(..) => "attach_refused",
+            Self::SlotDetached(_) => "slot_detached",
+            Self::SlotFree(_) => "slot_free",
+            Self::SlotDraining(_) => "slot_draining",
+            Self::SlotMoved(..) => "slot_moved",
+            Self::AliasUsed { .. } => "alias_used",
+            Self::AliasEnded(_) => "alias_ended",
+            Self::SchemeGrown => "scheme_grown",
+            Self::PortUnplugged(_) => "port_unplugged",
+            Self::SlowPathRestarted => "slow_path_restarted",
+            Self::LinkUp(_) => "link_up",
+            Self::LinkQuiet(_) => "link_quiet",
+            Self::LinkDown(_) => "link_down",
+            Self::LinkTrouble(..) => "link_trouble",
+            Self::UnknownRefused { .. } => "unknown_peer_refused",
+            Self::PathMtu(..) => "path_mtu",
+            Self::Roamed(..) => "roamed",
+            Self::Rekeyed(_) => "rekeyed",
+            Self::WantsAlternate(_) => "wants_alternate",
+            Self::KeyOnTwoNodes(..) => "key_on_two_nodes",
+            Self::PeerRefused(..) => "peer_refused",
+            Self::PeerSuggested { .. } => "peer_suggested",
+            Self::Answered(..) => "answered",
+            Self::Goodbye { .. } => "goodbye",
+            Self::SlotMovedAway { .. } => "slot_moved_away",
+        }
+    }
+
+    /// The slot that it is about.
+    pub fn slot(&self) -> Option<u32> {
+        match *self {
+            Self::SlotAttached(slot)
+            | Self::AttachRefused(slot, _)
+            | Self::SlotDetached(slot)
+            | Self::SlotFree(slot)
+            | Self::SlotDraining(slot)
+            | Self::SlotMoved(slot, _)
+            | Self::AliasUsed { slot, .. }
+            | Self::AliasEnded(slot)
+            | Self::LinkUp(slot)
+            | Self::LinkQuiet(slot)
+            | Self::LinkDown(slot)
+            | Self::LinkTrouble(slot, _)
+            | Self::PathMtu(slot, _)
+            | Self::Roamed(slot, _)
+            | Self::Rekeyed(slot)
+            | Self::KeyOnTwoNodes(slot, _)
+            | Self::PeerRefused(slot, _)
+            | Self::Goodbye { slot, .. }
+            | Self::SlotMovedAway { by: slot, .. } => Some(slot),
+            Self::PeerSuggested { slot, .. } => slot,
+            Self::SchemeGrown
+            | Self::PortUnplugged(_)
+            | Self::SlowPathRestarted
+            | Self::UnknownRefused { .. }
+            | Self::WantsAlternate(_)
+            | Self::Answered(..) => None,
+        }
+    }
 }

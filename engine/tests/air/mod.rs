@@ -16,7 +16,7 @@ use std::{
 
 use strowger_crypto::{
     Entropy, EntropyFailed, IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy,
-    StaticPublic, aead::Provider,
+    StaticPublic,
 };
 use strowger_engine::{
     Now,
@@ -440,16 +440,15 @@ impl Node {
         let pools = (0..birth.workers).map(|_| Pool::new(&spec).expect("memory")).collect();
         let (mut switch, workers) = Switch::new(birth.config, pools).expect("sane");
         let fuse = Fuse::default();
-        let config = PeeringConfig {
-            local: local(birth.seed),
-            entropy: Box::new(Fused(
+        let config = PeeringConfig::new(
+            local(birth.seed),
+            Box::new(Fused(
                 SeededEntropy::new(u64::from(birth.seed) | birth.lives << 8),
                 fuse.clone(),
             )),
-            provider: Provider::DEFAULT,
-            wall_at_zero: birth.wall + birth.lives,
-            unknown_peers: birth.unknown_peers,
-        };
+        )
+        .with_wall_at_zero(birth.wall + birth.lives)
+        .with_unknown_peers(birth.unknown_peers);
         switch.set_identity(config, now).expect("an identity");
         let at = host(birth.seed);
         let (events, port, restarts) = (Vec::new(), PortId(0), 0);
@@ -473,7 +472,7 @@ impl Node {
     /// The peer with this seed, at its address or wherever it comes from.
     pub(crate) fn spec(&self, of: u8, is_known: bool) -> PeerSpec {
         let mut spec = PeerSpec::new(format!("peer {of}"), key(of), self.port);
-        spec.at = is_known.then(|| Address::Udp(host(of)));
+        spec = spec.with_address(is_known.then(|| Address::Udp(host(of))));
         spec
     }
 
@@ -567,15 +566,14 @@ pub(crate) struct Pair {
 impl Pair {
     /// Both know each other's addresses.
     pub(crate) fn new() -> Self {
-        Self::with(Birth::new(1), Birth::new(2), |_, _| ())
+        Self::with(Birth::new(1), Birth::new(2), |_, spec| spec)
     }
 
-    pub(crate) fn with(a: Birth, b: Birth, tune: impl Fn(u8, &mut PeerSpec)) -> Self {
+    pub(crate) fn with(a: Birth, b: Birth, tune: impl Fn(u8, PeerSpec) -> PeerSpec) -> Self {
         let (air, now) = (Air::default(), Now(1));
         let (mut a, mut b) = (Node::new(&air, &a, now), Node::new(&air, &b, now));
         let add = |node: &mut Node, of: u8, own: u8| {
-            let mut spec = node.spec(of, true);
-            tune(own, &mut spec);
+            let spec = tune(own, node.spec(of, true));
             node.switch.add_peer(spec, now).expect("a slot")
         };
         let (b_at_a, a_at_b) = (add(&mut a, 2, 1), add(&mut b, 1, 2));

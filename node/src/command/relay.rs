@@ -152,10 +152,10 @@ fn headline(config: &Config) -> String {
     format!(
         "strowger {}: relay with scheme {}, slots up to {}, {} hops, u-turns {}, idle {}",
         env!("CARGO_PKG_VERSION"),
-        switch.scheme.name().unwrap_or("of its own"),
-        switch.slot_max,
-        switch.hops_max,
-        if switch.u_turns { "allowed" } else { "refused" },
+        switch.scheme().name().unwrap_or("of its own"),
+        switch.slot_max(),
+        switch.hops_max(),
+        if switch.u_turns() { "allowed" } else { "refused" },
         config.idle.name(),
     )
 }

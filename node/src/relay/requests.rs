@@ -111,8 +111,8 @@ impl RequestSender {
             },
             Question::Renumber { from, to } => match switch.renumber(from, to) {
                 Ok(to) => {
-                    let alias_s = switch.config().alias_ns / 1_000_000_000;
-                    let narrow_bits = narrow_bits(&switch.config().scheme, from, to);
+                    let alias_s = switch.config().alias().as_secs();
+                    let narrow_bits = narrow_bits(switch.config().scheme(), from, to);
                     return expect(Change::Renumber { from, to, alias_s, narrow_bits });
                 }
                 Err(why) => Answer::Declined(why.to_string()),
@@ -125,7 +125,7 @@ impl RequestSender {
             Question::Grow { scheme, slot_max } => {
                 let slot_max = slot_max.unwrap_or_else(|| {
                     let max = config::default_slot_max(&scheme).unwrap_or_default();
-                    max.max(switch.config().slot_max)
+                    max.max(switch.config().slot_max())
                 });
                 match switch.grow_scheme(*scheme, slot_max) {
                     Ok(()) => return expect(Change::Grow { scheme, slot_max }),

@@ -26,7 +26,7 @@ use strowger_wire::{
 
 use super::{
     super::{Event, Switch},
-    HandshakeOrigin, LinkState, Location, Peer, Peering, PeeringConfig, discard_of,
+    BeaconSpec, HandshakeOrigin, LinkState, Location, Peer, Peering, PeeringConfig, discard_of,
     indices::Asker,
     nanos,
 };
@@ -44,15 +44,6 @@ const CALL_LIFE: Nanos = Nanos::from_secs(5);
 
 /// The first beacon of a port follows within this.
 const FIRST_WITHIN: Nanos = Nanos::from_secs(1);
-
-/// How a port says that we are here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BeaconSpec {
-    /// Where to: an address that all of a segment listen at.
-    pub to: Address,
-    /// How often, in nanoseconds; each time up to a quarter sooner or later.
-    pub interval_ns: u64,
-}
 
 /// All that beacons need.
 pub(super) struct Beacons {

@@ -24,7 +24,7 @@ impl Switch {
         let Some(identity) = &spec.identity else {
             let policy = peering.config.unknown_peers.ok_or(PeerError::UnknownPeer)?;
             spec.rights = policy.rights;
-            return if spec.at.is_some() { Ok(()) } else { Err(PeerError::Nobody) };
+            return if spec.at.is_some() { Ok(()) } else { Err(PeerError::Unspecified) };
         };
         if identity == peering.config.local.identity() {
             return Err(PeerError::Ourselves);
@@ -49,7 +49,7 @@ impl Switch {
     fn expected_by(&self, finish: &xx::Finish, datagram: &HandshakeDatagram) -> Option<Mark> {
         let there = Location { port: PortId(datagram.port), at: datagram.from };
         let is_there = |peer: &Peer| {
-            peer.key.is_none() && peer.spec.is_anybody() && peer.location() == Some(there)
+            peer.key.is_none() && peer.spec.is_any() && peer.location() == Some(there)
         };
         self.discovered_as(finish.identity()).or_else(|| {
             let peering = self.peering.as_ref().filter(|p| p.lookup.has_anybody())?;

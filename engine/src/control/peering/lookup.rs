@@ -28,7 +28,7 @@ impl Lookup {
     /// A peer is there from now on.
     pub(super) fn add(&mut self, mark: Mark, spec: &PeerSpec, is_unknown: bool) {
         self.unknown += usize::from(is_unknown);
-        self.anybody += usize::from(spec.is_anybody());
+        self.anybody += usize::from(spec.is_any());
         if spec.key.is_none() {
             self.without_key += 1;
             let identity = spec.identity.map(|identity| (identity.to_bytes(), mark));
@@ -39,7 +39,7 @@ impl Lookup {
     /// And not any more.
     pub(super) fn remove(&mut self, spec: &PeerSpec, is_unknown: bool) {
         self.unknown -= usize::from(is_unknown);
-        self.anybody -= usize::from(spec.is_anybody());
+        self.anybody -= usize::from(spec.is_any());
         if spec.key.is_none() {
             self.without_key -= 1;
             if let Some(identity) = &spec.identity {

@@ -14,7 +14,7 @@ use strowger_wire::{
     link_header::{Kind, LINK_HEADER_BYTES},
 };
 
-use super::{super::Switch, LinkState, Location, Peer, nanos, path_mtu::TOKEN_BYTES};
+use super::{super::Switch, LinkState, Liveness, Location, Peer, nanos, path_mtu::TOKEN_BYTES};
 use crate::{Now, command::Command};
 
 /// A path challenge that was not answered is forgotten after this long.
@@ -32,31 +32,6 @@ const ASKED_AGAIN_AFTER: Nanos = RETRY_AFTER;
 
 /// And with other keys after this.
 const VALIDATED_WITHIN: Nanos = ATTEMPT_LIFE;
-
-/// How soon it is noticed that a link is dead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Liveness {
-    /// After this long without a frame from it, although some were sent to it, a peer is asked.
-    pub interval_ns: u64,
-    /// After this many intervals, two at least, without a sign of it the link is down.
-    pub multiplier: u8,
-    /// Whether it is asked even when nothing was sent to it.
-    pub always: bool,
-}
-
-impl Liveness {
-    /// How long a peer may be silent that was asked, and is still taken for alive.
-    pub fn detection_ns(&self) -> u64 {
-        self.interval_ns.saturating_mul(u64::from(self.multiplier.max(2)))
-    }
-}
-
-impl Default for Liveness {
-    /// A minute's silence costs nothing; a link in use that dies is noticed within 15 seconds.
-    fn default() -> Self {
-        Self { interval_ns: 5_000_000_000, multiplier: 3, always: false }
-    }
-}
 
 /// A question to an address: are you the peer?
 pub(super) struct Challenge {

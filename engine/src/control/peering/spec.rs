@@ -1,12 +1,14 @@
-//! What an operator says of a peer, and what is shown of one. Plain data: nothing here does anything.
+//! The specifications of peers and of a switch's part in sealed links, and the view of a peer.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use strowger_crypto::{Identity, PeerId, Psk, SealMode, StaticPublic};
+use strowger_crypto::{
+    Entropy, Identity, LocalIdentity, PeerId, Psk, SealMode, StaticPublic, aead::Provider,
+};
 use strowger_frame::Address;
-use strowger_wire::hello::SealWish;
+use strowger_wire::{Slot, hello::SealWish};
 
-use super::{DownReason, LinkState, Liveness};
+use super::{DownReason, LinkState};
 use crate::{
     Now,
     control::{AttachError, PortId},
@@ -14,62 +16,206 @@ use crate::{
     link::Rights,
 };
 
-/// What a node lets unknown peers do.
+/// How a switch takes part in sealed links.
+#[non_exhaustive]
+pub struct PeeringConfig {
+    pub(in crate::control) local: LocalIdentity,
+    pub(in crate::control) entropy: Box<dyn Entropy + Send>,
+    pub(in crate::control) provider: Provider,
+    pub(in crate::control) wall_at_zero: u64,
+    pub(in crate::control) unknown_peers: Option<UnknownPeerPolicy>,
+}
+
+impl PeeringConfig {
+    /// Takes part as `local`, with the default provider, a wall clock that is not set, and no unknown peers.
+    pub fn new(local: LocalIdentity, entropy: Box<dyn Entropy + Send>) -> Self {
+        Self { local, entropy, provider: Provider::DEFAULT, wall_at_zero: 0, unknown_peers: None }
+    }
+
+    /// The library that seals and opens.
+    #[must_use]
+    pub fn with_provider(mut self, provider: Provider) -> Self {
+        self.provider = provider;
+        self
+    }
+
+    /// The wall clock at time 0, in nanoseconds since 1970 ([`SessionConfig`](strowger_crypto::session::SessionConfig)).
+    /// [`Switch::set_wall_clock`](crate::control::Switch::set_wall_clock) sets it later.
+    #[must_use]
+    pub fn with_wall_at_zero(mut self, ns: u64) -> Self {
+        self.wall_at_zero = ns;
+        self
+    }
+
+    /// What unknown peers may do. `None` refuses them, and is the default.
+    #[must_use]
+    pub fn with_unknown_peers(mut self, policy: impl Into<Option<UnknownPeerPolicy>>) -> Self {
+        self.unknown_peers = policy.into();
+        self
+    }
+}
+
+impl fmt::Debug for PeeringConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeeringConfig")
+            .field("unknown_peers", &self.unknown_peers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a switch sends beacons at a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BeaconSpec {
+    pub(in crate::control) to: Address,
+    pub(in crate::control) interval_ns: u64,
+}
+
+impl BeaconSpec {
+    /// One beacon per `interval`, each up to a quarter sooner or later, to an address at which all nodes of a
+    /// segment receive.
+    pub const fn new(to: Address, interval: Duration) -> Self {
+        Self { to, interval_ns: interval.as_nanos() as u64 }
+    }
+}
+
+/// How soon a switch notices that a peer is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Liveness {
+    pub(in crate::control) interval_ns: u64,
+    pub(in crate::control) multiplier: u8,
+    pub(in crate::control) always: bool,
+}
+
+impl Liveness {
+    /// Asks a peer that has been silent for `interval` although frames were sent to it. After three silent
+    /// intervals the link is down.
+    pub const fn new(interval: Duration) -> Self {
+        Self { interval_ns: interval.as_nanos() as u64, multiplier: 3, always: false }
+    }
+
+    /// The number of silent intervals, at least two, after which the link is down.
+    #[must_use]
+    pub const fn with_multiplier(self, multiplier: u8) -> Self {
+        Self { multiplier, ..self }
+    }
+
+    /// Whether the peer is asked even if no frame was sent to it.
+    #[must_use]
+    pub const fn with_always(self, always: bool) -> Self {
+        Self { always, ..self }
+    }
+
+    /// The time of silence after which the peer is asked.
+    pub const fn interval(&self) -> Duration {
+        Duration::from_nanos(self.interval_ns)
+    }
+
+    /// The number of silent intervals after which the link is down.
+    pub const fn multiplier(&self) -> u8 {
+        self.multiplier
+    }
+
+    /// Whether the peer is asked even if no frame was sent to it.
+    pub const fn is_always(&self) -> bool {
+        self.always
+    }
+
+    /// The time of silence after which the link is down.
+    pub fn detection(&self) -> Duration {
+        Duration::from_nanos(self.detection_ns())
+    }
+
+    pub(in crate::control) fn detection_ns(&self) -> u64 {
+        self.interval_ns.saturating_mul(u64::from(self.multiplier.max(2)))
+    }
+}
+
+impl Default for Liveness {
+    /// Five seconds, three times: a link in use that dies is noticed within 15 seconds, and silence on an idle
+    /// link costs nothing.
+    fn default() -> Self {
+        Self::new(Duration::from_secs(5))
+    }
+}
+
+/// What a switch lets unknown peers do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownPeerPolicy {
-    /// Where their frames may go: nowhere, unless the operator wrote otherwise.
-    pub rights: Rights,
-    /// How many of them may have a slot at once.
-    pub links_max: u32,
-    /// How soon the death of one is noticed: its slot is given back then.
-    pub liveness: Liveness,
+    pub(in crate::control) rights: Rights,
+    pub(in crate::control) links_max: u32,
+    pub(in crate::control) liveness: Liveness,
+}
+
+impl UnknownPeerPolicy {
+    /// Where their frames may go.
+    #[must_use]
+    pub const fn with_rights(self, rights: Rights) -> Self {
+        Self { rights, ..self }
+    }
+
+    /// How many of them may have a slot at the same time.
+    #[must_use]
+    pub const fn with_links_max(self, links_max: u32) -> Self {
+        Self { links_max, ..self }
+    }
+
+    /// How soon their death is noticed, and their slots are given back.
+    #[must_use]
+    pub const fn with_liveness(self, liveness: Liveness) -> Self {
+        Self { liveness, ..self }
+    }
+
+    /// Where their frames may go.
+    pub const fn rights(&self) -> Rights {
+        self.rights
+    }
+
+    /// How many of them may have a slot at the same time.
+    pub const fn links_max(&self) -> u32 {
+        self.links_max
+    }
+
+    /// How soon their death is noticed.
+    pub const fn liveness(&self) -> Liveness {
+        self.liveness
+    }
 }
 
 impl Default for UnknownPeerPolicy {
-    /// No right, and few.
+    /// 64 links without any right.
     fn default() -> Self {
         Self { rights: Rights::NONE, links_max: 64, liveness: Liveness::default() }
     }
 }
 
-/// A peer whose operator and ours know each other; or whoever is at an address.
+/// A peer: a configured one, or the node at a known address.
 #[derive(Debug)]
 pub struct PeerSpec {
-    /// What people call it.
-    pub name: String,
-    /// Its static key. Where it is not known, a handshake by XX finds it out, and either `identity` says
-    /// whose it must be, or the peer is an unknown peer at an address that is known.
-    pub key: Option<StaticPublic>,
-    /// Who has it; where nothing is said, whoever proves to, the first time.
-    pub identity: Option<Identity>,
-    /// The key that both operators wrote, or [`Psk::NONE`].
-    pub psk: Psk,
-    /// The port that it is behind.
-    pub port: PortId,
-    /// Where it is; `None` if it will come by itself.
-    pub at: Option<Address>,
-    /// The slot wanted.
-    pub slot: Option<u32>,
-    /// Where its frames may go. Those of one with neither key nor identity are what the policy gives to
-    /// unknown peers, whatever stands here.
-    pub rights: Rights,
-    /// Whether only headers are sealed, if the peer asks for the same.
-    pub seal: SealWish,
-    /// The longest frame in bytes, link header and tag included, that is ever sent; what the path takes
-    /// is found.
-    pub frame_bytes_max: u16,
-    /// How soon its death is noticed.
-    pub liveness: Liveness,
+    pub(in crate::control) name: String,
+    /// `None` until a handshake by XX finds it out. Then `identity` says whose it must be; without an identity
+    /// the peer is an unknown peer at a known address.
+    pub(in crate::control) key: Option<StaticPublic>,
+    /// `None` accepts the first identity that is proved.
+    pub(in crate::control) identity: Option<Identity>,
+    pub(in crate::control) psk: Psk,
+    pub(in crate::control) port: PortId,
+    pub(in crate::control) at: Option<Address>,
+    pub(in crate::control) slot: Option<u32>,
+    pub(in crate::control) rights: Rights,
+    pub(in crate::control) seal: SealWish,
+    pub(in crate::control) frame_bytes_max: u16,
+    pub(in crate::control) liveness: Liveness,
 }
 
 impl PeerSpec {
-    /// A peer with no psk, all else as it serves most: it may send through us and reach our
-    /// endpoints, but not ask the switch itself.
+    /// The peer with this static key, behind a port. It has no psk; its packets may pass through this switch
+    /// and reach its endpoints, but not the switch itself.
     pub fn new(name: impl Into<String>, key: StaticPublic, port: PortId) -> Self {
         Self { key: Some(key), ..Self::discovered(name, None, port) }
     }
 
-    /// The same whose static key is not known: the one with this identity, or whoever is there.
+    /// A peer whose static key is not known: the one with this identity, or with `None` any node at its
+    /// address.
     pub fn discovered(name: impl Into<String>, identity: Option<Identity>, port: PortId) -> Self {
         Self {
             name: name.into(),
@@ -86,14 +232,111 @@ impl PeerSpec {
         }
     }
 
-    /// Whether it is to be found out who it is, and whoever it is will do.
-    pub fn is_anybody(&self) -> bool {
+    /// Its static key.
+    #[must_use]
+    pub fn with_key(mut self, key: impl Into<Option<StaticPublic>>) -> Self {
+        self.key = key.into();
+        self
+    }
+
+    /// The identity that it must prove.
+    #[must_use]
+    pub fn with_identity(mut self, identity: impl Into<Option<Identity>>) -> Self {
+        self.identity = identity.into();
+        self
+    }
+
+    /// The key that both operators wrote. It requires the peer's static key.
+    #[must_use]
+    pub fn with_psk(mut self, psk: Psk) -> Self {
+        self.psk = psk;
+        self
+    }
+
+    /// The port that it is behind.
+    #[must_use]
+    pub fn with_port(mut self, port: PortId) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Its address. Without one the switch waits until the peer calls.
+    #[must_use]
+    pub fn with_address(mut self, at: impl Into<Option<Address>>) -> Self {
+        self.at = at.into();
+        self
+    }
+
+    /// Its slot; by default the lowest free one.
+    #[must_use]
+    pub fn with_slot(mut self, slot: impl Into<Option<Slot>>) -> Self {
+        self.slot = slot.into().map(Slot::number);
+        self
+    }
+
+    /// Where its frames may go. A peer with neither key nor identity has the rights of unknown peers instead.
+    #[must_use]
+    pub fn with_rights(mut self, rights: Rights) -> Self {
+        self.rights = rights;
+        self
+    }
+
+    /// Whether only headers are sealed, if the peer wants the same.
+    #[must_use]
+    pub fn with_seal(mut self, seal: SealWish) -> Self {
+        self.seal = seal;
+        self
+    }
+
+    /// The longest frame in bytes, link header and tag included, that is ever sent to it. The switch finds out
+    /// what the path takes.
+    #[must_use]
+    pub fn with_frame_bytes_max(mut self, bytes: u16) -> Self {
+        self.frame_bytes_max = bytes;
+        self
+    }
+
+    /// How soon its death is noticed.
+    #[must_use]
+    pub fn with_liveness(mut self, liveness: Liveness) -> Self {
+        self.liveness = liveness;
+        self
+    }
+
+    /// The name that people call it by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The port that it is behind.
+    pub fn port(&self) -> PortId {
+        self.port
+    }
+
+    /// Its static key, where it is known.
+    pub fn key(&self) -> Option<&StaticPublic> {
+        self.key.as_ref()
+    }
+
+    /// Its address, where it is known.
+    pub fn address(&self) -> Option<Address> {
+        self.at
+    }
+
+    /// The slot that it wants.
+    pub fn slot(&self) -> Option<Slot> {
+        self.slot.map(Slot::new)
+    }
+
+    /// Whether any node at its address will do: it has neither key nor identity.
+    pub fn is_any(&self) -> bool {
         self.key.is_none() && self.identity.is_none()
     }
 }
 
-/// Why a peer could not be added. Nothing has changed then.
+/// Why a peer could not be added. The switch is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PeerError {
     /// [`Switch::set_identity`](crate::control::Switch::set_identity) comes first.
     NoIdentity,
@@ -103,15 +346,15 @@ pub enum PeerError {
     KeyTaken,
     /// Another peer without a key has this identity.
     IdentityTaken,
-    /// One with neither key nor identity is an unknown peer, and they are not allowed.
+    /// It has neither key nor identity, and unknown peers are not allowed.
     UnknownPeer,
-    /// One with neither key nor identity nor address is nobody.
-    Nobody,
-    /// A psk goes with a key: a handshake by XX cannot show it.
+    /// It has neither key nor identity nor address.
+    Unspecified,
+    /// It has a psk but no key: a handshake by XX cannot prove a psk.
     PskWithoutKey,
-    /// More workers than a link has lanes.
+    /// The switch has more workers than a link has lanes.
     TooManyWorkers,
-    /// No slot for it.
+    /// It could not be attached.
     Attach(AttachError),
 }
 
@@ -125,15 +368,22 @@ impl fmt::Display for PeerError {
             Self::UnknownPeer => f.write_str(
                 "a peer with neither key nor identity is an unknown peer, and unknown peers are not allowed",
             ),
-            Self::Nobody => f.write_str("a peer has a key, an identity or an address"),
-            Self::PskWithoutKey => f.write_str("a psk goes with the key of a peer"),
+            Self::Unspecified => f.write_str("a peer needs a key, an identity or an address"),
+            Self::PskWithoutKey => f.write_str("a peer with a psk needs a key"),
             Self::TooManyWorkers => f.write_str("sealed links have at most 16 workers"),
             Self::Attach(why) => why.fmt(f),
         }
     }
 }
 
-impl std::error::Error for PeerError {}
+impl std::error::Error for PeerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Attach(why) => Some(why),
+            _ => None,
+        }
+    }
+}
 
 /// What a handshake agreed on, and with whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -282,7 +282,7 @@ fn look_at_interfaces(config: &Config, workers: usize, found: &mut Findings) {
         // AF_PACKET opens the first queue alone, and has the frames of all.
         let opened = if by_packet { 1 } else { usize::MAX };
         for spec in builder::ethernet_interface(ethernet)
-            .specs(workers, config.switch.slot_max)
+            .specs(workers, config.switch.slot_max())
             .iter()
             .take(opened)
         {

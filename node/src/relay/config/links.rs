@@ -1,7 +1,7 @@
 //! Who is at the other end: peers by sealed links, neighbours by plain ones, unknown peers by policy; and
 //! who this node is. Text in, checked values out; it never opens a key file.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use strowger_crypto::{Identity, PeerId};
 use strowger_frame::Address;
@@ -201,7 +201,7 @@ fn who(
         let text = "a [[peer]] with neither key nor peer_id needs an address to look for it at";
         return Err(Fault { line: section.line, text: text.to_owned() });
     }
-    Ok((None, None, policy.rights))
+    Ok((None, None, policy.rights()))
 }
 
 pub(super) fn peers(
@@ -391,11 +391,10 @@ pub(super) fn liveness(document: &Document<'_>) -> Result<Liveness, Fault> {
 fn liveness_of(section: &Section<'_>, default: Liveness) -> Result<Liveness, Fault> {
     let interval_ms = section.number("interval_ms", INTERVAL_MS_MIN, INTERVAL_MS_MAX)?;
     let multiplier = section.number("multiplier", 1, u64::from(u8::MAX))?;
-    Ok(Liveness {
-        interval_ns: interval_ms.map_or(default.interval_ns, |ms| ms * 1_000_000),
-        multiplier: multiplier.map_or(default.multiplier, |n| n as u8),
-        always: section.flag("always")?.unwrap_or(default.always),
-    })
+    let interval = interval_ms.map_or(default.interval(), Duration::from_millis);
+    Ok(Liveness::new(interval)
+        .with_multiplier(multiplier.map_or(default.multiplier(), |n| n as u8))
+        .with_always(section.flag("always")?.unwrap_or(default.is_always())))
 }
 
 pub(super) fn unknown_peers(
@@ -406,9 +405,14 @@ pub(super) fn unknown_peers(
     let allow = section.flag("allow")?.unwrap_or(false);
     let rights = rights(&section)?.unwrap_or(Rights::NONE);
     let max = section.number("max", 1, super::ATTACHED_MAX as u64)?;
-    let links_max = max.map_or(UnknownPeerPolicy::default().links_max, |max| max as u32);
+    let links_max = max.map_or(UnknownPeerPolicy::default().links_max(), |max| max as u32);
     let liveness = liveness_of(&section, liveness)?;
-    Ok(allow.then_some(UnknownPeerPolicy { rights, links_max, liveness }))
+    Ok(allow.then_some(
+        UnknownPeerPolicy::default()
+            .with_rights(rights)
+            .with_links_max(links_max)
+            .with_liveness(liveness),
+    ))
 }
 
 fn listener_of(section: &Section<'_>, behind: &Behind<'_>) -> Result<usize, Fault> {

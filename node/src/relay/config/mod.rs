@@ -420,12 +420,12 @@ fn read_all(document: &Document<'_>) -> Option<Config> {
         document.note(Fault { line: 1, text });
     }
     let wanted = neighbours.len() + peers.len() + unix.len();
-    let free = switch.slot_max as usize; // 0 to slot_max, without 1
+    let free = switch.slot_max() as usize; // 0 to slot_max, without 1
     if wanted > free {
         let text = format!(
             "{wanted} things are to be attached and slot_max = {} leaves {free} slots; raise \
              slot_max in [switch], or choose a wider scheme",
-            switch.slot_max
+            switch.slot_max()
         );
         document.note(Fault { line: 1, text });
     }
@@ -495,16 +495,14 @@ fn switch(section: &Section<'_>) -> Result<SwitchConfig, Fault> {
     let defaults = SwitchConfig::default();
     let quarantine_s = section.number("quarantine_s", 0, QUARANTINE_S_MAX)?;
     let alias_s = section.number("alias_s", 0, ALIAS_S_MAX)?;
-    Ok(SwitchConfig {
-        scheme,
-        slot_max,
-        hops_max: section
-            .number("hops_max", 1, u64::from(HOPS_MAX))?
-            .map_or(defaults.hops_max, |hops| hops as u8),
-        u_turns: section.flag("u_turns")?.unwrap_or(defaults.u_turns),
-        quarantine_ns: quarantine_s.map_or(defaults.quarantine_ns, |s| s * 1_000_000_000),
-        alias_ns: alias_s.map_or(defaults.alias_ns, |s| s * 1_000_000_000),
-    })
+    let hops_max = section.number("hops_max", 1, u64::from(HOPS_MAX))?;
+    Ok(SwitchConfig::default()
+        .with_scheme(scheme)
+        .with_slot_max(slot_max)
+        .with_hops_max(hops_max.map_or(defaults.hops_max(), |hops| hops as u8))
+        .with_u_turns(section.flag("u_turns")?.unwrap_or(defaults.u_turns()))
+        .with_quarantine(quarantine_s.map_or(defaults.quarantine(), Duration::from_secs))
+        .with_alias(alias_s.map_or(defaults.alias(), Duration::from_secs)))
 }
 
 /// The highest slot number that is given out where nobody says.
@@ -603,7 +601,7 @@ struct Slots<'c> {
 
 impl Slots<'_> {
     fn claim(&mut self, section: &Section<'_>) -> Result<Option<u32>, Fault> {
-        let max = self.config.slot_max;
+        let max = self.config.slot_max();
         let Some(slot) = section.number("slot", 0, u64::from(max))? else { return Ok(None) };
         let slot = slot as u32;
         let line = section.line_of("slot");
@@ -720,15 +718,15 @@ slot = 4
         assert_eq!(config.unix[0].path, Path::new("/run/local"));
         assert!(config.memory.huge_pages && config.memory.trains.is_none());
         let empty = parse("").unwrap();
-        assert_eq!((empty.workers, empty.switch.slot_max), (Some(1), 256));
+        assert_eq!((empty.workers, empty.switch.slot_max()), (Some(1), 256));
     }
 
     #[test]
     fn a_scheme_bounds_its_slots() {
         let config = parse("switch.scheme = \"f4\"").unwrap();
-        assert_eq!((config.switch.scheme.name(), config.switch.slot_max), (Some("f4"), 15));
+        assert_eq!((config.switch.scheme().name(), config.switch.slot_max()), (Some("f4"), 15));
         let config = parse("switch.scheme = \"6114458100\"").unwrap();
-        assert_eq!(config.switch.scheme.name(), Some("v3x5x8"));
+        assert_eq!(config.switch.scheme().name(), Some("v3x5x8"));
         let auto = parse("switch.workers = \"auto\"").unwrap();
         assert_eq!(auto.workers, None);
     }
@@ -742,7 +740,7 @@ slot = 4
         let scheme = Scheme::new(&forms).unwrap();
         assert_eq!(wide, format!("scheme = \"{}\"", Hex(scheme.serialize().as_bytes())));
         let config = parse(&format!("switch.{wide}\nswitch.slot_max = 4095")).unwrap();
-        assert_eq!(config.switch.scheme, scheme);
+        assert_eq!(config.switch.scheme(), &scheme);
     }
 
     /// What is put in the place of a line of the good file, the line that is blamed, and words of
@@ -892,7 +890,7 @@ mtu = 1400
         let text = SEALED.replace("allow = false", "allow = true\nmax = 3");
         let text = text.replace("rights =", "#").replace("seal =", "#");
         let config = parse(&text).unwrap();
-        let policy = UnknownPeerPolicy { links_max: 3, ..UnknownPeerPolicy::default() };
+        let policy = UnknownPeerPolicy::default().with_links_max(3);
         assert_eq!(config.unknown_peers, Some(policy), "nothing but what is written");
         let Peer { rights, seal, .. } = &config.peers[0];
         assert_eq!((*rights, *seal), (Rights { control: false, ..Rights::ALL }, SealWish::Full));
