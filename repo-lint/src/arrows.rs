@@ -5,7 +5,7 @@ use crate::{
 };
 
 /// What each of our crates may import; a crate may always import itself in its tests.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     (WIRE, &[]),
     (FRAME, &[]),
     (CRYPTO, &[WIRE]),
@@ -17,8 +17,12 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("strowger-bench", &[WIRE, FRAME, CRYPTO, ENGINE, IO, RUNTIME]),
     ("strowger-fuzz", &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
     ("strowger-loom-tests", &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
+    (TESTKIT, &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
     ("strowger-repo-lint", &[]),
 ];
+
+/// What tests share. Every crate may import it, and only as a dev-dependency.
+const TESTKIT: &str = "strowger-testkit";
 
 /// Imports that are allowed as dev-dependencies alone: the engine is tested over the memory port.
 const ARROWS_OF_TESTS: [(&str, &str); 1] = [(ENGINE, IO)];
@@ -48,7 +52,7 @@ pub fn crates_import_along_the_arrows(repo: &Repo) -> Faults {
             let tests_only = text(&dependency["kind"]) == "dev";
             let is_allowed = allowed.contains(&to)
                 || tests_only && ARROWS_OF_TESTS.contains(&(from, to))
-                || tests_only && from == to;
+                || tests_only && [from, TESTKIT].contains(&to);
             faults.add_unless(!is_ours(to) || is_allowed, format!("{from} -> {to}"));
         }
     }

@@ -3,7 +3,7 @@
 use crate::{CRYPTO, ENGINE, FRAME, Faults, IO, Repo, WIRE, list, text};
 
 /// Folders of the workspace: the crates, and the documents.
-pub(crate) const FOLDERS: [&str; 13] = [
+pub(crate) const FOLDERS: [&str; 14] = [
     "wire",
     "frame",
     "crypto",
@@ -15,6 +15,7 @@ pub(crate) const FOLDERS: [&str; 13] = [
     "bench",
     "fuzz",
     "loom-tests",
+    "testkit",
     "repo-lint",
     "docs",
 ];

@@ -1,0 +1,14 @@
+//! What the tests of all crates share. Only dev-dependencies name this crate.
+//!
+//! - [`Rng`]: random numbers from a seed that a failing test prints.
+//! - [`wait`]: waiting for a condition without sleeping, up to a deadline.
+//! - [`skipped`]: tests that cannot run on this machine, and the record of them.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod rng;
+pub mod skipped;
+pub mod wait;
+
+pub use rng::Rng;
+pub use skipped::{skip, skip_case, unsupported};
+pub use wait::{DEADLINE, eventually, until};

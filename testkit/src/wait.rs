@@ -1,0 +1,28 @@
+//! Waiting for a condition. Nothing here sleeps; a deadline ends what hangs, and decides no verdict.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long any condition may take on a busy machine.
+pub const DEADLINE: Duration = Duration::from_secs(90);
+
+/// Asks until there is an answer. Panics at the [`DEADLINE`].
+#[track_caller]
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "did not happen within {DEADLINE:?}: {what}");
+        thread::yield_now();
+    }
+}
+
+/// Asks until the condition holds. Panics at the [`DEADLINE`].
+#[track_caller]
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    eventually(what, || holds().then_some(()));
+}
