@@ -1,5 +1,5 @@
 //! What junk costs the slow path, counted in instructions by callgrind: as much with 1,000 peers as with ten.
-//! Without valgrind it says that it was skipped.
+//! Without valgrind the test is skipped.
 
 mod air;
 
@@ -84,8 +84,7 @@ fn instructions(peers: u32) -> u64 {
 #[test]
 fn r12_junk_costs_no_walk_over_the_peers() {
     if Command::new("valgrind").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: valgrind is not installed");
-        return;
+        return strowger_testkit::unsupported("valgrind is not installed");
     }
     let [few, many] = [10, 1_000].map(instructions);
     println!("{few} instructions with 10 peers, {many} with 1,000, for {JUNK} pieces of junk");

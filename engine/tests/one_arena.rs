@@ -28,6 +28,7 @@ use strowger_io::{
     unix::{Client, UnixSpec},
     xdp::{self, Arena, RxMode, XdpSpec},
 };
+use strowger_testkit::skip_case;
 use strowger_wire::{
     Hop, Label, Slot, limits::TAG_BYTES, scheme::V3X5X8, switch_header::HeaderRepr,
 };
@@ -296,7 +297,7 @@ fn every_pair_of(backends: &[Backend]) {
     let by_ring =
         UdpSpec { backend: udp::Choice::IoUring, ..UdpSpec::new("127.0.0.1:0".parse().unwrap()) };
     if let Err(why) = udp::open(&by_ring, 0) {
-        eprintln!("SKIPPED, the pairs with io_uring: {why}");
+        skip_case("pairs with io_uring", &why.to_string());
         backends.retain(|backend| *backend != Uring);
     }
     for &from in &backends {
@@ -332,8 +333,8 @@ fn no_pair_of_backends_copies_what_passes_between_sealed_hops() {
     let itself = std::env::current_exe().unwrap();
     let tried = Command::new("unshare").args(["-n", "ip", "link"]).output();
     if !tried.is_ok_and(|done| done.status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped");
-        eprintln!("SKIPPED, for want of rights or of a tool: the pairs with Ethernet");
+        assert!(std::env::var_os("CI").is_none(), "with CI set no case may be skipped");
+        skip_case("pairs with Ethernet", "no network namespace can be made (CAP_SYS_ADMIN)");
         return every_pair_of(&[Memory, Mmsg, Uring, Unix]);
     }
     let inside = Command::new("unshare")

@@ -56,7 +56,7 @@ impl Bench {
         let hub_port = match port(&veth.a, hub, &spec) {
             Ok(port) => port,
             Err(OpenError::NoRing(why)) => {
-                eprintln!("SKIPPED with io_uring: {why}");
+                strowger_testkit::skip_case("io_uring", &why.to_string());
                 return None;
             }
             Err(why) => panic!("{why}"),

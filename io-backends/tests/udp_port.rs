@@ -14,6 +14,7 @@ use strowger_frame::{
     port::{AdmitError, Arm},
 };
 use strowger_io::udp::{Backend, Choice, OpenError, Opened, UdpPort, UdpSpec, open, probe};
+use strowger_testkit::{skip_case, unsupported};
 
 const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -37,8 +38,10 @@ fn with_each_backend(spec: UdpSpec, test: impl Fn(&UdpSpec)) {
         let spec = UdpSpec { backend, ring_mode_first, ..spec.clone() };
         match open(&spec, 0) {
             Ok(_) => test(&spec),
-            Err(OpenError::NoRing(why)) => eprintln!("SKIPPED with io_uring: {why}"),
-            Err(OpenError::NotHere { at, .. }) => eprintln!("SKIPPED: no {at} here"),
+            Err(OpenError::NoRing(why)) => skip_case("io_uring", &why.to_string()),
+            Err(OpenError::NotHere { at, .. }) => {
+                skip_case(&at.to_string(), "no such address here")
+            }
             Err(why) => panic!("{why}"),
         }
     }
@@ -152,7 +155,7 @@ fn equal_frames_leave_as_one_message_and_arrive_as_one_train() {
             let mut pool = pool(160);
             let opened_a = opened(spec);
             let Ok(segments_max) = opened_a.report.gso.clone() else {
-                return eprintln!("SKIPPED: {:?}", opened_a.report.gso);
+                return skip_case("GSO", &format!("{:?}", opened_a.report.gso));
             };
             let (mut a, mut b) = pair(spec);
             // Three bursts in one round: trains join across bursts, up to the limit.
@@ -639,9 +642,9 @@ fn forbid_rings_to_this_thread() -> bool {
 
 #[test]
 fn a_seccomp_profile_that_refuses_io_uring_is_found_by_trying() {
-    std::thread::spawn(|| {
+    let ran = std::thread::spawn(|| {
         if !forbid_rings_to_this_thread() {
-            return eprintln!("SKIPPED: no seccomp filters here");
+            return false;
         }
         let opened = open(&v4(), 0).unwrap();
         assert_eq!(opened.report.backend, Backend::Mmsg);
@@ -650,9 +653,11 @@ fn a_seccomp_profile_that_refuses_io_uring_is_found_by_trying() {
         let refusal = found.io_uring.expect_err("refused to this thread");
         assert!(refusal.to_string().contains("seccomp"), "{refusal}");
         assert!(found.gro.is_ok() && found.gso.is_ok());
-    })
-    .join()
-    .unwrap();
+        true
+    });
+    if !ran.join().unwrap() {
+        unsupported("the kernel has no seccomp filters");
+    }
 }
 
 #[test]
@@ -664,7 +669,7 @@ fn buffers_that_the_kernel_cut_down_are_warned_about() {
         let warning = format!("sysctl -w net.core.rmem_max={}", buffer.asked);
         assert!(opened.report.to_string().contains(&warning), "{}", opened.report);
     } else {
-        eprintln!("SKIPPED: with CAP_NET_ADMIN the kernel gave {} bytes", buffer.given);
+        unsupported(&format!("with CAP_NET_ADMIN the kernel gave {} bytes", buffer.given));
     }
 }
 

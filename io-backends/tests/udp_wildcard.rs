@@ -10,6 +10,7 @@ use std::{
 
 use strowger_frame::{Address, Burst, ChunkClass, Frame, Mark, Pool, PoolSpec, Port};
 use strowger_io::udp::{Choice, OpenError, UdpPort, UdpSpec, open, open_steered, worker_of};
+use strowger_testkit::{skip_case, unsupported};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -29,7 +30,7 @@ fn each(binds: &[&str], test: impl Fn(&UdpSpec)) {
             match open(&spec, 0) {
                 Ok(_) => test(&spec),
                 Err(why @ (OpenError::NoRing(_) | OpenError::Refused { .. })) => {
-                    eprintln!("SKIPPED for {bind}, {backend:?}: {why}");
+                    skip_case(&format!("{bind}, {backend:?}"), &why.to_string());
                 }
                 Err(why) => panic!("{why}"),
             }
@@ -127,12 +128,12 @@ fn whoever_knocks_is_answered_from_the_address_that_was_asked() {
         let steered = match open_steered(&spec(bind, Choice::Mmsg), 2) {
             Ok(steered) => steered,
             Err(why) => {
-                eprintln!("SKIPPED for {bind}: {why}");
+                skip_case(bind, &why.to_string());
                 continue;
             }
         };
         let Ok(mut slow) = steered.slow else {
-            eprintln!("SKIPPED: this kernel does not steer");
+            skip_case(bind, "the kernel does not steer");
             continue;
         };
         let client = client();
@@ -156,10 +157,10 @@ fn data_over_ipv4_comes_in_by_its_worker_at_a_wildcard_for_both() {
     let mut pool = pool();
     let steered = match open_steered(&spec("[::]:0", Choice::Mmsg), WORKERS) {
         Ok(steered) => steered,
-        Err(why) => return eprintln!("SKIPPED: {why}"),
+        Err(why) => return unsupported(&why.to_string()),
     };
     if steered.slow.is_err() {
-        return eprintln!("SKIPPED: this kernel does not steer");
+        return unsupported("the kernel does not steer");
     }
     let mut workers = steered.workers;
     let mut met = [0; WORKERS];
@@ -185,7 +186,7 @@ fn a_wildcard_for_ipv6_alone_leaves_ipv4_to_another_socket() {
     let alone = UdpSpec { dual_stack: false, ..spec("[::]:0", Choice::Mmsg) };
     let six = match open(&alone, 0) {
         Ok(six) => six,
-        Err(why) => return eprintln!("SKIPPED: {why}"),
+        Err(why) => return unsupported(&why.to_string()),
     };
     assert!(!six.report.dual_stack);
     let four = format!("0.0.0.0:{}", six.local_addr().port());

@@ -111,7 +111,7 @@ fn frames_pass_between_udp_and_ethernet_without_a_copy() {
         for backend in [udp::Choice::Mmsg, udp::Choice::IoUring] {
             let spec = UdpSpec { backend, ..UdpSpec::new("127.0.0.1:0".parse().unwrap()) };
             if let Err(why) = udp::open(&spec, 0) {
-                eprintln!("SKIPPED, {backend:?}: {why}");
+                strowger_testkit::skip_case(&format!("{backend:?}"), &why.to_string());
                 continue;
             }
             for len in [64, 512, 1400] {

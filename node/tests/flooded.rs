@@ -184,9 +184,9 @@ fn r9_where_the_kernel_does_not_steer_workers_hand_up_who_knocks_and_go_on() {
         let inside = "ip link set lo up && sysctl -qw net.core.optmem_max=0";
         let made = Command::new("unshare").args(["--net", "sh", "-c", inside]).output();
         if !made.as_ref().is_ok_and(|made| made.status.success()) {
-            assert!(env::var_os("CI").is_none(), "in CI nothing is skipped: {made:?}");
-            eprintln!("SKIPPED, for want of rights or of a tool: {made:?}");
-            return;
+            return strowger_testkit::skip(&format!(
+                "no network namespace without steering: {made:?}"
+            ));
         }
         let again = format!("{inside} && exec \"$0\" --exact {name} --nocapture");
         let exe = env::current_exe().unwrap();

@@ -9,6 +9,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use strowger_testkit::skip;
 use strowger_wire::{
     Scheme,
     scheme::{Form, V4X8},
@@ -153,9 +154,7 @@ fn a_full_disk_stops_nothing_and_the_state_file_is_written_when_there_is_room() 
         .args(["--mount", "sh", "-c", "mount -t tmpfs -o size=64k tmpfs /mnt"])
         .output();
     if !may_mount.is_ok_and(|output| output.status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped");
-        eprintln!("SKIPPED: a full disk needs the right to mount one (CAP_SYS_ADMIN): run as root");
-        return;
+        return skip("a full disk needs the right to mount one (CAP_SYS_ADMIN): run as root");
     }
     let folder = tempfile::tempdir().expect("a folder");
     let kept = folder.path().join("kept");

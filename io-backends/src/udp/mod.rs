@@ -404,7 +404,10 @@ mod tests {
             let at = at.parse().unwrap();
             let socket = match Socket::new(at) {
                 Err(libc::EAFNOSUPPORT) => {
-                    eprintln!("\nSKIPPED for {at}: this kernel has no such addresses.\n");
+                    strowger_testkit::skip_case(
+                        &at.to_string(),
+                        "the kernel has no such addresses",
+                    );
                     continue;
                 }
                 socket => socket.unwrap(),

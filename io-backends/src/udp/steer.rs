@@ -325,8 +325,8 @@ mod tests {
     fn handshakes_apart(bind: &str) {
         let (mut steered, mut pool) = steered(bind, false);
         let Ok(slow) = &mut steered.slow else {
-            eprintln!("SKIPPED: this kernel does not steer: {:?}", steered.slow);
-            return;
+            let why = steered.slow.as_ref().err();
+            return strowger_testkit::unsupported(&format!("the kernel does not steer: {why:?}"));
         };
         let at = slow.local_addr();
         let mut seen = [0; WORKERS];
@@ -364,8 +364,7 @@ mod tests {
     #[test]
     fn r9_the_same_holds_over_ipv6() {
         if UdpSocket::bind("[::1]:0").is_err() {
-            eprintln!("SKIPPED: no IPv6 on this machine");
-            return;
+            return strowger_testkit::unsupported("no IPv6 on this machine");
         }
         handshakes_apart("[::1]:0");
     }

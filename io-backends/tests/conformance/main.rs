@@ -19,7 +19,7 @@ macro_rules! backends {
             let backend = backends::$backend();
             match (backend.join)() {
                 Ok(joined) => law(&backend, joined),
-                Err(why) => eprintln!("SKIPPED {}: {why}", stringify!($backend)),
+                Err(why) => strowger_testkit::unsupported(&format!("{}: {why}", stringify!($backend))),
             }
         }
 

@@ -133,10 +133,7 @@ pub(crate) fn veth_or_skip(made: Result<Veth, String>) -> Option<Veth> {
     made.inspect_err(|why| skip(why)).ok()
 }
 
-pub(crate) fn skip(why: &str) {
-    assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: {why}");
-    eprintln!("SKIPPED, for want of rights or of a tool: {why}");
-}
+pub(crate) use strowger_testkit::skip;
 
 /// A veth pair with these words for each end, or the end of the test.
 #[macro_export]

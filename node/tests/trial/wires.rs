@@ -39,10 +39,7 @@ pub(crate) fn words(line: &str) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-pub(crate) fn skip(why: &str) {
-    assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: {why}");
-    eprintln!("SKIPPED, for want of rights or of a tool: {why}");
-}
+pub(crate) use strowger_testkit::skip;
 
 /// A network namespace, until it is dropped.
 pub(crate) struct Namespace(pub(crate) String);
