@@ -37,9 +37,9 @@ use strowger_frame::{
     reserve::Chunks,
 };
 
-use crate::{
-    sys::messages::{self, Calls, empty_header},
-    udp::Refusal,
+use crate::sys::{
+    CallError, Refusal,
+    messages::{self, ALLOW_CALLS, Calls, empty_header},
 };
 
 mod client;
@@ -89,14 +89,12 @@ pub enum ListenError {
     NotASocket(PathBuf),
     /// The path is empty, longer than the 107 bytes that the kernel takes, or holds a zero.
     PathTooLong(PathBuf),
-    /// Neither the calls for many messages nor those for one work.
-    Deaf {
-        /// Where.
+    /// A sandbox refuses all calls that send or receive messages.
+    CallsRefused {
+        /// The path of the socket.
         path: PathBuf,
-        /// Which call.
-        call: &'static str,
-        /// Why not.
-        error: io::Error,
+        /// The call for one message, and how it was refused.
+        error: CallError,
     },
     /// Anything else that the kernel refused.
     System {
@@ -125,12 +123,9 @@ impl fmt::Display for ListenError {
             Self::PathTooLong(path) => {
                 write!(f, "{}: a socket's path has 1 to 107 bytes", path.display())
             }
-            Self::Deaf { path, call, error } => write!(
-                f,
-                "{}: {call} is refused: {error}; allow it, or better recvmmsg and sendmmsg, in the \
-                 sandbox's seccomp profile",
-                path.display()
-            ),
+            Self::CallsRefused { path, error } => {
+                write!(f, "{}: {error}; {ALLOW_CALLS}", path.display())
+            }
             Self::System { what, path, error } => {
                 write!(f, "cannot {what} {}: {error}", path.display())
             }
@@ -141,7 +136,8 @@ impl fmt::Display for ListenError {
 impl std::error::Error for ListenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::System { error, .. } | Self::Deaf { error, .. } => Some(error),
+            Self::System { error, .. } => Some(error),
+            Self::CallsRefused { error, .. } => Some(error),
             _ => None,
         }
     }
@@ -179,10 +175,8 @@ impl UnixPort {
     /// [`ListenError`].
     pub fn listen(path: impl AsRef<Path>, spec: &UnixSpec) -> Result<Self, ListenError> {
         let path = path.as_ref();
-        let calls = Calls::find().map_err(|(call, errno)| {
-            let error = io::Error::from_raw_os_error(errno);
-            ListenError::Deaf { path: path.into(), call, error }
-        })?;
+        let calls = Calls::find()
+            .map_err(|error| ListenError::CallsRefused { path: path.into(), error })?;
         let listener = Listener::bind(path, spec.mode)?;
         let failed = |error| ListenError::System { what: "wait for", path: path.into(), error };
         let epoll = Epoll::new().map_err(failed)?;
@@ -212,8 +206,7 @@ impl UnixPort {
     /// # Errors
     /// A sandbox refuses all calls that a port may use.
     pub fn probe() -> Result<String, Refusal> {
-        let sandbox = "allow it, or better recvmmsg and sendmmsg, in the sandbox's seccomp profile";
-        Calls::find().map_err(|(call, errno)| Refusal::new(call, errno, sandbox))?;
+        Calls::find().map_err(|error| error.with_remedy(ALLOW_CALLS))?;
         Ok(match messages::many() {
             Ok(()) => "many packets in one system call".to_owned(),
             Err(refusal) => format!("one system call for each packet: {refusal}"),

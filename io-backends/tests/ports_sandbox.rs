@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use strowger_frame::{Address, Burst, Mark, Port};
 use strowger_io::{
+    sys::Errno,
     unix::{Client, ListenError, UnixPort, UnixSpec},
     xdp::{Arena, RxMode, probe},
 };
@@ -32,7 +33,7 @@ fn a_unix_port_without_the_calls_for_many_messages_has_one_call_for_each() {
             without(calls, errno, || {
                 let mut port = UnixPort::listen(&path, &UnixSpec::default()).unwrap();
                 let refused = UnixPort::many().unwrap_err();
-                assert_eq!(refused.errno, Some(errno));
+                assert_eq!(refused.errno(), Some(Errno(errno)));
                 assert!(UnixPort::probe().unwrap().contains("one system call for each packet"));
                 port.admit(Mark(3), Address::Only).unwrap();
                 let mut client = Client::connect(&path).unwrap();
@@ -74,7 +75,7 @@ fn a_unix_port_without_any_call_is_refused_at_the_start() {
     for calls in [RECEIVE, SEND] {
         without(&calls, libc::EPERM, || {
             let refused = UnixPort::listen(path("deaf"), &UnixSpec::default()).unwrap_err();
-            assert!(matches!(refused, ListenError::Deaf { .. }), "{refused}");
+            assert!(matches!(refused, ListenError::CallsRefused { .. }), "{refused}");
             assert!(refused.to_string().contains("seccomp"), "{refused}");
             assert!(UnixPort::probe().is_err());
         });

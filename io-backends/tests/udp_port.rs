@@ -13,7 +13,10 @@ use strowger_frame::{
     Address, Burst, ChunkClass, Frame, Loss, Mark, Pool, PoolSpec, Port,
     port::{AdmitError, Arm},
 };
-use strowger_io::udp::{Backend, Choice, OpenError, Opened, UdpPort, UdpSpec, open, probe};
+use strowger_io::{
+    sys::Errno,
+    udp::{Backend, Choice, OpenError, Opened, UdpPort, UdpSpec, open, probe},
+};
 use strowger_testkit::{skip_case, unsupported};
 
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -39,9 +42,7 @@ fn with_each_backend(spec: UdpSpec, test: impl Fn(&UdpSpec)) {
         match open(&spec, 0) {
             Ok(_) => test(&spec),
             Err(OpenError::NoRing(why)) => skip_case("io_uring", &why.to_string()),
-            Err(OpenError::NotHere { at, .. }) => {
-                skip_case(&at.to_string(), "no such address here")
-            }
+            Err(OpenError::NotLocal { at }) => skip_case(&at.to_string(), "no such address here"),
             Err(why) => panic!("{why}"),
         }
     }
@@ -594,11 +595,11 @@ fn a_busy_address_is_a_clear_error() {
     let first = opened(&v4());
     let spec = UdpSpec { bind: first.local_addr(), ..v4() };
     let error = open(&spec, 0).expect_err("it is taken");
-    assert_eq!(error, OpenError::Busy { at: first.local_addr(), errno: libc::EADDRINUSE });
+    assert_eq!(error, OpenError::Busy { at: first.local_addr() });
     assert!(error.to_string().contains("in use by another socket: EADDRINUSE"), "{error}");
     let spec = UdpSpec { bind: "192.0.2.1:7".parse().unwrap(), ..v4() };
     let error = open(&spec, 0).expect_err("a documentation address");
-    assert!(matches!(error, OpenError::NotHere { errno: libc::EADDRNOTAVAIL, .. }), "{error}");
+    assert!(matches!(error, OpenError::NotLocal { .. }), "{error}");
 }
 
 #[test]
@@ -617,12 +618,15 @@ fn a_refused_io_uring_is_said_in_words_and_replaced() {
     let opened = open(&spec, 0).unwrap();
     assert_eq!(opened.report.backend, Backend::Mmsg);
     let text = opened.report.to_string();
-    let said = "io_uring refused: io_uring_setup: EPERM (os error 1), perhaps a container's \
+    let said = "io_uring refused: io_uring_setup: EPERM (os error 1); perhaps a container's \
                 seccomp profile, or sysctl kernel.io_uring_disabled; using recvmmsg";
     assert!(text.contains(said), "{text}");
     assert!(opened.port.describe().ends_with("(mmsg)"));
     let error = open(&UdpSpec { backend: Choice::IoUring, ..spec }, 0).expect_err("asked by name");
-    assert!(matches!(&error, OpenError::NoRing(why) if why.errno == Some(libc::EPERM)), "{error}");
+    assert!(
+        matches!(&error, OpenError::NoRing(why) if why.errno() == Some(Errno(libc::EPERM))),
+        "{error}"
+    );
 }
 
 /// Has the kernel refuse `io_uring_setup` to this thread, as containers' profiles do.
@@ -648,7 +652,12 @@ fn a_seccomp_profile_that_refuses_io_uring_is_found_by_trying() {
         }
         let opened = open(&v4(), 0).unwrap();
         assert_eq!(opened.report.backend, Backend::Mmsg);
-        assert_eq!(opened.report.refused[0].1.errno, Some(libc::EPERM), "{}", opened.report);
+        assert_eq!(
+            opened.report.refused[0].1.errno(),
+            Some(Errno(libc::EPERM)),
+            "{}",
+            opened.report
+        );
         let found = probe(1 << 16);
         let refusal = found.io_uring.expect_err("refused to this thread");
         assert!(refusal.to_string().contains("seccomp"), "{refusal}");

@@ -7,7 +7,10 @@ mod sandbox;
 use std::time::{Duration, Instant};
 
 use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port};
-use strowger_io::udp::{Choice, OpenError, UdpSpec, open, open_steered, probe};
+use strowger_io::{
+    sys::Errno,
+    udp::{Choice, OpenError, UdpSpec, open, open_steered, probe},
+};
 
 use crate::sandbox::without;
 
@@ -24,7 +27,7 @@ fn a_sandbox_without_the_calls_for_many_messages_has_one_call_for_each() {
             without(&calls, errno, || {
                 let (a, b) = (open(&spec(), 0).unwrap(), open(&spec(), 0).unwrap());
                 let refused = a.report.many.clone().unwrap_err();
-                assert_eq!(refused.errno, Some(errno));
+                assert_eq!(refused.errno(), Some(Errno(errno)));
                 assert!(a.report.to_string().contains("one system call for each datagram"));
                 let (at_a, at_b) = (a.local_addr(), b.local_addr());
                 let (mut a, mut b) = (a.port, b.port);
@@ -63,10 +66,13 @@ fn a_sandbox_without_any_call_is_refused_at_the_start_and_said() {
     for calls in [receive, send] {
         without(&calls, libc::EPERM, || {
             let refused = open(&spec(), 0).expect_err("it would be deaf or dumb");
-            assert!(matches!(refused, OpenError::Deaf { errno: libc::EPERM, .. }), "{refused}");
+            assert!(
+                matches!(refused, OpenError::CallsRefused { error, .. } if error.errno == Errno(libc::EPERM)),
+                "{refused}"
+            );
             assert!(refused.to_string().contains("seccomp"), "{refused}");
             let steered = open_steered(&spec(), 2).expect_err("so would these");
-            assert!(matches!(steered, OpenError::Deaf { .. }), "{steered}");
+            assert!(matches!(steered, OpenError::CallsRefused { .. }), "{steered}");
             assert!(probe(1 << 16).datagrams.is_err());
         });
     }

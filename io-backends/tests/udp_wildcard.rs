@@ -29,7 +29,7 @@ fn each(binds: &[&str], test: impl Fn(&UdpSpec)) {
             let spec = spec(bind, backend);
             match open(&spec, 0) {
                 Ok(_) => test(&spec),
-                Err(why @ (OpenError::NoRing(_) | OpenError::Refused { .. })) => {
+                Err(why @ (OpenError::NoRing(_) | OpenError::Call { .. })) => {
                     skip_case(&format!("{bind}, {backend:?}"), &why.to_string());
                 }
                 Err(why) => panic!("{why}"),

@@ -75,7 +75,7 @@ fn r23_frames_of_a_vlan_reach_no_port_without_one_by_any_backend() {
             Ok(b) => b,
             // A veth has no zero-copy, and AF_XDP sees no tag beside a frame.
             Err(OpenError::NothingWorks { refused, .. }) => {
-                let is_said = refused.iter().all(|one| one.refusal.way_out.contains("rx-vlan"));
+                let is_said = refused.iter().all(|one| one.refusal.remedy().contains("rx-vlan"));
                 let zero_copy = backend == Choice::Only(RxMode::ZeroCopy);
                 assert!(zero_copy || are_beside && is_said, "{backend:?}: {refused:?}");
                 continue;

@@ -6,7 +6,7 @@ use strowger_engine::control::{
     AttachError, ConfigError, DetachError, PlugError, PortView, RenumberError, RestoreError,
     peering::PeerError,
 };
-use strowger_io::sys::account::AccountError;
+use strowger_io::sys::Refusal;
 
 use crate::{address::Shown, stats::Summary};
 
@@ -74,7 +74,7 @@ pub enum StartError {
         /// The user.
         user: String,
         /// Why.
-        source: AccountError,
+        source: Refusal,
     },
     /// The user that the process runs as cannot use a file that it needs.
     File {

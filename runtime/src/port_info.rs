@@ -4,10 +4,7 @@ use std::{fmt, net::SocketAddr};
 
 use strowger_engine::control::PortId;
 use strowger_frame::Address;
-use strowger_io::{
-    UnixPort,
-    udp::{Refusal, Report},
-};
+use strowger_io::{UnixPort, sys::Refusal, udp::Report};
 
 use crate::{ethernet::Wire, untrusted::Untrusted};
 

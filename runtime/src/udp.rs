@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 
 use strowger_engine::control::HandshakeSocket;
 use strowger_frame::{Address, BURST_MAX, Pool, PoolSpec, Port};
-use strowger_io::udp::{Opened, Refusal, Report, Steered, UdpSpec, open_steered, worker_of};
+use strowger_io::{
+    sys::Refusal,
+    udp::{Opened, Report, Steered, UdpSpec, open_steered, worker_of},
+};
 
 use crate::{
     builder::RelayBuilder,

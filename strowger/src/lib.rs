@@ -200,12 +200,12 @@ pub mod ports {
         EndpointSpec, MemoryPort,
         endpoint::{EndpointReceiver, EndpointSender},
         memory::wire,
-        sys::account::AccountError,
+        sys::{CallError, Errno, Refusal},
         unix::Client,
     };
     /// Settings and reports of UDP ports.
     pub mod udp {
-        pub use strowger_io::udp::{Backend, Choice, Refusal, Report, UdpPort, UdpSpec, open};
+        pub use strowger_io::udp::{Backend, Choice, Report, UdpPort, UdpSpec, open};
     }
     /// Settings and reports of Ethernet ports.
     pub mod ethernet {

@@ -31,7 +31,7 @@ pub(crate) struct PacketSockets {
 
 impl PacketSockets {
     pub(crate) fn open(wires: &Wires) -> Result<Self, Failure> {
-        let refused = |why: strowger_io::xdp::Refusal| Failure::Refused(why.to_string());
+        let refused = |why: strowger_io::sys::Refusal| Failure::Refused(why.to_string());
         let inward = packet_socket(&wires.inward, Some(ETHERTYPE)).map_err(refused)?;
         let outward = packet_socket(&wires.outward, None).map_err(refused)?;
         // Blocks, since who looks in vain takes the core from the kernel; but hears of its end.

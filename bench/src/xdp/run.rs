@@ -17,8 +17,9 @@ use std::{
 use nix::unistd::gettid;
 use strowger_engine::{control::Balance, discard::Discard};
 use strowger_io::{
+    sys::Refusal,
     testgen::{Arrived, BUCKET_NS, Redirect, Sink, Source, TRAILER_BYTES},
-    xdp::{Choice, Refusal, limits::ETHERTYPE},
+    xdp::{Choice, limits::ETHERTYPE},
 };
 use strowger_wire::Label;
 

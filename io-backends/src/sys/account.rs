@@ -3,10 +3,12 @@
 
 use std::{
     ffi::{CStr, CString},
-    fmt, fs, io, mem,
+    fs, io, mem,
     os::unix::ffi::OsStrExt as _,
     path::Path,
 };
+
+use super::{CallError, Errno, Refusal};
 
 /// Where the kernel says what a thread may do.
 const TASKS: &str = "/proc/self/task";
@@ -29,82 +31,34 @@ pub struct Account {
     pub group: u32,
 }
 
-/// Why a process is not the account that it was to be.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum AccountError {
-    /// There is no such user.
-    NoUser(String),
-    /// There is no such group.
-    NoGroup(String),
-    /// It is root, who may do everything.
-    Root,
-    /// To become another user takes rights that this process has not.
-    NotOurs(Account),
-    /// It has more than one thread, and capabilities are each thread's own.
-    OtherThreads(usize),
-    /// The kernel refused.
-    System {
-        /// What it was asked.
-        step: &'static str,
-        /// What it said.
-        error: io::Error,
-    },
-    /// All calls were fine, and still the process is not what it was to be.
-    Kept(String),
-}
-
-impl fmt::Display for AccountError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoUser(name) => {
-                write!(f, "there is no user \"{name}\"; `getent passwd` lists those there are")
-            }
-            Self::NoGroup(name) => {
-                write!(f, "there is no group \"{name}\"; `getent group` lists those there are")
-            }
-            Self::Root => f.write_str("user root may do everything; name an ordinary one"),
-            Self::NotOurs(Account { name, user, .. }) => write!(
-                f,
-                "to become {name} ({user}), another user than this, takes root, or CAP_SETUID and \
-                 CAP_SETGID"
-            ),
-            Self::OtherThreads(count) => {
-                write!(f, "{count} threads run, and rights are each's own")
-            }
-            Self::System { step, error } => write!(f, "{step}: {error}"),
-            Self::Kept(what) => write!(f, "rights are left: {what}"),
-        }
-    }
-}
-
-impl std::error::Error for AccountError {}
-
 impl Account {
     /// The account of this name, with this group, or the user's own.
     ///
     /// # Errors
-    /// [`AccountError::NoUser`], [`AccountError::NoGroup`], [`AccountError::Root`], and
-    /// [`AccountError::NotOurs`] where this process could never become it.
-    pub fn find(name: &str, group: Option<&str>) -> Result<Self, AccountError> {
-        let (user, own_group) =
-            user_of(name)?.ok_or_else(|| AccountError::NoUser(name.to_owned()))?;
+    /// There is no such user or group, the user is root, or this process has no right to become the user.
+    pub fn find(name: &str, group: Option<&str>) -> Result<Self, Refusal> {
+        let (user, own_group) = user_of(name)?.ok_or_else(|| {
+            let what = format!("there is no user \"{name}\"");
+            Refusal::new(what, "`getent passwd` lists the users that there are")
+        })?;
         let group = match group {
             None => own_group,
-            Some(group) => {
-                group_of(group)?.ok_or_else(|| AccountError::NoGroup(group.to_owned()))?
-            }
+            Some(group) => group_of(group)?.ok_or_else(|| {
+                let what = format!("there is no group \"{group}\"");
+                Refusal::new(what, "`getent group` lists the groups that there are")
+            })?,
         };
         let account = Self { name: name.to_owned(), user, group };
         if user == 0 {
-            return Err(AccountError::Root);
+            return Err(Refusal::new("user root has all rights", "name an ordinary user"));
         }
         let [effective, ..] = capabilities()?;
         let may_change = effective & BITS_OF_OTHERS == BITS_OF_OTHERS;
         if account.is_ours() || may_change {
             Ok(account)
         } else {
-            Err(AccountError::NotOurs(account))
+            let what = format!("this process cannot become another user, {name} ({user})");
+            Err(Refusal::new(what, "start it as root, or with CAP_SETUID and CAP_SETGID"))
         }
     }
 
@@ -125,11 +79,12 @@ impl Account {
     /// starts.
     ///
     /// # Errors
-    /// [`AccountError::OtherThreads`], or what the kernel refused.
-    pub fn prepare(&self) -> Result<(), AccountError> {
+    /// More than one thread runs, or the kernel refused a call.
+    pub fn prepare(&self) -> Result<(), Refusal> {
         let threads = statuses()?.len();
         if threads != 1 {
-            return Err(AccountError::OtherThreads(threads));
+            let what = format!("{threads} threads run, and each has rights of its own");
+            return Err(Refusal::new(what, "drop rights before other threads start"));
         }
         let [effective, permitted, _] = capabilities()?;
         // What is ambient must be inheritable, too, so that set is empty now as well.
@@ -145,9 +100,9 @@ impl Account {
     /// alone: it is to have no other then.
     ///
     /// # Errors
-    /// [`AccountError`]. After one the process has less than before and more than it should: it
-    /// is to end.
-    pub fn become_it(&self) -> Result<(), AccountError> {
+    /// The kernel refused a call, or rights are left. The process then has fewer rights than before and more
+    /// than it should: it has to end.
+    pub fn become_it(&self) -> Result<(), Refusal> {
         if !self.is_ours() {
             // The C library's calls, which concern all threads, as the kernel's would not.
             // SAFETY: no group is passed.
@@ -167,25 +122,25 @@ impl Account {
     }
 
     /// Whether all threads are as they are to be.
-    fn look(&self) -> Result<(), AccountError> {
-        let kept = |status: &str, what: &str| {
+    fn look(&self) -> Result<(), Refusal> {
+        let kept_by = |status: &str, what: &str| {
             let thread = line(status, "Name").trim_start_matches("Name:").trim();
-            AccountError::Kept(format!("{what}, of thread {thread}"))
+            kept(&format!("{what}, of thread {thread}"))
         };
         for status in statuses()? {
             for (key, wanted) in [("Uid", self.user), ("Gid", self.group)] {
                 let mut ids = line(&status, key).split_whitespace().skip(1);
                 if !ids.all(|id| id.parse() == Ok(wanted)) {
-                    return Err(kept(&status, line(&status, key)));
+                    return Err(kept_by(&status, line(&status, key)));
                 }
             }
             for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
                 if number(&status, set) != Some(0) {
-                    return Err(kept(&status, line(&status, set)));
+                    return Err(kept_by(&status, line(&status, set)));
                 }
             }
             if number(&status, "NoNewPrivs") != Some(1) {
-                return Err(kept(&status, "new privileges"));
+                return Err(kept_by(&status, "new privileges"));
             }
         }
         Ok(())
@@ -195,11 +150,11 @@ impl Account {
     /// done. What it makes is the account's. It must start no thread, which would keep these rights.
     ///
     /// # Errors
-    /// [`AccountError`] where this process may not do so; nothing was done then.
+    /// This process may not do so; then nothing was done.
     ///
     /// # Panics
     /// Ends the process if the rights of before cannot be had again.
-    pub fn with_its_files<T>(&self, what: impl FnOnce() -> T) -> Result<T, AccountError> {
+    pub fn with_its_files<T>(&self, what: impl FnOnce() -> T) -> Result<T, Refusal> {
         if self.is_ours() {
             return Ok(what());
         }
@@ -218,7 +173,7 @@ impl Account {
         done
     }
 
-    fn take_files(&self, capabilities: [u64; 3]) -> Result<(), AccountError> {
+    fn take_files(&self, capabilities: [u64; 3]) -> Result<(), Refusal> {
         let (user, group) = (self.user, self.group);
         FileRights { user, group, groups: Vec::new(), capabilities }.take()
     }
@@ -234,7 +189,7 @@ struct FileRights {
 
 impl FileRights {
     /// Those of the calling thread.
-    fn now() -> Result<Self, AccountError> {
+    fn now() -> Result<Self, Refusal> {
         // SAFETY: no groups are to be written; the answer is how many there are.
         let count = unsafe { libc::getgroups(0, std::ptr::null_mut()) };
         check("getgroups", count.into())?;
@@ -248,7 +203,7 @@ impl FileRights {
     }
 
     /// Gives the calling thread these rights, and looks whether it has them.
-    fn take(&self) -> Result<(), AccountError> {
+    fn take(&self) -> Result<(), Refusal> {
         set_groups(&self.groups)?;
         // SAFETY: takes a number.
         unsafe { libc::setfsgid(self.group) };
@@ -257,14 +212,14 @@ impl FileRights {
         set_capabilities(self.capabilities)?;
         let has = (super::folder::file_user(), file_group());
         if has != (self.user, self.group) {
-            return Err(AccountError::Kept(format!("files are used as {has:?}")));
+            return Err(kept(&format!("files are used as {has:?}")));
         }
         Ok(())
     }
 }
 
 /// The call itself, not the C library's, so that it concerns this thread alone.
-fn set_groups(groups: &[libc::gid_t]) -> Result<(), AccountError> {
+fn set_groups(groups: &[libc::gid_t]) -> Result<(), Refusal> {
     // SAFETY: there are so many groups, and they live through the call.
     let done = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
     check("setgroups", done)
@@ -291,8 +246,8 @@ pub fn may_write_in(folder: &Path) -> io::Result<()> {
 /// thread that then ends.
 ///
 /// # Errors
-/// [`AccountError`].
-pub fn self_test() -> Result<(), AccountError> {
+/// The kernel refused a call, or rights are left.
+pub fn self_test() -> Result<(), Refusal> {
     const NOBODY: libc::c_long = 65_534;
     let attempt = std::thread::spawn(|| {
         // The calls themselves, not the C library's, so that they concern this thread alone.
@@ -304,20 +259,20 @@ pub fn self_test() -> Result<(), AccountError> {
         check("setresuid", done)?;
         set_capabilities([0; 3])?;
         let status = fs::read_to_string("/proc/thread-self/status")
-            .map_err(|error| AccountError::System { step: "/proc", error })?;
+            .map_err(|error| CallError { call: "/proc", errno: Errno::of(&error) })?;
         match number(&status, "CapEff") {
             Some(0) => Ok(()),
-            _ => Err(AccountError::Kept(line(&status, "CapEff").to_owned())),
+            _ => Err(kept(line(&status, "CapEff"))),
         }
     });
-    attempt.join().unwrap_or_else(|_| Err(AccountError::Kept("the trial panicked".to_owned())))
+    attempt.join().unwrap_or_else(|_| Err(kept("the trial panicked")))
 }
 
 /// Version 3 of the header, for the calling thread; sets are two words each.
 const CAPABILITY_HEADER: [u32; 2] = [0x2008_0522, 0];
 
 /// Those of the calling thread: effective, permitted, inheritable.
-fn capabilities() -> Result<[u64; 3], AccountError> {
+fn capabilities() -> Result<[u64; 3], Refusal> {
     let mut sets = [[0_u32; 3]; 2];
     let header = CAPABILITY_HEADER;
     // SAFETY: both are as long as version 3 says, and live through the call.
@@ -327,7 +282,7 @@ fn capabilities() -> Result<[u64; 3], AccountError> {
     Ok(std::array::from_fn(|set| u64::from(high[set]) << 32 | u64::from(low[set])))
 }
 
-fn set_capabilities(sets: [u64; 3]) -> Result<(), AccountError> {
+fn set_capabilities(sets: [u64; 3]) -> Result<(), Refusal> {
     let sets = [sets.map(|set| set as u32), sets.map(|set| (set >> 32) as u32)];
     let header = CAPABILITY_HEADER;
     // SAFETY: both are as long as version 3 says, and live through the call.
@@ -339,22 +294,27 @@ fn set_process(
     step: &'static str,
     option: libc::c_int,
     value: libc::c_ulong,
-) -> Result<(), AccountError> {
+) -> Result<(), Refusal> {
     const NONE: libc::c_ulong = 0;
     // SAFETY: takes numbers.
     let done = unsafe { libc::prctl(option, value, NONE, NONE, NONE) };
     check(step, done.into())
 }
 
-fn check(step: &'static str, result: libc::c_long) -> Result<(), AccountError> {
+fn check(step: &'static str, result: libc::c_long) -> Result<(), Refusal> {
     if result < 0 {
-        return Err(AccountError::System { step, error: io::Error::last_os_error() });
+        return Err(CallError::last(step).into());
     }
     Ok(())
 }
 
+/// All calls succeeded, and still the process has rights that it should not have.
+fn kept(what: &str) -> Refusal {
+    Refusal::new(format!("rights are left: {what}"), "")
+}
+
 /// What the kernel says of each thread. One that has just ended is none.
-fn statuses() -> Result<Vec<String>, AccountError> {
+fn statuses() -> Result<Vec<String>, Refusal> {
     let is_over =
         |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH));
     let read = || -> io::Result<Vec<String>> {
@@ -362,7 +322,7 @@ fn statuses() -> Result<Vec<String>, AccountError> {
             fs::read_dir(TASKS)?.map(|task| fs::read_to_string(task?.path().join("status")));
         of_all.filter(|status| !status.as_ref().is_err_and(is_over)).collect()
     };
-    read().map_err(|error| AccountError::System { step: TASKS, error })
+    read().map_err(|error| CallError { call: TASKS, errno: Errno::of(&error) }.into())
 }
 
 fn line<'s>(status: &'s str, key: &str) -> &'s str {
@@ -376,7 +336,7 @@ fn number(status: &str, key: &str) -> Option<u64> {
 }
 
 /// User and group of this name.
-fn user_of(name: &str) -> Result<Option<(u32, u32)>, AccountError> {
+fn user_of(name: &str) -> Result<Option<(u32, u32)>, Refusal> {
     look_up(name, "getpwnam_r", |name, room| {
         // SAFETY: all its fields are numbers and pointers, for which zero is a value.
         let mut entry: libc::passwd = unsafe { mem::zeroed() };
@@ -389,7 +349,7 @@ fn user_of(name: &str) -> Result<Option<(u32, u32)>, AccountError> {
     })
 }
 
-fn group_of(name: &str) -> Result<Option<u32>, AccountError> {
+fn group_of(name: &str) -> Result<Option<u32>, Refusal> {
     look_up(name, "getgrnam_r", |name, room| {
         // SAFETY: all its fields are numbers and pointers, for which zero is a value.
         let mut entry: libc::group = unsafe { mem::zeroed() };
@@ -407,7 +367,7 @@ fn look_up<T>(
     name: &str,
     step: &'static str,
     ask: impl Fn(&CStr, &mut [u8]) -> (i32, Option<T>),
-) -> Result<Option<T>, AccountError> {
+) -> Result<Option<T>, Refusal> {
     let Ok(name) = CString::new(name) else { return Ok(None) };
     let mut room = vec![0; 4096];
     loop {
@@ -416,10 +376,7 @@ fn look_up<T>(
             // What is said, by some libraries, of a name that is not there.
             (0 | libc::ENOENT | libc::ESRCH, found) => return Ok(found),
             (errno, _) => {
-                return Err(AccountError::System {
-                    step,
-                    error: io::Error::from_raw_os_error(errno),
-                });
+                return Err(CallError::new(step, errno).into());
             }
         }
     }
@@ -434,7 +391,7 @@ mod tests {
         let refused = |name, group| Account::find(name, group).unwrap_err().to_string();
         assert!(refused("no-such-user", None).contains("there is no user \"no-such-user\""));
         assert!(refused("no\0user", None).contains("there is no user"));
-        assert!(refused("root", None).contains("name an ordinary one"));
+        assert!(refused("root", None).contains("name an ordinary user"));
         assert!(refused("nobody", Some("no-such-group")).contains("there is no group"));
     }
 
@@ -463,10 +420,12 @@ mod tests {
         let before = capabilities().unwrap();
         let account = Account { name: "somebody".to_owned(), user: 7, group: 7 };
         let refused = account.prepare();
-        assert!(matches!(refused, Err(AccountError::OtherThreads(2..))), "{refused:?}");
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("threads run"), "{refused}");
         assert_eq!(capabilities().unwrap(), before);
         // And what is left is found on any of them.
-        assert!(matches!(account.look(), Err(AccountError::Kept(what)) if what.contains("Uid:")));
+        let left = account.look().unwrap_err().to_string();
+        assert!(left.starts_with("rights are left: Uid:"), "{left}");
     }
 
     #[test]

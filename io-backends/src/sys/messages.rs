@@ -3,16 +3,17 @@
 
 use std::{io, os::fd::RawFd, ptr};
 
-use crate::udp::Refusal;
+use super::{CallError, Errno, Refusal};
+
+/// What the operator does where a sandbox refuses the calls that send and receive messages.
+pub(crate) const ALLOW_CALLS: &str =
+    "allow recvmmsg and sendmmsg, or recvmsg and sendmsg, in the sandbox's seccomp profile";
 
 /// Which calls a port uses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Calls {
     one_by_one: bool,
 }
-
-/// A call that is refused, and with which errno.
-pub(crate) type Refused = (&'static str, i32);
 
 impl Calls {
     /// Those for many messages, if they are allowed, and else those for one.
@@ -24,7 +25,7 @@ impl Calls {
     ///
     /// # Errors
     /// It may make neither, so that a port would send or receive nothing.
-    pub(crate) fn find() -> Result<Self, Refused> {
+    pub(crate) fn find() -> Result<Self, CallError> {
         let best = Self::best();
         match one_refused() {
             Some(refused) if best.one_by_one => Err(refused),
@@ -95,12 +96,12 @@ fn one_by_one(
 /// Whether the calls for many messages are allowed.
 pub(crate) fn many() -> Result<(), Refusal> {
     let sandbox = "allow recvmmsg and sendmmsg in the sandbox's seccomp profile";
-    many_refused().map_or(Ok(()), |(call, errno)| Err(Refusal::new(call, errno, sandbox)))
+    many_refused().map_or(Ok(()), |error| Err(error.with_remedy(sandbox)))
 }
 
 /// Which of the calls for many messages is refused here, and how: found by calling it without a socket,
 /// which a kernel that knows it answers with `EBADF`.
-fn many_refused() -> Option<Refused> {
+fn many_refused() -> Option<CallError> {
     // SAFETY: there is no such descriptor, and no message is pointed to.
     let receive = || unsafe {
         libc::recvmmsg(-1, ptr::null_mut(), 0, libc::MSG_DONTWAIT as _, ptr::null_mut())
@@ -111,7 +112,7 @@ fn many_refused() -> Option<Refused> {
 }
 
 /// The same for the calls for one message.
-fn one_refused() -> Option<Refused> {
+fn one_refused() -> Option<CallError> {
     let mut header = empty_header().msg_hdr;
     let at = &raw mut header;
     // SAFETY: there is no such descriptor; the header lives through the call, and points to nothing.
@@ -121,10 +122,10 @@ fn one_refused() -> Option<Refused> {
     refused("recvmsg", || receive() as i64).or_else(|| refused("sendmsg", || send() as i64))
 }
 
-fn refused(name: &'static str, call: impl FnOnce() -> i64) -> Option<Refused> {
+fn refused(name: &'static str, call: impl FnOnce() -> i64) -> Option<CallError> {
     let result = call();
-    let errno = errno();
-    (result >= 0 || errno != libc::EBADF).then_some((name, errno))
+    let error = CallError::last(name);
+    (result >= 0 || error.errno != Errno(libc::EBADF)).then_some(error)
 }
 
 fn errno() -> i32 {

@@ -10,6 +10,7 @@
 //! | [`cores`] | the cores that this process may use, and binding a thread to one |
 //! | [`folder`] | a directory opened step by step, and the files in it |
 //! | [`probe`] | what the kernel allows here: socket families, limits, interfaces |
+//! | `refusal` | why the machine refuses something, and how to allow it: [`Refusal`] |
 //! | `messages` | many messages in one system call, or one call for each |
 
 pub mod account;
@@ -20,3 +21,6 @@ pub mod cores;
 pub mod folder;
 pub(crate) mod messages;
 pub mod probe;
+mod refusal;
+
+pub use refusal::{CallError, Errno, Refusal};

@@ -21,14 +21,12 @@ use std::{
 pub use self::programs::TRAILER_BYTES;
 use self::programs::{BUCKET_SHIFT, BUCKETS, BUCKETS_AT, MAGIC, SINK_BYTES, SOURCE_BYTES};
 use crate::{
-    sys::cores::pin_to_core,
+    sys::{CallError, Errno, Refusal, cores::pin_to_core},
     xdp::{
-        Refusal,
-        bpf::{self, Attach, Refused, bpf},
+        bpf::{self, Attach, bpf},
         interface::{Interface, Unfit},
-        select_mode::refusal,
+        select_mode::with_remedy,
         socket::errno,
-        xsk::Step,
     },
 };
 
@@ -91,19 +89,15 @@ const _: () = assert!(mem::size_of::<ProgramRun>() == 80);
 const _: () = assert!(mem::size_of::<MapRead>() == 32);
 const _: () = assert!(mem::size_of::<EthtoolValue>() == 8);
 
-fn at(step: &'static str) -> impl Fn(i32) -> Refusal {
-    move |errno| refusal(Step { step, errno })
-}
-
-fn refused(Refused { step, errno }: Refused) -> Refusal {
-    at(step)(errno)
+fn at(call: &'static str) -> impl Fn(i32) -> Refusal {
+    move |errno| with_remedy(CallError::new(call, errno))
 }
 
 fn find(interface: &str) -> Result<Interface, Refusal> {
     Interface::find(interface).map_err(|unfit| match unfit {
         Unfit::Missing => at("if_nametoindex")(libc::ENODEV),
         Unfit::NotEthernet => at("SIOCGIFHWADDR")(libc::EINVAL),
-        Unfit::Refused { step, errno } => at(step)(errno),
+        Unfit::Call(error) => with_remedy(error),
     })
 }
 
@@ -119,7 +113,7 @@ fn value_of<const BYTES: usize>(map: &OwnedFd) -> Result<Box<[u64]>, Refusal> {
         flags: 0,
     };
     // SAFETY: the key has four bytes, and the value as many as those of the map; both live here.
-    unsafe { bpf("BPF_MAP_LOOKUP_ELEM", MAP_READ, &read) }.map_err(refused)?;
+    unsafe { bpf("BPF_MAP_LOOKUP_ELEM", MAP_READ, &read) }.map_err(with_remedy)?;
     Ok(value)
 }
 
@@ -146,10 +140,10 @@ impl Source {
         let trailer = trailer.ok_or_else(|| at("a frame's trailer")(libc::EINVAL))?;
         frame[trailer..trailer + 4].copy_from_slice(&MAGIC.to_ne_bytes());
         frame[trailer + 4..].fill(0);
-        let counts = bpf::map(MAP_TYPE_ARRAY, SOURCE_BYTES as u32, 1).map_err(refused)?;
+        let counts = bpf::map(MAP_TYPE_ARRAY, SOURCE_BYTES as u32, 1).map_err(with_remedy)?;
         let interval_ns = interval_ns.map_or(0, |interval| interval.max(1));
         let program = programs::source(counts.as_raw_fd(), index, frame.len() as u16, interval_ns);
-        let program = bpf::load(&program).map_err(refused)?;
+        let program = bpf::load(&program).map_err(with_remedy)?;
         let batch = if interval_ns > 0 { BATCH_PACED } else { BATCH_FLOOD };
         Ok(Self { program, counts, frame, batch })
     }
@@ -194,8 +188,8 @@ impl Source {
         while !stop.load(Ordering::Relaxed) {
             // SAFETY: it is to read the frame, as many bytes as that has; nothing is written.
             match unsafe { bpf("BPF_PROG_TEST_RUN", PROGRAM_RUN, &run) } {
-                Ok(_) | Err(Refused { errno: libc::EINTR, .. }) => {}
-                Err(why) => return Err(refused(why)),
+                Ok(_) | Err(CallError { errno: Errno(libc::EINTR), .. }) => {}
+                Err(why) => return Err(with_remedy(why)),
             }
         }
         Ok(())
@@ -291,10 +285,10 @@ impl Sink {
     /// What the kernel refused.
     pub fn attach(interface: &str, ethertype: u16, frame_bytes: usize) -> Result<Self, Refusal> {
         let index = find(interface)?.index;
-        let counts = bpf::map(MAP_TYPE_ARRAY, SINK_BYTES as u32, 1).map_err(refused)?;
+        let counts = bpf::map(MAP_TYPE_ARRAY, SINK_BYTES as u32, 1).map_err(with_remedy)?;
         let program = programs::sink(counts.as_raw_fd(), ethertype, frame_bytes as u16);
-        let program = bpf::load(&program).map_err(refused)?;
-        let link = bpf::attach(&program, index, Attach::Driver).map_err(refused)?;
+        let program = bpf::load(&program).map_err(with_remedy)?;
+        let link = bpf::attach(&program, index, Attach::Driver).map_err(with_remedy)?;
         Ok(Self { _link: link, counts })
     }
 
@@ -324,8 +318,8 @@ impl Redirect {
     /// What the kernel refused.
     pub fn attach(from: &str, to: &str) -> Result<Self, Refusal> {
         let (from, to) = (find(from)?.index, find(to)?.index);
-        let program = bpf::load(&programs::redirect(to)).map_err(refused)?;
-        let link = bpf::attach(&program, from, Attach::Driver).map_err(refused)?;
+        let program = bpf::load(&programs::redirect(to)).map_err(with_remedy)?;
+        let link = bpf::attach(&program, from, Attach::Driver).map_err(with_remedy)?;
         Ok(Self { _link: link })
     }
 }

@@ -52,11 +52,14 @@ mod uring;
 use std::{fmt, net::SocketAddr};
 
 pub use port::UdpPort;
-pub use select_mode::{Backend, BufferBytes, Capabilities, Refusal, Report, probe};
+pub use select_mode::{Backend, BufferBytes, Capabilities, Report, probe};
 pub use steer::{Steered, open_steered, worker_of};
 
 use self::{mmsg::Mmsg, neighbours::Neighbours, socket::Socket, uring::Uring};
-use crate::sys::messages::{self, Calls};
+use crate::sys::{
+    CallError, Errno, Refusal,
+    messages::{self, ALLOW_CALLS, Calls},
+};
 
 /// Which backend is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,76 +152,70 @@ impl UdpSpec {
     }
 }
 
-/// Why a port could not be opened.
+/// Why a UDP port cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OpenError {
     /// Another socket has this address (`EADDRINUSE`).
     Busy {
         /// The address asked for.
         at: SocketAddr,
-        /// The kernel's error.
-        errno: i32,
     },
-    /// This address is not one of this machine's (`EADDRNOTAVAIL`).
-    NotHere {
+    /// This machine does not have the address (`EADDRNOTAVAIL`).
+    NotLocal {
         /// The address asked for.
         at: SocketAddr,
-        /// The kernel's error.
-        errno: i32,
     },
-    /// The kernel refused at this step.
-    Refused {
+    /// A system call failed.
+    Call {
         /// The address asked for.
         at: SocketAddr,
-        /// The call that failed.
-        step: &'static str,
-        /// The kernel's error.
-        errno: i32,
+        /// The call and the kernel's error.
+        error: CallError,
     },
-    /// Neither the calls for many messages nor those for one work.
-    Deaf {
+    /// A sandbox refuses all calls that send or receive messages.
+    CallsRefused {
         /// The address asked for.
         at: SocketAddr,
-        /// The call for one message that is refused.
-        call: &'static str,
-        /// How.
-        errno: i32,
+        /// The call for one message, and how it was refused.
+        error: CallError,
     },
-    /// io_uring was asked for by name, and is not to be had.
+    /// The spec demands io_uring, which does not work here.
     NoRing(Refusal),
 }
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Busy { at, errno } => write!(
+            Self::Busy { at } => write!(
                 f,
-                "udp {at} is in use by another socket: {}; stop that process or choose another port",
-                select_mode::named(*errno)
+                "udp {at} is in use by another socket: {}; stop that process or choose another \
+                 port",
+                Errno(libc::EADDRINUSE)
             ),
-            Self::NotHere { at, errno } => write!(
+            Self::NotLocal { at } => write!(
                 f,
-                "udp {at} is no address of this machine: {}; `ip address` lists them",
-                select_mode::named(*errno)
+                "udp {at}: this machine does not have the address: {}; `ip address` lists its addresses",
+                Errno(libc::EADDRNOTAVAIL)
             ),
-            Self::Refused { at, step, errno } => {
-                write!(f, "udp {at}: {step}: {}", select_mode::named(*errno))
+            Self::Call { at, error } => write!(f, "udp {at}: {error}"),
+            Self::CallsRefused { at, error } => write!(f, "udp {at}: {error}; {ALLOW_CALLS}"),
+            Self::NoRing(refusal) => {
+                write!(f, "io_uring does not work here: {refusal}; backend `auto` uses recvmmsg")
             }
-            Self::Deaf { at, call, errno } => write!(
-                f,
-                "udp {at}: {call} is refused: {}; allow it, or better recvmmsg and sendmmsg, in the \
-                 sandbox's seccomp profile",
-                select_mode::named(*errno)
-            ),
-            Self::NoRing(refusal) => write!(
-                f,
-                "io_uring was asked for and refused: {refusal}; `auto` would use recvmmsg"
-            ),
         }
     }
 }
 
-impl std::error::Error for OpenError {}
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Call { error, .. } | Self::CallsRefused { error, .. } => Some(error),
+            Self::NoRing(refusal) => Some(refusal),
+            Self::Busy { .. } | Self::NotLocal { .. } => None,
+        }
+    }
+}
 
 /// An open port and what is to be said of it.
 #[derive(Debug)]
@@ -250,11 +247,8 @@ pub fn open(spec: &UdpSpec, worker: usize) -> Result<Opened, OpenError> {
     if spec.reuse_port {
         // The kernel gives every socket of the address its part, also one that only sends.
         let mut opened = open_with(spec, worker, |_| ())?;
-        opened.report.send_sockets_refused = Some(Refusal {
-            why: "the kernel spreads flows over all sockets of the address".to_owned(),
-            way_out: String::new(),
-            errno: None,
-        });
+        let why = "with reuse_port the kernel spreads flows over all sockets of the address";
+        opened.report.send_sockets_refused = Some(Refusal::new(why, ""));
         return Ok(opened);
     }
     steer::try_alone(spec)?;
@@ -274,9 +268,9 @@ pub fn open(spec: &UdpSpec, worker: usize) -> Result<Opened, OpenError> {
 
 fn bind_refused(at: SocketAddr, errno: i32) -> OpenError {
     match errno {
-        libc::EADDRINUSE => OpenError::Busy { at, errno },
-        libc::EADDRNOTAVAIL => OpenError::NotHere { at, errno },
-        _ => OpenError::Refused { at, step: "bind", errno },
+        libc::EADDRINUSE => OpenError::Busy { at },
+        libc::EADDRNOTAVAIL => OpenError::NotLocal { at },
+        _ => OpenError::Call { at, error: CallError::new("bind", errno) },
     }
 }
 
@@ -287,9 +281,9 @@ fn open_with(
     mut before_bind: impl FnMut(&Socket),
 ) -> Result<Opened, OpenError> {
     let at = spec.bind;
-    let refused = |step| move |errno| OpenError::Refused { at, step, errno };
-    // A port that is open and deaf would be worse than none.
-    Calls::find().map_err(|(call, errno)| OpenError::Deaf { at, call, errno })?;
+    let refused = |call| move |errno| OpenError::Call { at, error: CallError::new(call, errno) };
+    // An open port that cannot receive would be worse than none.
+    Calls::find().map_err(|error| OpenError::CallsRefused { at, error })?;
     let dual = spec.is_dual();
     let socket = Socket::with(at, dual).map_err(refused("socket"))?;
     let told = ask_own_address(&socket, at).map_err(refused("IP_PKTINFO"))?;
@@ -301,7 +295,7 @@ fn open_with(
     let receive_buffer = select_mode::receive_buffer(&socket, spec.socket_buffer_bytes);
     let send_buffer = select_mode::send_buffer(&socket, spec.socket_buffer_bytes);
     let drops_counted = select_mode::count_drops(&socket);
-    let unwanted = || Refusal { why: "not wanted".to_owned(), way_out: String::new(), errno: None };
+    let unwanted = || Refusal::new("switched off in the settings of the port", "");
     let gro = if spec.gro { select_mode::enable_gro(&socket) } else { Err(unwanted()) };
     let gso = if spec.gso { select_mode::try_segments(at) } else { Err(unwanted()) };
     let (ring, refused_backends) = ring(spec)?;
@@ -349,7 +343,7 @@ fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), Open
         return Ok((None, Vec::new()));
     }
     let self_tested = match spec.ring_errno_forced {
-        Some(errno) => Err(select_mode::ring_refused("io_uring_setup", errno)),
+        Some(errno) => Err(select_mode::ring_refused(CallError::new("io_uring_setup", errno))),
         None => select_mode::self_test_ring(spec.bind, spec.ring_mode_first),
     };
     if spec.backend == Choice::Auto {
@@ -360,8 +354,7 @@ fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), Open
         ));
     }
     let ring = self_tested.and_then(|_| {
-        Uring::new(spec.posted_buffers, spec.ring_mode_first)
-            .map_err(|at| select_mode::ring_refused(at.step, at.errno))
+        Uring::new(spec.posted_buffers, spec.ring_mode_first).map_err(select_mode::ring_refused)
     });
     ring.map(|ring| (Some(ring), Vec::new())).map_err(OpenError::NoRing)
 }

@@ -19,7 +19,10 @@ use super::{
     steer::self_test as self_test_steering,
     uring::{RxMode, Uring},
 };
-use crate::sys::messages::{self, empty_header};
+use crate::sys::{
+    CallError, Errno, Refusal,
+    messages::{self, empty_header},
+};
 
 /// How long a datagram to ourselves over loopback may take before we say that it does not arrive.
 pub(super) const SELF_TEST_MAX: Duration = Duration::from_secs(1);
@@ -41,62 +44,6 @@ impl Backend {
             Self::Mmsg => "mmsg",
         }
     }
-}
-
-/// Why something better is not to be had, and how to allow it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// What was refused, and by which error: `io_uring_setup: EPERM (os error 1)`.
-    pub why: String,
-    /// What the operator can do; empty if nothing is known.
-    pub way_out: String,
-    /// The kernel's error, where there was one.
-    pub errno: Option<i32>,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.why)?;
-        if !self.way_out.is_empty() {
-            write!(f, ", {}", self.way_out)?;
-        }
-        Ok(())
-    }
-}
-
-impl Refusal {
-    pub(crate) fn new(step: &str, errno: i32, way_out: &str) -> Self {
-        Self {
-            why: format!("{step}: {}", named(errno)),
-            way_out: way_out.to_owned(),
-            errno: Some(errno),
-        }
-    }
-}
-
-/// An errno as people search for it.
-pub(super) fn named(errno: i32) -> String {
-    let name = match errno {
-        libc::EPERM => "EPERM",
-        libc::ENOENT => "ENOENT",
-        libc::EACCES => "EACCES",
-        libc::EINVAL => "EINVAL",
-        libc::EMFILE => "EMFILE",
-        libc::ENFILE => "ENFILE",
-        libc::ENOMEM => "ENOMEM",
-        libc::ENOSYS => "ENOSYS",
-        libc::EIO => "EIO",
-        libc::EMSGSIZE => "EMSGSIZE",
-        libc::ENOPROTOOPT => "ENOPROTOOPT",
-        libc::EOPNOTSUPP => "EOPNOTSUPP",
-        libc::EAFNOSUPPORT => "EAFNOSUPPORT",
-        libc::EADDRINUSE => "EADDRINUSE",
-        libc::EADDRNOTAVAIL => "EADDRNOTAVAIL",
-        libc::ENETUNREACH => "ENETUNREACH",
-        libc::ETIMEDOUT => "ETIMEDOUT",
-        _ => return format!("os error {errno}"),
-    };
-    format!("{name} (os error {errno})")
 }
 
 /// A size that was asked for, and the one the kernel gave.
@@ -291,7 +238,7 @@ pub(super) fn loopback(like: SocketAddr) -> SocketAddr {
 /// A socket on loopback, for trying things out.
 fn scratch(like: SocketAddr) -> Result<(Socket, SocketAddr), Refusal> {
     let refused = |step: &'static str| {
-        move |errno| Refusal::new(step, errno, "trying needs a loopback interface that is up")
+        move |errno| CallError::new(step, errno).with_remedy("set the loopback interface up")
     };
     let at = loopback(like);
     let socket = Socket::new(at).map_err(refused("socket"))?;
@@ -329,7 +276,7 @@ fn try_datagram(like: SocketAddr) -> Result<String, Refusal> {
     let (receiver, to) = scratch(like)?;
     let (sender, _) = scratch(like)?;
     let sandbox = "perhaps a sandbox's seccomp profile, or a firewall on loopback";
-    let refused = |step: &'static str| move |errno| Refusal::new(step, errno, sandbox);
+    let refused = |step| move |errno| CallError::new(step, errno).with_remedy(sandbox);
     send(&sender, to, b"strowger", None).map_err(refused("sending a datagram over loopback"))?;
     if !receiver.wait_readable(SELF_TEST_MAX.as_millis() as i32) {
         return Err(refused("a datagram over loopback")(libc::ETIMEDOUT));
@@ -344,14 +291,14 @@ fn try_datagram(like: SocketAddr) -> Result<String, Refusal> {
 /// Receives one datagram with io_uring, over loopback, on a ring such as a port would have.
 pub(super) fn self_test_ring(like: SocketAddr, first_rung: usize) -> Result<RxMode, Refusal> {
     let (socket, local) = scratch(like)?;
-    let mut ring = Uring::new(2, first_rung).map_err(|at| ring_refused(at.step, at.errno))?;
+    let mut ring = Uring::new(2, first_rung).map_err(ring_refused)?;
     let spec = PoolSpec { trains: 4, singles: 0, huge_pages: false };
-    let mut pool = Pool::new(&spec)
-        .map_err(|error| Refusal::new("memory", error.raw_os_error().unwrap_or_default(), ""))?;
+    let mut pool =
+        Pool::new(&spec).map_err(|error| CallError { call: "memory", errno: Errno::of(&error) })?;
     let mut neighbours = Neighbours::new(1, local);
     let mut rx_queue = RxQueue::new(std::sync::Arc::new(PortTally::default()));
     if neighbours.admit(Mark(0), local).is_err() {
-        return Err(ring_refused("admitting ourselves", libc::EINVAL));
+        return Err(ring_refused(CallError::new("admitting ourselves", libc::EINVAL)));
     }
     let mut burst = Burst::new();
     let deadline = Instant::now() + SELF_TEST_MAX;
@@ -359,27 +306,27 @@ pub(super) fn self_test_ring(like: SocketAddr, first_rung: usize) -> Result<RxMo
     let mut sent = false;
     while burst.is_empty() {
         if !ring.rx_burst(&socket, &mut neighbours, &mut rx_queue, &mut pool, &mut burst) {
-            return Err(ring_refused("io_uring_enter", libc::EINVAL));
+            return Err(ring_refused(CallError::new("io_uring_enter", libc::EINVAL)));
         }
         if !sent {
             send(&socket, local, b"strowger", None)
-                .map_err(|errno| ring_refused("a datagram over loopback", errno))?;
+                .map_err(|errno| ring_refused(CallError::new("a datagram over loopback", errno)))?;
             sent = true;
         }
         if Instant::now() > deadline {
-            return Err(ring_refused("a multishot receive", libc::ETIMEDOUT));
+            return Err(ring_refused(CallError::new("a multishot receive", libc::ETIMEDOUT)));
         }
     }
     if burst[0].bytes() == b"strowger" {
         Ok(ring.rung())
     } else {
-        Err(ring_refused("a multishot receive brought other bytes", libc::EIO))
+        Err(ring_refused(CallError::new("a multishot receive brought other bytes", libc::EIO)))
     }
 }
 
 /// Why io_uring is not to be had, and what would allow it.
-pub(super) fn ring_refused(step: &'static str, errno: i32) -> Refusal {
-    let way_out = match errno {
+pub(super) fn ring_refused(error: CallError) -> Refusal {
+    error.with_remedy(match error.errno.0 {
         libc::EPERM | libc::EACCES => {
             "perhaps a container's seccomp profile, or sysctl kernel.io_uring_disabled"
         }
@@ -388,8 +335,7 @@ pub(super) fn ring_refused(step: &'static str, errno: i32) -> Refusal {
         libc::ENOMEM => "perhaps the limit of locked memory: ulimit -l",
         libc::EMFILE | libc::ENFILE => "too many open files: ulimit -n",
         _ => "",
-    };
-    Refusal::new(step, errno, way_out)
+    })
 }
 
 /// The most segments that one send takes, found on loopback.
@@ -397,11 +343,11 @@ pub(super) fn try_segments(like: SocketAddr) -> Result<usize, Refusal> {
     const OLD: &str = "UDP_SEGMENT needs Linux 4.18";
     let Ok((receiver, to)) = scratch(like) else {
         // No loopback to try on: take the option's existence for the least that it means.
-        let socket = Socket::new(like).map_err(|errno| Refusal::new("socket", errno, ""))?;
+        let socket = Socket::new(like).map_err(|errno| CallError::new("socket", errno))?;
         let set = socket.set(libc::SOL_UDP, libc::UDP_SEGMENT, 0);
         return set
             .map(|()| SEGMENTS_SAFE)
-            .map_err(|errno| Refusal::new("UDP_SEGMENT", errno, OLD));
+            .map_err(|errno| CallError::new("UDP_SEGMENT", errno).with_remedy(OLD));
     };
     let (sender, _) = scratch(like)?;
     let bytes = [0; 8 * SEGMENTS_TRIED[0]];
@@ -413,7 +359,7 @@ pub(super) fn try_segments(like: SocketAddr) -> Result<usize, Refusal> {
         }
     }
     drop(receiver);
-    Err(Refusal::new("UDP_SEGMENT", refused, OLD))
+    Err(CallError::new("UDP_SEGMENT", refused).with_remedy(OLD))
 }
 
 /// Sends a train to a socket with `UDP_GRO`, and looks whether it arrives as one.
@@ -422,13 +368,13 @@ fn try_gro(like: SocketAddr) -> Result<String, Refusal> {
     let (sender, _) = scratch(like)?;
     enable_gro(&receiver)?;
     let sent = send(&sender, to, &[7; 100], Some(10));
-    sent.map_err(|errno| Refusal::new("a train to try UDP_GRO with", errno, ""))?;
+    sent.map_err(|errno| CallError::new("sending a train over loopback", errno))?;
     if !receiver.wait_readable(SELF_TEST_MAX.as_millis() as i32) {
-        return Err(Refusal::new("a train over loopback", libc::ETIMEDOUT, ""));
+        return Err(CallError::new("a train over loopback", libc::ETIMEDOUT).into());
     }
     match receiver.take_one() {
         Ok(100) => Ok("a train of 10 frames came in as one".to_owned()),
-        Err(errno) => Err(Refusal::new("receiving a train", errno, "")),
+        Err(errno) => Err(CallError::new("receiving a train", errno).into()),
         Ok(_) => Ok("taken by the kernel, though loopback does not join frames".to_owned()),
     }
 }
@@ -436,7 +382,7 @@ fn try_gro(like: SocketAddr) -> Result<String, Refusal> {
 pub(super) fn enable_gro(socket: &Socket) -> Result<(), Refusal> {
     socket
         .set(libc::SOL_UDP, libc::UDP_GRO, 1)
-        .map_err(|errno| Refusal::new("UDP_GRO", errno, "it needs Linux 5.0"))
+        .map_err(|errno| CallError::new("UDP_GRO", errno).with_remedy("UDP_GRO needs Linux 5.0"))
 }
 
 fn try_buffers(like: SocketAddr, asked: usize) -> Result<String, Refusal> {
@@ -446,11 +392,10 @@ fn try_buffers(like: SocketAddr, asked: usize) -> Result<String, Refusal> {
         (send_buffer(&socket, asked), "net.core.wmem_max"),
     ] {
         if buffer.is_short() {
-            return Err(Refusal {
-                why: format!("{} bytes of {asked} were given", buffer.given),
-                way_out: format!("raise it with: sysctl -w {sysctl}={asked}"),
-                errno: None,
-            });
+            return Err(Refusal::new(
+                format!("the kernel gave {} of {asked} bytes", buffer.given),
+                format!("raise the limit with: sysctl -w {sysctl}={asked}"),
+            ));
         }
     }
     Ok(format!("{asked} bytes each way"))
@@ -480,5 +425,5 @@ fn buffer(socket: &Socket, asked: usize, force: i32, plain: i32) -> BufferBytes 
 pub(super) fn count_drops(socket: &Socket) -> Result<(), Refusal> {
     socket
         .set(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)
-        .map_err(|errno| Refusal::new("SO_RXQ_OVFL", errno, ""))
+        .map_err(|errno| CallError::new("SO_RXQ_OVFL", errno).into())
 }

@@ -26,9 +26,10 @@ use super::{
     OpenError, Opened, UdpSpec, bind_refused,
     limits::{SEND_SOCKETS, SEND_SOCKETS_HANDSHAKES},
     never_fragment, open_with,
-    select_mode::{self, Refusal, SELF_TEST_MAX, loopback, named, send},
+    select_mode::{self, SELF_TEST_MAX, loopback, send},
     socket::Socket,
 };
+use crate::sys::{CallError, Refusal};
 
 /// The odd number nearest to 2^32 by the golden ratio: neighbouring ports end far apart.
 const SPREAD: u32 = 0x9E37_79B1;
@@ -74,9 +75,7 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError
     }
     let mut slow = match &steers {
         Err(refusal) => Err(refusal.clone()),
-        Ok(_) if !has_slow => {
-            Err(Refusal { why: "not wanted".to_owned(), way_out: String::new(), errno: None })
-        }
+        Ok(_) if !has_slow => Err(Refusal::new("switched off in the settings of the port", "")),
         Ok(_) => {
             // Handshakes come alone, and rarely: no trains, and room for a short burst.
             let slow = UdpSpec {
@@ -114,14 +113,12 @@ pub(super) fn open_send_sockets(
 ) {
     let at = opened.local_addr();
     let open = || -> Result<Socket, Refusal> {
-        let step = |step: &'static str| {
-            move |errno| Refusal {
-                why: format!("{step}: {}", named(errno)),
-                way_out: match errno {
-                    libc::EMFILE | libc::ENFILE => "too many open files: ulimit -n".to_owned(),
-                    _ => String::new(),
-                },
-                errno: Some(errno),
+        let step = |call| {
+            move |errno| {
+                CallError::new(call, errno).with_remedy(match errno {
+                    libc::EMFILE | libc::ENFILE => "raise the limit of open files: ulimit -n",
+                    _ => "",
+                })
             }
         };
         let socket = Socket::with(at, spec.is_dual()).map_err(step("socket"))?;
@@ -148,7 +145,7 @@ pub(super) fn open_send_sockets(
 /// Whether the address is free for a socket that shares it with no other.
 pub(super) fn try_alone(spec: &UdpSpec) -> Result<(), OpenError> {
     let at = spec.bind;
-    let step = |step| move |errno| OpenError::Refused { at, step, errno };
+    let step = |call| move |errno| OpenError::Call { at, error: CallError::new(call, errno) };
     let socket = Socket::with(at, spec.is_dual()).map_err(step("socket"))?;
     socket.bind(at).map_err(|errno| bind_refused(at, errno))
 }
@@ -183,15 +180,10 @@ pub fn worker_of(from: SocketAddr, workers: usize) -> usize {
 const OPTMEM_BYTES: usize = 20_480;
 
 pub(super) fn refused(errno: i32) -> Refusal {
-    let way_out = match errno {
+    CallError::new("SO_ATTACH_REUSEPORT_CBPF", errno).with_remedy(match errno {
         libc::ENOMEM => format!("raise it with: sysctl -w net.core.optmem_max={OPTMEM_BYTES}"),
         _ => "it needs Linux 4.5".to_owned(),
-    };
-    Refusal {
-        why: format!("SO_ATTACH_REUSEPORT_CBPF: {}", named(errno)),
-        way_out,
-        errno: Some(errno),
-    }
+    })
 }
 
 /// The program for sockets of this kind of address: a handshake goes to the socket after the
@@ -254,13 +246,7 @@ fn program(kind: IpAddr, workers: usize, has_slow: bool) -> Vec<libc::sock_filte
 /// Two sockets of one address over loopback: a handshake's first byte must come in at the second,
 /// and data's at the first.
 pub(super) fn self_test(like: SocketAddr) -> Result<(), Refusal> {
-    let step = |step: &'static str| {
-        move |errno| Refusal {
-            why: format!("{step}: {}", named(errno)),
-            way_out: String::new(),
-            errno: Some(errno),
-        }
-    };
+    let step = |call| move |errno| Refusal::from(CallError::new(call, errno));
     let member = |at: SocketAddr| -> Result<Socket, Refusal> {
         let socket = Socket::new(at).map_err(step("socket"))?;
         let shared = socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1);
@@ -278,11 +264,8 @@ pub(super) fn self_test(like: SocketAddr) -> Result<(), Refusal> {
     for (byte, to) in [(0x10, &second), (0x40, &first), (0x30, &second), (0x60, &first)] {
         send(&sender, at, &[byte; 8], None).map_err(step("a datagram to try steering with"))?;
         if !to.wait_readable(SELF_TEST_MAX.as_millis() as i32) {
-            return Err(Refusal {
-                why: "SO_ATTACH_REUSEPORT_CBPF is taken, but steers nothing".to_owned(),
-                way_out: String::new(),
-                errno: None,
-            });
+            let what = "SO_ATTACH_REUSEPORT_CBPF succeeds, but the kernel does not steer";
+            return Err(Refusal::new(what, ""));
         }
         to.take_one().map_err(step("receiving what was steered"))?;
     }
@@ -372,7 +355,8 @@ mod tests {
     #[test]
     fn where_steering_is_refused_workers_take_everything_and_it_is_said() {
         let (mut steered, mut pool) = steered("127.0.0.1:0", true);
-        assert_eq!(steered.slow.as_ref().err().map(|why| why.why.as_str()), Some("not wanted"));
+        let why = steered.slow.as_ref().unwrap_err().to_string();
+        assert!(why.contains("switched off"), "{why}");
         let at = steered.workers[0].local_addr();
         let sender = UdpSocket::bind((at.ip(), 0)).expect("loopback");
         for kind in 0..16_u8 {

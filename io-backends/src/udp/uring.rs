@@ -25,6 +25,7 @@ use super::{
     rx_queue::RxQueue,
     socket::Socket,
 };
+use crate::sys::{CallError, Errno};
 
 /// The one buffer group of a ring.
 const GROUP: u16 = 0;
@@ -181,13 +182,6 @@ impl std::fmt::Debug for Uring {
     }
 }
 
-/// At which step the kernel refused, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub(super) step: &'static str,
-    pub(super) errno: i32,
-}
-
 /// Buffers that a ring posts when so many are asked for.
 pub(super) fn entries(posted_buffers: u16) -> u16 {
     posted_buffers.clamp(1, POSTED_BUFFERS_MAX).next_power_of_two()
@@ -196,25 +190,24 @@ pub(super) fn entries(posted_buffers: u16) -> u16 {
 impl Uring {
     /// Makes a ring, disabled, for the first flags that the kernel takes, of those from
     /// `first_rung` on.
-    pub(super) fn new(posted_buffers: u16, first_rung: usize) -> Result<Self, Refused> {
+    pub(super) fn new(posted_buffers: u16, first_rung: usize) -> Result<Self, CallError> {
         let entries = entries(posted_buffers);
-        let mut refused = Refused { step: "io_uring_setup", errno: libc::EINVAL };
+        let mut refused = CallError::new("io_uring_setup", libc::EINVAL);
         for rung in RX_MODES.into_iter().skip(first_rung) {
             match Self::with(rung, entries) {
                 Ok(uring) => return Ok(uring),
                 // Unknown flags: ask for less. Anything else would be said again.
-                Err(at) if at.errno == libc::EINVAL => refused = at,
-                Err(at) => return Err(at),
+                Err(error) if error.errno == Errno(libc::EINVAL) => refused = error,
+                Err(error) => return Err(error),
             }
         }
         Err(refused)
     }
 
-    fn with(rung: RxMode, entries: u16) -> Result<Self, Refused> {
-        let refused = |step| {
-            move |error: std::io::Error| Refused {
-                step,
-                errno: error.raw_os_error().unwrap_or(libc::EINVAL),
+    fn with(rung: RxMode, entries: u16) -> Result<Self, CallError> {
+        let refused = |call| {
+            move |error: std::io::Error| {
+                CallError::new(call, error.raw_os_error().unwrap_or(libc::EINVAL))
             }
         };
         let mut builder = IoUring::builder();
@@ -232,7 +225,7 @@ impl Uring {
         }
         let ring = builder.build(8).map_err(refused("io_uring_setup"))?;
         let buffers = BufferRing::new(entries)
-            .map_err(|errno| Refused { step: "mapping the buffer ring", errno })?;
+            .map_err(|errno| CallError::new("mapping the buffer ring", errno))?;
         let at = buffers.base() as u64;
         // SAFETY: `buffers` has room for `entries` entries, page-aligned. The kernel pins its pages
         // until the ring is gone, so unmapping it earlier frees nothing that the kernel uses.

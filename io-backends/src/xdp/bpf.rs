@@ -6,7 +6,8 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
 };
 
-use super::{assembler::Instruction, socket::errno};
+use super::assembler::Instruction;
+use crate::sys::CallError;
 
 /// Where in the kernel a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,23 +87,16 @@ const _: () = assert!(mem::size_of::<MapEntry>() == 32);
 const _: () = assert!(mem::size_of::<ProgramLoad>() == 72);
 const _: () = assert!(mem::size_of::<LinkCreate>() == 16);
 
-/// A call of bpf(2), and which.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refused {
-    pub(crate) step: &'static str,
-    pub(crate) errno: i32,
-}
-
 /// One call of bpf(2).
 ///
 /// # Safety
 /// `attr` is what `command` wants, and every address in it that of as many bytes as the command reads or
 /// writes there, which live through the call.
-pub(crate) unsafe fn bpf<T>(step: &'static str, command: i32, attr: &T) -> Result<i32, Refused> {
+pub(crate) unsafe fn bpf<T>(call: &'static str, command: i32, attr: &T) -> Result<i32, CallError> {
     let at = std::ptr::from_ref(attr);
     // SAFETY: `attr` is as long as said and lives through the call; of what it points to, the caller says so.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, at, mem::size_of::<T>()) };
-    if result < 0 { Err(Refused { step, errno: errno() }) } else { Ok(result as i32) }
+    if result < 0 { Err(CallError::last(call)) } else { Ok(result as i32) }
 }
 
 fn owned(fd: i32) -> OwnedFd {
@@ -111,7 +105,7 @@ fn owned(fd: i32) -> OwnedFd {
 }
 
 /// A map of `entries` values, by numbers from 0 on.
-pub(crate) fn map(map_type: u32, value_bytes: u32, entries: u32) -> Result<OwnedFd, Refused> {
+pub(crate) fn map(map_type: u32, value_bytes: u32, entries: u32) -> Result<OwnedFd, CallError> {
     let map = MapCreate {
         map_type,
         key_size: 4,
@@ -124,7 +118,7 @@ pub(crate) fn map(map_type: u32, value_bytes: u32, entries: u32) -> Result<Owned
 }
 
 /// Puts a descriptor into a map of such.
-pub(crate) fn put(map: &OwnedFd, key: u32, value: RawFd) -> Result<(), Refused> {
+pub(crate) fn put(map: &OwnedFd, key: u32, value: RawFd) -> Result<(), CallError> {
     let update = MapEntry {
         map_fd: map.as_raw_fd() as u32,
         _pad: 0,
@@ -137,7 +131,7 @@ pub(crate) fn put(map: &OwnedFd, key: u32, value: RawFd) -> Result<(), Refused> 
 }
 
 /// An XDP program, loaded but not attached. Needs rights.
-pub(crate) fn load(instructions: &[Instruction]) -> Result<OwnedFd, Refused> {
+pub(crate) fn load(instructions: &[Instruction]) -> Result<OwnedFd, CallError> {
     let load = ProgramLoad {
         program_type: PROGRAM_TYPE_XDP,
         instruction_count: instructions.len() as u32,
@@ -161,7 +155,7 @@ pub(crate) fn attach(
     program: &OwnedFd,
     interface: u32,
     attach: Attach,
-) -> Result<OwnedFd, Refused> {
+) -> Result<OwnedFd, CallError> {
     let link = LinkCreate {
         program_fd: program.as_raw_fd() as u32,
         interface,

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::select_mode::{Refused, lines, named};
+use super::select_mode::{Refused, lines};
+use crate::sys::{CallError, Errno};
 
 /// Why a port could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub enum OpenError {
         /// The name asked for.
         interface: String,
         /// The kernel's error.
-        errno: i32,
+        errno: Errno,
     },
     /// Ports of one interface share one program, and so an ethertype and a VLAN.
     OtherTraffic {
@@ -65,14 +66,12 @@ pub enum OpenError {
     },
     /// The pool does not lie in the arena.
     ForeignPool,
-    /// The kernel refused at this step.
-    Refused {
+    /// A system call failed.
+    Call {
         /// The name asked for.
         interface: String,
-        /// The call that failed.
-        step: &'static str,
-        /// The kernel's error.
-        errno: i32,
+        /// The call and the kernel's error.
+        error: CallError,
     },
     /// All that may be used here was tried, and refused.
     NothingWorks {
@@ -102,13 +101,13 @@ impl fmt::Display for OpenError {
                 f,
                 "queue {queue} of {interface} is in use by another AF_XDP socket: {}; stop that \
                  process or choose another queue",
-                named(libc::EBUSY)
+                Errno(libc::EBUSY)
             ),
             Self::ProgramPresent { interface, errno } => write!(
                 f,
                 "another XDP program is on {interface}: {}; `ip link show dev {interface}` tells \
                  which, `ip link set dev {interface} xdp off` removes it if no process holds it",
-                named(*errno)
+                errno
             ),
             Self::OtherTraffic { interface } => {
                 write!(f, "the ports of {interface} must have one ethertype and one VLAN in common")
@@ -122,9 +121,7 @@ impl fmt::Display for OpenError {
                 write!(f, "{address} is no group's address; one begins with an odd byte")
             }
             Self::ForeignPool => f.write_str("the worker's pool does not lie in the arena"),
-            Self::Refused { interface, step, errno } => {
-                write!(f, "{interface}: {step}: {}", named(*errno))
-            }
+            Self::Call { interface, error } => write!(f, "{interface}: {error}"),
             Self::NothingWorks { interface, refused } => {
                 write!(f, "{interface} cannot be opened:")?;
                 for refused in lines(refused) {
@@ -136,4 +133,12 @@ impl fmt::Display for OpenError {
     }
 }
 
-impl std::error::Error for OpenError {}
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::ProgramPresent { errno, .. } => Some(errno),
+            Self::Call { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}

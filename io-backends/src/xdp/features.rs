@@ -156,7 +156,7 @@ fn names(asking: &OwnedFd, interface: &str) -> Result<Vec<String>, Unfit> {
 
 fn error(unfit: Unfit) -> io::Error {
     match unfit {
-        Unfit::Refused { errno, .. } => io::Error::from_raw_os_error(errno),
+        Unfit::Call(error) => io::Error::from_raw_os_error(error.errno.0),
         Unfit::Missing => io::ErrorKind::NotFound.into(),
         Unfit::NotEthernet => io::ErrorKind::InvalidInput.into(),
     }

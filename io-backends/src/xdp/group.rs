@@ -9,9 +9,8 @@ use std::{
 use super::{
     ether::{Mac, is_one_station},
     interface::Interface,
-    socket::errno,
-    xsk::Step,
 };
+use crate::sys::CallError;
 
 /// A group whose frames a port lets in, as far as they begin as is agreed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +34,12 @@ impl Group {
 pub(super) struct Membership(#[allow(dead_code)] OwnedFd);
 
 /// Asks the interface to let in frames to this address.
-pub(super) fn join(interface: &Interface, address: Mac) -> Result<Membership, Step> {
+pub(super) fn join(interface: &Interface, address: Mac) -> Result<Membership, CallError> {
     // Protocol 0: it receives nothing.
     // SAFETY: takes numbers and gives a number.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
-        return Err(Step { step: "socket(AF_PACKET)", errno: errno() });
+        return Err(CallError::last("socket(AF_PACKET)"));
     }
     // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -56,7 +55,7 @@ pub(super) fn join(interface: &Interface, address: Mac) -> Result<Membership, St
     // SAFETY: `at` points to `len` bytes that live through the call.
     let set = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, at, len) };
     if set < 0 {
-        return Err(Step { step: "PACKET_ADD_MEMBERSHIP", errno: errno() });
+        return Err(CallError::last("PACKET_ADD_MEMBERSHIP"));
     }
     Ok(Membership(fd))
 }

@@ -11,8 +11,8 @@ use std::{
 use super::{
     ether::Mac,
     features::{HiddenTags, hidden_tags_of},
-    socket::errno,
 };
+use crate::sys::CallError;
 
 const CHANNELS_READ: u32 = 0x3c; // ETHTOOL_GCHANNELS
 
@@ -52,7 +52,7 @@ pub(crate) struct Interface {
 pub(crate) enum Unfit {
     Missing,
     NotEthernet,
-    Refused { step: &'static str, errno: i32 },
+    Call(CallError),
 }
 
 impl Interface {
@@ -104,7 +104,7 @@ pub(super) fn asking() -> Result<OwnedFd, Unfit> {
     // SAFETY: takes numbers and gives a number.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
-        return Err(Unfit::Refused { step: "socket", errno: errno() });
+        return Err(Unfit::Call(CallError::last("socket")));
     }
     // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -118,7 +118,7 @@ pub(super) fn ask<T: ?Sized>(
     socket: &OwnedFd,
     name: &str,
     request: libc::Ioctl,
-    step: &'static str,
+    call: &'static str,
     data: Option<&mut T>,
 ) -> Result<libc::ifreq, Unfit> {
     // SAFETY: all its fields are numbers and pointers, for which zero is a value.
@@ -132,7 +132,7 @@ pub(super) fn ask<T: ?Sized>(
     }
     // SAFETY: `asked` is what these requests read and write, and what it points to lives as long.
     let told = unsafe { libc::ioctl(socket.as_raw_fd(), request, &mut asked) };
-    if told < 0 { Err(Unfit::Refused { step, errno: errno() }) } else { Ok(asked) }
+    if told < 0 { Err(Unfit::Call(CallError::last(call))) } else { Ok(asked) }
 }
 
 /// Whether an XDP program is on the interface, whoever's; `None` where the kernel does not say. Who may

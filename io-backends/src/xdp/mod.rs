@@ -66,7 +66,6 @@ use std::sync::Arc;
 
 use strowger_frame::{Pool, port::PortTally};
 
-pub use crate::udp::Refusal;
 pub use arena::Arena;
 pub use error::OpenError;
 pub use features::{HiddenTags, hidden_tags};
@@ -80,8 +79,8 @@ use self::{
     interface::{Interface, Unfit},
     limits::{UMEM_CHUNK_BYTES, UMEM_HEADROOM_BYTES},
     neighbours::Neighbours,
-    xsk::Step,
 };
+use crate::sys::CallError;
 
 /// Which backend is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,7 +171,7 @@ fn find(spec: &XdpSpec) -> Result<Interface, OpenError> {
     let interface = Interface::find(&spec.interface).map_err(|unfit| match unfit {
         Unfit::Missing => OpenError::NoInterface { interface: name() },
         Unfit::NotEthernet => OpenError::NotEthernet { interface: name() },
-        Unfit::Refused { step, errno } => OpenError::Refused { interface: name(), step, errno },
+        Unfit::Call(error) => OpenError::Call { interface: name(), error },
     })?;
     if spec.queue >= interface.queues {
         let (queue, queues) = (spec.queue, interface.queues);
@@ -204,10 +203,8 @@ pub fn open(
     let XdpSpec { ethertype, vlan, group, .. } = *spec;
     let shape = Shape { own: interface.mac, ethertype, vlan, group };
     let membership = group.map(|group| group::join(&interface, group.address)).transpose();
-    let membership = membership.map_err(|Step { step, errno }| {
-        let interface = name();
-        OpenError::Refused { interface, step, errno }
-    })?;
+    let refused = |error: CallError| OpenError::Call { interface: name(), error };
+    let membership = membership.map_err(refused)?;
     let (half, report) =
         select_mode::walk(spec, arena, pool, (&interface, worker), &shape, &tally)?;
     let described =
@@ -221,10 +218,7 @@ pub fn open(
     let tag = if spec.vlan.is_some() { 4 } else { 0 };
     let frame_bytes_max = (by_mtu + tag).min(by_memory).saturating_sub(shape.header_bytes());
     let neighbours = Neighbours::new(spec.neighbours_max, shape);
-    let own = own::OwnAddress::of(interface.index).map_err(|Step { step, errno }| {
-        let interface = name();
-        OpenError::Refused { interface, step, errno }
-    })?;
+    let own = own::OwnAddress::of(interface.index).map_err(refused)?;
     let held = (membership, own);
     let port = EtherPort::new(half, neighbours, tally, frame_bytes_max, described, held);
     Ok(Opened { port, report })

@@ -6,19 +6,20 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
-use super::{ether::Mac, socket::errno, xsk::Step};
+use super::ether::Mac;
+use crate::sys::CallError;
 
 /// A socket that receives nothing and is bound to the interface, so that no other interface that takes
 /// its name is asked.
 pub(super) struct OwnAddress(OwnedFd);
 
 impl OwnAddress {
-    pub(super) fn of(interface: u32) -> Result<Self, Step> {
+    pub(super) fn of(interface: u32) -> Result<Self, CallError> {
         // Protocol 0: it receives nothing.
         // SAFETY: takes numbers and gives a number.
         let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
-            return Err(Step { step: "socket(AF_PACKET)", errno: errno() });
+            return Err(CallError::last("socket(AF_PACKET)"));
         }
         // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -29,7 +30,7 @@ impl OwnAddress {
         let len = mem::size_of_val(&address) as libc::socklen_t;
         // SAFETY: the address has `len` bytes and lives through the call.
         let bound = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) };
-        if bound < 0 { Err(Step { step: "bind", errno: errno() }) } else { Ok(Self(fd)) }
+        if bound < 0 { Err(CallError::last("bind")) } else { Ok(Self(fd)) }
     }
 
     /// What it is now; `None` once the interface is gone.

@@ -24,9 +24,11 @@ use super::{
     neighbours::Neighbours,
     socket::errno,
     tx_queue::Way,
-    xsk::Step,
 };
-use crate::sys::messages::{Calls, empty_header};
+use crate::sys::{
+    CallError,
+    messages::{Calls, empty_header},
+};
 
 /// As much as every single chunk has behind its start, whatever its colour.
 const SINGLE_ROOM_BYTES: usize = 3072;
@@ -127,14 +129,14 @@ impl PacketSocket {
         interface: &Interface,
         shape: &Shape,
         tally: &Arc<PortTally>,
-    ) -> Result<Self, Step> {
-        let at = |step| move |errno| Step { step, errno };
-        let calls = Calls::find().map_err(|(call, errno)| Step { step: call, errno })?;
+    ) -> Result<Self, CallError> {
+        let at = |call| move |errno| CallError::new(call, errno);
+        let calls = Calls::find()?;
         // Protocol 0: it receives nothing before it is bound.
         // SAFETY: takes numbers and gives a number.
         let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
-            return Err(Step { step: "socket(AF_PACKET)", errno: errno() });
+            return Err(CallError::last("socket(AF_PACKET)"));
         }
         // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -163,7 +165,7 @@ impl PacketSocket {
         // SAFETY: the address has `len` bytes and lives through the call.
         let bound = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) };
         if bound < 0 {
-            return Err(Step { step: "bind", errno: errno() });
+            return Err(CallError::last("bind"));
         }
         let frame_bytes = interface.mtu as usize + HEADER_BYTES_MAX;
         let (class, room) = if frame_bytes > SINGLE_ROOM_BYTES {

@@ -10,17 +10,20 @@ use std::{
 use strowger_frame::{Pool, PoolSpec, port::PortTally};
 
 use super::{
-    Refusal, RxMode,
+    RxMode,
     arena::{Arena, Terms},
     features::HiddenTags,
     interface::Interface,
     limits::{ETHERTYPE, HEADER_CHUNKS, SPARE_CHUNKS},
     program::{Attach, Program},
-    select_mode::{GRANT, refusal},
+    select_mode::{GRANT, with_remedy},
     socket::{Socket, errno},
-    xsk::{Step, Xsk},
+    xsk::Xsk,
 };
-use crate::sys::messages::{self, Calls};
+use crate::sys::{
+    CallError, Errno, Refusal,
+    messages::{self, Calls},
+};
 
 /// What is to be had here, and how to allow what is not.
 #[derive(Clone, Debug)]
@@ -69,7 +72,7 @@ pub fn probe(memory_bytes: usize) -> Capabilities {
         memory: try_memory(memory_bytes),
         program: Program::load(ETHERTYPE, None, 1)
             .map(|_| "the program was loaded".to_owned())
-            .map_err(|refused| at(refused.step)(refused.errno)),
+            .map_err(with_remedy),
         self_test: self_test(),
         packet: try_packet(),
         missing,
@@ -91,14 +94,14 @@ pub fn interfaces_that_hide_tags() -> Vec<(String, HiddenTags)> {
     hiding
 }
 
-fn at(step: &'static str) -> impl FnOnce(i32) -> Refusal {
-    move |errno| refusal(Step { step, errno })
+fn at(call: &'static str) -> impl FnOnce(i32) -> Refusal {
+    move |errno| with_remedy(CallError::new(call, errno))
 }
 
 fn try_memory(bytes: usize) -> Result<String, Refusal> {
     let socket = Socket::new().map_err(at("socket(AF_XDP)"))?;
     let mapping = strowger_frame::map::Mapping::new(bytes, true)
-        .map_err(|error| at("memory")(error.raw_os_error().unwrap_or_default()))?;
+        .map_err(|error| with_remedy(CallError { call: "memory", errno: Errno::of(&error) }))?;
     socket.register(&mapping).map_err(at("XDP_UMEM_REG"))?;
     Ok(format!("{} bytes were pinned", mapping.bytes()))
 }
@@ -107,13 +110,11 @@ fn try_packet() -> Result<String, Refusal> {
     // SAFETY: takes numbers and gives a number.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
-        return Err(at("socket(AF_PACKET)")(errno()));
+        return Err(with_remedy(CallError::last("socket(AF_PACKET)")));
     }
     // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
-    if let Err((call, errno)) = Calls::find() {
-        return Err(at(call)(errno));
-    }
+    Calls::find().map_err(with_remedy)?;
     Ok(match messages::many() {
         Ok(()) => "a socket was made".to_owned(),
         Err(refusal) => format!("a socket was made; one system call for each frame: {refusal}"),
@@ -135,18 +136,16 @@ pub(super) const LOOPBACK: Interface = Interface {
 fn self_test() -> Result<String, Refusal> {
     let attempt = std::thread::spawn(|| {
         enter_network().map_err(|errno| {
-            let why = format!("no network namespace to try it in: os error {errno}");
-            Refusal { why, way_out: "run it as root".to_owned(), errno: Some(errno) }
+            CallError::new("a network namespace for the test", errno).with_remedy("run it as root")
         })?;
         let singles = (HEADER_CHUNKS + SPARE_CHUNKS + 64) as u32;
         let mut pool = Pool::new(&PoolSpec { trains: 0, singles, huge_pages: false })
-            .map_err(|error| at("memory")(error.raw_os_error().unwrap_or_default()))?;
+            .map_err(|error| with_remedy(CallError { call: "memory", errno: Errno::of(&error) }))?;
         let mut arena = Arena::of(&pool);
-        let program =
-            Program::load(ETHERTYPE, None, 1).map_err(|refused| at(refused.step)(refused.errno))?;
+        let program = Program::load(ETHERTYPE, None, 1).map_err(with_remedy)?;
         let attached = program
             .attach(LOOPBACK.index, Attach::Generic, (ETHERTYPE, None))
-            .map_err(|(_, refused)| at(refused.step)(refused.errno))?;
+            .map_err(|(_, error)| with_remedy(error))?;
         let (attached, tally) = (Arc::new(attached), Arc::new(PortTally::default()));
         let mut last = None;
         for multi_buffer in [true, false] {
@@ -160,7 +159,7 @@ fn self_test() -> Result<String, Refusal> {
                 Err(step) => last = Some(step),
             }
         }
-        Err(refusal(last.unwrap_or(Step { step: "bind", errno: libc::EINVAL })))
+        Err(with_remedy(last.unwrap_or(CallError::new("bind", libc::EINVAL))))
     });
     attempt.join().unwrap_or_else(|_| Err(at("a thread")(libc::EAGAIN)))
 }

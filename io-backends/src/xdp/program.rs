@@ -10,7 +10,8 @@ use super::{
     ether::{ETHERNET_BYTES, TAG_TYPE},
 };
 
-pub(super) use super::bpf::{Attach, Refused};
+pub(super) use super::bpf::Attach;
+use crate::sys::CallError;
 
 const REDIRECT_MAP: i32 = 51;
 
@@ -72,7 +73,7 @@ fn instructions(ethertype: u16, vlan: Option<u16>, sockets: RawFd) -> Vec<Instru
 
 impl Program {
     /// Loads it, with a map for sockets of `queues` queues.
-    pub(super) fn load(ethertype: u16, vlan: Option<u16>, queues: u32) -> Result<Self, Refused> {
+    pub(super) fn load(ethertype: u16, vlan: Option<u16>, queues: u32) -> Result<Self, CallError> {
         let sockets = bpf::map(bpf::MAP_TYPE_XSK, 4, queues.max(1))?;
         let program = bpf::load(&instructions(ethertype, vlan, sockets.as_raw_fd()))?;
         Ok(Self { program, sockets })
@@ -84,7 +85,7 @@ impl Program {
         interface: u32,
         attach: Attach,
         (ethertype, vlan): (u16, Option<u16>),
-    ) -> Result<Attached, (Self, Refused)> {
+    ) -> Result<Attached, (Self, CallError)> {
         match bpf::attach(&self.program, interface, attach) {
             Ok(link) => Ok(Attached { _link: link, program: self, attach, ethertype, vlan }),
             Err(refused) => Err((self, refused)),
@@ -94,7 +95,7 @@ impl Program {
 
 impl Attached {
     /// From now on frames of this queue go to this socket.
-    pub(super) fn steer(&self, queue: u32, socket: RawFd) -> Result<(), Refused> {
+    pub(super) fn steer(&self, queue: u32, socket: RawFd) -> Result<(), CallError> {
         bpf::put(&self.program.sockets, queue, socket)
     }
 }

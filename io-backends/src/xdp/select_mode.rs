@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc, time::Instant};
 use strowger_frame::{Pool, port::PortTally};
 
 use super::{
-    Choice, OpenError, Refusal, XdpSpec,
+    Choice, OpenError, XdpSpec,
     arena::{Arena, Terms},
     ether::{Mac, Shape},
     interface::{self, Interface},
@@ -14,9 +14,12 @@ use super::{
     packet::PacketSocket,
     port::Half,
     program::{Attach, Attached, Program},
-    xsk::{Facts, Step, Xsk},
+    xsk::{Facts, Xsk},
 };
-use crate::sys::messages;
+use crate::sys::{
+    CallError, Errno, Refusal,
+    messages::{self, ALLOW_CALLS},
+};
 
 /// How frames are received and sent, from the best down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,7 +238,7 @@ pub(super) fn walk(
                     let report = report(rung, Some(terms), facts, refused);
                     return Ok((Half::Xdp(Box::new(xsk)), report));
                 }
-                Err(Step { step: "bind", errno: libc::EBUSY }) => {
+                Err(CallError { call: "bind", errno: Errno(libc::EBUSY) }) => {
                     let (interface, queue) = (spec.interface.clone(), spec.queue);
                     return Err(OpenError::QueueBusy { interface, queue });
                 }
@@ -254,15 +257,15 @@ fn attach(
     interface: &Interface,
     rung: RxMode,
     ours: &mut Option<Arc<Attached>>,
-) -> Result<Result<Arc<Attached>, Step>, OpenError> {
+) -> Result<Result<Arc<Attached>, CallError>, OpenError> {
     let (wanted, traffic) = (rung.attach(), (spec.ethertype, spec.vlan));
     if let Some(there) = arena.attached(interface) {
         if (there.ethertype, there.vlan) != traffic {
             return Err(OpenError::OtherTraffic { interface: spec.interface.clone() });
         }
-        let step = "our other ports of this interface have the program elsewhere";
+        let call = "other ports of this relay have attached the program in another mode";
         let fits = there.attach == wanted;
-        return Ok(if fits { Ok(there) } else { Err(Step { step, errno: libc::EEXIST }) });
+        return Ok(if fits { Ok(there) } else { Err(CallError::new(call, libc::EEXIST)) });
     }
     if let Some(there) = ours.as_ref().filter(|there| there.attach == wanted) {
         return Ok(Ok(there.clone()));
@@ -271,30 +274,30 @@ fn attach(
     *ours = None;
     let mut program = match Program::load(spec.ethertype, spec.vlan, interface.queues) {
         Ok(program) => program,
-        Err(refused) => return Ok(Err(Step { step: refused.step, errno: refused.errno })),
+        Err(error) => return Ok(Err(error)),
     };
     let deadline = Instant::now() + BUSY_MAX;
     loop {
         match program.attach(interface.index, wanted, traffic) {
             Ok(there) => return Ok(Ok(ours.insert(Arc::new(there)).clone())),
-            Err((back, refused)) => match refused.errno {
-                errno @ (libc::EBUSY | libc::EEXIST) if Instant::now() > deadline => {
+            Err((back, error)) => match error.errno.0 {
+                libc::EBUSY | libc::EEXIST if Instant::now() > deadline => {
                     let interface = spec.interface.clone();
-                    return Err(OpenError::ProgramPresent { interface, errno });
+                    return Err(OpenError::ProgramPresent { interface, errno: error.errno });
                 }
                 libc::EBUSY | libc::EEXIST => {
                     // Perhaps ours, of the process before us, which is just ending.
                     program = back;
                     std::thread::sleep(BUSY_LOOK);
                 }
-                errno => return Ok(Err(Step { step: refused.step, errno })),
+                _ => return Ok(Err(error)),
             },
         }
     }
 }
 
-fn refuse(rung: RxMode, multi_buffer: bool, step: Step) -> Refused {
-    Refused { rung, multi_buffer, refusal: refusal(step) }
+fn refuse(rung: RxMode, multi_buffer: bool, error: CallError) -> Refused {
+    Refused { rung, multi_buffer, refusal: with_remedy(error) }
 }
 
 /// The line that grants what an Ethernet port needs.
@@ -305,71 +308,38 @@ pub const GRANT: &str = "grant it with: setcap cap_net_raw,cap_net_admin,cap_bpf
 /// Where tags are hidden, a program takes the frames of all VLANs for frames without a tag.
 fn hidden_tags(spec: &XdpSpec, interface: &Interface) -> Refusal {
     let features: Vec<_> = interface.hidden_tags.features().collect();
-    Refusal {
-        why: format!(
-            "{} takes VLAN tags off frames ({}), so that a program cannot tell the frames of one VLAN \
-             from those of another",
-            spec.interface,
-            features.join(", ")
-        ),
-        way_out: interface.hidden_tags.way_out(&spec.interface),
-        errno: None,
-    }
+    let what = format!(
+        "{} takes VLAN tags off frames ({}), so that a program cannot tell the frames of one VLAN from \
+         those of another",
+        spec.interface,
+        features.join(", ")
+    );
+    Refusal::new(what, interface.hidden_tags.way_out(&spec.interface))
 }
 
-pub(crate) fn refusal(step: Step) -> Refusal {
-    let Step { step, errno } = step;
-    let way_out = match (step, errno) {
+/// Adds what the operator can do about a failed call of an Ethernet port.
+pub(crate) fn with_remedy(error: CallError) -> Refusal {
+    error.with_remedy(match (error.call, error.errno.0) {
         ("XDP_UMEM_REG", libc::ENOBUFS | libc::ENOMEM | libc::EPERM) => {
-            "the limit of locked memory: ulimit -l unlimited, LimitMEMLOCK=infinity in the unit, or \
-             cap_ipc_lock among the file's capabilities (setcap)"
+            "raise the limit of locked memory: ulimit -l unlimited, LimitMEMLOCK=infinity in the unit, or \
+             cap_ipc_lock among the capabilities of the file (setcap)"
         }
-        ("taking chunks from the pool", _) => "the pool has too few single chunks",
-        ("recvmsg" | "sendmsg", _) => {
-            "allow it, or better recvmmsg and sendmmsg, in the sandbox's seccomp profile"
-        }
+        ("taking chunks from the pool", _) => "give the pool more single chunks",
+        ("recvmsg" | "sendmsg", _) => ALLOW_CALLS,
         (_, libc::EPERM | libc::EACCES) => GRANT,
         ("bind", libc::EOPNOTSUPP) => "the driver has no such mode",
-        ("bind", libc::EINVAL) => "the kernel does not know it, or the driver cannot",
+        ("bind", libc::EINVAL) => "the kernel or the driver does not support this mode",
         ("BPF_LINK_CREATE", libc::EOPNOTSUPP) => "the driver takes no XDP program",
-        ("BPF_LINK_CREATE", libc::ERANGE | libc::E2BIG) => "the interface's MTU is too large",
+        ("BPF_LINK_CREATE", libc::ERANGE | libc::E2BIG) => "lower the MTU of the interface",
         ("BPF_LINK_CREATE", libc::ENOSPC) => {
-            "too few queues for it; more with ethtool -L (a veth needs as many rx as its peer has tx)"
+            "the interface has too few queues for XDP; add some with ethtool -L (a veth needs as many rx \
+             queues as its peer has tx queues)"
         }
         ("BPF_LINK_CREATE", libc::EINVAL) => {
-            "perhaps the MTU is too large for the driver, or the kernel older than Linux 5.9"
+            "the MTU is too large for the driver, or the kernel is older than Linux 5.9"
         }
-        ("socket(AF_XDP)", libc::EAFNOSUPPORT) => "the kernel was built without XDP_SOCKETS",
-        ("socket(AF_PACKET)", libc::EAFNOSUPPORT) => "the kernel was built without PACKET",
+        ("socket(AF_XDP)", libc::EAFNOSUPPORT) => "use a kernel built with XDP_SOCKETS",
+        ("socket(AF_PACKET)", libc::EAFNOSUPPORT) => "use a kernel built with PACKET",
         _ => "",
-    };
-    Refusal {
-        why: format!("{step}: {}", named(errno)),
-        way_out: way_out.to_owned(),
-        errno: Some(errno),
-    }
-}
-
-/// An errno as people search for it.
-pub(super) fn named(errno: i32) -> String {
-    let name = match errno {
-        libc::EPERM => "EPERM",
-        libc::EACCES => "EACCES",
-        libc::EAFNOSUPPORT => "EAFNOSUPPORT",
-        libc::EBUSY => "EBUSY",
-        libc::EEXIST => "EEXIST",
-        libc::EINVAL => "EINVAL",
-        libc::ENETDOWN => "ENETDOWN",
-        libc::ENOBUFS => "ENOBUFS",
-        libc::ENODEV => "ENODEV",
-        libc::ENOMEM => "ENOMEM",
-        libc::ENOSYS => "ENOSYS",
-        libc::ENXIO => "ENXIO",
-        libc::EOPNOTSUPP => "EOPNOTSUPP",
-        libc::ENOSPC => "ENOSPC",
-        libc::EPROTO => "EPROTO",
-        libc::ERANGE => "ERANGE",
-        _ => return format!("os error {errno}"),
-    };
-    format!("{name} (os error {errno})")
+    })
 }

@@ -25,13 +25,7 @@ use super::{
     socket::{Rings, Socket},
     tx_queue::{TxQueue, Way},
 };
-
-/// A step of opening that the kernel refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Step {
-    pub(crate) step: &'static str,
-    pub(crate) errno: i32,
-}
+use crate::sys::CallError;
 
 /// What came of opening, beside the socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,8 +61,8 @@ impl Xsk {
         (terms, lent_max): (Terms, u32),
         attached: &Arc<Attached>,
         tally: &Arc<PortTally>,
-    ) -> Result<(Self, Facts), Step> {
-        let at = |step| move |errno| Step { step, errno };
+    ) -> Result<(Self, Facts), CallError> {
+        let at = |call| move |errno| CallError::new(call, errno);
         let socket = Socket::new().map_err(at("socket(AF_XDP)"))?;
         let share = arena.registered_by(terms);
         if share.is_none() {
@@ -87,7 +81,7 @@ impl Xsk {
         let spare: Vec<_> =
             std::iter::from_fn(&mut take).map(|(_, chunk)| chunk).take(SPARE_CHUNKS).collect();
         if headers.len() < HEADER_CHUNKS || spare.len() < SPARE_CHUNKS {
-            return Err(Step { step: "taking chunks from the pool", errno: libc::ENOMEM });
+            return Err(CallError::new("taking chunks from the pool", libc::ENOMEM));
         }
         let Terms { zero_copy, multi_buffer } = terms;
         let mut xsk = Self {
@@ -115,7 +109,7 @@ impl Xsk {
         let deadline = Instant::now() + BUSY_MAX;
         while let Err(errno) = socket.bind(interface.index, queue, flags, share_with) {
             if errno != libc::EBUSY || Instant::now() > deadline {
-                return Err(Step { step: "bind", errno });
+                return Err(CallError::new("bind", errno));
             }
             // Whoever had the queue before us may not be quite gone: the kernel takes its time.
             facts.busy_looks += 1;
@@ -125,11 +119,10 @@ impl Xsk {
         xsk.is_bound = true;
         let is_zero_copy = socket.is_zero_copy().map_err(at("XDP_OPTIONS"))?;
         if is_zero_copy != zero_copy {
-            return Err(Step { step: "XDP_OPTIONS says otherwise than bind", errno: libc::EPROTO });
+            return Err(CallError::new("XDP_OPTIONS says otherwise than bind", libc::EPROTO));
         }
         socket.statistics().map_err(at("XDP_STATISTICS"))?;
-        let steered = attached.steer(queue, socket.fd());
-        steered.map_err(|refused| Step { step: refused.step, errno: refused.errno })?;
+        attached.steer(queue, socket.fd())?;
         xsk.attached = Some(attached.clone());
         // It may be shared through any of its sockets, so whoever registered it may go.
         arena.register(&socket, terms);

@@ -14,7 +14,7 @@ use strowger_io::{
         cores::{cpu_quota, usable_cores},
         probe::{self, Limit},
     },
-    udp::{self, Refusal},
+    udp,
     unix::UnixPort,
     xdp::{self, HiddenTags},
 };
@@ -42,16 +42,16 @@ struct Finding {
     /// What was seen.
     seen: String,
     /// How to allow it; empty where it is, or where nothing is known.
-    way_out: String,
+    remedy: String,
 }
 
 impl Finding {
     fn fine(name: &'static str, seen: impl Into<String>) -> Self {
-        Self { name, allowed: true, seen: seen.into(), way_out: String::new() }
+        Self { name, allowed: true, seen: seen.into(), remedy: String::new() }
     }
 
-    fn refused(name: &'static str, seen: impl Into<String>, way_out: impl Into<String>) -> Self {
-        Self { name, allowed: false, seen: seen.into(), way_out: way_out.into() }
+    fn refused(name: &'static str, seen: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name, allowed: false, seen: seen.into(), remedy: remedy.into() }
     }
 }
 
@@ -75,12 +75,12 @@ fn findings() -> Vec<Finding> {
     for (name, found) in of_udp.each() {
         findings.push(match found {
             Ok(seen) => Finding::fine(name, seen),
-            Err(Refusal { why, way_out, .. }) => Finding::refused(name, why, way_out),
+            Err(refusal) => Finding::refused(name, refusal.reason(), refusal.remedy()),
         });
     }
     findings.push(match UnixPort::probe() {
         Ok(seen) => Finding::fine("unix", seen),
-        Err(Refusal { why, way_out, .. }) => Finding::refused("unix", why, way_out),
+        Err(refusal) => Finding::refused("unix", refusal.reason(), refusal.remedy()),
     });
     findings.extend(of_ethernet());
     findings.push(ordinary_user());
@@ -101,16 +101,12 @@ fn of_ethernet() -> Vec<Finding> {
         [] => Finding::fine("capabilities", "none is missing for [[ethernet]]"),
         missing => {
             let seen = format!("missing for [[ethernet]]: {}", missing.join(", "));
-            let way_out = xdp::GRANT.trim_start_matches("grant it with: ");
-            Finding::refused("capabilities", seen, way_out)
+            Finding::refused("capabilities", seen, xdp::GRANT)
         }
     };
     let each = found.each().map(|(name, found)| match found {
         Ok(seen) => Finding::fine(name, seen),
-        Err(Refusal { why, way_out, .. }) => {
-            let way_out = way_out.trim_start_matches("grant it with: ");
-            Finding::refused(name, why, way_out)
-        }
+        Err(refusal) => Finding::refused(name, refusal.reason(), refusal.remedy()),
     });
     [capabilities]
         .into_iter()
@@ -254,11 +250,11 @@ fn quota() -> Option<Finding> {
     let quota = cpu_quota()?;
     let seen = format!("{quota:.2} cores' time, by control groups");
     Some(if quota < 2.0 {
-        let way_out = "a quota of at least 2 (docker run --cpus, CPUQuota= of systemd)";
+        let remedy = "a quota of at least 2 (docker run --cpus, CPUQuota= of systemd)";
         Finding::refused(
             NAME,
             format!("{seen}: workers and slow path are held still when it is used up"),
-            way_out,
+            remedy,
         )
     } else {
         Finding::fine(NAME, seen)
@@ -269,12 +265,12 @@ fn as_object(findings: &[Finding], can_run: bool) -> Value {
     let rows: Vec<Value> = findings
         .iter()
         .map(|finding| {
-            let way_out = (!finding.way_out.is_empty()).then_some(&finding.way_out);
+            let remedy = (!finding.remedy.is_empty()).then_some(&finding.remedy);
             json!({
                 "name": finding.name,
                 "allowed": finding.allowed,
                 "seen": finding.seen,
-                "way_out": way_out,
+                "remedy": remedy,
             })
         })
         .collect();
@@ -284,11 +280,11 @@ fn as_object(findings: &[Finding], can_run: bool) -> Value {
 fn said(findings: &[Finding]) -> String {
     let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
     let mut text = String::new();
-    for Finding { name, allowed, seen, way_out } in findings {
+    for Finding { name, allowed, seen, remedy } in findings {
         let mark = if *allowed { "yes" } else { "no " };
         text.push_str(&format!("{mark}  {name:<width$}  {seen}\n"));
-        if !way_out.is_empty() {
-            text.push_str(&format!("     {:<width$}  allow it with: {way_out}\n", ""));
+        if !remedy.is_empty() {
+            text.push_str(&format!("     {:<width$}  remedy: {remedy}\n", ""));
         }
     }
     text
@@ -307,7 +303,7 @@ mod tests {
         // What was pinned was within the limit, which may be too low all the same.
         assert!(!of(Some(UMEM_BYTES_TRIED as u64), true).allowed);
         let low = of(Some(8 << 20), false);
-        assert!(!low.allowed && low.way_out.contains("LimitMEMLOCK=256M"), "{}", low.way_out);
+        assert!(!low.allowed && low.remedy.contains("LimitMEMLOCK=256M"), "{}", low.remedy);
     }
 
     #[test]
