@@ -1,8 +1,8 @@
-//! Doors: sockets of a port that take handshake messages and nothing else, and that the slow path reads
-//! itself. Whoever handshakes there costs no worker anything, nor does the answer (R9).
+//! Handshake sockets: a port's socket for handshake messages alone, read by the slow path. Handshakes there,
+//! and the answers to them, cost the workers nothing (R9).
 //!
-//! A port without a handshake socket takes handshakes in by its workers, which hand them up as handshake datagrams and send the
-//! answers, by order.
+//! Without a handshake socket the workers of a port receive the handshakes, punt them as handshake datagrams,
+//! and send the answers.
 
 use std::fmt;
 
@@ -11,21 +11,11 @@ use strowger_frame::{
     pool::HEADROOM_BYTES,
     port::{Arm, PortTally},
 };
-use strowger_wire::link_header::LinkHeader;
-
-use super::{PlugError, PortId, Switch};
-use crate::{
-    Now,
-    command::{Command, HandshakeDatagram},
-    discard::Discard,
-    limits::DOOR_BURSTS_MAX,
-};
-
 /// One more socket of a port, at the same address.
 pub struct HandshakeSocket {
-    /// The socket. It knows no neighbour, so every sender is unknown to it and has to be welcome.
+    /// The socket. It has no neighbours, so it must accept unknown senders.
     pub port: Box<dyn Port>,
-    /// Memory for what comes in by it, and for the answers.
+    /// Memory for what it receives, and for the answers.
     pub pool: Pool,
     /// The worker, of so many, that data from this address comes in by.
     pub worker_of: fn(Address, usize) -> usize,
@@ -68,7 +58,7 @@ impl HandshakeSocket {
         (from, (self.worker_of)(from, workers).min(workers - 1) as u8)
     }
 
-    /// Sends one frame of our own making, which the counters know of. Without memory there is none.
+    /// Sends one message, which is counted as a frame made here. Sends nothing if the pool is empty.
     pub(super) fn send(&mut self, to: Address, message: &[u8]) {
         let Some(chunk) = self.pool.take(ChunkClass::Single) else { return };
         let mut frame = chunk.into_frame(HEADROOM_BYTES, message.len());
@@ -76,70 +66,5 @@ impl HandshakeSocket {
         self.port.tally().frames_made.add(1);
         self.port.send_to(to, frame);
         self.port.flush();
-    }
-}
-
-impl Switch {
-    /// Gives a port its handshake socket. [`poll`](Self::poll) reads it from now on, until the port is unplugged;
-    /// its frames are counted with the port's.
-    ///
-    /// # Errors
-    /// [`PlugError::NoPort`], if there is no such port; the handshake socket is dropped then.
-    pub fn open_handshake_socket(
-        &mut self,
-        port: PortId,
-        handshake_socket: HandshakeSocket,
-    ) -> Result<(), PlugError> {
-        self.ports.open_handshake_socket(port, handshake_socket)
-    }
-
-    /// Says what would wake the slow path for handshake datagrams: called before it blocks.
-    pub fn arm(&mut self, add: impl FnMut(Arm)) {
-        self.ports.arm(add);
-    }
-
-    /// Called after it has woken up.
-    pub fn disarm(&mut self) {
-        self.ports.disarm();
-    }
-
-    /// Reads the handshake sockets, some bursts of each: what is more waits in the socket, or is
-    /// the kernel's to drop.
-    pub(super) fn read_handshake_sockets(&mut self, now: Now) {
-        for port in self.ports.ids() {
-            for _ in 0..DOOR_BURSTS_MAX {
-                let Some(mut burst) = self.ports.receive(port) else { break };
-                let is_last = !burst.is_full();
-                self.take_door_burst(port, &mut burst, now);
-                if is_last {
-                    break;
-                }
-            }
-        }
-    }
-
-    fn take_door_burst(&mut self, port: PortId, burst: &mut Burst, now: Now) {
-        self.in_hand += burst.len() as u64;
-        for frame in burst.drain(..) {
-            if !LinkHeader::parse(frame.bytes()).is_ok_and(|head| head.kind.is_handshake()) {
-                self.end_at(port, Discard::BadLinkKind);
-                continue;
-            }
-            let origin = self.ports.origin(port, &frame, self.out.workers.len());
-            let Some((from, worker)) = origin else { return };
-            let link = self.link_at(port, from);
-            self.take_handshake(
-                &HandshakeDatagram { worker, port: port.0, link, from, frame },
-                now,
-            );
-        }
-    }
-
-    /// Answers a handshake datagram: by the port's handshake socket, so that workers spend nothing on unknown peers.
-    pub(super) fn answer_handshake(&mut self, datagram: &HandshakeDatagram, message: Vec<u8>) {
-        if !self.ports.send(PortId(datagram.port), datagram.from, &message) {
-            let order = Command::Send(datagram.port, datagram.from, message);
-            self.out.workers.command(usize::from(datagram.worker), order);
-        }
     }
 }

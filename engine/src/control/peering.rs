@@ -48,10 +48,10 @@ use strowger_wire::{
     link_header::{Kind, LinkHeader, SessionIndex},
 };
 
-use super::{Attach, Event, PortId, Switch};
+use super::{Attach, Event, PortId, base::Base, workers::Step};
 use crate::{
     Now,
-    command::{Command, HandshakeDatagram},
+    command::{Command, HandshakeDatagram, Punt, PuntKind},
     discard::Discard,
     limits::FRAME_BYTES_MAX,
     link::Behind,
@@ -63,8 +63,17 @@ use crate::{
 /// every second.
 const HEARD_WITHIN_NS: u64 = 5_000_000_000;
 
+/// See the module.
+#[derive(Default)]
+pub(super) struct Links {
+    /// `None` before the identity is set.
+    peering: Option<Peering>,
+    /// Answers to handshakes. They leave by the handshake sockets after the workers have the keys.
+    answers: Vec<(PortId, Address, Vec<u8>)>,
+}
+
 /// Sealed links and what is known of those behind them.
-pub(super) struct Peering {
+struct Peering {
     config: PeeringConfig,
     checker: CookieChecker,
     offer: Offer,
@@ -209,20 +218,79 @@ pub use self::{
     },
 };
 
-impl Switch {
-    /// Says who this node is: from now on it can have sealed links.
-    ///
-    /// # Errors
-    /// When the source of random bytes fails, or there are more workers than lanes.
-    pub fn set_identity(&mut self, mut config: PeeringConfig, now: Now) -> Result<(), PeerError> {
-        let now = self.clock.turn(now);
-        let lanes = u8::try_from(self.out.workers.len()).ok().and_then(Lanes::new);
+impl Links {
+    /// Handles a worker's punt about a link.
+    pub(super) fn handle(&mut self, punt: Punt, now: Now, base: &mut Base) {
+        match punt {
+            Punt::Said { worker, link, kind, from, frame } => {
+                base.note_taken(link, worker, PuntKind::LinkMessage);
+                base.held.count(Discard::Handled);
+                let from = from.map(|(port, at)| Location { port: PortId(port), at });
+                self.take_link_message(link, kind, from, &frame, now, base);
+            }
+            Punt::Heard(session) => self.take_heard(session, now, base),
+            Punt::Roamed { link, port, from: at, bytes } => {
+                let from = Location { port: PortId(port), at };
+                self.take_roamed(link, from, usize::from(bytes), now, base);
+            }
+            Punt::Migrate(session, worker) => self.take_strayed(session, worker, base),
+            Punt::RekeyDue(link) => self.take_rekey_due(link, now, base),
+            Punt::Unsealed(link) => self.wake(link, now, base),
+            Punt::SendFailed { port, to, errno } => {
+                let link = self.link_at(PortId(port), to);
+                self.note_reason(link, DownReason::Unreachable { to, errno }, now);
+            }
+            // For control messages.
+            Punt::Packet { .. } | Punt::Dropped(_) | Punt::AliasUsed { .. } => (),
+        }
+    }
+
+    /// Handles the handshakes and beacons that have arrived, then what is due by the clock.
+    pub(super) fn poll(&mut self, now: Now, base: &mut Base) {
+        self.take_handshakes(now, base);
+        self.read_handshake_sockets(now, base);
+        self.turn_peering(now, base);
+        self.turn_beacons(now, base);
+    }
+
+    /// When [`poll`](Self::poll) has something to do.
+    pub(super) fn next_timeout(&self, base: &Base) -> Option<Now> {
+        let due = self.peers_due(base).into_iter().chain(self.beacons_due()).min();
+        due.map(|due| Now(due.0))
+    }
+
+    /// Sends the answers to handshakes. A port that is gone by now sends none.
+    pub(super) fn send_answers(&mut self, base: &mut Base) {
+        for (port, to, message) in std::mem::take(&mut self.answers) {
+            base.ports.send(port, to, &message);
+        }
+    }
+
+    /// Forgets the peers whose slots are being detached.
+    pub(super) fn drop_detached(&mut self, base: &mut Base) {
+        for mark in base.slots.take_left() {
+            self.drop_peer(mark, base);
+        }
+    }
+
+    /// Whether the peer behind a link is known. Without an identity nothing is sealed.
+    pub(super) fn has_peer(&self, mark: Mark) -> bool {
+        self.peering.as_ref().is_none_or(|peering| peering.has_peer(mark))
+    }
+
+    pub(super) fn set_identity(
+        &mut self,
+        mut config: PeeringConfig,
+        now: Now,
+        base: &Base,
+    ) -> Result<(), PeerError> {
+        let lanes = u8::try_from(base.out.workers.len()).ok().and_then(Lanes::new);
         let lanes = lanes.ok_or(PeerError::TooManyWorkers)?;
         let checker = CookieChecker::new(&config.local, nanos(now), &mut *config.entropy)
             .map_err(|_| PeerError::NoIdentity)?;
         let offer = Offer {
             lanes,
-            scheme: scheme_bytes(&self.slots.config().scheme),
+            scheme: scheme_bytes(&base.slots.config().scheme),
             widths: Widths::ALL,
             // Who answers XX does not know yet for whom; what a peer's spec says bounds its end.
             mtu: Mtu::new(FRAME_BYTES_MAX as u16).unwrap_or(Mtu::MIN),
@@ -238,7 +306,7 @@ impl Switch {
             by_index: HashMap::new(),
             by_address: HashMap::new(),
             alternates: Alternates::default(),
-            indices: Indices::new(self.out.workers.awaited_places()),
+            indices: Indices::new(base.out.workers.awaited_places()),
             budgets: [KNOWN_PER_SECOND, UNKNOWN_PER_SECOND].map(Budgets::new),
             sources: Sources::new(),
             beacons: Beacons::default(),
@@ -252,25 +320,19 @@ impl Switch {
 
     /// The scheme has grown: links made from now on say so. Older ones go on saying the old one,
     /// all of whose codes are still good.
-    pub(super) fn offer_scheme(&mut self) {
-        let scheme = scheme_bytes(&self.slots.config().scheme);
+    pub(super) fn offer_scheme(&mut self, base: &Base) {
+        let scheme = scheme_bytes(&base.slots.config().scheme);
         if let Some(peering) = &mut self.peering {
             peering.offer.scheme = scheme;
         }
     }
 
-    /// Lets unknown peers' frames in at a port: handshakes, and the data of peers that have moved.
-    /// Needed wherever a peer may come from an address that is not written down.
-    pub fn accept_unknown(&mut self, port: PortId, accept: bool) {
-        self.ports.accept_unknown(port, accept, &mut self.out.workers);
-    }
-
-    /// Adds a peer: it has a slot at once, and a link as soon as a handshake is finished.
-    ///
-    /// # Errors
-    /// [`PeerError`].
-    pub fn add_peer(&mut self, mut spec: PeerSpec, now: Now) -> Result<u32, PeerError> {
-        let now = self.clock.turn(now);
+    pub(super) fn add_peer(
+        &mut self,
+        mut spec: PeerSpec,
+        now: Now,
+        base: &mut Base,
+    ) -> Result<u32, PeerError> {
         let peering = self.peering.as_ref().ok_or(PeerError::NoIdentity)?;
         match &spec.key {
             Some(key) if key == peering.config.local.static_public() => {
@@ -280,7 +342,7 @@ impl Switch {
             Some(_) => {}
             None => self.check_discovered(&mut spec)?,
         }
-        let (slot, _) = self.attach_peer(spec, false, now)?;
+        let (slot, _) = self.attach_peer(spec, false, now, base)?;
         Ok(slot)
     }
 
@@ -289,6 +351,7 @@ impl Switch {
         spec: PeerSpec,
         is_unknown: bool,
         now: Now,
+        base: &mut Base,
     ) -> Result<(u32, Mark), PeerError> {
         let attach = Attach {
             port: spec.port,
@@ -300,11 +363,11 @@ impl Switch {
             slot: spec.slot,
             name: spec.name.clone(),
             key: spec.key.map(|key| key.0),
-            unknown_max: self.unknown_numbers_max().filter(|_| is_unknown),
+            unknown_max: self.unknown_numbers_max(base).filter(|_| is_unknown),
         };
-        let attached = self.slots.attach(attach, &self.ports, &mut self.out);
+        let attached = base.slots.attach(attach, &base.ports, &mut base.out);
         let (slot, mark) = attached.map_err(PeerError::Attach)?;
-        let owner = self.ports.home(spec.port).unwrap_or(0);
+        let owner = base.ports.home(spec.port).unwrap_or(0);
         let Some(peering) = &mut self.peering else { return Err(PeerError::NoIdentity) };
         let mut offer = peering.offer.clone();
         offer.seal = spec.seal;
@@ -351,7 +414,7 @@ impl Switch {
         peering.lookup.add(mark, &peer.spec, is_unknown);
         peering.peers.insert(mark, peer);
         peering.settle(mark, written);
-        self.want(mark, now);
+        self.want(mark, now, base);
         Ok((slot, mark))
     }
 
@@ -362,10 +425,15 @@ impl Switch {
         input: Input<'_>,
         by: Option<HandshakeOrigin>,
         now: Now,
+        base: &mut Base,
     ) -> Result<(), Discard> {
-        self.with_session(mark, by, now, |session, context, outputs| {
-            session.handle(context, input, outputs)
-        })
+        self.with_session(
+            mark,
+            by,
+            now,
+            |session, context, outputs| session.handle(context, input, outputs),
+            base,
+        )
     }
 
     /// Lets `what` work with a peer's session, and does what comes of it; why it took no message.
@@ -379,6 +447,7 @@ impl Switch {
             &mut Context<'_>,
             &mut Vec<Output>,
         ) -> Result<(), HandshakeError>,
+        base: &mut Base,
     ) -> Result<(), Discard> {
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let Peering { config, indices, peers, by_key, .. } = peering;
@@ -404,18 +473,25 @@ impl Switch {
             // It was found out, or is another by now.
             know(by_key, &config.local, mark, std::mem::replace(&mut peer.key, key), key);
         }
-        self.carry(mark, outputs, by, now);
-        taken.map_err(|why| self.refusal(mark, why, now))
+        self.carry(mark, outputs, by, now, base);
+        taken.map_err(|why| self.refusal(mark, why, now, base))
     }
 
-    fn carry(&mut self, mark: Mark, outputs: Vec<Output>, by: Option<HandshakeOrigin>, now: Now) {
+    fn carry(
+        &mut self,
+        mark: Mark,
+        outputs: Vec<Output>,
+        by: Option<HandshakeOrigin>,
+        now: Now,
+        base: &mut Base,
+    ) {
         for output in outputs {
             let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else {
                 return;
             };
             let owner = usize::from(peer.owner);
             match output {
-                Output::Send(message) => self.send_handshake(mark, message, by, now),
+                Output::Send(message) => self.send_handshake(mark, message, by, now, base),
                 Output::Open { index, openers } => {
                     let owner = by.map_or(owner, |by| usize::from(by.worker));
                     if let Some(by) = by {
@@ -426,15 +502,15 @@ impl Switch {
                         peering.indices.settle(index);
                         peering.by_index.insert(index, seated);
                     }
-                    for worker in 0..self.out.workers.len() {
+                    for worker in 0..base.out.workers.len() {
                         if worker != owner {
-                            self.out
+                            base.out
                                 .workers
                                 .command(worker, Command::OpenAtWorker(index, owner as u8));
                         }
                     }
                     let session = Box::new(RxSession::new(index, mark, openers));
-                    self.out.workers.command(owner, Command::Open(session));
+                    base.out.workers.command(owner, Command::Open(session));
                 }
                 Output::Seal(keys) => {
                     // The handshake is the peer's, and of now: it is proved by which worker it comes in.
@@ -444,18 +520,18 @@ impl Switch {
                     if let Some((owner, peer)) = seated {
                         peer.owner = owner;
                     }
-                    self.take_keys(mark, *keys, now);
+                    self.take_keys(mark, *keys, now, base);
                 }
-                Output::Confirm => self.confirm(mark),
-                Output::Close(index) => self.close_session(index),
-                Output::Expired => self.take_expiry(mark, now),
+                Output::Confirm => self.confirm(mark, base),
+                Output::Close(index) => self.close_session(index, base),
+                Output::Expired => self.take_expiry(mark, now, base),
             }
         }
     }
 
-    fn take_keys(&mut self, mark: Mark, keys: NewKeys, now: Now) {
+    fn take_keys(&mut self, mark: Mark, keys: NewKeys, now: Now, base: &mut Base) {
         let NewKeys { sealers, agreement, peer: proven, confirmed, .. } = keys;
-        let slot = self.slots.slot_of(mark);
+        let slot = base.slots.slot_of(mark);
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         // Of one that only was quiet it is still known what its path takes.
         // Who answers XX does not know yet for whom, and offers what it offers all.
@@ -477,38 +553,38 @@ impl Switch {
         peer.reach.gave_up = false;
         peer.usage.note_keys(now);
         if peer.state == LinkState::Up {
-            self.out.events.extend(slot.map(Event::Rekeyed));
+            base.out.events.extend(slot.map(Event::Rekeyed));
         } else if confirmed && peer.reach.is_validated {
-            self.set_state(mark, LinkState::Up, now);
+            self.set_state(mark, LinkState::Up, now, base);
         }
         for (worker, sealer) in sealers.into_iter().enumerate() {
-            self.out.workers.command(worker, Command::Mtu(mark, limit));
-            self.out.workers.command(worker, Command::Seal(mark, Box::new(sealer)));
+            base.out.workers.command(worker, Command::Mtu(mark, limit));
+            base.out.workers.command(worker, Command::Seal(mark, Box::new(sealer)));
         }
     }
 
     /// The first frame under a session's keys was opened.
-    pub(super) fn take_heard(&mut self, session: SessionIndex, now: Now) {
+    pub(super) fn take_heard(&mut self, session: SessionIndex, now: Now, base: &mut Base) {
         let mark = self.peering.as_ref().and_then(|p| p.by_index.get(&session)).map(|s| s.link);
         if let Some(mark) = mark {
-            self.take_receipt(mark, session, now);
-            let _ = self.drive(mark, Input::Opened(session), None, now);
+            self.take_receipt(mark, session, now, base);
+            let _ = self.drive(mark, Input::Opened(session), None, now, base);
             let peer = self.peering.as_mut().and_then(|peering| peering.peers.get_mut(&mark));
             let Some(peer) = peer.filter(|peer| peer.session.is_up()) else { return };
             peer.is_shown |= peer.session.current_index() == Some(session);
             if peer.reach.is_validated {
-                self.set_state(mark, LinkState::Up, now);
+                self.set_state(mark, LinkState::Up, now, base);
             }
         }
     }
 
     /// A link's sealer has sealed so much that new keys are wanted.
-    pub(super) fn take_rekey_due(&mut self, link: Mark, now: Now) {
-        let _ = self.drive(link, Input::RekeyDue, None, now);
+    pub(super) fn take_rekey_due(&mut self, link: Mark, now: Now, base: &mut Base) {
+        let _ = self.drive(link, Input::RekeyDue, None, now, base);
     }
 
     /// A session's authenticated frames come in by another worker than opens them: it moves there.
-    pub(super) fn take_strayed(&mut self, session: SessionIndex, worker: u8) {
+    pub(super) fn take_strayed(&mut self, session: SessionIndex, worker: u8, base: &mut Base) {
         let Some(peering) = &mut self.peering else { return };
         let Some(seated) = peering.by_index.get_mut(&session) else { return };
         if seated.owner == worker || seated.moving.is_some() {
@@ -517,12 +593,12 @@ impl Switch {
         seated.moving = Some(worker);
         let owner = usize::from(seated.owner);
         // Comes back with its keys and windows in a report, and goes on from there.
-        self.out.workers.command(owner, Command::Close(session));
-        self.out.workers.after_all(worker, super::workers::Step::Moved);
+        base.out.workers.command(owner, Command::Close(session));
+        base.out.workers.after_all(worker, Step::Moved);
     }
 
     /// Keys that a worker gave back: of a session that is over, or that moves to another worker.
-    pub(super) fn take_session_back(&mut self, seat: Box<RxSession>) {
+    pub(super) fn take_session_back(&mut self, seat: Box<RxSession>, base: &mut Base) {
         let Some(peering) = &mut self.peering else { return };
         let index = seat.index;
         let Some(seated) = peering.by_index.get_mut(&index) else { return };
@@ -531,13 +607,13 @@ impl Switch {
         if let Some(peer) = peering.peers.get_mut(&seat.link) {
             peer.owner = to;
         }
-        for worker in 0..self.out.workers.len() {
+        for worker in 0..base.out.workers.len() {
             if worker != usize::from(to) {
-                self.out.workers.command(worker, Command::OpenAtWorker(index, to));
+                base.out.workers.command(worker, Command::OpenAtWorker(index, to));
             }
         }
-        self.out.workers.command(usize::from(to), Command::Open(seat));
-        self.out.workers.after_all(to, super::workers::Step::Moved);
+        base.out.workers.command(usize::from(to), Command::Open(seat));
+        base.out.workers.after_all(to, Step::Moved);
     }
 
     /// Everything has moved that was to.
@@ -556,22 +632,22 @@ impl Switch {
     }
 
     /// All sealed links, in order of their slots.
-    pub fn peers(&self) -> Vec<PeerView> {
+    pub(super) fn peers(&self, base: &Base) -> Vec<PeerView> {
         let Some(peering) = &self.peering else { return Vec::new() };
         let view = |(mark, peer): (&Mark, &Peer)| {
             Some(PeerView {
                 name: peer.spec.name.clone(),
-                slot: self.slots.slot_of(*mark)?,
+                slot: base.slots.slot_of(*mark)?,
                 key: peer.key,
                 port: peer.port,
                 at: peer.at,
                 key_on_two_nodes: peer
                     .conflict
-                    .locations(self.clock.now())
+                    .locations(base.clock.now())
                     .map(|two| two.map(|location| location.at)),
                 suggested: peer.suggested.address().filter(|_| peer.state == LinkState::Down),
                 state: peer.shown,
-                down: self.down_reason(peer),
+                down: self.down_reason(peer, base),
                 rights: peer.spec.rights,
                 keys_since: peer.keys_since,
                 handshakes: peer.handshakes,
@@ -587,7 +663,7 @@ impl Switch {
     }
 
     /// Forgets a peer whose slot is being detached.
-    pub(super) fn drop_peer(&mut self, mark: Mark) {
+    pub(super) fn drop_peer(&mut self, mark: Mark, base: &mut Base) {
         let Some(peering) = &mut self.peering else { return };
         peering.settle(mark, None);
         let Some(mut peer) = peering.peers.remove(&mark) else { return };
@@ -597,20 +673,20 @@ impl Switch {
         peer.session.close(&mut outputs);
         for output in outputs {
             if let Output::Close(index) = output {
-                self.close_session(index);
+                self.close_session(index, base);
             }
         }
     }
 
     /// Has every worker drop a session's keys, if it has any, and lets its place be used again.
-    fn close_session(&mut self, index: SessionIndex) {
+    fn close_session(&mut self, index: SessionIndex, base: &mut Base) {
         if let Some(peering) = &mut self.peering {
             peering.by_index.remove(&index);
             if peering.indices.give_back(index) {
                 return;
             }
         }
-        self.out.workers.command_all(|_| Command::Close(index));
+        base.out.workers.command_all(|_| Command::Close(index));
     }
 
     /// Who this node is, where it was said.

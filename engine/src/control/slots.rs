@@ -11,19 +11,17 @@ use strowger_frame::Mark;
 use strowger_wire::{Scheme, Slot};
 
 use super::{
-    Attach, AttachError, DetachError, Event, GrowError, Kept, Outputs, RenumberError, RestoreError,
+    Attach, AttachError, DetachError, Event, GrowError, Kept, RenumberError, RestoreError,
     SlotState, SlotView, Snapshot, SwitchConfig,
     attachments::{Attachment, Attachments},
-    check,
+    base::{Outputs, Recovery},
     grace_period::Barrier,
     ports::Ports,
-    read_otherwise,
-    recover::Recovery,
     slot_allocator::{
         Allocated, Detached, Informed, Lead, Published, Retiring, SlotAllocator, SlotRequest,
         Standing, Unnamed, Who, Withdrawn, recover::Recovered,
     },
-    table,
+    tables::{check, read_otherwise, table},
     workers::Step,
 };
 use crate::{
@@ -628,7 +626,7 @@ impl Slots {
         }
         self.command_tables_again(out);
         let Recovered { given, retiring, withdrawn } = recovered;
-        Recovery { given, retiring, announced, told: self.numbers.told(withdrawn) }
+        Recovery { given, retiring, announced, informed: self.numbers.told(withdrawn) }
     }
 
     /// Gives every worker the tables and return paths as they are to be. Not in the ledger, which begins

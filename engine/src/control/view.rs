@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
-use strowger_frame::Mark;
-use strowger_frame::port::{Address, KernelDrop, PortTally};
+use strowger_frame::{
+    Loss, Mark,
+    port::{Address, KernelDrop, PortTally},
+};
 
 use super::{
     PortId,
     attachments::{Attachment, Attachments},
-    losses,
     slot_allocator::{SlotAllocator, Standing},
 };
 use crate::{
@@ -301,4 +302,9 @@ pub(super) fn queue_view(worker: Option<usize>, tally: &PortTally, sums: &Balanc
         kernel: sums.kernel_by_reason().collect(),
         discards: sums.by_reason().collect(),
     }
+}
+
+/// Frames that a port lost, by drop reason.
+fn losses(tally: &PortTally) -> impl Iterator<Item = (Discard, u64)> {
+    Loss::ALL.into_iter().map(|loss| (Discard::from(loss), tally.lost(loss)))
 }

@@ -1,20 +1,21 @@
-//! Control messages (wire.md 5): what comes to slot 1 is answered from there, and who sent a packet
-//! that went no further is told, seldom. Nothing here is waited for by a worker.
+//! Control messages (wire.md 5): requests to slot 1 and their replies, errors about dropped packets, and the
+//! requests that this switch sends. No worker waits for any of it.
 //!
-//! | what comes | what goes |
+//! | received | sent |
 //! |---|---|
-//! | a question by somebody who may ask | its answer, no longer than it, within the ingress' budget |
-//! | a question by somebody who may not | what a label that names an empty slot gets |
-//! | an answer, or an error or a notice about a question of ours | an event |
-//! | the same about nothing that we sent lately | nothing; it is counted as `unsolicited` |
+//! | a request from an ingress with the right `control` | its reply, no longer than the request, within the ingress' budget |
+//! | a request from another ingress | the error that a label to an empty slot gets |
+//! | a reply, or an error or a notice about a request of ours | an event |
+//! | the same about nothing that was sent lately | nothing; it is counted as `unsolicited` |
 //! | any other packet | nothing; it is counted as `unhandled` |
-//! | the notice of a packet | an error, or one hop of a trace; never about an error (R4) |
+//! | a worker's drop notice | an error, or one hop of a trace; never about an error (R4) |
 
 mod asked;
 mod budget;
 
 use std::mem;
 
+use strowger_crypto::LocalIdentity;
 use strowger_frame::{Frame, Mark};
 use strowger_wire::{
     Label, Register, Slot,
@@ -27,23 +28,27 @@ use strowger_wire::{
 pub use self::asked::{Answer, AskError, Complaint, HopReport, Question, QuestionId};
 
 use self::{asked::Questions, budget::Budgets};
-use super::{PortId, Switch, peering::Location};
+use super::{
+    Event,
+    base::{Base, Outputs},
+    slots::Slots,
+};
 use crate::{
     Now,
-    command::{Command, DropNotice, Punt, PuntKind},
+    command::{Command, DropNotice, NextHopInfo, Punt, PuntKind},
     discard::Discard,
     limits::HOPS_MAX,
     link::{self, Rights},
 };
 
-/// What the slow path remembers of control messages.
+/// The requests and replies of one switch.
 #[derive(Debug, Default)]
-pub(super) struct Messages {
+pub(super) struct ControlMessages {
     budgets: Budgets,
     questions: Questions,
 }
 
-/// A packet that came to slot 1, or that ended on its way through: what an answer to it needs.
+/// A packet for slot 1, or a packet that was dropped: what a message about it needs.
 #[derive(Clone, Copy)]
 struct Cause {
     ingress: Mark,
@@ -66,119 +71,188 @@ impl Cause {
     }
 }
 
-/// What a drop notice is told by.
-struct Told {
+/// Why a packet was dropped, and where it would have gone.
+struct DroppedPacket {
     why: Discard,
     dry_run: Option<Discard>,
-    exit: Option<crate::command::NextHopInfo>,
+    next_hop: Option<NextHopInfo>,
 }
 
-impl Messages {
-    /// When [`Switch::turn_questions`] has something to do.
+/// The neighbour on a slot ends its link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Goodbye {
+    pub(super) slot: u32,
+    pub(super) retry_after_s: u32,
+}
+
+/// How a packet for slot 1 ends.
+struct Outcome {
+    end: Discard,
+    goodbye: Option<Goodbye>,
+}
+
+impl From<Discard> for Outcome {
+    fn from(end: Discard) -> Self {
+        Self { end, goodbye: None }
+    }
+}
+
+impl ControlMessages {
+    /// When [`poll`](Self::poll) has something to do.
     pub(super) fn next_timeout(&self) -> Option<Now> {
         self.questions.next_timeout()
     }
 
-    /// Forgets all budgets and questions; numbers go on, so that no late answer is taken for another's.
+    /// Sends again the requests that got no reply in time, or gives them up.
+    pub(super) fn poll(&mut self, now: Now, base: &mut Base) {
+        self.questions.poll(now, &mut base.out);
+    }
+
+    /// Forgets all budgets and requests. Request numbers go on, so no late reply matches another request.
     pub(super) fn reset(&mut self) {
         self.budgets = Budgets::default();
         self.questions.forget();
     }
-}
 
-impl Switch {
-    /// Takes the workers' punts: as many as were there when it began, so that those who come
-    /// meanwhile wait for the next turn.
-    pub(super) fn take_punts(&mut self, now: Now) {
-        let up = self.out.workers.punts();
-        // What links say themselves first.
-        for queue in [&up.link_messages, &up.packets, &up.drop_notices] {
-            for _ in 0..queue.len() {
-                let Some(punt) = queue.pop() else { break };
-                self.take_punt(punt, now);
-            }
-        }
-        self.turn_questions(now);
+    /// Sends a request along `label`; see [`Switch::ask`](super::Switch::ask).
+    pub(super) fn ask(
+        &mut self,
+        label: Label,
+        question: Question,
+        now: Now,
+        base: &mut Base,
+    ) -> Result<QuestionId, AskError> {
+        // The reply comes in by the label's first slot; slot 1 is this switch itself.
+        let first = base.slots.config().scheme.decode(label.low());
+        let by = first.map_or(1, |director| director.slot().number());
+        self.questions.ask(label, question, by, now, &mut base.out)
     }
 
-    fn take_punt(&mut self, punt: Punt, now: Now) {
+    /// Handles a punt that carries a packet or a drop notice. Returns the goodbye, if it was one.
+    pub(super) fn handle(
+        &mut self,
+        punt: Punt,
+        now: Now,
+        identity: Option<&LocalIdentity>,
+        base: &mut Base,
+    ) -> Option<Goodbye> {
         match punt {
             Punt::Packet { worker, ingress, ingress_slot, rights, at, mut frame } => {
-                self.note_taken(ingress, worker, PuntKind::Packet);
+                base.note_taken(ingress, worker, PuntKind::Packet);
                 let packet_bytes = frame.len().saturating_sub(LINK_HEADER_BYTES);
                 let cause = Cause { ingress, ingress_slot, rights, at, packet_bytes };
-                self.in_hand += 1;
-                let end = self.take_packet(cause, &mut frame, now);
-                self.end(end);
+                base.held.hold(1);
+                let outcome = self.handle_packet(cause, &mut frame, now, identity, base);
+                base.held.end(outcome.end);
+                return outcome.goodbye;
             }
             Punt::Dropped(notice) => {
-                self.note_taken(notice.ingress, notice.worker, PuntKind::DropNotice);
-                self.take_drop_notice(notice, now);
+                base.note_taken(notice.ingress, notice.worker, PuntKind::DropNotice);
+                self.handle_drop_notice(notice, now, base);
             }
-            Punt::Said { worker, link, kind, from, frame } => {
-                self.note_taken(link, worker, PuntKind::LinkMessage);
-                self.discards.count(Discard::Handled);
-                let from = from.map(|(port, at)| Location { port: PortId(port), at });
-                self.take_link_message(link, kind, from, &frame, now);
+            Punt::AliasUsed { slot: named, packet } => {
+                self.handle_alias_used(named, packet, now, base);
             }
-            // Notes, which have a queue of their own.
-            Punt::Heard(_)
+            // For links.
+            Punt::Said { .. }
+            | Punt::Heard(_)
             | Punt::Roamed { .. }
             | Punt::Migrate(..)
             | Punt::RekeyDue(_)
             | Punt::Unsealed(_)
-            | Punt::SendFailed { .. }
-            | Punt::AliasUsed { .. } => (),
+            | Punt::SendFailed { .. } => (),
         }
+        None
     }
 
-    fn take_packet(&mut self, cause: Cause, frame: &mut Frame, now: Now) -> Discard {
+    fn handle_packet(
+        &mut self,
+        cause: Cause,
+        frame: &mut Frame,
+        now: Now,
+        identity: Option<&LocalIdentity>,
+        base: &mut Base,
+    ) -> Outcome {
         let packet = frame.bytes_mut().get_mut(LINK_HEADER_BYTES..).unwrap_or_default();
         match AnyHeader::parse(packet) {
-            Ok(header) => with_header!(header, header => self.take_message(cause, &header, now)),
-            Err(_) => Discard::Unhandled,
+            Ok(header) => with_header!(header, header => {
+                self.handle_message(cause, &header, now, identity, base)
+            }),
+            Err(_) => Discard::Unhandled.into(),
         }
     }
 
-    /// A packet for slot 1: how it ends.
-    fn take_message<R: Register>(
+    /// Handles a packet for slot 1.
+    fn handle_message<R: Register>(
         &mut self,
         cause: Cause,
         header: &Header<'_, R>,
         now: Now,
-    ) -> Discard {
+        identity: Option<&LocalIdentity>,
+        base: &mut Base,
+    ) -> Outcome {
         if !header.is_control() {
-            return Discard::Unhandled;
+            return Discard::Unhandled.into();
         }
-        let Ok(message) = Message::parse(header.payload()) else { return Discard::Unhandled };
+        let Ok(message) = Message::parse(header.payload()) else {
+            return Discard::Unhandled.into();
+        };
         if is_question(header.payload()) {
-            return self.answer(cause, header, &message, now);
+            return self.reply_to(cause, header, &message, now, identity, base).into();
         }
-        let is_from_neighbour = header.label().reverse(header.shift(), None) == Ok(Label::here());
-        if matches!(message, Message::Goodbye { .. }) && !is_from_neighbour {
-            // Somebody farther off, who can end no link of ours (W5-12).
-            return Discard::Unhandled;
+        let by = cause.ingress_slot;
+        match message {
+            Message::Goodbye { code, retry_after_s, text } => {
+                let sender = header.label().reverse(header.shift(), None);
+                if sender != Ok(Label::here()) {
+                    // A sender farther off cannot end a link of ours (W5-12).
+                    return Discard::Unhandled.into();
+                }
+                if !self.budgets.goodbye(cause.ingress, now) {
+                    return Discard::OverBudget.into();
+                }
+                let text = text.to_owned();
+                base.out.events.push(Event::Goodbye { slot: by, code, retry_after_s, text });
+                let goodbye = Some(Goodbye { slot: by, retry_after_s });
+                Outcome { end: Discard::Handled, goodbye }
+            }
+            // No packet was lost; an event tells the owner of labels.
+            Message::SlotMoved { from, to, offending } => {
+                if !self.questions.has_sent(by, offending, now) {
+                    return Discard::Unsolicited.into();
+                }
+                if !self.budgets.notice(cause.ingress, now) {
+                    return Discard::OverBudget.into();
+                }
+                base.out.events.push(Event::SlotMovedAway { by, from, to });
+                Discard::Handled.into()
+            }
+            message if self.questions.handle(by, &message, now, &mut base.out) => {
+                Discard::Handled.into()
+            }
+            _ => Discard::Unsolicited.into(),
         }
-        self.take_answer(cause.ingress, cause.ingress_slot, &message, now)
     }
 
-    /// Answers a question; says how the question ends.
-    fn answer<R: Register>(
+    /// Replies to a request; says how the request ends.
+    fn reply_to<R: Register>(
         &mut self,
         cause: Cause,
         header: &Header<'_, R>,
         question: &Message<'_>,
         now: Now,
+        identity: Option<&LocalIdentity>,
+        base: &mut Base,
     ) -> Discard {
         if !cause.rights.control {
-            // As if nothing were there (W5-9).
-            self.complain(cause, header, Discard::EmptySlot, None, now);
+            // As if the slot were empty (W5-9).
+            self.send_error(cause, header, Discard::EmptySlot, None, now, base);
             return Discard::NotAllowed;
         }
-        if !self.messages.budgets.answer(cause.ingress, now) {
+        if !self.budgets.answer(cause.ingress, now) {
             return Discard::OverBudget;
         }
-        let keys = self.public_keys();
+        let keys = identity.map(|local| (local.identity().to_bytes(), local.static_public().0));
         let answer = match *question {
             Message::Ping { id, payload } => Message::Pong { id, payload },
             Message::TraceRequest { id } => {
@@ -196,28 +270,23 @@ impl Switch {
             }
             Message::IdentityRequest { id } => match &keys {
                 Some((identity, link_key)) => Message::IdentityReply { id, identity, link_key },
-                // There is nothing to tell.
+                // This switch has no identity.
                 None => return Discard::Handled,
             },
             _ => return Discard::Unhandled,
         };
-        self.reply(cause, header, &answer);
+        send_reply(cause, header, &answer, base);
         Discard::Handled
     }
 
-    /// The keys that anybody who may ask is told.
-    fn public_keys(&self) -> Option<([u8; 32], [u8; 32])> {
-        let local = self.local_identity()?;
-        Some((local.identity().to_bytes(), local.static_public().0))
-    }
-
-    /// A packet went no further: its sender is told, if it may be.
-    fn take_drop_notice(&mut self, mut notice: DropNotice, now: Now) {
+    /// Sends an error about a dropped packet to its sender, if wire.md allows one.
+    fn handle_drop_notice(&mut self, mut notice: DropNotice, now: Now, base: &mut Base) {
         let mut head = mem::take(&mut notice.head);
         let cause = Cause::of(&notice);
-        let told = Told { why: notice.discard, dry_run: notice.dry_run, exit: notice.exit };
+        let drop =
+            DroppedPacket { why: notice.discard, dry_run: notice.dry_run, next_hop: notice.exit };
         if let Ok(header) = AnyHeader::parse(&mut head) {
-            with_header!(header, header => self.send_drop_error(cause, header, &told, now));
+            with_header!(header, header => self.send_drop_error(cause, header, &drop, now, base));
         }
     }
 
@@ -225,40 +294,37 @@ impl Switch {
         &mut self,
         cause: Cause,
         mut header: Header<'_, R>,
-        told: &Told,
+        drop: &DroppedPacket,
         now: Now,
+        base: &mut Base,
     ) {
-        if let (Some(exit), true) = (told.exit, told.why != Discard::HopsSpent)
-            && self.take_step_back(&mut header, cause.ingress_slot, exit.link).is_none()
+        let DroppedPacket { why, dry_run, next_hop } = *drop;
+        if let (Some(next_hop), true) = (next_hop, why != Discard::HopsSpent)
+            && undo_hop(&mut header, cause.ingress_slot, next_hop.link, &base.slots).is_none()
         {
             return;
         }
         let header = &header;
-        if !may_hear(header) {
+        if !may_send_error(header) {
             return;
         }
         let traced = trace_id(header.payload())
             .filter(|_| header.is_control() && header.wants_telemetry())
-            .filter(|_| told.why == Discard::HopsSpent && cause.rights.control);
+            .filter(|_| why == Discard::HopsSpent && cause.rights.control);
         let Some(id) = traced else {
-            return self.complain(
-                cause,
-                header,
-                told.why,
-                told.exit.map(|e| e.packet_bytes_max),
-                now,
-            );
+            let packet_bytes_max = next_hop.map(|next_hop| next_hop.packet_bytes_max);
+            return self.send_error(cause, header, why, packet_bytes_max, now, base);
         };
-        if !self.messages.budgets.answer(cause.ingress, now) {
+        if !self.budgets.answer(cause.ingress, now) {
             return;
         }
-        let discard = told.dry_run.map(|why| plain_word(why, cause.rights));
-        let slot_out =
-            self.slots.config().scheme.decode(header.label().low()).ok().map(|d| d.slot().number());
-        let behind = match (discard, told.exit) {
+        let discard = dry_run.map(|why| disclosed(why, cause.rights));
+        let scheme = &base.slots.config().scheme;
+        let slot_out = scheme.decode(header.label().low()).ok().map(|d| d.slot().number());
+        let behind = match (discard, next_hop) {
             (Some(_), _) => Behind::Nothing,
             (None, None) => Behind::Switch,
-            (None, Some(exit)) => match self.behind(exit.link) {
+            (None, Some(next_hop)) => match behind(&base.slots, next_hop.link) {
                 Some(link::Behind::Neighbour) => Behind::Neighbour,
                 Some(link::Behind::Endpoint) => Behind::Endpoint,
                 None => Behind::Nothing,
@@ -271,60 +337,35 @@ impl Switch {
             discard: discard.and_then(Discard::reason),
             held_ns: now.0.saturating_sub(cause.at.0),
             worker_ns: cause.at.0,
-            queue_frames: told.exit.map_or(0, |exit| exit.queue_frames),
-            packet_bytes_max: told.exit.map_or(0, |exit| exit.packet_bytes_max),
+            queue_frames: next_hop.map_or(0, |next_hop| next_hop.queue_frames),
+            packet_bytes_max: next_hop.map_or(0, |next_hop| next_hop.packet_bytes_max),
         };
-        self.reply(cause, header, &Message::TraceReply { id, hop });
-    }
-
-    /// A packet that a neighbour's exit refused was written for that neighbour already; this makes
-    /// of its header what it was when it came. `None` where the exit is gone meanwhile.
-    fn take_step_back<R: Register>(
-        &self,
-        header: &mut Header<'_, R>,
-        ingress_slot: u32,
-        exit: Mark,
-    ) -> Option<()> {
-        if self.behind(exit)? == link::Behind::Endpoint {
-            return Some(()); // punted as it came
-        }
-        let (scheme, shift) = (&self.slots.config().scheme, header.shift());
-        let width = if ingress_slot == Slot::SWITCH.number() {
-            // It departed here with nothing used, and slot 1 is the same in every width.
-            u8::try_from(shift).ok()?
-        } else {
-            let back = header.label().reverse(shift, None).ok()?;
-            scheme.decode(back.low()).ok()?.width()
-        };
-        let exit = scheme.encode(Slot::new(self.slots.slot_of(exit)?), width).ok()?;
-        let label = header.label().register().shl(u32::from(width)).or(R::from_low(exit.bits()));
-        let hops_left = header.hops_left().saturating_add(1);
-        header.advance(Label::new(label), shift.checked_sub(u16::from(width))?, hops_left);
-        Some(())
+        send_reply(cause, header, &Message::TraceReply { id, hop }, base);
     }
 
     /// Sends an error about a packet, within the ingress' budget.
-    fn complain<R: Register>(
+    fn send_error<R: Register>(
         &mut self,
         cause: Cause,
         header: &Header<'_, R>,
         why: Discard,
         packet_bytes_max: Option<u16>,
         now: Now,
+        base: &mut Base,
     ) {
         if header.no_errors() {
             return;
         }
-        let why = plain_word(why, cause.rights);
-        let mut room = [0; HEADER_BYTES_MAX];
-        let Some(offending) = offending(header, &mut room) else { return };
+        let why = disclosed(why, cause.rights);
+        let mut buffer = [0; HEADER_BYTES_MAX];
+        let Some(offending) = offending(header, &mut buffer) else { return };
         let error = match (why, why.reason()) {
             (Discard::TooBig, _) => {
                 let Some(packet_bytes_max) = packet_bytes_max else { return };
                 Message::TooBig { packet_bytes_max, offending }
             }
             (Discard::SlotGone, _) => {
-                let named = self.slots.config().scheme.decode(header.label().low());
+                let named = base.slots.config().scheme.decode(header.label().low());
                 let Ok(director) = named else { return };
                 Message::SlotGone { slot: director.slot().number(), offending }
             }
@@ -332,114 +373,152 @@ impl Switch {
             (_, Some(why)) => Message::Error { why, offending },
             (_, None) => return,
         };
-        self.send_error(cause, header, &error, now);
+        self.send_within_budget(cause, header, &error, now, base);
     }
 
-    fn send_error<R: Register>(
+    fn send_within_budget<R: Register>(
         &mut self,
         cause: Cause,
         header: &Header<'_, R>,
         error: &Message<'_>,
         now: Now,
+        base: &mut Base,
     ) {
         let bytes = header.to_repr().wire_bytes() + error.to_bytes().len();
-        // The budget is looked at last, so that what is not sent costs nobody a place.
-        if bytes <= cause.packet_bytes && self.messages.budgets.error(cause.ingress, now) {
-            self.reply(cause, header, error);
+        // The budget comes last, so an error that is too long takes nothing from it.
+        if bytes <= cause.packet_bytes && self.budgets.error(cause.ingress, now) {
+            send_reply(cause, header, error, base);
         }
     }
 
-    /// Sends an answer along the return path of its cause. It asks for no error about itself, and is
-    /// never longer than its cause (R4).
-    fn reply<R: Register>(&mut self, cause: Cause, header: &Header<'_, R>, answer: &Message<'_>) {
-        let ingress = self.slots.config().scheme.encode_least(Slot::new(cause.ingress_slot));
-        let Ok(ingress) = ingress else { return };
-        let Ok(back) = header.label().reverse(header.shift(), Some(ingress)) else { return };
-        let flags = Flags { no_errors: true, control: true, telemetry: false };
-        let repr = HeaderRepr {
-            flags,
-            class: header.class(),
-            flow: header.flow(),
-            ..HeaderRepr::new(back, 0, HOPS_MAX)
-        };
-        let message = answer.to_bytes();
-        if repr.wire_bytes() + message.len() > cause.packet_bytes {
-            return;
-        }
-        if let Some(packet) = packet(&repr, &message) {
-            self.out.workers.answer(0, cause.ingress, packet);
+    /// A frame named a slot by a former number, or by one that was a former number until a moment ago.
+    fn handle_alias_used(&mut self, named: u32, packet: DropNotice, now: Now, base: &mut Base) {
+        let ingress = packet.ingress_slot;
+        if let Some(slot) = base.slots.renamed(named) {
+            base.out.events.push(Event::AliasUsed { ingress, named, slot });
+            self.send_slot_moved(packet, named, slot, now, base);
         }
     }
 
-    /// Sends a message from slot 1.
-    fn transmit<R: Register>(&mut self, header: &HeaderRepr<R>, message: &MessageBytes) {
-        if let Some(packet) = packet(header, message) {
-            self.out.workers.command(0, Command::Transmit(packet));
-        }
-    }
-
-    /// Tells the neighbour or endpoint on `slot` that its link will end. What becomes of the link
-    /// is the caller's matter, and of no other link.
-    pub fn goodbye(&mut self, slot: u32, code: u8, retry_after_s: u32, text: &str) {
-        let Ok(director) = self.slots.config().scheme.encode_least(Slot::new(slot)) else { return };
-        let here = Label::<u64>::here().register();
-        let label = Label::new(here << director.width() | director.bits());
-        let flags = Flags { no_errors: true, control: true, telemetry: false };
-        // Two hops: ours, and the one it ends at.
-        let header = HeaderRepr { flags, ..HeaderRepr::new(label, 0, 2) };
-        self.transmit(&header, &Message::Goodbye { code, retry_after_s, text }.to_bytes());
-    }
-
-    /// Tells the sender of a packet, which was delivered by the number `from`, that the slot's number
-    /// is `to` from now on: within the ingress' budget for errors, and to nobody who wants none.
-    /// `notice` is what a worker saw of the packet; its discard is not looked at.
-    pub fn send_slot_moved(&mut self, mut notice: DropNotice, from: u32, to: u32, now: Now) {
-        let mut head = mem::take(&mut notice.head);
-        let cause = Cause::of(&notice);
-        if let Ok(header) = AnyHeader::parse(&mut head) {
-            with_header!(header, header => self.say_moved(cause, &header, from, to, now));
-        }
-    }
-
-    fn say_moved<R: Register>(
+    /// Tells the sender of a packet that a slot has another number; see
+    /// [`Switch::send_slot_moved`](super::Switch::send_slot_moved).
+    pub(super) fn send_slot_moved(
         &mut self,
-        cause: Cause,
-        header: &Header<'_, R>,
+        mut notice: DropNotice,
         from: u32,
         to: u32,
         now: Now,
+        base: &mut Base,
     ) {
-        let mut room = [0; HEADER_BYTES_MAX];
-        let Some(offending) = offending(header, &mut room) else { return };
-        if may_hear(header) {
-            self.send_error(cause, header, &Message::SlotMoved { from, to, offending }, now);
+        let mut head = mem::take(&mut notice.head);
+        let cause = Cause::of(&notice);
+        if let Ok(header) = AnyHeader::parse(&mut head) {
+            with_header!(header, header => {
+                let mut buffer = [0; HEADER_BYTES_MAX];
+                let Some(offending) = offending(&header, &mut buffer) else { return };
+                if may_send_error(&header) {
+                    let moved = Message::SlotMoved { from, to, offending };
+                    self.send_within_budget(cause, &header, &moved, now, base);
+                }
+            });
         }
-    }
-
-    fn behind(&self, mark: Mark) -> Option<link::Behind> {
-        // Of another generation it is another's: then nobody is told.
-        Some(self.slots.user_of(mark)?.behind)
     }
 }
 
+/// Sends a goodbye to the neighbour or endpoint on `slot`; see [`Switch::goodbye`](super::Switch::goodbye).
+pub(super) fn send_goodbye(slot: u32, code: u8, retry_after_s: u32, text: &str, base: &mut Base) {
+    let Ok(director) = base.slots.config().scheme.encode_least(Slot::new(slot)) else { return };
+    let here = Label::<u64>::here().register();
+    let label = Label::new(here << director.width() | director.bits());
+    let flags = Flags { no_errors: true, control: true, telemetry: false };
+    // Two hops: this switch, and the receiver.
+    let header = HeaderRepr { flags, ..HeaderRepr::new(label, 0, 2) };
+    transmit(&header, &Message::Goodbye { code, retry_after_s, text }.to_bytes(), &mut base.out);
+}
+
+/// Sends a message from slot 1.
+fn transmit<R: Register>(header: &HeaderRepr<R>, message: &MessageBytes, out: &mut Outputs) {
+    if let Some(packet) = packet(header, message) {
+        out.workers.command(0, Command::Transmit(packet));
+    }
+}
+
+/// Sends a reply or an error along the return path of its cause. It asks for no error about itself, and is
+/// never longer than its cause (R4).
+fn send_reply<R: Register>(
+    cause: Cause,
+    header: &Header<'_, R>,
+    reply: &Message<'_>,
+    base: &mut Base,
+) {
+    let ingress = base.slots.config().scheme.encode_least(Slot::new(cause.ingress_slot));
+    let Ok(ingress) = ingress else { return };
+    let Ok(back) = header.label().reverse(header.shift(), Some(ingress)) else { return };
+    let flags = Flags { no_errors: true, control: true, telemetry: false };
+    let repr = HeaderRepr {
+        flags,
+        class: header.class(),
+        flow: header.flow(),
+        ..HeaderRepr::new(back, 0, HOPS_MAX)
+    };
+    let message = reply.to_bytes();
+    if repr.wire_bytes() + message.len() > cause.packet_bytes {
+        return;
+    }
+    if let Some(packet) = packet(&repr, &message) {
+        base.out.workers.answer(0, cause.ingress, packet);
+    }
+}
+
+/// Restores the header that a packet arrived with, where its header was already rewritten for the next hop.
+/// `None` if that next hop is gone.
+fn undo_hop<R: Register>(
+    header: &mut Header<'_, R>,
+    ingress_slot: u32,
+    next_hop: Mark,
+    slots: &Slots,
+) -> Option<()> {
+    if behind(slots, next_hop)? == link::Behind::Endpoint {
+        return Some(()); // its header was not rewritten
+    }
+    let (scheme, shift) = (&slots.config().scheme, header.shift());
+    let width = if ingress_slot == Slot::SWITCH.number() {
+        // It started here with no director used, and slot 1 reads the same in every width.
+        u8::try_from(shift).ok()?
+    } else {
+        let back = header.label().reverse(shift, None).ok()?;
+        scheme.decode(back.low()).ok()?.width()
+    };
+    let used = scheme.encode(Slot::new(slots.slot_of(next_hop)?), width).ok()?;
+    let label = header.label().register().shl(u32::from(width)).or(R::from_low(used.bits()));
+    let hops_left = header.hops_left().saturating_add(1);
+    header.advance(Label::new(label), shift.checked_sub(u16::from(width))?, hops_left);
+    Some(())
+}
+
+/// What is behind a link; `None` if its mark has another generation by now.
+fn behind(slots: &Slots, link: Mark) -> Option<link::Behind> {
+    Some(slots.user_of(link)?.behind)
+}
+
 /// Whether an error may be sent about a packet (W5-8).
-fn may_hear<R: Register>(header: &Header<'_, R>) -> bool {
+fn may_send_error<R: Register>(header: &Header<'_, R>) -> bool {
     !header.no_errors() && (!header.is_control() || is_question(header.payload()))
 }
 
 /// The bytes of a packet's header.
-fn offending<'r, R: Register>(
+fn offending<'b, R: Register>(
     header: &Header<'_, R>,
-    room: &'r mut [u8; HEADER_BYTES_MAX],
-) -> Option<&'r [u8]> {
+    buffer: &'b mut [u8; HEADER_BYTES_MAX],
+) -> Option<&'b [u8]> {
     let repr = header.to_repr();
-    repr.emit(room).ok()?;
-    room.get(..repr.wire_bytes())
+    repr.emit(buffer).ok()?;
+    buffer.get(..repr.wire_bytes())
 }
 
-/// What a neighbour is told: one that may not go through hears the same of a slot that is taken,
-/// resting or empty (W5-9).
-fn plain_word(why: Discard, rights: Rights) -> Discard {
+/// The reason that a sender with these rights is shown. Without the right to go through, a slot in use, in
+/// quarantine or empty gives the same reason (W5-9).
+fn disclosed(why: Discard, rights: Rights) -> Discard {
     let sees_slots = rights.transit && rights.endpoints;
     match why {
         Discard::NotAllowed => Discard::EmptySlot,

@@ -9,8 +9,8 @@ use strowger_crypto::Nanos;
 use strowger_frame::{Address, Mark};
 
 use super::{
-    super::{Event, PortId, Switch},
-    LinkState, Location,
+    super::{Event, PortId, base::Base},
+    LinkState, Links, Location,
 };
 use crate::Now;
 
@@ -34,12 +34,17 @@ struct Alternate {
     said: Option<Nanos>,
 }
 
-impl Switch {
+impl Links {
     /// From now on peers behind `port` that do not answer are asked by `alternate`, too: another UDP port that is
     /// plugged in. Peers that are down and were last behind the alternate before are where their operator wrote, so that
     /// it can be [unplugged](Self::unplug) unless a link leads by it.
-    pub fn set_alternate(&mut self, port: PortId, alternate: PortId) {
-        let now = Nanos(self.clock.now().0);
+    pub(in crate::control) fn set_alternate(
+        &mut self,
+        port: PortId,
+        alternate: PortId,
+        base: &mut Base,
+    ) {
+        let now = Nanos(base.clock.now().0);
         let Some(peering) = &mut self.peering else { return };
         let entry = peering.alternates.0.entry(port).or_default();
         let former = entry.port.replace((alternate, now)).map(|(former, _)| former);
@@ -49,13 +54,13 @@ impl Switch {
         let marks: Vec<Mark> =
             peering.peers.iter().filter(|(_, peer)| left(peer)).map(|(&mark, _)| mark).collect();
         for mark in marks {
-            self.look_where_written(mark);
+            self.look_where_written(mark, base);
         }
     }
 
     /// An initiation leaves for a peer: where it is to go as well, if the peer has been silent for long.
-    pub(super) fn alternate_of(&mut self, mark: Mark) -> Option<Location> {
-        let now = self.clock.now();
+    pub(super) fn alternate_of(&mut self, mark: Mark, base: &mut Base) -> Option<Location> {
+        let now = base.clock.now();
         let peering = self.peering.as_mut()?;
         let peer = peering.peers.get(&mark)?;
         let Location { port, at } = peer.reach.written?;
@@ -69,9 +74,9 @@ impl Switch {
         let alternate = entry.port.map(|(alternate, _)| Location { port: alternate, at });
         if is_stale && may_say {
             entry.said = Some(now);
-            self.out.events.push(Event::WantsAlternate(port));
+            base.out.events.push(Event::WantsAlternate(port));
         }
-        alternate.filter(|alternate| self.ports.is_plugged(alternate.port))
+        alternate.filter(|alternate| base.ports.is_plugged(alternate.port))
     }
 }
 

@@ -25,8 +25,9 @@ use strowger_wire::{
 };
 
 use super::{
-    super::{Event, Switch},
-    BeaconSpec, HandshakeOrigin, LinkState, Location, Peer, Peering, PeeringConfig, discard_of,
+    super::{Event, base::Base},
+    BeaconSpec, HandshakeOrigin, LinkState, Links, Location, Peer, Peering, PeeringConfig,
+    discard_of,
     indices::Asker,
     nanos,
 };
@@ -113,17 +114,22 @@ enum Heard {
     Call,
 }
 
-impl Switch {
+impl Links {
     /// Says at a port that we are here, and hears what others say there; with `None`, which is how a
     /// port begins, neither. Where anybody may be found so, the port has to
     /// [accept unknown peers](Self::accept_unknown).
     ///
     /// Without an identity, or such a port, nothing happens.
-    pub fn set_beacon(&mut self, port: PortId, spec: Option<BeaconSpec>) {
-        if !self.ports.is_plugged(port) {
+    pub(in crate::control) fn set_beacon(
+        &mut self,
+        port: PortId,
+        spec: Option<BeaconSpec>,
+        base: &mut Base,
+    ) {
+        if !base.ports.is_plugged(port) {
             return;
         }
-        let now = nanos(self.clock.now());
+        let now = nanos(base.clock.now());
         let Some(peering) = &mut self.peering else { return };
         let beacons = &mut peering.beacons;
         match spec {
@@ -135,7 +141,7 @@ impl Switch {
                 beacons.ports.insert(port, BeaconPort { spec, due, budget });
             }
         }
-        self.out.workers.command_all(|_| Command::HearBeacons(port.0, spec.is_some()));
+        base.out.workers.command_all(|_| Command::HearBeacons(port.0, spec.is_some()));
     }
 
     /// When [`turn_beacons`](Self::turn_beacons) has something to do.
@@ -144,7 +150,7 @@ impl Switch {
     }
 
     /// Sends the beacons that are due, and forgets the calls that nobody has answered.
-    pub(in crate::control) fn turn_beacons(&mut self, now: Now) {
+    pub(in crate::control) fn turn_beacons(&mut self, now: Now, base: &mut Base) {
         let Some(peering) = &mut self.peering else { return };
         let Peering { beacons, config, indices, .. } = peering;
         beacons.calls.retain(|call| {
@@ -166,21 +172,21 @@ impl Switch {
         }
         let message = beacon::encode(&config.local).to_vec();
         for (port, to) in due {
-            let worker = self.ports.home(port).unwrap_or(0);
-            self.out
+            let worker = base.ports.home(port).unwrap_or(0);
+            base.out
                 .workers
                 .command(usize::from(worker), Command::Send(port.0, to, message.clone()));
         }
     }
 
     /// Workers may have been told where beacons are heard, or not.
-    pub(super) fn tell_beacons(&mut self) {
+    pub(super) fn tell_beacons(&mut self, base: &mut Base) {
         let Some(peering) = &self.peering else { return };
         let hears = |port| peering.beacons.ports.contains_key(&port);
-        let ports = self.ports.ids();
+        let ports = base.ports.ids();
         let all: Vec<_> = ports.map(|port| (port, hears(port))).collect();
         for (port, hears) in all {
-            self.out.workers.command_all(|_| Command::HearBeacons(port.0, hears));
+            base.out.workers.command_all(|_| Command::HearBeacons(port.0, hears));
         }
     }
 
@@ -197,6 +203,7 @@ impl Switch {
         &mut self,
         datagram: &HandshakeDatagram,
         now: Now,
+        base: &mut Base,
     ) -> Result<(), Discard> {
         let port = PortId(datagram.port);
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
@@ -262,27 +269,33 @@ impl Switch {
         match heard {
             Heard::Nothing => return Ok(()),
             Heard::AskWhere(mark) => {
-                self.take_roamed(mark, from, by.bytes, now);
+                self.take_roamed(mark, from, by.bytes, now, base);
             }
-            Heard::Suggest(mark) => self.suggest(mark, by, now),
-            Heard::Call => self.call(key.0, by, now)?,
+            Heard::Suggest(mark) => self.suggest(mark, by, now, base),
+            Heard::Call => self.call(key.0, by, now, base)?,
         }
-        let slot = mark.and_then(|mark| self.slots.slot_of(mark));
+        let slot = mark.and_then(|mark| base.slots.slot_of(mark));
         let peer_id = identity.peer_id();
-        self.out.events.push(Event::PeerSuggested { slot, port, at: datagram.from, peer_id });
+        base.out.events.push(Event::PeerSuggested { slot, port, at: datagram.from, peer_id });
         Ok(())
     }
 
     /// The peer may be there: the next message of its handshake goes there as well.
-    fn suggest(&mut self, mark: Mark, by: HandshakeOrigin, now: Now) {
+    fn suggest(&mut self, mark: Mark, by: HandshakeOrigin, now: Now, base: &mut Base) {
         let Some(peering) = &mut self.peering else { return };
         let Some(peer) = peering.peers.get_mut(&mark) else { return };
         peer.suggested.next = Some(by);
-        self.seek(mark, now);
+        self.seek(mark, now, base);
     }
 
     /// Begins XX with an unknown peer, without a slot and without a session: both come with its answer.
-    fn call(&mut self, key: [u8; 32], to: HandshakeOrigin, now: Now) -> Result<(), Discard> {
+    fn call(
+        &mut self,
+        key: [u8; 32],
+        to: HandshakeOrigin,
+        now: Now,
+        base: &mut Base,
+    ) -> Result<(), Discard> {
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let Peering { config, offer, indices, beacons, .. } = peering;
         let index = indices.draw(&mut *config.entropy).ok_or(Discard::Unhandled)?;
@@ -295,7 +308,7 @@ impl Switch {
         indices.await_answer(index, Asker::Call);
         beacons.calls.push(Call { key, to, since: nanos(now), waiting });
         let Location { port, at } = to.from;
-        self.out.workers.command(usize::from(to.worker), Command::Send(port.0, at, message));
+        base.out.workers.command(usize::from(to.worker), Command::Send(port.0, at, message));
         Ok(())
     }
 
@@ -315,6 +328,7 @@ impl Switch {
         header: LinkHeader,
         datagram: &HandshakeDatagram,
         now: Now,
+        base: &mut Base,
     ) -> Result<(), Discard> {
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let calls = &mut peering.beacons.calls;
@@ -335,7 +349,7 @@ impl Switch {
         let Call { key, to, since, waiting } = calls.swap_remove(place);
         let (waiting, why) = match waiting.read_response(datagram.frame.bytes()) {
             Ok(discovered) if discovered.peer().static_key.0 == key => {
-                let adopted = self.adopt(discovered, header.index, by, now);
+                let adopted = self.adopt(discovered, header.index, by, now, base);
                 if adopted.is_err()
                     && let Some(peering) = &mut self.peering
                 {
@@ -364,6 +378,7 @@ impl Switch {
         index: SessionIndex,
         by: HandshakeOrigin,
         now: Now,
+        base: &mut Base,
     ) -> Result<(), Discard> {
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let timestamp = Timestamp(peering.config.wall_at_zero.saturating_add(now.0));
@@ -374,27 +389,33 @@ impl Switch {
         let expected = self.discovered_as(&peer.identity);
         let mark = match self.whose(&peer, expected)? {
             Some(mark) => mark,
-            None => self.let_in(&peer, by.from.port, Some(by.from.at), now)?,
+            None => self.let_in(&peer, by.from.port, Some(by.from.at), now, base)?,
         };
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         if let Some(peer) = peering.peers.get_mut(&mark) {
             peer.reach.note_asked(by.from);
             if peer.at.is_none() {
                 // It was not known where the peer is, and its answer from there shows it.
-                self.move_to(mark, by.from, now);
+                self.move_to(mark, by.from, now, base);
             }
         }
         let role = XxRole::Initiator { msg3 };
-        let adopted = self.with_session(mark, Some(by), now, |session, context, outputs| {
-            // What fails once it has the index is tried again by itself.
-            let adopted = session.adopt(context, established, role, outputs);
-            if session.owns(index) { Ok(()) } else { adopted }
-        });
+        let adopted = self.with_session(
+            mark,
+            Some(by),
+            now,
+            |session, context, outputs| {
+                // What fails once it has the index is tried again by itself.
+                let adopted = session.adopt(context, established, role, outputs);
+                if session.owns(index) { Ok(()) } else { adopted }
+            },
+            base,
+        );
         adopted?;
         // We have begun it, so it is ours to keep its keys fresh, also while the link is idle: it would
         // have forgotten us, and we would have to be told of it anew.
-        let _ = self.drive(mark, Input::Wanted, None, now);
-        self.follow_answer(mark, by.from, now);
+        let _ = self.drive(mark, Input::Wanted, None, now, base);
+        self.follow_answer(mark, by.from, now, base);
         Ok(())
     }
 }

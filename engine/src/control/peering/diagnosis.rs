@@ -10,8 +10,8 @@ use strowger_crypto::{
 use strowger_frame::{Address, Mark};
 
 use super::{
-    super::{Event, Switch},
-    LinkState, Peer, nanos,
+    super::{Event, base::Base},
+    LinkState, Links, Peer, nanos,
 };
 use crate::{Now, discard::Discard};
 
@@ -292,7 +292,7 @@ impl Diagnosis {
     }
 }
 
-impl Switch {
+impl Links {
     /// Something was seen that explains why a peer's link is down.
     pub(in crate::control) fn note_reason(&mut self, mark: Mark, reason: DownReason, now: Now) {
         if let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) {
@@ -301,13 +301,19 @@ impl Switch {
     }
 
     /// Notes why a peer's session refused a message; returns the reason to count.
-    pub(super) fn refusal(&mut self, mark: Mark, why: HandshakeError, now: Now) -> Discard {
+    pub(super) fn refusal(
+        &mut self,
+        mark: Mark,
+        why: HandshakeError,
+        now: Now,
+        base: &mut Base,
+    ) -> Discard {
         let HandshakeError::Peer(why) = why else { return Discard::Unhandled };
         if let Some(reason) = DownReason::of_refusal(why) {
             self.note_reason(mark, reason, now);
         }
         let Refused::OtherIdentity(who) = why else { return discard_of(why) };
-        let slot = self.slots.slot_of(mark);
+        let slot = base.slots.slot_of(mark);
         let peer = self.peering.as_mut().and_then(|peering| peering.peers.get_mut(&mark));
         let told = peer.map(|peer| &mut peer.refusal_told);
         let is_news = |at: &Now| now.0.saturating_sub(at.0) >= REFUSALS_TOLD_EVERY_NS;
@@ -315,33 +321,33 @@ impl Switch {
             && told.as_ref().is_none_or(is_news)
         {
             *told = Some(now);
-            self.out.events.push(Event::PeerRefused(slot, who));
+            base.out.events.push(Event::PeerRefused(slot, who));
         }
         discard_of(why)
     }
 
     /// Why a peer's link is down, if it is.
-    pub(super) fn down_reason(&self, peer: &Peer) -> Option<DownReason> {
+    pub(super) fn down_reason(&self, peer: &Peer, base: &Base) -> Option<DownReason> {
         let is_down = peer.shown == LinkState::Down;
-        is_down.then(|| peer.diagnosis.reason(peer.is_somewhere(), self.clock.now()))
+        is_down.then(|| peer.diagnosis.reason(peer.is_somewhere(), base.clock.now()))
     }
 
     /// Tells why a link is down, once for each reason until it is up again.
-    pub(super) fn tell_trouble(&mut self, mark: Mark, now: Now) {
-        let slot = self.slots.slot_of(mark);
+    pub(super) fn tell_trouble(&mut self, mark: Mark, now: Now, base: &mut Base) {
+        let slot = base.slots.slot_of(mark);
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         if peer.state != LinkState::Down {
             return;
         }
         let has_address = peer.is_somewhere();
         if let (Some(slot), Some(reason)) = (slot, peer.diagnosis.news(has_address, now)) {
-            self.out.events.push(Event::LinkTrouble(slot, reason));
+            base.out.events.push(Event::LinkTrouble(slot, reason));
         }
     }
 }
 
 impl Peer {
-    /// When [`Switch::tell_trouble`] has something to do.
+    /// When [`Links::tell_trouble`] has something to do.
     pub(super) fn trouble_due(&self, now: Now) -> Option<Nanos> {
         let is_down = self.state == LinkState::Down;
         let news = is_down.then(|| self.diagnosis.news_at(self.is_somewhere(), now));

@@ -8,13 +8,15 @@ use strowger_crypto::{
 };
 use strowger_frame::{Address, Mark};
 
-use super::{super::Switch, HandshakeOrigin, Location, Peer, PeerError, PeerSpec, discard_of};
+use super::{
+    super::base::Base, HandshakeOrigin, Links, Location, Peer, PeerError, PeerSpec, discard_of,
+};
 use crate::{
     Now, command::HandshakeDatagram, control::PortId, discard::Discard,
     limits::UNKNOWN_NUMBERS_PER_LINK,
 };
 
-impl Switch {
+impl Links {
     /// Whether a peer without a key may be looked for, and as whom.
     pub(super) fn check_discovered(&self, spec: &mut PeerSpec) -> Result<(), PeerError> {
         let peering = self.peering.as_ref().ok_or(PeerError::NoIdentity)?;
@@ -64,6 +66,7 @@ impl Switch {
         finish: xx::Finish,
         datagram: &HandshakeDatagram,
         now: Now,
+        base: &mut Base,
     ) -> Result<(), Discard> {
         let expected = self.expected_by(&finish, datagram);
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
@@ -72,7 +75,7 @@ impl Switch {
             // The index was chosen without looking: the unknown peer starts again with another.
             return Err(Discard::OverBudget);
         }
-        let taken = self.take_finish(finish, expected, datagram, now);
+        let taken = self.take_finish(finish, expected, datagram, now, base);
         if let Some(peering) = &mut self.peering
             && !peering.by_index.contains_key(&index)
         {
@@ -87,6 +90,7 @@ impl Switch {
         expected: Option<Mark>,
         datagram: &HandshakeDatagram,
         now: Now,
+        base: &mut Base,
     ) -> Result<(), Discard> {
         let port = PortId(datagram.port);
         let key = finish.peer().static_key;
@@ -100,13 +104,19 @@ impl Switch {
         let established = accepted.map_err(discard_of)?;
         let mark = match known {
             Some(mark) => mark,
-            None => self.let_in(&proven, port, None, now)?,
+            None => self.let_in(&proven, port, None, now, base)?,
         };
         let by = HandshakeOrigin::of(datagram);
         // Its first frame under the new keys will tell where it is.
-        let taken = self.with_session(mark, Some(by), now, |session, context, outputs| {
-            session.adopt(context, established, XxRole::Responder { guard }, outputs)
-        });
+        let taken = self.with_session(
+            mark,
+            Some(by),
+            now,
+            |session, context, outputs| {
+                session.adopt(context, established, XxRole::Responder { guard }, outputs)
+            },
+            base,
+        );
         // It was the first: what we had begun towards it would take the place of what it has begun.
         self.drop_call(&key);
         taken
@@ -135,10 +145,10 @@ impl Switch {
 
     /// How many numbers unknown peers may have together, those in quarantine and those kept over a restart
     /// included; no more than half of all.
-    pub(super) fn unknown_numbers_max(&self) -> Option<usize> {
+    pub(super) fn unknown_numbers_max(&self, base: &Base) -> Option<usize> {
         let policy = self.peering.as_ref()?.config.unknown_peers?;
         let wanted = (policy.links_max as usize).saturating_mul(UNKNOWN_NUMBERS_PER_LINK);
-        Some(wanted.min(self.slots.config().slot_max as usize / 2))
+        Some(wanted.min(base.slots.config().slot_max as usize / 2))
     }
 
     /// Gives an unknown peer a slot of its own, as the policy allows it.
@@ -148,6 +158,7 @@ impl Switch {
         port: PortId,
         at: Option<Address>,
         now: Now,
+        base: &mut Base,
     ) -> Result<Mark, Discard> {
         let peering = self.peering.as_ref().ok_or(Discard::Unhandled)?;
         let policy = peering.config.unknown_peers.ok_or(Discard::UnknownPeer)?;
@@ -155,7 +166,7 @@ impl Switch {
         let mut spec = PeerSpec::new(proven.identity.peer_id().to_string(), key, port);
         (spec.rights, spec.liveness) = (policy.rights, policy.liveness);
         spec.at = at;
-        let attached = self.attach_peer(spec, true, now);
+        let attached = self.attach_peer(spec, true, now, base);
         Ok(attached.map_err(|_| Discard::OverBudget)?.1)
     }
 }

@@ -6,18 +6,22 @@ use strowger_crypto::{
     handshake::{Admission, Load, Refused, could_be_handshake, ik, xx},
     session::Input,
 };
-use strowger_frame::{Address, Mark};
+use strowger_frame::{Address, Burst, Mark};
 use strowger_wire::link_header::{Kind, LinkHeader, Step};
 
 use super::{
-    super::{Event, Switch},
-    DownReason, HandshakeOrigin, Location, Peering, discard_of,
+    super::{Event, base::Base},
+    DownReason, HandshakeOrigin, Links, Location, Peering, discard_of,
     indices::Asker,
     nanos,
 };
 use crate::{
-    Now, command::HandshakeDatagram, control::PortId, discard::Discard,
-    limits::COOKIES_PER_SECOND_AND_HOST, rate::RateLimiter,
+    Now,
+    command::{Command, HandshakeDatagram, PuntKind},
+    control::PortId,
+    discard::Discard,
+    limits::{COOKIES_PER_SECOND_AND_HOST, DOOR_BURSTS_MAX},
+    rate::RateLimiter,
 };
 
 /// Handshake messages a second that are read for peers at their known addresses, and for all
@@ -102,7 +106,7 @@ impl Peering {
     }
 }
 
-impl Switch {
+impl Links {
     /// The link of the peer that is at this address behind the port: it is no unknown peer, and has a budget
     /// of its own.
     pub(in crate::control) fn link_at(&self, port: PortId, at: Address) -> Mark {
@@ -110,10 +114,73 @@ impl Switch {
         known.copied().unwrap_or(Mark::unknown(0))
     }
 
+    /// Handles the handshakes that workers have punted: those from known addresses first.
+    pub(super) fn take_handshakes(&mut self, now: Now, base: &mut Base) {
+        let punts = base.out.workers.punts();
+        for _ in 0..punts.handshakes.len() {
+            let Some(datagram) = punts.handshakes.pop() else { break };
+            base.note_taken(datagram.link, datagram.worker, PuntKind::HandshakeDatagram);
+            base.held.hold(1);
+            self.take_handshake(&datagram, now, base);
+        }
+        for _ in 0..punts.unknown_peers.len() {
+            let Some(datagram) = punts.unknown_peers.pop() else { break };
+            base.held.hold(1);
+            self.take_handshake(&datagram, now, base);
+        }
+    }
+
+    /// Reads the handshake sockets, a few bursts of each. What is left waits in the socket, or the kernel drops it.
+    pub(super) fn read_handshake_sockets(&mut self, now: Now, base: &mut Base) {
+        for port in base.ports.ids() {
+            for _ in 0..DOOR_BURSTS_MAX {
+                let Some(mut burst) = base.ports.receive(port) else { break };
+                let is_last = !burst.is_full();
+                self.take_burst(port, &mut burst, now, base);
+                if is_last {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn take_burst(&mut self, port: PortId, burst: &mut Burst, now: Now, base: &mut Base) {
+        base.held.hold(burst.len() as u64);
+        for frame in burst.drain(..) {
+            if !LinkHeader::parse(frame.bytes()).is_ok_and(|head| head.kind.is_handshake()) {
+                base.end_handshake(port, Discard::BadLinkKind);
+                continue;
+            }
+            let origin = base.ports.origin(port, &frame, base.out.workers.len());
+            let Some((from, worker)) = origin else { return };
+            let link = self.link_at(port, from);
+            let datagram = HandshakeDatagram { worker, port: port.0, link, from, frame };
+            self.take_handshake(&datagram, now, base);
+        }
+    }
+
+    /// Answers a handshake: by the port's handshake socket if it has one, else by the worker.
+    fn answer_handshake(
+        &mut self,
+        datagram: &HandshakeDatagram,
+        message: Vec<u8>,
+        base: &mut Base,
+    ) {
+        if !base.ports.send(PortId(datagram.port), datagram.from, &message) {
+            let command = Command::Send(datagram.port, datagram.from, message);
+            base.out.workers.command(usize::from(datagram.worker), command);
+        }
+    }
+
     /// Somebody handshakes: a handshake message or a beacon, from anywhere.
-    pub(in crate::control) fn take_handshake(&mut self, datagram: &HandshakeDatagram, now: Now) {
-        let outcome = self.read_handshake(datagram, now).err().unwrap_or(Discard::Handled);
-        self.end_at(PortId(datagram.port), outcome);
+    pub(in crate::control) fn take_handshake(
+        &mut self,
+        datagram: &HandshakeDatagram,
+        now: Now,
+        base: &mut Base,
+    ) {
+        let outcome = self.read_handshake(datagram, now, base).err().unwrap_or(Discard::Handled);
+        base.end_handshake(PortId(datagram.port), outcome);
     }
 
     /// Notes what a refused handshake message says about the peer at whose address it was sent; returns the
@@ -138,6 +205,7 @@ impl Switch {
         datagram: &HandshakeDatagram,
         key: StaticPublic,
         now: Now,
+        base: &mut Base,
     ) -> Discard {
         if !datagram.link.is_unknown() {
             self.note_reason(datagram.link, DownReason::OtherKey { key }, now);
@@ -147,16 +215,21 @@ impl Switch {
         if peering.unknown_told.is_none_or(is_due) {
             peering.unknown_told = Some(now);
             let (port, at) = (PortId(datagram.port), datagram.from);
-            self.out.events.push(Event::UnknownRefused { port, at, key });
+            base.out.events.push(Event::UnknownRefused { port, at, key });
         }
         Discard::UnknownPeer
     }
 
-    fn read_handshake(&mut self, datagram: &HandshakeDatagram, now: Now) -> Result<(), Discard> {
+    fn read_handshake(
+        &mut self,
+        datagram: &HandshakeDatagram,
+        now: Now,
+        base: &mut Base,
+    ) -> Result<(), Discard> {
         let message = datagram.frame.bytes();
         let header = LinkHeader::parse(message).map_err(|_| Discard::Malformed)?;
         if header.kind == Kind::Beacon {
-            return self.take_beacon(datagram, now);
+            return self.take_beacon(datagram, now, base);
         }
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let by = HandshakeOrigin::of(datagram);
@@ -164,7 +237,7 @@ impl Switch {
             return Err(Discard::Malformed);
         }
         if header.kind != Kind::Initiation {
-            return self.take_handshake_answer(header, datagram, now);
+            return self.take_handshake_answer(header, datagram, now, base);
         }
         let load = peering.load(datagram.link, now);
         let mut source = datagram.from.to_bytes();
@@ -180,7 +253,7 @@ impl Switch {
                 return Err(Discard::OverBudget);
             }
             Ok(Admission::CookieReply(cookie)) => {
-                self.answer_handshake(datagram, cookie.to_vec());
+                self.answer_handshake(datagram, cookie.to_vec(), base);
                 return Ok(());
             }
             // Under load it has shown where it is, and is counted by that.
@@ -211,12 +284,17 @@ impl Switch {
                             Some(mark) => mark,
                             None => {
                                 let key = *initiation.static_key();
-                                return Err(self.refuse_unknown(datagram, key, now));
+                                return Err(self.refuse_unknown(datagram, key, now, base));
                             }
                         }
                     }
                     None => {
-                        return Err(self.refuse_unknown(datagram, *initiation.static_key(), now));
+                        return Err(self.refuse_unknown(
+                            datagram,
+                            *initiation.static_key(),
+                            now,
+                            base,
+                        ));
                     }
                 };
                 let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
@@ -231,7 +309,7 @@ impl Switch {
                     return Err(Discard::OverBudget);
                 }
                 let input = Input::Initiation(Box::new(initiation));
-                self.drive(mark, input, Some(by), now)
+                self.drive(mark, input, Some(by), now, base)
             }
             Step::Discover => {
                 if !self.expects_unknown_keys() {
@@ -241,14 +319,14 @@ impl Switch {
                 let (checker, local) = (&peering.checker, &peering.config.local);
                 let answer = xx::answer(checker, local, &peering.offer, &source, &admitted);
                 let answer = answer.map_err(discard_of)?;
-                self.answer_handshake(datagram, answer);
+                self.answer_handshake(datagram, answer, base);
                 Ok(())
             }
             Step::Finish => {
                 let (checker, local) = (&peering.checker, &peering.config.local);
                 let finish = xx::read_finish(checker, local, &peering.offer, &source, &admitted)
                     .map_err(discard_of)?;
-                self.take_unknown(finish, datagram, now)
+                self.take_unknown(finish, datagram, now, base)
             }
         }
     }
@@ -260,11 +338,14 @@ impl Switch {
         header: LinkHeader,
         datagram: &HandshakeDatagram,
         now: Now,
+        base: &mut Base,
     ) -> Result<(), Discard> {
         let message = datagram.frame.bytes();
         let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
         let awaited = peering.indices.awaited(header.index).ok_or(Discard::NoSession)?;
-        let Asker::Peer(mark) = awaited.asker else { return self.take_call(header, datagram, now) };
+        let Asker::Peer(mark) = awaited.asker else {
+            return self.take_call(header, datagram, now, base);
+        };
         let peer = peering.peers.get(&mark).ok_or(Discard::NoSession)?;
         peer.session.check_response(message).map_err(discard_of)?;
         let by = HandshakeOrigin::of(datagram);
@@ -273,14 +354,14 @@ impl Switch {
         if header.kind == Kind::Response && !awaited.may_read(was_asked) {
             return Err(Discard::OverBudget);
         }
-        let taken = self.drive(mark, Input::Message(message), Some(by), now);
+        let taken = self.drive(mark, Input::Message(message), Some(by), now, base);
         if taken == Err(Discard::HandshakeUnreadable) && header.lane == Step::Known.lane() {
             // Its mac is right, so its sender knows our key; and only the peer can have read ours.
             self.note_reason(mark, DownReason::OtherPsk, now);
         }
         taken?;
         if header.kind == Kind::Response {
-            self.follow_answer(mark, by.from, now);
+            self.follow_answer(mark, by.from, now, base);
         }
         Ok(())
     }

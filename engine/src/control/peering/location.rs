@@ -22,8 +22,8 @@ use strowger_wire::{
 };
 
 use super::{
-    super::{Event, PortId, Switch},
-    HandshakeOrigin, LinkState, Peer, Peering, nanos,
+    super::{Event, PortId, base::Base},
+    HandshakeOrigin, LinkState, Links, Peer, Peering, nanos,
 };
 use crate::{Now, command::Command};
 
@@ -211,15 +211,15 @@ impl Peering {
     }
 }
 
-impl Switch {
+impl Links {
     /// Tells all workers where a link is.
-    pub(super) fn readdress(&mut self, link: Mark, to: Location) {
-        let home = self.ports.home(to.port);
-        for worker in 0..self.out.workers.len() {
+    pub(super) fn readdress(&mut self, link: Mark, to: Location, base: &mut Base) {
+        let home = base.ports.home(to.port);
+        for worker in 0..base.out.workers.len() {
             let order = Command::Readdress { link, port: to.port.0, home, at: to.at };
-            self.out.workers.command(worker, order);
+            base.out.workers.command(worker, order);
         }
-        if let Some(attachment) = self.slots.user(link) {
+        if let Some(attachment) = base.slots.user(link) {
             (attachment.port, attachment.at) = (to.port, Some(to.at));
         }
     }
@@ -227,19 +227,19 @@ impl Switch {
     /// The peer has shown that it is there. The ports forget a peer that was there
     /// before, which is asked there until it proves to be somewhere. A peer that this one displaced at
     /// its former location may be there again.
-    pub(super) fn move_to(&mut self, link: Mark, to: Location, now: Now) {
+    pub(super) fn move_to(&mut self, link: Mark, to: Location, now: Now, base: &mut Base) {
         let Some(peering) = &mut self.peering else { return };
         let is_new = !peering.is_known_at(link, to);
         if is_new {
             let Some(Displaced { former, heir }) = peering.take_place(link, to) else { return };
-            for worker in 0..self.out.workers.len() {
+            for worker in 0..base.out.workers.len() {
                 if let Some(former) = former {
-                    self.out.workers.command(worker, Command::Unaddress(former));
+                    base.out.workers.command(worker, Command::Unaddress(former));
                 }
             }
-            self.readdress(link, to);
+            self.readdress(link, to, base);
             if let Some((heir, at)) = heir {
-                self.readdress(heir, at);
+                self.readdress(heir, at, base);
             }
         }
         if let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&link)) {
@@ -247,13 +247,13 @@ impl Switch {
             peer.reach.is_validated = true;
         }
         if is_new {
-            self.forget_path(link);
-            let slot = self.slots.slot_of(link);
-            self.out.events.extend(slot.map(|slot| Event::Roamed(slot, to.at)));
+            self.forget_path(link, base);
+            let slot = base.slots.slot_of(link);
+            base.out.events.extend(slot.map(|slot| Event::Roamed(slot, to.at)));
         }
         let peer = self.peering.as_ref().and_then(|p| p.peers.get(&link));
         if peer.is_some_and(|peer| peer.is_shown && peer.session.is_up()) {
-            self.set_state(link, LinkState::Up, now);
+            self.set_state(link, LinkState::Up, now, base);
         }
     }
 
@@ -265,6 +265,7 @@ impl Switch {
         message: Vec<u8>,
         by: Option<HandshakeOrigin>,
         now: Now,
+        base: &mut Base,
     ) {
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         let Ok(header) = LinkHeader::parse(&message) else { return };
@@ -272,14 +273,14 @@ impl Switch {
         if header.kind == Kind::Response {
             peer.diagnosis.note_answer();
             // By the socket that the question came in by: it knows which of our addresses was asked.
-            if let Some(by) = by.filter(|by| self.ports.has_handshake_socket(by.from.port)) {
+            if let Some(by) = by.filter(|by| base.ports.has_handshake_socket(by.from.port)) {
                 self.answers.push((by.from.port, by.from.at, message));
                 return;
             }
             let answer = by.map(|by| (by.from, usize::from(by.worker)));
-            let to = answer.or(here.map(|here| (here, self.ports.sender(owner, here.port))));
+            let to = answer.or(here.map(|here| (here, base.ports.sender(owner, here.port))));
             if let Some((Location { port, at }, worker)) = to {
-                self.out.workers.command(worker, Command::Send(port.0, at, message));
+                base.out.workers.command(worker, Command::Send(port.0, at, message));
             }
             return;
         }
@@ -289,7 +290,7 @@ impl Switch {
         let written = peer.reach.written.filter(|_| peer.state == LinkState::Down && !is_third);
         let written = written.filter(|written| here != Some(*written));
         let suggested = if is_third { None } else { peer.suggested.next.take() };
-        let alternate = if is_third { None } else { self.alternate_of(mark) };
+        let alternate = if is_third { None } else { self.alternate_of(mark, base) };
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         if let Some(by) = suggested {
             peer.suggested.tried = Some(by.from);
@@ -312,8 +313,8 @@ impl Switch {
             peer.diagnosis.note_attempt(*at, now);
         }
         for (Location { port, at }, worker) in to {
-            let worker = worker.map_or_else(|| self.ports.sender(owner, port), usize::from);
-            self.out.workers.command(worker, Command::Send(port.0, at, message.clone()));
+            let worker = worker.map_or_else(|| base.ports.sender(owner, port), usize::from);
+            base.out.workers.command(worker, Command::Send(port.0, at, message.clone()));
         }
     }
 
@@ -335,19 +336,19 @@ impl Switch {
 
     /// The peer has answered a handshake from one of several places where it was asked: whether it is
     /// there is for a path challenge to find out.
-    pub(super) fn follow_answer(&mut self, mark: Mark, from: Location, now: Now) {
+    pub(super) fn follow_answer(&mut self, mark: Mark, from: Location, now: Now, base: &mut Base) {
         let Some(peering) = &mut self.peering else { return };
         let Some(peer) = peering.peers.get_mut(&mark) else { return };
         let is_suggested = peer.suggested.tried.take() == Some(from);
         let is_asked = is_suggested || peer.reach.has_asked(from);
         if is_asked && !peering.is_validated_at(mark, from) {
-            self.challenge(mark, Some(from), now);
+            self.challenge(mark, Some(from), now, base);
         }
     }
 
     /// Sends a keepalive under the newest keys, so that the peer knows that we have them: to where the
     /// handshake was, as long as data goes nowhere.
-    pub(super) fn confirm(&mut self, mark: Mark) {
+    pub(super) fn confirm(&mut self, mark: Mark, base: &mut Base) {
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         let (owner, mut port, reach) = (peer.owner, peer.port, &mut peer.reach);
         let mut to = None;
@@ -358,15 +359,21 @@ impl Switch {
             }
             (to, port) = (Some((at.port.0, at.at)), at.port);
         }
-        self.out.workers.command(
-            self.ports.sender(owner, port),
+        base.out.workers.command(
+            base.ports.sender(owner, port),
             Command::Say(mark, Sealed::Data, to, ArrayVec::new()),
         );
     }
 
     /// The peer has used the keys that our answer to its handshake made: it receives where that went.
     /// Only one that is nowhere moves there at once; another is asked.
-    pub(super) fn take_receipt(&mut self, link: Mark, session: SessionIndex, now: Now) {
+    pub(super) fn take_receipt(
+        &mut self,
+        link: Mark,
+        session: SessionIndex,
+        now: Now,
+        base: &mut Base,
+    ) {
         let Some(peering) = &mut self.peering else { return };
         let Some(peer) = peering.peers.get_mut(&link) else { return };
         let Some(at) = peer.reach.take_answered(session) else { return };
@@ -376,26 +383,24 @@ impl Switch {
         let (here, is_down) = (peer.location(), peer.state == LinkState::Down);
         let is_free = here.is_none() && !peering.by_address.contains_key(&at);
         if is_free || peering.is_known_at(link, at) {
-            self.move_to(link, at, now);
+            self.move_to(link, at, now, base);
         } else if is_down && let Some(peer) = peering.peers.get_mut(&link) {
             // No answer has come from where it was since.
             peer.reach.is_validated = false;
         }
-        if let (Some(slot), Some(two)) = (self.slots.slot_of(link), two) {
-            self.out.events.push(Event::KeyOnTwoNodes(slot, two.map(|location| location.at)));
+        if let (Some(slot), Some(two)) = (base.slots.slot_of(link), two) {
+            base.out.events.push(Event::KeyOnTwoNodes(slot, two.map(|location| location.at)));
         }
     }
 
-    /// This node's own addresses have changed: peers hear from where it is now, before they have something
-    /// to say to where it was. A link that is up sends a probe; one that is quiet, a handshake.
-    pub fn show_where_we_are(&mut self, now: Now) {
-        let now = self.clock.turn(now);
+    /// Shows all peers this node's new address.
+    pub(in crate::control) fn show_where_we_are(&mut self, now: Now, base: &mut Base) {
         let Some(peering) = &self.peering else { return };
         let all: Vec<_> = peering.peers.iter().map(|(&mark, peer)| (mark, peer.state)).collect();
         for (mark, state) in all {
             match state {
-                LinkState::Up => self.challenge(mark, None, now),
-                LinkState::Quiet => self.ask_anew(mark, now),
+                LinkState::Up => self.challenge(mark, None, now, base),
+                LinkState::Quiet => self.ask_anew(mark, now, base),
                 LinkState::Down => (),
             }
         }
@@ -403,7 +408,7 @@ impl Switch {
 
     /// Where the location of a link that has been down for long was learnt, and another is written: the
     /// peer is looked for there alone.
-    pub(super) fn return_to_written(&mut self, mark: Mark, now: Now) {
+    pub(super) fn return_to_written(&mut self, mark: Mark, now: Now, base: &mut Base) {
         let Some(peering) = &mut self.peering else { return };
         let Some(peer) = peering.peers.get_mut(&mark) else { return };
         let down_ns = now.0.saturating_sub(peer.down_since.0);
@@ -411,26 +416,26 @@ impl Switch {
         if peer.state != LinkState::Down || here == Some(written) || down_ns < LEARNT_KEPT_NS {
             return;
         }
-        self.look_where_written(mark);
+        self.look_where_written(mark, base);
     }
 
     /// The peer is taken to be where the operator wrote, and has shown nothing yet.
-    pub(super) fn look_where_written(&mut self, mark: Mark) {
+    pub(super) fn look_where_written(&mut self, mark: Mark, base: &mut Base) {
         let Some(peering) = &mut self.peering else { return };
         let Some(peer) = peering.peers.get_mut(&mark) else { return };
         let Some(written) = peer.reach.written else { return };
         peer.reach.is_validated = false;
         peering.settle(mark, Some(written));
         if peering.is_known_at(mark, written) {
-            self.readdress(mark, written);
+            self.readdress(mark, written, base);
         } else {
-            self.out.workers.command_all(|_| Command::Unaddress(mark));
+            base.out.workers.command_all(|_| Command::Unaddress(mark));
         }
     }
 }
 
 impl Peer {
-    /// When [`Switch::return_to_written`] has something to do.
+    /// When [`Links::return_to_written`] has something to do.
     pub(super) fn return_due(&self) -> Option<Nanos> {
         let elsewhere = self.reach.written.is_some() && self.location() != self.reach.written;
         let is_lost = self.state == LinkState::Down && elsewhere;

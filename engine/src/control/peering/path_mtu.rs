@@ -18,8 +18,8 @@ use strowger_frame::Mark;
 use strowger_wire::limits::LINK_MTU_MIN;
 
 use super::{
-    super::{Event, Switch},
-    Peer,
+    super::{Event, base::Base},
+    Links, Peer,
 };
 use crate::{Now, command::Command};
 
@@ -271,9 +271,9 @@ fn between(works: u16, fails: u16, agreed: u16) -> Option<u16> {
     usual.or_else(|| common.next()).or(exact).or(Some(works + (fails - works) / 2))
 }
 
-impl Switch {
+impl Links {
     /// Asks what is to be asked of a link's path.
-    pub(super) fn turn_path(&mut self, mark: Mark, now: Now) {
+    pub(super) fn turn_path(&mut self, mark: Mark, now: Now, base: &mut Base) {
         let Some(peering) = &mut self.peering else { return };
         let Some(peer) = peering.peers.get_mut(&mark) else { return };
         let Some(at) = peer.location() else { return };
@@ -297,47 +297,53 @@ impl Switch {
                 }
                 bytes => Command::Probe(mark, to, token, bytes),
             };
-            self.out.workers.command(self.ports.sender(owner, at.port), order);
+            base.out.workers.command(base.ports.sender(owner, at.port), order);
         }
-        self.tell_limit(mark, before, limit);
+        self.tell_limit(mark, before, limit, base);
     }
 
     /// Somebody at the link's address has answered a path challenge: perhaps one of these.
-    pub(super) fn take_path_response(&mut self, mark: Mark, token: &[u8], now: Now) {
+    pub(super) fn take_path_response(
+        &mut self,
+        mark: Mark,
+        token: &[u8],
+        now: Now,
+        base: &mut Base,
+    ) {
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         let Some(path) = &mut peer.path else { return };
         let before = path.limit();
         if path.take(token, Nanos(now.0)) {
             let limit = path.limit();
-            self.tell_limit(mark, before, limit);
-            self.turn_path(mark, now);
+            self.tell_limit(mark, before, limit, base);
+            self.turn_path(mark, now, base);
         }
     }
 
     /// The link leads by another path, of which nothing is known.
-    pub(super) fn forget_path(&mut self, mark: Mark) {
+    pub(super) fn forget_path(&mut self, mark: Mark, base: &mut Base) {
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         let Some(path) = &mut peer.path else { return };
         let (before, agreed) = (path.limit(), path.agreed());
         *path = PathMtu::new(agreed);
         let limit = path.limit();
-        self.tell_limit(mark, before, limit);
+        self.tell_limit(mark, before, limit, base);
     }
 
-    fn tell_limit(&mut self, mark: Mark, before: u16, limit: u16) {
+    fn tell_limit(&mut self, mark: Mark, before: u16, limit: u16, base: &mut Base) {
         if before != limit {
-            self.out.workers.command_all(|_| Command::Mtu(mark, limit));
+            base.out.workers.command_all(|_| Command::Mtu(mark, limit));
         }
-        let slot = self.slots.slot_of(mark);
+        let slot = base.slots.slot_of(mark);
         let peer = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark));
         if let (Some(slot), Some(path)) = (slot, peer.and_then(|peer| peer.path.as_mut())) {
-            self.out.events.extend(path.news().map(|bytes| Event::PathMtu(slot, bytes)));
+            base.out.events.extend(path.news().map(|bytes| Event::PathMtu(slot, bytes)));
         }
     }
 }
 
 impl Peer {
-    /// When [`Switch::turn_path`] has something to do.
+    /// When [`Links::turn_path`] has something to do.
     pub(super) fn path_due(&self, now: Now) -> Option<Nanos> {
         let path = self.path.as_ref().filter(|_| self.state.is_up() && self.at.is_some())?;
         let due = path.next_timeout(self.usage.crossed(now))?;

@@ -14,7 +14,9 @@ use strowger_wire::{
     link_header::{Kind, LINK_HEADER_BYTES},
 };
 
-use super::{super::Switch, LinkState, Liveness, Location, Peer, nanos, path_mtu::TOKEN_BYTES};
+use super::{
+    super::base::Base, LinkState, Links, Liveness, Location, Peer, nanos, path_mtu::TOKEN_BYTES,
+};
 use crate::{Now, command::Command};
 
 /// A path challenge that was not answered is forgotten after this long.
@@ -58,7 +60,7 @@ pub(super) struct PeerLiveness {
     pub(super) answered: bool,
 }
 
-impl Switch {
+impl Links {
     /// An authenticated frame of a link of so many bytes came from elsewhere than the link is.
     pub(in crate::control) fn take_roamed(
         &mut self,
@@ -66,6 +68,7 @@ impl Switch {
         from: Location,
         bytes: usize,
         now: Now,
+        base: &mut Base,
     ) {
         let Some(peering) = &mut self.peering else { return };
         if peering.is_validated_at(link, from) {
@@ -76,12 +79,18 @@ impl Switch {
         if peer.challenge.as_ref().is_some_and(|c| c.to == from && c.is_fresh(now)) {
             return;
         }
-        self.challenge(link, Some(from), now);
+        self.challenge(link, Some(from), now, base);
     }
 
     /// Asks the node at `to`, or where the link is, to show that it is the peer. Until it has shown that,
     /// no more is sent there than came from there (RFC 9000, section 8.1).
-    pub(super) fn challenge(&mut self, link: Mark, to: Option<Location>, now: Now) {
+    pub(super) fn challenge(
+        &mut self,
+        link: Mark,
+        to: Option<Location>,
+        now: Now,
+        base: &mut Base,
+    ) {
         let Some(peering) = &mut self.peering else { return };
         let Some(peer) = peering.peers.get(&link) else { return };
         let Some(at) = to.or(peer.location()) else { return };
@@ -110,12 +119,12 @@ impl Switch {
         } else {
             Command::Say(link, Sealed::PathChallenge, Some(to), token.into_iter().collect())
         };
-        self.out.workers.command(self.ports.sender(owner, at.port), order);
+        base.out.workers.command(base.ports.sender(owner, at.port), order);
     }
 
     /// A link has keys, and its peer has not shown yet where it receives: it is asked again, and after a
     /// while a new handshake begins.
-    pub(super) fn seek_validation(&mut self, mark: Mark, now: Now) {
+    pub(super) fn seek_validation(&mut self, mark: Mark, now: Now, base: &mut Base) {
         let Some(peering) = &mut self.peering else { return };
         let Some(peer) = peering.peers.get_mut(&mark) else { return };
         if peer.state.is_up() || peer.reach.is_validated || !peer.session.is_up() {
@@ -124,8 +133,8 @@ impl Switch {
         let age = peer.keys_since.map_or(0, |since| now.0.saturating_sub(since.0));
         if age >= VALIDATED_WITHIN.0 {
             if !mem::replace(&mut peer.reach.gave_up, true) {
-                self.give_up(mark);
-                let _ = self.drive(mark, Input::Lost, None, now);
+                self.give_up(mark, base);
+                let _ = self.drive(mark, Input::Lost, None, now, base);
             }
             return;
         }
@@ -135,7 +144,7 @@ impl Switch {
             None => (peer.reach.counterpart.or(peer.location()), Nanos::ZERO),
         };
         if to.is_some() && nanos(now).since(since) >= ASKED_AGAIN_AFTER {
-            self.challenge(mark, to, now);
+            self.challenge(mark, to, now, base);
         }
     }
 
@@ -147,6 +156,7 @@ impl Switch {
         from: Option<Location>,
         frame: &Frame,
         now: Now,
+        base: &mut Base,
     ) {
         let bytes = frame.len() + TAG_BYTES;
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&link)) else { return };
@@ -166,19 +176,21 @@ impl Switch {
                 let to = Some((from.port.0, from.at));
                 let answer =
                     Command::Say(link, Sealed::PathResponse, to, token.iter().copied().collect());
-                self.out.workers.command(self.ports.sender(owner, from.port), answer);
+                base.out.workers.command(base.ports.sender(owner, from.port), answer);
                 // As fresh and authentic as data is, so it tells as well where the peer may be now;
                 // else whoever moves and is silent is sent to where it was.
-                self.take_roamed(link, from, 0, now);
+                self.take_roamed(link, from, 0, now, base);
             }
             Kind::PathResponse => {
                 let answered = peer.challenge.take_if(|c| c.token == token && from == Some(c.to));
                 match answered {
                     Some(Challenge { to, .. }) => {
                         peer.is_shown = true;
-                        self.move_to(link, to, now);
+                        self.move_to(link, to, now, base);
                     }
-                    None if from == peer.location() => self.take_path_response(link, token, now),
+                    None if from == peer.location() => {
+                        self.take_path_response(link, token, now, base)
+                    }
                     None => (),
                 }
             }
@@ -187,28 +199,28 @@ impl Switch {
     }
 
     /// When a frame last came in by a link, and how many have left by it.
-    fn traffic_of(&self, mark: Mark) -> Option<(u64, u64)> {
-        let tallies = &self.slots.user_of(mark)?.tallies;
+    fn traffic_of(&self, mark: Mark, base: &Base) -> Option<(u64, u64)> {
+        let tallies = &base.slots.user_of(mark)?.tallies;
         let heard = tallies.iter().map(|tally| tally.heard_ns.read()).max();
         Some((heard.unwrap_or(0), tallies.iter().map(|tally| tally.frames_out.read()).sum()))
     }
 
     /// When [`check_liveness`](Self::check_liveness) has something to do, as long as no frame crosses the link.
-    pub(super) fn liveness_due(&self, mark: Mark, peer: &Peer) -> Option<Nanos> {
+    pub(super) fn liveness_due(&self, mark: Mark, peer: &Peer, base: &Base) -> Option<Nanos> {
         if !peer.state.is_up() {
             return None;
         }
         if peer.liveness.answered {
             return Some(Nanos::ZERO);
         }
-        let (_, frames_out) = self.traffic_of(mark)?;
+        let (_, frames_out) = self.traffic_of(mark, base)?;
         let spoke = frames_out > peer.liveness.frames_out || peer.liveness.asked > 0;
         (spoke || peer.spec.liveness.always).then(|| Nanos(peer.asked_next_ns()))
     }
 
     /// Whether a peer is still there (RFC 5880: a detection time of interval times multiplier).
-    pub(super) fn check_liveness(&mut self, mark: Mark, now: Now) {
-        let Some((heard, frames_out)) = self.traffic_of(mark) else { return };
+    pub(super) fn check_liveness(&mut self, mark: Mark, now: Now, base: &mut Base) {
+        let Some((heard, frames_out)) = self.traffic_of(mark, base) else { return };
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         if peer.state != LinkState::Up {
             peer.liveness.frames_out = frames_out;
@@ -234,12 +246,12 @@ impl Switch {
         if u64::from(liveness.asked) < intervals {
             liveness.asked += 1;
             liveness.asked_at = now.0;
-            self.challenge(mark, None, now);
+            self.challenge(mark, None, now, base);
         } else {
-            self.set_state(mark, LinkState::Down, now);
-            self.want(mark, now);
+            self.set_state(mark, LinkState::Down, now, base);
+            self.want(mark, now, base);
             // Its keys go on opening what may yet come; a handshake finds out whether it is there.
-            let _ = self.drive(mark, Input::Lost, None, now);
+            let _ = self.drive(mark, Input::Lost, None, now, base);
         }
     }
 }
@@ -257,7 +269,7 @@ impl Peer {
         since.saturating_add(pause)
     }
 
-    /// When [`Switch::seek_validation`] has something to do.
+    /// When [`Links::seek_validation`] has something to do.
     pub(super) fn validation_due(&self) -> Option<Nanos> {
         let is_sought = !self.state.is_up() && !self.reach.is_validated && self.session.is_up();
         if !is_sought || self.reach.gave_up {

@@ -11,8 +11,8 @@ use strowger_frame::Mark;
 use strowger_wire::link_header::SessionIndex;
 
 use super::{
-    super::Switch, LinkState, Peer, PeerLiveness, Peering, Schedule, Suggested, lookup::Lookup,
-    nanos,
+    super::base::Base, LinkState, Links, Peer, PeerLiveness, Peering, Schedule, Suggested,
+    lookup::Lookup, nanos,
 };
 use crate::{Now, command::Command};
 
@@ -74,10 +74,10 @@ impl Peering {
     }
 }
 
-impl Switch {
+impl Links {
     /// Begins all sessions anew. Handshakes begin with the next turn.
-    pub(in crate::control) fn recover_peering(&mut self, now: Now) {
-        let (slots, workers) = (&self.slots, self.out.workers.len());
+    pub(in crate::control) fn recover(&mut self, now: Now, base: &mut Base) {
+        let (slots, workers) = (&base.slots, base.out.workers.len());
         let is_there = |mark: Mark| slots.user_of(mark).is_some();
         let Some(peering) = &mut self.peering else { return };
         peering.reset(is_there, workers, now);
@@ -90,29 +90,29 @@ impl Switch {
         for worker in 0..workers {
             // They may have been told where each is, or not.
             for &(mark, _) in &displaced {
-                self.out.workers.command(worker, Command::Unaddress(mark));
+                base.out.workers.command(worker, Command::Unaddress(mark));
             }
             for &(mark, is_up) in &states {
-                self.out.workers.command(worker, Command::AllowData(mark, is_up));
+                base.out.workers.command(worker, Command::AllowData(mark, is_up));
             }
         }
         if let Some(peering) = &mut self.peering {
             let is_opening = |peer: &Peer| peer.state.is_up() && !peer.shown.is_up();
             let opening = peering.peers.iter().filter(|(_, peer)| is_opening(peer));
-            opening.for_each(|(&mark, _)| self.out.workers.note_opening(mark));
+            opening.for_each(|(&mark, _)| base.out.workers.note_opening(mark));
             for (_, peer) in peering.peers.iter_mut().filter(|(_, peer)| !peer.state.is_up()) {
                 peer.shown = peer.state;
             }
         }
         for (mark, at) in there {
-            self.readdress(mark, at);
+            self.readdress(mark, at, base);
         }
-        self.tell_beacons();
+        self.tell_beacons(base);
     }
 
     /// Every peer that had a link and whose address is known is asked for new keys, once where we would
     /// wait for it otherwise.
-    pub(super) fn ask_all_anew(&mut self, now: Now) {
+    pub(super) fn ask_all_anew(&mut self, now: Now, base: &mut Base) {
         let Some(peering) = &self.peering else { return };
         let mut all = Vec::new();
         for (&mark, peer) in peering.peers.iter().filter(|(_, peer)| peer.is_somewhere()) {
@@ -124,24 +124,24 @@ impl Switch {
         for (mark, is_wanted) in all {
             if is_wanted {
                 // `Wanted` carries no message that could be refused.
-                let _ = self.drive(mark, Input::Wanted, None, now);
+                let _ = self.drive(mark, Input::Wanted, None, now, base);
             } else {
-                self.ask_anew(mark, now);
+                self.ask_anew(mark, now, base);
             }
         }
     }
 
     /// One handshake begins, which renews nothing later.
-    pub(super) fn ask_anew(&mut self, mark: Mark, now: Now) {
+    pub(super) fn ask_anew(&mut self, mark: Mark, now: Now, base: &mut Base) {
         let is_there = self.peering.as_ref().and_then(|p| p.peers.get(&mark));
         if is_there.is_some_and(|peer| !peer.is_unknown && peer.is_somewhere()) {
-            let _ = self.drive(mark, Input::Wanted, None, now);
-            let _ = self.drive(mark, Input::Unwanted, None, now);
+            let _ = self.drive(mark, Input::Wanted, None, now, base);
+            let _ = self.drive(mark, Input::Unwanted, None, now, base);
         }
     }
 
     /// What workers say that they have, and no session knows of, ends when it is too old.
-    pub(in crate::control) fn wane_unknown(&mut self, sessions: &[SessionIndex], now: Now) {
+    pub(in crate::control) fn retire_unknown(&mut self, sessions: &[SessionIndex], now: Now) {
         if let Some(peering) = &mut self.peering {
             let known = |index: &&SessionIndex| !peering.by_index.contains_key(*index);
             let unknown: Vec<_> = sessions.iter().filter(known).copied().collect();
@@ -150,30 +150,30 @@ impl Switch {
     }
 
     /// Drops keys that outlived the session that knew them.
-    pub(super) fn end_waning(&mut self, now: Now) {
+    pub(super) fn end_waning(&mut self, now: Now, base: &mut Base) {
         let Some(peering) = &mut self.peering else { return };
         let is_over = |&(until, _): &(Nanos, SessionIndex)| until <= nanos(now);
         let (over, rest): (Vec<_>, Vec<_>) = peering.waning.drain(..).partition(is_over);
         peering.waning = rest;
         for (_, index) in over {
-            self.close_session(index);
+            self.close_session(index, base);
         }
     }
 
     /// A link whose newest keys are too old to seal with is down, whether or not its session knows
     /// of them.
-    pub(super) fn check_age(&mut self, mark: Mark, now: Now) {
+    pub(super) fn check_age(&mut self, mark: Mark, now: Now, base: &mut Base) {
         let Some(peer) = self.peering.as_ref().and_then(|p| p.peers.get(&mark)) else { return };
         let end =
             peer.keys_since.map_or(Nanos::ZERO, |since| nanos(since).plus(SEAL_REFUSED_AFTER));
         if peer.state == LinkState::Up && !peer.session.is_up() && end <= nanos(now) {
-            self.take_expiry(mark, now);
+            self.take_expiry(mark, now, base);
         }
     }
 }
 
 impl Peer {
-    /// When [`Switch::check_age`] has something to do.
+    /// When [`Links::check_age`] has something to do.
     pub(super) fn age_due(&self) -> Option<Nanos> {
         let is_unknown = self.state == LinkState::Up && !self.session.is_up();
         let since = self.keys_since.map_or(Nanos::ZERO, nanos);

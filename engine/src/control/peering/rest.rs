@@ -15,8 +15,8 @@ use strowger_crypto::{Nanos, limits, session::Input};
 use strowger_frame::Mark;
 
 use super::{
-    super::{Event, Switch},
-    DownReason, HEARD_WITHIN_NS, Peer,
+    super::{Event, base::Base, messages::Goodbye},
+    DownReason, HEARD_WITHIN_NS, Links, Peer,
     path_mtu::Crossed,
 };
 use crate::{
@@ -108,10 +108,10 @@ fn data_frames(tally: &SlotTally) -> u64 {
     frames.saturating_sub(tally.keepalives_in.read() + tally.link_messages_out.read())
 }
 
-impl Switch {
+impl Links {
     /// Looks whether a link is in use: one that is gets new keys in time, one that is not gets none.
-    pub(super) fn update_idle(&mut self, mark: Mark, now: Now) {
-        let Some(attachment) = self.slots.user_of(mark) else { return };
+    pub(super) fn update_idle(&mut self, mark: Mark, now: Now, base: &mut Base) {
+        let Some(attachment) = base.slots.user_of(mark) else { return };
         let frames: u64 = attachment.tallies.iter().map(|tally| data_frames(tally)).sum();
         let unsealed: u64 = attachment.tallies.iter().map(|tally| tally.unsealed.read()).sum();
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
@@ -126,96 +126,111 @@ impl Switch {
         }
         let is_idle = !usage.is_lately(now) && !peer.spec.liveness.always;
         match peer.state {
-            _ if is_called => self.wake(mark, now),
-            LinkState::Up if is_moving => self.want(mark, now),
+            _ if is_called => self.wake(mark, now, base),
+            LinkState::Up if is_moving => self.want(mark, now, base),
             LinkState::Up if is_idle && usage.wanted.take().is_some() => {
-                let _ = self.drive(mark, Input::Unwanted, None, now);
+                let _ = self.drive(mark, Input::Unwanted, None, now, base);
             }
-            LinkState::Quiet if usage.has_waited(now) => self.set_state(mark, LinkState::Down, now),
+            LinkState::Quiet if usage.has_waited(now) => {
+                self.set_state(mark, LinkState::Down, now, base)
+            }
             _ => (),
         }
     }
 
     /// Keys are wanted for a link: a handshake begins when one is due. Unknown peers have to come by
     /// themselves, and where a peer has never been nobody can ask for it.
-    pub(super) fn want(&mut self, mark: Mark, now: Now) {
+    pub(super) fn want(&mut self, mark: Mark, now: Now, base: &mut Base) {
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         if !peer.is_unknown && peer.is_somewhere() {
-            self.seek(mark, now);
+            self.seek(mark, now, base);
         }
     }
 
     /// The same where there may be somebody to ask although nobody has said where the peer is.
-    pub(super) fn seek(&mut self, mark: Mark, now: Now) {
+    pub(super) fn seek(&mut self, mark: Mark, now: Now, base: &mut Base) {
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         if peer.usage.wanted.is_some() {
             return;
         }
         peer.usage.wanted = Some(Nanos(now.0));
         // `Wanted` carries no message that could be refused.
-        let _ = self.drive(mark, Input::Wanted, None, now);
+        let _ = self.drive(mark, Input::Wanted, None, now, base);
     }
 
     /// The peer on a slot ends the link: it is down, and no handshake begins before the peer wants to be
     /// asked again.
-    pub(in crate::control) fn heed_goodbye(&mut self, slot: u32, retry_after_s: u32, now: Now) {
-        let Some(mark) = self.slots.mark_of(slot) else { return };
+    pub(in crate::control) fn handle_goodbye(
+        &mut self,
+        goodbye: Goodbye,
+        now: Now,
+        base: &mut Base,
+    ) {
+        let Goodbye { slot, retry_after_s } = goodbye;
+        let Some(mark) = base.slots.mark_of(slot) else { return };
         if !self.peering.as_ref().is_some_and(|peering| peering.peers.contains_key(&mark)) {
             return; // a plain neighbour has no handshakes
         }
         let rest_s = retry_after_s.clamp(GOODBYE_REST_S_MIN, GOODBYE_REST_S_MAX);
         let until = Nanos(now.0).plus(Nanos::from_secs(u64::from(rest_s)));
-        let _ = self.with_session(mark, None, now, |session, _, outputs| {
-            session.back_off_until(until, outputs);
-            Ok(())
-        });
-        self.set_state(mark, LinkState::Down, now);
+        let _ = self.with_session(
+            mark,
+            None,
+            now,
+            |session, _, outputs| {
+                session.back_off_until(until, outputs);
+                Ok(())
+            },
+            base,
+        );
+        self.set_state(mark, LinkState::Down, now, base);
         self.note_reason(mark, DownReason::Goodbye { until: Now(until.0) }, now);
-        self.want(mark, now);
-        let _ = self.drive(mark, Input::Lost, None, now);
+        self.want(mark, now, base);
+        let _ = self.drive(mark, Input::Lost, None, now, base);
     }
 
     /// A frame was to leave by a link that has no keys.
-    pub(in crate::control) fn wake(&mut self, mark: Mark, now: Now) {
+    pub(in crate::control) fn wake(&mut self, mark: Mark, now: Now, base: &mut Base) {
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         peer.usage.seen = Nanos(now.0);
-        self.want(mark, now);
+        self.want(mark, now, base);
     }
 
     /// A link's keys are too old to seal with.
-    pub(super) fn take_expiry(&mut self, mark: Mark, now: Now) {
-        self.out.workers.command_all(|_| Command::Unseal(mark));
+    pub(super) fn take_expiry(&mut self, mark: Mark, now: Now, base: &mut Base) {
+        base.out.workers.command_all(|_| Command::Unseal(mark));
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         // Keys that were asked for a moment ago may still come.
         let may_come = !peer.is_unknown && peer.is_somewhere() && !peer.usage.has_waited(now);
         if peer.state == LinkState::Up && may_come {
-            return self.set_state(mark, LinkState::Quiet, now);
+            return self.set_state(mark, LinkState::Quiet, now, base);
         }
         peer.reach.is_validated = false;
-        self.set_state(mark, LinkState::Down, now);
-        self.give_up(mark);
+        self.set_state(mark, LinkState::Down, now, base);
+        self.give_up(mark, base);
     }
 
     /// Nothing waits for keys of this link any more.
-    pub(super) fn give_up(&mut self, mark: Mark) {
-        self.out.workers.command_all(|_| Command::GiveUp(mark));
+    pub(super) fn give_up(&mut self, mark: Mark, base: &mut Base) {
+        base.out.workers.command_all(|_| Command::GiveUp(mark));
     }
 
     /// An unknown peer that has had no link for the time in which its death is noticed gives its slot back,
     /// be it dead or never heard: it may come again.
-    pub(super) fn expire(&mut self, mark: Mark, now: Now) {
+    pub(super) fn expire(&mut self, mark: Mark, now: Now, base: &mut Base) {
         let Some(peer) = self.peering.as_ref().and_then(|p| p.peers.get(&mark)) else { return };
         let is_gone = peer.is_unknown
             && peer.state != LinkState::Up
             && peer.has_waited(now)
             && now.0.saturating_sub(peer.down_since.0) >= peer.spec.liveness.detection_ns();
-        if let (true, Some(slot)) = (is_gone, self.slots.slot_of(mark)) {
+        if let (true, Some(slot)) = (is_gone, base.slots.slot_of(mark)) {
             // Refused only where it is leaving already.
-            let _ = self.detach(slot);
+            let _ = base.slots.detach(slot, &mut base.out);
+            self.drop_detached(base);
         }
     }
 
-    pub(super) fn set_state(&mut self, mark: Mark, state: LinkState, now: Now) {
+    pub(super) fn set_state(&mut self, mark: Mark, state: LinkState, now: Now, base: &mut Base) {
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         if std::mem::replace(&mut peer.state, state) == state {
             return;
@@ -226,27 +241,27 @@ impl Switch {
         }
         peer.reach.forget_attempts();
         peer.suggested.next = None;
-        self.out.workers.command_all(|_| Command::AllowData(mark, state.is_up()));
+        base.out.workers.command_all(|_| Command::AllowData(mark, state.is_up()));
         if state.is_up() {
-            self.out.workers.note_opening(mark);
+            base.out.workers.note_opening(mark);
         } else {
-            self.out.workers.cancel_opening(mark);
-            self.show_state(mark, state);
+            base.out.workers.cancel_opening(mark);
+            self.show_state(mark, state, base);
         }
         if state == LinkState::Down {
-            self.give_up(mark);
+            self.give_up(mark, base);
         }
     }
 
     /// Shows the links that have come up and whose data every worker lets pass now.
-    pub(in crate::control) fn show_opened(&mut self) {
-        while let Some(mark) = self.out.workers.next_opened() {
-            self.show_state(mark, LinkState::Up);
+    pub(in crate::control) fn show_opened(&mut self, base: &mut Base) {
+        while let Some(mark) = base.out.workers.next_opened() {
+            self.show_state(mark, LinkState::Up, base);
         }
     }
 
-    fn show_state(&mut self, mark: Mark, state: LinkState) {
-        let slot = self.slots.slot_of(mark);
+    fn show_state(&mut self, mark: Mark, state: LinkState, base: &mut Base) {
+        let slot = base.slots.slot_of(mark);
         let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
         if std::mem::replace(&mut peer.shown, state) == state {
             return;
@@ -256,12 +271,12 @@ impl Switch {
             LinkState::Quiet => Event::LinkQuiet,
             LinkState::Down => Event::LinkDown,
         };
-        self.out.events.extend(slot.map(event));
+        base.out.events.extend(slot.map(event));
     }
 }
 
 impl Peer {
-    /// When [`Switch::update_idle`] has something to do, as long as no frame crosses the link.
+    /// When [`Links::update_idle`] has something to do, as long as no frame crosses the link.
     pub(super) fn usage_due(&self) -> Option<Nanos> {
         let Usage { seen, wanted, .. } = self.usage;
         let wanted = wanted?;
@@ -272,7 +287,7 @@ impl Peer {
         }
     }
 
-    /// When [`Switch::expire`] has something to do.
+    /// When [`Links::expire`] has something to do.
     pub(super) fn expire_due(&self) -> Option<Nanos> {
         let waits = self.is_unknown && self.state != LinkState::Up;
         let for_ns = self.spec.liveness.detection_ns().max(HEARD_WITHIN_NS);

@@ -9,7 +9,7 @@
 use strowger_crypto::{Nanos, session::Input};
 use strowger_frame::Mark;
 
-use super::{super::Switch, LinkState, Peer, nanos};
+use super::{super::base::Base, LinkState, Links, Peer, nanos};
 use crate::{Now, limits::LOOK_EVERY_MAX_NS};
 
 /// A session whose deadline has passed again at once is polled no sooner than this: it has nothing to do then.
@@ -42,45 +42,45 @@ impl Schedule {
     }
 }
 
-impl Switch {
+impl Links {
     /// Does what is due by the clock: keys that grow old, peers that are silent.
-    pub(in crate::control) fn turn_peering(&mut self, now: Now) {
+    pub(in crate::control) fn turn_peering(&mut self, now: Now, base: &mut Base) {
         let Some(peering) = &mut self.peering else { return };
         if std::mem::take(&mut peering.begins_anew) {
-            self.ask_all_anew(now);
+            self.ask_all_anew(now, base);
         }
-        let due = self.peers_due();
+        let due = self.peers_due(base);
         let Some(peering) = &mut self.peering else { return };
         peering.peers.take_touched();
         peering.schedule.due = due;
         if due.is_some_and(|due| due <= nanos(now)) {
-            self.look_at_peers(now);
+            self.look_at_peers(now, base);
         }
     }
 
-    fn look_at_peers(&mut self, now: Now) {
-        self.end_waning(now);
+    fn look_at_peers(&mut self, now: Now, base: &mut Base) {
+        self.end_waning(now, base);
         let links = self.peering.as_ref().map(|peering| peering.peers.links()).unwrap_or_default();
         for mark in links {
             let session_due = self.peering.as_ref().and_then(|p| p.peers.get(&mark)?.session_due());
             if session_due.is_some_and(|due| due <= nanos(now)) {
-                let _ = self.drive(mark, Input::Tick, None, now);
+                let _ = self.drive(mark, Input::Tick, None, now, base);
             }
-            self.check_age(mark, now);
-            self.update_idle(mark, now);
-            self.turn_path(mark, now);
-            self.check_liveness(mark, now);
-            self.seek_validation(mark, now);
-            self.return_to_written(mark, now);
-            self.tell_trouble(mark, now);
-            self.expire(mark, now);
+            self.check_age(mark, now, base);
+            self.update_idle(mark, now, base);
+            self.turn_path(mark, now, base);
+            self.check_liveness(mark, now, base);
+            self.seek_validation(mark, now, base);
+            self.return_to_written(mark, now, base);
+            self.tell_trouble(mark, now, base);
+            self.expire(mark, now, base);
         }
-        self.schedule_peers(now);
+        self.schedule_peers(now, base);
     }
 
     /// All peers have been looked at: when that is due again.
-    fn schedule_peers(&mut self, now: Now) {
-        let frames = self.frames_of_peers();
+    fn schedule_peers(&mut self, now: Now, base: &mut Base) {
+        let frames = self.frames_of_peers(base);
         let Some(peering) = &mut self.peering else { return };
         peering.peers.take_touched();
         let intervals = peering.peers.values().map(|peer| peer.spec.liveness.interval_ns);
@@ -88,27 +88,28 @@ impl Switch {
         let has_keys = peering.peers.values().any(|peer| peer.state != LinkState::Down);
         let mut moves = std::mem::replace(&mut peering.schedule.frames, frames) != frames;
         (peering.schedule.looked, peering.schedule.pause) = (nanos(now), pause);
-        let attention = self.out.workers.attention();
+        let attention = base.out.workers.attention();
         if has_keys && !moves {
             attention.want_frames();
             // A frame that was counted before this is seen by us, and a later one by its worker.
-            moves = self.frames_of_peers() != frames;
+            moves = self.frames_of_peers(base) != frames;
         }
         if moves || !has_keys {
             attention.ignore_frames();
         }
         let watches = has_keys && !moves;
         let Some(peering) = &self.peering else { return };
-        let peers = peering.peers.iter().filter_map(|(mark, peer)| self.peer_due(*mark, peer));
+        let peers =
+            peering.peers.iter().filter_map(|(mark, peer)| self.peer_due(*mark, peer, base));
         let again = moves.then(|| nanos(now).plus(pause));
         let due = peers.chain(peering.waning.iter().map(|(until, _)| *until)).chain(again).min();
         let Some(peering) = &mut self.peering else { return };
         (peering.schedule.due, peering.schedule.watches) = (due, watches);
     }
 
-    fn frames_of_peers(&self) -> u64 {
+    fn frames_of_peers(&self, base: &Base) -> u64 {
         let Some(peering) = &self.peering else { return 0 };
-        let users = peering.peers.iter().filter_map(|(mark, _)| self.slots.user_of(*mark));
+        let users = peering.peers.iter().filter_map(|(mark, _)| base.slots.user_of(*mark));
         let tallies = users.flat_map(|user| &user.tallies);
         tallies.fold(0, |sum, tally| {
             sum.wrapping_add(tally.frames_in.read()).wrapping_add(tally.frames_out.read())
@@ -116,30 +117,31 @@ impl Switch {
     }
 
     /// When peers are to be looked at, as of now.
-    pub(in crate::control) fn peers_due(&self) -> Option<Nanos> {
+    pub(in crate::control) fn peers_due(&self, base: &Base) -> Option<Nanos> {
         let peering = self.peering.as_ref()?;
         if peering.begins_anew {
             return Some(Nanos::ZERO);
         }
         let Schedule { due, looked, pause, watches, .. } = peering.schedule;
         let rung =
-            (watches && !self.out.workers.attention().wants_frames()).then(|| looked.plus(pause));
+            (watches && !base.out.workers.attention().wants_frames()).then(|| looked.plus(pause));
         let touched = peering.peers.touched().iter();
-        let touched = touched.filter_map(|mark| self.peer_due(*mark, peering.peers.get(mark)?));
+        let touched =
+            touched.filter_map(|mark| self.peer_due(*mark, peering.peers.get(mark)?, base));
         due.into_iter().chain(rung).chain(touched).min()
     }
 
     /// When one peer has something to do. What could have been done at the last look is not tried again
     /// before the next one may be.
-    fn peer_due(&self, mark: Mark, peer: &Peer) -> Option<Nanos> {
+    fn peer_due(&self, mark: Mark, peer: &Peer, base: &Base) -> Option<Nanos> {
         let Schedule { looked, pause, .. } = self.peering.as_ref()?.schedule;
-        let now = self.clock.now();
+        let now = base.clock.now();
         let session = peer.session_due().map(|due| due.max(looked.plus(SESSION_PAUSE)));
         let parts = [
             peer.age_due(),
             peer.usage_due(),
             peer.path_due(now),
-            self.liveness_due(mark, peer),
+            self.liveness_due(mark, peer, base),
             peer.validation_due(),
             peer.return_due(),
             peer.trouble_due(now),

@@ -1,0 +1,235 @@
+//! What links and control messages build on: slots, ports, workers, events, the clock, and the frames that the
+//! slow path holds.
+
+use std::collections::BTreeSet;
+
+use strowger_frame::{Mark, Pool};
+use strowger_wire::link_header::SessionIndex;
+
+use super::{
+    Balance, ConfigError, DetachError, Event, PortId, SwitchConfig,
+    clock::Clock,
+    grace_period::Barrier,
+    ports::Ports,
+    slot_allocator::{Allocated, Informed, Retiring},
+    slots::Slots,
+    tables,
+    workers::{Step, Workers},
+};
+use crate::{
+    Now,
+    command::{Command, Inventory, PuntKind},
+    discard::{Discard, DiscardTally},
+    limits::HANDOFF_FRAMES_MAX,
+    worker::{HandoffRings, Worker},
+};
+
+/// Where decisions go: commands to the workers, events to the caller of [`Switch::poll`](super::Switch::poll).
+pub(super) struct Outputs {
+    pub(super) workers: Workers,
+    pub(super) events: Vec<Event>,
+}
+
+/// Frames that the slow path holds, and how those before them ended.
+#[derive(Debug, Default)]
+pub(super) struct HeldFrames {
+    ended: DiscardTally,
+    held: u64,
+}
+
+impl HeldFrames {
+    /// So many frames were taken from their queue or socket.
+    pub(super) fn hold(&mut self, frames: u64) {
+        self.held += frames;
+    }
+
+    /// One held frame has ended.
+    pub(super) fn end(&mut self, how: Discard) {
+        self.ended.count(how);
+        self.held = self.held.saturating_sub(1);
+    }
+
+    /// Counts a frame that ended as soon as it was taken.
+    pub(super) fn count(&self, how: Discard) {
+        self.ended.count(how);
+    }
+
+    /// A panic has lost the held frames.
+    fn abandon(&mut self) {
+        self.ended.count_many(Discard::Abandoned, std::mem::take(&mut self.held));
+    }
+}
+
+/// What has to be done again after a recovery.
+pub(super) struct Recovery {
+    /// Not published yet.
+    pub(super) given: Vec<Allocated>,
+    /// Whose new numbers are to be written into return paths.
+    pub(super) retiring: Vec<Retiring>,
+    /// Published, and not announced yet.
+    pub(super) announced: Vec<Mark>,
+    /// On their way out.
+    pub(super) informed: Informed,
+}
+
+/// What the workers report that they have, after a recovery.
+#[derive(Debug, Default)]
+struct Inventories {
+    /// Counts inventories, so that an answer to an older one is not taken for an answer to this one.
+    number: u64,
+    /// The links that were attached when the inventory was requested.
+    expected: Vec<Mark>,
+    /// The links of each worker that has answered.
+    links: Vec<BTreeSet<Mark>>,
+    sessions: Vec<SessionIndex>,
+}
+
+/// See the module.
+pub(super) struct Base {
+    pub(super) slots: Slots,
+    pub(super) ports: Ports,
+    pub(super) out: Outputs,
+    pub(super) clock: Clock,
+    pub(super) held: HeldFrames,
+    inventories: Inventories,
+}
+
+impl Base {
+    /// One worker for each pool, and what the slow path has for them.
+    pub(super) fn new(
+        config: SwitchConfig,
+        pools: Vec<Pool>,
+    ) -> Result<(Self, Vec<Worker>), ConfigError> {
+        tables::check(&config)?;
+        if pools.is_empty() || pools.len() > 64 {
+            return Err(ConfigError::Workers);
+        }
+        let clock = Clock::default();
+        let (handles, slow_paths) = Workers::tie(pools.len(), &clock.skew());
+        let handoff_rings = HandoffRings::between(pools.len(), HANDOFF_FRAMES_MAX);
+        let mut workers = Vec::new();
+        for (number, ((pool, handoff_rings), slow_path)) in
+            pools.into_iter().zip(handoff_rings).zip(slow_paths).enumerate()
+        {
+            let table = Box::new(tables::empty(&config)?);
+            workers.push(Worker::new(number as u8, &config, pool, table, handoff_rings, slow_path));
+        }
+        let base = Self {
+            slots: Slots::new(config),
+            ports: Ports::default(),
+            out: Outputs { workers: handles, events: Vec::new() },
+            clock,
+            held: HeldFrames::default(),
+            inventories: Inventories::default(),
+        };
+        Ok((base, workers))
+    }
+
+    /// Advances the clock to what the caller says. Returns the switch's own time.
+    pub(super) fn advance(&mut self, caller: Now) -> Now {
+        let now = self.clock.turn(caller);
+        self.slots.set_now(self.clock.rest());
+        now
+    }
+
+    /// Removes a port that nothing is attached to.
+    pub(super) fn unplug(&mut self, id: PortId) -> Result<(), DetachError> {
+        if let Some(user) = self.slots.attachments().find(|(_, user)| user.port == id) {
+            return Err(DetachError::PortInUse(user.1.slot));
+        }
+        self.ports.unplug(id, &mut self.out.workers)
+    }
+
+    /// The sums of all counters, those of ports that are gone included.
+    pub(super) fn balance(&self) -> Balance {
+        let mut balance = self.ports.balance();
+        balance.add_discards(&self.held.ended);
+        self.out.workers.add_to(&mut balance);
+        balance
+    }
+
+    /// A punt of a worker has left its queue, so its link has one place more there.
+    pub(super) fn note_taken(&mut self, link: Mark, worker: u8, kind: PuntKind) {
+        let user = self.slots.user_of(link);
+        if let Some(tally) = user.and_then(|user| user.tallies.get(usize::from(worker))) {
+            tally.punts_taken[kind as usize].add(1);
+        }
+    }
+
+    /// A held handshake or beacon has ended. It is counted at the port that it came in by.
+    pub(super) fn end_handshake(&mut self, port: PortId, how: Discard) {
+        if !self.ports.count_handshake(port, how) {
+            self.held.ended.count(how);
+        }
+        self.held.held = self.held.held.saturating_sub(1);
+    }
+
+    /// Takes a step of slots or ports that all workers have made possible.
+    pub(super) fn take_step(&mut self, step: Step) {
+        let Self { slots, ports, out, .. } = self;
+        match step {
+            Step::Announce(mark) => slots.announce(mark, out),
+            Step::Rewrite(moving) => slots.rewrite(moving, out),
+            Step::Retire(moving) => slots.retire(moving, out),
+            Step::Remove(informed) => slots.drop_user(informed, out),
+            Step::Rest(unnamed) => slots.rest(unnamed, out),
+            Step::Recovered(unnamed) => {
+                slots.unbar();
+                slots.rest(unnamed, out);
+            }
+            Step::Grown(_) => out.events.push(Event::SchemeGrown),
+            Step::Forget(id) => {
+                if let Ok(passed) = out.workers.pass(id) {
+                    let id = passed.into_inner();
+                    out.events.extend(ports.forget(id).then_some(Event::PortUnplugged(id)));
+                }
+            }
+            // Numbers are published together (`Slots::publish_due`); the others are steps of other owners.
+            Step::Publish(_) | Step::Moved(_) | Step::Inventory(_) => {}
+        }
+    }
+
+    /// Repeats or undoes what a panic has interrupted, and asks all workers for an inventory. `has_peer` says
+    /// of a sealed link whether its peer is known.
+    pub(super) fn recover(&mut self, has_peer: impl Fn(Mark) -> bool) {
+        self.held.abandon();
+        let number = self.inventories.number + 1;
+        self.inventories = Inventories { number, ..Inventories::default() };
+        self.out.workers.reset(number);
+
+        let Recovery { given, retiring, announced, informed } =
+            self.slots.recover(has_peer, &mut self.out);
+        self.inventories.expected = self.slots.attachments().map(|(mark, _)| mark).collect();
+        // Grace periods count the commands from here on.
+        self.out.workers.command_all(|_| Command::Inventory(Box::new(Inventory::new(number))));
+
+        self.out.workers.after_all(informed, Step::Inventory);
+        for given in given {
+            self.out.workers.after_all(given, Step::Publish);
+        }
+        for mark in announced {
+            self.out.workers.after_all(mark, Step::Announce);
+        }
+        for retiring in retiring {
+            self.out.workers.after_all(retiring, Step::Rewrite);
+        }
+        self.ports.command_again(&mut self.out.workers);
+    }
+
+    /// A worker has answered a request for an inventory.
+    pub(super) fn take_inventory(&mut self, inventory: Inventory) {
+        if inventory.number == self.inventories.number {
+            self.inventories.links.push(inventory.links.into_iter().collect());
+            self.inventories.sessions.extend(inventory.sessions);
+        }
+    }
+
+    /// Every worker has the new tables and has answered. Returns the sessions that workers have.
+    pub(super) fn end_recovery(&mut self, informed: Barrier<Informed>) -> Vec<SessionIndex> {
+        let Inventories { number, expected, links, sessions } =
+            std::mem::take(&mut self.inventories);
+        self.inventories.number = number;
+        self.slots.end_recovery(informed, (expected, links), &mut self.out);
+        sessions
+    }
+}

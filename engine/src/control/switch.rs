@@ -1,0 +1,458 @@
+//! The switch as its owner's thread sees it: one thread calls it, and it passes each call, punt and completion
+//! to the owner that it concerns.
+
+use std::{fmt, mem, sync::Arc};
+
+use strowger_frame::{Pool, Port, Wake, port::Arm};
+use strowger_wire::{Label, Scheme};
+
+use super::{
+    Attach, AttachError, Balance, ConfigError, DetachError, Event, GrowError, HandshakeSocket,
+    PlugError, PortId, PortView, RenumberError, RestoreError, SlotView, Snapshot, SwitchConfig,
+    base::Base,
+    messages::{AskError, ControlMessages, Question, QuestionId, send_goodbye},
+    peering::{BeaconSpec, Links, PeerError, PeerSpec, PeerView, PeeringConfig},
+    slot_allocator::Who,
+    workers::Step,
+};
+use crate::{
+    Now,
+    command::{Completion, DropNotice, Punt},
+    worker::Worker,
+};
+
+/// The slow path's half of a switch. One thread owns it.
+pub struct Switch {
+    base: Base,
+    links: Links,
+    messages: ControlMessages,
+}
+
+impl fmt::Debug for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Switch")
+            .field("workers", &self.base.out.workers.len())
+            .field("generation", &self.base.slots.generation())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Switch {
+    /// A switch with one worker for each pool. The caller runs the workers: each on a thread of its own, or by
+    /// hand.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn new(config: SwitchConfig, pools: Vec<Pool>) -> Result<(Self, Vec<Worker>), ConfigError> {
+        let (base, workers) = Base::new(config, pools)?;
+        let (links, messages) = (Links::default(), ControlMessages::default());
+        Ok((Self { base, links, messages }, workers))
+    }
+
+    /// Sets the waker of worker `number`, called when the worker was given commands.
+    pub fn set_waker(&mut self, number: usize, waker: Arc<dyn Wake>) {
+        self.base.out.workers.set_waker(number, waker);
+    }
+
+    /// The configuration, with the scheme that is in use now.
+    pub fn config(&self) -> &SwitchConfig {
+        self.base.slots.config()
+    }
+
+    /// Plugs in a port that has a queue of its own on every worker, in the order of the workers.
+    ///
+    /// # Errors
+    /// [`PlugError`]; the ports are dropped then.
+    pub fn plug_everywhere(&mut self, ports: Vec<Box<dyn Port>>) -> Result<PortId, PlugError> {
+        self.base.ports.plug_everywhere(ports, &mut self.base.out.workers)
+    }
+
+    /// Plugs in a port that one worker owns; the others hand it frames over their handoff rings.
+    ///
+    /// # Errors
+    /// [`PlugError`]; the port is dropped then.
+    pub fn plug_at(&mut self, worker: usize, port: Box<dyn Port>) -> Result<PortId, PlugError> {
+        self.base.ports.plug_at(worker, port, &mut self.base.out.workers)
+    }
+
+    /// Stops a port and takes its queues from the workers ([`poll`](Self::poll) drops them). Detach first what
+    /// is attached behind it.
+    ///
+    /// # Errors
+    /// [`DetachError`].
+    pub fn unplug(&mut self, id: PortId) -> Result<(), DetachError> {
+        self.base.unplug(id)?;
+        self.links.drop_beacon(id);
+        Ok(())
+    }
+
+    /// Gives a port its handshake socket. [`poll`](Self::poll) reads it until the port is unplugged. Its frames
+    /// are counted with the port's.
+    ///
+    /// # Errors
+    /// [`PlugError::NoPort`], if there is no such port; the handshake socket is dropped then.
+    pub fn open_handshake_socket(
+        &mut self,
+        port: PortId,
+        handshake_socket: HandshakeSocket,
+    ) -> Result<(), PlugError> {
+        self.base.ports.open_handshake_socket(port, handshake_socket)
+    }
+
+    /// Lists what wakes the slow path for handshakes. Call it before the thread blocks.
+    pub fn arm(&mut self, add: impl FnMut(Arm)) {
+        self.base.ports.arm(add);
+    }
+
+    /// Call it after the thread has woken up.
+    pub fn disarm(&mut self) {
+        self.base.ports.disarm();
+    }
+
+    /// Lets frames of unknown peers in at a port: handshakes, and the data of peers that have moved.
+    /// Needed wherever a peer may come from an address that is not configured.
+    pub fn accept_unknown(&mut self, port: PortId, accept: bool) {
+        self.base.ports.accept_unknown(port, accept, &mut self.base.out.workers);
+    }
+
+    /// Attaches a neighbour or an endpoint; returns its slot number. Frames flow after
+    /// [`Event::SlotAttached`].
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach(&mut self, attach: Attach) -> Result<u32, AttachError> {
+        Ok(self.base.slots.attach(attach, &self.base.ports, &mut self.base.out)?.0)
+    }
+
+    /// Detaches what is attached to a slot, and ends its aliases. The numbers go into quarantine before they
+    /// are allocated again.
+    ///
+    /// # Errors
+    /// [`DetachError`].
+    pub fn detach(&mut self, slot: u32) -> Result<(), DetachError> {
+        self.base.slots.detach(slot, &mut self.base.out)?;
+        self.links.drop_detached(&mut self.base);
+        Ok(())
+    }
+
+    /// Detaches what is attached to all these slots, with one table for the workers: as many calls of
+    /// [`detach`](Self::detach) would make a table of all slots each. Skips empty slots.
+    pub fn detach_all(&mut self, slots: impl IntoIterator<Item = u32>) {
+        self.base.slots.detach_all(slots, &mut self.base.out);
+        self.links.drop_detached(&mut self.base);
+    }
+
+    /// Gives the user of a slot another number: this one, or the lowest free. The old number leads to the user
+    /// for [`SwitchConfig::alias_ns`] after [`Event::SlotMoved`], and goes into quarantine then.
+    ///
+    /// # Errors
+    /// [`RenumberError`].
+    pub fn renumber(&mut self, slot: u32, to: Option<u32>) -> Result<u32, RenumberError> {
+        self.base.slots.renumber(slot, to, &mut self.base.out)
+    }
+
+    /// Announces that no new label should name a slot, and detaches it `for_ns` after the last
+    /// [`poll`](Self::poll). It forwards as before until then.
+    ///
+    /// # Errors
+    /// [`RenumberError::EmptySlot`].
+    pub fn drain(&mut self, slot: u32, for_ns: u64) -> Result<(), RenumberError> {
+        self.base.slots.drain(slot, for_ns, &mut self.base.out)
+    }
+
+    /// Changes to a scheme that reads every code in use as before, while traffic flows. Numbers up to
+    /// `slot_max` are allocated from now on.
+    ///
+    /// # Errors
+    /// [`GrowError`].
+    pub fn grow_scheme(&mut self, scheme: Scheme, slot_max: u32) -> Result<(), GrowError> {
+        self.base.slots.grow_scheme(scheme, slot_max, &mut self.base.out)?;
+        self.links.offer_scheme(&self.base);
+        Ok(())
+    }
+
+    /// The name of what a slot number leads to, or of what is leaving it; `None` if there is nothing.
+    pub fn name_at(&self, slot: u32) -> Option<&str> {
+        self.base.slots.name_at(slot)
+    }
+
+    /// All slots in use or in quarantine, in order of their numbers.
+    pub fn slots(&self) -> Vec<SlotView> {
+        self.base.slots.views()
+    }
+
+    /// All ports, in order of their numbers.
+    pub fn ports(&self) -> Vec<PortView> {
+        self.base.ports.views()
+    }
+
+    /// All sealed links, in order of their slots.
+    pub fn peers(&self) -> Vec<PeerView> {
+        self.links.peers(&self.base)
+    }
+
+    /// The sums of all counters, those of ports that are gone included.
+    pub fn balance(&self) -> Balance {
+        self.base.balance()
+    }
+
+    /// Numbers ever allocated, over restarts. It changes when a new snapshot is worth writing.
+    pub fn generation(&self) -> u64 {
+        self.base.slots.generation()
+    }
+
+    /// The state that a restart needs, as of this moment.
+    pub fn snapshot(&self, now: Now) -> Snapshot {
+        self.base.slots.snapshot(self.base.clock.rest_at(now), self.stamps_until(now))
+    }
+
+    /// Restores a snapshot, before anything is attached. A user gets the number that it had, unless it asks for
+    /// another. No other user gets that number before its quarantine has ended, and then only after all other
+    /// numbers. A number that is pinned to another user belongs to that user, and opens after its quarantine; so
+    /// does the first number to become free where no other is left. Former numbers lead to their users again
+    /// when these return, and so does a number whose user asks for another. Stamps continue from the snapshot's
+    /// if [`set_identity`](Self::set_identity) was called before.
+    ///
+    /// # Errors
+    /// [`RestoreError`].
+    pub fn restore(&mut self, snapshot: &Snapshot, now: Now) -> Result<(), RestoreError> {
+        self.base.slots.check_restore(snapshot)?;
+        let now = self.base.advance(now);
+        self.base.slots.restore(snapshot, &mut self.base.out)?;
+        self.links.stamp_from(snapshot.stamps_until, now);
+        Ok(())
+    }
+
+    /// Whether a number is kept over the restart for the peer with this static key, or, without one, for
+    /// what has this name: these get their numbers before others do.
+    pub fn is_kept_for(&self, key: Option<[u8; 32]>, name: &str) -> bool {
+        self.base.slots.is_kept_for(&Who::new(key, name))
+    }
+
+    /// How long, in nanoseconds, before an allocated number may lead to its user: labels that name the number's
+    /// last user must be gone first. `None` if it may at once.
+    pub fn opens_in(&self, slot: u32) -> Option<u64> {
+        self.base.slots.opens_in(slot)
+    }
+
+    /// From now on no number leads anywhere before a snapshot that names it was written
+    /// ([`set_written`](Self::set_written)), so a crash loses no number that labels may name.
+    pub fn wait_for_writing(&mut self) {
+        self.base.slots.wait_for_writing();
+    }
+
+    /// A snapshot of this generation was written, or could not be: publish its numbers.
+    pub fn set_written(&mut self, generation: u64) {
+        self.base.slots.set_written(generation);
+    }
+
+    /// Sets who this node is: from now on it can have sealed links.
+    ///
+    /// # Errors
+    /// When the source of random bytes fails, or there are more workers than lanes.
+    pub fn set_identity(&mut self, config: PeeringConfig, now: Now) -> Result<(), PeerError> {
+        let now = self.base.clock.turn(now);
+        self.links.set_identity(config, now, &self.base)
+    }
+
+    /// Adds a peer: it has a slot at once, and a link as soon as a handshake is finished.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub fn add_peer(&mut self, spec: PeerSpec, now: Now) -> Result<u32, PeerError> {
+        let now = self.base.clock.turn(now);
+        self.links.add_peer(spec, now, &mut self.base)
+    }
+
+    /// Sends beacons at a port, and receives those of others there; with `None`, which is how a port begins,
+    /// neither. For peers to be found there the port has to [accept unknown peers](Self::accept_unknown).
+    ///
+    /// Does nothing without an identity, or such a port.
+    pub fn set_beacon(&mut self, port: PortId, spec: Option<BeaconSpec>) {
+        self.links.set_beacon(port, spec, &mut self.base);
+    }
+
+    /// From now on handshakes with peers behind `port` that do not answer also leave by `alternate`, another UDP
+    /// port that is plugged in. Peers that are down and were last behind the previous alternate are looked for
+    /// at their configured address, so that the previous alternate can be [unplugged](Self::unplug) unless a
+    /// link leads by it.
+    pub fn set_alternate(&mut self, port: PortId, alternate: PortId) {
+        self.links.set_alternate(port, alternate, &mut self.base);
+    }
+
+    /// Call it when this node's own addresses have changed. Each link that is up sends a probe, and each quiet
+    /// one a handshake, so that peers learn the new address before they send to the old one.
+    pub fn show_where_we_are(&mut self, now: Now) {
+        let now = self.base.clock.turn(now);
+        self.links.show_where_we_are(now, &mut self.base);
+    }
+
+    /// The latest stamp that a handshake of this node may bear before a new [`snapshot`](Self::snapshot) has to
+    /// be written, in nanoseconds since 1970; 0 without an identity.
+    pub fn stamps_until(&self, now: Now) -> u64 {
+        self.links.stamps_until(self.base.clock.now().max(now))
+    }
+
+    /// The wall clock shows `wall_ns`, in nanoseconds since 1970. Stamps follow a clock that was set forward, so
+    /// peers accept a node that started with a wrong clock once the clock is right. After a clock was set back
+    /// stamps continue from where they are.
+    pub fn set_wall_clock(&mut self, wall_ns: u64, now: Now) {
+        let now = self.base.clock.turn(now);
+        self.links.stamp_from(wall_ns, now);
+    }
+
+    /// Sends a request along `label`, which starts at this switch's slot 1: its first director is one of this
+    /// switch's slots. [`Event::Answered`] reports the results.
+    ///
+    /// # Errors
+    /// [`AskError`]; nothing is sent then.
+    pub fn ask(
+        &mut self,
+        label: Label,
+        question: Question,
+        now: Now,
+    ) -> Result<QuestionId, AskError> {
+        let now = self.base.clock.turn(now);
+        self.messages.ask(label, question, now, &mut self.base)
+    }
+
+    /// Tells the neighbour or endpoint on `slot` that its link will end. The caller ends the link.
+    pub fn goodbye(&mut self, slot: u32, code: u8, retry_after_s: u32, text: &str) {
+        send_goodbye(slot, code, retry_after_s, text, &mut self.base);
+    }
+
+    /// Tells the sender of a packet, which was delivered by the number `from`, that the slot's number
+    /// is `to` from now on: within the ingress' budget for errors, and only if the packet asks for errors.
+    /// `notice` is what a worker saw of the packet; its discard is ignored.
+    pub fn send_slot_moved(&mut self, notice: DropNotice, from: u32, to: u32, now: Now) {
+        self.messages.send_slot_moved(notice, from, to, now, &mut self.base);
+    }
+
+    /// Whether no change is under way.
+    pub fn is_settled(&self) -> bool {
+        self.base.out.workers.is_settled()
+    }
+
+    /// Does what is due: gives waiting commands, reads completions, takes the next steps, handles punts. Never
+    /// blocks. Returns the events, oldest first.
+    ///
+    /// Call it when [`next_timeout`](Self::next_timeout) has come, after a worker has called the waker that
+    /// [`Worker::set_slow_path_waker`] gave it, when what [`arm`](Self::arm) named is ready, and after any other
+    /// call that changes something. More calls do no harm.
+    pub fn poll(&mut self, now: Now) -> Vec<Event> {
+        let now = self.base.advance(now);
+        self.links.renew_secrets(now);
+        let punts = self.base.out.workers.punts();
+        // The messages of links come before packets and notices.
+        for queue in [&punts.notes, &punts.link_messages, &punts.packets, &punts.drop_notices] {
+            // Punts that arrive meanwhile wait for the next poll.
+            for _ in 0..queue.len() {
+                let Some(punt) = queue.pop() else { break };
+                self.handle(punt, now);
+            }
+        }
+        self.messages.poll(now, &mut self.base);
+        self.links.poll(now, &mut self.base);
+        self.base.slots.poll(&mut self.base.out);
+        self.links.drop_detached(&mut self.base);
+        loop {
+            self.take_steps(now);
+            if self.base.out.workers.may_sleep() {
+                break;
+            }
+        }
+        self.links.send_answers(&mut self.base);
+        mem::take(&mut self.base.out.events)
+    }
+
+    /// When [`poll`](Self::poll) has something to do next if nothing else happens, by the caller's clock; a
+    /// time that has passed if that is now. `None` if time alone brings nothing.
+    pub fn next_timeout(&self) -> Option<Now> {
+        let Base { slots, out, clock, .. } = &self.base;
+        let is_due = out.workers.is_due(slots.written()) || !out.events.is_empty();
+        if is_due || !out.workers.punts().is_empty() {
+            return Some(clock.said_at(Now(0)));
+        }
+        let links = self.links.next_timeout(&self.base);
+        let due = links.into_iter().chain(self.messages.next_timeout()).min();
+        let numbers = slots.next_timeout().map(|due| clock.said_at_rest(due));
+        due.map(|due| clock.said_at(due)).into_iter().chain(numbers).min()
+    }
+
+    /// Starts again after a method of this switch has panicked; [`poll`](Self::poll) goes on from here. The
+    /// workers keep forwarding with what they have. Changes that were under way are repeated or undone, and
+    /// reported by events. Until [`is_settled`](Self::is_settled) fewer marks are free than otherwise.
+    ///
+    /// It calls nothing that came from outside (no waker, no source of randomness), so that what has panicked
+    /// once does not panic here.
+    pub fn recover(&mut self, now: Now) {
+        let now = self.base.advance(now);
+        self.messages.reset();
+        self.base.recover(|mark| self.links.has_peer(mark));
+        self.links.recover(now, &mut self.base);
+        self.base.out.events.push(Event::SlowPathRestarted);
+    }
+
+    /// Passes a punt to its owner.
+    fn handle(&mut self, punt: Punt, now: Now) {
+        match punt {
+            Punt::Packet { .. } | Punt::Dropped(_) | Punt::AliasUsed { .. } => {
+                let identity = self.links.local_identity();
+                let goodbye = self.messages.handle(punt, now, identity, &mut self.base);
+                if let Some(goodbye) = goodbye {
+                    self.links.handle_goodbye(goodbye, now, &mut self.base);
+                }
+            }
+            punt => self.links.handle(punt, now, &mut self.base),
+        }
+    }
+
+    /// Fills the workers' rings, reads their completions, and takes the steps that are due.
+    fn take_steps(&mut self, now: Now) {
+        loop {
+            self.base.out.workers.flush();
+            while let Some(completion) = self.base.out.workers.next_report() {
+                self.handle_completion(completion);
+            }
+            match self.base.out.workers.next_step() {
+                Some(step) => self.take_step(step, now),
+                None if self.base.slots.publish_due(&mut self.base.out) => {}
+                None => break,
+            }
+            self.links.drop_detached(&mut self.base);
+        }
+        self.links.show_opened(&mut self.base);
+    }
+
+    /// Takes a step, all of whose workers have reported.
+    fn take_step(&mut self, step: Step, now: Now) {
+        match step {
+            Step::Inventory(informed) => {
+                let sessions = self.base.end_recovery(informed);
+                self.links.retire_unknown(&sessions, now);
+            }
+            Step::Moved(worker) => {
+                if let Ok(passed) = self.base.out.workers.pass(worker) {
+                    self.links.end_moves(passed.into_inner());
+                }
+            }
+            step => self.base.take_step(step),
+        }
+    }
+
+    fn handle_completion(&mut self, completion: Completion) {
+        match completion {
+            Completion::Session(session) => self.links.take_session_back(session, &mut self.base),
+            Completion::Inventoried(inventory) => self.base.take_inventory(*inventory),
+            Completion::AttachRefused(link, why) => {
+                if let Some(attachment) = self.base.slots.user(link.mark) {
+                    attachment.refused = Some(why);
+                }
+            }
+            // Ports are numbered within the workers' bounds, so this is a bug of ours.
+            Completion::PlugRefused(queue) => debug_assert!(false, "no place for {queue:?}"),
+            // Dropped here: completions exist so that the slow path frees what a worker returns.
+            _ => (),
+        }
+    }
+}
