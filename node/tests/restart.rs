@@ -1,4 +1,4 @@
-//! The slow path of a relay as a process panics: it begins anew while packets go on, and one that does
+//! The slow path of a relay as a process panics: it restarts while packets go on, and one that does
 //! so again and again ends the relay. The panic is asked for on the control socket, which only a debug
 //! build does. Nothing here sleeps.
 #![cfg(debug_assertions)]
@@ -121,7 +121,7 @@ fn a_slow_path_that_panics_again_and_again_ends_the_relay_and_the_state_file_sta
     relay.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), 6, "{said}");
-    assert!(lines[..5].iter().all(|line| line.contains("begins anew")), "{said}");
+    assert!(lines[..5].iter().all(|line| line.contains("restarts")), "{said}");
     assert!(lines[5].contains("again and again") && lines[5].contains("requests.rs"), "{said}");
     let _second = start();
     assert_eq!(slots(), before);

@@ -236,6 +236,13 @@ pub fn in_scope_of(at: SocketAddr, local: SocketAddr) -> SocketAddr {
     }
 }
 
+/// Whether a listener at this address takes IPv4 as well: `[::]` does, unless another of the listeners has the same
+/// port for IPv4.
+pub fn takes_ipv4_too(at: SocketAddr, listeners: impl IntoIterator<Item = SocketAddr>) -> bool {
+    let is_any = at.is_ipv6() && at.ip().is_unspecified();
+    is_any && !listeners.into_iter().any(|other| other.is_ipv4() && other.port() == at.port())
+}
+
 fn is_link_local(ip: Ipv6Addr) -> bool {
     ip.segments()[0] & 0xffc0 == 0xfe80
 }

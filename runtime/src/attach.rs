@@ -10,7 +10,7 @@ use strowger_wire::Slot;
 use crate::{
     address::{Shown, in_scope_of, unusable_as_peer},
     error::NeighborError,
-    own::Own,
+    machine_addresses::MachineAddresses,
     port_info::{PortInfo, PortKind},
     spec::{Neighbor, NeighborAddress, Peer},
 };
@@ -42,7 +42,7 @@ fn usable(
     at: NeighborAddress,
     ports: &[PortInfo],
     port: &PortInfo,
-    machine: &Own,
+    machine: &MachineAddresses,
 ) -> Result<Address, NeighborError> {
     let at = at.0.map_err(|why| NeighborError::Address { at: String::new(), why })?;
     if !port.fits(at) {
@@ -78,7 +78,7 @@ fn known(at: Option<&NeighborAddress>) -> Option<Address> {
 /// What the switch is told of a peer.
 pub(crate) fn peer_spec(
     ports: &[PortInfo],
-    machine: &Own,
+    machine: &MachineAddresses,
     peer: Peer,
 ) -> Result<PeerSpec, NeighborError> {
     if peer.key.is_invalid {
@@ -100,7 +100,7 @@ pub(crate) fn peer_spec(
 /// What the switch is told of a neighbor with a plain link.
 pub(crate) fn plain_attach(
     ports: &[PortInfo],
-    machine: &Own,
+    machine: &MachineAddresses,
     neighbor: Neighbor,
 ) -> Result<Attach, NeighborError> {
     let wanted = known(Some(&neighbor.at));

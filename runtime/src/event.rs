@@ -97,7 +97,7 @@ pub enum EventKind {
         /// The interface.
         interface: String,
         /// What to do about it.
-        way_out: String,
+        remedy: String,
     },
     /// The interface leaves VLAN tags in frames again.
     VlanTagsShown {

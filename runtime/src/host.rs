@@ -2,8 +2,7 @@
 //! when the kernel tells of a change, and lets the stamps of handshakes follow the wall clock.
 
 use std::{
-    io,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -16,6 +15,7 @@ use strowger_io::{
 use crate::{
     event::EventKind,
     limits::{ADDRESS_GONE_LOOKS, CLOCK_PLAUSIBLE_S, CLOCK_STEP_SAID, HEALTH_EVERY},
+    machine_addresses::is_on_this_machine,
     port_info::{PortInfo, PortKind},
     slow_path::SlowPath,
 };
@@ -103,7 +103,7 @@ impl Host {
         let mut seen = self.look_at_clock(slow_path);
         self.addresses.resize(slow_path.ports.len(), 0);
         for (port, missed) in slow_path.ports.iter().zip(&mut self.addresses) {
-            seen.extend(look_at_address(port, missed, is_own));
+            seen.extend(look_at_address(port, missed, is_on_this_machine));
         }
         self.hides_tags.resize(slow_path.ports.len(), false);
         for (port, hidden) in slow_path.ports.iter().zip(&mut self.hides_tags) {
@@ -165,20 +165,11 @@ fn look_at_tags(port: &PortInfo, were_hidden: &mut bool) -> Option<EventKind> {
     }
     let port = port.name.clone();
     Some(if hidden.any() {
-        let way_out = hidden.way_out(&interface);
-        EventKind::VlanTagsHidden { port, interface, way_out }
+        let remedy = hidden.way_out(&interface);
+        EventKind::VlanTagsHidden { port, interface, remedy }
     } else {
         EventKind::VlanTagsShown { port, interface }
     })
-}
-
-/// Whether this machine has the address: whether another socket may be bound there. What cannot be
-/// found out is taken for yes.
-fn is_own(at: SocketAddr) -> bool {
-    let mut any_port = at;
-    any_port.set_port(0);
-    let bound = UdpSocket::bind(any_port);
-    !matches!(bound, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 #[cfg(test)]
@@ -233,11 +224,5 @@ mod tests {
         }
         assert_eq!(look(true), Some("port_back"));
         assert_eq!([look(false), look(true)], [None, None], "a moment");
-    }
-
-    #[test]
-    fn an_address_of_this_machine_is_its_own_and_another_is_not() {
-        assert!(is_own("127.0.0.1:7000".parse().expect("an address")));
-        assert!(!is_own("192.0.2.77:7000".parse().expect("an address")));
     }
 }

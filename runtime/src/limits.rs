@@ -46,3 +46,5 @@ pub const STATE_BYTES_MAX: u64 = 16 << 20;
 pub const CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// The longest name, in bytes: it is shown in tables, and longer ones would only be cut off.
 pub const NAME_BYTES_MAX: usize = 64;
+/// The longest key file that is read: it is one line of at most 150 bytes, and anything longer is another file.
+pub const KEY_FILE_BYTES_MAX: u64 = 1_024;

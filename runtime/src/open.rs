@@ -41,8 +41,8 @@ use crate::{
     handle::RelayHandle,
     limits::{ALTERNATES_MAX, NAME_BYTES_MAX, START_MAX, WORKERS_MAX},
     local_port::{LocalPort, SharedScheme},
+    machine_addresses::MachineAddresses,
     memory::{MemoryUse, needs},
-    own::Own,
     port_info::{PortInfo, PortKind},
     rights,
     slow_path::{RequestReceiver, SlowPath},
@@ -528,7 +528,7 @@ pub(crate) fn wishes(
         Ok(wish) => wishes.push(wish),
         Err(source) => errors.push(StartError::Attach { name, source }),
     };
-    let machine = Own::now();
+    let machine = MachineAddresses::now();
     for peer in std::mem::take(&mut builder.peers) {
         let name = peer.name.clone();
         let spec = attach::peer_spec(ports, &machine, peer);

@@ -22,7 +22,7 @@ thread_local! {
 
 /// From now on a panic that [`caught`] catches says nothing by itself, unless the environment asks for
 /// backtraces.
-pub fn keep_quiet() {
+pub fn silence_caught_panics() {
     let loud = panic::take_hook();
     let wants_all = std::env::var_os("RUST_BACKTRACE").is_some();
     panic::set_hook(Box::new(move |info| {

@@ -29,8 +29,8 @@ use crate::{
     host::Host,
     limits::{CALLS_WAITING_MAX, HEALTH_EVERY, STOP_MAX},
     local_port::{LocalPort, SharedScheme},
+    machine_addresses::MachineAddresses,
     memory::MemoryUse,
-    own::Own,
     port_info::{PortInfo, PortKind},
     recovery::{Restarts, caught},
     spec::{LocalPortSpec, Neighbor, Peer},
@@ -448,7 +448,7 @@ impl SlowPath {
     /// [`NeighborError`].
     pub fn add_peer(&mut self, peer: Peer) -> Result<u32, NeighborError> {
         attach::check_name(&self.switch, &peer.name)?;
-        let spec = attach::peer_spec(&self.ports, &Own::now(), peer)?;
+        let spec = attach::peer_spec(&self.ports, &MachineAddresses::now(), peer)?;
         let port = spec.port();
         let slot = self.switch.add_peer(spec, self.now()).map_err(NeighborError::Peer)?;
         self.switch.accept_unknown(port, true);
@@ -465,7 +465,7 @@ impl SlowPath {
     /// [`NeighborError`].
     pub fn add_neighbor(&mut self, neighbor: Neighbor) -> Result<u32, NeighborError> {
         attach::check_name(&self.switch, &neighbor.name)?;
-        let attach = attach::plain_attach(&self.ports, &Own::now(), neighbor)?;
+        let attach = attach::plain_attach(&self.ports, &MachineAddresses::now(), neighbor)?;
         self.switch.attach(attach).map_err(NeighborError::Switch)
     }
 

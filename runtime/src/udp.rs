@@ -1,8 +1,6 @@
 //! UDP listeners: one socket for each worker at the same address, and, where handshakes may come in, a
 //! door beside them, if the kernel steers. It never receives anything itself.
 
-use std::net::SocketAddr;
-
 use strowger_engine::control::HandshakeSocket;
 use strowger_frame::{Address, BURST_MAX, Pool, PoolSpec, Port};
 use strowger_io::{
@@ -11,6 +9,7 @@ use strowger_io::{
 };
 
 use crate::{
+    address::takes_ipv4_too,
     builder::RelayBuilder,
     files::Opener,
     open::captured,
@@ -44,7 +43,7 @@ pub(crate) fn spec_of(listener: &UdpListener, config: &RelayBuilder) -> UdpSpec 
         neighbours_max: config.switch.slot_max() + 1,
         posted_buffers: listener.posted_buffers,
         steering_refused: !has_doors(config),
-        dual_stack: is_dual_stack(listener.address, &config.udp),
+        dual_stack: takes_ipv4_too(listener.address, config.udp.iter().map(|it| it.address)),
         ..UdpSpec::new(listener.address)
     }
 }
@@ -99,11 +98,4 @@ fn door_of(port: Box<dyn Port>) -> Result<HandshakeSocket, String> {
         Address::Only | Address::Ether(_) => 0,
     };
     Ok(HandshakeSocket { port, pool, worker_of })
-}
-
-/// Whether a listener at this address takes IPv4 as well: `[::]` does, unless another listener has the
-/// same port for IPv4.
-fn is_dual_stack(at: SocketAddr, listeners: &[UdpListener]) -> bool {
-    let has_v4 = |other: &UdpListener| other.address.is_ipv4() && other.address.port() == at.port();
-    at.is_ipv6() && at.ip().is_unspecified() && !listeners.iter().any(has_v4)
 }

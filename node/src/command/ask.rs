@@ -9,20 +9,17 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use strowger_runtime::untrusted::{Untrusted, json_line};
 use strowger_wire::{Label, Slot, label::TextError};
 
+use super::{control_connection::ControlConnection, print::print};
 use crate::{
-    command::{
-        conform::{hops_of_links, scheme_of},
-        show::{ControlConnection, Table},
-    },
-    exit::{Exit, Failure, output_ended},
+    exit::{Exit, Failure},
+    labels::{hops_of_links, scheme_of},
+    limits::FETCH_EVERY,
     relay::config::{check_name, default_control_socket},
+    table::Table,
 };
-use strowger_runtime::untrusted::{Untrusted, json_line};
-
-/// How often a relay is asked whether something has come.
-const FETCH_EVERY: Duration = Duration::from_millis(2);
 
 /// What is asked of a label, and how.
 #[derive(Debug, clap::Args)]
@@ -41,7 +38,7 @@ pub(crate) struct Options {
 
 /// How often, and how large.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Pinging {
+pub(crate) struct PingOptions {
     #[command(flatten)]
     of: Options,
     /// How many pings.
@@ -132,11 +129,9 @@ fn ask(
     }
 }
 
-/// Prints lines. What others have said in them changes nothing but these lines.
+/// Prints text that ends without a line break.
 fn say(output: &mut dyn Write, text: &str) -> Result<(), Failure> {
-    let mut lines = text.split('\n');
-    let written = lines.try_for_each(|line| writeln!(output, "{}", Untrusted(line)));
-    written.and_then(|()| output.flush()).or_else(|error| output_ended(&error))
+    print(output, &format!("{text}\n"))
 }
 
 fn milliseconds(of: &Value) -> String {
@@ -147,8 +142,8 @@ fn milliseconds(of: &Value) -> String {
 ///
 /// # Errors
 /// One line: no relay answers, it declined, or nobody answered a single ping.
-pub(crate) fn ping(options: &Pinging, output: &mut dyn Write) -> Result<(), Failure> {
-    let Pinging { of, count, interval, bytes } = options;
+pub(crate) fn ping(options: &PingOptions, output: &mut dyn Write) -> Result<(), Failure> {
+    let PingOptions { of, count, interval, bytes } = options;
     let interval = Duration::try_from_secs_f64(*interval).map_err(|_| {
         Failure::new(Exit::Usage, "--interval takes seconds: 0.2, 1, 10".to_owned())
     })?;

@@ -11,7 +11,7 @@ const PROGRAM: &str = "strowger-bench";
 ///
 /// # Errors
 /// It is not there, or cannot be run. It does not return otherwise.
-pub(crate) fn perform(arguments: &[OsString]) -> Failure {
+pub(crate) fn run(arguments: &[OsString]) -> Failure {
     let here = match std::env::current_exe() {
         Ok(here) => here,
         Err(error) => {

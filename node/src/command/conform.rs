@@ -38,10 +38,12 @@ use serde_json::{Map, Value, json};
 use strowger_wire::{
     Hop, Label, Register, Scheme, Slot, U256,
     director::DirectorError,
-    hex::{self, Hex, HexError},
+    hex::Hex,
     label::{LabelError, Step, StepError, TextError, step},
-    scheme::{Form, SchemeError, read_forms},
+    scheme::{Form, read_forms},
 };
+
+use crate::labels::{bytes_of, hop, hops_of_links, scheme_of};
 
 /// The longest line that is looked at, in bytes: far above any real request, and little memory. A
 /// longer one is skipped as it is read, and answered with `line_too_long`.
@@ -337,40 +339,9 @@ fn slot_of(value: &Value) -> Result<Slot, Kind> {
     u32::try_from(number).map(Slot::new).map_err(|_| DirectorError::SlotTooWide.kind())
 }
 
-/// The scheme with this name, or of this serialisation in hex.
-pub(crate) fn scheme_of(text: &str) -> Result<Scheme, Kind> {
-    if let Some(scheme) = Scheme::named(text) {
-        return Ok(*scheme);
-    }
-    let bytes = bytes_of(text).map_err(|_| "unknown_scheme")?;
-    Scheme::parse(&bytes).map_err(SchemeError::kind)
-}
-
-fn bytes_of(text: &str) -> Result<Vec<u8>, HexError> {
-    hex::bytes(text).collect()
-}
-
 /// Each row is a switch.
 fn hops_of_switches(rows: &[(Scheme, Slot, Slot)]) -> Vec<Hop<'_>> {
     rows.iter().map(|(scheme, egress, ingress)| hop(scheme, *egress, *ingress)).collect()
-}
-
-/// Each row is a link; the path begins and ends at slot 1.
-pub(crate) fn hops_of_links(rows: &[(Scheme, Slot, Slot)]) -> Vec<Hop<'_>> {
-    let mut hops = Vec::with_capacity(rows.len() + 1);
-    let mut came_in = Slot::SWITCH;
-    for (scheme, egress, ingress) in rows {
-        hops.push(hop(scheme, *egress, came_in));
-        came_in = *ingress;
-    }
-    if let Some((scheme, _, _)) = rows.last() {
-        hops.push(hop(scheme, Slot::SWITCH, came_in));
-    }
-    hops
-}
-
-fn hop(scheme: &Scheme, egress: Slot, ingress: Slot) -> Hop<'_> {
-    Hop { scheme, egress, ingress }
 }
 
 /// The forms as our vectors spell them.

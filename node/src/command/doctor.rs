@@ -21,7 +21,7 @@ use strowger_io::{
 
 use crate::{
     exit::{Exit, Failure, output_ended},
-    relay::config::SOCKET_BUFFER_BYTES,
+    limits::SOCKET_BUFFER_BYTES,
 };
 
 /// Locked memory that a relay with registered memory asks for.
@@ -55,16 +55,24 @@ impl Finding {
     }
 }
 
+/// `strowger doctor`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Tries everything and prints it. A machine that has UDP can run a relay, and then the exit code
 /// is 0: all else makes it faster, or is for later.
 ///
 /// # Errors
 /// Only that the findings cannot be printed.
-pub(crate) fn run(as_json: bool, output: &mut dyn Write) -> Result<ExitCode, Failure> {
+pub(crate) fn run(options: &Options, output: &mut dyn Write) -> Result<ExitCode, Failure> {
     let findings = findings();
     let can_run = findings.iter().any(|finding| finding.name == "udp" && finding.allowed);
     let text =
-        if as_json { format!("{}\n", as_object(&findings, can_run)) } else { said(&findings) };
+        if options.json { format!("{}\n", as_object(&findings, can_run)) } else { said(&findings) };
     output.write_all(text.as_bytes()).or_else(|error| output_ended(&error))?;
     Ok(if can_run { ExitCode::SUCCESS } else { ExitCode::from(Exit::CheckFailed as u8) })
 }

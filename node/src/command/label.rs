@@ -10,7 +10,10 @@ use strowger_wire::{
     scheme::{NAMED, V3X5X8},
 };
 
-use crate::command::conform::{hops_of_links, scheme_of};
+use crate::{
+    exit::{Exit, Failure, output_ended},
+    labels::{hops_of_links, scheme_of},
+};
 
 /// How the command is used.
 pub(crate) const USAGE: &str = "\
@@ -28,7 +31,7 @@ step takes every slot for attached, and --u-turns to allow a packet to leave whe
 
 /// Why the command did nothing.
 #[derive(Debug)]
-pub(crate) enum LabelFailure {
+enum LabelFailure {
     /// The arguments are not what the command takes: one line that says what is wrong.
     Usage(String),
     /// The arguments are well-formed, and what they ask for cannot be: one line that says why.
@@ -54,11 +57,23 @@ impl From<io::Error> for LabelFailure {
     }
 }
 
+/// `strowger label`: `arguments` are those after the word `label`.
+///
+/// # Errors
+/// One line: wrong arguments, a result that does not exist, or an output that cannot be written.
+pub(crate) fn run(arguments: &[String], output: &mut dyn Write) -> Result<(), Failure> {
+    answer(arguments, output).or_else(|failure| match failure {
+        LabelFailure::Output(error) => output_ended(&error),
+        LabelFailure::Usage(line) => Err(Failure::new(Exit::Usage, line)),
+        LabelFailure::Refused(line) => Err(Failure::new(Exit::CheckFailed, line)),
+    })
+}
+
 /// Performs `strowger label`: `arguments` are those after the word `label`.
 ///
 /// # Errors
 /// [`LabelFailure`], with one line for people.
-pub(crate) fn run(arguments: &[String], output: &mut dyn Write) -> Result<(), LabelFailure> {
+fn answer(arguments: &[String], output: &mut dyn Write) -> Result<(), LabelFailure> {
     let given = Given::sort(arguments)?;
     let Some((&verb, operands)) = given.operands.split_first() else {
         return if given.help { Ok(write!(output, "{USAGE}")?) } else { usage("no verb") };
@@ -280,7 +295,7 @@ mod tests {
     fn ask(line: &str) -> Result<String, LabelFailure> {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let mut output = Vec::new();
-        run(&arguments, &mut output)?;
+        answer(&arguments, &mut output)?;
         Ok(String::from_utf8(output).unwrap())
     }
 

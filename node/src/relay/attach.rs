@@ -6,11 +6,8 @@ use strowger_runtime::{
     Neighbor, NeighborError, Peer, PeerKey, PortInfo, PortKind, SlowPath, files::Opener,
 };
 
-use crate::{
-    command::key,
-    relay::{config, control::AttachRequest},
-};
-use strowger_runtime::address::Shown;
+use crate::relay::{config, control::AttachRequest};
+use strowger_runtime::{address::Shown, key_file};
 
 /// The port that a client means.
 fn port_of<'p>(ports: &'p [PortInfo], listener: Option<&str>) -> Result<&'p PortInfo, String> {
@@ -77,7 +74,8 @@ pub(super) fn attach(relay: &mut SlowPath, wish: AttachRequest) -> Result<u32, S
             peer = at.into_iter().fold(peer.behind(behind), |peer, at| peer.at(at));
             peer = slot.into_iter().fold(peer, |peer, slot| peer.slot(slot));
             if let Some(file) = psk {
-                let psk = key::psk(&file, &Opener::default()).map_err(|failure| failure.line)?;
+                let psk = key_file::read_psk(&file, &Opener::default())
+                    .map_err(|error| error.to_string())?;
                 peer = peer.psk(psk);
             }
             return relay.add_peer(peer).map_err(refused);

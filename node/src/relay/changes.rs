@@ -6,7 +6,7 @@ use std::sync::mpsc::SyncSender;
 use strowger_engine::control::Event;
 use strowger_wire::{Scheme, Slot};
 
-use crate::{limits::CHANGES_MAX, relay::control::Answer};
+use crate::{limits::CHANGES_MAX, relay::control::Response};
 
 /// What a client waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,31 +23,31 @@ pub(super) enum Change {
 
 impl Change {
     /// What is to be answered after this event, if anything.
-    fn answer_to(&self, event: &Event) -> Option<Answer> {
+    fn answer_to(&self, event: &Event) -> Option<Response> {
         let is_gone = |slot| match *event {
             Event::SlotDetached(it) | Event::AttachRefused(it, _) => it == slot,
             _ => false,
         };
         match (self, event) {
             (&Self::Attach(slot), &Event::SlotAttached(it)) if it == slot => {
-                Some(Answer::Attached(slot, None))
+                Some(Response::Attached(slot, None))
             }
             (&Self::Attach(slot), Event::AttachRefused(it, why)) if *it == slot => {
-                Some(Answer::Declined(why.to_string()))
+                Some(Response::Declined(why.to_string()))
             }
-            (&Self::Detach(slot), _) if is_gone(slot) => Some(Answer::Detached(slot)),
+            (&Self::Detach(slot), _) if is_gone(slot) => Some(Response::Detached(slot)),
             (Self::Renumber { from, to, alias_s, narrow_bits }, &Event::SlotMoved(was, is))
                 if (was, is) == (*from, *to) =>
             {
                 let (from, to, alias_s) = (*from, *to, *alias_s);
-                Some(Answer::Renumbered { from, to, alias_s, narrow_bits: narrow_bits.clone() })
+                Some(Response::Renumbered { from, to, alias_s, narrow_bits: narrow_bits.clone() })
             }
             (&(Self::Attach(slot) | Self::Renumber { to: slot, .. }), _) if is_gone(slot) => {
                 Some(gone(slot))
             }
             (&Self::Renumber { from, .. }, _) if is_gone(from) => Some(gone(from)),
             (Self::Grow { scheme, slot_max }, Event::SchemeGrown) => {
-                Some(Answer::Grown(scheme.clone(), *slot_max))
+                Some(Response::Grown(scheme.clone(), *slot_max))
             }
             _ => None,
         }
@@ -61,22 +61,22 @@ pub(super) fn narrow_bits(scheme: &Scheme, from: u32, to: u32) -> Vec<u8> {
     forms.filter(|&(form, _)| fits(from, form) && !fits(to, form)).map(|(_, f)| f.width()).collect()
 }
 
-fn gone(slot: u32) -> Answer {
-    Answer::Declined(format!("slot {slot} was detached meanwhile"))
+fn gone(slot: u32) -> Response {
+    Response::Declined(format!("slot {slot} was detached meanwhile"))
 }
 
 /// Clients that wait, in the order in which they asked.
 #[derive(Debug, Default)]
-pub(super) struct Changes(Vec<(Change, SyncSender<Answer>)>);
+pub(super) struct Changes(Vec<(Change, SyncSender<Response>)>);
 
 impl Changes {
     /// Answers this client when the change has come true. Of too many the first hears that it is not waited
     /// for any more.
-    pub(super) fn expect(&mut self, change: Change, client: SyncSender<Answer>) {
+    pub(super) fn expect(&mut self, change: Change, client: SyncSender<Response>) {
         if self.0.len() >= CHANGES_MAX {
             let (_, first) = self.0.remove(0);
             let why = "too many changes are under way; `strowger show slots` says what came of it";
-            let _ = first.try_send(Answer::Declined(why.to_owned()));
+            let _ = first.try_send(Response::Declined(why.to_owned()));
         }
         self.0.push((change, client));
     }
@@ -86,7 +86,7 @@ impl Changes {
         for (_, client) in self.0.drain(..) {
             let why =
                 "the slow path began anew meanwhile; `strowger show slots` says what came of it";
-            let _ = client.try_send(Answer::Declined(why.to_owned()));
+            let _ = client.try_send(Response::Declined(why.to_owned()));
         }
     }
 
@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    fn waiting(changes: &mut Changes, change: Change) -> Receiver<Answer> {
+    fn waiting(changes: &mut Changes, change: Change) -> Receiver<Response> {
         let (client, answers) = sync_channel(1);
         changes.expect(change, client);
         answers
@@ -130,7 +130,7 @@ mod tests {
             if slot as usize >= CHANGES_MAX
                 && let Some(first) = first.take()
             {
-                assert!(matches!(first.try_recv(), Ok(Answer::Declined(_))));
+                assert!(matches!(first.try_recv(), Ok(Response::Declined(_))));
             }
         }
         assert!(first.is_none() && changes.0.len() == CHANGES_MAX);
@@ -160,19 +160,20 @@ mod tests {
         for event in [Event::SlotAttached(5), Event::SlotMoved(7, 9), Event::SlotDetached(10)] {
             changes.take(&event);
         }
-        assert!(matches!(attached.try_recv(), Ok(Answer::Attached(5, None))));
-        assert!(matches!(detached.try_recv(), Ok(Answer::Detached(6))));
-        assert!(matches!(moved.try_recv(), Ok(Answer::Renumbered { from: 7, to: 9, .. })));
-        assert!(matches!(never.try_recv(), Ok(Answer::Declined(_))));
+        assert!(matches!(attached.try_recv(), Ok(Response::Attached(5, None))));
+        assert!(matches!(detached.try_recv(), Ok(Response::Detached(6))));
+        assert!(matches!(moved.try_recv(), Ok(Response::Renumbered { from: 7, to: 9, .. })));
+        assert!(matches!(never.try_recv(), Ok(Response::Declined(_))));
         changes.take(&Event::SchemeGrown);
         assert!(
-            matches!(grown[0].try_recv(), Ok(Answer::Grown(_, 15))) && grown[1].try_recv().is_err()
+            matches!(grown[0].try_recv(), Ok(Response::Grown(_, 15)))
+                && grown[1].try_recv().is_err()
         );
         changes.take(&Event::SchemeGrown);
-        assert!(matches!(grown[1].try_recv(), Ok(Answer::Grown(_, 255))));
+        assert!(matches!(grown[1].try_recv(), Ok(Response::Grown(_, 255))));
         assert!(changes.0.is_empty());
         let left = waiting(&mut changes, Change::Attach(5));
         changes.give_up();
-        assert!(matches!(left.try_recv(), Ok(Answer::Declined(_))) && changes.0.is_empty());
+        assert!(matches!(left.try_recv(), Ok(Response::Declined(_))) && changes.0.is_empty());
     }
 }

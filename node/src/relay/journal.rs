@@ -21,7 +21,7 @@ pub(crate) struct Entry {
     /// When, since the relay began.
     pub(crate) at: Duration,
     /// Its name: `link_up`, `slot_attached`.
-    pub(crate) what: &'static str,
+    pub(crate) event: &'static str,
     /// The slot that it is about.
     pub(crate) slot: Option<u32>,
     /// What people call the slot's user.
@@ -73,7 +73,7 @@ impl Journal {
         let mut kept = self.kept();
         let number = kept.next;
         kept.next += 1;
-        let kind = kept.kinds.entry(entry.what).or_default();
+        let kind = kept.kinds.entry(entry.event).or_default();
         let oldest = if kind.len() >= JOURNAL_ENTRIES_EACH { kind.pop_front() } else { None };
         kind.push_back(number);
         if let Some(oldest) = oldest {
@@ -111,9 +111,9 @@ impl Journal {
 mod tests {
     use super::*;
 
-    fn entry(what: &'static str) -> Entry {
+    fn entry(event: &'static str) -> Entry {
         let (at, name) = (Duration::ZERO, String::new());
-        Entry { number: 0, at, what, slot: Some(2), name, detail: None }
+        Entry { number: 0, at, event, slot: Some(2), name, detail: None }
     }
 
     #[test]
@@ -140,8 +140,8 @@ mod tests {
         journal.write(entry("link_up"));
         let Read { entries, missed, next } = journal.read(0, usize::MAX);
         assert_eq!(entries.len(), 2 + 3 * JOURNAL_ENTRIES_EACH);
-        assert_eq!((entries[0].what, entries[0].number), ("link_down", 0));
-        assert_eq!(entries.last().map(|last| last.what), Some("link_up"));
+        assert_eq!((entries[0].event, entries[0].number), ("link_down", 0));
+        assert_eq!(entries.last().map(|last| last.event), Some("link_up"));
         assert_eq!((missed + entries.len() as u64, next), (300_002, 300_002));
         assert!(entries.is_sorted_by_key(|entry| entry.number));
     }

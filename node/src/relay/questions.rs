@@ -5,11 +5,10 @@ use std::collections::VecDeque;
 
 use strowger_engine::{
     control::messages::{Answer, QuestionId},
-    limits::{HOPS_MAX, QUESTIONS_MAX},
+    limits::HOPS_MAX,
 };
 
-/// Questions that are kept; the oldest makes room.
-const KEPT_MAX: usize = 2 * QUESTIONS_MAX;
+use crate::limits::KEPT_MAX;
 
 #[derive(Debug)]
 struct Asked {

@@ -16,12 +16,12 @@ use super::{
 };
 use crate::relay::{
     config,
-    control::{Answer, Question, Status},
+    control::{Request, Response, Status},
 };
 
 /// Where the control socket sends its requests.
 #[derive(Clone, Debug)]
-pub(crate) struct RequestSender {
+pub(super) struct RequestSender {
     relay: RelayHandle,
     waiting: Arc<Mutex<Waiting>>,
 }
@@ -34,7 +34,7 @@ struct Waiting {
 }
 
 impl RequestSender {
-    pub(crate) fn new(relay: RelayHandle) -> Self {
+    pub(super) fn new(relay: RelayHandle) -> Self {
         Self { relay, waiting: Arc::default() }
     }
 
@@ -44,7 +44,7 @@ impl RequestSender {
     }
 
     /// Asks; the answer comes by the channel, or the channel ends without one.
-    pub(crate) fn ask(&self, question: Question) -> Receiver<Answer> {
+    pub(super) fn ask(&self, question: Request) -> Receiver<Response> {
         let (client, answer) = sync_channel(1);
         let requests = self.clone();
         // An error is an answer that does not come: the channel ends.
@@ -71,65 +71,65 @@ impl RequestSender {
         self.waiting().changes.give_up();
     }
 
-    fn answer(&self, relay: &mut SlowPath, question: Question, client: SyncSender<Answer>) {
+    fn answer(&self, relay: &mut SlowPath, question: Request, client: SyncSender<Response>) {
         let (now, names) = (relay.now(), relay.port_names());
         let (identity, uptime) = (relay.identity(), relay.uptime());
         let switch = relay.switch();
         let expect = |change| self.waiting().changes.expect(change, client.clone());
         let answer = match question {
             #[cfg(debug_assertions)]
-            Question::Panic => panic!("a client of this debug build asked for it"),
-            Question::Slots => Answer::Slots(switch.slots(), now, names),
-            Question::Ports => Answer::Ports(switch.ports(), relay.ports().to_vec()),
-            Question::Discards => Answer::Discards(switch.balance(), switch.ports(), names),
-            Question::Balance => Answer::Balance(switch.balance(), uptime),
-            Question::Status => Answer::Status(Box::new(status(relay))),
-            Question::Peers => Answer::Peers(switch.peers(), now, identity, names),
-            Question::Links => Answer::Links(switch.slots(), switch.peers(), now, names),
-            Question::Attach(wish) => match attach(relay, *wish) {
+            Request::Panic => panic!("a client of this debug build asked for it"),
+            Request::Slots => Response::Slots(switch.slots(), now, names),
+            Request::Ports => Response::Ports(switch.ports(), relay.ports().to_vec()),
+            Request::Discards => Response::Discards(switch.balance(), switch.ports(), names),
+            Request::Balance => Response::Balance(switch.balance(), uptime),
+            Request::Status => Response::Status(Box::new(status(relay))),
+            Request::Peers => Response::Peers(switch.peers(), now, identity, names),
+            Request::Links => Response::Links(switch.slots(), switch.peers(), now, names),
+            Request::Attach(wish) => match attach(relay, *wish) {
                 Ok(slot) => match relay.switch().opens_in(slot) {
                     // It comes true by itself, later than any client waits.
-                    Some(ns) => Answer::Attached(slot, Some(ns.div_ceil(1_000_000_000))),
+                    Some(ns) => Response::Attached(slot, Some(ns.div_ceil(1_000_000_000))),
                     None => return expect(Change::Attach(slot)),
                 },
-                Err(why) => Answer::Declined(why),
+                Err(why) => Response::Declined(why),
             },
-            Question::Ask(label, question) => match switch.ask(label, question, now) {
+            Request::Ask(label, question) => match switch.ask(label, question, now) {
                 Ok(id) => {
                     self.waiting().questions.expect(id);
-                    Answer::Asked(id.0)
+                    Response::Asked(id.0)
                 }
-                Err(why) => Answer::Declined(why.to_string()),
+                Err(why) => Response::Declined(why.to_string()),
             },
-            Question::Answers(id) => match self.waiting().questions.fetch(QuestionId(id)) {
-                Some((answers, done)) => Answer::Answers(answers, done),
-                None => Answer::Declined(format!("there is no question {id}, or no more of it")),
+            Request::Answers(id) => match self.waiting().questions.fetch(QuestionId(id)) {
+                Some((answers, done)) => Response::Answers(answers, done),
+                None => Response::Declined(format!("there is no question {id}, or no more of it")),
             },
-            Question::Detach(slot) => match relay.detach(slot) {
+            Request::Detach(slot) => match relay.detach(slot) {
                 Ok(()) => return expect(Change::Detach(slot)),
-                Err(why) => Answer::Declined(why.to_string()),
+                Err(why) => Response::Declined(why.to_string()),
             },
-            Question::Renumber { from, to } => match switch.renumber(from, to) {
+            Request::Renumber { from, to } => match switch.renumber(from, to) {
                 Ok(to) => {
                     let alias_s = switch.config().alias().as_secs();
                     let narrow_bits = narrow_bits(switch.config().scheme(), from, to);
                     return expect(Change::Renumber { from, to, alias_s, narrow_bits });
                 }
-                Err(why) => Answer::Declined(why.to_string()),
+                Err(why) => Response::Declined(why.to_string()),
             },
             // True at once: what takes time is that senders stop naming it.
-            Question::Drain { slot, for_s } => match switch.drain(slot, for_s * 1_000_000_000) {
-                Ok(()) => Answer::Draining { slot, for_s },
-                Err(why) => Answer::Declined(why.to_string()),
+            Request::Drain { slot, for_s } => match switch.drain(slot, for_s * 1_000_000_000) {
+                Ok(()) => Response::Draining { slot, for_s },
+                Err(why) => Response::Declined(why.to_string()),
             },
-            Question::Grow { scheme, slot_max } => {
+            Request::Grow { scheme, slot_max } => {
                 let slot_max = slot_max.unwrap_or_else(|| {
                     let max = config::default_slot_max(&scheme).unwrap_or_default();
                     max.max(switch.config().slot_max())
                 });
                 match switch.grow_scheme(*scheme, slot_max) {
                     Ok(()) => return expect(Change::Grow { scheme, slot_max }),
-                    Err(why) => Answer::Declined(why.to_string()),
+                    Err(why) => Response::Declined(why.to_string()),
                 }
             }
         };

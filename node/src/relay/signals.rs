@@ -23,48 +23,47 @@ use std::{
 
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ},
-    iterator::Signals,
+    iterator,
 };
+
+use crate::limits::MESSAGES_MAX;
 
 /// What the main thread is told.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Message {
+pub(super) enum Message {
     /// A signal that ends nothing, as a line of the log.
-    Noted(&'static str),
-    /// [`Signalled::stop`] has an answer.
+    Ignored(&'static str),
+    /// [`Signals::stop`] has an answer.
     Wake,
     /// The relay has ended by itself.
     Ended,
 }
 
-/// Messages that wait for the main thread, which is idle.
-const MESSAGES_MAX: usize = 16;
-
 /// What signals have come.
 #[derive(Debug)]
-pub(crate) struct Signalled {
+pub(super) struct Signals {
     /// The signal that ends the relay; 0 as long as none came.
     stop: Arc<AtomicI32>,
     sender: SyncSender<Message>,
     messages: Receiver<Message>,
 }
 
-impl Signalled {
+impl Signals {
     /// Watches from now on, on a thread of its own.
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) fn watch() -> io::Result<Self> {
+    pub(super) fn watch() -> io::Result<Self> {
         let (sender, messages) = sync_channel(MESSAGES_MAX);
-        let signalled = Self { stop: Arc::default(), sender, messages };
+        let signals = Self { stop: Arc::default(), sender, messages };
         let is_hup_ours = !is_ignored(SIGHUP);
         let mut wanted = vec![SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ];
         wanted.extend(is_hup_ours.then_some(SIGHUP));
-        let mut signals = Signals::new(wanted)?;
+        let mut received = iterator::Signals::new(wanted)?;
         let had_terminal = has_terminal();
-        let (stop, sender) = (signalled.stop.clone(), signalled.sender.clone());
+        let (stop, sender) = (signals.stop.clone(), signals.sender.clone());
         let watch = move || {
-            for signal in &mut signals {
+            for signal in &mut received {
                 let is_hang_up = signal == SIGHUP && had_terminal && !has_terminal();
                 let message = match signal {
                     SIGXFSZ => continue,
@@ -82,11 +81,11 @@ impl Signalled {
                         let _ = stop.compare_exchange(0, signal, order, Ordering::Relaxed);
                         Message::Wake
                     }
-                    SIGHUP => Message::Noted(
+                    SIGHUP => Message::Ignored(
                         "SIGHUP is ignored: the configuration is read at start only; restart the relay",
                     ),
-                    SIGUSR1 => Message::Noted("SIGUSR1 is ignored: it has no meaning"),
-                    _ => Message::Noted("SIGUSR2 is ignored: it has no meaning"),
+                    SIGUSR1 => Message::Ignored("SIGUSR1 is ignored: it has no meaning"),
+                    _ => Message::Ignored("SIGUSR2 is ignored: it has no meaning"),
                 };
                 // A full queue wakes the main thread as well.
                 let _ = sender.try_send(message);
@@ -94,11 +93,11 @@ impl Signalled {
         };
         let named = std::thread::Builder::new().name("signals".to_owned());
         named.spawn(watch)?;
-        Ok(signalled)
+        Ok(signals)
     }
 
     /// The line of the signal that ends the relay, if one came.
-    pub(crate) fn stop(&self) -> Option<&'static str> {
+    pub(super) fn stop(&self) -> Option<&'static str> {
         match self.stop.load(Ordering::Acquire) {
             0 => None,
             SIGHUP => Some("SIGHUP, and the terminal is gone: the relay stops"),
@@ -108,17 +107,17 @@ impl Signalled {
     }
 
     /// Where other threads tell the main thread something.
-    pub(crate) fn sender(&self) -> SyncSender<Message> {
+    pub(super) fn sender(&self) -> SyncSender<Message> {
         self.sender.clone()
     }
 
     /// Waits for a message.
-    pub(crate) fn recv(&self) -> Result<Message, RecvTimeoutError> {
+    pub(super) fn recv(&self) -> Result<Message, RecvTimeoutError> {
         self.messages.recv().map_err(|_| RecvTimeoutError::Disconnected)
     }
 
     /// Waits for a message, at most so long.
-    pub(crate) fn recv_timeout(&self, timeout: Duration) -> Result<Message, RecvTimeoutError> {
+    pub(super) fn recv_timeout(&self, timeout: Duration) -> Result<Message, RecvTimeoutError> {
         self.messages.recv_timeout(timeout)
     }
 }

@@ -18,23 +18,23 @@ use strowger_io::{
     udp,
     xdp::{self, Choice, RxMode},
 };
-use strowger_runtime::own::Own;
+use strowger_runtime::{
+    address::{Shown, takes_ipv4_too},
+    files::{Opener, Role},
+    key_file,
+    machine_addresses::{MachineAddresses, is_on_this_machine},
+    untrusted::Untrusted,
+};
 
 use super::in_use::{Holder, Sockets, holder_of_lock};
 use crate::{
-    command::key,
     exit::{Exit, Failure, output_ended},
+    limits::SOCKET_BUFFER_BYTES,
     relay::{
         builder,
-        config::addresses,
-        config::{self, Config, Ethernet, Listener, SOCKET_BUFFER_BYTES},
+        config::{self, Config, Ethernet, Listener, addresses},
         files::roles,
-        is_here,
     },
-};
-use strowger_runtime::{
-    files::{Opener, Role},
-    untrusted::Untrusted,
 };
 
 /// Memory that is pinned to see whether AF_XDP may be used.
@@ -139,7 +139,9 @@ fn look(file: &Path, mut config: Config) -> Findings {
         look_at_listener(listener, &config, &sockets, &mut found);
     }
     look_at_interfaces(&config, workers, &mut found);
-    addresses::faults(&Own::now(), &config).into_iter().for_each(|fault| found.wrong(fault));
+    addresses::faults(&MachineAddresses::now(), &config)
+        .into_iter()
+        .for_each(|fault| found.wrong(fault));
     // Another key stands for one that cannot be read.
     let identity = identity.or_else(|| IdentityKey::generate(&mut OsEntropy).ok());
     let builder = builder::builder(&config, identity, |_| Ok(Psk::NONE));
@@ -154,8 +156,8 @@ fn look(file: &Path, mut config: Config) -> Findings {
 /// Reads the keys, each file once.
 fn look_at_secrets(config: &Config, opener: &Opener, found: &mut Findings) -> Option<IdentityKey> {
     let identity = config.identity.as_ref().and_then(|identity| {
-        let read = key::identity(&identity.key, opener);
-        read.map_err(|why| found.refused(format!("[identity]: {}", why.line))).ok()
+        let read = key_file::read(&identity.key, opener);
+        read.map_err(|why| found.refused(format!("[identity]: {why}"))).ok()
     });
     let mut read: Vec<&PathBuf> = Vec::new();
     let with_psk = config.peers.iter().filter_map(|peer| Some((peer, peer.psk.as_ref()?)));
@@ -164,8 +166,8 @@ fn look_at_secrets(config: &Config, opener: &Opener, found: &mut Findings) -> Op
             continue;
         }
         read.push(file);
-        if let Err(why) = key::psk(file, opener) {
-            found.refused(format!("peer \"{}\": {}", peer.name, why.line));
+        if let Err(why) = key_file::read_psk(file, opener) {
+            found.refused(format!("peer \"{}\": {why}", peer.name));
         }
     }
     identity
@@ -219,9 +221,9 @@ fn way_out(error: &io::Error, path: &Path, user: Option<&str>) -> String {
 
 fn look_at_listener(listener: &Listener, config: &Config, sockets: &Sockets, found: &mut Findings) {
     let Listener { name, address: at, backend, .. } = listener;
-    let shown = strowger_runtime::address::Shown(strowger_frame::Address::Udp(*at));
+    let shown = Shown(strowger_frame::Address::Udp(*at));
     let whose = format!("listener \"{name}\": address \"{shown}\"");
-    if !is_here(*at) {
+    if !is_on_this_machine(*at) {
         found.refused(format!(
             "{whose}: this machine has no such address; `ip address` lists those it has{}",
             waiting(config)
@@ -231,7 +233,9 @@ fn look_at_listener(listener: &Listener, config: &Config, sockets: &Sockets, fou
             "{whose}: ports below {first} take root or CAP_NET_BIND_SERVICE, which this process has not"
         ));
     }
-    if let Some(holder) = sockets.holder_of_udp(*at, config::is_dual_stack(*at, &config.udp)) {
+    if let Some(holder) =
+        sockets.holder_of_udp(*at, takes_ipv4_too(*at, config.udp.iter().map(|it| it.address)))
+    {
         found.in_use(&whose, &holder);
     }
     let wants = match backend {

@@ -1,14 +1,51 @@
 //! Peers of a configuration that have an address of this machine itself, or a broadcast address.
 
-use strowger_frame::Address;
-use strowger_runtime::own::Own;
+use std::{fmt, net::SocketAddr};
 
-use crate::relay::config::Config;
-use strowger_runtime::address::Shown;
+use strowger_frame::Address;
+use strowger_runtime::{address::Shown, machine_addresses::MachineAddresses};
+
+use super::Config;
+
+impl Config {
+    /// Puts the numbers that interfaces have now into the addresses that name them.
+    ///
+    /// # Errors
+    /// A line for each address whose interface this machine has not; it stays as it is.
+    pub(crate) fn resolve(&mut self) -> Result<(), Vec<String>> {
+        let interfaces = std::mem::take(&mut self.interfaces);
+        let mut absent = Vec::new();
+        let mut resolve = |whose: &dyn fmt::Display, at: &mut SocketAddr| match interfaces
+            .resolve(*at)
+        {
+            Ok(resolved) => *at = resolved,
+            Err(name) => {
+                let shown = interfaces.shown(*at);
+                let why =
+                    format!("{whose}: address \"{shown}\": this machine has no interface {name}");
+                absent.push(why);
+            }
+        };
+        for listener in &mut self.udp {
+            resolve(&format_args!("listener \"{}\"", listener.name), &mut listener.address);
+        }
+        for peer in &mut self.peers {
+            if let Some(Address::Udp(at)) = &mut peer.address {
+                resolve(&format_args!("peer \"{}\"", peer.name), at);
+            }
+        }
+        for neighbour in &mut self.neighbours {
+            if let Address::Udp(at) = &mut neighbour.address {
+                resolve(&format_args!("neighbour \"{}\"", neighbour.name), at);
+            }
+        }
+        if absent.is_empty() { Ok(()) } else { Err(absent) }
+    }
+}
 
 /// What is wrong with the addresses of peers and neighbours, a line each. Names of interfaces in the addresses
 /// are resolved already.
-pub(crate) fn faults(own: &Own, config: &Config) -> Vec<String> {
+pub(crate) fn faults(own: &MachineAddresses, config: &Config) -> Vec<String> {
     let peers = config.peers.iter();
     let peers = peers.map(|peer| ("peer", &peer.name, peer.address, peer.listener));
     let neighbours = config.neighbours.iter();
@@ -41,12 +78,12 @@ mod tests {
     use crate::relay::config::parse;
 
     /// A machine with 198.51.100.1/24, 2001:db8::1 and a MAC address at `lan`.
-    fn machine() -> Own {
+    fn machine() -> MachineAddresses {
         let entry = |interface: &str, at| OwnAddress { interface: interface.to_owned(), at };
         let ip = |text: &str, broadcasts: &[Ipv4Addr]| {
             OwnKind::Ip(text.parse().unwrap(), broadcasts.to_vec())
         };
-        Own::of(vec![
+        MachineAddresses::of(vec![
             entry("lan", OwnKind::Mac([2, 0, 0, 0, 0, 1])),
             entry("other", OwnKind::Mac([2, 0, 0, 0, 0, 2])),
             entry("lan", ip("198.51.100.1", &[Ipv4Addr::new(198, 51, 100, 255)])),

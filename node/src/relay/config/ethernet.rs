@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use strowger_io::xdp::{Choice, RxMode, limits};
 
 use super::{
-    Captures, Fault, Names, name,
+    Fault,
     reader::{Document, Section},
+    unique::{Captures, Names, name},
 };
+use crate::limits::{BEACON_S, BEACON_S_MAX, ETHERTYPE_MIN, INTERFACE_BYTES_MAX, QUEUES_MAX};
 
 pub(super) const ETHERNET_KEYS: &[&str] = &[
     "name",
@@ -27,16 +29,6 @@ pub(super) const ETHERNET_KEYS: &[&str] = &[
     "capture",
 ];
 
-/// The longest name of an interface that the kernel takes.
-const INTERFACE_BYTES_MAX: usize = 15;
-/// Seconds between two beacons unless the configuration says otherwise.
-const BEACON_S: u32 = 10;
-/// An hour: who is heard less often is found by other means.
-const BEACON_S_MAX: u64 = 3_600;
-/// More than any NIC has.
-const QUEUES_MAX: u64 = 4_096;
-/// Below this the field is a frame's length.
-const ETHERTYPE_MIN: u64 = 0x0600;
 /// Ethertypes that the machine itself lives on: our program would take all of their frames.
 const TAKEN: [(u16, &str); 5] = [
     (0x0800, "IPv4"),

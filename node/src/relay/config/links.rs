@@ -3,17 +3,24 @@
 
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
-use strowger_crypto::{Identity, PeerId};
+use strowger_crypto::{Identity, NetworkId, PeerId, StaticPublic};
+use strowger_engine::{
+    control::peering::{Liveness, UnknownPeerPolicy},
+    limits::{ATTACHED_MAX, FRAME_BYTES_MAX},
+    link::Rights,
+};
 use strowger_frame::Address;
+use strowger_wire::{hello::SealWish, limits::LINK_MTU_MIN};
 
 use super::{
-    Ethernet, FRAME_BYTES_MAX, Fault, IdentityFile, LINK_MTU_MIN, Listener, Liveness, Names,
-    Neighbour, NetworkId, Peer, Rights, SealWish, Slots, StaticPublic, UnknownPeerPolicy, address,
+    Ethernet, Fault, IdentityFile, Listener, Neighbour, Peer, address,
     ethernet::ETHERNET_KEYS,
-    name,
     reader::{Document, Section, nearest},
+    unique::{Names, Slots, name},
 };
-use strowger_runtime::address::{Interfaces, in_scope_of, unusable_as_peer};
+use strowger_runtime::address::{Interfaces, in_scope_of, takes_ipv4_too, unusable_as_peer};
+
+use crate::limits::{INTERVAL_MS_MAX, INTERVAL_MS_MIN};
 
 pub(super) const IDENTITY_KEYS: &[&str] = &["key", "network"];
 pub(super) const LIVENESS_KEYS: &[&str] = &["interval_ms", "multiplier", "always"];
@@ -35,11 +42,6 @@ pub(super) const PEER_KEYS: &[&str] = &[
     "multiplier",
     "always",
 ];
-
-/// A day: no link that is silent for longer is worth asking about.
-const INTERVAL_MS_MAX: u64 = 86_400_000;
-/// Probes cost both ends; below this they would be most of what a link carries.
-const INTERVAL_MS_MIN: u64 = 10;
 
 /// Listeners, and the addresses behind them so far with their lines.
 pub(super) struct Behind<'c> {
@@ -90,7 +92,8 @@ impl Behind<'_> {
         match (self.udp.get(listener), address) {
             (Some(Listener { address: local, name, .. }), Address::Udp(at))
                 if local.is_ipv4() != at.is_ipv4()
-                    && !(at.is_ipv4() && super::is_dual_stack(*local, self.udp)) =>
+                    && !(at.is_ipv4()
+                        && takes_ipv4_too(*local, self.udp.iter().map(|it| it.address))) =>
             {
                 let kind = if local.is_ipv4() { "IPv4" } else { "IPv6" };
                 let text = format!(
@@ -404,7 +407,7 @@ pub(super) fn unknown_peers(
     let section = document.section("unknown_peers", UNKNOWN_PEERS_KEYS)?;
     let allow = section.flag("allow")?.unwrap_or(false);
     let rights = rights(&section)?.unwrap_or(Rights::NONE);
-    let max = section.number("max", 1, super::ATTACHED_MAX as u64)?;
+    let max = section.number("max", 1, ATTACHED_MAX as u64)?;
     let links_max = max.map_or(UnknownPeerPolicy::default().links_max(), |max| max as u32);
     let liveness = liveness_of(&section, liveness)?;
     Ok(allow.then_some(

@@ -10,11 +10,12 @@ use strowger_engine::limits::{FRAME_BYTES_MAX, FRAME_BYTES_MIN};
 use strowger_io::udp::{Choice, limits::POSTED_BUFFERS, limits::POSTED_BUFFERS_MAX};
 
 use super::{
-    Captures, Fault, Listener, Names, SOCKET_BUFFER_BYTES, SOCKET_BUFFER_BYTES_MAX, Slots,
-    UNIX_FRAME_BYTES, UnixEndpoint, name,
+    Fault, Listener, UnixEndpoint,
     reader::{Document, Section},
     socket_address, socket_path,
+    unique::{Captures, Names, Slots, name},
 };
+use crate::limits::{SOCKET_BUFFER_BYTES, SOCKET_BUFFER_BYTES_MAX, UNIX_FRAME_BYTES};
 use strowger_runtime::address;
 
 pub(super) const UDP_KEYS: &[&str] =

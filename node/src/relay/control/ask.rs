@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use strowger_crypto::Identity;
 use strowger_engine::control::messages::{Answer, HopReport, Question};
 use strowger_wire::{Label, hex::Hex, limits::CONTROL_BYTES_MAX};
-/// What a ping carries if nobody says how much.
-const PING_BYTES: u16 = 56;
+
+use crate::limits::PING_BYTES;
 
 /// Reads what stands behind `ping`, `trace` or `identify`.
 ///

@@ -3,29 +3,27 @@
 
 use serde_json::{Map, Value};
 
-use super::Question;
-use crate::command::conform::scheme_of;
-
-/// How long a slot is drained if nobody says: labels that name it are seldom used for longer.
-pub(crate) const DRAIN_S: u64 = 60;
-/// A day.
-const DRAIN_S_MAX: u64 = 86_400;
+use super::Request;
+use crate::{
+    labels::scheme_of,
+    limits::{DRAIN_S, DRAIN_S_MAX},
+};
 
 /// Reads what stands behind `renumber`.
 ///
 /// # Errors
 /// One line that says what is wanted.
-pub(super) fn renumber(what: &Value) -> Result<Question, String> {
+pub(super) fn renumber(what: &Value) -> Result<Request, String> {
     let object = object("renumber", what, &["slot", "to"])?;
     let from = slot("renumber", object, "slot")?.ok_or("renumber needs slot")?;
-    Ok(Question::Renumber { from, to: slot("renumber", object, "to")? })
+    Ok(Request::Renumber { from, to: slot("renumber", object, "to")? })
 }
 
 /// Reads what stands behind `drain`.
 ///
 /// # Errors
 /// One line that says what is wanted.
-pub(super) fn drain(what: &Value) -> Result<Question, String> {
+pub(super) fn drain(what: &Value) -> Result<Request, String> {
     let object = object("drain", what, &["slot", "for_s"])?;
     let for_s = match object.get("for_s") {
         None | Some(Value::Null) => DRAIN_S,
@@ -34,21 +32,21 @@ pub(super) fn drain(what: &Value) -> Result<Question, String> {
             .filter(|seconds| *seconds <= DRAIN_S_MAX)
             .ok_or_else(|| format!("for_s in drain is 0 to {DRAIN_S_MAX}, in seconds"))?,
     };
-    Ok(Question::Drain { slot: slot("drain", object, "slot")?.ok_or("drain needs slot")?, for_s })
+    Ok(Request::Drain { slot: slot("drain", object, "slot")?.ok_or("drain needs slot")?, for_s })
 }
 
 /// Reads what stands behind `grow`.
 ///
 /// # Errors
 /// One line that says what is wanted.
-pub(super) fn grow(what: &Value) -> Result<Question, String> {
+pub(super) fn grow(what: &Value) -> Result<Request, String> {
     const WANTED: &str = "f4, f8, v3x5x8, v4x8, or a serialised one in hex";
     let object = object("grow", what, &["scheme", "slot_max"])?;
     let text = object.get("scheme").and_then(Value::as_str);
     let text = text.ok_or_else(|| format!("grow needs scheme: {WANTED}"))?;
     let scheme =
         scheme_of(text).map_err(|kind| format!("\"{text}\" is no scheme ({kind}): {WANTED}"))?;
-    Ok(Question::Grow { scheme: Box::new(scheme), slot_max: slot("grow", object, "slot_max")? })
+    Ok(Request::Grow { scheme: Box::new(scheme), slot_max: slot("grow", object, "slot_max")? })
 }
 
 fn object<'v>(

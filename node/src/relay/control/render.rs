@@ -13,23 +13,22 @@ use strowger_engine::{
 };
 use strowger_frame::{Address, alloc, port::KernelDrop};
 use strowger_runtime::{PortInfo, PortKind};
-use strowger_wire::{Scheme, hex::Hex};
 
-use super::{Answer, Status, ask, error};
-use crate::relay::journal::Entry;
+use super::{Response, Status, ask, error};
+use crate::{labels::scheme_text, relay::journal::Entry};
 use strowger_runtime::address::Shown;
 
-pub(super) fn answer(answer: &Answer) -> Value {
+pub(super) fn answer(answer: &Response) -> Value {
     match answer {
-        Answer::Slots(views, now, names) => {
+        Response::Slots(views, now, names) => {
             let rows: Vec<Value> = views.iter().map(|view| slot(view, *now, names)).collect();
             json!({ "slots": rows })
         }
-        Answer::Ports(views, infos) => {
+        Response::Ports(views, infos) => {
             let rows: Vec<Value> = views.iter().map(|view| port(view, infos)).collect();
             json!({ "ports": rows })
         }
-        Answer::Discards(sums, views, names) => {
+        Response::Discards(sums, views, names) => {
             let rows: Vec<Value> = views.iter().map(|view| port_discards(view, names)).collect();
             json!({
                 "balance": balance(sums),
@@ -38,7 +37,7 @@ pub(super) fn answer(answer: &Answer) -> Value {
                 "ports": rows,
             })
         }
-        Answer::Balance(sums, uptime) => {
+        Response::Balance(sums, uptime) => {
             json!({
                 "uptime_s": uptime.as_secs_f64(),
                 "balance": balance(sums),
@@ -46,29 +45,29 @@ pub(super) fn answer(answer: &Answer) -> Value {
                 "kernel_drops_by_reason": kernel(sums.kernel_by_reason()),
             })
         }
-        Answer::Peers(views, now, identity, names) => peers(views, *now, *identity, names),
-        Answer::Links(slots, peers, now, names) => {
+        Response::Peers(views, now, identity, names) => peers(views, *now, *identity, names),
+        Response::Links(slots, peers, now, names) => {
             let links = slots.iter().filter(|view| view.behind == Some(Behind::Neighbour));
             let rows: Vec<Value> = links.map(|view| link(view, peers, *now, names)).collect();
             json!({ "links": rows })
         }
-        Answer::Status(of) => status(of),
-        Answer::Attached(slot, None) => json!({ "attached": slot }),
-        Answer::Attached(slot, Some(seconds)) => json!({ "attached": slot, "opens_s": seconds }),
-        Answer::Detached(slot) => json!({ "detached": slot }),
-        Answer::Renumbered { from, to, alias_s, narrow_bits } => {
+        Response::Status(of) => status(of),
+        Response::Attached(slot, None) => json!({ "attached": slot }),
+        Response::Attached(slot, Some(seconds)) => json!({ "attached": slot, "opens_s": seconds }),
+        Response::Detached(slot) => json!({ "detached": slot }),
+        Response::Renumbered { from, to, alias_s, narrow_bits } => {
             let (slot, bits) = (from, narrow_bits);
             json!({ "renumbered": { "slot": slot, "to": to, "alias_s": alias_s, "narrow_bits": bits } })
         }
-        Answer::Draining { slot, for_s } => {
+        Response::Draining { slot, for_s } => {
             json!({ "draining": { "slot": slot, "for_s": for_s } })
         }
-        Answer::Grown(scheme, slot_max) => {
+        Response::Grown(scheme, slot_max) => {
             json!({ "grown": { "scheme": scheme_text(scheme), "slot_max": slot_max } })
         }
-        Answer::Asked(number) => json!({ "asked": number }),
-        Answer::Answers(answers, done) => ask::answers(answers, *done),
-        Answer::Declined(why) => error("declined", why),
+        Response::Asked(number) => json!({ "asked": number }),
+        Response::Answers(answers, done) => ask::answers(answers, *done),
+        Response::Declined(why) => error("declined", why),
     }
 }
 
@@ -171,7 +170,7 @@ pub(super) fn event(entry: &Entry) -> Value {
     json!({
         "number": entry.number,
         "uptime_s": entry.at.as_secs_f64(),
-        "event": entry.what,
+        "event": entry.event,
         "slot": entry.slot,
         "name": entry.name,
         "detail": entry.detail,
@@ -307,14 +306,6 @@ fn balance(sums: &Balance) -> Value {
         "even": sums.is_even(),
         "kernel_drops": sums.kernel_drops,
     })
-}
-
-/// As the configuration would name it.
-fn scheme_text(scheme: &Scheme) -> String {
-    match scheme.name() {
-        Some(name) => name.to_owned(),
-        None => Hex(scheme.serialize().as_bytes()).to_string(),
-    }
 }
 
 fn status(of: &Status) -> Value {

@@ -16,14 +16,14 @@ use strowger_runtime::files::Opener;
 
 /// A bound control socket. Its file goes when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Control {
+pub(crate) struct ControlSocket {
     pub(super) listener: UnixListener,
     path: PathBuf,
     /// Device and inode of the file that we made.
     file: (u64, u64),
 }
 
-impl Control {
+impl ControlSocket {
     /// Binds the socket with mode 0600. The socket of a relay that is no more is removed.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ impl Control {
     }
 }
 
-impl Drop for Control {
+impl Drop for ControlSocket {
     fn drop(&mut self) {
         // Another relay may have its socket there by now.
         let is_ours = |file: fs::Metadata| (file.dev(), file.ino()) == self.file;

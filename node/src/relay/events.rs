@@ -1,4 +1,4 @@
-//! The thread that watches a relay's events: writes the journal and the log, and answers clients that wait.
+//! The thread that takes a relay's events: it writes the journal and the log, and answers waiting clients.
 
 use std::{
     io,
@@ -11,32 +11,27 @@ use strowger_engine::control::Event as SwitchEvent;
 use strowger_runtime::{Event, EventKind, Events};
 
 use super::{
-    logged::{logged, subject},
+    event_text::{detail, log_line, subject},
+    journal::{Entry, Journal},
+    log::{Kind, Log, Rfc3339},
     requests::RequestSender,
     signals::Message,
-    words::words_of,
 };
-use crate::{
-    limits::LOG_TICK,
-    relay::{
-        journal::{Entry, Journal},
-        log::{Kind, Log, Rfc3339},
-    },
-};
+use crate::limits::LOG_TICK;
 
 /// What the thread writes to.
-pub(crate) struct Watcher {
-    pub(crate) journal: Journal,
-    pub(crate) log: Log,
-    pub(crate) requests: RequestSender,
+pub(super) struct EventWriter {
+    pub(super) journal: Journal,
+    pub(super) log: Log,
+    pub(super) requests: RequestSender,
 }
 
-impl Watcher {
-    /// Watches on a thread of its own until the relay has ended, and then says so.
+impl EventWriter {
+    /// Takes events on a thread of its own until the relay has ended, and then sends [`Message::Ended`].
     ///
     /// # Errors
-    /// The kernel's, when it gives no thread.
-    pub(crate) fn watch(
+    /// The kernel gives no thread.
+    pub(super) fn start(
         self,
         mut events: Events,
         ended: SyncSender<Message>,
@@ -63,66 +58,67 @@ impl Watcher {
         match &kind {
             EventKind::Switch(event) => {
                 if !matches!(event, SwitchEvent::Answered(..)) {
-                    self.note_switch_event(at, slot, name, event);
+                    self.write_switch_event(at, slot, name, (kind.name(), event));
                 }
                 self.requests.take_event(event);
             }
             EventKind::SlowPathRestarted { panic } => {
-                let text =
-                    format_args!("panicked and begins anew, a bug of ours; please report: {panic}");
+                let text = format_args!("panicked and restarts: a bug, please report it: {panic}");
                 self.log.write(Kind::SlowPathRestarted, "slow path", text);
                 self.requests.give_up_questions();
             }
             EventKind::SlowPathRecovered => self.requests.give_up_changes(),
             EventKind::Missed { events } => {
-                let text = format_args!("{events} events came faster than they were written down");
+                let text = format_args!("{events} events are missing: they came too fast");
                 self.log.write(Kind::Log, "journal", text);
                 self.requests.give_up_changes();
                 self.requests.give_up_questions();
             }
             kind => {
-                if let Some(said) = said(kind) {
-                    self.note(at, kind.name(), said);
+                if let Some(record) = record(kind) {
+                    self.write(at, kind.name(), record);
                 }
             }
         }
     }
 
-    fn note_switch_event(
+    fn write_switch_event(
         &self,
         at: Duration,
         slot: Option<u32>,
         name: String,
-        event: &SwitchEvent,
+        (event_name, event): (&'static str, &SwitchEvent),
     ) {
-        let (what, _, detail) = words_of(event);
-        if let Some((kind, text)) = logged(event) {
+        if let Some((kind, text)) = log_line(event) {
             self.log.write(kind, &subject(slot, &name), text);
         }
-        self.journal.write(Entry { number: 0, at, what, slot, name, detail });
+        let detail = detail(event);
+        self.journal.write(Entry { number: 0, at, event: event_name, slot, name, detail });
     }
 
-    fn note(&self, at: Duration, what: &'static str, said: Said) {
-        let Said { kind, subject, text, in_journal } = said;
+    fn write(&self, at: Duration, event: &'static str, record: Record) {
+        let Record { kind, subject, text, in_journal } = record;
         if let Some(kind) = kind {
             self.log.write(kind, &subject, &text);
         }
         if let Some(detail) = in_journal {
             let (slot, name, detail) = (None, String::new(), Some(detail));
-            self.journal.write(Entry { number: 0, at, what, slot, name, detail });
+            self.journal.write(Entry { number: 0, at, event, slot, name, detail });
         }
     }
 }
 
 /// What is written about an event of the runtime.
-struct Said {
+struct Record {
+    /// The kind of the line in the log; `None` for no line.
     kind: Option<Kind>,
     subject: String,
     text: String,
+    /// The detail in the journal; `None` for no entry.
     in_journal: Option<String>,
 }
 
-impl Said {
+impl Record {
     /// For the log, and for the journal with the subject before it.
     fn both(kind: Kind, subject: impl Into<String>, text: String) -> Self {
         let subject = subject.into();
@@ -136,32 +132,34 @@ impl Said {
     }
 }
 
-fn said(event: &EventKind) -> Option<Said> {
+fn record(event: &EventKind) -> Option<Record> {
     Some(match event {
-        EventKind::WorkerStalled { worker } => Said::log(
+        EventKind::WorkerStalled { worker } => Record::log(
             Kind::WorkerStalled,
             format!("worker {worker}"),
-            "no progress for 5 s; its links will fail",
+            "no progress for 5 s; its links will fail; restart the relay, and report it if it comes back",
         ),
         EventKind::WorkerRecovered { worker } => {
-            Said::log(Kind::WorkerBack, format!("worker {worker}"), "makes progress again")
+            Record::log(Kind::WorkerBack, format!("worker {worker}"), "makes progress again")
         }
-        EventKind::PoolExhausted { worker, times } => Said::log(
+        EventKind::PoolExhausted { worker, times } => Record::log(
             Kind::PoolEmpty,
             format!("worker {worker}"),
             format!(
-                "found no free memory {times} times in the last second; frames are lost; leave out \
-                 [memory], or raise it"
+                "found no free memory {times} times in the last second, and frames are lost; raise \
+                 [memory], or leave it out"
             ),
         ),
         EventKind::WallClockSet { forward, by, to } => {
             let (by, to) = (by.as_secs(), Rfc3339(*to));
             let text = if *forward {
-                format!("was set forward by {by} s, to {to}; handshakes follow")
+                format!("was set forward by {by} s, to {to}; handshakes use the new time")
             } else {
-                format!("was set back by {by} s, to {to}; handshakes go on from the time before")
+                format!(
+                    "was set back by {by} s, to {to}; handshakes continue from the earlier time"
+                )
             };
-            Said::both(Kind::ClockSet, "the wall clock", text)
+            Record::both(Kind::ClockSet, "the wall clock", text)
         }
         EventKind::WallClockWrong { shows } => {
             let shows = Rfc3339((*shows).max(UNIX_EPOCH));
@@ -169,47 +167,46 @@ fn said(event: &EventKind) -> Option<Said> {
                 "shows {shows}, which cannot be right; peers that have seen a later handshake refuse this \
                  node's until the clock is set"
             );
-            Said::both(Kind::ClockWrong, "the wall clock", text)
+            Record::both(Kind::ClockWrong, "the wall clock", text)
         }
         EventKind::AddressGone { port, address } => {
-            let everywhere = if address.is_ipv4() { "0.0.0.0" } else { "[::]" };
+            let any = if address.is_ipv4() { "0.0.0.0" } else { "[::]" };
             let text = format!(
-                "this machine has no address {address} any more, so nothing comes in or goes out there; it \
-                 works again when the address is back; to follow a changing address, listen at {everywhere}"
+                "this machine no longer has address {address}, so the listener receives and sends nothing; \
+                 it works again when the address is back; listen at {any} to follow a changing address"
             );
-            Said::both(Kind::PortTrouble, format!("[[udp]] {port}"), text)
+            Record::both(Kind::PortTrouble, format!("[[udp]] {port}"), text)
         }
         EventKind::AddressBack { port, address } => {
             let text = format!("this machine has address {address} again");
-            Said::both(Kind::PortBack, format!("[[udp]] {port}"), text)
+            Record::both(Kind::PortBack, format!("[[udp]] {port}"), text)
         }
-        EventKind::VlanTagsHidden { port, interface, way_out } => {
+        EventKind::VlanTagsHidden { port, interface, remedy } => {
             let text = format!(
-                "{interface} takes VLAN tags off frames since the start, so frames of other VLANs are taken \
-                 for this port's; {way_out}, or start the relay anew"
+                "{interface} now strips VLAN tags, so the port takes frames of other VLANs for its own; \
+                 {remedy}, or restart the relay"
             );
-            Said::both(Kind::PortTrouble, format!("[[ethernet]] {port}"), text)
+            Record::both(Kind::PortTrouble, format!("[[ethernet]] {port}"), text)
         }
         EventKind::VlanTagsShown { port, interface } => {
             let text = format!("{interface} leaves VLAN tags in frames again");
-            Said::both(Kind::PortBack, format!("[[ethernet]] {port}"), text)
+            Record::both(Kind::PortBack, format!("[[ethernet]] {port}"), text)
         }
         EventKind::InterfaceGone { port } => {
-            let text = "its interface is gone; what is sent there is lost as peer_gone; when it is back, \
-                        start the relay anew";
+            let text = "its interface is gone, and frames for it are discarded as peer_gone; restart the \
+                        relay when the interface is back";
             let in_journal = Some(port.clone());
-            let said = Said::log(Kind::PortTrouble, format!("[[ethernet]] {port}"), text);
-            Said { in_journal, ..said }
+            let record = Record::log(Kind::PortTrouble, format!("[[ethernet]] {port}"), text);
+            Record { in_journal, ..record }
         }
         EventKind::AlternatePort { port, local } => {
-            let text = format!(
-                "peers have answered nothing for a minute; handshakes go from {local}, too"
-            );
+            let text =
+                format!("peers have not answered for a minute; handshakes also go from {local}");
             let subject = format!("[[udp]] {port}");
             let in_journal = Some(format!("{subject}: {text}"));
-            Said { kind: None, subject, text, in_journal }
+            Record { kind: None, subject, text, in_journal }
         }
-        EventKind::AlternatePortFailed { port, why } => Said::both(
+        EventKind::AlternatePortFailed { port, why } => Record::both(
             Kind::PortTrouble,
             format!("[[udp]] {port}"),
             format!("cannot open another port for peers that do not answer: {why}"),
@@ -217,10 +214,10 @@ fn said(event: &EventKind) -> Option<Said> {
         EventKind::StateFileFailed { why } => {
             let text = why.strip_prefix("warning: ").unwrap_or(why);
             let text = text.strip_prefix("state file ").unwrap_or(text);
-            Said::log(Kind::StateFileTrouble, "state file", text)
+            Record::log(Kind::StateFileTrouble, "state file", text)
         }
         EventKind::StateFileWritten { file } => {
-            Said::log(Kind::StateFileBack, "state file", format!("{file}: is written again"))
+            Record::log(Kind::StateFileBack, "state file", format!("{file}: is written again"))
         }
         _ => return None,
     })

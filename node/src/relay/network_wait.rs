@@ -1,15 +1,12 @@
 //! What a configuration names and the machine has not yet: at boot a relay may be faster than the network. The start
 //! waits for it, says so, and goes on when it is there, or when the time is up. It opens nothing that stays open.
 
-use std::{
-    io,
-    net::{SocketAddr, UdpSocket},
-    time::Instant,
-};
+use std::time::Instant;
 
 use strowger_io::sys::probe::interface_index;
+use strowger_runtime::machine_addresses::is_on_this_machine;
 
-use super::signals::Signalled;
+use super::signals::Signals;
 use crate::{
     limits::WAIT_LOOK_EVERY,
     relay::{
@@ -20,12 +17,12 @@ use crate::{
 
 /// Waits until the machine has every address and interface that the configuration names, as long as it allows; less
 /// where a signal ends the relay.
-pub(crate) fn wait_for_network(config: &Config, signalled: &Signalled) {
+pub(super) fn wait_for_network(config: &Config, signals: &Signals) {
     let until = Instant::now() + config.wait;
     let mut waited_for = Vec::new();
     loop {
         let missing = missing(config);
-        let is_over = Instant::now() >= until || signalled.stop().is_some();
+        let is_over = Instant::now() >= until || signals.stop().is_some();
         if is_over {
             return; // what is missing is refused when it is opened, with its reason
         }
@@ -46,7 +43,7 @@ pub(crate) fn wait_for_network(config: &Config, signalled: &Signalled) {
 }
 
 /// What is not there, in the order of the file, each once.
-pub(crate) fn missing(config: &Config) -> Vec<String> {
+pub(super) fn missing(config: &Config) -> Vec<String> {
     let mut missing: Vec<String> = Vec::new();
     let mut add = |what: String| {
         if !missing.contains(&what) {
@@ -57,7 +54,9 @@ pub(crate) fn missing(config: &Config) -> Vec<String> {
     for listener in &config.udp {
         match config.interfaces.resolve(listener.address) {
             Err(name) => add(interface(name)),
-            Ok(at) if !is_here(at) => add(format!("address {}", config.interfaces.shown_ip(at))),
+            Ok(at) if !is_on_this_machine(at) => {
+                add(format!("address {}", config.interfaces.shown_ip(at)))
+            }
             Ok(_) => {}
         }
     }
@@ -70,12 +69,4 @@ pub(crate) fn missing(config: &Config) -> Vec<String> {
         add(interface(name));
     }
     missing
-}
-
-/// Whether a socket can be bound to the address; for any other reason why not, that is found out later.
-pub(crate) fn is_here(at: SocketAddr) -> bool {
-    let mut any_port = at;
-    any_port.set_port(0);
-    let bound = UdpSocket::bind(any_port);
-    !matches!(bound, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
 }

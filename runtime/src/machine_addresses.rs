@@ -3,7 +3,8 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
 };
 
 use strowger_io::sys::{
@@ -13,7 +14,7 @@ use strowger_io::sys::{
 
 /// The addresses of this machine, each with its interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Own {
+pub struct MachineAddresses {
     ips: HashMap<IpAddr, String>,
     /// Those that mean something on one link alone, with its interface.
     link_local: HashSet<(Ipv6Addr, String)>,
@@ -21,7 +22,7 @@ pub struct Own {
     macs: HashMap<String, Mac>,
 }
 
-impl Own {
+impl MachineAddresses {
     /// Those of this network namespace now; none where the kernel does not say.
     pub fn now() -> Self {
         Self::of(own_entries().unwrap_or_default())
@@ -93,17 +94,25 @@ impl Own {
     }
 }
 
+/// Whether this machine has the address: whether a socket can be bound to it. An error of another kind counts as yes.
+pub fn is_on_this_machine(at: SocketAddr) -> bool {
+    let mut any_port = at;
+    any_port.set_port(0);
+    let bound = UdpSocket::bind(any_port);
+    !matches!(bound, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// A machine with 198.51.100.1/24, 2001:db8::1 and a MAC address at `lan`.
-    fn machine() -> Own {
+    fn machine() -> MachineAddresses {
         let entry = |interface: &str, at| OwnAddress { interface: interface.to_owned(), at };
         let ip = |text: &str, broadcasts: &[Ipv4Addr]| {
             OwnKind::Ip(text.parse().unwrap(), broadcasts.to_vec())
         };
-        Own::of(vec![
+        MachineAddresses::of(vec![
             entry("lan", OwnKind::Mac([2, 0, 0, 0, 0, 1])),
             entry("other", OwnKind::Mac([2, 0, 0, 0, 0, 2])),
             entry("lan", ip("198.51.100.1", &[Ipv4Addr::new(198, 51, 100, 255)])),
@@ -145,5 +154,11 @@ mod tests {
         ] {
             assert_eq!(why(at), None, "{at}");
         }
+    }
+
+    #[test]
+    fn an_address_of_this_machine_is_found_and_another_is_not() {
+        assert!(is_on_this_machine("127.0.0.1:7000".parse().expect("an address")));
+        assert!(!is_on_this_machine("192.0.2.77:7000".parse().expect("an address")));
     }
 }

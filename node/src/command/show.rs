@@ -1,31 +1,33 @@
 //! `strowger show`, `strowger slot` and `strowger scheme`: asks a relay on its control socket, and prints the answer
 //! in columns for people or as it came for programs. It never changes what it was told.
 
-mod table;
-
-use std::{
-    fmt::Write as _,
-    io::{self, BufRead as _, BufReader, Read as _, Write},
-    os::unix::net::UnixStream,
-    path::Path,
-    time::Duration,
-};
+use std::{fmt::Write as _, io::Write, path::Path};
 
 use serde_json::{Value, json};
-use strowger_engine::{
-    control::{Balance, PortView},
-    discard::Discard,
-};
-
-pub(crate) use self::table::Table;
-use self::table::{bytes, bytes_of};
-use crate::exit::{Exit, Failure, output_ended};
+use strowger_engine::discard::Discard;
 use strowger_runtime::untrusted::{Untrusted, json_line};
 
-/// How long a relay may take for an answer: longer than it gives its own slow path.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// The longest answer that is read: above that of a relay with every slot taken.
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
+use super::{
+    control_connection::{ControlConnection, ControlOptions},
+    print::{print, rows, text, write_lines},
+};
+use crate::{
+    exit::{Exit, Failure, output_ended},
+    relay::output::{balance_line, ports_columns},
+    table::{Table, bytes},
+};
+
+/// `strowger show`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// What to show.
+    topic: Topic,
+    /// With events: print new ones, too, until interrupted.
+    #[arg(long)]
+    follow: bool,
+    #[command(flatten)]
+    control: ControlOptions,
+}
 
 /// What can be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -68,16 +70,13 @@ impl Topic {
     }
 }
 
-/// `strowger show TOPIC`.
+/// `strowger show`.
 ///
 /// # Errors
 /// One line: no relay answers, or it declined.
-pub(crate) fn show(
-    topic: Topic,
-    as_json: bool,
-    socket: &Path,
-    output: &mut dyn Write,
-) -> Result<(), Failure> {
+pub(crate) fn run(options: &Options, output: &mut dyn Write) -> Result<(), Failure> {
+    let Options { topic, follow, control: ControlOptions { json, socket } } = options;
+    let (topic, as_json) = (if *follow { topic.followed()? } else { *topic }, *json);
     let word = match topic {
         Topic::Slots => "slots",
         Topic::Ports => "ports",
@@ -86,8 +85,8 @@ pub(crate) fn show(
         Topic::Peers => "peers",
         Topic::Links => "links",
         Topic::Events => "events",
-        Topic::Watch => return watch(as_json, socket, output),
-        Topic::EventsFollowed => return follow(as_json, socket, output),
+        Topic::Watch => return watch_rates(as_json, socket, output),
+        Topic::EventsFollowed => return follow_events(as_json, socket, output),
     };
     let answer = ControlConnection::open(socket)?.ask(&json!({ "show": word }))?;
     let text = match topic {
@@ -103,131 +102,7 @@ pub(crate) fn show(
     print(output, &text)
 }
 
-/// `strowger slot` and `strowger scheme`: sends the request, prints what came true.
-///
-/// # Errors
-/// One line: no relay answers, or it declined.
-pub(crate) fn change(
-    request: &Value,
-    as_json: bool,
-    socket: &Path,
-    output: &mut dyn Write,
-) -> Result<(), Failure> {
-    let answer = ControlConnection::open(socket)?.ask(request)?;
-    let text = if as_json { json_line(&answer) } else { change_shown(&answer) };
-    print(output, &format!("{text}\n"))
-}
-
-/// What has come true, in a line.
-fn change_shown(answer: &Value) -> String {
-    match answer.as_object().and_then(|object| object.iter().next()) {
-        Some((what, of)) if what == "renumbered" => renumbered_shown(of),
-        // Of two fields the first in alphabetical order.
-        Some((what, slot)) if what == "attached" && answer["opens_s"].is_u64() => format!(
-            "slot {slot} attached: it leads there in {} s, when no label of its former user is on its way",
-            answer["opens_s"]
-        ),
-        Some((what, of)) if what == "draining" => {
-            format!("slot {} draining: it is detached in {} s", of["slot"], of["for_s"])
-        }
-        Some((what, of)) if what == "grown" => format!(
-            "the scheme is {}, slots up to {}; write both into the configuration, or the next start \
-             goes back",
-            text(&of["scheme"]),
-            of["slot_max"]
-        ),
-        Some((what, slot)) => format!("slot {slot} {}", Untrusted(what)),
-        None => json_line(answer),
-    }
-}
-
-fn renumbered_shown(of: &Value) -> String {
-    let (slot, to, alias_s) = (&of["slot"], &of["to"], &of["alias_s"]);
-    let mut shown =
-        format!("slot {slot} is slot {to} now; its former number leads to it for {alias_s} s");
-    let bits: Vec<String> = rows(of, "narrow_bits").map(text).collect();
-    if !bits.is_empty() {
-        let bits = bits.join(" or ");
-        let _ = write!(
-            shown,
-            "\nwarning: {to} cannot be written in {bits} bits: packets from there whose label names a \
-             slot of this relay in {bits} bits bear the former number in their return path for {alias_s} \
-             s, and are discarded as return_path after that; widen such labels (`strowger show slots \
-             --json` counts them as by_former_number)"
-        );
-    }
-    shown
-}
-
-/// Prints lines. What others have said in them changes nothing but these lines.
-fn print(output: &mut dyn Write, text: &str) -> Result<(), Failure> {
-    write_lines(output, text).or_else(|error| output_ended(&error))
-}
-
-fn write_lines(output: &mut dyn Write, text: &str) -> io::Result<()> {
-    let mut lines = text.split_inclusive('\n');
-    lines.try_for_each(|line| match line.strip_suffix('\n') {
-        Some(line) => writeln!(output, "{}", Untrusted(line)),
-        None => write!(output, "{}", Untrusted(line)),
-    })?;
-    output.flush()
-}
-
-/// A connection to a relay.
-pub(crate) struct ControlConnection<'p> {
-    socket: &'p Path,
-    lines: BufReader<UnixStream>,
-}
-
-impl<'p> ControlConnection<'p> {
-    pub(crate) fn open(socket: &'p Path) -> Result<Self, Failure> {
-        let shown = socket.display();
-        let stream = UnixStream::connect(socket).map_err(|error| {
-            if error.kind() == io::ErrorKind::PermissionDenied {
-                let line = format!("{shown}: {error}; ask as the user that runs the relay");
-                return Failure::new(Exit::Refused, line);
-            }
-            let line = format!(
-                "no relay answers at {shown} ({error}); start one with `strowger relay`, or name \
-                 its control socket with --socket"
-            );
-            Failure::new(Exit::NoRelay, line)
-        })?;
-        let limits = stream.set_read_timeout(Some(ANSWER_MAX));
-        let limits = limits.and_then(|()| stream.set_write_timeout(Some(ANSWER_MAX)));
-        limits.map_err(|error| Failure::new(Exit::Refused, format!("{shown}: {error}")))?;
-        Ok(Self { socket, lines: BufReader::new(stream) })
-    }
-
-    fn no_answer(&self, why: &str) -> Failure {
-        let line = format!("the relay at {} does not answer: {why}", self.socket.display());
-        Failure::new(Exit::NoRelay, line)
-    }
-
-    pub(crate) fn ask(&mut self, request: &Value) -> Result<Value, Failure> {
-        let sent = self.lines.get_mut().write_all(format!("{request}\n").as_bytes());
-        sent.map_err(|error| self.no_answer(&error.to_string()))?;
-        self.next()
-    }
-
-    fn next(&mut self) -> Result<Value, Failure> {
-        let mut line = Vec::new();
-        let read = self.lines.by_ref().take(ANSWER_BYTES_MAX).read_until(b'\n', &mut line);
-        match read {
-            Ok(0) => return Err(self.no_answer("it ended the connection; perhaps it is stopping")),
-            Err(error) => return Err(self.no_answer(&error.to_string())),
-            Ok(_) => {}
-        }
-        let answer: Value = serde_json::from_slice(&line)
-            .map_err(|_| self.no_answer("what it said is no JSON; is it a relay?"))?;
-        match answer.get("error").and_then(Value::as_str) {
-            Some(why) => Err(Failure::new(Exit::Declined, format!("the relay declined: {why}"))),
-            None => Ok(answer),
-        }
-    }
-}
-
-fn watch(as_json: bool, socket: &Path, output: &mut dyn Write) -> Result<(), Failure> {
+fn watch_rates(as_json: bool, socket: &Path, output: &mut dyn Write) -> Result<(), Failure> {
     let mut conversation = ControlConnection::open(socket)?;
     let mut before = conversation.ask(&json!({ "watch": "balance" }))?;
     if as_json {
@@ -243,12 +118,10 @@ fn watch(as_json: bool, socket: &Path, output: &mut dyn Write) -> Result<(), Fai
     }
 }
 
-fn follow(as_json: bool, socket: &Path, output: &mut dyn Write) -> Result<(), Failure> {
+fn follow_events(as_json: bool, socket: &Path, output: &mut dyn Write) -> Result<(), Failure> {
     let mut conversation = ControlConnection::open(socket)?;
     conversation.ask(&json!({ "watch": "events" }))?;
-    // Whoever waits for the next event waits as long as it takes.
-    let endless = conversation.lines.get_ref().set_read_timeout(None);
-    endless.map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
+    conversation.wait_without_limit()?;
     loop {
         let event = conversation.next()?;
         let text = if as_json { json_line(&event) + "\n" } else { event_shown(&event) };
@@ -444,55 +317,6 @@ fn ports_shown(answer: &Value) -> String {
     shown
 }
 
-fn ports_columns() -> Table {
-    Table::new([
-        "<port",
-        "<name",
-        "<what",
-        "frames in",
-        "bytes in",
-        "trains in",
-        "frames out",
-        "bytes out",
-        "trains out",
-        "kernel drops",
-    ])
-}
-
-/// The same table from the counters themselves: the last words of a relay.
-pub(crate) fn ports_table(ports: &[PortView], names: &[(u16, String)]) -> String {
-    let mut table = ports_columns();
-    for view in ports {
-        let name = names.iter().find(|(id, _)| *id == view.id.0);
-        let sums = view.queues.iter().fold([0; 7], |sums, queue| {
-            let counts = [
-                queue.frames_in,
-                queue.bytes_in,
-                queue.trains_in,
-                queue.frames_out,
-                queue.bytes_out,
-                queue.trains_out,
-                queue.kernel_drops,
-            ];
-            std::array::from_fn(|at| sums[at] + counts[at])
-        });
-        let [frames_in, bytes_in, trains_in, frames_out, bytes_out, trains_out, drops] = sums;
-        table.row([
-            view.id.0.to_string(),
-            name.map(|(_, name)| name.clone()).unwrap_or_default(),
-            view.describe.clone(),
-            frames_in.to_string(),
-            bytes_of(bytes_in),
-            trains_in.to_string(),
-            frames_out.to_string(),
-            bytes_of(bytes_out),
-            trains_out.to_string(),
-            drops.to_string(),
-        ]);
-    }
-    table.finish("no port was plugged in")
-}
-
 fn discards_shown(answer: &Value) -> String {
     let mut table = Table::new(["<port", "<reason", "frames"]);
     // What ended where it was meant to is in the balance below.
@@ -529,47 +353,6 @@ fn discards_shown(answer: &Value) -> String {
         count("kernel_drops"),
     ));
     shown
-}
-
-fn balance_line(
-    [frames_in, made, out, all_discards, handled]: [u64; 5],
-    on_their_way: i128,
-    kernel_drops: u64,
-) -> String {
-    let rest = match on_their_way {
-        0 => "even".to_owned(),
-        n => format!("{n} on their way"),
-    };
-    let discarded = all_discards.saturating_sub(handled);
-    format!(
-        "balance: {frames_in} frames in + {made} made = {out} out + {discarded} discarded + {handled} \
-         handled ({rest}); {kernel_drops} dropped by the kernel before\n"
-    )
-}
-
-/// The balance and every reason, for the last words of a relay.
-pub(crate) fn balance_lines(balance: &Balance) -> String {
-    let mut table = Table::new(["<discarded because", "frames"]);
-    // What ended where it was meant to is in the balance below.
-    for (reason, count) in balance.by_reason().filter(|(reason, _)| !reason.is_handled()) {
-        table.row([reason.name().to_owned(), count.to_string()]);
-    }
-    for (reason, count) in balance.kernel_by_reason() {
-        table.row([reason.name().to_owned(), count.to_string()]);
-    }
-    let mut lines = table.finish("no frame was discarded");
-    lines.push_str(&balance_line(
-        [
-            balance.frames_in,
-            balance.frames_made,
-            balance.frames_out,
-            balance.discarded(),
-            balance.handled(),
-        ],
-        balance.on_their_way(),
-        balance.kernel_drops,
-    ));
-    lines
 }
 
 fn status_shown(answer: &Value) -> String {
@@ -616,17 +399,4 @@ fn status_shown(answer: &Value) -> String {
         }
     }
     shown
-}
-
-fn rows<'v>(answer: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
-    answer[key].as_array().into_iter().flatten()
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) if text.is_empty() => "-".to_owned(),
-        Value::String(text) => Untrusted(text).to_string(),
-        other => json_line(other),
-    }
 }

@@ -1,0 +1,48 @@
+//! Schemes as text, and hops of labels from links: for the subcommands and for the relay.
+
+use strowger_wire::{
+    Hop, Scheme, Slot,
+    hex::{self, Hex, HexError},
+    scheme::SchemeError,
+};
+
+/// The scheme with this name, or of this serialisation in hex.
+pub(crate) fn scheme_of(text: &str) -> Result<Scheme, &'static str> {
+    if let Some(scheme) = Scheme::named(text) {
+        return Ok(*scheme);
+    }
+    let bytes = bytes_of(text).map_err(|_| "unknown_scheme")?;
+    Scheme::parse(&bytes).map_err(SchemeError::kind)
+}
+
+/// The bytes that hex digits spell.
+pub(crate) fn bytes_of(text: &str) -> Result<Vec<u8>, HexError> {
+    hex::bytes(text).collect()
+}
+
+/// A scheme as the configuration names it: its name, or the hex of its serialization.
+pub(crate) fn scheme_text(scheme: &Scheme) -> String {
+    match scheme.name() {
+        Some(name) => name.to_owned(),
+        None => Hex(scheme.serialize().as_bytes()).to_string(),
+    }
+}
+
+/// Each row is a link; the path begins and ends at slot 1.
+pub(crate) fn hops_of_links(rows: &[(Scheme, Slot, Slot)]) -> Vec<Hop<'_>> {
+    let mut hops = Vec::with_capacity(rows.len() + 1);
+    let mut came_in = Slot::SWITCH;
+    for (scheme, egress, ingress) in rows {
+        hops.push(hop(scheme, *egress, came_in));
+        came_in = *ingress;
+    }
+    if let Some((scheme, _, _)) = rows.last() {
+        hops.push(hop(scheme, Slot::SWITCH, came_in));
+    }
+    hops
+}
+
+/// A switch that a packet enters by one slot and leaves by another.
+pub(crate) fn hop(scheme: &Scheme, egress: Slot, ingress: Slot) -> Hop<'_> {
+    Hop { scheme, egress, ingress }
+}

@@ -1,0 +1,183 @@
+//! Requests of clients: reads them, and asks the slow path.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use strowger_runtime::address;
+
+use super::{AttachRequest, Request, ask as ask_request, change, error, render};
+use crate::{
+    limits::ANSWER_MAX,
+    relay::{
+        RequestSender,
+        config::{parse_key, parse_peer_id, parse_rights},
+    },
+};
+
+/// A request that makes sense.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ClientRequest {
+    SlowPath(Request),
+    Events,
+    WatchBalance,
+    WatchEvents,
+}
+
+/// Asks the slow path, which never makes anybody wait for a client.
+pub(super) fn ask(slow_path: &RequestSender, question: Request) -> Value {
+    match slow_path.ask(question).recv_timeout(ANSWER_MAX).ok() {
+        Some(answer) => render::answer(&answer),
+        None => error("no_answer", "the slow path is stopping or overloaded; ask again"),
+    }
+}
+
+pub(super) fn read_request(line: &[u8]) -> Result<ClientRequest, String> {
+    const WANTED: &str = "one object with one of show, attach, detach, renumber, drain, grow, watch, \
+                          ping, trace, identify, answers";
+    let value: Value = serde_json::from_slice(line).map_err(|_| format!("no JSON: {WANTED}"))?;
+    let object = value.as_object().filter(|object| object.len() == 1);
+    let Some((verb, what)) = object.and_then(|object| object.iter().next()) else {
+        return Err(format!("a request is {WANTED}"));
+    };
+    let question = match (verb.as_str(), what.as_str()) {
+        #[cfg(debug_assertions)]
+        ("panic", Some("slow_path")) => Request::Panic,
+        ("show", Some("slots")) => Request::Slots,
+        ("show", Some("ports")) => Request::Ports,
+        ("show", Some("discards")) => Request::Discards,
+        ("show", Some("status")) => Request::Status,
+        ("show", Some("peers")) => Request::Peers,
+        ("show", Some("links")) => Request::Links,
+        ("show", Some("events")) => return Ok(ClientRequest::Events),
+        ("show", _) => {
+            let topics = "slots, ports, peers, links, events, discards or status";
+            return Err(format!("show takes {topics}"));
+        }
+        ("watch", Some("balance")) => return Ok(ClientRequest::WatchBalance),
+        ("watch", Some("events")) => return Ok(ClientRequest::WatchEvents),
+        ("watch", _) => return Err("watch takes balance or events".to_owned()),
+        ("attach", _) => Request::Attach(Box::new(read_attach(what)?)),
+        ("detach", _) => {
+            let slot = what.as_u64().and_then(|slot| u32::try_from(slot).ok());
+            Request::Detach(slot.ok_or("detach takes a slot number")?)
+        }
+        ("renumber", _) => change::renumber(what)?,
+        ("drain", _) => change::drain(what)?,
+        ("grow", _) => change::grow(what)?,
+        ("ping" | "trace" | "identify", _) => {
+            let (label, question) = ask_request::read(verb, what)?;
+            Request::Ask(label, question)
+        }
+        ("answers", _) => {
+            let asked = what.as_u64().and_then(|asked| u32::try_from(asked).ok());
+            Request::Answers(asked.ok_or("answers takes the number that a question was given")?)
+        }
+        _ => return Err(format!("a request is {WANTED}")),
+    };
+    Ok(ClientRequest::SlowPath(question))
+}
+
+fn read_attach(what: &Value) -> Result<AttachRequest, String> {
+    let object = what.as_object().ok_or("attach takes an object with name and address")?;
+    let known = ["name", "address", "listener", "slot", "key", "peer_id", "psk", "rights"];
+    if let Some(key) = object.keys().find(|key| !known.contains(&key.as_str())) {
+        return Err(format!("attach knows no {key:?}: {}", known.join(", ")));
+    }
+    let text = |key: &str| match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(format!("{key} in attach must be a string")),
+    };
+    let slot = match object.get("slot") {
+        None | Some(Value::Null) => None,
+        Some(slot) => {
+            let slot = slot.as_u64().and_then(|slot| u32::try_from(slot).ok());
+            Some(slot.ok_or("slot in attach must be a slot number")?)
+        }
+    };
+    let rights = match object.get("rights") {
+        None | Some(Value::Null) => None,
+        Some(list) => {
+            let words = list.as_array().map(|list| list.iter().map(Value::as_str).collect());
+            let words: Option<Vec<&str>> = words.flatten();
+            Some(parse_rights(
+                words.ok_or("rights in attach must be a list of strings")?.into_iter(),
+            )?)
+        }
+    };
+    let key = text("key")?.map(|key| parse_key(&key)).transpose()?;
+    let peer_id = text("peer_id")?.map(|peer_id| parse_peer_id(&peer_id)).transpose()?;
+    if key.is_none() && peer_id.is_none() && (rights.is_some() || text("psk")?.is_some()) {
+        return Err("psk and rights in attach go with the key or peer_id of a peer".to_owned());
+    }
+    Ok(AttachRequest {
+        name: text("name")?.ok_or("attach needs name")?,
+        address: text("address")?.map(|at| address::parse_here(&at)).transpose()?,
+        listener: text("listener")?,
+        slot,
+        key,
+        peer_id,
+        psk: text("psk")?.map(PathBuf::from),
+        rights,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use strowger_frame::Address;
+    use strowger_wire::scheme::F8;
+
+    use super::*;
+
+    #[test]
+    fn requests_are_read_or_refused_with_a_reason() {
+        let read = |line: &str| read_request(line.as_bytes());
+        let question = |question| Ok(ClientRequest::SlowPath(question));
+        assert_eq!(read(r#"{"show":"slots"}"#), question(Request::Slots));
+        assert_eq!(read(r#" {"detach":7} "#), question(Request::Detach(7)));
+        let renumber = Request::Renumber { from: 7, to: Some(9) };
+        assert_eq!(read(r#"{"renumber":{"slot":7,"to":9}}"#), question(renumber));
+        let drain = Request::Drain { slot: 7, for_s: 60 };
+        assert_eq!(read(r#"{"drain":{"slot":7}}"#), question(drain));
+        let grow = Request::Grow { scheme: Box::new(F8), slot_max: Some(99) };
+        assert_eq!(read(r#"{"grow":{"scheme":"f8","slot_max":99}}"#), question(grow));
+        assert_eq!(read(r#"{"watch":"balance"}"#), Ok(ClientRequest::WatchBalance));
+        let wish = AttachRequest {
+            name: "a".to_owned(),
+            address: Some(Address::Udp("127.0.0.1:9".parse().unwrap())),
+            listener: None,
+            slot: Some(4),
+            key: None,
+            peer_id: None,
+            psk: None,
+            rights: None,
+        };
+        let line = r#"{"attach":{"name":"a","address":"127.0.0.1:9","slot":4}}"#;
+        assert_eq!(read(line), question(Request::Attach(Box::new(wish))));
+        for rubbish in [
+            "",
+            "{}",
+            "[]",
+            "7",
+            "nonsense",
+            r#"{"show":"slots","show2":1}"#,
+            r#"{"show":"everything"}"#,
+            r#"{"show":7}"#,
+            r#"{"detach":-1}"#,
+            r#"{"detach":4294967296}"#,
+            r#"{"renumber":5}"#,
+            r#"{"renumber":{"to":5}}"#,
+            r#"{"renumber":{"slot":5,"too":6}}"#,
+            r#"{"drain":{"slot":5,"for_s":86401}}"#,
+            r#"{"drain":{"slot":"5"}}"#,
+            r#"{"grow":{"slot_max":5}}"#,
+            r#"{"grow":{"scheme":"v9"}}"#,
+            r#"{"attach":{}}"#,
+            r#"{"attach":{"name":"a","adress":"127.0.0.1:9"}}"#,
+            r#"{"attach":{"name":"a","address":"localhost:9"}}"#,
+            "\u{0}",
+        ] {
+            assert!(read(rubbish).is_err(), "{rubbish}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The texts of an event of the switch: its detail in the journal, and its line in the log.
+
+use strowger_engine::control::Event;
+use strowger_runtime::address::Shown;
+
+use super::log::Kind;
+
+/// What the journal tells beside the event's name and slot.
+pub(super) fn detail(event: &Event) -> Option<String> {
+    Some(match *event {
+        Event::AttachRefused(_, why) => why.to_string(),
+        Event::SlotMoved(_, to) => format!("slot {to}"),
+        Event::AliasUsed { ingress, named, .. } => format!("slot {named}, by slot {ingress}"),
+        Event::PortUnplugged(port) | Event::WantsAlternate(port) => format!("port {}", port.0),
+        Event::LinkTrouble(_, why) => why.to_string(),
+        Event::UnknownRefused { port, at, key } => {
+            format!("key {key}, at {at}, port {}", port.0)
+        }
+        Event::PathMtu(_, bytes) => format!("{bytes} bytes"),
+        Event::Roamed(_, to) => Shown(to).to_string(),
+        Event::KeyOnTwoNodes(_, [a, b]) => format!("at {} and at {}", Shown(a), Shown(b)),
+        Event::PeerRefused(_, identity) => format!("has the key, and the identity {identity}"),
+        Event::PeerSuggested { at, peer_id, .. } => format!("{peer_id} at {}", Shown(at)),
+        Event::Goodbye { code, retry_after_s, ref text, .. } => {
+            format!("code {code}, retry after {retry_after_s} s: {text}")
+        }
+        Event::SlotMovedAway { from, to, .. } => format!("slot {from} there is slot {to} now"),
+        _ => return None,
+    })
+}
+
+/// The kind and text of the event's line in the log. Events without one are in the journal only.
+pub(super) fn log_line(event: &Event) -> Option<(Kind, String)> {
+    Some(match *event {
+        Event::LinkUp(_) => (Kind::LinkUp, "the link is up".to_owned()),
+        Event::LinkDown(_) => (Kind::LinkDown, "the link is down".to_owned()),
+        Event::LinkTrouble(_, why) => (Kind::LinkDown, format!("the link is down: {why}")),
+        Event::UnknownRefused { at, key, .. } => {
+            let text = format!(
+                "refused a handshake from {}: no peer is configured with the key {key}",
+                Shown(at)
+            );
+            (Kind::PeerRefused, text)
+        }
+        Event::Roamed(_, to) => (Kind::AddressMoved, format!("its address is {} now", Shown(to))),
+        Event::KeyOnTwoNodes(_, [a, b]) => {
+            let (a, b) = (Shown(a), Shown(b));
+            let text = format!(
+                "two nodes have its key, at {a} and at {b}, and take the link from each other; give one of \
+                 them a key of its own (strowger key new)"
+            );
+            (Kind::KeyOnTwoNodes, text)
+        }
+        Event::PeerRefused(_, ref identity) => {
+            let text = format!("refused: it has the key of this peer and the identity {identity}");
+            (Kind::KeyRefused, text)
+        }
+        Event::AttachRefused(_, ref why) => {
+            (Kind::AttachRefused, format!("cannot be attached: {why}"))
+        }
+        Event::Goodbye { code, retry_after_s, ref text, .. } => {
+            let text = format!(
+                "the peer ended the link (code {code}, retry after {retry_after_s} s): {text}"
+            );
+            (Kind::Goodbye, text)
+        }
+        _ => return None,
+    })
+}
+
+/// What a line of the log names as its subject.
+pub(super) fn subject(slot: Option<u32>, name: &str) -> String {
+    match (slot, name) {
+        (Some(slot), "") => format!("slot {slot}"),
+        (Some(slot), name) => format!("slot {slot} \"{name}\""),
+        (None, name) => name.to_owned(),
+    }
+}
