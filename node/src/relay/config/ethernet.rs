@@ -275,6 +275,7 @@ listener = \"lan\"
             ("vlan = 7", "ethertype = 5", 8, &["1536 to 65535"]),
             ("vlan = 7", "ethertype = 0x0800", 8, &["IPv4", "0x88b5"]),
             ("vlan = 7", "backend = \"io_uring\"", 8, &["\"af_xdp\" or \"af_packet\""]),
+            ("vlan = 7", "pieces = true", 8, &["it is called `multi_buffer` now"]),
             ("vlan = 7", "fill_ring_frames = 1", 8, &["64 to 16384"]),
             ("vlan = 7", "beacon = true", 8, &["sealed links", "leave beacon or seal"]),
             ("vlan = 7", "beacon = 10", 8, &["true or false"]),

@@ -188,9 +188,11 @@ impl<'d> Section<'d> {
         let entries = self.table.map(in_order).unwrap_or_default();
         let fault = |(key, _): Entry<'_>| {
             let name = key.get_ref().as_ref();
-            let hint = match nearest(name, keys.iter().copied()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("its keys are: {}", keys.join(", ")),
+            let renamed = RENAMED.iter().find(|(old, new)| *old == name && keys.contains(new));
+            let hint = match (renamed, nearest(name, keys.iter().copied())) {
+                (Some((_, new)), _) => format!("it is called `{new}` now"),
+                (None, Some(near)) => format!("did you mean `{near}`?"),
+                (None, None) => format!("its keys are: {}", keys.join(", ")),
             };
             let text = format!("unknown key `{name}` in {}; {hint}", self.title);
             Fault { line: self.lines.at(key.span()), text }
@@ -323,8 +325,12 @@ fn in_order<'t>(table: &'t DeTable<'t>) -> Vec<Entry<'t>> {
     entries
 }
 
-/// Sections that had another name before, and today's.
-const RENAMED: [(&str, &str); 1] = [("strangers", "unknown_peers")];
+/// Former names of sections and keys, and their names now.
+const RENAMED: [(&str, &str); 3] = [
+    ("strangers", "unknown_peers"),
+    ("lent_frames", "fill_ring_frames"),
+    ("pieces", "multi_buffer"),
+];
 
 /// The name that somebody may have meant: the nearest, if it is near enough to be no guess.
 pub(super) fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
