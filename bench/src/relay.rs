@@ -14,7 +14,7 @@ use strowger_engine::{
 use strowger_frame::{Address, Pool, PoolSpec, tally::Counter};
 use strowger_io::{
     Doorbell,
-    udp::{self, Choice, Report, UdpSpec},
+    udp::{self, Choice, UdpReport, UdpSpec},
 };
 use strowger_runtime::{IdlePolicy, WorkerLoop, clock::Clock};
 use strowger_wire::{Scheme, scheme::Form};
@@ -30,7 +30,7 @@ pub struct Relay {
     switch: Switch,
     worker: WorkerLoop,
     port: PortId,
-    report: Report,
+    report: UdpReport,
 }
 
 impl std::fmt::Debug for Relay {
@@ -109,7 +109,7 @@ impl Relay {
     }
 
     /// Where its socket is bound, and how it receives.
-    pub fn report(&self) -> &Report {
+    pub fn report(&self) -> &UdpReport {
         &self.report
     }
 

@@ -19,29 +19,31 @@ use strowger_io::{
 };
 use veth::{Namespace, Station, Veth, opened, pool_of, spec};
 
-const LENT: u32 = 1024;
+const FILL_RING_FRAMES: u32 = 1024;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let word = |at: usize, other: &str| words.get(at).map_or(other.to_owned(), Clone::clone);
     let name = word(0, "xdp_copy");
-    let rung = RxMode::ALL.into_iter().find(|rung| rung.name() == name).ok_or("no such rung")?;
+    let mode = RxMode::ALL.into_iter().find(|mode| mode.name() == name).ok_or("no such mode")?;
     // Of the frame on the wire: 16 of it are our header.
     let len = word(1, "64").parse::<usize>()? - 16;
     let time = Duration::from_secs_f64(word(2, "2").parse()?);
-    let mode = word(3, "forward");
+    let test = word(3, "forward");
     let (left, right) = (Veth::new()?, Veth::new()?);
-    let mut sink =
-        station(&right.b, &XdpSpec { fill_ring_frames: LENT, ..spec("b0", RxMode::Copy) })?;
+    let mut sink = station(
+        &right.b,
+        &XdpSpec { fill_ring_frames: FILL_RING_FRAMES, ..spec("b0", RxMode::Copy) },
+    )?;
     let mut pool = pool_of(256, 4000);
     let mut arena = Arena::of(&pool);
-    let wide = |interface| XdpSpec { fill_ring_frames: LENT, ..spec(interface, rung) };
-    let out = XdpSpec { multi_buffer: mode != "trains-copied", ..wide("a0") };
+    let wide = |interface| XdpSpec { fill_ring_frames: FILL_RING_FRAMES, ..spec(interface, mode) };
+    let out = XdpSpec { multi_buffer: test != "trains-copied", ..wide("a0") };
     let mut far = opened(&right.a, &out, &mut arena, &mut pool)?;
     far.port.admit(Mark(0), sink.at)?;
     sink.port.admit(Mark(0), Address::Ether(far.report.mac))?;
     let ended = AtomicBool::new(false);
-    if mode != "forward" {
+    if test != "forward" {
         let sent = std::thread::scope(|scope| {
             scope.spawn(|| take_all(&mut sink, &ended));
             let _ = cores::pin_to_core(2);
@@ -51,11 +53,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         });
         let copied = far.port.tally().frames_copied.read();
         let came = sink.tally().frames_in.read();
-        println!("{name} {mode} {} bytes: {sent:.3} Mpps ({came} came, {copied} copied)", len + 16);
+        println!("{name} {test} {} bytes: {sent:.3} Mpps ({came} came, {copied} copied)", len + 16);
         return Ok(());
     }
-    let mut source =
-        station(&left.b, &XdpSpec { fill_ring_frames: LENT, ..spec("b0", RxMode::Copy) })?;
+    let mut source = station(
+        &left.b,
+        &XdpSpec { fill_ring_frames: FILL_RING_FRAMES, ..spec("b0", RxMode::Copy) },
+    )?;
     let mut near = opened(&left.a, &wide("a0"), &mut arena, &mut pool)?;
     near.port.admit(Mark(0), source.at)?;
     source.port.admit(Mark(0), Address::Ether(near.report.mac))?;
@@ -67,7 +71,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ended.store(true, Ordering::Relaxed);
         rate
     });
-    println!("{name} {mode} {} bytes: {rate:.3} Mpps", len + 16);
+    println!("{name} {test} {} bytes: {rate:.3} Mpps", len + 16);
     eprintln!("near {:?}\nfar {:?}\nsink {:?}", near.port.tally(), far.port.tally(), sink.tally());
     Ok(())
 }

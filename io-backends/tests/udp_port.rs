@@ -36,7 +36,7 @@ fn v6() -> UdpSpec {
 /// Runs `test` with each backend that this machine has, io_uring with each set of flags that this
 /// or an older kernel takes, and recvmmsg in any case.
 fn with_each_backend(spec: UdpSpec, test: impl Fn(&UdpSpec)) {
-    let rings = (0..3).map(|rung| (Choice::IoUring, rung));
+    let rings = (0..3).map(|mode| (Choice::IoUring, mode));
     for (backend, ring_mode_first) in std::iter::once((Choice::Mmsg, 0)).chain(rings) {
         let spec = UdpSpec { backend, ring_mode_first, ..spec.clone() };
         match open(&spec, 0) {

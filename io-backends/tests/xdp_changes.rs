@@ -104,11 +104,11 @@ fn an_interface_that_takes_any_tags_off_is_served_by_af_packet_and_the_reason_is
             let spec = XdpSpec { backend, vlan, ..spec("b0", RxMode::Packet) };
             opened(&veth.b, &spec, &mut Arena::of(&pool), &mut pool)
         };
-        assert_ne!(open(Choice::Auto).unwrap().report.rung, RxMode::Packet);
+        assert_ne!(open(Choice::Auto).unwrap().report.mode, RxMode::Packet);
         veth.b.within(|| switch("b0", on, true)).unwrap();
         let report = open(Choice::Auto).unwrap().report;
         let said = report.to_string();
-        assert_eq!(report.rung, RxMode::Packet, "{said}");
+        assert_eq!(report.mode, RxMode::Packet, "{said}");
         for feature in on {
             assert!(said.contains(&format!("{feature} off")), "{said}");
         }
@@ -121,10 +121,10 @@ fn an_interface_that_takes_any_tags_off_is_served_by_af_packet_and_the_reason_is
 #[test]
 fn the_own_address_is_followed_when_it_changes() {
     const NEW: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
-    for rung in RX_MODES {
+    for mode in RX_MODES {
         for goes_down in [false, true] {
             let veth = veth!();
-            let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", RxMode::Packet));
+            let (mut a, mut b) = stations(&veth, &spec("a0", mode), &spec("b0", RxMode::Packet));
             if goes_down {
                 veth.a.ip("link set dev a0 down");
             }

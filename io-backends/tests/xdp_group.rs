@@ -1,4 +1,4 @@
-//! What is sent to a group reaches the ports that asked for it, on each rung, and nothing else does by
+//! What is sent to a group reaches the ports that asked for it, on each mode, and nothing else does by
 //! that way. Between network namespaces and veth pairs that the tests make and remove.
 #![allow(clippy::unwrap_used)] // a test's helpers are a test
 
@@ -17,10 +17,10 @@ fn in_group(spec: XdpSpec) -> XdpSpec {
 
 #[test]
 fn a_group_is_heard_by_who_asked_for_it_and_only_what_begins_as_agreed() {
-    for rung in RX_MODES {
+    for mode in RX_MODES {
         for vlan in [None, Some(7)] {
             let veth = veth!();
-            let tagged = |interface| XdpSpec { vlan, ..in_group(spec(interface, rung)) };
+            let tagged = |interface| XdpSpec { vlan, ..in_group(spec(interface, mode)) };
             let mut a = Station::new(&veth.a, &tagged("a0")).unwrap();
             let mut b = Station::new(&veth.b, &tagged("b0")).unwrap();
             b.port.accept_unknown(true);
@@ -30,9 +30,9 @@ fn a_group_is_heard_by_who_asked_for_it_and_only_what_begins_as_agreed() {
                 a.port.send_to(Address::Ether(GROUP), said);
             }
             let came = receive(&mut b.port, &mut b.pool, 1);
-            assert!(came[0].mark().is_unknown() && came[0].bytes() == [0x70; 896], "{rung:?}");
+            assert!(came[0].mark().is_unknown() && came[0].bytes() == [0x70; 896], "{mode:?}");
             assert_eq!(b.port.address_of(came[0].mark()), Some(a.at));
-            assert_eq!(b.tally().lost(Loss::UnknownSender), 1, "{rung:?}");
+            assert_eq!(b.tally().lost(Loss::UnknownSender), 1, "{mode:?}");
             // A neighbour's comes under its mark.
             b.port.admit(Mark(3), a.at).unwrap();
             let said = frame(&mut a.pool, 100, 0x70);
@@ -44,23 +44,23 @@ fn a_group_is_heard_by_who_asked_for_it_and_only_what_begins_as_agreed() {
             b.port.send_to(a.at, said);
             let came = receive(&mut a.port, &mut a.pool, 1);
             assert_eq!((came[0].mark(), came[0].bytes()), (Mark(0), &[9; 80][..]));
-            assert_eq!(a.tally().frames_in.read(), 1, "{rung:?}");
+            assert_eq!(a.tally().frames_in.read(), 1, "{mode:?}");
         }
     }
 }
 
 #[test]
 fn who_has_not_asked_for_a_group_neither_hears_it_nor_speaks_to_it() {
-    for rung in RX_MODES {
+    for mode in RX_MODES {
         let veth = veth!();
-        let mut a = Station::new(&veth.a, &in_group(spec("a0", rung))).unwrap();
-        let mut b = Station::new(&veth.b, &spec("b0", rung)).unwrap();
+        let mut a = Station::new(&veth.a, &in_group(spec("a0", mode))).unwrap();
+        let mut b = Station::new(&veth.b, &spec("b0", mode)).unwrap();
         b.port.accept_unknown(true);
         let said = frame(&mut a.pool, 100, 0x70);
         a.port.send_to(Address::Ether(GROUP), said);
         let said = frame(&mut a.pool, 100, 0x11);
         a.port.send_to(b.at, said);
-        assert_eq!(receive(&mut b.port, &mut b.pool, 1)[0].bytes(), [0x11; 100], "{rung:?}");
+        assert_eq!(receive(&mut b.port, &mut b.pool, 1)[0].bytes(), [0x11; 100], "{mode:?}");
         let said = frame(&mut b.pool, 100, 0x70);
         b.port.send_to(Address::Ether(GROUP), said);
         assert_eq!(b.tally().lost(Loss::NoNeighbour), 1);
@@ -70,11 +70,11 @@ fn who_has_not_asked_for_a_group_neither_hears_it_nor_speaks_to_it() {
 #[test]
 fn the_interface_knows_of_the_group_for_as_long_as_the_port_lives() {
     let shown = "03:00:00:00:00:09";
-    for rung in RX_MODES {
+    for mode in RX_MODES {
         let veth = veth!();
         assert!(!veth.a.ip_says("maddr show dev a0").contains(shown));
-        let a = Station::new(&veth.a, &in_group(spec("a0", rung))).unwrap();
-        assert!(veth.a.ip_says("maddr show dev a0").contains(shown), "{rung:?}");
+        let a = Station::new(&veth.a, &in_group(spec("a0", mode))).unwrap();
+        assert!(veth.a.ip_says("maddr show dev a0").contains(shown), "{mode:?}");
         drop(a);
         until("it is forgotten", || !veth.a.ip_says("maddr show dev a0").contains(shown));
     }

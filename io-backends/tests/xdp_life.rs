@@ -21,11 +21,11 @@ const XDP: [RxMode; 2] = [RxMode::Copy, RxMode::Generic];
 
 #[test]
 fn other_traffic_flows_beside_ours() {
-    for rung in XDP {
+    for mode in XDP {
         let veth = veth!();
         veth.a.ip("addr add 10.9.0.1/24 dev a0");
         veth.b.ip("addr add 10.9.0.2/24 dev b0");
-        let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", rung));
+        let (mut a, mut b) = stations(&veth, &spec("a0", mode), &spec("b0", mode));
         let [one, two] = [(&veth.a, "10.9.0.1:7"), (&veth.b, "10.9.0.2:7")].map(|(at, address)| {
             let socket = at.within(|| UdpSocket::bind(address).unwrap());
             socket.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -80,8 +80,8 @@ fn what_cannot_be_opened_says_why() {
 fn another_program_there_is_a_clear_error() {
     let veth = veth!();
     let first = Station::new(&veth.a, &spec("a0", RxMode::Copy)).unwrap();
-    for rung in XDP {
-        let second = Station::new(&veth.a, &spec("a0", rung)).map(drop).unwrap_err();
+    for mode in XDP {
+        let second = Station::new(&veth.a, &spec("a0", mode)).map(drop).unwrap_err();
         assert!(matches!(second, OpenError::ProgramPresent { .. }), "{second}");
         assert!(second.to_string().contains("another XDP program is on a0"), "{second}");
     }
@@ -122,8 +122,8 @@ fn a_restart_finds_the_queue_free_and_no_memory_is_lost() {
     let mut arena = Arena::of(&pool);
     let mut b = Station::new(&veth.b, &spec("b0", RxMode::Copy)).unwrap();
     for round in 0..10_u8 {
-        let rung = XDP[usize::from(round) % 2];
-        let opened = opened(&veth.a, &spec("a0", rung), &mut arena, &mut pool).unwrap();
+        let mode = XDP[usize::from(round) % 2];
+        let opened = opened(&veth.a, &spec("a0", mode), &mut arena, &mut pool).unwrap();
         let (mut port, mac) = (opened.port, opened.report.mac);
         port.admit(Mark(0), b.at).unwrap();
         b.port.forget(Mark(0));
@@ -176,9 +176,9 @@ fn a_killed_process_leaves_no_program() {
 
 #[test]
 fn a_link_goes_down_and_comes_back() {
-    for rung in RX_MODES {
+    for mode in RX_MODES {
         let veth = veth!();
-        let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", RxMode::Copy));
+        let (mut a, mut b) = stations(&veth, &spec("a0", mode), &spec("b0", RxMode::Copy));
         for (namespace, link) in [(&veth.a, "a0"), (&veth.b, "b0")] {
             namespace.ip(&format!("link set dev {link} down"));
             let before = a.tally().total_lost() + a.tally().frames_out.read();
@@ -213,9 +213,9 @@ fn a_link_goes_down_and_comes_back() {
 
 #[test]
 fn an_interface_that_vanishes_is_told_and_nothing_hangs() {
-    for rung in RX_MODES {
+    for mode in RX_MODES {
         let veth = veth!();
-        let (mut a, b) = stations(&veth, &spec("a0", rung), &spec("b0", RxMode::Copy));
+        let (mut a, b) = stations(&veth, &spec("a0", mode), &spec("b0", RxMode::Copy));
         veth.a.ip("link del dev a0");
         for _ in 0..3 {
             let frames: Vec<_> = (0..100).map(|n| frame(&mut a.pool, 50, n)).collect();
@@ -229,7 +229,7 @@ fn an_interface_that_vanishes_is_told_and_nothing_hangs() {
         assert!(a.tally().lost(Loss::PeerGone) > 0);
         assert_eq!(a.tally().total_lost(), 300, "{:?}", a.tally());
         // It does not keep a worker awake for ever.
-        assert!(!wait(&mut a.port, Duration::from_millis(20)), "{rung:?}");
+        assert!(!wait(&mut a.port, Duration::from_millis(20)), "{mode:?}");
         drop(b);
         let Station { mut pool, arena, port, .. } = a;
         drop((port, arena));
@@ -240,9 +240,9 @@ fn an_interface_that_vanishes_is_told_and_nothing_hangs() {
 /// Down it goes first, and that is told before what waits in the socket.
 #[test]
 fn frames_that_waited_do_not_hide_that_an_interface_vanishes() {
-    for rung in RX_MODES {
+    for mode in RX_MODES {
         let veth = veth!();
-        let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", RxMode::Copy));
+        let (mut a, mut b) = stations(&veth, &spec("a0", mode), &spec("b0", RxMode::Copy));
         let frames: Vec<_> = (0..10).map(|n| frame(&mut b.pool, 50, n)).collect();
         send(&mut b.port, Mark(0), frames);
         until("some to wait", || wait(&mut a.port, Duration::from_millis(100)));
@@ -260,9 +260,9 @@ fn frames_that_waited_do_not_hide_that_an_interface_vanishes() {
 
 #[test]
 fn a_port_works_on_when_rights_are_given_up() {
-    for rung in RX_MODES {
+    for mode in RX_MODES {
         let veth = veth!();
-        let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", rung));
+        let (mut a, mut b) = stations(&veth, &spec("a0", mode), &spec("b0", mode));
         std::thread::scope(|scope| {
             let nobody = scope.spawn(|| {
                 // The call itself, so that it concerns this thread alone: libc's concerns all.
@@ -378,7 +378,7 @@ fn for_want_of_rights_the_ladder_goes_down_and_says_which() {
 
     let report = open_with(&[NET_RAW], &mut small).unwrap().report;
     eprintln!("{report}");
-    assert_eq!((report.rung, report.refused.len()), (RxMode::Packet, 3));
+    assert_eq!((report.mode, report.refused.len()), (RxMode::Packet, 3));
     assert!(report.to_string().contains("BPF_MAP_CREATE: EPERM"), "{report}");
 
     // The three are enough, as long as the limit of locked memory is.
@@ -386,10 +386,10 @@ fn for_want_of_rights_the_ladder_goes_down_and_says_which() {
     // SAFETY: `limit` lives through the call. Other tests here may lock memory without limit.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) }, 0);
     let report = open_with(&[NET_ADMIN, NET_RAW, BPF], &mut small).unwrap().report;
-    assert_eq!(report.rung, RxMode::Packet);
+    assert_eq!(report.mode, RxMode::Packet);
     assert!(report.to_string().contains("XDP_UMEM_REG: ENOBUFS (os error 105); raise the limit"));
     let mut tiny = pool_of(0, 4 + 64 + 100);
     let report = open_with(&[NET_ADMIN, NET_RAW, BPF], &mut tiny).unwrap().report;
-    assert_eq!((report.rung, report.fill_ring_frames), (RxMode::Copy, 100), "{report}");
+    assert_eq!((report.mode, report.fill_ring_frames), (RxMode::Copy, 100), "{report}");
     assert!(report.to_string().contains("the pool had 100 single chunks to lend where 256"));
 }

@@ -36,9 +36,9 @@ fn fill(pool: &mut Pool, foreign: &mut Pool, burst: &mut Burst) {
 #[test]
 fn r13_an_ethernet_port_allocates_nothing_after_it_is_open() {
     assert!(alloc::installed());
-    for rung in RX_MODES {
+    for mode in RX_MODES {
         let veth = veth!();
-        let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", rung));
+        let (mut a, mut b) = stations(&veth, &spec("a0", mode), &spec("b0", mode));
         let mut foreign = pool_of(0, 64);
         let others: Vec<Address> = (0..60).map(|n| Address::Ether([2, 9, 9, 9, 9, n])).collect();
         let deadline = Instant::now() + Duration::from_secs(60);

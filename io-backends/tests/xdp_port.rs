@@ -1,4 +1,4 @@
-//! Ethernet ports over veth pairs, on each rung that a veth has: order, trains, unknown senders, sizes,
+//! Ethernet ports over veth pairs, on each mode that a veth has: order, trains, unknown senders, sizes,
 //! VLANs, queues. The tests never sleep: they poll with a deadline.
 
 #![allow(clippy::unwrap_used)] // the helpers of a test are a test
@@ -33,10 +33,10 @@ fn frames_pass_in_order_and_intact_on_every_rung() {
 
 #[test]
 fn a_stranger_is_handed_up_where_it_is_welcome_and_is_answered_where_it_is() {
-    for rung in RX_MODES {
+    for mode in RX_MODES {
         let veth = veth!();
-        let mut a = Station::new(&veth.a, &spec("a0", rung)).unwrap();
-        let mut b = Station::new(&veth.b, &spec("b0", rung)).unwrap();
+        let mut a = Station::new(&veth.a, &spec("a0", mode)).unwrap();
+        let mut b = Station::new(&veth.b, &spec("b0", mode)).unwrap();
         a.port.admit(Mark(0), b.at).unwrap();
         let knock = frame(&mut a.pool, 80, 1);
         send(&mut a.port, Mark(0), [knock]);
@@ -60,23 +60,23 @@ fn a_stranger_is_handed_up_where_it_is_welcome_and_is_answered_where_it_is() {
         {
             let answer = frame(&mut b.pool, len, 4);
             b.port.send_to(to, answer);
-            assert_eq!(b.tally().lost(loss), 1, "{rung:?}");
+            assert_eq!(b.tally().lost(loss), 1, "{mode:?}");
         }
         // A probe of the path's width that is too long is no failure.
         let probe = frame(&mut b.pool, 1600, 5);
         b.port.send_probe(a.at, probe);
         let lost = [Loss::PathProbe, Loss::PathTooNarrow].map(|loss| b.tally().lost(loss));
-        assert_eq!(lost, [1, 1], "{rung:?}");
+        assert_eq!(lost, [1, 1], "{mode:?}");
     }
 }
 
 #[test]
 fn trains_leave_without_a_copy_wherever_their_frames_lie() {
-    for (rung, multi_buffer) in
+    for (mode, multi_buffer) in
         [(RxMode::Copy, true), (RxMode::Generic, true), (RxMode::Copy, false)]
     {
         let veth = veth!();
-        let a = XdpSpec { multi_buffer, ..spec("a0", rung) };
+        let a = XdpSpec { multi_buffer, ..spec("a0", mode) };
         let (mut a, mut b) = stations(&veth, &a, &spec("b0", RxMode::Copy));
         for len in [0, 1, 24, 100, 1000, 1497, 1498] {
             // 40 of the longer ones lie across fifteen ends of the kernel's 4 KiB chunks.
@@ -90,7 +90,7 @@ fn trains_leave_without_a_copy_wherever_their_frames_lie() {
         }
         let copied = a.tally().frames_copied.read();
         if multi_buffer {
-            assert_eq!(copied, 0, "{rung:?}");
+            assert_eq!(copied, 0, "{mode:?}");
         } else {
             // All but the first frame of each train, which has room in front of it, and the one
             // that lay alone.
@@ -136,9 +136,9 @@ fn memory_outside_the_arena_is_copied_and_counted() {
 
 #[test]
 fn frames_of_another_vlan_are_not_ours() {
-    for rung in RX_MODES {
+    for mode in RX_MODES {
         let veth = veth!();
-        let tagged = XdpSpec { vlan: Some(7), ..spec("b0", rung) };
+        let tagged = XdpSpec { vlan: Some(7), ..spec("b0", mode) };
         let (mut a, mut b) =
             stations(&veth, &XdpSpec { vlan: Some(7), ..spec("a0", RxMode::Copy) }, &tagged);
         for len in [20, 1498] {
@@ -158,7 +158,7 @@ fn frames_of_another_vlan_are_not_ours() {
         }
         // Nor are tagged ones a port's that has no VLAN.
         drop(b);
-        let mut b = Station::new(&veth.b, &spec("b0", rung)).unwrap();
+        let mut b = Station::new(&veth.b, &spec("b0", mode)).unwrap();
         b.port.admit(Mark(0), a.at).unwrap();
         send(&mut a.port, Mark(0), [frame(&mut a.pool, 20, 1)]);
         assert!(drain(&mut b.port, &mut b.pool).is_empty());
@@ -168,10 +168,10 @@ fn frames_of_another_vlan_are_not_ours() {
 
 #[test]
 fn strangers_and_nonsense_are_counted_by_reason() {
-    for rung in RX_MODES {
+    for mode in RX_MODES {
         let veth = veth!();
         let mut a = Station::new(&veth.a, &spec("a0", RxMode::Packet)).unwrap();
-        let mut b = Station::new(&veth.b, &spec("b0", rung)).unwrap();
+        let mut b = Station::new(&veth.b, &spec("b0", mode)).unwrap();
         let (Address::Ether(at_a), Address::Ether(at_b)) = (a.at, b.at) else { unreachable!() };
         let raw = veth.a.within(|| Raw::new("a0"));
         let header = |to: [u8; 6], from: [u8; 6], len: u16| {
@@ -196,7 +196,7 @@ fn strangers_and_nonsense_are_counted_by_reason() {
             b.tally().frames_in.read() == 6
         });
         let lost = [Loss::UnknownSender, Loss::Malformed].map(|loss| b.tally().lost(loss));
-        assert_eq!(lost, [2, 3], "{rung:?}");
+        assert_eq!(lost, [2, 3], "{mode:?}");
         // Nothing of it costs memory.
         for _ in 0..2 * LENT {
             raw.send(&header(at_b, at_a, 9));
@@ -226,9 +226,9 @@ fn what_is_not_addressed_to_us_is_no_neighbours() {
 
 #[test]
 fn a_frame_that_is_too_long_is_told_and_the_others_go() {
-    for rung in RX_MODES {
+    for mode in RX_MODES {
         let veth = veth!();
-        let (mut a, mut b) = stations(&veth, &spec("a0", rung), &spec("b0", RxMode::Copy));
+        let (mut a, mut b) = stations(&veth, &spec("a0", mode), &spec("b0", RxMode::Copy));
         assert_eq!(a.port.frame_bytes_max(), 1498);
         let frames = [(100, 1), (1499, 2), (1498, 3), (3000, 4)];
         let frames = frames.map(|(len, fill)| frame(&mut a.pool, len, fill));
@@ -296,7 +296,7 @@ fn the_ladder_says_why_not_better() {
     let mut pool = pool();
     let mut arena = Arena::of(&pool);
     let report = opened(&veth.a, &spec, &mut arena, &mut pool).unwrap().report;
-    assert_eq!(report.rung, RxMode::Copy);
+    assert_eq!(report.mode, RxMode::Copy);
     let said = report.to_string();
     eprintln!("{said}");
     assert!(said.contains("xdp_zero_copy refused: bind: EOPNOTSUPP (os error 95)"), "{said}");
@@ -319,7 +319,7 @@ fn the_doctor_finds_what_works() {
 /// A worker that is held still: what the kernel drops meanwhile has its reason, and all is accounted.
 #[test]
 fn what_the_kernel_drops_has_its_reason() {
-    for (rung, fill_ring_frames, reason) in [
+    for (mode, fill_ring_frames, reason) in [
         (RxMode::Copy, 4096, KernelDrop::RxRingFull),
         (RxMode::Generic, 4096, KernelDrop::RxRingFull),
         (RxMode::Copy, 64, KernelDrop::RxDropped),
@@ -329,13 +329,13 @@ fn what_the_kernel_drops_has_its_reason() {
         let mut a = Station::new(&veth.a, &spec("a0", RxMode::Copy)).unwrap();
         let mut pool = pool_of(0, 4 + 64 + fill_ring_frames + 256);
         let mut arena = Arena::of(&pool);
-        let b = XdpSpec { fill_ring_frames, ..spec("b0", rung) };
+        let b = XdpSpec { fill_ring_frames, ..spec("b0", mode) };
         let b = opened(&veth.b, &b, &mut arena, &mut pool).unwrap();
         let (mut b, at_b) = (b.port, Address::Ether(b.report.mac));
         a.port.admit(Mark(0), at_b).unwrap();
         b.admit(Mark(0), a.at).unwrap();
         // The receive ring has 2,048 places; a buffer of 4 MiB ends between 1,000 and 60,000 frames.
-        let sent: u64 = if rung == RxMode::Packet { 60_000 } else { 3_000 };
+        let sent: u64 = if mode == RxMode::Packet { 60_000 } else { 3_000 };
         // What the wire refuses, as one on a busy machine may, is counted here and sent again.
         until("so many to be sent", || {
             let missing = sent.saturating_sub(a.tally().frames_out.read());
@@ -353,8 +353,8 @@ fn what_the_kernel_drops_has_its_reason() {
             a.port.flush();
             tally.frames_in.read() + tally.kernel_drops.read() == a.tally().frames_out.read()
         });
-        assert!(tally.kernel_drops.of(reason) > 0, "{rung:?}: {tally:?}");
-        assert_eq!(tally.kernel_drops.of(reason), tally.kernel_drops.read(), "{rung:?}: {tally:?}");
+        assert!(tally.kernel_drops.of(reason) > 0, "{mode:?}: {tally:?}");
+        assert_eq!(tally.kernel_drops.of(reason), tally.kernel_drops.read(), "{mode:?}: {tally:?}");
         let bugs = [KernelDrop::RxInvalid, KernelDrop::TxInvalid];
         assert!(bugs.iter().all(|bug| tally.kernel_drops.of(*bug) == 0), "{tally:?}");
     }

@@ -44,7 +44,7 @@ fn numbered(pool: &mut Pool, count: usize, len: usize) -> Vec<Frame> {
     frames
 }
 
-fn pass(rung: RxMode, backend: udp::Choice, len: usize) {
+fn pass(mode: RxMode, backend: udp::Choice, len: usize) {
     const FRAMES: usize = 40;
     let veth = veth!();
     let mut far = Station::new(&veth.b, &spec("b0", RxMode::Copy)).unwrap();
@@ -52,7 +52,7 @@ fn pass(rung: RxMode, backend: udp::Choice, len: usize) {
         Pool::group(&PoolSpec { trains: 64, singles: 1500, huge_pages: false }, 2).unwrap();
     let mut pool = pools.swap_remove(1);
     let mut arena = Arena::of(&pool);
-    let spec = XdpSpec { ..spec("a0", rung) };
+    let spec = XdpSpec { ..spec("a0", mode) };
     let ether = opened(&veth.a, &spec, &mut arena, &mut pool).unwrap();
     far.port.admit(Mark(0), Address::Ether(ether.report.mac)).unwrap();
     let mut ether = ether.port;
@@ -100,14 +100,14 @@ fn pass(rung: RxMode, backend: udp::Choice, len: usize) {
         relay.ether.tally().frames_copied.read(),
         relay.udp.tally().frames_copied.read(),
     ];
-    assert_eq!(copied, [0; 3], "{rung:?} with {backend:?}");
+    assert_eq!(copied, [0; 3], "{mode:?} with {backend:?}");
     let lost = relay.ether.tally().total_lost() + relay.udp.tally().total_lost();
     assert_eq!(lost, 0);
 }
 
 #[test]
 fn frames_pass_between_udp_and_ethernet_without_a_copy() {
-    for rung in RX_MODES {
+    for mode in RX_MODES {
         for backend in [udp::Choice::Mmsg, udp::Choice::IoUring] {
             let spec = UdpSpec { backend, ..UdpSpec::new("127.0.0.1:0".parse().unwrap()) };
             if let Err(why) = udp::open(&spec, 0) {
@@ -115,7 +115,7 @@ fn frames_pass_between_udp_and_ethernet_without_a_copy() {
                 continue;
             }
             for len in [64, 512, 1400] {
-                pass(rung, backend, len);
+                pass(mode, backend, len);
             }
         }
     }

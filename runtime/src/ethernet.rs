@@ -9,7 +9,7 @@ use std::sync::{
 use strowger_engine::control::peering::BeaconSpec;
 use strowger_frame::{Address, BURST_MAX, Pool, Port, port::PortTally};
 use strowger_io::xdp::{
-    Arena, Choice, EtherPort, Group, Opened, Report, RxMode, XdpSpec, limits, open,
+    Arena, Choice, EtherPort, EtherReport, Group, Opened, RxMode, XdpSpec, limits, open,
 };
 use strowger_wire::beacon::FIRST_BYTE;
 
@@ -40,7 +40,7 @@ pub struct Wire {
     /// Seconds between two beacons, where beacons are sent.
     pub beacon_s: Option<u32>,
     /// Of each queue, in their order.
-    pub reports: Vec<Report>,
+    pub reports: Vec<EtherReport>,
     /// Of each queue, whether its interface is no more.
     gone: Vec<Arc<AtomicBool>>,
     /// What each queue counts.
@@ -58,7 +58,8 @@ impl Wire {
 
     /// What was chosen, a line for each queue.
     pub fn chosen(&self) -> Vec<String> {
-        let first = |report: &Report| report.to_string().lines().next().unwrap_or("").to_owned();
+        let first =
+            |report: &EtherReport| report.to_string().lines().next().unwrap_or("").to_owned();
         self.reports.iter().map(first).collect()
     }
 
@@ -76,12 +77,12 @@ impl Wire {
 
     /// The mode of its first queue.
     pub fn backend(&self) -> &'static str {
-        self.reports.first().map_or("none", |report| report.rung.name())
+        self.reports.first().map_or("none", |report| report.mode.name())
     }
 
     /// What would work better, with what to do about it.
     pub fn warnings(&self) -> Vec<String> {
-        let of_reports = self.reports.iter().flat_map(Report::warnings);
+        let of_reports = self.reports.iter().flat_map(EtherReport::warnings);
         of_reports.chain(self.notes.iter().cloned()).collect()
     }
 
@@ -194,14 +195,14 @@ fn open_one(
             ),
             _ => error.to_string(),
         })?;
-        let rung = report.rung;
+        let mode = report.mode;
         // One interface, one way: of its queues no two are served differently.
-        spec.backend = Choice::Only(rung);
+        spec.backend = Choice::Only(mode);
         info.gone.push(port.gone().clone());
         info.tallies.push(port.tally().clone());
         info.reports.push(report);
         queues.push((worker, boxed(ethernet, port, opener, worker, workers)?));
-        if rung == RxMode::Packet {
+        if mode == RxMode::Packet {
             if ethernet.queues == Queues::All && workers > 1 {
                 info.notes.push(format!(
                     "af_packet takes the frames of all queues: worker {worker} has them"
@@ -236,7 +237,7 @@ fn check(
     let at = &ethernet.interface;
     let sections = config.ethernet.iter().filter(|other| other.interface == *at).count();
     let info = &mut opening.info;
-    if info.reports.iter().any(|report| report.rung == RxMode::Packet) {
+    if info.reports.iter().any(|report| report.mode == RxMode::Packet) {
         if sections == 1 {
             return Ok(opening);
         }

@@ -31,7 +31,7 @@ use std::{
 
 use strowger_io::sys::{
     account::Account,
-    folder::{Folder, Found, How, file_user},
+    folder::{FileInfo, Folder, OpenMode, file_user},
 };
 use zeroize::Zeroizing;
 
@@ -41,7 +41,7 @@ use crate::limits::{CONFIG_BYTES_MAX, STATE_BYTES_MAX};
 const MODE: u32 = 0o600;
 /// What group and others may not have.
 const OTHERS: u32 = 0o077;
-/// How a pcapng file begins: the type of its first block.
+/// OpenMode a pcapng file begins: the type of its first block.
 const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 
 /// What a file is for. One file has one role.
@@ -168,7 +168,7 @@ impl Opener {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
             // The user may have links of its own on the way.
             Ok(_) | Err(_) => {
-                let done = account.with_its_files(|| {
+                let done = account.with_file_rights(|| {
                     let (folder, name) = Folder::of(path)?;
                     what(&folder, &name)
                 });
@@ -191,7 +191,7 @@ impl Opener {
     /// Opens a file to be written by this relay alone, made where it is not there, with mode 0600.
     fn keep(&self, path: &Path) -> io::Result<File> {
         let file = self.within(path, |folder, name| {
-            let (file, found) = folder.open(name, How::Keep)?;
+            let (file, found) = folder.open(name, OpenMode::ReadWrite)?;
             self.check_owner(&found)?;
             if found.mode & 0o777 != MODE {
                 file.set_permissions(Permissions::from_mode(MODE))?;
@@ -261,7 +261,7 @@ impl Opener {
             if folder.find(name)?.is_link() {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"));
             }
-            let (file, found) = folder.open(name, How::Read)?;
+            let (file, found) = folder.open(name, OpenMode::Read)?;
             self.check_owner(&found)?;
             Ok(file)
         });
@@ -273,7 +273,7 @@ impl Opener {
     }
 
     /// Whether a file is root's, this user's or the account's.
-    fn check_owner(&self, found: &Found) -> io::Result<()> {
+    fn check_owner(&self, found: &FileInfo) -> io::Result<()> {
         let later = self.account.as_ref().map(|account| account.user);
         check_owner(found, later)
     }
@@ -299,7 +299,7 @@ fn no_capture() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
-fn check_owner(found: &Found, later: Option<u32>) -> io::Result<()> {
+fn check_owner(found: &FileInfo, later: Option<u32>) -> io::Result<()> {
     let owners = [Some(0), Some(file_user()), later];
     if owners.contains(&Some(found.owner)) {
         return Ok(());
@@ -336,7 +336,7 @@ fn read_secret(
     let shown = path.display();
     let unread = |error: io::Error| format!("{what} {shown}: {error}; {way_out}");
     let (folder, name) = Folder::of(path).map_err(unread)?;
-    let (file, found) = folder.open(&name, How::Read).map_err(unread)?;
+    let (file, found) = folder.open(&name, OpenMode::Read).map_err(unread)?;
     check_owner(&found, later).map_err(unread)?;
     if found.mode & OTHERS != 0 {
         return Err(format!(
@@ -370,7 +370,7 @@ pub fn append(path: &Path, text: &[u8]) -> io::Result<()> {
 /// The kernel's: `AlreadyExists`, whatever is there. Nothing is left then.
 pub fn create(path: &Path, text: &[u8]) -> io::Result<()> {
     let (folder, name) = Folder::of(path)?;
-    let (file, _) = folder.open(&name, How::New)?;
+    let (file, _) = folder.open(&name, OpenMode::CreateNew)?;
     fill(&folder, &name, file, text)
 }
 
@@ -388,7 +388,7 @@ pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let (file, _) = folder.open(&new, How::New)?;
+    let (file, _) = folder.open(&new, OpenMode::CreateNew)?;
     fill(&folder, &new, file, text)?;
     if let Err(error) = folder.rename(&new, &name) {
         let _ = folder.remove(&new);

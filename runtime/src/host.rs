@@ -8,7 +8,7 @@ use std::{
 
 use strowger_frame::port::Arm;
 use strowger_io::{
-    sys::{addresses::own_addresses, changes::MachineChanges},
+    sys::{addresses::local_addresses, changes::MachineChanges},
     xdp::{RxMode, hidden_tags},
 };
 
@@ -109,7 +109,7 @@ impl Host {
         for (port, hidden) in slow_path.ports.iter().zip(&mut self.hides_tags) {
             seen.extend(look_at_tags(port, hidden));
         }
-        if let Ok(own) = own_addresses()
+        if let Ok(own) = local_addresses()
             && let Some(before) = self.own.replace(own)
             && self.own.as_ref() != Some(&before)
         {
@@ -156,7 +156,7 @@ fn look_at_address(
 /// start; reported when that changes.
 fn look_at_tags(port: &PortInfo, were_hidden: &mut bool) -> Option<EventKind> {
     let PortKind::Ethernet(wire) = &port.kind else { return None };
-    let report = wire.reports.iter().find(|report| report.rung != RxMode::Packet)?;
+    let report = wire.reports.iter().find(|report| report.mode != RxMode::Packet)?;
     let interface = report.interface.clone();
     // What cannot be found out has not changed: the interface may be gone.
     let hidden = hidden_tags(&interface).ok()?;
@@ -165,7 +165,7 @@ fn look_at_tags(port: &PortInfo, were_hidden: &mut bool) -> Option<EventKind> {
     }
     let port = port.name.clone();
     Some(if hidden.any() {
-        let remedy = hidden.way_out(&interface);
+        let remedy = hidden.remedy(&interface);
         EventKind::VlanTagsHidden { port, interface, remedy }
     } else {
         EventKind::VlanTagsShown { port, interface }

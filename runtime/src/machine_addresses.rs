@@ -8,7 +8,7 @@ use std::{
 };
 
 use strowger_io::sys::{
-    addresses::{Mac, OwnAddress, OwnKind, own_entries},
+    addresses::{AddressKind, InterfaceAddress, Mac, interface_addresses},
     probe::interface_name,
 };
 
@@ -25,16 +25,16 @@ pub struct MachineAddresses {
 impl MachineAddresses {
     /// Those of this network namespace now; none where the kernel does not say.
     pub fn now() -> Self {
-        Self::of(own_entries().unwrap_or_default())
+        Self::of(interface_addresses().unwrap_or_default())
     }
 
     /// Those in a list.
-    pub fn of(entries: Vec<OwnAddress>) -> Self {
+    pub fn of(entries: Vec<InterfaceAddress>) -> Self {
         let mut own = Self::default();
-        for OwnAddress { interface, at } in entries {
+        for InterfaceAddress { interface, at } in entries {
             match at {
-                OwnKind::Mac(mac) => _ = own.macs.insert(interface, mac),
-                OwnKind::Ip(ip, broadcasts) => {
+                AddressKind::Mac(mac) => _ = own.macs.insert(interface, mac),
+                AddressKind::Ip(ip, broadcasts) => {
                     for broadcast in broadcasts {
                         own.broadcasts.insert(broadcast, interface.clone());
                     }
@@ -108,13 +108,13 @@ mod tests {
 
     /// A machine with 198.51.100.1/24, 2001:db8::1 and a MAC address at `lan`.
     fn machine() -> MachineAddresses {
-        let entry = |interface: &str, at| OwnAddress { interface: interface.to_owned(), at };
+        let entry = |interface: &str, at| InterfaceAddress { interface: interface.to_owned(), at };
         let ip = |text: &str, broadcasts: &[Ipv4Addr]| {
-            OwnKind::Ip(text.parse().unwrap(), broadcasts.to_vec())
+            AddressKind::Ip(text.parse().unwrap(), broadcasts.to_vec())
         };
         MachineAddresses::of(vec![
-            entry("lan", OwnKind::Mac([2, 0, 0, 0, 0, 1])),
-            entry("other", OwnKind::Mac([2, 0, 0, 0, 0, 2])),
+            entry("lan", AddressKind::Mac([2, 0, 0, 0, 0, 1])),
+            entry("other", AddressKind::Mac([2, 0, 0, 0, 0, 2])),
             entry("lan", ip("198.51.100.1", &[Ipv4Addr::new(198, 51, 100, 255)])),
             entry("lan", ip("2001:db8::1", &[])),
             entry("lo", ip("fe80::1", &[])),

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr};
 
 use strowger_engine::control::PortId;
 use strowger_frame::Address;
-use strowger_io::{UnixPort, sys::Refusal, udp::Report};
+use strowger_io::{UnixPort, sys::Refusal, udp::UdpReport};
 
 use crate::{ethernet::Wire, untrusted::Untrusted};
 
@@ -34,7 +34,7 @@ pub enum PortKind {
         /// Whether plain links are allowed behind it.
         plain: bool,
         /// For each worker, how its socket works.
-        reports: Vec<Report>,
+        reports: Vec<UdpReport>,
         /// Whether handshakes come in apart from the workers; `None` without an identity.
         steered: Option<Result<(), Refusal>>,
     },
@@ -123,7 +123,7 @@ impl PortInfo {
             PortKind::Udp { reports, steered, .. } => {
                 let through_workers = |why: &Refusal| format!("workers take handshakes in: {why}");
                 let refused = steered.as_ref().and_then(|steered| steered.as_ref().err());
-                let of_sockets = reports.iter().flat_map(Report::warnings);
+                let of_sockets = reports.iter().flat_map(UdpReport::warnings);
                 of_sockets.chain(refused.map(through_workers)).collect()
             }
             PortKind::Ethernet(wire) => wire.warnings(),

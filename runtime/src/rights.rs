@@ -33,8 +33,8 @@ pub(crate) fn give_up(
         let given = opener.give(path);
         given.map_err(|source| file(path, FileUse::Socket, source))?;
     }
-    let become_it = account.become_it();
-    become_it.map_err(|source| StartError::Account { user: name.clone(), source })?;
+    let drop_privileges = account.drop_privileges();
+    drop_privileges.map_err(|source| StartError::Account { user: name.clone(), source })?;
     notes.push(format!("user: {name} ({user}:{group}); all other rights are given up"));
     notes.extend(sockets().filter_map(|path| socket_note(path, account)));
     if let Some(path) = &builder.state_file {

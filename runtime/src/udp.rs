@@ -5,7 +5,7 @@ use strowger_engine::control::HandshakeSocket;
 use strowger_frame::{Address, BURST_MAX, Pool, PoolSpec, Port};
 use strowger_io::{
     sys::Refusal,
-    udp::{Opened, Report, Steered, UdpSpec, open_steered, worker_of},
+    udp::{Opened, Steered, UdpReport, UdpSpec, open_steered, worker_of},
 };
 
 use crate::{
@@ -24,7 +24,7 @@ pub(crate) const DOOR_MEMORY: PoolSpec =
 pub(crate) struct Opening {
     /// One a worker, in their order.
     pub(crate) queues: Vec<Box<dyn Port>>,
-    pub(crate) reports: Vec<Report>,
+    pub(crate) reports: Vec<UdpReport>,
     pub(crate) door: Option<HandshakeSocket>,
     /// Whether handshakes come in by the door; `None` where nobody has any to make.
     pub(crate) steered: Option<Result<(), Refusal>>,

@@ -11,7 +11,7 @@ use strowger_engine::{
 use strowger_frame::{Address, Pool, PoolSpec};
 use strowger_io::{
     Doorbell,
-    xdp::{Arena, Choice, Report, XdpSpec, limits, open},
+    xdp::{Arena, Choice, EtherReport, XdpSpec, limits, open},
 };
 use strowger_runtime::{IdlePolicy, WorkerLoop, clock::Clock};
 use strowger_wire::Label;
@@ -30,7 +30,7 @@ pub(crate) struct EtherRelay {
     switch: Switch,
     worker: WorkerLoop,
     pub(crate) label: Label,
-    pub(crate) report: Report,
+    pub(crate) report: EtherReport,
 }
 
 impl EtherRelay {

@@ -271,7 +271,7 @@ impl Run<'_> {
             Forwarder::Ours(backend) => {
                 settle_on(self.cores.forwarder)?;
                 let mut relay = EtherRelay::new(self.wires, *backend)?;
-                let backend = relay.report.rung.name();
+                let backend = relay.report.mode.name();
                 say(Ready { threads: own(), label: relay.label, backend, ..plain })?;
                 relay.forward(stopped);
                 return Ok(Some(relay.come_to_rest(taken.load(Ordering::Relaxed))));

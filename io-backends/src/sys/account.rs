@@ -102,7 +102,7 @@ impl Account {
     /// # Errors
     /// The kernel refused a call, or rights are left. The process then has fewer rights than before and more
     /// than it should: it has to end.
-    pub fn become_it(&self) -> Result<(), Refusal> {
+    pub fn drop_privileges(&self) -> Result<(), Refusal> {
         if !self.is_ours() {
             // The C library's calls, which concern all threads, as the kernel's would not.
             // SAFETY: no group is passed.
@@ -154,7 +154,7 @@ impl Account {
     ///
     /// # Panics
     /// Ends the process if the rights of before cannot be had again.
-    pub fn with_its_files<T>(&self, what: impl FnOnce() -> T) -> Result<T, Refusal> {
+    pub fn with_file_rights<T>(&self, what: impl FnOnce() -> T) -> Result<T, Refusal> {
         if self.is_ours() {
             return Ok(what());
         }
@@ -400,7 +400,7 @@ mod tests {
         let account = Account { name: "nobody".to_owned(), user: 65_534, group: 65_534 };
         let before = (super::super::folder::file_user(), file_group(), capabilities().unwrap());
         let path = std::env::temp_dir().join(format!("strowger-files-{}", std::process::id()));
-        let Ok(done) = account.with_its_files(|| {
+        let Ok(done) = account.with_file_rights(|| {
             let made = fs::write(&path, "x").map(|()| fs::metadata(&path));
             (made, fs::read("/proc/1/environ").is_err())
         }) else {

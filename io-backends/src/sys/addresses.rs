@@ -12,16 +12,16 @@ pub type Mac = [u8; 6];
 
 /// One entry of the kernel's list: an address of one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnAddress {
+pub struct InterfaceAddress {
     /// The interface. An IPv4 address with a label has the label here (`eth0:1`).
     pub interface: String,
     /// The address.
-    pub at: OwnKind,
+    pub at: AddressKind,
 }
 
 /// What kind of address it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OwnKind {
+pub enum AddressKind {
     /// An IP address, and for IPv4 the broadcast addresses of its network: the one that the prefix gives, and the
     /// one that was configured, if it is another.
     Ip(IpAddr, Vec<Ipv4Addr>),
@@ -33,13 +33,13 @@ pub enum OwnKind {
 ///
 /// # Errors
 /// The kernel's.
-pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
-    let entries = own_entries()?;
+pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
+    let entries = interface_addresses()?;
     let mut addresses: Vec<IpAddr> = entries
         .into_iter()
         .filter_map(|entry| match entry.at {
-            OwnKind::Ip(ip, _) => Some(ip),
-            OwnKind::Mac(_) => None,
+            AddressKind::Ip(ip, _) => Some(ip),
+            AddressKind::Mac(_) => None,
         })
         .collect();
     addresses.sort_unstable();
@@ -51,7 +51,7 @@ pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
 ///
 /// # Errors
 /// The kernel's.
-pub fn own_entries() -> io::Result<Vec<OwnAddress>> {
+pub fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
     let mut list: *mut libc::ifaddrs = ptr::null_mut();
     // SAFETY: `list` is writable, and receives a list that is freed below.
     if unsafe { libc::getifaddrs(&raw mut list) } != 0 {
@@ -66,7 +66,7 @@ pub fn own_entries() -> io::Result<Vec<OwnAddress>> {
             // SAFETY: the name of an entry ends in zero and lives as long as the list.
             let interface = unsafe { CStr::from_ptr(entry.ifa_name) };
             let interface = interface.to_string_lossy().into_owned();
-            entries.push(OwnAddress { interface, at });
+            entries.push(InterfaceAddress { interface, at });
         }
         next = entry.ifa_next;
     }
@@ -75,9 +75,9 @@ pub fn own_entries() -> io::Result<Vec<OwnAddress>> {
     Ok(entries)
 }
 
-fn kind(entry: &libc::ifaddrs) -> Option<OwnKind> {
+fn kind(entry: &libc::ifaddrs) -> Option<AddressKind> {
     if let Some(mac) = mac(entry.ifa_addr) {
-        return Some(OwnKind::Mac(mac));
+        return Some(AddressKind::Mac(mac));
     }
     let ip = address(entry.ifa_addr)?;
     let mut broadcasts = Vec::new();
@@ -95,7 +95,7 @@ fn kind(entry: &libc::ifaddrs) -> Option<OwnKind> {
             broadcasts.push(written);
         }
     }
-    Some(OwnKind::Ip(ip, broadcasts))
+    Some(AddressKind::Ip(ip, broadcasts))
 }
 
 /// The highest address of a network, unless it has two addresses (RFC 3021) or one.
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_loopback_address_is_among_them_and_a_foreign_one_is_not() {
-        let own = own_addresses().expect("the kernel says");
+        let own = local_addresses().expect("the kernel says");
         assert!(own.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)), "{own:?}");
         assert!(!own.contains(&IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77))));
         assert!(own.is_sorted());
@@ -165,14 +165,14 @@ mod tests {
 
     #[test]
     fn the_loopback_interface_has_its_network_s_broadcast_address_and_no_mac_address() {
-        let own = own_entries().expect("the kernel says");
+        let own = interface_addresses().expect("the kernel says");
         let lo: Vec<_> = own.iter().filter(|entry| entry.interface == "lo").collect();
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let broadcasts = lo.iter().find_map(|entry| match &entry.at {
-            OwnKind::Ip(ip, broadcasts) if *ip == local => Some(broadcasts.clone()),
-            OwnKind::Ip(..) | OwnKind::Mac(_) => None,
+            AddressKind::Ip(ip, broadcasts) if *ip == local => Some(broadcasts.clone()),
+            AddressKind::Ip(..) | AddressKind::Mac(_) => None,
         });
         assert_eq!(broadcasts, Some(vec![Ipv4Addr::new(127, 255, 255, 255)]), "{own:?}");
-        assert!(!lo.iter().any(|entry| matches!(entry.at, OwnKind::Mac(_))), "{own:?}");
+        assert!(!lo.iter().any(|entry| matches!(entry.at, AddressKind::Mac(_))), "{own:?}");
     }
 }

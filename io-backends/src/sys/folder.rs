@@ -32,25 +32,25 @@ const STICKY: u32 = 0o1000;
 #[derive(Debug)]
 pub struct Folder {
     at: OwnedFd,
-    found: Found,
+    found: FileInfo,
     /// Only root and this user can have led the way here.
     reached: bool,
 }
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub enum OpenMode {
     /// It is there, and is read. A last symbolic link is followed as those on the way are.
     Read,
     /// It is read and written, and made where it is not there, for its owner alone.
-    Keep,
+    ReadWrite,
     /// It must not be there, and is made for its owner alone.
-    New,
+    CreateNew,
 }
 
 /// What stands under a name, as far as it matters who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct FileInfo {
     /// Its device and inode: what tells two files apart.
     pub id: (u64, u64),
     /// Its owner.
@@ -59,7 +59,7 @@ pub struct Found {
     pub mode: u32,
 }
 
-impl Found {
+impl FileInfo {
     /// Whether it is a file as others are: no folder, link, pipe, socket or device.
     pub fn is_regular(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFREG
@@ -118,7 +118,7 @@ impl Folder {
         while names.len() > 1 {
             let Some(name) = names.pop_front() else { break };
             let next = open_at(&folder.at, &name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
-            let found = found(&File::from(next.try_clone()?))?;
+            let found = info_of(&File::from(next.try_clone()?))?;
             let is_kept = folder.keeps(&found, me);
             if found.is_link() {
                 if !is_owner(found.owner, me) {
@@ -153,11 +153,11 @@ impl Folder {
 
     fn root() -> io::Result<Self> {
         let at = File::from(open_path(c"/")?);
-        Ok(Self { found: found(&at)?, at: at.into(), reached: true })
+        Ok(Self { found: info_of(&at)?, at: at.into(), reached: true })
     }
 
     /// Whether only root and this user can have put this entry here, and can take it away.
-    fn keeps(&self, entry: &Found, me: u32) -> bool {
+    fn keeps(&self, entry: &FileInfo, me: u32) -> bool {
         // Where everybody makes names, but takes away only their own, an entry is its owner's.
         let is_sticky = self.found.mode & STICKY != 0 && is_owner(self.found.owner, me);
         self.reached && (self.is_closed(me) || is_sticky && is_owner(entry.owner, me))
@@ -182,32 +182,36 @@ impl Folder {
     ///
     /// # Errors
     /// The kernel's: `NotFound` where there is nothing.
-    pub fn find(&self, name: &OsStr) -> io::Result<Found> {
-        found(&File::from(open_at(&self.at, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?))
+    pub fn find(&self, name: &OsStr) -> io::Result<FileInfo> {
+        info_of(&File::from(open_at(&self.at, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?))
     }
 
     /// Opens a regular file. It never waits, as for the other end of a pipe, and follows no link but for reading
-    /// (see [`How::Read`]).
+    /// (see [`OpenMode::Read`]).
     ///
     /// # Errors
     /// The kernel's; `InvalidInput` for what is no regular file, or has a second name elsewhere.
-    pub fn open(&self, name: &OsStr, how: How) -> io::Result<(File, Found)> {
+    pub fn open(&self, name: &OsStr, mode: OpenMode) -> io::Result<(File, FileInfo)> {
         // Looked at first: to open a device may do something already.
         let before = match self.find(name) {
-            Ok(found) if found.is_link() && how == How::Read => return self.open_linked(name),
-            Ok(found) if !found.is_regular() && how != How::New => return Err(unwanted(&found)),
+            Ok(found) if found.is_link() && mode == OpenMode::Read => {
+                return self.open_linked(name);
+            }
+            Ok(found) if !found.is_regular() && mode != OpenMode::CreateNew => {
+                return Err(unwanted(&found));
+            }
             Ok(found) => Some(found),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && how != How::Read => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && mode != OpenMode::Read => None,
             Err(error) => return Err(error),
         };
-        let flags = match how {
-            How::Read => libc::O_RDONLY,
-            How::Keep => libc::O_RDWR | libc::O_CREAT,
-            How::New => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
+        let flags = match mode {
+            OpenMode::Read => libc::O_RDONLY,
+            OpenMode::ReadWrite => libc::O_RDWR | libc::O_CREAT,
+            OpenMode::CreateNew => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
         };
         let flags = flags | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
         let file = File::from(open_at(&self.at, name, flags, 0o600)?);
-        let found = found(&file)?;
+        let found = info_of(&file)?;
         if !found.is_regular() {
             return Err(unwanted(&found));
         }
@@ -215,18 +219,18 @@ impl Folder {
             return Err(io::Error::other("another file took its place while it was opened"));
         }
         // A second name: the file is in another folder, too, which was not walked to.
-        if how != How::Read && file.metadata()?.nlink() > 1 {
+        if mode != OpenMode::Read && file.metadata()?.nlink() > 1 {
             return Err(second_name());
         }
         Ok((file, found))
     }
 
-    /// Whether [`open`](Self::open) with [`How::Keep`] would open a file, made or not; says what is there now.
+    /// Whether [`open`](Self::open) with [`OpenMode::ReadWrite`] would open a file, made or not; says what is there now.
     /// Opens and makes nothing.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
-    pub fn may_keep(&self, name: &OsStr) -> io::Result<Option<Found>> {
+    pub fn may_keep(&self, name: &OsStr) -> io::Result<Option<FileInfo>> {
         let found = match self.find(name) {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -267,7 +271,7 @@ impl Folder {
     }
 
     /// Follows a last symbolic link, as those on the way are followed.
-    fn open_linked(&self, name: &OsStr) -> io::Result<(File, Found)> {
+    fn open_linked(&self, name: &OsStr) -> io::Result<(File, FileInfo)> {
         let mut names = VecDeque::from([name.to_owned()]);
         let (mut folder, mut links) = (Self { at: self.at.try_clone()?, ..*self }, 0);
         loop {
@@ -275,9 +279,9 @@ impl Folder {
                 return Err(io::Error::from_raw_os_error(libc::ENOENT));
             };
             let link = open_at(&folder.at, &name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
-            let found = found(&File::from(link.try_clone()?))?;
+            let found = info_of(&File::from(link.try_clone()?))?;
             if !found.is_link() {
-                return folder.open(&name, How::Read);
+                return folder.open(&name, OpenMode::Read);
             }
             links += 1;
             if !is_owner(found.owner, file_user()) || links > LINKS_MAX {
@@ -351,10 +355,10 @@ impl Folder {
 ///
 /// # Errors
 /// The kernel's; `InvalidInput` if there is another file by now.
-pub fn set_socket_mode(path: &Path, mode: u32) -> io::Result<Found> {
+pub fn set_socket_mode(path: &Path, mode: u32) -> io::Result<FileInfo> {
     let (folder, name) = Folder::of(path)?;
     let at = open_at(&folder.at, &name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
-    let found = found(&File::from(at.try_clone()?))?;
+    let found = info_of(&File::from(at.try_clone()?))?;
     if found.mode & libc::S_IFMT != libc::S_IFSOCK || found.owner != file_user() {
         return Err(unwanted(&found));
     }
@@ -378,7 +382,7 @@ fn is_owner(owner: u32, me: u32) -> bool {
     owner == 0 || owner == me
 }
 
-fn unwanted(found: &Found) -> io::Error {
+fn unwanted(found: &FileInfo) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("it is {}", found.kind()))
 }
 
@@ -395,10 +399,10 @@ fn names_of(path: &Path) -> VecDeque<OsString> {
     names.collect()
 }
 
-fn found(file: &File) -> io::Result<Found> {
+fn info_of(file: &File) -> io::Result<FileInfo> {
     let metadata = file.metadata()?;
     let id = (metadata.dev(), metadata.ino());
-    Ok(Found { id, owner: metadata.uid(), mode: metadata.mode() })
+    Ok(FileInfo { id, owner: metadata.uid(), mode: metadata.mode() })
 }
 
 fn read_link(link: &OwnedFd) -> io::Result<OsString> {
@@ -460,9 +464,9 @@ mod tests {
         (Temporary(path.clone()), path)
     }
 
-    fn open(path: &Path, how: How) -> io::Result<(File, Found)> {
+    fn open(path: &Path, mode: OpenMode) -> io::Result<(File, FileInfo)> {
         let (folder, name) = Folder::of(path)?;
-        folder.open(&name, how)
+        folder.open(&name, mode)
     }
 
     #[test]
@@ -476,23 +480,23 @@ mod tests {
         // SAFETY: the path ends in zero and lives through the call.
         assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
         for name in ["link", "dangling", "pipe"] {
-            for how in [How::Keep, How::New] {
-                assert!(open(&path.join(name), how).is_err(), "{name} {how:?}");
+            for mode in [OpenMode::ReadWrite, OpenMode::CreateNew] {
+                assert!(open(&path.join(name), mode).is_err(), "{name} {mode:?}");
             }
         }
         assert!(!path.join("none").exists() && fs::read_to_string(&target).unwrap() == "kept");
-        assert!(open(&path.join("pipe"), How::Read).is_err(), "it does not wait, either");
-        assert!(open(&path, How::Read).is_err(), "a folder");
+        assert!(open(&path.join("pipe"), OpenMode::Read).is_err(), "it does not wait, either");
+        assert!(open(&path, OpenMode::Read).is_err(), "a folder");
         let mut text = String::new();
-        let (mut file, _) = open(&path.join("link"), How::Read).expect("our own link");
+        let (mut file, _) = open(&path.join("link"), OpenMode::Read).expect("our own link");
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "kept");
         fs::hard_link(&target, path.join("second")).unwrap();
-        assert!(open(&path.join("second"), How::Keep).is_err());
-        assert!(open(&target, How::New).is_err(), "it is there");
-        let (_, found) = open(&path.join("made"), How::Keep).unwrap();
+        assert!(open(&path.join("second"), OpenMode::ReadWrite).is_err());
+        assert!(open(&target, OpenMode::CreateNew).is_err(), "it is there");
+        let (_, found) = open(&path.join("made"), OpenMode::ReadWrite).unwrap();
         assert_eq!(found.mode & 0o7777, 0o600);
-        assert_eq!(open(&path.join("made"), How::Keep).unwrap().1.id, found.id);
+        assert_eq!(open(&path.join("made"), OpenMode::ReadWrite).unwrap().1.id, found.id);
     }
 
     #[test]
@@ -504,7 +508,7 @@ mod tests {
         };
         fs::write(path.join("file"), "kept").unwrap();
         let found = may("file").unwrap().expect("it is there");
-        assert_eq!(found.id, open(&path.join("file"), How::Read).unwrap().1.id);
+        assert_eq!(found.id, open(&path.join("file"), OpenMode::Read).unwrap().1.id);
         assert_eq!(may("none").unwrap(), None);
         fs::write(path.join("first"), "").unwrap();
         fs::hard_link(path.join("first"), path.join("second")).unwrap();
@@ -512,7 +516,7 @@ mod tests {
         fs::create_dir(path.join("sub")).unwrap();
         for name in ["first", "second", "link", "sub"] {
             let refused = may(name).expect_err(name);
-            assert!(open(&path.join(name), How::Keep).is_err(), "{name}: {refused}");
+            assert!(open(&path.join(name), OpenMode::ReadWrite).is_err(), "{name}: {refused}");
         }
         assert!(!path.join("none").exists());
         let (folder, _) = Folder::of(&path.join("file")).unwrap();
@@ -528,7 +532,7 @@ mod tests {
         std::os::unix::fs::symlink("a/../a/b", path.join("relative")).unwrap();
         std::os::unix::fs::symlink(path.join("relative"), path.join("absolute")).unwrap();
         std::os::unix::fs::symlink("ring", path.join("ring")).unwrap();
-        let at = |name: &str| open(&path.join(name), How::Read).map(|(_, found)| found.id);
+        let at = |name: &str| open(&path.join(name), OpenMode::Read).map(|(_, found)| found.id);
         let id = at("a/b/file").unwrap();
         for name in ["relative/file", "absolute/file", "a/b/../b/file"] {
             assert_eq!(at(name).unwrap(), id, "{name}");

@@ -52,7 +52,7 @@ mod uring;
 use std::{fmt, net::SocketAddr};
 
 pub use port::UdpPort;
-pub use select_mode::{Backend, BufferBytes, Capabilities, Report, probe};
+pub use select_mode::{Backend, BufferBytes, Capabilities, UdpReport, probe};
 pub use steer::{Steered, open_steered, worker_of};
 
 use self::{mmsg::Mmsg, neighbours::Neighbours, socket::Socket, uring::Uring};
@@ -223,7 +223,7 @@ pub struct Opened {
     /// The port, for one worker.
     pub port: UdpPort,
     /// What was chosen, and why nothing better.
-    pub report: Report,
+    pub report: UdpReport,
 }
 
 impl Opened {
@@ -233,7 +233,7 @@ impl Opened {
     }
 
     /// The port as the engine wants it.
-    pub fn boxed(self) -> (Box<dyn strowger_frame::Port>, Report) {
+    pub fn boxed(self) -> (Box<dyn strowger_frame::Port>, UdpReport) {
         (Box::new(self.port), self.report)
     }
 }
@@ -304,11 +304,11 @@ fn open_with(
     before_bind(&socket);
     socket.bind(at).map_err(|errno| bind_refused(at, errno))?;
     let local = socket.local().map_err(refused("getsockname"))?;
-    let report = Report {
+    let report = UdpReport {
         local,
         worker,
         backend: if ring.is_some() { Backend::IoUring } else { Backend::Mmsg },
-        ring: ring.as_ref().map(|ring| ring.rung().name()),
+        ring: ring.as_ref().map(|ring| ring.mode().name()),
         refused: refused_backends,
         passed_over,
         gro,

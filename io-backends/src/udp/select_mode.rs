@@ -64,7 +64,7 @@ impl BufferBytes {
 
 /// What was chosen for a port, and why nothing better.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct UdpReport {
     /// The address the socket is bound to: with the port number, where 0 was asked for.
     pub local: SocketAddr,
     /// The worker the port was opened for.
@@ -99,7 +99,7 @@ pub struct Report {
     pub send_sockets_refused: Option<Refusal>,
 }
 
-impl Report {
+impl UdpReport {
     /// What would be faster or safer here, one sentence each; empty when all is at its best.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -151,7 +151,7 @@ impl Backend {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for UdpReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let both = if self.dual_stack { " (IPv6 and IPv4)" } else { "" };
         write!(f, "udp {}{both} by {}", self.local, self.backend.call())?;
@@ -218,9 +218,9 @@ pub fn probe(buffer_bytes: usize) -> Capabilities {
     Capabilities {
         datagrams: try_datagram(local),
         many: messages::many().map(|()| "many datagrams in one system call".to_owned()),
-        io_uring: self_test_ring(local, 0).map(|rung| {
-            let rung = rung.name();
-            format!("multishot receive into provided buffers works ({rung})")
+        io_uring: self_test_ring(local, 0).map(|mode| {
+            let mode = mode.name();
+            format!("multishot receive into provided buffers works ({mode})")
         }),
         gro: try_gro(local),
         gso: try_segments(local).map(|most| format!("{most} frames a send")),
@@ -289,9 +289,9 @@ fn try_datagram(like: SocketAddr) -> Result<String, Refusal> {
 }
 
 /// Receives one datagram with io_uring, over loopback, on a ring such as a port would have.
-pub(super) fn self_test_ring(like: SocketAddr, first_rung: usize) -> Result<RxMode, Refusal> {
+pub(super) fn self_test_ring(like: SocketAddr, first_mode: usize) -> Result<RxMode, Refusal> {
     let (socket, local) = scratch(like)?;
-    let mut ring = Uring::new(2, first_rung).map_err(ring_refused)?;
+    let mut ring = Uring::new(2, first_mode).map_err(ring_refused)?;
     let spec = PoolSpec { trains: 4, singles: 0, huge_pages: false };
     let mut pool =
         Pool::new(&spec).map_err(|error| CallError { call: "memory", errno: Errno::of(&error) })?;
@@ -318,7 +318,7 @@ pub(super) fn self_test_ring(like: SocketAddr, first_rung: usize) -> Result<RxMo
         }
     }
     if burst[0].bytes() == b"strowger" {
-        Ok(ring.rung())
+        Ok(ring.mode())
     } else {
         Err(ring_refused(CallError::new("a multishot receive brought other bytes", libc::EIO)))
     }

@@ -56,7 +56,7 @@ pub(super) enum RxMode {
     Plain,
 }
 
-/// Best first. A single issuer without deferred work is no rung: it brings next to nothing, and
+/// Best first. A single issuer without deferred work is no mode: it brings next to nothing, and
 /// would keep another thread from ending the receive.
 const RX_MODES: [RxMode; 3] = [RxMode::Deferred, RxMode::Cooperative, RxMode::Plain];
 
@@ -162,7 +162,7 @@ pub(super) struct Uring {
     /// Ids without a chunk, because the pool had none.
     vacant: Vec<u16>,
     unpublished: bool,
-    rung: RxMode,
+    mode: RxMode,
     /// A worker has taken the ring over.
     enabled: bool,
     /// A receive is in the kernel.
@@ -178,7 +178,7 @@ unsafe impl Send for Uring {}
 
 impl std::fmt::Debug for Uring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Uring").field("rung", &self.rung).finish_non_exhaustive()
+        f.debug_struct("Uring").field("mode", &self.mode).finish_non_exhaustive()
     }
 }
 
@@ -189,12 +189,12 @@ pub(super) fn entries(posted_buffers: u16) -> u16 {
 
 impl Uring {
     /// Makes a ring, disabled, for the first flags that the kernel takes, of those from
-    /// `first_rung` on.
-    pub(super) fn new(posted_buffers: u16, first_rung: usize) -> Result<Self, CallError> {
+    /// `first_mode` on.
+    pub(super) fn new(posted_buffers: u16, first_mode: usize) -> Result<Self, CallError> {
         let entries = entries(posted_buffers);
         let mut refused = CallError::new("io_uring_setup", libc::EINVAL);
-        for rung in RX_MODES.into_iter().skip(first_rung) {
-            match Self::with(rung, entries) {
+        for mode in RX_MODES.into_iter().skip(first_mode) {
+            match Self::with(mode, entries) {
                 Ok(uring) => return Ok(uring),
                 // Unknown flags: ask for less. Anything else would be said again.
                 Err(error) if error.errno == Errno(libc::EINVAL) => refused = error,
@@ -204,7 +204,7 @@ impl Uring {
         Err(refused)
     }
 
-    fn with(rung: RxMode, entries: u16) -> Result<Self, CallError> {
+    fn with(mode: RxMode, entries: u16) -> Result<Self, CallError> {
         let refused = |call| {
             move |error: std::io::Error| {
                 CallError::new(call, error.raw_os_error().unwrap_or(libc::EINVAL))
@@ -214,7 +214,7 @@ impl Uring {
         builder.setup_r_disabled().setup_clamp();
         // Every buffer may complete at once, and some notes about receives that ended.
         builder.setup_cqsize(2 * u32::from(entries).max(8));
-        match rung {
+        match mode {
             RxMode::Deferred => {
                 builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
             }
@@ -242,7 +242,7 @@ impl Uring {
             lent: (0..entries).map(|_| None).collect(),
             vacant: (0..entries).rev().collect(),
             unpublished: false,
-            rung,
+            mode,
             enabled: false,
             armed: false,
             failures: 0,
@@ -250,8 +250,8 @@ impl Uring {
         })
     }
 
-    pub(super) fn rung(&self) -> RxMode {
-        self.rung
+    pub(super) fn mode(&self) -> RxMode {
+        self.mode
     }
 
     /// Becomes readable when something comes while a receive is armed and nothing is waiting.
@@ -260,7 +260,7 @@ impl Uring {
     /// the ring, and a sleeper in poll(2) on the ring itself was found not to be woken by it.
     /// Otherwise it is the ring: the kernel may empty the socket the moment the sleeper is woken.
     pub(super) fn fd(&self, socket: &Socket) -> RawFd {
-        if self.rung == RxMode::Deferred { socket.fd() } else { self.ring.as_raw_fd() }
+        if self.mode == RxMode::Deferred { socket.fd() } else { self.ring.as_raw_fd() }
     }
 
     /// Whether something may be there without asking the kernel.
@@ -487,7 +487,7 @@ impl Drop for Uring {
         // receives run inside this port's own calls, of which none is under way, since we have
         // `&mut self`; otherwise the receive must have been seen to end.
         let ended = !self.enabled || self.cancel();
-        if !ended && self.rung != RxMode::Deferred {
+        if !ended && self.mode != RxMode::Deferred {
             // A leak is better than a chunk that somebody owns and the kernel fills.
             for chunk in self.lent.drain(..).flatten() {
                 std::mem::forget(chunk);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::select_mode::{Refused, lines};
+use super::select_mode::{RefusedMode, lines};
 use crate::sys::{CallError, Errno};
 
 /// Why a port could not be opened.
@@ -78,7 +78,7 @@ pub enum OpenError {
         /// The name asked for.
         interface: String,
         /// What was tried, and why not.
-        refused: Vec<Refused>,
+        refused: Vec<RefusedMode>,
     },
 }
 

@@ -51,7 +51,7 @@ impl HiddenTags {
     }
 
     /// The command that leaves tags in the frames of this interface.
-    pub fn way_out(self, interface: &str) -> String {
+    pub fn remedy(self, interface: &str) -> String {
         let words = |names: &[&str]| names.iter().map(|name| format!(" {name} off")).collect();
         let off: String = words(&self.features().collect::<Vec<_>>());
         let beside: String = words(&PUTS_BESIDE);
@@ -181,9 +181,9 @@ mod tests {
     #[test]
     fn the_way_out_names_what_is_on() {
         let both = HiddenTags { on: [true, true] };
-        assert!(both.way_out("e0").contains("ethtool -K e0 rx-vlan-hw-parse off rx-vlan-stag"));
+        assert!(both.remedy("e0").contains("ethtool -K e0 rx-vlan-hw-parse off rx-vlan-stag"));
         let one = HiddenTags { on: [true, false] };
-        assert!(one.way_out("e0").contains("ethtool -K e0 rx-vlan-hw-parse off (of a veth"));
+        assert!(one.remedy("e0").contains("ethtool -K e0 rx-vlan-hw-parse off (of a veth"));
         assert!(both.any() && one.any() && !HiddenTags::NONE.any());
     }
 }

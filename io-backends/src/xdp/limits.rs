@@ -69,7 +69,7 @@ pub(super) const STALL_MAX: Duration = Duration::from_millis(100);
 pub(super) const BUSY_MAX: Duration = Duration::from_secs(4);
 
 /// The same for memory that the process before us had locked: shorter, since where the limit is merely
-/// low it is waited for in vain, and there is a rung below.
+/// low it is waited for in vain, and there is a mode below.
 pub(super) const LOCKED_MAX: Duration = Duration::from_millis(1000);
 
 /// And how often it looks.

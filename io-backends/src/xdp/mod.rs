@@ -72,7 +72,7 @@ pub use features::{HiddenTags, hidden_tags};
 pub use group::Group;
 pub use port::EtherPort;
 pub use probe::{Capabilities, interfaces_that_hide_tags, probe};
-pub use select_mode::{GRANT, Refused, Report, RxMode};
+pub use select_mode::{EtherReport, GRANT, RefusedMode, RxMode};
 
 use self::{
     ether::{ETHERNET_BYTES, Shape},
@@ -141,12 +141,12 @@ pub struct Opened {
     /// The port, for one worker.
     pub port: EtherPort,
     /// What was chosen, and why nothing better.
-    pub report: Report,
+    pub report: EtherReport,
 }
 
 impl Opened {
     /// The port as the engine wants it.
-    pub fn boxed(self) -> (Box<dyn strowger_frame::Port>, Report) {
+    pub fn boxed(self) -> (Box<dyn strowger_frame::Port>, EtherReport) {
         (Box::new(self.port), self.report)
     }
 }
@@ -208,7 +208,7 @@ pub fn open(
     let (half, report) =
         select_mode::walk(spec, arena, pool, (&interface, worker), &shape, &tally)?;
     let described =
-        format!("ether {} queue {} ({})", spec.interface, spec.queue, report.rung.name());
+        format!("ether {} queue {} ({})", spec.interface, spec.queue, report.mode.name());
     let by_mtu = interface.mtu as usize + ETHERNET_BYTES;
     let by_memory = match half {
         port::Half::Xdp(_) => UMEM_CHUNK_BYTES - UMEM_HEADROOM_BYTES,
@@ -218,7 +218,7 @@ pub fn open(
     let tag = if spec.vlan.is_some() { 4 } else { 0 };
     let frame_bytes_max = (by_mtu + tag).min(by_memory).saturating_sub(shape.header_bytes());
     let neighbours = Neighbours::new(spec.neighbours_max, shape);
-    let own = own::OwnAddress::of(interface.index).map_err(refused)?;
+    let own = own::LocalMac::of(interface.index).map_err(refused)?;
     let held = (membership, own);
     let port = EtherPort::new(half, neighbours, tally, frame_bytes_max, described, held);
     Ok(Opened { port, report })

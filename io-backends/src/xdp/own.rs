@@ -11,9 +11,9 @@ use crate::sys::CallError;
 
 /// A socket that receives nothing and is bound to the interface, so that no other interface that takes
 /// its name is asked.
-pub(super) struct OwnAddress(OwnedFd);
+pub(super) struct LocalMac(OwnedFd);
 
-impl OwnAddress {
+impl LocalMac {
     pub(super) fn of(interface: u32) -> Result<Self, CallError> {
         // Protocol 0: it receives nothing.
         // SAFETY: takes numbers and gives a number.

@@ -13,7 +13,7 @@ use strowger_frame::{
 };
 
 use super::{
-    group::Membership, limits::BURSTS_PER_LOOK, neighbours::Neighbours, own::OwnAddress,
+    group::Membership, limits::BURSTS_PER_LOOK, neighbours::Neighbours, own::LocalMac,
     packet::PacketSocket, xsk::Xsk,
 };
 
@@ -26,7 +26,7 @@ pub struct EtherPort {
     described: String,
     /// Held for as long as the port is there.
     _group: Option<Membership>,
-    own: OwnAddress,
+    own: LocalMac,
     /// Bursts until the own address is looked at again.
     look_in: u32,
     /// For whoever looks from another thread.
@@ -52,7 +52,7 @@ impl EtherPort {
         tally: Arc<PortTally>,
         frame_bytes_max: usize,
         described: String,
-        (group, own): (Option<Membership>, OwnAddress),
+        (group, own): (Option<Membership>, LocalMac),
     ) -> Self {
         Self {
             half,

@@ -55,29 +55,30 @@ impl RxMode {
 
 /// A way that was tried and refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedMode {
     /// Which.
-    pub rung: RxMode,
+    pub mode: RxMode,
     /// Whether it was tried with multi-buffer frames (`XDP_USE_SG`).
     pub multi_buffer: bool,
     /// Why not.
     pub refusal: Refusal,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RefusedMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let multi_buffer = if self.multi_buffer { " with multi-buffer frames" } else { "" };
-        write!(f, "{}{multi_buffer} refused: {}", self.rung.name(), self.refusal)
+        write!(f, "{}{multi_buffer} refused: {}", self.mode.name(), self.refusal)
     }
 }
 
 /// A line for each reason, in order.
-pub(super) fn lines(refused: &[Refused]) -> Vec<String> {
-    let same =
-        |a: &Refused, b: &Refused| a.refusal == b.refusal && a.multi_buffer == b.multi_buffer;
-    let line = |of: &[Refused]| {
+pub(super) fn lines(refused: &[RefusedMode]) -> Vec<String> {
+    let same = |a: &RefusedMode, b: &RefusedMode| {
+        a.refusal == b.refusal && a.multi_buffer == b.multi_buffer
+    };
+    let line = |of: &[RefusedMode]| {
         let (last, before) = of.split_last()?;
-        let before: String = before.iter().map(|one| format!("{}, ", one.rung.name())).collect();
+        let before: String = before.iter().map(|one| format!("{}, ", one.mode.name())).collect();
         Some(format!("{before}{last}"))
     };
     refused.chunk_by(same).filter_map(line).collect()
@@ -86,7 +87,7 @@ pub(super) fn lines(refused: &[Refused]) -> Vec<String> {
 /// What was chosen for a port, and why nothing better.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Report {
+pub struct EtherReport {
     /// The interface.
     pub interface: String,
     /// Its queue.
@@ -98,9 +99,9 @@ pub struct Report {
     /// The worker the port was opened for.
     pub worker: usize,
     /// How it receives and sends, as the kernel confirmed it.
-    pub rung: RxMode,
+    pub mode: RxMode,
     /// Better ways that were tried and refused.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedMode>,
     /// Whether a frame may leave in several descriptors; if not, one without room in front is copied.
     pub multi_buffer: bool,
     /// Whether it shares the registration of memory (UMEM) of a port opened before.
@@ -117,14 +118,14 @@ pub struct Report {
     pub program_there: bool,
 }
 
-impl Report {
+impl EtherReport {
     /// What would be faster or safer here, one sentence each; empty when all is at its best.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = lines(&self.refused);
-        if self.rung != RxMode::Packet && !self.multi_buffer {
+        if self.mode != RxMode::Packet && !self.multi_buffer {
             warnings.push("frames without room in front of them are copied".to_owned());
         }
-        if self.rung != RxMode::Packet && self.fill_ring_frames < self.fill_ring_frames_asked {
+        if self.mode != RxMode::Packet && self.fill_ring_frames < self.fill_ring_frames_asked {
             let (lent, asked) = (self.fill_ring_frames, self.fill_ring_frames_asked);
             warnings.push(format!(
                 "the pool had {lent} single chunks to lend where {asked} were asked for"
@@ -148,11 +149,11 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for EtherReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, at) = (&self.interface, strowger_frame::Address::Ether(self.mac));
-        write!(f, "ether {name} queue {} at {at} by {}", self.queue, self.rung.name())?;
-        if self.rung != RxMode::Packet {
+        write!(f, "ether {name} queue {} at {at} by {}", self.queue, self.mode.name())?;
+        if self.mode != RxMode::Packet {
             f.write_str(if self.multi_buffer { ", multi-buffer" } else { ", one buffer a frame" })?;
             f.write_str(if self.shared { ", memory shared" } else { ", memory registered" })?;
             write!(f, ", {} chunks lent", self.fill_ring_frames)?;
@@ -172,21 +173,21 @@ pub(super) fn walk(
     (interface, worker): (&Interface, usize),
     shape: &Shape,
     tally: &Arc<PortTally>,
-) -> Result<(Half, Report), OpenError> {
-    let may = |rung: &RxMode| match spec.backend {
+) -> Result<(Half, EtherReport), OpenError> {
+    let may = |mode: &RxMode| match spec.backend {
         Choice::Auto => true,
-        Choice::Xdp => *rung != RxMode::Packet,
-        Choice::Only(only) => *rung == only,
+        Choice::Xdp => *mode != RxMode::Packet,
+        Choice::Only(only) => *mode == only,
     };
     let mut refused = Vec::new();
     let mut attached = None;
-    let report = |rung, terms: Option<Terms>, facts: Facts, refused| Report {
+    let report = |mode, terms: Option<Terms>, facts: Facts, refused| EtherReport {
         interface: spec.interface.clone(),
         queue: spec.queue,
         queues: interface.queues,
         mac: interface.mac,
         worker,
-        rung,
+        mode,
         refused,
         multi_buffer: terms.is_none_or(|terms| terms.multi_buffer),
         shared: facts.shared,
@@ -196,33 +197,33 @@ pub(super) fn walk(
         many: Ok(()),
         program_there: false,
     };
-    for rung in RxMode::ALL.into_iter().filter(may) {
-        if rung != RxMode::Packet && interface.hidden_tags.any() {
-            refused.push(Refused {
-                rung,
+    for mode in RxMode::ALL.into_iter().filter(may) {
+        if mode != RxMode::Packet && interface.hidden_tags.any() {
+            refused.push(RefusedMode {
+                mode,
                 multi_buffer: false,
                 refusal: hidden_tags(spec, interface),
             });
             continue;
         }
-        if rung == RxMode::Packet {
+        if mode == RxMode::Packet {
             match PacketSocket::open(interface, shape, tally) {
                 Ok(packet) => {
-                    // That of a rung refused above is not in the way.
+                    // That of a mode refused above is not in the way.
                     drop(attached.take());
                     let program_there = interface::has_program(interface.index) == Some(true);
-                    let report = report(rung, None, Facts::default(), refused);
-                    let report = Report { program_there, many: messages::many(), ..report };
+                    let report = report(mode, None, Facts::default(), refused);
+                    let report = EtherReport { program_there, many: messages::many(), ..report };
                     return Ok((Half::Packet(Box::new(packet)), report));
                 }
-                Err(step) => refused.push(refuse(rung, false, step)),
+                Err(step) => refused.push(refuse(mode, false, step)),
             }
             continue;
         }
-        let program = match attach(spec, arena, interface, rung, &mut attached)? {
+        let program = match attach(spec, arena, interface, mode, &mut attached)? {
             Ok(program) => program,
             Err(step) => {
-                refused.push(refuse(rung, false, step));
+                refused.push(refuse(mode, false, step));
                 continue;
             }
         };
@@ -230,19 +231,19 @@ pub(super) fn walk(
             if multi_buffer && !spec.multi_buffer {
                 continue;
             }
-            let terms = Terms { zero_copy: rung == RxMode::ZeroCopy, multi_buffer };
+            let terms = Terms { zero_copy: mode == RxMode::ZeroCopy, multi_buffer };
             let at = (interface, spec.queue);
             match Xsk::open(arena, pool, at, (terms, spec.fill_ring_frames), &program, tally) {
                 Ok((xsk, facts)) => {
                     arena.attach(interface, &program);
-                    let report = report(rung, Some(terms), facts, refused);
+                    let report = report(mode, Some(terms), facts, refused);
                     return Ok((Half::Xdp(Box::new(xsk)), report));
                 }
                 Err(CallError { call: "bind", errno: Errno(libc::EBUSY) }) => {
                     let (interface, queue) = (spec.interface.clone(), spec.queue);
                     return Err(OpenError::QueueBusy { interface, queue });
                 }
-                Err(step) => refused.push(refuse(rung, multi_buffer, step)),
+                Err(step) => refused.push(refuse(mode, multi_buffer, step)),
             }
         }
     }
@@ -255,10 +256,10 @@ fn attach(
     spec: &XdpSpec,
     arena: &mut Arena,
     interface: &Interface,
-    rung: RxMode,
+    mode: RxMode,
     ours: &mut Option<Arc<Attached>>,
 ) -> Result<Result<Arc<Attached>, CallError>, OpenError> {
-    let (wanted, traffic) = (rung.attach(), (spec.ethertype, spec.vlan));
+    let (wanted, traffic) = (mode.attach(), (spec.ethertype, spec.vlan));
     if let Some(there) = arena.attached(interface) {
         if (there.ethertype, there.vlan) != traffic {
             return Err(OpenError::OtherTraffic { interface: spec.interface.clone() });
@@ -296,8 +297,8 @@ fn attach(
     }
 }
 
-fn refuse(rung: RxMode, multi_buffer: bool, error: CallError) -> Refused {
-    Refused { rung, multi_buffer, refusal: with_remedy(error) }
+fn refuse(mode: RxMode, multi_buffer: bool, error: CallError) -> RefusedMode {
+    RefusedMode { mode, multi_buffer, refusal: with_remedy(error) }
 }
 
 /// The line that grants what an Ethernet port needs.
@@ -314,7 +315,7 @@ fn hidden_tags(spec: &XdpSpec, interface: &Interface) -> Refusal {
         spec.interface,
         features.join(", ")
     );
-    Refusal::new(what, interface.hidden_tags.way_out(&spec.interface))
+    Refusal::new(what, interface.hidden_tags.remedy(&spec.interface))
 }
 
 /// Adds what the operator can do about a failed call of an Ethernet port.

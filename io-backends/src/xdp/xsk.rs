@@ -220,7 +220,7 @@ fn register(socket: &Socket, arena: &mut Arena) -> Result<(), i32> {
     loop {
         let registered = socket.register(arena.mapping());
         if registered != Err(libc::ENOBUFS) || !arena.limit_may_rise || Instant::now() > deadline {
-            // Waited for in vain, it is not waited for on the next rung too.
+            // Waited for in vain, it is not waited for on the next mode too.
             arena.limit_may_rise = registered.is_ok();
             return registered;
         }

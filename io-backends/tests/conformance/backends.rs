@@ -138,14 +138,14 @@ pub(crate) fn af_packet() -> Backend {
     Backend { join, ..udp_mmsg() }
 }
 
-fn ether_joined(rung: RxMode) -> Result<Joined, String> {
+fn ether_joined(mode: RxMode) -> Result<Joined, String> {
     let veth = Veth::new().inspect_err(|why| skip(why))?;
-    let near = Station::new(&veth.a, &spec("a0", rung)).map_err(|why| why.to_string())?;
-    let far = Station::new(&veth.b, &spec("b0", rung)).map_err(|why| why.to_string())?;
+    let near = Station::new(&veth.a, &spec("a0", mode)).map_err(|why| why.to_string())?;
+    let far = Station::new(&veth.b, &spec("b0", mode)).map_err(|why| why.to_string())?;
     let (to_near, to_far) = (near.at, far.at);
     // The sockets keep their namespaces, and those the pair, once the names are gone.
     let [near, far] = [near, far].map(|Station { port, pool, .. }| -> Box<dyn Port> {
-        if rung == RxMode::Packet { Box::new(port) } else { Box::new(InArena { port, pool }) }
+        if mode == RxMode::Packet { Box::new(port) } else { Box::new(InArena { port, pool }) }
     });
     Ok(Joined { near, far, to_far, to_near })
 }

@@ -158,8 +158,8 @@ pub(crate) fn pool() -> Pool {
     pool_of(16, 1500)
 }
 
-pub(crate) fn spec(interface: &str, rung: RxMode) -> XdpSpec {
-    let backend = Choice::Only(rung);
+pub(crate) fn spec(interface: &str, mode: RxMode) -> XdpSpec {
+    let backend = Choice::Only(mode);
     XdpSpec { backend, fill_ring_frames: LENT, neighbours_max: 64, ..XdpSpec::new(interface, 0) }
 }
 

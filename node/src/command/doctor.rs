@@ -136,7 +136,7 @@ fn vlan_tags(hiding: &[(String, HiddenTags)]) -> Finding {
             "taken off frames by {}: [[ethernet]] uses AF_PACKET there, which sees them, and not AF_XDP",
             names.join(", ")
         ),
-        hidden.way_out(first),
+        hidden.remedy(first),
     )
 }
 

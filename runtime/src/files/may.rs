@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use strowger_io::sys::folder::{Folder, Found, How};
+use strowger_io::sys::folder::{FileInfo, Folder, OpenMode};
 
 use super::{Opener, PCAPNG, Role, Roles};
 
@@ -22,7 +22,7 @@ impl Opener {
     ///
     /// # Errors
     /// The reason why not.
-    pub fn may_keep(&self, path: &Path) -> io::Result<Option<Found>> {
+    pub fn may_keep(&self, path: &Path) -> io::Result<Option<FileInfo>> {
         self.within(path, |folder, name| {
             let found = folder.may_keep(name)?;
             if let Some(found) = &found {
@@ -40,7 +40,7 @@ impl Opener {
         if self.may_keep(path)?.is_none() {
             return Ok(());
         }
-        let (file, _) = self.within(path, |folder, name| folder.open(name, How::Read))?;
+        let (file, _) = self.within(path, |folder, name| folder.open(name, OpenMode::Read))?;
         let mut first = Vec::new();
         file.take(PCAPNG.len() as u64).read_to_end(&mut first)?;
         if first.is_empty() || first == PCAPNG { Ok(()) } else { Err(super::no_capture()) }
@@ -50,7 +50,7 @@ impl Opener {
     ///
     /// # Errors
     /// The reason why not.
-    pub fn may_bind(&self, path: &Path) -> io::Result<Option<Found>> {
+    pub fn may_bind(&self, path: &Path) -> io::Result<Option<FileInfo>> {
         self.within(path, |folder, name| {
             folder.may_write()?;
             match folder.find(name) {
@@ -78,7 +78,7 @@ impl Opener {
         match &self.account {
             None => may(),
             Some(account) => {
-                account.with_its_files(may).map_err(|why| io::Error::other(why.to_string()))?
+                account.with_file_rights(may).map_err(|why| io::Error::other(why.to_string()))?
             }
         }
     }

@@ -255,7 +255,7 @@ fn judge(
     balances: &[Balance],
     sent: &SourceReport,
     received: &SinkReport,
-    ladder: &strowger_io::udp::Report,
+    ladder: &strowger_io::udp::UdpReport,
     frames_copied: u64,
     (trains_in, trains_out): (u64, u64),
 ) -> Outcome {
@@ -328,7 +328,7 @@ fn judge(
     }
 }
 
-fn faster_here(options: &Options, ladder: &strowger_io::udp::Report) -> Vec<String> {
+fn faster_here(options: &Options, ladder: &strowger_io::udp::UdpReport) -> Vec<String> {
     let mut faster = ladder.warnings();
     let cores = strowger_io::sys::cores::usable_cores().len();
     if cores < 5 {

@@ -17,7 +17,7 @@ use strowger_engine::control::Balance;
 use strowger_frame::BURST_MAX;
 use strowger_io::{
     Endpoint, EndpointSpec, endpoint,
-    udp::{self, Report, limits::POSTED_BUFFERS},
+    udp::{self, UdpReport, limits::POSTED_BUFFERS},
 };
 use strowger_runtime::{
     CustomPort, Memory, Neighbor, Peer, PortKind, Relay, RelayHandle, ShutdownError, StaticPublic,
@@ -40,7 +40,7 @@ pub(super) struct Node {
     /// What its peers know it by, where its links are sealed.
     key: Option<StaticPublic>,
     /// By listener: its address, and how its sockets work.
-    listeners: Vec<(String, SocketAddr, Report)>,
+    listeners: Vec<(String, SocketAddr, UdpReport)>,
     /// The names of its links.
     links: Vec<String>,
 }
@@ -52,7 +52,7 @@ pub(super) struct Testbed {
     pub(super) relay: Node,
     right: Node,
     /// How the relay's sockets work.
-    pub(super) report: Report,
+    pub(super) report: UdpReport,
     /// By flow: the path from the source to the sink.
     pub(super) labels: Vec<Label>,
     /// How long links took from nothing to all keys; `None` where they are plain.

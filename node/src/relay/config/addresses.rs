@@ -72,20 +72,20 @@ pub(crate) fn faults(own: &MachineAddresses, config: &Config) -> Vec<String> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use strowger_io::sys::addresses::{OwnAddress, OwnKind};
+    use strowger_io::sys::addresses::{AddressKind, InterfaceAddress};
 
     use super::*;
     use crate::relay::config::parse;
 
     /// A machine with 198.51.100.1/24, 2001:db8::1 and a MAC address at `lan`.
     fn machine() -> MachineAddresses {
-        let entry = |interface: &str, at| OwnAddress { interface: interface.to_owned(), at };
+        let entry = |interface: &str, at| InterfaceAddress { interface: interface.to_owned(), at };
         let ip = |text: &str, broadcasts: &[Ipv4Addr]| {
-            OwnKind::Ip(text.parse().unwrap(), broadcasts.to_vec())
+            AddressKind::Ip(text.parse().unwrap(), broadcasts.to_vec())
         };
         MachineAddresses::of(vec![
-            entry("lan", OwnKind::Mac([2, 0, 0, 0, 0, 1])),
-            entry("other", OwnKind::Mac([2, 0, 0, 0, 0, 2])),
+            entry("lan", AddressKind::Mac([2, 0, 0, 0, 0, 1])),
+            entry("other", AddressKind::Mac([2, 0, 0, 0, 0, 2])),
             entry("lan", ip("198.51.100.1", &[Ipv4Addr::new(198, 51, 100, 255)])),
             entry("lan", ip("2001:db8::1", &[])),
             entry("lo", ip("fe80::1", &[])),
