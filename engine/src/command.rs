@@ -27,15 +27,15 @@ use crate::{
 };
 
 /// Something attached to a worker: a port, and what is counted of it here.
-pub struct PortQueue {
+pub(crate) struct PortQueue {
     /// The port's number in the switch.
-    pub number: u16,
+    pub(crate) number: u16,
     /// The port itself.
-    pub port: Box<dyn Port>,
+    pub(crate) port: Box<dyn Port>,
     /// Discards of frames that came in by it, or were to leave by it.
-    pub discards: Arc<DiscardTally>,
+    pub(crate) discards: Arc<DiscardTally>,
     /// Whether beacons that come in by it are punted.
-    pub hears_beacons: bool,
+    pub(crate) hears_beacons: bool,
     /// Whether the worker has it on its list of ports to flush.
     pub(crate) is_listed: bool,
 }
@@ -51,7 +51,7 @@ impl std::fmt::Debug for PortQueue {
 
 /// What the slow path tells a worker. Obeyed in order, at most a few a poll.
 #[derive(Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// Poll this port from now on.
     Plug(Box<PortQueue>),
     /// Stop polling this port and give it back. Its links were detached before.
@@ -112,8 +112,6 @@ pub enum Command {
     HearBeacons(u16, bool),
     /// The path behind the link takes frames up to this many bytes.
     Mtu(Mark, u16),
-    /// Where frames from this link may go.
-    Rights(Mark, Rights),
     /// Say what you have.
     Inventory(Box<Inventory>),
 }
@@ -121,7 +119,7 @@ pub enum Command {
 /// What a worker has, as it says itself: for a slow path that does not know what has become of the
 /// commands it gave. The room is the asker's.
 #[derive(Debug)]
-pub struct Inventory {
+pub(crate) struct Inventory {
     /// Which question this answers.
     pub(crate) number: u64,
     pub(crate) links: Vec<Mark>,
@@ -141,7 +139,7 @@ impl Inventory {
 /// A scheme that has grown, as a worker needs it: the table that reads it, and what each link writes
 /// in it. Both in one order, since a hop's form in the one is its place in the other.
 #[derive(Debug)]
-pub struct Growth {
+pub(crate) struct Growth {
     pub(crate) table: SlotTable,
     pub(crate) return_paths: Vec<(Mark, ReturnPath)>,
 }
@@ -149,7 +147,8 @@ pub struct Growth {
 /// What a worker tells the slow path: one for each order, with what the order replaced or could not
 /// place, to be freed there.
 #[derive(Debug)]
-pub enum Completion {
+#[allow(dead_code)] // some contents are only freed
+pub(crate) enum Completion {
     /// The order was obeyed, and nothing is given back.
     Done,
     /// The table that was replaced.
@@ -177,7 +176,7 @@ pub enum Completion {
 }
 
 /// The longest message of a link itself: a path challenge's token and room to spare.
-pub const LINK_MESSAGE_BYTES_MAX: usize = 32;
+pub(crate) const LINK_MESSAGE_BYTES_MAX: usize = 32;
 
 /// What is punted in queues of its own, each shared among links: of the places that are free, no link
 /// takes the last ones (a dynamic threshold: A. Choudhury and E. Hahne, 1998).
@@ -335,7 +334,7 @@ pub(crate) fn hash_of_host(from: Address) -> u32 {
 
 /// What a worker has seen and the slow path should know.
 #[derive(Debug)]
-pub enum Punt {
+pub(crate) enum Punt {
     /// A packet for the switch itself, as it came: label and shift untouched.
     Packet {
         /// The worker that it came through.
@@ -416,55 +415,55 @@ impl Punt {
 
 /// How a packet ended at a worker, and what else the worker saw: what errors and traces are made of.
 #[derive(Clone, Debug)]
-pub struct DropNotice {
+pub(crate) struct DropNotice {
     /// The worker where it ended.
-    pub worker: u8,
+    pub(crate) worker: u8,
     /// The link that it came in by.
-    pub ingress: Mark,
+    pub(crate) ingress: Mark,
     /// The slot that it came in by.
-    pub ingress_slot: u32,
+    pub(crate) ingress_slot: u32,
     /// Where frames from there may go.
-    pub rights: Rights,
+    pub(crate) rights: Rights,
     /// When it came.
-    pub at: Now,
+    pub(crate) at: Now,
     /// Why it went no further.
-    pub discard: Discard,
+    pub(crate) discard: Discard,
     /// Of a trace's packet whose hops were spent: what it would have met next, if anything.
-    pub dry_run: Option<Discard>,
+    pub(crate) dry_run: Option<Discard>,
     /// The exit it was to leave by, if it came so far.
-    pub exit: Option<NextHopInfo>,
+    pub(crate) exit: Option<NextHopInfo>,
     /// How long the packet was, link header and tag left out.
-    pub packet_bytes: u16,
+    pub(crate) packet_bytes: u16,
     /// Its header, and what followed as far as there was room. Where the exit refused it, the header
     /// is as it was to leave.
-    pub head: ArrayVec<u8, HEAD_BYTES_MAX>,
+    pub(crate) head: ArrayVec<u8, HEAD_BYTES_MAX>,
 }
 
 /// An exit, as a worker saw it.
 #[derive(Clone, Copy, Debug)]
-pub struct NextHopInfo {
+pub(crate) struct NextHopInfo {
     /// The link.
-    pub link: Mark,
+    pub(crate) link: Mark,
     /// Frames that waited there.
-    pub queue_frames: u16,
+    pub(crate) queue_frames: u16,
     /// Bytes of the longest packet that goes by it, link header included and tag not.
-    pub packet_bytes_max: u16,
+    pub(crate) packet_bytes_max: u16,
 }
 
 /// A message that proves nothing yet: a handshake's, or a beacon. On its way to the slow path through a queue of
 /// its own, so that unknown peers cannot crowd out those who are known.
 #[derive(Debug)]
-pub struct HandshakeDatagram {
+pub(crate) struct HandshakeDatagram {
     /// The worker that it came through: its sender's flow comes in there.
-    pub worker: u8,
+    pub(crate) worker: u8,
     /// The port that it came in by.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The link whose address it came from, if that is anybody's.
-    pub link: Mark,
+    pub(crate) link: Mark,
     /// Where it came from.
-    pub from: Address,
+    pub(crate) from: Address,
     /// The frame.
-    pub frame: Frame,
+    pub(crate) frame: Frame,
 }
 
 /// A frame on its way to another worker.

@@ -219,7 +219,7 @@ impl std::fmt::Display for Discard {
 
 /// Discards of one port on one worker, by reason. Written by that worker alone.
 #[derive(Debug)]
-pub struct DiscardTally([Counter; Discard::COUNT]);
+pub(crate) struct DiscardTally([Counter; Discard::COUNT]);
 
 impl Default for DiscardTally {
     fn default() -> Self {
@@ -230,24 +230,19 @@ impl Default for DiscardTally {
 impl DiscardTally {
     /// Counts one.
     #[inline]
-    pub fn count(&self, discard: Discard) {
+    pub(crate) fn count(&self, discard: Discard) {
         self.0[discard as usize].add(1);
     }
 
     /// Counts `n`.
     #[inline]
-    pub fn count_many(&self, discard: Discard, n: u64) {
+    pub(crate) fn count_many(&self, discard: Discard, n: u64) {
         self.0[discard as usize].add(n);
     }
 
     /// How many frames met this reason.
-    pub fn read(&self, discard: Discard) -> u64 {
+    pub(crate) fn read(&self, discard: Discard) -> u64 {
         self.0[discard as usize].read()
-    }
-
-    /// All of them.
-    pub fn total(&self) -> u64 {
-        self.0.iter().map(Counter::read).sum()
     }
 }
 

@@ -33,7 +33,7 @@ const AHEAD_MAX: u16 = EGRESS_CONTROL_RUN * EGRESS_DATA_FOR_CONTROL;
 
 /// The queue of one exit: bounded, shared fairly among ingresses, control apart from data (R12, R23).
 #[derive(Debug, Default)]
-pub struct Egress {
+pub(crate) struct Egress {
     pub(crate) data: Burst,
     control: ArrayVec<Frame, CONTROL_PLACES>,
     /// The port left frames here when it was last asked.

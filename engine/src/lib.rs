@@ -34,16 +34,20 @@
 pub use strowger_wire as wire;
 
 mod attention;
-pub mod command;
+mod command;
 pub mod control;
 pub mod discard;
-pub mod egress;
+mod egress;
 pub mod limits;
 pub mod link;
 pub mod memory;
 pub mod rate;
-pub mod session;
+mod session;
+#[cfg(feature = "internals")]
 pub mod slots;
+#[cfg(not(feature = "internals"))]
+#[allow(dead_code, unreachable_pub)] // public with the feature `internals`
+mod slots;
 pub mod worker;
 
 /// A point in time: nanoseconds since some moment that the caller chose. The engine only compares

@@ -61,28 +61,28 @@ pub enum Behind {
 
 /// What is counted for one slot on one worker.
 #[derive(Debug, Default)]
-pub struct SlotTally {
+pub(crate) struct SlotTally {
     /// Frames that came in by the slot and were opened.
-    pub frames_in: Counter,
+    pub(crate) frames_in: Counter,
     /// Their bytes, link header included.
-    pub bytes_in: Counter,
+    pub(crate) bytes_in: Counter,
     /// Frames that left by the slot.
-    pub frames_out: Counter,
+    pub(crate) frames_out: Counter,
     /// Their bytes.
-    pub bytes_out: Counter,
+    pub(crate) bytes_out: Counter,
     /// Frames that came in by the slot and went no further, or met a full queue here.
-    pub discards: Counter,
+    pub(crate) discards: Counter,
     /// Of those that came in, keepalives: what is no keepalive is data.
-    pub keepalives_in: Counter,
+    pub(crate) keepalives_in: Counter,
     /// Of those that left, what the link itself had to say: the others are data.
-    pub link_messages_out: Counter,
+    pub(crate) link_messages_out: Counter,
     /// Frames that were to leave, and met a quiet link that had no keys to seal them with.
-    pub unsealed: Counter,
+    pub(crate) unsealed: Counter,
     /// Frames that came in by the slot and bear its former number in their return path, since its number
     /// of today cannot be written in so few bits.
-    pub by_former: Counter,
+    pub(crate) by_former: Counter,
     /// When a frame last came in: the worker's time in nanoseconds.
-    pub heard_ns: Counter,
+    pub(crate) heard_ns: Counter,
     /// What the slow path has taken of this link's punts, by [`PuntKind`]. It alone writes these.
     pub(crate) punts_taken: [Counter; PuntKind::COUNT],
 }
@@ -118,7 +118,7 @@ pub(crate) enum LinkProtection {
 }
 
 /// One worker's replica of one attachment. Made and freed by the slow path.
-pub struct Link {
+pub(crate) struct Link {
     pub(crate) mark: Mark,
     pub(crate) slot: u32,
     pub(crate) port: u16,

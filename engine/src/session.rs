@@ -20,13 +20,13 @@ use crate::{
 
 /// One session whose frames this worker opens: it alone moves their replay windows.
 #[derive(Debug)]
-pub struct RxSession {
+pub(crate) struct RxSession {
     /// The index that the peer's frames are addressed to.
-    pub index: SessionIndex,
+    pub(crate) index: SessionIndex,
     /// The link that the session belongs to.
-    pub link: Mark,
+    pub(crate) link: Mark,
     /// The keys and windows.
-    pub openers: Openers,
+    pub(crate) openers: Openers,
     limits: PuntLimits,
 }
 

@@ -5,7 +5,7 @@ use strowger_engine::{
     Now,
     control::{
         Attach, AttachError, Event, Kept, NotFree, RenumberError, RestoreError, SlotState,
-        Snapshot, Switch, SwitchConfig, slot_allocator::Who,
+        Snapshot, Switch, SwitchConfig, Who,
     },
     link::Behind,
     worker::Worker,

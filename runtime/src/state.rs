@@ -15,7 +15,7 @@ use std::{
 use serde_json::{Value, json};
 use strowger_engine::{
     Now,
-    control::{Former, Kept, RestoreError, Snapshot, Switch, slot_allocator::Who},
+    control::{Former, Kept, RestoreError, Snapshot, Switch, Who},
 };
 use strowger_wire::{
     Scheme,

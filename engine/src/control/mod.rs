@@ -19,13 +19,21 @@
 mod attachments;
 mod base;
 mod clock;
+#[cfg(feature = "internals")]
 pub mod grace_period;
+#[cfg(not(feature = "internals"))]
+#[allow(dead_code, unreachable_pub)] // public with the feature `internals`
+mod grace_period;
 mod handshake_socket;
 pub mod messages;
 pub mod peering;
 mod ports;
 mod request;
+#[cfg(feature = "internals")]
 pub mod slot_allocator;
+#[cfg(not(feature = "internals"))]
+#[allow(dead_code, unreachable_pub)] // public with the feature `internals`
+mod slot_allocator;
 mod slots;
 mod snapshot;
 mod switch;
@@ -38,6 +46,7 @@ pub use self::request::{
     Attach, AttachError, ConfigError, DetachError, Event, GrowError, NotFree, PlugError, PortId,
     RenumberError, SwitchConfig,
 };
+pub use self::slot_allocator::Who;
 pub use self::snapshot::{Former, Kept, RestoreError, Snapshot};
 pub use self::switch::Switch;
 pub use self::view::{Balance, PortView, QueueView, SlotState, SlotView};

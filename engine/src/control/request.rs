@@ -1,6 +1,7 @@
 //! What a switch takes and reports: its configuration, attachments, errors and events.
 
-use std::{error::Error, fmt, time::Duration};
+use core::time::Duration;
+use std::{error::Error, fmt};
 
 use strowger_crypto::{PeerId, StaticPublic};
 use strowger_frame::port::{Address, AdmitError};

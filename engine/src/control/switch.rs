@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Now,
-    command::{Completion, DropNotice, Punt},
+    command::{Completion, Punt},
     worker::Worker,
 };
 
@@ -319,13 +319,6 @@ impl Switch {
     /// Tells the neighbour or endpoint on `slot` that its link will end. The caller ends the link.
     pub fn goodbye(&mut self, slot: u32, code: u8, retry_after_s: u32, text: &str) {
         send_goodbye(slot, code, retry_after_s, text, &mut self.base);
-    }
-
-    /// Tells the sender of a packet, which was delivered by the number `from`, that the slot's number
-    /// is `to` from now on: within the ingress' budget for errors, and only if the packet asks for errors.
-    /// `notice` is what a worker saw of the packet; its discard is ignored.
-    pub fn send_slot_moved(&mut self, notice: DropNotice, from: u32, to: u32, now: Now) {
-        self.messages.send_slot_moved(notice, from, to, now, &mut self.base);
     }
 
     /// Whether no change is under way.

@@ -146,11 +146,6 @@ impl Worker {
                     link.frame_bytes_max = bytes;
                 }
             }
-            Command::Rights(mark, rights) => {
-                if let Some(link) = self.links.get_mut(mark) {
-                    link.rights = rights;
-                }
-            }
             Command::Inventory(mut inventory) => {
                 // There is room for all: nothing is allocated here.
                 inventory.links.extend(self.links.iter().map(|link| link.mark));

@@ -400,9 +400,10 @@ impl ControlMessages {
         }
     }
 
-    /// Tells the sender of a packet that a slot has another number; see
-    /// [`Switch::send_slot_moved`](super::Switch::send_slot_moved).
-    pub(super) fn send_slot_moved(
+    /// Tells the sender of a packet, which was delivered by the number `from`, that the slot's number is `to`:
+    /// within the ingress' budget for errors, and only if the packet asks for errors. `notice` is what a worker
+    /// saw of the packet; its discard is ignored.
+    fn send_slot_moved(
         &mut self,
         mut notice: DropNotice,
         from: u32,

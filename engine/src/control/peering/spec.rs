@@ -1,6 +1,7 @@
 //! The specifications of peers and of a switch's part in sealed links, and the view of a peer.
 
-use std::{fmt, time::Duration};
+use core::time::Duration;
+use std::fmt;
 
 use strowger_crypto::{
     Entropy, Identity, LocalIdentity, PeerId, Psk, SealMode, StaticPublic, aead::Provider,
