@@ -1,11 +1,9 @@
 //! What junk costs the slow path, counted in instructions by callgrind: as much with 1,000 peers as with ten.
 //! Without valgrind the test is skipped.
 
-mod air;
-
 use std::{env, fs, process::Command};
 
-use air::{Air, Birth, Dice, Node, host};
+use crate::air::{Air, Birth, Dice, Node, host};
 use strowger_crypto::StaticPublic;
 use strowger_engine::{
     Now,
@@ -70,7 +68,7 @@ fn instructions(peers: u32) -> u64 {
         .args(["--tool=callgrind", "--toggle-collect=*read_handshake_sockets*"])
         .arg(format!("--callgrind-out-file={}", written.display()))
         .arg(env::current_exe().expect("this program"))
-        .args(["--exact", "a_turn_of_junk", "--nocapture"])
+        .args(["--exact", "junk_cost::a_turn_of_junk", "--nocapture"])
         .env(PEERS, peers.to_string())
         .output()
         .expect("valgrind was there");

@@ -2,9 +2,7 @@
 //! `Switch::recover`: workers forward all the while, links are kept or remade within a second,
 //! and the counters are even. Driven by hand with virtual time; nothing here sleeps.
 
-mod air;
-
-use air::{Birth, Fuse, MS, Node, Pair, SECOND, receive, send};
+use crate::air::{Birth, Fuse, MS, Node, Pair, SECOND, receive, send};
 use strowger_engine::{
     Now,
     control::{
@@ -123,10 +121,10 @@ fn r10_keys_that_outlived_their_session_are_dropped_when_they_are_too_old() {
     pair.air.listen();
     assert!(pair.talks());
     let mut copies = pair.air.heard();
-    copies.retain(|copy| copy.to == air::host(1) && copy.bytes[0] >> 4 >= 4);
+    copies.retain(|copy| copy.to == crate::air::host(1) && copy.bytes[0] >> 4 >= 4);
     let copy = copies.pop().expect("B has sent something");
     let throw = |pair: &mut Pair| {
-        pair.air.throw(air::host(2), air::host(1), &copy.bytes);
+        pair.air.throw(crate::air::host(2), crate::air::host(1), &copy.bytes);
         pair.pass(MS);
         (pair.a.count(Discard::Replayed), pair.a.count(Discard::NoSession))
     };
@@ -150,10 +148,10 @@ fn r10_a_dead_peer_s_link_goes_down_though_no_session_knows_its_keys() {
     pair.until_up();
     let now = pair.now;
     pair.a.switch.recover(now);
-    pair.air.cut(air::host(2), true);
+    pair.air.cut(crate::air::host(2), true);
     pair.wait(200);
     assert!(!pair.a.view(2).is_up());
-    pair.air.cut(air::host(2), false);
+    pair.air.cut(crate::air::host(2), false);
     pair.wait(20);
     assert!(is_well(&mut pair));
     pair.assert_even();
@@ -168,7 +166,7 @@ fn r10_a_peer_that_came_by_itself_is_found_again_and_a_stranger_too() {
         if own == 1 { spec.with_address(None::<Address>) } else { spec }
     });
     pair.until_up();
-    assert_eq!(pair.a.view(2).at, Some(Address::Udp(air::host(2))));
+    assert_eq!(pair.a.view(2).at, Some(Address::Udp(crate::air::host(2))));
     for _ in 0..3 {
         let now = pair.now;
         pair.a.switch.recover(now);
@@ -184,9 +182,9 @@ fn r10_a_peer_that_came_by_itself_is_found_again_and_a_stranger_too() {
 fn r10_r3_the_frame_that_a_panicking_slow_path_held_is_counted_as_abandoned() {
     let mut pair = busy();
     // B alone begins: its initiation is in A's hand when A's randomness panics.
-    pair.air.cut(air::host(1), true);
+    pair.air.cut(crate::air::host(1), true);
     pair.pass(MS);
-    pair.air.cut(air::host(1), false);
+    pair.air.cut(crate::air::host(1), false);
     pair.until_up();
     // The next handshake is B's, forced; A answers it.
     let mut abandoned = 0;

@@ -1,11 +1,9 @@
 //! Link beacons: who is found by them, and what those get who misuse them. Driven by hand with virtual
 //! time; a segment is an address whose datagrams the test carries to all others.
 
-mod air;
-
 use std::net::SocketAddr;
 
-use air::{Air, Birth, Datagram, MS, Node, Pair, SECOND, host, key, local};
+use crate::air::{Air, Birth, Datagram, MS, Node, Pair, SECOND, host, key, local};
 use strowger_crypto::beacon;
 use strowger_engine::{
     Now,

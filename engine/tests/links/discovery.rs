@@ -1,9 +1,7 @@
 //! Peers whose key nobody wrote: found by XX, judged by the identity that is pinned or by the policy for
 //! unknown peers, lost and found again. Driven by hand with virtual time.
 
-mod air;
-
-use air::{Birth, MS, Node, Pair, SECOND, key, local};
+use crate::air::{Birth, MS, Node, Pair, SECOND, key, local};
 use strowger_crypto::Psk;
 use strowger_engine::{
     control::{

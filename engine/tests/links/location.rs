@@ -1,11 +1,9 @@
 //! Where peers are: what an address gets before its owner has answered, links that change port or address
 //! family, and peers that moved and died. Driven by hand with virtual time; nothing here sleeps.
 
-mod air;
-
 use std::net::SocketAddr;
 
-use air::{Air, Birth, Datagram, MS, Node, Pair, SECOND, hop, host, path, receive, send};
+use crate::air::{Air, Birth, Datagram, MS, Node, Pair, SECOND, hop, host, path, receive, send};
 use strowger_engine::{
     Now,
     control::{

@@ -1,9 +1,7 @@
 //! What a path takes: found, shown, looked after, and kept to. An air that loses what is too long, and
 //! virtual time; nothing here sleeps.
 
-mod air;
-
-use air::{Air, Birth, MS, Node, Pair, SECOND, hop, host, path, receive, send};
+use crate::air::{Air, Birth, MS, Node, Pair, SECOND, hop, host, path, receive, send};
 use strowger_engine::{
     Now,
     control::{

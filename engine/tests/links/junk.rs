@@ -1,9 +1,7 @@
 //! Junk against handshakes: answers to numbers that bystanders can see, at any rate, keep no link down. Driven
 //! by hand with virtual time.
 
-mod air;
-
-use air::{Birth, Datagram, Dice, MS, Pair, host, key, local, receive, send};
+use crate::air::{Birth, Datagram, Dice, MS, Pair, host, key, local, receive, send};
 use strowger_crypto::{
     Nanos, Psk, SeededEntropy,
     handshake::{Admission, CookieChecker, Load, LocalParams, Offer, TimestampGuard, ik},

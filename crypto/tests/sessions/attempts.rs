@@ -1,10 +1,8 @@
 //! Handshake attempts under long round trips, foreign responses and replayed initiations.
 
-mod sim;
-
 use std::cmp::Reverse;
 
-use sim::{Impairment, Sim, discovering, offer, sim};
+use crate::sim::{Impairment, Sim, discovering, offer, sim};
 use strowger_crypto::aead::Provider;
 use strowger_crypto::handshake::{Admission, CookieChecker, Load, Refused, xx};
 use strowger_crypto::session::{Input, Session, SessionConfig};

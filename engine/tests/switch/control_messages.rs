@@ -11,10 +11,7 @@ use strowger_engine::{
     link::{Behind, Rights, plain_header},
     worker::Worker,
 };
-use strowger_frame::{
-    Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port,
-    alloc::{GuardedAlloc, forbid},
-};
+use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port, alloc::forbid};
 use strowger_io::{Endpoint, EndpointSpec, MemoryPort, endpoint, memory};
 use strowger_wire::{
     Hop, Label, Slot,
@@ -22,9 +19,6 @@ use strowger_wire::{
     scheme::V3X5X8,
     switch_header::{Flags, HeaderRepr},
 };
-
-#[global_allocator]
-static ALLOC: GuardedAlloc = GuardedAlloc;
 
 const MS: u64 = 1_000_000;
 

@@ -1,9 +1,7 @@
 //! An attach that a port refuses leaves nothing behind: no peer, no session, no handshake, no neighbour at
 //! any worker's port, nothing to be remembered; its number rests. Driven by hand with virtual time.
 
-mod air;
-
-use air::{Air, Birth, Node, SECOND, host, key};
+use crate::air::{Air, Birth, Node, SECOND, host, key};
 use strowger_engine::{
     Now,
     control::{Attach, Event, SlotState},

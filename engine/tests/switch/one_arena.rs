@@ -312,7 +312,7 @@ fn every_pair_of(backends: &[Backend]) {
 
 #[test]
 fn no_pair_of_backends_copies_what_passes_between_sealed_hops() {
-    let test = "no_pair_of_backends_copies_what_passes_between_sealed_hops";
+    let test = "one_arena::no_pair_of_backends_copies_what_passes_between_sealed_hops";
     let ip = |line: &str| {
         let done = Command::new("ip").args(line.split(' ')).output().unwrap();
         assert!(done.status.success(), "ip {line}: {}", String::from_utf8_lossy(&done.stderr));

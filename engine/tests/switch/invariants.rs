@@ -23,7 +23,7 @@ use strowger_engine::{
 };
 use strowger_frame::{
     Address, Burst, ChunkClass, Frame, Mark, Pool, PoolSpec, Port, Wake,
-    alloc::{GuardedAlloc, forbid, installed},
+    alloc::{forbid, installed},
 };
 use strowger_io::{
     Endpoint, EndpointSpec, MemoryPort, endpoint,
@@ -35,9 +35,6 @@ use strowger_wire::{
     scheme::V3X5X8,
     switch_header::{AnyHeader, HEADER_64_BYTES, Header, HeaderRepr},
 };
-
-#[global_allocator]
-static ALLOC: GuardedAlloc = GuardedAlloc;
 
 /// SlotAllocator that look random (xorshift64*); the seed is printed when a test fails.
 struct Dice {

@@ -1,9 +1,7 @@
 //! Handshakes of peers without a configured address, while others flood: each source has its share. Driven by
 //! hand with virtual time.
 
-mod air;
-
-use air::{Air, Birth, MS, Node, SECOND, host, key, local};
+use crate::air::{Air, Birth, MS, Node, SECOND, host, key, local};
 use strowger_crypto::{
     Psk, SeededEntropy,
     handshake::{LocalParams, Offer, ik},

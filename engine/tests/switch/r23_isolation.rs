@@ -19,16 +19,13 @@ use strowger_engine::{
 };
 use strowger_frame::{
     Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port,
-    alloc::{GuardedAlloc, forbid},
+    alloc::forbid,
     port::{AdmitError, Arm, PortTally},
 };
 use strowger_io::{MemoryPort, memory::wire};
 use strowger_wire::{
     Hop, Label, Slot, link_header::LINK_HEADER_BYTES, scheme::V3X5X8, switch_header::HeaderRepr,
 };
-
-#[global_allocator]
-static ALLOC: GuardedAlloc = GuardedAlloc;
 
 /// Nanoseconds from one poll to the next.
 const POLL_NS: u64 = 1_000;

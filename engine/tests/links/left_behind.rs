@@ -1,9 +1,7 @@
 //! What peers leave behind, and others find there: an address, a goodbye, a handshake's copy, stamps of
 //! a clock that was set back since. Driven by hand with virtual time; nothing here sleeps.
 
-mod air;
-
-use air::{Air, Birth, Dice, MS, Node, Pair, SECOND, hop, host, key, path, receive, send};
+use crate::air::{Air, Birth, Dice, MS, Node, Pair, SECOND, hop, host, key, path, receive, send};
 use strowger_engine::{
     Now,
     control::{

@@ -1,10 +1,8 @@
 //! Rekeying under loss refuses no data packet. Virtual time, seeded.
 
-mod sim;
-
 use std::collections::HashSet;
 
-use sim::{Impairment, LOSSY, discovering, offer, sim, up};
+use crate::sim::{Impairment, LOSSY, discovering, offer, sim, up};
 use strowger_crypto::aead::Provider;
 use strowger_crypto::handshake::{HandshakeError, Load};
 use strowger_crypto::session::{Context, Input, Output, Session, SessionConfig};

@@ -1,14 +1,12 @@
 //! Quiet links: they cost nothing, and lose nothing of what comes after the silence. Driven by hand
 //! with virtual time; nothing here sleeps.
 
-mod air;
-
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-use air::{Air, Birth, MS, Node, Pair, SECOND, hop, host, path, receive, send};
+use crate::air::{Air, Birth, MS, Node, Pair, SECOND, hop, host, path, receive, send};
 use strowger_engine::{
     Now,
     control::{

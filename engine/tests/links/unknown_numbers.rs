@@ -1,9 +1,7 @@
 //! Slot numbers while unknown peers come and go: those in use, in quarantine and kept are bounded together, so
 //! that a configured peer always gets one. Driven by hand with virtual time.
 
-mod air;
-
-use air::{Air, Birth, Node, SECOND, host};
+use crate::air::{Air, Birth, Node, SECOND, host};
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy,
     handshake::{LocalParams, Offer, xx},

@@ -1,14 +1,12 @@
 //! Links under attack: what is replayed, reflected, cut, bent, forged or thrown in heaps is neither
 //! delivered nor forwarded, leaves nothing behind, and is counted. Driven by hand with virtual time.
 
-mod air;
-
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
 };
 
-use air::{
+use crate::air::{
     Air, Birth, Datagram, Dice, MS, Node, Pair, SECOND, hop, host, key, local, packet, path,
     receive, send,
 };

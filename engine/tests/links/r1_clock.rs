@@ -1,9 +1,7 @@
 //! R1 when the clock jumps: no leap of it, either way, ends a quarantine early. Driven by hand; nothing
 //! here sleeps.
 
-mod air;
-
-use air::{Birth, Node, SECOND};
+use crate::air::{Birth, Node, SECOND};
 use strowger_engine::{Now, control::SlotState};
 
 fn turn(node: &mut Node, now: u64) {

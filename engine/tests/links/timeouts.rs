@@ -1,14 +1,12 @@
 //! How often the slow path is polled when nothing happens: it is driven by its own word, `next_timeout`, and by
 //! the waker that workers call. Driven by hand with virtual time; nothing here sleeps.
 
-mod air;
-
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-use air::{Air, Birth, MS, Node, SECOND, hop, host, path, receive, send};
+use crate::air::{Air, Birth, MS, Node, SECOND, hop, host, path, receive, send};
 use strowger_engine::{
     Now,
     control::{

@@ -1,9 +1,9 @@
 //! Links as their peers live: they move, fall silent, die, come back, and come in by another worker.
 //! Driven by hand with virtual time; nothing here sleeps.
 
-mod air;
-
-use air::{Air, Birth, Dice, MS, Node, Pair, SECOND, hop, host, packet, path, receive, send};
+use crate::air::{
+    Air, Birth, Dice, MS, Node, Pair, SECOND, hop, host, packet, path, receive, send,
+};
 use strowger_engine::{
     Now,
     control::{

@@ -1,0 +1,5 @@
+//! Sessions between two nodes on an impaired link, in virtual time.
+
+mod attempts;
+mod rekey;
+mod sim;

@@ -1,0 +1,16 @@
+//! The switch and its invariants, over memory ports. One program for all: each costs a link step.
+
+use strowger_frame::alloc::GuardedAlloc;
+
+mod control_messages;
+mod invariants;
+mod one_arena;
+mod r11_restart;
+mod r1_return_path;
+mod r1_schedules;
+mod r23_isolation;
+mod r23_memory;
+
+/// Tests forbid allocation on their own thread.
+#[global_allocator]
+static ALLOC: GuardedAlloc = GuardedAlloc;
