@@ -35,7 +35,7 @@ pub(crate) struct PortQueue {
     /// Discards of frames that came in by it, or were to leave by it.
     pub(crate) discards: Arc<DiscardTally>,
     /// Whether beacons that come in by it are punted.
-    pub(crate) hears_beacons: bool,
+    pub(crate) accepts_beacons: bool,
     /// Whether the worker has it on its list of ports to flush.
     pub(crate) is_listed: bool,
 }
@@ -79,10 +79,10 @@ pub(crate) enum Command {
     /// waits for new ones.
     Unseal(Mark),
     /// Nobody answers behind this link: nothing waits there any more.
-    GiveUp(Mark),
+    DropPending(Mark),
     /// Send a sealed message of the link itself, by its exit or to an address behind a port: empty, it
     /// is a keepalive.
-    Say(Mark, Sealed, Option<(u16, Address)>, ArrayVec<u8, LINK_MESSAGE_BYTES_MAX>),
+    SendLinkMessage(Mark, Sealed, Option<(u16, Address)>, ArrayVec<u8, LINK_MESSAGE_BYTES_MAX>),
     /// Send a path challenge with this token to this address behind a port, in a frame of so many bytes
     /// in all.
     Probe(Mark, (u16, Address), [u8; 8], u16),
@@ -94,7 +94,7 @@ pub(crate) enum Command {
     /// Send bytes to an address behind a port: a handshake message.
     Send(u16, Address, Vec<u8>),
     /// The link's neighbour has moved, perhaps behind another port.
-    Readdress {
+    SetAddress {
         /// The link.
         link: Mark,
         /// The port that it is behind from now on.
@@ -105,13 +105,13 @@ pub(crate) enum Command {
         at: Address,
     },
     /// Give up the link's address: nobody is behind it for now.
-    Unaddress(Mark),
+    ClearAddress(Mark),
     /// From this port, punt what unknown peers send; or count it as such.
     AcceptUnknown(u16, bool),
     /// From this port, punt beacons; or discard them.
-    HearBeacons(u16, bool),
+    AcceptBeacons(u16, bool),
     /// The path behind the link takes frames up to this many bytes.
-    Mtu(Mark, u16),
+    SetMtu(Mark, u16),
     /// Say what you have.
     Inventory(Box<Inventory>),
 }
@@ -354,7 +354,7 @@ pub(crate) enum Punt {
     /// counted.
     Dropped(DropNotice),
     /// An authenticated message of a link itself: a path challenge, or the answer to one.
-    Said {
+    LinkMessage {
         /// The worker that opened it.
         worker: u8,
         /// The link.
@@ -367,7 +367,7 @@ pub(crate) enum Punt {
         frame: Frame,
     },
     /// The first frame under a session's keys was opened: the peer has them.
-    Heard(SessionIndex),
+    FirstFrame(SessionIndex),
     /// An authenticated frame of a link came from another address than the link has.
     Roamed {
         /// The link.
@@ -407,7 +407,7 @@ impl Punt {
     /// The frame that it brings.
     pub(crate) fn into_frame(self) -> Option<Frame> {
         match self {
-            Self::Packet { frame, .. } | Self::Said { frame, .. } => Some(frame),
+            Self::Packet { frame, .. } | Self::LinkMessage { frame, .. } => Some(frame),
             _ => None,
         }
     }
@@ -470,21 +470,21 @@ pub(crate) struct HandshakeDatagram {
 #[derive(Debug)]
 pub(crate) enum Handoff {
     /// To the worker that owns its exit.
-    Exit { to: Mark, ingress_slot: u32, is_control: bool, frame: Frame },
+    Egress { to: Mark, ingress_slot: u32, is_control: bool, frame: Frame },
     /// To the worker that opens its session, by the one that received it.
-    Stray { by: u8, frame: Frame },
+    WrongWorker { by: u8, frame: Frame },
 }
 
 impl Handoff {
     /// Whether it is known to be control. Of a stray nothing is known before it is opened.
     #[inline]
     pub(crate) fn is_control(&self) -> bool {
-        matches!(self, Self::Exit { is_control: true, .. })
+        matches!(self, Self::Egress { is_control: true, .. })
     }
 
     pub(crate) fn into_frame(self) -> Frame {
         match self {
-            Self::Exit { frame, .. } | Self::Stray { frame, .. } => frame,
+            Self::Egress { frame, .. } | Self::WrongWorker { frame, .. } => frame,
         }
     }
 }

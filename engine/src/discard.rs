@@ -147,7 +147,7 @@ impl Discard {
 
     /// Whether the sender of a packet that met it may be told: a switch decided so, about a packet
     /// that it could read (wire.md 5). Whom and how often, the slow path decides.
-    pub const fn is_told(self) -> bool {
+    pub const fn is_reported(self) -> bool {
         matches!(
             self,
             Self::HopsSpent

@@ -148,7 +148,7 @@ pub(crate) const SOURCES_TOLD_APART_NS: u64 = 120_000_000_000;
 /// Bursts that the slow path takes in by one handshake socket in a turn, of which it makes at most one a millisecond:
 /// a quarter of a million handshakes a second at a microsecond each, so that a flood keeps it busy for a
 /// quarter of its time, and whoever is honest finds room in the socket.
-pub const DOOR_BURSTS_MAX: usize = 4;
+pub const HANDSHAKE_BURSTS_MAX: usize = 4;
 
 /// Rows and cells by which senders that are not known are told apart in their queue: 768 bytes. Two hosts share
 /// all their cells once in a quarter of a million.
@@ -201,10 +201,10 @@ pub(crate) const HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX + 8;
 
 /// However soon a neighbour may be asked again by its goodbye, in seconds: while it stops it would still
 /// answer, and a link to nobody would come up.
-pub(crate) const GOODBYE_REST_S_MIN: u32 = 1;
+pub(crate) const GOODBYE_RETRY_S_MIN: u32 = 1;
 
 /// However long a neighbour asks by its goodbye to be left alone, in seconds: after this it is not.
-pub(crate) const GOODBYE_REST_S_MAX: u32 = 3_600;
+pub(crate) const GOODBYE_RETRY_S_MAX: u32 = 3_600;
 
 /// Questions to one switch by one ingress that are answered: so many a second, and this many at once.
 /// A trace of the longest path asks 64.
@@ -242,7 +242,7 @@ pub(crate) const CLOCK_STEP_MAX_NS: u64 = 3_600_000_000_000;
 
 /// What one step of the clock counts for at most where a slot number rests: far more than the slow path
 /// takes between two turns, and far less than a quarantine, which a clock that leaps must not end.
-pub(crate) const REST_STEP_MAX_NS: u64 = 5_000_000_000;
+pub(crate) const QUARANTINE_STEP_MAX_NS: u64 = 5_000_000_000;
 
 /// Places of a handoff ring that one ingress, or one source of frames that are not opened yet, may hold
 /// for each that is free.

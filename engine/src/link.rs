@@ -132,10 +132,10 @@ pub(crate) struct Link {
     pub(crate) frame_bytes_max: u16,
     pub(crate) egress: Egress,
     /// Frames wait for keys here, since a handshake is likely to bring some.
-    pub(crate) may_wake: bool,
+    pub(crate) accepts_pending: bool,
     /// Of a sealed link: whether data may leave, or only what the link itself has to say.
     pub(crate) allows_data: bool,
-    pub(crate) waiting: ArrayVec<PendingFrame, LINK_FRAMES_WAITING_MAX>,
+    pub(crate) pending: ArrayVec<PendingFrame, LINK_FRAMES_WAITING_MAX>,
     /// Drop notices about packets from here.
     pub(crate) drop_notices: TokenBucket,
     /// Handshake initiations from here, and answers to ours: either can be forged, and a flood of one kind
@@ -237,9 +237,9 @@ impl Link {
             },
             frame_bytes_max: spec.frame_bytes_max,
             egress: Egress::default(),
-            may_wake: false,
+            accepts_pending: false,
             allows_data: false,
-            waiting: ArrayVec::new(),
+            pending: ArrayVec::new(),
             drop_notices: TokenBucket::default(),
             initiations: TokenBucket::default(),
             handshake_answers: TokenBucket::default(),
@@ -279,7 +279,7 @@ impl Link {
         }
     }
 
-    /// Whether frames leave by [`prepare_special`](Self::prepare_special) here, or by another worker.
+    /// Whether frames leave by [`encapsulate_special`](Self::encapsulate_special) here, or by another worker.
     #[inline]
     pub(crate) fn is_special(&self) -> bool {
         self.home.is_some() | self.egress.is_contended()
@@ -288,7 +288,7 @@ impl Link {
     /// Makes a data frame ready to leave by this link, where it lies: sealed, its mark from here on the
     /// slot that it came in by, and a place at the exit promised to it.
     #[inline(always)] // for each packet, and called in one place that is hot
-    pub(crate) fn prepare(
+    pub(crate) fn encapsulate(
         &mut self,
         frame: &mut Frame,
         ingress_slot: u32,
@@ -304,10 +304,10 @@ impl Link {
         Ok(())
     }
 
-    /// As [`prepare`](Self::prepare), for control too, and where the port has left frames at the exit.
+    /// As [`encapsulate`](Self::encapsulate), for control too, and where the port has left frames at the exit.
     /// Says whether the frame has a place among control.
     #[cold]
-    pub(crate) fn prepare_special(
+    pub(crate) fn encapsulate_special(
         &mut self,
         frame: &mut Frame,
         ingress_slot: u32,
@@ -316,7 +316,7 @@ impl Link {
     ) -> Result<bool, Discard> {
         if !self.egress.is_contended() {
             if !is_control || !self.egress.promise_control() {
-                return self.prepare(frame, ingress_slot, tx).map(|()| false);
+                return self.encapsulate(frame, ingress_slot, tx).map(|()| false);
             }
             if let Err(discard) = self.protect(frame, tx) {
                 self.egress.release(true);
@@ -403,7 +403,7 @@ impl Link {
             }
         }
         if sealer.wants_rekey() {
-            tx.worn = Some(self.mark);
+            tx.rekey_due = Some(self.mark);
         }
         sealer.seal(Nanos(tx.now.0), what, frame.bytes_mut()).map(|_| ()).map_err(|refused| {
             let sealed_len = frame.len();
@@ -415,7 +415,7 @@ impl Link {
         })
     }
 
-    /// What [`prepare`](Self::prepare) would say to a packet of this length (link header included,
+    /// What [`encapsulate`](Self::encapsulate) would say to a packet of this length (link header included,
     /// tag not). It changes nothing.
     #[cold]
     pub(crate) fn dry_run(&self, packet_bytes: usize, is_control: bool) -> Option<Discard> {
@@ -427,7 +427,7 @@ impl Link {
             LinkProtection::Sealed(None) => true,
             LinkProtection::Sealed(Some(_)) => !self.allows_data,
         };
-        if lacks_keys && !self.may_wake {
+        if lacks_keys && !self.accepts_pending {
             return Some(Discard::LinkDown);
         }
         (packet_bytes > usize::from(self.packet_bytes_max())).then_some(Discard::TooBig)
@@ -444,7 +444,7 @@ impl Link {
 
     /// Puts a frame that the link itself has to say at its exit.
     #[cold]
-    pub(crate) fn say(
+    pub(crate) fn send_link_message(
         &mut self,
         mut frame: Frame,
         what: Sealed,
@@ -462,7 +462,7 @@ impl Link {
     }
 
     /// Offers the port what waits here. Says whether it has taken all; else the link stays listed.
-    pub(crate) fn let_out(&mut self, port: &mut dyn Port) -> bool {
+    pub(crate) fn transmit(&mut self, port: &mut dyn Port) -> bool {
         let mark = self.mark;
         let sent = self.egress.offer(|frames| port.tx_burst(mark, frames));
         self.tally.frames_out.add(sent.frames);
@@ -504,7 +504,7 @@ pub(crate) struct TxContext {
     /// Marks of frames that had to leave a queue for others: the slots that they came in by.
     pub(crate) displaced: ArrayVec<Mark, DISPLACED_MAX>,
     /// A link whose sealer has sealed so much that new keys are wanted.
-    pub(crate) worn: Option<Mark>,
+    pub(crate) rekey_due: Option<Mark>,
 }
 
 /// Tells the ends of a flow that can hear it (RFC 3168) that its frames wait here.

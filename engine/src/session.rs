@@ -51,14 +51,14 @@ pub(crate) enum Place {
     /// On this worker.
     Here(Box<RxSession>),
     /// On another one: a flow has migrate from its worker, and its frames are handed over.
-    Elsewhere(SessionIndex, u8),
+    OtherWorker(SessionIndex, u8),
 }
 
 impl Place {
     fn index(&self) -> SessionIndex {
         match self {
-            Self::Here(seat) => seat.index,
-            Self::Elsewhere(index, _) => *index,
+            Self::Here(session) => session.index,
+            Self::OtherWorker(index, _) => *index,
         }
     }
 }

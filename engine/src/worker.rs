@@ -127,7 +127,7 @@ impl Worker {
                 pool,
                 tx_pending: Vec::with_capacity(ATTACHED_MAX),
                 displaced: ArrayVec::new(),
-                worn: None,
+                rekey_due: None,
             },
             backlog: Backlog {
                 offering: Vec::with_capacity(ATTACHED_MAX),

@@ -6,7 +6,7 @@ use strowger_frame::tally::Counter;
 
 use crate::{
     Now,
-    limits::{CLOCK_STEP_MAX_NS, REST_STEP_MAX_NS},
+    limits::{CLOCK_STEP_MAX_NS, QUARANTINE_STEP_MAX_NS},
 };
 
 /// Time as timers, keys and addresses are judged by. A clock that was set back stands still for the
@@ -28,7 +28,7 @@ impl Clock {
             None => said.0.min(u64::MAX / 2),
         };
         self.now = self.now.saturating_add(step);
-        self.rest = self.rest.saturating_add(step.min(REST_STEP_MAX_NS));
+        self.rest = self.rest.saturating_add(step.min(QUARANTINE_STEP_MAX_NS));
         self.skew.set(self.now.wrapping_sub(said.0));
         Now(self.now)
     }
@@ -43,9 +43,9 @@ impl Clock {
         Now(self.said.unwrap_or(0).saturating_add(due.0.saturating_sub(self.now)))
     }
 
-    /// The same of time as numbers rest by, of which one step counts for [`REST_STEP_MAX_NS`] at most.
+    /// The same of time as numbers rest by, of which one step counts for [`QUARANTINE_STEP_MAX_NS`] at most.
     pub(super) fn said_at_rest(&self, due: Now) -> Now {
-        let ahead = due.0.saturating_sub(self.rest).min(REST_STEP_MAX_NS);
+        let ahead = due.0.saturating_sub(self.rest).min(QUARANTINE_STEP_MAX_NS);
         Now(self.said.unwrap_or(0).saturating_add(ahead))
     }
 
@@ -58,7 +58,7 @@ impl Clock {
     /// The same when it is `said`, without a turn.
     pub(super) fn rest_at(&self, said: Now) -> Now {
         let step = self.said.map_or(0, |before| said.0.saturating_sub(before));
-        Now(self.rest.saturating_add(step.min(REST_STEP_MAX_NS)))
+        Now(self.rest.saturating_add(step.min(QUARANTINE_STEP_MAX_NS)))
     }
 
     /// For the workers.
@@ -93,8 +93,8 @@ mod tests {
         assert_eq!(clock.rest(), Now(begun.0 + 7));
         clock.turn(Now(3));
         assert_eq!(clock.rest(), Now(begun.0 + 7), "set back");
-        assert_eq!(clock.rest_at(Now(1 << 60)), Now(begun.0 + 7 + REST_STEP_MAX_NS));
+        assert_eq!(clock.rest_at(Now(1 << 60)), Now(begun.0 + 7 + QUARANTINE_STEP_MAX_NS));
         clock.turn(Now(1 << 60));
-        assert_eq!(clock.rest(), Now(begun.0 + 7 + REST_STEP_MAX_NS), "set far forward");
+        assert_eq!(clock.rest(), Now(begun.0 + 7 + QUARANTINE_STEP_MAX_NS), "set far forward");
     }
 }

@@ -222,13 +222,13 @@ impl Links {
     /// Handles a worker's punt about a link.
     pub(super) fn handle(&mut self, punt: Punt, now: Now, base: &mut Base) {
         match punt {
-            Punt::Said { worker, link, kind, from, frame } => {
+            Punt::LinkMessage { worker, link, kind, from, frame } => {
                 base.note_taken(link, worker, PuntKind::LinkMessage);
                 base.held.count(Discard::Handled);
                 let from = from.map(|(port, at)| Location { port: PortId(port), at });
                 self.take_link_message(link, kind, from, &frame, now, base);
             }
-            Punt::Heard(session) => self.take_heard(session, now, base),
+            Punt::FirstFrame(session) => self.take_heard(session, now, base),
             Punt::Roamed { link, port, from: at, bytes } => {
                 let from = Location { port: PortId(port), at };
                 self.take_roamed(link, from, usize::from(bytes), now, base);
@@ -558,7 +558,7 @@ impl Links {
             self.set_state(mark, LinkState::Up, now, base);
         }
         for (worker, sealer) in sealers.into_iter().enumerate() {
-            base.out.workers.command(worker, Command::Mtu(mark, limit));
+            base.out.workers.command(worker, Command::SetMtu(mark, limit));
             base.out.workers.command(worker, Command::Seal(mark, Box::new(sealer)));
         }
     }

@@ -93,7 +93,8 @@ impl Ports {
             let discards = Arc::new(DiscardTally::default());
             let tally = port.tally().clone();
             queues[worker] = Some(Queue { tally, discards: discards.clone() });
-            let seat = PortQueue { number, port, discards, hears_beacons: false, is_listed: false };
+            let seat =
+                PortQueue { number, port, discards, accepts_beacons: false, is_listed: false };
             workers.command(worker, Command::Plug(Box::new(seat)));
         }
         let handshakes = DiscardTally::default();

@@ -176,7 +176,8 @@ impl Workers {
     /// Gives a worker something to do. Of messages, which any wire may lose, so many wait at most.
     pub(super) fn command(&mut self, worker: usize, order: Command) {
         self.is_unflushed = true;
-        let is_message = matches!(order, Command::Say(..) | Command::Probe(..) | Command::Send(..));
+        let is_message =
+            matches!(order, Command::SendLinkMessage(..) | Command::Probe(..) | Command::Send(..));
         if is_message && self.handles[worker].waiting.len() >= MESSAGES_WAITING_MAX {
             self.messages_lost += 1;
             return;

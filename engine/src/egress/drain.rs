@@ -13,7 +13,7 @@ pub(crate) struct Drain {
 impl Drain {
     /// How many frames have left in this window of time and the one before, of an exit that `left`
     /// frames have left in all.
-    pub(crate) fn lately(&mut self, window: u64, left: u64) -> usize {
+    pub(crate) fn recent(&mut self, window: u64, left: u64) -> usize {
         let windows = window.saturating_sub(self.window);
         if let Some(before) = left.saturating_sub(self.left).checked_div(windows) {
             *self = Self { window, left, before };
@@ -29,11 +29,11 @@ mod tests {
     #[test]
     fn what_leaves_in_a_window_is_an_average_over_those_that_were_not_looked_at() {
         let mut drain = Drain::default();
-        assert_eq!(drain.lately(10, 500), 50, "in each of ten windows");
-        assert_eq!(drain.lately(10, 530), 80);
-        assert_eq!(drain.lately(11, 530), 30);
-        assert_eq!(drain.lately(12, 530), 0, "it is stuck");
-        assert_eq!(drain.lately(12, 537), 7);
-        assert_eq!(drain.lately(11, 537), 7, "time never goes back");
+        assert_eq!(drain.recent(10, 500), 50, "in each of ten windows");
+        assert_eq!(drain.recent(10, 530), 80);
+        assert_eq!(drain.recent(11, 530), 30);
+        assert_eq!(drain.recent(12, 530), 0, "it is stuck");
+        assert_eq!(drain.recent(12, 537), 7);
+        assert_eq!(drain.recent(11, 537), 7, "time never goes back");
     }
 }

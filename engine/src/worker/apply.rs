@@ -71,18 +71,18 @@ impl Worker {
                 return given_back(self.sessions.put(Place::Here(session)));
             }
             Command::OpenAtWorker(index, worker) => {
-                return given_back(self.sessions.put(Place::Elsewhere(index, worker)));
+                return given_back(self.sessions.put(Place::OtherWorker(index, worker)));
             }
             Command::Close(index) => return given_back(self.sessions.take(index)),
             Command::Seal(mark, sealer) => {
                 let Some(link) = self.links.get_mut(mark) else {
                     return Completion::Sealer(sealer);
                 };
-                link.may_wake = true;
+                link.accepts_pending = true;
                 let allows_data = link.allows_data;
                 let old = mem::replace(&mut link.protection, LinkProtection::Sealed(Some(sealer)));
                 if allows_data {
-                    self.let_leave(mark);
+                    self.send_pending(mark);
                 }
                 if let LinkProtection::Sealed(Some(old)) = old {
                     return Completion::Sealer(old);
@@ -90,26 +90,28 @@ impl Worker {
             }
             Command::Unseal(mark) => {
                 let Some(link) = self.links.get_mut(mark) else { return Completion::Done };
-                link.may_wake = true;
+                link.accepts_pending = true;
                 if let LinkProtection::Sealed(sealer) = &mut link.protection
                     && let Some(old) = sealer.take()
                 {
                     return Completion::Sealer(old);
                 }
             }
-            Command::GiveUp(mark) => self.give_up(mark),
+            Command::DropPending(mark) => self.drop_pending(mark),
             Command::AllowData(mark, allows_data) => {
                 if let Some(link) = self.links.get_mut(mark) {
                     link.allows_data = allows_data;
                     if allows_data && matches!(link.protection, LinkProtection::Sealed(Some(_))) {
-                        self.let_leave(mark);
+                        self.send_pending(mark);
                     }
                 }
             }
-            Command::Say(mark, what, to, bytes) => self.say(mark, what, to, &bytes, 0),
+            Command::SendLinkMessage(mark, what, to, bytes) => {
+                self.send_link_message(mark, what, to, &bytes, 0)
+            }
             Command::Probe(mark, to, token, bytes) => {
                 let bytes = usize::from(bytes).saturating_sub(LINK_HEADER_BYTES + TAG_BYTES);
-                self.say(mark, Sealed::PathChallenge, Some(to), &token, bytes);
+                self.send_link_message(mark, Sealed::PathChallenge, Some(to), &token, bytes);
             }
             Command::Transmit(packet) => {
                 self.originate(&packet, now);
@@ -119,14 +121,14 @@ impl Worker {
                 self.send(port, to, &message);
                 return Completion::Sent(message);
             }
-            Command::Readdress { link, port, home, at } => {
+            Command::SetAddress { link, port, home, at } => {
                 self.change_port(link, port, home);
                 if let Some((_, queue)) = self.link_and_queue(link) {
                     // Refused only where another link has the address: then that one keeps it.
                     let _ = queue.port.admit(link, at);
                 }
             }
-            Command::Unaddress(mark) => {
+            Command::ClearAddress(mark) => {
                 if let Some((_, queue)) = self.link_and_queue(mark) {
                     queue.port.forget(mark);
                 }
@@ -136,12 +138,12 @@ impl Worker {
                     queue.port.accept_unknown(accept);
                 }
             }
-            Command::HearBeacons(port, hears) => {
+            Command::AcceptBeacons(port, hears) => {
                 if let Some(queue) = self.ports.of_port_mut(port) {
-                    queue.hears_beacons = hears;
+                    queue.accepts_beacons = hears;
                 }
             }
-            Command::Mtu(mark, bytes) => {
+            Command::SetMtu(mark, bytes) => {
                 if let Some(link) = self.links.get_mut(mark) {
                     link.frame_bytes_max = bytes;
                 }
@@ -169,8 +171,8 @@ impl Worker {
 
     fn detach(&mut self, mark: Mark) -> Completion {
         let Some(mut link) = self.links.remove(mark) else { return Completion::Done };
-        self.backlog.pending_frames -= link.waiting.len();
-        let waiting = (link.egress.waiting() + link.waiting.len()) as u64;
+        self.backlog.pending_frames -= link.pending.len();
+        let waiting = (link.egress.waiting() + link.pending.len()) as u64;
         link.tally.discards.add(waiting);
         match self.ports.of_port_mut(link.port) {
             Some(queue) => {
@@ -183,7 +185,7 @@ impl Worker {
         self.tx.tx_pending.retain(|&listed| listed != mark);
         self.backlog.contended.retain(|&listed| listed != mark);
         link.egress = Egress::default();
-        link.waiting.clear();
+        link.pending.clear();
         Completion::Detached(link)
     }
 
@@ -201,9 +203,9 @@ impl Worker {
             queue.port.forget(mark);
         }
         if home.is_some() {
-            let dropped = link.egress.waiting() + link.waiting.len();
-            self.backlog.pending_frames -= link.waiting.len();
-            link.waiting.clear();
+            let dropped = link.egress.waiting() + link.pending.len();
+            self.backlog.pending_frames -= link.pending.len();
+            link.pending.clear();
             link.egress = Egress::default();
             link.listed = false;
             link.tally.discards.add(dropped as u64);
@@ -252,7 +254,7 @@ impl Worker {
     /// Sends a sealed message of a link itself: by its exit, or, where it is to prove an address,
     /// to that, behind whatever port. Zeros follow it up to `padded_bytes`; with any it is a probe of the
     /// path's width.
-    fn say(
+    fn send_link_message(
         &mut self,
         mark: Mark,
         what: Sealed,
@@ -271,7 +273,7 @@ impl Worker {
             (None, _) => Err(Discard::ExitGone),
             // It has just moved behind a port that is another worker's.
             (Some(link), None) if link.home.is_some() => Err(Discard::ExitGone),
-            (Some(link), None) => link.say(frame, what, tx),
+            (Some(link), None) => link.send_link_message(frame, what, tx),
             (Some(link), Some((port, to))) => link.seal(&mut frame, what, tx).and_then(|()| {
                 let queue = self.ports.transmit_queue(port).ok_or(Discard::ExitGone)?;
                 match padded_bytes {
@@ -282,7 +284,7 @@ impl Worker {
             }),
         };
         if let Err(discard) = said {
-            self.count_at_exit(mark, discard);
+            self.count_at_egress(mark, discard);
         }
     }
 
@@ -306,6 +308,6 @@ impl Worker {
 fn given_back(place: Option<Place>) -> Completion {
     match place {
         Some(Place::Here(session)) => Completion::Session(session),
-        Some(Place::Elsewhere(..)) | None => Completion::Done,
+        Some(Place::OtherWorker(..)) | None => Completion::Done,
     }
 }

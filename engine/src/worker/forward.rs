@@ -127,7 +127,7 @@ impl Worker {
             | Kind::PathChallenge
             | Kind::PathResponse) => self.open_sealed(frame, kind, queue, now),
             Kind::Initiation | Kind::Response | Kind::Cookie => Err(Verdict::PUNT_HANDSHAKE),
-            Kind::Beacon if self.hears_beacons(queue) => Err(Verdict::PUNT_HANDSHAKE),
+            Kind::Beacon if self.accepts_beacons(queue) => Err(Verdict::PUNT_HANDSHAKE),
             Kind::Beacon => Err(Discard::BadLinkKind.into()),
         }
     }
@@ -206,7 +206,7 @@ impl Worker {
         if is_control | link.is_special() {
             return self.encapsulate_special(frame, found, now);
         }
-        match link.prepare(frame, ingress_slot, &mut self.tx) {
+        match link.encapsulate(frame, ingress_slot, &mut self.tx) {
             Ok(()) => Verdict::transmit(egress, false),
             Err(discard) => Verdict::refused(discard, egress, false),
         }
@@ -253,7 +253,7 @@ impl Worker {
         if let Some(worker) = link.home {
             return Verdict::handoff(worker, egress, is_control);
         }
-        match link.prepare_special(frame, ingress_slot, is_control, &mut self.tx) {
+        match link.encapsulate_special(frame, ingress_slot, is_control, &mut self.tx) {
             Ok(is_control) => Verdict::transmit(egress, is_control),
             Err(discard) => Verdict::refused(discard, egress, is_control),
         }
@@ -282,7 +282,11 @@ impl Worker {
             Outcome::Drop { discard, next_hop: Some(next_hop), is_control } => {
                 refused_by = Some(next_hop);
                 let ingress_slot = self.links.ingress_slot(frame.mark());
-                self.keep(next_hop, discard, PendingFrame { frame, ingress_slot, is_control })
+                self.hold_for_keys(
+                    next_hop,
+                    discard,
+                    PendingFrame { frame, ingress_slot, is_control },
+                )
             }
             Outcome::Drop { discard, next_hop: None, .. } => Err((discard, frame)),
             Outcome::Transmit { .. } => Err((Discard::Unhandled, frame)),

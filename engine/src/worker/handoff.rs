@@ -176,7 +176,11 @@ impl Worker {
     ) -> Result<(), (Discard, Frame)> {
         let ingress_slot = self.links.ingress_slot(frame.mark());
         let holder = (ingress_slot & 0xffff) | if is_control { CONTROL } else { 0 };
-        self.handoff_rings.send(home, Handoff::Exit { to, ingress_slot, is_control, frame }, holder)
+        self.handoff_rings.send(
+            home,
+            Handoff::Egress { to, ingress_slot, is_control, frame },
+            holder,
+        )
     }
 
     /// Hands a frame to the worker that opens its session. Nothing in it has been proved, so it counts for
@@ -196,7 +200,7 @@ impl Worker {
         } else {
             UNOPENED | mark.index() as Holder
         };
-        self.handoff_rings.send(worker, Handoff::Stray { by: self.number, frame }, holder)
+        self.handoff_rings.send(worker, Handoff::WrongWorker { by: self.number, frame }, holder)
     }
 
     /// Takes the rings' frames that have to come before what the ports have (R7): of flows that may come
@@ -226,9 +230,9 @@ impl Worker {
     /// Whether frames behind this one in its flow may come in by a port of this worker.
     fn may_overtake(&self, handoff: &Handoff) -> bool {
         match handoff {
-            Handoff::Stray { .. } => true,
+            Handoff::WrongWorker { .. } => true,
             // A session's frames are opened where the session is, whatever port they come in by.
-            Handoff::Exit { ingress_slot, .. } => {
+            Handoff::Egress { ingress_slot, .. } => {
                 let by = self.links.mark_at(*ingress_slot);
                 self.links.get(by).is_some_and(|link| {
                     matches!(link.protection, LinkProtection::Plain { .. })
@@ -254,10 +258,11 @@ impl Worker {
     #[inline(never)]
     fn take_handoff(&mut self, handoff: Handoff, now: Now) {
         let (by, mut frame) = match handoff {
-            Handoff::Exit { to, ingress_slot, is_control, frame } => {
-                return self.leave(to, PendingFrame { frame, ingress_slot, is_control });
+            Handoff::Egress { to, ingress_slot, is_control, frame } => {
+                return self
+                    .send_from_pending(to, PendingFrame { frame, ingress_slot, is_control });
             }
-            Handoff::Stray { by, frame } => (by, frame),
+            Handoff::WrongWorker { by, frame } => (by, frame),
         };
         frame.set_mark(HANDED_OFF);
         self.handed_off_by = by;
@@ -269,7 +274,7 @@ impl Worker {
             _ => return self.dispatch(Some(frame).into_iter(), &[verdict], NO_QUEUE),
         };
         self.notify_drop(discard, &frame, None);
-        self.count_at_exit(frame.mark(), discard);
+        self.count_at_egress(frame.mark(), discard);
     }
 }
 

@@ -24,7 +24,7 @@ impl Worker {
     ) -> Result<Opened<'f>, Verdict> {
         let session = match self.sessions.find(session_of(frame)?)? {
             Place::Here(session) => session,
-            Place::Elsewhere(_, worker) => return Err(Verdict::wrong_worker(*worker)),
+            Place::OtherWorker(_, worker) => return Err(Verdict::wrong_worker(*worker)),
         };
         let (index, from) = (session.index, frame.mark());
         let Vouched { first, opened } = session.open(now, frame)?;
@@ -37,7 +37,7 @@ impl Worker {
             let may = session.may_punt_link_message(now);
             let migrate = from == HANDED_OFF && session.may_note_migrated(now);
             if first {
-                self.note(Punt::Heard(index));
+                self.note(Punt::FirstFrame(index));
             }
             if migrate {
                 self.note(Punt::Migrate(index, self.handed_off_by));
@@ -54,7 +54,7 @@ impl Worker {
             let migrate = from == HANDED_OFF && session.may_note_migrated(now);
             let roamed = from != HANDED_OFF && from != link && session.may_note_roamed(now);
             if heard {
-                self.note(Punt::Heard(index));
+                self.note(Punt::FirstFrame(index));
                 if from == link
                     && let Some(queue) = self.ports.at(queue)
                 {

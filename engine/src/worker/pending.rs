@@ -17,21 +17,21 @@ impl Worker {
     /// Keeps a frame that its exit refused for want of keys, if the link may be woken and there is
     /// room. Else it comes back.
     #[cold]
-    pub(super) fn keep(
+    pub(super) fn hold_for_keys(
         &mut self,
         exit: Mark,
         discard: Discard,
         waiting: PendingFrame,
     ) -> Result<(), (Discard, Frame)> {
         let wants_keys = matches!(discard, Discard::LinkDown | Discard::KeysExpired);
-        let link = self.links.get_mut(exit).filter(|link| wants_keys && link.may_wake);
+        let link = self.links.get_mut(exit).filter(|link| wants_keys && link.accepts_pending);
         let Some(link) = link else { return Err((discard, waiting.frame)) };
         // Where the note finds no room, the slow path sees the count.
         link.tally.unsealed.add(1);
-        let has_room = link.waiting.len() < LINK_FRAMES_WAITING_MAX;
-        let is_kept = has_room && self.backlog.pending_frames < FRAMES_WAITING_MAX;
-        let kept = if is_kept {
-            link.waiting.push(waiting);
+        let has_room = link.pending.len() < LINK_FRAMES_WAITING_MAX;
+        let has_place = has_room && self.backlog.pending_frames < FRAMES_WAITING_MAX;
+        let kept = if has_place {
+            link.pending.push(waiting);
             self.backlog.pending_frames += 1;
             Ok(())
         } else {
@@ -43,34 +43,34 @@ impl Worker {
 
     /// The link has keys: what waited for them leaves, before anything that comes now.
     #[cold]
-    pub(super) fn let_leave(&mut self, exit: Mark) {
+    pub(super) fn send_pending(&mut self, exit: Mark) {
         let Some(link) = self.links.get_mut(exit) else { return };
-        let waited = mem::take(&mut link.waiting);
+        let waited = mem::take(&mut link.pending);
         self.backlog.pending_frames -= waited.len();
         for waiting in waited {
-            self.leave(exit, waiting);
+            self.send_from_pending(exit, waiting);
         }
     }
 
     /// Nobody is there: what waited goes no further, and nothing waits there any more.
     #[cold]
-    pub(super) fn give_up(&mut self, exit: Mark) {
+    pub(super) fn drop_pending(&mut self, exit: Mark) {
         let Some(link) = self.links.get_mut(exit) else { return };
-        link.may_wake = false;
-        let waited = mem::take(&mut link.waiting);
+        link.accepts_pending = false;
+        let waited = mem::take(&mut link.pending);
         self.backlog.pending_frames -= waited.len();
         for PendingFrame { frame, .. } in waited {
-            self.end_at_exit(exit, Discard::LinkDown, &frame);
+            self.drop_at_egress(exit, Discard::LinkDown, &frame);
         }
     }
 
     /// Lets one frame leave by an exit of this worker, if that takes it.
-    pub(super) fn leave(&mut self, exit: Mark, waiting: PendingFrame) {
+    pub(super) fn send_from_pending(&mut self, exit: Mark, waiting: PendingFrame) {
         let PendingFrame { mut frame, ingress_slot, is_control } = waiting;
         let Self { links, tx, .. } = self;
         let prepared = match links.get_mut(exit) {
             None => Err(Discard::ExitGone),
-            Some(link) => link.prepare_special(&mut frame, ingress_slot, is_control, tx),
+            Some(link) => link.encapsulate_special(&mut frame, ingress_slot, is_control, tx),
         };
         let discard = match prepared {
             Ok(is_control) => {
@@ -79,14 +79,15 @@ impl Worker {
             }
             Err(discard) => discard,
         };
-        let kept = self.keep(exit, discard, PendingFrame { frame, ingress_slot, is_control });
+        let kept =
+            self.hold_for_keys(exit, discard, PendingFrame { frame, ingress_slot, is_control });
         if let Err((discard, frame)) = kept {
-            self.end_at_exit(exit, discard, &frame);
+            self.drop_at_egress(exit, discard, &frame);
         }
     }
 
-    fn end_at_exit(&mut self, exit: Mark, discard: Discard, frame: &Frame) {
+    fn drop_at_egress(&mut self, exit: Mark, discard: Discard, frame: &Frame) {
         self.notify_drop(discard, frame, Some(exit));
-        self.count_at_exit(exit, discard);
+        self.count_at_egress(exit, discard);
     }
 }

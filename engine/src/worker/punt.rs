@@ -50,7 +50,7 @@ impl Worker {
     /// Tells the slow path what came up while frames were switched.
     #[inline]
     pub(super) fn note_what_came_up(&mut self) {
-        if let Some(link) = self.tx.worn.take() {
+        if let Some(link) = self.tx.rekey_due.take() {
             self.note_often(link, Punt::RekeyDue(link));
         }
         if self.alias_used.is_new.get() {
@@ -183,7 +183,7 @@ impl Worker {
         if !self.may_punt(link, PuntKind::LinkMessage) {
             return Err((Discard::PuntFull, frame));
         }
-        let said = Punt::Said { worker: self.number, link, kind, from, frame };
+        let said = Punt::LinkMessage { worker: self.number, link, kind, from, frame };
         self.punt(PuntKind::LinkMessage, said)
     }
 
@@ -239,8 +239,8 @@ impl Worker {
     /// through memory, would cost the plain path its registers.
     #[cold]
     #[inline(never)]
-    pub(super) fn hears_beacons(&mut self, queue: usize) -> bool {
-        self.ports.at(queue).is_some_and(|queue| queue.hears_beacons)
+    pub(super) fn accepts_beacons(&mut self, queue: usize) -> bool {
+        self.ports.at(queue).is_some_and(|queue| queue.accepts_beacons)
     }
 
     /// Hands up a message that proves nothing yet.
@@ -318,7 +318,7 @@ impl Worker {
 
     /// Counts the end of a frame at the exit that it was to leave by.
     #[cold]
-    pub(super) fn count_at_exit(&mut self, exit: Mark, discard: Discard) {
+    pub(super) fn count_at_egress(&mut self, exit: Mark, discard: Discard) {
         let discards = self.links.get(exit).and_then(|link| {
             link.tally.discards.add(1);
             self.ports.discards(link.port)
@@ -335,7 +335,7 @@ impl Worker {
     #[cold]
     pub(super) fn notify_drop(&mut self, discard: Discard, frame: &Frame, exit: Option<Mark>) {
         let at = self.tx.now;
-        if !discard.is_told() || self.slow_path.punts.free(PuntKind::DropNotice) == 0 {
+        if !discard.is_reported() || self.slow_path.punts.free(PuntKind::DropNotice) == 0 {
             return;
         }
         let packet = frame.bytes().get(LINK_HEADER_BYTES..).unwrap_or_default();
@@ -354,7 +354,7 @@ impl Worker {
         if !self.may_punt(ingress, PuntKind::DropNotice) {
             return;
         }
-        let (mut exit, mut dry_run) = (exit.and_then(|mark| self.sight(mark)), None);
+        let (mut exit, mut dry_run) = (exit.and_then(|mark| self.next_hop_info(mark)), None);
         if is_trace && discard == Discard::HopsSpent {
             (exit, dry_run) = self.dry_run(ingress, head.clone(), frame.len());
         }
@@ -400,7 +400,7 @@ impl Worker {
                     Some(link) if link.home.is_some() => None,
                     Some(link) => link.dry_run(frame_bytes, is_control),
                 };
-                (self.sight(egress), refused)
+                (self.next_hop_info(egress), refused)
             }
             Err(verdict) => match verdict.outcome() {
                 Outcome::Drop { discard, .. } => (None, Some(discard)),
@@ -409,7 +409,7 @@ impl Worker {
         }
     }
 
-    fn sight(&self, exit: Mark) -> Option<NextHopInfo> {
+    fn next_hop_info(&self, exit: Mark) -> Option<NextHopInfo> {
         let link = self.links.get(exit)?;
         Some(NextHopInfo {
             link: exit,

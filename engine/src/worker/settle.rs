@@ -13,10 +13,10 @@ impl Worker {
         for nth in 0..self.backlog.contended.len() {
             let mark = self.backlog.contended[nth];
             let Some(link) = self.links.get_mut(mark) else { continue };
-            let drains = link.drain.lately(window, link.tally.frames_out.read());
+            let drains = link.drain.recent(window, link.tally.frames_out.read());
             let dropped = link.egress.settle(&mut self.tx.pool, drains);
             for _ in 0..dropped {
-                self.count_at_exit(mark, Discard::EgressFull);
+                self.count_at_egress(mark, Discard::EgressFull);
             }
             if dropped > 0 {
                 self.tx.pool.reclaim(); // the next exit may have what they gave up

@@ -29,7 +29,7 @@ impl Worker {
     fn offer(&mut self, mark: Mark) -> bool {
         let Some(link) = self.links.get_mut(mark) else { return true };
         match self.ports.transmit_queue(link.port) {
-            Some(queue) => link.let_out(&mut *queue.port),
+            Some(queue) => link.transmit(&mut *queue.port),
             None => link.egress.waiting() == 0,
         }
     }
@@ -92,7 +92,7 @@ impl Worker {
         for mark in mem::take(&mut self.tx.displaced) {
             let by = self.links.mark_at(mark.0);
             // At the port that it came in by, if that is one of this worker's.
-            self.count_at_exit(by, Discard::EgressFull);
+            self.count_at_egress(by, Discard::EgressFull);
         }
     }
 

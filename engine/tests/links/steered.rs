@@ -12,7 +12,7 @@ use strowger_engine::{
         peering::{Liveness, PeerSpec, PeeringConfig, UnknownPeerPolicy},
     },
     discard::Discard,
-    limits::DOOR_BURSTS_MAX,
+    limits::HANDSHAKE_BURSTS_MAX,
     link::Rights,
     worker::Worker,
 };
@@ -198,7 +198,7 @@ fn r9_what_is_no_handshake_or_nobody_s_ends_at_the_door() {
 #[test]
 fn a_turn_takes_so_many_from_a_door_and_the_rest_waits() {
     let mut house = House::new();
-    let most = DOOR_BURSTS_MAX as u64 * BURST_MAX as u64;
+    let most = HANDSHAKE_BURSTS_MAX as u64 * BURST_MAX as u64;
     for _ in 0..most + 7 {
         house.datagram(&[0x40; 64]);
     }

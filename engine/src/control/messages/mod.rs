@@ -154,8 +154,8 @@ impl ControlMessages {
                 self.handle_alias_used(named, packet, now, base);
             }
             // For links.
-            Punt::Said { .. }
-            | Punt::Heard(_)
+            Punt::LinkMessage { .. }
+            | Punt::FirstFrame(_)
             | Punt::Roamed { .. }
             | Punt::Migrate(..)
             | Punt::RekeyDue(_)

@@ -141,7 +141,7 @@ impl Links {
                 beacons.ports.insert(port, BeaconPort { spec, due, budget });
             }
         }
-        base.out.workers.command_all(|_| Command::HearBeacons(port.0, spec.is_some()));
+        base.out.workers.command_all(|_| Command::AcceptBeacons(port.0, spec.is_some()));
     }
 
     /// When [`turn_beacons`](Self::turn_beacons) has something to do.
@@ -186,7 +186,7 @@ impl Links {
         let ports = base.ports.ids();
         let all: Vec<_> = ports.map(|port| (port, hears(port))).collect();
         for (port, hears) in all {
-            base.out.workers.command_all(|_| Command::HearBeacons(port.0, hears));
+            base.out.workers.command_all(|_| Command::AcceptBeacons(port.0, hears));
         }
     }
 

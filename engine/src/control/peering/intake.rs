@@ -20,7 +20,7 @@ use crate::{
     command::{Command, HandshakeDatagram, PuntKind},
     control::PortId,
     discard::Discard,
-    limits::{COOKIES_PER_SECOND_AND_HOST, DOOR_BURSTS_MAX},
+    limits::{COOKIES_PER_SECOND_AND_HOST, HANDSHAKE_BURSTS_MAX},
     rate::RateLimiter,
 };
 
@@ -133,7 +133,7 @@ impl Links {
     /// Reads the handshake sockets, a few bursts of each. What is left waits in the socket, or the kernel drops it.
     pub(super) fn read_handshake_sockets(&mut self, now: Now, base: &mut Base) {
         for port in base.ports.ids() {
-            for _ in 0..DOOR_BURSTS_MAX {
+            for _ in 0..HANDSHAKE_BURSTS_MAX {
                 let Some(mut burst) = base.ports.receive(port) else { break };
                 let is_last = !burst.is_full();
                 self.take_burst(port, &mut burst, now, base);

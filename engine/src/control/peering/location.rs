@@ -216,7 +216,7 @@ impl Links {
     pub(super) fn readdress(&mut self, link: Mark, to: Location, base: &mut Base) {
         let home = base.ports.home(to.port);
         for worker in 0..base.out.workers.len() {
-            let order = Command::Readdress { link, port: to.port.0, home, at: to.at };
+            let order = Command::SetAddress { link, port: to.port.0, home, at: to.at };
             base.out.workers.command(worker, order);
         }
         if let Some(attachment) = base.slots.user(link) {
@@ -234,7 +234,7 @@ impl Links {
             let Some(Displaced { former, heir }) = peering.take_place(link, to) else { return };
             for worker in 0..base.out.workers.len() {
                 if let Some(former) = former {
-                    base.out.workers.command(worker, Command::Unaddress(former));
+                    base.out.workers.command(worker, Command::ClearAddress(former));
                 }
             }
             self.readdress(link, to, base);
@@ -361,7 +361,7 @@ impl Links {
         }
         base.out.workers.command(
             base.ports.sender(owner, port),
-            Command::Say(mark, Sealed::Data, to, ArrayVec::new()),
+            Command::SendLinkMessage(mark, Sealed::Data, to, ArrayVec::new()),
         );
     }
 
@@ -429,7 +429,7 @@ impl Links {
         if peering.is_known_at(mark, written) {
             self.readdress(mark, written, base);
         } else {
-            base.out.workers.command_all(|_| Command::Unaddress(mark));
+            base.out.workers.command_all(|_| Command::ClearAddress(mark));
         }
     }
 }

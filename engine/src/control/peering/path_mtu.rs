@@ -292,9 +292,12 @@ impl Links {
         let (owner, limit, to) = (peer.owner, path.limit(), (at.port.0, at.at));
         if let Some(Ask { token, bytes }) = ask {
             let order = match bytes {
-                0 => {
-                    Command::Say(mark, Sealed::PathChallenge, Some(to), token.into_iter().collect())
-                }
+                0 => Command::SendLinkMessage(
+                    mark,
+                    Sealed::PathChallenge,
+                    Some(to),
+                    token.into_iter().collect(),
+                ),
                 bytes => Command::Probe(mark, to, token, bytes),
             };
             base.out.workers.command(base.ports.sender(owner, at.port), order);
@@ -332,7 +335,7 @@ impl Links {
 
     fn tell_limit(&mut self, mark: Mark, before: u16, limit: u16, base: &mut Base) {
         if before != limit {
-            base.out.workers.command_all(|_| Command::Mtu(mark, limit));
+            base.out.workers.command_all(|_| Command::SetMtu(mark, limit));
         }
         let slot = base.slots.slot_of(mark);
         let peer = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark));

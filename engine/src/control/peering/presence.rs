@@ -117,7 +117,12 @@ impl Links {
         let order = if is_validated {
             Command::Probe(link, to, token, PROBE_BYTES)
         } else {
-            Command::Say(link, Sealed::PathChallenge, Some(to), token.into_iter().collect())
+            Command::SendLinkMessage(
+                link,
+                Sealed::PathChallenge,
+                Some(to),
+                token.into_iter().collect(),
+            )
         };
         base.out.workers.command(base.ports.sender(owner, at.port), order);
     }
@@ -174,8 +179,12 @@ impl Links {
                 peer.reach.receive(from, bytes);
                 peer.reach.may_send(from, CHALLENGE_BYTES);
                 let to = Some((from.port.0, from.at));
-                let answer =
-                    Command::Say(link, Sealed::PathResponse, to, token.iter().copied().collect());
+                let answer = Command::SendLinkMessage(
+                    link,
+                    Sealed::PathResponse,
+                    to,
+                    token.iter().copied().collect(),
+                );
                 base.out.workers.command(base.ports.sender(owner, from.port), answer);
                 // As fresh and authentic as data is, so it tells as well where the peer may be now;
                 // else whoever moves and is silent is sent to where it was.

@@ -90,7 +90,7 @@ impl Links {
         for worker in 0..workers {
             // They may have been told where each is, or not.
             for &(mark, _) in &displaced {
-                base.out.workers.command(worker, Command::Unaddress(mark));
+                base.out.workers.command(worker, Command::ClearAddress(mark));
             }
             for &(mark, is_up) in &states {
                 base.out.workers.command(worker, Command::AllowData(mark, is_up));

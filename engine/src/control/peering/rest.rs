@@ -22,7 +22,7 @@ use super::{
 use crate::{
     Now,
     command::Command,
-    limits::{GOODBYE_REST_S_MAX, GOODBYE_REST_S_MIN},
+    limits::{GOODBYE_RETRY_S_MAX, GOODBYE_RETRY_S_MIN},
     link::SlotTally,
 };
 
@@ -171,7 +171,7 @@ impl Links {
         if !self.peering.as_ref().is_some_and(|peering| peering.peers.contains_key(&mark)) {
             return; // a plain neighbour has no handshakes
         }
-        let rest_s = retry_after_s.clamp(GOODBYE_REST_S_MIN, GOODBYE_REST_S_MAX);
+        let rest_s = retry_after_s.clamp(GOODBYE_RETRY_S_MIN, GOODBYE_RETRY_S_MAX);
         let until = Nanos(now.0).plus(Nanos::from_secs(u64::from(rest_s)));
         let _ = self.with_session(
             mark,
@@ -212,7 +212,7 @@ impl Links {
 
     /// Nothing waits for keys of this link any more.
     pub(super) fn give_up(&mut self, mark: Mark, base: &mut Base) {
-        base.out.workers.command_all(|_| Command::GiveUp(mark));
+        base.out.workers.command_all(|_| Command::DropPending(mark));
     }
 
     /// An unknown peer that has had no link for the time in which its death is noticed gives its slot back,
