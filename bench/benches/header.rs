@@ -1,4 +1,4 @@
-//! The switch header: reading one where it lies, and writing one, for each width of label.
+//! The switch header: parsing in place and emitting, for each label width.
 
 use std::hint::black_box;
 

@@ -1,5 +1,5 @@
-//! The pool: a chunk taken and given back, a train cut into frames and dropped, and the one copy
-//! that nobody should make.
+//! The pool: taking and returning a chunk, splitting a train into frames and dropping them, and
+//! copying a frame.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use strowger_frame::{Burst, ChunkClass, Frame, Pool, PoolSpec};

@@ -1,5 +1,5 @@
-//! The ring between two threads, here worked by one so that only its own cost shows: in bursts, one
-//! by one, and beside it `rtrb`, a ring of others, in the same two ways.
+//! The ring, used by one thread so that only its own cost shows: in bursts and one by one, and the
+//! same with `rtrb`.
 
 use arrayvec::ArrayVec;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -21,8 +21,8 @@ fn bursts(c: &mut Criterion) {
     let (mut producer, mut consumer) = rtrb::RingBuffer::<[u64; 2]>::new(4 * BURST);
     group.bench_function("64 in a burst, rtrb", |b| {
         b.iter(|| {
-            let room = producer.write_chunk_uninit(BURST).expect("it is empty");
-            room.fill_from_iter(items.drain(..));
+            let buffer = producer.write_chunk_uninit(BURST).expect("it is empty");
+            buffer.fill_from_iter(items.drain(..));
             let chunk = consumer.read_chunk(BURST).expect("just written");
             items.extend(chunk);
         });

@@ -1,5 +1,5 @@
-//! The slot table: making one (the slow path does), taking a hop from it, and putting a new one in
-//! the place of the old (a worker does, when it obeys the order).
+//! The slot table: building one (as the slow path does), looking up a hop, and replacing a table
+//! (as a worker does on a command).
 
 use std::{hint::black_box, mem};
 

@@ -1,5 +1,5 @@
-//! One step of one switch: a worker's whole breath over memory wires, and beside it the pure part,
-//! header and table, so that the difference is what frames, queues and counters cost.
+//! One step of one switch: whole polls of workers over memory wires, and for comparison only header
+//! and table. The difference is the cost of frames, queues and counters.
 
 use std::{hint::black_box, time::Duration};
 
@@ -17,13 +17,13 @@ use strowger_wire::{
     switch_header::{AnyHeader, hops_behind},
 };
 
-fn breath(c: &mut Criterion) {
+fn polls(c: &mut Criterion) {
     for size in [64, 1400] {
         let mut chain = Chain::new(size, 64).expect("memory");
         let steps = chain.steps();
         let mut group = c.benchmark_group("step");
         group.throughput(Throughput::Elements(steps));
-        group.bench_function(format!("three breaths, 64 frames of {size} bytes"), |b| {
+        group.bench_function(format!("three polls, 64 frames of {size} bytes"), |b| {
             b.iter_custom(|rounds| (0..rounds).map(|_| chain.round()).sum::<Duration>());
         });
         group.finish();
@@ -55,5 +55,5 @@ fn pure(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, breath, pure);
+criterion_group!(benches, polls, pure);
 criterion_main!(benches);

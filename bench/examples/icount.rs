@@ -1,5 +1,5 @@
-//! Sends rounds of packets through three switches by hand, for callgrind to count: `icount ROUNDS
-//! SIZE`. It takes no time and prints none.
+//! Sends rounds of packets through three switches, for callgrind to count instructions: `icount
+//! ROUNDS SIZE`. It measures no time.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! Three switches in a row on one thread, joined by memory wires: what a step costs when no kernel
-//! is in the way. Between one round and the next, frames are made fresh outside of what is timed.
+//! Three switches in a row on one thread, connected by memory wires: the cost of a step without a
+//! kernel. Frames are prepared between rounds, outside of the timed part.
 
 use std::{
     hint::black_box,
@@ -26,22 +26,22 @@ use crate::{Failure, packet};
 /// Switches in a row.
 pub const SWITCHES: usize = 3;
 
-/// Bursts that take turns, so that a frame's header comes from the second-level cache, as it would
-/// behind a kernel that has just written it, and not from the first.
+/// Bursts that are used in turn, so that a frame's header comes from the L2 cache, as behind a
+/// kernel that has just written it, and not from L1.
 const BURSTS: usize = 16;
 
 /// The slots by which packets enter and leave each switch.
 const SLOTS: (u32, u32) = (2, 3);
 
-/// Three switches, what feeds the first, and what the last one feeds.
+/// Three switches, the port that feeds the first one, and the port that the last one feeds.
 pub struct Chain {
     switches: Vec<(Switch, Worker)>,
     near: MemoryPort,
     far: MemoryPort,
-    /// For the two ends that are worked by hand; their frames come from outside.
+    /// Memory of the two ends.
     pool: Pool,
     label: Label,
-    /// Those whose turn is not now, oldest first.
+    /// Bursts that are not in use, oldest first.
     waiting: std::collections::VecDeque<Burst>,
     burst: usize,
     now: u64,
@@ -54,7 +54,7 @@ impl std::fmt::Debug for Chain {
 }
 
 impl Chain {
-    /// A chain for packets of `size` bytes, `burst` of them a round.
+    /// Returns a chain for packets of `size` bytes, `burst` of them in a round.
     ///
     /// # Errors
     /// What the kernel or the switch refused.
@@ -90,10 +90,10 @@ impl Chain {
         Ok(Self { switches, near, far, pool, label, waiting, burst, now: 1 })
     }
 
-    /// One round: a burst through all switches. Only the polls are timed.
+    /// Sends a burst through all switches, and returns the time of the polls.
     ///
     /// # Panics
-    /// If a frame was lost, which no memory wire does.
+    /// If a frame was lost. Memory wires lose none.
     pub fn round(&mut self) -> Duration {
         let mut burst = self.waiting.pop_front().expect("bursts wait between rounds");
         self.near.tx_burst(Mark(0), &mut burst);
@@ -116,14 +116,14 @@ impl Chain {
         (self.burst * SWITCHES) as u64
     }
 
-    /// The counters of the last wire's end.
+    /// The counters at the end of the last wire.
     pub fn tally(&self) -> &PortTally {
         self.far.tally()
     }
 }
 
-/// One poll of each switch, in the order in which a packet meets them. Not inlined: this is the
-/// name that the instruction count asks for.
+/// One poll of each switch, in the order of the path. Not inlined, because the instruction count
+/// selects this function by name.
 #[inline(never)]
 pub fn poll(switches: &mut [(Switch, Worker)], now: Now) {
     for (_, worker) in switches {
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_round_brings_every_packet_through_three_switches() {
+    fn every_packet_of_a_round_passes_three_switches() {
         let mut chain = Chain::new(64, 64).expect("memory");
         for _ in 0..40 {
             chain.round();

@@ -1,5 +1,4 @@
-//! Why something could not be measured, in one line. It never stands for a bad figure: a bad figure
-//! is a figure.
+//! Why something could not be measured, in one line.
 
 use std::{fmt, io};
 
@@ -10,22 +9,22 @@ use strowger_wire::label::LabelError;
 /// Why something could not be measured.
 #[derive(Debug)]
 pub enum Failure {
-    /// The kernel said no, at this step.
+    /// The kernel refused this step.
     Kernel(&'static str, io::Error),
-    /// The UDP port could not be opened as asked.
+    /// The UDP port could not be opened with these options.
     Open(OpenError),
-    /// Something of ours would not have it.
+    /// The switch, a port, or a tool refused.
     Refused(String),
-    /// Packets did not come through as they should: what was seen.
+    /// Packets were lost or changed: what was observed.
     Wrong(String),
-    /// The options make no sense.
+    /// The options are not valid.
     Options(String),
-    /// What only a bug of ours can bring about.
+    /// An invariant of the benchmark does not hold.
     Bug(&'static str),
 }
 
 impl Failure {
-    /// For `map_err` on what the kernel says.
+    /// For `map_err` on errors of the kernel.
     pub fn kernel<E: Into<io::Error>>(step: &'static str) -> impl Fn(E) -> Self {
         move |error| Self::Kernel(step, error.into())
     }
@@ -37,7 +36,7 @@ impl fmt::Display for Failure {
             Self::Kernel(step, error) => write!(f, "{step}: {error}"),
             Self::Open(error) => error.fmt(f),
             Self::Refused(why) | Self::Wrong(why) | Self::Options(why) => f.write_str(why),
-            Self::Bug(what) => write!(f, "a bug of the bench: not so: {what}"),
+            Self::Bug(what) => write!(f, "a bug of the benchmark: this does not hold: {what}"),
         }
     }
 }

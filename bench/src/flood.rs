@@ -1,11 +1,11 @@
-//! Data through a sealed relay while handshakes from unknown peers arrive as fast as this machine can send
-//! them, against the same without (R9): once with handshakes steered to the relay's door, and once with
-//! none, so that the worker must hand each of them up.
+//! Data through a sealed relay while handshakes of unknown peers arrive as fast as this machine can
+//! send them, against the same without a flood (R9): with handshakes steered to the relay's
+//! handshake socket, and without steering, so that the worker punts them.
 //!
-//! A core that sends as fast as it can also takes cache, memory and clock from the others, whomever it
-//! sends to. So the flood is measured against two runs without: one in which nobody sends it (`calm`),
-//! and one in which it goes to a socket that is not the relay's (`elsewhere`). What the latter
-//! shows is the relay's own.
+//! A core that sends at full rate also takes cache, memory bandwidth and clock from other cores,
+//! whatever the destination. So there are two runs for comparison: without a flood (`no_flood`),
+//! and with a flood to a socket that is not the relay's (`elsewhere`). The ratio to the latter is
+//! the relay's own cost.
 
 use std::{
     io::IoSlice,
@@ -20,9 +20,9 @@ use strowger_engine::Now;
 use strowger_frame::tally::Counter;
 
 use crate::{
-    Failure, Options, Row, What,
+    Bench, Failure, Options, Row,
     handshakes::initiation_bytes,
-    machine::{Cores, settle_on},
+    machine::{Cores, pin_this_thread},
     sealed_chain::{Mode, local},
     sealed_relay::{COMING_UP, RELAY, SealedRelay, forward},
     sealed_udp::{Ends, Forwarder, SealedTrial},
@@ -31,19 +31,19 @@ use crate::{
     trial::{Outcome, WARM_UP, join},
 };
 
-/// Unknown peers, each at an address of its own.
-const STRANGERS: u8 = 64;
+/// Unknown peers, each with its own address.
+const UNKNOWN_PEERS: u8 = 64;
 
-/// As the node's slow path: a turn begins no sooner than this after the one before.
-const SLOW_TURN_MIN: Duration = Duration::from_millis(1);
+/// Shortest interval between two polls of the slow path, as in a relay.
+const SLOW_PATH_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
-/// Measures at each size, steered and not.
+/// Measures at each size, with and without steering.
 pub(crate) fn rows(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let us = local(RELAY)?;
-    let knocks = (0..STRANGERS)
+    let initiations = (0..UNKNOWN_PEERS)
         .map(|number| initiation_bytes(&local(100 + number)?, &us, 1))
         .collect::<Result<Vec<_>, Failure>>()?;
     for &size in &options.sizes {
@@ -52,22 +52,22 @@ pub(crate) fn rows(
             let mut offered = Vec::new();
             let mut was_steered = false;
             for pair in 0..options.pairs {
-                // Each comes first in turn, so that none is always the one after a rest.
+                // The order rotates, so that no flood always follows an idle time.
                 let mut runs = [None, None, None];
                 for turn in 0..runs.len() {
                     let flood = FLOODS[(pair + turn) % FLOODS.len()];
-                    runs[flood as usize] = Some(run(options, size, steered, flood, &knocks)?);
+                    runs[flood as usize] = Some(run(options, size, steered, flood, &initiations)?);
                 }
-                let [Some(here), Some(calm), Some(elsewhere)] = runs else {
-                    return Err(Failure::Bug("each had its turn"));
+                let [Some(flooded), Some(calm), Some(elsewhere)] = runs else {
+                    return Err(Failure::Bug("every flood was run"));
                 };
-                was_steered = here.is_steered;
-                offered.push(here.knocks_per_s);
-                pairs[0].push((here.outcome.clone(), calm.outcome));
-                pairs[1].push((here.outcome, elsewhere.outcome));
+                was_steered = flooded.is_steered;
+                offered.push(flooded.handshakes_per_s);
+                pairs[0].push((flooded.outcome.clone(), calm.outcome));
+                pairs[1].push((flooded.outcome, elsewhere.outcome));
             }
-            for (pairs, peer) in pairs.iter().zip(["calm", "elsewhere"]) {
-                let mut row = Row::new(What::Flood, size, true, pairs.len());
+            for (pairs, peer) in pairs.iter().zip(["no_flood", "elsewhere"]) {
+                let mut row = Row::new(Bench::Flood, size, true, pairs.len());
                 row.ours = if was_steered { "steered" } else { "punted" };
                 row.seal = Some(Mode::Full.name());
                 row.peer = Some(peer);
@@ -75,9 +75,9 @@ pub(crate) fn rows(
                 let all = pairs.iter().flat_map(|(flooded, without)| [flooded, without]);
                 row.idle = all.map(|run| run.idle).max_by(f64::total_cmp);
                 row.saturated = row.idle.map(|idle| idle <= 0.05);
-                let knocks =
+                let handshakes =
                     Spread::of(offered.iter().copied()).map_or(0.0, |spread| spread.median);
-                row.note = Some(format!("flooded with {knocks:.0} handshakes a second"));
+                row.note = Some(format!("flooded with {handshakes:.0} handshakes a second"));
                 each(row)?;
             }
         }
@@ -85,23 +85,23 @@ pub(crate) fn rows(
     Ok(())
 }
 
-/// Where handshakes are sent as fast as can be.
+/// The target of the flood of handshakes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flood {
-    /// To the relay.
-    Here,
-    /// Nobody sends any.
-    Nowhere,
-    /// To a socket that is not the relay's, and that nobody reads.
+    /// The relay.
+    ToRelay,
+    /// No flood.
+    Off,
+    /// A socket that no program reads.
     Elsewhere,
 }
 
-const FLOODS: [Flood; 3] = [Flood::Here, Flood::Nowhere, Flood::Elsewhere];
+const FLOODS: [Flood; 3] = [Flood::ToRelay, Flood::Off, Flood::Elsewhere];
 
-/// What a run found.
+/// The result of a run.
 struct Flooded {
     outcome: Outcome,
-    knocks_per_s: f64,
+    handshakes_per_s: f64,
     is_steered: bool,
 }
 
@@ -111,38 +111,38 @@ fn run(
     size: usize,
     steered: bool,
     flood: Flood,
-    knocks: &[Vec<u8>],
+    initiations: &[Vec<u8>],
 ) -> Result<Flooded, Failure> {
     let unread = socket(0)?;
     let cores = &options.cores;
     let ends = Ends::new()?;
     let relay = SealedRelay::new(&ends, size, Mode::Full, steered)?;
     let SealedRelay { mut worker, mut slow_path, at, seal, open } = relay;
-    let is_steered = slow_path.knocks().is_some();
+    let is_steered = slow_path.handshakes_received().is_some();
     let stop = AtomicBool::new(false);
     let sent = Counter::default();
     let side_core = side_core(cores);
     thread::scope(|scope| {
         let (stop, sent) = (&stop, &sent);
         let slow = scope.spawn(move || {
-            settle_on(side_core)?;
+            pin_this_thread(side_core)?;
             let started = Instant::now();
             while !stop.load(Ordering::Relaxed) {
                 let began = started.elapsed();
-                slow_path.turn(Now(began.as_nanos() as u64 + COMING_UP.0));
-                thread::sleep(SLOW_TURN_MIN.saturating_sub(started.elapsed() - began));
+                slow_path.poll(Now(began.as_nanos() as u64 + COMING_UP.0));
+                thread::sleep(SLOW_PATH_INTERVAL_MIN.saturating_sub(started.elapsed() - began));
             }
-            Ok::<_, Failure>(slow_path.knocks())
+            Ok::<_, Failure>(slow_path.handshakes_received())
         });
         let to = match flood {
-            Flood::Here => Some(at),
+            Flood::ToRelay => Some(at),
             Flood::Elsewhere => Some(address(&unread)?),
-            Flood::Nowhere => None,
+            Flood::Off => None,
         };
         let flooding = scope.spawn(move || {
-            settle_on(side_core)?;
+            pin_this_thread(side_core)?;
             match to {
-                Some(to) => send_all(to, knocks, sent, &|| stop.load(Ordering::Relaxed)),
+                Some(to) => send_all(to, initiations, sent, &|| stop.load(Ordering::Relaxed)),
                 None => Ok(()),
             }
         });
@@ -155,8 +155,8 @@ fn run(
             ends,
             seal,
             open,
-            forwarder: Forwarder::Here(Box::new(move |vain, stopped| {
-                forward(&mut worker, vain, stopped);
+            forwarder: Forwarder::InThread(Box::new(move |idle_polls, stopped| {
+                forward(&mut worker, idle_polls, stopped);
             })),
             backend: "mmsg",
         }
@@ -164,31 +164,31 @@ fn run(
         let seconds = started.elapsed().max(WARM_UP).as_secs_f64();
         stop.store(true, Ordering::Relaxed);
         join(flooding)?;
-        let knocked = join(slow)?;
-        if flood == Flood::Here && knocked == Some(0) {
-            return Err(Failure::Wrong("no handshake came in at the slow path".to_owned()));
+        let received = join(slow)?;
+        if flood == Flood::ToRelay && received == Some(0) {
+            return Err(Failure::Wrong("no handshake reached the slow path".to_owned()));
         }
-        let knocks_per_s = sent.read() as f64 / seconds;
-        Ok(Flooded { outcome: outcome?, knocks_per_s, is_steered })
+        let handshakes_per_s = sent.read() as f64 / seconds;
+        Ok(Flooded { outcome: outcome?, handshakes_per_s, is_steered })
     })
 }
 
-/// Where the flood comes from and the slow path runs: apart from worker, source and sink where there
-/// are so many cores.
+/// The core of the flood and of the slow path: not that of worker, source or sink if there are
+/// enough cores.
 fn side_core(cores: &Cores) -> usize {
     cores.sources.last().copied().unwrap_or(cores.sink)
 }
 
-/// Sends handshakes from as many addresses as there are messages, until `stopped`.
+/// Sends handshakes until `stopped`, each message from its own address.
 fn send_all(
     at: std::net::SocketAddrV4,
-    knocks: &[Vec<u8>],
+    initiations: &[Vec<u8>],
     sent: &Counter,
     stopped: &dyn Fn() -> bool,
 ) -> Result<(), Failure> {
-    let sockets = knocks.iter().map(|_| socket(0)).collect::<Result<Vec<_>, _>>()?;
+    let sockets = initiations.iter().map(|_| socket(0)).collect::<Result<Vec<_>, _>>()?;
     for socket in &sockets {
-        // Replies are for nobody.
+        // Replies are not read.
         address(socket)?;
         socket.connect(at).map_err(Failure::kernel("connect"))?;
     }
@@ -196,8 +196,8 @@ fn send_all(
     const BATCH: usize = 16;
     let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
     while !stopped() {
-        for (socket, knock) in sockets.iter().zip(knocks) {
-            let vectors = [[IoSlice::new(knock)]; BATCH];
+        for (socket, initiation) in sockets.iter().zip(initiations) {
+            let vectors = [[IoSlice::new(initiation)]; BATCH];
             let fd = socket.as_raw_fd();
             let flags = MsgFlags::empty();
             if sendmmsg(fd, &mut headers, &vectors, [None; BATCH], [], flags).is_ok() {

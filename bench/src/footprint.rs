@@ -1,24 +1,24 @@
-//! Peak memory of a relay with one worker and a thousand neighbours, and whether it grows while
-//! packets pass. In this very process, whose peak is set back first where the kernel allows: so the
-//! command and the neighbours' half count too, and the figure is an upper bound.
+//! Peak memory of a relay with one worker and a thousand neighbours, and its growth while packets
+//! pass. It measures this process, after it has reset the peak if the kernel allows it. So command
+//! and neighbours count as well, and the figure is an upper bound.
 
 use std::{fs, net::UdpSocket};
 
 use crate::{
-    Failure, Options, Row, What, packet,
+    Bench, Failure, Options, Row, packet,
     relay::{Relay, RelaySpec},
     row::Memory,
-    sockets::{BUFFER_BYTES, address, room_for_descriptors, socket},
+    sockets::{BUFFER_BYTES, address, ensure_descriptors, socket},
 };
 
 /// Neighbours attached.
 const NEIGHBOURS: usize = 1_000;
 
-/// Packets before the peak is first read, and while it is watched.
+/// Packets before the first reading of the peak, and between the readings.
 const PACKETS_BEFORE: u64 = 100_000;
 const PACKETS: u64 = 1_000_000;
 
-/// Packets on their way at once.
+/// Packets in flight at once.
 const BATCH: u64 = 64;
 
 /// Measures once, with the first size.
@@ -27,7 +27,7 @@ pub(crate) fn rows(
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let size = options.sizes.first().copied().unwrap_or(packet::PACKET_BYTES_MIN);
-    let mut row = Row::new(What::Footprint, size, false, 1);
+    let mut row = Row::new(Bench::Footprint, size, false, 1);
     let (memory, backend, was_reset) = measure(options, size, [PACKETS_BEFORE, PACKETS])?;
     row.memory = Some(memory);
     row.ours = backend;
@@ -43,8 +43,8 @@ fn measure(
     size: usize,
     [before, packets]: [u64; 2],
 ) -> Result<(Memory, &'static str, bool), Failure> {
-    room_for_descriptors(NEIGHBOURS as u64)?;
-    // "5": the peak becomes what is resident now (proc(5), clear_refs).
+    ensure_descriptors(NEIGHBOURS as u64)?;
+    // "5" sets the peak to what is resident now (proc(5), clear_refs).
     let was_reset = fs::write("/proc/self/clear_refs", "5").is_ok();
     let before_bytes = peak_bytes()?;
 
@@ -75,14 +75,15 @@ fn measure(
         packets,
         peak_bytes,
         before_bytes,
-        // The kernel sums its counters by core lazily, so a peak may seem to fall by a little.
+        // The kernel sums its counters for each core lazily, so a peak may seem to fall by a
+        // little.
         growth_bytes: peak_bytes.saturating_sub(warm),
     };
     Ok((memory, relay.report().backend.name(), was_reset))
 }
 
-/// Has so many packets forwarded, on this thread: a few are sent, then the relay polls until it
-/// has switched them all.
+/// Forwards this many packets on this thread: sends a few, then polls the relay until it has
+/// switched them all.
 fn pass<'a>(
     relay: &mut Relay,
     traffic: &mut impl Iterator<Item = (&'a UdpSocket, &'a Vec<u8>)>,
@@ -94,12 +95,12 @@ fn pass<'a>(
         for (neighbour, packet) in traffic.take(batch as usize) {
             neighbour.send(packet).map_err(Failure::kernel("send"))?;
         }
-        let (mut switched, mut vain) = (0, 0);
+        let (mut switched, mut idle_polls) = (0, 0);
         while switched < batch {
             let now = relay.poll() as u64;
             switched += now;
-            vain = if now == 0 { vain + 1 } else { 0 };
-            if vain > 10_000_000 {
+            idle_polls = if now == 0 { idle_polls + 1 } else { 0 };
+            if idle_polls > 10_000_000 {
                 let text = format!("{} of {batch} packets never came", batch - switched);
                 return Err(Failure::Wrong(text));
             }
@@ -109,7 +110,7 @@ fn pass<'a>(
     Ok(())
 }
 
-/// The most that this process ever had resident.
+/// The peak of this process' resident memory.
 fn peak_bytes() -> Result<u64, Failure> {
     let status = fs::read_to_string("/proc/self/status");
     let status = status.map_err(Failure::kernel("/proc/self/status"))?;
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_neighbours_each_reach_the_next() {
+    fn each_of_a_thousand_neighbours_reaches_the_next() {
         let options = Options::small().expect("a core");
         let (memory, ..) = measure(&options, 64, [1_000, 2_000]).expect("it forwards");
         assert!(memory.peak_bytes >= memory.before_bytes);

@@ -1,5 +1,6 @@
-//! Handshakes against the curve operations that they cannot do without, on one core: each side by
-//! itself, as `strowger-crypto` does it, and the slow path's whole turn when an initiation comes to its door.
+//! Handshakes against the curve operations that they need, on one core: each side alone, as
+//! `strowger-crypto` does it, and a whole poll of the slow path with an initiation at its handshake
+//! socket.
 
 use std::{
     hint::black_box,
@@ -22,23 +23,23 @@ use strowger_wire::{hello::Timestamp, limits::INITIATION_BYTES, link_header::Ses
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::{
-    Failure, Options, Row, What,
+    Bench, Failure, Options, Row,
     machine::on_core,
     sealed_chain::{local, peering},
     spread::Spread,
 };
 
-/// Peers of the switch that is knocked at, in turn.
+/// Peers of the responding switch, used in turn.
 const PEERS: u8 = 64;
 
-/// Of each kind before the clock is looked at.
+/// Handshakes of each kind between two readings of the clock.
 const ROUNDS: u32 = 16;
 
-/// What is measured beside the curves.
+/// What is compared with the curve operations.
 const SIDES: [&str; 5] =
     ["responder", "initiator", "responder_again", "initiator_again", "slow_path"];
 
-/// Measures handshakes a second, with the curves between them.
+/// Measures handshakes a second, with the curve operations in between.
 pub(crate) fn rows(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
@@ -49,7 +50,7 @@ pub(crate) fn rows(
     });
     let pairs: Vec<[f64; 6]> = pairs?;
     for (place, name) in (1..).zip(SIDES) {
-        let mut row = Row::new(What::Handshakes, INITIATION_BYTES, false, options.pairs);
+        let mut row = Row::new(Bench::Handshakes, INITIATION_BYTES, false, options.pairs);
         row.ours = name;
         row.peer = Some("curves");
         row.ours_rate = Spread::of(pairs.iter().map(|rates| rates[place]));
@@ -60,12 +61,12 @@ pub(crate) fn rows(
     Ok(())
 }
 
-/// Handshakes of two that have not met, of two that know each other, and with a switch.
+/// Handshakes between two unknown ends, between two known ends, and with a switch.
 struct Sides {
     curves: Curves,
     unknown_peers: Ends,
     acquainted: Ends,
-    knocked: Knocked,
+    responder: SlowPathResponder,
 }
 
 impl Sides {
@@ -74,11 +75,16 @@ impl Sides {
         acquainted.a.add_peer(acquainted.b.static_public());
         acquainted.b.add_peer(acquainted.a.static_public());
         acquainted.time()?; // what is kept is worked out here
-        Ok(Self { curves: Curves::new(), unknown_peers, acquainted, knocked: Knocked::new()? })
+        Ok(Self {
+            curves: Curves::new(),
+            unknown_peers,
+            acquainted,
+            responder: SlowPathResponder::new()?,
+        })
     }
 
-    /// Rates of the curves and of each of [`SIDES`], one of each in turn until `window` has passed
-    /// for all. Of each the one in the middle counts.
+    /// Rates of the curve operations and of each of [`SIDES`], one of each in turn until `window`
+    /// has passed for all. The median of each counts.
     fn measure(&mut self, window: Duration) -> Result<[f64; 6], Failure> {
         let mut took: [Vec<f64>; 6] = Default::default();
         let started = Instant::now();
@@ -87,7 +93,7 @@ impl Sides {
                 let curves = self.curves.time();
                 let [responder, initiator] = self.unknown_peers.time()?;
                 let [responder_again, initiator_again] = self.acquainted.time()?;
-                let slow_path = self.knocked.time()?;
+                let slow_path = self.responder.time()?;
                 let each =
                     [curves, responder, initiator, responder_again, initiator_again, slow_path];
                 for (took, time) in took.iter_mut().zip(each) {
@@ -115,7 +121,7 @@ impl Ends {
         Ok(Self { a, b, offer: Offer::default(), checker })
     }
 
-    /// One handshake: what the responder's side took, and the initiator's.
+    /// One handshake: returns the time of the responder and of the initiator.
     fn time(&self) -> Result<[Duration; 2], Failure> {
         let Self { a, b, offer, checker, .. } = self;
         let wrong = |_| Failure::Bug("an honest handshake is finished");
@@ -145,9 +151,9 @@ impl Ends {
     }
 }
 
-/// The curve operations of a side of IK, all of them: four Diffie-Hellman operations, one public
-/// key, one signature verified under a key that comes as bytes. Who knows its peer saves one of the
-/// four and the signature, and is measured against all of them nonetheless.
+/// All curve operations of one side of IK: four Diffie-Hellman operations, one public key, one
+/// signature verified under a key in byte form. An end that knows its peer saves one Diffie-Hellman
+/// and the signature, and is still compared with all of them.
 struct Curves {
     secret: StaticSecret,
     public: PublicKey,
@@ -181,21 +187,21 @@ impl Curves {
     }
 }
 
-/// A switch at whose slow path known peers knock, in turn and over and over.
-struct Knocked {
+/// A switch whose slow path answers initiations of known peers, in turn.
+struct SlowPathResponder {
     switch: Switch,
     worker: Worker,
     /// The far end of the port.
     far: MemoryPort,
     /// The far end of the handshake socket: initiations go in here, and responses come out.
-    street: MemoryPort,
+    handshake_far: MemoryPort,
     pool: Pool,
     us: LocalIdentity,
     peers: Vec<LocalIdentity>,
-    knocks: u64,
+    initiations: u64,
 }
 
-impl Knocked {
+impl SlowPathResponder {
     fn new() -> Result<Self, Failure> {
         let pool = |singles| {
             let spec = PoolSpec { trains: 0, singles, huge_pages: false };
@@ -207,14 +213,16 @@ impl Knocked {
         let (near, mut far) = memory::wire(64).map_err(Failure::kernel("memory wire"))?;
         let port = switch.plug_at(0, Box::new(near));
         let port = port.map_err(|_| Failure::Bug("the first port of many"))?;
-        let (mut indoors, mut street) = memory::wire(8).map_err(Failure::kernel("memory wire"))?;
-        for end in [&mut far, &mut indoors, &mut street] {
+        let (mut handshake_near, mut handshake_far) =
+            memory::wire(8).map_err(Failure::kernel("memory wire"))?;
+        for end in [&mut far, &mut handshake_near, &mut handshake_far] {
             let admitted = end.admit(Mark(0), Address::Only);
-            admitted.map_err(|_| Failure::Bug("nobody else is there"))?;
+            admitted.map_err(|_| Failure::Bug("the wire has no other user"))?;
         }
-        let door = HandshakeSocket { port: Box::new(indoors), pool: pool(4)?, worker_of: |_, _| 0 };
+        let handshake_socket =
+            HandshakeSocket { port: Box::new(handshake_near), pool: pool(4)?, worker_of: |_, _| 0 };
         switch
-            .open_handshake_socket(port, door)
+            .open_handshake_socket(port, handshake_socket)
             .map_err(|_| Failure::Bug("the port is plugged in"))?;
         let peers = (1..=PEERS).map(local).collect::<Result<Vec<_>, _>>()?;
         for peer in &peers {
@@ -222,10 +230,10 @@ impl Knocked {
             switch.add_peer(spec, Now(1))?;
         }
         let us = local(200)?;
-        let mut knocked =
-            Self { switch, worker, far, street, pool: pool(4)?, us, peers, knocks: 0 };
-        knocked.settle(Now(1));
-        Ok(knocked)
+        let mut responder =
+            Self { switch, worker, far, handshake_far, pool: pool(4)?, us, peers, initiations: 0 };
+        responder.settle(Now(1));
+        Ok(responder)
     }
 
     fn settle(&mut self, now: Now) {
@@ -238,31 +246,31 @@ impl Knocked {
         }
     }
 
-    /// From an initiation that came in to the answer on its way to a worker, session and keys made.
+    /// Time from an initiation at the socket to its response, with session and keys made.
     fn time(&mut self) -> Result<Duration, Failure> {
-        let number = self.knocks;
-        self.knocks += 1;
-        // Ten virtual milliseconds between any two: the budget for known peers is not what is
-        // measured, and a peer starts again twice in a second.
+        let number = self.initiations;
+        self.initiations += 1;
+        // Ten virtual milliseconds between initiations: the rate limit of known peers is not
+        // measured, and a peer begins a handshake at most twice a second.
         let now = Now(1_000_000_000 + number * 10_000_000);
         let peer = &self.peers[(number % u64::from(PEERS)) as usize];
         self.pool.reclaim();
         let frame = initiation(peer, &self.us, number, &mut self.pool)?;
-        // What else is due by then is no part of it.
+        // Other work that is due by then is not timed.
         self.settle(now);
         let answers = self.answers();
         let mut burst = Burst::new();
         burst.push(frame);
-        self.street.tx_burst(Mark(0), &mut burst);
+        self.handshake_far.tx_burst(Mark(0), &mut burst);
 
         let started = Instant::now();
         self.switch.poll(now);
         let took = started.elapsed();
 
         self.settle(now);
-        // The answer leaves by the handshake socket; keepalives leave by the worker.
+        // The response leaves by the handshake socket, keepalives leave by the worker.
         burst.clear();
-        self.street.rx_burst(&mut self.pool, &mut burst);
+        self.handshake_far.rx_burst(&mut self.pool, &mut burst);
         burst.clear();
         self.far.rx_burst(&mut self.pool, &mut burst);
         if self.answers() != answers + 1 {
@@ -278,7 +286,7 @@ impl Knocked {
     }
 }
 
-/// A message that begins a handshake, in a frame.
+/// An initiation in a frame.
 pub(crate) fn initiation(
     from: &LocalIdentity,
     to: &LocalIdentity,
@@ -293,7 +301,7 @@ pub(crate) fn initiation(
     Ok(frame)
 }
 
-/// A message that begins a handshake. A later one has a larger number.
+/// An initiation. A later one has a larger number.
 pub(crate) fn initiation_bytes(
     from: &LocalIdentity,
     to: &LocalIdentity,

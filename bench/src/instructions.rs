@@ -1,5 +1,5 @@
-//! Instructions of one step, counted by callgrind: the same on a busy machine as on an idle one. It
-//! counts in a process of its own, the example `icount`, which must have been built.
+//! Instructions of one step, counted by callgrind: independent of the load of the machine. The
+//! example `icount`, which must have been built, runs in a process of its own.
 
 use std::{
     env, fs, io,
@@ -12,13 +12,13 @@ use crate::chain::SWITCHES;
 /// Packets in a round of `icount`: a full burst.
 pub const BURST: u64 = strowger_frame::BURST_MAX as u64;
 
-/// Rounds of the two runs whose difference is taken, so that what happens once does not count.
+/// Rounds of two runs. Only their difference counts, so that one-time work does not.
 const ROUNDS: [u64; 2] = [40, 140];
 
-/// Whether valgrind is here to count with; if not, what to say.
+/// Checks that valgrind is available.
 ///
 /// # Errors
-/// Why it cannot be used.
+/// Why it is not.
 pub fn valgrind() -> Result<(), String> {
     match Command::new("valgrind").arg("--version").output() {
         Ok(output) if output.status.success() => Ok(()),
@@ -30,8 +30,8 @@ pub fn valgrind() -> Result<(), String> {
     }
 }
 
-/// Instructions a packet and switch, for packets of `size` bytes, counted over runs of the example
-/// `icount` at this path.
+/// Instructions for each packet and switch, with packets of `size` bytes, counted over runs of the
+/// example `icount` at this path.
 ///
 /// # Errors
 /// Why they could not be counted.
@@ -45,7 +45,8 @@ pub fn per_step(icount: &Path, size: usize) -> Result<f64, String> {
     Ok(more as f64 / steps as f64)
 }
 
-/// As [`per_step`], where an `icount` lies beside this program: in `examples`, as Cargo puts it.
+/// Like [`per_step`], if `icount` is in the folder `examples` beside this program, as Cargo places
+/// it.
 pub(crate) fn per_step_if_counted(size: usize) -> Result<f64, String> {
     let here = env::current_exe().map_err(|error| error.to_string())?;
     let icount = beside(&here).ok_or(
@@ -57,12 +58,12 @@ pub(crate) fn per_step_if_counted(size: usize) -> Result<f64, String> {
 
 fn beside(program: &Path) -> Option<PathBuf> {
     let folder = program.parent()?;
-    // Tests and benches lie one folder deeper.
+    // Tests and benches are one folder deeper.
     let icounts = [folder, folder.parent()?].map(|folder| folder.join("examples/icount"));
     icounts.into_iter().find(|icount| icount.is_file())
 }
 
-/// Instructions below `chain::poll` in one run.
+/// Instructions in `chain::poll` during one run.
 fn count(icount: &Path, size: usize, rounds: u64) -> Result<u64, String> {
     let name = format!("strowger-icount-{}-{size}-{rounds}.out", std::process::id());
     let written = env::temp_dir().join(name);
@@ -76,14 +77,14 @@ fn count(icount: &Path, size: usize, rounds: u64) -> Result<u64, String> {
     let counted = fs::read_to_string(&written);
     let _ = fs::remove_file(&written);
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("callgrind: {}\n{said}", output.status));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("callgrind: {}\n{stderr}", output.status));
     }
     let counted = counted.map_err(|error| format!("callgrind's output: {error}"))?;
     total(&counted).ok_or_else(|| "callgrind's output has no total".to_owned())
 }
 
-/// The total in callgrind's output, whose format has it in a line `totals: N` or `summary: N`.
+/// The total in callgrind's output: a line `totals: N` or `summary: N`.
 fn total(counted: &str) -> Option<u64> {
     let line = counted.lines().find_map(|line| {
         line.strip_prefix("totals: ").or_else(|| line.strip_prefix("summary: "))

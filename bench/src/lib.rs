@@ -1,24 +1,24 @@
-//! What Strowger is measured by, and what it is measured against: whole forwarding paths over real
-//! UDP sockets in pairs with two plain forwarders, the cost of a step, overload, and memory. A time
-//! measured here informs; only instruction counts decide a test.
+//! Benchmarks of Strowger: forwarding over real UDP sockets in pairs with two plain forwarders, the
+//! cost of a step, overload, memory, sealed links, handshakes, isolation, Ethernet. Times are
+//! information; only instruction counts decide a test.
 //!
-//! | room | what it holds |
+//! | module | content |
 //! |---|---|
-//! | [`relay`] | ours under test |
-//! | [`peers`] | the two forwarders it is measured against |
-//! | [`traffic`] | sources and sinks, which are never what is measured |
-//! | [`trial`] | one run of one forwarder |
-//! | `udp`, `overload`, `footprint`, `memory`, `sealed`, `handshakes`, `flood`, `isolation`, `xdp` | the benches of [`What`] |
+//! | [`relay`] | Strowger under test |
+//! | [`peers`] | two plain forwarders for comparison |
+//! | [`traffic`] | sources and sinks |
+//! | [`trial`] | one trial of one forwarder |
+//! | `udp`, `overload`, `footprint`, `memory`, `sealed`, `handshakes`, `flood`, `isolation`, `xdp` | the benchmarks of [`Bench`] |
 //! | [`chain`], [`sealed_chain`] | three switches in a row, without a kernel |
-//! | `sealed_relay`, `sealed_udp` | ours between sealed links over UDP, and the traffic for it |
-//! | [`instructions`] | counted, not timed |
-//! | [`packet`], `sockets`, [`machine`] | what all of them need |
-//! | [`row`], [`spread`] | what is said of it |
+//! | `sealed_relay`, `sealed_udp` | Strowger between sealed links over UDP, and the traffic for it |
+//! | [`instructions`] | instruction counts |
+//! | [`packet`], `sockets`, [`machine`] | packets, sockets, cores |
+//! | [`row`], [`spread`] | results |
 //!
 //! ```no_run
-//! use strowger_bench::{Options, What};
+//! use strowger_bench::{Options, Bench};
 //!
-//! let options = Options { what: vec![What::Memory], ..Options::new()? };
+//! let options = Options { benches: vec![Bench::Memory], ..Options::new()? };
 //! strowger_bench::run(&options, &mut std::io::stdout())?;
 //! # Ok::<(), strowger_bench::Failure>(())
 //! ```
@@ -62,34 +62,35 @@ use crate::{
     row::TABLE_HEAD,
 };
 
-/// What can be measured.
+/// The benchmarks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum What {
+pub enum Bench {
     /// Peak memory of a relay with a thousand neighbours.
     Footprint,
-    /// Three switches in a row by memory wires: what a step costs.
+    /// Three switches in a row over memory wires: the cost of a step.
     Memory,
-    /// Ours against the peers over UDP.
+    /// Strowger against plain forwarders over UDP.
     Udp,
-    /// Ours with io_uring against ours with recvmmsg.
+    /// Strowger with io_uring against Strowger with recvmmsg.
     Backends,
-    /// What is left of the best rate when far more is offered.
+    /// The rate under overload against the best rate.
     Overload,
-    /// Sealed links against the cipher alone, header-only against full, and against a WireGuard.
+    /// Sealed links against the cipher alone, header-only against full, and against WireGuard.
     Sealed,
-    /// Handshakes against the curve operations that they cannot do without.
+    /// Handshakes against the curve operations that they need.
     Handshakes,
     /// Data through a sealed relay under a flood of handshakes, against the same without (R9).
     Flood,
-    /// What is left to an innocent pair while a neighbour, client or path misbehaves (R23).
+    /// What remains of an innocent pair's traffic while a neighbour, client or path misbehaves
+    /// (R23).
     Isolation,
-    /// Ours over Ethernet against DPDK's testpmd, packet sockets, the kernel's bridge and XDP.
+    /// Strowger over Ethernet against DPDK's testpmd, packet sockets, the kernel's bridge and XDP.
     Xdp,
 }
 
-impl What {
-    /// All of them, in the order in which they are measured: memory before anything has used any.
+impl Bench {
+    /// All benchmarks in the order in which they run: footprint first, before others use memory.
     pub const ALL: [Self; 10] = [
         Self::Footprint,
         Self::Memory,
@@ -120,52 +121,53 @@ impl What {
     }
 }
 
-impl fmt::Display for What {
+impl fmt::Display for Bench {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
 }
 
-impl FromStr for What {
+impl FromStr for Bench {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|what| what.name() == name).ok_or_else(|| {
             let names = Self::ALL.map(Self::name).join(", ");
-            format!("there is no bench `{name}`; there are: {names}")
+            format!("there is no benchmark `{name}`; choose from: {names}")
         })
     }
 }
 
-/// What is to be measured, and how.
+/// Which benchmarks to run, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Which benches; they run in the order of [`What::ALL`], each once.
-    pub what: Vec<What>,
-    /// How often each is measured: pairs in turn, where there is a peer.
+    /// The benchmarks; they run in the order of [`Bench::ALL`], each once.
+    pub benches: Vec<Bench>,
+    /// How often each is measured: pairs in turn, if there is a peer.
     pub pairs: usize,
-    /// How long each run's window is, in seconds.
+    /// The length of each run's window, in seconds.
     pub seconds_per_run: f64,
-    /// Bytes of the packets.
+    /// Packet sizes in bytes.
     pub sizes: Vec<usize>,
     /// Over UDP: with trains, without, or both.
     pub trains: Vec<bool>,
-    /// How ours receives over UDP, but for the bench that compares both ways.
+    /// How Strowger receives over UDP, except in the benchmark that compares both ways.
     pub backend: Choice,
-    /// JSON, one object a line, and not a table.
+    /// JSON, one object for each row, instead of a table.
     pub json: bool,
-    /// Who runs where.
+    /// Which core does what.
     pub cores: Cores,
 }
 
 impl Options {
-    /// Everything, as the targets are stated: 64, 512 and 1400 bytes, five pairs of half a second.
+    /// All benchmarks as the targets define them: 64, 512 and 1400 bytes, five pairs of half a
+    /// second.
     ///
     /// # Errors
-    /// [`Failure::Options`], if there is no core to run on.
+    /// [`Failure::Options`] if there is no usable core.
     pub fn new() -> Result<Self, Failure> {
         Ok(Self {
-            what: What::ALL.to_vec(),
+            benches: Bench::ALL.to_vec(),
             pairs: 5,
             seconds_per_run: 0.5,
             sizes: vec![64, 512, 1400],
@@ -176,7 +178,7 @@ impl Options {
         })
     }
 
-    /// As small as can be, to see that everything works: the figures mean nothing.
+    /// As small as possible, to check that everything works. The figures mean nothing.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -191,10 +193,10 @@ impl Options {
     fn check(&self) -> Result<(), Failure> {
         let refuse = |why: String| Err(Failure::Options(why));
         if self.pairs == 0 {
-            return refuse("at least one pair must be measured".to_owned());
+            return refuse("pairs: at least one is needed".to_owned());
         }
         if !(0.001..=3_600.0).contains(&self.seconds_per_run) {
-            return refuse("a run takes 0.001 to 3600 seconds".to_owned());
+            return refuse("seconds: a run takes 0.001 to 3600".to_owned());
         }
         let fits = |size: &&usize| !(PACKET_BYTES_MIN..=PACKET_BYTES_MAX).contains(*size);
         if let Some(size) = self.sizes.iter().find(fits) {
@@ -203,16 +205,16 @@ impl Options {
             ));
         }
         if self.sizes.is_empty() {
-            return refuse("no packet size was named".to_owned());
+            return refuse("sizes: at least one packet size is needed".to_owned());
         }
         Ok(())
     }
 }
 
-/// Measures, and writes each row as soon as it is there: JSON lines, or a table.
+/// Runs the benchmarks, and writes each row as soon as it is complete: JSON lines, or a table.
 ///
 /// # Errors
-/// The first thing that could not be measured; rows before it have been written.
+/// The first failure; earlier rows have been written.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), Failure> {
     let write = Failure::kernel("writing a row");
     options.check()?;
@@ -225,10 +227,10 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), Failure> {
     })
 }
 
-/// Measures, and gives all rows at the end.
+/// Runs the benchmarks, and returns all rows at the end.
 ///
 /// # Errors
-/// The first thing that could not be measured.
+/// The first failure.
 pub fn rows(options: &Options) -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
     options.check()?;
@@ -243,18 +245,18 @@ fn measure(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    for what in What::ALL.into_iter().filter(|what| options.what.contains(what)) {
-        match what {
-            What::Footprint => footprint::rows(options, each)?,
-            What::Memory => memory::rows(options, each)?,
-            What::Udp => udp::rows(options, each)?,
-            What::Backends => udp::backend_rows(options, each)?,
-            What::Overload => overload::rows(options, each)?,
-            What::Sealed => sealed::rows(options, each)?,
-            What::Handshakes => handshakes::rows(options, each)?,
-            What::Flood => flood::rows(options, each)?,
-            What::Isolation => isolation::rows(options, each)?,
-            What::Xdp => xdp::rows(options, each)?,
+    for bench in Bench::ALL.into_iter().filter(|bench| options.benches.contains(bench)) {
+        match bench {
+            Bench::Footprint => footprint::rows(options, each)?,
+            Bench::Memory => memory::rows(options, each)?,
+            Bench::Udp => udp::rows(options, each)?,
+            Bench::Backends => udp::backend_rows(options, each)?,
+            Bench::Overload => overload::rows(options, each)?,
+            Bench::Sealed => sealed::rows(options, each)?,
+            Bench::Handshakes => handshakes::rows(options, each)?,
+            Bench::Flood => flood::rows(options, each)?,
+            Bench::Isolation => isolation::rows(options, each)?,
+            Bench::Xdp => xdp::rows(options, each)?,
         }
     }
     Ok(())

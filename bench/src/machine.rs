@@ -1,5 +1,5 @@
-//! What the figures were measured on, and who runs on which core. It never changes a setting of
-//! the machine.
+//! The machine: its description, and which thread runs on which core. It changes no setting of the
+//! machine.
 
 use std::{fmt, fs, time::Duration};
 
@@ -8,22 +8,22 @@ use strowger_io::sys::cores::{pin_to_core, usable_cores};
 
 use crate::Failure;
 
-/// Which core does what. The forwarder never shares its own where there are two or more.
+/// Which core does what. With two cores or more, the forwarder has its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cores {
-    /// Whatever is under test.
+    /// The forwarder under test.
     pub forwarder: usize,
-    /// Whoever counts what came through.
+    /// The sink.
     pub sink: usize,
-    /// Whoever sends; one thread on each.
+    /// The sources; one thread on each.
     pub sources: Vec<usize>,
 }
 
 impl Cores {
-    /// Shares out these cores: the last to the forwarder, since interrupts mostly go to the first.
+    /// Assigns these cores: the last to the forwarder, because most interrupts go to the first.
     ///
     /// # Errors
-    /// [`Failure::Options`], if there are none.
+    /// [`Failure::Options`] if there are none.
     pub fn share(cores: &[usize]) -> Result<Self, Failure> {
         let (&forwarder, others) = cores
             .split_last()
@@ -33,7 +33,7 @@ impl Cores {
         Ok(Self { forwarder, sink, sources })
     }
 
-    /// Shares out the cores that this process may use.
+    /// Assigns the cores that this process may use.
     ///
     /// # Errors
     /// As [`share`](Self::share).
@@ -41,61 +41,61 @@ impl Cores {
         Self::share(&usable_cores())
     }
 
-    /// Whether the sink need not leave room for others.
+    /// Whether the sink has a core of its own.
     pub fn sink_is_alone(&self) -> bool {
         self.sink != self.forwarder && !self.sources.contains(&self.sink)
     }
 }
 
-/// Ties this thread to `core`; gives what reads its CPU time from any thread.
-pub(crate) fn settle_on(core: usize) -> Result<ThreadClock, Failure> {
+/// Pins this thread to `core`; returns a clock of its CPU time, which any thread can read.
+pub(crate) fn pin_this_thread(core: usize) -> Result<ThreadClock, Failure> {
     pin_to_core(core).map_err(Failure::Refused)?;
     Ok(ThreadClock::of_this_thread())
 }
 
-/// Does `work` on a thread of its own, tied to `core`: the caller's is not tied for good.
+/// Runs `work` on a new thread pinned to `core`, so that the caller's thread stays as it is.
 pub(crate) fn on_core<T: Send>(
     core: usize,
     work: impl FnOnce() -> Result<T, Failure> + Send,
 ) -> Result<T, Failure> {
     std::thread::scope(|scope| {
         let working = scope.spawn(|| {
-            settle_on(core)?;
+            pin_this_thread(core)?;
             work()
         });
         working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-/// The CPU time of one thread, to be read by any other.
+/// The CPU time of one thread; any thread can read it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ThreadClock(ClockId);
 
 impl ThreadClock {
     fn of_this_thread() -> Self {
-        // As `pthread_getcpuclockid` makes it: the thread's number, of a thread (4), of the
-        // scheduler's clock (2).
+        // As `pthread_getcpuclockid` does: the thread's number, a thread (4), the scheduler's clock
+        // (2).
         Self(ClockId::from_raw((!gettid().as_raw() << 3) | 4 | 2))
     }
 
-    /// What the thread has used so far.
+    /// The CPU time that the thread has used.
     pub(crate) fn read(self) -> Result<Duration, Failure> {
         let time = self.0.now().map_err(Failure::kernel("clock_gettime"))?;
         Ok(Duration::from(time))
     }
 }
 
-/// What a thread has had of its core.
+/// The time that a thread had on its core.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Times {
     /// How long it ran.
     pub(crate) used: Duration,
-    /// How long it would have run, had the core not been others'; zero where that is not asked.
+    /// How long it was runnable without running; zero if not measured.
     pub(crate) waited: Duration,
 }
 
 impl Times {
-    /// What it has had since it had `before`.
+    /// The difference to `before`.
     pub(crate) fn since(self, before: Self) -> Self {
         let [used, waited] = [(self.used, before.used), (self.waited, before.waited)]
             .map(|(now, then)| now.saturating_sub(then));
@@ -103,14 +103,14 @@ impl Times {
     }
 }
 
-/// Threads of this process that others have made.
+/// Threads of this process that other code has made.
 #[derive(Clone, Debug)]
 pub(crate) struct OtherThreads(Vec<u32>);
 
 #[cfg_attr(not(feature = "wireguard"), expect(dead_code, reason = "those of a WireGuard's device"))]
 impl OtherThreads {
-    /// Those that have this thread's name: a thread has it of whoever made it.
-    pub(crate) fn namesakes() -> Result<Self, Failure> {
+    /// The threads with the name of this thread: a new thread has the name of its creator.
+    pub(crate) fn with_this_name() -> Result<Self, Failure> {
         let tasks = fs::read_dir("/proc/self/task").map_err(Failure::kernel("/proc/self/task"))?;
         let own = gettid().as_raw().unsigned_abs();
         let name = |thread: u32| fs::read(format!("/proc/self/task/{thread}/comm")).ok();
@@ -118,11 +118,11 @@ impl OtherThreads {
         Ok(Self(numbers.filter(|&other| other != own && name(other) == name(own)).collect()))
     }
 
-    /// What they have had, all together.
+    /// The sum of their times.
     pub(crate) fn times(&self) -> Result<Times, Failure> {
         let mut sum = Times::default();
         for thread in &self.0 {
-            // Nanoseconds run, nanoseconds waited to run, how often.
+            // Nanoseconds run, nanoseconds waited to run, number of time slices.
             let text = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"));
             let text = text.map_err(Failure::kernel("schedstat"))?;
             let nanoseconds = |word: &str| word.parse().map(Duration::from_nanos);
@@ -135,14 +135,14 @@ impl OtherThreads {
         Ok(sum)
     }
 
-    /// Whether any is left.
+    /// Whether any of them still runs.
     pub(crate) fn any_alive(&self) -> bool {
         let mut files = self.0.iter().map(|thread| format!("/proc/self/task/{thread}"));
         files.any(|file| fs::exists(file).unwrap_or(false))
     }
 }
 
-/// What a reader must know of the machine to read the figures.
+/// The description of the machine that figures need.
 #[derive(Clone, Debug)]
 pub struct Machine {
     cpu: String,
@@ -152,7 +152,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This one, now.
+    /// This machine, now.
     pub fn here() -> Self {
         let first_of = |path: &str, key: &str| {
             let text = fs::read_to_string(path).unwrap_or_default();
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_forwarder_has_its_core_to_itself_from_two_on() {
+    fn the_forwarder_has_its_own_core_if_there_are_two() {
         let share = |cores: &[usize]| Cores::share(cores).expect("some");
         assert_eq!(share(&[5]), Cores { forwarder: 5, sink: 5, sources: vec![5] });
         assert_eq!(share(&[0, 1]), Cores { forwarder: 1, sink: 0, sources: vec![0] });
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_knows_what_it_used() {
+    fn a_thread_clock_advances() {
         let clock = ThreadClock::of_this_thread();
         let before = clock.read().expect("a clock of our own thread");
         let mut sum = 0_u64;

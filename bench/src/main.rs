@@ -1,9 +1,9 @@
-//! The program `strowger-bench`: arguments in, rows out. `strowger bench` runs it.
+//! The program `strowger-bench`: parses arguments and prints rows. `strowger bench` runs it.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use strowger_bench::{Failure, Options, What, run};
+use strowger_bench::{Bench, Failure, Options, run};
 use strowger_io::udp::Choice;
 
 /// Aborts if a worker's thread allocates (R13), as in the command.
@@ -16,8 +16,8 @@ static ALLOC: strowger_frame::alloc::GuardedAlloc = strowger_frame::alloc::Guard
 struct Arguments {
     /// Which benches: footprint, memory, udp, backends, overload, sealed, handshakes, flood,
     /// isolation, xdp; all of them if none is named
-    #[arg(value_name = "BENCH", value_parser = str::parse::<What>)]
-    what: Vec<What>,
+    #[arg(value_name = "BENCH", value_parser = str::parse::<Bench>)]
+    benches: Vec<Bench>,
     /// Print one JSON object a row instead of a table
     #[arg(long)]
     json: bool,
@@ -33,18 +33,18 @@ struct Arguments {
     /// Over UDP, only with trains (bulk flows)
     #[arg(long, conflicts_with = "singles")]
     trains: bool,
-    /// Over UDP, only without trains (each packet of another peer)
+    /// Over UDP, only without trains (successive packets from different peers)
     #[arg(long)]
     singles: bool,
-    /// How our sockets receive
+    /// How the sockets receive
     #[arg(long, value_enum, default_value_t = Backend::Auto)]
     backend: Backend,
 }
 
-/// How our sockets receive.
+/// How the sockets receive.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Backend {
-    /// The one that was measured to forward most
+    /// The backend that was measured to forward most
     Auto,
     /// io_uring, or an error
     #[value(name = "io_uring")]
@@ -56,15 +56,15 @@ enum Backend {
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.01..=60.0).contains(&seconds) => Ok(seconds),
-        _ => Err("a number from 0.01 to 60 is wanted".into()),
+        _ => Err("expected a number from 0.01 to 60".into()),
     }
 }
 
-/// The options that the arguments mean.
+/// The options for these arguments.
 fn options(arguments: &Arguments) -> Result<Options, Failure> {
     let mut options = Options::new()?;
-    if !arguments.what.is_empty() {
-        options.what.clone_from(&arguments.what);
+    if !arguments.benches.is_empty() {
+        options.benches.clone_from(&arguments.benches);
     }
     options.json = arguments.json;
     options.pairs = usize::from(arguments.pairs);
@@ -89,7 +89,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("strowger: bench: {why}");
-            // As the command ends where the machine refuses something.
+            // The exit code of the command if the machine refuses something.
             ExitCode::from(3)
         }
     }

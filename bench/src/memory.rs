@@ -1,15 +1,15 @@
-//! What a step costs: [three switches in a row](crate::chain) on the forwarder's core. It makes no
-//! system call while it measures.
+//! The cost of a step: [three switches in a row](crate::chain) on the forwarder's core, without
+//! system calls in the timed part.
 
 use std::time::{Duration, Instant};
 
 use strowger_frame::BURST_MAX;
 
 use crate::{
-    Failure, Options, Row, What, chain::Chain, instructions, machine::on_core, spread::Spread,
+    Bench, Failure, Options, Row, chain::Chain, instructions, machine::on_core, spread::Spread,
 };
 
-/// Rounds whose time is not taken: caches and branch predictors learn the way.
+/// Rounds that are not timed, in which caches and branch predictors warm up.
 const ROUNDS_BEFORE: usize = 2_000;
 
 /// Measures at each size.
@@ -22,7 +22,7 @@ pub(crate) fn rows(
         let measured =
             on_core(core, || (0..options.pairs).map(|_| measure(size, options.window())).collect());
         let measured: Vec<f64> = measured?;
-        let mut row = Row::new(What::Memory, size, false, options.pairs);
+        let mut row = Row::new(Bench::Memory, size, false, options.pairs);
         row.ns_per_packet_and_switch = Spread::of(measured);
         match instructions::per_step_if_counted(size) {
             Ok(instructions) => row.instructions_per_packet_and_switch = Some(instructions),
@@ -33,7 +33,7 @@ pub(crate) fn rows(
     Ok(())
 }
 
-/// Nanoseconds a packet and switch, over rounds that take `window` in all.
+/// Nanoseconds for each packet and switch, over rounds that take `window` in total.
 fn measure(size: usize, window: Duration) -> Result<f64, Failure> {
     let mut chain = Chain::new(size, BURST_MAX)?;
     for _ in 0..ROUNDS_BEFORE {

@@ -1,10 +1,10 @@
-//! What is left of the best rate when far more is offered than can be forwarded, and whether every
-//! packet that was let fall was counted. Without trains, since one core cannot send ten times what
-//! another forwards otherwise: the source's trains are cut by the kernel on the source's core, and
-//! the relay takes and gives single datagrams, as it must where the kernel knows no better.
+//! The rate under overload, and whether every dropped packet was counted. One core can send ten
+//! times what another forwards only with trains. So the source sends trains, the kernel segments
+//! them on the source's core, and the relay receives and sends single datagrams, as with a kernel
+//! without GRO and GSO.
 
 use crate::{
-    Failure, Options, Row, What,
+    Bench, Failure, Options, Row,
     relay::RelaySpec,
     row::Accounts,
     sockets::BUFFER_BYTES,
@@ -13,13 +13,13 @@ use crate::{
     trial::{Forwarder, Outcome, Trial},
 };
 
-/// What is offered while the best rate is looked for, as parts of the first rough figure.
+/// Offered loads in the search for the best rate, relative to a first estimate.
 const LOADS: [f64; 4] = [0.7, 0.85, 1.0, 1.3];
 
-/// What is offered in overload, as a multiple of the same.
+/// The offered load in overload, relative to the same.
 const OVERLOAD: f64 = 12.0;
 
-/// Measures at each size: in each pair, the best rate over [`LOADS`], then everything at once.
+/// Measures at each size: in each pair, the best rate over [`LOADS`], then full load.
 pub(crate) fn rows(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
@@ -30,7 +30,7 @@ pub(crate) fn rows(
             Trial {
                 forwarder: Forwarder::Relay(relay),
                 size,
-                // As many as there are threads to send them.
+                // One flow for each source thread.
                 flows: Flows::Trains(options.cores.sources.len()),
                 packets_per_s,
                 buffer_bytes: BUFFER_BYTES,
@@ -40,7 +40,7 @@ pub(crate) fn rows(
             .run()
         };
         let rough = run(None)?.rate;
-        let mut row = Row::new(What::Overload, size, false, options.pairs);
+        let mut row = Row::new(Bench::Overload, size, false, options.pairs);
         let mut accounts = Accounts { whole: true, ..Accounts::default() };
         let mut pairs = Vec::new();
         for _ in 0..options.pairs {
@@ -66,7 +66,7 @@ pub(crate) fn rows(
     Ok(())
 }
 
-/// Adds one run, and sees whether it is whole.
+/// Adds one run and checks its balance.
 fn account(sum: &mut Accounts, run: &Outcome) -> Result<(), Failure> {
     let balance = run.balance.as_ref().ok_or(Failure::Bug("a relay has a balance"))?;
     let at_sink = run.arrived + run.sink_drops;

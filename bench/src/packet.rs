@@ -1,5 +1,5 @@
-//! Packets as the wire has them: link header, switch header with a built label, and a payload that
-//! tells the flow. It never sends one.
+//! Packets as on the wire: link header, switch header with a label, and a payload with the number
+//! of the flow.
 
 use strowger_engine::{limits::HOPS_MAX, link::plain_header};
 use strowger_wire::{
@@ -9,20 +9,20 @@ use strowger_wire::{
     switch_header::{HEADER_64_BYTES, HeaderRepr},
 };
 
-/// Where the payload begins.
+/// Offset of the payload.
 pub const PAYLOAD_AT: usize = LINK_HEADER_BYTES + HEADER_64_BYTES;
 
-/// The shortest packet that says which flow it is of.
+/// The shortest packet that has the number of its flow.
 pub const PACKET_BYTES_MIN: usize = PAYLOAD_AT + 1;
 
-/// The longest packet measured: what an Ethernet frame takes, less IPv6 and UDP.
+/// The longest packet: an Ethernet frame's payload less IPv6 and UDP headers.
 pub const PACKET_BYTES_MAX: usize = 1452;
 
-/// A label through these slots, in at the first of a pair and out at the second, all switches
-/// numbering by `scheme`.
+/// A label through these slots, in by the first of a pair and out by the second; all switches use
+/// `scheme`.
 ///
 /// # Errors
-/// [`LabelError`], where a slot cannot be written or the way is too long.
+/// [`LabelError`] if a slot cannot be encoded or the path is too long.
 pub fn label(scheme: &Scheme, slots: &[(u32, u32)]) -> Result<Label, LabelError> {
     let hop = |&(ingress, egress): &(u32, u32)| Hop {
         scheme,
@@ -36,16 +36,16 @@ pub fn label(scheme: &Scheme, slots: &[(u32, u32)]) -> Result<Label, LabelError>
 /// Fills `bytes` with a packet: headers with this label, then the flow's number to the end.
 ///
 /// # Panics
-/// If `bytes` is shorter than [`PACKET_BYTES_MIN`]: a bug of the caller.
+/// If `bytes` is shorter than [`PACKET_BYTES_MIN`].
 pub fn write(bytes: &mut [u8], label: Label, flow: u8) {
-    assert!(bytes.len() >= PACKET_BYTES_MIN, "a packet has room for its headers");
+    assert!(bytes.len() >= PACKET_BYTES_MIN, "a packet has buffer for its headers");
     let (link, packet) = bytes.split_at_mut(LINK_HEADER_BYTES);
     link.copy_from_slice(&plain_header(0));
     let header = HeaderRepr::new(label, 0, HOPS_MAX).emit(packet);
     header.expect("the length was checked, and no bit is used yet").fill(flow);
 }
 
-/// A packet in memory of its own; see [`write()`].
+/// A packet as a vector; see [`write()`].
 ///
 /// # Panics
 /// As [`write()`].

@@ -1,6 +1,6 @@
-//! The two forwarders that ours is measured against, each as fast as its design allows: a batch of
-//! datagrams a call (`mmsg`), and one datagram a call (`one_by_one`). Neither knows a label; both
-//! send each datagram on to where its source's go, untouched, without a copy of their own.
+//! Two plain forwarders for comparison, each as fast as its design allows: a batch of datagrams for
+//! each call (`mmsg`), and one datagram for each call (`one_by_one`). Neither reads labels. Both
+//! send each datagram unchanged to the destination of its source, without a copy in user space.
 
 use std::{
     io::{ErrorKind, IoSlice, IoSliceMut},
@@ -14,22 +14,23 @@ use strowger_frame::tally::Counter;
 
 use crate::packet::PACKET_BYTES_MAX;
 
-/// Datagrams in one call at most: our own burst.
+/// Most datagrams in one call, as in a burst of Strowger.
 const BATCH: usize = 64;
 
-/// Room for one datagram, ending on a cache line.
-const ROOM_BYTES: usize = PACKET_BYTES_MAX.next_multiple_of(64);
+/// Bytes of a datagram's buffer, a multiple of a cache line.
+const DATAGRAM_BUFFER_BYTES: usize = PACKET_BYTES_MAX.next_multiple_of(64);
 
-/// From a source to its destination: one load by the source's port, and the address compared.
+/// Maps a source to its destination: one load by the source's port, and a comparison of the
+/// address.
 #[derive(Debug)]
 pub struct Routes {
-    /// By source port; index + 1 into `known`, or 0.
+    /// Index + 1 into `known` by source port, or 0.
     by_port: Box<[u16]>,
     known: Vec<(SocketAddrV4, SocketAddrV4)>,
 }
 
 impl Routes {
-    /// From the first of each pair to the second. Two sources with one port would be one too many.
+    /// Each pair is a source and its destination. Sources must have different ports.
     pub fn new(known: Vec<(SocketAddrV4, SocketAddrV4)>) -> Self {
         let mut by_port = vec![0; 1 << 16].into_boxed_slice();
         for (index, (from, _)) in (1..).zip(&known) {
@@ -38,73 +39,75 @@ impl Routes {
         Self { by_port, known }
     }
 
-    /// Where a datagram from here goes.
+    /// The destination of a datagram from this source.
     #[inline]
-    fn onward(&self, from: SocketAddrV4) -> Option<SocketAddrV4> {
+    fn destination(&self, from: SocketAddrV4) -> Option<SocketAddrV4> {
         let index = usize::from(self.by_port[usize::from(from.port())]).checked_sub(1)?;
         let &(known, to) = self.known.get(index)?;
         (known == from).then_some(to)
     }
 }
 
-/// Forwards until `stopped`, with one recvmmsg and one sendmmsg a batch. Counts in `vain` how often
-/// it looked and found nothing.
+/// Forwards until `stopped`, with one recvmmsg and one sendmmsg for each batch. Counts receives
+/// without a datagram in `idle_polls`.
 pub fn mmsg(
     socket: &UdpSocket,
     routes: &Routes,
-    vain: &Counter,
+    idle_polls: &Counter,
     mut stopped: impl FnMut() -> bool,
 ) {
     let fd = socket.as_raw_fd();
-    let mut rooms = Box::new([[0_u8; ROOM_BYTES]; BATCH]);
+    let mut buffers = Box::new([[0_u8; DATAGRAM_BUFFER_BYTES]; BATCH]);
     let mut in_headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
     let mut out_headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
     while !stopped() {
-        // Room, length, destination of each datagram that goes on.
+        // Buffer, length and destination of each datagram to send.
         let mut onward = ArrayVec::<(usize, usize), BATCH>::new();
         let mut addresses = ArrayVec::<Option<SockaddrIn>, BATCH>::new();
         {
-            let mut vectors = rooms.each_mut().map(|room| [IoSliceMut::new(room)]);
+            let mut vectors = buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
             let flags = MsgFlags::MSG_DONTWAIT;
             let Ok(arrived) = recvmmsg(fd, &mut in_headers, vectors.iter_mut(), flags, None) else {
-                vain.add(1);
+                idle_polls.add(1);
                 continue;
             };
-            for (room, message) in arrived.enumerate() {
+            for (buffer, message) in arrived.enumerate() {
                 let from = message.address.map(|from| SocketAddrV4::new(from.ip(), from.port()));
-                if let Some(to) = from.and_then(|from| routes.onward(from)) {
-                    onward.push((room, message.bytes));
+                if let Some(to) = from.and_then(|from| routes.destination(from)) {
+                    onward.push((buffer, message.bytes));
                     addresses.push(Some(to.into()));
                 }
             }
         }
-        let vectors: ArrayVec<[IoSlice<'_>; 1], BATCH> =
-            onward.iter().map(|&(room, bytes)| [IoSlice::new(&rooms[room][..bytes])]).collect();
-        // A message that cannot go ends the call, and those behind it are lost; over loopback none
-        // is refused, as the tests of the forwarders see.
+        let vectors: ArrayVec<[IoSlice<'_>; 1], BATCH> = onward
+            .iter()
+            .map(|&(buffer, bytes)| [IoSlice::new(&buffers[buffer][..bytes])])
+            .collect();
+        // A message that cannot be sent ends the call, and the messages behind it are lost. Over
+        // loopback none is refused, as the tests show.
         let flags = MsgFlags::MSG_DONTWAIT;
         let _ = sendmmsg(fd, &mut out_headers, &vectors, &addresses, [], flags);
     }
 }
 
-/// Forwards until `stopped`, with one recvfrom and one sendto a datagram. Counts in `vain` how often
-/// it looked and found nothing.
+/// Forwards until `stopped`, with one recvfrom and one sendto for each datagram. Counts receives
+/// without a datagram in `idle_polls`.
 pub fn one_by_one(
     socket: &UdpSocket,
     routes: &Routes,
-    vain: &Counter,
+    idle_polls: &Counter,
     mut stopped: impl FnMut() -> bool,
 ) {
-    let mut room = [0; ROOM_BYTES];
+    let mut buffer = [0; DATAGRAM_BUFFER_BYTES];
     while !stopped() {
-        match socket.recv_from(&mut room) {
+        match socket.recv_from(&mut buffer) {
             Ok((bytes, SocketAddr::V4(from))) => {
-                if let Some(to) = routes.onward(from) {
-                    // What cannot go is lost.
-                    let _ = socket.send_to(&room[..bytes], to);
+                if let Some(to) = routes.destination(from) {
+                    // A datagram that cannot be sent is lost.
+                    let _ = socket.send_to(&buffer[..bytes], to);
                 }
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => vain.add(1),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => idle_polls.add(1),
             Ok(_) | Err(_) => {}
         }
     }

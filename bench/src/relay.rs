@@ -1,5 +1,5 @@
-//! Ours under test: a switch with one worker and one UDP port, run by the loop of the runtime, which
-//! here never blocks. It never looks at what passes.
+//! Strowger under test: a switch with one worker and one UDP port, run by the loop of the runtime,
+//! which never blocks here.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
@@ -21,8 +21,8 @@ use strowger_wire::{Scheme, scheme::Form};
 
 use crate::Failure;
 
-/// Chunks of a worker's pool: those posted to the kernel, a burst of frames that came alone, each
-/// in a chunk of its own, that waits to be sent, and as many again that were just sent.
+/// Chunks of a worker's pool: those posted to the kernel, a burst of single frames, each in its own
+/// chunk, that waits to be sent, and as many that were just sent.
 const CHUNKS: u32 = 256;
 
 /// A switch, its only worker and its only port.
@@ -39,15 +39,14 @@ impl std::fmt::Debug for Relay {
     }
 }
 
-/// How a relay is to be.
+/// The options of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelaySpec {
     /// How its port receives.
     pub backend: Choice,
-    /// Whether it takes and gives trains. Without, it is what it would be where the kernel has
-    /// neither `UDP_GRO` nor `UDP_SEGMENT`.
+    /// Whether it uses GRO and GSO. Without them, it behaves as on a kernel that has neither.
     pub trains: bool,
-    /// Whether its slots are numbered for a thousand neighbours, and not for 256.
+    /// Whether its scheme numbers a thousand neighbours instead of 256.
     pub many: bool,
 }
 
@@ -73,7 +72,7 @@ impl RelaySpec {
 }
 
 impl Relay {
-    /// A relay on loopback with socket buffers of this size, and nobody attached.
+    /// A relay on loopback with socket buffers of this size and no neighbours.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -94,7 +93,7 @@ impl Relay {
         Ok(Self { switch, worker, port, report })
     }
 
-    /// Attaches the neighbour at this address; says which slot it has.
+    /// Attaches the neighbour at this address; returns its slot.
     ///
     /// # Errors
     /// What the switch refused.
@@ -103,18 +102,18 @@ impl Relay {
         Ok(self.switch.attach(Attach::plain(self.port, address, Behind::Neighbour, name))?)
     }
 
-    /// How its slots are written.
+    /// The scheme of its slots.
     pub fn scheme(&self) -> &Scheme {
         self.switch.config().scheme()
     }
 
-    /// Where its socket is bound, and how it receives.
+    /// The address of its socket, and how it receives.
     pub fn report(&self) -> &UdpReport {
         &self.report
     }
 
-    /// Makes everything attached known to the worker. To be called on the thread that then
-    /// forwards, since a ring of the kernel belongs to who first receives by it.
+    /// Waits until the worker has applied all attachments. Call it on the thread that forwards,
+    /// because an io_uring belongs to the thread that first receives with it.
     pub fn settle(&mut self) {
         while !self.switch.is_settled() {
             self.worker.worker_mut().poll(Now(1));
@@ -122,45 +121,44 @@ impl Relay {
         }
     }
 
-    /// Forwards until `stopped`, without ever blocking. Counts in `vain` how often it looked and
-    /// found nothing.
-    pub fn forward(&mut self, vain: &Counter, mut stopped: impl FnMut() -> bool) {
+    /// Forwards until `stopped`, without blocking. Counts polls without a frame in `idle_polls`.
+    pub fn forward(&mut self, idle_polls: &Counter, mut stopped: impl FnMut() -> bool) {
         self.worker.run(|switched| {
             if switched == 0 {
-                vain.add(1);
+                idle_polls.add(1);
             }
             stopped()
         });
     }
 
-    /// One poll; says how many frames were switched.
+    /// Polls once; returns how many frames were switched.
     pub fn poll(&mut self) -> usize {
         self.worker.worker_mut().poll(Now(1))
     }
 
-    /// Forwards until two hundred polls in a row found nothing, or for two seconds: so that what
-    /// is on its way arrives. Sleeps between vain polls.
-    pub fn settle_down(&mut self) {
+    /// Forwards until two hundred polls in a row were idle, at most two seconds, so that packets in
+    /// flight arrive. Sleeps between idle polls.
+    pub fn drain(&mut self) {
         let started = Instant::now();
-        let mut vain = 0;
+        let mut idle_polls = 0;
         self.worker.run(|switched| {
             if switched > 0 {
-                vain = 0;
+                idle_polls = 0;
             } else {
-                vain += 1;
+                idle_polls += 1;
                 std::thread::sleep(std::time::Duration::from_micros(100));
             }
-            vain >= 200 || started.elapsed().as_secs() >= 2
+            idle_polls >= 200 || started.elapsed().as_secs() >= 2
         });
     }
 
-    /// What it has counted.
+    /// Its counters.
     pub fn balance(&mut self) -> Balance {
         self.switch.poll(Now(u64::MAX));
         self.switch.balance()
     }
 
-    /// Frames whose payload it copied: 0, or something is wrong.
+    /// Frames whose payload was copied. Must be 0.
     pub fn frames_copied(&mut self) -> u64 {
         self.worker.worker_mut().pool_mut().tally().frames_copied.read()
     }

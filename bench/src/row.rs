@@ -1,160 +1,160 @@
-//! One row of what was measured: for people a line of a table, for programs a JSON object. A field
-//! that a row has no figure for is left out.
+//! One result row: a line of a table for people, a JSON object for programs. JSON omits fields
+//! without a figure.
 
 use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 
-use crate::{What, isolation::Isolation, spread::Spread, trial::Outcome};
+use crate::{Bench, isolation::Isolation, spread::Spread, trial::Outcome};
 
-/// One row. Rates are packets a second.
+/// A result row. Rates are in packets a second.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Row {
-    /// Which bench.
-    pub bench: What,
-    /// Bytes of each packet, as the UDP payload or the frame has them.
+    /// The benchmark.
+    pub bench: Bench,
+    /// Bytes of each packet: of the UDP payload, or of the frame.
     pub size: usize,
-    /// Whether packets came as bulk flows, that the kernel joins into trains, or each from and to
-    /// another peer.
+    /// Whether packets came as bulk flows, which the kernel joins into trains, or successive
+    /// packets from and to different peers.
     pub trains: bool,
-    /// How links are sealed, where they are: `full` or `header_only`.
+    /// How links are sealed, if they are: `full` or `header_only`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seal: Option<&'static str>,
     /// In `xdp`: whether the kernel receives for the forwarder on the same core (`same_core`) or on
     /// another (`other_core`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receive: Option<&'static str>,
-    /// In `xdp`: which part of the rate of ours was offered, to ours and the peer, one frame at a
-    /// time; as much as can be, if it does not say.
+    /// In `xdp`: the offered load of a latency measurement, relative to Strowger's rate, one frame
+    /// at a time. `None` where rates are measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load: Option<f64>,
-    /// How ours received: `io_uring`, `mmsg` or `memory`, over Ethernet `xdp_zero_copy`, `xdp_copy`,
-    /// `xdp_generic` or `af_packet`; in `sealed` the provider of the cipher, where that alone is
-    /// measured; in `handshakes`, whose work it is: of the `responder` or the
-    /// `initiator`, with a peer met for the first time or known (`_again`), or the `slow_path`'s for
-    /// a known one that knocks.
+    /// How Strowger received: `io_uring`, `mmsg` or `memory`, over Ethernet `xdp_zero_copy`,
+    /// `xdp_copy`, `xdp_generic` or `af_packet`. In `sealed`, the provider of the cipher if only
+    /// that is measured. In `handshakes`, the side: `responder` or `initiator` with an unknown peer
+    /// or a known one (`_again`), or the `slow_path` with a known peer. In `flood`, `steered` or
+    /// `punted`.
     pub ours: &'static str,
-    /// What ours was measured against: `mmsg`, `one_by_one`, or ours with recvmmsg
-    /// (`ours_mmsg`); in `overload`, ours at its best rate (`ours_at_best`); in `sealed`, the cipher
-    /// alone (`aead_twice`, or the portable `chacha20poly1305`), full sealing (`full`) or a WireGuard
-    /// (`boringtun` and `boringtun_1_thread` as it is deployed, `boringtun_no_tun` and
-    /// `boringtun_no_tun_mmsg` as a library in one loop); in `handshakes`, the curve operations of
-    /// one side alone (`curves`); in `flood`, ours without the flood (`calm`), or with it sent
-    /// to another socket (`elsewhere`); in `isolation`, without
-    /// the offender (`without`); in `xdp`, `testpmd`, `af_packet`, `bridge` or `xdp_redirect`.
+    /// Bench Strowger is compared with: `mmsg`, `one_by_one`, or Strowger with recvmmsg
+    /// (`ours_mmsg`). In `overload`, Strowger at its best rate (`ours_at_best`). In `sealed`, the
+    /// cipher alone (`aead_twice`, or the portable `chacha20poly1305`), full sealing (`full`), or
+    /// WireGuard (`boringtun` and `boringtun_1_thread` as deployed, `boringtun_no_tun` and
+    /// `boringtun_no_tun_mmsg` as a library in one loop). In `handshakes`, the curve operations of
+    /// one side (`curves`). In `flood`, Strowger without the flood (`no_flood`), or with a flood to
+    /// another socket (`elsewhere`). In `isolation`, without the offender (`without`). In `xdp`,
+    /// `testpmd`, `af_packet`, `bridge` or `xdp_redirect`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<&'static str>,
-    /// What ours forwarded.
+    /// The rate of Strowger.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ours_rate: Option<Spread>,
-    /// What the peer forwarded.
+    /// The rate of the peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_rate: Option<Spread>,
-    /// Ours by the peer's, of each pair.
+    /// Strowger's rate divided by the peer's, for each pair.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<Spread>,
-    /// What ours forwarded for each second of CPU that its thread had and did not spend looking in
-    /// vain.
+    /// Packets that Strowger forwarded for each second of its thread's CPU time outside of idle
+    /// polls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ours_per_busy_s: Option<Spread>,
-    /// The same of the peer.
+    /// The same for the peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_per_busy_s: Option<Spread>,
-    /// Their ratio, of each pair: the one to read on a machine where others work too.
+    /// Their ratio for each pair: the one to read on a machine with other load.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio_busy: Option<Spread>,
-    /// What was offered to ours.
+    /// The load offered to Strowger.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offered: Option<Spread>,
-    /// Whether in every run, ours and the peer's, the forwarder was busy for at least 95 % of its
-    /// CPU time. If not, the source was the limit, and the ratio is none of forwarders.
+    /// Whether the forwarder was busy for at least 95 % of its CPU time in every run, Strowger's
+    /// and the peer's. If not, the source was the limit, and the ratio does not compare forwarders.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub saturated: Option<bool>,
-    /// The part of its CPU time in which the idlest run's forwarder had nothing to do.
+    /// The largest share of CPU time that a forwarder spent on idle polls in any run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<f64>,
-    /// The most that the sink lost, as a part of what came through: far above 0, and the sink was
-    /// the limit.
+    /// The largest loss at the sink, relative to the packets that arrived. Far above 0, the sink
+    /// was the limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sink_lost: Option<f64>,
-    /// How often it was measured.
+    /// The number of pairs.
     pub pairs: usize,
-    /// What one step of one switch took.
+    /// The time of one step of one switch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ns_per_packet_and_switch: Option<Spread>,
-    /// How many instructions it was, where valgrind could count them.
+    /// Its instructions, if valgrind could count them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instructions_per_packet_and_switch: Option<f64>,
-    /// In `xdp`, with a `load`: how long a frame was on its way through ours.
+    /// In `xdp` with a `load`: the latency through Strowger.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ours_latency: Option<Latency>,
-    /// The same of the peer.
+    /// The same for the peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_latency: Option<Latency>,
-    /// In `overload` and `xdp`: how every packet that was sent and did not arrive was accounted for.
+    /// In `overload` and `xdp`: the balance of all packets that were sent and did not arrive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accounts: Option<Accounts>,
     /// In `footprint`: the memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
-    /// In `isolation`: the case, and what became of the innocent traffic.
+    /// In `isolation`: the case, and the result for the innocent traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
-    /// What a reader must know beside.
+    /// Remarks for the reader.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
-/// Where packets went, over all of a row's runs.
+/// Where packets went, over all runs of a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Accounts {
-    /// Whether each of them is accounted for, by our own counters alone.
+    /// Whether every packet is accounted for by Strowger's own counters.
     pub whole: bool,
     /// Sent to the relay.
     pub sent: u64,
-    /// Dropped by the kernel before they were frames, as the relay counted it.
+    /// Dropped by the kernel before they were frames, as counted by the relay.
     pub kernel_drops: u64,
-    /// Taken in by the relay.
+    /// Received by the relay.
     pub frames_in: u64,
     /// Discarded by the relay, for all reasons.
     pub discards: u64,
-    /// Let out by the relay.
+    /// Sent by the relay.
     pub frames_out: u64,
-    /// Counted at the sink, with what the kernel dropped there.
+    /// Counted at the sink, including drops of the kernel there.
     pub at_sink: u64,
 }
 
-/// How long frames were on their way from the source's interface to the sink's, in microseconds:
-/// what the fastest half, 99 and 99.9 of 100 took at most, each over the runs.
+/// Latency from the source's interface to the sink's, in microseconds: quantiles, each over the
+/// runs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Latency {
-    /// Half of them.
+    /// 50 of 100 frames.
     pub median: Spread,
-    /// 99 of 100.
+    /// 99 of 100 frames.
     pub p99: Spread,
-    /// 999 of 1000.
+    /// 999 of 1000 frames.
     pub p999: Spread,
 }
 
-/// What memory a relay took.
+/// Memory of a relay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Memory {
     /// Neighbours attached.
     pub neighbours: usize,
-    /// Packets forwarded while memory was watched.
+    /// Packets forwarded between the readings.
     pub packets: u64,
-    /// The most that the process ever had resident.
+    /// The peak of the process' resident memory.
     pub peak_bytes: u64,
-    /// How much of it the process had before there was a relay.
+    /// The process' memory before there was a relay.
     pub before_bytes: u64,
-    /// How much the peak rose while those packets were forwarded.
+    /// Growth of the peak while those packets were forwarded.
     pub growth_bytes: u64,
 }
 
 impl Row {
-    /// A row with no figures yet.
-    pub(crate) fn new(bench: What, size: usize, trains: bool, pairs: usize) -> Self {
+    /// A row without figures.
+    pub(crate) fn new(bench: Bench, size: usize, trains: bool, pairs: usize) -> Self {
         Self {
             bench,
             size,
@@ -186,7 +186,7 @@ impl Row {
         }
     }
 
-    /// Fills in the rates and ratios of these pairs: ours, the peer's.
+    /// Sets the rates and ratios of these pairs: Strowger's and the peer's.
     pub(crate) fn compare(&mut self, pairs: &[(Outcome, Outcome)]) {
         let rates = |of: fn(&Outcome) -> f64| {
             let ours = Spread::of(pairs.iter().map(|(ours, _)| of(ours)));
@@ -205,7 +205,7 @@ impl Row {
     }
 }
 
-/// The table's head, for rows as [`Row`] displays itself.
+/// The head of the table, for rows as [`Row`] displays them.
 pub const TABLE_HEAD: &str = "\
 bench       bytes  traffic      ours      Mpps, median (min to max)  peer          Mpps, median (min to max)  ratio, median (min to max)";
 
@@ -246,11 +246,11 @@ impl fmt::Display for Row {
         f.write_str(line.trim_end())?;
         let mut remark = |text: &dyn fmt::Display| write!(f, "\n           {text}");
         if let (Some(false), None) = (self.saturated, self.idle) {
-            remark(&"not saturated: nearly all that was offered came through")?;
+            remark(&"not saturated: nearly everything that was offered arrived")?;
         }
         if let (Some(false), Some(idle)) = (self.saturated, self.idle) {
             remark(&format!(
-                "not saturated: a forwarder had nothing to do for {:.0} % of its time in the worst \
+                "not saturated: a forwarder was idle for {:.0} % of its time in the worst \
                  run",
                 100.0 * idle
             ))?;
@@ -264,7 +264,7 @@ impl fmt::Display for Row {
             };
             let peer = self.peer_latency.map_or("none".to_owned(), show);
             remark(&format!(
-                "at {:.0} % of ours, microseconds (median, p99, p99.9): ours {}; peer {peer}",
+                "latency at {:.0} % load in microseconds (median, p99, p99.9): ours {}; peer {peer}",
                 100.0 * load,
                 show(ours)
             ))?;
@@ -312,8 +312,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_has_the_fields_that_the_issue_names_and_none_without_a_figure() {
-        let mut row = Row::new(What::Udp, 64, true, 5);
+    fn json_has_the_documented_fields_and_omits_those_without_a_figure() {
+        let mut row = Row::new(Bench::Udp, 64, true, 5);
         let rate = Spread { min: 1.0, median: 2.0, max: 3.0 };
         row.peer = Some("mmsg");
         (row.ours_rate, row.peer_rate, row.ratio) = (Some(rate), Some(rate), Some(rate));

@@ -1,26 +1,27 @@
-//! Sealed links: what a switch that opens and seals every packet forwards, against what the cipher
-//! alone allows for the same bytes; full against header-only; and over UDP against a WireGuard.
+//! Sealed links: the rate of a switch that opens and seals every packet, against the rate of the
+//! cipher alone for the same bytes; full against header-only; and over UDP against WireGuard.
 
 use std::time::{Duration, Instant};
 
 use strowger_crypto::aead::Provider;
 
 use crate::{
-    Failure, Options, Row, What,
+    Bench, Failure, Options, Row,
     machine::on_core,
-    sealed_chain::{Bare, Mode, SealedChain},
+    sealed_chain::{AeadOnly, Mode, SealedChain},
     sealed_relay::{SealedRelay, forward},
     sealed_udp::{Ends, Forwarder, Parts, Run, SealedTrial},
     spread::Spread,
 };
 
-/// Rounds of one kind before it is another's turn: each burst once.
+/// Rounds of one kind before the next kind: each burst once.
 const ROUNDS_A_TURN: usize = 16;
 
-/// Turns whose time is not taken.
+/// Turns that are not timed.
 const TURNS_BEFORE: usize = 8;
 
-/// The WireGuards: as deployed, with its own number of threads and with one; as a library.
+/// The forms of WireGuard: as deployed, with its default number of threads and with one; as a
+/// library.
 const WIREGUARDS: [&str; 4] =
     ["boringtun", "boringtun_1_thread", "boringtun_no_tun", "boringtun_no_tun_mmsg"];
 
@@ -30,7 +31,7 @@ pub(crate) fn rows(
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     for &size in &options.sizes {
-        // A tag more than a plain packet.
+        // A sealed packet needs a tag more than a plain one.
         if size < SealedChain::BYTES_MIN {
             continue;
         }
@@ -43,7 +44,7 @@ pub(crate) fn rows(
             (Mode::HeaderOnly, "aead_twice", Rates::header_only),
             (Mode::HeaderOnly, "full", Rates::modes),
         ] {
-            let mut row = Row::new(What::Sealed, size, false, options.pairs);
+            let mut row = Row::new(Bench::Sealed, size, false, options.pairs);
             row.seal = Some(mode.name());
             row.peer = Some(peer);
             row.ours_rate = Spread::of(pairs.iter().map(|pair| of(pair).0));
@@ -51,14 +52,14 @@ pub(crate) fn rows(
             row.ratio = Spread::of(pairs.iter().map(|pair| of(pair).0 / of(pair).1));
             each(row)?;
         }
-        // Which provider is the default is a matter of this row.
-        let mut row = Row::new(What::Sealed, size, false, options.pairs);
+        // This row decides which provider is the default.
+        let mut row = Row::new(Bench::Sealed, size, false, options.pairs);
         row.seal = Some(Mode::Full.name());
         row.ours = Provider::DEFAULT.name();
         row.peer = Some(Provider::Portable.name());
-        row.ours_rate = Spread::of(pairs.iter().map(|pair| pair.bare[0]));
+        row.ours_rate = Spread::of(pairs.iter().map(|pair| pair.aead[0]));
         row.peer_rate = Spread::of(pairs.iter().map(|pair| pair.portable));
-        row.ratio = Spread::of(pairs.iter().map(|pair| pair.bare[0] / pair.portable));
+        row.ratio = Spread::of(pairs.iter().map(|pair| pair.aead[0] / pair.portable));
         each(row)?;
         for peer in WIREGUARDS {
             each(over_udp(options, size, peer)?)?;
@@ -67,16 +68,17 @@ pub(crate) fn rows(
     Ok(())
 }
 
-/// A sealed relay over UDP with trains against a WireGuard that gets as many datagrams of the same
-/// size from a source of the same kind.
+/// A sealed relay over UDP with trains against a WireGuard that receives as many datagrams of the
+/// same size from the same kind of source.
 fn over_udp(options: &Options, size: usize, peer: &'static str) -> Result<Row, Failure> {
     let (window, cores) = (options.window(), &options.cores);
     let ours = || {
         let ends = Ends::new()?;
         let SealedRelay { mut worker, slow_path, at, seal, open } =
             SealedRelay::new(&ends, size, Mode::Full, true)?;
-        let forwarder =
-            Forwarder::Here(Box::new(move |vain, stopped| forward(&mut worker, vain, stopped)));
+        let forwarder = Forwarder::InThread(Box::new(move |idle_polls, stopped| {
+            forward(&mut worker, idle_polls, stopped)
+        }));
         let backend = "mmsg";
         let run =
             SealedTrial { size, window, cores, at, ends, seal, open, forwarder, backend }.run();
@@ -97,7 +99,7 @@ fn over_udp(options: &Options, size: usize, peer: &'static str) -> Result<Row, F
         }
     };
     let pairs = (0..options.pairs).map(|_| Ok((ours()?, theirs()?)));
-    let mut row = Row::new(What::Sealed, size, true, options.pairs);
+    let mut row = Row::new(Bench::Sealed, size, true, options.pairs);
     row.seal = Some(Mode::Full.name());
     row.ours = "mmsg";
     row.peer = Some(peer);
@@ -139,37 +141,37 @@ fn no_wireguard() -> Failure {
 
 /// Packets a second, all measured in turn.
 struct Rates {
-    /// By mode: the switch.
+    /// The switch, by mode.
     switch: [f64; 2],
-    /// By mode: the cipher alone, by the provider that is the default.
-    bare: [f64; 2],
-    /// The cipher alone, full, by the portable provider.
+    /// The cipher alone with the default provider, by mode.
+    aead: [f64; 2],
+    /// The cipher alone with the portable provider, full.
     portable: f64,
 }
 
 impl Rates {
     fn full(&self) -> (f64, f64) {
-        (self.switch[0], self.bare[0])
+        (self.switch[0], self.aead[0])
     }
 
     fn header_only(&self) -> (f64, f64) {
-        (self.switch[1], self.bare[1])
+        (self.switch[1], self.aead[1])
     }
 
     fn modes(&self) -> (f64, f64) {
         (self.switch[1], self.switch[0])
     }
 
-    /// A few rounds of each in turn until `window` has passed for all five. Of each, the round in
-    /// the middle counts: one that somebody else's thread has broken into says nothing.
+    /// Some rounds of each in turn until `window` has passed for all five. The median round of each
+    /// counts, because a round that another thread has interrupted means nothing.
     fn measure(size: usize, window: Duration) -> Result<Self, Failure> {
         let mut chains =
             [SealedChain::new(size, Mode::Full)?, SealedChain::new(size, Mode::HeaderOnly)?];
         let [ours, portable] = [Provider::DEFAULT, Provider::Portable];
-        let mut bares = [
-            Bare::new(size, Mode::Full, ours)?,
-            Bare::new(size, Mode::HeaderOnly, ours)?,
-            Bare::new(size, Mode::Full, portable)?,
+        let mut aeads = [
+            AeadOnly::new(size, Mode::Full, ours)?,
+            AeadOnly::new(size, Mode::HeaderOnly, ours)?,
+            AeadOnly::new(size, Mode::Full, portable)?,
         ];
         let mut took: [Vec<f64>; 5] = Default::default();
         let started = Instant::now();
@@ -179,7 +181,7 @@ impl Rates {
                 for _ in 0..ROUNDS_A_TURN {
                     let round = match kind {
                         0 | 1 => chains[kind].round()?,
-                        _ => bares[kind - 2].round(),
+                        _ => aeads[kind - 2].round(),
                     };
                     if turn >= TURNS_BEFORE {
                         took.push(round.as_secs_f64());
@@ -192,7 +194,7 @@ impl Rates {
             let middle = Spread::of(took).map_or(f64::INFINITY, |spread| spread.median);
             SealedChain::BURST as f64 / middle
         };
-        let [full, header, bare_full, bare_header, portable] = took.map(rate);
-        Ok(Self { switch: [full, header], bare: [bare_full, bare_header], portable })
+        let [full, header, aead_full, aead_header, portable] = took.map(rate);
+        Ok(Self { switch: [full, header], aead: [aead_full, aead_header], portable })
     }
 }

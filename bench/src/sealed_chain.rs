@@ -1,6 +1,7 @@
-//! A switch between two sealed links, without a kernel, and beside it the cipher alone at the same
-//! work: three switches by memory wires, of which only the middle one is timed. The first seals
-//! what the middle one opens; the last opens what it sealed, and so proves it.
+//! A switch between two sealed links without a kernel, and for comparison the cipher alone with the
+//! same work. There are three switches connected by memory wires, and only the middle one is timed.
+//! The first seals what the middle one opens; the last opens what the middle one sealed, and so
+//! checks it.
 
 use std::{
     collections::VecDeque,
@@ -29,7 +30,7 @@ use strowger_wire::{Label, hello::SealWish, limits::TAG_BYTES, link_header::LINK
 
 use crate::{Failure, packet};
 
-/// Bursts that take turns, as in [`chain`](crate::chain).
+/// Bursts that are used in turn, as in [`chain`](crate::chain).
 const BURSTS: usize = 16;
 
 /// The slots by which packets enter and leave each switch.
@@ -40,7 +41,7 @@ const SLOTS: (u32, u32) = (2, 3);
 pub enum Mode {
     /// Everything behind the link header.
     Full,
-    /// The headers alone.
+    /// Only the headers.
     HeaderOnly,
 }
 
@@ -53,7 +54,7 @@ impl Mode {
         }
     }
 
-    /// What an end of a link asks for.
+    /// The seal mode that an end of a link asks for.
     pub(crate) const fn wish(self) -> SealWish {
         match self {
             Self::Full => SealWish::Full,
@@ -62,14 +63,14 @@ impl Mode {
     }
 }
 
-/// A node of the bench: identities are told apart by a number.
+/// The identity of a node of the benchmark, by its number.
 pub(crate) fn local(number: u8) -> Result<LocalIdentity, Failure> {
     let key = IdentityKey::from_seed(&Secret::from_bytes([number; 32]));
     let network = NetworkId::new(b"bench").ok_or(Failure::Bug("a short name"))?;
     Ok(LocalIdentity::new(&key, network))
 }
 
-/// Who a switch of the bench is.
+/// The peering configuration of a switch of the benchmark.
 pub(crate) fn peering(number: u8) -> Result<PeeringConfig, Failure> {
     Ok(PeeringConfig::new(local(number)?, Box::new(SeededEntropy::new(u64::from(number))))
         .with_wall_at_zero(1))
@@ -83,7 +84,7 @@ struct Node {
 
 impl Node {
     fn new(number: u8) -> Result<Self, Failure> {
-        // For handshakes; packets bring their own memory.
+        // For handshakes; packets have their own memory.
         let spec = PoolSpec { trains: 0, singles: 64, huge_pages: false };
         let pool = Pool::new(&spec).map_err(Failure::kernel("memory"))?;
         let (mut switch, mut workers) = Switch::new(SwitchConfig::default(), vec![pool])?;
@@ -137,10 +138,10 @@ impl SealedChain {
     /// Packets of one round.
     pub const BURST: usize = BURST_MAX;
 
-    /// The shortest packet on a sealed link that the bench can tell.
+    /// The shortest packet on a sealed link that the benchmark can identify.
     pub const BYTES_MIN: usize = packet::PACKET_BYTES_MIN + TAG_BYTES;
 
-    /// A chain for packets that are `size` bytes long on the sealed links.
+    /// Returns a chain for packets that have `size` bytes on the sealed links.
     ///
     /// # Errors
     /// What the kernel or a switch refused, or that no link came up.
@@ -183,18 +184,18 @@ impl SealedChain {
                 return Ok(());
             }
         }
-        Err(Failure::Wrong("no sealed link came up by memory wires".to_owned()))
+        Err(Failure::Wrong("no sealed link came up over memory wires".to_owned()))
     }
 
-    /// One round: a burst through all switches. Only the middle one's poll is timed.
+    /// Sends a burst through all switches, and returns the time of the middle one's poll.
     ///
     /// # Errors
-    /// [`Failure::Wrong`], if a frame was lost.
+    /// [`Failure::Wrong`] if a frame was lost.
     pub fn round(&mut self) -> Result<Duration, Failure> {
         let mut burst = self.waiting.pop_front().ok_or(Failure::Bug("bursts wait"))?;
         self.near.tx_burst(Mark(0), &mut burst);
         self.near.flush();
-        // Real rounds take longer; keys that grow old are not what is measured.
+        // Less than a real round, so that keys do not expire.
         self.now.0 += 100;
         let [first, middle, last] = &mut self.nodes;
         first.worker.poll(self.now);
@@ -203,7 +204,7 @@ impl SealedChain {
         self.far.rx_burst(&mut self.pool, &mut burst);
         if burst.len() != Self::BURST {
             let middle = middle.switch.balance();
-            return Err(Failure::Wrong(format!("{} frames came through: {middle:?}", burst.len())));
+            return Err(Failure::Wrong(format!("{} frames arrived: {middle:?}", burst.len())));
         }
         for frame in &mut burst {
             packet::write(frame.bytes_mut(), self.label, 0);
@@ -213,7 +214,7 @@ impl SealedChain {
     }
 }
 
-/// Not inlined: this is the name that a profile asks for.
+/// Not inlined, so that profiles have this name.
 #[inline(never)]
 fn poll_sealed(worker: &mut Worker, now: Now) -> Duration {
     let started = Instant::now();
@@ -239,11 +240,11 @@ fn bursts(write: impl Fn(&mut [u8]), size: usize) -> Result<(Pool, VecDeque<Burs
     Ok((pool, bursts))
 }
 
-/// The cipher alone: opens and seals what a switch would, in memory of the same kind. No header is
-/// read, no window kept, nothing counted, nothing sent.
-pub struct Bare {
-    came: AeadKey,
-    goes: AeadKey,
+/// The cipher alone: opens and seals the bytes that a switch would, in memory of the same kind,
+/// without headers, replay window, counters or ports.
+pub struct AeadOnly {
+    rx_key: AeadKey,
+    tx_key: AeadKey,
     mode: Mode,
     counter: u64,
     waiting: VecDeque<Burst>,
@@ -251,21 +252,21 @@ pub struct Bare {
     _pool: Pool,
 }
 
-impl std::fmt::Debug for Bare {
+impl std::fmt::Debug for AeadOnly {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bare").field("mode", &self.mode).finish_non_exhaustive()
+        f.debug_struct("AeadOnly").field("mode", &self.mode).finish_non_exhaustive()
     }
 }
 
-impl Bare {
-    /// `provider`'s, for packets that are `size` bytes long when sealed.
+impl AeadOnly {
+    /// Uses `provider`, for packets that have `size` bytes when sealed.
     ///
     /// # Errors
     /// What the kernel refused.
     pub fn new(size: usize, mode: Mode, provider: Provider) -> Result<Self, Failure> {
         let key = |byte| provider.key(&Secret::from_bytes([byte; 32]));
         let (pool, waiting) = bursts(|bytes| bytes.fill(5), size)?;
-        Ok(Self { came: key(1), goes: key(2), mode, counter: 0, waiting, _pool: pool })
+        Ok(Self { rx_key: key(1), tx_key: key(2), mode, counter: 0, waiting, _pool: pool })
     }
 
     /// One round; opening and sealing is timed.
@@ -276,12 +277,12 @@ impl Bare {
         let mut burst = self.waiting.pop_front().expect("bursts wait");
         let first = self.counter;
         for (counter, frame) in (first..).zip(&mut burst) {
-            seal(&self.came, self.mode, counter, frame.bytes_mut());
+            seal(&self.rx_key, self.mode, counter, frame.bytes_mut());
         }
         let started = Instant::now();
         for (counter, frame) in (first..).zip(&mut burst) {
-            open(&self.came, self.mode, counter, frame.bytes_mut());
-            seal(&self.goes, self.mode, counter, frame.bytes_mut());
+            open(&self.rx_key, self.mode, counter, frame.bytes_mut());
+            seal(&self.tx_key, self.mode, counter, frame.bytes_mut());
         }
         let took = started.elapsed();
         self.counter += burst.len() as u64;
@@ -290,7 +291,7 @@ impl Bare {
     }
 }
 
-/// What of a packet is sealed, and where its tag is.
+/// Splits a packet into link header, sealed part and tag.
 fn parts(mode: Mode, packet: &mut [u8]) -> ([u8; LINK_HEADER_BYTES], &mut [u8], &mut Tag) {
     let (header, rest) = packet.split_first_chunk_mut().expect("a link header");
     let (body, tag) = rest.split_last_chunk_mut().expect("a tag");
@@ -316,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_packet_comes_through_two_sealed_links() {
+    fn every_packet_passes_two_sealed_links() {
         for mode in [Mode::Full, Mode::HeaderOnly] {
             let mut chain = SealedChain::new(128, mode).expect("links");
             for _ in 0..40 {
@@ -329,11 +330,11 @@ mod tests {
     }
 
     #[test]
-    fn the_bare_cipher_opens_what_it_sealed() {
+    fn the_cipher_opens_what_it_sealed() {
         for mode in [Mode::Full, Mode::HeaderOnly] {
-            let mut bare = Bare::new(1400, mode, Provider::DEFAULT).expect("memory");
+            let mut aead = AeadOnly::new(1400, mode, Provider::DEFAULT).expect("memory");
             for _ in 0..40 {
-                bare.round();
+                aead.round();
             }
         }
     }

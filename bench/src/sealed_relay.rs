@@ -1,5 +1,5 @@
-//! Ours between two sealed links over UDP: one worker, and its slow path on whichever thread polls it.
-//! The ends of the links are `strowger-crypto` by hand, with no switch.
+//! Strowger between two sealed links over UDP: one worker, and a slow path on the thread that polls
+//! it. The ends of the links use `strowger-crypto` directly, without a switch.
 
 use std::{
     net::{SocketAddr, SocketAddrV4, UdpSocket},
@@ -39,7 +39,7 @@ use crate::{
     sealed_udp::{Ends, FORWARDER_BUFFER_BYTES, Open, Seal, anywhere},
 };
 
-/// Who is who.
+/// The numbers of the identities.
 pub(crate) const RELAY: u8 = 10;
 const SOURCE: u8 = 11;
 const SINK: u8 = 12;
@@ -50,14 +50,14 @@ const SLOTS: (u32, u32) = (2, 3);
 /// As in [`relay`](crate::relay).
 const CHUNKS: u32 = 256;
 
-/// What a link of the bench carries.
+/// The MTU of a link of the benchmark.
 const MTU: u16 = 1_452;
 
 /// How long links may take to come up.
 const UP_MAX: Duration = Duration::from_secs(5);
 
-/// A relay with two sealed links that are up, taken apart: the worker for the forwarder's thread, the
-/// slow path for another.
+/// A relay with two sealed links that are up, in parts: the worker for the forwarder's thread, the
+/// slow path for another one.
 pub(crate) struct SealedRelay {
     pub(crate) worker: WorkerLoop,
     pub(crate) slow_path: SlowPath,
@@ -66,27 +66,30 @@ pub(crate) struct SealedRelay {
     pub(crate) open: Open,
 }
 
-/// The switch; who knocks does so at its door, if handshakes are steered.
+/// The switch, with a handshake socket if handshakes are steered.
 pub(crate) struct SlowPath {
     switch: Switch,
 }
 
 impl SlowPath {
-    /// One turn.
-    pub(crate) fn turn(&mut self, now: Now) {
+    /// Polls once.
+    pub(crate) fn poll(&mut self, now: Now) {
         self.switch.poll(now);
     }
 
-    /// Handshake messages that came to the door so far, lost ones included; `None` without a door.
-    pub(crate) fn knocks(&self) -> Option<u64> {
+    /// Handshake messages that arrived at the handshake socket, including those dropped by the
+    /// kernel; `None` without such a socket.
+    pub(crate) fn handshakes_received(&self) -> Option<u64> {
         let ports = self.switch.ports();
-        let door = ports.iter().flat_map(|port| &port.queues).find(|queue| queue.worker.is_none());
-        door.map(|door| door.frames_in + door.kernel_drops)
+        let handshake_socket =
+            ports.iter().flat_map(|port| &port.queues).find(|queue| queue.worker.is_none());
+        handshake_socket
+            .map(|handshake_socket| handshake_socket.frames_in + handshake_socket.kernel_drops)
     }
 }
 
 impl SealedRelay {
-    /// A relay whose links to these ends are up.
+    /// Returns a relay whose links to these ends are up.
     pub(crate) fn new(
         ends: &Ends,
         size: usize,
@@ -114,9 +117,9 @@ impl SealedRelay {
         let port = port.map_err(|_| Failure::Bug("the first port of many"))?;
         switch.accept_unknown(port, true);
         if let Ok(slow) = opened.slow {
-            let door =
+            let handshake_socket =
                 HandshakeSocket { port: slow.boxed().0, pool: pool(0, 256)?, worker_of: |_, _| 0 };
-            let opened = switch.open_handshake_socket(port, door);
+            let opened = switch.open_handshake_socket(port, handshake_socket);
             opened.map_err(|_| Failure::Bug("the port is plugged in"))?;
         }
         for (number, socket, slot) in [(SOURCE, &ends.source, SLOTS.0), (SINK, &ends.sink, SLOTS.1)]
@@ -126,7 +129,7 @@ impl SealedRelay {
             spec = spec.with_address(Address::Udp(at));
             spec = spec.with_slot(Slot::new(slot));
             spec = spec.with_seal(mode.wish());
-            // The ends say nothing of their own.
+            // The ends send nothing of their own.
             spec = spec.with_liveness(Liveness::new(std::time::Duration::from_nanos(u64::MAX / 4)));
             switch.add_peer(spec, Now(1))?;
         }
@@ -146,7 +149,7 @@ impl SealedRelay {
         let seal: Seal = Box::new(move |bytes: &mut [u8]| {
             bytes[..template.len()].copy_from_slice(&template);
             let sealed = sealer.seal(Nanos(1), Sealed::Data, bytes);
-            sealed.expect("young keys, and room for a tag");
+            sealed.expect("young keys, and buffer for a tag");
         });
         let open: Open = Box::new(move |bytes: &mut [u8]| {
             let opened = openers.open(Nanos(1), bytes);
@@ -156,17 +159,17 @@ impl SealedRelay {
     }
 }
 
-/// Forwards until `stopped`, and never blocks.
-pub(crate) fn forward(worker: &mut WorkerLoop, vain: &Counter, stopped: &dyn Fn() -> bool) {
+/// Forwards until `stopped`, without blocking.
+pub(crate) fn forward(worker: &mut WorkerLoop, idle_polls: &Counter, stopped: &dyn Fn() -> bool) {
     worker.run(|switched| {
         if switched == 0 {
-            vain.add(1);
+            idle_polls.add(1);
         }
         stopped()
     });
 }
 
-/// Time stands here while links come up, and goes on from here.
+/// The time while links come up; the clock continues from here.
 pub(crate) const COMING_UP: Now = Now(1_000_000);
 
 fn come_up(
@@ -176,7 +179,7 @@ fn come_up(
     let started = Instant::now();
     while started.elapsed() < UP_MAX {
         worker.poll(COMING_UP);
-        slow_path.turn(COMING_UP);
+        slow_path.poll(COMING_UP);
         for (socket, end) in &mut ends {
             end.answer(socket)?;
         }
@@ -193,13 +196,13 @@ fn come_up(
     )))
 }
 
-/// One end of a link by hand.
+/// One end of a link, without a switch.
 struct End {
     local: LocalIdentity,
     checker: CookieChecker,
     offer: Offer,
     keys: Option<(Sealer, Openers)>,
-    /// The relay has shown that it has the keys, too.
+    /// Whether the relay has proved that it has the keys.
     heard: bool,
 }
 
@@ -213,11 +216,11 @@ impl End {
         Ok(Self { local, checker, offer, keys: None, heard: false })
     }
 
-    /// Answers what has come to its socket.
+    /// Answers the messages that have arrived at its socket.
     fn answer(&mut self, socket: &UdpSocket) -> Result<(), Failure> {
-        let mut room = [0; 2_048];
-        while let Ok((length, from)) = socket.recv_from(&mut room) {
-            let message = &mut room[..length];
+        let mut buffer = [0; 2_048];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let message = &mut buffer[..length];
             let kind = LinkHeader::parse(message).map(|header| header.kind);
             if kind == Ok(Kind::Initiation) {
                 let response = self.respond(message)?;

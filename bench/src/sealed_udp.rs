@@ -1,6 +1,6 @@
-//! Sealed traffic over real UDP sockets: a source that seals, a forwarder that opens and seals, and a
-//! sink that opens. One generator for all forwarders: it asks a closure to seal a packet into the
-//! next place of a train, and sends the train. The source has no forwarder's code in it.
+//! Sealed traffic over real UDP sockets: a source that seals, a forwarder that opens and seals, and
+//! a sink that opens. One generator serves all forwarders: it calls a closure to seal a packet into
+//! the next place of a train, and sends the train. The source contains no code of a forwarder.
 
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -17,37 +17,37 @@ use strowger_frame::tally::Counter;
 
 use crate::{
     Failure,
-    machine::{Cores, OtherThreads, ThreadClock, Times, settle_on},
+    machine::{Cores, OtherThreads, ThreadClock, Times, pin_this_thread},
     sockets::{self, BUFFER_BYTES, Kernel, address, socket},
     traffic::{SINK_BATCH, SINK_BUFFER_BYTES, TRAIN_BYTES_MAX, TRAIN_PACKETS_MAX},
-    trial::{Outcome, both_ends, join, time_vain_looks},
+    trial::{Outcome, join, measure_window, time_idle_poll},
 };
 
-/// Bytes of a sink's room for each datagram: one packet, to be opened.
-const SINK_ROOM_BYTES: usize = 1_500;
+/// Bytes of a sink's buffer for each datagram: one packet to open.
+const SINK_READ_BYTES: usize = 1_500;
 
-/// How long the first packet may take to come through.
+/// How long the first packet may take to arrive.
 const FIRST_PACKET_MAX: Duration = Duration::from_secs(5);
 
 /// Seals the next packet into these bytes, all of them.
 pub(crate) type Seal = Box<dyn FnMut(&mut [u8]) + Send>;
 
-/// Opens a packet; says whether it is what was sent.
+/// Opens a packet; returns whether it is what was sent.
 pub(crate) type Open = Box<dyn FnMut(&mut [u8]) -> bool + Send>;
 
-/// Forwards until told to stop; counts in the first how often it looked in vain.
+/// Forwards until stopped; counts idle polls in the first argument.
 pub(crate) type Forward<'a> = Box<dyn FnMut(&Counter, &dyn Fn() -> bool) + Send + 'a>;
 
-/// Who forwards.
+/// The forwarder.
 pub(crate) enum Forwarder<'a> {
-    /// This, on a thread that the trial makes.
-    Here(Forward<'a>),
-    /// Threads that go on by themselves, on the forwarder's core, and sleep when there is nothing.
+    /// A closure, on a thread that the trial makes.
+    InThread(Forward<'a>),
+    /// Threads that already run on the forwarder's core, and sleep when there is no work.
     #[cfg_attr(not(feature = "wireguard"), expect(dead_code, reason = "a WireGuard's device"))]
-    There(OtherThreads),
+    External(OtherThreads),
 }
 
-/// What a trial needs of a forwarder of others.
+/// What a trial needs of a foreign forwarder.
 pub(crate) struct Parts {
     pub(crate) at: SocketAddrV4,
     pub(crate) seal: Seal,
@@ -55,10 +55,10 @@ pub(crate) struct Parts {
     pub(crate) forwarder: Forwarder<'static>,
 }
 
-/// Runs a trial of a forwarder of others between these ends.
+/// Runs a trial of a foreign forwarder between these ends.
 pub(crate) type Run<'a> = dyn Fn(Ends, Parts) -> Result<Outcome, Failure> + Sync + 'a;
 
-/// Both ends of a way through a forwarder.
+/// Both ends of a path through a forwarder.
 pub(crate) struct Ends {
     pub(crate) source: UdpSocket,
     pub(crate) sink: UdpSocket,
@@ -72,12 +72,12 @@ impl Ends {
     }
 }
 
-/// One run.
+/// One trial.
 pub(crate) struct SealedTrial<'a> {
     pub(crate) size: usize,
     pub(crate) window: Duration,
     pub(crate) cores: &'a Cores,
-    /// Where the forwarder is.
+    /// The address of the forwarder.
     pub(crate) at: SocketAddrV4,
     pub(crate) ends: Ends,
     pub(crate) seal: Seal,
@@ -87,50 +87,50 @@ pub(crate) struct SealedTrial<'a> {
 }
 
 impl SealedTrial<'_> {
-    /// Runs it: as [`Trial::run`](crate::trial::Trial::run) does, with one source.
+    /// Runs it, like [`Trial::run`](crate::trial::Trial::run) with one source.
     pub(crate) fn run(self) -> Result<Outcome, Failure> {
         let Self { size, window, cores, at, ends, mut seal, mut open, forwarder, backend } = self;
         let [stop_source, stop_forwarder, stop_sink] = [const { AtomicBool::new(false) }; 3];
-        let (sent, arrived, wrong, vain) =
+        let (sent, arrived, wrong, idle_polls) =
             (Counter::default(), Counter::default(), Counter::default(), Counter::default());
-        let told = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        let is_set = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
         let sink_port = address(&ends.sink)?.port();
         let source_core = *cores.sources.first().ok_or(Failure::Bug("there is a core"))?;
         ends.source.connect(at).map_err(Failure::kernel("connect"))?;
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         let refused = Failure::kernel("a thread");
         thread::scope(|scope| {
-            let _stop = StopAll([&stop_source, &stop_forwarder, &stop_sink]);
-            let (vain, sent, arrived, wrong) = (&vain, &sent, &arrived, &wrong);
+            let _stop = StopOnDrop([&stop_source, &stop_forwarder, &stop_sink]);
+            let (idle_polls, sent, arrived, wrong) = (&idle_polls, &sent, &arrived, &wrong);
             let (stop_source, stop_forwarder, stop_sink) =
                 (&stop_source, &stop_forwarder, &stop_sink);
             let (forwarder, meter) = match forwarder {
-                Forwarder::Here(mut forward) => {
-                    let (say_ready, ready) = std::sync::mpsc::channel();
+                Forwarder::InThread(mut forward) => {
+                    let (ready_tx, ready) = std::sync::mpsc::channel();
                     let thread = named("forwarder").spawn_scoped(scope, move || {
-                        let clock = settle_on(cores.forwarder)?;
-                        let vain_look = time_vain_looks(&mut forward);
-                        let gone = |_| Failure::Bug("whoever started a forwarder waits for it");
-                        say_ready.send(Meter::Looks { clock, vain_look }).map_err(gone)?;
-                        forward(vain, &|| told(stop_forwarder));
+                        let clock = pin_this_thread(cores.forwarder)?;
+                        let idle_poll_time = time_idle_poll(&mut forward);
+                        let gone = |_| Failure::Bug("the trial waits for its forwarder");
+                        ready_tx.send(Meter::IdlePolls { clock, idle_poll_time }).map_err(gone)?;
+                        forward(idle_polls, &|| is_set(stop_forwarder));
                         Ok::<_, Failure>(())
                     });
                     let thread = thread.map_err(&refused)?;
                     let Ok(meter) = ready.recv() else {
                         return match join(thread) {
                             Err(failure) => Err(failure),
-                            Ok(()) => Err(Failure::Bug("a forwarder says that it is ready")),
+                            Ok(()) => Err(Failure::Bug("a forwarder reports that it is ready")),
                         };
                     };
                     (Some(thread), meter)
                 }
-                Forwarder::There(threads) => (None, Meter::Sleeps(threads)),
+                Forwarder::External(threads) => (None, Meter::Sleeps(threads)),
             };
             let sink_socket = ends.sink;
             let sink = named("sink").spawn_scoped(scope, move || {
-                settle_on(cores.sink)?;
+                pin_this_thread(cores.sink)?;
                 let alone = cores.sink_is_alone();
-                while !told(stop_sink) {
+                while !is_set(stop_sink) {
                     let came = take(&sink_socket, size, &mut open, arrived, wrong);
                     match (came, alone) {
                         (true, _) => {}
@@ -138,35 +138,35 @@ impl SealedTrial<'_> {
                         (false, false) => thread::sleep(Duration::from_micros(20)),
                     }
                 }
-                // Given back alive: what it dropped is asked later.
+                // Returned open, because its drops are read later.
                 Ok::<_, Failure>(sink_socket)
             });
             let sink = sink.map_err(&refused)?;
             let source_socket = ends.source;
             let source = named("source").spawn_scoped(scope, move || {
-                settle_on(source_core)?;
-                send_trains(&source_socket, size, &mut seal, sent, &|| told(stop_source));
+                pin_this_thread(source_core)?;
+                send_trains(&source_socket, size, &mut seal, sent, &|| is_set(stop_source));
                 Ok::<_, Failure>(source_socket)
             });
             let source = source.map_err(&refused)?;
 
-            // On a machine with much else to do it takes the three threads a while to run at all.
+            // On a loaded machine the three threads may not run at once.
             let started = Instant::now();
             while arrived.read() == 0 && started.elapsed() < FIRST_PACKET_MAX {
                 thread::sleep(Duration::from_millis(1));
             }
             let reading = || {
-                let counts = (sent.read(), arrived.read(), vain.read());
+                let counts = (sent.read(), arrived.read(), idle_polls.read());
                 Ok::<_, Failure>((Instant::now(), counts, meter.times()?))
             };
-            let ends = both_ends(window, reading, |(_, (_, arrived, _), _)| *arrived)?;
+            let ends = measure_window(window, reading, |(_, (_, arrived, _), _)| *arrived)?;
             let [(began, before, times_before), (ended, after, times_after)] = ends;
             stop_source.store(true, Ordering::Relaxed);
             let _source = join(source)?;
-            let forwarder_drops = Kernel::at_rest(at.port())?.drops;
+            let forwarder_drops = Kernel::wait_drained(at.port())?.drops;
             stop_forwarder.store(true, Ordering::Relaxed);
             forwarder.map_or(Ok(()), join)?;
-            let sink_drops = Kernel::at_rest(sink_port)?.drops;
+            let sink_drops = Kernel::wait_drained(sink_port)?.drops;
             stop_sink.store(true, Ordering::Relaxed);
             let _sink = join(sink)?;
 
@@ -197,28 +197,30 @@ impl SealedTrial<'_> {
     }
 }
 
-/// How it is known what a forwarder's threads do with their core.
+/// How to measure what a forwarder's threads do with their core.
 enum Meter {
-    /// It never sleeps, and counts how often it looks in vain.
-    Looks { clock: ThreadClock, vain_look: Duration },
-    /// They sleep when there is nothing.
+    /// The thread never sleeps, and counts idle polls.
+    IdlePolls { clock: ThreadClock, idle_poll_time: Duration },
+    /// The threads sleep when there is no work.
     Sleeps(OtherThreads),
 }
 
 impl Meter {
     fn times(&self) -> Result<Times, Failure> {
         match self {
-            Self::Looks { clock, .. } => Ok(Times { used: clock.read()?, waited: Duration::ZERO }),
+            Self::IdlePolls { clock, .. } => {
+                Ok(Times { used: clock.read()?, waited: Duration::ZERO })
+            }
             Self::Sleeps(threads) => threads.times(),
         }
     }
 
-    /// The part in which there was nothing to do, and the seconds of CPU in which there was.
-    fn idle_and_busy(&self, times: Times, vain: u64, seconds: f64) -> (f64, f64) {
+    /// The idle share of the time, and the busy seconds of CPU.
+    fn idle_and_busy(&self, times: Times, idle_polls: u64, seconds: f64) -> (f64, f64) {
         let [used, waited] = [times.used, times.waited].map(|time| time.as_secs_f64());
         match self {
-            Self::Looks { vain_look, .. } => {
-                let looked = vain as f64 * vain_look.as_secs_f64();
+            Self::IdlePolls { idle_poll_time, .. } => {
+                let looked = idle_polls as f64 * idle_poll_time.as_secs_f64();
                 let idle = if used > 0.0 { (looked / used).min(1.0) } else { 1.0 };
                 (idle, used * (1.0 - idle))
             }
@@ -227,10 +229,10 @@ impl Meter {
     }
 }
 
-/// Raises all flags when it goes.
-struct StopAll<'a>([&'a AtomicBool; 3]);
+/// Sets all flags when dropped.
+struct StopOnDrop<'a>([&'a AtomicBool; 3]);
 
-impl Drop for StopAll<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         for flag in self.0 {
             flag.store(true, Ordering::Relaxed);
@@ -263,7 +265,7 @@ fn send_trains(
     }
 }
 
-/// Takes what is there, opens the first packet of each datagram, and says whether anything was.
+/// Receives, opens the first packet of each datagram, and returns whether there was one.
 fn take(
     socket: &UdpSocket,
     size: usize,
@@ -271,11 +273,11 @@ fn take(
     arrived: &Counter,
     wrong: &Counter,
 ) -> bool {
-    let mut rooms = [[0_u8; SINK_ROOM_BYTES]; SINK_BATCH];
+    let mut buffers = [[0_u8; SINK_READ_BYTES]; SINK_BATCH];
     let mut headers = MultiHeaders::<SockaddrIn>::preallocate(SINK_BATCH, None);
     let mut lengths = ArrayVec::<usize, SINK_BATCH>::new();
     {
-        let mut vectors = rooms.each_mut().map(|room| [IoSliceMut::new(room)]);
+        let mut vectors = buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
         let fd = socket.as_raw_fd();
         let Ok(messages) = recvmmsg(fd, &mut headers, vectors.iter_mut(), flags, None) else {
@@ -283,21 +285,21 @@ fn take(
         };
         lengths.extend(messages.map(|message| message.bytes));
     }
-    for (room, &bytes) in rooms.iter_mut().zip(&lengths) {
-        // Keepalives and handshakes are the link's own.
+    for (buffer, &bytes) in buffers.iter_mut().zip(&lengths) {
+        // Keepalives and handshakes belong to the link.
         if bytes < size {
             continue;
         }
         arrived.add((bytes / size) as u64);
-        wrong.add(u64::from(bytes % size != 0 || !open(&mut room[..size])));
+        wrong.add(u64::from(bytes % size != 0 || !open(&mut buffer[..size])));
     }
     !lengths.is_empty()
 }
 
-/// An address on loopback with a port of the kernel's choice.
+/// An address on loopback with a port that the kernel chooses.
 pub(crate) fn anywhere() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
 
-/// Bytes of the forwarder's receive buffer to ask for.
+/// Bytes of the forwarder's receive buffer.
 pub(crate) const FORWARDER_BUFFER_BYTES: usize = BUFFER_BYTES;

@@ -1,5 +1,5 @@
-//! Sockets as sources, sinks and peers use them: bound to loopback, never blocking, with large
-//! buffers, and their drops read back. Nothing of ours is under test here.
+//! Sockets for sources, sinks and plain forwarders: bound to loopback, non-blocking, with large
+//! buffers, and with drop counters that can be read.
 
 use std::{
     fs,
@@ -15,21 +15,22 @@ use nix::sys::{
 
 use crate::Failure;
 
-/// Bytes of every socket's receive buffer, the forwarders' included: what our port asks for.
+/// Bytes of every socket's receive buffer, the forwarders' included: the default of Strowger's
+/// port.
 pub(crate) const BUFFER_BYTES: usize = 4 << 20;
 
-/// Readings of the kernel's table in which a socket may be missing.
+/// Most readings of the kernel's table in which a socket may be missing.
 const READS_MAX: u32 = 100;
 
-/// How long what waits at a socket may take to be taken.
-const AT_REST_MAX: Duration = Duration::from_secs(5);
+/// How long it may take to read all datagrams that wait at a socket.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
 
-/// A socket on loopback, with a port of the kernel's choice and a receive buffer of this size.
+/// A socket on loopback, with a port that the kernel chooses and a receive buffer of this size.
 pub(crate) fn socket(receive_bytes: usize) -> Result<UdpSocket, Failure> {
     let socket =
         UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Failure::kernel("bind to loopback"))?;
     socket.set_nonblocking(true).map_err(Failure::kernel("O_NONBLOCK"))?;
-    // Past the system's limit where we may, up to it where not.
+    // Beyond the system's limit if allowed, up to it otherwise.
     if setsockopt(&socket, sockopt::RcvBufForce, &receive_bytes).is_err() {
         setsockopt(&socket, sockopt::RcvBuf, &receive_bytes)
             .map_err(Failure::kernel("SO_RCVBUF"))?;
@@ -37,7 +38,7 @@ pub(crate) fn socket(receive_bytes: usize) -> Result<UdpSocket, Failure> {
     Ok(socket)
 }
 
-/// Where a socket of [`socket`] is bound.
+/// The address of a socket of [`socket`].
 pub(crate) fn address(socket: &UdpSocket) -> Result<SocketAddrV4, Failure> {
     match socket.local_addr().map_err(Failure::kernel("getsockname"))? {
         SocketAddr::V4(at) => Ok(at),
@@ -45,26 +46,26 @@ pub(crate) fn address(socket: &UdpSocket) -> Result<SocketAddrV4, Failure> {
     }
 }
 
-/// Has the kernel hand over whole trains.
+/// Lets the kernel deliver whole trains.
 pub(crate) fn take_trains(socket: &UdpSocket) -> Result<(), Failure> {
     setsockopt(socket, sockopt::UdpGroSegment, &true).map_err(Failure::kernel("UDP_GRO"))
 }
 
-/// What the kernel says of a socket on loopback, in `/proc/thread-self/net/udp`.
+/// The kernel's state of a socket on loopback, from `/proc/thread-self/net/udp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kernel {
-    /// Memory of the datagrams that nobody has taken yet.
+    /// Memory of the datagrams that wait in the receive buffer.
     pub(crate) waiting_bytes: u64,
     /// Datagrams dropped so far; a train counts once.
     pub(crate) drops: u64,
 }
 
 impl Kernel {
-    /// Of all sockets with this port.
+    /// The sum over all sockets with this port.
     pub(crate) fn of(port: u16) -> Result<Self, Failure> {
-        // The table is read while others open and close sockets, and a line may be passed over.
+        // The table is read while other sockets open and close, so a line may be missing.
         for _ in 0..READS_MAX {
-            // This thread's: it may be in a network namespace that the process' first is not in.
+            // The table of this thread, which may be in another network namespace than the process.
             let table = fs::read_to_string("/proc/thread-self/net/udp");
             let table = table.map_err(Failure::kernel("/proc/thread-self/net/udp"))?;
             if let Some(kernel) = Self::in_table(&table, port) {
@@ -91,12 +92,12 @@ impl Kernel {
         })
     }
 
-    /// Waits until nothing waits at the socket, or for five seconds.
-    pub(crate) fn at_rest(port: u16) -> Result<Self, Failure> {
+    /// Waits until the receive buffer is empty, at most five seconds.
+    pub(crate) fn wait_drained(port: u16) -> Result<Self, Failure> {
         let started = Instant::now();
         loop {
             let kernel = Self::of(port)?;
-            if kernel.waiting_bytes == 0 || started.elapsed() > AT_REST_MAX {
+            if kernel.waiting_bytes == 0 || started.elapsed() > DRAIN_MAX {
                 return Ok(kernel);
             }
             thread::sleep(Duration::from_millis(2));
@@ -104,8 +105,9 @@ impl Kernel {
     }
 }
 
-/// Raises this process's own limit of descriptors, as far as it may, so that `more` can be opened.
-pub(crate) fn room_for_descriptors(more: u64) -> Result<(), Failure> {
+/// Raises this process' own limit of descriptors if necessary and allowed, so that `more` can be
+/// opened.
+pub(crate) fn ensure_descriptors(more: u64) -> Result<(), Failure> {
     let failed = Failure::kernel("RLIMIT_NOFILE");
     let (now, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(&failed)?;
     let wanted = more + 256;
@@ -125,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_words_are_read_from_the_right_line() {
+    fn kernel_counters_are_read_from_the_line_of_the_port() {
         let table = "  sl  local_address rem_address   st ... drops\n \
             12: 0100007F:1F90 00000000:0000 07 0:0 00:0 0 0 0 9 2 0000 17\n \
             13: 0100007F:1F91 00000000:0000 07 0:1a 00:0 0 0 0 9 2 0000 23\n";
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_overflows_a_small_buffer_is_counted_by_the_kernel() {
+    fn the_kernel_counts_datagrams_that_overflow_a_small_buffer() {
         let (from, to) = (socket(0).expect("socket"), socket(0).expect("socket"));
         let at = address(&to).expect("bound");
         let sent = (0..500).filter(|_| from.send_to(&[0; 500], at).is_ok()).count();

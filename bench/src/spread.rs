@@ -1,23 +1,23 @@
-//! The least, the middle and the most of several measurements of one thing. It never says a mean:
-//! noise only ever adds, so a mean says more about the neighbours than about the code.
+//! Minimum, median and maximum of several measurements of one quantity. There is no mean, because
+//! noise only adds.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// The least, the middle and the most.
+/// Minimum, median and maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    /// The least.
+    /// The minimum.
     pub min: f64,
-    /// As many are below it as above; of an even number, the mean of the two in the middle.
+    /// The median; of an even number, the mean of the middle two.
     pub median: f64,
-    /// The most.
+    /// The maximum.
     pub max: f64,
 }
 
 impl Spread {
-    /// Of these; `None` of none.
+    /// The spread of these; `None` if there are none.
     pub fn of(measured: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = measured.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
@@ -46,13 +46,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_digits_asked_for_are_shown() {
+    fn the_requested_digits_are_shown() {
         let spread = Spread { min: 1.0, median: 2.5, max: 4.0 };
         assert_eq!(format!("{spread:.1}"), "2.5 (1.0 to 4.0)");
     }
 
     #[test]
-    fn the_middle_of_an_even_number_lies_between_two() {
+    fn the_median_of_an_even_number_is_the_mean_of_the_middle_two() {
         let spread = Spread::of([4.0, 1.0, 3.0, 2.0]).expect("four");
         assert_eq!(spread, Spread { min: 1.0, median: 2.5, max: 4.0 });
         assert_eq!(Spread::of([7.0]).map(|one| (one.min, one.max)), Some((7.0, 7.0)));

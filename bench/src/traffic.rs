@@ -1,5 +1,6 @@
-//! Whoever sends to a forwarder, and whoever counts what it sent on. Sources and sinks are real UDP
-//! sockets on loopback; they are never what is measured, so both say when they were the limit.
+//! Sources that send to a forwarder, and sinks that count what it forwards. Both are real UDP
+//! sockets on loopback and are not the object of the measurement, so both report when they were the
+//! limit.
 
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -18,38 +19,39 @@ use crate::{
     sockets::{self, address, socket},
 };
 
-/// Peers each way where every packet is another's.
+/// Peers on each side if successive packets belong to different peers.
 pub const PEERS: usize = 64;
 
-/// Packets of a train, as far as [`TRAIN_BYTES_MAX`] allows: what every kernel with `UDP_SEGMENT`
-/// takes.
+/// Most packets of a train, if [`TRAIN_BYTES_MAX`] allows: what every kernel with `UDP_SEGMENT`
+/// accepts.
 pub(crate) const TRAIN_PACKETS_MAX: usize = 64;
 
-/// Bytes of a train: the longest datagram over IPv4.
+/// Most bytes of a train: the longest datagram over IPv4.
 pub(crate) const TRAIN_BYTES_MAX: usize = 65_507;
 
 /// Trains in one call of a source.
 const TRAINS_A_CALL: usize = 4;
 
-/// Datagrams that a sink takes in one call.
+/// Most datagrams that a sink receives in one call.
 pub(crate) const SINK_BATCH: usize = 64;
 
-/// Bytes of a sink's room for each: enough to see whose it is; the kernel says how long it was.
-const SINK_ROOM_BYTES: usize = 64;
+/// Bytes that a sink reads of each datagram: enough to identify its flow; the kernel reports the
+/// length.
+const SINK_READ_BYTES: usize = 64;
 
-/// Bytes of a sink's receive buffer: what may pile up while its thread is not running.
+/// Bytes of a sink's receive buffer: what may accumulate while its thread does not run.
 pub(crate) const SINK_BUFFER_BYTES: usize = 16 << 20;
 
-/// How packets come.
+/// The kind of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flows {
-    /// In so many bulk flows, whose packets leave their source in trains.
+    /// This many bulk flows, whose packets leave their source in trains.
     Trains(usize),
-    /// Each from and to another of [`PEERS`].
+    /// Successive packets from and to different ones of [`PEERS`].
     Singles,
 }
 
-/// Sockets that send and sockets that receive: what source `n` sends is for sink `n`.
+/// Sockets that send and sockets that receive: source `n` sends to sink `n`.
 #[derive(Debug)]
 pub struct Traffic {
     sources: Vec<UdpSocket>,
@@ -59,7 +61,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// As many sources and sinks as `flows` says; see [`Flows`].
+    /// Opens as many sources and sinks as `flows` needs.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -68,18 +70,19 @@ impl Traffic {
             Flows::Trains(count) => (count.max(1), true),
             Flows::Singles => (PEERS, false),
         };
-        sockets::room_for_descriptors(2 * count as u64)?;
+        sockets::ensure_descriptors(2 * count as u64)?;
         let sources = (0..count).map(|_| socket(0)).collect::<Result<_, _>>()?;
         let sinks =
             (0..count).map(|_| socket(SINK_BUFFER_BYTES / count)).collect::<Result<Vec<_>, _>>()?;
         for sink in &sinks {
-            // Always: else the kernel would cut trains at the forwarder's expense.
+            // In all cases, because otherwise the kernel would segment trains on the forwarder's
+            // core.
             sockets::take_trains(sink)?;
         }
         Ok(Self { sources, sinks, size, trains })
     }
 
-    /// Where they are: from, to.
+    /// The addresses of each source and its sink.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -88,8 +91,8 @@ impl Traffic {
         pairs.map(|(from, to)| Ok((address(from)?, address(to)?))).collect()
     }
 
-    /// Takes it apart: sources for this many threads, and the sink. `packets` are what each source
-    /// sends, over and over, to `to`.
+    /// Splits it into sources for this many threads, and the sink. Each source sends its packet of
+    /// `packets` to `to` repeatedly.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -115,7 +118,7 @@ impl Traffic {
     }
 }
 
-/// One thread's share of the sources.
+/// The sources of one thread.
 #[derive(Debug)]
 pub struct Source {
     pairs: Vec<(UdpSocket, Vec<u8>)>,
@@ -123,7 +126,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Sends until `stopped`, counting in `sent`: as fast as it can, or `packets_per_s`.
+    /// Sends until `stopped`, counting in `sent`: as fast as possible, or `packets_per_s`.
     pub fn send(&self, sent: &Counter, packets_per_s: Option<f64>, stopped: &dyn Fn() -> bool) {
         let pace = Pace::new(packets_per_s);
         let send = if self.trains { send_trains } else { send_singles };
@@ -132,7 +135,7 @@ impl Source {
 }
 
 impl Source {
-    /// Sends one more packet, alone.
+    /// Sends one single packet.
     pub fn send_one(&self, sent: &Counter) {
         if let Some((socket, packet)) = self.pairs.first()
             && socket.send(packet).is_ok()
@@ -142,7 +145,7 @@ impl Source {
     }
 }
 
-/// How much may have been sent by now.
+/// The pace of a source.
 struct Pace {
     started: Instant,
     packets_per_s: Option<f64>,
@@ -153,7 +156,7 @@ impl Pace {
         Self { started: Instant::now(), packets_per_s }
     }
 
-    /// Whether so many packets are as many as may have gone by now.
+    /// Whether more packets were sent than the pace allows by now.
     fn is_ahead(&self, sent: u64) -> bool {
         self.packets_per_s
             .is_some_and(|pace| sent as f64 > self.started.elapsed().as_secs_f64() * pace)
@@ -209,33 +212,33 @@ fn send_singles(
     }
 }
 
-/// Counts what came through.
+/// Counts packets that arrive.
 #[derive(Debug)]
 pub struct Sink {
     sockets: Vec<UdpSocket>,
     size: usize,
 }
 
-/// What a sink counts.
+/// The counts of a sink.
 #[derive(Debug, Default)]
 pub struct Arrived {
-    /// Packets that came through.
+    /// Packets that arrived.
     pub packets: Counter,
-    /// Datagrams, each a train where the kernel joined packets, that were not what was sent: of
-    /// another length or another flow.
+    /// Datagrams (each a train if the kernel joined packets) that differ from what was sent: of
+    /// another length or flow.
     pub wrong: Counter,
 }
 
 impl Sink {
-    /// Counts until `stopped`. Looks, and never waits to be woken, since waking would be the
-    /// forwarder's work; with `is_alone` it never sleeps either.
+    /// Counts until `stopped`. It polls instead of blocking, because a wake-up would cost the
+    /// forwarder time; with `is_alone` it never sleeps.
     pub fn count(&self, arrived: &Arrived, is_alone: bool, mut stopped: impl FnMut() -> bool) {
-        let mut rooms = [[0; SINK_ROOM_BYTES]; SINK_BATCH];
+        let mut buffers = [[0; SINK_READ_BYTES]; SINK_BATCH];
         let mut headers = MultiHeaders::<SockaddrIn>::preallocate(SINK_BATCH, None);
         while !stopped() {
             let mut any = false;
             for (flow, socket) in (0..).zip(&self.sockets) {
-                any |= self.take(flow, socket, &mut rooms, &mut headers, arrived);
+                any |= self.take(flow, socket, &mut buffers, &mut headers, arrived);
             }
             match (any, is_alone) {
                 (true, _) => {}
@@ -245,19 +248,19 @@ impl Sink {
         }
     }
 
-    /// Takes what is there at one socket; says whether anything was.
+    /// Receives at one socket; returns whether there was a datagram.
     fn take(
         &self,
         flow: u8,
         socket: &UdpSocket,
-        rooms: &mut [[u8; SINK_ROOM_BYTES]; SINK_BATCH],
+        buffers: &mut [[u8; SINK_READ_BYTES]; SINK_BATCH],
         headers: &mut MultiHeaders<SockaddrIn>,
         arrived: &Arrived,
     ) -> bool {
         let mut lengths = ArrayVec::<usize, SINK_BATCH>::new();
         {
-            let mut vectors = rooms.each_mut().map(|room| [IoSliceMut::new(room)]);
-            // Truncated, so that a train costs no copy; its whole length is said all the same.
+            let mut vectors = buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
+            // Truncated, so that a train is not copied; the kernel reports its full length.
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
             let fd = socket.as_raw_fd();
             let Ok(messages) = recvmmsg(fd, headers, vectors.iter_mut(), flags, None) else {
@@ -267,16 +270,16 @@ impl Sink {
         }
         let mut packets = 0;
         let mut wrong = 0;
-        for (room, &bytes) in rooms.iter().zip(&lengths) {
+        for (buffer, &bytes) in buffers.iter().zip(&lengths) {
             packets += bytes / self.size;
-            wrong += u64::from(bytes % self.size != 0 || room[PAYLOAD_AT] != flow);
+            wrong += u64::from(bytes % self.size != 0 || buffer[PAYLOAD_AT] != flow);
         }
         arrived.packets.add(packets as u64);
         arrived.wrong.add(wrong);
         !lengths.is_empty()
     }
 
-    /// Where its sockets are.
+    /// The ports of its sockets.
     ///
     /// # Errors
     /// What the kernel refused.

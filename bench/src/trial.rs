@@ -1,6 +1,6 @@
-//! One run of one forwarder: sources, forwarder and sink on threads of their own, a warm-up, and a
-//! window in which the sink's count and the forwarder's CPU time are read. Every run has fresh
-//! sockets, so none inherits another's queues.
+//! One trial (RFC 2544) of one forwarder: sources, forwarder and sink on separate threads, a
+//! warm-up, and a window at whose ends the sink's count and the forwarder's CPU time are read.
+//! Every trial has fresh sockets, so that no queue is inherited.
 
 use std::{
     io,
@@ -19,7 +19,7 @@ use strowger_wire::Label;
 
 use crate::{
     Failure,
-    machine::{Cores, ThreadClock, settle_on},
+    machine::{Cores, ThreadClock, pin_this_thread},
     packet, peers,
     peers::Routes,
     relay::{Relay, RelaySpec},
@@ -27,74 +27,75 @@ use crate::{
     traffic::{Arrived, Flows, Traffic},
 };
 
-/// Whose turn it is.
+/// The forwarder under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forwarder {
-    /// Ours.
+    /// Strowger.
     Relay(RelaySpec),
     /// recvmmsg and sendmmsg.
     Mmsg,
-    /// One datagram a call.
+    /// One datagram for each call.
     OneByOne,
 }
 
-/// One run.
+/// One trial.
 #[derive(Clone, Copy, Debug)]
 pub struct Trial<'a> {
-    /// What forwards.
+    /// The forwarder.
     pub forwarder: Forwarder,
     /// Bytes of each packet: the UDP payload.
     pub size: usize,
-    /// How packets come.
+    /// The kind of traffic.
     pub flows: Flows,
-    /// Packets a second that the sources offer; as many as they can, if `None`.
+    /// Packets a second that the sources offer; as many as possible if `None`.
     pub packets_per_s: Option<f64>,
-    /// Bytes of the forwarder's receive buffer to ask the kernel for.
+    /// Bytes of the forwarder's receive buffer.
     pub buffer_bytes: usize,
-    /// How long the window is.
+    /// The length of the window.
     pub window: Duration,
-    /// Who runs where.
+    /// Which core does what.
     pub cores: &'a Cores,
 }
 
-/// What a run found.
+/// The result of a trial.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Packets a second that came through.
+    /// Packets a second that arrived at the sink.
     pub rate: f64,
-    /// Packets that came through for each second of CPU that the forwarder's thread had and did not
-    /// spend looking in vain: what the rate would be if nobody else had used its core, and there
-    /// had always been packets.
+    /// Packets that arrived for each second of the forwarder thread's CPU time outside of idle
+    /// polls: the rate on a core without other load and with packets always available.
     pub rate_per_busy_s: f64,
-    /// The part of its CPU time in which the forwarder looked for packets in vain: far above 0, and
-    /// the source was the limit.
+    /// The share of CPU time that the forwarder spent on idle polls. Far above 0, the source was
+    /// the limit.
     pub idle: f64,
     /// Packets a second that were offered.
     pub offered: f64,
-    /// Packets sent from first to last.
+    /// Packets sent in the whole trial.
     pub sent: u64,
-    /// Packets that came through from first to last.
+    /// Packets that arrived in the whole trial.
     pub arrived: u64,
-    /// Datagrams that the kernel dropped at the sink: more than a few, and the sink was the limit.
+    /// Datagrams that the kernel dropped at the sink. If there are more than a few, the sink was
+    /// the limit.
     pub sink_drops: u64,
-    /// Datagrams that the kernel dropped at the forwarder's socket, in its own words.
+    /// Datagrams that the kernel dropped at the forwarder's socket, by the kernel's own count.
     pub forwarder_drops: u64,
-    /// What a relay counted, once all had come to rest.
+    /// The relay's counters after all packets have arrived.
     pub balance: Option<Balance>,
     /// How a relay received: `io_uring` or `mmsg`.
     pub backend: &'static str,
 }
 
-/// Before the window: long enough for queues to fill and clocks to rise.
+/// Before the window: long enough for queues to fill and clock rates to rise.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(150);
 
-/// How much longer than it was to be a window may last in which nothing comes. On a machine with much
-/// else to do somebody may have had no turn at all, and of nothing there is no rate to compare.
-const TURN_MAX: Duration = Duration::from_secs(10);
-const TURN_LOOK: Duration = Duration::from_millis(5);
+/// Longest extension of a window without a packet. On a loaded machine a thread may not have run at
+/// all, and without packets there is no rate.
+const EXTENSION_MAX: Duration = Duration::from_secs(10);
+const EXTENSION_STEP: Duration = Duration::from_millis(5);
 
-/// Warms up, and reads at both ends of a window; the first frame ends one in which nothing `came`.
-pub(crate) fn both_ends<R>(
+/// Warms up, and reads at both ends of a window. If no packet `came`, it extends the window until
+/// the first one.
+pub(crate) fn measure_window<R>(
     window: Duration,
     reading: impl Fn() -> Result<R, Failure>,
     came: impl Fn(&R) -> u64,
@@ -104,77 +105,79 @@ pub(crate) fn both_ends<R>(
     thread::sleep(window);
     loop {
         let after = reading()?;
-        if came(&after) > came(&before) || started.elapsed() > window + TURN_MAX {
+        if came(&after) > came(&before) || started.elapsed() > window + EXTENSION_MAX {
             return Ok([before, after]);
         }
-        thread::sleep(TURN_LOOK);
+        thread::sleep(EXTENSION_STEP);
     }
 }
 
-/// What a forwarder's thread says when it is ready.
+/// What a forwarder's thread reports when it is ready.
 struct Ready {
     at: SocketAddrV4,
     clock: ThreadClock,
     packets: Vec<Vec<u8>>,
     backend: &'static str,
-    /// What it takes to look in vain once.
-    vain_look: Duration,
+    /// The time of one idle poll.
+    idle_poll_time: Duration,
 }
 
-/// What is read at both ends of the window.
+/// The counts at one end of the window.
 struct Reading {
     at: Instant,
     arrived: u64,
     sent: u64,
-    vain: u64,
+    idle_polls: u64,
     used: Duration,
 }
 
-/// Looks in vain whose time is taken before the first packet comes.
-const LOOKS: u64 = 2_000;
+/// Idle polls that are timed before the first packet.
+const IDLE_POLLS_TIMED: u64 = 2_000;
 
-/// Has `forward` look in vain some thousand times; says what one look took. The least of a few, as
-/// whatever disturbs only adds.
-pub(crate) fn time_vain_looks(mut forward: impl FnMut(&Counter, &dyn Fn() -> bool)) -> Duration {
+/// Times one idle poll of `forward`: the minimum of some runs of thousands of polls, because
+/// disturbances only add.
+pub(crate) fn time_idle_poll(mut forward: impl FnMut(&Counter, &dyn Fn() -> bool)) -> Duration {
     let took = (0..5).map(|_| {
-        let (looks, started) = (Counter::default(), Instant::now());
-        forward(&looks, &|| looks.read() >= LOOKS);
+        let (polled, started) = (Counter::default(), Instant::now());
+        forward(&polled, &|| polled.read() >= IDLE_POLLS_TIMED);
         started.elapsed()
     });
-    took.min().unwrap_or_default() / LOOKS as u32
+    took.min().unwrap_or_default() / IDLE_POLLS_TIMED as u32
 }
 
 impl Trial<'_> {
     /// Runs it.
     ///
     /// # Errors
-    /// What the kernel refused, or what came out wrong at the sink.
+    /// What the kernel refused, or what was wrong at the sink.
     pub fn run(&self) -> Result<Outcome, Failure> {
         let traffic = Traffic::new(self.size, self.flows)?;
         let routes = traffic.routes()?;
         let [stop_sources, stop_forwarder, stop_sink] = [const { AtomicBool::new(false) }; 3];
         let arrived = Arrived::default();
-        let vain = Counter::default();
+        let idle_polls = Counter::default();
         let sent: Vec<Counter> = self.cores.sources.iter().map(|_| Counter::default()).collect();
         let sent_in_all = || sent.iter().map(Counter::read).sum::<u64>();
 
-        // Names, so that a profiler can tell them apart.
+        // Names, so that a profiler can distinguish them.
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         let refused = Failure::kernel("a thread");
         thread::scope(|scope| {
-            // Whatever happens below, nobody is left running.
-            let _stop = StopAll([&stop_sources, &stop_forwarder, &stop_sink]);
-            let (say_ready, ready) = mpsc::channel();
+            // Stops every thread if a step below fails.
+            let _stop = StopOnDrop([&stop_sources, &stop_forwarder, &stop_sink]);
+            let (ready_tx, ready) = mpsc::channel();
             let forwarder = named("forwarder").spawn_scoped(scope, || {
-                let say_ready = say_ready;
-                self.forward(routes, &say_ready, &vain, || stop_forwarder.load(Ordering::Relaxed))
+                let ready_tx = ready_tx;
+                self.forward(routes, &ready_tx, &idle_polls, || {
+                    stop_forwarder.load(Ordering::Relaxed)
+                })
             });
             let forwarder = forwarder.map_err(&refused)?;
-            let Ok(Ready { at, clock, packets, backend, vain_look }) = ready.recv() else {
-                // It has ended without a word: its error says why.
+            let Ok(Ready { at, clock, packets, backend, idle_poll_time }) = ready.recv() else {
+                // It has ended before it was ready: its error says why.
                 return match forwarder.join() {
                     Ok(Err(failure)) => Err(failure),
-                    _ => Err(Failure::Bug("a forwarder says that it is ready")),
+                    _ => Err(Failure::Bug("a forwarder reports that it is ready")),
                 };
             };
             let (sources, sink) = traffic.split(packets, at, self.cores.sources.len())?;
@@ -183,10 +186,10 @@ impl Trial<'_> {
 
             let sink_thread = named("sink").spawn_scoped(scope, || {
                 let sink = sink;
-                settle_on(self.cores.sink)?;
+                pin_this_thread(self.cores.sink)?;
                 let stopped = || stop_sink.load(Ordering::Relaxed);
                 sink.count(&arrived, self.cores.sink_is_alone(), stopped);
-                // Given back alive: what its sockets dropped is asked later.
+                // Returned open, because the drops of its sockets are read later.
                 Ok::<_, Failure>(sink)
             });
             let sink_thread = sink_thread.map_err(&refused)?;
@@ -194,11 +197,12 @@ impl Trial<'_> {
             let each = sources.into_iter().zip(&sent).zip(&self.cores.sources);
             let source_threads = each
                 .map(|((source, sent), &core)| {
-                    let told = &stop_sources;
+                    let stop = &stop_sources;
                     named("source").spawn_scoped(scope, move || {
-                        settle_on(core)?;
-                        source.send(sent, share, &|| told.load(Ordering::Relaxed));
-                        // Given back alive: a closed socket would be news to the forwarder.
+                        pin_this_thread(core)?;
+                        source.send(sent, share, &|| stop.load(Ordering::Relaxed));
+                        // Returned open, because a closed socket would cause errors at the
+                        // forwarder.
                         Ok::<_, Failure>(source)
                     })
                 })
@@ -212,24 +216,24 @@ impl Trial<'_> {
                     at,
                     arrived,
                     sent,
-                    vain: vain.read(),
+                    idle_polls: idle_polls.read(),
                     used: clock.read()?,
                 })
             };
-            let [before, after] = both_ends(self.window, reading, |reading| reading.arrived)?;
+            let [before, after] = measure_window(self.window, reading, |reading| reading.arrived)?;
 
             stop_sources.store(true, Ordering::Relaxed);
             let sources = source_threads.into_iter().map(join).collect::<Result<Vec<_>, _>>()?;
-            // What has been sent comes to rest: at the forwarder's socket, then at the sink's. The
-            // kernel tells of drops with the next datagram, so one more goes when all is quiet.
-            Kernel::at_rest(at.port())?;
+            // Wait until the forwarder's socket, then the sink's, is drained. The kernel reports
+            // drops with the next datagram, so one more follows at the end.
+            Kernel::wait_drained(at.port())?;
             for (source, sent) in sources.iter().zip(&sent) {
                 source.send_one(sent);
             }
-            let forwarder_drops = Kernel::at_rest(at.port())?.drops;
+            let forwarder_drops = Kernel::wait_drained(at.port())?.drops;
             stop_forwarder.store(true, Ordering::Relaxed);
             let balance = join(forwarder)?;
-            let drops = sink_ports.iter().map(|&port| Ok(Kernel::at_rest(port)?.drops));
+            let drops = sink_ports.iter().map(|&port| Ok(Kernel::wait_drained(port)?.drops));
             let sink_drops = drops.sum::<Result<u64, Failure>>()?;
             stop_sink.store(true, Ordering::Relaxed);
             let sink = join(sink_thread)?;
@@ -237,7 +241,7 @@ impl Trial<'_> {
 
             if arrived.wrong.read() > 0 {
                 return Err(Failure::Wrong(format!(
-                    "{} of the datagrams that {:?} sent on were not what was to be sent on",
+                    "{} of the datagrams that {:?} forwarded differ from those sent",
                     arrived.wrong.read(),
                     self.forwarder
                 )));
@@ -245,7 +249,8 @@ impl Trial<'_> {
             let seconds = (after.at - before.at).as_secs_f64();
             let came = (after.arrived - before.arrived) as f64;
             let used = after.used.saturating_sub(before.used).as_secs_f64();
-            let looked = (after.vain - before.vain) as f64 * vain_look.as_secs_f64();
+            let looked =
+                (after.idle_polls - before.idle_polls) as f64 * idle_poll_time.as_secs_f64();
             let idle = if used > 0.0 { (looked / used).min(1.0) } else { 1.0 };
             let busy = used * (1.0 - idle);
             Ok(Outcome {
@@ -267,12 +272,12 @@ impl Trial<'_> {
     fn forward(
         &self,
         routes: Vec<(SocketAddrV4, SocketAddrV4)>,
-        say_ready: &mpsc::Sender<Ready>,
-        vain: &Counter,
+        ready_tx: &mpsc::Sender<Ready>,
+        idle_polls: &Counter,
         stopped: impl Fn() -> bool,
     ) -> Result<Option<Balance>, Failure> {
-        let clock = settle_on(self.cores.forwarder)?;
-        let gone = |_| Failure::Bug("whoever started a forwarder waits for it");
+        let clock = pin_this_thread(self.cores.forwarder)?;
+        let gone = |_| Failure::Bug("the trial waits for its forwarder");
         if let Forwarder::Relay(spec) = self.forwarder {
             let mut relay = Relay::new(spec, self.buffer_bytes)?;
             let mut packets = Vec::new();
@@ -286,35 +291,38 @@ impl Trial<'_> {
                 return Err(Failure::Bug("relays are bound to 127.0.0.1"));
             };
             let backend = relay.report().backend.name();
-            let vain_look = time_vain_looks(|vain, stopped| relay.forward(vain, stopped));
-            say_ready.send(Ready { at, clock, packets, backend, vain_look }).map_err(gone)?;
-            relay.forward(vain, stopped);
-            relay.settle_down();
+            let idle_poll_time =
+                time_idle_poll(|idle_polls, stopped| relay.forward(idle_polls, stopped));
+            ready_tx.send(Ready { at, clock, packets, backend, idle_poll_time }).map_err(gone)?;
+            relay.forward(idle_polls, stopped);
+            relay.drain();
             return Ok(Some(relay.balance()));
         }
 
         let socket = socket(self.buffer_bytes)?;
         let at = address(&socket)?;
-        // As long as ours; peers read no header.
+        // As long as a label of Strowger; plain forwarders read no header.
         let here = Label::here();
         let flows = 0..routes.len() as u8;
         let packets = flows.map(|flow| packet::packet(self.size, here, flow)).collect();
         let routes = Routes::new(routes);
-        let forward = |vain: &Counter, stopped: &dyn Fn() -> bool| match self.forwarder {
-            Forwarder::OneByOne => peers::one_by_one(&socket, &routes, vain, stopped),
-            _ => peers::mmsg(&socket, &routes, vain, stopped),
+        let forward = |idle_polls: &Counter, stopped: &dyn Fn() -> bool| match self.forwarder {
+            Forwarder::OneByOne => peers::one_by_one(&socket, &routes, idle_polls, stopped),
+            _ => peers::mmsg(&socket, &routes, idle_polls, stopped),
         };
-        let vain_look = time_vain_looks(forward);
-        say_ready.send(Ready { at, clock, packets, backend: "none", vain_look }).map_err(gone)?;
-        forward(vain, &stopped);
+        let idle_poll_time = time_idle_poll(forward);
+        ready_tx
+            .send(Ready { at, clock, packets, backend: "none", idle_poll_time })
+            .map_err(gone)?;
+        forward(idle_polls, &stopped);
         Ok(None)
     }
 }
 
-/// Raises all flags when it goes.
-struct StopAll<'a>([&'a AtomicBool; 3]);
+/// Sets all flags when dropped.
+struct StopOnDrop<'a>([&'a AtomicBool; 3]);
 
-impl Drop for StopAll<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         for flag in self.0 {
             flag.store(true, Ordering::Relaxed);

@@ -1,10 +1,10 @@
-//! Forwarders over UDP, measured as pairs in turn: ours against the peers, and our two backends
-//! against each other. Noise that comes and goes meets both halves of a pair alike.
+//! Forwarders over UDP, measured in pairs in turn: Strowger against plain forwarders, and its two
+//! backends against each other. Noise then affects both halves of a pair alike.
 
 use strowger_io::udp::{Choice, OpenError};
 
 use crate::{
-    Failure, Options, Row, What,
+    Bench, Failure, Options, Row,
     relay::RelaySpec,
     sockets::BUFFER_BYTES,
     spread::Spread,
@@ -12,10 +12,10 @@ use crate::{
     trial::{Forwarder, Outcome, Trial},
 };
 
-/// A forwarder that has nothing to do for more than this part of its CPU time is not saturated.
+/// A forwarder that is idle for more than this share of its CPU time is not saturated.
 const IDLE_MAX: f64 = 0.05;
 
-/// Ours against each peer, at each size, with and without trains.
+/// Strowger against each peer, at each size, with and without trains.
 pub(crate) fn rows(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
@@ -24,14 +24,14 @@ pub(crate) fn rows(
     for &trains in &options.trains {
         for &size in &options.sizes {
             for (name, peer) in [("mmsg", Forwarder::Mmsg), ("one_by_one", Forwarder::OneByOne)] {
-                each(pairs(options, What::Udp, (size, trains), ours, (name, peer))?)?;
+                each(pairs(options, Bench::Udp, (size, trains), ours, (name, peer))?)?;
             }
         }
     }
     Ok(())
 }
 
-/// io_uring against recvmmsg, both ours.
+/// io_uring against recvmmsg, both with Strowger.
 pub(crate) fn backend_rows(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
@@ -40,11 +40,11 @@ pub(crate) fn backend_rows(
     let peer = ("ours_mmsg", Forwarder::Relay(RelaySpec::new(Choice::Mmsg)));
     for &trains in &options.trains {
         for &size in &options.sizes {
-            match pairs(options, What::Backends, (size, trains), ours, peer) {
+            match pairs(options, Bench::Backends, (size, trains), ours, peer) {
                 Ok(row) => each(row)?,
-                // Not to be had here: there is nothing to choose between.
+                // io_uring is not available here, so there is nothing to compare.
                 Err(Failure::Open(refused @ OpenError::NoRing(_))) => {
-                    let mut row = Row::new(What::Backends, size, trains, 0);
+                    let mut row = Row::new(Bench::Backends, size, trains, 0);
                     row.ours = "mmsg";
                     row.note = Some(refused.to_string());
                     return each(row);
@@ -58,7 +58,7 @@ pub(crate) fn backend_rows(
 
 fn pairs(
     options: &Options,
-    bench: What,
+    bench: Bench,
     (size, trains): (usize, bool),
     ours: Forwarder,
     (name, peer): (&'static str, Forwarder),
@@ -92,8 +92,8 @@ fn pairs(
     Ok(row)
 }
 
-/// What the sink lost, as a part of all that reached it. A train counts as one where it is lost
-/// whole, so this is a lower bound.
+/// The loss at the sink, relative to all packets that reached it. A lost train counts as one
+/// packet, so this is a lower bound.
 fn sink_lost(run: &Outcome) -> f64 {
     run.sink_drops as f64 / (run.arrived + run.sink_drops).max(1) as f64
 }

@@ -1,9 +1,9 @@
 //! A userspace WireGuard as a relay: boringtun between two tunnels.
 //!
-//! As it is deployed ([`device`]): its own device with a TUN interface, over which the kernel routes what
-//! came out of one tunnel into the other. And spared all of that: its tunnels as a library, in one loop,
-//! with no TUN, no kernel between them and no lookup of addresses; each datagram is received,
-//! decapsulated, encapsulated for the other tunnel and sent, one at a time or 64 a call.
+//! As deployed ([`device`]): boringtun's own device with a TUN interface, and the kernel routes
+//! from one tunnel into the other. As a library, in one loop without TUN, kernel routing or address
+//! lookup: each datagram is received, decapsulated, encapsulated for the other tunnel and sent, one
+//! or 64 in a call.
 
 pub(crate) mod device;
 
@@ -27,41 +27,42 @@ use crate::{
     sockets::{address, socket},
 };
 
-/// Datagrams in one call, where it is not one.
+/// Datagrams in one call of the batched form.
 const BATCH: usize = 64;
 
-/// Room for a datagram.
-const ROOM_BYTES: usize = 2_048;
+/// Bytes of a datagram's buffer.
+const DATAGRAM_BUFFER_BYTES: usize = 2_048;
 
 /// Bytes that WireGuard adds to an IP packet: its header and a tag.
 const OVERHEAD_BYTES: usize = 32;
 
-/// A relay without a TUN between these ends, its tunnels up, for datagrams of `size` bytes.
+/// A relay without a TUN between these ends, with its tunnels up, for datagrams of `size` bytes.
 pub(crate) fn parts(ends: &Ends, size: usize, batched: bool) -> Result<Parts, Failure> {
     let socket = socket(FORWARDER_BUFFER_BYTES)?;
     let at = address(&socket)?;
     let (from, to) = (address(&ends.source)?, address(&ends.sink)?);
     let [(source, mut inward), (mut outward, sink)] = [tunnel(1)?, tunnel(2)?];
     let (seal, open) = by_hand(source, sink, size);
-    let forward: Forward<'static> = Box::new(move |vain, stopped| {
+    let forward: Forward<'static> = Box::new(move |idle_polls, stopped| {
         let route = Route { socket: &socket, from, to };
         if batched {
-            route.batches(&mut inward, &mut outward, vain, stopped);
+            route.batches(&mut inward, &mut outward, idle_polls, stopped);
         } else {
-            route.one_by_one(&mut inward, &mut outward, vain, stopped);
+            route.one_by_one(&mut inward, &mut outward, idle_polls, stopped);
         }
     });
-    Ok(Parts { at, seal, open, forwarder: Forwarder::Here(forward) })
+    Ok(Parts { at, seal, open, forwarder: Forwarder::InThread(forward) })
 }
 
-/// What the ends do with datagrams of `size` bytes: the source's tunnel seals, the sink's opens.
+/// The work of the ends with datagrams of `size` bytes: the source's tunnel seals, the sink's
+/// opens.
 fn by_hand(mut source: Tunn, mut sink: Tunn, size: usize) -> (Seal, Open) {
     let packet = ip_packet(size - OVERHEAD_BYTES);
     let seal: Seal = Box::new(move |bytes: &mut [u8]| match source.encapsulate(&packet, bytes) {
         TunnResult::WriteToNetwork(sealed) => assert_eq!(sealed.len(), size, "no padding"),
-        other => unreachable!("young keys, and room: {other:?}"),
+        other => unreachable!("young keys, and buffer: {other:?}"),
     });
-    let mut opened = vec![0; ROOM_BYTES];
+    let mut opened = vec![0; DATAGRAM_BUFFER_BYTES];
     let open: Open = Box::new(move |bytes: &mut [u8]| {
         let came = sink.decapsulate(None, bytes, &mut opened);
         matches!(came, TunnResult::WriteToTunnelV4(packet, _) if packet.last() == Some(&7))
@@ -69,15 +70,15 @@ fn by_hand(mut source: Tunn, mut sink: Tunn, size: usize) -> (Seal, Open) {
     (seal, open)
 }
 
-/// Both ends of a tunnel, up: the first has begun, and may send.
+/// Both ends of a tunnel that is up: the first has initiated it, and may send.
 fn tunnel(number: u8) -> Result<(Tunn, Tunn), Failure> {
     let secret = |side| StaticSecret::from([16 * number + side; 32]);
     let public = |side| PublicKey::from(&secret(side));
     let tunn =
         |ours, theirs| Tunn::new(secret(ours), public(theirs), None, None, u32::from(ours), None);
     let (mut one, mut other) = (tunn(1, 2), tunn(2, 1));
-    let mut rooms = [[0; ROOM_BYTES]; 2];
-    let [here, there] = &mut rooms;
+    let mut buffers = [[0; DATAGRAM_BUFFER_BYTES]; 2];
+    let [here, there] = &mut buffers;
     let failed = || Failure::Bug("two ends of one tunnel understand each other");
     let TunnResult::WriteToNetwork(initiation) = one.format_handshake_initiation(here, false)
     else {
@@ -95,11 +96,11 @@ fn tunnel(number: u8) -> Result<(Tunn, Tunn), Failure> {
     }
 }
 
-/// Who is who behind the tunnels.
+/// Addresses behind the tunnels.
 const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const SINK: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
-/// An IPv4 packet from one end to the other, such as a router forwards.
+/// An IPv4 packet from one end to the other, as a router forwards it.
 fn ip_packet(bytes: usize) -> Vec<u8> {
     let mut packet = vec![7; bytes];
     let (header, _) = packet.split_at_mut(20);
@@ -119,7 +120,7 @@ fn ip_packet(bytes: usize) -> Vec<u8> {
     packet
 }
 
-/// From whom to whom.
+/// The socket, and source and destination of the traffic.
 struct Route<'a> {
     socket: &'a UdpSocket,
     from: SocketAddrV4,
@@ -131,14 +132,14 @@ impl Route<'_> {
         &self,
         inward: &mut Tunn,
         outward: &mut Tunn,
-        vain: &Counter,
+        idle_polls: &Counter,
         stopped: &dyn Fn() -> bool,
     ) {
         let (mut came, mut opened, mut sealed) =
-            ([0; ROOM_BYTES], [0; ROOM_BYTES], [0; ROOM_BYTES]);
+            ([0; DATAGRAM_BUFFER_BYTES], [0; DATAGRAM_BUFFER_BYTES], [0; DATAGRAM_BUFFER_BYTES]);
         while !stopped() {
             let Ok((length, from)) = self.socket.recv_from(&mut came) else {
-                vain.add(1);
+                idle_polls.add(1);
                 continue;
             };
             if from != self.from.into() {
@@ -150,7 +151,7 @@ impl Route<'_> {
                 continue;
             };
             if let TunnResult::WriteToNetwork(out) = outward.encapsulate(packet, &mut sealed) {
-                // What a full queue refuses is lost, as on any network.
+                // A datagram that a full queue refuses is lost.
                 let _ = self.socket.send_to(out, self.to);
             }
         }
@@ -160,24 +161,24 @@ impl Route<'_> {
         &self,
         inward: &mut Tunn,
         outward: &mut Tunn,
-        vain: &Counter,
+        idle_polls: &Counter,
         stopped: &dyn Fn() -> bool,
     ) {
         let fd = self.socket.as_raw_fd();
-        let mut rooms = Box::new([[0_u8; ROOM_BYTES]; BATCH]);
-        let mut sealed = vec![[0_u8; ROOM_BYTES]; BATCH];
-        let mut opened = [0; ROOM_BYTES];
+        let mut buffers = Box::new([[0_u8; DATAGRAM_BUFFER_BYTES]; BATCH]);
+        let mut sealed = vec![[0_u8; DATAGRAM_BUFFER_BYTES]; BATCH];
+        let mut opened = [0; DATAGRAM_BUFFER_BYTES];
         let mut headers_in = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
         let mut headers_out = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
         let to = Some(SockaddrIn::from(self.to));
         while !stopped() {
             let mut lengths = ArrayVec::<usize, BATCH>::new();
             {
-                let mut vectors = rooms.each_mut().map(|room| [IoSliceMut::new(room)]);
+                let mut vectors = buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
                 let flags = MsgFlags::MSG_DONTWAIT;
                 let came = recvmmsg(fd, &mut headers_in, vectors.iter_mut(), flags, None);
                 let Ok(came) = came else {
-                    vain.add(1);
+                    idle_polls.add(1);
                     continue;
                 };
                 let ours = |from: Option<SockaddrIn>| {
@@ -186,9 +187,9 @@ impl Route<'_> {
                 lengths.extend(came.map(|one| if ours(one.address) { one.bytes } else { 0 }));
             }
             let mut outs = ArrayVec::<usize, BATCH>::new();
-            for (room, &length) in rooms.iter().zip(&lengths) {
+            for (buffer, &length) in buffers.iter().zip(&lengths) {
                 let TunnResult::WriteToTunnelV4(packet, _) =
-                    inward.decapsulate(None, &room[..length], &mut opened)
+                    inward.decapsulate(None, &buffer[..length], &mut opened)
                 else {
                     continue;
                 };
@@ -197,10 +198,11 @@ impl Route<'_> {
                     outs.push(out.len());
                 }
             }
-            let vectors = sealed.iter().zip(&outs).map(|(room, &out)| [IoSlice::new(&room[..out])]);
+            let vectors =
+                sealed.iter().zip(&outs).map(|(buffer, &out)| [IoSlice::new(&buffer[..out])]);
             let vectors: ArrayVec<_, BATCH> = vectors.collect();
             let addresses = [to; BATCH];
-            // What is left of a batch that stops early is lost.
+            // If a batch stops early, the rest of it is lost.
             let flags = MsgFlags::empty();
             let addresses = &addresses[..vectors.len()];
             let _ = sendmmsg(fd, &mut headers_out, vectors.iter(), addresses, [], flags);

@@ -1,22 +1,22 @@
-//! Every bench at its smallest, so that none rots. No figure decides anything here but those of
-//! counting: nothing is lost unseen, nothing comes out wrong.
+//! Runs every benchmark at its smallest size. Only counts decide: no packet is lost uncounted, and
+//! none arrives changed.
 
-use strowger_bench::{Failure, Options, What, rows};
+use strowger_bench::{Bench, Failure, Options, rows};
 
-fn small(what: What) -> Vec<strowger_bench::Row> {
-    let options = Options { what: vec![what], ..Options::small().expect("a core") };
-    rows(&options).expect("it measures")
+fn small(bench: Bench) -> Vec<strowger_bench::Row> {
+    let options = Options { benches: vec![bench], ..Options::small().expect("a core") };
+    rows(&options).expect("the benchmark runs")
 }
 
 #[test]
-fn memory_says_what_a_step_takes() {
-    let rows = small(What::Memory);
+fn memory_has_the_time_of_a_step() {
+    let rows = small(Bench::Memory);
     assert!(rows[0].ns_per_packet_and_switch.expect("measured").min > 0.0);
 }
 
 #[test]
 fn udp_measures_both_kinds_of_traffic_against_both_peers() {
-    let rows = small(What::Udp);
+    let rows = small(Bench::Udp);
     let seen: Vec<_> = rows.iter().map(|row| (row.trains, row.peer.expect("a peer"))).collect();
     let expected = [(true, "mmsg"), (true, "one_by_one"), (false, "mmsg"), (false, "one_by_one")];
     assert_eq!(seen, expected);
@@ -26,25 +26,28 @@ fn udp_measures_both_kinds_of_traffic_against_both_peers() {
 }
 
 #[test]
-fn backends_are_measured_or_the_refusal_is_said() {
-    for row in small(What::Backends) {
+fn backends_are_measured_or_the_row_says_why_not() {
+    for row in small(Bench::Backends) {
         assert!(row.ratio.is_some() || row.note.is_some());
     }
 }
 
 #[test]
-fn r3_every_packet_that_overload_lets_fall_is_counted() {
-    for row in small(What::Overload) {
-        let accounts = row.accounts.expect("it keeps accounts");
+fn r3_every_packet_dropped_in_overload_is_counted() {
+    for row in small(Bench::Overload) {
+        let accounts = row.accounts.expect("the row has accounts");
         assert!(accounts.whole, "{accounts:?}");
     }
 }
 
 #[test]
 fn sealed_links_are_measured_against_the_cipher_and_against_each_other() {
-    let options =
-        Options { what: vec![What::Sealed], sizes: vec![128], ..Options::small().expect("a core") };
-    let rows = rows(&options).expect("it measures");
+    let options = Options {
+        benches: vec![Bench::Sealed],
+        sizes: vec![128],
+        ..Options::small().expect("a core")
+    };
+    let rows = rows(&options).expect("the benchmark runs");
     let seen: Vec<_> = rows.iter().filter(|row| row.ours == "memory").collect();
     let seen: Vec<_> = seen.iter().map(|row| (row.seal, row.peer)).collect();
     let expected = [
@@ -59,9 +62,12 @@ fn sealed_links_are_measured_against_the_cipher_and_against_each_other() {
 #[cfg(feature = "wireguard")]
 #[test]
 fn wireguards_relay_as_deployed_and_as_a_library() {
-    let options =
-        Options { what: vec![What::Sealed], sizes: vec![512], ..Options::small().expect("a core") };
-    let rows = rows(&options).expect("it measures");
+    let options = Options {
+        benches: vec![Bench::Sealed],
+        sizes: vec![512],
+        ..Options::small().expect("a core")
+    };
+    let rows = rows(&options).expect("the benchmark runs");
     let rows: Vec<_> = rows.iter().filter(|row| row.ours == "mmsg").collect();
     let peers: Vec<_> = rows.iter().filter_map(|row| row.peer).collect();
     let expected = ["boringtun", "boringtun_1_thread", "boringtun_no_tun", "boringtun_no_tun_mmsg"];
@@ -78,7 +84,7 @@ fn wireguards_relay_as_deployed_and_as_a_library() {
 
 #[test]
 fn handshakes_are_measured_on_both_sides_and_in_the_slow_path() {
-    let rows = small(What::Handshakes);
+    let rows = small(Bench::Handshakes);
     let sides: Vec<_> = rows.iter().map(|row| row.ours).collect();
     let expected = ["responder", "initiator", "responder_again", "initiator_again", "slow_path"];
     assert_eq!(sides, expected);
@@ -88,19 +94,19 @@ fn handshakes_are_measured_on_both_sides_and_in_the_slow_path() {
 #[test]
 fn r9_data_comes_through_a_sealed_relay_under_a_flood_of_handshakes() {
     let rows = rows(&Options {
-        what: vec![What::Flood],
+        benches: vec![Bench::Flood],
         sizes: vec![128],
         ..Options::small().expect("a core")
     });
-    let rows = rows.expect("it measures");
+    let rows = rows.expect("the benchmark runs");
     let peers: Vec<_> = rows.iter().map(|row| row.peer).collect();
-    assert_eq!(peers, [Some("calm"), Some("elsewhere"), Some("calm"), Some("elsewhere")]);
+    assert_eq!(peers, [Some("no_flood"), Some("elsewhere"), Some("no_flood"), Some("elsewhere")]);
     assert_eq!((rows[2].ours, rows[3].ours), ("punted", "punted"));
     assert!(rows.iter().all(|row| row.ratio.is_some()));
 }
 
-/// The ratios of a run as short as this decide nothing: a row is there for every case, or says why
-/// it was skipped.
+/// Ratios of so short a run mean nothing. There is a row for every case, or it says why it was
+/// skipped.
 #[test]
 fn r23_isolation_has_a_row_for_every_case() {
     let cases = [
@@ -121,7 +127,7 @@ fn r23_isolation_has_a_row_for_every_case() {
         "forged_answers_coming_up",
         "forged_answers_running",
     ];
-    let rows = small(What::Isolation);
+    let rows = small(Bench::Isolation);
     assert_eq!(rows.len(), cases.len());
     for (row, case) in rows.iter().zip(cases) {
         let Some(isolation) = &row.isolation else {
@@ -137,16 +143,16 @@ fn r23_isolation_has_a_row_for_every_case() {
     }
 }
 
-/// Of every frame that reached ours there is a count, and all peers are there; testpmd only where it
-/// is installed, and it is said where not.
+/// Every frame that reached Strowger is counted, and there is a row for every peer; that of testpmd
+/// says if it is not installed.
 #[test]
 fn r3_over_ethernet_every_frame_is_counted_and_all_peers_are_measured() {
-    let options = Options { what: vec![What::Xdp], ..Options::small().expect("a core") };
+    let options = Options { benches: vec![Bench::Xdp], ..Options::small().expect("a core") };
     let rows = match rows(&options) {
         Err(Failure::Refused(why)) => {
             return strowger_testkit::skip(&why);
         }
-        rows => rows.expect("it measures"),
+        rows => rows.expect("the benchmark runs"),
     };
     let of = |name| rows.iter().filter(move |row| row.peer == Some(name));
     for name in ["testpmd", "af_packet", "bridge", "xdp_redirect"] {
@@ -160,18 +166,18 @@ fn r3_over_ethernet_every_frame_is_counted_and_all_peers_are_measured() {
     }
     assert!(of("testpmd").all(|row| row.ratio.is_some() || row.note.is_some()));
     for row in &rows {
-        let accounts = row.accounts.expect("it keeps accounts");
+        let accounts = row.accounts.expect("the row has accounts");
         assert!(accounts.whole, "{accounts:?}");
     }
-    // How many a run has is a matter of who else uses the machine.
+    // The number of frames depends on the load of the machine.
     assert!(rows.iter().any(|row| row.accounts.is_some_and(|accounts| accounts.at_sink > 0)));
     assert!(rows.iter().any(|row| row.ours_latency.is_some() && row.peer_latency.is_some()));
 }
 
 #[test]
-fn options_that_make_no_sense_are_refused() {
+fn invalid_options_are_refused() {
     let with = |change: fn(&mut Options)| {
-        let mut options = Options { what: vec![], ..Options::small().expect("a core") };
+        let mut options = Options { benches: vec![], ..Options::small().expect("a core") };
         change(&mut options);
         rows(&options).map(|rows| rows.len()).map_err(|failure| failure.to_string())
     };

@@ -1,21 +1,21 @@
-//! Holds the switch step to a stored number of instructions, since times are noise on most machines
-//! that run this. Without valgrind the test is skipped.
+//! Compares the instructions of a switch step with a stored number, because times are noise on most
+//! machines. Without valgrind the test is skipped.
 
 use std::{path::PathBuf, process::Command};
 
 use strowger_bench::instructions;
 
-/// Bytes of each packet counted.
+/// Bytes of each packet.
 const SIZE: usize = 64;
 
-/// What `instructions.toml` says.
+/// The content of `instructions.toml`.
 struct Stored {
     instructions: f64,
     tolerance: f64,
     rustc: String,
 }
 
-/// Two numbers and a word do not need a TOML reader.
+/// Two numbers and a word do not need a TOML parser.
 fn stored() -> Stored {
     let text = include_str!("../instructions.toml");
     let value = |key: &str| {
@@ -30,16 +30,16 @@ fn stored() -> Stored {
     }
 }
 
-/// Builds the example as it is shipped, and says where it lies: beside what this test was built
-/// from, so that the demo's build and this one share their work.
+/// Builds the example with the release profile and returns its path. The target directory is that
+/// of this test, so that other release builds share its artifacts.
 fn build_icount() -> PathBuf {
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("..");
     let built = Command::new(env!("CARGO"))
         .args(["build", "--release", "--package", "strowger-bench", "--example", "icount"])
         .arg("--target-dir")
         .arg(&target)
-        // What a coverage or sanitizer run sets for itself would be counted here, and so would the
-        // smaller units of an incremental build, across which less is inlined.
+        // Flags of a coverage or sanitizer run would change the count, and so would the smaller
+        // units of an incremental build, across which less is inlined.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_INCREMENTAL")
         .current_dir(env!("CARGO_MANIFEST_DIR"))

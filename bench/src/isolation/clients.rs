@@ -1,4 +1,4 @@
-//! Unix clients that connect, and then never read: what waits for them must cost the others neither
+//! Unix clients that connect and never read: frames that wait for them must cost others neither
 //! memory nor CPU time.
 
 use std::net::Ipv4Addr;
@@ -25,7 +25,8 @@ const PAYLOAD_BYTES: usize = BYTES - packet::PAYLOAD_AT;
 const INNOCENT_PER_S: f64 = 4_000.0;
 const OFFENDER_PER_S: f64 = 20_000.0;
 
-/// Packets to each client before the innocent pair begins: more than the kernel and the exit keep for it.
+/// Packets to each client before the innocent pair begins: more than the kernel and the egress
+/// queue hold for it.
 const TO_EACH: u64 = 1_500;
 
 const SOURCE: u32 = 2;
@@ -40,8 +41,8 @@ pub(super) fn cases() -> Vec<Case> {
         size: BYTES,
         offence: format!(
             "{OFFENDER_PER_S:.0} packets/s, half of them with C, to {clients} unix clients that do \
-             not read, {TO_EACH} to each before the innocent pair begins; CPU is taken when all is \
-             quiet"
+             not read, {TO_EACH} to each before the innocent pair begins; CPU time is measured when all \
+             is idle"
         ),
         run,
         setup: Setup { offends: true, variant: clients },
@@ -81,7 +82,7 @@ fn run(options: &Options, setup: &Setup) -> Result<Half, Failure> {
             packets,
             per_s: OFFENDER_PER_S,
         }),
-        lead: scaled(options, TO_EACH * u64::from(clients), 100),
+        head_start: scaled(options, TO_EACH * u64::from(clients), 100),
         then_idle: true,
     }
     .run()

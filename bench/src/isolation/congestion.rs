@@ -1,5 +1,5 @@
-//! One congested exit, a unix client that reads at a fixed pace, and several ingresses. Everything
-//! runs on one thread in rounds of virtual time, so the counts depend on no scheduler.
+//! One congested egress, a unix client that reads at a fixed pace, and several ingresses. All runs
+//! on one thread in rounds of virtual time, so the counts do not depend on the scheduler.
 
 use strowger_engine::Now;
 use strowger_io::unix::Client;
@@ -16,33 +16,33 @@ use crate::{Failure, Options, packet};
 const BYTES: usize = 100;
 const PAYLOAD_BYTES: usize = BYTES - packet::PAYLOAD_AT;
 
-/// Virtual time of one round, and rounds in a run of the usual length.
+/// Virtual time of one round, and rounds in a run of normal length.
 const ROUND_NS: u64 = 1_000_000;
 const ROUNDS: u64 = 1_000;
 
-/// Rounds before the counts begin, in which the exit's socket fills, and the most in which it runs
-/// empty after.
+/// Rounds before counting, in which the egress socket fills, and the most after it, in which it
+/// empties.
 const WARM_UP: u64 = 100;
-const EMPTYING_MAX: u64 = 1_000;
+const DRAIN_ROUNDS_MAX: u64 = 1_000;
 
 /// Parts of a round: in each the sources send, every worker is polled, and the reader reads.
 const PARTS: u64 = 8;
 
-/// Packets that the reader takes in a part of a round.
+/// Packets that the reader reads in a part of a round.
 const READ: u64 = 3;
 
-/// Packets in a part of a round of the hostile client, and of the one that is greedy.
+/// Packets of the offender, or of a greedy client, in a part of a round.
 const HOSTILE: u64 = 8;
-/// The innocent client sends one packet in a part: its fair share among three.
+/// Packets of the innocent client in a part: its fair share among three.
 const INNOCENT: u64 = 1;
 
-const EXIT: u32 = 10;
+const EGRESS: u32 = 10;
 const FIRST_SOURCE: u32 = 2;
 
-/// The variants of the control flag.
+/// Variants of the control flag: innocent data, innocent control.
 const DATA: usize = 0;
 const CONTROL: usize = 1;
-/// The variants of the polling order: whose share is told.
+/// Variants of the polling order: whose share the row has.
 const LOCAL: usize = 0;
 const OTHER_WORKER: usize = 1;
 
@@ -55,12 +55,12 @@ pub(super) fn cases() -> Vec<Case> {
         setup: Setup { offends: true, variant },
     };
     let flag = format!(
-        "data with C at {HOSTILE} packets to {INNOCENT} of innocent data, into an exit that takes \
+        "data with C at {HOSTILE} packets to {INNOCENT} of innocent data, into an egress that takes \
          {READ}; "
     );
     let order = format!(
-        "three ingresses send {HOSTILE} packets each into an exit that takes {READ}: two ports of \
-         the exit's worker, one of another; "
+        "three ingresses send {HOSTILE} packets each into an egress that takes {READ}: two ports of \
+         the egress worker, one of another; "
     );
     vec![
         case("control_flag_data", flag.clone() + "the innocent data", control_flag, DATA),
@@ -88,16 +88,16 @@ pub(super) fn cases() -> Vec<Case> {
 /// How much a client sends.
 #[derive(Clone, Copy)]
 enum Pace {
-    /// So many packets in each part of a round.
+    /// This many packets in each part of a round.
     PerPart(u64),
     /// One packet in each round.
     PerRound,
 }
 
-/// A client that sends through the exit.
+/// A client that sends through the egress.
 struct Source {
     client: Client,
-    /// What it sends outside of the counted rounds, and in them.
+    /// Its packets in rounds that do not count, and in rounds that count.
     packets: [Vec<u8>; 2],
     pace: Pace,
     sent: u64,
@@ -115,7 +115,7 @@ impl Source {
         let slot = FIRST_SOURCE + u32::from(number);
         let client = node.client(worker, slot)?;
         let flags = Flags { control, ..Flags::default() };
-        let label = node.label((slot, EXIT))?;
+        let label = node.label((slot, EGRESS))?;
         let packet = |counts| {
             let mut payload = [number; PAYLOAD_BYTES];
             payload[0] = counts;
@@ -125,7 +125,7 @@ impl Source {
         Ok(Self { client, packets, pace, sent: 0, arrived: 0 })
     }
 
-    /// Sends what is due in this part of a round.
+    /// Sends the packets that are due in this part of a round.
     fn send(&mut self, part: u64, counts: bool) -> Result<(), Failure> {
         let due = match self.pace {
             Pace::PerPart(packets) => packets,
@@ -141,16 +141,16 @@ impl Source {
     }
 }
 
-/// Runs rounds, until all that was sent in the counted ones has arrived or was dropped.
+/// Runs rounds until all packets of the counted ones have arrived or were dropped.
 fn run_rounds(
     options: &Options,
     node: &mut Node,
-    mut exit: Client,
+    mut egress: Client,
     sources: &mut [Source],
 ) -> Result<(), Failure> {
     let rounds = scaled(options, ROUNDS, 100);
-    let mut room = [0; BYTES];
-    for round in 0..WARM_UP + rounds + EMPTYING_MAX {
+    let mut buffer = [0; BYTES];
+    for round in 0..WARM_UP + rounds + DRAIN_ROUNDS_MAX {
         let counts = (WARM_UP..WARM_UP + rounds).contains(&round);
         let mut received = 0;
         for part in 0..PARTS {
@@ -159,39 +159,39 @@ fn run_rounds(
                 source.send(part, counts)?;
             }
             node.poll_workers(now);
-            received += read(&mut exit, &mut room, sources)?;
+            received += read(&mut egress, &mut buffer, sources)?;
         }
         node.switch.poll(Now(2 + (round + 1) * ROUND_NS));
         if received == 0 && round > WARM_UP + rounds {
             return Ok(());
         }
     }
-    Err(Failure::Wrong("the congested exit did not run empty".to_owned()))
+    Err(Failure::Wrong("the congested egress queue did not drain".to_owned()))
 }
 
-/// What the exit's client reads in a part of a round.
-fn read(exit: &mut Client, room: &mut [u8], sources: &mut [Source]) -> Result<u64, Failure> {
+/// Reads as the egress client, in a part of a round; returns the number of packets.
+fn read(egress: &mut Client, buffer: &mut [u8], sources: &mut [Source]) -> Result<u64, Failure> {
     for count in 0..READ {
-        let received = exit.try_receive(room);
-        let received = received.map_err(|why| Failure::Wrong(format!("the exit: {why}")))?;
+        let received = egress.try_receive(buffer);
+        let received = received.map_err(|why| Failure::Wrong(format!("the egress: {why}")))?;
         let Some(received) = received else { return Ok(count) };
-        let number = usize::from(room[received.len - 1]);
+        let number = usize::from(buffer[received.len - 1]);
         let source = sources.get_mut(number).ok_or(Failure::Bug("sources are numbered"))?;
-        source.arrived += u64::from(room[packet::PAYLOAD_AT] == 1);
+        source.arrived += u64::from(buffer[packet::PAYLOAD_AT] == 1);
     }
     Ok(READ)
 }
 
 fn control_flag(options: &Options, setup: &Setup) -> Result<Half, Failure> {
     let mut node = Node::new(NodeSpec { workers: 1, listeners: 0, clients: 4, identity: None })?;
-    let exit = node.client(0, EXIT)?;
+    let egress = node.client(0, EGRESS)?;
     let hostile = if setup.offends { HOSTILE } else { 0 };
     let mut sources = [
         Source::new(&mut node, 0, 0, true, Pace::PerPart(hostile))?,
         Source::new(&mut node, 0, 1, false, Pace::PerPart(INNOCENT))?,
         Source::new(&mut node, 0, 2, true, Pace::PerRound)?,
     ];
-    run_rounds(options, &mut node, exit, &mut sources)?;
+    run_rounds(options, &mut node, egress, &mut sources)?;
     let innocent = &sources[if setup.variant == DATA { 1 } else { 2 }];
     Ok(Half {
         offered: innocent.sent,
@@ -204,8 +204,8 @@ fn control_flag(options: &Options, setup: &Setup) -> Result<Half, Failure> {
 
 fn polling_order(options: &Options, setup: &Setup) -> Result<Half, Failure> {
     let mut node = Node::new(NodeSpec { workers: 2, listeners: 0, clients: 4, identity: None })?;
-    let exit = node.client(0, EXIT)?;
-    // Without offenders one of them has the exit to itself.
+    let egress = node.client(0, EGRESS)?;
+    // Without offenders one of them has the egress to itself.
     let alone = if setup.variant == OTHER_WORKER { 2 } else { 0 };
     let pace = |number| Pace::PerPart(if setup.offends || number == alone { HOSTILE } else { 0 });
     let mut sources = [
@@ -213,7 +213,7 @@ fn polling_order(options: &Options, setup: &Setup) -> Result<Half, Failure> {
         Source::new(&mut node, 0, 1, false, pace(1))?,
         Source::new(&mut node, 1, 2, false, pace(2))?,
     ];
-    run_rounds(options, &mut node, exit, &mut sources)?;
+    run_rounds(options, &mut node, egress, &mut sources)?;
     let innocent = match setup.variant {
         LOCAL if setup.offends && sources[1].arrived < sources[0].arrived => 1,
         _ => alone,

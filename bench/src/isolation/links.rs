@@ -1,13 +1,13 @@
-//! A sealed link between two switches while an offender floods slot 1, or forges handshake answers.
-//! Everything runs on one thread in steps of virtual time over real UDP sockets, so that minutes of
-//! a link's life take seconds, and the counts depend on no scheduler.
+//! A sealed link between two switches while an offender floods slot 1 or forges handshake answers.
+//! All runs on one thread in steps of virtual time over real UDP sockets: minutes of a link's life
+//! take seconds, and the counts do not depend on the scheduler.
 //!
 //! ```text
 //! source --> peer ===== observer ===== relay --> sink
 //!                                      relay <-- flood
 //! ```
-//! The observer forwards every datagram and reads the session indices that are visible to everyone
-//! on the path. What it forges comes from the addresses that both ends expect.
+//! The observer forwards every datagram and reads the session indices, which are visible on the
+//! path. It forges messages with the source addresses that the ends expect.
 
 use std::{
     collections::VecDeque,
@@ -43,8 +43,8 @@ const BYTES: usize = 100;
 const PEER: u8 = 21;
 const RELAY: u8 = 22;
 
-/// The slot of the sealed link at both ends; of the source at the peer and of the sink at the relay;
-/// of the flooding neighbour.
+/// Slots: of the sealed link at both ends; of the source at the peer and the sink at the relay; of
+/// the flooding neighbour.
 const LINK: u32 = 2;
 const END: u32 = 3;
 const FLOOD: u32 = 4;
@@ -52,35 +52,35 @@ const FLOOD: u32 = 4;
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 
-/// Steps in which the link may come up before the counts begin.
+/// Most steps in which the link may come up before counting begins.
 const UP_STEPS_MAX: u64 = 5_000;
 
-/// Questions for each turn of the slow path: trains of 64, twice what the punts hold.
-const QUESTIONS: usize = 512;
-const QUESTIONS_PER_TRAIN: usize = 64;
+/// Requests for each poll of the slow path: trains of 64, twice the capacity of the punt queue.
+const REQUESTS: usize = 512;
+const REQUESTS_PER_TRAIN: usize = 64;
 
-/// Bytes of a response and a cookie that pass a check of their length.
+/// Lengths of a response and a cookie that pass the length check.
 const RESPONSE_BYTES: usize = 300;
 const COOKIE_BYTES: usize = 64;
 
-/// How long a datagram is on its way between the two ends of the link.
+/// Latency of a datagram between the two ends of the link.
 const DELAY_NS: u64 = 20 * MS;
 
-/// How soon the death of a flooded link would be noticed.
-const WATCHFUL: Liveness =
+/// Liveness that detects the death of a flooded link quickly.
+const FAST_LIVENESS: Liveness =
     Liveness::new(std::time::Duration::from_nanos(100 * MS)).with_always(true);
 
-/// What is done to the link.
+/// An attack on the link.
 #[derive(Clone, Copy)]
 struct Attack {
-    /// Virtual time of one step, and of the run; the link is up before it, or not.
+    /// Virtual time of one step and of the run; whether the link is up before it.
     step_ns: u64,
     run_ns: u64,
     up_first: bool,
     /// Steps for each innocent packet.
     steps_per_packet: u64,
-    questions: usize,
-    /// Forged answers to each end in a step, and whether they are as long as answers are.
+    requests: usize,
+    /// Forged answers to each end in a step, and whether they have the right length.
     forged: u64,
     long: bool,
     liveness: Liveness,
@@ -89,7 +89,7 @@ struct Attack {
 const SLOT_1: usize = 0;
 const COMING_UP: usize = 1;
 const RUNNING: usize = 2;
-/// With forged answers of the right length.
+/// Variants with forged answers of the right length.
 const LONG_COMING_UP: usize = 3;
 const LONG_RUNNING: usize = 4;
 
@@ -101,28 +101,28 @@ fn attack(variant: usize) -> Attack {
             run_ns: 5 * SECOND,
             up_first: true,
             steps_per_packet: 1,
-            questions: QUESTIONS,
+            requests: REQUESTS,
             forged: 0,
             long: false,
-            liveness: WATCHFUL,
+            liveness: FAST_LIVENESS,
         },
         COMING_UP | LONG_COMING_UP => Attack {
             step_ns: MS,
             run_ns: 10 * SECOND,
             up_first: false,
             steps_per_packet: 10,
-            questions: 0,
+            requests: 0,
             forged: 10,
             long: variant == LONG_COMING_UP,
             liveness,
         },
-        // Longer than a key lives.
+        // Longer than the life of a key.
         _ => Attack {
             step_ns: 4 * MS,
             run_ns: 300 * SECOND,
             up_first: true,
             steps_per_packet: 5,
-            questions: 0,
+            requests: 0,
             forged: 4,
             long: variant == LONG_RUNNING,
             liveness,
@@ -149,26 +149,22 @@ pub(super) fn cases() -> Vec<Case> {
         )
     };
     let flood = format!(
-        "{} questions to slot 1 for each turn of the slow path, by a neighbour with the \
-         right control; the innocent link has {} ms to notice a death, {} s of virtual time",
-        2 * QUESTIONS,
-        WATCHFUL.detection().as_millis() as u64,
+        "{} requests to slot 1 for each poll of the slow path, by a neighbour with the \
+         right control; the innocent link has {} ms to detect a dead peer, {} s of virtual time",
+        2 * REQUESTS,
+        FAST_LIVENESS.detection().as_millis() as u64,
         attack(SLOT_1).run_ns / SECOND
     );
     vec![
         case("slot_1_flood", flood, SLOT_1),
         case("junk_answers_coming_up", forged(COMING_UP, "from the first handshake on"), COMING_UP),
-        case("junk_answers_running", forged(RUNNING, "past the renewal of keys"), RUNNING),
+        case("junk_answers_running", forged(RUNNING, "until after a rekey"), RUNNING),
         case(
             "forged_answers_coming_up",
             forged(LONG_COMING_UP, "from the first handshake on"),
             LONG_COMING_UP,
         ),
-        case(
-            "forged_answers_running",
-            forged(LONG_RUNNING, "past the renewal of keys"),
-            LONG_RUNNING,
-        ),
+        case("forged_answers_running", forged(LONG_RUNNING, "until after a rekey"), LONG_RUNNING),
     ]
 }
 
@@ -178,7 +174,7 @@ fn run(options: &Options, setup: &Setup) -> Result<Half, Failure> {
     if attack.up_first {
         link.come_up()?;
     }
-    let (mut sent, mut offended) = (0, 0);
+    let (mut sent, mut offender_sent) = (0, 0);
 
     let part = (options.seconds_per_run / 0.5).min(1.0);
     let steps = ((attack.run_ns / attack.step_ns) as f64 * part) as u64;
@@ -187,7 +183,7 @@ fn run(options: &Options, setup: &Setup) -> Result<Half, Failure> {
         if step % attack.steps_per_packet == 0 {
             sent += u64::from(link.source.send(&link.packet).is_ok());
         }
-        offended += link.step()?;
+        offender_sent += link.step()?;
     }
     link.offends = false;
     for _ in 0..2 * DELAY_NS / attack.step_ns {
@@ -197,14 +193,14 @@ fn run(options: &Options, setup: &Setup) -> Result<Half, Failure> {
     Ok(Half {
         offered: sent,
         delivered: link.delivered,
-        offender: offended,
+        offender: offender_sent,
         drops,
         link_downs: Some(link.downs),
         ..Half::default()
     })
 }
 
-/// Both ends of the link, and everybody around it.
+/// Both ends of the link, the observer, and the programs around them.
 struct Link {
     attack: Attack,
     now: Now,
@@ -215,9 +211,9 @@ struct Link {
     sink: UdpSocket,
     flood: UdpSocket,
     packet: Vec<u8>,
-    questions: Vec<u8>,
-    question_bytes: usize,
-    /// Whether the offender acts now.
+    requests: Vec<u8>,
+    request_bytes: usize,
+    /// Whether the offender is active.
     offends: bool,
     delivered: u64,
     downs: u64,
@@ -245,10 +241,10 @@ impl Link {
         let scheme = peer.switch.config().scheme();
         let label = packet::label(scheme, &[(END, LINK), (LINK, END)])?;
         let packet = packet::packet(BYTES, label, 0);
-        // A ping (wire.md 5) with its number and a payload.
+        // A ping (wire.md 5) with its id and a payload.
         let control = Flags { control: true, ..Flags::default() };
-        let question = flagged(Label::here(), control, &[1, 1, 0, 0, 0, 0, 0, 9].repeat(5))?;
-        let (question_bytes, questions) = (question.len(), question.repeat(QUESTIONS_PER_TRAIN));
+        let request = flagged(Label::here(), control, &[1, 1, 0, 0, 0, 0, 0, 9].repeat(5))?;
+        let (request_bytes, requests) = (request.len(), request.repeat(REQUESTS_PER_TRAIN));
         Ok(Self {
             attack,
             now: Now(2),
@@ -259,8 +255,8 @@ impl Link {
             sink,
             flood,
             packet,
-            questions,
-            question_bytes,
+            requests,
+            request_bytes,
             offends: false,
             delivered: 0,
             downs: 0,
@@ -277,43 +273,44 @@ impl Link {
         Err(Failure::Wrong("no sealed link came up".to_owned()))
     }
 
-    /// Whether both ends take the link for up.
+    /// Whether both ends consider the link up.
     fn is_up(&self) -> bool {
         let peers = [&self.peer, &self.relay].map(|node| node.switch.peers());
         peers.iter().flatten().all(|peer| peer.is_up())
     }
 
-    /// One step of virtual time: workers are polled until nothing is on its way, the slow paths once.
-    /// Says what the offender sent: it is first whenever the slow path has made room.
+    /// One step of virtual time: polls the workers until no datagram moves, and the slow paths
+    /// once. Returns the number of packets that the offender sent; it sends first whenever the slow
+    /// path has made room.
     fn step(&mut self) -> Result<u64, Failure> {
         self.now.0 += self.attack.step_ns;
-        let mut offended = 0;
+        let mut offender_sent = 0;
         if self.offends {
-            offended += self.forge(self.attack.forged)? + self.flood(self.attack.questions)?;
+            offender_sent += self.forge(self.attack.forged)? + self.flood(self.attack.requests)?;
         }
-        self.carry()?;
+        self.deliver()?;
         for node in [&mut self.peer, &mut self.relay] {
             let events = node.switch.poll(self.now);
             let downs = events.iter().filter(|event| matches!(event, Event::LinkDown(_)));
             self.downs += downs.count() as u64;
         }
         if self.offends {
-            offended += self.flood(self.attack.questions)?;
+            offender_sent += self.flood(self.attack.requests)?;
         }
-        self.carry()?;
-        // What arrives while an end takes the link for down does not count: no path uses it then.
+        self.deliver()?;
+        // Packets do not count while an end considers the link down, because no path uses it then.
         let arrived = drain(&self.sink);
         if self.is_up() {
             self.delivered += arrived;
         }
         drain(&self.source);
         drain(&self.flood);
-        Ok(offended)
+        Ok(offender_sent)
     }
 
-    fn carry(&mut self) -> Result<(), Failure> {
+    fn deliver(&mut self) -> Result<(), Failure> {
         loop {
-            let mut moved = self.observer.carry(self.now)?;
+            let mut moved = self.observer.deliver(self.now)?;
             for node in [&mut self.peer, &mut self.relay] {
                 moved += node.poll_workers(self.now);
             }
@@ -323,12 +320,12 @@ impl Link {
         }
     }
 
-    /// Sends questions to the relay's slot 1.
+    /// Sends requests to the relay's slot 1.
     fn flood(&self, count: usize) -> Result<u64, Failure> {
-        let bytes = self.question_bytes as u16;
-        for _ in 0..count / QUESTIONS_PER_TRAIN {
+        let bytes = self.request_bytes as u16;
+        for _ in 0..count / REQUESTS_PER_TRAIN {
             let (vectors, segment) =
-                ([IoSlice::new(&self.questions)], [ControlMessage::UdpGsoSegments(&bytes)]);
+                ([IoSlice::new(&self.requests)], [ControlMessage::UdpGsoSegments(&bytes)]);
             let fd = self.flood.as_raw_fd();
             sendmsg::<()>(fd, &vectors, &segment, MsgFlags::empty(), None)
                 .map_err(Failure::kernel("UDP_SEGMENT"))?;
@@ -336,7 +333,7 @@ impl Link {
         Ok(count as u64)
     }
 
-    /// Sends responses and cookies with nothing right but the visible index, `each` to both ends.
+    /// Sends responses and cookies in which only the visible index is right, `each` to both ends.
     fn forge(&self, each: u64) -> Result<u64, Failure> {
         let mut sent = 0;
         for (socket, to, indices) in self.observer.ends() {
@@ -360,20 +357,20 @@ impl Link {
     }
 }
 
-/// A session index as a link header carries it.
+/// A session index as in a link header.
 type Index = [u8; 3];
 
-/// Forwards between both ends, and sees what anyone on the path sees.
+/// Forwards between both ends, and sees what anyone on the path can see.
 struct Observer {
-    /// Where the peer finds the relay, and where the peer is.
+    /// The socket that the peer takes for the relay, and the peer's address.
     as_relay: UdpSocket,
     peer: SocketAddrV4,
-    /// Where the relay finds the peer, and where the relay is.
+    /// The socket that the relay takes for the peer, and the relay's address.
     as_peer: UdpSocket,
     relay: SocketAddrV4,
-    /// What is on its way: when it is due, and to which end.
-    under_way: VecDeque<(Now, Vec<u8>, End)>,
-    /// Indices of each end: of its last attempt, and of the session by which it is sent data.
+    /// Datagrams in flight: when each is due, and to which end.
+    in_flight: VecDeque<(Now, Vec<u8>, End)>,
+    /// Indices of each end: of its last attempt, and of the session to which it receives data.
     peers: [Option<Index>; 2],
     relays: [Option<Index>; 2],
 }
@@ -382,32 +379,32 @@ impl Observer {
     fn new(peer: SocketAddrV4, relay: SocketAddrV4) -> Result<Self, Failure> {
         let (as_relay, as_peer) = (socket(SINK_BUFFER_BYTES)?, socket(SINK_BUFFER_BYTES)?);
         let (peers, relays) = ([None; 2], [None; 2]);
-        Ok(Self { as_relay, peer, as_peer, relay, under_way: VecDeque::new(), peers, relays })
+        Ok(Self { as_relay, peer, as_peer, relay, in_flight: VecDeque::new(), peers, relays })
     }
 
-    /// Takes what has come, and forwards what is due; says how many datagrams moved.
-    fn carry(&mut self, now: Now) -> Result<usize, Failure> {
+    /// Receives, and forwards what is due; returns how many datagrams moved.
+    fn deliver(&mut self, now: Now) -> Result<usize, Failure> {
         let due = Now(now.0 + DELAY_NS);
-        let mut room = [0; 2_048];
+        let mut buffer = [0; 2_048];
         let mut moved = 0;
         for to in [End::Relay, End::Peer] {
             let (from, sender, receiver) = match to {
                 End::Relay => (&self.as_relay, &mut self.peers, &mut self.relays),
                 End::Peer => (&self.as_peer, &mut self.relays, &mut self.peers),
             };
-            while let Ok(length) = from.recv(&mut room) {
-                let message = &room[..length];
+            while let Ok(length) = from.recv(&mut buffer) {
+                let message = &buffer[..length];
                 match LinkHeader::parse(message).map(|header| header.kind) {
                     Ok(Kind::Initiation) => sender[0] = Some([message[5], message[6], message[7]]),
                     Ok(_) => receiver[1] = Some([message[1], message[2], message[3]]),
                     Err(_) => {}
                 }
-                self.under_way.push_back((due, message.to_vec(), to));
+                self.in_flight.push_back((due, message.to_vec(), to));
                 moved += 1;
             }
         }
-        while self.under_way.front().is_some_and(|(due, ..)| *due <= now) {
-            let Some((_, message, to)) = self.under_way.pop_front() else { break };
+        while self.in_flight.front().is_some_and(|(due, ..)| *due <= now) {
+            let Some((_, message, to)) = self.in_flight.pop_front() else { break };
             let (by, to) = match to {
                 End::Relay => (&self.as_peer, self.relay),
                 End::Peer => (&self.as_relay, self.peer),
@@ -418,13 +415,13 @@ impl Observer {
         Ok(moved)
     }
 
-    /// Each end: from which socket it is written to, where it is, and its indices.
+    /// For each end: the socket that sends to it, its address, and its indices.
     fn ends(&self) -> [(&UdpSocket, SocketAddrV4, &[Option<Index>; 2]); 2] {
         [(&self.as_relay, self.peer, &self.peers), (&self.as_peer, self.relay, &self.relays)]
     }
 }
 
-/// To whom a datagram goes.
+/// The destination of a datagram.
 #[derive(Clone, Copy)]
 enum End {
     Peer,

@@ -1,7 +1,7 @@
 //! Isolation (R23): what an innocent pair of neighbours loses while another neighbour, client or
-//! path misbehaves. Each case runs in pairs, once with the offender and once without; the ratio is
+//! path misbehaves. Each case runs in pairs, once with the offender and once without. The ratio is
 //! the delivered part of the innocent traffic with the offender to the part without. Counts at a
-//! fixed pace decide, never durations.
+//! fixed pace decide, not durations.
 //!
 //! | module | cases |
 //! |---|---|
@@ -24,9 +24,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use strowger_engine::control::Balance;
 
-use crate::{Failure, Options, Row, What, spread::Spread};
+use crate::{Bench, Failure, Options, Row, spread::Spread};
 
-/// Rows of a case: its name, and what runs one half of a pair.
+/// A case: its name, and what runs one half of a pair.
 struct Case {
     name: &'static str,
     size: usize,
@@ -36,57 +36,58 @@ struct Case {
     setup: Setup,
 }
 
-/// How one half of a pair is set up.
+/// The setup of one half of a pair.
 #[derive(Clone, Copy, Debug, Default)]
 struct Setup {
-    /// Whether the offender acts.
+    /// Whether the offender is active.
     offends: bool,
-    /// The variant of the case: clients that do not read, or which of two variants it is.
+    /// The variant of the case: the number of clients that do not read, or which of several
+    /// variants.
     variant: usize,
 }
 
-/// What one half of a pair counted.
+/// The counts of one half of a pair.
 #[derive(Clone, Debug, Default)]
 struct Half {
     /// Packets that the innocent pair sent.
     offered: u64,
-    /// Packets of these that arrived.
+    /// How many of these arrived.
     delivered: u64,
-    /// Packets that would have arrived with a fair share, where the exit is congested.
+    /// Packets that a fair share would deliver, if the egress is congested.
     fair: Option<u64>,
     /// Packets that the offender sent.
     offender: u64,
-    /// Discards and drops in the kernel, by reason.
+    /// Discards, and drops in the kernel, by reason.
     drops: BTreeMap<&'static str, u64>,
-    /// The worker's share of a core, in parts of 1.
+    /// The worker's share of a core, from 0 to 1.
     cpu: Option<f64>,
     /// How often the innocent link went down, at both ends together.
     link_downs: Option<u64>,
 }
 
-/// What the offender did, and what became of the innocent traffic, over all pairs of a row.
+/// What the offender did, and the result for the innocent traffic, over all pairs of a row.
 #[derive(Clone, Debug, Serialize)]
 pub struct Isolation {
-    /// Which case.
+    /// The name of the case.
     pub case: &'static str,
     /// What the offender did.
     pub offence: String,
     /// Packets that the innocent pair sent in one half of a pair (median).
     pub offered: f64,
-    /// Packets of these that arrived with the offender.
+    /// How many of these arrived with the offender.
     pub delivered_with: Spread,
-    /// Packets of these that arrived without the offender, or their fair share of a congested exit.
+    /// How many of these arrived without the offender, or their fair share of a congested egress.
     pub delivered_without: Spread,
     /// Packets that the offender sent in one half (median).
     pub offender_sent: f64,
-    /// What was discarded or dropped by the kernel with the offender, by reason, in all pairs.
+    /// Discards and kernel drops with the offender, by reason, in all pairs.
     pub drops_with: BTreeMap<&'static str, u64>,
     /// The same without the offender.
     pub drops_without: BTreeMap<&'static str, u64>,
-    /// The worker's share of a core, in parts of 1, where the case measures it: with the offender.
+    /// The worker's share of a core, from 0 to 1, if the case measures it: with the offender.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_with: Option<Spread>,
-    /// The same without.
+    /// The same without the offender.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_without: Option<Spread>,
     /// How often the innocent link went down with the offender, in all pairs and at both ends.
@@ -95,7 +96,7 @@ pub struct Isolation {
 }
 
 impl Isolation {
-    /// For people, line by line.
+    /// The lines of a table for people.
     pub(crate) fn lines(&self) -> Vec<String> {
         let Self { delivered_with, delivered_without, offered, offender_sent, .. } = self;
         let mut lines = vec![
@@ -139,16 +140,16 @@ pub(crate) fn rows(
 
 impl Case {
     fn row(&self, options: &Options) -> Result<Row, Failure> {
-        let mut row = Row::new(What::Isolation, self.size, false, options.pairs);
+        let mut row = Row::new(Bench::Isolation, self.size, false, options.pairs);
         (row.ours, row.peer) = ("with", Some("without"));
         let half = |offends| (self.run)(options, &Setup { offends, ..self.setup });
         let mut pairs = Vec::new();
         for pair in 0..options.pairs {
-            // Each half comes first in turn.
+            // Each half is first in every second pair.
             let first = half(pair % 2 == 0);
             let halves = first.and_then(|first| Ok((first, half(pair % 2 != 0)?)));
             let (first, second) = match halves {
-                // Rights or tools are missing: the row says so, and the other rows go on.
+                // Rights or tools are missing: the row says so, and the other rows are measured.
                 Err(Failure::Refused(why)) => {
                     row.pairs = 0;
                     row.note = Some(format!("{}: skipped: {why}", self.name));
@@ -183,7 +184,7 @@ impl Case {
     }
 }
 
-/// The delivered part with the offender to that without, or to the fair share.
+/// The delivered part with the offender divided by that without, or by the fair share.
 fn ratio(with: &Half, without: &Half) -> f64 {
     let part = |half: &Half| half.delivered as f64 / half.offered.max(1) as f64;
     match with.fair {
@@ -201,14 +202,14 @@ fn sum<'a>(halves: impl Iterator<Item = &'a Half>) -> BTreeMap<&'static str, u64
     all
 }
 
-/// What a switch discarded and the kernel dropped before it, by reason.
+/// Packets that a switch discarded and that the kernel dropped before it, by reason.
 fn drops(balance: &Balance) -> BTreeMap<&'static str, u64> {
     let ours = balance.by_reason().map(|(discard, count)| (discard.name(), count));
     let kernel = balance.kernel_by_reason().map(|(drop, count)| (drop.name(), count));
     ours.chain(kernel).collect()
 }
 
-/// `count` packets in a run of the usual length, and in proportion in one of another length.
+/// `count` packets in a run of normal length, and in proportion in one of another length.
 fn scaled(options: &Options, count: u64, least: u64) -> u64 {
     ((count as f64 * options.seconds_per_run / 0.5) as u64).max(least)
 }

@@ -1,5 +1,5 @@
-//! The network namespace of the cases with slow and dead paths: without a name, so that it ends with
-//! the thread that made it. Interfaces of the machine are never touched.
+//! The network namespace of the cases with slow and dead paths. It has no name, so it ends with the
+//! thread that made it. The benchmark changes no interface of the machine.
 //!
 //! ```text
 //! relay 10.78.0.1 --> dead0 ===== dead1   no node answers ARP: dead next hops
@@ -13,7 +13,7 @@ use crate::{
     xdp::wires::{command as run, enter},
 };
 
-/// The relay's address towards the dead next hops.
+/// The relay's address on the side of the dead next hops.
 pub(super) const DEAD_SIDE: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
 
 /// The neighbour behind the slow interface.
@@ -44,7 +44,7 @@ fn make() -> Result<(), Failure> {
     for (near, far, at) in pairs {
         run("ip", &format!("link add {near} type veth peer name {far}"))?;
         for name in [near, far] {
-            // Without IPv6 the kernel sends nothing of its own there.
+            // Without IPv6 the kernel itself sends nothing there.
             let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
             run("ip", &format!("link set dev {name} up"))?;
         }

@@ -45,19 +45,19 @@ pub(super) struct Node {
     folder: Folder,
 }
 
-/// What a node is to have, for its memory.
+/// What determines the memory of a node.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct NodeSpec {
     pub(super) workers: usize,
     pub(super) listeners: u32,
     pub(super) clients: u32,
-    /// The number of its identity; none without sealed links.
+    /// The number of its identity; `None` without sealed links.
     pub(super) identity: Option<u8>,
 }
 
 impl NodeSpec {
-    /// The memory of one worker, and how much of it is kept for frames that wait at exits: the needs
-    /// that `strowger relay` adds up, at its defaults.
+    /// The memory of one worker, and the part reserved for frames in egress queues: the needs that
+    /// `strowger relay` adds up, at its defaults.
     fn pool(self) -> (PoolSpec, Chunks) {
         let burst = BURST_MAX as u32;
         let posted = u32::from(udp::limits::POSTED_BUFFERS).next_power_of_two().max(burst);
@@ -90,7 +90,7 @@ impl Node {
         Ok(Self { switch, workers, folder: Folder::new()? })
     }
 
-    /// A UDP listener, with a handshake socket where the node has an identity.
+    /// Adds a UDP listener, with a handshake socket if the node has an identity.
     pub(super) fn listen(
         &mut self,
         at: Ipv4Addr,
@@ -126,7 +126,7 @@ impl Node {
         Ok((port, bound))
     }
 
-    /// A plain neighbour behind a listener, with all rights.
+    /// Adds a plain neighbour behind a listener, with all rights.
     pub(super) fn neighbour(
         &mut self,
         port: PortId,
@@ -139,7 +139,7 @@ impl Node {
         Ok(())
     }
 
-    /// A peer behind a sealed link.
+    /// Adds a peer with a sealed link.
     pub(super) fn peer(
         &mut self,
         port: PortId,
@@ -156,7 +156,7 @@ impl Node {
         Ok(())
     }
 
-    /// A unix socket at this worker and slot; its client is connected.
+    /// Adds a unix socket at this worker and slot, and connects a client.
     pub(super) fn client(&mut self, worker: usize, slot: u32) -> Result<Client, Failure> {
         let path = self.folder.0.join(slot.to_string());
         let port = UnixPort::listen(&path, &UnixSpec::default());
@@ -171,7 +171,7 @@ impl Node {
         client.map_err(|why| Failure::Refused(format!("{}: {why}", path.display())))
     }
 
-    /// Polls until the workers know all that is attached.
+    /// Polls until the workers have applied all attachments.
     pub(super) fn settle(&mut self, now: Now) -> Result<(), Failure> {
         for _ in 0..10_000 {
             self.poll(now);
@@ -179,15 +179,15 @@ impl Node {
                 return Ok(());
             }
         }
-        Err(Failure::Bug("workers take orders whenever they are polled"))
+        Err(Failure::Bug("workers apply commands when they are polled"))
     }
 
-    /// One poll of each worker; says how many frames they switched.
+    /// Polls each worker once; returns how many frames they switched.
     pub(super) fn poll_workers(&mut self, now: Now) -> usize {
         self.workers.iter_mut().map(|worker| worker.poll(now)).sum()
     }
 
-    /// One poll of each worker and of the slow path.
+    /// Polls each worker and the slow path once.
     pub(super) fn poll(&mut self, now: Now) -> usize {
         let switched = self.poll_workers(now);
         self.switch.poll(now);
@@ -214,7 +214,7 @@ pub(super) fn flagged(label: Label, flags: Flags, payload: &[u8]) -> Result<Vec<
     Ok(bytes)
 }
 
-/// Takes all datagrams that have arrived at a socket; says how many.
+/// Reads all datagrams that have arrived at a socket; returns their number.
 pub(super) fn drain(socket: &UdpSocket) -> u64 {
     let mut count = 0;
     while socket.recv(&mut [0; 64]).is_ok() {
@@ -239,7 +239,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What cannot be removed stays in the folder for temporary files.
+        // If it cannot be removed, it stays in the folder for temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,5 +1,5 @@
-//! Runs a node in real time: its worker as `strowger relay` runs it, its slow path in turns, an
-//! innocent pair at a fixed pace, and an offender at another.
+//! Runs a node in real time: its worker as `strowger relay` runs it, its slow path at a fixed
+//! interval, an innocent pair at a fixed pace, and an offender at another pace.
 
 use std::{
     net::UdpSocket,
@@ -19,25 +19,25 @@ use super::{
 };
 use crate::{
     Failure, Options,
-    machine::{ThreadClock, settle_on},
+    machine::{ThreadClock, pin_this_thread},
     trial::join,
 };
 
-/// A turn of the slow path begins no sooner than this after the one before.
-const TURN_MIN: Duration = Duration::from_millis(1);
+/// Shortest interval between two polls of the slow path.
+const SLOW_PATH_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
-/// Packets that a sender which was not scheduled may send at once. Later ones are sent later: the
+/// Packets that a sender may send at once after it was not scheduled. The rest is sent later: the
 /// count is fixed, the duration is not.
 const CATCH_UP_MAX: u64 = 16;
 
 /// How long the last packets may take to arrive.
 const ARRIVE_MAX: Duration = Duration::from_millis(500);
 
-/// How long an idle worker is watched.
+/// How long the idle worker is measured.
 const IDLE_WINDOW: Duration = Duration::from_millis(300);
 
-/// The slow path may hang no longer than this before its half fails.
-const LEAD_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for the offender's first packets before the half fails.
+const HEAD_START_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Packets to send from one socket, in turn, at a fixed pace.
 pub(super) struct Flow {
@@ -90,19 +90,20 @@ pub(super) struct Paced<'a> {
     /// `None` in the half without the offender.
     pub(super) offender: Option<Flow>,
     /// Packets that the offender sends before the innocent pair begins.
-    pub(super) lead: u64,
-    /// Whether the idle worker's CPU time is taken when both have stopped.
+    pub(super) head_start: u64,
+    /// Whether to measure the CPU time of the idle worker when both have stopped.
     pub(super) then_idle: bool,
 }
 
 impl Paced<'_> {
     pub(super) fn run(self) -> Result<Half, Failure> {
-        let Self { options, mut node, innocent, sink, count, offender, lead, then_idle } = self;
+        let Self { options, mut node, innocent, sink, count, offender, head_start, then_idle } =
+            self;
         let cores = &options.cores;
         let source_core = *cores.sources.first().ok_or(Failure::Bug("there is a core"))?;
         let [stop_worker, stop_offender] = [const { AtomicBool::new(false) }; 2];
-        let told = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        let (sent, offended) = (Counter::default(), Counter::default());
+        let is_set = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        let (sent, offender_sent) = (Counter::default(), Counter::default());
         node.settle(Now(1))?;
         let clock = Clock::starting_at(Now(2));
         let worker = node.workers.pop().ok_or(Failure::Bug("paced nodes have one worker"))?;
@@ -110,49 +111,55 @@ impl Paced<'_> {
         let waker = doorbell.waker();
         let mut worker = WorkerLoop::new(worker, doorbell, clock, IdlePolicy::ADAPTIVE);
         thread::scope(|scope| {
-            let _stop = StopAll([&stop_worker, &stop_offender]);
-            let (stop_worker, stop_offender, offended) = (&stop_worker, &stop_offender, &offended);
-            let (say_ready, ready) = std::sync::mpsc::channel();
+            let _stop = StopOnDrop([&stop_worker, &stop_offender]);
+            let (stop_worker, stop_offender, offender_sent) =
+                (&stop_worker, &stop_offender, &offender_sent);
+            let (ready_tx, ready) = std::sync::mpsc::channel();
             let worker = scope.spawn(move || {
-                let cpu = settle_on(cores.forwarder)?;
-                say_ready.send(cpu).map_err(|_| Failure::Bug("the bench waits for its worker"))?;
-                worker.run(|_| told(stop_worker));
+                let cpu = pin_this_thread(cores.forwarder)?;
+                ready_tx
+                    .send(cpu)
+                    .map_err(|_| Failure::Bug("the benchmark waits for its worker"))?;
+                worker.run(|_| is_set(stop_worker));
                 Ok::<_, Failure>(worker)
             });
             let slow_path = scope.spawn(move || {
-                settle_on(source_core)?;
-                while !told(stop_worker) {
-                    let turn = Instant::now();
+                pin_this_thread(source_core)?;
+                while !is_set(stop_worker) {
+                    let polled = Instant::now();
                     node.switch.poll(clock.now());
-                    thread::sleep(TURN_MIN.saturating_sub(turn.elapsed()));
+                    thread::sleep(SLOW_PATH_INTERVAL_MIN.saturating_sub(polled.elapsed()));
                 }
                 Ok::<_, Failure>(node)
             });
             let Ok(cpu) = ready.recv() else {
                 return Err(join(worker)
                     .err()
-                    .unwrap_or(Failure::Bug("a worker says it is ready")));
+                    .unwrap_or(Failure::Bug("a worker reports that it is ready")));
             };
-            settle_on(source_core)?;
+            pin_this_thread(source_core)?;
             let offending = offender.is_some();
             let offender = offender.map(|flow| {
                 scope.spawn(move || {
-                    settle_on(source_core)?;
-                    flow.send(u64::MAX, offended, || told(stop_offender), || ());
+                    pin_this_thread(source_core)?;
+                    flow.send(u64::MAX, offender_sent, || is_set(stop_offender), || ());
                     Ok::<_, Failure>(())
                 })
             });
             let waiting = Instant::now();
-            while offending && offended.read() < lead && waiting.elapsed() < LEAD_MAX {
+            while offending
+                && offender_sent.read() < head_start
+                && waiting.elapsed() < HEAD_START_WAIT_MAX
+            {
                 thread::sleep(Duration::from_millis(1));
             }
             let mut delivered = 0;
             innocent.send(count, &sent, || false, || delivered += drain(&sink));
-            let mut heard = Instant::now();
-            while delivered < sent.read() && heard.elapsed() < ARRIVE_MAX {
+            let mut received_at = Instant::now();
+            while delivered < sent.read() && received_at.elapsed() < ARRIVE_MAX {
                 match drain(&sink) {
                     0 => thread::sleep(Duration::from_millis(1)),
-                    more => (delivered, heard) = (delivered + more, Instant::now()),
+                    more => (delivered, received_at) = (delivered + more, Instant::now()),
                 }
             }
             stop_offender.store(true, Ordering::Relaxed);
@@ -165,13 +172,13 @@ impl Paced<'_> {
             let mut node = join(slow_path)?;
             node.switch.poll(clock.now());
             let drops = drops(&node.balance());
-            let (offered, offender) = (sent.read(), offended.read());
+            let (offered, offender) = (sent.read(), offender_sent.read());
             Ok(Half { offered, delivered, offender, drops, cpu, ..Half::default() })
         })
     }
 }
 
-/// The part of a core that an idle worker uses.
+/// The share of a core that an idle worker uses.
 fn idle_share(clock: ThreadClock) -> Result<f64, Failure> {
     let (used, began) = (clock.read()?, Instant::now());
     thread::sleep(IDLE_WINDOW);
@@ -179,10 +186,10 @@ fn idle_share(clock: ThreadClock) -> Result<f64, Failure> {
     Ok(used.as_secs_f64() / began.elapsed().as_secs_f64())
 }
 
-/// Raises all flags when dropped.
-struct StopAll<'a>([&'a AtomicBool; 2]);
+/// Sets all flags when dropped.
+struct StopOnDrop<'a>([&'a AtomicBool; 2]);
 
-impl Drop for StopAll<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         for flag in self.0 {
             flag.store(true, Ordering::Relaxed);

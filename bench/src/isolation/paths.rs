@@ -19,28 +19,29 @@ use crate::{
 /// Bytes of each packet.
 const BYTES: usize = 1_200;
 
-/// A stock `net.core.wmem_max`.
+/// The default of `net.core.wmem_max`.
 const STOCK_BUFFER_BYTES: usize = 212_992;
 
-/// Packets a second of the innocent pair, and of the offender. Where both share a small receive
-/// buffer, both are slow: it must hold what comes while the worker is not scheduled.
+/// Packets a second of the innocent pair and of the offender. If both share a small receive buffer,
+/// both are slow, because the buffer must hold all packets that arrive while the worker is not
+/// scheduled.
 const INNOCENT_PER_S: f64 = 1_000.0;
 const TO_DEAD_PER_S: f64 = 500.0;
-/// By another listener, whose receive buffer is then not what both share.
+/// The rate through another listener, whose receive buffer is not shared.
 const TO_DEAD_ELSEWHERE_PER_S: f64 = 4_000.0;
 const TO_SLOW_PER_S: f64 = 10_000.0;
 
-/// What the offender sends before the innocent pair begins: more than the send buffer holds.
-const LEAD_TO_DEAD: u64 = 500;
-const LEAD_TO_DEAD_ELSEWHERE: u64 = 4_000;
-const LEAD_TO_SLOW: u64 = 8_000;
+/// Packets of the offender before the innocent pair begins: more than the send buffer holds.
+const HEAD_START_TO_DEAD: u64 = 500;
+const HEAD_START_TO_DEAD_ELSEWHERE: u64 = 4_000;
+const HEAD_START_TO_SLOW: u64 = 8_000;
 
-/// Dead next hops: fewer than any number of sockets that a listener may send by, and more.
+/// Numbers of dead next hops: fewer and more than the send sockets of a listener.
 const DEAD_HOPS: u8 = 3;
 const MANY_DEAD_HOPS: u8 = 48;
 const PORT: u16 = 7_000;
 
-/// Slots of source, sink and offender; those of the dead and the slow neighbours follow.
+/// Slots of source, sink and offender; those of the dead and slow neighbours follow.
 const SOURCE: u32 = 2;
 const SINK: u32 = 3;
 const OFFENDER: u32 = 4;
@@ -96,10 +97,10 @@ fn run(options: &Options, setup: &Setup) -> Result<Half, Failure> {
 
 fn half(options: &Options, setup: Setup) -> Result<Half, Failure> {
     let stock = Some(STOCK_BUFFER_BYTES);
-    let (per_s, lead, near_buffer, far_buffer) = match setup.variant {
-        SLOW_PATH => (TO_SLOW_PER_S, LEAD_TO_SLOW, None, None),
-        OTHER | MANY => (TO_DEAD_ELSEWHERE_PER_S, LEAD_TO_DEAD_ELSEWHERE, None, stock),
-        _ => (TO_DEAD_PER_S, LEAD_TO_DEAD, stock, stock),
+    let (per_s, head_start, near_buffer, far_buffer) = match setup.variant {
+        SLOW_PATH => (TO_SLOW_PER_S, HEAD_START_TO_SLOW, None, None),
+        OTHER | MANY => (TO_DEAD_ELSEWHERE_PER_S, HEAD_START_TO_DEAD_ELSEWHERE, None, stock),
+        _ => (TO_DEAD_PER_S, HEAD_START_TO_DEAD, stock, stock),
     };
     let spec = NodeSpec { workers: 1, listeners: 2, ..NodeSpec::default() };
     let mut node = Node::new(spec)?;
@@ -137,7 +138,7 @@ fn half(options: &Options, setup: Setup) -> Result<Half, Failure> {
         sink,
         count: scaled(options, 1_000, 100),
         offender: setup.offends.then_some(Flow { socket: offender, packets, per_s }),
-        lead: scaled(options, lead, 50),
+        head_start: scaled(options, head_start, 50),
         then_idle: false,
     }
     .run()

@@ -1,6 +1,6 @@
-//! boringtun as it is deployed: its own device (epoll, sockets, TUN interface, table of allowed addresses)
-//! in a network namespace of its own, where the kernel routes what came out of one tunnel into the other.
-//! Nothing of boringtun's is changed or left out. The namespace is gone when the last thread has left it.
+//! boringtun as deployed: its own device (epoll, sockets, TUN interface, table of allowed
+//! addresses) in a private network namespace, in which the kernel routes from one tunnel into the
+//! other. boringtun is complete and unchanged. The namespace ends with the last thread in it.
 
 use std::{
     fs,
@@ -19,31 +19,31 @@ use boringtun::{
 };
 use nix::sched::{CloneFlags, unshare};
 
-use super::{ROOM_BYTES, SINK, SOURCE, by_hand};
+use super::{DATAGRAM_BUFFER_BYTES, SINK, SOURCE, by_hand};
 use crate::{
     Failure,
-    machine::{OtherThreads, settle_on},
+    machine::{OtherThreads, pin_this_thread},
     sealed_udp::{Ends, Forwarder, Parts, Run},
     sockets::address,
     trial::Outcome,
 };
 
-/// The interface, and the thread that makes boringtun's: named alike, as its thread has the name of
-/// whoever made it.
+/// The name of the interface, and of the thread that creates boringtun's threads, which inherit it.
 const NAME: &str = "boringtun0";
 
-/// How long a tunnel may take to come up, and a device to go.
+/// How long a tunnel may take to come up, and a device to end.
 const UP_MAX: Duration = Duration::from_secs(5);
 
-/// Runs a trial of a relay that is a deployed boringtun on core `core`, for datagrams of `size` bytes:
-/// with so many threads, or with as many as it has unless it is told.
+/// Runs a trial of a deployed boringtun as relay on core `core`, for datagrams of `size` bytes:
+/// with this number of threads, or its default.
 pub(crate) fn deployed(
     size: usize,
     core: usize,
     threads: Option<usize>,
     run: &Run<'_>,
 ) -> Result<Outcome, Failure> {
-    // A thread of its own, as there is no way back out of a namespace. Whoever it starts is in it.
+    // On its own thread, because a thread cannot leave the namespace. Threads that it starts are in
+    // it, too.
     thread::scope(|scope| {
         let inside = thread::Builder::new().name(NAME.to_owned()).spawn_scoped(scope, || {
             own_network()?;
@@ -65,7 +65,8 @@ fn own_network() -> Result<(), Failure> {
     };
     unshare(CloneFlags::CLONE_NEWNET).map_err(|error| refused(format!("unshare: {error}")))?;
     ip("link set lo up").map_err(|failure| refused(failure.to_string()))?;
-    // Redirects would tell the source that its way in is its way out; that is no news here.
+    // No ICMP redirects to the source, although packets leave by the interface by which they came
+    // in.
     for (name, value) in [
         ("ip_forward", "1"),
         ("conf/all/send_redirects", "0"),
@@ -77,27 +78,27 @@ fn own_network() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs `ip` with these words, in this thread's namespace.
+/// Runs `ip` with these arguments, in this thread's namespace.
 fn ip(words: &str) -> Result<(), Failure> {
     let output = Command::new("ip").args(words.split(' ')).output();
     let output = output.map_err(|error| Failure::Refused(format!("ip: {error}")))?;
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Failure::Refused(format!("ip {words}: {}", said.trim())))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(Failure::Refused(format!("ip {words}: {}", stderr.trim())))
 }
 
-/// A device that runs.
+/// A running device.
 struct Device {
     handle: DeviceHandle,
     threads: OtherThreads,
-    /// It ends when this is closed.
-    told: UnixStream,
+    /// The control socket; the device ends when it is closed.
+    control: UnixStream,
 }
 
 impl Device {
-    /// A device with two peers, these ends, whose tunnels are up.
+    /// Starts a device with these two ends as peers, and brings the tunnels up.
     fn new(
         ends: &Ends,
         size: usize,
@@ -107,13 +108,13 @@ impl Device {
         let failed = |error: &dyn std::fmt::Display| {
             Failure::Refused(format!("no deployed WireGuard: {error}"))
         };
-        let (told, its) = UnixStream::pair().map_err(Failure::kernel("socketpair"))?;
-        // Its threads have the core of whoever makes them.
-        settle_on(core)?;
+        let (control, its) = UnixStream::pair().map_err(Failure::kernel("socketpair"))?;
+        // Its threads inherit the core of their creator.
+        pin_this_thread(core)?;
         let mut config = DeviceConfig { uapi_fd: its.into_raw_fd(), ..Default::default() };
         config.n_threads = threads.unwrap_or(config.n_threads);
         let handle = DeviceHandle::new(NAME, config).map_err(|error| failed(&error))?;
-        let device = Self { handle, threads: OtherThreads::namesakes()?, told };
+        let device = Self { handle, threads: OtherThreads::with_this_name()?, control };
         ip(&format!("address add 10.0.0.254/24 dev {NAME}"))?;
         ip(&format!("link set {NAME} up"))?;
 
@@ -137,14 +138,14 @@ impl Device {
         let source = bring_up(source, relay, &ends.source, at)?;
         let sink = bring_up(sink, relay, &ends.sink, at)?;
         let (seal, open) = by_hand(source, sink, size);
-        let forwarder = Forwarder::There(device.threads.clone());
+        let forwarder = Forwarder::External(device.threads.clone());
         Ok((device, Parts { at, seal, open, forwarder }))
     }
 
-    /// Says these words at its control socket; gives the lines of its answer.
+    /// Sends a request to its control socket; returns the lines of the answer.
     fn ask(&self, words: &str) -> Result<Vec<String>, Failure> {
         let kernel = || Failure::kernel("boringtun's control socket");
-        let mut socket = &self.told;
+        let mut socket = &self.control;
         socket.set_read_timeout(Some(UP_MAX)).map_err(kernel())?;
         socket.write_all(words.as_bytes()).map_err(kernel())?;
         let mut answer = Vec::new();
@@ -161,18 +162,18 @@ impl Device {
         Err(Failure::Refused("boringtun did not answer".to_owned()))
     }
 
-    /// Ends it, and waits until its thread has gone, so that no two share the core.
+    /// Stops it, and waits until its threads have ended, so that no two devices share the core.
     fn end(self) {
         let Self { handle, threads, .. } = self;
         drop(handle);
-        let told = Instant::now();
-        while threads.any_alive() && told.elapsed() < UP_MAX {
+        let stopped = Instant::now();
+        while threads.any_alive() && stopped.elapsed() < UP_MAX {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-/// An end's tunnel to the relay: a handshake, and a packet that shows the relay that it has succeeded.
+/// An end's tunnel to the relay: a handshake, and a packet that confirms it to the relay.
 fn bring_up(
     secret: StaticSecret,
     relay: PublicKey,
@@ -181,9 +182,9 @@ fn bring_up(
 ) -> Result<Tunn, Failure> {
     let send = Failure::kernel("a handshake");
     let mut tunnel = Tunn::new(secret, relay, None, None, 1, None);
-    let (mut room, mut came) = ([0; ROOM_BYTES], [0; ROOM_BYTES]);
+    let (mut buffer, mut came) = ([0; DATAGRAM_BUFFER_BYTES], [0; DATAGRAM_BUFFER_BYTES]);
     let TunnResult::WriteToNetwork(initiation) =
-        tunnel.format_handshake_initiation(&mut room, false)
+        tunnel.format_handshake_initiation(&mut buffer, false)
     else {
         return Err(Failure::Bug("a tunnel without a session begins one"));
     };
@@ -195,7 +196,7 @@ fn bring_up(
             continue;
         };
         if let TunnResult::WriteToNetwork(keepalive) =
-            tunnel.decapsulate(None, &came[..length], &mut room)
+            tunnel.decapsulate(None, &came[..length], &mut buffer)
         {
             socket.send_to(keepalive, at).map_err(&send)?;
             return Ok(tunnel);

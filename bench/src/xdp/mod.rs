@@ -1,12 +1,12 @@
-//! Forwarders over Ethernet, measured in rounds: ours and each peer in turn, so that noise that
-//! comes and goes meets all alike. First what each forwards when far more is offered, then how long
-//! a frame is on its way at a part of what ours forwards.
+//! Forwarders over Ethernet, measured in rounds: Strowger and each peer in turn, so that noise
+//! affects all alike. First the rate of each under overload, then the latency at a fraction of
+//! Strowger's rate.
 //!
-//! | room | what it holds |
+//! | module | content |
 //! |---|---|
-//! | `wires` | the network that it happens in |
-//! | `relay` | ours under test |
-//! | `peers`, `testpmd` | whom it is measured against |
+//! | `wires` | the network |
+//! | `relay` | Strowger under test |
+//! | `peers`, `testpmd` | forwarders for comparison |
 //! | `run` | one run of one forwarder |
 
 mod peers;
@@ -25,36 +25,37 @@ use self::{
     wires::Wires,
 };
 use crate::{
-    Failure, Options, Row, What,
+    Bench, Failure, Options, Row,
     row::{Accounts, Latency},
     spread::Spread,
 };
 
-/// Parts of the rate of ours at which frames are followed: one at a time, all on one core.
+/// Loads at which latency is measured, relative to Strowger's rate: one frame at a time, all on one
+/// core.
 const LOADS: [f64; 2] = [0.1, 0.8];
 
-/// How many times the rate of ours is offered where rates are measured.
+/// Offered load in rate measurements, relative to Strowger's rate.
 const OVERLOAD: f64 = 2.0;
 
-/// Frames a second that are offered at least where rates are measured: more than any of them takes
-/// on one core, but the redirect.
+/// Least frames a second offered in rate measurements: more than any forwarder but the redirect
+/// takes on one core.
 const OFFERED_MIN: f64 = 1.5e6;
 
-/// Frames a second that are offered at least, however little came through before.
+/// Least frames a second offered, even if little arrived before.
 const RATE_MIN: f64 = 1_000.0;
 
-/// More than this part of what is offered came through: then the source was the limit.
+/// If more than this share of the offered frames arrived, the source was the limit.
 const SATURATED_MAX: f64 = 0.8;
 
-/// What a peer is called, and how it forwards; or why it cannot be measured here.
+/// The name of a peer, and its forwarder, or why it cannot be measured here.
 type Peer = (&'static str, Result<Forwarder, String>);
 
-/// Where the kernel's work of receiving is done.
+/// The core on which the kernel receives for the forwarder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Receive {
-    /// On the forwarder's core.
+    /// The forwarder's core.
     Same,
-    /// On a core of its own.
+    /// Another core.
     Other,
 }
 
@@ -66,7 +67,7 @@ impl Receive {
         }
     }
 
-    /// Which core that is; none of its own where there are too few.
+    /// The core's number; `None` if there are too few cores.
     fn core(self, options: &Options) -> Option<usize> {
         let cores = &options.cores;
         match self {
@@ -76,7 +77,8 @@ impl Receive {
     }
 }
 
-/// Ours against each peer, at each size, with the kernel receiving on the same core and on another.
+/// Strowger against each peer, at each size, with the kernel receiving on the same core and on
+/// another.
 pub(crate) fn rows(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
@@ -88,21 +90,22 @@ pub(crate) fn rows(
         )));
     }
     thread::scope(|scope| {
-        let (tell, told) = mpsc::channel();
+        let (rows_tx, rows_rx) = mpsc::channel();
         let inside = thread::Builder::new().name("inside".to_owned()).spawn_scoped(scope, || {
-            let tell = tell;
+            let rows_tx = rows_tx;
             let wires = Wires::enter()?;
-            let tell = |row| tell.send(row).map_err(|_| Failure::Bug("rows are wanted"));
+            let tell =
+                |row| rows_tx.send(row).map_err(|_| Failure::Bug("the receiver of rows exists"));
             measure(options, &wires, &tell)
         });
         let inside = inside.map_err(Failure::kernel("a thread"))?;
-        for row in told {
+        for row in rows_rx {
             each(row)?;
         }
         match inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
-            // One bench of many that were not asked for by name: the others are worth having.
-            Err(Failure::Refused(why)) if options.what.len() > 1 => {
-                let mut row = Row::new(What::Xdp, options.sizes[0], false, 0);
+            // If it is one of several benchmarks, the others are still worth measuring.
+            Err(Failure::Refused(why)) if options.benches.len() > 1 => {
+                let mut row = Row::new(Bench::Xdp, options.sizes[0], false, 0);
                 row.ours = "none";
                 row.note = Some(format!("not measured: {why}"));
                 each(row)
@@ -131,13 +134,14 @@ fn measure(
                 Run { wires, forwarder, size, interval_ns, window, cores, receive: core }.run()
             };
             let interval = |rate: f64| Some((1e9 / rate.max(RATE_MIN)) as u32);
-            // Flooded it takes less than it could, so it is tried with less too.
+            // Under overload the relay forwards less than its best rate, so a smaller load is
+            // tried, too.
             let ours =
                 |interval| Ok::<_, Failure>(run(&Forwarder::Ours(Choice::Auto), interval)?.rate);
-            let flooded = ours(None)?;
-            let rough = ours(interval(3.0 * flooded))?.max(flooded);
+            let overloaded = ours(None)?;
+            let rough = ours(interval(3.0 * overloaded))?.max(overloaded);
             let flooded = rounds(options.pairs, &mut peers, &|forwarder| {
-                // It takes more than that, so it has what there is.
+                // The redirect takes more than that, so it gets the full rate of the source.
                 let all = *forwarder == Forwarder::Redirect;
                 run(
                     forwarder,
@@ -154,8 +158,8 @@ fn measure(
             }
             for load in LOADS {
                 let run = |forwarder: &Forwarder| run(forwarder, interval(rate * load));
-                let followed = rounds(options.pairs, &mut peers, &run)?;
-                for row in followed.rows(&peers, (size, receive, Some(load))) {
+                let latencies = rounds(options.pairs, &mut peers, &run)?;
+                for row in latencies.rows(&peers, (size, receive, Some(load))) {
                     tell(row)?;
                 }
             }
@@ -164,13 +168,13 @@ fn measure(
     Ok(())
 }
 
-/// What rounds have found: of ours one run a round, of each peer that can be measured the same.
+/// The results of rounds: one run of Strowger in each, and one of each peer that can be measured.
 struct Rounds {
     ours: Vec<Outcome>,
     peers: Vec<Vec<Outcome>>,
 }
 
-/// Runs ours and each peer, in turn. A peer that is refused is refused from then on.
+/// Runs Strowger and each peer, in turn. A peer that is refused once is not tried again.
 fn rounds(
     count: usize,
     peers: &mut [Peer],
@@ -199,9 +203,9 @@ impl Rounds {
         (size, receive, load): (usize, Receive, Option<f64>),
     ) -> Vec<Row> {
         let rows = peers.iter().zip(&self.peers).map(|((name, peer), outcomes)| {
-            // A peer that was refused in a later round has nothing to compare.
+            // A peer that was refused in a later round cannot be compared.
             let outcomes = if peer.is_ok() { &outcomes[..] } else { &[] };
-            let mut row = Row::new(What::Xdp, size, false, outcomes.len());
+            let mut row = Row::new(Bench::Xdp, size, false, outcomes.len());
             row.ours = self.ours.first().map_or("none", |ours| ours.backend);
             row.peer = Some(name);
             row.receive = Some(receive.name());
@@ -231,8 +235,9 @@ impl Rounds {
                 (peer, load, Spread::of(outcomes.iter().map(|run| run.offered)))
             {
                 let offered = offered.times(1e-6);
-                row.note =
-                    Some(format!("to the redirect all that there is was offered: {offered} Mpps"));
+                row.note = Some(format!(
+                    "the redirect was offered the full rate of the source: {offered} Mpps"
+                ));
             }
             row.accounts = accounts(&self.ours);
             row
@@ -241,13 +246,13 @@ impl Rounds {
     }
 }
 
-/// How long frames were on their way; `None` where they did not say.
+/// Latencies; `None` if frames carried no timestamps.
 fn latency(outcomes: &[Outcome]) -> Option<Latency> {
     let quantile = |part: f64| Spread::of(outcomes.iter().filter_map(|run| run.delay_us(part)));
     Some(Latency { median: quantile(0.5)?, p99: quantile(0.99)?, p999: quantile(0.999)? })
 }
 
-/// Those of all runs.
+/// The sum over all runs.
 fn accounts(ours: &[Outcome]) -> Option<Accounts> {
     let mut sum = Accounts { whole: true, ..Accounts::default() };
     for run in ours {

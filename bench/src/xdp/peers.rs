@@ -1,5 +1,5 @@
-//! The forwarders of this process and of the kernel that ours is measured against over Ethernet:
-//! packet sockets and the kernel's bridge. Neither knows a label, and nothing is counted in them.
+//! Forwarders over Ethernet for comparison: packet sockets and the kernel's bridge. Neither reads
+//! labels or counts.
 
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -15,14 +15,14 @@ use strowger_io::{testgen::packet_socket, xdp::limits::ETHERTYPE};
 use super::wires::{Mac, Wires, command, ip, mac};
 use crate::Failure;
 
-/// Frames in one call at most: our own burst.
+/// Most frames in one call, as in a burst of Strowger.
 const BATCH: usize = 64;
 
-/// Room for one frame, ending on a cache line.
-const ROOM_BYTES: usize = 1600;
+/// Bytes of a frame's buffer, a multiple of a cache line.
+const DATAGRAM_BUFFER_BYTES: usize = 1600;
 
-/// Two packet sockets: frames are taken from the one and given to the other, with new addresses, as
-/// a router would, from and to one set of buffers.
+/// Two packet sockets: frames are received from one and sent to the other with new addresses, as by
+/// a router, through one set of buffers.
 pub(crate) struct PacketSockets {
     inward: OwnedFd,
     outward: OwnedFd,
@@ -34,7 +34,8 @@ impl PacketSockets {
         let refused = |why: strowger_io::sys::Refusal| Failure::Refused(why.to_string());
         let inward = packet_socket(&wires.inward, Some(ETHERTYPE)).map_err(refused)?;
         let outward = packet_socket(&wires.outward, None).map_err(refused)?;
-        // Blocks, since who looks in vain takes the core from the kernel; but hears of its end.
+        // Blocks, because idle polls would take the core from the kernel, but with a timeout, to
+        // notice the end.
         setsockopt(&inward.as_fd(), sockopt::ReceiveTimeout, &TimeVal::milliseconds(5))
             .map_err(Failure::kernel("SO_RCVTIMEO"))?;
         let mut addresses = [0; 12];
@@ -44,9 +45,9 @@ impl PacketSockets {
         Ok(Self { inward, outward, addresses })
     }
 
-    /// Forwards until `stopped`, with one recvmmsg and one sendmmsg a batch.
+    /// Forwards until `stopped`, with one recvmmsg and one sendmmsg for each batch.
     pub(crate) fn forward(&self, mut stopped: impl FnMut() -> bool) {
-        let mut rooms = Box::new([[0_u8; ROOM_BYTES]; BATCH]);
+        let mut buffers = Box::new([[0_u8; DATAGRAM_BUFFER_BYTES]; BATCH]);
         let mut in_headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
         let mut out_headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
         let mut lengths = [0; BATCH];
@@ -54,7 +55,7 @@ impl PacketSockets {
         while !stopped() {
             let mut came = 0;
             {
-                let mut vectors = rooms.each_mut().map(|room| [IoSliceMut::new(room)]);
+                let mut vectors = buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
                 let (fd, flags) = (self.inward.as_raw_fd(), MsgFlags::MSG_WAITFORONE);
                 let got = recvmmsg(fd, &mut in_headers, vectors.iter_mut(), flags, None);
                 let Ok(got) = got else { continue };
@@ -63,15 +64,15 @@ impl PacketSockets {
                     came += 1;
                 }
             }
-            for room in &mut rooms[..came] {
-                room[..12].copy_from_slice(&self.addresses);
+            for buffer in &mut buffers[..came] {
+                buffer[..12].copy_from_slice(&self.addresses);
             }
-            let vectors: arrayvec::ArrayVec<_, BATCH> = rooms[..came]
+            let vectors: arrayvec::ArrayVec<_, BATCH> = buffers[..came]
                 .iter()
                 .zip(&lengths)
-                .map(|(room, &len)| [IoSlice::new(&room[..len])])
+                .map(|(buffer, &len)| [IoSlice::new(&buffer[..len])])
                 .collect();
-            // What cannot go is lost, and the rest goes all the same.
+            // A frame that cannot be sent is lost; the rest is still sent.
             let mut first = 0;
             while first < came && !stopped() {
                 let fd = self.outward.as_raw_fd();
@@ -84,7 +85,7 @@ impl PacketSockets {
     }
 }
 
-/// The kernel's bridge over both wires, that knows where the sink is; removed when dropped.
+/// The kernel's bridge over both wires, with a static entry for the sink; removed when dropped.
 pub(crate) struct Bridge(String);
 
 impl Bridge {
@@ -106,7 +107,7 @@ impl Bridge {
 
 impl Drop for Bridge {
     fn drop(&mut self) {
-        // If it cannot be removed now, it goes with the namespace.
+        // If it cannot be removed now, it ends with the namespace.
         let _ = ip(&format!("link del {}", self.0));
     }
 }

@@ -1,5 +1,5 @@
-//! Ours under test over Ethernet: a switch with one worker and two ports, run by the loop of the runtime as
-//! `strowger relay` runs it: it polls a little while, then blocks.
+//! Strowger under test over Ethernet: a switch with one worker and two ports, run by the loop of
+//! the runtime as in `strowger relay`: it polls for a while, then blocks.
 
 use std::time::{Duration, Instant};
 
@@ -17,13 +17,13 @@ use strowger_runtime::{IdlePolicy, WorkerLoop, clock::Clock};
 use strowger_wire::Label;
 
 use super::{
-    run::AT_REST_MAX,
+    run::DRAIN_MAX,
     wires::{Mac, Wires, mac},
 };
 use crate::{Failure, packet};
 
-/// How long it forwards between two looks at its counters.
-const REST_LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How long it forwards between two readings of its counters.
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A switch, its only worker and its two ports.
 pub(crate) struct EtherRelay {
@@ -34,7 +34,7 @@ pub(crate) struct EtherRelay {
 }
 
 impl EtherRelay {
-    /// Between the two wires, by `backend`.
+    /// Opens the relay between the two wires, with `backend`.
     ///
     /// # Errors
     /// What the kernel or the switch refused.
@@ -73,16 +73,16 @@ impl EtherRelay {
         self.worker.run(|_| stopped());
     }
 
-    /// Goes on until it has let none of the frames that the wire has `taken` wait, or for
-    /// [`AT_REST_MAX`]; says what it has counted.
-    pub(crate) fn come_to_rest(&mut self, taken: u64) -> Balance {
+    /// Forwards until every frame that the wire has `taken` is accounted for, at most
+    /// [`DRAIN_MAX`]; returns the balance.
+    pub(crate) fn drain(&mut self, taken: u64) -> Balance {
         let began = Instant::now();
         let mut balance = self.balance();
         let rests = |balance: &Balance| {
             balance.frames_in + balance.kernel_drops == taken && balance.is_even()
         };
-        while !rests(&balance) && began.elapsed() < AT_REST_MAX {
-            let until = Instant::now() + REST_LOOK_EVERY;
+        while !rests(&balance) && began.elapsed() < DRAIN_MAX {
+            let until = Instant::now() + DRAIN_POLL_INTERVAL;
             self.forward(|| Instant::now() > until);
             balance = self.balance();
         }

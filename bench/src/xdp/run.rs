@@ -1,6 +1,6 @@
-//! One run of one forwarder over Ethernet: source, forwarder and sink on cores of their own, a
-//! warm-up, and a window at both ends of which all counts are read. Every run has fresh sockets and
-//! programs; the wires stay.
+//! One run of one forwarder over Ethernet: source, forwarder and sink on separate cores, a warm-up,
+//! and a window at whose ends all counts are read. Every run has fresh sockets and programs; the
+//! wires stay.
 
 use std::{
     collections::BTreeMap,
@@ -31,27 +31,27 @@ use super::{
 };
 use crate::{
     Failure,
-    machine::{Cores, settle_on},
+    machine::{Cores, pin_this_thread},
     packet,
     row::Accounts,
-    trial::{both_ends, join},
+    trial::{join, measure_window},
 };
 
 /// Bytes in front of a packet: MAC addresses, ethertype, the packet's length.
 pub(crate) const ETHER_BYTES: usize = 16;
 
-/// The shortest frame: a packet with its headers, and what the source writes.
+/// The shortest frame: a packet with its headers, and the source's trailer.
 pub(crate) const FRAME_BYTES_MIN: usize = ETHER_BYTES + packet::PAYLOAD_AT + TRAILER_BYTES;
 
-/// The longest: that of an Ethernet.
+/// The longest Ethernet frame.
 pub(crate) const FRAME_BYTES_MAX: usize = 1514;
 
-/// Whose turn it is.
+/// The forwarder under test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Forwarder {
-    /// Ours.
+    /// Strowger.
     Ours(Choice),
-    /// testpmd, by this command.
+    /// testpmd, at this path.
     Testpmd(PathBuf),
     /// recvmmsg and sendmmsg on packet sockets.
     PacketSockets,
@@ -68,36 +68,36 @@ pub(crate) struct Run<'a> {
     pub(crate) forwarder: &'a Forwarder,
     /// Bytes of each frame, with its Ethernet header.
     pub(crate) size: usize,
-    /// From one frame to the next; as fast as can be, if `None`.
+    /// Interval between frames; as short as possible if `None`.
     pub(crate) interval_ns: Option<u32>,
     pub(crate) window: Duration,
     pub(crate) cores: &'a Cores,
-    /// Where the kernel receives for the forwarder.
+    /// The core on which the kernel receives for the forwarder.
     pub(crate) receive: usize,
 }
 
-/// What a run found.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
-    /// Frames a second that came through.
+    /// Frames a second that arrived.
     pub(crate) rate: f64,
-    /// Frames for each second of CPU that the forwarder and the kernel's receiving before it had.
+    /// Frames for each second of CPU time of the forwarder and of the kernel's receive thread
+    /// before it.
     pub(crate) rate_per_busy_s: f64,
-    /// Frames a second that were offered, whether there was room for them or not.
+    /// Frames a second that were offered, whether they were accepted or not.
     pub(crate) offered: f64,
-    /// What was dropped before the sink, as a part of what reached it.
+    /// Drops before the sink, relative to what reached it.
     pub(crate) sink_lost: f64,
-    /// How long frames were on their way, where each says when it was sent: by buckets.
+    /// Latencies in buckets, if frames carried timestamps.
     pub(crate) delays: Vec<u64>,
-    /// Where ours left every frame.
+    /// The balance of Strowger's frames.
     pub(crate) accounts: Option<Accounts>,
-    /// How ours received.
+    /// How Strowger received.
     pub(crate) backend: &'static str,
 }
 
 impl Outcome {
-    /// What so many of the frames were at most on their way, in microseconds; `None` where frames
-    /// did not say when they were sent.
+    /// The latency quantile `part`, in microseconds; `None` if frames carried no timestamps.
     pub(crate) fn delay_us(&self, part: f64) -> Option<f64> {
         let all = self.delays.iter().sum::<u64>();
         let mut left = (all as f64 * part) as u64;
@@ -110,10 +110,10 @@ impl Outcome {
     }
 }
 
-/// What a forwarder's thread says when it is ready.
+/// What a forwarder's thread reports when it is ready.
 struct Ready {
     threads: Vec<Tid>,
-    /// What its frames are to begin with: where they are to go, and the label.
+    /// The destination address and the label of its frames.
     to: Mac,
     label: Label,
     backend: &'static str,
@@ -127,7 +127,7 @@ struct Reading {
     used: BTreeMap<Tid, Duration>,
 }
 
-/// What the wires have dropped so far: before the forwarder, before the sink.
+/// Drops of the wires so far: before the forwarder, and before the sink.
 #[derive(Clone, Copy, Debug)]
 struct Dropped {
     inward: u64,
@@ -141,9 +141,9 @@ impl Dropped {
     }
 }
 
-/// How long what was sent may take to come to rest.
-pub(super) const AT_REST_MAX: Duration = Duration::from_secs(20);
-const AT_REST_LOOK: Duration = Duration::from_millis(20);
+/// How long it may take until all frames have arrived.
+pub(super) const DRAIN_MAX: Duration = Duration::from_secs(20);
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 fn refused(why: Refusal) -> Failure {
     Failure::Refused(why.to_string())
@@ -157,23 +157,23 @@ impl Run<'_> {
         let before_all = Dropped::at(self.wires)?;
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         thread::scope(|scope| {
-            // Whatever happens below, nobody is left running.
-            let _stop = StopAll(&stop_forwarder);
-            let (say_ready, ready) = mpsc::channel();
+            // Stops the forwarder if a step below fails.
+            let _stop = StopOnDrop(&stop_forwarder);
+            let (ready_tx, ready) = mpsc::channel();
             let forwarder = named("forwarder").spawn_scoped(scope, || {
-                let say_ready = say_ready;
+                let ready_tx = ready_tx;
                 let stopped = || stop_forwarder.load(Ordering::Acquire);
-                self.forward(&say_ready, stopped, &taken)
+                self.forward(&ready_tx, stopped, &taken)
             });
             let forwarder = forwarder.map_err(Failure::kernel("a thread"))?;
             let Ok(ready) = ready.recv() else {
-                // It has ended without a word: its error says why.
+                // It has ended before it was ready: its error says why.
                 return match forwarder.join() {
                     Ok(Err(failure)) => Err(failure),
-                    _ => Err(Failure::Bug("a forwarder says that it is ready")),
+                    _ => Err(Failure::Bug("a forwarder reports that it is ready")),
                 };
             };
-            // A program that comes or goes may have changed the kernel's threads.
+            // Loading or removing a program may have changed the kernel's threads.
             self.wires.tie_kernel_threads(self.receive, self.cores.sink)?;
             let mut threads = ready.threads.clone();
             threads.extend(kernel_threads(&self.wires.inward)?);
@@ -192,21 +192,22 @@ impl Run<'_> {
                     used: time_of(&threads),
                 })
             };
-            let [before, after] = both_ends(self.window, reading, |reading| reading.arrived.right)?;
+            let [before, after] =
+                measure_window(self.window, reading, |reading| reading.arrived.right)?;
 
             sending.stop().map_err(refused)?;
-            let (_, dropped) = self.at_rest(&sink)?;
+            let (_, dropped) = self.wait_drained(&sink)?;
             let sent = source.sent().map_err(refused)?;
             let all = sent.saturating_sub(dropped.inward - before_all.inward);
             taken.store(all, Ordering::Relaxed);
             stop_forwarder.store(true, Ordering::Release);
             let balance = join(forwarder)?;
-            // And what it has sent on since.
-            let (arrived, dropped) = self.at_rest(&sink)?;
+            // Including what it has sent since.
+            let (arrived, dropped) = self.wait_drained(&sink)?;
 
             if arrived.wrong > 0 {
                 return Err(Failure::Wrong(format!(
-                    "{} of the frames that {:?} sent on were not what was to be sent on",
+                    "{} of the frames that {:?} forwarded differ from those sent",
                     arrived.wrong, self.forwarder
                 )));
             }
@@ -229,37 +230,38 @@ impl Run<'_> {
         Ok(frame)
     }
 
-    /// Waits until nothing more arrives, and the kernel's threads have nothing left to bring: on a
-    /// machine with much else to do, that nothing came for a while says little.
-    fn at_rest(&self, sink: &Sink) -> Result<(Arrived, Dropped), Failure> {
+    /// Waits until no more frames arrive and the kernel's threads sleep. On a loaded machine, a
+    /// pause without frames alone means little.
+    fn wait_drained(&self, sink: &Sink) -> Result<(Arrived, Dropped), Failure> {
         let started = Instant::now();
-        let mut bringing = kernel_threads(&self.wires.inward)?;
-        bringing.extend(kernel_threads(&self.wires.sink)?);
+        let mut receive_threads = kernel_threads(&self.wires.inward)?;
+        receive_threads.extend(kernel_threads(&self.wires.sink)?);
         let mut last = None;
         loop {
-            thread::sleep(AT_REST_LOOK);
-            let is_idle = are_asleep(&bringing);
+            thread::sleep(DRAIN_POLL_INTERVAL);
+            let is_idle = are_asleep(&receive_threads);
             let arrived = sink.arrived().map_err(refused)?;
             let is_quiet = is_idle && last == Some(arrived.right);
-            if is_quiet || started.elapsed() > AT_REST_MAX {
+            if is_quiet || started.elapsed() > DRAIN_MAX {
                 return Ok((arrived, Dropped::at(self.wires)?));
             }
             last = Some(arrived.right);
         }
     }
 
-    /// The forwarder's thread. When it is stopped, it is known how many frames the wire has `taken`.
+    /// The forwarder's thread. When it stops, `taken` has the number of frames that the wire
+    /// accepted.
     fn forward(
         &self,
-        say_ready: &mpsc::Sender<Ready>,
+        ready_tx: &mpsc::Sender<Ready>,
         mut stopped: impl FnMut() -> bool,
         taken: &AtomicU64,
     ) -> Result<Option<Balance>, Failure> {
         let to = mac(&self.wires.inward)?;
-        // As long as ours; others read no label.
+        // As long as a label of Strowger; other forwarders read none.
         let plain = Ready { threads: vec![], to, label: Label::here(), backend: "none" };
         let say = |ready| {
-            say_ready.send(ready).map_err(|_| Failure::Bug("whoever starts a forwarder waits"))
+            ready_tx.send(ready).map_err(|_| Failure::Bug("the run waits for its forwarder"))
         };
         let mut wait = || {
             while !stopped() {
@@ -269,15 +271,15 @@ impl Run<'_> {
         let own = || vec![gettid().as_raw()];
         match self.forwarder {
             Forwarder::Ours(backend) => {
-                settle_on(self.cores.forwarder)?;
+                pin_this_thread(self.cores.forwarder)?;
                 let mut relay = EtherRelay::new(self.wires, *backend)?;
                 let backend = relay.report.mode.name();
                 say(Ready { threads: own(), label: relay.label, backend, ..plain })?;
                 relay.forward(stopped);
-                return Ok(Some(relay.come_to_rest(taken.load(Ordering::Relaxed))));
+                return Ok(Some(relay.drain(taken.load(Ordering::Relaxed))));
             }
             Forwarder::PacketSockets => {
-                settle_on(self.cores.forwarder)?;
+                pin_this_thread(self.cores.forwarder)?;
                 let sockets = PacketSockets::open(self.wires)?;
                 say(Ready { threads: own(), ..plain })?;
                 sockets.forward(stopped);
@@ -303,10 +305,10 @@ impl Run<'_> {
     }
 }
 
-/// Sees whether every frame that the wire took is accounted for.
+/// Checks that every frame that the wire accepted is accounted for.
 fn accounts(balance: &Balance, sent: u64, (arrived, lost): (&Arrived, u64)) -> Accounts {
     let refused = balance.discards[Discard::SendRefused as usize];
-    // What the wire to the sink refuses we are told of, and it counts it too.
+    // The wire to the sink reports frames that it refuses, and counts them, too.
     let at_sink = arrived.right + lost.saturating_sub(refused);
     Accounts {
         whole: sent == balance.kernel_drops + balance.frames_in
@@ -347,10 +349,10 @@ fn outcome(
     }
 }
 
-/// Raises a flag when it goes.
-struct StopAll<'a>(&'a AtomicBool);
+/// Sets a flag when dropped.
+struct StopOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for StopAll<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }

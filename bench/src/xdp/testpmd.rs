@@ -1,5 +1,5 @@
-//! DPDK's testpmd over AF_XDP, where it is installed: a process of its own, with one forwarding
-//! core. It ends when its input ends, so it never outlives the bench.
+//! DPDK's testpmd over AF_XDP, if installed: a separate process with one forwarding core. It ends
+//! when its standard input closes, so it does not outlive the benchmark.
 
 use std::{
     fs,
@@ -13,19 +13,19 @@ use std::{
 use super::wires::{Tid, Wires, time_of};
 use crate::{Failure, machine::Cores};
 
-/// What a thread that looks for frames has used soon.
+/// CPU time that a polling thread uses soon after its start.
 const AT_WORK: Duration = Duration::from_millis(20);
 
-/// How long it may take to begin, and to end.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long it may take to start and to end.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// testpmd at work.
+/// A running testpmd.
 pub(crate) struct Testpmd {
     process: Child,
 }
 
 impl Testpmd {
-    /// Where the command is, or that it is not.
+    /// The path of the command, or why there is none.
     pub(crate) fn installed() -> Result<PathBuf, String> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let mut places = std::env::split_paths(&path).map(|at| at.join("dpdk-testpmd"));
@@ -55,10 +55,10 @@ impl Testpmd {
         Ok(testpmd)
     }
 
-    /// It says nothing in time where nobody reads a terminal; but its forwarding thread, once it
-    /// forwards, never rests.
+    /// Without a terminal its output is delayed; but its forwarding thread never sleeps once it
+    /// forwards.
     fn wait_until_ready(&mut self) -> Result<(), Failure> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + EXIT_TIMEOUT;
         loop {
             let busy = time_of(&self.workers());
             if busy.values().any(|time| *time > AT_WORK) {
@@ -67,19 +67,19 @@ impl Testpmd {
             let ended = self.process.try_wait().map_err(Failure::kernel("waiting for testpmd"))?;
             if ended.is_some() || Instant::now() > deadline {
                 let _ = self.process.kill();
-                let mut said = String::new();
+                let mut text = String::new();
                 if let Some(mut stderr) = self.process.stderr.take() {
-                    let _ = stderr.read_to_string(&mut said);
+                    let _ = stderr.read_to_string(&mut text);
                 }
-                let said: Vec<_> = said.lines().rev().take(3).collect();
-                let said = said.join(" / ");
-                return Err(Failure::Refused(format!("dpdk-testpmd does not forward: {said}")));
+                let lines: Vec<_> = text.lines().rev().take(3).collect();
+                let reason = lines.join(" / ");
+                return Err(Failure::Refused(format!("dpdk-testpmd does not forward: {reason}")));
             }
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Its threads that forward.
+    /// Its forwarding threads.
     fn workers(&self) -> Vec<Tid> {
         let is_worker = |tid: &Tid| {
             let comm = fs::read_to_string(format!("/proc/{tid}/comm")).unwrap_or_default();
@@ -98,9 +98,9 @@ impl Testpmd {
 
 impl Drop for Testpmd {
     fn drop(&mut self) {
-        // The end of its input is its sign to end.
+        // It ends when its standard input closes.
         drop(self.process.stdin.take());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + EXIT_TIMEOUT;
         while matches!(self.process.try_wait(), Ok(None)) {
             if Instant::now() > deadline {
                 let _ = self.process.kill();

@@ -1,6 +1,6 @@
-//! The network that forwarders over Ethernet are measured in: a namespace without a name, and in it
-//! two veth pairs. It goes with the thread that made it and the threads of that, however they end, so
-//! nothing is ever left behind; interfaces of the machine are never touched.
+//! The network in which forwarders over Ethernet are measured: a namespace without a name, with two
+//! veth pairs. It ends with the thread that made it and the threads started from that, so nothing
+//! is left behind. Interfaces of the machine are not changed.
 //!
 //! ```text
 //! source --> s ===== i [ forwarder ] o ===== k --> sink
@@ -23,8 +23,8 @@ use crate::Failure;
 /// Bytes of a MAC address.
 pub(crate) type Mac = [u8; 6];
 
-/// Names of the four interfaces; no two processes have the same, since a kernel thread is found by
-/// the name of its interface.
+/// Names of the four interfaces. They are unique to the process, because a kernel thread is found
+/// by the name of its interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wires {
     pub(crate) source: String,
@@ -33,12 +33,12 @@ pub(crate) struct Wires {
     pub(crate) sink: String,
 }
 
-/// A thread of the kernel's, or of a process: its number.
+/// The number of a thread of the kernel or of a process.
 pub(crate) type Tid = i32;
 
 impl Wires {
-    /// Makes the network, and moves the calling thread into it, for good. Threads and processes
-    /// that it starts from then on are in it too.
+    /// Makes the network, and moves the calling thread into it permanently. Threads and processes
+    /// that it starts afterwards are in it, too.
     ///
     /// # Errors
     /// What is missing.
@@ -55,10 +55,10 @@ impl Wires {
         }
         let wires = Self { source, inward, outward, sink };
         for name in wires.all() {
-            // Without IPv6 nothing is on the wire but what is sent there on purpose.
+            // Without IPv6 the wire carries only the benchmark's frames.
             let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
             ip(&format!("link set dev {name} up"))?;
-            // AF_XDP is for interfaces that leave tags in frames.
+            // AF_XDP needs interfaces that leave tags in frames.
             for features in [TAKES_OFF, PUTS_BESIDE] {
                 switch(name, &features, false).map_err(|why| {
                     Failure::Refused(format!("{name}: switching {features:?} off: {why}"))
@@ -76,7 +76,7 @@ impl Wires {
         [&self.source, &self.inward, &self.outward, &self.sink]
     }
 
-    /// Ties the kernel's work of receiving to cores: that before the forwarder, that before the sink.
+    /// Pins the kernel's receive threads: that before the forwarder, and that before the sink.
     pub(crate) fn tie_kernel_threads(
         &self,
         forwarders: usize,
@@ -94,7 +94,7 @@ impl Wires {
     }
 }
 
-/// From here on this thread is in a network of its own, and sees its settings in `/sys`.
+/// From here on this thread is in its own network, and `/sys` shows that network.
 pub(crate) fn enter() -> Result<(), Failure> {
     let lacking = |step: &'static str| {
         move |errno| {
@@ -111,18 +111,18 @@ pub(crate) fn enter() -> Result<(), Failure> {
         .map_err(lacking("mount"))?;
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none)
         .map_err(lacking("mount of sysfs"))?;
-    // Whatever a process leaves behind while it runs goes with the namespace.
+    // What a running process leaves behind ends with the namespace.
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none)
         .map_err(lacking("mount of tmpfs"))?;
     Ok(())
 }
 
-/// Runs `ip` with these words.
+/// Runs `ip` with these arguments.
 pub(crate) fn ip(words: &str) -> Result<(), Failure> {
     command("ip", words)
 }
 
-/// Runs a command of iproute2 with these words.
+/// Runs a command of iproute2 with these arguments.
 pub(crate) fn command(name: &str, words: &str) -> Result<(), Failure> {
     let output = Command::new(name).args(words.split_whitespace()).output().map_err(|error| {
         Failure::Refused(format!("{name}: {error}; it is of the package iproute2"))
@@ -130,8 +130,8 @@ pub(crate) fn command(name: &str, words: &str) -> Result<(), Failure> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Failure::Refused(format!("{name} {words}: {}", said.trim())))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(Failure::Refused(format!("{name} {words}: {}", stderr.trim())))
 }
 
 /// Writes a setting of an interface.
@@ -140,14 +140,14 @@ pub(crate) fn set(interface: &str, setting: &str, value: &str) -> Result<(), Fai
     fs::write(&path, value).map_err(|error| Failure::Refused(format!("{path}: {error}")))
 }
 
-/// Reads a figure of an interface.
+/// Reads a counter of an interface.
 pub(crate) fn figure(interface: &str, what: &str) -> Result<u64, Failure> {
     let path = format!("/sys/class/net/{interface}/statistics/{what}");
     let text = fs::read_to_string(&path).map_err(Failure::kernel("an interface's statistics"))?;
     text.trim().parse().map_err(|_| Failure::Bug("an interface's statistics are numbers"))
 }
 
-/// Where an interface is.
+/// The MAC address of an interface.
 pub(crate) fn mac(interface: &str) -> Result<Mac, Failure> {
     let text = fs::read_to_string(format!("/sys/class/net/{interface}/address"))
         .map_err(Failure::kernel("an interface's address"))?;
@@ -156,7 +156,7 @@ pub(crate) fn mac(interface: &str) -> Result<Mac, Failure> {
     bytes.and_then(|bytes| bytes.try_into().ok()).ok_or(Failure::Bug("a MAC address has six bytes"))
 }
 
-/// The kernel's threads that receive at an interface.
+/// The kernel threads that receive at an interface.
 pub(crate) fn kernel_threads(interface: &str) -> Result<Vec<Tid>, Failure> {
     let beginning = format!("napi/{interface}-");
     let mut found = Vec::new();
@@ -176,16 +176,16 @@ pub(crate) fn kernel_threads(interface: &str) -> Result<Vec<Tid>, Failure> {
     Ok(found)
 }
 
-/// Whether none of these threads runs, or waits for its turn.
+/// Whether none of these threads is running or runnable.
 pub(crate) fn are_asleep(threads: &[Tid]) -> bool {
     threads.iter().all(|tid| {
-        // Its number, its name in brackets, its state. One that has ended has nothing to do, either.
+        // Number, name in brackets, state. A thread that has ended counts as asleep.
         let stat = fs::read_to_string(format!("/proc/{tid}/stat")).unwrap_or_default();
         stat.rsplit(')').next().is_none_or(|rest| !rest.trim_start().starts_with('R'))
     })
 }
 
-/// The CPU time of threads, since they began.
+/// The CPU time of threads since their start.
 pub(crate) fn time_of(threads: &[Tid]) -> BTreeMap<Tid, Duration> {
     let time = |tid: &Tid| {
         let text = fs::read_to_string(format!("/proc/{tid}/schedstat")).ok()?;
