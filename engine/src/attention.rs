@@ -1,11 +1,11 @@
-//! What the slow path wants to be woken for, beside what workers punt to it.
+//! Flags by which the slow path asks workers to wake it for completions or for frames.
 //!
-//! It waits for completions only while a change is under way, and for frames only while no link moves any:
-//! so a worker that forwards rings once, and the slow path looks at the counters while they move.
+//! It asks for completions while a change is under way, and for frames while no link carries any. So a worker that
+//! forwards wakes it once; after that the slow path reads the counters by itself.
 
 use strowger_frame::sleep::SleepFlag;
 
-/// Shared by the slow path and all workers.
+/// The flags. The slow path and all workers share them.
 #[derive(Debug, Default)]
 pub(crate) struct Attention {
     completions: SleepFlag,
@@ -13,39 +13,41 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    /// The slow path waits for what workers complete. It looks at their rings once more after this.
+    /// Asks for completions. The slow path looks at the rings once more after this.
     pub(crate) fn want_completions(&self) {
         self.completions.fall_asleep();
     }
 
-    /// It does not wait for them any more.
+    /// Stops asking for completions.
     pub(crate) fn ignore_completions(&self) {
         self.completions.wake_up();
     }
 
-    /// A worker has completed something: whether it rings.
+    /// Whether a worker that has completed a command wakes the slow path.
     pub(crate) fn must_tell_completion(&self) -> bool {
         self.completions.must_wake()
     }
 
-    /// The slow path wants to know of the next frame. It looks at the counters once more after this.
+    /// Asks for frames. The slow path reads the counters once more after this.
     pub(crate) fn want_frames(&self) {
         self.frames.fall_asleep();
     }
 
-    /// It looks at the counters by itself.
+    /// Stops asking for frames.
     pub(crate) fn ignore_frames(&self) {
         self.frames.wake_up();
     }
 
-    /// Whether no worker has rung for moving frames since the slow path asked for it.
+    /// Whether the slow path has asked for frames and no worker has woken it since.
     pub(crate) fn wants_frames(&self) -> bool {
         self.frames.is_asleep()
     }
 
-    /// A worker has switched frames: whether it rings. One load, unless it does. Without the fence that would
-    /// order this behind the counters, a wish that is a few nanoseconds old may go unseen: the next frame's
-    /// worker sees it, and of the last one before a silence no timer depends for longer than its keys live.
+    /// Whether a worker that has switched frames wakes the slow path. Usually one load.
+    ///
+    /// There is no fence between the counters and this load, so a worker may miss a request that is a few
+    /// nanoseconds old. The worker of the next frame sees it. After the last frame before a silence, no timer waits
+    /// for longer than the keys live.
     #[inline]
     pub(crate) fn must_tell_frames(&self) -> bool {
         self.frames.is_asleep() && self.frames.must_wake()

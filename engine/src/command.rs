@@ -1,5 +1,7 @@
-//! All that passes between the slow path and a worker: commands one way, reports the other. Neither
-//! side ever waits for the other, and a worker never frees what a command brought.
+//! Commands from the slow path to a worker; completions, punts and notes from a worker to the slow path.
+//!
+//! Neither side waits for the other. A worker frees nothing that a command brought: it returns it in the
+//! completion.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -26,17 +28,17 @@ use crate::{
     slots::{ReturnPath, SlotTable},
 };
 
-/// Something attached to a worker: a port, and what is counted of it here.
+/// One worker's queue of a port, and its drop counters.
 pub(crate) struct PortQueue {
     /// The port's number in the switch.
     pub(crate) number: u16,
-    /// The port itself.
+    /// The queue.
     pub(crate) port: Box<dyn Port>,
-    /// Discards of frames that came in by it, or were to leave by it.
+    /// Drops of frames that came in by it or were to leave by it.
     pub(crate) discards: Arc<DiscardTally>,
     /// Whether beacons that come in by it are punted.
     pub(crate) accepts_beacons: bool,
-    /// Whether the worker has it on its list of ports to flush.
+    /// Whether the worker has it in its list of ports to flush.
     pub(crate) is_listed: bool,
 }
 
@@ -49,86 +51,85 @@ impl std::fmt::Debug for PortQueue {
     }
 }
 
-/// What the slow path tells a worker. Obeyed in order, at most a few a poll.
+/// A command from the slow path. The worker applies commands in order, a few in each poll.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Poll this port from now on.
+    /// Poll this port.
     Plug(Box<PortQueue>),
-    /// Stop polling this port and give it back. Its links were detached before.
+    /// Stop polling this port and return it. Its links were detached before.
     Unplug(u16),
-    /// A link exists from now on; where its port is this worker's, admit it there, if it is known
-    /// where it is.
+    /// Add a link. If its port is one of this worker's, and its address is known, admit it there.
     Attach(Box<Link>, Option<Address>),
-    /// A link exists no longer.
+    /// Remove a link.
     Detach(Mark),
-    /// Decide by this table from now on.
+    /// Use this slot table.
     Slots(Box<SlotTable>),
-    /// Write this number into the return path of what comes in by the link.
+    /// Write this number into the return paths of packets that come in by the link.
     Renumber(Mark, u32, Box<ReturnPath>),
-    /// Read and write slot numbers by another scheme from now on, all at once.
+    /// Read and write slot numbers by another scheme: replaces the table and all return paths together.
     Grow(Box<Growth>),
-    /// Open frames of this session here from now on.
+    /// Open the frames of this session.
     Open(Box<RxSession>),
-    /// Hand frames of this session to the worker that opens them.
+    /// Hand the frames of this session to the worker that opens them.
     OpenAtWorker(SessionIndex, u8),
-    /// Open no frames of this session any more, and give its keys back.
+    /// Forget this session and return its keys.
     Close(SessionIndex),
-    /// Seal with this from now on.
+    /// Seal the link's frames with this sealer.
     Seal(Mark, Box<Sealer>),
-    /// Seal nothing any more by this link, and give the keys back: they are too old. What is to leave
-    /// waits for new ones.
+    /// Return the link's sealer, whose keys are too old. Frames for the link wait for new keys.
     Unseal(Mark),
-    /// Nobody answers behind this link: nothing waits there any more.
+    /// Drop the frames that wait for keys, and let none wait: the peer does not answer.
     DropPending(Mark),
-    /// Send a sealed message of the link itself, by its exit or to an address behind a port: empty, it
-    /// is a keepalive.
+    /// Send one of the link's own messages, through its egress queue or to an address behind a port. An empty
+    /// message is a keepalive.
     SendLinkMessage(Mark, Sealed, Option<(u16, Address)>, ArrayVec<u8, LINK_MESSAGE_BYTES_MAX>),
-    /// Send a path challenge with this token to this address behind a port, in a frame of so many bytes
-    /// in all.
+    /// Send a path challenge with this token to this address behind a port, in a frame of this many bytes.
     Probe(Mark, (u16, Address), [u8; 8], u16),
-    /// Let data leave by a sealed link, or only the link's own messages: the link is down, or its
-    /// peer has not answered from its address yet.
+    /// Let data leave by a sealed link, or only the link's own messages: the link is down, or its peer has not
+    /// answered from its address.
     AllowData(Mark, bool),
-    /// Send a packet of the switch's own, header first: it departs from slot 1 (wire.md 1.3).
+    /// Send a packet of the switch itself. It starts with its header and enters at slot 1 (wire.md 1.3).
     Transmit(Vec<u8>),
-    /// Send bytes to an address behind a port: a handshake message.
+    /// Send a handshake message to an address behind a port.
     Send(u16, Address, Vec<u8>),
-    /// The link's neighbour has moved, perhaps behind another port.
+    /// Change the link's address, and perhaps its port.
     SetAddress {
         /// The link.
         link: Mark,
-        /// The port that it is behind from now on.
+        /// Its port.
         port: u16,
-        /// The worker that owns the port's queue, if one worker does.
+        /// The worker that owns the port's queue, if only one worker has the port.
         home: Option<u8>,
-        /// Where behind it.
+        /// Its address behind the port.
         at: Address,
     },
-    /// Give up the link's address: nobody is behind it for now.
+    /// Remove the link's address.
     ClearAddress(Mark),
-    /// From this port, punt what unknown peers send; or count it as such.
+    /// Punt frames of unknown peers at this port, or drop them.
     AcceptUnknown(u16, bool),
-    /// From this port, punt beacons; or discard them.
+    /// Punt beacons at this port, or drop them.
     AcceptBeacons(u16, bool),
-    /// The path behind the link takes frames up to this many bytes.
+    /// Send frames of up to this many bytes by the link.
     SetMtu(Mark, u16),
-    /// Say what you have.
+    /// Report all links and sessions.
     Inventory(Box<Inventory>),
 }
 
-/// What a worker has, as it says itself: for a slow path that does not know what has become of the
-/// commands it gave. The room is the asker's.
+/// All links and sessions of a worker. After a panic the slow path needs it, since it does not know which commands
+/// were applied.
+///
+/// The slow path allocates it.
 #[derive(Debug)]
 pub(crate) struct Inventory {
-    /// Which question this answers.
+    /// The number of the inventory.
     pub(crate) number: u64,
     pub(crate) links: Vec<Mark>,
-    /// Those it opens itself, and those it hands to another.
+    /// Those that the worker opens, and those that it hands to other workers.
     pub(crate) sessions: Vec<SessionIndex>,
 }
 
 impl Inventory {
-    /// Room for whatever a worker can have.
+    /// Makes an inventory with room for everything that a worker can have.
     pub(crate) fn new(number: u64) -> Self {
         let (links, sessions) =
             (Vec::with_capacity(ATTACHED_MAX), Vec::with_capacity(SESSIONS_MAX));
@@ -136,60 +137,60 @@ impl Inventory {
     }
 }
 
-/// A scheme that has grown, as a worker needs it: the table that reads it, and what each link writes
-/// in it. Both in one order, since a hop's form in the one is its place in the other.
+/// A scheme that has grown: the table that reads it, and the return path of each link.
+///
+/// The forms stand in the same order in both.
 #[derive(Debug)]
 pub(crate) struct Growth {
     pub(crate) table: SlotTable,
     pub(crate) return_paths: Vec<(Mark, ReturnPath)>,
 }
 
-/// What a worker tells the slow path: one for each order, with what the order replaced or could not
-/// place, to be freed there.
+/// A worker's answer to one command, with what the command replaced or could not use. The slow path frees it.
 #[derive(Debug)]
-#[allow(dead_code)] // some contents are only freed
+#[allow(dead_code)] // several contents are only freed
 pub(crate) enum Completion {
-    /// The order was obeyed, and nothing is given back.
+    /// Applied; nothing to return.
     Done,
-    /// The table that was replaced.
+    /// The replaced table.
     Slots(Box<SlotTable>),
-    /// The link that was detached.
+    /// The removed link.
     Detached(Box<Link>),
-    /// The port that was unplugged.
+    /// The removed port.
     Unplugged(Box<PortQueue>),
-    /// The port would not have this neighbour.
+    /// The port refused this neighbour.
     AttachRefused(Box<Link>, AdmitError),
-    /// There was no such port, or no place for one: what the order brought comes back.
+    /// There was no such port, or no room for one. Returns what the command brought.
     PlugRefused(Box<PortQueue>),
-    /// A session that was closed, or displaced by another.
+    /// A session that was removed or replaced.
     Session(Box<RxSession>),
-    /// Keys that were replaced, or were for a link that is gone.
+    /// A sealer that was replaced, or whose link does not exist.
     Sealer(Box<Sealer>),
     /// The message that was sent.
     Sent(Vec<u8>),
-    /// The return path that was replaced.
+    /// The replaced return path.
     ReturnPath(Box<ReturnPath>),
-    /// The table and the return paths that were replaced.
+    /// The replaced table and return paths.
     Grown(Box<Growth>),
-    /// What the worker has.
+    /// The inventory.
     Inventoried(Box<Inventory>),
 }
 
-/// The longest message of a link itself: a path challenge's token and room to spare.
+/// The longest of a link's own messages: the token of a path challenge, with room to spare.
 pub(crate) const LINK_MESSAGE_BYTES_MAX: usize = 32;
 
-/// What is punted in queues of its own, each shared among links: of the places that are free, no link
-/// takes the last ones (a dynamic threshold: A. Choudhury and E. Hahne, 1998).
+/// The punts that share a queue among links. No link may take the last free places (a dynamic threshold: A.
+/// Choudhury and E. Hahne, 1998).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum PuntKind {
     /// A packet for the switch itself.
     Packet,
-    /// How a packet ended.
+    /// The notice that a packet was dropped.
     DropNotice,
-    /// A message of a link itself.
+    /// One of a link's own messages.
     LinkMessage,
-    /// A handshake message from where a link is.
+    /// A handshake message from the address of a link.
     HandshakeDatagram,
 }
 
@@ -203,13 +204,13 @@ pub(crate) struct PuntQueues {
     pub(crate) packets: ArrayQueue<Punt>,
     pub(crate) drop_notices: ArrayQueue<Punt>,
     pub(crate) link_messages: ArrayQueue<Punt>,
-    /// What workers have noticed: no frames.
+    /// News without frames.
     pub(crate) notes: ArrayQueue<Punt>,
-    /// Handshake messages from where links are.
+    /// Handshake messages from addresses of links.
     pub(crate) handshakes: ArrayQueue<HandshakeDatagram>,
-    /// Those from elsewhere, and beacons.
+    /// Handshake messages from other addresses, and beacons.
     pub(crate) unknown_peers: UnknownSenders,
-    /// What else the slow path wants to be woken for.
+    /// Further reasons to wake the slow path.
     pub(crate) attention: Attention,
 }
 
@@ -226,7 +227,7 @@ impl PuntQueues {
         }
     }
 
-    /// Whether nothing waits for the slow path.
+    /// Whether all queues are empty.
     pub(crate) fn is_empty(&self) -> bool {
         let punts = [&self.packets, &self.drop_notices, &self.link_messages, &self.notes];
         punts.iter().all(|queue| queue.is_empty())
@@ -234,7 +235,7 @@ impl PuntQueues {
             && self.unknown_peers.len() == 0
     }
 
-    /// Places of this kind that are free.
+    /// The number of free places in the queue of this kind.
     pub(crate) fn free(&self, kind: PuntKind) -> usize {
         let (places, used) = match kind {
             PuntKind::Packet => (self.packets.capacity(), self.packets.len()),
@@ -246,13 +247,14 @@ impl PuntQueues {
     }
 }
 
-/// Handshake messages from addresses that no link has, and beacons. The places are shared by those who
-/// send: each host holds at most as many as are left free, so another one finds a place.
+/// Handshake messages from addresses that no link has, and beacons.
+///
+/// Each host may hold at most as many places as are free, so another host always finds one.
 #[derive(Debug)]
 pub(crate) struct UnknownSenders {
     queue: ArrayQueue<HandshakeDatagram>,
-    /// Places that are held, by a cell in each row that a host's hash names. Two hosts that share all their
-    /// cells are rare, so the least of a host's cells is what it holds (a count-min sketch).
+    /// Held places: a count-min sketch. A host's hash names one cell in each row, and the least of its cells is the
+    /// number of places that it holds. Two hosts rarely share all cells.
     held: [[AtomicU32; UNKNOWN_SENDER_CELLS]; UNKNOWN_SENDER_ROWS],
 }
 
@@ -268,26 +270,26 @@ impl UnknownSenders {
         self.held.iter().enumerate().map(move |(n, row)| &row[cell(n) % UNKNOWN_SENDER_CELLS])
     }
 
-    /// Adds one, or gives it back: of so many places none is free, or its sender has its share.
+    /// Adds a datagram, or returns it: there is no free place among `places`, or its sender holds its share.
     pub(crate) fn push(
         &self,
         datagram: HandshakeDatagram,
         places: usize,
     ) -> Result<(), HandshakeDatagram> {
         let from = datagram.from;
-        // Relaxed: these are counts, and nothing is read behind them. Workers that count at the same time
-        // may each take one place more.
+        // Relaxed: these are counts, and no other data depends on them. Workers that count at the same time may
+        // each take one place too many.
         let held = self.cells_of(from).map(|cell| cell.load(Ordering::Relaxed)).min();
         if held.unwrap_or_default() as usize >= places.saturating_sub(self.len()) {
             return Err(datagram);
         }
-        // Counted before it is there, so that what `pop` takes off was put on. Relaxed: the queue commands
+        // Counted before the push, so that `pop` never takes off more than was counted. Relaxed: the queue orders
         // the two.
         self.cells_of(from).for_each(|cell| _ = cell.fetch_add(1, Ordering::Relaxed));
         self.queue.push(datagram).inspect_err(|_| self.uncount(from))
     }
 
-    /// Takes the oldest one.
+    /// Takes the oldest datagram.
     pub(crate) fn pop(&self) -> Option<HandshakeDatagram> {
         let datagram = self.queue.pop()?;
         self.uncount(datagram.from);
@@ -309,8 +311,10 @@ impl UnknownSenders {
     }
 }
 
-/// A hash of what one sender has to itself: an IPv4 address, an IPv6 /64, a MAC address. The UDP port is no part
-/// of it, since one host has all of them. It may be guessed: who forges one address can forge all.
+/// A hash of the part of an address that one host owns: an IPv4 address, an IPv6 /64, a MAC address.
+///
+/// The UDP port is excluded: one host has them all. The hash is not keyed: a sender that can forge one address can
+/// forge all.
 pub(crate) fn hash_of_host(from: Address) -> u32 {
     // FNV-1a.
     let hash = |bytes: &[u8]| {
@@ -326,85 +330,84 @@ pub(crate) fn hash_of_host(from: Address) -> u32 {
         },
         Address::Ether(mac) => hash(&mac),
     };
-    // The last step of MurmurHash3: every bit depends on all others.
+    // The final step of MurmurHash3: every output bit depends on every input bit.
     let hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
     let hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
     hash ^ hash >> 16
 }
 
-/// What a worker has seen and the slow path should know.
+/// A message from a worker to the slow path.
 #[derive(Debug)]
 pub(crate) enum Punt {
-    /// A packet for the switch itself, as it came: label and shift untouched.
+    /// A packet for the switch itself, unchanged: label and shift are as it came in.
     Packet {
-        /// The worker that it came through.
+        /// The worker that received it.
         worker: u8,
         /// The link that it came in by.
         ingress: Mark,
         /// The slot that it came in by.
         ingress_slot: u32,
-        /// Where frames from there may go.
+        /// The rights of that link.
         rights: Rights,
-        /// When it came.
+        /// The time at which it came in.
         at: Now,
         /// The frame.
         frame: Frame,
     },
-    /// A packet went no further, and its sender may want to be told. The frame itself is gone and
-    /// counted.
+    /// A packet was dropped, and its sender may ask for errors. The frame is freed and counted.
     Dropped(DropNotice),
-    /// An authenticated message of a link itself: a path challenge, or the answer to one.
+    /// An authenticated path challenge, or the answer to one.
     LinkMessage {
         /// The worker that opened it.
         worker: u8,
         /// The link.
         link: Mark,
-        /// What kind.
+        /// Challenge or answer.
         kind: Kind,
-        /// The port that it came in by and the address that it came from.
+        /// The port and the address that it came from.
         from: Option<(u16, Address)>,
         /// The frame: link header and message.
         frame: Frame,
     },
-    /// The first frame under a session's keys was opened: the peer has them.
+    /// The first frame of a session was opened: the peer has the keys.
     FirstFrame(SessionIndex),
-    /// An authenticated frame of a link came from another address than the link has.
+    /// An authenticated frame of a link came from an address that the link does not have.
     Roamed {
         /// The link.
         link: Mark,
         /// The port that it came in by.
         port: u16,
-        /// Where it came from.
+        /// Its source address.
         from: Address,
-        /// How long it was, tag included.
+        /// Its length in bytes, tag included.
         bytes: u16,
     },
-    /// A session's authenticated frames come in by this worker and are opened by another.
+    /// The frames of a session come in by this worker and are opened by another one.
     Migrate(SessionIndex, u8),
-    /// A link's sealer has sealed so much that new keys are wanted.
+    /// A link's sealer has used up so much of its keys that a new handshake is due.
     RekeyDue(Mark),
-    /// A frame was to leave by a link that is quiet: it wants keys.
+    /// A frame found its next hop idle and without keys: a handshake is due.
     Unsealed(Mark),
     /// The kernel refused to send a handshake message.
     SendFailed {
         /// The port.
         port: u16,
-        /// Where it was to go.
+        /// Its destination.
         to: Address,
-        /// Why (`errno.h`).
+        /// The error number (`errno.h`).
         errno: i32,
     },
-    /// A frame that came in by this link named a slot by a number that is retiring. Said seldom.
+    /// A frame named a slot by an alias. Sent seldom.
     AliasUsed {
-        /// The number that its label named.
+        /// The former number that the label named.
         slot: u32,
-        /// What was seen of the frame, which went on.
+        /// The start of the frame, which was forwarded.
         packet: DropNotice,
     },
 }
 
 impl Punt {
-    /// The frame that it brings.
+    /// The frame in the message, if it has one.
     pub(crate) fn into_frame(self) -> Option<Frame> {
         match self {
             Self::Packet { frame, .. } | Self::LinkMessage { frame, .. } => Some(frame),
@@ -413,70 +416,71 @@ impl Punt {
     }
 }
 
-/// How a packet ended at a worker, and what else the worker saw: what errors and traces are made of.
+/// A dropped packet: what errors and traces are made of.
 #[derive(Clone, Debug)]
 pub(crate) struct DropNotice {
-    /// The worker where it ended.
+    /// The worker that dropped it.
     pub(crate) worker: u8,
     /// The link that it came in by.
     pub(crate) ingress: Mark,
     /// The slot that it came in by.
     pub(crate) ingress_slot: u32,
-    /// Where frames from there may go.
+    /// The rights of the link that it came in by.
     pub(crate) rights: Rights,
-    /// When it came.
+    /// The time at which it came in.
     pub(crate) at: Now,
-    /// Why it went no further.
+    /// The reason.
     pub(crate) discard: Discard,
-    /// Of a trace's packet whose hops were spent: what it would have met next, if anything.
+    /// For a trace packet without hops left: the reason for which the next step would have dropped it.
     pub(crate) dry_run: Option<Discard>,
-    /// The exit it was to leave by, if it came so far.
+    /// Its next hop, if the lookup found one.
     pub(crate) exit: Option<NextHopInfo>,
-    /// How long the packet was, link header and tag left out.
+    /// The length of the packet in bytes, without link header and tag.
     pub(crate) packet_bytes: u16,
-    /// Its header, and what followed as far as there was room. Where the exit refused it, the header
-    /// is as it was to leave.
+    /// Its header and the first bytes of its payload. If the next hop refused the packet, the header is as it would
+    /// have left.
     pub(crate) head: ArrayVec<u8, HEAD_BYTES_MAX>,
 }
 
-/// An exit, as a worker saw it.
+/// A next hop, as a worker saw it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NextHopInfo {
     /// The link.
     pub(crate) link: Mark,
-    /// Frames that waited there.
+    /// Frames in its egress queue.
     pub(crate) queue_frames: u16,
-    /// Bytes of the longest packet that goes by it, link header included and tag not.
+    /// The longest packet that may leave by it, in bytes, link header included and tag excluded.
     pub(crate) packet_bytes_max: u16,
 }
 
-/// A message that proves nothing yet: a handshake's, or a beacon. On its way to the slow path through a queue of
-/// its own, so that unknown peers cannot crowd out those who are known.
+/// A handshake message or a beacon: nothing in it is authenticated.
+///
+/// It has queues of its own, so that unknown peers cannot crowd out known ones.
 #[derive(Debug)]
 pub(crate) struct HandshakeDatagram {
-    /// The worker that it came through: its sender's flow comes in there.
+    /// The worker that received it.
     pub(crate) worker: u8,
     /// The port that it came in by.
     pub(crate) port: u16,
-    /// The link whose address it came from, if that is anybody's.
+    /// The link that has its source address, or an unknown mark.
     pub(crate) link: Mark,
-    /// Where it came from.
+    /// Its source address.
     pub(crate) from: Address,
     /// The frame.
     pub(crate) frame: Frame,
 }
 
-/// A frame on its way to another worker.
+/// A frame that one worker hands to another.
 #[derive(Debug)]
 pub(crate) enum Handoff {
-    /// To the worker that owns its exit.
+    /// To the worker that owns the next hop's port.
     Egress { to: Mark, ingress_slot: u32, is_control: bool, frame: Frame },
-    /// To the worker that opens its session, by the one that received it.
+    /// To the worker that opens the session; `by` has received the frame.
     WrongWorker { by: u8, frame: Frame },
 }
 
 impl Handoff {
-    /// Whether it is known to be control. Of a stray nothing is known before it is opened.
+    /// Whether it is known to be control. An unopened frame is not.
     #[inline]
     pub(crate) fn is_control(&self) -> bool {
         matches!(self, Self::Egress { is_control: true, .. })

@@ -1,12 +1,13 @@
-//! Why a frame goes no further: one closed enum, each reason counted per port. A discard is a
-//! value of one byte; it is never logged and never answered from the data path.
+//! The reasons for which a frame is dropped. Each is one byte, and is counted for each port.
 
 use strowger_frame::{Loss, tally::Counter};
 use strowger_wire::control::Reason;
 
 macro_rules! discards {
     ($( $(#[doc = $doc:literal])+ $variant:ident = $name:literal, )+) => {
-        /// Why a frame went no further. Closed; every way out of the switch that is not a slot is here.
+        /// The reason for which a frame is dropped.
+        ///
+        /// Every frame that does not leave by a slot has one of these reasons.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum Discard {
@@ -17,10 +18,10 @@ macro_rules! discards {
             /// All reasons, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$( Self::$variant ),+];
 
-            /// How many reasons there are.
+            /// The number of reasons.
             pub const COUNT: usize = Self::ALL.len();
 
-            /// The reason's name in counters, captures and JSON: lower case, underscores.
+            /// The name in counters, captures and JSON: lower case with underscores.
             pub const fn name(self) -> &'static str {
                 match self { $( Self::$variant => $name, )+ }
             }
@@ -29,124 +30,123 @@ macro_rules! discards {
 }
 
 discards! {
-    /// Shorter than a link header and the narrowest switch header.
+    /// It is shorter than a link header and the shortest switch header.
     TooShort = "too_short",
-    /// Longer than any path takes ([`crate::limits::FRAME_BYTES_MAX`]).
+    /// It is longer than any path takes ([`crate::limits::FRAME_BYTES_MAX`]).
     TooLong = "too_long",
-    /// A link header of a kind that this link does not speak.
+    /// Its link header has a kind that is not valid on this link.
     BadLinkKind = "bad_link_kind",
-    /// A switch header of a version that does not exist.
+    /// Its switch header has an unknown version.
     BadVersion = "bad_version",
-    /// A label width that does not exist.
+    /// Its switch header has an unknown label width.
     BadWidth = "bad_width",
-    /// A header that contradicts itself: more bits used than the label has.
+    /// Its switch header says that more bits are used than the label has.
     BadHeader = "bad_header",
-    /// It names a session that does not exist.
+    /// There is no session with its index.
     NoSession = "no_session",
-    /// Authentication failed.
+    /// Its tag is wrong.
     BadSeal = "bad_seal",
-    /// Seen before, or older than the replay window.
+    /// Its counter was seen before, or is older than the replay window.
     Replayed = "replayed",
-    /// The keys are too old to open or to seal with.
+    /// The keys are too old to open it or to seal it.
     KeysExpired = "keys_expired",
-    /// The exit's link has no keys: its handshake has not been finished, or they have expired.
+    /// The next hop's link has no keys: its handshake is not finished, or they have expired.
     LinkDown = "link_down",
     /// The neighbour that it came from has no right to go there.
     NotAllowed = "not_allowed",
-    /// Longer than the exit's path takes.
+    /// It is longer than the next hop's path takes.
     TooBig = "too_big",
-    /// No forward bits are left, and this is no endpoint.
+    /// The label has no bits left, and the packet has not reached an endpoint.
     LabelSpent = "label_spent",
-    /// The low bits of the label are no director of this switch's scheme.
+    /// The low bits of the label are not a director of this switch's scheme.
     NoDirector = "no_director",
-    /// Nothing has ever been attached to the slot.
+    /// The slot never had a user.
     EmptySlot = "empty_slot",
-    /// What was attached to the slot is gone, and the number rests in quarantine.
+    /// The slot's user is gone, and the number is in quarantine.
     SlotGone = "slot_gone",
-    /// The ingress slot cannot be written in as many bits as the director took.
+    /// The ingress slot does not fit into the width of the director.
     ReturnPath = "return_path",
-    /// The hop would leave by the slot that it came in by.
+    /// It would leave by the slot that it came in by.
     UTurn = "u_turn",
-    /// The hop would shift past the label's register.
+    /// The label has no room for the shift.
     LabelFull = "label_full",
-    /// No hops are left.
+    /// It has no hops left.
     HopsSpent = "hops_spent",
-    /// The label goes on where an endpoint is.
+    /// Its label continues behind an endpoint.
     BeyondEndpoint = "beyond_endpoint",
-    /// The exit's queue is full: the newest frame of the ingress that holds most of it goes no further.
+    /// The egress queue is full, and the frame is the newest of the ingress that holds most of it.
     EgressFull = "egress_full",
-    /// The slow path's queue for it is full, or this link's share of it.
+    /// The queue to the slow path, or this link's share of it, is full.
     PuntFull = "punt_full",
-    /// The handoff ring to the worker that owns the exit is full, or this ingress' share of it.
+    /// The handoff ring to another worker, or this ingress' share of it, is full.
     HandoffFull = "handoff_full",
-    /// The slow path has made a message, and the worker that is to send it is behind with its commands.
+    /// The queue of commands to the worker that should send it is full.
     CommandsFull = "commands_full",
-    /// It waited at an exit that was taken away.
+    /// Its next hop was detached while it waited.
     ExitGone = "exit_gone",
-    /// It came from a neighbour that is being taken away.
+    /// The link that it came in by is being detached.
     IngressGone = "ingress_gone",
-    /// A handshake message that has not the form of one, or whose hello cannot be read.
+    /// The handshake message is malformed, or its hello cannot be read.
     HandshakeMalformed = "handshake_malformed",
-    /// A handshake message whose first mac is wrong: it is for another static key, or is noise.
+    /// The first mac of the handshake message is wrong: the message is for another static key, or is noise.
     HandshakeMac = "handshake_mac",
-    /// A handshake message for our static key in a network of another name.
+    /// The handshake message is for this static key in a network with another name.
     HandshakeNetwork = "handshake_network",
-    /// A handshake message that cannot be decrypted: another psk, or a forgery.
+    /// The handshake message cannot be decrypted: the psk differs, or it is forged.
     HandshakeUnreadable = "handshake_unreadable",
-    /// An initiation that is not newer than what its peer sent before: a replay, or a clock that is behind.
+    /// The initiation is not newer than an earlier one of its peer: a replay, or a clock that is behind.
     HandshakeStale = "handshake_stale",
-    /// A handshake message with a wrong identity proof, or of another identity than the expected one.
+    /// The handshake message has a wrong identity proof, or not the expected identity.
     HandshakeIdentity = "handshake_identity",
     /// The two ends have no version, suite, label width or seal mode in common.
     HandshakeDisagreement = "handshake_disagreement",
-    /// Our own handshake message came back, or the peer has our key.
+    /// The switch's own handshake message came back, or the peer has its key.
     HandshakeOurselves = "handshake_ourselves",
-    /// A handshake of a node that is not configured, where unknown peers are not accepted.
+    /// The handshake is of a node that is not configured, and unknown peers are not accepted.
     UnknownPeer = "unknown_peer",
-    /// More handshakes, packets for the switch itself or beacons than are taken in a second, or no room for one
-    /// more unknown peer.
+    /// The rate limit for handshakes, beacons or packets for the switch itself is used up, or there is no room for
+    /// one more unknown peer.
     OverBudget = "over_budget",
-    /// The slow path does not know what to do with it.
+    /// The slow path has no use for it.
     Unhandled = "unhandled",
-    /// An answer, an error or a notice about nothing that this switch has sent lately.
+    /// It answers nothing that this switch has sent recently.
     Unsolicited = "unsolicited",
-    /// The slow path failed while it had it, and began anew.
+    /// The slow path panicked while it processed it, and was reset.
     Abandoned = "abandoned",
-    /// It was for this switch itself, which has taken it: a handshake, a beacon, a keepalive, a
-    /// control message. No failure.
+    /// The switch itself has processed it: a handshake message, a beacon, a keepalive, a control message. Not a
+    /// failure.
     Handled = "handled",
-    /// The port: it came from an address that no neighbour has.
+    /// Port: no neighbour has its source address.
     UnknownSender = "unknown_sender",
-    /// The port: longer than the memory for it.
+    /// Port: it is longer than the buffer.
     Truncated = "truncated",
-    /// The port: the kernel's message about it made no sense.
+    /// Port: the kernel's report about it is invalid.
     Malformed = "malformed",
-    /// The port: no neighbour stands where it was to go.
+    /// Port: no neighbour has its destination address.
     NoNeighbour = "no_neighbour",
-    /// The port: too long for the path.
+    /// Port: it is longer than the path takes.
     PathTooNarrow = "path_too_narrow",
-    /// The port: a probe of the path's width that is too long for it, which is its answer and no failure.
+    /// Port: a path probe was longer than the path takes. That is its result, and not a failure.
     PathProbe = "path_probe",
-    /// The port: the kernel refused to send it.
+    /// Port: the kernel refused to send it.
     SendRefused = "send_refused",
-    /// The port: what went to this neighbour before has not left the machine, and it has its share.
+    /// Port: earlier frames to this neighbour have not left the machine, and they use up its share.
     SendStalled = "send_stalled",
-    /// The port: its far side is gone.
+    /// Port: the far end is gone.
     PeerGone = "peer_gone",
-    /// No memory for it: at a port, or for a message that the switch itself was to send.
+    /// There is no memory for it, at a port or for one of the switch's own messages.
     PoolEmpty = "pool_empty",
-    /// The port: a fault wrapper lost it on purpose.
+    /// Port: a test dropped it on purpose.
     Injected = "injected",
 }
 
 impl Discard {
-    /// Whether the frame ended as it was meant to. Counters keep such ends apart from failures.
+    /// Whether the frame has served its purpose. Counters separate these reasons from failures.
     pub const fn is_handled(self) -> bool {
         matches!(self, Self::Handled | Self::PathProbe)
     }
 
-    /// Whether the sender of a packet that met it may be told: a switch decided so, about a packet
-    /// that it could read (wire.md 5). Whom and how often, the slow path decides.
+    /// Whether the sender of the packet may get a drop notice: the switch could read the packet (wire.md 5).
     pub const fn is_reported(self) -> bool {
         matches!(
             self,
@@ -168,7 +168,7 @@ impl Discard {
     }
 }
 
-/// Which discards are reported to senders, and by which number (W5-5).
+/// The discards that are reported to senders, with their numbers (W5-5).
 const REASONS: [(Reason, Discard); 14] = [
     (Reason::HOPS_SPENT, Discard::HopsSpent),
     (Reason::LABEL_SPENT, Discard::LabelSpent),
@@ -187,7 +187,7 @@ const REASONS: [(Reason, Discard); 14] = [
 ];
 
 impl Discard {
-    /// Its number in control messages; `None` where it is not reported to senders.
+    /// The number in control messages; `None` if senders get no report.
     pub fn reason(self) -> Option<Reason> {
         REASONS.iter().find(|(_, discard)| *discard == self).map(|(reason, _)| *reason)
     }
@@ -217,7 +217,7 @@ impl std::fmt::Display for Discard {
     }
 }
 
-/// Discards of one port on one worker, by reason. Written by that worker alone.
+/// The drops of one port on one worker, by reason. Only that worker writes them.
 #[derive(Debug)]
 pub(crate) struct DiscardTally([Counter; Discard::COUNT]);
 
@@ -228,19 +228,19 @@ impl Default for DiscardTally {
 }
 
 impl DiscardTally {
-    /// Counts one.
+    /// Counts one frame.
     #[inline]
     pub(crate) fn count(&self, discard: Discard) {
         self.0[discard as usize].add(1);
     }
 
-    /// Counts `n`.
+    /// Counts `n` frames.
     #[inline]
     pub(crate) fn count_many(&self, discard: Discard, n: u64) {
         self.0[discard as usize].add(n);
     }
 
-    /// How many frames met this reason.
+    /// The number of frames dropped for this reason.
     pub(crate) fn read(&self, discard: Discard) -> u64 {
         self.0[discard as usize].read()
     }

@@ -1,13 +1,12 @@
-//! Where frames wait at an exit, and which of them give way when there is no room. It never sends: the
-//! port does.
+//! The egress queue of one next hop: which frames wait, and which are dropped when it is full.
 //!
-//! An exit is *contended* from the moment its port leaves frames behind until it has taken all. Only then
-//! ingresses share its places: a frame that finds no place free displaces the newest frame of the ingress
-//! that holds most, if that one still holds no less afterwards (longest queue drop: B. Suter et al.,
-//! "Buffer Management Schemes for Supporting TCP in Gigabit Routers with Per-Flow Queueing", 1999). Since
-//! the queue is emptied in the order of arrival, who holds an equal part of it gets an equal part of the
-//! exit: max-min fairness without a queue for each ingress. An exit that is not contended has room for a
-//! whole burst, so nothing is counted there.
+//! A queue is *contended* from the moment its port leaves frames behind until the port has taken all. Only then do
+//! the ingresses share its places. A frame that finds no free place displaces the newest frame of the ingress that
+//! holds most, if that ingress still holds no less afterwards (longest queue drop: B. Suter et al., "Buffer
+//! Management Schemes for Supporting TCP in Gigabit Routers with Per-Flow Queueing", 1999). The port takes frames
+//! in the order of arrival, so ingresses with equal parts of the queue get equal parts of the link: max-min
+//! fairness without a queue for each ingress. A queue that is not contended has room for a whole burst, so nothing
+//! is counted there.
 
 mod drain;
 mod shares;
@@ -25,47 +24,49 @@ use crate::{
     },
 };
 
-/// Places for control and for what the link itself sends.
+/// Places for control and for the link's own messages.
 const CONTROL_PLACES: usize = EGRESS_CONTROL_FRAMES_MAX + EGRESS_LINK_FRAMES_MAX;
 
-/// Control frames that may go ahead of waiting data, in the units of [`Egress::ahead`].
+/// The highest value of [`Egress::ahead`] at which control still goes first.
 const AHEAD_MAX: u16 = EGRESS_CONTROL_RUN * EGRESS_DATA_FOR_CONTROL;
 
-/// The queue of one exit: bounded, shared fairly among ingresses, control apart from data (R12, R23).
+/// The egress queue of one next hop: bounded, shared fairly among ingresses, with places for control (R12, R23).
 #[derive(Debug, Default)]
 pub(crate) struct Egress {
     pub(crate) data: Burst,
     control: ArrayVec<Frame, CONTROL_PLACES>,
-    /// The port left frames here when it was last asked.
+    /// Whether the port left frames here when they were last offered.
     contended: bool,
     /// Data frames that it left.
     left_behind: u16,
-    /// Places promised to frames that are still in their burst.
+    /// Places reserved for frames that are still in their burst.
     data_promised: u16,
     control_promised: u16,
-    /// By how much control has gone ahead of waiting data: each control frame counts
-    /// [`EGRESS_DATA_FOR_CONTROL`], and each data frame takes back one.
+    /// The lead of control over waiting data: each control frame adds [`EGRESS_DATA_FOR_CONTROL`], and each data
+    /// frame subtracts one.
     ahead: u16,
-    /// Who holds how much, while the exit is contended.
+    /// The share of each ingress, while the queue is contended.
     shares: Shares,
 }
 
-/// A place at a contended exit that a frame may have.
+/// A place in a contended queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     slot: u16,
     weight: u16,
     pub(crate) is_control: bool,
-    /// Where in that queue the frame is that has to leave it first.
+    /// The index of the frame that loses the place.
     displaced: Option<u16>,
 }
 
 impl Egress {
-    /// The mark of frames that the link itself sends: no ingress has it.
+    /// The mark of the link's own messages. No ingress has it.
     const LINK: Mark = Mark(u32::MAX);
 
-    /// Promises a place to one more data frame, which [`put`](Self::put) then takes; refused when all
-    /// places are taken or promised. For exits that are not contended.
+    /// Reserves a place for a data frame that [`put`](Self::put) will bring, in a queue that is not contended.
+    ///
+    /// # Errors
+    /// [`Discard::EgressFull`]: all places are taken or reserved.
     #[inline]
     pub(crate) fn promise(&mut self) -> Result<(), Discard> {
         if !self.has_data_place() {
@@ -75,7 +76,7 @@ impl Egress {
         Ok(())
     }
 
-    /// Promises one of the places for control, if one is left: a frame that has none is data.
+    /// Reserves a place for control, if one is left. A control frame without one counts as data.
     #[cold]
     pub(crate) fn promise_control(&mut self) -> bool {
         let has_place = self.has_control_place();
@@ -92,19 +93,19 @@ impl Egress {
         self.control.len() + usize::from(self.control_promised) < EGRESS_CONTROL_FRAMES_MAX
     }
 
-    /// Whether there is a place for a frame that displaces none.
+    /// Whether a frame would find a place without displacing another.
     pub(crate) fn has_place(&self, is_control: bool) -> bool {
         is_control && self.has_control_place() || self.has_data_place()
     }
 
-    /// Takes a promise back.
+    /// Releases a reserved place.
     pub(crate) fn release(&mut self, is_control: bool) {
         let promised =
             if is_control { &mut self.control_promised } else { &mut self.data_promised };
         *promised = promised.saturating_sub(1);
     }
 
-    /// Puts frames at the end, each in a place that was promised to it.
+    /// Appends frames, each of which has a reserved place.
     #[inline]
     pub(crate) fn put(&mut self, frames: impl ExactSizeIterator<Item = Frame>, is_control: bool) {
         let count = frames.len() as u16;
@@ -117,13 +118,13 @@ impl Egress {
         }
     }
 
-    /// Whether the port has left frames behind: [`admit`](Self::admit) then decides who may wait.
+    /// Whether the port has left frames behind. [`admit`](Self::admit) then finds places.
     #[inline]
     pub(crate) fn is_contended(&self) -> bool {
         self.contended
     }
 
-    /// Finds the place of one more frame at a contended exit, and changes nothing yet.
+    /// Finds the place of one more frame in a contended queue. Changes nothing.
     #[cold]
     pub(crate) fn admit(
         &self,
@@ -148,26 +149,25 @@ impl Egress {
         Ok(entry(false, Some(at)))
     }
 
-    /// The newest control frame of the ingress that has most of them, if it has two more than this
-    /// one.
+    /// The newest control frame of the ingress with most of them, if it has at least two more than `slot`.
     fn control_to_displace(&self, slot: u16) -> Option<u16> {
         let most = self.shares.most_control_but(slot)?;
         let newest = newest_of(&self.control, most.slot)?;
         (self.shares.of(slot).control + 1 < most.control).then_some(newest)
     }
 
-    /// The newest data frame of the ingress that holds most, if that one still holds no less than this
-    /// one when they have changed places.
+    /// The newest data frame of the ingress that holds most, if that ingress still holds no less than `slot` after
+    /// the exchange.
     fn data_to_displace(&self, slot: u16, weight_wanted: u16) -> Option<u16> {
         let heaviest = self.shares.heaviest_but(slot)?;
         let newest = newest_of(&self.data, heaviest.slot)?;
         let displaced = weight(self.data.get(usize::from(newest))?.len());
-        // One who has nothing here gets one frame in, however long it is.
+        // An ingress without a frame here gets one in, however long it is.
         let entering = weight_wanted.min(displaced);
         self.shares.is_below(slot, entering, heaviest).then_some(newest)
     }
 
-    /// Promises the place that was found. Gives back the frame that has lost its own, if one has.
+    /// Reserves the place. Returns the frame that lost it, if there is one.
     #[cold]
     pub(crate) fn enter(&mut self, entry: Entry) -> Option<Frame> {
         let Entry { slot, weight: entering, is_control, displaced } = entry;
@@ -185,7 +185,7 @@ impl Egress {
         displaced
     }
 
-    /// A control frame becomes data, if there is a place for it.
+    /// Moves a control frame to a free place for data; without one, removes it.
     fn displace_control(&mut self, at: usize) -> Option<Frame> {
         let frame = self.control.pop_at(at)?;
         let slot = frame.mark().0 as u16;
@@ -198,7 +198,7 @@ impl Egress {
         Some(frame)
     }
 
-    /// Promises a place to a frame that the link itself has to send: some are kept for these.
+    /// Reserves a place for one of the link's own messages. Some places are for these alone.
     #[cold]
     pub(crate) fn promise_link_message(&mut self) -> Result<(), Discard> {
         if self.control.len() + usize::from(self.control_promised) >= CONTROL_PLACES {
@@ -208,7 +208,7 @@ impl Egress {
         Ok(())
     }
 
-    /// Puts a frame of the link itself in front of all that waits, behind others of its kind.
+    /// Inserts one of the link's own messages before all packets, and behind earlier ones of its kind.
     #[cold]
     pub(crate) fn put_link_message(&mut self, mut frame: Frame) {
         frame.set_mark(Self::LINK);
@@ -218,14 +218,15 @@ impl Egress {
         self.control.insert(link_messages, frame);
     }
 
-    /// Whether frames should carry the news of congestion.
+    /// Whether the worker marks congestion in the frames (ECN).
     #[inline]
     pub(crate) fn is_congested(&self) -> bool {
         usize::from(self.left_behind) >= EGRESS_MARK_FRAMES
     }
 
-    /// Offers what waits to `take`, control first, each queue in order; says how many frames and
-    /// bytes went. `take` takes from the front and leaves what it cannot take now.
+    /// Offers the frames to `take`, control first, and returns how many frames and bytes it took.
+    ///
+    /// `take` removes frames from the front and leaves those that the port does not take now.
     #[inline]
     pub(crate) fn offer(&mut self, mut take: impl FnMut(&mut Burst)) -> Sent {
         let mut sent = Sent::default();
@@ -240,8 +241,8 @@ impl Egress {
         sent
     }
 
-    /// Control goes first, but where it has gone far ahead of data that waits, data goes as far as to
-    /// have three frames of four.
+    /// Offers control first. When control is far ahead of waiting data, data goes first until it has three frames
+    /// of four.
     #[cold]
     fn offer_control(&mut self, sent: &mut Sent, take: &mut impl FnMut(&mut Burst)) {
         let is_own = self.control.first().is_some_and(|frame| frame.mark() == Self::LINK);
@@ -266,7 +267,7 @@ impl Egress {
             self.ahead = self.ahead.saturating_add(gone * EGRESS_DATA_FOR_CONTROL);
         }
         self.control.extend(control);
-        // Data waits behind control that could not go, lest it take its place for good.
+        // Data stays behind control that the port did not take; otherwise it would keep control's place.
         if self.control.is_empty() && !self.data.is_empty() {
             let before = self.data.len();
             sent.take_from(&mut self.data, take);
@@ -274,7 +275,7 @@ impl Egress {
         }
     }
 
-    /// The port has left frames, or has taken the last of those that it had left.
+    /// Updates the shares after the port has left frames, or has taken the last of those that it had left.
     #[cold]
     fn note_left(&mut self, gone: u64) {
         let was_contended = self.contended;
@@ -284,7 +285,7 @@ impl Egress {
             self.ahead = 0;
         }
         if was_contended && gone == 0 {
-            return; // as it was
+            return; // unchanged
         }
         debug_assert!(self.data_promised == 0, "whole bursts are put before any is offered");
         self.shares.clear();
@@ -295,9 +296,10 @@ impl Egress {
         }
     }
 
-    /// Has what waits here hold none of the memory that ports receive into, as far as there is other
-    /// memory for it; the rest is dropped. Says how many frames were. The exit has let `drains` frames
-    /// go lately.
+    /// Moves the waiting frames out of the memory that ports receive into. Drops frames for which there is no other
+    /// memory, and returns their number.
+    ///
+    /// `drains` is the number of frames that left the queue recently.
     #[cold]
     pub(crate) fn settle(&mut self, pool: &mut Pool, drains: usize) -> usize {
         let Self { data, control, shares, .. } = self;
@@ -311,26 +313,26 @@ impl Egress {
             }
             is_settled
         };
-        // Control first: it has the better claim to what little there is.
+        // Control first: it has priority for the memory that is left.
         control.retain(|frame| settle(frame, true));
         data.retain(|frame| settle(frame, false));
         before - data.len() - control.len()
     }
 
-    /// Frames that wait.
+    /// The number of waiting frames.
     #[inline]
     pub(crate) fn waiting(&self) -> usize {
         self.data.len() + self.control.len()
     }
 }
 
-/// Where the newest frame of this ingress stands.
+/// The index of the newest frame of this ingress.
 fn newest_of(frames: &[Frame], slot: u16) -> Option<u16> {
     let at = frames.iter().rposition(|frame| frame.mark() == Mark(u32::from(slot)))?;
     Some(at as u16)
 }
 
-/// What an exit let go.
+/// Frames and bytes that a port took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sent {
     pub(crate) frames: u64,
@@ -428,7 +430,7 @@ mod tests {
         assert_eq!(sent, Sent { frames: 38, bytes: 3_800 });
         assert!(!egress.is_congested() && !egress.is_contended());
     }
-    /// Puts frames of this ingress at the exit, each in a place of its own.
+    /// Puts frames of this ingress into the queue, each in a place of its own.
     fn fill(egress: &mut Egress, frames: &mut Vec<Frame>, n: usize, slot: u32, is_control: bool) {
         for _ in 0..n {
             let mut frame = frames.pop().expect("enough");
@@ -455,7 +457,7 @@ mod tests {
         assert!(egress.promise_control());
         assert_eq!(places(&egress), [false, false]);
         assert!(!egress.promise_control());
-        // Control that has no place of its own takes one for data.
+        // Control without a place of its own takes a place for data.
         egress.release(false);
         assert_eq!(places(&egress), [true, true]);
         egress.promise().expect("63 of 64");
@@ -472,7 +474,7 @@ mod tests {
             assert_eq!(egress.promise_link_message(), Ok(()), "{taken} of 20");
         }
         assert_eq!(egress.promise_link_message(), Err(Discard::EgressFull));
-        // The newest of them stands behind those before, in front of all control.
+        // Each goes behind earlier ones and before all control.
         for byte in [1, 2] {
             let mut frame = frames.pop().expect("enough");
             frame.bytes_mut()[0] = byte;
@@ -487,7 +489,7 @@ mod tests {
         );
     }
 
-    /// A contended exit with so many control frames and data frames of each ingress.
+    /// A contended queue with this many control and data frames of each ingress.
     fn contended(held: &[(u32, usize, usize)]) -> (Pool, Vec<Frame>, Egress) {
         let (pool, mut frames) = frames(120);
         let mut egress = Egress::default();
@@ -517,7 +519,7 @@ mod tests {
             assert_eq!((entry.is_control, entry.displaced), (true, Some(at)));
             let lost = egress.enter(entry).expect("no place for data is free either");
             assert_eq!(lost.mark(), Mark(2));
-            // Its place is promised to the one that enters, and the other ingress has one frame less.
+            // The place is reserved for the new frame, and the other ingress has one frame less.
             assert!(!egress.promise_control());
             assert_eq!(usize::from(egress.shares.of(2).control) + 1, held[0].1);
         }
@@ -530,7 +532,7 @@ mod tests {
         assert!(egress.enter(entry).is_none(), "it is data now");
         assert_eq!((egress.control.len(), egress.data.len()), (15, 64));
         assert_eq!((egress.shares.of(2).control, egress.shares.of(3).control), (15, 1));
-        // What it counts: 15 control frames by four each, and 64 data frames by three.
+        // 15 control frames count four each, and 64 data frames three.
         assert_eq!(egress.shares.of(2).held, 15 * 4 + 64 * 3);
     }
 
@@ -565,7 +567,7 @@ mod tests {
             fill(&mut egress, &mut frames, free, 2, true);
         }
         assert_eq!(order[..16], [2; 16], "all places for control go first");
-        // From then on three of four, in whatever order.
+        // From then on three of four frames are data, in any order.
         let data = order[16..].iter().filter(|slot| **slot == 3).count();
         assert_eq!((order.len(), data), (40, 18), "{order:?} in {offers}");
     }
@@ -593,7 +595,7 @@ mod tests {
             offered.push((queue[0].mark().0, queue.len()));
             queue.clear();
         });
-        // Three frames of data, all control, and then all other data.
+        // Three data frames, then all control, then all other data.
         assert_eq!(offered, [(3, 3), (2, 2), (3, 61)]);
     }
 

@@ -1,22 +1,20 @@
-//! The Strowger switch: frames in, frames out. It never reads a clock or a socket: time, and
-//! whatever was received, come in as arguments, so the same code runs under a simulator.
+//! The Strowger switch: frames in, frames out. The caller passes the time and the received frames, so the same code
+//! runs under a simulator.
 //!
-//! A packet's path, and the file of each step:
+//! The path of a packet, and the module of each step:
 //!
-//! | step | file |
+//! | step | module |
 //! |---|---|
-//! | a burst is taken from a port, and each frame of it is switched | [`worker`] |
-//! | the link header is checked, and a sealed frame opened in place | [`link`], [`session`] |
-//! | the switch header is parsed, once | [`wire::switch_header`] |
-//! | the label's low bits give the exit, by one load | [`slots`], from [`wire::scheme`] |
-//! | the label is shifted, and the return path written at its top | [`wire::label`] |
-//! | the frame waits at its exit, or is refused | [`egress`] |
-//! | or it ends, for a reason that is counted | [`discard`] |
+//! | a worker takes a burst from a port and switches each frame | [`worker`] |
+//! | it checks the link header and opens sealed frames in place | [`link`], `session` |
+//! | it parses the switch header | [`wire::switch_header`] |
+//! | one indexed load by the label's low bits gives the next hop | `slots`, made from [`wire::scheme`] |
+//! | it shifts the label and writes the return path at its top | [`wire::label`] |
+//! | the frame joins an egress queue | `egress` |
+//! | or the worker drops it and counts the reason | [`discard`] |
 //!
-//! What is rare goes through one queue, the punts, to the slow path, [`control`]; what the slow path
-//! decides comes back through one handshake socket, [`command`]. Every bound stands in [`limits`].
-//!
-//! The formats, labels and headers among them, are those of [`wire`], which needs no `std`.
+//! Rare packets go through queues, as punts, to the slow path in [`control`]. The slow path sends commands to the
+//! workers. [`limits`] holds every bound, [`wire`] the formats of labels and headers.
 //!
 //! ```
 //! use strowger_engine::{Now, control::{Switch, SwitchConfig}};
@@ -24,7 +22,7 @@
 //!
 //! let pool = Pool::new(&PoolSpec { trains: 4, singles: 0, huge_pages: false })?;
 //! let (mut switch, mut workers) = Switch::new(SwitchConfig::default(), vec![pool])?;
-//! // By hand: one poll of the only worker, one turn of the slow path.
+//! // One poll of the only worker, and one of the slow path.
 //! assert_eq!(workers[0].poll(Now(1)), 0);
 //! assert!(switch.poll(Now(1)).is_empty());
 //! assert!(switch.balance().is_even());
@@ -50,7 +48,8 @@ pub mod slots;
 mod slots;
 pub mod worker;
 
-/// A point in time: nanoseconds since some moment that the caller chose. The engine only compares
-/// and subtracts; it never asks what time it is.
+/// A point in time: nanoseconds since a moment that the caller chose.
+///
+/// The engine compares and subtracts times; it never reads a clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Now(pub u64);

@@ -1,5 +1,4 @@
-//! A link as one worker sees it: who is behind it, how its frames are opened and sealed, and what
-//! was counted. It never decides where a frame goes.
+//! A link as one worker sees it: its rights, its seal, its egress queue and its counters.
 //!
 //! Every frame, on every kind of port, begins with the link header of wire.md section 3:
 //!
@@ -12,11 +11,10 @@
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! A plain link's frame is of kind plain data, addressed to session 0, with a counter that tells a
-//! receiver (and a capture) what was lost. A sealed link's frame ends in a tag of 16 bytes, and is
-//! opened and sealed in place by `strowger-crypto`: its length is the same on every sealed hop.
-//! `Link::open_plain`, [`crate::session`] and `Link::queue` are the only places that touch
-//! these bytes, and nothing behind opening can be reached without it.
+//! A frame of a plain link has the kind "plain data" and session index 0; its counter shows a receiver, or a
+//! capture, which frames were lost. A frame of a sealed link ends in a tag of 16 bytes. `strowger-crypto` opens and
+//! seals it in place, so its length is the same on every sealed hop. Only `Link::open_plain` and `RxSession::open`
+//! make an `Opened`, and only an `Opened` can be switched.
 
 use std::{mem, sync::Arc};
 
@@ -44,22 +42,22 @@ use crate::{
     slots::ReturnPath,
 };
 
-/// See [`Link::may_go_ahead`].
+/// Control packets of one link that go ahead of data.
 const CONTROL_RATE: Rate = Rate::per_second(CONTROL_WEIGHT_PER_SECOND, CONTROL_WEIGHT_AT_ONCE);
-/// See [`Link::may_note`].
+/// Notes of one link about what each of its frames would say.
 const NOTE_RATE: Rate = Rate::per_second(LINK_NOTES_PER_SECOND, LINK_NOTES_AT_ONCE);
 
-/// What is behind a link. The data path treats both alike but at the label's end.
+/// The kind of node behind a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behind {
-    /// Another switch: the label goes on.
+    /// Another switch: it processes the rest of the label.
     Neighbour,
-    /// A local user: the label ends there, and the frame is punted as it came, with its ingress
-    /// slot beside it (wire.md 1.3).
+    /// A local user: the label ends there. The user receives the packet together with its ingress slot (wire.md
+    /// 1.3).
     Endpoint,
 }
 
-/// What is counted for one slot on one worker.
+/// Counters of one slot on one worker.
 #[derive(Debug, Default)]
 pub(crate) struct SlotTally {
     /// Frames that came in by the slot and were opened.
@@ -68,102 +66,102 @@ pub(crate) struct SlotTally {
     pub(crate) bytes_in: Counter,
     /// Frames that left by the slot.
     pub(crate) frames_out: Counter,
-    /// Their bytes.
+    /// Their bytes, link header included.
     pub(crate) bytes_out: Counter,
-    /// Frames that came in by the slot and went no further, or met a full queue here.
+    /// Frames that came in by the slot and were dropped, or were dropped at its egress queue.
     pub(crate) discards: Counter,
-    /// Of those that came in, keepalives: what is no keepalive is data.
+    /// Keepalives among `frames_in`; the others are data.
     pub(crate) keepalives_in: Counter,
-    /// Of those that left, what the link itself had to say: the others are data.
+    /// The link's own messages among `frames_out`; the others are data.
     pub(crate) link_messages_out: Counter,
-    /// Frames that were to leave, and met a quiet link that had no keys to seal them with.
+    /// Frames that found the link without keys to seal them.
     pub(crate) unsealed: Counter,
-    /// Frames that came in by the slot and bear its former number in their return path, since its number
-    /// of today cannot be written in so few bits.
+    /// Frames that came in by the slot and carry its former number in their return paths, because the director is
+    /// too narrow for the present one.
     pub(crate) by_former: Counter,
-    /// When a frame last came in: the worker's time in nanoseconds.
+    /// The time of the last frame that came in, in the worker's nanoseconds.
     pub(crate) heard_ns: Counter,
-    /// What the slow path has taken of this link's punts, by [`PuntKind`]. It alone writes these.
+    /// Punts of this link that the slow path has taken, by [`PuntKind`]. Only the slow path writes these.
     pub(crate) punts_taken: [Counter; PuntKind::COUNT],
 }
 
-/// Where a neighbour's frames may go, as its operator wrote. Unknown peers have none of these.
+/// The destinations that a neighbour's frames may have. Unknown peers have none by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rights {
-    /// Through this switch, to other neighbours.
+    /// Other neighbours, through this switch.
     pub transit: bool,
-    /// To this switch's endpoints.
+    /// Endpoints of this switch.
     pub endpoints: bool,
-    /// To this switch itself: control messages.
+    /// The switch itself, by control messages.
     pub control: bool,
 }
 
 impl Rights {
-    /// Everywhere.
+    /// All rights.
     pub const ALL: Self = Self { transit: true, endpoints: true, control: true };
-    /// Nowhere.
+    /// No right.
     pub const NONE: Self = Self { transit: false, endpoints: false, control: false };
 }
 
-/// How frames leave by a link.
+/// How frames are protected when they leave by a link.
 #[derive(Debug)]
 pub(crate) enum LinkProtection {
-    /// As they are: only where the operator wrote so, and for endpoints of this machine.
+    /// Not at all: for endpoints of this machine, and where the operator configured a plain link.
     Plain {
         /// Frames sent so far, wrapping.
         counter: u32,
     },
-    /// Sealed, on this worker's lane; `None` before the first handshake.
+    /// Sealed on this worker's lane; `None` before the first handshake.
     Sealed(Option<Box<Sealer>>),
 }
 
-/// One worker's replica of one attachment. Made and freed by the slow path.
+/// One worker's replica of an attachment. The slow path makes and frees it.
 pub(crate) struct Link {
     pub(crate) mark: Mark,
     pub(crate) slot: u32,
     pub(crate) port: u16,
-    /// The worker that owns the port's queue, where it is another one.
+    /// The worker that owns the port's queue, if it is another one.
     pub(crate) home: Option<u8>,
     pub(crate) u_turns: bool,
     pub(crate) rights: Rights,
     pub(crate) return_path: ReturnPath,
     pub(crate) protection: LinkProtection,
-    /// The longest frame, tag included, that the path behind it takes.
+    /// The longest frame, tag included, that the path takes.
     pub(crate) frame_bytes_max: u16,
     pub(crate) egress: Egress,
-    /// Frames wait for keys here, since a handshake is likely to bring some.
+    /// Whether frames may wait here for keys: a handshake is likely to succeed.
     pub(crate) accepts_pending: bool,
-    /// Of a sealed link: whether data may leave, or only what the link itself has to say.
+    /// For a sealed link: whether data may leave, or only the link's own messages.
     pub(crate) allows_data: bool,
     pub(crate) pending: ArrayVec<PendingFrame, LINK_FRAMES_WAITING_MAX>,
-    /// Drop notices about packets from here.
+    /// Limits the drop notices about packets that came in by this link.
     pub(crate) drop_notices: TokenBucket,
-    /// Handshake initiations from here, and answers to ours: either can be forged, and a flood of one kind
-    /// must not suppress the other.
+    /// Limit handshake initiations and answers from the link's address. Either can be forged, and a flood of one
+    /// kind must not suppress the other.
     pub(crate) initiations: TokenBucket,
     pub(crate) handshake_answers: TokenBucket,
-    /// How fast its exit drains, for when memory runs low.
+    /// The rate at which the egress queue drains. Read when memory runs low.
     pub(crate) drain: Drain,
-    /// Control packets from here that go ahead of data.
+    /// Limits the control packets from here that go ahead of data.
     pub(crate) control: TokenBucket,
-    /// Packets from here that go up to the switch itself.
+    /// Limits the packets from here that go to the switch itself.
     pub(crate) packets_up: TokenBucket,
-    /// Notes of what every frame would say.
+    /// Limits the notes that every frame could cause.
     pub(crate) notes: TokenBucket,
-    /// What was punted from here, by [`PuntKind`].
+    /// Punts of this link, by [`PuntKind`].
     pub(crate) punts: [u64; PuntKind::COUNT],
-    /// Whether the worker has this link on its list of those with something to send.
+    /// Whether the worker has the link in one of its lists of links with frames to send.
     pub(crate) listed: bool,
     pub(crate) tally: Arc<SlotTally>,
 }
 
-/// What the slow path decides about a link before a worker has it.
+/// The part of a link that the slow path decides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LinkSpec {
     pub(crate) mark: Mark,
     pub(crate) slot: Slot,
     pub(crate) port: u16,
-    /// The worker that owns the port's queue, where it is another one.
+    /// The worker that owns the port's queue, if it is another one.
     pub(crate) home: Option<u8>,
     pub(crate) u_turns: bool,
     pub(crate) rights: Rights,
@@ -177,7 +175,7 @@ impl std::fmt::Debug for Link {
     }
 }
 
-/// A frame that waits for its exit's keys, and what is known of it. Its mark is its ingress.
+/// A frame that waits for the keys of its next hop. Its mark is the link that it came in by.
 #[derive(Debug)]
 pub(crate) struct PendingFrame {
     pub(crate) frame: Frame,
@@ -186,30 +184,31 @@ pub(crate) struct PendingFrame {
 }
 
 /// A frame whose link header was checked and, on a sealed link, whose bytes were authenticated.
-/// Only opening makes one, so nothing unopened can be switched.
+///
+/// Only opening makes one, so an unopened frame cannot be switched.
 #[derive(Debug)]
 pub(crate) struct Opened<'f>(&'f mut Frame);
 
 impl<'f> Opened<'f> {
-    /// Vouches for a frame. Only [`Link::open_plain`] and [`crate::session`] call it.
+    /// Declares a frame opened. Only [`Link::open_plain`] and [`crate::session`] call it.
     #[inline]
     pub(crate) fn vouch(frame: &'f mut Frame) -> Self {
         Self(frame)
     }
 
-    /// The switch header and what follows it.
+    /// The switch header and the payload.
     #[inline]
     pub(crate) fn packet(self) -> &'f mut [u8] {
         self.0.bytes_mut().get_mut(LINK_HEADER_BYTES..).unwrap_or_default()
     }
 
-    /// Whether it says nothing but "I am here".
+    /// Whether the frame ends after the link header.
     #[inline]
     pub(crate) fn is_keepalive(&self) -> bool {
         self.0.len() <= LINK_HEADER_BYTES
     }
 
-    /// The frame, length and all.
+    /// The whole frame, link header included.
     #[inline]
     pub(crate) fn frame(&self) -> &Frame {
         self.0
@@ -217,10 +216,10 @@ impl<'f> Opened<'f> {
 }
 
 impl Link {
-    /// The mark of what comes from the switch itself. No attachment has it.
+    /// The mark of packets from the switch itself. No attachment has it.
     pub(crate) const OWN: Mark = Mark::new(0xfe00, 0);
 
-    /// Makes one worker's replica of an attachment: without keys, and with nothing waiting.
+    /// Makes one worker's replica of an attachment, without keys and with empty queues.
     pub(crate) fn new(spec: LinkSpec, scheme: &Scheme, tally: Arc<SlotTally>) -> Self {
         Self {
             mark: spec.mark,
@@ -253,7 +252,7 @@ impl Link {
         }
     }
 
-    /// Makes slot 1: the switch's own packets come in by it, and none leave by it.
+    /// Makes slot 1. Packets of the switch itself come in by it, and none leave by it.
     pub(crate) fn own(scheme: &Scheme) -> Self {
         let spec = LinkSpec {
             mark: Self::OWN,
@@ -268,10 +267,10 @@ impl Link {
         Self::new(spec, scheme, Arc::default())
     }
 
-    /// Checks a plain frame from this link.
+    /// Checks the length of a plain frame, and that the link is plain.
     #[inline]
     pub(crate) fn open_plain<'f>(&self, frame: &'f mut Frame) -> Result<Opened<'f>, Discard> {
-        // On a sealed link a plain frame is nobody's: anyone can write one.
+        // A plain frame on a sealed link proves nothing: any node can send one.
         match self.protection {
             LinkProtection::Sealed(_) => Err(Discard::BadLinkKind),
             LinkProtection::Plain { .. } if frame.len() < FRAME_BYTES_MIN => Err(Discard::TooShort),
@@ -279,14 +278,16 @@ impl Link {
         }
     }
 
-    /// Whether frames leave by [`encapsulate_special`](Self::encapsulate_special) here, or by another worker.
+    /// Whether frames for this link need [`encapsulate_special`](Self::encapsulate_special) or go to another
+    /// worker.
     #[inline]
     pub(crate) fn is_special(&self) -> bool {
         self.home.is_some() | self.egress.is_contended()
     }
 
-    /// Makes a data frame ready to leave by this link, where it lies: sealed, its mark from here on the
-    /// slot that it came in by, and a place at the exit promised to it.
+    /// Reserves a place at the egress queue, then writes the link header and seals, in place.
+    ///
+    /// From here on the frame's mark is its ingress slot.
     #[inline(always)] // for each packet, and called in one place that is hot
     pub(crate) fn encapsulate(
         &mut self,
@@ -304,8 +305,8 @@ impl Link {
         Ok(())
     }
 
-    /// As [`encapsulate`](Self::encapsulate), for control too, and where the port has left frames at the exit.
-    /// Says whether the frame has a place among control.
+    /// As [`encapsulate`](Self::encapsulate), also for control packets and for an egress queue that the port did
+    /// not empty. Returns whether the frame has a place among control.
     #[cold]
     pub(crate) fn encapsulate_special(
         &mut self,
@@ -332,10 +333,10 @@ impl Link {
         if self.egress.is_congested() {
             mark_congestion(frame);
         }
-        // Before another frame has to leave for it.
+        // An error must not displace another frame.
         self.protect(frame, tx)?;
         if let Some(displaced) = self.egress.enter(entry) {
-            // There is room for those of a burst; what is not noted would be missing in R3's balance.
+            // There is room for all of a burst. A frame that is not noted would be missing in the balance (R3).
             let noted = tx.displaced.try_push(displaced.mark());
             debug_assert!(noted.is_ok(), "counted after every burst");
         }
@@ -343,7 +344,7 @@ impl Link {
         Ok(entry.is_control)
     }
 
-    /// Writes the link header and seals, where the frame lies.
+    /// Writes the link header and seals, in place.
     #[inline(always)]
     fn protect(&mut self, frame: &mut Frame, tx: &mut TxContext) -> Result<(), Discard> {
         match &mut self.protection {
@@ -362,12 +363,12 @@ impl Link {
         }
     }
 
-    /// Punts of this kind from here that the slow path has not taken.
+    /// Punts of this kind that the slow path has not taken.
     pub(crate) fn punts_waiting(&self, kind: PuntKind) -> u64 {
         self.punts[kind as usize].saturating_sub(self.tally.punts_taken[kind as usize].read())
     }
 
-    /// Whether one more note of what every frame says is made.
+    /// Whether the link may make one more note.
     pub(crate) fn may_note(&mut self, now: Now) -> bool {
         self.notes.take(NOTE_RATE, now)
     }
@@ -379,8 +380,10 @@ impl Link {
         self.control.take_many(weight, CONTROL_RATE, now)
     }
 
-    /// Seals a frame in place. Where the bytes behind it are another frame's (it came plain, inside
-    /// a train), the tag needs a copy: the one such case, counted as `frames_copied`.
+    /// Seals a frame in place.
+    ///
+    /// A frame that came plain and inside a train has another frame's bytes behind it, so the tag does not fit. The
+    /// pool then copies the frame and counts `frames_copied`.
     #[inline(never)] // beside an AEAD a call is nothing, and the plain path stays short
     pub(crate) fn seal(
         &mut self,
@@ -391,7 +394,7 @@ impl Link {
         let LinkProtection::Sealed(Some(sealer)) = &mut self.protection else {
             return Err(Discard::LinkDown);
         };
-        // A path challenge may be longer: it finds out.
+        // A path challenge may be longer: it tests the path.
         let is_long = frame.len() + TAG_BYTES > usize::from(self.frame_bytes_max);
         if is_long && what != Sealed::PathChallenge {
             return Err(Discard::TooBig);
@@ -415,8 +418,8 @@ impl Link {
         })
     }
 
-    /// What [`encapsulate`](Self::encapsulate) would say to a packet of this length (link header included,
-    /// tag not). It changes nothing.
+    /// The reason for which [`encapsulate`](Self::encapsulate) would refuse a packet of this length (link header
+    /// included, tag excluded). Changes nothing.
     #[cold]
     pub(crate) fn dry_run(&self, packet_bytes: usize, is_control: bool) -> Option<Discard> {
         if !self.egress.has_place(is_control) {
@@ -433,7 +436,7 @@ impl Link {
         (packet_bytes > usize::from(self.packet_bytes_max())).then_some(Discard::TooBig)
     }
 
-    /// Bytes of the longest packet that leaves by this link, link header included and tag not.
+    /// The longest packet that may leave by this link, in bytes, link header included and tag excluded.
     #[cold]
     pub(crate) fn packet_bytes_max(&self) -> u16 {
         match self.protection {
@@ -442,7 +445,7 @@ impl Link {
         }
     }
 
-    /// Puts a frame that the link itself has to say at its exit.
+    /// Seals one of the link's own messages and puts it into the egress queue.
     #[cold]
     pub(crate) fn send_link_message(
         &mut self,
@@ -461,7 +464,8 @@ impl Link {
         Ok(())
     }
 
-    /// Offers the port what waits here. Says whether it has taken all; else the link stays listed.
+    /// Offers the port the frames of the egress queue. Returns whether the port took all; otherwise the link stays
+    /// listed.
     pub(crate) fn transmit(&mut self, port: &mut dyn Port) -> bool {
         let mark = self.mark;
         let sent = self.egress.offer(|frames| port.tx_burst(mark, frames));
@@ -471,7 +475,7 @@ impl Link {
         !self.listed
     }
 
-    /// Lists the link once. There is a place for each, so nothing is allocated.
+    /// Lists the link, unless it is listed. The list has a place for every link, so this allocates nothing.
     #[inline]
     fn list(&mut self, tx_pending: &mut Vec<Mark>) {
         if !mem::replace(&mut self.listed, true) {
@@ -489,25 +493,23 @@ impl Link {
     }
 }
 
-/// Frames that can be displaced before they are counted: each frame of a burst displaces one at most,
-/// and those of a few commands.
+/// Frames that may be displaced before they are counted: one for each frame of a burst, and a few by commands.
 pub(crate) const DISPLACED_MAX: usize = 2 * BURST_MAX;
 
-/// What a link needs of its worker when a frame leaves by it: one reference, where the path of a packet
-/// would otherwise carry five.
+/// The state of a worker that a link needs to send a frame. One reference replaces five arguments.
 pub(crate) struct TxContext {
     /// The time of this poll.
     pub(crate) now: Now,
     pub(crate) pool: Pool,
-    /// Links with frames at their exits that were not offered yet, each once.
+    /// Links with frames that were not offered to a port yet, each once.
     pub(crate) tx_pending: Vec<Mark>,
-    /// Marks of frames that had to leave a queue for others: the slots that they came in by.
+    /// The marks of displaced frames: the slots that they came in by.
     pub(crate) displaced: ArrayVec<Mark, DISPLACED_MAX>,
-    /// A link whose sealer has sealed so much that new keys are wanted.
+    /// A link whose sealer has used up so much of its keys that a new handshake is due.
     pub(crate) rekey_due: Option<Mark>,
 }
 
-/// Tells the ends of a flow that can hear it (RFC 3168) that its frames wait here.
+/// Sets ECN "congestion experienced" (RFC 3168), if the flow's ends support it.
 #[cold]
 fn mark_congestion(frame: &mut Frame) {
     fn mark<R: Register>(mut header: Header<'_, R>) {
@@ -522,15 +524,15 @@ fn mark_congestion(frame: &mut Frame) {
     }
 }
 
-/// The link header of a plain data frame: for endpoints, which write it in front of what they send.
+/// The link header of a plain data frame. Endpoints write it in front of each packet.
 #[inline]
 pub fn plain_header(counter: u32) -> [u8; LINK_HEADER_BYTES] {
     let [a, b, c, d] = counter.to_be_bytes();
     [(Kind::PlainData as u8) << 4, 0, 0, 0, a, b, c, d]
 }
 
-/// Writes link header and switch header to the front of a frame that an endpoint is to send; gives
-/// back what lies behind them, the room for its payload.
+/// Writes the link header and the switch header to the front of a frame that an endpoint sends. Returns the rest,
+/// where the payload goes.
 ///
 /// # Errors
 /// [`HeaderError`]: the frame is too short for the headers, or the label has no room for the shift.
@@ -543,7 +545,7 @@ pub fn emit_plain<'f, R: Register>(
     header.emit(packet)
 }
 
-/// A frame's kind, if it is of a length that any frame has.
+/// The kind in a frame's link header, if the frame has a valid length.
 #[inline]
 pub(crate) fn kind_of(frame: &Frame) -> Result<Kind, Discard> {
     let bytes = frame.bytes();
@@ -554,7 +556,7 @@ pub(crate) fn kind_of(frame: &Frame) -> Result<Kind, Discard> {
     Kind::from_number(header[0] >> 4).ok_or(Discard::BadLinkKind)
 }
 
-/// The session that a frame is addressed to.
+/// The session index in a frame's link header.
 #[inline]
 pub(crate) fn session_of(frame: &Frame) -> Result<SessionIndex, Discard> {
     LinkHeader::parse(frame.bytes()).map(|header| header.index).map_err(|_| Discard::TooShort)

@@ -1,5 +1,4 @@
-//! The chunks that a switch holds for itself, whatever ports it has, as a sum of named needs. It allocates
-//! nothing. What a port receives into and sends from is the port's own need.
+//! The chunks that a switch needs for itself, as a sum of named needs. The needs of a port come on top.
 
 use strowger_frame::{BURST_MAX, reserve::Chunks};
 
@@ -8,42 +7,45 @@ use crate::limits::{
     FRAMES_WAITING_MAX, HANDOFF_FRAMES_MAX, HANDSHAKES_MAX, LINK_MESSAGES_MAX, PUNTS_MAX,
 };
 
-/// Frames that one exit keeps waiting at most.
+/// The highest number of frames in one egress queue.
 pub const EXIT_FRAMES: u32 =
     (EGRESS_FRAMES_MAX + EGRESS_CONTROL_FRAMES_MAX + EGRESS_LINK_FRAMES_MAX) as u32;
-/// Frames that wait at exits whose port is busy, before memory runs low: two bursts.
+/// Frames in egress queues of busy ports before memory runs low: two bursts.
 pub const EXITS_WAITING: u32 = 2 * BURST_MAX as u32;
-/// Frames of neighbours behind shared ports that may stay when memory runs low: four bursts in single chunks, and
-/// a burst of frames that are too long for one.
+/// Frames for neighbours behind shared ports that may stay when memory runs low: four bursts in single chunks, and
+/// one burst of longer frames.
 const EXITS_SETTLED: Chunks = Chunks { trains: BURST_MAX as u32, singles: 4 * BURST_MAX as u32 };
-/// Path challenges that take a whole chunk and wait for the kernel. One that finds no chunk is sent again.
+/// Path challenges that need a train chunk and wait for the kernel. One without a chunk is sent again.
 const LONG_CHALLENGES: u32 = 4;
-/// Frames that a worker makes for the slow path and that wait for the kernel: a round of commands.
+/// Frames that a worker makes for the slow path and that wait for the kernel: one round of commands.
 const MADE_FRAMES: u32 = 2 * COMMANDS_MAX as u32;
 
-/// What a switch is, as far as its memory depends on it.
+/// The properties of a switch that decide how much memory it needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SwitchShape {
-    /// How many workers it has.
+    /// The number of workers.
     pub workers: usize,
-    /// Whether it has an identity, and so sealed links.
+    /// Whether it has an identity, and therefore sealed links.
     pub is_sealed: bool,
-    /// Endpoints with a port of their own at one worker, at most, by the chunk that their longest frame takes.
+    /// The highest number of endpoints that have a port of their own at one worker, by the chunk class of their
+    /// longest frame.
     pub endpoints: Chunks,
 }
 
-/// One named need of one worker's pool.
+/// A named need of one worker's pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SwitchNeed {
-    /// What the chunks are for.
+    /// The use of the chunks.
     pub what: &'static str,
-    /// How many.
+    /// The number of chunks.
     pub chunks: Chunks,
 }
 
 impl SwitchShape {
-    /// What one worker's pool needs beside what its ports need. A queue that all workers share counts in
-    /// equal parts: frames beyond a worker's part use what is free elsewhere in its pool.
+    /// The needs of one worker's pool, without those of its ports.
+    ///
+    /// A queue that all workers share counts in equal parts. Frames beyond a worker's part use memory that is free
+    /// elsewhere in its pool.
     pub fn needs(self) -> Vec<SwitchNeed> {
         let part_of = |queued: usize| queued.div_ceil(self.workers.max(1)) as u32;
         let trains = |trains| Chunks { trains, singles: 0 };
@@ -57,7 +59,7 @@ impl SwitchShape {
         need("frames for the switch itself", trains(part_of(PUNTS_MAX)));
         if self.is_sealed {
             need("path challenges and answers that wait", trains(part_of(LINK_MESSAGES_MAX)));
-            // From known addresses, and from others.
+            // From addresses of links, and from others.
             need("handshakes that wait", trains(part_of(2 * HANDSHAKES_MAX)));
             need("handshakes and probes to send", Chunks { trains: 0, singles: MADE_FRAMES });
             need("long path challenges", trains(LONG_CHALLENGES));
@@ -67,7 +69,7 @@ impl SwitchShape {
         needs
     }
 
-    /// What stays for frames that wait at exits when memory runs low; the pool keeps it for
+    /// The chunks for frames in egress queues when memory runs low. The pool reserves them for
     /// [`PoolUser::WAITING`](strowger_frame::reserve::PoolUser::WAITING).
     pub fn exits_when_low(self) -> Chunks {
         let Chunks { trains: long, singles: short } = self.endpoints;
@@ -86,7 +88,7 @@ mod tests {
     #[test]
     fn each_queue_that_holds_frames_for_the_slow_path_has_its_need() {
         let queues = PuntQueues::new();
-        // Endings and notes hold no frames.
+        // Drop notices and notes hold no frames.
         let queued = queues.packets.capacity()
             + queues.link_messages.capacity()
             + queues.handshakes.capacity()

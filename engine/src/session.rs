@@ -1,5 +1,5 @@
-//! The sessions that a worker opens frames of: from the index in a link header to the keys, or to
-//! the worker that has them. It never makes a session; the slow path does.
+//! The sessions that a worker opens frames of: from the index in a link header to the keys, or to the worker that
+//! has them.
 
 use strowger_crypto::{Nanos, OpenRefused, Openers};
 use strowger_frame::{
@@ -18,23 +18,22 @@ use crate::{
     rate::{Rate, TokenBucket},
 };
 
-/// One session whose frames this worker opens: it alone moves their replay windows.
+/// A session whose frames this worker opens. Only this worker moves its replay windows.
 #[derive(Debug)]
 pub(crate) struct RxSession {
-    /// The index that the peer's frames are addressed to.
+    /// The session index in the peer's frames.
     pub(crate) index: SessionIndex,
-    /// The link that the session belongs to.
+    /// The link of the session.
     pub(crate) link: Mark,
-    /// The keys and windows.
+    /// The keys and replay windows.
     pub(crate) openers: Openers,
     limits: PuntLimits,
 }
 
-/// What a worker may note and punt about one session: each kind of news once per interval, and few messages of
-/// the link itself, so that no peer crowds out the others (R12).
+/// Limits what a worker notes and punts about one session, so that no peer crowds out the others (R12).
 #[derive(Debug, Default)]
 struct PuntLimits {
-    /// When a frame last came in by this worker's own ports, or when the session came here.
+    /// The last time at which a frame came in by this worker's own ports, or the session came to this worker.
     last_own_port: Now,
     heard: TokenBucket,
     roamed: TokenBucket,
@@ -45,12 +44,12 @@ struct PuntLimits {
 const NOTE_RATE: Rate = Rate::every(SESSION_NOTE_INTERVAL, 1);
 const LINK_MESSAGE_RATE: Rate = Rate::per_second(LINK_MESSAGES_PER_SECOND, LINK_MESSAGES_AT_ONCE);
 
-/// Where a session's frames are opened.
+/// The place where a session's frames are opened.
 #[derive(Debug)]
 pub(crate) enum Place {
     /// On this worker.
     Here(Box<RxSession>),
-    /// On another one: a flow has migrate from its worker, and its frames are handed over.
+    /// On another worker, to which this worker hands the frames.
     OtherWorker(SessionIndex, u8),
 }
 
@@ -66,17 +65,18 @@ impl Place {
 /// A worker's sessions, by index.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    /// By [`place_of`]. Sized once.
+    /// Indexed by [`place_of`]. Never grows.
     places: Box<[Option<Place>]>,
 }
 
-/// Indices are dense in their low bits, which is where they are kept.
+/// The place of a session index: its low bits.
 pub(crate) fn place_of(index: SessionIndex) -> usize {
     index.number() as usize % SESSIONS_MAX
 }
 
-/// Places at which the answer to a handshake is awaited, as workers see them: the slow path says so, and an
-/// answer to any other place ends where it came in. It holds no index: a guessed one may share a place.
+/// One bit for each place of a session index: whether the switch awaits the answer to a handshake there.
+///
+/// The slow path sets the bits. A worker drops an answer to any other place. Two indices may share a place.
 #[derive(Debug)]
 pub(crate) struct AwaitedPlaces(Box<[AtomicU64]>);
 
@@ -85,9 +85,10 @@ impl AwaitedPlaces {
         Self((0..SESSIONS_MAX / 64).map(|_| AtomicU64::new(0)).collect())
     }
 
-    /// Only the slow path writes, so a load and a store lose nothing. Relaxed, here and below: a bit stands for
-    /// itself alone, and an answer that comes before its bit
-    /// is seen is lost as any message can be.
+    /// Sets or clears the bit of an index.
+    ///
+    /// Only the slow path writes, so a load and a store suffice. Relaxed, here and below: no other data depends on
+    /// a bit, and an answer that arrives before its bit is visible is lost, as any datagram may be.
     pub(crate) fn set(&self, index: SessionIndex, awaited: bool) {
         let (word, bit) = Self::bit_of(index);
         let Some(word) = self.0.get(word) else { return };
@@ -113,9 +114,9 @@ impl AwaitedPlaces {
     }
 }
 
-/// What opening a frame tells, besides its bytes.
+/// The result of opening a frame.
 pub(crate) struct Vouched<'f> {
-    /// The first frame under this index: the peer has the keys.
+    /// Whether this is the first frame under its index: the peer has the keys.
     pub(crate) first: bool,
     pub(crate) opened: Opened<'f>,
 }
@@ -125,7 +126,7 @@ impl Sessions {
         Self { places: (0..SESSIONS_MAX).map(|_| None).collect() }
     }
 
-    /// Where frames addressed to `index` are opened.
+    /// The place where frames with this index are opened.
     #[inline]
     pub(crate) fn find(&mut self, index: SessionIndex) -> Result<&mut Place, Discard> {
         match self.places.get_mut(place_of(index)) {
@@ -134,18 +135,18 @@ impl Sessions {
         }
     }
 
-    /// The sessions whose frames are opened here or by a worker known here.
+    /// The sessions whose frames this worker opens or hands to another worker.
     pub(crate) fn indices(&self) -> impl Iterator<Item = SessionIndex> {
         self.places.iter().flatten().map(Place::index)
     }
 
-    /// Puts a session in its place and gives back whatever was there.
+    /// Puts a session into its place and returns the former content.
     pub(crate) fn put(&mut self, place: Place) -> Option<Place> {
         let at = place_of(place.index());
         self.places.get_mut(at).and_then(|old| old.replace(place))
     }
 
-    /// Takes a session out.
+    /// Removes a session.
     pub(crate) fn take(&mut self, index: SessionIndex) -> Option<Place> {
         let place = self.places.get_mut(place_of(index))?;
         place.take_if(|place| place.index() == index)
@@ -153,42 +154,45 @@ impl Sessions {
 }
 
 impl RxSession {
-    /// A session of this link, whose frames arrive under `index`.
+    /// Makes a session of this link, whose frames arrive with `index`.
     pub(crate) fn new(index: SessionIndex, link: Mark, openers: Openers) -> Self {
         Self { index, link, openers, limits: PuntLimits::default() }
     }
 
-    /// Notes that a frame arrived by one of this worker's own ports, or that the session came here.
+    /// Notes that a frame came in by one of this worker's own ports, or that the session came to this worker.
     #[inline]
     pub(crate) fn note_own_port(&mut self, now: Now) {
         self.limits.last_own_port = now;
     }
 
-    /// Whether to note now that the peer was heard.
+    /// Whether the worker may note that the peer was heard.
     pub(crate) fn may_note_heard(&mut self, now: Now) -> bool {
         self.limits.heard.take(NOTE_RATE, now)
     }
 
-    /// Whether to note now that frames arrive from another address.
+    /// Whether the worker may note that frames come from another address.
     pub(crate) fn may_note_roamed(&mut self, now: Now) -> bool {
         self.limits.roamed.take(NOTE_RATE, now)
     }
 
-    /// Whether to note now that frames arrive by another worker, and only by that one. A peer whose lanes
-    /// arrive by several workers keeps the worker that it has; otherwise it would move for ever.
+    /// Whether the worker may note that frames come in by another worker, and only by that one.
+    ///
+    /// A peer whose lanes come in by several workers keeps the worker that it has. Otherwise it would move for
+    /// ever.
     pub(crate) fn may_note_migrated(&mut self, now: Now) -> bool {
         let since_own_port = now.0.saturating_sub(self.limits.last_own_port.0);
         u128::from(since_own_port) >= SESSION_NOTE_INTERVAL.as_nanos()
             && self.limits.migrated.take(NOTE_RATE, now)
     }
 
-    /// Whether to punt one more message of the link itself.
+    /// Whether the worker may punt one more of the link's own messages.
     pub(crate) fn may_punt_link_message(&mut self, now: Now) -> bool {
         self.limits.link_messages.take(LINK_MESSAGE_RATE, now)
     }
 
-    /// Opens a frame in place. Its tag's bytes become room for the next link's tag, and its mark
-    /// the link that it is proved to come from.
+    /// Opens a frame in place, cuts off its tag, and sets its mark to the link.
+    ///
+    /// The bytes of the tag become room for the next link's tag.
     #[inline(never)] // beside an AEAD a call is nothing
     pub(crate) fn open<'f>(
         &mut self,

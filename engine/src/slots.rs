@@ -1,35 +1,35 @@
-//! From the low bits of a label to an exit: one indexed load where the scheme's widest form has at
-//! most ten bits, two in any other. A table is made by the slow path and only read by workers.
+//! The slot table: from the low bits of a label to the next hop, by one indexed load, or by two if the scheme's
+//! widest form has more than ten bits.
 
 use strowger_frame::Mark;
 use strowger_wire::{Scheme, Slot, limits::FORMS_MAX, scheme::SchemeError};
 
 use crate::discard::Discard;
 
-/// Where a director leads.
+/// The meaning of a director.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextHop {
-    /// To the neighbour that is attached under this mark: the label goes on.
+    /// The neighbour with this mark. It processes the rest of the label.
     Neighbour(Mark),
-    /// To the endpoint that is attached under this mark: the label ends.
+    /// The endpoint with this mark. The label ends there.
     Endpoint(Mark),
-    /// To the switch itself: its slow path.
+    /// The switch itself: its slow path.
     Switch,
-    /// To what has another number now; this one leads to it for a while.
+    /// A former number, which leads to its user for a time.
     Alias {
-        /// What is attached.
+        /// The user.
         to: Mark,
-        /// The number, which the slow path is told, seldom.
+        /// The former number. The worker reports its use, seldom.
         slot: u16,
-        /// Whether it is an endpoint.
+        /// Whether the user is an endpoint.
         is_endpoint: bool,
     },
-    /// Nowhere: the packet is dropped for this reason ([`Discard::EmptySlot`], [`Discard::SlotGone`],
+    /// None: the worker drops the packet for this reason ([`Discard::EmptySlot`], [`Discard::SlotGone`],
     /// [`Discard::NoDirector`]).
     Drop(Discard),
 }
 
-/// One table entry. [`NextHop`] is itself eight bytes, so that with width and form a hop is twelve.
+/// A table entry. [`NextHop`] has eight bytes, so an entry has twelve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     next_hop: NextHop,
@@ -43,19 +43,19 @@ impl Entry {
     const NO_DIRECTOR: Self =
         Self { next_hop: NextHop::Drop(Discard::NoDirector), width: 0, form: 0 };
 
-    /// Where it leads.
+    /// The meaning of the director.
     #[inline]
     pub fn next_hop(self) -> NextHop {
         self.next_hop
     }
 
-    /// Bits that the director takes off the label.
+    /// The width of the director in bits.
     #[inline]
     pub fn width(self) -> u8 {
         self.width
     }
 
-    /// The form that it is written in: indexes [`ReturnPath`].
+    /// The form of the director, which indexes [`ReturnPath`].
     #[inline]
     pub fn form(self) -> u8 {
         self.form
@@ -69,10 +69,10 @@ struct NearForm {
     prefix: u64,
     prefix_bits: u32,
     data_mask: u64,
-    /// Where this form's hops begin, and how many there are.
+    /// The first entry of this form, and the number of its entries.
     first: u32,
     count: u32,
-    /// What data beyond them leads to: a director, but of nothing that is attached.
+    /// The entry for data bits beyond them: a director of a slot without a user.
     beyond: Entry,
 }
 
@@ -80,11 +80,11 @@ struct NearForm {
 enum Shape {
     /// Indexed by the label's low bits.
     Flat { mask: u64 },
-    /// First the form by the low bits, then the hop by the form's data bits.
+    /// The low bits give the form, and the form's data bits the entry.
     ByForm { mask: u64, near: Box<[Option<NearForm>]> },
 }
 
-/// Which exit each director leads to. Replicated on every worker, replaced as a whole.
+/// The table from directors to next hops. Each worker has a copy, which the slow path replaces as a whole.
 #[derive(Debug)]
 pub struct SlotTable {
     shape: Shape,
@@ -92,11 +92,11 @@ pub struct SlotTable {
 }
 
 impl SlotTable {
-    /// Makes the table for `scheme`, where `next_hop` says what each slot number leads to now. It is
-    /// asked for slots up to `slot_max`; higher ones are [`NextHop::Drop`] with [`Discard::EmptySlot`].
+    /// Makes the table for `scheme`. `next_hop` gives the meaning of each slot number up to `slot_max`; higher ones
+    /// are [`NextHop::Drop`] with [`Discard::EmptySlot`].
     ///
     /// # Errors
-    /// [`SchemeError::PrefixesTooAlike`]: no switch can number its slots by such a scheme.
+    /// [`SchemeError::PrefixesTooAlike`]: the scheme has too many prefix bits for a table.
     pub fn new(
         scheme: &Scheme,
         slot_max: u32,
@@ -127,7 +127,7 @@ impl SlotTable {
             .map(|(form, shape)| {
                 let first = hops.len() as u32;
                 let data_max = (1_u64 << shape.data_bits) - 1;
-                // A form skips at most one number, so data and slot differ by at most one.
+                // A form skips at most one number, so data bits and slot number differ by at most one.
                 let count = data_max.min(u64::from(slot_max) + 1) as u32 + 1;
                 hops.extend((0..count).map(|data| match scheme.slot_at(form, data) {
                     Some(slot) => Entry { next_hop: next_hop_of(slot), width: shape.width(), form },
@@ -155,7 +155,7 @@ impl SlotTable {
         Ok(Self { shape, hops: hops.into() })
     }
 
-    /// The hop that a label's low bits spell: one load, or two.
+    /// Looks up the director in the low bits of a label.
     #[inline(always)] // a load and a mask, for each packet
     pub fn lookup(&self, low: u64) -> Entry {
         match &self.shape {
@@ -180,21 +180,21 @@ impl SlotTable {
     }
 }
 
-/// What a link writes into the way back: its slot's director in every form, reversed and at the
-/// top of 64 bits, so that one OR does it.
+/// The return path that a link writes: the directors of its slot in all forms, reversed and at the top of 64 bits,
+/// so that one OR inserts them.
 #[derive(Clone, Copy, Debug)]
 pub struct ReturnPath {
     bits: [u64; FORMS_MAX],
-    /// Bit `f` is set where form `f` can hold the slot.
+    /// Bit `f` is set if form `f` can write the slot.
     fits: u32,
-    /// Bit `f` is set where it cannot, and can hold a former number that leads to the same user.
+    /// Bit `f` is set if form `f` can write only a former number of the slot.
     former: u32,
 }
 
 const _: () = assert!(FORMS_MAX <= 32);
 
 impl ReturnPath {
-    /// The directors of `slot` in all forms of `scheme`.
+    /// Makes the directors of `slot` in all forms of `scheme`.
     pub fn new(scheme: &Scheme, slot: Slot) -> Self {
         let mut return_path = Self { bits: [0; FORMS_MAX], fits: 0, former: 0 };
         for (form, bits) in (0_u8..).zip(&mut return_path.bits) {
@@ -206,8 +206,8 @@ impl ReturnPath {
         return_path
     }
 
-    /// The same, with the directors of a former number that leads to the same user, in the forms that
-    /// nothing so far fits.
+    /// Adds the directors of a former number, in the forms that can write neither the slot nor an earlier former
+    /// number.
     #[must_use]
     pub fn or_former(mut self, scheme: &Scheme, former: Slot) -> Self {
         for (form, bits) in (0_u8..).zip(&mut self.bits) {
@@ -220,14 +220,14 @@ impl ReturnPath {
         self
     }
 
-    /// The reversed director in this form, at the top of the word; `None` where it does not fit.
+    /// The reversed director in this form, at the top of the word; `None` if the form cannot write the slot.
     #[inline]
     pub fn in_form(&self, form: u8) -> Option<u64> {
         let bits = *self.bits.get(usize::from(form))?;
         (self.fits >> form & 1 == 1).then_some(bits)
     }
 
-    /// The reversed director of a former number where the number of today does not fit.
+    /// The reversed director of a former number, if the form cannot write the slot itself.
     #[cold]
     pub fn former_in_form(&self, form: u8) -> Option<u64> {
         let bits = *self.bits.get(usize::from(form))?;
@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(return_path.in_form(3), None);
         assert_eq!(return_path.in_form(255), None);
         assert_eq!(return_path.former_in_form(0), None);
-        // The first former number that fits is written where the number of today does not.
+        // The first former number that fits is used where the slot does not fit.
         let return_path =
             [7, 2, 8].map(Slot::new).into_iter().fold(return_path, |return_path, former| {
                 return_path.or_former(&scheme::V3X5X8, former)

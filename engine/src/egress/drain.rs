@@ -1,18 +1,17 @@
-//! How fast an exit drains. It is looked at only when memory runs low, and never touches a frame.
+//! The rate at which an egress queue drains. The worker computes it when memory runs low.
 
-/// How many frames an exit lets go in a window of time.
+/// The number of frames that leave in a window of time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Drain {
     window: u64,
     /// Frames that had left when the window began.
     left: u64,
-    /// Frames that left in a window before this one, on average.
+    /// The average number of frames in a window before this one.
     before: u64,
 }
 
 impl Drain {
-    /// How many frames have left in this window of time and the one before, of an exit that `left`
-    /// frames have left in all.
+    /// The number of frames that left in this window and the one before. `left` is the number that has left in all.
     pub(crate) fn recent(&mut self, window: u64, left: u64) -> usize {
         let windows = window.saturating_sub(self.window);
         if let Some(before) = left.saturating_sub(self.left).checked_div(windows) {

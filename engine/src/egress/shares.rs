@@ -1,5 +1,4 @@
-//! How much of an exit's queue each ingress holds. It counts only while frames wait there longer than
-//! one round, so a packet that meets an idle exit costs nothing here. It never touches a frame.
+//! The part of a contended egress queue that each ingress holds.
 
 use arrayvec::ArrayVec;
 
@@ -7,66 +6,68 @@ use crate::limits::{
     EGRESS_CONTROL_FRAMES_MAX, EGRESS_DATA_FOR_CONTROL, EGRESS_FRAMES_MAX, FRAME_WEIGHT_BYTES,
 };
 
-/// Ingresses that can have a frame at one exit.
+/// The highest number of ingresses with a frame in one queue.
 const SHARES_MAX: usize = EGRESS_FRAMES_MAX + EGRESS_CONTROL_FRAMES_MAX;
 
-/// What one frame of this length counts: its bytes, and the work for any frame.
+/// The weight of a frame: one for the work that any frame causes, and one for each 256 bytes.
 #[inline]
 pub(crate) fn weight(frame_bytes: usize) -> u16 {
     (1 + frame_bytes / FRAME_WEIGHT_BYTES) as u16
 }
 
-/// What a frame counts in its queue. A waiting control frame leaves sooner than a data frame: the 16
-/// places for control have a quarter of a contended exit, the 64 for data three. So it counts more.
+/// The charge of a frame in its queue.
+///
+/// A control frame leaves sooner than a data frame: the 16 places for control get a quarter of a contended link,
+/// the 64 places for data three quarters. So a control frame is charged more.
 fn charge(weight: u16, is_control: bool) -> u16 {
     weight.saturating_mul(if is_control { CONTROL_CHARGE } else { DATA_CHARGE })
 }
 
 const DATA_CHARGE: u16 = EGRESS_DATA_FOR_CONTROL;
 const CONTROL_CHARGE: u16 = EGRESS_DATA_FOR_CONTROL + 1;
-// What leaves per place and round: 1/4 / 16, and 3/4 / 64.
+// Per place and round: a quarter of the link for 16 places, three quarters for 64.
 const _: () = assert!(EGRESS_FRAMES_MAX == 4 * EGRESS_CONTROL_FRAMES_MAX);
 
-/// What the frames of one ingress take of one exit.
+/// The part of a queue that one ingress holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Share {
-    /// The slot that they came in by.
+    /// The ingress slot.
     pub(crate) slot: u16,
-    /// What they count, control included.
+    /// The charges of its frames, control included.
     pub(crate) held: u16,
-    /// Frames among the control frames.
+    /// The number of its control frames.
     pub(crate) control: u16,
 }
 
-/// The shares of all ingresses that have frames at one exit.
+/// The shares of all ingresses that have frames in one queue.
 #[derive(Debug, Default)]
 pub(crate) struct Shares(ArrayVec<Share, SHARES_MAX>);
 
 impl Shares {
-    /// What this ingress has.
+    /// The share of this ingress.
     pub(crate) fn of(&self, slot: u16) -> Share {
         let found = self.0.iter().find(|share| share.slot == slot);
         found.copied().unwrap_or(Share { slot, ..Share::default() })
     }
 
-    /// Who has most, this ingress left out.
+    /// The largest share, without that of this ingress.
     pub(crate) fn heaviest_but(&self, slot: u16) -> Option<Share> {
         let others = self.0.iter().filter(|share| share.slot != slot);
         others.max_by_key(|share| share.held).copied()
     }
 
-    /// Who has most control frames, this ingress left out.
+    /// The share with most control frames, without that of this ingress.
     pub(crate) fn most_control_but(&self, slot: u16) -> Option<Share> {
         let others = self.0.iter().filter(|share| share.slot != slot);
         others.max_by_key(|share| share.control).copied()
     }
 
-    /// Whether this one, with one more data frame of `weight`, still holds less than another.
+    /// Whether this ingress, with one more data frame of `weight`, still holds less than `other`.
     pub(crate) fn is_below(&self, slot: u16, weight: u16, other: Share) -> bool {
         self.of(slot).held.saturating_add(charge(weight, false)) < other.held
     }
 
-    /// Counts one frame more.
+    /// Adds a frame.
     pub(crate) fn add(&mut self, slot: u16, weight: u16, is_control: bool) {
         let at = self.0.iter().position(|share| share.slot == slot);
         if at.is_none() {
@@ -83,7 +84,7 @@ impl Shares {
         }
     }
 
-    /// Counts one frame less.
+    /// Subtracts a frame.
     pub(crate) fn sub(&mut self, slot: u16, weight: u16, is_control: bool) {
         let Some(at) = self.0.iter().position(|share| share.slot == slot) else { return };
         let share = &mut self.0[at];
@@ -94,7 +95,7 @@ impl Shares {
         }
     }
 
-    /// One of its control frames is data from now on.
+    /// Recounts one of its control frames as data.
     pub(crate) fn demote(&mut self, slot: u16, weight: u16) {
         if let Some(share) = self.0.iter_mut().find(|share| share.slot == slot) {
             share.control = share.control.saturating_sub(1);
