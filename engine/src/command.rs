@@ -434,7 +434,7 @@ pub(crate) struct DropNotice {
     /// For a trace packet without hops left: the reason for which the next step would have dropped it.
     pub(crate) dry_run: Option<Discard>,
     /// Its next hop, if the lookup found one.
-    pub(crate) exit: Option<NextHopInfo>,
+    pub(crate) next_hop: Option<NextHopInfo>,
     /// The length of the packet in bytes, without link header and tag.
     pub(crate) packet_bytes: u16,
     /// Its header and the first bytes of its payload. If the next hop refused the packet, the header is as it would

@@ -1,13 +1,13 @@
-//! One worker: one core's share of the data plane. After it was made, it does not allocate, lock or block, and
-//! it does not read a clock.
+//! One worker: one core's share of the data plane. After its start it allocates nothing, never blocks, and reads no
+//! clock.
 //!
 //! | file | content |
 //! |---|---|
 //! | `forward` | the path of a packet: poll, receive, classify, lookup, swap, encapsulate, dispatch |
-//! | `open` | sealed frames, and what they prove of a peer |
+//! | `open` | sealed frames, and what they prove about a peer |
 //! | `transmit` | from egress queues to ports; before and after the thread sleeps |
 //! | `verdict` | the outcome for one frame |
-//! | `punt` | what goes to the slow path, and what the switch itself sends |
+//! | `punt` | punts to the slow path, and packets of the switch itself |
 //! | `handoff` | frames from and to other workers |
 //! | `pending` | frames that wait for keys |
 //! | `apply` | commands of the slow path |
@@ -40,13 +40,13 @@ use crate::{
     session::Sessions, slots::SlotTable,
 };
 
-/// The mark of a frame whose session another worker's port received for: its address is not here.
+/// The mark of a frame that another worker received. The address in its mark belongs to that worker's port.
 const HANDED_OFF: Mark = Mark(u32::MAX);
 
-/// The index of no port of this worker.
+/// The index of a queue that does not exist: the frame came in by no port of this worker.
 const NO_QUEUE: usize = usize::MAX;
 
-/// One core's share of a switch: its own tables, its own queue of every port, its own memory.
+/// One core's share of a switch: its tables, its queue of every port, its memory.
 pub struct Worker {
     number: u8,
     hops_max: u8,
@@ -60,18 +60,18 @@ pub struct Worker {
     backlog: Backlog,
     handoff_rings: HandoffRings,
     slow_path: SlowPath,
-    /// The worker that handed over the last frame for a session here.
+    /// The worker that handed over the frame that is being processed.
     handed_off_by: u8,
     alias_used: punt::AliasUsed,
 }
 
-/// Where frames wait.
+/// The lists of links with waiting frames.
 struct Backlog {
-    /// Links that [`transmit`](Worker::transmit) is going through. Empty between calls.
+    /// Links that [`transmit`](Worker::transmit) is processing. Empty between calls.
     offering: Vec<Mark>,
-    /// Links whose port has left frames at their egress queues: each once, and in no other list.
+    /// Links with contended egress queues: each once, and in no other list.
     contended: Vec<Mark>,
-    /// Frames that wait for keys, at all links.
+    /// The number of frames that wait for keys, over all links.
     pending_frames: usize,
 }
 
@@ -85,13 +85,12 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
-    /// What wakes the worker with this number, rung when a frame is handed over to it.
+    /// Sets the waker of another worker. This worker calls it after it has handed frames to that worker.
     pub fn set_waker(&mut self, number: usize, waker: Arc<dyn Wake>) {
         self.handoff_rings.set_waker(number, waker);
     }
 
-    /// What wakes the slow path, rung when this worker has reported something or handed something
-    /// up, at most once for every flush.
+    /// Sets the waker of the slow path. The worker calls it at most once for each flush, if there is something new.
     pub fn set_slow_path_waker(&mut self, waker: Arc<dyn Wake>) {
         self.slow_path.waker = Some(waker);
     }
@@ -101,7 +100,7 @@ impl Worker {
         usize::from(self.number)
     }
 
-    /// The memory that this worker's frames live in.
+    /// The memory of this worker's frames.
     pub fn pool_mut(&mut self) -> &mut Pool {
         &mut self.tx.pool
     }

@@ -62,7 +62,7 @@ impl Step {
 /// How one worker is reached.
 struct WorkerHandle {
     commands: Producer<Command>,
-    reports: Consumer<Completion>,
+    completions: Consumer<Completion>,
     /// Discards of frames whose port is another worker's, or gone.
     orphan_drops: Arc<DiscardTally>,
     /// Frames that it made for the slow path.
@@ -108,10 +108,10 @@ impl Workers {
         let awaited = Arc::new(AwaitedPlaces::new());
         let tie = |_| {
             let (commands, orders_taken) = ring(COMMANDS_MAX);
-            let (reports_given, reports) = ring(COMMANDS_MAX);
+            let (completions_tx, completions) = ring(COMMANDS_MAX);
             let slow_path = SlowPath {
                 commands: orders_taken,
-                reports: reports_given,
+                completions: completions_tx,
                 punts: punts.clone(),
                 awaited: awaited.clone(),
                 orphan_drops: Arc::default(),
@@ -122,7 +122,7 @@ impl Workers {
             };
             let handle = WorkerHandle {
                 commands,
-                reports,
+                completions,
                 orphan_drops: slow_path.orphan_drops.clone(),
                 frames_made: slow_path.frames_made.clone(),
                 waiting: VecDeque::new(),
@@ -267,9 +267,9 @@ impl Workers {
 
     /// The next report of any worker.
     pub(super) fn next_report(&mut self) -> Option<Completion> {
-        let reports = |handle: &mut WorkerHandle| handle.reports.pop();
         let mut handles = self.handles.iter_mut().enumerate();
-        let (number, report) = handles.find_map(|(number, h)| Some((number, reports(h)?)))?;
+        let (number, report) =
+            handles.find_map(|(number, h)| Some((number, h.completions.pop()?)))?;
         let handle = &mut self.handles[number];
         if let Completion::Inventoried(inventory) = &report {
             handle.awaits.take_if(|awaited| *awaited == inventory.number);

@@ -1,5 +1,5 @@
-//! What the slow path commands, carried out between polls: at most a few commands at a time, each
-//! answered by one report. Nothing is allocated and nothing is freed here.
+//! Commands of the slow path: a few in each poll, each answered by one completion. Nothing is allocated or freed
+//! here.
 
 use std::mem;
 
@@ -23,23 +23,23 @@ use crate::{
 };
 
 impl Worker {
-    /// Does what the slow path has decided since the last poll, a few commands at most.
+    /// Applies a few commands.
     pub(super) fn apply_commands(&mut self, now: Now) {
         for _ in 0..COMMANDS_PER_POLL {
-            // An order is taken only when its report has a place.
-            if self.slow_path.reports.is_full() {
+            // Take a command only if there is room for its completion.
+            if self.slow_path.completions.is_full() {
                 return;
             }
-            let Some(order) = self.slow_path.commands.pop() else { return };
-            let report = self.apply_command(order, now);
-            let reported = self.slow_path.reports.push(report);
+            let Some(command) = self.slow_path.commands.pop() else { return };
+            let completion = self.apply_command(command, now);
+            let pushed = self.slow_path.completions.push(completion);
             self.slow_path.note_completion();
-            debug_assert!(reported.is_ok(), "a place was seen above, and only we fill it");
+            debug_assert!(pushed.is_ok(), "a place was seen above, and only we fill it");
         }
     }
 
-    fn apply_command(&mut self, order: Command, now: Now) -> Completion {
-        match order {
+    fn apply_command(&mut self, command: Command, now: Now) -> Completion {
+        match command {
             Command::Slots(table) => {
                 return Completion::Slots(mem::replace(&mut self.slots, table));
             }
@@ -66,14 +66,14 @@ impl Worker {
             Command::Unplug(number) => return self.unplug(number),
             Command::Open(mut session) => {
                 session.note_own_port(now);
-                // What the worker before has handed over comes before what comes in here (R7).
+                // The frames that the former worker has handed over come before those of this worker's ports (R7).
                 self.schedule.rings_first = true;
-                return given_back(self.sessions.put(Place::Here(session)));
+                return returned(self.sessions.put(Place::Here(session)));
             }
             Command::OpenAtWorker(index, worker) => {
-                return given_back(self.sessions.put(Place::OtherWorker(index, worker)));
+                return returned(self.sessions.put(Place::OtherWorker(index, worker)));
             }
-            Command::Close(index) => return given_back(self.sessions.take(index)),
+            Command::Close(index) => return returned(self.sessions.take(index)),
             Command::Seal(mark, sealer) => {
                 let Some(link) = self.links.get_mut(mark) else {
                     return Completion::Sealer(sealer);
@@ -124,7 +124,7 @@ impl Worker {
             Command::SetAddress { link, port, home, at } => {
                 self.change_port(link, port, home);
                 if let Some((_, queue)) = self.link_and_queue(link) {
-                    // Refused only where another link has the address: then that one keeps it.
+                    // Fails only if another link has the address. That link keeps it.
                     let _ = queue.port.admit(link, at);
                 }
             }
@@ -149,7 +149,7 @@ impl Worker {
                 }
             }
             Command::Inventory(mut inventory) => {
-                // There is room for all: nothing is allocated here.
+                // There is room for everything, so nothing is allocated.
                 inventory.links.extend(self.links.iter().map(|link| link.mark));
                 inventory.sessions.extend(self.sessions.indices());
                 return Completion::Inventoried(inventory);
@@ -179,7 +179,7 @@ impl Worker {
                 queue.port.forget(mark);
                 queue.discards.count_many(Discard::ExitGone, waiting);
             }
-            // Another worker's port, or one that has gone already.
+            // The port is another worker's, or was unplugged.
             None => self.slow_path.orphan_drops.count_many(Discard::ExitGone, waiting),
         }
         self.tx.tx_pending.retain(|&listed| listed != mark);
@@ -189,8 +189,8 @@ impl Worker {
         Completion::Detached(link)
     }
 
-    /// The link is behind this port from now on. What waits for the former port's queue leaves by the new
-    /// one, or, where that is another worker's, not at all: it is sealed on this worker's lane.
+    /// Moves a link behind another port. Frames that wait for the former port's queue leave by the new one. If that
+    /// is another worker's, they are dropped: they are sealed on this worker's lane.
     fn change_port(&mut self, mark: Mark, port: u16, home: Option<u8>) {
         let home = home.filter(|&home| home != self.number);
         let Some(link) = self.links.get_mut(mark) else { return };
@@ -238,8 +238,7 @@ impl Worker {
         Some((link, queue))
     }
 
-    /// A frame of this worker's own making, which the counters know of: also where there is no memory
-    /// for it.
+    /// Makes a frame, and counts it as made, even if there is no memory for it.
     pub(super) fn make(&mut self, bytes: usize) -> Option<Frame> {
         let is_short = HEADROOM_BYTES + bytes + TAG_BYTES <= SINGLE_STRIDE_BYTES;
         let single = if is_short { self.tx.pool.take(ChunkClass::Single) } else { None };
@@ -251,9 +250,8 @@ impl Worker {
         Some(chunk?.into_frame(HEADROOM_BYTES, bytes))
     }
 
-    /// Sends a sealed message of a link itself: by its exit, or, where it is to prove an address,
-    /// to that, behind whatever port. Zeros follow it up to `padded_bytes`; with any it is a probe of the
-    /// path's width.
+    /// Sends one of a link's own messages: through its egress queue, or to an address that it shall prove, behind
+    /// any port. Zeros fill it up to `padded_bytes`; a padded message probes the path MTU.
     fn send_link_message(
         &mut self,
         mark: Mark,
@@ -264,14 +262,14 @@ impl Worker {
     ) {
         let body_bytes = bytes.len().max(padded_bytes);
         let Some(mut frame) = self.make(LINK_HEADER_BYTES + body_bytes) else { return };
-        let (said, padding) = frame.bytes_mut()[LINK_HEADER_BYTES..].split_at_mut(bytes.len());
-        said.copy_from_slice(bytes);
-        padding.fill(0); // the peer must not read what lay there before
+        let (sent, padding) = frame.bytes_mut()[LINK_HEADER_BYTES..].split_at_mut(bytes.len());
+        sent.copy_from_slice(bytes);
+        padding.fill(0); // the peer must not read old content
         frame.set_mark(mark);
         let Self { links, tx, .. } = self;
-        let said = match (links.get_mut(mark), to) {
+        let sent = match (links.get_mut(mark), to) {
             (None, _) => Err(Discard::ExitGone),
-            // It has just moved behind a port that is another worker's.
+            // The link has just moved behind another worker's port.
             (Some(link), None) if link.home.is_some() => Err(Discard::ExitGone),
             (Some(link), None) => link.send_link_message(frame, what, tx),
             (Some(link), Some((port, to))) => link.seal(&mut frame, what, tx).and_then(|()| {
@@ -283,7 +281,7 @@ impl Worker {
                 Ok(())
             }),
         };
-        if let Err(discard) = said {
+        if let Err(discard) = sent {
             self.count_at_egress(mark, discard);
         }
     }
@@ -304,8 +302,8 @@ impl Worker {
     }
 }
 
-/// Keys that a session's new place has displaced go back to be freed.
-fn given_back(place: Option<Place>) -> Completion {
+/// Returns keys that were replaced, to be freed.
+fn returned(place: Option<Place>) -> Completion {
     match place {
         Some(Place::Here(session)) => Completion::Session(session),
         Some(Place::OtherWorker(..)) | None => Completion::Done,

@@ -1,6 +1,8 @@
-//! The path of a packet through one worker, in packet order: `forward` takes a burst from a port, and for each
-//! frame `classify` finds and opens its link, `lookup` finds the next hop and swaps the label, `encapsulate`
-//! seals it for that hop; `dispatch` then moves the frames to their queues (RFC 3031, section 3.10).
+//! The path of a packet through one worker, in packet order.
+//!
+//! `forward` takes a burst from a port. For each frame, `classify` finds and opens its link, `lookup` finds the
+//! next hop and swaps the label, and `encapsulate` seals it for that hop. `dispatch` then moves the frames to their
+//! queues (RFC 3031, section 3.10).
 
 use arrayvec::ArrayVec;
 use strowger_frame::{BURST_MAX, Burst, Frame, Mark, reserve::PoolUser};
@@ -24,18 +26,18 @@ use crate::{
     slots::NextHop,
 };
 
-/// What a lookup found.
+/// The result of a lookup.
 #[derive(Clone, Copy)]
 pub(super) struct Found {
     pub(super) egress: Mark,
     pub(super) is_control: bool,
-    /// Where the packet came in: the egress queue shares its places by it.
+    /// The slot that the packet came in by. Ingresses share the places of a contended egress queue.
     pub(super) ingress_slot: u32,
 }
 
 impl Worker {
-    /// One poll: applies commands, takes bursts from ports and from other workers, and transmits. Returns how
-    /// many frames were switched; 0 means that there was nothing to do.
+    /// Polls once: applies commands, takes bursts from ports and from other workers, and transmits. Returns the
+    /// number of switched frames; 0 means that there was nothing to do.
     pub fn poll(&mut self, now: Now) -> usize {
         let now = Now(now.0.wrapping_add(self.slow_path.skew.read()));
         self.tx.now = now;
@@ -45,7 +47,7 @@ impl Worker {
 
         let (ports, rings) = (self.ports.len(), self.handoff_rings.workers());
         let (mut switched, had_turn) = if rings > 0 { self.take_first(now) } else { (0, 0) };
-        // One burst from each in turn, so that the first is ahead by no more than that.
+        // One burst from each in turn, so that the first is ahead by at most one burst.
         self.schedule.begin(ports + rings);
         for round in 0..BURSTS_PER_POLL {
             let mut has_more = 0;
@@ -74,7 +76,7 @@ impl Worker {
         switched
     }
 
-    /// Takes one burst from a port through the switch.
+    /// Takes one burst from a port and switches it.
     fn receive(&mut self, queue: usize, now: Now) -> usize {
         let mut burst = Burst::new();
         let Some(PortQueue { number, port, .. }) = self.ports.at(queue) else { return 0 };
@@ -87,8 +89,7 @@ impl Worker {
         received
     }
 
-    /// Moves one burst from a port through the switch. Each frame is decided and sealed where it lies, then
-    /// moved once.
+    /// Switches one burst. Each frame is sealed in place and then moved once.
     #[inline]
     pub(super) fn forward(&mut self, burst: &mut Burst, queue: usize, now: Now) {
         let verdicts: ArrayVec<Verdict, BURST_MAX> =
@@ -109,7 +110,7 @@ impl Worker {
         }
     }
 
-    /// Finds the link that a frame came in by, and opens its seal: nothing unopened is looked up.
+    /// Finds the link that a frame came in by, and opens its seal.
     #[inline(always)]
     fn classify<'f>(
         &mut self,
@@ -132,7 +133,7 @@ impl Worker {
         }
     }
 
-    /// Reads the header, finds the next hop by the label's low bits, and swaps the label.
+    /// Parses the header, finds the next hop by the label's low bits, and swaps the label.
     #[inline(always)]
     fn lookup(&self, packet: Opened<'_>, now: Now) -> Result<Found, Verdict> {
         let ingress = self.links.get(packet.frame().mark()).ok_or(Discard::IngressGone)?;
@@ -140,12 +141,12 @@ impl Worker {
         if packet.is_keepalive() {
             return Err(Verdict::CONSUMED);
         }
-        // Lengths are checked by `parse`, and nowhere behind it.
+        // `parse` checks all lengths; the code behind it checks none.
         let header = AnyHeader::parse(packet.packet())?;
         with_header!(header, header => self.swap(ingress, header))
     }
 
-    /// One step (wire.md 1.2). It decides first and writes after, so a frame that ends here is as it came.
+    /// One step (wire.md 1.2). It writes only after all checks, so a frame that is dropped is unchanged.
     #[inline(always)]
     pub(super) fn swap<R: Register>(
         &self,
@@ -176,7 +177,7 @@ impl Worker {
                 return Ok(Found { egress, is_control, ingress_slot });
             }
             NextHop::Switch => {
-                // A link without the right to ask may still answer: the slow path checks that.
+                // A link without the right to ask may still answer. The slow path checks that.
                 check_label_ends(&header, entry.width())?;
                 return Err(Verdict::PUNT_PACKET);
             }
@@ -196,7 +197,7 @@ impl Worker {
         Ok(Found { egress, is_control, ingress_slot })
     }
 
-    /// Reserves a place at the next hop's queue, then writes the link header and seals, in place.
+    /// Reserves a place in the egress queue of the next hop, then writes the link header and seals, in place.
     #[inline(always)]
     pub(super) fn encapsulate(&mut self, frame: &mut Frame, found: Found, now: Now) -> Verdict {
         let Found { egress, is_control, ingress_slot } = found;
@@ -212,8 +213,8 @@ impl Worker {
         }
     }
 
-    /// Moves each frame to where its verdict says, a run to one queue at a time. A next hop exists until the end
-    /// of the burst: links come and go only between polls.
+    /// Moves each frame by its verdict, a run to one queue at a time. Links change only between polls, so every
+    /// next hop still exists.
     #[inline]
     pub(super) fn dispatch(
         &mut self,
@@ -240,8 +241,8 @@ impl Worker {
         }
     }
 
-    /// As [`encapsulate`](Self::encapsulate), for control packets, for a next hop of another worker, and for one
-    /// whose port has left frames behind.
+    /// As [`encapsulate`](Self::encapsulate), for control packets, for a next hop of another worker, and for a
+    /// contended queue.
     #[cold]
     #[inline(never)]
     fn encapsulate_special(&mut self, frame: &mut Frame, found: Found, now: Now) -> Verdict {
@@ -298,19 +299,19 @@ impl Worker {
     }
 }
 
-/// A packet leaves by the slot that it came in by only where the operator allows it (wire.md 1.2).
+/// A packet may leave by the slot that it came in by only if the operator allows U-turns (wire.md 1.2).
 #[inline]
 fn check_turn(ingress: &Link, egress: Mark) -> Result<(), Discard> {
     if ingress.mark == egress && !ingress.u_turns { Err(Discard::UTurn) } else { Ok(()) }
 }
 
-/// A sender without the right hears the same as one that names an empty slot, and is counted apart.
+/// A sender without the right gets the same answer as for an empty slot; the counters distinguish the two.
 #[inline]
 fn check_right(has: bool) -> Result<(), Discard> {
     if has { Ok(()) } else { Err(Discard::NotAllowed) }
 }
 
-/// Where a label ends, nothing may be left of it but its end marker (wire.md 1.3).
+/// Where a label ends, only its end marker may be left (wire.md 1.3).
 #[inline]
 fn check_label_ends<R: Register>(header: &Header<'_, R>, width: u8) -> Result<(), Discard> {
     let forward = header.label().forward(header.shift()).register();
@@ -318,8 +319,7 @@ fn check_label_ends<R: Register>(header: &Header<'_, R>, width: u8) -> Result<()
     if rest == R::ZERO || rest == R::ONE { Ok(()) } else { Err(Discard::BeyondEndpoint) }
 }
 
-/// The director of a link's former number, where that of today does not fit and the former one still leads
-/// to it.
+/// The director of a former number of the link, if the width does not fit the present one.
 #[cold]
 #[inline(never)]
 fn former_return_path(ingress: &Link, form: u8) -> Option<u64> {
@@ -328,7 +328,7 @@ fn former_return_path(ingress: &Link, form: u8) -> Option<u64> {
     Some(return_path)
 }
 
-/// Why no link stands under a frame's mark.
+/// The reason for which a frame's mark names no link.
 #[cold]
 fn no_link(frame: &Frame) -> Discard {
     if frame.mark().is_unknown() { Discard::UnknownSender } else { Discard::IngressGone }

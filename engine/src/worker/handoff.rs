@@ -1,5 +1,4 @@
-//! Frames between workers: a ring from each to each other, for those whose exit or session another one
-//! has. Data leaves places free for control (R12).
+//! Handoff rings: one from each worker to each other, for frames whose next hop or session the other one has.
 
 use std::{collections::VecDeque, mem, sync::Arc};
 
@@ -18,18 +17,17 @@ use crate::{
     link::{LinkProtection, PendingFrame},
 };
 
-/// Whose frame a place of a ring holds: an ingress' data, its control, or what is not opened yet, by where
-/// it comes from.
+/// The owner of a place in a ring: an ingress' data, an ingress' control, or a source of unopened frames.
 type Holder = u32;
 
 const CONTROL: Holder = 1 << 16;
 const UNOPENED: Holder = 2 << 16;
 const UNOPENED_UNKNOWN: Holder = 3 << 16;
 
-/// One worker's ring to another, and who holds how much of it.
+/// One worker's ring to another, and the number of places that each holder has.
 struct Outgoing {
     ring: Producer<Handoff>,
-    /// By place, oldest first: the ring's own items cannot be looked at from here.
+    /// The holder of each place, oldest first. The sender cannot read the ring's items.
     holders: VecDeque<Holder>,
     held: ArrayVec<(Holder, u16), HANDOFF_FRAMES_MAX>,
 }
@@ -40,7 +38,7 @@ impl Outgoing {
         Self { ring, holders, held: ArrayVec::new() }
     }
 
-    /// Takes note of what the other worker has taken.
+    /// Frees the places of frames that the other worker has taken.
     fn catch_up(&mut self) {
         while self.holders.len() > self.ring.waiting() {
             let Some(holder) = self.holders.pop_front() else { return };
@@ -53,8 +51,10 @@ impl Outgoing {
         }
     }
 
-    /// Hands a frame over, unless its holder has its share: four times what is left free. One alone has
-    /// four fifths of the ring, and every other one finds a place (a dynamic threshold, as at punts).
+    /// Sends a frame, unless its holder has its share: four times the number of free places.
+    ///
+    /// A single holder gets four fifths of the ring, and another one always finds a place (a dynamic threshold, as
+    /// for punts).
     fn send(&mut self, handoff: Handoff, holder: Holder) -> Result<(), (Discard, Frame)> {
         self.catch_up();
         // Data leaves places free for control (R12).
@@ -75,21 +75,21 @@ impl Outgoing {
     }
 }
 
-/// One worker's rings to and from every other.
+/// One worker's rings to and from all others.
 #[derive(Default)]
 pub(crate) struct HandoffRings {
-    /// By worker; `None` for oneself.
+    /// By worker; `None` for this one.
     to: Vec<Option<Outgoing>>,
     from: Vec<Consumer<Handoff>>,
-    /// By ring: what was taken from it and has not had its turn. Empty between polls.
+    /// By ring: frames taken from it that are not processed yet. Empty between polls.
     staged: Vec<ArrayVec<Handoff, BURST_MAX>>,
     wakers: Vec<Option<Arc<dyn Wake>>>,
-    /// Bit `w`: worker `w` was handed frames since its waker was last called.
+    /// Bit `w` is set if worker `w` was sent frames since its waker was last called.
     given: u64,
 }
 
 impl HandoffRings {
-    /// The rings between `count` workers (64 at most), by worker.
+    /// Makes the rings between `count` workers, 64 at most, by worker.
     pub(crate) fn between(count: usize, frames_max: usize) -> Vec<Self> {
         let mut all: Vec<Self> =
             (0..count).map(|_| Self { wakers: vec![None; count], ..Self::default() }).collect();
@@ -108,7 +108,7 @@ impl HandoffRings {
         all
     }
 
-    /// Hands a frame to another worker.
+    /// Sends a frame to another worker.
     fn send(&mut self, home: u8, handoff: Handoff, holder: Holder) -> Result<(), (Discard, Frame)> {
         let Some(Some(to)) = self.to.get_mut(usize::from(home)) else {
             return Err((Discard::ExitGone, handoff.into_frame()));
@@ -117,7 +117,7 @@ impl HandoffRings {
         to.send(handoff, holder)
     }
 
-    /// Has all other workers woken with the next [`wake_others`](Self::wake_others).
+    /// Marks all other workers for the next [`wake_others`](Self::wake_others).
     #[cold]
     pub(super) fn wake_all(&mut self) {
         for (worker, _) in self.to.iter().enumerate().filter(|(_, to)| to.is_some()) {
@@ -125,7 +125,7 @@ impl HandoffRings {
         }
     }
 
-    /// Wakes those who were handed frames since this was last called.
+    /// Wakes the workers that were sent frames since the last call.
     pub(super) fn wake_others(&mut self) {
         let mut given = mem::take(&mut self.given);
         while given != 0 {
@@ -137,12 +137,12 @@ impl HandoffRings {
         }
     }
 
-    /// How many workers there are rings from.
+    /// The number of rings from other workers.
     pub(super) fn workers(&self) -> usize {
         self.from.len()
     }
 
-    /// Takes a burst from a ring, which then waits for its turn.
+    /// Takes a burst from a ring into `staged`.
     #[inline]
     fn stage(&mut self, ring: usize) {
         let staged = &mut self.staged[ring];
@@ -151,12 +151,12 @@ impl HandoffRings {
         }
     }
 
-    /// Whether nothing waits here.
+    /// Whether all rings to this worker are empty.
     pub(super) fn is_empty(&mut self) -> bool {
         self.from.iter_mut().all(Consumer::is_empty)
     }
 
-    /// What wakes the worker with this number.
+    /// Sets the waker of a worker.
     pub(super) fn set_waker(&mut self, number: usize, waker: Arc<dyn Wake>) {
         if let Some(place) = self.wakers.get_mut(number) {
             *place = Some(waker);
@@ -165,7 +165,7 @@ impl HandoffRings {
 }
 
 impl Worker {
-    /// Hands a frame to the worker that has its exit.
+    /// Hands a frame to the worker that owns the next hop's port.
     #[cold]
     pub(super) fn handoff_to_egress(
         &mut self,
@@ -183,8 +183,8 @@ impl Worker {
         )
     }
 
-    /// Hands a frame to the worker that opens its session. Nothing in it has been proved, so it counts for
-    /// the address that it comes from, even if that is forged.
+    /// Hands a frame to the worker that opens its session. The frame is unopened, so it counts for its source
+    /// address, which may be forged.
     #[cold]
     pub(super) fn handoff_to_session(
         &mut self,
@@ -203,9 +203,10 @@ impl Worker {
         self.handoff_rings.send(worker, Handoff::WrongWorker { by: self.number, frame }, holder)
     }
 
-    /// Takes the rings' frames that have to come before what the ports have (R7): of flows that may come
-    /// in by this worker's own ports now, since the kernel steers them or their session has moved. Says how
-    /// many there were; rings that had any have had their turn in this round: bit `r` for ring `r`.
+    /// Processes handoffs that must come before the frames of this worker's ports (R7): the flow may come in by
+    /// these ports now, because the kernel steers it or its session has moved.
+    ///
+    /// Returns the number of frames, and bit `r` for each ring `r` that has had its turn in this round.
     pub(super) fn take_first(&mut self, now: Now) -> (usize, u64) {
         let (mut taken, mut had) = (0, 0);
         let bursts =
@@ -227,11 +228,11 @@ impl Worker {
         (taken, had)
     }
 
-    /// Whether frames behind this one in its flow may come in by a port of this worker.
+    /// Whether later frames of the same flow may come in by a port of this worker.
     fn may_overtake(&self, handoff: &Handoff) -> bool {
         match handoff {
             Handoff::WrongWorker { .. } => true,
-            // A session's frames are opened where the session is, whatever port they come in by.
+            // The frames of a session are opened where the session is, whatever port they come in by.
             Handoff::Egress { ingress_slot, .. } => {
                 let by = self.links.mark_at(*ingress_slot);
                 self.links.get(by).is_some_and(|link| {
@@ -242,7 +243,7 @@ impl Worker {
         }
     }
 
-    /// Takes a burst of frames that came in by another worker and leave, or are opened, by this one.
+    /// Processes a burst of frames that another worker received.
     pub(super) fn take_handoffs(&mut self, ring: usize, now: Now) -> usize {
         self.handoff_rings.stage(ring);
         let handoffs = mem::take(&mut self.handoff_rings.staged[ring]);
@@ -268,7 +269,7 @@ impl Worker {
         self.handed_off_by = by;
         let verdict = self.decide(&mut frame, NO_QUEUE, now);
         let discard = match verdict.outcome() {
-            // Handed over once already: its session is just moving.
+            // It was handed over before: its session is being moved.
             Outcome::WrongWorker { .. } => Discard::NoSession,
             Outcome::Drop { discard, next_hop: None, .. } => discard,
             _ => return self.dispatch(Some(frame).into_iter(), &[verdict], NO_QUEUE),
@@ -278,8 +279,8 @@ impl Worker {
     }
 }
 
-/// Hosts that no neighbour is at fall into eight groups, each with a share of its own. A sender that forges
-/// many addresses has eight shares at most.
+/// The share of an unknown host: one of eight groups. A sender that forges many addresses gets eight shares at
+/// most.
 fn sources_of(from: Option<Address>) -> Holder {
     from.map_or(0, hash_of_host) & 7
 }

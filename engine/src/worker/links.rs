@@ -5,11 +5,11 @@ use strowger_wire::Scheme;
 
 use crate::{limits::ATTACHED_MAX, link::Link};
 
-/// The links that one worker knows. Sized once.
+/// The links of one worker. Never grows.
 pub(super) struct LinkTable {
-    /// By [`Mark::index`].
+    /// Indexed by [`Mark::index`].
     by_mark: Vec<Option<Box<Link>>>,
-    /// By slot: the mark of the link that has the slot, or had it last.
+    /// Indexed by slot: the mark of the link that has the slot, or had it last.
     by_slot: Vec<Mark>,
     /// Slot 1: packets of the switch itself come in by it.
     own: Box<Link>,
@@ -31,7 +31,7 @@ impl LinkTable {
         (link.mark == mark).then_some(link)
     }
 
-    /// As [`get`](Self::get), to change it.
+    /// As [`get`](Self::get), mutable.
     #[inline]
     pub(super) fn get_mut(&mut self, mark: Mark) -> Option<&mut Link> {
         let link = self.by_mark.get_mut(mark.index())?.as_deref_mut()?;
@@ -43,19 +43,19 @@ impl LinkTable {
         &self.own
     }
 
-    /// As [`get`](Self::get), where the packet may come from the switch itself.
+    /// As [`get`](Self::get), or slot 1 for a packet of the switch itself.
     #[cold]
     pub(super) fn ingress(&self, mark: Mark) -> Option<&Link> {
         if mark == Link::OWN { Some(&self.own) } else { self.get(mark) }
     }
 
-    /// As [`ingress`](Self::ingress), to change it.
+    /// As [`ingress`](Self::ingress), mutable.
     #[cold]
     pub(super) fn ingress_mut(&mut self, mark: Mark) -> Option<&mut Link> {
         if mark == Link::OWN { Some(&mut self.own) } else { self.get_mut(mark) }
     }
 
-    /// The slot of the link that a frame came in by; 0 where that link is gone.
+    /// The slot of the link with this mark; 0 if the link is gone.
     #[cold]
     pub(super) fn ingress_slot(&self, mark: Mark) -> u32 {
         self.ingress(mark).map_or(0, |ingress| ingress.slot)

@@ -1,4 +1,4 @@
-//! Sealed frames: opened by their session's keys, and what that proves of the peer.
+//! Sealed frames: opening them, and what they prove about a peer.
 
 use strowger_frame::Frame;
 use strowger_wire::{limits::TAG_BYTES, link_header::Kind};
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Worker {
-    /// Opens a frame by its session's keys, and tells the slow path what that proves.
+    /// Opens a frame with its session's keys, and notes what that proves.
     #[inline(never)] // beside an AEAD a call is nothing, and the plain path stays short
     pub(super) fn open_sealed<'f>(
         &mut self,
@@ -33,7 +33,7 @@ impl Worker {
             session.note_own_port(now);
         }
         if matches!(kind, Kind::PathChallenge | Kind::PathResponse) {
-            // A challenge is asked from where a peer may be, and proves nothing of the kind.
+            // A peer answers a challenge from any address, so this proves no address.
             let may = session.may_punt_link_message(now);
             let migrate = from == HANDED_OFF && session.may_note_migrated(now);
             if first {

@@ -1,5 +1,5 @@
-//! Frames that wait for a quiet link's keys: a few, in the order in which they came. The slow path is
-//! told, begins a handshake, and ends the wait one way or the other; nothing here counts time.
+//! Frames that wait for the keys of an idle link, in the order of arrival. The slow path is notified, begins a
+//! handshake, and ends the wait.
 
 use std::mem;
 
@@ -14,19 +14,19 @@ use crate::{
 };
 
 impl Worker {
-    /// Keeps a frame that its exit refused for want of keys, if the link may be woken and there is
-    /// room. Else it comes back.
+    /// Keeps a frame that its next hop refused for lack of keys, if a handshake is likely to succeed and there is
+    /// room. Otherwise returns it.
     #[cold]
     pub(super) fn hold_for_keys(
         &mut self,
-        exit: Mark,
+        egress: Mark,
         discard: Discard,
         waiting: PendingFrame,
     ) -> Result<(), (Discard, Frame)> {
-        let wants_keys = matches!(discard, Discard::LinkDown | Discard::KeysExpired);
-        let link = self.links.get_mut(exit).filter(|link| wants_keys && link.accepts_pending);
+        let lacks_keys = matches!(discard, Discard::LinkDown | Discard::KeysExpired);
+        let link = self.links.get_mut(egress).filter(|link| lacks_keys && link.accepts_pending);
         let Some(link) = link else { return Err((discard, waiting.frame)) };
-        // Where the note finds no room, the slow path sees the count.
+        // If there is no room for the note, the slow path reads the count.
         link.tally.unsealed.add(1);
         let has_room = link.pending.len() < LINK_FRAMES_WAITING_MAX;
         let has_place = has_room && self.backlog.pending_frames < FRAMES_WAITING_MAX;
@@ -37,57 +37,57 @@ impl Worker {
         } else {
             Err((discard, waiting.frame))
         };
-        self.note_often(exit, Punt::Unsealed(exit));
+        self.note_often(egress, Punt::Unsealed(egress));
         kept
     }
 
-    /// The link has keys: what waited for them leaves, before anything that comes now.
+    /// Sends the frames that pending, since the link has keys, before any later frame.
     #[cold]
-    pub(super) fn send_pending(&mut self, exit: Mark) {
-        let Some(link) = self.links.get_mut(exit) else { return };
-        let waited = mem::take(&mut link.pending);
-        self.backlog.pending_frames -= waited.len();
-        for waiting in waited {
-            self.send_from_pending(exit, waiting);
+    pub(super) fn send_pending(&mut self, egress: Mark) {
+        let Some(link) = self.links.get_mut(egress) else { return };
+        let pending = mem::take(&mut link.pending);
+        self.backlog.pending_frames -= pending.len();
+        for waiting in pending {
+            self.send_from_pending(egress, waiting);
         }
     }
 
-    /// Nobody is there: what waited goes no further, and nothing waits there any more.
+    /// Drops the frames that pending, since the peer does not answer, and lets none wait.
     #[cold]
-    pub(super) fn drop_pending(&mut self, exit: Mark) {
-        let Some(link) = self.links.get_mut(exit) else { return };
+    pub(super) fn drop_pending(&mut self, egress: Mark) {
+        let Some(link) = self.links.get_mut(egress) else { return };
         link.accepts_pending = false;
-        let waited = mem::take(&mut link.pending);
-        self.backlog.pending_frames -= waited.len();
-        for PendingFrame { frame, .. } in waited {
-            self.drop_at_egress(exit, Discard::LinkDown, &frame);
+        let pending = mem::take(&mut link.pending);
+        self.backlog.pending_frames -= pending.len();
+        for PendingFrame { frame, .. } in pending {
+            self.drop_at_egress(egress, Discard::LinkDown, &frame);
         }
     }
 
-    /// Lets one frame leave by an exit of this worker, if that takes it.
-    pub(super) fn send_from_pending(&mut self, exit: Mark, waiting: PendingFrame) {
+    /// Sends one frame by a next hop of this worker.
+    pub(super) fn send_from_pending(&mut self, egress: Mark, waiting: PendingFrame) {
         let PendingFrame { mut frame, ingress_slot, is_control } = waiting;
         let Self { links, tx, .. } = self;
-        let prepared = match links.get_mut(exit) {
+        let prepared = match links.get_mut(egress) {
             None => Err(Discard::ExitGone),
             Some(link) => link.encapsulate_special(&mut frame, ingress_slot, is_control, tx),
         };
         let discard = match prepared {
             Ok(is_control) => {
-                let verdict = Verdict::transmit(exit, is_control);
+                let verdict = Verdict::transmit(egress, is_control);
                 return self.dispatch(Some(frame).into_iter(), &[verdict], NO_QUEUE);
             }
             Err(discard) => discard,
         };
         let kept =
-            self.hold_for_keys(exit, discard, PendingFrame { frame, ingress_slot, is_control });
+            self.hold_for_keys(egress, discard, PendingFrame { frame, ingress_slot, is_control });
         if let Err((discard, frame)) = kept {
-            self.drop_at_egress(exit, discard, &frame);
+            self.drop_at_egress(egress, discard, &frame);
         }
     }
 
-    fn drop_at_egress(&mut self, exit: Mark, discard: Discard, frame: &Frame) {
-        self.notify_drop(discard, frame, Some(exit));
-        self.count_at_egress(exit, discard);
+    fn drop_at_egress(&mut self, egress: Mark, discard: Discard, frame: &Frame) {
+        self.notify_drop(discard, frame, Some(egress));
+        self.count_at_egress(egress, discard);
     }
 }

@@ -6,14 +6,14 @@ use strowger_frame::{Address, Mark};
 
 use crate::{command::PortQueue, discard::DiscardTally, limits::PORTS_MAX};
 
-/// The port queues that one worker polls, dense, and where each port's queue is. Sized once.
+/// The port queues that one worker polls, without gaps, and the index of each port's queue. Never grows.
 pub(super) struct PortQueues {
-    /// Boxed, so that one can be given back to the slow path without allocating.
+    /// Boxed, so that a queue can be returned to the slow path without an allocation.
     #[allow(clippy::vec_box)]
     queues: Vec<Box<PortQueue>>,
     /// By port number: the index in `queues`.
     index: Vec<Option<u16>>,
-    /// SlotAllocator of ports that were given frames since their last flush, or have sends in flight.
+    /// Numbers of ports that were given frames since their last flush, or have sends in flight.
     unflushed: Vec<u16>,
 }
 
@@ -31,7 +31,7 @@ impl PortQueues {
         self.queues.len()
     }
 
-    /// The queue at this index, as [`Worker::forward`](super::Worker::forward) counts them.
+    /// The queue at this index.
     #[inline]
     pub(super) fn at(&mut self, queue: usize) -> Option<&mut PortQueue> {
         self.queues.get_mut(queue).map(Box::as_mut)
@@ -43,7 +43,7 @@ impl PortQueues {
         Some(&**self.queues.get(self.index_of(port)?)?)
     }
 
-    /// As [`of_port`](Self::of_port), to change it.
+    /// As [`of_port`](Self::of_port), mutable.
     #[inline]
     pub(super) fn of_port_mut(&mut self, port: u16) -> Option<&mut PortQueue> {
         let queue = self.index_of(port)?;
@@ -55,19 +55,19 @@ impl PortQueues {
         self.index.get(usize::from(port)).copied().flatten().map(usize::from)
     }
 
-    /// The number and the discard counters of the port at this index.
+    /// The drop counters of the port with this number.
     pub(super) fn discards(&self, port: u16) -> Option<&DiscardTally> {
         Some(&*self.of_port(port)?.discards)
     }
 
-    /// The port and the address that a mark has at this index.
+    /// The port number and the address that a mark has in the queue at this index.
     #[cold]
     pub(super) fn address_of(&self, queue: usize, mark: Mark) -> Option<(u16, Address)> {
         let queue = self.queues.get(queue)?;
         Some((queue.number, queue.port.address_of(mark)?))
     }
 
-    /// Adds a port; comes back where there is no room for it.
+    /// Adds a queue, or returns it if there is no room.
     pub(super) fn insert(&mut self, queue: Box<PortQueue>) -> Result<(), Box<PortQueue>> {
         let number = usize::from(queue.number);
         if self.queues.len() == PORTS_MAX || number >= self.index.len() {
@@ -89,7 +89,7 @@ impl PortQueues {
         Some(removed)
     }
 
-    /// The port with this number, which is given frames now: it is flushed later.
+    /// The queue of a port that is given frames now. It is listed for the next flush.
     #[inline]
     pub(super) fn transmit_queue(&mut self, port: u16) -> Option<&mut PortQueue> {
         let at = self.index_of(port)?;
@@ -107,7 +107,7 @@ impl PortQueues {
         !self.unflushed.is_empty()
     }
 
-    /// Flushes the ports that were given frames; those with sends in flight stay listed.
+    /// Flushes the listed ports. Those with sends in flight stay listed.
     pub(super) fn flush(&mut self) {
         let Self { queues, index, unflushed } = self;
         unflushed.retain(|&number| {

@@ -1,5 +1,4 @@
-//! What the slow path hears of packets that ended here, and what the switch itself sends: slot 1 as
-//! a place that packets come in by. It decides nothing about answers; it only keeps them few.
+//! Punts and notes to the slow path, and packets of the switch itself, which come in by slot 1.
 
 use std::cell::Cell;
 
@@ -31,23 +30,23 @@ const LINK_PUNT_RATE: Rate = Rate::per_second(LINK_PUNTS_PER_SECOND, LINK_PUNTS_
 /// For each link: packets for the switch itself.
 const PACKET_UP_RATE: Rate = Rate::per_second(PACKETS_UP_PER_SECOND, PACKETS_UP_AT_ONCE);
 
-/// Retiring numbers that are still named are reported this often.
+/// The shortest time between two reports that frames name a former slot number.
 const ALIAS_NOTE_NS: u64 = 100_000_000;
 
-/// Whether a frame has named a slot by a retiring number.
+/// Whether a frame has named a slot by its former number.
 #[derive(Default)]
 pub(super) struct AliasUsed {
-    /// The number, and the frame's first bytes; what was not noted yet.
+    /// The number and the start of the frame, until it is noted.
     seen: Cell<Option<(u16, DropNotice)>>,
     is_new: Cell<bool>,
-    /// When one was last seen, in units of [`ALIAS_NOTE_NS`].
-    lately: Cell<u64>,
-    /// The step is only tried, for a trace: nothing is noted.
+    /// The time of the last report, in units of [`ALIAS_NOTE_NS`].
+    window: Cell<u64>,
+    /// Whether the step is a dry run, for a trace, that notes nothing.
     is_dry: Cell<bool>,
 }
 
 impl Worker {
-    /// Tells the slow path what came up while frames were switched.
+    /// Notes what came up while frames were switched.
     #[inline]
     pub(super) fn note_what_came_up(&mut self) {
         if let Some(link) = self.tx.rekey_due.take() {
@@ -66,8 +65,8 @@ impl Worker {
         }
     }
 
-    /// Where a former number leads. Who names it is noted only if the frame goes on by it: what goes no
-    /// further hears why, and nothing else.
+    /// The user of a former number. The use is noted only if the frame is forwarded; a dropped frame causes an
+    /// error instead.
     #[cold]
     #[allow(clippy::too_many_arguments)] // by value, as below
     pub(super) fn pass_alias<R: Register>(
@@ -90,21 +89,21 @@ impl Worker {
         to
     }
 
-    /// Remembers, seldom, who still names a slot by its former number.
+    /// Remembers, seldom, a frame that names a slot by its former number.
     #[cold]
     pub(super) fn note_alias<R: Register>(
         &self,
         ingress: &Link,
         slot: u16,
-        header: HeaderRepr<R>, // by value: nothing of the hot path may need an address for this
+        header: HeaderRepr<R>, // by value: the hot path must not need an address for this
         payload: &[u8],
     ) {
         if self.alias_used.is_dry.get() {
             return;
         }
-        // Its arrival was just counted, so this is the time.
-        let lately = 1 + ingress.tally.heard_ns.read() / ALIAS_NOTE_NS;
-        if self.alias_used.lately.replace(lately) != lately {
+        // The arrival was just counted, so this is the present time.
+        let window = 1 + ingress.tally.heard_ns.read() / ALIAS_NOTE_NS;
+        if self.alias_used.window.replace(window) != window {
             let mut head = [0; HEAD_BYTES_MAX];
             let Ok(rest) = header.emit(&mut head) else { return };
             let follows = rest.len().min(payload.len());
@@ -116,10 +115,10 @@ impl Worker {
                 ingress_slot: ingress.slot,
                 rights: ingress.rights,
                 at: self.tx.now,
-                // It did not end.
+                // It was not dropped.
                 discard: Discard::Handled,
                 dry_run: None,
-                exit: None,
+                next_hop: None,
                 packet_bytes: (bytes + payload.len()) as u16,
                 head: head.into_iter().take(bytes + follows).collect(),
             };
@@ -128,8 +127,8 @@ impl Worker {
         }
     }
 
-    /// Whether a link may punt one more of a kind: as long as it has fewer there than are left free, so
-    /// that another one always finds a place. It is counted then.
+    /// Whether a link may punt one more of a kind: if it has fewer in the queue than there are free places, so that
+    /// another link always finds one. Counts the punt.
     #[cold]
     fn may_punt(&mut self, link: Mark, kind: PuntKind) -> bool {
         let free = self.slow_path.punts.free(kind);
@@ -144,7 +143,7 @@ impl Worker {
         }
     }
 
-    /// Gives the slow path a frame; one that it has no room for comes back.
+    /// Sends a frame to the slow path, or returns it if there is no room.
     #[cold]
     fn punt(&mut self, kind: PuntKind, punt: Punt) -> Result<(), (Discard, Frame)> {
         self.slow_path.has_news = true;
@@ -153,7 +152,7 @@ impl Worker {
         } else {
             &self.slow_path.punts.packets
         };
-        // Full after all, since another worker was faster.
+        // Another worker took the last place.
         match queue.push(punt).map_err(Punt::into_frame) {
             Err(Some(frame)) => {
                 self.unpunt(frame.mark(), kind);
@@ -163,7 +162,7 @@ impl Worker {
         }
     }
 
-    /// What was counted did not find a place.
+    /// Corrects the count of a punt that found no place.
     #[cold]
     fn unpunt(&mut self, link: Mark, kind: PuntKind) {
         if let Some(link) = self.links.get_mut(link) {
@@ -171,7 +170,7 @@ impl Worker {
         }
     }
 
-    /// Hands up a message of a link itself.
+    /// Punts one of a link's own messages.
     #[cold]
     pub(super) fn punt_link_message(
         &mut self,
@@ -183,18 +182,18 @@ impl Worker {
         if !self.may_punt(link, PuntKind::LinkMessage) {
             return Err((Discard::PuntFull, frame));
         }
-        let said = Punt::LinkMessage { worker: self.number, link, kind, from, frame };
-        self.punt(PuntKind::LinkMessage, said)
+        let punt = Punt::LinkMessage { worker: self.number, link, kind, from, frame };
+        self.punt(PuntKind::LinkMessage, punt)
     }
 
-    /// Queues a note for the slow path. One that does not fit is queued when its cause is seen again.
+    /// Queues a note. If there is no room, its cause will note it again.
     #[cold]
     pub(super) fn note(&mut self, note: Punt) {
         let _ = self.slow_path.punts.notes.push(note);
         self.slow_path.has_news = true;
     }
 
-    /// Tells the slow path what every frame of a link says now: a few times.
+    /// Queues a note that every frame of the link would cause, within the link's limit.
     #[cold]
     pub(super) fn note_often(&mut self, link: Mark, note: Punt) {
         let now = self.tx.now;
@@ -203,7 +202,7 @@ impl Worker {
         }
     }
 
-    /// Tells it of a link whose frames come from another address than it has.
+    /// Notes that a link's frames come from an address that it does not have.
     #[cold]
     pub(super) fn note_roamed(&mut self, link: Mark, from: Mark, bytes: usize, queue: usize) {
         let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
@@ -212,14 +211,14 @@ impl Worker {
         }
     }
 
-    /// Hands up a packet for the switch itself.
+    /// Punts a packet for the switch itself.
     pub(super) fn punt_packet(&mut self, frame: Frame) -> Result<(), (Discard, Frame)> {
         let (ingress, at) = (frame.mark(), self.tx.now);
         let Some(link) = self.links.ingress_mut(ingress) else {
             return Err((Discard::IngressGone, frame));
         };
         let (rights, ingress_slot) = (link.rights, link.slot);
-        // It may be the answer to a question of ours, so a few are let through.
+        // It may answer one of the switch's own questions, so a few are let through.
         if !rights.control && !link.drop_notices.take(LINK_PUNT_RATE, at) {
             return Err((Discard::NotAllowed, frame));
         }
@@ -235,15 +234,15 @@ impl Worker {
         self.punt(PuntKind::Packet, packet)
     }
 
-    /// Whether beacons are punted from this port. A word and no more: what was decided, returned
-    /// through memory, would cost the plain path its registers.
+    /// Whether beacons are punted at this port. Returns one word: a larger result would cost the plain path its
+    /// registers.
     #[cold]
     #[inline(never)]
     pub(super) fn accepts_beacons(&mut self, queue: usize) -> bool {
         self.ports.at(queue).is_some_and(|queue| queue.accepts_beacons)
     }
 
-    /// Hands up a message that proves nothing yet.
+    /// Punts a message that is not authenticated.
     pub(super) fn punt_handshake(
         &mut self,
         frame: Frame,
@@ -257,7 +256,7 @@ impl Worker {
             return Err((Discard::Malformed, frame));
         };
         let is_beacon = header.kind == Kind::Beacon;
-        // What cannot be a handshake message, and what answers none of ours, takes no place.
+        // A message that cannot be a handshake, or that answers none of the switch's own, takes no place.
         if !is_beacon && !could_be_handshake(&header, frame.len()) {
             return Err((Discard::Malformed, frame));
         }
@@ -265,10 +264,9 @@ impl Worker {
         if is_answer && !self.slow_path.awaited.has(header.index) {
             return Err((Discard::NoSession, frame));
         }
-        // Apart, so that unknown senders cannot crowd out known ones. A beacon counts as unknown, whatever
-        // address it comes from.
+        // Unknown senders have a queue of their own. Beacons count as unknown, whatever address they come from.
         let is_known = !is_beacon && !link.is_unknown();
-        // Nor one who is known the others: of each a few at a time.
+        // Each known sender may punt a few at a time.
         let at = self.tx.now;
         let known = self.links.get_mut(link).filter(|_| is_known);
         let is_over_budget = known.is_some_and(|link| {
@@ -297,10 +295,10 @@ impl Worker {
         pushed.map_err(|full| (Discard::PuntFull, full.frame))
     }
 
-    /// Counts the end of a frame at the port that it came in by.
+    /// Counts a drop at the port that the frame came in by.
     #[cold]
     pub(super) fn discard(&mut self, queue: usize, discard: Discard, frame: &Frame) {
-        // What ends where it is meant to end is no loss of its slot's.
+        // A frame that has served its purpose is no loss of its slot.
         if discard != Discard::Handled
             && let Some(link) = self.links.get(frame.mark())
         {
@@ -311,29 +309,28 @@ impl Worker {
                 queue.discards.count(discard);
                 queue.port.note_discard(frame, discard.name());
             }
-            // It was handed over by another worker, which has its port.
+            // Another worker handed it over, and has its port.
             None => self.slow_path.orphan_drops.count(discard),
         }
     }
 
-    /// Counts the end of a frame at the exit that it was to leave by.
+    /// Counts a drop at the port that the frame should have left by.
     #[cold]
-    pub(super) fn count_at_egress(&mut self, exit: Mark, discard: Discard) {
-        let discards = self.links.get(exit).and_then(|link| {
+    pub(super) fn count_at_egress(&mut self, egress: Mark, discard: Discard) {
+        let discards = self.links.get(egress).and_then(|link| {
             link.tally.discards.add(1);
             self.ports.discards(link.port)
         });
         match discards {
             Some(discards) => discards.count(discard),
-            // The link is gone, and its port may be, too.
+            // The link is gone, and its port may be gone too.
             None => self.slow_path.orphan_drops.count(discard),
         }
     }
 
-    /// Reports a discarded packet to the slow path, if its sender may hear of it and the budget for such
-    /// reports is not spent.
+    /// Punts a drop notice, if the packet asks for errors and the link's limit allows it.
     #[cold]
-    pub(super) fn notify_drop(&mut self, discard: Discard, frame: &Frame, exit: Option<Mark>) {
+    pub(super) fn notify_drop(&mut self, discard: Discard, frame: &Frame, egress: Option<Mark>) {
         let at = self.tx.now;
         if !discard.is_reported() || self.slow_path.punts.free(PuntKind::DropNotice) == 0 {
             return;
@@ -354,9 +351,10 @@ impl Worker {
         if !self.may_punt(ingress, PuntKind::DropNotice) {
             return;
         }
-        let (mut exit, mut dry_run) = (exit.and_then(|mark| self.next_hop_info(mark)), None);
+        let mut next_hop = egress.and_then(|mark| self.next_hop_info(mark));
+        let mut dry_run = None;
         if is_trace && discard == Discard::HopsSpent {
-            (exit, dry_run) = self.dry_run(ingress, head.clone(), frame.len());
+            (next_hop, dry_run) = self.dry_run(ingress, head.clone(), frame.len());
         }
         let notice = DropNotice {
             worker: self.number,
@@ -366,7 +364,7 @@ impl Worker {
             at,
             discard,
             dry_run,
-            exit,
+            next_hop,
             packet_bytes: packet.len() as u16,
             head,
         };
@@ -376,8 +374,7 @@ impl Worker {
         }
     }
 
-    /// What would become of a packet with these first bytes if it had a hop left: the step itself
-    /// says, on a copy.
+    /// The step that a trace packet would take with one more hop: runs on a copy of the packet's start.
     fn dry_run(
         &self,
         ingress: Mark,
@@ -396,7 +393,7 @@ impl Worker {
                 let link = self.links.get(egress);
                 let refused = match link {
                     None => Some(Discard::ExitGone),
-                    // Its queue is another worker's, and its sealer too.
+                    // Another worker has its queue and its sealer.
                     Some(link) if link.home.is_some() => None,
                     Some(link) => link.dry_run(frame_bytes, is_control),
                 };
@@ -409,16 +406,16 @@ impl Worker {
         }
     }
 
-    fn next_hop_info(&self, exit: Mark) -> Option<NextHopInfo> {
-        let link = self.links.get(exit)?;
+    fn next_hop_info(&self, egress: Mark) -> Option<NextHopInfo> {
+        let link = self.links.get(egress)?;
         Some(NextHopInfo {
-            link: exit,
+            link: egress,
             queue_frames: link.egress.waiting() as u16,
             packet_bytes_max: link.packet_bytes_max(),
         })
     }
 
-    /// Sends a packet of the switch's own: it comes in by slot 1.
+    /// Sends a packet of the switch itself, which comes in by slot 1.
     pub(super) fn originate(&mut self, packet: &[u8], now: Now) {
         let Some(mut frame) = self.make(LINK_HEADER_BYTES + packet.len()) else { return };
         frame.set_mark(Link::OWN);
@@ -436,8 +433,8 @@ impl Worker {
         self.dispatch(Some(frame).into_iter(), &[verdict], NO_QUEUE);
     }
 
-    /// Whether a control packet goes ahead of data; what the switch itself sends does. It was budgeted
-    /// when it was made.
+    /// Whether a control packet goes ahead of data. Packets of the switch itself do; they were limited when they
+    /// were made.
     #[cold]
     pub(super) fn may_go_ahead(&mut self, frame: &Frame, now: Now) -> bool {
         let ingress = frame.mark();
@@ -446,7 +443,7 @@ impl Worker {
     }
 }
 
-/// Whether errors are unwanted, and whether it is a trace's packet.
+/// Whether the packet asks for no errors, and whether it is a trace packet.
 fn flags<R: Register>(header: &Header<'_, R>) -> (bool, bool) {
     (header.no_errors(), header.is_control() && header.wants_telemetry())
 }

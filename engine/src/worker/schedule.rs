@@ -1,15 +1,15 @@
-//! What a worker polls next: its ports and rings in another order in every poll, so that none is first more
-//! often than others (R23).
+//! The order in which a worker polls its ports and rings. It changes in every poll, so that none is first more
+//! often than another (R23).
 
 use crate::limits::{PORTS_MAX, WORKERS_MAX};
 
-/// One worker's schedule. Sized once.
+/// One worker's schedule. Never grows.
 pub(super) struct Schedule {
     /// State of the generator that shuffles the order.
     random: u64,
-    /// Ports and, behind them, rings that are polled next, in this order.
+    /// The ports, and after them the rings, that are polled next, in this order.
     pub(super) order: Vec<u16>,
-    /// A session has moved here: what is in the rings now goes first.
+    /// A session has moved to this worker: the frames in the rings go first.
     pub(super) rings_first: bool,
     /// Frames received since the last flush.
     pub(super) unflushed_frames: usize,
@@ -21,11 +21,11 @@ impl Schedule {
         Self { random: 0, order, rings_first: false, unflushed_frames: 0 }
     }
 
-    /// Begins a poll of so many ports and rings: every order is equally likely (Fisher and Yates, as in
-    /// Knuth, "Seminumerical Algorithms", 3.4.2, algorithm P).
+    /// Begins a poll of `count` ports and rings: all orders are equally likely (Fisher and Yates, as in Knuth,
+    /// "Seminumerical Algorithms", 3.4.2, algorithm P).
     ///
-    /// Steps of a fixed width do not do: with four places, the second and the fourth then follow the
-    /// first more often than the third does, and an idle first port costs the third its share.
+    /// A rotation by a fixed step is biased: with four places, the second and the fourth then follow the first more
+    /// often than the third does, and an idle first port costs the third its share.
     #[inline]
     pub(super) fn begin(&mut self, count: usize) {
         if self.order.len() != count {
@@ -38,10 +38,10 @@ impl Schedule {
         }
     }
 
-    /// A number below `bound`, which is at most 2^16. The order needs to be even, not unpredictable.
+    /// A number below `bound`, which is at most 2^16. The order must be even, not unpredictable.
     #[inline]
     fn below(&mut self, bound: usize) -> usize {
-        // Knuth's linear congruential generator (MMIX); its high bits are the good ones.
+        // Knuth's linear congruential generator (MMIX). Its high bits are the random ones.
         self.random = self
             .random
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -79,7 +79,7 @@ mod tests {
         ] {
             let polls = 64 * 400;
             let mut schedule = Schedule::new();
-            // By place: how often it is ahead of the others, and how often behind all of them.
+            // By place: how often it comes before all others of `few`, and how often after all of them.
             let (mut firsts, mut lasts) = (vec![0_u32; count], vec![0_u32; count]);
             for _ in 0..polls {
                 schedule.begin(count);

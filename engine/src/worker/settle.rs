@@ -1,12 +1,11 @@
-//! Frames that wait at exits while memory runs low: none of them goes on holding memory that ports
-//! receive into. It never runs while there is memory enough, and then copies nothing.
+//! Egress queues under memory pressure: waiting frames leave the memory that ports receive into.
 
 use super::Worker;
 use crate::{discard::Discard, limits::EGRESS_DRAIN_WINDOW_NS_LOG2};
 
 impl Worker {
-    /// Settles what ports have left at exits. What an exit has no share left for is
-    /// dropped there, and counted as `egress_full`.
+    /// Moves the frames of contended queues to memory of their own. Frames without room there are dropped and
+    /// counted as `egress_full`.
     #[cold]
     pub(super) fn settle(&mut self) {
         let window = self.tx.now.0 >> EGRESS_DRAIN_WINDOW_NS_LOG2;
@@ -19,7 +18,7 @@ impl Worker {
                 self.count_at_egress(mark, Discard::EgressFull);
             }
             if dropped > 0 {
-                self.tx.pool.reclaim(); // the next exit may have what they gave up
+                self.tx.pool.reclaim(); // the next queue may use the memory that this one has freed
             }
         }
     }

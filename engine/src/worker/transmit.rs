@@ -1,5 +1,4 @@
-//! From the queues at exits to the ports, and what a worker does before it sleeps. It never decides
-//! which frame may wait.
+//! From egress queues to ports, and what a worker does before and after its thread sleeps.
 
 use std::mem;
 
@@ -9,7 +8,7 @@ use super::Worker;
 use crate::{command::PortQueue, discard::Discard, limits::BURSTS_PER_FLUSH};
 
 impl Worker {
-    /// Gives the ports what was put at exits since this was last called, as far as they take it.
+    /// Offers ports the frames that joined egress queues since the last call.
     pub(super) fn transmit(&mut self) {
         mem::swap(&mut self.tx.tx_pending, &mut self.backlog.offering);
         for at in 0..self.backlog.offering.len() {
@@ -24,7 +23,7 @@ impl Worker {
         }
     }
 
-    /// Offers what waits at one exit to its port. Says whether nothing waits there any more.
+    /// Offers one egress queue to its port. Returns whether the queue is empty afterwards.
     #[inline]
     fn offer(&mut self, mark: Mark) -> bool {
         let Some(link) = self.links.get_mut(mark) else { return true };
@@ -34,11 +33,11 @@ impl Worker {
         }
     }
 
-    /// Once a poll: offers what ports have left at exits to those of them that take frames again, and
-    /// asks those that have sends in flight. A blocked exit costs one question.
+    /// Once a poll: offers contended queues to ports that take frames again, and flushes ports with sends in
+    /// flight. A blocked queue costs one call.
     pub(super) fn offer_again(&mut self) {
         if !self.tx.tx_pending.is_empty() {
-            self.transmit(); // what commands have put there
+            self.transmit(); // frames that commands have added
         }
         let mut at = 0;
         while let Some(&mark) = self.backlog.contended.get(at) {
@@ -56,13 +55,13 @@ impl Worker {
         }
     }
 
-    /// Whether the port says that this link takes no frames now.
+    /// Whether the port takes no frames for this link now.
     fn is_blocked(&self, mark: Mark) -> bool {
         let Some(link) = self.links.get(mark) else { return false };
         self.ports.of_port(link.port).is_some_and(|queue| queue.port.is_blocked(mark))
     }
 
-    /// Flushes if enough has come in since that was last done, or little comes.
+    /// Flushes if enough frames came in since the last flush, or if few come in.
     #[inline]
     pub(super) fn flush_after(&mut self, arrived: usize) {
         self.schedule.unflushed_frames += arrived;
@@ -72,32 +71,32 @@ impl Worker {
         }
     }
 
-    /// Lets go what the ports were given, and wakes those who have something to do.
+    /// Flushes the ports, and wakes other workers and the slow path where there is something new for them.
     pub(super) fn flush(&mut self) {
         self.schedule.unflushed_frames = 0;
         if self.ports.has_unflushed() {
             self.ports.flush();
         }
         if self.tx.pool.take_ran_low() {
-            self.handoff_rings.wake_all(); // frames of this pool wait at their exits, too
+            self.handoff_rings.wake_all(); // frames of this pool wait in their egress queues, too
         }
         self.handoff_rings.wake_others();
         self.note_what_came_up();
         self.slow_path.wake_if_news();
     }
 
-    /// Counts the frames that had to leave their queue for others.
+    /// Counts the displaced frames.
     #[cold]
     fn count_displaced(&mut self) {
         for mark in mem::take(&mut self.tx.displaced) {
             let by = self.links.mark_at(mark.0);
-            // At the port that it came in by, if that is one of this worker's.
+            // At the port that the frame came in by, if that is one of this worker's.
             self.count_at_egress(by, Discard::EgressFull);
         }
     }
 
-    /// Called before the thread blocks: gives each port's word on what would wake it, and says
-    /// whether the thread may block at all. Call [`disarm`](Self::disarm) after.
+    /// Prepares for a sleep of the thread: tells `each` what would wake it at each port, and returns whether the
+    /// thread may sleep. Call [`disarm`](Self::disarm) afterwards.
     pub fn arm(&mut self, mut each: impl FnMut(Arm)) -> bool {
         let mut may_block = self.tx.tx_pending.is_empty() && self.slow_path.commands.is_empty();
         may_block &= self.handoff_rings.is_empty();
@@ -106,12 +105,13 @@ impl Worker {
             may_block &= arm != Arm::Ready && queue.port.is_flushed();
             each(arm);
         }
-        // What is blocked wakes the thread; a port that has just ended it, or never says so, is asked.
+        // A blocked port wakes the thread when it takes frames again. Ask once more: the port may just have done
+        // so, or may not report it.
         may_block && self.backlog.contended.iter().all(|&mark| self.is_blocked(mark))
     }
 
-    /// Called after the thread has woken. `is_ready` says of each descriptor that
-    /// [`arm`](Self::arm) gave, by its place in the order of the calls, whether it is readable.
+    /// Ends a sleep of the thread. `is_ready(n)` says whether the descriptor of the n-th call of
+    /// [`arm`](Self::arm)'s `each` is readable.
     pub fn disarm(&mut self, is_ready: impl Fn(usize) -> bool) {
         for (nth, PortQueue { port, .. }) in self.ports.iter_mut().enumerate() {
             if is_ready(nth) {
@@ -121,7 +121,7 @@ impl Worker {
         }
     }
 
-    /// Frames that wait at exits: 0 at rest.
+    /// Frames in egress queues that were not transmitted; 0 at rest.
     pub fn frames_waiting(&self) -> usize {
         let listed = self.tx.tx_pending.iter().chain(&self.backlog.contended);
         listed.filter_map(|&mark| Some(self.links.get(mark)?.egress.waiting())).sum()

@@ -7,19 +7,19 @@ use crate::discard::Discard;
 
 /// The outcome for one frame, packed into one word.
 ///
-/// An enum of fields of different sizes is written field by field and copied whole, so that each copy waits
-/// until the writes have reached the cache: 10 ns for each packet of a burst. A word stays in a register.
-/// Read it with [`outcome`](Self::outcome).
+/// An enum with fields of different sizes is written field by field and copied whole, so each copy waits until the
+/// writes have reached the cache: 10 ns for each packet of a burst. A word stays in a register. Read it with
+/// [`outcome`](Self::outcome).
 ///
-/// Bits 0 to 31 hold the next hop's mark, bits 32 to 39 a worker, a discard or a kind, bit 40 the control flag,
-/// bit 41 whether there is a next hop, bits 48 to 55 the outcome's number.
+/// Bits 0 to 31 hold the next hop's mark, bits 32 to 39 a worker, a discard or a kind, bit 40 the control flag, bit
+/// 41 whether there is a next hop, bits 48 to 55 the outcome's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Verdict(u64);
 
-/// What [`Verdict`] says.
+/// The content of a [`Verdict`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The frame is ready to leave: it joins the egress queue of this next hop.
+    /// The frame joins the egress queue of this next hop.
     Transmit { next_hop: Mark, is_control: bool },
     /// To the worker that owns the next hop's port.
     Handoff { worker: u8, next_hop: Mark, is_control: bool },
@@ -27,20 +27,20 @@ pub(super) enum Outcome {
     WrongWorker { worker: u8 },
     /// To the slow path.
     Punt(PuntReason),
-    /// A keepalive: its arrival was all that it had to say.
+    /// A keepalive, which has no content.
     Consumed,
-    /// Counted and dropped. `next_hop` is the one that refused the frame: the frame may wait there for keys.
+    /// Drop the frame and count the reason. If `next_hop` refused it, it may wait there for keys.
     Drop { discard: Discard, next_hop: Option<Mark>, is_control: bool },
 }
 
-/// Why a frame goes to the slow path.
+/// The reason for which a frame goes to the slow path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PuntReason {
     /// A packet whose label ends at slot 1.
     Packet,
-    /// An authenticated message of a link itself, and the mark of the address that it came from.
+    /// An authenticated message of a link, and the mark of its source address.
     LinkMessage { kind: Kind, from: Mark },
-    /// A handshake message or a beacon: nothing in it is authenticated yet.
+    /// A handshake message or a beacon: nothing in it is authenticated.
     Handshake,
 }
 
@@ -80,13 +80,13 @@ impl Verdict {
         Self(PUNT_LINK_MESSAGE | (kind as u64) << ARGUMENT_SHIFT | from.0 as u64)
     }
 
-    /// A drop that no next hop is to blame for.
+    /// A drop that no next hop caused.
     #[inline]
     pub(super) const fn drop(discard: Discard) -> Self {
         Self(DROP | (discard as u64) << ARGUMENT_SHIFT)
     }
 
-    /// The next hop refused the frame.
+    /// A drop that the next hop caused.
     #[inline]
     pub(super) const fn refused(discard: Discard, next_hop: Mark, is_control: bool) -> Self {
         Self(Self::drop(discard).0 | HAS_NEXT_HOP | Self::transmit(next_hop, is_control).0)

@@ -283,8 +283,11 @@ impl ControlMessages {
     fn handle_drop_notice(&mut self, mut notice: DropNotice, now: Now, base: &mut Base) {
         let mut head = mem::take(&mut notice.head);
         let cause = Cause::of(&notice);
-        let drop =
-            DroppedPacket { why: notice.discard, dry_run: notice.dry_run, next_hop: notice.exit };
+        let drop = DroppedPacket {
+            why: notice.discard,
+            dry_run: notice.dry_run,
+            next_hop: notice.next_hop,
+        };
         if let Ok(header) = AnyHeader::parse(&mut head) {
             with_header!(header, header => self.send_drop_error(cause, header, &drop, now, base));
         }
