@@ -330,7 +330,7 @@ impl Workers {
         }
         self.attention().want_completions();
         // Whatever a worker completes from here on it tells; what it has completed is read now.
-        self.handles.iter_mut().all(|handle| handle.reports.is_empty())
+        self.handles.iter_mut().all(|handle| handle.completions.is_empty())
     }
 
     fn awaits_reports(&self) -> bool {
