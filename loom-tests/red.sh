@@ -109,13 +109,13 @@ row red ring.rs "push: room not asked" "$(in_fn 'push(' 's/self.room(1) == 0/fal
 
 room=io-backends
 wire=wire::
-row red wire.rs "tell_drained: fence removed" "$(in_fn tell_drained 's/fence(Ordering::SeqCst);/let _ = fence;/')" ${wire}an_end
-row red wire.rs "tell_drained: fence SeqCst to AcqRel" "$(in_fn tell_drained 's/fence(Ordering::SeqCst)/fence(Ordering::AcqRel)/')" ${wire}an_end
-row green wire.rs "Farewell::drop: Release to Relaxed" '/impl Drop for Farewell/,/^}/ s/Ordering::Release/Ordering::Relaxed/' ${wire}each_frame
+row red wire.rs "notify_room: fence removed" "$(in_fn notify_room 's/fence(Ordering::SeqCst);/let _ = fence;/')" ${wire}an_end
+row red wire.rs "notify_room: fence SeqCst to AcqRel" "$(in_fn notify_room 's/fence(Ordering::SeqCst)/fence(Ordering::AcqRel)/')" ${wire}an_end
+row green wire.rs "CloseNotice::drop: Release to Relaxed" '/impl Drop for CloseNotice/,/^}/ s/Ordering::Release/Ordering::Relaxed/' ${wire}each_frame
 row green wire.rs "put: Acquire to Relaxed" "$(in_fn 'put<' 's/gone.load(Ordering::Acquire)/gone.load(Ordering::Relaxed)/')" ${wire}each_frame
 row green wire.rs "arm: Acquire to Relaxed" "$(in_fn 'arm(' 's/gone.load(Ordering::Acquire)/gone.load(Ordering::Relaxed)/')" ${wire}each_frame
-row red wire.rs "arm: that it is stuck is not said" "$(in_fn 'arm(' 's/stuck.store(true/stuck.store(false/')" ${wire}an_end
-row red wire.rs "arm: room not looked for again" "$(in_fn 'arm(' 's/ \&\& !self.to.is_full()/ \&\& false/')" ${wire}an_end
+row red wire.rs "arm: the blocked flag not set" "$(in_fn 'arm(' 's/blocked.store(true/blocked.store(false/')" ${wire}an_end
+row red wire.rs "arm: room not checked again" "$(in_fn 'arm(' 's/ \&\& self.tx.has_room()/ \&\& false/')" ${wire}an_end
 xdp=xdp_ring::
 row red xdp/ring.rs "look: Acquire to Relaxed" "$(in_fn look 's/Ordering::Acquire/Ordering::Relaxed/')" ${xdp}the_kernel_takes
 row red xdp/ring.rs "publish: Release to Relaxed" "$(in_fn publish 's/Ordering::Release/Ordering::Relaxed/')" ${xdp}the_kernel_takes

@@ -107,7 +107,7 @@ fn send_all(source: &mut Station, len: usize, ended: &AtomicBool) {
 /// What this thread has had of a core, whoever else wanted it: the machine need not be idle.
 fn cpu_seconds() -> f64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is written, and lives through the call.
+    // SAFETY: `now` is written, and outlives the call.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut now) };
     now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
 }

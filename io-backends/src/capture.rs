@@ -1,17 +1,18 @@
-//! A wrapper around any port that writes what passes to a pcapng file, with the reason beside what
-//! was discarded. It never blocks the worker and never allocates there: packets are copied into
-//! records made beforehand, and a thread of its own writes them. When it cannot keep up it misses
+//! A wrapper around any port that writes its packets to a pcapng file, with the reason of each discard.
+//!
+//! It does not block the worker or allocate on it. The worker copies packets into records that were made
+//! at the start, and a thread of the capture writes them. If the thread falls behind, the capture misses
 //! packets, and the file says how many.
 //!
-//! The link type is `LINKTYPE_USER0` (147). In Wireshark, Preferences, Protocols, DLT_USER, give
-//! it the dissector of your choice; without one the bytes are shown, with direction and comments.
+//! The link type is `LINKTYPE_USER0` (147). In Wireshark, choose a dissector for it under Preferences,
+//! Protocols, DLT_USER; without one, Wireshark shows the bytes with direction and comments.
 //!
-//! A record is held back until the port is used again, so that the reason of a discard can be
-//! written beside the packet itself, as it arrived. A discard that comes later (from a queue) is
-//! written as a packet of its own, as it was then.
+//! The capture holds the record of a received packet until the next call of the port, so that the reason
+//! of a discard stands beside the packet. A later discard, from a queue, is written as another packet, with
+//! its contents at that time.
 //!
-//! The wrapper is for looking, not for speed: it copies bytes (no frame is copied, so
-//! `frames_copied` stays 0) and reads a clock once a burst.
+//! A capture is for diagnosis, not for speed: it copies bytes (but no frame, so `frames_copied` does not
+//! rise) and reads a clock once a burst.
 
 use std::{
     fs::File,
@@ -42,12 +43,12 @@ mod pcapng;
 
 use pcapng::{Direction, Packet, Writer};
 
-/// How large a capture is to be.
+/// The size of a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CaptureSpec {
     /// Bytes kept of each packet, up to 65,535.
     pub snap_bytes: usize,
-    /// Packets that may wait to be written. Memory is this times `snap_bytes`.
+    /// Packets that may wait to be written. The memory is this times `snap_bytes`.
     pub queue_frames: usize,
 }
 
@@ -58,38 +59,38 @@ impl Default for CaptureSpec {
     }
 }
 
-/// What a capture counts.
+/// Counters of a capture.
 #[derive(Debug, Default)]
 pub struct CaptureTally {
-    /// Packets that passed, both ways, and later discards.
+    /// Packets in both directions, and later discards.
     pub passed: Counter,
-    /// Those of them that were not written, since too many were waiting.
+    /// Packets that were not written, because too many were waiting.
     pub missed: Counter,
 }
 
-/// One packet on its way to the file.
+/// A packet that waits to be written.
 #[derive(Debug, Default)]
 struct Record {
     at_ns: u64,
     direction: Direction,
     len: usize,
-    /// Where the packet lay: by this a discard finds its record.
+    /// Address of the packet in memory: a discard finds its record by it.
     address: usize,
     discard: Option<&'static str>,
     kept: usize,
     bytes: Box<[u8]>,
 }
 
-/// A port whose traffic is written to a file.
+/// A port whose packets are written to a file.
 pub struct Capture<P> {
     inner: P,
     clock: Box<dyn FnMut() -> u64 + Send>,
-    /// Empty records from the writing thread, and full ones to it.
+    /// Empty records from the writer thread, and full records to it.
     empty: Consumer<Box<Record>>,
     full: Producer<Box<Record>>,
-    /// Empty records that were taken and not needed.
+    /// Empty records that were taken and not used.
     returned: ArrayVec<Box<Record>, BURST_MAX>,
-    /// What arrived last: it may yet be discarded.
+    /// The packets of the last receive burst, which the switch may still discard.
     arrived: ArrayVec<Box<Record>, BURST_MAX>,
     tally: Arc<CaptureTally>,
     ending: Arc<AtomicBool>,
@@ -104,18 +105,18 @@ impl<P> std::fmt::Debug for Capture<P> {
 }
 
 impl<P: Port> Capture<P> {
-    /// Captures to a file that is made, or overwritten, whatever it was, with the time of day.
+    /// Captures to a new file; replaces an existing file. Times are the time of day.
     ///
     /// # Errors
-    /// The kernel's, when the file, a descriptor or a thread is not to be had.
+    /// The file cannot be made, or there is no file descriptor or thread left.
     pub fn to_path(inner: P, path: impl AsRef<Path>, spec: &CaptureSpec) -> io::Result<Self> {
         Self::to_file(inner, File::create(path)?, spec)
     }
 
-    /// Captures to a file that is open and empty, with the time of day.
+    /// Captures to an open, empty file. Times are the time of day.
     ///
     /// # Errors
-    /// The kernel's, when a descriptor or a thread is not to be had.
+    /// There is no file descriptor or thread left.
     pub fn to_file(inner: P, file: File, spec: &CaptureSpec) -> io::Result<Self> {
         Self::new(inner, BufWriter::new(file), spec, || {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -123,11 +124,12 @@ impl<P: Port> Capture<P> {
         })
     }
 
-    /// Captures to `out`, which a thread of the capture's own writes to, with times from `clock`:
-    /// nanoseconds since 1970, asked for once a burst.
+    /// Captures to `out`, to which a thread of the capture writes.
+    ///
+    /// `clock` returns nanoseconds since 1970; it is called once a burst.
     ///
     /// # Errors
-    /// The kernel's, when a descriptor or a thread is not to be had.
+    /// There is no file descriptor or thread left.
     pub fn new(
         inner: P,
         out: impl Write + Send + 'static,
@@ -136,7 +138,7 @@ impl<P: Port> Capture<P> {
     ) -> io::Result<Self> {
         let snap_bytes = spec.snap_bytes.min(usize::from(u16::MAX));
         let records = spec.queue_frames.max(1);
-        // Each ring has room for all records, so that neither side ever finds it full.
+        // Each ring has room for all records, so that no side finds it full.
         let (mut fill, empty) = ring(records);
         let (full, waiting) = ring(records);
         for _ in 0..records {
@@ -166,12 +168,12 @@ impl<P: Port> Capture<P> {
         })
     }
 
-    /// The port inside.
+    /// The wrapped port.
     pub fn inner(&self) -> &P {
         &self.inner
     }
 
-    /// What the capture counts.
+    /// The counters of the capture.
     pub fn capture_tally(&self) -> &Arc<CaptureTally> {
         &self.tally
     }
@@ -187,7 +189,7 @@ impl<P: Port> Capture<P> {
         Some(record)
     }
 
-    /// What arrived last is discarded no more: on to the file with it.
+    /// Passes the last received packets to the writer: the switch will not discard them any more.
     fn publish_arrived(&mut self) {
         if !self.arrived.is_empty() {
             self.full.push_burst(&mut self.arrived);
@@ -200,7 +202,7 @@ impl<P> Capture<P> {
     /// Ends the capture and waits until the file is written.
     ///
     /// # Errors
-    /// What went wrong with writing it.
+    /// The file could not be written.
     pub fn finish(mut self) -> io::Result<()> {
         self.end()
     }
@@ -216,13 +218,13 @@ impl<P> Capture<P> {
 }
 
 impl<P> Drop for Capture<P> {
-    /// As [`finish`](Capture::finish), with nobody to tell of an error.
+    /// As [`finish`](Capture::finish), but ignores errors.
     fn drop(&mut self) {
         let _ = self.end();
     }
 }
 
-/// The thread's half.
+/// The part of the writer thread.
 struct Writing {
     waiting: Consumer<Box<Record>>,
     fill: Producer<Box<Record>>,
@@ -244,12 +246,12 @@ impl Writing {
             }
         };
         loop {
-            // Acquire: pairs with Release in `end`. Asked before emptying the ring: what was pushed
-            // before the end is then in sight.
+            // Acquire: pairs with Release in `end`. Read before the ring is emptied: records that were
+            // pushed before the end are then visible.
             let ending = self.ending.load(Ordering::Acquire);
             while let Some(record) = self.waiting.pop() {
                 last_ns = record.at_ns;
-                // After an error the records go on round, so that the worker notices nothing.
+                // After an error the records still go round, so that the worker is not affected.
                 if let Some(writer) = &mut writer
                     && written.is_ok()
                 {
@@ -265,7 +267,7 @@ impl Writing {
                     let (passed, missed) = (self.tally.passed.read(), self.tally.missed.read());
                     written = writer.statistics(last_ns, passed, missed);
                 }
-                // What was captured can be read while the capture goes on.
+                // Flush, so that the file can be read while the capture runs.
                 written = written.and_then(|()| writer.flush());
             }
             if ending {
@@ -293,8 +295,9 @@ impl Record {
         }
     }
 
-    /// Whether these bytes lie where the packet lay: a frame that a link has opened begins later
-    /// than the packet did.
+    /// Whether the frame lies inside the packet of this record.
+    ///
+    /// A frame that a link has decrypted begins later than its packet did.
     fn spans(&self, frame: &Frame) -> bool {
         let at = frame.bytes().as_ptr().addr();
         at >= self.address && at + frame.len() <= self.address + self.len
@@ -327,7 +330,7 @@ impl<P: Port> Port for Capture<P> {
         }
         let at_ns = (self.clock)();
         let offered = frames.len();
-        // Before, since afterwards the frames are not ours; which of them go shows only then.
+        // Before the call: afterwards the frames are gone, but only then is it known which were taken.
         let mut records = ArrayVec::<Box<Record>, BURST_MAX>::new();
         records.extend(frames.iter().map_while(|f| self.record(at_ns, Direction::Outbound, f)));
         self.inner.tx_burst(to, frames);

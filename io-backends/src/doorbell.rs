@@ -1,13 +1,14 @@
-//! A doorbell: an eventfd and a flag that says whether anybody sleeps beside it. Ringing costs one
-//! fence and one load while the sleeper is awake, and a `write` only when it sleeps; it never
-//! blocks and never allocates.
+//! A doorbell: an eventfd and a flag that says whether a thread sleeps.
 //!
-//! The protocol of the flag, and why no ring is lost, stands at [`strowger_frame::sleep`].
+//! Ringing costs one fence and one load while the sleeper is awake, and one `write` while it sleeps. It
+//! does not block or allocate.
+//!
+//! [`strowger_frame::sleep`] describes the protocol of the flag and why no ring is lost.
 //!
 //! ```
 //! let mut bell = strowger_io::Doorbell::new()?;
 //! let waker = bell.waker();
-//! bell.arm(); // then look for work once more, and only then poll the descriptor
+//! bell.arm(); // then check for work once more, and only then poll the descriptor
 //! waker.wake();
 //! bell.disarm();
 //! # Ok::<(), std::io::Error>(())
@@ -32,31 +33,31 @@ struct Shared {
     waker: WakerCell,
 }
 
-/// The sleeper's half. Not `Clone`: one thread at a time sleeps beside a doorbell.
+/// The sleeper's half. Not `Clone`: one thread at a time sleeps on a doorbell.
 #[derive(Debug)]
 pub struct Doorbell {
     shared: Arc<Shared>,
     armed: bool,
 }
 
-/// The half of those who wake the sleeper.
+/// The waking half. Any number of threads can hold a clone.
 #[derive(Clone, Debug)]
 pub struct DoorbellWaker {
     shared: Arc<Shared>,
 }
 
 impl Doorbell {
-    /// A doorbell that nobody has rung.
+    /// Makes a doorbell that has not rung.
     ///
     /// # Errors
-    /// The kernel's, when the process has no descriptor left.
+    /// The process has no file descriptor left.
     pub fn new() -> io::Result<Self> {
         // SAFETY: no pointers are passed.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor was just made for us, and nobody else knows it.
+        // SAFETY: the kernel has just returned this descriptor, and only we have it.
         let event = unsafe { OwnedFd::from_raw_fd(fd) };
         let shared = Shared {
             flag: SleepFlag::default(),
@@ -67,50 +68,51 @@ impl Doorbell {
         Ok(Self { shared: Arc::new(shared), armed: false })
     }
 
-    /// One more who may ring.
+    /// Makes another waking half.
     pub fn waker(&self) -> DoorbellWaker {
         DoorbellWaker { shared: self.shared.clone() }
     }
 
-    /// The sleeper is about to sleep: from here on a ring makes the descriptor readable. Look for
-    /// work once more after this, and block only if there is none.
+    /// Prepares to sleep: from now on a ring makes the descriptor readable.
+    ///
+    /// Check for work once more after this call, and block only if there is none.
     #[inline]
     pub fn arm(&mut self) {
-        self.silence();
+        self.reset();
         self.armed = true;
         self.shared.flag.fall_asleep();
     }
 
-    /// The sleeper is awake: rings are cheap again, and the descriptor is no longer readable.
+    /// Ends the sleep: rings are cheap again, and the descriptor is not readable.
     #[inline]
     pub fn disarm(&mut self) {
         if self.armed {
             self.shared.flag.wake_up();
-            self.silence();
+            self.reset();
         }
     }
 
-    /// Whether [`arm`](Self::arm) was called and [`disarm`](Self::disarm) was not, since.
+    /// Whether the doorbell is armed.
     #[inline]
     pub fn is_armed(&self) -> bool {
         self.armed
     }
 
-    /// Takes back the ring that the descriptor may hold. A waker that has seen the flag may write
-    /// only after this; then the next sleep ends at once, and that ends it.
-    fn silence(&mut self) {
+    /// Resets the eventfd. A waker that saw the flag earlier may still write after this. The next sleep
+    /// then ends at once, which is harmless.
+    fn reset(&mut self) {
         if !self.armed {
             return;
         }
         self.armed = false;
         let mut rung = 0_u64;
         let fd = self.shared.event.as_raw_fd();
-        // SAFETY: `rung` is eight writable bytes, and outlives the call. An error means that it
-        // was not rung.
+        // SAFETY: `rung` is eight writable bytes and outlives the call. An error means that the
+        // doorbell did not ring.
         unsafe { libc::read(fd, (&raw mut rung).cast(), size_of::<u64>()) };
     }
 
-    /// Where a task that sleeps here leaves its waker.
+    /// Stores the waker of a task that sleeps on this doorbell.
     #[cfg(feature = "async")]
     pub(crate) fn register(&self, waker: &std::task::Waker) {
         self.shared.waker.register(waker);
@@ -131,7 +133,7 @@ impl Wake for DoorbellWaker {
 }
 
 impl DoorbellWaker {
-    /// Wakes the sleeper, if it sleeps. Call it after the work has been published.
+    /// Wakes the sleeper if it sleeps. Call this after publishing the work.
     #[inline]
     pub fn wake(&self) {
         if self.shared.flag.must_wake() {
@@ -143,8 +145,8 @@ impl DoorbellWaker {
     fn signal(&self) {
         let one = 1_u64;
         let fd = self.shared.event.as_raw_fd();
-        // SAFETY: `one` is eight readable bytes, and outlives the call. It cannot fail but for a
-        // counter that is full, and then the descriptor is readable already.
+        // SAFETY: `one` is eight readable bytes and outlives the call. The only possible error is a
+        // full counter, and then the descriptor is readable already.
         unsafe { libc::write(fd, (&raw const one).cast(), size_of::<u64>()) };
         #[cfg(feature = "async")]
         self.shared.waker.wake();

@@ -1,9 +1,9 @@
-//! Code of this process on a slot: the switch holds the port, the code holds the [`Endpoint`].
-//! Frames pass by ownership and are never copied. Either half may be dropped; the other stays up
-//! and says so.
+//! A port whose other end is code of this process: the switch holds the port, the code holds the
+//! [`Endpoint`]. Frames move by ownership and are not copied. When one half is dropped, the other stays
+//! valid and reports it.
 //!
-//! A frame that the endpoint receives carries in its mark the number of the slot by which the
-//! packet entered the switch; with it and the label the way back is computed.
+//! The mark of a received frame is the number of the ingress slot, the slot by which the packet entered
+//! the switch. The return path is computed from it and the label.
 //!
 //! ```
 //! use std::time::Duration;
@@ -11,13 +11,13 @@
 //! use strowger_io::endpoint::{self, EndpointSpec};
 //!
 //! let (mut port, mut endpoint) = endpoint::pair(&EndpointSpec::default())?;
-//! port.admit(Mark(5), Address::Only)?; // it stands on slot 5
+//! port.admit(Mark(5), Address::Only)?; // the port has slot 5
 //!
-//! let mut frame = endpoint.frame(100).expect("its pool is fresh");
+//! let mut frame = endpoint.frame(100).expect("the pool is empty at first");
 //! frame.bytes_mut().fill(7);
 //! endpoint.send(frame)?;
 //!
-//! // What the switch does with the port, in short: here, it sends the packet straight back.
+//! // In place of a switch: the port returns the packet.
 //! let mut pool = strowger_frame::Pool::new(&strowger_frame::PoolSpec {
 //!     trains: 0,
 //!     singles: 0,
@@ -52,37 +52,37 @@ use strowger_frame::{
 use crate::{
     memory::MemoryPort,
     wait::Waiter,
-    wire::{self, End, Wanted, bytes_of},
+    wire::{self, End, Interest, bytes_of},
 };
 
 pub use self::split::{EndpointReceiver, EndpointSender, split_pair};
 
-/// Bytes in front of every frame that an endpoint makes: a hop writes a link's header there.
+/// Free bytes in front of each frame that an endpoint makes: room for the header of a link.
 pub const HEADROOM_BYTES: usize = 128;
-/// Bytes behind it, at least: a hop writes a link's tag there.
+/// Free bytes behind each frame, at least: room for the tag of a sealed link.
 pub const TAILROOM_BYTES: usize = 64;
 
-/// How large an endpoint is to be.
+/// The size of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointSpec {
     /// Frames that can wait each way, rounded up to a power of two.
     pub depth_frames: usize,
-    /// The memory for frames that it sends; only [`ChunkClass::Train`] chunks are used.
+    /// The memory for frames to send; only [`ChunkClass::Train`] chunks are used.
     pub pool: PoolSpec,
 }
 
 impl Default for EndpointSpec {
-    /// 1,024 frames each way, 4 MiB for frames to send.
+    /// 1,024 frames each way, and 4 MiB for frames to send.
     fn default() -> Self {
         let pool = PoolSpec { trains: 64, singles: 0, huge_pages: false };
         Self { depth_frames: 1024, pool }
     }
 }
 
-/// The switch's half: an end of a wire like any other, whose far end is code and no switch.
+/// The switch's half.
 pub type EndpointPort = MemoryPort;
 
-/// The half that code of this process holds. One thread at a time uses it; it may move.
+/// The half for code of this process. One thread at a time uses it; it can move between threads.
 #[derive(Debug)]
 pub struct Endpoint {
     end: End,
@@ -90,19 +90,19 @@ pub struct Endpoint {
     waiter: Waiter,
 }
 
-/// Makes frames out of an endpoint's own memory.
+/// Makes frames from an endpoint's own memory.
 #[derive(Debug)]
 struct FrameMaker {
     pool: Pool,
-    /// The chunk that frames are being cut from.
+    /// The chunk that frames are cut from.
     carving: Option<Train>,
 }
 
-/// Frames of one length in one memory, with room behind each: see [`Endpoint::train_with_room`].
+/// Frames of one length in one chunk, with free bytes behind each: see [`Endpoint::train_with_room`].
 #[derive(Debug)]
 pub struct RoomyTrain {
     train: Train,
-    /// In front of the first one; behind it, the room of one is in front of the next.
+    /// Headroom of the first frame. The room behind each frame is the headroom of the next.
     headroom: usize,
     segment: usize,
     room: usize,
@@ -118,7 +118,7 @@ impl RoomyTrain {
     }
 }
 
-/// The switch's half has been dropped.
+/// The switch's port has been dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
@@ -130,19 +130,19 @@ impl fmt::Display for Gone {
 
 impl std::error::Error for Gone {}
 
-/// Why a frame could not be sent. It is given back.
+/// Why a frame cannot be sent. The error holds the frame.
 #[derive(Debug)]
 pub enum SendError {
-    /// The switch has not yet taken what was sent before.
+    /// The switch has not yet taken the earlier frames.
     Full(Frame),
-    /// The switch's half has been dropped.
+    /// The switch's port has been dropped.
     Gone(Frame),
 }
 
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full(_) => f.write_str("the switch has not yet taken what was sent before"),
+            Self::Full(_) => f.write_str("the switch has not yet taken the earlier frames"),
             Self::Gone(_) => Gone.fmt(f),
         }
     }
@@ -150,10 +150,10 @@ impl fmt::Display for SendError {
 
 impl std::error::Error for SendError {}
 
-/// A port for the switch and the endpoint behind it.
+/// Makes a port for the switch and the endpoint behind it.
 ///
 /// # Errors
-/// The kernel's, when memory or descriptors are not to be had.
+/// There is no memory or no file descriptor left.
 pub fn pair(spec: &EndpointSpec) -> io::Result<(EndpointPort, Endpoint)> {
     let (near, far) = wire::ends(spec.depth_frames)?;
     let maker = FrameMaker { pool: Pool::new(&spec.pool)?, carving: None };
@@ -166,15 +166,15 @@ impl FrameMaker {
         if len > usize::from(u16::MAX) {
             return None;
         }
-        // An odd number of cache lines, so that the frames of a chunk begin in all sets of the
-        // first-level cache and not in every other one.
+        // An odd number of cache lines, so that the frames of a chunk use all sets of the first-level
+        // cache and not every second one.
         let lines = (HEADROOM_BYTES + len + TAILROOM_BYTES).div_ceil(64) | 1;
         let tailroom = lines * 64 - HEADROOM_BYTES - len;
         let mut cut = |train: &mut Train| train.carve(HEADROOM_BYTES, len, tailroom);
         if let Some(frame) = self.carving.as_mut().and_then(&mut cut) {
             return Some(frame);
         }
-        // First give up the old chunk: if nothing of it is abroad, it is the next one taken.
+        // Release the old chunk first: if no frame of it is in use, it is the next one that is taken.
         self.carving = None;
         let carving = self.carving.insert(self.pool.take(ChunkClass::Train)?.into_carving());
         cut(carving)
@@ -207,24 +207,26 @@ impl FrameMaker {
 }
 
 impl Endpoint {
-    /// An empty frame of `len` bytes to fill and send, whose contents are whatever lay there, with
-    /// [`HEADROOM_BYTES`] in front and [`TAILROOM_BYTES`] behind. Several share a chunk. `None`
-    /// when the memory is all in use (counted in [`pool_tally`](Self::pool_tally)), or `len` is
-    /// above 65,535.
+    /// Returns a frame of `len` bytes with arbitrary contents, to fill and send.
+    ///
+    /// It has [`HEADROOM_BYTES`] in front and [`TAILROOM_BYTES`] behind. Several frames share a chunk.
+    /// `None` if the memory is in use (counted in [`pool_tally`](Self::pool_tally)) or `len` is above 65,535.
     pub fn frame(&mut self, len: usize) -> Option<Frame> {
         self.maker.frame(len)
     }
 
-    /// `frames` frames of `segment` bytes that lie side by side, so that a port that can send them
-    /// as one train will; fill each and send it. `None` when the memory is all in use, when they
-    /// are more than 65,536 bytes together, or when there would be none.
+    /// Returns `frames` frames of `segment` bytes that lie side by side, to fill and send.
+    ///
+    /// A port with segmentation offload sends them as one train. `None` if the memory is in use, if the
+    /// frames have more than 65,536 bytes together, or if there would be none.
     pub fn train(&mut self, segment: usize, frames: usize) -> Option<Train> {
         self.maker.train(segment, frames)
     }
 
-    /// As [`train`](Self::train), with `room` bytes behind every frame, in which the first hop writes
-    /// a sealed link's tag (16 bytes): the frames then lie side by side as they leave. `None` also
-    /// when they do not fit together with their room.
+    /// As [`train`](Self::train), with `room` free bytes behind each frame.
+    ///
+    /// The first hop writes the tag of a sealed link there (16 bytes), so that the sealed frames lie side by
+    /// side. `None` also if the frames and their room do not fit into a chunk.
     pub fn train_with_room(
         &mut self,
         segment: usize,
@@ -234,11 +236,10 @@ impl Endpoint {
         self.maker.train_with_room(segment, frames, room)
     }
 
-    /// Sends frames from the front of `frames` and says how many; what there is no room for stays,
-    /// in order.
+    /// Sends frames from the front of `frames` and returns their number. Frames without room stay, in order.
     ///
     /// # Errors
-    /// [`Gone`]; the frames stay.
+    /// [`Gone`]; all frames stay.
     pub fn send_burst(&mut self, frames: &mut Burst) -> Result<usize, Gone> {
         self.send_some(frames)
     }
@@ -246,7 +247,7 @@ impl Endpoint {
     /// Sends one frame.
     ///
     /// # Errors
-    /// [`SendError`], with the frame.
+    /// [`SendError`] with the frame.
     pub fn send(&mut self, frame: Frame) -> Result<(), SendError> {
         let mut one = ArrayVec::<Frame, 1>::from([frame]);
         let sent = self.send_some(&mut one);
@@ -257,10 +258,10 @@ impl Endpoint {
         }
     }
 
-    /// Sends one frame, waiting up to `timeout` for room.
+    /// Sends one frame, and waits up to `timeout` for room.
     ///
     /// # Errors
-    /// [`SendError`], with the frame; `Full` when the time was up.
+    /// [`SendError`] with the frame; `Full` if the time is up.
     pub fn send_wait(&mut self, mut frame: Frame, timeout: Duration) -> Result<(), SendError> {
         let started = Instant::now();
         loop {
@@ -268,7 +269,7 @@ impl Endpoint {
                 Err(SendError::Full(back)) if started.elapsed() < timeout => frame = back,
                 sent => return sent,
             }
-            self.sleep(Wanted::Room, timeout.saturating_sub(started.elapsed()));
+            self.sleep(Interest::Room, timeout.saturating_sub(started.elapsed()));
         }
     }
 
@@ -277,7 +278,7 @@ impl Endpoint {
         frames: &mut ArrayVec<Frame, N>,
     ) -> Result<usize, Gone> {
         if self.end.is_gone() {
-            self.end.settle();
+            self.end.reclaim();
             return Err(Gone);
         }
         let n = self.end.put(frames);
@@ -287,15 +288,15 @@ impl Endpoint {
         Ok(n)
     }
 
-    /// Takes what has arrived, as far as `burst` has room, and says how many frames.
+    /// Takes received frames while `burst` has room, and returns their number.
     ///
     /// # Errors
-    /// [`Gone`], once all that had arrived has been taken.
+    /// [`Gone`], after all received frames have been taken.
     pub fn receive_burst(&mut self, burst: &mut Burst) -> Result<usize, Gone> {
         self.receive_some(burst)
     }
 
-    /// Takes the oldest frame that has arrived.
+    /// Takes the oldest received frame.
     ///
     /// # Errors
     /// As [`receive_burst`](Self::receive_burst).
@@ -305,7 +306,7 @@ impl Endpoint {
         Ok(one.pop())
     }
 
-    /// Takes the oldest frame, waiting for one up to `timeout`. `None` when the time is up.
+    /// Takes the oldest received frame, and waits up to `timeout` for one. `None` if the time is up.
     ///
     /// # Errors
     /// As [`receive_burst`](Self::receive_burst).
@@ -316,7 +317,7 @@ impl Endpoint {
         let started = Instant::now();
         loop {
             let left = timeout.saturating_sub(started.elapsed());
-            self.sleep(Wanted::FramesOrRoom, left);
+            self.sleep(Interest::FramesOrRoom, left);
             match self.receive()? {
                 None if !left.is_zero() => {}
                 taken => return Ok(taken),
@@ -334,46 +335,48 @@ impl Endpoint {
         if self.end.is_armed() {
             self.end.disarm();
         }
-        // Asked before taking: whatever the port sent before it went is then in sight.
+        // Read before taking: frames that the port sent before it was dropped are then visible.
         let gone = self.end.is_gone();
         let before = frames.len();
         let n = self.end.take(frames);
         self.end.count_in(n as u64, bytes_of(&frames[before..]));
         if n == 0 && gone {
-            self.end.settle();
+            self.end.reclaim();
             return Err(Gone);
         }
         Ok(n)
     }
 
-    /// Blocks until the switch has done something, or the time is up.
-    fn sleep(&mut self, wanted: Wanted, timeout: Duration) {
-        let arm = self.end.arm(wanted);
+    /// Blocks until the switch has done something or the time is up.
+    fn sleep(&mut self, interest: Interest, timeout: Duration) {
+        let arm = self.end.arm(interest);
         self.waiter.begin();
         self.waiter.add(arm);
         self.waiter.wait(Some(timeout));
         self.end.disarm();
     }
 
-    /// Before blocking on the descriptor ([`AsRawFd`]) with a poll of your own: says whether to
-    /// block at all. After it, a frame that arrives, room after a full send, and the end of the
-    /// port make the descriptor readable; the next receiving call makes it quiet again.
+    /// Call before blocking on the descriptor ([`AsRawFd`]) with a poll of your own: says whether to block.
+    ///
+    /// After it the descriptor becomes readable when a frame arrives, when there is room after a full send,
+    /// and when the port is dropped. The next receiving call resets it.
     pub fn arm(&mut self) -> Arm {
-        self.end.arm(Wanted::FramesOrRoom)
+        self.end.arm(Interest::FramesOrRoom)
     }
 
-    /// Whether the switch's half has been dropped. Frames that it sent may still be waiting.
+    /// Whether the switch's port has been dropped. Frames that it sent may still be waiting.
     pub fn is_gone(&self) -> bool {
         self.end.is_gone()
     }
 
-    /// What this half counts, seen from here: `frames_out` went to the switch. Frames that the
-    /// port left untaken when it was dropped are counted as `PeerGone`.
+    /// The counters of this half: `frames_out` went to the switch.
+    ///
+    /// Frames that the port had not taken when it was dropped count as `PeerGone`.
     pub fn tally(&self) -> &Arc<PortTally> {
         &self.end.tally
     }
 
-    /// What the memory for frames to send counts.
+    /// The counters of the memory for frames to send.
     pub fn pool_tally(&self) -> &Arc<PoolTally> {
         self.maker.pool.tally()
     }
@@ -387,7 +390,7 @@ impl AsRawFd for Endpoint {
 
 #[cfg(feature = "async")]
 impl Endpoint {
-    /// Takes the oldest frame, or leaves the task's waker with the port. Needs no runtime.
+    /// Takes the oldest received frame, or stores the task's waker. Needs no runtime.
     ///
     /// # Errors
     /// As [`receive_burst`](Self::receive_burst).
@@ -400,21 +403,21 @@ impl Endpoint {
             return Poll::Ready(frame);
         }
         self.end.bell().register(cx.waker());
-        // Only now: who sees us armed finds the waker.
-        if let Arm::Wait(_) = self.end.arm(Wanted::FramesOrRoom) {
+        // After the waker is stored: a far end that sees the armed flag also finds the waker.
+        if let Arm::Wait(_) = self.end.arm(Interest::FramesOrRoom) {
             return Poll::Pending;
         }
         match self.receive().transpose() {
             Some(frame) => Poll::Ready(frame),
             None => {
-                // There was room to send, and no frame: not what this task waits for.
+                // There is room to send, but no frame, and this task waits for a frame.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
         }
     }
 
-    /// Waits for a frame.
+    /// Waits for a frame and takes it.
     ///
     /// # Errors
     /// As [`receive_burst`](Self::receive_burst).

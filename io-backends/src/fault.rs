@@ -1,11 +1,12 @@
-//! A wrapper around any port that loses, repeats, reorders, corrupts and delays frames, for tests.
-//! The same seed and the same calls give the same faults: it never reads a clock, and never loses
-//! a frame without counting it as [`Loss::Injected`].
+//! A wrapper around any port that drops, duplicates, reorders, corrupts and delays frames, for tests.
 //!
-//! Time is counted in calls: of `rx_burst` for what arrives, of `flush` for what leaves. Every
-//! frame that is held back goes on after so many more calls, whether others follow or not.
+//! The same seed and the same calls give the same faults: it reads no clock. Frames that it drops count as
+//! [`Loss::Injected`].
 //!
-//! At rest, `frames_in + frames_made + taken by tx_burst = punted + frames_out + losses +`
+//! Time is counted in calls: of `rx_burst` for received frames, of `flush` for sent ones. A held frame
+//! moves on after its number of calls, whether other frames follow or not.
+//!
+//! At rest, `frames_in + frames_made + taken by tx_burst = delivered + frames_out + losses +`
 //! [`held`](Fault::held).
 
 use std::{collections::VecDeque, io};
@@ -15,43 +16,43 @@ use strowger_frame::{
     port::{Arm, PortTally},
 };
 
-/// Frames that one direction holds back at most; when it is full, frames wait where they are.
+/// Maximum number of frames that one direction holds; when it is full, it takes no more.
 const HELD_FRAMES_MAX: usize = 512;
-/// What one frame can become: itself, its duplicate, and the one that it overtakes.
+/// Maximum number of frames that one frame becomes: itself, its duplicate, and the one that it overtakes.
 const FRAMES_OF_ONE_MAX: usize = 3;
 
 const _: () = assert!(HELD_FRAMES_MAX > BURST_MAX * FRAMES_OF_ONE_MAX);
 
-/// What goes wrong in one direction. Rates are in frames of a million.
+/// Faults of one direction. Rates are in frames per million.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// Lost, and counted.
+    /// Frames that are dropped and counted.
     pub loss_per_million: u32,
-    /// Followed at once by a copy of itself.
+    /// Frames that are followed by a copy.
     pub duplicate_per_million: u32,
-    /// Overtaken by the next frame in the same direction.
+    /// Frames that the next frame in the same direction overtakes.
     pub reorder_per_million: u32,
-    /// One bit, anywhere in it, turned over.
+    /// Frames with one flipped bit, at any position.
     pub corrupt_per_million: u32,
-    /// Held for one to `delay_calls_max` calls. Frames behind it wait as well: order is kept.
+    /// Frames that are held for 1 to `delay_calls_max` calls. Frames behind them wait too, in order.
     pub delay_per_million: u32,
-    /// The longest delay, in calls.
+    /// Maximum delay, in calls.
     pub delay_calls_max: u32,
 }
 
-/// What goes wrong, and by which seed.
+/// Faults of both directions, and the seed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultSpec {
-    /// Decides everything that is left to chance.
+    /// Seed of all random choices.
     pub seed: u64,
-    /// On the way in.
+    /// Faults of received frames.
     pub rx: Faults,
-    /// On the way out.
+    /// Faults of sent frames.
     pub tx: Faults,
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): one 64-bit word of state, one output a step, every seed
-/// good. Ours, so that a seed means the same for ever.
+/// SplitMix64 (Steele, Lea, Flood 2014): 64 bits of state, one output a step. Part of this file so that a
+/// seed keeps its meaning.
 #[derive(Clone, Debug)]
 struct SplitMix64(u64);
 
@@ -64,7 +65,7 @@ impl SplitMix64 {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound` (0 for 0).
+    /// Returns a number below `bound`, or 0 if `bound` is 0.
     fn below(&mut self, bound: u32) -> u32 {
         (((self.next() >> 32) * u64::from(bound)) >> 32) as u32
     }
@@ -76,20 +77,20 @@ impl SplitMix64 {
 
 #[derive(Debug)]
 struct Held {
-    /// The call at which it goes on.
+    /// The call at which the frame moves on.
     due: u64,
     to: Mark,
     frame: Frame,
 }
 
-/// One direction: what is to go wrong, and what is held back.
+/// One direction: its faults and the frames that it holds.
 #[derive(Debug)]
 struct Lane {
     faults: Faults,
     random: SplitMix64,
     calls: u64,
     queue: VecDeque<Held>,
-    /// It waits for the next frame to pass it, until its time is up.
+    /// A frame that waits for the next one to overtake it, until it is due.
     overtaken: Option<Held>,
 }
 
@@ -99,7 +100,7 @@ impl Lane {
         Self { faults, random: SplitMix64(seed), calls: 0, queue, overtaken: None }
     }
 
-    /// Whether frames may pass by it.
+    /// Whether frames can bypass the lane.
     fn is_clear(&self) -> bool {
         self.faults == Faults::default() && self.held() == 0
     }
@@ -108,12 +109,12 @@ impl Lane {
         self.queue.len() + usize::from(self.overtaken.is_some())
     }
 
-    /// Frames that it can surely take.
+    /// Number of frames that the lane can take in any case.
     fn room(&self) -> usize {
         (HELD_FRAMES_MAX - self.held()) / FRAMES_OF_ONE_MAX
     }
 
-    /// Time goes on by one call.
+    /// Advances the time by one call.
     fn tick(&mut self) {
         self.calls += 1;
         if let Some(held) = self.overtaken.take_if(|held| held.due <= self.calls) {
@@ -121,8 +122,10 @@ impl Lane {
         }
     }
 
-    /// Decides a frame's fate. Each frame takes the same number of draws, so that what befalls it
-    /// depends on the seed and its place alone.
+    /// Applies the faults to a frame.
+    ///
+    /// Each frame takes the same number of random draws, so that its faults depend only on the seed and on its
+    /// position.
     fn take(&mut self, mut frame: Frame, to: Mark, pool: &mut Pool, tally: &PortTally) {
         let faults = self.faults;
         let lose = self.random.chance(faults.loss_per_million);
@@ -156,15 +159,15 @@ impl Lane {
         }
     }
 
-    /// Behind all others, and not to go on before them.
+    /// Appends a frame behind all others; it is due after them.
     fn append(&mut self, mut held: Held) {
         let last_due = self.queue.back().map_or(0, |last| last.due);
         held.due = held.due.max(last_due);
-        debug_assert!(self.queue.len() < HELD_FRAMES_MAX, "`room` was asked first");
+        debug_assert!(self.queue.len() < HELD_FRAMES_MAX, "the caller checks `room` first");
         self.queue.push_back(held);
     }
 
-    /// The next frame whose time has come, if it goes to `to` (or wherever, for `None`).
+    /// Returns the next frame that is due, if it goes to `to` (or to any neighbour, for `None`).
     fn next_due(&mut self, to: Option<Mark>) -> Option<Held> {
         let front = self.queue.front()?;
         let goes = front.due <= self.calls && to.is_none_or(|to| front.to == to);
@@ -172,13 +175,13 @@ impl Lane {
     }
 }
 
-/// A port with faults.
+/// A port with injected faults.
 #[derive(Debug)]
 pub struct Fault<P> {
     inner: P,
     rx: Lane,
     tx: Lane,
-    /// Memory for duplicates on the way out, where no pool is at hand.
+    /// Memory for duplicates of sent frames.
     pool: Pool,
 }
 
@@ -186,7 +189,7 @@ impl<P: Port> Fault<P> {
     /// Wraps `inner`.
     ///
     /// # Errors
-    /// The kernel's, when there is no memory for duplicates.
+    /// There is no memory for duplicates.
     pub fn new(inner: P, spec: &FaultSpec) -> io::Result<Self> {
         let any = u32::from(spec.tx.duplicate_per_million > 0);
         let pool = PoolSpec { trains: 4 * any, singles: 256 * any, huge_pages: false };
@@ -199,17 +202,17 @@ impl<P: Port> Fault<P> {
         })
     }
 
-    /// Frames that are held back now, both ways together.
+    /// Number of frames that are held now, both directions together.
     pub fn held(&self) -> usize {
         self.rx.held() + self.tx.held()
     }
 
-    /// The port inside.
+    /// The wrapped port.
     pub fn inner(&self) -> &P {
         &self.inner
     }
 
-    /// Sends what is due, in runs to the same neighbour, until the port inside takes no more.
+    /// Sends due frames, in runs to one neighbour, until the wrapped port takes no more.
     fn send_due(&mut self) {
         while let Some(first) = self.tx.next_due(None) {
             let to = first.to;
@@ -275,7 +278,7 @@ impl<P: Port> Port for Fault<P> {
     }
 
     fn arm(&mut self) -> Arm {
-        // What is held goes on by being called again.
+        // Held frames move on when the port is polled.
         if self.held() > 0 { Arm::Ready } else { self.inner.arm() }
     }
 

@@ -1,25 +1,26 @@
-//! Where frames meet the outside: ports of the Strowger switch. A backend moves frames and counts
-//! what it could not move; it never knows what a label is.
+//! Ports of the Strowger switch. A backend moves frames between the switch and a socket, an interface or
+//! another thread, and counts the frames that it drops. It does not read labels.
 //!
-//! | room | what it holds |
+//! | module | what it holds |
 //! |---|---|
-//! | [`memory`] | a wire inside this process: two ports, two rings |
-//! | [`endpoint`] | code of this process on a slot |
-//! | [`unix`] | a process of this machine on a slot |
-//! | [`udp`] | any number of neighbours behind one socket: recvmmsg or io_uring, trains in and out |
-//! | [`capture`] | a wrapper that writes what passes to a pcapng file |
-//! | [`fault`] | a wrapper that loses, repeats, reorders, corrupts and delays, by a seed |
-//! | [`doorbell`] | waking a worker that sleeps, and only then |
-//! | [`wait`] | how a worker blocks once no port has anything to do |
+//! | [`memory`] | a wire inside this process: two ports joined by two rings |
+//! | [`endpoint`] | a port whose other end is code of this process |
+//! | [`unix`] | a port whose other end is another process, over `SOCK_SEQPACKET` |
+//! | [`udp`] | one UDP socket and any number of neighbours: recvmmsg or io_uring, GRO and GSO |
+//! | [`xdp`] | one queue of an Ethernet interface, by AF_XDP or AF_PACKET |
+//! | [`capture`] | a wrapper that writes the packets of a port to a pcapng file |
+//! | [`fault`] | a wrapper that drops, duplicates, reorders, corrupts and delays frames, from a seed |
+//! | [`doorbell`] | an eventfd and a flag: wakes a thread only while it sleeps |
+//! | [`wait`] | blocks a worker until a port has something to do |
 //! | [`sys`] | the machine: accounts, addresses, clocks, cores, probes |
+//! | `testgen` | traffic generators for benchmarks, with the feature `testgen` |
 //!
-//! **Marks.** A frame that [`rx_burst`](strowger_frame::Port::rx_burst) yields carries the mark
-//! under which its neighbour was admitted. A frame given to
-//! [`tx_burst`](strowger_frame::Port::tx_burst) carries the number of the slot by which the packet
-//! entered the switch; ports that end at a user (endpoint, unix) punt it beside the packet,
-//! since the way back is computed from it, and the others ignore it.
+//! **Marks.** A frame from [`rx_burst`](strowger_frame::Port::rx_burst) carries the mark of its
+//! neighbour. A frame for [`tx_burst`](strowger_frame::Port::tx_burst) carries the number of the ingress
+//! slot. Ports that end at a user (endpoint, unix) deliver that number beside the packet, because the
+//! return path is computed from it; other ports ignore it.
 //!
-//! `unsafe` is allowed here (system calls), one operation to a block, each with its reason.
+//! `unsafe` is allowed here for system calls: one operation in each block, with its reason.
 
 pub mod capture;
 pub mod doorbell;

@@ -1,7 +1,9 @@
-//! A wire inside this process: two ports joined by two rings. Frames pass by ownership and are
-//! never copied; a worker that sleeps at the far end is woken, one that is awake costs a load.
+//! A wire inside this process: two ports joined by two rings.
 //!
-//! Both ends may be polled by one thread, as benchmarks and simulators do, or by two.
+//! Frames move by ownership and are not copied. Sending wakes a worker that sleeps at the far end; for a
+//! worker that is awake it costs one load.
+//!
+//! One thread can poll both ends, as benchmarks and simulators do, or two threads can.
 //!
 //! ```
 //! use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port as _};
@@ -29,9 +31,9 @@ use strowger_frame::{
     port::{AdmitError, Arm, PortTally},
 };
 
-use crate::wire::{self, End, Wanted, bytes_of};
+use crate::wire::{self, End, Interest, bytes_of};
 
-/// Bytes of a frame at most: what a frame can hold at all.
+/// Maximum length of a frame, in bytes: what a frame can hold.
 const FRAME_BYTES_MAX: usize = u16::MAX as usize;
 
 /// One end of a wire inside this process.
@@ -39,15 +41,15 @@ const FRAME_BYTES_MAX: usize = u16::MAX as usize;
 pub struct MemoryPort {
     end: End,
     mark: Option<Mark>,
-    /// Frames were put that the far end has not been woken to.
+    /// Frames have been queued since the far end was last woken.
     unflushed: bool,
     name: &'static str,
 }
 
-/// A wire with room for `depth` frames each way, rounded up to a power of two, and its two ends.
+/// Makes a wire with room for `depth` frames each way, rounded up to a power of two.
 ///
 /// # Errors
-/// The kernel's, when the process has no descriptors left for the doorbells.
+/// The process has no file descriptor left for the doorbells.
 pub fn wire(depth: usize) -> io::Result<(MemoryPort, MemoryPort)> {
     let (near, far) = wire::ends(depth)?;
     Ok((MemoryPort::new(near, "memory"), MemoryPort::new(far, "memory")))
@@ -58,15 +60,16 @@ impl MemoryPort {
         Self { end, mark: None, unflushed: false, name }
     }
 
-    /// Whether the far end has been dropped. Frames that it sent before may still be waiting;
-    /// frames sent to it from now on are counted as [`Loss::PeerGone`].
+    /// Whether the far end has been dropped.
+    ///
+    /// Frames that it sent may still be waiting. Frames sent to it from now on count as [`Loss::PeerGone`].
     pub fn is_gone(&self) -> bool {
         self.end.is_gone()
     }
 
-    /// Nobody stands behind this port: what arrives comes from an unknown peer.
+    /// Drops frames that arrive while no neighbour is admitted, and counts them.
     #[cold]
-    fn refuse_strangers(&mut self) {
+    fn drop_unknown(&mut self) {
         let mut unknown_senders = Burst::new();
         if self.end.take(&mut unknown_senders) > 0 {
             let n = unknown_senders.len() as u64;
@@ -79,7 +82,7 @@ impl MemoryPort {
 impl Port for MemoryPort {
     #[inline]
     fn rx_burst(&mut self, _pool: &mut Pool, burst: &mut Burst) {
-        let Some(mark) = self.mark else { return self.refuse_strangers() };
+        let Some(mark) = self.mark else { return self.drop_unknown() };
         let before = burst.len();
         let n = self.end.take(burst);
         if n > 0 {
@@ -111,7 +114,7 @@ impl Port for MemoryPort {
     }
 
     fn is_blocked(&self, to: Mark) -> bool {
-        self.mark == Some(to) && self.end.is_stuck()
+        self.mark == Some(to) && self.end.is_blocked()
     }
 
     fn is_flushed(&self) -> bool {
@@ -145,12 +148,12 @@ impl Port for MemoryPort {
         if to == Address::Only {
             self.unflushed |= self.end.put(&mut one) > 0;
         }
-        // Nobody waits for a second try of it.
+        // The caller does not retry this frame, so it is lost.
         self.end.tally.count_loss(Loss::NoNeighbour, one.len() as u64);
     }
 
     fn arm(&mut self) -> Arm {
-        self.end.arm(Wanted::FramesOrRoom)
+        self.end.arm(Interest::FramesOrRoom)
     }
 
     fn disarm(&mut self) {
@@ -194,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_far_end_never_took_is_counted_when_it_goes() {
+    fn frames_left_in_the_ring_are_counted_when_the_far_end_goes() {
         let mut pool = pool();
         let (mut near, mut far) = joined(8);
         near.tx_burst(Mark(1), &mut frames(&mut pool, 8));
@@ -211,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_far_end_that_takes_nothing_holds_a_bounded_number_of_train_chunks() {
+    fn a_far_end_that_does_not_read_holds_a_bounded_number_of_train_chunks() {
         let spec = PoolSpec { trains: 400, singles: 64, huge_pages: false };
         let mut pool = Pool::new(&spec).expect("memory");
         let (mut near, mut far) = joined(1024);
@@ -238,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_far_end_is_news_once() {
+    fn the_end_of_the_far_end_is_reported_once() {
         let (mut near, far) = joined(8);
         assert!(matches!(near.arm(), Arm::Wait(_)));
         near.disarm();

@@ -1,43 +1,45 @@
-//! How many train chunks a queue of frames holds. It counts, and holds nothing itself.
+//! Counts the train chunks that a queue of frames holds. It does not hold the frames.
 
 use std::{collections::VecDeque, num::NonZeroUsize};
 
 use strowger_frame::Frame;
 
-/// The train chunks of a queue that frames enter and leave in order; they are numbered in that order.
-/// While few frames wait, none is looked at: each holds one chunk at most. Beyond that, frames of one
-/// chunk that come one behind another count once.
+/// The train chunks of a first-in, first-out queue, whose frames are numbered in order.
+///
+/// A short queue is not examined: each of its frames holds one chunk at most. In a longer queue,
+/// consecutive frames of one chunk count once.
 #[derive(Debug)]
 pub(crate) struct Pinned {
-    /// Of each chunk that was counted, the last frame in it.
+    /// The number of the last frame of each counted chunk.
     last_frames: VecDeque<u64>,
     newest: Option<NonZeroUsize>,
-    /// Frames from here on were counted by their chunks.
+    /// Frames from this number on were examined.
     counted_from: u64,
     max: usize,
 }
 
 impl Pinned {
-    /// A queue that may hold `max` train chunks.
+    /// Makes the count for a queue that may hold `max` train chunks.
     pub(crate) fn new(max: usize) -> Self {
         Self { last_frames: VecDeque::with_capacity(max), newest: None, counted_from: 0, max }
     }
 
-    /// Whether so many frames can wait without being counted: half of the chunks that they may hold.
+    /// Whether this many frames can wait without being examined: half of the maximum number of chunks.
     #[inline]
     pub(crate) fn are_few(&self, frames: u64) -> bool {
         frames <= self.max as u64 / 2
     }
 
-    /// Frames up to this number have entered, and they and those before them are few.
+    /// Notes that the frames up to this number wait in a short queue.
     #[inline]
     pub(crate) fn pass(&mut self, number: u64) {
         self.counted_from = number;
         self.last_frames.clear();
     }
 
-    /// Counts frames that are about to enter, the first as number `put`, while those before `left`
-    /// have left. Says how many of them may, and counts no others.
+    /// Counts frames that are about to enter, the first with number `put`; frames before `left` have left.
+    ///
+    /// Returns how many of them may enter, and counts only those.
     #[cold]
     pub(crate) fn enter(&mut self, frames: &[Frame], put: u64, left: u64) -> usize {
         self.leave(left);
@@ -61,7 +63,7 @@ impl Pinned {
         frames.len()
     }
 
-    /// Whether one more chunk would be one too many, while the frames before `left` have left.
+    /// Whether the queue has no room for another chunk, when the frames before `left` have left.
     pub(crate) fn is_full(&self, left: u64) -> bool {
         let gone = self.last_frames.partition_point(|last| *last < left);
         self.held(left) - gone >= self.max

@@ -1,8 +1,9 @@
-//! A process of this machine on a slot, over a unix socket of type `SOCK_SEQPACKET`: the switch
-//! holds the [`UnixPort`], the other process a [`Client`]. Killing either leaves the other up; what
-//! the client sends is never trusted.
+//! A port whose other end is another process, over a unix socket of type `SOCK_SEQPACKET`.
 //!
-//! Each message is one packet behind a header of four bytes, big-endian:
+//! The switch holds the [`UnixPort`], the other process a [`Client`]. When either process is killed, the
+//! other continues. The port trusts nothing that the client sends.
+//!
+//! Each message is one packet behind a header of four bytes in network byte order:
 //!
 //! ```text
 //!   0       1       2       3       4 ...
@@ -11,16 +12,15 @@
 //!  +-------+-------+-------+-------+----------------
 //! ```
 //!
-//! - To the client: the slot by which the packet entered the switch (wire.md 1.3). `0xffffffff`
-//!   without a packet, after which the connection ends, says that another client is being served.
-//! - To the switch: zero. Anything else, or a message without a whole header, is counted as
-//!   [`Loss::Malformed`]; a packet longer than was agreed as [`Loss::Truncated`].
+//! - To the client: the number of the ingress slot (wire.md 1.3). `0xffffffff` without a packet means that
+//!   another client is being served; the connection then ends.
+//! - To the switch: zero. Another value, or a message without a whole header, counts as
+//!   [`Loss::Malformed`], and a packet longer than the maximum as [`Loss::Truncated`].
 //!
-//! One client is served at a time; a further one is told so and turned away, and may try again
-//! after the first has gone. While there is none, packets to the slot are lost as
-//! [`Loss::PeerGone`]. What the kernel has taken counts as out, though a client that is killed may
-//! not have read it. When the pool is empty, packets wait in the socket and the client is slowed:
-//! nothing is lost.
+//! The port serves one client at a time. It turns away a second client, which may try again later. While
+//! there is no client, packets to the slot count as [`Loss::PeerGone`]. Packets that the kernel has taken
+//! count as sent, although a client that is killed may not have read them. While the pool is empty, packets
+//! wait in the socket and the client is slowed down; none is lost.
 
 use std::{
     fmt, io,
@@ -49,27 +49,27 @@ pub use client::{Client, ClientError, Received};
 pub use socket::is_served;
 use socket::{Epoll, HEADER_BUSY, HEADER_BYTES, HEADER_DOWN, Listener};
 
-/// Messages taken by one system call at most, and so chunks that a port holds ready.
+/// Maximum number of messages in one system call, and of chunks that a port holds ready.
 const RECEIVE_MAX: usize = 32;
-/// While a worker is busy, an idle socket is asked once in so many bursts: a system call for
-/// nothing costs as much as switching a burst. A worker that slept asks at once.
-const IDLE_ASK_EVERY: u32 = 4;
-/// The same for clients that wait to be served, or turned away.
+/// While a worker is busy, the port reads an idle socket only once in this many bursts, because an empty
+/// system call costs as much as switching a burst. After a sleep it reads at once.
+const IDLE_READ_EVERY: u32 = 4;
+/// The same for accepting clients.
 const ACCEPT_EVERY: u32 = 64;
-/// While a client is blocked and the worker is busy, its socket is asked for room after one burst,
-/// then two, four and so on up to this many: a client that goes on reading is found soon, and one
-/// that does not costs a system call in so many bursts.
-const ROOM_ASK_EVERY_MAX: u32 = 256;
-/// The longest packet that a single chunk takes, whatever its colour.
+/// While a client is blocked and the worker is busy, the port checks for room after 1, 2, 4 and so on up
+/// to this many bursts. A client that keeps reading is found soon; one that does not costs one system call
+/// in this many bursts.
+const ROOM_CHECK_EVERY_MAX: u32 = 256;
+/// Maximum length of a packet in a single chunk, at any start offset of the data.
 const SINGLE_BYTES_MAX: usize = SINGLE_STRIDE_BYTES - HEADROOM_BYTES - 8 * 64;
 
-/// How a unix port is to be.
+/// Settings of a unix port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnixSpec {
-    /// The longest packet in bytes either way, up to 65,535. Up to 3,328 a packet takes a single
-    /// chunk of the pool (a train chunk if there is none), above a train chunk.
+    /// Maximum length of a packet in bytes, both ways, up to 65,535. A packet of up to 3,328 bytes takes a
+    /// single chunk of the pool (a train chunk if there is none), a longer one a train chunk.
     pub frame_bytes_max: usize,
-    /// The mode of the socket's file: who may connect.
+    /// Mode of the socket's file: who may connect.
     pub mode: u32,
 }
 
@@ -80,14 +80,14 @@ impl Default for UnixSpec {
     }
 }
 
-/// Why a unix port could not be had.
+/// Why a unix port cannot be opened.
 #[derive(Debug)]
 pub enum ListenError {
-    /// A process that lives listens there already.
+    /// Another process listens at this path.
     Busy(PathBuf),
-    /// A file is in the way that is no socket; it is left alone.
+    /// The path names a file that is not a socket. The file is left alone.
     NotASocket(PathBuf),
-    /// The path is empty, longer than the 107 bytes that the kernel takes, or holds a zero.
+    /// The path is empty, longer than the 107 bytes that the kernel takes, or contains a zero byte.
     PathTooLong(PathBuf),
     /// A sandbox refuses all calls that send or receive messages.
     CallsRefused {
@@ -96,13 +96,13 @@ pub enum ListenError {
         /// The call for one message, and how it was refused.
         error: CallError,
     },
-    /// Anything else that the kernel refused.
+    /// Another system call failed.
     System {
-        /// What was tried: `bind`.
+        /// The operation that failed: `bind`.
         what: &'static str,
-        /// With what.
+        /// The path of the socket.
         path: PathBuf,
-        /// Why not.
+        /// The kernel's error.
         error: io::Error,
     },
 }
@@ -118,10 +118,18 @@ impl fmt::Display for ListenError {
                 )
             }
             Self::NotASocket(path) => {
-                write!(f, "{}: a file is in the way that is no socket; move it", path.display())
+                write!(
+                    f,
+                    "{}: this file is not a socket; move it or use another path",
+                    path.display()
+                )
             }
             Self::PathTooLong(path) => {
-                write!(f, "{}: a socket's path has 1 to 107 bytes", path.display())
+                write!(
+                    f,
+                    "{}: the path of a socket has 1 to 107 bytes; use a shorter one",
+                    path.display()
+                )
             }
             Self::CallsRefused { path, error } => {
                 write!(f, "{}: {error}; {ALLOW_CALLS}", path.display())
@@ -143,7 +151,7 @@ impl std::error::Error for ListenError {
     }
 }
 
-/// The switch's half: a process of this machine on a slot.
+/// The switch's half: a port for one client process.
 #[derive(Debug)]
 pub struct UnixPort {
     listener: Listener,
@@ -152,24 +160,24 @@ pub struct UnixPort {
     epoll: Epoll,
     spec: UnixSpec,
     mark: Option<Mark>,
-    /// Memory for the next messages.
+    /// Chunks for the next messages.
     ready: ArrayVec<Chunk, RECEIVE_MAX>,
-    /// Bursts to let pass before the socket is asked again, and the listener.
-    ask_in: u32,
+    /// Bursts until the port reads the socket again, and until it accepts again.
+    read_in: u32,
     accept_in: u32,
     /// The kernel had no room for the last frames.
     blocked: bool,
-    /// Bursts to let pass before the socket is asked for room, and how many it was the last time.
-    ask_room_in: u32,
-    ask_room_every: u32,
-    /// The epoll set waits for room, too.
+    /// Bursts until the port checks for room again, and the last interval.
+    check_room_in: u32,
+    check_room_every: u32,
+    /// The epoll set also waits for room.
     waits_for_room: bool,
     tally: Arc<PortTally>,
     name: String,
 }
 
 impl UnixPort {
-    /// Listens at `path`. The file of a process that is no more is removed first.
+    /// Listens at `path`. Removes the socket file of a process that no longer exists.
     ///
     /// # Errors
     /// [`ListenError`].
@@ -190,21 +198,21 @@ impl UnixPort {
             spec: UnixSpec { frame_bytes_max, ..*spec },
             mark: None,
             ready: ArrayVec::new(),
-            ask_in: 0,
+            read_in: 0,
             accept_in: 0,
             blocked: false,
-            ask_room_in: 0,
-            ask_room_every: 1,
+            check_room_in: 0,
+            check_room_every: 1,
             waits_for_room: false,
             tally: Arc::default(),
             name: format!("unix {}", path.display()),
         })
     }
 
-    /// What `strowger doctor` asks: how packets would pass here.
+    /// Says how packets would pass here, for `strowger doctor`.
     ///
     /// # Errors
-    /// A sandbox refuses all calls that a port may use.
+    /// A sandbox refuses all calls that a port can use.
     pub fn probe() -> Result<String, Refusal> {
         Calls::find().map_err(|error| error.with_remedy(ALLOW_CALLS))?;
         Ok(match messages::many() {
@@ -213,39 +221,39 @@ impl UnixPort {
         })
     }
 
-    /// Why each message takes a system call of its own, if it does.
+    /// Whether many messages go in one system call.
     ///
     /// # Errors
-    /// A sandbox refuses the calls for many.
+    /// A sandbox refuses the calls for many messages.
     pub fn many() -> Result<(), Refusal> {
         messages::many()
     }
 
-    /// Whether a client is being served.
+    /// Whether a client is connected.
     pub fn is_serving(&self) -> bool {
         self.client.is_some()
     }
 
-    /// Lets in the next client, or turns it away.
+    /// Accepts the next client, or turns it away.
     fn accept(&mut self) {
         self.accept_in = ACCEPT_EVERY;
         let Some(client) = self.listener.accept() else { return };
         if self.client.is_some() {
-            let words = HEADER_BUSY.as_ptr().cast();
+            let header = HEADER_BUSY.as_ptr().cast();
             let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-            // SAFETY: the header is that many readable bytes; if it cannot be sent, the end of the
-            // connection must say it alone.
-            unsafe { libc::send(client.as_raw_fd(), words, HEADER_BYTES, flags) };
+            // SAFETY: the header is that many readable bytes. If it cannot be sent, the client only
+            // sees that the connection ends.
+            unsafe { libc::send(client.as_raw_fd(), header, HEADER_BYTES, flags) };
             return;
         }
-        // If the kernel refuses to watch it, it is turned away without words.
+        // If epoll refuses the client, it is dropped without a message.
         if self.epoll.add(client.as_raw_fd(), libc::EPOLLIN | libc::EPOLLRDHUP).is_ok() {
             self.client = Some(client);
-            self.ask_in = 0;
+            self.read_in = 0;
         }
     }
 
-    /// The client is gone: another may come at once. Closing takes it out of the epoll set.
+    /// Drops the client; another can connect at once. Closing removes it from the epoll set.
     fn hang_up(&mut self) {
         self.client = None;
         self.accept_in = 0;
@@ -253,35 +261,35 @@ impl UnixPort {
         self.waits_for_room = false;
     }
 
-    /// The kernel has no room for more: until it has, the socket is asked more and more seldom.
+    /// Notes that the kernel has no room for more frames.
     #[cold]
     fn note_blocked(&mut self) {
         if !self.blocked {
             self.blocked = true;
-            self.ask_room_every = 1;
-            self.ask_room_in = 1;
+            self.check_room_every = 1;
+            self.check_room_in = 1;
         }
     }
 
-    /// Asks a blocked client's socket for room, if its turn has come: for some short messages, so that
-    /// frames leave in small bursts.
+    /// Checks whether a blocked client's socket has room again, if the check is due. Room for some short
+    /// messages is enough, so that frames leave in small bursts.
     #[cold]
-    fn look_for_room(&mut self) {
-        if self.ask_room_in > 0 {
-            self.ask_room_in -= 1;
+    fn check_room(&mut self) {
+        if self.check_room_in > 0 {
+            self.check_room_in -= 1;
             return;
         }
-        self.ask_room_every = (2 * self.ask_room_every).min(ROOM_ASK_EVERY_MAX);
-        self.ask_room_in = self.ask_room_every;
+        self.check_room_every = (2 * self.check_room_every).min(ROOM_CHECK_EVERY_MAX);
+        self.check_room_in = self.check_room_every;
         self.blocked = self.client.as_ref().is_some_and(|client| !socket::has_room(client));
     }
 
-    /// Whether a packet takes a single chunk.
+    /// Whether packets take single chunks.
     fn takes_singles(&self) -> bool {
         self.spec.frame_bytes_max <= SINGLE_BYTES_MAX
     }
 
-    /// Takes memory for up to `wanted` messages, and says for how many there is some.
+    /// Takes chunks for up to `wanted` messages, and returns how many are ready.
     fn make_ready(&mut self, pool: &mut Pool, wanted: usize) -> usize {
         while self.ready.len() < wanted.min(RECEIVE_MAX) {
             let chunk = if self.takes_singles() { pool.take(ChunkClass::Single) } else { None };
@@ -293,7 +301,7 @@ impl UnixPort {
         self.ready.len().min(wanted)
     }
 
-    /// One call for many messages; the frames go to `burst`. Says how many messages there were.
+    /// Receives messages with one call; the frames go to `burst`. Returns the number of messages.
     fn receive(&mut self, pool: &mut Pool, burst: &mut Burst) -> usize {
         let room = burst.remaining_capacity();
         let wanted = self.make_ready(pool, room);
@@ -304,18 +312,18 @@ impl UnixPort {
         let bytes = HEADER_BYTES + self.spec.frame_bytes_max;
         let mut parts = ArrayVec::<libc::iovec, RECEIVE_MAX>::new();
         for chunk in &mut self.ready[..wanted] {
-            // The header lies in the headroom, and the packet where it would without one.
+            // The header lies in the headroom, and the packet begins at the usual place.
             let start = chunk.start() - HEADER_BYTES;
             let room = &mut chunk.bytes_mut()[start..start + bytes];
             parts.push(libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() });
         }
         let mut messages = ArrayVec::<libc::mmsghdr, RECEIVE_MAX>::new();
         messages.extend(parts.iter_mut().map(|part| message(part, 1)));
-        // SAFETY: the messages point to one part each, and these into chunks that we own; all outlive
+        // SAFETY: each message points to one part, and each part to a chunk that we own; all outlive
         // the call.
         let got = match unsafe { self.calls.receive(client.as_raw_fd(), &mut messages) } {
             Ok(got) => got,
-            // A reset is told once, before what arrived earlier; the end is seen after that.
+            // The kernel reports a reset once, before the messages that arrived earlier.
             Err(libc::EAGAIN | libc::EINTR | libc::ECONNRESET) => return 0,
             Err(_) => {
                 self.hang_up();
@@ -323,7 +331,7 @@ impl UnixPort {
             }
         };
         let got = &messages[..got];
-        // An empty message and the end of the connection look alike, one by one.
+        // A single empty message looks like the end of the connection.
         if got.iter().all(|message| message.msg_len == 0) && socket::has_hung_up(client) {
             self.hang_up();
             return 0;
@@ -335,14 +343,14 @@ impl UnixPort {
             .zip(got)
             .filter_map(|(chunk, message)| sort.message(chunk, message))
             .collect();
-        // In front, where the cache still knows them.
+        // In front, because these chunks are still in the cache.
         for (at, chunk) in kept.into_iter().enumerate() {
             self.ready.insert(at, chunk);
         }
         got.len()
     }
 
-    /// One call for many frames from the front; says how many the kernel took, or the errno.
+    /// Sends frames from the front with one call; returns how many the kernel took, or the errno.
     fn send(calls: Calls, client: &OwnedFd, frames: &[Frame]) -> Result<usize, i32> {
         let mut headers = ArrayVec::<[u8; HEADER_BYTES], BURST_MAX>::new();
         headers.extend(frames.iter().map(|frame| frame.mark().0.to_be_bytes()));
@@ -350,15 +358,15 @@ impl UnixPort {
         for (header, frame) in headers.iter_mut().zip(frames) {
             let at = header.as_mut_ptr().cast();
             let header = libc::iovec { iov_base: at, iov_len: HEADER_BYTES };
-            // The kernel only reads through it, although the type says otherwise.
+            // The kernel only reads through this pointer, although the type allows writes.
             let at = frame.bytes().as_ptr().cast_mut().cast();
             parts.push([header, libc::iovec { iov_base: at, iov_len: frame.len() }]);
         }
         let mut messages = ArrayVec::<libc::mmsghdr, BURST_MAX>::new();
         messages.extend(parts.iter_mut().map(|parts| message(parts.as_mut_ptr(), 2)));
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: the messages point to two parts each, these to a header and a frame's bytes; all
-        // are readable and outlive the call.
+        // SAFETY: each message points to two parts, a header and the bytes of a frame; all are readable
+        // and outlive the call.
         unsafe { calls.send(client.as_raw_fd(), &mut messages, flags) }
     }
 }
@@ -370,7 +378,7 @@ fn message(parts: *mut libc::iovec, n: usize) -> libc::mmsghdr {
     message
 }
 
-/// Tells packets from rubbish.
+/// Sorts received messages into frames and losses.
 struct Sort<'a> {
     mark: Option<Mark>,
     tally: &'a PortTally,
@@ -378,8 +386,8 @@ struct Sort<'a> {
 }
 
 impl Sort<'_> {
-    /// A message that arrived in `chunk`, behind its header. Gives the chunk back if there is no
-    /// frame in it.
+    /// Handles a message that was received into `chunk`, behind its header. Returns the chunk if it holds
+    /// no frame.
     fn message(&mut self, mut chunk: Chunk, message: &libc::mmsghdr) -> Option<Chunk> {
         self.tally.frames_in.add(1);
         self.tally.trains_in.add(1);
@@ -413,18 +421,18 @@ impl Port for UnixPort {
             return;
         }
         if self.blocked {
-            self.look_for_room();
+            self.check_room();
         }
-        if self.ask_in > 0 {
-            self.ask_in -= 1;
+        if self.read_in > 0 {
+            self.read_in -= 1;
             return;
         }
-        // So often that a burst can be filled, and no oftener, lest rubbish keep us here.
+        // Enough calls to fill a burst, and no more, so that malformed messages cannot hold the worker.
         for _ in 0..BURST_MAX / RECEIVE_MAX {
             let got = self.receive(pool, burst);
             if got < RECEIVE_MAX {
-                // That was all, or there was no room.
-                self.ask_in = if got == 0 && !burst.is_full() { IDLE_ASK_EVERY - 1 } else { 0 };
+                // The socket is empty, or there was no room.
+                self.read_in = if got == 0 && !burst.is_full() { IDLE_READ_EVERY - 1 } else { 0 };
                 return;
             }
         }
@@ -451,8 +459,8 @@ impl Port for UnixPort {
                         }
                         libc::EINTR => continue,
                         libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN => {
-                            // What it sent before it went is still to be received: that ends it.
-                            self.ask_in = 0;
+                            // Read what the client sent before it went; that ends the connection.
+                            self.read_in = 0;
                             (Loss::PeerGone, frames.len())
                         }
                         libc::EMSGSIZE => (Loss::PathTooNarrow, 1),
@@ -495,7 +503,7 @@ impl Port for UnixPort {
     }
 
     fn arm(&mut self) -> Arm {
-        // Changed only where it has to be: what was blocked when the worker slept last may be still.
+        // Only on a change: the client may still be blocked since the last sleep.
         if self.blocked != self.waits_for_room
             && let Some(client) = &self.client
         {
@@ -506,12 +514,12 @@ impl Port for UnixPort {
             }
             self.waits_for_room = self.blocked;
         }
-        // The kernel looks once more: the descriptor is readable as long as anything waits.
+        // The descriptor stays readable while anything waits.
         Arm::Wait(self.epoll.as_raw_fd())
     }
 
     fn on_readable(&mut self) {
-        (self.ask_in, self.accept_in, self.ask_room_in) = (0, 0, 0);
+        (self.read_in, self.accept_in, self.check_room_in) = (0, 0, 0);
     }
 
     fn frame_bytes_max(&self) -> usize {

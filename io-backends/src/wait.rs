@@ -1,6 +1,6 @@
-//! How a worker blocks after every port has said what would wake it: one `ppoll` over descriptors
-//! in memory taken beforehand. It never allocates after it is made, and never blocks if a port has
-//! work or cannot be waited for.
+//! Blocks a worker until a port has something to do: one `ppoll` over a fixed array of descriptors.
+//!
+//! It allocates only when it is made. It does not block if a port has work or must be polled.
 //!
 //! ```
 //! use std::time::Duration;
@@ -20,22 +20,22 @@ use std::{io, ptr, time::Duration};
 
 use strowger_frame::port::Arm;
 
-/// What a worker gathers before it blocks. Owned by that worker.
+/// The descriptors that one worker waits for.
 pub struct Waiter {
     polled: Box<[libc::pollfd]>,
     used: usize,
-    /// Something is ready, or has to be polled: blocking would be wrong.
+    /// A port is ready or must be polled, so blocking would be wrong.
     awake: bool,
 }
 
 /// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waited {
-    /// Something may be waiting: look at every port.
+    /// A descriptor is ready: poll every port.
     Ready,
-    /// Nothing happened for as long as was said.
+    /// The timeout passed.
     TimedOut,
-    /// A signal came: look at what it asks for, then wait again.
+    /// A signal arrived: handle it, then wait again.
     Interrupted,
 }
 
@@ -46,24 +46,25 @@ impl std::fmt::Debug for Waiter {
 }
 
 impl Waiter {
-    /// Room for this many descriptors: one for each port, and one for orders.
+    /// Makes room for this many descriptors: one for each port and one for commands.
     pub fn with_capacity(descriptors: usize) -> Self {
         let none = libc::pollfd { fd: -1, events: 0, revents: 0 };
         Self { polled: vec![none; descriptors].into_boxed_slice(), used: 0, awake: false }
     }
 
-    /// Forgets what was gathered last time.
+    /// Removes all descriptors.
     #[inline]
     pub fn begin(&mut self) {
         self.used = 0;
         self.awake = false;
     }
 
-    /// Adds what a port's [`arm`](strowger_frame::Port::arm) said. A port that must be polled, and
-    /// one more descriptor than there is room for, keep the worker from blocking.
+    /// Adds the result of a port's [`arm`](strowger_frame::Port::arm).
+    ///
+    /// A port that must be polled keeps the worker from blocking, and so does a descriptor without room.
     #[inline]
     pub fn add(&mut self, arm: Arm) {
-        // `ppoll` ignores an entry without a descriptor; it keeps the places in order.
+        // `ppoll` ignores an entry without a descriptor; the entry keeps the positions in order.
         let (fd, revents) = match arm {
             Arm::Wait(fd) => (fd, 0),
             Arm::Ready | Arm::Poll => (-1, libc::POLLIN),
@@ -76,8 +77,8 @@ impl Waiter {
         self.used += 1;
     }
 
-    /// Whether what was added as number `nth`, from 0, needs attention: its descriptor was readable
-    /// (or failed) when [`wait`](Self::wait) returned, or it was no descriptor to wait for.
+    /// Whether the entry at position `nth`, from 0, needs attention after [`wait`](Self::wait): its
+    /// descriptor was readable or failed, or the port must be polled.
     #[inline]
     pub fn is_ready(&self, nth: usize) -> bool {
         nth < self.used && self.polled.get(nth).is_none_or(|polled| polled.revents != 0)
@@ -88,8 +89,9 @@ impl Waiter {
         self.awake
     }
 
-    /// Blocks until a descriptor is readable, a signal comes or `timeout` has passed (`None`: for
-    /// ever). An error of the kernel counts as ready: whoever owns the bad descriptor finds out.
+    /// Blocks until a descriptor is readable, a signal arrives or `timeout` passes (`None`: no limit).
+    ///
+    /// An error of `ppoll` counts as ready: the port with the bad descriptor finds it when it is polled.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Waited {
         if self.awake {
             return Waited::Ready;
@@ -100,8 +102,8 @@ impl Waiter {
         });
         let limit = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
         let used = self.used.min(self.polled.len()) as libc::nfds_t;
-        // SAFETY: the first `used` entries are initialised and ours, `used` is at most their
-        // number; `limit` is null or points to a time that outlives the call.
+        // SAFETY: the first `used` entries are initialised and belong to us, and there are at least
+        // that many; `limit` is null or points to a time that outlives the call.
         let ready = unsafe { libc::ppoll(self.polled.as_mut_ptr(), used, limit, ptr::null()) };
         match ready {
             0 => Waited::TimedOut,
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_ready_is_said_by_place() {
+    fn readiness_is_reported_by_position() {
         use std::os::fd::AsRawFd as _;
         let (mut quiet, mut rung) =
             (crate::Doorbell::new().unwrap(), crate::Doorbell::new().unwrap());

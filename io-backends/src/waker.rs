@@ -1,5 +1,7 @@
-//! Where one task leaves its waker for another thread to call. It never locks; the waking side
-//! never drops a waker, since that could free memory on a worker (R13).
+//! A cell in which one task stores its waker for other threads to call.
+//!
+//! It takes no lock. The waking side does not drop a waker, because that could free memory on a worker
+//! (R13).
 
 use std::{
     cell::UnsafeCell,
@@ -7,21 +9,21 @@ use std::{
     task::Waker,
 };
 
-/// Nobody touches the waker.
+/// The waker is not in use.
 const FREE: u32 = 0;
-/// The task is writing its waker.
+/// The task is storing its waker.
 const REGISTERING: u32 = 1;
-/// A waking thread is calling the waker, or has asked the registering task to call its own.
+/// A thread is calling the waker, or has asked the registering task to call its own.
 const WAKING: u32 = 2;
 
-/// A waker that one task at a time registers, and any thread calls.
+/// A waker that one task at a time stores and any thread calls.
 pub(crate) struct WakerCell {
     state: AtomicU32,
     waker: UnsafeCell<Option<Waker>>,
 }
 
-// SAFETY: `waker` is written only by who moved the state from FREE to REGISTERING and read only by
-// who moved it from FREE to WAKING, so never both at once; `Waker` is Send and Sync.
+// SAFETY: only the thread that moved the state from FREE to REGISTERING writes `waker`, and only the
+// thread that moved it from FREE to WAKING reads it, so the two never overlap; `Waker` is Send and Sync.
 unsafe impl Sync for WakerCell {}
 
 impl Default for WakerCell {
@@ -37,10 +39,10 @@ impl std::fmt::Debug for WakerCell {
 }
 
 impl WakerCell {
-    /// Leaves `waker` here. If somebody is waking right now, `waker` is called at once: its task
-    /// looks again, and registers again.
+    /// Stores `waker`. If another thread is waking at this moment, calls `waker` at once: its task polls
+    /// again and registers again.
     pub(crate) fn register(&self, waker: &Waker) {
-        // Acquire: pairs with Release in `wake`: the call through the old waker is over.
+        // Acquire: pairs with Release in `wake`: the call of the old waker has ended.
         if self
             .state
             .compare_exchange(FREE, REGISTERING, Ordering::Acquire, Ordering::Relaxed)
@@ -48,29 +50,29 @@ impl WakerCell {
         {
             return waker.wake_by_ref();
         }
-        // SAFETY: the state is REGISTERING by our hand, so nobody else touches the cell.
+        // SAFETY: this thread set the state to REGISTERING, so no other thread touches the cell.
         let kept = unsafe { &mut *self.waker.get() };
         match kept {
             Some(kept) => kept.clone_from(waker),
             None => *kept = Some(waker.clone()),
         }
-        // AcqRel: Release pairs with Acquire in `wake`, which reads the waker; Acquire takes in
-        // what a thread published that asked to wake meanwhile.
+        // AcqRel: Release pairs with Acquire in `wake`, which reads the waker; Acquire makes visible
+        // what a thread published before it asked for a wake-up in the meantime.
         if self.state.swap(FREE, Ordering::AcqRel) != REGISTERING {
             waker.wake_by_ref();
         }
     }
 
-    /// Calls the waker that was left last.
+    /// Calls the stored waker.
     pub(crate) fn wake(&self) {
-        // AcqRel: Acquire pairs with Release in `register`; Release, for when the registering
+        // AcqRel: Acquire pairs with Release in `register`; Release is for the case that the registering
         // task does the waking.
         if self.state.fetch_or(WAKING, Ordering::AcqRel) != FREE {
-            // REGISTERING: the task sees our mark and wakes itself. WAKING: another does it, and
-            // a task that registers meanwhile wakes itself.
+            // REGISTERING: the task sees the WAKING bit and wakes itself. WAKING: another thread
+            // wakes, and a task that registers meanwhile wakes itself.
             return;
         }
-        // SAFETY: the state went from FREE to WAKING by our hand, so nobody writes the cell.
+        // SAFETY: this thread moved the state from FREE to WAKING, so no other thread writes the cell.
         if let Some(waker) = unsafe { &*self.waker.get() } {
             waker.wake_by_ref();
         }

@@ -1,6 +1,8 @@
-//! One end of a wire inside this process: a ring each way, a doorbell at each end, and the news
-//! that an end is gone. Frames pass by ownership; nothing is copied, and no frame that was put in
-//! is lost without the sender being able to say so.
+//! One end of a wire inside this process: a ring each way, a doorbell at each end, and a flag that says
+//! that an end is gone.
+//!
+//! Frames move by ownership and are not copied. The sender can tell what became of every frame that it
+//! queued.
 
 use std::{io, mem, sync::Arc};
 
@@ -17,28 +19,28 @@ use crate::{
     pinned::Pinned,
 };
 
-/// Train chunks that the frames of one direction hold at most: a quarter of a pool of usual size, and
-/// what 256 bursts of trains need. A far end that takes nothing holds no more.
+/// Maximum number of train chunks that the frames of one direction hold: a quarter of a typical pool, and
+/// enough for 256 bursts of trains. A far end that does not read holds no more.
 const CHUNKS_MAX: usize = 256;
 
-/// What one end tells the other, apart from frames. Written at most once a sleep, and when it ends.
+/// What one end tells the other apart from frames. Written at most once a sleep, and when the end closes.
 #[derive(Debug)]
 struct EndState {
-    /// This end could not put all its frames and may sleep until there is room.
-    stuck: AtomicBool,
-    /// This end is gone; `taken` says how many frames it took in its life.
+    /// This end could not queue all its frames and may sleep until there is room.
+    blocked: AtomicBool,
+    /// This end is gone; `taken` is the number of frames that it took in all.
     gone: AtomicBool,
     taken: AtomicU64,
 }
 
 impl Default for EndState {
     fn default() -> Self {
-        let (stuck, gone) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { stuck, gone, taken: AtomicU64::new(0) }
+        let (blocked, gone) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { blocked, gone, taken: AtomicU64::new(0) }
     }
 }
 
-/// One end: what it sends and receives, what it sleeps beside, and what it counts.
+/// One end of a wire: its two halves, its doorbell and its counters.
 #[derive(Debug)]
 pub(crate) struct End {
     tx: Tx,
@@ -55,15 +57,15 @@ pub(crate) struct Tx {
     there: Arc<EndState>,
     put: u64,
     pinned: Pinned,
-    /// The last frames did not all go in.
-    stuck: bool,
-    /// The far end was found gone: what was left in the ring has been given back.
-    settled: bool,
+    /// The ring had no room for some of the last frames.
+    blocked: bool,
+    /// The far end is gone, and the frames that it left in the ring have been freed.
+    reclaimed: bool,
     tally: Arc<PortTally>,
-    /// Wakes the far end to frames.
+    /// Wakes the far end when frames arrive.
     far: DoorbellWaker,
-    /// Last: the far end learns that this end is gone when `to` and `from` are dropped.
-    _farewell: Arc<CloseNotice>,
+    /// Last field: the far end learns that this end is gone after `to` and `from` are dropped.
+    _close_notice: Arc<CloseNotice>,
 }
 
 /// The receiving half of an end.
@@ -73,19 +75,19 @@ pub(crate) struct Rx {
     here: Arc<EndState>,
     there: Arc<EndState>,
     taken: u64,
-    /// Frames were taken, and the far end, if stuck, has not been told that there is room.
-    drained_untold: bool,
+    /// Frames were taken since the far end, if blocked, was last told that there is room.
+    notify_due: bool,
     tally: Arc<PortTally>,
-    /// Wakes the far end to room.
+    /// Wakes the far end when there is room.
     far: DoorbellWaker,
-    _farewell: Arc<CloseNotice>,
+    _close_notice: Arc<CloseNotice>,
 }
 
-/// Announces that an end is gone, once both of its halves are dropped.
+/// Tells the far end that this end is gone, once both of its halves are dropped.
 #[derive(Debug)]
 struct CloseNotice {
     here: Arc<EndState>,
-    /// The bells that the far end sleeps beside.
+    /// The doorbells that the far end sleeps on.
     far: [DoorbellWaker; 2],
 }
 
@@ -97,14 +99,14 @@ impl Drop for CloseNotice {
     }
 }
 
-/// What a sleeper waits for.
+/// The events that a sleeping end waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum Interest {
     FramesOrRoom,
     Room,
 }
 
-/// Two ends of a new wire, with room for `depth` frames each way.
+/// Makes a wire with room for `depth` frames each way, and its two ends.
 pub(crate) fn ends(depth: usize) -> io::Result<(End, End)> {
     let (left, right) = (Doorbell::new()?, Doorbell::new()?);
     let bells = [right.waker(), right.waker()];
@@ -112,10 +114,10 @@ pub(crate) fn ends(depth: usize) -> io::Result<(End, End)> {
     Ok((End::new(left_halves, left), End::new(right_halves, right)))
 }
 
-/// A half of an end, and the bell that it sleeps beside.
+/// A half of an end, and the doorbell that it sleeps on.
 pub(crate) type Half<T> = (T, Doorbell);
 
-/// An end as a port has it, and the two halves of the other end, each with a bell of its own.
+/// Makes one end for a port, and the two halves of the other end, each with its own doorbell.
 pub(crate) fn split_ends(depth: usize) -> io::Result<(End, Half<Tx>, Half<Rx>)> {
     let (near, room, frames) = (Doorbell::new()?, Doorbell::new()?, Doorbell::new()?);
     let far = [frames.waker(), room.waker()];
@@ -123,16 +125,16 @@ pub(crate) fn split_ends(depth: usize) -> io::Result<(End, Half<Tx>, Half<Rx>)> 
     Ok((End::new(near_halves, near), (tx, room), (rx, frames)))
 }
 
-/// The halves of both ends of a new wire, from the bells for frames and for room at each.
+/// Makes the halves of both ends, from the doorbells for frames and for room at each end.
 fn halves(
     depth: usize,
     left: [DoorbellWaker; 2],
     right: [DoorbellWaker; 2],
 ) -> ((Tx, Rx), (Tx, Rx)) {
     let (there, back) = (ring(depth), ring(depth));
-    let (left_says, right_says) = (Arc::<EndState>::default(), Arc::<EndState>::default());
-    let at_left = one_end((there.0, back.1), right, (&left_says, &right_says));
-    let at_right = one_end((back.0, there.1), left, (&right_says, &left_says));
+    let (left_state, right_state) = (Arc::<EndState>::default(), Arc::<EndState>::default());
+    let at_left = one_end((there.0, back.1), right, (&left_state, &right_state));
+    let at_right = one_end((back.0, there.1), left, (&right_state, &left_state));
     (at_left, at_right)
 }
 
@@ -142,7 +144,7 @@ fn one_end(
     (here, there): (&Arc<EndState>, &Arc<EndState>),
 ) -> (Tx, Rx) {
     let [for_frames, for_room] = far.clone();
-    let farewell = Arc::new(CloseNotice { here: here.clone(), far });
+    let close_notice = Arc::new(CloseNotice { here: here.clone(), far });
     let tally: Arc<PortTally> = Arc::default();
     let pinned = Pinned::new(to.capacity().min(CHUNKS_MAX));
     let tx = Tx {
@@ -151,33 +153,35 @@ fn one_end(
         there: there.clone(),
         put: 0,
         pinned,
-        stuck: false,
-        settled: false,
+        blocked: false,
+        reclaimed: false,
         tally: tally.clone(),
         far: for_frames,
-        _farewell: farewell.clone(),
+        _close_notice: close_notice.clone(),
     };
     let rx = Rx {
         from,
         here: here.clone(),
         there: there.clone(),
         taken: 0,
-        drained_untold: false,
+        notify_due: false,
         tally,
         far: for_room,
-        _farewell: farewell,
+        _close_notice: close_notice,
     };
     (tx, rx)
 }
 
 impl Tx {
-    /// Puts frames from the front of `frames`, as far as there is room, and says how many; frames
-    /// that can never go are taken and counted. The far end is not woken until [`ring`](Self::ring).
+    /// Queues frames from the front of `frames` while there is room, and returns their number.
+    ///
+    /// If the far end is gone, removes all frames and counts them. Call [`ring`](Self::ring) to wake the far
+    /// end.
     #[inline]
     pub(crate) fn put<const N: usize>(&mut self, frames: &mut ArrayVec<Frame, N>) -> usize {
         // Acquire: pairs with Release in `CloseNotice::drop`: `taken` is final.
         if self.there.gone.load(Ordering::Acquire) {
-            self.settle();
+            self.reclaim();
             self.tally.count_loss(Loss::PeerGone, frames.len() as u64);
             frames.clear();
             return 0;
@@ -191,8 +195,8 @@ impl Tx {
             n = self.enter(&frames[..n]);
         }
         self.to.push_at_most(frames, n);
-        self.stuck = !frames.is_empty();
-        let bytes = if self.stuck { offered - bytes_of(frames) } else { offered };
+        self.blocked = !frames.is_empty();
+        let bytes = if self.blocked { offered - bytes_of(frames) } else { offered };
         self.put += n as u64;
         self.tally.frames_out.add(n as u64);
         self.tally.bytes_out.add(bytes);
@@ -200,7 +204,7 @@ impl Tx {
         n
     }
 
-    /// Counts what many frames hold; says how many may go.
+    /// Counts the train chunks that many frames hold; returns how many frames may be queued.
     #[cold]
     fn enter(&mut self, frames: &[Frame]) -> usize {
         let waiting = self.to.waiting() as u64;
@@ -212,13 +216,13 @@ impl Tx {
         self.pinned.enter(frames, self.put, self.put - waiting)
     }
 
-    /// Whether a frame may be put, as far as can be seen now.
+    /// Whether the ring has room for a frame, as far as is visible now.
     fn has_room(&self) -> bool {
         let waiting = self.to.waiting();
         waiting < self.to.capacity() && !self.pinned.is_full(self.put - waiting as u64)
     }
 
-    /// Wakes the far end, if it sleeps, to what was put.
+    /// Wakes the far end if it sleeps.
     #[inline]
     pub(crate) fn ring(&self) {
         self.far.wake();
@@ -229,12 +233,11 @@ impl Tx {
         self.there.gone.load(Ordering::Acquire)
     }
 
-    /// Falls asleep beside `bell`, the far end's bell for room, unless there is room or the far end
-    /// is gone. Says whether to sleep.
+    /// Prepares to sleep on `bell`, unless there is room or the far end is gone. Returns whether to sleep.
     pub(crate) fn arm_for_room(&mut self, bell: &mut Doorbell) -> bool {
         // Relaxed: the fence in the doorbell orders it.
-        self.here.stuck.store(true, Ordering::Relaxed);
-        bell.arm(); // SeqCst fence: pairs with those in `ring` and `tell_drained`
+        self.here.blocked.store(true, Ordering::Relaxed);
+        bell.arm(); // SeqCst fence: pairs with those in `ring` and `notify_room`
         if !self.has_room() && !self.is_gone() {
             return true;
         }
@@ -243,24 +246,29 @@ impl Tx {
     }
 
     pub(crate) fn disarm(&self, bell: &mut Doorbell) {
-        // Relaxed: a stale hint costs the far end one ring too many.
-        self.here.stuck.store(false, Ordering::Relaxed);
+        // Relaxed: a stale flag costs the far end one wake-up too many.
+        self.here.blocked.store(false, Ordering::Relaxed);
         bell.disarm();
     }
 
-    /// The far end is gone: what it left in the ring was not taken after all. Gives that memory
-    /// back and counts it as lost. The ring itself stays until this end is dropped, which is not
-    /// done by a worker: workers free nothing (R13).
+    /// Frees the frames that the far end left in the ring, and counts them as lost.
+    ///
+    /// Only once, after the far end is gone. The ring itself is freed when this end is dropped, which a
+    /// worker does not do: workers free no memory (R13).
     #[cold]
-    pub(crate) fn settle(&mut self) {
-        if mem::replace(&mut self.settled, true) {
+    pub(crate) fn reclaim(&mut self) {
+        if mem::replace(&mut self.reclaimed, true) {
             return;
         }
         let cleared = self.to.clear_disconnected();
         // Relaxed: `gone` was read with Acquire, and `taken` was written before it.
         let left_behind = self.put - self.there.taken.load(Ordering::Relaxed);
-        debug_assert_eq!(cleared, Some(left_behind as usize), "its consumer went before the news");
-        self.stuck = false;
+        debug_assert_eq!(
+            cleared,
+            Some(left_behind as usize),
+            "the consumer is dropped before the flag is set"
+        );
+        self.blocked = false;
         self.tally.frames_out.set(self.tally.frames_out.read() - left_behind);
         self.tally.count_loss(Loss::PeerGone, left_behind);
     }
@@ -271,36 +279,38 @@ impl Tx {
 }
 
 impl Rx {
-    /// Takes as many frames as `frames` has room for, and says how many. Counting what arrived is
-    /// left to [`count_in`](Self::count_in).
+    /// Takes as many frames as `frames` has room for, and returns their number.
+    ///
+    /// The caller counts them with [`count_in`](Self::count_in).
     #[inline]
     pub(crate) fn take<const N: usize>(&mut self, frames: &mut ArrayVec<Frame, N>) -> usize {
         let n = self.from.pop_burst(frames);
         self.taken += n as u64;
-        self.drained_untold |= n > 0;
-        if self.drained_untold && !frames.is_full() {
-            self.tell_drained();
+        self.notify_due |= n > 0;
+        if self.notify_due && !frames.is_full() {
+            self.notify_room();
         }
         n
     }
 
-    /// The ring is drained: if the far end sleeps because it was full, there is room now. One fence
-    /// a drain, which a busy wire's full bursts do not pay.
+    /// Wakes a blocked far end, because the ring has been drained.
+    ///
+    /// Costs one fence each time the ring is drained. Full bursts do not pay for it.
     #[inline]
-    fn tell_drained(&mut self) {
-        self.drained_untold = false;
-        // SeqCst: pairs with the fence in `arm` (Dekker's pattern, as in `strowger_frame::sleep`):
-        // either the far end sees the room we made, or we see that it is stuck.
+    fn notify_room(&mut self) {
+        self.notify_due = false;
+        // SeqCst: pairs with the fence in `arm` (Dekker's algorithm, as in `strowger_frame::sleep`):
+        // either the far end sees the room, or this end sees that the far end is blocked.
         fence(Ordering::SeqCst);
-        // Relaxed: the fence orders it; the swap only clears a hint.
-        if self.there.stuck.load(Ordering::Relaxed)
-            && self.there.stuck.swap(false, Ordering::Relaxed)
+        // Relaxed: the fence orders it; the swap only clears a flag.
+        if self.there.blocked.load(Ordering::Relaxed)
+            && self.there.blocked.swap(false, Ordering::Relaxed)
         {
             self.far.wake();
         }
     }
 
-    /// Counts `n` frames that arrived.
+    /// Counts `n` received frames.
     #[inline]
     pub(crate) fn count_in(&self, n: u64, bytes: u64) {
         self.tally.frames_in.add(n);
@@ -310,13 +320,12 @@ impl Rx {
 
     /// Whether the far end has been dropped. Frames that it sent may still be waiting.
     pub(crate) fn is_gone(&self) -> bool {
-        // Acquire: pairs with Release in `CloseNotice::drop`: what it put before is seen by a later
-        // `take`.
+        // Acquire: pairs with Release in `CloseNotice::drop`: a later `take` sees the frames that were
+        // queued before.
         self.there.gone.load(Ordering::Acquire)
     }
 
-    /// Falls asleep beside `bell`, the far end's bell for frames, unless there are frames or the far
-    /// end is gone. Says whether to sleep.
+    /// Prepares to sleep on `bell`, unless there are frames or the far end is gone. Returns whether to sleep.
     pub(crate) fn arm_for_frames(&mut self, bell: &mut Doorbell) -> bool {
         bell.arm(); // SeqCst fence: pairs with the one in `ring`
         if self.from.is_empty() && !self.is_gone() {
@@ -350,12 +359,12 @@ impl End {
         self.tx.put(frames)
     }
 
-    /// Whether the last [`put`](Self::put) had too little room, and there is still none.
-    pub(crate) fn is_stuck(&self) -> bool {
-        self.tx.stuck && !self.tx.has_room() && !self.is_gone()
+    /// Whether the last [`put`](Self::put) left frames for want of room, and there is still none.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.tx.blocked && !self.tx.has_room() && !self.is_gone()
     }
 
-    /// Wakes the far end, if it sleeps, to what was put.
+    /// Wakes the far end if it sleeps.
     #[inline]
     pub(crate) fn ring(&self) {
         self.tx.ring();
@@ -367,31 +376,32 @@ impl End {
         self.rx.take(frames)
     }
 
-    /// Counts `n` frames that arrived.
+    /// Counts `n` received frames.
     #[inline]
     pub(crate) fn count_in(&self, n: u64, bytes: u64) {
         self.rx.count_in(n, bytes);
     }
 
-    /// Falls asleep, unless there is something to do: frames to take (if those are `wanted`), room
-    /// after the last `put` had too little, or a far end that has just gone. The last two are said
-    /// once.
-    pub(crate) fn arm(&mut self, wanted: Wanted) -> Arm {
-        if self.tx.stuck {
+    /// Prepares to sleep, unless there is something to do.
+    ///
+    /// That is: frames to take, if they are in `interest`; room, after the last `put` left frames; a far end
+    /// that has just gone. The last two are reported once.
+    pub(crate) fn arm(&mut self, interest: Interest) -> Arm {
+        if self.tx.blocked {
             // Relaxed: the fence in the doorbell orders it.
-            self.tx.here.stuck.store(true, Ordering::Relaxed);
+            self.tx.here.blocked.store(true, Ordering::Relaxed);
         }
-        self.bell.arm(); // SeqCst fence: pairs with those in `ring` and `tell_drained`
-        let wanted_room = self.tx.stuck && !self.tx.settled && self.tx.has_room();
-        let news = !self.tx.settled && self.is_gone();
-        let frames = wanted == Wanted::FramesOrRoom && !self.rx.from.is_empty();
-        if !frames && !wanted_room && !news {
+        self.bell.arm(); // SeqCst fence: pairs with those in `ring` and `notify_room`
+        let room = self.tx.blocked && !self.tx.reclaimed && self.tx.has_room();
+        let gone = !self.tx.reclaimed && self.is_gone();
+        let frames = interest == Interest::FramesOrRoom && !self.rx.from.is_empty();
+        if !frames && !room && !gone {
             return Arm::Wait(std::os::fd::AsRawFd::as_raw_fd(&self.bell));
         }
-        if news {
-            self.settle();
+        if gone {
+            self.reclaim();
         }
-        self.tx.stuck &= !wanted_room;
+        self.tx.blocked &= !room;
         self.disarm();
         Arm::Ready
     }
@@ -413,13 +423,13 @@ impl End {
         self.rx.is_gone()
     }
 
-    /// As [`Tx::settle`].
-    pub(crate) fn settle(&mut self) {
-        self.tx.settle();
+    /// As [`Tx::reclaim`].
+    pub(crate) fn reclaim(&mut self) {
+        self.tx.reclaim();
     }
 }
 
-/// Their bytes, added up.
+/// Total length in bytes.
 #[inline]
 pub(crate) fn bytes_of(frames: &[Frame]) -> u64 {
     frames.iter().map(|frame| frame.len() as u64).sum()

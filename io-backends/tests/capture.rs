@@ -229,7 +229,7 @@ fn what_is_missed_is_counted_in_the_file_and_the_worker_neither_blocks_nor_alloc
     assert_eq!(packets, 32);
     let Some(Block::Statistics(options)) = blocks.last() else { panic!("{blocks:?}") };
     assert!(options.contains(&(5, missed.to_le_bytes().to_vec())));
-    assert!(options.contains(&(1, b"not captured, the queue was full: 352".to_vec())));
+    assert!(options.contains(&(1, b"not captured because the queue was full: 352".to_vec())));
 }
 
 #[test]

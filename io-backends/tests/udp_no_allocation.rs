@@ -37,7 +37,7 @@ fn fill(pool: &mut Pool, burst: &mut Burst) {
 fn poll(port: &mut UdpPort) {
     if let Arm::Wait(fd) = port.arm() {
         let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        // SAFETY: one pollfd, which lives through the call.
+        // SAFETY: one pollfd, which outlives the call.
         unsafe { libc::poll(&mut poll, 1, 1) };
     }
     port.disarm();

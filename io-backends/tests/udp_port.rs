@@ -86,7 +86,7 @@ fn train(pool: &mut Pool, len: usize, count: usize) -> Burst {
 
 fn wait_readable(fd: RawFd, timeout: Duration) -> bool {
     let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one pollfd, which lives through the call.
+    // SAFETY: one pollfd, which outlives the call.
     unsafe { libc::poll(&mut poll, 1, timeout.as_millis() as i32) == 1 }
 }
 
@@ -637,10 +637,10 @@ fn forbid_rings_to_this_thread() -> bool {
     let allow = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 };
     let mut filter: Vec<_> = filter.into_iter().chain([allow]).collect();
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: takes numbers; it only takes rights away.
+    // SAFETY: the call takes only numbers; it only takes rights away.
     let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
     let mode = libc::SECCOMP_MODE_FILTER;
-    // SAFETY: the program and its filter live through the call.
+    // SAFETY: the program and its filter outlive the call.
     set == 0 && unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) } == 0
 }
 

@@ -265,8 +265,8 @@ fn a_port_works_on_when_rights_are_given_up() {
         let (mut a, mut b) = stations(&veth, &spec("a0", mode), &spec("b0", mode));
         std::thread::scope(|scope| {
             let nobody = scope.spawn(|| {
-                // The call itself, so that it concerns this thread alone: libc's concerns all.
-                // SAFETY: takes numbers. From root to another user all capabilities go.
+                // The call itself, so that it affects only this thread: libc's concerns all.
+                // SAFETY: the call takes only numbers. From root to another user all capabilities go.
                 let changed = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
                 assert_eq!(changed, 0);
                 let found = strowger_io::xdp::probe(1 << 20);
@@ -296,7 +296,7 @@ fn set_queues(interface: &str, queues: u32) -> Result<(), std::io::Error> {
     // `struct ethtool_channels` with ETHTOOL_SCHANNELS: most, then rx, tx, other, combined.
     let mut channels = [0x3d, 0, 0, 0, 0, queues, queues, 0, 0_u32];
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    // SAFETY: all its fields are numbers and pointers, for which zero is a value.
+    // SAFETY: all fields are numbers or pointers, for which zero is a valid value.
     let mut asked: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in asked.ifr_name.iter_mut().zip(interface.bytes()) {
         *to = from as libc::c_char;
@@ -349,7 +349,7 @@ fn keep_capabilities(kept: &[u32]) {
     // Version 3 of the header, for the calling thread; then effective, permitted, inheritable.
     let header = [0x2008_0522_u32, 0];
     let rights = [[low, low, 0], [high, high, 0_u32]];
-    // SAFETY: both are as long as version 3 says, and live through the call.
+    // SAFETY: both are as long as version 3 says, and outlive the call.
     let changed = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), rights.as_ptr()) };
     assert_eq!(changed, 0, "{}", std::io::Error::last_os_error());
 }
@@ -383,7 +383,7 @@ fn for_want_of_rights_the_ladder_goes_down_and_says_which() {
 
     // The three are enough, as long as the limit of locked memory is.
     let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
-    // SAFETY: `limit` lives through the call. Other tests here may lock memory without limit.
+    // SAFETY: `limit` outlives the call. Other tests here may lock memory without limit.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) }, 0);
     let report = open_with(&[NET_ADMIN, NET_RAW, BPF], &mut small).unwrap().report;
     assert_eq!(report.mode, RxMode::Packet);

@@ -1,11 +1,10 @@
-//! Blocks of a pcapng file (draft-ietf-opsawg-pcapng), as many kinds as a capture writes, all
-//! little-endian. It only writes, and never looks into a packet.
+//! Writes the blocks of a pcapng file that a capture needs (draft-ietf-opsawg-pcapng), little-endian.
 
 use std::io::{self, Write};
 
-/// `LINKTYPE_USER0`: the first of sixteen numbers that the public list of link types leaves to
-/// users. A packet of the switch begins with the switch header and with nothing else, for which
-/// that list has no number.
+/// `LINKTYPE_USER0`: the first of sixteen private link types.
+///
+/// A packet begins with the switch header, for which the public list has no link type.
 const LINKTYPE_USER0: u16 = 147;
 
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
@@ -21,10 +20,10 @@ const PACKET_FLAGS: u16 = 2;
 const STATISTICS_RECEIVED: u16 = 4;
 const STATISTICS_DROPPED: u16 = 5;
 
-/// Times are in units of 10 to the minus this many seconds.
+/// Resolution of times: 10 to the power of minus this, in seconds.
 const NANOSECONDS: u8 = 9;
 
-/// Which way a packet passed the port.
+/// Direction of a packet at the port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Direction {
     #[default]
@@ -32,14 +31,14 @@ pub(super) enum Direction {
     Outbound,
 }
 
-/// A packet to be written.
+/// A packet to write.
 #[derive(Debug)]
 pub(super) struct Packet<'a> {
     pub(super) at_ns: u64,
     pub(super) direction: Direction,
-    /// What was kept of it.
+    /// The captured bytes.
     pub(super) bytes: &'a [u8],
-    /// How long it was.
+    /// Length of the packet.
     pub(super) len: usize,
     pub(super) discard: Option<&'static str>,
 }
@@ -48,18 +47,18 @@ pub(super) struct Packet<'a> {
 #[derive(Debug)]
 pub(super) struct Writer<W> {
     out: W,
-    /// The block that is being put together: its length stands in front of it.
+    /// The body of the current block; the length stands in front of it in the file.
     block: Vec<u8>,
 }
 
 impl<W: Write> Writer<W> {
-    /// Writes the head of the file.
+    /// Writes the section header and the interface description.
     pub(super) fn new(out: W, interface: &str, snap_bytes: usize) -> io::Result<Self> {
         let mut writer = Self { out, block: Vec::with_capacity(snap_bytes + 256) };
-        writer.put(&0x1a2b_3c4d_u32.to_le_bytes()); // which end comes first
+        writer.put(&0x1a2b_3c4d_u32.to_le_bytes()); // byte-order magic
         writer.put(&1_u16.to_le_bytes()); // version 1.0
         writer.put(&0_u16.to_le_bytes());
-        writer.put(&(-1_i64).to_le_bytes()); // the section's length is not known beforehand
+        writer.put(&(-1_i64).to_le_bytes()); // section length unknown
         writer.option(SECTION_USER_APPLICATION, &[b"strowger"]);
         writer.end_options();
         writer.finish_block(SECTION_HEADER)?;
@@ -93,13 +92,13 @@ impl<W: Write> Writer<W> {
         self.finish_block(ENHANCED_PACKET)
     }
 
-    /// How many packets passed, and how many of them the capture missed.
+    /// Writes the number of packets, and how many of them the capture missed.
     pub(super) fn statistics(&mut self, at_ns: u64, passed: u64, missed: u64) -> io::Result<()> {
         self.put(&0_u32.to_le_bytes());
         self.time(at_ns);
         if missed > 0 {
             let count = missed.to_string();
-            self.option(COMMENT, &[b"not captured, the queue was full: ", count.as_bytes()]);
+            self.option(COMMENT, &[b"not captured because the queue was full: ", count.as_bytes()]);
         }
         self.option(STATISTICS_RECEIVED, &[&passed.to_le_bytes()]);
         self.option(STATISTICS_DROPPED, &[&missed.to_le_bytes()]);
@@ -124,9 +123,9 @@ impl<W: Write> Writer<W> {
         self.block.resize(self.block.len().next_multiple_of(4), 0);
     }
 
-    /// An option whose value is these parts, one behind another.
+    /// Writes an option whose value is the concatenation of `parts`.
     fn option(&mut self, code: u16, parts: &[&[u8]]) {
-        // An option's length has 16 bits; what is longer is cut off, and none of ours is.
+        // The length field has 16 bits; a longer value is cut off.
         let value: usize = parts.iter().map(|part| part.len()).sum();
         let len = u16::try_from(value).unwrap_or(u16::MAX);
         self.put(&code.to_le_bytes());

@@ -8,7 +8,7 @@
 //! port.admit(Mark(5), Address::Only)?;
 //! let echo = std::thread::spawn(move || receiver.receive_wait(None));
 //!
-//! let frame = sender.frame(100).expect("its pool is fresh");
+//! let frame = sender.frame(100).expect("the pool is empty at first");
 //! sender.send(frame)?;
 //!
 //! // In place of a switch: the port returns the frame.
@@ -42,12 +42,12 @@ use crate::{
     wire::{self, Rx, Tx, bytes_of},
 };
 
-/// A port for the switch, and the endpoint behind it in two halves.
+/// Makes a port for the switch, and the endpoint behind it in two halves.
 ///
 /// The port reports that the endpoint is gone when both halves are dropped.
 ///
 /// # Errors
-/// The kernel's, when memory or file descriptors are exhausted.
+/// There is no memory or no file descriptor left.
 pub fn split_pair(
     spec: &EndpointSpec,
 ) -> io::Result<(EndpointPort, EndpointSender, EndpointReceiver)> {
@@ -58,14 +58,14 @@ pub fn split_pair(
     Ok((MemoryPort::new(near, "endpoint"), sender, receiver))
 }
 
-/// Blocks beside an armed bell until it rings or the time is up.
+/// Blocks on an armed doorbell until it rings or the time is up.
 fn sleep(bell: &Doorbell, waiter: &mut Waiter, timeout: Option<Duration>) {
     waiter.begin();
     waiter.add(Arm::Wait(bell.as_raw_fd()));
     waiter.wait(timeout);
 }
 
-/// The time that is left until a deadline; `None` without one.
+/// The time left until the deadline; `None` without a deadline.
 fn left(started: Instant, timeout: Option<Duration>) -> Option<Duration> {
     timeout.map(|timeout| timeout.saturating_sub(started.elapsed()))
 }
@@ -80,17 +80,17 @@ pub struct EndpointSender {
 }
 
 impl EndpointSender {
-    /// An empty frame of `len` bytes to fill and send, as [`Endpoint::frame`](super::Endpoint::frame).
+    /// Returns a frame of `len` bytes to fill and send, as [`Endpoint::frame`](super::Endpoint::frame).
     pub fn frame(&mut self, len: usize) -> Option<Frame> {
         self.maker.frame(len)
     }
 
-    /// Frames of one length side by side, as [`Endpoint::train`](super::Endpoint::train).
+    /// Returns frames of one length side by side, as [`Endpoint::train`](super::Endpoint::train).
     pub fn train(&mut self, segment: usize, frames: usize) -> Option<Train> {
         self.maker.train(segment, frames)
     }
 
-    /// Frames of one length with room behind each, as
+    /// Returns frames of one length with room behind each, as
     /// [`Endpoint::train_with_room`](super::Endpoint::train_with_room).
     pub fn train_with_room(
         &mut self,
@@ -101,10 +101,10 @@ impl EndpointSender {
         self.maker.train_with_room(segment, frames, room)
     }
 
-    /// Sends frames from the front of `frames` and says how many. Frames without room stay, in order.
+    /// Sends frames from the front of `frames` and returns their number. Frames without room stay, in order.
     ///
     /// # Errors
-    /// [`Gone`]; the frames stay.
+    /// [`Gone`]; all frames stay.
     pub fn send_burst(&mut self, frames: &mut Burst) -> Result<usize, Gone> {
         self.send_some(frames)
     }
@@ -112,7 +112,7 @@ impl EndpointSender {
     /// Sends one frame, without waiting.
     ///
     /// # Errors
-    /// [`SendError`], with the frame.
+    /// [`SendError`] with the frame.
     pub fn send(&mut self, frame: Frame) -> Result<(), SendError> {
         let mut one = ArrayVec::<Frame, 1>::from([frame]);
         let sent = self.send_some(&mut one);
@@ -126,7 +126,7 @@ impl EndpointSender {
     /// Sends one frame, and waits for room: at most `timeout`, or without limit.
     ///
     /// # Errors
-    /// [`SendError`], with the frame; `Full` when the time was up.
+    /// [`SendError`] with the frame; `Full` if the time is up.
     pub fn send_wait(
         &mut self,
         mut frame: Frame,
@@ -154,7 +154,7 @@ impl EndpointSender {
             self.tx.disarm(&mut self.bell);
         }
         if self.tx.is_gone() {
-            self.tx.settle();
+            self.tx.reclaim();
             return Err(Gone);
         }
         let n = self.tx.put(frames);
@@ -189,15 +189,15 @@ pub struct EndpointReceiver {
 }
 
 impl EndpointReceiver {
-    /// Takes the frames that have arrived, as far as `burst` has room, and says how many.
+    /// Takes received frames while `burst` has room, and returns their number.
     ///
     /// # Errors
-    /// [`Gone`], once all that had arrived has been taken.
+    /// [`Gone`], after all received frames have been taken.
     pub fn receive_burst(&mut self, burst: &mut Burst) -> Result<usize, Gone> {
         self.receive_some(burst)
     }
 
-    /// Takes the oldest frame that has arrived, without waiting.
+    /// Takes the oldest received frame, without waiting.
     ///
     /// # Errors
     /// As [`receive_burst`](Self::receive_burst).
@@ -207,8 +207,9 @@ impl EndpointReceiver {
         Ok(one.pop())
     }
 
-    /// Takes the oldest frame, and waits for one: at most `timeout`, or without limit. `None` when the
-    /// time is up.
+    /// Takes the oldest received frame, and waits for one: at most `timeout`, or without limit.
+    ///
+    /// `None` if the time is up.
     ///
     /// # Errors
     /// As [`receive_burst`](Self::receive_burst).
@@ -218,8 +219,9 @@ impl EndpointReceiver {
         Ok(one.pop())
     }
 
-    /// Takes what has arrived, and waits for at least one frame: at most `timeout`, or without limit. Says
-    /// how many frames it took; 0 when the time is up, or `burst` is full.
+    /// Takes received frames, and waits for at least one: at most `timeout`, or without limit.
+    ///
+    /// Returns their number; 0 if the time is up or `burst` is full.
     ///
     /// # Errors
     /// As [`receive_burst`](Self::receive_burst).
@@ -286,7 +288,7 @@ mod futures {
     use super::*;
 
     impl EndpointSender {
-        /// Ready when a frame may be sent, as far as is visible now. Needs no runtime.
+        /// Ready if a frame may be sent, as far as is visible now. Needs no runtime.
         ///
         /// # Errors
         /// [`Gone`].
@@ -301,21 +303,21 @@ mod futures {
         /// Sends one frame, and waits for room.
         ///
         /// # Errors
-        /// [`SendError::Gone`], with the frame.
+        /// [`SendError::Gone`] with the frame.
         pub async fn send_async(&mut self, mut frame: Frame) -> Result<(), SendError> {
             loop {
                 match self.send(frame) {
                     Err(SendError::Full(back)) => frame = back,
                     sent => return sent,
                 }
-                // Once the port is gone, `send` says so, with the frame.
+                // Once the port is gone, `send` returns the error with the frame.
                 let _ = poll_fn(|cx| self.poll_ready(cx)).await;
             }
         }
     }
 
     impl EndpointReceiver {
-        /// Takes the oldest frame, or leaves the task's waker for the next one.
+        /// Takes the oldest received frame, or stores the task's waker.
         ///
         /// # Errors
         /// As [`receive_burst`](Self::receive_burst).
@@ -324,7 +326,7 @@ mod futures {
             self.poll_some(cx, &mut one).map_ok(|_| one.pop().expect("ready with a frame"))
         }
 
-        /// Takes what has arrived, at least one frame, or leaves the task's waker.
+        /// Takes received frames, at least one, or stores the task's waker.
         ///
         /// # Errors
         /// As [`receive_burst`](Self::receive_burst).
@@ -347,14 +349,14 @@ mod futures {
                     taken => return Poll::Ready(taken),
                 }
                 self.bell.register(cx.waker());
-                // After that: a far end that sees us armed finds the waker.
+                // After the waker is stored: a far end that sees the armed flag also finds the waker.
                 if self.rx.arm_for_frames(&mut self.bell) {
                     return Poll::Pending;
                 }
             }
         }
 
-        /// Waits for a frame.
+        /// Waits for a frame and takes it.
         ///
         /// # Errors
         /// As [`receive_burst`](Self::receive_burst).

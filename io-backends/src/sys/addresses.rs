@@ -1,4 +1,4 @@
-//! The IP and MAC addresses that this machine has, in this network namespace. It changes none.
+//! The IP and MAC addresses of this machine, in the network namespace of the thread.
 
 use std::{
     ffi::CStr,
@@ -7,32 +7,32 @@ use std::{
     ptr,
 };
 
-/// A MAC address: six bytes, as they stand on the wire.
+/// A MAC address: six bytes in wire order.
 pub type Mac = [u8; 6];
 
-/// One entry of the kernel's list: an address of one interface.
+/// An address of an interface, as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceAddress {
-    /// The interface. An IPv4 address with a label has the label here (`eth0:1`).
+    /// The interface. For an IPv4 address with a label, the label (`eth0:1`).
     pub interface: String,
     /// The address.
     pub at: AddressKind,
 }
 
-/// What kind of address it is.
+/// The kinds of addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AddressKind {
-    /// An IP address, and for IPv4 the broadcast addresses of its network: the one that the prefix gives, and the
-    /// one that was configured, if it is another.
+    /// An IP address. For IPv4 with the broadcast addresses of its network: the one that follows from the
+    /// prefix, and the configured one, if it differs.
     Ip(IpAddr, Vec<Ipv4Addr>),
-    /// The interface's own MAC address.
+    /// The MAC address of the interface.
     Mac(Mac),
 }
 
-/// All addresses of all interfaces, sorted, each once.
+/// The IP addresses of all interfaces, sorted and without duplicates.
 ///
 /// # Errors
-/// The kernel's.
+/// The kernel's error.
 pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
     let entries = interface_addresses()?;
     let mut addresses: Vec<IpAddr> = entries
@@ -47,10 +47,10 @@ pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
     Ok(addresses)
 }
 
-/// All IP and MAC addresses of all interfaces, in the kernel's order.
+/// The IP and MAC addresses of all interfaces, in the kernel's order.
 ///
 /// # Errors
-/// The kernel's.
+/// The kernel's error.
 pub fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
     let mut list: *mut libc::ifaddrs = ptr::null_mut();
     // SAFETY: `list` is writable, and receives a list that is freed below.
@@ -60,17 +60,17 @@ pub fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
     let mut entries = Vec::new();
     let mut next = list;
     while !next.is_null() {
-        // SAFETY: `next` is an entry of the list that `getifaddrs` made, and that is not freed yet.
+        // SAFETY: `next` is an entry of the list from `getifaddrs`, which is not freed yet.
         let entry = unsafe { next.read() };
         if let Some(at) = kind(&entry) {
-            // SAFETY: the name of an entry ends in zero and lives as long as the list.
+            // SAFETY: the name of an entry ends in a zero byte and lives as long as the list.
             let interface = unsafe { CStr::from_ptr(entry.ifa_name) };
             let interface = interface.to_string_lossy().into_owned();
             entries.push(InterfaceAddress { interface, at });
         }
         next = entry.ifa_next;
     }
-    // SAFETY: `list` came from `getifaddrs`, and nothing points into it any more.
+    // SAFETY: `list` came from `getifaddrs`, and no pointer into it is left.
     unsafe { libc::freeifaddrs(list) };
     Ok(entries)
 }
@@ -87,7 +87,7 @@ fn kind(entry: &libc::ifaddrs) -> Option<AddressKind> {
         }
         if entry.ifa_flags & libc::IFF_BROADCAST as u32 != 0
             && let Some(IpAddr::V4(written)) = address(entry.ifa_ifu)
-            // Where none is configured the C library gives the address itself.
+            // The C library returns the address itself if no broadcast address is configured.
             && written != ip
             && !written.is_unspecified()
             && !broadcasts.contains(&written)
@@ -98,39 +98,39 @@ fn kind(entry: &libc::ifaddrs) -> Option<AddressKind> {
     Some(AddressKind::Ip(ip, broadcasts))
 }
 
-/// The highest address of a network, unless it has two addresses (RFC 3021) or one.
+/// The highest address of a network; `None` for a network of one or two addresses (RFC 3021).
 fn broadcast(ip: Ipv4Addr, mask: Ipv4Addr) -> Option<Ipv4Addr> {
     let mask = mask.to_bits();
     (mask.count_ones() < 31).then(|| Ipv4Addr::from_bits(ip.to_bits() | !mask))
 }
 
-/// The MAC address in a socket address of the list, if it is one of six bytes.
+/// The MAC address in a socket address of the list, if there is one of six bytes.
 fn mac(at: *const libc::sockaddr) -> Option<Mac> {
-    // SAFETY: if it is not null it points to a socket address of the list, which begins with its family.
+    // SAFETY: a non-null pointer points to a socket address of the list, which begins with its family.
     if at.is_null() || i32::from(unsafe { (*at).sa_family }) != libc::AF_PACKET {
         return None;
     }
-    // SAFETY: an address of this family is a `sockaddr_ll`; it may lie unaligned.
+    // SAFETY: an address of this family is a `sockaddr_ll`; it may be unaligned.
     let at = unsafe { at.cast::<libc::sockaddr_ll>().read_unaligned() };
     let mac = at.sll_addr.first_chunk::<6>()?;
     (at.sll_halen == 6 && at.sll_hatype == libc::ARPHRD_ETHER).then_some(*mac)
 }
 
-/// The IP address in a socket address of the list, if it is one.
+/// The IP address in a socket address of the list, if there is one.
 fn address(at: *const libc::sockaddr) -> Option<IpAddr> {
     if at.is_null() {
         return None;
     }
-    // SAFETY: it is not null, so it points to a socket address of the list, which begins with its family.
+    // SAFETY: the pointer is not null and points to a socket address of the list, which begins with its family.
     let family = unsafe { (*at).sa_family };
     match libc::c_int::from(family) {
         libc::AF_INET => {
-            // SAFETY: an address of this family is a `sockaddr_in`; it may lie unaligned.
+            // SAFETY: an address of this family is a `sockaddr_in`; it may be unaligned.
             let at = unsafe { at.cast::<libc::sockaddr_in>().read_unaligned() };
             Some(IpAddr::V4(Ipv4Addr::from(u32::from_be(at.sin_addr.s_addr))))
         }
         libc::AF_INET6 => {
-            // SAFETY: an address of this family is a `sockaddr_in6`; it may lie unaligned.
+            // SAFETY: an address of this family is a `sockaddr_in6`; it may be unaligned.
             let at = unsafe { at.cast::<libc::sockaddr_in6>().read_unaligned() };
             Some(IpAddr::V6(Ipv6Addr::from(at.sin6_addr.s6_addr)))
         }
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loopback_address_is_among_them_and_a_foreign_one_is_not() {
+    fn the_loopback_address_is_local_and_a_foreign_one_is_not() {
         let own = local_addresses().expect("the kernel says");
         assert!(own.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)), "{own:?}");
         assert!(!own.contains(&IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77))));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_s_broadcast_address_is_its_highest_where_it_has_more_than_two() {
+    fn the_broadcast_address_of_a_network_of_more_than_two_addresses_is_its_highest() {
         let highest = |ip: [u8; 4], prefix: u32| {
             let mask = Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - prefix).unwrap_or(0));
             broadcast(ip.into(), mask).map(|at| at.octets())
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_loopback_interface_has_its_network_s_broadcast_address_and_no_mac_address() {
+    fn the_loopback_interface_has_a_broadcast_address_and_no_mac_address() {
         let own = interface_addresses().expect("the kernel says");
         let lo: Vec<_> = own.iter().filter(|entry| entry.interface == "lo").collect();
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -1,5 +1,5 @@
-//! Word of changes on this machine: interfaces, IP addresses and the wall clock. The kernel makes a descriptor
-//! readable; what has changed is for the caller to look at. It changes nothing and remembers nothing.
+//! Notices of changes on this machine: interfaces, IP addresses and the wall clock. The kernel makes a
+//! descriptor readable; the caller finds out what has changed.
 
 use std::{
     io,
@@ -9,14 +9,14 @@ use std::{
 
 use strowger_frame::port::Arm;
 
-/// The far future in seconds since 1970: a timer for then never ends, and is cancelled when the clock is set.
+/// The far future in seconds since 1970. A timer for then does not expire; setting the clock cancels it.
 const NEVER_S: libc::time_t = 1 << 40;
 
-/// Interfaces and addresses: the groups of rtnetlink(7).
+/// Interfaces and addresses: groups of rtnetlink(7).
 const GROUPS: u32 =
     (libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
 
-/// Tells that something has changed on the machine, in this network namespace.
+/// Reports that something has changed on the machine, in this network namespace.
 #[derive(Debug)]
 pub struct MachineChanges {
     links: OwnedFd,
@@ -27,12 +27,12 @@ impl MachineChanges {
     /// Watches from now on.
     ///
     /// # Errors
-    /// The kernel's: a sandbox may refuse either descriptor.
+    /// The kernel refused a descriptor, for example in a sandbox.
     pub fn watch() -> io::Result<Self> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: no pointers are passed.
         let links = owned(unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) })?;
-        // SAFETY: an address of zeros is a valid one, of no family.
+        // SAFETY: zero is a valid value of all fields.
         let mut at: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
         at.nl_family = libc::AF_NETLINK as libc::sa_family_t;
         at.nl_groups = GROUPS;
@@ -47,39 +47,39 @@ impl MachineChanges {
         Ok(changes)
     }
 
-    /// A timer is told once that the clock was set.
+    /// Arms the timer that setting the clock cancels. It reports once.
     fn arm_clock(&self) -> io::Result<()> {
         let never = libc::timespec { tv_sec: NEVER_S, tv_nsec: 0 };
         let once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         let timer = libc::itimerspec { it_interval: once, it_value: never };
         let flags = libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET;
         let fd = self.clock.as_raw_fd();
-        // SAFETY: `timer` outlives the call, and the former setting is not asked for.
+        // SAFETY: `timer` outlives the call, and the former setting is not requested.
         checked(unsafe { libc::timerfd_settime(fd, flags, &raw const timer, ptr::null_mut()) })
     }
 
-    /// What becomes readable when something changes.
+    /// The descriptors that become readable when something changes.
     pub fn arm(&self) -> [Arm; 2] {
         [Arm::Wait(self.links.as_raw_fd()), Arm::Wait(self.clock.as_raw_fd())]
     }
 
-    /// Whether something has changed since this was last asked.
+    /// Whether something has changed since the last call.
     pub fn take(&mut self) -> bool {
         let mut changed = false;
-        // A full queue of the kernel's loses messages and says so, which is a message, too.
+        // When the kernel's queue overflows, it drops messages and returns an error; that counts too.
         while is_read(self.links.as_raw_fd()) {
             changed = true;
         }
         if is_read(self.clock.as_raw_fd()) {
             changed = true;
-            // Refused by nothing that allowed it before.
+            // It worked before, so an error is not expected.
             let _ = self.arm_clock();
         }
         changed
     }
 }
 
-/// Whether there was something to read, be it a message or an error. What it says does not matter.
+/// Whether there was a message or an error to read. Its contents do not matter.
 fn is_read(fd: RawFd) -> bool {
     let mut message = [0_u8; 4_096];
     // SAFETY: `message` is writable for its length, and outlives the call.
@@ -89,7 +89,7 @@ fn is_read(fd: RawFd) -> bool {
 
 fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
     checked(fd)?;
-    // SAFETY: the descriptor was just made for us, and is known to nothing else.
+    // SAFETY: the kernel has just returned this descriptor, and only we have it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -105,12 +105,12 @@ mod tests {
     use crate::wait::{Waited, Waiter};
 
     #[test]
-    fn nothing_is_told_while_nothing_changes() {
+    fn a_watch_reports_changes_only() {
         let mut changes = MachineChanges::watch().expect("descriptors");
         changes.take();
         let mut waiter = Waiter::with_capacity(2);
         changes.arm().into_iter().for_each(|arm| waiter.add(arm));
-        // Other programs may change something meanwhile; then it is told, and only once.
+        // Another program may change something in the meantime; then there is one report.
         if waiter.wait(Some(Duration::from_millis(10))) == Waited::Ready {
             assert!(changes.take());
         }

@@ -1,5 +1,6 @@
-//! The clock that a switch is run by. Unlike [`std::time::Instant`] it counts the time in which the machine was
-//! suspended: keys grow old and peers die meanwhile. It never goes back, and setting the wall clock does not move it.
+//! The clock that drives a switch. Unlike [`std::time::Instant`] it includes the time in which the
+//! machine was suspended, because keys expire and peers die meanwhile. It does not go back, and setting the
+//! wall clock does not change it.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_goes_on_and_never_back() {
+    fn the_clock_does_not_go_back() {
         let mut last = boottime();
         assert!(last > Duration::ZERO);
         for _ in 0..100_000 {

@@ -1,12 +1,13 @@
-//! Which cores this process may use, and tying a thread to one. It never changes another thread.
+//! The cores that this process may use, and binding a thread to one.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-/// The cores that this thread may run on, by number, lowest first. Containers and `taskset` make
-/// it fewer than the machine has. Empty if the kernel will not say.
+/// The numbers of the cores that this thread may run on, lowest first.
+///
+/// Containers and `taskset` reduce them. Empty if the kernel does not report them.
 pub fn usable_cores() -> Vec<usize> {
     let mut set = empty();
     // SAFETY: `set` is a whole `cpu_set_t`, writable, and outlives the call.
@@ -15,19 +16,21 @@ pub fn usable_cores() -> Vec<usize> {
         return Vec::new();
     }
     let highest = 8 * size_of::<libc::cpu_set_t>();
-    // SAFETY: `CPU_ISSET` reads bit `core` of the set, and `core` is below the bits it has.
+    // SAFETY: `CPU_ISSET` reads bit `core` of the set, and `core` is below the number of bits.
     (0..highest).filter(|&core| unsafe { libc::CPU_ISSET(core, &set) }).collect()
 }
 
-/// How many cores' time the control groups of this process allow it, as in `0.5`; `None` without a limit. Of both
-/// versions, and of all groups above its own that this process can see.
+/// The processor time that the control groups of this process allow, in cores (`0.5`); `None` without a
+/// limit.
+///
+/// Considers both versions of control groups, and all groups above its own that are visible.
 pub fn cpu_quota() -> Option<f64> {
     let read = |path: &Path| fs::read_to_string(path).ok();
     let groups = read(Path::new("/proc/self/cgroup"))?;
     quota_of(&groups, &read(Path::new("/proc/self/mountinfo"))?, read)
 }
 
-/// The lowest of the quotas, by what `/proc/self/cgroup` and `/proc/self/mountinfo` say.
+/// The lowest quota, from the contents of `/proc/self/cgroup` and `/proc/self/mountinfo`.
 fn quota_of(groups: &str, mounts: &str, read: impl Fn(&Path) -> Option<String>) -> Option<f64> {
     let ratio = |quota: &str, period: &str| {
         let (quota, period) =
@@ -60,7 +63,7 @@ fn quota_of(groups: &str, mounts: &str, read: impl Fn(&Path) -> Option<String>) 
     groups.lines().filter_map(in_group).min_by(f64::total_cmp)
 }
 
-/// The folder of a group, and the top of its hierarchy as it is mounted here (proc(5), mountinfo).
+/// The directory of a group, and the top of its hierarchy as mounted here (proc(5), mountinfo).
 fn folder_of(group: &str, mounts: &str, is_second: bool) -> Option<(PathBuf, PathBuf)> {
     let mount = |line: &str| {
         let (before, after) = line.split_once(" - ")?;
@@ -86,27 +89,28 @@ fn folder_of(group: &str, mounts: &str, is_second: bool) -> Option<(PathBuf, Pat
     Some((at, top))
 }
 
-/// How many workers are worth starting: one on each usable core, and no more than the quota of processor time keeps
-/// busy, rounded down; at least one.
+/// How many workers to start: one on each usable core, and no more than the quota keeps busy, rounded
+/// down; at least one.
 pub fn workers_worth(usable: usize, quota: Option<f64>) -> usize {
     let by_quota = quota.map_or(usize::MAX, |quota| quota as usize);
     usable.min(by_quota).max(1)
 }
 
-/// Ties the calling thread to a core.
+/// Binds the calling thread to a core.
 ///
 /// # Errors
-/// What to tell people: which core, why not, and which cores could be had.
+/// A sentence: which core, why not, and which cores are usable.
 pub fn pin_to_core(core: usize) -> Result<(), String> {
     let mut set = empty();
     if core >= 8 * size_of::<libc::cpu_set_t>() {
         return Err(format!("core {core}: there is none; usable: {:?}", usable_cores()));
     }
-    // SAFETY: `CPU_SET` writes bit `core` of the set, which has that many bits, as just checked.
+    // SAFETY: `CPU_SET` writes bit `core` of the set; the check above keeps it in range.
     unsafe { libc::CPU_SET(core, &mut set) };
     // SAFETY: `set` is a whole `cpu_set_t`, and outlives the call.
-    let told = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
-    if told == 0 {
+    let result =
+        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+    if result == 0 {
         return Ok(());
     }
     let error = io::Error::last_os_error();
@@ -114,7 +118,7 @@ pub fn pin_to_core(core: usize) -> Result<(), String> {
 }
 
 fn empty() -> libc::cpu_set_t {
-    // SAFETY: a `cpu_set_t` is an array of integers, for which all zeros is a value: no core.
+    // SAFETY: a `cpu_set_t` is an array of integers, for which zero is a valid value: no core.
     unsafe { std::mem::zeroed() }
 }
 
@@ -160,7 +164,7 @@ mod tests {
             ("/sys/fs/cgroup/slice/cpu.max", "20000 10000\n"),
         ];
         assert_eq!(of(&both), Some(2.0));
-        // Inside a container: the mount begins at its own group, or the path does.
+        // In a container the mount begins at its own group, or the path is relative to it.
         let inside = "31 23 0:29 /docker/x /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu\n";
         let all = [
             ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "100000"),

@@ -1,10 +1,11 @@
-//! A folder that was reached step by step, and the files in it: opened, replaced and removed by its descriptor, so
-//! that no symbolic link of another user leads elsewhere and nothing but a regular file is opened. It never decides
-//! which files a process wants.
+//! A directory that was opened step by step, and the files in it.
 //!
-//! A path is walked from the root (or the current folder) on. A symbolic link on the way is followed if it is root's
-//! or this user's; one of another user is refused. [`Folder::is_ours`] says whether all folders on the way are
-//! such that only root and this user can change what they name.
+//! Files are opened, replaced and removed relative to the directory's descriptor, so that no symbolic link
+//! of another user redirects them, and only regular files are opened.
+//!
+//! A path is walked from the root, or from the current directory. A symbolic link on the way is followed if
+//! it belongs to root or to this user; a link of another user is an error. [`Folder::is_ours`] says whether
+//! only root and this user can change what the path names.
 
 use std::{
     collections::VecDeque,
@@ -21,46 +22,46 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// Symbolic links on one way: what the kernel follows, too.
+/// Maximum number of symbolic links on one path, as in the kernel.
 const LINKS_MAX: usize = 40;
-/// The write permissions of group and others.
+/// Write permission of group and others.
 const OTHERS_WRITE: u32 = 0o022;
-/// Of a folder: only the owner of an entry renames or removes it.
+/// Sticky bit of a directory: only the owner of an entry may rename or remove it.
 const STICKY: u32 = 0o1000;
 
-/// A folder, open, and how it was reached.
+/// An open directory, and how it was reached.
 #[derive(Debug)]
 pub struct Folder {
     at: OwnedFd,
     found: FileInfo,
-    /// Only root and this user can have led the way here.
+    /// Only root and this user could change the path to it.
     reached: bool,
 }
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
-    /// It is there, and is read. A last symbolic link is followed as those on the way are.
+    /// Read an existing file. If the name is a symbolic link, it is followed as on the way.
     Read,
-    /// It is read and written, and made where it is not there, for its owner alone.
+    /// Read and write; made if it does not exist, with access for its owner only.
     ReadWrite,
-    /// It must not be there, and is made for its owner alone.
+    /// Make a file that must not exist, with access for its owner only.
     CreateNew,
 }
 
-/// What stands under a name, as far as it matters who it is.
+/// Identity, owner and type of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileInfo {
-    /// Its device and inode: what tells two files apart.
+    /// Device and inode: identifies a file.
     pub id: (u64, u64),
-    /// Its owner.
+    /// User ID of its owner.
     pub owner: u32,
-    /// Its type and mode.
+    /// Type and permissions.
     pub mode: u32,
 }
 
 impl FileInfo {
-    /// Whether it is a file as others are: no folder, link, pipe, socket or device.
+    /// Whether it is a regular file.
     pub fn is_regular(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFREG
     }
@@ -75,7 +76,7 @@ impl FileInfo {
         self.mode & libc::S_IFMT == libc::S_IFSOCK
     }
 
-    /// What it is, for people.
+    /// Its type in words.
     pub fn kind(&self) -> &'static str {
         match self.mode & libc::S_IFMT {
             libc::S_IFREG => "a regular file",
@@ -89,10 +90,10 @@ impl FileInfo {
 }
 
 impl Folder {
-    /// Walks to the folder that a path's last name stands in.
+    /// Walks to the directory of the last name of a path; returns it and that name.
     ///
     /// # Errors
-    /// The kernel's; `PermissionDenied` for a symbolic link of another user on the way.
+    /// The kernel's error; `PermissionDenied` for a symbolic link of another user on the way.
     pub fn of(path: &Path) -> io::Result<(Self, OsString)> {
         let (folder, mut names) = Self::walk(path)?;
         match names.pop_front() {
@@ -101,7 +102,7 @@ impl Folder {
         }
     }
 
-    /// Walks to the last folder of a path, and gives back the last name, which is not looked at.
+    /// Walks to the last directory of a path, and returns the last name, which is not examined.
     fn walk(path: &Path) -> io::Result<(Self, VecDeque<OsString>)> {
         let mut names = VecDeque::new();
         if path.is_relative() {
@@ -156,49 +157,49 @@ impl Folder {
         Ok(Self { found: info_of(&at)?, at: at.into(), reached: true })
     }
 
-    /// Whether only root and this user can have put this entry here, and can take it away.
+    /// Whether only root and this user could make this entry and can remove it.
     fn keeps(&self, entry: &FileInfo, me: u32) -> bool {
-        // Where everybody makes names, but takes away only their own, an entry is its owner's.
+        // In a sticky directory anyone can make entries, but only the owner can remove one.
         let is_sticky = self.found.mode & STICKY != 0 && is_owner(self.found.owner, me);
         self.reached && (self.is_closed(me) || is_sticky && is_owner(entry.owner, me))
     }
 
-    /// Whether only root and this user make, rename and remove names in it.
+    /// Whether only root and this user can make, rename and remove entries.
     fn is_closed(&self, me: u32) -> bool {
         is_owner(self.found.owner, me) && self.found.mode & OTHERS_WRITE == 0
     }
 
-    /// Whether only root and this user can change what stands in it, and how it is reached.
+    /// Whether only root and this user can change its entries and the path to it.
     pub fn is_ours(&self) -> bool {
         self.reached && self.is_closed(file_user())
     }
 
-    /// The user whose folder it is.
+    /// User ID of the owner.
     pub fn owner(&self) -> u32 {
         self.found.owner
     }
 
-    /// What stands under a name; a symbolic link is not followed.
+    /// Looks up an entry; does not follow a symbolic link.
     ///
     /// # Errors
-    /// The kernel's: `NotFound` where there is nothing.
+    /// The kernel's error: `NotFound` if there is no such entry.
     pub fn find(&self, name: &OsStr) -> io::Result<FileInfo> {
         info_of(&File::from(open_at(&self.at, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?))
     }
 
-    /// Opens a regular file. It never waits, as for the other end of a pipe, and follows no link but for reading
-    /// (see [`OpenMode::Read`]).
+    /// Opens a regular file. Does not wait, for example for the other end of a pipe, and follows a symbolic
+    /// link only for reading (see [`OpenMode::Read`]).
     ///
     /// # Errors
-    /// The kernel's; `InvalidInput` for what is no regular file, or has a second name elsewhere.
+    /// The kernel's error; `InvalidInput` if the file is not regular or has another hard link.
     pub fn open(&self, name: &OsStr, mode: OpenMode) -> io::Result<(File, FileInfo)> {
-        // Looked at first: to open a device may do something already.
+        // Examined first, because opening a device can have an effect.
         let before = match self.find(name) {
             Ok(found) if found.is_link() && mode == OpenMode::Read => {
                 return self.open_linked(name);
             }
             Ok(found) if !found.is_regular() && mode != OpenMode::CreateNew => {
-                return Err(unwanted(&found));
+                return Err(wrong_type(&found));
             }
             Ok(found) => Some(found),
             Err(error) if error.kind() == io::ErrorKind::NotFound && mode != OpenMode::Read => None,
@@ -213,20 +214,20 @@ impl Folder {
         let file = File::from(open_at(&self.at, name, flags, 0o600)?);
         let found = info_of(&file)?;
         if !found.is_regular() {
-            return Err(unwanted(&found));
+            return Err(wrong_type(&found));
         }
         if before.is_some_and(|before| before.id != found.id) {
             return Err(io::Error::other("another file took its place while it was opened"));
         }
-        // A second name: the file is in another folder, too, which was not walked to.
+        // With a second hard link the file is also in another directory, which was not examined.
         if mode != OpenMode::Read && file.metadata()?.nlink() > 1 {
             return Err(second_name());
         }
         Ok((file, found))
     }
 
-    /// Whether [`open`](Self::open) with [`OpenMode::ReadWrite`] would open a file, made or not; says what is there now.
-    /// Opens and makes nothing.
+    /// Whether [`open`](Self::open) with [`OpenMode::ReadWrite`] would succeed, and the existing file, if
+    /// there is one. Opens and makes nothing.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -239,7 +240,7 @@ impl Folder {
             Err(error) => return Err(error),
         };
         if !found.is_regular() {
-            return Err(unwanted(&found));
+            return Err(wrong_type(&found));
         }
         let file = File::from(open_at(&self.at, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?);
         if file.metadata()?.nlink() > 1 {
@@ -248,15 +249,15 @@ impl Folder {
         let (at, name) = (self.at.as_raw_fd(), c_name(name)?);
         let (wanted, flags) =
             (libc::R_OK | libc::W_OK, libc::AT_EACCESS | libc::AT_SYMLINK_NOFOLLOW);
-        // SAFETY: the name ends in zero and lives through the call; the descriptor is ours.
+        // SAFETY: the name ends in a zero byte and outlives the call; we own the descriptor.
         check(unsafe { libc::faccessat(at, name.as_ptr(), wanted, flags) })?;
         Ok(Some(found))
     }
 
-    /// Whether this thread may put another file in the place of a name's, and make one where there is none.
+    /// Whether this thread may replace the file of this name, or make one.
     ///
     /// # Errors
-    /// The kernel's reason why not; `PermissionDenied` where the folder keeps another user's file (the sticky bit).
+    /// The kernel's reason; `PermissionDenied` if the sticky bit protects another user's file.
     pub fn may_replace(&self, name: &OsStr) -> io::Result<()> {
         self.may_write()?;
         let Ok(found) = self.find(name) else { return Ok(()) };
@@ -270,7 +271,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Follows a last symbolic link, as those on the way are followed.
+    /// Follows the symbolic link of the last name, as links on the way are followed.
     fn open_linked(&self, name: &OsStr) -> io::Result<(File, FileInfo)> {
         let mut names = VecDeque::from([name.to_owned()]);
         let (mut folder, mut links) = (Self { at: self.at.try_clone()?, ..*self }, 0);
@@ -294,86 +295,87 @@ impl Folder {
         }
     }
 
-    /// Where it is now, as the kernel says.
+    /// The current path of the directory.
     fn path(&self) -> io::Result<PathBuf> {
         std::fs::read_link(format!("/proc/self/fd/{}", self.at.as_raw_fd()))
     }
 
-    /// Whether this thread may make and remove names in it.
+    /// Whether this thread may make and remove entries.
     ///
     /// # Errors
-    /// The kernel's reason why not.
+    /// The kernel's reason.
     pub fn may_write(&self) -> io::Result<()> {
         let (at, wanted) = (self.at.as_raw_fd(), libc::W_OK | libc::X_OK);
-        // SAFETY: the name ends in zero; the descriptor is ours.
+        // SAFETY: the name ends in a zero byte; we own the descriptor.
         check(unsafe { libc::faccessat(at, c".".as_ptr(), wanted, libc::AT_EACCESS) }).map(drop)
     }
 
-    /// Gives a file another name in this folder, whatever had that name.
+    /// Renames a file within this directory; replaces an existing file.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's error.
     pub fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         let (from, to) = (c_name(from)?, c_name(to)?);
         let at = self.at.as_raw_fd();
-        // SAFETY: both names end in zero and live through the call; the descriptor is ours.
+        // SAFETY: both names end in a zero byte and outlive the call; we own the descriptor.
         check(unsafe { libc::renameat(at, from.as_ptr(), at, to.as_ptr()) }).map(drop)
     }
 
-    /// Removes a name that is no folder's.
+    /// Removes an entry that is not a directory.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's error.
     pub fn remove(&self, name: &OsStr) -> io::Result<()> {
         let name = c_name(name)?;
-        // SAFETY: the name ends in zero and lives through the call; the descriptor is ours.
+        // SAFETY: the name ends in a zero byte and outlives the call; we own the descriptor.
         check(unsafe { libc::unlinkat(self.at.as_raw_fd(), name.as_ptr(), 0) }).map(drop)
     }
 
-    /// Has what was made, renamed and removed in it on disk.
+    /// Writes the directory's entries to disk.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's error.
     pub fn sync(&self) -> io::Result<()> {
         File::from(open_at(&self.at, OsStr::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0)?)
             .sync_all()
     }
 
-    /// Gives a name's file to a user and a group. A symbolic link itself is given.
+    /// Sets the owner and group of a file. For a symbolic link, of the link itself.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's error.
     pub fn give(&self, name: &OsStr, user: u32, group: u32) -> io::Result<()> {
         let name = c_name(name)?;
         let (at, flag) = (self.at.as_raw_fd(), libc::AT_SYMLINK_NOFOLLOW);
-        // SAFETY: the name ends in zero and lives through the call; the descriptor is ours.
+        // SAFETY: the name ends in a zero byte and outlives the call; we own the descriptor.
         check(unsafe { libc::fchownat(at, name.as_ptr(), user, group, flag) }).map(drop)
     }
 }
 
-/// Sets the mode of a socket's file that this user has just made. A file that has taken its place is left alone.
+/// Sets the mode of a socket's file that this user has just made. Does not change a file that has
+/// replaced it.
 ///
 /// # Errors
-/// The kernel's; `InvalidInput` if there is another file by now.
+/// The kernel's error; `InvalidInput` if the file has been replaced.
 pub fn set_socket_mode(path: &Path, mode: u32) -> io::Result<FileInfo> {
     let (folder, name) = Folder::of(path)?;
     let at = open_at(&folder.at, &name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
     let found = info_of(&File::from(at.try_clone()?))?;
     if found.mode & libc::S_IFMT != libc::S_IFSOCK || found.owner != file_user() {
-        return Err(unwanted(&found));
+        return Err(wrong_type(&found));
     }
     if found.mode & 0o777 != mode {
-        // By the descriptor, since `fchmodat` follows links, and `fchmod` takes no such descriptor.
+        // By the descriptor: `fchmodat` follows links, and `fchmod` refuses `O_PATH` descriptors.
         let by_descriptor = CString::new(format!("/proc/self/fd/{}", at.as_raw_fd()))?;
-        // SAFETY: the path ends in zero and lives through the call.
+        // SAFETY: the path ends in a zero byte and outlives the call.
         check(unsafe { libc::chmod(by_descriptor.as_ptr(), mode) })?;
     }
     Ok(found)
 }
 
-/// The user by whose rights this thread opens files.
+/// The user whose rights this thread uses for files.
 pub fn file_user() -> u32 {
-    // SAFETY: takes a number. One that is no user changes nothing, and the answer is who it is.
+    // SAFETY: the call takes only a number. An invalid user changes nothing, and the result is the current one.
     let user = unsafe { libc::setfsuid(u32::MAX) };
     user as u32
 }
@@ -382,7 +384,7 @@ fn is_owner(owner: u32, me: u32) -> bool {
     owner == 0 || owner == me
 }
 
-fn unwanted(found: &FileInfo) -> io::Error {
+fn wrong_type(found: &FileInfo) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("it is {}", found.kind()))
 }
 
@@ -408,7 +410,7 @@ fn info_of(file: &File) -> io::Result<FileInfo> {
 fn read_link(link: &OwnedFd) -> io::Result<OsString> {
     let mut target = vec![0; libc::PATH_MAX as usize];
     let (at, len) = (target.as_mut_ptr().cast(), target.len());
-    // SAFETY: `at` has `len` bytes to be written; the name is empty, so the descriptor itself is meant.
+    // SAFETY: `at` has `len` writable bytes; the empty name means the descriptor itself.
     let read = unsafe { libc::readlinkat(link.as_raw_fd(), c"".as_ptr(), at, len) };
     if read < 0 {
         return Err(io::Error::last_os_error());
@@ -423,23 +425,23 @@ fn c_name(name: &OsStr) -> io::Result<CString> {
 
 fn open_path(path: &CStr) -> io::Result<OwnedFd> {
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
-    // SAFETY: the path ends in zero and lives through the call.
+    // SAFETY: the path ends in a zero byte and outlives the call.
     let fd = check(unsafe { libc::open(path.as_ptr(), flags) })?;
-    // SAFETY: the descriptor was just made for us, and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, and only we have it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn open_at(folder: &OwnedFd, name: &OsStr, flags: i32, mode: libc::mode_t) -> io::Result<OwnedFd> {
     let name = c_name(name)?;
     let (at, flags) = (folder.as_raw_fd(), flags | libc::O_CLOEXEC);
-    // SAFETY: the name ends in zero and lives through the call; the descriptor is open.
+    // SAFETY: the name ends in a zero byte and outlives the call; the descriptor is open.
     let fd = check(unsafe { libc::openat(at, name.as_ptr(), flags, mode) })?;
-    // SAFETY: the descriptor was just made for us, and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, and only we have it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn check(told: i32) -> io::Result<i32> {
-    if told < 0 { Err(io::Error::last_os_error()) } else { Ok(told) }
+fn check(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 #[cfg(test)]
@@ -448,7 +450,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder that goes with its owner.
+    /// A directory that is removed on drop.
     struct Temporary(PathBuf);
 
     impl Drop for Temporary {
@@ -477,7 +479,7 @@ mod tests {
         std::os::unix::fs::symlink(&target, path.join("link")).unwrap();
         std::os::unix::fs::symlink(path.join("none"), path.join("dangling")).unwrap();
         let pipe = CString::new(path.join("pipe").as_os_str().as_bytes()).unwrap();
-        // SAFETY: the path ends in zero and lives through the call.
+        // SAFETY: the path ends in a zero byte and outlives the call.
         assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
         for name in ["link", "dangling", "pipe"] {
             for mode in [OpenMode::ReadWrite, OpenMode::CreateNew] {
@@ -500,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_kept_is_told_without_opening_or_making_it() {
+    fn may_keep_opens_and_makes_nothing() {
         let (_directory, path) = folder("may");
         let may = |name: &str| {
             let (folder, name) = Folder::of(&path.join(name)).unwrap();
@@ -525,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_followed_on_the_way_and_a_ring_of_them_ends() {
+    fn links_on_the_way_are_followed_and_loops_are_refused() {
         let (_directory, path) = folder("links");
         fs::create_dir_all(path.join("a/b")).unwrap();
         fs::write(path.join("a/b/file"), "x").unwrap();
@@ -553,7 +555,7 @@ mod tests {
         let set = |name: &str, mode| {
             fs::set_permissions(path.join(name), fs::Permissions::from_mode(mode)).unwrap();
         };
-        // The folder of temporary files is everybody's, and keeps the entries of each.
+        // The directory for temporary files is writable for all, with the sticky bit.
         assert!(is_ours("a/b/file"));
         for (mode, ours) in [(0o775, false), (0o757, false), (0o1777, true), (0o755, true)] {
             set("a", mode);

@@ -1,30 +1,30 @@
-//! Many messages in one system call (`recvmmsg`, `sendmmsg`), or one call for each where a sandbox refuses
-//! those. It never waits, and never decides what an error means.
+//! Sends and receives many messages in one system call (`recvmmsg`, `sendmmsg`), or one message in each
+//! call where a sandbox refuses those. The calls do not wait.
 
 use std::{io, os::fd::RawFd, ptr};
 
 use super::{CallError, Errno, Refusal};
 
-/// What the operator does where a sandbox refuses the calls that send and receive messages.
+/// The remedy where a sandbox refuses the calls that send and receive messages.
 pub(crate) const ALLOW_CALLS: &str =
     "allow recvmmsg and sendmmsg, or recvmsg and sendmsg, in the sandbox's seccomp profile";
 
-/// Which calls a port uses.
+/// The calls that a port uses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Calls {
     one_by_one: bool,
 }
 
 impl Calls {
-    /// Those for many messages, if they are allowed, and else those for one.
+    /// The calls for many messages if they are allowed, otherwise those for one.
     pub(crate) fn best() -> Self {
         Self { one_by_one: many_refused().is_some() }
     }
 
-    /// Those that this process may make.
+    /// As [`best`](Self::best), after checking that the calls work.
     ///
     /// # Errors
-    /// It may make neither, so that a port would send or receive nothing.
+    /// The process may use neither, so a port could not send or receive.
     pub(crate) fn find() -> Result<Self, CallError> {
         let best = Self::best();
         match one_refused() {
@@ -33,10 +33,10 @@ impl Calls {
         }
     }
 
-    /// Sends the messages of `headers`; returns how many went, at least one, or the first one's errno.
+    /// Sends the messages of `headers`. Returns how many were sent, at least one, or the errno of the first.
     ///
     /// # Safety
-    /// Every pointer in `headers` is null with length 0, or points to as much as its length says.
+    /// Every pointer in `headers` is null with length 0, or points to that many readable bytes.
     pub(crate) unsafe fn send(
         self,
         fd: RawFd,
@@ -45,20 +45,20 @@ impl Calls {
     ) -> Result<usize, i32> {
         if self.one_by_one {
             return one_by_one(headers, |header| {
-                // SAFETY: the caller vouches for what the header points to.
+                // SAFETY: the caller guarantees what the header points to.
                 unsafe { libc::sendmsg(fd, &raw const header.msg_hdr, flags) }
             });
         }
         let (at, len) = (headers.as_mut_ptr(), headers.len() as u32);
-        // SAFETY: `headers` is as long as said; the caller vouches for what it points to.
+        // SAFETY: `headers` has this length; the caller guarantees what it points to.
         let sent = unsafe { libc::sendmmsg(fd, at, len, flags as _) };
         if sent < 0 { Err(errno()) } else { Ok(sent as usize) }
     }
 
-    /// Receives into `headers`; returns how many messages came, at least one, or the errno.
+    /// Receives into `headers`. Returns the number of messages, at least one, or the errno.
     ///
     /// # Safety
-    /// As for [`send`](Self::send), and what is pointed to may be written by nobody else meanwhile.
+    /// As for [`send`](Self::send), and the memory is writable and not accessed by others during the call.
     pub(crate) unsafe fn receive(
         self,
         fd: RawFd,
@@ -66,18 +66,18 @@ impl Calls {
     ) -> Result<usize, i32> {
         if self.one_by_one {
             return one_by_one(headers, |header| {
-                // SAFETY: the caller vouches for what the header points to.
+                // SAFETY: the caller guarantees what the header points to.
                 unsafe { libc::recvmsg(fd, &raw mut header.msg_hdr, libc::MSG_DONTWAIT) }
             });
         }
         let (at, len) = (headers.as_mut_ptr(), headers.len() as u32);
-        // SAFETY: `headers` is as long as said; the caller vouches for what it points to.
+        // SAFETY: `headers` has this length; the caller guarantees what it points to.
         let came = unsafe { libc::recvmmsg(fd, at, len, libc::MSG_DONTWAIT as _, ptr::null_mut()) };
         if came < 0 { Err(errno()) } else { Ok(came as usize) }
     }
 }
 
-/// Makes the call for one message after the other, up to the first that is refused.
+/// Makes the call for one message at a time, up to the first that fails.
 #[cold]
 fn one_by_one(
     headers: &mut [libc::mmsghdr],
@@ -99,10 +99,11 @@ pub(crate) fn many() -> Result<(), Refusal> {
     many_refused().map_or(Ok(()), |error| Err(error.with_remedy(sandbox)))
 }
 
-/// Which of the calls for many messages is refused here, and how: found by calling it without a socket,
-/// which a kernel that knows it answers with `EBADF`.
+/// The call for many messages that is refused here, if one is.
+///
+/// Tried without a socket: a kernel that knows the call returns `EBADF`.
 fn many_refused() -> Option<CallError> {
-    // SAFETY: there is no such descriptor, and no message is pointed to.
+    // SAFETY: the descriptor is invalid, and no message is pointed to.
     let receive = || unsafe {
         libc::recvmmsg(-1, ptr::null_mut(), 0, libc::MSG_DONTWAIT as _, ptr::null_mut())
     };
@@ -115,7 +116,7 @@ fn many_refused() -> Option<CallError> {
 fn one_refused() -> Option<CallError> {
     let mut header = empty_header().msg_hdr;
     let at = &raw mut header;
-    // SAFETY: there is no such descriptor; the header lives through the call, and points to nothing.
+    // SAFETY: the descriptor is invalid; the header outlives the call and points to nothing.
     let receive = || unsafe { libc::recvmsg(-1, at, libc::MSG_DONTWAIT) };
     // SAFETY: as above.
     let send = || unsafe { libc::sendmsg(-1, at, libc::MSG_DONTWAIT) };
@@ -132,8 +133,8 @@ fn errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or_default()
 }
 
-/// A message header with nothing in it.
+/// A message header without name, data or control messages.
 pub(crate) fn empty_header() -> libc::mmsghdr {
-    // SAFETY: all its fields are numbers and pointers, for which zero is a value.
+    // SAFETY: all fields are numbers or pointers, for which zero is a valid value.
     unsafe { std::mem::zeroed() }
 }

@@ -1,5 +1,5 @@
 //! The machine: accounts, directories, addresses, clocks, cores, limits, and system calls that more than
-//! one kind of port makes. Nothing here knows a port.
+//! one kind of port makes.
 //!
 //! | module | what it holds |
 //! |---|---|

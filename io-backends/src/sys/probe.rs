@@ -1,5 +1,5 @@
-//! What the machine allows beside UDP, found by trying: raw sockets of both kinds, and limits. It
-//! keeps nothing open and changes nothing. (UDP's own findings: [`udp::probe`](crate::udp::probe).)
+//! Raw sockets, resource limits and interfaces of this machine. It keeps nothing open and changes
+//! nothing. For UDP see [`udp::probe`](crate::udp::probe).
 
 use std::{
     ffi::{CStr, CString},
@@ -7,16 +7,16 @@ use std::{
     os::fd::{FromRawFd as _, OwnedFd},
 };
 
-/// Whether an AF_XDP socket can be made.
+/// Tries to make an AF_XDP socket.
 ///
 /// # Errors
-/// The kernel's: `EPERM` without the capability `CAP_NET_RAW`, `EAFNOSUPPORT` where the kernel was
-/// built without.
+/// The kernel's error: `EPERM` without `CAP_NET_RAW`, `EAFNOSUPPORT` if the kernel was built without
+/// AF_XDP.
 pub fn af_xdp() -> io::Result<()> {
     try_socket(libc::AF_XDP)
 }
 
-/// Whether an AF_PACKET socket can be made.
+/// Tries to make an AF_PACKET socket.
 ///
 /// # Errors
 /// As for [`af_xdp`].
@@ -25,34 +25,34 @@ pub fn af_packet() -> io::Result<()> {
 }
 
 fn try_socket(family: libc::c_int) -> io::Result<()> {
-    // SAFETY: takes numbers and gives a number.
+    // SAFETY: the call takes and returns only numbers.
     let fd = unsafe { libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, and only we have it.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
     Ok(())
 }
 
-/// A limit of this process; `None` is none.
+/// A resource limit of this process; `None` means unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// What holds now.
+    /// The limit in force.
     pub now: Option<u64>,
-    /// How far the process may raise it by itself.
+    /// The limit up to which the process may raise it.
     pub max: Option<u64>,
 }
 
-/// Bytes of memory that may be locked: what is registered with the kernel counts.
+/// Bytes of memory that may be locked. Memory that is registered with the kernel counts.
 ///
 /// # Errors
-/// The kernel's, which this call gives for a bug only.
+/// The kernel's error; the arguments are valid, so none is expected.
 pub fn locked_bytes_max() -> io::Result<Limit> {
     limit(libc::RLIMIT_MEMLOCK)
 }
 
-/// Descriptors that may be open.
+/// Number of files that may be open.
 ///
 /// # Errors
 /// As for [`locked_bytes_max`].
@@ -60,7 +60,7 @@ pub fn open_files_max() -> io::Result<Limit> {
     limit(libc::RLIMIT_NOFILE)
 }
 
-/// What the C library calls a resource differs from library to library.
+/// The type of a resource differs between C libraries.
 #[cfg(target_env = "gnu")]
 type Resource = libc::__rlimit_resource_t;
 #[cfg(not(target_env = "gnu"))]
@@ -76,18 +76,18 @@ fn limit(resource: Resource) -> io::Result<Limit> {
     Ok(Limit { now: finite(limit.rlim_cur), max: finite(limit.rlim_max) })
 }
 
-/// The number of an interface; `None` if this machine has none of that name now.
+/// The index of an interface; `None` if there is no interface of this name.
 pub fn interface_index(name: &str) -> Option<u32> {
     let name = CString::new(name).ok()?;
-    // SAFETY: the name ends in zero and lives through the call.
+    // SAFETY: the name ends in a zero byte and outlives the call.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
     (index != 0).then_some(index)
 }
 
-/// The name of the interface with this number, if there is one.
+/// The name of the interface with this index, if there is one.
 pub fn interface_name(index: u32) -> Option<String> {
     let mut name = [0_u8; libc::IF_NAMESIZE];
-    // SAFETY: `name` has the room that the call asks for.
+    // SAFETY: `name` has the length that the call requires.
     let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
     if found.is_null() {
         return None;
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_is_to_be_had_or_refused_with_a_reason() {
+    fn a_socket_opens_or_is_refused_with_a_reason() {
         for tried in [af_xdp(), af_packet()] {
             if let Err(error) = tried {
                 let errno = error.raw_os_error().expect("the kernel refused it");

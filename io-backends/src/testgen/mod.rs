@@ -160,11 +160,11 @@ impl Source {
         let thread = thread::Builder::new().name("source".to_owned()).spawn(move || {
             // A core that cannot be had shows in what is offered.
             let _ = pin_to_core(core);
-            // SAFETY: takes nothing and gives a number.
+            // SAFETY: the call takes nothing and returns a number.
             let number = unsafe { libc::gettid() };
             // The scheduler shares out a session's weight over the cores that it is busy on. What the
             // source has of it would be missing where a forwarder shares its core with the kernel.
-            // SAFETY: takes numbers; it concerns this thread alone.
+            // SAFETY: the call takes only numbers; it affects only this thread.
             unsafe { libc::setpriority(libc::PRIO_PROCESS, number as libc::id_t, NICEST) };
             let _ = tell.send(number);
             source.send(&told)
@@ -227,7 +227,7 @@ impl Sending {
         self.stop.store(true, Ordering::Relaxed);
         let (process, signal) = (std::process::id(), signal());
         while !thread.is_finished() {
-            // SAFETY: takes numbers. The thread is ours, and not yet joined.
+            // SAFETY: the call takes only numbers. The thread is ours, and not yet joined.
             unsafe { libc::syscall(libc::SYS_tgkill, process, self.number, signal) };
             thread::sleep(Duration::from_millis(1));
         }
@@ -249,10 +249,10 @@ fn signal() -> i32 {
 /// Has the signal that ends a call do nothing else.
 fn hear_signals() -> Result<(), i32> {
     extern "C" fn nothing(_: i32) {}
-    // SAFETY: all its fields are numbers and pointers, for which zero is a value.
+    // SAFETY: all fields are numbers or pointers, for which zero is a valid value.
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
     action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
-    // SAFETY: the action lives through the call, and its handler does nothing at all.
+    // SAFETY: the action outlives the call, and its handler does nothing at all.
     let set = unsafe { libc::sigaction(signal(), &raw const action, std::ptr::null_mut()) };
     if set < 0 { Err(errno()) } else { Ok(()) }
 }
@@ -330,15 +330,15 @@ impl Redirect {
 /// # Errors
 /// What the kernel refused.
 pub fn take_by_polling(interface: &str) -> Result<(), Refusal> {
-    // SAFETY: takes numbers and gives a number.
+    // SAFETY: the call takes and returns only numbers.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(at("socket")(errno()));
     }
-    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, and only we have it.
     let asking = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut value = EthtoolValue { command: GRO_SET, value: 1 };
-    // SAFETY: all its fields are numbers and pointers, for which zero is a value.
+    // SAFETY: all fields are numbers or pointers, for which zero is a valid value.
     let mut asked: libc::ifreq = unsafe { mem::zeroed() };
     for (to, from) in asked.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(interface.bytes()) {
         *to = from as libc::c_char;
@@ -356,12 +356,12 @@ pub fn take_by_polling(interface: &str) -> Result<(), Refusal> {
 /// What the kernel refused.
 pub fn packet_socket(interface: &str, receives: Option<u16>) -> Result<OwnedFd, Refusal> {
     let index = find(interface)?.index;
-    // SAFETY: takes numbers and gives a number.
+    // SAFETY: the call takes and returns only numbers.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(at("socket(AF_PACKET)")(errno()));
     }
-    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, and only we have it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     for (level, option, value, step) in [
         (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, PACKET_BUFFER_BYTES, "SO_RCVBUFFORCE"),
@@ -370,19 +370,19 @@ pub fn packet_socket(interface: &str, receives: Option<u16>) -> Result<OwnedFd, 
     ] {
         let len = mem::size_of_val(&value) as libc::socklen_t;
         let value = std::ptr::from_ref(&value).cast();
-        // SAFETY: `value` points to `len` bytes that live through the call.
+        // SAFETY: `value` points to `len` bytes that outlive the call.
         let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value, len) };
         if set < 0 {
             return Err(at(step)(errno()));
         }
     }
-    // SAFETY: all its fields are numbers, for which zero is a value.
+    // SAFETY: all fields are numbers, for which zero is a valid value.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_protocol = receives.unwrap_or_default().to_be();
     address.sll_ifindex = index as i32;
     let len = mem::size_of_val(&address) as libc::socklen_t;
-    // SAFETY: the address has `len` bytes and lives through the call.
+    // SAFETY: the address has `len` bytes and outlives the call.
     let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
     if bound < 0 { Err(at("bind")(errno())) } else { Ok(socket) }
 }

@@ -457,7 +457,7 @@ pub(super) fn send_alone(
     let mut tries = 0;
     loop {
         // SAFETY: the name is the caller's, vector and control message are ours, and `begin..len` is memory that the
-        // tx_queue holds; all live through the call.
+        // tx_queue holds; all outlive the call.
         let sent = unsafe { send_messages(socket, std::slice::from_mut(&mut header)) };
         match sent {
             Ok(_) => return Ok(()),

@@ -267,7 +267,7 @@ pub(super) fn send(
         header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
         header.msg_hdr.msg_controllen = CONTROL_MESSAGE_BYTES as _;
     }
-    // SAFETY: name, vector, bytes and control message live through the call, as long as said.
+    // SAFETY: name, vector, bytes and control message outlive the call, as long as said.
     unsafe { send_messages(socket, std::slice::from_mut(&mut header)) }.map(drop)
 }
 

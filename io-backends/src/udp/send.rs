@@ -317,7 +317,7 @@ mod tests {
             let mut bytes = [0_u8; 2048];
             std::iter::from_fn(|| {
                 let at = bytes.as_mut_ptr().cast();
-                // SAFETY: `bytes` is as long as said, and lives through the call.
+                // SAFETY: `bytes` is as long as said, and outlives the call.
                 let came =
                     unsafe { libc::recv(self.sink.fd(), at, bytes.len(), libc::MSG_DONTWAIT) };
                 (came > 1).then(|| u16::from_be_bytes([bytes[0], bytes[1]]))

@@ -44,12 +44,12 @@ impl Socket {
     /// The same, for IPv4 as well where `at` is IPv6 and `dual` is set.
     pub(super) fn with(at: SocketAddr, dual: bool) -> Result<Self, i32> {
         let domain = if at.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        // SAFETY: takes numbers and gives a number.
+        // SAFETY: the call takes and returns only numbers.
         let fd = unsafe { libc::socket(domain, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
             return Err(errno());
         }
-        // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+        // SAFETY: the kernel has just returned this descriptor, and only we have it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let socket = Self {
             fd,
@@ -66,7 +66,7 @@ impl Socket {
 
     pub(super) fn bind(&self, at: SocketAddr) -> Result<(), i32> {
         let name = Name::of(at);
-        // SAFETY: `name` has `len` bytes and lives through the call.
+        // SAFETY: `name` has `len` bytes and outlives the call.
         let bound =
             unsafe { libc::bind(self.fd(), name.as_ptr().cast(), name.len() as libc::socklen_t) };
         if bound < 0 { Err(errno()) } else { Ok(()) }
@@ -76,7 +76,7 @@ impl Socket {
     pub(super) fn local(&self) -> Result<SocketAddr, i32> {
         let mut name = Name::default();
         let mut len = Name::ROOM as libc::socklen_t;
-        // SAFETY: `name` has `len` bytes to be written, and both live through the call.
+        // SAFETY: `name` has `len` bytes to be written, and both outlive the call.
         let told = unsafe { libc::getsockname(self.fd(), name.as_mut_ptr().cast(), &mut len) };
         if told < 0 {
             return Err(errno());
@@ -91,7 +91,7 @@ impl Socket {
     pub(super) fn set(&self, level: i32, option: i32, value: i32) -> Result<(), i32> {
         let at = (&raw const value).cast();
         let len = mem::size_of::<i32>() as libc::socklen_t;
-        // SAFETY: `at` points to `len` bytes that live through the call.
+        // SAFETY: `at` points to `len` bytes that outlive the call.
         let set = unsafe { libc::setsockopt(self.fd(), level, option, at, len) };
         if set < 0 { Err(errno()) } else { Ok(()) }
     }
@@ -104,7 +104,7 @@ impl Socket {
         let len = mem::size_of::<libc::sock_fprog>() as libc::socklen_t;
         let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF);
         // SAFETY: `at` points to `len` bytes, which point to as many steps as they say; all of
-        // them live through the call, and the kernel copies what it keeps and writes nothing.
+        // them outlive the call, and the kernel copies what it keeps and writes nothing.
         let set = unsafe { libc::setsockopt(self.fd(), level, option, at, len) };
         if set < 0 { Err(errno()) } else { Ok(()) }
     }
@@ -113,7 +113,7 @@ impl Socket {
         let mut value = 0_i32;
         let mut len = mem::size_of::<i32>() as libc::socklen_t;
         let at = (&raw mut value).cast();
-        // SAFETY: `at` points to `len` bytes to be written, and both live through the call.
+        // SAFETY: `at` points to `len` bytes to be written, and both outlive the call.
         let read = unsafe { libc::getsockopt(self.fd(), level, option, at, &mut len) };
         if read < 0 { Err(errno()) } else { Ok(value) }
     }
@@ -121,7 +121,7 @@ impl Socket {
     /// Bytes that are charged to the send buffer: sent, and not yet out of the machine.
     pub(super) fn in_flight(&self) -> usize {
         let mut bytes: libc::c_int = 0;
-        // SAFETY: the request writes one int, which lives through the call.
+        // SAFETY: the request writes one int, which outlives the call.
         let told = unsafe { libc::ioctl(self.fd(), libc::TIOCOUTQ, &raw mut bytes) };
         // A kernel that does not tell gives no reason for suspicion.
         if told < 0 { 0 } else { usize::try_from(bytes).unwrap_or_default() }
@@ -131,7 +131,7 @@ impl Socket {
     pub(super) fn take_one(&self) -> Result<usize, i32> {
         let mut bytes = [0_u8; 200];
         let at = bytes.as_mut_ptr().cast();
-        // SAFETY: `bytes` is as long as said, and lives through the call.
+        // SAFETY: `bytes` is as long as said, and outlives the call.
         let came = unsafe { libc::recv(self.fd(), at, bytes.len(), libc::MSG_DONTWAIT) };
         if came < 0 { Err(errno()) } else { Ok(came as usize) }
     }
@@ -139,7 +139,7 @@ impl Socket {
     /// Waits until something can be received; `false` when `timeout_ms` has passed.
     pub(super) fn wait_readable(&self, timeout_ms: i32) -> bool {
         let mut poll = libc::pollfd { fd: self.fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one pollfd, which lives through the call.
+        // SAFETY: one pollfd, which outlives the call.
         unsafe { libc::poll(&mut poll, 1, timeout_ms) == 1 }
     }
 }

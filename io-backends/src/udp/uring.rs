@@ -232,7 +232,7 @@ impl Uring {
         let registered =
             unsafe { ring.submitter().register_buf_ring_with_flags(at, entries, GROUP, 0) };
         registered.map_err(refused("registering the buffer ring"))?;
-        // SAFETY: all its fields are numbers and pointers, for which zero is a value.
+        // SAFETY: all fields are numbers or pointers, for which zero is a valid value.
         let mut header: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         header.msg_namelen = Name::ROOM as libc::socklen_t;
         header.msg_controllen = CONTROL_IN_BYTES as _;

@@ -1,5 +1,6 @@
-//! The other process: what a program links to be on a slot of a switch on the same machine. It
-//! copies a packet once, into the caller's own buffer, and never blocks longer than it was told.
+//! The client of a unix port: code that another process links to be on a slot of a switch.
+//!
+//! It copies each packet once, into the caller's buffer, and blocks no longer than the timeout.
 
 use std::{
     fmt, io,
@@ -10,54 +11,56 @@ use std::{
 
 use super::socket::{self, HEADER_BUSY, HEADER_BYTES, HEADER_DOWN};
 
-/// A process on a slot, as that process sees it.
+/// A process on a slot, seen from that process.
 #[derive(Debug)]
 pub struct Client {
     fd: OwnedFd,
 }
 
-/// A packet that arrived. Its bytes are in the buffer that was given.
+/// A received packet. Its bytes are in the caller's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Its length in bytes.
+    /// Length in bytes.
     pub len: usize,
-    /// The number of the slot by which it entered the switch: the way back is computed from it.
+    /// Number of the slot by which the packet entered the switch: the return path is computed from it.
     pub ingress: u32,
 }
 
-/// Why a client could not send or receive.
+/// Why a client cannot send or receive.
 #[derive(Debug)]
 pub enum ClientError {
-    /// Nobody listens at this path: there is no such file, or its process is no more.
+    /// No process listens at this path: there is no such file, or its process has ended.
     NotListening(io::Error),
-    /// Another client is being served, and this one has been turned away.
+    /// The switch serves another client and has turned this one away.
     Busy,
-    /// The switch has ended the connection, or is no more. Connect again.
+    /// The switch has ended the connection, or its process has ended. Connect again.
     Gone,
-    /// The packet that arrived was longer than the buffer; it is lost.
+    /// The received packet was longer than the buffer, and is lost.
     BufferTooShort {
-        /// Bytes that it would have needed.
+        /// Length of the packet in bytes.
         needed: usize,
     },
     /// The packet to send is longer than the kernel takes.
     PacketTooLong,
-    /// What arrived had no whole header: the other end is no switch.
+    /// The received message has no whole header: the other end is not a switch.
     Malformed,
-    /// Anything else that the kernel refused.
+    /// Another system call failed.
     System(io::Error),
 }
 
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotListening(error) => write!(f, "nobody listens there: {error}"),
+            Self::NotListening(error) => write!(f, "no process listens there: {error}"),
             Self::Busy => f.write_str("the switch serves another client on this socket"),
             Self::Gone => f.write_str("the switch has ended the connection"),
             Self::BufferTooShort { needed } => {
                 write!(f, "the packet needs a buffer of {needed} bytes, and is lost")
             }
             Self::PacketTooLong => f.write_str("the packet is longer than the kernel takes"),
-            Self::Malformed => f.write_str("what arrived is no packet: the other end is no switch"),
+            Self::Malformed => {
+                f.write_str("a message without a header: the other end is not a switch")
+            }
             Self::System(error) => error.fmt(f),
         }
     }
@@ -73,16 +76,17 @@ impl std::error::Error for ClientError {
 }
 
 impl Client {
-    /// Connects to the switch's socket. Whether the switch serves this client or is busy with
-    /// another shows at the first call that follows.
+    /// Connects to the socket of a switch.
+    ///
+    /// If the switch serves another client, the first call after this one returns [`ClientError::Busy`].
     ///
     /// # Errors
-    /// `NotListening`, `Busy` when too many wait to be served, or `System` (no right to connect, say).
+    /// `NotListening`, `Busy` if too many clients wait, or `System` (for example, no right to connect).
     pub fn connect(path: impl AsRef<Path>) -> Result<Self, ClientError> {
         match socket::connect(path.as_ref()) {
             Ok(fd) => Ok(Self { fd }),
             Err(error) => Err(match error.kind() {
-                // Too many wait already.
+                // Too many clients wait already.
                 io::ErrorKind::WouldBlock => ClientError::Busy,
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                     ClientError::NotListening(error)
@@ -92,12 +96,12 @@ impl Client {
         }
     }
 
-    /// Sends a packet if there is room for it now; `false` if not.
+    /// Sends a packet if there is room for it now; returns `false` if there is none.
     ///
     /// # Errors
     /// [`ClientError`].
     pub fn try_send(&mut self, packet: &[u8]) -> Result<bool, ClientError> {
-        // The kernel only reads through these, although the type says otherwise.
+        // The kernel only reads through these pointers, although the type allows writes.
         let mut parts =
             [part(HEADER_DOWN.as_ptr(), HEADER_BYTES), part(packet.as_ptr(), packet.len())];
         let message = message(&mut parts);
@@ -111,13 +115,13 @@ impl Client {
         match error.raw_os_error() {
             Some(libc::EAGAIN | libc::EINTR) => Ok(false),
             Some(libc::EMSGSIZE) => Err(ClientError::PacketTooLong),
-            Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => Err(self.last_words()),
+            Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => Err(self.close_reason()),
             _ => Err(ClientError::System(error)),
         }
     }
 
-    /// Why the connection has ended: the switch may have said so before.
-    fn last_words(&mut self) -> ClientError {
+    /// Why the connection has ended: reads the last message of the switch, if there is one.
+    fn close_reason(&mut self) -> ClientError {
         loop {
             match self.try_receive(&mut []) {
                 Ok(Some(_)) | Err(ClientError::BufferTooShort { .. }) => {}
@@ -127,7 +131,7 @@ impl Client {
         }
     }
 
-    /// Sends a packet, waiting up to `timeout` for room; `false` when the time is up.
+    /// Sends a packet, and waits up to `timeout` for room; returns `false` if the time is up.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -154,14 +158,14 @@ impl Client {
         let at = part(header.as_mut_ptr(), HEADER_BYTES);
         let mut parts = [at, part(buffer.as_mut_ptr(), buffer.len())];
         let mut message = message(&mut parts);
-        let flags = libc::MSG_TRUNC; // the whole length, even of what did not fit
+        let flags = libc::MSG_TRUNC; // returns the whole length, also of a packet that is cut off
         let mut receive = || {
-            // SAFETY: `message` and the buffers it points to are ours, writable, and outlive it.
+            // SAFETY: `message` and the buffers it points to belong to us, are writable and outlive it.
             let got = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, flags) };
             usize::try_from(got).map_err(|_| io::Error::last_os_error())
         };
         let got = match receive() {
-            // Told once, before what arrived earlier: the switch went without reading it all.
+            // The kernel reports a reset once, before the messages that arrived earlier.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => receive(),
             got => got,
         };
@@ -184,7 +188,7 @@ impl Client {
         }
     }
 
-    /// Takes a packet, waiting for one up to `timeout`; `None` when the time is up.
+    /// Takes a packet, and waits up to `timeout` for one; `None` if the time is up.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -208,7 +212,7 @@ impl Client {
 
     fn wait(&self, events: i16, timeout: Duration) -> Result<(), ClientError> {
         let mut polled = libc::pollfd { fd: self.fd.as_raw_fd(), events, revents: 0 };
-        // Rounded up, or the last millisecond would be spent spinning.
+        // Rounded up; otherwise the loop would spin for the last millisecond.
         let millis = timeout.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(i32::MAX);
         // SAFETY: `polled` is one entry, writable, and outlives the call.
         if unsafe { libc::poll(&raw mut polled, 1, millis) } < 0 {
@@ -232,7 +236,7 @@ fn part(at: *const u8, len: usize) -> libc::iovec {
 }
 
 fn message(parts: &mut [libc::iovec; 2]) -> libc::msghdr {
-    // SAFETY: a `msghdr` is integers and pointers, for which all zeros (null) is a value.
+    // SAFETY: a `msghdr` consists of integers and pointers, for which zero is a valid value.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = parts.as_mut_ptr();
     message.msg_iovlen = 2;

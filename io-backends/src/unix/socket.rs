@@ -1,5 +1,4 @@
-//! The system calls behind a `SOCK_SEQPACKET` socket: making, binding, finding out whether a file
-//! in the way is anybody's. It knows nothing of frames.
+//! The system calls behind a `SOCK_SEQPACKET` socket: making, binding, removing a stale file.
 
 use std::{
     ffi::CString,
@@ -14,26 +13,26 @@ use std::{
 use super::ListenError;
 use crate::sys::folder::set_socket_mode;
 
-/// A packet's header on the socket: the number of a slot, big-endian.
+/// Length of the header of a packet on the socket: the number of a slot, in network byte order.
 pub(super) const HEADER_BYTES: usize = 4;
-/// Down, from the client: nothing is said yet. Anything else is malformed.
+/// Header from the client to the switch. Any other value is malformed.
 pub(super) const HEADER_DOWN: [u8; HEADER_BYTES] = [0; HEADER_BYTES];
-/// Up, without a packet, and then the connection ends: another client is being served.
+/// Header from the switch, without a packet: the switch serves another client, and the connection ends.
 pub(super) const HEADER_BUSY: [u8; HEADER_BYTES] = [0xff; HEADER_BYTES];
 
-/// What is asked of the kernel for each direction; it may give less (`net.core.wmem_max`).
+/// Send buffer to ask for; the kernel may give less (`net.core.wmem_max`).
 const BUFFER_BYTES: i32 = 1 << 20;
 
-/// Memory of a blocked client's send buffer that has to be free before it is offered frames again:
-/// some 20 short messages, so that frames go on long before the exit's queue has refused a burst.
+/// Free bytes in a blocked client's send buffer before the port offers it frames again: some 20 short
+/// messages, so that frames flow again long before the egress queue overflows.
 const ROOM_BYTES: i32 = 16 << 10;
 
-/// A socket bound to a file, removed again on drop if it is still the same file.
+/// A socket bound to a file. On drop it removes the file, if it is still the same one.
 #[derive(Debug)]
 pub(super) struct Listener {
     fd: OwnedFd,
     path: PathBuf,
-    /// Device and inode of the file we made.
+    /// Device and inode of the file.
     file: (u64, u64),
 }
 
@@ -41,9 +40,9 @@ impl Listener {
     pub(super) fn bind(path: &Path, mode: u32) -> Result<Self, ListenError> {
         let failed = |what| move |error| ListenError::System { what, path: path.into(), error };
         let fd = seqpacket().map_err(failed("make a socket for"))?;
-        // Before bind, this is the mode that the file is made with (less the umask), so that at no
-        // time anybody else may connect.
-        // SAFETY: no pointers are passed, and the descriptor is ours.
+        // Before `bind`, this is the mode of the new file (less the umask), so that no other user can
+        // connect in between.
+        // SAFETY: no pointers are passed, and we own the descriptor.
         check(unsafe { libc::fchmod(fd.as_raw_fd(), mode) }).map_err(failed("set the mode of"))?;
         let at = SocketName::new(path).ok_or_else(|| ListenError::PathTooLong(path.into()))?;
         if let Err(error) = at.bind(&fd) {
@@ -53,27 +52,27 @@ impl Listener {
             remove_if_stale(path, &at)?;
             at.bind(&fd).map_err(failed("bind"))?;
         }
-        // What the umask took away.
+        // Restores the bits that the umask removed.
         let made = set_socket_mode(path, mode).map_err(failed("set the mode of"))?;
-        // SAFETY: no pointers are passed, and the descriptor is ours.
+        // SAFETY: no pointers are passed, and we own the descriptor.
         check(unsafe { libc::listen(fd.as_raw_fd(), 8) }).map_err(failed("listen on"))?;
         Ok(Self { fd, path: path.into(), file: made.id })
     }
 
-    /// The next client, if one waits.
+    /// Accepts the next client, if one waits.
     pub(super) fn accept(&self) -> Option<OwnedFd> {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let none = std::ptr::null_mut();
-        // SAFETY: null says that the peer's name is not wanted; the descriptor is ours.
+        // SAFETY: null means that the peer's name is not wanted; we own the descriptor.
         let fd = unsafe { libc::accept4(self.fd.as_raw_fd(), none, none.cast(), flags) };
-        // An error is nobody waiting, or a client that left again, or descriptors used up: then it
-        // waits, and is found the next time.
+        // No client waits, or it has left again, or there is no descriptor left: then the client waits
+        // and is accepted later.
         if fd < 0 {
             return None;
         }
-        // SAFETY: the descriptor was just made for us, and nobody else knows it.
+        // SAFETY: the kernel has just returned this descriptor, and only we have it.
         let client = unsafe { OwnedFd::from_raw_fd(fd) };
-        ask_for_buffers(&client);
+        enlarge_buffers(&client);
         Some(client)
     }
 }
@@ -94,7 +93,7 @@ impl Drop for Listener {
     }
 }
 
-/// Removes the socket file of a process that is no more; anything else in the way is an error.
+/// Removes the socket file of a process that has ended. Any other file at the path is an error.
 fn remove_if_stale(path: &Path, at: &SocketName) -> Result<(), ListenError> {
     let failed = |what| move |error| ListenError::System { what, path: path.into(), error };
     let there = std::fs::symlink_metadata(path).map_err(failed("look at"))?;
@@ -106,7 +105,7 @@ fn remove_if_stale(path: &Path, at: &SocketName) -> Result<(), ListenError> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).map_err(failed("remove the stale"))
         }
-        // Connected, or of another type, or its queue is full, or not ours to ask: somebody's.
+        // Connected, another type of socket, a full queue, or no right to ask: the socket is in use.
         _ => Err(ListenError::Busy(path.into())),
     }
 }
@@ -117,15 +116,16 @@ pub(super) fn connect(path: &Path) -> io::Result<OwnedFd> {
     let at = SocketName::new(path)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path is too long"))?;
     at.connect(&fd)?;
-    ask_for_buffers(&fd);
+    enlarge_buffers(&fd);
     Ok(fd)
 }
 
-/// Whether somebody listens at a stream socket's file. It does not wait, as a connection does that finds the queue
-/// of the listener full.
+/// Whether a process listens at the file of a stream socket.
+///
+/// Does not wait, as a connection would if the listener's queue is full.
 ///
 /// # Errors
-/// The kernel's, when it cannot be found out.
+/// The kernel refused to connect for another reason.
 pub fn is_served(path: &Path) -> io::Result<bool> {
     let at = SocketName::new(path)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path is too long"))?;
@@ -144,22 +144,22 @@ fn socket(kind: i32) -> io::Result<OwnedFd> {
     let kind = kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers are passed.
     let fd = check(unsafe { libc::socket(libc::AF_UNIX, kind, 0) })?;
-    // SAFETY: the descriptor was just made for us, and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, and only we have it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Larger buffers, as far as the kernel lets us: a smaller one only means smaller bursts.
-fn ask_for_buffers(fd: &OwnedFd) {
+/// Asks for larger buffers. A smaller one only makes smaller bursts.
+fn enlarge_buffers(fd: &OwnedFd) {
     let size = size_of::<i32>() as libc::socklen_t;
     let (level, option) = (libc::SOL_SOCKET, libc::SO_SNDBUF);
     let wanted = BUFFER_BYTES;
     let at = (&raw const wanted).cast();
-    // SAFETY: `at` points to `size` readable bytes, and the descriptor is ours.
+    // SAFETY: `at` points to `size` readable bytes, and we own the descriptor.
     unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, at, size) };
 }
 
-pub(super) fn check(told: i32) -> io::Result<i32> {
-    if told < 0 { Err(io::Error::last_os_error()) } else { Ok(told) }
+pub(super) fn check(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// Whether the process at the other end has hung up.
@@ -170,18 +170,18 @@ pub(super) fn has_hung_up(fd: &OwnedFd) -> bool {
     found != 0
 }
 
-/// A path as the kernel takes it for a unix socket.
+/// A path in the form of the system calls for unix sockets.
 struct SocketName {
     at: libc::sockaddr_un,
     len: libc::socklen_t,
 }
 
 impl SocketName {
-    /// `None` if the path is too long (107 bytes), or holds a zero.
+    /// `None` if the path is too long (107 bytes) or contains a zero byte.
     fn new(path: &Path) -> Option<Self> {
         let path = CString::new(path.as_os_str().as_bytes()).ok()?;
         let bytes = path.as_bytes_with_nul();
-        // SAFETY: a `sockaddr_un` is integers, for which all zeros is a value.
+        // SAFETY: a `sockaddr_un` consists of integers, for which zero is a valid value.
         let mut at: libc::sockaddr_un = unsafe { std::mem::zeroed() };
         if bytes.len() > at.sun_path.len() || bytes.len() == 1 {
             return None;
@@ -209,12 +209,12 @@ impl SocketName {
 
 /// Whether a client's socket has room for some messages, or an error that ends its connection.
 ///
-/// `POLLOUT` alone would say so only when three quarters of the send buffer are free. A queue of 64
-/// frames would then wait for a thousand to be read, and what it refuses meanwhile is nobody's fair
-/// share (R23).
+/// `POLLOUT` alone would become set only when three quarters of the send buffer are free. A queue of 64
+/// frames would then wait until a thousand are read, and would drop frames without regard to fair shares
+/// (R23).
 pub(super) fn has_room(client: &OwnedFd) -> bool {
     let mut asked = libc::pollfd { fd: client.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one entry, which outlives the call; it does not wait.
+    // SAFETY: one entry, which outlives the call; the call does not wait.
     let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
     ready > 0 || has_free(client).unwrap_or(false)
 }
@@ -222,17 +222,17 @@ pub(super) fn has_room(client: &OwnedFd) -> bool {
 /// Whether [`ROOM_BYTES`] of the send buffer are free, or a quarter of a small one.
 fn has_free(client: &OwnedFd) -> io::Result<bool> {
     let (mut taken, mut size) = (0_i32, 0_i32);
-    // SAFETY: `taken` is a writable integer, which this request fills in.
+    // SAFETY: `taken` is a writable integer, which the request fills in.
     check(unsafe { libc::ioctl(client.as_raw_fd(), libc::TIOCOUTQ, &raw mut taken) })?;
     let mut length = size_of::<i32>() as libc::socklen_t;
     let (level, option) = (libc::SOL_SOCKET, libc::SO_SNDBUF);
     let at = (&raw mut size).cast();
-    // SAFETY: `at` points to `length` writable bytes, and `length` is ours.
+    // SAFETY: `at` points to `length` writable bytes, and `length` is a writable integer.
     check(unsafe { libc::getsockopt(client.as_raw_fd(), level, option, at, &raw mut length) })?;
     Ok(size - taken >= ROOM_BYTES.min(size / 4))
 }
 
-/// The set of descriptors that one port waits for, as one descriptor.
+/// One descriptor that stands for all descriptors that a port waits for.
 #[derive(Debug)]
 pub(super) struct Epoll(OwnedFd);
 
@@ -240,16 +240,16 @@ impl Epoll {
     pub(super) fn new() -> io::Result<Self> {
         // SAFETY: no pointers are passed.
         let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: the descriptor was just made for us, and nobody else knows it.
+        // SAFETY: the kernel has just returned this descriptor, and only we have it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Waits for `events` on `fd` as well. A closed descriptor falls out by itself.
+    /// Also waits for `events` on `fd`. The kernel removes a closed descriptor.
     pub(super) fn add(&self, fd: RawFd, events: i32) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, events)
     }
 
-    /// Waits for other `events` on `fd` than before.
+    /// Waits for other `events` on `fd`.
     pub(super) fn change(&self, fd: RawFd, events: i32) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, events)
     }

@@ -91,16 +91,16 @@ const _: () = assert!(mem::size_of::<LinkCreate>() == 16);
 ///
 /// # Safety
 /// `attr` is what `command` wants, and every address in it that of as many bytes as the command reads or
-/// writes there, which live through the call.
+/// writes there, which outlive the call.
 pub(crate) unsafe fn bpf<T>(call: &'static str, command: i32, attr: &T) -> Result<i32, CallError> {
     let at = std::ptr::from_ref(attr);
-    // SAFETY: `attr` is as long as said and lives through the call; of what it points to, the caller says so.
+    // SAFETY: `attr` is as long as said and outlives the call; of what it points to, the caller says so.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, at, mem::size_of::<T>()) };
     if result < 0 { Err(CallError::last(call)) } else { Ok(result as i32) }
 }
 
 fn owned(fd: i32) -> OwnedFd {
-    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, and only we have it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 

@@ -121,7 +121,7 @@ pub fn switch_within(
     let namespace = File::open(namespace)?;
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            // SAFETY: takes numbers; it concerns this thread alone.
+            // SAFETY: the call takes only numbers; it affects only this thread.
             if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } < 0 {
                 return Err(io::Error::last_os_error());
             }

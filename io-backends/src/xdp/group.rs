@@ -36,14 +36,14 @@ pub(super) struct Membership(#[allow(dead_code)] OwnedFd);
 /// Asks the interface to let in frames to this address.
 pub(super) fn join(interface: &Interface, address: Mac) -> Result<Membership, CallError> {
     // Protocol 0: it receives nothing.
-    // SAFETY: takes numbers and gives a number.
+    // SAFETY: the call takes and returns only numbers.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(CallError::last("socket(AF_PACKET)"));
     }
-    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, and only we have it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: all its fields are numbers, for which zero is a value.
+    // SAFETY: all fields are numbers, for which zero is a valid value.
     let mut request: libc::packet_mreq = unsafe { mem::zeroed() };
     request.mr_ifindex = interface.index as i32;
     request.mr_type = libc::PACKET_MR_MULTICAST as u16;
@@ -52,7 +52,7 @@ pub(super) fn join(interface: &Interface, address: Mac) -> Result<Membership, Ca
     let (level, option) = (libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP);
     let at = (&raw const request).cast();
     let len = mem::size_of_val(&request) as libc::socklen_t;
-    // SAFETY: `at` points to `len` bytes that live through the call.
+    // SAFETY: `at` points to `len` bytes that outlive the call.
     let set = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, at, len) };
     if set < 0 {
         return Err(CallError::last("PACKET_ADD_MEMBERSHIP"));

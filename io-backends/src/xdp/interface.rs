@@ -59,7 +59,7 @@ impl Interface {
     /// The interface of this name in this thread's network namespace.
     pub(crate) fn find(name: &str) -> Result<Self, Unfit> {
         let c_name = CString::new(name).map_err(|_| Unfit::Missing)?;
-        // SAFETY: a string that ends in zero and lives through the call.
+        // SAFETY: a string that ends in a zero byte and outlives the call.
         let index = unsafe { libc::if_nametoindex(c_name.as_ptr()) };
         if index == 0 {
             return Err(Unfit::Missing);
@@ -101,12 +101,12 @@ fn namespace() -> u64 {
 
 /// A socket to ask by.
 pub(super) fn asking() -> Result<OwnedFd, Unfit> {
-    // SAFETY: takes numbers and gives a number.
+    // SAFETY: the call takes and returns only numbers.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(Unfit::Call(CallError::last("socket")));
     }
-    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, and only we have it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -121,7 +121,7 @@ pub(super) fn ask<T: ?Sized>(
     call: &'static str,
     data: Option<&mut T>,
 ) -> Result<libc::ifreq, Unfit> {
-    // SAFETY: all its fields are numbers and pointers, for which zero is a value.
+    // SAFETY: all fields are numbers or pointers, for which zero is a valid value.
     let mut asked: libc::ifreq = unsafe { mem::zeroed() };
     // The last byte stays zero; a name that is longer was found by no index either.
     for (to, from) in asked.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
@@ -139,12 +139,12 @@ pub(super) fn ask<T: ?Sized>(
 /// load none may ask all the same (rtnetlink).
 pub(super) fn has_program(index: u32) -> Option<bool> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: takes numbers and gives a number.
+    // SAFETY: the call takes and returns only numbers.
     let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
     if fd < 0 {
         return None;
     }
-    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, and only we have it.
     let mut asking = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
     // `struct nlmsghdr` and `struct ifinfomsg`.
     let mut request = [0; LINK_BYTES];

@@ -16,30 +16,30 @@ pub(super) struct LocalMac(OwnedFd);
 impl LocalMac {
     pub(super) fn of(interface: u32) -> Result<Self, CallError> {
         // Protocol 0: it receives nothing.
-        // SAFETY: takes numbers and gives a number.
+        // SAFETY: the call takes and returns only numbers.
         let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
             return Err(CallError::last("socket(AF_PACKET)"));
         }
-        // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+        // SAFETY: the kernel has just returned this descriptor, and only we have it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        // SAFETY: all its fields are numbers, for which zero is a value.
+        // SAFETY: all fields are numbers, for which zero is a valid value.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
         address.sll_ifindex = interface as i32;
         let len = mem::size_of_val(&address) as libc::socklen_t;
-        // SAFETY: the address has `len` bytes and lives through the call.
+        // SAFETY: the address has `len` bytes and outlives the call.
         let bound = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) };
         if bound < 0 { Err(CallError::last("bind")) } else { Ok(Self(fd)) }
     }
 
     /// What it is now; `None` once the interface is gone.
     pub(super) fn read(&self) -> Option<Mac> {
-        // SAFETY: all its fields are numbers, for which zero is a value.
+        // SAFETY: all fields are numbers, for which zero is a valid value.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         let mut len = mem::size_of_val(&address) as libc::socklen_t;
         let (fd, at) = (self.0.as_raw_fd(), (&raw mut address).cast());
-        // SAFETY: `len` bytes may be written there, and both live through the call.
+        // SAFETY: `len` bytes may be written there, and both outlive the call.
         let told = unsafe { libc::getsockname(fd, at, &raw mut len) };
         let mac: Mac = address.sll_addr[..6].try_into().ok()?;
         (told == 0 && address.sll_halen == 6 && mac != [0; 6]).then_some(mac)

@@ -73,7 +73,7 @@ const NO_VECTOR: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov
 fn set<T>(fd: &OwnedFd, level: i32, option: i32, value: &T) -> Result<(), i32> {
     let len = mem::size_of::<T>() as libc::socklen_t;
     let at = std::ptr::from_ref(value).cast();
-    // SAFETY: `at` points to `len` bytes that live through the call.
+    // SAFETY: `at` points to `len` bytes that outlive the call.
     let set = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, at, len) };
     if set < 0 { Err(errno()) } else { Ok(()) }
 }
@@ -133,12 +133,12 @@ impl PacketSocket {
         let at = |call| move |errno| CallError::new(call, errno);
         let calls = Calls::find()?;
         // Protocol 0: it receives nothing before it is bound.
-        // SAFETY: takes numbers and gives a number.
+        // SAFETY: the call takes and returns only numbers.
         let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
             return Err(CallError::last("socket(AF_PACKET)"));
         }
-        // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+        // SAFETY: the kernel has just returned this descriptor, and only we have it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let mut program = filter(shape);
         let attach = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
@@ -156,13 +156,13 @@ impl PacketSocket {
         let _ = set(&fd, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1_i32);
         // A tag is still to be seen only by who asks for all protocols.
         let protocol = if shape.vlan.is_some() { libc::ETH_P_ALL as u16 } else { shape.ethertype };
-        // SAFETY: all its fields are numbers, for which zero is a value.
+        // SAFETY: all fields are numbers, for which zero is a valid value.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
         address.sll_protocol = protocol.to_be();
         address.sll_ifindex = interface.index as i32;
         let len = mem::size_of_val(&address) as libc::socklen_t;
-        // SAFETY: the address has `len` bytes and lives through the call.
+        // SAFETY: the address has `len` bytes and outlives the call.
         let bound = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) };
         if bound < 0 {
             return Err(CallError::last("bind"));
@@ -312,10 +312,10 @@ impl PacketSocket {
     /// perhaps before it is gone, so that it is looked at again.
     fn note_end(&mut self) {
         self.was_down = true;
-        // SAFETY: all its fields are numbers, for which zero is a value.
+        // SAFETY: all fields are numbers, for which zero is a valid value.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         let mut len = mem::size_of_val(&address) as libc::socklen_t;
-        // SAFETY: `len` bytes may be written there, and both live through the call.
+        // SAFETY: `len` bytes may be written there, and both outlive the call.
         let told = unsafe { libc::getsockname(self.fd(), (&raw mut address).cast(), &raw mut len) };
         if told == 0 && address.sll_ifindex == -1 {
             self.way = Way::Gone;
@@ -463,12 +463,12 @@ impl PacketSocket {
 
     /// Brings the count of the kernel's drops up to date.
     fn look(&mut self) {
-        // SAFETY: all its fields are numbers, for which zero is a value.
+        // SAFETY: all fields are numbers, for which zero is a valid value.
         let mut now: libc::tpacket_stats = unsafe { mem::zeroed() };
         let mut len = mem::size_of_val(&now) as libc::socklen_t;
         let (level, option) = (libc::SOL_PACKET, libc::PACKET_STATISTICS);
         let at = (&raw mut now).cast();
-        // SAFETY: `at` points to `len` bytes to be written, and both live through the call.
+        // SAFETY: `at` points to `len` bytes to be written, and both outlive the call.
         let read = unsafe { libc::getsockopt(self.fd(), level, option, at, &raw mut len) };
         if read == 0 {
             // Counted from the last look on: reading sets it to zero.

@@ -107,12 +107,12 @@ fn try_memory(bytes: usize) -> Result<String, Refusal> {
 }
 
 fn try_packet() -> Result<String, Refusal> {
-    // SAFETY: takes numbers and gives a number.
+    // SAFETY: the call takes and returns only numbers.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(with_remedy(CallError::last("socket(AF_PACKET)")));
     }
-    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, and only we have it.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
     Calls::find().map_err(with_remedy)?;
     Ok(match messages::many() {
@@ -166,24 +166,24 @@ fn self_test() -> Result<String, Refusal> {
 
 /// Moves this thread alone into a network namespace of its own, with [`LOOPBACK`] in it, up.
 pub(super) fn enter_network() -> Result<(), i32> {
-    // SAFETY: takes a number; it concerns this thread alone.
+    // SAFETY: the call takes only a number; it affects only this thread.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
         return Err(errno());
     }
-    // SAFETY: takes numbers and gives a number.
+    // SAFETY: the call takes and returns only numbers.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(errno());
     }
-    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, and only we have it.
     let asking = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: all its fields are numbers and pointers, for which zero is a value.
+    // SAFETY: all fields are numbers or pointers, for which zero is a valid value.
     let mut asked: libc::ifreq = unsafe { mem::zeroed() };
     asked.ifr_name[0] = b'l' as libc::c_char;
     asked.ifr_name[1] = b'o' as libc::c_char;
     asked.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     let fd = std::os::fd::AsRawFd::as_raw_fd(&asking);
-    // SAFETY: `asked` is what this request reads, and lives through the call.
+    // SAFETY: `asked` is what this request reads, and outlives the call.
     let raised = unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS as _, &asked) };
     if raised < 0 { Err(errno()) } else { Ok(()) }
 }

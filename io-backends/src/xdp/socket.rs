@@ -71,12 +71,12 @@ pub(super) struct Rings {
 
 impl Socket {
     pub(super) fn new() -> Result<Self, i32> {
-        // SAFETY: takes numbers and gives a number.
+        // SAFETY: the call takes and returns only numbers.
         let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
             return Err(errno());
         }
-        // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+        // SAFETY: the kernel has just returned this descriptor, and only we have it.
         Ok(Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
@@ -87,7 +87,7 @@ impl Socket {
     fn set<T>(&self, level: i32, option: i32, value: &T) -> Result<(), i32> {
         let len = mem::size_of::<T>() as libc::socklen_t;
         let at = std::ptr::from_ref(value).cast();
-        // SAFETY: `at` points to `len` bytes that live through the call.
+        // SAFETY: `at` points to `len` bytes that outlive the call.
         let set = unsafe { libc::setsockopt(self.fd(), level, option, at, len) };
         if set < 0 { Err(errno()) } else { Ok(()) }
     }
@@ -96,7 +96,7 @@ impl Socket {
     fn read<T>(&self, level: i32, option: i32, value: &mut T) -> Result<(), i32> {
         let mut len = mem::size_of::<T>() as libc::socklen_t;
         let at = std::ptr::from_mut(value).cast();
-        // SAFETY: `at` points to `len` bytes to be written, and both live through the call.
+        // SAFETY: `at` points to `len` bytes to be written, and both outlive the call.
         let read = unsafe { libc::getsockopt(self.fd(), level, option, at, &mut len) };
         if read < 0 { Err(errno()) } else { Ok(()) }
     }
@@ -130,7 +130,7 @@ impl Socket {
         for (option, size, step) in sizes {
             self.set(libc::SOL_XDP, option, &size).map_err(at(step))?;
         }
-        // SAFETY: all its fields are numbers, for which zero is a value.
+        // SAFETY: all fields are numbers, for which zero is a valid value.
         let mut offsets: libc::xdp_mmap_offsets = unsafe { mem::zeroed() };
         self.read(libc::SOL_XDP, libc::XDP_MMAP_OFFSETS, &mut offsets)
             .map_err(at("XDP_MMAP_OFFSETS"))?;
@@ -200,7 +200,7 @@ impl Socket {
             sxdp_shared_umem_fd: share.unwrap_or_default() as u32,
         };
         let len = mem::size_of_val(&address) as libc::socklen_t;
-        // SAFETY: the address has `len` bytes and lives through the call.
+        // SAFETY: the address has `len` bytes and outlives the call.
         let bound = unsafe { libc::bind(self.fd(), (&raw const address).cast(), len) };
         if bound < 0 { Err(errno()) } else { Ok(()) }
     }
@@ -214,7 +214,7 @@ impl Socket {
 
     /// What the kernel has counted since the socket was made.
     pub(super) fn statistics(&self) -> Result<libc::xdp_statistics, i32> {
-        // SAFETY: all its fields are numbers, for which zero is a value.
+        // SAFETY: all fields are numbers, for which zero is a valid value.
         let mut statistics: libc::xdp_statistics = unsafe { mem::zeroed() };
         self.read(libc::SOL_XDP, libc::XDP_STATISTICS, &mut statistics)?;
         Ok(statistics)

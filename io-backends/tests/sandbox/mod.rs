@@ -25,7 +25,7 @@ pub(crate) fn without<R: Send>(
             // SAFETY: takes numbers, and concerns this thread alone.
             let done = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
             assert_eq!(done, 0);
-            // SAFETY: the program and its steps live through the call, which copies them.
+            // SAFETY: the program and its steps outlive the call, which copies them.
             let done = unsafe {
                 libc::syscall(
                     libc::SYS_seccomp,

@@ -76,7 +76,7 @@ impl Namespace {
         let namespace = File::open(format!("/run/netns/{}", self.name)).unwrap();
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                // SAFETY: takes numbers; it concerns this thread alone.
+                // SAFETY: the call takes only numbers; it affects only this thread.
                 let moved = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
                 assert_eq!(moved, 0, "setns");
                 f()
@@ -268,7 +268,7 @@ pub(crate) fn wait(port: &mut dyn Port, timeout: Duration) -> bool {
     let woken = match port.arm() {
         Arm::Wait(fd) => {
             let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-            // SAFETY: one pollfd, which lives through the call.
+            // SAFETY: one pollfd, which outlives the call.
             unsafe { libc::poll(&mut poll, 1, timeout.as_millis() as i32) == 1 }
         }
         _ => true,
@@ -301,15 +301,15 @@ impl Raw {
     /// On this interface of the namespace that the thread is in.
     pub(crate) fn new(interface: &str) -> Self {
         use std::os::fd::FromRawFd as _;
-        // SAFETY: takes numbers and gives a number.
+        // SAFETY: the call takes and returns only numbers.
         let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         assert!(fd >= 0, "a packet socket");
-        // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+        // SAFETY: the kernel has just returned this descriptor, and only we have it.
         let fd = unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) };
         let name = std::ffi::CString::new(interface).unwrap();
-        // SAFETY: a string that ends in zero and lives through the call.
+        // SAFETY: a string that ends in a zero byte and outlives the call.
         let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-        // SAFETY: all its fields are numbers, for which zero is a value.
+        // SAFETY: all fields are numbers, for which zero is a valid value.
         let mut at: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         at.sll_family = libc::AF_PACKET as u16;
         at.sll_ifindex = index as i32;
@@ -320,7 +320,7 @@ impl Raw {
         let (at, len) = (bytes.as_ptr().cast(), bytes.len());
         let to = (&raw const self.at).cast();
         let to_len = std::mem::size_of_val(&self.at) as libc::socklen_t;
-        // SAFETY: `bytes` and the address are as long as said, and live through the call.
+        // SAFETY: `bytes` and the address are as long as said, and outlive the call.
         let sent = unsafe { libc::sendto(self.fd.as_raw_fd(), at, len, 0, to, to_len) };
         assert_eq!(sent, len as isize, "{}", std::io::Error::last_os_error());
     }

@@ -58,7 +58,7 @@ impl Tagging {
             ..Load::default()
         };
         let name = CString::new(interface).unwrap();
-        // SAFETY: a string that ends in zero and lives through the call.
+        // SAFETY: a string that ends in a zero byte and outlives the call.
         let interface = unsafe { libc::if_nametoindex(name.as_ptr()) };
         let program = bpf(PROG_LOAD, &load)?;
         let number = std::os::fd::AsRawFd::as_raw_fd(&program) as u32;
@@ -69,11 +69,11 @@ impl Tagging {
 
 fn bpf<T>(command: i64, what: &T) -> io::Result<OwnedFd> {
     let at = std::ptr::from_ref(what);
-    // SAFETY: `at` points to so many bytes, and what these point to lives through the call.
+    // SAFETY: `at` points to so many bytes, and what these point to outlives the call.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, command, at, mem::size_of::<T>()) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, and only we have it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
