@@ -13,6 +13,7 @@ use std::{
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
+    sync::Mutex,
     thread,
 };
 
@@ -60,6 +61,10 @@ fn record(extent: Extent, reason: &str) {
     let program = program();
     let thread = thread::current();
     let test = thread.name().unwrap_or("unnamed thread");
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if !SAID.lock().unwrap().insert(format!("{test}\t{reason}")) {
+        return;
+    }
     let what = match extent {
         Extent::Whole => "SKIPPED",
         Extent::Case => "SKIPPED a case of",
