@@ -4,7 +4,7 @@
 //! `xdp_reflect <xdp_copy|xdp_generic|af_packet> <bytes> <seconds> [forward|trains|trains-copied]`:
 //! `trains` sends frames that lie side by side in one chunk, as those that came by UDP do.
 
-#[path = "../tests/veth/mod.rs"]
+#[path = "../tests/ports/veth.rs"]
 mod veth;
 
 use std::{

@@ -1,7 +1,6 @@
 //! Two network namespaces and a veth pair between them, made and removed by the test that wants
 //! them. It touches no interface of the machine.
-
-#![allow(dead_code, clippy::unwrap_used)] // each test binary uses its part; a test's helpers are a test
+#![allow(dead_code, unused_macros, clippy::unwrap_used)] // an example uses a part of it
 
 use std::{
     fs::File,
@@ -113,6 +112,8 @@ impl Veth {
             let off = format!("net.ipv6.conf.{link}.disable_ipv6=1");
             let _ = run(&format!("ip netns exec {name} sysctl -qw {off}"));
             run(&format!("ip -n {name} link set dev {link} up"))?;
+            // A UDP port tries io_uring on the loopback.
+            run(&format!("ip -n {name} link set dev lo up"))?;
             // Tags lie in the frames, where an XDP program sees them.
             namespace.within(|| offload_tags(link, false))?;
         }
@@ -136,10 +137,9 @@ pub(crate) fn veth_or_skip(made: Result<Veth, String>) -> Option<Veth> {
 pub(crate) use strowger_testkit::skip;
 
 /// A veth pair with these words for each end, or the end of the test.
-#[macro_export]
 macro_rules! veth {
     () => {
-        $crate::veth!("", "")
+        veth!("", "")
     };
     ($a:expr, $b:expr) => {
         match $crate::veth::veth_or_skip($crate::veth::Veth::with($a, $b)) {

@@ -1,10 +1,6 @@
 //! One arena under Ethernet and UDP: a frame that came by the one leaves by the other from the
 //! memory it came into. Follows the payload's address through.
 
-#![allow(clippy::unwrap_used)] // the helpers of a test are a test
-
-mod veth;
-
 use std::collections::HashSet;
 
 use strowger_frame::{Address, Burst, Frame, Mark, Pool, PoolSpec, Port};

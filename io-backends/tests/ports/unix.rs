@@ -420,7 +420,7 @@ impl Drop for Process {
 
 fn start(role: &str, at: &Path) -> Process {
     let child = Command::new(std::env::current_exe().expect("it runs"))
-        .args(["--exact", "another_process", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "unix::another_process", "--nocapture", "--test-threads=1"])
         .env(ROLE, format!("{role}={}", at.display()))
         .stdout(std::process::Stdio::null())
         .spawn()

@@ -1,12 +1,6 @@
 //! What an interface is told apart from the frames, or changes while a port is open: VLAN tags that stand
 //! beside a frame, and its own MAC address. The tests never sleep.
 
-#![allow(clippy::unwrap_used)] // the helpers of a test are a test
-
-#[path = "veth/tagging.rs"]
-mod tagging;
-mod veth;
-
 use strowger_frame::{Address, Loss, Mark, Port};
 use strowger_io::xdp::{
     Arena, Choice, OpenError, RxMode, XdpSpec,

@@ -1,8 +1,6 @@
 //! UDP ports bound to all addresses: they answer from the address that was asked, and `[::]` takes IPv4
 //! as well. Over loopback, where 127.0.0.0/8 is all ours.
 
-#![allow(clippy::unwrap_used)] // the helpers of a test are a test
-
 use std::{
     net::{SocketAddr, UdpSocket},
     time::{Duration, Instant},

@@ -13,9 +13,6 @@ use strowger_io::{
     memory,
 };
 
-#[global_allocator]
-static ALLOC: alloc::GuardedAlloc = alloc::GuardedAlloc;
-
 const HERE: Mark = Mark(1);
 
 /// A file in memory, whose writer can be held up.

@@ -1,10 +1,6 @@
 //! Ethernet ports over veth pairs, on each mode that a veth has: order, trains, unknown senders, sizes,
 //! VLANs, queues. The tests never sleep: they poll with a deadline.
 
-#![allow(clippy::unwrap_used)] // the helpers of a test are a test
-
-mod veth;
-
 use strowger_frame::{Address, Burst, Loss, Mark, Port, port::KernelDrop};
 use strowger_io::xdp::{Arena, Choice, OpenError, RxMode, XdpSpec, probe};
 

@@ -1,15 +1,12 @@
 //! R23 for UDP ports: a neighbour whose frames do not leave the machine takes nothing from the others on
 //! the same socket. In network namespaces of the test's own; decided by counts.
 
-#![allow(clippy::unwrap_used)] // the helpers of a test are a test
-
 use std::{collections::HashMap, net::SocketAddr, process::Command};
 
 use strowger_frame::{Address, Burst, ChunkClass, Frame, Loss, Mark, Pool, PoolSpec, Port};
 use strowger_io::udp::{Choice, OpenError, UdpPort, UdpSpec, open};
 
-mod veth;
-use veth::{Namespace, Veth, until};
+use crate::veth::{Namespace, Veth, until};
 
 /// What an ordinary user gets where `net.core.wmem_max` is at its default.
 const STOCK_BUFFER_BYTES: usize = 212_992;

@@ -1,10 +1,5 @@
 //! Unix and AF_PACKET ports in a sandbox that refuses the calls for many messages, or all of them.
 
-#![allow(clippy::unwrap_used)] // the helpers of a test are a test
-
-mod sandbox;
-mod veth;
-
 use std::time::Instant;
 
 use strowger_frame::{Address, Burst, Mark, Port};

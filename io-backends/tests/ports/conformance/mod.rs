@@ -1,19 +1,12 @@
 //! One suite that every backend passes: each law of `Port`'s contract is a test of its own for each
 //! backend. A new backend is one line in `backends!` and one function in `backends.rs`.
 
-use strowger_frame::alloc;
-
 mod backends;
 mod suite;
-#[path = "../veth/mod.rs"]
-mod veth;
-
-#[global_allocator]
-static ALLOC: alloc::GuardedAlloc = alloc::GuardedAlloc;
 
 macro_rules! backends {
     ($($backend:ident)*) => { $(mod $backend {
-        use crate::{backends, suite};
+        use super::{backends, suite};
 
         fn law(law: impl Fn(&suite::Backend, suite::Joined)) {
             let backend = backends::$backend();

@@ -1,8 +1,6 @@
 //! UDP ports over loopback, both backends: trains, order, unknown senders, sizes, wake-ups, memory. The
 //! tests never sleep: they poll with a deadline.
 
-#![allow(clippy::unwrap_used)] // the helpers of a test are a test
-
 use std::{
     net::{SocketAddr, UdpSocket},
     os::fd::RawFd,

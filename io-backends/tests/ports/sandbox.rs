@@ -1,8 +1,6 @@
 //! A sandbox that refuses system calls, as old container profiles do: a filter for seccomp on a thread of
 //! the test's own.
 
-#![allow(clippy::unwrap_used)] // the helpers of a test are a test
-
 /// Runs `f` on a thread for which these calls fail with `errno`; `None` where there is no seccomp.
 pub(crate) fn without<R: Send>(
     calls: &[i64],

@@ -1,9 +1,5 @@
 //! UDP ports in a sandbox that refuses system calls.
 
-#![allow(clippy::unwrap_used)] // the helpers of a test are a test
-
-mod sandbox;
-
 use std::time::{Duration, Instant};
 
 use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port};

@@ -1,18 +1,11 @@
 //! R13 for Ethernet ports: after they are open, forwarding allocates nothing, whatever goes wrong
 //! meanwhile. A process of its own, since the allocator is the process's.
 
-#![allow(clippy::unwrap_used)] // the helpers of a test are a test
-
-mod veth;
-
 use std::time::{Duration, Instant};
 
 use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, Port, alloc};
 
 use crate::veth::*;
-
-#[global_allocator]
-static ALLOC: alloc::GuardedAlloc = alloc::GuardedAlloc;
 
 const FRAMES: u64 = 50_000;
 

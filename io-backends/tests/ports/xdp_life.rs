@@ -1,10 +1,6 @@
 //! What happens around an Ethernet port: other traffic, other programs, restarts, kill -9, links
 //! that go down and come back or do not, rights given up. The tests never sleep.
 
-#![allow(clippy::unwrap_used)] // the helpers of a test are a test
-
-mod veth;
-
 use std::{
     io::{BufRead as _, BufReader},
     net::UdpSocket,
@@ -157,7 +153,7 @@ fn a_killed_process_leaves_no_program() {
     let mut child = Command::new("ip")
         .args(["netns", "exec", &veth.a.name])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "child_with_a_port", "--nocapture"])
+        .args(["--exact", "xdp_life::child_with_a_port", "--nocapture"])
         .env("STROWGER_TEST_INTERFACE", "a0")
         .stdout(Stdio::piped())
         .spawn()

@@ -25,10 +25,8 @@ use strowger_io::{
     xdp::{EtherPort, RxMode},
 };
 
-use crate::{
-    suite::{Backend, INGRESS, Joined, until},
-    veth::{Station, Veth, skip, spec},
-};
+use super::suite::{Backend, INGRESS, Joined, until};
+use crate::veth::{Station, Veth, skip, spec};
 
 const DEPTH_FRAMES: usize = 128;
 

@@ -1,15 +1,10 @@
 //! R13 for UDP ports: after they are open, forwarding allocates nothing. A process of its own, since
 //! the allocator is the process's.
 
-#![allow(clippy::unwrap_used)] // the helpers of a test are a test
-
 use std::time::{Duration, Instant};
 
 use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port, alloc, port::Arm};
 use strowger_io::udp::{Choice, OpenError, UdpPort, UdpSpec, open};
-
-#[global_allocator]
-static ALLOC: alloc::GuardedAlloc = alloc::GuardedAlloc;
 
 const FRAMES: u64 = 200_000;
 

@@ -1,13 +1,10 @@
 //! What is sent to a group reaches the ports that asked for it, on each mode, and nothing else does by
 //! that way. Between network namespaces and veth pairs that the tests make and remove.
-#![allow(clippy::unwrap_used)] // a test's helpers are a test
-
-mod veth;
 
 use strowger_frame::{Address, Loss, Mark, Port as _};
 use strowger_io::xdp::{Group, OpenError, XdpSpec};
 
-use veth::{RX_MODES, Station, frame, receive, spec, until};
+use crate::veth::{RX_MODES, Station, frame, receive, spec, until};
 
 const GROUP: [u8; 6] = [3, 0, 0, 0, 0, 9];
 
