@@ -1,14 +1,11 @@
 //! Why a link is down, as `show peers`, the journal and the counters of both ends say it.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
 
-mod trial;
-
-use serde_json::Value;
-use trial::{
+use crate::trial::{
     eventually,
     homes::{Home, Relay, run},
     wires,
 };
+use serde_json::Value;
 
 fn peer(key: &str, at: Option<&Home>, more: &str) -> String {
     let address = at.map(|home| format!("address = \"{}\"\n", home.at)).unwrap_or_default();

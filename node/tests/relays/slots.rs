@@ -1,8 +1,5 @@
 //! Slots of a relay as a process that get other numbers, are drained, and outgrow their scheme, while
 //! packets go on. Nothing here sleeps.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::{fs, time::Duration};
 
@@ -15,7 +12,7 @@ use strowger_wire::{
     switch_header::HEADER_64_BYTES,
 };
 
-use trial::{
+use crate::trial::{
     DEADLINE, eventually,
     homes::{Home, Relay},
     packet_in,

@@ -1,15 +1,12 @@
 //! Local clients that stop reading, at a relay as a process of its own: whoever else sends through it
 //! loses nothing. Nothing here sleeps, and nothing is decided by time.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::{fmt::Write as _, net::UdpSocket, time::Duration};
 
 use strowger_io::unix::Client;
 use strowger_wire::link_header::LINK_HEADER_BYTES;
 
-use trial::{
+use crate::trial::{
     eventually, packet,
     wires::{Relay, STROWGER},
 };

@@ -1,7 +1,4 @@
 //! A relay under a quota of processor time, in a control group that the test makes and removes.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::{
     fs,
@@ -10,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use trial::{homes::Home, wires::skip};
+use crate::trial::{homes::Home, wires::skip};
 
 /// A control group, until it is dropped.
 struct Group(PathBuf);

@@ -1,22 +1,20 @@
 //! Relays whose clocks are wrong, are set, or stood still while the machine slept: by a library that is loaded before
 //! the C library's. Nothing here sleeps.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use serde_json::Value;
-use tempfile::TempDir;
-use trial::{
+use crate::trial::{
     eventually,
+    homes::loopback_address,
     wires::{Relay, STROWGER, assert_exchange, home, skip, until_up, words},
 };
+use serde_json::Value;
+use tempfile::TempDir;
 
 /// The library, and the files that say how far clocks are off.
 struct Shim {
@@ -63,13 +61,6 @@ impl Shim {
     }
 }
 
-/// An address that no other test has.
-fn at(number: u8) -> SocketAddr {
-    let process = std::process::id();
-    let [.., high, low] = process.to_be_bytes();
-    SocketAddr::from((Ipv4Addr::new(127, high | 0x80, low, number), 7_000 + (process >> 15) as u16))
-}
-
 /// An endpoint at slot 4 and a peer at slot 2.
 fn config(at: SocketAddr, key: &str, peer: Option<SocketAddr>) -> String {
     let address = peer.map(|peer| format!("address = \"{peer}\"\n")).unwrap_or_default();
@@ -104,7 +95,8 @@ fn moved(directory: &Path) -> TempDir {
 fn a_relay_that_starts_in_1970_says_so_and_gets_its_link_once_the_clock_is_right() {
     let Some(shim) = Shim::build() else { return };
     let ((dir_a, key_a), (dir_b, key_b)) = (home(), home());
-    let (a_at, b_at) = ([at(1), at(2)], at(3));
+    let a_at = [loopback_address(), loopback_address()];
+    let b_at = loopback_address();
     let before = shim.before();
     let b = Relay::start(STROWGER, dir_b, &config(b_at, &key_a, None));
     let mut a = Relay::start(&before, dir_a, &config(a_at[0], &key_b, Some(b_at)));
@@ -143,7 +135,7 @@ fn a_relay_that_starts_in_1970_says_so_and_gets_its_link_once_the_clock_is_right
 fn a_wall_clock_that_is_set_back_costs_no_link() {
     let Some(shim) = Shim::build() else { return };
     let ((dir_a, key_a), (dir_b, key_b)) = (home(), home());
-    let (a_at, b_at) = (at(4), at(5));
+    let (a_at, b_at) = (loopback_address(), loopback_address());
     let mut b = Relay::start(STROWGER, dir_b, &config(b_at, &key_a, None));
     let a = Relay::start(&shim.before(), dir_a, &config(a_at, &key_b, Some(b_at)));
     until_up(&[&a, &b]);
@@ -166,7 +158,7 @@ fn a_wall_clock_that_is_set_back_costs_no_link() {
 fn while_the_machine_sleeps_keys_grow_old() {
     let Some(shim) = Shim::build() else { return };
     let ((dir_a, key_a), (dir_b, key_b)) = (home(), home());
-    let (a_at, b_at) = (at(6), at(7));
+    let (a_at, b_at) = (loopback_address(), loopback_address());
     let b = Relay::start(STROWGER, dir_b, &config(b_at, &key_a, None));
     let a = Relay::start(&shim.before(), dir_a, &config(a_at, &key_b, Some(b_at)));
     until_up(&[&a, &b]);

@@ -1,8 +1,5 @@
 //! `strowger relay` as a process of its own, over real sockets of this machine: it forwards, it is
 //! asked, it is attacked, it stops. Nothing here sleeps; what takes time is awaited until a deadline.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::{
     fs,
@@ -29,7 +26,7 @@ use strowger_wire::{
 };
 use tempfile::TempDir;
 
-use trial::{DEADLINE, eventually};
+use crate::trial::{DEADLINE, eventually};
 
 fn strowger(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strowger"));

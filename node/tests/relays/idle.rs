@@ -1,19 +1,11 @@
 //! A relay that has nothing to do sleeps: its slow path, its workers and the thread of the control socket. Wake-ups
 //! are counted over some seconds; the bounds are far from what ticks would cost, and far from what is seen.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
 
-mod trial;
+use std::{collections::BTreeMap, fs, net::SocketAddr, thread, time::Duration};
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::{Ipv4Addr, SocketAddr},
-    thread,
-    time::Duration,
-};
-
-use trial::{
+use crate::trial::{
     eventually,
+    homes::loopback_address,
     wires::{Relay, STROWGER, home, until_up},
 };
 
@@ -22,13 +14,6 @@ const FOR: Duration = Duration::from_secs(6);
 
 /// What the ticks of before cost in that time: 50 a second, and 20 without an identity.
 const TICKS: u64 = 120;
-
-/// An address that no other test has.
-fn at(number: u8) -> SocketAddr {
-    let process = std::process::id();
-    let [.., high, low] = process.to_be_bytes();
-    SocketAddr::from((Ipv4Addr::new(127, high | 0xc0, low, number), 7_000 + (process >> 14) as u16))
-}
 
 fn slow_path_wakeups(relay: &Relay) -> u64 {
     relay.ask(r#"{"show":"status"}"#)["slow_path_wakeups"].as_u64().unwrap()
@@ -74,7 +59,8 @@ fn a_relay_without_links_sleeps_and_so_do_two_with_an_idle_sealed_link() {
              [[unix]]\nname = \"local\"\npath = \"DIR/local\"\nslot = 4\n{more}"
         )
     };
-    let alone = Relay::start(STROWGER, directory, &config(at(1), ""));
+    let at = [0; 3].map(|_| loopback_address());
+    let alone = Relay::start(STROWGER, directory, &config(at[0], ""));
     assert_asleep(&alone);
     alone.stop();
 
@@ -82,8 +68,8 @@ fn a_relay_without_links_sleeps_and_so_do_two_with_an_idle_sealed_link() {
     let peer = |key: &str, at: SocketAddr| {
         format!("[[peer]]\nname = \"peer\"\nkey = \"{key}\"\nslot = 2\naddress = \"{at}\"\n")
     };
-    let first = Relay::start(STROWGER, first, &config(at(2), &peer(&second_key, at(3))));
-    let second = Relay::start(STROWGER, second, &config(at(3), &peer(&first_key, at(2))));
+    let first = Relay::start(STROWGER, first, &config(at[1], &peer(&second_key, at[2])));
+    let second = Relay::start(STROWGER, second, &config(at[2], &peer(&first_key, at[1])));
     until_up(&[&first, &second]);
     // What the path takes is looked for once; then the link has keys, and nothing to say.
     eventually("the path is known", || {

@@ -1,8 +1,5 @@
 //! `strowger config check` says what a start on this machine would refuse, all of it, and changes nothing. Nothing
 //! here sleeps.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +13,7 @@ use std::{
     process::{Command, Output},
 };
 
-use trial::{
+use crate::trial::{
     DEADLINE, eventually,
     homes::{Home, run},
     packet,
@@ -283,12 +280,14 @@ fn config_check_says_which_program_has_a_port_or_a_socket() {
     // Of this test's process, whose name the kernel cuts at 15 bytes; a child that another test has just forked has
     // the sockets, too.
     let process = "(process ";
+    let program = fs::read_to_string("/proc/self/comm").unwrap();
+    let used = format!("in use by {}", program.trim());
     place.refused(
         &sections,
         3,
         &[
-            &["listener \"wan\": ", &at.to_string(), "in use by config_check", process],
-            &["the socket of [[unix]] local, ", "/local", "in use by config_check", process],
+            &["listener \"wan\": ", &at.to_string(), &used, process],
+            &["the socket of [[unix]] local, ", "/local", &used, process],
         ],
     );
 }
@@ -388,7 +387,7 @@ fn config_check_and_start_refuse_the_machine_s_own_and_broadcast_addresses() {
     assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
     assert!(said.contains("peer \"own\"") && said.contains("config check` shows 2 more"), "{said}");
     // While it runs, by the control socket.
-    let (directory, _) = trial::wires::home();
+    let (directory, _) = crate::trial::wires::home();
     let relay = Relay::within(
         &near,
         directory,

@@ -1,8 +1,5 @@
 //! Two relays as processes, with a sealed link over the loopback between them and a unix endpoint on
 //! each: who has the keys is served, and nobody else. Nothing here sleeps.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::{
     fs,
@@ -16,7 +13,7 @@ use std::{
 
 use serde_json::Value;
 
-use trial::{
+use crate::trial::{
     DEADLINE, eventually,
     homes::{Home, Relay, asked, assert_exchange, assert_passes, run, until_up},
     packet,

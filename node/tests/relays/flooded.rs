@@ -1,8 +1,5 @@
 //! Relays as processes at which unknown peers knock without pause, from several addresses: what is sealed
 //! goes on, who is known gets its link, and the counters are even. Nothing here sleeps.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::{
     env, fs,
@@ -19,7 +16,7 @@ use strowger_crypto::{
 };
 use strowger_wire::{hello::Timestamp, link_header::SessionIndex};
 
-use trial::{
+use crate::trial::{
     eventually,
     homes::{Home, assert_exchange, until_up},
 };
@@ -180,7 +177,8 @@ const INSIDE: &str = "STROWGER_TEST_NO_STEERING";
 #[test]
 fn r9_where_the_kernel_does_not_steer_workers_hand_up_who_knocks_and_go_on() {
     if env::var_os(INSIDE).is_none() {
-        let name = "r9_where_the_kernel_does_not_steer_workers_hand_up_who_knocks_and_go_on";
+        let name =
+            "flooded::r9_where_the_kernel_does_not_steer_workers_hand_up_who_knocks_and_go_on";
         let inside = "ip link set lo up && sysctl -qw net.core.optmem_max=0";
         let made = Command::new("unshare").args(["--net", "sh", "-c", inside]).output();
         if !made.as_ref().is_ok_and(|made| made.status.success()) {

@@ -1,14 +1,11 @@
 //! Relays whose surroundings change: the machine's own addresses, the state of a router. In network namespaces that
 //! the tests make and remove; nothing here sleeps.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
 
-mod trial;
-
-use serde_json::Value;
-use trial::{
+use crate::trial::{
     eventually,
     wires::{Namespace, Relay, assert_exchange, home, pair, skip, until_up, words},
 };
+use serde_json::Value;
 
 /// An endpoint at slot 4 and a peer at slot 2; `liveness` as it is written.
 fn config(at: &str, key: &str, peer: Option<&str>, liveness: &str) -> String {

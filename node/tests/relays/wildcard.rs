@@ -1,10 +1,7 @@
 //! Relays that listen at all addresses: they answer from the one that was asked, and `[::]` serves IPv4,
 //! too. In two network namespaces; it never sleeps.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
 
-mod trial;
-
-use trial::wires::*;
+use crate::trial::wires::*;
 
 const CLIENT: &str = "10.77.0.9:7000";
 

@@ -1,8 +1,5 @@
 //! A relay that is started before the network is there: its address, its interface and the interface of a link-local
 //! peer come later. A namespace that the test makes and removes.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::{
     fs,
@@ -10,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use trial::{
+use crate::trial::{
     eventually,
     wires::{Namespace, STROWGER, home, skip, words},
 };

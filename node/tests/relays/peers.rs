@@ -1,14 +1,11 @@
 //! Who gets a link between relays as processes: the identity that is pinned, unknown peers as far as the
 //! policy goes; and what they are told when it ends. Nothing here sleeps.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
 
-mod trial;
-
-use serde_json::Value;
-use trial::{
+use crate::trial::{
     eventually,
     homes::{Home, Relay, assert_exchange, until_up},
 };
+use serde_json::Value;
 
 /// A peer at slot 2 of which so much is written.
 fn peer(words: &str) -> String {
@@ -119,13 +116,13 @@ fn strangers_get_what_the_policy_says_and_no_more() {
     let slot = u32::try_from(row["slot"].as_u64().unwrap()).unwrap();
     let (mut at_guest, _at_host) = (guest.client(), host.client());
     let before = host.discards("not_allowed");
-    let way = trial::packet(&[(4, 2), (slot, 4)], b"let me in");
-    assert!(at_guest.send(&way, trial::DEADLINE).unwrap());
+    let way = crate::trial::packet(&[(4, 2), (slot, 4)], b"let me in");
+    assert!(at_guest.send(&way, crate::trial::DEADLINE).unwrap());
     eventually("it is refused", || (host.discards("not_allowed") > before).then_some(()));
     // Not to be told from a slot that nobody has.
     for to in [1, 4, 200] {
         let (pings, code) =
-            trial::homes::asked(&guest, &["ping", "--count=1"], &[(1, 2), (slot, to)]);
+            crate::trial::homes::asked(&guest, &["ping", "--count=1"], &[(1, 2), (slot, to)]);
         assert_eq!((&pings[0]["discard"], code), (&"empty_slot".into(), Some(1)), "slot {to}");
     }
     // One at a time.
@@ -147,9 +144,11 @@ fn strangers_get_what_the_policy_says_and_no_more() {
     let slot = u32::try_from(peers(&host)[0]["slot"].as_u64().unwrap()).unwrap();
     let (mut at_second, mut at_host) = (second.client(), host.client());
     assert!(
-        at_second.send(&trial::packet(&[(4, 2), (slot, 4)], b"may I"), trial::DEADLINE).unwrap()
+        at_second
+            .send(&crate::trial::packet(&[(4, 2), (slot, 4)], b"may I"), crate::trial::DEADLINE)
+            .unwrap()
     );
-    assert!(at_host.receive(&mut [0; 2048], trial::DEADLINE).unwrap().is_some());
+    assert!(at_host.receive(&mut [0; 2048], crate::trial::DEADLINE).unwrap().is_some());
     host.stop();
     second.stop();
 }

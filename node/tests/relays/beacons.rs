@@ -1,12 +1,9 @@
 //! Relays as processes in two network namespaces that find each other by their beacons: nobody has
 //! written where the other is. Over a veth pair that the test makes and removes; it never sleeps.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use serde_json::Value;
 
-use trial::{eventually, wires::*};
+use crate::trial::{eventually, wires::*};
 
 const GROUP: &str = "03:73:74:72:6f:77";
 

@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     sync::{
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU16, Ordering},
         mpsc::{Receiver, channel},
     },
     thread,
@@ -29,8 +29,21 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_strowger")).args(arguments).output().expect("it runs")
 }
 
-/// Homes so far.
-static HOMES: AtomicU8 = AtomicU8::new(0);
+/// An address of the loopback that no other test is given.
+///
+/// It is not bound before the relay binds it: a process that another test starts meanwhile would inherit the socket
+/// for a moment.
+pub(crate) fn loopback_address() -> SocketAddr {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    const HOSTS: u16 = 250;
+    let number = GIVEN.fetch_add(1, Ordering::Relaxed);
+    let process = std::process::id();
+    let [.., high, low] = process.to_be_bytes();
+    let ip = Ipv4Addr::new(127, high | 0x40, low, 1 + (number % HOSTS) as u8);
+    // Process numbers have 22 bits at most.
+    let port = 7_000 + (process >> 14) as u16 + 256 * (number / HOSTS);
+    SocketAddr::from((ip, port))
+}
 
 /// A folder for one node: its key, its configuration, its sockets.
 pub(crate) struct Home {
@@ -51,14 +64,7 @@ impl Home {
         assert!(run(&["key", "new", file]).status.success());
         let id = run(&["key", "id", "--json", file]);
         let id: Value = serde_json::from_slice(&id.stdout).unwrap();
-        // An address of its own, so that no other test is given it; nobody binds it before the relay
-        // does, lest a process that another test starts holds on to it for a moment.
-        let number = HOMES.fetch_add(1, Ordering::Relaxed);
-        let process = std::process::id();
-        let [.., high, low] = process.to_be_bytes();
-        let ip = Ipv4Addr::new(127, high | 0x40, low, 1 + number);
-        let port = 7_000 + (process >> 14) as u16;
-        let at = SocketAddr::from((ip, port));
+        let at = loopback_address();
         let word = |key: &str| id[key].as_str().unwrap().to_owned();
         Self { key: word("key"), peer_id: word("peer_id"), directory, at }
     }

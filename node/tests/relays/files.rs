@@ -1,8 +1,5 @@
 //! Files at the start of a relay: what a user of the machine may put into a folder that root's relay uses, and what
 //! then happens. Nothing here sleeps; what hangs is ended by a deadline.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::{
     fs,
@@ -11,7 +8,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use trial::{eventually, homes::run, wires::skip};
+use crate::trial::{eventually, homes::run, wires::skip};
 
 /// The user of `[process]` in these tests, and its group.
 const NOBODY: u32 = 65_534;

@@ -1,12 +1,9 @@
 //! IPv6 link-local neighbours, with their interface by name or by number. Two namespaces and a veth pair that the test
 //! makes and removes.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::fs;
 
-use trial::{
+use crate::trial::{
     eventually,
     homes::run,
     wires::{Namespace, Relay, pair, skip, words},
@@ -59,7 +56,7 @@ fn link_local_neighbours_are_found_by_the_name_and_the_number_of_the_interface()
         // The listener says it for its neighbours.
         (format!("[{}%e0]:7000", AT[0]), String::new()),
     ] {
-        let ((a, key_a), (b, key_b)) = (trial::wires::home(), trial::wires::home());
+        let ((a, key_a), (b, key_b)) = (crate::trial::wires::home(), crate::trial::wires::home());
         let at = format!("[{}{scope}]:7000", AT[1]);
         let first = Relay::within(&near, a, &config(&listen, &key_b, Some(&at)));
         let second = Relay::within(&far, b, &config("[::]:7000", &key_a, None));

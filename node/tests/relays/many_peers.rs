@@ -1,8 +1,5 @@
 //! Thousands of peers: what a check of the configuration, a start and an end of a relay cost grows with their number,
 //! and not with its square. Decided by instructions, as valgrind counts them, and not by time.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::{
     fmt::Write as _,
@@ -12,7 +9,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use trial::wires::skip;
+use crate::trial::wires::skip;
 
 /// Linear is 2, quadratic is 4. What does not depend on the number makes it less.
 const RATIO_MAX: f64 = 2.6;

@@ -1,8 +1,5 @@
 //! Signals that come to a relay: none but a second SIGINT or SIGTERM ends it without a goodbye, or leaves its sockets
 //! behind. Nothing here sleeps.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::{
     fs,
@@ -10,7 +7,7 @@ use std::{
     process::{Child, ChildStderr, Command, Stdio},
 };
 
-use trial::{
+use crate::trial::{
     eventually,
     homes::{Home, Relay},
 };

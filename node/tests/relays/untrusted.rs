@@ -1,7 +1,6 @@
 //! Text from outside on its way to a terminal: a relay whose every word is hostile, and a command that asks it.
 //! What the command prints has as many lines as with harmless words, and no character that does anything but
 //! show itself. Nothing here sleeps.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},

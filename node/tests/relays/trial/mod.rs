@@ -1,8 +1,6 @@
 //! What the process tests share: waiting for something to come true, and a packet by its way. It never
 //! sleeps.
 
-#![allow(dead_code)] // each test binary uses its part
-
 pub(crate) mod homes;
 pub(crate) mod wires;
 

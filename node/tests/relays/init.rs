@@ -1,7 +1,4 @@
 //! `strowger init` and `strowger config add-peer`, and the README's commands for two relays, run as they stand there.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::{
     fs,
@@ -11,7 +8,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use trial::{eventually, homes::run};
+use crate::trial::{eventually, homes::run};
 
 const STROWGER: &str = env!("CARGO_BIN_EXE_strowger");
 

@@ -2,9 +2,6 @@
 //! so again and again ends the relay. The panic is asked for on the control socket, which only a debug
 //! build does. Nothing here sleeps.
 #![cfg(debug_assertions)]
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::{
     fs,
@@ -16,7 +13,7 @@ use std::{
 
 use serde_json::Value;
 
-use trial::{
+use crate::trial::{
     eventually,
     homes::{Home, Relay, assert_exchange, until_up},
 };

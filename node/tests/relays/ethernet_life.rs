@@ -1,8 +1,5 @@
 //! What a relay's Ethernet ports live through: several queues, VLANs, neighbours that come while it
 //! runs, other traffic on the same wire, and ends without warning. In network namespaces; never sleeps.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::{
     collections::BTreeSet,
@@ -13,8 +10,8 @@ use std::{
     thread,
 };
 
+use crate::trial::{eventually, wires::*};
 use strowger_io::xdp::features::TAKES_OFF;
-use trial::{eventually, wires::*};
 
 /// A neighbour by a plain link at slot 2, and an endpoint at slot 4.
 fn plain(mac: &str, more: &str) -> String {
@@ -101,7 +98,11 @@ fn a_vlan_is_a_wire_of_its_own() {
             let third = Relay::within(&far, folder(), &plain(MACS[0], &vlan(deaf)));
             let mut client = first.client();
             for _ in 0..20 {
-                assert!(client.send(&trial::packet(&[(4, 2)], b"7"), trial::DEADLINE).unwrap());
+                assert!(
+                    client
+                        .send(&crate::trial::packet(&[(4, 2)], b"7"), crate::trial::DEADLINE)
+                        .unwrap()
+                );
             }
             let count = |relay: &Relay, what: &str| {
                 relay.ask(r#"{"show":"ports"}"#)["ports"][0][what].as_u64().unwrap()
@@ -143,8 +144,8 @@ fn a_neighbour_by_mac_address_comes_and_goes_and_is_captured() {
         }
         ask(&first, "slot detach 2").unwrap();
         assert!(!ask(&first, "show slots").unwrap().contains(MACS[1]));
-        let packet = trial::packet(&[(4, 2), (2, 4)], &text);
-        assert!(at_second.send(&packet, trial::DEADLINE).unwrap());
+        let packet = crate::trial::packet(&[(4, 2), (2, 4)], &text);
+        assert!(at_second.send(&packet, crate::trial::DEADLINE).unwrap());
         eventually("it is an unknown sender's now", || {
             let told = first.ask(r#"{"show":"discards"}"#);
             (told["discards"]["unknown_sender"].as_u64() > Some(0)).then_some(())
@@ -203,7 +204,7 @@ fn in_role(Namespace(name): &Namespace, role: &str) -> std::process::Child {
     Command::new("ip")
         .args(["netns", "exec", name])
         .arg(itself)
-        .args(["child_of_tcp", "--exact", "--nocapture"])
+        .args(["ethernet_life::child_of_tcp", "--exact", "--nocapture"])
         .env(ROLE, role)
         .stdout(Stdio::piped())
         .spawn()
@@ -302,8 +303,8 @@ fn a_link_comes_back_and_an_interface_that_vanishes_is_told() {
         for namespace in [&near, &far] {
             let set = |to: &str| words(&format!("ip -n {} link set dev e0 {to}", namespace.0));
             set("down").unwrap();
-            let packet = trial::packet(&way, b"meanwhile");
-            assert!(at_first.send(&packet, trial::DEADLINE).unwrap());
+            let packet = crate::trial::packet(&way, b"meanwhile");
+            assert!(at_first.send(&packet, crate::trial::DEADLINE).unwrap());
             eventually("it is lost, and counted", || {
                 let told = first.ask(r#"{"show":"discards"}"#);
                 if told["discards"]["send_refused"].as_u64() > Some(0) {
@@ -315,7 +316,7 @@ fn a_link_comes_back_and_an_interface_that_vanishes_is_told() {
             set("up").unwrap();
             let mut room = [0; 2048];
             eventually("packets pass again", || {
-                let _ = at_first.try_send(&trial::packet(&way, b"after")).unwrap();
+                let _ = at_first.try_send(&crate::trial::packet(&way, b"after")).unwrap();
                 at_second.try_receive(&mut room).unwrap()
             });
             // What was sent in vain until it did may still be on its way.
@@ -332,8 +333,8 @@ fn a_link_comes_back_and_an_interface_that_vanishes_is_told() {
         assert_eq!(events.matches("interface_gone").count(), 1, "once: {events}");
         assert!(ask(&first, "show ports").unwrap().contains("gone"));
         // Endpoints are served as before.
-        let to_itself = trial::packet(&[(4, 2)], b"nowhere");
-        assert!(at_first.send(&to_itself, trial::DEADLINE).unwrap());
+        let to_itself = crate::trial::packet(&[(4, 2)], b"nowhere");
+        assert!(at_first.send(&to_itself, crate::trial::DEADLINE).unwrap());
         eventually("what is sent there is lost as what it is", || {
             let told = first.ask(r#"{"show":"discards"}"#);
             (told["discards"]["peer_gone"].as_u64() > Some(0)).then_some(())
@@ -366,7 +367,11 @@ fn an_own_mac_address_that_changes_is_followed() {
                 false => (&mut at_second, &mut at_first),
             };
             eventually("a packet passes after the change", || {
-                from.send(&trial::packet(&[(4, 2), (2, 4)], b"changed"), trial::DEADLINE).unwrap();
+                from.send(
+                    &crate::trial::packet(&[(4, 2), (2, 4)], b"changed"),
+                    crate::trial::DEADLINE,
+                )
+                .unwrap();
                 to.receive(&mut [0; 2048], std::time::Duration::from_millis(50)).unwrap().map(drop)
             });
         };

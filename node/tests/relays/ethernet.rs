@@ -1,14 +1,11 @@
 //! Two relays as processes in two network namespaces, joined by a veth pair that the test makes and
 //! removes. It touches no interface of the machine, and never sleeps.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use strowger_wire::{link_header::LINK_HEADER_BYTES, switch_header::HEADER_64_BYTES};
 
-use trial::{DEADLINE, eventually, packet, wires::*};
+use crate::trial::{DEADLINE, eventually, packet, wires::*};
 
 const CAPABILITIES: &str = "+net_raw,+net_admin,+bpf,+ipc_lock";
 
@@ -252,7 +249,7 @@ fn rights_that_cannot_be_given_up_are_refused_with_the_reason() {
     let cases = [
         ("[process]\nuser = \"no-such-user\"\n", "there is no user \"no-such-user\""),
         ("[process]\nuser = \"nobody\"\ngroup = \"no-such\"\n", "there is no group \"no-such\""),
-        ("[process]\nuser = \"root\"\n", "name an ordinary one"),
+        ("[process]\nuser = \"root\"\n", "name an ordinary user"),
     ];
     for (more, why) in cases {
         let said = refused(STROWGER, dir, &relay(more));
@@ -274,7 +271,7 @@ fn rights_that_cannot_be_given_up_are_refused_with_the_reason() {
     fs::copy(STROWGER, &command).unwrap();
     let daemon = format!("setpriv --reuid 1 --regid 1 --clear-groups {}", command.display());
     let said = refused(&daemon, home.path(), &relay(as_nobody));
-    assert!(said.contains("another user than this, takes root"), "{said}");
+    assert!(said.contains("this process cannot become another user"), "{said}");
     let relay = Relay::start(&daemon, home, "[process]\nuser = \"daemon\"\n");
     assert!(relay.said.contains("user: daemon (1:1)"), "{}", relay.said);
     relay.stop();

@@ -1,7 +1,4 @@
 //! What a relay says on standard error while it runs, and that nothing depends on who reads it.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use std::{
     fs,
@@ -9,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use trial::{
+use crate::trial::{
     eventually,
     homes::{Home, Relay, until_up},
 };

@@ -1,12 +1,9 @@
 //! Two relays as processes in two network namespaces, on a path that takes less than one end's
 //! interface: it is found what it takes, and shown, and kept to. It never sleeps.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
-
-mod trial;
 
 use serde_json::Value;
 
-use trial::{DEADLINE, eventually, packet, wires::*};
+use crate::trial::{DEADLINE, eventually, packet, wires::*};
 
 /// Bytes of a packet's frame that are no payload: link header, switch header, tag.
 const AROUND: usize = 8 + 16 + 16;

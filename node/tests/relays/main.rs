@@ -1,0 +1,33 @@
+//! The command `strowger` as a process: relays over sockets, namespaces and files. One program for all: each costs a
+//! link step.
+#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+
+mod trial;
+
+mod addresses;
+mod beacons;
+mod clocks;
+mod config_check;
+mod ethernet;
+mod ethernet_life;
+mod files;
+mod flooded;
+mod idle;
+mod init;
+mod late;
+mod link_local;
+mod log;
+mod many_peers;
+mod narrow;
+mod peers;
+mod quota;
+mod relay;
+mod restart;
+mod sealed;
+mod signals;
+mod slots;
+mod stalled;
+mod state;
+mod untrusted;
+mod why_down;
+mod wildcard;
