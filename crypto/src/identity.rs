@@ -127,8 +127,7 @@ impl fmt::Debug for IdentityKey {
 const KEY_FILE_NAME: &str = "strowger-key";
 const KEY_FILE_BYTES: usize = KEY_FILE_NAME.len() + 11 + 64 + 1 + 8 + 1;
 
-/// Four bytes that detect a mistyped key file. They reveal nothing that the seed beside them does
-/// not.
+/// Four bytes that detect a mistyped key file. They reveal no more than the seed in the same file.
 fn key_file_check(seed: &[u8; KEY_BYTES]) -> [u8; 4] {
     let full = Zeroizing::new(mac(seed, "strowger key file check", &[]));
     [full[0], full[1], full[2], full[3]]
@@ -493,7 +492,7 @@ impl LocalIdentity {
         &self.network
     }
 
-    /// Stores for this peer what is the same in every handshake, when it is first computed.
+    /// Stores the values for this peer that are the same in every handshake, when they are first computed.
     ///
     /// That is the shared secret of both static keys and the verified identity proof: some 250
     /// bytes, until [`remove_peer`](Self::remove_peer).
@@ -501,7 +500,7 @@ impl LocalIdentity {
         self.precomputed.add(peer);
     }
 
-    /// Erases what is stored for a peer.
+    /// Erases the stored values of a peer.
     pub fn remove_peer(&self, peer: &StaticPublic) {
         self.precomputed.remove(peer);
     }
@@ -587,7 +586,7 @@ fn base58_decode(text: &str) -> Result<[u8; PEER_ID_BYTES], NameError> {
             return Err(NameError::WrongLength);
         }
     }
-    // Leading ones stand for leading zero bytes, one each, so a PeerId has exactly one text form.
+    // A leading one encodes a leading zero byte, so a PeerId has exactly one text form.
     let ones = text.bytes().take_while(|character| *character == b'1').count();
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
     if ones == zeros { Ok(bytes) } else { Err(NameError::WrongLength) }

@@ -33,7 +33,7 @@ use crate::time::Nanos;
 /// Bytes that sealing adds to a body: link header in front, tag behind.
 pub const SEALED_OVERHEAD_BYTES: usize = LINK_HEADER_BYTES + TAG_BYTES;
 
-/// How much of a data packet is sealed. A plain link has no sealer, so no mode stands for it.
+/// How much of a data packet is sealed. A plain link has no sealer, so there is no mode for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SealMode {
     /// Everything behind the link header is encrypted, and everything is authenticated.

@@ -107,7 +107,7 @@ impl<'a> Beacon<'a> {
         Ok(Beacon { fields, covered, mac })
     }
 
-    /// What it says.
+    /// The content.
     #[must_use]
     pub const fn fields(&self) -> Fields<'a> {
         self.fields

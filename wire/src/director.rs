@@ -61,7 +61,7 @@ impl Director {
 /// Why a slot cannot be written, or bits are not a director (W1.4-1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DirectorError {
-    /// The bits are no director of this scheme, or spell slot 1 in a form that is not its own.
+    /// The bits are not a director of this scheme, or encode slot 1 in a form other than its own.
     NoSuchDirector,
     /// The scheme has no form with this index.
     NoSuchForm,

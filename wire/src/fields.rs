@@ -1,7 +1,7 @@
 //! Fields off the front of received bytes, and onto the front of bytes to send. Integers are
 //! big-endian.
 
-/// What is left to read.
+/// The remaining bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 

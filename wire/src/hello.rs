@@ -258,7 +258,7 @@ pub struct Hello<'a> {
     pub versions: Versions,
     /// The AEAD suites that it has.
     pub suites: Suites,
-    /// What it wants of the seal mode.
+    /// The seal mode that it asks for.
     pub seal: SealWish,
     /// The label widths that it can switch.
     pub widths: Widths,
@@ -343,8 +343,7 @@ impl<'a> Hello<'a> {
     /// there.
     ///
     /// # Errors
-    /// [`HelloTooLong`] where `out` is too short, or scheme or protocol table too long; nothing is
-    /// written then.
+    /// [`HelloTooLong`] if `out` is too short, or scheme or protocol table too long; nothing is written then.
     pub fn emit<'o>(&self, out: &'o mut [u8]) -> Result<&'o mut [u8], HelloTooLong> {
         let are_bounded =
             self.scheme.len() <= SCHEME_BYTES_MAX && self.protocols.len() <= PROTOCOLS_BYTES_MAX;

@@ -56,7 +56,7 @@ pub fn bytes(text: &str) -> impl Iterator<Item = Result<u8, HexError>> {
 /// Reads exactly as many bytes as `out` has. For secrets, whose only copy is then `out`.
 ///
 /// # Errors
-/// [`HexError`]; what is in `out` then means nothing.
+/// [`HexError`]; the content of `out` is then meaningless.
 pub fn fill(text: &str, out: &mut [u8]) -> Result<(), HexError> {
     let mut read = bytes(text);
     for place in out {
@@ -80,7 +80,7 @@ pub fn array<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
 /// Why a text does not spell bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HexError {
-    /// The byte at this place of the text, from 0, is no hex digit.
+    /// The byte at this position of the text, from 0, is not a hex digit.
     NotHex {
         /// Where.
         at: usize,
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_hex_says_where() {
+    fn hex_errors_have_a_position() {
         assert_eq!(array::<2>("00"), Err(HexError::Length));
         assert_eq!(array::<2>("000"), Err(HexError::Length));
         assert_eq!(array::<2>("000000"), Err(HexError::Length));

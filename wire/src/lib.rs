@@ -8,8 +8,8 @@
 //! - It needs neither `std` nor `alloc` and depends on no other crate, so it also serves a microcontroller or
 //!   WebAssembly.
 //! - Every parser is total: any bytes give a value or an error, and no input causes a panic.
-//! - Emitters write into the caller's memory and give back what is left of it. If the value does not fit,
-//!   they return an error and write nothing.
+//! - Emitters write into the caller's buffer and return the rest of it. If the value does not fit, they return
+//!   an error and write nothing.
 //! - It contains no `unsafe` and no cryptography. Signatures, macs and keys are bytes here.
 //!
 //! The specification is `docs/wire.md` in the repository. Sections and requirements are cited by its

@@ -118,7 +118,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// The step that this lane stands for, if it stands for one.
+    /// The handshake step that this lane identifies, if any.
     pub const fn from_lane(lane: Lane) -> Option<Step> {
         match lane.0 {
             0 => Some(Step::Known),
@@ -128,7 +128,7 @@ impl Step {
         }
     }
 
-    /// The lane that stands for it.
+    /// The lane that identifies it.
     pub const fn lane(self) -> Lane {
         Lane(self as u8)
     }

@@ -45,7 +45,7 @@ pub trait Register: sealed::Sealed + Copy + Eq + fmt::Debug + Send + Sync + 'sta
     /// Its bits in reverse order.
     #[must_use]
     fn reverse_bits(self) -> Self;
-    /// How many zeros stand above the highest 1; the width for zero.
+    /// The number of zeros above the highest 1; the width for zero.
     #[must_use]
     fn leading_zeros(self) -> u32;
     /// Big-endian bytes.

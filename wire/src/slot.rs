@@ -57,7 +57,7 @@ impl From<Slot> for u32 {
 impl FromStr for Slot {
     type Err = ParseIntError;
 
-    /// Reads a decimal number, as [`Display`](fmt::Display) writes it.
+    /// Parses a decimal number, as [`Display`](fmt::Display) writes it.
     fn from_str(text: &str) -> Result<Slot, ParseIntError> {
         text.parse().map(Slot)
     }

@@ -137,7 +137,8 @@ pub struct Flags {
 
 /// A view of a packet: its header, in place, and the payload behind it.
 ///
-/// [`AnyHeader::parse`] makes it and checks all lengths. No accessor checks a length again, and none can fail.
+/// Only [`AnyHeader::parse`] makes it, and checks all lengths. Accessors do not check lengths again, and none
+/// can fail.
 #[derive(Debug)]
 pub struct Header<'a, R: Register = u64> {
     fixed: &'a mut [u8; FIXED_BYTES],

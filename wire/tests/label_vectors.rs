@@ -1,5 +1,5 @@
-//! The label algebra against vectors from an independent implementation, row by row; never against
-//! itself. Where we differ on purpose, the row stands in a list here, with the reason.
+//! Compares the label arithmetic with vectors of an independent implementation, row by row. The rows that
+//! differ on purpose are in a list here, with the reason.
 
 // Outside `#[test]` functions too, a row that is not as it should be is a failed test.
 #![allow(clippy::unwrap_used)]
@@ -12,14 +12,13 @@ use strowger_wire::{
     scheme::{self, Form, V3X5X8},
 };
 
-/// Labels for an asker that the source makes too long for its own register: 64 bits, so that no
-/// marker of a way back finds room. We answer `too_long`, as for a splice of that length.
+/// Labels for an asker that the source makes too long for its own register: 64 bits, without room for the end
+/// marker of a return path. Here the result is `too_long`, as for a splice of that length.
 const TOO_LONG_FOR_ASKER: [(&str, &str); 1] = [("03fee739c73620cd", "0000000000000220")];
 
-/// Steps to slot 1 that the source refuses, since the ingress slot is wider than the self director
-/// and other bits stand above it: its known defect. With us the last hop never fails for want of
-/// bits (wire.md 1.3): the packet arrives, and its ingress slot is handed up beside it.
-/// Scheme, slots attached, ingress, label.
+/// Steps to slot 1 that the source refuses, because the ingress slot is wider than the self director and other
+/// bits stand above it: its known defect. Here the last step never fails for lack of bits (wire.md 1.3): the
+/// packet is delivered with its ingress slot beside it. Scheme, slots attached, ingress, label.
 const ARRIVES_WITH_US: [(&str, u64, u64, &str); 10] = [
     ("v3x5x8", 40, 19, "00000000000fead1"),
     ("v3x5x8", 40, 12, "00000000000001a1"),
@@ -261,8 +260,8 @@ fn forward() {
                 assert_eq!(u64::from(shift), number(row, "shift_out"), "{row}");
                 continue;
             }
-            // The source answers return_path for what has nowhere to go, too, and drops without
-            // a word where the packet's flags or length say so: only that it fails is compared.
+            // For packets without a next hop the source answers return_path, too, and it drops packets with
+            // certain flags or lengths silently. So only the failure is compared.
             match result {
                 Ok(Step::Arrive { written: None }) => {
                     differ.push((name, attached, number(row, "from"), text(row, "in_label")));

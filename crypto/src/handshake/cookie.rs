@@ -51,7 +51,7 @@ pub(super) const FINISH_BYTES_MIN: usize =
 const _: () = assert!(COOKIE_REPLY_BYTES <= FINISH_BYTES_MIN);
 const _: () = assert!(COOKIE_REPLY_BYTES <= INITIATION_BYTES);
 
-/// The key that stands for the receiver's where the initiator does not know it yet (XX): zeros.
+/// The key in place of the receiver's while the initiator does not know that (XX): zeros.
 pub(crate) const NO_KEY: StaticPublic = StaticPublic([0; KEY_BYTES]);
 
 /// The mac keys of messages to one static key. Not secret: they follow from the static key and the

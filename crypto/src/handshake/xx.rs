@@ -128,7 +128,7 @@ impl core::fmt::Debug for AwaitResponse {
     }
 }
 
-/// The state after reading a response, and what it takes to wait for another one.
+/// The state after reading a response, and what is needed to wait for another one.
 struct ResumeState {
     noise: Noise,
     ephemeral: Secret,

@@ -10,7 +10,7 @@ use crate::fields::Writer;
 use crate::limits::{CONTROL_BYTES_MAX, GOODBYE_TEXT_BYTES_MAX};
 use crate::switch_header::HEADER_BYTES_MAX;
 
-/// A message does not fit where it is to be written.
+/// A message does not fit into its buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NoRoom;
 
@@ -104,12 +104,12 @@ impl Message<'_> {
         }
     }
 
-    /// The message in memory of its own. What is longer than a message may be is cut off: the payload
-    /// of a ping or pong, and the text of a goodbye.
+    /// The message in an owned buffer. The payload of a ping or pong and the text of a goodbye are cut off at
+    /// the maximum length.
     #[must_use]
     pub fn to_bytes(&self) -> MessageBytes {
         let mut bytes = [0; CONTROL_BYTES_MAX];
-        // What has been cut fits: the assert below.
+        // The assert below checks that the cut message fits.
         let left = self.cut().emit(&mut bytes).map_or(CONTROL_BYTES_MAX, |left| left.len());
         MessageBytes { bytes, length: CONTROL_BYTES_MAX - left }
     }

@@ -8,9 +8,9 @@
 //! |  what the kind says ...
 //! ```
 //!
-//! A message lies behind a [switch header](crate::switch_header) with the control flag. The ideas are
-//! those of ICMP (RFC 792, RFC 4443) and of ping for label switching (RFC 8029). Who is answered, and
-//! how often, is not decided here.
+//! A message follows a [switch header](crate::switch_header) with the control flag. It is modelled on ICMP (RFC
+//! 792, RFC 4443) and on ping for label switching (RFC 8029). The switch decides whom it answers, and how
+//! often.
 //!
 //! ```
 //! use strowger_wire::control::{Message, MessageError};
@@ -47,14 +47,14 @@ pub const TRACE_BYTES: usize = PREFIX_BYTES + 4 + 4 + 4 + 8 + 8 + 2 + 2;
 /// Bytes of an identity answer, and of its request.
 pub const IDENTITY_BYTES: usize = PREFIX_BYTES + 4 + 64;
 
-/// A control message (W5-2). Borrowed parts lie in the bytes that were read.
+/// A control message (W5-2). Borrowed parts point into the parsed bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
     /// Echo request (RFC 792).
     Ping {
         /// The asker's number for it.
         id: u32,
-        /// Comes back as it is.
+        /// Returned unchanged in the reply.
         payload: &'a [u8],
     },
     /// Echo reply.
@@ -64,7 +64,7 @@ pub enum Message<'a> {
         /// The ping's.
         payload: &'a [u8],
     },
-    /// Asks the switch at which the hops run out what it would have done with this packet (W5-4).
+    /// Requests from the switch at which the hops run out what it would have done with this packet (W5-4).
     TraceRequest {
         /// The asker's number for it.
         id: u32,
@@ -127,7 +127,7 @@ pub enum Message<'a> {
     },
     /// The neighbour will end the link.
     Goodbye {
-        /// Why: 0 not said, 1 stopping, 2 restarting, 3 by order of its operator, 4 no room.
+        /// Why: 0 unspecified, 1 stopping, 2 restarting, 3 by the operator, 4 no room.
         code: u8,
         /// Seconds after which a new handshake is welcome; 0 for the receiver's own pace.
         retry_after_s: u32,
@@ -169,7 +169,7 @@ pub fn trace_id(payload: &[u8]) -> Option<u32> {
     }
 }
 
-/// Why bytes are no message.
+/// Why bytes are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageError {
     /// Shorter than its kind.

@@ -70,7 +70,7 @@ impl<'a> Message<'a> {
     fn trace_reply(code: u8, fields: &mut Fields<'_>) -> Result<Self, MessageError> {
         let id = fields.u32()?;
         let slot_in = fields.u32()?;
-        // The high byte of what would be no slot number says what stands there.
+        // The high byte of what would not be a slot number has the type of the egress.
         let [behind, slot @ ..] = *fields.take::<4>()?;
         let [a, b, c] = slot;
         let slot_out = u32::from_be_bytes([0, a, b, c]);

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-/// The number of a discard that senders may be told. A number that this version does not know is kept as
-/// it came.
+/// The number of a discard that may be reported to senders. A number that this version does not know is kept as
+/// received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reason(u8);
 
@@ -37,7 +37,7 @@ reasons! {
     3 NO_DIRECTOR = "no_director",
     /// Nothing is attached to the slot, or the sender may not go there (W5-9).
     4 EMPTY_SLOT = "empty_slot",
-    /// What was attached to the slot is gone.
+    /// The attachment of the slot is gone.
     5 SLOT_GONE = "slot_gone",
     /// The packet would have left by the slot that it came in by.
     6 U_TURN = "u_turn",

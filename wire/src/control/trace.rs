@@ -9,7 +9,7 @@ pub struct HopWord {
     pub slot_in: u32,
     /// The slot by which it would leave, if its label names one.
     pub slot_out: Option<u32>,
-    /// What is attached to that slot.
+    /// The attachment of that slot.
     pub behind: Behind,
     /// Why the packet would be discarded; `None` if it would be forwarded or delivered.
     pub discard: Option<Reason>,

@@ -20,8 +20,8 @@ pub struct Hop<'a> {
 impl<R: Register> Label<R> {
     /// The label of the path through these switches, and the label of the return path (W1.4-6).
     ///
-    /// Each director is as narrow as both slots of its hop allow, since the ingress slot is written in its place.
-    /// Above the last director stands the end marker. If the last hop leaves by slot 1, the marker is its
+    /// Each director is as narrow as both slots of its hop allow, because the ingress slot is written in its
+    /// place. Above the last director is the end marker. If the last hop leaves by slot 1, the marker is its
     /// director. The return path ends above the first hop's ingress slot in the same way.
     ///
     /// # Errors
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_back_is_the_same_whether_written_or_computed() {
+    fn a_return_path_is_the_same_written_or_computed() {
         let before = label("8000000000000001");
         let Ok(Step::Arrive { written: Some((after, shift)) }) = stepped(before, 4, 0) else {
             panic!("it arrives");
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn no_way_back_is_an_error() {
+    fn a_missing_return_path_is_an_error() {
         assert_eq!(label("15").reverse(0, None), Err(LabelError::Zero));
         assert_eq!(label("15").reverse(64, None), Err(LabelError::ShiftTooLarge));
         assert_eq!(label("2").reverse(63, None), Err(LabelError::TooLong));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_departs_with_the_end_of_its_way_back() {
+    fn a_label_from_an_endpoint_has_the_end_of_its_return_path() {
         let hop = |egress, ingress| Hop {
             scheme: &V3X5X8,
             egress: Slot::new(egress),

@@ -1,10 +1,10 @@
 //! The label of a packet, and arithmetic on labels (wire.md 1.2 to 1.5).
 //!
-//! A label is one register of 64, 128 or 256 bits. Its low bits hold the *directors* of the hops that are
-//! still ahead: slot numbers, each written as the switch at that hop writes them. A switch takes the director
-//! at the least significant end. Above the last director stands a 1, the *end marker*. For each director that
-//! a switch takes off, it writes the slot that the packet came in by at the top, bit-reversed. So when the
-//! packet arrives, the top bits are the return path.
+//! A label is one register of 64, 128 or 256 bits. Its low bits hold the *directors* of the remaining hops:
+//! slot numbers, each encoded as by the switch at that hop. A switch takes the director at the least
+//! significant end. Above the last director is a 1, the *end marker*. For each director that a switch removes,
+//! it writes the ingress slot at the top, bit-reversed. So when the packet arrives, the top bits are the return
+//! path.
 //! ```text
 //!  63                 63-shift                                   0
 //! +------------------+------------------+---+--------+-----------+
@@ -168,7 +168,7 @@ impl<R: Register> Label<R> {
     /// Its first director, as a switch with this scheme reads it.
     ///
     /// # Errors
-    /// [`DirectorError::NoSuchDirector`] if the low bits are no director of the scheme.
+    /// [`DirectorError::NoSuchDirector`] if the low bits are not a director of the scheme.
     pub fn decode(self, scheme: &Scheme) -> Result<Director, LabelError> {
         Ok(scheme.decode(self.low())?)
     }
@@ -191,8 +191,8 @@ impl<R: Register> Label<R> {
     /// director of slot 1.
     ///
     /// # Errors
-    /// [`Zero`](LabelError::Zero) for a label of zeros; [`DirectorError::NoSuchDirector`] if bits before the end
-    /// are no director of the scheme.
+    /// [`Zero`](LabelError::Zero) for a label of zeros; [`DirectorError::NoSuchDirector`] if bits before the
+    /// end are not a director of the scheme.
     pub fn hop_count(self, scheme: &Scheme) -> Result<u32, LabelError> {
         if self.is_zero() {
             return Err(LabelError::Zero);
@@ -223,7 +223,7 @@ pub enum LabelError {
     NotThrough,
     /// The path has no hops.
     NoHops,
-    /// Slot 1, the switch itself, stands inside the path and not at its ends.
+    /// Slot 1, the switch itself, is inside the path and not at its ends.
     SwitchInside,
     /// The shift is as wide as the register, or wider.
     ShiftTooLarge,
@@ -284,7 +284,7 @@ mod tests {
     fn hops_are_counted_up_to_the_end() {
         assert_eq!(label("a863").hop_count(&V3X5X8), Ok(3));
         assert_eq!(Label::<u64>::here().hop_count(&V3X5X8), Ok(0));
-        // What stands above a director of slot 1 is not counted.
+        // Bits above a director of slot 1 are not counted.
         assert_eq!(label("881").hop_count(&V3X5X8), Ok(0));
         assert_eq!(label("0").hop_count(&V3X5X8), Err(LabelError::Zero));
         assert_eq!(label("1000000000000000").hop_count(&F4), Ok(15));

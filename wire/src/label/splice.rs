@@ -4,10 +4,11 @@ use super::{Label, LabelError};
 use crate::register::Register;
 
 impl<R: Register> Label<R> {
-    /// The label of both paths, one after the other: first the path of `first`, from its end on that of
-    /// `onward` (W1.4-2).
+    /// The label of both paths in sequence: first the path of `first`, from its end on that of `onward`
+    /// (W1.4-2).
     ///
-    /// Computed as `((onward ^ 1) << log2(first)) ^ first`: onward's lowest bit falls on first's marker.
+    /// Computed as `((onward ^ 1) << log2(first)) ^ first`: the lowest bit of onward coincides with the end
+    /// marker of first.
     ///
     /// # Errors
     /// [`Zero`](LabelError::Zero) if either is zero and so has no marker; [`TooLong`](LabelError::TooLong) if

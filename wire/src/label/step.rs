@@ -23,8 +23,8 @@ pub enum Step<R: Register = u64> {
     /// The packet is for slot 1, the switch itself.
     Arrive {
         /// Label and shift with the ingress slot written into the return path; `None` if the slot is too wide
-        /// for that. The receiver then takes the slot that is handed up beside the packet and computes the
-        /// return path at full width ([`Label::reverse`]). So arriving never fails for lack of bits (W1.3-3).
+        /// for that. The receiver then takes the slot that is delivered beside the packet and computes the
+        /// return path at full width ([`Label::reverse`]). So delivery never fails for lack of bits (W1.3-3).
         written: Option<(Label<R>, u16)>,
     },
 }
@@ -34,7 +34,7 @@ pub enum Step<R: Register = u64> {
 pub enum StepError {
     /// Nothing of the label is ahead, not even an end marker.
     SpentLabel,
-    /// The low bits are no director of this scheme.
+    /// The low bits are not a director of this scheme.
     NoSuchDirector,
     /// Nothing is attached to the slot.
     EmptySlot,
@@ -163,22 +163,22 @@ mod tests {
     }
 
     #[test]
-    fn a_step_shifts_and_writes_the_way_back_at_the_top() {
+    fn a_step_shifts_and_writes_the_return_path_at_the_top() {
         let wanted = Step::Forward { to: Slot::new(2), label: label("c800000000000001"), shift: 8 };
         assert_eq!(stepped(label("8000000000000015"), 4, 0), Ok(wanted));
     }
 
     #[test]
-    fn a_spent_label_goes_nowhere() {
+    fn a_spent_label_has_no_next_hop() {
         assert_eq!(stepped(label("0"), 0, 0), Err(StepError::SpentLabel));
-        // What is left are bits of the way back.
+        // The remaining bits belong to the return path.
         assert_eq!(stepped(label("c800000000000000"), 8, 0), Err(StepError::SpentLabel));
         assert_eq!(stepped(label("ffffffffffffffff"), 64, 0), Err(StepError::SpentLabel));
         assert_eq!(stepped(label("ffffffffffffffff"), u16::MAX, 0), Err(StepError::SpentLabel));
     }
 
     #[test]
-    fn a_label_that_names_an_empty_slot_goes_nowhere() {
+    fn a_label_that_names_an_empty_slot_has_no_next_hop() {
         let taken = |slot: Slot| slot.number() != 2;
         let result = step(&V3X5X8, label("15"), 0, Slot::new(0), taken, false);
         assert_eq!(result, Err(StepError::EmptySlot));
@@ -199,14 +199,14 @@ mod tests {
     }
 
     #[test]
-    fn a_way_back_that_does_not_fit_is_refused() {
+    fn a_return_path_that_does_not_fit_is_refused() {
         assert_eq!(stepped(label("15"), 0, 9), Err(StepError::ReturnPath));
         assert!(stepped(label("86"), 0, 9).is_ok());
     }
 
     #[test]
     fn a_full_register_takes_no_more() {
-        // Four forward bits are left, and the way back would take them all.
+        // Four forward bits are left, and the return path would take all of them.
         assert_eq!(stepped(label("5"), 60, 0), Err(StepError::RegisterFull));
         assert!(stepped(label("15"), 59, 0).is_ok());
     }
@@ -216,7 +216,7 @@ mod tests {
         // Nothing above the director: the slot is written in as many zeros as it needs.
         let widened = Step::Arrive { written: Some((label("3f00000000000000"), 10)) };
         assert_eq!(stepped(label("1"), 0, 64), Ok(widened));
-        // Something above it: the slot stays beside the packet.
+        // There are bits above it, so the slot is delivered beside the packet.
         assert_eq!(stepped(label("1a1"), 6, 12), Ok(Step::Arrive { written: None }));
         // No room in the register at all.
         assert_eq!(stepped(label("1"), 63, 0), Ok(Step::Arrive { written: None }));

@@ -32,14 +32,14 @@ impl<R: Register> fmt::LowerHex for Label<R> {
 pub struct TextError {
     /// The place of the first wrong byte, from 0; the length of the text if it ends too early.
     pub at: usize,
-    /// What is wrong there.
+    /// The fault at that position.
     pub fault: TextFault,
 }
 
 /// What is wrong with the text of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TextFault {
-    /// The text is empty.
+    /// The fault in the text of a label.
     Empty,
     /// Neither a hex digit nor a dot.
     NotHex,
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn text_says_where_it_is_wrong() {
+    fn text_errors_have_a_position() {
         let wrong = |text: &str| text.parse::<Label>().unwrap_err();
         assert_eq!(wrong(""), TextError { at: 0, fault: TextFault::Empty });
         assert_eq!(wrong("12g4"), TextError { at: 2, fault: TextFault::NotHex });

@@ -45,7 +45,7 @@ use form::low_mask;
 pub use form::Form;
 pub use serial::{Serialized, read_forms};
 
-/// How the data bits of a form stand for a slot number (module documentation).
+/// How the data bits of a form encode a slot number (module documentation).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Numbering {
     /// `v3x5x8`: 0 and 1 trade places in form 0, the wider forms leave out 1.
@@ -165,7 +165,7 @@ impl Scheme {
             Numbering::SkipOne
         } else {
             match self_form {
-                // The value 1 is all prefix: its data is 0, and must stand for slot 1.
+                // The value 1 is all prefix: its data is 0, and must encode slot 1.
                 Some(form) if kept[form as usize].prefix_bits > 0 => Numbering::Xor(1),
                 _ => Numbering::Xor(0),
             }
@@ -211,7 +211,7 @@ impl Scheme {
     /// Reads the director at the low end of a label, of which `low` are the low 64 bits.
     ///
     /// # Errors
-    /// [`DirectorError::NoSuchDirector`] if the bits match no form, or their data stands for no slot.
+    /// [`DirectorError::NoSuchDirector`] if the bits match no form, or their data encodes no slot.
     pub fn decode(&self, low: u64) -> Result<Director, DirectorError> {
         let form = self.form_at(low).ok_or(DirectorError::NoSuchDirector)?;
         let Form { data_bits, prefix_bits, .. } = *self.form(form)?;
@@ -319,7 +319,7 @@ impl Scheme {
         (0u8..).zip(self.forms()).find(|(_, form)| form.begins(low)).map(|(index, _)| index)
     }
 
-    /// The slot that `data` stands for in form `form`, if it stands for one.
+    /// The slot that `data` encodes in form `form`, if any.
     ///
     /// For the second of the two tables of a wide scheme ([`prefix_index_bits`](Scheme::prefix_index_bits)).
     #[must_use]
@@ -337,7 +337,7 @@ impl Scheme {
         (number != 1 || self.self_form == Some(form)).then_some(Slot::new(number))
     }
 
-    /// The data that stands for a slot other than 1 in form `form`, if the form holds it.
+    /// The data that encodes a slot other than 1 in form `form`, if the form holds it.
     fn data_at(&self, form: u8, slot: Slot) -> Option<u32> {
         let number = slot.number();
         let data = match (self.numbering, form, number) {
@@ -392,7 +392,7 @@ pub enum SchemeError {
     NotPrefixFree,
     /// The bytes end in the middle of a form.
     Truncated,
-    /// The bytes go on after the last form.
+    /// The bytes continue after the last form.
     Trailing,
     /// More than [`PREFIX_INDEX_BITS_MAX`](crate::limits::PREFIX_INDEX_BITS_MAX) bits are needed to tell the forms apart, so that no
     /// switch can decode them with two loads.
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn the_switch_itself_is_spelled_one_in_any_width() {
+    fn slot_1_is_encoded_as_1_in_any_width() {
         for (_, scheme) in NAMED {
             for form in scheme.forms() {
                 let director = scheme.encode(Slot::SWITCH, form.width()).unwrap();
@@ -483,14 +483,14 @@ mod tests {
                 assert_eq!(scheme.decode(1).unwrap().slot(), Slot::SWITCH);
             }
         }
-        // But has one form only: the data bits of the wider ones never stand for it.
+        // It still has one form only: the data bits of the wider ones never encode it.
         assert_eq!(V4X8.encode_in(Slot::SWITCH, 1), Err(DirectorError::SlotTooWide));
         assert_eq!(V4X8.decode(0), Err(DirectorError::NoSuchDirector));
         assert_eq!(V3X5X8.decode(0).unwrap().slot(), Slot::new(0));
     }
 
     #[test]
-    fn a_scheme_that_cannot_spell_one_has_no_self() {
+    fn a_scheme_that_cannot_encode_slot_1_has_no_self() {
         let scheme = Scheme::new(&[Form::new(2, 2, 0b10), Form::new(4, 2, 0b00)]).unwrap();
         assert_eq!(scheme.self_director(), Err(DirectorError::NoSelf));
         assert_eq!(scheme.encode(Slot::SWITCH, 6), Err(DirectorError::NoSelf));
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn a_director_makes_room_for_the_way_back() {
+    fn a_director_is_wide_enough_for_the_return_path() {
         let width = |egress, ingress| V3X5X8.width_for(Slot::new(egress), Slot::new(ingress));
         assert_eq!(width(2, 0), Ok(4));
         assert_eq!(width(2, 9), Ok(7));

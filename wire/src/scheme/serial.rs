@@ -5,7 +5,7 @@ use super::{Form, Scheme, SchemeError};
 use crate::limits::{FORMS_MAX, SERIALIZED_BYTES_MAX};
 
 impl Scheme {
-    /// Reads a scheme from bytes, as it travels in a [hello](crate::hello) and stands in configurations.
+    /// Reads a scheme from bytes, as in a [hello](crate::hello) or a configuration.
     ///
     /// # Errors
     /// Those of [`read_forms`] and of [`Scheme::new`].
@@ -27,8 +27,8 @@ impl Scheme {
     }
 }
 
-/// Reads a list of forms without checking that it is a scheme. The forms stand at the front of the array; the
-/// number says how many they are.
+/// Reads a list of forms without checking that it is a scheme. The forms are at the front of the array; the
+/// number is their count.
 ///
 /// # Errors
 /// [`Truncated`](SchemeError::Truncated) if the bytes end inside a form,

@@ -16,8 +16,8 @@ impl Scheme {
         (bits <= INDEX_BITS_MAX).then_some(bits)
     }
 
-    /// Entry `index` of that table, which has `1 << index_bits` entries. `None` if the bits are no director, or
-    /// the scheme has no such table.
+    /// Entry `index` of that table, which has `1 << index_bits` entries. `None` if the bits are not a director,
+    /// or the scheme has no such table.
     #[must_use]
     pub fn decode_index(&self, index: u16) -> Option<Director> {
         self.index_bits()?;

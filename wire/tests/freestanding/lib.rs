@@ -26,7 +26,8 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// Reads `bytes` as each format there is, and writes what was read to `room`. How many of them it was.
+/// Parses `bytes` as each format, and emits what was parsed to `room`. Returns the number of formats that
+/// accepted them.
 pub fn read_all(bytes: &mut [u8], room: &mut [u8]) -> u32 {
     let mut read = 0;
     if let Ok(hello) = Hello::parse(bytes) {
