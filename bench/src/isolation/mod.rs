@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `paths` | dead next hops, a slow interface: UDP in a network namespace |
 //! | `clients` | unix clients that do not read |
-//! | `congestion` | control flag, unequal polling order: one congested exit |
+//! | `congestion` | control flag, polling order: one congested egress |
 //! | `links` | a flood of slot 1, forged handshake answers: a sealed link between two switches |
 //! | `node`, `paced` | the switch under test; pacing in real time |
 

@@ -47,15 +47,15 @@ reasons! {
     8 RETURN_PATH = "return_path",
     /// The step would have shifted past the label's register.
     9 LABEL_FULL = "label_full",
-    /// The packet was longer than the exit's path takes.
+    /// The packet was longer than the egress path takes.
     10 TOO_BIG = "too_big",
-    /// The exit's queue was full.
+    /// The egress queue was full.
     11 EGRESS_FULL = "egress_full",
-    /// The exit's link has no keys.
+    /// The egress link has no keys.
     12 LINK_DOWN = "link_down",
-    /// The exit's keys were too old.
+    /// The keys of the egress link had expired.
     13 KEYS_EXPIRED = "keys_expired",
-    /// The exit was taken away while the packet waited there.
+    /// The egress was detached while the packet waited there.
     14 EXIT_GONE = "exit_gone",
 }
 
