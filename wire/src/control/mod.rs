@@ -64,7 +64,7 @@ pub enum Message<'a> {
         /// The ping's.
         payload: &'a [u8],
     },
-    /// Requests from the switch at which the hops run out what it would have done with this packet (W5-4).
+    /// Asks the switch at which the hops run out what it would have done with this packet (W5-4).
     TraceRequest {
         /// The asker's number for it.
         id: u32,

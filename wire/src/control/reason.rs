@@ -41,7 +41,7 @@ reasons! {
     5 SLOT_GONE = "slot_gone",
     /// The packet would have left by the slot that it came in by.
     6 U_TURN = "u_turn",
-    /// The label went on where an endpoint is.
+    /// The label continued behind an endpoint.
     7 BEYOND_ENDPOINT = "beyond_endpoint",
     /// The ingress slot could not be written in the bits of the director.
     8 RETURN_PATH = "return_path",

@@ -17,7 +17,7 @@ impl<R: Register> Label<R> {
         if onward.is_zero() || first.is_zero() {
             return Err(LabelError::Zero);
         }
-        // The markers fall on one bit, hence the one bit less.
+        // Both end markers share one bit, so the label is one bit shorter.
         let first_bits = first.bits() - 1;
         if onward.bits() + first_bits > Self::BITS_MAX {
             return Err(LabelError::TooLong);
