@@ -2,6 +2,7 @@
 //! kernel. Frames are prepared between rounds, outside of the timed part.
 
 use std::{
+    collections::VecDeque,
     hint::black_box,
     io,
     time::{Duration, Instant},
@@ -42,7 +43,7 @@ pub struct Chain {
     pool: Pool,
     label: Label,
     /// Bursts that are not in use, oldest first.
-    waiting: std::collections::VecDeque<Burst>,
+    waiting: VecDeque<Burst>,
     burst: usize,
     now: u64,
 }
@@ -64,7 +65,7 @@ impl Chain {
             ends.map_err(Failure::kernel("memory wire"))?.into_iter().unzip();
         let mut lefts = lefts.into_iter();
         let mut near = lefts.next().ok_or(Failure::Bug("there is a first wire"))?;
-        let mut rights: std::collections::VecDeque<_> = rights.into();
+        let mut rights: VecDeque<_> = rights.into();
         let mut far = rights.pop_back().ok_or(Failure::Bug("there is a last wire"))?;
         let switches = rights.into_iter().zip(lefts);
         let switches =
@@ -73,20 +74,8 @@ impl Chain {
         far.admit(Mark(0), Address::Only)?;
 
         let label = packet::label(SwitchConfig::default().scheme(), &[SLOTS; SWITCHES])?;
-        let spec = PoolSpec { trains: 0, singles: (BURSTS * burst) as u32, huge_pages: false };
-        let mut pool = Pool::new(&spec).map_err(Failure::kernel("memory"))?;
-        let waiting = (0..BURSTS)
-            .map(|_| {
-                let chunks = std::iter::from_fn(|| pool.take(ChunkClass::Single));
-                let frames = chunks.take(burst).map(|chunk| {
-                    let start = chunk.start();
-                    let mut frame = chunk.into_frame(start, size);
-                    packet::write(frame.bytes_mut(), label, 0);
-                    frame
-                });
-                frames.collect::<Burst>()
-            })
-            .collect();
+        let write = |bytes: &mut [u8]| packet::write(bytes, label, 0);
+        let (pool, waiting) = bursts(burst, size, write)?;
         Ok(Self { switches, near, far, pool, label, waiting, burst, now: 1 })
     }
 
@@ -120,6 +109,28 @@ impl Chain {
     pub fn tally(&self) -> &PortTally {
         self.far.tally()
     }
+}
+
+/// Returns [`BURSTS`] bursts of `burst` frames of `size` bytes, filled by `write`, and their memory.
+pub(crate) fn bursts(
+    burst: usize,
+    size: usize,
+    write: impl Fn(&mut [u8]),
+) -> Result<(Pool, VecDeque<Burst>), Failure> {
+    let spec = PoolSpec { trains: 0, singles: (BURSTS * burst) as u32, huge_pages: false };
+    let mut pool = Pool::new(&spec).map_err(Failure::kernel("memory"))?;
+    let bursts = (0..BURSTS).map(|_| {
+        let chunks = std::iter::from_fn(|| pool.take(ChunkClass::Single));
+        let frames = chunks.take(burst).map(|chunk| {
+            let start = chunk.start();
+            let mut frame = chunk.into_frame(start, size);
+            write(frame.bytes_mut());
+            frame
+        });
+        frames.collect::<Burst>()
+    });
+    let bursts = bursts.collect();
+    Ok((pool, bursts))
 }
 
 /// One poll of each switch, in the order of the path. Not inlined, because the instruction count

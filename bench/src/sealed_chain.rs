@@ -23,15 +23,12 @@ use strowger_engine::{
     link::Behind,
     worker::Worker,
 };
-use strowger_frame::{Address, BURST_MAX, Burst, ChunkClass, Mark, Pool, PoolSpec, Port};
+use strowger_frame::{Address, BURST_MAX, Burst, Mark, Pool, PoolSpec, Port};
 use strowger_io::{MemoryPort, memory};
 use strowger_wire::Slot;
 use strowger_wire::{Label, hello::SealWish, limits::TAG_BYTES, link_header::LINK_HEADER_BYTES};
 
-use crate::{Failure, packet};
-
-/// Bursts that are used in turn, as in [`chain`](crate::chain).
-const BURSTS: usize = 16;
+use crate::{Failure, chain::bursts, packet};
 
 /// The slots by which packets enter and leave each switch.
 const SLOTS: (u32, u32) = (2, 3);
@@ -164,7 +161,8 @@ impl SealedChain {
         far.admit(Mark(0), Address::Only)?;
 
         let label = packet::label(SwitchConfig::default().scheme(), &[SLOTS; 3])?;
-        let (pool, waiting) = bursts(|bytes| packet::write(bytes, label, 0), size - TAG_BYTES)?;
+        let (pool, waiting) =
+            bursts(Self::BURST, size - TAG_BYTES, |bytes| packet::write(bytes, label, 0))?;
         let nodes = [first, middle, last];
         let mut chain = Self { nodes, near, far, pool, label, waiting, now: Now(1) };
         chain.come_up()?;
@@ -222,24 +220,6 @@ fn poll_sealed(worker: &mut Worker, now: Now) -> Duration {
     started.elapsed()
 }
 
-fn bursts(write: impl Fn(&mut [u8]), size: usize) -> Result<(Pool, VecDeque<Burst>), Failure> {
-    let singles = (BURSTS * SealedChain::BURST) as u32;
-    let spec = PoolSpec { trains: 0, singles, huge_pages: false };
-    let mut pool = Pool::new(&spec).map_err(Failure::kernel("memory"))?;
-    let bursts = (0..BURSTS).map(|_| {
-        let chunks = std::iter::from_fn(|| pool.take(ChunkClass::Single));
-        let frames = chunks.take(SealedChain::BURST).map(|chunk| {
-            let start = chunk.start();
-            let mut frame = chunk.into_frame(start, size);
-            write(frame.bytes_mut());
-            frame
-        });
-        frames.collect::<Burst>()
-    });
-    let bursts = bursts.collect();
-    Ok((pool, bursts))
-}
-
 /// The cipher alone: opens and seals the bytes that a switch would, in memory of the same kind,
 /// without headers, replay window, counters or ports.
 pub struct AeadOnly {
@@ -265,7 +245,7 @@ impl AeadOnly {
     /// What the kernel refused.
     pub fn new(size: usize, mode: Mode, provider: Provider) -> Result<Self, Failure> {
         let key = |byte| provider.key(&Secret::from_bytes([byte; 32]));
-        let (pool, waiting) = bursts(|bytes| bytes.fill(5), size)?;
+        let (pool, waiting) = bursts(SealedChain::BURST, size, |bytes| bytes.fill(5))?;
         Ok(Self { rx_key: key(1), tx_key: key(2), mode, counter: 0, waiting, _pool: pool })
     }
 

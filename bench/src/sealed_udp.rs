@@ -20,7 +20,7 @@ use crate::{
     machine::{Cores, OtherThreads, ThreadClock, Times, pin_this_thread},
     sockets::{self, BUFFER_BYTES, Kernel, address, socket},
     traffic::{SINK_BATCH, SINK_BUFFER_BYTES, TRAIN_BYTES_MAX, TRAIN_PACKETS_MAX},
-    trial::{Outcome, join, measure_window, time_idle_poll},
+    trial::{Outcome, StopOnDrop, join, measure_window, time_idle_poll},
 };
 
 /// Bytes of a sink's buffer for each datagram: one packet to open.
@@ -225,17 +225,6 @@ impl Meter {
                 (idle, used * (1.0 - idle))
             }
             Self::Sleeps(_) => ((1.0 - (used + waited) / seconds).max(0.0), used),
-        }
-    }
-}
-
-/// Sets all flags when dropped.
-struct StopOnDrop<'a>([&'a AtomicBool; 3]);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        for flag in self.0 {
-            flag.store(true, Ordering::Relaxed);
         }
     }
 }

@@ -320,9 +320,9 @@ impl Trial<'_> {
 }
 
 /// Sets all flags when dropped.
-struct StopOnDrop<'a>([&'a AtomicBool; 3]);
+pub(crate) struct StopOnDrop<'a, const N: usize>(pub(crate) [&'a AtomicBool; N]);
 
-impl Drop for StopOnDrop<'_> {
+impl<const N: usize> Drop for StopOnDrop<'_, N> {
     fn drop(&mut self) {
         for flag in self.0 {
             flag.store(true, Ordering::Relaxed);
@@ -330,6 +330,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
+/// The result of a thread, or its panic.
 pub(crate) fn join<T>(
     thread: thread::ScopedJoinHandle<'_, Result<T, Failure>>,
 ) -> Result<T, Failure> {

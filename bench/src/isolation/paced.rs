@@ -20,7 +20,7 @@ use super::{
 use crate::{
     Failure, Options,
     machine::{ThreadClock, pin_this_thread},
-    trial::join,
+    trial::{StopOnDrop, join},
 };
 
 /// Shortest interval between two polls of the slow path.
@@ -184,15 +184,4 @@ fn idle_share(clock: ThreadClock) -> Result<f64, Failure> {
     thread::sleep(IDLE_WINDOW);
     let used = clock.read()?.saturating_sub(used);
     Ok(used.as_secs_f64() / began.elapsed().as_secs_f64())
-}
-
-/// Sets all flags when dropped.
-struct StopOnDrop<'a>([&'a AtomicBool; 2]);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        for flag in self.0 {
-            flag.store(true, Ordering::Relaxed);
-        }
-    }
 }

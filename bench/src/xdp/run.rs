@@ -34,7 +34,7 @@ use crate::{
     machine::{Cores, pin_this_thread},
     packet,
     row::Accounts,
-    trial::{join, measure_window},
+    trial::{StopOnDrop, join, measure_window},
 };
 
 /// Bytes in front of a packet: MAC addresses, ethertype, the packet's length.
@@ -158,7 +158,7 @@ impl Run<'_> {
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         thread::scope(|scope| {
             // Stops the forwarder if a step below fails.
-            let _stop = StopOnDrop(&stop_forwarder);
+            let _stop = StopOnDrop([&stop_forwarder]);
             let (ready_tx, ready) = mpsc::channel();
             let forwarder = named("forwarder").spawn_scoped(scope, || {
                 let ready_tx = ready_tx;
@@ -346,14 +346,5 @@ fn outcome(
         delays: delays.map(|(after, before)| after - before).collect(),
         accounts,
         backend,
-    }
-}
-
-/// Sets a flag when dropped.
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
