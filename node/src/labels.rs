@@ -6,7 +6,7 @@ use strowger_wire::{
     scheme::SchemeError,
 };
 
-/// The scheme with this name, or of this serialisation in hex.
+/// The scheme with this name, or with this serialization in hex.
 pub(crate) fn scheme_of(text: &str) -> Result<Scheme, &'static str> {
     if let Some(scheme) = Scheme::named(text) {
         return Ok(*scheme);
@@ -28,7 +28,7 @@ pub(crate) fn scheme_text(scheme: &Scheme) -> String {
     }
 }
 
-/// Each row is a link; the path begins and ends at slot 1.
+/// The hops of a path along links. Each row is a link; the path begins and ends at slot 1.
 pub(crate) fn hops_of_links(rows: &[(Scheme, Slot, Slot)]) -> Vec<Hop<'_>> {
     let mut hops = Vec::with_capacity(rows.len() + 1);
     let mut came_in = Slot::SWITCH;

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use strowger_runtime::untrusted::Untrusted;
 
-/// Columns as wide as their widest cell. A heading that begins with `<` stands to the left, and so
-/// do its cells; numbers stand to the right.
+/// Columns as wide as their widest cell. A heading that begins with `<` aligns its column to the left; others are
+/// aligned to the right.
 pub(crate) struct Table {
     left: Vec<bool>,
     rows: Vec<Vec<String>>,
@@ -20,13 +20,13 @@ impl Table {
         Self { left, rows: vec![headings] }
     }
 
-    /// Adds a row. Nothing that stands in a cell begins a line or moves the cursor.
+    /// Adds a row. Text in a cell cannot begin a line or move the cursor.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         let shown = cells.into_iter().map(|cell| Untrusted(&cell).to_string());
         self.rows.push(shown.collect());
     }
 
-    /// The table, or what to say if it has no row.
+    /// The table, or `empty` if it has no row.
     pub(crate) fn finish(self, empty: &str) -> String {
         if self.rows.len() == 1 {
             return format!("{empty}\n");
@@ -49,12 +49,12 @@ impl Table {
     }
 }
 
-/// The same of a JSON number.
+/// A JSON number as bytes with a unit.
 pub(crate) fn bytes(value: &Value) -> String {
     value.as_u64().map_or("-".to_owned(), bytes_of)
 }
 
-/// Bytes with a unit, three digits or so.
+/// Bytes with a unit and one decimal.
 pub(crate) fn bytes_of(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut scaled = bytes as f64;

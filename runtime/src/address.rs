@@ -98,7 +98,7 @@ pub fn parse_socket(text: &str, interfaces: &mut Interfaces) -> Result<SocketAdd
     let at: SocketAddrV6 = format!("{before}]{after}").parse().map_err(|_| no_address(text))?;
     if !is_link_local(*at.ip()) {
         return Err(format!(
-            "\"{text}\" names an interface, and {} is no link-local address (fe80::/10); leave \
+            "\"{text}\" names an interface, and {} is not link-local (fe80::/10); leave \
              \"%{name}\" out",
             at.ip()
         ));
@@ -110,7 +110,9 @@ pub fn parse_socket(text: &str, interfaces: &mut Interfaces) -> Result<SocketAdd
             interfaces.number_of(name)
         }
         Ok(_) | Err(_) => {
-            return Err(format!("\"{text}\": \"{name}\" is no interface; `ip link` lists them"));
+            return Err(format!(
+                "\"{text}\": \"{name}\" is not an interface; `ip link` lists them"
+            ));
         }
     };
     Ok(SocketAddrV6::new(*at.ip(), at.port(), 0, scope).into())
@@ -125,7 +127,9 @@ pub fn parse(text: &str, interfaces: &mut Interfaces) -> Result<Address, String>
         return parse_socket(text, interfaces).map(Address::Udp);
     };
     if mac[0] & 1 == 1 || mac == [0; 6] {
-        return Err(format!("{text} is no station's address; `ip link` shows those of a machine"));
+        return Err(format!(
+            "{text} is not the address of one station; `ip link` shows those of a machine"
+        ));
     }
     Ok(Address::Ether(mac))
 }
@@ -168,7 +172,7 @@ fn parse_mac(text: &str) -> Option<[u8; 6]> {
 
 fn no_address(text: &str) -> String {
     format!(
-        "\"{text}\" is no address: an IP and a port, as 192.0.2.7:7000, [2001:db8::7]:7000 or \
+        "\"{text}\" is not an address: need an IP and a port, as 192.0.2.7:7000, [2001:db8::7]:7000 or \
          [fe80::7%eth0]:7000 (host names are not looked up); behind an [[ethernet]] a MAC address, as \
          02:00:00:00:00:01"
     )
@@ -177,9 +181,9 @@ fn no_address(text: &str) -> String {
 /// Why nothing can ever be sent to this address, or received at it; `None` if it is one station's.
 pub fn unusable(ip: IpAddr) -> Option<&'static str> {
     match ip {
-        IpAddr::V4(ip) if ip.octets()[0] == 0 => Some("0.0.0.0/8 is no host's"),
+        IpAddr::V4(ip) if ip.octets()[0] == 0 => Some("0.0.0.0/8 is not the address of a host"),
         IpAddr::V4(Ipv4Addr::BROADCAST) => Some("it is the broadcast address"),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Some(":: is no host's"),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Some(":: is not the address of a host"),
         ip if ip.is_multicast() => Some("it is a multicast group"),
         IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => {
             Some("it is an IPv4 address in IPv6 form; write it as IPv4")
@@ -195,7 +199,7 @@ pub fn unusable_as_peer(
     own: impl IntoIterator<Item = SocketAddr>,
 ) -> Option<String> {
     if at.port() == 0 {
-        return Some("port 0 is nobody's: need a unicast IP and a non-zero port".to_owned());
+        return Some("need a unicast IP and a non-zero port".to_owned());
     }
     if let Some(why) = unusable(at.ip()) {
         return Some(format!("{why}: need a unicast IP and a non-zero port"));
@@ -276,14 +280,14 @@ mod tests {
         );
         for (text, word) in [
             ("[2001:db8::1%eth0]:7000", "leave \"%eth0\" out"),
-            ("[fe80::1%]:7000", "no interface"),
-            ("[fe80::1%0]:7000", "no interface"),
-            ("[fe80::1%4294967295]:7000", "no interface"),
-            ("[fe80::1%a b]:7000", "no interface"),
-            ("[fe80::1%a-name-too-long-x]:7000", "no interface"),
-            ("[fe80::1%eth0:7000", "no address"),
-            ("fe80::1%eth0", "no address"),
-            ("192.0.2.1%eth0:7000", "no address"),
+            ("[fe80::1%]:7000", "not an interface"),
+            ("[fe80::1%0]:7000", "not an interface"),
+            ("[fe80::1%4294967295]:7000", "not an interface"),
+            ("[fe80::1%a b]:7000", "not an interface"),
+            ("[fe80::1%a-name-too-long-x]:7000", "not an interface"),
+            ("[fe80::1%eth0:7000", "not an address"),
+            ("fe80::1%eth0", "not an address"),
+            ("192.0.2.1%eth0:7000", "not an address"),
         ] {
             let why = socket(text).expect_err(text);
             assert!(why.contains(word), "{text}: {why}");
@@ -298,10 +302,10 @@ mod tests {
             unusable_as_peer(in_scope_of(at, local), own)
         };
         for (at, local, word) in [
-            ("0.0.0.0:7000", "192.0.2.1:7000", "no host's"),
-            ("0.1.2.3:7000", "192.0.2.1:7000", "no host's"),
-            ("[::]:7000", "[::]:7002", "no host's"),
-            ("192.0.2.2:0", "192.0.2.1:7000", "port 0"),
+            ("0.0.0.0:7000", "192.0.2.1:7000", "not the address of a host"),
+            ("0.1.2.3:7000", "192.0.2.1:7000", "not the address of a host"),
+            ("[::]:7000", "[::]:7002", "not the address of a host"),
+            ("192.0.2.2:0", "192.0.2.1:7000", "non-zero port"),
             ("255.255.255.255:7000", "192.0.2.1:7000", "broadcast"),
             ("224.0.0.1:7000", "192.0.2.1:7000", "multicast"),
             ("[ff02::1]:7000", "[::]:7002", "multicast"),

@@ -160,16 +160,16 @@ impl fmt::Display for PortInfo {
                     // Its warnings follow, those of all workers together and each once.
                     let chosen = report.to_string();
                     let chosen = chosen.lines().next().unwrap_or_default();
-                    let links = if *plain { "links plain, not sealed" } else { "links sealed" };
+                    let links = if *plain { "links plain" } else { "links sealed" };
                     let apart = match steered {
-                        Some(Ok(())) => ", handshakes apart",
+                        Some(Ok(())) => ", handshakes at a socket of their own",
                         Some(Err(_)) | None => "",
                     };
                     writeln!(f, "port {id} {name}: {chosen}; {links}{apart}")?;
                 }
             }
             PortKind::Ethernet(wire) => {
-                let links = if wire.plain { "links plain, not sealed" } else { "links sealed" };
+                let links = if wire.plain { "links plain" } else { "links sealed" };
                 let every = wire.beacon_s.map(|s| format!(", a beacon every {s} s"));
                 let beacon = every.unwrap_or_default();
                 for chosen in wire.chosen() {

@@ -1,5 +1,4 @@
-//! `strowger ping LABEL`, `trace LABEL` and `identify LABEL`: has a running relay ask, over its control socket,
-//! and prints what comes. It sends no packet itself, and changes nothing.
+//! `strowger ping`, `trace` and `identify`: a running relay sends the packets; these commands print the replies.
 
 use std::{
     io::Write,
@@ -21,14 +20,14 @@ use crate::{
     table::Table,
 };
 
-/// What is asked of a label, and how.
+/// The target of `trace` and `identify`, and how to print the result.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The label, as seen by the relay: its first director is a slot of the relay's own. Or the name of a peer or
-    /// neighbour of the relay, for the label from here to it.
+    /// The label, as seen by the relay: its first director names a slot of that relay. Or the name of a peer or
+    /// neighbour of the relay, for the label from the relay to it.
     #[arg(value_name = "LABEL or NAME")]
     target: Target,
-    /// Print JSON: a line for each ping, one object for a trace or an identity.
+    /// Print JSON: one line for each ping, one object for a trace or an identity.
     #[arg(long)]
     json: bool,
     /// The relay's control socket.
@@ -36,7 +35,7 @@ pub(crate) struct Options {
     socket: PathBuf,
 }
 
-/// How often, and how large.
+/// `strowger ping`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PingOptions {
     #[command(flatten)]
@@ -53,7 +52,7 @@ pub(crate) struct PingOptions {
     bytes: u16,
 }
 
-/// What a question goes to: the name of a link of the relay, or a label.
+/// The target of a question: the name of a link of the relay, or a label.
 #[derive(Clone, Debug)]
 struct Target {
     text: String,
@@ -66,16 +65,18 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, String> {
         let label = Label::parse(text.as_bytes());
         match (&label, check_name(text)) {
-            (Err(error), Err(_)) => Err(format!("it is neither a label ({error}) nor a name")),
+            (Err(error), Err(_)) => {
+                Err(format!("neither a label ({error}) nor the name of a link"))
+            }
             _ => Ok(Self { text: text.to_owned(), label }),
         }
     }
 }
 
 impl Target {
-    /// The label; for the name of a link, the one that leads over the link to the neighbour's slot 1.
+    /// The label; for the name of a link, the label over that link to the neighbour's slot 1.
     ///
-    /// A name such as `ada` is a label, too. The name counts then: labels can also be written with dots.
+    /// A name such as `ada` is also a label. The name wins: a label can be written with dots.
     fn label(&self, socket: &Path) -> Result<Label, Failure> {
         let text = self.text.as_str();
         if let (Ok(label), true) = (&self.label, text.contains('.')) {
@@ -99,8 +100,8 @@ impl Target {
         let label = || {
             let number = |value: &Value| u32::try_from(value.as_u64()?).ok().map(Slot::new);
             let scheme = scheme_of(status["scheme"].as_str()?).ok()?;
-            // The neighbour's slot for this relay is not known here: the highest number makes the label wide enough
-            // for a return path by any.
+            // The slot that this relay has at the neighbour is unknown here. With the highest number the label is wide
+            // enough for a return path by any slot.
             let to = (scheme, number(&link["slot"])?, number(&status["slot_max"])?);
             Label::build(&hops_of_links(&[to])).ok().map(|(label, _)| label)
         };
@@ -111,16 +112,16 @@ impl Target {
     }
 }
 
-/// Has a question asked; gives each answer to `each` as it comes.
+/// Sends a question, and passes each answer to `each` as it arrives.
 fn ask(
     socket: &Path,
     question: &Value,
     mut each: impl FnMut(&Value) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut conversation = ControlConnection::open(socket)?;
-    let asked = conversation.ask(question)?["asked"].clone();
+    let mut connection = ControlConnection::open(socket)?;
+    let asked = connection.ask(question)?["asked"].clone();
     loop {
-        let fetched = conversation.ask(&json!({ "answers": asked }))?;
+        let fetched = connection.ask(&json!({ "answers": asked }))?;
         fetched["answers"].as_array().into_iter().flatten().try_for_each(&mut each)?;
         if fetched["done"] == true {
             return Ok(());
@@ -141,7 +142,7 @@ fn milliseconds(of: &Value) -> String {
 /// `strowger ping`.
 ///
 /// # Errors
-/// One line: no relay answers, it declined, or nobody answered a single ping.
+/// One line: no relay answers, it declined, or no ping was answered.
 pub(crate) fn ping(options: &PingOptions, output: &mut dyn Write) -> Result<(), Failure> {
     let PingOptions { of, count, interval, bytes } = options;
     let interval = Duration::try_from_secs_f64(*interval).map_err(|_| {
@@ -168,7 +169,7 @@ pub(crate) fn ping(options: &PingOptions, output: &mut dyn Write) -> Result<(), 
                     milliseconds(&answer["round_trip_us"])
                 )
             } else if let Some(why) = answer["discard"].as_str().map(Untrusted) {
-                let size = answer["mtu"].as_u64().map(|mtu| format!(", {mtu} bytes would go"));
+                let size = answer["mtu"].as_u64().map(|mtu| format!(", {mtu} bytes would fit"));
                 let size = size.unwrap_or_default();
                 format!("discarded at hop {}: {why}{size}", answer["hop"])
             } else {
@@ -205,8 +206,7 @@ pub(crate) fn ping(options: &PingOptions, output: &mut dyn Write) -> Result<(), 
 /// `strowger trace`.
 ///
 /// # Errors
-/// One line: no relay answers, it declined, or the label does not lead to its end, and where and
-/// why not.
+/// One line: no relay answers, it declined, or where and why the packet was dropped.
 pub(crate) fn trace(of: &Options, output: &mut dyn Write) -> Result<(), Failure> {
     let label = of.target.label(&of.socket)?;
     let question = json!({ "trace": { "label": label.to_string() } });
@@ -236,7 +236,7 @@ pub(crate) fn trace(of: &Options, output: &mut dyn Write) -> Result<(), Failure>
 /// `strowger identify`.
 ///
 /// # Errors
-/// One line: no relay answers, it declined, or nobody at the label's end says who it is.
+/// One line: no relay answers, it declined, or the node at the end of the label did not identify itself.
 pub(crate) fn identify(of: &Options, output: &mut dyn Write) -> Result<(), Failure> {
     let label = of.target.label(&of.socket)?;
     let question = json!({ "identify": { "label": label.to_string() } });
@@ -260,19 +260,19 @@ pub(crate) fn identify(of: &Options, output: &mut dyn Write) -> Result<(), Failu
         }
         _ => {
             let line = format!(
-                "no identity from the end of {label}: only a switch with an identity answers, and only \
-                 neighbours with the right control; `strowger trace` shows how far a packet gets"
+                "no identity from the end of {label}: a switch answers if it has an identity, and only \
+                 neighbours with the right `control`; `strowger trace` shows how far a packet gets"
             );
             Err(Failure::new(Exit::CheckFailed, line))
         }
     }
 }
 
-/// What a trace has reached, or where and why it stopped.
+/// What a trace reached, or where and why it stopped.
 fn end_of(hops: &[Value]) -> Result<&'static str, String> {
     let silent = hops.iter().rev().take_while(|hop| hop["silent"] == true).count();
     let Some(last) = hops.iter().rev().find(|hop| hop["silent"] != true) else {
-        return Err("this switch itself says nothing: a bug of ours, or it is overloaded".into());
+        return Err("this relay itself does not answer: it is overloaded, or has a bug".into());
     };
     let at = &last["hop"];
     if let Some(why) = last["discard"].as_str().map(Untrusted) {
@@ -283,11 +283,13 @@ fn end_of(hops: &[Value]) -> Result<&'static str, String> {
     match last["behind"].as_str() {
         Some("switch") => Ok("the switch's own slot 1"),
         Some("endpoint") => Ok("an endpoint"),
-        Some(_) => Err(format!("{silent} hops behind hop {at} say nothing")),
+        Some(_) => Err(format!("no answer from {silent} hops behind hop {at}")),
         None if last["error"] != "hops_spent" => {
             Err(format!("discarded at hop {at}: {}", last["error"].as_str().unwrap_or("unknown")))
         }
-        None => Err(format!("hop {at} may not be asked, and behind it nobody says anything")),
+        None => Err(format!(
+            "no answer behind hop {at}, which gives this relay no answers (it lacks the right control there)"
+        )),
     }
 }
 
@@ -306,7 +308,7 @@ fn table_of(hops: &[Value]) -> String {
     for hop in hops {
         let leads = match (hop["discard"].as_str(), hop["error"].as_str()) {
             (Some(why), _) => format!("discard: {why}"),
-            (None, Some(why)) => format!("(says only {why})"),
+            (None, Some(why)) => format!("(answers only {why})"),
             (None, None) => hop["behind"].as_str().unwrap_or("(no answer)").to_owned(),
         };
         table.row([
@@ -320,7 +322,7 @@ fn table_of(hops: &[Value]) -> String {
             milliseconds(&hop["round_trip_us"]),
         ]);
     }
-    table.finish("nothing was said")
+    table.finish("no answer")
 }
 
 #[cfg(test)]
@@ -333,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_trace_is_what_was_reached_or_where_and_why_it_stopped() {
+    fn a_trace_ends_at_its_target_or_where_and_why_a_packet_was_dropped() {
         assert_eq!(end_of(&[hop(0, "neighbour"), hop(1, "endpoint")]), Ok("an endpoint"));
         assert_eq!(end_of(&[hop(0, "switch")]), Ok("the switch's own slot 1"));
         let mut dead = hop(1, "nothing");
@@ -342,7 +344,7 @@ mod tests {
         assert_eq!(why, Err("discarded at hop 1: empty_slot (slot 3)".to_owned()));
         let silent = json!({ "hop": 1, "silent": true });
         let why = end_of(&[hop(0, "neighbour"), silent]);
-        assert_eq!(why, Err("1 hops behind hop 0 say nothing".to_owned()));
+        assert_eq!(why, Err("no answer from 1 hops behind hop 0".to_owned()));
         assert!(end_of(&[]).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! `strowger bench`: runs the program `strowger-bench` that lies beside this one.
+//! `strowger bench`: runs the program `strowger-bench` in the folder of this one.
 
 use std::{ffi::OsString, io, os::unix::process::CommandExt as _, path::Path, process::Command};
 
@@ -7,10 +7,10 @@ use crate::exit::{Exit, Failure};
 /// The program that measures.
 const PROGRAM: &str = "strowger-bench";
 
-/// Becomes the program that measures, with these arguments.
+/// Replaces this process by `strowger-bench`, with these arguments.
 ///
 /// # Errors
-/// It is not there, or cannot be run. It does not return otherwise.
+/// The program is missing, or cannot be run. Otherwise the function does not return.
 pub(crate) fn run(arguments: &[OsString]) -> Failure {
     let here = match std::env::current_exe() {
         Ok(here) => here,
@@ -28,7 +28,7 @@ fn refusal(program: &Path, error: &io::Error) -> String {
     let folder = program.parent().unwrap_or(Path::new(".")).display();
     match error.kind() {
         io::ErrorKind::NotFound => format!(
-            "there is no {PROGRAM} in {folder}; install it there, or build it: cargo build --release -p \
+            "{PROGRAM} is not in {folder}; install it there, or build it: cargo build --release -p \
              {PROGRAM}"
         ),
         _ => format!("{} cannot be run: {error}", program.display()),

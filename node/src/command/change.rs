@@ -25,21 +25,21 @@ pub(super) fn change(
     print(output, &format!("{text}\n"))
 }
 
-/// What has come true, in a line.
+/// What has changed, in a line.
 fn change_shown(answer: &Value) -> String {
     match answer.as_object().and_then(|object| object.iter().next()) {
         Some((what, of)) if what == "renumbered" => renumbered_shown(of),
-        // Of two fields the first in alphabetical order.
+        // The object has two fields; `attached` is the first in alphabetical order.
         Some((what, slot)) if what == "attached" && answer["opens_s"].is_u64() => format!(
-            "slot {slot} attached: it leads there in {} s, when no label of its former user is on its way",
+            "slot {slot} attached: it opens in {} s, when no packet for its former user can arrive any more",
             answer["opens_s"]
         ),
         Some((what, of)) if what == "draining" => {
-            format!("slot {} draining: it is detached in {} s", of["slot"], of["for_s"])
+            format!("slot {} drains and is detached in {} s", of["slot"], of["for_s"])
         }
         Some((what, of)) if what == "grown" => format!(
             "the scheme is {}, slots up to {}; write both into the configuration, or the next start \
-             goes back",
+            uses the former scheme",
             text(&of["scheme"]),
             of["slot_max"]
         ),
@@ -51,16 +51,16 @@ fn change_shown(answer: &Value) -> String {
 fn renumbered_shown(of: &Value) -> String {
     let (slot, to, alias_s) = (&of["slot"], &of["to"], &of["alias_s"]);
     let mut shown =
-        format!("slot {slot} is slot {to} now; its former number leads to it for {alias_s} s");
+        format!("slot {slot} is slot {to} now; the former number leads to it for {alias_s} s");
     let bits: Vec<String> = rows(of, "narrow_bits").map(text).collect();
     if !bits.is_empty() {
         let bits = bits.join(" or ");
         let _ = write!(
             shown,
-            "\nwarning: {to} cannot be written in {bits} bits: packets from there whose label names a \
-             slot of this relay in {bits} bits bear the former number in their return path for {alias_s} \
-             s, and are discarded as return_path after that; widen such labels (`strowger show slots \
-             --json` counts them as by_former_number)"
+            "\nwarning: slot {to} does not fit {bits} bits: packets from there whose label names a slot of \
+             this relay in {bits} bits have the former number in their return path for {alias_s} s, and \
+             are discarded as return_path after that; widen such labels (`strowger show slots --json` \
+             counts them as by_former_number)"
         );
     }
     shown

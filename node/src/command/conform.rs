@@ -1,14 +1,14 @@
-//! `strowger conform`: the label algebra as JSON lines, so that anybody can check another
-//! implementation against ours. Never ends for what a line says: only with its input.
+//! `strowger conform`: label operations as JSON lines, to check another implementation against this one. An error in
+//! a line does not end it; the end of its input does.
 //!
-//! Each line of input is one object with `op`; each gets one line of output, in order. A failed
-//! operation, and a line that asks for none, is answered `{"error":"<kind>"}`. Labels are text as
-//! in wire.md 1.4 and come back as all hex digits without dots: 16, or 32 or 64 with
-//! `"bits":128` or `256` in the request. A scheme is a name or the hex of a serialisation.
+//! Each line of input is one object with `op`, and gets one line of output, in order. The answer to a failed
+//! operation, or to a line that is no request, is `{"error":"<kind>"}`. Labels are text as in wire.md 1.4. Answers
+//! write all hex digits without dots: 16, or 32 or 64 with `"bits":128` or `256` in the request. A scheme is a name
+//! or the hex of its serialization.
 //!
 //! | op | takes | gives |
 //! |---|---|---|
-//! | `encode` | `scheme` `slot` `width`? | `director` (`width`, where none was asked for) |
+//! | `encode` | `scheme` `slot` `width`? | `director` (`width`, if the request has none) |
 //! | `decode` | `scheme` `label` | `slot` `width` `form` `self` `one_hop` |
 //! | `convert` | `scheme` `label` `form`: an index or `"canonical"` | `label` |
 //! | `widen` | `scheme` `label`, and `ingress` or `asker` | `label` |
@@ -21,16 +21,15 @@
 //! | `build` | `hops`: list of `scheme` `out` `in`; `per`? | `label` `back` |
 //! | `scheme` | `serialized`, or `scheme` | `forms` `sane` (`why`; `serialized`) |
 //!
-//! A step to slot 1 that cannot write the ingress slot gives `to` alone: the packet arrives, and
-//! its slot is punted beside it (wire.md 1.3).
+//! A step to slot 1 that cannot write the ingress slot gives only `to`: the packet arrives, and the slot is punted
+//! beside it (wire.md 1.3).
 //!
-//! The hops of `build` are read in one of two ways. `"per":"switch"`: each names the slots of one
-//! switch, the one the packet leaves by and the one it came in by. `"per":"link"`: each names the
-//! two ends of one link, the slot by which the packet leaves one switch and the slot by which it
-//! comes in at the next; the path goes from slot 1 of the first switch to slot 1 of the last, as
-//! the chains of our vectors do. The last switch has the scheme of the last hop. Where `per` is
-//! left out, a list that begins with `in` 1 or ends with `out` 1 is one of switches, since no link
-//! ends at slot 1, and any other one of links.
+//! `per` says what the hops of `build` are. `"per":"switch"`: each hop names two slots of one switch, by which the
+//! packet leaves and enters it. `"per":"link"`: each hop names the two ends of one link, the slot by which the packet
+//! leaves one switch and the slot by which it enters the next; the path goes from slot 1 of the first switch to slot
+//! 1 of the last, as the chains of the test vectors do. The last switch has the scheme of the last hop. Without
+//! `per`, a list that begins with `in` 1 or ends with `out` 1 is one of switches, since no link ends at slot 1, and
+//! any other list is one of links.
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 
@@ -45,18 +44,18 @@ use strowger_wire::{
 
 use crate::labels::{bytes_of, hop, hops_of_links, scheme_of};
 
-/// The longest line that is looked at, in bytes: far above any real request, and little memory. A
-/// longer one is skipped as it is read, and answered with `line_too_long`.
+/// The longest line that is parsed, in bytes: far above any real request, and little memory. A longer one is skipped
+/// and answered with `line_too_long`.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
-/// The kind of an error, as answered.
+/// The kind of an error, as the answer names it.
 type Kind = &'static str;
 
-/// Answers every line of `input` on `output`, until `input` ends. Answers are flushed before
-/// waiting for more input, so a caller may ask one thing at a time.
+/// Answers every line of `input` on `output`, until `input` ends. It flushes answers before it waits for more input,
+/// so a caller may send one request at a time.
 ///
 /// # Errors
-/// Only what reading and writing say.
+/// Those of reading and writing.
 pub(crate) fn run(input: impl Read, output: impl Write) -> io::Result<()> {
     let mut input = BufReader::new(input);
     let mut output = BufWriter::new(output);
@@ -81,7 +80,7 @@ enum Line {
     End,
 }
 
-/// Reads up to the next newline into `line`, which never grows beyond [`LINE_BYTES_MAX`].
+/// Reads up to the next newline into `line`, which stays within [`LINE_BYTES_MAX`].
 fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Line> {
     line.clear();
     let (mut begun, mut too_long) = (false, false);
@@ -112,7 +111,7 @@ fn failed(kind: Kind) -> Value {
     json!({ "error": kind })
 }
 
-/// The answer to one line, which need be neither JSON nor text.
+/// The answer to one line of any bytes.
 fn answer(line: &[u8]) -> Value {
     match try_answer(line) {
         Ok(answer) => answer,
@@ -135,7 +134,7 @@ fn try_answer(line: &[u8]) -> Result<Value, Kind> {
     }
 }
 
-/// One request: an object whose fields are checked as they are asked for.
+/// One request. Its accessors check the fields.
 #[derive(Clone, Copy)]
 struct Request<'a>(&'a Map<String, Value>);
 
@@ -285,8 +284,7 @@ impl Request<'_> {
         let bytes = bytes_of(self.text("serialized")?).map_err(|_| "bad_hex")?;
         let (forms, count) = match read_forms(&bytes) {
             Ok(read) => read,
-            // No serialisation at all: the operation fails, and whoever asks whether it is sane
-            // has the answer, too.
+            // No serialization at all: the operation fails, and the scheme is not sane either.
             Err(error) => return Ok(json!({ "error": error.kind(), "forms": [], "sane": false })),
         };
         let forms = &forms[..count];
@@ -317,7 +315,7 @@ impl Request<'_> {
     }
 
     fn shift(&self) -> Result<u16, Kind> {
-        // A shift beyond any register is as good as the largest: the label is spent.
+        // A shift beyond any register is as good as the largest: the label has no bits left.
         Ok(u16::try_from(self.number("shift")?).unwrap_or(u16::MAX))
     }
 
@@ -344,7 +342,7 @@ fn hops_of_switches(rows: &[(Scheme, Slot, Slot)]) -> Vec<Hop<'_>> {
     rows.iter().map(|(scheme, egress, ingress)| hop(scheme, *egress, *ingress)).collect()
 }
 
-/// The forms as our vectors spell them.
+/// The forms, with the names of the test vectors.
 fn forms_shown(forms: &[Form]) -> Vec<Value> {
     let shown = |form: &Form| {
         json!({
@@ -364,14 +362,14 @@ mod tests {
         serde_json::from_str(include_str!("../../../wire/tests/vectors/labels.json")).unwrap()
     }
 
-    /// The answer to one request, by way of the door itself.
+    /// The answer to one request, from the whole command.
     fn ask(request: Value) -> Value {
         let mut output = Vec::new();
         run(format!("{request}\n").as_bytes(), &mut output).unwrap();
         serde_json::from_slice(&output).unwrap()
     }
 
-    /// What each line of `input` is answered.
+    /// The answer to each line of `input`.
     fn answers(input: &[u8]) -> Vec<Value> {
         let mut output = Vec::new();
         run(input, &mut output).unwrap();
@@ -514,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_back_at_full_width_comes_from_the_slot_beside_the_packet() {
+    fn a_return_path_at_full_width_uses_the_slot_beside_the_packet() {
         // Slot 100 needs ten bits, the self director has four: only `to` is answered.
         let (label, shift) = ("8800000000000001", 4);
         let taken: Vec<u64> = vec![0];
@@ -530,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_answered_with_an_error() {
+    fn a_line_that_is_no_request_is_answered_with_an_error() {
         assert_eq!(kind(b""), "empty_line");
         assert_eq!(kind(b"  \t "), "empty_line");
         assert_eq!(kind(b"{"), "bad_json");

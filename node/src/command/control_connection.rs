@@ -25,7 +25,7 @@ pub(crate) struct ControlOptions {
     pub(crate) socket: PathBuf,
 }
 
-/// A connection to a relay.
+/// A connection to the control socket of a relay.
 pub(crate) struct ControlConnection<'p> {
     socket: &'p Path,
     lines: BufReader<UnixStream>,
@@ -42,7 +42,7 @@ impl<'p> ControlConnection<'p> {
             }
             let line = format!(
                 "no relay answers at {shown} ({error}); start one with `strowger relay`, or name \
-                 its control socket with --socket"
+                its control socket with --socket"
             );
             Failure::new(Exit::NoRelay, line)
         })?;
@@ -75,12 +75,12 @@ impl<'p> ControlConnection<'p> {
         let mut line = Vec::new();
         let read = self.lines.by_ref().take(ANSWER_BYTES_MAX).read_until(b'\n', &mut line);
         match read {
-            Ok(0) => return Err(self.no_answer("it ended the connection; perhaps it is stopping")),
+            Ok(0) => return Err(self.no_answer("it closed the connection; it may be stopping")),
             Err(error) => return Err(self.no_answer(&error.to_string())),
             Ok(_) => {}
         }
         let answer: Value = serde_json::from_slice(&line)
-            .map_err(|_| self.no_answer("what it said is no JSON; is it a relay?"))?;
+            .map_err(|_| self.no_answer("its answer is not JSON; is it a relay?"))?;
         match answer.get("error").and_then(Value::as_str) {
             Some(why) => Err(Failure::new(Exit::Declined, format!("the relay declined: {why}"))),
             None => Ok(answer),

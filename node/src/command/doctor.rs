@@ -1,5 +1,5 @@
-//! `strowger doctor`: what this machine allows, found by trying, and how to allow the rest. It
-//! changes nothing on the machine and keeps nothing open.
+//! `strowger doctor`: tries what this machine allows, and prints how to allow the rest. It changes nothing on the
+//! machine and keeps nothing open.
 
 use std::{
     fs,
@@ -26,22 +26,21 @@ use crate::{
 
 /// Locked memory that a relay with registered memory asks for.
 const LOCKED_BYTES_WANTED: u64 = 256 << 20;
-/// Memory that is pinned to see whether it can be: that of a relay with one Ethernet port and one
-/// worker, or so.
+/// Memory that `doctor` pins to find out whether it can: about that of a relay with one Ethernet port and one worker.
 const UMEM_BYTES_TRIED: usize = 64 << 20;
-/// Descriptors that a relay with a few ports and its control socket's clients has open.
+/// Descriptors that a relay with a few ports and several clients of its control socket has open.
 const OPEN_FILES_WANTED: u64 = 1_024;
 /// Huge pages, of 2 MiB each, that hold the memory of a relay with one worker.
 const HUGE_PAGES_WANTED: u64 = 64;
 
-/// One thing that was tried.
+/// The result of one test.
 struct Finding {
     /// Its name in JSON.
     name: &'static str,
     allowed: bool,
-    /// What was seen.
+    /// What the test found.
     seen: String,
-    /// How to allow it; empty where it is, or where nothing is known.
+    /// How to allow it; empty if it is allowed, or if no remedy is known.
     remedy: String,
 }
 
@@ -63,24 +62,27 @@ pub(crate) struct Options {
     json: bool,
 }
 
-/// Tries everything and prints it. A machine that has UDP can run a relay, and then the exit code
-/// is 0: all else makes it faster, or is for later.
+/// Runs all tests and prints the results. The exit code is 0 if the machine has UDP and so can run a relay; everything
+/// else makes it faster, or is for certain ports.
 ///
 /// # Errors
-/// Only that the findings cannot be printed.
+/// The output cannot be written.
 pub(crate) fn run(options: &Options, output: &mut dyn Write) -> Result<ExitCode, Failure> {
     let findings = findings();
     let can_run = findings.iter().any(|finding| finding.name == "udp" && finding.allowed);
-    let text =
-        if options.json { format!("{}\n", as_object(&findings, can_run)) } else { said(&findings) };
+    let text = if options.json {
+        format!("{}\n", as_object(&findings, can_run))
+    } else {
+        as_text(&findings)
+    };
     output.write_all(text.as_bytes()).or_else(|error| output_ended(&error))?;
     Ok(if can_run { ExitCode::SUCCESS } else { ExitCode::from(Exit::CheckFailed as u8) })
 }
 
 fn findings() -> Vec<Finding> {
     let mut findings = Vec::new();
-    let of_udp = udp::probe(SOCKET_BUFFER_BYTES);
-    for (name, found) in of_udp.each() {
+    let udp = udp::probe(SOCKET_BUFFER_BYTES);
+    for (name, found) in udp.each() {
         findings.push(match found {
             Ok(seen) => Finding::fine(name, seen),
             Err(refusal) => Finding::refused(name, refusal.reason(), refusal.remedy()),
@@ -90,7 +92,7 @@ fn findings() -> Vec<Finding> {
         Ok(seen) => Finding::fine("unix", seen),
         Err(refusal) => Finding::refused("unix", refusal.reason(), refusal.remedy()),
     });
-    findings.extend(of_ethernet());
+    findings.extend(ethernet());
     findings.push(ordinary_user());
     let pinned = findings.iter().any(|finding| finding.name == "umem" && finding.allowed);
     findings.push(locked_memory(probe::locked_bytes_max(), pinned));
@@ -102,8 +104,8 @@ fn findings() -> Vec<Finding> {
     findings
 }
 
-/// What an Ethernet port needs, each thing by itself.
-fn of_ethernet() -> Vec<Finding> {
+/// What an Ethernet port needs, one test for each.
+fn ethernet() -> Vec<Finding> {
     let found = xdp::probe(UMEM_BYTES_TRIED);
     let capabilities = match found.missing.as_slice() {
         [] => Finding::fine("capabilities", "none is missing for [[ethernet]]"),
@@ -123,24 +125,24 @@ fn of_ethernet() -> Vec<Finding> {
         .collect()
 }
 
-/// Which interfaces AF_XDP is not used on, since tags would be hidden from it.
+/// The interfaces that strip VLAN tags, where AF_XDP is not used.
 fn vlan_tags(hiding: &[(String, HiddenTags)]) -> Finding {
     const NAME: &str = "vlan_tags";
     let Some((first, hidden)) = hiding.first() else {
-        return Finding::fine(NAME, "no interface takes VLAN tags off frames");
+        return Finding::fine(NAME, "no interface strips VLAN tags");
     };
     let names: Vec<&str> = hiding.iter().map(|(name, _)| name.as_str()).collect();
     Finding::refused(
         NAME,
         format!(
-            "taken off frames by {}: [[ethernet]] uses AF_PACKET there, which sees them, and not AF_XDP",
+            "stripped by {}: [[ethernet]] uses AF_PACKET there, which receives them, and not AF_XDP",
             names.join(", ")
         ),
         hidden.remedy(first),
     )
 }
 
-/// Whether a relay that is started like this can become an ordinary user once all is open.
+/// Whether a relay that this user starts can become an ordinary user once everything is open.
 fn ordinary_user() -> Finding {
     const NAME: &str = "give_up_rights";
     match account::self_test() {
@@ -149,13 +151,13 @@ fn ordinary_user() -> Finding {
         }
         Err(why) => Finding::refused(
             NAME,
-            format!("a relay stays the user that it was started by: {why}"),
+            format!("a relay keeps the user that starts it: {why}"),
             "start it as root, with [process] user in its configuration",
         ),
     }
 }
 
-/// `pinned`: whether [`UMEM_BYTES_TRIED`] were.
+/// `pinned` says whether [`UMEM_BYTES_TRIED`] could be pinned.
 fn locked_memory(limit: io::Result<Limit>, pinned: bool) -> Finding {
     const NAME: &str = "locked_memory";
     let seen = |bytes: u64| format!("{} KiB may be locked", bytes >> 10);
@@ -164,11 +166,11 @@ fn locked_memory(limit: io::Result<Limit>, pinned: bool) -> Finding {
         Ok(Limit { now: Some(bytes), .. }) if bytes >= LOCKED_BYTES_WANTED => {
             Finding::fine(NAME, seen(bytes))
         }
-        // More was pinned than the limit allows, so it is not ours.
+        // More could be pinned than the limit allows, so the limit does not apply.
         Ok(Limit { now: Some(bytes), .. }) if pinned && bytes < UMEM_BYTES_TRIED as u64 => {
             Finding::fine(
                 NAME,
-                format!("{}, and more with CAP_IPC_LOCK, which is here", seen(bytes)),
+                format!("{}, and more with CAP_IPC_LOCK, which this process has", seen(bytes)),
             )
         }
         Ok(Limit { now: Some(bytes), .. }) => Finding::refused(
@@ -229,7 +231,7 @@ fn transparent_huge_pages() -> Finding {
         let kernel = "a kernel with CONFIG_TRANSPARENT_HUGEPAGE";
         return Finding::refused(NAME, "the kernel has none", kernel);
     };
-    // The one that holds stands in brackets: `always [madvise] never`.
+    // The active setting is in brackets: `always [madvise] never`.
     let chosen = text.split_whitespace().find_map(|word| word.strip_prefix('[')?.strip_suffix(']'));
     match chosen {
         Some(chosen @ ("always" | "madvise")) => Finding::fine(NAME, chosen),
@@ -242,7 +244,7 @@ fn transparent_huge_pages() -> Finding {
 fn cores() -> Finding {
     const NAME: &str = "cores";
     match usable_cores().as_slice() {
-        [] => Finding::refused(NAME, "the kernel does not say which may be used", ""),
+        [] => Finding::refused(NAME, "the kernel does not list the usable cores", ""),
         [only] => Finding::refused(
             NAME,
             format!("only core {only} may be used: workers and slow path share it"),
@@ -252,7 +254,7 @@ fn cores() -> Finding {
     }
 }
 
-/// What control groups leave of the cores' time, where they limit it.
+/// The processor time that control groups allow, if they limit it.
 fn quota() -> Option<Finding> {
     const NAME: &str = "cpu_quota";
     let quota = cpu_quota()?;
@@ -261,7 +263,7 @@ fn quota() -> Option<Finding> {
         let remedy = "a quota of at least 2 (docker run --cpus, CPUQuota= of systemd)";
         Finding::refused(
             NAME,
-            format!("{seen}: workers and slow path are held still when it is used up"),
+            format!("{seen}: the kernel stops workers and slow path when it is used up"),
             remedy,
         )
     } else {
@@ -285,7 +287,7 @@ fn as_object(findings: &[Finding], can_run: bool) -> Value {
     json!({ "ok": can_run, "findings": rows })
 }
 
-fn said(findings: &[Finding]) -> String {
+fn as_text(findings: &[Finding]) -> String {
     let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
     let mut text = String::new();
     for Finding { name, allowed, seen, remedy } in findings {
@@ -303,19 +305,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_that_was_seen_not_to_hold_is_not_complained_of() {
+    fn a_limit_that_does_not_apply_is_no_finding() {
         let of = |now: Option<u64>, pinned| locked_memory(Ok(Limit { now, max: now }), pinned);
         assert!(of(None, false).allowed && of(Some(LOCKED_BYTES_WANTED), false).allowed);
         let lifted = of(Some(8 << 20), true);
         assert!(lifted.allowed && lifted.seen.contains("CAP_IPC_LOCK"), "{}", lifted.seen);
-        // What was pinned was within the limit, which may be too low all the same.
+        // The pinned memory was within the limit, which may still be too low.
         assert!(!of(Some(UMEM_BYTES_TRIED as u64), true).allowed);
         let low = of(Some(8 << 20), false);
         assert!(!low.allowed && low.remedy.contains("LimitMEMLOCK=256M"), "{}", low.remedy);
     }
 
     #[test]
-    fn each_thing_is_tried_once_and_what_is_refused_says_why() {
+    fn each_test_runs_once_and_a_refusal_has_a_reason() {
         let findings = findings();
         let mut names: Vec<_> = findings.iter().map(|finding| finding.name).collect();
         let count = names.len();
@@ -325,6 +327,6 @@ mod tests {
         assert!(findings.iter().all(|finding| !finding.seen.is_empty()));
         let object = as_object(&findings, true);
         assert_eq!(object["findings"].as_array().map(Vec::len), Some(count));
-        assert!(said(&findings).lines().count() >= count);
+        assert!(as_text(&findings).lines().count() >= count);
     }
 }

@@ -1,4 +1,4 @@
-//! `strowger init` writes a key and a configuration that starts as it is.
+//! `strowger init`: writes a key and a configuration that starts as it is.
 
 use std::{
     env,
@@ -22,7 +22,7 @@ use crate::{
     relay::config,
 };
 
-/// The names of the files in the folder of a node.
+/// The names of the files in a node's folder.
 const KEY: &str = "key";
 const CONFIG: &str = "relay.toml";
 const STATE: &str = "state";
@@ -51,8 +51,8 @@ pub(crate) struct Options {
 /// `strowger init`.
 ///
 /// # Errors
-/// One line: the configuration exists, an option is not usable, or a file cannot be made. Nothing is written then,
-/// except that a key that was made before the failure stays, and the next run uses it.
+/// One line: the configuration exists, an option is not usable, or a file cannot be made. Then nothing is written but
+/// perhaps the key, which the next run uses.
 pub(crate) fn run(options: &Options, output: &mut dyn Write) -> Result<(), Failure> {
     let place = Place::of(options.folder.as_deref())?;
     let text = place.configuration(options)?;
@@ -92,8 +92,8 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
 /// The folder of a node.
 struct Place {
     folder: PathBuf,
-    /// Whether the command line names it. The control socket is in the folder then, so that one machine can run
-    /// several relays; otherwise it is where every command looks for it.
+    /// Whether the command line names the folder. Then the control socket is in it, so that one machine can run several
+    /// relays; otherwise it is at the default path of every command.
     is_named: bool,
 }
 
@@ -154,19 +154,19 @@ impl Place {
         Ok(text)
     }
 
-    /// The node's key: the one that is there, or a new one; and a line that says which.
+    /// The node's key, existing or new, and a line that says which.
     fn key(&self) -> Result<(IdentityKey, String), Failure> {
         let file = self.path(KEY);
         let shown = file.display();
         if file.symlink_metadata().is_ok() {
             let key = key::read(&file)?;
-            return Ok((key, format!("kept {shown}: the key was there already")));
+            return Ok((key, format!("kept {shown}: the key existed already")));
         }
         let key = key::make(&file)?;
         Ok((key, format!("wrote {shown}: the secret of this node, mode 0600")))
     }
 
-    /// Who the node is, and what to do next.
+    /// The node's identity, and the next steps.
     fn next_steps(&self, options: &Options, key: &IdentityKey) -> String {
         let config = self.path(CONFIG);
         let public = key::static_public(key);
@@ -192,7 +192,7 @@ impl Place {
     }
 }
 
-/// Where configurations of users are (XDG Base Directory Specification).
+/// The folder for configurations of this user (XDG Base Directory Specification).
 fn default_folder() -> Result<PathBuf, Failure> {
     let absolute =
         |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

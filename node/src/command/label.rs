@@ -1,5 +1,4 @@
-//! `strowger label show|splice|reverse|build|step`: the label algebra for people, in words. Reads
-//! its arguments and nothing else; `conform` is the door for programs.
+//! `strowger label show|splice|reverse|build|step`: label operations for people; `conform` is for programs.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -15,28 +14,28 @@ use crate::{
     labels::{hops_of_links, scheme_of},
 };
 
-/// How the command is used.
+/// The help text of the command.
 pub(crate) const USAGE: &str = "\
-strowger label show LABEL [--shift N]           what each director of a label says
-strowger label splice FIRST ONWARD [MORE...]    one label that leads along all of these
-strowger label reverse LABEL SHIFT [INGRESS]    the way back of a label that has arrived
+strowger label show LABEL [--shift N]           the slot of each director of a label
+strowger label splice FIRST NEXT [MORE...]      one label that leads along all of these
+strowger label reverse LABEL SHIFT [INGRESS]    the return path of a label that has arrived
 strowger label build OUT:IN [OUT:IN...]         a label through links, from slot 1 to slot 1
 strowger label build --switches IN:OUT [...]    the same through switches, slot by slot
 strowger label step LABEL SHIFT INGRESS         what one switch does with a label
 
-Labels are hex, as 15 or 0000.0000.0000.0015. build leaves by slot OUT and comes in at the next
-switch by slot IN. --scheme f4|f8|v3x5x8|v4x8|HEX says how switches write slots (v3x5x8).
-step takes every slot for attached, and --u-turns to allow a packet to leave where it came in.
+Labels are hex, as 15 or 0000.0000.0000.0015. OUT is the slot by which a packet leaves a switch, IN
+the slot by which it enters the next. --scheme f4|f8|v3x5x8|v4x8|HEX is the scheme of the switches
+(v3x5x8). step treats every slot as attached; --u-turns lets a packet leave by the slot it came in by.
 ";
 
-/// Why the command did nothing.
+/// Why the command has no result.
 #[derive(Debug)]
 enum LabelFailure {
-    /// The arguments are not what the command takes: one line that says what is wrong.
+    /// The arguments are wrong: one line that says how.
     Usage(String),
-    /// The arguments are well-formed, and what they ask for cannot be: one line that says why.
+    /// The arguments are well-formed, and there is no result: one line that says why.
     Refused(String),
-    /// The answer could not be written.
+    /// The output cannot be written.
     Output(io::Error),
 }
 
@@ -69,12 +68,12 @@ pub(crate) fn run(arguments: &[String], output: &mut dyn Write) -> Result<(), Fa
     })
 }
 
-/// Performs `strowger label`: `arguments` are those after the word `label`.
+/// Writes the result for these arguments.
 ///
 /// # Errors
 /// [`LabelFailure`], with one line for people.
 fn answer(arguments: &[String], output: &mut dyn Write) -> Result<(), LabelFailure> {
-    let given = Given::sort(arguments)?;
+    let given = ParsedArguments::sort(arguments)?;
     let Some((&verb, operands)) = given.operands.split_first() else {
         return if given.help { Ok(write!(output, "{USAGE}")?) } else { usage("no verb") };
     };
@@ -105,8 +104,8 @@ fn refused(error: impl fmt::Display) -> LabelFailure {
     LabelFailure::Refused(error.to_string())
 }
 
-/// The arguments, sorted into options and operands.
-struct Given<'a> {
+/// The arguments as options and operands.
+struct ParsedArguments<'a> {
     operands: Vec<&'a str>,
     scheme: Scheme,
     shift: Option<&'a str>,
@@ -115,9 +114,9 @@ struct Given<'a> {
     help: bool,
 }
 
-impl<'a> Given<'a> {
-    fn sort(arguments: &'a [String]) -> Result<Given<'a>, LabelFailure> {
-        let mut given = Given {
+impl<'a> ParsedArguments<'a> {
+    fn sort(arguments: &'a [String]) -> Result<ParsedArguments<'a>, LabelFailure> {
+        let mut given = ParsedArguments {
             operands: Vec::new(),
             scheme: V3X5X8,
             shift: None,
@@ -186,19 +185,23 @@ fn bits_words(director: Director) -> String {
     format!("{:0width$b}", director.bits(), width = usize::from(director.width()))
 }
 
-fn show(given: &Given<'_>, label: &str, output: &mut dyn Write) -> Result<(), LabelFailure> {
+fn show(
+    given: &ParsedArguments<'_>,
+    label: &str,
+    output: &mut dyn Write,
+) -> Result<(), LabelFailure> {
     let (label, scheme) = (read_label(label)?, &given.scheme);
     let shift = given.shift.map_or(Ok(0), read_shift)?;
     writeln!(output, "{label}")?;
     let mut rest = label.forward(shift);
     writeln!(output, "forward, in {}:", scheme_words(scheme))?;
     if rest.is_zero() {
-        writeln!(output, "  nothing: the label is spent")?;
+        writeln!(output, "  nothing: the label has no bits left")?;
     }
     let mut hop = 1;
     while !rest.is_zero() {
         if rest == Label::here() {
-            writeln!(output, "  {hop:>2}.  the end: slot 1 here, or the endpoint just named")?;
+            writeln!(output, "  {hop:>2}.  the end: slot 1 here, or the endpoint named before")?;
             break;
         }
         let Ok(director) = rest.decode(scheme) else {
@@ -216,8 +219,8 @@ fn show(given: &Given<'_>, label: &str, output: &mut dyn Write) -> Result<(), La
     }
     if shift > 0 {
         match label.reverse(shift, None) {
-            Ok(back) => writeln!(output, "back, {shift} bits: {back}")?,
-            Err(error) => writeln!(output, "back: none, {error}")?,
+            Ok(back) => writeln!(output, "return path, {shift} bits: {back}")?,
+            Err(error) => writeln!(output, "return path: none, {error}")?,
         }
     }
     Ok(())
@@ -232,7 +235,7 @@ fn splice(first: &str, onward: &[&str], output: &mut dyn Write) -> Result<(), La
 }
 
 fn reverse(
-    given: &Given<'_>,
+    given: &ParsedArguments<'_>,
     label: &str,
     shift: &str,
     ingress: Option<&str>,
@@ -247,7 +250,11 @@ fn reverse(
     Ok(writeln!(output, "{back}")?)
 }
 
-fn build(given: &Given<'_>, hops: &[&str], output: &mut dyn Write) -> Result<(), LabelFailure> {
+fn build(
+    given: &ParsedArguments<'_>,
+    hops: &[&str],
+    output: &mut dyn Write,
+) -> Result<(), LabelFailure> {
     let mut pairs = Vec::new();
     for hop in hops {
         let Some((left, right)) = hop.split_once(':') else {
@@ -269,7 +276,7 @@ fn build(given: &Given<'_>, hops: &[&str], output: &mut dyn Write) -> Result<(),
 }
 
 fn step_once(
-    given: &Given<'_>,
+    given: &ParsedArguments<'_>,
     label: &str,
     shift: &str,
     ingress: &str,
@@ -299,10 +306,10 @@ mod tests {
         Ok(String::from_utf8(output).unwrap())
     }
 
-    fn complaint(line: &str) -> String {
-        let complaint = ask(line).unwrap_err().to_string();
-        assert!(!complaint.contains('\n'), "one line: {complaint}");
-        complaint
+    fn error_of(line: &str) -> String {
+        let error = ask(line).unwrap_err().to_string();
+        assert!(!error.contains('\n'), "one line: {error}");
+        error
     }
 
     #[test]
@@ -312,7 +319,7 @@ mod tests {
             assert!(shown.contains(part), "{part}: {shown}");
         }
         assert!(ask("show c800000000000000 --shift 8").unwrap().contains("0000.0000.0000.0013"));
-        assert!(ask("show 0").unwrap().contains("spent"));
+        assert!(ask("show 0").unwrap().contains("no bits left"));
         assert!(ask("show 115 --scheme=f8").unwrap().contains("slot 21"));
     }
 
@@ -336,15 +343,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_in_one_line() {
-        assert!(complaint("show 12x4").contains("byte 2"));
-        assert!(complaint("show 15 --scheme v9").contains("v3x5x8"));
-        assert!(complaint("build 2").contains("2:9"));
-        assert!(complaint("fly").contains("show, splice"));
-        assert!(complaint("").contains("--help"));
-        assert!(complaint("step 15 64 1").contains("0 to 63"));
-        assert!(complaint("step 15 0 2").contains("came in by"));
-        assert!(complaint("show 15 --shift").contains("needs a value"));
+    fn an_error_is_one_line() {
+        assert!(error_of("show 12x4").contains("byte 2"));
+        assert!(error_of("show 15 --scheme v9").contains("v3x5x8"));
+        assert!(error_of("build 2").contains("2:9"));
+        assert!(error_of("fly").contains("show, splice"));
+        assert!(error_of("").contains("--help"));
+        assert!(error_of("step 15 64 1").contains("0 to 63"));
+        assert!(error_of("step 15 0 2").contains("came in by"));
+        assert!(error_of("show 15 --shift").contains("needs a value"));
         assert!(ask("step 15 0 2 --u-turns").is_ok());
         assert!(ask("--help").unwrap().contains("label build"));
     }

@@ -1,5 +1,4 @@
-//! `strowger show`, `strowger slot` and `strowger scheme`: asks a relay on its control socket, and prints the answer
-//! in columns for people or as it came for programs. It never changes what it was told.
+//! `strowger show`: prints what a running relay answers on its control socket, as tables or as JSON.
 
 use std::{fmt::Write as _, io::Write, path::Path};
 
@@ -22,21 +21,21 @@ use crate::{
 pub(crate) struct Options {
     /// What to show.
     topic: Topic,
-    /// With events: print new ones, too, until interrupted.
+    /// With events: also print new ones, until interrupted.
     #[arg(long)]
     follow: bool,
     #[command(flatten)]
     control: ControlOptions,
 }
 
-/// What can be shown.
+/// What `strowger show` can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Topic {
-    /// The slots, and what went through each.
+    /// The slots, and the traffic of each.
     Slots,
-    /// The ports, and what each counted.
+    /// The ports, and the counters of each.
     Ports,
-    /// The peers: whether each link is up, and if not, why; identities and rights.
+    /// The peers: whether each link is up, or why it is down; identities and rights.
     Peers,
     /// Links to other switches, encrypted and plain, with counters.
     Links,
@@ -46,18 +45,18 @@ pub(crate) enum Topic {
     Discards,
     /// Uptime, workers, backends and why they were chosen, memory.
     Status,
-    /// The rates, a line every second until interrupted.
+    /// The rates: a line every second, until interrupted.
     Watch,
-    /// Events, those kept and those to come, until interrupted.
+    /// Recent and new events, until interrupted.
     #[value(skip)]
     EventsFollowed,
 }
 
 impl Topic {
-    /// The same without an end.
+    /// The topic for `--follow`.
     ///
     /// # Errors
-    /// Where there is nothing to follow.
+    /// The topic has nothing to follow.
     pub(crate) fn followed(self) -> Result<Self, Failure> {
         match self {
             Self::Events => Ok(Self::EventsFollowed),
@@ -103,13 +102,13 @@ pub(crate) fn run(options: &Options, output: &mut dyn Write) -> Result<(), Failu
 }
 
 fn watch_rates(as_json: bool, socket: &Path, output: &mut dyn Write) -> Result<(), Failure> {
-    let mut conversation = ControlConnection::open(socket)?;
-    let mut before = conversation.ask(&json!({ "watch": "balance" }))?;
+    let mut connection = ControlConnection::open(socket)?;
+    let mut before = connection.ask(&json!({ "watch": "balance" }))?;
     if as_json {
         print(output, &(json_line(&before) + "\n"))?;
     }
     loop {
-        let after = conversation.next()?;
+        let after = connection.next()?;
         let text = if as_json { json_line(&after) + "\n" } else { rates_shown(&before, &after) };
         if let Err(error) = write_lines(output, &text) {
             return output_ended(&error);
@@ -119,11 +118,11 @@ fn watch_rates(as_json: bool, socket: &Path, output: &mut dyn Write) -> Result<(
 }
 
 fn follow_events(as_json: bool, socket: &Path, output: &mut dyn Write) -> Result<(), Failure> {
-    let mut conversation = ControlConnection::open(socket)?;
-    conversation.ask(&json!({ "watch": "events" }))?;
-    conversation.wait_without_limit()?;
+    let mut connection = ControlConnection::open(socket)?;
+    connection.ask(&json!({ "watch": "events" }))?;
+    connection.wait_without_limit()?;
     loop {
-        let event = conversation.next()?;
+        let event = connection.next()?;
         let text = if as_json { json_line(&event) + "\n" } else { event_shown(&event) };
         if let Err(error) = write_lines(output, &text) {
             return output_ended(&error);
@@ -133,7 +132,7 @@ fn follow_events(as_json: bool, socket: &Path, output: &mut dyn Write) -> Result
 
 fn event_shown(event: &Value) -> String {
     if let Some(missed) = event["missed"].as_u64() {
-        return format!("{missed} events are kept no more\n");
+        return format!("{missed} older events are lost\n");
     }
     let at = event["uptime_s"].as_f64().unwrap_or_default();
     let slot = match event["slot"].as_u64() {
@@ -152,7 +151,7 @@ fn events_shown(answer: &Value) -> String {
         shown.push_str(&event_shown(answer));
     }
     shown.extend(rows(answer, "events").map(event_shown));
-    if shown.is_empty() { "nothing has happened yet\n".to_owned() } else { shown }
+    if shown.is_empty() { "no events yet\n".to_owned() } else { shown }
 }
 
 fn peers_shown(answer: &Value) -> String {
@@ -174,7 +173,7 @@ fn peers_shown(answer: &Value) -> String {
             text(&row["slot"]),
             text(&row["name"]),
             up(row),
-            whereabouts(row),
+            location(row),
             if rights.is_empty() { "none".to_owned() } else { rights.join(",") },
             age.map_or("-".to_owned(), |age| format!("{age:.1} s")),
             text(&row["handshakes"]),
@@ -183,7 +182,7 @@ fn peers_shown(answer: &Value) -> String {
         ]);
     }
     let us = match answer["identity"].as_str().map(Untrusted) {
-        Some(identity) => format!("we are {identity}\n"),
+        Some(identity) => format!("this relay is {identity}\n"),
         None => "this relay has no identity, so it has no sealed links\n".to_owned(),
     };
     let mut shown = us + &table.finish("no peer is configured");
@@ -197,10 +196,11 @@ fn peers_shown(answer: &Value) -> String {
     shown
 }
 
-/// What went by a slot.
-const PASSED: [&str; 6] = ["frames in", "bytes in", "frames out", "bytes out", "discards", "heard"];
+/// The columns of a slot's traffic.
+const TRAFFIC: [&str; 6] =
+    ["frames in", "bytes in", "frames out", "bytes out", "discards", "heard"];
 
-fn passed(row: &Value) -> [String; 6] {
+fn traffic(row: &Value) -> [String; 6] {
     let heard = row["heard_s"].as_f64();
     [
         text(&row["frames_in"]),
@@ -214,7 +214,7 @@ fn passed(row: &Value) -> [String; 6] {
 
 fn links_shown(answer: &Value) -> String {
     let headings = ["<slot", "<name", "<seal", "<up", "<behind", "<address", "mtu"];
-    let mut table = Table::new(headings.into_iter().chain(PASSED));
+    let mut table = Table::new(headings.into_iter().chain(TRAFFIC));
     for row in rows(answer, "links") {
         let cells = [
             text(&row["slot"]),
@@ -225,14 +225,13 @@ fn links_shown(answer: &Value) -> String {
             text(&row["address"]),
             text(&row["mtu"]),
         ];
-        table.row(cells.into_iter().chain(passed(row)));
+        table.row(cells.into_iter().chain(traffic(row)));
     }
-    table.finish("there is no link to another switch")
+    table.finish("no link to another switch")
 }
 
-/// Where a peer is; with a question mark, where a beacon says that it may be. Both places, where two nodes
-/// have its key.
-fn whereabouts(row: &Value) -> String {
+/// A peer's address; with a question mark, one that a beacon suggests; both addresses if two nodes have its key.
+fn location(row: &Value) -> String {
     if let Some([a, b]) = row["key_on_two_nodes"].as_array().map(Vec::as_slice) {
         return format!("one key at {} and {}", text(a), text(b));
     }
@@ -270,7 +269,7 @@ fn rates_shown(before: &Value, after: &Value) -> String {
 
 fn slots_shown(answer: &Value) -> String {
     let headings = ["<slot", "<state", "<name", "<behind", "<address"];
-    let mut table = Table::new(headings.into_iter().chain(PASSED));
+    let mut table = Table::new(headings.into_iter().chain(TRAFFIC));
     for row in rows(answer, "slots") {
         let left = row["left_s"].as_u64().map(|left| format!(", {left} s"));
         let cells = [
@@ -280,7 +279,7 @@ fn slots_shown(answer: &Value) -> String {
             text(&row["behind"]),
             text(&row["address"]),
         ];
-        table.row(cells.into_iter().chain(passed(row)));
+        table.row(cells.into_iter().chain(traffic(row)));
     }
     table.finish("no slot is in use")
 }
@@ -305,13 +304,13 @@ fn ports_shown(answer: &Value) -> String {
             text(&row["kernel_drops"]),
         ]);
     }
-    let mut shown = table.finish("no port is plugged in");
+    let mut shown = table.finish("no port");
     for row in rows(answer, "ports").filter(|row| row["trains_refused"].as_u64() > Some(0)) {
         let (name, refused, retried) =
             (text(&row["name"]), text(&row["trains_refused"]), text(&row["trains_retried"]));
         shown += &format!(
-            "{name}: segmentation was refused {refused} times, so frames went one by one for a while; \
-             it was tried again {retried} times\n"
+            "{name}: the path refused segmentation (GSO) {refused} times, and frames were sent one by one \
+             for a while; it was retried {retried} times\n"
         );
     }
     shown
@@ -319,7 +318,7 @@ fn ports_shown(answer: &Value) -> String {
 
 fn discards_shown(answer: &Value) -> String {
     let mut table = Table::new(["<port", "<reason", "frames"]);
-    // What ended where it was meant to is in the balance below.
+    // The balance below has the frames that were handled.
     let is_handled = |reason: &str| {
         Discard::ALL.iter().any(|discard| discard.is_handled() && discard.name() == reason)
     };
@@ -329,19 +328,19 @@ fn discards_shown(answer: &Value) -> String {
             table.row([text(&port["name"]), reason.clone(), text(count)]);
         }
     }
-    // Before they were frames: no part of the balance below.
+    // These never became frames, so they are not in the balance below.
     for port in rows(answer, "ports") {
         for (reason, count) in port["kernel_drops_by_reason"].as_object().into_iter().flatten() {
             table.row([text(&port["name"]), reason.clone(), text(count)]);
         }
     }
-    // What ended on the slow path, or at ports that are gone.
+    // Discards on the slow path, or at ports that were unplugged.
     for (reason, count) in answer["discards"].as_object().into_iter().flatten().filter(is_loss) {
         let of = |port: &Value| port["discards"][reason].as_u64().unwrap_or_default();
         let at_ports: u64 = rows(answer, "ports").map(of).sum();
-        let elsewhere = count.as_u64().unwrap_or_default().saturating_sub(at_ports);
-        if elsewhere > 0 {
-            table.row(["-".to_owned(), reason.clone(), elsewhere.to_string()]);
+        let others = count.as_u64().unwrap_or_default().saturating_sub(at_ports);
+        if others > 0 {
+            table.row(["-".to_owned(), reason.clone(), others.to_string()]);
         }
     }
     let balance = &answer["balance"];
@@ -349,7 +348,7 @@ fn discards_shown(answer: &Value) -> String {
     let count = |key: &str| balance[key].as_u64().unwrap_or_default();
     shown.push_str(&balance_line(
         ["frames_in", "frames_made", "frames_out", "discarded", "handled"].map(count),
-        balance["on_their_way"].as_i64().unwrap_or_default().into(),
+        balance["in_flight"].as_i64().unwrap_or_default().into(),
         count("kernel_drops"),
     ));
     shown
@@ -374,10 +373,13 @@ fn status_shown(answer: &Value) -> String {
     say("up", format!("{uptime:.1} s"));
     let restarts = answer["slow_path_restarts"].as_u64().unwrap_or_default();
     if restarts > 0 {
-        say("slow path", format!("began anew {restarts} times after a panic: please report it"));
+        say("slow path", format!("restarted {restarts} times after a panic: please report it"));
     }
     let sealed = answer["sealed"] == true;
-    say("links", if sealed { "sealed" } else { "plain, not sealed, where so written" }.to_owned());
+    say(
+        "links",
+        if sealed { "sealed" } else { "plain behind ports with seal = \"plain\"" }.to_owned(),
+    );
     say("identity", text(&answer["identity"]));
     say("workers", format!("{} ({}, {cores})", text(&answer["workers"]), text(&answer["idle"])));
     say("scheme", format!("{}, slots up to {}", text(&answer["scheme"]), answer["slot_max"]));
@@ -388,7 +390,7 @@ fn status_shown(answer: &Value) -> String {
     for port in rows(answer, "ports") {
         let what = match port["chosen"].as_str() {
             Some(chosen) if port["handshakes_apart"] == true => {
-                format!("{chosen}, handshakes apart")
+                format!("{chosen}, handshakes at a socket of their own")
             }
             Some(chosen) => chosen.to_owned(),
             None => format!("unix {}", text(&port["path"])),

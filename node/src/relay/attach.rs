@@ -1,4 +1,4 @@
-//! Neighbours, peers and users of unix endpoints that a client of the control socket attaches.
+//! Attaches a neighbour, a peer or a unix endpoint for a client of the control socket.
 
 use strowger_engine::link::Rights;
 use strowger_frame::Address;
@@ -9,7 +9,7 @@ use strowger_runtime::{
 use crate::relay::{config, control::AttachRequest};
 use strowger_runtime::{address::Shown, key_file};
 
-/// The port that a client means.
+/// The port with this name, or the only listener.
 fn port_of<'p>(ports: &'p [PortInfo], listener: Option<&str>) -> Result<&'p PortInfo, String> {
     let is_listener = |port: &&PortInfo| port.is_shared() && port.alternate_of.is_none();
     let names = || {
@@ -17,45 +17,45 @@ fn port_of<'p>(ports: &'p [PortInfo], listener: Option<&str>) -> Result<&'p Port
         names.join(", ")
     };
     match listener {
-        Some(wanted) => ports
-            .iter()
-            .find(|port| port.name == wanted)
-            .ok_or_else(|| format!("no port has the name \"{wanted}\"; there are: {}", names())),
+        Some(wanted) => ports.iter().find(|port| port.name == wanted).ok_or_else(|| {
+            format!("no port has the name \"{wanted}\"; the ports are: {}", names())
+        }),
         None => {
             let mut listeners = ports.iter().filter(is_listener);
             match (listeners.next(), listeners.next()) {
                 (Some(only), None) => Ok(only),
-                (None, _) => {
-                    Err("this relay has no [[udp]] and no [[ethernet]] to be behind".to_owned())
-                }
-                (Some(_), Some(_)) => Err(format!("say behind which listener: {}", names())),
+                (None, _) => Err(
+                    "this relay has no [[udp]] and no [[ethernet]]; add one to its configuration"
+                        .to_owned(),
+                ),
+                (Some(_), Some(_)) => Err(format!("name the listener, one of: {}", names())),
             }
         }
     }
 }
 
-/// Attaches what a client wants attached; returns its slot.
+/// Attaches what a client requests, and returns its slot.
 ///
 /// # Errors
-/// One line.
-pub(super) fn attach(relay: &mut SlowPath, wish: AttachRequest) -> Result<u32, String> {
-    config::check_name(&wish.name)?;
-    let port = port_of(relay.ports(), wish.listener.as_deref())?;
+/// One line: what failed, and why.
+pub(super) fn attach(relay: &mut SlowPath, request: AttachRequest) -> Result<u32, String> {
+    config::check_name(&request.name)?;
+    let port = port_of(relay.ports(), request.listener.as_deref())?;
     let (is_unix, behind) = (matches!(port.kind, PortKind::Unix { .. }), port.name.clone());
-    if let Some(at) = wish.address
+    if let Some(at) = request.address
         && !port.fits(at)
         && !is_unix
     {
-        return Err(format!("{} is no address behind {behind}; say another listener", Shown(at)));
+        return Err(format!("{} is no address behind {behind}; name another listener", Shown(at)));
     }
     let plain = port.is_plain();
-    let AttachRequest { name, address, slot, key, peer_id, psk, rights, .. } = wish;
+    let AttachRequest { name, address, slot, key, peer_id, psk, rights, .. } = request;
     let refused = |error: NeighborError| match error {
         NeighborError::Address { at, why } => {
             format!("peer \"{name}\": address \"{at}\" is not usable: {why}")
         }
         NeighborError::NameTaken { name, slot } => {
-            format!("the name \"{name}\" is that of slot {slot}")
+            format!("the name \"{name}\" belongs to slot {slot}; choose another")
         }
         error => error.to_string(),
     };
@@ -67,7 +67,9 @@ pub(super) fn attach(relay: &mut SlowPath, wish: AttachRequest) -> Result<u32, S
     };
     let neighbor = match (is_unix, address, who) {
         (true, None, None) => Neighbor::endpoint(&name),
-        (true, ..) => return Err(format!("behind {behind} there is no address and no key")),
+        (true, ..) => {
+            return Err(format!("{behind} is a unix socket: it takes no address and no key"));
+        }
         (false, at, Some(who)) => {
             let default = Rights { control: false, ..Rights::ALL };
             let mut peer = Peer::new(who).name(&name).rights(rights.unwrap_or(default));
@@ -82,12 +84,12 @@ pub(super) fn attach(relay: &mut SlowPath, wish: AttachRequest) -> Result<u32, S
         }
         (false, _, None) if !plain => {
             return Err(format!(
-                "behind {behind} links are sealed: name the peer's key or PeerId, or write seal = \
-                 \"plain\" in its section"
+                "links behind {behind} are sealed: give the peer's key or PeerId, or write seal = \"plain\" in \
+                 its section"
             ));
         }
         (false, Some(Address::Only), None) | (false, None, None) => {
-            return Err(format!("behind {behind} a neighbour has an address"));
+            return Err(format!("a neighbour behind {behind} needs an address"));
         }
         (false, Some(address), None) => Neighbor::new(&name, address),
     };

@@ -1,4 +1,4 @@
-//! From a checked configuration to a relay of the runtime, and from the runtime's errors to exit codes.
+//! Makes a relay of the runtime from a configuration, and exit codes from the runtime's errors.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::{
     relay::config::{self, Config, Ethernet, RunAs},
 };
 
-/// The relay of a configuration, with the identity's key and what reads a psk.
+/// The relay of a configuration, with its key. `psk` reads a pre-shared key.
 ///
 /// # Errors
 /// Those of `psk`.
@@ -125,23 +125,23 @@ fn peer(
     Ok(peer)
 }
 
-/// The name of a listener by its place among `[[udp]]` and, behind their last, `[[ethernet]]`.
-fn name_of_listener(config: &Config, place: usize) -> &str {
+/// The name of a listener by its index: first those of `[[udp]]`, then those of `[[ethernet]]`.
+fn name_of_listener(config: &Config, index: usize) -> &str {
     let udp = config.udp.iter().map(|listener| listener.name.as_str());
-    udp.chain(config.ethernet.iter().map(|it| it.name.as_str())).nth(place).unwrap_or_default()
+    udp.chain(config.ethernet.iter().map(|it| it.name.as_str())).nth(index).unwrap_or_default()
 }
 
-/// The account that the relay is to become, if any.
+/// The account of `[process]`, if there is one.
 ///
 /// # Errors
-/// One line: there is no such user.
+/// One line: the user does not exist.
 pub(crate) fn account(config: &Config) -> Result<Option<Account>, Failure> {
     let Some(RunAs { user, group }) = &config.run_as else { return Ok(None) };
     let found = Account::find(user, group.as_deref());
     found.map(Some).map_err(|why| Failure::new(Exit::Refused, format!("[process]: {why}")))
 }
 
-/// An error of the runtime in the words of the configuration, with its exit code.
+/// An error of the runtime in the terms of the configuration, with its exit code.
 pub(crate) fn failure(error: StartError) -> Failure {
     match error {
         StartError::Switch(why) => Failure::new(Exit::Usage, format!("the configuration: {why}")),
@@ -160,12 +160,12 @@ pub(crate) fn failure(error: StartError) -> Failure {
     }
 }
 
-/// What is wrong with a configuration that only the switch knows: it is made without ports, and everything is
-/// attached. Addresses are looked at elsewhere.
+/// Makes the switch without ports and attaches everything, and returns the errors. `config::addresses` checks
+/// addresses.
 pub(crate) fn dry_run(builder: RelayBuilder) -> Vec<Failure> {
     let errors = builder.dry_run().into_iter();
-    let is_elsewhere = |error: &StartError| {
+    let is_address = |error: &StartError| {
         matches!(error, StartError::Attach { source: NeighborError::Address { .. }, .. })
     };
-    errors.filter(|error| !is_elsewhere(error)).map(failure).collect()
+    errors.filter(|error| !is_address(error)).map(failure).collect()
 }

@@ -1,5 +1,5 @@
-//! Changes that clients of the control socket asked for: each is answered once it has come true, or
-//! cannot any more. It never waits for a client.
+//! Changes that clients of the control socket requested. Each is answered when an event completes it, or makes it
+//! impossible.
 
 use std::sync::mpsc::SyncSender;
 
@@ -8,22 +8,22 @@ use strowger_wire::{Scheme, Slot};
 
 use crate::{limits::CHANGES_MAX, relay::control::Response};
 
-/// What a client waits for.
+/// A change that is not complete yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// Every worker leads to the slot.
+    /// Complete when every worker forwards to the slot.
     Attach(u32),
-    /// No worker knows the slot's user any more.
+    /// Complete when no worker forwards to the slot.
     Detach(u32),
-    /// Every worker writes the second number instead of the first, which is an alias.
+    /// Complete when every worker writes the second number. The first is an alias then.
     Renumber { from: u32, to: u32, alias_s: u64, narrow_bits: Vec<u8> },
-    /// Every worker reads this scheme, and writes it.
+    /// Complete when every worker reads and writes this scheme.
     Grow { scheme: Box<Scheme>, slot_max: u32 },
 }
 
 impl Change {
-    /// What is to be answered after this event, if anything.
-    fn answer_to(&self, event: &Event) -> Option<Response> {
+    /// The response after this event, if it ends the change.
+    fn response_to(&self, event: &Event) -> Option<Response> {
         let is_gone = |slot| match *event {
             Event::SlotDetached(it) | Event::AttachRefused(it, _) => it == slot,
             _ => false,
@@ -54,7 +54,7 @@ impl Change {
     }
 }
 
-/// The widths in bits in which the one number can be written and the other cannot.
+/// The widths in bits that hold the first number and not the second.
 pub(super) fn narrow_bits(scheme: &Scheme, from: u32, to: u32) -> Vec<u8> {
     let fits = |slot: u32, form: u8| scheme.encode_in(Slot::new(slot), form).is_ok();
     let forms = (0_u8..).zip(scheme.forms());
@@ -65,39 +65,37 @@ fn gone(slot: u32) -> Response {
     Response::Declined(format!("slot {slot} was detached meanwhile"))
 }
 
-/// Clients that wait, in the order in which they asked.
+/// Changes with their clients, in the order of the requests.
 #[derive(Debug, Default)]
 pub(super) struct Changes(Vec<(Change, SyncSender<Response>)>);
 
 impl Changes {
-    /// Answers this client when the change has come true. Of too many the first hears that it is not waited
-    /// for any more.
-    pub(super) fn expect(&mut self, change: Change, client: SyncSender<Response>) {
+    /// Answers this client when the change is complete. If there are too many, the first client gets a refusal.
+    pub(super) fn add(&mut self, change: Change, client: SyncSender<Response>) {
         if self.0.len() >= CHANGES_MAX {
             let (_, first) = self.0.remove(0);
-            let why = "too many changes are under way; `strowger show slots` says what came of it";
+            let why = "too many changes are pending; `strowger show slots` shows the result";
             let _ = first.try_send(Response::Declined(why.to_owned()));
         }
         self.0.push((change, client));
     }
 
-    /// Tells everybody who still waits that nothing more will be heard.
+    /// Answers all waiting clients that the result is unknown.
     pub(super) fn give_up(&mut self) {
         for (_, client) in self.0.drain(..) {
-            let why =
-                "the slow path began anew meanwhile; `strowger show slots` says what came of it";
+            let why = "the slow path restarted meanwhile; `strowger show slots` shows the result";
             let _ = client.try_send(Response::Declined(why.to_owned()));
         }
     }
 
-    /// Tells whoever waited for this event.
+    /// Answers the clients whose change this event ends.
     pub(super) fn take(&mut self, event: &Event) {
-        let waits = |(change, _): &(Change, _)| change.answer_to(event).is_some();
-        // Schemes grow one after the other, so the event is that of the client that asked first.
+        let waits = |(change, _): &(Change, _)| change.response_to(event).is_some();
+        // Schemes grow one after the other, so the event belongs to the first request.
         while let Some(at) = self.0.iter().position(waits) {
             let (change, client) = self.0.remove(at);
-            if let Some(answer) = change.answer_to(event) {
-                // A client that does not wait any more has dropped its end.
+            if let Some(answer) = change.response_to(event) {
+                // A client that no longer waits has dropped its end.
                 let _ = client.try_send(answer);
             }
             if matches!(event, Event::SchemeGrown) {
@@ -117,12 +115,12 @@ mod tests {
 
     fn waiting(changes: &mut Changes, change: Change) -> Receiver<Response> {
         let (client, answers) = sync_channel(1);
-        changes.expect(change, client);
+        changes.add(change, client);
         answers
     }
 
     #[test]
-    fn no_more_clients_wait_than_there_is_room_for() {
+    fn the_number_of_waiting_clients_is_bounded() {
         let mut changes = Changes::default();
         let mut first = Some(waiting(&mut changes, Change::Detach(0)));
         for slot in 1..10 * CHANGES_MAX as u32 {
@@ -137,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn widths_that_only_the_former_number_has_are_told() {
+    fn widths_that_only_the_former_number_fits_are_found() {
         assert!(narrow_bits(&V3X5X8, 2, 7).is_empty());
         assert_eq!(narrow_bits(&V3X5X8, 7, 9), [4]);
         assert_eq!(narrow_bits(&V3X5X8, 7, 99), [4, 7]);
@@ -145,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn each_client_hears_of_its_own_change_and_of_its_end() {
+    fn each_client_is_answered_for_its_own_change() {
         let mut changes = Changes::default();
         let attached = waiting(&mut changes, Change::Attach(5));
         let detached = waiting(&mut changes, Change::Detach(6));

@@ -13,8 +13,9 @@ use strowger_runtime::{Event, EventKind, Events};
 use super::{
     event_text::{detail, log_line, subject},
     journal::{Entry, Journal},
-    log::{Kind, Log, Rfc3339},
+    log::{Kind, Log},
     requests::RequestSender,
+    rfc3339::Rfc3339,
     signals::Message,
 };
 use crate::limits::LOG_TICK;

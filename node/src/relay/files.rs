@@ -1,4 +1,4 @@
-//! Which files a relay of a configuration uses, and what for. It opens none.
+//! The files of a configuration, each with its role.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::relay::{
 };
 use strowger_runtime::files::{self, Role, Roles};
 
-/// All files of a relay with so many workers, whose configuration is `file`.
+/// All files of a relay with this number of workers, whose configuration is `file`.
 pub(crate) fn roles(config: &Config, file: &Path, workers: usize) -> Roles {
     let mut roles = Roles::default();
     roles.add(Role::Configuration, file);

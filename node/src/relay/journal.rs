@@ -1,6 +1,5 @@
-//! What came true in a relay, in order: the slow path writes, clients of the control socket read, each
-//! at its own pace. It keeps a fixed number of entries of each kind, so that none displaces another, and never
-//! makes the writer wait for a reader.
+//! The recent events of a relay, in order. Clients of the control socket read them, each at its own pace; the writer
+//! never waits for a reader. The journal keeps a fixed number of entries of each kind, so no kind displaces another.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -18,89 +17,89 @@ use strowger_runtime::untrusted::Untrusted;
 pub(crate) struct Entry {
     /// Counted from 0.
     pub(crate) number: u64,
-    /// When, since the relay began.
+    /// When, since the relay started.
     pub(crate) at: Duration,
     /// Its name: `link_up`, `slot_attached`.
     pub(crate) event: &'static str,
     /// The slot that it is about.
     pub(crate) slot: Option<u32>,
-    /// What people call the slot's user.
+    /// The name of the slot's user.
     pub(crate) name: String,
-    /// What else is to be said: an address, a reason.
+    /// An address, a reason.
     pub(crate) detail: Option<String>,
 }
 
-/// What a reader gets.
+/// The result of [`Journal::read`].
 #[derive(Debug)]
 pub(crate) struct Read {
-    /// In order of their numbers.
+    /// In the order of their numbers.
     pub(crate) entries: Vec<Entry>,
-    /// How many entries between those asked for are kept no more.
+    /// How many entries of the requested range are no longer state.
     pub(crate) missed: u64,
-    /// Where to read on.
+    /// The number to continue from.
     pub(crate) next: u64,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct State {
     /// By number.
     entries: BTreeMap<u64, Entry>,
-    /// By name: the numbers of those that are kept, oldest first. There are as many as the code has names.
+    /// By name of the event: the numbers of its entries, oldest first. The code has a fixed set of names.
     kinds: HashMap<&'static str, VecDeque<u64>>,
     /// The number of the next one.
     next: u64,
     waker: Option<DoorbellWaker>,
 }
 
-/// The journal, as either side holds it.
+/// The journal. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Journal(Arc<Mutex<Kept>>);
+pub(crate) struct Journal(Arc<Mutex<State>>);
 
 impl Journal {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        // Nothing here can be left half done, so a panic elsewhere is no reason to stop.
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves nothing here half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whom to wake for a new entry.
+    /// Sets the waker for new entries.
     pub(crate) fn set_waker(&self, waker: DoorbellWaker) {
-        self.kept().waker = Some(waker);
+        self.state().waker = Some(waker);
     }
 
-    /// Writes an entry down; its number is given here. What others have said in it is escaped from here on.
-    /// The oldest of its kind makes room.
+    /// Adds an entry and assigns its number. Escapes text of others in it. If its kind has too many entries, the oldest
+    /// is removed.
     pub(crate) fn write(&self, entry: Entry) {
-        let mut kept = self.kept();
-        let number = kept.next;
-        kept.next += 1;
-        let kind = kept.kinds.entry(entry.event).or_default();
+        let mut state = self.state();
+        let number = state.next;
+        state.next += 1;
+        let kind = state.kinds.entry(entry.event).or_default();
         let oldest = if kind.len() >= JOURNAL_ENTRIES_EACH { kind.pop_front() } else { None };
         kind.push_back(number);
         if let Some(oldest) = oldest {
-            kept.entries.remove(&oldest);
+            state.entries.remove(&oldest);
         }
         let shown = |text: String| Untrusted(&text).up_to(JOURNAL_TEXT_BYTES_MAX);
         let (name, detail) = (shown(entry.name), entry.detail.map(shown));
-        kept.entries.insert(number, Entry { number, name, detail, ..entry });
-        if let Some(waker) = &kept.waker {
+        state.entries.insert(number, Entry { number, name, detail, ..entry });
+        if let Some(waker) = &state.waker {
             waker.wake();
         }
     }
 
-    /// Whether there is anything from this number on.
+    /// Whether there is an entry from this number on.
     pub(crate) fn has_more(&self, from: u64) -> bool {
-        self.kept().next > from
+        self.state().next > from
     }
 
     /// Up to `max` entries from this number on.
     pub(crate) fn read(&self, from: u64, max: usize) -> Read {
-        let kept = self.kept();
+        let state = self.state();
         let entries: Vec<Entry> =
-            kept.entries.range(from..).take(max).map(|(_, entry)| entry.clone()).collect();
-        // Up to the last that is given, or all that there ever were.
+            state.entries.range(from..).take(max).map(|(_, entry)| entry.clone()).collect();
+        // After the last entry of the result, or after all entries.
         let next = match entries.last() {
             Some(last) if entries.len() == max => last.number + 1,
-            _ => kept.next.max(from),
+            _ => state.next.max(from),
         };
         let missed = (next - from).saturating_sub(entries.len() as u64);
         Read { entries, missed, next }
@@ -117,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_reader_misses_the_oldest_and_is_told_how_many() {
+    fn a_slow_reader_misses_the_oldest_and_learns_how_many() {
         let journal = Journal::default();
         assert!(!journal.has_more(0));
         let all = JOURNAL_ENTRIES_EACH as u64 + 10;
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_say_is_escaped_and_cut_before_anybody_reads_it() {
+    fn text_of_others_is_escaped_and_cut() {
         let journal = Journal::default();
         let detail = format!("\u{1b}[2J\r\nlink_up slot 9\u{202e}{}", "x".repeat(10_000));
         journal.write(Entry {
@@ -157,7 +156,7 @@ mod tests {
         });
         let entry = journal.read(0, 1).entries.remove(0);
         assert_eq!(entry.name, "\\u{9b}");
-        let detail = entry.detail.expect("it has one");
+        let detail = entry.detail.expect("an entry with a detail");
         assert!(detail.starts_with("\\u{1b}[2J\\u{d}\\u{a}link_up slot 9\\u{202e}xx"), "{detail}");
         assert!(detail.len() <= JOURNAL_TEXT_BYTES_MAX);
     }

@@ -1,5 +1,5 @@
-//! The relay's log: one line on standard error for each event that an operator wants to see. It never waits for
-//! whoever reads standard error, never ends the relay for it, and never writes more than its budgets allow.
+//! The relay's log: one line on standard error for each event that matters to an operator. It never waits for the
+//! reader of standard error, and limits the rate of lines.
 //!
 //! A line is `TIME LEVEL KIND: SUBJECT: TEXT`, for example
 //!
@@ -8,13 +8,13 @@
 //! ```
 //!
 //! `TIME` is the wall clock in UTC (RFC 3339), `LEVEL` is `info`, `warning` or `error`, `KIND` is [`Kind::name`].
-//! Every character that could change a terminal's state or begin a line of its own is escaped.
+//! Characters that could change a terminal's state or begin a line are escaped.
 //!
 //! # How to log
-//! Any thread calls [`Log::write`] with a kind, a subject and a text. The subject is what the line is about, as
-//! people name it (`peer "alice", slot 2`), the same words each time: lines of one kind about one subject have a
-//! token bucket ([`LOG_LINES_EACH`] in a row, then one each [`LOG_LINE_EACH_AFTER`]), and all lines share another.
-//! Suppressed lines are counted; [`Log::tick`], which the slow path calls in each turn, says how many there were.
+//! Any thread calls [`Log::write`] with a kind, a subject and a text. A subject has the same words each time
+//! (`peer "alice", slot 2`): lines of one kind about one subject have a token bucket ([`LOG_LINES_EACH`] in a row, then
+//! one each [`LOG_LINE_EACH_AFTER`]), and all lines share another. Suppressed lines are counted, and [`Log::tick`]
+//! writes their number.
 
 use std::{
     collections::HashMap,
@@ -24,19 +24,20 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime},
 };
 
 use strowger_engine::{
     Now,
     rate::{Rate, TokenBucket},
 };
+use strowger_runtime::untrusted::Untrusted;
 
+use super::rfc3339::Rfc3339;
 use crate::limits::{
     LOG_CLOSE_MAX, LOG_LINE_ALL_AFTER, LOG_LINE_BYTES_MAX, LOG_LINE_EACH_AFTER, LOG_LINES_ALL,
     LOG_LINES_EACH, LOG_LINES_WAITING, LOG_SUBJECTS_MAX, LOG_SUPPRESSED_EVERY,
 };
-use strowger_runtime::untrusted::Untrusted;
 
 /// Lines of one kind about one subject.
 const RATE_EACH: Rate = Rate::every(LOG_LINE_EACH_AFTER, LOG_LINES_EACH);
@@ -46,38 +47,38 @@ const RATE_ALL: Rate = Rate::every(LOG_LINE_ALL_AFTER, LOG_LINES_ALL);
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// Something changed as it should.
+    /// A normal change.
     Info,
-    /// Something does not work now and may work again by itself.
+    /// A failure that may end by itself.
     Warning,
-    /// Something does not work until somebody acts.
+    /// A failure that the operator must end.
     Error,
 }
 
 /// What a line is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
-    /// A link works.
+    /// A link is up.
     LinkUp,
-    /// A link does not work any more, or not yet; the text says why.
+    /// A link is down; the text says why.
     LinkDown,
     /// A peer ended its link.
     Goodbye,
-    /// A peer is at another address.
+    /// A peer has another address.
     AddressMoved,
-    /// Somebody with a peer's key was refused: another identity.
+    /// A node with a peer's key and another identity was refused.
     KeyRefused,
-    /// Two nodes have a peer's key.
+    /// Two nodes have one key.
     KeyOnTwoNodes,
     /// An unknown peer was refused.
     PeerRefused,
     /// A neighbour or peer could not be attached.
     AttachRefused,
-    /// A port does not do what it should: interface gone, socket error.
+    /// A port fails: its interface is gone, its address is gone, a socket error.
     PortTrouble,
     /// A port works again.
     PortBack,
-    /// Something that was configured is not there yet, and is waited for.
+    /// The start waits for something that is configured.
     Waiting,
     /// A worker found no memory to receive into.
     PoolEmpty,
@@ -93,16 +94,16 @@ pub(crate) enum Kind {
     SlowPathRestarted,
     /// The state file cannot be written.
     StateFileTrouble,
-    /// The state file can be written again.
+    /// The state file is written again.
     StateFileBack,
-    /// A signal came.
+    /// A signal arrived.
     Signal,
-    /// About the log itself: lines that were lost.
+    /// The log itself lost lines.
     Log,
 }
 
 impl Kind {
-    /// The word in the line.
+    /// The name in the line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::LinkUp => "link_up",
@@ -166,15 +167,15 @@ impl fmt::Display for Level {
     }
 }
 
-/// The log, as any thread holds it.
+/// The log. Clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Log(Arc<Mutex<Budgets>>);
+pub(crate) struct Log(Arc<Mutex<State>>);
 
 impl Log {
     /// A log on standard error, written by a thread of its own.
     ///
     /// # Errors
-    /// The kernel's, when no thread is to be had.
+    /// The kernel gives no thread.
     pub(crate) fn start() -> io::Result<Self> {
         Self::start_on(io::stderr())
     }
@@ -184,7 +185,7 @@ impl Log {
         let (done, closed) = channel();
         let named = std::thread::Builder::new().name("log".to_owned());
         named.spawn(move || write_lines(&written, &done, out))?;
-        Ok(Self(Arc::new(Mutex::new(Budgets {
+        Ok(Self(Arc::new(Mutex::new(State {
             lines: Some(lines),
             closed,
             lost: 0,
@@ -195,7 +196,7 @@ impl Log {
         }))))
     }
 
-    /// Logs an event, if the budgets of its kind and subject allow it.
+    /// Logs an event, if the rate limits of its kind and subject allow it.
     pub(crate) fn write(&self, kind: Kind, subject: &str, text: impl fmt::Display) {
         self.write_at(Instant::now(), SystemTime::now(), kind, subject, text);
     }
@@ -208,73 +209,73 @@ impl Log {
         subject: &str,
         text: impl fmt::Display,
     ) {
-        let mut budgets = self.budgets();
-        if budgets.may_write(now, kind, subject) {
-            budgets.put(line(wall, kind, subject, text));
+        let mut state = self.state();
+        if state.may_write(now, kind, subject) {
+            state.put(line(wall, kind, subject, text));
         }
     }
 
-    /// Whether lines were suppressed or lost that [`tick`](Self::tick) is to report.
+    /// Whether [`tick`](Self::tick) has suppressed or lost lines to report.
     pub(crate) fn has_pending(&self) -> bool {
-        let budgets = self.budgets();
-        budgets.lost > 0 || !budgets.suppressed.is_empty()
+        let state = self.state();
+        state.lost > 0 || !state.suppressed.is_empty()
     }
 
-    /// Says how many lines were suppressed or lost, where there were any and it is time.
+    /// Writes the numbers of suppressed and lost lines, if they are due.
     pub(crate) fn tick(&self) {
         self.tick_at(Instant::now(), SystemTime::now());
     }
 
     fn tick_at(&self, now: Instant, wall: SystemTime) {
-        self.budgets().tick(now, wall);
+        self.state().tick(now, wall);
     }
 
-    /// Ends the log, and waits for a moment until all lines are written.
+    /// Ends the log, and waits for at most [`LOG_CLOSE_MAX`] until all lines are written.
     pub(crate) fn close(self) {
-        let mut budgets = self.budgets();
-        for (kind, subject, count) in budgets.take_suppressed(|_| true) {
-            budgets.put(line(SystemTime::now(), kind, &subject, Suppressed(count)));
+        let mut state = self.state();
+        for (kind, subject, count) in state.take_suppressed(|_| true) {
+            state.put(line(SystemTime::now(), kind, &subject, Suppressed(count)));
         }
-        budgets.lines = None;
-        let _ = budgets.closed.recv_timeout(LOG_CLOSE_MAX);
+        state.lines = None;
+        let _ = state.closed.recv_timeout(LOG_CLOSE_MAX);
     }
 
-    fn budgets(&self) -> MutexGuard<'_, Budgets> {
-        // Nothing here can be left half done, so a panic elsewhere is no reason to stop.
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves nothing here half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Writes a line before there is a log: while a relay starts, one thread does everything.
-pub(crate) fn say_early(kind: Kind, subject: &str, text: impl fmt::Display) {
+/// Writes a line without a log, while a relay starts on one thread.
+pub(crate) fn write_early(kind: Kind, subject: &str, text: impl fmt::Display) {
     let _ = io::stderr().write_all(line(SystemTime::now(), kind, subject, text).as_bytes());
 }
 
-/// The writing thread. A standard error that is closed or full loses lines and nothing else.
+/// The writing thread. If standard error is closed or full, lines are lost.
 fn write_lines(lines: &Receiver<String>, done: &Sender<()>, mut out: impl io::Write) {
     for line in lines {
-        // One write for a line, so that lines of several processes do not mix.
+        // One write for each line, so that lines of several processes do not mix.
         let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
     }
     let _ = done.send(());
 }
 
 #[derive(Debug)]
-struct Budgets {
+struct State {
     /// `None` once the log is closed.
     lines: Option<SyncSender<String>>,
     closed: Receiver<()>,
-    /// Lines that found the queue of the writing thread full.
+    /// Lines that were lost because the queue of the writing thread was full.
     lost: u64,
     /// The zero of the buckets' time.
     started: Instant,
     all: TokenBucket,
     subjects: HashMap<(Kind, String), TokenBucket>,
-    /// Lines that were not written, since their last one was.
+    /// The number of lines that were suppressed since one was written, and the time of the first.
     suppressed: HashMap<(Kind, String), (u64, Instant)>,
 }
 
-/// The text that follows suppressed lines.
+/// The text about suppressed lines.
 struct Suppressed(u64);
 
 impl fmt::Display for Suppressed {
@@ -284,7 +285,7 @@ impl fmt::Display for Suppressed {
     }
 }
 
-impl Budgets {
+impl State {
     fn engine_time(&self, now: Instant) -> Now {
         Now(now.saturating_duration_since(self.started).as_nanos() as u64)
     }
@@ -297,7 +298,7 @@ impl Budgets {
             if self.all.take(RATE_ALL, engine_now) {
                 return true;
             }
-            // Told by kind: there may be thousands of subjects.
+            // One count for each kind: there may be thousands of subjects.
             self.suppress(now, kind, String::new());
         } else {
             self.suppress(now, kind, subject);
@@ -309,11 +310,11 @@ impl Budgets {
         self.suppressed.entry((kind, subject)).or_insert((0, now)).0 += 1;
     }
 
-    /// The subject by whose name lines are counted: its own, or none where there are too many.
+    /// The subject whose bucket counts: its own, or the empty one if there are too many.
     fn subject(&mut self, now: Instant, kind: Kind, subject: &str) -> String {
         let key = (kind, subject.to_owned());
         if self.subjects.len() >= LOG_SUBJECTS_MAX && !self.subjects.contains_key(&key) {
-            // A full bucket says nothing that a new one does not.
+            // A full bucket is as good as a new one.
             let now = self.engine_time(now);
             self.subjects.retain(|_, bucket| !bucket.is_full(RATE_EACH, now));
             if self.subjects.len() >= LOG_SUBJECTS_MAX {
@@ -341,7 +342,7 @@ impl Budgets {
         }
     }
 
-    /// Those whose first suppressed line came at a time that fits, in a fixed order.
+    /// Takes the counts whose first suppressed line has a time that fits, in a fixed order.
     fn take_suppressed(&mut self, fits: impl Fn(Instant) -> bool) -> Vec<(Kind, String, u64)> {
         let mut taken = Vec::new();
         self.suppressed.retain(|(kind, subject), (count, first)| {
@@ -372,7 +373,7 @@ fn line(wall: SystemTime, kind: Kind, subject: &str, text: impl fmt::Display) ->
     if text.len() <= free {
         line.push_str(&text);
     } else {
-        // Escaped text stays as it is.
+        // `Untrusted` leaves escaped text as it is.
         line.push_str(&Untrusted(&text).up_to(free));
         line.push_str("...");
     }
@@ -380,38 +381,14 @@ fn line(wall: SystemTime, kind: Kind, subject: &str, text: impl fmt::Display) ->
     line
 }
 
-/// The wall clock as `2026-03-01T12:00:00.123Z`.
-pub(crate) struct Rfc3339(pub(crate) SystemTime);
-
-impl fmt::Display for Rfc3339 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A clock before 1970 is one that was never set.
-        let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-        // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days: years that begin in
-        // March, in eras of 400.
-        let days = days + 719_468;
-        let (era, day) = (days / 146_097, days % 146_097);
-        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-        let day = day - (365 * year + year / 4 - year / 100);
-        let month = (5 * day + 2) / 153;
-        let day = day - (153 * month + 2) / 5 + 1;
-        let month = if month < 10 { month + 3 } else { month - 9 };
-        let year = year + era * 400 + u64::from(month <= 2);
-        let ms = since.subsec_millis();
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
     use strowger_runtime::untrusted;
 
-    /// What a log wrote, once it is closed.
+    /// The output of a log.
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
 
@@ -433,24 +410,6 @@ mod tests {
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn a_time_is_written_as_rfc_3339_has_it() {
-        for (seconds, shown) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_400, "2000-02-29T00:00:00.000Z"),
-            (951_868_799, "2000-02-29T23:59:59.000Z"),
-            (951_868_800, "2000-03-01T00:00:00.000Z"),
-            (1_735_689_599, "2024-12-31T23:59:59.000Z"),
-            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
-        ] {
-            assert_eq!(Rfc3339(at(seconds)).to_string(), shown);
-        }
-        let ms = at(1) + Duration::from_micros(2_999);
-        assert_eq!(Rfc3339(ms).to_string(), "1970-01-01T00:00:01.002Z");
-        let before = UNIX_EPOCH - Duration::from_secs(1);
-        assert_eq!(Rfc3339(before).to_string(), "1970-01-01T00:00:00.000Z");
     }
 
     #[test]
@@ -490,12 +449,12 @@ mod tests {
         for n in 0..count {
             log.write_at(began, at(0), Kind::LinkDown, &format!("peer {n}"), "no answer");
         }
-        assert!(log.budgets().subjects.len() <= LOG_SUBJECTS_MAX + 1);
-        assert!(log.budgets().suppressed.len() <= 2, "told by kind");
-        let lost = log.budgets().lost;
+        assert!(log.state().subjects.len() <= LOG_SUBJECTS_MAX + 1);
+        assert!(log.state().suppressed.len() <= 2, "counted by kind");
+        let lost = log.state().lost;
         log.close();
         let lines = sink.lines();
-        let told: u64 = lines
+        let suppressed: u64 = lines
             .iter()
             .filter_map(|line| {
                 let number = line.split_once(" more such line")?.0.rsplit(' ').next()?;
@@ -504,11 +463,11 @@ mod tests {
             .sum();
         let written = lines.iter().filter(|line| line.ends_with("no answer")).count() as u64;
         assert!(written + lost <= u64::from(LOG_LINES_ALL), "{written} + {lost}");
-        assert_eq!(written + lost + told, count as u64);
+        assert_eq!(written + lost + suppressed, count as u64);
     }
 
     #[test]
-    fn foreign_text_begins_no_line_and_moves_no_cursor() {
+    fn text_of_others_begins_no_line_and_moves_no_cursor() {
         let text = "\u{1b}[2Jgone\r\n2026-01-01T00:00:00Z info link_up: \u{202e}b\u{9b}31m";
         let line = line(at(0), Kind::Goodbye, "peer \"\u{7}\"", text);
         assert_eq!(line.matches('\n').count(), 1);
@@ -518,7 +477,7 @@ mod tests {
         assert!(long.len() < LOG_LINE_BYTES_MAX + 16);
     }
 
-    /// A standard error that nobody reads: a write never returns until the test allows it.
+    /// A standard error without a reader: a write blocks until the test allows it.
     struct Stuck(Receiver<()>);
 
     impl io::Write for Stuck {
@@ -532,16 +491,16 @@ mod tests {
     }
 
     #[test]
-    fn a_standard_error_that_is_not_read_delays_nobody_and_lines_are_counted_as_lost() {
+    fn a_standard_error_without_reader_delays_no_thread_and_lost_lines_are_counted() {
         let (release, stuck) = channel();
         let log = Log::start_on(Stuck(stuck)).unwrap();
-        // The bucket of all would not let so many through at once.
+        // The bucket of all lines would not allow so many at once.
         let count = 2 * LOG_LINES_WAITING;
         for _ in 0..count {
-            let mut budgets = log.budgets();
-            budgets.put("a line\n".to_owned());
+            let mut state = log.state();
+            state.put("a line\n".to_owned());
         }
-        let lost = log.budgets().lost as usize;
+        let lost = log.state().lost as usize;
         assert!(lost >= count - LOG_LINES_WAITING - 1, "{lost}");
         drop(release);
         log.close();

@@ -14,6 +14,7 @@ mod network_wait;
 pub(crate) mod output;
 mod questions;
 mod requests;
+mod rfc3339;
 mod run;
 mod signals;
 

@@ -1,5 +1,4 @@
-//! What a configuration names and the machine has not yet: at boot a relay may be faster than the network. The start
-//! waits for it, says so, and goes on when it is there, or when the time is up. It opens nothing that stays open.
+//! Waits at start for addresses and interfaces of the configuration: at boot a relay may be faster than the network.
 
 use std::time::Instant;
 
@@ -11,12 +10,12 @@ use crate::{
     limits::WAIT_LOOK_EVERY,
     relay::{
         config::Config,
-        log::{Kind, say_early},
+        log::{Kind, write_early},
     },
 };
 
-/// Waits until the machine has every address and interface that the configuration names, as long as it allows; less
-/// where a signal ends the relay.
+/// Waits until the machine has every address and interface of the configuration, at most for the configured time, and
+/// less if a signal ends the relay.
 pub(super) fn wait_for_network(config: &Config, signals: &Signals) {
     let until = Instant::now() + config.wait;
     let mut waited_for = Vec::new();
@@ -24,15 +23,17 @@ pub(super) fn wait_for_network(config: &Config, signals: &Signals) {
         let missing = missing(config);
         let is_over = Instant::now() >= until || signals.stop().is_some();
         if is_over {
-            return; // what is missing is refused when it is opened, with its reason
+            return; // opening the port reports what is missing
         }
         for what in missing.iter().filter(|what| !waited_for.contains(*what)) {
-            let text =
-                format!("not on this machine yet; it is waited for {} s", config.wait.as_secs());
-            say_early(Kind::Waiting, what, text);
+            let text = format!(
+                "not on this machine yet; the start waits {} s for it",
+                config.wait.as_secs()
+            );
+            write_early(Kind::Waiting, what, text);
         }
         for what in waited_for.iter().filter(|what| !missing.contains(what)) {
-            say_early(Kind::Waiting, what, "is there");
+            write_early(Kind::Waiting, what, "is present");
         }
         if missing.is_empty() {
             return;
@@ -42,7 +43,7 @@ pub(super) fn wait_for_network(config: &Config, signals: &Signals) {
     }
 }
 
-/// What is not there, in the order of the file, each once.
+/// The missing addresses and interfaces, in the order of the file, each once.
 pub(super) fn missing(config: &Config) -> Vec<String> {
     let mut missing: Vec<String> = Vec::new();
     let mut add = |what: String| {

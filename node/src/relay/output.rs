@@ -125,18 +125,18 @@ fn ports_table(ports: &[PortView], names: &[(u16, String)]) -> String {
             drops.to_string(),
         ]);
     }
-    table.finish("no port was plugged in")
+    table.finish("no port")
 }
 
 /// The balance in one line.
 pub(crate) fn balance_line(
     [frames_in, made, out, all_discards, handled]: [u64; 5],
-    on_their_way: i128,
+    in_flight: i128,
     kernel_drops: u64,
 ) -> String {
-    let rest = match on_their_way {
-        0 => "even".to_owned(),
-        n => format!("{n} on their way"),
+    let rest = match in_flight {
+        0 => "balanced".to_owned(),
+        n => format!("{n} in flight"),
     };
     let discarded = all_discards.saturating_sub(handled);
     format!(
@@ -147,8 +147,8 @@ pub(crate) fn balance_line(
 
 /// The balance, and the frames discarded by reason.
 fn balance_lines(balance: &Balance) -> String {
-    let mut table = Table::new(["<discarded because", "frames"]);
-    // What ended where it was meant to is in the balance below.
+    let mut table = Table::new(["<reason", "frames"]);
+    // The balance below has the frames that were handled.
     for (reason, count) in balance.by_reason().filter(|(reason, _)| !reason.is_handled()) {
         table.row([reason.name().to_owned(), count.to_string()]);
     }

@@ -1,5 +1,4 @@
-//! Pings and traces that clients of the control socket had asked: what has come of each is kept until it
-//! is fetched. It never waits for a client, and keeps a fixed number.
+//! Pings and traces of clients of the control socket. Keeps the answers of a bounded number until clients fetch them.
 
 use std::collections::VecDeque;
 
@@ -8,51 +7,51 @@ use strowger_engine::{
     limits::HOPS_MAX,
 };
 
-use crate::limits::KEPT_MAX;
+use crate::limits::QUESTIONS_KEPT_MAX;
 
 #[derive(Debug)]
-struct Asked {
+struct PendingQuestion {
     id: QuestionId,
     answers: Vec<Answer>,
     done: bool,
 }
 
-/// What clients had asked.
+/// Pings and traces whose answers are kept.
 #[derive(Debug, Default)]
-pub(super) struct Questions(VecDeque<Asked>);
+pub(super) struct Questions(VecDeque<PendingQuestion>);
 
 impl Questions {
-    /// Keeps a place for what will come of a question.
-    pub(super) fn expect(&mut self, id: QuestionId) {
-        if self.0.len() >= KEPT_MAX {
+    /// Adds a question. If there are too many, the oldest is removed.
+    pub(super) fn add(&mut self, id: QuestionId) {
+        if self.0.len() >= QUESTIONS_KEPT_MAX {
             self.0.pop_front();
         }
-        self.0.push_back(Asked { id, answers: Vec::new(), done: false });
+        self.0.push_back(PendingQuestion { id, answers: Vec::new(), done: false });
     }
 
-    /// Takes what has come of one.
+    /// Adds an answer to its question.
     pub(super) fn take(&mut self, id: QuestionId, answer: Answer) {
-        let Some(asked) = self.0.iter_mut().find(|asked| asked.id == id) else { return };
-        asked.done |= !matches!(answer, Answer::Hop(_));
-        if asked.answers.len() <= usize::from(HOPS_MAX) {
-            asked.answers.push(answer);
+        let Some(question) = self.0.iter_mut().find(|question| question.id == id) else { return };
+        question.done |= !matches!(answer, Answer::Hop(_));
+        if question.answers.len() <= usize::from(HOPS_MAX) {
+            question.answers.push(answer);
         }
     }
 
-    /// Nothing more will come of any of them.
+    /// Ends all questions: no more answers will arrive.
     pub(super) fn give_up(&mut self) {
-        for asked in self.0.iter_mut().filter(|asked| !asked.done) {
-            asked.answers.push(Answer::Silence);
-            asked.done = true;
+        for question in self.0.iter_mut().filter(|question| !question.done) {
+            question.answers.push(Answer::Silence);
+            question.done = true;
         }
     }
 
-    /// What has come since this was last asked, and whether that is all; `None` if nobody asked such
-    /// a question, or its answers were fetched already.
+    /// The answers since the last call, and whether they are complete; `None` for an unknown question, or one whose
+    /// answers were all fetched.
     pub(super) fn fetch(&mut self, id: QuestionId) -> Option<(Vec<Answer>, bool)> {
-        let place = self.0.iter().position(|asked| asked.id == id)?;
-        let asked = &mut self.0[place];
-        let fetched = (std::mem::take(&mut asked.answers), asked.done);
+        let place = self.0.iter().position(|question| question.id == id)?;
+        let question = &mut self.0[place];
+        let fetched = (std::mem::take(&mut question.answers), question.done);
         if fetched.1 {
             self.0.remove(place);
         }
@@ -65,12 +64,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_fetched_once_and_forgotten_questions_make_room() {
+    fn answers_are_fetched_once_and_the_oldest_question_is_removed() {
         let mut questions = Questions::default();
-        for id in 0..KEPT_MAX as u32 + 1 {
-            questions.expect(QuestionId(id));
+        for id in 0..QUESTIONS_KEPT_MAX as u32 + 1 {
+            questions.add(QuestionId(id));
         }
-        assert_eq!(questions.fetch(QuestionId(0)), None, "the oldest made room");
+        assert_eq!(questions.fetch(QuestionId(0)), None, "the oldest");
         assert_eq!(questions.fetch(QuestionId(7)), Some((vec![], false)));
         questions.take(QuestionId(7), Answer::Silence);
         assert_eq!(questions.fetch(QuestionId(7)), Some((vec![Answer::Silence], true)));

@@ -1,5 +1,4 @@
-//! Requests of the control socket's clients: each runs on the slow path's thread and is answered from there, at once
-//! or when what it asked for has come true.
+//! Runs requests of the control socket on the slow path's thread. Answers each at once, or when its change is complete.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -19,14 +18,14 @@ use crate::relay::{
     control::{Request, Response, Status},
 };
 
-/// Where the control socket sends its requests.
+/// Sends requests to the slow path.
 #[derive(Clone, Debug)]
 pub(super) struct RequestSender {
     relay: RelayHandle,
     waiting: Arc<Mutex<Waiting>>,
 }
 
-/// Clients whose answers come later.
+/// Clients that wait for a later answer.
 #[derive(Debug, Default)]
 struct Waiting {
     changes: Changes,
@@ -39,20 +38,20 @@ impl RequestSender {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing here can be left half done, so a panic elsewhere is no reason to stop.
+        // A panic elsewhere leaves nothing here half done.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks; the answer comes by the channel, or the channel ends without one.
-    pub(super) fn ask(&self, question: Request) -> Receiver<Response> {
+    /// Sends a request. The channel delivers the response, or ends without one.
+    pub(super) fn ask(&self, request: Request) -> Receiver<Response> {
         let (client, answer) = sync_channel(1);
         let requests = self.clone();
-        // An error is an answer that does not come: the channel ends.
-        let _ = self.relay.call(move |relay| requests.answer(relay, question, client));
+        // On an error the channel ends without a response.
+        let _ = self.relay.call(move |relay| requests.answer(relay, request, client));
         answer
     }
 
-    /// Answers clients that wait for this event.
+    /// Answers the clients that wait for this event.
     pub(super) fn take_event(&self, event: &Event) {
         let mut waiting = self.waiting();
         match event {
@@ -61,24 +60,24 @@ impl RequestSender {
         }
     }
 
-    /// Nothing more comes of pings and traces.
+    /// Ends all pings and traces.
     pub(super) fn give_up_questions(&self) {
         self.waiting().questions.give_up();
     }
 
-    /// What clients asked to change has come true by now, or never will.
+    /// Answers all clients whose changes are pending that the result is unknown.
     pub(super) fn give_up_changes(&self) {
         self.waiting().changes.give_up();
     }
 
-    fn answer(&self, relay: &mut SlowPath, question: Request, client: SyncSender<Response>) {
+    fn answer(&self, relay: &mut SlowPath, request: Request, client: SyncSender<Response>) {
         let (now, names) = (relay.now(), relay.port_names());
         let (identity, uptime) = (relay.identity(), relay.uptime());
         let switch = relay.switch();
-        let expect = |change| self.waiting().changes.expect(change, client.clone());
-        let answer = match question {
+        let expect = |change| self.waiting().changes.add(change, client.clone());
+        let answer = match request {
             #[cfg(debug_assertions)]
-            Request::Panic => panic!("a client of this debug build asked for it"),
+            Request::Panic => panic!("requested by a client, in a debug build"),
             Request::Slots => Response::Slots(switch.slots(), now, names),
             Request::Ports => Response::Ports(switch.ports(), relay.ports().to_vec()),
             Request::Discards => Response::Discards(switch.balance(), switch.ports(), names),
@@ -86,9 +85,9 @@ impl RequestSender {
             Request::Status => Response::Status(Box::new(status(relay))),
             Request::Peers => Response::Peers(switch.peers(), now, identity, names),
             Request::Links => Response::Links(switch.slots(), switch.peers(), now, names),
-            Request::Attach(wish) => match attach(relay, *wish) {
+            Request::Attach(request) => match attach(relay, *request) {
                 Ok(slot) => match relay.switch().opens_in(slot) {
-                    // It comes true by itself, later than any client waits.
+                    // The slot opens later than any client waits.
                     Some(ns) => Response::Attached(slot, Some(ns.div_ceil(1_000_000_000))),
                     None => return expect(Change::Attach(slot)),
                 },
@@ -96,14 +95,16 @@ impl RequestSender {
             },
             Request::Ask(label, question) => match switch.ask(label, question, now) {
                 Ok(id) => {
-                    self.waiting().questions.expect(id);
+                    self.waiting().questions.add(id);
                     Response::Asked(id.0)
                 }
                 Err(why) => Response::Declined(why.to_string()),
             },
             Request::Answers(id) => match self.waiting().questions.fetch(QuestionId(id)) {
                 Some((answers, done)) => Response::Answers(answers, done),
-                None => Response::Declined(format!("there is no question {id}, or no more of it")),
+                None => Response::Declined(format!(
+                    "no ping or trace has the number {id}, or its answers were all fetched"
+                )),
             },
             Request::Detach(slot) => match relay.detach(slot) {
                 Ok(()) => return expect(Change::Detach(slot)),
@@ -117,7 +118,7 @@ impl RequestSender {
                 }
                 Err(why) => Response::Declined(why.to_string()),
             },
-            // True at once: what takes time is that senders stop naming it.
+            // Complete at once: only the senders need time to stop using the slot.
             Request::Drain { slot, for_s } => match switch.drain(slot, for_s * 1_000_000_000) {
                 Ok(()) => Response::Draining { slot, for_s },
                 Err(why) => Response::Declined(why.to_string()),

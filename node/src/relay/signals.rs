@@ -1,14 +1,14 @@
-//! Signals: which of them end a relay in order, and which are only logged. None but a second SIGINT or SIGTERM ends it
-//! without a goodbye.
+//! Signals: which end the relay in order, and which are only logged. Only a second SIGINT or SIGTERM ends it without a
+//! goodbye.
 //!
-//! | signal | what comes of it |
+//! | signal | effect |
 //! |---|---|
 //! | SIGINT, SIGTERM | the relay ends in order; a second one ends it at once |
-//! | SIGHUP, its terminal is gone | the relay ends in order; as often as it comes |
-//! | SIGHUP otherwise, SIGUSR1, SIGUSR2 | a line in the log |
-//! | SIGXFSZ | nothing: the file that grew too long reports its error |
+//! | SIGHUP, and the terminal is gone | the relay ends in order, however often the signal arrives |
+//! | other SIGHUP, SIGUSR1, SIGUSR2 | a line in the log |
+//! | SIGXFSZ | none: writing to the file returns an error |
 //!
-//! A SIGHUP that was ignored when the relay was started (`nohup`) stays so.
+//! If SIGHUP was ignored when the relay started (`nohup`), it stays ignored.
 
 use std::{
     fs::{self, File},
@@ -26,35 +26,35 @@ use signal_hook::{
     iterator,
 };
 
-use crate::limits::MESSAGES_MAX;
+use crate::limits::SIGNAL_MESSAGES_MAX;
 
-/// What the main thread is told.
+/// A message to the main thread.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Message {
-    /// A signal that ends nothing, as a line of the log.
+    /// A signal without effect; the text of its line in the log.
     Ignored(&'static str),
-    /// [`Signals::stop`] has an answer.
+    /// [`Signals::stop`] returns a line now.
     Wake,
     /// The relay has ended by itself.
     Ended,
 }
 
-/// What signals have come.
+/// The signals that arrived.
 #[derive(Debug)]
 pub(super) struct Signals {
-    /// The signal that ends the relay; 0 as long as none came.
+    /// The signal that ends the relay; 0 if none has arrived.
     stop: Arc<AtomicI32>,
     sender: SyncSender<Message>,
     messages: Receiver<Message>,
 }
 
 impl Signals {
-    /// Watches from now on, on a thread of its own.
+    /// Watches for signals on a thread of its own.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel gives no thread, or no signal handler.
     pub(super) fn watch() -> io::Result<Self> {
-        let (sender, messages) = sync_channel(MESSAGES_MAX);
+        let (sender, messages) = sync_channel(SIGNAL_MESSAGES_MAX);
         let signals = Self { stop: Arc::default(), sender, messages };
         let is_hup_ours = !is_ignored(SIGHUP);
         let mut wanted = vec![SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ];
@@ -75,7 +75,7 @@ impl Signals {
                         stop.store(signal, Ordering::Release);
                         Message::Wake
                     }
-                    // A shell says it as well as the kernel, so a second one kills nothing.
+                    // Both the shell and the kernel send it, so a second one must not kill the relay.
                     _ if is_hang_up => {
                         let order = Ordering::Release;
                         let _ = stop.compare_exchange(0, signal, order, Ordering::Relaxed);
@@ -96,7 +96,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// The line of the signal that ends the relay, if one came.
+    /// The line about the signal that ends the relay, if one has arrived.
     pub(super) fn stop(&self) -> Option<&'static str> {
         match self.stop.load(Ordering::Acquire) {
             0 => None,
@@ -106,7 +106,7 @@ impl Signals {
         }
     }
 
-    /// Where other threads tell the main thread something.
+    /// A sender of messages to the main thread.
     pub(super) fn sender(&self) -> SyncSender<Message> {
         self.sender.clone()
     }
@@ -116,18 +116,18 @@ impl Signals {
         self.messages.recv().map_err(|_| RecvTimeoutError::Disconnected)
     }
 
-    /// Waits for a message, at most so long.
+    /// Waits for a message, at most for this time.
     pub(super) fn recv_timeout(&self, timeout: Duration) -> Result<Message, RecvTimeoutError> {
         self.messages.recv_timeout(timeout)
     }
 }
 
-/// Whether this process has a terminal that it is controlled by.
+/// Whether this process has a controlling terminal.
 fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
 }
 
-/// Whether a signal was ignored by who started this process.
+/// Whether the parent process had set this signal to be ignored.
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

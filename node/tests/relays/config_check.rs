@@ -432,13 +432,13 @@ fn config_check_works_beside_the_relay_that_runs_and_disturbs_nothing() {
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(said.lines().count(), 6, "{said}");
-    let running = "in use by a relay that runs (process ";
+    let running = "in use by a running relay (process ";
     for what in
         ["the control socket, ", "the socket of [[unix]] local, ", "the lock of the state file, "]
     {
         assert!(said.lines().any(|line| line.contains(what) && line.contains(running)), "{said}");
     }
-    let wan = format!("address \"{}\" is in use by a relay that runs (process ", home.at);
+    let wan = format!("address \"{}\" is in use by a running relay (process ", home.at);
     assert!(said.contains(&wan) && said.ends_with("relay.toml: fine\n"), "{said}");
     assert_eq!((counts(), everything_in(home.directory.path())), (before, files));
     // Its clients are still those that are served.

@@ -349,7 +349,7 @@ fn what_the_kernel_drops_is_shown_by_reason() {
             let shown = words(&format!("{STROWGER} show discards --socket {}", socket.display()));
             let shown = shown.unwrap();
             assert!(reasons.iter().all(|reason| shown.contains(reason)), "{shown}");
-            (shown.contains("(even)") && shown.contains("empty_slot")).then_some(())
+            (shown.contains("(balanced)") && shown.contains("empty_slot")).then_some(())
         });
         relay.stop();
         other.stop();

@@ -134,7 +134,7 @@ fn goes_on(workers: usize, peer_is_expected: bool, has_door: bool) {
     });
     eventually("the counters are even", || {
         let balance = first.ask(r#"{"show":"discards"}"#)["balance"].take();
-        (balance["even"] == true).then_some(())
+        (balance["balanced"] == true).then_some(())
     });
     let replies = replies + senders.iter().map(UnknownSender::replies).sum::<u64>();
     assert!(replies > 0 && replies <= knocks, "{replies} replies to {knocks} knocks");
@@ -161,7 +161,11 @@ fn r9_a_relay_goes_on_while_strangers_knock_at_its_door() {
     let home = Home::new();
     let relay = home.start_with("");
     let said = relay.said.join("\n");
-    assert!(said.contains("handshakes apart") && said.contains("listener's handshakes"), "{said}");
+    assert!(
+        said.contains("handshakes at a socket of their own")
+            && said.contains("listener's handshakes"),
+        "{said}"
+    );
     let status = relay.ask(r#"{"show":"status"}"#);
     assert_eq!(status["ports"][0]["handshakes_apart"], true);
     relay.stop();
@@ -204,7 +208,7 @@ fn r9_where_the_kernel_does_not_steer_workers_hand_up_who_knocks_and_go_on() {
     let said = relay.said.join("\n");
     let why = "workers take handshakes in: SO_ATTACH_REUSEPORT_CBPF: ENOMEM (os error 12); raise it \
                with: sysctl -w net.core.optmem_max=";
-    assert!(said.contains(why) && !said.contains("handshakes apart"), "{said}");
+    assert!(said.contains(why) && !said.contains("handshakes at a socket of their own"), "{said}");
     let status = relay.ask(r#"{"show":"status"}"#);
     assert_eq!(status["ports"][0]["handshakes_apart"], false);
     relay.stop();

@@ -63,7 +63,7 @@ fn assert_found(relays: &[Relay; 2], found: [usize; 2]) {
 fn failures(relay: &Relay) -> Vec<String> {
     let answer = eventually("no frame is on its way", || {
         let answer = relay.ask(r#"{"show":"discards"}"#);
-        (answer["balance"]["even"] == true).then_some(answer)
+        (answer["balance"]["balanced"] == true).then_some(answer)
     });
     let udp = answer["ports"].as_array().unwrap().iter().find(|port| port["name"] == "udp");
     let reasons = udp.unwrap()["discards"].as_object().unwrap().keys().cloned();

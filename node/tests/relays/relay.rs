@@ -134,7 +134,7 @@ impl Relay {
         assert_eq!(status.code(), Some(0), "{status}");
         let last: Vec<String> = self.lines.iter().collect();
         let last = last.join("\n");
-        assert!(last.contains("(even)"), "{last}");
+        assert!(last.contains("(balanced)"), "{last}");
         assert!(!self.path("control").exists(), "the socket's file is gone");
         last
     }
@@ -268,7 +268,7 @@ fn show_answers_people_and_programs() {
     for (topic, words) in [
         ("slots", vec!["slot", "attached", "bytes in", "127.0.0.1:"]),
         ("ports", vec!["trains in", "kernel drops", "udp 127.0.0.1:"]),
-        ("discards", vec!["too_short", "balance: 3 frames in", "(even)"]),
+        ("discards", vec!["too_short", "balance: 3 frames in", "(balanced)"]),
         ("status", vec!["not sealed", "MiB", "workers"]),
     ] {
         let output = run(&["show", topic, "--socket", &socket]);
@@ -284,7 +284,7 @@ fn show_answers_people_and_programs() {
     let discards = relay.ask(r#"{"show":"discards"}"#);
     assert_eq!(discards["discards"]["too_short"], 1);
     assert_eq!(discards["ports"][0]["discards"]["too_short"], 1);
-    assert_eq!(discards["balance"]["even"], true);
+    assert_eq!(discards["balance"]["balanced"], true);
     relay.stop("TERM");
 }
 
@@ -300,7 +300,7 @@ fn a_watcher_is_told_every_second() {
     let uptimes: Vec<f64> = (0..3)
         .map(|_| {
             let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
-            assert_eq!(line["balance"]["even"], true);
+            assert_eq!(line["balance"]["balanced"], true);
             line["uptime_s"].as_f64().unwrap()
         })
         .collect();
@@ -442,7 +442,7 @@ fn r2_r3_no_datagram_stops_a_relay_and_each_is_counted() {
         }
         let balance = eventually("the counters are at rest", || {
             let balance = relay.balance();
-            (balance["frames_in"] == sent && balance["even"] == true).then_some(balance)
+            (balance["frames_in"] == sent && balance["balanced"] == true).then_some(balance)
         });
         assert_eq!(balance["frames_made"], 0);
         // What the dice made a good packet of went to b, and is in its way no more.

@@ -33,7 +33,7 @@ fn endpoints_of_two_relays_exchange_packets_over_a_sealed_link() {
     let link = first.ask(r#"{"show":"links"}"#)["links"][0].take();
     assert_eq!((&link["sealed"], &link["seal"]), (&true.into(), &"full".into()));
     assert_eq!(first.ask(r#"{"show":"status"}"#)["sealed"], true);
-    first.show("peers", &["peer", "up", "transit,endpoints", &b.key, "we are 12D3KooW"]);
+    first.show("peers", &["peer", "up", "transit,endpoints", &b.key, "this relay is 12D3KooW"]);
     first.show("links", &["full", "up", "heard"]);
     first.show("events", &["link_up", "slot 2", "slot_attached"]);
     first.stop();
@@ -235,7 +235,7 @@ fn a_stranger_gets_no_byte() {
     }
     eventually("each is counted", || {
         let balance = relay.ask(r#"{"show":"discards"}"#)["balance"].take();
-        (balance["discarded"] == sent && balance["even"] == true).then_some(())
+        (balance["discarded"] == sent && balance["balanced"] == true).then_some(())
     });
     unknown.set_nonblocking(true).unwrap();
     assert!(unknown.recv_from(&mut [0; 2048]).is_err(), "not a byte came back");

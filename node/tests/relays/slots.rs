@@ -118,7 +118,7 @@ fn a_number_that_needs_more_bits_is_told_of_and_one_that_is_kept_is_refused_with
     assert!(!said.contains("warning"), "{said}");
     let output = relay.command(&["slot", "renumber", "7", "9"]);
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("\nwarning: 9 cannot be written in 4 bits"), "{said}");
+    assert!(said.contains("\nwarning: slot 9 does not fit 4 bits"), "{said}");
     drop(relay); // killed
 
     fs::remove_file(home.path("local")).unwrap();
@@ -156,7 +156,7 @@ fn a_drained_slot_forwards_until_its_time_is_over() {
     relay.command_json(&["slot", "renumber", "5", "6"]);
     assert_eq!(state_of(&relay, 6), "draining");
     let said = relay.command(&["slot", "drain", "6", "--for", "0"]).stdout;
-    assert_eq!(String::from_utf8(said).unwrap(), "slot 6 draining: it is detached in 0 s\n");
+    assert_eq!(String::from_utf8(said).unwrap(), "slot 6 drains and is detached in 0 s\n");
     eventually("it is gone", || relay.events("slot_detached").pop());
     assert_eq!(state_of(&relay, 4), "attached");
     relay.stop();

@@ -30,7 +30,7 @@ pub(crate) struct Options {
 /// `strowger config add-peer`.
 ///
 /// # Errors
-/// One line: the file cannot be read or written, or would not be valid with the peer. The file is as before then.
+/// One line: the file cannot be read or written, or would not be valid with the peer. Then it stays as it was.
 pub(crate) fn run(options: &Options, output: &mut dyn Write) -> Result<(), Failure> {
     let Options { file, peer: spec, listener } = options;
     let shown = file.display();
@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options, output: &mut dyn Write) -> Result<(), Failu
         output,
         &format!(
             "added [[peer]] \"{name}\" to {shown}\n\
-             A relay that runs knows the peer after a restart, or at once by:\n  {attach}\n"
+             A running relay uses the peer after a restart, or at once after:\n  {attach}\n"
         ),
     )
 }

@@ -1,9 +1,9 @@
-//! `strowger config check`: what is wrong with a configuration on this machine, all of it, found without starting
-//! anything. It opens what a start opens as far as that changes nothing: files are looked at, sockets are looked for
-//! in the kernel's lists, and the switch is made without ports. So it works beside a relay that runs.
+//! `strowger config check`: reports everything that is wrong with a configuration on this machine, and starts nothing.
+//! It checks files, searches the kernel's lists for sockets, and makes a switch without ports. It changes nothing, so
+//! it works beside a running relay.
 //!
-//! A problem is what a start would refuse, or would go on without what is configured. A note is what is no fault of the
-//! configuration: a relay runs there already.
+//! A problem is what a start would refuse, or would start without. A note is no fault of the configuration, as a
+//! running relay that uses a socket.
 
 use std::{
     fs,
@@ -37,10 +37,10 @@ use crate::{
     },
 };
 
-/// Memory that is pinned to see whether AF_XDP may be used.
+/// Memory that the check pins to find out whether AF_XDP may be used.
 const UMEM_BYTES_TRIED: usize = 1 << 20;
 
-/// What was found.
+/// The results of the checks.
 #[derive(Debug, Default)]
 struct Findings {
     problems: Vec<Failure>,
@@ -60,7 +60,7 @@ impl Findings {
         self.notes.push(text);
     }
 
-    /// Something is in use by this process: a problem unless that is a relay, or cannot be known.
+    /// Something is in use by this process: a problem unless the process is a relay, or is unknown.
     fn in_use(&mut self, what: &str, holder: &Holder) {
         match holder {
             Holder::Other(..) => self.refused(format!(
@@ -73,34 +73,34 @@ impl Findings {
     }
 }
 
-/// Checks a file and prints what is wrong. The exit code is 2 if there is an error in the configuration, else 3 if
-/// there is something that this machine would refuse.
+/// Checks a file and prints what is wrong. The exit code is 2 for an error in the configuration, else 3 for something
+/// that this machine would refuse.
 ///
 /// # Errors
-/// The file cannot be read, or the answer not written.
+/// The file cannot be read, or the output cannot be written.
 pub(crate) fn run(
     file: &Path,
     is_text_only: bool,
     output: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let shown = file.display().to_string();
-    let complain = |line: &str| {
+    let print_error = |line: &str| {
         let _ = writeln!(io::stderr(), "strowger: {}", Untrusted(line));
     };
     let config = match config::read_lines(file)? {
         Ok(config) => config,
         Err(lines) => {
-            lines.iter().for_each(|line| complain(line));
+            lines.iter().for_each(|line| print_error(line));
             return Ok(Failure::new(Exit::Usage, "").code());
         }
     };
-    let found = if is_text_only { Findings::default() } else { look(file, config) };
+    let found = if is_text_only { Findings::default() } else { check_machine(file, config) };
     let mut text = String::new();
     for note in &found.notes {
         text += &format!("{}: note: {}\n", Untrusted(&shown), Untrusted(note));
     }
     for problem in &found.problems {
-        complain(&format!("{shown}: {}", problem.line));
+        print_error(&format!("{shown}: {}", problem.line));
     }
     let exit = found.problems.iter().map(|problem| problem.exit).min_by_key(|exit| *exit as u8);
     if exit.is_none() {
@@ -110,8 +110,8 @@ pub(crate) fn run(
     Ok(exit.map_or(ExitCode::SUCCESS, |exit| Failure::new(exit, "").code()))
 }
 
-/// Looks at the machine as a start would.
-fn look(file: &Path, mut config: Config) -> Findings {
+/// Checks the machine as a start would.
+fn check_machine(file: &Path, mut config: Config) -> Findings {
     let mut found = Findings::default();
     let account = builder::account(&config).unwrap_or_else(|failure| {
         found.problems.push(failure);
@@ -128,21 +128,21 @@ fn look(file: &Path, mut config: Config) -> Findings {
 
     let roles = roles(&config, file, workers);
     roles.conflicts().into_iter().for_each(|conflict| found.wrong(conflict));
-    let identity = look_at_secrets(&config, &opener, &mut found);
+    let identity = check_secrets(&config, &opener, &mut found);
     for (role, path) in roles.each() {
-        look_at_file(role, path, (&opener, user), &sockets, &mut found);
+        check_file(role, path, (&opener, user), &sockets, &mut found);
     }
     if let Err(absent) = config.resolve() {
         absent.into_iter().for_each(|line| found.refused(line));
     }
     for listener in &config.udp {
-        look_at_listener(listener, &config, &sockets, &mut found);
+        check_listener(listener, &config, &sockets, &mut found);
     }
-    look_at_interfaces(&config, workers, &mut found);
+    check_interfaces(&config, workers, &mut found);
     addresses::faults(&MachineAddresses::now(), &config)
         .into_iter()
         .for_each(|fault| found.wrong(fault));
-    // Another key stands for one that cannot be read.
+    // A new key replaces one that cannot be read.
     let identity = identity.or_else(|| IdentityKey::generate(&mut OsEntropy).ok());
     let builder = builder::builder(&config, identity, |_| Ok(Psk::NONE));
     let builder = builder.map(|builder| builder.workers(workers).opener(opener));
@@ -154,7 +154,7 @@ fn look(file: &Path, mut config: Config) -> Findings {
 }
 
 /// Reads the keys, each file once.
-fn look_at_secrets(config: &Config, opener: &Opener, found: &mut Findings) -> Option<IdentityKey> {
+fn check_secrets(config: &Config, opener: &Opener, found: &mut Findings) -> Option<IdentityKey> {
     let identity = config.identity.as_ref().and_then(|identity| {
         let read = key_file::read(&identity.key, opener);
         read.map_err(|why| found.refused(format!("[identity]: {why}"))).ok()
@@ -173,7 +173,7 @@ fn look_at_secrets(config: &Config, opener: &Opener, found: &mut Findings) -> Op
     identity
 }
 
-fn look_at_file(
+fn check_file(
     role: &Role,
     path: &Path,
     (opener, user): (&Opener, Option<&str>),
@@ -181,7 +181,7 @@ fn look_at_file(
     found: &mut Findings,
 ) {
     let may = match role {
-        // The configuration is read, and keys were looked at.
+        // The configuration and the keys have been read.
         Role::Configuration | Role::Key | Role::Psk => Ok(()),
         Role::State | Role::StateNew => opener.may_replace_later(path),
         Role::StateLock => opener.may_keep(path).map(|there| {
@@ -197,16 +197,16 @@ fn look_at_file(
         }),
     };
     let Err(error) = may else { return };
-    let line = format!("{role}: {}: {error}; {}", path.display(), way_out(&error, path, user));
-    // The state file and its companions are one problem to people.
-    let is_said = matches!(role, Role::StateNew | Role::StateLock)
+    let line = format!("{role}: {}: {error}; {}", path.display(), remedy(&error, path, user));
+    // The state file and its lock are one problem to an operator.
+    let is_reported = matches!(role, Role::StateNew | Role::StateLock)
         && found.problems.iter().any(|problem| problem.line.starts_with("the state file: "));
-    if !is_said {
+    if !is_reported {
         found.refused(line);
     }
 }
 
-fn way_out(error: &io::Error, path: &Path, user: Option<&str>) -> String {
+fn remedy(error: &io::Error, path: &Path, user: Option<&str>) -> String {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new(".")).display();
     match error.kind() {
@@ -219,7 +219,7 @@ fn way_out(error: &io::Error, path: &Path, user: Option<&str>) -> String {
     }
 }
 
-fn look_at_listener(listener: &Listener, config: &Config, sockets: &Sockets, found: &mut Findings) {
+fn check_listener(listener: &Listener, config: &Config, sockets: &Sockets, found: &mut Findings) {
     let Listener { name, address: at, backend, .. } = listener;
     let shown = Shown(strowger_frame::Address::Udp(*at));
     let whose = format!("listener \"{name}\": address \"{shown}\"");
@@ -230,7 +230,7 @@ fn look_at_listener(listener: &Listener, config: &Config, sockets: &Sockets, fou
         ));
     } else if let Some(first) = first_unprivileged(*at) {
         found.refused(format!(
-            "{whose}: ports below {first} take root or CAP_NET_BIND_SERVICE, which this process has not"
+            "{whose}: ports below {first} need root or CAP_NET_BIND_SERVICE, which this process lacks"
         ));
     }
     if let Some(holder) =
@@ -245,12 +245,12 @@ fn look_at_listener(listener: &Listener, config: &Config, sockets: &Sockets, fou
     };
     if let Some(Err(refusal)) = wants {
         found.refused(format!(
-            "listener \"{name}\": the backend that is written cannot be had: {refusal}; or leave backend out"
+            "listener \"{name}\": the configured backend does not work here: {refusal}; or leave backend out"
         ));
     }
 }
 
-/// The first port that this process may bind, where that is above the listener's.
+/// The first port that this process may bind, if that is above the listener's.
 fn first_unprivileged(at: SocketAddr) -> Option<u16> {
     const PATH: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
     /// `CAP_NET_BIND_SERVICE`.
@@ -262,7 +262,7 @@ fn first_unprivileged(at: SocketAddr) -> Option<u16> {
     (at.port() != 0 && at.port() < first && !may_bind).then_some(first)
 }
 
-/// What a start does about what is not there yet.
+/// What a start does about an address or interface that is missing.
 fn waiting(config: &Config) -> String {
     match config.wait.as_secs() {
         0 => String::new(),
@@ -270,7 +270,7 @@ fn waiting(config: &Config) -> String {
     }
 }
 
-fn look_at_interfaces(config: &Config, workers: usize, found: &mut Findings) {
+fn check_interfaces(config: &Config, workers: usize, found: &mut Findings) {
     if config.ethernet.is_empty() {
         return;
     }
@@ -279,11 +279,11 @@ fn look_at_interfaces(config: &Config, workers: usize, found: &mut Findings) {
     let no_xdp = of_xdp.iter().find_map(|tried| tried.as_ref().err());
     for ethernet in &config.ethernet {
         let by_packet = match ethernet.backend {
-            Choice::Only(rung) => rung == RxMode::Packet,
+            Choice::Only(mode) => mode == RxMode::Packet,
             Choice::Auto => no_xdp.is_some(),
             Choice::Xdp => false,
         };
-        // AF_PACKET opens the first queue alone, and has the frames of all.
+        // AF_PACKET opens only the first queue, and receives the frames of all.
         let opened = if by_packet { 1 } else { usize::MAX };
         for spec in builder::ethernet_interface(ethernet)
             .specs(workers, config.switch.slot_max())

@@ -1,5 +1,5 @@
-//! Who has a socket that a relay would bind, as the kernel lists them. It binds and connects nothing, so a relay
-//! that runs notices nothing.
+//! Finds the process that uses a socket or a lock, in the kernel's lists. It binds and connects nothing, so a running
+//! relay is not disturbed.
 
 use std::{
     collections::HashMap,
@@ -9,26 +9,26 @@ use std::{
     path::Path,
 };
 
-/// What the main thread of a relay is called.
+/// The name of a relay's main thread.
 const RELAY: &str = "strowger";
-/// Of a unix socket in the kernel's list: it listens (`__SO_ACCEPTCON`).
+/// The flag of a listening unix socket in the kernel's list (`__SO_ACCEPTCON`).
 const LISTENS: u32 = 1 << 16;
 
-/// The process that has something.
+/// The process that uses something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Holder {
     /// A relay.
     Relay(u32),
     /// Another program, with its process number and name.
     Other(u32, String),
-    /// One that this user may not look at, or in another PID namespace.
+    /// A process that this user may not inspect, or in another PID namespace.
     Unknown,
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Relay(process) => write!(f, "a relay that runs (process {process})"),
+            Self::Relay(process) => write!(f, "a running relay (process {process})"),
             Self::Other(process, name) => write!(f, "{name} (process {process})"),
             Self::Unknown => f.write_str("a process that this user cannot see"),
         }
@@ -46,18 +46,18 @@ impl Holder {
     }
 }
 
-/// UDP and unix sockets of this network namespace, and whose they are.
+/// UDP and unix sockets of this network namespace, and their processes.
 #[derive(Debug)]
 pub(super) struct Sockets {
     udp: Vec<(SocketAddr, u64)>,
     /// Listening unix sockets: path and inode.
     unix: Vec<(String, u64)>,
-    /// Processes by the inode of a socket that they have.
+    /// Processes by the inode of a socket.
     processes: HashMap<u64, u32>,
 }
 
 impl Sockets {
-    /// Those of now.
+    /// The current ones.
     pub(super) fn now() -> Self {
         let list = |name: &str| fs::read_to_string(format!("/proc/self/net/{name}"));
         let [udp, udp6, unix] = ["udp", "udp6", "unix"].map(|name| list(name).unwrap_or_default());
@@ -65,7 +65,7 @@ impl Sockets {
         Self { udp, unix: unix.lines().filter_map(listening).collect(), processes: processes() }
     }
 
-    /// Who has an address and port that a listener would bind; the relay, if it is one.
+    /// The process that uses an address and port that a listener would bind.
     pub(super) fn holder_of_udp(&self, at: SocketAddr, is_dual: bool) -> Option<Holder> {
         let has_v4 = self.udp.iter().any(|(it, _)| it.is_ipv4() && it.port() == at.port());
         let clashes = |other: SocketAddr| {
@@ -74,7 +74,7 @@ impl Sockets {
             let fits = match (ip.is_ipv4(), other_ip.is_ipv4()) {
                 (true, true) | (false, false) => is_any || ip == other_ip,
                 (false, true) => is_dual,
-                // Whether another's [::] takes IPv4 is not listed; one that does not has a second socket.
+                // The kernel does not list whether a socket at [::] takes IPv4; a program whose socket does not has a second one.
                 (true, false) => other_ip.is_unspecified() && !has_v4,
             };
             at.port() != 0 && at.port() == other.port() && fits
@@ -83,7 +83,7 @@ impl Sockets {
         holders.map(|(_, inode)| self.holder(*inode)).max_by_key(Self::weight)
     }
 
-    /// What matters most is told: another program, then a relay.
+    /// Of several processes the one with the highest weight is reported.
     fn weight(holder: &Holder) -> u8 {
         match holder {
             Holder::Unknown => 0,
@@ -92,12 +92,12 @@ impl Sockets {
         }
     }
 
-    /// Who listens at a unix socket's path.
+    /// The process that listens at the path of a unix socket.
     pub(super) fn holder_of_unix(&self, path: &Path) -> Option<Holder> {
         let id = |path: &Path| fs::metadata(path).ok().map(|at| (at.dev(), at.ino()));
         let wanted = id(path)?;
         let is_it = |listed: &str| {
-            // Under another path that is the same file, too.
+            // The same file can be listed under another path.
             Path::new(listed).file_name() == path.file_name()
                 && id(Path::new(listed)) == Some(wanted)
         };
@@ -110,21 +110,21 @@ impl Sockets {
     }
 }
 
-/// Who has locked a file (`flock`), by its device and inode.
+/// The process that has locked a file (`flock`), by its device and inode.
 pub(super) fn holder_of_lock(id: (u64, u64)) -> Option<Holder> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let process = locks.lines().find_map(|line| lock(line, id))?;
     Some(process.map_or(Holder::Unknown, Holder::of))
 }
 
-/// The process of a line of `/proc/locks` that is about this file.
+/// The process in a line of `/proc/locks` about this file.
 fn lock(line: &str, (device, inode): (u64, u64)) -> Option<Option<u32>> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let [_, "FLOCK", _, _, process, file, ..] = words.as_slice() else { return None };
     let mut parts = file.split(':');
     let mut number = |radix| u64::from_str_radix(parts.next()?, radix).ok();
     let (major, minor, listed) = (number(16)?, number(16)?, number(10)?);
-    // As the C library's `major` and `minor` have it.
+    // As `major` and `minor` of the C library.
     let major_of = (device >> 8 & 0xfff) | (device >> 32 & !0xfff);
     let minor_of = (device & 0xff) | (device >> 12 & !0xff);
     let is_it = (major, minor, listed) == (major_of, minor_of & 0xffff_ffff, inode);
@@ -137,7 +137,7 @@ fn udp_socket(line: &str) -> Option<(SocketAddr, u64)> {
     let (ip, port) = words.nth(1)?.split_once(':')?;
     let inode = words.nth(7)?.parse().ok()?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    // Words of 32 bits, each written as this machine's number.
+    // Words of 32 bits in this machine's byte order.
     let word = |at: usize| {
         let digits = ip.get(8 * at..8 * at + 8)?;
         u32::from_str_radix(digits, 16).ok().map(u32::to_ne_bytes)
@@ -156,7 +156,7 @@ fn udp_socket(line: &str) -> Option<(SocketAddr, u64)> {
     Some((SocketAddr::new(ip.to_canonical(), port), inode))
 }
 
-/// The path and the inode of a line of `/proc/net/unix` about a socket that listens.
+/// The path and the inode of a listening socket in a line of `/proc/net/unix`.
 fn listening(line: &str) -> Option<(String, u64)> {
     let mut rest = line;
     let mut word = || {
@@ -171,7 +171,7 @@ fn listening(line: &str) -> Option<(String, u64)> {
     listens.then(|| (rest.to_owned(), inode))
 }
 
-/// Which process has which socket, as far as this user may see.
+/// The process of each socket, as far as this user may see.
 fn processes() -> HashMap<u64, u32> {
     let mut found = HashMap::new();
     let numbers = fs::read_dir("/proc")
@@ -185,7 +185,7 @@ fn processes() -> HashMap<u64, u32> {
             let inode = what.to_str().and_then(|what| what.strip_prefix("socket:["));
             let inode = inode.and_then(|inode| inode.trim_end_matches(']').parse().ok());
             if let Some(inode) = inode {
-                // A child may have it from its parent.
+                // A child can inherit a socket; the parent counts.
                 let first = found.entry(inode).or_insert(process);
                 *first = process.min(*first);
             }
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_lists_is_read() {
+    fn the_kernels_lists_are_parsed() {
         let udp = "  77: 0100007F:1B58 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4242 2 0 0";
         assert_eq!(udp_socket(udp), Some(("127.0.0.1:7000".parse().unwrap(), 4242)));
         let udp6 = "  77: B80D0120000000000000000001000000:1B58 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4242 2 0 0";

@@ -6,10 +6,10 @@ use strowger_crypto::StaticPublic;
 
 use crate::relay::config::{Fault, parse_key};
 
-/// The rights of a peer that the operator names: all of them. `control` lets the peer ping and trace this relay.
+/// The rights of a configured peer: all of them. `control` lets the peer ping and trace this relay.
 pub(crate) const RIGHTS: &str = "transit,endpoints,control";
 
-/// A peer as the command line names it.
+/// A peer on the command line: `[NAME=]KEY[@ADDRESS]`.
 #[derive(Clone, Debug)]
 pub(crate) struct PeerArgument {
     pub(crate) name: Option<String>,

@@ -1,11 +1,11 @@
-//! How a command line names the receiving half of UDP sockets. It never opens one.
+//! The receive backends of UDP sockets, as the command line names them.
 
 use strowger_io::udp::Choice;
 
-/// How our sockets receive.
+/// How the sockets receive.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub(crate) enum Backend {
-    /// The one that was measured to forward most
+    /// The fastest one in measurements
     Auto,
     /// io_uring, or an error
     #[value(name = "io_uring")]

@@ -1,5 +1,5 @@
-//! `strowger demo`: a real relay on this machine, with real UDP sockets on both sides, that needs no
-//! rights. It measures what arrives, checks what must be true, and never prints what it did not see.
+//! `strowger demo`: sends traffic through a relay on this machine, over UDP sockets on both sides, and checks the
+//! result. It needs no privileges.
 
 mod backend;
 mod testbed;
@@ -24,13 +24,13 @@ use self::testbed::Testbed;
 use self::traffic::{FRAME_BYTES_MIN, Load, Progress, SinkReport, SourceReport};
 use crate::exit::{Exit, Failure, output_ended};
 
-/// The longest frame that the demo sends: what every loopback takes in a train.
+/// The longest frame that the demo sends: every loopback takes a train of these.
 const FRAME_BYTES_MAX: usize = 9_000;
 
-/// How long frames on their way may take to come to rest once nothing more is sent.
+/// How long frames in flight may take to arrive once the source has stopped.
 const REST_MAX: Duration = Duration::from_secs(3);
 
-/// What the demo is asked to do.
+/// `strowger demo`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
     /// How long to send, in seconds (0.1 to 60)
@@ -56,23 +56,23 @@ pub(crate) struct Options {
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.1..=60.0).contains(&seconds) => Ok(seconds),
-        _ => Err("a number from 0.1 to 60 is wanted".into()),
+        _ => Err("need a number from 0.1 to 60".into()),
     }
 }
 
 fn frame_bytes(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(bytes) if (FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&bytes) => Ok(bytes),
-        _ => Err(format!("a number from {FRAME_BYTES_MIN} to {FRAME_BYTES_MAX} is wanted")),
+        _ => Err(format!("need a number from {FRAME_BYTES_MIN} to {FRAME_BYTES_MAX}")),
     }
 }
 
-/// What was seen, and whether all that must be true was.
+/// The measurements, and whether all checks passed.
 #[derive(Clone, Debug, Serialize)]
 struct Outcome {
     /// All checks passed.
     ok: bool,
-    /// The checks that did not.
+    /// The checks that failed.
     failed: Vec<String>,
     /// R3 on every switch: frames in + frames made = frames out + discards.
     balanced: bool,
@@ -82,20 +82,19 @@ struct Outcome {
     bits_per_s: f64,
     frames_sent: u64,
     frames_received: u64,
-    /// Answers that came along the way back which the frames had written.
+    /// Replies that arrived by the return path in the label of a frame.
     answers: u64,
     /// Sent and not received. Each is in `discards` or `kernel_drops`.
     lost: u64,
     reordered: u64,
-    /// Received with other bytes than were sent.
+    /// Received with changed bytes.
     damaged: u64,
     frames_copied: u64,
     /// Calls of the allocator on worker threads.
     worker_allocations: u64,
     /// By reason, all switches together.
     discards: BTreeMap<&'static str, u64>,
-    /// Frames that were for a switch itself, which has taken them: handshakes, keepalives. They
-    /// stand beside the discards in the balance.
+    /// Frames for a switch itself: handshakes, keepalives. The balance counts them beside the discards.
     handled: u64,
     /// Datagrams that the kernel dropped before they became frames.
     kernel_drops: u64,
@@ -109,7 +108,7 @@ struct Outcome {
     /// Frames in a receive and in a send of the relay, on average.
     frames_per_receive: f64,
     frames_per_send: f64,
-    /// What would be faster here.
+    /// What would make it faster on this machine.
     faster_here: Vec<String>,
 }
 
@@ -126,9 +125,9 @@ struct Sides {
 /// Runs the demo.
 ///
 /// # Errors
-/// What the machine refused: a socket, memory, a thread.
+/// The machine refused a socket, memory or a thread.
 pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
-    let outcome = drive(options)?;
+    let outcome = measure(options)?;
     let mut out = std::io::stdout().lock();
     let printed = if options.json {
         serde_json::to_writer(&mut out, &outcome)
@@ -143,10 +142,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
     Ok(if outcome.ok { ExitCode::SUCCESS } else { ExitCode::from(Exit::CheckFailed as u8) })
 }
 
-fn drive(options: &Options) -> Result<Outcome, Failure> {
+fn measure(options: &Options) -> Result<Outcome, Failure> {
     let backend = options.backend.into();
-    // Several flows spread over several workers; one flow stays on one. Each sealed one costs a
-    // switch of its own on the left.
+    // Several flows spread over several workers; one flow stays on one worker. Each sealed flow needs a switch of its
+    // own on the left.
     let workers = usize::from(options.workers);
     let flows = match (options.workers, options.plain) {
         (1, _) => 1,
@@ -163,7 +162,7 @@ fn drive(options: &Options) -> Result<Outcome, Failure> {
         eprintln!("relay: {}", testbed.report);
         match testbed.sealed_after {
             Some(after) => eprintln!("{}", sealed_line(&testbed, after)),
-            None => eprintln!("links are plain, as was asked: neither encrypted nor authenticated"),
+            None => eprintln!("links are plain, as requested: neither encrypted nor authenticated"),
         }
     }
 
@@ -185,8 +184,8 @@ fn drive(options: &Options) -> Result<Outcome, Failure> {
     let (sources, sent) = join(source)?;
     progress.stop_receiving.store(true, Ordering::Relaxed);
     let (sink, received) = join(sink)?;
-    let resting = Instant::now();
-    while !testbed.is_at_rest() && resting.elapsed() < REST_MAX {
+    let stopped = Instant::now();
+    while !testbed.is_at_rest() && stopped.elapsed() < REST_MAX {
         std::thread::sleep(Duration::from_millis(1));
     }
 
@@ -194,11 +193,11 @@ fn drive(options: &Options) -> Result<Outcome, Failure> {
     let frames_copied = testbed.frames_copied();
     let port = testbed.relay.stats().map(|stats| stats.ports).unwrap_or_default();
     let balances = testbed.stop()?;
-    // Dropped last: frames that an endpoint has not taken are on no switch's account.
+    // Dropped last: no switch counts frames that an endpoint has not taken.
     drop((sources, sink));
     let queues = port.iter().flat_map(|port| &port.port.queues);
     let sums = queues.fold((0, 0), |sums, q| (sums.0 + q.trains_in, sums.1 + q.trains_out));
-    Ok(judge(options, &balances, &sent, &received, &report, frames_copied, sums))
+    Ok(evaluate(options, &balances, &sent, &received, &report, frames_copied, sums))
 }
 
 fn sealed_line(testbed: &Testbed, after: Duration) -> String {
@@ -214,8 +213,8 @@ fn join<T>(thread: std::thread::JoinHandle<T>) -> Result<T, Failure> {
     thread.join().map_err(|_| Failure::new(Exit::Died, "demo: a traffic thread died"))
 }
 
-/// As many frames on their way as the smallest socket buffer on it holds, so that the kernel need
-/// not drop any: it accounts up to twice the bytes, and some hundred more for every train.
+/// As many frames in flight as the smallest socket buffer on the path holds, so that the kernel drops none: it counts
+/// up to twice the bytes, and some hundred more for each train.
 fn window_frames(buffer_bytes: usize, size: usize, depth_frames: usize) -> u64 {
     let fits = buffer_bytes / (4 * (size + 64));
     fits.clamp(64, depth_frames / 2) as u64
@@ -250,12 +249,12 @@ fn watch(options: &Options, testbed: &Testbed, progress: &Progress) {
     }
 }
 
-fn judge(
+fn evaluate(
     options: &Options,
     balances: &[Balance],
     sent: &SourceReport,
     received: &SinkReport,
-    ladder: &strowger_io::udp::UdpReport,
+    report: &strowger_io::udp::UdpReport,
     frames_copied: u64,
     (trains_in, trains_out): (u64, u64),
 ) -> Outcome {
@@ -269,8 +268,7 @@ fn judge(
         *discards.entry(reason.name()).or_default() += count;
     }
     let kernel_drops = balances.iter().map(|balance| balance.kernel_drops).sum();
-    // What the links themselves had to say was no frame of ours.
-    // No discard to a reader: handshakes and keepalives end where they are meant to.
+    // Handshakes and keepalives arrived at their destination, so they are no discards to a reader.
     let handled = Discard::ALL.iter().filter(|discard| discard.is_handled());
     let handled = handled.filter_map(|discard| discards.remove(discard.name())).sum();
     let counted = discards.values().sum::<u64>() + kernel_drops;
@@ -280,12 +278,12 @@ fn judge(
 
     let checks = [
         (frames_received > 0, "no frame arrived".to_owned()),
-        (sent.answers > 0, "no answer came along the way back".to_owned()),
+        (sent.answers > 0, "no reply arrived by a return path".to_owned()),
         (balanced, "a switch's counters do not balance (R3)".to_owned()),
         (lost <= counted, format!("{lost} frames were lost, but only {counted} counted")),
         (frames_received <= frames_sent, "more frames arrived than were sent (R4)".to_owned()),
         (received.reordered == 0, format!("{} frames out of order (R7)", received.reordered)),
-        (received.damaged == 0, format!("{} frames came with other bytes", received.damaged)),
+        (received.damaged == 0, format!("{} frames arrived with changed bytes", received.damaged)),
         (frames_copied == 0, format!("{frames_copied} frames were copied")),
         (alloc::installed(), "the guarded allocator is not installed".to_owned()),
         (worker_allocations == 0, format!("workers allocated {worker_allocations} times (R13)")),
@@ -310,7 +308,7 @@ fn judge(
         discards,
         handled,
         kernel_drops,
-        backend: ladder.backend.name(),
+        backend: report.backend.name(),
         sealed: !options.plain,
         size: options.size,
         workers: options.workers,
@@ -324,12 +322,12 @@ fn judge(
         },
         frames_per_receive: per(relay.frames_in, trains_in),
         frames_per_send: per(relay.frames_out, trains_out),
-        faster_here: faster_here(options, ladder),
+        faster_here: faster_here(options, report),
     }
 }
 
-fn faster_here(options: &Options, ladder: &strowger_io::udp::UdpReport) -> Vec<String> {
-    let mut faster = ladder.warnings();
+fn faster_here(options: &Options, report: &strowger_io::udp::UdpReport) -> Vec<String> {
+    let mut faster = report.warnings();
     let cores = strowger_io::sys::cores::usable_cores().len();
     if cores < 5 {
         faster.push(format!(
@@ -354,7 +352,7 @@ fn print(out: &mut impl std::io::Write, outcome: &Outcome) -> std::io::Result<()
          {damaged} damaged",
         outcome.seconds
     )?;
-    writeln!(out, "way back    {} answers came along the labels' own way back", outcome.answers)?;
+    writeln!(out, "replies     {} along the return paths in the labels", outcome.answers)?;
     writeln!(
         out,
         "data plane  {} frames copied, {} allocations on workers",
@@ -372,7 +370,11 @@ fn print(out: &mut impl std::io::Write, outcome: &Outcome) -> std::io::Result<()
         writeln!(out, "discards    {count} {reason}")?;
     }
     if outcome.kernel_drops > 0 {
-        writeln!(out, "discards    {} by the kernel, before we had them", outcome.kernel_drops)?;
+        writeln!(
+            out,
+            "discards    {} by the kernel, before they became frames",
+            outcome.kernel_drops
+        )?;
     }
     let Sides { frames_in, frames_made, frames_out, discarded, handled } = outcome.relay;
     let sign = if outcome.balanced { "balanced" } else { "NOT balanced" };
@@ -381,7 +383,7 @@ fn print(out: &mut impl std::io::Write, outcome: &Outcome) -> std::io::Result<()
         "balance     {sign}; relay: {frames_in} in + {frames_made} made = {frames_out} out + \
          {discarded} discarded + {handled} handled"
     )?;
-    let links = if outcome.sealed { "links sealed" } else { "links plain, as was asked" };
+    let links = if outcome.sealed { "links sealed" } else { "links plain, as requested" };
     writeln!(out, "backend     {}; {links}", outcome.backend)?;
     for hint in &outcome.faster_here {
         writeln!(out, "faster      {hint}")?;

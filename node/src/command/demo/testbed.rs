@@ -4,8 +4,8 @@
 //!   source ── left ══ udp ══ relay ══ udp ══ right ── sink
 //! ```
 //!
-//! Links over UDP are sealed, with keys made at the start, unless plain ones are asked for. A peer has
-//! one link, so several sealed flows come from as many relays on the left.
+//! Links over UDP are sealed, with keys made at the start, unless `--plain` is given. A peer has one link, so several
+//! sealed flows come from as many relays on the left.
 
 use std::{
     net::SocketAddr,
@@ -31,15 +31,15 @@ use crate::exit::{Exit, Failure};
 const ENDPOINT: (&str, u32) = ("endpoint", 2);
 /// The slots of links begin here.
 const LINKS_FROM: u32 = 3;
-/// How long links may take to have keys.
+/// How long links may take to come up.
 const UP_MAX: Duration = Duration::from_secs(20);
 
 /// A relay that runs.
 pub(super) struct Node {
     handle: RelayHandle,
-    /// What its peers know it by, where its links are sealed.
+    /// Its static key, if its links are sealed.
     key: Option<StaticPublic>,
-    /// By listener: its address, and how its sockets work.
+    /// For each listener: its name, its address, and how its sockets work.
     listeners: Vec<(String, SocketAddr, UdpReport)>,
     /// The names of its links.
     links: Vec<String>,
@@ -53,9 +53,9 @@ pub(super) struct Testbed {
     right: Node,
     /// How the relay's sockets work.
     pub(super) report: UdpReport,
-    /// By flow: the path from the source to the sink.
+    /// For each flow: the label from the source to the sink.
     pub(super) labels: Vec<Label>,
-    /// How long links took from nothing to all keys; `None` where they are plain.
+    /// How long it took until all sealed links were up; `None` if they are plain.
     pub(super) sealed_after: Option<Duration>,
 }
 
@@ -63,7 +63,7 @@ fn refused(what: &str) -> impl Fn(&dyn std::fmt::Display) -> Failure {
     move |why| Failure::new(Exit::Refused, format!("demo: {what}: {why}"))
 }
 
-/// What a relay is to be.
+/// The description of a relay.
 #[derive(Clone, Copy)]
 struct NodeSpec {
     workers: usize,
@@ -75,7 +75,7 @@ struct NodeSpec {
 impl Node {
     fn start(spec: NodeSpec, endpoint: Option<CustomPort>) -> Result<Self, Failure> {
         let NodeSpec { workers, listeners, is_sealed, backend } = spec;
-        // A burst under way, and as much again that waits at exits or to be sent.
+        // A burst in the switch, and one that waits in egress queues or to be sent.
         let trains = usize::from(POSTED_BUFFERS) * listeners + 2 * BURST_MAX;
         let memory = Memory::default().trains(Some(trains as u32)).huge_pages(false);
         let mut builder = Relay::builder().network("strowger demo").workers(workers).memory(memory);
@@ -108,7 +108,7 @@ impl Node {
         Ok(Self { handle, key, listeners, links: Vec::new() })
     }
 
-    /// With an endpoint, of which this program has the other half.
+    /// Starts a relay with an endpoint, of which this program has the other half.
     fn with_endpoint(spec: NodeSpec, depth_frames: usize) -> Result<(Self, Endpoint), Failure> {
         let of_endpoint = EndpointSpec { depth_frames, ..EndpointSpec::default() };
         let (port, endpoint) =
@@ -117,8 +117,8 @@ impl Node {
         Ok((Self::start(spec, Some(port))?, endpoint))
     }
 
-    /// Adds a link to another relay behind a listener, sealed if that relay has a key; returns its slot. One end of a
-    /// sealed link waits until the other comes: a handshake that comes too early is repeated a second later.
+    /// Adds a link to another relay behind a listener, sealed if that relay has a key, and returns its slot. One end of a
+    /// sealed link waits for the other: a handshake that arrives too early is repeated only a second later.
     fn link(
         &mut self,
         (listener, waits): (usize, bool),
@@ -143,7 +143,7 @@ impl Node {
         self.listeners[listener].1
     }
 
-    /// The counters now; none if the relay has ended, which its shutdown tells.
+    /// The current counters; none if the relay has ended. `stop` reports that.
     pub(super) fn stats(&self) -> Option<Stats> {
         self.handle.stats().ok()
     }
@@ -155,7 +155,7 @@ impl Node {
     fn stop(&self) -> Result<Balance, Failure> {
         match self.handle.shutdown() {
             Ok(Summary { totals, .. }) => Ok(totals),
-            // What does not balance is one of the demo's checks.
+            // The balance is one of the demo's checks.
             Err(ShutdownError::Uneven(summary) | ShutdownError::Unfinished(summary)) => {
                 Ok(summary.totals)
             }
@@ -164,9 +164,8 @@ impl Node {
     }
 }
 
-/// Builds the testbed, its sources and its sink. With several workers in the relay there are several
-/// flows, each from a socket of its own, since the kernel spreads flows over the relay's sockets by
-/// their addresses.
+/// Builds the testbed, its sources and its sink. With several workers in the relay there are several flows, each from
+/// a socket of its own: the kernel distributes flows over the relay's sockets by their addresses.
 pub(super) fn build(
     relay_workers: usize,
     flows: usize,
@@ -197,9 +196,9 @@ pub(super) fn build(
                 ingress: Slot::new(ingress),
                 egress: Slot::new(egress),
             };
-            let way =
+            let hops =
                 [hop(ENDPOINT.1, to_relay), hop(from_left, to_right), hop(from_relay, ENDPOINT.1)];
-            let (label, _back) = Label::build(&way).map_err(|why| refused("label")(&why))?;
+            let (label, _back) = Label::build(&hops).map_err(|why| refused("label")(&why))?;
             labels.push(label);
         }
         lefts.push(left);
@@ -233,17 +232,17 @@ impl Testbed {
         self.relay.links.len()
     }
 
-    /// Whether no frame is on its way inside one of the relays.
+    /// Whether no frame is inside one of the relays.
     pub(super) fn is_at_rest(&self) -> bool {
         self.nodes().all(|node| node.stats().is_none_or(|stats| stats.totals.is_even()))
     }
 
-    /// Stops all relays; what is left are the counters: those of the relay first.
+    /// Stops all relays, and returns their counters: those of the relay in the middle first.
     pub(super) fn stop(self) -> Result<Vec<Balance>, Failure> {
         self.nodes().map(Node::stop).collect()
     }
 
-    /// Frames whose payload was copied, anywhere.
+    /// Frames whose payload any relay copied.
     pub(super) fn frames_copied(&self) -> u64 {
         self.nodes().filter_map(Node::stats).map(|stats| stats.frames_copied).sum()
     }

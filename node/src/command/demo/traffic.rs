@@ -1,12 +1,10 @@
-//! The two ends of the demo's traffic: a source that sends numbered frames as fast as its window
-//! allows, and a sink that checks each one and answers along the way back. Neither counts a frame
-//! that it did not itself see.
+//! The two ends of the demo's traffic: a source that sends numbered frames as fast as its window allows, and a sink
+//! that checks each frame and replies along the return path.
 //!
-//! What a frame carries behind the switch header, big-endian, filled up with the low byte of the
-//! number:
+//! The payload of a frame behind the switch header, big-endian, filled with the low byte of the number:
 //!
 //! ```text
-//! | flow (4) | number in the flow (8) | fill |      an answer: | frames accounted for (8) |
+//! | flow (4) | number in the flow (8) | fill |      a reply: | frames accounted for (8) |
 //! ```
 
 use std::{
@@ -31,25 +29,25 @@ pub(super) const OVERHEAD_BYTES: usize = LINK_HEADER_BYTES + HEADER_64_BYTES;
 /// The shortest frame that can carry a flow and a number.
 pub(super) const FRAME_BYTES_MIN: usize = OVERHEAD_BYTES + 12;
 
-/// Frames between two answers at most; an answer also goes when nothing more has arrived.
+/// Frames between two replies at most. The sink also replies when nothing more has arrived.
 const ANSWER_EVERY: u64 = 256;
 
-/// After this long without an answer, what is still out counts as lost on the way, and the window
-/// opens again. The sink, not the source, says how many really were.
-const GIVE_UP: Duration = Duration::from_millis(100);
+/// After this time without a reply the source counts frames in flight as lost, and opens its window. The sink counts
+/// how many really were lost.
+const LOST_AFTER: Duration = Duration::from_millis(100);
 
-/// What both threads tell the one that shows it.
+/// The progress of both threads, for the thread that shows it.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     pub(super) sent: AtomicU64,
     pub(super) received: AtomicU64,
-    /// No more is sent from when this is set.
+    /// Stops the source.
     pub(super) stop_sending: AtomicBool,
-    /// The sink ends when this is set and nothing more comes.
+    /// Stops the sink when nothing more arrives.
     pub(super) stop_receiving: AtomicBool,
 }
 
-/// What the source saw.
+/// The counts of the source.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SourceReport {
     /// By flow.
@@ -57,7 +55,7 @@ pub(super) struct SourceReport {
     pub(super) answers: u64,
 }
 
-/// What the sink saw.
+/// The counts of the sink.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SinkReport {
     /// By flow.
@@ -69,7 +67,7 @@ pub(super) struct SinkReport {
     pub(super) elapsed: Duration,
 }
 
-/// What is sent, and how much at once.
+/// The traffic to send, and its window.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
     /// By flow.
@@ -78,18 +76,18 @@ pub(super) struct Load {
     pub(super) size: usize,
     /// Bytes behind each, for a sealed link's tag.
     pub(super) room: usize,
-    /// Frames on their way at once, all flows together.
+    /// Frames in flight at once, of all flows together.
     pub(super) window: u64,
 }
 
-/// What the source knows of what has arrived.
-struct Heard {
+/// The replies so far, as the source counts them.
+struct Replies {
     accounted: u64,
     answers: u64,
     last: Instant,
 }
 
-impl Heard {
+impl Replies {
     fn take(&mut self, answer: &mut Frame) {
         if let Some(count) = read_answer(answer) {
             self.accounted = self.accounted.max(count);
@@ -99,8 +97,8 @@ impl Heard {
     }
 }
 
-/// Sends frames along the labels, one flow each and flows spread over the endpoints in order,
-/// keeping up to a window of them on their way, until told to stop.
+/// Sends frames along the labels until [`Progress::stop_sending`], with up to a window of them in flight. Each label is
+/// a flow; the endpoints have equal shares of the flows, in order.
 pub(super) fn source(
     mut endpoints: Vec<Endpoint>,
     load: &Load,
@@ -109,7 +107,7 @@ pub(super) fn source(
     let Load { labels, size, room, window } = load;
     let flows_each = labels.len() / endpoints.len().max(1);
     let mut sent = vec![0; labels.len()];
-    let mut heard = Heard { accounted: 0, answers: 0, last: Instant::now() };
+    let mut replies = Replies { accounted: 0, answers: 0, last: Instant::now() };
     let mut total: u64 = 0;
     let mut flows = (0..labels.len()).cycle();
     let mut answers = Burst::new();
@@ -118,18 +116,18 @@ pub(super) fn source(
             if endpoint.receive_burst(&mut answers).is_err() {
                 break 'sending;
             }
-            answers.drain(..).for_each(|mut answer| heard.take(&mut answer));
+            answers.drain(..).for_each(|mut answer| replies.take(&mut answer));
         }
-        let open = window.saturating_sub(total - heard.accounted.min(total));
+        let open = window.saturating_sub(total - replies.accounted.min(total));
         if open == 0 {
-            if heard.last.elapsed() > GIVE_UP {
-                heard.accounted = total;
+            if replies.last.elapsed() > LOST_AFTER {
+                replies.accounted = total;
             }
-            // One may be waited for; several are looked at in turn.
+            // The thread can block for one endpoint; it polls several in turn.
             match &mut endpoints[..] {
                 [endpoint] => {
                     if let Ok(Some(mut answer)) = endpoint.receive_wait(Duration::from_millis(1)) {
-                        heard.take(&mut answer);
+                        replies.take(&mut answer);
                     }
                 }
                 _ => std::thread::yield_now(),
@@ -140,7 +138,7 @@ pub(super) fn source(
         let Some(endpoint) = endpoints.get_mut(flow / flows_each.max(1)) else { break };
         let most = (open as usize).min(strowger_frame::BURST_MAX).min(65_536 / (size + room));
         let Some(mut train) = endpoint.train_with_room(*size, most, *room) else {
-            // All memory is on its way; it comes back by itself.
+            // All memory is in flight and returns by itself.
             std::thread::yield_now();
             continue;
         };
@@ -161,11 +159,11 @@ pub(super) fn source(
         }
         progress.sent.store(total, Ordering::Relaxed);
     }
-    (endpoints, SourceReport { sent, answers: heard.answers })
+    (endpoints, SourceReport { sent, answers: replies.answers })
 }
 
-/// Checks every frame that comes, and answers along the way back, until told to stop and nothing
-/// more has come for a while.
+/// Checks every frame that arrives and replies along the return path, until [`Progress::stop_receiving`] and nothing
+/// more arrives.
 pub(super) fn sink(
     mut endpoint: Endpoint,
     flows: usize,
@@ -173,12 +171,12 @@ pub(super) fn sink(
     progress: &Arc<Progress>,
 ) -> (Endpoint, SinkReport) {
     let mut report = SinkReport { received: vec![0; flows], ..SinkReport::default() };
-    // By flow: the number expected next.
+    // For each flow: the number expected next.
     let mut expected = vec![0_u64; flows];
     let mut first = None;
     let mut last = Instant::now();
     let mut since_answer = 0;
-    let mut way_back: Option<Label> = None;
+    let mut return_path: Option<Label> = None;
     let mut burst = Burst::new();
     loop {
         match endpoint.receive_burst(&mut burst) {
@@ -186,12 +184,12 @@ pub(super) fn sink(
             Ok(0) => {
                 if since_answer > 0 {
                     since_answer = 0;
-                    answer(&mut endpoint, way_back, &expected, &mut report);
+                    answer(&mut endpoint, return_path, &expected, &mut report);
                 }
-                let told = progress.stop_receiving.load(Ordering::Relaxed);
+                let must_stop = progress.stop_receiving.load(Ordering::Relaxed);
                 match endpoint.receive_wait(Duration::from_millis(5)) {
                     Ok(Some(frame)) => burst.push(frame),
-                    Ok(None) if told => break,
+                    Ok(None) if must_stop => break,
                     Ok(None) => {}
                     Err(_) => break,
                 }
@@ -218,13 +216,13 @@ pub(super) fn sink(
             }
             since_answer += 1;
             if since_answer == 1 {
-                // The way back has written itself; only the last slot stands beside the frame.
+                // The label holds the return path but for its last slot, which is beside the frame.
                 let ingress = scheme.encode_least(ingress).ok();
-                way_back = arrived.label.reverse(arrived.shift, ingress).ok();
+                return_path = arrived.label.reverse(arrived.shift, ingress).ok();
             }
             if since_answer >= ANSWER_EVERY {
                 since_answer = 0;
-                answer(&mut endpoint, way_back, &expected, &mut report);
+                answer(&mut endpoint, return_path, &expected, &mut report);
             }
         }
         progress.received.store(report.received.iter().sum(), Ordering::Relaxed);
@@ -274,14 +272,14 @@ fn read_frame(frame: &mut Frame, flows: usize) -> Option<Arrived> {
     })
 }
 
-/// Tells the source how many frames are accounted for: come, or known to be missing.
+/// Tells the source how many frames are accounted for: received, or known to be missing.
 fn answer(
     endpoint: &mut Endpoint,
-    way_back: Option<Label>,
+    return_path: Option<Label>,
     expected: &[u64],
     report: &mut SinkReport,
 ) {
-    let Some(label) = way_back else { return };
+    let Some(label) = return_path else { return };
     let Some(mut frame) = endpoint.frame(OVERHEAD_BYTES + 8) else {
         return;
     };

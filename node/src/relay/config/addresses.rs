@@ -1,4 +1,4 @@
-//! Peers of a configuration that have an address of this machine itself, or a broadcast address.
+//! Addresses of a configuration on this machine: names of interfaces, and addresses that no peer can have.
 
 use std::{fmt, net::SocketAddr};
 
@@ -8,10 +8,10 @@ use strowger_runtime::{address::Shown, machine_addresses::MachineAddresses};
 use super::Config;
 
 impl Config {
-    /// Puts the numbers that interfaces have now into the addresses that name them.
+    /// Replaces names of interfaces in addresses by their current numbers.
     ///
     /// # Errors
-    /// A line for each address whose interface this machine has not; it stays as it is.
+    /// A line for each address whose interface is missing; such an address stays as it is.
     pub(crate) fn resolve(&mut self) -> Result<(), Vec<String>> {
         let interfaces = std::mem::take(&mut self.interfaces);
         let mut absent = Vec::new();
@@ -43,9 +43,9 @@ impl Config {
     }
 }
 
-/// What is wrong with the addresses of peers and neighbours, a line each. Names of interfaces in the addresses
-/// are resolved already.
-pub(crate) fn faults(own: &MachineAddresses, config: &Config) -> Vec<String> {
+/// Addresses of peers and neighbours that are this machine's own, or broadcast addresses: a line for each. Names of
+/// interfaces must be resolved.
+pub(crate) fn faults(machine: &MachineAddresses, config: &Config) -> Vec<String> {
     let peers = config.peers.iter();
     let peers = peers.map(|peer| ("peer", &peer.name, peer.address, peer.listener));
     let neighbours = config.neighbours.iter();
@@ -54,11 +54,11 @@ pub(crate) fn faults(own: &MachineAddresses, config: &Config) -> Vec<String> {
     let fault = |(kind, name, at, listener): (&str, &String, Option<Address>, usize)| {
         let why = match at? {
             Address::Udp(at) => {
-                own.unusable_ip(at, config.udp.iter().map(|listener| listener.address))
+                machine.unusable_ip(at, config.udp.iter().map(|listener| listener.address))
             }
             Address::Ether(mac) => {
                 let ethernet = config.ethernet.get(listener.checked_sub(config.udp.len())?)?;
-                own.unusable_mac(mac, &ethernet.interface)
+                machine.unusable_mac(mac, &ethernet.interface)
             }
             Address::Only => None,
         };
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_s_own_mac_address_is_no_peer_s_behind_it() {
+    fn a_peer_cannot_have_the_mac_address_of_the_interface_it_is_behind() {
         let config = |mac: &str| {
             parse(&format!(
                 "[identity]\nkey = \"k\"\n[[udp]]\naddress = \"127.0.0.1:7000\"\n[[ethernet]]\n\
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(faults.len(), 2, "{faults:?}");
         assert!(faults[0].starts_with("peer \"p\": address \"198.51.100.255:7\" is not usable"));
         assert!(faults[1].contains("neighbour \"a\"") && faults[1].contains("own address of lan"));
-        // That of another interface may be another relay's, by a cable from one to the other.
+        // The address of another interface may belong to another relay, with a cable between the two.
         assert_eq!(super::faults(&machine(), &config("02:00:00:00:00:02")).len(), 1);
     }
 }

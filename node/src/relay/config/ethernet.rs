@@ -1,5 +1,4 @@
-//! `[[ethernet]]`: interfaces and their queues as ports. Text in, checked values out; whether there is
-//! such an interface is not asked here.
+//! `[[ethernet]]`: interfaces and their queues as ports.
 
 use std::path::PathBuf;
 
@@ -29,7 +28,7 @@ pub(super) const ETHERNET_KEYS: &[&str] = &[
     "capture",
 ];
 
-/// Ethertypes that the machine itself lives on: our program would take all of their frames.
+/// Ethertypes that the machine itself needs: the relay would take all of their frames.
 const TAKEN: [(u16, &str); 5] = [
     (0x0800, "IPv4"),
     (0x0806, "ARP"),
@@ -46,25 +45,25 @@ pub(crate) struct Ethernet {
     pub(crate) queues: Queues,
     pub(crate) ethertype: u16,
     pub(crate) vlan: Option<u16>,
-    /// Whether unsealed links may be behind it, because the operator wrote so.
+    /// Whether plain links may be behind it: `seal = "plain"`.
     pub(crate) plain: bool,
     pub(crate) backend: Choice,
     /// Whether a frame may leave in several descriptors (`XDP_USE_SG`).
     pub(crate) multi_buffer: bool,
-    /// Chunks lent to the kernel for receiving, by each queue.
+    /// Chunks in the kernel's fill ring, for each queue.
     pub(crate) fill_ring_frames: u32,
-    /// Seconds between two beacons; `None`: they are neither said nor heard.
+    /// Seconds between two beacons; `None` to neither send nor receive beacons.
     pub(crate) beacon_s: Option<u32>,
-    /// The pcapng file that its traffic is written to.
+    /// The pcapng file for its traffic.
     pub(crate) capture: Option<PathBuf>,
 }
 
-/// Which queues of an interface are ours.
+/// The queues of an interface that a section uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Queues {
-    /// This one, and the worker that owns it.
+    /// One queue, and the worker that owns it.
     One { queue: u32, worker: usize },
-    /// All: queue 0 is worker 0's, and so on.
+    /// All queues: worker 0 owns queue 0, and so on.
     All,
 }
 
@@ -93,11 +92,11 @@ pub(super) fn ethernet(
                 _ => true,
             };
             let text = if same_queue {
-                format!("{interface} is there already (line {first}); name another queue of it")
+                format!("{interface} is used already (line {first}); name another queue of it")
             } else if (other.ethertype, other.vlan) != (ethertype, vlan) {
                 format!(
                     "all queues of {interface} have one ethertype and one VLAN, and line {first} \
-                     says others; write the same"
+                     has others; write the same"
                 )
             } else {
                 continue;
@@ -139,8 +138,8 @@ fn beacon_s(section: &Section<'_>) -> Result<Option<u32>, Fault> {
     match (section.flag("beacon")?.unwrap_or(false), every) {
         (true, _) if section.is_text("seal", "plain") => fault(
             "beacon",
-            "beacons find peers by sealed links, and nobody else may be behind a plain port; leave \
-             beacon or seal = \"plain\" out",
+            "beacons find peers for sealed links, and a plain port has none; leave out beacon or \
+             seal = \"plain\"",
         ),
         (true, every) => Ok(Some(every.map_or(BEACON_S, |every| every as u32))),
         (false, Some(_)) => fault("beacon_s", "beacon_s goes with beacon = true"),
@@ -151,10 +150,11 @@ fn beacon_s(section: &Section<'_>) -> Result<Option<u32>, Fault> {
 fn interface(section: &Section<'_>) -> Result<String, Fault> {
     let interface = section.text("interface")?.ok_or_else(|| section.missing("interface"))?;
     let (value, line) = (interface.value, interface.line);
-    let strange = |c: char| c.is_whitespace() || c.is_control() || c == '/';
-    if value.is_empty() || value.len() > INTERFACE_BYTES_MAX || value.contains(strange) {
-        let text =
-            format!("{value:?} is no interface's name; `ip link` lists those of this machine");
+    let is_invalid = |c: char| c.is_whitespace() || c.is_control() || c == '/';
+    if value.is_empty() || value.len() > INTERFACE_BYTES_MAX || value.contains(is_invalid) {
+        let text = format!(
+            "{value:?} is not the name of an interface; `ip link` lists those of this machine"
+        );
         return Err(Fault { line, text });
     }
     Ok(value.to_owned())
@@ -190,7 +190,7 @@ fn ethertype(section: &Section<'_>) -> Result<u16, Fault> {
         return Ok(ethertype);
     };
     let text = format!(
-        "ethertype {ethertype:#06x} is that of {whose}, which the machine needs itself; leave the key \
+        "ethertype {ethertype:#06x} belongs to {whose}, which the machine needs itself; leave the key \
          out for {:#06x}",
         limits::ETHERTYPE
     );
@@ -204,8 +204,8 @@ mod tests {
     use super::*;
     use crate::relay::config::parse;
 
-    /// A file in which all is well.
-    const GOOD: &str = "\
+    /// A valid file.
+    const VALID: &str = "\
 [switch]
 workers = 2
 [[ethernet]]
@@ -228,8 +228,8 @@ listener = \"lan\"
 ";
 
     #[test]
-    fn a_good_file_is_read_as_it_stands() {
-        let config = parse(GOOD).unwrap();
+    fn a_valid_file_is_parsed() {
+        let config = parse(VALID).unwrap();
         let [lan, eth1] = config.ethernet.as_slice() else { panic!("two") };
         assert_eq!(lan.queues, Queues::One { queue: 1, worker: 1 });
         assert_eq!(
@@ -245,8 +245,8 @@ listener = \"lan\"
     }
 
     #[test]
-    fn beacons_are_off_unless_they_are_asked_for() {
-        assert!(parse(GOOD).unwrap().ethernet.iter().all(|it| it.beacon_s.is_none()));
+    fn beacons_are_off_by_default() {
+        assert!(parse(VALID).unwrap().ethernet.iter().all(|it| it.beacon_s.is_none()));
         let sealed = "[identity]\nkey = \"k\"\n[[ethernet]]\ninterface = \"eth0\"\n";
         for (more, every) in [
             ("", None),
@@ -260,11 +260,11 @@ listener = \"lan\"
     }
 
     #[test]
-    fn each_error_names_its_line_and_the_way_out() {
+    fn each_error_names_its_line_and_the_remedy() {
         let cases: &[(&str, &str, usize, &[&str])] = &[
             ("interface = \"eth0\"", "", 3, &["[[ethernet]] needs the key `interface`"]),
-            ("\"eth0\"", "\"an interface\"", 5, &["no interface's name", "ip link"]),
-            ("\"eth0\"", "\"sixteen-letters-\"", 5, &["no interface's name"]),
+            ("\"eth0\"", "\"an interface\"", 5, &["not the name of an interface", "ip link"]),
+            ("\"eth0\"", "\"sixteen-letters-\"", 5, &["not the name of an interface"]),
             ("interface = \"eth0\"", "interfaces = \"eth0\"", 5, &["did you mean `interface`?"]),
             ("queue = 1", "queue = 4096", 6, &["0 to 4095"]),
             ("queue = 1", "queues = \"some\"", 6, &["\"all\""]),
@@ -277,27 +277,27 @@ listener = \"lan\"
             ("vlan = 7", "backend = \"io_uring\"", 8, &["\"af_xdp\" or \"af_packet\""]),
             ("vlan = 7", "pieces = true", 8, &["it is called `multi_buffer` now"]),
             ("vlan = 7", "fill_ring_frames = 1", 8, &["64 to 16384"]),
-            ("vlan = 7", "beacon = true", 8, &["sealed links", "leave beacon or seal"]),
+            ("vlan = 7", "beacon = true", 8, &["sealed links", "leave out beacon or"]),
             ("vlan = 7", "beacon = 10", 8, &["true or false"]),
             ("vlan = 7", "beacon_s = 5", 8, &["beacon = true"]),
             ("vlan = 7", "beacon_s = 0", 8, &["1 to 3600"]),
             ("\"eth1\"", "\"eth0\"", 11, &["already (line 5)", "another queue"]),
             ("name = \"lan\"", "name = \"eth1\"", 10, &["the [[ethernet]] in line 4"]),
             ("seal = \"plain\"", "", 16, &["only sealed ones", "in the [[ethernet]]"]),
-            ("02:00:00:00:00:0A", "02:00:00:00:00", 18, &["no address", "02:00:00:00:00:01"]),
-            ("02:00:00:00:00:0A", "ff:ff:ff:ff:ff:ff", 18, &["no station's"]),
+            ("02:00:00:00:00:0A", "02:00:00:00:00", 18, &["not an address", "02:00:00:00:00:01"]),
+            ("02:00:00:00:00:0A", "ff:ff:ff:ff:ff:ff", 18, &["not the address of one station"]),
             ("02:00:00:00:00:0A", "192.0.2.1:7", 18, &["\"lan\"", "MAC address"]),
             ("listener = \"lan\"", "", 16, &["needs listener", "lan, eth1"]),
             ("listener = \"lan\"", "listener = \"lam\"", 19, &["did you mean \"lan\"?"]),
         ];
         for (line, instead, blamed, words) in cases {
-            assert!(GOOD.contains(line), "{line}");
-            let fault = parse(&GOOD.replacen(line, instead, 1)).expect_err(instead);
+            assert!(VALID.contains(line), "{line}");
+            let fault = parse(&VALID.replacen(line, instead, 1)).expect_err(instead);
             assert_eq!(fault.line, *blamed, "{instead}: {fault}");
             assert!(words.iter().all(|word| fault.text.contains(word)), "{instead}: {fault}");
             assert!(!fault.text.contains('\n'), "one line: {fault}");
         }
-        let queue = GOOD.replace("eth1", "eth0").replace("queues = \"all\"", "queue = 0");
+        let queue = VALID.replace("eth1", "eth0").replace("queues = \"all\"", "queue = 0");
         assert!(parse(&queue).unwrap_err().text.contains("one ethertype and one VLAN"));
         let sealed = parse("[[ethernet]]\ninterface = \"eth0\"").unwrap_err();
         assert!(sealed.text.contains("needs [identity]"), "{sealed}");

@@ -1,5 +1,5 @@
-//! Who is at the other end: peers by sealed links, neighbours by plain ones, unknown peers by policy; and
-//! who this node is. Text in, checked values out; it never opens a key file.
+//! `[identity]`, `[[peer]]`, `[[neighbour]]`, `[unknown_peers]` and `[liveness]`: this node, and the nodes at the other
+//! ends of its links.
 
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
@@ -43,7 +43,7 @@ pub(super) const PEER_KEYS: &[&str] = &[
     "always",
 ];
 
-/// Listeners, and the addresses behind them so far with their lines.
+/// The listeners, and the addresses behind them so far with their lines.
 pub(super) struct Behind<'c> {
     pub(super) udp: &'c [Listener],
     pub(super) ethernet: &'c [Ethernet],
@@ -51,13 +51,13 @@ pub(super) struct Behind<'c> {
 }
 
 impl Behind<'_> {
-    /// All names, in the order of their numbers.
+    /// The names of all listeners, in the order of their indexes.
     fn names(&self) -> Vec<&str> {
         let udp = self.udp.iter().map(|listener| listener.name.as_str());
         udp.chain(self.ethernet.iter().map(|ethernet| ethernet.name.as_str())).collect()
     }
 
-    /// Whether unsealed links may be behind this one, its name, and its section.
+    /// Whether plain links may be behind this listener, its name, and its section.
     fn is_plain(&self, listener: usize) -> (bool, &str, &'static str) {
         match self.udp.get(listener) {
             Some(udp) => (udp.plain, &udp.name, "[[udp]]"),
@@ -68,8 +68,8 @@ impl Behind<'_> {
         }
     }
 
-    /// Takes the address that a section writes, behind a listener, which nobody else may have. `whose` is what the
-    /// section is about: `peer "alice"`.
+    /// Claims the address of a section, behind a listener. Only one section may have it. `whose` names the subject of the
+    /// section: `peer "alice"`.
     fn claim(
         &mut self,
         listener: usize,
@@ -98,7 +98,7 @@ impl Behind<'_> {
                 let kind = if local.is_ipv4() { "IPv4" } else { "IPv6" };
                 let text = format!(
                     "{whose}: address \"{written}\" is not usable: listener \"{name}\" is {kind} \
-                     ({local}); add a [[udp]] of the neighbour's kind and name it with listener"
+                     ({local}); add a [[udp]] of the neighbour's address family and name it with listener"
                 );
                 return fault(text);
             }
@@ -119,11 +119,11 @@ impl Behind<'_> {
                 return fault(text);
             }
         }
-        // A MAC address may be behind two interfaces, an IP and its port are one station's.
+        // A MAC address may be behind two interfaces; an IP address and port belong to one station.
         let place = self.udp.get(listener).is_none().then_some(listener);
         if let Some(first) = self.addresses.insert((place, address), line) {
             let text = format!(
-                "{whose}: address \"{written}\" is a neighbour's already (line {first}); name each once"
+                "{whose}: address \"{written}\" belongs to another neighbour (line {first}); use each once"
             );
             return fault(text);
         }
@@ -161,14 +161,14 @@ pub(super) fn neighbours(
     Ok(neighbours)
 }
 
-/// What is written for all.
+/// The defaults of all peers.
 pub(super) struct Policies {
     pub(super) liveness: Liveness,
     pub(super) unknown_peers: Option<UnknownPeerPolicy>,
 }
 
-/// Who a peer is, as far as that is written, and what whoever it is may do.
-fn who(
+/// The key and identity of a peer, as far as the section has them, and its rights.
+fn key_and_rights(
     section: &Section<'_>,
     unknown_peers: Option<&UnknownPeerPolicy>,
 ) -> Result<(Option<StaticPublic>, Option<Identity>, Rights), Fault> {
@@ -181,7 +181,7 @@ fn who(
     if key.is_none() && section.text("psk")?.is_some() {
         return fault(
             "psk",
-            "psk goes with key: a handshake that has to find out the key cannot show a psk",
+            "psk needs key: a handshake that has to find the key cannot use a psk",
         );
     }
     if key.is_some() || identity.is_some() {
@@ -189,7 +189,7 @@ fn who(
         return Ok((key, identity, rights.unwrap_or(default)));
     }
     let Some(policy) = unknown_peers else {
-        let text = "a [[peer]] has neither key nor peer_id, so whoever is at its address is an unknown peer; \
+        let text = "a [[peer]] has neither key nor peer_id, so the node at its address is an unknown peer; \
                     write one of them (`strowger key id FILE` prints both on its machine), or allow = true \
                     in [unknown_peers]";
         return Err(Fault { line: section.line, text: text.to_owned() });
@@ -201,7 +201,7 @@ fn who(
         );
     }
     if section.text("address")?.is_none() {
-        let text = "a [[peer]] with neither key nor peer_id needs an address to look for it at";
+        let text = "a [[peer]] with neither key nor peer_id needs an address";
         return Err(Fault { line: section.line, text: text.to_owned() });
     }
     Ok((None, None, policy.rights()))
@@ -220,7 +220,7 @@ pub(super) fn peers(
     let mut one = |section: Section<'_>| {
         let name = name(&section)?;
         names.claim("peer", &name, &section)?;
-        let (key, identity, rights) = who(&section, policies.unknown_peers.as_ref())?;
+        let (key, identity, rights) = key_and_rights(&section, policies.unknown_peers.as_ref())?;
         let (what, line) = match key {
             Some(_) => ("key", section.line_of("key")),
             None => ("peer_id", section.line_of("peer_id")),
@@ -232,7 +232,7 @@ pub(super) fn peers(
         };
         if let Some(first) = first {
             let text =
-                format!("the {what} is that of the [[peer]] in line {first}; name a peer once");
+                format!("the {what} belongs to the [[peer]] in line {first}; add a peer once");
             return Err(Fault { line, text });
         }
         let listener = listener_of(&section, behind)?;
@@ -264,10 +264,10 @@ pub(super) fn peers(
     Ok(peers)
 }
 
-/// A peer's static key.
+/// Parses a peer's static key.
 ///
 /// # Errors
-/// One sentence that says what a key is.
+/// One sentence: what a key is.
 pub(crate) fn parse_key(text: &str) -> Result<StaticPublic, String> {
     text.parse().map_err(|_| {
         "a peer's key is 64 hex digits, which `strowger key id FILE` prints on its machine"
@@ -275,10 +275,10 @@ pub(crate) fn parse_key(text: &str) -> Result<StaticPublic, String> {
     })
 }
 
-/// Who a peer must prove to be.
+/// Parses the PeerId of the identity that a peer must prove.
 ///
 /// # Errors
-/// One sentence that says what a PeerId is.
+/// One sentence: what a PeerId is.
 pub(crate) fn parse_peer_id(text: &str) -> Result<Identity, String> {
     let peer_id = text.parse::<PeerId>().map_err(|error| error.to_string());
     peer_id.and_then(|id| id.identity().map_err(|error| error.to_string())).map_err(|why| {
@@ -295,10 +295,10 @@ fn identity_of(section: &Section<'_>) -> Result<Option<Identity>, Fault> {
     Ok(Some(identity))
 }
 
-/// What a peer may do, by its words.
+/// Parses the rights of a peer.
 ///
 /// # Errors
-/// One sentence that says what rights there are.
+/// One sentence: which rights exist.
 pub(crate) fn parse_rights<'w>(words: impl Iterator<Item = &'w str>) -> Result<Rights, String> {
     let mut rights = Rights::NONE;
     for word in words {
@@ -309,9 +309,9 @@ pub(crate) fn parse_rights<'w>(words: impl Iterator<Item = &'w str>) -> Result<R
             _ => {
                 let hint = match nearest(word, ["transit", "endpoints", "control"].into_iter()) {
                     Some(near) => format!("did you mean \"{near}\"?"),
-                    None => "there are \"transit\", \"endpoints\" and \"control\"".to_owned(),
+                    None => "the rights are \"transit\", \"endpoints\" and \"control\"".to_owned(),
                 };
-                return Err(format!("there is no right {word:?}; {hint}"));
+                return Err(format!("no right {word:?}; {hint}"));
             }
         }
     }
@@ -354,30 +354,29 @@ pub(super) fn identity(document: &Document<'_>) -> Result<Option<IdentityFile>, 
     Ok(Some(IdentityFile { key, network }))
 }
 
-/// Whatever is sealed needs to know who we are.
+/// Checks that a configuration with sealed links has `[identity]`.
 pub(super) fn check_identity(
     document: &Document<'_>,
     identity: Option<&IdentityFile>,
 ) -> Result<(), Fault> {
-    const WAY_OUT: &str =
+    const REMEDY: &str =
         "needs [identity] with key = \"FILE\", which `strowger key new FILE` makes";
     if identity.is_some() {
         return Ok(());
     }
     if let Some(peer) = document.sections("peer", PEER_KEYS)?.first() {
-        return Err(Fault { line: peer.line, text: format!("a [[peer]] {WAY_OUT}") });
+        return Err(Fault { line: peer.line, text: format!("a [[peer]] {REMEDY}") });
     }
     let unknown_peers = document.section("unknown_peers", UNKNOWN_PEERS_KEYS)?;
     if unknown_peers.flag("allow")? == Some(true) {
-        let text = format!("[unknown_peers] allow = true {WAY_OUT}");
+        let text = format!("[unknown_peers] allow = true {REMEDY}");
         return Err(Fault { line: unknown_peers.line_of("allow"), text });
     }
     for (kind, keys) in [("udp", super::ports::UDP_KEYS), ("ethernet", ETHERNET_KEYS)] {
         let sections = document.sections(kind, keys)?;
         if let Some(section) = sections.iter().find(|section| !section.is_text("seal", "plain")) {
             let text = format!(
-                "{} has sealed links and {WAY_OUT}; or write seal = \"plain\" in it, if its links \
-                 are to be plain",
+                "{} has sealed links and {REMEDY}; or write seal = \"plain\" in it for plain links",
                 section.title
             );
             return Err(Fault { line: section.line, text });
@@ -390,7 +389,7 @@ pub(super) fn liveness(document: &Document<'_>) -> Result<Liveness, Fault> {
     liveness_of(&document.section("liveness", LIVENESS_KEYS)?, Liveness::default())
 }
 
-/// What a section says of it, and for the rest what is said for all.
+/// The liveness of a section, with defaults for missing keys.
 fn liveness_of(section: &Section<'_>, default: Liveness) -> Result<Liveness, Fault> {
     let interval_ms = section.number("interval_ms", INTERVAL_MS_MIN, INTERVAL_MS_MAX)?;
     let multiplier = section.number("multiplier", 1, u64::from(u8::MAX))?;
@@ -422,16 +421,13 @@ fn listener_of(section: &Section<'_>, behind: &Behind<'_>) -> Result<usize, Faul
     let names = behind.names();
     match (section.text("listener")?, names.len()) {
         (_, 0) => {
-            let text = format!(
-                "a {} needs a [[udp]] or an [[ethernet]] to be behind; add one",
-                section.title
-            );
+            let text = format!("a {} needs a [[udp]] or an [[ethernet]]; add one", section.title);
             Err(Fault { line: section.line, text })
         }
         (Some(wanted), _) => names.iter().position(|name| *name == wanted.value).ok_or_else(|| {
             let hint = match nearest(wanted.value, names.iter().copied()) {
                 Some(near) => format!("did you mean \"{near}\"?"),
-                None => format!("there are: {}", names.join(", ")),
+                None => format!("the names are: {}", names.join(", ")),
             };
             let text =
                 format!("no [[udp]] or [[ethernet]] has the name \"{}\"; {hint}", wanted.value);
@@ -440,7 +436,7 @@ fn listener_of(section: &Section<'_>, behind: &Behind<'_>) -> Result<usize, Faul
         (None, 1) => Ok(0),
         (None, _) => {
             let text = format!(
-                "{} needs listener, since there is more than one to be behind: {}",
+                "{} needs listener, since there are several: {}",
                 section.title,
                 names.join(", ")
             );

@@ -1,5 +1,5 @@
-//! A relay's configuration: text in, checked values out, once. It never touches a socket; whatever
-//! is wrong is one line that names the file, the line in it and the way out.
+//! The configuration of a relay: parses and checks a file. An error is one line with the file, the line in it, what is
+//! wrong and what to do.
 //!
 //! `strowger config sample` prints a commented file with every key.
 
@@ -56,94 +56,94 @@ use crate::{
     limits::{CHUNKS_MAX, SOCKET_PATH_BYTES_MAX, TRAINS_MIN, WAIT, WAIT_S_MAX},
 };
 
-/// A commented configuration with every key, which itself passes the check (a test says so).
+/// A commented configuration with every key. It passes the check.
 pub(crate) const SAMPLE: &str = include_str!("sample.toml");
 
-/// What a relay is to be.
+/// A checked configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     /// How many workers: `None` for one on each usable core.
     pub(crate) workers: Option<usize>,
     /// The core of each worker, in the workers' order; `None` leaves it to the scheduler.
     pub(crate) cores: Option<Vec<usize>>,
-    /// What a worker does when there is nothing to do.
+    /// What a worker does while it has no work.
     pub(crate) idle: IdlePolicy,
-    /// How the switch behaves.
+    /// The settings of the switch.
     pub(crate) switch: SwitchConfig,
     /// Memory of each worker.
     pub(crate) memory: Memory,
-    /// Where the control socket is.
+    /// The path of the control socket.
     pub(crate) control_socket: PathBuf,
-    /// Where slot numbers are kept over restarts; nowhere if none is named.
+    /// The file that keeps slot numbers over restarts, if any.
     pub(crate) state: Option<PathBuf>,
     /// UDP listeners, in the file's order.
     pub(crate) udp: Vec<Listener>,
     /// Ethernet interfaces, in the file's order.
     pub(crate) ethernet: Vec<Ethernet>,
-    /// Who this node is, without which it has no sealed links.
+    /// The identity of this node. Without one it has no sealed links.
     pub(crate) identity: Option<IdentityFile>,
     /// Peers behind listeners, by sealed links.
     pub(crate) peers: Vec<Peer>,
-    /// What whoever is not configured may do; `None`: nothing at all.
+    /// The policy for unknown peers; `None` refuses them.
     pub(crate) unknown_peers: Option<UnknownPeerPolicy>,
     /// Neighbours behind listeners, by plain links.
     pub(crate) neighbours: Vec<Neighbour>,
-    /// Local processes.
+    /// Unix sockets for processes of this machine.
     pub(crate) unix: Vec<UnixEndpoint>,
-    /// Who the relay becomes once all is open; it stays who it is if nobody is named.
+    /// The user that the relay becomes once everything is open; `None` to keep the user that started it.
     pub(crate) run_as: Option<RunAs>,
-    /// How long a start waits for addresses and interfaces that the machine has not yet.
+    /// How long a start waits for missing addresses and interfaces.
     pub(crate) wait: Duration,
-    /// Names of interfaces in the addresses above, which the machine has or has not yet.
+    /// The names of interfaces in the addresses above, whether the machine has them or not.
     pub(crate) interfaces: Interfaces,
 }
 
-/// Memory of each worker; what is `None` is the sum of the needs.
+/// Memory of each worker; `None` for the sum of the needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
     /// Train chunks.
     pub(crate) trains: Option<u32>,
     /// Single chunks.
     pub(crate) singles: Option<u32>,
-    /// Whether huge pages are tried for.
+    /// Whether to try huge pages.
     pub(crate) huge_pages: bool,
 }
 
-/// One UDP address that the relay listens at.
+/// A UDP address that the relay listens at.
 #[derive(Clone, Debug)]
 pub(crate) struct Listener {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
-    /// Whether unsealed links may be behind it, because the operator wrote so.
+    /// Whether plain links may be behind it: `seal = "plain"`.
     pub(crate) plain: bool,
     pub(crate) backend: Choice,
     pub(crate) socket_buffer_bytes: usize,
     pub(crate) posted_buffers: u16,
-    /// The pcapng file that its traffic is written to.
+    /// The pcapng file for its traffic.
     pub(crate) capture: Option<PathBuf>,
 }
 
-/// Where this node's key is, and which network it is part of.
+/// The file of this node's key, and the name of its network.
 #[derive(Clone, Debug)]
 pub(crate) struct IdentityFile {
     pub(crate) key: PathBuf,
     pub(crate) network: NetworkId,
 }
 
-/// One peer: another switch, by a sealed link.
+/// A peer: another switch, by a sealed link.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) name: String,
-    /// `None` if it is to be found out.
+    /// `None` if the handshake finds it.
     pub(crate) key: Option<StaticPublic>,
-    /// Who it must prove to be; whoever has the key, or is there, if nobody is named.
+    /// The identity that it must prove; `None` for any identity.
     pub(crate) identity: Option<Identity>,
-    /// `None` if it will come by itself.
+    /// `None` if the peer starts the handshake.
     pub(crate) address: Option<Address>,
-    /// Which of [`Config::udp`], and behind their last, of [`Config::ethernet`].
+    /// The index of the listener: first those of [`Config::udp`], then those of [`Config::ethernet`].
     pub(crate) listener: usize,
     pub(crate) slot: Option<u32>,
-    /// The file of the key that both operators have.
+    /// The file of the pre-shared key.
     pub(crate) psk: Option<PathBuf>,
     pub(crate) rights: Rights,
     pub(crate) seal: SealWish,
@@ -151,7 +151,7 @@ pub(crate) struct Peer {
     pub(crate) liveness: Liveness,
 }
 
-/// One neighbour: another switch, by a plain link.
+/// A neighbour: another switch, by a plain link.
 #[derive(Clone, Debug)]
 pub(crate) struct Neighbour {
     pub(crate) name: String,
@@ -161,7 +161,7 @@ pub(crate) struct Neighbour {
     pub(crate) slot: Option<u32>,
 }
 
-/// One local process on a slot.
+/// A unix socket on a slot, for one process of this machine.
 #[derive(Clone, Debug)]
 pub(crate) struct UnixEndpoint {
     pub(crate) name: String,
@@ -173,12 +173,12 @@ pub(crate) struct UnixEndpoint {
     pub(crate) capture: Option<PathBuf>,
 }
 
-/// What is wrong with a configuration, and where.
+/// An error in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// Counted from 1.
+    /// The line in the file, from 1.
     pub(crate) line: usize,
-    /// One sentence, with the way out.
+    /// One sentence: what is wrong, and what to do.
     pub(crate) text: String,
 }
 
@@ -188,7 +188,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Where the control socket is if nobody says: of this user's runtime directory if there is one.
+/// The default path of the control socket: in this user's runtime directory, if there is one.
 pub(crate) fn default_control_socket() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(directory) if !directory.is_empty() => Path::new(&directory).join("strowger.sock"),
@@ -199,7 +199,7 @@ pub(crate) fn default_control_socket() -> PathBuf {
 /// Reads and checks a file.
 ///
 /// # Errors
-/// One line: the file cannot be read, or `file:line: what is wrong`, the first of what is.
+/// One line: the file cannot be read, or `file:line: error` for the first error.
 pub(crate) fn read(path: &Path) -> Result<Config, Failure> {
     read_lines(path)?.map_err(|lines: Vec<String>| {
         let more = match lines.len() - 1 {
@@ -211,15 +211,15 @@ pub(crate) fn read(path: &Path) -> Result<Config, Failure> {
     })
 }
 
-/// Reads and checks a file; inside, all that is wrong with what it says, a line each.
+/// Reads and checks a file. The inner error has a line for each error of the content.
 ///
 /// # Errors
 /// One line: the file cannot be read.
 pub(crate) fn read_lines(path: &Path) -> Result<Result<Config, Vec<String>>, Failure> {
     let shown = path.display();
     let bytes = files::configuration(path).map_err(|error| {
-        let way_out = "`strowger config sample` prints one to begin with";
-        Failure::new(Exit::Refused, format!("{shown}: cannot be read: {error}; {way_out}"))
+        let remedy = "`strowger config sample` prints an example";
+        Failure::new(Exit::Refused, format!("{shown}: cannot be read: {error}; {remedy}"))
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
@@ -257,7 +257,7 @@ pub(crate) fn parse(text: &str) -> Result<Config, Fault> {
     parse_all(text).map_err(|mut faults| faults.swap_remove(0))
 }
 
-/// Checks a configuration's text, and goes on after a fault as far as what follows makes sense.
+/// Checks a configuration's text. After a fault it continues with everything that does not depend on it.
 ///
 /// # Errors
 /// All faults, in the order in which they are found; at least one.
@@ -278,8 +278,7 @@ pub(crate) fn parse_all(text: &str) -> Result<Config, Vec<Fault>> {
     }
 }
 
-/// What a document says; `None` where so much is wrong that nothing more is to be read from it. All that is wrong is
-/// noted.
+/// The configuration of a document. Notes all faults; `None` if they leave too little to continue.
 fn read_all(document: &Document<'_>) -> Option<Config> {
     document.check_sections(SECTIONS);
 
@@ -319,7 +318,7 @@ fn read_all(document: &Document<'_>) -> Option<Config> {
     let udp = document.good(ports::listeners(document, &mut names, &mut captures));
     let ethernet = ethernet::ethernet(document, workers.flatten(), &mut names, &mut captures);
     let ethernet = document.good(ethernet);
-    // Behind a listener that is wrong everything would be.
+    // A faulty listener would make everything behind it faulty.
     let (Some(switch), Some(workers), Some(udp), Some(ethernet)) = (switch, workers, udp, ethernet)
     else {
         return None;
@@ -343,7 +342,7 @@ fn read_all(document: &Document<'_>) -> Option<Config> {
     let (unix, neighbours, peers) = (unix?, neighbours?, peers?);
     if udp.len() + ethernet.len() + unix.len() > PORTS_MAX {
         let text = format!(
-            "more than {PORTS_MAX} [[udp]], [[ethernet]] and [[unix]]; give some to another relay"
+            "more than {PORTS_MAX} [[udp]], [[ethernet]] and [[unix]]; move some to another relay"
         );
         document.note(Fault { line: 1, text });
     }
@@ -351,8 +350,8 @@ fn read_all(document: &Document<'_>) -> Option<Config> {
     let free = switch.slot_max() as usize; // 0 to slot_max, without 1
     if wanted > free {
         let text = format!(
-            "{wanted} things are to be attached and slot_max = {} leaves {free} slots; raise \
-             slot_max in [switch], or choose a wider scheme",
+            "{wanted} peers, neighbours and endpoints need a slot, and slot_max = {} leaves {free} slots; raise \
+            slot_max in [switch], or choose a wider scheme",
             switch.slot_max()
         );
         document.note(Fault { line: 1, text });
@@ -384,7 +383,7 @@ fn socket_address(section: &Section<'_>, interfaces: &mut Interfaces) -> Result<
     at.map_err(|why| Fault { line: text.line, text: why })
 }
 
-/// The address of a neighbour, and as it is written.
+/// The address of a neighbour, parsed and as text.
 fn address<'s>(
     section: &Section<'s>,
     interfaces: &mut Interfaces,

@@ -1,4 +1,4 @@
-//! `[[udp]]` and `[[unix]]`: where neighbours and local processes come in. Text in, checked values out.
+//! `[[udp]]` and `[[unix]]`: ports for neighbours and for processes of this machine.
 
 use std::{
     collections::HashMap,
@@ -46,12 +46,12 @@ pub(super) fn listeners(
         if address.port() != 0
             && let Some(first) = addresses.insert(address, section.line_of("address"))
         {
-            let text =
-                format!("{address} is listened at already (line {first}); name each address once");
+            let text = format!(
+                "another [[udp]] listens at {address} already (line {first}); use each address once"
+            );
             return Err(Fault { line: section.line_of("address"), text });
         }
-        // An unsealed link exists only where it is written (wire.md 3): sealed is what is meant
-        // where nothing is.
+        // Plain links exist only if the configuration allows them (wire.md 3): sealed is the default.
         let plain = section.choice("seal", &[("sealed", false), ("plain", true)])?.unwrap_or(false);
         let backends =
             [("auto", Choice::Auto), ("io_uring", Choice::IoUring), ("mmsg", Choice::Mmsg)];
@@ -89,7 +89,10 @@ pub(super) fn unix(
         names.claim("unix", &name, &section)?;
         let path = socket_path(&section, "path")?.ok_or_else(|| section.missing("path"))?;
         if let Some(first) = paths.insert(path.clone(), section.line_of("path")) {
-            let text = format!("{} is an endpoint already (line {first})", path.display());
+            let text = format!(
+                "another [[unix]] has the path {} already (line {first}); choose another",
+                path.display()
+            );
             return Err(Fault { line: section.line_of("path"), text });
         }
         let last_worker = workers.unwrap_or(1) as u64 - 1;
@@ -110,7 +113,7 @@ pub(super) fn unix(
     Ok(endpoints)
 }
 
-/// Why nothing can listen at this address and be answered. Port 0 is the kernel's choice.
+/// Why a listener cannot have this address. Port 0 lets the kernel choose.
 fn unusable_to_listen(ip: IpAddr) -> Option<&'static str> {
     if ip.is_unspecified() { None } else { address::unusable(ip) }
 }

@@ -1,5 +1,4 @@
-//! `[process]`: as whom the relay runs once all is open. Whether there is such a user is the machine's
-//! matter, and found out at start.
+//! `[process]`: the user that the relay becomes once everything is open. A start checks whether the user exists.
 
 use super::{
     Fault,
@@ -12,7 +11,7 @@ pub(super) const PROCESS_KEYS: &[&str] = &["user", "group"];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RunAs {
     pub(crate) user: String,
-    /// The user's own unless given.
+    /// `None` for the user's primary group.
     pub(crate) group: Option<String>,
 }
 
@@ -40,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_is_named_and_a_group_alone_is_none() {
+    fn an_account_needs_a_user() {
         let read = |text: &str| {
             let document = Document::parse(text)?;
             let read = process(&document);

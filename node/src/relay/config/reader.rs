@@ -1,5 +1,4 @@
-//! Tables of a TOML file with the line of every key, and what is said of keys and values that are
-//! not as they should be. It knows no key by itself.
+//! Tables of a TOML file with the line of each key, and faults about unknown keys and wrong values.
 
 use std::{cell::RefCell, collections::HashSet, ops::Range};
 
@@ -10,7 +9,7 @@ use toml::{
 
 use super::Fault;
 
-/// How a fault about an absent key begins, behind the section's title.
+/// The text of a fault about a missing key, behind the section's title.
 const NEEDS_KEY: &str = " needs the key ";
 
 type Entry<'t> = (&'t Spanned<DeString<'t>>, &'t Spanned<DeValue<'t>>);
@@ -19,13 +18,13 @@ type Entry<'t> = (&'t Spanned<DeString<'t>>, &'t Spanned<DeValue<'t>>);
 pub(super) struct Document<'t> {
     lines: Lines,
     table: DeTable<'t>,
-    /// What was found so far.
+    /// The faults so far.
     faults: RefCell<Vec<Fault>>,
-    /// Lines of sections with an unknown key: one that they lack may be that one.
+    /// Lines of sections with an unknown key, which may be a misspelled key that is missing.
     misspelled: RefCell<HashSet<usize>>,
 }
 
-/// Where the lines of a text begin: looked up for every key, so found once.
+/// The ends of a text's lines: computed once, used for each key.
 struct Lines(Vec<usize>);
 
 impl Lines {
@@ -34,19 +33,19 @@ impl Lines {
         Self(ends.map(|(at, _)| at).collect())
     }
 
-    /// The line of a place, counted from 1.
+    /// The line of a span, from 1.
     fn at(&self, span: Range<usize>) -> usize {
         1 + self.0.partition_point(|end| *end < span.start)
     }
 }
 
-/// One table of it, `[switch]` or one of `[[udp]]`, whose keys are all known.
+/// One table of the file, as `[switch]` or one of `[[udp]]`.
 pub(super) struct Section<'d> {
     lines: &'d Lines,
     table: Option<&'d DeTable<'d>>,
-    /// As people write it: `[switch]`, `[[udp]]`.
+    /// As in the file: `[switch]`, `[[udp]]`.
     pub(super) title: String,
-    /// Where it begins.
+    /// The line where it begins.
     pub(super) line: usize,
 }
 
@@ -72,12 +71,12 @@ impl<'t> Document<'t> {
             Err(error) => {
                 let line = error.span().map_or(1, |span| Lines::of(text).at(span));
                 let message = error.message().replace('\n', ", ");
-                Err(Fault { line, text: format!("no TOML: {message}") })
+                Err(Fault { line, text: format!("not TOML: {message}") })
             }
         }
     }
 
-    /// Notes what is wrong, and goes on.
+    /// Notes a fault.
     pub(super) fn note(&self, fault: Fault) {
         let is_missing = fault.text.contains(NEEDS_KEY);
         if !(is_missing && self.misspelled.borrow().contains(&fault.line)) {
@@ -85,22 +84,22 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// What was read, or nothing, and what is wrong with it is noted.
+    /// The value of a result; notes its fault otherwise.
     pub(super) fn good<T>(&self, read: Result<T, Fault>) -> Option<T> {
         read.map_err(|fault| self.note(fault)).ok()
     }
 
-    /// All that was noted, in the order in which it was found.
+    /// All faults, in the order in which they were found.
     pub(super) fn into_faults(self) -> Vec<Fault> {
         self.faults.into_inner()
     }
 
-    /// How many faults were noted so far.
+    /// The number of faults so far.
     pub(super) fn faults(&self) -> usize {
         self.faults.borrow().len()
     }
 
-    /// Notes every table that is not one of `known`: name and keys.
+    /// Notes every table that is not in `known`, a list of names with their keys.
     pub(super) fn check_sections(&self, known: &[(&str, &[&str])]) {
         let unknown =
             |(key, _): &Entry<'_>| !known.iter().any(|(name, _)| *name == key.get_ref().as_ref());
@@ -115,7 +114,7 @@ impl<'t> Document<'t> {
         let home = known.iter().find(|(_, keys)| keys.contains(&name));
         let text = match (value.get_ref().is_table() || value.get_ref().is_array(), home) {
             (false, Some((home, _))) => {
-                format!("`{name}` stands outside of any section; it belongs into [{home}]")
+                format!("`{name}` is outside of any section; it belongs to [{home}]")
             }
             (is_table, _) => {
                 let what = if is_table { "section" } else { "key" };
@@ -143,7 +142,7 @@ impl<'t> Document<'t> {
         };
         let line = self.lines.at(value.span());
         let Some(table) = value.get_ref().as_table() else {
-            let text = format!("{name} is one section; write {title}, once");
+            let text = format!("{name} is a single section; write {title}, once");
             return Err(Fault { line, text });
         };
         let section = Section { lines: &self.lines, table: Some(table), title, line };
@@ -204,12 +203,12 @@ impl<'d> Section<'d> {
         self.table?.get_key_value(key)
     }
 
-    /// The line of a key, or of the section where the key is absent.
+    /// The line of a key, or of the section if the key is missing.
     pub(super) fn line_of(&self, key: &str) -> usize {
         self.entry(key).map_or(self.line, |(key, _)| self.lines.at(key.span()))
     }
 
-    /// A key that must be there and is not.
+    /// The fault of a missing key.
     pub(super) fn missing(&self, key: &str) -> Fault {
         Fault { line: self.line, text: format!("{}{NEEDS_KEY}`{key}`", self.title) }
     }
@@ -235,7 +234,7 @@ impl<'d> Section<'d> {
         texts.map(Some).ok_or_else(wanted)
     }
 
-    /// Whether the file has the section at all.
+    /// Whether the file has the section.
     pub(super) fn is_there(&self) -> bool {
         self.table.is_some()
     }
@@ -254,7 +253,7 @@ impl<'d> Section<'d> {
         self.number_or(key, min, max, "")
     }
 
-    /// As [`number`](Self::number), where something `else_` would be right too.
+    /// As [`number`](Self::number); the fault also names the alternative `else_`.
     pub(super) fn number_or(
         &self,
         key: &str,
@@ -304,11 +303,11 @@ fn range(min: u64, max: u64) -> String {
     if min == max { format!("{min}") } else { format!("a number from {min} to {max}") }
 }
 
-/// A value as an error quotes it: what was written, if it is short.
+/// A value as an error quotes it: its text, if it is short.
 fn shown(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) if text.len() <= 60 => format!("{:?}", text.as_ref()),
-        DeValue::String(_) => "so long a string".to_owned(),
+        DeValue::String(_) => "a long string".to_owned(),
         DeValue::Integer(number) => number.to_string(),
         DeValue::Float(number) => number.as_str().to_owned(),
         DeValue::Boolean(flag) => flag.to_string(),
@@ -318,7 +317,7 @@ fn shown(value: &DeValue<'_>) -> String {
     }
 }
 
-/// The entries as they stand in the file.
+/// The entries in the order of the file.
 fn in_order<'t>(table: &'t DeTable<'t>) -> Vec<Entry<'t>> {
     let mut entries: Vec<Entry<'t>> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
@@ -332,7 +331,7 @@ const RENAMED: [(&str, &str); 3] = [
     ("pieces", "multi_buffer"),
 ];
 
-/// The name that somebody may have meant: the nearest, if it is near enough to be no guess.
+/// The name that was probably meant: the nearest, if it is near enough.
 pub(super) fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let near_enough = 1 + written.chars().count() / 3;
     names

@@ -35,7 +35,8 @@ pub(super) const SWITCH_KEYS: &[&str] = &[
 pub(super) fn state_path(section: &Section<'_>) -> Result<Option<PathBuf>, Fault> {
     let Some(path) = section.text("state")? else { return Ok(None) };
     if Path::new(path.value).file_name().is_none() || path.value.contains('\0') {
-        let text = "state in [switch] must be the path of a file; it is made if it is not there";
+        let text =
+            "state in [switch] must be the path of a file; the relay makes it if it is missing";
         return Err(Fault { line: path.line, text: text.to_owned() });
     }
     Ok(Some(PathBuf::from(path.value)))
@@ -46,8 +47,8 @@ pub(super) fn switch(section: &Section<'_>) -> Result<SwitchConfig, Fault> {
         None => V3X5X8,
         Some(name) => scheme_of(name.value).map_err(|kind| {
             let text = format!(
-                "scheme \"{}\" in [switch] is none ({kind}): f4, f8, v3x5x8, v4x8, or a \
-                 serialised one in hex",
+                "scheme \"{}\" in [switch] is not a scheme ({kind}); need f4, f8, v3x5x8, v4x8, or the \
+                 serialization of a scheme in hex",
                 name.value
             );
             Fault { line: name.line, text }
@@ -59,12 +60,12 @@ pub(super) fn switch(section: &Section<'_>) -> Result<SwitchConfig, Fault> {
     };
     scheme
         .self_director()
-        .map_err(|_| no_switch("the scheme cannot spell slot 1, the switch itself"))?;
+        .map_err(|_| no_switch("the scheme cannot write slot 1, the switch itself"))?;
     scheme
         .prefix_index_bits()
-        .map_err(|_| no_switch("the scheme's prefixes are too alike for a table"))?;
+        .map_err(|_| no_switch("the scheme's prefixes are too long for a lookup table"))?;
     let highest = highest_slot(&scheme, ATTACHED_MAX as u32)
-        .ok_or_else(|| no_switch("the scheme can write no slot but 1"))?;
+        .ok_or_else(|| no_switch("the scheme can write only slot 1"))?;
     let slot_max = section.number("slot_max", 2, u64::from(highest))?.map(|max| max as u32);
     let slot_max = match slot_max {
         None => default_slot_max(&scheme).unwrap_or(highest),
@@ -87,12 +88,12 @@ pub(super) fn switch(section: &Section<'_>) -> Result<SwitchConfig, Fault> {
         .with_alias(alias_s.map_or(defaults.alias(), Duration::from_secs)))
 }
 
-/// The highest slot number that is given out where nobody says.
+/// The default of `slot_max` for a scheme.
 pub(crate) fn default_slot_max(scheme: &Scheme) -> Option<u32> {
     highest_slot(scheme, SLOT_MAX_DEFAULT)
 }
 
-/// The highest slot, up to `at_most`, that the scheme can write.
+/// The highest slot number, up to `at_most`, that the scheme can write.
 fn highest_slot(scheme: &Scheme, at_most: u32) -> Option<u32> {
     (2..=at_most).rev().find(|&slot| scheme.encode_least(Slot::new(slot)).is_ok())
 }
@@ -113,7 +114,9 @@ pub(super) fn cores(
     let cores: Vec<usize> = cores.into_iter().map(|core| core as usize).collect();
     let fault = |text| Err(Fault { line: section.line_of("cores"), text });
     if let Some(core) = twice(&cores) {
-        return fault(format!("cores in [switch] names core {core} twice; one worker a core"));
+        return fault(format!(
+            "cores in [switch] names core {core} twice; each core takes one worker"
+        ));
     }
     match workers {
         Some(workers) if workers == cores.len() => Ok(Some(cores)),
@@ -121,9 +124,9 @@ pub(super) fn cores(
             "cores in [switch] names {} and workers = {workers}; name one core for each worker",
             cores.len()
         )),
-        None => fault(
-            "cores in [switch] goes with a number of workers, and workers is \"auto\"".to_owned(),
-        ),
+        None => {
+            fault("cores in [switch] needs a number of workers, and workers is \"auto\"".to_owned())
+        }
     }
 }
 

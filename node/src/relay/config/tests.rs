@@ -1,11 +1,11 @@
-//! Whole configurations: what is read, and what is refused in which line.
+//! Tests of whole configurations: their values, and the faults with their lines.
 
 use strowger_wire::{Scheme, hex::Hex, scheme::Form};
 
 use super::*;
 
-/// A file in which all is well.
-const GOOD: &str = "\
+/// A valid file.
+const VALID: &str = "\
 [switch]
 workers = 2
 [[udp]]
@@ -35,8 +35,8 @@ fn a_state_file_has_a_name() {
 }
 
 #[test]
-fn a_good_file_is_read_as_it_stands() {
-    let config = parse(GOOD).unwrap();
+fn a_valid_file_is_parsed() {
+    let config = parse(VALID).unwrap();
     assert_eq!(config.workers, Some(2));
     assert_eq!(config.idle, IdlePolicy::ADAPTIVE);
     assert_eq!(config.udp[0].backend, Choice::Auto);
@@ -59,7 +59,7 @@ fn a_scheme_bounds_its_slots() {
 }
 
 #[test]
-fn the_sample_is_fine_and_its_wide_scheme_is_what_it_says() {
+fn the_sample_is_valid_and_its_wide_scheme_is_correct() {
     parse(SAMPLE).unwrap();
     let wide = SAMPLE.lines().find_map(|line| line.split_once("up to 4095: ")).unwrap().1;
     let forms = [(4, 1, 0b1), (8, 2, 0b10), (12, 2, 0b00)]
@@ -70,22 +70,21 @@ fn the_sample_is_fine_and_its_wide_scheme_is_what_it_says() {
     assert_eq!(config.switch.scheme(), &scheme);
 }
 
-/// What is put in the place of a line of the good file, the line that is blamed, and words of
-/// what is said.
+/// Each case: a line of the valid file, its replacement, the line of the fault, and words of its text.
 #[test]
-fn each_error_names_its_line_and_the_way_out() {
+fn each_error_names_its_line_and_the_remedy() {
     let cases: &[(&str, &str, usize, &[&str])] = &[
         // Keys.
         ("workers = 2", "wokers = 2", 2, &["`wokers` in [switch]", "did you mean `workers`?"]),
         ("slot = 2", "solt = 2", 10, &["`solt` in [[neighbour]]", "did you mean `slot`?"]),
         ("slot = 2", "colour = 2", 10, &["`colour`", "its keys are: name, address"]),
         ("[switch]", "[swich]", 1, &["unknown section `swich`", "did you mean `switch`?"]),
-        ("[switch]", "[[switch]]", 1, &["one section; write [switch]"]),
+        ("[switch]", "[[switch]]", 1, &["single section; write [switch]"]),
         ("[[udp]]", "[udp]", 3, &["several of udp; write [[udp]]"]),
-        ("[switch]", "", 2, &["`workers` stands outside", "belongs into [switch]"]),
+        ("[switch]", "", 2, &["`workers` is outside", "belongs to [switch]"]),
         ("[switch]", "colours = 7\n[switch]", 1, &["unknown key `colours`"]),
-        ("workers = 2", "workers = 2\nworkers = 3", 3, &["no TOML", "duplicate"]),
-        ("workers = 2", "workers = ", 2, &["no TOML"]),
+        ("workers = 2", "workers = 2\nworkers = 3", 3, &["not TOML", "duplicate"]),
+        ("workers = 2", "workers = ", 2, &["not TOML"]),
         // Types and ranges.
         ("workers = 2", "workers = 0", 2, &["a number from 1 to 64 or \"auto\"", "not 0"]),
         ("workers = 2", "workers = -1", 2, &["not -1"]),
@@ -115,7 +114,7 @@ fn each_error_names_its_line_and_the_way_out() {
             7,
             &["has sealed links", "needs [identity]", "key new", "seal = \"plain\""],
         ),
-        ("127.0.0.1:7000", "localhost:7000", 5, &["no address", "not looked up"]),
+        ("127.0.0.1:7000", "localhost:7000", 5, &["not an address", "not looked up"]),
         ("127.0.0.1:7000", "127.0.0.1", 5, &["an IP and a port"]),
         ("name = \"wan\"", "name = \"\"", 4, &["1 to 64 bytes"]),
         ("name = \"wan\"", "name = \"local\"", 12, &["\"local\" is taken", "[[udp]] in line 4"]),
@@ -124,7 +123,7 @@ fn each_error_names_its_line_and_the_way_out() {
             "[[neighbour]]",
             "[[udp]]\naddress = \"127.0.0.1:7000\"\nseal = \"plain\"\n[[neighbour]]",
             8,
-            &["listened at already (line 5)"],
+            &["already (line 5)"],
         ),
         (
             "[[neighbour]]",
@@ -138,20 +137,20 @@ fn each_error_names_its_line_and_the_way_out() {
         ("slot = 2", "slot = 257", 10, &["a number from 0 to 256"]),
         ("slot = 2", "listener = \"wna\"", 10, &["\"wna\"", "did you mean \"wan\"?"]),
         ("127.0.0.1:7001", "[::1]:7001", 9, &["IPv4", "add a [[udp]]"]),
-        ("127.0.0.1:7001", "127.0.0.1:0", 9, &["neighbour \"a\"", "not usable", "port 0"]),
+        ("127.0.0.1:7001", "127.0.0.1:0", 9, &["neighbour \"a\"", "not usable", "non-zero port"]),
         ("127.0.0.1:7001", "0.0.0.0:7", 9, &["neighbour \"a\"", "not usable", "unicast IP"]),
         ("127.0.0.1:7001", "127.0.0.1:7000", 9, &["not usable", "this relay itself listens"]),
         ("127.0.0.1:7001", "224.0.0.1:7000", 9, &["not usable", "multicast"]),
         ("127.0.0.1:7001", "255.255.255.255:7", 9, &["not usable", "broadcast"]),
         ("127.0.0.1:7000", "224.0.0.1:7000", 5, &["listener \"wan\"", "multicast"]),
-        ("127.0.0.1:7000", "[2001:db8::1%lo]:7000", 5, &["no link-local", "leave \"%lo\" out"]),
+        ("127.0.0.1:7000", "[2001:db8::1%lo]:7000", 5, &["not link-local", "leave \"%lo\" out"]),
         ("name = \"a\"", "", 7, &["[[neighbour]] needs the key `name`"]),
         ("name = \"a\"", "name = 5", 8, &["must be a string, not 5"]),
         (
             "[[unix]]",
             "[[neighbour]]\nname = \"b\"\naddress = \"127.0.0.1:7001\"\n[[unix]]",
             13,
-            &["a neighbour's already (line 9)"],
+            &["another neighbour (line 9)"],
         ),
         ("path = \"/run/local\"", "", 11, &["[[unix]] needs the key `path`"]),
         ("slot = 4", "worker = 2", 14, &["a number from 0 to 1"]),
@@ -159,8 +158,8 @@ fn each_error_names_its_line_and_the_way_out() {
         ("slot = 4", "capture = \"\"", 14, &["the path of a file"]),
     ];
     for (line, instead, blamed, words) in cases {
-        assert!(GOOD.contains(line), "{line}");
-        let text = GOOD.replacen(line, instead, 1);
+        assert!(VALID.contains(line), "{line}");
+        let text = VALID.replacen(line, instead, 1);
         let fault = parse(&text).expect_err(instead);
         assert_eq!(fault.line, *blamed, "{instead}: {fault}");
         assert!(words.iter().all(|word| fault.text.contains(word)), "{instead}: {fault}");
@@ -168,7 +167,7 @@ fn each_error_names_its_line_and_the_way_out() {
     }
 }
 
-/// A file with a sealed link in which all is well.
+/// A valid file with a sealed link.
 const SEALED: &str = "\
 [identity]
 key = \"k\"
@@ -187,8 +186,8 @@ mtu = 1400
 ";
 
 #[test]
-fn every_error_is_found_and_none_that_follows_from_another() {
-    let text = GOOD
+fn every_error_is_found_and_no_error_that_follows_from_another() {
+    let text = VALID
         .replace("workers = 2", "wokers = 2\nidle = \"lazy\"")
         .replace("127.0.0.1:7001", "0.0.0.0:7001")
         .replace("slot = 4", "slot = 1\n[[unix]]\nname = \"local\"\npath = \"/run/other\"");
@@ -196,13 +195,13 @@ fn every_error_is_found_and_none_that_follows_from_another() {
     let mut lines: Vec<usize> = faults.iter().map(|fault| fault.line).collect();
     lines.sort_unstable();
     assert_eq!(lines, [2, 3, 10, 15, 17], "{faults:#?}");
-    // Neighbours behind a listener that is wrong are not judged.
-    let text = GOOD.replace("127.0.0.1:7000", "localhost");
+    // Neighbours behind a faulty listener are not checked.
+    let text = VALID.replace("127.0.0.1:7000", "localhost");
     assert_eq!(parse_all(&text).expect_err("one").len(), 1);
 }
 
 #[test]
-fn a_sealed_file_is_read_as_it_stands() {
+fn a_valid_sealed_file_is_parsed() {
     let config = parse(SEALED).unwrap();
     let peer = &config.peers[0];
     assert_eq!((peer.key.map(|key| key.0), peer.frame_bytes_max), (Some([1; 32]), 1400));
@@ -213,13 +212,13 @@ fn a_sealed_file_is_read_as_it_stands() {
     let text = text.replace("rights =", "#").replace("seal =", "#");
     let config = parse(&text).unwrap();
     let policy = UnknownPeerPolicy::default().with_links_max(3);
-    assert_eq!(config.unknown_peers, Some(policy), "nothing but what is written");
+    assert_eq!(config.unknown_peers, Some(policy), "defaults for the rest");
     let Peer { rights, seal, .. } = &config.peers[0];
     assert_eq!((*rights, *seal), (Rights { control: false, ..Rights::ALL }, SealWish::Full));
 }
 
 #[test]
-fn each_error_of_a_sealed_file_names_its_line_and_the_way_out() {
+fn each_error_of_a_sealed_file_names_its_line_and_the_remedy() {
     let key = "key = \"0101010101010101010101010101010101010101010101010101010101010101\"";
     let cases: &[(&str, &str, usize, &[&str])] = &[
         ("[identity]\nkey = \"k\"\nnetwork = \"n\"", "\n\n", 8, &["[[peer]]", "key new FILE"]),
@@ -278,34 +277,34 @@ fn each_error_of_a_sealed_file_names_its_line_and_the_way_out() {
     let twice = format!("{named}[[peer]]\nname = \"b\"\n{id}\n");
     assert!(parse(&twice).unwrap_err().text.contains("line 10"));
     let psk = named.replace("mtu = 1400", "psk = \"p\"");
-    assert!(parse(&psk).unwrap_err().text.contains("goes with key"));
-    let anybody = SEALED.replace(key, "").replace("allow = false", "allow = true");
-    let fault = parse(&anybody).unwrap_err();
+    assert!(parse(&psk).unwrap_err().text.contains("needs key"));
+    let unknown = SEALED.replace(key, "").replace("allow = false", "allow = true");
+    let fault = parse(&unknown).unwrap_err();
     assert!(fault.line == 12 && fault.text.contains("those of [unknown_peers]"), "{fault}");
-    let anybody = anybody.replace("rights = [\"transit\", \"control\"]", "");
-    let peer = parse(&anybody).unwrap().peers.remove(0);
+    let unknown = unknown.replace("rights = [\"transit\", \"control\"]", "");
+    let peer = parse(&unknown).unwrap().peers.remove(0);
     assert!(peer.key.is_none() && peer.identity.is_none() && peer.rights == Rights::NONE);
-    let nowhere = anybody.replace("address = \"127.0.0.1:7001\"", "");
+    let nowhere = unknown.replace("address = \"127.0.0.1:7001\"", "");
     assert!(parse(&nowhere).unwrap_err().text.contains("address"));
     let only_policy = "[unknown_peers]\nallow = true";
     assert!(parse(only_policy).unwrap_err().text.contains("needs [identity]"));
 }
 
 #[test]
-fn more_than_there_are_slots_is_said_before_anything_runs() {
-    let mut text = GOOD.replace("workers = 2", "scheme = \"f4\"");
+fn more_users_than_slots_are_an_error() {
+    let mut text = VALID.replace("workers = 2", "scheme = \"f4\"");
     for port in 1..=14 {
         text += &format!("[[neighbour]]\nname = \"n{port}\"\naddress = \"127.0.0.1:{port}\"\n");
     }
     let fault = parse(&text).unwrap_err();
-    assert!(fault.text.contains("16 things") && fault.text.contains("15 slots"), "{fault}");
+    assert!(fault.text.contains("16 peers") && fault.text.contains("15 slots"), "{fault}");
 }
 
 #[test]
 fn no_bytes_panic() {
     let mut state = 1_u64;
     for _ in 0..2_000 {
-        let mut text = GOOD.as_bytes().to_vec();
+        let mut text = VALID.as_bytes().to_vec();
         for _ in 0..3 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let at = (state >> 33) as usize % text.len();

@@ -8,12 +8,12 @@ use strowger_wire::Slot;
 
 use super::{Fault, reader::Section};
 
-/// Names given so far: by whom, and in which line. Listeners, neighbours and endpoints share them,
-/// so that a name alone says what is meant.
+/// Names so far, with their sections and lines. Listeners, neighbours and endpoints share the names, so that a name
+/// alone is unambiguous.
 #[derive(Default)]
 pub(super) struct Names {
     taken: HashMap<String, (&'static str, usize)>,
-    /// Those of interfaces that addresses name.
+    /// Names of interfaces in addresses.
     pub(super) interfaces: Interfaces,
 }
 
@@ -37,7 +37,7 @@ impl Names {
     }
 }
 
-/// Files that are captured to so far, with the line.
+/// Capture files so far, with their lines.
 #[derive(Default)]
 pub(super) struct Captures(HashMap<PathBuf, usize>);
 
@@ -50,12 +50,14 @@ impl Captures {
         }
         match self.0.insert(path.value.into(), path.line) {
             None => Ok(Some(path.value.into())),
-            Some(first) => fault(format!("{} is written by line {first} already", path.value)),
+            Some(first) => {
+                fault(format!("line {first} writes {} already; choose another", path.value))
+            }
         }
     }
 }
 
-/// Slots pinned so far, with the line.
+/// Configured slots so far, with their lines.
 pub(super) struct Slots<'c> {
     pub(super) taken: HashMap<u32, usize>,
     pub(super) config: &'c SwitchConfig,
@@ -87,10 +89,10 @@ pub(super) fn name(section: &Section<'_>) -> Result<String, Fault> {
     Ok(name.value.to_owned())
 }
 
-/// Whether people and programs can be shown this name.
+/// Whether a text may be a name: short, and without control characters.
 ///
 /// # Errors
-/// One sentence that says what a name is.
+/// One sentence: what a name is.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let is_shown = name.chars().all(is_harmless);
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !is_shown {

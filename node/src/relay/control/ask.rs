@@ -1,5 +1,4 @@
-//! Pings and traces on the control socket: their requests read, their answers as JSON. It sends nothing
-//! itself; the slow path does.
+//! Pings and traces on the control socket: parses requests, and writes answers as JSON.
 
 use serde_json::{Map, Value, json};
 use strowger_crypto::Identity;
@@ -8,15 +7,15 @@ use strowger_wire::{Label, hex::Hex, limits::CONTROL_BYTES_MAX};
 
 use crate::limits::PING_BYTES;
 
-/// Reads what stands behind `ping`, `trace` or `identify`.
+/// Parses the value of `ping`, `trace` or `identify`.
 ///
 /// # Errors
-/// One line that says what is wanted.
+/// One line: what is wrong, and what is expected.
 pub(super) fn read(verb: &str, what: &Value) -> Result<(Label, Question), String> {
     let object = what.as_object().ok_or(format!("{verb} takes an object with a label"))?;
     let known: &[&str] = if verb == "ping" { &["label", "bytes"] } else { &["label"] };
     if let Some(key) = object.keys().find(|key| !known.contains(&key.as_str())) {
-        return Err(format!("{verb} knows no {key:?}: {}", known.join(", ")));
+        return Err(format!("{verb} has no field {key:?}; its fields: {}", known.join(", ")));
     }
     let text = object.get("label").and_then(Value::as_str);
     let text = text.ok_or(format!("{verb} needs label, a string"))?;
@@ -39,7 +38,7 @@ pub(super) fn read(verb: &str, what: &Value) -> Result<(Label, Question), String
     Ok((label, question))
 }
 
-/// What has come of a question: `{"answers":[...],"done":..}`.
+/// The answers to a question: `{"answers":[...],"done":..}`.
 pub(super) fn answers(answers: &[Answer], done: bool) -> Value {
     let rows: Vec<Value> = answers.iter().filter_map(answer).collect();
     json!({ "answers": rows, "done": done })
@@ -98,13 +97,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_are_read_or_refused_with_a_reason() {
+    fn questions_are_parsed_or_refused_with_a_reason() {
         let label = Label::new(0x15);
         let read_ping = read("ping", &json!({ "label": "15", "bytes": 100 }));
         assert_eq!(read_ping, Ok((label, Question::Ping { payload_bytes: 100 })));
         assert_eq!(read("trace", &json!({ "label": "15" })), Ok((label, Question::Trace)));
         assert_eq!(read("identify", &json!({ "label": "15" })), Ok((label, Question::Identity)));
-        for rubbish in [
+        for invalid in [
             json!(7),
             json!({}),
             json!({ "label": "xyz" }),
@@ -112,7 +111,7 @@ mod tests {
             json!({ "label": "15", "bytes": 70_000 }),
             json!({ "label": "15", "bites": 7 }),
         ] {
-            assert!(read("ping", &rubbish).is_err(), "{rubbish}");
+            assert!(read("ping", &invalid).is_err(), "{invalid}");
         }
         assert!(read("trace", &json!({ "label": "15", "bytes": 1 })).is_err());
     }

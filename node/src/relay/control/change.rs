@@ -1,5 +1,4 @@
-//! Requests that change slots and their numbers, read or refused with a reason. It changes nothing itself;
-//! the slow path does.
+//! Parses requests that change slots and their numbers.
 
 use serde_json::{Map, Value};
 
@@ -9,20 +8,20 @@ use crate::{
     limits::{DRAIN_S, DRAIN_S_MAX},
 };
 
-/// Reads what stands behind `renumber`.
+/// Parses the value of `renumber`.
 ///
 /// # Errors
-/// One line that says what is wanted.
+/// One line: what is wrong, and what is expected.
 pub(super) fn renumber(what: &Value) -> Result<Request, String> {
     let object = object("renumber", what, &["slot", "to"])?;
     let from = slot("renumber", object, "slot")?.ok_or("renumber needs slot")?;
     Ok(Request::Renumber { from, to: slot("renumber", object, "to")? })
 }
 
-/// Reads what stands behind `drain`.
+/// Parses the value of `drain`.
 ///
 /// # Errors
-/// One line that says what is wanted.
+/// One line: what is wrong, and what is expected.
 pub(super) fn drain(what: &Value) -> Result<Request, String> {
     let object = object("drain", what, &["slot", "for_s"])?;
     let for_s = match object.get("for_s") {
@@ -35,17 +34,17 @@ pub(super) fn drain(what: &Value) -> Result<Request, String> {
     Ok(Request::Drain { slot: slot("drain", object, "slot")?.ok_or("drain needs slot")?, for_s })
 }
 
-/// Reads what stands behind `grow`.
+/// Parses the value of `grow`.
 ///
 /// # Errors
-/// One line that says what is wanted.
+/// One line: what is wrong, and what is expected.
 pub(super) fn grow(what: &Value) -> Result<Request, String> {
-    const WANTED: &str = "f4, f8, v3x5x8, v4x8, or a serialised one in hex";
+    const EXPECTED: &str = "f4, f8, v3x5x8, v4x8, or the serialization of a scheme in hex";
     let object = object("grow", what, &["scheme", "slot_max"])?;
     let text = object.get("scheme").and_then(Value::as_str);
-    let text = text.ok_or_else(|| format!("grow needs scheme: {WANTED}"))?;
-    let scheme =
-        scheme_of(text).map_err(|kind| format!("\"{text}\" is no scheme ({kind}): {WANTED}"))?;
+    let text = text.ok_or_else(|| format!("grow needs scheme: {EXPECTED}"))?;
+    let scheme = scheme_of(text)
+        .map_err(|kind| format!("\"{text}\" is no scheme ({kind}); need {EXPECTED}"))?;
     Ok(Request::Grow { scheme: Box::new(scheme), slot_max: slot("grow", object, "slot_max")? })
 }
 
@@ -57,7 +56,7 @@ fn object<'v>(
     let wanted = known.join(", ");
     let object = what.as_object().ok_or_else(|| format!("{verb} takes an object with {wanted}"))?;
     match object.keys().find(|key| !known.contains(&key.as_str())) {
-        Some(key) => Err(format!("{verb} knows no {key:?}: {wanted}")),
+        Some(key) => Err(format!("{verb} has no field {key:?}; its fields: {wanted}")),
         None => Ok(object),
     }
 }

@@ -1,7 +1,7 @@
-//! The control socket of a relay: a unix stream socket on which programs ask with JSON lines. Its
-//! thread never waits for a client, and no client can make it hold more than a fixed amount.
+//! The control socket of a relay: a unix stream socket for requests and answers as JSON lines. Its thread never waits
+//! for a client, and memory for each client is bounded.
 //!
-//! One request is one line, an object with one key; each gets one line of answer, in order:
+//! A request is one line, an object with one key. It gets one line of answer, in order:
 //!
 //! | request | answer |
 //! |---|---|
@@ -17,22 +17,21 @@
 //! | `{"renumber":{"slot":..,"to":..}}` | `{"renumbered":{"slot":..,"to":..,"alias_s":..,"narrow_bits":[..]}}` |
 //! | `{"drain":{"slot":..,"for_s":..}}` | `{"draining":{"slot":..,"for_s":..}}` |
 //! | `{"grow":{"scheme":..,"slot_max":..}}` | `{"grown":{"scheme":..,"slot_max":..}}` |
-//! | `{"watch":"events"}` | a line `{"watching":"events"}`, then one for each event: those kept, and those to come |
+//! | `{"watch":"events"}` | a line `{"watching":"events"}`, then one for each event, recent and new |
 //! | `{"ping":{"label":..,"bytes":..}}`, `{"trace":{"label":..}}`, `{"identify":{"label":..}}` | `{"asked":n}` |
-//! | `{"answers":n}` | `{"answers":[...],"done":..}`: what has come since this was last asked |
-//! | `{"watch":"balance"}` | a line with the balance at once and every second, until the client goes |
+//! | `{"answers":n}` | `{"answers":[...],"done":..}`: the answers since the last such request |
+//! | `{"watch":"balance"}` | a line with the balance at once and every second, until the client disconnects |
 //!
-//! `attach` needs `name` and, behind a `[[udp]]` or `[[ethernet]]`, `address`; `listener` (the name of
-//! one, or of a `[[unix]]`, which takes no address) where there are several, and `slot` to pin one. It is
-//! answered once every worker knows; or, where the number is not free yet, at once with the seconds after
-//! which it leads there. With `key` (a static key in
-//! hex) or `peer_id` (who it must prove to be), or both, a peer is attached by a sealed link, for which
-//! `psk` (a file, as the relay sees it) and `rights` (a list) can be given. A client that watches events
-//! and falls behind misses the oldest: `{"missed":n}` says how many. A request that cannot be done is answered
-//! `{"error":"<one line>","kind":"bad_request"|"declined"|"line_too_long"|"idle"|"no_answer"}`; after
-//! `line_too_long` and `idle` the connection ends.
+//! `attach` needs `name`. Behind a `[[udp]]` or `[[ethernet]]` it needs `address`; with several listeners it needs
+//! `listener`, the name of one, or of a `[[unix]]`. `slot` asks for a certain number. The answer follows when every
+//! worker forwards to the slot; if the number is still in quarantine, it follows at once with the seconds until the
+//! slot opens. `key` (a static key in hex), `peer_id` (the identity that the peer must prove), or both attach a peer by
+//! a sealed link, which takes `psk` (a file, as the relay's process sees it) and `rights` (a list). A client that
+//! watches events and falls behind misses the oldest: `{"missed":n}` says how many. The answer to a refused request is
+//! `{"error":"<one line>","kind":"bad_request"|"declined"|"line_too_long"|"idle"|"no_answer"}`; after `line_too_long`
+//! and `idle` the server closes the connection.
 //!
-//! Counts are frames and bytes since the relay began; names of reasons are those of
+//! Counters are frames and bytes since the relay started; names of reasons are those of
 //! [`Discard`](strowger_engine::discard::Discard).
 
 mod ask;
@@ -58,10 +57,10 @@ use strowger_wire::{Label, Scheme};
 
 pub(super) use self::socket::ControlSocket;
 
-/// What a client asks of the slow path.
+/// A request to the slow path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// Have the slow path panic: for tests of what comes after.
+    /// Makes the slow path panic, for tests of its recovery.
     #[cfg(debug_assertions)]
     Panic,
     Slots,
@@ -73,28 +72,28 @@ pub(crate) enum Request {
     Status,
     Attach(Box<AttachRequest>),
     Detach(u32),
-    /// Give a slot this number, or the lowest free one.
+    /// Gives a slot this number, or the lowest free one.
     Renumber {
         from: u32,
         to: Option<u32>,
     },
-    /// Give a slot up after so long.
+    /// Detaches a slot after this time.
     Drain {
         slot: u32,
         for_s: u64,
     },
-    /// Go over to a scheme that reads all that is written now as before.
+    /// Changes to a scheme that reads every label in use as before.
     Grow {
         scheme: Box<Scheme>,
         slot_max: Option<u32>,
     },
-    /// Have a packet ask whoever is at the label's end, or on its way.
+    /// Sends a ping or trace along a label.
     Ask(Label, messages::Question),
-    /// What has come of a question.
+    /// Fetches the answers to a ping or trace.
     Answers(u32),
 }
 
-/// What a client wants attached, in the words of the configuration.
+/// A request to attach something, in the terms of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AttachRequest {
     pub(crate) name: String,
@@ -103,13 +102,13 @@ pub(crate) struct AttachRequest {
     pub(crate) slot: Option<u32>,
     /// The static key of a peer; without it the link is plain.
     pub(crate) key: Option<StaticPublic>,
-    /// Who the peer must prove to be.
+    /// The identity that the peer must prove.
     pub(crate) peer_id: Option<Identity>,
     pub(crate) psk: Option<PathBuf>,
     pub(crate) rights: Option<Rights>,
 }
 
-/// What the slow path answers: copies of counters, made into JSON on the control socket's thread.
+/// A response of the slow path. The control socket's thread makes JSON of it.
 #[derive(Clone, Debug)]
 pub(crate) enum Response {
     Slots(Vec<SlotView>, Now, Vec<(u16, String)>),
@@ -119,14 +118,14 @@ pub(crate) enum Response {
     Peers(Vec<PeerView>, Now, Option<PeerId>, Vec<(u16, String)>),
     Links(Vec<SlotView>, Vec<PeerView>, Now, Vec<(u16, String)>),
     Status(Box<Status>),
-    /// Attached to this slot, which leads there after so many seconds.
+    /// Attached to this slot, which opens after so many seconds.
     Attached(u32, Option<u64>),
     Detached(u32),
     Renumbered {
         from: u32,
         to: u32,
         alias_s: u64,
-        /// Widths in bits in which the former number can be written and the new one cannot.
+        /// Widths in bits that hold the former number and not the new one.
         narrow_bits: Vec<u8>,
     },
     Draining {
@@ -136,11 +135,11 @@ pub(crate) enum Response {
     Grown(Box<Scheme>, u32),
     Asked(u32),
     Answers(Vec<messages::Answer>, bool),
-    /// It will not be done, and why.
+    /// The request is refused, and why.
     Declined(String),
 }
 
-/// What a relay is, beside its counters.
+/// The settings and state of a relay.
 #[derive(Clone, Debug)]
 pub(crate) struct Status {
     pub(crate) uptime: Duration,
@@ -154,7 +153,7 @@ pub(crate) struct Status {
     pub(crate) identity: Option<PeerId>,
     /// Whether no link may be plain.
     pub(crate) sealed: bool,
-    /// How often the slow path has reset after a panic.
+    /// How often the slow path has recovered from a panic.
     pub(crate) restarts: u64,
     /// How often the slow path was woken.
     pub(crate) wakeups: u64,

@@ -1,4 +1,4 @@
-//! Answers of the slow path as JSON: the one place that names the fields. It never counts anything.
+//! Responses of the slow path as JSON: this file names all fields.
 
 use serde_json::{Map, Value, json};
 use strowger_crypto::{PeerId, SealMode};
@@ -94,7 +94,7 @@ fn slot(view: &SlotView, now: Now, names: &[(u16, String)]) -> Value {
         "discards": view.discards,
         "by_former_number": view.by_former,
         "heard_s": heard_s,
-        // How long it stays in this state, where that is known.
+        // How long the slot stays in this state, if that is known.
         "left_s": view.left_ns.map(|ns| ns.div_ceil(1_000_000_000)),
         "unknown": view.is_unknown,
     })
@@ -117,7 +117,7 @@ fn peer(view: &PeerView, now: Now, names: &[(u16, String)]) -> Value {
         "behind": name_of(view.port, names),
         "up": view.is_up(),
         "quiet": view.state == LinkState::Quiet,
-        // Why it is down: a word for programs, and the sentence for people.
+        // Why it is down: a name for programs, a sentence for people.
         "down_reason": view.down.map(|why| why.name()),
         "down_text": view.down.map(|why| why.to_string()),
         "down_s": view.down.and_then(|why| why.since()).map(|since| seconds(now, since.0)),
@@ -145,12 +145,12 @@ fn link(view: &SlotView, peers: &[PeerView], now: Now, names: &[(u16, String)]) 
         "state": view.state.name(),
         "sealed": peer.is_some(),
         "seal": seal,
-        // Nobody asks the far end of a plain link whether it is there.
+        // A plain link has no liveness probes.
         "up": peer.map(PeerView::is_up),
         "quiet": peer.map(|peer| peer.state == LinkState::Quiet),
         "address": address(view.at),
         "behind": view.port.and_then(|port| name_of(port, names)),
-        // What is sent now; whether the path was found to take no more, or both ends to; and what those take.
+        // The longest frame that is sent; whether path or ends take no more; and what both ends take.
         "mtu": peer.and_then(|peer| peer.frame_bytes_max),
         "mtu_found": peer.map(|peer| peer.is_path_found),
         "mtu_agreed": agreed.map(|agreed| agreed.frame_bytes_max),
@@ -165,7 +165,7 @@ fn link(view: &SlotView, peers: &[PeerView], now: Now, names: &[(u16, String)]) 
     })
 }
 
-/// One event, as it stands in a list and as it is told to a watcher.
+/// One event, in a list and for a watching client.
 pub(super) fn event(entry: &Entry) -> Value {
     json!({
         "number": entry.number,
@@ -226,19 +226,19 @@ fn port(view: &PortView, infos: &[PortInfo]) -> Value {
     })
 }
 
-/// Whether an Ethernet port's interface is no more.
+/// Whether the interface of an Ethernet port is gone.
 fn is_gone(info: &PortInfo) -> Option<bool> {
     let PortKind::Ethernet(wire) = &info.kind else { return None };
     Some(wire.is_gone())
 }
 
-/// What an Ethernet port copied on the way out; what is copied on the way in, the pools count.
+/// The frames that an Ethernet port copied to send them. The pools count copies of received frames.
 fn frames_copied(info: &PortInfo) -> Option<u64> {
     let PortKind::Ethernet(wire) = &info.kind else { return None };
     Some(wire.frames_copied())
 }
 
-/// What the kernel counted against all queues of a port: of packets, and why, or that there is a bug.
+/// The kernel's counters of all queues of a port, by reason.
 fn kernel_of(view: &PortView) -> Value {
     let all = || view.queues.iter().flat_map(|queue| &queue.kernel);
     let sum = |drop| all().filter(|(of, _)| *of == drop).map(|(_, count)| count).sum::<u64>();
@@ -278,7 +278,7 @@ fn port_discards(view: &PortView, names: &[(u16, String)]) -> Value {
     })
 }
 
-/// What all queues of a port discarded, and how the handshakes that came in by it ended.
+/// The discards of all queues of a port, and the results of the handshakes that arrived by it.
 fn by_reason(view: &PortView) -> impl Iterator<Item = (Discard, u64)> {
     let count = |discard: Discard| {
         let queues = view.queues.iter().flat_map(|queue| &queue.discards);
@@ -294,16 +294,16 @@ fn reasons(counts: impl Iterator<Item = (Discard, u64)>) -> Value {
 }
 
 fn balance(sums: &Balance) -> Value {
-    // Within 64 bits unless counters wrapped, and then it is wrong anyway.
-    let on_their_way = i64::try_from(sums.on_their_way()).unwrap_or(i64::MAX);
+    // It fits 64 bits unless counters wrapped, and then it is wrong anyway.
+    let in_flight = i64::try_from(sums.on_their_way()).unwrap_or(i64::MAX);
     json!({
         "frames_in": sums.frames_in,
         "frames_made": sums.frames_made,
         "frames_out": sums.frames_out,
         "discarded": sums.discarded(),
         "handled": sums.handled(),
-        "on_their_way": on_their_way,
-        "even": sums.is_even(),
+        "in_flight": in_flight,
+        "balanced": sums.is_even(),
         "kernel_drops": sums.kernel_drops,
     })
 }
@@ -352,7 +352,7 @@ fn status(of: &Status) -> Value {
     })
 }
 
-/// What was chosen for a port, and why nothing better.
+/// What was chosen for a port, with warnings about better choices.
 fn backend(info: &PortInfo) -> Value {
     match &info.kind {
         PortKind::Unix { path, worker, .. } => json!({

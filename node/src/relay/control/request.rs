@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// A request that makes sense.
+/// A valid request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ClientRequest {
     SlowPath(Request),
@@ -23,7 +23,7 @@ pub(super) enum ClientRequest {
     WatchEvents,
 }
 
-/// Asks the slow path, which never makes anybody wait for a client.
+/// Sends a request to the slow path, and waits for its response.
 pub(super) fn ask(slow_path: &RequestSender, question: Request) -> Value {
     match slow_path.ask(question).recv_timeout(ANSWER_MAX).ok() {
         Some(answer) => render::answer(&answer),
@@ -32,12 +32,13 @@ pub(super) fn ask(slow_path: &RequestSender, question: Request) -> Value {
 }
 
 pub(super) fn read_request(line: &[u8]) -> Result<ClientRequest, String> {
-    const WANTED: &str = "one object with one of show, attach, detach, renumber, drain, grow, watch, \
+    const EXPECTED: &str = "one object with one of show, attach, detach, renumber, drain, grow, watch, \
                           ping, trace, identify, answers";
-    let value: Value = serde_json::from_slice(line).map_err(|_| format!("no JSON: {WANTED}"))?;
+    let value: Value =
+        serde_json::from_slice(line).map_err(|_| format!("not JSON; a request is {EXPECTED}"))?;
     let object = value.as_object().filter(|object| object.len() == 1);
     let Some((verb, what)) = object.and_then(|object| object.iter().next()) else {
-        return Err(format!("a request is {WANTED}"));
+        return Err(format!("a request is {EXPECTED}"));
     };
     let question = match (verb.as_str(), what.as_str()) {
         #[cfg(debug_assertions)]
@@ -72,7 +73,7 @@ pub(super) fn read_request(line: &[u8]) -> Result<ClientRequest, String> {
             let asked = what.as_u64().and_then(|asked| u32::try_from(asked).ok());
             Request::Answers(asked.ok_or("answers takes the number that a question was given")?)
         }
-        _ => return Err(format!("a request is {WANTED}")),
+        _ => return Err(format!("a request is {EXPECTED}")),
     };
     Ok(ClientRequest::SlowPath(question))
 }
@@ -81,7 +82,7 @@ fn read_attach(what: &Value) -> Result<AttachRequest, String> {
     let object = what.as_object().ok_or("attach takes an object with name and address")?;
     let known = ["name", "address", "listener", "slot", "key", "peer_id", "psk", "rights"];
     if let Some(key) = object.keys().find(|key| !known.contains(&key.as_str())) {
-        return Err(format!("attach knows no {key:?}: {}", known.join(", ")));
+        return Err(format!("attach has no field {key:?}; its fields: {}", known.join(", ")));
     }
     let text = |key: &str| match object.get(key) {
         None | Some(Value::Null) => Ok(None),
@@ -130,19 +131,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_read_or_refused_with_a_reason() {
+    fn requests_are_parsed_or_refused_with_a_reason() {
         let read = |line: &str| read_request(line.as_bytes());
-        let question = |question| Ok(ClientRequest::SlowPath(question));
-        assert_eq!(read(r#"{"show":"slots"}"#), question(Request::Slots));
-        assert_eq!(read(r#" {"detach":7} "#), question(Request::Detach(7)));
+        let request = |request| Ok(ClientRequest::SlowPath(request));
+        assert_eq!(read(r#"{"show":"slots"}"#), request(Request::Slots));
+        assert_eq!(read(r#" {"detach":7} "#), request(Request::Detach(7)));
         let renumber = Request::Renumber { from: 7, to: Some(9) };
-        assert_eq!(read(r#"{"renumber":{"slot":7,"to":9}}"#), question(renumber));
+        assert_eq!(read(r#"{"renumber":{"slot":7,"to":9}}"#), request(renumber));
         let drain = Request::Drain { slot: 7, for_s: 60 };
-        assert_eq!(read(r#"{"drain":{"slot":7}}"#), question(drain));
+        assert_eq!(read(r#"{"drain":{"slot":7}}"#), request(drain));
         let grow = Request::Grow { scheme: Box::new(F8), slot_max: Some(99) };
-        assert_eq!(read(r#"{"grow":{"scheme":"f8","slot_max":99}}"#), question(grow));
+        assert_eq!(read(r#"{"grow":{"scheme":"f8","slot_max":99}}"#), request(grow));
         assert_eq!(read(r#"{"watch":"balance"}"#), Ok(ClientRequest::WatchBalance));
-        let wish = AttachRequest {
+        let attach = AttachRequest {
             name: "a".to_owned(),
             address: Some(Address::Udp("127.0.0.1:9".parse().unwrap())),
             listener: None,
@@ -153,8 +154,8 @@ mod tests {
             rights: None,
         };
         let line = r#"{"attach":{"name":"a","address":"127.0.0.1:9","slot":4}}"#;
-        assert_eq!(read(line), question(Request::Attach(Box::new(wish))));
-        for rubbish in [
+        assert_eq!(read(line), request(Request::Attach(Box::new(attach))));
+        for invalid in [
             "",
             "{}",
             "[]",
@@ -177,7 +178,7 @@ mod tests {
             r#"{"attach":{"name":"a","address":"localhost:9"}}"#,
             "\u{0}",
         ] {
-            assert!(read(rubbish).is_err(), "{rubbish}");
+            assert!(read(invalid).is_err(), "{invalid}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The control socket's file: bound for this user alone, and removed again. It reads no request.
+//! The file of the control socket: bound for this user alone, and removed at the end.
 
 use std::{
     fs, io,
@@ -14,20 +14,20 @@ use strowger_io::{sys::folder, unix};
 use crate::exit::{Exit, Failure};
 use strowger_runtime::files::Opener;
 
-/// A bound control socket. Its file goes when this is dropped.
+/// A bound control socket. Its file is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
     pub(super) listener: UnixListener,
     path: PathBuf,
-    /// Device and inode of the file that we made.
+    /// Device and inode of its file.
     file: (u64, u64),
 }
 
 impl ControlSocket {
-    /// Binds the socket with mode 0600. The socket of a relay that is no more is removed.
+    /// Binds the socket with mode 0600. Removes the socket of a relay that has ended.
     ///
     /// # Errors
-    /// One line: a relay runs there, a file is in the way, no rights.
+    /// One line: a relay runs there, another file is in the way, or the kernel refuses.
     pub(crate) fn bind(path: &Path, opener: &Opener) -> Result<Self, Failure> {
         let bound = opener.within(path, |_, _| Ok(Self::bind_here(path)));
         bound.unwrap_or_else(|error| {
@@ -45,14 +45,14 @@ impl ControlSocket {
             );
             Failure::new(Exit::Refused, line)
         };
-        clear_way(path)?;
+        remove_stale(path)?;
         let listener = UnixListener::bind(path).map_err(|error| refused("bind", &error))?;
         let made = folder::set_socket_mode(path, 0o600);
         let file = made.map_err(|error| refused("set its mode", &error))?.id;
         let control = Self { listener, path: path.to_owned(), file };
         let listener = &control.listener;
-        listener.set_nonblocking(true).map_err(|error| refused("unblock", &error))?;
-        // Whoever came in before the mode was set is not let in.
+        listener.set_nonblocking(true).map_err(|error| refused("make it non-blocking", &error))?;
+        // Clients that connected before the mode was set are refused.
         while listener.accept().is_ok() {}
         Ok(control)
     }
@@ -60,7 +60,7 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // Another relay may have its socket there by now.
+        // Another relay may have bound its socket there meanwhile.
         let is_ours = |file: fs::Metadata| (file.dev(), file.ino()) == self.file;
         if fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
             let _ = fs::remove_file(&self.path);
@@ -68,14 +68,14 @@ impl Drop for ControlSocket {
     }
 }
 
-/// Removes the socket of a relay that is no more.
-fn clear_way(path: &Path) -> Result<(), Failure> {
+/// Removes the socket of a relay that has ended.
+fn remove_stale(path: &Path) -> Result<(), Failure> {
     let shown = path.display();
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
     if !found.file_type().is_socket() {
         let line = format!(
-            "control socket {shown}: a file is in the way that is no socket; move it, or choose \
-             another with [control] socket"
+            "control socket {shown}: a file that is no socket is in the way; move it, or choose \
+            another with [control] socket"
         );
         return Err(Failure::new(Exit::Refused, line));
     }

@@ -209,7 +209,7 @@ impl Relay<'_> {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
         let status = eventually("the relay ends", || self.child.try_wait().unwrap());
         let last = self.lines.iter().collect::<Vec<_>>().join("\n");
-        assert!(status.success() && last.contains("(even)"), "{status}: {last}");
+        assert!(status.success() && last.contains("(balanced)"), "{status}: {last}");
     }
 }
 

@@ -198,7 +198,7 @@ impl Relay {
         words(&format!("kill -TERM {}", self.child.id())).unwrap();
         let status = eventually("the relay ends", || self.child.try_wait().unwrap());
         let last = self.lines.iter().collect::<Vec<_>>().join("\n");
-        assert!(status.success() && last.contains("(even)"), "{status}: {last}");
+        assert!(status.success() && last.contains("(balanced)"), "{status}: {last}");
         std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap())
     }
 }
