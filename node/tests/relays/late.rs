@@ -67,15 +67,15 @@ fn an_address_and_an_interface_that_come_later_are_waited_for() {
         let line = lines.next().expect("it goes on").expect("text");
         assert!(line.contains(" waiting: ") && line.contains(what), "{what}: {line}");
     };
-    says("address 198.51.100.1: not on this machine yet; it is waited for 600 s");
+    says("address 198.51.100.1: not on this machine yet; the start waits 600 s for it");
     says("interface wan0: not on this machine yet");
     words(&format!("ip link add wan0 netns {name} type veth peer name wan1 netns {name}")).unwrap();
     for end in ["wan0", "wan1"] {
         words(&format!("ip -n {name} link set dev {end} up")).unwrap();
     }
-    says("interface wan0: is there");
+    says("interface wan0: is present");
     words(&format!("ip -n {name} addr add 198.51.100.1/24 dev wan0")).unwrap();
-    says("address 198.51.100.1: is there");
+    says("address 198.51.100.1: is present");
     let said = BufReader::new(relay.0.stdout.take().unwrap()).lines().map_while(Result::ok);
     let said: Vec<String> = said.take_while(|line| line != "ready").collect();
     assert!(said.iter().any(|line| line.contains("[fe80::1%wan0]:7000")), "{said:#?}");

@@ -250,7 +250,7 @@ fn what_runs_is_said_at_start() {
     let (a, b) = (socket(), socket());
     let relay = Relay::start(&two_neighbours(&a, &b, ""));
     let said = relay.said.join("\n");
-    for wanted in ["memory: ", " by ", "not sealed", "slot 2: a at ", "slot 3: b at ", "control"] {
+    for wanted in ["memory: ", " by ", "links plain", "slot 2: a at ", "slot 3: b at ", "control"] {
         assert!(said.contains(wanted), "{wanted}: {said}");
     }
     let mode = fs::metadata(relay.path("control")).unwrap().permissions().mode();
@@ -269,7 +269,7 @@ fn show_answers_people_and_programs() {
         ("slots", vec!["slot", "attached", "bytes in", "127.0.0.1:"]),
         ("ports", vec!["trains in", "kernel drops", "udp 127.0.0.1:"]),
         ("discards", vec!["too_short", "balance: 3 frames in", "(balanced)"]),
-        ("status", vec!["not sealed", "MiB", "workers"]),
+        ("status", vec!["plain behind ports", "MiB", "workers"]),
     ] {
         let output = run(&["show", topic, "--socket", &socket]);
         assert!(output.status.success(), "{output:?}");
