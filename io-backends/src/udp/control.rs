@@ -1,5 +1,5 @@
-//! What the kernel says beside a datagram: segment size, drops so far, source; and what we say
-//! beside a send. Reading is total: any bytes give an answer, and never a panic.
+//! Control messages: what the kernel reports with a datagram (segment size, drops, destination), and what
+//! a send passes with one. Parsing is total: any bytes give a result, without a panic.
 
 use std::mem;
 
@@ -7,13 +7,13 @@ use super::name::{Key, Name};
 
 /// Room for one `UDP_GRO`, one `SO_RXQ_OVFL` and one `IP_PKTINFO` or `IPV6_PKTINFO` message.
 pub(super) const CONTROL_IN_BYTES: usize = 2 * CONTROL_MESSAGE_BYTES + SOURCE_MESSAGE_BYTES;
-/// Room for what is said beside a send: the segment and the source.
+/// Room for the control messages of a send: segment size and source address.
 pub(super) const CONTROL_OUT_BYTES: usize = CONTROL_MESSAGE_BYTES + SOURCE_MESSAGE_BYTES;
 /// Room for one `IPV6_PKTINFO` message, or a shorter `IP_PKTINFO`.
 const SOURCE_MESSAGE_BYTES: usize = (HEAD_BYTES + 20).next_multiple_of(8);
-/// Room for one message with up to 8 bytes in it.
+/// Room for one message with up to 8 bytes of data.
 pub(super) const CONTROL_MESSAGE_BYTES: usize = HEAD_BYTES + 8;
-/// What io_uring writes in front of a datagram: its header, the name, the control messages.
+/// What io_uring writes in front of a datagram: its header, the source address, the control messages.
 pub(super) const LEAD_BYTES: usize = URING_HEAD_BYTES + Name::ROOM + CONTROL_IN_BYTES;
 
 const HEAD_BYTES: usize = mem::size_of::<libc::cmsghdr>();
@@ -22,38 +22,40 @@ const URING_HEAD_BYTES: usize = 16;
 const _: () = assert!(HEAD_BYTES == 16, "64-bit systems only: see `messages`");
 const _: () = assert!(mem::offset_of!(libc::cmsghdr, cmsg_level) == 8);
 const _: () = assert!(mem::offset_of!(libc::cmsghdr, cmsg_type) == 12);
-// So that the datagram itself begins where the chunk says, on a cache line.
+// Keeps the datagram itself at the start of a cache line.
 const _: () = assert!(LEAD_BYTES.is_multiple_of(8));
 
-/// What is known of a datagram, or a train of them, beside its bytes.
+/// A received datagram, or a train of them, without its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Arrival {
+pub(super) struct DatagramInfo {
     pub(super) from: Option<Key>,
-    /// The address of ours that it was sent to, where the socket asks for that.
+    /// The local address that it was sent to, if the socket reports that.
     pub(super) to: Option<Source>,
     pub(super) bytes: usize,
-    /// Bytes of every datagram of a train but the last; 0 for a datagram alone.
+    /// Length of every datagram of a train but the last; 0 for a single datagram.
     pub(super) segment: usize,
-    /// Datagrams that this socket had lost when this one arrived, if that was said.
+    /// Datagrams that this socket has dropped so far, if the kernel reported that.
     pub(super) drops: Option<u32>,
     pub(super) fault: Option<Fault>,
 }
 
-/// An address of ours to send from. IPv4 addresses stand in the low 32 bits, or mapped (RFC 4291,
-/// section 2.5.5.2) on a socket for both families.
+/// A local address to send from.
+///
+/// An IPv4 address stands in the low 32 bits; on a dual-stack socket it is mapped (RFC 4291, section
+/// 2.5.5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Source(pub(super) u128);
 
-/// What was wrong with it.
+/// Why a datagram is unusable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It was longer than the memory for it.
+    /// It was longer than its buffer.
     Truncated,
-    /// What the kernel said of it makes no sense.
+    /// The kernel's report of it is inconsistent.
     Malformed,
 }
 
-/// Room for control messages, aligned as the kernel wants it.
+/// Room for control messages, aligned as the kernel requires.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
 pub(super) struct ControlRoom<const BYTES: usize>(pub(super) [u8; BYTES]);
@@ -62,7 +64,7 @@ impl<const BYTES: usize> ControlRoom<BYTES> {
     pub(super) const EMPTY: Self = Self([0; BYTES]);
 }
 
-/// The control message that has the kernel cut a send into segments of so many bytes.
+/// Makes the control message that tells the kernel to cut a send into segments of this many bytes.
 pub(super) fn segment_message(bytes: u16) -> ControlRoom<CONTROL_MESSAGE_BYTES> {
     let mut room = ControlRoom::EMPTY;
     room.0[..8].copy_from_slice(&(HEAD_BYTES + 2).to_ne_bytes());
@@ -72,7 +74,7 @@ pub(super) fn segment_message(bytes: u16) -> ControlRoom<CONTROL_MESSAGE_BYTES> 
     room
 }
 
-/// Writes beside a send from which address it goes; says how long the message is.
+/// Writes the control message with the source address of a send; returns its length.
 pub(super) fn write_source(room: &mut [u8], source: Source, is_v4: bool) -> usize {
     let (level, kind, bytes) = match is_v4 {
         true => (libc::IPPROTO_IP, libc::IP_PKTINFO, 12),
@@ -82,7 +84,7 @@ pub(super) fn write_source(room: &mut [u8], source: Source, is_v4: bool) -> usiz
     room[..8].copy_from_slice(&(HEAD_BYTES + bytes).to_ne_bytes());
     room[8..12].copy_from_slice(&level.to_ne_bytes());
     room[12..16].copy_from_slice(&kind.to_ne_bytes());
-    // The interface is left to the route.
+    // Interface index 0: the route decides.
     match is_v4 {
         true => room[20..24].copy_from_slice(&(source.0 as u32).to_be_bytes()),
         false => room[16..32].copy_from_slice(&source.0.to_be_bytes()),
@@ -94,35 +96,35 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-impl Arrival {
-    /// Puts together what `recvmsg` returned: `flags` are the message's, `name` and `control` what
-    /// was written of them.
+impl DatagramInfo {
+    /// Combines the results of `recvmsg`: the message's `flags`, and the bytes written to `name` and
+    /// `control`.
     #[inline]
     pub(super) fn read(bytes: usize, flags: i32, name: &[u8], mut control: &[u8]) -> Self {
-        let mut arrival =
+        let mut info =
             Self { from: Key::read(name), to: None, bytes, segment: 0, drops: None, fault: None };
-        if flags & libc::MSG_CTRUNC != 0 || arrival.from.is_none() {
-            arrival.fault = Some(Fault::Malformed);
+        if flags & libc::MSG_CTRUNC != 0 || info.from.is_none() {
+            info.fault = Some(Fault::Malformed);
         }
         while control.len() > HEAD_BYTES {
-            let Some(message) = arrival.read_control(control) else {
-                arrival.fault = Some(Fault::Malformed);
+            let Some(message) = info.read_control(control) else {
+                info.fault = Some(Fault::Malformed);
                 break;
             };
             control = control.get(message.next_multiple_of(8)..).unwrap_or_default();
         }
-        if arrival.segment > usize::from(u16::MAX)
-            || (arrival.segment == 0 && bytes > usize::from(u16::MAX))
+        if info.segment > usize::from(u16::MAX)
+            || (info.segment == 0 && bytes > usize::from(u16::MAX))
         {
-            arrival.fault = Some(Fault::Malformed);
+            info.fault = Some(Fault::Malformed);
         }
         if flags & libc::MSG_TRUNC != 0 {
-            arrival.fault = Some(Fault::Truncated);
+            info.fault = Some(Fault::Truncated);
         }
-        arrival
+        info
     }
 
-    /// Reads the first message in `control`; returns how long it says it is.
+    /// Reads the first message in `control`; returns its length field.
     #[inline]
     fn read_control(&mut self, control: &[u8]) -> Option<usize> {
         let len = usize::from_ne_bytes(*control.first_chunk()?);
@@ -131,21 +133,21 @@ impl Arrival {
         }
         match (word(control, 8)? as i32, word(control, 12)? as i32) {
             (libc::SOL_UDP, libc::UDP_GRO) => {
-                // A negative size comes out far above every bound, and is refused there.
+                // A negative size becomes larger than every bound, and is refused there.
                 self.segment = word(&control[..len], HEAD_BYTES)? as usize;
             }
             (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
                 self.drops = Some(word(&control[..len], HEAD_BYTES)?);
             }
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                // Behind the interface: the address of ours, which is not the one in the header where
-                // that was a group's.
+                // The local address follows the interface index. It differs from the destination in the
+                // header if that was a multicast group.
                 let own: [u8; 4] = *control[..len].get(HEAD_BYTES + 4..)?.first_chunk()?;
                 self.to = Some(Source(u32::from_be_bytes(own).into()));
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 let own: [u8; 16] = *control[..len].get(HEAD_BYTES..)?.first_chunk()?;
-                // A group has many listeners, and nobody sends from it.
+                // No reply can come from a multicast group.
                 self.to = (own[0] != 0xff).then_some(Source(u128::from_be_bytes(own)));
             }
             _ => {}
@@ -153,8 +155,8 @@ impl Arrival {
         Some(len)
     }
 
-    /// As [`read`](Self::read), from what io_uring wrote in front of the datagram; `result` is
-    /// the completion's, which counts that too.
+    /// As [`read`](Self::read), from what io_uring wrote in front of the datagram. `result` is that of the
+    /// completion, which includes the lead.
     #[inline]
     pub(super) fn read_lead(result: usize, lead: &[u8; LEAD_BYTES]) -> Self {
         let word = |at| word(lead, at).unwrap_or_default();
@@ -162,14 +164,14 @@ impl Arrival {
         let name = &lead[URING_HEAD_BYTES..][..name_bytes.min(Name::ROOM)];
         let control = &lead[URING_HEAD_BYTES + Name::ROOM..][..control_bytes.min(CONTROL_IN_BYTES)];
         let bytes = result.checked_sub(LEAD_BYTES);
-        let mut arrival = Self::read(bytes.unwrap_or_default(), flags as i32, name, control);
+        let mut info = Self::read(bytes.unwrap_or_default(), flags as i32, name, control);
         if bytes.is_none() {
-            arrival.fault = Some(Fault::Malformed);
+            info.fault = Some(Fault::Malformed);
         }
-        arrival
+        info
     }
 
-    /// How many datagrams it is.
+    /// Number of datagrams in the train.
     #[inline]
     pub(super) fn frames(&self) -> u64 {
         if self.segment == 0 || self.bytes <= self.segment {
@@ -201,23 +203,23 @@ mod tests {
         let gro = message(libc::SOL_UDP, libc::UDP_GRO, 100);
         let drops = message(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 7);
         for control in [[gro, drops].concat(), [drops, gro].concat()] {
-            let arrival = Arrival::read(250, 0, name().bytes(16), &control);
-            assert_eq!((arrival.segment, arrival.drops, arrival.fault), (100, Some(7), None));
-            assert_eq!(arrival.frames(), 3);
+            let info = DatagramInfo::read(250, 0, name().bytes(16), &control);
+            assert_eq!((info.segment, info.drops, info.fault), (100, Some(7), None));
+            assert_eq!(info.frames(), 3);
         }
     }
 
     #[test]
     fn a_datagram_alone_is_one_frame_even_without_bytes() {
         for bytes in [0, 1, 65_507] {
-            assert_eq!(Arrival::read(bytes, 0, name().bytes(16), &[]).frames(), 1);
+            assert_eq!(DatagramInfo::read(bytes, 0, name().bytes(16), &[]).frames(), 1);
         }
     }
 
     #[test]
     fn what_was_cut_off_or_makes_no_sense_is_said() {
         let fault = |bytes, flags, control: &[u8]| {
-            Arrival::read(bytes, flags, name().bytes(16), control).fault
+            DatagramInfo::read(bytes, flags, name().bytes(16), control).fault
         };
         assert_eq!(fault(10, libc::MSG_TRUNC, &[]), Some(Fault::Truncated));
         assert_eq!(fault(10, libc::MSG_CTRUNC, &[]), Some(Fault::Malformed));
@@ -226,12 +228,12 @@ mod tests {
         assert_eq!(fault(10, 0, &negative), Some(Fault::Malformed));
         assert_eq!(fault(10, 0, &[0xff; 40]), Some(Fault::Malformed));
         assert_eq!(fault(10, 0, &[0; 40]), Some(Fault::Malformed));
-        assert_eq!(Arrival::read(10, 0, &[], &[]).fault, Some(Fault::Malformed));
+        assert_eq!(DatagramInfo::read(10, 0, &[], &[]).fault, Some(Fault::Malformed));
     }
 
     #[test]
     fn r2_no_lead_panics() {
-        // A small generator of our own: any bytes will do, as long as they are many.
+        // A small generator; the test needs many bytes, not good ones.
         let mut state = 1_u64;
         for _ in 0..20_000 {
             let mut lead = [0_u8; LEAD_BYTES];
@@ -239,9 +241,9 @@ mod tests {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 *byte = if state >> 63 == 0 { 0 } else { (state >> 40) as u8 };
             }
-            let arrival = Arrival::read_lead((state >> 50) as usize, &lead);
-            assert!(arrival.frames() >= 1);
+            let info = DatagramInfo::read_lead((state >> 50) as usize, &lead);
+            assert!(info.frames() >= 1);
         }
-        assert_eq!(Arrival::read_lead(5, &[0; LEAD_BYTES]).fault, Some(Fault::Malformed));
+        assert_eq!(DatagramInfo::read_lead(5, &[0; LEAD_BYTES]).fault, Some(Fault::Malformed));
     }
 }

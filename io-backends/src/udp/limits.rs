@@ -1,118 +1,119 @@
-//! Every bound of the UDP ports and its reason. Nothing here is looked up at run time.
+//! The bounds of the UDP ports, each with its reason.
 
 use strowger_frame::{
     BURST_MAX,
     pool::{HEADROOM_BYTES, TRAIN_DATA_BYTES},
 };
 
-/// The longest datagram: 65,535 bytes of IPv4 packet less 20 of its header and 8 of UDP's.
+/// The longest datagram: an IPv4 packet of 65,535 bytes less 20 of IP header and 8 of UDP header.
 pub const DATAGRAM_BYTES_MAX: usize = 65_507;
 
-/// Frames in one send at most, tried from the largest down: kernels take 64, later ones 128, and
-/// what a send costs hardly depends on how many segments it carries.
+/// Numbers of frames in one send, tried from the largest down. Kernels take 64 or 128 segments, and the
+/// cost of a send hardly depends on their number.
 pub(super) const SEGMENTS_TRIED: [usize; 4] = [512, 256, 128, 64];
 
-/// What a kernel that knows `UDP_SEGMENT` has taken since the day it had it.
+/// Segments that every kernel with `UDP_SEGMENT` takes.
 pub(super) const SEGMENTS_SAFE: usize = 64;
 
-/// Messages that wait for one flush at most: four bursts, each frame to a neighbour of its own.
-/// More would keep so much memory from the pool that a worker's cache no longer holds it.
+/// Maximum number of messages that wait for one flush: four bursts with each frame to another neighbour.
+/// More would take so much memory from the pool that it no longer fits into a worker's cache.
 pub(super) const MESSAGES_MAX: usize = 4 * BURST_MAX;
 
-/// Frames that wait for one flush at most: what a worker takes from a port between two flushes. When
-/// the kernel takes none of them, they pin so many chunks, which is what a pool has room for.
+/// Maximum number of frames that wait for one flush: what a worker takes from a port between two flushes.
+/// If the kernel takes none of them, they pin this many chunks, for which a pool has room.
 pub(super) const FRAMES_WAITING_MAX: usize = 4 * BURST_MAX;
 
-/// Flushes in a row at which the kernel took nothing, after which what waits is lost: some
-/// milliseconds of a worker that does nothing else. No socket of the port has room then, so holding
-/// the frames longer would only keep memory from others.
+/// Consecutive flushes at which the kernel takes nothing before the waiting frames are dropped: some
+/// milliseconds of an otherwise idle worker. SendBy then no socket of the port has room, and keeping the frames
+/// would only take memory from others.
 pub(super) const STALLED_FLUSHES: u32 = 4096;
 
-/// Sockets that a worker's port sends by: the shared one, the one for addresses, and 14 to try as many
-/// neighbours at a time, or to take the shared one's place. Fewer, and a neighbour that is well waits
-/// longer for its trial when many next hops die at once; each is a descriptor.
+/// Send sockets of a worker's port: the shared one, the one for addresses, and 14 for as many trials at a
+/// time or to replace the shared one. With fewer, a healthy neighbour waits longer for its trial when many
+/// next hops fail at once. Each is a file descriptor.
 pub(super) const SEND_SOCKETS: usize = 16;
 
-/// The same for the socket that takes handshakes: it sends to addresses only, and takes the next
-/// socket when one is full.
+/// The same for the socket that takes handshakes. It sends only to addresses, and uses the next socket
+/// when one is full.
 pub(super) const SEND_SOCKETS_HANDSHAKES: usize = 4;
 
-/// The part of the shared socket's buffer after which it is looked at, and that may be in flight then
-/// without suspicion. So up to half of the buffer can be in flight before the rules bind, and a look
-/// costs one system call for each quarter of a buffer sent.
-pub(super) const LOOK_PART: usize = 4;
+/// Fraction of the shared socket's buffer after which the port reads the bytes in flight, and that may be
+/// in flight without congestion. Up to half of the buffer can thus be in flight before the rules apply, and
+/// the check costs one system call for each quarter of a buffer sent.
+pub(super) const CHECK_PART: usize = 4;
 
-/// The part of the buffer below which suspicion ends.
-pub(super) const CALM_PART: usize = 8;
+/// Fraction of the buffer below which congestion ends.
+pub(super) const DRAINED_PART: usize = 8;
 
-/// The part of the buffer that a neighbour in no good standing may send by the shared socket before its
-/// trial: with a stock buffer of 416 KiB some three full packets. The half of the buffer that is left
-/// has room for 32 neighbours that never drain, all at once.
+/// Fraction of the buffer that a neighbour may send by the shared socket under congestion before its
+/// trial: with the default buffer of 416 KiB about three full packets. The other half of the buffer has
+/// room for 32 neighbours that do not drain.
 pub(super) const ALLOWANCE_PART: usize = 64;
 
-/// Doublings of that allowance at most: an eighth of the buffer.
+/// Maximum number of doublings of that allowance: up to an eighth of the buffer.
 pub(super) const TRUST_MAX: u8 = 3;
 
-/// A spare socket is used for another trial while less than this part of its buffer is in flight.
+/// A spare socket takes another trial while less than this fraction of its buffer is in flight.
 pub(super) const USABLE_PART: usize = 2;
 
-/// Rounds in a row in which nothing had left, after which frames to a neighbour on trial are lost and
-/// no longer left to the engine, whose queue pins a chunk for each.
+/// Consecutive rounds without progress after which frames to a neighbour on trial are dropped, and no
+/// longer left to the engine, whose queue pins a chunk for each.
 pub(super) const STALLED_ROUNDS: u32 = 64;
 
-/// Rounds in a row in which nothing had left, after which a trial can be ended for another neighbour:
-/// a device says in some tens of microseconds what it has sent.
+/// Consecutive rounds without progress after which a trial can be ended for another neighbour: a device
+/// reports in some tens of microseconds what it has sent.
 pub(super) const PREEMPT_ROUNDS: u32 = 4;
 
-/// Trials that a neighbour may lose to others before it is parked.
-pub(super) const STRIKES_FREE: u8 = 1;
+/// Failed trials before a neighbour is parked.
+pub(super) const FAILED_TRIALS_FREE: u8 = 1;
 
-/// Bursts that a parked neighbour loses before its next trial; doubled with each lost one.
+/// Bursts that a parked neighbour loses before its next trial; doubled with each failed trial.
 pub(super) const PARKED_BURSTS: u16 = 16;
 
-/// Lost trials that are remembered at most: a parked neighbour loses up to 1,024 bursts in a row.
-pub(super) const STRIKES_MAX: u8 = STRIKES_FREE + 6;
+/// Maximum number of failed trials that count: a parked neighbour loses up to 1,024 bursts in a row.
+pub(super) const FAILED_TRIALS_MAX: u8 = FAILED_TRIALS_FREE + 6;
 
-/// Senders for which the address of ours that they asked is kept, beside neighbours: more handshakes
-/// than are answered in a second. 64 KiB for each port at a wildcard address.
+/// Senders, apart from neighbours, for which the port remembers the local address that they sent to: more
+/// than the handshakes answered in a second. 64 KiB for each port at a wildcard address.
 pub(super) const SOURCES_KEPT: usize = 1024;
 
-/// Addresses at most for which the last error of a send is kept, beside those of neighbours: as many as
-/// an operator looks at. The oldest makes room.
+/// Addresses, apart from those of neighbours, for which the last send error is kept: as many as an
+/// operator reads. A new one replaces the oldest.
 pub(super) const DIRECT_ERRORS_MAX: usize = 32;
 
-/// Bursts to a neighbour, after segmentation was refused on the way to it, that are sent frame by frame
-/// before trains are tried again. A try that fails costs one system call.
+/// Bursts to a neighbour that are sent frame by frame after segmentation was refused, before trains are
+/// tried again. A failed attempt costs one system call.
 pub(super) const TRAINS_AGAIN_BURSTS: u16 = 1024;
 
-/// Pieces of memory in one message at most: a burst whose frames lie all apart rides as one train.
+/// Maximum number of separate pieces of memory in one message: a burst of scattered frames still forms one
+/// train.
 pub(super) const PIECES_MAX: usize = BURST_MAX;
 
-/// Messages taken in by one call at most: a burst of datagrams that came alone. With trains 2, 8
-/// and 64 were measured as equal, so the port need not tell one traffic from the other.
+/// Maximum number of messages that one call receives: a burst of single datagrams. With trains, 2, 8 and 64
+/// were measured as equal, so the port need not distinguish the two kinds of traffic.
 pub(super) const MESSAGES_IN_MAX: usize = BURST_MAX;
 
-/// Messages that an idle port is ready for: few, since getting ready is work.
+/// Messages that an idle port prepares for: few, because preparing costs time.
 pub(super) const MESSAGES_IN_MIN: usize = 8;
 
-/// Calls in which one burst is received at most: the second serves when the first asked for few.
-/// A worker has other ports to serve, whatever unknown senders send to this one.
+/// Maximum number of calls for one burst: the second is for the case that the first asked for few. A flood
+/// from unknown senders thus leaves time for the worker's other ports.
 pub(super) const CALLS_MAX: u32 = 2;
 
-/// Completions that one burst takes from a ring at most: as many datagrams as a burst has frames, and
-/// as many again that are lost.
+/// Maximum number of completions that one burst takes from a ring: as many datagrams as a burst has frames,
+/// and as many again that are dropped.
 pub(super) const COMPLETIONS_MAX: usize = 2 * BURST_MAX;
 
-/// Receive buffers that a ring has posted, unless the spec says otherwise. Measured over loopback
-/// with 2 to 128 of them: with trains all within noise; without, 2 cost a fifth of the rate and 8
-/// a twentieth, since the receive is armed anew whenever all are full, and above 32 nothing is won.
+/// Default number of receive buffers that a ring has posted. Measured over loopback with 2 to 128: with
+/// trains no difference. Without, 2 buffers cost a fifth of the rate and 8 a twentieth, because the receive
+/// must be armed again whenever all are full; more than 32 gain nothing.
 pub const POSTED_BUFFERS: u16 = 32;
 
-/// Receive buffers that a ring can have posted at most: each is a chunk of 68 KiB.
+/// Maximum number of receive buffers that a ring can have posted: each is a chunk of 68 KiB.
 pub const POSTED_BUFFERS_MAX: u16 = 4096;
 
 const _: () = assert!(DATAGRAM_BYTES_MAX <= TRAIN_DATA_BYTES);
 const _: () = assert!(super::control::LEAD_BYTES <= HEADROOM_BYTES);
 const _: () = assert!(MESSAGES_MAX >= BURST_MAX && FRAMES_WAITING_MAX >= MESSAGES_MAX);
-// The kernel takes at most 1,024 messages a call and 1,024 vectors a message.
+// The kernel takes at most 1,024 messages in a call and 1,024 vectors in a message.
 const _: () = assert!(MESSAGES_MAX <= 1024 && MESSAGES_IN_MAX <= 1024 && PIECES_MAX <= 1024);

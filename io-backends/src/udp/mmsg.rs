@@ -1,10 +1,10 @@
-//! Receiving with recvmmsg: several trains a call, into chunks that wait for them. It never waits,
-//! and never takes a datagram from the kernel for which it has no memory.
+//! Receiving with recvmmsg: several trains in one call, into chunks that were prepared for them. The calls
+//! do not wait, and take no datagram for which there is no memory.
 
 use strowger_frame::{Burst, Chunk, ChunkClass, Pool, reserve::Chunks};
 
 use super::{
-    control::{Arrival, CONTROL_IN_BYTES, ControlRoom},
+    control::{CONTROL_IN_BYTES, ControlRoom, DatagramInfo},
     limits::{CALLS_MAX, DATAGRAM_BYTES_MAX, MESSAGES_IN_MAX, MESSAGES_IN_MIN},
     name::Name,
     neighbours::Neighbours,
@@ -13,32 +13,32 @@ use super::{
 };
 use crate::sys::messages::empty_header;
 
-/// The arrays of a call and the chunks lent to it.
+/// The arrays of a call and the chunks that it receives into.
 pub(super) struct Mmsg {
     headers: Vec<libc::mmsghdr>,
     vectors: Vec<libc::iovec>,
     names: Vec<Name>,
     controls: Vec<ControlRoom<CONTROL_IN_BYTES>>,
-    /// Filled from the front; a chunk that a call did not use stays for the next.
+    /// Filled from the front; a chunk that a call did not use stays for the next call.
     chunks: Vec<Option<Chunk>>,
     class: ChunkClass,
-    /// Bytes of a chunk that a datagram may fill.
+    /// Bytes of a chunk that a datagram may use.
     room: usize,
-    /// Messages that the last call brought, and how many of them have been taken in.
+    /// Messages of the last call, and how many of them have been handled.
     came: usize,
     next: usize,
-    /// Messages to ask for: twice as many as came last, so that an idle port readies few.
+    /// Messages to ask for: twice as many as in the last call, so that an idle port prepares few.
     wanted: usize,
 }
 
-// SAFETY: the pointers in the arrays are written anew before each call and read by nobody after.
+// SAFETY: the pointers in the arrays are written before each call and not read after it.
 unsafe impl Send for Mmsg {}
 
 impl Mmsg {
-    /// With GRO every message may be a whole train, so its chunk must hold 64 KiB; without, it
-    /// need hold only the longest datagram that is wanted.
+    /// With GRO each message may be a whole train, so its chunk must hold 64 KiB. Without, it must hold the
+    /// longest wanted datagram.
     pub(super) fn new(gro: bool, frame_bytes_max: usize) -> Self {
-        // As much as every single chunk has behind its start, whatever its colour.
+        // The room that every single chunk has behind its start.
         let single = 3072;
         let (class, room) = if gro || frame_bytes_max > single {
             (ChunkClass::Train, if gro { 64 << 10 } else { frame_bytes_max })
@@ -60,7 +60,7 @@ impl Mmsg {
         }
     }
 
-    /// Chunks that it takes at most.
+    /// Maximum number of chunks that it takes.
     pub(super) fn chunks_max(&self) -> Chunks {
         let n = MESSAGES_IN_MAX as u32;
         match self.class {
@@ -69,7 +69,7 @@ impl Mmsg {
         }
     }
 
-    /// Whether messages wait here that the kernel has given already.
+    /// Whether received messages wait to be handled.
     pub(super) fn is_waiting(&self) -> bool {
         self.next < self.came
     }
@@ -85,11 +85,11 @@ impl Mmsg {
         let mut calls = 0;
         while rx_queue.cut(burst) {
             if !self.is_waiting() {
-                // Bounded, since a flood of unknown senders' datagrams never fills a burst.
+                // Bounded, because a flood from unknown senders does not fill the burst.
                 if calls == CALLS_MAX || !self.receive(socket, rx_queue, pool) {
                     return;
                 }
-                // Fewer than asked for: the socket is empty, so do not ask again now.
+                // Fewer than asked for: the socket is empty, so do not call again now.
                 calls = if self.came < self.wanted { CALLS_MAX } else { calls + 1 };
                 self.wanted = (2 * self.came).clamp(MESSAGES_IN_MIN, MESSAGES_IN_MAX);
             }
@@ -101,30 +101,30 @@ impl Mmsg {
             let control = &self.controls[at].0;
             let control = &control[..header.msg_hdr.msg_controllen.min(control.len())];
             let bytes = header.msg_len as usize;
-            let arrival = Arrival::read(bytes, header.msg_hdr.msg_flags, name, control);
+            let info = DatagramInfo::read(bytes, header.msg_hdr.msg_flags, name, control);
             let start = chunk.start();
-            rx_queue.take(neighbours, chunk, start, &arrival, burst);
+            rx_queue.take(neighbours, chunk, start, &info, burst);
         }
     }
 
-    /// One call. `false` when nothing came.
+    /// Makes one call; `false` if nothing was received.
     fn receive(&mut self, socket: &Socket, rx_queue: &RxQueue, pool: &mut Pool) -> bool {
         (self.came, self.next) = (0, 0);
-        let ready = self.lend(pool);
+        let ready = self.prepare(pool);
         if ready == 0 {
             rx_queue.note_pool_empty();
             return false;
         }
-        // SAFETY: `lend` has pointed the first `ready` headers to a name, a control room, and one
-        // vector over a chunk that is ours and that nobody else can reach, each with its length.
+        // SAFETY: `prepare` has pointed the first `ready` headers to a name, a control room and one
+        // vector over a chunk that only we can access, each with its length.
         let came = unsafe { receive_messages(socket, &mut self.headers[..ready]) };
-        // An error is no reason to stop: it is EAGAIN, or the report of an earlier send.
+        // On an error the next burst tries again: it is EAGAIN, or the report of an earlier send.
         self.came = came.unwrap_or(0);
         self.came > 0
     }
 
-    /// Makes up to `wanted` headers ready; returns how many are.
-    fn lend(&mut self, pool: &mut Pool) -> usize {
+    /// Prepares up to `wanted` headers; returns their number.
+    fn prepare(&mut self, pool: &mut Pool) -> usize {
         let names = self.names.as_mut_ptr();
         let controls = self.controls.as_mut_ptr();
         let vectors = self.vectors.as_mut_ptr();

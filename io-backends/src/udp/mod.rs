@@ -1,19 +1,19 @@
-//! UDP: any number of neighbours behind one socket. Trains come in as the kernel joins them
-//! (`UDP_GRO`) and go out as it cuts them (`UDP_SEGMENT`); payload is never copied here.
+//! UDP ports: any number of neighbours behind one socket. The kernel joins received datagrams into trains
+//! (`UDP_GRO`) and cuts sent trains into datagrams (`UDP_SEGMENT`). Payload is not copied here.
 //!
-//! | room | what it holds |
+//! | module | what it holds |
 //! |---|---|
-//! | `port` | the port itself: which half does what |
-//! | `uring`, `mmsg` | receiving with io_uring, and with recvmmsg where that is refused |
-//! | `rx_queue` | what both do with a datagram once they have it |
-//! | `send`, `queue` | sending, for both: sendmmsg |
-//! | `send_sockets` | by which socket each neighbour is sent to, so that none fills a send buffer for others |
-//! | `sources` | which address of ours each sender asked, where the socket has them all |
-//! | `neighbours`, `name` | who is behind the socket; addresses as the kernel writes them |
-//! | `steer` | handshakes to a socket of their own, by the kernel |
-//! | `control` | what the kernel says beside a datagram |
-//! | `select_mode` | what the machine allows, found by trying and said in words |
-//! | `socket`, `limits` | system calls; every bound and its reason |
+//! | `port` | the port, which combines the parts below |
+//! | `uring`, `mmsg` | receiving with io_uring, or with recvmmsg |
+//! | `rx_queue` | cuts received datagrams into frames and finds their neighbour |
+//! | `send`, `queue` | sending with sendmmsg |
+//! | `send_sockets` | which socket each neighbour is sent to by, so that none fills the send buffer of others |
+//! | `sources` | the local address that each sender used, on a wildcard socket |
+//! | `neighbours`, `name` | the neighbours behind the socket; socket addresses in the kernel's form |
+//! | `steer` | lets the kernel steer handshakes to a socket of their own |
+//! | `control` | control messages beside a datagram |
+//! | `select_mode` | finds by trying what the machine allows, and reports it in words |
+//! | `socket`, `limits` | system calls; the bounds and their reasons |
 //!
 //! ```no_run
 //! use strowger_frame::{Address, Burst, Mark, Pool, PoolSpec, Port};
@@ -61,64 +61,63 @@ use crate::sys::{
     messages::{self, ALLOW_CALLS, Calls},
 };
 
-/// Which backend is wanted.
+/// Which backend to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The one that was measured to forward most: recvmmsg. What becomes of io_uring here is
-    /// found out and said all the same.
+    /// recvmmsg, which forwards most as measured. The report says whether io_uring would work.
     #[default]
     Auto,
-    /// io_uring, or an error.
+    /// io_uring, or an error if it does not work.
     IoUring,
-    /// recvmmsg, without trying anything better.
+    /// recvmmsg, without trying io_uring.
     Mmsg,
 }
 
-/// How a UDP port is to be.
+/// Settings of a UDP port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UdpSpec {
-    /// Where to bind; port 0 takes one of the kernel's choice, which the report tells.
+    /// The local address; the kernel chooses a port for port number 0, and the report names it.
     pub bind: SocketAddr,
     /// How to receive.
     pub backend: Choice,
-    /// Whether a socket at `[::]` takes IPv4 as well. Its neighbours' IPv4 addresses are plain ones.
+    /// Whether a socket at `[::]` also takes IPv4. Its neighbours then have plain IPv4 addresses.
     pub dual_stack: bool,
-    /// Bytes of the socket's receive and send buffers, each.
+    /// Size of the receive buffer and of the send buffer, in bytes.
     pub socket_buffer_bytes: usize,
-    /// Neighbours at most; marks have an index below this.
+    /// Maximum number of neighbours; marks have an index below this.
     pub neighbours_max: u32,
-    /// Whether other sockets of this user may bind the same address, one a worker; the kernel
-    /// then spreads flows over them.
+    /// Whether other sockets of this user may bind the same address, one for each worker. The kernel then
+    /// spreads flows over them.
     pub reuse_port: bool,
     /// Whether to receive trains (`UDP_GRO`).
     pub gro: bool,
     /// Whether to send trains (`UDP_SEGMENT`).
     pub gso: bool,
-    /// Receive buffers that an io_uring has posted: rounded up to a power of two, a train chunk
-    /// each. Fewer stay in the cache; too few, and the receive must be armed anew more often.
+    /// Receive buffers that io_uring has posted, rounded up to a power of two; each is a train chunk. Fewer
+    /// stay in the cache; with too few, the receive must be armed again more often.
     pub posted_buffers: u16,
-    /// The longest datagram to make room for where the kernel does not join trains; longer ones
-    /// are then lost as `truncated`. Where it does, there is room for any.
+    /// Maximum length of a datagram while the kernel does not join trains. Longer ones count as
+    /// `truncated`. While it joins them, there is room for any datagram.
     pub frame_bytes_max: usize,
-    /// Stands in for the kernel's refusal of io_uring: for tests of what is said then.
+    /// Simulates the kernel's refusal of io_uring, for tests.
     #[doc(hidden)]
     pub ring_errno_forced: Option<i32>,
-    /// Stands in for the kernel's refusal to steer: for tests, and for measuring without.
+    /// Simulates the kernel's refusal to steer, for tests and measurements.
     #[doc(hidden)]
     pub steering_refused: bool,
-    /// The first of io_uring's sets of flags to try: for tests of those that older kernels take.
+    /// The first of io_uring's sets of flags to try, for tests of those that older kernels take.
     #[doc(hidden)]
     pub ring_mode_first: usize,
 }
 
 impl UdpSpec {
-    /// A port bound to `bind`, all else as it serves most.
+    /// A port bound to `bind`, with default settings.
     pub fn new(bind: SocketAddr) -> Self {
         Self {
             bind,
             backend: Choice::Auto,
-            // A tenth of a second of 300 Mbit/s, and what Linux allows at most in many an
-            // installation; less and bursts of trains are dropped before a worker has woken up.
+            // A tenth of a second at 300 Mbit/s, and the limit of many Linux installations. With less,
+            // the kernel drops bursts of trains before a worker wakes.
             socket_buffer_bytes: 4 << 20,
             neighbours_max: 1024,
             dual_stack: true,
@@ -135,19 +134,20 @@ impl UdpSpec {
 }
 
 impl UdpSpec {
-    /// Whether the socket is for IPv6 and IPv4.
+    /// Whether the socket takes IPv6 and IPv4.
     pub fn is_dual(&self) -> bool {
         self.dual_stack && self.bind.is_ipv6() && self.bind.ip().is_unspecified()
     }
 
-    /// Train chunks that such a port may keep while it receives, a burst on its way included: one
-    /// named need of the pool. What waits to be sent comes on top, and is the pool's to bound.
+    /// Maximum number of train chunks that such a port holds for receiving, including one burst.
+    ///
+    /// Frames that wait to be sent come on top; the pool bounds those.
     pub fn train_chunks_max(&self) -> u32 {
         let posted = match self.backend {
             Choice::Auto | Choice::Mmsg => 0,
             Choice::IoUring => u32::from(uring::entries(self.posted_buffers)),
         };
-        // A port whose ring has broken receives with recvmmsg, and keeps both.
+        // A port whose ring has failed receives with recvmmsg and keeps the chunks of both.
         posted + limits::MESSAGES_IN_MAX as u32 + strowger_frame::BURST_MAX as u32
     }
 }
@@ -217,35 +217,36 @@ impl std::error::Error for OpenError {
     }
 }
 
-/// An open port and what is to be said of it.
+/// An open port and its report.
 #[derive(Debug)]
 pub struct Opened {
     /// The port, for one worker.
     pub port: UdpPort,
-    /// What was chosen, and why nothing better.
+    /// The chosen mode, and why nothing better was possible.
     pub report: UdpReport,
 }
 
 impl Opened {
-    /// The address it is bound to.
+    /// The local address.
     pub fn local_addr(&self) -> SocketAddr {
         self.report.local
     }
 
-    /// The port as the engine wants it.
+    /// The port as a trait object, and its report.
     pub fn boxed(self) -> (Box<dyn strowger_frame::Port>, UdpReport) {
         (Box::new(self.port), self.report)
     }
 }
 
-/// Opens a socket as `spec` says, for the given worker. May be called on any thread; the port then
-/// belongs to the thread that first receives with it.
+/// Opens a socket for the given worker.
+///
+/// May be called on any thread. The port then belongs to the thread that first receives with it.
 ///
 /// # Errors
-/// [`OpenError`], each with the way out.
+/// [`OpenError`], with what to do about it.
 pub fn open(spec: &UdpSpec, worker: usize) -> Result<Opened, OpenError> {
     if spec.reuse_port {
-        // The kernel gives every socket of the address its part, also one that only sends.
+        // The kernel gives each socket of the address its share of the traffic, also a send socket.
         let mut opened = open_with(spec, worker, |_| ())?;
         let why = "with reuse_port the kernel spreads flows over all sockets of the address";
         opened.report.send_sockets_refused = Some(Refusal::new(why, ""));
@@ -257,7 +258,7 @@ pub fn open(spec: &UdpSpec, worker: usize) -> Result<Opened, OpenError> {
         let shared = socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1);
         steers = shared.and_then(|()| socket.attach_to_group(&steer::first_alone()));
         if steers.is_err() {
-            // An error here shows when it is bound.
+            // An error here shows in `bind`.
             let _ = socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 0);
         }
     })?;
@@ -274,7 +275,7 @@ fn bind_refused(at: SocketAddr, errno: i32) -> OpenError {
     }
 }
 
-/// As [`open`], with something done to the socket before it is bound.
+/// As [`open`], and calls `before_bind` with the socket.
 fn open_with(
     spec: &UdpSpec,
     worker: usize,
@@ -286,12 +287,12 @@ fn open_with(
     Calls::find().map_err(|error| OpenError::CallsRefused { at, error })?;
     let dual = spec.is_dual();
     let socket = Socket::with(at, dual).map_err(refused("socket"))?;
-    let told = ask_own_address(&socket, at).map_err(refused("IP_PKTINFO"))?;
+    let reports_source = ask_own_address(&socket, at).map_err(refused("IP_PKTINFO"))?;
     if spec.reuse_port {
         socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1).map_err(refused("SO_REUSEPORT"))?;
     }
     never_fragment(&socket, at).map_err(refused("IP_MTU_DISCOVER"))?;
-    // Buffers and options first: what arrives between `bind` and here would not know of them.
+    // Buffers and options first: they do not apply to datagrams that arrive earlier.
     let receive_buffer = select_mode::receive_buffer(&socket, spec.socket_buffer_bytes);
     let send_buffer = select_mode::send_buffer(&socket, spec.socket_buffer_bytes);
     let drops_counted = select_mode::count_drops(&socket);
@@ -327,7 +328,7 @@ fn open_with(
     let neighbours = Neighbours::new(spec.neighbours_max, local);
     let segments_max = report.gso.as_ref().map_or(1, |segments| *segments);
     let mut port = UdpPort::new(socket, ring, mmsg, neighbours, segments_max, described);
-    if told {
+    if reports_source {
         port.keep_sources();
     }
     if dual {
@@ -336,8 +337,8 @@ fn open_with(
     Ok(Opened { port, report })
 }
 
-/// A ring that has been seen to receive, or why there is none.
-#[allow(clippy::type_complexity)] // the two halves of one answer, taken apart at once
+/// Makes a ring after a self-test, or returns why there is none.
+#[allow(clippy::type_complexity)] // two halves of one result, which the caller takes apart
 fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), OpenError> {
     if spec.backend == Choice::Mmsg {
         return Ok((None, Vec::new()));
@@ -347,7 +348,7 @@ fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), Open
         None => select_mode::self_test_ring(spec.bind, spec.ring_mode_first),
     };
     if spec.backend == Choice::Auto {
-        // The numbers are in decision 0011: equal with trains, and behind without them.
+        // The measurements are in decision 0011: equal with trains, and slower without.
         return Ok((
             None,
             self_tested.err().map(|why| (Backend::IoUring, why)).into_iter().collect(),
@@ -359,19 +360,20 @@ fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), Open
     ring.map(|ring| (Some(ring), Vec::new())).map_err(OpenError::NoRing)
 }
 
-/// A frame too long for the path is an error that is told, never a datagram in pieces. `PROBE`
-/// also disregards what ICMP claims about the path, since anybody can forge that.
+/// Makes the kernel refuse a datagram that is too long for the path instead of fragmenting it.
+///
+/// `PROBE` also ignores ICMP messages about the path MTU, which anyone can forge.
 fn never_fragment(socket: &Socket, at: SocketAddr) -> Result<(), i32> {
     if at.is_ipv4() {
         socket.set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
     } else {
         socket.set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
-        // For the IPv4 that it takes, too. One for IPv6 alone sends none.
+        // For the IPv4 traffic of a dual-stack socket. An IPv6-only socket sends none.
         socket.set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
     }
 }
 
-/// A socket that is bound to all addresses is told to which of them each datagram was sent.
+/// Asks the kernel to report the local address of each datagram, on a wildcard socket.
 fn ask_own_address(socket: &Socket, at: SocketAddr) -> Result<bool, i32> {
     if !at.ip().is_unspecified() {
         return Ok(false);

@@ -1,5 +1,5 @@
-//! A socket address as the kernel reads and writes it, and as a key to look up. It never trusts
-//! what it is given: bytes that are no address are no key.
+//! A socket address in the kernel's form, and as a key for lookups. Parsing is total: bytes that are not an
+//! address give no key.
 
 use std::{
     mem,
@@ -9,7 +9,7 @@ use std::{
 const V4_BYTES: usize = mem::size_of::<libc::sockaddr_in>();
 const V6_BYTES: usize = mem::size_of::<libc::sockaddr_in6>();
 
-// The bytes are written and read by hand below, at these places.
+// `Name` writes and reads the bytes at these offsets.
 const _: () = assert!(V4_BYTES == 16 && V6_BYTES == 28);
 const _: () = assert!(mem::offset_of!(libc::sockaddr_in, sin_port) == 2);
 const _: () = assert!(mem::offset_of!(libc::sockaddr_in, sin_addr) == 4);
@@ -24,7 +24,7 @@ pub(super) struct Name {
     bytes: [u8; Name::ROOM],
 }
 
-/// A socket address in two words; IPv4 addresses stand in the low 32 bits of `ip`.
+/// A socket address in two words; an IPv4 address stands in the low 32 bits of `ip`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     ip: u128,
@@ -36,7 +36,7 @@ fn part<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 }
 
 impl Name {
-    /// Room for either kind of address.
+    /// Room for an address of either family.
     pub(super) const ROOM: usize = 32;
 
     pub(super) fn of(at: SocketAddr) -> Self {
@@ -60,7 +60,7 @@ impl Name {
         self.bytes[..2] == (libc::AF_INET as u16).to_ne_bytes()
     }
 
-    /// Bytes that count.
+    /// Length of the address in use.
     pub(super) fn len(&self) -> usize {
         if self.is_v4() { V4_BYTES } else { V6_BYTES }
     }
@@ -73,7 +73,7 @@ impl Name {
         self.bytes.as_mut_ptr()
     }
 
-    /// The first `len` bytes, as far as there are so many.
+    /// The first `len` bytes, or all bytes if there are fewer.
     pub(super) fn bytes(&self, len: usize) -> &[u8] {
         &self.bytes[..len.min(Self::ROOM)]
     }
@@ -102,7 +102,7 @@ impl Key {
         Self { ip, port_and_scope: u64::from(scope) << 16 | u64::from(at.port()) }
     }
 
-    /// The key in what the kernel wrote as a datagram's source; `None` if that is no address.
+    /// Reads the key from the source of a datagram, as the kernel wrote it; `None` if it is no address.
     #[inline]
     pub(super) fn read(name: &[u8]) -> Option<Self> {
         let family = u16::from_ne_bytes(part(name, 0)?);
@@ -121,7 +121,7 @@ impl Key {
 }
 
 impl Key {
-    /// The address that the key stands for on a socket of the same kind as `like`.
+    /// The address of the key, on a socket of the same family as `like`.
     pub(super) fn address(&self, like: IpAddr) -> SocketAddr {
         let port = self.port_and_scope as u16;
         let scope = (self.port_and_scope >> 16) as u32;
@@ -132,7 +132,7 @@ impl Key {
     }
 }
 
-/// Whether two addresses are of one kind, so that a socket of the one can send to the other.
+/// Whether a socket of one address can send to the other: both are of one family.
 pub(super) fn same_kind(a: IpAddr, b: IpAddr) -> bool {
     a.is_ipv4() == b.is_ipv4()
 }
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_survives_the_way_through_the_kernels_form() {
+    fn an_address_is_the_same_after_conversion_to_the_kernels_form() {
         for text in ["127.0.0.1:7000", "0.0.0.0:0", "[::1]:65535", "[fe80::1%3]:9"] {
             let at: SocketAddr = text.parse().unwrap();
             let name = Name::of(at);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_no_key() {
+    fn bytes_that_are_no_address_give_no_key() {
         let name = Name::of("[::1]:7".parse().unwrap());
         for len in 0..V6_BYTES {
             assert_eq!(Key::read(&name.bytes(V6_BYTES)[..len]), None);

@@ -1,5 +1,5 @@
-//! Who is behind a socket: mark to address for sends, address to mark for receives. It is sized
-//! once; admitting and forgetting never allocate.
+//! The neighbours behind a socket: mark to address for sends, address to mark for receives. The tables have
+//! a fixed size; admitting and forgetting do not allocate.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -14,59 +14,59 @@ use strowger_frame::{
 use super::{
     control::Source,
     name::{Key, Name, same_kind},
-    send_sockets::Standing,
+    send_sockets::SendState,
 };
 
-/// One neighbour, as a sender wants it.
+/// A neighbour's state for sending.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Neighbour {
     pub(super) name: Name,
     pub(super) mark: Mark,
-    /// Bursts to send frame by frame before trains are tried again: segmentation was refused on the
-    /// way to it. 0 while the path takes trains.
-    pub(super) trains_in_bursts: u16,
-    /// By which socket it may be sent to.
-    pub(super) standing: Standing,
-    /// The address of ours to send to it from: where it was heard last, or, once it has been
-    /// authenticated, where that was so last. None leaves it to the route.
+    /// Bursts to send frame by frame before trains are tried again, because the path refused segmentation;
+    /// 0 while it takes trains.
+    pub(super) gso_retry_in: u16,
+    /// Which socket the neighbour is sent to by.
+    pub(super) send_state: SendState,
+    /// The local address to send from: the one that it last sent to or, once authenticated, the one that its
+    /// last authenticated datagram was sent to. `None` leaves it to the route.
     pub(super) source: Option<Source>,
     is_authenticated: bool,
-    /// The last error of a send to it, and in which round of the sender.
+    /// The last send error, and the sender's round at that time.
     pub(super) refused: Option<(i32, u64)>,
-    /// The message that frames to it may still join, if `round` is the sender's.
+    /// The message that frames to it may join, if `round` is the sender's current one.
     pub(super) open: u32,
     pub(super) round: u64,
     key: Key,
 }
 
 impl Neighbour {
-    /// Frames in its next message at most, of so many that the kernel takes. To be asked once a burst.
+    /// Maximum number of frames in its next message, up to `most`. Call it once for each burst.
     #[inline]
     pub(super) fn segments_max(&mut self, most: u32, tally: &PortTally) -> u32 {
-        if self.trains_in_bursts == 0 {
+        if self.gso_retry_in == 0 {
             return most;
         }
-        self.trains_in_bursts -= 1;
-        if self.trains_in_bursts == 0 {
+        self.gso_retry_in -= 1;
+        if self.gso_retry_in == 0 {
             tally.trains_retried.add(1);
         }
         1
     }
 }
 
-/// The table, in both directions.
+/// The table in both directions.
 #[derive(Debug)]
 pub(super) struct Neighbours {
-    /// By the mark's index.
+    /// SendBy the index of the mark.
     entries: Box<[Option<Neighbour>]>,
-    /// Open addressing, linear probing: index + 1 into `entries`, or `EMPTY`. At most half full,
-    /// so probes are short; written by hand so that no resize can ever allocate.
+    /// Open addressing with linear probing: index + 1 into `entries`, or `EMPTY`. At most half full, so
+    /// probes are short; a table of our own, because a resize would allocate.
     buckets: Box<[u32]>,
-    /// Keyed, since the addresses looked up come from unknown senders.
+    /// Keyed, because the addresses come from unknown senders.
     hasher: RandomState,
-    /// The socket's own address: its kind is what counts.
+    /// The socket's local address; its family decides which neighbours are possible.
     local: SocketAddr,
-    /// Trains mostly come from who sent the last one.
+    /// The last result: the next train mostly comes from the same sender.
     last: Option<(Key, Mark)>,
 }
 
@@ -74,7 +74,7 @@ const EMPTY: u32 = 0;
 
 impl Neighbours {
     pub(super) fn new(neighbours_max: u32, local: SocketAddr) -> Self {
-        // A mark's index has 16 bits, so no table need be larger.
+        // The index of a mark has 16 bits, so a larger table is useless.
         let max = (neighbours_max as usize).clamp(1, 1 << 16);
         Self {
             entries: vec![None; max].into(),
@@ -90,11 +90,11 @@ impl Neighbours {
         self.hasher.hash_one(key) as usize & (self.buckets.len() - 1)
     }
 
-    /// The bucket that holds `key`, or the empty one where it would go.
+    /// The bucket that holds `key`, or the empty bucket where it belongs.
     #[inline]
     fn bucket(&self, key: &Key) -> usize {
         let mut at = self.home(key);
-        // Ends: at least half of the buckets are empty.
+        // Terminates because at least half of the buckets are empty.
         while let Some(index) = self.buckets[at].checked_sub(1) {
             if self.entries[index as usize].is_some_and(|entry| entry.key == *key) {
                 break;
@@ -104,7 +104,7 @@ impl Neighbours {
         at
     }
 
-    /// Who has this address.
+    /// The mark of the neighbour at this address.
     #[inline]
     pub(super) fn mark_of(&mut self, key: Key) -> Option<Mark> {
         if let Some((last, mark)) = self.last
@@ -118,13 +118,13 @@ impl Neighbours {
         Some(mark)
     }
 
-    /// Who stands under this mark.
+    /// The neighbour with this mark.
     #[inline]
     pub(super) fn at_mut(&mut self, mark: Mark) -> Option<&mut Neighbour> {
         self.entries.get_mut(mark.index())?.as_mut().filter(|entry| entry.mark == mark)
     }
 
-    /// Says that a datagram came from this neighbour to an address of ours.
+    /// Records that the neighbour sent a datagram to this local address.
     pub(super) fn heard_at(&mut self, mark: Mark, source: Source) {
         if let Some(neighbour) = self.at_mut(mark)
             && !neighbour.is_authenticated
@@ -133,7 +133,7 @@ impl Neighbours {
         }
     }
 
-    /// Says that such a datagram was authenticated: only another one changes the address from now on.
+    /// Records the same for an authenticated datagram. From now on only authenticated ones change it.
     pub(super) fn authenticated_at(&mut self, mark: Mark, source: Source) {
         if let Some(neighbour) = self.at_mut(mark) {
             neighbour.is_authenticated = true;
@@ -141,20 +141,20 @@ impl Neighbours {
         }
     }
 
-    /// The address that it asked is no longer ours: the route decides, until it is heard again.
+    /// Forgets a local address that no longer exists: the route decides until the neighbour sends again.
     pub(super) fn forget_source(&mut self, mark: Mark) {
         if let Some(neighbour) = self.at_mut(mark) {
             (neighbour.source, neighbour.is_authenticated) = (None, false);
         }
     }
 
-    /// Where to send from to the neighbour at this address.
+    /// The local address to send from to the neighbour at this address.
     pub(super) fn source_for(&self, key: &Key) -> Option<Source> {
         let index = self.buckets[self.bucket(key)].checked_sub(1)?;
         self.entries[index as usize].as_ref()?.source
     }
 
-    /// The errno of the last send to the neighbour at this address, if none was taken after it.
+    /// The errno of the last send to the neighbour at this address, unless a later send succeeded.
     pub(super) fn last_send_error(&self, key: &Key) -> Option<i32> {
         let index = self.buckets[self.bucket(key)].checked_sub(1)?;
         let entry = self.entries[index as usize].as_ref()?;
@@ -162,12 +162,12 @@ impl Neighbours {
         (entry.round < round).then_some(errno)
     }
 
-    /// The socket's own address.
+    /// The socket's local address.
     pub(super) fn local(&self) -> SocketAddr {
         self.local
     }
 
-    /// Where the neighbour under this mark is.
+    /// The address of the neighbour with this mark.
     pub(super) fn address_of(&self, mark: Mark) -> Option<SocketAddr> {
         let entry = self.entries.get(mark.index())?.as_ref()?;
         if entry.mark == mark { entry.name.address() } else { None }
@@ -191,13 +191,13 @@ impl Neighbours {
         self.entries[mark.index()] = Some(Neighbour {
             name: Name::of(at),
             mark,
-            trains_in_bursts: 0,
-            standing: Standing::default(),
+            gso_retry_in: 0,
+            send_state: SendState::default(),
             source: None,
             is_authenticated: false,
             refused: None,
             open: 0,
-            // No sender is ever in this round.
+            // No sender reaches this round.
             round: u64::MAX,
             key,
         });
@@ -211,8 +211,8 @@ impl Neighbours {
         self.last = None;
         let mut hole = self.bucket(&key);
         self.entries[mark.index()] = None;
-        // Close the gap: whoever was pushed past it by probing moves up, so that no probe stops
-        // short and no tombstones pile up.
+        // Close the gap: move up entries that probing had pushed past it. No probe then stops too early,
+        // and no tombstones pile up.
         let mask = self.buckets.len() - 1;
         let mut at = hole;
         loop {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_neighbour_that_moves_is_known_by_its_new_address_alone() {
+    fn a_neighbour_that_moves_has_only_its_new_address() {
         let mut table = Neighbours::new(2, at(1));
         table.admit(Mark(1), at(7)).unwrap();
         assert_eq!(table.mark_of(Key::of(at(7))), Some(Mark(1)));

@@ -1,5 +1,5 @@
-//! The port over one UDP socket: its receiving half is io_uring's or recvmmsg's, its sending half
-//! the same for both. It never connects its socket, so any number of neighbours share it.
+//! The port over one UDP socket. It receives with io_uring or recvmmsg, and sends with sendmmsg. The socket
+//! is not connected, so that any number of neighbours share it.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -23,9 +23,9 @@ use super::{
 
 /// A UDP socket as a port of the switch; made by [`open`](super::open).
 pub struct UdpPort {
-    /// Dropped first: the kernel receives for it into chunks, and from the socket.
+    /// First field, dropped first: the kernel receives into its chunks from the socket.
     ring: Option<Uring>,
-    /// Receives when there is no ring, or the ring has broken.
+    /// Receives if there is no ring, or after the ring has failed.
     mmsg: Mmsg,
     ring_is_broken: bool,
     sockets: SendSockets,
@@ -67,23 +67,23 @@ impl UdpPort {
         }
     }
 
-    /// Adds sockets to send by, bound to the same address, that receive nothing.
+    /// Adds send sockets, bound to the same address, that receive nothing.
     pub(super) fn add_send_sockets(&mut self, more: impl IntoIterator<Item = Socket>) {
         self.sockets.add(more);
     }
 
-    /// From now on, each neighbour is sent to from the address of ours that it sent to.
+    /// From now on, sends to each neighbour from the local address that it sent to.
     pub(super) fn keep_sources(&mut self) {
         self.rx_queue.keep_sources();
     }
 
-    /// The socket takes IPv4 as well, under mapped addresses.
+    /// The socket also takes IPv4, with mapped addresses.
     pub(super) fn set_dual(&mut self) {
         self.is_dual = true;
     }
 
-    /// An address as the kernel knows it on this socket.
-    fn inside(&self, at: SocketAddr) -> SocketAddr {
+    /// The form of an address on this socket.
+    fn socket_address(&self, at: SocketAddr) -> SocketAddr {
         match at {
             SocketAddr::V4(at) if self.is_dual => (at.ip().to_ipv6_mapped(), at.port()).into(),
             at => at,
@@ -93,7 +93,9 @@ impl UdpPort {
     fn send_now(&mut self, to: Address, frame: &Frame, too_long: Loss) {
         let local = self.neighbours.local().ip();
         let to = match to {
-            Address::Udp(to) => Some(self.inside(to)).filter(|to| same_kind(to.ip(), local)),
+            Address::Udp(to) => {
+                Some(self.socket_address(to)).filter(|to| same_kind(to.ip(), local))
+            }
             _ => None,
         };
         let Some(to) = to else { return self.tally.count_loss(Loss::NoNeighbour, 1) };
@@ -109,8 +111,8 @@ impl UdpPort {
     }
 }
 
-/// An address as everybody else knows it: one that is mapped is IPv4.
-fn outside(at: SocketAddr) -> SocketAddr {
+/// The plain form of an address: a mapped one is IPv4.
+fn plain_address(at: SocketAddr) -> SocketAddr {
     let SocketAddr::V6(v6) = at else { return at };
     v6.ip().to_ipv4_mapped().map_or(at, |ip| (ip, v6.port()).into())
 }
@@ -126,7 +128,7 @@ impl Port for UdpPort {
             if ring.rx_burst(socket, neighbours, rx_queue, pool, burst) {
                 return;
             }
-            // Put aside, and kept: dropping it here would free memory on the worker's thread.
+            // The ring is kept, because dropping it would free memory on the worker's thread.
             self.ring_is_broken = true;
         }
         mmsg.rx_burst(socket, neighbours, rx_queue, pool, burst);
@@ -146,7 +148,7 @@ impl Port for UdpPort {
 
     fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError> {
         let Address::Udp(at) = at else { return Err(AdmitError::WrongKind) };
-        let at = self.inside(at);
+        let at = self.socket_address(at);
         self.neighbours.admit(mark, at)?;
         if let Some(source) = self.rx_queue.sources().and_then(|sources| sources.of(&Key::of(at))) {
             self.neighbours.heard_at(mark, source);
@@ -164,11 +166,11 @@ impl Port for UdpPort {
     }
 
     fn address_of(&self, mark: Mark) -> Option<Address> {
-        let at = match self.rx_queue.stranger(mark) {
+        let at = match self.rx_queue.unknown_sender(mark) {
             Some(key) => Some(key.address(self.neighbours.local().ip())),
             None => self.neighbours.address_of(mark),
         };
-        at.map(|at| Address::Udp(outside(at)))
+        at.map(|at| Address::Udp(plain_address(at)))
     }
 
     fn send_to(&mut self, to: Address, frame: Frame) {
@@ -188,7 +190,7 @@ impl Port for UdpPort {
 
     fn last_send_error(&self, to: Address) -> Option<i32> {
         let Address::Udp(to) = to else { return None };
-        let to = Key::of(self.inside(to));
+        let to = Key::of(self.socket_address(to));
         self.tx_queue.direct_error(&to).or_else(|| self.neighbours.last_send_error(&to))
     }
 
@@ -208,7 +210,7 @@ impl Port for UdpPort {
         if ring.is_armed() {
             Arm::Wait(ring.fd(socket))
         } else {
-            // The pool has no chunk to receive into, and will not say when it has.
+            // The pool has no chunk to receive into, and does not report when it has one.
             Arm::Poll
         }
     }

@@ -1,6 +1,5 @@
-//! A queue of messages for one socket: frames that may ride together become one message with
-//! `UDP_SEGMENT`, and all messages go to the kernel in one sendmmsg. It never copies payload and never
-//! lets a frame go uncounted.
+//! A queue of messages for one socket. Frames that may go together become one message with `UDP_SEGMENT`,
+//! and all messages go to the kernel in one sendmmsg. Payload is not copied, and each frame is counted.
 
 use std::sync::Arc;
 
@@ -22,11 +21,11 @@ use crate::sys::messages::empty_header;
 
 const _: () = assert!(MESSAGES_MAX == FRAMES_WAITING_MAX, "see `Queue::room`");
 
-/// From one message's vectors to the next one's: some more than it may have, so that the first
-/// vectors of messages do not all fall into the same sets of the first-level cache.
+/// Distance between the vectors of two messages: a few more than a message may have, so that the first
+/// vectors of messages use different sets of the first-level cache.
 const PIECES_STRIDE: usize = PIECES_MAX + 4;
 
-/// Frames to one neighbour that leave in one send: all of `segment` bytes, the last perhaps shorter.
+/// Frames to one neighbour that are sent at once: all of `segment` bytes, the last one perhaps shorter.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message {
     name: Name,
@@ -36,67 +35,67 @@ pub(super) struct Message {
     frames: u32,
     bytes: u32,
     pieces: u32,
-    /// Where a frame must begin to lengthen the last piece.
+    /// Where a frame must begin to extend the last piece.
     end: *const u8,
-    /// A shorter frame ends a train.
+    /// A shorter frame has ended the train.
     ended: bool,
 }
 
 /// Messages of one socket that wait to be sent, and the memory of their frames.
 pub(super) struct Queue {
-    /// In order; those before `first` have gone.
+    /// In order; those before `first` have been sent.
     pub(super) messages: Vec<Message>,
     first: usize,
-    /// Frames of `messages[first]` that have gone one by one, since `refusal` befell it.
+    /// Frames of `messages[first]` that were sent one by one, since `refusal` occurred.
     gone: u32,
     refusal: i32,
     vectors: Vec<libc::iovec>,
-    /// Memory of all frames in `messages`, and beside it the message that each belongs to. Given up
-    /// when the last message has gone, or, when the socket is full, with the messages that have.
+    /// Memory of all frames in `messages`, and for each the index of its message. Released after the last
+    /// message or, while the socket is full, with the messages that were sent.
     held: Vec<HeldFrames>,
     held_for: Vec<u16>,
     frames: usize,
     /// See `take_cost`.
     cost: usize,
-    /// Built from `messages` for each call, so that no pointer is kept from one to the next.
+    /// Built from `messages` for each call, so that no pointer outlives the call.
     headers: Vec<libc::mmsghdr>,
     controls: Vec<ControlRoom<CONTROL_OUT_BYTES>>,
     tally: Arc<PortTally>,
 }
 
-// SAFETY: the pointers lead into chunks that `held` keeps, and go where it goes.
+// SAFETY: the pointers lead into chunks that `held` keeps, and move with it.
 unsafe impl Send for Queue {}
 
-/// What a flush came to.
+/// Result of a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flushed {
-    /// Nothing waits any more.
+    /// Nothing waits.
     All,
     /// The socket is full.
     Full,
 }
 
-/// What a message costs of a send buffer beside its bytes, roughly.
+/// Approximate cost of a message in the send buffer, apart from its bytes.
 const MESSAGE_COST_BYTES: usize = 1024;
 
-/// How a message that was sent frame by frame fared.
+/// Result of sending a message frame by frame.
 enum Single {
     Done,
     Blocked,
 }
 
-/// No room in the socket's or the device's queue: to be tried again, not lost.
+/// Whether the socket's or the device's queue is full: the caller tries again.
 pub(super) fn is_full(errno: i32) -> bool {
     matches!(errno, libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM)
 }
 
-/// Reports of an earlier datagram, which the kernel hands to the next call whatever that is.
-fn is_old_news(errno: i32) -> bool {
+/// Whether the error reports an earlier datagram; the kernel returns such errors from the next call.
+fn is_earlier_error(errno: i32) -> bool {
     matches!(errno, libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EPROTO)
 }
 
-/// What kernels say when the address to send from is not ours, among other things.
-fn is_of_source(errno: i32) -> bool {
+/// Whether the error may mean that the source address is not local.
+fn is_source_error(errno: i32) -> bool {
     matches!(errno, libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL)
 }
 
@@ -123,10 +122,10 @@ impl Queue {
         }
     }
 
-    /// Frames that it can take, whatever they are.
+    /// Number of frames of any kind that it can take.
     #[inline]
     pub(super) fn room(&self) -> usize {
-        // The arrays' lengths are what was asked for; a vector's capacity can be more.
+        // The arrays have the requested length; the capacity of a vector can be larger.
         let messages = self.headers.len() - self.messages.len();
         messages.min(self.headers.len() - self.frames)
     }
@@ -141,8 +140,8 @@ impl Queue {
         self.messages.iter().skip(self.first).any(|message| message.mark == to)
     }
 
-    /// Takes frames to a neighbour, into the message that is open if they may ride with it; returns the
-    /// one that is open after it. There is room for them.
+    /// Takes frames to a neighbour, for which there is room. They join the open message if they may; returns
+    /// the message that is open afterwards.
     #[inline]
     pub(super) fn take(
         &mut self,
@@ -163,7 +162,7 @@ impl Queue {
         open.unwrap_or_default()
     }
 
-    /// Lets `frame` ride with the message, if it may.
+    /// Adds `frame` to the message, if it may join.
     #[inline]
     fn join(&mut self, at: usize, frame: &Frame, segments_max: u32) -> bool {
         let message = &mut self.messages[at];
@@ -194,7 +193,7 @@ impl Queue {
         true
     }
 
-    /// A new message with `frame` in it; returns where it stands.
+    /// Begins a message with `frame`; returns its index.
     #[inline]
     fn begin(&mut self, neighbour: &Neighbour, frame: &Frame) -> usize {
         let Neighbour { name, mark, source, .. } = *neighbour;
@@ -228,7 +227,7 @@ impl Queue {
         }
     }
 
-    /// Sends all that waits, as far as the kernel takes it.
+    /// Sends waiting messages, until the kernel takes no more.
     pub(super) fn flush(
         &mut self,
         socket: &Socket,
@@ -236,7 +235,7 @@ impl Queue {
         round: u64,
     ) -> Flushed {
         self.write_headers();
-        let mut old_news = false;
+        let mut earlier_error = false;
         let mut without: Option<Source> = None;
         while self.first < self.messages.len() {
             if self.gone > 0 {
@@ -246,36 +245,36 @@ impl Queue {
                 }
             }
             let waiting = self.first..self.messages.len();
-            // SAFETY: `write_headers` has pointed these headers to a name, vectors over memory
-            // that `held` keeps, and a control message, each with its length; none has moved.
+            // SAFETY: `write_headers` has pointed these headers to a name, to vectors over memory that
+            // `held` keeps, and to a control message, each with its length; none has moved since.
             let sent = unsafe { send_messages(socket, &mut self.headers[waiting]) };
             match sent {
                 Ok(sent) => {
                     if without.take().is_some() {
-                        // That address is no longer ours.
+                        // The source address is no longer local.
                         neighbours.forget_source(self.messages[self.first].mark);
                     }
                     self.count_sent(sent);
-                    old_news = false;
+                    earlier_error = false;
                 }
                 Err(libc::EINTR) => {}
                 Err(errno) if is_full(errno) => return Flushed::Full,
                 Err(errno)
-                    if is_of_source(errno)
+                    if is_source_error(errno)
                         && without.is_none()
                         && self.messages[self.first].source.is_some() =>
                 {
                     without = self.messages[self.first].source.take();
                     self.write_headers();
                 }
-                Err(errno) if is_old_news(errno) && !old_news => old_news = true,
+                Err(errno) if is_earlier_error(errno) && !earlier_error => earlier_error = true,
                 Err(errno) => {
-                    old_news = false;
+                    earlier_error = false;
                     if let Some(source) = without.take() {
                         self.messages[self.first].source = Some(source);
                     }
                     let Message { frames, mark, .. } = self.messages[self.first];
-                    // A frame too long for the path says nothing of whether there is one.
+                    // An error about the length says nothing about the path to the neighbour.
                     if errno != libc::EMSGSIZE
                         && let Some(neighbour) = neighbours.at_mut(mark)
                     {
@@ -303,7 +302,7 @@ impl Queue {
         (self.first, self.gone, self.frames) = (0, 0, 0);
     }
 
-    /// Gives up the memory of the messages that have gone, while others wait.
+    /// Releases the memory of the messages that were sent, while others wait.
     #[cold]
     pub(super) fn give_up_sent(&mut self) {
         let mut at = 0;
@@ -317,14 +316,14 @@ impl Queue {
         }
     }
 
-    /// Loses all that waits.
+    /// Drops all waiting frames.
     #[cold]
     pub(super) fn lose_all(&mut self, loss: Loss) {
         self.tally.count_loss(loss, u64::from(self.frames_waiting()));
         self.clear();
     }
 
-    /// What was sent since the last call costs of a send buffer, roughly.
+    /// Approximate cost in the send buffer of what was sent since the last call.
     #[inline]
     pub(super) fn take_cost(&mut self) -> usize {
         std::mem::take(&mut self.cost)
@@ -343,12 +342,12 @@ impl Queue {
             header.msg_controllen = 0;
             if message.frames > 1 {
                 let control = controls.wrapping_add(at);
-                // SAFETY: `at` is below the array's length, which is that of `messages` at most.
+                // SAFETY: `at` is below the length of the array, which is at least that of `messages`.
                 let control = unsafe { &mut *control };
                 control.0[..CONTROL_MESSAGE_BYTES]
                     .copy_from_slice(&segment_message(message.segment as u16).0);
                 header.msg_control = (&raw mut *control).cast();
-                // What counts is the two bytes of the number, not the room they stand in.
+                // The length of the room; the kernel reads the length of the value from the message.
                 header.msg_controllen = CONTROL_MESSAGE_BYTES as _;
             }
             if let Some(source) = message.source {
@@ -373,8 +372,8 @@ impl Queue {
         self.first += sent;
     }
 
-    /// The first message was refused as a train (`errno` says how): its frames go one by one. If
-    /// they do go, and it was not their size, then the path takes no trains, and is sent none.
+    /// Sends the frames of the first message one by one, because the kernel refused it as a train with
+    /// `errno`. If they are taken, and the length was not the reason, the path takes no trains for a while.
     #[cold]
     fn send_singly(&mut self, socket: &Socket, neighbours: &mut Neighbours, errno: i32) -> Single {
         let message = self.messages[self.first];
@@ -389,7 +388,7 @@ impl Queue {
         let mut skip = self.gone as usize * message.segment as usize;
         for piece in 0..message.pieces as usize {
             let vector = self.vectors[self.first * PIECES_STRIDE + piece];
-            // A piece is made of whole frames, so skipping ends where a frame does.
+            // A piece consists of whole frames, so the skipped part ends with a frame.
             let mut at = skip.min(vector.iov_len);
             skip -= at;
             while at < vector.iov_len {
@@ -401,17 +400,15 @@ impl Queue {
                         self.tally.bytes_out.add(len as u64);
                         self.tally.trains_out.add(1);
                         self.cost += len + MESSAGE_COST_BYTES;
-                        // Some kernels call a segment that is too long EINVAL, too; then
-                        // only a shorter last frame goes.
+                        // Some kernels also return EINVAL for segments that are too long; then only a shorter
+                        // last frame is taken.
                         if errno != libc::EMSGSIZE
                             && len == message.segment as usize
                             && let Some(neighbour) = neighbours.at_mut(message.mark)
                             && neighbour.name == message.name
                         {
-                            let before = std::mem::replace(
-                                &mut neighbour.trains_in_bursts,
-                                TRAINS_AGAIN_BURSTS,
-                            );
+                            let before =
+                                std::mem::replace(&mut neighbour.gso_retry_in, TRAINS_AGAIN_BURSTS);
                             self.tally.trains_refused.add(u64::from(before == 0));
                         }
                     }
@@ -435,7 +432,7 @@ impl Queue {
     }
 }
 
-/// Sends one frame; tries again if the kernel had old news, or a signal came.
+/// Sends one frame; tries again after the error of an earlier datagram, or a signal.
 pub(super) fn send_alone(
     socket: &Socket,
     name: &Name,
@@ -456,17 +453,19 @@ pub(super) fn send_alone(
     }
     let mut tries = 0;
     loop {
-        // SAFETY: the name is the caller's, vector and control message are ours, and `begin..len` is memory that the
-        // tx_queue holds; all outlive the call.
+        // SAFETY: the name belongs to the caller, vector and control message to us, and the queue holds the memory
+        // of `begin..len`; all outlive the call.
         let sent = unsafe { send_messages(socket, std::slice::from_mut(&mut header)) };
         match sent {
             Ok(_) => return Ok(()),
-            // Perhaps that address is no longer ours.
-            Err(errno) if is_of_source(errno) && header.msg_hdr.msg_controllen > 0 => {
+            // The source address may no longer be local.
+            Err(errno) if is_source_error(errno) && header.msg_hdr.msg_controllen > 0 => {
                 header.msg_hdr.msg_control = std::ptr::null_mut();
                 header.msg_hdr.msg_controllen = 0;
             }
-            Err(errno) if tries < 1 && (is_old_news(errno) || errno == libc::EINTR) => tries += 1,
+            Err(errno) if tries < 1 && (is_earlier_error(errno) || errno == libc::EINTR) => {
+                tries += 1
+            }
             Err(errno) => return Err(errno),
         }
     }

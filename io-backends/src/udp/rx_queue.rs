@@ -1,5 +1,5 @@
-//! What both receiving halves do with a datagram once they have it: count it, ask whose it is, cut
-//! it into frames. It never makes a system call.
+//! Handles received datagrams for both backends: counts them, finds the neighbour and cuts them into frames.
+//! It makes no system calls.
 
 use std::sync::Arc;
 
@@ -10,30 +10,28 @@ use strowger_frame::{
 };
 
 use super::{
-    control::{Arrival, Fault},
+    control::{DatagramInfo, Fault},
     name::Key,
     neighbours::Neighbours,
     sources::Sources,
 };
 
-/// The train that is being cut, and the counts.
+/// The train that is being cut, and the counters.
 #[derive(Debug)]
 pub(super) struct RxQueue {
-    /// Longer than a burst had room: it goes on with the next.
+    /// A train that did not fit into the last burst.
     train: Option<Train>,
     mark: Mark,
-    /// The kernel's count of drops when it was last told; it wraps. It counts buffers, so a train
-    /// that was dropped whole counts as one.
+    /// The kernel's last drop counter, which wraps. It counts buffers, so a dropped train counts as one.
     drops_seen: u32,
-    /// Who sent frames of this burst without being a neighbour, by their marks' numbers; `None`
-    /// where unknown senders are not welcome.
+    /// The unknown senders of this burst, by the numbers of their marks; `None` if they are not accepted.
     unknown_senders: Option<ArrayVec<Key, UNKNOWN_SENDERS_MAX>>,
-    /// Where the socket is bound to all addresses: to which of them each datagram was sent.
+    /// On a wildcard socket: the local address that each datagram was sent to.
     sources: Option<Sources>,
     tally: Arc<PortTally>,
 }
 
-/// Unknown peers in one burst at most: the one whose train is still being cut, and one for each frame.
+/// Maximum number of unknown senders in one burst: one for each frame, and the one whose train is cut.
 const UNKNOWN_SENDERS_MAX: usize = BURST_MAX + 1;
 
 impl RxQueue {
@@ -48,12 +46,12 @@ impl RxQueue {
         }
     }
 
-    /// From now on, the address of ours is kept that each datagram was sent to.
+    /// From now on, records the local address of each datagram.
     pub(super) fn keep_sources(&mut self) {
         self.sources = Some(Sources::new());
     }
 
-    /// Where datagrams from this address, or this frame of the burst, were sent to.
+    /// The recorded local addresses.
     pub(super) fn sources(&self) -> Option<&Sources> {
         self.sources.as_ref()
     }
@@ -63,14 +61,13 @@ impl RxQueue {
         &mut self,
         neighbours: &mut Neighbours,
         mark: Result<Mark, Loss>,
-        arrival: &Arrival,
+        info: &DatagramInfo,
         at: usize,
     ) {
-        let (Some(sources), Some(from), Some(to)) = (&mut self.sources, arrival.from, arrival.to)
-        else {
+        let (Some(sources), Some(from), Some(to)) = (&mut self.sources, info.from, info.to) else {
             return;
         };
-        sources.note(from, to, at, arrival.bytes);
+        sources.note(from, to, at, info.bytes);
         if let Ok(mark) = mark {
             neighbours.heard_at(mark, to);
         }
@@ -80,7 +77,7 @@ impl RxQueue {
         self.unknown_senders = accept.then(ArrayVec::new);
     }
 
-    /// A new burst begins: unknown senders of the last one are forgotten, but for whose train is at hand.
+    /// Begins a new burst: forgets unknown senders, except the one whose train is being cut.
     #[inline]
     pub(super) fn begin(&mut self) {
         let is_cutting = self.train.is_some();
@@ -89,21 +86,21 @@ impl RxQueue {
         }
         let Some(unknown_senders) = &mut self.unknown_senders else { return };
         if self.train.is_some() && self.mark.is_unknown() {
-            // Frames of the train are marked already, so its sender must keep its number.
+            // The frames of the train already have the mark, so the sender keeps its number.
             unknown_senders.truncate(usize::from(self.mark.0 as u8) + 1);
         } else {
             unknown_senders.clear();
         }
     }
 
-    /// The unknown peer under this mark.
-    pub(super) fn stranger(&self, mark: Mark) -> Option<&Key> {
+    /// The address of the unknown sender with this mark.
+    pub(super) fn unknown_sender(&self, mark: Mark) -> Option<&Key> {
         self.unknown_senders.as_ref()?.get(usize::from(mark.0 as u8)).filter(|_| mark.is_unknown())
     }
 
-    /// A mark for an unknown peer, if such are welcome and there is room for one more.
+    /// A mark for an unknown sender, if such are accepted and there is room.
     #[cold]
-    fn stranger_mark(&mut self, from: Key) -> Option<Mark> {
+    fn unknown_mark(&mut self, from: Key) -> Option<Mark> {
         let unknown_senders = self.unknown_senders.as_mut()?;
         let known = unknown_senders.iter().position(|known| *known == from);
         let number = known.unwrap_or(unknown_senders.len());
@@ -113,18 +110,18 @@ impl RxQueue {
         Some(Mark::unknown(number as u8))
     }
 
-    /// The pool has no chunk to receive into: what has arrived stays in the socket.
+    /// Counts that the pool had no chunk; the datagrams stay in the socket.
     #[cold]
     pub(super) fn note_pool_empty(&self) {
         self.tally.kernel_drops.add(KernelDrop::PoolEmpty, 1);
     }
 
-    /// Whether frames are waiting that have been received already.
+    /// Whether a train is being cut.
     pub(super) fn is_cutting(&self) -> bool {
         self.train.is_some()
     }
 
-    /// Moves frames of the train at hand into `burst`; `false` when the burst is full.
+    /// Moves frames of the train into `burst`; `false` if the burst is full.
     #[inline]
     pub(super) fn cut(&mut self, burst: &mut Burst) -> bool {
         let Some(train) = &mut self.train else { return !burst.is_full() };
@@ -141,50 +138,50 @@ impl RxQueue {
         false
     }
 
-    /// Takes in what lies in `chunk` from `start` on. Only called when no train is at hand and
-    /// `burst` has room.
+    /// Handles the datagram in `chunk` from `start` on. Call it only while no train is being cut and `burst`
+    /// has room.
     #[inline]
     pub(super) fn take(
         &mut self,
         neighbours: &mut Neighbours,
         chunk: Chunk,
         start: usize,
-        arrival: &Arrival,
+        info: &DatagramInfo,
         burst: &mut Burst,
     ) {
         debug_assert!(self.train.is_none() && !burst.is_full());
-        let frames = arrival.frames();
+        let frames = info.frames();
         self.tally.frames_in.add(frames);
-        self.tally.bytes_in.add(arrival.bytes as u64);
+        self.tally.bytes_in.add(info.bytes as u64);
         self.tally.trains_in.add(1);
-        if let Some(drops) = arrival.drops {
+        if let Some(drops) = info.drops {
             let new = u64::from(drops.wrapping_sub(self.drops_seen));
             self.tally.kernel_drops.add(KernelDrop::SocketFull, new);
             self.drops_seen = drops;
         }
-        let whole = start + arrival.bytes <= chunk.room();
-        let mark = match arrival.fault {
+        let whole = start + info.bytes <= chunk.room();
+        let mark = match info.fault {
             Some(Fault::Truncated) => Err(Loss::Truncated),
             Some(Fault::Malformed) => Err(Loss::Malformed),
             None if !whole => Err(Loss::Malformed),
-            None => arrival
+            None => info
                 .from
-                .and_then(|from| neighbours.mark_of(from).or_else(|| self.stranger_mark(from)))
+                .and_then(|from| neighbours.mark_of(from).or_else(|| self.unknown_mark(from)))
                 .ok_or(Loss::UnknownSender),
         };
         if self.sources.is_some() {
             let at = chunk.at().as_ptr().addr() + start;
-            self.note_source(neighbours, mark, arrival, at);
+            self.note_source(neighbours, mark, info, at);
         }
         match mark {
             Err(loss) => self.tally.count_loss(loss, frames),
             Ok(mark) if frames == 1 => {
-                let mut frame = chunk.into_frame(start, arrival.bytes);
+                let mut frame = chunk.into_frame(start, info.bytes);
                 frame.set_mark(mark);
                 burst.push(frame);
             }
             Ok(mark) => {
-                let train = chunk.into_train(start, arrival.bytes, arrival.segment);
+                let train = chunk.into_train(start, info.bytes, info.segment);
                 self.train = Some(train.with_mark(mark));
                 self.mark = mark;
                 self.cut(burst);
@@ -192,7 +189,7 @@ impl RxQueue {
         }
     }
 
-    /// What is still to be cut came from this neighbour: it is an unknown peer now.
+    /// Drops the rest of the train if it came from this neighbour, which is an unknown sender now.
     pub(super) fn forget(&mut self, mark: Mark) {
         if self.mark != mark {
             return;

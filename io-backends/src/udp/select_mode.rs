@@ -1,5 +1,5 @@
-//! What this machine allows, found by trying and said in words: which backend, trains in and out,
-//! buffer sizes. It never asks for a version, and never takes an option's name for its working.
+//! Finds by trying what this machine allows for UDP, and reports it in words: backend, GRO, GSO, buffer
+//! sizes. It does not check versions, and does not assume that an option works because it can be set.
 
 use std::{
     fmt,
@@ -24,20 +24,20 @@ use crate::sys::{
     messages::{self, empty_header},
 };
 
-/// How long a datagram to ourselves over loopback may take before we say that it does not arrive.
+/// How long a datagram over loopback may take before it counts as lost.
 pub(super) const SELF_TEST_MAX: Duration = Duration::from_secs(1);
 
-/// How frames are received. They are sent by sendmmsg with either.
+/// How a port receives. Both backends send with sendmmsg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
-    /// Multishot `recvmsg` of io_uring into provided buffers.
+    /// Multishot `recvmsg` of io_uring, into provided buffers.
     IoUring,
     /// `recvmmsg`.
     Mmsg,
 }
 
 impl Backend {
-    /// `io_uring` or `mmsg`: its name in counters and JSON.
+    /// Its name in counters and JSON: `io_uring` or `mmsg`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::IoUring => "io_uring",
@@ -46,75 +46,74 @@ impl Backend {
     }
 }
 
-/// A size that was asked for, and the one the kernel gave.
+/// A requested buffer size and the actual one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BufferBytes {
-    /// What the spec wants.
+    /// Size in the spec.
     pub asked: usize,
-    /// What the kernel read back, without the half that it keeps for its own bookkeeping.
+    /// Size that the kernel reports, without the half that it reserves for bookkeeping.
     pub given: usize,
 }
 
 impl BufferBytes {
-    /// Whether the kernel gave less than was asked for.
+    /// Whether the kernel gave less than requested.
     pub fn is_short(&self) -> bool {
         self.given < self.asked
     }
 }
 
-/// What was chosen for a port, and why nothing better.
+/// The chosen mode of a UDP port, and why nothing better was possible.
 #[derive(Clone, Debug)]
 pub struct UdpReport {
-    /// The address the socket is bound to: with the port number, where 0 was asked for.
+    /// The local address, with the port number that the kernel chose for 0.
     pub local: SocketAddr,
-    /// The worker the port was opened for.
+    /// The worker of the port.
     pub worker: usize,
-    /// How it receives.
+    /// How the port receives.
     pub backend: Backend,
-    /// With io_uring, what the ring was made with.
+    /// The flags of the ring, with io_uring.
     pub ring: Option<&'static str>,
-    /// Better backends that were tried and refused.
+    /// Better backends that do not work here.
     pub refused: Vec<(Backend, Refusal)>,
-    /// Whether io_uring works here and was passed over all the same, since recvmmsg was measured
-    /// to forward more.
+    /// Whether io_uring works but is not used, because recvmmsg forwards more as measured.
     pub passed_over: bool,
-    /// Whether the kernel hands over whole trains (`UDP_GRO`).
+    /// Whether the kernel joins received datagrams into trains (`UDP_GRO`).
     pub gro: Result<(), Refusal>,
-    /// Frames in one send at most (`UDP_SEGMENT`).
+    /// Maximum number of frames in one send (`UDP_SEGMENT`).
     pub gso: Result<usize, Refusal>,
-    /// The socket's receive buffer.
+    /// Receive buffer of the socket.
     pub receive_buffer: BufferBytes,
-    /// The socket's send buffer.
+    /// Send buffer of the socket.
     pub send_buffer: BufferBytes,
-    /// Whether the kernel says how many datagrams it dropped (`SO_RXQ_OVFL`).
+    /// Whether the kernel reports how many datagrams it dropped (`SO_RXQ_OVFL`).
     pub drops_counted: Result<(), Refusal>,
-    /// Whether many messages go in one system call (`recvmmsg`, `sendmmsg`), and not one.
+    /// Whether many messages go in one system call (`recvmmsg`, `sendmmsg`).
     pub many: Result<(), Refusal>,
-    /// Whether it takes IPv4 beside IPv6.
+    /// Whether the socket takes IPv4 and IPv6.
     pub dual_stack: bool,
-    /// Sockets to send by, each with a send buffer of its own, so that a neighbour whose frames do
-    /// not leave the machine does not fill the buffer for all.
+    /// Number of send sockets, each with its own send buffer. A neighbour whose frames do not leave the
+    /// machine then does not fill the send buffer of others.
     pub send_sockets: usize,
-    /// Why there are no more of them.
+    /// Why there are no more send sockets.
     pub send_sockets_refused: Option<Refusal>,
 }
 
 impl UdpReport {
-    /// What would be faster or safer here, one sentence each; empty when all is at its best.
+    /// One sentence for each thing that would be faster or safer in another mode.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for (backend, refusal) in &self.refused {
             let (backend, with) = (backend.name(), self.backend.call());
-            warnings.push(format!("{backend} refused: {refusal}; using {with}"));
+            warnings.push(format!("{backend} does not work here: {refusal}; using {with}"));
         }
         if let Err(refusal) = &self.many {
-            warnings.push(format!("one system call for each datagram: {refusal}"));
+            warnings.push(format!("one system call for each datagram instead of many: {refusal}"));
         }
         if let Err(refusal) = &self.gro {
-            warnings.push(format!("frames come in one by one: {refusal}"));
+            warnings.push(format!("received datagrams are not joined into trains: {refusal}"));
         }
         if let Err(refusal) = &self.gso {
-            warnings.push(format!("frames go out one by one: {refusal}"));
+            warnings.push(format!("frames are sent one by one instead of as trains: {refusal}"));
         }
         for (what, bytes, sysctl) in [
             ("receive", self.receive_buffer, "net.core.rmem_max"),
@@ -123,20 +122,20 @@ impl UdpReport {
             if bytes.is_short() {
                 let BufferBytes { asked, given } = bytes;
                 warnings.push(format!(
-                    "the {what} buffer is {given} bytes where {asked} were asked for, \
-                     raise it with: sysctl -w {sysctl}={asked}"
+                    "the {what} buffer has {given} bytes instead of {asked}; raise the limit with: \
+                     sysctl -w {sysctl}={asked}"
                 ));
             }
         }
         if let Some(refusal) = &self.send_sockets_refused {
             let sockets = self.send_sockets;
             warnings.push(format!(
-                "{sockets} sockets to send by, so a next hop that does not answer can take the send \
-                 buffer from others: {refusal}"
+                "only {sockets} send sockets, so a next hop that does not answer can fill the send buffer \
+                 of other neighbours: {refusal}"
             ));
         }
         if let Err(refusal) = &self.drops_counted {
-            warnings.push(format!("drops in the kernel are not counted: {refusal}"));
+            warnings.push(format!("datagrams that the kernel drops are not counted: {refusal}"));
         }
         warnings
     }
@@ -158,17 +157,17 @@ impl fmt::Display for UdpReport {
         if let Some(ring) = self.ring {
             write!(f, " ({ring})")?;
         }
-        f.write_str(if self.gro.is_ok() { ", trains in" } else { ", no trains in" })?;
+        f.write_str(if self.gro.is_ok() { ", GRO on" } else { ", GRO off" })?;
         match &self.gso {
-            Ok(segments) => write!(f, ", trains of {segments} out")?,
-            Err(_) => f.write_str(", no trains out")?,
+            Ok(segments) => write!(f, ", GSO of {segments} frames")?,
+            Err(_) => f.write_str(", GSO off")?,
         }
         let (receive, send) = (self.receive_buffer.given, self.send_buffer.given);
         write!(f, ", buffers {receive} in and {send} out")?;
         if self.passed_over {
             f.write_str(
-                "\n  io_uring works here and is passed over: recvmmsg was measured as fast with \
-                 trains, and faster without",
+                "\n  io_uring works here but is not used: recvmmsg was measured as fast with trains, \
+                 and faster without",
             )?;
         }
         for warning in self.warnings() {
@@ -178,27 +177,27 @@ impl fmt::Display for UdpReport {
     }
 }
 
-/// What `strowger doctor` asks: each thing tried by itself, on sockets of its own over loopback.
+/// The results of trying each feature on loopback sockets, for `strowger doctor`.
 #[derive(Clone, Debug)]
 pub struct Capabilities {
-    /// A datagram that went from a socket to another, by the calls that ports use.
+    /// Sending and receiving a datagram with the calls that ports use.
     pub datagrams: Result<String, Refusal>,
     /// Many messages in one system call.
     pub many: Result<String, Refusal>,
-    /// A ring that has received a datagram: with which flags.
+    /// Receiving a datagram with io_uring: the flags of the ring.
     pub io_uring: Result<String, Refusal>,
-    /// A train that came in as one.
+    /// Receiving a train as one message.
     pub gro: Result<String, Refusal>,
-    /// A train that went out as one.
+    /// Sending a train with one message.
     pub gso: Result<String, Refusal>,
-    /// Socket buffers as large as was asked for.
+    /// Socket buffers of the requested size.
     pub buffers: Result<String, Refusal>,
-    /// Handshakes steered to a socket of their own.
+    /// Steering handshakes to a socket of their own.
     pub steering: Result<String, Refusal>,
 }
 
 impl Capabilities {
-    /// Each with its name.
+    /// All results with their names.
     pub fn each(&self) -> [(&'static str, &Result<String, Refusal>); 7] {
         [
             ("udp", &self.datagrams),
@@ -212,7 +211,7 @@ impl Capabilities {
     }
 }
 
-/// Tries everything that a UDP port may use. `buffer_bytes` is the socket buffer to ask for.
+/// Tries everything that a UDP port may use. `buffer_bytes` is the socket buffer to request.
 pub fn probe(buffer_bytes: usize) -> Capabilities {
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     Capabilities {
@@ -226,16 +225,16 @@ pub fn probe(buffer_bytes: usize) -> Capabilities {
         gso: try_segments(local).map(|most| format!("{most} frames a send")),
         buffers: try_buffers(local, buffer_bytes),
         steering: self_test_steering(local)
-            .map(|()| "handshakes come in at a socket of their own".to_owned()),
+            .map(|()| "the kernel steers handshakes to a socket of their own".to_owned()),
     }
 }
 
-/// The loopback address of the same kind, with a port of the kernel's choice.
+/// The loopback address of the same family, with a port that the kernel chooses.
 pub(super) fn loopback(like: SocketAddr) -> SocketAddr {
     if like.is_ipv4() { (Ipv4Addr::LOCALHOST, 0).into() } else { (Ipv6Addr::LOCALHOST, 0).into() }
 }
 
-/// A socket on loopback, for trying things out.
+/// A socket on loopback for a test.
 fn scratch(like: SocketAddr) -> Result<(Socket, SocketAddr), Refusal> {
     let refused = |step: &'static str| {
         move |errno| CallError::new(step, errno).with_remedy("set the loopback interface up")
@@ -247,7 +246,7 @@ fn scratch(like: SocketAddr) -> Result<(Socket, SocketAddr), Refusal> {
     Ok((socket, local))
 }
 
-/// Sends `bytes` to `to`, in segments if so wished.
+/// Sends `bytes` to `to`, in segments if `segment` is given.
 pub(super) fn send(
     socket: &Socket,
     to: SocketAddr,
@@ -267,11 +266,11 @@ pub(super) fn send(
         header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
         header.msg_hdr.msg_controllen = CONTROL_MESSAGE_BYTES as _;
     }
-    // SAFETY: name, vector, bytes and control message outlive the call, as long as said.
+    // SAFETY: name, vector, bytes and control message outlive the call and have these lengths.
     unsafe { send_messages(socket, std::slice::from_mut(&mut header)) }.map(drop)
 }
 
-/// Whether a datagram can be sent and received, as a port does it.
+/// Sends and receives a datagram as a port does.
 fn try_datagram(like: SocketAddr) -> Result<String, Refusal> {
     let (receiver, to) = scratch(like)?;
     let (sender, _) = scratch(like)?;
@@ -282,13 +281,13 @@ fn try_datagram(like: SocketAddr) -> Result<String, Refusal> {
         return Err(refused("a datagram over loopback")(libc::ETIMEDOUT));
     }
     let mut header = empty_header();
-    // SAFETY: the header points to nothing, with length 0: what came is cut off.
+    // SAFETY: the header points to nothing, with length 0; the datagram is cut off.
     let came = unsafe { receive_messages(&receiver, std::slice::from_mut(&mut header)) };
     came.map_err(refused("receiving a datagram over loopback"))?;
-    Ok("a datagram went over loopback and came in".to_owned())
+    Ok("a datagram went over loopback".to_owned())
 }
 
-/// Receives one datagram with io_uring, over loopback, on a ring such as a port would have.
+/// Receives one datagram over loopback with io_uring, on a ring like that of a port.
 pub(super) fn self_test_ring(like: SocketAddr, first_mode: usize) -> Result<RxMode, Refusal> {
     let (socket, local) = scratch(like)?;
     let mut ring = Uring::new(2, first_mode).map_err(ring_refused)?;
@@ -302,7 +301,7 @@ pub(super) fn self_test_ring(like: SocketAddr, first_mode: usize) -> Result<RxMo
     }
     let mut burst = Burst::new();
     let deadline = Instant::now() + SELF_TEST_MAX;
-    // The receive is armed before the datagram comes, so that waking it up is rehearsed too.
+    // Arms the receive before the datagram is sent, so that the wake-up is tested too.
     let mut sent = false;
     while burst.is_empty() {
         if !ring.rx_burst(&socket, &mut neighbours, &mut rx_queue, &mut pool, &mut burst) {
@@ -320,29 +319,29 @@ pub(super) fn self_test_ring(like: SocketAddr, first_mode: usize) -> Result<RxMo
     if burst[0].bytes() == b"strowger" {
         Ok(ring.mode())
     } else {
-        Err(ring_refused(CallError::new("a multishot receive brought other bytes", libc::EIO)))
+        Err(ring_refused(CallError::new("a multishot receive returned other bytes", libc::EIO)))
     }
 }
 
-/// Why io_uring is not to be had, and what would allow it.
+/// Adds what would allow io_uring.
 pub(super) fn ring_refused(error: CallError) -> Refusal {
     error.with_remedy(match error.errno.0 {
         libc::EPERM | libc::EACCES => {
             "perhaps a container's seccomp profile, or sysctl kernel.io_uring_disabled"
         }
-        libc::ENOSYS => "the kernel has none: it needs Linux 6.0",
-        libc::EINVAL => "the kernel's is too old: multishot recvmsg needs Linux 6.0",
-        libc::ENOMEM => "perhaps the limit of locked memory: ulimit -l",
-        libc::EMFILE | libc::ENFILE => "too many open files: ulimit -n",
+        libc::ENOSYS => "io_uring with multishot recvmsg needs Linux 6.0",
+        libc::EINVAL => "this kernel is too old: multishot recvmsg needs Linux 6.0",
+        libc::ENOMEM => "raise the limit of locked memory: ulimit -l",
+        libc::EMFILE | libc::ENFILE => "raise the limit of open files: ulimit -n",
         _ => "",
     })
 }
 
-/// The most segments that one send takes, found on loopback.
+/// Finds the maximum number of segments in one send, on loopback.
 pub(super) fn try_segments(like: SocketAddr) -> Result<usize, Refusal> {
     const OLD: &str = "UDP_SEGMENT needs Linux 4.18";
     let Ok((receiver, to)) = scratch(like) else {
-        // No loopback to try on: take the option's existence for the least that it means.
+        // Without loopback: assume the least that the option guarantees.
         let socket = Socket::new(like).map_err(|errno| CallError::new("socket", errno))?;
         let set = socket.set(libc::SOL_UDP, libc::UDP_SEGMENT, 0);
         return set
@@ -362,7 +361,7 @@ pub(super) fn try_segments(like: SocketAddr) -> Result<usize, Refusal> {
     Err(CallError::new("UDP_SEGMENT", refused).with_remedy(OLD))
 }
 
-/// Sends a train to a socket with `UDP_GRO`, and looks whether it arrives as one.
+/// Sends a train to a socket with `UDP_GRO`, and checks that it arrives as one message.
 fn try_gro(like: SocketAddr) -> Result<String, Refusal> {
     let (receiver, to) = scratch(like)?;
     let (sender, _) = scratch(like)?;
@@ -373,9 +372,9 @@ fn try_gro(like: SocketAddr) -> Result<String, Refusal> {
         return Err(CallError::new("a train over loopback", libc::ETIMEDOUT).into());
     }
     match receiver.take_one() {
-        Ok(100) => Ok("a train of 10 frames came in as one".to_owned()),
+        Ok(100) => Ok("a train of 10 frames arrived as one message".to_owned()),
         Err(errno) => Err(CallError::new("receiving a train", errno).into()),
-        Ok(_) => Ok("taken by the kernel, though loopback does not join frames".to_owned()),
+        Ok(_) => Ok("UDP_GRO can be set, but loopback does not join frames".to_owned()),
     }
 }
 
@@ -398,24 +397,24 @@ fn try_buffers(like: SocketAddr, asked: usize) -> Result<String, Refusal> {
             ));
         }
     }
-    Ok(format!("{asked} bytes each way"))
+    Ok(format!("{asked} bytes in each direction"))
 }
 
-/// Asks for a receive buffer, with `CAP_NET_ADMIN` beyond `net.core.rmem_max`.
+/// Sets the receive buffer; with `CAP_NET_ADMIN` beyond `net.core.rmem_max`.
 pub(super) fn receive_buffer(socket: &Socket, asked: usize) -> BufferBytes {
     buffer(socket, asked, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)
 }
 
-/// Asks for a send buffer, with `CAP_NET_ADMIN` beyond `net.core.wmem_max`.
+/// Sets the send buffer; with `CAP_NET_ADMIN` beyond `net.core.wmem_max`.
 pub(super) fn send_buffer(socket: &Socket, asked: usize) -> BufferBytes {
     buffer(socket, asked, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)
 }
 
 fn buffer(socket: &Socket, asked: usize, force: i32, plain: i32) -> BufferBytes {
-    // The kernel doubles what it is told, so half of its range is all that can be said.
+    // The kernel doubles the value, so at most half of the range can be requested.
     let wanted = asked.min(i32::MAX as usize / 2) as i32;
     if socket.set(libc::SOL_SOCKET, force, wanted).is_err() {
-        // The size read back says whether this worked.
+        // The size that is read back shows whether this worked.
         let _ = socket.set(libc::SOL_SOCKET, plain, wanted);
     }
     let given = socket.read(libc::SOL_SOCKET, plain).unwrap_or_default() / 2;

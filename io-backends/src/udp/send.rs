@@ -1,9 +1,8 @@
-//! Sending: which frames wait for which socket, and what becomes of them when it is full. It never
-//! copies payload and never lets a frame go uncounted.
+//! Sending: which frames wait for which socket, and what happens when it is full. Payload is not copied,
+//! and each frame is counted.
 //!
-//! Sends do not go through io_uring, even where receives do: beside an io_uring receive a direct
-//! sendmmsg was measured as fast or 5 to 15 % faster, it needs no bookkeeping of sends in flight,
-//! and both backends can share it.
+//! Sends do not use io_uring, even if receives do. Beside an io_uring receive, sendmmsg was measured as fast
+//! or 5 to 15 % faster; it needs no bookkeeping of sends in flight, and both backends can share it.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -16,27 +15,27 @@ use super::{
     name::{Key, Name},
     neighbours::{Neighbour, Neighbours},
     queue::{Flushed, Queue, is_full, loss_of, send_alone},
-    send_sockets::{By, Place, SendSockets},
+    send_sockets::{Placement, SendBy, SendSockets},
 };
 
-/// What `tx_burst` has taken and `flush` has not yet sent.
+/// Frames that `tx_burst` has taken and `flush` has not yet sent.
 pub(super) struct TxQueue {
-    /// For the socket that all share.
+    /// For the shared socket.
     shared: Queue,
-    /// For the spare sockets: sent by each call that fills it, and empty after it.
+    /// For the spare sockets. Each call that fills it also sends it, so it is empty in between.
     spare: Queue,
-    /// Raised by each flush: a message that one has seen takes no more frames.
+    /// Raised by each flush: a message of an earlier round takes no more frames.
     round: u64,
-    /// Frames in a message at most; 1 where the kernel does not cut.
+    /// Maximum number of frames in a message; 1 without segmentation offload.
     segments_max: u32,
-    /// Flushes in a row at which the kernel took nothing.
+    /// Consecutive flushes at which the kernel took nothing.
     stalled: u32,
-    /// To which addresses `send_now` was refused, and how.
+    /// Addresses to which `send_now` failed, and the errno.
     direct_errors: ArrayVec<(Key, i32), DIRECT_ERRORS_MAX>,
     tally: Arc<PortTally>,
 }
 
-/// What a frame that may be a message costs of a send buffer beside its bytes, roughly.
+/// Approximate cost in the send buffer of a frame that may be a message, apart from its bytes.
 const FRAME_COST_BYTES: usize = 256;
 
 impl TxQueue {
@@ -71,22 +70,22 @@ impl TxQueue {
             frames.clear();
             return;
         };
-        if sockets.is_suspicious() || neighbour.standing.by != By::Shared {
-            return self.tx_under_suspicion(sockets, neighbours, to, frames);
+        if sockets.is_congested() || neighbour.send_state.by != SendBy::Shared {
+            return self.tx_congested(sockets, neighbours, to, frames);
         }
-        // Each frame may turn out to need a message of its own.
+        // Each frame may need a message of its own.
         let taken = frames.len().min(self.shared.room());
         self.share(neighbour, frames, taken);
     }
 
-    /// Takes so many frames for the socket that all share.
+    /// Takes this many frames for the shared socket.
     #[inline]
     fn share(&mut self, neighbour: &mut Neighbour, frames: &mut Burst, taken: usize) {
         if taken == 0 {
             return;
         }
-        // Frames join the neighbour's last message of this round, whatever was taken for others
-        // since: order is promised to each neighbour, not among them.
+        // Frames join the neighbour's last message of this round, even if frames to others came in
+        // between: order is kept for each neighbour, not among neighbours.
         let open = (neighbour.round == self.round).then_some(neighbour.open as usize);
         let segments_max = neighbour.segments_max(self.segments_max, &self.tally);
         let open = self.shared.take(neighbour, frames.drain(..taken), open, segments_max);
@@ -94,9 +93,9 @@ impl TxQueue {
         neighbour.round = self.round;
     }
 
-    /// As [`tx_burst`](Self::tx_burst), as far as the neighbour's standing goes.
+    /// As [`tx_burst`](Self::tx_burst), under congestion: as far as the neighbour's allowance goes.
     #[cold]
-    fn tx_under_suspicion(
+    fn tx_congested(
         &mut self,
         sockets: &mut SendSockets,
         neighbours: &mut Neighbours,
@@ -107,28 +106,28 @@ impl TxQueue {
             let place = sockets.place(neighbours, to);
             let Some(neighbour) = neighbours.at_mut(to) else { return };
             match place {
-                Place::Shared(bytes) => {
-                    let (taken, cost) = within(bytes, frames);
+                Placement::Shared(bytes) => {
+                    let (taken, cost) = fitting(bytes, frames);
                     let taken = taken.min(self.shared.room());
                     if taken == 0 {
                         return;
                     }
-                    sockets.spend(&mut neighbour.standing, cost);
+                    sockets.spend(&mut neighbour.send_state, cost);
                     self.share(neighbour, frames, taken);
                 }
-                Place::Spare(number, bytes) => {
-                    // What waits for it in the shared queue goes first.
+                Placement::Spare(number, bytes) => {
+                    // Frames to it that wait in the shared queue go first.
                     if neighbour.round == self.round && !self.is_empty() {
                         self.flush(sockets, neighbours);
                     }
                     if self.shared.has(to) {
                         return;
                     }
-                    let (taken, _) = within(bytes, frames);
+                    let (taken, _) = fitting(bytes, frames);
                     self.send_by_spare(sockets, neighbours, (to, number), frames, taken);
                 }
-                Place::Later => return,
-                Place::Lost => {
+                Placement::Later => return,
+                Placement::Lost => {
                     self.tally.count_loss(Loss::SendStalled, frames.len() as u64);
                     frames.clear();
                 }
@@ -136,8 +135,8 @@ impl TxQueue {
         }
     }
 
-    /// Sends frames at once. What a spare socket does not take is lost: it has its window free, so it
-    /// refuses only when others' frames of earlier trials fill it.
+    /// Sends frames at once by a spare socket. Frames that it does not take are dropped: the neighbour's window
+    /// is free, so it is full only of frames of earlier trials.
     fn send_by_spare(
         &mut self,
         sockets: &mut SendSockets,
@@ -160,7 +159,7 @@ impl TxQueue {
         sockets.sent_by(number);
     }
 
-    /// Sends all that waits, as far as the kernel takes it.
+    /// Sends waiting frames, until the kernel takes no more.
     pub(super) fn flush(&mut self, sockets: &mut SendSockets, neighbours: &mut Neighbours) {
         sockets.begin_round();
         if self.is_empty() {
@@ -190,8 +189,8 @@ impl TxQueue {
         }
     }
 
-    /// Sends one frame to an address, past whatever waits for neighbours. One that is too long for the
-    /// path counts as `too_long`.
+    /// Sends one frame to an address, past the frames that wait for neighbours. A frame that is too long for
+    /// the path counts as `too_long`.
     pub(super) fn send_now(
         &mut self,
         sockets: &SendSockets,
@@ -227,15 +226,15 @@ impl TxQueue {
         }
     }
 
-    /// How the last `send_now` to this address was refused, if it was.
+    /// The errno of the last `send_now` to this address, if it failed.
     pub(super) fn direct_error(&self, to: &Key) -> Option<i32> {
         let found = self.direct_errors.iter().find(|(refused, _)| refused == to);
         found.map(|(_, errno)| *errno)
     }
 }
 
-/// How many frames from the front fit into `bytes` of a send buffer, at least one, and what they cost.
-fn within(bytes: usize, frames: &Burst) -> (usize, usize) {
+/// How many frames from the front fit into `bytes` of a send buffer, at least one, and their cost.
+fn fitting(bytes: usize, frames: &Burst) -> (usize, usize) {
     let mut cost = 0;
     let mut taken = 0;
     for frame in frames {
@@ -292,7 +291,7 @@ mod tests {
     }
 
     impl Bench {
-        /// Takes one frame of each length; its first two bytes say which it is.
+        /// Takes one frame of each length; its first two bytes are its number.
         fn take(&mut self, first: u16, lens: &[usize]) {
             let mut burst: Burst = lens
                 .iter()
@@ -312,12 +311,12 @@ mod tests {
             self.tx_queue.flush(&mut self.sockets, &mut self.neighbours);
         }
 
-        /// The numbers of the frames that arrived.
+        /// The numbers of the received frames.
         fn arrived(&self) -> Vec<u16> {
             let mut bytes = [0_u8; 2048];
             std::iter::from_fn(|| {
                 let at = bytes.as_mut_ptr().cast();
-                // SAFETY: `bytes` is as long as said, and outlives the call.
+                // SAFETY: `bytes` has this length and outlives the call.
                 let came =
                     unsafe { libc::recv(self.sink.fd(), at, bytes.len(), libc::MSG_DONTWAIT) };
                 (came > 1).then(|| u16::from_be_bytes([bytes[0], bytes[1]]))
@@ -345,8 +344,8 @@ mod tests {
     }
 
     #[test]
-    fn what_has_left_gives_its_memory_back_while_the_rest_waits() {
-        // Two messages of three go; frames of the two neighbours were taken in turn.
+    fn messages_that_were_sent_release_their_memory_while_the_rest_waits() {
+        // The kernel takes two messages of three; frames of the two neighbours alternate.
         let mut bench = bench([Take(2), Errno(libc::EAGAIN)]);
         let other: SocketAddr = "127.0.0.1:9".parse().unwrap();
         bench.neighbours.admit(Mark(1), other).unwrap();
@@ -366,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_does_not_take_for_long_is_lost_and_counted() {
+    fn frames_that_the_kernel_does_not_take_for_long_are_dropped_and_counted() {
         let forever = STALLED_FLUSHES as usize;
         let mut bench = bench(std::iter::repeat_n(Errno(libc::EAGAIN), forever));
         bench.take(0, &[100, 200, 300]);
@@ -383,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn another_socket_takes_the_place_of_a_full_one_and_order_holds() {
+    fn another_socket_replaces_a_full_one_and_order_holds() {
         let mut bench = bench([Take(1), Errno(libc::EAGAIN)]);
         let local: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let more = [(); 3].map(|()| {
@@ -395,8 +394,8 @@ mod tests {
         bench.take(0, &[100, 200, 300, 400, 500]);
         bench.flush();
         assert_eq!(bench.arrived(), [0, 1, 2, 3, 4]);
-        assert!(bench.tx_queue.is_empty() && bench.sockets.is_suspicious());
-        // Under suspicion frames still leave in order, by whatever socket.
+        assert!(bench.tx_queue.is_empty() && bench.sockets.is_congested());
+        // Under congestion frames still leave in order, by any socket.
         for first in (5..400).step_by(5) {
             bench.take(first, &[1400, 1400, 1400, 1400, 900]);
             bench.flush();
@@ -424,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_is_too_long_for_the_path_is_no_failure() {
+    fn a_probe_that_is_too_long_for_the_path_counts_as_path_probe() {
         let mut bench = bench([Errno(libc::EMSGSIZE); 2]);
         let to = (bench.sink.local().unwrap(), None);
         let frame = bench.pool.take(ChunkClass::Train).unwrap().into_frame(256, 2);
@@ -436,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_error_of_a_send_is_kept_until_one_goes() {
+    fn the_last_send_error_is_kept_until_a_send_succeeds() {
         let mut bench = bench([Errno(libc::EPERM)]);
         let at = Key::of(bench.sink.local().unwrap());
         bench.take(0, &[100]);
@@ -455,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_ours_that_is_gone_is_forgotten_and_nothing_is_lost() {
+    fn a_source_address_that_is_gone_is_forgotten_and_no_frame_is_lost() {
         let mut bench = bench([]);
         let gone = Source(0xc000_0201); // 192.0.2.1
         for (first, lens) in [(0, &[100][..]), (1, &[100, 100, 40]), (4, &[100, 200])] {
@@ -475,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_outbox_leaves_frames_with_the_caller() {
+    fn a_full_queue_leaves_frames_with_the_caller() {
         let mut bench = bench([Errno(libc::EAGAIN); 6]);
         for round in 0..5 {
             let mut burst: Burst = (0..64)
@@ -491,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_message_is_counted_and_the_next_ones_go() {
+    fn a_refused_message_is_counted_and_the_next_ones_are_sent() {
         let mut bench = bench([Errno(libc::EPERM), Errno(libc::EMSGSIZE)]);
         bench.take(0, &[100, 200, 300]);
         bench.flush();
@@ -502,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn old_news_is_heard_once_and_then_believed() {
+    fn an_error_of_an_earlier_datagram_is_retried_once() {
         let mut bench = bench([Errno(libc::ECONNREFUSED)]);
         bench.take(0, &[100]);
         bench.flush();
@@ -539,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn a_train_cut_short_half_way_goes_on_where_it_stopped() {
+    fn a_train_that_stops_half_way_continues_where_it_stopped() {
         let forced = [Errno(libc::EINVAL), Take(1), Take(1), Errno(libc::EAGAIN)];
         let mut bench = bench(forced);
         bench.take(0, &[100, 100, 100, 40]);
@@ -551,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn a_train_too_wide_for_the_path_loses_only_the_frames_that_are() {
+    fn a_train_too_long_for_the_path_loses_only_the_frames_that_are() {
         let mut bench = bench([Errno(libc::EMSGSIZE), Errno(libc::EMSGSIZE), Take(1)]);
         bench.take(0, &[100, 40]);
         bench.flush();
@@ -564,8 +563,8 @@ mod tests {
     }
 
     #[test]
-    fn a_train_of_frames_too_long_for_the_interface_is_no_path_without_trains() {
-        // What the kernel says to the train, and to each long frame of it.
+    fn a_train_of_frames_too_long_for_the_interface_does_not_disable_trains() {
+        // The kernel's errors for the train and for each long frame.
         let mut bench = bench([Errno(libc::EINVAL), Errno(libc::EMSGSIZE), Errno(libc::EMSGSIZE)]);
         bench.take(0, &[200, 200, 40]);
         bench.flush();
@@ -576,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_when_the_port_ends_is_counted() {
+    fn frames_that_wait_when_the_port_is_dropped_are_counted() {
         let mut bench = bench([Take(1), Errno(libc::EAGAIN)]);
         bench.take(0, &[100, 200, 200]);
         bench.flush();

@@ -1,115 +1,114 @@
-//! The sockets that a port sends by, and which neighbour sends by which. A frame stays charged to its
-//! socket until it has left the machine, so frames for a dead next hop or a slow interface fill a send
-//! buffer; this module keeps them from filling the one that the other neighbours use.
+//! The send sockets of a port, and which neighbour uses which. A frame is charged to its socket until it has
+//! left the machine, so frames for a dead next hop or a slow interface fill a send buffer. This module keeps
+//! them from filling the buffer that the other neighbours use.
 //!
-//! All sockets are bound to one address. In the normal case every neighbour sends by the *shared*
-//! socket, and a flush is one sendmmsg. The rules, all of them by bytes in flight (`SIOCOUTQ`):
+//! All sockets are bound to one address. Normally every neighbour sends by the *shared* socket, and a flush
+//! is one sendmmsg. The rules depend on the bytes in flight (`SIOCOUTQ`):
 //!
-//! 1. When a quarter of the shared socket's buffer has been sent, the port asks how much is in flight.
-//!    A quarter or more, and the socket is *under suspicion*, until less than an eighth is in flight.
-//! 2. Under suspicion each neighbour has an allowance on the shared socket. A neighbour that has spent
-//!    it is *on trial*: it is alone on a *spare* socket, with as much again, until some of its frames
-//!    have left. The way of its frames behind the socket is one queue, so what it sent before by the shared
-//!    socket has left as well: it returns, with a new allowance, which grows with each trial that ends
-//!    with nothing in flight.
-//! 3. While nothing of it leaves, what is more than that is lost as `send_stalled`, after suspicion
-//!    has ended, too.
-//! 4. A neighbour on trial for which nothing moves makes room for the next one that needs a trial.
-//!    After some such trials it is *parked*: its frames are lost, until it gets a trial again, later
-//!    each time.
-//! 5. When the shared socket refuses a send all the same, an unused spare socket takes its place.
+//! 1. After each quarter of the shared socket's buffer that was sent, the port reads the bytes in flight.
+//!    With a quarter or more in flight the socket is *congested*, until less than an eighth is in flight.
+//! 2. Under congestion each neighbour has an allowance on the shared socket. A neighbour that has used it up
+//!    is *on trial*: it gets a *spare* socket to itself, with the same allowance, until some of its frames
+//!    have left. Its frames share one queue behind the sockets, so what it sent earlier by the shared socket
+//!    has left too. It returns with a new allowance, which grows with each trial that ends with nothing in
+//!    flight.
+//! 3. While none of its frames leave, frames beyond that count as `send_stalled`, also after the congestion
+//!    has ended.
+//! 4. A neighbour on trial without progress gives way to the next one that needs a trial. After some such
+//!    trials it is *parked*: its frames are dropped until its next trial, which comes later each time.
+//! 5. If the shared socket still refuses a send, an unused spare socket replaces it.
 //!
-//! So a neighbour that never drains holds two allowances, however little or much it
-//! sends, and no frame of another is lost for it. Order holds because frames of one flow meet in one
-//! queue behind all sockets: the kernel's neighbour table and its queueing disciplines know a
-//! datagram by its addresses, not by the socket that it came from.
+//! A neighbour that does not drain thus holds two allowances, however much it sends, and no frame of another
+//! neighbour is lost because of it. Order holds because frames of one flow meet in one queue behind all
+//! sockets: the kernel's neighbour table and its queueing disciplines classify a datagram by its addresses,
+//! not by its socket.
 //!
-//! The last socket takes frames to an address only (handshakes, probes): see [`SendSockets::direct`].
+//! The last socket takes frames to addresses only (handshakes, probes): see [`SendSockets::direct`].
 
 use strowger_frame::Mark;
 
 use super::{
     limits::{
-        ALLOWANCE_PART, CALM_PART, LOOK_PART, PARKED_BURSTS, PREEMPT_ROUNDS, STALLED_ROUNDS,
-        STRIKES_FREE, STRIKES_MAX, TRUST_MAX, USABLE_PART,
+        ALLOWANCE_PART, CHECK_PART, DRAINED_PART, FAILED_TRIALS_FREE, FAILED_TRIALS_MAX,
+        PARKED_BURSTS, PREEMPT_ROUNDS, STALLED_ROUNDS, TRUST_MAX, USABLE_PART,
     },
     neighbours::Neighbours,
     socket::Socket,
 };
 
-/// By what a neighbour sends.
+/// The socket that a neighbour uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum By {
-    /// The socket that all share.
+pub(super) enum SendBy {
+    /// The shared socket.
     #[default]
     Shared,
-    /// None until it has a trial: it has spent its allowance.
+    /// None: it has used up its allowance and waits for a trial.
     Waiting,
-    /// A socket of its own, by number: it is on trial.
+    /// A spare socket, by number: it is on trial.
     Spare(u8),
-    /// None.
+    /// None: its trials failed.
     Parked,
 }
 
-/// What is known of a neighbour's sends.
+/// State of a neighbour's sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
-    pub(super) by: By,
-    /// Trials in a row after which nothing was in flight.
+pub(super) struct SendState {
+    pub(super) by: SendBy,
+    /// Consecutive trials that ended with nothing in flight.
     trust: u8,
-    /// Trials that ended because nothing moved.
-    strikes: u8,
-    /// Bursts to lose before the next trial.
+    /// Trials that ended without progress.
+    failed_trials: u8,
+    /// Bursts to drop before the next trial.
     parked_bursts: u16,
     /// Bytes sent by the shared socket in `period`.
     spent: u32,
-    /// The period of suspicion that `spent` belongs to.
+    /// The period of congestion that `spent` belongs to.
     period: u32,
 }
 
-/// Where frames may go now.
+/// Where the next frames may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// To the shared socket, so many bytes.
+pub(super) enum Placement {
+    /// To the shared socket, this many bytes.
     Shared(usize),
-    /// At once by this spare socket, so many bytes.
+    /// At once by this spare socket, this many bytes.
     Spare(u8, usize),
-    /// Nowhere yet.
+    /// Nowhere yet: the caller keeps them.
     Later,
-    /// Nowhere: they are lost.
+    /// Nowhere: the caller drops them.
     Lost,
 }
 
 #[derive(Debug)]
 struct SendSocket {
     socket: Socket,
-    /// Bytes that the kernel lets be in flight.
+    /// Size of the send buffer, in bytes.
     capacity: usize,
-    /// Who is alone on it, if the neighbour's standing says so too.
+    /// The neighbour that uses it alone, if the neighbour's state agrees.
     owner: Option<Mark>,
-    /// In flight when the trial began; and when it was last looked at.
+    /// Bytes in flight when the trial began, and at the last check.
     base: usize,
     last: usize,
     /// Whether the owner has sent by it.
     has_sent: bool,
-    /// Rounds in a row in which nothing had left, and the round of the last look.
-    stuck: u32,
-    looked: u32,
+    /// Consecutive rounds without progress, and the round of the last check.
+    stalled_rounds: u32,
+    checked_in: u32,
 }
 
 /// All sockets of a port.
 #[derive(Debug)]
 pub(super) struct SendSockets {
-    /// The first one receives, too.
+    /// The first one also receives.
     sockets: Vec<SendSocket>,
-    /// Which one is shared.
+    /// Index of the shared socket.
     shared: usize,
-    /// Bytes sent by it since it was last looked at, and at how many it is looked at next.
+    /// Bytes sent by it since the last check, and the number at which the next check is due.
     sent: usize,
-    look_at: usize,
-    suspicion: bool,
+    check_at: usize,
+    congested: bool,
     period: u32,
-    /// Flushes so far: the one measure of time that a port has.
+    /// Number of flushes: the port's only measure of time.
     round: u32,
 }
 
@@ -124,20 +123,20 @@ impl SendSocket {
             base: 0,
             last: 0,
             has_sent: false,
-            stuck: 0,
-            looked: 0,
+            stalled_rounds: 0,
+            checked_in: 0,
         }
     }
 
-    /// Looks at what is in flight; whether something of the owner's has left since the last look.
-    fn look(&mut self, round: u32) -> bool {
+    /// Reads the bytes in flight; whether some of the owner's frames have left since the last check.
+    fn check(&mut self, round: u32) -> bool {
         let in_flight = self.socket.in_flight();
         let moved = self.has_sent && (in_flight < self.last || in_flight <= self.base);
-        self.stuck = match moved {
+        self.stalled_rounds = match moved {
             true => 0,
-            false => self.stuck.saturating_add(u32::from(self.looked != round)),
+            false => self.stalled_rounds.saturating_add(u32::from(self.checked_in != round)),
         };
-        (self.last, self.looked) = (in_flight, round);
+        (self.last, self.checked_in) = (in_flight, round);
         moved
     }
 }
@@ -146,23 +145,23 @@ impl SendSockets {
     /// One socket, which receives and sends.
     pub(super) fn new(receiving: Socket) -> Self {
         let first = SendSocket::new(receiving);
-        let look_at = first.capacity / LOOK_PART;
+        let check_at = first.capacity / CHECK_PART;
         let sockets = vec![first];
-        Self { sockets, shared: 0, sent: 0, look_at, suspicion: false, period: 0, round: 0 }
+        Self { sockets, shared: 0, sent: 0, check_at, congested: false, period: 0, round: 0 }
     }
 
-    /// Adds sockets to send by. They must be bound to the same address and receive nothing.
+    /// Adds send sockets. They must be bound to the same address and receive nothing.
     pub(super) fn add(&mut self, more: impl IntoIterator<Item = Socket>) {
         self.sockets.extend(more.into_iter().map(SendSocket::new));
     }
 
-    /// The socket that receives.
+    /// The receiving socket.
     #[inline]
     pub(super) fn receiving(&self) -> &Socket {
         &self.sockets[0].socket
     }
 
-    /// The socket that all neighbours share.
+    /// The shared socket.
     #[inline]
     pub(super) fn shared(&self) -> &Socket {
         &self.sockets[self.shared].socket
@@ -172,61 +171,61 @@ impl SendSockets {
         &self.sockets[usize::from(number)].socket
     }
 
-    /// Whether a neighbour in good standing needs a [`place`](Self::place) before it sends.
+    /// Whether a neighbour needs a [`place`](Self::place) before it sends.
     #[inline]
-    pub(super) fn is_suspicious(&self) -> bool {
-        self.suspicion
+    pub(super) fn is_congested(&self) -> bool {
+        self.congested
     }
 
-    /// The socket for frames to an address only, and those to try when it is full. It is apart, so
-    /// that no neighbour's data keeps a handshake back.
+    /// The socket for frames to addresses, and those to try when it is full. It is separate so that data of
+    /// neighbours does not delay a handshake.
     pub(super) fn direct(&self) -> impl Iterator<Item = &Socket> {
         self.sockets.iter().rev().map(|one| &one.socket)
     }
 
-    /// Says that the port is flushed.
+    /// Begins a new round, because the port is flushed.
     #[inline]
     pub(super) fn begin_round(&mut self) {
         self.round = self.round.wrapping_add(1);
     }
 
-    /// Says that about `bytes` were sent by the shared socket.
+    /// Counts about `bytes` sent by the shared socket.
     #[inline]
     pub(super) fn count(&mut self, bytes: usize) {
         self.sent += bytes;
-        if self.sent >= self.look_at {
-            self.look();
+        if self.sent >= self.check_at {
+            self.check();
         }
     }
 
     #[cold]
-    fn look(&mut self) {
+    fn check(&mut self) {
         let shared = &self.sockets[self.shared];
         let in_flight = shared.socket.in_flight();
         self.sent = 0;
-        if self.suspicion {
-            self.suspicion = in_flight >= shared.capacity / CALM_PART;
-        } else if in_flight >= shared.capacity / LOOK_PART && self.sockets.len() > 1 {
-            self.suspect();
+        if self.congested {
+            self.congested = in_flight >= shared.capacity / DRAINED_PART;
+        } else if in_flight >= shared.capacity / CHECK_PART && self.sockets.len() > 1 {
+            self.set_congested();
         }
     }
 
-    fn suspect(&mut self) {
-        if !self.suspicion {
-            self.suspicion = true;
+    fn set_congested(&mut self) {
+        if !self.congested {
+            self.congested = true;
             self.period = self.period.wrapping_add(1);
         }
     }
 
-    /// The shared socket has refused a send: another one takes its place, if one has room.
+    /// Replaces the shared socket, which has refused a send, if another one has room.
     #[cold]
     pub(super) fn replace_shared(&mut self, neighbours: &mut Neighbours) -> bool {
         if self.sockets.len() == 1 {
             return false;
         }
-        self.suspect();
+        self.set_congested();
         let unused = self.unused(neighbours).or_else(|| {
-            // A trial can wait, what all share cannot.
+            // A trial can wait, the shared socket cannot.
             let in_flight = |&number: &usize| self.sockets[number].socket.in_flight();
             let number = self.spares().min_by_key(in_flight)?;
             let one = &self.sockets[number];
@@ -235,21 +234,21 @@ impl SendSockets {
         let Some(number) = unused else { return false };
         let owner = self.sockets[usize::from(number)].owner.take();
         if let Some(neighbour) = owner.and_then(|owner| neighbours.at_mut(owner)) {
-            neighbour.standing.by = By::Waiting;
+            neighbour.send_state.by = SendBy::Waiting;
         }
         self.shared = usize::from(number);
         self.sent = 0;
         true
     }
 
-    /// The spare sockets: neither the shared one nor the one for addresses, unless there are two.
+    /// The spare sockets: neither the shared one nor the one for addresses, unless there are only two.
     fn spares(&self) -> impl Iterator<Item = usize> + use<> {
         let (shared, all) = (self.shared, self.sockets.len());
         let end = if all > 2 { all - 1 } else { all };
         (0..end).filter(move |number| *number != shared)
     }
 
-    /// The spare socket with the least in flight, of those without an owner and with room.
+    /// The unused spare socket with the fewest bytes in flight, if it has room.
     fn unused(&mut self, neighbours: &mut Neighbours) -> Option<u8> {
         let mut best = None;
         for number in self.spares() {
@@ -267,115 +266,121 @@ impl SendSockets {
         best.map(|(_, number)| number)
     }
 
-    /// The standing of the neighbour that is on trial by a socket.
-    fn owner(&mut self, number: usize, neighbours: &mut Neighbours) -> Option<Standing> {
+    /// The state of the neighbour that is on trial by a socket.
+    fn owner(&mut self, number: usize, neighbours: &mut Neighbours) -> Option<SendState> {
         let owner = self.sockets[number].owner?;
-        let standing = neighbours.at_mut(owner).map(|neighbour| neighbour.standing);
-        // A neighbour that was forgotten or moved has another standing now.
-        let lives = standing.filter(|standing| standing.by == By::Spare(number as u8));
-        if lives.is_none() {
+        let send_state = neighbours.at_mut(owner).map(|neighbour| neighbour.send_state);
+        // A neighbour that was forgotten or has moved has another state now.
+        let current = send_state.filter(|send_state| send_state.by == SendBy::Spare(number as u8));
+        if current.is_none() {
             self.sockets[number].owner = None;
         }
-        lives
+        current
     }
 
-    /// Where the next frames to `mark` may go. Called again after as much has been sent there.
+    /// Where the next frames to `mark` may go. Call it again after sending that much.
     #[cold]
-    pub(super) fn place(&mut self, neighbours: &mut Neighbours, mark: Mark) -> Place {
-        let Some(neighbour) = neighbours.at_mut(mark) else { return Place::Lost };
-        let standing = &mut neighbour.standing;
-        match standing.by {
-            By::Shared => {
-                if standing.period != self.period {
-                    (standing.period, standing.spent) = (self.period, 0);
+    pub(super) fn place(&mut self, neighbours: &mut Neighbours, mark: Mark) -> Placement {
+        let Some(neighbour) = neighbours.at_mut(mark) else { return Placement::Lost };
+        let send_state = &mut neighbour.send_state;
+        match send_state.by {
+            SendBy::Shared => {
+                if send_state.period != self.period {
+                    (send_state.period, send_state.spent) = (self.period, 0);
                 }
-                if !self.suspicion || self.sockets.len() == 1 {
-                    return Place::Shared(usize::MAX);
+                if !self.congested || self.sockets.len() == 1 {
+                    return Placement::Shared(usize::MAX);
                 }
-                match self.allowance(standing).checked_sub(standing.spent as usize) {
-                    Some(left @ 1..) => Place::Shared(left),
+                match self.allowance(send_state).checked_sub(send_state.spent as usize) {
+                    Some(left @ 1..) => Placement::Shared(left),
                     _ => {
-                        standing.by = By::Waiting;
+                        send_state.by = SendBy::Waiting;
                         self.trial(neighbours, mark)
                     }
                 }
             }
-            By::Waiting => self.trial(neighbours, mark),
-            By::Spare(number) => {
-                let window = self.allowance(standing);
+            SendBy::Waiting => self.trial(neighbours, mark),
+            SendBy::Spare(number) => {
+                let window = self.allowance(send_state);
                 let one = &mut self.sockets[usize::from(number)];
-                if one.look(self.round) {
-                    self.acquit(number, neighbours);
+                if one.check(self.round) {
+                    self.readmit(number, neighbours);
                     return self.place(neighbours, mark);
                 }
                 match window.checked_sub(one.last.saturating_sub(one.base)) {
-                    Some(left @ 1..) => Place::Spare(number, left),
-                    _ if one.stuck < STALLED_ROUNDS => Place::Later,
-                    _ => Place::Lost,
+                    Some(left @ 1..) => Placement::Spare(number, left),
+                    _ if one.stalled_rounds < STALLED_ROUNDS => Placement::Later,
+                    _ => Placement::Lost,
                 }
             }
-            By::Parked => {
-                standing.parked_bursts = standing.parked_bursts.saturating_sub(1);
-                if standing.parked_bursts > 0 { Place::Lost } else { self.trial(neighbours, mark) }
+            SendBy::Parked => {
+                send_state.parked_bursts = send_state.parked_bursts.saturating_sub(1);
+                if send_state.parked_bursts > 0 {
+                    Placement::Lost
+                } else {
+                    self.trial(neighbours, mark)
+                }
             }
         }
     }
 
-    /// Bytes that a neighbour may have in flight by the shared socket, and as many by a spare one.
-    fn allowance(&self, standing: &Standing) -> usize {
+    /// Bytes that a neighbour may have in flight by the shared socket, and again by a spare one.
+    fn allowance(&self, send_state: &SendState) -> usize {
         let least = self.sockets[self.shared].capacity / ALLOWANCE_PART;
-        (least << standing.trust) >> standing.strikes
+        (least << send_state.trust) >> send_state.failed_trials
     }
 
-    /// Says that `bytes` to this neighbour go by the shared socket.
-    pub(super) fn spend(&self, standing: &mut Standing, bytes: usize) {
-        standing.spent = standing.spent.saturating_add(bytes as u32);
+    /// Counts `bytes` to this neighbour by the shared socket.
+    pub(super) fn spend(&self, send_state: &mut SendState, bytes: usize) {
+        send_state.spent = send_state.spent.saturating_add(bytes as u32);
     }
 
-    /// Says that something was sent by this spare socket.
+    /// Records that the owner has sent by this spare socket.
     pub(super) fn sent_by(&mut self, number: u8) {
         let one = &mut self.sockets[usize::from(number)];
         one.last = one.socket.in_flight();
         one.has_sent = true;
     }
 
-    /// Frames of the owner have left by a spare socket: it may share again.
-    fn acquit(&mut self, number: u8, neighbours: &mut Neighbours) {
+    /// Ends a trial with progress: the neighbour returns to the shared socket.
+    fn readmit(&mut self, number: u8, neighbours: &mut Neighbours) {
         let one = &mut self.sockets[usize::from(number)];
         let drained = one.last <= one.base;
         let Some(owner) = one.owner.take().and_then(|owner| neighbours.at_mut(owner)) else {
             return;
         };
-        let standing = &mut owner.standing;
-        standing.by = By::Shared;
-        standing.spent = 0;
+        let send_state = &mut owner.send_state;
+        send_state.by = SendBy::Shared;
+        send_state.spent = 0;
         if drained {
-            standing.trust = (standing.trust + 1).min(TRUST_MAX);
-            standing.strikes = standing.strikes.saturating_sub(1);
+            send_state.trust = (send_state.trust + 1).min(TRUST_MAX);
+            send_state.failed_trials = send_state.failed_trials.saturating_sub(1);
         } else {
-            standing.trust = standing.trust.saturating_sub(1);
+            send_state.trust = send_state.trust.saturating_sub(1);
         }
     }
 
-    /// A spare socket for a neighbour that has spent its allowance.
-    fn trial(&mut self, neighbours: &mut Neighbours, mark: Mark) -> Place {
-        let strikes = neighbours.at_mut(mark).map_or(0, |neighbour| neighbour.standing.strikes);
-        let mut most_stuck: Option<(u32, usize)> = None;
+    /// Assigns a spare socket to a neighbour that has used up its allowance.
+    fn trial(&mut self, neighbours: &mut Neighbours, mark: Mark) -> Placement {
+        let failed_trials =
+            neighbours.at_mut(mark).map_or(0, |neighbour| neighbour.send_state.failed_trials);
+        let mut most_stalled: Option<(u32, usize)> = None;
         for number in self.spares() {
             let Some(owner) = self.owner(number, neighbours) else { continue };
-            // One that has lost trials gives way to one that has not.
-            let enough = if strikes < owner.strikes { 1 } else { PREEMPT_ROUNDS };
+            // A neighbour with more failed trials gives way sooner.
+            let enough = if failed_trials < owner.failed_trials { 1 } else { PREEMPT_ROUNDS };
             let one = &mut self.sockets[number];
-            if one.look(self.round) || !one.has_sent {
-                self.acquit(number as u8, neighbours);
+            if one.check(self.round) || !one.has_sent {
+                self.readmit(number as u8, neighbours);
             } else if one.last < one.capacity / USABLE_PART
-                && one.stuck >= enough
-                && most_stuck.is_none_or(|(stuck, _)| one.stuck > stuck)
+                && one.stalled_rounds >= enough
+                && most_stalled
+                    .is_none_or(|(stalled_rounds, _)| one.stalled_rounds > stalled_rounds)
             {
-                most_stuck = Some((one.stuck, number));
+                most_stalled = Some((one.stalled_rounds, number));
             }
         }
-        let number = match (self.unused(neighbours), most_stuck) {
+        let number = match (self.unused(neighbours), most_stalled) {
             (Some(number), _) => number,
             (None, Some((_, number))) => {
                 self.end_trial(number, neighbours);
@@ -386,35 +391,39 @@ impl SendSockets {
         let one = &mut self.sockets[usize::from(number)];
         one.base = one.socket.in_flight();
         (one.owner, one.last, one.has_sent) = (Some(mark), one.base, false);
-        (one.stuck, one.looked) = (0, self.round);
-        let Some(neighbour) = neighbours.at_mut(mark) else { return Place::Lost };
-        neighbour.standing.by = By::Spare(number);
-        let standing = neighbour.standing;
-        Place::Spare(number, self.allowance(&standing))
+        (one.stalled_rounds, one.checked_in) = (0, self.round);
+        let Some(neighbour) = neighbours.at_mut(mark) else { return Placement::Lost };
+        neighbour.send_state.by = SendBy::Spare(number);
+        let send_state = neighbour.send_state;
+        Placement::Spare(number, self.allowance(&send_state))
     }
 
-    /// The owner of a spare socket, for which nothing moves, makes room. At first it only has to wait for
-    /// its turn, since a device may be slow to say what has left; after some trials it is parked.
+    /// Ends a trial without progress, for another neighbour. At first the neighbour only waits again, because
+    /// a device may be slow to report what has left; after some failed trials it is parked.
     fn end_trial(&mut self, number: usize, neighbours: &mut Neighbours) {
         let owner = self.sockets[number].owner.take();
         let Some(neighbour) = owner.and_then(|owner| neighbours.at_mut(owner)) else { return };
-        let standing = &mut neighbour.standing;
-        standing.trust = 0;
-        match standing.strikes.checked_sub(STRIKES_FREE) {
-            None => standing.by = By::Waiting,
+        let send_state = &mut neighbour.send_state;
+        send_state.trust = 0;
+        match send_state.failed_trials.checked_sub(FAILED_TRIALS_FREE) {
+            None => send_state.by = SendBy::Waiting,
             Some(over) => {
-                standing.by = By::Parked;
-                standing.parked_bursts = PARKED_BURSTS << over;
+                send_state.by = SendBy::Parked;
+                send_state.parked_bursts = PARKED_BURSTS << over;
             }
         }
-        standing.strikes = (standing.strikes + 1).min(STRIKES_MAX);
+        send_state.failed_trials = (send_state.failed_trials + 1).min(FAILED_TRIALS_MAX);
     }
 
-    /// No spare socket is to be had now.
-    fn wait(&mut self, neighbours: &mut Neighbours, mark: Mark) -> Place {
-        let Some(neighbour) = neighbours.at_mut(mark) else { return Place::Lost };
-        let standing = &mut neighbour.standing;
-        standing.parked_bursts = 1;
-        if standing.strikes >= STRIKES_FREE { Place::Lost } else { Place::Later }
+    /// No spare socket is available now.
+    fn wait(&mut self, neighbours: &mut Neighbours, mark: Mark) -> Placement {
+        let Some(neighbour) = neighbours.at_mut(mark) else { return Placement::Lost };
+        let send_state = &mut neighbour.send_state;
+        send_state.parked_bursts = 1;
+        if send_state.failed_trials >= FAILED_TRIALS_FREE {
+            Placement::Lost
+        } else {
+            Placement::Later
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! A UDP socket and its options: thin over the system calls, each call one function. It never
-//! retries and never decides; whoever calls reads the errno.
+//! A UDP socket and its options: one function for each system call. It does not retry; the caller handles
+//! the errno.
 
 use std::{
     io, mem,
@@ -10,23 +10,23 @@ use std::{
 use super::name::Name;
 use crate::sys::messages::Calls;
 
-/// A bound UDP socket. It stays in blocking mode, and every call says `MSG_DONTWAIT` itself:
-/// io_uring answers a receive on an `O_NONBLOCK` socket with `EAGAIN` where it should wait.
+/// A UDP socket. It stays in blocking mode, and every call passes `MSG_DONTWAIT`: io_uring completes a
+/// receive on an `O_NONBLOCK` socket with `EAGAIN` instead of waiting.
 #[derive(Debug)]
 pub(super) struct Socket {
     fd: OwnedFd,
     calls: Calls,
-    /// What the next sends are to come to, in the place of the kernel's answer.
+    /// Results of the next sends, instead of the kernel's.
     #[cfg(test)]
     pub(super) forced: std::cell::RefCell<std::collections::VecDeque<Forced>>,
 }
 
-/// An answer that loopback never gives by itself.
+/// A result that loopback does not give by itself.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Forced {
     Errno(i32),
-    /// So many messages are taken, the rest is left.
+    /// The kernel takes this many messages and leaves the rest.
     Take(usize),
 }
 
@@ -36,12 +36,12 @@ pub(super) fn errno() -> i32 {
 }
 
 impl Socket {
-    /// A socket of the kind of `at`, not yet bound.
+    /// A socket of the family of `at`, not yet bound.
     pub(super) fn new(at: SocketAddr) -> Result<Self, i32> {
         Self::with(at, false)
     }
 
-    /// The same, for IPv4 as well where `at` is IPv6 and `dual` is set.
+    /// The same, dual-stack if `at` is IPv6 and `dual` is set.
     pub(super) fn with(at: SocketAddr, dual: bool) -> Result<Self, i32> {
         let domain = if at.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
         // SAFETY: the call takes and returns only numbers.
@@ -58,7 +58,7 @@ impl Socket {
             forced: Default::default(),
         };
         if at.is_ipv6() {
-            // Whatever the system's default is.
+            // Independent of the system's default.
             socket.set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, i32::from(!dual))?;
         }
         Ok(socket)
@@ -72,13 +72,13 @@ impl Socket {
         if bound < 0 { Err(errno()) } else { Ok(()) }
     }
 
-    /// The address it is bound to.
+    /// The local address.
     pub(super) fn local(&self) -> Result<SocketAddr, i32> {
         let mut name = Name::default();
         let mut len = Name::ROOM as libc::socklen_t;
         // SAFETY: `name` has `len` bytes to be written, and both outlive the call.
-        let told = unsafe { libc::getsockname(self.fd(), name.as_mut_ptr().cast(), &mut len) };
-        if told < 0 {
+        let result = unsafe { libc::getsockname(self.fd(), name.as_mut_ptr().cast(), &mut len) };
+        if result < 0 {
             return Err(errno());
         }
         name.address().ok_or(libc::EAFNOSUPPORT)
@@ -96,15 +96,15 @@ impl Socket {
         if set < 0 { Err(errno()) } else { Ok(()) }
     }
 
-    /// Has a program choose which socket of its group (`SO_REUSEPORT`) a datagram goes to.
+    /// Attaches a program that chooses the socket of the group (`SO_REUSEPORT`) for each datagram.
     pub(super) fn attach_to_group(&self, program: &[libc::sock_filter]) -> Result<(), i32> {
         let len = program.len() as u16;
         let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
         let at = (&raw const program).cast();
         let len = mem::size_of::<libc::sock_fprog>() as libc::socklen_t;
         let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF);
-        // SAFETY: `at` points to `len` bytes, which point to as many steps as they say; all of
-        // them outlive the call, and the kernel copies what it keeps and writes nothing.
+        // SAFETY: `at` points to `len` bytes, which point to that many instructions; all outlive the
+        // call, and the kernel copies them and writes nothing.
         let set = unsafe { libc::setsockopt(self.fd(), level, option, at, len) };
         if set < 0 { Err(errno()) } else { Ok(()) }
     }
@@ -118,25 +118,25 @@ impl Socket {
         if read < 0 { Err(errno()) } else { Ok(value) }
     }
 
-    /// Bytes that are charged to the send buffer: sent, and not yet out of the machine.
+    /// Bytes charged to the send buffer: sent by us, and still in the machine.
     pub(super) fn in_flight(&self) -> usize {
         let mut bytes: libc::c_int = 0;
         // SAFETY: the request writes one int, which outlives the call.
-        let told = unsafe { libc::ioctl(self.fd(), libc::TIOCOUTQ, &raw mut bytes) };
-        // A kernel that does not tell gives no reason for suspicion.
-        if told < 0 { 0 } else { usize::try_from(bytes).unwrap_or_default() }
+        let result = unsafe { libc::ioctl(self.fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        // Without a result there is no sign of congestion.
+        if result < 0 { 0 } else { usize::try_from(bytes).unwrap_or_default() }
     }
 
-    /// Receives one datagram, or a train, of up to 200 bytes; says how long it was.
+    /// Receives one datagram or train of up to 200 bytes; returns its length.
     pub(super) fn take_one(&self) -> Result<usize, i32> {
         let mut bytes = [0_u8; 200];
         let at = bytes.as_mut_ptr().cast();
-        // SAFETY: `bytes` is as long as said, and outlives the call.
-        let came = unsafe { libc::recv(self.fd(), at, bytes.len(), libc::MSG_DONTWAIT) };
-        if came < 0 { Err(errno()) } else { Ok(came as usize) }
+        // SAFETY: `bytes` has this length and outlives the call.
+        let received = unsafe { libc::recv(self.fd(), at, bytes.len(), libc::MSG_DONTWAIT) };
+        if received < 0 { Err(errno()) } else { Ok(received as usize) }
     }
 
-    /// Waits until something can be received; `false` when `timeout_ms` has passed.
+    /// Waits until something can be received; `false` if `timeout_ms` passed.
     pub(super) fn wait_readable(&self, timeout_ms: i32) -> bool {
         let mut poll = libc::pollfd { fd: self.fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one pollfd, which outlives the call.
@@ -144,10 +144,10 @@ impl Socket {
     }
 }
 
-/// Sends the messages of `headers`; returns how many went, at least one, or the first one's errno.
+/// Sends the messages of `headers`. Returns how many were sent, at least one, or the errno of the first.
 ///
 /// # Safety
-/// Every pointer in `headers` is null with length 0, or points to as much as its length says.
+/// Every pointer in `headers` is null with length 0, or points to that many readable bytes.
 pub(super) unsafe fn send_messages(
     socket: &Socket,
     headers: &mut [libc::mmsghdr],
@@ -158,14 +158,14 @@ pub(super) unsafe fn send_messages(
         Some(Forced::Take(most)) => &mut headers[..most],
         None => headers,
     };
-    // SAFETY: the caller vouches for what the headers point to.
+    // SAFETY: the caller guarantees what the headers point to.
     unsafe { socket.calls.send(socket.fd(), headers, libc::MSG_DONTWAIT) }
 }
 
-/// Receives into `headers`; returns how many messages came, at least one, or the errno.
+/// Receives into `headers`. Returns the number of messages, at least one, or the errno.
 ///
 /// # Safety
-/// As for [`send_messages`], and what is pointed to may be written by nobody else meanwhile.
+/// As for [`send_messages`], and the memory is writable and not accessed by others during the call.
 pub(super) unsafe fn receive_messages(
     socket: &Socket,
     headers: &mut [libc::mmsghdr],

@@ -1,6 +1,6 @@
-//! To which address of ours each sender sent last: kept where a socket is bound to all of them, so that
-//! an answer goes out from the address that was asked. It is bounded, and forgets under a flood: an
-//! answer then goes out from the address that the route names.
+//! The local address that each sender last sent to, on a wildcard socket, so that a reply leaves from that
+//! address. The table is bounded. Under a flood it loses entries, and a reply then leaves from the address
+//! that the route selects.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -9,13 +9,13 @@ use strowger_frame::{BURST_MAX, Frame};
 
 use super::{control::Source, limits::SOURCES_KEPT, name::Key};
 
-/// What was heard where.
+/// Local addresses by sender and by frame.
 #[derive(Debug)]
 pub(super) struct Sources {
-    /// By a keyed hash of the sender, since senders are anybody: a newer one displaces.
+    /// By a keyed hash of the sender, because unknown senders fill it; a newer entry replaces an older one.
     of_senders: Box<[Option<(Key, Source)>]>,
     hasher: RandomState,
-    /// The memory of this burst's datagrams: first byte, bytes, and where they were sent to.
+    /// The memory of this burst's datagrams: start, length, and the local address that they were sent to.
     of_burst: ArrayVec<(usize, usize, Source), { BURST_MAX + 1 }>,
 }
 
@@ -30,7 +30,7 @@ impl Sources {
         }
     }
 
-    /// A new burst begins; the datagram that was being cut, if any, goes on.
+    /// Begins a new burst; a datagram that is still being cut stays.
     pub(super) fn begin(&mut self, is_cutting: bool) {
         let last = self.of_burst.pop().filter(|_| is_cutting);
         self.of_burst.clear();
@@ -41,7 +41,7 @@ impl Sources {
         self.hasher.hash_one(key) as usize & (SOURCES_KEPT - 1)
     }
 
-    /// A datagram came from `from`, and its bytes lie at `at`.
+    /// Records that a datagram from `from` was sent to `to`; its bytes lie at `at`.
     pub(super) fn note(&mut self, from: Key, source: Source, at: usize, bytes: usize) {
         let slot = self.slot(&from);
         self.of_senders[slot] = Some((from, source));
@@ -51,15 +51,15 @@ impl Sources {
         self.of_burst.push((at, bytes, source));
     }
 
-    /// Where the last datagram from this address was sent to.
+    /// The local address that the last datagram from this address was sent to.
     pub(super) fn of(&self, from: &Key) -> Option<Source> {
         let (known, source) = self.of_senders[self.slot(from)]?;
         (known == *from).then_some(source)
     }
 
-    /// Where this frame of the burst was sent to.
+    /// The local address that this frame of the burst was sent to.
     pub(super) fn of_frame(&self, frame: &Frame) -> Option<Source> {
-        // What is opened in place begins behind where it came in, never before.
+        // A frame that was decrypted in place begins later than its datagram.
         let begin = frame.bytes().as_ptr().addr();
         let found = self.of_burst.iter().find(|(at, bytes, _)| (*at..at + bytes).contains(&begin));
         found.map(|(_, _, source)| *source)

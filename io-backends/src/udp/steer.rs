@@ -1,24 +1,23 @@
-//! Steering in the kernel (R9): sockets of one address, one for each worker, and one more that takes
-//! what begins like a handshake message, so that unknown senders who knock never fill a worker's queue. Found
-//! by trying; where the kernel refuses, workers take everything in and hand handshakes up.
+//! Steering in the kernel (R9): one socket for each worker at one address, and one more for everything
+//! that begins like a handshake message, so that handshakes of unknown senders do not fill a worker's
+//! queue. Found by trying; where the kernel refuses, workers receive handshakes and punt them.
 //!
-//! The kernel asks a classic BPF program (`SO_ATTACH_REUSEPORT_CBPF`) which socket of the group a
-//! datagram goes to. At offset 0 it sees the payload; the headers before it are reached by
-//! `SKF_NET_OFF`, from the network header on:
+//! A classic BPF program (`SO_ATTACH_REUSEPORT_CBPF`) chooses the socket of the group for each datagram.
+//! Its offset 0 is the payload; `SKF_NET_OFF` reaches the headers, from the network header on:
 //!
-//! | load | what it is |
+//! | load | meaning |
 //! |---|---|
-//! | payload 0, high nibble | the kind (wire.md section 3); 1 to 3 are handshakes |
-//! | network 12, IPv4; 8, 12, 16, 20, IPv6 | source address, the words of the latter xored |
+//! | payload 0, high nibble | kind (wire.md section 3); 1 to 3 are handshakes |
+//! | network 12, IPv4; 8, 12, 16, 20, IPv6 | source address; the words of an IPv6 address are XORed |
 //! | network 20, IPv4; 40, IPv6 | source port |
 //!
-//! The worker is `((address ^ port) * 0x9E37_79B1) >> 16) % workers`, in 32 bits; [`worker_of`] says
-//! the same. Behind IP options or extension headers something else stands where the port would: such
-//! a flow may meet another worker than `worker_of` says, and the engine hands its frames over.
+//! The worker is `((address ^ port) * 0x9E37_79B1) >> 16) % workers`, in 32 bits, as in [`worker_of`].
+//! With IP options or extension headers, other bytes stand where the port would. Such a flow may reach
+//! another worker than `worker_of` returns, and the engine hands its frames off.
 //!
-//! The program looks at the first frame of a train. Frames that the kernel has joined are of one
-//! flow, so whoever hides handshakes behind a data frame is met by a worker, which punts at most
-//! a queue full, and by the budget behind it.
+//! The program sees only the first frame of a train. The kernel joins only frames of one flow, so a sender
+//! who hides handshakes behind a data frame reaches a worker, which punts at most one full queue, within
+//! the budget for punts.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -31,30 +30,30 @@ use super::{
 };
 use crate::sys::{CallError, Refusal};
 
-/// The odd number nearest to 2^32 by the golden ratio: neighbouring ports end far apart.
+/// The odd number nearest to 2^32 divided by the golden ratio: spreads consecutive ports.
 const SPREAD: u32 = 0x9E37_79B1;
 
-/// Sockets of one address, as the workers and the slow path take them.
+/// The sockets of one address.
 #[derive(Debug)]
 pub struct Steered {
-    /// One for each worker, in the workers' order.
+    /// One socket for each worker, in the workers' order.
     pub workers: Vec<Opened>,
-    /// The one that takes handshakes and nothing else, for the slow path to read; or why there is
-    /// none, and the workers' sockets take everything.
+    /// The socket for handshakes, which the slow path reads; or why there is none. Without one, the workers'
+    /// sockets receive handshakes.
     pub slow: Result<Opened, Refusal>,
 }
 
 /// Opens one socket for each worker and one for the slow path, all at `spec.bind`.
 ///
 /// # Errors
-/// As [`open`](super::open). That steering is refused is no error.
+/// As [`open`](super::open). A kernel that refuses to steer is not an error.
 pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError> {
     let steers = self_test(spec.bind);
     let has_slow = steers.is_ok() && !spec.steering_refused;
     let shares = workers > 1 || steers.is_ok();
     if shares && !spec.reuse_port {
-        // Sockets that share an address would also share it with another process of this user,
-        // which then took a part of our frames. One that does not share finds out.
+        // Sockets that share an address also share it with other processes of this user, which would
+        // take a part of the frames. A socket that does not share detects them.
         try_alone(spec)?;
     }
     let mut spec = UdpSpec { reuse_port: spec.reuse_port || shares, ..spec.clone() };
@@ -62,7 +61,7 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError
     let mut opened = Vec::new();
     for worker in 0..workers {
         let attach = |socket: &Socket| {
-            // With the group's first socket, before anybody can have sent to another.
+            // With the first socket of the group, before a datagram can reach another.
             if let (0, Ok(program)) = (worker, &steers)
                 && let Err(errno) = socket.attach_to_group(program)
             {
@@ -77,7 +76,7 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError
         Err(refusal) => Err(refusal.clone()),
         Ok(_) if !has_slow => Err(Refusal::new("switched off in the settings of the port", "")),
         Ok(_) => {
-            // Handshakes come alone, and rarely: no trains, and room for a short burst.
+            // Handshakes come one by one: no trains, and room for a short burst.
             let slow = UdpSpec {
                 gro: false,
                 gso: false,
@@ -92,7 +91,7 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError
             Ok(slow)
         }
     };
-    // Last, so that the numbers of the sockets that receive are the program's.
+    // Last, so that the program's socket numbers are those of the receiving sockets.
     let steers = steers.map(drop);
     for one in &mut opened {
         open_send_sockets(one, &spec, steers.clone(), SEND_SOCKETS);
@@ -103,8 +102,8 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError
     Ok(Steered { workers: opened, slow })
 }
 
-/// Opens sockets to send by beside the one of `opened`, as far as the kernel gives any. The group's
-/// program, which is attached, gives them nothing to receive.
+/// Opens send sockets beside the one of `opened`, as many as the kernel allows. The program of the group
+/// lets them receive nothing.
 pub(super) fn open_send_sockets(
     opened: &mut Opened,
     spec: &UdpSpec,
@@ -142,7 +141,7 @@ pub(super) fn open_send_sockets(
     opened.port.add_send_sockets(sockets);
 }
 
-/// Whether the address is free for a socket that shares it with no other.
+/// Checks that no other socket has the address.
 pub(super) fn try_alone(spec: &UdpSpec) -> Result<(), OpenError> {
     let at = spec.bind;
     let step = |call| move |errno| OpenError::Call { at, error: CallError::new(call, errno) };
@@ -150,19 +149,18 @@ pub(super) fn try_alone(spec: &UdpSpec) -> Result<(), OpenError> {
     socket.bind(at).map_err(|errno| bind_refused(at, errno))
 }
 
-/// The program for a group with one socket that receives.
+/// The program of a group with one receiving socket.
 pub(super) fn first_alone() -> Vec<libc::sock_filter> {
     vec![libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 }]
 }
 
-/// The longest message of a handshake and room to spare; a longer one is none.
+/// Maximum length of a handshake message, with some reserve.
 const SLOW_BYTES_MAX: usize = 1_500;
 
-/// A quarter of a second's worth of the slow path's budget: what is older when it is read is answered
-/// too late.
+/// A quarter of a second of the slow path's budget: older messages would be answered too late.
 const SLOW_BUFFER_BYTES: usize = 512 << 10;
 
-/// The worker that datagrams from this address come in by where steering works.
+/// The worker that receives datagrams from this address, where steering works.
 pub fn worker_of(from: SocketAddr, workers: usize) -> usize {
     let address = match from.ip() {
         IpAddr::V4(ip) => ip.to_bits(),
@@ -175,8 +173,7 @@ pub fn worker_of(from: SocketAddr, workers: usize) -> usize {
     spread as usize % workers.max(1)
 }
 
-/// What kernels let a socket keep beside its buffers, where nobody has lowered it; the program needs
-/// some hundred bytes of it.
+/// Default of the kernel's limit on a socket's option memory. The program needs some hundred bytes.
 const OPTMEM_BYTES: usize = 20_480;
 
 pub(super) fn refused(errno: i32) -> Refusal {
@@ -186,8 +183,8 @@ pub(super) fn refused(errno: i32) -> Refusal {
     })
 }
 
-/// The program for sockets of this kind of address: a handshake goes to the socket after the
-/// workers', if there is one, all else to its worker's.
+/// The program for sockets of this address family: handshakes go to the socket after the workers' ones,
+/// if there is one, and everything else to the socket of its worker.
 fn program(kind: IpAddr, workers: usize, has_slow: bool) -> Vec<libc::sock_filter> {
     use libc::{
         BPF_A, BPF_ABS, BPF_ALU, BPF_B, BPF_H, BPF_JEQ, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_MISC,
@@ -197,7 +194,7 @@ fn program(kind: IpAddr, workers: usize, has_slow: bool) -> Vec<libc::sock_filte
 
     let step = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let network = |offset: u32| libc::SKF_NET_OFF as u32 + offset;
-    // The words of the source and its port, and the worker that they name.
+    // Loads the words of the source address and the port, and computes the worker.
     let worker = |first: u32, others: &[u32], port: u32| {
         let mut part = vec![step(BPF_LD | BPF_W | BPF_ABS, network(first))];
         let loads = others.iter().map(|&word| (BPF_W, word)).chain([(BPF_H, port)]);
@@ -220,15 +217,15 @@ fn program(kind: IpAddr, workers: usize, has_slow: bool) -> Vec<libc::sock_filte
             step(BPF_LD | BPF_B | BPF_ABS, 0),
             step(BPF_ALU | BPF_RSH | BPF_K, 4),
             step(BPF_ALU | BPF_SUB | BPF_K, 1),
-            // Kinds 1 to 3 are 0 to 2 now, and 0 is far above.
+            // Kinds 1 to 3 have become 0 to 2, and kind 0 a large number.
             libc::sock_filter { jt: 1, ..step(BPF_JMP | BPF_JGT | BPF_K, 2) },
             step(BPF_RET | BPF_K, workers as u32),
         ]);
     }
-    // A source that has fewer words is xored with nothing.
+    // IPv4 has one word of address, so there is nothing to XOR.
     let of_v4 = worker(12, &[], 20);
     if kind.is_ipv6() {
-        // A socket for IPv6 may take IPv4 as well; the version stands in the first nibble.
+        // An IPv6 socket may also take IPv4; the version is in the first nibble.
         let skip = of_v4.len() as u8;
         program.extend([
             step(BPF_LD | BPF_B | BPF_ABS, network(0)),
@@ -243,8 +240,8 @@ fn program(kind: IpAddr, workers: usize, has_slow: bool) -> Vec<libc::sock_filte
     program
 }
 
-/// Two sockets of one address over loopback: a handshake's first byte must come in at the second,
-/// and data's at the first.
+/// Tries it with two sockets of one address on loopback: a handshake's first byte must reach the second
+/// socket, and data the first.
 pub(super) fn self_test(like: SocketAddr) -> Result<(), Refusal> {
     let step = |call| move |errno| Refusal::from(CallError::new(call, errno));
     let member = |at: SocketAddr| -> Result<Socket, Refusal> {
@@ -262,12 +259,12 @@ pub(super) fn self_test(like: SocketAddr) -> Result<(), Refusal> {
     second.bind(at).map_err(step("bind to loopback"))?;
     let sender = Socket::new(at).map_err(step("socket"))?;
     for (byte, to) in [(0x10, &second), (0x40, &first), (0x30, &second), (0x60, &first)] {
-        send(&sender, at, &[byte; 8], None).map_err(step("a datagram to try steering with"))?;
+        send(&sender, at, &[byte; 8], None).map_err(step("sending a datagram over loopback"))?;
         if !to.wait_readable(SELF_TEST_MAX.as_millis() as i32) {
             let what = "SO_ATTACH_REUSEPORT_CBPF succeeds, but the kernel does not steer";
             return Err(Refusal::new(what, ""));
         }
-        to.take_one().map_err(step("receiving what was steered"))?;
+        to.take_one().map_err(step("receiving a steered datagram"))?;
     }
     Ok(())
 }
@@ -287,7 +284,7 @@ mod tests {
         one.port.rx_burst(pool, &mut burst);
         let from = |frame: &strowger_frame::Frame| match one.port.address_of(frame.mark()) {
             Some(Address::Udp(from)) => from,
-            other => panic!("a stranger has an address, not {other:?}"),
+            other => panic!("the frame has an address of UDP, not {other:?}"),
         };
         burst.iter().map(|frame| (from(frame), frame.bytes().to_vec())).collect()
     }
@@ -303,8 +300,8 @@ mod tests {
         (steered, Pool::new(&pool).expect("memory"))
     }
 
-    /// Every kind from many sources: handshakes come in at the slow path's socket and nowhere else,
-    /// and all else at the worker that `worker_of` names.
+    /// Sends every kind from many sources: only the slow path's socket receives handshakes, and the worker
+    /// that `worker_of` names receives everything else.
     fn handshakes_apart(bind: &str) {
         let (mut steered, mut pool) = steered(bind, false);
         let Ok(slow) = &mut steered.slow else {
@@ -333,10 +330,7 @@ mod tests {
             }
             seen[expected] += 1;
         }
-        assert!(
-            seen.iter().all(|&seen| seen > 0),
-            "24 sources, and no worker is without: {seen:?}"
-        );
+        assert!(seen.iter().all(|&seen| seen > 0), "24 sources reach every worker: {seen:?}");
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! Receiving with io_uring: one multishot `recvmsg` into a ring of provided buffers, each a chunk
-//! of the pool. It never gives a chunk to anybody while the kernel may still write into it.
+//! Receiving with io_uring: one multishot `recvmsg` into a ring of provided buffers, each a chunk of the
+//! pool. A chunk is not used for anything else while the kernel may write into it.
 //!
-//! The ring is made by [`open`](super::open) on whatever thread that is, disabled, and enabled by
-//! the worker's first call: a ring with `DEFER_TASKRUN` belongs to the thread that enables it, and
-//! receives only while that thread is inside `io_uring_enter`. A ring that fails later, or is
-//! called from another thread after all, is put aside, and its port goes on with recvmmsg.
+//! [`open`](super::open) makes the ring, disabled, on any thread, and the worker's first call enables it. A
+//! ring with `DEFER_TASKRUN` belongs to the thread that enables it, and receives only while that thread is
+//! inside `io_uring_enter`. If the ring fails later, or another thread calls it, its port continues with
+//! recvmmsg.
 
 use std::{
     os::fd::{AsRawFd, RawFd},
@@ -18,7 +18,7 @@ use io_uring::{
 use strowger_frame::{Burst, Chunk, ChunkClass, Pool, map::Mapping};
 
 use super::{
-    control::{Arrival, CONTROL_IN_BYTES, LEAD_BYTES},
+    control::{CONTROL_IN_BYTES, DatagramInfo, LEAD_BYTES},
     limits::{COMPLETIONS_MAX, POSTED_BUFFERS_MAX},
     name::Name,
     neighbours::Neighbours,
@@ -27,41 +27,41 @@ use super::{
 };
 use crate::sys::{CallError, Errno};
 
-/// The one buffer group of a ring.
+/// The only buffer group of a ring.
 const GROUP: u16 = 0;
-/// What completions of the receive and of its cancellation are called.
+/// User data of the receive and of its cancellation.
 const RECEIVE: u64 = 1;
 const CANCEL: u64 = 2;
-/// Bytes of a chunk that a train may fill.
+/// Bytes of a chunk that a train may use.
 const DATA_BYTES: usize = 64 << 10;
-/// Failed receives in a row after which a ring counts as broken: the kernel's memory may be short
-/// for a moment, but a kernel that fails always must not be asked for ever.
+/// Consecutive failed receives after which a ring counts as broken. The kernel may lack memory for a
+/// moment, but a kernel that always fails must not be asked again and again.
 const FAILURES_MAX: u32 = 16;
-/// Calls in which a cancelled receive must have ended when a port is dropped, and how long each
-/// waits. One call and no wait is usual; the rest is for a port that is dropped on one thread
-/// while the thread that received with it is busy elsewhere and must first enter the kernel.
+/// Number of calls within which a cancelled receive must end when a port is dropped, and how long each may
+/// wait. One call without waiting is usual. More are needed if the port is dropped on one thread while the
+/// thread that received with it is busy and must first enter the kernel.
 const CANCEL_CALLS_MAX: u32 = 8;
 const CANCEL_WAIT_NS: u32 = 50_000_000;
 
 const _: () = assert!(size_of::<BufRingEntry>() == 16);
 
-/// With which flags a ring is made.
+/// The flags of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RxMode {
-    /// `SINGLE_ISSUER` and `DEFER_TASKRUN`: the kernel receives only inside our own calls.
+    /// `SINGLE_ISSUER` and `DEFER_TASKRUN`: the kernel receives only inside our calls.
     Deferred,
-    /// `COOP_TASKRUN`: it receives at our next system call, whichever that is.
+    /// `COOP_TASKRUN`: the kernel receives at our next system call of any kind.
     Cooperative,
-    /// None: it interrupts us to receive.
+    /// No flags: the kernel interrupts the thread to receive.
     Plain,
 }
 
-/// Best first. A single issuer without deferred work is no mode: it brings next to nothing, and
-/// would keep another thread from ending the receive.
+/// Best first. A single issuer without deferred task work is not tried: it gains little, and would prevent
+/// another thread from ending the receive.
 const RX_MODES: [RxMode; 3] = [RxMode::Deferred, RxMode::Cooperative, RxMode::Plain];
 
 impl RxMode {
-    /// In the words of the kernel's flags.
+    /// Name of the flags.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Deferred => "single issuer, deferred task work",
@@ -71,7 +71,7 @@ impl RxMode {
     }
 }
 
-/// The memory through which we tell the kernel which buffers it may fill.
+/// The memory that tells the kernel which buffers it may fill.
 struct BufferRing {
     memory: Mapping,
     entries: u16,
@@ -90,14 +90,14 @@ impl BufferRing {
         self.memory.at().as_ptr().cast()
     }
 
-    /// Writes a buffer behind those posted; the kernel sees it with the next `publish`.
+    /// Appends a buffer; the kernel sees it after the next `publish`.
     #[inline]
     fn post(&mut self, id: u16, at: u64, bytes: u32) {
         let slot = usize::from(self.tail & (self.entries - 1));
         // SAFETY: `slot` is below `entries`, for which the mapping has room.
         let entry = unsafe { self.base().add(slot) };
-        // SAFETY: the kernel reads entries before the published tail, and this one is not: at most
-        // `entries` ids exist, and each is posted once at a time.
+        // SAFETY: the kernel reads only entries before the published tail, and this one is behind it: at
+        // most `entries` ids exist, and each is posted once at a time.
         let entry = unsafe { &mut *entry };
         entry.set_addr(at);
         entry.set_len(bytes);
@@ -107,28 +107,28 @@ impl BufferRing {
 
     #[inline]
     fn publish(&self) {
-        // SAFETY: the base is that of a ring with at least one entry.
+        // SAFETY: the base belongs to a ring with at least one entry.
         let tail = unsafe { BufRingEntry::tail(self.base()) };
-        // SAFETY: the tail is a naturally aligned u16 in the mapping, written by nobody but us and
-        // read by the kernel as an atomic.
+        // SAFETY: the tail is a naturally aligned u16 in the mapping. Only we write it, and the kernel reads
+        // it as an atomic.
         let tail = unsafe { &*tail.cast::<AtomicU16>() };
-        // Release: pairs with the kernel's acquiring load: entries are written before they count.
+        // Release: pairs with the kernel's acquire load: entries are written before they count.
         tail.store(self.tail, Ordering::Release);
     }
 
-    /// Makes every posted buffer one of no bytes: a receive that picks one now fails (`EFAULT`,
-    /// not even its header fits) and writes nothing.
+    /// Sets the length of every posted buffer to 0. A receive that picks one then fails with `EFAULT`, because
+    /// not even its header fits, and writes nothing.
     fn disarm(&mut self) {
         for slot in 0..usize::from(self.entries) {
             // SAFETY: `slot` is below `entries`, for which the mapping has room.
             let entry = unsafe { self.base().add(slot) };
-            // SAFETY: an aligned entry in our mapping; the kernel may read it meanwhile, and reads
-            // the length in one access, old or new.
+            // SAFETY: an aligned entry in our mapping. The kernel may read the length meanwhile, in one
+            // access, and sees the old or the new value.
             let len = unsafe { &raw mut (*entry.cast::<RawEntry>()).len };
             // SAFETY: as above.
             unsafe { len.write_volatile(0) };
         }
-        // SeqCst: no later call of ours is ordered before these stores.
+        // SeqCst: orders these stores before our later calls.
         fence(Ordering::SeqCst);
     }
 }
@@ -144,12 +144,12 @@ struct RawEntry {
 
 const _: () = assert!(size_of::<RawEntry>() == size_of::<BufRingEntry>());
 
-/// What became of asking for more.
+/// State of the ring after a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    /// Completions may have come.
-    Done,
-    /// The ring will not answer again.
+enum RingState {
+    /// Completions may have arrived.
+    Usable,
+    /// The ring no longer works.
     Broken,
 }
 
@@ -157,23 +157,23 @@ enum Asked {
 pub(super) struct Uring {
     ring: IoUring,
     buffers: BufferRing,
-    /// The chunk behind each buffer id: lent to the kernel while `Some`.
-    lent: Vec<Option<Chunk>>,
+    /// The chunk of each buffer id; `Some` while it is posted to the kernel.
+    posted: Vec<Option<Chunk>>,
     /// Ids without a chunk, because the pool had none.
     vacant: Vec<u16>,
     unpublished: bool,
     mode: RxMode,
-    /// A worker has taken the ring over.
+    /// The worker's thread has enabled the ring.
     enabled: bool,
-    /// A receive is in the kernel.
+    /// The receive is active in the kernel.
     armed: bool,
     failures: u32,
-    /// What the receive is told of the lead it writes; read when it is submitted.
+    /// Sizes of the parts of the lead that the receive writes; read when it is submitted.
     header: Box<libc::msghdr>,
 }
 
-// SAFETY: the pointers in `header` are null, and the ring's own types are `Send`. The chunks move
-// with the ring that the kernel fills them for.
+// SAFETY: the pointers in `header` are null, and the ring's own types are `Send`. The chunks that the
+// kernel fills move with the ring.
 unsafe impl Send for Uring {}
 
 impl std::fmt::Debug for Uring {
@@ -182,21 +182,20 @@ impl std::fmt::Debug for Uring {
     }
 }
 
-/// Buffers that a ring posts when so many are asked for.
+/// Number of buffers that a ring posts when this many are requested.
 pub(super) fn entries(posted_buffers: u16) -> u16 {
     posted_buffers.clamp(1, POSTED_BUFFERS_MAX).next_power_of_two()
 }
 
 impl Uring {
-    /// Makes a ring, disabled, for the first flags that the kernel takes, of those from
-    /// `first_mode` on.
+    /// Makes a disabled ring with the first flags that the kernel takes, from `first_mode` on.
     pub(super) fn new(posted_buffers: u16, first_mode: usize) -> Result<Self, CallError> {
         let entries = entries(posted_buffers);
         let mut refused = CallError::new("io_uring_setup", libc::EINVAL);
         for mode in RX_MODES.into_iter().skip(first_mode) {
             match Self::with(mode, entries) {
                 Ok(uring) => return Ok(uring),
-                // Unknown flags: ask for less. Anything else would be said again.
+                // Unknown flags: try fewer. Any other error would occur again.
                 Err(error) if error.errno == Errno(libc::EINVAL) => refused = error,
                 Err(error) => return Err(error),
             }
@@ -212,7 +211,7 @@ impl Uring {
         };
         let mut builder = IoUring::builder();
         builder.setup_r_disabled().setup_clamp();
-        // Every buffer may complete at once, and some notes about receives that ended.
+        // All buffers may complete at once, and some notices about receives that ended.
         builder.setup_cqsize(2 * u32::from(entries).max(8));
         match mode {
             RxMode::Deferred => {
@@ -228,7 +227,7 @@ impl Uring {
             .map_err(|errno| CallError::new("mapping the buffer ring", errno))?;
         let at = buffers.base() as u64;
         // SAFETY: `buffers` has room for `entries` entries, page-aligned. The kernel pins its pages
-        // until the ring is gone, so unmapping it earlier frees nothing that the kernel uses.
+        // until the ring is closed, so unmapping them earlier frees nothing that the kernel uses.
         let registered =
             unsafe { ring.submitter().register_buf_ring_with_flags(at, entries, GROUP, 0) };
         registered.map_err(refused("registering the buffer ring"))?;
@@ -239,7 +238,7 @@ impl Uring {
         Ok(Self {
             ring,
             buffers,
-            lent: (0..entries).map(|_| None).collect(),
+            posted: (0..entries).map(|_| None).collect(),
             vacant: (0..entries).rev().collect(),
             unpublished: false,
             mode,
@@ -254,16 +253,16 @@ impl Uring {
         self.mode
     }
 
-    /// Becomes readable when something comes while a receive is armed and nothing is waiting.
+    /// The descriptor that becomes readable when something arrives, while the receive is armed.
     ///
-    /// With deferred task work that is the socket: a datagram stays there until this thread enters
-    /// the ring, and a sleeper in poll(2) on the ring itself was found not to be woken by it.
-    /// Otherwise it is the ring: the kernel may empty the socket the moment the sleeper is woken.
+    /// With deferred task work it is the socket: a datagram stays there until this thread enters the ring,
+    /// and poll(2) on the ring itself was found not to wake. Otherwise it is the ring, because the kernel may
+    /// empty the socket as soon as it wakes the sleeper.
     pub(super) fn fd(&self, socket: &Socket) -> RawFd {
         if self.mode == RxMode::Deferred { socket.fd() } else { self.ring.as_raw_fd() }
     }
 
-    /// Whether something may be there without asking the kernel.
+    /// Whether something may be waiting, without a system call.
     pub(super) fn is_waiting(&mut self) -> bool {
         if !self.enabled || !self.ring.completion().is_empty() {
             return true;
@@ -272,12 +271,12 @@ impl Uring {
         queue.taskrun() || queue.cq_overflow()
     }
 
-    /// Whether the kernel will say when something comes.
+    /// Whether the receive is active.
     pub(super) fn is_armed(&self) -> bool {
         self.armed
     }
 
-    /// `false` when the ring is broken and all that it had received has been taken.
+    /// Receives a burst; `false` if the ring is broken and all its completions have been taken.
     #[must_use]
     pub(super) fn rx_burst(
         &mut self,
@@ -290,8 +289,8 @@ impl Uring {
         if !self.enabled && !self.enable() {
             return false;
         }
-        let (mut asked, mut taken) = (false, 0);
-        // Bounded, since a flood of unknown senders' datagrams never fills a burst.
+        let (mut submitted, mut taken) = (false, 0);
+        // Bounded, because a flood from unknown senders does not fill the burst.
         while rx_queue.cut(burst) && taken < COMPLETIONS_MAX {
             let completion = self.ring.completion().next();
             if let Some(completion) = completion {
@@ -299,28 +298,28 @@ impl Uring {
                 self.take(&completion, neighbours, rx_queue, pool, burst);
                 continue;
             }
-            if asked {
+            if submitted {
                 break;
             }
-            asked = true;
+            submitted = true;
             self.fill(pool);
-            if self.ask(socket) == Asked::Broken {
+            if self.submit(socket) == RingState::Broken {
                 return false;
             }
         }
         self.fill(pool);
-        if self.vacant.len() == self.lent.len() {
+        if self.vacant.len() == self.posted.len() {
             rx_queue.note_pool_empty();
         }
         true
     }
 
-    /// Chunks that it has posted at most.
+    /// Maximum number of posted chunks.
     pub(super) fn chunks_max(&self) -> u32 {
-        self.lent.len() as u32
+        self.posted.len() as u32
     }
 
-    /// The worker's thread takes the ring over.
+    /// Enables the ring on the worker's thread.
     #[cold]
     fn enable(&mut self) -> bool {
         self.enabled = self.ring.submitter().register_enable_rings().is_ok();
@@ -343,45 +342,45 @@ impl Uring {
         if !cqueue::more(flags) {
             self.armed = false;
         }
-        let chunk = cqueue::buffer_select(flags).and_then(|id| self.take_back(id, pool));
+        let chunk = cqueue::buffer_select(flags).and_then(|id| self.take_filled(id, pool));
         match (usize::try_from(result), chunk) {
             (Ok(result), Some(mut chunk)) => {
                 self.failures = 0;
                 let start = chunk.start();
                 let lead = chunk.bytes_mut()[start - LEAD_BYTES..].first_chunk();
                 let lead = lead.expect("a chunk is longer than a lead, and `start` lies behind it");
-                let arrival = Arrival::read_lead(result, lead);
-                rx_queue.take(neighbours, chunk, start, &arrival, burst);
+                let info = DatagramInfo::read_lead(result, lead);
+                rx_queue.take(neighbours, chunk, start, &info, burst);
             }
-            // All buffers were full; what came meanwhile waits in the socket.
+            // All buffers were full; later datagrams wait in the socket.
             (Err(_), _) if result == -libc::ENOBUFS => {}
             (Err(_), _) => self.failures += 1,
-            // The kernel names no buffer, or one that it does not have: a kernel's bug.
+            // The kernel names no buffer, or an invalid one: a bug of the kernel.
             (Ok(_), None) => self.failures += 1,
         }
     }
 
-    /// The chunk that the kernel has filled, and another one in its place.
+    /// Takes the chunk that the kernel has filled, and posts another one in its place.
     #[inline]
-    fn take_back(&mut self, id: u16, pool: &mut Pool) -> Option<Chunk> {
-        let chunk = self.lent.get_mut(usize::from(id))?.take()?;
+    fn take_filled(&mut self, id: u16, pool: &mut Pool) -> Option<Chunk> {
+        let chunk = self.posted.get_mut(usize::from(id))?.take()?;
         match pool.take(ChunkClass::Train) {
-            Some(fresh) => self.lend(id, fresh),
+            Some(fresh) => self.post_chunk(id, fresh),
             None => self.vacant.push(id),
         }
         Some(chunk)
     }
 
     #[inline]
-    fn lend(&mut self, id: u16, chunk: Chunk) {
-        // The lead goes in front of where data should begin, into what is headroom later.
+    fn post_chunk(&mut self, id: u16, chunk: Chunk) {
+        // The lead goes in front of the data, into what becomes the headroom.
         let at = chunk.at().as_ptr().wrapping_add(chunk.start() - LEAD_BYTES);
         self.buffers.post(id, at as u64, (LEAD_BYTES + DATA_BYTES) as u32);
-        self.lent[usize::from(id)] = Some(chunk);
+        self.posted[usize::from(id)] = Some(chunk);
         self.unpublished = true;
     }
 
-    /// Lends chunks for all ids that have none, as far as the pool goes, and tells the kernel.
+    /// Posts chunks for all vacant ids, as far as the pool has any, and publishes them.
     #[inline]
     fn fill(&mut self, pool: &mut Pool) {
         while let Some(id) = self.vacant.pop() {
@@ -389,7 +388,7 @@ impl Uring {
                 self.vacant.push(id);
                 break;
             };
-            self.lend(id, chunk);
+            self.post_chunk(id, chunk);
         }
         if self.unpublished {
             self.buffers.publish();
@@ -397,59 +396,59 @@ impl Uring {
         }
     }
 
-    /// Arms the receive if it has ended, and lets the kernel do what it has put off. No system call
-    /// when there is neither.
+    /// Arms the receive if it has ended, and lets the kernel do its deferred work. Makes no system call if
+    /// there is neither.
     #[inline]
-    fn ask(&mut self, socket: &Socket) -> Asked {
+    fn submit(&mut self, socket: &Socket) -> RingState {
         if self.failures >= FAILURES_MAX {
-            return Asked::Broken;
+            return RingState::Broken;
         }
-        let lent = self.vacant.len() < self.lent.len();
-        if !self.armed && lent {
+        let posted = self.vacant.len() < self.posted.len();
+        if !self.armed && posted {
             let receive =
                 opcode::RecvMsgMulti::new(Fd(socket.fd()), &raw const *self.header, GROUP)
                     .build()
                     .user_data(RECEIVE);
-            // SAFETY: the socket and the header live as long as the ring; buffers come from chunks
-            // that `lent` keeps until the kernel has given them back.
+            // SAFETY: the socket and the header live as long as the ring; the buffers are chunks that
+            // `posted` keeps until the kernel returns them.
             let pushed = unsafe { self.ring.submission().push(&receive) };
-            // Nothing else is ever in the queue, so there is room.
+            // The queue holds nothing else, so there is room.
             self.armed = pushed.is_ok();
         }
         let queue = self.ring.submission();
         let unsubmitted = queue.len();
         if unsubmitted == 0 && !queue.taskrun() && !queue.cq_overflow() {
-            return Asked::Done;
+            return RingState::Usable;
         }
         drop(queue);
         self.enter(unsubmitted as u32)
     }
 
-    fn enter(&mut self, submit: u32) -> Asked {
+    fn enter(&mut self, submit: u32) -> RingState {
         let flags = EnterFlags::GETEVENTS.bits();
         let ring = self.ring.submitter();
-        // SAFETY: no argument is passed, and what is submitted was vouched for when pushed.
+        // SAFETY: no argument is passed; the submitted entries were checked when they were pushed.
         let entered = unsafe { ring.enter::<libc::sigset_t>(submit, 0, flags, None) };
         match entered.map_err(|error| error.raw_os_error()) {
             Ok(_) | Err(Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM)) => {
-                Asked::Done
+                RingState::Usable
             }
-            // EEXIST: another thread's ring. EBADR: the kernel dropped completions.
+            // EEXIST: the ring belongs to another thread. EBADR: the kernel dropped completions.
             Err(_) => {
                 self.failures = FAILURES_MAX;
-                Asked::Broken
+                RingState::Broken
             }
         }
     }
 
-    /// Before the worker blocks: what is lent is published, and a receive is armed if it can be.
+    /// Prepares for blocking: arms the receive if possible.
     pub(super) fn settle(&mut self, socket: &Socket) {
         if self.enabled && !self.armed {
-            self.ask(socket);
+            self.submit(socket);
         }
     }
 
-    /// Ends the receive and waits for it; `false` if that cannot be seen from this thread.
+    /// Ends the receive and waits for its end; `false` if this thread cannot see it.
     fn cancel(&mut self) -> bool {
         if !self.armed {
             return true;
@@ -465,7 +464,7 @@ impl Uring {
             let entered = self.ring.submitter().submit_with_args(1, &wait);
             match entered.map_err(|error| error.raw_os_error()) {
                 Ok(_) | Err(Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
-                // EEXIST: a single issuer's ring, and we are not that thread.
+                // EEXIST: a ring of a single issuer, which is another thread.
                 Err(_) => return false,
             }
             for completion in self.ring.completion() {
@@ -480,16 +479,16 @@ impl Uring {
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        // Chunks may go back to their pool only if the kernel will write into none of them again.
-        // From here on no receive can pick one: each is posted with no bytes.
+        // Chunks may go back to their pool only if the kernel no longer writes into any of them. From
+        // here on no receive can pick one, because each has length 0.
         self.buffers.disarm();
-        // What is left is a receive that had picked a buffer before that. With deferred task work
-        // receives run inside this port's own calls, of which none is under way, since we have
-        // `&mut self`; otherwise the receive must have been seen to end.
+        // What is left is a receive that picked a buffer earlier. With deferred task work receives run
+        // inside this port's own calls, and `&mut self` shows that none is active. Otherwise the receive
+        // must have ended visibly.
         let ended = !self.enabled || self.cancel();
         if !ended && self.mode != RxMode::Deferred {
-            // A leak is better than a chunk that somebody owns and the kernel fills.
-            for chunk in self.lent.drain(..).flatten() {
+            // A leak is better than a chunk that has a new owner while the kernel writes to it.
+            for chunk in self.posted.drain(..).flatten() {
                 std::mem::forget(chunk);
             }
         }

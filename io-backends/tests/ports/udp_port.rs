@@ -616,7 +616,7 @@ fn a_refused_io_uring_is_said_in_words_and_replaced() {
     let opened = open(&spec, 0).unwrap();
     assert_eq!(opened.report.backend, Backend::Mmsg);
     let text = opened.report.to_string();
-    let said = "io_uring refused: io_uring_setup: EPERM (os error 1); perhaps a container's \
+    let said = "io_uring does not work here: io_uring_setup: EPERM (os error 1); perhaps a container's \
                 seccomp profile, or sysctl kernel.io_uring_disabled; using recvmmsg";
     assert!(text.contains(said), "{text}");
     assert!(opened.port.describe().ends_with("(mmsg)"));
