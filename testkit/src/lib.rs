@@ -2,10 +2,13 @@
 //!
 //! - [`Rng`]: random numbers from a seed that a failing test prints.
 //! - [`wait`]: waiting for a condition without sleeping, up to a deadline.
+//! - `sim`: switches on a simulated network, in virtual time (feature `sim`).
 //! - [`skipped`]: tests that cannot run on this machine, and the record of them.
 #![allow(clippy::unwrap_used)] // functions that only tests call are tests too
 
 mod rng;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod skipped;
 pub mod wait;
 

@@ -6,10 +6,6 @@ use std::{
     net::SocketAddr,
 };
 
-use crate::air::{
-    Air, Birth, Datagram, Dice, MS, Node, Pair, SECOND, hop, host, key, local, packet, path,
-    receive, send,
-};
 use strowger_crypto::{
     Nanos, Psk, SEALED_OVERHEAD_BYTES, Sealed, SeededEntropy,
     aead::Provider,
@@ -30,6 +26,13 @@ use strowger_io::{
     fault::{Fault, FaultSpec, Faults},
     memory,
 };
+use strowger_testkit::{
+    Rng,
+    sim::{
+        Datagram, MS, Node, NodeSpec, Pair, SECOND, SimNet, hop, host, identity, key, packet, path,
+        receive, send,
+    },
+};
 use strowger_wire::{Label, hello::Timestamp, link_header::SessionIndex};
 
 /// How many hostile packets; by default a run of seconds.
@@ -43,7 +46,7 @@ fn kind(bytes: &[u8]) -> u8 {
 
 /// Three switches in a row, an endpoint at each end.
 struct Row {
-    air: Air,
+    net: SimNet,
     nodes: Vec<Node>,
     first: Endpoint,
     last: Endpoint,
@@ -53,27 +56,27 @@ struct Row {
 
 impl Row {
     fn new() -> Self {
-        let (air, now) = (Air::default(), Now(1));
+        let (net, now) = (SimNet::default(), Now(1));
         let mut nodes: Vec<Node> =
-            (1..=3).map(|seed| Node::new(&air, &Birth::new(seed), now)).collect();
-        let b_at_a = nodes[0].peer(2, true, now);
-        let (a_at_b, c_at_b) = (nodes[1].peer(1, true, now), nodes[1].peer(3, true, now));
-        let b_at_c = nodes[2].peer(2, true, now);
-        let ((slot_a, first), (slot_c, last)) = (nodes[0].endpoint(), nodes[2].endpoint());
+            (1..=3).map(|seed| Node::new(&net, &NodeSpec::new(seed), now)).collect();
+        let b_at_a = nodes[0].add_peer(2, true, now);
+        let (a_at_b, c_at_b) = (nodes[1].add_peer(1, true, now), nodes[1].add_peer(3, true, now));
+        let b_at_c = nodes[2].add_peer(2, true, now);
+        let ((slot_a, first), (slot_c, last)) = (nodes[0].add_endpoint(), nodes[2].add_endpoint());
         let there = path(&[hop(slot_a, b_at_a), hop(a_at_b, c_at_b), hop(b_at_c, slot_c)]);
-        let mut row = Self { air, nodes, first, last, there, now };
+        let mut row = Self { net, nodes, first, last, there, now };
         for _ in 0..50 {
-            row.pass(100 * MS);
+            row.advance(100 * MS);
         }
         assert!(row.nodes.iter().all(Node::is_up));
         row
     }
 
-    fn pass(&mut self, ns: u64) {
+    fn advance(&mut self, ns: u64) {
         self.now.0 += ns;
         for _ in 0..3 {
             for node in &mut self.nodes {
-                node.turn(self.now);
+                node.poll(self.now);
             }
         }
     }
@@ -86,21 +89,21 @@ fn resident_pages() -> u64 {
 }
 
 /// A hostile version of something that flew once.
-fn bent(dice: &mut Dice, of: &Datagram, hosts: &[SocketAddr]) -> Datagram {
+fn bent(rng: &mut Rng, of: &Datagram, hosts: &[SocketAddr]) -> Datagram {
     let mut d = of.clone();
-    match dice.below(8) {
-        0 | 1 => (),                                      // replayed, from where it came
-        2 => (d.from, d.to) = (d.to, d.from),             // reflected
-        3 => d.bytes.truncate(dice.below(d.bytes.len())), // cut
+    match rng.below(8) {
+        0 | 1 => (),                                     // replayed, from where it came
+        2 => (d.from, d.to) = (d.to, d.from),            // reflected
+        3 => d.bytes.truncate(rng.below(d.bytes.len())), // cut
         4 => {
-            let bit = dice.below(8 * d.bytes.len());
+            let bit = rng.below(8 * d.bytes.len());
             d.bytes[bit / 8] ^= 1 << (bit % 8);
         }
-        5 => d.from = host(66),                     // from elsewhere
-        6 => d.to = hosts[dice.below(hosts.len())], // to another
+        5 => d.from = host(66),                    // from elsewhere
+        6 => d.to = hosts[rng.below(hosts.len())], // to another
         _ => {
-            let more = 1 + dice.below(40);
-            d.bytes.extend(dice.bytes(more));
+            let more = 1 + rng.below(40);
+            d.bytes.extend(rng.bytes(more));
         }
     }
     d
@@ -109,11 +112,11 @@ fn bent(dice: &mut Dice, of: &Datagram, hosts: &[SocketAddr]) -> Datagram {
 #[test]
 fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
     let mut row = Row::new();
-    let mut dice = Dice::new(0x06);
+    let mut rng = Rng::new(0x06);
     let hosts: Vec<SocketAddr> = row.nodes.iter().map(|node| node.at).collect();
-    let before: Vec<_> = row.nodes.iter_mut().map(Node::free).collect();
+    let before: Vec<_> = row.nodes.iter_mut().map(Node::free_chunks).collect();
     let mut memory = 0;
-    row.air.listen();
+    row.net.start_log();
     // What flew lately, and some of what flew long ago: under keys that are gone.
     let mut captured: Vec<Datagram> = Vec::new();
     let mut delivered = HashSet::new();
@@ -127,23 +130,22 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
                 break;
             }
             // Mostly of the last moments, where a window has to tell; reordered by being drawn so.
-            let newest = captured.len() - 1 - dice.below(captured.len().min(200));
-            let any = dice.below(captured.len());
-            let at = if dice.below(4) > 0 { newest } else { any };
-            let Datagram { from, to, bytes } = bent(&mut dice, &captured[at], &hosts);
-            row.air.throw(from, to, &bytes);
+            let newest = captured.len() - 1 - rng.below(captured.len().min(200));
+            let any = rng.below(captured.len());
+            let at = if rng.below(4) > 0 { newest } else { any };
+            let Datagram { from, to, bytes } = bent(&mut rng, &captured[at], &hosts);
+            row.net.inject(from, to, &bytes);
             hostile += 1;
         }
         // A few rekeyings in the whole run.
-        row.pass((600 * SECOND).saturating_mul(32) / wanted.max(3_200));
-        row.air.taken(host(66));
-        for d in row.air.heard() {
+        row.advance((600 * SECOND).saturating_mul(32) / wanted.max(3_200));
+        row.net.take_received(host(66));
+        for d in row.net.take_log() {
             forwarded += u64::from(kind(&d.bytes) == 4 && d.to == hosts[2] && d.bytes.len() > 100);
             if captured.len() < 4_000 {
                 captured.push(d);
             } else {
-                let at =
-                    if dice.below(8) > 0 { 2_000 + dice.below(2_000) } else { dice.below(2_000) };
+                let at = if rng.below(8) > 0 { 2_000 + rng.below(2_000) } else { rng.below(2_000) };
                 captured[at] = d;
             }
         }
@@ -158,7 +160,7 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
         }
     }
     for _ in 0..10 {
-        row.pass(100 * MS);
+        row.advance(100 * MS);
         while receive(&mut row.last).is_some() {}
     }
     assert_eq!((delivered.len() as u64, forwarded), (sent, sent), "each once, whatever else came");
@@ -167,7 +169,7 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
     assert!(replayed > hostile / 8 && forged > hostile / 500, "{replayed} {forged}");
     for (node, before) in row.nodes.iter_mut().zip(&before) {
         node.assert_even();
-        assert_eq!(node.free(), *before, "memory at {}", node.at);
+        assert_eq!(node.free_chunks(), *before, "memory at {}", node.at);
     }
     assert_eq!(row.nodes.iter().map(|node| node.switch.peers().len()).sum::<usize>(), 4);
     let delivered_bytes = delivered.capacity() as u64 * 16;
@@ -191,8 +193,9 @@ fn r6_of_what_a_bad_wire_repeats_bends_and_reorders_each_packet_arrives_at_most_
         delay_calls_max: 5,
     };
     let mut now = Now(1);
-    let mut nodes: Vec<Node> = (1..=3).map(|seed| Node::bare(&Birth::new(seed), now)).collect();
-    let before: Vec<_> = nodes.iter_mut().map(Node::free).collect();
+    let mut nodes: Vec<Node> =
+        (1..=3).map(|seed| Node::without_port(&NodeSpec::new(seed), now)).collect();
+    let before: Vec<_> = nodes.iter_mut().map(Node::free_chunks).collect();
     let mut join = |left: usize, seed: u64| {
         let (near, far) = memory::wire(512).expect("descriptors");
         let spec = FaultSpec { seed, rx: faults, tx: faults };
@@ -207,7 +210,8 @@ fn r6_of_what_a_bad_wire_repeats_bends_and_reorders_each_packet_arrives_at_most_
         (attach(left, left + 1, Box::new(near)), attach(left + 1, left, Box::new(far)))
     };
     let ((b_at_a, a_at_b), (c_at_b, b_at_c)) = (join(0, 3), join(1, 4));
-    let ((slot_a, mut first), (slot_c, mut last)) = (nodes[0].endpoint(), nodes[2].endpoint());
+    let ((slot_a, mut first), (slot_c, mut last)) =
+        (nodes[0].add_endpoint(), nodes[2].add_endpoint());
     let there = path(&[hop(slot_a, b_at_a), hop(a_at_b, c_at_b), hop(b_at_c, slot_c)]);
     let mut delivered = HashSet::new();
     let mut sent = 0_u64;
@@ -220,7 +224,7 @@ fn r6_of_what_a_bad_wire_repeats_bends_and_reorders_each_packet_arrives_at_most_
         }
         now.0 += (600 * SECOND).saturating_mul(16) / wanted.max(16_000);
         for _ in 0..2 {
-            nodes.iter_mut().for_each(|node| node.turn(now));
+            nodes.iter_mut().for_each(|node| node.poll(now));
         }
         while let Some(payload) = receive(&mut last) {
             let number = u64::from_be_bytes(payload[..8].try_into().expect("eight"));
@@ -231,7 +235,7 @@ fn r6_of_what_a_bad_wire_repeats_bends_and_reorders_each_packet_arrives_at_most_
     }
     for _ in 0..200 {
         now.0 += MS;
-        nodes.iter_mut().for_each(|node| node.turn(now));
+        nodes.iter_mut().for_each(|node| node.poll(now));
         while receive(&mut last).is_some() {}
     }
     assert!(delivered.len() as u64 > sent / 10, "{} of {sent}", delivered.len());
@@ -241,13 +245,13 @@ fn r6_of_what_a_bad_wire_repeats_bends_and_reorders_each_packet_arrives_at_most_
     }
     for (node, before) in nodes.iter_mut().zip(&before) {
         node.assert_even();
-        assert_eq!(node.free(), *before, "memory at {}", node.at);
+        assert_eq!(node.free_chunks(), *before, "memory at {}", node.at);
     }
 }
 
 #[test]
 fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
-    let two = |seed| Birth { workers: 2, ..Birth::new(seed) };
+    let two = |seed| NodeSpec { workers: 2, ..NodeSpec::new(seed) };
     let mut pair = Pair::with(two(1), two(2), |_, spec| spec);
     // A second endpoint of A, by the other worker: its packets leave on the other lane.
     let (slot, mut other) = {
@@ -258,12 +262,12 @@ fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
         let attach = strowger_engine::control::Attach::plain(port, Address::Only, behind, "other");
         (pair.a.switch.attach(attach).expect("a slot"), endpoint)
     };
-    let (b_at_a, a_at_b) = (pair.a.view(2).slot, pair.b.view(1).slot);
+    let (b_at_a, a_at_b) = (pair.a.peer_view(2).slot, pair.b.peer_view(1).slot);
     let slot_b = pair.b.switch.slots().iter().find(|s| s.slot != a_at_b).expect("two").slot;
     let to_b = path(&[hop(slot, b_at_a), hop(a_at_b, slot_b)]);
     pair.until_up();
-    pair.air.listen();
-    pair.air.lose(100_000, 9);
+    pair.net.start_log();
+    pair.net.set_loss(100_000, 9);
     let mut seen = HashSet::new();
     let mut lanes: HashMap<(SocketAddr, u8), u32> = HashMap::new();
     for round in 0..6_000_u32 {
@@ -272,11 +276,12 @@ fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
         send(&mut pair.at_b, pair.to_a, b"and back");
         if round % 50 == 0 {
             // The kernel moves flows meanwhile.
-            pair.air.steer(host(2), host(1), round as usize / 50 % 2);
-            pair.air.steer(host(1), host(2), round as usize / 100 % 2);
+            pair.net.steer(host(2), host(1), round as usize / 50 % 2);
+            pair.net.steer(host(1), host(2), round as usize / 100 % 2);
         }
-        pair.pass(100 * MS);
-        for d in pair.air.heard().into_iter().filter(|d| matches!(kind(&d.bytes), 4 | 5 | 8 | 9)) {
+        pair.advance(100 * MS);
+        for d in pair.net.take_log().into_iter().filter(|d| matches!(kind(&d.bytes), 4 | 5 | 8 | 9))
+        {
             *lanes.entry((d.from, d.bytes[0] & 15)).or_default() += 1;
             // Receiver, lane, session and counter: once, in all that was ever sealed.
             let header = [d.bytes[0] & 15, d.bytes[1], d.bytes[2], d.bytes[3]];
@@ -286,50 +291,50 @@ fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
         while receive(&mut pair.at_a).is_some() || receive(&mut pair.at_b).is_some() {}
     }
     assert!(lanes[&(host(1), 0)] > 4_000 && lanes[&(host(1), 1)] > 4_000, "{lanes:?}");
-    assert!(pair.a.view(2).handshakes >= 4);
+    assert!(pair.a.peer_view(2).handshakes >= 4);
     pair.assert_even();
 }
 
 /// A node with one peer that is not there, and an unknown peer's seat at host 66.
 struct Alone {
-    air: Air,
+    net: SimNet,
     node: Node,
     now: Now,
 }
 
 impl Alone {
     fn new(unknown_peers: Option<UnknownPeerPolicy>) -> Self {
-        let (air, now) = (Air::default(), Now(1));
-        let mut node = Node::new(&air, &Birth { unknown_peers, ..Birth::new(2) }, now);
-        node.peer(1, false, now);
-        let mut alone = Self { air, node, now };
-        alone.pass(MS);
-        alone.pass(MS);
+        let (net, now) = (SimNet::default(), Now(1));
+        let mut node = Node::new(&net, &NodeSpec { unknown_peers, ..NodeSpec::new(2) }, now);
+        node.add_peer(1, false, now);
+        let mut alone = Self { net, node, now };
+        alone.advance(MS);
+        alone.advance(MS);
         alone
     }
 
-    fn pass(&mut self, ns: u64) {
+    fn advance(&mut self, ns: u64) {
         self.now.0 += ns;
         for _ in 0..4 {
-            self.node.turn(self.now);
+            self.node.poll(self.now);
         }
     }
 
     /// What is answered to these bytes from there.
     fn ask(&mut self, from: SocketAddr, bytes: &[u8]) -> Vec<Vec<u8>> {
-        self.air.throw(from, self.node.at, bytes);
-        self.pass(1_000);
-        self.air.taken(from).into_iter().map(|d| d.bytes).collect()
+        self.net.inject(from, self.node.at, bytes);
+        self.advance(1_000);
+        self.net.take_received(from).into_iter().map(|d| d.bytes).collect()
     }
 
     /// Everything that could grow.
     fn state(&mut self) -> (usize, usize, Vec<(usize, usize)>) {
-        (self.node.switch.peers().len(), self.node.switch.slots().len(), self.node.free())
+        (self.node.switch.peers().len(), self.node.switch.slots().len(), self.node.free_chunks())
     }
 
     /// XX by hand, from `from`: the session, if there is one.
     fn discover(&mut self, from: SocketAddr, seed: u8) -> Option<Transport> {
-        let (local, offer) = (local(seed), Offer::default());
+        let (local, offer) = (identity(seed), Offer::default());
         let mut entropy = SeededEntropy::new(u64::from(seed) ^ self.now.0);
         let index = SessionIndex::new(1_000 + u32::from(seed)).expect("small");
         for _ in 0..4 {
@@ -356,7 +361,7 @@ impl Alone {
 
 /// An initiation that only `from` can have made, for the node with this seed.
 fn initiation(from: u8, to: u8, at: u64) -> Vec<u8> {
-    let (local, offer) = (local(from), Offer::default());
+    let (local, offer) = (identity(from), Offer::default());
     let index = SessionIndex::new(77).expect("small");
     let ours = LocalParams { local: &local, offer: &offer, index, timestamp: Timestamp(at) };
     let mut entropy = SeededEntropy::new(at);
@@ -367,21 +372,21 @@ fn initiation(from: u8, to: u8, at: u64) -> Vec<u8> {
 fn r8_unauthenticated_bytes_create_no_state_and_get_at_most_one_reply_no_larger() {
     for unknown_peers in [None, Some(UnknownPeerPolicy::default().with_links_max(4))] {
         let mut alone = Alone::new(unknown_peers);
-        let mut dice = Dice::new(0x08);
+        let mut rng = Rng::new(0x08);
         let before = alone.state();
         let stranger = initiation(9, 2, 5);
         for round in 0..4_000 {
             let mut bytes = match round % 4 {
                 // The lengths that handshakes have, and any other.
-                0 => dice.bytes(896),
+                0 => rng.bytes(896),
                 1 => {
-                    let len = dice.below(1_500);
-                    dice.bytes(len)
+                    let len = rng.below(1_500);
+                    rng.bytes(len)
                 }
                 // An unknown peer's, good but for one bit.
                 2 => {
                     let mut bytes = stranger.clone();
-                    let bit = dice.below(8 * bytes.len());
+                    let bit = rng.below(8 * bytes.len());
                     bytes[bit / 8] ^= 1 << (bit % 8);
                     bytes
                 }
@@ -406,13 +411,13 @@ fn r8_unauthenticated_bytes_create_no_state_and_get_at_most_one_reply_no_larger(
 #[test]
 fn r8_junk_addressed_to_a_handshake_is_no_occasion_for_an_initiation() {
     let mut pair = Pair::new();
-    pair.air.listen();
-    pair.air.lose(1_000_000, 0); // nothing arrives: A tries again and again
+    pair.net.start_log();
+    pair.net.set_loss(1_000_000, 0); // nothing arrives: A tries again and again
     let (mut awaited, mut tries): (Option<[u8; 4]>, u32) = (None, 0);
     for _ in 0..600 {
-        pair.pass(50 * MS);
+        pair.advance(50 * MS);
         // Junk to each index at which A awaits an answer, also when it is about to try again.
-        for d in pair.air.heard().iter().filter(|d| d.from == host(1) && kind(&d.bytes) == 1) {
+        for d in pair.net.take_log().iter().filter(|d| d.from == host(1) && kind(&d.bytes) == 1) {
             assert_ne!(d.to, host(66), "somebody was told something");
             awaited = Some(d.bytes[4..8].try_into().expect("an initiation"));
             tries += 1;
@@ -421,12 +426,12 @@ fn r8_junk_addressed_to_a_handshake_is_no_occasion_for_an_initiation() {
             for (first, rest) in [(0x20, 392), (0x30, 56)] {
                 let junk =
                     [&[first, index[1], index[2], index[3]], &vec![0; 4 + rest][..]].concat();
-                pair.air.throw(host(66), host(1), &junk);
+                pair.net.inject(host(66), host(1), &junk);
             }
         }
         pair.now.0 += 400 * MS;
-        pair.a.turn(pair.now);
-        pair.a.turn(pair.now);
+        pair.a.poll(pair.now);
+        pair.a.poll(pair.now);
     }
     assert!(tries > 10, "{tries}");
     let unproved =
@@ -445,12 +450,12 @@ fn r8_cookies_under_load_let_in_who_receives_where_it_sends_from() {
         for _ in 0..100 {
             // From addresses where nobody receives, or nobody answers.
             *n = n.wrapping_add(1);
-            alone.air.throw(host(100 + *n % 100), host(2), &flood);
+            alone.net.inject(host(100 + *n % 100), host(2), &flood);
             *asked += 1;
         }
-        alone.pass(ns);
+        alone.advance(ns);
         for n in 100..200 {
-            for d in alone.air.taken(host(n)) {
+            for d in alone.net.take_received(host(n)) {
                 assert!(kind(&d.bytes) == 3 && d.bytes.len() == 64, "a cookie or nothing");
                 *answered += 1;
             }
@@ -462,14 +467,14 @@ fn r8_cookies_under_load_let_in_who_receives_where_it_sends_from() {
     assert!(answered > asked / 20 && answered <= asked, "{answered} answers of {asked}");
     assert_eq!(alone.state(), before, "a flood leaves nothing");
     // The peer, from an address that nobody knows, in the midst of it.
-    let mut peer = Node::new(&alone.air, &Birth::new(1), alone.now);
-    peer.peer(2, true, alone.now);
+    let mut peer = Node::new(&alone.net, &NodeSpec::new(1), alone.now);
+    peer.add_peer(2, true, alone.now);
     let began = alone.now.0;
-    while !(peer.is_up() && alone.node.view(1).is_up()) {
+    while !(peer.is_up() && alone.node.peer_view(1).is_up()) {
         run(&mut alone, 10 * MS, &mut asked, &mut answered, &mut spoofed);
-        peer.turn(alone.now);
+        peer.poll(alone.now);
         run(&mut alone, 1, &mut asked, &mut answered, &mut spoofed);
-        peer.turn(alone.now);
+        peer.poll(alone.now);
         assert!(alone.now.0 - began < 20 * SECOND, "kept out by a flood");
     }
     alone.node.assert_even();
@@ -482,21 +487,21 @@ fn r12_noise_with_wrong_macs_spends_nobody_s_budget() {
     *noise.last_chunk_mut().expect("long") = [7; 32]; // both macs
     let throw = |alone: &Alone| {
         for n in 0..20 {
-            alone.air.throw(host(100 + n), host(2), &noise);
+            alone.net.inject(host(100 + n), host(2), &noise);
         }
     };
     for _ in 0..1_000 {
         throw(&alone);
-        alone.pass(MS);
+        alone.advance(MS);
     }
-    let mut peer = Node::new(&alone.air, &Birth::new(1), alone.now);
-    peer.peer(2, true, alone.now);
+    let mut peer = Node::new(&alone.net, &NodeSpec::new(1), alone.now);
+    peer.add_peer(2, true, alone.now);
     for round in 0..300 {
         throw(&alone);
-        alone.pass(MS);
-        peer.turn(alone.now);
-        alone.pass(1);
-        peer.turn(alone.now);
+        alone.advance(MS);
+        peer.poll(alone.now);
+        alone.advance(1);
+        peer.poll(alone.now);
         if peer.is_up() && alone.node.is_up() {
             assert!(round < 10, "in {round} rounds");
             return;
@@ -509,8 +514,8 @@ fn r12_noise_with_wrong_macs_spends_nobody_s_budget() {
 fn r12_a_flood_of_strangers_does_not_keep_a_known_peer_from_its_new_keys() {
     let mut pair = Pair::new();
     pair.until_up();
-    pair.wait(100);
-    let before = pair.a.view(2).handshakes;
+    pair.run_for(100);
+    let before = pair.a.peer_view(2).handshakes;
     let mut noise = initiation(9, 2, 5);
     *noise.last_chunk_mut().expect("long") = [7; 32];
     for _ in 0..250 {
@@ -519,31 +524,31 @@ fn r12_a_flood_of_strangers_does_not_keep_a_known_peer_from_its_new_keys() {
         for _ in 0..4 {
             // Before whatever A sends, and more than the queue holds.
             for n in 0..200 {
-                pair.air.throw(host(100 + n % 100), host(2), &noise);
+                pair.net.inject(host(100 + n % 100), host(2), &noise);
             }
-            pair.a.turn(pair.now);
-            pair.b.turn(pair.now);
+            pair.a.poll(pair.now);
+            pair.b.poll(pair.now);
         }
         while receive(&mut pair.at_b).is_some() {}
     }
-    assert!(pair.a.view(2).handshakes > before, "no new keys");
+    assert!(pair.a.peer_view(2).handshakes > before, "no new keys");
     assert!(pair.b.count(Discard::PuntFull) > 0, "the flood was larger than its queue");
-    assert!(pair.talks());
+    assert!(pair.carries_packets());
     pair.assert_even();
 }
 
 #[test]
 fn r12_a_known_peer_s_flood_of_handshakes_does_not_keep_another_from_its_new_keys() {
     let mut pair = Pair::new();
-    pair.b.peer(3, true, pair.now);
-    while !(pair.a.is_up() && pair.b.view(1).is_up()) {
-        pair.pass(100 * MS);
+    pair.b.add_peer(3, true, pair.now);
+    while !(pair.a.is_up() && pair.b.peer_view(1).is_up()) {
+        pair.advance(100 * MS);
     }
-    pair.wait(100);
-    let before = pair.a.view(2).handshakes;
+    pair.run_for(100);
+    let before = pair.a.peer_view(2).handshakes;
     // Whole and new, of one whom B knows.
     let mut flood = initiation(3, 2, 5);
-    pair.air.listen();
+    pair.net.start_log();
     for turn in 0..250 {
         send(&mut pair.at_a, pair.to_b, b"as ever");
         pair.now.0 += 100 * MS;
@@ -552,15 +557,15 @@ fn r12_a_known_peer_s_flood_of_handshakes_does_not_keep_another_from_its_new_key
                 flood = initiation(3, 2, 6 + 4 * turn + quarter);
             }
             for _ in 0..200 {
-                pair.air.throw(host(3), host(2), &flood);
+                pair.net.inject(host(3), host(2), &flood);
             }
-            pair.a.turn(pair.now);
-            pair.b.turn(pair.now);
+            pair.a.poll(pair.now);
+            pair.b.poll(pair.now);
         }
         while receive(&mut pair.at_b).is_some() {}
     }
-    assert!(pair.a.view(2).handshakes > before, "no new keys");
-    let heard = pair.air.heard();
+    assert!(pair.a.peer_view(2).handshakes > before, "no new keys");
+    let heard = pair.net.take_log();
     let cookies = |to| heard.iter().filter(|d| d.to == host(to) && kind(&d.bytes) == 3).count();
     assert_eq!(cookies(1), 0, "who floods not is asked for nothing");
     assert!(cookies(3) > 0, "who floods is");
@@ -593,14 +598,14 @@ fn sealed(keys: &mut Transport, what: Sealed, body: &[u8], now: Now) -> Vec<u8> 
 fn a_stranger_has_a_slot_and_reaches_nothing_by_it() {
     let policy = UnknownPeerPolicy::default().with_links_max(4);
     let mut alone = Alone::new(Some(policy));
-    let (slot, mut endpoint) = alone.node.endpoint();
-    alone.pass(MS);
-    alone.pass(MS);
+    let (slot, mut endpoint) = alone.node.add_endpoint();
+    alone.advance(MS);
+    alone.advance(MS);
     let mut keys = alone.discover(host(66), 9).expect("a session");
-    let view = alone.node.view(9);
+    let view = alone.node.peer_view(9);
     assert!(view.is_unknown && view.rights == Rights::NONE);
-    alone.pass(MS);
-    let other = alone.node.view(1).slot;
+    alone.advance(MS);
+    let other = alone.node.peer_view(1).slot;
     for (n, to) in [slot, other, 1].into_iter().enumerate() {
         let label = match to {
             1 => Label::here(),
@@ -611,9 +616,9 @@ fn a_stranger_has_a_slot_and_reaches_nothing_by_it() {
         bytes[8 + 4..8 + 6].fill(0); // it comes from a switch: no bits are used yet
         bytes[16..24].copy_from_slice(&label.register().to_be_bytes());
         let frame = sealed(&mut keys, Sealed::Data, &bytes[8..], alone.now);
-        alone.air.throw(host(66), host(2), &frame);
-        alone.pass(MS);
-        alone.pass(MS);
+        alone.net.inject(host(66), host(2), &frame);
+        alone.advance(MS);
+        alone.advance(MS);
         assert_eq!(alone.node.count(Discard::NotAllowed), n as u64 + 1, "to {to}");
         assert!(receive(&mut endpoint).is_none());
     }
@@ -628,7 +633,7 @@ fn strangers_are_few_and_give_their_slots_back() {
     assert_eq!((got, alone.node.switch.peers().len()), (3, 1 + 3));
     // Never heard again: their keys grow old, and others may come.
     for _ in 0..3_000 {
-        alone.pass(100 * MS);
+        alone.advance(100 * MS);
     }
     assert_eq!((alone.node.switch.peers().len(), alone.node.switch.slots().len()), (1, 1));
     assert!(alone.discover(host(40), 40).is_some());
@@ -644,7 +649,7 @@ fn a_stranger_that_is_never_heard_gives_its_slot_back_within_seconds() {
         assert!(alone.discover(host(n), n).is_some());
         assert!(alone.discover(host(n + 50), n + 50).is_none(), "one at a time");
         let waited = (0..100).find(|_| {
-            alone.pass(100 * MS);
+            alone.advance(100 * MS);
             alone.node.switch.peers().len() == 1
         });
         assert!((45..60).contains(&waited.expect("it went")), "{waited:?} tenths of a second");
@@ -656,7 +661,7 @@ fn a_stranger_that_is_never_heard_gives_its_slot_back_within_seconds() {
 fn a_stranger_s_third_message_replayed_makes_no_second_session() {
     let policy = UnknownPeerPolicy::default().with_links_max(4);
     let mut alone = Alone::new(Some(policy));
-    let (local, offer) = (local(9), Offer::default());
+    let (local, offer) = (identity(9), Offer::default());
     let index = SessionIndex::new(1_009).expect("small");
     let mut entropy = SeededEntropy::new(9);
     let ours = LocalParams { local: &local, offer: &offer, index, timestamp: Timestamp(5) };
@@ -667,11 +672,11 @@ fn a_stranger_s_third_message_replayed_makes_no_second_session() {
     let msg3 = waiting.read_response(&answer).expect("readable").finish(&ours, None);
     let msg3 = msg3.expect("agreed").1;
     alone.ask(host(66), &msg3);
-    let view = alone.node.view(9);
+    let view = alone.node.peer_view(9);
     for _ in 0..10 {
         alone.ask(host(66), &msg3);
         alone.ask(host(67), &msg3);
-        assert_eq!(alone.node.view(9).slot, view.slot);
+        assert_eq!(alone.node.peer_view(9).slot, view.slot);
         assert_eq!(alone.node.switch.peers().len(), 2);
     }
 }
@@ -680,27 +685,27 @@ fn a_stranger_s_third_message_replayed_makes_no_second_session() {
 fn who_has_a_peer_s_key_and_not_its_psk_does_not_come_in_by_xx() {
     let policy = UnknownPeerPolicy::default().with_links_max(4);
     let mut alone = Alone::new(Some(policy));
-    let mut spec = alone.node.spec(5, false);
+    let mut spec = alone.node.peer_spec(5, false);
     spec = spec.with_psk(Psk::from_bytes([5; 32]));
     alone.node.switch.add_peer(spec, alone.now).expect("a slot");
     alone.discover(host(66), 5); // says only whether the peer is known
     for _ in 0..20 {
-        alone.pass(100 * MS);
+        alone.advance(100 * MS);
     }
-    assert_eq!(alone.node.view(5).handshakes, 0);
+    assert_eq!(alone.node.peer_view(5).handshakes, 0);
     assert!(alone.node.count(Discard::NotAllowed) > 0);
 }
 
 #[test]
 fn a_pinned_identity_is_the_only_one() {
     for (pinned, comes_up) in [(2, true), (7, false)] {
-        let mut pair = Pair::with(Birth::new(1), Birth::new(2), |own, spec| {
-            if own == 1 { spec.with_identity(*local(pinned).identity()) } else { spec }
+        let mut pair = Pair::with(NodeSpec::new(1), NodeSpec::new(2), |own, spec| {
+            if own == 1 { spec.with_identity(*identity(pinned).identity()) } else { spec }
         });
-        pair.wait(30);
+        pair.run_for(30);
         assert_eq!(pair.a.is_up() && pair.b.is_up(), comes_up);
-        let who = local(2).identity().peer_id();
-        let told = Event::PeerRefused(pair.a.view(2).slot, who);
+        let who = identity(2).identity().peer_id();
+        let told = Event::PeerRefused(pair.a.peer_view(2).slot, who);
         let told = pair.a.events.iter().filter(|event| **event == told).count();
         assert_eq!(told, usize::from(!comes_up), "once, however often it comes");
         assert_eq!(pair.a.count(Discard::HandshakeIdentity) > 1, !comes_up);
@@ -711,14 +716,14 @@ fn a_pinned_identity_is_the_only_one() {
 fn r12_a_peer_that_shouts_drowns_out_no_other() {
     let policy = UnknownPeerPolicy::default().with_links_max(4);
     let liveness = Liveness::new(std::time::Duration::from_nanos(200 * MS)).with_always(true);
-    let birth = Birth { unknown_peers: Some(policy), ..Birth::new(2) };
-    let mut pair = Pair::with(Birth::new(1), birth, |_, spec| spec.with_liveness(liveness));
+    let birth = NodeSpec { unknown_peers: Some(policy), ..NodeSpec::new(2) };
+    let mut pair = Pair::with(NodeSpec::new(1), birth, |_, spec| spec.with_liveness(liveness));
     pair.until_up();
     // An unknown peer with a session floods B with challenges and keepalives, which B must look at.
-    let Pair { air, b, now, a, at_a, at_b, to_b, to_a } = pair;
-    let mut alone = Alone { air: air.clone(), node: b, now };
+    let Pair { net, b, now, a, at_a, at_b, to_b, to_a } = pair;
+    let mut alone = Alone { net: net.clone(), node: b, now };
     let mut keys = alone.discover(host(66), 9).expect("a session");
-    let mut pair = Pair { air, b: alone.node, now: alone.now, a, at_a, at_b, to_b, to_a };
+    let mut pair = Pair { net, b: alone.node, now: alone.now, a, at_a, at_b, to_b, to_a };
     pair.b.events.clear();
     pair.a.events.clear();
     for round in 0..600 {
@@ -729,17 +734,17 @@ fn r12_a_peer_that_shouts_drowns_out_no_other() {
                 (Sealed::Data, &[][..])
             };
             let frame = sealed(&mut keys, what, body, pair.now);
-            pair.air.throw(host(66), host(2), &frame);
+            pair.net.inject(host(66), host(2), &frame);
         }
-        pair.pass(10 * MS);
-        let answers = pair.air.taken(host(66)).len();
+        pair.advance(10 * MS);
+        let answers = pair.net.take_received(host(66)).len();
         assert!(answers <= 100, "{answers} answers in round {round}");
     }
     let is_down = |event: &Event| matches!(event, Event::LinkDown(_));
     assert!(!pair.a.events.iter().any(is_down), "{:?}", pair.a.events);
     assert!(!pair.b.events.iter().any(is_down), "{:?}", pair.b.events);
     assert!(pair.b.count(Discard::OverBudget) > 0);
-    assert!(pair.talks());
+    assert!(pair.carries_packets());
     pair.assert_even();
 }
 
@@ -748,18 +753,18 @@ fn r12_r23_a_flood_for_the_switch_itself_takes_down_no_link() {
     let rights = Rights { control: true, ..Rights::NONE };
     let policy = UnknownPeerPolicy::default().with_links_max(4).with_rights(rights);
     let liveness = Liveness::new(std::time::Duration::from_nanos(200 * MS)).with_always(true);
-    let birth = Birth { unknown_peers: Some(policy), ..Birth::new(2) };
-    let mut pair = Pair::with(Birth::new(1), birth, |_, spec| spec.with_liveness(liveness));
+    let birth = NodeSpec { unknown_peers: Some(policy), ..NodeSpec::new(2) };
+    let mut pair = Pair::with(NodeSpec::new(1), birth, |_, spec| spec.with_liveness(liveness));
     pair.until_up();
-    let Pair { air, b, now, a, at_a, at_b, to_b, to_a } = pair;
-    let mut alone = Alone { air: air.clone(), node: b, now };
+    let Pair { net, b, now, a, at_a, at_b, to_b, to_a } = pair;
+    let mut alone = Alone { net: net.clone(), node: b, now };
     let mut keys = alone.discover(host(66), 9).expect("a session");
-    let mut pair = Pair { air, b: alone.node, now: alone.now, a, at_a, at_b, to_b, to_a };
+    let mut pair = Pair { net, b: alone.node, now: alone.now, a, at_a, at_b, to_b, to_a };
     let mut ping = packet(Label::here(), &PING);
     ping[8 + 1] |= 0x40; // a control message
     pair.b.events.clear();
     pair.a.events.clear();
-    let slot = pair.b.view(1).slot;
+    let slot = pair.b.peer_view(1).slot;
     let discards = |pair: &Pair| {
         pair.b.switch.slots().iter().find(|view| view.slot == slot).expect("its slot").discards
     };
@@ -767,7 +772,7 @@ fn r12_r23_a_flood_for_the_switch_itself_takes_down_no_link() {
     for round in 0..300 {
         for _ in 0..600 {
             let frame = sealed(&mut keys, Sealed::Data, &ping[8..], pair.now);
-            pair.air.throw(host(66), host(2), &frame);
+            pair.net.inject(host(66), host(2), &frame);
         }
         // The worker sees them all before the slow path has its turn.
         for _ in 0..4 {
@@ -776,12 +781,12 @@ fn r12_r23_a_flood_for_the_switch_itself_takes_down_no_link() {
         if round % 10 == 0 {
             // The peer moves, so that it is asked where it is, and answers.
             let outer = host(1 + 10 * (round / 10 % 2) as u8);
-            pair.air.move_to(host(1), outer);
+            pair.net.move_socket(host(1), outer);
         }
-        pair.a.turn(pair.now);
+        pair.a.poll(pair.now);
         pair.b.workers[0].poll(pair.now);
-        pair.pass(20 * MS);
-        pair.air.taken(host(66));
+        pair.advance(20 * MS);
+        pair.net.take_received(host(66));
     }
     let is_down = |event: &Event| matches!(event, Event::LinkDown(_));
     assert!(!pair.a.events.iter().any(is_down), "{:?}", pair.a.events);
@@ -789,8 +794,8 @@ fn r12_r23_a_flood_for_the_switch_itself_takes_down_no_link() {
     assert_eq!(discards(&pair), before, "nothing of the innocent's was refused");
     assert!(pair.b.count(Discard::OverBudget) + pair.b.count(Discard::PuntFull) > 100_000);
     // It has moved a moment ago. A challenge that the move made get lost is forgotten after 5 s.
-    (0..300).for_each(|_| pair.pass(20 * MS));
-    assert!(pair.talks());
+    (0..300).for_each(|_| pair.advance(20 * MS));
+    assert!(pair.carries_packets());
     pair.assert_even();
 }
 
@@ -803,33 +808,33 @@ fn each_right_opens_one_way_and_no_other() {
         ("none", Rights::NONE),
     ];
     for (name, rights) in rights {
-        let (air, now) = (Air::default(), Now(1));
+        let (net, now) = (SimNet::default(), Now(1));
         let mut nodes: Vec<Node> =
-            (1..=3).map(|seed| Node::new(&air, &Birth::new(seed), now)).collect();
-        let b_at_a = nodes[0].peer(2, true, now);
-        let mut spec = nodes[1].spec(1, true);
+            (1..=3).map(|seed| Node::new(&net, &NodeSpec::new(seed), now)).collect();
+        let b_at_a = nodes[0].add_peer(2, true, now);
+        let mut spec = nodes[1].peer_spec(1, true);
         spec = spec.with_rights(rights);
         let a_at_b = nodes[1].switch.add_peer(spec, now).expect("a slot");
-        let c_at_b = nodes[1].peer(3, true, now);
-        let b_at_c = nodes[2].peer(2, true, now);
-        let (slot_a, first) = nodes[0].endpoint();
-        let (slot_b, mut at_b) = nodes[1].endpoint();
-        let (slot_c, last) = nodes[2].endpoint();
+        let c_at_b = nodes[1].add_peer(3, true, now);
+        let b_at_c = nodes[2].add_peer(2, true, now);
+        let (slot_a, first) = nodes[0].add_endpoint();
+        let (slot_b, mut at_b) = nodes[1].add_endpoint();
+        let (slot_c, last) = nodes[2].add_endpoint();
         let there = path(&[hop(slot_a, b_at_a), hop(a_at_b, c_at_b), hop(b_at_c, slot_c)]);
-        let mut row = Row { air, nodes, first, last, there, now };
+        let mut row = Row { net, nodes, first, last, there, now };
         for _ in 0..30 {
-            row.pass(100 * MS);
+            row.advance(100 * MS);
         }
         let refused = |row: &Row| row.nodes[1].count(Discard::NotAllowed);
 
         send(&mut row.first, row.there, b"through");
-        row.pass(MS);
+        row.advance(MS);
         assert_eq!(receive(&mut row.last).is_some(), rights.transit, "{name}: transit");
         assert_eq!(refused(&row), u64::from(!rights.transit), "{name}: transit");
 
         let before = refused(&row);
         send(&mut row.first, path(&[hop(slot_a, b_at_a), hop(a_at_b, slot_b)]), b"to the endpoint");
-        row.pass(MS);
+        row.advance(MS);
         assert_eq!(receive(&mut at_b).is_some(), rights.endpoints, "{name}: endpoints");
         assert_eq!(refused(&row) - before, u64::from(!rights.endpoints), "{name}: endpoints");
 
@@ -841,8 +846,8 @@ fn each_right_opens_one_way_and_no_other() {
         frame.bytes_mut().copy_from_slice(&question);
         let before = refused(&row);
         row.first.send(frame).expect("room");
-        row.pass(MS);
-        row.pass(MS);
+        row.advance(MS);
+        row.advance(MS);
         assert_eq!(refused(&row) - before, u64::from(!rights.control), "{name}: control");
         row.nodes.iter().for_each(Node::assert_even);
     }

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 
-use crate::air::{Air, Birth, Datagram, MS, Node, Pair, SECOND, host, key, local};
 use strowger_crypto::beacon;
 use strowger_engine::{
     Now,
@@ -16,6 +15,9 @@ use strowger_engine::{
     link::Rights,
 };
 use strowger_frame::Address;
+use strowger_testkit::sim::{
+    Datagram, MS, Node, NodeSpec, Pair, SECOND, SimNet, host, identity, key,
+};
 use strowger_wire::{
     beacon::BEACON_BYTES,
     limits::{INITIATION_BYTES, MAC_BYTES},
@@ -46,60 +48,60 @@ fn at(number: u8) -> Option<Address> {
 }
 
 /// Carries what was sent to the group to these.
-fn carry(air: &Air, to: &[SocketAddr]) -> Vec<Datagram> {
-    let said = air.taken(host(GROUP));
+fn deliver(net: &SimNet, to: &[SocketAddr]) -> Vec<Datagram> {
+    let said = net.take_received(host(GROUP));
     for beacon in &said {
         for &to in to.iter().filter(|to| **to != beacon.from) {
-            air.throw(beacon.from, to, &beacon.bytes);
+            net.inject(beacon.from, to, &beacon.bytes);
         }
     }
     said
 }
 
 /// Time goes on, and beacons reach both.
-fn wait(pair: &mut Pair, seconds: u64) {
+fn run_for(pair: &mut Pair, seconds: u64) {
     for _ in 0..10 * seconds {
-        pair.pass(100 * MS);
-        carry(&pair.air, &[pair.a.at, pair.b.at]);
-        pair.pass(1_000);
+        pair.advance(100 * MS);
+        deliver(&pair.net, &[pair.a.at, pair.b.at]);
+        pair.advance(1_000);
     }
 }
 
-/// One node in the air that hears beacons, and a peer with seed 1 that it knows the key of.
+/// One node in the net that hears beacons, and a peer with seed 1 that it knows the key of.
 struct Listener {
-    air: Air,
+    net: SimNet,
     node: Node,
     now: Now,
 }
 
 impl Listener {
     fn new(unknown_peers: Option<UnknownPeerPolicy>) -> Self {
-        let (air, now) = (Air::default(), Now(1));
-        let mut node = Node::new(&air, &Birth { unknown_peers, ..Birth::new(2) }, now);
-        node.peer(1, false, now);
+        let (net, now) = (SimNet::default(), Now(1));
+        let mut node = Node::new(&net, &NodeSpec { unknown_peers, ..NodeSpec::new(2) }, now);
+        node.add_peer(1, false, now);
         hears(&mut node);
-        let mut listener = Self { air, node, now };
-        listener.pass(SECOND);
-        listener.air.taken(host(GROUP));
+        let mut listener = Self { net, node, now };
+        listener.advance(SECOND);
+        listener.net.take_received(host(GROUP));
         listener
     }
 
-    fn pass(&mut self, ns: u64) {
+    fn advance(&mut self, ns: u64) {
         self.now.0 += ns;
         for _ in 0..4 {
-            self.node.turn(self.now);
+            self.node.poll(self.now);
         }
     }
 
     /// What comes of these bytes from there.
     fn hear(&mut self, from: SocketAddr, bytes: &[u8]) -> Vec<Datagram> {
-        self.air.throw(from, self.node.at, bytes);
-        self.pass(1_000);
-        self.air.taken(from)
+        self.net.inject(from, self.node.at, bytes);
+        self.advance(1_000);
+        self.net.take_received(from)
     }
 
     fn state(&mut self) -> (usize, usize, Vec<(usize, usize)>) {
-        (self.node.switch.peers().len(), self.node.switch.slots().len(), self.node.free())
+        (self.node.switch.peers().len(), self.node.switch.slots().len(), self.node.free_chunks())
     }
 }
 
@@ -107,7 +109,7 @@ impl Listener {
 fn forged(mut bytes: [u8; BEACON_BYTES], over: &[u8], at: usize) -> [u8; BEACON_BYTES] {
     bytes[at..at + over.len()].copy_from_slice(over);
     let (covered, mac) = bytes.split_at_mut(BEACON_BYTES - MAC_BYTES);
-    mac.copy_from_slice(&beacon::network_mac(local(1).network(), covered));
+    mac.copy_from_slice(&beacon::network_mac(identity(1).network(), covered));
     bytes
 }
 
@@ -116,11 +118,13 @@ fn beacons_are_said_where_they_are_wanted_seldom_and_not_in_step() {
     let mut listener = Listener::new(None);
     let mut said = Vec::new();
     for _ in 0..4_000 {
-        listener.pass(100 * MS);
-        said.extend(listener.air.taken(host(GROUP)).into_iter().map(|d| (listener.now.0, d)));
+        listener.advance(100 * MS);
+        said.extend(
+            listener.net.take_received(host(GROUP)).into_iter().map(|d| (listener.now.0, d)),
+        );
     }
     assert!((35..=45).contains(&said.len()), "{} in 400 s", said.len());
-    assert!(said.iter().all(|(_, d)| d.bytes == beacon::encode(&local(2))));
+    assert!(said.iter().all(|(_, d)| d.bytes == beacon::encode(&identity(2))));
     let gaps: Vec<u64> = said.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
     let early_to_late = INTERVAL * 3 / 4..=INTERVAL * 5 / 4 + SECOND;
     assert!(gaps.iter().all(|gap| early_to_late.contains(gap)), "{gaps:?}");
@@ -128,25 +132,26 @@ fn beacons_are_said_where_they_are_wanted_seldom_and_not_in_step() {
 
     listener.node.switch.set_beacon(listener.node.port, None);
     for _ in 0..600 {
-        listener.pass(100 * MS);
+        listener.advance(100 * MS);
     }
-    assert!(listener.air.taken(host(GROUP)).is_empty());
+    assert!(listener.net.take_received(host(GROUP)).is_empty());
     let kinds = listener.node.count(Discard::BadLinkKind);
-    assert!(listener.hear(host(1), &beacon::encode(&local(1))).is_empty());
+    assert!(listener.hear(host(1), &beacon::encode(&identity(1))).is_empty());
     assert_eq!(listener.node.count(Discard::BadLinkKind), kinds + 1);
     listener.node.assert_even();
 }
 
 #[test]
 fn off_by_default_beacons_are_neither_said_nor_heard() {
-    let mut pair =
-        Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.with_address(None::<Address>));
-    pair.wait(60);
-    assert!(pair.air.taken(host(GROUP)).is_empty());
-    pair.air.throw(host(2), host(1), &beacon::encode(&local(2)));
-    pair.wait(1);
+    let mut pair = Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| {
+        spec.with_address(None::<Address>)
+    });
+    pair.run_for(60);
+    assert!(pair.net.take_received(host(GROUP)).is_empty());
+    pair.net.inject(host(2), host(1), &beacon::encode(&identity(2)));
+    pair.run_for(1);
     assert_eq!(pair.a.count(Discard::BadLinkKind), 1);
-    assert!(!pair.a.is_up() && pair.air.taken(host(2)).is_empty());
+    assert!(!pair.a.is_up() && pair.net.take_received(host(2)).is_empty());
     pair.assert_even();
 }
 
@@ -154,33 +159,39 @@ fn off_by_default_beacons_are_neither_said_nor_heard() {
 fn peers_of_whom_only_the_keys_are_known_find_each_other() {
     // Said by either, or by both.
     for who in 1..4 {
-        let mut pair =
-            Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.with_address(None::<Address>));
+        let mut pair = Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| {
+            spec.with_address(None::<Address>)
+        });
         hears(&mut pair.a);
         hears(&mut pair.b);
         if who != 3 {
             // One of them hears, but is never heard.
-            pair.air.cut(host(GROUP), true);
+            pair.net.cut(host(GROUP), true);
         }
         let says = |pair: &Pair, number: u8| {
-            let bytes = beacon::encode(&local(number));
+            let bytes = beacon::encode(&identity(number));
             let to = if number == 1 { host(2) } else { host(1) };
-            pair.air.throw(host(number), to, &bytes);
+            pair.net.inject(host(number), to, &bytes);
         };
-        wait(&mut pair, 2);
+        run_for(&mut pair, 2);
         if who != 3 {
             assert!(!pair.a.is_up() && !pair.b.is_up());
             says(&pair, who);
-            wait(&mut pair, 3);
+            run_for(&mut pair, 3);
         }
-        assert!(pair.talks(), "{who}: {:?} {:?}", pair.a.switch.peers(), pair.b.switch.peers());
-        assert_eq!((pair.a.view(2).at, pair.b.view(1).at), (at(2), at(1)));
+        assert!(
+            pair.carries_packets(),
+            "{who}: {:?} {:?}",
+            pair.a.switch.peers(),
+            pair.b.switch.peers()
+        );
+        assert_eq!((pair.a.peer_view(2).at, pair.b.peer_view(1).at), (at(2), at(1)));
         let is_told = |event: &Event| matches!(event, Event::PeerSuggested { slot: Some(_), .. });
         let [a, b] = [&pair.a, &pair.b].map(|node| node.events.iter().any(is_told));
         assert!(if who == 3 { a || b } else { (a, b) == (who == 2, who == 1) });
         // And they stay, over a change of keys and more.
-        wait(&mut pair, 400);
-        assert!(pair.talks() && pair.a.view(2).handshakes >= 2);
+        run_for(&mut pair, 400);
+        assert!(pair.carries_packets() && pair.a.peer_view(2).handshakes >= 2);
         pair.assert_even();
     }
 }
@@ -191,13 +202,13 @@ fn a_link_that_is_up_is_not_moved_by_a_beacon() {
     hears(&mut pair.a);
     pair.until_up();
     let before = pair.a.count(Discard::Handled);
-    pair.air.throw(host(66), host(1), &beacon::encode(&local(2)));
-    pair.pass(1_000);
-    wait(&mut pair, 20);
-    assert!(pair.air.taken(host(66)).is_empty(), "nothing goes there");
+    pair.net.inject(host(66), host(1), &beacon::encode(&identity(2)));
+    pair.advance(1_000);
+    run_for(&mut pair, 20);
+    assert!(pair.net.take_received(host(66)).is_empty(), "nothing goes there");
     assert!(pair.a.count(Discard::Handled) > before);
-    assert_eq!(pair.a.view(2).at, at(2));
-    assert!(pair.talks());
+    assert_eq!(pair.a.peer_view(2).at, at(2));
+    assert!(pair.carries_packets());
     assert!(!pair.a.events.iter().any(|event| matches!(event, Event::PeerSuggested { .. })));
     pair.assert_even();
 }
@@ -205,52 +216,53 @@ fn a_link_that_is_up_is_not_moved_by_a_beacon() {
 #[test]
 fn a_peer_whose_link_is_down_is_tried_where_its_beacon_comes_from_and_found_if_it_is_there() {
     let liveness = Liveness::new(std::time::Duration::from_nanos(SECOND)).with_always(true);
-    let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.with_liveness(liveness));
+    let mut pair =
+        Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| spec.with_liveness(liveness));
     hears(&mut pair.a);
     pair.until_up();
     // B starts again elsewhere, and knows no longer where A is.
-    pair.air.cut(host(2), true);
-    pair.wait(20);
+    pair.net.cut(host(2), true);
+    pair.run_for(20);
     assert!(!pair.a.is_up());
-    pair.air.cut(host(2), false);
-    pair.air.move_to(host(2), host(22));
-    pair.b = Node::new(&pair.air, &Birth { lives: 1, ..Birth::new(2) }, pair.now);
-    let slot = pair.b.peer(1, false, pair.now);
-    let (_, at_b) = pair.b.endpoint();
+    pair.net.cut(host(2), false);
+    pair.net.move_socket(host(2), host(22));
+    pair.b = Node::new(&pair.net, &NodeSpec { restarts_before: 1, ..NodeSpec::new(2) }, pair.now);
+    let slot = pair.b.add_peer(1, false, pair.now);
+    let (_, at_b) = pair.b.add_endpoint();
     pair.at_b = at_b;
     assert_eq!(slot, 0);
 
     // A forged word leads nowhere, and costs A one message there.
-    pair.air.throw(host(66), host(1), &beacon::encode(&local(2)));
-    pair.wait(30);
-    let there = pair.air.taken(host(66));
+    pair.net.inject(host(66), host(1), &beacon::encode(&identity(2)));
+    pair.run_for(30);
+    let there = pair.net.take_received(host(66));
     assert_eq!(there.len(), 1);
     assert!(kind(&there[0].bytes) == 1 && there[0].bytes.len() <= BEACON_BYTES);
-    assert_eq!((pair.a.view(2).at, pair.a.is_up()), (at(2), false));
-    assert_eq!(pair.a.view(2).suggested, at(66));
+    assert_eq!((pair.a.peer_view(2).at, pair.a.is_up()), (at(2), false));
+    assert_eq!(pair.a.peer_view(2).suggested, at(66));
 
-    pair.air.throw(host(22), host(1), &beacon::encode(&local(2)));
-    pair.wait(20);
-    assert_eq!((pair.a.view(2).at, pair.a.view(2).suggested), (at(22), None));
-    assert!(pair.talks(), "{:?}", pair.a.switch.peers());
+    pair.net.inject(host(22), host(1), &beacon::encode(&identity(2)));
+    pair.run_for(20);
+    assert_eq!((pair.a.peer_view(2).at, pair.a.peer_view(2).suggested), (at(22), None));
+    assert!(pair.carries_packets(), "{:?}", pair.a.switch.peers());
     pair.assert_even();
 }
 
 #[test]
 fn a_peer_of_whom_but_the_identity_is_known_is_found_by_its_beacon() {
-    let mut pair = Pair::with(Birth::new(1), Birth::new(2), |own, spec| {
+    let mut pair = Pair::with(NodeSpec::new(1), NodeSpec::new(2), |own, spec| {
         spec.with_address(None::<Address>)
             .with_key(None::<strowger_crypto::StaticPublic>)
-            .with_identity(*local(3 - own).identity())
+            .with_identity(*identity(3 - own).identity())
     });
     hears(&mut pair.a);
     // That of somebody who is not expected, and then its own.
-    pair.air.throw(host(66), host(1), &beacon::encode(&local(9)));
-    pair.wait(1);
-    assert!(pair.air.taken(host(66)).is_empty());
-    pair.air.throw(host(2), host(1), &beacon::encode(&local(2)));
-    pair.wait(5);
-    assert!(pair.talks(), "{:?} {:?}", pair.a.switch.peers(), pair.b.switch.peers());
+    pair.net.inject(host(66), host(1), &beacon::encode(&identity(9)));
+    pair.run_for(1);
+    assert!(pair.net.take_received(host(66)).is_empty());
+    pair.net.inject(host(2), host(1), &beacon::encode(&identity(2)));
+    pair.run_for(5);
+    assert!(pair.carries_packets(), "{:?} {:?}", pair.a.switch.peers(), pair.b.switch.peers());
     assert_eq!((pair.a.switch.peers()[0].at, pair.b.switch.peers()[0].at), (at(2), at(1)));
     pair.assert_even();
 }
@@ -259,31 +271,32 @@ fn a_peer_of_whom_but_the_identity_is_known_is_found_by_its_beacon() {
 fn r10_beacons_go_on_when_the_slow_path_begins_anew() {
     let mut listener = Listener::new(unknown_peers());
     // A call is under way, and what it held is free again.
-    assert_eq!(listener.hear(host(9), &beacon::encode(&local(9))).len(), 1);
+    assert_eq!(listener.hear(host(9), &beacon::encode(&identity(9))).len(), 1);
     listener.node.switch.recover(listener.now);
     let mut said = 0;
     for _ in 0..400 {
-        listener.pass(100 * MS);
-        said += listener.air.taken(host(GROUP)).len();
+        listener.advance(100 * MS);
+        said += listener.net.take_received(host(GROUP)).len();
     }
     assert!((3..=6).contains(&said), "{said} in 40 s");
-    let there = listener.hear(host(1), &beacon::encode(&local(1)));
+    let there = listener.hear(host(1), &beacon::encode(&identity(1)));
     assert_eq!(there.iter().map(|d| kind(&d.bytes)).collect::<Vec<_>>(), [1]);
-    listener.pass(20 * SECOND);
+    listener.advance(20 * SECOND);
     listener.node.assert_even();
 }
 
 #[test]
 fn a_beacon_that_comes_in_by_another_worker_is_followed_by_that_one() {
-    let birth = Birth { workers: 2, ..Birth::new(1) };
-    let mut pair = Pair::with(birth, Birth::new(2), |_, spec| spec.with_address(None::<Address>));
+    let birth = NodeSpec { workers: 2, ..NodeSpec::new(1) };
+    let mut pair =
+        Pair::with(birth, NodeSpec::new(2), |_, spec| spec.with_address(None::<Address>));
     hears(&mut pair.a);
-    pair.pass(MS);
-    pair.air.steer(host(1), host(2), 1);
-    pair.air.throw(host(2), host(1), &beacon::encode(&local(2)));
-    pair.wait(5);
-    assert!(pair.talks(), "{:?} {:?}", pair.a.switch.peers(), pair.b.switch.peers());
-    assert_eq!((pair.a.view(2).at, pair.b.view(1).at), (at(2), at(1)));
+    pair.advance(MS);
+    pair.net.steer(host(1), host(2), 1);
+    pair.net.inject(host(2), host(1), &beacon::encode(&identity(2)));
+    pair.run_for(5);
+    assert!(pair.carries_packets(), "{:?} {:?}", pair.a.switch.peers(), pair.b.switch.peers());
+    assert_eq!((pair.a.peer_view(2).at, pair.b.peer_view(1).at), (at(2), at(1)));
     pair.assert_even();
 }
 
@@ -292,7 +305,7 @@ fn r8_a_beacon_that_nobody_signed_is_followed_nowhere() {
     for unknown_peers in [None, unknown_peers()] {
         let mut listener = Listener::new(unknown_peers);
         let before = listener.state();
-        let (ours, other) = (beacon::encode(&local(1)), beacon::encode(&local(9)));
+        let (ours, other) = (beacon::encode(&identity(1)), beacon::encode(&identity(9)));
         // Key, identity and signature of another; our own network's mac in all of them.
         for (from, to) in [(12, 44), (44, 76), (76, 140)] {
             let bytes = forged(ours, &other[from..to], from);
@@ -312,7 +325,7 @@ fn r8_a_beacon_that_nobody_signed_is_followed_nowhere() {
             }
         }
         assert!(listener.hear(host(66), &ours[..BEACON_BYTES - 1]).is_empty());
-        listener.pass(SECOND);
+        listener.advance(SECOND);
         assert_eq!(listener.state(), before);
         listener.node.assert_even();
     }
@@ -320,16 +333,16 @@ fn r8_a_beacon_that_nobody_signed_is_followed_nowhere() {
 
 #[test]
 fn a_key_whose_identity_is_known_is_not_suggested_by_another() {
-    let (air, now) = (Air::default(), Now(1));
-    let mut node = Node::new(&air, &Birth::new(2), now);
-    let mut spec = node.spec(1, false);
-    spec = spec.with_identity(*local(9).identity());
+    let (net, now) = (SimNet::default(), Now(1));
+    let mut node = Node::new(&net, &NodeSpec::new(2), now);
+    let mut spec = node.peer_spec(1, false);
+    spec = spec.with_identity(*identity(9).identity());
     node.switch.add_peer(spec, now).expect("a slot");
     hears(&mut node);
-    let mut listener = Listener { air, node, now };
-    listener.pass(SECOND);
+    let mut listener = Listener { net, node, now };
+    listener.advance(SECOND);
     // A good beacon, but the operator has written that somebody else has this key.
-    assert!(listener.hear(host(1), &beacon::encode(&local(1))).is_empty());
+    assert!(listener.hear(host(1), &beacon::encode(&identity(1))).is_empty());
     assert_eq!(listener.node.count(Discard::NotAllowed), 1);
     listener.node.assert_even();
 }
@@ -338,7 +351,7 @@ fn a_key_whose_identity_is_known_is_not_suggested_by_another() {
 fn r8_a_beacon_said_again_costs_one_initiation_each_no_longer_and_leaves_nothing() {
     let mut listener = Listener::new(None);
     let before = listener.state();
-    let bytes = beacon::encode(&local(1));
+    let bytes = beacon::encode(&identity(1));
     let mut answers = 0;
     for round in 0..200 {
         let from = host(60 + round % 40);
@@ -346,15 +359,15 @@ fn r8_a_beacon_said_again_costs_one_initiation_each_no_longer_and_leaves_nothing
             assert!(kind(&answer.bytes) == 1 && answer.bytes.len() <= bytes.len());
             answers += 1;
         }
-        listener.pass(SECOND);
+        listener.advance(SECOND);
         for number in 60..100 {
-            answers += listener.air.taken(host(number)).len();
+            answers += listener.net.take_received(host(number)).len();
         }
     }
     // Never more often than the session tries anyway, which is ever seldomer.
     assert!((5..=30).contains(&answers), "{answers}");
-    listener.pass(SECOND);
-    assert_eq!((listener.node.view(1).at, listener.node.is_up()), (None, false));
+    listener.advance(SECOND);
+    assert_eq!((listener.node.peer_view(1).at, listener.node.is_up()), (None, false));
     assert_eq!(listener.state(), before);
     listener.node.assert_even();
 }
@@ -363,28 +376,28 @@ fn r8_a_beacon_said_again_costs_one_initiation_each_no_longer_and_leaves_nothing
 fn r12_a_flood_of_beacons_stays_within_its_budget_and_keeps_nobody_out() {
     let mut listener = Listener::new(unknown_peers());
     let before = listener.state();
-    listener.air.listen();
+    listener.net.start_log();
     // Of a hundred identities made for it, each from an address of its own.
-    let beacons: Vec<_> = (100..200).map(|seed| beacon::encode(&local(seed))).collect();
+    let beacons: Vec<_> = (100..200).map(|seed| beacon::encode(&identity(seed))).collect();
     for round in 0..200 {
         for (number, bytes) in beacons.iter().enumerate() {
-            listener.air.throw(host(number as u8 + 100), listener.node.at, bytes);
+            listener.net.inject(host(number as u8 + 100), listener.node.at, bytes);
         }
-        listener.pass(50 * MS);
+        listener.advance(50 * MS);
         if round == 100 {
             // Who handshakes meanwhile is heard.
             let handshakes = listener.node.count(Discard::Handled);
-            let mut peer = Node::new(&listener.air, &Birth::new(1), listener.now);
-            peer.peer(2, true, listener.now);
+            let mut peer = Node::new(&listener.net, &NodeSpec::new(1), listener.now);
+            peer.add_peer(2, true, listener.now);
             for _ in 0..40 {
-                peer.turn(listener.now);
-                listener.pass(MS);
+                peer.poll(listener.now);
+                listener.advance(MS);
             }
-            assert!(peer.is_up() && listener.node.view(1).is_up());
+            assert!(peer.is_up() && listener.node.peer_view(1).is_up());
             assert!(listener.node.count(Discard::Handled) > handshakes);
         }
     }
-    let began = listener.air.heard();
+    let began = listener.net.take_log();
     let calls = began.iter().filter(|d| d.from == host(2) && d.to.port() == 7_000);
     let calls: Vec<_> = calls.filter(|d| kind(&d.bytes) == 1).collect();
     // Ten seconds: each call is kept for five.
@@ -393,17 +406,17 @@ fn r12_a_flood_of_beacons_stays_within_its_budget_and_keeps_nobody_out() {
     let refused = listener.node.count(Discard::OverBudget) + listener.node.count(Discard::PuntFull);
     assert!(refused > 10_000, "{refused}");
     assert_eq!(listener.node.switch.peers().len(), before.0, "no slot for who does not answer");
-    listener.pass(10 * SECOND);
-    listener.pass(SECOND);
-    assert_eq!(listener.node.free(), before.2);
+    listener.advance(10 * SECOND);
+    listener.advance(SECOND);
+    assert_eq!(listener.node.free_chunks(), before.2);
     listener.node.assert_even();
 
     // One key and many addresses, or bad signatures: as many as may be looked at, and no more.
-    let bytes = forged(beacon::encode(&local(3)), &[0; 64], 76);
+    let bytes = forged(beacon::encode(&identity(3)), &[0; 64], 76);
     let seals = listener.node.count(Discard::BadSeal);
     for _ in 0..1_000 {
-        listener.air.throw(host(66), listener.node.at, &bytes);
-        listener.pass(MS);
+        listener.net.inject(host(66), listener.node.at, &bytes);
+        listener.advance(MS);
     }
     let looked = listener.node.count(Discard::BadSeal) - seals;
     let budget = u64::from(BEACONS_PER_SECOND_AND_PORT);
@@ -419,31 +432,33 @@ fn unknown_peers_find_each_other_by_beacons_where_both_accept_them() {
         ([None, unknown_peers()], 2),
         ([unknown_peers(), None], 2),
     ] {
-        let births = [Birth::new(1), Birth::new(2)];
-        let (air, mut now) = (Air::default(), Now(1));
+        let births = [NodeSpec::new(1), NodeSpec::new(2)];
+        let (net, mut now) = (SimNet::default(), Now(1));
         let mut nodes: Vec<Node> = births
             .iter()
             .zip(policies)
-            .map(|(birth, unknown_peers)| Node::new(&air, &Birth { unknown_peers, ..*birth }, now))
+            .map(|(birth, unknown_peers)| {
+                Node::new(&net, &NodeSpec { unknown_peers, ..*birth }, now)
+            })
             .collect();
         for node in &mut nodes {
             hears(node);
         }
-        let mut wait = |nodes: &mut Vec<Node>, rounds: u32| {
+        let mut run_rounds = |nodes: &mut Vec<Node>, rounds: u32| {
             for _ in 0..rounds {
                 now.0 += 50 * MS;
                 for _ in 0..4 {
-                    nodes.iter_mut().for_each(|node| node.turn(now));
+                    nodes.iter_mut().for_each(|node| node.poll(now));
                 }
-                let said = air.taken(host(GROUP));
+                let said = net.take_received(host(GROUP));
                 for beacon in said.iter().filter(|d| who == 3 || d.from == host(who)) {
                     for node in nodes.iter().filter(|node| node.at != beacon.from) {
-                        air.throw(beacon.from, node.at, &beacon.bytes);
+                        net.inject(beacon.from, node.at, &beacon.bytes);
                     }
                 }
             }
         };
-        wait(&mut nodes, 400);
+        run_rounds(&mut nodes, 400);
         let both = policies.iter().all(Option::is_some);
         for (node, other) in [(0, 2), (1, 1)] {
             let views = nodes[node].switch.peers();
@@ -462,13 +477,13 @@ fn unknown_peers_find_each_other_by_beacons_where_both_accept_them() {
         assert_eq!(refused > 0, !both);
         if both {
             // They keep their keys fresh.
-            wait(&mut nodes, 20 * 400);
+            run_rounds(&mut nodes, 20 * 400);
             assert!(nodes.iter().all(|node| node.is_up() && node.switch.peers().len() == 1));
             // One goes: the other forgets it, slot and all.
             let gone = nodes.pop().expect("two");
             gone.assert_even();
             drop(gone);
-            wait(&mut nodes, 20 * 500);
+            run_rounds(&mut nodes, 20 * 500);
             assert!(nodes[0].switch.peers().is_empty(), "{:?}", nodes[0].switch.peers());
         }
         nodes.iter().for_each(Node::assert_even);
@@ -479,16 +494,16 @@ fn unknown_peers_find_each_other_by_beacons_where_both_accept_them() {
 fn a_stranger_s_answer_is_taken_from_where_it_was_called_and_from_whom() {
     let mut listener = Listener::new(unknown_peers());
     let before = listener.state();
-    let called = listener.hear(host(9), &beacon::encode(&local(9)));
+    let called = listener.hear(host(9), &beacon::encode(&identity(9)));
     let [call] = called.as_slice() else { panic!("one call: {called:?}") };
     // Another node, which lets unknown peers in, is shown the call.
-    let birth = Birth { unknown_peers: unknown_peers(), ..Birth::new(8) };
-    let mut other = Node::new(&listener.air, &birth, listener.now);
-    listener.air.throw(host(9), other.at, &call.bytes);
+    let birth = NodeSpec { unknown_peers: unknown_peers(), ..NodeSpec::new(8) };
+    let mut other = Node::new(&listener.net, &birth, listener.now);
+    listener.net.inject(host(9), other.at, &call.bytes);
     for _ in 0..4 {
-        other.turn(listener.now);
+        other.poll(listener.now);
     }
-    let answers = listener.air.taken(host(9));
+    let answers = listener.net.take_received(host(9));
     let [answer] = answers.as_slice() else { panic!("one answer: {answers:?}") };
     // From elsewhere, and then from there: it is another's.
     assert!(listener.hear(host(66), &answer.bytes).is_empty());

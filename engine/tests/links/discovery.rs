@@ -1,7 +1,6 @@
 //! Peers whose key nobody wrote: found by XX, judged by the identity that is pinned or by the policy for
 //! unknown peers, lost and found again. Driven by hand with virtual time.
 
-use crate::air::{Birth, MS, Node, Pair, SECOND, key, local};
 use strowger_crypto::Psk;
 use strowger_engine::{
     control::{
@@ -12,6 +11,7 @@ use strowger_engine::{
     limits::FRAME_BYTES_MAX,
     link::Rights,
 };
+use strowger_testkit::sim::{MS, Node, NodeSpec, Pair, SECOND, identity, key};
 
 /// What one end knows of the other.
 #[derive(Clone, Copy, Debug)]
@@ -36,14 +36,14 @@ fn knows(what: Knows, of: u8, spec: PeerSpec) -> PeerSpec {
     if !what.at {
         spec = spec.with_address(None::<strowger_frame::Address>);
     }
-    spec.with_identity(what.identity.then(|| *local(of).identity()))
+    spec.with_identity(what.identity.then(|| *identity(of).identity()))
 }
 
 /// 1 and 2, who know so much of each other, and allow unknown peers so much.
 fn pair(a: Knows, b: Knows, unknown_peers: [Option<UnknownPeerPolicy>; 2]) -> Pair {
     let [first, second] = unknown_peers;
     let births = [(1, first), (2, second)]
-        .map(|(seed, unknown_peers)| Birth { unknown_peers, ..Birth::new(seed) });
+        .map(|(seed, unknown_peers)| NodeSpec { unknown_peers, ..NodeSpec::new(seed) });
     Pair::with(births[0], births[1], |own, spec| match own {
         1 => knows(a, 2, spec),
         _ => knows(b, 1, spec),
@@ -59,30 +59,30 @@ fn a_peer_whose_identity_alone_is_known_gets_a_link_whoever_begins() {
     for (a, b) in [(NAME, NAME_ALONE), (NAME, NAME), (KEY, NAME_ALONE), (KEY, NAME), (NAME, KEY)] {
         for (loss, seed) in [(0, 0), (300_000, 1), (300_000, 2)] {
             let mut pair = pair(a, b, [None, None]);
-            pair.a.peer(9, false, pair.now); // has nothing to do with it
-            pair.air.lose(loss, seed);
+            pair.a.add_peer(9, false, pair.now); // has nothing to do with it
+            pair.net.set_loss(loss, seed);
             let up = (0..600).any(|_| {
-                pair.pass(100 * MS);
+                pair.advance(100 * MS);
                 [(&pair.a, 2), (&pair.b, 1)].into_iter().all(|(node, of)| {
                     let peers = node.switch.peers();
                     peers.iter().any(|peer| peer.key == Some(key(of)) && peer.is_up())
                 })
             });
             assert!(up, "{a:?} {b:?} {loss}");
-            pair.air.lose(0, 0);
-            pair.wait(1);
-            assert!(pair.talks(), "{a:?} {b:?} {loss}");
-            let (at_a, at_b) = (pair.a.view(2), pair.b.view(1));
+            pair.net.set_loss(0, 0);
+            pair.run_for(1);
+            assert!(pair.carries_packets(), "{a:?} {b:?} {loss}");
+            let (at_a, at_b) = (pair.a.peer_view(2), pair.b.peer_view(1));
             assert_eq!((at_a.key, at_b.key), (Some(key(2)), Some(key(1))));
             assert!(!at_a.is_unknown && at_a.rights == Rights { control: false, ..Rights::ALL });
             // On from there by IK, and no packet is refused.
             let before = (downs(&pair.a), downs(&pair.b));
             for second in 0..600 {
-                assert!(pair.talks(), "{a:?} {b:?} {loss} {seed}: after {second} s");
-                pair.wait(1);
+                assert!(pair.carries_packets(), "{a:?} {b:?} {loss} {seed}: after {second} s");
+                pair.run_for(1);
             }
             assert_eq!((downs(&pair.a), downs(&pair.b)), before);
-            assert!(pair.a.view(2).handshakes >= 5);
+            assert!(pair.a.peer_view(2).handshakes >= 5);
             pair.assert_even();
         }
     }
@@ -95,8 +95,8 @@ fn a_peer_that_was_discovered_takes_as_long_packets_as_one_whose_key_was_known()
     let policy = Some(UnknownPeerPolicy::default());
     let found = |a: Knows, b: Knows, unknown_peers| {
         let mut pair = pair(a, b, unknown_peers);
-        pair.wait(60);
-        let views = [pair.a.view(2), pair.b.view(1)];
+        pair.run_for(60);
+        let views = [pair.a.peer_view(2), pair.b.peer_view(1)];
         // Two, where both began at once; no key was renewed yet.
         assert!(views.iter().all(|view| view.handshakes <= 2), "{views:?}");
         let agreed = |view: &PeerView| view.agreed.map(|agreed| agreed.frame_bytes_max);
@@ -116,10 +116,10 @@ fn whoever_is_at_an_address_has_the_rights_of_a_stranger() {
     // Both look for each other, or one comes as an unknown peer.
     let mut pair = pair(PLACE, PLACE, [Some(policy), Some(policy)]);
     pair.until_up();
-    assert_eq!((pair.a.view(2).rights, pair.b.view(1).rights), (rights, rights));
+    assert_eq!((pair.a.peer_view(2).rights, pair.b.peer_view(1).rights), (rights, rights));
     assert_eq!((pair.a.switch.peers().len(), pair.b.switch.peers().len()), (1, 1), "one link");
-    pair.wait(300);
-    assert!(pair.talks());
+    pair.run_for(300);
+    assert!(pair.carries_packets());
     pair.assert_even();
 }
 
@@ -128,19 +128,19 @@ fn somebody_else_than_the_pinned_identity_is_refused_and_told() {
     for (a, b) in [(NAME, PLACE), (NAME_ALONE, PLACE)] {
         let policy = Some(UnknownPeerPolicy::default());
         let births = [(1, None), (2, policy)]
-            .map(|(seed, unknown_peers)| Birth { unknown_peers, ..Birth::new(seed) });
+            .map(|(seed, unknown_peers)| NodeSpec { unknown_peers, ..NodeSpec::new(seed) });
         let mut pair = Pair::with(births[0], births[1], |own, spec| match own {
             1 => knows(a, 7, spec),
             _ => knows(b, 1, spec),
         });
-        pair.wait(60);
+        pair.run_for(60);
         let peers = pair.a.switch.peers();
         assert!(peers.len() == 1 && !peers[0].is_up() && peers[0].handshakes == 0);
         let refused = [Discard::HandshakeIdentity, Discard::NotAllowed, Discard::UnknownPeer];
         assert!(refused.iter().any(|&reason| pair.a.count(reason) > 0));
         let ups = |node: &Node| node.events.iter().any(|e| matches!(e, Event::LinkUp(_)));
         assert!(!ups(&pair.a) && !ups(&pair.b), "nobody was heard");
-        let who = local(2).identity().peer_id();
+        let who = identity(2).identity().peer_id();
         let told = Event::PeerRefused(peers[0].slot, who);
         assert_eq!(pair.a.events.contains(&told), a.at, "who comes by itself is no peer of ours");
         pair.assert_even();
@@ -152,19 +152,19 @@ fn where_strangers_are_not_allowed_nobody_answers_who_looks_for_anybody() {
     let policy = Some(UnknownPeerPolicy::default());
     let mut pair = pair(PLACE, KEY, [policy, None]);
     let slots = pair.b.switch.slots().len();
-    pair.wait(10);
+    pair.run_for(10);
     assert!(pair.b.count(Discard::UnknownPeer) > 0 && !pair.a.switch.peers()[0].is_up());
     assert_eq!(pair.b.switch.slots().len(), slots);
 
     // Allowed, and none has room: whoever looks does not take it for a link.
     let full = UnknownPeerPolicy::default().with_links_max(0);
     let births = [(1, policy), (2, Some(full))]
-        .map(|(seed, unknown_peers)| Birth { unknown_peers, ..Birth::new(seed) });
+        .map(|(seed, unknown_peers)| NodeSpec { unknown_peers, ..NodeSpec::new(seed) });
     let mut pair = Pair::with(births[0], births[1], |own, spec| match own {
         1 => knows(PLACE, 2, spec),
         _ => knows(NAME_ALONE, 7, spec),
     });
-    pair.wait(120);
+    pair.run_for(120);
     assert!(!pair.a.switch.peers()[0].is_up());
     assert!(!pair.a.events.iter().any(|event| matches!(event, Event::LinkUp(_))));
     assert!(pair.b.count(Discard::OverBudget) > 0);
@@ -178,11 +178,11 @@ fn a_discovered_peer_that_begins_anew_is_found_again() {
         let mut pair = pair(a, b, [unknown_peers, unknown_peers]);
         pair.until_up();
         // Another life: nothing is remembered of the first.
-        let birth = Birth { unknown_peers, lives: 1 + pair.now.0, ..Birth::new(2) };
-        pair.b = Node::new(&pair.air, &birth, pair.now);
-        let spec = knows(b, 1, pair.b.spec(1, true));
+        let birth = NodeSpec { unknown_peers, restarts_before: 1 + pair.now.0, ..NodeSpec::new(2) };
+        pair.b = Node::new(&pair.net, &birth, pair.now);
+        let spec = knows(b, 1, pair.b.peer_spec(1, true));
         pair.b.switch.add_peer(spec, pair.now).expect("a slot");
-        pair.at_b = pair.b.endpoint().1;
+        pair.at_b = pair.b.add_endpoint().1;
         let took = pair.until_up();
         assert!(took < 10 * SECOND, "{took} ns");
         pair.assert_even();
@@ -194,19 +194,19 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
     let mut pair = Pair::new();
     let now = pair.now;
     let mut add = |tune: &dyn Fn(PeerSpec) -> PeerSpec| {
-        let spec = pair.a.spec(9, true).with_key(None::<strowger_crypto::StaticPublic>);
+        let spec = pair.a.peer_spec(9, true).with_key(None::<strowger_crypto::StaticPublic>);
         pair.a.switch.add_peer(tune(spec), now)
     };
-    let nine = Some(*local(9).identity());
+    let nine = Some(*identity(9).identity());
     assert_eq!(add(&|spec| spec), Err(PeerError::UnknownPeer), "no policy");
     assert_eq!(add(&|spec| spec.with_psk(Psk::from_bytes([1; 32]))), Err(PeerError::PskWithoutKey));
-    let ourselves = Some(*local(1).identity());
+    let ourselves = Some(*identity(1).identity());
     assert_eq!(add(&|spec| spec.with_identity(ourselves)), Err(PeerError::Ourselves));
     assert!(add(&|spec| spec.with_identity(nine)).is_ok());
     assert_eq!(add(&|spec| spec.with_identity(nine)), Err(PeerError::IdentityTaken));
 
     let unknown_peers = Some(UnknownPeerPolicy::default());
-    let mut node = Node::bare(&Birth { unknown_peers, ..Birth::new(1) }, now);
+    let mut node = Node::without_port(&NodeSpec { unknown_peers, ..NodeSpec::new(1) }, now);
     let spec = PeerSpec::discovered("anybody", None, node.port);
     assert_eq!(node.switch.add_peer(spec, now), Err(PeerError::Unspecified));
 }

@@ -1,7 +1,6 @@
 //! Junk against handshakes: answers to numbers that bystanders can see, at any rate, keep no link down. Driven
 //! by hand with virtual time.
 
-use crate::air::{Birth, Datagram, Dice, MS, Pair, host, key, local, receive, send};
 use strowger_crypto::{
     Nanos, Psk, SeededEntropy,
     handshake::{Admission, CookieChecker, Load, LocalParams, Offer, TimestampGuard, ik},
@@ -9,6 +8,10 @@ use strowger_crypto::{
 use strowger_engine::{
     control::{Event, peering::Liveness},
     discard::Discard,
+};
+use strowger_testkit::{
+    Rng,
+    sim::{Datagram, MS, NodeSpec, Pair, host, identity, key, receive, send},
 };
 use strowger_wire::{hello::Timestamp, link_header::SessionIndex};
 
@@ -40,12 +43,12 @@ impl Bystander {
     }
 
     /// Responses and cookies of these lengths to each number, seemingly from its peer.
-    fn throw(&self, pair: &Pair, dice: &mut Dice, lengths: &[usize]) -> u64 {
+    fn inject(&self, pair: &Pair, rng: &mut Rng, lengths: &[usize]) -> u64 {
         for (to, number) in &self.visible {
             for (first, &len) in [0x20, 0x30, 0x21].into_iter().zip(lengths) {
-                let mut junk = dice.bytes(len);
+                let mut junk = rng.bytes(len);
                 junk[..4].copy_from_slice(&[first, number[0], number[1], number[2]]);
-                pair.air.throw(host(3 - to), host(*to), &junk);
+                pair.net.inject(host(3 - to), host(*to), &junk);
             }
         }
         (self.visible.len() * lengths.len()) as u64
@@ -58,27 +61,27 @@ fn r12_junk_to_numbers_that_all_can_see_keeps_no_new_link_down() {
     // cookies and responses of their right lengths.
     for (first, len) in [(0x20, 8), (0x30, 8), (0x30, 64), (0x20, 896)] {
         let mut pair = Pair::new();
-        let (mut bystander, mut dice) = (Bystander::default(), Dice::new(0x12));
-        pair.air.listen();
+        let (mut bystander, mut rng) = (Bystander::default(), Rng::new(0x12));
+        pair.net.start_log();
         // In the first second nothing comes of a handshake, as when the other end starts later. The junk has
         // the time to use up what is read for that peer.
-        pair.air.lose_handshakes(1_000_000, 0);
-        let (mut thrown, mut up) = (0, None);
+        pair.net.set_handshake_loss(1_000_000, 0);
+        let (mut injected, mut up) = (0, None);
         for round in 0..3_000 {
             if round == 100 {
-                pair.air.lose_handshakes(0, 0);
+                pair.net.set_handshake_loss(0, 0);
             }
             pair.now.0 += 10 * MS;
             for end in [1, 2] {
                 // What an end has sent is seen, and the junk arrives there before its peer's answer.
-                if end == 1 { &mut pair.a } else { &mut pair.b }.turn(pair.now);
-                bystander.look(&pair.air.heard());
+                if end == 1 { &mut pair.a } else { &mut pair.b }.poll(pair.now);
+                bystander.look(&pair.net.take_log());
                 let newest = bystander.visible.iter().rfind(|(to, _)| *to == end);
                 if let Some((_, number)) = newest {
-                    let mut junk = dice.bytes(len);
+                    let mut junk = rng.bytes(len);
                     junk[..4].copy_from_slice(&[first, number[0], number[1], number[2]]);
-                    pair.air.throw(host(3 - end), host(end), &junk);
-                    thrown += 1;
+                    pair.net.inject(host(3 - end), host(end), &junk);
+                    injected += 1;
                 }
             }
             if pair.a.is_up() && pair.b.is_up() {
@@ -86,9 +89,9 @@ fn r12_junk_to_numbers_that_all_can_see_keeps_no_new_link_down() {
                 break;
             }
         }
-        assert!(thrown > 100, "{thrown}");
+        assert!(injected > 100, "{injected}");
         assert!(up.is_some_and(|up| up < 1_000), "{first:#x}: up after {up:?} rounds of 10 ms");
-        assert!(pair.talks());
+        assert!(pair.carries_packets());
         pair.assert_even();
     }
 }
@@ -97,24 +100,24 @@ fn r12_junk_to_numbers_that_all_can_see_keeps_no_new_link_down() {
 fn r12_junk_to_numbers_that_all_can_see_keeps_no_link_from_its_new_keys() {
     let mut pair = Pair::new();
     pair.until_up();
-    let (mut bystander, mut dice) = (Bystander::default(), Dice::new(0x13));
-    pair.air.listen();
-    let before = pair.a.view(2).handshakes;
-    let (mut thrown, mut sent, mut got) = (0, 0, 0);
+    let (mut bystander, mut rng) = (Bystander::default(), Rng::new(0x13));
+    pair.net.start_log();
+    let before = pair.a.peer_view(2).handshakes;
+    let (mut injected, mut sent, mut got) = (0, 0, 0);
     for round in 0..400 * 20 {
         // Some 1,400 a second, before whatever the peers say.
-        thrown += bystander.throw(&pair, &mut dice, &[8, 8]);
-        thrown += bystander.throw(&pair, &mut dice, &[896, 64, 896]);
+        injected += bystander.inject(&pair, &mut rng, &[8, 8]);
+        injected += bystander.inject(&pair, &mut rng, &[896, 64, 896]);
         if round % 20 == 0 {
             sent += 1;
             send(&mut pair.at_a, pair.to_b, b"as ever");
         }
-        pair.pass(50 * MS);
-        bystander.look(&pair.air.heard());
+        pair.advance(50 * MS);
+        bystander.look(&pair.net.take_log());
         got += u32::from(receive(&mut pair.at_b).is_some());
     }
-    assert!(thrown > 150_000, "{thrown}");
-    assert!(pair.a.view(2).handshakes >= before + 3, "{}", pair.a.view(2).handshakes);
+    assert!(injected > 150_000, "{injected}");
+    assert!(pair.a.peer_view(2).handshakes >= before + 3, "{}", pair.a.peer_view(2).handshakes);
     assert_eq!(sent, got, "no packet was lost");
     let is_down = |event: &Event| matches!(event, Event::LinkDown(_));
     assert!(!pair.a.events.iter().chain(&pair.b.events).any(is_down));
@@ -124,7 +127,7 @@ fn r12_junk_to_numbers_that_all_can_see_keeps_no_link_from_its_new_keys() {
 /// A response to this initiation that its mac lets in and nothing else does: of one who has B's key in this
 /// test, and another psk.
 fn with_a_right_mac(initiation: &[u8], offer: &Offer) -> Vec<u8> {
-    let b = local(2);
+    let b = identity(2);
     let mut entropy = SeededEntropy::new(7);
     let checker = CookieChecker::new(&b, Nanos::ZERO, &mut entropy).expect("seeded");
     let Ok(Admission::Admitted(admitted)) = checker.admit(b"", initiation, Load::Normal) else {
@@ -141,27 +144,27 @@ fn with_a_right_mac(initiation: &[u8], offer: &Offer) -> Vec<u8> {
 fn r12_answers_with_a_right_mac_from_elsewhere_take_nothing_from_the_peer_s() {
     let mut pair = Pair::new();
     let offer = Offer::default();
-    pair.air.listen();
+    pair.net.start_log();
     let mut forged: Option<Vec<u8>> = None;
-    pair.air.lose_handshakes(1_000_000, 0);
+    pair.net.set_handshake_loss(1_000_000, 0);
     let mut up = None;
     for round in 0..120 {
         if round == 60 {
-            pair.air.lose_handshakes(0, 0);
+            pair.net.set_handshake_loss(0, 0);
         }
         pair.now.0 += 50 * MS;
-        pair.a.turn(pair.now);
-        let flown = pair.air.heard();
+        pair.a.poll(pair.now);
+        let flown = pair.net.take_log();
         let first = flown.iter().find(|d| d.from == host(1) && kind(&d.bytes) == 1);
         forged = first.map(|d| with_a_right_mac(&d.bytes, &offer)).or(forged);
         // Before the real answer, more than the slow path takes in at once.
         for _ in 0..200 {
             if let Some(forged) = &forged {
-                pair.air.throw(host(66), host(1), forged);
+                pair.net.inject(host(66), host(1), forged);
             }
         }
-        pair.b.turn(pair.now);
-        pair.b.turn(pair.now);
+        pair.b.poll(pair.now);
+        pair.b.poll(pair.now);
         if pair.a.is_up() && pair.b.is_up() {
             up = Some(round);
             break;
@@ -177,11 +180,11 @@ fn r12_answers_with_a_right_mac_from_elsewhere_take_nothing_from_the_peer_s() {
 #[test]
 fn junk_is_told_apart_by_what_is_wrong_with_it() {
     let mut pair = Pair::new();
-    pair.air.listen();
-    pair.air.lose(1_000_000, 0);
-    pair.pass(MS);
-    pair.pass(MS);
-    let flown = pair.air.heard();
+    pair.net.start_log();
+    pair.net.set_loss(1_000_000, 0);
+    pair.advance(MS);
+    pair.advance(MS);
+    let flown = pair.net.take_log();
     let first = flown.iter().find(|d| d.from == host(1)).expect("an initiation");
     let number: [u8; 3] = first.bytes[5..8].try_into().expect("an initiation");
     let counts = |pair: &Pair| {
@@ -189,14 +192,14 @@ fn junk_is_told_apart_by_what_is_wrong_with_it() {
         let unproved = of(Discard::HandshakeMac) + of(Discard::HandshakeUnreadable);
         [of(Discard::Malformed), of(Discard::NoSession), unproved]
     };
-    let throw = |pair: &mut Pair, first: u8, number: [u8; 3], len: usize| {
+    let inject = |pair: &mut Pair, first: u8, number: [u8; 3], len: usize| {
         let mut junk = vec![0; len];
         junk[..4].copy_from_slice(&[first, number[0], number[1], number[2]]);
         let before = counts(pair);
         pair.now.0 += 10 * MS; // so many are let in for each address
-        pair.air.throw(host(2), host(1), &junk);
-        pair.a.turn(pair.now);
-        pair.a.turn(pair.now);
+        pair.net.inject(host(2), host(1), &junk);
+        pair.a.poll(pair.now);
+        pair.a.poll(pair.now);
         let after = counts(pair);
         [0, 1, 2].map(|n| after[n] - before[n])
     };
@@ -217,7 +220,7 @@ fn junk_is_told_apart_by_what_is_wrong_with_it() {
         (0x21, 400, number, [0, 1, 0]), // the answer to another handshake
         (0x30, 64, number, [0, 0, 1]),
     ] {
-        let got = throw(&mut pair, first, number, len);
+        let got = inject(&mut pair, first, number, len);
         assert_eq!(got, counted, "{first:#x} of {len} bytes: malformed, no session, wrong mac");
     }
     pair.assert_even();
@@ -225,16 +228,16 @@ fn junk_is_told_apart_by_what_is_wrong_with_it() {
 
 #[test]
 fn a_link_comes_up_and_keeps_its_keys_fresh_over_a_round_trip_of_three_seconds() {
-    let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| {
+    let mut pair = Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| {
         spec.with_liveness(Liveness::new(std::time::Duration::from_secs(10)))
     });
-    pair.air.delay(1_500 * MS);
+    pair.net.set_delay(1_500 * MS);
     let (mut up, mut got) = (None, 0);
     for second in 0..500_u32 {
         send(&mut pair.at_a, pair.to_b, b"as ever");
         for _ in 0..10 {
-            pair.air.arrive(pair.now.0 + 100 * MS);
-            pair.pass(100 * MS);
+            pair.net.deliver_until(pair.now.0 + 100 * MS);
+            pair.advance(100 * MS);
         }
         got += u32::from(receive(&mut pair.at_b).is_some());
         if up.is_none() && pair.a.is_up() && pair.b.is_up() {
@@ -246,6 +249,6 @@ fn a_link_comes_up_and_keeps_its_keys_fresh_over_a_round_trip_of_three_seconds()
     let is_down = |event: &&Event| matches!(event, Event::LinkDown(_) | Event::LinkQuiet(_));
     let events: Vec<_> = pair.a.events.iter().chain(&pair.b.events).filter(is_down).collect();
     assert!(events.is_empty(), "{events:?}");
-    assert!(pair.a.view(2).handshakes >= 4);
-    assert_eq!(pair.a.view(2).key, Some(key(2)));
+    assert!(pair.a.peer_view(2).handshakes >= 4);
+    assert_eq!(pair.a.peer_view(2).key, Some(key(2)));
 }

@@ -3,13 +3,16 @@
 
 use std::{env, fs, process::Command};
 
-use crate::air::{Air, Birth, Dice, Node, host};
 use strowger_crypto::StaticPublic;
 use strowger_engine::{
     Now,
     control::{HandshakeSocket, SwitchConfig, peering::PeerSpec},
 };
 use strowger_frame::{Pool, PoolSpec};
+use strowger_testkit::{
+    Rng,
+    sim::{Node, NodeSpec, SimNet, host},
+};
 use strowger_wire::{Scheme, scheme::Form};
 
 /// Peers of the child process that is counted.
@@ -19,42 +22,42 @@ const JUNK: usize = 256;
 /// The queue of the node's address that its handshake socket reads.
 const DOOR: usize = 9;
 
-fn node(peers: u32) -> (Air, Node) {
-    let (air, now) = (Air::default(), Now(1));
+fn node(peers: u32) -> (SimNet, Node) {
+    let (net, now) = (SimNet::default(), Now(1));
     let scheme = Scheme::new(&[Form::new(13, 0, 0)]).expect("sane");
     let config = SwitchConfig::default().with_scheme(scheme).with_slot_max(8_000);
-    let mut node = Node::new(&air, &Birth { config, ..Birth::new(2) }, now);
+    let mut node = Node::new(&net, &NodeSpec { config, ..NodeSpec::new(2) }, now);
     let pool = PoolSpec { trains: 0, singles: 512, huge_pages: false };
-    let (port, pool) = (air.port(node.at, DOOR), Pool::new(&pool).expect("memory"));
+    let (port, pool) = (net.port(node.at, DOOR), Pool::new(&pool).expect("memory"));
     let handshake_socket = HandshakeSocket { port: Box::new(port), pool, worker_of: |_, _| 0 };
     node.switch.open_handshake_socket(node.port, handshake_socket).expect("the port is there");
     node.switch.accept_unknown(node.port, true);
-    air.steer(node.at, host(66), DOOR);
+    net.steer(node.at, host(66), DOOR);
     for number in 0..peers {
         let mut key = [7; 32];
         key[..4].copy_from_slice(&number.to_be_bytes());
         let spec = PeerSpec::new("peer", StaticPublic(key), node.port);
         node.switch.add_peer(spec, now).expect("a slot");
     }
-    (air, node)
+    (net, node)
 }
 
 /// The other test runs it once more, below callgrind, with as many peers as it says.
 #[test]
 fn a_turn_of_junk() {
     let peers = env::var(PEERS).ok().and_then(|peers| peers.parse().ok()).unwrap_or(10);
-    let (air, mut node) = node(peers);
+    let (net, mut node) = node(peers);
     let now = Now(2);
     for _ in 0..4 {
-        node.turn(now);
+        node.poll(now);
     }
     let before = node.switch.balance().discards.iter().sum::<u64>();
-    let mut dice = Dice::new(5);
+    let mut rng = Rng::new(5);
     for number in 0..JUNK {
         let len = [8, 64, 896, 896][number % 4];
-        let mut junk = dice.bytes(len);
+        let mut junk = rng.bytes(len);
         junk[0] = [0x30, 0x30, 0x20, 0x70][number % 4];
-        air.throw(host(66), node.at, &junk);
+        net.inject(host(66), node.at, &junk);
     }
     node.switch.poll(now);
     let ended = node.switch.balance().discards.iter().sum::<u64>() - before;

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 
-use crate::air::{Air, Birth, Datagram, MS, Node, Pair, SECOND, hop, host, path, receive, send};
 use strowger_engine::{
     Now,
     control::{
@@ -15,6 +14,9 @@ use strowger_engine::{
 };
 use strowger_frame::{Address, Port};
 use strowger_io::{Endpoint, EndpointSpec, endpoint};
+use strowger_testkit::sim::{
+    Datagram, MS, Node, NodeSpec, Pair, SECOND, SimNet, hop, host, path, receive, send,
+};
 use strowger_wire::Label;
 use strowger_wire::Slot;
 
@@ -53,7 +55,7 @@ struct More {
 
 /// A client, A, that knows where to look for a server, B; an endpoint at each.
 struct Couple {
-    air: Air,
+    net: SimNet,
     a: Node,
     b: Node,
     at_a: Endpoint,
@@ -73,10 +75,10 @@ fn endpoint_of(node: &mut Node) -> Endpoint {
 impl Couple {
     /// B is written to A at `seeks`, A to B at `written`, and B has more listeners than one.
     fn new(workers: usize, more: &[More], seeks: SocketAddr, written: Option<SocketAddr>) -> Self {
-        let (air, now) = (Air::default(), Now(1));
-        let mut b = Node::new(&air, &Birth { workers, ..Birth::new(2) }, now);
+        let (net, now) = (SimNet::default(), Now(1));
+        let mut b = Node::new(&net, &NodeSpec { workers, ..NodeSpec::new(2) }, now);
         for &More { at, worker } in more {
-            let queue = |worker| Box::new(air.port(at, worker)) as Box<dyn Port>;
+            let queue = |worker| Box::new(net.port(at, worker)) as Box<dyn Port>;
             let id = match worker {
                 Some(worker) => b.switch.plug_at(worker, queue(worker)),
                 None => b.switch.plug_everywhere((0..workers).map(queue).collect()),
@@ -84,46 +86,48 @@ impl Couple {
             b.switch.accept_unknown(id.expect("a place"), true);
         }
         let at = written.map(Address::Udp);
-        let spec = b.spec(1, false).with_address(at).with_slot(Slot::new(PEER)).with_liveness(FAST);
+        let spec =
+            b.peer_spec(1, false).with_address(at).with_slot(Slot::new(PEER)).with_liveness(FAST);
         b.switch.add_peer(spec, now).expect("a slot");
         let at_b = endpoint_of(&mut b);
-        let (a, at_a) = Self::client(&air, (0, 1), seeks, now);
+        let (a, at_a) = Self::client(&net, (0, 1), seeks, now);
         let way = path(&[hop(ENDPOINT, PEER), hop(PEER, ENDPOINT)]);
-        Self { air, a, b, at_a, at_b, way, now }
+        Self { net, a, b, at_a, at_b, way, now }
     }
 
-    fn client(air: &Air, life: (u64, u64), seeks: SocketAddr, now: Now) -> (Node, Endpoint) {
-        let (lives, wall) = life;
-        let mut a = Node::new(air, &Birth { lives, wall, ..Birth::new(1) }, now);
-        // The air has no families: A's one socket reaches what B's listeners have.
+    fn client(net: &SimNet, life: (u64, u64), seeks: SocketAddr, now: Now) -> (Node, Endpoint) {
+        let (restarts_before, wall) = life;
+        let mut a = Node::new(net, &NodeSpec { restarts_before, wall, ..NodeSpec::new(1) }, now);
+        // The net has no families: A's one socket reaches what B's listeners have.
         let at = Some(Address::Udp(seeks));
-        let spec = a.spec(2, false).with_address(at).with_slot(Slot::new(PEER)).with_liveness(FAST);
+        let spec =
+            a.peer_spec(2, false).with_address(at).with_slot(Slot::new(PEER)).with_liveness(FAST);
         a.switch.add_peer(spec, now).expect("a slot");
         let at_a = endpoint_of(&mut a);
         (a, at_a)
     }
 
     /// A starts again, and looks for B there.
-    fn reborn(&mut self, lives: u64, seeks: SocketAddr) {
-        self.reborn_at(lives, 1, seeks);
+    fn reborn(&mut self, restarts_before: u64, seeks: SocketAddr) {
+        self.reborn_at(restarts_before, 1, seeks);
     }
 
     /// The same, with a wall clock that showed this at time 0.
-    fn reborn_at(&mut self, lives: u64, wall: u64, seeks: SocketAddr) {
-        (self.a, self.at_a) = Self::client(&self.air, (lives, wall), seeks, self.now);
+    fn reborn_at(&mut self, restarts_before: u64, wall: u64, seeks: SocketAddr) {
+        (self.a, self.at_a) = Self::client(&self.net, (restarts_before, wall), seeks, self.now);
     }
 
-    fn pass(&mut self, ns: u64) {
+    fn advance(&mut self, ns: u64) {
         self.now.0 += ns;
         for _ in 0..4 {
-            self.a.turn(self.now);
-            self.b.turn(self.now);
+            self.a.poll(self.now);
+            self.b.poll(self.now);
         }
     }
 
-    fn wait(&mut self, seconds: u64) {
+    fn run_for(&mut self, seconds: u64) {
         for _ in 0..10 * seconds {
-            self.pass(100 * MS);
+            self.advance(100 * MS);
         }
     }
 
@@ -134,7 +138,7 @@ impl Couple {
         for _ in 0..count {
             send(&mut self.at_a, self.way, b"to the server");
             send(&mut self.at_b, self.way, b"to the client");
-            self.pass(MS);
+            self.advance(MS);
             while receive(&mut self.at_a).is_some() {
                 arrived.0 += 1;
             }
@@ -155,32 +159,33 @@ impl Couple {
 /// answers nothing, and B has much to say to A. Returns what came from there, and what went there.
 fn flood(couple: &mut Couple) -> (usize, usize) {
     let (mut came, mut went) = (0, 0);
-    couple.air.listen();
-    couple.air.heard();
+    couple.net.start_log();
+    couple.net.take_log();
     for round in 0..600 {
-        couple.air.lose(1_000_000, 0);
+        couple.net.set_loss(1_000_000, 0);
         if round % 20 == 0 {
             send(&mut couple.at_a, couple.way, b"");
         }
         couple.now.0 += 50 * MS;
-        couple.a.turn(couple.now);
-        couple.air.lose(0, 0);
-        let said: Vec<_> = couple.air.heard().into_iter().filter(|d| d.from == host(1)).collect();
+        couple.a.poll(couple.now);
+        couple.net.set_loss(0, 0);
+        let said: Vec<_> =
+            couple.net.take_log().into_iter().filter(|d| d.from == host(1)).collect();
         for datagram in &said {
             let is_sealed = kind(&datagram.bytes) > 3;
             let from = if is_sealed { victim() } else { host(1) };
             came += if is_sealed { datagram.bytes.len() } else { 0 };
-            couple.air.throw(from, host(2), &datagram.bytes);
+            couple.net.inject(from, host(2), &datagram.bytes);
         }
         // What B says elsewhere is lost, but for the handshake.
-        couple.air.cut(host(1), round > 3);
+        couple.net.cut(host(1), round > 3);
         for _ in 0..8 {
             send(&mut couple.at_b, couple.way, &[0; 1_000]);
         }
-        couple.b.turn(couple.now);
-        couple.air.cut(host(1), false);
+        couple.b.poll(couple.now);
+        couple.net.cut(host(1), false);
         let to_victim = |d: &&Datagram| d.to == victim();
-        went += total(couple.air.heard().iter().filter(to_victim));
+        went += total(couple.net.take_log().iter().filter(to_victim));
     }
     (came, went)
 }
@@ -193,21 +198,21 @@ fn r8_an_address_that_has_answered_nothing_gets_no_more_than_came_from_it() {
     {
         let mut couple = Couple::new(1, &[], host(2), written);
         if is_late {
-            couple.wait(2);
+            couple.run_for(2);
             assert_eq!(couple.handoff_rings(10), (10, 10));
         } else {
             // A asks, B answers, and A says nothing yet.
             for _ in 0..3 {
-                couple.a.turn(couple.now);
+                couple.a.poll(couple.now);
             }
             for _ in 0..3 {
-                couple.b.turn(couple.now);
+                couple.b.poll(couple.now);
             }
         }
         let (came, went) = flood(&mut couple);
         assert!(came > 100 && went > 0, "it is asked whether it is the peer: {came} and {went}");
         assert!(went <= came, "late {is_late}, written {written:?}: {went} for {came} bytes");
-        assert_ne!(couple.b.view(1).at, Some(Address::Udp(victim())));
+        assert_ne!(couple.b.peer_view(1).at, Some(Address::Udp(victim())));
         couple.b.assert_even();
     }
 }
@@ -216,12 +221,12 @@ fn r8_an_address_that_has_answered_nothing_gets_no_more_than_came_from_it() {
 fn r8_a_written_address_that_never_answered_gets_initiations_at_their_pace_and_nothing_else() {
     // Another node has the address that the operator wrote by now; the peer comes by itself.
     let mut couple = Couple::new(1, &[], host(2), Some(victim()));
-    couple.air.listen();
-    couple.wait(2);
+    couple.net.start_log();
+    couple.run_for(2);
     let (to_client, to_server) = couple.handoff_rings(100);
     assert_eq!((to_client, to_server), (100, 100));
-    couple.wait(30);
-    let heard = couple.air.heard();
+    couple.run_for(30);
+    let heard = couple.net.take_log();
     let there: Vec<_> = heard.iter().filter(|d| d.to == victim()).collect();
     assert!(there.iter().all(|d| kind(&d.bytes) == 1), "{there:?}");
     assert!(there.len() <= 3, "{}", there.len());
@@ -230,28 +235,29 @@ fn r8_a_written_address_that_never_answered_gets_initiations_at_their_pace_and_n
 
 #[test]
 fn by_a_link_that_is_down_nothing_leaves_but_what_brings_it_up() {
-    let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.with_liveness(FAST));
+    let mut pair =
+        Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| spec.with_liveness(FAST));
     pair.until_up();
-    pair.wait(1);
-    pair.air.cut(host(2), true);
-    while pair.a.view(2).state != LinkState::Down {
+    pair.run_for(1);
+    pair.net.cut(host(2), true);
+    while pair.a.peer_view(2).state != LinkState::Down {
         send(&mut pair.at_a, pair.to_b, b"anybody?");
-        pair.pass(50 * MS);
+        pair.advance(50 * MS);
     }
     let refused = pair.a.count(Discard::LinkDown);
-    pair.air.cut(host(2), false);
-    pair.air.listen();
-    pair.air.lose(1_000_000, 0);
+    pair.net.cut(host(2), false);
+    pair.net.start_log();
+    pair.net.set_loss(1_000_000, 0);
     for _ in 0..600 {
         send(&mut pair.at_a, pair.to_b, b"into the void");
-        pair.pass(50 * MS);
+        pair.advance(50 * MS);
     }
-    let heard = pair.air.heard();
+    let heard = pair.net.take_log();
     let sealed: Vec<_> = heard.iter().filter(|d| d.from == host(1) && kind(&d.bytes) > 3).collect();
     assert!(sealed.is_empty(), "{} sealed packets, {} bytes", sealed.len(), total(sealed));
     assert!(heard.iter().any(|d| d.from == host(1) && kind(&d.bytes) == 1), "it is looked for");
     assert_eq!(pair.a.count(Discard::LinkDown) - refused, 600, "each is counted");
-    pair.air.lose(0, 0);
+    pair.net.set_loss(0, 0);
     pair.until_up();
     pair.assert_even();
 }
@@ -259,23 +265,24 @@ fn by_a_link_that_is_down_nothing_leaves_but_what_brings_it_up() {
 #[test]
 fn a_peer_that_moved_and_died_is_looked_for_where_it_is_written_too() {
     let mut couple = Couple::new(1, &[], host(2), Some(host(1)));
-    couple.wait(2);
-    couple.air.move_to(host(1), host(11));
+    couple.run_for(2);
+    couple.net.move_socket(host(1), host(11));
     assert!(couple.handoff_rings(100).1 > 0);
-    couple.wait(2);
-    assert_eq!(couple.b.view(1).at, Some(Address::Udp(host(11))));
+    couple.run_for(2);
+    assert_eq!(couple.b.peer_view(1).at, Some(Address::Udp(host(11))));
     // It dies there, and is born again where it was at first; it does not know where B is.
-    couple.air.move_to(host(1), host(1));
-    couple.a = Node::new(&couple.air, &Birth { lives: 1, ..Birth::new(1) }, couple.now);
-    let spec = couple.a.spec(2, false).with_slot(Slot::new(PEER)).with_liveness(FAST);
+    couple.net.move_socket(host(1), host(1));
+    couple.a =
+        Node::new(&couple.net, &NodeSpec { restarts_before: 1, ..NodeSpec::new(1) }, couple.now);
+    let spec = couple.a.peer_spec(2, false).with_slot(Slot::new(PEER)).with_liveness(FAST);
     couple.a.switch.add_peer(spec, couple.now).expect("a slot");
     couple.at_a = endpoint_of(&mut couple.a);
     for _ in 0..400 {
         send(&mut couple.at_b, couple.way, b"where are you?");
-        couple.pass(100 * MS);
+        couple.advance(100 * MS);
     }
-    assert!(couple.b.is_up() && couple.a.is_up(), "{:?}", couple.b.view(1));
-    assert_eq!(couple.b.view(1).at, Some(Address::Udp(host(1))));
+    assert!(couple.b.is_up() && couple.a.is_up(), "{:?}", couple.b.peer_view(1));
+    assert_eq!(couple.b.peer_view(1).at, Some(Address::Udp(host(1))));
     assert_eq!(couple.handoff_rings(50), (50, 50));
     couple.assert_even();
 }
@@ -283,26 +290,26 @@ fn a_peer_that_moved_and_died_is_looked_for_where_it_is_written_too() {
 #[test]
 fn where_a_peer_had_moved_to_it_is_not_looked_for_for_ever() {
     let mut couple = Couple::new(1, &[], host(2), Some(host(1)));
-    couple.wait(2);
-    couple.air.move_to(host(1), host(11));
+    couple.run_for(2);
+    couple.net.move_socket(host(1), host(11));
     couple.handoff_rings(100);
-    couple.wait(2);
-    couple.air.cut(host(11), true);
-    couple.air.cut(host(1), true);
+    couple.run_for(2);
+    couple.net.cut(host(11), true);
+    couple.net.cut(host(1), true);
     for _ in 0..100 {
         send(&mut couple.at_b, couple.way, b"where are you?");
-        couple.pass(100 * MS);
+        couple.advance(100 * MS);
     }
-    couple.wait(700);
-    couple.air.cut(host(11), false);
-    couple.air.cut(host(1), false);
-    couple.air.lose(1_000_000, 0);
-    couple.air.listen();
-    couple.wait(100);
-    let heard = couple.air.heard();
+    couple.run_for(700);
+    couple.net.cut(host(11), false);
+    couple.net.cut(host(1), false);
+    couple.net.set_loss(1_000_000, 0);
+    couple.net.start_log();
+    couple.run_for(100);
+    let heard = couple.net.take_log();
     assert!(heard.iter().any(|d| d.from == host(2) && d.to == host(1)));
     assert!(!heard.iter().any(|d| d.from == host(2) && d.to == host(11)));
-    assert_eq!(couple.b.view(1).at, Some(Address::Udp(host(1))));
+    assert_eq!(couple.b.peer_view(1).at, Some(Address::Udp(host(1))));
 }
 
 #[test]
@@ -320,15 +327,15 @@ fn a_peer_that_comes_in_by_another_listener_or_family_is_answered_by_it_and_its_
         for written in [None, Some(victim())] {
             let mut couple = Couple::new(workers, &[more], at, written);
             if let Some(worker) = worker {
-                couple.air.steer(at, host(1), worker);
+                couple.net.steer(at, host(1), worker);
             }
-            couple.wait(3);
+            couple.run_for(3);
             let arrived = couple.handoff_rings(200);
             assert_eq!(arrived, (200, 200), "{workers} workers, {more:?}, written {written:?}");
             let slots = couple.b.switch.slots();
             let slot = slots.iter().find(|slot| slot.slot == PEER).expect("attached");
-            assert_eq!(slot.port, Some(couple.b.view(1).port));
-            assert_ne!(couple.b.view(1).port, couple.b.port);
+            assert_eq!(slot.port, Some(couple.b.peer_view(1).port));
+            assert_ne!(couple.b.peer_view(1).port, couple.b.port);
             couple.assert_even();
         }
     }
@@ -339,17 +346,17 @@ fn a_link_that_is_up_moves_from_listener_to_listener_and_back_with_its_flow() {
     for (workers, worker) in [(1, None), (2, None), (2, Some(1)), (3, Some(2))] {
         let more = More { at: other_listener(), worker };
         let mut couple = Couple::new(workers, &[more], host(2), None);
-        couple.air.steer(other_listener(), host(1), worker.unwrap_or(workers - 1));
-        couple.wait(3);
+        couple.net.steer(other_listener(), host(1), worker.unwrap_or(workers - 1));
+        couple.run_for(3);
         assert_eq!(couple.handoff_rings(50), (50, 50));
-        for lives in 1..=6 {
-            let to = if lives % 2 == 1 { other_listener() } else { host(2) };
-            couple.reborn(lives, to);
-            couple.wait(4);
+        for restarts_before in 1..=6 {
+            let to = if restarts_before % 2 == 1 { other_listener() } else { host(2) };
+            couple.reborn(restarts_before, to);
+            couple.run_for(4);
             let arrived = couple.handoff_rings(100);
-            assert_eq!(arrived, (100, 100), "{workers} workers, life {lives}, {more:?}");
-            let is_other = couple.b.view(1).port != couple.b.port;
-            assert_eq!(is_other, lives % 2 == 1, "life {lives}");
+            assert_eq!(arrived, (100, 100), "{workers} workers, life {restarts_before}, {more:?}");
+            let is_other = couple.b.peer_view(1).port != couple.b.port;
+            assert_eq!(is_other, restarts_before % 2 == 1, "life {restarts_before}");
         }
         let roamed = couple.b.events.iter().filter(|e| matches!(e, Event::Roamed(..))).count();
         assert!(roamed >= 7, "{roamed}");
@@ -363,26 +370,26 @@ const TODAY: u64 = 1_750_000_000 * SECOND;
 #[test]
 fn a_node_that_starts_with_a_clock_of_1970_gets_its_link_once_the_clock_is_right() {
     let mut couple = Couple::new(1, &[], host(2), None);
-    couple.wait(2);
+    couple.run_for(2);
     couple.reborn_at(1, TODAY, host(2));
-    couple.wait(20);
+    couple.run_for(20);
     assert_eq!(couple.handoff_rings(20), (20, 20));
     // Another address, so that B does not find it; and its clock begins in 1970.
-    couple.air.move_to(host(1), host(11));
+    couple.net.move_socket(host(1), host(11));
     couple.reborn_at(2, 0, host(2));
-    couple.wait(60);
+    couple.run_for(60);
     assert!(!couple.a.is_up(), "B has seen later handshakes");
     couple.a.switch.set_wall_clock(TODAY + couple.now.0, couple.now);
-    couple.wait(20);
+    couple.run_for(20);
     assert_eq!(couple.handoff_rings(20), (20, 20));
     // It is set back, and handshakes go on.
     couple.a.switch.set_wall_clock(TODAY / 2, couple.now);
-    let made = couple.b.view(1).handshakes;
+    let made = couple.b.peer_view(1).handshakes;
     for _ in 0..40 {
         couple.handoff_rings(1);
-        couple.wait(10);
+        couple.run_for(10);
     }
-    assert!(couple.b.view(1).handshakes >= made + 3, "{:?}", couple.b.view(1));
+    assert!(couple.b.peer_view(1).handshakes >= made + 3, "{:?}", couple.b.peer_view(1));
     assert_eq!(couple.handoff_rings(20), (20, 20));
     couple.assert_even();
 }
@@ -392,15 +399,15 @@ fn a_silent_node_whose_own_address_changes_is_followed_before_anybody_has_someth
     for is_quiet in [false, true] {
         let mut pair = Pair::new();
         pair.until_up();
-        pair.wait(if is_quiet { 400 } else { 2 });
+        pair.run_for(if is_quiet { 400 } else { 2 });
         let state = if is_quiet { LinkState::Quiet } else { LinkState::Up };
-        assert_eq!(pair.a.view(2).state, state);
-        pair.air.move_to(host(1), host(11));
+        assert_eq!(pair.a.peer_view(2).state, state);
+        pair.net.move_socket(host(1), host(11));
         pair.a.switch.show_where_we_are(pair.now);
-        pair.wait(3);
-        assert_eq!(pair.b.view(1).at, Some(Address::Udp(host(11))), "quiet {is_quiet}");
+        pair.run_for(3);
+        assert_eq!(pair.b.peer_view(1).at, Some(Address::Udp(host(11))), "quiet {is_quiet}");
         send(&mut pair.at_b, pair.to_a, b"there you are");
-        pair.wait(1);
+        pair.run_for(1);
         assert_eq!(receive(&mut pair.at_a).as_deref(), Some(&b"there you are"[..]));
         pair.assert_even();
     }
@@ -409,21 +416,24 @@ fn a_silent_node_whose_own_address_changes_is_followed_before_anybody_has_someth
 #[test]
 fn one_key_on_two_nodes_is_seen_and_said() {
     let mut couple = Couple::new(1, &[], host(2), None);
-    couple.wait(3);
+    couple.run_for(3);
     // A copy of A, with its key, at another address.
     let elsewhere = host(9);
-    let mut twin = Node::bare(&Birth { lives: 1, wall: 1_000, ..Birth::new(1) }, couple.now);
-    let port = twin.switch.plug_everywhere(vec![Box::new(couple.air.port(elsewhere, 0))]);
+    let mut twin = Node::without_port(
+        &NodeSpec { restarts_before: 1, wall: 1_000, ..NodeSpec::new(1) },
+        couple.now,
+    );
+    let port = twin.switch.plug_everywhere(vec![Box::new(couple.net.port(elsewhere, 0))]);
     twin.port = port.expect("a place");
     twin.switch.accept_unknown(twin.port, true);
-    let spec = twin.spec(2, true).with_slot(Slot::new(PEER)).with_liveness(FAST);
+    let spec = twin.peer_spec(2, true).with_slot(Slot::new(PEER)).with_liveness(FAST);
     twin.switch.add_peer(spec, couple.now).expect("a slot");
     let mut at_twin = endpoint_of(&mut twin);
     for _ in 0..600 {
         send(&mut couple.at_a, couple.way, b"here I am");
         send(&mut at_twin, couple.way, b"no, here");
-        twin.turn(couple.now);
-        couple.pass(100 * MS);
+        twin.poll(couple.now);
+        couple.advance(100 * MS);
         while receive(&mut couple.at_b).is_some() {}
     }
     let said: Vec<_> =
@@ -432,53 +442,53 @@ fn one_key_on_two_nodes_is_seen_and_said() {
     let Event::KeyOnTwoNodes(PEER, two) = said[0] else { panic!("{said:?}") };
     let places = [Address::Udp(host(1)), Address::Udp(elsewhere)];
     assert!(two.iter().all(|at| places.contains(at)) && two[0] != two[1], "{two:?}");
-    assert!(couple.b.view(1).key_on_two_nodes.is_some());
+    assert!(couple.b.peer_view(1).key_on_two_nodes.is_some());
     // The copy ends; after a while there is one again.
-    couple.air.cut(elsewhere, true);
-    couple.wait(700);
-    assert_eq!(couple.b.view(1).key_on_two_nodes, None);
+    couple.net.cut(elsewhere, true);
+    couple.run_for(700);
+    assert_eq!(couple.b.peer_view(1).key_on_two_nodes, None);
 }
 
 #[test]
 fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_follows() {
     let mut couple = Couple::new(1, &[], host(2), None);
-    couple.wait(3);
+    couple.run_for(3);
     assert_eq!(couple.handoff_rings(20), (20, 20));
     let wanted = |couple: &Couple| {
         couple.a.events.iter().filter(|e| matches!(e, Event::WantsAlternate(_))).count()
     };
     // What A's router knows of its port leads nowhere any more.
-    couple.air.cut(host(1), true);
+    couple.net.cut(host(1), true);
     for _ in 0..50 {
         couple.handoff_rings(1);
-        couple.wait(1);
+        couple.run_for(1);
     }
     assert_eq!(wanted(&couple), 0, "not yet");
-    couple.wait(40);
+    couple.run_for(40);
     assert!(!couple.a.is_up());
     assert_eq!(wanted(&couple), 1, "{:?}", couple.a.events);
     for (nth, at) in [host(21), host(22)].into_iter().enumerate() {
-        let port = couple.a.switch.plug_everywhere(vec![Box::new(couple.air.port(at, 0))]);
+        let port = couple.a.switch.plug_everywhere(vec![Box::new(couple.net.port(at, 0))]);
         let port = port.expect("a place");
         couple.a.switch.accept_unknown(port, true);
         couple.a.switch.set_alternate(couple.a.port, port);
-        couple.wait(30);
+        couple.run_for(30);
         assert_eq!(couple.handoff_rings(50), (50, 50), "by {at}");
-        assert_eq!(couple.a.view(2).port, port);
-        assert_eq!(couple.b.view(1).at, Some(Address::Udp(at)));
+        assert_eq!(couple.a.peer_view(2).port, port);
+        assert_eq!(couple.b.peer_view(1).at, Some(Address::Udp(at)));
         // That one is stale later, too.
-        couple.air.cut(at, true);
+        couple.net.cut(at, true);
         for _ in 0..400 {
             couple.handoff_rings(1);
-            couple.wait(1);
+            couple.run_for(1);
         }
         assert!(wanted(&couple) > 1 + nth, "another one is wanted");
     }
     // The first port leads somewhere again, and the others do not.
-    couple.air.cut(host(1), false);
-    couple.wait(40);
+    couple.net.cut(host(1), false);
+    couple.run_for(40);
     assert_eq!(couple.handoff_rings(50), (50, 50));
-    assert_eq!(couple.a.view(2).port, couple.a.port);
+    assert_eq!(couple.a.peer_view(2).port, couple.a.port);
     couple.assert_even();
 }
 
@@ -486,33 +496,35 @@ fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_fol
 fn a_peer_that_starts_again_moments_after_its_keys_were_made_is_heard_at_once() {
     // Whichever of them has the smaller key.
     for of in [1, 2] {
-        let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.with_liveness(FAST));
+        let mut pair =
+            Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| spec.with_liveness(FAST));
         pair.until_up();
-        let (dies, lives) = if of == 1 { (host(1), 2) } else { (host(2), 1) };
-        pair.air.cut(dies, true);
-        let is_up = |pair: &Pair| if lives == 1 { pair.a.is_up() } else { pair.b.is_up() };
+        let (dies, restarts_before) = if of == 1 { (host(1), 2) } else { (host(2), 1) };
+        pair.net.cut(dies, true);
+        let is_up =
+            |pair: &Pair| if restarts_before == 1 { pair.a.is_up() } else { pair.b.is_up() };
         while is_up(&pair) {
             send(&mut pair.at_a, pair.to_b, b"anybody?");
             send(&mut pair.at_b, pair.to_a, b"anybody?");
-            pair.pass(20 * MS);
+            pair.advance(20 * MS);
         }
         assert!(pair.now.0 < 4 * SECOND, "the keys are new");
-        pair.air.cut(dies, false);
-        let air = pair.air.clone();
-        let birth = Birth { lives: 1, ..Birth::new(of) };
-        let (mut node, other) = (Node::new(&air, &birth, pair.now), 3 - of);
-        let spec = node.spec(other, true).with_liveness(FAST);
+        pair.net.cut(dies, false);
+        let net = pair.net.clone();
+        let birth = NodeSpec { restarts_before: 1, ..NodeSpec::new(of) };
+        let (mut node, other) = (Node::new(&net, &birth, pair.now), 3 - of);
+        let spec = node.peer_spec(other, true).with_liveness(FAST);
         node.switch.add_peer(spec, pair.now).expect("a slot");
-        let (_, end) = node.endpoint();
+        let (_, end) = node.add_endpoint();
         if of == 1 {
             (pair.a, pair.at_a) = (node, end)
         } else {
             (pair.b, pair.at_b) = (node, end)
         }
         let began = pair.now.0;
-        while !pair.talks() {
-            pair.pass(20 * MS);
-            assert!(pair.now.0 - began < 1_400 * MS, "{of}: {:?}", pair.a.view(2));
+        while !pair.carries_packets() {
+            pair.advance(20 * MS);
+            assert!(pair.now.0 - began < 1_400 * MS, "{of}: {:?}", pair.a.peer_view(2));
         }
         pair.assert_even();
     }

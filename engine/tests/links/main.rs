@@ -1,6 +1,5 @@
 //! Links between switches on a simulated network, in virtual time. One program for all: each costs a link step.
 
-mod air;
 mod attacks;
 mod beacons;
 mod discovery;

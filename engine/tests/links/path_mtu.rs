@@ -1,7 +1,6 @@
-//! What a path takes: found, shown, looked after, and kept to. An air that loses what is too long, and
+//! What a path takes: found, shown, looked after, and kept to. An net that loses what is too long, and
 //! virtual time; nothing here sleeps.
 
-use crate::air::{Air, Birth, MS, Node, Pair, SECOND, hop, host, path, receive, send};
 use strowger_engine::{
     Now,
     control::{
@@ -11,6 +10,9 @@ use strowger_engine::{
     discard::Discard,
 };
 use strowger_frame::Address;
+use strowger_testkit::sim::{
+    MS, Node, NodeSpec, Pair, SECOND, SimNet, hop, host, path, receive, send,
+};
 use strowger_wire::switch_header::AnyHeader;
 
 /// Bytes of a packet that are no payload: link header, switch header, tag.
@@ -18,13 +20,14 @@ const AROUND: usize = 8 + 16 + 16;
 
 /// What both ends say that the path takes, if they are through with looking.
 fn found(pair: &Pair) -> [Option<u16>; 2] {
-    [pair.a.view(2), pair.b.view(1)].map(|view| view.frame_bytes_max.filter(|_| view.is_path_found))
+    [pair.a.peer_view(2), pair.b.peer_view(1)]
+        .map(|view| view.frame_bytes_max.filter(|_| view.is_path_found))
 }
 
 fn until_found(pair: &mut Pair, bytes: u16) -> u64 {
     let began = pair.now.0;
     while found(pair) != [Some(bytes); 2] {
-        pair.chat(1);
+        pair.run_with_traffic(1);
         assert!(pair.now.0 - began < 90 * SECOND, "{:?}", pair.a.switch.peers());
     }
     pair.now.0 - began
@@ -35,10 +38,10 @@ fn drain(pair: &mut Pair) {
 }
 
 fn pair_with(frame_bytes_max: u16, narrow: usize) -> Pair {
-    let mut pair = Pair::with(Birth::new(1), Birth::new(2), |_, spec| {
+    let mut pair = Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| {
         spec.with_frame_bytes_max(frame_bytes_max)
     });
-    pair.air.narrow(narrow);
+    pair.net.set_mtu(narrow);
     pair.until_up();
     pair
 }
@@ -55,9 +58,9 @@ fn right_size(pair: &mut Pair) -> Option<u16> {
 
 /// The longest packet that a trace says goes by A's exit.
 fn traced(pair: &mut Pair) -> Option<u16> {
-    let label = path(&[hop(1, pair.a.view(2).slot), hop(pair.b.view(1).slot, 1)]);
+    let label = path(&[hop(1, pair.a.peer_view(2).slot), hop(pair.b.peer_view(1).slot, 1)]);
     let asked = pair.a.switch.ask(label, Question::Trace, pair.now).expect("room");
-    pair.wait(1);
+    pair.run_for(1);
     pair.a.events.iter().find_map(|event| match event {
         Event::Answered(id, Answer::Hop(hop)) if *id == asked => {
             hop.word.map(|word| word.packet_bytes_max)
@@ -72,20 +75,20 @@ fn what_a_path_takes_is_found_and_just_that_gets_through() {
     for (narrow, most) in widths.map(|width| (width, 9_216)).into_iter().chain([(9_216, 1_400)]) {
         let mut pair = pair_with(most, narrow);
         let bytes = (narrow as u16).min(most);
-        pair.air.listen();
+        pair.net.start_log();
         until_found(&mut pair, bytes);
-        let long = pair.air.heard().iter().filter(|d| d.bytes.len() >= 576).count();
+        let long = pair.net.take_log().iter().filter(|d| d.bytes.len() >= 576).count();
         assert!(long <= 2 * 60, "{long} challenges");
-        let told = Event::PathMtu(pair.a.view(2).slot, bytes);
+        let told = Event::PathMtu(pair.a.peer_view(2).slot, bytes);
         assert_eq!(pair.a.events.iter().filter(|event| **event == told).count(), 1);
 
         drain(&mut pair);
         let fits = vec![7; usize::from(bytes) - AROUND];
         send(&mut pair.at_a, pair.to_b, &fits);
-        pair.pass(MS);
+        pair.advance(MS);
         assert_eq!(receive(&mut pair.at_b), Some(fits), "{bytes}");
         send(&mut pair.at_a, pair.to_b, &vec![7; usize::from(bytes) - AROUND + 1]);
-        pair.pass(MS);
+        pair.advance(MS);
         assert_eq!(receive(&mut pair.at_b), None);
         assert_eq!(pair.a.count(Discard::TooBig), 1);
         // Link header included, tag not.
@@ -100,15 +103,15 @@ fn packets_of_1400_bytes_right_after_link_up_are_not_lost_on_a_path_of_1500() {
     // By IPv6 and by IPv4, and Ethernet without IP.
     for narrow in [1_452, 1_472, 1_498] {
         let mut pair = Pair::new();
-        pair.air.narrow(narrow);
+        pair.net.set_mtu(narrow);
         while !pair.a.is_up() {
-            pair.pass(MS);
+            pair.advance(MS);
         }
         for number in 0..20_000_u32 {
             let mut payload = vec![0; 1_400];
             payload[..4].copy_from_slice(&number.to_be_bytes());
             send(&mut pair.at_a, pair.to_b, &payload);
-            pair.pass(MS);
+            pair.advance(MS);
             assert_eq!(receive(&mut pair.at_b), Some(payload), "{number}");
         }
         assert_eq!(found(&pair)[0], Some(narrow as u16));
@@ -121,20 +124,20 @@ fn a_path_that_changes_is_followed_down_soon_and_up_seldom() {
     let mut pair = pair_with(9_216, 1_472);
     until_found(&mut pair, 1_472);
     for narrow in [1_372, 1_280, 1_100, 600] {
-        pair.air.narrow(usize::from(narrow));
+        pair.net.set_mtu(usize::from(narrow));
         // It is asked every 15 seconds, three times before that means something, and then searched.
         let took = until_found(&mut pair, narrow);
         assert!(took < 70 * SECOND, "{took} ns");
         drain(&mut pair);
         let fits = vec![1; usize::from(narrow) - AROUND];
         send(&mut pair.at_a, pair.to_b, &fits);
-        pair.pass(MS);
+        pair.advance(MS);
         assert_eq!(receive(&mut pair.at_b), Some(fits));
     }
-    pair.air.narrow(8_952);
-    pair.chat(500);
+    pair.net.set_mtu(8_952);
+    pair.run_with_traffic(500);
     assert_eq!(found(&pair), [Some(600); 2]);
-    pair.chat(150);
+    pair.run_with_traffic(150);
     assert_eq!(found(&pair), [Some(8_952); 2]);
     assert!(!pair.a.events.iter().any(|event| matches!(event, Event::LinkDown(_))));
     pair.assert_even();
@@ -144,53 +147,53 @@ fn a_path_that_changes_is_followed_down_soon_and_up_seldom() {
 fn what_was_found_outlives_new_keys_and_silence_and_not_another_address() {
     let mut pair = pair_with(9_216, 1_300);
     until_found(&mut pair, 1_300);
-    pair.chat(300);
-    assert!(pair.a.view(2).handshakes >= 2);
+    pair.run_with_traffic(300);
+    assert!(pair.a.peer_view(2).handshakes >= 2);
     assert_eq!(found(&pair), [Some(1_300); 2]);
-    pair.wait(400);
+    pair.run_for(400);
     assert!(!pair.a.is_up() && !pair.b.is_up());
     drain(&mut pair);
     let fits = vec![1; 1_300 - AROUND];
     send(&mut pair.at_a, pair.to_b, &fits);
-    pair.pass(MS);
-    pair.wait(1);
+    pair.advance(MS);
+    pair.run_for(1);
     assert_eq!(receive(&mut pair.at_b), Some(fits), "it is known before the first packet");
     assert_eq!(found(&pair), [Some(1_300); 2]);
 
-    pair.air.narrow(1_472);
-    pair.air.move_to(host(1), host(11));
+    pair.net.set_mtu(1_472);
+    pair.net.move_socket(host(1), host(11));
     send(&mut pair.at_a, pair.to_b, b"from elsewhere");
-    pair.wait(1);
-    assert_eq!(pair.b.view(1).at, Some(Address::Udp(host(11))));
-    assert!(!pair.b.view(1).is_path_found, "B sends another way now");
-    pair.chat(30);
+    pair.run_for(1);
+    assert_eq!(pair.b.peer_view(1).at, Some(Address::Udp(host(11))));
+    assert!(!pair.b.peer_view(1).is_path_found, "B sends another way now");
+    pair.run_with_traffic(30);
     assert_eq!(found(&pair)[1], Some(1_472));
     pair.assert_even();
 }
 
 #[test]
 fn r8_nothing_long_goes_to_an_address_that_has_answered_nothing() {
-    let air = Air::default();
+    let net = SimNet::default();
     let mut now = Now(1);
-    let mut a = Node::new(&air, &Birth::new(1), now);
-    let mut b = Node::new(&air, &Birth::new(2), now);
-    a.peer(2, true, now);
-    b.peer(1, false, now);
+    let mut a = Node::new(&net, &NodeSpec::new(1), now);
+    let mut b = Node::new(&net, &NodeSpec::new(2), now);
+    a.add_peer(2, true, now);
+    b.add_peer(1, false, now);
     // All that A says is seen to come from where nobody asked for anything.
-    air.move_to(host(1), host(66));
+    net.move_socket(host(1), host(66));
     let mut to_victim = Vec::new();
     let mut first = true;
     for _ in 0..1_200 {
         now.0 += 100 * MS;
-        a.turn(now);
-        b.turn(now);
+        a.poll(now);
+        b.poll(now);
         if b.is_up() && first {
             // From now on nothing that B says arrives anywhere.
-            air.listen();
-            air.lose(1_000_000, 0);
+            net.start_log();
+            net.set_loss(1_000_000, 0);
             first = false;
         }
-        to_victim.extend(air.heard().into_iter().filter(|d| d.to == host(66)));
+        to_victim.extend(net.take_log().into_iter().filter(|d| d.to == host(66)));
     }
     assert!(!first);
     let longest = to_victim.iter().filter(|d| d.bytes[0] >> 4 == 8).map(|d| d.bytes.len()).max();
@@ -204,17 +207,17 @@ fn r8_nothing_long_goes_to_an_address_that_has_answered_nothing() {
 fn a_lossy_path_is_found_at_last() {
     for seed in 1..=8 {
         let mut pair = pair_with(9_216, 1_472);
-        pair.air.lose(50_000, seed);
+        pair.net.set_loss(50_000, seed);
         let mut works = 0;
         for _ in 0..12 {
-            pair.chat(60);
-            let limit = pair.a.view(2).frame_bytes_max.expect("up");
+            pair.run_with_traffic(60);
+            let limit = pair.a.peer_view(2).frame_bytes_max.expect("up");
             assert!(limit <= 1_472 || works == 0, "{limit}");
             works = limit;
         }
         assert_eq!(works, 1_472, "seed {seed}");
-        pair.air.lose(0, 0);
-        pair.wait(5);
+        pair.net.set_loss(0, 0);
+        pair.run_for(5);
         pair.assert_even();
     }
 }

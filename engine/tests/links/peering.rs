@@ -1,9 +1,6 @@
 //! Links as their peers live: they move, fall silent, die, come back, and come in by another worker.
 //! Driven by hand with virtual time; nothing here sleeps.
 
-use crate::air::{
-    Air, Birth, Dice, MS, Node, Pair, SECOND, hop, host, packet, path, receive, send,
-};
 use strowger_engine::{
     Now,
     control::{
@@ -13,6 +10,10 @@ use strowger_engine::{
     discard::Discard,
 };
 use strowger_frame::Address;
+use strowger_testkit::{
+    Rng,
+    sim::{MS, Node, NodeSpec, Pair, SECOND, SimNet, hop, host, packet, path, receive, send},
+};
 
 fn at(number: u8) -> Option<Address> {
     Some(Address::Udp(host(number)))
@@ -24,13 +25,13 @@ fn kind(bytes: &[u8]) -> u8 {
 
 /// What A has just sent to B, the last of this kind, held back from it.
 fn snatched(pair: &mut Pair, payload: &[u8]) -> Vec<u8> {
-    pair.air.listen();
-    pair.air.heard();
-    pair.air.lose(1_000_000, 0);
+    pair.net.start_log();
+    pair.net.take_log();
+    pair.net.set_loss(1_000_000, 0);
     send(&mut pair.at_a, pair.to_b, payload);
-    pair.pass(1_000);
-    pair.air.lose(0, 0);
-    let heard = pair.air.heard();
+    pair.advance(1_000);
+    pair.net.set_loss(0, 0);
+    let heard = pair.net.take_log();
     heard.into_iter().rfind(|d| kind(&d.bytes) == 4 && d.to == host(2)).expect("sent").bytes
 }
 
@@ -40,9 +41,9 @@ fn a_link_comes_up_when_both_ends_start_at_once() {
     let took = pair.until_up();
     assert!(took < SECOND, "{took} ns");
     assert!(pair.a.events.iter().any(|event| matches!(event, Event::LinkUp(_))));
-    pair.wait(10);
-    assert_eq!(pair.a.view(2).handshakes, pair.b.view(1).handshakes);
-    assert!(pair.a.view(2).handshakes <= 2, "{:?}", pair.a.view(2));
+    pair.run_for(10);
+    assert_eq!(pair.a.peer_view(2).handshakes, pair.b.peer_view(1).handshakes);
+    assert!(pair.a.peer_view(2).handshakes <= 2, "{:?}", pair.a.peer_view(2));
     // Handshakes and keepalives ended where they were meant to: nothing of the slot's was lost.
     assert!(pair.a.count(Discard::Handled) > 0);
     assert!(pair.a.switch.slots().iter().all(|slot| slot.discards == 0));
@@ -53,15 +54,15 @@ fn a_link_comes_up_when_both_ends_start_at_once() {
 fn a_peer_that_has_moved_is_followed_by_fresh_data_and_an_answered_challenge() {
     let mut pair = Pair::new();
     pair.until_up();
-    pair.air.move_to(host(1), host(11));
+    pair.net.move_socket(host(1), host(11));
     send(&mut pair.at_a, pair.to_b, b"from elsewhere");
-    pair.pass(1_000);
+    pair.advance(1_000);
     assert_eq!(receive(&mut pair.at_b).as_deref(), Some(&b"from elsewhere"[..]));
-    pair.wait(1);
-    assert_eq!(pair.b.view(1).at, at(11));
-    assert!(pair.b.events.contains(&Event::Roamed(pair.b.view(1).slot, at(11).expect("one"))));
-    assert!(pair.talks(), "both ways, at once");
-    assert_eq!(pair.a.view(2).at, at(2));
+    pair.run_for(1);
+    assert_eq!(pair.b.peer_view(1).at, at(11));
+    assert!(pair.b.events.contains(&Event::Roamed(pair.b.peer_view(1).slot, at(11).expect("one"))));
+    assert!(pair.carries_packets(), "both ways, at once");
+    assert_eq!(pair.a.peer_view(2).at, at(2));
     pair.assert_even();
 }
 
@@ -71,14 +72,14 @@ fn data_from_elsewhere_alone_does_not_move_a_peer() {
     pair.until_up();
     // Fresh, authentic, and from where the peer is not: a relayed packet.
     let fresh = snatched(&mut pair, b"relayed");
-    pair.air.throw(host(66), host(2), &fresh);
-    pair.pass(1_000);
+    pair.net.inject(host(66), host(2), &fresh);
+    pair.advance(1_000);
     assert_eq!(receive(&mut pair.at_b).as_deref(), Some(&b"relayed"[..]), "it is the peer's");
-    let asked = pair.air.taken(host(66));
+    let asked = pair.net.take_received(host(66));
     assert_eq!(asked.iter().map(|d| kind(&d.bytes)).collect::<Vec<_>>(), [8], "one challenge");
-    pair.wait(10);
-    assert_eq!(pair.b.view(1).at, at(1));
-    assert!(pair.talks());
+    pair.run_for(10);
+    assert_eq!(pair.b.peer_view(1).at, at(1));
+    assert!(pair.carries_packets());
     pair.assert_even();
 }
 
@@ -86,19 +87,19 @@ fn data_from_elsewhere_alone_does_not_move_a_peer() {
 fn a_replayed_packet_from_elsewhere_is_not_even_asked_about() {
     let mut pair = Pair::new();
     pair.until_up();
-    pair.air.listen();
-    assert!(pair.talks());
-    let heard = pair.air.heard();
+    pair.net.start_log();
+    assert!(pair.carries_packets());
+    let heard = pair.net.take_log();
     let copies: Vec<_> = heard.iter().filter(|d| d.to == host(2) && kind(&d.bytes) >= 4).collect();
     assert!(!copies.is_empty());
     let before = pair.b.count(Discard::Replayed);
     for copy in &copies {
-        pair.air.throw(host(66), host(2), &copy.bytes);
+        pair.net.inject(host(66), host(2), &copy.bytes);
     }
-    pair.wait(1);
-    assert!(pair.air.taken(host(66)).is_empty());
+    pair.run_for(1);
+    assert!(pair.net.take_received(host(66)).is_empty());
     assert_eq!(pair.b.count(Discard::Replayed), before + copies.len() as u64);
-    assert_eq!(pair.b.view(1).at, at(1));
+    assert_eq!(pair.b.peer_view(1).at, at(1));
     pair.assert_even();
 }
 
@@ -107,47 +108,47 @@ fn who_relays_a_packet_and_the_challenge_does_not_keep_the_link() {
     let mut pair = Pair::new();
     pair.until_up();
     let fresh = snatched(&mut pair, b"relayed");
-    pair.air.throw(host(66), host(2), &fresh);
-    pair.pass(1_000);
+    pair.net.inject(host(66), host(2), &fresh);
+    pair.advance(1_000);
     // In the middle for a moment: the challenge goes to the peer, and its answer back.
-    for challenge in pair.air.taken(host(66)) {
-        pair.air.throw(host(66), host(1), &challenge.bytes);
+    for challenge in pair.net.take_received(host(66)) {
+        pair.net.inject(host(66), host(1), &challenge.bytes);
     }
-    pair.pass(1_000);
-    for answer in pair.air.taken(host(66)) {
-        pair.air.throw(host(66), host(2), &answer.bytes);
+    pair.advance(1_000);
+    for answer in pair.net.take_received(host(66)) {
+        pair.net.inject(host(66), host(2), &answer.bytes);
     }
-    pair.wait(1);
+    pair.run_for(1);
     // Stolen or not: the peer's next packets bring it back, and nothing was opened by the thief.
     for _ in 0..20 {
         send(&mut pair.at_a, pair.to_b, b"still here");
-        pair.pass(100 * MS);
+        pair.advance(100 * MS);
     }
-    assert_eq!(pair.b.view(1).at, at(1));
-    assert!(pair.talks());
+    assert_eq!(pair.b.peer_view(1).at, at(1));
+    assert!(pair.carries_packets());
     pair.assert_even();
 }
 
 #[test]
 fn no_handshake_and_no_cookie_moves_a_peer() {
     let mut pair = Pair::new();
-    pair.air.listen();
+    pair.net.start_log();
     pair.until_up();
     // Everything that ever flew, from an unknown peer's address, while the next handshake is under way.
-    let mut handshakes = pair.air.heard();
-    pair.chat(119);
+    let mut handshakes = pair.net.take_log();
+    pair.run_with_traffic(119);
     for _ in 0..300 {
-        pair.pass(100 * MS);
-        handshakes.extend(pair.air.heard());
+        pair.advance(100 * MS);
+        handshakes.extend(pair.net.take_log());
         for d in handshakes.iter().filter(|d| kind(&d.bytes) <= 3) {
-            pair.air.throw(host(66), d.to, &d.bytes);
+            pair.net.inject(host(66), d.to, &d.bytes);
         }
         handshakes.retain(|d| kind(&d.bytes) <= 3);
-        assert_eq!((pair.a.view(2).at, pair.b.view(1).at), (at(2), at(1)));
+        assert_eq!((pair.a.peer_view(2).at, pair.b.peer_view(1).at), (at(2), at(1)));
     }
-    assert!(pair.a.view(2).handshakes >= 2 && handshakes.len() >= 4);
-    assert!(pair.talks());
-    for d in pair.air.taken(host(66)) {
+    assert!(pair.a.peer_view(2).handshakes >= 2 && handshakes.len() >= 4);
+    assert!(pair.carries_packets());
+    for d in pair.net.take_received(host(66)) {
         assert!(kind(&d.bytes) <= 3, "a stranger was told more than a handshake's answer");
     }
     pair.assert_even();
@@ -156,103 +157,103 @@ fn no_handshake_and_no_cookie_moves_a_peer() {
 #[test]
 fn an_initiation_raced_from_elsewhere_makes_keys_and_moves_nobody() {
     // B waits for A, whose first message somebody gets through first, from another address.
-    let air = Air::default();
+    let net = SimNet::default();
     let mut now = Now(1);
-    let mut a = Node::new(&air, &Birth::new(1), now);
-    let mut b = Node::new(&air, &Birth::new(2), now);
-    b.peer(1, true, now);
-    b.turn(now);
-    air.taken(host(1));
-    air.listen();
-    a.peer(2, true, now);
-    air.cut(host(2), true); // what A sends is seen and does not arrive
+    let mut a = Node::new(&net, &NodeSpec::new(1), now);
+    let mut b = Node::new(&net, &NodeSpec::new(2), now);
+    b.add_peer(1, true, now);
+    b.poll(now);
+    net.take_received(host(1));
+    net.start_log();
+    a.add_peer(2, true, now);
+    net.cut(host(2), true); // what A sends is seen and does not arrive
     for _ in 0..3 {
-        a.turn(now);
+        a.poll(now);
     }
-    air.cut(host(2), false);
-    let first = air.heard();
+    net.cut(host(2), false);
+    let first = net.take_log();
     assert!(first.is_empty(), "cut means cut");
-    air.lose(1_000_000, 0);
+    net.set_loss(1_000_000, 0);
     for _ in 0..30 {
         now.0 += 100 * MS;
-        a.turn(now);
+        a.poll(now);
     }
-    air.lose(0, 0);
-    let first = air.heard().into_iter().rfind(|d| d.to == host(2)).expect("again and again");
+    net.set_loss(0, 0);
+    let first = net.take_log().into_iter().rfind(|d| d.to == host(2)).expect("again and again");
     assert_eq!(kind(&first.bytes), 1);
-    air.throw(host(66), host(2), &first.bytes);
+    net.inject(host(66), host(2), &first.bytes);
     for _ in 0..20 {
         now.0 += 100 * MS;
-        b.turn(now);
-        assert_eq!(b.view(1).at, at(1));
+        b.poll(now);
+        assert_eq!(b.peer_view(1).at, at(1));
     }
     for _ in 0..100 {
         now.0 += 100 * MS;
-        a.turn(now);
-        b.turn(now);
+        a.poll(now);
+        b.poll(now);
     }
     assert!(a.is_up() && b.is_up());
-    assert_eq!((a.view(2).at, b.view(1).at), (at(2), at(1)));
+    assert_eq!((a.peer_view(2).at, b.peer_view(1).at), (at(2), at(1)));
 }
 
 #[test]
 fn a_peer_without_an_address_is_where_its_first_sealed_packet_comes_from() {
-    let air = Air::default();
+    let net = SimNet::default();
     let mut now = Now(1);
-    let mut a = Node::new(&air, &Birth::new(1), now);
-    let mut b = Node::new(&air, &Birth::new(2), now);
+    let mut a = Node::new(&net, &NodeSpec::new(1), now);
+    let mut b = Node::new(&net, &NodeSpec::new(2), now);
     // Each asks the other now and then, so neither takes the link for a quiet one.
     let always = Liveness::default().with_always(true);
     for (node, of, is_known) in [(&mut a, 2, true), (&mut b, 1, false)] {
-        let spec = node.spec(of, is_known).with_liveness(always);
+        let spec = node.peer_spec(of, is_known).with_liveness(always);
         node.switch.add_peer(spec, now).expect("a slot");
     }
     for _ in 0..20 {
         now.0 += 100 * MS;
-        a.turn(now);
-        b.turn(now);
+        a.poll(now);
+        b.poll(now);
     }
     assert!(a.is_up() && b.is_up());
-    assert_eq!(b.view(1).at, at(1));
+    assert_eq!(b.peer_view(1).at, at(1));
     // It stays so through rekeyings, though no data flows.
     for _ in 0..6_000 {
         now.0 += 100 * MS;
-        a.turn(now);
-        b.turn(now);
+        a.poll(now);
+        b.poll(now);
         assert!(a.is_up() && b.is_up(), "after {} s", now.0 / SECOND);
     }
-    assert!(b.view(1).handshakes >= 5);
+    assert!(b.peer_view(1).handshakes >= 5);
 }
 
 const FAST: Liveness = Liveness::new(std::time::Duration::from_nanos(50 * MS));
 
 fn fast() -> Pair {
-    Pair::with(Birth::new(1), Birth::new(2), |_, spec| spec.with_liveness(FAST))
+    Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| spec.with_liveness(FAST))
 }
 
 #[test]
 fn a_dead_peer_is_noticed_within_interval_times_multiplier_and_the_link_comes_back() {
     for (liveness, step) in [(FAST, MS), (Liveness::default(), 20 * MS)] {
         let tune = |_, spec: PeerSpec| spec.with_liveness(liveness);
-        let mut pair = Pair::with(Birth::new(1), Birth::new(2), tune);
+        let mut pair = Pair::with(NodeSpec::new(1), NodeSpec::new(2), tune);
         pair.until_up();
-        pair.wait(2);
-        assert!(pair.talks());
-        pair.air.cut(host(2), true);
+        pair.run_for(2);
+        assert!(pair.carries_packets());
+        pair.net.cut(host(2), true);
         let died = pair.now.0;
         let detection = liveness.detection().as_nanos() as u64;
         while pair.a.is_up() {
             send(&mut pair.at_a, pair.to_b, b"anybody?");
-            pair.pass(step);
+            pair.advance(step);
             assert!(pair.now.0 - died < 2 * detection, "not noticed");
         }
         let took = pair.now.0 - died;
         assert!(took <= detection + detection / 4, "{took} ns of {detection}");
         assert!(took > detection / 2, "{took} ns: too soon");
-        let down = Event::LinkDown(pair.a.view(2).slot);
+        let down = Event::LinkDown(pair.a.peer_view(2).slot);
         assert!(pair.a.events.contains(&down));
-        pair.wait(60);
-        pair.air.cut(host(2), false);
+        pair.run_for(60);
+        pair.net.cut(host(2), false);
         let back = pair.until_up();
         assert!(back < 20 * SECOND, "{back} ns");
         pair.assert_even();
@@ -265,7 +266,7 @@ fn a_live_peer_that_answers_nothing_to_one_way_traffic_is_not_taken_for_dead() {
     pair.until_up();
     for _ in 0..2_000 {
         send(&mut pair.at_a, pair.to_b, b"one way");
-        pair.pass(10 * MS);
+        pair.advance(10 * MS);
         while receive(&mut pair.at_b).is_some() {}
         assert!(pair.a.is_up() && pair.b.is_up());
     }
@@ -277,15 +278,15 @@ fn a_live_peer_that_answers_nothing_to_one_way_traffic_is_not_taken_for_dead() {
 fn a_lost_probe_or_two_is_no_death() {
     let mut pair = Pair::new();
     pair.until_up();
-    pair.air.cut(host(2), true);
+    pair.net.cut(host(2), true);
     for _ in 0..110 {
         send(&mut pair.at_a, pair.to_b, b"into the void");
-        pair.pass(100 * MS);
+        pair.advance(100 * MS);
     }
-    pair.air.cut(host(2), false);
-    pair.wait(10);
+    pair.net.cut(host(2), false);
+    pair.run_for(10);
     assert!(!pair.a.events.iter().any(|event| matches!(event, Event::LinkDown(_))));
-    assert!(pair.talks());
+    assert!(pair.carries_packets());
 }
 
 #[test]
@@ -294,12 +295,12 @@ fn after_a_goodbye_nobody_is_asked_before_the_time_that_it_says() {
         let mut pair = fast();
         pair.until_up();
         // Keys so old that new ones may be asked for at once.
-        pair.wait(6);
-        let (a, b) = (pair.a.view(2).slot, pair.b.view(1).slot);
+        pair.run_for(6);
+        let (a, b) = (pair.a.peer_view(2).slot, pair.b.peer_view(1).slot);
         let (says, slot) = if who_says == 1 { (&mut pair.a, a) } else { (&mut pair.b, b) };
         says.switch.goodbye(slot, 3, retry_after_s, "not now");
-        pair.air.listen();
-        pair.pass(MS);
+        pair.net.start_log();
+        pair.advance(MS);
         let (hears, slot) = if who_says == 1 { (&pair.b, b) } else { (&pair.a, a) };
         let text = "not now".to_owned();
         let goodbye = Event::Goodbye { slot, code: 3, retry_after_s, text };
@@ -307,14 +308,14 @@ fn after_a_goodbye_nobody_is_asked_before_the_time_that_it_says() {
         assert!(hears.events.contains(&Event::LinkDown(slot)) && !hears.is_up());
         let from = hears.at;
         let asks = |pair: &mut Pair, seconds| {
-            pair.air.heard();
-            pair.wait(seconds);
-            pair.air.heard().iter().filter(|d| d.from == from && kind(&d.bytes) == 1).count()
+            pair.net.take_log();
+            pair.run_for(seconds);
+            pair.net.take_log().iter().filter(|d| d.from == from && kind(&d.bytes) == 1).count()
         };
         if retry_after_s == 0 {
             // Who stops would still answer for a moment, and the link would be up with nobody there.
-            pair.pass(900 * MS);
-            let early = pair.air.heard();
+            pair.advance(900 * MS);
+            let early = pair.net.take_log();
             assert!(!early.iter().any(|d| d.from == from && kind(&d.bytes) == 1), "{early:?}");
         } else {
             assert_eq!(asks(&mut pair, u64::from(retry_after_s) - 1), 0);
@@ -329,14 +330,14 @@ fn after_a_goodbye_nobody_is_asked_before_the_time_that_it_says() {
 fn rekeying_at_30_percent_loss_costs_no_packet_of_either_way() {
     let mut pair = Pair::new();
     pair.until_up();
-    pair.air.lose(300_000, 5);
+    pair.net.set_loss(300_000, 5);
     for number in 0..4_000_u32 {
         send(&mut pair.at_a, pair.to_b, &number.to_be_bytes());
         send(&mut pair.at_b, pair.to_a, &number.to_be_bytes());
-        pair.pass(SECOND / 4);
+        pair.advance(SECOND / 4);
         while receive(&mut pair.at_a).is_some() || receive(&mut pair.at_b).is_some() {}
     }
-    assert!(pair.a.view(2).handshakes >= 7, "{:?}", pair.a.view(2));
+    assert!(pair.a.peer_view(2).handshakes >= 7, "{:?}", pair.a.peer_view(2));
     for node in [&pair.a, &pair.b] {
         for refused in
             [Discard::LinkDown, Discard::KeysExpired, Discard::BadSeal, Discard::NoSession]
@@ -354,33 +355,33 @@ fn a_switch_that_begins_anew_finds_its_link_again() {
     for knows_where in [true, false] {
         let mut pair = Pair::new();
         pair.until_up();
-        pair.wait(5);
-        let birth = Birth { lives: 1, ..Birth::new(2) };
-        let air = pair.air.clone();
-        pair.b = Node::new(&air, &birth, pair.now);
-        let a_at_b = pair.b.peer(1, knows_where, pair.now);
-        let (slot_b, at_b) = pair.b.endpoint();
-        let b_at_a = pair.a.view(2).slot;
+        pair.run_for(5);
+        let birth = NodeSpec { restarts_before: 1, ..NodeSpec::new(2) };
+        let net = pair.net.clone();
+        pair.b = Node::new(&net, &birth, pair.now);
+        let a_at_b = pair.b.add_peer(1, knows_where, pair.now);
+        let (slot_b, at_b) = pair.b.add_endpoint();
+        let b_at_a = pair.a.peer_view(2).slot;
         let slot_a = pair.a.switch.slots().iter().find(|s| s.slot != b_at_a).expect("two").slot;
         pair.at_b = at_b;
         pair.to_b = path(&[hop(slot_a, b_at_a), hop(a_at_b, slot_b)]);
         pair.to_a = path(&[hop(slot_b, a_at_b), hop(b_at_a, slot_a)]);
         let began = pair.now.0;
-        while !pair.talks() {
-            pair.pass(100 * MS);
+        while !pair.carries_packets() {
+            pair.advance(100 * MS);
             let most = if knows_where { 3 * SECOND } else { 25 * SECOND };
-            assert!(pair.now.0 - began < most, "{:?}", pair.a.view(2));
+            assert!(pair.now.0 - began < most, "{:?}", pair.a.peer_view(2));
         }
         pair.assert_even();
     }
 }
 
 fn two_workers() -> Pair {
-    let b = Birth { workers: 2, ..Birth::new(2) };
-    let mut pair = Pair::with(Birth::new(1), b, |_, spec| spec);
+    let b = NodeSpec { workers: 2, ..NodeSpec::new(2) };
+    let mut pair = Pair::with(NodeSpec::new(1), b, |_, spec| spec);
     pair.until_up();
     // Until it is found what the path takes, so that all that is lost is data.
-    pair.wait(1);
+    pair.run_for(1);
     pair
 }
 
@@ -396,7 +397,7 @@ fn a_flow_that_comes_in_by_another_worker_is_handed_over_and_then_owned_there() 
     let mut run = |pair: &mut Pair, from: u32, to: u32| {
         for n in from..to {
             send(&mut pair.at_a, pair.to_b, &n.to_be_bytes());
-            pair.pass(3 * MS);
+            pair.advance(3 * MS);
             while let Some(payload) = receive(&mut pair.at_b) {
                 let n = number(&payload);
                 assert!(n > last || n == 0, "R7: {n} after {last}");
@@ -407,50 +408,50 @@ fn a_flow_that_comes_in_by_another_worker_is_handed_over_and_then_owned_there() 
     run(&mut pair, 1, 100);
     // The kernel moves the flow, again and again.
     for turn in 1..=20_u32 {
-        pair.air.steer(host(2), host(1), turn as usize % 2);
+        pair.net.steer(host(2), host(1), turn as usize % 2);
         run(&mut pair, 100 * turn, 100 * turn + 100);
     }
     let lost = u64::from(2_100 - 1 - arrived);
     assert_eq!(pair.b.count(Discard::NoSession) - before, lost, "what was lost is counted");
     assert!(lost <= 20 * 4, "{lost} lost in 20 moves");
     assert_eq!(pair.b.count(Discard::Replayed), 0);
-    assert!(pair.talks());
+    assert!(pair.carries_packets());
     pair.assert_even();
 }
 
 #[test]
 fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
     for seed in 1..=8 {
-        let mut dice = Dice::new(seed);
+        let mut rng = Rng::new(seed);
         let mut pair = two_workers();
         let ended = [Discard::NoSession, Discard::HandoffFull, Discard::EgressFull];
         let lost = |pair: &Pair| ended.iter().map(|&why| pair.b.count(why)).sum::<u64>();
         let before = lost(&pair);
         let (mut sent, mut last, mut arrived) = (0_u32, 0, 0_u32);
         for round in 0..3_000 {
-            if dice.below(40) == 0 {
+            if rng.below(40) == 0 {
                 // What lies in the kernel's two queues has no order, so they are empty when it moves.
                 for worker in &mut pair.b.workers {
                     worker.poll(pair.now);
                 }
-                let worker = dice.below(2);
-                pair.air.steer(host(2), host(1), worker);
+                let worker = rng.below(2);
+                pair.net.steer(host(2), host(1), worker);
             }
-            for _ in 0..dice.below(8) {
+            for _ in 0..rng.below(8) {
                 sent += 1;
                 send(&mut pair.at_a, pair.to_b, &sent.to_be_bytes());
             }
             pair.now.0 += 3 * MS;
-            pair.a.turn(pair.now);
+            pair.a.poll(pair.now);
             // The workers and the slow path of B, in any order.
-            for _ in 0..dice.below(6) {
-                match dice.below(3) {
+            for _ in 0..rng.below(6) {
+                match rng.below(3) {
                     2 => pair.b.events.extend(pair.b.switch.poll(pair.now)),
                     worker => drop(pair.b.workers[worker].poll(pair.now)),
                 }
             }
             if round == 2_999 {
-                pair.wait(1);
+                pair.run_for(1);
             }
             while let Some(payload) = receive(&mut pair.at_b) {
                 let n = number(&payload);
@@ -463,39 +464,39 @@ fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
         assert!(lost < u64::from(sent) / 20, "{lost} of {sent}");
 
         // It has moved: the worker by which it comes in opens it alone.
-        pair.air.steer(host(2), host(1), 1);
+        pair.net.steer(host(2), host(1), 1);
         for _ in 0..20 {
-            assert!(pair.talks());
-            pair.pass(10 * MS);
+            assert!(pair.carries_packets());
+            pair.advance(10 * MS);
         }
         let opened = |pair: &Pair| {
-            let slot = pair.b.view(1).slot;
+            let slot = pair.b.peer_view(1).slot;
             pair.b.switch.slots().iter().find(|view| view.slot == slot).expect("its slot").frames_in
         };
         let before = opened(&pair);
         send(&mut pair.at_a, pair.to_b, b"by the other one");
-        pair.a.turn(pair.now);
+        pair.a.poll(pair.now);
         pair.b.workers[1].poll(pair.now);
         assert_eq!(opened(&pair), before + 1);
-        pair.pass(MS);
+        pair.advance(MS);
         pair.assert_even();
     }
 }
 
 #[test]
 fn a_peer_whose_frames_come_in_by_two_workers_by_turns_stays_with_one() {
-    let mut dice = Dice::new(1);
+    let mut rng = Rng::new(1);
     let mut pair = two_workers();
     let mut arrived = 0_u32;
     for n in 0..2_000_u32 {
         // As from a peer with two lanes, which the NIC gives to two queues.
-        pair.air.steer(host(2), host(1), n as usize % 2);
+        pair.net.steer(host(2), host(1), n as usize % 2);
         send(&mut pair.at_a, pair.to_b, &n.to_be_bytes());
         pair.now.0 += 3 * MS;
-        pair.a.turn(pair.now);
+        pair.a.poll(pair.now);
         // The workers and the slow path of B, in any order.
-        for _ in 0..dice.below(6) {
-            match dice.below(3) {
+        for _ in 0..rng.below(6) {
+            match rng.below(3) {
                 2 => pair.b.events.extend(pair.b.switch.poll(pair.now)),
                 worker => drop(pair.b.workers[worker].poll(pair.now)),
             }
@@ -504,7 +505,7 @@ fn a_peer_whose_frames_come_in_by_two_workers_by_turns_stays_with_one() {
             arrived += 1;
         }
     }
-    pair.pass(MS);
+    pair.advance(MS);
     while receive(&mut pair.at_b).is_some() {
         arrived += 1;
     }
@@ -515,26 +516,26 @@ fn a_peer_whose_frames_come_in_by_two_workers_by_turns_stays_with_one() {
 #[test]
 fn r8_a_forged_frame_at_another_worker_moves_no_session() {
     let mut pair = two_workers();
-    pair.wait(3);
+    pair.run_for(3);
     let fresh = snatched(&mut pair, b"to be forged");
-    pair.air.steer(host(2), host(66), 1);
-    pair.air.steer(host(2), host(67), 1);
+    pair.net.steer(host(2), host(66), 1);
+    pair.net.steer(host(2), host(67), 1);
     for round in 0..200_u32 {
         let mut forged = fresh.clone();
         let at = forged.len() - 1 - round as usize % 16;
         forged[at] ^= 1;
-        pair.air.throw(host(66), host(2), &forged);
+        pair.net.inject(host(66), host(2), &forged);
         // And messages of a handshake that nobody began, to the same session.
         forged[0] = if round % 2 == 0 { 0x20 } else { 0x30 };
-        pair.air.throw(host(67), host(2), &forged);
+        pair.net.inject(host(67), host(2), &forged);
         pair.now.0 += MS;
         let mut arrived = Vec::new();
         for n in 0..8 {
             send(&mut pair.at_a, pair.to_b, &(8 * round + n).to_be_bytes());
-            pair.a.turn(pair.now);
-            pair.b.turn(pair.now);
+            pair.a.poll(pair.now);
+            pair.b.poll(pair.now);
         }
-        pair.pass(1_000);
+        pair.advance(1_000);
         while let Some(payload) = receive(&mut pair.at_b) {
             arrived.push(number(&payload));
         }
@@ -542,18 +543,20 @@ fn r8_a_forged_frame_at_another_worker_moves_no_session() {
     }
     assert_eq!(pair.b.count(Discard::BadSeal), 200);
     assert_eq!(pair.b.count(Discard::NoSession) + pair.b.count(Discard::Malformed), 200);
-    assert!(pair.air.taken(host(66)).is_empty() && pair.air.taken(host(67)).is_empty());
+    assert!(
+        pair.net.take_received(host(66)).is_empty() && pair.net.take_received(host(67)).is_empty()
+    );
     pair.assert_even();
 }
 
 #[test]
 fn r23_frames_forged_under_a_visible_session_leave_others_the_ring() {
     let mut pair = two_workers();
-    pair.wait(3);
+    pair.run_for(3);
     let fresh = snatched(&mut pair, b"to be forged");
     // The peer comes in by the worker that does not have its session, and so does who forges.
     for from in [1, 66, 67] {
-        pair.air.steer(host(2), host(from), 1);
+        pair.net.steer(host(2), host(from), 1);
     }
     let before = pair.b.count(Discard::HandoffFull);
     let mut arrived = 0;
@@ -562,7 +565,7 @@ fn r23_frames_forged_under_a_visible_session_leave_others_the_ring() {
             let mut forged = fresh.clone();
             let at = forged.len() - 1 - n as usize % 16;
             forged[at] ^= 1;
-            pair.air.throw(host(66 + (n % 2) as u8), host(2), &forged);
+            pair.net.inject(host(66 + (n % 2) as u8), host(2), &forged);
         }
         for _ in 0..3 {
             pair.b.workers[1].poll(pair.now);
@@ -570,7 +573,7 @@ fn r23_frames_forged_under_a_visible_session_leave_others_the_ring() {
         for n in 0..4 {
             send(&mut pair.at_a, pair.to_b, &(4 * round + n).to_be_bytes());
         }
-        pair.a.turn(pair.now);
+        pair.a.poll(pair.now);
         pair.b.workers[1].poll(pair.now);
         for _ in 0..2 {
             pair.b.workers[0].poll(pair.now);
@@ -581,7 +584,7 @@ fn r23_frames_forged_under_a_visible_session_leave_others_the_ring() {
     }
     assert!(pair.b.count(Discard::HandoffFull) - before > 10_000);
     assert_eq!(arrived, 400, "none of the peer's is lost");
-    pair.pass(1);
+    pair.advance(1);
     pair.assert_even();
 }
 
@@ -604,17 +607,17 @@ fn a_clock_that_jumps_both_ways_panics_nobody_and_the_link_comes_back() {
         let now = (i128::from(pair.now.0) + jump).clamp(0, i128::from(u64::MAX) - 1);
         // One end's clock first, then the other's.
         for _ in 0..5 {
-            pair.a.turn(Now(now as u64));
-            pair.b.turn(pair.now);
+            pair.a.poll(Now(now as u64));
+            pair.b.poll(pair.now);
         }
         pair.now = Now((now as u64).min(u64::MAX - 1_000 * SECOND));
         let took = pair.until_up();
         assert!(took < 60 * SECOND, "{took} ns after {jump}");
-        // And it lives on: timers run, keys are renewed.
-        let before = pair.a.view(2).handshakes;
-        pair.chat(150);
-        assert!(pair.a.view(2).handshakes > before, "no new keys after {jump}");
-        assert!(pair.talks(), "after {jump}");
+        // And it restarts_before on: timers run, keys are renewed.
+        let before = pair.a.peer_view(2).handshakes;
+        pair.run_with_traffic(150);
+        assert!(pair.a.peer_view(2).handshakes > before, "no new keys after {jump}");
+        assert!(pair.carries_packets(), "after {jump}");
         pair.assert_even();
     }
 }
@@ -640,7 +643,7 @@ fn r10_workers_go_on_without_a_slow_path_until_their_keys_are_old() {
     assert_eq!((sent, arrived), (1_700, 1_700));
     // It comes back, having missed everything, and the link goes on.
     pair.until_up();
-    assert!(pair.talks());
+    assert!(pair.carries_packets());
     pair.assert_even();
 }
 
@@ -659,7 +662,7 @@ fn r10_workers_whose_slow_path_is_gone_for_good_forward_until_the_keys_are_old_a
         now.0 += SECOND;
         for _ in 0..3 {
             workers[0].poll(now);
-            b.turn(now);
+            b.poll(now);
         }
         let arrived = u32::from(receive(&mut at_b).is_some());
         if now.0 - born < 175 * SECOND { in_time += arrived } else { late += arrived }
@@ -673,11 +676,11 @@ fn r10_workers_whose_slow_path_is_gone_for_good_forward_until_the_keys_are_old_a
 fn a_loop_made_on_purpose_costs_its_hop_budget_and_no_more() {
     let turning = |seed| {
         let config = SwitchConfig::default().with_u_turns(true);
-        Birth { config, ..Birth::new(seed) }
+        NodeSpec { config, ..NodeSpec::new(seed) }
     };
     let mut pair = Pair::with(turning(1), turning(2), |_, spec| spec);
     pair.until_up();
-    let (b_at_a, a_at_b) = (pair.a.view(2).slot, pair.b.view(1).slot);
+    let (b_at_a, a_at_b) = (pair.a.peer_view(2).slot, pair.b.peer_view(1).slot);
     let slot_a = pair.a.switch.slots().iter().find(|s| s.slot != b_at_a).expect("two").slot;
     // There and back again between two switches, as often as a label can say.
     let mut hops = vec![hop(slot_a, b_at_a)];
@@ -685,22 +688,26 @@ fn a_loop_made_on_purpose_costs_its_hop_budget_and_no_more() {
         (0..12).map(|n| if n % 2 == 0 { hop(a_at_b, a_at_b) } else { hop(b_at_a, b_at_a) }),
     );
     let label = path(&hops);
-    pair.air.listen();
+    pair.net.start_log();
     for hops_left in 1..=20_u8 {
         let spent =
             |pair: &Pair| pair.a.count(Discard::HopsSpent) + pair.b.count(Discard::HopsSpent);
         let before = spent(&pair);
-        pair.air.heard();
+        pair.net.take_log();
         let mut bytes = packet(label, b"round and round");
         bytes[8 + 2] = hops_left;
         let mut frame = pair.at_a.frame(bytes.len()).expect("memory");
         frame.bytes_mut().copy_from_slice(&bytes);
         pair.at_a.send(frame).expect("room");
         for _ in 0..10 {
-            pair.pass(1_000);
+            pair.advance(1_000);
         }
-        let crossed =
-            pair.air.heard().iter().filter(|d| kind(&d.bytes) == 4 && d.bytes.len() > 24).count();
+        let crossed = pair
+            .net
+            .take_log()
+            .iter()
+            .filter(|d| kind(&d.bytes) == 4 && d.bytes.len() > 24)
+            .count();
         // Each crossing costs a hop; a label of 13 hops ends of its own accord.
         assert_eq!(crossed, usize::from(hops_left).min(13), "{hops_left} hops");
         assert_eq!(spent(&pair) - before, u64::from(hops_left <= 13));

@@ -6,7 +6,6 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::air::{Air, Birth, MS, Node, Pair, SECOND, hop, host, path, receive, send};
 use strowger_engine::{
     Now,
     control::{
@@ -18,6 +17,9 @@ use strowger_engine::{
 };
 use strowger_frame::{Address, Wake};
 use strowger_io::{EndpointSpec, endpoint};
+use strowger_testkit::sim::{
+    MS, Node, NodeSpec, Pair, SECOND, SimNet, hop, host, path, receive, send,
+};
 
 const PER_LINK: usize = 4;
 const IN_ALL: usize = 32;
@@ -31,16 +33,16 @@ fn quiet() -> Pair {
 
 fn fall_quiet(pair: &mut Pair) {
     pair.until_up();
-    pair.wait(250);
+    pair.run_for(250);
     assert_eq!(states(pair), [LinkState::Quiet; 2]);
-    assert!(pair.a.events.contains(&Event::LinkQuiet(pair.a.view(2).slot)));
+    assert!(pair.a.events.contains(&Event::LinkQuiet(pair.a.peer_view(2).slot)));
     assert!(!pair.a.events.iter().any(|event| matches!(event, Event::LinkDown(_))));
     pair.a.events.clear();
     pair.b.events.clear();
 }
 
 fn states(pair: &Pair) -> [LinkState; 2] {
-    [pair.a.view(2).state, pair.b.view(1).state]
+    [pair.a.peer_view(2).state, pair.b.peer_view(1).state]
 }
 
 fn refused(node: &Node) -> u64 {
@@ -54,20 +56,20 @@ fn refused(node: &Node) -> u64 {
 fn an_hour_of_idleness_costs_nothing_and_the_next_packet_gets_through() {
     for (from_a, chats) in [(true, false), (false, false), (true, true)] {
         let mut pair = Pair::new();
-        pair.air.narrow(1_472);
+        pair.net.set_mtu(1_472);
         pair.until_up();
         // What the path takes is found once, however little is said.
-        pair.wait(20);
+        pair.run_for(20);
         if chats {
-            pair.chat(130);
+            pair.run_with_traffic(130);
         }
         // What was begun while it was in use is finished: one renewal of its keys at most.
-        pair.air.listen();
-        pair.wait(200);
-        let after: usize = pair.air.heard().iter().map(|d| d.bytes.len()).sum();
+        pair.net.start_log();
+        pair.run_for(200);
+        let after: usize = pair.net.take_log().iter().map(|d| d.bytes.len()).sum();
         assert!(after < 4_000, "{after} bytes after the last packet");
-        pair.wait(3_600);
-        let bytes: usize = pair.air.heard().iter().map(|d| d.bytes.len()).sum();
+        pair.run_for(3_600);
+        let bytes: usize = pair.net.take_log().iter().map(|d| d.bytes.len()).sum();
         assert!(bytes <= 60 * 8, "{bytes} bytes in an hour");
         assert_eq!(states(&pair), [LinkState::Quiet; 2]);
 
@@ -79,7 +81,7 @@ fn an_hour_of_idleness_costs_nothing_and_the_next_packet_gets_through() {
             send(&mut pair.at_b, pair.to_a, b"after the silence");
         }
         let arrived = loop {
-            pair.pass(MS);
+            pair.advance(MS);
             let at = if from_a { &mut pair.at_b } else { &mut pair.at_a };
             if let Some(payload) = receive(at) {
                 break payload;
@@ -88,9 +90,9 @@ fn an_hour_of_idleness_costs_nothing_and_the_next_packet_gets_through() {
         };
         assert_eq!(arrived, b"after the silence");
         assert_eq!(refused(&pair.a) + refused(&pair.b), before, "nothing was lost");
-        pair.wait(1);
+        pair.run_for(1);
         assert_eq!(states(&pair), [LinkState::Up; 2]);
-        assert!(pair.talks());
+        assert!(pair.carries_packets());
         pair.assert_even();
     }
 }
@@ -100,11 +102,11 @@ fn both_ends_wake_at_once() {
     let mut pair = quiet();
     send(&mut pair.at_a, pair.to_b, b"you");
     send(&mut pair.at_b, pair.to_a, b"me");
-    pair.wait(2);
+    pair.run_for(2);
     assert_eq!(receive(&mut pair.at_b).as_deref(), Some(&b"you"[..]));
     assert_eq!(receive(&mut pair.at_a).as_deref(), Some(&b"me"[..]));
     assert_eq!(refused(&pair.a) + refused(&pair.b), 0);
-    assert!(pair.talks());
+    assert!(pair.carries_packets());
     pair.assert_even();
 }
 
@@ -112,13 +114,13 @@ fn both_ends_wake_at_once() {
 fn the_first_packet_gets_through_at_30_percent_loss_of_handshake_messages() {
     let mut pair = Pair::new();
     for seed in 1..=30 {
-        pair.air.lose(0, 0);
+        pair.net.set_loss(0, 0);
         fall_quiet(&mut pair);
-        pair.air.lose_handshakes(300_000, seed);
+        pair.net.set_handshake_loss(300_000, seed);
         send(&mut pair.at_a, pair.to_b, &seed.to_be_bytes());
         let began = pair.now.0;
         let arrived = loop {
-            pair.pass(100 * MS);
+            pair.advance(100 * MS);
             if let Some(payload) = receive(&mut pair.at_b) {
                 break payload;
             }
@@ -127,8 +129,8 @@ fn the_first_packet_gets_through_at_30_percent_loss_of_handshake_messages() {
         assert_eq!(arrived, seed.to_be_bytes());
         assert_eq!(refused(&pair.a) + refused(&pair.b), 0, "seed {seed}");
     }
-    pair.air.lose(0, 0);
-    pair.wait(30);
+    pair.net.set_loss(0, 0);
+    pair.run_for(30);
     pair.assert_even();
 }
 
@@ -142,10 +144,10 @@ fn r7_what_waited_leaves_first_and_in_order_and_what_is_too_much_is_counted() {
     let more = 10 - PER_LINK as u64;
     assert_eq!(pair.a.count(Discard::LinkDown), more, "no room for those");
     for number in 10..20_u8 {
-        pair.pass(1_000);
+        pair.advance(1_000);
         send(&mut pair.at_a, pair.to_b, &[number]);
     }
-    pair.wait(1);
+    pair.run_for(1);
     let arrived: Vec<u8> = std::iter::from_fn(|| receive(&mut pair.at_b)).map(|p| p[0]).collect();
     assert!(arrived.is_sorted(), "{arrived:?}");
     assert_eq!(arrived[..PER_LINK], [0, 1, 2, 3]);
@@ -156,16 +158,16 @@ fn r7_what_waited_leaves_first_and_in_order_and_what_is_too_much_is_counted() {
 #[test]
 fn a_quiet_link_that_does_not_wake_is_down_and_what_waited_is_counted() {
     let mut pair = quiet();
-    let free = pair.a.free();
-    pair.air.cut(host(2), true);
+    let free = pair.a.free_chunks();
+    pair.net.cut(host(2), true);
     for number in 0..PER_LINK as u8 {
         send(&mut pair.at_a, pair.to_b, &[number]);
     }
-    pair.wait(1);
-    assert_eq!((refused(&pair.a), pair.a.view(2).state), (0, LinkState::Quiet), "they wait");
-    pair.wait(11);
-    assert_eq!(pair.a.view(2).state, LinkState::Down);
-    let slot = pair.a.view(2).slot;
+    pair.run_for(1);
+    assert_eq!((refused(&pair.a), pair.a.peer_view(2).state), (0, LinkState::Quiet), "they wait");
+    pair.run_for(11);
+    assert_eq!(pair.a.peer_view(2).state, LinkState::Down);
+    let slot = pair.a.peer_view(2).slot;
     let [Event::LinkDown(down), Event::LinkTrouble(trouble, why)] = pair.a.events[..] else {
         panic!("{:?}", pair.a.events);
     };
@@ -173,11 +175,11 @@ fn a_quiet_link_that_does_not_wake_is_down_and_what_waited_is_counted() {
     assert_eq!(pair.a.count(Discard::LinkDown), PER_LINK as u64);
     // Nothing waits for who is not there.
     send(&mut pair.at_a, pair.to_b, b"anybody?");
-    pair.pass(MS);
+    pair.advance(MS);
     assert_eq!(pair.a.count(Discard::LinkDown), PER_LINK as u64 + 1);
-    assert_eq!(pair.a.free(), free);
+    assert_eq!(pair.a.free_chunks(), free);
     pair.assert_even();
-    pair.air.cut(host(2), false);
+    pair.net.cut(host(2), false);
     let took = pair.until_up();
     assert!(took < 20 * SECOND, "{took} ns");
     pair.assert_even();
@@ -186,27 +188,27 @@ fn a_quiet_link_that_does_not_wake_is_down_and_what_waited_is_counted() {
 #[test]
 fn a_peer_that_has_moved_in_the_silence_is_found_when_it_speaks() {
     let mut pair = quiet();
-    pair.air.move_to(host(1), host(11));
+    pair.net.move_socket(host(1), host(11));
     send(&mut pair.at_a, pair.to_b, b"from elsewhere");
-    pair.wait(1);
+    pair.run_for(1);
     assert_eq!(receive(&mut pair.at_b).as_deref(), Some(&b"from elsewhere"[..]));
-    assert_eq!(pair.b.view(1).at, Some(Address::Udp(host(11))));
-    assert!(pair.talks());
+    assert_eq!(pair.b.peer_view(1).at, Some(Address::Udp(host(11))));
+    assert!(pair.carries_packets());
     pair.assert_even();
 }
 
 #[test]
 fn what_waits_at_a_slot_that_is_taken_away_is_counted() {
     let mut pair = quiet();
-    let free = pair.a.free();
-    pair.air.cut(host(2), true);
+    let free = pair.a.free_chunks();
+    pair.net.cut(host(2), true);
     send(&mut pair.at_a, pair.to_b, b"too late");
     pair.a.workers[0].poll(pair.now);
-    let slot = pair.a.view(2).slot;
+    let slot = pair.a.peer_view(2).slot;
     pair.a.switch.detach(slot).expect("it is there");
-    pair.wait(1);
+    pair.run_for(1);
     assert_eq!(pair.a.count(Discard::ExitGone), 1);
-    assert_eq!(pair.a.free(), free);
+    assert_eq!(pair.a.free_chunks(), free);
     pair.a.assert_even();
 }
 
@@ -217,9 +219,9 @@ fn a_link_that_is_used_seldom_loses_nothing_and_one_that_is_asked_always_is_neve
     for gap in [50, 59, 61, 100, 121, 141, 170, 175, 178, 179, 180, 181, 185, 189, 190, 200, 400] {
         for number in 0..4_u8 {
             // A little later each time, so that no instant of a key's life is left out.
-            pair.pass(u64::from(number) * 30 * MS);
+            pair.advance(u64::from(number) * 30 * MS);
             send(&mut pair.at_a, pair.to_b, &[number]);
-            pair.wait(gap);
+            pair.run_for(gap);
             assert_eq!(receive(&mut pair.at_b).as_deref(), Some(&[number][..]), "{gap} s apart");
         }
     }
@@ -227,30 +229,31 @@ fn a_link_that_is_used_seldom_loses_nothing_and_one_that_is_asked_always_is_neve
     pair.assert_even();
 
     let always = Liveness::default().with_always(true);
-    let mut pair = Pair::with(Birth::new(1), Birth::new(2), |own, spec| {
+    let mut pair = Pair::with(NodeSpec::new(1), NodeSpec::new(2), |own, spec| {
         if own == 1 { spec.with_liveness(always) } else { spec }
     });
     pair.until_up();
-    pair.wait(1_000);
+    pair.run_for(1_000);
     assert_eq!(states(&pair), [LinkState::Up; 2]);
-    assert!(pair.a.view(2).handshakes >= 7);
+    assert!(pair.a.peer_view(2).handshakes >= 7);
 }
 
 #[test]
 fn few_frames_wait_in_all() {
-    let (air, mut now) = (Air::default(), Now(1));
-    let mut hub = Node::new(&air, &Birth::new(1), now);
-    let (own, mut at_hub) = hub.endpoint();
-    let mut rim: Vec<Node> = (2..12).map(|seed| Node::new(&air, &Birth::new(seed), now)).collect();
-    let slots: Vec<u32> = (2..12).map(|seed| hub.peer(seed, true, now)).collect();
+    let (net, mut now) = (SimNet::default(), Now(1));
+    let mut hub = Node::new(&net, &NodeSpec::new(1), now);
+    let (own, mut at_hub) = hub.add_endpoint();
+    let mut rim: Vec<Node> =
+        (2..12).map(|seed| Node::new(&net, &NodeSpec::new(seed), now)).collect();
+    let slots: Vec<u32> = (2..12).map(|seed| hub.add_peer(seed, true, now)).collect();
     for node in &mut rim {
-        node.peer(1, true, now);
+        node.add_peer(1, true, now);
     }
     let mut turn = |hub: &mut Node, now: &mut Now, tenths: u64| {
         for _ in 0..tenths {
             now.0 += 100 * MS;
-            hub.turn(*now);
-            rim.iter_mut().for_each(|node| node.turn(*now));
+            hub.poll(*now);
+            rim.iter_mut().for_each(|node| node.poll(*now));
         }
     };
     turn(&mut hub, &mut now, 50);
@@ -258,38 +261,38 @@ fn few_frames_wait_in_all() {
     turn(&mut hub, &mut now, 2_500);
     let is_quiet = |hub: &Node| hub.switch.peers().iter().all(|p| p.state == LinkState::Quiet);
     assert!(is_quiet(&hub));
-    let free = hub.free();
-    air.cut(host(1), true);
+    let free = hub.free_chunks();
+    net.cut(host(1), true);
     for slot in &slots {
         let label = path(&[hop(own, *slot), hop(2, 2)]);
         (0..PER_LINK).for_each(|_| send(&mut at_hub, label, b"to whoever"));
-        hub.turn(now);
+        hub.poll(now);
     }
     let sent = slots.len() * PER_LINK;
     assert_eq!(hub.count(Discard::LinkDown), (sent - IN_ALL) as u64);
     turn(&mut hub, &mut now, 150);
     assert_eq!(hub.count(Discard::LinkDown), sent as u64);
-    assert_eq!(hub.free(), free);
+    assert_eq!(hub.free_chunks(), free);
     hub.assert_even();
 }
 
 #[test]
 fn nothing_waits_for_a_peer_that_was_never_there() {
-    let (air, mut now) = (Air::default(), Now(1));
-    let mut alone = Node::new(&air, &Birth::new(1), now);
-    let (own, mut endpoint) = alone.endpoint();
+    let (net, mut now) = (SimNet::default(), Now(1));
+    let mut alone = Node::new(&net, &NodeSpec::new(1), now);
+    let (own, mut endpoint) = alone.add_endpoint();
     // One whose address is not known and who has never come, and one who does not answer.
     for (seed, is_known) in [(2, false), (3, true)] {
-        let slot = alone.peer(seed, is_known, now);
+        let slot = alone.add_peer(seed, is_known, now);
         let before = alone.count(Discard::LinkDown);
         for _ in 0..4 {
             now.0 += SECOND;
-            alone.turn(now);
+            alone.poll(now);
         }
         send(&mut endpoint, path(&[hop(own, slot), hop(2, 2)]), b"anybody?");
-        alone.turn(now);
+        alone.poll(now);
         assert_eq!(alone.count(Discard::LinkDown), before + 1, "{is_known}");
-        assert_eq!(alone.view(seed).state, LinkState::Down);
+        assert_eq!(alone.peer_view(seed).state, LinkState::Down);
     }
     alone.assert_even();
 }
@@ -306,30 +309,30 @@ impl Wake for RxMode {
 
 #[test]
 fn a_link_is_shown_as_up_only_when_every_worker_lets_data_pass() {
-    let (air, mut now) = (Air::default(), Now(1));
-    let mut a = Node::new(&air, &Birth { workers: 2, ..Birth::new(1) }, now);
-    let mut b = Node::new(&air, &Birth::new(2), now);
-    let (b_at_a, a_at_b) = (a.peer(2, true, now), b.peer(1, true, now));
+    let (net, mut now) = (SimNet::default(), Now(1));
+    let mut a = Node::new(&net, &NodeSpec { workers: 2, ..NodeSpec::new(1) }, now);
+    let mut b = Node::new(&net, &NodeSpec::new(2), now);
+    let (b_at_a, a_at_b) = (a.add_peer(2, true, now), b.add_peer(1, true, now));
     let (port, mut at_a) = endpoint::pair(&EndpointSpec::default()).expect("memory");
     let port = a.switch.plug_at(1, Box::new(port)).expect("room");
     let attach = Attach::plain(port, Address::Only, Behind::Endpoint, "at the second worker");
     let slot_a = a.switch.attach(attach).expect("a slot");
-    let (slot_b, mut at_b) = b.endpoint();
-    air.lose_handshakes(1_000_000, 0);
+    let (slot_b, mut at_b) = b.add_endpoint();
+    net.set_handshake_loss(1_000_000, 0);
     for _ in 0..20 {
         now.0 += MS;
-        a.turn(now);
-        b.turn(now);
+        a.poll(now);
+        b.poll(now);
     }
     assert!(a.switch.is_settled() && b.switch.is_settled());
 
     // The second worker of A has no turn while the link comes up.
-    air.lose_handshakes(0, 0);
+    net.set_handshake_loss(0, 0);
     for _ in 0..100 {
         now.0 += 100 * MS;
         a.workers[0].poll(now);
         a.events.extend(a.switch.poll(now));
-        b.turn(now);
+        b.poll(now);
     }
     assert!(b.is_up(), "both have shown their keys: {:?}", a.switch.peers());
     let is_up = |event: &Event| matches!(event, Event::LinkUp(_));
@@ -351,8 +354,8 @@ fn a_link_is_shown_as_up_only_when_every_worker_lets_data_pass() {
     assert_eq!(a.events.iter().filter(|event| is_up(event)).count(), 1);
     send(&mut at_a, path(&[hop(slot_a, b_at_a), hop(a_at_b, slot_b)]), b"at once");
     for _ in 0..4 {
-        a.turn(now);
-        b.turn(now);
+        a.poll(now);
+        b.poll(now);
     }
     assert_eq!(receive(&mut at_b).as_deref(), Some(&b"at once"[..]));
     assert_eq!(a.count(Discard::LinkDown), 0);
@@ -362,26 +365,26 @@ fn a_link_is_shown_as_up_only_when_every_worker_lets_data_pass() {
 
 #[test]
 fn a_link_that_falls_quiet_before_every_worker_lets_data_pass_was_never_shown_as_up() {
-    let (air, mut now) = (Air::default(), Now(1));
-    let mut a = Node::new(&air, &Birth { workers: 2, ..Birth::new(1) }, now);
-    let mut b = Node::new(&air, &Birth::new(2), now);
-    a.peer(2, true, now);
-    b.peer(1, true, now);
+    let (net, mut now) = (SimNet::default(), Now(1));
+    let mut a = Node::new(&net, &NodeSpec { workers: 2, ..NodeSpec::new(1) }, now);
+    let mut b = Node::new(&net, &NodeSpec::new(2), now);
+    a.add_peer(2, true, now);
+    b.add_peer(1, true, now);
     let mut pass = |a: &mut Node, b: &mut Node, workers: usize| {
         now.0 += 100 * MS;
         a.workers[..workers].iter_mut().for_each(|worker| _ = worker.poll(now));
         a.events.extend(a.switch.poll(now));
-        b.turn(now);
+        b.poll(now);
     };
     (0..20).for_each(|_| pass(&mut a, &mut b, 1));
     assert!(b.is_up());
     (0..2_500).for_each(|_| pass(&mut a, &mut b, 1));
-    assert_eq!(a.view(2).state, LinkState::Quiet);
+    assert_eq!(a.peer_view(2).state, LinkState::Quiet);
     // What the second worker does then brings no news of a link that was up.
     (0..50).for_each(|_| pass(&mut a, &mut b, 2));
     assert!(a.switch.is_settled());
-    assert_eq!(a.view(2).state, LinkState::Quiet);
-    let (up, quiet) = (Event::LinkUp(a.view(2).slot), Event::LinkQuiet(a.view(2).slot));
+    assert_eq!(a.peer_view(2).state, LinkState::Quiet);
+    let (up, quiet) = (Event::LinkUp(a.peer_view(2).slot), Event::LinkQuiet(a.peer_view(2).slot));
     assert!(!a.events.contains(&up) && a.events.contains(&quiet), "{:?}", a.events);
     a.assert_even();
 }

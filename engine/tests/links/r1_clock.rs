@@ -1,11 +1,11 @@
 //! R1 when the clock jumps: no leap of it, either way, ends a quarantine early. Driven by hand; nothing
 //! here sleeps.
 
-use crate::air::{Birth, Node, SECOND};
 use strowger_engine::{Now, control::SlotState};
+use strowger_testkit::sim::{Node, NodeSpec, SECOND};
 
-fn turn(node: &mut Node, now: u64) {
-    (0..8).for_each(|_| node.turn(Now(now)));
+fn poll(node: &mut Node, now: u64) {
+    (0..8).for_each(|_| node.poll(Now(now)));
 }
 
 fn rests(node: &Node, slot: u32) -> bool {
@@ -15,19 +15,19 @@ fn rests(node: &Node, slot: u32) -> bool {
 
 #[test]
 fn r1_a_clock_that_leaps_ends_no_quarantine_early() {
-    let quarantine = Birth::new(1).config.quarantine().as_nanos() as u64;
+    let quarantine = NodeSpec::new(1).config.quarantine().as_nanos() as u64;
     assert!(quarantine >= 60 * SECOND);
     for leap in [10 * quarantine, 1 << 50, u64::MAX - 100 * quarantine] {
-        let mut node = Node::bare(&Birth::new(1), Now(SECOND));
-        let (slot, _endpoint) = node.endpoint();
+        let mut node = Node::without_port(&NodeSpec::new(1), Now(SECOND));
+        let (slot, _endpoint) = node.add_endpoint();
         let mut now = 2 * SECOND;
-        turn(&mut node, now);
+        poll(&mut node, now);
         node.switch.detach(slot).expect("it is there");
-        turn(&mut node, now);
+        poll(&mut node, now);
         // Forward, back, and forward again: each counts for a few seconds at most.
         for to in [now + leap, now, now + leap] {
             now = to;
-            turn(&mut node, now);
+            poll(&mut node, now);
             assert!(rests(&node, slot), "{leap}");
         }
         let kept = node.switch.snapshot(Now(now + quarantine));
@@ -37,7 +37,7 @@ fn r1_a_clock_that_leaps_ends_no_quarantine_early() {
         let mut seconds = 0;
         while rests(&node, slot) {
             (seconds, now) = (seconds + 1, now + SECOND);
-            turn(&mut node, now);
+            poll(&mut node, now);
             assert!(seconds <= quarantine / SECOND);
         }
         assert!(seconds >= quarantine / SECOND - 20, "{seconds} s");

@@ -1,19 +1,19 @@
 //! An attach that a port refuses leaves nothing behind: no peer, no session, no handshake, no neighbour at
 //! any worker's port, nothing to be remembered; its number rests. Driven by hand with virtual time.
 
-use crate::air::{Air, Birth, Node, SECOND, host, key};
 use strowger_engine::{
     Now,
     control::{Attach, Event, SlotState},
     link::Behind,
 };
 use strowger_frame::{Address, port::AdmitError};
+use strowger_testkit::sim::{Node, NodeSpec, SECOND, SimNet, host, key};
 use strowger_wire::Slot;
 
-fn pass(node: &mut Node, now: &mut Now, seconds: u64) {
+fn advance(node: &mut Node, now: &mut Now, seconds: u64) {
     for _ in 0..10 * seconds {
         now.0 += SECOND / 10;
-        (0..4).for_each(|_| node.turn(*now));
+        (0..4).for_each(|_| node.poll(*now));
     }
 }
 
@@ -22,16 +22,16 @@ const HANDED_OFF: Address = Address::Ether([2, 0, 0, 0, 0, 1]);
 
 #[test]
 fn a_peer_that_a_port_refuses_leaves_nothing_behind() {
-    let (air, mut now) = (Air::default(), Now(SECOND));
-    let mut node = Node::new(&air, &Birth { workers: 2, ..Birth::new(2) }, now);
-    pass(&mut node, &mut now, 1);
-    let mut spec = node.spec(1, true);
+    let (net, mut now) = (SimNet::default(), Now(SECOND));
+    let mut node = Node::new(&net, &NodeSpec { workers: 2, ..NodeSpec::new(2) }, now);
+    advance(&mut node, &mut now, 1);
+    let mut spec = node.peer_spec(1, true);
     spec = spec.with_address(HANDED_OFF);
     let slot = node.switch.add_peer(spec, now).expect("a slot");
-    pass(&mut node, &mut now, 1);
+    advance(&mut node, &mut now, 1);
     assert!(node.events.contains(&Event::AttachRefused(slot, AdmitError::WrongKind)));
     let made = node.switch.balance().frames_made;
-    pass(&mut node, &mut now, 20);
+    advance(&mut node, &mut now, 20);
     assert_eq!(node.switch.peers().len(), 0, "no peer");
     assert_eq!(node.switch.balance().frames_made, made, "nothing is sent");
     let kept = node.switch.snapshot(now).numbers;
@@ -39,12 +39,12 @@ fn a_peer_that_a_port_refuses_leaves_nothing_behind() {
     let states: Vec<_> = node.switch.slots().iter().map(|view| (view.slot, view.state)).collect();
     assert_eq!(states, [(slot, SlotState::Quarantined)], "labels may name it");
     // The same key and name, where the port can have it.
-    let again = node.switch.add_peer(node.spec(1, true), now).expect("the key is free");
-    pass(&mut node, &mut now, 1);
+    let again = node.switch.add_peer(node.peer_spec(1, true), now).expect("the key is free");
+    advance(&mut node, &mut now, 1);
     assert!(again != slot && node.events.contains(&Event::SlotAttached(again)));
-    assert_eq!(node.view(1).at, Some(Address::Udp(host(1))));
-    assert_eq!(node.view(1).key, Some(key(1)));
-    pass(&mut node, &mut now, 60);
+    assert_eq!(node.peer_view(1).at, Some(Address::Udp(host(1))));
+    assert_eq!(node.peer_view(1).key, Some(key(1)));
+    advance(&mut node, &mut now, 60);
     assert!(node.switch.slots().iter().all(|view| view.slot != slot), "it is free again");
     node.assert_even();
 }
@@ -52,10 +52,10 @@ fn a_peer_that_a_port_refuses_leaves_nothing_behind() {
 #[test]
 fn a_peer_that_one_worker_s_port_refuses_is_taken_back_from_the_others() {
     // A plain neighbour at the second worker alone has the address: the first one's port takes the peer.
-    let (air, mut now) = (Air::default(), Now(SECOND));
-    let mut node = Node::bare(&Birth { workers: 2, ..Birth::new(2) }, now);
+    let (net, mut now) = (SimNet::default(), Now(SECOND));
+    let mut node = Node::without_port(&NodeSpec { workers: 2, ..NodeSpec::new(2) }, now);
     let ports = [0, 1].map(|worker| {
-        let mut port = Box::new(air.port(node.at, worker));
+        let mut port = Box::new(net.port(node.at, worker));
         if worker == 1 {
             let taken = strowger_frame::Mark::new(77, 7);
             strowger_frame::Port::admit(&mut *port, taken, Address::Udp(host(1))).expect("free");
@@ -63,19 +63,19 @@ fn a_peer_that_one_worker_s_port_refuses_is_taken_back_from_the_others() {
         port as Box<dyn strowger_frame::Port>
     });
     node.port = node.switch.plug_everywhere(ports.into()).expect("a place");
-    pass(&mut node, &mut now, 1);
-    let slot = node.switch.add_peer(node.spec(1, true), now).expect("a slot");
-    pass(&mut node, &mut now, 1);
+    advance(&mut node, &mut now, 1);
+    let slot = node.switch.add_peer(node.peer_spec(1, true), now).expect("a slot");
+    advance(&mut node, &mut now, 1);
     assert!(node.events.contains(&Event::AttachRefused(slot, AdmitError::Taken)));
     assert_eq!(node.switch.peers().len(), 0);
     // The address is free at the first worker's port: nothing there remembers the mark.
     let made = node.switch.balance().frames_made;
-    pass(&mut node, &mut now, 20);
+    advance(&mut node, &mut now, 20);
     assert_eq!(node.switch.balance().frames_made, made, "nothing is sent");
     let plain = Attach::plain(node.port, Address::Udp(host(3)), Behind::Neighbour, "peer 1")
         .with_slot(Slot::new(9));
     assert_eq!(node.switch.attach(plain), Ok(9));
-    pass(&mut node, &mut now, 1);
+    advance(&mut node, &mut now, 1);
     assert!(node.events.contains(&Event::SlotAttached(9)));
     node.assert_even();
 }

@@ -1,12 +1,12 @@
 //! Handshakes of peers without a configured address, while others flood: each source has its share. Driven by
 //! hand with virtual time.
 
-use crate::air::{Air, Birth, MS, Node, SECOND, host, key, local};
 use strowger_crypto::{
     Psk, SeededEntropy,
     handshake::{LocalParams, Offer, ik},
 };
 use strowger_engine::{Now, discard::Discard};
+use strowger_testkit::sim::{MS, Node, NodeSpec, SECOND, SimNet, host, identity, key};
 use strowger_wire::{hello::Timestamp, link_header::SessionIndex};
 
 fn kind(bytes: &[u8]) -> u8 {
@@ -15,7 +15,7 @@ fn kind(bytes: &[u8]) -> u8 {
 
 /// A hub that knows the keys of twenty and the addresses of none, and them.
 struct Hub {
-    air: Air,
+    net: SimNet,
     hub: Node,
     guests: Vec<Node>,
     now: Now,
@@ -23,30 +23,30 @@ struct Hub {
 
 impl Hub {
     fn new() -> Self {
-        let (air, now) = (Air::default(), Now(1));
-        let mut hub = Node::new(&air, &Birth::new(2), now);
+        let (net, now) = (SimNet::default(), Now(1));
+        let mut hub = Node::new(&net, &NodeSpec::new(2), now);
         for guest in 10..30 {
-            hub.peer(guest, false, now);
+            hub.add_peer(guest, false, now);
         }
-        Self { air, hub, guests: Vec::new(), now }
+        Self { net, hub, guests: Vec::new(), now }
     }
 
-    fn arrive(&mut self) {
+    fn deliver_until(&mut self) {
         for guest in 10..30 {
-            let mut node = Node::new(&self.air, &Birth::new(guest), self.now);
-            node.peer(2, true, self.now);
+            let mut node = Node::new(&self.net, &NodeSpec::new(guest), self.now);
+            node.add_peer(2, true, self.now);
             self.guests.push(node);
         }
     }
 
     /// What was thrown by now comes in before what the guests have to say.
-    fn pass(&mut self, ns: u64) {
+    fn advance(&mut self, ns: u64) {
         self.now.0 += ns;
         if (self.now.0 / MS).is_multiple_of(10) {
-            self.guests.iter_mut().for_each(|guest| guest.turn(self.now));
+            self.guests.iter_mut().for_each(|guest| guest.poll(self.now));
         }
         for _ in 0..2 {
-            self.hub.turn(self.now);
+            self.hub.poll(self.now);
         }
     }
 
@@ -73,7 +73,7 @@ impl Flooder {
         cookie: Option<&strowger_crypto::handshake::Cookie>,
         at: u8,
     ) -> (ik::AwaitResponse, Vec<u8>) {
-        let (local, offer) = (local(9), Offer::default());
+        let (local, offer) = (identity(9), Offer::default());
         let index = SessionIndex::new(77).expect("small");
         let ours = LocalParams { local: &local, offer: &offer, index, timestamp: Timestamp(5) };
         let mut entropy = SeededEntropy::new(u64::from(at));
@@ -81,7 +81,7 @@ impl Flooder {
     }
 
     fn flood(&mut self, hub: &Hub, messages: u32) {
-        for answer in hub.air.taken(host(self.at)) {
+        for answer in hub.net.take_received(host(self.at)) {
             if kind(&answer.bytes) == 3
                 && let Ok(cookie) = self.state.read_cookie(&answer.bytes)
             {
@@ -90,7 +90,7 @@ impl Flooder {
             }
         }
         for _ in 0..messages {
-            hub.air.throw(host(self.at), host(2), &self.message);
+            hub.net.inject(host(self.at), host(2), &self.message);
         }
     }
 }
@@ -101,14 +101,14 @@ fn r12_one_address_that_says_the_same_three_thousand_times_a_second_keeps_nobody
     let mut flooder = Flooder::new(66);
     for _ in 0..1_000 {
         flooder.flood(&hub, 3);
-        hub.pass(MS);
+        hub.advance(MS);
     }
     assert!(flooder.cookie.is_some(), "it receives where it sends from");
-    hub.arrive();
+    hub.deliver_until();
     let began = hub.now.0;
     while hub.up() < 20 && hub.now.0 - began < 3 * SECOND {
         flooder.flood(&hub, 3);
-        hub.pass(MS);
+        hub.advance(MS);
     }
     let took_ms = (hub.now.0 - began) / MS;
     assert_eq!(hub.up(), 20, "of 20 within {took_ms} ms");
@@ -122,20 +122,20 @@ fn r12_one_address_does_not_have_all_the_cookies() {
     let mut message = Flooder::new(66).message;
     let flood = |hub: &Hub, message: &mut Vec<u8>| {
         for _ in 0..40 {
-            hub.air.throw(host(66), host(2), message);
+            hub.net.inject(host(66), host(2), message);
         }
     };
     // A cookie that it asks for and never uses, 40,000 times a second.
     for _ in 0..200 {
         flood(&hub, &mut message);
-        hub.pass(MS);
+        hub.advance(MS);
     }
-    hub.arrive();
+    hub.deliver_until();
     let began = hub.now.0;
     while hub.up() < 20 && hub.now.0 - began < 6 * SECOND {
         flood(&hub, &mut message);
-        hub.pass(MS);
-        let cookies = hub.air.taken(host(66));
+        hub.advance(MS);
+        let cookies = hub.net.take_received(host(66));
         assert!(cookies.iter().all(|d| kind(&d.bytes) == 3 && d.bytes.len() == 64));
     }
     assert_eq!(hub.up(), 20, "of 20");
@@ -150,21 +150,21 @@ fn r23_one_sender_does_not_have_all_places_of_the_queue_for_unknown_senders() {
         let mut hub = Hub::new();
         let mut noise = Flooder::new(66).message;
         *noise.last_chunk_mut().expect("long") = [7; 32];
-        hub.arrive();
+        hub.deliver_until();
         while hub.up() < 20 && hub.now.0 < 4 * SECOND {
             for n in 0..200 {
                 let mut from = host(66);
                 from.set_port(7_000 + n % ports);
-                hub.air.throw(from, host(2), &noise);
+                hub.net.inject(from, host(2), &noise);
             }
             hub.now.0 += 10 * MS;
-            hub.guests.iter_mut().for_each(|guest| guest.turn(hub.now));
+            hub.guests.iter_mut().for_each(|guest| guest.poll(hub.now));
             for _ in 0..8 {
                 for worker in &mut hub.hub.workers {
                     worker.poll(hub.now);
                 }
             }
-            hub.hub.turn(hub.now);
+            hub.hub.poll(hub.now);
         }
         assert_eq!(hub.up(), 20, "of 20, and the flood comes from {ports} ports");
         assert!(hub.hub.count(Discard::PuntFull) > 0, "it had its share");

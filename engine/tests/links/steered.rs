@@ -97,11 +97,11 @@ impl House {
         switch.add_peer(peer, Now(1)).expect("a slot");
         let worker = workers.remove(0);
         let mut house = Self { switch, worker, port, data, street, pool: memory_of(1_024) };
-        house.turn();
+        house.poll();
         house
     }
 
-    fn turn(&mut self) {
+    fn poll(&mut self) {
         for _ in 0..8 {
             self.worker.poll(Now(2));
             self.switch.poll(Now(2));
@@ -136,7 +136,7 @@ fn r9_a_stranger_at_the_door_is_answered_there_and_costs_the_worker_nothing() {
     let mut house = House::new();
     let asked = discovery();
     house.datagram(&asked);
-    house.turn();
+    house.poll();
     let answers = arrived(&mut house.street, &mut house.pool);
     assert_eq!(answers.len(), 1, "one answer");
     assert!(answers[0].len() <= asked.len(), "no longer than what asked for it");
@@ -157,7 +157,7 @@ fn r9_under_load_the_door_gives_out_the_cookies() {
     for _ in 0..300 {
         house.datagram(&asked);
     }
-    house.turn();
+    house.poll();
     let answers = arrived(&mut house.street, &mut house.pool);
     assert!(!answers.is_empty());
     for cookie in &answers {
@@ -173,7 +173,7 @@ fn r9_under_load_the_door_gives_out_the_cookies() {
 fn a_peer_is_answered_by_the_handshake_socket_that_knows_which_address_it_asked() {
     let mut house = House::new();
     house.datagram(&initiation(2));
-    house.turn();
+    house.poll();
     assert!(arrived(&mut house.data, &mut house.pool).is_empty());
     let answers = arrived(&mut house.street, &mut house.pool);
     let kind = LinkHeader::parse(&answers[0]).map(|header| header.kind);
@@ -187,7 +187,7 @@ fn r9_what_is_no_handshake_or_nobody_s_ends_at_the_door() {
     house.datagram(&[0x40; 64]);
     house.datagram(&[]);
     house.datagram(&initiation(3));
-    house.turn();
+    house.poll();
     assert_eq!(house.ended(Discard::BadLinkKind), 2);
     assert_eq!(house.ended(Discard::UnknownPeer), 1);
     assert!(arrived(&mut house.street, &mut house.pool).is_empty());
@@ -216,13 +216,13 @@ fn a_turn_takes_so_many_from_a_door_and_the_rest_waits() {
 fn a_door_goes_with_its_port_and_its_counts_stay() {
     let mut house = House::new();
     house.datagram(&discovery());
-    house.turn();
+    house.poll();
     let before = house.switch.balance();
     let slot = house.switch.slots()[0].slot;
     house.switch.detach(slot).expect("attached");
-    house.turn();
+    house.poll();
     house.switch.unplug(house.port).expect("nobody is behind it");
-    house.turn();
+    house.poll();
     assert!(house.switch.ports().is_empty());
     let after = house.switch.balance();
     assert_eq!((after.frames_in, after.frames_made), (before.frames_in, before.frames_made));

@@ -6,7 +6,6 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::air::{Air, Birth, MS, Node, SECOND, hop, host, path, receive, send};
 use strowger_engine::{
     Now,
     control::{
@@ -16,6 +15,7 @@ use strowger_engine::{
     link::Behind,
 };
 use strowger_frame::{Address, Wake};
+use strowger_testkit::sim::{MS, Node, NodeSpec, SECOND, SimNet, hop, host, path, receive, send};
 
 const MINUTES: usize = 11;
 
@@ -45,7 +45,7 @@ impl Driven {
         Self { node, rung, polls: 0 }
     }
 
-    fn turn(&mut self, now: Now) {
+    fn poll(&mut self, now: Now) {
         self.node.workers.iter_mut().for_each(|worker| {
             worker.poll(now);
         });
@@ -69,7 +69,7 @@ impl Driven {
 
 /// A hub and those around it, each of them driven so.
 struct Town {
-    air: Air,
+    net: SimNet,
     hub: Driven,
     rim: Vec<Driven>,
     now: Now,
@@ -77,32 +77,32 @@ struct Town {
 
 impl Town {
     fn new(rim: u8, tune: impl Fn(PeerSpec) -> PeerSpec) -> Self {
-        let (air, now) = (Air::default(), Now(1));
-        let mut hub = Node::new(&air, &Birth::new(1), now);
+        let (net, now) = (SimNet::default(), Now(1));
+        let mut hub = Node::new(&net, &NodeSpec::new(1), now);
         let mut nodes: Vec<Node> =
-            (2..2 + rim).map(|seed| Node::new(&air, &Birth::new(seed), now)).collect();
+            (2..2 + rim).map(|seed| Node::new(&net, &NodeSpec::new(seed), now)).collect();
         for (seed, node) in (2..).zip(&mut nodes) {
             for (from, of) in [(&mut hub, seed), (&mut *node, 1)] {
-                let spec = tune(from.spec(of, true));
+                let spec = tune(from.peer_spec(of, true));
                 from.switch.add_peer(spec, now).expect("a slot");
             }
         }
         let rim = nodes.into_iter().map(Driven::new).collect();
-        Self { air, hub: Driven::new(hub), rim, now }
+        Self { net, hub: Driven::new(hub), rim, now }
     }
 
-    fn pass(&mut self, ns: u64) {
+    fn advance(&mut self, ns: u64) {
         self.now.0 += ns;
         for _ in 0..3 {
-            self.hub.turn(self.now);
-            self.rim.iter_mut().for_each(|node| node.turn(self.now));
+            self.hub.poll(self.now);
+            self.rim.iter_mut().for_each(|node| node.poll(self.now));
         }
     }
 
     /// The hub's polls in each minute.
     fn minutes(&mut self) -> [u64; MINUTES] {
         std::array::from_fn(|_| {
-            (0..6_000).for_each(|_| self.pass(10 * MS));
+            (0..6_000).for_each(|_| self.advance(10 * MS));
             self.hub.polled()
         })
     }
@@ -115,7 +115,7 @@ impl Town {
 #[test]
 fn without_links_and_with_plain_ones_it_is_never_polled() {
     let mut town = Town::new(0, |spec| spec);
-    town.pass(SECOND);
+    town.advance(SECOND);
     town.hub.polled();
     assert_eq!(town.minutes(), [0; MINUTES]);
     assert_eq!(town.hub.node.switch.next_timeout(), None);
@@ -125,7 +125,7 @@ fn without_links_and_with_plain_ones_it_is_never_polled() {
     let plain = Attach::plain(node.port, at, Behind::Neighbour, "plain");
     node.switch.attach(plain).expect("a slot");
     assert!(node.switch.next_timeout().is_some(), "the change has to be made");
-    town.pass(SECOND);
+    town.advance(SECOND);
     assert!(town.hub.node.events.iter().any(|e| matches!(e, Event::SlotAttached(_))));
     town.hub.polled();
     assert_eq!(town.minutes(), [0; MINUTES]);
@@ -148,7 +148,7 @@ fn idle_sealed_links_with_keys_cost_two_polls_a_minute_each_and_none_without() {
 #[test]
 fn a_peer_that_does_not_answer_costs_two_polls_for_each_attempt_at_a_handshake() {
     let mut town = Town::new(1, |spec| spec);
-    town.air.cut(host(2), true);
+    town.net.cut(host(2), true);
     let minutes = town.minutes();
     // An attempt every 12 to 16 s; its answer is awaited for 10 s, and then its index is free again.
     assert!(minutes[2..].iter().all(|polls| (3..=10).contains(polls)), "{minutes:?}");
@@ -165,10 +165,10 @@ fn a_link_that_is_asked_always_is_asked_once_an_interval() {
     assert!(minutes[1..].iter().all(|polls| *polls <= 40), "{minutes:?}");
     assert_eq!(town.states(), [LinkState::Up]);
     // The switch notices its death in time, though it is polled only when that is due.
-    town.air.cut(host(2), true);
+    town.net.cut(host(2), true);
     let since = town.now.0;
     while town.states() == [LinkState::Up] {
-        town.pass(10 * MS);
+        town.advance(10 * MS);
     }
     let took = town.now.0 - since;
     assert!(took <= liveness.detection().as_nanos() as u64 + SECOND, "{took} ns");
@@ -177,28 +177,28 @@ fn a_link_that_is_asked_always_is_asked_once_an_interval() {
 #[test]
 fn frames_that_a_worker_moves_wake_it_and_the_death_of_a_link_in_use_is_noticed_in_time() {
     let mut town = Town::new(1, |spec| spec);
-    let (own, mut here) = town.hub.node.endpoint();
-    let (far, mut there) = town.rim[0].node.endpoint();
-    let view = |node: &Node, of| -> PeerView { node.view(of) };
-    (0..30).for_each(|_| town.pass(100 * MS));
+    let (own, mut here) = town.hub.node.add_endpoint();
+    let (far, mut there) = town.rim[0].node.add_endpoint();
+    let view = |node: &Node, of| -> PeerView { node.peer_view(of) };
+    (0..30).for_each(|_| town.advance(100 * MS));
     let (to, at_far) = (view(&town.hub.node, 2).slot, view(&town.rim[0].node, 1).slot);
     let label = path(&[hop(own, to), hop(at_far, far)]);
     // It has fallen silent, and still has keys.
-    (0..1_000).for_each(|_| town.pass(100 * MS));
+    (0..1_000).for_each(|_| town.advance(100 * MS));
     assert_eq!(town.states(), [LinkState::Up]);
     town.hub.polled();
     send(&mut here, label, b"there");
-    town.pass(MS);
+    town.advance(MS);
     assert!(receive(&mut there).is_some());
     assert!(town.hub.polled() > 0, "a worker rang");
-    (0..100).for_each(|_| town.pass(100 * MS));
+    (0..100).for_each(|_| town.advance(100 * MS));
     assert!(town.hub.polled() <= 12, "one probe is answered, and then it is over");
 
-    town.air.cut(host(2), true);
+    town.net.cut(host(2), true);
     let since = town.now.0;
     send(&mut here, label, b"is lost");
     while town.states() == [LinkState::Up] {
-        town.pass(10 * MS);
+        town.advance(10 * MS);
         assert!(town.now.0 - since < 60 * SECOND, "its death goes unnoticed");
     }
     let took = town.now.0 - since;
@@ -208,17 +208,17 @@ fn frames_that_a_worker_moves_wake_it_and_the_death_of_a_link_in_use_is_noticed_
 #[test]
 fn keys_of_a_link_in_use_are_renewed_by_timeouts_alone() {
     let mut town = Town::new(1, |spec| spec);
-    let (own, mut here) = town.hub.node.endpoint();
-    let (far, mut there) = town.rim[0].node.endpoint();
-    (0..30).for_each(|_| town.pass(100 * MS));
-    let (to, at_far) = (town.hub.node.view(2).slot, town.rim[0].node.view(1).slot);
+    let (own, mut here) = town.hub.node.add_endpoint();
+    let (far, mut there) = town.rim[0].node.add_endpoint();
+    (0..30).for_each(|_| town.advance(100 * MS));
+    let (to, at_far) = (town.hub.node.peer_view(2).slot, town.rim[0].node.peer_view(1).slot);
     let label = path(&[hop(own, to), hop(at_far, far)]);
     for _ in 0..60 {
         send(&mut here, label, b"every ten seconds");
-        (0..100).for_each(|_| town.pass(100 * MS));
+        (0..100).for_each(|_| town.advance(100 * MS));
         assert!(receive(&mut there).is_some());
     }
-    let view = town.hub.node.view(2);
+    let view = town.hub.node.peer_view(2);
     assert!((4..=7).contains(&view.handshakes), "{view:?}");
     assert_eq!(view.state, LinkState::Up);
 }
@@ -226,15 +226,15 @@ fn keys_of_a_link_in_use_are_renewed_by_timeouts_alone() {
 #[test]
 fn a_slot_number_s_quarantine_ends_when_it_said() {
     let mut town = Town::new(0, |spec| spec);
-    let (slot, _endpoint) = town.hub.node.endpoint();
-    town.pass(SECOND);
+    let (slot, _endpoint) = town.hub.node.add_endpoint();
+    town.advance(SECOND);
     town.hub.node.switch.detach(slot).expect("it is there");
-    town.pass(SECOND);
+    town.advance(SECOND);
     town.hub.polled();
     let began = town.now.0;
     let free = |town: &Town| town.hub.node.events.contains(&Event::SlotFree(slot));
     while !free(&town) {
-        town.pass(10 * MS);
+        town.advance(10 * MS);
         assert!(town.now.0 - began <= 61 * SECOND);
     }
     let polls = town.hub.polled();

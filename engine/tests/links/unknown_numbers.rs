@@ -1,7 +1,6 @@
 //! Slot numbers while unknown peers come and go: those in use, in quarantine and kept are bounded together, so
 //! that a configured peer always gets one. Driven by hand with virtual time.
 
-use crate::air::{Air, Birth, Node, SECOND, host};
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy,
     handshake::{LocalParams, Offer, xx},
@@ -14,30 +13,31 @@ use strowger_engine::{
 };
 use strowger_frame::Address;
 use strowger_io::memory::wire;
+use strowger_testkit::sim::{Node, NodeSpec, SECOND, SimNet, host};
 use strowger_wire::{hello::Timestamp, link_header::SessionIndex, scheme};
 
 /// A node that lets unknown peers in, and one peer that its operator wrote.
 struct Open {
-    air: Air,
+    net: SimNet,
     node: Node,
     now: Now,
     came: u32,
 }
 
 impl Open {
-    fn new(birth: &Birth) -> Self {
-        let (air, now) = (Air::default(), Now(SECOND));
-        let mut node = Node::new(&air, birth, now);
-        node.peer(1, false, now);
-        let mut open = Self { air, node, now, came: 0 };
-        open.pass(SECOND / 10);
+    fn new(birth: &NodeSpec) -> Self {
+        let (net, now) = (SimNet::default(), Now(SECOND));
+        let mut node = Node::new(&net, birth, now);
+        node.add_peer(1, false, now);
+        let mut open = Self { net, node, now, came: 0 };
+        open.advance(SECOND / 10);
         open
     }
 
-    fn pass(&mut self, ns: u64) {
+    fn advance(&mut self, ns: u64) {
         self.now.0 += ns;
         for _ in 0..4 {
-            self.node.turn(self.now);
+            self.node.poll(self.now);
         }
     }
 
@@ -62,16 +62,16 @@ impl Open {
     }
 
     fn ask(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
-        self.air.throw(host(66), self.node.at, bytes);
-        self.pass(1_000);
-        self.air.taken(host(66)).into_iter().map(|datagram| datagram.bytes).collect()
+        self.net.inject(host(66), self.node.at, bytes);
+        self.advance(1_000);
+        self.net.take_received(host(66)).into_iter().map(|datagram| datagram.bytes).collect()
     }
 
     /// So many a second, for so long.
     fn flood(&mut self, per_second: u64, seconds: u64) {
         for _ in 0..per_second * seconds {
             self.come();
-            self.pass(SECOND / per_second);
+            self.advance(SECOND / per_second);
             assert!(self.held() <= self.bound(), "{} numbers", self.held());
         }
     }
@@ -94,15 +94,15 @@ impl Open {
         let attach = Attach::plain(port, Address::Only, Behind::Neighbour, name);
         let slot = self.node.switch.attach(attach).expect("the operator always gets a number");
         assert_eq!(self.node.switch.opens_in(slot), None, "and waits for none");
-        self.pass(SECOND / 1_000);
+        self.advance(SECOND / 1_000);
         assert!(self.node.events.contains(&Event::SlotAttached(slot)));
         slot
     }
 }
 
-fn open(scheme: scheme::Scheme, slot_max: u32) -> Birth {
+fn open(scheme: scheme::Scheme, slot_max: u32) -> NodeSpec {
     let config = SwitchConfig::default().with_scheme(scheme).with_slot_max(slot_max);
-    Birth { unknown_peers: Some(UnknownPeerPolicy::default()), config, ..Birth::new(2) }
+    NodeSpec { unknown_peers: Some(UnknownPeerPolicy::default()), config, ..NodeSpec::new(2) }
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_switch_with_few_numbers_keeps_some_for_those_whom_the_operator_names() {
     }
     // One is left. It is the operator's, though unknown peers have given some of theirs back.
     for _ in 0..600 {
-        node.pass(SECOND / 5);
+        node.advance(SECOND / 5);
     }
     assert_eq!(node.held(), 0);
     node.flood(2, 30);
@@ -148,15 +148,15 @@ fn r11_numbers_of_unknown_peers_are_bounded_over_restarts_too_and_are_theirs_as_
     for life in 0..4 {
         node = Open::new(&birth);
         node.came = life * 1_000;
-        let (air, now) = (node.air.clone(), node.now);
-        let mut again = Node::bare(&birth, now);
+        let (net, now) = (node.net.clone(), node.now);
+        let mut again = Node::without_port(&birth, now);
         again.switch.restore(&snapshot, now).expect("nothing is attached");
-        let port = Box::new(air.port(again.at, 0)) as Box<dyn strowger_frame::Port>;
+        let port = Box::new(net.port(again.at, 0)) as Box<dyn strowger_frame::Port>;
         again.port = again.switch.plug_everywhere(vec![port]).expect("a place");
         again.switch.accept_unknown(again.port, true);
-        again.peer(1, false, now);
+        again.add_peer(1, false, now);
         node.node = again;
-        node.pass(SECOND / 10);
+        node.advance(SECOND / 10);
         let kept = node.held();
         assert!(life == 0 || kept > 0, "they are remembered");
         node.flood(10, 70);

@@ -29,51 +29,13 @@ use strowger_io::{
     Endpoint, EndpointSpec, MemoryPort, endpoint,
     memory::{self, wire},
 };
+use strowger_testkit::Rng;
 use strowger_wire::{
     Hop, Label, Slot,
     link_header::LINK_HEADER_BYTES,
     scheme::V3X5X8,
     switch_header::{AnyHeader, HEADER_64_BYTES, Header, HeaderRepr},
 };
-
-/// SlotAllocator that look random (xorshift64*); the seed is printed when a test fails.
-struct Dice {
-    seed: u64,
-    state: u64,
-}
-
-impl Dice {
-    fn new(seed: u64) -> Self {
-        Self { seed, state: seed | 1 }
-    }
-
-    fn word(&mut self) -> u64 {
-        self.state ^= self.state >> 12;
-        self.state ^= self.state << 25;
-        self.state ^= self.state >> 27;
-        self.state.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.word() >> 33) as usize % end
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| (self.word() >> 56) as u8).collect()
-    }
-}
-
-impl Drop for Dice {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("seed {:#x}", self.seed);
-        }
-    }
-}
 
 fn memory(trains: u32, singles: u32) -> Pool {
     Pool::new(&PoolSpec { trains, singles, huge_pages: false }).expect("memory")
@@ -267,24 +229,26 @@ fn number_of(frame: &Frame) -> u32 {
 }
 
 /// Bytes as a neighbour may send them: good packets, packets gone bad, and noise.
-fn any_bytes(dice: &mut Dice, slots: &[u32]) -> Vec<u8> {
-    let (from, to) = (slots[dice.below(slots.len())], slots[dice.below(slots.len())]);
-    let payload = dice.below(1_400);
-    let mut bytes = match dice.below(4) {
+fn any_bytes(rng: &mut Rng, slots: &[u32]) -> Vec<u8> {
+    let (from, to) = (slots[rng.below(slots.len())], slots[rng.below(slots.len())]);
+    let payload = rng.below(1_400);
+    let mut bytes = match rng.below(4) {
         0 => {
-            let len = dice.below(200);
-            return dice.bytes(len);
+            let len = rng.below(200);
+            return rng.bytes(len);
         }
-        1 => packet(Label::new(dice.word()), dice.below(70) as u16 % 64, dice.word() as u8, &[]),
-        _ => packet(through(from, to), dice.below(2) as u16, 1 + dice.below(255) as u8, &[]),
+        1 => {
+            packet(Label::new(rng.next_u64()), rng.below(70) as u16 % 64, rng.next_u64() as u8, &[])
+        }
+        _ => packet(through(from, to), rng.below(2) as u16, 1 + rng.below(255) as u8, &[]),
     };
     bytes.resize(bytes.len() + payload, 0x5a);
-    if dice.one_in(4) {
-        let at = dice.below(FRAME_BYTES_MIN);
-        bytes[at] ^= 1 << dice.below(8);
+    if rng.one_in(4) {
+        let at = rng.below(FRAME_BYTES_MIN);
+        bytes[at] ^= 1 << rng.below(8);
     }
-    if dice.one_in(8) {
-        bytes.truncate(dice.below(40));
+    if rng.one_in(8) {
+        bytes.truncate(rng.below(40));
     }
     bytes
 }
@@ -294,11 +258,11 @@ fn r2_no_byte_string_panics_the_data_plane() {
     let mut rig = Rig::new(&[0, 2, 3, 200]);
     rig.wired(0, 4, 256, Behind::Endpoint);
     rig.settle();
-    let mut dice = Dice::new(0x02);
+    let mut rng = Rng::new(0x02);
     let limits = [FRAME_BYTES_MAX - 1, FRAME_BYTES_MAX, FRAME_BYTES_MAX + 1, 40_000, 65_535];
     let mut sent = 0;
     for len in (0..=2_048).chain(limits) {
-        let noise = dice.bytes(len);
+        let noise = rng.bytes(len);
         let mut almost = noise.clone();
         if let Some(first) = almost.first_mut() {
             *first = plain_header(0)[0];
@@ -307,7 +271,7 @@ fn r2_no_byte_string_panics_the_data_plane() {
             *version = 0x10 | *version & 3;
         }
         for bytes in [noise, almost, vec![0; len], vec![0xff; len]] {
-            assert!(rig.send([0, 2, 3, 200, 4][dice.below(5)], &bytes));
+            assert!(rig.send([0, 2, 3, 200, 4][rng.below(5)], &bytes));
             sent += 1;
             rig.poll_workers();
             rig.take_all();
@@ -360,20 +324,20 @@ impl Chain {
 #[test]
 fn r3_counters_balance_at_rest() {
     for seed in 1..=8 {
-        let mut dice = Dice::new(seed);
+        let mut rng = Rng::new(seed);
         let mut chain = Chain::of_three(8);
         for round in 0..120 {
             for rig in &mut chain.0 {
-                for _ in 0..dice.below(80) {
-                    let bytes = any_bytes(&mut dice, &[2, 3, 9]);
+                for _ in 0..rng.below(80) {
+                    let bytes = any_bytes(&mut rng, &[2, 3, 9]);
                     rig.send(9, &bytes); // or its wire is full, and it was never sent
                 }
                 // Seldom taken, so that queues fill.
-                if dice.one_in(3) {
+                if rng.one_in(3) {
                     rig.take_all();
                 }
                 rig.poll_workers();
-                if dice.one_in(5) {
+                if rng.one_in(5) {
                     rig.poll();
                 }
             }
@@ -386,7 +350,7 @@ fn r3_counters_balance_at_rest() {
         let port = chain.0[1].ports[&3];
         chain.0[1].switch.unplug(port).expect("nothing behind it");
         for rig in &mut chain.0 {
-            let bytes = any_bytes(&mut dice, &[2, 3, 9]);
+            let bytes = any_bytes(&mut rng, &[2, 3, 9]);
             rig.send(9, &bytes);
         }
         chain.settle();
@@ -420,13 +384,13 @@ fn r4_one_frame_in_gives_at_most_one_out() {
     let mut rig = Rig::new(&[0, 2, 3, 9, 200]);
     rig.wired(0, 4, 256, Behind::Endpoint);
     rig.settle();
-    let mut dice = Dice::new(0x04);
+    let mut rng = Rng::new(0x04);
     let slots = [0, 2, 3, 4, 9, 200];
     let (mut through, mut ended) = (0, 0);
     for _ in 0..5_000 {
-        let bytes = any_bytes(&mut dice, &slots);
+        let bytes = any_bytes(&mut rng, &slots);
         let before = rig.switch.balance();
-        assert!(rig.send(slots[dice.below(slots.len())], &bytes));
+        assert!(rig.send(slots[rng.below(slots.len())], &bytes));
         rig.poll_workers();
         rig.poll();
         let out = rig.take_all();
@@ -463,7 +427,7 @@ fn of_flow(mut bytes: Vec<u8>, flow: u16) -> Vec<u8> {
 fn r7_order_within_a_flow_is_kept() {
     // Slots 2 and 3 on the first worker, 5 and 6 on the second: half of the ways cross.
     for seed in 1..=6 {
-        let mut dice = Dice::new(seed);
+        let mut rng = Rng::new(seed);
         let mut rig = Rig::with(2, SwitchConfig::default());
         for (worker, slot) in [(0, 2), (0, 3), (1, 5), (1, 6)] {
             rig.neighbour(worker, slot, 16);
@@ -472,15 +436,15 @@ fn r7_order_within_a_flow_is_kept() {
         let mut last: BTreeMap<u32, BTreeMap<u16, u32>> = BTreeMap::new();
         let mut arrived = 0;
         for number in 0..8_000 {
-            let (from, to) = ([2, 6][dice.below(2)], [3, 5][dice.below(2)]);
-            let bytes = of_flow(numbered(from, to, number), from as u16 * 8 + dice.below(4) as u16);
+            let (from, to) = ([2, 6][rng.below(2)], [3, 5][rng.below(2)]);
+            let bytes = of_flow(numbered(from, to, number), from as u16 * 8 + rng.below(4) as u16);
             rig.send(from, &bytes);
-            if dice.one_in(20) {
-                let worker = dice.below(2);
+            if rng.one_in(20) {
+                let worker = rng.below(2);
                 rig.poll_one(worker);
             }
-            if dice.one_in(30) {
-                let to = [3, 5][dice.below(2)];
+            if rng.one_in(30) {
+                let to = [3, 5][rng.below(2)];
                 let burst = rig.taken(to);
                 arrived += burst.len();
                 in_order(&burst, last.entry(to).or_default());
@@ -683,33 +647,33 @@ fn r13_the_data_plane_allocates_nothing() {
     // `poll` is under `forbid()` throughout; here everything changes while traffic flows.
     let config = SwitchConfig::default().with_quarantine(std::time::Duration::from_nanos(50));
     let mut rig = Rig::with(2, config);
-    let mut dice = Dice::new(0x13);
+    let mut rng = Rng::new(0x13);
     rig.neighbour(0, 2, 64);
     rig.neighbour(1, 3, 64);
     rig.settle();
     let mut changes = 0;
     for _ in 0..3_000 {
         let known: Vec<u32> = rig.far.keys().copied().collect();
-        let from = known[dice.below(known.len())];
-        let bytes = any_bytes(&mut dice, &known);
+        let from = known[rng.below(known.len())];
+        let bytes = any_bytes(&mut rng, &known);
         rig.send(from, &bytes);
-        if dice.one_in(3) {
+        if rng.one_in(3) {
             rig.poll_workers();
         }
-        if dice.one_in(4) {
+        if rng.one_in(4) {
             rig.take_all();
         }
-        if dice.one_in(10) {
+        if rng.one_in(10) {
             rig.poll();
         }
-        let slot = 4 + dice.below(8) as u32;
+        let slot = 4 + rng.below(8) as u32;
         let free = rig.switch.slots().iter().all(|view| view.slot != slot);
-        if dice.one_in(20) && free {
-            let worker = dice.below(2);
+        if rng.one_in(20) && free {
+            let worker = rng.below(2);
             // A wire that is not the first of its slot: the old one was unplugged.
             rig.neighbour(worker, slot, 16);
             changes += 1;
-        } else if dice.one_in(20) && rig.switch.detach(slot).is_ok() {
+        } else if rng.one_in(20) && rig.switch.detach(slot).is_ok() {
             rig.settle();
             let port = rig.ports[&slot];
             rig.switch.unplug(port).expect("nothing behind it");

@@ -12,7 +12,7 @@
 //! one that the sender was written by, and the one that the receiver was named by, former or not.
 //!
 //! `STROWGER_R1_EVENTS` says how many events (a run in CI has a few hundred thousand; the issue asks
-//! for 10^8 once, in release), `STROWGER_R1_SEED` where the dice begin. A failure prints the seed.
+//! for 10^8 once, in release), `STROWGER_R1_SEED` where the rng begin. A failure prints the seed.
 
 use std::{
     collections::VecDeque,
@@ -34,6 +34,7 @@ use strowger_engine::{
 };
 use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port as _, Wake};
 use strowger_io::{MemoryPort, memory::wire};
+use strowger_testkit::Rng;
 use strowger_wire::{
     Label, Scheme, Slot,
     link_header::LINK_HEADER_BYTES,
@@ -55,18 +56,6 @@ const LABELS_MAX: usize = 24;
 const FRAME_BYTES: usize = FRAME_BYTES_MIN + 4 * 8;
 /// An answer has arrived by then, if it ever does.
 const ANSWERED_NS: u64 = 3 * ON_ITS_WAY_NS;
-
-/// SlotAllocator that look random (xorshift64*).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end
-    }
-}
 
 /// A waker that panics at the n-th call, once: the slow path is stopped between any two of its steps.
 #[derive(Default)]
@@ -153,7 +142,7 @@ struct Seen {
 }
 
 struct Rig {
-    dice: Dice,
+    rng: Rng,
     switch: Switch,
     workers: Vec<Worker>,
     alarm: Arc<Alarm>,
@@ -183,8 +172,8 @@ fn growing() -> (Scheme, Scheme) {
 
 impl Rig {
     fn new(seed: u64) -> Self {
-        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        let scheme = match dice.below(4) {
+        let mut rng = Rng::new(seed);
+        let scheme = match rng.below(4) {
             0 => scheme::F4,
             1 => scheme::V4X8,
             2 => scheme::V3X5X8,
@@ -213,7 +202,7 @@ impl Rig {
             })
             .collect();
         Self {
-            dice,
+            rng,
             switch,
             workers,
             alarm,
@@ -231,15 +220,15 @@ impl Rig {
     }
 
     fn event(&mut self) {
-        match self.dice.below(1_000) {
+        match self.rng.below(1_000) {
             0..420 => self.send(),
             420..640 => {
-                let worker = self.dice.below(WORKERS);
+                let worker = self.rng.below(WORKERS);
                 self.poll_workers(worker);
             }
             640..800 => self.poll(),
             800..920 => {
-                let seat = self.dice.below(SEATS);
+                let seat = self.rng.below(SEATS);
                 self.receive(seat);
             }
             920..930 => self.attach(),
@@ -248,13 +237,13 @@ impl Rig {
             944..946 => self.drain(),
             946 => self.grow(),
             // The slow path panics at one of its next steps.
-            947 => self.alarm.0.store(1 + self.dice.below(12) as u64, Ordering::Relaxed),
+            947 => self.alarm.0.store(1 + self.rng.below(12) as u64, Ordering::Relaxed),
             _ => self.let_time_pass(),
         }
     }
 
     fn let_time_pass(&mut self) {
-        let next = self.now + 1 + self.dice.below(120) as u64;
+        let next = self.now + 1 + self.rng.below(120) as u64;
         // Twice: what one worker hands over, the other has for as long again.
         for worker in (0..WORKERS).chain(0..WORKERS) {
             if self.waits_since[worker].is_some_and(|since| since + ON_ITS_WAY_NS <= next) {
@@ -313,7 +302,7 @@ impl Rig {
 
     /// The user that has a number, if it is not on its way out.
     fn seat_with(&mut self) -> Option<usize> {
-        let seat = self.dice.below(SEATS);
+        let seat = self.rng.below(SEATS);
         self.seats[seat].user.as_ref().is_some_and(|user| !user.leaving).then_some(seat)
     }
 
@@ -337,7 +326,7 @@ impl Rig {
     }
 
     fn attach(&mut self) {
-        let seat = self.dice.below(SEATS);
+        let seat = self.rng.below(SEATS);
         if self.seats[seat].user.is_some() {
             return;
         }
@@ -347,16 +336,16 @@ impl Rig {
         }
         self.users += 1;
         let id = self.users;
-        let is_endpoint = self.dice.below(3) == 0;
+        let is_endpoint = self.rng.below(3) == 0;
         let behind = if is_endpoint { Behind::Endpoint } else { Behind::Neighbour };
         let mut attach =
             Attach::plain(self.seats[seat].port, Address::Only, behind, id.to_string());
-        if self.dice.below(8) == 0 {
+        if self.rng.below(8) == 0 {
             // A memory wire has no such address: refused by the worker, not by the slow path.
             attach = attach.with_address(Address::Udp(([127, 0, 0, 1], 1).into()));
         }
-        if self.dice.below(3) > 0 {
-            attach = attach.with_slot(Slot::new(self.dice.below(SLOT_MAX as usize + 1) as u32));
+        if self.rng.below(3) > 0 {
+            attach = attach.with_slot(Slot::new(self.rng.below(SLOT_MAX as usize + 1) as u32));
         }
         match self.switch.attach(attach) {
             Ok(slot) => {
@@ -408,7 +397,7 @@ impl Rig {
 
     fn drain(&mut self) {
         let Some(seat) = self.seat_with() else { return };
-        let for_ns = self.dice.below(2_000) as u64;
+        let for_ns = self.rng.below(2_000) as u64;
         let slot = self.seats[seat].user.as_ref().expect("somebody").slot;
         // The time that it drains begins with the last poll.
         self.poll();
@@ -422,8 +411,8 @@ impl Rig {
 
     fn renumber(&mut self) {
         let Some(seat) = self.seat_with() else { return };
-        let wish = self.dice.below(SLOT_MAX as usize + 1) as u32;
-        let wish = (self.dice.below(2) == 0).then_some(wish);
+        let wish = self.rng.below(SLOT_MAX as usize + 1) as u32;
+        let wish = (self.rng.below(2) == 0).then_some(wish);
         let user = self.seats[seat].user.as_ref().expect("somebody");
         let (id, drained) = (user.id, user.drained);
         if let Ok(to) = self.switch.renumber(user.slot, wish) {
@@ -523,9 +512,9 @@ impl Rig {
         if self.labels.is_empty() {
             return;
         }
-        let from = self.dice.below(SEATS);
+        let from = self.rng.below(SEATS);
         let Some(id) = self.seats[from].user.as_ref().map(|user| user.id) else { return };
-        let which = self.dice.below(self.labels.len());
+        let which = self.rng.below(self.labels.len());
         let Issued { slot, user } = self.labels[which];
         let owner = self.owners[slot as usize];
         assert_eq!(owner.user, user, "labels of a number's former user are forgotten");
@@ -534,7 +523,7 @@ impl Rig {
             self.labels.remove(which);
             return;
         }
-        let form = self.dice.below(self.scheme.forms().len()) as u8;
+        let form = self.rng.below(self.scheme.forms().len()) as u8;
         let Ok(director) = self.scheme.encode_in(Slot::new(slot), form) else { return };
         let label = Label::new(director.bits() | 1 << director.width());
         if self.send_along(from, label, [id, user, u64::from(slot), 0]) {
@@ -604,10 +593,10 @@ impl Rig {
         let owner = self.owners[slot as usize];
         assert_eq!(owner.user, from, "R1: the way back names slot {slot}, which another has");
         self.seen.return_paths += 1;
-        if self.dice.below(4) == 0 {
+        if self.rng.below(4) == 0 {
             self.issue(slot, from);
         }
-        if answer == 0 && owner.announced && self.dice.below(2) == 0 {
+        if answer == 0 && owner.announced && self.rng.below(2) == 0 {
             let width = header.shift();
             let back = back & ((1 << width) - 1) | 1 << width;
             self.seen.answers += 1;
@@ -641,7 +630,7 @@ fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Prints where the dice began if the schedule fails.
+/// Prints where the rng began if the schedule fails.
 struct Said(u64);
 
 impl Drop for Said {
