@@ -12,7 +12,7 @@ use strowger_wire::{
 };
 
 fn table(scheme: &Scheme) -> SlotTable {
-    SlotTable::new(scheme, 256, |slot| NextHop::Neighbour(Mark(slot)))
+    SlotTable::new(scheme, 256, |slot| NextHop::Neighbour(Mark(slot.number())))
         .expect("a scheme to number by")
 }
 

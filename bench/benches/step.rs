@@ -31,7 +31,7 @@ fn polls(c: &mut Criterion) {
 }
 
 fn pure(c: &mut Criterion) {
-    let table = SlotTable::new(&V3X5X8, 256, |slot| NextHop::Neighbour(Mark(slot)))
+    let table = SlotTable::new(&V3X5X8, 256, |slot| NextHop::Neighbour(Mark(slot.number())))
         .expect("a known scheme");
     let return_path = ReturnPath::new(&V3X5X8, Slot::new(2));
     let label = packet::label(&V3X5X8, &[(2, 3); 3]).expect("short");

@@ -99,7 +99,8 @@ impl Relay {
     /// What the switch refused.
     pub fn attach(&mut self, at: SocketAddrV4) -> Result<u32, Failure> {
         let (address, name) = (Address::Udp(at.into()), at.to_string());
-        Ok(self.switch.attach(Attach::plain(self.port, address, Behind::Neighbour, name))?)
+        Ok((self.switch.attach(Attach::plain(self.port, address, Behind::Neighbour, name))?)
+            .number())
     }
 
     /// The scheme of its slots.

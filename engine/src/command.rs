@@ -13,6 +13,7 @@ use strowger_frame::{
     port::{Address, AdmitError},
     sync::{AtomicU32, Ordering},
 };
+use strowger_wire::Slot;
 use strowger_wire::link_header::{Kind, SessionIndex};
 
 use crate::{
@@ -65,7 +66,7 @@ pub(crate) enum Command {
     /// Use this slot table.
     Slots(Box<SlotTable>),
     /// Write this number into the return paths of packets that come in by the link.
-    Renumber(Mark, u32, Box<ReturnPath>),
+    Renumber(Mark, Slot, Box<ReturnPath>),
     /// Read and write slot numbers by another scheme: replaces the table and all return paths together.
     Grow(Box<Growth>),
     /// Open the frames of this session.
@@ -346,7 +347,7 @@ pub(crate) enum Punt {
         /// The link that it came in by.
         ingress: Mark,
         /// The slot that it came in by.
-        ingress_slot: u32,
+        ingress_slot: Slot,
         /// The rights of that link.
         rights: Rights,
         /// The time at which it came in.
@@ -400,7 +401,7 @@ pub(crate) enum Punt {
     /// A frame named a slot by an alias. Sent seldom.
     AliasUsed {
         /// The former number that the label named.
-        slot: u32,
+        slot: Slot,
         /// The start of the frame, which was forwarded.
         packet: DropNotice,
     },
@@ -424,7 +425,7 @@ pub(crate) struct DropNotice {
     /// The link that it came in by.
     pub(crate) ingress: Mark,
     /// The slot that it came in by.
-    pub(crate) ingress_slot: u32,
+    pub(crate) ingress_slot: Slot,
     /// The rights of the link that it came in by.
     pub(crate) rights: Rights,
     /// The time at which it came in.
@@ -474,7 +475,7 @@ pub(crate) struct HandshakeDatagram {
 #[derive(Debug)]
 pub(crate) enum Handoff {
     /// To the worker that owns the next hop's port.
-    Egress { to: Mark, ingress_slot: u32, is_control: bool, frame: Frame },
+    Egress { to: Mark, ingress_slot: Slot, is_control: bool, frame: Frame },
     /// To the worker that opens the session; `by` has received the frame.
     WrongWorker { by: u8, frame: Frame },
 }

@@ -13,6 +13,7 @@ mod shares;
 
 use arrayvec::ArrayVec;
 use strowger_frame::{Burst, Frame, Mark, Pool, reserve::QueueShare};
+use strowger_wire::Slot;
 
 use self::shares::Shares;
 pub(crate) use self::{drain::Drain, shares::weight};
@@ -128,11 +129,11 @@ impl Egress {
     #[cold]
     pub(crate) fn admit(
         &self,
-        ingress_slot: u32,
+        ingress_slot: Slot,
         frame_bytes: usize,
         is_control: bool,
     ) -> Result<Entry, Discard> {
-        let (slot, weight) = (ingress_slot as u16, weight(frame_bytes));
+        let (slot, weight) = (ingress_slot.number() as u16, weight(frame_bytes));
         let entry = |is_control, displaced| Entry { slot, weight, is_control, displaced };
         if is_control {
             if self.has_control_place() {
@@ -431,10 +432,10 @@ mod tests {
         assert!(!egress.is_congested() && !egress.is_contended());
     }
     /// Puts frames of this ingress into the queue, each in a place of its own.
-    fn fill(egress: &mut Egress, frames: &mut Vec<Frame>, n: usize, slot: u32, is_control: bool) {
+    fn fill(egress: &mut Egress, frames: &mut Vec<Frame>, n: usize, slot: Slot, is_control: bool) {
         for _ in 0..n {
             let mut frame = frames.pop().expect("enough");
-            frame.set_mark(Mark(slot));
+            frame.set_mark(Mark(slot.number()));
             push(egress, Some(frame), is_control).expect("a place");
         }
     }
@@ -445,13 +446,13 @@ mod tests {
         let mut egress = Egress::default();
         let places = |egress: &Egress| [false, true].map(|is_control| egress.has_place(is_control));
         assert_eq!(places(&egress), [true, true]);
-        fill(&mut egress, &mut frames, 62, 2, false);
+        fill(&mut egress, &mut frames, 62, Slot::new(2), false);
         egress.promise().expect("62 of 64");
         assert_eq!(places(&egress), [true, true]);
         egress.promise().expect("63 of 64");
         assert_eq!(places(&egress), [false, true], "control has places of its own");
         assert_eq!(egress.promise(), Err(Discard::EgressFull));
-        fill(&mut egress, &mut frames, 14, 2, true);
+        fill(&mut egress, &mut frames, 14, Slot::new(2), true);
         assert!(egress.promise_control());
         assert_eq!(places(&egress), [false, true]);
         assert!(egress.promise_control());
@@ -469,7 +470,7 @@ mod tests {
     fn four_places_are_the_links_own() {
         let (_pool, mut frames) = frames(20);
         let mut egress = Egress::default();
-        fill(&mut egress, &mut frames, 10, 2, true);
+        fill(&mut egress, &mut frames, 10, Slot::new(2), true);
         for taken in 10..20 {
             assert_eq!(egress.promise_link_message(), Ok(()), "{taken} of 20");
         }
@@ -494,8 +495,8 @@ mod tests {
         let (pool, mut frames) = frames(120);
         let mut egress = Egress::default();
         for &(slot, control, data) in held {
-            fill(&mut egress, &mut frames, control, slot, true);
-            fill(&mut egress, &mut frames, data, slot, false);
+            fill(&mut egress, &mut frames, control, Slot::new(slot), true);
+            fill(&mut egress, &mut frames, data, Slot::new(slot), false);
         }
         egress.offer(|_| ());
         assert!(egress.is_contended());
@@ -515,7 +516,7 @@ mod tests {
             let (_pool, _frames, mut egress) = contended(held);
             assert_eq!(egress.control_to_displace(slot as u16), displaced, "{slot} of {held:?}");
             let Some(at) = displaced else { continue };
-            let entry = egress.admit(slot, 100, true).expect("a place");
+            let entry = egress.admit(Slot::new(slot), 100, true).expect("a place");
             assert_eq!((entry.is_control, entry.displaced), (true, Some(at)));
             let lost = egress.enter(entry).expect("no place for data is free either");
             assert_eq!(lost.mark(), Mark(2));
@@ -528,7 +529,7 @@ mod tests {
     #[test]
     fn displaced_control_takes_a_free_place_for_data() {
         let (_pool, _frames, mut egress) = contended(&[(2, 16, 63)]);
-        let entry = egress.admit(3, 100, true).expect("a place");
+        let entry = egress.admit(Slot::new(3), 100, true).expect("a place");
         assert!(egress.enter(entry).is_none(), "it is data now");
         assert_eq!((egress.control.len(), egress.data.len()), (15, 64));
         assert_eq!((egress.shares.of(2).control, egress.shares.of(3).control), (15, 1));
@@ -545,7 +546,7 @@ mod tests {
             (&[(3, 0, 31), (2, 0, 33)], 2, None),
         ] {
             let (_pool, _frames, mut egress) = contended(held);
-            let entry = egress.admit(slot, 100, false);
+            let entry = egress.admit(Slot::new(slot), 100, false);
             assert_eq!(entry.ok().map(|entry| entry.displaced), displaced.map(Some), "{held:?}");
             let Ok(entry) = entry else { continue };
             let held_before = egress.shares.of(2).held;
@@ -564,7 +565,7 @@ mod tests {
             egress
                 .offer(|queue| order.extend(queue.drain(..1.min(queue.len())).map(|f| f.mark().0)));
             let free = EGRESS_CONTROL_FRAMES_MAX - egress.control.len();
-            fill(&mut egress, &mut frames, free, 2, true);
+            fill(&mut egress, &mut frames, free, Slot::new(2), true);
         }
         assert_eq!(order[..16], [2; 16], "all places for control go first");
         // From then on three of four frames are data, in any order.
@@ -589,7 +590,7 @@ mod tests {
         };
         egress.offer(control_alone);
         assert_eq!(egress.ahead, AHEAD_MAX);
-        fill(&mut egress, &mut frames, 2, 2, true);
+        fill(&mut egress, &mut frames, 2, Slot::new(2), true);
         let mut offered = Vec::new();
         egress.offer(|queue| {
             offered.push((queue[0].mark().0, queue.len()));

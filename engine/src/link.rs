@@ -118,7 +118,7 @@ pub(crate) enum LinkProtection {
 /// One worker's replica of an attachment. The slow path makes and frees it.
 pub(crate) struct Link {
     pub(crate) mark: Mark,
-    pub(crate) slot: u32,
+    pub(crate) slot: Slot,
     pub(crate) port: u16,
     /// The worker that owns the port's queue, if it is another one.
     pub(crate) home: Option<u8>,
@@ -179,7 +179,7 @@ impl std::fmt::Debug for Link {
 #[derive(Debug)]
 pub(crate) struct PendingFrame {
     pub(crate) frame: Frame,
-    pub(crate) ingress_slot: u32,
+    pub(crate) ingress_slot: Slot,
     pub(crate) is_control: bool,
 }
 
@@ -223,7 +223,7 @@ impl Link {
     pub(crate) fn new(spec: LinkSpec, scheme: &Scheme, tally: Arc<SlotTally>) -> Self {
         Self {
             mark: spec.mark,
-            slot: spec.slot.number(),
+            slot: spec.slot,
             port: spec.port,
             home: spec.home,
             u_turns: spec.u_turns,
@@ -292,7 +292,7 @@ impl Link {
     pub(crate) fn encapsulate(
         &mut self,
         frame: &mut Frame,
-        ingress_slot: u32,
+        ingress_slot: Slot,
         tx: &mut TxContext,
     ) -> Result<(), Discard> {
         self.egress.promise()?;
@@ -300,7 +300,7 @@ impl Link {
             self.egress.release(false);
             return Err(discard);
         }
-        frame.set_mark(Mark(ingress_slot));
+        frame.set_mark(Mark(ingress_slot.number()));
         self.list(&mut tx.tx_pending);
         Ok(())
     }
@@ -311,7 +311,7 @@ impl Link {
     pub(crate) fn encapsulate_special(
         &mut self,
         frame: &mut Frame,
-        ingress_slot: u32,
+        ingress_slot: Slot,
         is_control: bool,
         tx: &mut TxContext,
     ) -> Result<bool, Discard> {
@@ -323,7 +323,7 @@ impl Link {
                 self.egress.release(true);
                 return Err(discard);
             }
-            frame.set_mark(Mark(ingress_slot));
+            frame.set_mark(Mark(ingress_slot.number()));
             self.list(&mut tx.tx_pending);
             return Ok(true);
         }
@@ -340,7 +340,7 @@ impl Link {
             let noted = tx.displaced.try_push(displaced.mark());
             debug_assert!(noted.is_ok(), "counted after every burst");
         }
-        frame.set_mark(Mark(ingress_slot));
+        frame.set_mark(Mark(ingress_slot.number()));
         Ok(entry.is_control)
     }
 

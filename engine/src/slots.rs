@@ -100,11 +100,11 @@ impl SlotTable {
     pub fn new(
         scheme: &Scheme,
         slot_max: u32,
-        next_hop: impl Fn(u32) -> NextHop,
+        next_hop: impl Fn(Slot) -> NextHop,
     ) -> Result<Self, SchemeError> {
         let next_hop_of = |slot: Slot| match slot {
             Slot::SWITCH => NextHop::Switch,
-            slot if slot.number() <= slot_max => next_hop(slot.number()),
+            slot if slot.number() <= slot_max => next_hop(slot),
             _ => NextHop::Drop(Discard::EmptySlot),
         };
         if let Some(bits) = scheme.index_bits() {
@@ -241,11 +241,11 @@ mod tests {
     use strowger_wire::scheme::{self, Form};
 
     fn agrees_with_the_scheme(scheme: &Scheme, slot_max: u32, lows: impl Iterator<Item = u64>) {
-        let exit = |slot| {
-            if slot % 3 == 0 {
+        let exit = |slot: Slot| {
+            if slot.number().is_multiple_of(3) {
                 NextHop::Drop(Discard::EmptySlot)
             } else {
-                NextHop::Neighbour(Mark(slot))
+                NextHop::Neighbour(Mark(slot.number()))
             }
         };
         let table = SlotTable::new(scheme, slot_max, exit).expect("a scheme to number by");
@@ -260,7 +260,7 @@ mod tests {
                     let expected = match slot {
                         1 => NextHop::Switch,
                         slot if slot > slot_max => NextHop::Drop(Discard::EmptySlot),
-                        slot => exit(slot),
+                        slot => exit(Slot::new(slot)),
                     };
                     assert_eq!(hop.next_hop(), expected, "{low:x} is slot {slot}");
                     assert_eq!(hop.width(), director.width());

@@ -387,12 +387,12 @@ impl Rig {
             let port = rig.switch.plug_at(0, Box::new(near)).expect("a place");
             let behind = if is_endpoint { Behind::Endpoint } else { Behind::Neighbour };
             let attach = Attach::plain(port, Address::Only, behind, "").with_slot(Slot::new(slot));
-            assert_eq!(rig.switch.attach(attach), Ok(slot));
+            assert_eq!(rig.switch.attach(attach), Ok(Slot::new(slot)));
             rig.far.push(far);
         }
         rig.settle();
         for &(slot, ..) in case.slots.iter().filter(|(.., gone)| *gone) {
-            rig.switch.detach(slot).expect("attached");
+            rig.switch.detach(Slot::new(slot)).expect("attached");
         }
         rig.settle();
         rig

@@ -22,6 +22,7 @@ use strowger_frame::{
     Mark,
     ring::{Consumer, Producer, ring},
 };
+use strowger_wire::Slot;
 use strowger_wire::scheme::F4;
 
 use crate::{check_bounded, spawn, yield_now};
@@ -125,7 +126,7 @@ fn two_workers() -> (Control, Vec<Worker>) {
         orders: Vec::new(),
         reports: Vec::new(),
     };
-    let wish = SlotRequest { slot: Some(SLOT), ..SlotRequest::default() };
+    let wish = SlotRequest { slot: Some(Slot::new(SLOT)), ..SlotRequest::default() };
     let given = control.numbers.give(wish, FIRST, Now(1)).expect("free");
     assert!(matches!(control.numbers.publish(given, Now(1)), Published::Now));
     let workers = (0..WORKERS)
@@ -135,7 +136,7 @@ fn two_workers() -> (Control, Vec<Worker>) {
             control.orders.push(orders);
             control.reports.push(reports);
             let exit = |slot| {
-                if slot == SLOT {
+                if slot == Slot::new(SLOT) {
                     NextHop::Neighbour(FIRST)
                 } else {
                     NextHop::Drop(strowger_engine::discard::Discard::EmptySlot)
@@ -170,7 +171,7 @@ fn hand_on(mut control: Control, issued: &AtomicUsize) {
     for rested in control.numbers.rested(Now(2)) {
         control.numbers.free(rested);
     }
-    let wish = SlotRequest { slot: Some(SLOT), ..SlotRequest::default() };
+    let wish = SlotRequest { slot: Some(Slot::new(SLOT)), ..SlotRequest::default() };
     let given = control.numbers.give(wish, SECOND, Now(2)).expect("its quarantine is over");
     assert!(matches!(control.numbers.publish(given, Now(2)), Published::Now));
     // From here on a label may name the number and mean the second user.

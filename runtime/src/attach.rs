@@ -5,7 +5,6 @@ use strowger_engine::{
     link::Behind,
 };
 use strowger_frame::Address;
-use strowger_wire::Slot;
 
 use crate::{
     address::{Shown, in_scope_of, unusable_as_peer},
@@ -90,7 +89,7 @@ pub(crate) fn peer_spec(
         .with_key(peer.key.key)
         .with_psk(peer.psk)
         .with_address(at)
-        .with_slot(peer.slot.map(Slot::new))
+        .with_slot(peer.slot)
         .with_rights(peer.rights)
         .with_seal(peer.seal)
         .with_frame_bytes_max(peer.frame_bytes_max)
@@ -110,7 +109,7 @@ pub(crate) fn plain_attach(
         return Err(NeighborError::Sealed { port: port.name.clone() });
     }
     let behind = if neighbor.is_endpoint { Behind::Endpoint } else { Behind::Neighbour };
-    Ok(Attach::plain(port.id, at, behind, neighbor.name).with_slot(neighbor.slot.map(Slot::new)))
+    Ok(Attach::plain(port.id, at, behind, neighbor.name).with_slot(neighbor.slot))
 }
 
 /// Whether another slot has this name.

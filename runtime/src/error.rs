@@ -7,6 +7,7 @@ use strowger_engine::control::{
     peering::PeerError,
 };
 use strowger_io::sys::Refusal;
+use strowger_wire::Slot;
 
 use crate::{address::Shown, stats::Summary};
 
@@ -63,7 +64,7 @@ pub enum StartError {
     /// A worker refused what was to have this slot.
     Refused {
         /// The slot number.
-        slot: u32,
+        slot: Slot,
         /// Why.
         source: Box<dyn Error + Send + Sync>,
     },
@@ -266,7 +267,7 @@ pub enum NeighborError {
         /// The name.
         name: String,
         /// The slot.
-        slot: u32,
+        slot: Slot,
     },
     /// The PeerId holds no usable key.
     PeerId,
@@ -277,7 +278,7 @@ pub enum NeighborError {
     /// A port refused the address: another neighbor has it, or the port has no room for another one.
     Refused {
         /// The slot number, which is free again after its quarantine.
-        slot: u32,
+        slot: Slot,
     },
     /// The switch has no place for another port.
     Plug(PlugError),

@@ -11,6 +11,7 @@ use std::{
 };
 
 use strowger_engine::control::Event as SwitchEvent;
+use strowger_wire::Slot;
 
 /// Something that happened in a relay.
 #[derive(Clone, Debug)]
@@ -19,7 +20,7 @@ pub struct Event {
     /// When, since the relay started.
     pub at: Duration,
     /// The slot that it is about.
-    pub slot: Option<u32>,
+    pub slot: Option<Slot>,
     /// The name of what has that slot, or had it.
     pub name: String,
     /// What happened.

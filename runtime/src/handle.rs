@@ -12,6 +12,7 @@ use std::{
 
 use strowger_engine::control::Event as SwitchEvent;
 use strowger_io::DoorbellWaker;
+use strowger_wire::Slot;
 
 use crate::{
     error::{CallError, NeighborError, NoLocalPort, ShutdownError, SlotError, StartError},
@@ -181,7 +182,7 @@ impl RelayHandle {
     ///
     /// # Errors
     /// [`NeighborError`]; nothing has changed then.
-    pub fn attach(&self, peer: Peer) -> Result<u32, NeighborError> {
+    pub fn attach(&self, peer: Peer) -> Result<Slot, NeighborError> {
         Ok(self.add(move |slow_path| slow_path.add_peer(peer).map(|slot| (slot, ())))?.0)
     }
 
@@ -189,7 +190,7 @@ impl RelayHandle {
     ///
     /// # Errors
     /// [`NeighborError`]; nothing has changed then.
-    pub fn attach_neighbor(&self, neighbor: Neighbor) -> Result<u32, NeighborError> {
+    pub fn attach_neighbor(&self, neighbor: Neighbor) -> Result<Slot, NeighborError> {
         Ok(self.add(move |slow_path| slow_path.add_neighbor(neighbor).map(|slot| (slot, ())))?.0)
     }
 
@@ -206,8 +207,8 @@ impl RelayHandle {
     /// be renumbered.
     fn add<T: Send + 'static>(
         &self,
-        code: impl FnOnce(&mut SlowPath) -> Result<(u32, T), NeighborError> + Send + 'static,
-    ) -> Result<(u32, T), NeighborError> {
+        code: impl FnOnce(&mut SlowPath) -> Result<(Slot, T), NeighborError> + Send + 'static,
+    ) -> Result<(Slot, T), NeighborError> {
         // Subscribed before: no event after the call is missed.
         let mut events = self.events();
         let (slot, added) = self.call(code).map_err(NeighborError::Call)??;
@@ -228,7 +229,8 @@ impl RelayHandle {
     ///
     /// # Errors
     /// [`SlotError`].
-    pub fn detach(&self, slot: u32) -> Result<(), SlotError> {
+    pub fn detach(&self, slot: impl Into<Slot>) -> Result<(), SlotError> {
+        let slot = slot.into();
         let detached = self.call(move |slow_path| slow_path.detach(slot));
         detached.map_err(SlotError::Call)?.map_err(SlotError::Detach)
     }
@@ -238,7 +240,8 @@ impl RelayHandle {
     ///
     /// # Errors
     /// [`SlotError`].
-    pub fn renumber(&self, slot: u32, to: Option<u32>) -> Result<u32, SlotError> {
+    pub fn renumber(&self, slot: impl Into<Slot>, to: Option<Slot>) -> Result<Slot, SlotError> {
+        let slot = slot.into();
         let renumbered = self.call(move |slow_path| slow_path.switch().renumber(slot, to));
         renumbered.map_err(SlotError::Call)?.map_err(SlotError::Renumber)
     }

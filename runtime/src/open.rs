@@ -543,7 +543,7 @@ pub(crate) fn wishes(
     for (name, slot) in users {
         let Some(port) = ports.iter().find(|port| port.name == *name) else { continue };
         let plain = Attach::plain(port.id, Address::Only, Behind::Endpoint, name);
-        add(name.clone(), Ok(Wish::Plain(plain.with_slot(slot.map(Slot::new)))));
+        add(name.clone(), Ok(Wish::Plain(plain.with_slot(slot))));
     }
     let (mut pinned, free): (Vec<Wish>, Vec<Wish>) =
         wishes.into_iter().partition(|wish| wish.slot().is_some());

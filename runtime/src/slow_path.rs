@@ -18,6 +18,7 @@ use strowger_engine::{
 };
 use strowger_frame::port::Arm;
 use strowger_io::{Doorbell, DoorbellWaker, Waiter, endpoint};
+use strowger_wire::Slot;
 
 use crate::{
     alternates::Alternates,
@@ -139,7 +140,7 @@ pub struct SlowPath {
     /// Ports whose interface vanished, as was reported.
     gone: Vec<PortId>,
     /// Slots of local ports: a port is unplugged when its slot is detached.
-    local_slots: Vec<(u32, PortId)>,
+    local_slots: Vec<(Slot, PortId)>,
 }
 
 impl std::fmt::Debug for SlowPath {
@@ -335,13 +336,13 @@ impl SlowPath {
         self.ports.retain(|info| info.id != port || !matches!(info.kind, PortKind::Local { .. }));
     }
 
-    fn move_local(&mut self, from: u32, to: u32) {
+    fn move_local(&mut self, from: Slot, to: Slot) {
         for (slot, _) in self.local_slots.iter_mut().filter(|(slot, _)| *slot == from) {
             *slot = to;
         }
     }
 
-    fn unplug_local(&mut self, slot: u32) {
+    fn unplug_local(&mut self, slot: Slot) {
         if let Some(at) = self.local_slots.iter().position(|(of, _)| *of == slot) {
             let (_, port) = self.local_slots.swap_remove(at);
             let _ = self.switch.unplug(port);
@@ -446,7 +447,7 @@ impl SlowPath {
     ///
     /// # Errors
     /// [`NeighborError`].
-    pub fn add_peer(&mut self, peer: Peer) -> Result<u32, NeighborError> {
+    pub fn add_peer(&mut self, peer: Peer) -> Result<Slot, NeighborError> {
         attach::check_name(&self.switch, &peer.name)?;
         let spec = attach::peer_spec(&self.ports, &MachineAddresses::now(), peer)?;
         let port = spec.port();
@@ -463,7 +464,7 @@ impl SlowPath {
     ///
     /// # Errors
     /// [`NeighborError`].
-    pub fn add_neighbor(&mut self, neighbor: Neighbor) -> Result<u32, NeighborError> {
+    pub fn add_neighbor(&mut self, neighbor: Neighbor) -> Result<Slot, NeighborError> {
         attach::check_name(&self.switch, &neighbor.name)?;
         let attach = attach::plain_attach(&self.ports, &MachineAddresses::now(), neighbor)?;
         self.switch.attach(attach).map_err(NeighborError::Switch)
@@ -476,7 +477,7 @@ impl SlowPath {
     pub fn add_local_port(
         &mut self,
         spec: LocalPortSpec,
-    ) -> Result<(u32, LocalPort), NeighborError> {
+    ) -> Result<(Slot, LocalPort), NeighborError> {
         let LocalPortSpec { name, slot, worker, endpoint } = spec;
         attach::check_name(&self.switch, &name)?;
         let (port, sender, receiver) =
@@ -488,7 +489,7 @@ impl SlowPath {
             strowger_engine::link::Behind::Endpoint,
             &name,
         )
-        .with_slot(slot.map(strowger_wire::Slot::new));
+        .with_slot(slot);
         let slot = self.switch.attach(attach).map_err(|why| {
             let _ = self.switch.unplug(id);
             NeighborError::Switch(why)
@@ -502,7 +503,7 @@ impl SlowPath {
     ///
     /// # Errors
     /// [`DetachError`].
-    pub fn detach(&mut self, slot: u32) -> Result<(), DetachError> {
+    pub fn detach(&mut self, slot: Slot) -> Result<(), DetachError> {
         if self.switch.peers().iter().any(|peer| peer.slot == slot && peer.is_up()) {
             let why = "detached by the operator";
             self.switch.goodbye(slot, GOODBYE_DETACHED, DETACHED_RETRY_S, why);
@@ -525,7 +526,7 @@ impl SlowPath {
 
     /// Whether some worker does not know the slot yet; `None` where the slot has no user, for example because a
     /// port refused its address.
-    pub(crate) fn is_coming(&self, slot: u32) -> Option<bool> {
+    pub(crate) fn is_coming(&self, slot: Slot) -> Option<bool> {
         let views = self.switch.slots();
         let view = views.iter().find(|view| view.slot == slot && view.port.is_some())?;
         match view.state {

@@ -15,6 +15,7 @@ use strowger_io::{
     unix::UnixSpec,
     xdp,
 };
+use strowger_wire::Slot;
 use strowger_wire::hello::SealWish;
 
 use crate::{address, limits::LOCAL_PORT_FRAMES};
@@ -205,7 +206,7 @@ impl EthernetInterface {
 pub struct UnixSocket {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
-    pub(crate) slot: Option<u32>,
+    pub(crate) slot: Option<Slot>,
     pub(crate) frame_bytes_max: usize,
     pub(crate) worker: usize,
     pub(crate) capture: Option<PathBuf>,
@@ -233,8 +234,8 @@ impl UnixSocket {
 
     /// Its slot number.
     #[must_use]
-    pub fn slot(mut self, slot: u32) -> Self {
-        self.slot = Some(slot);
+    pub fn slot(mut self, slot: impl Into<Slot>) -> Self {
+        self.slot = Some(slot.into());
         self
     }
 
@@ -252,7 +253,7 @@ impl UnixSocket {
 #[derive(Clone, Debug)]
 pub struct LocalPortSpec {
     pub(crate) name: String,
-    pub(crate) slot: Option<u32>,
+    pub(crate) slot: Option<Slot>,
     pub(crate) worker: usize,
     pub(crate) endpoint: EndpointSpec,
 }
@@ -271,8 +272,8 @@ impl LocalPortSpec {
 
     /// Its slot number.
     #[must_use]
-    pub fn slot(mut self, slot: u32) -> Self {
-        self.slot = Some(slot);
+    pub fn slot(mut self, slot: impl Into<Slot>) -> Self {
+        self.slot = Some(slot.into());
         self
     }
 
@@ -428,7 +429,7 @@ pub struct Peer {
     pub(crate) psk: Psk,
     pub(crate) at: Option<NeighborAddress>,
     pub(crate) behind: Option<String>,
-    pub(crate) slot: Option<u32>,
+    pub(crate) slot: Option<Slot>,
     pub(crate) rights: Rights,
     pub(crate) seal: SealWish,
     pub(crate) frame_bytes_max: u16,
@@ -490,8 +491,8 @@ impl Peer {
 
     /// Its slot number; by default the lowest free one.
     #[must_use]
-    pub fn slot(mut self, slot: u32) -> Self {
-        self.slot = Some(slot);
+    pub fn slot(mut self, slot: impl Into<Slot>) -> Self {
+        self.slot = Some(slot.into());
         self
     }
 }
@@ -502,7 +503,7 @@ pub struct Neighbor {
     pub(crate) name: String,
     pub(crate) at: NeighborAddress,
     pub(crate) behind: Option<String>,
-    pub(crate) slot: Option<u32>,
+    pub(crate) slot: Option<Slot>,
     pub(crate) is_endpoint: bool,
 }
 
@@ -526,8 +527,8 @@ impl Neighbor {
 
     /// Its slot number; by default the lowest free one.
     #[must_use]
-    pub fn slot(mut self, slot: u32) -> Self {
-        self.slot = Some(slot);
+    pub fn slot(mut self, slot: impl Into<Slot>) -> Self {
+        self.slot = Some(slot.into());
         self
     }
 }

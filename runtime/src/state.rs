@@ -17,6 +17,7 @@ use strowger_engine::{
     Now,
     control::{Former, Kept, RestoreError, Snapshot, Switch, Who},
 };
+use strowger_wire::Slot;
 use strowger_wire::{
     Scheme,
     hex::{self, Hex},
@@ -49,8 +50,8 @@ pub(crate) struct StateFile {
 /// What was written of numbers, without durations: those alone are no reason to write.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Written {
-    numbers: Vec<(u32, Option<Who>)>,
-    former: Vec<(u32, Who)>,
+    numbers: Vec<(Slot, Option<Who>)>,
+    former: Vec<(Slot, Who)>,
 }
 
 impl Written {
@@ -238,7 +239,7 @@ fn of_slot(slot: u32, who: Option<&Who>, duration: (&str, u64)) -> Value {
 
 fn text(snapshot: &Snapshot) -> String {
     let numbers = snapshot.numbers.iter().map(|Kept { slot, who, rests_ns, unknown }| {
-        let mut object = of_slot(*slot, who.as_ref(), ("rests_ns", *rests_ns));
+        let mut object = of_slot((*slot).number(), who.as_ref(), ("rests_ns", *rests_ns));
         if *unknown {
             object["unknown"] = json!(true);
         }
@@ -247,7 +248,7 @@ fn text(snapshot: &Snapshot) -> String {
     let numbers: Vec<Value> = numbers.collect();
     // Apart, so that a program of before reads the rest as it always did.
     let former = snapshot.former.iter();
-    let former = former.map(|it| of_slot(it.slot, Some(&it.who), ("left_ns", it.left_ns)));
+    let former = former.map(|it| of_slot(it.slot.number(), Some(&it.who), ("left_ns", it.left_ns)));
     let former: Vec<Value> = former.collect();
     let scheme = Hex(snapshot.scheme.serialize().as_bytes()).to_string();
     let object = json!({
@@ -294,7 +295,7 @@ fn read(object: &Value) -> Option<Snapshot> {
         (Value::Null, Value::Null) => Some(None),
         _ => None,
     };
-    let slot = |value: &Value| u32::try_from(value["slot"].as_u64()?).ok();
+    let slot = |value: &Value| u32::try_from(value["slot"].as_u64()?).ok().map(Slot::new);
     let number = |value: &Value| {
         let unknown = value["unknown"] == true;
         let (slot, rests_ns) = (slot(value)?, value["rests_ns"].as_u64()?);
@@ -335,21 +336,21 @@ mod tests {
     use super::*;
 
     fn some() -> Snapshot {
-        let kept = |slot, who| Kept { slot, who, rests_ns: 7, unknown: slot == 0 };
+        let kept = |slot, who| Kept { slot, who, rests_ns: 7, unknown: slot == Slot::new(0) };
         let former = |slot, who| Former { slot, who, left_ns: 5 };
         Snapshot {
             scheme: Scheme::default(),
             generation: 9,
             stamps_until: 1 << 60,
             numbers: vec![
-                kept(0, Some(Who::Key([0xab; 32]))),
-                kept(2, Some(Who::Name("a \"name\"\n".to_owned()))),
-                kept(3, None),
-                kept(4, None),
+                kept(Slot::new(0), Some(Who::Key([0xab; 32]))),
+                kept(Slot::new(2), Some(Who::Name("a \"name\"\n".to_owned()))),
+                kept(Slot::new(3), None),
+                kept(Slot::new(4), None),
             ],
             former: vec![
-                former(3, Who::Key([0xab; 32])),
-                former(4, Who::Name("a \"name\"\n".to_owned())),
+                former(Slot::new(3), Who::Key([0xab; 32])),
+                former(Slot::new(4), Who::Name("a \"name\"\n".to_owned())),
             ],
         }
     }

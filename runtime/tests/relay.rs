@@ -121,19 +121,19 @@ fn a_running_relay_is_changed_and_events_tell_what_came_true() {
     let mut events = relay.events();
     let (mut sender, _app) = relay.take_port("app").unwrap().split();
     let (_later, mut later) = relay.attach_local(local("later", 3)).unwrap().split();
-    until(&mut events, &SwitchEvent::SlotAttached(3));
+    until(&mut events, &SwitchEvent::SlotAttached(Slot::new(3)));
     sender.send_to(label(&[(2, 3)]), b"one").unwrap();
     assert_eq!(later.recv_timeout(DEADLINE).unwrap().unwrap().payload(), b"one");
 
-    assert_eq!(relay.renumber(3, Some(5)).unwrap(), 5);
-    until(&mut events, &SwitchEvent::SlotMoved(3, 5));
+    assert_eq!(relay.renumber(3, Some(Slot::new(5))).unwrap(), Slot::new(5));
+    until(&mut events, &SwitchEvent::SlotMoved(Slot::new(3), Slot::new(5)));
     for (slot, payload) in [(3, b"by the former number"), (5, b"by the number of now")] {
         sender.send_to(label(&[(2, slot)]), payload).unwrap();
         assert_eq!(later.recv_timeout(DEADLINE).unwrap().unwrap().payload(), payload);
     }
     assert!(matches!(relay.attach_local(local("later", 9)), Err(NeighborError::NameTaken { .. })));
     relay.detach(5).unwrap();
-    until(&mut events, &SwitchEvent::SlotDetached(5));
+    until(&mut events, &SwitchEvent::SlotDetached(Slot::new(5)));
     assert!(matches!(later.recv(), Err(PortClosed)), "its port is unplugged with it");
     assert!(matches!(relay.detach(5), Err(SlotError::Detach(_))));
     relay.shutdown().unwrap();
@@ -211,8 +211,8 @@ fn a_sealed_peer_is_attached_while_the_relay_runs() {
     let (one, two) = (start(one, 4).unwrap(), start(two, 5).unwrap());
     let at = two.ports().unwrap()[0].local_address().unwrap();
     let mut events = one.events();
-    assert_eq!(two.attach(Peer::new(one_id).name("one").slot(7)).unwrap(), 7);
-    assert_eq!(one.attach(Peer::new(two_id).name("two").at(at).slot(6)).unwrap(), 6);
+    assert_eq!(two.attach(Peer::new(one_id).name("one").slot(7)).unwrap(), Slot::new(7));
+    assert_eq!(one.attach(Peer::new(two_id).name("two").at(at).slot(6)).unwrap(), Slot::new(6));
     while !one.is_up("two").unwrap() {
         events.recv_timeout(DEADLINE).expect("the link comes up");
     }

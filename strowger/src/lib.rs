@@ -147,10 +147,10 @@
 //! # Change a running relay
 //!
 //! ```
-//! # use strowger::{LocalPortSpec, Relay};
+//! # use strowger::{LocalPortSpec, Relay, Slot};
 //! # let relay = Relay::builder().workers(1).local_port("app").start()?;
 //! let port = relay.attach_local(LocalPortSpec::new("later").slot(7))?;
-//! let to = relay.renumber(7, Some(9))?; // slot 7 leads to it for a while
+//! let to = relay.renumber(7, Some(Slot::new(9)))?; // slot 7 leads to it for a while
 //! relay.detach(to)?;
 //! # drop(port);
 //! # relay.shutdown()?;

@@ -28,6 +28,13 @@ impl Slot {
         self.0
     }
 
+    /// The number as an index into a table.
+    #[inline]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
     /// Whether this is slot 1, the switch itself.
     #[inline]
     #[must_use]

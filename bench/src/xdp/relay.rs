@@ -97,5 +97,6 @@ impl EtherRelay {
 
 fn attach(switch: &mut Switch, port: PortId, at: Mac) -> Result<u32, Failure> {
     let address = Address::Ether(at);
-    Ok(switch.attach(Attach::plain(port, address, Behind::Neighbour, address.to_string()))?)
+    Ok((switch.attach(Attach::plain(port, address, Behind::Neighbour, address.to_string()))?)
+        .number())
 }

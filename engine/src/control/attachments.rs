@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use strowger_frame::{Address, Mark, port::AdmitError};
+use strowger_wire::Slot;
 
 use super::{AttachError, PortId, SlotState, slot_allocator::Who};
 use crate::{
@@ -12,9 +13,9 @@ use crate::{
 
 /// One thing attached, as the slow path knows it.
 pub(super) struct Attachment {
-    pub(super) slot: u32,
+    pub(super) slot: Slot,
     /// The number that workers write into return paths: every table leads by it.
-    pub(super) written: u32,
+    pub(super) written: Slot,
     pub(super) port: PortId,
     pub(super) at: Option<Address>,
     pub(super) behind: Behind,
@@ -65,7 +66,7 @@ impl Attachments {
     }
 
     /// The slot of who has an address behind a port.
-    pub(super) fn slot_at(&self, port: PortId, at: Address) -> Option<u32> {
+    pub(super) fn slot_at(&self, port: PortId, at: Address) -> Option<Slot> {
         let index = *self.by_address.get(&(port.0, at))?;
         let user = self.places.get(index)?.1.as_ref()?;
         (user.port == port && user.at == Some(at)).then_some(user.slot)
@@ -114,7 +115,10 @@ impl Attachments {
 
     /// After a recovery: everybody has the number that `number_of` says, and whether it is live, or is on the
     /// way out. Returns those who are to be announced yet. All places of before are barred.
-    pub(super) fn recover(&mut self, number_of: impl Fn(Mark) -> Option<(u32, bool)>) -> Vec<Mark> {
+    pub(super) fn recover(
+        &mut self,
+        number_of: impl Fn(Mark) -> Option<(Slot, bool)>,
+    ) -> Vec<Mark> {
         let mut unannounced = Vec::new();
         self.barred = self.places.len();
         for (index, (generation, place)) in self.places.iter_mut().enumerate() {

@@ -42,6 +42,7 @@ use strowger_crypto::{
     session::{Context, Input, NewKeys, Output, Session, SessionConfig},
 };
 use strowger_frame::{Address, Mark};
+use strowger_wire::Slot;
 use strowger_wire::{
     Scheme,
     hello::{Lanes, Mtu, Widths},
@@ -332,7 +333,7 @@ impl Links {
         mut spec: PeerSpec,
         now: Now,
         base: &mut Base,
-    ) -> Result<u32, PeerError> {
+    ) -> Result<Slot, PeerError> {
         let peering = self.peering.as_ref().ok_or(PeerError::NoIdentity)?;
         match &spec.key {
             Some(key) if key == peering.config.local.static_public() => {
@@ -352,7 +353,7 @@ impl Links {
         is_unknown: bool,
         now: Now,
         base: &mut Base,
-    ) -> Result<(u32, Mark), PeerError> {
+    ) -> Result<(Slot, Mark), PeerError> {
         let attach = Attach {
             port: spec.port,
             at: spec.at,

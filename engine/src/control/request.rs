@@ -202,7 +202,7 @@ pub struct Attach {
     pub(super) sealed: bool,
     pub(super) rights: Rights,
     pub(super) frame_bytes_max: u16,
-    pub(super) slot: Option<u32>,
+    pub(super) slot: Option<Slot>,
     pub(super) name: String,
     /// The static key of a sealed peer. By it, and by the name of anything else, the slot number is found again
     /// after a restart.
@@ -231,7 +231,7 @@ impl Attach {
     /// Its slot; by default the lowest free one.
     #[must_use]
     pub fn with_slot(mut self, slot: impl Into<Option<Slot>>) -> Self {
-        self.slot = slot.into().map(Slot::number);
+        self.slot = slot.into();
         self
     }
 
@@ -265,7 +265,7 @@ impl Attach {
 
     /// The slot that it wants.
     pub fn slot(&self) -> Option<Slot> {
-        self.slot.map(Slot::new)
+        self.slot
     }
 
     /// The name that people call it by.
@@ -293,13 +293,13 @@ pub enum AttachError {
     /// There is no such port.
     NoPort,
     /// The slot number is 1 (the switch itself), or above the highest that is given out.
-    NoSuchSlot(u32),
+    NoSuchSlot(Slot),
     /// The slot has a user.
-    SlotTaken(u32),
+    SlotTaken(Slot),
     /// The slot has no user, but packets whose labels name it may still be under way.
     SlotNotFree {
         /// The slot.
-        slot: u32,
+        slot: Slot,
         /// Why it cannot be given out.
         why: NotFree,
         /// For how long, in nanoseconds, where that is known.
@@ -308,7 +308,7 @@ pub enum AttachError {
     /// No slot number is free.
     SlotsFull,
     /// The address already has this slot.
-    AddressTaken(u32),
+    AddressTaken(Slot),
     /// [`ATTACHED_MAX`] links and endpoints are attached.
     Full,
 }
@@ -317,7 +317,7 @@ impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoPort => f.write_str("there is no such port"),
-            Self::NoSuchSlot(1) => f.write_str("slot 1 is the switch itself"),
+            Self::NoSuchSlot(Slot::SWITCH) => f.write_str("slot 1 is the switch itself"),
             Self::NoSuchSlot(slot) => write!(f, "slot {slot} is above the highest given out"),
             Self::SlotTaken(slot) => write!(f, "slot {slot} is taken"),
             Self::SlotNotFree { slot, why, in_ns } => {
@@ -357,17 +357,17 @@ impl Error for AttachError {}
 #[non_exhaustive]
 pub enum DetachError {
     /// The slot has no user, or its user is being detached already.
-    EmptySlot(u32),
+    EmptySlot(Slot),
     /// There is no such port, or it is being unplugged already.
     NoPort,
     /// The user of this slot is still behind the port.
-    PortInUse(u32),
+    PortInUse(Slot),
 }
 
 impl fmt::Display for DetachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::EmptySlot(1) => f.write_str("slot 1 is the switch itself"),
+            Self::EmptySlot(Slot::SWITCH) => f.write_str("slot 1 is the switch itself"),
             Self::EmptySlot(slot) => write!(f, "nothing is attached to slot {slot}"),
             Self::NoPort => f.write_str("there is no such port"),
             Self::PortInUse(slot) => write!(f, "slot {slot} is still attached behind the port"),
@@ -382,9 +382,9 @@ impl Error for DetachError {}
 #[non_exhaustive]
 pub enum RenumberError {
     /// The slot has no user, or its user is being attached or detached.
-    EmptySlot(u32),
+    EmptySlot(Slot),
     /// The last change of its number is still under way.
-    Moving(u32),
+    Moving(Slot),
     /// The new number cannot be given out.
     Number(AttachError),
 }
@@ -392,7 +392,7 @@ pub enum RenumberError {
 impl fmt::Display for RenumberError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::EmptySlot(1) => f.write_str("slot 1 is the switch itself"),
+            Self::EmptySlot(Slot::SWITCH) => f.write_str("slot 1 is the switch itself"),
             Self::EmptySlot(slot) => write!(f, "nothing is attached to slot {slot}"),
             Self::Moving(slot) => write!(f, "slot {slot} is just getting another number"),
             Self::Number(why) => why.fmt(f),
@@ -420,7 +420,7 @@ pub enum GrowError {
     /// The new scheme reads a director of the old one as another slot, or in another width.
     CodeChanges {
         /// The slot that the director names in the old scheme.
-        slot: u32,
+        slot: Slot,
         /// The old scheme's form.
         form: u8,
     },
@@ -452,30 +452,30 @@ impl Error for GrowError {
 #[non_exhaustive]
 pub enum Event {
     /// Every worker forwards to the slot.
-    SlotAttached(u32),
+    SlotAttached(Slot),
     /// A port refused the neighbour of this slot. The number goes into quarantine: frames that other workers
     /// received meanwhile have it in their return paths.
-    AttachRefused(u32, AdmitError),
+    AttachRefused(Slot, AdmitError),
     /// No worker knows the slot's user any more. The number goes into quarantine.
-    SlotDetached(u32),
+    SlotDetached(Slot),
     /// The slot number can be given out again.
-    SlotFree(u32),
+    SlotFree(Slot),
     /// No new label should name the slot. It is detached when its drain time is over.
-    SlotDraining(u32),
+    SlotDraining(Slot),
     /// The user of the first slot has the second number now, and every worker writes it. The first number leads
     /// to it for a time.
-    SlotMoved(u32, u32),
+    SlotMoved(Slot, Slot),
     /// A sender behind `ingress` still names a slot by a former number. Reported seldom, however many frames do so.
     AliasUsed {
         /// The slot that the frame came in by.
-        ingress: u32,
+        ingress: Slot,
         /// The former number, which its label named.
-        named: u32,
+        named: Slot,
         /// The present number.
-        slot: u32,
+        slot: Slot,
     },
     /// The alias is over. The number goes into quarantine.
-    AliasEnded(u32),
+    AliasEnded(Slot),
     /// Every worker reads and writes the new scheme.
     SchemeGrown,
     /// No worker has the port any more.
@@ -484,29 +484,29 @@ pub enum Event {
     /// missing; the views show the present state.
     SlowPathRestarted,
     /// The link of the slot is up: its peer has proved that it has the keys, and every worker lets data pass.
-    LinkUp(u32),
+    LinkUp(Slot),
     /// The link of the slot is idle: no data has crossed it for so long that its keys expired. The next packet
     /// brings it up again.
-    LinkQuiet(u32),
+    LinkQuiet(Slot),
     /// The link of the slot is down: it has no keys though some are needed, or its peer has been silent for too
     /// long.
-    LinkDown(u32),
+    LinkDown(Slot),
     /// The path behind the slot takes frames of up to this many bytes, link header and tag included.
-    PathMtu(u32, u16),
+    PathMtu(Slot, u16),
     /// The peer of the slot has proved that it is at another address.
-    Roamed(u32, Address),
+    Roamed(Slot, Address),
     /// No peer behind this UDP port answers. Handshakes from another local port may reach them
     /// ([`Switch::set_alternate`](crate::control::Switch::set_alternate)).
     WantsAlternate(PortId),
     /// Two nodes, at these addresses, have the key of the slot's peer and take its link from each other.
-    KeyOnTwoNodes(u32, [Address; 2]),
+    KeyOnTwoNodes(Slot, [Address; 2]),
     /// The link of the slot has new keys.
-    Rekeyed(u32),
+    Rekeyed(Slot),
     /// A node with the static key of the slot's peer has proved this identity, which is not the expected one. It
     /// gets no link. Reported seldom, however often it tries.
-    PeerRefused(u32, PeerId),
+    PeerRefused(Slot, PeerId),
     /// Why the link of the slot is down: once for each reason, until the link is up again.
-    LinkTrouble(u32, DownReason),
+    LinkTrouble(Slot, DownReason),
     /// The switch refused a node that is not configured. Reported at most once in ten seconds.
     UnknownRefused {
         /// The port that its handshake came in by.
@@ -519,7 +519,7 @@ pub enum Event {
     /// A beacon names this node, and a handshake begins that will prove it.
     PeerSuggested {
         /// The slot of the peer, if it has one.
-        slot: Option<u32>,
+        slot: Option<Slot>,
         /// The port that the beacon came in by.
         port: PortId,
         /// The address that the beacon came from.
@@ -532,7 +532,7 @@ pub enum Event {
     /// The neighbour of the slot says that it will end the link.
     Goodbye {
         /// The slot.
-        slot: u32,
+        slot: Slot,
         /// Why (wire.md 5).
         code: u8,
         /// Seconds after which the switch should call again; 0 if that does not matter.
@@ -543,11 +543,11 @@ pub enum Event {
     /// A switch on a path says that one of its slots has another number now.
     SlotMovedAway {
         /// This switch's slot that the message came in by.
-        by: u32,
+        by: Slot,
         /// The former number.
-        from: u32,
+        from: Slot,
         /// The present number.
-        to: u32,
+        to: Slot,
     },
 }
 
@@ -585,7 +585,7 @@ impl Event {
     }
 
     /// The slot that it is about.
-    pub fn slot(&self) -> Option<u32> {
+    pub fn slot(&self) -> Option<Slot> {
         match *self {
             Self::SlotAttached(slot)
             | Self::AttachRefused(slot, _)

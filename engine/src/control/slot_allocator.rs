@@ -83,6 +83,7 @@ use std::{
 };
 
 use strowger_frame::Mark;
+use strowger_wire::Slot;
 
 pub use self::tokens::{
     Allocated, Detached, Informed, Published, Quarantined, Retiring, Unnamed, Withdrawn,
@@ -110,7 +111,7 @@ impl Who {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SlotRequest<'a> {
     /// This one; else the one kept for `who`, else the lowest free one.
-    pub slot: Option<u32>,
+    pub slot: Option<Slot>,
     /// By whom.
     pub who: Option<&'a Who>,
     /// For an unknown peer: how many numbers such peers may have together, those in quarantine and
@@ -204,14 +205,14 @@ struct Entry {
 /// All slot numbers of one switch.
 #[derive(Debug)]
 pub struct SlotAllocator {
-    slot_max: u32,
-    entries: BTreeMap<u32, Entry>,
+    slot_max: Slot,
+    entries: BTreeMap<Slot, Entry>,
     /// SlotAllocator that are aliases or become some again, and others that once were.
-    aliases: BTreeSet<u32>,
+    aliases: BTreeSet<Slot>,
     /// SlotAllocator that are kept for a user, and others that once were.
-    kept_for: HashMap<Who, Vec<u32>>,
+    kept_for: HashMap<Who, Vec<Slot>>,
     /// No number below is free.
-    low: u32,
+    low: Slot,
     generation: u64,
     /// When time alone changes a number; `None` where it has to be computed again.
     due: Cell<Option<Option<Now>>>,
@@ -224,11 +225,11 @@ impl SlotAllocator {
     /// None given; the highest that will be is `slot_max`.
     pub fn new(slot_max: u32) -> Self {
         Self {
-            slot_max,
+            slot_max: Slot::new(slot_max),
             entries: BTreeMap::new(),
             aliases: BTreeSet::new(),
             kept_for: HashMap::new(),
-            low: 0,
+            low: Slot::new(0),
             generation: 0,
             due: Cell::new(None),
             version: 0,
@@ -243,11 +244,11 @@ impl SlotAllocator {
 
     /// SlotAllocator up to this one may be given from now on. It never falls.
     pub fn raise_max(&mut self, slot_max: u32) {
-        self.slot_max = self.slot_max.max(slot_max);
+        self.slot_max = self.slot_max.max(Slot::new(slot_max));
     }
 
     /// The former numbers of a user that lead to it, the latest first.
-    pub fn former(&self, user: Mark) -> Vec<u32> {
+    pub fn former(&self, user: Mark) -> Vec<Slot> {
         let is_its =
             |entry: &Entry| matches!(entry.usage, Usage::Alias { user: of, .. } if of == user);
         let aliases = self.aliases.iter().filter_map(|slot| Some((slot, self.entries.get(slot)?)));
@@ -257,7 +258,7 @@ impl SlotAllocator {
         aliases.into_iter().rev().map(|(_, slot)| slot).collect()
     }
 
-    fn entry(&mut self, slot: u32, generation: u64) -> &mut Entry {
+    fn entry(&mut self, slot: Slot, generation: u64) -> &mut Entry {
         self.due.set(None);
         let entry = self.entries.get_mut(&slot).expect("a token's number is not freed before it");
         assert_eq!(entry.generation, generation, "a token is for one giving of its number");
@@ -294,7 +295,7 @@ impl SlotAllocator {
     }
 
     /// The number by which a user is known: that which is live, else that which is coming.
-    pub fn of_user(&self, user: Mark) -> Option<u32> {
+    pub fn of_user(&self, user: Mark) -> Option<Slot> {
         let find = |live: bool| {
             self.entries.iter().find(|(_, entry)| match entry.usage {
                 Usage::Live { user: other, .. } => live && other == user,
@@ -306,7 +307,7 @@ impl SlotAllocator {
     }
 
     /// Who has a number as its own, be it coming or live.
-    pub fn user_of(&self, slot: u32) -> Option<Mark> {
+    pub fn user_of(&self, slot: Slot) -> Option<Mark> {
         match self.entries.get(&slot)?.usage {
             Usage::Coming { user, .. } | Usage::Live { user, .. } => Some(user),
             _ => None,
@@ -314,12 +315,12 @@ impl SlotAllocator {
     }
 
     /// Whether tables lead by a number to its user.
-    pub fn is_live(&self, slot: u32) -> bool {
+    pub fn is_live(&self, slot: Slot) -> bool {
         matches!(self.entries.get(&slot).map(|entry| &entry.usage), Some(Usage::Live { .. }))
     }
 
     /// Whose former number this is.
-    pub fn alias_of(&self, slot: u32) -> Option<Mark> {
+    pub fn alias_of(&self, slot: Slot) -> Option<Mark> {
         match self.entries.get(&slot)?.usage {
             Usage::Alias { user, .. } => Some(user),
             _ => None,
@@ -344,7 +345,7 @@ impl SlotAllocator {
 
     /// Makes a user's old number an alias of the one just published. `None` if either was
     /// withdrawn meanwhile.
-    pub fn retire(&mut self, slot: u32, to: u32) -> Option<Retiring> {
+    pub fn retire(&mut self, slot: Slot, to: Slot) -> Option<Retiring> {
         self.due.set(None);
         let user = match self.entries.get(&to)?.usage {
             Usage::Live { user, .. } => user,
@@ -383,7 +384,7 @@ impl SlotAllocator {
     }
 
     /// Lets a live number serve until then. `false` if it is not live.
-    pub fn drain(&mut self, slot: u32, until: Now) -> bool {
+    pub fn drain(&mut self, slot: Slot, until: Now) -> bool {
         self.due.set(None);
         match self.entries.get_mut(&slot).map(|entry| &mut entry.usage) {
             Some(Usage::Live { drained, .. }) => {
@@ -395,7 +396,7 @@ impl SlotAllocator {
     }
 
     /// SlotAllocator that have served as long as they were to.
-    pub fn drained(&self, now: Now) -> Vec<u32> {
+    pub fn drained(&self, now: Now) -> Vec<Slot> {
         let is_over = |entry: &Entry| matches!(entry.usage, Usage::Live { drained: Some(end), .. } if end <= now);
         self.entries.iter().filter(|(_, entry)| is_over(entry)).map(|(&slot, _)| slot).collect()
     }
@@ -462,7 +463,7 @@ impl SlotAllocator {
     }
 
     /// What the next tables are made of: where each number leads that leads, or led, anywhere.
-    pub fn leads(&mut self) -> BTreeMap<u32, Lead> {
+    pub fn leads(&mut self) -> BTreeMap<Slot, Lead> {
         self.in_tables = self.version;
         let lead = |usage: &Usage| match *usage {
             Usage::Live { user, .. } => Lead::User(user),
@@ -549,13 +550,13 @@ impl SlotAllocator {
     }
 
     /// How far along a number is; `None` if it is free.
-    pub fn standing(&self, slot: u32) -> Option<Standing> {
+    pub fn standing(&self, slot: Slot) -> Option<Standing> {
         self.entries.get(&slot).map(|entry| standing(&entry.usage))
     }
 
     /// All numbers that are not free, with their generations and standings, and whether an unknown peer
     /// has or had each.
-    pub fn all(&self) -> impl Iterator<Item = (u32, u64, Standing, bool)> {
+    pub fn all(&self) -> impl Iterator<Item = (Slot, u64, Standing, bool)> {
         let entries = self.entries.iter();
         entries
             .map(|(&slot, entry)| (slot, entry.generation, standing(&entry.usage), entry.unknown))

@@ -90,12 +90,12 @@ impl Slots {
     }
 
     /// The number by which a user is known.
-    pub(super) fn slot_of(&self, mark: Mark) -> Option<u32> {
+    pub(super) fn slot_of(&self, mark: Mark) -> Option<Slot> {
         Some(self.user_of(mark)?.slot)
     }
 
     /// Who has a number as its own.
-    pub(super) fn mark_of(&self, slot: u32) -> Option<Mark> {
+    pub(super) fn mark_of(&self, slot: Slot) -> Option<Mark> {
         self.numbers.user_of(slot)
     }
 
@@ -109,7 +109,7 @@ impl Slots {
         attach: Attach,
         ports: &Ports,
         out: &mut Outputs,
-    ) -> Result<(u32, Mark), AttachError> {
+    ) -> Result<(Slot, Mark), AttachError> {
         if !ports.is_plugged(attach.port) {
             return Err(AttachError::NoPort);
         }
@@ -132,7 +132,7 @@ impl Slots {
         for (worker, tally) in tallies.iter().enumerate() {
             let spec = LinkSpec {
                 mark,
-                slot: Slot::new(slot),
+                slot,
                 port: attach.port.0,
                 home: homes.filter(|&home| usize::from(home) != worker),
                 u_turns: self.config.u_turns,
@@ -175,14 +175,14 @@ impl Slots {
     ///
     /// # Errors
     /// [`DetachError`].
-    pub(super) fn detach(&mut self, slot: u32, out: &mut Outputs) -> Result<(), DetachError> {
+    pub(super) fn detach(&mut self, slot: Slot, out: &mut Outputs) -> Result<(), DetachError> {
         let mark = self.numbers.user_of(slot).ok_or(DetachError::EmptySlot(slot))?;
         self.detach_users(&[mark], out);
         Ok(())
     }
 
     /// Detaches what is attached to all these slots, by one table. Empty slots are passed over.
-    pub(super) fn detach_all(&mut self, slots: impl IntoIterator<Item = u32>, out: &mut Outputs) {
+    pub(super) fn detach_all(&mut self, slots: impl IntoIterator<Item = Slot>, out: &mut Outputs) {
         let users: Vec<Mark> =
             slots.into_iter().filter_map(|slot| self.numbers.user_of(slot)).collect();
         self.detach_users(&users, out);
@@ -206,10 +206,10 @@ impl Slots {
     /// [`RenumberError`].
     pub(super) fn renumber(
         &mut self,
-        slot: u32,
-        to: Option<u32>,
+        slot: Slot,
+        to: Option<Slot>,
         out: &mut Outputs,
-    ) -> Result<u32, RenumberError> {
+    ) -> Result<Slot, RenumberError> {
         let mark = self.numbers.user_of(slot).ok_or(RenumberError::EmptySlot(slot))?;
         match self.user(mark).map(|user| user.state) {
             Some(SlotState::Attached | SlotState::Draining) => (),
@@ -233,7 +233,7 @@ impl Slots {
     /// [`RenumberError::EmptySlot`].
     pub(super) fn drain(
         &mut self,
-        slot: u32,
+        slot: Slot,
         for_ns: u64,
         out: &mut Outputs,
     ) -> Result<(), RenumberError> {
@@ -268,8 +268,8 @@ impl Slots {
         }
         // Whatever can be written may be on its way: not only numbers that somebody has now.
         for slot in 0..=self.config.slot_max {
-            if let Some(form) = read_otherwise(slot, &old, &scheme) {
-                return Err(GrowError::CodeChanges { slot, form });
+            if let Some(form) = read_otherwise(Slot::new(slot), &old, &scheme) {
+                return Err(GrowError::CodeChanges { slot: Slot::new(slot), form });
             }
         }
         self.config = grown;
@@ -288,8 +288,8 @@ impl Slots {
     /// where that does not fit a former one that leads to it, too.
     fn return_path(&self, mark: Mark, user: &Attachment) -> ReturnPath {
         let scheme = &self.config.scheme;
-        let former = self.numbers.former(mark).into_iter().map(Slot::new);
-        former.fold(ReturnPath::new(scheme, Slot::new(user.written)), |return_path, former| {
+        let former = self.numbers.former(mark).into_iter();
+        former.fold(ReturnPath::new(scheme, user.written), |return_path, former| {
             return_path.or_former(scheme, former)
         })
     }
@@ -316,10 +316,10 @@ impl Slots {
         out.workers.after_all(told, Step::Remove);
     }
 
-    fn exits(&mut self) -> BTreeMap<u32, NextHop> {
+    fn exits(&mut self) -> BTreeMap<Slot, NextHop> {
         let leads = self.numbers.leads();
         let behind = |mark: Mark| self.attachments.get(mark).map(|user| user.behind);
-        let exit = |(slot, lead)| {
+        let exit = |(slot, lead): (Slot, Lead)| {
             let exit = match lead {
                 Lead::Empty => NextHop::Drop(Discard::EmptySlot),
                 Lead::Gone => NextHop::Drop(Discard::SlotGone),
@@ -330,7 +330,7 @@ impl Slots {
                 },
                 Lead::Alias(to) => {
                     let is_endpoint = behind(to) == Some(Behind::Endpoint);
-                    NextHop::Alias { to, slot: slot as u16, is_endpoint }
+                    NextHop::Alias { to, slot: slot.number() as u16, is_endpoint }
                 }
             };
             (slot, exit)
@@ -510,7 +510,7 @@ impl Slots {
     }
 
     /// The number today of whoever had this one, if it leads there.
-    pub(super) fn renamed(&self, slot: u32) -> Option<u32> {
+    pub(super) fn renamed(&self, slot: Slot) -> Option<Slot> {
         self.slot_of(self.numbers.alias_of(slot)?)
     }
 
@@ -520,7 +520,7 @@ impl Slots {
     }
 
     /// How long it is before a number that was given may lead to its user.
-    pub(super) fn opens_in(&self, slot: u32) -> Option<u64> {
+    pub(super) fn opens_in(&self, slot: Slot) -> Option<u64> {
         self.numbers.opens_in(slot, self.now)
     }
 
@@ -576,14 +576,14 @@ impl Slots {
         }
         let slots = snapshot.numbers.iter().map(|kept| kept.slot);
         let is_changed =
-            |slot: &u32| read_otherwise(*slot, &snapshot.scheme, &self.config.scheme).is_some();
-        match slots.chain([Slot::SWITCH.number()]).find(is_changed) {
+            |slot: &Slot| read_otherwise(*slot, &snapshot.scheme, &self.config.scheme).is_some();
+        match slots.chain([Slot::SWITCH]).find(is_changed) {
             Some(slot) => Err(RestoreError::Scheme(slot)),
             None => Ok(()),
         }
     }
     /// The name of what a number leads to, or what is just leaving it; `None` if there is nothing.
-    pub(super) fn name_at(&self, slot: u32) -> Option<&str> {
+    pub(super) fn name_at(&self, slot: Slot) -> Option<&str> {
         let user = match self.numbers.standing(slot)? {
             Standing::Coming(mark, _)
             | Standing::Live(mark)

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use strowger_wire::Scheme;
+use strowger_wire::Slot;
 
 use super::slot_allocator::{SlotAllocator, Who};
 use crate::Now;
@@ -12,7 +13,7 @@ use crate::Now;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// The number.
-    pub slot: u32,
+    pub slot: Slot,
     /// Whose it is; nobody's in quarantine.
     pub who: Option<Who>,
     /// How long nobody else may have it, in nanoseconds.
@@ -25,7 +26,7 @@ pub struct Kept {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Former {
     /// The number; it is also among the numbers that are kept for no user.
-    pub slot: u32,
+    pub slot: Slot,
     /// Whose it was.
     pub who: Who,
     /// How long it leads there, in nanoseconds.
@@ -54,10 +55,10 @@ pub enum RestoreError {
     /// SlotAllocator have been given already.
     Late,
     /// It names a number twice, or one that is nobody's to have.
-    Number(u32),
+    Number(Slot),
     /// The switch's scheme reads this number's code otherwise than the scheme that it was given under:
     /// labels of before would lead elsewhere (R1).
-    Scheme(u32),
+    Scheme(Slot),
 }
 
 impl fmt::Display for RestoreError {

@@ -4,6 +4,7 @@
 use std::{fmt, mem, sync::Arc};
 
 use strowger_frame::{Pool, Port, Wake, port::Arm};
+use strowger_wire::Slot;
 use strowger_wire::{Label, Scheme};
 
 use super::{
@@ -120,7 +121,7 @@ impl Switch {
     ///
     /// # Errors
     /// [`AttachError`].
-    pub fn attach(&mut self, attach: Attach) -> Result<u32, AttachError> {
+    pub fn attach(&mut self, attach: Attach) -> Result<Slot, AttachError> {
         Ok(self.base.slots.attach(attach, &self.base.ports, &mut self.base.out)?.0)
     }
 
@@ -129,7 +130,7 @@ impl Switch {
     ///
     /// # Errors
     /// [`DetachError`].
-    pub fn detach(&mut self, slot: u32) -> Result<(), DetachError> {
+    pub fn detach(&mut self, slot: Slot) -> Result<(), DetachError> {
         self.base.slots.detach(slot, &mut self.base.out)?;
         self.links.drop_detached(&mut self.base);
         Ok(())
@@ -137,7 +138,7 @@ impl Switch {
 
     /// Detaches what is attached to all these slots, with one table for the workers: as many calls of
     /// [`detach`](Self::detach) would make a table of all slots each. Skips empty slots.
-    pub fn detach_all(&mut self, slots: impl IntoIterator<Item = u32>) {
+    pub fn detach_all(&mut self, slots: impl IntoIterator<Item = Slot>) {
         self.base.slots.detach_all(slots, &mut self.base.out);
         self.links.drop_detached(&mut self.base);
     }
@@ -147,7 +148,7 @@ impl Switch {
     ///
     /// # Errors
     /// [`RenumberError`].
-    pub fn renumber(&mut self, slot: u32, to: Option<u32>) -> Result<u32, RenumberError> {
+    pub fn renumber(&mut self, slot: Slot, to: Option<Slot>) -> Result<Slot, RenumberError> {
         self.base.slots.renumber(slot, to, &mut self.base.out)
     }
 
@@ -156,7 +157,7 @@ impl Switch {
     ///
     /// # Errors
     /// [`RenumberError::EmptySlot`].
-    pub fn drain(&mut self, slot: u32, for_ns: u64) -> Result<(), RenumberError> {
+    pub fn drain(&mut self, slot: Slot, for_ns: u64) -> Result<(), RenumberError> {
         self.base.slots.drain(slot, for_ns, &mut self.base.out)
     }
 
@@ -172,7 +173,7 @@ impl Switch {
     }
 
     /// The name of what a slot number leads to, or of what is leaving it; `None` if there is nothing.
-    pub fn name_at(&self, slot: u32) -> Option<&str> {
+    pub fn name_at(&self, slot: Slot) -> Option<&str> {
         self.base.slots.name_at(slot)
     }
 
@@ -231,7 +232,7 @@ impl Switch {
 
     /// How long, in nanoseconds, before an allocated number may lead to its user: labels that name the number's
     /// last user must be gone first. `None` if it may at once.
-    pub fn opens_in(&self, slot: u32) -> Option<u64> {
+    pub fn opens_in(&self, slot: Slot) -> Option<u64> {
         self.base.slots.opens_in(slot)
     }
 
@@ -259,7 +260,7 @@ impl Switch {
     ///
     /// # Errors
     /// [`PeerError`].
-    pub fn add_peer(&mut self, spec: PeerSpec, now: Now) -> Result<u32, PeerError> {
+    pub fn add_peer(&mut self, spec: PeerSpec, now: Now) -> Result<Slot, PeerError> {
         let now = self.base.clock.turn(now);
         self.links.add_peer(spec, now, &mut self.base)
     }
@@ -317,7 +318,7 @@ impl Switch {
     }
 
     /// Tells the neighbour or endpoint on `slot` that its link will end. The caller ends the link.
-    pub fn goodbye(&mut self, slot: u32, code: u8, retry_after_s: u32, text: &str) {
+    pub fn goodbye(&mut self, slot: Slot, code: u8, retry_after_s: u32, text: &str) {
         send_goodbye(slot, code, retry_after_s, text, &mut self.base);
     }
 

@@ -24,10 +24,10 @@ pub(super) fn check(config: &SwitchConfig) -> Result<(), ConfigError> {
     if config.hops_max == 0 || config.hops_max > HOPS_MAX {
         return Err(ConfigError::HopsMax);
     }
-    let writable = |slot: u32| scheme.encode_least(Slot::new(slot)).is_ok();
+    let writable = |slot: Slot| scheme.encode_least(slot).is_ok();
     let highest = ATTACHED_MAX as u32;
-    if config.slot_max < 2 || config.slot_max > highest || !writable(config.slot_max) {
-        let max = (2..=highest).rev().find(|&slot| writable(slot));
+    if config.slot_max < 2 || config.slot_max > highest || !writable(Slot::new(config.slot_max)) {
+        let max = (2..=highest).rev().find(|&slot| writable(Slot::new(slot)));
         return Err(ConfigError::SlotMax(max));
     }
     Ok(())
@@ -36,18 +36,18 @@ pub(super) fn check(config: &SwitchConfig) -> Result<(), ConfigError> {
 /// The workers' table for these next hops, by slot number.
 pub(super) fn table(
     config: &SwitchConfig,
-    exits: &BTreeMap<u32, NextHop>,
+    exits: &BTreeMap<Slot, NextHop>,
 ) -> Result<SlotTable, ConfigError> {
     let exit = |slot| exits.get(&slot).copied().unwrap_or(NextHop::Drop(Discard::EmptySlot));
     // Slots above the highest one in use need no entry.
-    let highest = exits.last_key_value().map_or(1, |(&slot, _)| slot);
+    let highest = exits.last_key_value().map_or(1, |(slot, _)| slot.number());
     SlotTable::new(&config.scheme, highest, exit).map_err(|_| ConfigError::SchemeTooAlike)
 }
 
 /// The form, if any, in which another scheme does not read a number that this one has written.
-pub(super) fn read_otherwise(slot: u32, old: &Scheme, new: &Scheme) -> Option<u8> {
+pub(super) fn read_otherwise(slot: Slot, old: &Scheme, new: &Scheme) -> Option<u8> {
     (0..old.forms().len() as u8).find(|&form| {
-        let Ok(director) = old.encode_in(Slot::new(slot), form) else { return false };
+        let Ok(director) = old.encode_in(slot, form) else { return false };
         let reads_so = |bits: u64| {
             new.decode(bits).is_ok_and(|read| {
                 read.slot() == director.slot() && read.width() == director.width()

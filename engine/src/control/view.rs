@@ -6,6 +6,7 @@ use strowger_frame::{
     Loss, Mark,
     port::{Address, KernelDrop, PortTally},
 };
+use strowger_wire::Slot;
 
 use super::{
     PortId,
@@ -56,7 +57,7 @@ impl SlotState {
 #[derive(Clone, Debug)]
 pub struct SlotView {
     /// Its number.
-    pub slot: u32,
+    pub slot: Slot,
     /// How far along.
     pub state: SlotState,
     /// How many numbers this switch had given when it gave this one, over restarts: tells one use
@@ -232,7 +233,7 @@ impl SlotView {
     /// All slots in use or in quarantine, in order of their numbers.
     pub(super) fn all(attachments: &Attachments, numbers: &SlotAllocator, now: Now) -> Vec<Self> {
         // Once for all: everything leaves when a relay ends.
-        let by_slot: HashMap<u32, &Attachment> =
+        let by_slot: HashMap<Slot, &Attachment> =
             attachments.iter().map(|(_, user)| (user.slot, user)).collect();
         let leaving = |slot| by_slot.get(&slot).copied();
         numbers

@@ -6,6 +6,7 @@
 
 use arrayvec::ArrayVec;
 use strowger_frame::{BURST_MAX, Burst, Frame, Mark, reserve::PoolUser};
+use strowger_wire::Slot;
 use strowger_wire::{
     Register,
     link_header::Kind,
@@ -32,7 +33,7 @@ pub(super) struct Found {
     pub(super) egress: Mark,
     pub(super) is_control: bool,
     /// The slot that the packet came in by. Ingresses share the places of a contended egress queue.
-    pub(super) ingress_slot: u32,
+    pub(super) ingress_slot: Slot,
 }
 
 impl Worker {

@@ -175,7 +175,7 @@ impl Worker {
         frame: Frame,
     ) -> Result<(), (Discard, Frame)> {
         let ingress_slot = self.links.ingress_slot(frame.mark());
-        let holder = (ingress_slot & 0xffff) | if is_control { CONTROL } else { 0 };
+        let holder = (ingress_slot.number() & 0xffff) | if is_control { CONTROL } else { 0 };
         self.handoff_rings.send(
             home,
             Handoff::Egress { to, ingress_slot, is_control, frame },

@@ -2,6 +2,7 @@
 
 use strowger_frame::Mark;
 use strowger_wire::Scheme;
+use strowger_wire::Slot;
 
 use crate::{limits::ATTACHED_MAX, link::Link};
 
@@ -57,14 +58,14 @@ impl LinkTable {
 
     /// The slot of the link with this mark; 0 if the link is gone.
     #[cold]
-    pub(super) fn ingress_slot(&self, mark: Mark) -> u32 {
-        self.ingress(mark).map_or(0, |ingress| ingress.slot)
+    pub(super) fn ingress_slot(&self, mark: Mark) -> Slot {
+        self.ingress(mark).map_or(Slot::new(0), |ingress| ingress.slot)
     }
 
     /// The link that has this slot, or had it last.
     #[cold]
-    pub(super) fn mark_at(&self, slot: u32) -> Mark {
-        self.by_slot.get(slot as usize).copied().unwrap_or(Link::OWN)
+    pub(super) fn mark_at(&self, slot: Slot) -> Mark {
+        self.by_slot.get(slot.index()).copied().unwrap_or(Link::OWN)
     }
 
     pub(super) fn insert(&mut self, link: Box<Link>) {
@@ -81,8 +82,8 @@ impl LinkTable {
     }
 
     /// Records which link has a slot.
-    pub(super) fn note_slot(&mut self, slot: u32, mark: Mark) {
-        if let Some(entry) = self.by_slot.get_mut(slot as usize) {
+    pub(super) fn note_slot(&mut self, slot: Slot, mark: Mark) {
+        if let Some(entry) = self.by_slot.get_mut(slot.index()) {
             *entry = mark;
         }
     }

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use arrayvec::ArrayVec;
 use strowger_crypto::handshake::could_be_handshake;
 use strowger_frame::{Address, Frame, Mark};
+use strowger_wire::Slot;
 use strowger_wire::{
     Register,
     link_header::{Kind, LINK_HEADER_BYTES, LinkHeader},
@@ -61,7 +62,7 @@ impl Worker {
     fn note_alias_used(&mut self) {
         self.alias_used.is_new.set(false);
         if let Some((slot, packet)) = self.alias_used.seen.take() {
-            self.note(Punt::AliasUsed { slot: u32::from(slot), packet });
+            self.note(Punt::AliasUsed { slot: Slot::new(u32::from(slot)), packet });
         }
     }
 

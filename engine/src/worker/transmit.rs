@@ -3,6 +3,7 @@
 use std::mem;
 
 use strowger_frame::{BURST_MAX, Mark, port::Arm};
+use strowger_wire::Slot;
 
 use super::Worker;
 use crate::{command::PortQueue, discard::Discard, limits::BURSTS_PER_FLUSH};
@@ -89,7 +90,7 @@ impl Worker {
     #[cold]
     fn count_displaced(&mut self) {
         for mark in mem::take(&mut self.tx.displaced) {
-            let by = self.links.mark_at(mark.0);
+            let by = self.links.mark_at(Slot::new(mark.0));
             // At the port that the frame came in by, if that is one of this worker's.
             self.count_at_egress(by, Discard::EgressFull);
         }

@@ -212,7 +212,11 @@ fn r6_of_what_a_bad_wire_repeats_bends_and_reorders_each_packet_arrives_at_most_
     let ((b_at_a, a_at_b), (c_at_b, b_at_c)) = (join(0, 3), join(1, 4));
     let ((slot_a, mut first), (slot_c, mut last)) =
         (nodes[0].add_endpoint(), nodes[2].add_endpoint());
-    let there = path(&[hop(slot_a, b_at_a), hop(a_at_b, c_at_b), hop(b_at_c, slot_c)]);
+    let there = path(&[
+        hop(slot_a, b_at_a.number()),
+        hop(a_at_b.number(), c_at_b.number()),
+        hop(b_at_c.number(), slot_c),
+    ]);
     let mut delivered = HashSet::new();
     let mut sent = 0_u64;
     // Of each packet that is sent, one or two more are made of it on each of two wires.
@@ -264,7 +268,7 @@ fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
     };
     let (b_at_a, a_at_b) = (pair.a.peer_view(2).slot, pair.b.peer_view(1).slot);
     let slot_b = pair.b.switch.slots().iter().find(|s| s.slot != a_at_b).expect("two").slot;
-    let to_b = path(&[hop(slot, b_at_a), hop(a_at_b, slot_b)]);
+    let to_b = path(&[hop(slot.number(), b_at_a.number()), hop(a_at_b.number(), slot_b.number())]);
     pair.until_up();
     pair.net.start_log();
     pair.net.set_loss(100_000, 9);
@@ -606,10 +610,10 @@ fn a_stranger_has_a_slot_and_reaches_nothing_by_it() {
     assert!(view.is_unknown && view.rights == Rights::NONE);
     alone.advance(MS);
     let other = alone.node.peer_view(1).slot;
-    for (n, to) in [slot, other, 1].into_iter().enumerate() {
+    for (n, to) in [slot, other.number(), 1].into_iter().enumerate() {
         let label = match to {
             1 => Label::here(),
-            to => path(&[hop(view.slot, to)]),
+            to => path(&[hop(view.slot.number(), to)]),
         };
         let mut bytes = packet(label, &PING);
         bytes[8 + 1] |= 0x40; // a control message
@@ -820,7 +824,7 @@ fn each_right_opens_one_way_and_no_other() {
         let (slot_a, first) = nodes[0].add_endpoint();
         let (slot_b, mut at_b) = nodes[1].add_endpoint();
         let (slot_c, last) = nodes[2].add_endpoint();
-        let there = path(&[hop(slot_a, b_at_a), hop(a_at_b, c_at_b), hop(b_at_c, slot_c)]);
+        let there = path(&[hop(slot_a, b_at_a), hop(a_at_b.number(), c_at_b), hop(b_at_c, slot_c)]);
         let mut row = Row { net, nodes, first, last, there, now };
         for _ in 0..30 {
             row.advance(100 * MS);
@@ -833,13 +837,17 @@ fn each_right_opens_one_way_and_no_other() {
         assert_eq!(refused(&row), u64::from(!rights.transit), "{name}: transit");
 
         let before = refused(&row);
-        send(&mut row.first, path(&[hop(slot_a, b_at_a), hop(a_at_b, slot_b)]), b"to the endpoint");
+        send(
+            &mut row.first,
+            path(&[hop(slot_a, b_at_a), hop(a_at_b.number(), slot_b)]),
+            b"to the endpoint",
+        );
         row.advance(MS);
         assert_eq!(receive(&mut at_b).is_some(), rights.endpoints, "{name}: endpoints");
         assert_eq!(refused(&row) - before, u64::from(!rights.endpoints), "{name}: endpoints");
 
         // A question to the switch itself is answered to whoever may ask.
-        let to_switch = path(&[hop(slot_a, b_at_a), hop(a_at_b, 1)]);
+        let to_switch = path(&[hop(slot_a, b_at_a), hop(a_at_b.number(), 1)]);
         let mut question = packet(to_switch, &PING);
         question[8 + 1] |= 0x40;
         let mut frame = row.first.frame(question.len()).expect("memory");

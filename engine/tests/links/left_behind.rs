@@ -72,8 +72,14 @@ fn an_address_that_one_peer_has_left_is_the_next_one_s_who_proves_to_be_there() 
         }
         let (slot_old, mut at_old) = old.add_endpoint();
         let hub_at_old = old.peer_view(1).slot;
-        let from_old = path(&[hop(slot_old, hub_at_old), hop(hub.peer_view(2).slot, slot_hub)]);
-        let to_old = path(&[hop(slot_hub, hub.peer_view(2).slot), hop(hub_at_old, slot_old)]);
+        let from_old = path(&[
+            hop(slot_old, hub_at_old.number()),
+            hop(hub.peer_view(2).slot.number(), slot_hub),
+        ]);
+        let to_old = path(&[
+            hop(slot_hub, hub.peer_view(2).slot.number()),
+            hop(hub_at_old.number(), slot_old),
+        ]);
         for _ in 0..20 {
             send(&mut at_old, from_old, b"back again");
             poll(&mut [&mut hub, &mut old, &mut new], &mut now, SECOND);

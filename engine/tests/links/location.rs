@@ -333,7 +333,7 @@ fn a_peer_that_comes_in_by_another_listener_or_family_is_answered_by_it_and_its_
             let arrived = couple.handoff_rings(200);
             assert_eq!(arrived, (200, 200), "{workers} workers, {more:?}, written {written:?}");
             let slots = couple.b.switch.slots();
-            let slot = slots.iter().find(|slot| slot.slot == PEER).expect("attached");
+            let slot = slots.iter().find(|slot| slot.slot == Slot::new(PEER)).expect("attached");
             assert_eq!(slot.port, Some(couple.b.peer_view(1).port));
             assert_ne!(couple.b.peer_view(1).port, couple.b.port);
             couple.assert_even();
@@ -439,7 +439,7 @@ fn one_key_on_two_nodes_is_seen_and_said() {
     let said: Vec<_> =
         couple.b.events.iter().filter(|e| matches!(e, Event::KeyOnTwoNodes(..))).collect();
     assert_eq!(said.len(), 1, "{:?}", couple.b.events);
-    let Event::KeyOnTwoNodes(PEER, two) = said[0] else { panic!("{said:?}") };
+    let Event::KeyOnTwoNodes(_, two) = said[0] else { panic!("{said:?}") };
     let places = [Address::Udp(host(1)), Address::Udp(elsewhere)];
     assert!(two.iter().all(|at| places.contains(at)) && two[0] != two[1], "{two:?}");
     assert!(couple.b.peer_view(1).key_on_two_nodes.is_some());

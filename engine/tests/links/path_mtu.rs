@@ -58,7 +58,10 @@ fn right_size(pair: &mut Pair) -> Option<u16> {
 
 /// The longest packet that a trace says goes by A's exit.
 fn traced(pair: &mut Pair) -> Option<u16> {
-    let label = path(&[hop(1, pair.a.peer_view(2).slot), hop(pair.b.peer_view(1).slot, 1)]);
+    let label = path(&[
+        hop(1, pair.a.peer_view(2).slot.number()),
+        hop(pair.b.peer_view(1).slot.number(), 1),
+    ]);
     let asked = pair.a.switch.ask(label, Question::Trace, pair.now).expect("room");
     pair.run_for(1);
     pair.a.events.iter().find_map(|event| match event {

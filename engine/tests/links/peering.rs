@@ -364,8 +364,8 @@ fn a_switch_that_begins_anew_finds_its_link_again() {
         let b_at_a = pair.a.peer_view(2).slot;
         let slot_a = pair.a.switch.slots().iter().find(|s| s.slot != b_at_a).expect("two").slot;
         pair.at_b = at_b;
-        pair.to_b = path(&[hop(slot_a, b_at_a), hop(a_at_b, slot_b)]);
-        pair.to_a = path(&[hop(slot_b, a_at_b), hop(b_at_a, slot_a)]);
+        pair.to_b = path(&[hop(slot_a.number(), b_at_a.number()), hop(a_at_b, slot_b)]);
+        pair.to_a = path(&[hop(slot_b, a_at_b), hop(b_at_a.number(), slot_a.number())]);
         let began = pair.now.0;
         while !pair.carries_packets() {
             pair.advance(100 * MS);
@@ -683,10 +683,14 @@ fn a_loop_made_on_purpose_costs_its_hop_budget_and_no_more() {
     let (b_at_a, a_at_b) = (pair.a.peer_view(2).slot, pair.b.peer_view(1).slot);
     let slot_a = pair.a.switch.slots().iter().find(|s| s.slot != b_at_a).expect("two").slot;
     // There and back again between two switches, as often as a label can say.
-    let mut hops = vec![hop(slot_a, b_at_a)];
-    hops.extend(
-        (0..12).map(|n| if n % 2 == 0 { hop(a_at_b, a_at_b) } else { hop(b_at_a, b_at_a) }),
-    );
+    let mut hops = vec![hop(slot_a.number(), b_at_a.number())];
+    hops.extend((0..12).map(|n| {
+        if n % 2 == 0 {
+            hop(a_at_b.number(), a_at_b.number())
+        } else {
+            hop(b_at_a.number(), b_at_a.number())
+        }
+    }));
     let label = path(&hops);
     pair.net.start_log();
     for hops_left in 1..=20_u8 {

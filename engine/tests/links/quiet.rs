@@ -352,7 +352,7 @@ fn a_link_is_shown_as_up_only_when_every_worker_lets_data_pass() {
         }
     }
     assert_eq!(a.events.iter().filter(|event| is_up(event)).count(), 1);
-    send(&mut at_a, path(&[hop(slot_a, b_at_a), hop(a_at_b, slot_b)]), b"at once");
+    send(&mut at_a, path(&[hop(slot_a.number(), b_at_a), hop(a_at_b, slot_b)]), b"at once");
     for _ in 0..4 {
         a.poll(now);
         b.poll(now);

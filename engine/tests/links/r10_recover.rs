@@ -13,6 +13,7 @@ use strowger_engine::{
 };
 use strowger_frame::{Address, Wake};
 use strowger_testkit::sim::{Fuse, MS, Node, NodeSpec, Pair, SECOND, receive, send};
+use strowger_wire::Slot;
 
 /// Rings by panicking.
 struct Alarm(Fuse);
@@ -230,9 +231,9 @@ fn r10_what_was_being_attached_moved_or_taken_away_is_finished() {
             fuse.arm(rings);
             let to = match what {
                 0 => slot,
-                1 => pair.a.switch.renumber(slot, None).expect("a number"),
+                1 => (pair.a.switch.renumber(Slot::new(slot), None).expect("a number")).number(),
                 _ => {
-                    pair.a.switch.detach(slot).expect("it is there");
+                    pair.a.switch.detach(Slot::new(slot)).expect("it is there");
                     slot
                 }
             };
@@ -245,14 +246,19 @@ fn r10_what_was_being_attached_moved_or_taken_away_is_finished() {
             }
             *panics += pair.a.restarts;
             assert!(pair.a.switch.is_settled(), "{what} at {rings}");
-            let view =
-                pair.a.switch.slots().into_iter().find(|view| view.slot == to).expect("known");
+            let view = pair
+                .a
+                .switch
+                .slots()
+                .into_iter()
+                .find(|view| view.slot == Slot::new(to))
+                .expect("known");
             let wanted = if what == 2 { SlotState::Quarantined } else { SlotState::Attached };
             assert_eq!(view.state, wanted, "{what} at {rings}: {view:?}");
             assert!(pair.a.events.contains(&match what {
-                0 => Event::SlotAttached(slot),
-                1 => Event::SlotMoved(slot, to),
-                _ => Event::SlotDetached(slot),
+                0 => Event::SlotAttached(Slot::new(slot)),
+                1 => Event::SlotMoved(Slot::new(slot), Slot::new(to)),
+                _ => Event::SlotDetached(Slot::new(slot)),
             }));
             fuse.arm(0);
             assert!(mended(&mut pair) <= SECOND, "{what} at {rings}");
@@ -293,14 +299,14 @@ fn r1_quarantines_begin_again_when_the_slow_path_does() {
         }
     };
     turn(&mut node, SECOND);
-    node.switch.detach(slot).expect("it is there");
+    node.switch.detach(Slot::new(slot)).expect("it is there");
     turn(&mut node, 2 * SECOND);
     let quarantine = node.switch.config().quarantine().as_nanos() as u64;
     node.switch.recover(Now(2 * SECOND + quarantine / 2));
     turn(&mut node, 2 * SECOND + quarantine);
     let views = node.switch.slots();
-    assert!(views.iter().any(|v| v.slot == slot && v.state == SlotState::Quarantined));
+    assert!(views.iter().any(|v| v.slot == Slot::new(slot) && v.state == SlotState::Quarantined));
     turn(&mut node, 2 * SECOND + 2 * quarantine);
-    assert!(node.switch.slots().iter().all(|view| view.slot != slot), "free at last");
+    assert!(node.switch.slots().iter().all(|view| view.slot != Slot::new(slot)), "free at last");
     drop(endpoint);
 }

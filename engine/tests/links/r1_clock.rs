@@ -3,6 +3,7 @@
 
 use strowger_engine::{Now, control::SlotState};
 use strowger_testkit::sim::{Node, NodeSpec, SECOND};
+use strowger_wire::Slot;
 
 fn poll(node: &mut Node, now: u64) {
     (0..8).for_each(|_| node.poll(Now(now)));
@@ -10,7 +11,7 @@ fn poll(node: &mut Node, now: u64) {
 
 fn rests(node: &Node, slot: u32) -> bool {
     let views = node.switch.slots();
-    views.iter().any(|view| view.slot == slot && view.state == SlotState::Quarantined)
+    views.iter().any(|view| view.slot == Slot::new(slot) && view.state == SlotState::Quarantined)
 }
 
 #[test]
@@ -22,7 +23,7 @@ fn r1_a_clock_that_leaps_ends_no_quarantine_early() {
         let (slot, _endpoint) = node.add_endpoint();
         let mut now = 2 * SECOND;
         poll(&mut node, now);
-        node.switch.detach(slot).expect("it is there");
+        node.switch.detach(Slot::new(slot)).expect("it is there");
         poll(&mut node, now);
         // Forward, back, and forward again: each counts for a few seconds at most.
         for to in [now + leap, now, now + leap] {
@@ -31,7 +32,8 @@ fn r1_a_clock_that_leaps_ends_no_quarantine_early() {
             assert!(rests(&node, slot), "{leap}");
         }
         let kept = node.switch.snapshot(Now(now + quarantine));
-        let left = kept.numbers.iter().find(|kept| kept.slot == slot).expect("kept").rests_ns;
+        let left =
+            kept.numbers.iter().find(|kept| kept.slot == Slot::new(slot)).expect("kept").rests_ns;
         assert!(left >= quarantine - 20 * SECOND, "nor in what is written down: {left}");
         // And it does end.
         let mut seconds = 0;

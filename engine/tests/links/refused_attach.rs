@@ -74,8 +74,8 @@ fn a_peer_that_one_worker_s_port_refuses_is_taken_back_from_the_others() {
     assert_eq!(node.switch.balance().frames_made, made, "nothing is sent");
     let plain = Attach::plain(node.port, Address::Udp(host(3)), Behind::Neighbour, "peer 1")
         .with_slot(Slot::new(9));
-    assert_eq!(node.switch.attach(plain), Ok(9));
+    assert_eq!(node.switch.attach(plain), Ok(Slot::new(9)));
     advance(&mut node, &mut now, 1);
-    assert!(node.events.contains(&Event::SlotAttached(9)));
+    assert!(node.events.contains(&Event::SlotAttached(Slot::new(9))));
     node.assert_even();
 }

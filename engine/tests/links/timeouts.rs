@@ -16,6 +16,7 @@ use strowger_engine::{
 };
 use strowger_frame::{Address, Wake};
 use strowger_testkit::sim::{MS, Node, NodeSpec, SECOND, SimNet, hop, host, path, receive, send};
+use strowger_wire::Slot;
 
 const MINUTES: usize = 11;
 
@@ -182,7 +183,7 @@ fn frames_that_a_worker_moves_wake_it_and_the_death_of_a_link_in_use_is_noticed_
     let view = |node: &Node, of| -> PeerView { node.peer_view(of) };
     (0..30).for_each(|_| town.advance(100 * MS));
     let (to, at_far) = (view(&town.hub.node, 2).slot, view(&town.rim[0].node, 1).slot);
-    let label = path(&[hop(own, to), hop(at_far, far)]);
+    let label = path(&[hop(own, to.number()), hop(at_far.number(), far)]);
     // It has fallen silent, and still has keys.
     (0..1_000).for_each(|_| town.advance(100 * MS));
     assert_eq!(town.states(), [LinkState::Up]);
@@ -212,7 +213,7 @@ fn keys_of_a_link_in_use_are_renewed_by_timeouts_alone() {
     let (far, mut there) = town.rim[0].node.add_endpoint();
     (0..30).for_each(|_| town.advance(100 * MS));
     let (to, at_far) = (town.hub.node.peer_view(2).slot, town.rim[0].node.peer_view(1).slot);
-    let label = path(&[hop(own, to), hop(at_far, far)]);
+    let label = path(&[hop(own, to.number()), hop(at_far.number(), far)]);
     for _ in 0..60 {
         send(&mut here, label, b"every ten seconds");
         (0..100).for_each(|_| town.advance(100 * MS));
@@ -228,11 +229,11 @@ fn a_slot_number_s_quarantine_ends_when_it_said() {
     let mut town = Town::new(0, |spec| spec);
     let (slot, _endpoint) = town.hub.node.add_endpoint();
     town.advance(SECOND);
-    town.hub.node.switch.detach(slot).expect("it is there");
+    town.hub.node.switch.detach(Slot::new(slot)).expect("it is there");
     town.advance(SECOND);
     town.hub.polled();
     let began = town.now.0;
-    let free = |town: &Town| town.hub.node.events.contains(&Event::SlotFree(slot));
+    let free = |town: &Town| town.hub.node.events.contains(&Event::SlotFree(Slot::new(slot)));
     while !free(&town) {
         town.advance(10 * MS);
         assert!(town.now.0 - began <= 61 * SECOND);

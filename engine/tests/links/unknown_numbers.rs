@@ -96,7 +96,7 @@ impl Open {
         assert_eq!(self.node.switch.opens_in(slot), None, "and waits for none");
         self.advance(SECOND / 1_000);
         assert!(self.node.events.contains(&Event::SlotAttached(slot)));
-        slot
+        slot.number()
     }
 }
 

@@ -40,7 +40,7 @@ impl Node {
         let port = self.switch.plug_at(0, Box::new(port)).expect("room");
         let attach = Attach::plain(port, Address::Only, behind, format!("on {slot}"));
         let attach = attach.with_rights(rights).with_slot(Slot::new(slot));
-        assert_eq!(self.switch.attach(attach), Ok(slot));
+        assert_eq!(self.switch.attach(attach), Ok(Slot::new(slot)));
     }
 
     fn poll(&mut self, now: Now) {
@@ -377,7 +377,7 @@ fn w5_9_who_may_not_go_there_hears_of_a_former_number_what_an_empty_slot_says() 
                 4
             }
         };
-        row.nodes[0].switch.renumber(slot, Some(6)).expect("it is attached");
+        row.nodes[0].switch.renumber(Slot::new(slot), Some(Slot::new(6))).expect("it is attached");
         row.pass(10 * MS);
         row.nodes[0].events.clear();
         let (label, shift) = way(&[(2, slot), (2, 3)]).depart().expect("short");
@@ -408,15 +408,15 @@ fn r4_a_packet_that_names_a_former_number_and_goes_no_further_hears_one_thing() 
     row.nodes[0].attach(near, Behind::Neighbour, 4, Rights::ALL);
     // The neighbour on the left can be written in no four bits.
     row.pass(MS);
-    row.nodes[0].switch.renumber(4, Some(6)).expect("it is attached");
-    row.nodes[0].switch.renumber(2, Some(9)).expect("it is attached");
+    row.nodes[0].switch.renumber(Slot::new(4), Some(Slot::new(6))).expect("it is attached");
+    row.nodes[0].switch.renumber(Slot::new(2), Some(Slot::new(9))).expect("it is attached");
     for _ in 0..700 {
         row.now.0 += 1_000 * MS;
         row.pass(MS);
         row.received();
     }
     // Its former number has ended, and so would the other's: a new one.
-    row.nodes[0].switch.renumber(6, Some(7)).expect("it is attached");
+    row.nodes[0].switch.renumber(Slot::new(6), Some(Slot::new(7))).expect("it is attached");
     row.pass(10 * MS);
     row.now.0 += 1_000 * MS;
     row.pass(MS);
@@ -434,7 +434,7 @@ fn r4_a_packet_that_names_a_former_number_and_goes_no_further_hears_one_thing() 
 #[test]
 fn w5_4_a_trace_along_a_former_number_is_answered_once_and_is_no_use_of_it() {
     let mut row = Row::new(2);
-    row.nodes[1].switch.renumber(3, Some(6)).expect("it is attached");
+    row.nodes[1].switch.renumber(Slot::new(3), Some(Slot::new(6))).expect("it is attached");
     row.pass(10 * MS);
     row.nodes[1].events.clear();
     row.pass(1_000 * MS);
@@ -533,10 +533,10 @@ fn r10_a_slow_path_that_hangs_stops_no_data_and_holds_no_memory() {
 #[test]
 fn a_goodbye_says_why_and_when_to_come_again() {
     let mut row = Row::new(2);
-    row.nodes[0].switch.goodbye(9, 2, 30, "a new version");
+    row.nodes[0].switch.goodbye(Slot::new(9), 2, 30, "a new version");
     row.pass(MS);
     let text = "a new version".to_owned();
-    let goodbye = Event::Goodbye { slot: 2, code: 2, retry_after_s: 30, text };
+    let goodbye = Event::Goodbye { slot: Slot::new(2), code: 2, retry_after_s: 30, text };
     assert!(row.nodes[1].events.contains(&goodbye), "{:?}", row.nodes[1].events);
 }
 
@@ -555,7 +555,7 @@ fn w5_12_nobody_farther_off_says_a_neighbour_s_goodbye() {
 #[test]
 fn w5_7_who_names_a_slot_by_its_former_number_is_told_the_new_one() {
     let mut row = Row::new(1);
-    row.nodes[0].switch.renumber(3, Some(6)).expect("it is attached");
+    row.nodes[0].switch.renumber(Slot::new(3), Some(Slot::new(6))).expect("it is attached");
     row.pass(10 * MS);
     let (label, shift) = way(&[(2, 3)]).depart().expect("short");
     row.now.0 += 1_000 * MS;
@@ -572,7 +572,7 @@ fn w5_7_who_names_a_slot_by_its_former_number_is_told_the_new_one() {
 #[test]
 fn w5_7_who_names_a_slot_that_was_given_up_is_told_that_it_is_gone() {
     let mut row = Row::new(1);
-    row.nodes[0].switch.detach(3).expect("it is attached");
+    row.nodes[0].switch.detach(Slot::new(3)).expect("it is attached");
     row.pass(10 * MS);
     let (label, shift) = way(&[(2, 3)]).depart().expect("short");
     row.send(HeaderRepr::new(label, shift, 9), &[0; 60]);
@@ -709,17 +709,17 @@ fn w5_14_an_error_whose_header_is_none_of_ours_ends_no_question() {
 #[test]
 fn w5_14_who_asks_along_a_former_number_is_told_of_it_and_answered() {
     let mut row = Row::new(2);
-    row.nodes[1].switch.renumber(2, Some(7)).expect("it is attached");
+    row.nodes[1].switch.renumber(Slot::new(2), Some(Slot::new(7))).expect("it is attached");
     let (near, _far) = memory::wire(16).expect("descriptors");
     row.nodes[1].attach(near, Behind::Neighbour, 4, Rights::ALL);
     row.pass(10 * MS);
-    row.nodes[1].switch.renumber(4, Some(6)).expect("it is attached");
+    row.nodes[1].switch.renumber(Slot::new(4), Some(Slot::new(6))).expect("it is attached");
     row.pass(1_000 * MS);
     row.nodes[0].events.clear();
     // There is no answer from behind it, but the switch on the way reports the discard.
     let answers = row.ask(way(&[(1, 9), (2, 4), (2, 1)]), Question::Ping { payload_bytes: 0 });
     assert_eq!(answers, [Answer::Silence]);
-    let told = Event::SlotMovedAway { by: 9, from: 4, to: 6 };
+    let told = Event::SlotMovedAway { by: Slot::new(9), from: Slot::new(4), to: Slot::new(6) };
     assert_eq!(row.nodes[0].events.iter().filter(|event| **event == told).count(), 1);
     assert_eq!(row.nodes[0].count(Discard::Unsolicited), 0);
 }

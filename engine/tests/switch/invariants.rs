@@ -84,7 +84,7 @@ impl Rig {
         let port = self.switch.plug_at(worker, port).expect("a place");
         let attach = Attach::plain(port, Address::Only, behind, format!("on {slot}"))
             .with_slot(Slot::new(slot));
-        assert_eq!(self.switch.attach(attach), Ok(slot));
+        assert_eq!(self.switch.attach(attach), Ok(Slot::new(slot)));
         self.ports.insert(slot, port);
         port
     }
@@ -343,7 +343,7 @@ fn r3_counters_balance_at_rest() {
             }
             // A link goes in the midst of traffic, with frames waiting at it, then its port.
             if round == 60 {
-                chain.0[1].switch.detach(3).expect("attached");
+                chain.0[1].switch.detach(Slot::new(3)).expect("attached");
             }
         }
         chain.settle();
@@ -373,7 +373,7 @@ fn r3_what_waits_at_a_link_that_is_detached_is_counted_there() {
     }
     rig.poll_workers();
     assert_eq!(rig.workers[0].frames_waiting(), 46);
-    rig.switch.detach(3).expect("attached");
+    rig.switch.detach(Slot::new(3)).expect("attached");
     rig.settle();
     assert_eq!((rig.count(Discard::ExitGone), rig.count_at(3, Discard::ExitGone)), (46, 46));
     rig.assert_even();
@@ -667,13 +667,13 @@ fn r13_the_data_plane_allocates_nothing() {
             rig.poll();
         }
         let slot = 4 + rng.below(8) as u32;
-        let free = rig.switch.slots().iter().all(|view| view.slot != slot);
+        let free = rig.switch.slots().iter().all(|view| view.slot != Slot::new(slot));
         if rng.one_in(20) && free {
             let worker = rng.below(2);
             // A wire that is not the first of its slot: the old one was unplugged.
             rig.neighbour(worker, slot, 16);
             changes += 1;
-        } else if rng.one_in(20) && rig.switch.detach(slot).is_ok() {
+        } else if rng.one_in(20) && rig.switch.detach(Slot::new(slot)).is_ok() {
             rig.settle();
             let port = rig.ports[&slot];
             rig.switch.unplug(port).expect("nothing behind it");
@@ -725,7 +725,7 @@ fn each_way_to_go_no_further_is_counted_by_its_name_at_the_port_it_came_in_by() 
     let mut rig = Rig::new(&[2, 3, 40, 9]);
     rig.wired(0, 4, 64, Behind::Endpoint);
     rig.settle();
-    rig.switch.detach(9).expect("attached");
+    rig.switch.detach(Slot::new(9)).expect("attached");
     rig.settle();
     let good = packet(through(2, 3), 0, 64, &[]);
     let with = |at: usize, byte: u8| {
@@ -818,7 +818,10 @@ fn slots_are_attached_detached_and_listed_while_traffic_flows() {
     };
     let state = |rig: &Rig, slot: u32| {
         let views = rig.switch.slots();
-        views.iter().find(|view| view.slot == slot).map(|view| (view.state, view.name.clone()))
+        views
+            .iter()
+            .find(|view| view.slot == Slot::new(slot))
+            .map(|view| (view.state, view.name.clone()))
     };
 
     flow(&mut rig);
@@ -830,25 +833,25 @@ fn slots_are_attached_detached_and_listed_while_traffic_flows() {
     while !rig.switch.is_settled() {
         flow(&mut rig);
     }
-    assert_eq!(rig.events.last(), Some(&Event::SlotAttached(5)));
+    assert_eq!(rig.events.last(), Some(&Event::SlotAttached(Slot::new(5))));
     assert!(rig.send(2, &numbered(2, 5, 0)));
     flow(&mut rig);
     assert_eq!(rig.taken(5).len(), 1);
 
-    rig.switch.detach(5).expect("attached");
+    rig.switch.detach(Slot::new(5)).expect("attached");
     assert_eq!(state(&rig, 5), Some((SlotState::Leaving, "on 5".to_owned())));
     while !rig.switch.is_settled() {
         flow(&mut rig);
     }
     assert_eq!(state(&rig, 5), Some((SlotState::Quarantined, String::new())));
-    assert_eq!(rig.events.last(), Some(&Event::SlotDetached(5)));
+    assert_eq!(rig.events.last(), Some(&Event::SlotDetached(Slot::new(5))));
     assert!(rig.send(2, &numbered(2, 5, 0)));
     flow(&mut rig);
     assert_eq!(rig.count_at(2, Discard::SlotGone), 1);
 
     rig.now.0 += 1_000_000;
     flow(&mut rig);
-    assert_eq!((state(&rig, 5), rig.events.last()), (None, Some(&Event::SlotFree(5))));
+    assert_eq!((state(&rig, 5), rig.events.last()), (None, Some(&Event::SlotFree(Slot::new(5)))));
     while !rig.switch.is_settled() {
         flow(&mut rig);
     }
@@ -856,7 +859,8 @@ fn slots_are_attached_detached_and_listed_while_traffic_flows() {
     let (sent, arrived) = flow(&mut rig);
     assert_eq!(rig.count_at(2, Discard::EmptySlot), 1);
     assert_eq!(sent, arrived, "nothing of the flow was lost");
-    let view = rig.switch.slots().into_iter().find(|view| view.slot == 3).expect("listed");
+    let view =
+        rig.switch.slots().into_iter().find(|view| view.slot == Slot::new(3)).expect("listed");
     assert_eq!(view.frames_out, u64::from(arrived));
     rig.assert_even();
 }
@@ -870,12 +874,15 @@ fn many_slots_are_detached_at_once_and_no_other_is() {
     rig.settle();
     rig.events.clear();
     // An empty slot is passed over, and one that is named twice is detached once.
-    rig.switch.detach_all([5, 3, 4, 5]);
-    assert_eq!((rig.switch.name_at(3), rig.switch.name_at(2)), (Some("on 3"), Some("on 2")));
+    rig.switch.detach_all([5, 3, 4, 5].map(Slot::new));
+    assert_eq!(
+        (rig.switch.name_at(Slot::new(3)), rig.switch.name_at(Slot::new(2))),
+        (Some("on 3"), Some("on 2"))
+    );
     rig.settle();
-    let detached = [Event::SlotDetached(3), Event::SlotDetached(5)];
+    let detached = [Event::SlotDetached(Slot::new(3)), Event::SlotDetached(Slot::new(5))];
     assert_eq!(rig.events, detached);
-    assert_eq!((rig.switch.name_at(3), rig.switch.name_at(4)), (None, None));
+    assert_eq!((rig.switch.name_at(Slot::new(3)), rig.switch.name_at(Slot::new(4))), (None, None));
     for (slot, arrives) in [(3, 0), (5, 0), (6, 1)] {
         assert!(rig.send(2, &numbered(2, slot, 0)));
         rig.poll_workers();

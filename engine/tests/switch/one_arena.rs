@@ -180,7 +180,7 @@ impl Node {
         let mut spec = PeerSpec::new(format!("peer {of}"), *identity(of).static_public(), port);
         spec = spec.with_address(at);
         self.switch.accept_unknown(port, true);
-        self.switch.add_peer(spec, Now(1)).unwrap()
+        (self.switch.add_peer(spec, Now(1)).unwrap()).number()
     }
 
     /// A process of this machine on a slot.
@@ -195,7 +195,7 @@ impl Node {
         };
         let port = self.switch.plug_at(0, port).unwrap();
         let attach = Attach::plain(port, Address::Only, Behind::Endpoint, "endpoint");
-        (self.switch.attach(attach).unwrap(), client)
+        (self.switch.attach(attach).unwrap().number(), client)
     }
 
     fn is_up(&self) -> bool {

@@ -31,7 +31,7 @@ fn wish(switch: &mut Switch, name: &str) -> Attach {
     Attach::plain(port, Address::Only, Behind::Neighbour, name)
 }
 
-fn attach(switch: &mut Switch, name: &str) -> Result<u32, AttachError> {
+fn attach(switch: &mut Switch, name: &str) -> Result<Slot, AttachError> {
     let attach = wish(switch, name);
     switch.attach(attach)
 }
@@ -50,11 +50,11 @@ fn settle(switch: &mut Switch, worker: &mut Worker, now: u64) -> Vec<Event> {
 fn lived() -> Snapshot {
     let (mut switch, mut worker) = switch();
     for (name, slot) in [("a", 0), ("b", 2), ("c", 3), ("d", 4)] {
-        assert_eq!(attach(&mut switch, name), Ok(slot));
+        assert_eq!(attach(&mut switch, name), Ok(Slot::new(slot)));
     }
     settle(&mut switch, &mut worker, 1);
-    switch.detach(4).expect("d");
-    assert_eq!(switch.renumber(3, None), Ok(5));
+    switch.detach(Slot::new(4)).expect("d");
+    assert_eq!(switch.renumber(Slot::new(3), None), Ok(Slot::new(5)));
     settle(&mut switch, &mut worker, 2);
     switch.snapshot(Now(2))
 }
@@ -65,24 +65,28 @@ fn r11_after_a_restart_the_same_peers_have_the_same_slots() {
     let (mut switch, mut worker) = switch();
     switch.restore(&snapshot, Now(50)).expect("nothing is attached");
     // A newcomer first: it gets none of theirs, nor one that rests.
-    assert_eq!(attach(&mut switch, "new"), Ok(6));
+    assert_eq!(attach(&mut switch, "new"), Ok(Slot::new(6)));
     for (name, slot) in [("c", 5), ("a", 0), ("b", 2)] {
-        assert_eq!(attach(&mut switch, name), Ok(slot));
+        assert_eq!(attach(&mut switch, name), Ok(Slot::new(slot)));
     }
     // None is free, so it gets the one that will be first, and waits for it.
-    assert_eq!(attach(&mut switch, "late"), Ok(4));
-    assert_eq!(switch.opens_in(4), Some(QUARANTINE_NS));
+    assert_eq!(attach(&mut switch, "late"), Ok(Slot::new(4)));
+    assert_eq!(switch.opens_in(Slot::new(4)), Some(QUARANTINE_NS));
     assert_eq!(attach(&mut switch, "too late"), Err(AttachError::SlotsFull));
     let events = settle(&mut switch, &mut worker, 60);
     for slot in [0, 2, 5, 6] {
-        assert!(events.contains(&Event::SlotAttached(slot)), "{events:?}");
+        assert!(events.contains(&Event::SlotAttached(Slot::new(slot))), "{events:?}");
     }
     let events = settle(&mut switch, &mut worker, 50 + QUARANTINE_NS);
-    assert!(events.contains(&Event::SlotAttached(4)) && switch.opens_in(4).is_none());
-    assert!(!events.contains(&Event::SlotFree(3)), "it leads to its user: {events:?}");
+    assert!(
+        events.contains(&Event::SlotAttached(Slot::new(4)))
+            && switch.opens_in(Slot::new(4)).is_none()
+    );
+    assert!(!events.contains(&Event::SlotFree(Slot::new(3))), "it leads to its user: {events:?}");
     assert_eq!(switch.restore(&snapshot, Now(60)), Err(RestoreError::Late));
     let views = switch.slots();
-    let least = views.iter().filter(|view| view.slot != 3).map(|view| view.generation).min();
+    let least =
+        views.iter().filter(|view| view.slot != Slot::new(3)).map(|view| view.generation).min();
     assert!(least > Some(snapshot.generation), "generations go on over a restart: {views:?}");
 }
 
@@ -92,27 +96,27 @@ fn a_number_pinned_to_another_opens_when_it_has_rested() {
     let (mut switch, mut worker) = switch();
     switch.restore(&snapshot, Now(50)).expect("nothing is attached");
     let pinned = wish(&mut switch, "pinned").with_slot(Slot::new(2));
-    assert_eq!(switch.attach(pinned), Ok(2));
+    assert_eq!(switch.attach(pinned), Ok(Slot::new(2)));
     // Whose it was gets another.
-    assert_eq!(attach(&mut switch, "b"), Ok(6));
+    assert_eq!(attach(&mut switch, "b"), Ok(Slot::new(6)));
     let events = settle(&mut switch, &mut worker, 60);
-    assert!(!events.contains(&Event::SlotAttached(2)), "{events:?}");
+    assert!(!events.contains(&Event::SlotAttached(Slot::new(2))), "{events:?}");
     let events = settle(&mut switch, &mut worker, 50 + QUARANTINE_NS);
-    assert!(events.contains(&Event::SlotAttached(2)), "{events:?}");
+    assert!(events.contains(&Event::SlotAttached(Slot::new(2))), "{events:?}");
 }
 
 #[test]
 fn no_number_leads_anywhere_before_it_is_written_down() {
     let (mut switch, mut worker) = switch();
     switch.wait_for_writing();
-    assert_eq!(attach(&mut switch, "a"), Ok(0));
+    assert_eq!(attach(&mut switch, "a"), Ok(Slot::new(0)));
     for now in 1..50 {
         assert_eq!(switch.poll(Now(now)), []);
         worker.poll(Now(now));
     }
     let generation = switch.snapshot(Now(50)).generation;
     switch.set_written(generation);
-    assert_eq!(settle(&mut switch, &mut worker, 50), [Event::SlotAttached(0)]);
+    assert_eq!(settle(&mut switch, &mut worker, 50), [Event::SlotAttached(Slot::new(0))]);
 }
 
 #[test]
@@ -121,8 +125,8 @@ fn a_snapshot_that_names_a_number_twice_is_refused() {
     let first = snapshot.numbers[0].clone();
     snapshot.numbers.push(first);
     let (mut switch, _worker) = switch();
-    assert_eq!(switch.restore(&snapshot, Now(1)), Err(RestoreError::Number(0)));
-    assert_eq!(attach(&mut switch, "a"), Ok(0));
+    assert_eq!(switch.restore(&snapshot, Now(1)), Err(RestoreError::Number(Slot::new(0))));
+    assert_eq!(attach(&mut switch, "a"), Ok(Slot::new(0)));
 }
 
 /// Lets time go on in steps: the clock that numbers rest by takes no leaps.
@@ -135,7 +139,7 @@ fn pass(switch: &mut Switch, worker: &mut Worker, from: u64, to: u64) {
 /// The state of a slot, and the name of what is attached there.
 fn state(switch: &Switch, slot: u32) -> Option<(SlotState, String)> {
     let views = switch.slots();
-    views.into_iter().find(|view| view.slot == slot).map(|view| (view.state, view.name))
+    views.into_iter().find(|view| view.slot == Slot::new(slot)).map(|view| (view.state, view.name))
 }
 
 #[test]
@@ -144,9 +148,9 @@ fn r11_a_former_number_leads_to_its_user_after_a_restart_as_long_as_it_would_hav
     let alias_ns = switch.config().alias().as_nanos() as u64;
     switch.restore(&lived(), Now(50)).expect("nothing is attached");
     assert_eq!(state(&switch, 3), Some((SlotState::Kept, String::new())));
-    assert_eq!(attach(&mut switch, "c"), Ok(5));
-    let why = switch.renumber(5, Some(3));
-    assert_eq!(why, Err(RenumberError::EmptySlot(5)), "it is not there yet");
+    assert_eq!(attach(&mut switch, "c"), Ok(Slot::new(5)));
+    let why = switch.renumber(Slot::new(5), Some(Slot::new(3)));
+    assert_eq!(why, Err(RenumberError::EmptySlot(Slot::new(5))), "it is not there yet");
     settle(&mut switch, &mut worker, 51);
     assert_eq!(state(&switch, 3), Some((SlotState::Retiring, "c".to_owned())));
     // Again over a restart, with what is left of its time.
@@ -154,7 +158,7 @@ fn r11_a_former_number_leads_to_its_user_after_a_restart_as_long_as_it_would_hav
     let snapshot = switch.snapshot(Now(50 + alias_ns / 2));
     let (mut switch, mut worker) = self::switch();
     switch.restore(&snapshot, Now(7)).expect("nothing is attached");
-    assert_eq!(attach(&mut switch, "c"), Ok(5));
+    assert_eq!(attach(&mut switch, "c"), Ok(Slot::new(5)));
     settle(&mut switch, &mut worker, 8);
     pass(&mut switch, &mut worker, 8, 6 + alias_ns / 2);
     assert_eq!(state(&switch, 3), Some((SlotState::Retiring, "c".to_owned())));
@@ -166,9 +170,9 @@ fn r11_a_former_number_leads_to_its_user_after_a_restart_as_long_as_it_would_hav
     let (mut switch, mut worker) = self::switch();
     switch.restore(&snapshot, Now(7)).expect("nothing is attached");
     let pinned = wish(&mut switch, "d").with_slot(Slot::new(3));
-    assert_eq!(switch.attach(pinned), Ok(3));
+    assert_eq!(switch.attach(pinned), Ok(Slot::new(3)));
     settle(&mut switch, &mut worker, 8);
-    let left = switch.opens_in(3).expect("it waits");
+    let left = switch.opens_in(Slot::new(3)).expect("it waits");
     assert!(left >= alias_ns / 2 - 10 && left <= alias_ns / 2 + QUARANTINE_NS, "{left}");
 }
 
@@ -177,7 +181,7 @@ fn r11_a_number_that_its_user_is_pinned_away_from_leads_to_it_for_a_while() {
     let (mut switch, mut worker) = switch();
     switch.restore(&lived(), Now(50)).expect("nothing is attached");
     let pinned = wish(&mut switch, "b").with_slot(Slot::new(6));
-    assert_eq!(switch.attach(pinned), Ok(6));
+    assert_eq!(switch.attach(pinned), Ok(Slot::new(6)));
     settle(&mut switch, &mut worker, 51);
     assert_eq!(state(&switch, 6), Some((SlotState::Attached, "b".to_owned())));
     assert_eq!(state(&switch, 2), Some((SlotState::Retiring, "b".to_owned())));
@@ -185,9 +189,9 @@ fn r11_a_number_that_its_user_is_pinned_away_from_leads_to_it_for_a_while() {
     let (mut switch, mut worker) = self::switch();
     switch.restore(&lived(), Now(50)).expect("nothing is attached");
     let pinned = wish(&mut switch, "c").with_slot(Slot::new(3));
-    assert_eq!(switch.attach(pinned), Ok(3));
+    assert_eq!(switch.attach(pinned), Ok(Slot::new(3)));
     let events = settle(&mut switch, &mut worker, 51);
-    assert!(events.contains(&Event::SlotAttached(3)), "{events:?}");
+    assert!(events.contains(&Event::SlotAttached(Slot::new(3))), "{events:?}");
     assert_eq!(state(&switch, 5), Some((SlotState::Retiring, "c".to_owned())));
 }
 
@@ -198,7 +202,7 @@ fn r11_a_former_number_of_an_attach_that_is_refused_leads_nowhere_and_rests() {
     // A memory wire has no such address.
     let at = Address::Udp(([127, 0, 0, 1], 1).into());
     let refused = wish(&mut switch, "c").with_address(at);
-    assert_eq!(switch.attach(refused), Ok(5));
+    assert_eq!(switch.attach(refused), Ok(Slot::new(5)));
     settle(&mut switch, &mut worker, 51);
     for slot in [3, 5] {
         assert_eq!(state(&switch, slot), Some((SlotState::Quarantined, String::new())));
@@ -209,24 +213,26 @@ fn r11_a_former_number_of_an_attach_that_is_refused_leads_nowhere_and_rests() {
 fn a_kept_number_that_is_not_free_yet_is_refused_with_the_time_when_it_will_be() {
     let (mut switch, mut worker) = switch();
     switch.restore(&lived(), Now(50)).expect("nothing is attached");
-    assert_eq!(attach(&mut switch, "a"), Ok(0));
+    assert_eq!(attach(&mut switch, "a"), Ok(Slot::new(0)));
     settle(&mut switch, &mut worker, 51);
     let why = NotFree::Kept;
     for (slot, in_ns) in [(2, QUARANTINE_NS - 1), (4, QUARANTINE_NS - 1)] {
-        let refused = AttachError::SlotNotFree { slot, why, in_ns: Some(in_ns) };
-        assert_eq!(switch.renumber(0, Some(slot)), Err(RenumberError::Number(refused)));
+        let refused = AttachError::SlotNotFree { slot: Slot::new(slot), why, in_ns: Some(in_ns) };
+        assert_eq!(
+            switch.renumber(Slot::new(0), Some(Slot::new(slot))),
+            Err(RenumberError::Number(refused))
+        );
     }
     let events = settle(&mut switch, &mut worker, 50 + QUARANTINE_NS);
-    assert_eq!(events, [Event::SlotFree(4)], "nothing comes true minutes later");
+    assert_eq!(events, [Event::SlotFree(Slot::new(4))], "nothing comes true minutes later");
     // No user of it has come back, so it is free for others by now.
-    assert_eq!(switch.renumber(0, Some(2)), Ok(2));
+    assert_eq!(switch.renumber(Slot::new(0), Some(Slot::new(2))), Ok(Slot::new(2)));
     let events = settle(&mut switch, &mut worker, 51 + QUARANTINE_NS);
-    assert_eq!(events, [Event::SlotMoved(0, 2)]);
+    assert_eq!(events, [Event::SlotMoved(Slot::new(0), Slot::new(2))]);
     // Its own former number leads to it, and is shown as such.
-    let refused = switch.renumber(2, Some(0));
+    let refused = switch.renumber(Slot::new(2), Some(Slot::new(0)));
     let why = NotFree::Former;
-    let Err(RenumberError::Number(AttachError::SlotNotFree { slot: 0, why: said, in_ns })) =
-        refused
+    let Err(RenumberError::Number(AttachError::SlotNotFree { why: said, in_ns, .. })) = refused
     else {
         panic!("{refused:?}")
     };
@@ -239,7 +245,7 @@ fn a_kept_number_that_is_not_free_yet_is_refused_with_the_time_when_it_will_be()
 /// All numbers are those of peers that came by themselves, as older files have them: by key alone.
 fn crowded(unknown: bool) -> Snapshot {
     let numbers = [0, 2, 3, 4, 5, 6].map(|slot| Kept {
-        slot,
+        slot: Slot::new(slot),
         who: Some(Who::Key([slot as u8; 32])),
         rests_ns: QUARANTINE_NS,
         unknown,
@@ -259,14 +265,14 @@ fn a_start_never_fails_for_numbers_that_are_remembered_for_others() {
         let (mut switch, mut worker) = switch();
         switch.restore(&crowded(unknown), Now(50)).expect("nothing is attached");
         let known = wish(&mut switch, "known").with_key([3; 32]);
-        assert_eq!(switch.attach(known), Ok(3), "its own");
+        assert_eq!(switch.attach(known), Ok(Slot::new(3)), "its own");
         // More peers than before: each gets a number, and waits until no label of before names it.
-        let slots: Vec<u32> =
+        let slots: Vec<Slot> =
             (0..5).map(|n| attach(&mut switch, &format!("new {n}")).expect("a number")).collect();
-        assert_eq!(slots, [0, 2, 4, 5, 6]);
+        assert_eq!(slots, [0, 2, 4, 5, 6].map(Slot::new));
         let events = settle(&mut switch, &mut worker, 51);
-        assert_eq!(events, [Event::SlotAttached(3)]);
-        assert_eq!(switch.opens_in(0), Some(QUARANTINE_NS - 1));
+        assert_eq!(events, [Event::SlotAttached(Slot::new(3))]);
+        assert_eq!(switch.opens_in(Slot::new(0)), Some(QUARANTINE_NS - 1));
         let events = settle(&mut switch, &mut worker, 50 + QUARANTINE_NS);
         let attached: Vec<Event> = slots.into_iter().map(Event::SlotAttached).collect();
         assert_eq!(events, attached);

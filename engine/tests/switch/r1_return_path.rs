@@ -73,7 +73,7 @@ impl Between {
     }
 
     fn renumber(&mut self, from: u32, to: u32) {
-        assert_eq!(self.switch.renumber(from, Some(to)), Ok(to));
+        assert_eq!(self.switch.renumber(Slot::new(from), Some(Slot::new(to))), Ok(Slot::new(to)));
         self.settle();
     }
 
@@ -134,7 +134,7 @@ fn r1_two_way_traffic_goes_on_over_two_changes_of_number_to_one_that_needs_more_
     }
     assert_eq!(between.return_path_discards(), 0);
     let views = between.switch.slots();
-    let left = views.iter().find(|view| view.slot == 9).expect("it is attached");
+    let left = views.iter().find(|view| view.slot == Slot::new(9)).expect("it is attached");
     assert_eq!(left.by_former, 10, "and that is counted");
     // A wide label bears the number of today.
     let wide = V3X5X8.encode(Slot::new(3), 7).expect("it fits");

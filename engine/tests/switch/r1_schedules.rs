@@ -349,13 +349,20 @@ impl Rig {
         }
         match self.switch.attach(attach) {
             Ok(slot) => {
-                self.given(slot, id);
+                self.given(slot.number(), id);
                 let (to, aliases, leaving, drained) = (None, vec![], false, None);
-                self.seats[seat].user =
-                    Some(User { id, slot, to, aliases, leaving, drained, is_endpoint });
+                self.seats[seat].user = Some(User {
+                    id,
+                    slot: slot.number(),
+                    to,
+                    aliases,
+                    leaving,
+                    drained,
+                    is_endpoint,
+                });
             }
             Err(
-                AttachError::NoSuchSlot(1)
+                AttachError::NoSuchSlot(Slot::SWITCH)
                 | AttachError::SlotTaken(_)
                 | AttachError::SlotNotFree { .. }
                 | AttachError::SlotsFull,
@@ -388,10 +395,10 @@ impl Rig {
         let slot = user.slot;
         // It may have been given up by time meanwhile, or be known by its new number already.
         let to = user.to;
-        if self.switch.detach(slot).is_err()
+        if self.switch.detach(Slot::new(slot)).is_err()
             && let Some(to) = to
         {
-            let _ = self.switch.detach(to);
+            let _ = self.switch.detach(Slot::new(to));
         }
     }
 
@@ -402,7 +409,7 @@ impl Rig {
         // The time that it drains begins with the last poll.
         self.poll();
         let still = self.seats[seat].user.as_ref().is_some_and(|u| u.slot == slot && !u.leaving);
-        if still && self.switch.drain(slot, for_ns).is_ok() {
+        if still && self.switch.drain(Slot::new(slot), for_ns).is_ok() {
             let until = self.now + for_ns;
             self.withdraw_all(seat, until);
             self.seats[seat].user.as_mut().expect("somebody").drained = Some(until);
@@ -415,10 +422,10 @@ impl Rig {
         let wish = (self.rng.below(2) == 0).then_some(wish);
         let user = self.seats[seat].user.as_ref().expect("somebody");
         let (id, drained) = (user.id, user.drained);
-        if let Ok(to) = self.switch.renumber(user.slot, wish) {
-            self.given(to, id);
-            self.owners[to as usize].withdrawn = drained;
-            self.seats[seat].user.as_mut().expect("somebody").to = Some(to);
+        if let Ok(to) = self.switch.renumber(Slot::new(user.slot), wish.map(Slot::new)) {
+            self.given(to.number(), id);
+            self.owners[to.index()].withdrawn = drained;
+            self.seats[seat].user.as_mut().expect("somebody").to = Some(to.number());
         }
     }
 
@@ -449,35 +456,36 @@ impl Rig {
             match event {
                 Event::SlotAttached(slot) => {
                     self.seen.attached += 1;
-                    self.owners[slot as usize].announced = true;
-                    let user = self.owners[slot as usize].user;
-                    self.issue(slot, user);
+                    self.owners[slot.index()].announced = true;
+                    let user = self.owners[slot.index()].user;
+                    self.issue(slot.number(), user);
                 }
                 Event::SlotMoved(slot, to) => {
                     self.seen.moved += 1;
-                    let holds = |s: &&mut Seat| s.user.as_ref().is_some_and(|u| u.slot == slot);
+                    let holds =
+                        |s: &&mut Seat| s.user.as_ref().is_some_and(|u| u.slot == slot.number());
                     let seat = self.seats.iter_mut().find(holds).expect("it was given");
                     let user = seat.user.as_mut().expect("somebody");
-                    assert_eq!(user.to.take(), Some(to));
-                    user.aliases.push(slot);
-                    user.slot = to;
+                    assert_eq!(user.to.take(), Some(to.number()));
+                    user.aliases.push(slot.number());
+                    user.slot = to.number();
                     let id = user.id;
-                    self.owners[to as usize].announced = true;
-                    self.issue(to, id);
+                    self.owners[to.index()].announced = true;
+                    self.issue(to.number(), id);
                 }
                 Event::AliasEnded(slot) => {
-                    self.withdraw(slot, self.now);
+                    self.withdraw(slot.number(), self.now);
                     for user in self.seats.iter_mut().filter_map(|seat| seat.user.as_mut()) {
-                        user.aliases.retain(|&alias| alias != slot);
+                        user.aliases.retain(|&alias| alias != slot.number());
                     }
                 }
                 Event::SlotDetached(slot) => {
                     self.seen.detached += 1;
-                    self.leave(slot);
+                    self.leave(slot.number());
                 }
                 Event::AttachRefused(slot, _) => {
                     self.seen.refused += 1;
-                    self.leave(slot);
+                    self.leave(slot.number());
                 }
                 Event::AliasUsed { .. } => self.seen.alias_notes += 1,
                 _ => {}

@@ -77,7 +77,7 @@ impl Rig {
         let name = format!("on {slot}");
         let attach =
             Attach::plain(port, Address::Only, Behind::Neighbour, name).with_slot(Slot::new(slot));
-        assert_eq!(self.switch.attach(attach), Ok(slot));
+        assert_eq!(self.switch.attach(attach), Ok(Slot::new(slot)));
         self.far.insert(slot, far);
         while !self.switch.is_settled() {
             self.poll_workers();
@@ -187,7 +187,12 @@ impl Rig {
 
     fn count_at(&self, slot: u32, discard: Discard) -> u64 {
         let ports = self.switch.ports();
-        let view = self.switch.slots().into_iter().find(|view| view.slot == slot).expect("there");
+        let view = self
+            .switch
+            .slots()
+            .into_iter()
+            .find(|view| view.slot == Slot::new(slot))
+            .expect("there");
         let port =
             ports.iter().find(|port| port.id == view.port.expect("attached")).expect("there");
         let counts = port.queues.iter().flat_map(|queue| &queue.discards);
@@ -593,13 +598,13 @@ fn r23_answers_for_a_slow_worker_are_bounded_and_counted_and_changes_are_not_los
     }
     let dropped = rig.count(Discard::CommandsFull);
     assert!(dropped > 5_000, "{dropped} answers were made for nobody");
-    rig.switch.detach(2).expect("attached");
+    rig.switch.detach(Slot::new(2)).expect("attached");
     let mut events = Vec::new();
     for _ in 0..200 {
         rig.poll_workers();
         events.extend(rig.switch.poll(rig.now));
     }
-    assert!(events.contains(&Event::SlotDetached(2)), "{events:?}");
+    assert!(events.contains(&Event::SlotDetached(Slot::new(2))), "{events:?}");
     let mut arrived = 0;
     for &slot in &senders[1..] {
         arrived += rig.take(512, slot, &mut BTreeMap::new());

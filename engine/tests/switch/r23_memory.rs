@@ -233,7 +233,7 @@ impl Relay {
         for (slot, port) in innocent.into_iter().chain(stuck) {
             let behind = Behind::Neighbour;
             let attach = Attach::plain(port, address(slot), behind, format!("{slot}"));
-            assert_eq!(relay.switch.attach(attach.with_slot(Slot::new(slot))), Ok(slot));
+            assert_eq!(relay.switch.attach(attach.with_slot(Slot::new(slot))), Ok(Slot::new(slot)));
         }
         for _ in 0..10_000 {
             relay.poll();

@@ -8,6 +8,7 @@ use strowger_runtime::{
 
 use crate::relay::{config, control::AttachRequest};
 use strowger_runtime::{address::Shown, key_file};
+use strowger_wire::Slot;
 
 /// The port with this name, or the only listener.
 fn port_of<'p>(ports: &'p [PortInfo], listener: Option<&str>) -> Result<&'p PortInfo, String> {
@@ -38,7 +39,7 @@ fn port_of<'p>(ports: &'p [PortInfo], listener: Option<&str>) -> Result<&'p Port
 ///
 /// # Errors
 /// One line: what failed, and why.
-pub(super) fn attach(relay: &mut SlowPath, request: AttachRequest) -> Result<u32, String> {
+pub(super) fn attach(relay: &mut SlowPath, request: AttachRequest) -> Result<Slot, String> {
     config::check_name(&request.name)?;
     let port = port_of(relay.ports(), request.listener.as_deref())?;
     let (is_unix, behind) = (matches!(port.kind, PortKind::Unix { .. }), port.name.clone());

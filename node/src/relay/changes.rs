@@ -12,11 +12,11 @@ use crate::{limits::CHANGES_MAX, relay::control::Response};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// Complete when every worker forwards to the slot.
-    Attach(u32),
+    Attach(Slot),
     /// Complete when no worker forwards to the slot.
-    Detach(u32),
+    Detach(Slot),
     /// Complete when every worker writes the second number. The first is an alias then.
-    Renumber { from: u32, to: u32, alias_s: u64, narrow_bits: Vec<u8> },
+    Renumber { from: Slot, to: Slot, alias_s: u64, narrow_bits: Vec<u8> },
     /// Complete when every worker reads and writes this scheme.
     Grow { scheme: Box<Scheme>, slot_max: u32 },
 }
@@ -55,13 +55,13 @@ impl Change {
 }
 
 /// The widths in bits that hold the first number and not the second.
-pub(super) fn narrow_bits(scheme: &Scheme, from: u32, to: u32) -> Vec<u8> {
-    let fits = |slot: u32, form: u8| scheme.encode_in(Slot::new(slot), form).is_ok();
+pub(super) fn narrow_bits(scheme: &Scheme, from: Slot, to: Slot) -> Vec<u8> {
+    let fits = |slot: Slot, form: u8| scheme.encode_in(slot, form).is_ok();
     let forms = (0_u8..).zip(scheme.forms());
     forms.filter(|&(form, _)| fits(from, form) && !fits(to, form)).map(|(_, f)| f.width()).collect()
 }
 
-fn gone(slot: u32) -> Response {
+fn gone(slot: Slot) -> Response {
     Response::Declined(format!("slot {slot} was detached meanwhile"))
 }
 
@@ -122,9 +122,9 @@ mod tests {
     #[test]
     fn the_number_of_waiting_clients_is_bounded() {
         let mut changes = Changes::default();
-        let mut first = Some(waiting(&mut changes, Change::Detach(0)));
+        let mut first = Some(waiting(&mut changes, Change::Detach(Slot::new(0))));
         for slot in 1..10 * CHANGES_MAX as u32 {
-            let _ = waiting(&mut changes, Change::Detach(slot));
+            let _ = waiting(&mut changes, Change::Detach(Slot::new(slot)));
             if slot as usize >= CHANGES_MAX
                 && let Some(first) = first.take()
             {
@@ -136,31 +136,39 @@ mod tests {
 
     #[test]
     fn widths_that_only_the_former_number_fits_are_found() {
-        assert!(narrow_bits(&V3X5X8, 2, 7).is_empty());
-        assert_eq!(narrow_bits(&V3X5X8, 7, 9), [4]);
-        assert_eq!(narrow_bits(&V3X5X8, 7, 99), [4, 7]);
-        assert!(narrow_bits(&V3X5X8, 99, 7).is_empty());
+        assert!(narrow_bits(&V3X5X8, Slot::new(2), Slot::new(7)).is_empty());
+        assert_eq!(narrow_bits(&V3X5X8, Slot::new(7), Slot::new(9)), [4]);
+        assert_eq!(narrow_bits(&V3X5X8, Slot::new(7), Slot::new(99)), [4, 7]);
+        assert!(narrow_bits(&V3X5X8, Slot::new(99), Slot::new(7)).is_empty());
     }
 
     #[test]
     fn each_client_is_answered_for_its_own_change() {
         let mut changes = Changes::default();
-        let attached = waiting(&mut changes, Change::Attach(5));
-        let detached = waiting(&mut changes, Change::Detach(6));
+        let attached = waiting(&mut changes, Change::Attach(Slot::new(5)));
+        let detached = waiting(&mut changes, Change::Detach(Slot::new(6)));
         let renumber = |from, to| Change::Renumber { from, to, alias_s: 1, narrow_bits: vec![4] };
-        let moved = waiting(&mut changes, renumber(7, 9));
-        let never = waiting(&mut changes, renumber(8, 10));
+        let moved = waiting(&mut changes, renumber(Slot::new(7), Slot::new(9)));
+        let never = waiting(&mut changes, renumber(Slot::new(8), Slot::new(10)));
         let grown = [(Box::new(F4), 15), (Box::new(F8), 255)]
             .map(|(scheme, slot_max)| waiting(&mut changes, Change::Grow { scheme, slot_max }));
-        changes.take(&Event::SlotDetached(6));
-        changes.take(&Event::SlotMoved(7, 11));
+        changes.take(&Event::SlotDetached(Slot::new(6)));
+        changes.take(&Event::SlotMoved(Slot::new(7), Slot::new(11)));
         assert!(moved.try_recv().is_err(), "not that number");
-        for event in [Event::SlotAttached(5), Event::SlotMoved(7, 9), Event::SlotDetached(10)] {
+        for event in [
+            Event::SlotAttached(Slot::new(5)),
+            Event::SlotMoved(Slot::new(7), Slot::new(9)),
+            Event::SlotDetached(Slot::new(10)),
+        ] {
             changes.take(&event);
         }
-        assert!(matches!(attached.try_recv(), Ok(Response::Attached(5, None))));
-        assert!(matches!(detached.try_recv(), Ok(Response::Detached(6))));
-        assert!(matches!(moved.try_recv(), Ok(Response::Renumbered { from: 7, to: 9, .. })));
+        assert!(
+            matches!(attached.try_recv(), Ok(Response::Attached(slot, None)) if slot.number() == 5)
+        );
+        assert!(matches!(detached.try_recv(), Ok(Response::Detached(slot)) if slot.number() == 6));
+        assert!(
+            matches!(moved.try_recv(), Ok(Response::Renumbered { to, .. }) if to.number() == 9)
+        );
         assert!(matches!(never.try_recv(), Ok(Response::Declined(_))));
         changes.take(&Event::SchemeGrown);
         assert!(
@@ -170,7 +178,7 @@ mod tests {
         changes.take(&Event::SchemeGrown);
         assert!(matches!(grown[1].try_recv(), Ok(Response::Grown(_, 255))));
         assert!(changes.0.is_empty());
-        let left = waiting(&mut changes, Change::Attach(5));
+        let left = waiting(&mut changes, Change::Attach(Slot::new(5)));
         changes.give_up();
         assert!(matches!(left.try_recv(), Ok(Response::Declined(_))) && changes.0.is_empty());
     }

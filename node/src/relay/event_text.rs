@@ -2,6 +2,7 @@
 
 use strowger_engine::control::Event;
 use strowger_runtime::address::Shown;
+use strowger_wire::Slot;
 
 use super::log::Kind;
 
@@ -69,7 +70,7 @@ pub(super) fn log_line(event: &Event) -> Option<(Kind, String)> {
 }
 
 /// What a line of the log names as its subject.
-pub(super) fn subject(slot: Option<u32>, name: &str) -> String {
+pub(super) fn subject(slot: Option<Slot>, name: &str) -> String {
     match (slot, name) {
         (Some(slot), "") => format!("slot {slot}"),
         (Some(slot), name) => format!("slot {slot} \"{name}\""),

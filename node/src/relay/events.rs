@@ -9,6 +9,7 @@ use std::{
 
 use strowger_engine::control::Event as SwitchEvent;
 use strowger_runtime::{Event, EventKind, Events};
+use strowger_wire::Slot;
 
 use super::{
     event_text::{detail, log_line, subject},
@@ -86,7 +87,7 @@ impl EventWriter {
     fn write_switch_event(
         &self,
         at: Duration,
-        slot: Option<u32>,
+        slot: Option<Slot>,
         name: String,
         (event_name, event): (&'static str, &SwitchEvent),
     ) {

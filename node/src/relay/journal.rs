@@ -11,6 +11,7 @@ use strowger_io::DoorbellWaker;
 
 use crate::limits::{JOURNAL_ENTRIES_EACH, JOURNAL_TEXT_BYTES_MAX};
 use strowger_runtime::untrusted::Untrusted;
+use strowger_wire::Slot;
 
 /// One event.
 #[derive(Clone, Debug)]
@@ -22,7 +23,7 @@ pub(crate) struct Entry {
     /// Its name: `link_up`, `slot_attached`.
     pub(crate) event: &'static str,
     /// The slot that it is about.
-    pub(crate) slot: Option<u32>,
+    pub(crate) slot: Option<Slot>,
     /// The name of the slot's user.
     pub(crate) name: String,
     /// An address, a reason.
@@ -112,7 +113,7 @@ mod tests {
 
     fn entry(event: &'static str) -> Entry {
         let (at, name) = (Duration::ZERO, String::new());
-        Entry { number: 0, at, event, slot: Some(2), name, detail: None }
+        Entry { number: 0, at, event, slot: Some(Slot::new(2)), name, detail: None }
     }
 
     #[test]

@@ -177,7 +177,7 @@ impl Node {
 
     /// Adds the peer with this seed. Returns its slot.
     pub fn add_peer(&mut self, of: u8, is_known: bool, now: Now) -> u32 {
-        self.switch.add_peer(self.peer_spec(of, is_known), now).expect("a slot")
+        (self.switch.add_peer(self.peer_spec(of, is_known), now).expect("a slot")).number()
     }
 
     /// Attaches an endpoint. Returns its slot and the process's side.
@@ -185,7 +185,7 @@ impl Node {
         let (port, endpoint) = endpoint::pair(&EndpointSpec::default()).expect("memory");
         let port = self.switch.plug_at(0, Box::new(port)).expect("room");
         let attach = Attach::plain(port, Address::Only, Behind::Endpoint, "endpoint");
-        (self.switch.attach(attach).expect("a slot"), endpoint)
+        ((self.switch.attach(attach).expect("a slot")).number(), endpoint)
     }
 
     /// What the node shows of the peer with this seed.

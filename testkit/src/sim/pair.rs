@@ -83,8 +83,8 @@ impl Pair {
         };
         let (b_at_a, a_at_b) = (add(&mut a, 2, 1), add(&mut b, 1, 2));
         let ((slot_a, at_a), (slot_b, at_b)) = (a.add_endpoint(), b.add_endpoint());
-        let to_b = path(&[hop(slot_a, b_at_a), hop(a_at_b, slot_b)]);
-        let to_a = path(&[hop(slot_b, a_at_b), hop(b_at_a, slot_a)]);
+        let to_b = path(&[hop(slot_a, b_at_a.number()), hop(a_at_b.number(), slot_b)]);
+        let to_a = path(&[hop(slot_b, a_at_b.number()), hop(b_at_a.number(), slot_a)]);
         Self { net, a, b, at_a, at_b, to_b, to_a, now }
     }
 

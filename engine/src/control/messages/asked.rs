@@ -10,6 +10,7 @@ use std::{
     fmt,
 };
 
+use strowger_wire::Slot;
 use strowger_wire::{
     Label, Register,
     control::{Behind, HopWord, Message, Reason},
@@ -150,7 +151,7 @@ struct Sent {
     is_trace: bool,
     hops_left: u8,
     /// The slot that a notice about it comes in by.
-    by: u32,
+    by: Slot,
     at: Now,
 }
 
@@ -175,7 +176,7 @@ struct Asked {
     label: Label,
     question: Question,
     /// The slot that the reply comes in by.
-    by: u32,
+    by: Slot,
     sent: Now,
     /// Of a trace: the hop of this request, requests sent to it, and silent hops before it.
     hop: u8,
@@ -204,11 +205,11 @@ impl Questions {
     }
 
     /// Whether a notice that came in by this slot is about a packet that was sent lately.
-    pub(super) fn has_sent(&self, by: u32, offending: &[u8], now: Now) -> bool {
+    pub(super) fn has_sent(&self, by: Slot, offending: &[u8], now: Now) -> bool {
         let is_lately = |sent: &&Sent| now.0.saturating_sub(sent.at.0) < NOTICE_NS_MAX;
         let lately = self.sent.iter().rev().take_while(is_lately);
         with_header(offending, |header| {
-            lately.into_iter().any(|sent| (sent.by == by || by == 1) && sent.is_in(header))
+            lately.into_iter().any(|sent| (sent.by == by || by.is_switch()) && sent.is_in(header))
         })
         .unwrap_or(false)
     }
@@ -234,7 +235,7 @@ impl Questions {
         &mut self,
         label: Label,
         question: Question,
-        by: u32,
+        by: Slot,
         now: Now,
         out: &mut Outputs,
     ) -> Result<QuestionId, AskError> {
@@ -281,7 +282,7 @@ impl Questions {
     /// Handles a reply or an error that came in by slot `by`. Returns whether it belongs to a request.
     pub(super) fn handle(
         &mut self,
-        by: u32,
+        by: Slot,
         message: &Message<'_>,
         now: Now,
         out: &mut Outputs,
@@ -326,7 +327,7 @@ impl Questions {
     fn settle(
         &mut self,
         number: u32,
-        by: u32,
+        by: Slot,
         now: Now,
         out: &mut Outputs,
         answer: impl FnOnce(&Asked, u64) -> Option<Answer>,
@@ -344,7 +345,7 @@ impl Questions {
     fn handle_hop(
         &mut self,
         number: u32,
-        by: u32,
+        by: Slot,
         word: HopWord,
         now: Now,
         out: &mut Outputs,
@@ -359,10 +360,10 @@ impl Questions {
     }
 
     /// Removes the trace that waits under this number.
-    fn take_trace(&mut self, number: u32, by: u32) -> Option<Asked> {
+    fn take_trace(&mut self, number: u32, by: Slot) -> Option<Asked> {
         let asked = *self.waiting.get(&number)?;
         // This switch replies from slot 1, and so does the next one where a label turns back.
-        let is_from = asked.by == by || asked.hop == 0 && by == 1;
+        let is_from = asked.by == by || asked.hop == 0 && by.is_switch();
         if asked.question != Question::Trace || !is_from {
             return None;
         }
@@ -383,7 +384,7 @@ impl Questions {
     /// comes from where that request went.
     fn handle_error(
         &mut self,
-        by: u32,
+        by: Slot,
         why: Option<Reason>,
         packet_bytes_max: Option<u16>,
         offending: &[u8],
@@ -398,7 +399,7 @@ impl Questions {
             let hops_left = if is_trace { asked.hop } else { HOPS_MAX };
             let (flow, label, at) = (number as u16, asked.label, asked.sent);
             let sent = Sent { flow, label, is_trace, hops_left, by: asked.by, at };
-            let is_from = asked.by == by || by == 1;
+            let is_from = asked.by == by || by.is_switch();
             (is_from && sent.is_in(header)).then(|| (number, asked, header.hops_left()))
         });
         let Some(Some((number, asked, hops_left))) = found else { return false };

@@ -52,7 +52,7 @@ pub(super) struct ControlMessages {
 #[derive(Clone, Copy)]
 struct Cause {
     ingress: Mark,
-    ingress_slot: u32,
+    ingress_slot: Slot,
     rights: Rights,
     at: Now,
     /// Without link header and tag.
@@ -81,7 +81,7 @@ struct DroppedPacket {
 /// The neighbour on a slot ends its link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Goodbye {
-    pub(super) slot: u32,
+    pub(super) slot: Slot,
     pub(super) retry_after_s: u32,
 }
 
@@ -125,7 +125,7 @@ impl ControlMessages {
         // The reply comes in by the label's first slot; slot 1 is this switch itself.
         let first = base.slots.config().scheme.decode(label.low());
         let by = first.map_or(1, |director| director.slot().number());
-        self.questions.ask(label, question, by, now, &mut base.out)
+        self.questions.ask(label, question, Slot::new(by), now, &mut base.out)
     }
 
     /// Handles a punt that carries a packet or a drop notice. Returns the goodbye, if it was one.
@@ -224,7 +224,11 @@ impl ControlMessages {
                 if !self.budgets.notice(cause.ingress, now) {
                     return Discard::OverBudget.into();
                 }
-                base.out.events.push(Event::SlotMovedAway { by, from, to });
+                base.out.events.push(Event::SlotMovedAway {
+                    by,
+                    from: Slot::new(from),
+                    to: Slot::new(to),
+                });
                 Discard::Handled.into()
             }
             message if self.questions.handle(by, &message, now, &mut base.out) => {
@@ -257,7 +261,7 @@ impl ControlMessages {
             Message::Ping { id, payload } => Message::Pong { id, payload },
             Message::TraceRequest { id } => {
                 let hop = HopWord {
-                    slot_in: cause.ingress_slot,
+                    slot_in: cause.ingress_slot.number(),
                     slot_out: Some(Slot::SWITCH.number()),
                     behind: Behind::Switch,
                     discard: None,
@@ -334,7 +338,7 @@ impl ControlMessages {
             },
         };
         let hop = HopWord {
-            slot_in: cause.ingress_slot,
+            slot_in: cause.ingress_slot.number(),
             slot_out,
             behind,
             discard: discard.and_then(Discard::reason),
@@ -395,7 +399,7 @@ impl ControlMessages {
     }
 
     /// A frame named a slot by a former number, or by one that was a former number until a moment ago.
-    fn handle_alias_used(&mut self, named: u32, packet: DropNotice, now: Now, base: &mut Base) {
+    fn handle_alias_used(&mut self, named: Slot, packet: DropNotice, now: Now, base: &mut Base) {
         let ingress = packet.ingress_slot;
         if let Some(slot) = base.slots.renamed(named) {
             base.out.events.push(Event::AliasUsed { ingress, named, slot });
@@ -409,8 +413,8 @@ impl ControlMessages {
     fn send_slot_moved(
         &mut self,
         mut notice: DropNotice,
-        from: u32,
-        to: u32,
+        from: Slot,
+        to: Slot,
         now: Now,
         base: &mut Base,
     ) {
@@ -421,7 +425,7 @@ impl ControlMessages {
                 let mut buffer = [0; HEADER_BYTES_MAX];
                 let Some(offending) = offending(&header, &mut buffer) else { return };
                 if may_send_error(&header) {
-                    let moved = Message::SlotMoved { from, to, offending };
+                    let moved = Message::SlotMoved { from: from.number(), to: to.number(), offending };
                     self.send_within_budget(cause, &header, &moved, now, base);
                 }
             });
@@ -430,8 +434,8 @@ impl ControlMessages {
 }
 
 /// Sends a goodbye to the neighbour or endpoint on `slot`; see [`Switch::goodbye`](super::Switch::goodbye).
-pub(super) fn send_goodbye(slot: u32, code: u8, retry_after_s: u32, text: &str, base: &mut Base) {
-    let Ok(director) = base.slots.config().scheme.encode_least(Slot::new(slot)) else { return };
+pub(super) fn send_goodbye(slot: Slot, code: u8, retry_after_s: u32, text: &str, base: &mut Base) {
+    let Ok(director) = base.slots.config().scheme.encode_least(slot) else { return };
     let here = Label::<u64>::here().register();
     let label = Label::new(here << director.width() | director.bits());
     let flags = Flags { no_errors: true, control: true, telemetry: false };
@@ -455,7 +459,7 @@ fn send_reply<R: Register>(
     reply: &Message<'_>,
     base: &mut Base,
 ) {
-    let ingress = base.slots.config().scheme.encode_least(Slot::new(cause.ingress_slot));
+    let ingress = base.slots.config().scheme.encode_least(cause.ingress_slot);
     let Ok(ingress) = ingress else { return };
     let Ok(back) = header.label().reverse(header.shift(), Some(ingress)) else { return };
     let flags = Flags { no_errors: true, control: true, telemetry: false };
@@ -478,7 +482,7 @@ fn send_reply<R: Register>(
 /// `None` if that next hop is gone.
 fn undo_hop<R: Register>(
     header: &mut Header<'_, R>,
-    ingress_slot: u32,
+    ingress_slot: Slot,
     next_hop: Mark,
     slots: &Slots,
 ) -> Option<()> {
@@ -486,14 +490,14 @@ fn undo_hop<R: Register>(
         return Some(()); // its header was not rewritten
     }
     let (scheme, shift) = (&slots.config().scheme, header.shift());
-    let width = if ingress_slot == Slot::SWITCH.number() {
+    let width = if ingress_slot == Slot::SWITCH {
         // It started here with no director used, and slot 1 reads the same in every width.
         u8::try_from(shift).ok()?
     } else {
         let back = header.label().reverse(shift, None).ok()?;
         scheme.decode(back.low()).ok()?.width()
     };
-    let used = scheme.encode(Slot::new(slots.slot_of(next_hop)?), width).ok()?;
+    let used = scheme.encode(slots.slot_of(next_hop)?, width).ok()?;
     let label = header.label().register().shl(u32::from(width)).or(R::from_low(used.bits()));
     let hops_left = header.hops_left().saturating_add(1);
     header.advance(Label::new(label), shift.checked_sub(u16::from(width))?, hops_left);

@@ -201,7 +201,7 @@ pub struct PeerSpec {
     pub(in crate::control) psk: Psk,
     pub(in crate::control) port: PortId,
     pub(in crate::control) at: Option<Address>,
-    pub(in crate::control) slot: Option<u32>,
+    pub(in crate::control) slot: Option<Slot>,
     pub(in crate::control) rights: Rights,
     pub(in crate::control) seal: SealWish,
     pub(in crate::control) frame_bytes_max: u16,
@@ -271,7 +271,7 @@ impl PeerSpec {
     /// Its slot; by default the lowest free one.
     #[must_use]
     pub fn with_slot(mut self, slot: impl Into<Option<Slot>>) -> Self {
-        self.slot = slot.into().map(Slot::number);
+        self.slot = slot.into();
         self
     }
 
@@ -326,7 +326,7 @@ impl PeerSpec {
 
     /// The slot that it wants.
     pub fn slot(&self) -> Option<Slot> {
-        self.slot.map(Slot::new)
+        self.slot
     }
 
     /// Whether any node at its address will do: it has neither key nor identity.
@@ -403,7 +403,7 @@ pub struct PeerView {
     /// What people call it.
     pub name: String,
     /// Its slot.
-    pub slot: u32,
+    pub slot: Slot,
     /// Its static key, once it is known.
     pub key: Option<StaticPublic>,
     /// The port that it is behind.

@@ -36,15 +36,15 @@ impl SlotAllocator {
         let usage = Usage::Coming { user, not_before };
         self.entries.insert(slot, Entry { generation, usage, unknown: wish.unknown_max.is_some() });
         self.aliases.remove(&slot);
-        while self.low == Slot::SWITCH.number() || self.entries.contains_key(&self.low) {
-            self.low += 1;
+        while self.low == Slot::SWITCH || self.entries.contains_key(&self.low) {
+            self.low = Slot::new(self.low.number() + 1);
         }
         Ok(Allocated { slot, generation, user })
     }
 
     /// When a number may be published, if it may be given to `who` at all.
-    fn openable(&self, slot: u32, who: Option<&Who>, now: Now) -> Result<Now, AttachError> {
-        if slot == Slot::SWITCH.number() || slot > self.slot_max {
+    fn openable(&self, slot: Slot, who: Option<&Who>, now: Now) -> Result<Now, AttachError> {
+        if slot == Slot::SWITCH || slot > self.slot_max {
             return Err(AttachError::NoSuchSlot(slot));
         }
         let refused = |why, until| Err(not_free(slot, why, until, now));
@@ -69,7 +69,7 @@ impl SlotAllocator {
 
     /// The number kept for `who`, the lowest free one, or the lowest kept one whose time is over; where the
     /// wish may wait, the one that comes free first.
-    fn unpinned(&self, wish: SlotRequest<'_>, now: Now) -> Result<u32, AttachError> {
+    fn unpinned(&self, wish: SlotRequest<'_>, now: Now) -> Result<Slot, AttachError> {
         let kept = |wanted: &dyn Fn(&Entry, &Option<Who>, Now) -> bool| {
             let mut all = self.entries.range(..=self.slot_max);
             all.find(|(_, entry)| {
@@ -87,7 +87,7 @@ impl SlotAllocator {
             return free.or_else(idle).or_else(first).ok_or(AttachError::SlotsFull);
         };
         // Unknown peers leave room for configured ones, and share what they may have.
-        let numbers = self.slot_max as usize;
+        let numbers = self.slot_max.index();
         let reserved = (numbers / NUMBERS_RESERVED_DIVISOR).max(NUMBERS_RESERVED_MIN);
         if self.available(now) <= reserved {
             return Err(AttachError::SlotsFull);
@@ -99,8 +99,8 @@ impl SlotAllocator {
     }
 
     /// The lowest number that is kept for `who` over a restart.
-    fn kept_for(&self, who: &Who) -> Option<u32> {
-        let is_kept = |slot: &u32| {
+    fn kept_for(&self, who: &Who) -> Option<Slot> {
+        let is_kept = |slot: &Slot| {
             let usage = self.entries.get(slot).map(|entry| &entry.usage);
             matches!(usage, Some(Usage::Kept { who: Some(kept), .. }) if kept == who)
         };
@@ -109,17 +109,18 @@ impl SlotAllocator {
     }
 
     /// The lowest number that has no user and is not in quarantine.
-    fn lowest_free(&self) -> Option<u32> {
+    fn lowest_free(&self) -> Option<Slot> {
         // Both are ascending, so the first number that the map skips is free.
         let mut taken = self.entries.range(self.low..).map(|(&slot, _)| slot).peekable();
-        (self.low..=self.slot_max)
-            .filter(|&slot| slot != Slot::SWITCH.number())
+        (self.low.number()..=self.slot_max.number())
+            .map(Slot::new)
+            .filter(|slot| !slot.is_switch())
             .find(|slot| taken.next_if_eq(slot).is_none())
     }
 
     /// Of the numbers kept over a restart, the one that another user gets first: one without a user or
     /// of an unknown peer before one whose user may still come.
-    fn next_free(&self) -> Option<u32> {
+    fn next_free(&self) -> Option<Slot> {
         let kept = self.entries.range(..=self.slot_max).filter_map(|(&slot, entry)| {
             let (is_somebody_s, until) = match &entry.usage {
                 Usage::Kept { who, until } => (who.is_some() && !entry.unknown, *until),
@@ -137,7 +138,7 @@ impl SlotAllocator {
             |entry: &&Entry| !matches!(entry.usage, Usage::Kept { until, .. } if until <= now);
         let busy = self.entries.range(..=self.slot_max).filter(|(_, e)| is_busy(e)).count();
         // All but slot 1, which has no entry.
-        (self.slot_max as usize).saturating_sub(busy)
+        self.slot_max.index().saturating_sub(busy)
     }
 
     /// SlotAllocator that unknown peers have, or had so lately that no other user may have them.
@@ -146,7 +147,7 @@ impl SlotAllocator {
     }
 
     /// When a number that was given may lead to its user, if it is not published yet.
-    pub fn opens_at(&self, slot: u32) -> Option<Now> {
+    pub fn opens_at(&self, slot: Slot) -> Option<Now> {
         match self.entries.get(&slot)?.usage {
             Usage::Coming { not_before, .. } => Some(not_before),
             _ => None,
@@ -154,7 +155,7 @@ impl SlotAllocator {
     }
 
     /// How long it is before a number that was given may lead to its user; `None` if it may.
-    pub fn opens_in(&self, slot: u32, now: Now) -> Option<u64> {
+    pub fn opens_in(&self, slot: Slot, now: Now) -> Option<u64> {
         match self.entries.get(&slot)?.usage {
             Usage::Coming { not_before, .. } if not_before > now => Some(not_before.0 - now.0),
             _ => None,
@@ -162,6 +163,6 @@ impl SlotAllocator {
     }
 }
 
-fn not_free(slot: u32, why: NotFree, until: Option<Now>, now: Now) -> AttachError {
+fn not_free(slot: Slot, why: NotFree, until: Option<Now>, now: Now) -> AttachError {
     AttachError::SlotNotFree { slot, why, in_ns: until.map(|at| at.0.saturating_sub(now.0)) }
 }

@@ -41,8 +41,8 @@ impl SlotAllocator {
     /// Keeps a number over a restart: for `who`, if anybody, and from everybody else until then.
     /// `unknown` where an unknown peer had it. `false` if the number is in use already, or cannot be
     /// given.
-    pub fn keep(&mut self, slot: u32, who: Option<Who>, until: Now, unknown: bool) -> bool {
-        if slot == Slot::SWITCH.number() || self.entries.contains_key(&slot) {
+    pub fn keep(&mut self, slot: Slot, who: Option<Who>, until: Now, unknown: bool) -> bool {
+        if slot == Slot::SWITCH || self.entries.contains_key(&slot) {
             return false;
         }
         self.due.set(None);
@@ -56,7 +56,7 @@ impl SlotAllocator {
 
     /// A number that is kept for no user was the alias of this one, and leads to it again when it is
     /// back. `false` if the number is not kept that way.
-    pub fn keep_former(&mut self, slot: u32, who: Who, alias_until: Now) -> bool {
+    pub fn keep_former(&mut self, slot: Slot, who: Who, alias_until: Now) -> bool {
         self.due.set(None);
         let Some(entry) = self.entries.get_mut(&slot) else { return false };
         let Usage::Kept { who: None, until } = entry.usage else { return false };
@@ -72,7 +72,7 @@ impl SlotAllocator {
         who: impl Fn(Mark) -> Option<Who>,
         now: Now,
         [alias_ns, quarantine_ns]: [u64; 2],
-    ) -> Vec<(u32, Option<Who>, u64, bool)> {
+    ) -> Vec<(Slot, Option<Who>, u64, bool)> {
         let left = |until: Now| until.0.saturating_sub(now.0);
         let whole = |usage: &Usage| match usage {
             // Whose labels are about: what was withdrawn a moment ago is still named by some.

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use strowger_frame::Mark;
+use strowger_wire::Slot;
 
 use super::{Allocated, Retiring, SlotAllocator, Usage, Withdrawn};
 use crate::Now;
@@ -24,8 +25,8 @@ pub(in crate::control) struct Recovered {
 #[derive(Default)]
 struct Holding {
     /// With their generations, so that the newest is the greatest.
-    live: Vec<(u64, u32)>,
-    coming: Vec<(u64, u32)>,
+    live: Vec<(u64, Slot)>,
+    coming: Vec<(u64, Slot)>,
 }
 
 impl SlotAllocator {
@@ -49,7 +50,7 @@ impl SlotAllocator {
             }
         }
         users.retain(|user, _| is_there(*user));
-        let newest = |stamps: &[(u64, u32)]| stamps.iter().max().map(|&(_, slot)| slot);
+        let newest = |stamps: &[(u64, Slot)]| stamps.iter().max().map(|&(_, slot)| slot);
         let (mut given, mut retiring, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
         let rested = Now(now.0.saturating_add(quarantine_ns));
         for (&slot, entry) in &mut self.entries {

@@ -2,6 +2,7 @@
 //! [`SlotAllocator`](super::SlotAllocator) and its submodules make them.
 
 use strowger_frame::Mark;
+use strowger_wire::Slot;
 
 use crate::control::grace_period::Quiesced;
 
@@ -9,14 +10,14 @@ use crate::control::grace_period::Quiesced;
 #[derive(Debug)]
 #[must_use = "a number that is not published leads nowhere"]
 pub struct Allocated {
-    pub(super) slot: u32,
+    pub(super) slot: Slot,
     pub(super) generation: u64,
     pub(super) user: Mark,
 }
 
 impl Allocated {
     /// The number.
-    pub fn slot(&self) -> u32 {
+    pub fn slot(&self) -> Slot {
         self.slot
     }
 
@@ -47,20 +48,20 @@ pub enum Published {
 #[derive(Debug)]
 #[must_use = "an alias that is not retired stays for ever"]
 pub struct Retiring {
-    pub(super) slot: u32,
+    pub(super) slot: Slot,
     pub(super) generation: u64,
-    pub(super) to: u32,
+    pub(super) to: Slot,
     pub(super) user: Mark,
 }
 
 impl Retiring {
     /// The former number.
-    pub fn slot(&self) -> u32 {
+    pub fn slot(&self) -> Slot {
         self.slot
     }
 
     /// The new one.
-    pub fn to(&self) -> u32 {
+    pub fn to(&self) -> Slot {
         self.to
     }
 
@@ -74,7 +75,7 @@ impl Retiring {
 #[derive(Debug)]
 #[must_use = "a withdrawn number that does not come to rest is lost"]
 pub struct Withdrawn {
-    pub(super) numbers: Vec<(u32, u64)>,
+    pub(super) numbers: Vec<(Slot, u64)>,
     pub(super) leaving: Vec<Mark>,
     /// Users who stay, and lose a former number.
     pub(super) staying: Vec<Mark>,
@@ -83,7 +84,7 @@ pub struct Withdrawn {
 
 impl Withdrawn {
     /// The numbers.
-    pub fn slots(&self) -> impl Iterator<Item = u32> {
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
         self.numbers.iter().map(|&(slot, _)| slot)
     }
 
@@ -98,7 +99,7 @@ impl Withdrawn {
 #[derive(Debug)]
 #[must_use = "a withdrawn number that does not come to rest is lost"]
 pub struct Informed {
-    pub(super) numbers: Vec<(u32, u64)>,
+    pub(super) numbers: Vec<(Slot, u64)>,
     pub(super) leaving: Vec<Mark>,
 }
 
@@ -106,7 +107,7 @@ pub struct Informed {
 #[derive(Debug)]
 #[must_use = "a withdrawn number that does not come to rest is lost"]
 pub struct Unnamed {
-    pub(super) numbers: Vec<(u32, u64)>,
+    pub(super) numbers: Vec<(Slot, u64)>,
     pub(super) leaving: Vec<Mark>,
 }
 
@@ -114,20 +115,20 @@ pub struct Unnamed {
 #[derive(Debug)]
 #[must_use = "a withdrawn number that does not come to rest is lost"]
 pub struct Detached {
-    pub(super) numbers: Vec<(u32, u64)>,
+    pub(super) numbers: Vec<(Slot, u64)>,
 }
 
 /// A number whose quarantine has ended: it may be given again.
 #[derive(Debug)]
 #[must_use = "a number that has rested is free only when it is freed"]
 pub struct Quarantined {
-    pub(super) slot: u32,
+    pub(super) slot: Slot,
     pub(super) generation: u64,
 }
 
 impl Quarantined {
     /// The number.
-    pub fn slot(&self) -> u32 {
+    pub fn slot(&self) -> Slot {
         self.slot
     }
 }

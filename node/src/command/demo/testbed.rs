@@ -125,7 +125,7 @@ impl Node {
         to: &Self,
         at: SocketAddr,
         name: &str,
-    ) -> Result<u32, Failure> {
+    ) -> Result<Slot, Failure> {
         let slot = LINKS_FROM + self.links.len() as u32;
         let (behind, _, _) = &self.listeners[listener];
         let added = match to.key {
@@ -196,8 +196,11 @@ pub(super) fn build(
                 ingress: Slot::new(ingress),
                 egress: Slot::new(egress),
             };
-            let hops =
-                [hop(ENDPOINT.1, to_relay), hop(from_left, to_right), hop(from_relay, ENDPOINT.1)];
+            let hops = [
+                hop(ENDPOINT.1, to_relay.number()),
+                hop(from_left.number(), to_right.number()),
+                hop(from_relay.number(), ENDPOINT.1),
+            ];
             let (label, _back) = Label::build(&hops).map_err(|why| refused("label")(&why))?;
             labels.push(label);
         }

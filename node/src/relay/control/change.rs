@@ -1,6 +1,7 @@
 //! Parses requests that change slots and their numbers.
 
 use serde_json::{Map, Value};
+use strowger_wire::Slot;
 
 use super::Request;
 use crate::{
@@ -45,7 +46,10 @@ pub(super) fn grow(what: &Value) -> Result<Request, String> {
     let text = text.ok_or_else(|| format!("grow needs scheme: {EXPECTED}"))?;
     let scheme = scheme_of(text)
         .map_err(|kind| format!("\"{text}\" is no scheme ({kind}); need {EXPECTED}"))?;
-    Ok(Request::Grow { scheme: Box::new(scheme), slot_max: slot("grow", object, "slot_max")? })
+    Ok(Request::Grow {
+        scheme: Box::new(scheme),
+        slot_max: slot("grow", object, "slot_max")?.map(Slot::number),
+    })
 }
 
 fn object<'v>(
@@ -61,12 +65,13 @@ fn object<'v>(
     }
 }
 
-fn slot(verb: &str, object: &Map<String, Value>, key: &str) -> Result<Option<u32>, String> {
+fn slot(verb: &str, object: &Map<String, Value>, key: &str) -> Result<Option<Slot>, String> {
     match object.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(slot) => {
             let slot = slot.as_u64().and_then(|slot| u32::try_from(slot).ok());
-            slot.map(Some).ok_or_else(|| format!("{key} in {verb} must be a slot number"))
+            slot.map(|slot| Some(Slot::new(slot)))
+                .ok_or_else(|| format!("{key} in {verb} must be a slot number"))
         }
     }
 }

@@ -53,6 +53,7 @@ use strowger_engine::{
 };
 use strowger_frame::Address;
 use strowger_runtime::{IdlePolicy, MemoryUse, PortInfo};
+use strowger_wire::Slot;
 use strowger_wire::{Label, Scheme};
 
 pub(super) use self::socket::ControlSocket;
@@ -71,15 +72,15 @@ pub(crate) enum Request {
     Links,
     Status,
     Attach(Box<AttachRequest>),
-    Detach(u32),
+    Detach(Slot),
     /// Gives a slot this number, or the lowest free one.
     Renumber {
-        from: u32,
-        to: Option<u32>,
+        from: Slot,
+        to: Option<Slot>,
     },
     /// Detaches a slot after this time.
     Drain {
-        slot: u32,
+        slot: Slot,
         for_s: u64,
     },
     /// Changes to a scheme that reads every label in use as before.
@@ -99,7 +100,7 @@ pub(crate) struct AttachRequest {
     pub(crate) name: String,
     pub(crate) address: Option<Address>,
     pub(crate) listener: Option<String>,
-    pub(crate) slot: Option<u32>,
+    pub(crate) slot: Option<Slot>,
     /// The static key of a peer; without it the link is plain.
     pub(crate) key: Option<StaticPublic>,
     /// The identity that the peer must prove.
@@ -119,17 +120,17 @@ pub(crate) enum Response {
     Links(Vec<SlotView>, Vec<PeerView>, Now, Vec<(u16, String)>),
     Status(Box<Status>),
     /// Attached to this slot, which opens after so many seconds.
-    Attached(u32, Option<u64>),
-    Detached(u32),
+    Attached(Slot, Option<u64>),
+    Detached(Slot),
     Renumbered {
-        from: u32,
-        to: u32,
+        from: Slot,
+        to: Slot,
         alias_s: u64,
         /// Widths in bits that hold the former number and not the new one.
         narrow_bits: Vec<u8>,
     },
     Draining {
-        slot: u32,
+        slot: Slot,
         for_s: u64,
     },
     Grown(Box<Scheme>, u32),

@@ -17,6 +17,7 @@ use strowger_runtime::{PortInfo, PortKind};
 use super::{Response, Status, ask, error};
 use crate::{labels::scheme_text, relay::journal::Entry};
 use strowger_runtime::address::Shown;
+use strowger_wire::Slot;
 
 pub(super) fn answer(answer: &Response) -> Value {
     match answer {
@@ -52,15 +53,17 @@ pub(super) fn answer(answer: &Response) -> Value {
             json!({ "links": rows })
         }
         Response::Status(of) => status(of),
-        Response::Attached(slot, None) => json!({ "attached": slot }),
-        Response::Attached(slot, Some(seconds)) => json!({ "attached": slot, "opens_s": seconds }),
-        Response::Detached(slot) => json!({ "detached": slot }),
+        Response::Attached(slot, None) => json!({ "attached": slot.number() }),
+        Response::Attached(slot, Some(seconds)) => {
+            json!({ "attached": slot.number(), "opens_s": seconds })
+        }
+        Response::Detached(slot) => json!({ "detached": slot.number() }),
         Response::Renumbered { from, to, alias_s, narrow_bits } => {
-            let (slot, bits) = (from, narrow_bits);
+            let (slot, to, bits) = (from.number(), to.number(), narrow_bits);
             json!({ "renumbered": { "slot": slot, "to": to, "alias_s": alias_s, "narrow_bits": bits } })
         }
         Response::Draining { slot, for_s } => {
-            json!({ "draining": { "slot": slot, "for_s": for_s } })
+            json!({ "draining": { "slot": slot.number(), "for_s": for_s } })
         }
         Response::Grown(scheme, slot_max) => {
             json!({ "grown": { "scheme": scheme_text(scheme), "slot_max": slot_max } })
@@ -77,7 +80,7 @@ fn slot(view: &SlotView, now: Now, names: &[(u16, String)]) -> Value {
         heard => json!(now.0.saturating_sub(heard) as f64 / 1e9),
     };
     json!({
-        "slot": view.slot,
+        "slot": view.slot.number(),
         "state": view.state.name(),
         "name": view.name,
         "port": view.port.map(|port| port.0),
@@ -107,7 +110,7 @@ fn peers(views: &[PeerView], now: Now, identity: Option<PeerId>, names: &[(u16, 
 
 fn peer(view: &PeerView, now: Now, names: &[(u16, String)]) -> Value {
     json!({
-        "slot": view.slot,
+        "slot": view.slot.number(),
         "name": view.name,
         "key": view.key.map(|key| key.to_string()),
         "peer_id": view.agreed.map(|agreed| agreed.peer_id.to_string()),
@@ -140,7 +143,7 @@ fn link(view: &SlotView, peers: &[PeerView], now: Now, names: &[(u16, String)]) 
         (Some(_), Some(SealMode::HeaderOnly)) => json!("header-only"),
     };
     json!({
-        "slot": view.slot,
+        "slot": view.slot.number(),
         "name": view.name,
         "state": view.state.name(),
         "sealed": peer.is_some(),
@@ -171,7 +174,7 @@ pub(super) fn event(entry: &Entry) -> Value {
         "number": entry.number,
         "uptime_s": entry.at.as_secs_f64(),
         "event": entry.event,
-        "slot": entry.slot,
+        "slot": entry.slot.map(Slot::number),
         "name": entry.name,
         "detail": entry.detail,
     })

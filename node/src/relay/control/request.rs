@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use strowger_runtime::address;
+use strowger_wire::Slot;
 
 use super::{AttachRequest, Request, ask as ask_request, change, error, render};
 use crate::{
@@ -60,7 +61,7 @@ pub(super) fn read_request(line: &[u8]) -> Result<ClientRequest, String> {
         ("attach", _) => Request::Attach(Box::new(read_attach(what)?)),
         ("detach", _) => {
             let slot = what.as_u64().and_then(|slot| u32::try_from(slot).ok());
-            Request::Detach(slot.ok_or("detach takes a slot number")?)
+            Request::Detach(Slot::new(slot.ok_or("detach takes a slot number")?))
         }
         ("renumber", _) => change::renumber(what)?,
         ("drain", _) => change::drain(what)?,
@@ -115,7 +116,7 @@ fn read_attach(what: &Value) -> Result<AttachRequest, String> {
         name: text("name")?.ok_or("attach needs name")?,
         address: text("address")?.map(|at| address::parse_here(&at)).transpose()?,
         listener: text("listener")?,
-        slot,
+        slot: slot.map(Slot::new),
         key,
         peer_id,
         psk: text("psk")?.map(PathBuf::from),
@@ -135,10 +136,10 @@ mod tests {
         let read = |line: &str| read_request(line.as_bytes());
         let request = |request| Ok(ClientRequest::SlowPath(request));
         assert_eq!(read(r#"{"show":"slots"}"#), request(Request::Slots));
-        assert_eq!(read(r#" {"detach":7} "#), request(Request::Detach(7)));
-        let renumber = Request::Renumber { from: 7, to: Some(9) };
+        assert_eq!(read(r#" {"detach":7} "#), request(Request::Detach(Slot::new(7))));
+        let renumber = Request::Renumber { from: Slot::new(7), to: Some(Slot::new(9)) };
         assert_eq!(read(r#"{"renumber":{"slot":7,"to":9}}"#), request(renumber));
-        let drain = Request::Drain { slot: 7, for_s: 60 };
+        let drain = Request::Drain { slot: Slot::new(7), for_s: 60 };
         assert_eq!(read(r#"{"drain":{"slot":7}}"#), request(drain));
         let grow = Request::Grow { scheme: Box::new(F8), slot_max: Some(99) };
         assert_eq!(read(r#"{"grow":{"scheme":"f8","slot_max":99}}"#), request(grow));
@@ -147,7 +148,7 @@ mod tests {
             name: "a".to_owned(),
             address: Some(Address::Udp("127.0.0.1:9".parse().unwrap())),
             listener: None,
-            slot: Some(4),
+            slot: Some(Slot::new(4)),
             key: None,
             peer_id: None,
             psk: None,
